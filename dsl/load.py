@@ -1,0 +1,176 @@
+"""The front door: a policy by its file, its text, or a preset's name."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from qcc.dsl import syntax
+from qcc.dsl.check import check
+from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError, Source, Span, did_you_mean, nearest
+from qcc.dsl.parse import load_source, parse
+from qcc.dsl.policy import Policy
+from qcc.dsl.schema import Schema
+
+SUFFIX = ".qpolicy"
+_PRESETS = Path(__file__).with_name("presets")
+
+
+def preset_names() -> tuple[str, ...]:
+    """The presets that come with the compiler."""
+    return tuple(sorted(path.stem for path in _PRESETS.glob(f"*{SUFFIX}")))
+
+
+def preset_source(name: str) -> Source:
+    """A preset's text.
+
+    Raises:
+        QccError: there is no such preset.
+    """
+    if name not in preset_names():
+        help = did_you_mean(name, preset_names())
+        raise QccError([Diagnostic("Q223", f"unknown preset `{name}`", help=help)])
+    source = load_source(_PRESETS / f"{name}{SUFFIX}", f"presets/{name}{SUFFIX}")
+    return replace(source, path=None, preset=True)
+
+
+def preset_summary(name: str) -> str:
+    """A preset's first comment, which says what it's for."""
+    lines = preset_source(name).text.splitlines()
+    return next((line.removeprefix("#").strip() for line in lines if line.startswith("#")), "")
+
+
+@dataclass(frozen=True)
+class FileLoader:
+    """Finds presets, and files under one folder; without a folder only presets."""
+
+    root: Path | None
+
+    def load(self, name: str, span: Span) -> Source:
+        """The source that `use` names.
+
+        Raises:
+            QccError: there is none, or it lies elsewhere.
+        """
+        if name in preset_names():
+            return preset_source(name)
+        self._refuse_elsewhere(name, span)
+        folder = span.source.path.parent if span.source.path is not None else self.root
+        if folder is None or self.root is None or not _is_file_name(name):
+            raise _not_found(name, span, folder)
+        path = folder / name
+        if not path.is_file():
+            raise _not_found(name, span, folder)
+        if not path.resolve().is_relative_to(self.root.resolve()):
+            note = f"`{name}` leads out of `{self.root}`"
+            raise _elsewhere("a policy may only use files of its own folder", span, note)
+        return replace(load_source(path, _display(path)), path=path)
+
+    def _refuse_elsewhere(self, name: str, span: Span) -> None:
+        if re.match(r"[A-Za-z][\w+.-]+:/", name):
+            raise _elsewhere("a policy can't use a URL", span, "compiling never goes to the network")
+        if name.startswith(("/", "\\", "~")) or re.match(r"[A-Za-z]:", name):
+            raise _elsewhere("a policy can't use an absolute path", span, "it would work on one machine only")
+        if "\0" in name or "\\" in name:
+            raise _elsewhere("a path is written with `/`", span, None)
+        folder = span.source.path.parent if span.source.path is not None else self.root
+        if ".." not in name.split("/") or folder is None or self.root is None:
+            return
+        if not (folder / name).resolve().is_relative_to(self.root.resolve()):
+            raise _elsewhere("a policy may only use files of its own folder", span, "`..` leads out of it")
+
+
+def _display(path: Path) -> str:
+    """The path without `a/../`, so that a file has one name."""
+    parts: list[str] = []
+    for part in path.parts:
+        if part == ".." and parts and parts[-1] not in ("..", path.anchor):
+            parts.pop()
+        elif part != ".":
+            parts.append(part)
+    return str(Path(*parts))
+
+
+def _is_file_name(name: str) -> bool:
+    return "/" in name or name.endswith(SUFFIX)
+
+
+def _elsewhere(message: str, span: Span, note: str | None) -> QccError:
+    help = "copy the file beside the policy, or use a preset"
+    return QccError([Diagnostic("Q224", message, span, help, note)])
+
+
+def _not_found(name: str, span: Span, folder: Path | None) -> QccError:
+    if not _is_file_name(name):
+        help = did_you_mean(name, preset_names())
+        if folder is not None and (folder / f"{name}{SUFFIX}").is_file():
+            help = f'did you mean `"{name}{SUFFIX}"`?'
+        return QccError([Diagnostic("Q223", f"unknown preset `{name}`", span, help)])
+    if folder is None:
+        note = "a policy given as text has no folder to look in"
+        return QccError([Diagnostic("Q223", f"can't use the file `{name}`", span, "use a preset", note)])
+    known = [one.name for one in sorted(folder.glob(f"*{SUFFIX}"))]
+    near = nearest(name, known) or nearest(name.removesuffix(SUFFIX), preset_names())
+    help_text = f'did you mean `"{near}"`?' if near else None
+    return QccError([Diagnostic("Q223", f"no file `{name}` beside the policy", span, help_text)])
+
+
+def load_policy(
+    path_or_preset: str | Path,
+    schema: Schema,
+    definitions: Mapping[str, str] | None = None,
+    *,
+    report: Diagnostics | None = None,
+) -> Policy:
+    """The policy of a file, or of a preset by its name; warnings are left in ``report``.
+
+    Raises:
+        QccError: with everything that is wrong.
+    """
+    report = Diagnostics() if report is None else report
+    if isinstance(path_or_preset, str) and path_or_preset in preset_names():
+        return _load(preset_source(path_or_preset), schema, definitions, None, report)
+    if isinstance(path_or_preset, str) and not _is_file_name(path_or_preset) and not Path(path_or_preset).exists():
+        near = nearest(path_or_preset, preset_names())
+        if near is not None:
+            message = f"no file and no preset `{path_or_preset}`"
+            raise QccError([Diagnostic("Q223", message, help=f"did you mean `{near}`?")])
+    source = load_source(path_or_preset)
+    return _load(source, schema, definitions, Path(path_or_preset).parent, report)
+
+
+def load_text(
+    text: str,
+    schema: Schema,
+    name: str = "<policy>",
+    base: str | Path | None = None,
+    definitions: Mapping[str, str] | None = None,
+    *,
+    report: Diagnostics | None = None,
+) -> Policy:
+    """The policy of a text; ``base`` is the folder of the files that it uses.
+
+    Raises:
+        QccError: with everything that is wrong.
+    """
+    root = None if base is None else Path(base)
+    source = Source(name, text.replace("\r\n", "\n"), None if root is None else root / name)
+    return _load(source, schema, definitions, root, Diagnostics() if report is None else report)
+
+
+def _load(
+    source: Source, schema: Schema, definitions: Mapping[str, str] | None, root: Path | None, report: Diagnostics
+) -> Policy:
+    tree = parse(source)
+    _warn_of_version(tree, report)
+    return check(tree, schema, definitions=definitions, loader=FileLoader(root), report=report)
+
+
+def _warn_of_version(tree: syntax.File, report: Diagnostics) -> None:
+    source = tree.span.source
+    if source.path is None or (tree.statements and isinstance(tree.statements[0], syntax.VersionLine)):
+        return
+    place = tree.statements[0].span if tree.statements else None
+    span = None if place is None else Span(source, place.start, place.start + 1)
+    message = f"`{source.name}` doesn't say its language version"
+    report.warning("Q112", message, span, help="start it with `qpolicy 1`")

@@ -1,0 +1,1 @@
+"""What every pass speaks: the Graph face with its adapters, and the algebra of encodings."""

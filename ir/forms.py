@@ -1,0 +1,116 @@
+"""The forms in which an encoded weight can stand in an exported model, and which one a weight gets.
+
+The choice rests on a table of what the runtime was measured to do (``onnxruntime.json``, rewritten by
+``python -m benchmarks.capabilities --write``), never on what the machine at hand does today: the same input must
+give the same bytes.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from importlib.resources import files
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qcc.ir.encoding import Encoding
+from qcc.ir.packing import packed_bytes
+
+if TYPE_CHECKING:
+    from qcc.ir.graph import Weight
+
+NODE_BYTES = {"fused": 260, "decoded": 330, "rows": 700}  # protobuf of the ops around a weight, about
+
+
+class Form(StrEnum):
+    """Where the decoding happens."""
+
+    FUSED = "fused"  # in the runtime's own kernel: memory stays compressed
+    DECODED = "decoded"  # when the session starts: the float model's speed and memory
+    ROWS = "rows"  # after the gather of the packed rows that are asked for
+
+
+@dataclass(frozen=True)
+class Capability:
+    """How the runtime's fused kernel compares with the float product, as measured.
+
+    ``ratio`` is time against float32 by the number of rows of the activation; above 1 is slower.
+    """
+
+    bits: int
+    symmetric: bool
+    groups: tuple[int, ...]
+    opset: int
+    ratio: Mapping[int, float]
+
+    @property
+    def mean_ratio(self) -> float:
+        """Geometric mean over the measured row counts: neither one token nor a large batch is favoured."""
+        return float(prod(self.ratio.values()) ** (1 / len(self.ratio)))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A form with the reason for it, one line for the report."""
+
+    form: Form
+    reason: str
+
+
+@lru_cache
+def capabilities() -> tuple[Capability, ...]:
+    """The committed measurements."""
+    rows = json.loads(files("qcc.ir").joinpath("onnxruntime.json").read_text(encoding="utf-8"))["fused"]
+    return tuple(
+        Capability(
+            row["bits"],
+            row["symmetric"],
+            tuple(row["groups"]),
+            row["opset"],
+            {int(rows_): ratio for rows_, ratio in row["ratio"].items()},
+        )
+        for row in rows
+    )
+
+
+def fused_capability(encoding: Encoding, shape: tuple[int, int]) -> Capability | None:
+    """The measurement of the fused kernel that takes this encoding, if the runtime has one."""
+    block = encoding.block
+    if block.rows != 1 or block.columns == 0 or not block.divides(shape):
+        return None
+    for row in capabilities():
+        if (row.bits, row.symmetric) == (encoding.bits, encoding.symmetric) and block.columns in row.groups:
+            return row
+    return None
+
+
+def choose(weight: "Weight", encoding: Encoding) -> Choice:
+    """The form of a weight under an encoding."""
+    if "embedding" in weight.kinds:
+        return Choice(Form.ROWS, "packed rows are gathered, then decoded")
+    if weight.kinds != {"linear"}:
+        return Choice(Form.DECODED, "the runtime has no compressed kernel for this layer")
+    if len(weight.layers) > 1 or not all(layer.form_free for layer in weight.layers):
+        return Choice(Form.DECODED, "the weight is shared, or read in a way that no compressed kernel takes")
+    row = fused_capability(encoding, weight.shape)
+    if row is None or weight.dtype != "float32":
+        return Choice(Form.DECODED, "the runtime has no compressed kernel for this format")
+    if row.mean_ratio > 1:
+        return Choice(Form.DECODED, f"the runtime's kernel was measured {row.mean_ratio:.1f}x slower than float")
+    return Choice(Form.FUSED, f"the runtime's kernel was measured at {row.mean_ratio:.2f}x of float")
+
+
+def stored_bytes(encoding: Encoding, shape: tuple[int, int], form: Form) -> int:
+    """The bytes that a matrix takes in a file in this form: codes, scales, zero points and the ops around them."""
+    down, across = encoding.block.grid(shape)
+    if form is Form.ROWS:
+        codes = shape[0] * packed_bytes(shape[1], encoding.bits)
+    else:
+        codes = packed_bytes(shape[0] * shape[1], encoding.bits)
+    scales = down * across * np.dtype(encoding.scale_dtype).itemsize
+    zero_bits = encoding.bits if form is Form.FUSED else 8
+    zeros = 0 if encoding.symmetric else -(-down * across * zero_bits // 8)
+    return codes + scales + zeros + NODE_BYTES[form]

@@ -1,0 +1,193 @@
+"""The Graph face: what a pass may see of a network and do to it, whatever framework holds it.
+
+A graph is a list of ops in topological order that read and write named values; some values are constants. A *layer* is
+an op that reads a weight, and a *weight* is one constant with all the layers that read it: it is the unit that
+is encoded, so that a table tied between an embedding and a head is encoded, and stored, once.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+
+from qcc.ir.encoding import Encoded
+from qcc.ir.errors import Refused
+from qcc.ir.forms import Form
+from qcc.ir.view import MatrixView
+
+Array = np.ndarray
+Feeds = Mapping[str, Array]
+
+
+class Kind(StrEnum):
+    """The canonical kinds of op; a framework's ops that fit none are ``OTHER`` and opaque."""
+
+    LINEAR = "linear"
+    CONV = "conv"
+    EMBEDDING = "embedding"
+    MATMUL = "matmul"
+    ELEMENTWISE = "elementwise"
+    BINARY = "binary"
+    NORM = "norm"
+    SOFTMAX = "softmax"
+    ATTENTION = "attention"
+    RESHAPE = "reshape"
+    TRANSPOSE = "transpose"
+    CONCAT = "concat"
+    SPLIT = "split"
+    GATHER = "gather"
+    POOL = "pool"
+    REDUCE = "reduce"
+    CONSTANT = "constant"
+    OTHER = "other"
+
+
+LAYER_KINDS = (Kind.LINEAR, Kind.CONV, Kind.EMBEDDING)
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor that flows through the graph.
+
+    ``shape`` is None where the rank is unknown; a dimension is a number, a symbol, or None where unknown.
+    ``dtype`` is numpy's name (``float32``, ``int64``, ``bfloat16``).
+    """
+
+    name: str
+    shape: tuple[int | str | None, ...] | None
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation; ``function`` is its name within the kind (``relu``, ``add``, ``layer_norm``)."""
+
+    name: str
+    kind: Kind
+    function: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An op that reads a weight.
+
+    ``form_free`` is false where the op reads its weight in a way that no fused kernel takes (a transposed activation,
+    a weight on the left, a scaled Gemm): its weight can only be replaced by one of equal value.
+    """
+
+    name: str
+    kind: Kind
+    op: str
+    weight: str
+    input: str
+    output: str
+    groups: int = 1
+    kernel: tuple[int, ...] = ()
+    form_free: bool = True
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A constant read by one or more layers, seen as a matrix ``[out, in]`` (conv: ``[out, in*kh*kw]``)."""
+
+    name: str
+    constant: str
+    view: MatrixView
+    dtype: str
+    layers: tuple[Layer, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the matrix."""
+        return self.view.matrix_shape
+
+    @property
+    def params(self) -> int:
+        """How many numbers it holds."""
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of the layers that read it."""
+        return frozenset(layer.kind.value for layer in self.layers)
+
+
+class Runner(Protocol):
+    """A prepared piece of the graph: feeds by value name in, results by value name out."""
+
+    def __call__(self, feeds: Feeds) -> dict[str, Array]:
+        """Run once."""
+        ...
+
+
+class Graph(ABC):
+    """A network. Adapters implement it over a framework's own graph; passes see nothing else."""
+
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[Value, ...]:
+        """What the caller feeds, constants excluded."""
+
+    @property
+    @abstractmethod
+    def outputs(self) -> tuple[Value, ...]:
+        """What the caller gets."""
+
+    @abstractmethod
+    def ops(self) -> tuple[Op, ...]:
+        """All ops in topological order; constants are not ops."""
+
+    @abstractmethod
+    def value(self, name: str) -> Value:
+        """The type of a value."""
+
+    @abstractmethod
+    def constant(self, name: str) -> Array | None:
+        """A constant's array, read-only and possibly mapped from disk; None if the value is computed."""
+
+    @abstractmethod
+    def weights(self) -> tuple[Weight, ...]:
+        """The weights in the order in which their first layers run."""
+
+    @abstractmethod
+    def simplify(self) -> list[str]:
+        """Remove what cannot change the function (dead and duplicate code, metadata); one line per kind of edit."""
+
+    @abstractmethod
+    def replace_constant(self, name: str, array: Array) -> None:
+        """Give a constant another value of the same shape and dtype."""
+
+    @abstractmethod
+    def encode(self, weight: Weight, encoded: Encoded, form: Form) -> None:
+        """Replace a weight by its encoded form.
+
+        Raises:
+            Refused: the form cannot hold this weight.
+        """
+
+    @abstractmethod
+    def runner(self, inputs: Sequence[str], outputs: Sequence[str], free: Iterable[str] = ()) -> Runner:
+        """Prepare the part of the graph between some values.
+
+        Args:
+            inputs: the values fed; all that the outputs depend on, constants aside.
+            outputs: the values wanted.
+            free: constants that a feed may override from run to run.
+        """
+
+    def matrix(self, weight: Weight) -> Array:
+        """A weight as a float32 matrix ``[out, in]``.
+
+        Raises:
+            Refused: the constant cannot be read.
+        """
+        array = self.constant(weight.constant)
+        if array is None:
+            raise Refused(f"`{weight.constant}` is not a constant")
+        return weight.view.matrix(array).astype(np.float32, copy=False)
+

@@ -1,0 +1,1 @@
+"""qcc: a compression compiler for neural networks."""

@@ -1,0 +1,150 @@
+"""A small schema for the language's tests, and the tests of schemas themselves.
+
+The other tests of the language take ``SCHEMA`` from here with ``runpy``: the test folder is no package.
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import pytest
+
+from qcc.dsl.options import describe, option_text, options_of
+from qcc.dsl.schema import FormatFamily, Metric, Percent, Property, Range, Schema, TargetKind, Word
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Round each weight to the nearest code.
+
+    Source: folklore.
+    """
+
+    clip: Literal["none", "mse"] = "mse"
+    """How the range is chosen."""
+
+
+@dataclass(frozen=True)
+class Gptq:
+    """Round with error feedback."""
+
+    damp: Percent = 0.01
+    steps: Annotated[int, Range(1, 64), "blocks of columns"] = 8
+    ordered: bool = False
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Smoothquant:
+    """Move the activations' range into the weights."""
+
+    strength: Annotated[float, Range(0, 1)]
+
+
+@dataclass(frozen=True)
+class Magnitude:
+    """Sort channels by magnitude."""
+
+    group: Annotated[int, Range(1, 1024)] = 32
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Zero whole blocks."""
+
+    shape: tuple[int, int]
+    keep: Annotated[Percent, Range(0.01, 1)]
+    by: Literal["magnitude", "hessian"] = "magnitude"
+
+    def __post_init__(self) -> None:
+        if self.shape == (1, 1):
+            raise ValueError("a block has more than one element")
+
+
+@dataclass(frozen=True)
+class Export:
+    """How the file is written."""
+
+    opset: Literal["auto", 21, 25] = "auto"
+    external_data: Literal["auto", "always", "never"] = "auto"
+
+
+_INT_WORDS = {
+    "tensor": Word(excludes="block"),
+    "channel": Word(excludes="block"),
+    "group": Word("int", excludes="block", low=2, high=65536),
+    "tile": Word("tile", excludes="block"),
+    "sym": Word(excludes="zero point"),
+    "asym": Word(excludes="zero point"),
+    "scale": Word(("fp32", "fp16")),
+}
+FORMATS = {
+    "int": FormatFamily("int", (2, 8), _INT_WORDS),
+    "float": FormatFamily("float"),
+    "nf4": FormatFamily("nf4", None, {"group": Word("int", low=2, high=4096)}),
+    "bfp": FormatFamily("bfp", (2, 8), {"block": Word("int", low=2, high=1024)}, spaced=True),
+}
+ACTIVATIONS = {
+    "int": FormatFamily("int", (8, 8), {"static": Word(excludes="ranges"), "dynamic": Word(excludes="ranges")}),
+    "float": FormatFamily("float"),
+}
+INFINITY = float("inf")
+SCHEMA = Schema(
+    properties={
+        "weights": Property("weights"),
+        "activations": Property("activations", formats=ACTIVATIONS),
+        "rounding": Property("rounding", {"nearest": Nearest, "gptq": Gptq}),
+        "fold": Property("fold", {"smoothquant": Smoothquant}),
+        "permute": Property("permute", {"magnitude": Magnitude}),
+        "sparsity": Property("sparsity", {"blocks": Blocks}),
+    },
+    formats=FORMATS,
+    targets={
+        "onnxruntime": TargetKind("onnxruntime"),
+        "cpu": TargetKind("cpu", ("native", "avx2", "avx512-vnni")),
+    },
+    budget={"size": Metric("size", "<=", {"%": (0, 100), "B": (0, INFINITY)})},
+    verify={
+        "cosine": Metric("cosine", ">=", {"": (-1, 1)}),
+        "sqnr": Metric("sqnr", ">=", {"dB": (0, INFINITY), "": (0, INFINITY)}),
+        "relative_error": Metric("relative_error", "<=", {"": (0, INFINITY), "%": (0, INFINITY)}),
+        "drop": Metric("drop", "<=", {"%": (0, 100)}, arguments=("accuracy",)),
+    },
+    export=Export,
+)
+
+
+def test_a_method_describes_itself() -> None:
+    assert describe(Gptq) == (
+        "gptq(...)\n\nRound with error feedback.\n\nOptions:\n"
+        "  damp     a percentage (default 1%)\n"
+        "  steps    a whole number from 1 to 64 (default 8). blocks of columns\n"
+        "  ordered  true or false (default false)\n"
+        "  note     a text (optional)\n"
+    )
+    assert "strength  a number from 0 to 1 (required)" in describe(Smoothquant)
+
+
+def test_ranges_and_units_are_known_by_their_attributes() -> None:
+    class Bounds:
+        low, high = 1, 9
+
+    @dataclass(frozen=True)
+    class Method:
+        size: Annotated[int, Bounds()] = 3
+
+    option = options_of(Method)["size"]
+    assert (option.low, option.high, option.default) == (1, 9, 3)
+
+
+def test_percentages_are_fractions_inside() -> None:
+    option = options_of(Gptq)["damp"]
+    assert option_text(option, 0.07) == "7%"
+
+
+def test_a_type_without_a_spelling_is_refused() -> None:
+    @dataclass(frozen=True)
+    class Method:
+        table: dict[str, int] = field(default_factory=dict)
+
+    with pytest.raises(TypeError, match="table"):
+        options_of(Method)
