@@ -141,7 +141,7 @@ class _Sweep:
             child = state + np.concatenate([-core.move[unit, choice], [core.price[unit, choice], 0.0]])[:, None]
             bound = self._bound(child, unit + 1)
             alive = np.flatnonzero(bound < self.best)
-            grown.append(child[:, alive])
+            grown.append(np.take(child, alive, axis=1))
             bounds.append(bound[alive])
             parents.append(alive)
         every = np.concatenate(grown, axis=1)
@@ -149,7 +149,7 @@ class _Sweep:
         taken = np.repeat(choices, [len(each) for each in parents])
         self.parents.append(np.concatenate(parents)[keep].astype(np.int32))
         self.taken.append(taken[keep].astype(np.int16))
-        return np.ascontiguousarray(every[:, keep])
+        return every if len(keep) == every.shape[1] else np.take(every, keep, axis=1)
 
     def _bound(self, state: Floats, unit: int) -> Floats:
         """Return a lower bound of every completion; infinite where no row's relief suffices."""
@@ -166,7 +166,7 @@ class _Sweep:
     def _select(self, bound: Floats, state: Floats) -> Ints:
         if len(bound) <= self.width:
             return np.arange(len(bound))
-        keep: Ints = np.argsort(bound, kind="stable")
+        keep = np.argsort(bound, kind="stable")
         keep = keep[_distinct(state[: len(self.core.room), keep], self.core.slack)]
         if len(keep) > self.width:
             self.dropped = min(self.dropped, float(bound[keep[self.width]]))

@@ -248,7 +248,8 @@ class _Checker:
             if one.ours and not one.used:
                 help = f"remove it, or write `${name}` where it's meant"
                 self.context.report.warning("Q240", f"parameter `{name}` is never used", one.declared, help=help)
-        if not self.rules and not any(isinstance(one.statement, syntax.RuleBlock) for one in self.linker.statements):
+        ruling = (syntax.RuleBlock, syntax.UseLine)
+        if not any(isinstance(one.statement, ruling) for one in self.linker.statements):
             message = f"`{self.tree.span.source.name}` has no rule, so nothing is compressed"
             help = "add `rule any { weights = int8 channel }`, or `use` a preset"
             self.context.report.warning("Q243", message, help=help)

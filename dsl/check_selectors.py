@@ -9,7 +9,7 @@ from qcc.dsl.context import Context, kind_of
 from qcc.dsl.diagnostics import did_you_mean, one_of
 from qcc.dsl.select import ANY, DTYPES, FACTS, Selector, standard_dtype
 
-LARGEST = 1000
+LARGEST = 20_000
 """How many parts a selector may have once its `let`s are put in."""
 DEEPEST = 100
 LONGEST_REGEX = 200
@@ -136,7 +136,7 @@ class Resolver:
 
     def _unknown(self, node: syntax.Class, scope: Scope) -> None:
         known = [*self.context.schema.kinds, ANY, *scope.names()]
-        help = did_you_mean(node.name, known)
+        help = self.context.suggest(node.name, known)
         for ours, others in _OTHER_NAMES.items():
             if node.name.lower().replace("_", "-") in others and ours in known:
                 help = f"did you mean `{ours}`?"

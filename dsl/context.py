@@ -1,6 +1,6 @@
 """What all checks share: the report, the schema, and the values of parameters."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from qcc.dsl import syntax
@@ -8,6 +8,8 @@ from qcc.dsl.diagnostics import Diagnostics, Span, did_you_mean
 from qcc.dsl.literals import FAMILIES, UNITS, nearest_unit
 from qcc.dsl.policy import Quantity
 from qcc.dsl.schema import Schema
+
+MOST_SUGGESTIONS = 200
 
 
 @dataclass
@@ -29,13 +31,17 @@ class Context:
     report: Diagnostics = field(default_factory=Diagnostics)
     params: dict[str, Parameter] = field(default_factory=dict)
 
+    def suggest(self, word: str, known: Iterable[str]) -> str | None:
+        """A help line, unless so much is wrong already that looking for spellings would take minutes."""
+        return did_you_mean(word, known) if len(self.report.found) < MOST_SUGGESTIONS else None
+
     def literal(self, node: syntax.Literal) -> syntax.Literal | None:
         """A literal with its parameter, if it is one, put in; an unknown parameter is reported."""
         if not isinstance(node, syntax.Param):
             return node
         found = self.params.get(node.name)
         if found is None:
-            help = did_you_mean(node.name, self.params) if self.params else f"declare it: `param {node.name} = ...`"
+            help = self.suggest(node.name, self.params) if self.params else f"declare it: `param {node.name} = ...`"
             self.report.error("Q221", f"unknown parameter `${node.name}`", node.span, help=help)
             return None
         found.used = True

@@ -13,6 +13,8 @@ from typing import Literal
 from qcc.dsl.excerpt import escape, excerpt
 
 PRINTED_AT_MOST = 50
+LONGEST_MESSAGE = 400
+LISTED_AT_MOST = 12
 
 Format = Literal["text", "json", "github"]
 
@@ -182,7 +184,7 @@ _COLORS = {Severity.ERROR: "\x1b[1;31m", Severity.WARNING: "\x1b[1;33m"}
 
 def _text(one: Diagnostic, width: int, color: bool) -> str:
     paint, frame, bold, plain = (_COLORS[one.severity], "\x1b[1;34m", "\x1b[1m", "\x1b[0m") if color else ("",) * 4
-    lines = [f"{paint}{one.severity}[{one.code}]{plain}{bold}: {escape(one.message)}{plain}"]
+    lines = [f"{paint}{one.severity}[{one.code}]{plain}{bold}: {_cut(escape(one.message))}{plain}"]
     gutter = ""
     if one.span is not None:
         number = str(one.span.line)
@@ -198,9 +200,14 @@ def _text(one: Diagnostic, width: int, color: bool) -> str:
     for label, text in (("note", one.note), ("help", one.help)):
         if text:
             indent = "\n" + " " * len(f"{gutter} = {label}: ")
-            body = indent.join(escape(line) for line in text.split("\n"))
+            body = indent.join(_cut(escape(line)) for line in text.split("\n"))
             lines.append(f"{frame}{gutter} ={plain} {bold}{label}{plain}: {body}")
     return "\n".join(lines) + "\n"
+
+
+def _cut(text: str) -> str:
+    # A message quotes what was written, which may be a megabyte.
+    return text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + "..."
 
 
 def _json(one: Diagnostic) -> dict[str, object]:
@@ -282,6 +289,8 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str | None:
 
 def one_of(words: Sequence[str]) -> str:
     """Words as a message lists them: ``one of `a`, `b` or `c` ``."""
+    if len(words) > LISTED_AT_MOST:
+        return f"one of {', '.join(f'`{word}`' for word in words[:LISTED_AT_MOST])}, ..."
     quoted = [f"`{word}`" for word in words]
     if len(quoted) < 2:
         return "".join(quoted)

@@ -75,9 +75,8 @@ def _statement(where: "Failure") -> Mistake | None:
             return Mistake(f"did you mean `{near}`?")
         text = text.strip('"')
         return Mistake(f"settings stand in a rule: `rule any {{ {_short(text)} = {_short(where.rest[1:].strip())} }}`")
-    near = nearest(text, STATEMENTS)
     other = {"import": "use", "include": "use", "def": "let", "set": "param", "layer": "rule", "for": "rule"}
-    near = near or other.get(text)
+    near = other.get(text) or nearest(text, STATEMENTS)
     return Mistake(f"did you mean `{near}`?" if near else f"a statement starts with {', '.join(STATEMENTS)}")
 
 
@@ -150,6 +149,8 @@ def _missing_sign(where: "Failure") -> Mistake | None:
     if where.place.start == "bound" and "COMPARISON" in where.accepts:
         sign = "<=" if where.keyword == "budget" else ">="
         return Mistake(f"did you mean `{where.before} {sign} {_short(rest)}`?")
+    if where.place.start == "setting" and where.place.source.text[: where.place.first].rstrip().endswith(","):
+        return Mistake("a comma ends a setting; candidates are separated by `|`")
     if "EQUAL" in where.accepts and "PIPE" not in where.accepts:
         return Mistake(f"did you mean `{where.before} = {_short(rest)}`?")
     if "COMPARISON" in where.accepts:
@@ -203,7 +204,7 @@ def _unit(where: "Failure") -> Mistake | None:
     if unit is None:
         return None
     spelled = f"{where.before}{unit}" if unit in ("%", "k", "M", "G") else f"{where.before} {unit}"
-    return Mistake(f"did you mean `{spelled}`?", f"unknown unit `{where.token}`")
+    return Mistake(f"did you mean `{spelled}`?", f"unknown unit `{where.token}`", code="Q215")
 
 
 def _joined_predicates(where: "Failure") -> Mistake | None:

@@ -15,6 +15,9 @@ BLOCKLESS = frozenset({"QPOLICY", "USE", "PARAM", "TARGET", "LET", "MINIMIZE"})
 """Statements that have no `{ ... }` of their own."""
 KEYWORDS = BLOCKLESS | {"CALIBRATE", "RULE", "BUDGET", "VERIFY", "EXPORT"}
 
+MOST_ERRORS = 10_000
+"""A file with more has another problem."""
+
 _PAIRS = {
     "LEFT_PARENTHESIS": "RIGHT_PARENTHESIS",
     "LEFT_BRACKET": "RIGHT_BRACKET",
@@ -50,7 +53,7 @@ class _Cutter:
     """The piece's brackets are wrong, which has been said."""
 
     def run(self) -> None:
-        while self.at < len(self.tokens):
+        while self.at < len(self.tokens) and len(self.report.found) < MOST_ERRORS:
             token = self.tokens[self.at]
             if token.type == "_SEPARATOR":
                 self._line_end()
@@ -80,8 +83,9 @@ class _Cutter:
         if self.keyword is None:
             self.keyword = token
         self.piece.append(token)
-        if token.type == "UNTERMINATED":
-            # It took the line's closing brackets with it.
+        hidden = token.type == "STRAY" and not token.isprintable()
+        if token.type == "UNTERMINATED" or hidden:
+            # A string took the line's closing brackets with it; after a control character anything may follow.
             self.inner.clear()
             if not self.broken:
                 self._parse("value", token.start_pos or 0, token.end_pos or 0, None)
@@ -177,12 +181,16 @@ class _Cutter:
         self.inner.clear()
         if broken or (not piece and header is None):
             return
-        if self.closed:
-            message = f"expected a new line or `;` after `}}`, found {shown(piece[0])}"
-            self.report.error("Q101", message, self._span(piece[0]))
-            return
         first = piece[0] if piece else header
-        assert first is not None and first.start_pos is not None
+        assert first is not None
+        if self.closed and first.type == "FOREIGN":
+            self._parse("value", first.start_pos or 0, first.end_pos or 0, None)
+            return
+        if self.closed:
+            message = f"expected a new line or `;` after `}}`, found {shown(first)}"
+            self.report.error("Q101", message, self._span(first))
+            return
+        assert first.start_pos is not None
         last = piece[-1].end_pos if header is None else header.start_pos
         assert last is not None
         start = "statement"

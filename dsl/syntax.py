@@ -17,7 +17,7 @@ class Node:
 
     # Written once here rather than generated thirty times: that was a tenth of `qcc check`.
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self._said() == other._said()  # type: ignore[attr-defined]
+        return type(self) is type(other) and self._said() == other._said()
 
     def __hash__(self) -> int:
         return hash((type(self), *self._said()))

@@ -11,6 +11,7 @@ from qcc.dsl.diagnostics import Diagnostics, Source, Span
 from qcc.dsl.excerpt import escape
 from qcc.dsl.mistakes import likely_mistake
 
+CLOSERS = ("}", ",", ";")
 NOTHING = Token("", "", 0, end_pos=0)
 
 
@@ -82,6 +83,10 @@ class Failure:
         if not self.ended:
             return Span(self.place.source, first + (self.token.start_pos or 0), first + (self.token.end_pos or 0))
         end = first + (self.before.end_pos or 0)
+        text = self.place.source.text
+        following = end + len(text[end : self.place.last + 80]) - len(text[end : self.place.last + 80].lstrip(" \t"))
+        if text[following : following + 1] in CLOSERS:
+            return Span(self.place.source, following, following + 1)
         return Span(self.place.source, end, end + 1)
 
 
@@ -126,7 +131,7 @@ def _found(where: Failure) -> str:
     following = where.place.source.text[where.place.last : where.place.last + 80].lstrip(" \t")[:1]
     if not where.place.source.text[where.place.last :].strip():
         return "the end of the file"
-    return f"`{following}`" if following in ("}", ",", ";") else "the end of the line"
+    return f"`{following}`" if following in CLOSERS else "the end of the line"
 
 
 _PHRASES = {
@@ -156,5 +161,7 @@ def _phrase(accepts: Set[str], before: str) -> str:
         return "`{`"
     if before in _NAMES:
         return _NAMES[before]
+    if "COMPARISON" in accepts:
+        accepts = accepts - {"LEFT_PARENTHESIS"}
     phrases = [phrase for kind, phrase in _PHRASES.items() if kind in accepts]
     return " or ".join([", ".join(phrases[:-1]), phrases[-1]] if len(phrases) > 1 else phrases) or "something else"

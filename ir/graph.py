@@ -155,6 +155,10 @@ class Graph(ABC):
         """The weights in the order in which their first layers run."""
 
     @abstractmethod
+    def copy(self) -> "Graph":
+        """A graph that can be edited without touching this one; constants are shared, not copied."""
+
+    @abstractmethod
     def simplify(self) -> list[str]:
         """Remove what cannot change the function (dead and duplicate code, metadata); one line per kind of edit."""
 

@@ -4,29 +4,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-import onnxruntime
 from onnx_ir.passes import common
 
 from qcc.ir import onnx_load, onnx_save
 from qcc.ir.encoding import Encoded
-from qcc.ir.errors import ModelError, Refused
+from qcc.ir.errors import Refused
 from qcc.ir.forms import Form
 from qcc.ir.graph import Array, Feeds, Graph, Kind, Op, Runner, Value, Weight
 from qcc.ir.onnx_encode import Forms, required_opset
 from qcc.ir.onnx_functions import DOMAIN
 from qcc.ir.onnx_kinds import kind_of
 from qcc.ir.onnx_layers import find_weights
+from qcc.ir.onnx_run import OnnxRunner
 from qcc.ir.onnx_opset import raise_opset
+from qcc.ir.onnx_save_options import ExternalData
 
 
 class OnnxGraph(Graph):
     """An ONNX model; its weights stay on disk until they are looked at."""
 
-    def __init__(self, model: ir.Model, folder: Path) -> None:
+    def __init__(self, model: ir.Model, folder: Path, name: str = "") -> None:
         self.model = model
         self.folder = folder
+        self.name = name
         self._weights: tuple[Weight, ...] | None = None
 
     @classmethod
@@ -36,7 +37,7 @@ class OnnxGraph(Graph):
         Raises:
             ModelError: see `onnx_load.load`.
         """
-        return cls(onnx_load.load(path), path.parent)
+        return cls(onnx_load.load(path), path.parent, path.name)
 
     @property
     def opset(self) -> int:
@@ -66,6 +67,9 @@ class OnnxGraph(Graph):
         if self._weights is None:
             self._weights = find_weights(self.model.graph)
         return self._weights
+
+    def copy(self) -> "OnnxGraph":
+        return OnnxGraph(self.model.clone(), self.folder, self.name)
 
     def simplify(self) -> list[str]:
         before = self.model.graph.num_nodes(), len(self.model.graph.initializers)
@@ -118,59 +122,31 @@ class OnnxGraph(Graph):
         model = ir.Model(graph, ir_version=max(self.model.ir_version, 4), functions=tuple(self.model.functions.values()))
         return OnnxRunner(ir.serde.serialize_model(model), self.folder)
 
-    def save(self, path: Path, external: onnx_save.ExternalData = "auto", metadata: Mapping[str, str] | None = None) -> onnx_save.Written:
+    def size_bytes(self) -> int:
+        """The size of the file that `save` would write, without writing it."""
+        return onnx_save.size_bytes(self.model)
+
+    def data_files(self) -> list[str]:
+        """The files beside the model in which it keeps weights."""
+        tensors = (value.const_value for value in self.model.graph.initializers.values())
+        found = {str(tensor.location) for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
+        return sorted(found - {self.name})
+
+    def save(self, path: Path, external: ExternalData = "auto", metadata: Mapping[str, str] | None = None) -> onnx_save.Written:
         """Write the model, all of it or nothing; node metadata and doc strings are left out.
 
         Raises:
             ModelError: the place cannot be written to.
         """
-        common.ClearMetadataAndDocStringPass()(self.model)
-        self.model.ir_version = onnx_save.ir_version(self.opset, self.model.ir_version)
-        self.model.metadata_props.update(metadata or {})
-        return onnx_save.save(self.model, path, external)
+        model = self.model.clone()
+        common.ClearMetadataAndDocStringPass()(model)
+        model.ir_version = onnx_save.ir_version(self.opset, model.ir_version)
+        model.metadata_props.update(metadata or {})
+        return onnx_save.save(model, path, external)
 
     def _find(self, name: str) -> ir.Value:
         values = ir.convenience.create_value_mapping(self.model.graph, include_subgraphs=False)
         return values[name]
-
-
-class OnnxRunner:
-    """A session of ONNX Runtime on a model or a piece of one, whose external weights lie in ``folder``.
-
-    Raises:
-        ModelError: the runtime refuses the model.
-    """
-
-    def __init__(self, model: onnx.ModelProto | Path, folder: Path | None = None, threads: int = 0) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.disable_prepacking", "1")  # halves a session's memory
-        if folder is not None:
-            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-        source = str(model) if isinstance(model, Path) else model.SerializeToString()
-        try:
-            self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the runtime raises a dozen unrelated classes
-            raise ModelError("Q405", f"ONNX Runtime cannot load the model: {first_line(error)}") from error
-        self.outputs = [output.name for output in self._session.get_outputs()]
-
-    def __call__(self, feeds: Feeds) -> dict[str, Array]:
-        """Run once.
-
-        Raises:
-            ModelError: the runtime fails on these feeds.
-        """
-        try:
-            return dict(zip(self.outputs, self._session.run(self.outputs, dict(feeds)), strict=True))
-        except Exception as error:
-            raise ModelError("Q406", f"ONNX Runtime failed while running the model: {first_line(error)}") from error
-
-
-def first_line(error: Exception) -> str:
-    """An exception's first line, without the runtime's own prefix."""
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return text.split(" : ", 2)[-1][:300]
 
 
 def _value(value: ir.Value) -> Value:

@@ -11,9 +11,10 @@ from onnx_ir.passes import common
 
 from qcc.ir import wire
 from qcc.ir.errors import ModelError
+from qcc.ir.onnx_save_options import NEWEST_OPSET, OLDEST_OPSET
 
 LAZY_BYTES = 4096  # payloads from this size on stay in the file
-OLDEST_OPSET, NEWEST_OPSET = 7, 25
+
 
 
 def load(path: Path) -> ir.Model:
@@ -22,7 +23,7 @@ def load(path: Path) -> ir.Model:
     Raises:
         ModelError: the file is missing, empty, truncated, not ONNX, or its external data is.
     """
-    proto = _parse(path)
+    proto = parse(path)
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise ModelError("Q401", f"`{path}` is not an ONNX model: it has no graph")
     _check_opset(path, proto)
@@ -37,7 +38,12 @@ def load(path: Path) -> ir.Model:
     return model
 
 
-def _parse(path: Path) -> onnx.ModelProto:
+def parse(path: Path) -> onnx.ModelProto:
+    """A model's protobuf whose large weights point into the file itself.
+
+    Raises:
+        ModelError: see `load`.
+    """
     if not path.exists():
         raise ModelError("Q400", f"no such file: `{path}`")
     if path.is_dir():

@@ -9,15 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import onnx
 import onnx_ir as ir
 
 from qcc.ir import wire
 from qcc.ir.errors import ModelError
+from qcc.ir.onnx_save_options import ExternalData
 
-ExternalData = Literal["auto", "always", "never"]
+
 INLINE_LIMIT_BYTES = 1_500_000_000  # a protobuf message ends at 2 GB
 STREAM_BYTES = 4096  # weights from this size on are streamed
 ALIGNMENT = 4096  # data files are mapped page by page
@@ -46,6 +47,7 @@ def serialise(model: ir.Model) -> tuple[onnx.ModelProto, list[ir.Value]]:
         del model.graph.initializers[value.name or ""]
     try:
         proto = ir.serde.serialize_model(model)
+        proto.graph.ClearField("value_info")  # runtimes infer it; in a large graph it outweighs small layers
     finally:
         for value in large:
             model.graph.initializers.add(value)
@@ -71,6 +73,22 @@ def save(model: ir.Model, path: Path, external: ExternalData = "auto") -> Writte
     except OSError as error:
         raise ModelError("Q404", f"cannot write `{path}`: {error.strerror or error}") from error
     return Written(path, data, path.stat().st_size + (data.stat().st_size if data else 0))
+
+
+def size_bytes(model: ir.Model) -> int:
+    """About what a model takes in a file."""
+    proto, large = serialise(model)
+    for node in proto.graph.node:
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    return proto.ByteSize() + sum(_size(value) for value in large)
+
+
+def whole_size(path: Path, model: ir.Model) -> int:
+    """The size of a model's file and of the data that it keeps beside it."""
+    tensors = [value.const_value for value in model.graph.initializers.values()]
+    apart = [t for t in tensors if isinstance(t, ir.ExternalTensor) and t.location != path.name]
+    return path.stat().st_size + sum(tensor.nbytes for tensor in apart)
 
 
 def tensor_header(value: ir.Value) -> onnx.TensorProto:

@@ -1,0 +1,133 @@
+"""Deciding: one candidate for each weight, least predicted error within the budget, proven."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qcc.compiler import multiple_choice
+from qcc.compiler.bind import BITS_OF, encode_steps
+from qcc.compiler.multiple_choice import Infeasible, Problem, Row, Solution
+from qcc.compiler.plan import Allocate, Candidate, Kept, Limit, Plan, Step
+from qcc.compiler.sensitivity import Losses
+from qcc.dsl.diagnostics import Diagnostic, QccError
+from qcc.ir.forms import stored_bytes
+from qcc.ir.graph import Graph, Weight
+from qcc.passes.encode import Encode
+
+TIME_LIMIT_S = 60.0
+SEPARATOR = ", and "
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A decided plan, how well it was proven, and what is predicted of it."""
+
+    plan: Plan
+    solution: Solution
+    predicted_error: float
+
+
+class BudgetError(QccError):
+    """No choice of candidates satisfies the budget."""
+
+
+def decide(plan: Plan, graph: Graph, losses: Losses, fixed_bytes: float) -> Decision:
+    """Choose.
+
+    Args:
+        plan: with an open `Allocate`.
+        graph: the cleaned graph, for the weights' sizes.
+        losses: of the plan's options.
+        fixed_bytes: size of the file apart from the options' weights.
+
+    Raises:
+        BudgetError: the budget is infeasible; the message names the smallest feasible value.
+    """
+    allocate = plan.allocate
+    assert allocate is not None
+    weights = {weight.name: weight for weight in graph.weights()}
+    problem = _problem(allocate, plan, weights, losses, fixed_bytes)
+    try:
+        solution = multiple_choice.solve(problem, time_limit_s=TIME_LIMIT_S)
+    except Infeasible as infeasible:
+        raise _explained(allocate, infeasible, fixed_bytes, _fixed_bits(plan, weights)) from infeasible
+    steps: dict[Encode, list[tuple[str, str]]] = {}
+    kept = []
+    for option, choice in zip(allocate.options, solution.choice, strict=True):
+        candidate = option.candidates[choice]
+        if candidate.action is None:
+            kept.append(Kept(option.weight, "the allocator left it float"))
+        else:
+            steps.setdefault(candidate.action, []).append((option.weight, candidate.source))
+    error = float(sum(loss[choice] for loss, choice in zip(losses.loss, solution.choice, strict=True)))
+    decided = Plan(_merged(plan, steps), (*plan.kept, *kept))
+    return Decision(decided, solution, error)
+
+
+def candidate_bytes(weight: Weight, candidate: Candidate) -> int:
+    """What a weight takes in the file under a candidate."""
+    if candidate.action is None:
+        return weight.params * BITS_OF[weight.dtype] // 8
+    return stored_bytes(candidate.action.encoding, weight.shape, candidate.action.form)
+
+
+def _problem(allocate: Allocate, plan: Plan, weights: dict[str, Weight], losses: Losses, fixed_bytes: float) -> Problem:
+    sizes = tuple(
+        np.array([candidate_bytes(weights[option.weight], one) for one in option.candidates], np.float64)
+        for option in allocate.options
+    )
+    rows = []
+    for limit in allocate.limits:
+        if limit.metric == "size":
+            rows.append(Row("size", sizes, limit.bound - fixed_bytes))
+        elif limit.metric == "bits":
+            total = sum(weight.params for weight in weights.values())
+            bits = tuple(size * 8 / total for size in sizes)
+            rows.append(Row("bits", bits, limit.bound - _fixed_bits(plan, weights)))
+        else:
+            rows.append(Row("output_error", losses.loss, limit.bound))
+    return Problem(sizes if allocate.objective == "size" else losses.loss, tuple(rows))
+
+
+def _fixed_bits(plan: Plan, weights: dict[str, Weight]) -> float:
+    """The part of the average bits that the open options do not decide."""
+    total = sum(weight.params for weight in weights.values())
+    bits = sum(weights[kept.weight].params * BITS_OF[weights[kept.weight].dtype] for kept in plan.kept)
+    for step in plan.steps:
+        if isinstance(step.action, Encode):
+            bits += sum(8 * stored_bytes(step.action.encoding, weights[n].shape, step.action.form) for n in step.weights)
+    return bits / max(total, 1)
+
+
+def _explained(allocate: Allocate, infeasible: Infeasible, fixed_bytes: float, fixed_bits: float) -> BudgetError:
+    limits = {limit.metric: limit for limit in allocate.limits}
+    found = []
+    for name in infeasible.rows:
+        limit, least = limits[name], infeasible.smallest[name]
+        if not np.isfinite(least):
+            least = infeasible.alone[name]
+        found.append(_one(limit, least + {"size": fixed_bytes, "bits": fixed_bits}.get(name, 0.0)))
+    binding = SEPARATOR.join(limits[name].source for name in infeasible.rows)
+    help = "allow smaller candidates, encode more layers, or loosen " + binding
+    return BudgetError([Diagnostic("Q310", f"the budget cannot be met: {binding}", help=help, note="; ".join(found))])
+
+
+def _one(limit: Limit, least: float) -> str:
+    shown = f"{int(np.ceil(least)):,} bytes" if limit.metric == "size" else f"{least:.4g}"
+    asked = f"{int(limit.bound):,} bytes" if limit.metric == "size" else f"{limit.bound:.4g}"
+    return f"the smallest feasible {limit.metric} is {shown}, the budget is {asked}"
+
+
+def _merged(plan: Plan, steps: dict[Encode, list[tuple[str, str]]]) -> tuple[Step, ...]:
+    """The plan's steps with the decided encodings added to those that were fixed."""
+    fixed: dict[Encode, list[tuple[str, str]]] = {}
+    others: list[Step] = []
+    for step in plan.steps:
+        if isinstance(step.action, Encode):
+            fixed.setdefault(step.action, []).extend(zip(step.weights, step.sources, strict=True))
+        else:
+            others.append(step)
+    for action, pairs in steps.items():
+        fixed.setdefault(action, []).extend(pairs)
+    ordered = dict(sorted(fixed.items(), key=lambda item: (item[0].encoding.bits, item[0].encoding.text, item[0].form)))
+    return (*others, *encode_steps(ordered))

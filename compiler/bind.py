@@ -1,0 +1,157 @@
+"""Binding a policy to a graph: the cascade resolved for every weight, and the Plan that follows."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from qcc.dsl.diagnostics import Diagnostics
+from qcc.dsl.policy import KEEP, Assignment, FormatSpec, Policy, Rule
+from qcc.dsl.select import Facts, has_predicate, matches, near_misses
+from qcc.compiler.plan import Allocate, Candidate, Kept, Limit, Option, Plan, Step
+from qcc.ir.blocks import CHANNEL, TENSOR, Block
+from qcc.ir.encoding import Encoding, IntGrid
+from qcc.ir.forms import Form, choose, stored_bytes
+from qcc.ir.graph import Graph, Weight
+from qcc.passes.clean import Clean
+from qcc.passes.contract import Rounding
+from qcc.passes.encode import Encode
+from qcc.passes.nearest import Nearest
+
+BITS_OF = {"float32": 32, "float16": 16, "bfloat16": 16, "float64": 64}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A weight and what the cascade left of the rules that match it, property by property."""
+
+    weight: Weight
+    properties: dict[str, Assignment] = field(hash=False)
+
+    @property
+    def kept(self) -> bool:
+        """The last word on the weight is to leave it alone."""
+        value = self.properties.get("weights")
+        return value is None or value.value is KEEP
+
+
+def facts(weights: Sequence[Weight]) -> list[list[Facts]]:
+    """What selectors see of each weight: one entry for each layer that reads it."""
+    return [
+        [
+            Facts(
+                name=layer.name,
+                kinds=frozenset({layer.kind.value}),
+                params=weight.params,
+                outputs=weight.shape[0],
+                inputs=weight.view.shape[1] * layer.groups if layer.kernel else weight.shape[1],
+                dtype=weight.dtype,
+                position=position,
+                count=len(weights),
+                kernel=layer.kernel,
+            )
+            for layer in weight.layers
+        ]
+        for position, weight in enumerate(weights)
+    ]
+
+
+def resolve(policy: Policy, weights: Sequence[Weight], diagnostics: Diagnostics) -> list[Resolved]:
+    """Apply the rules in order; a rule matches a weight if it matches a layer that reads it."""
+    seen = facts(weights)
+    properties: list[dict[str, Assignment]] = [{} for _ in weights]
+    for rule in policy.rules:
+        hits = [at for at, layers in enumerate(seen) if any(matches(rule.selector, layer) for layer in layers)]
+        if not hits and not rule.from_preset:
+            _report_unmatched(rule, [layer for layers in seen for layer in layers], diagnostics)
+        for at in hits:
+            for assignment in rule.assignments:
+                properties[at]["weights" if assignment.value is KEEP else assignment.name] = assignment
+    return [Resolved(weight, found) for weight, found in zip(weights, properties, strict=True)]
+
+
+def bind(policy: Policy, graph: Graph, input_bytes: int, diagnostics: Diagnostics) -> Plan:
+    """The plan of a policy for a cleaned graph; undecided where a weight has several candidates."""
+    resolved = resolve(policy, graph.weights(), diagnostics)
+    steps: dict[Encode, list[tuple[str, str]]] = {}
+    options, kept = [], []
+    for one in resolved:
+        candidates = _candidates(one, diagnostics)
+        encoded = [candidate for candidate in candidates if candidate.action is not None]
+        if not encoded:
+            kept.append(Kept(one.weight.name, _why_kept(one)))
+        elif len(candidates) == 1 and encoded[0].action is not None:
+            steps.setdefault(encoded[0].action, []).append((one.weight.name, encoded[0].source))
+        else:
+            options.append(Option(one.weight.name, tuple(candidates)))
+    limits = tuple(Limit(b.metric, b.quantity.of(input_bytes if b.metric == "size" else 1.0), b.text) for b in policy.budget)
+    allocate = Allocate(policy.minimize, limits, tuple(options)) if options or limits else None
+    return Plan((Step(Clean()), *encode_steps(steps)), tuple(kept), allocate)
+
+
+def encode_steps(steps: dict[Encode, list[tuple[str, str]]]) -> Iterable[Step]:
+    """One step for each way to encode."""
+    for action, pairs in steps.items():
+        yield Step(action, tuple(name for name, _ in pairs), tuple(source for _, source in pairs))
+
+
+def encoding_of(spec: FormatSpec) -> Encoding | None:
+    """The encoding that a format of the language names; None for ``float``."""
+    if spec.family == "float":
+        return None
+    words = spec.words
+    block = CHANNEL
+    if "tensor" in words:
+        block = TENSOR
+    elif isinstance(size := words.get("group"), int) and not isinstance(size, bool):
+        block = Block(1, size)
+    elif isinstance(tile := words.get("tile"), tuple):
+        block = Block(tile[0], tile[1])
+    scale = words.get("scale", "fp16")
+    assert spec.bits is not None
+    return Encoding(IntGrid(spec.bits, "asym" not in words), block, "fp32" if scale == "fp32" else "fp16")
+
+
+def _candidates(one: Resolved, diagnostics: Diagnostics) -> list[Candidate]:
+    if one.kept:
+        return []
+    assignment = one.properties["weights"]
+    rounding = one.properties["rounding"].value if "rounding" in one.properties else Nearest()
+    found = [_candidate(one.weight, spec, rounding, assignment, diagnostics) for spec in assignment.value]
+    return [candidate for candidate in found if candidate is not None]
+
+
+def _candidate(
+    weight: Weight, spec: FormatSpec, rounding: Rounding, assignment: Assignment, diagnostics: Diagnostics
+) -> Candidate | None:
+    source = spec.span.location
+    encoding = encoding_of(spec)
+    if encoding is None:
+        return Candidate(None, source)
+    form = choose(weight, encoding).form
+    if form is Form.ROWS and encoding.block.rows != 1:
+        message = f"`{spec.text}` cannot encode the embedding `{weight.name}`, which is read by rows"
+        diagnostics.error("Q311", message, spec.span, help="use `channel` or `group n` for embeddings")
+        return None
+    if stored_bytes(encoding, weight.shape, form) >= weight.params * BITS_OF[weight.dtype] // 8:
+        return None
+    return Candidate(Encode(encoding, rounding, form), source)
+
+
+def _why_kept(one: Resolved) -> str:
+    assignment = one.properties.get("weights")
+    if assignment is None:
+        return "no rule sets its format"
+    if assignment.value is KEEP:
+        return f"keep, {assignment.span.location}"
+    if any(spec.family == "float" for spec in assignment.value):
+        return f"float, {assignment.span.location}"
+    return "encoded it would not be smaller"
+
+
+def _report_unmatched(rule: Rule, layers: list[Facts], diagnostics: Diagnostics) -> None:
+    message = f"no layer matches `{rule.selector.text}`"
+    misses = near_misses(rule.selector, layers)
+    note = "; ".join(misses) if misses else None
+    if has_predicate(rule.selector):
+        diagnostics.error("Q301", message, rule.selector.span, help="`qcc inspect` lists the layers", note=note)
+    else:
+        diagnostics.warning("Q302", message, rule.selector.span, note=note)

@@ -1,0 +1,80 @@
+"""Running a decided plan: from a cleaned graph to a file, and what the file holds."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from qcc.compiler.bind import BITS_OF
+from qcc.compiler.catalog import Export
+from qcc.compiler.plan import Plan
+from qcc.compiler.result import LayerRow
+from qcc.ir.errors import ModelError, Refused
+from qcc.ir.forms import choose, stored_bytes
+from qcc.ir.graph import Graph, Weight
+from qcc.ir.onnx_graph import OnnxGraph
+from qcc.ir.onnx_save import Written
+from qcc.passes.clean import Clean
+from qcc.passes.contract import Context, Edit
+from qcc.passes.encode import Encode
+
+
+@dataclass(frozen=True)
+class Built:
+    """A graph after a plan's passes, with what they did."""
+
+    graph: OnnxGraph
+    edits: tuple[Edit, ...]
+
+
+def run_plan(graph: OnnxGraph, plan: Plan, context: Context) -> Built:
+    """Apply the steps of a decided plan to a cleaned graph.
+
+    Raises:
+        ModelError: a pass refuses a weight.
+    """
+    current: Graph = graph
+    edits: list[Edit] = []
+    for step in plan.steps:
+        if isinstance(step.action, Clean):
+            continue  # the graph that plans are bound to is clean
+        try:
+            current, done = step.action.apply(current, step.weights, context)
+        except Refused as refused:
+            raise ModelError("Q410", refused.reason) from refused
+        edits += done
+    assert isinstance(current, OnnxGraph)
+    return Built(current, tuple(edits))
+
+
+def write(built: Built, path: Path, export: Export, metadata: dict[str, str]) -> Written:
+    """Write the graph to a file.
+
+    Raises:
+        ModelError: the opset cannot be raised, or the place cannot be written to.
+    """
+    if export.opset is not None:
+        built.graph.require_opset(export.opset)
+    return built.graph.save(path, export.external_data, metadata)
+
+
+def rows(graph: Graph, plan: Plan, built: Built, loss: Callable[[str], float | None]) -> tuple[LayerRow, ...]:
+    """One row a weight, in the order in which they run."""
+    actions = {name: step.action for step in plan.steps for name in step.weights if isinstance(step.action, Encode)}
+    errors = {edit.subject: edit.error for edit in built.edits}
+    kept = {one.weight: one.reason for one in plan.kept}
+    return tuple(
+        _row(weight, actions.get(weight.name), errors.get(weight.name, 0.0), kept.get(weight.name, ""), loss(weight.name))
+        for weight in graph.weights()
+    )
+
+
+def _row(weight: Weight, action: Encode | None, error: float, kept: str, loss: float | None) -> LayerRow:
+    original = weight.params * BITS_OF[weight.dtype] // 8
+    kinds = tuple(sorted(weight.kinds))
+    if action is None:
+        return LayerRow(weight.name, kinds, weight.shape, weight.dtype, "", original, original, 0.0, None, kept)
+    size = stored_bytes(action.encoding, weight.shape, action.form)
+    reason = choose(weight, action.encoding).reason
+    return LayerRow(
+        weight.name, kinds, weight.shape, action.encoding.text, action.form, size, original, error, loss, reason
+    )

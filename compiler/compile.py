@@ -1,0 +1,323 @@
+"""The main job: a model and a policy in, a verified artifact out."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from qcc.compiler import build, lock, samples, verify
+from qcc.compiler.allocate import Decision, decide
+from qcc.compiler.bind import BITS_OF, bind
+from qcc.compiler.catalog import Export, schema
+from qcc.compiler.plan import Plan
+from qcc.compiler.report_html import render_html
+from qcc.compiler.result import Allocation, LayerRow, Result
+from qcc.compiler.samples import Data, Samples
+from qcc.compiler.sensitivity import Losses, measure, within
+from qcc.compiler.statistics import grams
+from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError
+from qcc.dsl.load import load_policy
+from qcc.dsl.policy import Policy
+from qcc.ir.errors import ModelError
+from qcc.ir.forms import stored_bytes
+from qcc.ir.onnx_graph import OnnxGraph
+from qcc.ir.onnx_run import OnnxRunner, reference
+from qcc.ir.onnx_save import Written, whole_size
+from qcc.passes.clean import Clean
+from qcc.passes.contract import Context
+from qcc.passes.encode import Encode
+
+DEFAULT_POLICY = "balanced"
+BUDGET_ROUNDS = 5
+
+Progress = Callable[[str, int, int, str], None]
+"""Called with a phase, how much of it is done, of how much, and on what."""
+
+
+def _silent(phase: str, done: int, total: int, detail: str) -> None:
+    """Show nothing."""
+
+
+def compile(  # noqa: A001  (the language's word for it)
+    model: str | Path,
+    policy: str | Path | Policy = DEFAULT_POLICY,
+    *,
+    output: str | Path | None = None,
+    data: Data | None = None,
+    definitions: Mapping[str, str] | None = None,
+    plan: Plan | None = None,
+    progress: Progress = _silent,
+) -> Result:
+    """Compile a model.
+
+    Args:
+        model: an ``.onnx`` file.
+        policy: a ``.qpolicy`` file, a preset's name, or a loaded policy.
+        output: the file to write; by default ``<model>.qcc.onnx`` beside the model.
+        data: calibration data, instead of what the policy names: an ``.npz`` file, a CalibrationDataReader, or feeds.
+        definitions: values of the policy's parameters, as ``-D`` gives them.
+        plan: a decided plan, as a lock file holds it, to run instead of the policy's rules.
+        progress: told of long work.
+
+    Returns:
+        What was done. If the policy's verification fails, nothing is written and ``passed`` is false.
+
+    Raises:
+        QccError: the policy, the model or the data is at fault.
+    """
+    try:
+        return _Compilation.prepare(Path(model), policy, output, data, definitions or {}, progress).run(plan)
+    except ModelError as error:
+        raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
+
+
+def output_path(model: Path, output: str | Path | None) -> Path:
+    """Where the compressed model goes."""
+    return Path(output) if output is not None else model.with_name(f"{model.stem}.qcc.onnx")
+
+
+@dataclass
+class _Compilation:
+    """One run, with what it has found so far."""
+
+    model: Path
+    output: Path
+    policy: Policy
+    data: Data | None
+    progress: Progress
+    diagnostics: Diagnostics = field(default_factory=Diagnostics)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def prepare(
+        cls,
+        model: Path,
+        policy: str | Path | Policy,
+        output: str | Path | None,
+        data: Data | None,
+        definitions: Mapping[str, str],
+        progress: Progress,
+    ) -> "_Compilation":
+        loaded = policy if isinstance(policy, Policy) else load_policy(policy, schema(), definitions)
+        target = output_path(model, output)
+        _check_output(model, target)
+        return cls(model, target, loaded, data, progress)
+
+    def run(self, plan: Plan | None) -> Result:
+        with self._phase("load"):
+            graph = OnnxGraph.load(self.model)
+            input_bytes = whole_size(self.model, graph.model)
+        with self._phase("clean"):
+            cleaned, edits = Clean().apply(graph, (), Context())
+            assert isinstance(cleaned, OnnxGraph)
+        bound = plan or bind(self.policy, cleaned, input_bytes, self.diagnostics)
+        self.diagnostics.raise_if_errors()
+        with self._phase("reference"):
+            data = self._samples(cleaned)
+            held = within(cleaned, data, verify.SAMPLES, verify.OUTPUT_BYTES)
+            wanted = verify.run(reference(self.model), held.batches)
+        context = Context(grams=self._grams(bound, cleaned, data))
+        with _staging(self.output) as folder:
+            staged = folder / self.output.name
+            decided, built, written, allocation, loss = self._build(bound, cleaned, data, context, staged, input_bytes)
+            with self._phase("verify"):
+                outputs = verify.compare(wanted, verify.run(OnnxRunner(staged), held.batches))
+                checks = verify.judge(self.policy.verify, outputs)
+                verification = verify.Verification(outputs, checks, held.count, held.origin)
+            rows = build.rows(cleaned, decided, built, loss)
+            result = self._result(input_bytes, written, rows, decided, [e.text for e in edits], allocation, verification)
+            if verification.passed:
+                self._publish(result, staged, written, data)
+        return result
+
+    def _samples(self, graph: OnnxGraph) -> Samples:
+        calibrate = self.policy.calibrate
+        seed = calibrate.seed if calibrate else 0
+        limit = calibrate.samples if calibrate else None
+        if self.data is not None:
+            return samples.load(self.data, graph, limit, seed)
+        if calibrate is not None and calibrate.path is not None:
+            return samples.load(calibrate.path, graph, limit, seed)
+        return samples.generate(graph, limit, seed)
+
+    def _grams(self, plan: Plan, graph: OnnxGraph, data: Samples) -> dict:
+        wanted = _weights_with_gram(plan)
+        if not wanted:
+            return {}
+        with self._phase("statistics"):
+            return grams(graph, wanted, data, lambda done, total, what: self.progress("statistics", done, total, what))
+
+    def _build(
+        self, plan: Plan, graph: OnnxGraph, data: Samples, context: Context, staged: Path, input_bytes: int
+    ) -> tuple[Plan, build.Built, Written, Allocation | None, Callable[[str], float | None]]:
+        """Decide what is open and write the file; where it misses a size budget by its framing, decide again."""
+        losses = self._losses(plan, graph, data, context)
+        fixed = _fixed_bytes(plan, graph)
+        limit = min((one.bound for one in plan.allocate.limits if one.metric == "size"), default=None) if plan.allocate else None
+        for _ in range(BUDGET_ROUNDS):
+            decision = self._decide(plan, graph, losses, fixed)
+            decided = decision.plan if decision else plan
+            with self._phase("encode"):
+                built = build.run_plan(graph, decided, self._encoding_context(context, decided))
+            written = build.write(built, staged, self._export(), lock.provenance(self.model, self.policy, decided))
+            if limit is None or written.size_bytes <= limit:
+                break
+            fixed += written.size_bytes - limit
+        if written.size_bytes >= input_bytes:
+            written = self._copy_input(staged, graph)
+        return decided, built, written, _allocation(plan, losses, decision), _loss_of(plan, losses, decision)
+
+    def _losses(self, plan: Plan, graph: OnnxGraph, data: Samples, context: Context) -> Losses | None:
+        if plan.allocate is None or not plan.allocate.options:
+            return None
+        total, done = len(plan.allocate.options), 0
+
+        def tick(name: str) -> None:
+            nonlocal done
+            done += 1
+            self.progress("measure", done, total, name)
+
+        with self._phase("measure"):
+            return measure(graph, plan.allocate.options, data, Context(tick, context.grams))
+
+    def _decide(self, plan: Plan, graph: OnnxGraph, losses: Losses | None, fixed: float) -> Decision | None:
+        if plan.allocate is None:
+            return None
+        with self._phase("allocate"):
+            return decide(plan, graph, losses or Losses((), (), 0), fixed)
+
+    def _encoding_context(self, context: Context, plan: Plan) -> Context:
+        total = sum(len(step.weights) for step in plan.steps)
+        done = 0
+
+        def tick(name: str) -> None:
+            nonlocal done
+            done += 1
+            self.progress("encode", done, total, name)
+
+        return Context(tick, context.grams)
+
+    def _export(self) -> Export:
+        return self.policy.export if isinstance(self.policy.export, Export) else Export()
+
+    def _copy_input(self, staged: Path, graph: OnnxGraph) -> Written:
+        """Nothing was gained: the artifact is the input, byte for byte."""
+        self.diagnostics.warning("Q430", f"`{self.model}` gets no smaller: the output is a copy of it")
+        staged.with_name(staged.name + "_data").unlink(missing_ok=True)
+        shutil.copyfile(self.model, staged)
+        for location in graph.data_files():
+            shutil.copyfile(self.model.parent / location, staged.parent / location)
+        return Written(staged, None, whole_size(staged, graph.model))
+
+    def _result(
+        self,
+        input_bytes: int,
+        written: Written,
+        rows: tuple[LayerRow, ...],
+        plan: Plan,
+        edits: list[str],
+        allocation: Allocation | None,
+        verification: verify.Verification,
+    ) -> Result:
+        return Result(
+            model=self.model,
+            output=self.output,
+            lock=self.output.with_suffix(".lock"),
+            report=self.output.with_suffix(".html"),
+            written=verification.passed,
+            input_bytes=input_bytes,
+            output_bytes=written.size_bytes,
+            layers=rows,
+            plan=plan,
+            edits=tuple(edits),
+            allocation=allocation,
+            verification=verification,
+            warnings=self.diagnostics.warnings,
+            seconds=dict(self.seconds),
+        )
+
+    def _publish(self, result: Result, staged: Path, written: Written, data: Samples) -> None:
+        """Write what goes beside the model, then give everything its final name."""
+        text = lock.lock_text(result, self.policy, data, staged, written)
+        (staged.parent / result.lock.name).write_text(text, encoding="utf-8")
+        (staged.parent / result.report.name).write_text(render_html(result), encoding="utf-8")
+        for file in sorted(staged.parent.iterdir(), key=lambda path: path == staged):
+            file.replace(self.output.parent / file.name)
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        self.progress(name, 0, 0, "")
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def _check_output(model: Path, output: Path) -> None:
+    if output.exists() and model.exists() and output.samefile(model):
+        raise ModelError("Q404", f"the output `{output}` is the input", help="name another file with -o")
+    if not output.parent.is_dir():
+        raise ModelError("Q404", f"cannot write `{output}`: no such folder")
+    if output.is_dir():
+        raise ModelError("Q404", f"cannot write `{output}`: it is a folder")
+
+
+@contextmanager
+def _staging(output: Path) -> Iterator[Path]:
+    """A folder beside the output in which everything is made before any of it gets its name."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".qcc-", dir=output.parent))
+    except OSError as error:
+        raise ModelError("Q404", f"cannot write `{output}`: {error.strerror}") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _weights_with_gram(plan: Plan) -> list[str]:
+    wanted = [name for s in plan.steps if isinstance(s.action, Encode) and s.action.rounding.uses_gram for name in s.weights]
+    for option in plan.allocate.options if plan.allocate else ():
+        if any(one.action is not None and one.action.rounding.uses_gram for one in option.candidates):
+            wanted.append(option.weight)
+    return wanted
+
+
+def _fixed_bytes(plan: Plan, graph: OnnxGraph) -> float:
+    """The size of the file apart from the weights that are still open."""
+    weights = {weight.name: weight for weight in graph.weights()}
+    size = graph.size_bytes()
+    for option in plan.allocate.options if plan.allocate else ():
+        size -= weights[option.weight].params * BITS_OF[weights[option.weight].dtype] // 8
+    for step in plan.steps:
+        for weight in (weights[name] for name in step.weights):
+            assert isinstance(step.action, Encode)
+            size -= weight.params * BITS_OF[weight.dtype] // 8
+            size += stored_bytes(step.action.encoding, weight.shape, step.action.form)
+    return float(size)
+
+
+def _allocation(plan: Plan, losses: Losses | None, decision: Decision | None) -> Allocation | None:
+    if plan.allocate is None or decision is None:
+        return None
+    return Allocation(
+        objective=plan.allocate.objective,
+        limits=tuple(limit.source for limit in plan.allocate.limits),
+        options=len(plan.allocate.options),
+        candidates=sum(len(option.candidates) for option in plan.allocate.options),
+        measured=sum(sum(runs) for runs in losses.measured) if losses else 0,
+        gap=decision.solution.gap,
+        predicted_error=decision.predicted_error,
+    )
+
+
+def _loss_of(plan: Plan, losses: Losses | None, decision: Decision | None) -> Callable[[str], float | None]:
+    if plan.allocate is None or losses is None or decision is None:
+        return lambda _: None
+    chosen = zip(plan.allocate.options, losses.loss, decision.solution.choice, strict=True)
+    table = {option.weight: float(loss[choice]) for option, loss, choice in chosen}
+    return table.get

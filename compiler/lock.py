@@ -1,0 +1,84 @@
+"""The lock file: all that a compilation depended on, so that it can be repeated and audited."""
+
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+from qcc.compiler import plan as plans
+from qcc.compiler.plan import Plan
+from qcc.compiler.result import Result
+from qcc.compiler.samples import Samples
+from qcc.dsl.policy import Policy
+from qcc.dsl.policy import to_text as policy_text
+from qcc.ir.onnx_save import Written
+
+FORMAT = 1
+PACKAGES = ("qcc", "numpy", "onnx", "onnx_ir", "onnxruntime", "scipy")
+CHUNK_BYTES = 1 << 22
+
+
+def sha256(path: Path) -> str:
+    """A file's digest."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def text_sha256(text: str) -> str:
+    """A text's digest."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def provenance(model: Path, policy: Policy, plan: Plan) -> dict[str, str]:
+    """What the written model says of its origin, in ``metadata_props``."""
+    return {
+        "qcc.version": version("qcc"),
+        "qcc.model": model.name,
+        "qcc.policy.sha256": text_sha256(policy_text(policy)),
+        "qcc.plan.sha256": text_sha256(plans.to_json(plan)),
+    }
+
+
+def lock_text(result: Result, policy: Policy, data: Samples, staged: Path, written: Written) -> str:
+    """The lock file of a result whose model lies at ``staged``."""
+    calibrate = policy.calibrate
+    content = {
+        "format": FORMAT,
+        "model": {"file": result.model.name, "sha256": sha256(result.model), "bytes": result.input_bytes},
+        "policy": {
+            "sources": {source.name: text_sha256(source.text) for source in policy.sources},
+            "sha256": text_sha256(policy_text(policy)),
+            "params": dict(policy.params),
+        },
+        "calibration": {
+            "origin": Path(data.origin).name,
+            "sha256": data.digest,
+            "samples": data.count,
+            "seed": calibrate.seed if calibrate else 0,
+        },
+        "versions": {name: version(name) for name in PACKAGES},
+        "output": {
+            "file": result.output.name,
+            "sha256": sha256(staged),
+            "data_sha256": sha256(written.data) if written.data else None,
+            "bytes": result.output_bytes,
+        },
+        "plan": json.loads(plans.to_json(result.plan)),
+    }
+    return json.dumps(content, indent=1) + "\n"
+
+
+def plan_of(path: Path) -> Plan:
+    """The plan that a lock file holds.
+
+    Raises:
+        ValueError: the file is not a lock file.
+        OSError: it cannot be read.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or content.get("format") != FORMAT or "plan" not in content:
+        raise ValueError("not a lock file")
+    return plans.from_json(json.dumps(content["plan"]))

@@ -1,0 +1,166 @@
+"""The Plan: the pivot between a policy and a graph.
+
+An ordered list of steps, each a pass with its options, the weights that it treats, and the place in the policy that asked
+for it. It prints as stable text, serialises, and running it needs no policy. A plan that still has an `Allocate` step is
+undecided; the allocator replaces that step by `Encode` steps.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from qcc.compiler.catalog import keyword_of, passes, roundings
+from qcc.ir.blocks import Block
+from qcc.ir.encoding import Encoding, IntGrid
+from qcc.ir.forms import Form
+from qcc.passes.contract import Pass, Rounding
+from qcc.passes.encode import Encode
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a weight may become; no action means that it stays as it is."""
+
+    action: Encode | None
+    source: str
+
+    @property
+    def text(self) -> str:
+        """The format alone."""
+        return "float" if self.action is None else self.action.encoding.text
+
+
+@dataclass(frozen=True)
+class Option:
+    """A weight with its candidates."""
+
+    weight: str
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A budget row: the sum of a metric over the weights, and all that is fixed, stays within the bound."""
+
+    metric: str
+    bound: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Allocate:
+    """A decision that is still open."""
+
+    objective: str
+    limits: tuple[Limit, ...]
+    options: tuple[Option, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A pass over some weights; ``sources`` says, weight by weight, who asked."""
+
+    action: Pass
+    weights: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A weight that stays as it is, and why."""
+
+    weight: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done, in order. ``limits`` hold for the written file, decided or not."""
+
+    steps: tuple[Step, ...]
+    kept: tuple[Kept, ...] = ()
+    allocate: Allocate | None = None
+
+    @property
+    def decided(self) -> bool:
+        """Nothing is left to choose."""
+        return self.allocate is None
+
+
+def to_text(plan: Plan) -> str:
+    """Stable text, one line a weight."""
+    lines = [f"plan {VERSION}"]
+    for step in plan.steps:
+        lines.append(action_text(step.action))
+        lines += _columns(zip(step.weights, step.sources, strict=True))
+    if plan.allocate is not None:
+        bounds = "".join(f", {limit.metric} <= {limit.bound:.10g}" for limit in plan.allocate.limits)
+        lines.append(f"allocate minimize {plan.allocate.objective}{bounds}")
+        lines += _columns((option.weight, " | ".join(one.text for one in option.candidates)) for option in plan.allocate.options)
+    if plan.kept:
+        lines.append("keep")
+        lines += _columns((kept.weight, kept.reason) for kept in plan.kept)
+    return "\n".join(lines) + "\n"
+
+
+def action_text(action: Pass | Rounding) -> str:
+    """A pass as it would be written: keyword and options."""
+    if isinstance(action, Encode):
+        return f"encode {action.encoding.text}, rounding {action_text(action.rounding)}, {action.form}"
+    options = [f"{one.name} = {getattr(action, one.name)}" for one in dataclasses.fields(action)]  # type: ignore[arg-type]
+    return keyword_of(type(action)) + (f"({', '.join(options)})" if options else "")
+
+
+def to_json(plan: Plan) -> str:
+    """The plan as JSON."""
+    return json.dumps({"version": VERSION, **_encode(plan)}, indent=1)
+
+
+def from_json(text: str) -> Plan:
+    """Read a plan back.
+
+    Raises:
+        ValueError: the text is not a plan of this version.
+    """
+    try:
+        data = json.loads(text)
+        if data.pop("version") != VERSION:
+            raise ValueError(f"not a plan of version {VERSION}")
+        plan = _decode(data)
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(f"not a plan: {error}") from error
+    if not isinstance(plan, Plan):
+        raise ValueError("not a plan")
+    return plan
+
+
+def _columns(pairs: Any) -> list[str]:
+    rows = [(str(left), str(right)) for left, right in pairs]
+    width = max((len(left) for left, _ in rows), default=0)
+    return [f"    {left:<{width}}  {right}".rstrip() for left, right in rows]
+
+
+def _types() -> dict[str, type]:
+    plain = (Plan, Step, Kept, Allocate, Limit, Option, Candidate, Encoding, IntGrid, Block)
+    return {found.__name__: found for found in (*plain, *passes().values(), *roundings().values())}
+
+
+def _encode(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = {one.name: _encode(getattr(value, one.name)) for one in dataclasses.fields(value)}
+        return {"is": type(value).__name__, **parts}
+    return [_encode(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_decode(item) for item in value)
+    if not isinstance(value, dict):
+        return value
+    parts = {key: _decode(part) for key, part in value.items() if key != "is"}
+    if "form" in parts:
+        parts["form"] = Form(parts["form"])
+    return _types()[value["is"]](**parts)

@@ -1,0 +1,71 @@
+"""What a compilation did: the facts that the table, the JSON, the lock file and the HTML report are made of."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from qcc.compiler.plan import Plan
+from qcc.compiler.verify import Verification
+from qcc.dsl.diagnostics import Diagnostic
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One weight of the model.
+
+    ``error`` is noise power over signal power in the weight; ``loss`` the same at the model's output, where the
+    allocator measured it; ``reason`` says why this form, or why it was kept.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    shape: tuple[int, int]
+    format: str
+    form: str
+    size_bytes: int
+    original_bytes: int
+    error: float
+    loss: float | None
+    reason: str
+
+    @property
+    def bits(self) -> float:
+        """Bits a weight, all overheads included."""
+        return 8 * self.size_bytes / max(self.shape[0] * self.shape[1], 1)
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What the integer program decided, and how sure it is."""
+
+    objective: str
+    limits: tuple[str, ...]
+    options: int
+    candidates: int
+    measured: int
+    gap: float
+    predicted_error: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished compilation; the files exist unless ``written`` is false (verification failed)."""
+
+    model: Path
+    output: Path
+    lock: Path
+    report: Path
+    written: bool
+    input_bytes: int
+    output_bytes: int
+    layers: tuple[LayerRow, ...]
+    plan: Plan
+    edits: tuple[str, ...]
+    allocation: Allocation | None
+    verification: Verification
+    warnings: tuple[Diagnostic, ...]
+    seconds: dict[str, float]
+
+    @property
+    def passed(self) -> bool:
+        """The verification's bounds hold."""
+        return self.verification.passed

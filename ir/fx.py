@@ -1,0 +1,255 @@
+"""The Graph face over PyTorch: the ATen graph of ``torch.export``."""
+
+# ruff: noqa: D102 - the face documents the methods that it asks for
+
+import copy
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.fx import Node
+
+from qcc.ir.encoding import Encoded
+from qcc.ir.errors import ModelError, Refused
+from qcc.ir.forms import Form, fused_capability
+from qcc.ir.fx_kinds import LAYER_FUNCTIONS, kind_of, operands
+from qcc.ir.fx_layers import find_weights
+from qcc.ir.fx_run import FxRunner, extract
+from qcc.ir.fx_tensors import dtype_name, to_array, to_tensor
+from qcc.ir.graph import Array, Graph, Kind, Op, Runner, Value, Weight
+
+CONSTANTS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
+
+
+class FxGraph(Graph):
+    """An exported PyTorch program; the module and program that it came from are never changed.
+
+    ``encoded`` and ``forms`` keep what `encode` was given, by weight; the graph computes with the decoded values.
+
+    Raises:
+        ModelError: the program writes to its own state, or holds things other than tensors.
+    """
+
+    def __init__(self, program: ExportedProgram) -> None:
+        # an empty table keeps linear, conv2d, layer_norm, ... whole and removes what mutates
+        self._program = program.run_decompositions({})
+        self._graph = self._program.graph
+        self._tensors = _constants(self._program)
+        self.encoded: dict[str, Encoded] = {}
+        self.forms: dict[str, Form] = {}
+        self._weights: tuple[Weight, ...] | None = None
+        self._aliases = _tie(self._tensors)
+        _share_items(self._graph)
+        self._index()
+
+    @classmethod
+    def export(
+        cls,
+        module: torch.nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None = None,
+        dynamic_shapes: Any = None,  # noqa: ANN401 - torch accepts nested dicts, tuples and lists
+    ) -> "FxGraph":
+        """Export a module as it runs in evaluation; the arguments are ``torch.export.export``'s.
+
+        Raises:
+            ModelError: torch cannot export it.
+        """
+        training = {part: part.training for part in module.modules()}
+        module.eval()
+        try:
+            with torch.no_grad():  # else a no_grad block inside becomes an opaque call
+                return cls(torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes))
+        except ModelError:
+            raise
+        except Exception as error:  # torch raises many unrelated classes
+            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ModelError("Q407", f"torch.export cannot export the module: {line[:300]}") from error
+        finally:
+            for part, mode in training.items():
+                part.training = mode
+
+    @property
+    def inputs(self) -> tuple[Value, ...]:
+        specs = zip(self._graph.find_nodes(op="placeholder"), self._program.graph_signature.input_specs, strict=False)
+        return tuple(self.value(node.name) for node, spec in specs if _is_input(node, spec.kind))
+
+    @property
+    def outputs(self) -> tuple[Value, ...]:
+        return tuple(self.value(self._names[node]) for node in self._results())
+
+    def ops(self) -> tuple[Op, ...]:
+        layers = {layer.op: layer.kind for weight in self.weights() for layer in weight.layers}
+        nodes = (node for node in self._graph.nodes if node.op == "call_function" and not _is_item(node))
+        return tuple(self._op(node, layers.get(node.name)) for node in nodes)
+
+    def value(self, name: str) -> Value:
+        value = self._nodes[name].meta.get("val")
+        if not isinstance(value, torch.Tensor):
+            return Value(name, (), "float64" if isinstance(value, (float, torch.SymFloat)) else "int64")
+        shape = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
+        return Value(name, shape, dtype_name(value.dtype))
+
+    def constant(self, name: str) -> Array | None:
+        tensor = self._tensors.get(self._nodes[name]) if name in self._nodes else None
+        if tensor is None:
+            return None
+        array = to_array(tensor)
+        array.flags.writeable = False
+        return array
+
+    def weights(self) -> tuple[Weight, ...]:
+        if self._weights is None:
+            self._weights = find_weights(self._graph.nodes, {node: self._names[node] for node in self._tensors})
+        return self._weights
+
+    def copy(self) -> "FxGraph":
+        other = copy.copy(self)
+        nodes: dict[Node, Node] = {}
+        other._graph = torch.fx.Graph()
+        other._graph.output(other._graph.graph_copy(self._graph, nodes))
+        other._tensors = {nodes[node]: tensor for node, tensor in self._tensors.items()}
+        other._aliases = {nodes[alias]: nodes[node] for alias, node in self._aliases.items()}
+        other.encoded, other.forms = dict(self.encoded), dict(self.forms)
+        other._index()
+        return other
+
+    def simplify(self) -> list[str]:
+        before = len(self.ops()), len(self._tensors)
+        self._graph.eliminate_dead_code()
+        self._tensors = {node: tensor for node, tensor in self._tensors.items() if node.users}
+        self._index()
+        after = len(self.ops()), len(self._tensors)
+        return [f"{name}: {b} -> {a}" for name, b, a in zip(("ops", "constants"), before, after, strict=True) if a != b]
+
+    def replace_constant(self, name: str, array: Array) -> None:
+        old = self.constant(name)
+        if old is None or old.shape != array.shape or old.dtype != array.dtype:
+            raise Refused(f"`{name}` cannot take an array {array.dtype} {array.shape}")
+        self._tensors[self._nodes[name]] = to_tensor(array)
+
+    def encode(self, weight: Weight, encoded: Encoded, form: Form) -> None:
+        _check(weight, encoded, form)
+        old = self.constant(weight.constant)
+        if old is None:
+            raise Refused(f"`{weight.constant}` is not a constant")
+        array = weight.view.array(encoded.decode()).reshape(old.shape).astype(old.dtype)
+        self.replace_constant(weight.constant, array)
+        self.encoded[weight.name] = encoded
+        self.forms[weight.name] = form
+
+    def runner(self, inputs: Sequence[str], outputs: Sequence[str], free: Iterable[str] = ()) -> Runner:
+        overridable = {name: self._tensors[self._nodes[name]] for name in free}
+        fed = [self._nodes[name] for name in (*inputs, *overridable)]
+        wanted = [self._nodes[name] for name in outputs]
+        parts = self._program.graph_module  # branches and loop bodies, which are opaque
+        opaque = {node: getattr(parts, str(node.target)) for node in self._graph.find_nodes(op="get_attr")}
+        piece = extract(self._graph, fed, wanted, {**self._tensors, **opaque})
+        is_tensor = {name: isinstance(self._nodes[name].meta["val"], torch.Tensor) for name in inputs}
+        return FxRunner(piece, is_tensor, overridable, outputs)
+
+    def _index(self) -> None:
+        """Name every value: constants by their path in the module, all else by its node."""
+        self._names: dict[Node, str] = {node: node.name for node in self._graph.nodes}
+        self._weights = None
+        taken = set(self._names.values())
+        paths = self._program.graph_signature
+        targets = paths.inputs_to_parameters | paths.inputs_to_buffers | paths.inputs_to_lifted_tensor_constants
+        for node in (*self._tensors, *self._aliases):
+            path = targets[node.name]
+            self._names[node] = node.name if path in taken else path
+        self._nodes = {name: node for node, name in self._names.items()}
+        for alias, node in self._aliases.items():
+            self._nodes[self._names[alias]] = node
+
+    def _results(self) -> list[Node]:
+        specs = self._program.graph_signature.output_specs
+        (results,) = self._graph.output_node().args
+        nodes = zip(results, specs, strict=True)
+        return [node for node, spec in nodes if isinstance(node, Node) and spec.kind is OutputKind.USER_OUTPUT]
+
+    def _op(self, node: Node, layer: Kind | None) -> Op:
+        kind, function = kind_of(node) if layer is None else (layer, LAYER_FUNCTIONS[layer])
+        inputs = tuple("" if source is None else self._names[source] for source in operands(node))
+        return Op(node.name, kind, function, inputs, _output_names(node))
+
+
+def _check(weight: Weight, encoded: Encoded, form: Form) -> None:
+    """Refuse what no exporter could write.
+
+    Raises:
+        Refused: the form cannot hold the weight.
+    """
+    if encoded.shape != weight.shape:
+        raise Refused(f"codes {encoded.shape} are not of the weight's shape {weight.shape}")
+    if form is Form.ROWS and encoded.encoding.block.rows != 1:
+        raise Refused("an embedding is read by rows: its scales must be per channel or per group")
+    free = len(weight.layers) == 1 and weight.kinds == {"linear"} and weight.layers[0].form_free
+    if form is Form.FUSED and not (free and fused_capability(encoded.encoding, encoded.shape)):
+        raise Refused("no fused kernel takes this weight")
+
+
+def _constants(program: ExportedProgram) -> dict[Node, torch.Tensor]:
+    """The tensors that a program holds.
+
+    Raises:
+        ModelError: it writes to them, or holds other things.
+    """
+    signature = program.graph_signature
+    for spec in (*signature.input_specs, *signature.output_specs):
+        if spec.kind not in (*CONSTANTS, InputKind.USER_INPUT, OutputKind.USER_OUTPUT):
+            raise ModelError("Q408", f"the module has side effects: {spec.kind.name.lower()} of `{spec.target}`")
+    held: Mapping[str, Any] = {**program.state_dict, **program.constants}
+    nodes = zip(program.graph.find_nodes(op="placeholder"), signature.input_specs, strict=True)
+    return {node: held[spec.target].detach() for node, spec in nodes if spec.kind in CONSTANTS and spec.target}
+
+
+def _tie(tensors: dict[Node, torch.Tensor]) -> dict[Node, Node]:
+    """Make one constant of parameters that share their storage, the first that is read.
+
+    Returns:
+        What each of the others became.
+    """
+    first: dict[tuple[Any, ...], Node] = {}
+    aliases: dict[Node, Node] = {}
+    for node in sorted(tensors, key=lambda node: not node.users):
+        tensor = tensors[node]
+        memory = tensor.untyped_storage().data_ptr(), tensor.storage_offset()
+        place = (*memory, tensor.dtype, tensor.shape, tensor.stride())
+        kept = first.setdefault(place, node)
+        if kept is not node and tensor.numel():
+            node.replace_all_uses_with(kept)
+            aliases[node] = kept
+            del tensors[node]
+    return aliases
+
+
+def _share_items(graph: torch.fx.Graph) -> None:
+    """Make one value of each result of an op that has several."""
+    first: dict[tuple[Any, ...], Node] = {}
+    for node in [node for node in graph.nodes if _is_item(node)]:
+        kept = first.setdefault(node.args, node)
+        if kept is not node:
+            node.replace_all_uses_with(kept)
+            graph.erase_node(node)
+
+
+def _output_names(node: Node) -> tuple[str, ...]:
+    """An op's results; those that nobody reads have no name."""
+    value = node.meta.get("val")
+    if not isinstance(value, (list, tuple)):
+        return (node.name,)
+    items = {user.args[1]: user.name for user in node.users if _is_item(user)}
+    return tuple(items.get(position, "") for position in range(len(value)))
+
+
+def _is_item(node: Node) -> bool:
+    """The node picks one result of an op that has several."""
+    return node.target is operator.getitem and isinstance(node.args[0], Node)
+
+
+def _is_input(node: Node, kind: InputKind) -> bool:
+    return kind is InputKind.USER_INPUT and isinstance(node.meta.get("val"), (torch.Tensor, torch.SymInt))

@@ -1,0 +1,61 @@
+"""Running ONNX models and pieces of them under ONNX Runtime."""
+
+from pathlib import Path
+
+import onnx
+import onnxruntime
+
+from qcc.ir import onnx_load
+from qcc.ir.errors import ModelError
+from qcc.ir.graph import Array, Feeds
+
+
+class OnnxRunner:
+    """A session of ONNX Runtime on a model or a piece of one, whose external weights lie in ``folder``.
+
+    Raises:
+        ModelError: the runtime refuses the model.
+    """
+
+    def __init__(self, model: onnx.ModelProto | Path, folder: Path | None = None) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.add_session_config_entry("session.disable_prepacking", "1")  # halves a session's memory
+        if folder is not None:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+        source = str(model) if isinstance(model, Path) else model.SerializeToString()
+        try:
+            self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the runtime raises a dozen unrelated classes
+            raise ModelError("Q405", f"ONNX Runtime cannot load the model: {first_line(error)}") from error
+        self.outputs = [output.name for output in self._session.get_outputs()]
+
+    def __call__(self, feeds: Feeds) -> dict[str, Array]:
+        """Run once.
+
+        Raises:
+            ModelError: the runtime fails on these feeds.
+        """
+        try:
+            return dict(zip(self.outputs, self._session.run(self.outputs, dict(feeds)), strict=True))
+        except Exception as error:
+            raise ModelError(
+                "Q406",
+                f"ONNX Runtime failed while running the model: {first_line(error)}",
+                help="if the data was generated, give calibration data that the model accepts",
+            ) from error
+
+
+def reference(path: Path) -> OnnxRunner:
+    """A runner of the file as it is, its weights read in place.
+
+    Raises:
+        ModelError: the file cannot be read, or the runtime refuses it.
+    """
+    return OnnxRunner(onnx_load.parse(path), path.parent)
+
+
+def first_line(error: Exception) -> str:
+    """An exception's first line, without the runtime's own prefix."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return text.split(" : ", 2)[-1][:300]

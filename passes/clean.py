@@ -1,0 +1,28 @@
+"""Removing what cannot matter."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from qcc.ir.graph import Graph
+from qcc.passes.contract import Context, Edit, Numerics, Pass
+
+
+@dataclass(frozen=True)
+class Clean(Pass):
+    """Remove dead and duplicate ops and constants.
+
+    Always runs first, so that every later pass sees a weight once, whatever the exporter wrote.
+
+    Rewrite:
+        y = Identity(x); z = f(y)  -->  z = f(x)
+        two equal constants        -->  one, read twice
+        an op that nothing reads   -->  nothing
+
+    Source: the optimisation passes of onnx_ir; torch.fx's dead code elimination.
+    """
+
+    numerics: ClassVar[Numerics] = Numerics.EXACT
+
+    def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
+        return [Edit("graph", line) for line in graph.simplify()]

@@ -1,0 +1,59 @@
+"""Storing weights in fewer bits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from qcc.ir.encoding import Encoding
+from qcc.ir.errors import Refused
+from qcc.ir.forms import Form
+from qcc.ir.graph import Graph
+from qcc.passes.contract import Context, Edit, Numerics, Pass, Rounding
+
+
+@dataclass(frozen=True)
+class Encode(Pass):
+    """Replace weights by codes and scales.
+
+    Rewrite:
+        W [out, in]  -->  decode(codes [out, in], scale [blocks])
+
+    The rule properties ``weights`` and ``rounding`` say how; where the decoding happens (``form``) follows from what the
+    runtime was measured to do.
+
+    Args:
+        encoding: element grid, block and scale type.
+        rounding: how codes are chosen.
+        form: where the decoding happens.
+    """
+
+    numerics: ClassVar[Numerics] = Numerics.LOSSY
+    after: ClassVar[tuple[str, ...]] = ("clean",)
+
+    encoding: Encoding
+    rounding: Rounding
+    form: Form
+
+    def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
+        weights = {weight.name: weight for weight in graph.weights()}
+        edits = []
+        for name in targets:
+            context.progress(name)
+            weight = weights[name]
+            try:
+                matrix = graph.matrix(weight)
+                encoded = self.rounding.encode(weight, matrix, self.encoding, context)
+                graph.encode(weight, encoded, self.form)
+            except Refused as refused:
+                raise Refused(f"`{name}` cannot be encoded: {refused.reason}") from refused
+            edits.append(Edit(name, f"{self.encoding.text}, {self.form}", relative_error(matrix, encoded.decode())))
+        return edits
+
+
+def relative_error(matrix: np.ndarray, decoded: np.ndarray) -> float:
+    """Noise power over signal power."""
+    decoded -= matrix
+    signal = float(np.vdot(matrix, matrix))
+    return float(np.vdot(decoded, decoded)) / signal if signal else 0.0
