@@ -74,9 +74,42 @@ def compile(  # noqa: A001  (the language's word for it)
         raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
 
 
+def decide_plan(
+    model: str | Path,
+    policy: str | Path | Policy = DEFAULT_POLICY,
+    *,
+    data: Data | None = None,
+    definitions: Mapping[str, str] | None = None,
+    plan: Plan | None = None,
+    progress: Progress = _silent,
+) -> tuple[Plan, tuple[Diagnostic, ...]]:
+    """The plan that `compile` would run, with all that is open decided, and the warnings; nothing is verified or kept.
+
+    Raises:
+        QccError: the policy, the model or the data is at fault.
+    """
+    with tempfile.TemporaryDirectory(prefix="qcc-") as folder:
+        output = Path(folder) / output_path(Path(model), None).name
+        try:
+            compilation = _Compilation.prepare(Path(model), policy, output, data, definitions or {}, progress)
+            return compilation.decide(plan), compilation.diagnostics.warnings
+        except ModelError as error:
+            raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
+
+
 def output_path(model: Path, output: str | Path | None) -> Path:
     """Where the compressed model goes."""
     return Path(output) if output is not None else model.with_name(f"{model.stem}.qcc.onnx")
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A model ready to compile: cleaned, bound to a plan, with what the cleaning did."""
+
+    graph: OnnxGraph
+    plan: Plan
+    input_bytes: int
+    edits: tuple[str, ...]
 
 
 @dataclass
@@ -107,31 +140,41 @@ class _Compilation:
         return cls(model, target, loaded, data, progress)
 
     def run(self, plan: Plan | None) -> Result:
+        opened = self._open(plan)
+        with self._phase("reference"):
+            data = self._samples(opened.graph)
+            held = within(opened.graph, data, verify.SAMPLES, verify.OUTPUT_BYTES)
+            wanted = verify.run(reference(self.model), held.batches)
+        with _staging(self.output) as folder:
+            staged = folder / self.output.name
+            decided, built, written, allocation, loss = self._build(opened, data, staged)
+            with self._phase("verify"):
+                outputs = verify.compare(wanted, verify.run(OnnxRunner(staged), held.batches))
+                checks = verify.judge(self.policy.verify, outputs)
+                verification = verify.Verification(outputs, checks, held.count, held.origin)
+            rows = build.rows(opened.graph, decided, built, loss)
+            result = self._result(opened, written, rows, decided, allocation, verification)
+            if verification.passed:
+                self._publish(result, staged, written, data)
+        return result
+
+    def decide(self, plan: Plan | None) -> Plan:
+        """The decided plan of `run`, which is not verified; the file that it takes to decide is left to the caller."""
+        opened = self._open(plan)
+        return self._build(opened, self._samples(opened.graph), self.output)[0]
+
+    def _open(self, plan: Plan | None) -> _Opened:
         with self._phase("load"):
             graph = OnnxGraph.load(self.model)
             input_bytes = whole_size(self.model, graph.model)
         with self._phase("clean"):
             cleaned, edits = Clean().apply(graph, (), Context())
             assert isinstance(cleaned, OnnxGraph)
+        if plan is not None:
+            _check_plan(plan, cleaned, self.model)
         bound = plan or bind(self.policy, cleaned, input_bytes, self.diagnostics)
         self.diagnostics.raise_if_errors()
-        with self._phase("reference"):
-            data = self._samples(cleaned)
-            held = within(cleaned, data, verify.SAMPLES, verify.OUTPUT_BYTES)
-            wanted = verify.run(reference(self.model), held.batches)
-        context = Context(grams=self._grams(bound, cleaned, data))
-        with _staging(self.output) as folder:
-            staged = folder / self.output.name
-            decided, built, written, allocation, loss = self._build(bound, cleaned, data, context, staged, input_bytes)
-            with self._phase("verify"):
-                outputs = verify.compare(wanted, verify.run(OnnxRunner(staged), held.batches))
-                checks = verify.judge(self.policy.verify, outputs)
-                verification = verify.Verification(outputs, checks, held.count, held.origin)
-            rows = build.rows(cleaned, decided, built, loss)
-            result = self._result(input_bytes, written, rows, decided, [e.text for e in edits], allocation, verification)
-            if verification.passed:
-                self._publish(result, staged, written, data)
-        return result
+        return _Opened(cleaned, bound, input_bytes, tuple(edit.text for edit in edits))
 
     def _samples(self, graph: OnnxGraph) -> Samples:
         calibrate = self.policy.calibrate
@@ -151,9 +194,11 @@ class _Compilation:
             return grams(graph, wanted, data, lambda done, total, what: self.progress("statistics", done, total, what))
 
     def _build(
-        self, plan: Plan, graph: OnnxGraph, data: Samples, context: Context, staged: Path, input_bytes: int
+        self, opened: _Opened, data: Samples, staged: Path
     ) -> tuple[Plan, build.Built, Written, Allocation | None, Callable[[str], float | None]]:
         """Decide what is open and write the file; where it misses a size budget by its framing, decide again."""
+        plan, graph = opened.plan, opened.graph
+        context = Context(grams=self._grams(plan, graph, data))
         losses = self._losses(plan, graph, data, context)
         fixed = _fixed_bytes(plan, graph)
         limit = min((one.bound for one in plan.allocate.limits if one.metric == "size"), default=None) if plan.allocate else None
@@ -166,7 +211,7 @@ class _Compilation:
             if limit is None or written.size_bytes <= limit:
                 break
             fixed += written.size_bytes - limit
-        if written.size_bytes >= input_bytes:
+        if written.size_bytes >= opened.input_bytes:
             written = self._copy_input(staged, graph)
         return decided, built, written, _allocation(plan, losses, decision), _loss_of(plan, losses, decision)
 
@@ -214,11 +259,10 @@ class _Compilation:
 
     def _result(
         self,
-        input_bytes: int,
+        opened: _Opened,
         written: Written,
         rows: tuple[LayerRow, ...],
         plan: Plan,
-        edits: list[str],
         allocation: Allocation | None,
         verification: verify.Verification,
     ) -> Result:
@@ -228,11 +272,11 @@ class _Compilation:
             lock=self.output.with_suffix(".lock"),
             report=self.output.with_suffix(".html"),
             written=verification.passed,
-            input_bytes=input_bytes,
+            input_bytes=opened.input_bytes,
             output_bytes=written.size_bytes,
             layers=rows,
             plan=plan,
-            edits=tuple(edits),
+            edits=opened.edits,
             allocation=allocation,
             verification=verification,
             warnings=self.diagnostics.warnings,
@@ -255,6 +299,14 @@ class _Compilation:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def _check_plan(plan: Plan, graph: OnnxGraph, model: Path) -> None:
+    named = [name for step in plan.steps for name in step.weights] + [kept.weight for kept in plan.kept]
+    missing = sorted(set(named) - {weight.name for weight in graph.weights()})
+    if missing:
+        help = "a plan fits the model that it was made for"
+        raise ModelError("Q431", f"the plan is for another model: `{model}` has no weight `{missing[0]}`", help=help)
 
 
 def _check_output(model: Path, output: Path) -> None:

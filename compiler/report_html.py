@@ -1,8 +1,222 @@
-"""The HTML report: one file, no network."""
+"""The HTML report: one file that needs no network and no script, the same bytes for the same result."""
 
-from qcc.compiler.result import Result
+import math
+import re
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from string import Template
+
+from qcc.compiler import report_tables as tables
+from qcc.compiler.plan import action_text
+from qcc.compiler.report_depth import depth_chart, group_size
+from qcc.compiler.report_svg import bytes_chart
+from qcc.compiler.report_text import cosine_text, escaped, file_names, power_text, share_text, size_text, sqnr_text
+from qcc.compiler.result import Allocation, Result
+from qcc.dsl.diagnostics import Diagnostic
+from qcc.ir.forms import Form
+from qcc.passes.encode import Encode
+
+LISTED = 12
+"""A longer list is folded."""
+
+FORMS = {
+    Form.FUSED: "the codes go straight into the runtime's own compressed kernel, so the weight stays small in memory too.",
+    Form.DECODED: "the weight is decoded once, when the session starts: small on disk, then the float model's speed and "
+    "memory.",
+    Form.ROWS: "of an embedding: the packed rows that are asked for are gathered, and only those are decoded.",
+}
+TERMS = {
+    "bits a weight": "all that a weight's layer takes in the file (codes, scales, zero points, the ops around them), shared "
+    "out over its weights.",
+    "signal to noise (SQNR)": "the original's power over the error's power, in decibels: 20 dB is an error of 10 %, 40 dB "
+    "of 1 %.",
+    "output loss": "the error's power over the signal's at the model's output when this layer alone is encoded; losses of "
+    "layers roughly add up.",
+    "proven gap": "how far a better choice could at most be below the one taken; 0 % means that none is better.",
+}
 
 
 def render_html(result: Result) -> str:
     """The report."""
-    return f"<!doctype html><title>{result.output.name}</title>"
+    template = Template(files("qcc.compiler").joinpath("report.html").read_text(encoding="utf-8"))
+    title = f"{result.model.name} to {result.output.name}: qcc report"
+    sections = [
+        ("bytes", "Where the bytes are", _bytes(result)),
+        ("depth", "Along the depth", _depth(result)),
+        ("allocation", "Allocation", _allocation(result)),
+        ("outputs", "Outputs compared", _outputs(result)),
+        ("layers", "Layers", tables.layers_table(result)),
+        ("kept", "Kept as they were", _kept(result)),
+        ("work", "What the compiler did", _work(result)),
+        ("load", "Load it", _load(result)),
+        ("terms", "Terms", _terms()),
+    ]
+    links = "".join(f'<a href="#{key}">{heading}</a>' for key, heading, _ in sections)
+    body = [f"<header>\n{_headline(result)}\n<nav>{links}</nav>\n</header>\n<main>"]
+    body += [_warning(one, result) for one in result.warnings]
+    body += [f'<section id="{key}">\n<h2>{heading}</h2>\n{content}\n</section>' for key, heading, content in sections]
+    return template.substitute(title=escaped(title), body="\n".join([*body, "</main>"]))
+
+
+def _headline(result: Result) -> str:
+    names = f"{escaped(result.model.name)} <small>→</small> {escaped(result.output.name)}"
+    bounds = result.verification.bounds
+    if not result.passed:
+        css, verdict = "bad", "✗ verification failed, no file was written"
+    elif bounds:
+        css, verdict = "good", f"✓ verified: {'all ' if len(bounds) > 1 else ''}{_count(len(bounds), 'bound')} met"
+    else:
+        css, verdict = "idle", "compared; the policy sets no bounds"
+    if result.passed and not result.written:
+        verdict += ", no file was written"
+    tiles = "".join(
+        f'<div><dt>{label}</dt><dd class="big">{big}</dd><dd class="soft">{small}</dd></div>'
+        for label, big, small in _tiles(result)
+    )
+    return f'<h1>{names}</h1>\n<span class="badge {css}">{verdict}</span>\n<dl class="tiles">{tiles}</dl>\n{_bounds(result)}'
+
+
+def _tiles(result: Result) -> list[tuple[str, str, str]]:
+    before, after = result.input_bytes, result.output_bytes
+    ratio = f"{before / after:.2f}× smaller, " if 0 < after < before else ""
+    of = f"{ratio}{share_text(after / before)} of the original" if before else "the original is empty"
+    weights = sum(row.shape[0] * row.shape[1] for row in result.layers)
+    bits = 8 * sum(row.size_bytes for row in result.layers) / weights if weights else math.nan
+    encoded = sum(bool(row.form) for row in result.layers)
+    tiles = [
+        ("file size", f"{size_text(before)} → {size_text(after)}", of),
+        ("average bits a weight", f"{bits:.2f}" if weights else "–", f"over {weights:,} weights"),
+        ("layers encoded", f"{encoded} of {len(result.layers)}", f"{len(result.layers) - encoded} kept as they were"),
+    ]
+    outputs = result.verification.outputs
+    if outputs:
+        cosine, sqnr = (min(outputs, key=lambda one, by=by: getattr(one, by)) for by in ("cosine", "sqnr"))  # type: ignore[misc]
+        tiles.append(("worst output, cosine", cosine_text(cosine.cosine), escaped(cosine.output)))
+        tiles.append(("worst output, SQNR", sqnr_text(sqnr.sqnr), escaped(sqnr.output)))
+    return tiles
+
+
+def _bounds(result: Result) -> str:
+    lines = []
+    for check in result.verification.bounds:
+        css, word = ("good", "✓ pass") if check.passed else ("bad", "✗ fail")
+        found = escaped(tables.bound_value(check))
+        lines.append(
+            f'<li><span class="badge {css}">{word}</span><code>{escaped(check.bound.text)}</code> found <b>{found}</b></li>'
+        )
+    return f'<ul class="plain">{"".join(lines)}</ul>' if lines else ""
+
+
+def _warning(one: Diagnostic, result: Result) -> str:
+    place = f" at <code>{escaped(file_names(one.span.location, result))}</code>" if one.span else ""
+    more = "".join(
+        f'<br/><span class="soft">{label}: {escaped(file_names(text, result))}</span>'
+        for label, text in (("note", one.note), ("help", one.help))
+        if text
+    )
+    message = escaped(file_names(one.message, result))
+    return f'<div class="warning"><b>warning {escaped(one.code)}</b>{place}: {message}{more}</div>'
+
+
+def _bytes(result: Result) -> str:
+    chart = bytes_chart(result.layers, result.input_bytes, result.output_bytes)
+    caption = "Both files to one scale, then the compressed one enlarged, in the order in which the layers run."
+    figure = f'<figure><div class="chart">{chart}</div><figcaption>{caption}</figcaption></figure>'
+    return f"{figure}\n{tables.formats_table(result)}"
+
+
+def _depth(result: Result) -> str:
+    if not result.layers:
+        return "<p>The model has no layer with a weight.</p>"
+    caption = "Layers from the input (left) to the output (right); colours as above, rings mark what is unchanged."
+    step = group_size(len(result.layers))
+    if step > 1:
+        caption += (
+            f" {len(result.layers):,} layers in groups of {step} neighbours: sizes and losses are sums, bits a mean, "
+            "the signal to noise is the worst of the group."
+        )
+    if all(row.loss is None for row in result.layers):
+        caption += " The loss at the output was not measured: nothing was left to choose."
+    return f'<figure><div class="chart">{depth_chart(result.layers)}</div><figcaption>{caption}</figcaption></figure>'
+
+
+def _allocation(result: Result) -> str:
+    found = result.allocation
+    if found is None:
+        return "<p>The policy names one format for each layer, so there was nothing to choose.</p>"
+    return tables.facts(_allocation_facts(found, result))
+
+
+def _allocation_facts(found: Allocation, result: Result) -> list[tuple[str, str]]:
+    scaled = max(found.candidates - found.measured, 0)
+    gap = "0 %: proven, no other choice is better" if found.gap <= 0 else f"at most {share_text(found.gap)} from the best"
+    how = f"{found.measured:,} measured at the output"
+    how += f", {scaled:,} scaled from a measured one by their error in the weight" if scaled else ", none scaled"
+    worst = min((one.sqnr for one in result.verification.outputs), default=math.nan)
+    return [
+        ("objective", f"minimize <code>{escaped(found.objective)}</code>"),
+        ("limits", ", ".join(f"<code>{escaped(one)}</code>" for one in found.limits) or "none"),
+        ("proven gap", gap),
+        ("layers to decide", f"{found.options:,} of {len(result.layers):,}"),
+        ("candidates", f"{found.candidates:,}: {how}"),
+        ("output error, predicted", f"{power_text(found.predicted_error)} (noise over signal {found.predicted_error:.3g})"),
+        ("output error, found", f"{sqnr_text(worst)} at the worst output"),
+    ]
+
+
+def _outputs(result: Result) -> str:
+    done = result.verification
+    origin = file_names(re.split(r"[/\\]", done.origin)[-1], result)
+    samples = f"{_count(done.samples, 'sample')} ({escaped(origin)})"
+    text = f"<p>The written file and the original, both run by ONNX Runtime on {samples}.</p>\n"
+    return text + tables.outputs_table(done.outputs)
+
+
+def _kept(result: Result) -> str:
+    reasons: dict[str, list[str]] = {}
+    for one in result.plan.kept:
+        reasons.setdefault(file_names(one.reason, result), []).append(f"<code>{escaped(one.weight)}</code>")
+    if not reasons:
+        return "<p>None.</p>"
+    return "\n".join(
+        _folded(f"<b>{escaped(reason or 'no reason given')}</b>: {_count(len(names), 'layer')}", names)
+        for reason, names in reasons.items()
+    )
+
+
+def _work(result: Result) -> str:
+    edits = [escaped(file_names(one, result)) for one in result.edits]
+    parts = [_folded(f"cleaned the graph: {_count(len(edits), 'edit')}", edits) if edits else "<p>The graph was clean.</p>"]
+    for step in result.plan.steps:
+        if isinstance(step.action, Encode):
+            names = [f"<code>{escaped(name)}</code>" for name in step.weights]
+            parts.append(_folded(f"<code>{escaped(action_text(step.action))}</code>: {_count(len(names), 'layer')}", names))
+    return "\n".join(parts)
+
+
+def _folded(summary: str, items: Sequence[str]) -> str:
+    state = " open=\"\"" if len(items) <= LISTED else ""
+    return f"<details{state}><summary>{summary}</summary><ul>{_items(items)}</ul></details>"
+
+
+def _items(items: Iterable[str]) -> str:
+    return "".join(f"<li>{one}</li>" for one in items)
+
+
+def _load(result: Result) -> str:
+    if not result.written:
+        return "<p>No file was written.</p>"
+    lines = ["import onnxruntime", f"session = onnxruntime.InferenceSession({result.output.name!r})"]
+    lines.append("outputs = session.run(None, feeds)  # feeds: the original's inputs, by name")
+    code = "\n".join(escaped(line) for line in lines)
+    data = f"<code>{escaped(result.output.name)}_data</code>"
+    return f"<pre>{code}</pre>\n<p class=\"soft\">Where a file {data} lies beside it, keep the two together.</p>"
+
+
+def _terms() -> str:
+    forms = [(f"form <code>{name}</code>", text) for name, text in FORMS.items()]
+    return tables.facts([*forms, *TERMS.items()])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -72,6 +72,14 @@ class Samples:
             left -= _length(batch)
         return Samples(tuple(kept), self.origin, self.divisible)
 
+    def singles(self, batch: Batch) -> Iterator[Batch]:
+        """A batch cut into batches of one sample, where it can be: what bounds the memory of captures."""
+        if not self.divisible:
+            yield batch
+            return
+        for at in range(_length(batch)):
+            yield {name: array[at : at + 1] for name, array in batch.items()}
+
 
 def load(data: Data, graph: Graph, limit: int | None, seed: int) -> Samples:
     """Read calibration data.

@@ -23,14 +23,19 @@ def grams(graph: Graph, names: Sequence[str], samples: Samples, tick: Tick) -> d
     runner = graph.runner(tuple(value.name for value in graph.inputs), values)
     sums: dict[str, np.ndarray] = {}
     rows: dict[str, int] = {}
-    for done, batch in enumerate(samples.batches, 1):
+    batches = [single for batch in samples.batches for single in samples.singles(batch)]
+    for done, batch in enumerate(batches, 1):
         for name, array in runner(batch).items():
             flat = array.reshape(-1, array.shape[-1]).astype(np.float32, copy=False)
-            sums[name] = sums.get(name, np.float32(0)) + flat.T @ flat
+            if name in sums:
+                sums[name] += flat.T @ flat
+            else:
+                sums[name] = flat.T @ flat
             rows[name] = rows.get(name, 0) + len(flat)
-        tick(done, len(samples.batches), f"{samples.origin}")
-    means = {name: total / max(rows[name], 1) for name, total in sums.items()}
-    return {weight: means[value] for weight, value in readers.items() if value is not None}
+        tick(done, len(batches), samples.origin)
+    for name, total in sums.items():
+        total /= max(rows[name], 1)
+    return {weight: sums[value] for weight, value in readers.items() if value is not None}
 
 
 def _input(weight: Weight) -> str | None:

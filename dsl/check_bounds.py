@@ -79,6 +79,8 @@ def _quantity(context: Context, node: syntax.Bound, metric: Metric) -> Quantity 
         if not quantity.unit and "%" in metric.units:
             scaled = quantity.value * 100 if quantity.value <= 1 else quantity.value
             help = f"did you mean `{scaled:g}%`?"
+        elif quantity.unit == "%" and "" in metric.units:
+            help = f"did you mean `{quantity.value / 100:g}`?"
         message = f"`{metric.name}` takes {wanted}, not {kind_of(literal)}"
         context.report.error("Q215", message, literal.span, help=help)
         return None

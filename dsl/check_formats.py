@@ -92,14 +92,15 @@ class _Term:
         self.at = 1
         if isinstance(first, syntax.Call):
             words = " ".join(argument.span.text.replace(" = ", " ").replace("=", " ") for argument in first.arguments)
-            help = f"write `{first.name.text} {words}`"
+            gap = "" if words.isdigit() else " "
+            help = f"write `{first.name.text}{gap}{words}`"
             self._error("Q207", f"a format has words, not parentheses: `{first.name.text}(...)`", first.span, help)
             return None
         if isinstance(first, syntax.String):
             self._error("Q207", "a format isn't quoted", first.span, f"write `{first.text}`")
             return None
         if not isinstance(first, syntax.Name):
-            self._error("Q207", f"expected a format, found `{first.span.text}`", first.span, self._known())
+            self._error("Q207", f"expected a format, found `{first.span.text}`", first.span, self._meant(first))
             return None
         return self._family(first)
 
@@ -114,7 +115,8 @@ class _Term:
             return None
         low, high = family.bits
         if not low <= int(split[2]) <= high:
-            message = f"`{family.keyword}` has no {int(split[2])} bits: it takes {low} to {high}"
+            widths = f"{low} to {high}" if low < high else f"only {low}"
+            message = f"`{family.keyword}` has no {int(split[2])} bits here: it takes {widths}"
             help = f"did you mean `{family.keyword}{min(max(int(split[2]), low), high)}`?"
             self._error("Q204", message, name.span, help)
             return family, [low]  # go on: its words may be wrong as well
@@ -144,9 +146,21 @@ class _Term:
             low, high = int(between[2]), int(between[3])
             help = f"list them in braces: `{between[1]}{{{','.join(str(bits) for bits in range(low, high + 1))}}}`"
         else:
+            parts = name.text.split("-")
             near = nearest(name.text, spellings)
+            if len(parts) > 1 and parts[0] in spellings:
+                near = " ".join(parts)
+            elif name.text.startswith(("fp", "bf", "float")) and "float" in self.formats:
+                near = near or "float"
             help = f"did you mean `{near}`?" if near else self._known()
         self._error("Q207", f"unknown format `{name.text}`", name.span, help)
+
+    def _meant(self, atom: syntax.Atom) -> str:
+        if isinstance(atom, syntax.Grid) and all(isinstance(item, syntax.Name) for item in atom.items):
+            return f"separate candidates with `|`: `{' | '.join(item.span.text for item in atom.items)}`"
+        if isinstance(atom, syntax.Number) and atom.unit.startswith("b") and "int" in self.formats:
+            return f"did you mean `int{atom.value:g}`?"
+        return self._known()
 
     def _known(self) -> str:
         ranges = (
@@ -162,6 +176,8 @@ class _Term:
             self._known_word(family, atom, family.words[atom.text])
             return
         self._unknown_word(family, atom)
+        if isinstance(atom, syntax.Name) and atom.text in ("or", "and"):
+            self.at = len(self.term.atoms)
         while self.at < len(self.term.atoms) and not isinstance(self.term.atoms[self.at], syntax.Name):
             self.at += 1  # its argument
 
@@ -211,7 +227,17 @@ class _Term:
         bounds = f"{word.low} to {word.high}"
         if word.argument == "tile":
             if not isinstance(literal, syntax.Dims) or len(literal.sizes) != 2:
-                self._error("Q203", f"`{name}` takes extents such as `16x16`, not `{literal.span.text}`", literal.span)
+                message = f"`{name}` takes extents such as `16x16`, not `{literal.span.text}`"
+                number = isinstance(literal, syntax.Number)
+                self._error(
+                    "Q203",
+                    message,
+                    literal.span,
+                    f"write `{literal.span.text}x{literal.span.text}`" if number else None,
+                )
+                following = self.term.atoms[self.at] if self.at < len(self.term.atoms) else None
+                if isinstance(following, syntax.Name) and following.text == "x":  # `16 x 16`
+                    self.at = min(self.at + 2, len(self.term.atoms))
             elif not all(word.low <= size <= word.high for size in literal.sizes):
                 self._error("Q204", f"each extent of `{name}` is {bounds}", literal.span)
             else:
@@ -238,7 +264,7 @@ class _Term:
             help = f"did you mean `{takers[0]} {text}`?"
         elif isinstance(atom, syntax.Call) and text in family.words:
             help = f"write `{text} {' '.join(one.span.text for one in atom.arguments)}`"
-        elif text in self.formats or (split and split[1] in self.formats):
+        elif text in self.formats or text == "or" or (split and split[1] in self.formats):
             help = "separate candidates with `|`"
         elif split and nearest(split[1], family.words):
             help = f"write `{nearest(split[1], family.words)} {split[2]}`"

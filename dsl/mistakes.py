@@ -75,6 +75,9 @@ def _statement(where: "Failure") -> Mistake | None:
             return Mistake(f"did you mean `{near}`?")
         text = text.strip('"')
         return Mistake(f"settings stand in a rule: `rule any {{ {_short(text)} = {_short(where.rest[1:].strip())} }}`")
+    if where.after.type == "COMPARISON":
+        block = "budget" if where.after.startswith("<") else "verify"
+        return Mistake(f"bounds stand in a block: `{block} {{ {_short(where.here)} }}`")
     other = {"import": "use", "include": "use", "def": "let", "set": "param", "layer": "rule", "for": "rule"}
     near = other.get(text) or nearest(text, STATEMENTS)
     return Mistake(f"did you mean `{near}`?" if near else f"a statement starts with {', '.join(STATEMENTS)}")
@@ -86,8 +89,15 @@ def _colon(where: "Failure") -> Mistake | None:
     before = str(where.before)
     if before in STATEMENTS:
         return Mistake(f"write `{before} {_short(where.rest)}`, without the colon")
-    if "EQUAL" in where.accepts:
-        return Mistake(f"write `{_short(before)} = {_short(where.rest)}`")
+    if "LEFT_BRACE" in where.accepts and where.place.start == "statement":
+        head = where.place.source.text[where.place.first : where.span.start].strip()
+        return Mistake(f"write `{_short(head)} {{ {_short(where.rest or '...')} }}`, without the colon")
+    if "EQUAL" in where.accepts and where.keyword == "param":
+        return Mistake(
+            f"a parameter has the type of its default: `{before} = {_short(where.rest.rpartition('=')[2].strip())}`"
+        )
+    if "EQUAL" in where.accepts or (where.before.type == "NAME" and "RIGHT_PARENTHESIS" in where.accepts):
+        return Mistake(f"write `{_short(before)} = {_short(re.split('[,)]', where.rest)[0])}`")
     if "COMPARISON" in where.accepts:
         return Mistake("write a comparison such as `==` or `<=`")
     return Mistake("a colon has no meaning here")
@@ -123,7 +133,64 @@ def _comparison_for_equal(where: "Failure") -> Mistake | None:
 def _word_with_equal(where: "Failure") -> Mistake | None:
     if where.token.type != "EQUAL" or where.place.start != "setting" or where.before.type != "NAME":
         return None
-    return Mistake(f"a word's value follows it without `=`: `{where.before} {_short(where.rest)}`")
+    method = where.tokens[2] if where.index > 2 else where.before
+    if where.index >= 4 and method.type == "NAME" and method.isalpha() and where.index <= 5 and where.keyword == "rule":
+        option = re.split(r"[\s,})\]]", where.rest)[0]
+        return Mistake(f"options stand in parentheses: `{method}({where.before} = {option})`")
+    if where.rest[:1].isdigit() and where.keyword == "rule":
+        return Mistake(f"a word's value follows it without `=`: `{where.before} {_short(where.rest)}`")
+    help = "separate settings with `,` or a new line"
+    return Mistake(help + ("; a format's word has its value without `=`" if where.keyword == "rule" else ""))
+
+
+def _equal_after_keyword(where: "Failure") -> Mistake | None:
+    if where.token.type != "EQUAL" or where.before not in STATEMENTS or where.place.start != "statement":
+        return None
+    named = where.before in ("let", "param")
+    middle = "name = " if named else ""
+    return Mistake(f"write `{where.before} {middle}{_short(where.rest)}`" + ("" if named else ", without `=`"))
+
+
+def _separated_badly(where: "Failure") -> Mistake | None:
+    if where.place.start == "bound" and where.token.type == "NAME" and where.before.type in ("NUMBER", "DOLLAR"):
+        return Mistake("separate bounds with `,` or a new line; all of them must hold")
+    if (
+        where.token.type == "COMMA"
+        and where.place.start == "statement"
+        and where.keyword in ("use", "minimize", "target")
+    ):
+        return Mistake(f"`{where.keyword}` takes one; further ones need their own line")
+    return None
+
+
+def _brackets_round_value(where: "Failure") -> Mistake | None:
+    if where.place.start != "setting" or where.token.type not in ("LEFT_BRACKET", "LEFT_PARENTHESIS"):
+        return None
+    if where.before.type == "EQUAL":
+        return Mistake("candidates are separated by `|`, without brackets: `int4 | int8`")
+    if where.token.type == "LEFT_BRACKET":
+        return Mistake(f"options stand in parentheses: `{where.before}(...)`")
+    return None
+
+
+def _selector_parts(where: "Failure") -> Mistake | None:
+    """Odd ends of a selector: `linear.ffn`, `linear()`, `linear not conv`, none at all."""
+    if where.place.start != "statement" or where.keyword not in ("rule", "let"):
+        return None
+    kind = where.token.type
+    if kind == "LEFT_BRACE" and where.before == "rule":
+        return Mistake("every rule says which layers it is for: `rule any { ... }`")
+    if where.token == "." and where.before.type == "NAME" and where.after.type == "NAME":
+        return Mistake(f'select by name with `{where.before}[name ~ "*{where.after}*"]`')
+    if kind == "LEFT_PARENTHESIS" and where.before.type == "NAME":
+        return Mistake(f"a filter stands in brackets: `{where.before}[params > 100k]`")
+    if kind == "NOT":
+        return Mistake(f"write `and {_short(where.here.partition('{')[0].strip())}`")
+    if kind in ("MATCH", "COMPARISON") and "LEFT_BRACKET" in where.accepts:
+        return Mistake(
+            f"a filter follows a class: `any[{where.before} {_short(where.here.partition('{')[0].strip())}]`"
+        )
+    return None
 
 
 def _missing_brace(where: "Failure") -> Mistake | None:
@@ -131,14 +198,16 @@ def _missing_brace(where: "Failure") -> Mistake | None:
         return None
     if where.token.type == "NAME" and where.after.type in ("EQUAL",):
         head = where.place.source.text[where.place.first : where.span.start].strip()
-        setting = f"{where.token} {where.rest}"
-        return Mistake(f"settings stand in braces: `{_short(head)} {{ {_short(setting)} }}`")
+        return Mistake(f"settings stand in braces: `{_short(head)} {{ {_short(where.here)} }}`")
     if where.token.type in ("NAME", "STRING") and where.keyword == "rule":
         return Mistake("join selectors with `,`, `and` or `or`; settings stand in `{ }`")
     if where.ended and where.keyword == "rule":
         return Mistake("a rule's settings stand in braces: `rule linear { weights = int4 }`")
-    if where.keyword in ("budget", "verify"):
-        return Mistake(f"bounds stand in braces: `{where.keyword} {{ {_short(f'{where.token} {where.rest}')} }}`")
+    if where.keyword in ("budget", "verify") and not where.ended:
+        metric = {"budget": "size ", "verify": "cosine "}[where.keyword] if where.token.type == "COMPARISON" else ""
+        return Mistake(f"bounds stand in braces: `{where.keyword} {{ {metric}{_short(where.here)} }}`")
+    if where.keyword == "export":
+        return Mistake("options stand in braces: `export { opset = 21 }`")
     return None
 
 
@@ -153,6 +222,9 @@ def _missing_sign(where: "Failure") -> Mistake | None:
         return Mistake("a comma ends a setting; candidates are separated by `|`")
     if "EQUAL" in where.accepts and "PIPE" not in where.accepts:
         return Mistake(f"did you mean `{where.before} = {_short(rest)}`?")
+    if where.token in ("in", "like", "is", "matches") and where.after.type in ("STRING", "NUMBER"):
+        sign = "~" if where.after.type == "STRING" else "=="
+        return Mistake(f"did you mean `{where.before} {sign} {where.after}`?")
     if "COMPARISON" in where.accepts:
         sign = "~" if where.token.type == "STRING" else "=="
         return Mistake(f"did you mean `{where.before} {sign} {where.token}`?")
@@ -173,6 +245,11 @@ def _unquoted(where: "Failure") -> Mistake | None:
         word = end.group() if end else str(where.token)
         span = Span(where.span.source, where.span.start, where.span.start + len(word))
         return Mistake(f'write `{where.before} "{_short(word)}"`', span=span)
+    if where.token == "." and where.tokens and where.tokens[0] in ("use", "calibrate"):
+        word = where.before + text[where.span.start : where.place.last].split()[0]
+        return Mistake(f'write `{where.keyword} "{_short(word)}"`')
+    if where.token == "*" and where.before.type == "NUMBER":
+        return Mistake("extents are written `16x16`")
     if where.token != "*" and where.token != "?":
         return None
     found = re.compile(r"[^\s\]\[{},]+").match(text, where.span.start)
@@ -223,9 +300,15 @@ def _dollar(where: "Failure") -> Mistake | None:
 
 
 def _range(where: "Failure") -> Mistake | None:
-    if where.token == "." and where.rest.startswith("."):
+    if where.token != "." or not where.rest.startswith("."):
+        return None
+    if where.place.start == "setting":
         return Mistake("list them in braces: `int{2,3,4}`")
-    return None
+    return Mistake("write two comparisons: `position >= 0, position <= 3`")
+
+
+def _version(where: "Failure") -> Mistake | None:
+    return Mistake("write `qpolicy 1`") if where.before == "qpolicy" else None
 
 
 def _slash(where: "Failure") -> Mistake | None:
@@ -237,6 +320,12 @@ def _slash(where: "Failure") -> Mistake | None:
 _KNOWN: tuple[Callable[["Failure"], Mistake | None], ...] = (
     _foreign,
     _slash,
+    _version,
+    _unit,
+    _equal_after_keyword,
+    _separated_badly,
+    _brackets_round_value,
+    _selector_parts,
     _statement,
     _colon,
     _quoted_name,
@@ -244,7 +333,6 @@ _KNOWN: tuple[Callable[["Failure"], Mistake | None], ...] = (
     _comparison_for_equal,
     _word_with_equal,
     _joined_predicates,
-    _unit,
     _missing_brace,
     _metric_last,
     _unquoted,

@@ -70,6 +70,11 @@ class Failure:
         return self.place.source.text[end : self.place.last].partition("\n")[0].strip()
 
     @property
+    def here(self) -> str:
+        """The token and what follows it, as written."""
+        return self.place.source.text[self.span.start : self.place.last].partition("\n")[0].strip()
+
+    @property
     def keyword(self) -> str:
         """The word that began the statement."""
         if self.place.keyword is not None:
@@ -159,6 +164,8 @@ def _phrase(accepts: Set[str], before: str) -> str:
         return "a value"
     if "LEFT_BRACE" in accepts and "COMMA" in accepts:
         return "`{`"
+    if before == "LEFT_BRACKET" and "NAME" in accepts:
+        return "a predicate such as `params > 100k`"
     if before in _NAMES:
         return _NAMES[before]
     if "COMPARISON" in accepts:

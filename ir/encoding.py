@@ -1,8 +1,8 @@
 """Encodings: an element grid, the block that shares a scale, and the type of the scale.
 
 A weight ``w`` in a block of scale ``s`` and zero ``z`` is stored as a code ``c`` of ``bits`` bits with
-``w ~ (c - z) * s``. One definition gives ``fit``, ``quantize``, ``decode`` and the exact size; how the codes are laid out
-in a file is the business of ``forms`` and ``packing``.
+``w ~ (c - z) * s``. One definition gives ``fit``, ``quantize``, ``decode`` and the exact size; how the codes are laid
+out in a file is the business of ``forms`` and ``packing``.
 """
 
 from dataclasses import dataclass
@@ -117,7 +117,8 @@ def check_finite(matrix: np.ndarray) -> None:
     Raises:
         Refused: it has a NaN or an infinity.
     """
-    total = float(np.sum(matrix, dtype=np.float64))
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = float(np.sum(matrix, dtype=np.float64))
     if not np.isfinite(total) and not np.isfinite(matrix).all():
         bad = np.argwhere(~np.isfinite(matrix))[0]
         raise Refused(f"the weight holds {matrix[tuple(bad)]} at row {bad[0]}, column {bad[1]}")

@@ -20,6 +20,7 @@ from qcc.ir.errors import Refused
 
 Clip = Literal["mse", "absmax"]
 CHUNK = 1 << 16  # elements worked on at once: a few arrays of it fit a core's second-level cache
+LONGEST_SUM = 4096  # float32 sums over more terms lose the differences that the search looks for
 RATIOS = {2: (0.35, 1.0, 14), 3: (0.5, 1.0, 12), 4: (0.6, 1.0, 12)}  # first, last, count; wider grids clip little
 WIDE_RATIOS = (0.85, 1.0, 7)
 REFINEMENTS = 3  # rounds of codes from the scale, scale from the codes
@@ -34,7 +35,7 @@ def encode(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse") -> Encode
         clip: ``absmax`` covers each block's whole range, ``mse`` searches the range of least squared error.
 
     Raises:
-        Refused: the weights are not finite, or too large for the scale's type.
+        Refused: there are no weights, they are not finite, or their scale's type cannot hold their range.
     """
     scales = fit(matrix, encoding, clip)
     return Encoded(encoding, quantize(matrix, encoding, scales), scales)
@@ -46,21 +47,22 @@ def fit(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse") -> Scales:
     Raises:
         Refused: see `encode`.
     """
+    if not matrix.size:
+        raise Refused("the weight is empty")
     check_finite(matrix)
     blocks = encoding.block.split(matrix.astype(np.float32, copy=False))
     scale = np.empty((len(blocks), 1), np.float32)
-    zero = None if encoding.symmetric else np.empty((len(blocks), 1), np.uint8)
+    zero = np.zeros((len(blocks), 1), np.uint8)
     search = _fit_symmetric if encoding.symmetric else _fit_asymmetric
 
     def work(part: slice) -> None:
-        found, zeros = search(blocks[part], encoding, clip)
-        scale[part] = found
-        if zero is not None:
-            zero[part] = zeros
+        unit = _unit(blocks[part])
+        found, zero[part] = search(blocks[part] * unit, encoding, clip)
+        scale[part] = found / unit
 
     _for_each_chunk(blocks, work)
     shape = encoding.block.grid((matrix.shape[0], matrix.shape[1]))
-    return Scales(_stored(scale, encoding).reshape(shape), None if zero is None else zero.reshape(shape))
+    return Scales(_stored(scale, encoding).reshape(shape), None if encoding.symmetric else zero.reshape(shape))
 
 
 def quantize(matrix: np.ndarray, encoding: Encoding, scales: Scales) -> np.ndarray:
@@ -68,11 +70,13 @@ def quantize(matrix: np.ndarray, encoding: Encoding, scales: Scales) -> np.ndarr
     blocks = encoding.block.split(matrix.astype(np.float32, copy=False))
     codes = np.empty(blocks.shape, np.uint8)
     scale, zero = scales.rows()
-    inverse = _inverse(scale)
+    denormal = (scale != 0) & (np.abs(scale) < np.finfo(np.float32).tiny)
+    if denormal.any():  # their inverses overflow
+        lift = np.where(denormal, np.float32(2**64), np.float32(1))
+        blocks, scale = blocks * lift, scale * lift
 
     def work(part: slice) -> None:
-        steps = blocks[part] * inverse[part]
-        np.rint(steps, out=steps)
+        steps = _steps(blocks[part], scale[part])
         steps += encoding.grid.middle if zero is None else zero[part].astype(np.float32)
         codes[part] = np.clip(steps, 0, encoding.grid.levels - 1, out=steps)
 
@@ -80,23 +84,22 @@ def quantize(matrix: np.ndarray, encoding: Encoding, scales: Scales) -> np.ndarr
     return encoding.block.join(codes, (matrix.shape[0], matrix.shape[1]))
 
 
-def _fit_symmetric(blocks: np.ndarray, encoding: Encoding, clip: Clip) -> tuple[np.ndarray, None]:
+def _fit_symmetric(blocks: np.ndarray, encoding: Encoding, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
     middle = encoding.grid.middle
     largest = np.take_along_axis(blocks, np.abs(blocks).argmax(1, keepdims=True), 1)
-    if clip == "absmax":
-        return np.abs(largest) / max(middle - 1, 1), None
     best = _Best(len(blocks))
+    if clip == "absmax":
+        return np.abs(largest) / (middle - 1), best.zero
     for ratio in _ratios(encoding.bits):
         # the first puts the largest weight on the one level that only one side has, the second on a level both have
-        for step in (largest * (-ratio / middle), np.abs(largest) * (ratio / max(middle - 1, 1))):
-            codes = blocks * _inverse(step)
-            np.rint(codes, out=codes)
+        for step in (largest * (-ratio / middle), np.abs(largest) * (ratio / (middle - 1))):
+            codes = _steps(blocks, step)
             np.clip(codes, -middle, middle - 1, out=codes)
-            best.offer(blocks, codes, None)
+            best.offer(blocks, codes, best.zero)
     for _ in range(REFINEMENTS):
-        codes = np.clip(np.rint(blocks * _inverse(best.scale)), -middle, middle - 1)
-        best.offer(blocks, codes, None)
-    return best.scale, None
+        codes = np.clip(_steps(blocks, best.scale), -middle, middle - 1)
+        best.offer(blocks, codes, best.zero)
+    return best.scale, best.zero
 
 
 def _fit_asymmetric(blocks: np.ndarray, encoding: Encoding, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
@@ -105,41 +108,59 @@ def _fit_asymmetric(blocks: np.ndarray, encoding: Encoding, clip: Clip) -> tuple
     high = np.maximum(blocks.max(1, keepdims=True), 0)
     if clip == "absmax":
         step = (high - low) / top
-        return step, np.clip(np.rint(-low * _inverse(step)), 0, top)
+        return step, np.clip(_steps(-low, step), 0, top)
     best = _Best(len(blocks))
     for ratio in _ratios(encoding.bits):
         for shrink_low, shrink_high in ((ratio, ratio), (ratio, 1.0), (1.0, ratio)):
             step = (high * shrink_high - low * shrink_low) / top
-            inverse = _inverse(step)
-            zero = np.clip(np.rint(-low * shrink_low * inverse), 0, top)
-            codes = blocks * inverse
-            np.rint(codes, out=codes)
+            zero = np.clip(_steps(-low * shrink_low, step), 0, top)
+            codes = _steps(blocks, step)
             np.clip(codes, -zero, top - zero, out=codes)
             best.offer(blocks, codes, zero)
     for _ in range(REFINEMENTS):
-        codes = np.clip(np.rint(blocks * _inverse(best.scale)), -best.zero, top - best.zero)
+        codes = np.clip(_steps(blocks, best.scale), -best.zero, top - best.zero)
         best.offer(blocks, codes, best.zero)
     return best.scale, best.zero
 
 
 class _Best:
-    """The best scale seen for each block, by the squared error that its codes would leave."""
+    """The best scale and zero seen for each block, by the squared error that its codes would leave."""
 
     def __init__(self, count: int) -> None:
-        self.gain = np.full((count, 1), -1.0, np.float32)
+        self.gain = np.full((count, 1), -1.0)
         self.scale = np.zeros((count, 1), np.float32)
         self.zero = np.zeros((count, 1), np.float32)
 
-    def offer(self, blocks: np.ndarray, codes: np.ndarray, zero: np.ndarray | None) -> None:
-        inner = np.einsum("ij,ij->i", blocks, codes)[:, None]
-        energy = np.einsum("ij,ij->i", codes, codes)[:, None]
+    def offer(self, blocks: np.ndarray, codes: np.ndarray, zero: np.ndarray) -> None:
+        inner, energy = _inner(blocks, codes), _inner(codes, codes)
         scale = inner * _inverse(energy)
         gain = inner * scale
         better = gain > self.gain
         np.copyto(self.gain, gain, where=better)
-        np.copyto(self.scale, scale, where=better)
-        if zero is not None:
-            np.copyto(self.zero, zero, where=better)
+        np.copyto(self.scale, scale, where=better, casting="same_kind")
+        np.copyto(self.zero, zero, where=better)
+
+
+def _inner(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Inner products of the rows of two matrices, float64 ``[rows, 1]``."""
+    total = np.zeros((len(left), 1))
+    for start in range(0, left.shape[1], LONGEST_SUM):
+        part = slice(start, start + LONGEST_SUM)
+        total[:, 0] += np.einsum("ij,ij->i", left[:, part], right[:, part])
+    return total
+
+
+def _unit(blocks: np.ndarray) -> np.ndarray:
+    """A power of two for each block that brings its largest weight near 1, so that no square over- or underflows."""
+    largest = np.abs(blocks).max(1, keepdims=True)
+    exponent = np.frexp(largest)[1]
+    return np.ldexp(np.float32(1), np.clip(-exponent, -126, 126))
+
+
+def _steps(values: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Values in whole steps; no steps where the step is zero."""
+    steps = values * _inverse(step)
+    return np.rint(steps, out=steps)
 
 
 def _ratios(bits: int) -> np.ndarray:
@@ -152,11 +173,18 @@ def _inverse(values: np.ndarray) -> np.ndarray:
 
 
 def _stored(scale: np.ndarray, encoding: Encoding) -> np.ndarray:
-    limit = np.finfo(encoding.scale_dtype)
+    limit, levels = np.finfo(encoding.scale_dtype), encoding.grid.levels
     largest = float(np.abs(scale).max(initial=0))
-    if largest > limit.max:
-        raise Refused(f"a scale of {largest:.3g} does not fit {encoding.scale}: use scale fp32")
+    if largest > float(limit.max) or largest * levels > float(np.finfo(np.float32).max):
+        raise Refused(f"a scale of {largest:.3g} does not fit {encoding.scale}" + _advice(encoding))
+    # below this, rounding the scale moves the outermost code by more than half a step
+    if 0 < largest < float(limit.smallest_subnormal) * levels / 2:
+        raise Refused(f"a scale of {largest:.3g} is lost in {encoding.scale}" + _advice(encoding))
     return scale.astype(encoding.scale_dtype)
+
+
+def _advice(encoding: Encoding) -> str:
+    return ": use scale fp32" if encoding.scale == "fp16" else ""
 
 
 def _for_each_chunk(blocks: np.ndarray, work: Callable[[slice], None]) -> None:

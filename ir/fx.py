@@ -15,7 +15,7 @@ from torch.fx import Node
 from qcc.ir.encoding import Encoded
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.forms import Form, fused_capability
-from qcc.ir.fx_kinds import LAYER_FUNCTIONS, kind_of, operands
+from qcc.ir.fx_kinds import LAYER_FUNCTIONS, is_check, kind_of, operands
 from qcc.ir.fx_layers import find_weights
 from qcc.ir.fx_run import FxRunner, extract
 from qcc.ir.fx_tensors import dtype_name, to_array, to_tensor
@@ -27,7 +27,8 @@ CONSTANTS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 class FxGraph(Graph):
     """An exported PyTorch program; the module and program that it came from are never changed.
 
-    ``encoded`` and ``forms`` keep what `encode` was given, by weight; the graph computes with the decoded values.
+    ``encoded`` and ``forms`` keep what `encode` was given, by weight; the graph computes with the decoded values, and
+    what is encoded is no longer among its weights.
 
     Raises:
         ModelError: the program writes to its own state, or holds things other than tensors.
@@ -67,7 +68,7 @@ class FxGraph(Graph):
             raise
         except Exception as error:  # torch raises many unrelated classes
             line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ModelError("Q407", f"torch.export cannot export the module: {line[:300]}") from error
+            raise ModelError("Q440", f"torch.export cannot export the module: {line[:300]}") from error
         finally:
             for part, mode in training.items():
                 part.training = mode
@@ -103,7 +104,9 @@ class FxGraph(Graph):
 
     def weights(self) -> tuple[Weight, ...]:
         if self._weights is None:
-            self._weights = find_weights(self._graph.nodes, {node: self._names[node] for node in self._tensors})
+            constants = {node: self._names[node] for node in self._tensors}
+            found = find_weights(self._graph.nodes, constants, self._paths)
+            self._weights = tuple(weight for weight in found if weight.name not in self.encoded)
         return self._weights
 
     def copy(self) -> "FxGraph":
@@ -119,6 +122,8 @@ class FxGraph(Graph):
 
     def simplify(self) -> list[str]:
         before = len(self.ops()), len(self._tensors)
+        for node in [node for node in self._graph.nodes if is_check(node)]:
+            self._graph.erase_node(node)
         self._graph.eliminate_dead_code()
         self._tensors = {node: tensor for node, tensor in self._tensors.items() if node.users}
         self._index()
@@ -140,6 +145,7 @@ class FxGraph(Graph):
         self.replace_constant(weight.constant, array)
         self.encoded[weight.name] = encoded
         self.forms[weight.name] = form
+        self._weights = None
 
     def runner(self, inputs: Sequence[str], outputs: Sequence[str], free: Iterable[str] = ()) -> Runner:
         overridable = {name: self._tensors[self._nodes[name]] for name in free}
@@ -152,18 +158,16 @@ class FxGraph(Graph):
         return FxRunner(piece, is_tensor, overridable, outputs)
 
     def _index(self) -> None:
-        """Name every value: constants by their path in the module, all else by its node."""
-        self._names: dict[Node, str] = {node: node.name for node in self._graph.nodes}
+        """Name every value: constants by their path in the module where no node has that name, all else by its node."""
+        signature = self._program.graph_signature
+        paths = signature.inputs_to_parameters | signature.inputs_to_buffers
+        paths = paths | signature.inputs_to_lifted_tensor_constants
         self._weights = None
-        taken = set(self._names.values())
-        paths = self._program.graph_signature
-        targets = paths.inputs_to_parameters | paths.inputs_to_buffers | paths.inputs_to_lifted_tensor_constants
-        for node in (*self._tensors, *self._aliases):
-            path = targets[node.name]
-            self._names[node] = node.name if path in taken else path
-        self._nodes = {name: node for node, name in self._names.items()}
-        for alias, node in self._aliases.items():
-            self._nodes[self._names[alias]] = node
+        self._paths = {node: paths[node.name] for node in (*self._tensors, *self._aliases)}
+        taken = {node.name for node in self._graph.nodes}
+        free = {node: path for node, path in self._paths.items() if path not in taken}
+        self._names = {node: free.get(node, node.name) for node in self._graph.nodes}
+        self._nodes = {name: self._aliases.get(node, node) for node, name in self._names.items()}
 
     def _results(self) -> list[Node]:
         specs = self._program.graph_signature.output_specs
@@ -172,7 +176,8 @@ class FxGraph(Graph):
         return [node for node, spec in nodes if isinstance(node, Node) and spec.kind is OutputKind.USER_OUTPUT]
 
     def _op(self, node: Node, layer: Kind | None) -> Op:
-        kind, function = kind_of(node) if layer is None else (layer, LAYER_FUNCTIONS[layer])
+        kind, function = kind_of(node)
+        kind, function = layer or kind, LAYER_FUNCTIONS.get(layer, function)
         inputs = tuple("" if source is None else self._names[source] for source in operands(node))
         return Op(node.name, kind, function, inputs, _output_names(node))
 
@@ -201,7 +206,7 @@ def _constants(program: ExportedProgram) -> dict[Node, torch.Tensor]:
     signature = program.graph_signature
     for spec in (*signature.input_specs, *signature.output_specs):
         if spec.kind not in (*CONSTANTS, InputKind.USER_INPUT, OutputKind.USER_OUTPUT):
-            raise ModelError("Q408", f"the module has side effects: {spec.kind.name.lower()} of `{spec.target}`")
+            raise ModelError("Q441", f"the module has side effects: {spec.kind.name.lower()} of `{spec.target}`")
     held: Mapping[str, Any] = {**program.state_dict, **program.constants}
     nodes = zip(program.graph.find_nodes(op="placeholder"), signature.input_specs, strict=True)
     return {node: held[spec.target].detach() for node, spec in nodes if spec.kind in CONSTANTS and spec.target}
@@ -241,7 +246,7 @@ def _output_names(node: Node) -> tuple[str, ...]:
     """An op's results; those that nobody reads have no name."""
     value = node.meta.get("val")
     if not isinstance(value, (list, tuple)):
-        return (node.name,)
+        return () if is_check(node) else (node.name,)
     items = {user.args[1]: user.name for user in node.users if _is_item(user)}
     return tuple(items.get(position, "") for position in range(len(value)))
 

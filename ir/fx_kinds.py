@@ -13,7 +13,7 @@ from qcc.ir.graph import Kind
 _TABLES: dict[Kind, str] = {
     Kind.ELEMENTWISE: (
         "relu leaky_relu prelu elu selu celu sigmoid hardsigmoid=hard_sigmoid tanh gelu erf exp log sqrt rsqrt "
-        "reciprocal neg abs clamp=clip clamp_min=clip clamp_max=clip hardtanh=clip relu6=clip softplus softsign mish "
+        "reciprocal neg abs clamp=clip clamp_min=clip clamp_max=clip hardtanh=clip relu6=clip softplus mish "
         "hardswish=hard_swish silu floor ceil round sign logical_not=not bitwise_not=not isnan sin cos dropout "
         "_to_copy=cast to=cast clone=identity contiguous=identity alias=identity detach=identity "
         "lift_fresh_copy=identity"
@@ -24,6 +24,10 @@ _TABLES: dict[Kind, str] = {
         "eq=equal ne=not_equal lt=less le=less_or_equal gt=greater ge=greater_or_equal masked_fill=where"
     ),
     Kind.MATMUL: "matmul mm=matmul bmm=matmul linear addmm=gemm",
+    Kind.CONV: (
+        "conv1d=conv conv2d=conv conv3d=conv convolution=conv conv_transpose1d=conv_transpose "
+        "conv_transpose2d=conv_transpose conv_transpose3d=conv_transpose"
+    ),
     Kind.NORM: (
         "layer_norm native_layer_norm=layer_norm batch_norm _native_batch_norm_legit_no_training=batch_norm "
         "group_norm native_group_norm=group_norm instance_norm rms_norm"
@@ -59,7 +63,7 @@ KINDS: dict[str, tuple[Kind, str]] = {
     for kind, words in _TABLES.items()
     for name, _, function in (word.partition("=") for word in words.split())
 }
-LAYER_FUNCTIONS = {Kind.LINEAR: "linear", Kind.CONV: "conv", Kind.EMBEDDING: "embedding"}
+LAYER_FUNCTIONS: dict[Kind | None, str] = {Kind.LINEAR: "linear", Kind.EMBEDDING: "embedding"}
 
 
 def aten_name(node: Node) -> str:
@@ -78,6 +82,11 @@ def kind_of(node: Node) -> tuple[Kind, str]:
     if isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool, int, float)):
         return Kind.CONSTANT, "shape"  # arithmetic on sizes
     return Kind.OTHER, getattr(node.target, "__name__", str(node.target))
+
+
+def is_check(node: Node) -> bool:
+    """The op has no result: torch.export's assertions on sizes and types."""
+    return isinstance(node.target, torch._ops.OpOverload) and not node.target._schema.returns
 
 
 def arguments(node: Node) -> dict[str, Any]:

@@ -34,12 +34,13 @@ class Reading:
     form_free: bool = True
 
 
-def find_weights(nodes: Iterable[Node], constants: Mapping[Node, str]) -> tuple[Weight, ...]:
+def find_weights(nodes: Iterable[Node], constants: Mapping[Node, str], paths: Mapping[Node, str]) -> tuple[Weight, ...]:
     """The weights, in the order in which their first layers run.
 
     Args:
         nodes: the graph, in topological order.
         constants: names of the constants.
+        paths: where the module keeps them.
     """
     nodes = list(nodes)
     computed = _computed(nodes, constants)
@@ -50,7 +51,7 @@ def find_weights(nodes: Iterable[Node], constants: Mapping[Node, str]) -> tuple[
             if traced is not None:
                 found.setdefault(traced[0], []).append((reading, traced[1]))
     names = _Names()
-    return tuple(_weight(constants[constant], readings, names) for constant, readings in found.items())
+    return tuple(_weight(constants[node], paths[node], readings, names) for node, readings in found.items())
 
 
 def trace(reading: Reading, constants: Mapping[Node, str]) -> tuple[Node, MatrixView] | None:
@@ -166,17 +167,17 @@ _READERS: dict[str, Callable[[Node, Mapping[str, Any]], Iterator[Reading]]] = {
 }
 
 
-def _weight(constant: str, readings: list[tuple[Reading, MatrixView]], names: "_Names") -> Weight:
+def _weight(constant: str, path: str, readings: list[tuple[Reading, MatrixView]], names: "_Names") -> Weight:
     # a table's rows are what its embedding gathers; other readers follow
     first, view = next((pair for pair in readings if pair[0].kind is Kind.EMBEDDING), readings[0])
-    layers = [_layer(reading, constant, names) for reading, _ in readings]
+    layers = [_layer(reading, constant, path, names) for reading, _ in readings]
     layers.sort(key=lambda layer: layer.kind is not Kind.EMBEDDING)
     return Weight(layers[0].name, constant, view, dtype_name(first.weight.meta["val"].dtype), tuple(layers))
 
 
-def _layer(reading: Reading, constant: str, names: "_Names") -> Layer:
+def _layer(reading: Reading, constant: str, path: str, names: "_Names") -> Layer:
     return Layer(
-        name=names.unique(layer_name(reading.node, constant)),
+        name=names.unique(layer_name(reading.node, path)),
         kind=reading.kind,
         op=reading.node.name,
         weight=constant,
@@ -188,10 +189,10 @@ def _layer(reading: Reading, constant: str, names: "_Names") -> Layer:
     )
 
 
-def layer_name(node: Node, constant: str) -> str:
-    """What people call a layer: its module's path, else its weight's name."""
-    paths = [path for path, _ in node.meta.get("nn_module_stack", {}).values() if path]
-    return str(paths[-1]) if paths else re.sub(r"\.weight$", "", constant)
+def layer_name(node: Node, path: str) -> str:
+    """What people call a layer: its module's path, else its weight's."""
+    modules = [module for module, _ in node.meta.get("nn_module_stack", {}).values() if module]
+    return str(modules[-1]) if modules else re.sub(r"\.weight$", "", path)
 
 
 class _Names:

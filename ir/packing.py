@@ -1,8 +1,8 @@
 """Codes packed into bytes.
 
 A code of ``bits`` bits is cut into *planes* of 8, 4, 2 or 1 bits, lowest first (3 = 2 + 1, 7 = 4 + 2 + 1). Each plane
-fills whole bytes, so one table of 256 entries unpacks it, on any runtime and in any kernel, and a single plane of 4 bits is
-the layout that runtimes use for int4.
+fills whole bytes, so one table of 256 entries unpacks it, on any runtime and in any kernel, and a single plane of 4
+bits is the layout that runtimes use for int4.
 """
 
 import numpy as np
@@ -37,7 +37,7 @@ def unpack(packed: tuple[np.ndarray, ...], bits: int, count: int) -> np.ndarray:
     shift = 0
     for plane, width in zip(packed, planes(bits), strict=True):
         parts = (plane[..., None] >> np.arange(0, 8, width, dtype=np.uint8)) & np.uint8((1 << width) - 1)
-        codes |= parts.reshape(*plane.shape[:-1], -1)[..., :count] << np.uint8(shift)
+        codes |= parts.reshape(*plane.shape[:-1], plane.shape[-1] * (8 // width))[..., :count] << np.uint8(shift)
         shift += width
     return codes
 
@@ -52,7 +52,7 @@ def _pack_plane(plane: np.ndarray, width: int) -> np.ndarray:
     if missing:
         plane = np.pad(plane, [(0, 0)] * (plane.ndim - 1) + [(0, missing)])
     per_byte = 8 // width
-    parts = plane.reshape(*plane.shape[:-1], -1, per_byte)
+    parts = plane.reshape(*plane.shape[:-1], plane.shape[-1] // per_byte, per_byte)
     out = np.zeros(parts.shape[:-1], np.uint8)
     for position in range(per_byte):
         out |= parts[..., position] << np.uint8(position * width)

@@ -73,6 +73,14 @@ class Pass(ABC):
         """Transform a graph in place and tell what was done; called by `apply` alone."""
 
 
+@dataclass(frozen=True)
+class Between:
+    """Bounds of a numeric option, both included."""
+
+    low: float
+    high: float
+
+
 class Rounding(ABC):
     """A way to choose the codes of a weight: the values of the rule property ``rounding``."""
 

@@ -1,1 +1,44 @@
-"""qcc: a compression compiler for neural networks."""
+"""qcc: a compression compiler for neural networks.
+
+`compile` makes a model smaller as a policy says; `load_policy` reads a policy; `Session` runs what was written. What the
+user's input is at fault for is raised as `QccError`, a budget that cannot be met as `BudgetError`.
+
+Nothing is imported before it is asked for, so that `import qcc` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qcc.compiler.allocate import BudgetError
+    from qcc.compiler.compile import compile  # noqa: A004  (the language's word for it)
+    from qcc.compiler.read_policy import load_policy
+    from qcc.compiler.session import Session
+    from qcc.dsl.diagnostics import QccError
+
+    __version__: str
+
+__all__ = ["BudgetError", "QccError", "Session", "__version__", "compile", "load_policy"]
+
+_HOMES = {
+    "BudgetError": "qcc.compiler.allocate",
+    "QccError": "qcc.dsl.diagnostics",
+    "Session": "qcc.compiler.session",
+    "compile": "qcc.compiler.compile",
+    "load_policy": "qcc.compiler.read_policy",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        found: object = importlib.import_module("importlib.metadata").version("qcc")
+    elif name in _HOMES:
+        found = getattr(importlib.import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module `qcc` has no attribute `{name}`")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

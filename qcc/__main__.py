@@ -1,1 +1,41 @@
-def main() -> int: return 0
+"""The command ``qcc``, also as ``python -m qcc``."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from qcc.compiler.cli import run
+
+BROKEN_PIPE = 141  # as a shell reports a program that SIGPIPE ended
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Args:
+        argv: the words after ``qcc``; by default the process's own.
+
+    Returns:
+        0 done; 1 the input is at fault; 2 the command line is; 3 the model cannot be, or is not, what the policy demands;
+        70 a bug in qcc; 130 interrupted; 141 whoever read the output stopped reading; 143 told to end.
+    """
+    try:
+        status = run(sys.argv[1:] if argv is None else list(argv))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+        return BROKEN_PIPE
+    return status
+
+
+def _discard_output() -> None:
+    """Let the interpreter's own flush at exit go nowhere."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        except (OSError, ValueError, AttributeError):  # a stream without a file
+            continue
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,8 +1,8 @@
 """Small PyTorch modules with the shapes that matter: ties, residuals, depthwise, a module that runs twice."""
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - its name everywhere
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 VOCAB, WIDTH, HEADS, INNER = 4200, 64, 4, 96  # the ONNX exporter folds the transposition of a tied table under 2^18
 
@@ -24,7 +24,8 @@ class SmallCnn(nn.Module):
         x = x + F.hardtanh(self.pointwise(F.relu(self.depthwise(x), inplace=True)), 0.0, 6.0)
         x = F.max_pool2d(torch.cat([x, self.grouped(x)], 1), 2)
         x = F.adaptive_avg_pool2d(x, 1).flatten(1)
-        return self.head(F.relu(self.features(x)))
+        result: Tensor = self.head(F.relu(self.features(x)))
+        return result
 
 
 class NormalisedCnn(nn.Module):
@@ -35,12 +36,11 @@ class NormalisedCnn(nn.Module):
         self.conv = nn.Conv2d(3, 8, 3)
         self.norm = nn.BatchNorm2d(8)
         self.head = nn.Linear(8, 4)
-        with torch.no_grad():
-            self.norm.running_mean += torch.randn(8)
-            self.norm.running_var += torch.rand(8)
+        self.norm.running_mean, self.norm.running_var = torch.randn(8), torch.rand(8) + 0.5
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.head(F.relu(self.norm(self.conv(image))).mean((2, 3)))
+        result: Tensor = self.head(F.relu(self.norm(self.conv(image))).mean((2, 3)))
+        return result
 
 
 class RmsNorm(nn.Module):
@@ -66,7 +66,8 @@ class Attention(nn.Module):
         batch, length, _ = x.shape
         q, k, v = (part.view(batch, length, HEADS, -1).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.out(mixed.transpose(1, 2).reshape(batch, length, WIDTH))
+        result: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, length, WIDTH))
+        return result
 
 
 class GatedMlp(nn.Module):
@@ -79,7 +80,8 @@ class GatedMlp(nn.Module):
         self.down = nn.Linear(INNER, WIDTH, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+        result: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
+        return result
 
 
 class SmallTransformer(nn.Module):
@@ -102,11 +104,14 @@ class SmallTransformer(nn.Module):
         x = x + self.attention(self.first_norm(x))
         x = x + self.mlp(self.second_norm(x))
         x = x + self.mlp(F.gelu(x @ self.mix))
-        return self.head(x[:, -1:])
+        result: Tensor = self.head(x[:, -1:])
+        return result
 
 
 class Softmaxed(nn.Module):
-    """Attention spelled with bmm and softmax, two outputs, a mask, and a table found by shared storage only."""
+    """Attention spelled with bmm and softmax, two outputs, a mask, and weights tied by their storage only."""
+
+    scale: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,7 +127,7 @@ class Softmaxed(nn.Module):
 
 
 class Untidy(nn.Module):
-    """Dead code, an in-place edit of an input's view, a parameter named like a node, and bfloat16 on the way."""
+    """Dead code, in-place edits, a block without gradients, a parameter named like a node."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,3 +141,18 @@ class Untidy(nn.Module):
         with torch.no_grad():
             y = y * torch.tensor(2.0)
         return F.linear(F.relu_(y), self.linear)
+
+
+class Upsampler(nn.Module):
+    """Weights read in the ways that no fused kernel takes: transposed convolution, on the left, with three axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(4, 6, 2, stride=2, groups=2)
+        self.line = nn.Conv1d(6, 6, 3)
+        self.left = nn.Parameter(torch.randn(5, 6))
+        self.experts = nn.Parameter(torch.randn(1, 6, 7))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.matmul(self.left, self.line(self.up(x).flatten(2))).to(torch.float32)
+        return torch.bmm(x[:1, :, :6], self.experts)

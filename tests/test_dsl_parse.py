@@ -91,7 +91,7 @@ def test_ten_thousand_rules() -> None:
     start = time.process_time()
     assert len(tree(RULE * 10_000).statements) == 10_000
     whole = time.process_time() - start
-    assert whole < 10
+    assert whole < 30
     assert whole < 8 * max(quarter, 0.1)  # linear, with room for a busy machine
 
 

@@ -1,0 +1,198 @@
+"""The command line: which command, and what becomes of what goes wrong."""
+
+import argparse
+import errno
+import importlib
+import os
+import platform
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from qcc.compiler import terminal
+from qcc.dsl.diagnostics import Diagnostic, QccError, did_you_mean, nearest
+from qcc.ir.errors import ModelError
+
+COMMANDS = {
+    "compile": "make a model smaller, as a policy says",
+    "check": "tell everything that is wrong with a policy",
+    "fmt": "lay policies out",
+    "explain": "say what a diagnostic means, or what a policy does to each layer of a model",
+    "inspect": "show what a model is made of",
+    "passes": "list what a policy may name, each with its manual page",
+    "presets": "list the policies that come with qcc",
+}
+EXAMPLES = """examples:
+  qcc compile model.onnx                     eight bits a weight, no data needed
+  qcc compile model.onnx -p my.qpolicy       as the policy says
+  qcc explain model.onnx -p my.qpolicy       what it would do to each layer, and why
+  qcc explain Q202                           what a diagnostic means
+"""
+INPUT, USAGE, DEMAND, BUG, INTERRUPTED, TERMINATED = 1, 2, 3, 70, 130, 143
+DEMANDS = ("Q310", "Q320")  # the policy is right, but the model can't be, or isn't, what it demands
+REFUSED_BY_SYSTEM = (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+class UsageError(Exception):
+    """The command line is wrong."""
+
+    def __init__(self, message: str, help: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.help = help
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are raised, with the nearest option."""
+
+    def error(self, message: str) -> Any:
+        help = f"`{self.prog} --help` lists the options"
+        if message.startswith("unrecognized arguments: "):
+            word = message.partition(": ")[2].split()[0]
+            message = f"unknown argument of `{self.prog}`: `{word}`"
+            near = nearest(word.partition("=")[0], self._option_string_actions) if word.startswith("-") else None
+            help = f"did you mean `{near}`?" if near else help
+        raise UsageError(message, help)
+
+
+def run(words: Sequence[str]) -> int:
+    """Run a command line and tell what goes wrong; the exit status is returned."""
+    format = _format_of(words)
+    try:
+        with _ended_by_signals():
+            return _dispatch(words)
+    except UsageError as error:
+        return _tell(Diagnostic("usage", error.message, help=error.help), format, USAGE)
+    except QccError as error:
+        demand = any(one.code in DEMANDS for one in error.diagnostics)
+        return _report(error.diagnostics, format, DEMAND if demand else INPUT)
+    except ModelError as error:
+        return _report([Diagnostic(error.code, error.message, help=error.help)], format, INPUT)
+    except BrokenPipeError:
+        raise
+    except _Terminated:
+        return _tell(Diagnostic("terminated", "terminated"), format, TERMINATED)
+    except KeyboardInterrupt:
+        return _tell(Diagnostic("interrupted", "interrupted"), format, INTERRUPTED)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in REFUSED_BY_SYSTEM:
+            message = f"`{error.filename}`: {error.strerror}" if error.filename else str(error.strerror)
+            return _report([Diagnostic("Q409", message)], format, INPUT)
+        return _tell(_crash(error, words), format, BUG)
+
+
+def _dispatch(words: Sequence[str]) -> int:
+    if words and words[0] == "help":
+        words = [*words[1:2], "--help"]
+    if not words or words[0] in ("-h", "--help"):
+        terminal.write(_overview())
+        return 0
+    if words[0] in ("-V", "--version"):
+        terminal.write_line(f"qcc {importlib.import_module('importlib.metadata').version('qcc')}")
+        return 0
+    name = words[0]
+    if name not in COMMANDS:
+        raise _unknown(words)
+    module = importlib.import_module(f"qcc.compiler.command_{name}")
+    parser = Parser(
+        prog=f"qcc {name}",
+        description=module.__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.configure(parser)
+    try:
+        arguments = parser.parse_args(list(words[1:]))
+    except SystemExit as end:  # --help
+        return int(end.code or 0)
+    return int(module.run(arguments))
+
+
+def _overview() -> str:
+    lines = ["qcc: a compression compiler for neural networks", "", "usage: qcc COMMAND ...", "", "commands:"]
+    listed = terminal.pairs(COMMANDS.items(), "  ")
+    return "\n".join([*lines, listed, "`qcc COMMAND --help` lists a command's options.", "", EXAMPLES])
+
+
+def _unknown(words: Sequence[str]) -> UsageError:
+    name = words[0]
+    if name.startswith("-"):
+        return UsageError(f"unknown option: `{name}`", "`qcc --help` lists the commands")
+    if name.endswith(".onnx"):
+        return UsageError(f"unknown command: `{name}`", f"did you mean `qcc compile {name}`?")
+    if name.endswith(".qpolicy"):
+        return UsageError(f"unknown command: `{name}`", f"did you mean `qcc check {name}`?")
+    return UsageError(f"unknown command: `{name}`", did_you_mean(name, COMMANDS))
+
+
+def _format_of(words: Sequence[str]) -> str:
+    """The format that errors are told in, also those of a command line that cannot be parsed."""
+    for at, word in enumerate(words):
+        if word in ("--format=json", "--format=github"):
+            return word.partition("=")[2]
+        if word == "--format" and words[at + 1 : at + 2] in (["json"], ["github"]):
+            return words[at + 1]
+    return "text"
+
+
+def _report(diagnostics: Sequence[Diagnostic], format: str, status: int) -> int:
+    if format == "json":
+        terminal.write_json({"diagnostics": terminal.as_json(diagnostics)})
+    terminal.report(diagnostics, format)
+    return status
+
+
+def _tell(one: Diagnostic, format: str, status: int) -> int:
+    """Tell what has no page of its own."""
+    if format == "json":
+        return _report([one], format, status)
+    terminal.note(f"qcc: {one.message}" + (f"\n  = help: {one.help}" if one.help else ""))
+    return status
+
+
+def _crash(error: Exception, words: Sequence[str]) -> Diagnostic:
+    """One line for the user, the rest in a file to send along."""
+    text = "".join(traceback.format_exception(error))
+    if os.environ.get("QCC_DEBUG"):
+        terminal.note(text)
+    version = importlib.import_module("importlib.metadata").version
+    versions = [f"{name} {version(name)}" for name in ("qcc", "numpy", "onnx", "onnx_ir", "onnxruntime", "scipy")]
+    facts = [f"qcc {' '.join(words)}", *versions, f"Python {sys.version}", platform.platform()]
+    where = "run it again with QCC_DEBUG=1 to see the traceback, and report that"
+    try:
+        handle, name = tempfile.mkstemp(prefix="qcc-crash-", suffix=".txt")
+        os.close(handle)
+        Path(name).write_text("\n".join([*facts, "", text]), encoding="utf-8")
+        where = f"please report it with the file {name}"
+    except OSError:
+        pass
+    first = str(error).strip().splitlines()[:1]
+    summary = f"{type(error).__name__}: {first[0][:200]}" if first else type(error).__name__
+    return Diagnostic("internal", f"internal error, a bug in qcc ({summary}); {where}; QCC_DEBUG=1 shows the traceback")
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came: end as after Ctrl-C, tidily."""
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,84 @@
+"""Tell everything that is wrong with a policy.
+
+With --model also whether the policy fits that model: selectors that match nothing, formats that a layer cannot take.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from qcc.compiler import terminal
+from qcc.compiler.catalog import schema
+from qcc.compiler.command_compile import add_definitions, definitions
+from qcc.compiler.read_policy import load_policy
+from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError, Severity
+from qcc.dsl.excerpt import escape
+from qcc.dsl.load import load_text
+from qcc.dsl.policy import Policy
+
+STDIN = "-"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add = parser.add_argument
+    add("policies", metavar="POLICY", nargs="+", help="a .qpolicy file, a preset, or - for standard input")
+    add("--model", metavar="MODEL", type=Path, help="an .onnx file that the policies must fit")
+    add_definitions(parser)
+    add("--format", choices=("text", "json", "github"), default="text", help="how to print (default: text)")
+    add("-q", "--quiet", action="store_true", help="print nothing but errors and warnings")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check."""
+    found: list[Diagnostic] = []
+    accepted: list[str] = []
+    for name in args.policies:
+        diagnostics, summary = _check(name, args)
+        found += diagnostics
+        if summary:
+            accepted.append(f"{name}: {summary}")
+    failed = any(one.severity is Severity.ERROR for one in found)
+    if args.format == "json":
+        terminal.write_json({"ok": not failed, "diagnostics": terminal.as_json(found)})
+        return int(failed)
+    if not args.quiet:
+        for line in accepted:
+            terminal.write_line(escape(line))
+    terminal.report(found, args.format)
+    return int(failed)
+
+
+def _check(name: str, args: argparse.Namespace) -> tuple[list[Diagnostic], str]:
+    """What is wrong with a policy; if nothing is, what it says in a few words."""
+    report = Diagnostics()
+    try:
+        policy = _load(name, definitions(args), report)
+        summary = f"ok, {_count(len(policy.rules), 'rule')}"
+        if args.model is not None:
+            summary += f"; {_bound(policy, args.model, report)}"
+    except QccError as error:
+        return list(dict.fromkeys((*report.warnings, *error.diagnostics))), ""
+    return [*report.warnings], summary
+
+
+def _load(name: str, given: dict[str, str], report: Diagnostics) -> Policy:
+    if name != STDIN:
+        return load_policy(name, given, report=report)
+    return load_text(sys.stdin.read(), schema(), "<stdin>", Path(), given, report=report)
+
+
+def _bound(policy: Policy, path: Path, report: Diagnostics) -> str:
+    from qcc.compiler.bind import bind  # these load onnx
+    from qcc.compiler.open_model import open_model
+
+    model = open_model(path)
+    plan = bind(policy, model.graph, model.size_bytes, report)
+    report.raise_if_errors()
+    encoded = sum(len(step.weights) for step in plan.steps)
+    open_options = len(plan.allocate.options) if plan.allocate else 0
+    return f"of the layers of {path}, {encoded} encoded, {open_options} left to the allocator, {len(plan.kept)} kept"
+
+
+def _count(count: int, word: str) -> str:
+    return f"{count:,} {word}" + ("" if count == 1 else "s")

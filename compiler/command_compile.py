@@ -1,0 +1,138 @@
+"""Make a model smaller, as a policy says.
+
+Without a policy the preset `balanced` is taken. Beside the model go a lock file, from which --plan repeats the run, and an
+HTML report. If the policy's `verify` fails, nothing is written and the exit status is 3, as for a budget that cannot be met.
+
+--emit prints a stage of the compilation and stops there: `ast` is the policy as parsed, `policy` as checked (neither needs a
+model), `plan` what would be done to each weight, with all that is left open decided; no model is written.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qcc.compiler import report_console, terminal
+from qcc.compiler.cli import DEMAND, UsageError
+from qcc.compiler.progress import progress
+from qcc.compiler.read_policy import load_policy
+from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError
+from qcc.dsl.load import preset_names, preset_source
+from qcc.dsl.parse import load_source, parse
+from qcc.dsl.policy import to_text as policy_text
+from qcc.dsl.syntax import to_text as tree_text
+
+if TYPE_CHECKING:
+    from qcc.compiler.plan import Plan
+
+DEFAULT_POLICY = "balanced"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add = parser.add_argument
+    add("model", metavar="MODEL", nargs="?", type=Path, help="an .onnx file")
+    add_policy_options(parser)
+    add("-o", "--output", metavar="OUT", type=Path, help="the file to write (default: MODEL.qcc.onnx beside the model)")
+    add("--data", metavar="FILE.npz", help="calibration data: arrays named like the inputs, one sample a row")
+    add("--plan", metavar="LOCK", type=Path, help="do what a lock file's plan says, instead of the policy's rules")
+    add("--emit", choices=("ast", "policy", "plan"), help="print this stage and stop")
+    add("--format", choices=("text", "json", "github"), default="text", help="how to print (default: text)")
+    add("-q", "--quiet", action="store_true", help="print nothing but errors and warnings")
+    add("-v", "--verbose", action="store_true", help="list every layer, however many there are")
+
+
+def add_policy_options(parser: argparse.ArgumentParser) -> None:
+    """Declare ``-p`` and ``-D``."""
+    help = f"a .qpolicy file, or a preset: {', '.join(preset_names())} (default: {DEFAULT_POLICY})"
+    parser.add_argument("-p", "--policy", metavar="POLICY", default=DEFAULT_POLICY, help=help)
+    add_definitions(parser)
+
+
+def add_definitions(parser: argparse.ArgumentParser) -> None:
+    """Declare ``-D``."""
+    help = "the value of a parameter that the policy declares"
+    parser.add_argument("-D", dest="definitions", metavar="NAME=VALUE", action="append", default=[], help=help)
+
+
+def definitions(args: argparse.Namespace) -> dict[str, str]:
+    """The parameters given with ``-D``.
+
+    Raises:
+        UsageError: one has no value.
+    """
+    found = {}
+    for text in args.definitions:
+        name, equal, value = text.partition("=")
+        if not equal or not name:
+            raise UsageError(f"`-D {text}` gives no value", "write it as `-D name=value`")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compile."""
+    if args.emit in ("ast", "policy"):
+        return _emit_policy(args)
+    if args.model is None:
+        raise UsageError("no model is given", "`qcc compile MODEL`, where MODEL is an .onnx file")
+    from qcc.compiler import compile as driver  # loads onnx and the runtime
+
+    plan = _locked_plan(args.plan) if args.plan else None
+    report = Diagnostics()
+    policy = load_policy(args.policy, definitions(args), report=report)
+    with progress(args.quiet or args.format != "text") as update:
+        if args.emit == "plan":
+            decided, warnings = driver.decide_plan(args.model, policy, data=args.data, plan=plan, progress=update)
+        else:
+            result = driver.compile(args.model, policy, output=args.output, data=args.data, plan=plan, progress=update)
+    if args.emit == "plan":
+        return _emit_plan(decided, [*report.warnings, *warnings], args)
+    diagnostics = (*report.warnings, *result.warnings, *report_console.failed_bounds(result))
+    if args.format == "json":
+        terminal.write_json({**report_console.as_json(result), "diagnostics": terminal.as_json(diagnostics)})
+    elif not args.quiet:
+        report_console.write_report(result, verbose=args.verbose)
+    terminal.report(diagnostics, args.format)
+    return 0 if result.passed else DEMAND
+
+
+def _emit_policy(args: argparse.Namespace) -> int:
+    report = Diagnostics()
+    if args.emit == "ast":
+        source = preset_source(args.policy) if args.policy in preset_names() else load_source(args.policy)
+        text = tree_text(parse(source))
+    else:
+        text = policy_text(load_policy(args.policy, definitions(args), report=report))
+    if args.format == "json":
+        terminal.write_json({args.emit: text, "diagnostics": terminal.as_json(report.warnings)})
+        return 0
+    terminal.write(text)
+    terminal.report(report.warnings, args.format)
+    return 0
+
+
+def _emit_plan(plan: "Plan", warnings: list[Diagnostic], args: argparse.Namespace) -> int:
+    import json
+
+    from qcc.compiler import plan as plans
+
+    if args.format == "json":
+        data = json.loads(plans.to_json(plan))
+        terminal.write_json({"plan": data, "diagnostics": terminal.as_json(warnings)})
+        return 0
+    terminal.write(plans.to_text(plan))
+    terminal.report(warnings, args.format)
+    return 0
+
+
+def _locked_plan(path: Path) -> "Plan":
+    from qcc.compiler.lock import plan_of
+
+    help = "give the .lock file that `qcc compile` wrote beside a model"
+    try:
+        return plan_of(path)
+    except OSError as error:
+        message = f"cannot read `{path}`: {(error.strerror or str(error)).lower()}"
+        raise QccError([Diagnostic("Q431", message, help=help)]) from error
+    except ValueError as error:
+        raise QccError([Diagnostic("Q431", f"`{path}` is not a lock file of this qcc", help=help)]) from error

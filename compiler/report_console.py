@@ -1,0 +1,204 @@
+"""What a compilation did, for people: a table of layers, then a line for each thing worth knowing; and the same as JSON."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from qcc.compiler.result import Allocation, LayerRow, Result
+from qcc.compiler.terminal import GAP, Column, Style, Table, paint, write_line, write_table
+from qcc.compiler.verify import BoundCheck, OutputCheck
+from qcc.dsl.diagnostics import Diagnostic
+from qcc.dsl.excerpt import escape
+
+LISTED_LAYERS = 40
+FORMS = {"fused": "decoded in the runtime's kernel", "decoded": "decoded at load", "rows": "decoded row by row"}
+NONE = "-"
+
+
+def write_report(result: Result, verbose: bool = False) -> None:
+    """Print the report; more layers than fit a screen are summed up by format unless ``verbose``."""
+    write_line(paint(f"{escape(str(result.model))} -> {escape(str(result.output))}", "bold"))
+    write_line()
+    write_table(layer_table(result.layers) if verbose or len(result.layers) <= LISTED_LAYERS else format_table(result.layers))
+    write_line()
+    for topic, lines in _topics(result).items():
+        for at, (text, style) in enumerate(lines):
+            label = f"{topic if at == 0 else '':<9}"
+            write_line(paint(label, "dim") + (paint(escape(text), style) if style else escape(text)))
+
+
+def layer_table(layers: Sequence[LayerRow]) -> Table:
+    """A row a weight."""
+    loss = any(row.loss is not None for row in layers)
+    columns = ["layer", "kind", "shape", "format", "form"], ["bytes", "bits", "sqnr"] + ["output loss"] * loss
+    rows = tuple(tuple(_layer_cells(row)[: len(columns[0]) + len(columns[1])]) for row in layers)
+    return Table((*map(Column, columns[0]), *(Column(title, right=True) for title in columns[1])), rows)
+
+
+def format_table(layers: Sequence[LayerRow]) -> Table:
+    """A row for each format and form, the largest first; the layer that suffers most stands for its group."""
+    groups: dict[tuple[str, str], list[LayerRow]] = {}
+    for row in layers:
+        groups.setdefault((row.format, row.form), []).append(row)
+    rows = []
+    for (format, form), members in sorted(groups.items(), key=lambda item: -sum(row.size_bytes for row in item[1])):
+        size, params = sum(row.size_bytes for row in members), sum(row.shape[0] * row.shape[1] for row in members)
+        worst = max(members, key=lambda row: row.error)
+        name = worst.name if worst.error else NONE
+        bits = f"{8 * size / max(params, 1):.2f}"
+        rows.append((format, form or NONE, f"{len(members):,}", f"{params:,}", f"{size:,}", bits, decibels(worst.error), name))
+    titles = ("layers", "weights", "bytes", "bits", "worst sqnr")
+    columns = (Column("format"), Column("form"), *(Column(title, right=True) for title in titles), Column("of"))
+    return Table(columns, tuple(rows))
+
+
+def failed_bounds(result: Result) -> list[Diagnostic]:
+    """The bounds of ``verify`` that do not hold, as errors."""
+    found = []
+    for check in result.verification.bounds:
+        if not check.passed:
+            message = f"verification failed: `{check.bound.text}` does not hold, it is {_measured(check)}"
+            help = "nothing was written; allow more bits, keep the layers that lose most, or loosen the bound"
+            found.append(Diagnostic("Q320", message, check.bound.span, help))
+    return found
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    """The result as plain data; what is infinite, as the SQNR of equal outputs, is null."""
+    verification = result.verification
+    bounds = [{"bound": one.bound.text, "value": _finite(one.value), "passed": one.passed} for one in verification.bounds]
+    return {
+        "model": str(result.model),
+        "output": str(result.output),
+        "lock": str(result.lock),
+        "report": str(result.report),
+        "written": result.written,
+        "passed": result.passed,
+        "input_bytes": result.input_bytes,
+        "output_bytes": result.output_bytes,
+        "bits": average_bits(result.layers),
+        "layers": [{**_plain(row), "bits": row.bits} for row in result.layers],
+        "edits": list(result.edits),
+        "allocation": None if result.allocation is None else _plain(result.allocation),
+        "verification": {
+            "outputs": [_plain(one) for one in verification.outputs],
+            "bounds": bounds,
+            "samples": verification.samples,
+            "origin": verification.origin,
+        },
+        "seconds": result.seconds,
+    }
+
+
+def average_bits(layers: Iterable[LayerRow]) -> float | None:
+    """Bits a weight over all weights, overheads included; None where there is none."""
+    listed = list(layers)
+    params = sum(row.shape[0] * row.shape[1] for row in listed)
+    return 8 * sum(row.size_bytes for row in listed) / params if params else None
+
+
+def decibels(error: float) -> str:
+    """Noise power over signal power as a signal-to-noise ratio."""
+    return NONE if error <= 0 else f"{-10 * math.log10(error):.1f} dB"
+
+
+def plural(count: int, word: str) -> str:
+    """A count with its noun."""
+    return f"{count:,} {word}" + ("" if count == 1 else "s")
+
+
+def _layer_cells(row: LayerRow) -> list[str]:
+    shape = f"{row.shape[0]}x{row.shape[1]}"
+    loss = NONE if row.loss is None else _percent(row.loss)
+    start = [row.name, "+".join(row.kinds), shape, row.format, row.form or NONE]
+    return [*start, f"{row.size_bytes:,}", f"{row.bits:.2f}", decibels(row.error), loss]
+
+
+def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
+    """Each line with its colour, under the word that starts it."""
+    files = [result.output, result.lock, result.report] if result.written else []
+    wrote = ", ".join(map(str, files)) if files else "nothing: the verification failed"
+    whole = sum(result.seconds.values())
+    phases = ", ".join(f"{name} {taken:.1f}" for name, taken in result.seconds.items())
+    verify = [_bound_line(check) for check in result.verification.bounds] or [("the policy sets no bound", None)]
+    topics: dict[str, list[tuple[str, Style | None]]] = {
+        "size": [(_size_line(result), "bold")],
+        "outputs": [(line, None) for line in _output_lines(result)],
+        "verify": verify,
+        "allocate": [(line, None) for line in _allocation_lines(result.allocation)],
+        "layers": [(line, None) for line in _reasons(result.layers)],
+        "cleaned": [("; ".join(result.edits), None)] if result.edits else [],
+        "wrote": [(wrote, None if files else "red")],
+        "time": [(f"{whole:.1f} s: {phases}", None)],
+    }
+    return {topic: lines for topic, lines in topics.items() if lines}
+
+
+def _size_line(result: Result) -> str:
+    before, after = result.input_bytes, result.output_bytes
+    bits = average_bits(result.layers)
+    shared = "" if bits is None else f"; {bits:.2f} bits a weight on average"
+    return f"{before:,} -> {after:,} bytes, {_percent(after / before)}, {before / max(after, 1):.2f}x smaller{shared}"
+
+
+def _output_lines(result: Result) -> list[str]:
+    checks, verification = result.verification.outputs, result.verification
+    rows = [(one.output, _output_text(one)) for one in checks]
+    width = max((len(name) for name, _ in rows), default=0)
+    data = "random data" if verification.origin == "generated" else verification.origin
+    return [f"{name:<{width}}{GAP}{text}" for name, text in rows] + [f"on {plural(verification.samples, 'sample')} of {data}"]
+
+
+def _output_text(one: OutputCheck) -> str:
+    if one.changed is not None:
+        return "equal" if one.changed == 0 else f"{_percent(one.changed)} of the values changed"
+    sqnr = "exact" if one.sqnr == math.inf else f"{one.sqnr:.1f} dB"
+    return f"cosine {one.cosine:.6f}, SQNR {sqnr}, relative error {_percent(one.relative_error)}"
+
+
+def _bound_line(check: BoundCheck) -> tuple[str, Style | None]:
+    verdict = "holds" if check.passed else "FAILS"
+    return f"{check.bound.text}: {verdict}, {_measured(check)}", "green" if check.passed else "red"
+
+
+def _measured(check: BoundCheck) -> str:
+    if check.bound.quantity.unit == "%":
+        return _percent(check.value)
+    unit = f" {check.bound.quantity.unit}" if check.bound.quantity.unit else ""
+    return f"{check.value:.6g}{unit}"
+
+
+def _allocation_lines(allocation: Allocation | None) -> list[str]:
+    if allocation is None:
+        return []
+    under = f" under {', '.join(allocation.limits)}" if allocation.limits else ""
+    proof = "proven optimal" if allocation.gap <= 0 else f"within {_percent(allocation.gap)} of the optimum"
+    error = f"predicted error at the outputs {_percent(allocation.predicted_error)}"
+    counts = f"{plural(allocation.candidates, 'candidate')} for {plural(allocation.options, 'layer')}"
+    return [f"minimize {allocation.objective}{under}: {proof}; {error}", f"{counts}, {allocation.measured:,} of them measured"]
+
+
+def _reasons(layers: Sequence[LayerRow]) -> list[str]:
+    """Why layers are kept, and why they are stored as they are: a line a reason."""
+    groups: dict[tuple[str, str], int] = {}
+    for row in layers:
+        key = (FORMS.get(row.form, row.form) if row.form else "kept as before", row.reason)
+        groups[key] = groups.get(key, 0) + 1
+    ordered = sorted(groups.items(), key=lambda item: (-item[1], item[0]))
+    return [f"{plural(count, 'layer')} {what}" + (f": {reason}" if reason else "") for (what, reason), count in ordered]
+
+
+def _percent(share: float) -> str:
+    if not math.isfinite(share):
+        return "infinite"
+    value = 100 * share
+    return f"{value:.1f}%" if abs(value) >= 10 or value == 0 else f"{value:.2g}%" if abs(value) >= 1e-3 else f"{value:.1e}%"
+
+
+def _plain(data: Any) -> dict[str, Any]:
+    return {one.name: _finite(asdict(data)[one.name]) for one in fields(data)}
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

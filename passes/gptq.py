@@ -1,0 +1,133 @@
+"""Rounding that lets the codes still to come make up for the errors already made."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+
+from qcc.ir.encoding import Encoded, Encoding, Scales
+from qcc.ir.fit import fit
+from qcc.ir.graph import Kind, Weight
+from qcc.passes.contract import Between, Context, Rounding
+from qcc.passes.nearest import Nearest
+
+COLUMNS = 64  # columns whose mutual corrections are made before the rest of the row is touched
+LEAF = 128  # a triangle of this size is inverted directly
+ROWS = 512  # rows are independent: threads share them, and so many fit a cache
+
+
+@dataclass(frozen=True)
+class Gptq(Rounding):
+    """Round column by column, spreading each column's error over the columns not yet rounded.
+
+    Minimises the error of the layer's output on calibration data, ``|X (W - Q)'|^2``, through the Gram matrix of its
+    inputs. Columns are taken in the order of their inputs' power; scales are fixed beforehand, so groups stay in place. A
+    weight without calibrated linear layers (a convolution, an embedding that is only gathered) is rounded to nearest.
+
+    Args:
+        damping: added to the Gram matrix's diagonal, as a share of its mean; larger trusts the data less.
+        clip: how scales are found, see `nearest`.
+
+    Source: GPTQ, Frantar et al. 2022 (arXiv:2210.17323), algorithm 1 and section 3.3.
+    """
+
+    uses_gram: ClassVar[bool] = True
+
+    damping: Annotated[float, Between(0, 10)] = 0.01
+    clip: Literal["mse", "absmax"] = "mse"
+
+    def encode(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> Encoded:
+        gram = context.grams.get(weight.name)
+        if gram is None or gram.shape[0] != matrix.shape[1]:
+            return Nearest(self.clip).encode(weight, matrix, encoding, context)
+        if Kind.EMBEDDING in weight.kinds:
+            gram = _with_rows(gram)
+        return round_columns(matrix, encoding, gram, self.damping, self.clip)
+
+
+def round_columns(
+    matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Literal["mse", "absmax"]
+) -> Encoded:
+    """Encode a matrix ``[out, in]`` against the Gram matrix ``[in, in]`` of its inputs."""
+    scales = fit(matrix, encoding, clip)
+    order = np.argsort(-np.diag(gram), kind="stable")
+    factor = _factor(gram[np.ix_(order, order)], damping)
+    step, zero = _spread(encoding, scales, (matrix.shape[0], matrix.shape[1]))
+    codes = np.empty(matrix.shape, np.uint8)
+    rows = min(ROWS, -(-matrix.shape[0] // (os.cpu_count() or 1)))
+
+    def work(start: int) -> None:
+        part = slice(start, start + rows)
+        columns = [np.ascontiguousarray(array[part, order].T, dtype=np.float32) for array in (matrix, step, zero)]
+        codes[part, order] = _sweep(*columns, factor, encoding.grid.levels - 1).T
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(work, range(0, matrix.shape[0], rows)))
+    return Encoded(encoding, codes, scales)
+
+
+def _spread(encoding: Encoding, scales: Scales, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and zero of every weight, as views that repeat each block's."""
+    (rows, columns), blocks = encoding.block.of(shape), scales.scale.shape
+    step, zeros = scales.rows()
+    zero = np.full(blocks, encoding.grid.middle, np.uint8) if zeros is None else zeros.reshape(blocks)
+    at = np.ix_(np.arange(shape[0]) // rows, np.arange(shape[1]) // columns)
+    return step.reshape(blocks)[at], zero[at]
+
+
+def _sweep(values: np.ndarray, step: np.ndarray, zero: np.ndarray, factor: np.ndarray, top: int) -> np.ndarray:
+    """The codes of some rows, given and returned by columns ``[in, rows]``.
+
+    ``factor`` is the upper Cholesky factor of the inverse Gram matrix.
+    """
+    codes = np.empty(values.shape, np.uint8)
+    inverse = np.divide(1, step, out=np.zeros_like(step), where=step != 0)
+    for start in range(0, len(values), COLUMNS):
+        end = min(start + COLUMNS, len(values))
+        errors = np.empty((end - start, values.shape[1]), np.float32)
+        for at in range(start, end):
+            code = np.clip(np.rint(values[at] * inverse[at]) + zero[at], 0, top)
+            codes[at] = code
+            error = (values[at] - (code - zero[at]) * step[at]) / factor[at, at]
+            values[at + 1 : end] -= np.multiply.outer(factor[at, at + 1 : end], error)
+            errors[at - start] = error
+        values[end:] -= factor[start:end, end:].T @ errors
+    return codes
+
+
+def _factor(gram: np.ndarray, damping: float) -> np.ndarray:
+    """The upper factor ``U`` of the damped matrix's inverse ``U'U``; damping grows until there is one.
+
+    With the order of rows and columns reversed, the matrix's own lower factor ``L`` gives it: ``U`` is the inverse of ``L``,
+    reversed again.
+    """
+    wide = gram.astype(np.float64)
+    mean = float(np.mean(np.diag(wide))) or 1.0
+    dead = np.diag(wide) <= 0
+    wide[dead, dead] = mean
+    while True:
+        try:
+            lower = np.linalg.cholesky((wide + damping * mean * np.eye(len(wide)))[::-1, ::-1])
+            return _inverse_lower(lower)[::-1, ::-1].astype(np.float32)
+        except np.linalg.LinAlgError:
+            damping = max(10 * damping, 1e-6)
+
+
+def _inverse_lower(lower: np.ndarray) -> np.ndarray:
+    """The inverse of a lower triangular matrix, by halves: almost all of it is matrix products."""
+    size = len(lower)
+    if size <= LEAF:
+        return np.linalg.inv(lower)
+    half = size // 2
+    first, last = _inverse_lower(lower[:half, :half]), _inverse_lower(lower[half:, half:])
+    out = np.zeros_like(lower)
+    out[:half, :half], out[half:, half:] = first, last
+    out[half:, :half] = -last @ (lower[half:, :half] @ first)
+    return out
+
+
+def _with_rows(gram: np.ndarray) -> np.ndarray:
+    """A table that is also gathered: its rows' own errors count as much as those of the layer that multiplies by it."""
+    return gram / (float(np.mean(np.diag(gram))) or 1.0) + np.eye(len(gram), dtype=gram.dtype)
