@@ -3,18 +3,12 @@
 import argparse
 import errno
 import importlib
-import os
-import platform
 import signal
-import sys
-import tempfile
 import threading
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import NoReturn
 
 from qcc.compiler import terminal
 from qcc.dsl.diagnostics import Diagnostic, QccError, did_you_mean, nearest
@@ -52,7 +46,8 @@ class UsageError(Exception):
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are raised, with the nearest option."""
 
-    def error(self, message: str) -> Any:
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of ending the process."""
         help = f"`{self.prog} --help` lists the options"
         if message.startswith("unrecognized arguments: "):
             word = message.partition(": ")[2].split()[0]
@@ -85,7 +80,8 @@ def run(words: Sequence[str]) -> int:
         if isinstance(error, OSError) and error.errno in REFUSED_BY_SYSTEM:
             message = f"`{error.filename}`: {error.strerror}" if error.filename else str(error.strerror)
             return _report([Diagnostic("Q409", message)], format, INPUT)
-        return _tell(_crash(error, words), format, BUG)
+        describe_crash = importlib.import_module("qcc.compiler.crash").describe_crash
+        return _tell(describe_crash(error, words), format, BUG)
 
 
 def _dispatch(words: Sequence[str]) -> int:
@@ -155,27 +151,6 @@ def _tell(one: Diagnostic, format: str, status: int) -> int:
         return _report([one], format, status)
     terminal.note(f"qcc: {one.message}" + (f"\n  = help: {one.help}" if one.help else ""))
     return status
-
-
-def _crash(error: Exception, words: Sequence[str]) -> Diagnostic:
-    """One line for the user, the rest in a file to send along."""
-    text = "".join(traceback.format_exception(error))
-    if os.environ.get("QCC_DEBUG"):
-        terminal.note(text)
-    version = importlib.import_module("importlib.metadata").version
-    versions = [f"{name} {version(name)}" for name in ("qcc", "numpy", "onnx", "onnx_ir", "onnxruntime", "scipy")]
-    facts = [f"qcc {' '.join(words)}", *versions, f"Python {sys.version}", platform.platform()]
-    where = "run it again with QCC_DEBUG=1 to see the traceback, and report that"
-    try:
-        handle, name = tempfile.mkstemp(prefix="qcc-crash-", suffix=".txt")
-        os.close(handle)
-        Path(name).write_text("\n".join([*facts, "", text]), encoding="utf-8")
-        where = f"please report it with the file {name}"
-    except OSError:
-        pass
-    first = str(error).strip().splitlines()[:1]
-    summary = f"{type(error).__name__}: {first[0][:200]}" if first else type(error).__name__
-    return Diagnostic("internal", f"internal error, a bug in qcc ({summary}); {where}; QCC_DEBUG=1 shows the traceback")
 
 
 class _Terminated(KeyboardInterrupt):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qcc.compiler import terminal
 from qcc.compiler.catalog import schema
-from qcc.compiler.command_compile import add_definitions, definitions
+from qcc.compiler.policy_options import add_definitions, definitions
 from qcc.compiler.read_policy import load_policy
 from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError, Severity
 from qcc.dsl.excerpt import escape

@@ -1,18 +1,20 @@
 """Make a model smaller, as a policy says.
 
-Without a policy the preset `balanced` is taken. Beside the model go a lock file, from which --plan repeats the run, and an
-HTML report. If the policy's `verify` fails, nothing is written and the exit status is 3, as for a budget that cannot be met.
+Without a policy the preset `balanced` is taken. Beside the model go a lock file, from which --plan repeats the run, and
+an HTML report. If the policy's `verify` fails, nothing is written and the exit status is 3, as for a budget that cannot
+be met.
 
---emit prints a stage of the compilation and stops there: `ast` is the policy as parsed, `policy` as checked (neither needs a
-model), `plan` what would be done to each weight, with all that is left open decided; no model is written.
+--emit prints a stage of the compilation and stops there: `ast` is the policy as parsed, `policy` as checked (neither
+needs a model), `plan` what would be done to each weight, with all that is left open decided; no model is written.
 """
 
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qcc.compiler import report_console, terminal
+from qcc.compiler import terminal
 from qcc.compiler.cli import DEMAND, UsageError
+from qcc.compiler.policy_options import add_policy, definitions
 from qcc.compiler.progress import progress
 from qcc.compiler.read_policy import load_policy
 from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError
@@ -24,14 +26,12 @@ from qcc.dsl.syntax import to_text as tree_text
 if TYPE_CHECKING:
     from qcc.compiler.plan import Plan
 
-DEFAULT_POLICY = "balanced"
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
     add("model", metavar="MODEL", nargs="?", type=Path, help="an .onnx file")
-    add_policy_options(parser)
+    add_policy(parser)
     add("-o", "--output", metavar="OUT", type=Path, help="the file to write (default: MODEL.qcc.onnx beside the model)")
     add("--data", metavar="FILE.npz", help="calibration data: arrays named like the inputs, one sample a row")
     add("--plan", metavar="LOCK", type=Path, help="do what a lock file's plan says, instead of the policy's rules")
@@ -41,41 +41,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("-v", "--verbose", action="store_true", help="list every layer, however many there are")
 
 
-def add_policy_options(parser: argparse.ArgumentParser) -> None:
-    """Declare ``-p`` and ``-D``."""
-    help = f"a .qpolicy file, or a preset: {', '.join(preset_names())} (default: {DEFAULT_POLICY})"
-    parser.add_argument("-p", "--policy", metavar="POLICY", default=DEFAULT_POLICY, help=help)
-    add_definitions(parser)
-
-
-def add_definitions(parser: argparse.ArgumentParser) -> None:
-    """Declare ``-D``."""
-    help = "the value of a parameter that the policy declares"
-    parser.add_argument("-D", dest="definitions", metavar="NAME=VALUE", action="append", default=[], help=help)
-
-
-def definitions(args: argparse.Namespace) -> dict[str, str]:
-    """The parameters given with ``-D``.
-
-    Raises:
-        UsageError: one has no value.
-    """
-    found = {}
-    for text in args.definitions:
-        name, equal, value = text.partition("=")
-        if not equal or not name:
-            raise UsageError(f"`-D {text}` gives no value", "write it as `-D name=value`")
-        found[name.strip()] = value.strip()
-    return found
-
-
 def run(args: argparse.Namespace) -> int:
     """Compile."""
     if args.emit in ("ast", "policy"):
         return _emit_policy(args)
     if args.model is None:
         raise UsageError("no model is given", "`qcc compile MODEL`, where MODEL is an .onnx file")
-    from qcc.compiler import compile as driver  # loads onnx and the runtime
+    from qcc.compiler import compile as driver  # these load onnx and the runtime
+    from qcc.compiler import report_console
 
     plan = _locked_plan(args.plan) if args.plan else None
     report = Diagnostics()

@@ -1,7 +1,7 @@
 """Lay policies out: one statement or setting a line, aligned, comments where they were.
 
-Files are rewritten in place, each whole or not at all; `-` reads standard input and writes standard output. With --check or
---diff nothing is rewritten; with --check the exit status is 1 if anything would be.
+Files are rewritten in place, each whole or not at all; `-` reads standard input and writes standard output. With
+--check or --diff nothing is rewritten; with --check the exit status is 1 if anything would be.
 """
 
 import argparse

@@ -310,6 +310,8 @@ def _check_plan(plan: Plan, graph: OnnxGraph, model: Path) -> None:
 
 
 def _check_output(model: Path, output: Path) -> None:
+    if not model.exists():
+        return  # what is wrong with the model is told when it is read
     if output.exists() and model.exists() and output.samefile(model):
         raise ModelError("Q404", f"the output `{output}` is the input", help="name another file with -o")
     if not output.parent.is_dir():

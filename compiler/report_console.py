@@ -1,8 +1,8 @@
-"""What a compilation did, for people: a table of layers, then a line for each thing worth knowing; and the same as JSON."""
+"""What a compilation did, for people: a table of layers, then a line for each thing worth knowing. And as JSON."""
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 from qcc.compiler.result import Allocation, LayerRow, Result
@@ -14,13 +14,18 @@ from qcc.dsl.excerpt import escape
 LISTED_LAYERS = 40
 FORMS = {"fused": "decoded in the runtime's kernel", "decoded": "decoded at load", "rows": "decoded row by row"}
 NONE = "-"
+SHOWN_SECONDS = 0.05
+SMALLEST_PERCENT = 1e-4
+DEFAULT_WORDS = (" scale fp16", " sym")
 
 
 def write_report(result: Result, verbose: bool = False) -> None:
     """Print the report; more layers than fit a screen are summed up by format unless ``verbose``."""
     write_line(paint(f"{escape(str(result.model))} -> {escape(str(result.output))}", "bold"))
     write_line()
-    write_table(layer_table(result.layers) if verbose or len(result.layers) <= LISTED_LAYERS else format_table(result.layers))
+    write_table(
+        layer_table(result.layers) if verbose or len(result.layers) <= LISTED_LAYERS else format_table(result.layers)
+    )
     write_line()
     for topic, lines in _topics(result).items():
         for at, (text, style) in enumerate(lines):
@@ -45,9 +50,9 @@ def format_table(layers: Sequence[LayerRow]) -> Table:
     for (format, form), members in sorted(groups.items(), key=lambda item: -sum(row.size_bytes for row in item[1])):
         size, params = sum(row.size_bytes for row in members), sum(row.shape[0] * row.shape[1] for row in members)
         worst = max(members, key=lambda row: row.error)
-        name = worst.name if worst.error else NONE
-        bits = f"{8 * size / max(params, 1):.2f}"
-        rows.append((format, form or NONE, f"{len(members):,}", f"{params:,}", f"{size:,}", bits, decibels(worst.error), name))
+        name, bits = worst.name if worst.error else NONE, f"{8 * size / max(params, 1):.2f}"
+        numbers = f"{len(members):,}", f"{params:,}", f"{size:,}", bits, decibels(worst.error)
+        rows.append((short_format(format), form or NONE, *numbers, name))
     titles = ("layers", "weights", "bytes", "bits", "worst sqnr")
     columns = (Column("format"), Column("form"), *(Column(title, right=True) for title in titles), Column("of"))
     return Table(columns, tuple(rows))
@@ -67,7 +72,9 @@ def failed_bounds(result: Result) -> list[Diagnostic]:
 def as_json(result: Result) -> dict[str, Any]:
     """The result as plain data; what is infinite, as the SQNR of equal outputs, is null."""
     verification = result.verification
-    bounds = [{"bound": one.bound.text, "value": _finite(one.value), "passed": one.passed} for one in verification.bounds]
+    bounds = [
+        {"bound": one.bound.text, "value": _finite(one.value), "passed": one.passed} for one in verification.bounds
+    ]
     return {
         "model": str(result.model),
         "output": str(result.output),
@@ -103,6 +110,13 @@ def decibels(error: float) -> str:
     return NONE if error <= 0 else f"{-10 * math.log10(error):.1f} dB"
 
 
+def short_format(text: str) -> str:
+    """A format without the words that go without saying."""
+    for word in DEFAULT_WORDS:
+        text = text.removesuffix(word)
+    return text
+
+
 def plural(count: int, word: str) -> str:
     """A count with its noun."""
     return f"{count:,} {word}" + ("" if count == 1 else "s")
@@ -111,7 +125,7 @@ def plural(count: int, word: str) -> str:
 def _layer_cells(row: LayerRow) -> list[str]:
     shape = f"{row.shape[0]}x{row.shape[1]}"
     loss = NONE if row.loss is None else _percent(row.loss)
-    start = [row.name, "+".join(row.kinds), shape, row.format, row.form or NONE]
+    start = [row.name, "+".join(row.kinds), shape, short_format(row.format), row.form or NONE]
     return [*start, f"{row.size_bytes:,}", f"{row.bits:.2f}", decibels(row.error), loss]
 
 
@@ -120,7 +134,7 @@ def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
     files = [result.output, result.lock, result.report] if result.written else []
     wrote = ", ".join(map(str, files)) if files else "nothing: the verification failed"
     whole = sum(result.seconds.values())
-    phases = ", ".join(f"{name} {taken:.1f}" for name, taken in result.seconds.items())
+    phases = ", ".join(f"{name} {taken:.1f}" for name, taken in result.seconds.items() if taken >= SHOWN_SECONDS)
     verify = [_bound_line(check) for check in result.verification.bounds] or [("the policy sets no bound", None)]
     topics: dict[str, list[tuple[str, Style | None]]] = {
         "size": [(_size_line(result), "bold")],
@@ -130,7 +144,7 @@ def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
         "layers": [(line, None) for line in _reasons(result.layers)],
         "cleaned": [("; ".join(result.edits), None)] if result.edits else [],
         "wrote": [(wrote, None if files else "red")],
-        "time": [(f"{whole:.1f} s: {phases}", None)],
+        "time": [(f"{whole:.1f} s" + (f": {phases}" if phases else ""), None)],
     }
     return {topic: lines for topic, lines in topics.items() if lines}
 
@@ -147,7 +161,9 @@ def _output_lines(result: Result) -> list[str]:
     rows = [(one.output, _output_text(one)) for one in checks]
     width = max((len(name) for name, _ in rows), default=0)
     data = "random data" if verification.origin == "generated" else verification.origin
-    return [f"{name:<{width}}{GAP}{text}" for name, text in rows] + [f"on {plural(verification.samples, 'sample')} of {data}"]
+    return [f"{name:<{width}}{GAP}{text}" for name, text in rows] + [
+        f"on {plural(verification.samples, 'sample')} of {data}"
+    ]
 
 
 def _output_text(one: OutputCheck) -> str:
@@ -176,7 +192,10 @@ def _allocation_lines(allocation: Allocation | None) -> list[str]:
     proof = "proven optimal" if allocation.gap <= 0 else f"within {_percent(allocation.gap)} of the optimum"
     error = f"predicted error at the outputs {_percent(allocation.predicted_error)}"
     counts = f"{plural(allocation.candidates, 'candidate')} for {plural(allocation.options, 'layer')}"
-    return [f"minimize {allocation.objective}{under}: {proof}; {error}", f"{counts}, {allocation.measured:,} of them measured"]
+    return [
+        f"minimize {allocation.objective}{under}: {proof}; {error}",
+        f"{counts}, {allocation.measured:,} of them measured",
+    ]
 
 
 def _reasons(layers: Sequence[LayerRow]) -> list[str]:
@@ -193,12 +212,14 @@ def _percent(share: float) -> str:
     if not math.isfinite(share):
         return "infinite"
     value = 100 * share
-    return f"{value:.1f}%" if abs(value) >= 10 or value == 0 else f"{value:.2g}%" if abs(value) >= 1e-3 else f"{value:.1e}%"
+    if value == 0 or abs(value) >= 10:
+        return f"{value:.1f}%"
+    return f"{value:.2g}%" if abs(value) >= SMALLEST_PERCENT else f"{value:.1e}%"
 
 
-def _plain(data: Any) -> dict[str, Any]:
-    return {one.name: _finite(asdict(data)[one.name]) for one in fields(data)}
+def _plain(data: LayerRow | Allocation | OutputCheck) -> dict[str, object]:
+    return {name: _finite(value) for name, value in asdict(data).items()}
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value

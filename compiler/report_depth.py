@@ -5,10 +5,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from qcc.compiler.report_svg import LEFT, RIGHT, number, svg, text
-from qcc.compiler.report_text import LONGEST_NAME, colour, decibels, escaped, formats_text, power_text, short, size_text
+from qcc.compiler.report_text import (
+    LONGEST_NAME,
+    colour,
+    decibels,
+    escaped,
+    formats_text,
+    power_text,
+    ratio_text,
+    short,
+    size_text,
+)
 from qcc.compiler.result import LayerRow
 
-COLUMNS = 100
+COLUMNS = 80
 """More layers than this are charted in groups."""
 
 PANEL, PANEL_GAP = 88, 34
@@ -53,8 +63,10 @@ class _Column:
         place = f"{self.first + 1}" if len(self.rows) == 1 else f"{self.first + 1} to {last + 1}"
         lines = [f"{place}: {short(self.rows[0].name, LONGEST_NAME)}", formats_text(self.rows)]
         lines.append(f"{size_text(self.before)} to {size_text(self.after)}, {self.bits:.2f} bits")
-        lines.append(f"weight {power_text(self.error)}" + ("" if self.loss is None else f", output loss {self.loss:.2g}"))
-        return "\n".join(lines)
+        lines.append(
+            f"weight {power_text(self.error)}" + ("" if self.loss is None else f", output loss {ratio_text(self.loss)}")
+        )
+        return "\n".join(map(escaped, lines))
 
 
 @dataclass(frozen=True)
@@ -91,10 +103,11 @@ def depth_chart(layers: Sequence[LayerRow]) -> str:
     drawn = [plot(columns, centres, 24 + at * (PANEL + PANEL_GAP)) for at, plot in enumerate(plots)]
     bottom = 24 + len(plots) * (PANEL + PANEL_GAP) - PANEL_GAP
     parts = [panel.frame() for panel, _ in drawn]
+    across = f'y="20" width="{number(wide)}" height="{number(bottom - 16)}"'
     for at, column in enumerate(columns):
-        hit = f'<rect class="hit" x="{number(centres[at] - wide / 2)}" y="20" width="{number(wide)}" height="{bottom - 16}"/>'
+        hit = f'<rect class="hit" x="{number(centres[at] - wide / 2)}" {across}/>'
         marks = "".join(shapes[at] for _, shapes in drawn)
-        parts.append(f'<g class="{column.css}"><title>{escaped(column.title)}</title>{hit}{marks}</g>')
+        parts.append(f'<g class="{column.css}"><title>{column.title}</title>{hit}{marks}</g>')
     parts.append(_names(columns, centres, bottom))
     label = f"Size, bits, weight error and output loss of {len(layers)} layers along the depth"
     return svg(label, bottom + (96 if len(columns) <= LABELLED else 40), parts)
@@ -110,13 +123,19 @@ _Plot = tuple[_Panel, list[str]]
 
 def _sizes(columns: Sequence[_Column], centres: Sequence[float], top: float) -> _Plot:
     sizes = [max(size, 1) for one in columns for size in (one.before, one.after)]
-    panel = _decades(top, "size before (ring) and after (dot), log scale", sizes, lambda power: size_text(10.0**power))
+    panel = _decades(top, "size before (ring) and after (dot), log scale", sizes, _size_tick)
     shapes = []
     for one, x in zip(columns, centres, strict=True):
         before, after = (panel.y(math.log10(max(size, 1))) for size in (one.before, one.after))
-        stem = f'<path class="stem" d="M{number(x)} {number(before)}V{number(after)}"/>' if one.before != one.after else ""
+        stem = (
+            f'<path class="stem" d="M{number(x)} {number(before)}V{number(after)}"/>' if one.before != one.after else ""
+        )
         shapes.append(stem + _mark(x, before, False) + (_mark(x, after, True) if stem else ""))
     return panel, shapes
+
+
+def _size_tick(power: int) -> str:
+    return size_text(10.0**power, whole=True)
 
 
 def _bits(columns: Sequence[_Column], centres: Sequence[float], top: float) -> _Plot:
@@ -175,11 +194,16 @@ def _names(columns: Sequence[_Column], centres: Sequence[float], bottom: float) 
         slanted = '<text class="end" transform="translate({} {}) rotate(-35)">{}</text>'
         names = [one.rows[0].name for one in columns]
         cut = [short(name, 20) for name in names]
-        return "".join(slanted.format(number(x + 4), bottom + 16, escaped(n)) for x, n in zip(centres, cut, strict=True))
+        return "".join(
+            slanted.format(number(x + 4), bottom + 16, escaped(n)) for x, n in zip(centres, cut, strict=True)
+        )
     every = -(-len(columns) // 20)
-    marks = [text(x, bottom + 18, str(one.first + 1), "mid") for one, x in list(zip(columns, centres, strict=True))[::every]]
+    marks = [
+        text(x, bottom + 18, str(one.first + 1), "mid") for one, x in list(zip(columns, centres, strict=True))[::every]
+    ]
     return "".join(marks) + text((LEFT + RIGHT) / 2, bottom + 36, "layer, as numbered in the table", "mid")
 
 
 def _mark(x: float, y: float, filled: bool) -> str:
-    return f'<circle class="{"dot" if filled else "ring"}" cx="{number(x)}" cy="{number(y)}" r="{"3.5" if filled else "3"}"/>'
+    css, radius = ("dot", "3.5") if filled else ("ring", "3")
+    return f'<circle class="{css}" cx="{number(x)}" cy="{number(y)}" r="{radius}"/>'

@@ -10,28 +10,38 @@ from qcc.compiler import report_tables as tables
 from qcc.compiler.plan import action_text
 from qcc.compiler.report_depth import depth_chart, group_size
 from qcc.compiler.report_svg import bytes_chart
-from qcc.compiler.report_text import cosine_text, escaped, file_names, power_text, share_text, size_text, sqnr_text
+from qcc.compiler.report_text import (
+    cosine_text,
+    escaped,
+    file_names,
+    power_text,
+    ratio_text,
+    share_text,
+    size_text,
+    sqnr_text,
+    worst_first,
+)
 from qcc.compiler.result import Allocation, Result
 from qcc.dsl.diagnostics import Diagnostic
 from qcc.ir.forms import Form
-from qcc.passes.encode import Encode
+from qcc.passes.clean import Clean
 
 LISTED = 12
 """A longer list is folded."""
 
 FORMS = {
-    Form.FUSED: "the codes go straight into the runtime's own compressed kernel, so the weight stays small in memory too.",
-    Form.DECODED: "the weight is decoded once, when the session starts: small on disk, then the float model's speed and "
-    "memory.",
+    Form.FUSED: "the codes go into the runtime's own compressed kernel: the weight stays small in memory too.",
+    Form.DECODED: "the weight is decoded once, when the session starts: small on disk, and the float model's speed "
+    "and memory.",
     Form.ROWS: "of an embedding: the packed rows that are asked for are gathered, and only those are decoded.",
 }
 TERMS = {
-    "bits a weight": "all that a weight's layer takes in the file (codes, scales, zero points, the ops around them), shared "
-    "out over its weights.",
-    "signal to noise (SQNR)": "the original's power over the error's power, in decibels: 20 dB is an error of 10 %, 40 dB "
-    "of 1 %.",
-    "output loss": "the error's power over the signal's at the model's output when this layer alone is encoded; losses of "
-    "layers roughly add up.",
+    "bits a weight": "all that a layer takes in the file (codes, scales, zero points, the ops around them), shared out "
+    "over its weights.",
+    "signal to noise (SQNR)": "the original's power over the error's power, in decibels: 20 dB is an error of 10 %, "
+    "40 dB of 1 %.",
+    "output loss": "the error's power over the signal's at the model's output when this layer alone is encoded; losses "
+    "of layers roughly add up.",
     "proven gap": "how far a better choice could at most be below the one taken; 0 % means that none is better.",
 }
 
@@ -64,7 +74,7 @@ def _headline(result: Result) -> str:
     if not result.passed:
         css, verdict = "bad", "✗ verification failed, no file was written"
     elif bounds:
-        css, verdict = "good", f"✓ verified: {'all ' if len(bounds) > 1 else ''}{_count(len(bounds), 'bound')} met"
+        css, verdict = "good", f"✓ verified: {_count(len(bounds), 'bound')} met"
     else:
         css, verdict = "idle", "compared; the policy sets no bounds"
     if result.passed and not result.written:
@@ -73,7 +83,8 @@ def _headline(result: Result) -> str:
         f'<div><dt>{label}</dt><dd class="big">{big}</dd><dd class="soft">{small}</dd></div>'
         for label, big, small in _tiles(result)
     )
-    return f'<h1>{names}</h1>\n<span class="badge {css}">{verdict}</span>\n<dl class="tiles">{tiles}</dl>\n{_bounds(result)}'
+    head = f'<h1>{names}</h1>\n<span class="badge {css}">{verdict}</span>'
+    return f'{head}\n<dl class="tiles">{tiles}</dl>\n{_bounds(result)}'
 
 
 def _tiles(result: Result) -> list[tuple[str, str, str]]:
@@ -86,11 +97,16 @@ def _tiles(result: Result) -> list[tuple[str, str, str]]:
     tiles = [
         ("file size", f"{size_text(before)} → {size_text(after)}", of),
         ("average bits a weight", f"{bits:.2f}" if weights else "–", f"over {weights:,} weights"),
-        ("layers encoded", f"{encoded} of {len(result.layers)}", f"{len(result.layers) - encoded} kept as they were"),
+        (
+            "layers encoded",
+            f"{encoded:,} of {len(result.layers):,}",
+            f"{len(result.layers) - encoded:,} kept as they were",
+        ),
     ]
     outputs = result.verification.outputs
     if outputs:
-        cosine, sqnr = (min(outputs, key=lambda one, by=by: getattr(one, by)) for by in ("cosine", "sqnr"))  # type: ignore[misc]
+        cosine = min(outputs, key=lambda one: worst_first(one.cosine))
+        sqnr = min(outputs, key=lambda one: worst_first(one.sqnr))
         tiles.append(("worst output, cosine", cosine_text(cosine.cosine), escaped(cosine.output)))
         tiles.append(("worst output, SQNR", sqnr_text(sqnr.sqnr), escaped(sqnr.output)))
     return tiles
@@ -100,10 +116,9 @@ def _bounds(result: Result) -> str:
     lines = []
     for check in result.verification.bounds:
         css, word = ("good", "✓ pass") if check.passed else ("bad", "✗ fail")
-        found = escaped(tables.bound_value(check))
-        lines.append(
-            f'<li><span class="badge {css}">{word}</span><code>{escaped(check.bound.text)}</code> found <b>{found}</b></li>'
-        )
+        asked, found = escaped(check.bound.text), escaped(tables.bound_value(check))
+        badge = f'<span class="badge {css}">{word}</span>'
+        lines.append(f"<li>{badge}<code>{asked}</code> found <b>{found}</b></li>")
     return f'<ul class="plain">{"".join(lines)}</ul>' if lines else ""
 
 
@@ -128,15 +143,19 @@ def _bytes(result: Result) -> str:
 def _depth(result: Result) -> str:
     if not result.layers:
         return "<p>The model has no layer with a weight.</p>"
-    caption = "Layers from the input (left) to the output (right); colours as above, rings mark what is unchanged."
+    caption = (
+        "Layers from the input (left) to the output (right); colours as above; a ring alone is a layer kept as it was."
+    )
     step = group_size(len(result.layers))
     if step > 1:
         caption += (
             f" {len(result.layers):,} layers in groups of {step} neighbours: sizes and losses are sums, bits a mean, "
-            "the signal to noise is the worst of the group."
+            "the signal to noise is the worst of the group, the colour that of its largest layer."
         )
     if all(row.loss is None for row in result.layers):
-        caption += " The loss at the output was not measured: nothing was left to choose."
+        caption += " The loss at the output was not measured" + (
+            "." if result.allocation else ": nothing was left to choose."
+        )
     return f'<figure><div class="chart">{depth_chart(result.layers)}</div><figcaption>{caption}</figcaption></figure>'
 
 
@@ -149,17 +168,22 @@ def _allocation(result: Result) -> str:
 
 def _allocation_facts(found: Allocation, result: Result) -> list[tuple[str, str]]:
     scaled = max(found.candidates - found.measured, 0)
-    gap = "0 %: proven, no other choice is better" if found.gap <= 0 else f"at most {share_text(found.gap)} from the best"
+    gap = (
+        "0 %: proven, no other choice is better" if found.gap <= 0 else f"at most {share_text(found.gap)} from the best"
+    )
     how = f"{found.measured:,} measured at the output"
     how += f", {scaled:,} scaled from a measured one by their error in the weight" if scaled else ", none scaled"
-    worst = min((one.sqnr for one in result.verification.outputs), default=math.nan)
+    worst = min((one.sqnr for one in result.verification.outputs), key=worst_first, default=math.nan)
     return [
         ("objective", f"minimize <code>{escaped(found.objective)}</code>"),
         ("limits", ", ".join(f"<code>{escaped(one)}</code>" for one in found.limits) or "none"),
         ("proven gap", gap),
         ("layers to decide", f"{found.options:,} of {len(result.layers):,}"),
         ("candidates", f"{found.candidates:,}: {how}"),
-        ("output error, predicted", f"{power_text(found.predicted_error)} (noise over signal {found.predicted_error:.3g})"),
+        (
+            "output error, predicted",
+            f"{power_text(found.predicted_error)} (noise over signal {ratio_text(found.predicted_error, 3)})",
+        ),
         ("output error, found", f"{sqnr_text(worst)} at the worst output"),
     ]
 
@@ -186,16 +210,17 @@ def _kept(result: Result) -> str:
 
 def _work(result: Result) -> str:
     edits = [escaped(file_names(one, result)) for one in result.edits]
-    parts = [_folded(f"cleaned the graph: {_count(len(edits), 'edit')}", edits) if edits else "<p>The graph was clean.</p>"]
+    cleaned = f"<code>clean</code>: {_count(len(edits), 'edit')}"
+    parts = [_folded(cleaned, edits) if edits else "<code>clean</code>: there was nothing to remove"]
     for step in result.plan.steps:
-        if isinstance(step.action, Encode):
-            names = [f"<code>{escaped(name)}</code>" for name in step.weights]
-            parts.append(_folded(f"<code>{escaped(action_text(step.action))}</code>: {_count(len(names), 'layer')}", names))
-    return "\n".join(parts)
+        if not isinstance(step.action, Clean):
+            weights = f": {_count(len(step.weights), 'layer')}" if step.weights else ""
+            parts.append(f"<code>{escaped(action_text(step.action))}</code>{weights}")
+    return f"<ol>{_items(parts)}</ol>"
 
 
 def _folded(summary: str, items: Sequence[str]) -> str:
-    state = " open=\"\"" if len(items) <= LISTED else ""
+    state = ' open=""' if len(items) <= LISTED else ""
     return f"<details{state}><summary>{summary}</summary><ul>{_items(items)}</ul></details>"
 
 
@@ -210,7 +235,7 @@ def _load(result: Result) -> str:
     lines.append("outputs = session.run(None, feeds)  # feeds: the original's inputs, by name")
     code = "\n".join(escaped(line) for line in lines)
     data = f"<code>{escaped(result.output.name)}_data</code>"
-    return f"<pre>{code}</pre>\n<p class=\"soft\">Where a file {data} lies beside it, keep the two together.</p>"
+    return f'<pre>{code}</pre>\n<p class="soft">Where a file {data} lies beside it, keep the two together.</p>'
 
 
 def _terms() -> str:

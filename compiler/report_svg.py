@@ -9,7 +9,8 @@ from qcc.compiler.result import LayerRow
 WIDTH, LEFT, RIGHT = 1000, 64, 992
 """The drawing's width, and where its plots begin and end."""
 
-BAR, NARROWEST = 26, 4.0
+BAR, NARROWEST = 26, 6.0
+NUMBER = 64  # room for a size beside a bar
 LETTER = 6.3  # width of a character, about
 
 
@@ -32,18 +33,17 @@ class _Segment:
 def bytes_chart(layers: Sequence[LayerRow], input_bytes: int, output_bytes: int) -> str:
     """Both files to one scale, coloured by format; below, the compressed one enlarged, layer by layer."""
     whole = max(input_bytes, output_bytes, 1)
-    room = RIGHT - LEFT
+    room = RIGHT - LEFT - NUMBER
     before = _by_format(layers, input_bytes, lambda row: row.original_bytes)
     after = _by_format(layers, output_bytes, lambda row: row.size_bytes)
     parts = []
     for y, name, size, segments in ((4, "before", input_bytes, before), (38, "after", output_bytes, after)):
         parts.append(text(LEFT - 8, y + 17, name, "end"))
         parts.append(_bar(segments, y, room * size / whole, size))
-        edge = LEFT + room * size / whole
-        parts.append(text(edge - 6, y + 17, size_text(size), "on end") if edge > 300 else text(edge + 6, y + 17, size_text(size)))
+        parts.append(text(LEFT + room * size / whole + 6, y + 17, size_text(size), "head"))
     if layers and output_bytes:
         edge, y = LEFT + room * output_bytes / whole, 38 + BAR
-        parts.append(f'<path class="zoom" d="M{LEFT} {y}L{number(edge)} {y}L{RIGHT} {y + 22}L{LEFT} {y + 22}Z"/>')
+        parts.append(f'<path class="zoom" d="M{LEFT} {y}L{number(edge)} {y}L{LEFT + room} {y + 22}L{LEFT} {y + 22}Z"/>')
         parts.append(text(LEFT - 8, y + 44, "enlarged", "end"))
         parts.append(_bar(_by_layer(layers, output_bytes, room), y + 22, room, output_bytes, 36))
     label = f"Bytes by format: {size_text(input_bytes)} before, {size_text(output_bytes)} after"
@@ -55,7 +55,8 @@ def _by_format(layers: Sequence[LayerRow], file_bytes: int, size: Callable[[Laye
     for row in sorted(layers, key=lambda row: (not row.form, row.format)):
         found.setdefault(colour(row), []).append(row)
     segments = [
-        _Segment(css, sum(map(size, rows)), tuple(row.name for row in rows), formats_text(rows)) for css, rows in found.items()
+        _Segment(css, sum(map(size, rows)), tuple(row.name for row in rows), formats_text(rows))
+        for css, rows in found.items()
     ]
     return [*segments, *_rest(segments, file_bytes)]
 
@@ -83,7 +84,7 @@ def _merged(rows: Sequence[LayerRow]) -> _Segment:
 
 def _rest(segments: Sequence[_Segment], file_bytes: int) -> list[_Segment]:
     size = file_bytes - sum(one.size for one in segments)
-    return [_Segment("rest", size, ("the rest",), "graph, biases and small constants")] if size > 0 else []
+    return [_Segment("rest", size, ("rest",), "graph, biases and small constants")] if size > 0 else []
 
 
 def _bar(segments: Sequence[_Segment], y: float, width: float, size: int, height: int = BAR) -> str:
@@ -93,7 +94,9 @@ def _bar(segments: Sequence[_Segment], y: float, width: float, size: int, height
     for one in segments:
         long = one.size * scale
         box = f'<rect class="seg" x="{number(x)}" y="{number(y)}" width="{number(long)}" height="{height}"/>'
-        parts.append(f'<g class="{one.css}"><title>{escaped(one.title)}</title>{box}{_inside(one, x, y, long, height)}</g>')
+        parts.append(
+            f'<g class="{one.css}"><title>{escaped(one.title)}</title>{box}{_inside(one, x, y, long, height)}</g>'
+        )
         x += long
     return "".join(parts)
 
@@ -101,15 +104,16 @@ def _bar(segments: Sequence[_Segment], y: float, width: float, size: int, height
 def _inside(one: _Segment, x: float, y: float, long: float, height: int) -> str:
     fits = int((long - 8) / LETTER)
     ink = "on white" if one.css == "int8" else "on"
-    if fits < 4:
-        return ""
     if height == BAR:
-        named = {"kept": "as it was", "rest": "the rest"}.get(one.css, one.css)
+        named = {"kept": "as it was"}.get(one.css, one.css)
         return text(x + 5, y + 17, named, ink) if len(named) <= fits else ""
     name = one.names[0] if len(one.names) == 1 else f"{len(one.names)} layers"
     grid = one.label.split(" ")[0] if one.css != "rest" else size_text(one.size)
-    first = text(x + 5, y + 15, short(name, fits), ink)
-    return first + (text(x + 5, y + 29, grid, ink) if len(grid) <= fits else "")
+    if len(grid) > fits:
+        return ""
+    if len(name) > fits < 9:
+        return text(x + 5, y + 22, grid, ink)
+    return text(x + 5, y + 15, short(name, fits), ink) + text(x + 5, y + 29, grid, ink)
 
 
 def text(x: float, y: float, words: str, css: str = "") -> str:

@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Sequence
 
 from qcc.compiler.report_text import (
+    breakable,
     colour,
     cosine_text,
     escaped,
     file_names,
     power_text,
+    ratio_text,
     share_text,
     size_text,
     sqnr_text,
@@ -31,23 +33,23 @@ def bound_value(check: BoundCheck) -> str:
         return sqnr_text(check.value)
     if check.bound.metric == "cosine":
         return cosine_text(check.value)
-    return share_text(check.value) if check.bound.quantity.unit == "%" else f"{check.value:.4g}"
+    return share_text(check.value) if check.bound.quantity.unit == "%" else ratio_text(check.value, 4)
 
 
 def outputs_table(outputs: Sequence[OutputCheck]) -> str:
     """How each output compares."""
-    head = [("", "output"), ("n", "cosine"), ("n", "SQNR"), ("n", "largest relative error"), ("n", "whole numbers changed")]
-    rows = [
-        [
-            ("", escaped(one.output)),
-            ("n", cosine_text(one.cosine)),
-            ("n", sqnr_text(one.sqnr)),
-            ("n", share_text(one.relative_error)),
-            ("n", "–" if one.changed is None else share_text(one.changed)),
-        ]
-        for one in outputs
-    ]
+    head = [("", "output"), ("n", "cosine"), ("n", "SQNR"), ("n", "largest relative error")]
+    rows = [[("", breakable(one.output)), *_measures(one)] for one in outputs]
+    if any(one.changed is not None for one in outputs):
+        head.append(("n", "whole numbers changed"))
+        for row, one in zip(rows, outputs, strict=True):
+            row.append(("n", "–" if one.changed is None else share_text(one.changed)))
     return _table("Outputs", head, rows)
+
+
+def _measures(one: OutputCheck) -> list[Cell]:
+    texts = (cosine_text(one.cosine), sqnr_text(one.sqnr), share_text(one.relative_error))
+    return [("n", text) for text in texts]
 
 
 def formats_table(result: Result) -> str:
@@ -55,12 +57,20 @@ def formats_table(result: Result) -> str:
     found: dict[tuple[bool, str, str], list[LayerRow]] = {}
     for row in sorted(result.layers, key=lambda row: (not row.form, row.format, row.form)):
         found.setdefault((not row.form, row.format, row.form), []).append(row)
-    head = [("", "format"), ("", "form"), ("n", "layers"), ("n", "weights"), ("n", "before"), ("n", "after"), ("n", "bits")]
+    head = [
+        ("", "format"),
+        ("", "form"),
+        ("n", "layers"),
+        ("n", "weights"),
+        ("n", "before"),
+        ("n", "after"),
+        ("n", "bits"),
+    ]
     rows = [_format_row(rows, result.output_bytes) for rows in found.values()]
     rest = [size - sum(sizes) for size, sizes in _totals(result)]
     if min(rest) >= 0:
         blank = ("n", "")
-        name = '<span class="swatch rest"></span>graph, biases, small constants'
+        name = '<i class="rest"></i>graph, biases, small constants'
         sizes = [("n", size_text(size)) for size in rest]
         rows.append([("f", name), ("", ""), blank, blank, *sizes, blank, _bar("rest", rest[1], result.output_bytes)])
     return _table("Formats", [*head, ("", "share of the file")], rows)
@@ -89,7 +99,7 @@ def _format_row(rows: Sequence[LayerRow], file_bytes: int) -> list[Cell]:
 
 def _bar(css: str, size: int, whole: int) -> Cell:
     share = size / whole if whole else 0.0
-    return ("f", f'<span class="bar {css}" style="width:{min(share, 1) * 9:.2f}em"></span> {share_text(share)}')
+    return ("f", f'<b class="{css}" style="width:{min(share, 1) * 9:.2f}em"></b> {share_text(share)}')
 
 
 def layers_table(result: Result) -> str:
@@ -100,31 +110,33 @@ def layers_table(result: Result) -> str:
     head += [("n", "after"), ("n", "bits"), ("n", "weight SQNR"), ("n", "output loss"), ("", "reason"), ("", "rule")]
     places = _places(result)
     rows = [_layer_row(at, row, places, result) for at, row in enumerate(result.layers, 1)]
-    text = "<p class=\"soft\">In the order in which they run; a shared weight appears once.</p>\n"
-    return text + _table("Layers", head, rows, heading=1)
+    text = '<p class="soft">In the order in which they run; a shared weight appears once.</p>'
+    return f'{text}\n<div class="layers">{_table("Layers", head, rows, heading=1)}</div>'
 
 
 def _layer_row(number: int, row: LayerRow, places: dict[str, str], result: Result) -> list[Cell]:
-    return [
-        ("n", str(number)),
-        ("", escaped(row.name)),
-        ("", escaped(", ".join(row.kinds))),
-        ("n", f"{row.shape[0]} × {row.shape[1]}"),
-        ("f", f"{_swatch(row)}{escaped(row.format)}"),
-        ("", escaped(row.form or "kept")),
-        ("n", size_text(row.original_bytes)),
-        ("n", size_text(row.size_bytes)),
-        ("n", f"{row.bits:.2f}"),
-        ("n", power_text(row.error)),
-        ("n", "–" if row.loss is None else f"{row.loss:.2g}"),
-        ("r", escaped(file_names(row.reason, result))),
-        ("p", escaped(places.get(row.name, ""))),
+    """The columns are classed by the style sheet, by their places: there may be thousands of rows."""
+    texts = [
+        str(number),
+        breakable(row.name),
+        escaped(", ".join(row.kinds)),
+        f"{row.shape[0]} × {row.shape[1]}",
+        f"{_swatch(row)}{escaped(row.format)}",
+        escaped(row.form or "kept"),
+        size_text(row.original_bytes),
+        size_text(row.size_bytes),
+        f"{row.bits:.2f}",
+        power_text(row.error),
+        "–" if row.loss is None else ratio_text(row.loss),
+        escaped(file_names(row.reason, result)),
+        escaped(places.get(row.name, "")),
     ]
+    return [("", text) for text in texts]
 
 
 def _places(result: Result) -> dict[str, str]:
     """Where the policy asked for each encoded weight."""
-    found = {}
+    found: dict[str, str] = {}
     for step in result.plan.steps:
         if isinstance(step.action, Encode):
             found.update(zip(step.weights, (file_names(place, result) for place in step.sources), strict=True))
@@ -132,7 +144,7 @@ def _places(result: Result) -> dict[str, str]:
 
 
 def _swatch(row: LayerRow) -> str:
-    return f'<span class="swatch {colour(row)}"></span>'
+    return f'<i class="{colour(row)}"></i>'
 
 
 def _table(label: str, head: Sequence[Cell], rows: Sequence[Sequence[Cell]], heading: int = 0) -> str:

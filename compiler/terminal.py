@@ -1,4 +1,4 @@
-"""What commands print, and where: results on stdout, diagnostics on stderr; colour and boxes only at a terminal."""
+"""What commands print, and where: results on stdout, diagnostics on stderr; colour and fitting only at a terminal."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TextIO, cast
 
-from qcc.dsl.diagnostics import Diagnostic, Format, render
+from qcc.dsl.diagnostics import Diagnostic, render
 from qcc.dsl.excerpt import cells, escape
 
 Style = Literal["bold", "dim", "green", "red", "yellow", "cyan"]
@@ -79,11 +79,11 @@ def report(diagnostics: Sequence[Diagnostic], format: str) -> None:
 
 def as_json(diagnostics: Sequence[Diagnostic]) -> list[Any]:
     """Diagnostics as a part of a JSON object."""
-    return cast("list[Any]", json.loads(render(diagnostics, format=cast("Format", "json"))))
+    return cast("list[Any]", json.loads(render(diagnostics, format="json")))
 
 
 def write_table(table: Table, indent: str = "") -> None:
-    """Print a table: boxed and fitted at a terminal, else plain columns of any width."""
+    """Print a table: fitted to the width of a terminal, else plain columns of any width."""
     if is_terminal(sys.stdout):
         _write_fitted(table)
     else:
@@ -116,12 +116,12 @@ def _padded(text: str, width: int, right: bool = False) -> str:
 
 
 def _write_fitted(table: Table) -> None:
-    import rich.box  # only a terminal needs it
-    import rich.console
+    import rich.console  # only a terminal needs it
     import rich.table
     from rich.text import Text
 
-    drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, header_style="bold" if colored(sys.stdout) else "")
+    style = "bold" if colored(sys.stdout) else ""
+    drawn = rich.table.Table(box=None, pad_edge=False, padding=(0, 1), header_style=style)
     for column in table.columns:
         fold: Literal["fold", "ellipsis"] = "ellipsis" if column.right else "fold"
         drawn.add_column(column.title, justify="right" if column.right else "left", overflow=fold, no_wrap=column.right)

@@ -17,9 +17,18 @@ class ModelError(Exception):
         self.help = help
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818 - an answer, not a fault
     """A pass or an encoding declines a layer; ``reason`` says why."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def first_line(error: BaseException) -> str:
+    """A foreign exception in one line, without the runtime's prefix ``[ONNXRuntimeError] : 1 : FAIL :``."""
+    text = str(error).strip()
+    if not text:
+        return type(error).__name__
+    line = text.splitlines()[0]
+    return (line.split(" : ", 3)[-1] if line.startswith("[ONNXRuntimeError]") else line)[:300]

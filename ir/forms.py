@@ -89,6 +89,8 @@ def fused_capability(encoding: Encoding, shape: tuple[int, int]) -> Capability |
 
 def choose(weight: "Weight", encoding: Encoding) -> Choice:
     """The form of a weight under an encoding."""
+    if "embedding" in weight.kinds and encoding.block.rows != 1:
+        return Choice(Form.DECODED, "rows cannot be decoded one by one: they share scales")
     if "embedding" in weight.kinds:
         return Choice(Form.ROWS, "packed rows are gathered, then decoded")
     if weight.kinds != {"linear"}:

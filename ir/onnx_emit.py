@@ -1,6 +1,6 @@
 """Writing nodes and constants into an ONNX graph: the pieces that all stored forms are made of."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -8,17 +8,19 @@ import onnx_ir as ir
 from qcc.ir.encoding import Encoded
 from qcc.ir.graph import Weight
 from qcc.ir.onnx_functions import DOMAIN, VERSION, decode_function, decode_name
+from qcc.ir.onnx_layers import PASSING
 from qcc.ir.packing import pack
 
 
 class Emitter:
-    """Writes the parts of one encoded weight; nodes go before the given anchor and get stable names."""
+    """Writes the parts of one encoded weight; nodes go before the given anchor and get stable names of their own."""
 
     def __init__(self, model: ir.Model, weight: Weight, encoded: Encoded) -> None:
         self._model, self._graph = model, model.graph
         self._weight, self._encoded = weight, encoded
         self._constant = self._graph.initializers[weight.constant]
         self._nodes = {node.name: node for node in self._graph}
+        self._taken = _names(self._graph)
 
     def broadcast(self, flip: bool) -> tuple[ir.Value, ir.Value | None, tuple[int, ...]]:
         """Scale and zero in a shape that broadcasts over the codes' layout with its blocks apart, and that layout.
@@ -56,6 +58,7 @@ class Emitter:
         return self.node("Gather", [values, block], anchor, [ir.AttrInt64("axis", axis)], dtype=values.dtype)
 
     def signed_zero(self) -> np.ndarray:
+        """Zero points on the side of zero on which the decoding functions have their codes."""
         zero = self._encoded.scales.zero
         assert zero is not None
         return (zero.astype(np.int16) - self._encoded.encoding.grid.middle).astype(np.int8)
@@ -71,6 +74,7 @@ class Emitter:
         dtype: ir.DataType,
         anchor: ir.Node,
     ) -> ir.Value:
+        """Call the decoding function of this format, and define it where the model has none yet."""
         encoding = self._encoded.encoding
         key = (encoding.bits, encoding.symmetric, bool(padding), dtype)
         name = decode_name(*key)
@@ -81,13 +85,14 @@ class Emitter:
         inputs = [*planes, scale, *([] if zero is None else [zero]), self.shape(blocked), self.shape(shape), *padding]
         return self.node(name, inputs, anchor, dtype=dtype, domain=DOMAIN)
 
-    def scale32(self, scale: np.ndarray, anchor: ir.Node) -> ir.Value:
-        stored = self.stored("scale", scale)
-        if stored.dtype is ir.DataType.FLOAT:
-            return stored
-        return self.node("Cast", [stored], anchor, [ir.AttrInt64("to", ir.DataType.FLOAT)], dtype=ir.DataType.FLOAT)
+    def as_float32(self, value: ir.Value, anchor: ir.Node) -> ir.Value:
+        """The value in float32."""
+        if value.dtype is ir.DataType.FLOAT:
+            return value
+        return self.node("Cast", [value], anchor, [ir.AttrInt64("to", ir.DataType.FLOAT)], dtype=ir.DataType.FLOAT)
 
-    def packed(self, suffix: str, codes: np.ndarray, dtype: ir.DataType, bits: int) -> ir.Value:
+    def integers(self, suffix: str, codes: np.ndarray, dtype: ir.DataType, bits: int) -> ir.Value:
+        """Codes as a constant of one of ONNX's own integer types."""
         if bits == 8:
             array = np.ascontiguousarray(codes)
             return self._register(suffix, ir.Tensor(array.view(np.int8) if dtype is ir.DataType.INT8 else array))
@@ -96,26 +101,27 @@ class Emitter:
         return self._register(suffix, ir.PackedTensor(packed[:used], dtype, shape=ir.Shape(codes.shape)))
 
     def stored(self, suffix: str, array: np.ndarray) -> ir.Value:
+        """An array as a constant of this weight."""
         return self._register(suffix, ir.Tensor(np.ascontiguousarray(array)))
 
-    def _register(self, suffix: str, tensor: ir.TensorProtocol) -> ir.Value:
-        name = f"{self._weight.name}.{suffix}"
-        while name in self._graph.initializers:
-            name += "_"
-        return self._initializer(name, tensor)
-
     def shape(self, sizes: Sequence[int]) -> ir.Value:
+        """A shape as a constant that all weights share."""
         name = "qcc.shape." + "x".join(str(size).replace("-", "m") for size in sizes)
-        return self._initializer(name, ir.Tensor(np.array(sizes, np.int64)))
+        return self._shared(name, np.array(sizes, np.int64))
 
     def _scalar(self, number: int) -> ir.Value:
-        return self._initializer(f"qcc.number.{number}", ir.Tensor(np.array(number, np.int64)))
+        return self._shared(f"qcc.number.{number}", np.array(number, np.int64))
+
+    def _shared(self, name: str, array: np.ndarray) -> ir.Value:
+        known = self._graph.initializers.get(name)
+        return known if known is not None else self._initializer(name, ir.Tensor(array))
+
+    def _register(self, suffix: str, tensor: ir.TensorProtocol) -> ir.Value:
+        return self._initializer(self._fresh(f"{self._weight.name}.{suffix}"), tensor)
 
     def _initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
-        known = self._graph.initializers.get(name)
-        if known is not None:
-            return known
-        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor)
+        shape = ir.Shape(tensor.shape.numpy())
+        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
         self._graph.register_initializer(value)
         return value
 
@@ -131,44 +137,76 @@ class Emitter:
         """Insert a node before the anchor."""
         node = ir.Node(domain, op_type, inputs, attributes)
         output = node.outputs[0]
-        count = sum(1 for name in self._nodes if name and name.startswith(f"{self._weight.name}/{op_type}"))
-        node.name = f"{self._weight.name}/{op_type}" + (f"#{count + 1}" if count else "")
-        output.name = f"{node.name}.out"
+        node.name = self._fresh(f"{self._weight.name}/{op_type}")
+        output.name = self._fresh(f"{node.name}.out")
         output.dtype = dtype
         self._nodes[node.name] = node
         self._graph.insert_before(anchor, node)
         return output
 
+    def _fresh(self, name: str) -> str:
+        count, free = 1, name
+        while free in self._taken:
+            count += 1
+            free = f"{name}#{count}"
+        self._taken.add(free)
+        return free
+
     def replace(self, old: ir.Value, new: ir.Value) -> None:
         """Let all readers of ``old`` read ``new``; a graph output keeps its name."""
-        for position, output in enumerate(self._graph.outputs):
-            if output is old:
-                name, old.name = old.name, f"{old.name}.float"
-                new.name, new.shape, new.dtype = name, old.shape, old.dtype
-                self._graph.outputs[position] = new
+        if old.is_graph_output():
+            name, old.name = old.name, self._fresh(f"{old.name}.float")
+            new.name, new.shape, new.dtype = name, old.shape, old.dtype
+            for position, output in enumerate(self._graph.outputs):
+                if output is old:
+                    self._graph.outputs[position] = new
         old.replace_all_uses_with(new)
 
     def drop(self) -> None:
         """Remove the constant, and what stood between it and its layers, once nothing reads them."""
-        self._prune(self._constant)
-        if self._constant.uses() or self._constant.is_graph_output():
+        self.prune()
+        constant = self._constant
+        if constant.uses() or constant.is_graph_output():
             return
-        if self._constant in self._graph.inputs:
-            self._graph.inputs.remove(self._constant)
-        del self._graph.initializers[self._weight.constant]
+        if constant in self._graph.inputs:
+            self._graph.inputs.remove(constant)
+        del self._graph.initializers[constant.name or ""]
+
+    def prune(self) -> None:
+        """Remove what stood between the constant and layers that do without it now."""
+        self._prune(self._constant)
 
     def _prune(self, value: ir.Value) -> None:
         for node in value.consumers():
+            if node.graph is not self._graph or node.op_type not in PASSING:
+                continue
             for output in node.outputs:
                 self._prune(output)
             if not any(output.uses() or output.is_graph_output() for output in node.outputs):
                 self._graph.remove(node, safe=True)
 
     def first_reader(self) -> ir.Node:
-        """The first node that reads the constant."""
-        return min(self._constant.consumers(), key=self._graph.index)
+        """The first node of the main graph that reads the constant, itself or within its subgraphs."""
+        readers = set(self._constant.consumers())
+        return next(node for node in self._graph if node in readers or not readers.isdisjoint(_inside(node)))
 
     def constant_shape(self) -> tuple[int, ...]:
         """The shape in which the constant is stored."""
         tensor = self._constant.const_value
         return () if tensor is None else tuple(int(size) for size in tensor.shape.numpy())
+
+
+def _names(graph: ir.Graph) -> set[str]:
+    """All names of values and nodes, those of subgraphs included."""
+    names: set[str | None] = {node.name for node in graph.all_nodes()}
+    for part in (graph, *graph.subgraphs()):
+        names.update(part.initializers)
+        names.update(value.name for value in part.inputs)
+    names.update(output.name for node in graph.all_nodes() for output in node.outputs)
+    return {name for name in names if name}
+
+
+def _inside(node: ir.Node) -> Iterator[ir.Node]:
+    for attribute in node.attributes.values():
+        if attribute.type is ir.AttributeType.GRAPH:
+            yield from attribute.as_graph().all_nodes()

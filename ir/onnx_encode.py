@@ -3,7 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 
-from qcc.ir.encoding import Encoded
+from qcc.ir.encoding import Encoded, Encoding
 from qcc.ir.errors import Refused
 from qcc.ir.forms import Form, fused_capability
 from qcc.ir.graph import Kind, Layer
@@ -36,28 +36,39 @@ class Forms(Emitter):
 
     def _fused(self) -> None:
         """``x @ W  -->  x @ DequantizeLinear(codes, scale)``, which the runtime makes one kernel of."""
-        (layer,) = self._weight.layers
-        old = self._nodes[layer.op]
+        old = self._nodes[self._only_layer().op]
         encoding, scales = self._encoded.encoding, self._encoded.scales
         types = SIGNED if encoding.symmetric else UNSIGNED
         flip = np.uint8(encoding.grid.middle if encoding.symmetric else 0)  # offset binary to two's complement
         inputs = [
-            self.packed("codes", self._encoded.codes.T ^ flip, types[encoding.bits], encoding.bits),
-            self.scale32(scales.scale.T, old),
+            self.integers("codes", self._encoded.codes.T ^ flip, types[encoding.bits], encoding.bits),
+            self.as_float32(self.stored("scale", scales.scale.T), old),
         ]
         if scales.zero is not None:
-            inputs.append(self.packed("zero", scales.zero.T, types[encoding.bits], encoding.bits))
+            inputs.append(self.integers("zero", scales.zero.T, types[encoding.bits], encoding.bits))
         attributes = [ir.AttrInt64("axis", 0), ir.AttrInt64("block_size", encoding.block.columns)]
         decoded = self.node("DequantizeLinear", inputs, old, attributes, dtype=ir.DataType.FLOAT)
         decoded.shape = ir.Shape(self._encoded.shape[::-1])
         product = self.node("MatMul", [old.inputs[0], decoded], old, dtype=ir.DataType.FLOAT)
+        self._finish(old, product)
+        self.drop()
+
+    def _only_layer(self) -> Layer:
+        weight = self._weight
+        if fused_capability(self._encoded.encoding, self._encoded.shape) is None or weight.dtype != "float32":
+            raise Refused("the runtime has no compressed kernel for this format")
+        if len(weight.layers) > 1 or not weight.layers[0].form_free or weight.kinds != {Kind.LINEAR}:
+            raise Refused("the weight is shared, or read in a way that no compressed kernel takes")
+        return weight.layers[0]
+
+    def _finish(self, old: ir.Node, product: ir.Value) -> None:
+        """Put a product in the place of a MatMul or Gemm, whose bias it still lacks."""
         product.shape = old.outputs[0].shape
         if len(old.inputs) > 2 and old.inputs[2] is not None:
-            product = self.node("Add", [product, old.inputs[2]], old, dtype=ir.DataType.FLOAT)
+            product = self.node("Add", [product, old.inputs[2]], old, dtype=product.dtype)
             product.shape = old.outputs[0].shape
         self.replace(old.outputs[0], product)
         self._graph.remove(old, safe=True)
-        self.drop()
 
     def _decoded(self) -> None:
         """``W  -->  decode(codes, scale)``, folded when the session starts."""
@@ -67,19 +78,31 @@ class Forms(Emitter):
         flip = view.is_transposed and not view.is_matrix
         codes = encoded.codes.T if flip else encoded.codes
         scale, zero, blocked = self.broadcast(flip)
-        planes = [self.stored(f"codes{i}", plane) for i, plane in enumerate(pack(codes.reshape(-1), encoded.encoding.bits))]
-        plain = view.is_matrix or flip
-        shape = view.shape if plain else tuple(view.shape[axis] for axis in view.order)
+        planes = self._planes(codes.reshape(-1))
+        stored = view.shape if flip or view.is_matrix else tuple(view.shape[axis] for axis in view.order)
         padding = [self.shape((padded_count(codes.size),)), self.shape((codes.size,))] if codes.size % UNIT else []
-        dtype = self._constant.dtype or ir.DataType.FLOAT
-        value = self.decode(planes, scale, zero, blocked, shape, padding, dtype, anchor)
-        if not plain:
+        value = self.decode(planes, scale, zero, blocked, stored, padding, self._dtype(), anchor)
+        self._replace_constant(value, stored is not view.shape, anchor)
+
+    def _planes(self, codes: np.ndarray) -> list[ir.Value]:
+        planes = pack(codes, self._encoded.encoding.bits)
+        return [self.stored(f"codes{position}", plane) for position, plane in enumerate(planes)]
+
+    def _dtype(self) -> ir.DataType:
+        """The type in which the constant is stored."""
+        tensor = self._constant.const_value
+        assert tensor is not None
+        return ir.DataType(tensor.dtype)
+
+    def _replace_constant(self, value: ir.Value, rows_first: bool, anchor: ir.Node) -> None:
+        """Let a decoded weight, whose axes may stand in the matrix's order, take the constant's place."""
+        view, shape = self._weight.view, self.constant_shape()
+        if rows_first:
             back = ir.AttrInt64s("perm", np.argsort(view.order).tolist())
-            value = self.node("Transpose", [value], anchor, [back], dtype=dtype)
-        stored_shape = tuple(self.constant_shape())
-        if stored_shape != view.shape:
-            value = self.node("Reshape", [value, self.shape(stored_shape)], anchor, dtype=dtype)
-        value.shape = ir.Shape(stored_shape)
+            value = self.node("Transpose", [value], anchor, [back], dtype=value.dtype)
+        if shape != view.shape:
+            value = self.node("Reshape", [value, self.shape(shape)], anchor, dtype=value.dtype)
+        value.shape = ir.Shape(shape)
         self.replace(self._constant, value)
         self.drop()
 
@@ -88,7 +111,7 @@ class Forms(Emitter):
         encoded = self._encoded
         if encoded.encoding.block.rows != 1:
             raise Refused("an embedding is read by rows: its scales must be per channel or per group")
-        table = [self.stored(f"codes{i}", plane) for i, plane in enumerate(pack(encoded.codes, encoded.encoding.bits))]
+        table = self._planes(encoded.codes)
         scale = self.stored("scale", encoded.scales.scale)
         zero = None if encoded.scales.zero is None else self.stored("zero", self.signed_zero())
         for layer in self._weight.layers:
@@ -96,10 +119,11 @@ class Forms(Emitter):
                 self._gather_rows(layer, table, scale, zero)
             else:
                 self._share_table(layer, table[0], scale)
-        self._prune(self._constant)
-        if self._constant.uses():
+        self.prune()
+        if self._constant.uses() or self._constant.is_graph_output():
             self._whole_table(table, scale, zero)
-        self.drop()
+        else:
+            self.drop()
 
     def _gather_rows(self, layer: Layer, table: list[ir.Value], scale: ir.Value, zero: ir.Value | None) -> None:
         old = self._nodes[layer.op]
@@ -109,17 +133,19 @@ class Forms(Emitter):
         rows = [self.node("Gather", [plane, ids], old, dtype=ir.DataType.UINT8) for plane in table]
         scale = self.node("Gather", [scale, ids], old, dtype=scale.dtype)
         zero = None if zero is None else self.node("Gather", [zero, ids], old, dtype=ir.DataType.INT8)
-        dtype = old.outputs[0].dtype or ir.DataType.FLOAT
+        dtype = old.outputs[0].dtype or ir.DataType.from_numpy(np.dtype(self._weight.dtype))
         value = self._decode_rows((0,) * len(ids.shape), rows, scale, zero, dtype, old)
         value.shape = old.outputs[0].shape
         self.replace(old.outputs[0], value)
         self._graph.remove(old, safe=True)
 
     def _whole_table(self, table: list[ir.Value], scale: ir.Value, zero: ir.Value | None) -> None:
-        dtype = self._constant.dtype or ir.DataType.FLOAT
-        value = self._decode_rows(self._encoded.shape[:1], table, scale, zero, dtype, self.first_reader())
-        value.shape = ir.Shape(self._encoded.shape)
-        self.replace(self._constant, value)
+        """Decode the packed rows, all of them, for readers that know nothing of rows."""
+        if not self._constant.consumers():
+            raise Refused("the weight is an output of the model")
+        anchor = self.first_reader()
+        value = self._decode_rows(self._encoded.shape[:1], table, scale, zero, self._dtype(), anchor)
+        self._replace_constant(value, not self._weight.view.is_matrix, anchor)
 
     def _decode_rows(
         self,
@@ -148,24 +174,29 @@ class Forms(Emitter):
     def _share_table(self, layer: Layer, table: ir.Value, scale: ir.Value) -> None:
         """Point a linear layer at the embedding's own bytes through ``MatMulNBits``, if that is what they are."""
         encoding, (rows, columns) = self._encoded.encoding, self._encoded.shape
-        capability, old = fused_capability(encoding, self._encoded.shape), self._nodes[layer.op]
-        transposed = old.inputs[1].producer() if old.op_type == "MatMul" and old.inputs[1] is not None else None
-        if transposed is None or transposed.op_type != "Transpose" or transposed.inputs[0] is not self._constant:
-            return
-        if capability is None or capability.mean_ratio > 1 or not encoding.symmetric or encoding.bits != 4:
-            return
-        if self._weight.dtype != "float32" or not layer.form_free:
+        old = self._nodes[layer.op]
+        if not (self._shareable(encoding) and layer.form_free and self._reads_rows(old)):
             return
         size = encoding.block.columns
         blob = self.shape((rows, columns // size, size * encoding.bits // 8))
         blocks = self.node("Reshape", [table, blob], old, dtype=ir.DataType.UINT8)
-        to_float = [ir.AttrInt64("to", ir.DataType.FLOAT)]
-        wide = scale if scale.dtype is ir.DataType.FLOAT else self.node("Cast", [scale], old, to_float, ir.DataType.FLOAT)
-        flat = self.node("Reshape", [wide, self.shape((-1,))], old, dtype=ir.DataType.FLOAT)
+        flat = self.node("Reshape", [self.as_float32(scale, old), self.shape((-1,))], old, dtype=ir.DataType.FLOAT)
         numbers = {"K": columns, "N": rows, "bits": encoding.bits, "block_size": size, "accuracy_level": 4}
         attributes = [ir.AttrInt64(key, number) for key, number in numbers.items()]
         value = self.node("MatMulNBits", [old.inputs[0], blocks, flat], old, attributes, ir.DataType.FLOAT, CONTRIB)
-        value.shape = old.outputs[0].shape
         self._graph.opset_imports.setdefault(CONTRIB, 1)
-        self.replace(old.outputs[0], value)
-        self._graph.remove(old, safe=True)
+        self._finish(old, value)
+
+    def _shareable(self, encoding: Encoding) -> bool:
+        """The packed rows are bytes that the runtime's kernel takes, and it is worth it."""
+        capability = fused_capability(encoding, self._encoded.shape)
+        fast = capability is not None and capability.mean_ratio <= 1
+        return fast and encoding.symmetric and encoding.bits == 4 and self._weight.dtype == "float32"
+
+    def _reads_rows(self, node: ir.Node) -> bool:
+        """The node multiplies by the transposed table."""
+        read = node.inputs[1]
+        if node.op_type == "Gemm":
+            return read is self._constant and bool(node.attributes.get_int("transB", 0))
+        transpose = None if read is None else read.producer()
+        return transpose is not None and transpose.op_type == "Transpose" and transpose.inputs[0] is self._constant

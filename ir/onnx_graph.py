@@ -1,5 +1,7 @@
 """The Graph face over ONNX."""
 
+# ruff: noqa: D102 - the face documents the methods that it asks for
+
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,25 +11,26 @@ from onnx_ir.passes import common
 
 from qcc.ir import onnx_load, onnx_save
 from qcc.ir.encoding import Encoded
-from qcc.ir.errors import Refused
+from qcc.ir.errors import ModelError, Refused, first_line
 from qcc.ir.forms import Form
-from qcc.ir.graph import Array, Feeds, Graph, Kind, Op, Runner, Value, Weight
+from qcc.ir.graph import Array, Graph, Kind, Op, Runner, Value, Weight
 from qcc.ir.onnx_encode import Forms, required_opset
-from qcc.ir.onnx_functions import DOMAIN
+from qcc.ir.onnx_external import relative_to
 from qcc.ir.onnx_kinds import kind_of
 from qcc.ir.onnx_layers import find_weights
-from qcc.ir.onnx_run import OnnxRunner
 from qcc.ir.onnx_opset import raise_opset
+from qcc.ir.onnx_run import OnnxRunner
 from qcc.ir.onnx_save_options import ExternalData
+from qcc.ir.onnx_simplify import simplify
 
 
 class OnnxGraph(Graph):
     """An ONNX model; its weights stay on disk until they are looked at."""
 
-    def __init__(self, model: ir.Model, folder: Path, name: str = "") -> None:
+    def __init__(self, model: ir.Model, folder: Path, data_files: tuple[str, ...] = ()) -> None:
         self.model = model
         self.folder = folder
-        self.name = name
+        self._data_files = data_files
         self._weights: tuple[Weight, ...] | None = None
 
     @classmethod
@@ -37,7 +40,8 @@ class OnnxGraph(Graph):
         Raises:
             ModelError: see `onnx_load.load`.
         """
-        return cls(onnx_load.load(path), path.parent, path.name)
+        loaded = onnx_load.load(path)
+        return cls(loaded.model, loaded.folder, loaded.data_files)
 
     @property
     def opset(self) -> int:
@@ -69,26 +73,11 @@ class OnnxGraph(Graph):
         return self._weights
 
     def copy(self) -> "OnnxGraph":
-        return OnnxGraph(self.model.clone(), self.folder, self.name)
+        return OnnxGraph(self.model.clone(), self.folder, self._data_files)
 
     def simplify(self) -> list[str]:
-        before = self.model.graph.num_nodes(), len(self.model.graph.initializers)
-        for step in (
-            common.InlinePass(lambda function: function.domain != DOMAIN),
-            common.RemoveInitializersFromInputsPass(),
-            common.IdentityEliminationPass(),
-            common.DeduplicateHashedInitializersPass(),
-            common.CommonSubexpressionEliminationPass(),
-            common.RemoveUnusedNodesPass(),
-            common.RemoveUnusedFunctionsPass(),
-            common.RemoveUnusedOpsetsPass(),
-            common.ShapeInferencePass(),
-        ):
-            step(self.model)
         self._weights = None
-        after = self.model.graph.num_nodes(), len(self.model.graph.initializers)
-        names = ("ops", "constants")
-        return [f"{name}: {b} -> {a}" for name, b, a in zip(names, before, after, strict=True) if a != b]
+        return simplify(self.model)
 
     def replace_constant(self, name: str, array: Array) -> None:
         value = self.model.graph.initializers[name]
@@ -115,24 +104,30 @@ class OnnxGraph(Graph):
             self._weights = None
 
     def runner(self, inputs: Sequence[str], outputs: Sequence[str], free: Iterable[str] = ()) -> Runner:
-        graph = ir.convenience.extract(self.model.graph, list(inputs), list(outputs))
+        try:
+            graph = ir.convenience.extract(self.model.graph, list(inputs), list(outputs))
+        except ValueError as error:
+            raise ModelError("Q406", f"this piece of the model cannot run: {first_line(error)}") from error
         for name in free:
             if name in graph.initializers and graph.initializers[name] not in graph.inputs:
                 graph.inputs.append(graph.initializers[name])
-        model = ir.Model(graph, ir_version=max(self.model.ir_version, 4), functions=tuple(self.model.functions.values()))
-        return OnnxRunner(ir.serde.serialize_model(model), self.folder)
+        functions = tuple(self.model.functions.values())
+        version = max(self.model.ir_version, onnx_save.ir_version(self.opset, 0))
+        proto = ir.serde.serialize_model(ir.Model(graph, ir_version=version, functions=functions))
+        relative_to(proto, self.folder)
+        return OnnxRunner(proto, self.folder)
 
     def size_bytes(self) -> int:
         """The size of the file that `save` would write, without writing it."""
         return onnx_save.size_bytes(self.model)
 
     def data_files(self) -> list[str]:
-        """The files beside the model in which it keeps weights."""
-        tensors = (value.const_value for value in self.model.graph.initializers.values())
-        found = {str(tensor.location) for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
-        return sorted(found - {self.name})
+        """The files beside the model in which it keeps weights, as it names them."""
+        return list(self._data_files)
 
-    def save(self, path: Path, external: ExternalData = "auto", metadata: Mapping[str, str] | None = None) -> onnx_save.Written:
+    def save(
+        self, path: Path, external: ExternalData = "auto", metadata: Mapping[str, str] | None = None
+    ) -> onnx_save.Written:
         """Write the model, all of it or nothing; node metadata and doc strings are left out.
 
         Raises:
@@ -140,6 +135,7 @@ class OnnxGraph(Graph):
         """
         model = self.model.clone()
         common.ClearMetadataAndDocStringPass()(model)
+        common.RemoveUnusedOpsetsPass()(model)
         model.ir_version = onnx_save.ir_version(self.opset, model.ir_version)
         model.metadata_props.update(metadata or {})
         return onnx_save.save(model, path, external)

@@ -1,12 +1,14 @@
 """Finding the weights of an ONNX graph: which constants its layers read, and how.
 
-A weight may reach its layer through Identity, Cast, Transpose and Reshape; the layer is still that of the constant behind.
+A weight may reach its layer through Identity, Cast, Transpose and Reshape; the layer is still that of the constant
+behind.
 """
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
+from math import prod
 
 import onnx_ir as ir
 
@@ -15,6 +17,8 @@ from qcc.ir.onnx_kinds import DEFAULT_DOMAINS
 from qcc.ir.view import MatrixView
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
+PASSING = ("Identity", "Cast", "Transpose", "Reshape")
+LONGEST_SCOPES = 10_000
 SCOPES = "pkg.torch.onnx.name_scopes"
 GENERIC = re.compile(r"(val|onnx::\w+|node|initializer|const|t|w)?_?\d*$")
 
@@ -31,40 +35,66 @@ class Reading:
     form_free: bool = True
 
 
+@dataclass(frozen=True)
+class Traced:
+    """A reading followed back to its constant: the layer's view of that, and the type in which the layer gets it."""
+
+    reading: Reading
+    constant: ir.Value
+    view: MatrixView
+    dtype: ir.DataType
+
+
 def find_weights(graph: ir.Graph) -> tuple[Weight, ...]:
     """The weights of the main graph, in the order in which their first layers run.
 
     Subgraphs are opaque; a constant that one of them reads can still be a weight of the main graph.
     """
-    found: dict[str, list[tuple[Reading, MatrixView]]] = {}
+    found: dict[str, list[Traced]] = {}
     for node in graph:
-        for reading in _readings(node):
-            traced = trace(reading)
-            if traced is not None:
-                constant, view = traced
-                found.setdefault(constant.name or "", []).append((reading, view))
+        for traced in _traced(node):
+            found.setdefault(traced.constant.name or "", []).append(traced)
     names = _Names()
-    return tuple(_weight(graph, name, readings, names) for name, readings in found.items())
+    return tuple(_weight(name, readings, names) for name, readings in found.items())
 
 
-def trace(reading: Reading) -> tuple[ir.Value, MatrixView] | None:
-    """The constant behind a layer's input and the layer's view of it; None where there is none."""
+def trace(reading: Reading) -> Traced | None:
+    """The constant behind a layer's input; None where there is none, or where it cannot be seen as the layer does."""
     value, view, reshaped = reading.node.inputs[reading.index], reading.view, False
+    dtype: ir.DataType | None = None
     while value is not None and (node := value.producer()) is not None:
-        if node.domain not in DEFAULT_DOMAINS:
+        if node.domain not in DEFAULT_DOMAINS or node.op_type not in PASSING or not node.inputs:
             return None
-        source = node.inputs[0] if node.inputs else None
-        if node.op_type == "Transpose" and not reshaped:
-            order = node.attributes.get_ints("perm", tuple(range(len(view.shape)))[::-1])
-            view = view.permuted(tuple(order))
-        elif node.op_type == "Reshape" and node.inputs[1] is not None and node.inputs[1].const_value is not None:
-            reshaped = True
-        elif node.op_type not in ("Identity", "Cast"):
-            return None
-        value = source
-    if value is None or not value.is_initializer() or value.const_value is None or value.const_value.dtype not in FLOATS:
+        if node.op_type == "Transpose":
+            order = tuple(node.attributes.get_ints("perm", tuple(range(len(view.shape)))[::-1]))
+            if reshaped or sorted(order) != list(range(len(view.shape))):
+                return None
+            view = view.permuted(order)
+        elif node.op_type == "Cast":
+            dtype = dtype or ir.DataType(node.attributes.get_int("to", 0))
+        reshaped |= node.op_type == "Reshape"
+        value = node.inputs[0]
+    if value is None or not value.is_initializer() or value.const_value is None:
         return None
-    return value, view
+    tensor = value.const_value
+    shape = tuple(int(size) for size in tensor.shape.numpy())
+    fits = prod(view.shape) == prod(shape) if reshaped else view.shape == shape
+    if not fits or not prod(shape) or tensor.dtype not in FLOATS or dtype not in (None, *FLOATS):
+        return None
+    return Traced(reading, value, view, dtype or tensor.dtype)
+
+
+def only_layers_read(value: ir.Value, layers: Container[tuple[ir.Node, int]]) -> bool:
+    """A constant reaches nothing but these layers: it may go once they do without it."""
+    if value.is_graph_output():
+        return False
+    for node, index in value.uses():
+        passes = node.domain in DEFAULT_DOMAINS and node.op_type in PASSING and index == 0
+        if (node, index) in layers:
+            continue
+        if not passes or not all(only_layers_read(output, layers) for output in node.outputs):
+            return False
+    return True
 
 
 def shape_of(value: ir.Value | None) -> tuple[int, ...] | None:
@@ -72,34 +102,48 @@ def shape_of(value: ir.Value | None) -> tuple[int, ...] | None:
     if value is None:
         return None
     shape = value.const_value.shape if value.const_value is not None else value.shape
-    if shape is None or not all(isinstance(size, int) for size in shape):
-        return None
-    return tuple(int(size) for size in shape if isinstance(size, int))
+    sizes = [] if shape is None else [size for size in shape if isinstance(size, int)]
+    return tuple(sizes) if shape is not None and len(sizes) == len(shape) else None
 
 
-def _readings(node: ir.Node) -> Iterator[Reading]:
-    if node.domain not in DEFAULT_DOMAINS or node.op_type not in _READERS:
-        return
-    yield from _READERS[node.op_type](node)
+def rank_of(value: ir.Value | None) -> int | None:
+    """A value's rank if it is known."""
+    return None if value is None or value.shape is None else len(value.shape)
+
+
+def _traced(node: ir.Node) -> list[Traced]:
+    if node.domain not in DEFAULT_DOMAINS or node.op_type not in _READERS or len(node.inputs) < 2 or not node.outputs:
+        return []
+    try:
+        found = [trace(reading) for reading in _READERS[node.op_type](node)]
+    except (TypeError, ValueError):  # an attribute is not of its operator's type
+        return []
+    return [traced for traced in found if traced is not None]
 
 
 def _matmul(node: ir.Node) -> Iterator[Reading]:
     shape = shape_of(node.inputs[1])
     if shape is not None and len(shape) >= 2:
         rows = tuple(axis for axis in range(len(shape)) if axis != len(shape) - 2)
-        yield Reading(node, 1, MatrixView(shape, rows), Kind.LINEAR, form_free=len(shape) == 2)
+        fusible = len(shape) == 2 and (rank_of(node.inputs[0]) or 0) >= 2
+        yield Reading(node, 1, MatrixView(shape, rows), Kind.LINEAR, form_free=fusible)
     shape = shape_of(node.inputs[0])
     if shape is not None and len(shape) >= 2:
         yield Reading(node, 0, MatrixView(shape, tuple(range(len(shape) - 1))), Kind.LINEAR, form_free=False)
 
 
 def _gemm(node: ir.Node) -> Iterator[Reading]:
-    get = node.attributes.get_float
-    plain = get("alpha", 1.0) == 1 and get("beta", 1.0) == 1 and not node.attributes.get_int("transA", 0)
+    get, get_int = node.attributes.get_float, node.attributes.get_int
+    biased = len(node.inputs) > 2 and node.inputs[2] is not None
+    plain = get("alpha", 1.0) == 1 and (get("beta", 1.0) == 1 or not biased) and not get_int("transA", 0)
     shape = shape_of(node.inputs[1])
     if shape is not None and len(shape) == 2:
-        rows = (0,) if node.attributes.get_int("transB", 0) else (1,)
+        rows = (0,) if get_int("transB", 0) else (1,)
         yield Reading(node, 1, MatrixView(shape, rows), Kind.LINEAR, form_free=plain)
+    shape = shape_of(node.inputs[0])
+    if shape is not None and len(shape) == 2:
+        rows = (1,) if get_int("transA", 0) else (0,)
+        yield Reading(node, 0, MatrixView(shape, rows), Kind.LINEAR, form_free=False)
 
 
 def _conv(node: ir.Node) -> Iterator[Reading]:
@@ -110,32 +154,27 @@ def _conv(node: ir.Node) -> Iterator[Reading]:
 
 
 def _gather(node: ir.Node) -> Iterator[Reading]:
-    shape = shape_of(node.inputs[0])
-    dynamic = node.inputs[1] is not None and node.inputs[1].const_value is None
-    if shape is not None and len(shape) == 2 and dynamic and node.attributes.get_int("axis", 0) == 0:
+    shape, ids = shape_of(node.inputs[0]), node.inputs[1]
+    dynamic = ids is not None and ids.const_value is None and ids.shape is not None
+    if shape is not None and len(shape) == 2 and dynamic and node.attributes.get_int("axis", 0) in (0, -2):
         yield Reading(node, 0, MatrixView(shape, (0,)), Kind.EMBEDDING)
 
 
 _READERS = {"MatMul": _matmul, "Gemm": _gemm, "Conv": _conv, "ConvTranspose": _conv, "Gather": _gather}
 
 
-def _weight(graph: ir.Graph, constant: str, readings: list[tuple[Reading, MatrixView]], names: "_Names") -> Weight:
+def _weight(constant: str, readings: list[Traced], names: "_Names") -> Weight:
     # a table's rows are what its embedding gathers; other readers follow
-    first, view = next((pair for pair in readings if pair[0].kind is Kind.EMBEDDING), readings[0])
-    layers = tuple(_layer(reading, constant, names) for reading, _ in readings)
-    if len(readings) > 1:
-        layers = tuple(sorted(layers, key=lambda layer: layer.kind is not Kind.EMBEDDING))
-    name = layers[0].name
-    source = graph.initializers[constant].const_value
-    read = first.node.inputs[first.index]
-    dtype = read.dtype if read is not None and read.dtype is not None else source.dtype if source is not None else FLOATS[0]
-    return Weight(name, constant, view, dtype.numpy().name, layers)
+    readings = sorted(readings, key=lambda traced: traced.reading.kind is not Kind.EMBEDDING)
+    first = readings[0]
+    alone = only_layers_read(first.constant, {(traced.reading.node, traced.reading.index) for traced in readings})
+    layers = tuple(_layer(traced.reading, constant, alone, names) for traced in readings)
+    return Weight(layers[0].name, constant, first.view, first.dtype.numpy().name, layers)
 
 
-def _layer(reading: Reading, constant: str, names: "_Names") -> Layer:
+def _layer(reading: Reading, constant: str, alone: bool, names: "_Names") -> Layer:
     node = reading.node
     other = node.inputs[1 - reading.index]
-    kernel = reading.view.shape[2:] if reading.kind is Kind.CONV else ()
     return Layer(
         name=names.unique(layer_name(node, constant)),
         kind=reading.kind,
@@ -144,30 +183,50 @@ def _layer(reading: Reading, constant: str, names: "_Names") -> Layer:
         input=other.name or "" if other is not None else "",
         output=node.outputs[0].name or "",
         groups=reading.groups,
-        kernel=kernel,
-        form_free=reading.form_free,
+        kernel=reading.view.shape[2:] if reading.kind is Kind.CONV else (),
+        form_free=reading.form_free and alone,
     )
 
 
 def layer_name(node: ir.Node, constant: str) -> str:
     """What people call a layer: its module's path, else its weight's name, else its node's."""
-    scopes = node.metadata_props.get(SCOPES)
+    scopes = [scope for scope in _scopes(node)[:-1] if scope]
     if scopes:
-        parts = [scope for scope in ast.literal_eval(scopes)[:-1] if scope]
-        if parts:
-            return str(parts[-1])
+        return _one_line(scopes[-1])
     if not GENERIC.fullmatch(constant):
-        return re.sub(r"\.weight$", "", constant)
+        return _one_line(constant.removesuffix(".weight") or constant)
     name = re.sub(r"/(MatMul|Gemm|Conv|Gather)$", "", (node.name or "").strip("/"))
-    return name or constant
+    return _one_line(name or constant)
+
+
+def _scopes(node: ir.Node) -> list[str]:
+    """The modules that torch says a node comes from; none where the metadata is not what torch writes."""
+    text = node.metadata_props.get(SCOPES, "")
+    if len(text) > LONGEST_SCOPES:
+        return []
+    try:
+        scopes = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return []
+    is_list = isinstance(scopes, list) and all(isinstance(scope, str) for scope in scopes)
+    return scopes if is_list else []
+
+
+def _one_line(name: str) -> str:
+    """Names stand in one-line reports."""
+    return "".join(letter if letter.isprintable() else "_" for letter in name)
 
 
 class _Names:
     """Layer names made unique: a module that runs twice gives `name` and `name#2`."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, int] = {}
+        self._seen: set[str] = set()
 
     def unique(self, name: str) -> str:
-        count = self._seen[name] = self._seen.get(name, 0) + 1
-        return name if count == 1 else f"{name}#{count}"
+        count, free = 1, name
+        while free in self._seen:
+            count += 1
+            free = f"{name}#{count}"
+        self._seen.add(free)
+        return free

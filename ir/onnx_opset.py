@@ -3,62 +3,79 @@
 import onnx
 import onnx.version_converter
 import onnx_ir as ir
+from onnx_ir.passes import common
 
-from qcc.ir.errors import ModelError
+from qcc.ir.errors import ModelError, first_line
+from qcc.ir.onnx_functions import DOMAIN
+from qcc.ir.onnx_load import normalise
 
 SMALL_BYTES = 1024  # constants up to this size may decide how an op is converted
+FREE_INITIALISERS = 4  # the IR version from which constants need not be graph inputs too: the converter insists
 
 
 def raise_opset(model: ir.Model, target: int) -> None:
-    """Convert a model in place.
+    """Convert a model in place; nodes, values and weights keep their names.
 
-    The converter sees large weights as inputs: it neither reads nor copies them.
+    The converter sees large weights as inputs: it neither reads nor copies them. It looks into no function, so foreign
+    ones are inlined first; ours are written in ops that all opsets from their own on share.
 
     Raises:
         ModelError: a node has no equivalent at the target.
     """
-    graph = model.graph
-    large = [v for v in graph.initializers.values() if v.const_value is not None and v.const_value.nbytes > SMALL_BYTES]
-    added = [value for value in large if value not in graph.inputs]
-    for value in large:
-        del graph.initializers[value.name or ""]
-        if value in added:
-            value.type = ir.TensorType(value.const_value.dtype)  # type: ignore[union-attr]
-            value.shape = ir.Shape(value.const_value.shape)  # type: ignore[union-attr]
-    graph.inputs.extend(added)
+    common.InlinePass(lambda function: function.domain != DOMAIN)(model)
+    model.ir_version = max(model.ir_version, FREE_INITIALISERS)
+    large = _set_aside(model.graph)
     try:
         proto = ir.serde.serialize_model(model)
-        functions = list(model.functions.values())
         converted = ir.serde.deserialize_model(onnx.version_converter.convert_version(proto, target))
     except Exception as error:  # the converter raises RuntimeError, ConvertError and ValueError alike
-        _restore(graph, large, added)
+        _put_back(model.graph, large)
         raise ModelError(
             "Q407",
-            f"the model's opset cannot be raised to {target}: {str(error).strip().splitlines()[-1]}",
+            f"the model's opset cannot be raised to {target}: {_last_line(error)}",
             help="export the model with a newer opset",
         ) from error
-    _move_weights(converted.graph, large, {value.name for value in added})
-    _keep_metadata(graph, converted.graph)
-    for function in functions:
-        function.opset_imports[""] = target
-        converted.functions[function.identifier()] = function
+    functions = dict(model.functions)
+    _put_back(converted.graph, large)
+    _keep_metadata(model.graph, converted.graph)
     model.graph = converted.graph
+    for key, function in functions.items():
+        function.opset_imports[""] = target
+        model.functions[key] = function
     model.ir_version = max(model.ir_version, converted.ir_version)
+    normalise(model)
 
 
-def _restore(graph: ir.Graph, large: list[ir.Value], added: list[ir.Value]) -> None:
-    for value in added:
-        graph.inputs.remove(value)
-    for value in large:
-        graph.initializers.add(value)
+class _Weight:
+    """A weight set aside: its tensor, and whether the graph had it as an input too."""
+
+    def __init__(self, value: ir.Value, was_input: bool) -> None:
+        assert value.name is not None and value.const_value is not None
+        self.name, self.tensor, self.was_input = value.name, value.const_value, was_input
 
 
-def _move_weights(graph: ir.Graph, large: list[ir.Value], added: set[str | None]) -> None:
+def _set_aside(graph: ir.Graph) -> list[_Weight]:
+    """Turn large initialisers into inputs without data."""
+    large = []
+    for value in list(graph.initializers.values()):
+        tensor = value.const_value
+        if tensor is None or tensor.dtype is ir.DataType.STRING or tensor.nbytes <= SMALL_BYTES:
+            continue
+        weight = _Weight(value, value in graph.inputs)
+        large.append(weight)
+        del graph.initializers[weight.name]
+        if not weight.was_input:
+            value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
+            graph.inputs.append(value)
+    return large
+
+
+def _put_back(graph: ir.Graph, large: list[_Weight]) -> None:
     inputs = {value.name: value for value in graph.inputs}
-    for old in large:
-        value = inputs[old.name]
-        value.const_value = old.const_value
-        if old.name in added:
+    for weight in large:
+        value = inputs[weight.name]
+        value.const_value = weight.tensor
+        if not weight.was_input:
             graph.inputs.remove(value)
         graph.initializers.add(value)
 
@@ -68,3 +85,8 @@ def _keep_metadata(old: ir.Graph, new: ir.Graph) -> None:
     known = {node.name: node.metadata_props for node in old}
     for node in new:
         node.metadata_props.update(known.get(node.name, {}))
+
+
+def _last_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[-1] if text else first_line(error)

@@ -7,6 +7,7 @@ import onnxruntime
 
 from qcc.ir import onnx_load
 from qcc.ir.errors import ModelError
+from qcc.ir.errors import first_line as first_line  # compiler.session takes it from here
 from qcc.ir.graph import Array, Feeds
 
 
@@ -52,10 +53,5 @@ def reference(path: Path) -> OnnxRunner:
     Raises:
         ModelError: the file cannot be read, or the runtime refuses it.
     """
-    return OnnxRunner(onnx_load.parse(path), path.parent)
-
-
-def first_line(error: Exception) -> str:
-    """An exception's first line, without the runtime's own prefix."""
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return text.split(" : ", 2)[-1][:300]
+    located = onnx_load.parse(path)
+    return OnnxRunner(located.proto, located.folder)

@@ -1,7 +1,7 @@
 """qcc: a compression compiler for neural networks.
 
-`compile` makes a model smaller as a policy says; `load_policy` reads a policy; `Session` runs what was written. What the
-user's input is at fault for is raised as `QccError`, a budget that cannot be met as `BudgetError`.
+`compile` makes a model smaller as a policy says; `load_policy` reads a policy; `Session` runs what was written. Input
+that is at fault raises `QccError`, a budget that cannot be met `BudgetError`.
 
 Nothing is imported before it is asked for, so that `import qcc` costs nothing.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qcc.compiler.allocate import BudgetError
-    from qcc.compiler.compile import compile  # noqa: A004  (the language's word for it)
+    from qcc.compiler.compile import compile
     from qcc.compiler.read_policy import load_policy
     from qcc.compiler.session import Session
     from qcc.dsl.diagnostics import QccError

@@ -1,0 +1,141 @@
+"""Show what a model is made of: where it comes from, its inputs and outputs, its ops by kind, and its weights.
+
+Layers have the names that a policy's selectors match, as they are after cleaning.
+"""
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qcc.compiler import terminal
+from qcc.compiler.terminal import Column, Table
+from qcc.dsl.excerpt import escape
+
+if TYPE_CHECKING:
+    from qcc.compiler.open_model import OpenModel
+    from qcc.ir.graph import Value, Weight
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("model", metavar="MODEL", type=Path, help="an .onnx file")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="how to print (default: text)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Inspect."""
+    from qcc.compiler.open_model import open_model  # loads onnx
+
+    model = open_model(args.model)
+    if args.format == "json":
+        terminal.write_json({**_facts(model), "diagnostics": []})
+    else:
+        _write(model)
+    return 0
+
+
+def _facts(model: "OpenModel") -> dict[str, Any]:
+    graph, proto = model.graph, model.graph.model
+    return {
+        "model": str(model.path),
+        "bytes": model.size_bytes,
+        "producer": " ".join(filter(None, (proto.producer_name, proto.producer_version))) or None,
+        "ir_version": proto.ir_version,
+        "opset": graph.opset,
+        "domains": {domain: version for domain, version in proto.opset_imports.items() if domain},
+        "metadata": dict(proto.metadata_props),
+        "inputs": [_value(value) for value in graph.inputs],
+        "outputs": [_value(value) for value in graph.outputs],
+        "ops": _kinds(model),
+        "cleaned": list(model.edits),
+        "weights": [_weight(weight, model) for weight in graph.weights()],
+    }
+
+
+def _value(value: "Value") -> dict[str, Any]:
+    return {"name": value.name, "dtype": value.dtype, "shape": None if value.shape is None else list(value.shape)}
+
+
+def _kinds(model: "OpenModel") -> dict[str, dict[str, int]]:
+    """How many ops of each kind, and of each function within it; the most frequent first."""
+    counts = Counter((op.kind.value, op.function) for op in model.graph.ops())
+    totals: Counter[str] = Counter()
+    for (kind, _), count in counts.items():
+        totals[kind] += count
+    return {
+        kind: {function: count for (owner, function), count in counts.most_common() if owner == kind}
+        for kind, _ in sorted(totals.items(), key=lambda item: (-item[1], item[0]))
+    }
+
+
+def _weight(weight: "Weight", model: "OpenModel") -> dict[str, Any]:
+    constant = model.graph.model.graph.initializers[weight.constant].const_value
+    size = 0 if constant is None else constant.nbytes
+    return {
+        "name": weight.name,
+        "kinds": sorted(weight.kinds),
+        "shape": list(weight.view.shape),
+        "dtype": weight.dtype,
+        "params": weight.params,
+        "bytes": size,
+        "share": size / model.size_bytes,
+        "layers": [layer.name for layer in weight.layers],
+    }
+
+
+def _write(model: "OpenModel") -> None:
+    facts = _facts(model)
+    domains = "".join(f", {domain} {version}" for domain, version in facts["domains"].items())
+    rows = [
+        ("model", f"{model.path}, {model.size_bytes:,} bytes"),
+        ("producer", facts["producer"] or "unknown"),
+        ("format", f"IR {facts['ir_version']}, opset {facts['opset']}{domains}"),
+        *_named("inputs", [_typed(value) for value in model.graph.inputs]),
+        *_named("outputs", [_typed(value) for value in model.graph.outputs]),
+        *_named("ops", [_ops(kind, functions) for kind, functions in facts["ops"].items()]),
+        *_named("cleaning", facts["cleaned"]),
+        *_named("made by", [f"{key} {text}" for key, text in facts["metadata"].items() if key.startswith("qcc.")]),
+    ]
+    terminal.write(terminal.pairs(rows))
+    if not facts["weights"]:
+        terminal.write_line("\nno layer has a weight: there is nothing to compress")
+        return
+    terminal.write_line()
+    terminal.write_table(_table(facts["weights"]))
+    params, size = (sum(one[key] for one in facts["weights"]) for key in ("params", "bytes"))
+    count = len(facts["weights"])
+    total = f"{count:,} weight{'' if count == 1 else 's'}, {params:,} parameters, {size:,} bytes"
+    terminal.write_line(f"\n{total}, {size / model.size_bytes:.1%} of the file")
+    for one in facts["weights"]:
+        if len(one["layers"]) > 1:
+            terminal.write_line(escape(f"tied: {one['name']} is also {', '.join(one['layers'][1:])}"))
+
+
+def _named(title: str, lines: list[str]) -> list[tuple[str, str]]:
+    return [(title if at == 0 else "", line) for at, line in enumerate(lines)]
+
+
+def _typed(value: "Value") -> str:
+    sizes = (
+        "of any shape" if value.shape is None else f"[{', '.join('?' if s is None else str(s) for s in value.shape)}]"
+    )
+    return f"{value.name} {value.dtype or 'unknown'} {sizes}"
+
+
+def _ops(kind: str, functions: dict[str, int]) -> str:
+    return f"{sum(functions.values()):,} {kind} ({', '.join(f'{name} {count}' for name, count in functions.items())})"
+
+
+def _table(weights: list[dict[str, Any]]) -> Table:
+    columns = (
+        *map(Column, ("layer", "kind", "shape", "dtype")),
+        *(Column(name, right=True) for name in ("params", "bytes", "share")),
+    )
+    rows = []
+    for one in weights:
+        tied = f" (tied, {len(one['layers'])} layers)" if len(one["layers"]) > 1 else ""
+        shape = "x".join(map(str, one["shape"]))
+        numbers = f"{one['params']:,}", f"{one['bytes']:,}", f"{one['share']:.1%}"
+        rows.append((one["name"], "+".join(one["kinds"]) + tied, shape, one["dtype"], *numbers))
+    return Table(columns, tuple(rows))

@@ -1,0 +1,175 @@
+"""What a policy does to each layer of a model: the answer of ``qcc explain MODEL``."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from qcc.compiler import terminal
+from qcc.compiler.bind import BITS_OF, Resolved, bind, encoding_of, resolve
+from qcc.compiler.open_model import open_model
+from qcc.compiler.plan import Plan
+from qcc.compiler.read_policy import load_policy
+from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError, nearest
+from qcc.dsl.excerpt import escape
+from qcc.dsl.policy import KEEP, Assignment, FormatSpec
+from qcc.dsl.select import matches_glob
+from qcc.ir.forms import choose, stored_bytes
+from qcc.ir.graph import Weight
+from qcc.passes.encode import Encode
+
+
+@dataclass(frozen=True)
+class Property:
+    """A property's final value and the place that set it; no place if it is a default."""
+
+    name: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Possibility:
+    """A format that the policy names for a layer, and what would become of it."""
+
+    format: str
+    source: str
+    survives: bool
+    form: str
+    size_bytes: int
+    bits: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """All that a policy says of one weight."""
+
+    name: str
+    kinds: tuple[str, ...]
+    shape: tuple[int, int]
+    dtype: str
+    size_bytes: int
+    layers: tuple[str, ...]
+    properties: tuple[Property, ...]
+    possibilities: tuple[Possibility, ...]
+    kept: str
+    """Why it is kept; empty if it is not."""
+
+
+def explain_layers(model: Path, policy: str, definitions: Mapping[str, str], glob: str | None, format: str) -> int:
+    """Print the explanation of every layer, or of those whose names match.
+
+    Raises:
+        QccError: the policy or the model is at fault, or no layer matches.
+    """
+    report = Diagnostics()
+    loaded = load_policy(policy, definitions, report=report)
+    opened = open_model(model)
+    weights = opened.graph.weights()
+    plan = bind(loaded, opened.graph, opened.size_bytes, report)
+    resolved = resolve(loaded, weights, Diagnostics())
+    explained = [_explained(one, plan) for one in resolved if _chosen(one.weight, glob)]
+    if glob is not None and not explained:
+        raise _no_layer(glob, weights)
+    diagnostics = (*report.errors, *report.warnings)
+    if format == "json":
+        layers = [asdict(one) for one in explained]
+        data = {"model": str(model), "policy": policy, "layers": layers, "diagnostics": terminal.as_json(diagnostics)}
+        terminal.write_json(data)
+    else:
+        terminal.write("\n".join(map(_text, explained)))
+        terminal.report(diagnostics, format)
+    return int(bool(report.errors))
+
+
+def _chosen(weight: Weight, glob: str | None) -> bool:
+    return glob is None or any(matches_glob(glob, layer.name) for layer in weight.layers)
+
+
+def _no_layer(glob: str, weights: tuple[Weight, ...]) -> QccError:
+    names = [layer.name for weight in weights for layer in weight.layers]
+    near = nearest(glob, names)
+    help = f"did you mean `{near}`?" if near else "`qcc inspect` lists the layers"
+    return QccError([Diagnostic("Q303", f"no layer is called `{glob}`", help=help)])
+
+
+def _explained(one: Resolved, plan: Plan) -> Explanation:
+    weight = one.weight
+    kept = {kept.weight: kept.reason for kept in plan.kept}
+    return Explanation(
+        name=weight.name,
+        kinds=tuple(sorted(weight.kinds)),
+        shape=weight.shape,
+        dtype=weight.dtype,
+        size_bytes=weight.params * BITS_OF[weight.dtype] // 8,
+        layers=tuple(layer.name for layer in weight.layers),
+        properties=tuple(_property(name, assignment) for name, assignment in one.properties.items()),
+        possibilities=_possibilities(one, _surviving(weight.name, plan)),
+        kept=kept.get(weight.name, ""),
+    )
+
+
+def _property(name: str, assignment: Assignment) -> Property:
+    return Property(name, assignment.text, assignment.span.location)
+
+
+def _surviving(name: str, plan: Plan) -> set[str]:
+    """The formats that the plan leaves a weight: one if it is decided, several if the allocator is to choose."""
+    found = {
+        step.action.encoding.text for step in plan.steps if isinstance(step.action, Encode) and name in step.weights
+    }
+    for option in plan.allocate.options if plan.allocate else ():
+        if option.weight == name:
+            found |= {candidate.text for candidate in option.candidates}
+    return found
+
+
+def _possibilities(one: Resolved, surviving: set[str]) -> tuple[Possibility, ...]:
+    assignment = one.properties.get("weights")
+    if assignment is None or assignment.value is KEEP:
+        return ()
+    return tuple(_possibility(one.weight, spec, surviving) for spec in assignment.value)
+
+
+def _possibility(weight: Weight, spec: FormatSpec, surviving: set[str]) -> Possibility:
+    original = weight.params * BITS_OF[weight.dtype] // 8
+    encoding = encoding_of(spec)
+    if encoding is None:
+        bits = 8 * original / max(weight.params, 1)
+        return Possibility(spec.text, spec.span.location, True, "", original, bits, "as it is")
+    choice = choose(weight, encoding)
+    size = stored_bytes(encoding, weight.shape, choice.form)
+    survives = encoding.text in surviving
+    reason = choice.reason if survives else "no smaller than the original" if size >= original else "not for this layer"
+    bits = 8 * size / max(weight.params, 1)
+    return Possibility(encoding.text, spec.span.location, survives, choice.form, size, bits, reason)
+
+
+def _text(one: Explanation) -> str:
+    head = f"{one.name}  {'+'.join(one.kinds)} {one.shape[0]}x{one.shape[1]} {one.dtype}, {one.size_bytes:,} bytes"
+    lines = [terminal.paint(escape(head), "bold")]
+    if len(one.layers) > 1:
+        lines.append(escape(f"    tied: {', '.join(one.layers)}"))
+    rows = [(item.name, item.value, item.source) for item in one.properties]
+    lines += _aligned(rows)
+    lines += _aligned([_possibility_cells(item) for item in one.possibilities])
+    if one.kept:
+        lines.append(escape(f"    -> kept: {one.kept}"))
+    elif sum(item.survives for item in one.possibilities) > 1:
+        lines.append("    -> the allocator chooses")
+    return "\n".join(lines) + "\n"
+
+
+def _possibility_cells(item: Possibility) -> tuple[str, ...]:
+    mark = "+" if item.survives else "x"
+    return f"{mark} {item.format}", item.form or "-", f"{item.size_bytes:,} bytes", f"{item.bits:.2f} bits", item.reason
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    if not rows:
+        return []
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    return [
+        escape("    " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        for row in rows
+    ]
