@@ -5,6 +5,7 @@ With NAME the manual page of one of them.
 
 import argparse
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from qcc.compiler import terminal
 from qcc.compiler.catalog import passes, schema
 from qcc.dsl.diagnostics import Diagnostic, QccError, did_you_mean
+from qcc.dsl.literals import FAMILIES
 from qcc.dsl.options import describe
 from qcc.dsl.schema import FormatFamily, Metric, Property, TargetKind, Word
 
@@ -143,9 +145,14 @@ def _target_page(one: TargetKind) -> Callable[[], str]:
 
 
 def _metric_page(one: Metric) -> Callable[[], str]:
-    units = [f"from {low:g} to {high:g}{' ' + unit if unit else ''}" for unit, (low, high) in one.units.items()]
-    lines = [f"{one.name} {one.relation} ...", "", _sentence(one.summary), "", f"Its bound: {'; '.join(units)}."]
+    bounds = [_range(low, high, unit) for unit, (low, high) in one.units.items()]
+    lines = [f"{one.name} {one.relation} ...", "", _sentence(one.summary), "", f"Its bound: {', or '.join(bounds)}."]
     return lambda: "\n".join(lines) + "\n"
+
+
+def _range(low: float, high: float, unit: str) -> str:
+    what = FAMILIES[unit].replace("`", "") if unit else "a number"
+    return f"{what} from {low:g} to {high:g}" if math.isfinite(high) else what
 
 
 def _sentence(text: str) -> str:

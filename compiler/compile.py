@@ -166,7 +166,7 @@ class _Compilation:
     def _open(self, plan: Plan | None) -> _Opened:
         with self._phase("load"):
             graph = OnnxGraph.load(self.model)
-            input_bytes = whole_size(self.model, graph.model)
+            input_bytes = whole_size(self.model, graph.data_files())
         with self._phase("clean"):
             cleaned, edits = Clean().apply(graph, (), Context())
             assert isinstance(cleaned, OnnxGraph)
@@ -255,7 +255,7 @@ class _Compilation:
         shutil.copyfile(self.model, staged)
         for location in graph.data_files():
             shutil.copyfile(self.model.parent / location, staged.parent / location)
-        return Written(staged, None, whole_size(staged, graph.model))
+        return Written(staged, None, whole_size(staged, graph.data_files()))
 
     def _result(
         self,
@@ -312,7 +312,7 @@ def _check_plan(plan: Plan, graph: OnnxGraph, model: Path) -> None:
 def _check_output(model: Path, output: Path) -> None:
     if not model.exists():
         return  # what is wrong with the model is told when it is read
-    if output.exists() and model.exists() and output.samefile(model):
+    if output.exists() and output.samefile(model):
         raise ModelError("Q404", f"the output `{output}` is the input", help="name another file with -o")
     if not output.parent.is_dir():
         raise ModelError("Q404", f"cannot write `{output}`: no such folder")

@@ -29,7 +29,7 @@ def write_report(result: Result, verbose: bool = False) -> None:
     write_line()
     for topic, lines in _topics(result).items():
         for at, (text, style) in enumerate(lines):
-            label = f"{topic if at == 0 else '':<9}"
+            label = f"{topic if at == 0 else '':<10}"
             write_line(paint(label, "dim") + (paint(escape(text), style) if style else escape(text)))
 
 

@@ -135,15 +135,17 @@ def _random(value: Value, batch: int, table: int | None, rng: np.random.Generato
 
 def _from_file(path: Path, graph: Graph, limit: int | None, seed: int) -> Samples:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ModelError("Q420", f"`{path}` is a single array", help="save named arrays with numpy.savez")
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise ModelError("Q420", f"`{path}` is a single array", help="save named arrays with numpy.savez")
+        with loaded as file:
             _check_names(set(file.files), graph.inputs, str(path))
             arrays = {value.name: file[value.name] for value in graph.inputs}
     except FileNotFoundError as error:
         raise ModelError("Q420", f"no such calibration file: `{path}`") from error
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        reason = "it holds pickled objects" if "allow_pickle" in str(error) else "it is not an .npz file, or it is damaged"
+        pickled = zipfile.is_zipfile(path) and "allow_pickle" in str(error)  # numpy says so of any bytes it doesn't know
+        reason = "it holds pickled objects" if pickled else "it is not an .npz file, or it is damaged"
         raise ModelError("Q420", f"cannot read calibration data from `{path}`: {reason}") from error
     _check(arrays, graph.inputs, rows=True)
     rows = _chosen_rows(arrays, limit, seed)

@@ -1,8 +1,8 @@
 """What each way to encode each weight costs at the model's output, measured.
 
 One weight at a time is replaced by what its codes decode to, and only the part of the graph after it runs. The loss is noise
-power over signal power, which adds up over independent errors. Where measuring every candidate would take too long, one
-candidate a weight is measured and the others follow it in proportion to their squared error in the weight.
+power over signal power, which adds up over independent errors. Candidates whose squared errors in the weight are within a
+factor of each other share one run and are scaled by that error; as many samples are run as the work allows.
 
 Source: one-at-a-time measurement, Hubara et al. 2020 (arXiv:2006.10518), section 3.3; MixDQ, Zhao et al. 2024
 (arXiv:2405.17873), section 4.
@@ -15,14 +15,16 @@ import numpy as np
 
 from qcc.compiler.plan import Candidate, Option
 from qcc.compiler.samples import Samples
-from qcc.compiler.segments import Chain, Values, cut
+from qcc.compiler.segments import Chain, cut
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph import Graph, Kind, Weight
 from qcc.passes.contract import Context
+from qcc.passes.encode import relative_error
 
-MEASURED_SAMPLES = 16
+MEASURED_SAMPLES = 64
 OUTPUT_BYTES = 1 << 26  # of the reference outputs that are held
-AFFORDABLE_MACS = 6e12  # multiply-accumulates of all suffix runs together: a minute on a few cores
+AFFORDABLE_MACS = 4e12  # multiply-accumulates of all suffix runs together: about a minute on two cores
+ALIKE = 2.0  # candidates whose errors in the weight differ by less share a run
 
 
 @dataclass(frozen=True)
@@ -46,24 +48,20 @@ def measure(graph: Graph, options: Sequence[Option], samples: Samples, context: 
     Raises:
         ModelError: a weight cannot be encoded.
     """
-    probe = _Probe(graph, within(graph, samples, MEASURED_SAMPLES, OUTPUT_BYTES))
+    chain = Chain(graph, cut(graph))
+    held = within(graph, samples, MEASURED_SAMPLES, OUTPUT_BYTES)
+    held = held.first(int(AFFORDABLE_MACS // max(_macs_per_sample(graph, options, chain, held), 1)))
+    probe = _Probe(graph, chain, held)
     weights = {weight.name: weight for weight in graph.weights()}
-    every = _affordable(graph, options, weights, probe)
-    losses, measured = [], []
-    for option in options:
-        context.progress(option.weight)
-        loss, runs = _option(probe, graph, weights[option.weight], option, context, every)
-        losses.append(loss)
-        measured.append(runs)
-    return Losses(tuple(losses), tuple(measured), probe.count)
+    found = [_option(probe, graph, weights[option.weight], option, context) for option in options]
+    return Losses(tuple(loss for loss, _ in found), tuple(runs for _, runs in found), held.count)
 
 
 class _Probe:
     """Runs the rest of a graph after a changed weight, and compares its outputs with the unchanged ones."""
 
-    def __init__(self, graph: Graph, samples: Samples) -> None:
-        self.count = samples.count
-        self.chain = Chain(graph, cut(graph))
+    def __init__(self, graph: Graph, chain: Chain, samples: Samples) -> None:
+        self.chain = chain
         self.states = [self.chain.states(batch) for batch in samples.batches]
         self._names = tuple(value.name for value in graph.outputs)
 
@@ -99,26 +97,22 @@ def noise(outputs: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]
 
 
 def _option(
-    probe: _Probe, graph: Graph, weight: Weight, option: Option, context: Context, every: bool
+    probe: _Probe, graph: Graph, weight: Weight, option: Option, context: Context
 ) -> tuple[np.ndarray, tuple[bool, ...]]:
+    context.progress(option.weight)
     matrix = graph.matrix(weight)
-    power = float(np.sum(np.square(matrix, dtype=np.float64))) or 1.0
-    errors, losses = np.zeros(len(option.candidates)), np.zeros(len(option.candidates))
-    runs = []
-    anchor: tuple[float, float] | None = None
-    for at, candidate in enumerate(option.candidates):
-        decoded = _decoded(weight, matrix, candidate, context)
-        if decoded is None:
-            runs.append(True)
+    decoded = [_decoded(weight, matrix, candidate, context) for candidate in option.candidates]
+    errors = np.array([0.0 if values is None else relative_error(matrix, values) for values in decoded])
+    losses, runs = np.zeros(len(decoded)), [values is None for values in decoded]
+    anchor = -1
+    for at in np.argsort(errors, kind="stable"):
+        values = decoded[at]
+        if values is None or errors[at] == 0:
             continue
-        errors[at] = float(np.sum(np.square(decoded - matrix, dtype=np.float64))) / power
-        run = every or anchor is None
-        runs.append(run)
-        if run:
-            losses[at] = probe.loss(weight.constant, _constant(graph, weight, decoded))
-            anchor = anchor or (losses[at], errors[at])
-        elif anchor is not None:
-            losses[at] = anchor[0] * errors[at] / anchor[1] if anchor[1] else 0.0
+        if anchor < 0 or errors[at] > ALIKE * errors[anchor]:
+            losses[at], runs[at], anchor = probe.loss(weight.constant, _constant(graph, weight, values)), True, at
+        else:
+            losses[at] = losses[anchor] * errors[at] / errors[anchor]
     return losses, tuple(runs)
 
 
@@ -138,40 +132,23 @@ def _constant(graph: Graph, weight: Weight, matrix: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(weight.view.array(matrix).reshape(original.shape)).astype(original.dtype, copy=False)
 
 
-def _affordable(graph: Graph, options: Sequence[Option], weights: Mapping[str, Weight], probe: _Probe) -> bool:
-    """Whether every candidate can be run, by counting multiply-accumulates."""
-    after = [0.0] * (len(probe.chain.pieces) + 1)
-    rows = _rows(graph, probe)
+def _macs_per_sample(graph: Graph, options: Sequence[Option], chain: Chain, samples: Samples) -> float:
+    """Multiply-accumulates on one sample if every candidate's suffix were run."""
+    work = [0.0] * len(chain.pieces)
+    rows = _rows(graph, samples.first(1))
     for weight in graph.weights():
-        at = probe.chain.first_reader(weight.constant)
         used = [layer for layer in weight.layers if layer.kind is not Kind.EMBEDDING]
-        after[at] += sum(weight.params * rows.get(layer.output, 1.0) for layer in used)
-    suffix = np.cumsum(after[::-1])[::-1]
-    total = sum(
-        len(option.candidates) * suffix[probe.chain.first_reader(weights[option.weight].constant)] for option in options
-    )
-    return float(total) <= AFFORDABLE_MACS
+        work[chain.first_reader(weight.constant)] += sum(weight.params * rows[layer.output] for layer in used)
+    suffix = np.cumsum(work[::-1])[::-1]
+    constants = {weight.name: weight.constant for weight in graph.weights()}
+    return float(sum(len(one.candidates) * suffix[chain.first_reader(constants[one.weight])] for one in options)) / 2
 
 
-def _rows(graph: Graph, probe: _Probe) -> dict[str, float]:
-    """How many times each layer's matrix is applied on all samples: its output's elements over its rows."""
-    sizes: dict[str, float] = {}
+def _rows(graph: Graph, one: Samples) -> dict[str, float]:
+    """How many times each layer's matrix is applied on a sample: its output's elements over its rows."""
     layers = [(layer.output, weight.shape[0]) for weight in graph.weights() for layer in weight.layers]
-    names = list(dict.fromkeys(output for output, _ in layers))
-    if not names:
-        return sizes
-    runner = graph.runner(tuple(value.name for value in graph.inputs), names)
-    first: Values = probe.states[0][0]
-    one = {name: array[:1] if array.ndim and _free(graph, name) else array for name, array in first.items()}
-    shapes = {name: array.size for name, array in runner(one).items()}
-    scale = probe.count / max(len(next(iter(one.values()))), 1) if one else 1.0
-    for output, out in layers:
-        sizes[output] = shapes[output] / out * scale
-    return sizes
-
-
-def _free(graph: Graph, name: str) -> bool:
-    shape = next((value.shape for value in graph.inputs if value.name == name), None)
-    return bool(shape) and not isinstance(shape[0], int)  # type: ignore[index]
-
-
+    if not layers:
+        return {}
+    runner = graph.runner(tuple(value.name for value in graph.inputs), sorted({output for output, _ in layers}))
+    sizes = {name: array.size for name, array in runner(one.batches[0]).items()}
+    return {output: sizes[output] / rows / one.count for output, rows in layers}

@@ -50,7 +50,7 @@ class Emitter:
                 zero = None if zero is None else self.spread(zero, count, size, axis, self.first_reader())
         return scale, zero, encoded.shape[::-1] if flip else encoded.shape
 
-    def spread(self, values: ir.Value, count: int, size: int, axis: int, anchor: ir.Node) -> ir.Value:
+    def spread(self, values: ir.Value, count: int, size: int, axis: int, anchor: ir.Node | None) -> ir.Value:
         """Repeat each block's value ``size`` times along an axis and cut it at ``count``."""
         numbers = [self._scalar(number) for number in (0, count, 1, size)]
         index = self.node("Range", numbers[:3], anchor, dtype=ir.DataType.INT64)
@@ -72,7 +72,7 @@ class Emitter:
         shape: tuple[int, ...],
         padding: list[ir.Value],
         dtype: ir.DataType,
-        anchor: ir.Node,
+        anchor: ir.Node | None,
     ) -> ir.Value:
         """Call the decoding function of this format, and define it where the model has none yet."""
         encoding = self._encoded.encoding
@@ -85,7 +85,7 @@ class Emitter:
         inputs = [*planes, scale, *([] if zero is None else [zero]), self.shape(blocked), self.shape(shape), *padding]
         return self.node(name, inputs, anchor, dtype=dtype, domain=DOMAIN)
 
-    def as_float32(self, value: ir.Value, anchor: ir.Node) -> ir.Value:
+    def as_float32(self, value: ir.Value, anchor: ir.Node | None) -> ir.Value:
         """The value in float32."""
         if value.dtype is ir.DataType.FLOAT:
             return value
@@ -129,19 +129,22 @@ class Emitter:
         self,
         op_type: str,
         inputs: Sequence[ir.Value | None],
-        anchor: ir.Node,
+        anchor: ir.Node | None,
         attributes: Sequence[ir.Attr] = (),
         dtype: ir.DataType | None = None,
         domain: str = "",
     ) -> ir.Value:
-        """Insert a node before the anchor."""
+        """Insert a node before the anchor, or after all others."""
         node = ir.Node(domain, op_type, inputs, attributes)
         output = node.outputs[0]
         node.name = self._fresh(f"{self._weight.name}/{op_type}")
         output.name = self._fresh(f"{node.name}.out")
         output.dtype = dtype
         self._nodes[node.name] = node
-        self._graph.insert_before(anchor, node)
+        if anchor is None:
+            self._graph.append(node)
+        else:
+            self._graph.insert_before(anchor, node)
         return output
 
     def _fresh(self, name: str) -> str:
@@ -185,10 +188,11 @@ class Emitter:
             if not any(output.uses() or output.is_graph_output() for output in node.outputs):
                 self._graph.remove(node, safe=True)
 
-    def first_reader(self) -> ir.Node:
-        """The first node of the main graph that reads the constant, itself or within its subgraphs."""
+    def first_reader(self) -> ir.Node | None:
+        """The first node of the main graph that reads the constant, itself or within its subgraphs, if any does."""
         readers = set(self._constant.consumers())
-        return next(node for node in self._graph if node in readers or not readers.isdisjoint(_inside(node)))
+        nodes = (node for node in self._graph if node in readers or not readers.isdisjoint(_inside(node)))
+        return next(nodes, None)
 
     def constant_shape(self) -> tuple[int, ...]:
         """The shape in which the constant is stored."""

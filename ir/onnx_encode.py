@@ -72,17 +72,16 @@ class Forms(Emitter):
 
     def _decoded(self) -> None:
         """``W  -->  decode(codes, scale)``, folded when the session starts."""
-        if not self._constant.consumers():
-            raise Refused("nothing reads the weight")
         anchor, encoded, view = self.first_reader(), self._encoded, self._weight.view
         flip = view.is_transposed and not view.is_matrix
         codes = encoded.codes.T if flip else encoded.codes
         scale, zero, blocked = self.broadcast(flip)
         planes = self._planes(codes.reshape(-1))
-        stored = view.shape if flip or view.is_matrix else tuple(view.shape[axis] for axis in view.order)
+        rows_first = not (flip or view.is_matrix)
+        stored = tuple(view.shape[axis] for axis in view.order) if rows_first else view.shape
         padding = [self.shape((padded_count(codes.size),)), self.shape((codes.size,))] if codes.size % UNIT else []
         value = self.decode(planes, scale, zero, blocked, stored, padding, self._dtype(), anchor)
-        self._replace_constant(value, stored is not view.shape, anchor)
+        self._replace_constant(value, rows_first, anchor)
 
     def _planes(self, codes: np.ndarray) -> list[ir.Value]:
         planes = pack(codes, self._encoded.encoding.bits)
@@ -94,7 +93,7 @@ class Forms(Emitter):
         assert tensor is not None
         return ir.DataType(tensor.dtype)
 
-    def _replace_constant(self, value: ir.Value, rows_first: bool, anchor: ir.Node) -> None:
+    def _replace_constant(self, value: ir.Value, rows_first: bool, anchor: ir.Node | None) -> None:
         """Let a decoded weight, whose axes may stand in the matrix's order, take the constant's place."""
         view, shape = self._weight.view, self.constant_shape()
         if rows_first:
@@ -141,8 +140,6 @@ class Forms(Emitter):
 
     def _whole_table(self, table: list[ir.Value], scale: ir.Value, zero: ir.Value | None) -> None:
         """Decode the packed rows, all of them, for readers that know nothing of rows."""
-        if not self._constant.consumers():
-            raise Refused("the weight is an output of the model")
         anchor = self.first_reader()
         value = self._decode_rows(self._encoded.shape[:1], table, scale, zero, self._dtype(), anchor)
         self._replace_constant(value, not self._weight.view.is_matrix, anchor)
@@ -154,7 +151,7 @@ class Forms(Emitter):
         scale: ir.Value,
         zero: ir.Value | None,
         dtype: ir.DataType,
-        anchor: ir.Node,
+        anchor: ir.Node | None,
     ) -> ir.Value:
         """Decode whole rows; ``leading`` is their shape, zeros where it is only known when running."""
         columns, size = self._encoded.shape[1], self._encoded.encoding.block.of(self._encoded.shape)[1]

@@ -5,7 +5,7 @@ in a data file beside the model. Everything goes to temporary names first and is
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,11 +84,9 @@ def size_bytes(model: ir.Model) -> int:
     return proto.ByteSize() + sum(_size(value) for value in large)
 
 
-def whole_size(path: Path, model: ir.Model) -> int:
-    """The size of a model's file and of the data that it keeps beside it."""
-    tensors = [value.const_value for value in model.graph.initializers.values()]
-    apart = [t for t in tensors if isinstance(t, ir.ExternalTensor) and t.location != path.name]
-    return path.stat().st_size + sum(tensor.nbytes for tensor in apart)
+def whole_size(path: Path, data_files: Sequence[str]) -> int:
+    """The size of a model's file and of the data files beside it."""
+    return sum((path.parent / name).stat().st_size for name in (path.name, *data_files))
 
 
 def tensor_header(value: ir.Value) -> onnx.TensorProto:

@@ -53,7 +53,7 @@ class Encode(Pass):
 
 
 def relative_error(matrix: np.ndarray, decoded: np.ndarray) -> float:
-    """Noise power over signal power."""
-    decoded -= matrix
+    """Noise power over signal power of two matrices."""
+    difference = np.subtract(decoded, matrix)
     signal = float(np.vdot(matrix, matrix))
-    return float(np.vdot(decoded, decoded)) / signal if signal else 0.0
+    return float(np.vdot(difference, difference)) / signal if signal else 0.0
