@@ -16,6 +16,7 @@ import numpy as np
 from qcc.compiler.plan import Candidate, Option
 from qcc.compiler.samples import Samples
 from qcc.compiler.segments import Chain, cut
+from qcc.ir.encoding import Encoded
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph import Graph, Kind, Weight
 from qcc.passes.contract import Context
@@ -101,27 +102,28 @@ def _option(
 ) -> tuple[np.ndarray, tuple[bool, ...]]:
     context.progress(option.weight)
     matrix = graph.matrix(weight)
-    decoded = [_decoded(weight, matrix, candidate, context) for candidate in option.candidates]
-    errors = np.array([0.0 if values is None else relative_error(matrix, values) for values in decoded])
-    losses, runs = np.zeros(len(decoded)), [values is None for values in decoded]
+    encoded = [_encoded(weight, matrix, candidate, context) for candidate in option.candidates]
+    errors = np.array([0.0 if one is None else relative_error(matrix, one.decode()) for one in encoded])
+    losses, runs = np.zeros(len(encoded)), [one is None for one in encoded]
     anchor = -1
     for at in np.argsort(errors, kind="stable"):
-        values = decoded[at]
-        if values is None or errors[at] == 0:
+        one = encoded[at]
+        if one is None or errors[at] == 0:
             continue
         if anchor < 0 or errors[at] > ALIKE * errors[anchor]:
-            losses[at], runs[at], anchor = probe.loss(weight.constant, _constant(graph, weight, values)), True, at
+            losses[at] = probe.loss(weight.constant, _constant(graph, weight, one.decode()))
+            runs[at], anchor = True, at
         else:
             losses[at] = losses[anchor] * errors[at] / errors[anchor]
     return losses, tuple(runs)
 
 
-def _decoded(weight: Weight, matrix: np.ndarray, candidate: Candidate, context: Context) -> np.ndarray | None:
+def _encoded(weight: Weight, matrix: np.ndarray, candidate: Candidate, context: Context) -> Encoded | None:
     action = candidate.action
     if action is None:
         return None
     try:
-        return action.rounding.encode(weight, matrix, action.encoding, context).decode()
+        return action.rounding.encode(weight, matrix, action.encoding, context)
     except Refused as refused:
         raise ModelError("Q410", f"`{weight.name}` cannot be encoded: {refused.reason}") from refused
 

@@ -47,12 +47,12 @@ def locate(proto: onnx.ModelProto, path: Path) -> Located:
         if location not in names:
             names[location] = _real(path, location, tensor.name)
         _check_span(tensor, names[location])
+    main = sum(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer)  # they come first
     own = path.resolve()
     folder = Path(os.path.commonpath([own.parent, *(file.parent for file in names.values())]))
-    kept = {id(tensor) for tensor in proto.graph.initializer}
-    for tensor in _external(proto.graph):
+    for position, tensor in enumerate(_external(proto.graph)):
         file = names[_entries(tensor)["location"]]
-        if id(tensor) in kept:
+        if position < main:
             next(entry for entry in tensor.external_data if entry.key == "location").value = str(file.relative_to(folder))
         else:
             _read(tensor, file)

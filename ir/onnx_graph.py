@@ -77,7 +77,10 @@ class OnnxGraph(Graph):
 
     def simplify(self) -> list[str]:
         self._weights = None
-        return simplify(self.model)
+        try:
+            return simplify(self.model)
+        finally:
+            onnx_load.release(self.model)
 
     def replace_constant(self, name: str, array: Array) -> None:
         value = self.model.graph.initializers[name]

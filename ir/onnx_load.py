@@ -17,6 +17,7 @@ from qcc.ir.onnx_external import DataError, Located, locate, open_in
 from qcc.ir.onnx_save_options import NEWEST_OPSET, OLDEST_OPSET
 
 LAZY_BYTES = 4096  # payloads from this size on stay in the file
+BYTE_BITS = 8
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,27 @@ def normalise(model: ir.Model) -> None:
 
 
 def array_of(value: ir.Value) -> np.ndarray | None:
-    """The array of a constant value, read-only; None if there is none."""
-    if value.const_value is None:
+    """The array of a constant value, read-only; None if there is none.
+
+    What lies in a file is mapped afresh at each call and unmapped when the array goes: the library's own mapping would stay,
+    and with it every page that was ever read.
+    """
+    tensor = value.const_value
+    if tensor is None:
         return None
-    array = value.const_value.numpy().view()
+    if isinstance(tensor, ir.ExternalTensor) and tensor.dtype.bitwidth >= BYTE_BITS and tensor.nbytes:
+        shape = tuple(tensor.shape.numpy())
+        return np.memmap(tensor.path, tensor.dtype.numpy(), "r", tensor.offset or 0, shape).view(np.ndarray)
+    array = tensor.numpy().view()
     array.flags.writeable = False
     return array
+
+
+def release(model: ir.Model) -> None:
+    """Unmap the files that the library has mapped."""
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value.release()
 
 
 def _check_payloads(model: ir.Model) -> None:
