@@ -22,7 +22,8 @@ from qcc.ir.packing import packed_bytes
 if TYPE_CHECKING:
     from qcc.ir.graph import Weight
 
-NODE_BYTES = {"fused": 260, "decoded": 330, "rows": 700}  # protobuf of the ops around a weight, about
+NODE_BYTES = {"fused": 520, "decoded": 450, "rows": 1000}  # protobuf of the ops around a weight, about
+WHOLE_BYTE = 4  # 2-bit codes: ONNX Runtime 1.32 fuses other output counts too, and computes nonsense
 
 
 class Form(StrEnum):
@@ -80,6 +81,8 @@ def fused_capability(encoding: Encoding, shape: tuple[int, int]) -> Capability |
     """The measurement of the fused kernel that takes this encoding, if the runtime has one."""
     block = encoding.block
     if block.rows != 1 or block.columns == 0 or not block.divides(shape):
+        return None
+    if encoding.bits == 2 and shape[0] % WHOLE_BYTE:
         return None
     for row in capabilities():
         if (row.bits, row.symmetric) == (encoding.bits, encoding.symmetric) and block.columns in row.groups:

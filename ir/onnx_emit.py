@@ -46,16 +46,21 @@ class Emitter:
             (encoded.shape[1], across, size_columns, 0 if flip else 1),
         ):
             if number > 1 and size > 1:
-                scale = self.spread(scale, count, size, axis, self.first_reader())
-                zero = None if zero is None else self.spread(zero, count, size, axis, self.first_reader())
+                scale, zero = self.spread(scale, zero, count, size, axis, self.first_reader())
         return scale, zero, encoded.shape[::-1] if flip else encoded.shape
 
-    def spread(self, values: ir.Value, count: int, size: int, axis: int, anchor: ir.Node | None) -> ir.Value:
-        """Repeat each block's value ``size`` times along an axis and cut it at ``count``."""
+    def spread(
+        self, scale: ir.Value, zero: ir.Value | None, count: int, size: int, axis: int, anchor: ir.Node | None
+    ) -> tuple[ir.Value, ir.Value | None]:
+        """Repeat each block's values ``size`` times along an axis and cut them at ``count``."""
         numbers = [self._scalar(number) for number in (0, count, 1, size)]
         index = self.node("Range", numbers[:3], anchor, dtype=ir.DataType.INT64)
         block = self.node("Div", [index, numbers[3]], anchor, dtype=ir.DataType.INT64)
-        return self.node("Gather", [values, block], anchor, [ir.AttrInt64("axis", axis)], dtype=values.dtype)
+        along = [ir.AttrInt64("axis", axis)]
+        scale = self.node("Gather", [scale, block], anchor, along, dtype=scale.dtype)
+        if zero is not None:
+            zero = self.node("Gather", [zero, block], anchor, along, dtype=zero.dtype)
+        return scale, zero
 
     def signed_zero(self) -> np.ndarray:
         """Zero points on the side of zero on which the decoding functions have their codes."""

@@ -163,8 +163,7 @@ class Forms(Emitter):
             zero = None if zero is None else self.node("Unsqueeze", [zero, last], anchor, dtype=zero.dtype)
             blocked = (*leading, columns // size, size)
         elif size < columns:
-            scale = self.spread(scale, columns, size, -1, anchor)
-            zero = None if zero is None else self.spread(zero, columns, size, -1, anchor)
+            scale, zero = self.spread(scale, zero, columns, size, -1, anchor)
         padding = [self.shape((*leading, width)), self.shape((columns,))] if width != columns else []
         return self.decode(planes, scale, zero, blocked, (*leading, columns), padding, dtype, anchor)
 

@@ -111,6 +111,8 @@ def test_a_tied_head_multiplies_by_the_packed_table(
 @pytest.mark.parametrize("name", FUSIBLE)
 def test_fused_becomes_one_kernel(name: str, bits: int, symmetric: bool, tmp_path: Path) -> None:
     case = CASES[name]
+    if bits == 2 and name == "matmul_ragged":
+        pytest.skip("the runtime's 2-bit kernel is wrong where outputs fill no byte: see the refusals")
     emitted = emit(case, Encoding(IntGrid(bits, symmetric), group(32)), Form.FUSED, tmp_path)
     check(case, emitted, 1e-5, tmp_path / "optimized.onnx")
     left = op_types(tmp_path / "optimized.onnx")
@@ -123,6 +125,7 @@ def test_fused_becomes_one_kernel(name: str, bits: int, symmetric: bool, tmp_pat
     ("name", "encoding"),
     [
         ("matmul", Encoding(IntGrid(3), group(16))),
+        ("matmul_ragged", Encoding(IntGrid(2), group(16))),
         ("matmul", Encoding(IntGrid(4), CHANNEL)),
         ("matmul", Encoding(IntGrid(4), group(20))),
         ("matmul_left", INT4),
@@ -176,15 +179,13 @@ def test_stored_bytes_are_what_is_stored(bits: int, symmetric: bool, tmp_path: P
             assert stored * 8 >= encoding.size_bits(shape)
 
 
-@pytest.mark.parametrize("form", [Form.DECODED, Form.ROWS])
-def test_the_file_is_about_as_large_as_told(form: Form, tmp_path: Path) -> None:
-    case = CASES["gather_2d"]
-    before = case.save(tmp_path).stat().st_size - case.weights["w"].nbytes
-    emitted = emit(case, INT3, form, tmp_path)
-    told = forms.stored_bytes(INT3, (7, 64), form)
-    function = 1200  # the decoding function, once a model
-    assert 0 <= emitted.path.stat().st_size - before - told + 300 <= function + 600
-    assert emitted.graph.size_bytes() == pytest.approx(emitted.path.stat().st_size, abs=400)
+@pytest.mark.parametrize(("form", "name"), [(Form.DECODED, "matmul"), (Form.FUSED, "matmul"), (Form.ROWS, "gather_1d")])
+def test_the_file_is_about_as_large_as_told(form: Form, name: str, tmp_path: Path) -> None:
+    emitted = emit(CASES[name], INT4, form, tmp_path)
+    told = forms.stored_bytes(INT4, loaded(CASES[name], tmp_path).weights()[0].shape, form)
+    function = 1500  # the decoding function, once a model
+    assert 0 < emitted.path.stat().st_size - told < function
+    assert emitted.graph.size_bytes() == pytest.approx(emitted.path.stat().st_size, abs=100)
 
 
 def test_names_that_are_taken_are_left_alone(tmp_path: Path) -> None:
