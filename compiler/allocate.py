@@ -71,6 +71,13 @@ def candidate_bytes(weight: Weight, candidate: Candidate) -> int:
     return stored_bytes(candidate.action.encoding, weight.shape, candidate.action.form)
 
 
+def candidate_bits(weight: Weight, candidate: Candidate) -> int:
+    """The bits of a weight's codes, scales and zero points under a candidate, without the file's framing."""
+    if candidate.action is None:
+        return weight.params * BITS_OF[weight.dtype]
+    return candidate.action.encoding.size_bits(weight.shape)
+
+
 def _problem(allocate: Allocate, plan: Plan, weights: dict[str, Weight], losses: Losses, fixed_bytes: float) -> Problem:
     sizes = tuple(
         np.array([candidate_bytes(weights[option.weight], one) for one in option.candidates], np.float64)
@@ -82,7 +89,10 @@ def _problem(allocate: Allocate, plan: Plan, weights: dict[str, Weight], losses:
             rows.append(Row("size", sizes, limit.bound - fixed_bytes))
         elif limit.metric == "bits":
             total = sum(weight.params for weight in weights.values())
-            bits = tuple(size * 8 / total for size in sizes)
+            bits = tuple(
+                np.array([candidate_bits(weights[option.weight], one) / total for one in option.candidates])
+                for option in allocate.options
+            )
             rows.append(Row("bits", bits, limit.bound - _fixed_bits(plan, weights)))
         else:
             rows.append(Row("output_error", losses.loss, limit.bound))
@@ -95,8 +105,15 @@ def _fixed_bits(plan: Plan, weights: dict[str, Weight]) -> float:
     bits = sum(weights[kept.weight].params * BITS_OF[weights[kept.weight].dtype] for kept in plan.kept)
     for step in plan.steps:
         if isinstance(step.action, Encode):
-            bits += sum(8 * stored_bytes(step.action.encoding, weights[n].shape, step.action.form) for n in step.weights)
+            bits += sum(step.action.encoding.size_bits(weights[name].shape) for name in step.weights)
     return bits / max(total, 1)
+
+
+def over_budget(plan: Plan, size_bytes: int) -> BudgetError:
+    """What to say when every choice that should fit turned out a little too large in the file."""
+    limits = [limit.source for limit in plan.allocate.limits if limit.metric == "size"] if plan.allocate else []
+    note = f"the smallest file that was written has {size_bytes:,} bytes"
+    return BudgetError([Diagnostic("Q310", f"the budget cannot be met: {SEPARATOR.join(limits)}", note=note)])
 
 
 def _explained(allocate: Allocate, infeasible: Infeasible, fixed_bytes: float, fixed_bits: float) -> BudgetError:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic
 
 from qcc.compiler.bind import BITS_OF
 from qcc.compiler.catalog import Export
@@ -14,25 +15,25 @@ from qcc.ir.graph import Graph, Weight
 from qcc.ir.onnx_graph import OnnxGraph
 from qcc.ir.onnx_save import Written
 from qcc.passes.clean import Clean
-from qcc.passes.contract import Context, Edit
+from qcc.passes.contract import Context, Edit, G
 from qcc.passes.encode import Encode
 
 
 @dataclass(frozen=True)
-class Built:
+class Built(Generic[G]):
     """A graph after a plan's passes, with what they did."""
 
-    graph: OnnxGraph
+    graph: G
     edits: tuple[Edit, ...]
 
 
-def run_plan(graph: OnnxGraph, plan: Plan, context: Context) -> Built:
+def run_plan(graph: G, plan: Plan, context: Context) -> Built[G]:
     """Apply the steps of a decided plan to a cleaned graph.
 
     Raises:
         ModelError: a pass refuses a weight.
     """
-    current: Graph = graph
+    current = graph
     edits: list[Edit] = []
     for step in plan.steps:
         if isinstance(step.action, Clean):
@@ -42,11 +43,10 @@ def run_plan(graph: OnnxGraph, plan: Plan, context: Context) -> Built:
         except Refused as refused:
             raise ModelError("Q410", refused.reason) from refused
         edits += done
-    assert isinstance(current, OnnxGraph)
     return Built(current, tuple(edits))
 
 
-def write(built: Built, path: Path, export: Export, metadata: dict[str, str]) -> Written:
+def write(built: Built[OnnxGraph], path: Path, export: Export, metadata: dict[str, str]) -> Written:
     """Write the graph to a file.
 
     Raises:
@@ -57,7 +57,7 @@ def write(built: Built, path: Path, export: Export, metadata: dict[str, str]) ->
     return built.graph.save(path, export.external_data, metadata)
 
 
-def rows(graph: Graph, plan: Plan, built: Built, loss: Callable[[str], float | None]) -> tuple[LayerRow, ...]:
+def rows(graph: Graph, plan: Plan, built: Built[OnnxGraph], loss: Callable[[str], float | None]) -> tuple[LayerRow, ...]:
     """One row a weight, in the order in which they run."""
     actions = {name: step.action for step in plan.steps for name in step.weights if isinstance(step.action, Encode)}
     errors = {edit.subject: edit.error for edit in built.edits}
@@ -72,9 +72,9 @@ def _row(weight: Weight, action: Encode | None, error: float, kept: str, loss: f
     original = weight.params * BITS_OF[weight.dtype] // 8
     kinds = tuple(sorted(weight.kinds))
     if action is None:
-        return LayerRow(weight.name, kinds, weight.shape, weight.dtype, "", original, original, 0.0, None, kept)
+        bits = float(BITS_OF[weight.dtype])
+        return LayerRow(weight.name, kinds, weight.shape, weight.dtype, "", original, original, bits, 0.0, None, kept)
     size = stored_bytes(action.encoding, weight.shape, action.form)
     reason = choose(weight, action.encoding).reason
-    return LayerRow(
-        weight.name, kinds, weight.shape, action.encoding.text, action.form, size, original, error, loss, reason
-    )
+    bits, text = action.encoding.bits_per_weight(weight.shape), action.encoding.text
+    return LayerRow(weight.name, kinds, weight.shape, text, action.form, size, original, bits, error, loss, reason)

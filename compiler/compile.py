@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from qcc.compiler import build, lock, samples, verify
-from qcc.compiler.allocate import Decision, decide
+from qcc.compiler.allocate import Decision, decide, over_budget
 from qcc.compiler.bind import BITS_OF, bind
 from qcc.compiler.catalog import Export, schema
 from qcc.compiler.plan import Plan
@@ -169,7 +171,6 @@ class _Compilation:
             input_bytes = whole_size(self.model, graph.data_files())
         with self._phase("clean"):
             cleaned, edits = Clean().apply(graph, (), Context())
-            assert isinstance(cleaned, OnnxGraph)
         if plan is not None:
             _check_plan(plan, cleaned, self.model)
         bound = plan or bind(self.policy, cleaned, input_bytes, self.diagnostics)
@@ -186,7 +187,7 @@ class _Compilation:
             return samples.load(calibrate.path, graph, limit, seed)
         return samples.generate(graph, limit, seed)
 
-    def _grams(self, plan: Plan, graph: OnnxGraph, data: Samples) -> dict:
+    def _grams(self, plan: Plan, graph: OnnxGraph, data: Samples) -> dict[str, np.ndarray]:
         wanted = _weights_with_gram(plan)
         if not wanted:
             return {}
@@ -195,14 +196,14 @@ class _Compilation:
 
     def _build(
         self, opened: _Opened, data: Samples, staged: Path
-    ) -> tuple[Plan, build.Built, Written, Allocation | None, Callable[[str], float | None]]:
+    ) -> tuple[Plan, build.Built[OnnxGraph], Written, Allocation | None, Callable[[str], float | None]]:
         """Decide what is open and write the file; where it misses a size budget by its framing, decide again."""
         plan, graph = opened.plan, opened.graph
         context = Context(grams=self._grams(plan, graph, data))
         losses = self._losses(plan, graph, data, context)
         fixed = _fixed_bytes(plan, graph)
         limit = min((one.bound for one in plan.allocate.limits if one.metric == "size"), default=None) if plan.allocate else None
-        for _ in range(BUDGET_ROUNDS):
+        for attempt in range(BUDGET_ROUNDS):
             decision = self._decide(plan, graph, losses, fixed)
             decided = decision.plan if decision else plan
             with self._phase("encode"):
@@ -210,7 +211,9 @@ class _Compilation:
             written = build.write(built, staged, self._export(), lock.provenance(self.model, self.policy, decided))
             if limit is None or written.size_bytes <= limit:
                 break
-            fixed += written.size_bytes - limit
+            fixed += (written.size_bytes - limit) * (attempt + 1)  # names and shapes weigh what only the file can tell
+        else:
+            raise over_budget(plan, written.size_bytes)
         if written.size_bytes >= opened.input_bytes:
             written = self._copy_input(staged, graph)
         return decided, built, written, _allocation(plan, losses, decision), _loss_of(plan, losses, decision)

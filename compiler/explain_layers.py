@@ -141,7 +141,7 @@ def _possibility(weight: Weight, spec: FormatSpec, surviving: set[str]) -> Possi
     size = stored_bytes(encoding, weight.shape, choice.form)
     survives = encoding.text in surviving
     reason = choice.reason if survives else "no smaller than the original" if size >= original else "not for this layer"
-    bits = 8 * size / max(weight.params, 1)
+    bits = encoding.bits_per_weight(weight.shape)
     return Possibility(encoding.text, spec.span.location, survives, choice.form, size, bits, reason)
 
 

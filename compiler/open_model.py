@@ -28,5 +28,4 @@ def open_model(path: Path) -> OpenModel:
     loaded = OnnxGraph.load(path)
     size = whole_size(path, loaded.data_files())
     cleaned, edits = Clean().apply(loaded, (), Context())
-    assert isinstance(cleaned, OnnxGraph)
     return OpenModel(path, cleaned, size, tuple(edit.text for edit in edits))

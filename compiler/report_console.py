@@ -85,7 +85,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "input_bytes": result.input_bytes,
         "output_bytes": result.output_bytes,
         "bits": average_bits(result.layers),
-        "layers": [{**_plain(row), "bits": row.bits} for row in result.layers],
+        "layers": [_plain(row) for row in result.layers],
         "edits": list(result.edits),
         "allocation": None if result.allocation is None else _plain(result.allocation),
         "verification": {

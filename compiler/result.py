@@ -23,14 +23,11 @@ class LayerRow:
     form: str
     size_bytes: int
     original_bytes: int
+    bits: float
+    """Bits a weight, scales and zero points included."""
     error: float
     loss: float | None
     reason: str
-
-    @property
-    def bits(self) -> float:
-        """Bits a weight, all overheads included."""
-        return 8 * self.size_bytes / max(self.shape[0] * self.shape[1], 1)
 
 
 @dataclass(frozen=True)

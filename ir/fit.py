@@ -57,7 +57,7 @@ def fit(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse") -> Scales:
 
     def work(part: slice) -> None:
         unit = _unit(blocks[part])
-        found, zero[part] = search(blocks[part] * unit, encoding, clip)
+        found, zero[part] = search(np.ascontiguousarray(blocks[part]) * unit, encoding, clip)  # sums must not follow the layout
         scale[part] = found / unit
 
     _for_each_chunk(blocks, work)

@@ -5,7 +5,7 @@
 import copy
 import operator
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch.export import ExportedProgram
@@ -109,7 +109,7 @@ class FxGraph(Graph):
             self._weights = tuple(weight for weight in found if weight.name not in self.encoded)
         return self._weights
 
-    def copy(self) -> "FxGraph":
+    def copy(self) -> Self:
         other = copy.copy(self)
         nodes: dict[Node, Node] = {}
         other._graph = torch.fx.Graph()

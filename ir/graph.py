@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -155,7 +155,7 @@ class Graph(ABC):
         """The weights in the order in which their first layers run."""
 
     @abstractmethod
-    def copy(self) -> "Graph":
+    def copy(self) -> Self:
         """A graph that can be edited without touching this one; constants are shared, not copied."""
 
     @abstractmethod

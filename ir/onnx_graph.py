@@ -4,6 +4,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import onnx_ir as ir
@@ -72,8 +73,8 @@ class OnnxGraph(Graph):
             self._weights = find_weights(self.model.graph)
         return self._weights
 
-    def copy(self) -> "OnnxGraph":
-        return OnnxGraph(self.model.clone(), self.folder, self._data_files)
+    def copy(self) -> Self:
+        return type(self)(self.model.clone(), self.folder, self._data_files)
 
     def simplify(self) -> list[str]:
         self._weights = None
@@ -139,6 +140,7 @@ class OnnxGraph(Graph):
         model = self.model.clone()
         common.ClearMetadataAndDocStringPass()(model)
         common.RemoveUnusedOpsetsPass()(model)
+        model.opset_imports.setdefault("", self.opset)
         model.ir_version = onnx_save.ir_version(self.opset, model.ir_version)
         model.metadata_props.update(metadata or {})
         return onnx_save.save(model, path, external)

@@ -13,6 +13,7 @@ from math import prod
 import onnx_ir as ir
 
 from qcc.ir.graph import Kind, Layer, Weight
+from qcc.ir.onnx_functions import DOMAIN
 from qcc.ir.onnx_kinds import DEFAULT_DOMAINS
 from qcc.ir.view import MatrixView
 
@@ -156,8 +157,17 @@ def _conv(node: ir.Node) -> Iterator[Reading]:
 def _gather(node: ir.Node) -> Iterator[Reading]:
     shape, ids = shape_of(node.inputs[0]), node.inputs[1]
     dynamic = ids is not None and ids.const_value is None and ids.shape is not None
-    if shape is not None and len(shape) == 2 and dynamic and node.attributes.get_int("axis", 0) in (0, -2):
+    by_rows = shape is not None and len(shape) == 2 and node.attributes.get_int("axis", 0) in (0, -2)
+    if shape is not None and by_rows and dynamic and not _holds_scales(node.outputs[0]):
         yield Reading(node, 0, MatrixView(shape, (0,)), Kind.EMBEDDING)
+
+
+def _holds_scales(value: ir.Value) -> bool:
+    """The value goes into one of our own decoding functions: what is encoded already is no weight."""
+    return any(
+        node.domain == DOMAIN or (node.op_type in ("Unsqueeze", "Gather") and _holds_scales(node.outputs[0]))
+        for node in value.consumers()
+    )
 
 
 _READERS = {"MatMul": _matmul, "Gemm": _gemm, "Conv": _conv, "ConvTranspose": _conv, "Gather": _gather}

@@ -6,7 +6,7 @@ in a data file beside the model. Everything goes to temporary names first and is
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -22,8 +22,8 @@ from qcc.ir.onnx_save_options import ExternalData
 INLINE_LIMIT_BYTES = 1_500_000_000  # a protobuf message ends at 2 GB
 STREAM_BYTES = 4096  # weights from this size on are streamed
 ALIGNMENT = 4096  # data files are mapped page by page
-MODEL_METADATA, MAX_IR_VERSION = 14, 13
-IR_OF_OPSET = ((25, 13), (24, 12), (23, 11), (21, 10), (20, 9), (18, 8), (0, 3))
+MESSAGE_LIMIT_BYTES = 2**31 - 1
+IR_OF_OPSET = ((25, 13), (24, 12), (23, 11), (21, 10), (20, 9), (18, 8), (0, 4))  # 4: constants need not be inputs too
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,16 @@ def ir_version(opset: int, current: int) -> int:
 
 def serialise(model: ir.Model) -> tuple[onnx.ModelProto, list[ir.Value]]:
     """A model's protobuf without its large weights, and those weights in a stable order."""
-    large = [value for value in model.graph.initializers.values() if _size(value) >= STREAM_BYTES]
+    known = list(model.graph.initializers.values())
+    large = [value for value in known if _size(value) >= STREAM_BYTES or isinstance(value.const_value, ir.ExternalTensor)]
     for value in large:
         del model.graph.initializers[value.name or ""]
     try:
         proto = ir.serde.serialize_model(model)
         proto.graph.ClearField("value_info")  # runtimes infer it; in a large graph it outweighs small layers
     finally:
-        for value in large:
+        model.graph.initializers.clear()
+        for value in known:
             model.graph.initializers.add(value)
     return proto, large
 
@@ -63,6 +65,8 @@ def save(model: ir.Model, path: Path, external: ExternalData = "auto") -> Writte
     proto, large = serialise(model)
     total = proto.ByteSize() + sum(_size(value) for value in large)
     apart = external == "always" or (external == "auto" and total > INLINE_LIMIT_BYTES)
+    if not apart and total > MESSAGE_LIMIT_BYTES:
+        raise ModelError("Q404", f"cannot write `{path}`: one ONNX file holds at most 2 GB", "let the weights lie apart")
     data = path.with_name(path.name + "_data") if apart else None
     try:
         with _replacing([path] if data is None else [data, path]) as files:
@@ -100,9 +104,14 @@ def _size(value: ir.Value) -> int:
     return 0 if value.const_value is None or value.const_value.dtype is ir.DataType.STRING else value.const_value.nbytes
 
 
-def _payload(value: ir.Value) -> bytes:
-    assert value.const_value is not None
-    return value.const_value.tobytes()
+def _write_payload(file: BinaryIO, value: ir.Value) -> None:
+    """Copy a weight's bytes, from file to file where it lies in one."""
+    tensor = value.const_value
+    assert tensor is not None
+    if hasattr(tensor, "tofile"):
+        tensor.tofile(file)
+    else:
+        file.write(tensor.tobytes())
 
 
 def _write_inline(file: BinaryIO, proto: onnx.ModelProto, large: list[ir.Value]) -> None:
@@ -117,7 +126,7 @@ def _write_inline(file: BinaryIO, proto: onnx.ModelProto, large: list[ir.Value])
     file.write(wire.header(wire.MODEL_GRAPH, total) + graph)
     for mark, head, tag, value in zip(marks, heads, raw, large, strict=True):
         file.write(mark + head + tag)
-        file.write(_payload(value))
+        _write_payload(file, value)
 
 
 def _write_apart(file: BinaryIO, data: BinaryIO, proto: onnx.ModelProto, large: list[ir.Value], location: str) -> None:
@@ -129,7 +138,7 @@ def _write_apart(file: BinaryIO, data: BinaryIO, proto: onnx.ModelProto, large: 
         for key, text in (("location", location), ("offset", str(offset)), ("length", str(size))):
             head.external_data.add(key=key, value=text)
         head.data_location = onnx.TensorProto.EXTERNAL
-        data.write(_payload(value))
+        _write_payload(data, value)
         offset += size
         proto.graph.initializer.append(head)
     file.write(proto.SerializeToString(deterministic=True))
@@ -137,19 +146,37 @@ def _write_apart(file: BinaryIO, data: BinaryIO, proto: onnx.ModelProto, large: 
 
 @contextmanager
 def _replacing(paths: list[Path]) -> Iterator[list[BinaryIO]]:
-    """Files opened under temporary names, renamed in order at the end; on any failure, none of them is left."""
-    temporary = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in paths]
-    files: list[BinaryIO] = []
+    """Files opened under temporary names, renamed in order at the end; on any failure, all is as it was before."""
+    temporary = [_beside(path, "tmp") for path in paths]
+    with ExitStack() as files:
+        try:
+            yield [files.enter_context(path.open("wb")) for path in temporary]
+            files.close()
+            _rename_all(temporary, paths)
+        finally:
+            for path in temporary:
+                path.unlink(missing_ok=True)
+
+
+def _rename_all(sources: list[Path], targets: list[Path]) -> None:
+    kept: list[tuple[Path, Path]] = []
+    done: list[Path] = []
     try:
-        for path in temporary:
-            files.append(path.open("wb"))
-        yield files
-        for file in files:
-            file.close()
-        for source, target in zip(temporary, paths, strict=True):
+        for source, target in zip(sources, targets, strict=True):
+            if len(targets) > 1 and target.exists():
+                target.rename(_beside(target, "old"))
+                kept.append((_beside(target, "old"), target))
             source.replace(target)
-    finally:
-        for file in files:
-            file.close()
-        for path in temporary:
-            path.unlink(missing_ok=True)
+            done.append(target)
+    except OSError:
+        for target in done:
+            target.unlink()
+        for old, target in kept:
+            old.rename(target)
+        raise
+    for old, _ in kept:
+        old.unlink()
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{suffix}")

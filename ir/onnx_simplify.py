@@ -3,14 +3,15 @@
 import hashlib
 from collections import defaultdict
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from qcc.ir.errors import ModelError, first_line
 from qcc.ir.onnx_functions import DOMAIN
-from qcc.ir.onnx_load import normalise
+from qcc.ir.onnx_load import array_of, normalise
 
-FREE_INITIALISERS = 4  # the IR version from which constants need not be graph inputs too
+NAMES = ("ops", "constants")
 
 
 def simplify(model: ir.Model) -> list[str]:
@@ -24,9 +25,9 @@ def simplify(model: ir.Model) -> list[str]:
         for step in (
             common.InlinePass(lambda function: function.domain != DOMAIN),
             common.RemoveInitializersFromInputsPass(),
-            common.IdentityEliminationPass(),
+            _RemoveIdentities(),
             _DeduplicateConstants(),
-            common.CommonSubexpressionEliminationPass(),
+            *([] if _draws(model) else [common.CommonSubexpressionEliminationPass()]),
             common.RemoveUnusedNodesPass(),
             common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
             _infer_shapes(),
@@ -35,11 +36,7 @@ def simplify(model: ir.Model) -> list[str]:
         normalise(model)
     except Exception as error:  # the passes trust their input: what they raise on a bad one is any error at all
         raise ModelError("Q401", f"the model is not valid: {first_line(error.__cause__ or error)}") from error
-    model.ir_version = max(model.ir_version, FREE_INITIALISERS)
     return [f"{name}: {old} -> {new}" for name, old, new in zip(NAMES, before, _counts(model), strict=True) if new != old]
-
-
-NAMES = ("ops", "constants")
 
 
 def _counts(model: ir.Model) -> tuple[int, int]:
@@ -49,6 +46,30 @@ def _counts(model: ir.Model) -> tuple[int, int]:
 def _infer_shapes() -> common.ShapeInferencePass:
     """Not strict: one op that cannot be inferred, or a wrong annotation, must not cost all the others their shapes."""
     return common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)
+
+
+def _draws(model: ir.Model) -> bool:
+    """Two equal nodes may yet differ: these draw random numbers, and the library knows only of others that do."""
+    return any(node.op_type in ("Bernoulli", "Dropout") and len(node.inputs) != 2 for node in model.graph.all_nodes())
+
+
+class _RemoveIdentities(ir.passes.InPlacePass):
+    """Read through Identity nodes that make no output.
+
+    The library's pass renames what an output's Identity reads, even where that is another output or lies outside the branch.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        found = [node for node in model.graph.all_nodes() if node.op_type == "Identity" and node.domain == ""]
+        removed = 0
+        for node in found:
+            source, output = node.inputs[0], node.outputs[0]
+            if source is None or output.is_graph_output() or node.graph is None:
+                continue
+            output.replace_all_uses_with(source)
+            node.graph.remove(node, safe=True)
+            removed += 1
+        return ir.passes.PassResult(model, removed > 0)
 
 
 class _DeduplicateConstants(ir.passes.InPlacePass):
@@ -84,8 +105,8 @@ def _merge(graph: ir.Graph, values: list[ir.Value]) -> bool:
 
 
 def _digest(value: ir.Value) -> bytes:
-    tensor = value.const_value
-    assert tensor is not None
-    if isinstance(tensor, ir.StringTensor):
-        return repr(list(tensor.string_data())).encode()
-    return hashlib.sha256(tensor.tobytes()).digest()
+    if isinstance(value.const_value, ir.StringTensor):
+        return repr(list(value.const_value.string_data())).encode()
+    array = array_of(value)
+    assert array is not None
+    return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8)).digest()

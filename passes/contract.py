@@ -8,12 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
 from qcc.ir.encoding import Encoded, Encoding
 from qcc.ir.graph import Graph, Weight
+
+
+G = TypeVar("G", bound=Graph)
 
 
 class Numerics(StrEnum):
@@ -54,7 +57,7 @@ class Pass(ABC):
     numerics: ClassVar[Numerics]
     after: ClassVar[tuple[str, ...]] = ()
 
-    def apply(self, graph: Graph, targets: Sequence[str], context: Context) -> tuple[Graph, list[Edit]]:
+    def apply(self, graph: G, targets: Sequence[str], context: Context) -> tuple[G, list[Edit]]:
         """Transform a copy of the graph.
 
         Args:

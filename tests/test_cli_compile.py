@@ -267,15 +267,16 @@ def result(count: int, passed: bool, allocation: Allocation | None) -> Result:
             "fused",
             2564,
             16384,
+            5.01,
             1e-2,
             2e-4,
             "measured at 0.5x",
         ),
         LayerRow(
-            "conv", ("conv",), (8, 27), "int8 channel asym scale fp32", "decoded", 900, 864, 1e-5, None, "no kernel"
+            "conv", ("conv",), (8, 27), "int8 channel asym scale fp32", "decoded", 900, 864, 33.33, 1e-5, None, "no kernel"
         ),
         LayerRow(
-            "head", ("embedding", "linear"), (10, 64), "float32", "", 2560, 2560, 0.0, None, "keep, p.qpolicy:3:1"
+            "head", ("embedding", "linear"), (10, 64), "float32", "", 2560, 2560, 32.0, 0.0, None, "keep, p.qpolicy:3:1"
         ),
     ]
     more = (
@@ -287,6 +288,7 @@ def result(count: int, passed: bool, allocation: Allocation | None) -> Result:
             "decoded",
             80,
             256,
+            10.0,
             1e-4,
             None,
             "no kernel",

@@ -1,5 +1,6 @@
 """An encoded weight in an ONNX file computes what its decoded matrix computes, in every form, wherever it stands."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from qcc.ir.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding import Encoding, IntGrid
 from qcc.ir.errors import Refused
 from qcc.ir.forms import Form
+from qcc.ir.onnx_graph import OnnxGraph
 from tests.onnx_models import CASES, CHAINS, CONV, EMBEDDING, LINEAR, Case, Emitted, emit, loaded, run
 
 INT3 = Encoding(IntGrid(3), group(16))
@@ -184,7 +186,7 @@ def test_the_file_is_about_as_large_as_told(form: Form, name: str, tmp_path: Pat
     emitted = emit(CASES[name], INT4, form, tmp_path)
     told = forms.stored_bytes(INT4, loaded(CASES[name], tmp_path).weights()[0].shape, form)
     function = 1500  # the decoding function, once a model
-    assert 0 < emitted.path.stat().st_size - told < function
+    assert -300 < emitted.path.stat().st_size - told < function  # names as short as here cost less
     assert emitted.graph.size_bytes() == pytest.approx(emitted.path.stat().st_size, abs=100)
 
 
@@ -211,3 +213,16 @@ def test_nothing_is_stored_twice(tmp_path: Path) -> None:
     for name, form in (("in_if", Form.DECODED), ("shared", Form.DECODED), ("table_in_subgraph", Form.ROWS)):
         emitted = emit(CASES[name], INT3, form, tmp_path)
         assert "w" not in {tensor.name for tensor in onnx.load(emitted.path).graph.initializer}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_encoded_is_no_weight_any_more(name: str, tmp_path: Path) -> None:
+    for symmetric, block in ((True, CHANNEL), (False, group(20)), (False, group(16))):
+        encoding = Encoding(IntGrid(4, symmetric), block)
+        graph = loaded(CASES[name], tmp_path)
+        emitted = emit(CASES[name], encoding, forms.choose(graph.weights()[0], encoding).form, tmp_path)
+        again = OnnxGraph.load(emitted.path)
+        again.simplify()
+        assert not again.weights()
+        again.save(tmp_path / "again.onnx")
+        check(CASES[name], dataclasses.replace(emitted, path=tmp_path / "again.onnx"), 3e-2)

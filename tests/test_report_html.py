@@ -34,11 +34,11 @@ def layer(at: int, bits: int | None = 4, name: str | None = None, loss: float | 
     name = f"encoder.layer.{at}.attention.output.dense" if name is None else name
     if bits is None:
         place = "keep, /home/someone/p.qpolicy:1:6"
-        return LayerRow(name, ("conv",), shape, "float32", "", original, original, 0.0, None, place)
+        return LayerRow(name, ("conv",), shape, "float32", "", original, original, 32.0, 0.0, None, place)
     form, reason = list(Form)[at % 3], "the runtime has no compressed kernel for this layer"
     text = f"int{bits} group 32 sym scale fp16"
     size = original * bits // 32 + 400
-    return LayerRow(name, ("linear",), shape, text, form, size, original, 4.0**-bits, loss, reason)
+    return LayerRow(name, ("linear",), shape, text, form, size, original, 8 * size / (shape[0] * shape[1]), 4.0**-bits, loss, reason)
 
 
 def result(
@@ -95,11 +95,11 @@ def hostile() -> Result:
 
 def edges() -> Result:
     """A result of the values that formulas trip over."""
-    empty = LayerRow("empty", (), (0, 0), "float32", "", 0, 0, 0.0, None, "")
-    exact = LayerRow("exact", ("linear",), (4, 4), "nf4 tensor", "decoded", 0, 64, 0.0, 0.0, "")
-    lost = LayerRow("lost", ("linear",), (4, 4), "int2 tensor sym scale fp16", "decoded", 9, 64, math.inf, math.inf, "")
+    empty = LayerRow("empty", (), (0, 0), "float32", "", 0, 0, 0.0, 0.0, None, "")
+    exact = LayerRow("exact", ("linear",), (4, 4), "nf4 tensor", "decoded", 0, 64, 0.0, 0.0, 0.0, "")
+    lost = LayerRow("lost", ("linear",), (4, 4), "int2 tensor sym scale fp16", "decoded", 9, 64, 4.5, math.inf, math.inf, "")
     nothing = LayerRow(
-        "nan", ("linear",), (4, 4), "int2 tensor sym scale fp16", "decoded", 9, 64, math.nan, math.nan, ""
+        "nan", ("linear",), (4, 4), "int2 tensor sym scale fp16", "decoded", 9, 64, 4.5, math.nan, math.nan, ""
     )
     checks = (
         OutputCheck("same", 1.0, math.inf, 0.0),
