@@ -1,7 +1,7 @@
 """Measure what ONNX Runtime's fused kernels for compressed weights cost against the float product.
 
     python -m benchmarks.capabilities            print the table
-    python -m benchmarks.capabilities --write    and make it the one that the compiler chooses forms by (ir/onnxruntime.json)
+    python -m benchmarks.capabilities --write    and make it what the compiler chooses forms by (ir/onnxruntime.json)
 
 One layer of 1024 x 1024, one thread, activations of 1, 16 and 128 rows; a ratio above 1 is slower than float32.
 """
@@ -29,7 +29,12 @@ REPEATS = 31
 def layer(matrix: np.ndarray) -> ir.Model:
     """A model of one linear layer with this weight ``[in, out]``."""
     x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["rows", SIZE]))
-    w = ir.Value(name="w", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(matrix.shape), const_value=ir.Tensor(matrix, name="w"))
+    w = ir.Value(
+        name="w",
+        type=ir.TensorType(ir.DataType.FLOAT),
+        shape=ir.Shape(matrix.shape),
+        const_value=ir.Tensor(matrix, name="w"),
+    )
     node = ir.Node("", "MatMul", [x, w], name="layer")
     y = node.outputs[0]
     y.name, y.type, y.shape = "y", ir.TensorType(ir.DataType.FLOAT), ir.Shape(["rows", SIZE])

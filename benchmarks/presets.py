@@ -1,6 +1,6 @@
 """Compile models under presets and say what became of each: does it compile, verify, and not grow?
 
-    python -m benchmarks.presets MODEL_OR_FOLDER ... [--presets lossless balanced tiny]
+python -m benchmarks.presets MODEL_OR_FOLDER ... [--presets lossless balanced tiny]
 """
 
 import argparse
@@ -36,7 +36,9 @@ def row(model: Path, preset: str, output: Path) -> str:
     cosine = min(one.cosine for one in result.verification.outputs)
     error_size = max(one.relative_error for one in result.verification.outputs)
     sizes = f"{result.input_bytes} | {result.output_bytes}"
-    return f"| {model.stem} | {preset} | {sizes} | {cosine:.6f} | {error_size:.1e} | {'yes' if result.passed else 'no'} |"
+    return (
+        f"| {model.stem} | {preset} | {sizes} | {cosine:.6f} | {error_size:.1e} | {'yes' if result.passed else 'no'} |"
+    )
 
 
 if __name__ == "__main__":

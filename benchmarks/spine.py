@@ -3,8 +3,8 @@
     python -m benchmarks.spine --models MODELS --evaluate EVALUATE [--data DATA] [--only NAME ...]
 
 MODELS is a folder with ``minilm.onnx``, ``smollm2.onnx``, ``efficientnet-lite0.onnx``; EVALUATE is a script that takes
-``TASK model.onnx`` and prints a JSON line with the metric. DATA is a folder with ``TASK.npz`` calibration arrays for policies that
-use data; without it, data is generated. Every compilation runs in a process of its own.
+``TASK model.onnx`` and prints a JSON line with the metric. DATA is a folder with ``TASK.npz`` calibration arrays for
+policies that use data; without it, data is generated. Every compilation runs in a process of its own.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def measure(work: Work, arguments: argparse.Namespace, folder: Path) -> str:
 def compile_apart(work: Work, model: Path, output: Path, data: Path | None) -> tuple[str, str]:
     """Run ``qcc compile`` under ``/usr/bin/time``: seconds and peak megabytes."""
     policy = POLICIES / f"{work.policy}.qpolicy"
-    command = [Path(sys.executable).with_name("qcc"), "compile", model, "-o", output, "-q"]
+    command: list[str | Path] = [Path(sys.executable).with_name("qcc"), "compile", model, "-o", output, "-q"]
     command += ["-p", policy if policy.exists() else work.policy]
     if work.data and data is not None:
         command += ["--data", data / f"{work.task}.npz"]
@@ -112,7 +112,11 @@ def latency(model: Path, folder: Path) -> str:
     ours = folder / "minilm-int4.onnx"
     if not ours.exists():
         compile_apart(WORKS[1], model, ours, None)
-    lines = ["", "| MiniLM int4, one thread | float | ONNX Runtime's tool | qcc | qcc / tool |", "| --- | --- | --- | --- | --- |"]
+    lines = [
+        "",
+        "| MiniLM int4, one thread | float | ONNX Runtime's tool | qcc | qcc / tool |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     sessions = {name: session(str(path), threads=1) for name, path in (("float", model), ("tool", tool), ("qcc", ours))}
     for batch in (1, 16):
         ids = np.random.default_rng(0).integers(1000, 20000, (batch, SEQUENCE))

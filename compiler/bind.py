@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from qcc.compiler.plan import Allocate, Candidate, Kept, Limit, Option, Plan, Step
 from qcc.dsl.diagnostics import Diagnostics
 from qcc.dsl.policy import KEEP, Assignment, FormatSpec, Policy, Rule
 from qcc.dsl.select import Facts, has_predicate, matches, near_misses
-from qcc.compiler.plan import Allocate, Candidate, Kept, Limit, Option, Plan, Step
 from qcc.ir.blocks import CHANNEL, TENSOR, Block
 from qcc.ir.encoding import Encoding, IntGrid
 from qcc.ir.forms import Form, choose, stored_bytes
@@ -82,7 +82,9 @@ def bind(policy: Policy, graph: Graph, input_bytes: int, diagnostics: Diagnostic
             steps.setdefault(encoded[0].action, []).append((one.weight.name, encoded[0].source))
         else:
             options.append(Option(one.weight.name, tuple(candidates)))
-    limits = tuple(Limit(b.metric, b.quantity.of(input_bytes if b.metric == "size" else 1.0), b.text) for b in policy.budget)
+    limits = tuple(
+        Limit(b.metric, b.quantity.of(input_bytes if b.metric == "size" else 1.0), b.text) for b in policy.budget
+    )
     allocate = Allocate(policy.minimize, limits, tuple(options)) if options or limits else None
     return Plan((Step(Clean()), *encode_steps(steps)), tuple(kept), allocate)
 
@@ -115,13 +117,12 @@ def _candidates(one: Resolved, diagnostics: Diagnostics) -> list[Candidate]:
         return []
     assignment = one.properties["weights"]
     rounding = one.properties["rounding"].value if "rounding" in one.properties else Nearest()
-    found = [_candidate(one.weight, spec, rounding, assignment, diagnostics) for spec in assignment.value]
+    assert isinstance(assignment.value, tuple) and isinstance(rounding, Rounding)
+    found = [_candidate(one.weight, spec, rounding, diagnostics) for spec in assignment.value]
     return [candidate for candidate in found if candidate is not None]
 
 
-def _candidate(
-    weight: Weight, spec: FormatSpec, rounding: Rounding, assignment: Assignment, diagnostics: Diagnostics
-) -> Candidate | None:
+def _candidate(weight: Weight, spec: FormatSpec, rounding: Rounding, diagnostics: Diagnostics) -> Candidate | None:
     source = spec.span.location
     encoding = encoding_of(spec)
     if encoding is None:

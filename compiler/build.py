@@ -57,13 +57,17 @@ def write(built: Built[OnnxGraph], path: Path, export: Export, metadata: dict[st
     return built.graph.save(path, export.external_data, metadata)
 
 
-def rows(graph: Graph, plan: Plan, built: Built[OnnxGraph], loss: Callable[[str], float | None]) -> tuple[LayerRow, ...]:
+def rows(
+    graph: Graph, plan: Plan, built: Built[OnnxGraph], loss: Callable[[str], float | None]
+) -> tuple[LayerRow, ...]:
     """One row a weight, in the order in which they run."""
     actions = {name: step.action for step in plan.steps for name in step.weights if isinstance(step.action, Encode)}
     errors = {edit.subject: edit.error for edit in built.edits}
     kept = {one.weight: one.reason for one in plan.kept}
     return tuple(
-        _row(weight, actions.get(weight.name), errors.get(weight.name, 0.0), kept.get(weight.name, ""), loss(weight.name))
+        _row(
+            weight, actions.get(weight.name), errors.get(weight.name, 0.0), kept.get(weight.name, ""), loss(weight.name)
+        )
         for weight in graph.weights()
     )
 

@@ -28,16 +28,28 @@ FORMATS = {
     "float": FormatFamily("float", summary="as it is"),
 }
 BUDGET = {
-    "size": Metric("size", "<=", {"%": (0, 100), "B": (0, float("inf"))}, summary="of the written model, of the input's"),
+    "size": Metric(
+        "size", "<=", {"%": (0, 100), "B": (0, float("inf"))}, summary="of the written model, of the input's"
+    ),
     "bits": Metric("bits", "<=", {"": (0, 32)}, summary="average bits of a weight, overheads included"),
-    "output_error": Metric("output_error", "<=", {"": (0, float("inf")), "%": (0, float("inf"))}, summary=""
-    "predicted noise power over signal power at the outputs"),
+    "output_error": Metric(
+        "output_error",
+        "<=",
+        {"": (0, float("inf")), "%": (0, float("inf"))},
+        summary="predicted noise power over signal power at the outputs",
+    ),
 }
 VERIFY = {
-    "cosine": Metric("cosine", ">=", {"": (-1, 1)}, summary="similarity to the input model's outputs, least of all outputs"),
+    "cosine": Metric(
+        "cosine", ">=", {"": (-1, 1)}, summary="similarity to the input model's outputs, least of all outputs"
+    ),
     "sqnr": Metric("sqnr", ">=", {"dB": (-200, 200), "": (-200, 200)}, summary="signal over error at the outputs"),
-    "relative_error": Metric("relative_error", "<=", {"": (0, float("inf")), "%": (0, float("inf"))},
-                             summary="largest error over largest value at the outputs"),
+    "relative_error": Metric(
+        "relative_error",
+        "<=",
+        {"": (0, float("inf")), "%": (0, float("inf"))},
+        summary="largest error over largest value at the outputs",
+    ),
 }
 TARGETS = {
     "onnxruntime": TargetKind("onnxruntime", summary="plain ONNX Runtime on any CPU"),

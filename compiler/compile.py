@@ -43,7 +43,7 @@ def _silent(phase: str, done: int, total: int, detail: str) -> None:
     """Show nothing."""
 
 
-def compile(  # noqa: A001  (the language's word for it)
+def compile(
     model: str | Path,
     policy: str | Path | Policy = DEFAULT_POLICY,
     *,
@@ -202,7 +202,11 @@ class _Compilation:
         context = Context(grams=self._grams(plan, graph, data))
         losses = self._losses(plan, graph, data, context)
         fixed = _fixed_bytes(plan, graph)
-        limit = min((one.bound for one in plan.allocate.limits if one.metric == "size"), default=None) if plan.allocate else None
+        limit = (
+            min((one.bound for one in plan.allocate.limits if one.metric == "size"), default=None)
+            if plan.allocate
+            else None
+        )
         for attempt in range(BUDGET_ROUNDS):
             decision = self._decide(plan, graph, losses, fixed)
             decided = decision.plan if decision else plan
@@ -337,7 +341,9 @@ def _staging(output: Path) -> Iterator[Path]:
 
 
 def _weights_with_gram(plan: Plan) -> list[str]:
-    wanted = [name for s in plan.steps if isinstance(s.action, Encode) and s.action.rounding.uses_gram for name in s.weights]
+    wanted = [
+        name for s in plan.steps if isinstance(s.action, Encode) and s.action.rounding.uses_gram for name in s.weights
+    ]
     for option in plan.allocate.options if plan.allocate else ():
         if any(one.action is not None and one.action.rounding.uses_gram for one in option.candidates):
             wanted.append(option.weight)

@@ -1,12 +1,13 @@
 """The Plan: the pivot between a policy and a graph.
 
-An ordered list of steps, each a pass with its options, the weights that it treats, and the place in the policy that asked
-for it. It prints as stable text, serialises, and running it needs no policy. A plan that still has an `Allocate` step is
-undecided; the allocator replaces that step by `Encode` steps.
+An ordered list of steps, each a pass with its options, the weights that it treats, and the place in the policy that
+asked for it. It prints as stable text, serialises, and running it needs no policy. A plan that still has an `Allocate`
+is undecided; the allocator replaces that by `Encode` steps.
 """
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +100,9 @@ def to_text(plan: Plan) -> str:
     if plan.allocate is not None:
         bounds = "".join(f", {limit.metric} <= {limit.bound:.10g}" for limit in plan.allocate.limits)
         lines.append(f"allocate minimize {plan.allocate.objective}{bounds}")
-        lines += _columns((option.weight, " | ".join(one.text for one in option.candidates)) for option in plan.allocate.options)
+        lines += _columns(
+            (option.weight, " | ".join(one.text for one in option.candidates)) for option in plan.allocate.options
+        )
     if plan.kept:
         lines.append("keep")
         lines += _columns((kept.weight, kept.reason) for kept in plan.kept)
@@ -137,8 +140,8 @@ def from_json(text: str) -> Plan:
     return plan
 
 
-def _columns(pairs: Any) -> list[str]:
-    rows = [(str(left), str(right)) for left, right in pairs]
+def _columns(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    rows = list(pairs)
     width = max((len(left) for left, _ in rows), default=0)
     return [f"    {left:<{width}}  {right}".rstrip() for left, right in rows]
 
@@ -148,14 +151,14 @@ def _types() -> dict[str, type]:
     return {found.__name__: found for found in (*plain, *passes().values(), *roundings().values())}
 
 
-def _encode(value: Any) -> Any:
+def _encode(value: Any) -> Any:  # noqa: ANN401  (JSON)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         parts = {one.name: _encode(getattr(value, one.name)) for one in dataclasses.fields(value)}
         return {"is": type(value).__name__, **parts}
     return [_encode(item) for item in value] if isinstance(value, tuple) else value
 
 
-def _decode(value: Any) -> Any:
+def _decode(value: Any) -> Any:  # noqa: ANN401  (JSON)
     if isinstance(value, list):
         return tuple(_decode(item) for item in value)
     if not isinstance(value, dict):

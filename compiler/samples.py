@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import ml_dtypes
 import numpy as np
 
 from qcc.dsl.diagnostics import did_you_mean
@@ -110,12 +111,19 @@ def generate(graph: Graph, count: int | None, seed: int) -> Samples:
     Floats are standard normal; indices are drawn from the table that they look into; other integers and masks are one.
     """
     rng = np.random.default_rng(seed)
-    tables = {layer.input: weight.shape[0] for weight in graph.weights() for layer in weight.layers if layer.kind is Kind.EMBEDDING}
+    tables = {
+        layer.input: weight.shape[0]
+        for weight in graph.weights()
+        for layer in weight.layers
+        if layer.kind is Kind.EMBEDDING
+    }
     inputs = graph.inputs
     fixed = next((value.shape[0] for value in inputs if value.shape and isinstance(value.shape[0], int)), None)
     size = fixed or min(BATCH, count or DEFAULT_SAMPLES)
     number = max((count or DEFAULT_SAMPLES) // size, 1)
-    batches = [{value.name: _random(value, size, tables.get(value.name), rng) for value in inputs} for _ in range(number)]
+    batches = [
+        {value.name: _random(value, size, tables.get(value.name), rng) for value in inputs} for _ in range(number)
+    ]
     return Samples(tuple(batches), "generated", _free_batch(inputs))
 
 
@@ -129,7 +137,9 @@ def _random(value: Value, batch: int, table: int | None, rng: np.random.Generato
     if dtype.kind == "b":
         return np.ones(sizes, dtype)
     if dtype.kind == "U":
-        raise ModelError("Q421", f"input `{value.name}` takes text, which cannot be generated", help="give calibration data")
+        raise ModelError(
+            "Q421", f"input `{value.name}` takes text, which cannot be generated", help="give calibration data"
+        )
     return rng.standard_normal(sizes).astype(dtype)
 
 
@@ -144,7 +154,9 @@ def _from_file(path: Path, graph: Graph, limit: int | None, seed: int) -> Sample
     except FileNotFoundError as error:
         raise ModelError("Q420", f"no such calibration file: `{path}`") from error
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        pickled = zipfile.is_zipfile(path) and "allow_pickle" in str(error)  # numpy says so of any bytes it doesn't know
+        pickled = zipfile.is_zipfile(path) and "allow_pickle" in str(
+            error
+        )  # numpy says so of any bytes it doesn't know
         reason = "it holds pickled objects" if pickled else "it is not an .npz file, or it is damaged"
         raise ModelError("Q420", f"cannot read calibration data from `{path}`: {reason}") from error
     _check(arrays, graph.inputs, rows=True)
@@ -154,7 +166,11 @@ def _from_file(path: Path, graph: Graph, limit: int | None, seed: int) -> Sample
     whole = [part for part in parts if len(part) == size or _free_batch(graph.inputs)]
     if not whole:
         raise ModelError("Q422", f"`{path}` has {len(rows)} samples; the model takes batches of {size}")
-    return Samples(tuple({name: array[part] for name, array in arrays.items()} for part in whole), str(path), _free_batch(graph.inputs))
+    return Samples(
+        tuple({name: array[part] for name, array in arrays.items()} for part in whole),
+        str(path),
+        _free_batch(graph.inputs),
+    )
 
 
 def _chosen_rows(arrays: Batch, limit: int | None, seed: int) -> np.ndarray:
@@ -206,9 +222,13 @@ def _check(batch: Mapping[str, np.ndarray], inputs: tuple[Value, ...], rows: boo
         known = list(value.shape)
         if rows and known:
             known[0] = None
-        if len(known) != array.ndim or any(isinstance(k, int) and k != n for k, n in zip(known, array.shape, strict=True)):
+        if len(known) != array.ndim or any(
+            isinstance(k, int) and k != n for k, n in zip(known, array.shape, strict=True)
+        ):
             shown = "x".join("?" if size is None else str(size) for size in known)
-            raise ModelError("Q425", f"input `{value.name}` takes {shown}, the calibration array is {_times(array.shape)}")
+            raise ModelError(
+                "Q425", f"input `{value.name}` takes {shown}, the calibration array is {_times(array.shape)}"
+            )
 
 
 def _times(shape: tuple[int, ...]) -> str:
@@ -221,9 +241,8 @@ def _numpy(dtype: str) -> np.dtype:
     try:
         return np.dtype(dtype)
     except TypeError:
-        import ml_dtypes
-
-        return np.dtype(getattr(ml_dtypes, dtype))
+        wide: np.dtype = np.dtype(getattr(ml_dtypes, dtype))
+        return wide
 
 
 def _length(batch: Batch) -> int:

@@ -1,7 +1,7 @@
 """Cutting a graph into a chain of pieces, so that changing one weight re-runs only what comes after it.
 
-A cut lies where few values are alive. Every piece is one prepared runner in which the piece's weights can be overridden;
-a value that a piece only passes on is carried beside it.
+A cut lies where few values are alive. Every piece is one prepared runner in which the piece's weights can be
+overridden; a value that a piece only passes on is carried beside it.
 """
 
 from collections.abc import Mapping, Sequence

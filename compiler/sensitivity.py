@@ -1,8 +1,8 @@
 """What each way to encode each weight costs at the model's output, measured.
 
-One weight at a time is replaced by what its codes decode to, and only the part of the graph after it runs. The loss is noise
-power over signal power, which adds up over independent errors. Candidates whose squared errors in the weight are within a
-factor of each other share one run and are scaled by that error; as many samples are run as the work allows.
+One weight at a time is replaced by what its codes decode to, and only the part of the graph after it runs. The loss is
+noise power over signal power, which adds up over independent errors. Candidates whose squared errors in the weight are
+within a factor of each other share one run and are scaled by that error; as many samples are run as the work allows.
 
 Source: one-at-a-time measurement, Hubara et al. 2020 (arXiv:2006.10518), section 3.3; MixDQ, Zhao et al. 2024
 (arXiv:2405.17873), section 4.

@@ -60,7 +60,9 @@ def compare(
     reference: Sequence[Mapping[str, np.ndarray]], outputs: Sequence[Mapping[str, np.ndarray]]
 ) -> tuple[OutputCheck, ...]:
     """Compare output by output over all batches."""
-    return tuple(_compare(name, [(r[name], o[name]) for r, o in zip(reference, outputs, strict=True)]) for name in reference[0])
+    return tuple(
+        _compare(name, [(r[name], o[name]) for r, o in zip(reference, outputs, strict=True)]) for name in reference[0]
+    )
 
 
 def judge(bounds: Sequence[Bound], outputs: Sequence[OutputCheck]) -> tuple[BoundCheck, ...]:

@@ -57,7 +57,9 @@ def fit(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse") -> Scales:
 
     def work(part: slice) -> None:
         unit = _unit(blocks[part])
-        found, zero[part] = search(np.ascontiguousarray(blocks[part]) * unit, encoding, clip)  # sums must not follow the layout
+        found, zero[part] = search(
+            np.ascontiguousarray(blocks[part]) * unit, encoding, clip
+        )  # sums must not follow the layout
         scale[part] = found / unit
 
     _for_each_chunk(blocks, work)
@@ -154,13 +156,15 @@ def _unit(blocks: np.ndarray) -> np.ndarray:
     """A power of two for each block that brings its largest weight near 1, so that no square over- or underflows."""
     largest = np.abs(blocks).max(1, keepdims=True)
     exponent = np.frexp(largest)[1]
-    return np.ldexp(np.float32(1), np.clip(-exponent, -126, 126))
+    unit: np.ndarray = np.ldexp(np.float32(1), np.clip(-exponent, -126, 126))
+    return unit
 
 
 def _steps(values: np.ndarray, step: np.ndarray) -> np.ndarray:
     """Values in whole steps; no steps where the step is zero."""
-    steps = values * _inverse(step)
-    return np.rint(steps, out=steps)
+    steps: np.ndarray = values * _inverse(step)
+    np.rint(steps, out=steps)
+    return steps
 
 
 def _ratios(bits: int) -> np.ndarray:
@@ -169,7 +173,9 @@ def _ratios(bits: int) -> np.ndarray:
 
 
 def _inverse(values: np.ndarray) -> np.ndarray:
-    return np.divide(1, values, out=np.zeros_like(values), where=values != 0)
+    inverse = np.zeros_like(values)
+    np.divide(1, values, out=inverse, where=values != 0)
+    return inverse
 
 
 def _stored(scale: np.ndarray, encoding: Encoding) -> np.ndarray:

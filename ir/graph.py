@@ -194,4 +194,3 @@ class Graph(ABC):
         if array is None:
             raise Refused(f"`{weight.constant}` is not a constant")
         return weight.view.matrix(array).astype(np.float32, copy=False)
-

@@ -8,13 +8,14 @@ from collections.abc import Set as AbstractSet
 from graphlib import CycleError, TopologicalSorter
 
 import onnx
+from google.protobuf.message import Message  # type: ignore[import-untyped]
 
 from qcc.ir.onnx_save_options import NEWEST_OPSET, OLDEST_OPSET
 
 Nodes = MutableSequence[onnx.NodeProto]
 
 
-class Malformed(ValueError):
+class Malformed(ValueError):  # noqa: N818 - the fault, named as diagnostics are
     """The protobuf is not a valid model; the message says why, in the user's words."""
 
 
@@ -24,6 +25,7 @@ def check_model(proto: onnx.ModelProto) -> None:
     Raises:
         Malformed: the model is not valid.
     """
+    _check_text(proto)
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise Malformed("it has no graph")
     functions = {(function.domain, function.name): function for function in proto.functions}
@@ -63,6 +65,18 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         if attribute.type == onnx.AttributeProto.GRAPH:
             yield attribute.g
         yield from attribute.graphs
+
+
+def _check_text(message: Message) -> None:
+    """Protobuf hands over text that is not UTF-8 as bytes, which nothing after this expects."""
+    for field, value in message.ListFields():
+        if field.type not in (field.TYPE_STRING, field.TYPE_MESSAGE):
+            continue
+        for item in (value,) if isinstance(value, str | bytes | Message) else value:
+            if isinstance(item, bytes):
+                raise Malformed(f"its text is garbled: {item[:40]!r}")
+            if isinstance(item, Message):
+                _check_text(item)
 
 
 def _default_domain(imports: MutableSequence[onnx.OperatorSetIdProto], nodes: Nodes) -> None:
@@ -130,6 +144,7 @@ def _check_nodes(nodes: Nodes, given: set[str], where: str, outer: AbstractSet[s
         raise Malformed(f"in {where}, `{_first_twice([*given, *made])}` is made twice")
     before: dict[int, list[int]] = {}
     for place, node in enumerate(nodes):
+        _check_attributes(node)
         reads = _reads(node) - given
         missing = sorted(name for name in reads if name not in makers and name not in outer)
         if missing:
@@ -138,6 +153,14 @@ def _check_nodes(nodes: Nodes, given: set[str], where: str, outer: AbstractSet[s
     if any(earlier >= place for place, others in before.items() for earlier in others):
         _sort(nodes, before)
     return given | set(makers)
+
+
+def _check_attributes(node: onnx.NodeProto) -> None:
+    if not node.op_type:
+        raise Malformed(f"{_title(node)} has no operator")
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.UNDEFINED:
+            raise Malformed(f"attribute `{attribute.name}` of {_title(node)} has no type")
 
 
 def _sort(nodes: Nodes, before: dict[int, list[int]]) -> None:

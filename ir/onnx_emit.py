@@ -144,7 +144,8 @@ class Emitter:
         output = node.outputs[0]
         node.name = self._fresh(f"{self._weight.name}/{op_type}")
         output.name = self._fresh(f"{node.name}.out")
-        output.dtype = dtype
+        if dtype is not None:
+            output.dtype = dtype
         self._nodes[node.name] = node
         if anchor is None:
             self._graph.append(node)
@@ -164,7 +165,7 @@ class Emitter:
         """Let all readers of ``old`` read ``new``; a graph output keeps its name."""
         if old.is_graph_output():
             name, old.name = old.name, self._fresh(f"{old.name}.float")
-            new.name, new.shape, new.dtype = name, old.shape, old.dtype
+            new.name, new.shape, new.type = name, old.shape, old.type
             for position, output in enumerate(self._graph.outputs):
                 if output is old:
                     self._graph.outputs[position] = new

@@ -1,7 +1,8 @@
 """Where a model's weights lie when they lie in files, its own included.
 
-The runtime takes locations relative to one folder and refuses links that lead out of it, and download caches are made of such
-links. So links are followed here, once, and every location is rewritten relative to the folder that holds all the real files.
+The runtime takes locations relative to one folder and refuses links that lead out of it, and download caches are made
+of such links. So links are followed here, once, and every location is rewritten relative to the folder that holds all the
+real files.
 """
 
 import os
@@ -12,12 +13,12 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from qcc.ir.onnx_check import Malformed, check_tensor, subgraphs
+from qcc.ir.onnx_check import check_tensor, subgraphs
 
 
 @dataclass(frozen=True)
 class Located:
-    """A model's protobuf, the folder to which its locations are relative, and the data files beside it as it names them."""
+    """A model's protobuf, the folder that its locations are relative to, and the data files beside it as it names them."""
 
     proto: onnx.ModelProto
     folder: Path
@@ -47,13 +48,17 @@ def locate(proto: onnx.ModelProto, path: Path) -> Located:
         if location not in names:
             names[location] = _real(path, location, tensor.name)
         _check_span(tensor, names[location])
-    main = sum(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer)  # they come first
+    main = sum(
+        tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer
+    )  # they come first
     own = path.resolve()
     folder = Path(os.path.commonpath([own.parent, *(file.parent for file in names.values())]))
     for position, tensor in enumerate(_external(proto.graph)):
         file = names[_entries(tensor)["location"]]
         if position < main:
-            next(entry for entry in tensor.external_data if entry.key == "location").value = str(file.relative_to(folder))
+            next(entry for entry in tensor.external_data if entry.key == "location").value = str(
+                file.relative_to(folder)
+            )
         else:
             _read(tensor, file)
     return Located(proto, folder, tuple(sorted(name for name, file in names.items() if file != own)))

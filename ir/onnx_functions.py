@@ -1,11 +1,11 @@
 """The model-local functions of domain ``qcc``: decoding packed codes by standard ops that fold when a session starts.
 
-``DequantizeLinear`` is kept out on purpose: runtimes leave it in the graph and decode on every run. Bytes stay bytes until
-the last op, so that folding a large table does not multiply it.
+``DequantizeLinear`` is kept out on purpose: runtimes leave it in the graph and decode on every run. Bytes stay bytes
+until the last op, so that folding a large table does not multiply it.
 
-One function serves a bit width and symmetry, whatever the block: scales come in a shape that broadcasts over ``blocked``,
-the codes' shape with its blocks apart. Leading zeros in a shape copy the input's axes, so the same body decodes a whole
-weight and a handful of gathered rows.
+One function serves a bit width and symmetry, whatever the block: scales come in a shape that broadcasts over
+``blocked``, the codes' shape with its blocks apart. Leading zeros in a shape copy the input's axes, so the same body
+decodes a whole weight and a handful of gathered rows.
 """
 
 import onnx
@@ -28,9 +28,9 @@ def decode_name(bits: int, symmetric: bool, padded: bool, dtype: ir.DataType) ->
 def decode_function(bits: int, symmetric: bool, padded: bool, dtype: ir.DataType, opset: int) -> ir.Function:
     """Build the function.
 
-    Its inputs are one array of bytes a plane (lowest bits first), ``scale``, ``zero`` (int8, asymmetric only), ``blocked``
-    and ``shape`` (int64), and, if the codes were padded to whole units, ``units`` (the shape before the padding is cut) and
-    ``count`` (codes along its last axis).
+    Its inputs are one array of bytes a plane (lowest bits first), ``scale``, ``zero`` (int8, asymmetric only),
+    ``blocked`` and ``shape`` (int64), and, if the codes were padded to whole units, ``units`` (the shape before the
+    padding is cut) and ``count`` (codes along its last axis).
     """
     widths = planes(bits)
     inputs = [f"plane{position}" for position in range(len(widths))] + ["scale"]
@@ -39,7 +39,9 @@ def decode_function(bits: int, symmetric: bool, padded: bool, dtype: ir.DataType
     lines = [*_codes(bits, widths, padded), *_values(symmetric, dtype)]
     name = decode_name(bits, symmetric, padded, dtype)
     body = "\n".join(f"  {line}" for line in lines)
-    text = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n{name} ({", ".join(inputs)}) => (weight)\n{{\n{body}\n}}'
+    text = (
+        f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n{name} ({", ".join(inputs)}) => (weight)\n{{\n{body}\n}}'
+    )
     return ir.serde.deserialize_function(onnx.parser.parse_function(text))
 
 
@@ -53,7 +55,11 @@ def _codes(bits: int, widths: tuple[int, ...], padded: bool) -> list[str]:
         last = position == len(widths) - 1
         if width == 8:
             lines += [f"wide = Cast <to: int = 6> (plane{position})", f"half = Constant <value_int: int = {middle}> ()"]
-            lines += ["half32 = Cast <to: int = 6> (half)", "centred = Sub (wide, half32)", "gathered0 = Cast <to: int = 3> (centred)"]
+            lines += [
+                "half32 = Cast <to: int = 6> (half)",
+                "centred = Sub (wide, half32)",
+                "gathered0 = Cast <to: int = 3> (centred)",
+            ]
         else:
             lines += _table(position, width, shift, middle if last else 0)
             lines.append(f"index{position} = Cast <to: int = 6> (plane{position})")

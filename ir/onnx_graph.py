@@ -123,7 +123,7 @@ class OnnxGraph(Graph):
 
     def size_bytes(self) -> int:
         """The size of the file that `save` would write, without writing it."""
-        return onnx_save.size_bytes(self.model)
+        return onnx_save.size_bytes(self._stripped())
 
     def data_files(self) -> list[str]:
         """The files beside the model in which it keeps weights, as it names them."""
@@ -137,13 +137,18 @@ class OnnxGraph(Graph):
         Raises:
             ModelError: the place cannot be written to.
         """
+        model = self._stripped()
+        model.metadata_props.update(metadata or {})
+        return onnx_save.save(model, path, external)
+
+    def _stripped(self) -> ir.Model:
+        """The model without what only people read, and with the versions that it needs."""
         model = self.model.clone()
         common.ClearMetadataAndDocStringPass()(model)
         common.RemoveUnusedOpsetsPass()(model)
         model.opset_imports.setdefault("", self.opset)
         model.ir_version = onnx_save.ir_version(self.opset, model.ir_version)
-        model.metadata_props.update(metadata or {})
-        return onnx_save.save(model, path, external)
+        return model
 
     def _find(self, name: str) -> ir.Value:
         values = ir.convenience.create_value_mapping(self.model.graph, include_subgraphs=False)

@@ -9,7 +9,10 @@ _UNARY = (
     "Softplus Softsign Mish HardSwish Swish Identity Cast Dropout Floor Ceil Round Sign Not IsNaN ThresholdedRelu"
 )
 _BINARY = "Add Sub Mul Div Pow Min Max Mod And Or Xor Equal Less LessOrEqual Greater GreaterOrEqual Where Sum Mean"
-_NORM = "BatchNormalization LayerNormalization InstanceNormalization GroupNormalization RMSNormalization LRN LpNormalization"
+_NORM = (
+    "BatchNormalization LayerNormalization InstanceNormalization GroupNormalization RMSNormalization LRN "
+    "LpNormalization"
+)
 _POOL = "MaxPool AveragePool GlobalAveragePool GlobalMaxPool LpPool GlobalLpPool"
 _REDUCE = (
     "ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSumExp ReduceSumSquare "

@@ -72,7 +72,10 @@ def trace(reading: Reading) -> Traced | None:
                 return None
             view = view.permuted(order)
         elif node.op_type == "Cast":
-            dtype = dtype or ir.DataType(node.attributes.get_int("to", 0))
+            to = ir.DataType(node.attributes.get_int("to", 0))
+            if to not in FLOATS:
+                return None
+            dtype = dtype or to
         reshaped |= node.op_type == "Reshape"
         value = node.inputs[0]
     if value is None or not value.is_initializer() or value.const_value is None:
@@ -80,7 +83,7 @@ def trace(reading: Reading) -> Traced | None:
     tensor = value.const_value
     shape = tuple(int(size) for size in tensor.shape.numpy())
     fits = prod(view.shape) == prod(shape) if reshaped else view.shape == shape
-    if not fits or not prod(shape) or tensor.dtype not in FLOATS or dtype not in (None, *FLOATS):
+    if not fits or not prod(shape) or tensor.dtype not in FLOATS:
         return None
     return Traced(reading, value, view, dtype or tensor.dtype)
 

@@ -1,5 +1,6 @@
 """Opening an ONNX file: lazily, and with one clear word where it is at fault."""
 
+import logging
 import mmap
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from qcc.ir.errors import ModelError, first_line
 from qcc.ir.onnx_check import Malformed, check_model, opset_of, supported
 from qcc.ir.onnx_external import DataError, Located, locate, open_in
 from qcc.ir.onnx_save_options import NEWEST_OPSET, OLDEST_OPSET
+
+logging.getLogger("onnx_ir").addHandler(logging.NullHandler())  # it logs tracebacks, which are no one's to read here
 
 LAZY_BYTES = 4096  # payloads from this size on stay in the file
 BYTE_BITS = 8
@@ -63,9 +66,9 @@ def parse(path: Path) -> Located:
     Raises:
         ModelError: the file or its data cannot be read, or it is not one protobuf message.
     """
-    if path.is_dir():
-        raise ModelError("Q400", f"`{path}` is a directory", help="name the .onnx file in it")
     try:
+        if path.is_dir():
+            raise ModelError("Q400", f"`{path}` is a directory", help="name the .onnx file in it")
         if path.stat().st_size == 0:
             raise ModelError("Q401", f"`{path}` is empty")
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
@@ -100,8 +103,8 @@ def normalise(model: ir.Model) -> None:
 def array_of(value: ir.Value) -> np.ndarray | None:
     """The array of a constant value, read-only; None if there is none.
 
-    What lies in a file is mapped afresh at each call and unmapped when the array goes: the library's own mapping would stay,
-    and with it every page that was ever read.
+    What lies in a file is mapped afresh at each call and unmapped when the array goes: the library's own mapping would
+    stay, and with it every page that was ever read.
     """
     tensor = value.const_value
     if tensor is None:

@@ -21,6 +21,7 @@ class OnnxRunner:
     def __init__(self, model: onnx.ModelProto | Path, folder: Path | None = None) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle sessions must not spin
         options.add_session_config_entry("session.disable_prepacking", "1")  # halves a session's memory
         if folder is not None:
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))

@@ -1,7 +1,7 @@
 """Writing an ONNX file without ever holding the whole of it, and never half of it.
 
-The graph without its large weights is serialised by the stock library; the weights follow one by one, as protobuf fields or
-in a data file beside the model. Everything goes to temporary names first and is renamed when whole.
+The graph without its large weights is serialised by the stock library; the weights follow one by one, as protobuf
+fields or in a data file beside the model. Everything goes to temporary names first and is renamed when whole.
 """
 
 import os
@@ -17,7 +17,6 @@ import onnx_ir as ir
 from qcc.ir import wire
 from qcc.ir.errors import ModelError
 from qcc.ir.onnx_save_options import ExternalData
-
 
 INLINE_LIMIT_BYTES = 1_500_000_000  # a protobuf message ends at 2 GB
 STREAM_BYTES = 4096  # weights from this size on are streamed
@@ -43,7 +42,9 @@ def ir_version(opset: int, current: int) -> int:
 def serialise(model: ir.Model) -> tuple[onnx.ModelProto, list[ir.Value]]:
     """A model's protobuf without its large weights, and those weights in a stable order."""
     known = list(model.graph.initializers.values())
-    large = [value for value in known if _size(value) >= STREAM_BYTES or isinstance(value.const_value, ir.ExternalTensor)]
+    large = [
+        value for value in known if _size(value) >= STREAM_BYTES or isinstance(value.const_value, ir.ExternalTensor)
+    ]
     for value in large:
         del model.graph.initializers[value.name or ""]
     try:
@@ -66,7 +67,9 @@ def save(model: ir.Model, path: Path, external: ExternalData = "auto") -> Writte
     total = proto.ByteSize() + sum(_size(value) for value in large)
     apart = external == "always" or (external == "auto" and total > INLINE_LIMIT_BYTES)
     if not apart and total > MESSAGE_LIMIT_BYTES:
-        raise ModelError("Q404", f"cannot write `{path}`: one ONNX file holds at most 2 GB", "let the weights lie apart")
+        raise ModelError(
+            "Q404", f"cannot write `{path}`: one ONNX file holds at most 2 GB", "let the weights lie apart"
+        )
     data = path.with_name(path.name + "_data") if apart else None
     try:
         with _replacing([path] if data is None else [data, path]) as files:
@@ -80,12 +83,11 @@ def save(model: ir.Model, path: Path, external: ExternalData = "auto") -> Writte
 
 
 def size_bytes(model: ir.Model) -> int:
-    """About what a model takes in a file."""
+    """What a model takes in one file, to the byte."""
     proto, large = serialise(model)
-    for node in proto.graph.node:
-        node.ClearField("metadata_props")
-        node.ClearField("doc_string")
-    return proto.ByteSize() + sum(_size(value) for value in large)
+    graph = proto.graph.ByteSize() + sum(len(_frame(value)) + _size(value) for value in large)
+    proto.ClearField("graph")
+    return int(proto.ByteSize()) + len(wire.header(wire.MODEL_GRAPH, graph)) + graph
 
 
 def whole_size(path: Path, data_files: Sequence[str]) -> int:
@@ -97,11 +99,14 @@ def tensor_header(value: ir.Value) -> onnx.TensorProto:
     """A weight's protobuf without its bytes."""
     tensor = value.const_value
     assert tensor is not None
-    return onnx.TensorProto(name=value.name, data_type=int(tensor.dtype), dims=[int(size) for size in tensor.shape.numpy()])
+    return onnx.TensorProto(
+        name=value.name, data_type=int(tensor.dtype), dims=[int(size) for size in tensor.shape.numpy()]
+    )
 
 
 def _size(value: ir.Value) -> int:
-    return 0 if value.const_value is None or value.const_value.dtype is ir.DataType.STRING else value.const_value.nbytes
+    tensor = value.const_value
+    return 0 if tensor is None or tensor.dtype is ir.DataType.STRING else int(tensor.nbytes)
 
 
 def _write_payload(file: BinaryIO, value: ir.Value) -> None:
@@ -114,18 +119,22 @@ def _write_payload(file: BinaryIO, value: ir.Value) -> None:
         file.write(tensor.tobytes())
 
 
+def _frame(value: ir.Value) -> bytes:
+    """What precedes a weight's bytes in a graph's message."""
+    head: bytes = tensor_header(value).SerializeToString(deterministic=True)
+    head += wire.header(wire.TENSOR_RAW_DATA, _size(value))
+    return wire.header(wire.GRAPH_INITIALIZER, len(head) + _size(value)) + head
+
+
 def _write_inline(file: BinaryIO, proto: onnx.ModelProto, large: list[ir.Value]) -> None:
     graph = proto.graph.SerializeToString(deterministic=True)
     proto.ClearField("graph")
-    heads = [tensor_header(value).SerializeToString(deterministic=True) for value in large]
-    raw = [wire.header(wire.TENSOR_RAW_DATA, _size(value)) for value in large]
-    tensors = [len(head) + len(mark) + _size(value) for head, mark, value in zip(heads, raw, large, strict=True)]
-    marks = [wire.header(wire.GRAPH_INITIALIZER, length) for length in tensors]
-    total = len(graph) + sum(tensors) + sum(len(mark) for mark in marks)
+    frames = [_frame(value) for value in large]
+    total = len(graph) + sum(len(frame) + _size(value) for frame, value in zip(frames, large, strict=True))
     file.write(proto.SerializeToString(deterministic=True))
     file.write(wire.header(wire.MODEL_GRAPH, total) + graph)
-    for mark, head, tag, value in zip(marks, heads, raw, large, strict=True):
-        file.write(mark + head + tag)
+    for frame, value in zip(frames, large, strict=True):
+        file.write(frame)
         _write_payload(file, value)
 
 

@@ -36,7 +36,9 @@ def simplify(model: ir.Model) -> list[str]:
         normalise(model)
     except Exception as error:  # the passes trust their input: what they raise on a bad one is any error at all
         raise ModelError("Q401", f"the model is not valid: {first_line(error.__cause__ or error)}") from error
-    return [f"{name}: {old} -> {new}" for name, old, new in zip(NAMES, before, _counts(model), strict=True) if new != old]
+    return [
+        f"{name}: {old} -> {new}" for name, old, new in zip(NAMES, before, _counts(model), strict=True) if new != old
+    ]
 
 
 def _counts(model: ir.Model) -> tuple[int, int]:
@@ -50,13 +52,16 @@ def _infer_shapes() -> common.ShapeInferencePass:
 
 def _draws(model: ir.Model) -> bool:
     """Two equal nodes may yet differ: these draw random numbers, and the library knows only of others that do."""
-    return any(node.op_type in ("Bernoulli", "Dropout") and len(node.inputs) != 2 for node in model.graph.all_nodes())
+    return any(
+        node.op_type == "Bernoulli" or (node.op_type == "Dropout" and len(node.inputs) > 2)
+        for node in model.graph.all_nodes()
+    )
 
 
 class _RemoveIdentities(ir.passes.InPlacePass):
     """Read through Identity nodes that make no output.
 
-    The library's pass renames what an output's Identity reads, even where that is another output or lies outside the branch.
+    The library's pass renames what an output's Identity reads, even where that is another output, or outside the branch.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -109,4 +114,4 @@ def _digest(value: ir.Value) -> bytes:
         return repr(list(value.const_value.string_data())).encode()
     array = array_of(value)
     assert array is not None
-    return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8)).digest()
+    return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).digest()

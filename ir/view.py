@@ -11,16 +11,19 @@ class MatrixView:
     """The axes of a constant that make the rows (``out``) and the columns (``in``) of its matrix.
 
     A linear weight stored ``[in, out]`` has ``out_axes=(1,)``, a convolution's ``[o, i, kh, kw]`` has ``(0,)``, a
-    batch of expert matrices ``[e, in, out]`` has ``(0, 2)``.
+    batch of expert matrices ``[e, in, out]`` has ``(0, 2)``. The other axes make the columns, in the order of
+    ``in_axes`` where a layer reads the constant transposed, else in their own.
     """
 
     shape: tuple[int, ...]
     out_axes: tuple[int, ...]
+    in_axes: tuple[int, ...] = ()
 
     @property
     def order(self) -> tuple[int, ...]:
         """All axes, rows first."""
-        return self.out_axes + tuple(axis for axis in range(len(self.shape)) if axis not in self.out_axes)
+        columns = tuple(axis for axis in range(len(self.shape)) if axis not in self.out_axes)
+        return self.out_axes + (self.in_axes or columns)
 
     @property
     def matrix_shape(self) -> tuple[int, int]:
@@ -45,7 +48,10 @@ class MatrixView:
         shape = [0] * len(order)
         for position, axis in enumerate(order):
             shape[axis] = self.shape[position]
-        return MatrixView(tuple(shape), tuple(order[axis] for axis in self.out_axes))
+        rows, columns = self.order[: len(self.out_axes)], self.order[len(self.out_axes) :]
+        in_axes = tuple(order[axis] for axis in columns)
+        plain = list(in_axes) == sorted(in_axes)  # spelt one way, so that equal views compare equal
+        return MatrixView(tuple(shape), tuple(order[axis] for axis in rows), () if plain else in_axes)
 
     def matrix(self, array: np.ndarray) -> np.ndarray:
         """The constant as a matrix."""

@@ -25,4 +25,5 @@ class Clean(Pass):
     numerics: ClassVar[Numerics] = Numerics.EXACT
 
     def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
+        """Clean the graph."""
         return [Edit("graph", line) for line in graph.simplify()]

@@ -1,7 +1,8 @@
 """What a pass is.
 
-A pass is a frozen dataclass in a module named after it: ``clean.py`` holds ``Clean``. Its fields are its options and are all
-that the language knows of it; its docstring is its manual page. It is pure: it returns a new graph and what it did.
+A pass is a frozen dataclass in a module named after it: ``clean.py`` holds ``Clean``. Its fields are its options and
+are all that the language knows of it; its docstring is its manual page. It is pure: it returns a new graph and what it
+did.
 """
 
 from abc import ABC, abstractmethod
@@ -14,7 +15,6 @@ import numpy as np
 
 from qcc.ir.encoding import Encoded, Encoding
 from qcc.ir.graph import Graph, Weight
-
 
 G = TypeVar("G", bound=Graph)
 

@@ -20,8 +20,8 @@ class Encode(Pass):
     Rewrite:
         W [out, in]  -->  decode(codes [out, in], scale [blocks])
 
-    The rule properties ``weights`` and ``rounding`` say how; where the decoding happens (``form``) follows from what the
-    runtime was measured to do.
+    The rule properties ``weights`` and ``rounding`` say how; where the decoding happens (``form``) follows from what
+    the runtime was measured to do.
 
     Args:
         encoding: element grid, block and scale type.
@@ -37,6 +37,7 @@ class Encode(Pass):
     form: Form
 
     def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
+        """Encode the targets."""
         weights = {weight.name: weight for weight in graph.weights()}
         edits = []
         for name in targets:

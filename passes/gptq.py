@@ -23,8 +23,8 @@ class Gptq(Rounding):
     """Round column by column, spreading each column's error over the columns not yet rounded.
 
     Minimises the error of the layer's output on calibration data, ``|X (W - Q)'|^2``, through the Gram matrix of its
-    inputs. Columns are taken in the order of their inputs' power; scales are fixed beforehand, so groups stay in place. A
-    weight without calibrated linear layers (a convolution, an embedding that is only gathered) is rounded to nearest.
+    inputs. Columns are taken in the order of their inputs' power; scales are fixed beforehand, so groups stay in place.
+    A weight without calibrated linear layers (a convolution, an embedding that is only gathered) is rounded to nearest.
 
     Args:
         damping: added to the Gram matrix's diagonal, as a share of its mean; larger trusts the data less.
@@ -39,6 +39,7 @@ class Gptq(Rounding):
     clip: Literal["mse", "absmax"] = "mse"
 
     def encode(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> Encoded:
+        """Round by columns, or to nearest where there is no Gram matrix."""
         gram = context.grams.get(weight.name)
         if gram is None or gram.shape[0] != matrix.shape[1]:
             return Nearest(self.clip).encode(weight, matrix, encoding, context)
@@ -60,8 +61,10 @@ def round_columns(
 
     def work(start: int) -> None:
         part = slice(start, start + rows)
-        columns = [np.ascontiguousarray(array[part, order].T, dtype=np.float32) for array in (matrix, step, zero)]
-        codes[part, order] = _sweep(*columns, factor, encoding.grid.levels - 1).T
+        values, steps, zeros = (
+            np.ascontiguousarray(array[part, order].T, dtype=np.float32) for array in (matrix, step, zero)
+        )
+        codes[part, order] = _sweep(values, steps, zeros, factor, encoding.grid.levels - 1).T
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(work, range(0, matrix.shape[0], rows)))
@@ -100,8 +103,8 @@ def _sweep(values: np.ndarray, step: np.ndarray, zero: np.ndarray, factor: np.nd
 def _factor(gram: np.ndarray, damping: float) -> np.ndarray:
     """The upper factor ``U`` of the damped matrix's inverse ``U'U``; damping grows until there is one.
 
-    With the order of rows and columns reversed, the matrix's own lower factor ``L`` gives it: ``U`` is the inverse of ``L``,
-    reversed again.
+    With the order of rows and columns reversed, the matrix's own lower factor ``L`` gives it: ``U`` is the inverse of
+    ``L``, reversed again.
     """
     wide = gram.astype(np.float64)
     mean = float(np.mean(np.diag(wide))) or 1.0
@@ -119,7 +122,7 @@ def _inverse_lower(lower: np.ndarray) -> np.ndarray:
     """The inverse of a lower triangular matrix, by halves: almost all of it is matrix products."""
     size = len(lower)
     if size <= LEAF:
-        return np.linalg.inv(lower)
+        return np.asarray(np.linalg.inv(lower))
     half = size // 2
     first, last = _inverse_lower(lower[:half, :half]), _inverse_lower(lower[half:, half:])
     out = np.zeros_like(lower)
@@ -130,4 +133,4 @@ def _inverse_lower(lower: np.ndarray) -> np.ndarray:
 
 def _with_rows(gram: np.ndarray) -> np.ndarray:
     """A table that is also gathered: its rows' own errors count as much as those of the layer that multiplies by it."""
-    return gram / (float(np.mean(np.diag(gram))) or 1.0) + np.eye(len(gram), dtype=gram.dtype)
+    return np.asarray(gram / (float(np.mean(np.diag(gram))) or 1.0) + np.eye(len(gram), dtype=gram.dtype))

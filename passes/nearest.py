@@ -28,4 +28,5 @@ class Nearest(Rounding):
     clip: Literal["mse", "absmax"] = "mse"
 
     def encode(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> Encoded:
+        """Round to nearest."""
         return encode(matrix, encoding, self.clip)

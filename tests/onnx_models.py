@@ -116,9 +116,7 @@ CONV = {
     "conv_transpose_grouped": _conv("ConvTranspose <group=2>", random(4, 3, 2, 2), 4, 5, 5),
 }
 EMBEDDING = {
-    "gather_0d": Case(
-        "g (int64 i) => (float[64] y) { y = Gather(w, i) }", {"w": TABLE}, {"i": np.array(3)}
-    ),
+    "gather_0d": Case("g (int64 i) => (float[64] y) { y = Gather(w, i) }", {"w": TABLE}, {"i": np.array(3)}),
     "gather_1d": Case(GATHER.replace("N,M", "N"), {"w": TABLE}, {"i": IDS[0]}),
     "gather_2d": Case(GATHER, {"w": TABLE}, {"i": IDS}),
     "gather_3d": Case(GATHER.replace("N,M", "A,N,M"), {"w": TABLE}, {"i": IDS[None]}),

@@ -273,7 +273,17 @@ def result(count: int, passed: bool, allocation: Allocation | None) -> Result:
             "measured at 0.5x",
         ),
         LayerRow(
-            "conv", ("conv",), (8, 27), "int8 channel asym scale fp32", "decoded", 900, 864, 33.33, 1e-5, None, "no kernel"
+            "conv",
+            ("conv",),
+            (8, 27),
+            "int8 channel asym scale fp32",
+            "decoded",
+            900,
+            864,
+            33.33,
+            1e-5,
+            None,
+            "no kernel",
         ),
         LayerRow(
             "head", ("embedding", "linear"), (10, 64), "float32", "", 2560, 2560, 32.0, 0.0, None, "keep, p.qpolicy:3:1"

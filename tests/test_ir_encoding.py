@@ -1,7 +1,7 @@
 """Encodings hold to their definition: whatever the matrix, grid, block, scale and clipping."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import ml_dtypes
 import numpy as np
@@ -37,7 +37,7 @@ def matrices(draw: st.DrawFn) -> np.ndarray:
     """Weights of all habits: normal, heavy-tailed, one-sided, constant, sparse, whole numbers."""
     shape = draw(sizes), draw(sizes)
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    make = {
+    make: Callable[[], np.ndarray] = {
         "normal": lambda: random.standard_normal(shape),
         "heavy": lambda: random.standard_t(2, shape),
         "positive": lambda: random.random(shape) + 3,
@@ -46,7 +46,7 @@ def matrices(draw: st.DrawFn) -> np.ndarray:
         "sparse": lambda: random.standard_normal(shape) * (random.random(shape) < 0.1),
         "whole": lambda: random.integers(-9, 9, shape),
     }[draw(st.sampled_from(("normal", "heavy", "positive", "negative", "constant", "sparse", "whole")))]
-    values = np.asarray(make(), np.float32)
+    values = make().astype(np.float32)
     values += np.sign(values) / 2  # scales under 1e-5 are refused in fp16: see the tests of magnitudes
     return values * np.float32(draw(st.sampled_from((1.0, 0.02, 300.0))))
 
@@ -210,7 +210,7 @@ def test_the_largest_floats_are_refused_before_they_overflow() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16])
 def test_other_floats_encode_as_float32(dtype: type) -> None:
-    matrix = np.random.default_rng(0).standard_normal((8, 32)).astype(dtype)
+    matrix: np.ndarray = np.random.default_rng(0).standard_normal((8, 32)).astype(dtype)
     encoding = Encoding(IntGrid(4), group(16))
     expected = fit.encode(matrix.astype(np.float32), encoding)
     np.testing.assert_array_equal(fit.encode(matrix, encoding).codes, expected.codes)

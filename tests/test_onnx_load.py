@@ -18,7 +18,7 @@ from qcc.ir.errors import ModelError
 from qcc.ir.forms import Form
 from qcc.ir.onnx_graph import OnnxGraph
 from qcc.ir.onnx_run import reference
-from tests.onnx_models import CASES, MATMUL, IDS, X, parse, random, run
+from tests.onnx_models import CASES, IDS, MATMUL, X, parse, random, run
 
 BIG = random(64, 64)  # 16 kB: left in the file
 OPSETS = (7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25)
@@ -31,14 +31,18 @@ def _messy() -> onnx.ModelProto:
     graph.initializer.append(helper.make_tensor("typed", TensorProto.FLOAT, [2000], list(map(float, range(2000)))))
     graph.initializer.append(helper.make_tensor("typed64", TensorProto.INT64, [600], list(range(600))))
     graph.initializer.append(helper.make_tensor("halves", TensorProto.FLOAT16, [2], [1.0, 2.0]))
-    graph.initializer.append(helper.make_tensor("strings", TensorProto.STRING, [2], [b"a", b"b"]))
+    graph.initializer.append(helper.make_tensor("strings", TensorProto.STRING, [2], ["a", "b"]))
     graph.initializer.append(numpy_helper.from_array(random(40, 60).astype(ml_dtypes.bfloat16), "bf16"))
     graph.initializer[0].doc_string = "the weight"
     indices = numpy_helper.from_array(np.array([1, 3]), "sparse_i")
-    graph.sparse_initializer.append(helper.make_sparse_tensor(numpy_helper.from_array(random(2), "sparse"), indices, [5]))
+    graph.sparse_initializer.append(
+        helper.make_sparse_tensor(numpy_helper.from_array(random(2), "sparse"), indices, [5])
+    )
     graph.quantization_annotation.append(onnx.TensorAnnotation(tensor_name="w"))
     helper.set_model_props(model, {"vocabulary": "a b c"})
-    model.functions.append(onnx.parser.parse_function('<domain: "my", opset_import: ["": 17]> F (a) => (b) { b = Relu(a) }'))
+    model.functions.append(
+        onnx.parser.parse_function('<domain: "my", opset_import: ["": 17]> F (a) => (b) { b = Relu(a) }')
+    )
     model.opset_import.append(helper.make_opsetid("my", 1))
     model.doc_string = "a model"
     return model
@@ -167,7 +171,9 @@ def test_raising_the_opset_reaches_subgraphs_and_functions(tmp_path: Path) -> No
         u = my.F (x)
         y = If (c) <then_branch = t () => (float[1,64] a) { a = Squeeze <axes=[2]> (u) },
                     else_branch = e () => (float[1,64] b) { q = Squeeze <axes=[2]> (u) b = MatMul(q, w) }> }
-        <domain: "my", opset_import: ["": 11]> F (a) => (b) { s = Squeeze <axes=[0]> (a) b = Unsqueeze <axes=[0]> (s) }"""
+        <domain: "my", opset_import: ["": 11]> F (a) => (b) {
+            s = Squeeze <axes=[0]> (a)
+            b = Unsqueeze <axes=[0]> (s) }"""
     model = parse(body, {"w": BIG}, 11)
     model.opset_import.append(helper.make_opsetid("my", 1))
     path = tmp_path / "model.onnx"

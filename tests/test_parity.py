@@ -62,9 +62,15 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     module = make().eval()
     fx = FxGraph.export(module, (example,), dynamic_shapes=({0: BATCH},))
     path = tmp_path_factory.mktemp("parity") / "model.onnx"
-    torch.onnx.export(module, (example,), dynamo=True, dynamic_shapes=({0: BATCH},)).save(path)
+    exported = torch.onnx.export(module, (example,), dynamo=True, dynamic_shapes=({0: BATCH},))
+    assert exported is not None
+    exported.save(path)
     onnx = OnnxGraph.load(path)
     return Pair((Clean().apply(fx, (), Context())[0], Clean().apply(onnx, (), Context())[0]), COMMON + rules)
+
+
+def _quiet(done: int, total: int, what: str) -> None:
+    del done, total, what
 
 
 def _bound(graph: Graph, policy: str) -> Plan:
@@ -77,7 +83,9 @@ def _bound(graph: Graph, policy: str) -> Plan:
 def _feeds(graph: Graph, like: Samples) -> Samples:
     """The same arrays under the names of this graph's inputs."""
     names = [value.name for value in graph.inputs]
-    return Samples(tuple(dict(zip(names, batch.values(), strict=True)) for batch in like.batches), like.origin, like.divisible)
+    return Samples(
+        tuple(dict(zip(names, batch.values(), strict=True)) for batch in like.batches), like.origin, like.divisible
+    )
 
 
 def test_the_bound_plans_read_the_same(pair: Pair) -> None:
@@ -92,7 +100,7 @@ def test_the_allocator_decides_the_same_and_the_codes_are_equal(pair: Pair) -> N
         plan, feeds = _bound(graph, pair.policy), _feeds(graph, samples)
         assert plan.allocate is not None
         wanted = [name for step in plan.steps for name in step.weights]
-        context = Context(grams=grams(graph, wanted, feeds, lambda done, total, what: None))
+        context = Context(grams=grams(graph, wanted, feeds, _quiet))
         losses = measure(graph, plan.allocate.options, feeds, context)
         decision = decide(plan, graph, losses, 0.0)
         decided.append(plans.to_text(decision.plan))
@@ -108,8 +116,9 @@ def test_the_allocator_decides_the_same_and_the_codes_are_equal(pair: Pair) -> N
 def _codes(graph: Graph, plan: Plan, context: Context) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     weights = {weight.name: weight for weight in graph.weights()}
     found = {}
-    for action, names in ((step.action, step.weights) for step in plan.steps):
-        for name in names if isinstance(action, Encode) else ():
+    for action, names in ((step.action, step.weights) for step in plan.steps if isinstance(step.action, Encode)):
+        assert isinstance(action, Encode)
+        for name in names:
             matrix = graph.matrix(weights[name])
             encoded = action.rounding.encode(weights[name], matrix, action.encoding, context)
             found[name] = (encoded.codes, encoded.scales.scale)

@@ -38,7 +38,9 @@ def layer(at: int, bits: int | None = 4, name: str | None = None, loss: float | 
     form, reason = list(Form)[at % 3], "the runtime has no compressed kernel for this layer"
     text = f"int{bits} group 32 sym scale fp16"
     size = original * bits // 32 + 400
-    return LayerRow(name, ("linear",), shape, text, form, size, original, 8 * size / (shape[0] * shape[1]), 4.0**-bits, loss, reason)
+    return LayerRow(
+        name, ("linear",), shape, text, form, size, original, 8 * size / (shape[0] * shape[1]), 4.0**-bits, loss, reason
+    )
 
 
 def result(
@@ -97,7 +99,9 @@ def edges() -> Result:
     """A result of the values that formulas trip over."""
     empty = LayerRow("empty", (), (0, 0), "float32", "", 0, 0, 0.0, 0.0, None, "")
     exact = LayerRow("exact", ("linear",), (4, 4), "nf4 tensor", "decoded", 0, 64, 0.0, 0.0, 0.0, "")
-    lost = LayerRow("lost", ("linear",), (4, 4), "int2 tensor sym scale fp16", "decoded", 9, 64, 4.5, math.inf, math.inf, "")
+    lost = LayerRow(
+        "lost", ("linear",), (4, 4), "int2 tensor sym scale fp16", "decoded", 9, 64, 4.5, math.inf, math.inf, ""
+    )
     nothing = LayerRow(
         "nan", ("linear",), (4, 4), "int2 tensor sym scale fp16", "decoded", 9, 64, 4.5, math.nan, math.nan, ""
     )
@@ -131,7 +135,7 @@ class Balance(HTMLParser):
         self.seen: set[str] = set()
         self.text = ""
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.seen.add(tag)
         if tag not in VOID:
             self.open.append(tag)
@@ -139,7 +143,7 @@ class Balance(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.seen.add(tag)
 
     def handle_data(self, data: str) -> None:
