@@ -1,5 +1,7 @@
 """Deciding: one candidate for each weight, least predicted error within the budget, proven."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,10 +22,11 @@ SEPARATOR = ", and "
 
 @dataclass(frozen=True)
 class Decision:
-    """A decided plan, how well it was proven, and what is predicted of it."""
+    """A decided plan, the choice made for each option, how well it was proven, and what is predicted of it."""
 
     plan: Plan
-    solution: Solution
+    choice: tuple[int, ...]
+    gap: float
     predicted_error: float
 
 
@@ -51,17 +54,33 @@ def decide(plan: Plan, graph: Graph, losses: Losses, fixed_bytes: float) -> Deci
         solution = multiple_choice.solve(problem, time_limit_s=TIME_LIMIT_S)
     except Infeasible as infeasible:
         raise _explained(allocate, infeasible, fixed_bytes, _fixed_bits(plan, weights)) from infeasible
+    return decision_of(plan, solution.choice, losses, solution)
+
+
+def decision_of(plan: Plan, choice: Sequence[int], losses: Losses | None, solution: Solution | None = None) -> Decision:
+    """The plan in which every option has the candidate of this choice."""
+    assert plan.allocate is not None
     steps: dict[Encode, list[tuple[str, str]]] = {}
     kept = []
-    for option, choice in zip(allocate.options, solution.choice, strict=True):
-        candidate = option.candidates[choice]
+    for option, chosen in zip(plan.allocate.options, choice, strict=True):
+        candidate = option.candidates[chosen]
         if candidate.action is None:
             kept.append(Kept(option.weight, "the allocator left it float"))
         else:
             steps.setdefault(candidate.action, []).append((option.weight, candidate.source))
-    error = float(sum(loss[choice] for loss, choice in zip(losses.loss, solution.choice, strict=True)))
-    decided = Plan(_merged(plan, steps), (*plan.kept, *kept))
-    return Decision(decided, solution, error)
+    error = sum(float(loss[chosen]) for loss, chosen in zip(losses.loss, choice, strict=True)) if losses else 0.0
+    gap = solution.gap if solution else math.inf
+    return Decision(Plan(_merged(plan, steps), (*plan.kept, *kept)), tuple(choice), gap, error)
+
+
+def smallest(plan: Plan, graph: Graph) -> tuple[int, ...]:
+    """The choice of least bytes."""
+    assert plan.allocate is not None
+    weights = {weight.name: weight for weight in graph.weights()}
+    return tuple(
+        int(np.argmin([candidate_bytes(weights[option.weight], one) for one in option.candidates]))
+        for option in plan.allocate.options
+    )
 
 
 def candidate_bytes(weight: Weight, candidate: Candidate) -> int:
@@ -109,11 +128,11 @@ def _fixed_bits(plan: Plan, weights: dict[str, Weight]) -> float:
     return bits / max(total, 1)
 
 
-def over_budget(plan: Plan, size_bytes: int) -> BudgetError:
-    """What to say when every choice that should fit turned out a little too large in the file."""
-    limits = [limit.source for limit in plan.allocate.limits if limit.metric == "size"] if plan.allocate else []
-    note = f"the smallest file that was written has {size_bytes:,} bytes"
-    return BudgetError([Diagnostic("Q310", f"the budget cannot be met: {SEPARATOR.join(limits)}", note=note)])
+def too_small(plan: Plan, smallest_bytes: int) -> BudgetError:
+    """What to say when even the smallest file breaks the size budget."""
+    assert plan.allocate is not None
+    limit = next(one for one in plan.allocate.limits if one.metric == "size")
+    return _error(limit.source, _one(limit, smallest_bytes))
 
 
 def _explained(allocate: Allocate, infeasible: Infeasible, fixed_bytes: float, fixed_bits: float) -> BudgetError:
@@ -125,8 +144,12 @@ def _explained(allocate: Allocate, infeasible: Infeasible, fixed_bytes: float, f
             least = infeasible.alone[name]
         found.append(_one(limit, least + {"size": fixed_bytes, "bits": fixed_bits}.get(name, 0.0)))
     binding = SEPARATOR.join(limits[name].source for name in infeasible.rows)
+    return _error(binding, "; ".join(found))
+
+
+def _error(binding: str, note: str) -> BudgetError:
     help = "allow smaller candidates, encode more layers, or loosen " + binding
-    return BudgetError([Diagnostic("Q310", f"the budget cannot be met: {binding}", help=help, note="; ".join(found))])
+    return BudgetError([Diagnostic("Q310", f"the budget cannot be met: {binding}", help=help, note=note)])
 
 
 def _one(limit: Limit, least: float) -> str:

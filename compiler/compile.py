@@ -5,26 +5,25 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from qcc.compiler import build, lock, samples, verify
-from qcc.compiler.allocate import Decision, decide, over_budget
-from qcc.compiler.bind import BITS_OF, bind
+from qcc.compiler.bind import bind
 from qcc.compiler.catalog import Export, schema
 from qcc.compiler.plan import Plan
 from qcc.compiler.report_html import render_html
-from qcc.compiler.result import Allocation, LayerRow, Result
+from qcc.compiler.result import Allocation, Result
 from qcc.compiler.samples import Data, Samples
 from qcc.compiler.sensitivity import Losses, measure, within
+from qcc.compiler.settle import Settled, settle
 from qcc.compiler.statistics import grams
 from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError
 from qcc.dsl.load import load_policy
 from qcc.dsl.policy import Policy
 from qcc.ir.errors import ModelError
-from qcc.ir.forms import stored_bytes
 from qcc.ir.onnx_graph import OnnxGraph
 from qcc.ir.onnx_run import OnnxRunner, reference
 from qcc.ir.onnx_save import Written, whole_size
@@ -149,21 +148,20 @@ class _Compilation:
             wanted = verify.run(reference(self.model), held.batches)
         with _staging(self.output) as folder:
             staged = folder / self.output.name
-            decided, built, written, allocation, loss = self._build(opened, data, staged)
+            settled = self._build(opened, data, staged)
             with self._phase("verify"):
                 outputs = verify.compare(wanted, verify.run(OnnxRunner(staged), held.batches))
                 checks = verify.judge(self.policy.verify, outputs)
                 verification = verify.Verification(outputs, checks, held.count, held.origin)
-            rows = build.rows(opened.graph, decided, built, loss)
-            result = self._result(opened, written, rows, decided, allocation, verification)
+            result = self._result(opened, settled, verification)
             if verification.passed:
-                self._publish(result, staged, written, data)
+                self._publish(result, staged, settled.written, data)
         return result
 
     def decide(self, plan: Plan | None) -> Plan:
         """The decided plan of `run`, which is not verified; the file that it takes to decide is left to the caller."""
         opened = self._open(plan)
-        return self._build(opened, self._samples(opened.graph), self.output)[0]
+        return self._build(opened, self._samples(opened.graph), self.output).plan
 
     def _open(self, plan: Plan | None) -> _Opened:
         with self._phase("load"):
@@ -194,37 +192,25 @@ class _Compilation:
         with self._phase("statistics"):
             return grams(graph, wanted, data, lambda done, total, what: self.progress("statistics", done, total, what))
 
-    def _build(
-        self, opened: _Opened, data: Samples, staged: Path
-    ) -> tuple[Plan, build.Built[OnnxGraph], Written, Allocation | None, Callable[[str], float | None]]:
-        """Decide what is open and write the file; where it misses a size budget by its framing, decide again."""
+    def _build(self, opened: _Opened, data: Samples, staged: Path) -> Settled:
+        """Decide what is open and write the file."""
         plan, graph = opened.plan, opened.graph
         context = Context(grams=self._grams(plan, graph, data))
-        losses = self._losses(plan, graph, data, context)
-        fixed = _fixed_bytes(plan, graph)
-        limit = (
-            min((one.bound for one in plan.allocate.limits if one.metric == "size"), default=None)
-            if plan.allocate
-            else None
-        )
-        for attempt in range(BUDGET_ROUNDS):
-            decision = self._decide(plan, graph, losses, fixed)
-            decided = decision.plan if decision else plan
+
+        def write(decided: Plan) -> tuple[build.Built[OnnxGraph], Written]:
             with self._phase("encode"):
                 built = build.run_plan(graph, decided, self._encoding_context(context, decided))
-            written = build.write(built, staged, self._export(), lock.provenance(self.model, self.policy, decided))
-            if limit is None or written.size_bytes <= limit:
-                break
-            fixed += (written.size_bytes - limit) * (attempt + 1)  # names and shapes weigh what only the file can tell
-        else:
-            raise over_budget(plan, written.size_bytes)
-        if written.size_bytes >= opened.input_bytes:
-            written = self._copy_input(staged, graph)
-        return decided, built, written, _allocation(plan, losses, decision), _loss_of(plan, losses, decision)
+            metadata = lock.provenance(self.model, self.policy, decided)
+            return built, build.write(built, staged, self._export(), metadata)
 
-    def _losses(self, plan: Plan, graph: OnnxGraph, data: Samples, context: Context) -> Losses | None:
+        settled = settle(plan, graph, write, lambda: self._losses(plan, graph, data, context))
+        if settled.written.size_bytes >= opened.input_bytes:
+            settled = replace(settled, written=self._copy_input(staged, graph))
+        return settled
+
+    def _losses(self, plan: Plan, graph: OnnxGraph, data: Samples, context: Context) -> Losses:
         if plan.allocate is None or not plan.allocate.options:
-            return None
+            return Losses((), (), 0)
         total, done = len(plan.allocate.options), 0
 
         def tick(name: str) -> None:
@@ -234,12 +220,6 @@ class _Compilation:
 
         with self._phase("measure"):
             return measure(graph, plan.allocate.options, data, Context(tick, context.grams))
-
-    def _decide(self, plan: Plan, graph: OnnxGraph, losses: Losses | None, fixed: float) -> Decision | None:
-        if plan.allocate is None:
-            return None
-        with self._phase("allocate"):
-            return decide(plan, graph, losses or Losses((), (), 0), fixed)
 
     def _encoding_context(self, context: Context, plan: Plan) -> Context:
         total = sum(len(step.weights) for step in plan.steps)
@@ -264,15 +244,7 @@ class _Compilation:
             shutil.copyfile(self.model.parent / location, staged.parent / location)
         return Written(staged, None, whole_size(staged, graph.data_files()))
 
-    def _result(
-        self,
-        opened: _Opened,
-        written: Written,
-        rows: tuple[LayerRow, ...],
-        plan: Plan,
-        allocation: Allocation | None,
-        verification: verify.Verification,
-    ) -> Result:
+    def _result(self, opened: _Opened, settled: Settled, verification: verify.Verification) -> Result:
         return Result(
             model=self.model,
             output=self.output,
@@ -280,11 +252,11 @@ class _Compilation:
             report=self.output.with_suffix(".html"),
             written=verification.passed,
             input_bytes=opened.input_bytes,
-            output_bytes=written.size_bytes,
-            layers=rows,
-            plan=plan,
+            output_bytes=settled.written.size_bytes,
+            layers=build.rows(opened.graph, settled.plan, settled.built, _loss_of(opened.plan, settled)),
+            plan=settled.plan,
             edits=opened.edits,
-            allocation=allocation,
+            allocation=_allocation(opened.plan, settled),
             verification=verification,
             warnings=self.diagnostics.warnings,
             seconds=dict(self.seconds),
@@ -350,37 +322,22 @@ def _weights_with_gram(plan: Plan) -> list[str]:
     return wanted
 
 
-def _fixed_bytes(plan: Plan, graph: OnnxGraph) -> float:
-    """The size of the file apart from the weights that are still open."""
-    weights = {weight.name: weight for weight in graph.weights()}
-    size = graph.size_bytes()
-    for option in plan.allocate.options if plan.allocate else ():
-        size -= weights[option.weight].params * BITS_OF[weights[option.weight].dtype] // 8
-    for step in plan.steps:
-        for weight in (weights[name] for name in step.weights):
-            assert isinstance(step.action, Encode)
-            size -= weight.params * BITS_OF[weight.dtype] // 8
-            size += stored_bytes(step.action.encoding, weight.shape, step.action.form)
-    return float(size)
-
-
-def _allocation(plan: Plan, losses: Losses | None, decision: Decision | None) -> Allocation | None:
-    if plan.allocate is None or decision is None:
+def _allocation(plan: Plan, settled: Settled) -> Allocation | None:
+    if plan.allocate is None or settled.decision is None or settled.losses is None:
         return None
     return Allocation(
         objective=plan.allocate.objective,
         limits=tuple(limit.source for limit in plan.allocate.limits),
         options=len(plan.allocate.options),
         candidates=sum(len(option.candidates) for option in plan.allocate.options),
-        measured=sum(sum(runs) for runs in losses.measured) if losses else 0,
-        gap=decision.solution.gap,
-        predicted_error=decision.predicted_error,
+        measured=sum(sum(runs) for runs in settled.losses.measured),
+        gap=settled.decision.gap,
+        predicted_error=settled.decision.predicted_error,
     )
 
 
-def _loss_of(plan: Plan, losses: Losses | None, decision: Decision | None) -> Callable[[str], float | None]:
-    if plan.allocate is None or losses is None or decision is None:
+def _loss_of(plan: Plan, settled: Settled) -> Callable[[str], float | None]:
+    if plan.allocate is None or settled.decision is None or settled.losses is None:
         return lambda _: None
-    chosen = zip(plan.allocate.options, losses.loss, decision.solution.choice, strict=True)
-    table = {option.weight: float(loss[choice]) for option, loss, choice in chosen}
-    return table.get
+    chosen = zip(plan.allocate.options, settled.losses.loss, settled.decision.choice, strict=True)
+    return {option.weight: float(loss[choice]) for option, loss, choice in chosen}.get

@@ -1,8 +1,8 @@
 """Where a model's weights lie when they lie in files, its own included.
 
 The runtime takes locations relative to one folder and refuses links that lead out of it, and download caches are made
-of such links. So links are followed here, once, and every location is rewritten relative to the folder that holds all the
-real files.
+of such links. So links are followed here, once, and every location is rewritten relative to the folder that holds all
+the real files.
 """
 
 import os
@@ -18,7 +18,7 @@ from qcc.ir.onnx_check import check_tensor, subgraphs
 
 @dataclass(frozen=True)
 class Located:
-    """A model's protobuf, the folder that its locations are relative to, and the data files beside it as it names them."""
+    """A model's protobuf, the folder its locations are relative to, and the data files beside it as it names them."""
 
     proto: onnx.ModelProto
     folder: Path

@@ -85,7 +85,7 @@ def save(model: ir.Model, path: Path, external: ExternalData = "auto") -> Writte
 def size_bytes(model: ir.Model) -> int:
     """What a model takes in one file, to the byte."""
     proto, large = serialise(model)
-    graph = proto.graph.ByteSize() + sum(len(_frame(value)) + _size(value) for value in large)
+    graph = int(proto.graph.ByteSize()) + sum(len(_frame(value)) + _size(value) for value in large)
     proto.ClearField("graph")
     return int(proto.ByteSize()) + len(wire.header(wire.MODEL_GRAPH, graph)) + graph
 

@@ -61,7 +61,7 @@ def _draws(model: ir.Model) -> bool:
 class _RemoveIdentities(ir.passes.InPlacePass):
     """Read through Identity nodes that make no output.
 
-    The library's pass renames what an output's Identity reads, even where that is another output, or outside the branch.
+    The library's pass renames what an output's Identity reads, even if that is another output, or outside the branch.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:

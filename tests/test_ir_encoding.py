@@ -97,10 +97,10 @@ def test_decoding_is_the_formula(matrix: np.ndarray, encoding: Encoding) -> None
 @given(matrices(), encodings)
 def test_searching_the_range_never_costs(matrix: np.ndarray, encoding: Encoding) -> None:
     searched, covered = (_squared_error(matrix, fit.encode(matrix, encoding, clip)) for clip in CLIPS)
-    # a scale is off by an ulp of its type, at least a subnormal, and by the float32 sums that it is computed from
+    # a scale is off by an ulp of its type, at least a subnormal, and by float32 sums of 1600 terms
     scale = np.abs(fit.fit(matrix, encoding, "absmax").scale.astype(np.float64)).max()
     limit = np.finfo(encoding.scale_dtype)
-    off = scale * (float(limit.eps) + 16 * float(np.finfo(np.float32).eps)) + float(limit.smallest_subnormal)
+    off = scale * (float(limit.eps) + 256 * float(np.finfo(np.float32).eps)) + float(limit.smallest_subnormal)
     assert np.sqrt(searched) <= np.sqrt(covered) + off * encoding.grid.levels * np.sqrt(matrix.size)
 
 

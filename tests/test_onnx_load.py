@@ -31,7 +31,7 @@ def _messy() -> onnx.ModelProto:
     graph.initializer.append(helper.make_tensor("typed", TensorProto.FLOAT, [2000], list(map(float, range(2000)))))
     graph.initializer.append(helper.make_tensor("typed64", TensorProto.INT64, [600], list(range(600))))
     graph.initializer.append(helper.make_tensor("halves", TensorProto.FLOAT16, [2], [1.0, 2.0]))
-    graph.initializer.append(helper.make_tensor("strings", TensorProto.STRING, [2], ["a", "b"]))
+    graph.initializer.append(numpy_helper.from_array(np.array(["a", "b"], object), "strings"))
     graph.initializer.append(numpy_helper.from_array(random(40, 60).astype(ml_dtypes.bfloat16), "bf16"))
     graph.initializer[0].doc_string = "the weight"
     indices = numpy_helper.from_array(np.array([1, 3]), "sparse_i")

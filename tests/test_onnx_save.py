@@ -31,7 +31,7 @@ def _model(folder: Path) -> Path:
     model = parse(body, {"w": BIG, "small": random(3), "tiny_half": random(2, dtype=np.float16)})
     model.graph.initializer.append(numpy_helper.from_array(random(64, 80).astype(ml_dtypes.bfloat16), "bf16"))
     model.graph.initializer.append(helper.make_tensor("nibbles", onnx.TensorProto.INT4, [9001], [1] * 9001))
-    model.graph.initializer.append(helper.make_tensor("words", onnx.TensorProto.STRING, [2], ["a", "b"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(["a", "b"], object), "words"))
     helper.set_model_props(model, {"vocabulary": "a b c"})
     model.ir_version = 10
     onnx.save(model, path)

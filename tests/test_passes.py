@@ -1,0 +1,149 @@
+"""What every pass owes: purity, a valid graph, its numerics kept, nothing left to do the second time."""
+
+import dataclasses
+from pathlib import Path
+
+import hypothesis.strategies as st
+import numpy as np
+import onnx
+import onnx.parser
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+
+from qcc.compiler.catalog import keyword_of, passes, roundings
+from qcc.ir.blocks import CHANNEL, TENSOR, Block, group
+from qcc.ir.encoding import Encoding, IntGrid
+from qcc.ir.fit import encode
+from qcc.ir.forms import choose
+from qcc.ir.onnx_graph import OnnxGraph
+from qcc.passes.contract import Context, Numerics, Pass, Rounding
+from qcc.passes.encode import Encode
+from qcc.passes.gptq import Gptq, round_columns
+from qcc.passes.nearest import Nearest
+
+WIDTH = 16
+EXACT_TOLERANCE = 1e-5  # float32 sums of 16 terms on values of about 1
+
+BLOCKS = {
+    "linear": "{y} = MatMul({x}, {w})",
+    "shared": "{y} = MatMul({x}, shared)",
+    "residual": "{y}a = MatMul({x}, {w})\n{y}b = Relu({y}a)\n{y} = Add({x}, {y}b)",
+    "duplicate": "{y}a = MatMul({x}, {w})\n{y}b = MatMul({x}, {w})\n{y} = Sub({y}a, {y}b)",
+    "identity": "{y}a = Identity({x})\n{y} = Tanh({y}a)",
+    "transposed": "{y}t = Transpose<perm=[1,0]>({w})\n{y} = MatMul({x}, {y}t)",
+    "dead": "{y}dead = MatMul({x}, {w})\n{y} = Sigmoid({x})",
+}
+
+
+def build(kinds: list[str], seed: int) -> OnnxGraph:
+    """A chain of blocks as a model; weights are drawn from the seed."""
+    lines = []
+    for at, kind in enumerate(kinds):
+        source = "x" if at == 0 else f"h{at - 1}"
+        target = "y" if at == len(kinds) - 1 else f"h{at}"
+        lines.append(BLOCKS[kind].format(x=source, y=target, w=f"w{at}"))
+    body = "\n".join(lines)
+    text = (
+        f'<ir_version: 10, opset_import: ["" : 21]>\nchain (float[n,{WIDTH}] x) => (float[n,{WIDTH}] y) {{\n{body}\n}}'
+    )
+    model = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(seed)
+    used = {name for node in model.graph.node for name in node.input}
+    for name in sorted(used & {"shared", *(f"w{at}" for at in range(len(kinds)))}):
+        array = rng.standard_normal((WIDTH, WIDTH)).astype(np.float32) / 4
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    return OnnxGraph(ir.serde.deserialize_model(model), Path())
+
+
+def run(graph: OnnxGraph) -> np.ndarray:
+    """The output on fixed inputs."""
+    x = np.random.default_rng(7).standard_normal((5, WIDTH)).astype(np.float32)
+    return graph.runner(["x"], ["y"])({"x": x})["y"]
+
+
+def dump(graph: OnnxGraph) -> bytes:
+    """All of a graph, as bytes."""
+    return ir.serde.serialize_model(graph.model).SerializeToString(deterministic=True)
+
+
+def instances(graph: OnnxGraph) -> list[tuple[Pass, tuple[str, ...]]]:
+    """Every pass with options and targets that suit a graph."""
+    found: list[tuple[Pass, tuple[str, ...]]] = []
+    encoding = Encoding(IntGrid(4), group(8))
+    for definition in passes().values():
+        if definition is Encode:
+            weights = graph.weights()
+            forms = {weight.name: choose(weight, encoding).form for weight in weights}
+            found += [(Encode(encoding, Nearest(), forms[one.name]), (one.name,)) for one in weights]
+        else:
+            found.append((definition(), ()))
+    return found
+
+
+CHAINS = st.lists(st.sampled_from(sorted(BLOCKS)), min_size=1, max_size=5)
+
+
+@given(CHAINS, st.integers(0, 5))
+@settings(max_examples=25, deadline=None)
+def test_passes_are_pure_and_keep_their_word(kinds: list[str], seed: int) -> None:
+    graph = build(kinds, seed)
+    before, wanted = dump(graph), run(graph)
+    for action, targets in instances(graph):
+        after, edits = action.apply(graph, targets, Context())
+        assert dump(graph) == before, "the pass touched its input"
+        onnx.checker.check_model(ir.serde.serialize_model(after.model))
+        if action.numerics is Numerics.EXACT:
+            np.testing.assert_allclose(run(after), wanted, atol=EXACT_TOLERANCE)
+            again, more = action.apply(after, targets, Context())
+            assert dump(again) == dump(after)
+            assert more == []
+        else:
+            assert [edit.subject for edit in edits] == list(targets)
+
+
+@pytest.mark.parametrize("definition", [*passes().values(), *roundings().values()])
+def test_a_pass_is_one_documented_frozen_dataclass(definition: type) -> None:
+    assert definition.__name__ == "".join(word.capitalize() for word in keyword_of(definition).split("_"))
+    assert dataclasses.is_dataclass(definition)
+    assert definition.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    assert definition.__doc__ is not None
+    fields = {field.name for field in dataclasses.fields(definition)}
+    documented = {line.split(":")[0].strip() for line in (definition.__doc__ or "").split("Args:")[-1].splitlines()}
+    assert fields <= documented
+
+
+@pytest.mark.parametrize("rounding", [Nearest(), Nearest("absmax"), Gptq(), Gptq(damping=0.1)])
+@pytest.mark.parametrize("block", [TENSOR, CHANNEL, group(8), group(5), Block(4, 4), Block(3, 7)])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_every_rounding_takes_every_encoding(rounding: Rounding, block: Block, symmetric: bool) -> None:
+    graph = build(["linear"], 1)
+    (weight,) = graph.weights()
+    rng = np.random.default_rng(0)
+    matrix, inputs = graph.matrix(weight), rng.standard_normal((64, WIDTH)).astype(np.float32)
+    context = Context(grams={weight.name: inputs.T @ inputs})
+    encoded = rounding.encode(weight, matrix, Encoding(IntGrid(4, symmetric), block), context)
+    assert encoded.decode().shape == matrix.shape
+    assert np.abs(encoded.decode() - matrix).max() < np.abs(matrix).max()
+
+
+def test_gptq_beats_nearest_on_its_own_measure() -> None:
+    rng = np.random.default_rng(0)
+    mix = rng.standard_normal((64, 64)).astype(np.float32)
+    inputs = rng.standard_normal((512, 64)).astype(np.float32) @ mix
+    matrix = rng.standard_normal((32, 64)).astype(np.float32)
+    encoding = Encoding(IntGrid(3), group(16))
+    errors = []
+    for encoded in (encode(matrix, encoding), round_columns(matrix, encoding, inputs.T @ inputs, 0.01, "mse")):
+        errors.append(float(np.square(inputs @ (encoded.decode() - matrix).T).sum()))
+    assert errors[1] < 0.75 * errors[0]
+
+
+def test_gptq_survives_dead_and_repeated_inputs() -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal((3, 16)).astype(np.float32)  # fewer rows than columns: singular
+    inputs[:, :4] = 0
+    inputs[:, 5] = inputs[:, 6]
+    matrix = rng.standard_normal((8, 16)).astype(np.float32)
+    encoded = round_columns(matrix, Encoding(IntGrid(4), CHANNEL), inputs.T @ inputs, 0.0, "mse")
+    assert np.isfinite(encoded.decode()).all()

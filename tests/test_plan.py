@@ -1,0 +1,44 @@
+"""Plans: golden text for a real model, and that they survive being written down."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from qcc.compiler import plan as plans
+from qcc.compiler.bind import bind
+from qcc.compiler.catalog import schema
+from qcc.compiler.open_model import open_model
+from qcc.compiler.plan import Plan
+from qcc.dsl.diagnostics import Diagnostics
+from qcc.dsl.load import load_policy
+
+ROOT = Path(__file__).parent
+CASES = sorted((ROOT / "golden" / "plans").glob("*.qpolicy"))
+MODEL = ROOT.parent / "examples" / "fashion" / "fashion-cnn.onnx"
+
+
+def _plan(policy: Path) -> Plan:
+    diagnostics = Diagnostics()
+    opened = open_model(MODEL)
+    plan = bind(load_policy(policy, schema()), opened.graph, opened.size_bytes, diagnostics)
+    diagnostics.raise_if_errors()
+    return plan
+
+
+@pytest.mark.parametrize("policy", CASES, ids=lambda path: path.stem)
+def test_plan_text(policy: Path, golden: Callable[[Path, str], None]) -> None:
+    text = plans.to_text(_plan(policy)).replace(f"{policy.parent}/", "")
+    golden(policy.with_suffix(".out"), text)
+
+
+@pytest.mark.parametrize("policy", CASES, ids=lambda path: path.stem)
+def test_a_plan_reads_back_as_it_was(policy: Path) -> None:
+    plan = _plan(policy)
+    assert plans.from_json(plans.to_json(plan)) == plan
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 2}', '{"version": 1, "is": "Plan"}', '{"version": 1}'])
+def test_what_is_no_plan_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a plan"):
+        plans.from_json(text)
