@@ -34,6 +34,7 @@ class Work:
     policy: str
     task: str
     data: bool = False
+    define: str = ""
 
 
 WORKS = (
@@ -45,7 +46,7 @@ WORKS = (
     Work("minilm-tenth", "minilm", "tenth", "stsb", data=True),
     Work("smollm2-float", "smollm2", "", "ppl"),
     Work("smollm2-int4", "smollm2", "int4", "ppl"),
-    Work("smollm2-int4-gptq", "smollm2", "int4-gptq", "ppl", data=True),
+    Work("smollm2-int4-gptq", "smollm2", "int4-gptq", "ppl", data=True, define="samples=32"),
     Work("efficientnet-balanced", "efficientnet-lite0", "balanced", "imagenet"),
 )
 
@@ -90,6 +91,8 @@ def compile_apart(work: Work, model: Path, output: Path, data: Path | None) -> t
     policy = POLICIES / f"{work.policy}.qpolicy"
     command: list[str | Path] = [Path(sys.executable).with_name("qcc"), "compile", model, "-o", output, "-q"]
     command += ["-p", policy if policy.exists() else work.policy]
+    if work.define:
+        command += ["-D", work.define]
     if work.data and data is not None:
         command += ["--data", data / f"{work.task}.npz"]
     run = subprocess.run(["/usr/bin/time", "-v", *command], capture_output=True, text=True, check=True)

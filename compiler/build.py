@@ -61,9 +61,17 @@ def rows(
     graph: Graph, plan: Plan, built: Built[OnnxGraph], loss: Callable[[str], float | None]
 ) -> tuple[LayerRow, ...]:
     """One row a weight, in the order in which they run."""
-    actions = {name: step.action for step in plan.steps for name in step.weights if isinstance(step.action, Encode)}
+    refused = {edit.subject for edit in built.edits if edit.refused}
+    actions = {
+        name: step.action
+        for step in plan.steps
+        if isinstance(step.action, Encode)
+        for name in step.weights
+        if name not in refused
+    }
     errors = {edit.subject: edit.error for edit in built.edits}
     kept = {one.weight: one.reason for one in plan.kept}
+    kept |= {edit.subject: edit.text for edit in built.edits if edit.refused}
     return tuple(
         _row(
             weight, actions.get(weight.name), errors.get(weight.name, 0.0), kept.get(weight.name, ""), loss(weight.name)

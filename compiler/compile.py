@@ -204,6 +204,9 @@ class _Compilation:
             return built, build.write(built, staged, self._export(), metadata)
 
         settled = settle(plan, graph, write, lambda: self._losses(plan, graph, data, context))
+        for edit in settled.built.edits:
+            if edit.refused:
+                self.diagnostics.warning("Q411", f"`{edit.subject}` stays as it is: {edit.text}")
         if settled.written.size_bytes >= opened.input_bytes:
             settled = replace(settled, written=self._copy_input(staged, graph))
         return settled

@@ -105,6 +105,12 @@ def _option(
     encoded = [_encoded(weight, matrix, candidate, context) for candidate in option.candidates]
     errors = np.array([0.0 if one is None else relative_error(matrix, one.decode()) for one in encoded])
     losses, runs = np.zeros(len(encoded)), [one is None for one in encoded]
+    for at, candidate in enumerate(option.candidates):
+        if candidate.action is not None and encoded[at] is None:
+            losses[at] = np.inf
+    if np.isinf(losses).all():
+        message = f"`{weight.name}` can be encoded in none of its candidates"
+        raise ModelError("Q410", message, help="add `float` to them, or `scale fp32`")
     anchor = -1
     for at in np.argsort(errors, kind="stable"):
         one = encoded[at]
@@ -125,7 +131,9 @@ def _encoded(weight: Weight, matrix: np.ndarray, candidate: Candidate, context: 
     try:
         return action.rounding.encode(weight, matrix, action.encoding, context)
     except Refused as refused:
-        raise ModelError("Q410", f"`{weight.name}` cannot be encoded: {refused.reason}") from refused
+        if refused.broken:
+            raise ModelError("Q410", f"`{weight.name}` cannot be encoded: {refused.reason}") from refused
+        return None  # forbidden: it would stay as it is
 
 
 def _constant(graph: Graph, weight: Weight, matrix: np.ndarray) -> np.ndarray:

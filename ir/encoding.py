@@ -121,4 +121,4 @@ def check_finite(matrix: np.ndarray) -> None:
         total = float(np.sum(matrix, dtype=np.float64))
     if not np.isfinite(total) and not np.isfinite(matrix).all():
         bad = np.argwhere(~np.isfinite(matrix))[0]
-        raise Refused(f"the weight holds {matrix[tuple(bad)]} at row {bad[0]}, column {bad[1]}")
+        raise Refused(f"the weight holds {matrix[tuple(bad)]} at row {bad[0]}, column {bad[1]}", broken=True)

@@ -18,11 +18,12 @@ class ModelError(Exception):
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not a fault
-    """A pass or an encoding declines a layer; ``reason`` says why."""
+    """A pass or an encoding declines a layer; ``reason`` says why, ``broken`` that the layer itself is no good."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, broken: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.broken = broken
 
 
 def first_line(error: BaseException) -> str:

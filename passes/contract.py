@@ -28,11 +28,16 @@ class Numerics(StrEnum):
 
 @dataclass(frozen=True)
 class Edit:
-    """One change, told in one line; ``error`` is what it did to a weight: noise power over signal power."""
+    """One change, told in one line.
+
+    ``error`` is what it did to a weight: noise power over signal power. ``refused`` marks what was asked and not done;
+    the text is then the reason.
+    """
 
     subject: str
     text: str
     error: float = 0.0
+    refused: bool = False
 
 
 def _silent(_: str) -> None:

@@ -20,6 +20,8 @@ class Encode(Pass):
     Rewrite:
         W [out, in]  -->  decode(codes [out, in], scale [blocks])
 
+    A weight that the encoding cannot hold stays as it is, and the report says why.
+
     The rule properties ``weights`` and ``rounding`` say how; where the decoding happens (``form``) follows from what
     the runtime was measured to do.
 
@@ -48,7 +50,10 @@ class Encode(Pass):
                 encoded = self.rounding.encode(weight, matrix, self.encoding, context)
                 graph.encode(weight, encoded, self.form)
             except Refused as refused:
-                raise Refused(f"`{name}` cannot be encoded: {refused.reason}") from refused
+                if refused.broken:
+                    raise Refused(f"`{name}` cannot be encoded: {refused.reason}", broken=True) from refused
+                edits.append(Edit(name, refused.reason, refused=True))
+                continue
             edits.append(Edit(name, f"{self.encoding.text}, {self.form}", relative_error(matrix, encoded.decode())))
         return edits
 

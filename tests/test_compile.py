@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import qcc
@@ -172,3 +173,27 @@ def test_verification_measures() -> None:
     assert off[1].changed == 0.5
     nan = verify.compare(wanted, [{"y": np.full((2, 2), np.nan, np.float32), "n": np.array([1, 2])}])
     assert nan[0].cosine == -1
+
+
+def _with_weight(path: Path, change: float) -> Path:
+    """The example model with its head's weight multiplied."""
+    model = onnx.load(MODEL)
+    head = next(one for one in model.graph.initializer if one.name.startswith("head.weight") or list(one.dims) == [10, 64])
+    head.raw_data = (onnx.numpy_helper.to_array(head) * np.float32(change)).tobytes()
+    onnx.save(model, path)
+    return path
+
+
+def test_a_weight_that_a_format_cannot_hold_stays(tmp_path: Path) -> None:
+    model = _with_weight(tmp_path / "tiny.onnx", 1e-9)
+    result = qcc.compile(model, policy("rule any { weights = int8 channel }"), output=tmp_path / "out.onnx")
+    head = next(row for row in result.layers if row.name == "head")
+    assert (head.format, head.form) == ("float32", "")
+    assert [one.code for one in result.warnings] == ["Q411"]
+
+
+def test_a_broken_weight_is_an_error(tmp_path: Path) -> None:
+    model = _with_weight(tmp_path / "nan.onnx", float("nan"))
+    with pytest.raises(qcc.QccError, match="Q410"):
+        qcc.compile(model, "balanced", output=tmp_path / "out.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["nan.onnx"]
