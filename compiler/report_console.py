@@ -1,11 +1,11 @@
 """What a compilation did, for people: a table of layers, then a line for each thing worth knowing. And as JSON."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from qcc.compiler.result import Allocation, LayerRow, Result
+from qcc.compiler.result import Allocation, LayerRow, Result, average_bits
 from qcc.compiler.terminal import GAP, Column, Style, Table, paint, write_line, write_table
 from qcc.compiler.verify import BoundCheck, OutputCheck
 from qcc.dsl.diagnostics import Diagnostic
@@ -50,7 +50,7 @@ def format_table(layers: Sequence[LayerRow]) -> Table:
     for (format, form), members in sorted(groups.items(), key=lambda item: -sum(row.size_bytes for row in item[1])):
         size, params = sum(row.size_bytes for row in members), sum(row.shape[0] * row.shape[1] for row in members)
         worst = max(members, key=lambda row: row.error)
-        name, bits = worst.name if worst.error else NONE, f"{8 * size / max(params, 1):.2f}"
+        name, bits = worst.name if worst.error else NONE, f"{average_bits(members) or 0:.2f}"
         numbers = f"{len(members):,}", f"{params:,}", f"{size:,}", bits, decibels(worst.error)
         rows.append((short_format(format), form or NONE, *numbers, name))
     titles = ("layers", "weights", "bytes", "bits", "worst sqnr")
@@ -96,13 +96,6 @@ def as_json(result: Result) -> dict[str, Any]:
         },
         "seconds": result.seconds,
     }
-
-
-def average_bits(layers: Iterable[LayerRow]) -> float | None:
-    """Bits a weight over all weights, overheads included; None where there is none."""
-    listed = list(layers)
-    params = sum(row.shape[0] * row.shape[1] for row in listed)
-    return 8 * sum(row.size_bytes for row in listed) / params if params else None
 
 
 def decibels(error: float) -> str:

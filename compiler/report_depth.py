@@ -16,7 +16,7 @@ from qcc.compiler.report_text import (
     short,
     size_text,
 )
-from qcc.compiler.result import LayerRow
+from qcc.compiler.result import LayerRow, average_bits
 
 COLUMNS = 80
 """More layers than this are charted in groups."""
@@ -46,7 +46,7 @@ class _Column:
 
     @property
     def bits(self) -> float:
-        return 8 * self.after / max(sum(row.shape[0] * row.shape[1] for row in self.rows), 1)
+        return average_bits(self.rows) or 0.0
 
     @property
     def error(self) -> float:

@@ -21,7 +21,7 @@ from qcc.compiler.report_text import (
     sqnr_text,
     worst_first,
 )
-from qcc.compiler.result import Allocation, Result
+from qcc.compiler.result import Allocation, Result, average_bits
 from qcc.dsl.diagnostics import Diagnostic
 from qcc.ir.forms import Form
 from qcc.passes.clean import Clean
@@ -92,7 +92,7 @@ def _tiles(result: Result) -> list[tuple[str, str, str]]:
     ratio = f"{before / after:.2f}× smaller, " if 0 < after < before else ""
     of = f"{ratio}{share_text(after / before)} of the original" if before else "the original is empty"
     weights = sum(row.shape[0] * row.shape[1] for row in result.layers)
-    bits = 8 * sum(row.size_bytes for row in result.layers) / weights if weights else math.nan
+    bits = average_bits(result.layers) or math.nan
     encoded = sum(bool(row.form) for row in result.layers)
     tiles = [
         ("file size", f"{size_text(before)} → {size_text(after)}", of),

@@ -14,7 +14,7 @@ from qcc.compiler.report_text import (
     size_text,
     sqnr_text,
 )
-from qcc.compiler.result import LayerRow, Result
+from qcc.compiler.result import LayerRow, Result, average_bits
 from qcc.compiler.verify import BoundCheck, OutputCheck
 from qcc.passes.encode import Encode
 
@@ -92,7 +92,7 @@ def _format_row(rows: Sequence[LayerRow], file_bytes: int) -> list[Cell]:
         ("n", f"{weights:,}"),
         ("n", size_text(sum(row.original_bytes for row in rows))),
         ("n", size_text(size)),
-        ("n", f"{8 * size / max(weights, 1):.2f}"),
+        ("n", f"{average_bits(rows) or 0:.2f}"),
         _bar(colour(first), size, file_bytes),
     ]
 

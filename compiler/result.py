@@ -1,5 +1,6 @@
 """What a compilation did: the facts that the table, the JSON, the lock file and the HTML report are made of."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,18 @@ class LayerRow:
     error: float
     loss: float | None
     reason: str
+
+    @property
+    def params(self) -> int:
+        """How many numbers the weight holds."""
+        return self.shape[0] * self.shape[1]
+
+
+def average_bits(rows: Iterable[LayerRow]) -> float | None:
+    """Bits a weight over all of them, scales and zero points included; None where there is none."""
+    listed = list(rows)
+    params = sum(row.params for row in listed)
+    return sum(row.bits * row.params for row in listed) / params if params else None
 
 
 @dataclass(frozen=True)
