@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import ml_dtypes
 import numpy as np
 
-from qcc.dsl.diagnostics import did_you_mean
+from qcc.dsl.diagnostics import nearest
 from qcc.ir.errors import ModelError
 from qcc.ir.graph import Graph, Kind, Value
 
@@ -73,13 +73,12 @@ class Samples:
             left -= _length(batch)
         return Samples(tuple(kept), self.origin, self.divisible)
 
-    def singles(self, batch: Batch) -> Iterator[Batch]:
-        """A batch cut into batches of one sample, where it can be: what bounds the memory of captures."""
-        if not self.divisible:
-            yield batch
-            return
-        for at in range(_length(batch)):
-            yield {name: array[at : at + 1] for name, array in batch.items()}
+    def parts(self, size: int) -> Iterator[Batch]:
+        """All batches cut into batches of at most ``size`` samples, where they can be: bounds the memory of captures."""
+        for batch in self.batches:
+            step = size if self.divisible else _length(batch)
+            for at in range(0, _length(batch), step):
+                yield {name: array[at : at + step] for name, array in batch.items()} if self.divisible else batch
 
 
 def load(data: Data, graph: Graph, limit: int | None, seed: int) -> Samples:
@@ -149,7 +148,7 @@ def _from_file(path: Path, graph: Graph, limit: int | None, seed: int) -> Sample
         if not isinstance(loaded, np.lib.npyio.NpzFile):
             raise ModelError("Q420", f"`{path}` is a single array", help="save named arrays with numpy.savez")
         with loaded as file:
-            _check_names(set(file.files), graph.inputs, str(path))
+            _check_names(set(file.files), graph.inputs, f"`{path}`")
             arrays = {value.name: file[value.name] for value in graph.inputs}
     except FileNotFoundError as error:
         raise ModelError("Q420", f"no such calibration file: `{path}`") from error
@@ -175,8 +174,10 @@ def _from_file(path: Path, graph: Graph, limit: int | None, seed: int) -> Sample
 
 def _chosen_rows(arrays: Batch, limit: int | None, seed: int) -> np.ndarray:
     lengths = {name: len(array) for name, array in arrays.items()}
-    total = min(lengths.values())
-    if total == 0 or total != max(lengths.values()):
+    total = min(lengths.values(), default=1)
+    if not total and not any(lengths.values()):
+        raise ModelError("Q422", "the calibration arrays hold no samples")
+    if total != max(lengths.values(), default=1):
         raise ModelError("Q422", f"the calibration arrays disagree on the number of samples: {lengths}")
     if limit is None or limit >= total:
         return np.arange(total)
@@ -197,13 +198,13 @@ def _read(reader: DataReader) -> Iterator[Mapping[str, np.ndarray]]:
 
 
 def _check_names(given: set[str], inputs: tuple[Value, ...], origin: str) -> None:
-    wanted = {value.name for value in inputs}
-    missing, extra = sorted(wanted - given), sorted(given - wanted)
+    missing = [value.name for value in inputs if value.name not in given]
     if not missing:
         return
-    near = did_you_mean(extra[0], missing) if extra else None
-    message = f"{origin} has no array for input `{missing[0]}`"
-    raise ModelError("Q420", message, help=near or f"its arrays are {', '.join(sorted(given)) or 'none'}")
+    extra = sorted(given - {value.name for value in inputs})
+    near = next((name for name in extra if nearest(name, missing[:1])), None)
+    help = f"rename its array `{near}`" if near else f"its arrays are {', '.join(sorted(given)) or 'none'}"
+    raise ModelError("Q420", f"{origin} has no array for input `{missing[0]}`", help=help)
 
 
 def _check(batch: Mapping[str, np.ndarray], inputs: tuple[Value, ...], rows: bool = False) -> None:

@@ -7,6 +7,8 @@ import numpy as np
 from qcc.compiler.samples import Samples
 from qcc.ir.graph import Graph, Kind, Weight
 
+SAMPLES_AT_ONCE = 4  # every linear layer's input is held for so many
+
 Tick = Callable[[int, int, str], None]
 
 
@@ -23,7 +25,7 @@ def grams(graph: Graph, names: Sequence[str], samples: Samples, tick: Tick) -> d
     runner = graph.runner(tuple(value.name for value in graph.inputs), values)
     sums: dict[str, np.ndarray] = {}
     rows: dict[str, int] = {}
-    batches = [single for batch in samples.batches for single in samples.singles(batch)]
+    batches = list(samples.parts(SAMPLES_AT_ONCE))
     for done, batch in enumerate(batches, 1):
         for name, array in runner(batch).items():
             flat = array.reshape(-1, array.shape[-1]).astype(np.float32, copy=False)

@@ -160,7 +160,7 @@ def test_readers_and_iterables_are_calibration_data(graph: OnnxGraph) -> None:
 def test_samples_are_cut_to_the_count(data: samples.Samples) -> None:
     assert data.first(5).count == 5
     assert data.first(10_000).count == data.count
-    assert [len(one["image"]) for one in data.singles(data.batches[0])] == [1] * len(data.batches[0]["image"])
+    assert [len(one["image"]) for one in data.first(10).parts(4)] == [4, 4, 2]
 
 
 def test_verification_measures() -> None:
