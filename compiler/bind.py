@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 from qcc.compiler.plan import Allocate, Candidate, Kept, Limit, Option, Plan, Step
-from qcc.dsl.diagnostics import Diagnostics
+from qcc.dsl.diagnostics import Diagnostics, Span
 from qcc.dsl.policy import KEEP, Assignment, FormatSpec, Policy, Rule
 from qcc.dsl.select import Facts, has_predicate, matches, near_misses
 from qcc.ir.blocks import CHANNEL, TENSOR, Block
 from qcc.ir.encoding import Encoding, IntGrid
-from qcc.ir.forms import Form, choose, stored_bytes
+from qcc.ir.forms import choose, stored_bytes
 from qcc.ir.graph import Graph, Weight
 from qcc.passes.clean import Clean
 from qcc.passes.contract import Rounding
@@ -74,7 +75,7 @@ def bind(policy: Policy, graph: Graph, input_bytes: int, diagnostics: Diagnostic
     steps: dict[Encode, list[tuple[str, str]]] = {}
     options, kept = [], []
     for one in resolved:
-        candidates = _candidates(one, diagnostics)
+        candidates = _candidates(one)
         encoded = [candidate for candidate in candidates if candidate.action is not None]
         if not encoded:
             kept.append(Kept(one.weight.name, _why_kept(one)))
@@ -112,29 +113,31 @@ def encoding_of(spec: FormatSpec) -> Encoding | None:
     return Encoding(IntGrid(spec.bits, "asym" not in words), block, "fp32" if scale == "fp32" else "fp16")
 
 
-def _candidates(one: Resolved, diagnostics: Diagnostics) -> list[Candidate]:
+def _candidates(one: Resolved) -> list[Candidate]:
     if one.kept:
         return []
     assignment = one.properties["weights"]
     rounding = one.properties["rounding"].value if "rounding" in one.properties else Nearest()
     assert isinstance(assignment.value, tuple) and isinstance(rounding, Rounding)
-    found = [_candidate(one.weight, spec, rounding, diagnostics) for spec in assignment.value]
+    found = [_candidate(one.weight, spec, rounding) for spec in assignment.value]
     return [candidate for candidate in found if candidate is not None]
 
 
-def _candidate(weight: Weight, spec: FormatSpec, rounding: Rounding, diagnostics: Diagnostics) -> Candidate | None:
-    source = spec.span.location
+def _candidate(weight: Weight, spec: FormatSpec, rounding: Rounding) -> Candidate | None:
+    source = place(spec.span)
     encoding = encoding_of(spec)
     if encoding is None:
         return Candidate(None, source)
     form = choose(weight, encoding).form
-    if form is Form.ROWS and encoding.block.rows != 1:
-        message = f"`{spec.text}` cannot encode the embedding `{weight.name}`, which is read by rows"
-        diagnostics.error("Q311", message, spec.span, help="use `channel` or `group n` for embeddings")
-        return None
     if stored_bytes(encoding, weight.shape, form) >= weight.params * BITS_OF[weight.dtype] // 8:
         return None
     return Candidate(Encode(encoding, rounding, form), source)
+
+
+def place(span: Span) -> str:
+    """Where a rule stands, without the folder: how a policy's path was spelled must not change what is written."""
+    name = span.source.name if span.source.preset else PurePath(span.source.name).name
+    return f"{name}:{span.line}:{span.column}"
 
 
 def _why_kept(one: Resolved) -> str:
@@ -142,9 +145,9 @@ def _why_kept(one: Resolved) -> str:
     if assignment is None:
         return "no rule sets its format"
     if assignment.value is KEEP:
-        return f"keep, {assignment.span.location}"
+        return f"keep, {place(assignment.span)}"
     if any(spec.family == "float" for spec in assignment.value):
-        return f"float, {assignment.span.location}"
+        return f"float, {place(assignment.span)}"
     return "encoded it would not be smaller"
 
 

@@ -1,5 +1,6 @@
 """The main job: a model and a policy in, a verified artifact out."""
 
+import math
 import shutil
 import tempfile
 import time
@@ -153,10 +154,21 @@ class _Compilation:
                 outputs = verify.compare(wanted, verify.run(OnnxRunner(staged), held.batches))
                 checks = verify.judge(self.policy.verify, outputs)
                 verification = verify.Verification(outputs, checks, held.count, held.origin)
+            self._compare_with_budget(opened.plan, verification)
             result = self._result(opened, settled, verification)
             if verification.passed:
                 self._publish(result, staged, settled.written, data)
         return result
+
+    def _compare_with_budget(self, plan: Plan, verification: verify.Verification) -> None:
+        """A budget on the error binds the prediction; say so where the file turns out worse."""
+        worst = min((check.sqnr for check in verification.outputs), default=math.inf)
+        measured = 10 ** (-worst / 10)
+        for limit in plan.allocate.limits if plan.allocate else ():
+            if limit.metric == "output_error" and measured > limit.bound:
+                message = f"the file's output error is {measured:.3g}, above the budget {limit.source}"
+                help = "errors of many layers add up only about: tighten the budget, or bound `sqnr` in `verify`"
+                self.diagnostics.warning("Q432", message, help=help)
 
     def decide(self, plan: Plan | None) -> Plan:
         """The decided plan of `run`, which is not verified; the file that it takes to decide is left to the caller."""

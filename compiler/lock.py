@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -32,12 +33,20 @@ def text_sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def policy_sha256(policy: Policy) -> str:
+    """A policy's digest, which does not depend on how the path to its data is spelled."""
+    calibrate = policy.calibrate
+    if calibrate is not None and calibrate.path is not None:
+        policy = replace(policy, calibrate=replace(calibrate, path=Path(calibrate.path).name))
+    return text_sha256(policy_text(policy))
+
+
 def provenance(model: Path, policy: Policy, plan: Plan) -> dict[str, str]:
     """What the written model says of its origin, in ``metadata_props``."""
     return {
         "qcc.version": version("qcc"),
         "qcc.model": model.name,
-        "qcc.policy.sha256": text_sha256(policy_text(policy)),
+        "qcc.policy.sha256": policy_sha256(policy),
         "qcc.plan.sha256": text_sha256(plans.to_json(plan)),
     }
 
@@ -49,8 +58,8 @@ def lock_text(result: Result, policy: Policy, data: Samples, staged: Path, writt
         "format": FORMAT,
         "model": {"file": result.model.name, "sha256": sha256(result.model), "bytes": result.input_bytes},
         "policy": {
-            "sources": {source.name: text_sha256(source.text) for source in policy.sources},
-            "sha256": text_sha256(policy_text(policy)),
+            "sources": {Path(source.name).name: text_sha256(source.text) for source in policy.sources},
+            "sha256": policy_sha256(policy),
             "params": dict(policy.params),
         },
         "calibration": {

@@ -74,7 +74,7 @@ class Samples:
         return Samples(tuple(kept), self.origin, self.divisible)
 
     def parts(self, size: int) -> Iterator[Batch]:
-        """All batches cut into batches of at most ``size`` samples, where they can be: bounds the memory of captures."""
+        """All batches cut into batches of at most ``size`` samples, where they can be; bounds what captures hold."""
         for batch in self.batches:
             step = size if self.divisible else _length(batch)
             for at in range(0, _length(batch), step):

@@ -30,7 +30,7 @@ class Form(StrEnum):
     """Where the decoding happens."""
 
     FUSED = "fused"  # in the runtime's own kernel: memory stays compressed
-    DECODED = "decoded"  # when the session starts: the float model's speed and memory
+    DECODED = "decoded"  # when the session starts: the float model's speed, and at least its memory
     ROWS = "rows"  # after the gather of the packed rows that are asked for
 
 

@@ -3,21 +3,25 @@
 # ruff: noqa: D102 - the face documents the methods that it asks for
 
 import copy
-import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
 
+from qcc.ir.attributes import Attributes, Opaque
 from qcc.ir.encoding import Encoded
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.forms import Form, fused_capability
-from qcc.ir.fx_kinds import LAYER_FUNCTIONS, is_check, kind_of, operands
+from qcc.ir.fx_attributes import attributes
+from qcc.ir.fx_kinds import aten_name, is_check, kind_of
 from qcc.ir.fx_layers import find_weights
+from qcc.ir.fx_operands import Number, operands
 from qcc.ir.fx_run import FxRunner, extract
+from qcc.ir.fx_simplify import is_item, remove_identities, share_items
 from qcc.ir.fx_tensors import dtype_name, to_array, to_tensor
 from qcc.ir.graph import Array, Graph, Kind, Op, Runner, Value, Weight
 
@@ -43,7 +47,7 @@ class FxGraph(Graph):
         self.forms: dict[str, Form] = {}
         self._weights: tuple[Weight, ...] | None = None
         self._aliases = _tie(self._tensors)
-        _share_items(self._graph)
+        share_items(self._graph)
         self._index()
 
     @classmethod
@@ -84,10 +88,12 @@ class FxGraph(Graph):
 
     def ops(self) -> tuple[Op, ...]:
         layers = {layer.op: layer.kind for weight in self.weights() for layer in weight.layers}
-        nodes = (node for node in self._graph.nodes if node.op == "call_function" and not _is_item(node))
+        nodes = (node for node in self._graph.nodes if node.op == "call_function" and not is_item(node))
         return tuple(self._op(node, layers.get(node.name)) for node in nodes)
 
     def value(self, name: str) -> Value:
+        if name in self._numbers:
+            return Value(name, (), self._numbers[name].dtype.name)
         value = self._nodes[name].meta.get("val")
         if not isinstance(value, torch.Tensor):
             return Value(name, (), "float64" if isinstance(value, (float, torch.SymFloat)) else "int64")
@@ -95,6 +101,8 @@ class FxGraph(Graph):
         return Value(name, shape, dtype_name(value.dtype))
 
     def constant(self, name: str) -> Array | None:
+        if name in self._numbers:
+            return self._numbers[name]
         tensor = self._tensors.get(self._nodes[name]) if name in self._nodes else None
         if tensor is None:
             return None
@@ -124,6 +132,7 @@ class FxGraph(Graph):
         before = len(self.ops()), len(self._tensors)
         for node in [node for node in self._graph.nodes if is_check(node)]:
             self._graph.erase_node(node)
+        remove_identities(self._graph)
         self._graph.eliminate_dead_code()
         self._tensors = {node: tensor for node, tensor in self._tensors.items() if node.users}
         self._index()
@@ -134,6 +143,8 @@ class FxGraph(Graph):
         old = self.constant(name)
         if old is None or old.shape != array.shape or old.dtype != array.dtype:
             raise Refused(f"`{name}` cannot take an array {array.dtype} {array.shape}")
+        if name in self._numbers:
+            raise Refused(f"`{name}` is a number in the program, not one of its tensors")
         self._tensors[self._nodes[name]] = to_tensor(array)
 
     def encode(self, weight: Weight, encoded: Encoded, form: Form) -> None:
@@ -168,6 +179,13 @@ class FxGraph(Graph):
         free = {node: path for node, path in self._paths.items() if path not in taken}
         self._names = {node: free.get(node, node.name) for node in self._graph.nodes}
         self._nodes = {name: self._aliases.get(node, node) for node, name in self._names.items()}
+        self._numbers: dict[str, Array] = {}
+        for node in self._graph.nodes:
+            for number in operands(node) if node.op == "call_function" else ():
+                if isinstance(number, Number):
+                    array = np.asarray(number.array)
+                    array.flags.writeable = False
+                    self._numbers[_number_name(node, number)] = array
 
     def _results(self) -> list[Node]:
         specs = self._program.graph_signature.output_specs
@@ -176,10 +194,24 @@ class FxGraph(Graph):
         return [node for node, spec in nodes if isinstance(node, Node) and spec.kind is OutputKind.USER_OUTPUT]
 
     def _op(self, node: Node, layer: Kind | None) -> Op:
-        kind, function = kind_of(node)
-        kind, function = layer or kind, LAYER_FUNCTIONS.get(layer, function)
-        inputs = tuple("" if source is None else self._names[source] for source in operands(node))
-        return Op(node.name, kind, function, inputs, _output_names(node))
+        kind, function = kind_of(node, layer)
+        found: Attributes = {}
+        try:
+            found = attributes(node, kind, function)
+        except Opaque:
+            kind, function = (kind, function) if layer else (Kind.OTHER, aten_name(node))
+        inputs = tuple(self._operand_name(node, source) for source in operands(node))
+        return Op(node.name, kind, function, inputs, _output_names(node), found)
+
+    def _operand_name(self, node: Node, source: Node | Number | None) -> str:
+        if isinstance(source, Number):
+            return _number_name(node, source)
+        return "" if source is None else self._names[source]
+
+
+def _number_name(node: Node, number: Number) -> str:
+    """No node and no path in a module has such a name."""
+    return f"{node.name}:{number.argument}"
 
 
 def _check(weight: Weight, encoded: Encoded, form: Form) -> None:
@@ -232,28 +264,13 @@ def _tie(tensors: dict[Node, torch.Tensor]) -> dict[Node, Node]:
     return aliases
 
 
-def _share_items(graph: torch.fx.Graph) -> None:
-    """Make one value of each result of an op that has several."""
-    first: dict[tuple[Any, ...], Node] = {}
-    for node in [node for node in graph.nodes if _is_item(node)]:
-        kept = first.setdefault(node.args, node)
-        if kept is not node:
-            node.replace_all_uses_with(kept)
-            graph.erase_node(node)
-
-
 def _output_names(node: Node) -> tuple[str, ...]:
     """An op's results; those that nobody reads have no name."""
     value = node.meta.get("val")
     if not isinstance(value, (list, tuple)):
         return () if is_check(node) else (node.name,)
-    items = {user.args[1]: user.name for user in node.users if _is_item(user)}
+    items = {user.args[1]: user.name for user in node.users if is_item(user)}
     return tuple(items.get(position, "") for position in range(len(value)))
-
-
-def _is_item(node: Node) -> bool:
-    """The node picks one result of an op that has several."""
-    return node.target is operator.getitem and isinstance(node.args[0], Node)
 
 
 def _is_input(node: Node, kind: InputKind) -> bool:

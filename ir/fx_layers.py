@@ -1,37 +1,50 @@
 """Finding the weights of an ATen graph: which constants its layers read, and how.
 
-The same rules as `onnx_layers`: a weight may reach its layer through casts, transpositions and reshapes.
+A weight may reach its layer through casts, transpositions and reshapes; the layer is still that of the constant behind.
 """
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.fx import Node
 
+from qcc.ir import layers
+from qcc.ir.fx_attributes import order_of
 from qcc.ir.fx_kinds import arguments, aten_name
 from qcc.ir.fx_tensors import dtype_name
-from qcc.ir.graph import Kind, Layer, Weight
+from qcc.ir.graph import Kind, Weight
+from qcc.ir.layers import Reading, Result, Use
 from qcc.ir.view import MatrixView
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 SAME = frozenset({"clone", "contiguous", "to", "_to_copy", "detach", "alias", "lift_fresh_copy"})
 RESHAPES = frozenset({"view", "reshape", "_unsafe_view"})
+TURNS = frozenset({"permute", "transpose", "t", "numpy_T"})
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How an op reads a weight: which operand, as which matrix, and as which kind of layer."""
+class Found:
+    """A use of an operand: which, with what other input and what bias."""
 
-    node: Node
     weight: Node
     input: Node
+    use: Use | None
+    bias: Node | None = None
+    biased: bool = False
+    left: bool = False
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A use followed back to its constant, and the view of that."""
+
+    node: Node
+    found: Found
+    use: Use
+    constant: Node
     view: MatrixView
-    kind: Kind
-    groups: int = 1
-    form_free: bool = True
 
 
 def find_weights(nodes: Iterable[Node], constants: Mapping[Node, str], paths: Mapping[Node, str]) -> tuple[Weight, ...]:
@@ -44,30 +57,42 @@ def find_weights(nodes: Iterable[Node], constants: Mapping[Node, str], paths: Ma
     """
     nodes = list(nodes)
     computed = _computed(nodes, constants)
-    found: dict[Node, list[tuple[Reading, MatrixView]]] = {}
-    for node in nodes:
-        for reading in _readings(node, computed):
-            traced = trace(reading, constants)
-            if traced is not None:
-                found.setdefault(traced[0], []).append((reading, traced[1]))
-    names = _Names()
-    return tuple(_weight(constants[node], paths[node], readings, names) for node, readings in found.items())
+    found = [traced for node in nodes for traced in _traced(node, constants, computed)]
+    places = {(traced.node, traced.found.weight) for traced in found}
+    shared = {constants[one.constant] for one in found if not _only_layers_read(one.constant, places)}
+    return layers.assemble([_reading(traced, constants, paths) for traced in found], shared)
 
 
-def trace(reading: Reading, constants: Mapping[Node, str]) -> tuple[Node, MatrixView] | None:
-    """The constant behind a layer's operand and the layer's view of it; None where there is none."""
-    node, view, reshaped = reading.weight, reading.view, False
-    while node not in constants:
-        name = aten_name(node)
-        order = _order(node, len(view.shape))
+def _trace(node: Node, found: Found, constants: Container[Node]) -> Traced | None:
+    """The constant behind a layer's operand; None where there is none."""
+    if found.use is None:
+        return None
+    source, view, reshaped = found.weight, found.use.view, False
+    while source not in constants:
+        order = order_of(source, len(view.shape))
         if order is not None and not reshaped:
             view = view.permuted(order)
-        elif name in RESHAPES:
+        elif aten_name(source) in RESHAPES and _keeps_type(source):
             reshaped = True
-        elif name not in SAME:
+        elif aten_name(source) not in SAME:
             return None
-        node = node.all_input_nodes[0]
-    return (node, view) if node.meta["val"].dtype in FLOATS else None
+        source = source.all_input_nodes[0]
+    return Traced(node, found, found.use, source, view) if source.meta["val"].dtype in FLOATS else None
+
+
+def _only_layers_read(value: Node, places: Container[tuple[Node, Node]]) -> bool:
+    """A constant reaches nothing but layers: it may go once they do without it."""
+    for node in value.users:
+        if (node, value) in places:
+            continue
+        passes = aten_name(node) in SAME | RESHAPES | TURNS
+        if not passes or not _only_layers_read(node, places):
+            return False
+    return True
+
+
+def _keeps_type(node: Node) -> bool:
+    return bool(node.meta["val"].dtype == node.all_input_nodes[0].meta["val"].dtype)
 
 
 def shape_of(node: object) -> tuple[int, ...] | None:
@@ -78,7 +103,12 @@ def shape_of(node: object) -> tuple[int, ...] | None:
     return tuple(value.shape)
 
 
-def _computed(nodes: Iterable[Node], constants: Mapping[Node, str]) -> frozenset[Node]:
+def _rank(node: Node) -> int | None:
+    value = node.meta.get("val")
+    return value.dim() if isinstance(value, torch.Tensor) else None
+
+
+def _computed(nodes: Iterable[Node], constants: Container[Node]) -> frozenset[Node]:
     """The nodes that depend on what the caller feeds."""
     found: set[Node] = set()
     for node in nodes:
@@ -88,74 +118,57 @@ def _computed(nodes: Iterable[Node], constants: Mapping[Node, str]) -> frozenset
     return frozenset(found)
 
 
-def _order(node: Node, rank: int) -> tuple[int, ...] | None:
-    name, given = aten_name(node), arguments(node)
-    order = list(range(rank))
-    if name == "permute":
-        return tuple(axis % rank for axis in given["dims"])
-    if name == "transpose":
-        first, second = given["dim0"] % rank, given["dim1"] % rank
-        order[first], order[second] = second, first
-        return tuple(order)
-    return tuple(order[::-1]) if name == "t" else None
-
-
-def _readings(node: Node, computed: frozenset[Node]) -> Iterator[Reading]:
+def _traced(node: Node, constants: Container[Node], computed: Container[Node]) -> Iterator[Traced]:
     reader = _READERS.get(aten_name(node))
-    for reading in reader(node, arguments(node)) if reader is not None else ():
-        if reading.input in computed:
-            yield reading
+    for found in reader(arguments(node)) if reader is not None else ():
+        traced = _trace(node, found, constants) if found.input in computed else None
+        if traced is not None:
+            yield traced
 
 
-def _linear(node: Node, given: Mapping[str, Any]) -> Iterator[Reading]:
-    shape = shape_of(given["weight"])
-    if shape is not None and len(shape) == 2:
-        yield Reading(node, given["weight"], given["input"], MatrixView(shape, (0,)), Kind.LINEAR)
+Given = Mapping[str, Any]
 
 
-def _matmul(node: Node, given: Mapping[str, Any]) -> Iterator[Reading]:
+def _linear(given: Given) -> Iterator[Found]:
+    use = layers.right_operand(shape_of(given["weight"]), _rank(given["input"]), transposed=True)
+    yield Found(given["weight"], given["input"], use, given["bias"], given["bias"] is not None)
+
+
+def _matmul(given: Given) -> Iterator[Found]:
     left, right = tuple(given.values())[:2]
-    shape = shape_of(right)
-    if shape is not None and len(shape) >= 2:
-        rows = tuple(axis for axis in range(len(shape)) if axis != len(shape) - 2)
-        yield Reading(node, right, left, MatrixView(shape, rows), Kind.LINEAR, form_free=len(shape) == 2)
-    shape = shape_of(left)
-    if shape is not None and len(shape) >= 2:
-        yield Reading(node, left, right, MatrixView(shape, tuple(range(len(shape) - 1))), Kind.LINEAR, form_free=False)
+    yield Found(right, left, layers.right_operand(shape_of(right), _rank(left)))
+    yield Found(left, right, layers.left_operand(shape_of(left)), left=True)
 
 
-def _addmm(node: Node, given: Mapping[str, Any]) -> Iterator[Reading]:
-    shape = shape_of(given["mat2"])
-    if shape is not None:
-        plain = given["alpha"] == 1 and given["beta"] == 1
-        yield Reading(node, given["mat2"], given["mat1"], MatrixView(shape, (1,)), Kind.LINEAR, form_free=plain)
+def _addmm(given: Given) -> Iterator[Found]:
+    left, right = given["mat1"], given["mat2"]
+    bias = given["self"] if given["beta"] == 1 else None
+    plain = given["alpha"] == 1 and given["beta"] == 1
+    yield Found(right, left, layers.right_operand(shape_of(right), 2, plain=plain), bias, True)
+    yield Found(left, right, layers.left_operand(shape_of(left)), None, True, left=True)
 
 
-def _conv(node: Node, given: Mapping[str, Any]) -> Iterator[Reading]:
-    shape = shape_of(given["weight"])
-    if shape is not None:
-        transposed = given.get("transposed") or aten_name(node).startswith("conv_transpose")
-        view = MatrixView(shape, (1,) if transposed else (0,))
-        yield Reading(node, given["weight"], given["input"], view, Kind.CONV, given["groups"], False)
+def _conv(given: Given) -> Iterator[Found]:
+    transposed = given.get("transposed", "output_padding" in given)  # only the general one says it in so many words
+    use = layers.filters(shape_of(given["weight"]), given["groups"], transposed)
+    yield Found(given["weight"], given["input"], use, given["bias"], given["bias"] is not None)
 
 
-def _embedding(node: Node, given: Mapping[str, Any]) -> Iterator[Reading]:
-    shape = shape_of(given["weight"])
-    if shape is not None and len(shape) == 2:
-        yield Reading(node, given["weight"], given["indices"], MatrixView(shape, (0,)), Kind.EMBEDDING)
+def _embedding(given: Given) -> Iterator[Found]:
+    yield Found(given["weight"], given["indices"], layers.table(shape_of(given["weight"])))
 
 
-def _index_select(node: Node, given: Mapping[str, Any]) -> Iterator[Reading]:
+def _index_select(given: Given) -> Iterator[Found]:
     if given["dim"] == 0:
-        yield from _embedding(node, {"weight": given["self"], "indices": given["index"]})
+        yield from _embedding({"weight": given["self"], "indices": given["index"]})
 
 
-def _index(node: Node, given: Mapping[str, Any]) -> Iterator[Reading]:
+def _index(given: Given) -> Iterator[Found]:
     if len(given["indices"]) == 1:
-        yield from _embedding(node, {"weight": given["self"], "indices": given["indices"][0]})
+        yield from _embedding({"weight": given["self"], "indices": given["indices"][0]})
 
 
-_READERS: dict[str, Callable[[Node, Mapping[str, Any]], Iterator[Reading]]] = {
+_READERS: dict[str, Callable[[Given], Iterator[Found]]] = {
     "linear": _linear,
     **dict.fromkeys(("matmul", "mm", "bmm"), _matmul),
     "addmm": _addmm,
@@ -167,40 +180,40 @@ _READERS: dict[str, Callable[[Node, Mapping[str, Any]], Iterator[Reading]]] = {
 }
 
 
-def _weight(constant: str, path: str, readings: list[tuple[Reading, MatrixView]], names: "_Names") -> Weight:
-    # a table's rows are what its embedding gathers; other readers follow
-    first, view = next((pair for pair in readings if pair[0].kind is Kind.EMBEDDING), readings[0])
-    layers = [_layer(reading, constant, path, names) for reading, _ in readings]
-    layers.sort(key=lambda layer: layer.kind is not Kind.EMBEDDING)
-    return Weight(layers[0].name, constant, view, dtype_name(first.weight.meta["val"].dtype), tuple(layers))
-
-
-def _layer(reading: Reading, constant: str, path: str, names: "_Names") -> Layer:
-    return Layer(
-        name=names.unique(layer_name(reading.node, path)),
-        kind=reading.kind,
-        op=reading.node.name,
-        weight=constant,
-        input=reading.input.name,
-        output=reading.node.name,
-        groups=reading.groups,
-        kernel=reading.view.shape[2:] if reading.kind is Kind.CONV else (),
-        form_free=reading.form_free,
+def _reading(traced: Traced, constants: Mapping[Node, str], paths: Mapping[Node, str]) -> Reading:
+    node = traced.node
+    modules = [module for module, _ in node.meta.get("nn_module_stack", {}).values() if module]
+    return Reading(
+        use=traced.use,
+        view=traced.view,
+        dtype=dtype_name(traced.found.weight.meta["val"].dtype),
+        constant=constants[traced.constant],
+        op=node.name,
+        input=traced.found.input.name,
+        result=_result(traced, constants),
+        module=str(modules[-1]) if modules else "",
+        path=paths[traced.constant],
     )
 
 
-def layer_name(node: Node, path: str) -> str:
-    """What people call a layer: its module's path, else its weight's."""
-    modules = [module for module, _ in node.meta.get("nn_module_stack", {}).values() if module]
-    return str(modules[-1]) if modules else re.sub(r"\.weight$", "", path)
+def _result(traced: Traced, constants: Mapping[Node, str]) -> Result:
+    """What a layer makes, together with a bias of its own or of the addition behind it."""
+    node, found, use = traced.node, traced.found, traced.use
+    own = Result(node.name)
+    if found.biased:
+        known = found.bias is not None and _is_bias(found.bias, use, _rank(node), constants)
+        return Result(node.name, constants[found.bias]) if known and found.bias is not None else own
+    if use.kind is not Kind.LINEAR or found.left or len(node.users) != 1:
+        return own
+    (add,) = node.users
+    given = arguments(add)
+    if aten_name(add) != "add" or given["alpha"] != 1 or not isinstance(given["other"], Node):
+        return own
+    bias = given["self"] if given["other"] is node else given["other"]
+    if add.meta["val"].dtype != node.meta["val"].dtype or not _is_bias(bias, use, _rank(node), constants):
+        return own
+    return Result(add.name, constants[bias], add.name)
 
 
-class _Names:
-    """Layer names made unique: a module that runs twice gives `name` and `name#2`."""
-
-    def __init__(self) -> None:
-        self._seen: dict[str, int] = {}
-
-    def unique(self, name: str) -> str:
-        count = self._seen[name] = self._seen.get(name, 0) + 1
-        return name if count == 1 else f"{name}#{count}"
+def _is_bias(node: Node, use: Use, rank: int | None, constants: Container[Node]) -> bool:
+    return node in constants and layers.is_bias(shape_of(node), use, rank)

@@ -7,7 +7,7 @@ is encoded, so that a table tied between an embedding and a head is encoded, and
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, Self
 
@@ -20,6 +20,7 @@ from qcc.ir.view import MatrixView
 
 Array = np.ndarray
 Feeds = Mapping[str, Array]
+Attribute = int | float | str | tuple[int, ...]
 
 
 class Kind(StrEnum):
@@ -63,18 +64,30 @@ class Value:
 
 @dataclass(frozen=True)
 class Op:
-    """One operation; ``function`` is its name within the kind (``relu``, ``add``, ``layer_norm``)."""
+    """One operation.
+
+    ``function`` is its name within the kind and ``attributes`` what it does beside (`functions` lists both); an
+    opaque op has its framework's name and no attributes. ``inputs`` stand in one order in every framework: a linear
+    op's are what it reads, weight and bias as written; those of a reshape, slice, split, pad or reduction are what it
+    works on and then, where the framework keeps them as values, its sizes. An optional input left out is empty. The
+    numbers that arithmetic is done with are inputs too: constants without axes.
+    """
 
     name: str
     kind: Kind
     function: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    attributes: Mapping[str, Attribute] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
 class Layer:
     """An op that reads a weight.
+
+    ``bias`` is the constant vector added to the product, one number a row of the matrix, and ``output`` the value with
+    it: the op's own, or that of ``bias_op`` where another op adds it right after. Without a bias, or with one that is
+    no such constant (then the op has a third input all the same), ``output`` is the op's own.
 
     ``form_free`` is false where the op reads its weight in a way that no fused kernel takes (a transposed activation,
     a weight on the left, a scaled Gemm): its weight can only be replaced by one of equal value.
@@ -89,6 +102,8 @@ class Layer:
     groups: int = 1
     kernel: tuple[int, ...] = ()
     form_free: bool = True
+    bias: str | None = None
+    bias_op: str | None = None
 
 
 @dataclass(frozen=True)
@@ -148,7 +163,10 @@ class Graph(ABC):
 
     @abstractmethod
     def constant(self, name: str) -> Array | None:
-        """A constant's array, read-only and possibly mapped from disk; None if the value is computed."""
+        """A constant's array, read-only and possibly mapped from disk; None if the value is computed.
+
+        A number in a framework's call is a constant too, without axes.
+        """
 
     @abstractmethod
     def weights(self) -> tuple[Weight, ...]:
@@ -185,7 +203,7 @@ class Graph(ABC):
         """
 
     def matrix(self, weight: Weight) -> Array:
-        """A weight as a float32 matrix ``[out, in]``.
+        """A weight as a float32 matrix ``[out, in]``; what float32 cannot hold becomes infinite.
 
         Raises:
             Refused: the constant cannot be read.
@@ -193,4 +211,5 @@ class Graph(ABC):
         array = self.constant(weight.constant)
         if array is None:
             raise Refused(f"`{weight.constant}` is not a constant")
-        return weight.view.matrix(array).astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):
+            return weight.view.matrix(array).astype(np.float32, copy=False)

@@ -11,10 +11,12 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from qcc.ir import onnx_load, onnx_save
+from qcc.ir.attributes import Attributes, Opaque
 from qcc.ir.encoding import Encoded
 from qcc.ir.errors import ModelError, Refused, first_line
 from qcc.ir.forms import Form
-from qcc.ir.graph import Array, Graph, Kind, Op, Runner, Value, Weight
+from qcc.ir.graph import Array, Graph, Kind, Layer, Op, Runner, Value, Weight
+from qcc.ir.onnx_attributes import attributes
 from qcc.ir.onnx_encode import Forms, required_opset
 from qcc.ir.onnx_external import relative_to
 from qcc.ir.onnx_kinds import kind_of
@@ -33,6 +35,7 @@ class OnnxGraph(Graph):
         self.folder = folder
         self._data_files = data_files
         self._weights: tuple[Weight, ...] | None = None
+        self._values: Mapping[str, ir.Value] | None = None
 
     @classmethod
     def load(cls, path: Path) -> "OnnxGraph":
@@ -58,8 +61,8 @@ class OnnxGraph(Graph):
         return tuple(_value(value) for value in self.model.graph.outputs)
 
     def ops(self) -> tuple[Op, ...]:
-        layers = {layer.op: layer.kind for weight in self.weights() for layer in weight.layers}
-        return tuple(_op(node, layers.get(node.name or "")) for node in self.model.graph)
+        layers = {layer.op: layer for weight in self.weights() for layer in weight.layers}
+        return tuple(_op(node, layers.get(node.name or ""), self.opset) for node in self.model.graph)
 
     def value(self, name: str) -> Value:
         return _value(self._find(name))
@@ -77,10 +80,10 @@ class OnnxGraph(Graph):
         return type(self)(self.model.clone(), self.folder, self._data_files)
 
     def simplify(self) -> list[str]:
-        self._weights = None
         try:
             return simplify(self.model)
         finally:
+            self._forget()
             onnx_load.release(self.model)
 
     def replace_constant(self, name: str, array: Array) -> None:
@@ -91,11 +94,9 @@ class OnnxGraph(Graph):
         value.const_value = ir.Tensor(array, name=name)
 
     def encode(self, weight: Weight, encoded: Encoded, form: Form) -> None:
-        needed = required_opset(encoded, form)
-        if self.opset < needed:
-            raise_opset(self.model, needed)
+        self.require_opset(required_opset(encoded, form))
+        self._forget()
         Forms(self.model, weight, encoded).emit(form)
-        self._weights = None
 
     def require_opset(self, opset: int) -> None:
         """Raise the model's default opset.
@@ -104,8 +105,8 @@ class OnnxGraph(Graph):
             ModelError: a node has no equivalent there.
         """
         if self.opset < opset:
+            self._forget()
             raise_opset(self.model, opset)
-            self._weights = None
 
     def runner(self, inputs: Sequence[str], outputs: Sequence[str], free: Iterable[str] = ()) -> Runner:
         try:
@@ -151,8 +152,14 @@ class OnnxGraph(Graph):
         return model
 
     def _find(self, name: str) -> ir.Value:
-        values = ir.convenience.create_value_mapping(self.model.graph, include_subgraphs=False)
-        return values[name]
+        if self._values is None:
+            self._values = ir.convenience.create_value_mapping(self.model.graph, include_subgraphs=False)
+        return self._values[name]
+
+    def _forget(self) -> None:
+        """The graph changes: what was found out about it holds no more."""
+        self._weights = None
+        self._values = None
 
 
 def _value(value: ir.Value) -> Value:
@@ -166,11 +173,21 @@ def _dtype(dtype: ir.DataType) -> str:
     return "string" if dtype is ir.DataType.STRING else np.dtype(dtype.numpy()).name
 
 
-def _op(node: ir.Node, layer: Kind | None) -> Op:
-    return Op(
-        node.name or "",
-        layer or kind_of(node),
-        node.op_type,
-        tuple(value.name or "" if value is not None else "" for value in node.inputs),
-        tuple(value.name or "" for value in node.outputs),
-    )
+def _op(node: ir.Node, layer: Layer | None, opset: int) -> Op:
+    kind, function = kind_of(node, None if layer is None else layer.kind)
+    found: Attributes = {}
+    try:
+        found = attributes(node, kind, function, opset)
+    except Opaque:
+        kind, function = (kind, function) if layer else (Kind.OTHER, node.op_type)
+    inputs = [value.name or "" if value is not None else "" for value in node.inputs]
+    while inputs and not inputs[-1]:
+        inputs.pop()
+    if layer is not None and kind is Kind.LINEAR:
+        found = {"transposed": tuple(at for at in _transposed(found) if inputs[at] == layer.input)}
+    return Op(node.name or "", kind, function, tuple(inputs), tuple(value.name or "" for value in node.outputs), found)
+
+
+def _transposed(found: Attributes) -> tuple[int, ...]:
+    operands = found.get("transposed", ())
+    return operands if isinstance(operands, tuple) else ()

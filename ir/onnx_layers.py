@@ -12,7 +12,9 @@ from math import prod
 
 import onnx_ir as ir
 
-from qcc.ir.graph import Kind, Layer, Weight
+from qcc.ir import layers
+from qcc.ir.graph import Kind, Weight
+from qcc.ir.layers import Reading, Result, Use
 from qcc.ir.onnx_functions import DOMAIN
 from qcc.ir.onnx_kinds import DEFAULT_DOMAINS
 from qcc.ir.view import MatrixView
@@ -25,22 +27,12 @@ GENERIC = re.compile(r"(val|onnx::\w+|node|initializer|const|t|w)?_?\d*$")
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How an op reads a weight: through which input, as which matrix, and as which kind of layer."""
+class Traced:
+    """A use of an operand followed back to its constant: the view of that, and the type in which the layer gets it."""
 
     node: ir.Node
     index: int
-    view: MatrixView
-    kind: Kind
-    groups: int = 1
-    form_free: bool = True
-
-
-@dataclass(frozen=True)
-class Traced:
-    """A reading followed back to its constant: the layer's view of that, and the type in which the layer gets it."""
-
-    reading: Reading
+    use: Use
     constant: ir.Value
     view: MatrixView
     dtype: ir.DataType
@@ -51,33 +43,32 @@ def find_weights(graph: ir.Graph) -> tuple[Weight, ...]:
 
     Subgraphs are opaque; a constant that one of them reads can still be a weight of the main graph.
     """
-    found: dict[str, list[Traced]] = {}
-    for node in graph:
-        for traced in _traced(node):
-            found.setdefault(traced.constant.name or "", []).append(traced)
-    names = _Names()
-    return tuple(_weight(name, readings, names) for name, readings in found.items())
+    found = [traced for node in graph for traced in _traced(node)]
+    places = {(traced.node, traced.index) for traced in found}
+    constants = {traced.constant.name or "": traced.constant for traced in found}
+    shared = {name for name, constant in constants.items() if not _only_layers_read(constant, places)}
+    return layers.assemble(map(_reading, found), shared)
 
 
-def trace(reading: Reading) -> Traced | None:
+def _trace(node: ir.Node, index: int, use: Use) -> Traced | None:
     """The constant behind a layer's input; None where there is none, or where it cannot be seen as the layer does."""
-    value, view, reshaped = reading.node.inputs[reading.index], reading.view, False
+    value, view, reshaped = node.inputs[index], use.view, False
     dtype: ir.DataType | None = None
-    while value is not None and (node := value.producer()) is not None:
-        if node.domain not in DEFAULT_DOMAINS or node.op_type not in PASSING or not node.inputs:
+    while value is not None and (source := value.producer()) is not None:
+        if source.domain not in DEFAULT_DOMAINS or source.op_type not in PASSING or not source.inputs:
             return None
-        if node.op_type == "Transpose":
-            order = tuple(node.attributes.get_ints("perm", tuple(range(len(view.shape)))[::-1]))
+        if source.op_type == "Transpose":
+            order = tuple(source.attributes.get_ints("perm", tuple(range(len(view.shape)))[::-1]))
             if reshaped or sorted(order) != list(range(len(view.shape))):
                 return None
             view = view.permuted(order)
-        elif node.op_type == "Cast":
-            to = ir.DataType(node.attributes.get_int("to", 0))
+        elif source.op_type == "Cast":
+            to = ir.DataType(source.attributes.get_int("to", 0))
             if to not in FLOATS:
                 return None
             dtype = dtype or to
-        reshaped |= node.op_type == "Reshape"
-        value = node.inputs[0]
+        reshaped |= source.op_type == "Reshape"
+        value = source.inputs[0]
     if value is None or not value.is_initializer() or value.const_value is None:
         return None
     tensor = value.const_value
@@ -85,18 +76,18 @@ def trace(reading: Reading) -> Traced | None:
     fits = prod(view.shape) == prod(shape) if reshaped else view.shape == shape
     if not fits or not prod(shape) or tensor.dtype not in FLOATS:
         return None
-    return Traced(reading, value, view, dtype or tensor.dtype)
+    return Traced(node, index, use, value, view, dtype or tensor.dtype)
 
 
-def only_layers_read(value: ir.Value, layers: Container[tuple[ir.Node, int]]) -> bool:
-    """A constant reaches nothing but these layers: it may go once they do without it."""
+def _only_layers_read(value: ir.Value, places: Container[tuple[ir.Node, int]]) -> bool:
+    """A constant reaches nothing but layers: it may go once they do without it."""
     if value.is_graph_output():
         return False
     for node, index in value.uses():
         passes = node.domain in DEFAULT_DOMAINS and node.op_type in PASSING and index == 0
-        if (node, index) in layers:
+        if (node, index) in places:
             continue
-        if not passes or not all(only_layers_read(output, layers) for output in node.outputs):
+        if not passes or not all(_only_layers_read(output, places) for output in node.outputs):
             return False
     return True
 
@@ -119,50 +110,40 @@ def _traced(node: ir.Node) -> list[Traced]:
     if node.domain not in DEFAULT_DOMAINS or node.op_type not in _READERS or len(node.inputs) < 2 or not node.outputs:
         return []
     try:
-        found = [trace(reading) for reading in _READERS[node.op_type](node)]
+        found = [_trace(node, index, use) for index, use in _READERS[node.op_type](node) if use is not None]
     except (TypeError, ValueError):  # an attribute is not of its operator's type
         return []
     return [traced for traced in found if traced is not None]
 
 
-def _matmul(node: ir.Node) -> Iterator[Reading]:
-    shape = shape_of(node.inputs[1])
-    if shape is not None and len(shape) >= 2:
-        rows = tuple(axis for axis in range(len(shape)) if axis != len(shape) - 2)
-        fusible = len(shape) == 2 and (rank_of(node.inputs[0]) or 0) >= 2
-        yield Reading(node, 1, MatrixView(shape, rows), Kind.LINEAR, form_free=fusible)
-    shape = shape_of(node.inputs[0])
-    if shape is not None and len(shape) >= 2:
-        yield Reading(node, 0, MatrixView(shape, tuple(range(len(shape) - 1))), Kind.LINEAR, form_free=False)
+Uses = Iterator[tuple[int, Use | None]]
 
 
-def _gemm(node: ir.Node) -> Iterator[Reading]:
+def _matmul(node: ir.Node) -> Uses:
+    yield 1, layers.right_operand(shape_of(node.inputs[1]), rank_of(node.inputs[0]))
+    yield 0, layers.left_operand(shape_of(node.inputs[0]))
+
+
+def _gemm(node: ir.Node) -> Uses:
     get, get_int = node.attributes.get_float, node.attributes.get_int
-    biased = len(node.inputs) > 2 and node.inputs[2] is not None
-    plain = get("alpha", 1.0) == 1 and (get("beta", 1.0) == 1 or not biased) and not get_int("transA", 0)
-    shape = shape_of(node.inputs[1])
-    if shape is not None and len(shape) == 2:
-        rows = (0,) if get_int("transB", 0) else (1,)
-        yield Reading(node, 1, MatrixView(shape, rows), Kind.LINEAR, form_free=plain)
-    shape = shape_of(node.inputs[0])
-    if shape is not None and len(shape) == 2:
-        rows = (1,) if get_int("transA", 0) else (0,)
-        yield Reading(node, 0, MatrixView(shape, rows), Kind.LINEAR, form_free=False)
+    plain = get("alpha", 1.0) == 1 and (get("beta", 1.0) == 1 or not _has(node, 2)) and not get_int("transA", 0)
+    left, right = (shape_of(value) for value in node.inputs[:2])
+    if right is not None and len(right) == 2:
+        yield 1, layers.right_operand(right, 2, bool(get_int("transB", 0)), plain)
+    if left is not None and len(left) == 2:
+        yield 0, layers.left_operand(left, bool(get_int("transA", 0)))
 
 
-def _conv(node: ir.Node) -> Iterator[Reading]:
-    shape = shape_of(node.inputs[1])
-    if shape is not None and len(shape) >= 3:
-        rows = (1,) if node.op_type == "ConvTranspose" else (0,)
-        yield Reading(node, 1, MatrixView(shape, rows), Kind.CONV, node.attributes.get_int("group", 1), False)
+def _conv(node: ir.Node) -> Uses:
+    groups = node.attributes.get_int("group", 1)
+    yield 1, layers.filters(shape_of(node.inputs[1]), groups, node.op_type == "ConvTranspose")
 
 
-def _gather(node: ir.Node) -> Iterator[Reading]:
-    shape, ids = shape_of(node.inputs[0]), node.inputs[1]
+def _gather(node: ir.Node) -> Uses:
+    ids = node.inputs[1]
     dynamic = ids is not None and ids.const_value is None and ids.shape is not None
-    by_rows = shape is not None and len(shape) == 2 and node.attributes.get_int("axis", 0) in (0, -2)
-    if shape is not None and by_rows and dynamic and not _holds_scales(node.outputs[0]):
-        yield Reading(node, 0, MatrixView(shape, (0,)), Kind.EMBEDDING)
+    if dynamic and node.attributes.get_int("axis", 0) in (0, -2) and not _holds_scales(node.outputs[0]):
+        yield 0, layers.table(shape_of(node.inputs[0]))
 
 
 def _holds_scales(value: ir.Value) -> bool:
@@ -176,40 +157,55 @@ def _holds_scales(value: ir.Value) -> bool:
 _READERS = {"MatMul": _matmul, "Gemm": _gemm, "Conv": _conv, "ConvTranspose": _conv, "Gather": _gather}
 
 
-def _weight(constant: str, readings: list[Traced], names: "_Names") -> Weight:
-    # a table's rows are what its embedding gathers; other readers follow
-    readings = sorted(readings, key=lambda traced: traced.reading.kind is not Kind.EMBEDDING)
-    first = readings[0]
-    alone = only_layers_read(first.constant, {(traced.reading.node, traced.reading.index) for traced in readings})
-    layers = tuple(_layer(traced.reading, constant, alone, names) for traced in readings)
-    return Weight(layers[0].name, constant, first.view, first.dtype.numpy().name, layers)
-
-
-def _layer(reading: Reading, constant: str, alone: bool, names: "_Names") -> Layer:
-    node = reading.node
-    other = node.inputs[1 - reading.index]
-    return Layer(
-        name=names.unique(layer_name(node, constant)),
-        kind=reading.kind,
+def _reading(traced: Traced) -> Reading:
+    node, constant = traced.node, traced.constant.name or ""
+    other = node.inputs[1 - traced.index]
+    path = "" if GENERIC.fullmatch(constant) else constant
+    module = next((scope for scope in reversed(_scopes(node)[:-1]) if scope), "")
+    if not module and not path:
+        module = re.sub(r"/(MatMul|Gemm|Conv|Gather)$", "", (node.name or "").strip("/")) or constant
+    return Reading(
+        use=traced.use,
+        view=traced.view,
+        dtype=traced.dtype.numpy().name,
+        constant=constant,
         op=node.name or "",
-        weight=constant,
         input=other.name or "" if other is not None else "",
-        output=node.outputs[0].name or "",
-        groups=reading.groups,
-        kernel=reading.view.shape[2:] if reading.kind is Kind.CONV else (),
-        form_free=reading.form_free and alone,
+        result=_result(node, traced.index, traced.use),
+        module=_one_line(module),
+        path=_one_line(path),
     )
 
 
-def layer_name(node: ir.Node, constant: str) -> str:
-    """What people call a layer: its module's path, else its weight's name, else its node's."""
-    scopes = [scope for scope in _scopes(node)[:-1] if scope]
-    if scopes:
-        return _one_line(scopes[-1])
-    if not GENERIC.fullmatch(constant):
-        return _one_line(constant.removesuffix(".weight") or constant)
-    name = re.sub(r"/(MatMul|Gemm|Conv|Gather)$", "", (node.name or "").strip("/"))
-    return _one_line(name or constant)
+def _result(node: ir.Node, index: int, use: Use) -> Result:
+    """What a layer makes, together with a bias of its own or of the Add behind it."""
+    product = node.outputs[0]
+    own = Result(product.name or "")
+    if use.kind is Kind.EMBEDDING or _has(node, 2):
+        added = node.inputs[2] if _has(node, 2) else None
+        scaled = node.op_type == "Gemm" and node.attributes.get_float("beta", 1.0) != 1
+        fits = index == 1 and added is not None and not scaled and _is_bias(added, use, 2)
+        return Result(own.output, added.name) if fits and added is not None else own
+    uses = product.uses()
+    if use.kind is not Kind.LINEAR or index == 0 or product.is_graph_output() or len(uses) != 1:
+        return own
+    (add, at), *_ = uses
+    if add.op_type != "Add" or add.domain not in DEFAULT_DOMAINS or add.graph is not node.graph or len(add.inputs) != 2:
+        return own
+    added = add.inputs[1 - at]
+    if added is None or not _is_bias(added, use, rank_of(product)):
+        return own
+    return Result(add.outputs[0].name or "", added.name, add.name)
+
+
+def _is_bias(value: ir.Value, use: Use, rank: int | None) -> bool:
+    constant = value.is_initializer() and value.const_value is not None and value.dtype in FLOATS
+    return constant and layers.is_bias(shape_of(value), use, rank)
+
+
+def _has(node: ir.Node, index: int) -> bool:
+    """The node has this input, which may be left out."""
+    return len(node.inputs) > index and node.inputs[index] is not None
 
 
 def _scopes(node: ir.Node) -> list[str]:
@@ -228,18 +224,3 @@ def _scopes(node: ir.Node) -> list[str]:
 def _one_line(name: str) -> str:
     """Names stand in one-line reports."""
     return "".join(letter if letter.isprintable() else "_" for letter in name)
-
-
-class _Names:
-    """Layer names made unique: a module that runs twice gives `name` and `name#2`."""
-
-    def __init__(self) -> None:
-        self._seen: set[str] = set()
-
-    def unique(self, name: str) -> str:
-        count, free = 1, name
-        while free in self._seen:
-            count += 1
-            free = f"{name}#{count}"
-        self._seen.add(free)
-        return free

@@ -6,8 +6,7 @@ import onnx
 import onnxruntime
 
 from qcc.ir import onnx_load
-from qcc.ir.errors import ModelError
-from qcc.ir.errors import first_line as first_line  # compiler.session takes it from here
+from qcc.ir.errors import ModelError, first_line
 from qcc.ir.graph import Array, Feeds
 
 

@@ -10,6 +10,7 @@ from onnx_ir.passes import common
 from qcc.ir.errors import ModelError, first_line
 from qcc.ir.onnx_functions import DOMAIN
 from qcc.ir.onnx_load import array_of, normalise
+from qcc.ir.onnx_tie import TieTransposed
 
 NAMES = ("ops", "constants")
 
@@ -27,6 +28,7 @@ def simplify(model: ir.Model) -> list[str]:
             common.RemoveInitializersFromInputsPass(),
             _RemoveIdentities(),
             _DeduplicateConstants(),
+            TieTransposed(),
             *([] if _draws(model) else [common.CommonSubexpressionEliminationPass()]),
             common.RemoveUnusedNodesPass(),
             common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]

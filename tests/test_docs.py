@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -95,6 +96,19 @@ def test_python_runs(page: Path, compiled: Path, monkeypatch: pytest.MonkeyPatch
     for block in blocks(page, "python"):
         if block.words == ("run",):
             exec(compile(block.text, place(block), "exec"), names)
+
+
+CONSOLE = [block for block in all_blocks("console") if block.words == ("run",)]
+
+
+@pytest.mark.parametrize("block", CONSOLE, ids=place)
+def test_commands_print_what_is_shown(
+    block: Block, compiled: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(compiled)
+    command, _, shown = block.text.removeprefix("$ qcc ").partition("\n")
+    main(shlex.split(command))
+    assert "".join(capsys.readouterr()) == shown
 
 
 def test_other_python_parses() -> None:

@@ -230,6 +230,67 @@ def test_kinds() -> None:
     assert ops["max_pool2d"] == (Kind.POOL, "max_pool")
 
 
+def test_numbers_in_calls_are_constants() -> None:
+    ops = {op.name: op for op in (*_graph("transformer").ops(), *_graph("cnn").ops())}
+    assert ops["pow_1"].inputs == ("add_82", "pow_1:exponent")
+    graph = _graph("cnn")
+    low, high = (graph.constant(name) for name in ops["hardtanh"].inputs[1:])
+    assert low is not None
+    assert high is not None
+    assert (low.shape, low.item(), high.item(), high.dtype.name) == ((), 0.0, 6.0, "float32")
+    assert graph.value("hardtanh:min_val").shape == ()
+    with pytest.raises(Refused, match="a number in the program"):
+        graph.replace_constant("hardtanh:min_val", low)
+
+
+def test_operands_stand_in_one_order() -> None:
+    class Reordered(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias, self.weight = nn.Parameter(torch.randn(4)), nn.Parameter(torch.randn(8, 4))
+
+        def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            x = torch.addmm(self.bias, x, self.weight).masked_fill(mask, 2.0)
+            return (1 - x).clamp_max(3.0) + torch.add(x, x, alpha=3)
+
+    graph = FxGraph.export(Reordered(), (torch.zeros(3, 8), torch.zeros(3, 4, dtype=torch.bool)))
+    ops = {op.name: op for op in graph.ops()}
+    assert ops["addmm"].inputs == ("x", "weight", "bias")
+    assert (ops["masked_fill"].function, ops["masked_fill"].inputs) == ("where", ("mask", "masked_fill:value", "addmm"))
+    assert (ops["rsub"].function, ops["rsub"].inputs) == ("sub", ("rsub:other", "masked_fill"))
+    assert ops["clamp_max"].inputs == ("rsub", "", "clamp_max:max")
+    assert ops["clamp_max"].attributes == {"max": 3.0}
+    assert ops["add"].kind is Kind.OTHER  # it scales one side
+    (layer,) = graph.weights()[0].layers
+    assert (layer.bias, layer.bias_op, layer.output) == ("bias", None, "addmm")
+
+
+def test_a_bias_added_after_a_product_is_the_layers() -> None:
+    class Added(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias, self.mix = nn.Parameter(torch.randn(4)), nn.Parameter(torch.randn(8, 4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x @ self.mix + self.bias).relu()
+
+    (layer,) = FxGraph.export(Added(), (torch.zeros(3, 8),)).weights()[0].layers
+    assert (layer.bias, layer.bias_op, layer.output) == ("bias", "add", "add")
+
+
+def test_copies_stay_where_something_sees_memory() -> None:
+    class Strided(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.t().clone(memory_format=torch.contiguous_format).as_strided((4, 2), (2, 1)) + 1
+
+    x = _random(3, 4)
+    graph = FxGraph.export(Strided(), (torch.zeros(3, 4),))
+    before = _run(graph, {"x": x})
+    graph.simplify()
+    assert "identity" in {op.function for op in graph.ops()}
+    np.testing.assert_array_equal(_run(graph, {"x": x})[0], before[0])
+
+
 def test_unknown_ops_are_opaque_and_run() -> None:
     (op,) = [op for op in _graph("shared_storage").ops() if op.kind is Kind.OTHER]
     assert (op.function, op.inputs, op.outputs) == ("topk", ("softmax",), ("getitem", ""))
@@ -300,7 +361,7 @@ def test_untidy_modules_become_pure() -> None:
     np.testing.assert_array_equal(x, kept)
     (weight,) = graph.weights()
     assert (weight.name, weight.shape) == ("linear", (8, 8))
-    assert graph.simplify() == ["constants: 4 -> 3"]  # `unused` goes; torch had removed its dead reader
+    assert graph.simplify() == ["ops: 9 -> 6", "constants: 4 -> 3"]  # `unused` goes; torch had removed its dead reader
     assert graph.simplify() == []
     _assert_close(_run(graph, {"x": x}), [result])
 

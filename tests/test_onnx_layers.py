@@ -7,8 +7,12 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import helper
+from onnx import helper, numpy_helper
 
+from qcc.ir import fit
+from qcc.ir.blocks import CHANNEL
+from qcc.ir.encoding import Encoding, IntGrid
+from qcc.ir.forms import Form
 from qcc.ir.graph import Kind, Weight
 from qcc.ir.onnx_graph import OnnxGraph
 from qcc.ir.view import MatrixView
@@ -225,6 +229,110 @@ def test_form_free_is_false_where_others_read_the_weight(tmp_path: Path) -> None
         assert not free[name]
 
 
+def test_a_table_keeps_its_name_whoever_reads_it_first(tmp_path: Path) -> None:
+    body = """g (float[N,64] x, int64[N] i) => (float[N,64] y) {
+        t = Transpose(tab) a = MatMul(x, t) b = Gather(tab, i) c = MatMul(a, tab) y = Add(b, c) }"""
+    (weight,) = _weights(parse(body, {"tab": random(7, 64)}), tmp_path)
+    assert [layer.name for layer in weight.layers] == ["tab", "tab#2", "tab#3"]
+    assert weight.layers[0].kind is Kind.EMBEDDING
+
+
+@pytest.mark.parametrize(
+    ("constant", "nodes", "name"),
+    [
+        ("block.conv.weight", "y = Conv(x, w)", "block.conv"),  # a norm folded into a convolution leaves its scope
+        ("val_12", "y = Conv(x, w)", "norm"),
+        ("onnx::Conv_3", "y = Conv(x, w)", "norm"),
+        ("block.kernel", "y = Conv(x, w)", "norm"),
+        ("block.conv.weight", "a = Conv(x, w) y = Conv(a, w)", "norm"),  # the path is one reader's only
+    ],
+)
+def test_paths_of_weights_go_before_scopes(constant: str, nodes: str, name: str, tmp_path: Path) -> None:
+    model = parse(f"g (float[1,4,9,9] x) => (float[A,B,C,D] y) {{ {nodes} }}", {"w": random(4, 4, 3, 3)})
+    model.graph.initializer[0].name = constant
+    for node in model.graph.node:
+        node.input[1] = constant
+        node.metadata_props.add(key=SCOPES, value="['', 'norm', 'conv2d']")
+    assert [weight.name for weight in _weights(model, tmp_path)] == [name]
+
+
+BIASES = {
+    "y = Gemm(x, w, b)": ("b", None, "y"),
+    "y = Gemm <beta = 2.0> (x, w, b)": (None, None, "y"),
+    "y = Gemm(x, w, one)": (None, None, "y"),
+    "p = MatMul(x, w) y = Add(p, b)": ("b", "node_1", "y"),
+    "p = MatMul(x, w) y = Add(b, p)": ("b", "node_1", "y"),
+    "p = Gemm(x, w) y = Add(p, row)": ("row", "node_1", "y"),
+    "p = MatMul(x, w) y = Add(p, one)": (None, None, "p"),
+    "p = MatMul(x, w) y = Add(p, cube)": (None, None, "p"),
+    "p = MatMul(x, w) y = Sub(p, b)": (None, None, "p"),
+    "p = MatMul(x, w) y = Add(p, p)": (None, None, "p"),
+    "p = MatMul(x, w) q = Add(p, b) y = Mul(p, q)": (None, None, "p"),
+    "y = MatMul(x, w)": (None, None, "y"),
+}
+
+
+@pytest.mark.parametrize("nodes", BIASES)
+def test_biases(nodes: str, tmp_path: Path) -> None:
+    others = {"b": random(8), "row": random(1, 8), "one": random(1), "cube": random(1, 1, 8)}
+    model = _product(nodes, w=random(64, 8), **others)
+    (layer,) = _weights(model, tmp_path)[0].layers
+    assert (layer.bias, layer.bias_op, layer.output) == BIASES[nodes]
+
+
+@pytest.mark.parametrize("name", ["conv2d", "conv_transpose_grouped"])
+def test_biases_of_convolutions(name: str, tmp_path: Path) -> None:
+    model = CASES[name].proto()
+    model.graph.node[0].input.append("b")
+    model.graph.initializer.append(numpy_helper.from_array(random(8 if name == "conv2d" else 6), "b"))
+    (layer,) = _weights(model, tmp_path)[0].layers
+    assert (layer.bias, layer.bias_op, layer.output) == ("b", None, "y")
+
+
+def test_a_product_that_is_an_output_keeps_its_bias_apart(tmp_path: Path) -> None:
+    body = "g (float[N,64] x) => (float[N,8] p, float[N,8] y) { p = MatMul(x, w) y = Add(p, b) }"
+    (layer,) = _weights(parse(body, {"w": random(64, 8), "b": random(8)}), tmp_path)[0].layers
+    assert (layer.bias, layer.output) == (None, "p")
+
+
+TIED = "g (int64[N] i) => (float[N,V] y, float[N,64] e) { e = Gather(w, i) y = MatMul(e, v) }"
+
+
+@pytest.mark.parametrize(
+    ("table", "head", "tied"),
+    [
+        (random(300, 64), random(300, 64).T, True),
+        (random(64, 64), random(64, 64).T, True),
+        (np.full((300, 64), np.nan, np.float32), np.full((64, 300), np.nan, np.float32), True),
+        (random(300, 64), random(300, 64, seed=1).T, False),
+        (np.zeros((300, 64), np.float32), -np.zeros((64, 300), np.float32), False),
+        (random(7, 64), random(7, 64).T, False),  # not worth it
+    ],
+)
+def test_a_table_stored_twice_is_tied_again(table: np.ndarray, head: np.ndarray, tied: bool, tmp_path: Path) -> None:
+    model = parse(TIED, {"w": table, "v": np.ascontiguousarray(head)})
+    onnx.save(model, tmp_path / "model.onnx")
+    graph = OnnxGraph.load(tmp_path / "model.onnx")
+    feeds = {"i": np.array([1, 0, 6])}
+    before = graph.runner(["i"], ["y"])(feeds)["y"]
+    graph.simplify()
+    assert (graph.constant("v") is None) is tied
+    assert len(graph.weights()) == (1 if tied else 2)
+    np.testing.assert_array_equal(graph.runner(["i"], ["y"])(feeds)["y"], before)
+    assert graph.simplify() == []
+
+
+def test_what_no_embedding_reads_is_not_tied(tmp_path: Path) -> None:
+    nodes = "h = MatMul(x, w) y = MatMul(h, v)"
+    assert len(_weights(_product(nodes, w=random(64, 32), v=random(64, 32).T.copy()), tmp_path)) == 2
+
+
+def test_numbers_too_large_for_float32_are_infinite(tmp_path: Path) -> None:
+    case = Case(CASES["double"].body, {"w": np.full((64, 32), 1e300)}, {})
+    graph = loaded(case, tmp_path)
+    assert np.isinf(graph.matrix(graph.weights()[0])).all()
+
+
 def test_ops_tell_layers_from_products(tmp_path: Path) -> None:
     case = Case(
         "g (float[N,64] x) => (float[N,N] y) { h = MatMul(x, w) t = Transpose(h) y = MatMul(h, t) }",
@@ -232,3 +340,70 @@ def test_ops_tell_layers_from_products(tmp_path: Path) -> None:
         {},
     )
     assert [op.kind for op in loaded(case, tmp_path).ops()] == [Kind.LINEAR, Kind.TRANSPOSE, Kind.MATMUL]
+
+
+A, B = np.array([1]), np.array([3])
+ATTRIBUTES = {
+    "y = Squeeze <axes = [-1]> (x)": (11, "squeeze", {"axes": (3,)}),
+    "y = Squeeze(x, a)": (13, "squeeze", {"axes": (1,)}),
+    "y = Unsqueeze(x, a)": (13, "unsqueeze", {"axes": (1,)}),
+    "y = ReduceMean <axes = [-1, 2], keepdims = 0> (x)": (13, "mean", {"axes": (2, 3), "keepdims": 0}),
+    "y = ReduceMean(x, a)": (18, "mean", {"axes": (1,), "keepdims": 1}),
+    "y = ReduceMax(x)": (18, "max", {"axes": (0, 1, 2, 3), "keepdims": 1}),
+    "y = GlobalAveragePool(x)": (18, "mean", {"axes": (2, 3), "keepdims": 1}),
+    "y = Softmax <axis = 3> (x)": (11, "softmax", {"axis": 3}),
+    "y = Softmax(x)": (11, "Softmax", {}),  # over all axes but the first
+    "y = Softmax(x) ": (13, "softmax", {"axis": 3}),
+    "y = Slice <axes = [1], starts = [-2], ends = [99]> (x)": (
+        9,
+        "slice",
+        {"axes": (1,), "starts": (2,), "ends": (4,), "steps": (1,)},
+    ),
+    "y = Slice(x, a, b, b)": (13, "slice", {"axes": (3,), "starts": (1,), "ends": (3,), "steps": (1,)}),
+    "y = Pad(x, p, , a)": (18, "pad", {"pads": (0, 1, 0, 0, 0, 2, 0, 0), "mode": "constant", "value": 0.0}),
+    "y = Transpose(x)": (13, "transpose", {"perm": (3, 2, 1, 0)}),
+    "y = Flatten <axis = 2> (x)": (13, "reshape", {"sizes": (8, 25)}),
+    "y = Reshape(x, r)": (13, "reshape", {"sizes": (2, 100)}),
+    "y, z = Split <axis = 1> (x)": (13, "split", {"axis": 1, "sizes": (2, 2)}),
+    "y = LeakyRelu(x)": (13, "leaky_relu", {"alpha": 0.01}),
+    "y = Cast <to = 10> (x)": (13, "cast", {"to": "float16"}),
+    "y = Clip(x, , f)": (13, "clip", {"max": 6.0}),
+    "y = MaxPool <kernel_shape = [2, 2]> (x)": (13, "max_pool", {"kernel": (2, 2), "strides": (1, 1)}),
+    "y = Swish(x)": (24, "silu", {}),
+    "y = Swish <alpha = 2.0> (x)": (24, "Swish", {}),
+    "y = MatMul(x, x)": (13, "matmul", {"transposed": ()}),
+    "y = Gather <axis = -1> (x, a)": (13, "gather", {"axis": 3}),
+    "y = CumSum(x, s)": (14, "cumsum", {"axis": 3}),
+    'y = Conv <auto_pad = "SAME_UPPER"> (x, w)': (
+        13,
+        "conv",
+        {"groups": 1, "kernel": (3, 3), "strides": (1, 1)},
+    ),
+    "y = Trilu(x)": (14, "Trilu", {}),
+    "y = Concat <axis = 1.5> (x, x)": (13, "Concat", {}),
+}
+
+
+@pytest.mark.parametrize("nodes", ATTRIBUTES)
+def test_attributes_are_the_same_in_every_opset(nodes: str, tmp_path: Path) -> None:
+    opset, function, attributes = ATTRIBUTES[nodes]
+    weights = {"a": A, "b": B, "p": np.array([1, 2]), "r": np.array([0, -1]), "s": np.array(-1)}
+    weights |= {"f": np.array(6, np.float32), "w": random(4, 4, 3, 3)}
+    outputs = "float[A,B,C,D] y, float[A,B,C,D] z" if "z =" in nodes else "float[A,B,C,D] y"
+    model = parse(f"g (float[2,4,5,5] x) => ({outputs}) {{ {nodes} }}", weights, opset)
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    onnx.save(model, tmp_path / "model.onnx")
+    graph = OnnxGraph.load(tmp_path / "model.onnx")
+    graph.simplify()
+    (op,) = graph.ops()
+    assert (op.function, dict(op.attributes)) == (function, attributes)
+    assert (op.kind is Kind.OTHER) is (function[0].isupper())
+
+
+def test_an_encoded_convolution_is_still_one(tmp_path: Path) -> None:
+    graph = loaded(CASES["conv2d_grouped"], tmp_path)
+    (weight,) = graph.weights()
+    graph.encode(weight, fit.encode(graph.matrix(weight), Encoding(IntGrid(3), CHANNEL)), Form.DECODED)
+    op = graph.ops()[-1]
+    assert (op.kind, op.function, op.attributes["groups"]) == (Kind.CONV, "conv", 2)

@@ -64,7 +64,8 @@ def run(graph: OnnxGraph) -> np.ndarray:
 
 def dump(graph: OnnxGraph) -> bytes:
     """All of a graph, as bytes."""
-    return ir.serde.serialize_model(graph.model).SerializeToString(deterministic=True)
+    data: bytes = ir.serde.serialize_model(graph.model).SerializeToString(deterministic=True)
+    return data
 
 
 def instances(graph: OnnxGraph) -> list[tuple[Pass, tuple[str, ...]]]:
