@@ -7,7 +7,7 @@ import numpy as np
 from qcc.compiler.samples import Samples
 from qcc.ir.graph import Graph, Kind, Weight
 
-SAMPLES_AT_ONCE = 4  # every linear layer's input is held for so many
+SAMPLES_AT_ONCE = 1  # every linear layer's input is held for so many
 
 Tick = Callable[[int, int, str], None]
 
