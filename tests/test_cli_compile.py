@@ -203,9 +203,10 @@ def test_a_policy_of_ten_thousand_rules(folder: Path, run: Run) -> None:
 # Interruption, in a process of its own.
 
 HANG = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 import qcc.compiler.verify
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background inherits that it is ignored
 def hang(*_):
     Path("hanging").touch()
     time.sleep(60)
