@@ -105,7 +105,7 @@ def _dispatch(words: Sequence[str]) -> int:
     )
     module.configure(parser)
     try:
-        arguments = parser.parse_args(list(words[1:]))
+        arguments = parser.parse_intermixed_args(list(words[1:]))
     except SystemExit as end:  # --help
         return int(end.code or 0)
     return int(module.run(arguments))
