@@ -49,10 +49,14 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("no model is given", "`qcc compile MODEL`, where MODEL is an .onnx file")
     from qcc.compiler import compile as driver  # these load onnx and the runtime
     from qcc.compiler import report_console
+    from qcc.compiler.lock import policy_of, policy_sha256
 
     plan = _locked_plan(args.plan) if args.plan else None
     report = Diagnostics()
     policy = load_policy(args.policy, definitions(args), report=report)
+    if args.plan and policy_of(args.plan) != policy_sha256(policy):
+        help = "give the policy that the plan was made of with -p: verify and export come from it"
+        report.warning("Q433", f"`{args.plan}` was made of another policy than `{args.policy}`", help=help)
     with progress(args.quiet or args.format != "text") as update:
         if args.emit == "plan":
             decided, warnings = driver.decide_plan(args.model, policy, data=args.data, plan=plan, progress=update)

@@ -91,3 +91,8 @@ def plan_of(path: Path) -> Plan:
     if not isinstance(content, dict) or content.get("format") != FORMAT or "plan" not in content:
         raise ValueError("not a lock file")
     return plans.from_json(json.dumps(content["plan"]))
+
+
+def policy_of(path: Path) -> str:
+    """The digest of the policy that a lock file, already read as one, was made of."""
+    return str(json.loads(path.read_text(encoding="utf-8"))["policy"]["sha256"])
