@@ -14,6 +14,7 @@ import numpy as np
 from qcc.compiler import build, lock, samples, verify
 from qcc.compiler.bind import bind
 from qcc.compiler.catalog import Export, schema
+from qcc.compiler.open_model import open_model
 from qcc.compiler.plan import Plan
 from qcc.compiler.report_html import render_html
 from qcc.compiler.result import Allocation, Result
@@ -28,7 +29,6 @@ from qcc.ir.errors import ModelError
 from qcc.ir.onnx_graph import OnnxGraph
 from qcc.ir.onnx_run import OnnxRunner, reference
 from qcc.ir.onnx_save import Written, whole_size
-from qcc.passes.clean import Clean
 from qcc.passes.contract import Context
 from qcc.passes.encode import Encode
 
@@ -177,15 +177,12 @@ class _Compilation:
 
     def _open(self, plan: Plan | None) -> _Opened:
         with self._phase("load"):
-            graph = OnnxGraph.load(self.model)
-            input_bytes = whole_size(self.model, graph.data_files())
-        with self._phase("clean"):
-            cleaned, edits = Clean().apply(graph, (), Context())
+            opened = open_model(self.model)
         if plan is not None:
-            _check_plan(plan, cleaned, self.model)
-        bound = plan or bind(self.policy, cleaned, input_bytes, self.diagnostics)
+            _check_plan(plan, opened.graph, self.model)
+        bound = plan or bind(self.policy, opened.graph, opened.size_bytes, self.diagnostics)
         self.diagnostics.raise_if_errors()
-        return _Opened(cleaned, bound, input_bytes, tuple(edit.text for edit in edits))
+        return _Opened(opened.graph, bound, opened.size_bytes, opened.edits)
 
     def _samples(self, graph: OnnxGraph) -> Samples:
         calibrate = self.policy.calibrate

@@ -9,7 +9,6 @@ from qcc.dsl.excerpt import escape
 
 PHASES = {
     "load": "reading the model",
-    "clean": "cleaning the graph",
     "reference": "running the original",
     "statistics": "collecting statistics",
     "measure": "measuring candidates",
