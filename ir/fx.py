@@ -13,10 +13,12 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
 
 from qcc.ir.attributes import Attributes, Opaque
+from qcc.ir.edits import check_bypass, check_insert, keep_names, layer_names, operand_name
 from qcc.ir.encoding import Encoded
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.forms import Form, fused_capability
 from qcc.ir.fx_attributes import attributes
+from qcc.ir.fx_edit import Editor
 from qcc.ir.fx_kinds import aten_name, is_check, kind_of
 from qcc.ir.fx_layers import find_weights
 from qcc.ir.fx_operands import Number, operands
@@ -25,6 +27,7 @@ from qcc.ir.fx_simplify import is_item, remove_identities, share_items
 from qcc.ir.fx_tensors import dtype_name, to_array, to_tensor
 from qcc.ir.graph import Array, Graph, Kind, Op, Runner, Value, Weight
 
+LAYER = "qcc_layer"  # metadata of a node: what its layer is called, however its weight is
 CONSTANTS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
 
@@ -46,6 +49,7 @@ class FxGraph(Graph):
         self.encoded: dict[str, Encoded] = {}
         self.forms: dict[str, Form] = {}
         self._weights: tuple[Weight, ...] | None = None
+        self._paths = _paths(self._program, self._tensors)
         self._aliases = _tie(self._tensors)
         share_items(self._graph)
         self._index()
@@ -112,9 +116,7 @@ class FxGraph(Graph):
 
     def weights(self) -> tuple[Weight, ...]:
         if self._weights is None:
-            constants = {node: self._names[node] for node in self._tensors}
-            found = find_weights(self._graph.nodes, constants, self._paths)
-            self._weights = tuple(weight for weight in found if weight.name not in self.encoded)
+            self._weights = tuple(weight for weight in self._all_weights() if weight.name not in self.encoded)
         return self._weights
 
     def copy(self) -> Self:
@@ -123,6 +125,7 @@ class FxGraph(Graph):
         other._graph = torch.fx.Graph()
         other._graph.output(other._graph.graph_copy(self._graph, nodes))
         other._tensors = {nodes[node]: tensor for node, tensor in self._tensors.items()}
+        other._paths = {nodes[node]: path for node, path in self._paths.items()}
         other._aliases = {nodes[alias]: nodes[node] for alias, node in self._aliases.items()}
         other.encoded, other.forms = dict(self.encoded), dict(self.forms)
         other._index()
@@ -147,6 +150,34 @@ class FxGraph(Graph):
             raise Refused(f"`{name}` is a number in the program, not one of its tensors")
         self._tensors[self._nodes[name]] = to_tensor(array)
 
+    def set_operand(self, op: str, position: int, array: Array) -> str:
+        node = self._nodes[op]
+        name = operand_name(self, self._all_weights(), op, self._inputs(node), position, array)
+        constant = self._editor().set_operand(node, position, array, name)
+        self._index()
+        for weight in self._all_weights():
+            if weight.constant == self._names[constant]:  # what was encoded under this name is gone
+                self.encoded.pop(weight.name, None)
+                self.forms.pop(weight.name, None)
+        return self._names[constant]
+
+    def insert(self, function: str, value: str, array: Array, readers: Sequence[tuple[str, int]] | None = None) -> str:
+        check_insert(self, function, value, array)
+        if value in self._numbers:
+            raise Refused(f"`{value}` is a number in the program, not one of its tensors")
+        uses = None if readers is None else [(self._nodes[op], position) for op, position in readers]
+        node = self._editor().insert(function, self._nodes[value], array, uses)
+        self._index()
+        return self._names[node]
+
+    def bypass(self, op: str) -> None:
+        editor, node = self._editor(), self._nodes[op]
+        source, result = editor.through(node)
+        if result is not None:
+            check_bypass(self.value(self._names[source]), self.value(self._names[result]))
+        editor.bypass(node)
+        self._index()
+
     def encode(self, weight: Weight, encoded: Encoded, form: Form) -> None:
         _check(weight, encoded, form)
         old = self.constant(weight.constant)
@@ -168,16 +199,18 @@ class FxGraph(Graph):
         is_tensor = {name: isinstance(self._nodes[name].meta["val"], torch.Tensor) for name in inputs}
         return FxRunner(piece, is_tensor, overridable, outputs)
 
+    def _all_weights(self) -> tuple[Weight, ...]:
+        """The weights, those that are encoded among them."""
+        found = find_weights(self._graph.nodes, {node: self._names[node] for node in self._tensors}, self._paths)
+        return keep_names(found, {node.name: node.meta[LAYER] for node in self._graph.nodes if LAYER in node.meta})
+
     def _index(self) -> None:
         """Name every value: constants by their path in the module where no node has that name, all else by its node."""
-        signature = self._program.graph_signature
-        paths = signature.inputs_to_parameters | signature.inputs_to_buffers
-        paths = paths | signature.inputs_to_lifted_tensor_constants
         self._weights = None
-        self._paths = {node: paths[node.name] for node in (*self._tensors, *self._aliases)}
+        self._paths = {node: self._paths[node] for node in (*self._tensors, *self._aliases)}
         taken = {node.name for node in self._graph.nodes}
         free = {node: path for node, path in self._paths.items() if path not in taken}
-        self._names = {node: free.get(node, node.name) for node in self._graph.nodes}
+        self._names: dict[Node, str] = {node: free.get(node, node.name) for node in self._graph.nodes}
         self._nodes = {name: self._aliases.get(node, node) for node, name in self._names.items()}
         self._numbers: dict[str, Array] = {}
         for node in self._graph.nodes:
@@ -200,13 +233,21 @@ class FxGraph(Graph):
             found = attributes(node, kind, function)
         except Opaque:
             kind, function = (kind, function) if layer else (Kind.OTHER, aten_name(node))
-        inputs = tuple(self._operand_name(node, source) for source in operands(node))
-        return Op(node.name, kind, function, inputs, _output_names(node), found)
+        return Op(node.name, kind, function, self._inputs(node), _output_names(node), found)
+
+    def _inputs(self, node: Node) -> tuple[str, ...]:
+        return tuple(self._operand_name(node, source) for source in operands(node))
 
     def _operand_name(self, node: Node, source: Node | Number | None) -> str:
         if isinstance(source, Number):
             return _number_name(node, source)
         return "" if source is None else self._names[source]
+
+    def _editor(self) -> Editor:
+        """The graph is edited: layers are called the same after it."""
+        for op, name in layer_names(self._all_weights()).items():
+            self._nodes[op].meta[LAYER] = name
+        return Editor(self._graph, self._tensors, self._paths)
 
 
 def _number_name(node: Node, number: Number) -> str:
@@ -242,6 +283,14 @@ def _constants(program: ExportedProgram) -> dict[Node, torch.Tensor]:
     held: Mapping[str, Any] = {**program.state_dict, **program.constants}
     nodes = zip(program.graph.find_nodes(op="placeholder"), signature.input_specs, strict=True)
     return {node: held[spec.target].detach() for node, spec in nodes if spec.kind in CONSTANTS and spec.target}
+
+
+def _paths(program: ExportedProgram, tensors: Iterable[Node]) -> dict[Node, str]:
+    """Where the module keeps its tensors."""
+    signature = program.graph_signature
+    paths = signature.inputs_to_parameters | signature.inputs_to_buffers
+    paths = paths | signature.inputs_to_lifted_tensor_constants
+    return {node: paths[node.name] for node in tensors}
 
 
 def _tie(tensors: dict[Node, torch.Tensor]) -> dict[Node, Node]:

@@ -85,6 +85,10 @@ def _real(number: object) -> float | None:
 def _product(call: Call) -> Attributes:
     if call.name == "addmm" and (call["alpha"] != 1 or call["beta"] != 1):
         raise Opaque
+    return _transposed(call)
+
+
+def _transposed(call: Call) -> Attributes:
     return known(transposed=(1,) if call.name == "linear" else ())
 
 
@@ -233,7 +237,7 @@ def _elu(call: Call) -> Attributes:
 
 
 _BY_KIND: dict[Kind, Reader] = {
-    Kind.LINEAR: lambda _: known(transposed=()),  # what it reads beside its weight, as it is
+    Kind.LINEAR: _transposed,
     Kind.MATMUL: _product,
     Kind.CONV: _conv,
     Kind.EMBEDDING: lambda _: {},

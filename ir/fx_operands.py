@@ -21,6 +21,14 @@ class Number:
     array: np.ndarray
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where an operand stands in a call: an argument's name, and which of a list it is."""
+
+    argument: str
+    index: int | None = None
+
+
 Operand = Node | Number | None
 
 # the arguments that the face sees, where that is not all tensors as the schema has them
@@ -44,34 +52,63 @@ def operands(node: Node) -> tuple[Operand, ...]:
     """What an op reads; None for an optional operand left out, except at the end."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return tuple(node.all_input_nodes)
-    given, name = arguments(node), aten_name(node)
-    order = _ORDERS.get(name)
-    if order is None and KINDS.get(name, (None,))[0] is Kind.BINARY:
-        order = _BINARY
-    found = _in_order(node, given, order) if order is not None else _as_declared(node.target, given)
+    found = [operand for _, operand in places(node)]
     while found and found[-1] is None:
         found.pop()
     return tuple(found)
 
 
-def _in_order(node: Node, given: Mapping[str, Any], order: tuple[str, ...]) -> list[Operand]:
-    parts: list[Operand] = []
+def places(node: Node) -> list[tuple[Place, Operand]]:
+    """Where the operands of an op stand in its call, and which; those left out at the end too."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return []
+    given, name = arguments(node), aten_name(node)
+    order = _ORDERS.get(name)
+    if order is None and KINDS.get(name, (None,))[0] is Kind.BINARY:
+        order = _BINARY
+    return _in_order(node, given, order) if order is not None else _as_declared(node.target, given)
+
+
+def put(node: Node, place: Place, operand: Node | None) -> None:
+    """Let an op read another operand at a place."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    value: Any = operand
+    if place.index is not None:
+        value = list(arguments(node)[place.argument])
+        value[place.index] = operand
+    position = [argument.name for argument in node.target._schema.arguments].index(place.argument)
+    if position < len(node.args):
+        node.update_arg(position, value)
+    else:
+        node.update_kwarg(place.argument, value)
+
+
+def takes_tensor(node: Node, place: Place) -> bool:
+    """A place is not one for numbers only."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    types = (str(argument.type) for argument in node.target._schema.arguments if argument.name == place.argument)
+    return any("Tensor" in found for found in types)
+
+
+def _in_order(node: Node, given: Mapping[str, Any], order: tuple[str, ...]) -> list[tuple[Place, Operand]]:
+    found: list[tuple[Place, Operand]] = []
     for name in order:
         part = given.get(name)
         if isinstance(part, (bool, int, float)):
             part = Number(name, _array(node, part))
-        parts.append(part if isinstance(part, (Node, Number)) else None)
-    return parts
+        found.append((Place(name), part if isinstance(part, (Node, Number)) else None))
+    return found
 
 
-def _as_declared(target: torch._ops.OpOverload, given: Mapping[str, Any]) -> list[Operand]:
+def _as_declared(target: torch._ops.OpOverload, given: Mapping[str, Any]) -> list[tuple[Place, Operand]]:
     types = {argument.name: str(argument.type) for argument in target._schema.arguments}
-    found: list[Operand] = []
+    found: list[tuple[Place, Operand]] = []
     for name, value in given.items():
-        parts = value if isinstance(value, (list, tuple)) else [value]
+        is_list = isinstance(value, (list, tuple))
+        parts = value if is_list else [value]
         found += [
-            part
-            for part in parts
+            (Place(name, index if is_list else None), part)
+            for index, part in enumerate(parts)
             if isinstance(part, Node) or (part is None and "Tensor" in types.get(name, "") and len(parts) == 1)
         ]
     return found

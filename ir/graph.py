@@ -185,6 +185,59 @@ class Graph(ABC):
         """Give a constant another value of the same shape and dtype."""
 
     @abstractmethod
+    def set_operand(self, op: str, position: int, array: Array) -> str:
+        """Let an op read a new constant of its own in place of what it reads, or where it reads nothing yet.
+
+        Only this one use changes: it is how one reader of a shared constant gets another, and how a convolution gets
+        a bias. A constant that nobody reads any more goes. Layers keep their names, through all edits.
+
+        Args:
+            op: the op's name.
+            position: in its ``inputs``; behind them for an optional operand that is left out.
+            array: the constant, in the layout in which the op reads it; of any shape, but of the type that it replaces.
+                What the op makes, and all behind it, keep the shapes that are written down for them.
+
+        Returns:
+            The constant's name.
+
+        Raises:
+            Refused: the op takes no such operand there; nothing has changed.
+        """
+
+    @abstractmethod
+    def insert(self, function: str, value: str, array: Array, readers: Sequence[tuple[str, int]] | None = None) -> str:
+        """Put an op behind a value, and let readers of the value read the result instead.
+
+        Args:
+            function: ``mul`` for ``value * array`` and ``add`` for ``value + array``, which broadcast as numpy does;
+                ``gather`` for ``value[..., array]``.
+            value: the value's name.
+            array: of the value's type; for ``gather`` one row of int64, counted from the front of the last axis.
+            readers: ops and positions in their ``inputs``; None for all, the graph's outputs included. An output keeps
+                its name: the new value takes it over, and the old one, and maybe the op that makes it, get others.
+
+        Returns:
+            The new value's name.
+
+        Raises:
+            Refused: array and value do not go together, a reader does not read the value, or the value is an output
+                whose name it cannot leave, being fed or a constant; nothing has changed.
+        """
+
+    @abstractmethod
+    def bypass(self, op: str) -> None:
+        """Leave an op out: readers of its only used output read its first input instead.
+
+        The op goes, and so do constants that nobody reads any more. An output of the graph keeps its name, which its
+        new value takes over, and maybe the op that makes that; where that value is fed, a constant or an output
+        already, a copy of it stays in the op's place.
+
+        Raises:
+            Refused: the op has no such input, several used outputs, or one of another type than its input; nothing has
+                changed.
+        """
+
+    @abstractmethod
     def encode(self, weight: Weight, encoded: Encoded, form: Form) -> None:
         """Replace a weight by its encoded form.
 

@@ -12,19 +12,24 @@ from onnx_ir.passes import common
 
 from qcc.ir import onnx_load, onnx_save
 from qcc.ir.attributes import Attributes, Opaque
+from qcc.ir.edits import check_bypass, check_insert, keep_names, layer_names, operand_name
 from qcc.ir.encoding import Encoded
 from qcc.ir.errors import ModelError, Refused, first_line
 from qcc.ir.forms import Form
 from qcc.ir.graph import Array, Graph, Kind, Layer, Op, Runner, Value, Weight
 from qcc.ir.onnx_attributes import attributes
+from qcc.ir.onnx_edit import Editor
 from qcc.ir.onnx_encode import Forms, required_opset
 from qcc.ir.onnx_external import relative_to
 from qcc.ir.onnx_kinds import kind_of
 from qcc.ir.onnx_layers import find_weights
+from qcc.ir.onnx_lend import take_out
 from qcc.ir.onnx_opset import raise_opset
 from qcc.ir.onnx_run import OnnxRunner
 from qcc.ir.onnx_save_options import ExternalData
 from qcc.ir.onnx_simplify import simplify
+
+LAYER = "qcc.layer"  # metadata of a node: what its layer is called, however its weight is
 
 
 class OnnxGraph(Graph):
@@ -73,7 +78,8 @@ class OnnxGraph(Graph):
 
     def weights(self) -> tuple[Weight, ...]:
         if self._weights is None:
-            self._weights = find_weights(self.model.graph)
+            kept = {node.name or "": node.metadata_props.get(LAYER, "") for node in self.model.graph}
+            self._weights = keep_names(find_weights(self.model.graph), {op: name for op, name in kept.items() if name})
         return self._weights
 
     def copy(self) -> Self:
@@ -92,6 +98,25 @@ class OnnxGraph(Graph):
         if old is None or tuple(old.shape.numpy()) != array.shape or old.dtype.numpy() != array.dtype:
             raise Refused(f"`{name}` cannot take an array {array.dtype} {array.shape}")
         value.const_value = ir.Tensor(array, name=name)
+
+    def set_operand(self, op: str, position: int, array: Array) -> str:
+        editor = Editor(self.model.graph)
+        name = operand_name(self, self.weights(), op, editor.inputs(op), position, array)
+        self._keep_names()
+        return editor.set_operand(op, position, array, name)
+
+    def insert(self, function: str, value: str, array: Array, readers: Sequence[tuple[str, int]] | None = None) -> str:
+        check_insert(self, function, value, array)
+        self._keep_names()
+        return Editor(self.model.graph).insert(function, value, array, readers)
+
+    def bypass(self, op: str) -> None:
+        editor = Editor(self.model.graph)
+        source, result = editor.through(op)
+        if result is not None:
+            check_bypass(self.value(source), self.value(result))
+        self._keep_names()
+        editor.bypass(op)
 
     def encode(self, weight: Weight, encoded: Encoded, form: Form) -> None:
         self.require_opset(required_opset(encoded, form))
@@ -113,14 +138,16 @@ class OnnxGraph(Graph):
             graph = ir.convenience.extract(self.model.graph, list(inputs), list(outputs))
         except ValueError as error:
             raise ModelError("Q406", f"this piece of the model cannot run: {first_line(error)}") from error
-        for name in free:
+        free = frozenset(free)
+        for name in sorted(free):
             if name in graph.initializers and graph.initializers[name] not in graph.inputs:
                 graph.inputs.append(graph.initializers[name])
+        lent = take_out(graph, self.folder, free)
         functions = tuple(self.model.functions.values())
         version = max(self.model.ir_version, onnx_save.ir_version(self.opset, 0))
         proto = ir.serde.serialize_model(ir.Model(graph, ir_version=version, functions=functions))
         relative_to(proto, self.folder)
-        return OnnxRunner(proto, self.folder)
+        return OnnxRunner(proto, self.folder, lent)
 
     def size_bytes(self) -> int:
         """The size of the file that `save` would write, without writing it."""
@@ -156,6 +183,14 @@ class OnnxGraph(Graph):
             self._values = ir.convenience.create_value_mapping(self.model.graph, include_subgraphs=False)
         return self._values[name]
 
+    def _keep_names(self) -> None:
+        """The graph is edited: layers are called the same after it."""
+        names = layer_names(self.weights())
+        for node in self.model.graph:
+            if node.name in names:
+                node.metadata_props[LAYER] = names[node.name]
+        self._forget()
+
     def _forget(self) -> None:
         """The graph changes: what was found out about it holds no more."""
         self._weights = None
@@ -183,11 +218,4 @@ def _op(node: ir.Node, layer: Layer | None, opset: int) -> Op:
     inputs = [value.name or "" if value is not None else "" for value in node.inputs]
     while inputs and not inputs[-1]:
         inputs.pop()
-    if layer is not None and kind is Kind.LINEAR:
-        found = {"transposed": tuple(at for at in _transposed(found) if inputs[at] == layer.input)}
     return Op(node.name or "", kind, function, tuple(inputs), tuple(value.name or "" for value in node.outputs), found)
-
-
-def _transposed(found: Attributes) -> tuple[int, ...]:
-    operands = found.get("transposed", ())
-    return operands if isinstance(operands, tuple) else ()

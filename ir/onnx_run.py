@@ -1,5 +1,6 @@
 """Running ONNX models and pieces of them under ONNX Runtime."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -8,22 +9,29 @@ import onnxruntime
 from qcc.ir import onnx_load
 from qcc.ir.errors import ModelError, first_line
 from qcc.ir.graph import Array, Feeds
+from qcc.ir.onnx_lend import lend
 
 
 class OnnxRunner:
-    """A session of ONNX Runtime on a model or a piece of one, whose external weights lie in ``folder``.
+    """A session of ONNX Runtime on a model or a piece of one.
+
+    External weights lie in ``folder``, apart from those that are lent.
 
     Raises:
         ModelError: the runtime refuses the model.
     """
 
-    def __init__(self, model: onnx.ModelProto | Path, folder: Path | None = None) -> None:
+    def __init__(
+        self, model: onnx.ModelProto | Path, folder: Path | None = None, lent: Mapping[str, Array] | None = None
+    ) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle sessions must not spin
         options.add_session_config_entry("session.disable_prepacking", "1")  # halves a session's memory
         if folder is not None:
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+        self._lent = lent or {}  # read in place
+        lend(options, self._lent)
         source = str(model) if isinstance(model, Path) else model.SerializeToString()
         try:
             self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

@@ -31,17 +31,37 @@ class Edit:
     """One change, told in one line.
 
     ``error`` is what it did to a weight: noise power over signal power. ``refused`` marks what was asked and not done;
-    the text is then the reason.
+    the text is then the reason. ``layers`` names the weights that changed, or would have, where the subject is no
+    weight's name.
     """
 
     subject: str
     text: str
     error: float = 0.0
     refused: bool = False
+    layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place where a pass may act, found without acting: a group of channels, a norm.
+
+    ``subject`` names it among the pass's sites, ``layers`` the weights that would change, ``refused`` why nothing can
+    be done; it is empty where something can.
+    """
+
+    subject: str
+    layers: tuple[str, ...]
+    refused: str = ""
 
 
 def _silent(_: str) -> None:
     """Report no progress."""
+
+
+def _every(_: str) -> bool:
+    """Leave no site out."""
+    return True
 
 
 @dataclass(frozen=True)
@@ -49,18 +69,27 @@ class Context:
     """What a pass may need beside the graph.
 
     ``grams`` holds, by weight name, the Gram matrix ``X'X / rows`` ``[in, in]`` of the inputs that the weight's linear
-    layers saw on calibration data.
+    layers saw on calibration data. ``encodings`` holds, by weight name, what the weight will be stored in, the
+    narrowest where that is open; a weight that stays float has none. ``takes`` tells whether a site, by its subject, is
+    to be treated: a search for a guilty one leaves some out.
     """
 
     progress: Callable[[str], None] = _silent
     grams: Mapping[str, np.ndarray] = field(default_factory=dict)
+    encodings: Mapping[str, Encoding] = field(default_factory=dict)
+    takes: Callable[[str], bool] = _every
 
 
 class Pass(ABC):
-    """A transformation of a graph."""
+    """A transformation of a graph.
+
+    ``after`` names the passes that must have run before, where they run at all: the driver orders by it.
+    ``uses_gram`` says that `Context.grams` is needed.
+    """
 
     numerics: ClassVar[Numerics]
     after: ClassVar[tuple[str, ...]] = ()
+    uses_gram: ClassVar[bool] = False
 
     def apply(self, graph: G, targets: Sequence[str], context: Context) -> tuple[G, list[Edit]]:
         """Transform a copy of the graph.
@@ -79,6 +108,24 @@ class Pass(ABC):
     @abstractmethod
     def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
         """Transform a graph in place and tell what was done; called by `apply` alone."""
+
+
+class Rewrite(Pass):
+    """An exact pass that a rule asks for weight by weight, and that acts on sites.
+
+    A family of them is a module that has one concrete class for each value of the rule property ``property``, which is
+    called like the module: ``permute.py`` holds ``Magnitude`` for ``permute = magnitude``. A class called like the
+    module itself is the value ``on``. The family treats each site that concerns a target, asks `Context.takes` before,
+    and tells each site treated or refused in one `Edit` with the site's subject. What it does depends on the graph and
+    the context alone. The weights keep their names, shapes, types and readers: the plan that encodes them is made before.
+    """
+
+    numerics: ClassVar[Numerics] = Numerics.EXACT
+    property: ClassVar[str]
+
+    @abstractmethod
+    def sites(self, graph: Graph, targets: Sequence[str]) -> Sequence[Site]:
+        """Where the pass would act for these weights, and where it would but cannot; needs no data, changes nothing."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,61 @@
+"""Walking a graph's ops in order: to each its rule."""
+
+from qcc.ir.axes_moves import concat, gather, reshape, split, transpose
+from qcc.ir.axes_norms import attention, norm
+from qcc.ir.axes_rules import Rule, binary, conv, elementwise, embedding, matmul, pool, reduce, softmax
+from qcc.ir.axes_trace import Place, Trace
+from qcc.ir.dims import Dim
+from qcc.ir.graph import Graph, Kind, Op
+
+
+def trace(graph: Graph) -> Trace:
+    """The dims of all values of a graph, and how its ops relate them."""
+    ops = graph.ops()
+    readers: dict[str, list[Op]] = {}
+    for op in ops:
+        for name in op.inputs:
+            readers.setdefault(name, []).append(op)
+    traced = Trace(graph, frozenset(weight.constant for weight in graph.weights()), readers=readers)
+    for value in graph.inputs:
+        _hold(traced, value.name, f"`{value.name}` is an input of the model")
+    for op in ops:
+        if op.outputs:
+            _RULES.get(op.kind, Trace.opaque)(traced, op)
+    for value in graph.outputs:
+        _hold(traced, value.name, f"`{value.name}` is an output of the model")
+    return traced
+
+
+def _constant(traced: Trace, op: Op) -> None:
+    """A value made of sizes: what it reads keeps its channels."""
+    for name in filter(None, op.outputs):
+        shape = traced.shape(name) or ()
+        dims = (Dim(size if isinstance(size, int) else None, f"`{op.function}` makes it") for size in shape)
+        traced.give(name, dims)
+
+
+def _hold(traced: Trace, name: str, reason: str) -> None:
+    place = Place(name)
+    for axis in range(len(traced.axes(place) or ())):
+        traced.hold(place, axis, reason)
+
+
+_RULES: dict[Kind, Rule] = {
+    Kind.LINEAR: matmul,
+    Kind.MATMUL: matmul,
+    Kind.CONV: conv,
+    Kind.EMBEDDING: embedding,
+    Kind.ELEMENTWISE: elementwise,
+    Kind.BINARY: binary,
+    Kind.NORM: norm,
+    Kind.SOFTMAX: softmax,
+    Kind.ATTENTION: attention,
+    Kind.RESHAPE: reshape,
+    Kind.TRANSPOSE: transpose,
+    Kind.CONCAT: concat,
+    Kind.SPLIT: split,
+    Kind.GATHER: gather,
+    Kind.POOL: pool,
+    Kind.REDUCE: reduce,
+    Kind.CONSTANT: _constant,
+}

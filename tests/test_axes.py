@@ -1,0 +1,135 @@
+"""The axis analysis: whatever a group allows leaves the function as it is, and groups are no smaller than need be."""
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from qcc.ir.axes import Action, Axes, Group
+from tests import axes_models as models
+
+TOLERANCE = 1e-4
+
+
+def _check(kinds: list[str], seed: int, images: bool) -> None:
+    """Change every free group, one after the other, in one copy of the graph."""
+    graph, given_ = models.chain(kinds, seed, images), models.feeds(images)
+    wanted = models.run(graph, given_)
+    for action in Action:
+        changed = graph.copy()
+        axes, rng = Axes.of(changed), np.random.default_rng(seed)
+        for group in axes.groups(action):
+            if not group.fixed:
+                axes.apply(group, models.drawn_change(group, rng))
+        got = models.run(changed, given_)
+        assert np.abs(got - wanted).max() <= TOLERANCE * np.abs(wanted).max(), action
+    assert np.array_equal(models.run(graph, given_), wanted)
+
+
+@given(st.lists(st.sampled_from(sorted(models.TOKEN_BLOCKS)), min_size=1, max_size=5), st.integers(0, 3))
+@settings(max_examples=60, deadline=None)
+def test_whatever_is_free_leaves_the_function_over_tokens(kinds: list[str], seed: int) -> None:
+    _check(kinds, seed, images=False)
+
+
+@given(st.lists(st.sampled_from(sorted(models.IMAGE_BLOCKS)), min_size=1, max_size=5), st.integers(0, 3))
+@settings(max_examples=60, deadline=None)
+def test_whatever_is_free_leaves_the_function_over_images(kinds: list[str], seed: int) -> None:
+    _check(kinds, seed, images=True)
+
+
+def _free(kinds: list[str], action: Action, images: bool = False) -> list[Group]:
+    return [group for group in Axes.of(models.chain(kinds, 0, images)).groups(action) if not group.fixed]
+
+
+def _sizes(kinds: list[str], action: Action, images: bool = False) -> list[tuple[int, tuple[int, ...]]]:
+    return sorted((group.size, group.contexts) for group in _free(kinds, action, images) if group.constants)
+
+
+PERMUTED: dict[str, list[tuple[int, tuple[int, ...]]]] = {
+    "linear": [(16, ()), (16, ())],
+    "residual": [(16, ())],
+    "feedforward": [(16, ()), (24, ())],
+    "halves": [(8, ())],
+    "uneven": [(5, ()), (11, ())],
+    "joined": [(8, ()), (16, ()), (16, ())],
+    "reversed": [],
+    "cumulative": [],
+    "strided": [(8, ())],
+    "attention": [(4, ()), (4, (4,)), (4, (4,)), (16, ())],
+    "grouped_query": [(2, ()), (2, (2,)), (4, (2,)), (4, (2,)), (16, ()), (16, ())],
+}
+
+
+@pytest.mark.parametrize("kind", PERMUTED)
+def test_what_may_be_permuted(kind: str) -> None:
+    assert _sizes([kind], Action.PERMUTE) == PERMUTED[kind]
+
+
+SCALED: dict[str, list[tuple[int, tuple[int, ...]]]] = {
+    "residual": [],  # gelu: what is added to the stream is free only on the other side of it
+    "feedforward": [(16, ()), (24, ())],
+    "gated": [(16, ()), (16, ()), (24, ())],
+    "layer_norm": [(16, ()), (16, ())],  # behind the gain; before it the norm holds
+    "attention": [(4, (4,)), (4, (4,)), (16, ())],
+    "grouped_query": [(4, (2,)), (4, (2,)), (16, ()), (16, ())],
+}
+
+
+@pytest.mark.parametrize("kind", SCALED)
+def test_what_may_be_scaled(kind: str) -> None:
+    found = _sizes([kind], Action.SCALE)
+    if kind == "residual":
+        assert all(size == 16 for size, _ in found)
+    else:
+        assert found == SCALED[kind]
+
+
+def test_scales_behind_a_leaky_relu_are_positive() -> None:
+    (inner,) = [group for group in _free(["feedforward"], Action.SCALE) if group.size == 24]
+    assert inner.positive
+    assert {(member.side, member.exponent) for member in inner.constants} == {("out", 1), ("in", -1)}
+
+
+def test_one_scale_of_a_head_serves_its_queries_and_keys() -> None:
+    between = [group for group in _free(["attention"], Action.SCALE) if group.contexts and not group.readers]
+    (group,) = between
+    assert sorted(member.exponent for member in group.constants) == [-1, 1, 1]  # q, its bias, and k
+
+
+def test_a_stream_turns_only_without_gains() -> None:
+    plain = _free(["plain_norm", "residual"], Action.ROTATE)
+    assert (plain[0].size, plain[0].keeps_mean) == (16, False)
+    with_gain = [group for group in _free(["rms_norm"], Action.ROTATE) if len(group.writers) > 1]
+    assert with_gain == []
+
+
+def test_a_mean_has_to_be_kept() -> None:
+    (group,) = [group for group in _free(["centred"], Action.ROTATE) if group.keeps_mean]
+    assert group.size == 16
+
+
+def test_grouped_convolutions_move_in_blocks() -> None:
+    assert _sizes(["grouped"], Action.PERMUTE, images=True)[:3] == [(2, ()), (4, (2,)), (4, (2,))]
+
+
+def test_the_reason_says_what_holds() -> None:
+    groups = Axes.of(models.chain(["linear"], 0)).groups(Action.PERMUTE)
+    assert {"`x` is an input of the model", "`y` is an output of the model"} <= {group.fixed for group in groups}
+
+
+def test_a_fixed_group_cannot_be_changed() -> None:
+    axes = Axes.of(models.chain(["linear"], 0))
+    fixed = next(group for group in axes.groups(Action.PERMUTE) if group.fixed and group.size == 16)
+    with pytest.raises(ValueError, match="is an input"):
+        axes.apply(fixed, np.arange(16))
+
+
+def test_numbers_by_channel() -> None:
+    graph = models.chain(["attention"], 0)
+    axes = Axes.of(graph)
+    group = next(one for one in axes.groups(Action.SCALE) if one.contexts and one.readers and not one.fixed)
+    (reader,) = [member for member in group.constants if member.side == "in"]
+    array = graph.constant(reader.value)
+    assert array is not None
+    np.testing.assert_array_equal(axes.read(reader, group), array.reshape(4, 4, 16))
