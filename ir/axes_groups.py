@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 
 import numpy as np
 
@@ -90,6 +91,7 @@ class Finder:
         self._trace = traced
         self._weights = {weight.constant: weight for weight in traced.graph.weights()}
         self._order = {place: number for number, place in enumerate(traced.dims)}
+        self._single: dict[Place, frozenset[Dim]] = {}
         self.held = {
             (place, axis): frozenset(dim.leaves())
             for place, dims in traced.dims.items()
@@ -116,8 +118,9 @@ class Finder:
         ties = Ties(networkx.Graph())
         for relation in self._trace.relations:
             zero = {number for number in relation.terms if self._trace.is_zero(relation.places[number])}
-            kept = replace(relation, terms=tuple(number for number in relation.terms if number not in zero))
-            self._tie(action, ties, kept, frozenset(zero))
+            if zero:
+                relation = replace(relation, terms=tuple(number for number in relation.terms if number not in zero))
+            self._tie(action, ties, relation, frozenset(zero))
         for place, axis, dim, reason in self._trace.held:
             for leaf in dim.leaves():
                 if (place, axis, leaf) in ties.edges:
@@ -248,6 +251,12 @@ class Finder:
         ]
 
     def _once(self, place: Place) -> frozenset[Dim]:
+        """The plain dims that a place has on one axis only, and once there."""
+        if place not in self._single:
+            self._single[place] = self._find_single(place)
+        return self._single[place]
+
+    def _find_single(self, place: Place) -> frozenset[Dim]:
         leaves = [leaf for one in self._trace.dims[place] for leaf in one.leaves()]
         return frozenset(leaf for leaf in leaves if leaves.count(leaf) == 1)
 
@@ -257,7 +266,7 @@ class Finder:
     def _member(self, node: Node, exponent: int) -> Member:
         place, axis, dim = node
         weight = self._weights.get(place.name)
-        start, stop = extent(self._trace.dims[place][axis], dim)
+        start, stop = _extent(self._trace.dims[place][axis].root, dim)
         side = "" if weight is None else "out" if axis in weight.view.out_axes else "in"
         constant = self._trace.constant(place.name) is not None
         name = weight.name if weight else ""
@@ -269,7 +278,8 @@ class Finder:
         return min(places, default=min((self._order[Place(one.value, one.reader)] for one in group.members), default=0))
 
 
-def extent(dim: Dim, channels: Dim) -> tuple[int, int]:
+@lru_cache(maxsize=1024)
+def _extent(dim: Dim, channels: Dim) -> tuple[int, int]:
     """From where to where a plain dim lies on a dim."""
     here = np.flatnonzero(index_of(dim, channels) >= 0)
     return (int(here[0]), int(here[-1]) + 1) if len(here) else (0, 0)

@@ -7,6 +7,7 @@ read, since they are stored once; any other constant is a place for each use, fo
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,8 +36,7 @@ ONE = object()  # an axis of one that is spread, or is no axis at all
 FIXED = object()  # an axis whose channels may not move
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """A value, or one use of a constant: ``reader`` is the op and the operand."""
 
     name: str

@@ -124,6 +124,8 @@ class FxGraph(Graph):
         nodes: dict[Node, Node] = {}
         other._graph = torch.fx.Graph()
         other._graph.output(other._graph.graph_copy(self._graph, nodes))
+        for node, twin in nodes.items():
+            twin.name = node.name  # torch gives what is called like a builtin another name
         other._tensors = {nodes[node]: tensor for node, tensor in self._tensors.items()}
         other._paths = {nodes[node]: path for node, path in self._paths.items()}
         other._aliases = {nodes[alias]: nodes[node] for alias, node in self._aliases.items()}

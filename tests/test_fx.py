@@ -433,3 +433,12 @@ def test_bad_feeds_are_refused() -> None:
         with pytest.raises(ModelError, match=message) as caught:
             run(feeds)
         assert caught.value.code == "Q406"
+
+
+def test_a_copy_keeps_a_name_that_is_a_builtin() -> None:
+    class Plain(nn.Module):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
+            return torch.relu(input)
+
+    graph = FxGraph.export(Plain(), (torch.zeros(2, 4),))
+    assert [value.name for value in graph.copy().inputs] == ["input"]
