@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
+from qcc.compiler.catalog import rewrites
 from qcc.compiler.plan import Allocate, Candidate, Kept, Limit, Option, Plan, Step
 from qcc.dsl.diagnostics import Diagnostics, Span
 from qcc.dsl.policy import KEEP, Assignment, FormatSpec, Policy, Rule
@@ -13,7 +14,7 @@ from qcc.ir.encoding import Encoding, IntGrid
 from qcc.ir.forms import choose, stored_bytes
 from qcc.ir.graph import Graph, Weight
 from qcc.passes.clean import Clean
-from qcc.passes.contract import Rounding
+from qcc.passes.contract import Rewrite, Rounding
 from qcc.passes.encode import Encode
 from qcc.passes.nearest import Nearest
 
@@ -74,8 +75,10 @@ def bind(policy: Policy, graph: Graph, input_bytes: int, diagnostics: Diagnostic
     resolved = resolve(policy, graph.weights(), diagnostics)
     steps: dict[Encode, list[tuple[str, str]]] = {}
     options, kept = [], []
+    narrowest: dict[str, Encoding | None] = {}
     for one in resolved:
         candidates = _candidates(one)
+        narrowest[one.weight.name] = _narrowest(one.weight, candidates)
         encoded = [candidate for candidate in candidates if candidate.action is not None]
         if not encoded:
             kept.append(Kept(one.weight.name, _why_kept(one)))
@@ -87,7 +90,21 @@ def bind(policy: Policy, graph: Graph, input_bytes: int, diagnostics: Diagnostic
         Limit(b.metric, b.quantity.of(input_bytes if b.metric == "size" else 1.0), b.text) for b in policy.budget
     )
     allocate = Allocate(policy.minimize, limits, tuple(options)) if options or limits else None
-    return Plan((Step(Clean()), *encode_steps(steps)), tuple(kept), allocate)
+    return Plan((Step(Clean()), *_rewrite_steps(resolved, narrowest), *encode_steps(steps)), tuple(kept), allocate)
+
+
+def _rewrite_steps(resolved: Sequence[Resolved], narrowest: dict[str, Encoding | None]) -> Iterable[Step]:
+    """One step for each rewriting pass with its options, family by family; ``keep`` is about formats alone."""
+    for family in rewrites():
+        asked: dict[Rewrite, list[tuple[str, str, Encoding | None]]] = {}
+        for one in resolved:
+            assignment = one.properties.get(family)
+            if assignment is not None and isinstance(assignment.value, Rewrite):
+                name = one.weight.name
+                asked.setdefault(assignment.value, []).append((name, place(assignment.span), narrowest[name]))
+        for action, rows in asked.items():
+            weights, sources, encodings = zip(*rows, strict=True)
+            yield Step(action, weights, sources, encodings)
 
 
 def encode_steps(steps: dict[Encode, list[tuple[str, str]]]) -> Iterable[Step]:
@@ -132,6 +149,12 @@ def _candidate(weight: Weight, spec: FormatSpec, rounding: Rounding) -> Candidat
     if stored_bytes(encoding, weight.shape, form) >= weight.params * BITS_OF[weight.dtype] // 8:
         return None
     return Candidate(Encode(encoding, rounding, form), source)
+
+
+def _narrowest(weight: Weight, candidates: Sequence[Candidate]) -> Encoding | None:
+    """The smallest of the encodings that a weight may get."""
+    encodings = [candidate.action.encoding for candidate in candidates if candidate.action is not None]
+    return min(encodings, key=lambda encoding: encoding.size_bits(weight.shape), default=None)
 
 
 def place(span: Span) -> str:

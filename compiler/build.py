@@ -14,8 +14,7 @@ from qcc.ir.forms import choose, stored_bytes
 from qcc.ir.graph import Graph, Weight
 from qcc.ir.onnx_graph import OnnxGraph
 from qcc.ir.onnx_save import Written
-from qcc.passes.clean import Clean
-from qcc.passes.contract import Context, Edit, G
+from qcc.passes.contract import Context, Edit, G, Numerics
 from qcc.passes.encode import Encode
 
 
@@ -28,7 +27,7 @@ class Built(Generic[G]):
 
 
 def run_plan(graph: G, plan: Plan, context: Context) -> Built[G]:
-    """Apply the steps of a decided plan to a cleaned graph.
+    """Apply the steps of a decided plan to a graph that is clean and rewritten.
 
     Raises:
         ModelError: a pass refuses a weight.
@@ -36,8 +35,8 @@ def run_plan(graph: G, plan: Plan, context: Context) -> Built[G]:
     current = graph
     edits: list[Edit] = []
     for step in plan.steps:
-        if isinstance(step.action, Clean):
-            continue  # the graph that plans are bound to is clean
+        if step.action.numerics is Numerics.EXACT:
+            continue  # has been done, and validated
         try:
             current, done = step.action.apply(current, step.weights, context)
         except Refused as refused:

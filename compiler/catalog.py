@@ -3,16 +3,19 @@
 import importlib
 import inspect
 import pkgutil
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated
 
 import qcc.passes
-from qcc.dsl.schema import FormatFamily, Metric, Property, Range, Schema, TargetKind, Word
+from qcc.dsl.schema import FormatFamily, Metric, Off, Property, Range, Schema, TargetKind, Word
 from qcc.ir.encoding import MAX_BITS, MIN_BITS, SCALE_TYPES
 from qcc.ir.onnx_save_options import NEWEST_OPSET, OLDEST_OPSET, ExternalData
-from qcc.passes.contract import Pass, Rounding
+from qcc.passes.contract import Numerics, Pass, Rewrite, Rounding
 
+ON, OFF = "on", "off"
 SMALLEST_GROUP = 2
 INT_WORDS = {
     "tensor": Word(excludes="block"),
@@ -71,14 +74,28 @@ class Export:
 
 @lru_cache
 def passes() -> dict[str, type[Pass]]:
-    """Every pass by its keyword."""
-    return {keyword: found for keyword, found in _classes().items() if issubclass(found, Pass)}
+    """The passes that the driver runs of itself, by keyword."""
+    return {
+        keyword_of(found): found for found in _classes() if issubclass(found, Pass) and not issubclass(found, Rewrite)
+    }
 
 
 @lru_cache
 def roundings() -> dict[str, type[Rounding]]:
     """Every value of the rule property ``rounding`` by its keyword."""
-    return {keyword: found for keyword, found in _classes().items() if issubclass(found, Rounding)}
+    return {keyword_of(found): found for found in _classes() if issubclass(found, Rounding)}
+
+
+@lru_cache
+def rewrites() -> dict[str, dict[str, type[Rewrite]]]:
+    """The families of rewriting passes in the order in which they run: each rule property's values by keyword."""
+    families: dict[str, dict[str, type[Rewrite]]] = {}
+    for found in _classes():
+        if issubclass(found, Rewrite):
+            own = _module_of(found) in (found.property, keyword_of(found))
+            assert own, f"{found} is neither in the module of its property nor in one of its own"
+            families.setdefault(found.property, {})[keyword_of(found)] = found
+    return {name: families[name] for name in _in_order(families)}
 
 
 @lru_cache
@@ -88,19 +105,67 @@ def schema() -> Schema:
         "weights": Property("weights", summary="formats that the weight may get; the allocator chooses among several"),
         "rounding": Property("rounding", dict(roundings()), summary="how codes are chosen"),
     }
+    for name, values in rewrites().items():
+        properties[name] = Property(name, {**values, OFF: Off}, summary=_module_summary(name))
     return Schema(properties, FORMATS, TARGETS, BUDGET, VERIFY, export=Export)
 
 
 def keyword_of(definition: type) -> str:
-    """A pass's keyword: the name of its module."""
+    """A pass's keyword: its class's name in snake_case, or ``on`` for a rewriting pass called like its property."""
+    name = _snake_case(definition.__name__)
+    return ON if issubclass(definition, Rewrite) and name == definition.property else name
+
+
+def after(definition: type[Pass]) -> tuple[str, ...]:
+    """What runs before a pass: what it names, and before one that changes the function all that do not."""
+    exact = rewrites() if definition.numerics is Numerics.LOSSY else ()
+    return tuple(dict.fromkeys((*definition.after, *exact)))
+
+
+def _in_order(families: dict[str, dict[str, type[Rewrite]]]) -> Iterator[str]:
+    """By what each runs after, in alphabetical order where that is open."""
+    left = dict(sorted(families.items()))
+    while left:
+        ready = (name for name, values in left.items() if not _before(values.values()) & left.keys() - {name})
+        first = next(ready, None)
+        assert first is not None, f"these passes each run after another of them: {', '.join(left)}"
+        del left[first]
+        yield first
+
+
+def _before(values: Iterable[type[Rewrite]]) -> set[str]:
+    return {name for one in values for name in one.after}
+
+
+@lru_cache
+def _classes() -> tuple[type, ...]:
+    """The concrete passes and roundings of all modules."""
+    found: list[type] = []
+    for module in pkgutil.iter_modules(qcc.passes.__path__):
+        members = vars(importlib.import_module(f"{qcc.passes.__name__}.{module.name}")).values()
+        found += [one for one in members if _is_definition(one, module.name)]
+    return tuple(found)
+
+
+def _is_definition(member: object, module: str) -> bool:
+    return (
+        inspect.isclass(member)
+        and issubclass(member, Pass | Rounding)
+        and not inspect.isabstract(member)
+        and not member.__name__.startswith("_")
+        and _module_of(member) == module
+    )
+
+
+def _module_of(definition: type) -> str:
     return definition.__module__.rsplit(".", 1)[-1]
 
 
-def _classes() -> dict[str, type]:
-    found = {}
-    for module in pkgutil.iter_modules(qcc.passes.__path__):
-        name = "".join(word.capitalize() for word in module.name.split("_"))
-        definition = getattr(importlib.import_module(f"qcc.passes.{module.name}"), name, None)
-        if inspect.isclass(definition) and not inspect.isabstract(definition):
-            found[module.name] = definition
-    return found
+def _module_summary(name: str) -> str:
+    """A module's first line as a list has it: no capital, no full stop."""
+    line = (importlib.import_module(f"{qcc.passes.__name__}.{name}").__doc__ or "").partition("\n")[0].rstrip(".")
+    return line[:1].lower() + line[1:]
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()

@@ -31,6 +31,7 @@ EXAMPLES = """examples:
 """
 INPUT, USAGE, DEMAND, BUG, INTERRUPTED, TERMINATED = 1, 2, 3, 70, 130, 143
 DEMANDS = ("Q310", "Q320")  # the policy is right, but the model can't be, or isn't, what it demands
+BUGS = ("Q490",)  # a pass broke its promise
 REFUSED_BY_SYSTEM = (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -66,8 +67,7 @@ def run(words: Sequence[str]) -> int:
     except UsageError as error:
         return _tell(Diagnostic("usage", error.message, help=error.help), format, USAGE)
     except QccError as error:
-        demand = any(one.code in DEMANDS for one in error.diagnostics)
-        return _report(error.diagnostics, format, DEMAND if demand else INPUT)
+        return _report(error.diagnostics, format, _status(error))
     except ModelError as error:
         return _report([Diagnostic(error.code, error.message, help=error.help)], format, INPUT)
     except BrokenPipeError:
@@ -82,6 +82,11 @@ def run(words: Sequence[str]) -> int:
             return _report([Diagnostic("Q409", message)], format, INPUT)
         describe_crash = importlib.import_module("qcc.compiler.crash").describe_crash
         return _tell(describe_crash(error, words), format, BUG)
+
+
+def _status(error: QccError) -> int:
+    codes = {one.code for one in error.diagnostics}
+    return BUG if codes.intersection(BUGS) else DEMAND if codes.intersection(DEMANDS) else INPUT
 
 
 def _dispatch(words: Sequence[str]) -> int:

@@ -1,14 +1,17 @@
 """Show what a model is made of: where it comes from, its inputs and outputs, its ops by kind, and its weights.
 
-Layers have the names that a policy's selectors match, as they are after cleaning.
+Layers have the names that a policy's selectors match, as they are after cleaning. With --axes it shows instead which
+channels are the same throughout the model, and whether they may be permuted, scaled and rotated (docs/axes.md).
 """
 
 import argparse
+import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qcc.compiler import terminal
+from qcc.compiler.cli import UsageError
 from qcc.compiler.terminal import Column, Table
 from qcc.dsl.excerpt import escape
 
@@ -19,20 +22,63 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("model", metavar="MODEL", type=Path, help="an .onnx file")
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="how to print (default: text)")
+    add = parser.add_argument
+    add("model", metavar="MODEL", type=Path, help="an .onnx file")
+    add("--axes", action="store_true", help="show which channels are the same and what may be done to them")
+    add("--group", metavar="GLOB", help="with --axes: show in full the groups of this name, or on layers of this name")
+    add("--picture", metavar="FILE", type=Path, help="with --axes: draw them into an .svg or .html file")
+    add("--format", choices=("text", "json"), default="text", help="how to print (default: text)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Inspect."""
+    if not args.axes and (args.group is not None or args.picture is not None):
+        raise UsageError(f"`--{'picture' if args.group is None else 'group'}` needs `--axes`")
+    if args.picture is not None and args.picture.suffix not in (".svg", ".html"):
+        raise UsageError(f"a picture ends in .svg or .html: `{args.picture}`")
     from qcc.compiler.open_model import open_model  # loads onnx
 
     model = open_model(args.model)
+    if args.axes:
+        return _axes(model, args)
     if args.format == "json":
         terminal.write_json({**_facts(model), "diagnostics": []})
     else:
         _write(model)
     return 0
+
+
+def _axes(model: "OpenModel", args: argparse.Namespace) -> int:
+    from qcc.compiler.axes_survey import Survey  # loads networkx
+    from qcc.compiler.axes_svg import draw
+    from qcc.compiler.report_axes import axes_json, matching, write_axes, write_groups
+
+    survey = Survey(model.graph)
+    found = matching(survey, args.group) if args.group is not None else []
+    if args.group is not None and not found:
+        help = f"`qcc inspect {args.model} --axes` lists the groups; a name may hold `*`"
+        raise UsageError(f"no group and no layer fits `{args.group}`", help)
+    if args.picture is not None:
+        _write_whole(args.picture, draw(survey, model.path.name, html=args.picture.suffix == ".html"))
+    if args.format == "json":
+        terminal.write_json({**_facts(model), "axes": axes_json(survey), "diagnostics": []})
+    elif found:
+        write_groups(survey, found)
+    elif args.picture is None:
+        write_axes(survey)
+    else:
+        terminal.write_line(f"wrote {escape(str(args.picture))}")
+    return 0
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file that is whole or is not there."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _facts(model: "OpenModel") -> dict[str, Any]:

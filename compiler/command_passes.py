@@ -8,14 +8,14 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from qcc.compiler import terminal
-from qcc.compiler.catalog import passes, schema
+from qcc.compiler.catalog import after, passes, schema
 from qcc.dsl.diagnostics import Diagnostic, QccError, did_you_mean
 from qcc.dsl.literals import FAMILIES
 from qcc.dsl.options import describe
-from qcc.dsl.schema import FormatFamily, Metric, Property, TargetKind, Word
+from qcc.dsl.schema import FormatFamily, Metric, Off, Property, TargetKind, Word
+from qcc.passes.contract import Pass, Rewrite
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,14 +33,20 @@ class Entry:
     summary: str
     page: Callable[[], str]
 
+    @property
+    def value(self) -> str:
+        """The name without the property that it is a value of."""
+        return self.name.rpartition(" = ")[2]
+
 
 def run(args: argparse.Namespace) -> int:
     """List or show."""
     listed = entries()
     if args.name is not None:
-        listed = [entry for entry in listed if entry.name == args.name]
+        named = [entry for entry in listed if entry.name == args.name]
+        listed = named or [entry for entry in listed if entry.value == args.name]
     if not listed:
-        names = [entry.name for entry in entries()]
+        names = [name for entry in entries() for name in (entry.name, entry.value)]
         help = did_you_mean(args.name, names)
         raise QccError([Diagnostic("Q304", f"nothing is called `{args.name}`", help=help)])
     if args.format == "json":
@@ -61,7 +67,10 @@ def entries() -> list[Entry]:
         found.append(Entry("properties of a rule", prop.name, prop.summary, _property_page(prop)))
     for prop in known.properties.values():
         section = f"values of `{prop.name}`"
-        found += [Entry(section, keyword, _summary(m), _method_page(keyword, m)) for keyword, m in prop.methods.items()]
+        for keyword, method in prop.methods.items():
+            if method is not Off:
+                name, page = _value_name(keyword, method), _method_page(keyword, method)
+                found.append(Entry(section, name, _summary(method), page))
     found += [Entry("formats", one.keyword, one.summary, _format_page(one)) for one in known.formats.values()]
     found += [Entry("targets", one.name, one.summary, _target_page(one)) for one in known.targets.values()]
     found += [Entry("bounds of `budget`", one.name, one.summary, _metric_page(one)) for one in known.budget.values()]
@@ -69,6 +78,11 @@ def entries() -> list[Entry]:
     if known.export is not None:
         found.append(Entry("blocks", "export", _summary(known.export), _method_page("export", known.export)))
     return found
+
+
+def _value_name(keyword: str, method: type) -> str:
+    """A pass goes by its property and its value: several may be called ``on``."""
+    return f"{method.property} = {keyword}" if issubclass(method, Rewrite) else keyword
 
 
 def _write_list(listed: list[Entry]) -> None:
@@ -86,17 +100,22 @@ def _summary(definition: type) -> str:
     return (inspect.getdoc(definition) or "").partition("\n")[0].rstrip(".")
 
 
-def _pass_page(keyword: str, definition: type) -> Callable[[], str]:
+def _pass_page(keyword: str, definition: type[Pass]) -> Callable[[], str]:
     """The driver gives a pass its options, so its page is its docstring."""
-    numerics: Any = getattr(definition, "numerics", "")
-    after = getattr(definition, "after", ())
-    lines = [keyword, "", inspect.getdoc(definition) or "", "", f"Numerics: {numerics}"]
-    lines += [f"After: {', '.join(after)}"] if after else []
+    lines = [keyword, "", inspect.getdoc(definition) or "", "", *_promises(definition)]
     return lambda: "\n".join(lines) + "\n"
 
 
 def _method_page(keyword: str, method: type) -> Callable[[], str]:
-    return lambda: describe(method, keyword)
+    if not issubclass(method, Rewrite):
+        return lambda: describe(method, keyword)
+    page, promises = describe(method, _value_name(keyword, method)), _promises(method)
+    return lambda: "\n".join([page, *promises]) + "\n"
+
+
+def _promises(definition: type[Pass]) -> list[str]:
+    before = after(definition)
+    return [f"Numerics: {definition.numerics}", *([f"After: {', '.join(before)}"] if before else [])]
 
 
 def _property_page(prop: Property) -> Callable[[], str]:

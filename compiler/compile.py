@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,12 @@ from qcc.compiler.catalog import Export, schema
 from qcc.compiler.open_model import open_model
 from qcc.compiler.plan import Plan
 from qcc.compiler.report_html import render_html
-from qcc.compiler.result import Allocation, Result
+from qcc.compiler.result import Allocation, Result, RewriteRow
+from qcc.compiler.rewrite import Cleaned, rewrite_graph, rewrite_steps
 from qcc.compiler.samples import Data, Samples
 from qcc.compiler.sensitivity import Losses, measure, within
 from qcc.compiler.settle import Settled, settle
+from qcc.compiler.staging import check_output, output_path, staging
 from qcc.compiler.statistics import grams
 from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError
 from qcc.dsl.load import load_policy
@@ -99,19 +102,15 @@ def decide_plan(
             raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
 
 
-def output_path(model: Path, output: str | Path | None) -> Path:
-    """Where the compressed model goes."""
-    return Path(output) if output is not None else model.with_name(f"{model.stem}.qcc.onnx")
-
-
 @dataclass(frozen=True)
 class _Opened:
-    """A model ready to compile: cleaned, bound to a plan, with what the cleaning did."""
+    """A model ready to compile: cleaned, bound to a plan, with what the cleaning did, and then the rewriting."""
 
     graph: OnnxGraph
     plan: Plan
     input_bytes: int
     edits: tuple[str, ...]
+    rewrites: tuple[RewriteRow, ...] = ()
 
 
 @dataclass
@@ -138,7 +137,7 @@ class _Compilation:
     ) -> "_Compilation":
         loaded = policy if isinstance(policy, Policy) else load_policy(policy, schema(), definitions)
         target = output_path(model, output)
-        _check_output(model, target)
+        check_output(model, target)
         return cls(model, target, loaded, data, progress)
 
     def run(self, plan: Plan | None) -> Result:
@@ -147,7 +146,8 @@ class _Compilation:
             data = self._samples(opened.graph)
             held = within(opened.graph, data, verify.SAMPLES, verify.OUTPUT_BYTES)
             wanted = verify.run(reference(self.model), held.batches)
-        with _staging(self.output) as folder:
+        opened = self._rewrite(opened, data)
+        with staging(self.output) as folder:
             staged = folder / self.output.name
             settled = self._build(opened, data, staged)
             with self._phase("verify"):
@@ -173,7 +173,8 @@ class _Compilation:
     def decide(self, plan: Plan | None) -> Plan:
         """The decided plan of `run`, which is not verified; the file that it takes to decide is left to the caller."""
         opened = self._open(plan)
-        return self._build(opened, self._samples(opened.graph), self.output).plan
+        data = self._samples(opened.graph)
+        return self._build(self._rewrite(opened, data), data, self.output).plan
 
     def _open(self, plan: Plan | None) -> _Opened:
         with self._phase("load"):
@@ -194,12 +195,22 @@ class _Compilation:
             return samples.load(calibrate.path, graph, limit, seed)
         return samples.generate(graph, limit, seed)
 
+    def _rewrite(self, opened: _Opened, data: Samples) -> _Opened:
+        """Run the passes that keep the function, and see that they do."""
+        if not rewrite_steps(opened.plan):
+            return opened
+        cleaned = Cleaned(lambda: reference(self.model), opened.edits)
+        tick = partial(self.progress, "rewrite")
+        with self._phase("rewrite"):
+            done = rewrite_graph(opened.graph, opened.plan, data, cleaned, tick)
+        return replace(opened, graph=done.graph, rewrites=done.rows)
+
     def _grams(self, plan: Plan, graph: OnnxGraph, data: Samples) -> dict[str, np.ndarray]:
         wanted = _weights_with_gram(plan)
         if not wanted:
             return {}
         with self._phase("statistics"):
-            return grams(graph, wanted, data, lambda done, total, what: self.progress("statistics", done, total, what))
+            return grams(graph, wanted, data, partial(self.progress, "statistics"))
 
     def _build(self, opened: _Opened, data: Samples, staged: Path) -> Settled:
         """Decide what is open and write the file."""
@@ -216,7 +227,8 @@ class _Compilation:
         for edit in settled.built.edits:
             if edit.refused:
                 self.diagnostics.warning("Q411", f"`{edit.subject}` stays as it is: {edit.text}")
-        if settled.written.size_bytes >= opened.input_bytes:
+        rewritten = any(row.treated for row in opened.rewrites if row.action != "clean")
+        if settled.written.size_bytes >= opened.input_bytes and not rewritten:
             settled = replace(settled, written=self._copy_input(staged, graph))
         return settled
 
@@ -234,7 +246,7 @@ class _Compilation:
             return measure(graph, plan.allocate.options, data, Context(tick, context.grams))
 
     def _encoding_context(self, context: Context, plan: Plan) -> Context:
-        total = sum(len(step.weights) for step in plan.steps)
+        total = sum(len(step.weights) for step in plan.steps if isinstance(step.action, Encode))
         done = 0
 
         def tick(name: str) -> None:
@@ -272,6 +284,7 @@ class _Compilation:
             verification=verification,
             warnings=self.diagnostics.warnings,
             seconds=dict(self.seconds),
+            rewrites=opened.rewrites,
         )
 
     def _publish(self, result: Result, staged: Path, written: Written, data: Samples) -> None:
@@ -298,30 +311,6 @@ def _check_plan(plan: Plan, graph: OnnxGraph, model: Path) -> None:
     if missing:
         help = "a plan fits the model that it was made for"
         raise ModelError("Q431", f"the plan is for another model: `{model}` has no weight `{missing[0]}`", help=help)
-
-
-def _check_output(model: Path, output: Path) -> None:
-    if not model.exists():
-        return  # what is wrong with the model is told when it is read
-    if output.exists() and output.samefile(model):
-        raise ModelError("Q404", f"the output `{output}` is the input", help="name another file with -o")
-    if not output.parent.is_dir():
-        raise ModelError("Q404", f"cannot write `{output}`: no such folder")
-    if output.is_dir():
-        raise ModelError("Q404", f"cannot write `{output}`: it is a folder")
-
-
-@contextmanager
-def _staging(output: Path) -> Iterator[Path]:
-    """A folder beside the output in which everything is made before any of it gets its name."""
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=".qcc-", dir=output.parent))
-    except OSError as error:
-        raise ModelError("Q404", f"cannot write `{output}`: {error.strerror}") from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _weights_with_gram(plan: Plan) -> list[str]:

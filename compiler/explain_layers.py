@@ -1,20 +1,22 @@
 """What a policy does to each layer of a model: the answer of ``qcc explain MODEL``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from qcc.compiler import terminal
 from qcc.compiler.bind import BITS_OF, Resolved, bind, encoding_of, resolve
 from qcc.compiler.open_model import open_model
-from qcc.compiler.plan import Plan
+from qcc.compiler.plan import Plan, Step, action_text
 from qcc.compiler.read_policy import load_policy
+from qcc.compiler.rewrite import prospects
 from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError, nearest
 from qcc.dsl.excerpt import escape
 from qcc.dsl.policy import KEEP, Assignment, FormatSpec
 from qcc.dsl.select import matches_glob
 from qcc.ir.forms import choose, stored_bytes
 from qcc.ir.graph import Weight
+from qcc.passes.contract import Site
 from qcc.passes.encode import Encode
 
 
@@ -41,6 +43,18 @@ class Possibility:
 
 
 @dataclass(frozen=True)
+class Rewriting:
+    """A site of a rewriting pass that concerns a layer, and why nothing can be done there, if so.
+
+    A pass that is asked for and has no such site has one row without a site.
+    """
+
+    action: str
+    site: str
+    refused: str
+
+
+@dataclass(frozen=True)
 class Explanation:
     """All that a policy says of one weight."""
 
@@ -52,6 +66,7 @@ class Explanation:
     layers: tuple[str, ...]
     properties: tuple[Property, ...]
     possibilities: tuple[Possibility, ...]
+    rewrites: tuple[Rewriting, ...]
     kept: str
     """Why it is kept; empty if it is not."""
 
@@ -68,7 +83,8 @@ def explain_layers(model: Path, policy: str, definitions: Mapping[str, str], glo
     weights = opened.graph.weights()
     plan = bind(loaded, opened.graph, opened.size_bytes, report)
     resolved = resolve(loaded, weights, Diagnostics())
-    explained = [_explained(one, plan) for one in resolved if _chosen(one.weight, glob)]
+    sites = list(prospects(opened.graph, plan)) if not report.errors else []
+    explained = [_explained(one, plan, sites) for one in resolved if _chosen(one.weight, glob)]
     if glob is not None and not explained:
         raise _no_layer(glob, weights)
     diagnostics = (*report.errors, *report.warnings)
@@ -93,7 +109,7 @@ def _no_layer(glob: str, weights: tuple[Weight, ...]) -> QccError:
     return QccError([Diagnostic("Q303", f"no layer is called `{glob}`", help=help)])
 
 
-def _explained(one: Resolved, plan: Plan) -> Explanation:
+def _explained(one: Resolved, plan: Plan, sites: Sequence[tuple[Step, Sequence[Site]]]) -> Explanation:
     weight = one.weight
     kept = {kept.weight: kept.reason for kept in plan.kept}
     return Explanation(
@@ -105,8 +121,18 @@ def _explained(one: Resolved, plan: Plan) -> Explanation:
         layers=tuple(layer.name for layer in weight.layers),
         properties=tuple(_property(name, assignment) for name, assignment in one.properties.items()),
         possibilities=_possibilities(one, _surviving(weight.name, plan)),
+        rewrites=tuple(_rewritings(weight.name, sites)),
         kept=kept.get(weight.name, ""),
     )
+
+
+def _rewritings(name: str, sites: Sequence[tuple[Step, Sequence[Site]]]) -> Iterator[Rewriting]:
+    for step, found in sites:
+        action = action_text(step.action)
+        about = [Rewriting(action, site.subject, site.refused) for site in found if name in site.layers]
+        yield from about
+        if name in step.weights and not about:
+            yield Rewriting(action, "", "nothing to do")
 
 
 def _property(name: str, assignment: Assignment) -> Property:
@@ -153,6 +179,7 @@ def _text(one: Explanation) -> str:
     rows = [(item.name, item.value, item.source) for item in one.properties]
     lines += _aligned(rows)
     lines += _aligned([_possibility_cells(item) for item in one.possibilities])
+    lines += _aligned([_rewriting_cells(item) for item in one.rewrites])
     if one.kept:
         lines.append(escape(f"    -> kept: {one.kept}"))
     elif sum(item.survives for item in one.possibilities) > 1:
@@ -163,6 +190,10 @@ def _text(one: Explanation) -> str:
 def _possibility_cells(item: Possibility) -> tuple[str, ...]:
     mark = "+" if item.survives else "x"
     return f"{mark} {item.format}", item.form or "-", f"{item.size_bytes:,} bytes", f"{item.bits:.2f} bits", item.reason
+
+
+def _rewriting_cells(item: Rewriting) -> tuple[str, ...]:
+    return f"{'x' if item.refused else '+'} {item.action}", item.site or "-", item.refused
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

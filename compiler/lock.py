@@ -75,6 +75,16 @@ def lock_text(result: Result, policy: Policy, data: Samples, staged: Path, writt
             "data_sha256": sha256(written.data) if written.data else None,
             "bytes": result.output_bytes,
         },
+        "rewrites": [
+            {
+                "pass": row.action,
+                "treated": len(row.treated),
+                "refused": len(row.refused),
+                "relative_error": row.error,
+                "bound": row.bound,
+            }
+            for row in result.rewrites
+        ],
         "plan": json.loads(plans.to_json(result.plan)),
     }
     return json.dumps(content, indent=1) + "\n"

@@ -11,11 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from qcc.compiler.catalog import keyword_of, passes, roundings
+from qcc.compiler.catalog import keyword_of, passes, rewrites, roundings
+from qcc.dsl.policy import options_text
 from qcc.ir.blocks import Block
 from qcc.ir.encoding import Encoding, IntGrid
 from qcc.ir.forms import Form
-from qcc.passes.contract import Pass, Rounding
+from qcc.passes.contract import Pass, Rewrite, Rounding
 from qcc.passes.encode import Encode
 
 VERSION = 1
@@ -62,11 +63,16 @@ class Allocate:
 
 @dataclass(frozen=True)
 class Step:
-    """A pass over some weights; ``sources`` says, weight by weight, who asked."""
+    """A pass over some weights; ``sources`` says, weight by weight, who asked.
+
+    A rewriting step knows in ``encodings`` what each of its weights will be stored in, None for float: decided or not,
+    the plan makes the same graph.
+    """
 
     action: Pass
     weights: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    encodings: tuple[Encoding | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,8 +119,9 @@ def action_text(action: Pass | Rounding) -> str:
     """A pass as it would be written: keyword and options."""
     if isinstance(action, Encode):
         return f"encode {action.encoding.text}, rounding {action_text(action.rounding)}, {action.form}"
-    options = [f"{one.name} = {getattr(action, one.name)}" for one in dataclasses.fields(action)]  # type: ignore[arg-type]
-    return keyword_of(type(action)) + (f"({', '.join(options)})" if options else "")
+    options = [f"{name} = {text}" for name, text in options_text(action).items()]  # type: ignore[arg-type]
+    owner = f"{action.property} = " if isinstance(action, Rewrite) else ""
+    return owner + keyword_of(type(action)) + (f"({', '.join(options)})" if options else "")
 
 
 def to_json(plan: Plan) -> str:
@@ -148,13 +155,19 @@ def _columns(pairs: Iterable[tuple[str, str]]) -> list[str]:
 
 def _types() -> dict[str, type]:
     plain = (Plan, Step, Kept, Allocate, Limit, Option, Candidate, Encoding, IntGrid, Block)
-    return {found.__name__: found for found in (*plain, *passes().values(), *roundings().values())}
+    families = (found for values in rewrites().values() for found in values.values())
+    return {_type_name(found): found for found in (*plain, *passes().values(), *roundings().values(), *families)}
+
+
+def _type_name(found: type) -> str:
+    """A class's name; families of passes may have a value in common."""
+    return f"{found.property}.{found.__name__}" if issubclass(found, Rewrite) else found.__name__
 
 
 def _encode(value: Any) -> Any:  # noqa: ANN401  (JSON)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         parts = {one.name: _encode(getattr(value, one.name)) for one in dataclasses.fields(value)}
-        return {"is": type(value).__name__, **parts}
+        return {"is": _type_name(type(value)), **parts}
     return [_encode(item) for item in value] if isinstance(value, tuple) else value
 
 
@@ -164,6 +177,7 @@ def _decode(value: Any) -> Any:  # noqa: ANN401  (JSON)
     if not isinstance(value, dict):
         return value
     parts = {key: _decode(part) for key, part in value.items() if key != "is"}
-    if "form" in parts:
+    found = _types()[value["is"]]
+    if found is Encode:
         parts["form"] = Form(parts["form"])
-    return _types()[value["is"]](**parts)
+    return found(**parts)

@@ -11,6 +11,7 @@ PHASES = {
     "load": "reading the model",
     "reference": "running the original",
     "statistics": "collecting statistics",
+    "rewrite": "rewriting the graph",
     "measure": "measuring candidates",
     "allocate": "choosing formats",
     "encode": "encoding weights",

@@ -1,11 +1,13 @@
 """What a compilation did, for people: a table of layers, then a line for each thing worth knowing. And as JSON."""
 
 import math
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from qcc.compiler.result import Allocation, LayerRow, Result, average_bits
+from qcc.compiler.result import Allocation, LayerRow, Result, RewriteRow, average_bits
 from qcc.compiler.terminal import GAP, Column, Style, Table, paint, write_line, write_table
 from qcc.compiler.verify import BoundCheck, OutputCheck
 from qcc.dsl.diagnostics import Diagnostic
@@ -15,6 +17,7 @@ LISTED_LAYERS = 40
 FORMS = {"fused": "decoded in the runtime's kernel", "decoded": "decoded at load", "rows": "decoded row by row"}
 NONE = "-"
 SHOWN_SECONDS = 0.05
+QUOTED = re.compile("`[^`]*`")
 SMALLEST_PERCENT = 1e-4
 DEFAULT_WORDS = (" scale fp16", " sym")
 
@@ -87,6 +90,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "bits": average_bits(result.layers),
         "layers": [_plain(row) for row in result.layers],
         "edits": list(result.edits),
+        "rewrites": [_rewrite_json(row) for row in result.rewrites],
         "allocation": None if result.allocation is None else _plain(result.allocation),
         "verification": {
             "outputs": [_plain(one) for one in verification.outputs],
@@ -95,6 +99,23 @@ def as_json(result: Result) -> dict[str, Any]:
             "origin": verification.origin,
         },
         "seconds": result.seconds,
+    }
+
+
+def _rewrite_json(row: RewriteRow) -> dict[str, object]:
+    edits = [
+        {"subject": one.subject, "text": one.text, "refused": one.refused, "layers": list(one.layers)}
+        for one in row.edits
+    ]
+    return {
+        "pass": row.action,
+        "treated": len(row.treated),
+        "refused": len(row.refused),
+        "relative_error": row.error,
+        "bound": row.bound,
+        "changed": row.changed,
+        "seconds": row.seconds,
+        "edits": edits,
     }
 
 
@@ -136,6 +157,7 @@ def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
         "allocate": [(line, None) for line in _allocation_lines(result.allocation)],
         "layers": [(line, None) for line in _reasons(result.layers)],
         "cleaned": [("; ".join(result.edits), None)] if result.edits else [],
+        "rewrote": [(line, None) for line in _rewrite_lines(result.rewrites)],
         "wrote": [(wrote, None if files else "red")],
         "time": [(f"{whole:.1f} s" + (f": {phases}" if phases else ""), None)],
     }
@@ -199,6 +221,32 @@ def _reasons(layers: Sequence[LayerRow]) -> list[str]:
         groups[key] = groups.get(key, 0) + 1
     ordered = sorted(groups.items(), key=lambda item: (-item[1], item[0]))
     return [f"{plural(count, 'layer')} {what}" + (f": {reason}" if reason else "") for (what, reason), count in ordered]
+
+
+def _rewrite_lines(rows: Sequence[RewriteRow]) -> list[str]:
+    """What each pass that keeps the function did, and how well it kept it: a line a pass."""
+    return [f"{row.action}: {_rewrite_text(row)}" for row in rows]
+
+
+def _rewrite_text(row: RewriteRow) -> str:
+    counts = [plural(len(row.treated), "edit" if row.action == "clean" else "site")] if row.treated else []
+    if row.refused:
+        counts.append(f"{len(row.refused):,} refused: {_common_reason(row)}")
+    if not row.treated and row.action != "clean":
+        return "; ".join(counts) or "nothing to do"
+    changed = f", {_percent(row.changed)} of whole numbers changed" if row.changed else ""
+    counts.append(f"relative error {row.error:.2g}, {row.bound:.2g} allowed{changed}")
+    return "; ".join(counts)
+
+
+def _common_reason(row: RewriteRow) -> str:
+    """The reason given most often, names apart, by its first case."""
+    kinds = [QUOTED.sub("``", edit.text) for edit in row.refused]
+    often, count = Counter(kinds).most_common(1)[0]
+    alike = [edit.text for edit, kind in zip(row.refused, kinds, strict=True) if kind == often]
+    others = len(set(kinds)) - 1
+    text = alike[0] + (" and the like" if len(set(alike)) > 1 else "")
+    return text + (f" ({count:,}), and {plural(others, 'other reason')}" if others else "")
 
 
 def _percent(share: float) -> str:

@@ -2,13 +2,13 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from string import Template
 
 from qcc.compiler import report_tables as tables
 from qcc.compiler.plan import action_text
 from qcc.compiler.report_depth import depth_chart, group_size
+from qcc.compiler.report_rewrites import rewrites_section
 from qcc.compiler.report_svg import bytes_chart
 from qcc.compiler.report_text import (
     cosine_text,
@@ -25,9 +25,6 @@ from qcc.compiler.result import Allocation, Result, average_bits
 from qcc.dsl.diagnostics import Diagnostic
 from qcc.ir.forms import Form
 from qcc.passes.clean import Clean
-
-LISTED = 12
-"""A longer list is folded."""
 
 FORMS = {
     Form.FUSED: "the codes go into the runtime's own compressed kernel: the weight stays small in memory too.",
@@ -57,6 +54,7 @@ def render_html(result: Result) -> str:
         ("outputs", "Outputs compared", _outputs(result)),
         ("layers", "Layers", tables.layers_table(result)),
         ("kept", "Kept as they were", _kept(result)),
+        *([("rewrites", "Rewritten, the function kept", rewrites_section(result))] if result.rewrites else []),
         ("work", "What the compiler did", _work(result)),
         ("load", "Load it", _load(result)),
         ("terms", "Terms", _terms()),
@@ -74,7 +72,7 @@ def _headline(result: Result) -> str:
     if not result.passed:
         css, verdict = "bad", "✗ verification failed, no file was written"
     elif bounds:
-        css, verdict = "good", f"✓ verified: {_count(len(bounds), 'bound')} met"
+        css, verdict = "good", f"✓ verified: {tables.count(len(bounds), 'bound')} met"
     else:
         css, verdict = "idle", "compared; the policy sets no bounds"
     if result.passed and not result.written:
@@ -191,7 +189,7 @@ def _allocation_facts(found: Allocation, result: Result) -> list[tuple[str, str]
 def _outputs(result: Result) -> str:
     done = result.verification
     origin = file_names(re.split(r"[/\\]", done.origin)[-1], result)
-    samples = f"{_count(done.samples, 'sample')} ({escaped(origin)})"
+    samples = f"{tables.count(done.samples, 'sample')} ({escaped(origin)})"
     text = f"<p>The written file and the original, both run by ONNX Runtime on {samples}.</p>\n"
     return text + tables.outputs_table(done.outputs)
 
@@ -203,29 +201,20 @@ def _kept(result: Result) -> str:
     if not reasons:
         return "<p>None.</p>"
     return "\n".join(
-        _folded(f"<b>{escaped(reason or 'no reason given')}</b>: {_count(len(names), 'layer')}", names)
+        tables.folded(f"<b>{escaped(reason or 'no reason given')}</b>: {tables.count(len(names), 'layer')}", names)
         for reason, names in reasons.items()
     )
 
 
 def _work(result: Result) -> str:
     edits = [escaped(file_names(one, result)) for one in result.edits]
-    cleaned = f"<code>clean</code>: {_count(len(edits), 'edit')}"
-    parts = [_folded(cleaned, edits) if edits else "<code>clean</code>: there was nothing to remove"]
+    cleaned = f"<code>clean</code>: {tables.count(len(edits), 'edit')}"
+    parts = [tables.folded(cleaned, edits) if edits else "<code>clean</code>: there was nothing to remove"]
     for step in result.plan.steps:
         if not isinstance(step.action, Clean):
-            weights = f": {_count(len(step.weights), 'layer')}" if step.weights else ""
+            weights = f": {tables.count(len(step.weights), 'layer')}" if step.weights else ""
             parts.append(f"<code>{escaped(action_text(step.action))}</code>{weights}")
-    return f"<ol>{_items(parts)}</ol>"
-
-
-def _folded(summary: str, items: Sequence[str]) -> str:
-    state = ' open=""' if len(items) <= LISTED else ""
-    return f"<details{state}><summary>{summary}</summary><ul>{_items(items)}</ul></details>"
-
-
-def _items(items: Iterable[str]) -> str:
-    return "".join(f"<li>{one}</li>" for one in items)
+    return f"<ol>{tables.listed(parts)}</ol>"
 
 
 def _load(result: Result) -> str:
@@ -241,7 +230,3 @@ def _load(result: Result) -> str:
 def _terms() -> str:
     forms = [(f"form <code>{name}</code>", text) for name, text in FORMS.items()]
     return tables.facts([*forms, *TERMS.items()])
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -18,6 +18,9 @@ from qcc.compiler.result import LayerRow, Result, average_bits
 from qcc.compiler.verify import BoundCheck, OutputCheck
 from qcc.passes.encode import Encode
 
+LISTED = 12
+"""A longer list is folded."""
+
 Cell = tuple[str, str]
 """A CSS class, which may be empty, and HTML."""
 
@@ -25,6 +28,22 @@ Cell = tuple[str, str]
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
     """Labels with what they say, both HTML."""
     return f'<dl class="facts">{"".join(f"<dt>{label}</dt><dd>{text}</dd>" for label, text in pairs)}</dl>'
+
+
+def folded(summary: str, items: Sequence[str]) -> str:
+    """A list behind its summary, all HTML; a short one is open."""
+    state = ' open=""' if len(items) <= LISTED else ""
+    return f"<details{state}><summary>{summary}</summary><ul>{listed(items)}</ul></details>"
+
+
+def listed(items: Iterable[str]) -> str:
+    """The items of a list."""
+    return "".join(f"<li>{one}</li>" for one in items)
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def bound_value(check: BoundCheck) -> str:
@@ -44,7 +63,7 @@ def outputs_table(outputs: Sequence[OutputCheck]) -> str:
         head.append(("n", "whole numbers changed"))
         for row, one in zip(rows, outputs, strict=True):
             row.append(("n", "–" if one.changed is None else share_text(one.changed)))
-    return _table("Outputs", head, rows)
+    return table("Outputs", head, rows)
 
 
 def _measures(one: OutputCheck) -> list[Cell]:
@@ -73,7 +92,7 @@ def formats_table(result: Result) -> str:
         name = '<i class="rest"></i>graph, biases, small constants'
         sizes = [("n", size_text(size)) for size in rest]
         rows.append([("f", name), ("", ""), blank, blank, *sizes, blank, _bar("rest", rest[1], result.output_bytes)])
-    return _table("Formats", [*head, ("", "share of the file")], rows)
+    return table("Formats", [*head, ("", "share of the file")], rows)
 
 
 def _totals(result: Result) -> list[tuple[int, list[int]]]:
@@ -111,7 +130,7 @@ def layers_table(result: Result) -> str:
     places = _places(result)
     rows = [_layer_row(at, row, places, result) for at, row in enumerate(result.layers, 1)]
     text = '<p class="soft">In the order in which they run; a shared weight appears once.</p>'
-    return f'{text}\n<div class="layers">{_table("Layers", head, rows, heading=1)}</div>'
+    return f'{text}\n<div class="layers">{table("Layers", head, rows, heading=1)}</div>'
 
 
 def _layer_row(number: int, row: LayerRow, places: dict[str, str], result: Result) -> list[Cell]:
@@ -147,12 +166,12 @@ def _swatch(row: LayerRow) -> str:
     return f'<i class="{colour(row)}"></i>'
 
 
-def _table(label: str, head: Sequence[Cell], rows: Sequence[Sequence[Cell]], heading: int = 0) -> str:
+def table(label: str, head: Sequence[Cell], rows: Sequence[Sequence[Cell]], heading: int = 0) -> str:
     """A table that scrolls under its header; column ``heading`` names the row."""
     top = "".join(f'<th scope="col"{_css(css)}>{text}</th>' for css, text in head)
     body = "\n".join(f"<tr>{_cells(row, heading)}</tr>" for row in rows)
-    table = f"<table><thead><tr>{top}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{table}</div>'
+    inner = f"<table><thead><tr>{top}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{inner}</div>'
 
 
 def _cells(row: Sequence[Cell], heading: int) -> str:

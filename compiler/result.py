@@ -7,6 +7,7 @@ from pathlib import Path
 from qcc.compiler.plan import Plan
 from qcc.compiler.verify import Verification
 from qcc.dsl.diagnostics import Diagnostic
+from qcc.passes.contract import Edit
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,32 @@ class Allocation:
 
 
 @dataclass(frozen=True)
+class RewriteRow:
+    """A pass that promises the same function, what it did site by site, and how well it kept its word.
+
+    ``error`` is the largest error over the largest value of an output, ``bound`` what is allowed of it, and ``changed``
+    the share of whole numbers that came out as others.
+    """
+
+    action: str
+    edits: tuple[Edit, ...]
+    error: float = 0.0
+    changed: float = 0.0
+    bound: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def treated(self) -> tuple[Edit, ...]:
+        """What was done."""
+        return tuple(edit for edit in self.edits if not edit.refused)
+
+    @property
+    def refused(self) -> tuple[Edit, ...]:
+        """What was asked and not done, with the reasons."""
+        return tuple(edit for edit in self.edits if edit.refused)
+
+
+@dataclass(frozen=True)
 class Result:
     """A finished compilation; the files exist unless ``written`` is false (verification failed)."""
 
@@ -74,6 +101,7 @@ class Result:
     verification: Verification
     warnings: tuple[Diagnostic, ...]
     seconds: dict[str, float]
+    rewrites: tuple[RewriteRow, ...] = ()
 
     @property
     def passed(self) -> bool:

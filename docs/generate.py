@@ -1,4 +1,4 @@
-"""Write the pages that are made from definitions: ``passes.md`` and ``diagnostics.md``.
+"""Write what is made from definitions: ``passes.md``, ``diagnostics.md`` and the picture of ``axes.md``.
 
     python docs/generate.py [--check]
 
@@ -10,9 +10,17 @@ import sys
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
+import onnx
+import onnx.parser
+
+from qcc.compiler.axes_survey import Survey
+from qcc.compiler.axes_svg import draw
 from qcc.compiler.catalog import schema
 from qcc.compiler.command_passes import entries
+from qcc.compiler.open_model import open_model
 from qcc.dsl.codes import Example, Page, all_codes, page
 from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError, Severity
 from qcc.dsl.load import load_text
@@ -51,6 +59,26 @@ def diagnostics_page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def write_block(path: Path) -> None:
+    """Write the model of ``block.txt``; its weights are drawn, for only their shapes matter."""
+    model = onnx.parser.parse_model((DOCS / "block.txt").read_text(encoding="utf-8"))
+    rng = np.random.default_rng(0)
+    for value in model.graph.value_info:
+        shape = [size.dim_value for size in value.type.tensor_type.shape.dim]
+        drawn = rng.standard_normal(shape, np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(drawn, value.name))
+    del model.graph.value_info[:]
+    onnx.save(model, path)
+
+
+def block_picture() -> str:
+    """The channels of ``block.txt``, as ``qcc inspect --axes --picture`` draws them."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "block.onnx"
+        write_block(path)
+        return draw(Survey(open_model(path).graph), path.name)
+
+
 def anchor(one: Page) -> str:
     """The fragment of a page's heading."""
     return f"{one.code}-{one.name}".lower()
@@ -58,7 +86,11 @@ def anchor(one: Page) -> str:
 
 def pages() -> dict[Path, str]:
     """The generated pages by their paths."""
-    return {DOCS / "passes.md": passes_page(), DOCS / "diagnostics.md": diagnostics_page()}
+    return {
+        DOCS / "passes.md": passes_page(),
+        DOCS / "diagnostics.md": diagnostics_page(),
+        DOCS / "block.svg": block_picture(),
+    }
 
 
 def main() -> int:

@@ -12,6 +12,7 @@ from qcc.dsl.options import Range, Unit
 __all__ = [
     "FormatFamily",
     "Metric",
+    "Off",
     "Percent",
     "Property",
     "Range",
@@ -62,6 +63,11 @@ class Property:
     formats: Mapping[str, FormatFamily] | None = None
     """The formats of this property, if they aren't the schema's. A property without methods takes formats."""
     summary: str = ""
+
+
+@dataclass(frozen=True)
+class Off:
+    """Leave the layers as they are, whatever an earlier rule said."""
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,8 @@ class Finder:
         ties = self._ties(action)
         taken: list[tuple[Node, Node, int]] = []
         if action is Action.SCALE:
-            taken = settle_products(ties, [node for node in ties.edges if self._absorbs(node)])
+            sides = (node for product in ties.products for node in (product.left, product.right))
+            taken = settle_products(ties, [node for node in sides if self._absorbs(node)])
         extra: dict[Node, list[tuple[Node, int]]] = {}
         for constant, node, exponent in taken:
             extra.setdefault(node, []).append((constant, exponent))

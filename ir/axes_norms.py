@@ -52,7 +52,7 @@ def _group_norm(trace: Trace, op: Op, rank: int) -> None:
     if not isinstance(groups, int) or not isinstance(channels, int) or channels % groups:
         trace.opaque(op)
         return
-    names: list[Label] = ["batch", ("group", "channel"), *(FIXED,) * (rank - 2)]
+    names: list[Label] = ["batch", ("group", "channel"), *range(2, rank)]
     sizes: dict[Label, int] = {"group": groups, "channel": channels // groups}
     labels = Labels(trace, op, sizes)
     inner, source = _inner(op), labels.read(trace.place(op, 0), names)
@@ -61,7 +61,7 @@ def _group_norm(trace: Trace, op: Op, rank: int) -> None:
 
 
 def _instance_norm(trace: Trace, op: Op, rank: int) -> None:
-    names: list[Label] = ["batch", "channel", *(FIXED,) * (rank - 2)]
+    names: list[Label] = ["batch", "channel", *range(2, rank)]
     labels = Labels(trace, op)
     inner, source = _inner(op), labels.read(trace.place(op, 0), names)
     labels.relate(labels.make(inner.name, names), ((source, 1),), law=Law.OTHER)

@@ -1,6 +1,7 @@
 """What each canonical op that computes says of axes; those that only move numbers are in `axes_moves`."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from qcc.ir.axes_trace import FIXED, FLOATS, ONE, Label, Labels, Law, Size, Trace
 from qcc.ir.graph import Kind, Op
@@ -18,6 +19,8 @@ def elementwise(trace: Trace, op: Op) -> None:
         law = Law.LINEAR
     elif op.function in _HOMOGENEOUS or (op.function == "clip" and _is_relu(op)):
         law = Law.HOMOGENEOUS
+    if op.function == "cast":
+        op = replace(op, inputs=op.inputs[:1])  # another operand only shows the type
     spread(trace, op, factors=((0, 1),), law=law)
 
 

@@ -172,12 +172,12 @@ class FxGraph(Graph):
         self._index()
         return self._names[node]
 
-    def bypass(self, op: str) -> None:
+    def bypass(self, op: str, position: int = 0) -> None:
         editor, node = self._editor(), self._nodes[op]
-        source, result = editor.through(node)
+        source, result = editor.through(node, position)
         if result is not None:
             check_bypass(self.value(self._names[source]), self.value(self._names[result]))
-        editor.bypass(node)
+        editor.bypass(node, position)
         self._index()
 
     def encode(self, weight: Weight, encoded: Encoded, form: Form) -> None:

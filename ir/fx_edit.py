@@ -74,26 +74,26 @@ class Editor:
                 self._take_name(new, old)
         return new
 
-    def through(self, node: Node) -> tuple[Node, Node | None]:
-        """The first input of an op and its only used output; None where none is used.
+    def through(self, node: Node, position: int) -> tuple[Node, Node | None]:
+        """What an op reads at a position, and its only used output; None where none is used.
 
         Raises:
             Refused: there is no such input, or there are several such outputs.
         """
         reads, used = operands(node), [result for result in _results(node) if result.users]
-        if not reads or not isinstance(reads[0], Node):
+        if position >= len(reads) or not isinstance(source := reads[position], Node):
             raise Refused(f"`{node.name}` reads nothing that could stand for what it makes")
         if len(used) > 1:
             raise Refused(f"`{node.name}` makes {len(used)} values that are read")
-        return reads[0], used[0] if used else None
+        return source, used[0] if used else None
 
-    def bypass(self, node: Node) -> None:
+    def bypass(self, node: Node, position: int) -> None:
         """Leave an op out; an output that is also fed, stored or another output stays a copy of it.
 
         Raises:
             Refused: as `through`.
         """
-        source, result = self.through(node)
+        source, result = self.through(node, position)
         if result is not None and not self._read_instead(node, result, source):
             return
         reads = node.all_input_nodes

@@ -225,8 +225,8 @@ class Graph(ABC):
         """
 
     @abstractmethod
-    def bypass(self, op: str) -> None:
-        """Leave an op out: readers of its only used output read its first input instead.
+    def bypass(self, op: str, position: int = 0) -> None:
+        """Leave an op out: readers of its only used output read what it reads at a position instead.
 
         The op goes, and so do constants that nobody reads any more. An output of the graph keeps its name, which its
         new value takes over, and maybe the op that makes that; where that value is fed, a constant or an output

@@ -70,27 +70,27 @@ class Editor:
             self._return_instead(old, new)
         return new.name or ""
 
-    def through(self, op: str) -> tuple[str, str | None]:
-        """The first input of an op and its only used output; None where none is used.
+    def through(self, op: str, position: int) -> tuple[str, str | None]:
+        """What an op reads at a position, and its only used output; None where none is used.
 
         Raises:
             Refused: there is no such input, or there are several such outputs.
         """
         node = self._nodes[op]
         used = [output for output in node.outputs if output.uses() or output.is_graph_output()]
-        if not node.inputs or node.inputs[0] is None:
+        if position >= len(node.inputs) or (source := node.inputs[position]) is None:
             raise Refused(f"`{op}` ({node.op_type}) reads nothing that could stand for what it makes")
         if len(used) > 1:
             raise Refused(f"`{op}` ({node.op_type}) makes {len(used)} values that are read")
-        return node.inputs[0].name or "", used[0].name if used else None
+        return source.name or "", used[0].name if used else None
 
-    def bypass(self, op: str) -> None:
+    def bypass(self, op: str, position: int) -> None:
         """Leave an op out; an output that is also fed, stored or another output stays a copy of it.
 
         Raises:
             Refused: as `through`.
         """
-        node, (start, end) = self._nodes[op], self.through(op)
+        node, (start, end) = self._nodes[op], self.through(op, position)
         source = self._values[start]
         if end is not None and not self._read_instead(node, self._values[end], source):
             return

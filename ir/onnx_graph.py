@@ -110,13 +110,13 @@ class OnnxGraph(Graph):
         self._keep_names()
         return Editor(self.model.graph).insert(function, value, array, readers)
 
-    def bypass(self, op: str) -> None:
+    def bypass(self, op: str, position: int = 0) -> None:
         editor = Editor(self.model.graph)
-        source, result = editor.through(op)
+        source, result = editor.through(op, position)
         if result is not None:
             check_bypass(self.value(source), self.value(result))
         self._keep_names()
-        editor.bypass(op)
+        editor.bypass(op, position)
 
     def encode(self, weight: Weight, encoded: Encoded, form: Form) -> None:
         self.require_opset(required_opset(encoded, form))

@@ -117,7 +117,7 @@ class Rewrite(Pass):
     called like the module: ``permute.py`` holds ``Magnitude`` for ``permute = magnitude``. A class called like the
     module itself is the value ``on``. The family treats each site that concerns a target, asks `Context.takes` before,
     and tells each site treated or refused in one `Edit` with the site's subject. What it does depends on the graph and
-    the context alone. The weights keep their names, shapes, types and readers: the plan that encodes them is made before.
+    the context alone. The weights keep their names, shapes, types and readers: the plan that encodes them is older.
     """
 
     numerics: ClassVar[Numerics] = Numerics.EXACT

@@ -1,6 +1,8 @@
 """What every pass owes: purity, a valid graph, its numerics kept, nothing left to do the second time."""
 
 import dataclasses
+import inspect
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -11,13 +13,17 @@ import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 
-from qcc.compiler.catalog import keyword_of, passes, roundings
+from qcc.compiler.catalog import ON, keyword_of, passes, rewrites, roundings
+from qcc.compiler.samples import Samples
+from qcc.compiler.statistics import grams
+from qcc.compiler.validate import TOLERANCE, relative_error
+from qcc.dsl.options import Option, options_of
 from qcc.ir.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding import Encoding, IntGrid
 from qcc.ir.fit import encode
 from qcc.ir.forms import choose
 from qcc.ir.onnx_graph import OnnxGraph
-from qcc.passes.contract import Context, Numerics, Pass, Rounding
+from qcc.passes.contract import Context, Numerics, Pass, Rewrite, Rounding
 from qcc.passes.encode import Encode
 from qcc.passes.gptq import Gptq, round_columns
 from qcc.passes.nearest import Nearest
@@ -82,6 +88,26 @@ def instances(graph: OnnxGraph) -> list[tuple[Pass, tuple[str, ...]]]:
     return found
 
 
+REWRITES = [found for values in rewrites().values() for found in values.values()]
+EXAMPLES = {"int": 4, "float": 0.5, "bool": False, "str": "", "dims": (4, 4)}
+
+
+def example(option: Option) -> object:
+    """A value for an option that must be given."""
+    return option.words[0] if option.words else EXAMPLES[option.kind]
+
+
+def rewritings(graph: OnnxGraph) -> Iterator[tuple[Rewrite, tuple[str, ...], Context]]:
+    """Every rewriting pass, asked for on all weights, with what it may need."""
+    names = tuple(weight.name for weight in graph.weights())
+    x = np.random.default_rng(8).standard_normal((16, WIDTH)).astype(np.float32)
+    found = grams(graph, names, Samples(({"x": x},), "drawn"), lambda *_: None)
+    context = Context(grams=found, encodings=dict.fromkeys(names, Encoding(IntGrid(4), group(8))))
+    for definition in REWRITES:
+        given = {name: example(option) for name, option in options_of(definition).items() if option.required}
+        yield definition(**given), names, context
+
+
 CHAINS = st.lists(st.sampled_from(sorted(BLOCKS)), min_size=1, max_size=5)
 
 
@@ -103,9 +129,42 @@ def test_passes_are_pure_and_keep_their_word(kinds: list[str], seed: int) -> Non
             assert [edit.subject for edit in edits] == list(targets)
 
 
-@pytest.mark.parametrize("definition", [*passes().values(), *roundings().values()])
+@given(CHAINS, st.integers(0, 5))
+@settings(max_examples=25, deadline=None)
+def test_rewriting_keeps_the_function_and_the_weights(kinds: list[str], seed: int) -> None:
+    graph = build(kinds, seed)
+    graph.simplify()
+    before, wanted = dump(graph), run(graph)
+    weights = [(weight.name, weight.shape, weight.dtype, len(weight.layers)) for weight in graph.weights()]
+    for action, targets, context in rewritings(graph):
+        sites = action.sites(graph, targets)
+        open_sites = {site.subject for site in sites if not site.refused}
+        assert dump(graph) == before, "looking for sites touched the graph"
+        after, edits = action.apply(graph, targets, context)
+        assert dump(graph) == before, "the pass touched its input"
+        assert {edit.subject for edit in edits if not edit.refused} <= open_sites
+        onnx.checker.check_model(ir.serde.serialize_model(after.model))
+        assert relative_error(wanted, run(after)) <= TOLERANCE
+        kept = {(weight.name, weight.shape, weight.dtype, len(weight.layers)) for weight in after.weights()}
+        assert kept >= set(weights)
+        left, edits = action.apply(graph, targets, dataclasses.replace(context, takes=lambda _: False))
+        assert dump(left) == before, "the pass acted where it was told not to"
+        assert all(edit.refused for edit in edits)
+
+
+@pytest.mark.parametrize("definition", REWRITES)
+def test_a_rewriting_pass_is_called_as_its_property_says(definition: type[Rewrite]) -> None:
+    assert definition.property == definition.__module__.rsplit(".", 1)[-1]
+    assert definition.numerics is Numerics.EXACT
+    assert inspect.getmodule(definition).__doc__
+    assert len(keyword_of(definition)) > 1
+
+
+@pytest.mark.parametrize("definition", [*passes().values(), *roundings().values(), *REWRITES])
 def test_a_pass_is_one_documented_frozen_dataclass(definition: type) -> None:
-    assert definition.__name__ == "".join(word.capitalize() for word in keyword_of(definition).split("_"))
+    keyword = keyword_of(definition)
+    name = definition.__module__.rsplit(".", 1)[-1] if keyword == ON else keyword
+    assert definition.__name__ == "".join(word.capitalize() for word in name.split("_"))
     assert dataclasses.is_dataclass(definition)
     assert definition.__dataclass_params__.frozen  # type: ignore[attr-defined]
     assert definition.__doc__ is not None

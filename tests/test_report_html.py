@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,7 +12,7 @@ import pytest
 from qcc.compiler.plan import Kept, Plan, Step
 from qcc.compiler.report_html import FORMS, render_html
 from qcc.compiler.report_text import cosine_text, power_text, share_text, size_text, sqnr_text
-from qcc.compiler.result import Allocation, LayerRow, Result
+from qcc.compiler.result import Allocation, LayerRow, Result, RewriteRow
 from qcc.compiler.verify import BoundCheck, OutputCheck, Verification
 from qcc.dsl.diagnostics import Diagnostic, Severity, Source, Span
 from qcc.dsl.policy import Bound, Quantity
@@ -19,6 +20,7 @@ from qcc.ir.blocks import Block
 from qcc.ir.encoding import Encoding, IntGrid
 from qcc.ir.forms import Form
 from qcc.passes.clean import Clean
+from qcc.passes.contract import Edit
 from qcc.passes.encode import Encode
 from qcc.passes.nearest import Nearest
 
@@ -85,7 +87,8 @@ def many(count: int) -> Result:
 def hostile() -> Result:
     """A result whose every name attacks the page."""
     warning = Diagnostic("Q430", f"`{FOLDER / 'net.onnx'}` {HOSTILE}", PLACE, HOSTILE, HOSTILE, Severity.WARNING)
-    return result(
+    edits = (Edit(HOSTILE, HOSTILE, layers=(HOSTILE, "a")), Edit(HOSTILE, HOSTILE, refused=True))
+    found = result(
         layer(0, 4, HOSTILE),
         layer(1, None, HOSTILE * 20),
         outputs=(OutputCheck(HOSTILE, 0.995, 20.0, 0.1),),
@@ -93,6 +96,7 @@ def hostile() -> Result:
         warnings=(warning,),
         edits=(HOSTILE,),
     )
+    return replace(found, rewrites=(RewriteRow(HOSTILE, edits, 1e-6, 0.5, 1e-4), RewriteRow("clean", ())))
 
 
 def edges() -> Result:

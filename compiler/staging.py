@@ -1,0 +1,47 @@
+"""Where the output goes, and where it is made before it goes there."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from qcc.ir.errors import ModelError
+
+
+def output_path(model: Path, output: str | Path | None) -> Path:
+    """Where the compressed model goes."""
+    return Path(output) if output is not None else model.with_name(f"{model.stem}.qcc.onnx")
+
+
+def check_output(model: Path, output: Path) -> None:
+    """See that the output can be written.
+
+    Raises:
+        ModelError: it is the input, or its place is no good.
+    """
+    if not model.exists():
+        return  # what is wrong with the model is told when it is read
+    if output.exists() and output.samefile(model):
+        raise ModelError("Q404", f"the output `{output}` is the input", help="name another file with -o")
+    if not output.parent.is_dir():
+        raise ModelError("Q404", f"cannot write `{output}`: no such folder")
+    if output.is_dir():
+        raise ModelError("Q404", f"cannot write `{output}`: it is a folder")
+
+
+@contextmanager
+def staging(output: Path) -> Iterator[Path]:
+    """A folder beside the output in which everything is made before any of it gets its name.
+
+    Raises:
+        ModelError: it cannot be made.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".qcc-", dir=output.parent))
+    except OSError as error:
+        raise ModelError("Q404", f"cannot write `{output}`: {error.strerror}") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
