@@ -50,7 +50,7 @@ class Axes:
 
     def read(self, member: Member, group: Group) -> Array:
         """The numbers of a constant by channel: ``[*contexts, size, rest]``, in double precision."""
-        return self._arrangement(member, group).take(self._array(member)).astype(np.float64, copy=False)
+        return self.arrangement(member, group).take(self._array(member)).astype(np.float64, copy=False)
 
     def apply(self, group: Group, change: Array) -> None:
         """Do something to a group's channels, in all its constants.
@@ -69,11 +69,12 @@ class Axes:
         for member in group.constants:
             array = self._array(member)
             wide = array if group.action is Action.PERMUTE or array.size > WIDE else array.astype(np.float64)
-            arrangement = self._arrangement(member, group)
+            arrangement = self.arrangement(member, group)
             new = arrangement.put(wide, _changed(group.action, arrangement.take(wide), change, member.exponent))
             self._replace(member, new.astype(array.dtype, copy=False))
 
-    def _arrangement(self, member: Member, group: Group) -> Arrangement:
+    def arrangement(self, member: Member, group: Group) -> Arrangement:
+        """How the constant of a member is laid out by channel."""
         dims = self._trace.dims[Place(member.value, member.reader)]
         return Arrangement(dims, member.axis, group.dims[0], group.dims[1:])
 
