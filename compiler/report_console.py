@@ -14,7 +14,12 @@ from qcc.dsl.diagnostics import Diagnostic
 from qcc.dsl.excerpt import escape
 
 LISTED_LAYERS = 40
-FORMS = {"fused": "decoded in the runtime's kernel", "decoded": "decoded at load", "rows": "decoded row by row"}
+FORMS = {
+    "fused": "decoded in the runtime's kernel",
+    "decoded": "decoded at load",
+    "rows": "decoded row by row",
+    "kernel": "decoded in a kernel of ours",
+}
 NONE = "-"
 SHOWN_SECONDS = 0.05
 QUOTED = re.compile("`[^`]*`")

@@ -31,6 +31,7 @@ FORMS = {
     Form.DECODED: "the weight is decoded once, when the session starts: small on disk, and the float model's speed "
     "and memory.",
     Form.ROWS: "of an embedding: the packed rows that are asked for are gathered, and only those are decoded.",
+    Form.KERNEL: "one op, a function of the model's own that decodes and multiplies: a kernel library takes it over.",
 }
 TERMS = {
     "bits a weight": "all that a layer takes in the file (codes, scales, zero points, the ops around them), shared out "

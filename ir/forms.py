@@ -22,7 +22,8 @@ from qcc.ir.packing import packed_bytes
 if TYPE_CHECKING:
     from qcc.ir.graph import Weight
 
-NODE_BYTES = {"fused": 520, "decoded": 450, "rows": 1000}  # protobuf of the ops around a weight, about
+NODE_BYTES = {"fused": 520, "decoded": 450, "rows": 1000, "kernel": 360}  # protobuf of the ops around a weight, about
+KERNEL_CODES = 32  # kernels read so many codes of a row at once
 WHOLE_BYTE = 4  # 2-bit codes: ONNX Runtime 1.32 fuses other output counts too, and computes nonsense
 
 
@@ -32,6 +33,7 @@ class Form(StrEnum):
     FUSED = "fused"  # in the runtime's own kernel: memory stays compressed
     DECODED = "decoded"  # when the session starts: the float model's speed, and at least its memory
     ROWS = "rows"  # after the gather of the packed rows that are asked for
+    KERNEL = "kernel"  # in a kernel that a library brings, else when the session starts
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,35 @@ def choose(weight: "Weight", encoding: Encoding) -> Choice:
     if row.mean_ratio > 1:
         return Choice(Form.DECODED, f"the runtime's kernel was measured {row.mean_ratio:.1f}x slower than float")
     return Choice(Form.FUSED, f"the runtime's kernel was measured at {row.mean_ratio:.2f}x of float")
+
+
+def kernel_takes(weight: "Weight", encoding: Encoding) -> str:
+    """Why no kernel of ours could take a weight under an encoding; empty if one can."""
+    if weight.kinds != {"linear"}:
+        return "kernels take linear layers only"
+    if len(weight.layers) > 1 or not weight.layers[0].form_free:
+        return "the weight is shared, or read in a way that no kernel takes"
+    if weight.dtype != "float32":
+        return f"kernels compute in float32, and the layer in {weight.dtype}"
+    if encoding.block.rows != 1:
+        return "kernels take scales per channel or per group"
+    columns, size = weight.shape[1], encoding.block.of(weight.shape)[1]
+    if columns % KERNEL_CODES:
+        return f"kernels take multiples of {KERNEL_CODES} inputs, and the layer has {columns}"
+    if size % KERNEL_CODES or columns % size:
+        return f"kernels take groups of a multiple of {KERNEL_CODES} that divide the {columns} inputs, not of {size}"
+    return ""
+
+
+def kernel_name(encoding: Encoding, shape: tuple[int, int], bias: bool) -> str:
+    """The op of domain ``qcc`` that multiplies by such a weight; one group a row is a channel.
+
+    It says all that the op's inputs depend on: ``linear_int4_group32_asym_bias``.
+    """
+    across = encoding.block.grid(shape)[1]
+    block = "channel" if across == 1 else f"group{encoding.block.columns}"
+    parts = ["linear", f"int{encoding.bits}", block, "" if encoding.symmetric else "asym", "bias" if bias else ""]
+    return "_".join(part for part in parts if part)
 
 
 def stored_bytes(encoding: Encoding, shape: tuple[int, int], form: Form) -> int:

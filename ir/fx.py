@@ -16,7 +16,7 @@ from qcc.ir.attributes import Attributes, Opaque
 from qcc.ir.edits import check_bypass, check_insert, keep_names, layer_names, operand_name
 from qcc.ir.encoding import Encoded
 from qcc.ir.errors import ModelError, Refused
-from qcc.ir.forms import Form, fused_capability
+from qcc.ir.forms import Form, fused_capability, kernel_takes
 from qcc.ir.fx_attributes import attributes
 from qcc.ir.fx_edit import Editor
 from qcc.ir.fx_kinds import aten_name, is_check, kind_of
@@ -268,6 +268,8 @@ def _check(weight: Weight, encoded: Encoded, form: Form) -> None:
     if form is Form.ROWS and encoded.encoding.block.rows != 1:
         raise Refused("an embedding is read by rows: its scales must be per channel or per group")
     free = len(weight.layers) == 1 and weight.kinds == {"linear"} and weight.layers[0].form_free
+    if form is Form.KERNEL and (reason := kernel_takes(weight, encoded.encoding)):
+        raise Refused(reason)
     if form is Form.FUSED and not (free and fused_capability(encoded.encoding, encoded.shape)):
         raise Refused("no fused kernel takes this weight")
 

@@ -1,6 +1,6 @@
 """Writing nodes and constants into an ONNX graph: the pieces that all stored forms are made of."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -79,16 +79,20 @@ class Emitter:
         dtype: ir.DataType,
         anchor: ir.Node | None,
     ) -> ir.Value:
-        """Call the decoding function of this format, and define it where the model has none yet."""
+        """Call the decoding function of this format."""
         encoding = self._encoded.encoding
         key = (encoding.bits, encoding.symmetric, bool(padding), dtype)
-        name = decode_name(*key)
-        if (DOMAIN, name, "") not in self._model.functions:
-            function = decode_function(*key, self._graph.opset_imports[""])
-            self._model.functions[function.identifier()] = function
-            self._graph.opset_imports.setdefault(DOMAIN, VERSION)
+        name = self.define(decode_name(*key), lambda opset: decode_function(*key, opset))
         inputs = [*planes, scale, *([] if zero is None else [zero]), self.shape(blocked), self.shape(shape), *padding]
         return self.node(name, inputs, anchor, dtype=dtype, domain=DOMAIN)
+
+    def define(self, name: str, build: Callable[[int], ir.Function]) -> str:
+        """Define a function of our domain where the model has none of this name yet; it is built for an opset."""
+        if (DOMAIN, name, "") not in self._model.functions:
+            function = build(self._graph.opset_imports[""])
+            self._model.functions[function.identifier()] = function
+            self._graph.opset_imports.setdefault(DOMAIN, VERSION)
+        return name
 
     def as_float32(self, value: ir.Value, anchor: ir.Node | None) -> ir.Value:
         """The value in float32."""
@@ -108,6 +112,11 @@ class Emitter:
     def stored(self, suffix: str, array: np.ndarray) -> ir.Value:
         """An array as a constant of this weight."""
         return self._register(suffix, ir.Tensor(np.ascontiguousarray(array)))
+
+    def planes(self, codes: np.ndarray) -> list[ir.Value]:
+        """Codes, packed along their last axis, as constants: one a plane."""
+        planes = pack(codes, self._encoded.encoding.bits)
+        return [self.stored(f"codes{position}", plane) for position, plane in enumerate(planes)]
 
     def shape(self, sizes: Sequence[int]) -> ir.Value:
         """A shape as a constant that all weights share."""
@@ -170,6 +179,15 @@ class Emitter:
                 if output is old:
                     self._graph.outputs[position] = new
         old.replace_all_uses_with(new)
+
+    def finish(self, old: ir.Node, product: ir.Value) -> None:
+        """Put a product in the place of a MatMul or Gemm, whose bias it still lacks."""
+        product.shape = old.outputs[0].shape
+        if len(old.inputs) > 2 and old.inputs[2] is not None:
+            product = self.node("Add", [product, old.inputs[2]], old, dtype=product.dtype)
+            product.shape = old.outputs[0].shape
+        self.replace(old.outputs[0], product)
+        self._graph.remove(old, safe=True)
 
     def drop(self) -> None:
         """Remove the constant, and what stood between it and its layers, once nothing reads them."""

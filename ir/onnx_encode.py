@@ -7,9 +7,9 @@ from qcc.ir.encoding import Encoded, Encoding
 from qcc.ir.errors import Refused
 from qcc.ir.forms import Form, fused_capability
 from qcc.ir.graph import Kind, Layer
-from qcc.ir.onnx_emit import Emitter
 from qcc.ir.onnx_functions import padded_count
-from qcc.ir.packing import UNIT, pack
+from qcc.ir.onnx_kernels import Kernels
+from qcc.ir.packing import UNIT
 
 DECODE_OPSET = 18  # BitwiseAnd and BitwiseOr
 SIGNED = {2: ir.DataType.INT2, 4: ir.DataType.INT4, 8: ir.DataType.INT8}
@@ -23,7 +23,7 @@ def required_opset(encoded: Encoded, form: Form) -> int:
     return row.opset if row is not None else DECODE_OPSET
 
 
-class Forms(Emitter):
+class Forms(Kernels):
     """Writes one encoded weight into a model whose opset is high enough."""
 
     def emit(self, form: Form) -> None:
@@ -32,7 +32,13 @@ class Forms(Emitter):
         Raises:
             Refused: the form cannot hold it.
         """
-        {Form.FUSED: self._fused, Form.DECODED: self._decoded, Form.ROWS: self._rows}[form]()
+        forms = {
+            Form.FUSED: self._fused,
+            Form.DECODED: self._decoded,
+            Form.ROWS: self._rows,
+            Form.KERNEL: self.kernel,
+        }
+        forms[form]()
 
     def _fused(self) -> None:
         """``x @ W  -->  x @ DequantizeLinear(codes, scale)``, which the runtime makes one kernel of."""
@@ -50,7 +56,7 @@ class Forms(Emitter):
         decoded = self.node("DequantizeLinear", inputs, old, attributes, dtype=ir.DataType.FLOAT)
         decoded.shape = ir.Shape(self._encoded.shape[::-1])
         product = self.node("MatMul", [old.inputs[0], decoded], old, dtype=ir.DataType.FLOAT)
-        self._finish(old, product)
+        self.finish(old, product)
         self.drop()
 
     def _only_layer(self) -> Layer:
@@ -61,31 +67,18 @@ class Forms(Emitter):
             raise Refused("the weight is shared, or read in a way that no compressed kernel takes")
         return weight.layers[0]
 
-    def _finish(self, old: ir.Node, product: ir.Value) -> None:
-        """Put a product in the place of a MatMul or Gemm, whose bias it still lacks."""
-        product.shape = old.outputs[0].shape
-        if len(old.inputs) > 2 and old.inputs[2] is not None:
-            product = self.node("Add", [product, old.inputs[2]], old, dtype=product.dtype)
-            product.shape = old.outputs[0].shape
-        self.replace(old.outputs[0], product)
-        self._graph.remove(old, safe=True)
-
     def _decoded(self) -> None:
         """``W  -->  decode(codes, scale)``, folded when the session starts."""
         anchor, encoded, view = self.first_reader(), self._encoded, self._weight.view
         flip = view.is_transposed and not view.is_matrix
         codes = encoded.codes.T if flip else encoded.codes
         scale, zero, blocked = self.broadcast(flip)
-        planes = self._planes(codes.reshape(-1))
+        planes = self.planes(codes.reshape(-1))
         rows_first = not (flip or view.is_matrix)
         stored = tuple(view.shape[axis] for axis in view.order) if rows_first else view.shape
         padding = [self.shape((padded_count(codes.size),)), self.shape((codes.size,))] if codes.size % UNIT else []
         value = self.decode(planes, scale, zero, blocked, stored, padding, self._dtype(), anchor)
         self._replace_constant(value, rows_first, anchor)
-
-    def _planes(self, codes: np.ndarray) -> list[ir.Value]:
-        planes = pack(codes, self._encoded.encoding.bits)
-        return [self.stored(f"codes{position}", plane) for position, plane in enumerate(planes)]
 
     def _dtype(self) -> ir.DataType:
         """The type in which the constant is stored."""
@@ -110,7 +103,7 @@ class Forms(Emitter):
         encoded = self._encoded
         if encoded.encoding.block.rows != 1:
             raise Refused("an embedding is read by rows: its scales must be per channel or per group")
-        table = self._planes(encoded.codes)
+        table = self.planes(encoded.codes)
         scale = self.stored("scale", encoded.scales.scale)
         zero = None if encoded.scales.zero is None else self.stored("zero", self.signed_zero())
         for layer in self._weight.layers:
@@ -181,7 +174,7 @@ class Forms(Emitter):
         attributes = [ir.AttrInt64(key, number) for key, number in numbers.items()]
         value = self.node("MatMulNBits", [old.inputs[0], blocks, flat], old, attributes, ir.DataType.FLOAT, CONTRIB)
         self._graph.opset_imports.setdefault(CONTRIB, 1)
-        self._finish(old, value)
+        self.finish(old, value)
 
     def _shareable(self, encoding: Encoding) -> bool:
         """The packed rows are bytes that the runtime's kernel takes, and it is worth it."""

@@ -8,6 +8,8 @@ One function serves a bit width and symmetry, whatever the block: scales come in
 decodes a whole weight and a handful of gathered rows.
 """
 
+from collections.abc import Iterable
+
 import onnx
 import onnx.parser
 import onnx_ir as ir
@@ -32,26 +34,31 @@ def decode_function(bits: int, symmetric: bool, padded: bool, dtype: ir.DataType
     ``blocked`` and ``shape`` (int64), and, if the codes were padded to whole units, ``units`` (the shape before the
     padding is cut) and ``count`` (codes along its last axis).
     """
-    widths = planes(bits)
-    inputs = [f"plane{position}" for position in range(len(widths))] + ["scale"]
-    inputs += [] if symmetric else ["zero"]
-    inputs += ["blocked", "shape"] + (["units", "count"] if padded else [])
-    lines = [*_codes(bits, widths, padded), *_values(symmetric, dtype)]
-    name = decode_name(bits, symmetric, padded, dtype)
+    inputs = [*stored(bits, symmetric), "blocked", "shape"] + (["units", "count"] if padded else [])
+    lines = [*codes(bits, padded), *values(symmetric, dtype)]
+    return function(decode_name(bits, symmetric, padded, dtype), inputs, lines, "weight", opset)
+
+
+def function(name: str, inputs: Iterable[str], lines: Iterable[str], output: str, opset: int) -> ir.Function:
+    """A function of our domain from the lines of its body."""
     body = "\n".join(f"  {line}" for line in lines)
-    text = (
-        f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n{name} ({", ".join(inputs)}) => (weight)\n{{\n{body}\n}}'
-    )
+    head = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>'
+    text = f"{head}\n{name} ({', '.join(inputs)}) => ({output})\n{{\n{body}\n}}"
     return ir.serde.deserialize_function(onnx.parser.parse_function(text))
 
 
-def _codes(bits: int, widths: tuple[int, ...], padded: bool) -> list[str]:
-    """Codes minus half the range, as int8, in shape ``blocked``."""
+def stored(bits: int, symmetric: bool) -> list[str]:
+    """What is stored of a weight, as inputs of a function."""
+    return [*(f"plane{position}" for position in range(len(planes(bits)))), "scale", *([] if symmetric else ["zero"])]
+
+
+def codes(bits: int, padded: bool = False) -> list[str]:
+    """Lines that make ``codes``: minus half the range, as int8, in shape ``blocked``."""
+    widths = planes(bits)
     middle = 1 << (bits - 1)
     target = "units" if padded else "blocked"
     lines, parts, shift = [], [], 0
     for position, width in enumerate(widths):
-        codes = f"codes{position}"
         last = position == len(widths) - 1
         if width == 8:
             lines += [f"wide = Cast <to: int = 6> (plane{position})", f"half = Constant <value_int: int = {middle}> ()"]
@@ -64,8 +71,8 @@ def _codes(bits: int, widths: tuple[int, ...], padded: bool) -> list[str]:
             lines += _table(position, width, shift, middle if last else 0)
             lines.append(f"index{position} = Cast <to: int = 6> (plane{position})")
             lines.append(f"gathered{position} = Gather <axis: int = 0> (table{position}, index{position})")
-        lines.append(f"{codes} = Reshape (gathered{position}, {target})")
-        parts.append(codes)
+        lines.append(f"codes{position} = Reshape (gathered{position}, {target})")
+        parts.append(f"codes{position}")
         shift += width
     joined = parts[0]
     for position, part in enumerate(parts[1:], 1):
@@ -108,11 +115,12 @@ def _table(position: int, width: int, shift: int, middle: int) -> list[str]:
     ]
 
 
-def _values(symmetric: bool, dtype: ir.DataType) -> list[str]:
-    lines = ["steps = Cast <to: int = 1> (codes)"]
+def values(symmetric: bool, dtype: ir.DataType, turned: str = "") -> list[str]:
+    """Lines that make ``weight`` in shape ``shape`` of codes and scales, whose names may start with a prefix."""
+    lines = [f"steps = Cast <to: int = 1> ({turned}codes)"]
     if not symmetric:
-        lines += ["zeros = Cast <to: int = 1> (zero)", "centred_steps = Sub (steps, zeros)"]
-    lines += ["factor = Cast <to: int = 1> (scale)"]
+        lines += [f"zeros = Cast <to: int = 1> ({turned}zero)", "centred_steps = Sub (steps, zeros)"]
+    lines += [f"factor = Cast <to: int = 1> ({turned}scale)"]
     lines.append(f"values = Mul ({'steps' if symmetric else 'centred_steps'}, factor)")
     if dtype is ir.DataType.FLOAT:
         return [*lines, "weight = Reshape (values, shape)"]

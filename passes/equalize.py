@@ -40,7 +40,7 @@ class Equalize(Rewrite):
     """
 
     property: ClassVar[str] = "equalize"
-    after: ClassVar[tuple[str, ...]] = ("clean", "fold_norm")
+    after: ClassVar[tuple[str, ...]] = ("clean", "fold_norm", "rotate", "permute")
 
     absorb: bool = False
 

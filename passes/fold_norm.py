@@ -30,6 +30,12 @@ class FoldNorm(Rewrite):
     follows; and where two gains scale the same channels. Gains of zero, or less than a millionth of the largest, stay
     as they are beside the ones: nothing can be divided by them.
 
+    Gains in the weights make their columns unlike: a rotation evens that out, and without one the weights are harder to
+    encode in few bits. Batch norms scale rows, which does no harm where each row has its own scales.
+
+    Args:
+        gains: fold the gains of layer and RMS norms too, not only batch norms.
+
     Source: Quantization and training of neural networks for efficient integer-arithmetic-only inference, Jacob et al.
     2017 (arXiv:1712.05877), section 3.2 for batch norms; SliceGPT, Ashkboos et al. 2024 (arXiv:2401.15024), section 3.2
     for gains.
@@ -38,6 +44,8 @@ class FoldNorm(Rewrite):
     property: ClassVar[str] = "fold_norm"
     after: ClassVar[tuple[str, ...]] = ("clean",)
 
+    gains: bool = True
+
     def sites(self, graph: Graph, targets: Sequence[str]) -> Sequence[Site]:
         """The batch norms and the gains beside the targets."""
         edits = self.rewrite(graph.copy(), targets, Context())  # what a gain can do shows when batch norms are gone
@@ -45,8 +53,11 @@ class FoldNorm(Rewrite):
 
     def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
         """Fold."""
-        norm_gains.settle_gains(graph)
-        return _fold_batch_norms(graph, targets, context) + _fold_gains(graph, targets, context)
+        edits = _fold_batch_norms(graph, targets, context)
+        if self.gains:
+            norm_gains.settle_gains(graph)
+            edits += _fold_gains(graph, targets, context)
+        return edits
 
 
 def _fold_batch_norms(graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:

@@ -27,7 +27,7 @@ class QueryKey(Rewrite):
     """
 
     property: ClassVar[str] = "query_key"
-    after: ClassVar[tuple[str, ...]] = ("clean", "fold_norm")
+    after: ClassVar[tuple[str, ...]] = ("clean", "fold_norm", "rotate", "permute")
 
     def sites(self, graph: Graph, targets: Sequence[str]) -> Sequence[Site]:
         """The groups between queries and keys."""

@@ -437,7 +437,7 @@ def test_bad_feeds_are_refused() -> None:
 
 def test_a_copy_keeps_a_name_that_is_a_builtin() -> None:
     class Plain(nn.Module):
-        def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
             return torch.relu(input)
 
     graph = FxGraph.export(Plain(), (torch.zeros(2, 4),))

@@ -1,0 +1,291 @@
+"""A layer that kernel libraries take computes, without any library, what its decoded matrix computes."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.checker
+import onnxruntime
+import pytest
+
+from qcc.ir import fit, forms
+from qcc.ir.blocks import CHANNEL, TENSOR, Block, group
+from qcc.ir.encoding import Encoding, IntGrid
+from qcc.ir.errors import Refused
+from qcc.ir.forms import Form, kernel_name, kernel_takes
+from qcc.ir.graph import Array
+from qcc.ir.onnx_graph import OnnxGraph
+from qcc.ir.packing import planes, unpack
+from tests.onnx_models import CASES, Case, Emitted, emit, loaded, random, run
+
+INT4 = Encoding(IntGrid(4), group(32))
+BLOCKS = {"channel": CHANNEL, "group32": group(32), "group64": group(64), "group128": group(128)}
+W, B = random(256, 24), random(24, seed=2)
+X2, X3, X4 = random(5, 256, seed=1), random(2, 5, 256, seed=1), random(2, 3, 5, 256, seed=1)
+TOLERANCE = 1e-5  # of the largest output: sums of 256 float32 products in another order
+NOTHING_TO_DECODE = {"MatMul", "Gemm", "Add", "FusedMatMul"}
+
+
+def _gemm(attributes: str = "", bias: Array | None = B, w: Array = W) -> Case:
+    inputs = "x, w" if bias is None else "x, w, b"
+    body = f"g (float[N,256] x) => (float[N,M] y) {{ y = Gemm {attributes} ({inputs}) }}"
+    return Case(body, {"w": w} | ({} if bias is None else {"b": bias}), {"x": X2})
+
+
+def _added(bias: Array, x: Array = X2, swapped: bool = False) -> Case:
+    sizes = ",".join("ABCD"[: x.ndim - 1])
+    terms = "b, h" if swapped else "h, b"
+    body = f"g (float[{sizes},256] x) => (float[{sizes},M] y) {{ h = MatMul(x, w) y = Add({terms}) }}"
+    return Case(body, {"w": W, "b": bias}, {"x": x})
+
+
+def _plain(x: Array) -> Case:
+    sizes = ",".join("ABCD"[: x.ndim - 1])
+    return Case(f"g (float[{sizes},256] x) => (float[{sizes},M] y) {{ y = MatMul(x, w) }}", {"w": W}, {"x": x})
+
+
+PLAIN = {
+    "matmul": _plain(X2),
+    "matmul_3d": _plain(X3),
+    "matmul_4d": _plain(X4),
+    "gemm": _gemm(bias=None),
+    "gemm_trans_b": _gemm("<transB = 1>", bias=None, w=W.T),
+}
+BIASED = {
+    "gemm_bias": _gemm(),
+    "gemm_trans_b_bias": _gemm("<transB = 1>", w=W.T),
+    "gemm_row_bias": _gemm(bias=B[None]),
+    "add": _added(B),
+    "add_swapped": _added(B, swapped=True),
+    "add_3d": _added(B, X3),
+    "add_4d": _added(B, X4),
+    "add_row": _added(B[None, None], X3),
+}
+APART = {  # what is added is no bias, and stays an addition
+    "gemm_scalar": _gemm(bias=np.array(2.0, np.float32)),
+    "gemm_matrix": _gemm(bias=random(5, 24)),
+    "add_matrix": _added(random(5, 24)),
+    "add_computed": dataclasses.replace(
+        _added(B), body="g (float[N,256] x) => (float[N,M] y) { h = MatMul(x, w) c = Neg(h) y = Add(h, c) }"
+    ),
+    "product_read_twice": dataclasses.replace(
+        _added(B), body="g (float[N,256] x) => (float[N,M] y, float[N,M] h) { h = MatMul(x, w) y = Add(h, b) }"
+    ),
+}
+
+
+def check(case: Case, emitted: Emitted, optimized: Path | None = None, tolerance: float = TOLERANCE) -> None:
+    """The file passes every check, and computes what it must."""
+    onnx.checker.check_model(onnx.load(emitted.path), full_check=True)
+    actual = run(emitted.path, case.feeds, optimized)
+    assert set(actual) == set(emitted.expected)
+    for name, expected in emitted.expected.items():
+        assert actual[name].shape == expected.shape
+        largest = max(np.abs(expected).max(), 1e-30)
+        np.testing.assert_allclose(actual[name], expected, rtol=0, atol=tolerance * largest, err_msg=name)
+
+
+def kernels(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [node for node in model.graph.node if node.domain == "qcc"]
+
+
+def op_types(path: Path) -> set[str]:
+    model = onnx.load(path)
+    assert not model.functions
+    return {node.op_type for node in model.graph.node}
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_every_format_computes_and_folds(bits: int, symmetric: bool, block: str, tmp_path: Path) -> None:
+    encoding = Encoding(IntGrid(bits, symmetric), BLOCKS[block], "fp32" if bits % 2 else "fp16")
+    for case in (PLAIN["matmul_3d"], BIASED["gemm_trans_b_bias"], BIASED["add_4d"]):
+        emitted = emit(case, encoding, Form.KERNEL, tmp_path)
+        check(case, emitted, tmp_path / "optimized.onnx")
+        assert op_types(tmp_path / "optimized.onnx") <= NOTHING_TO_DECODE
+
+
+@pytest.mark.parametrize("encoding", [INT4, Encoding(IntGrid(3, False), CHANNEL)], ids=["int4", "int3_asym"])
+@pytest.mark.parametrize("name", [*PLAIN, *BIASED])
+def test_a_layer_becomes_one_node(name: str, encoding: Encoding, tmp_path: Path) -> None:
+    case = (PLAIN | BIASED)[name]
+    emitted = emit(case, encoding, Form.KERNEL, tmp_path)
+    check(case, emitted, tmp_path / "optimized.onnx")
+    assert op_types(tmp_path / "optimized.onnx") <= NOTHING_TO_DECODE
+    model = onnx.load(emitted.path)
+    (node,) = model.graph.node
+    assert node.op_type == kernel_name(encoding, (24, 256), name in BIASED)
+    assert [function.name for function in model.functions] == [node.op_type]
+    if name in BIASED:
+        shapes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+        assert shapes[node.input[-1]] == [24]
+    assert {tensor.name for tensor in model.graph.initializer} == set(node.input[1:])
+
+
+@pytest.mark.parametrize("name", APART)
+def test_what_is_no_bias_is_added_apart(name: str, tmp_path: Path) -> None:
+    emitted = emit(APART[name], INT4, Form.KERNEL, tmp_path)
+    check(APART[name], emitted)
+    model = onnx.load(emitted.path)
+    assert [node.op_type for node in kernels(model)] == ["linear_int4_group32"]
+    assert "Add" in {node.op_type for node in model.graph.node}
+
+
+@pytest.mark.parametrize("bias", [B, B[None]], ids=["vector", "row"])
+def test_a_bias_that_others_read_stays(bias: Array, tmp_path: Path) -> None:
+    body = "g (float[N,256] x) => (float[N,M] y) { h = MatMul(x, w) a = Add(h, b) y = Mul(a, b) }"
+    case = Case(body, {"w": W, "b": bias}, {"x": X2})
+    emitted = emit(case, INT4, Form.KERNEL, tmp_path)
+    check(case, emitted)
+    model = onnx.load(emitted.path)
+    assert (kernels(model)[0].input[-1] == "b") == (bias.ndim == 1)
+    assert "b" in {tensor.name for tensor in model.graph.initializer}
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_inputs_are_what_kernels_expect(bits: int, tmp_path: Path) -> None:
+    encoding = Encoding(IntGrid(bits, False), group(64))
+    graph = loaded(BIASED["add"], tmp_path)
+    weight = graph.weights()[0]
+    encoded = fit.encode(graph.matrix(weight), encoding)
+    graph.encode(weight, encoded, Form.KERNEL)
+    (node,) = (node for node in graph.model.graph if node.domain == "qcc")
+    x, *packed, scale, zero, bias = (value.name for value in node.inputs if value is not None)
+    arrays = {name: graph.constant(name or "") for name in (*packed, scale, zero, bias)}
+    assert x == "x"
+    codes = [_array(arrays[name]) for name in packed]
+    assert [array.shape for array in codes] == [(24, 256 * width // 8) for width in planes(bits)]
+    np.testing.assert_array_equal(unpack(tuple(codes), bits, 256), encoded.codes)
+    for name, dtype in ((scale, "float16"), (zero, "int8")):
+        assert (_array(arrays[name]).dtype.name, _array(arrays[name]).shape) == (dtype, (24, 4))
+    centred = encoded.codes.astype(np.int32) - 2 ** (bits - 1) - np.repeat(_array(arrays[zero]), 64, axis=1)
+    values = centred * np.repeat(_array(arrays[scale]).astype(np.float32), 64, axis=1)
+    np.testing.assert_array_equal(values.astype(np.float32), encoded.decode())
+    np.testing.assert_array_equal(_array(arrays[bias]), B)
+
+
+def _array(array: Array | None) -> Array:
+    assert array is not None
+    return array
+
+
+NAMES = [
+    (INT4, (24, 256), False, "linear_int4_group32"),
+    (INT4, (24, 256), True, "linear_int4_group32_bias"),
+    (Encoding(IntGrid(3, False), group(128)), (24, 256), False, "linear_int3_group128_asym"),
+    (Encoding(IntGrid(8, False), CHANNEL), (24, 256), True, "linear_int8_channel_asym_bias"),
+    (Encoding(IntGrid(2), group(64)), (24, 64), False, "linear_int2_channel"),
+    (Encoding(IntGrid(2), group(128), "fp32"), (24, 64), False, "linear_int2_channel"),
+]
+
+
+@pytest.mark.parametrize(("encoding", "shape", "bias", "name"), NAMES)
+def test_names(encoding: Encoding, shape: tuple[int, int], bias: bool, name: str) -> None:
+    assert kernel_name(encoding, shape, bias) == name
+
+
+def test_one_function_serves_all_layers_of_a_format(tmp_path: Path) -> None:
+    body = """g (float[N,64] x) => (float[N,96] y) {
+        h = MatMul(x, a) r = Relu(h) i = MatMul(r, b) s = Relu(i) y = MatMul(s, c) }"""
+    weights = {"a": random(64, 128), "b": random(128, 32), "c": random(32, 96)}
+    graph = loaded(Case(body, weights, {}), tmp_path)
+    for weight in graph.weights():
+        encoding = Encoding(IntGrid(3, False), CHANNEL)
+        graph.encode(weight, fit.encode(graph.matrix(weight), encoding), Form.KERNEL)
+    graph.save(tmp_path / "encoded.onnx")
+    model = onnx.load(tmp_path / "encoded.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert [function.name for function in model.functions] == ["linear_int3_channel_asym"]
+    assert len(kernels(model)) == 3
+    run(tmp_path / "encoded.onnx", {"x": random(7, 64)}, tmp_path / "optimized.onnx")
+    assert op_types(tmp_path / "optimized.onnx") <= NOTHING_TO_DECODE | {"Relu"}
+
+
+@pytest.mark.parametrize("opset", [18, 21, 25])
+def test_the_function_holds_in_later_opsets(opset: int, tmp_path: Path) -> None:
+    case = BIASED["add_3d"]
+    emitted = emit(case, Encoding(IntGrid(5, False), group(32)), Form.KERNEL, tmp_path)
+    emitted.graph.require_opset(opset)
+    emitted.graph.save(emitted.path)
+    check(case, emitted, tmp_path / "optimized.onnx")
+    assert op_types(tmp_path / "optimized.onnx") <= NOTHING_TO_DECODE
+
+
+def test_any_batch_runs(tmp_path: Path) -> None:
+    emitted = emit(BIASED["add_3d"], INT4, Form.KERNEL, tmp_path)
+    session = onnxruntime.InferenceSession(emitted.path, providers=["CPUExecutionProvider"])
+    for sizes in ((1, 1), (0, 3), (7, 2), (2, 0)):
+        (y,) = session.run(None, {"x": random(*sizes, 256)})
+        assert y.shape == (*sizes, 24)
+
+
+REFUSED = [
+    ("conv2d_pointwise", INT4, "linear layers only"),
+    ("gather_2d", INT4, "linear layers only"),
+    ("tied_gemm", INT4, "linear layers only"),
+    ("shared", INT4, "shared"),
+    ("also_added", INT4, "shared"),
+    ("also_output", INT4, "shared"),
+    ("matmul_left", INT4, "shared, or read in a way"),
+    ("matmul_vector", INT4, "shared, or read in a way"),
+    ("matmul_experts", INT4, "shared, or read in a way"),
+    ("gemm_trans_a", INT4, "shared, or read in a way"),
+    ("gemm_scaled", INT4, "shared, or read in a way"),
+    ("fp16", INT4, "float16"),
+    ("double", INT4, "float64"),
+    ("matmul", Encoding(IntGrid(4), TENSOR), "per channel or per group"),
+    ("matmul", Encoding(IntGrid(4), Block(2, 32)), "per channel or per group"),
+    ("matmul", Encoding(IntGrid(4), group(16)), "not of 16"),
+    ("matmul", Encoding(IntGrid(4), group(48)), "not of 48"),
+]
+
+
+@pytest.mark.parametrize(("name", "encoding", "reason"), REFUSED)
+def test_kernels_refuse(name: str, encoding: Encoding, reason: str, tmp_path: Path) -> None:
+    weight = loaded(CASES[name], tmp_path).weights()[0]
+    assert reason in kernel_takes(weight, encoding)
+    with pytest.raises(Refused, match=reason):
+        emit(CASES[name], encoding, Form.KERNEL, tmp_path)
+
+
+@pytest.mark.parametrize(("columns", "size"), [(72, 0), (72, 32), (96, 64), (40, 40)])
+def test_kernels_refuse_ragged_rows(columns: int, size: int, tmp_path: Path) -> None:
+    body = f"g (float[N,{columns}] x) => (float[N,24] y) {{ y = MatMul(x, w) }}"
+    case = Case(body, {"w": random(columns, 24)}, {"x": random(3, columns)})
+    encoding = Encoding(IntGrid(4), Block(1, size))
+    assert kernel_takes(loaded(case, tmp_path).weights()[0], encoding) != ""
+    with pytest.raises(Refused, match="multiple"):
+        emit(case, encoding, Form.KERNEL, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["transpose_identity", "transpose_twice", "reshape_transpose", "cast_fp16"])
+def test_what_stands_before_the_layer_goes(name: str, tmp_path: Path) -> None:
+    emitted = emit(CASES[name], INT4, Form.KERNEL, tmp_path)
+    check(CASES[name], emitted, tolerance=1e-3 if "fp16" in name else TOLERANCE)  # decoded weights are not rounded
+    (node,) = onnx.load(emitted.path).graph.node
+    assert node.op_type == "linear_int4_group32"
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_stored_bytes_are_what_is_stored(bits: int, symmetric: bool, tmp_path: Path) -> None:
+    for block in BLOCKS.values():
+        encoding = Encoding(IntGrid(bits, symmetric), block)
+        emitted = emit(PLAIN["matmul"], encoding, Form.KERNEL, tmp_path)
+        stored = sum(len(tensor.raw_data) for tensor in emitted.stored)
+        told = forms.stored_bytes(encoding, (24, 256), Form.KERNEL)
+        assert told - forms.NODE_BYTES[Form.KERNEL] == stored
+        functions = sum(function.ByteSize() for function in onnx.load(emitted.path).functions)
+        assert abs(emitted.path.stat().st_size - functions - told) < 300  # names as short as here cost less
+        assert emitted.graph.size_bytes() == emitted.path.stat().st_size
+
+
+def test_what_is_encoded_is_no_weight_any_more(tmp_path: Path) -> None:
+    emitted = emit(BIASED["add_3d"], INT4, Form.KERNEL, tmp_path)
+    again = OnnxGraph.load(emitted.path)
+    again.simplify()
+    assert not again.weights()
+    again.save(tmp_path / "again.onnx")
+    check(BIASED["add_3d"], dataclasses.replace(emitted, path=tmp_path / "again.onnx"))
