@@ -78,8 +78,10 @@ def fold(axes: Axes, gain: Gain) -> str:
 
 def bypass_ones(graph: Graph, names: Sequence[str]) -> None:
     """Leave out those of some products that multiply by ones, where the graph can do without."""
-    ops = {op.name: op for op in graph.ops()}
-    for op in (ops[name] for name in names if ops[name].kind is Kind.BINARY):
+    for name in names:
+        op = next(op for op in graph.ops() if op.name == name)
+        if op.kind is not Kind.BINARY:
+            continue
         ones = next((at for at, name in enumerate(op.inputs) if _is_ones(graph.constant(name))), None)
         if ones is None or (ones == 0 and op.function != "mul"):
             continue
