@@ -2,9 +2,10 @@
 
     python -m benchmarks.spine --models MODELS --evaluate EVALUATE [--data DATA] [--only NAME ...]
 
-MODELS is a folder with ``minilm.onnx``, ``smollm2.onnx``, ``efficientnet-lite0.onnx``; EVALUATE is a script that takes
-``TASK model.onnx`` and prints a JSON line with the metric. DATA is a folder with ``TASK.npz`` calibration arrays for
-policies that use data; without it, data is generated. Every compilation runs in a process of its own.
+MODELS is a folder with ``minilm.onnx``, ``smollm2.onnx``, ``efficientnet-lite0.onnx`` and ``vww.onnx``; EVALUATE is a
+script that takes ``TASK model.onnx`` and prints a JSON line with the metric. DATA is a folder with ``TASK.npz``
+calibration arrays for policies that use data; without it, data is generated. Every compilation runs in a process of its
+own.
 """
 
 import argparse
@@ -47,6 +48,14 @@ WORKS = (
     Work("smollm2-float", "smollm2", "", "ppl"),
     Work("smollm2-int4", "smollm2", "int4", "ppl"),
     Work("smollm2-int4-gptq", "smollm2", "int4-gptq", "ppl", data=True, define="samples=32"),
+    Work("minilm-int2", "minilm", "int2", "stsb"),
+    Work("minilm-int2-rewritten", "minilm", "int2-rewritten", "stsb", data=True),
+    Work("smollm2-int4-group128", "smollm2", "int4-group128", "ppl"),
+    Work("smollm2-int4-group128-rewritten", "smollm2", "int4-group128-rewritten", "ppl", data=True),
+    Work("vww-float", "vww", "", "vww"),
+    Work("vww-int8-tensor", "vww", "int8-tensor", "vww"),
+    Work("vww-int8-tensor-equalized", "vww", "int8-tensor-equalized", "vww"),
+    Work("vww-int8-channel", "vww", "int8-channel", "vww"),
     Work("efficientnet-balanced", "efficientnet-lite0", "balanced", "imagenet"),
 )
 
