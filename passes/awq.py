@@ -4,43 +4,50 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qcc.passes.contract import Context
-from qcc.passes.fold import Choice, Fold, Place
-from qcc.passes.scale_search import Term, search
+from qcc.passes.fold import Fold, Scales
+from qcc.passes.fold_places import Place
+from qcc.passes.scale_search import search
+from qcc.passes.scale_terms import Term
 
-LEAST_GAIN = 0.01  # of the error; smaller ones are chance
+LEAST_GAIN = 0.01  # of the error: less is chance
+LEAST_INSERT_GAIN = 0.05  # less is not worth an op more at run time
 
 
 @dataclass(frozen=True)
 class Awq(Fold):
-    """Scale channels up before their weights are rounded, and down again in what writes them.
+    """Scale channels so that the layers that read them lose least by the very encoding that their weights will get.
 
     Rewrite:
-        y = norm(x) * g; z = y @ W'  -->  y = norm(x) * (g / t); z = y @ (W t)'
-        v = x @ V'; z = p(v) @ W'    -->  v = x @ (V / t)'; z = p(v) @ (W t)'
+        x [n], W [out, n]  -->  x / t, W t
 
-    Scales ``t`` are searched for all weights that read the channels together, against the narrowest format that each
-    may get: first powers of the inputs' and the weights' size, then a descent on the estimated error. They are kept if
-    the error of the layers' outputs on calibration data falls, on rows of the weights that the search did not see.
+    The division goes into what makes the channels: the rows of a linear layer and its bias, the gain of a norm. All
+    layers that read the channels are multiplied together. First powers of the inputs' sizes over the weights' are
+    tried, then an estimate of the error is followed downhill for every channel by itself. Scales are taken if rows of
+    the weights that the search did not see lose less by at least 1 %. Of what all inputs have in common only a tenth of
+    the power counts: an error there is a constant. Weights that are not encoded have no say.
 
-    A weight without calibrated inputs, or without a format, has no say. Refused where nothing before the channels takes
-    a scale up: a residual stream behind a norm, a gelu or silu. A product by a gate takes it up on its linear side.
+    Refused where nothing can take the scales up: behind an activation such as gelu, in a residual stream without a norm
+    of the layers' own. With `insert` a multiplication by a vector is put there, if it saves 5 % of the error. Needs
+    calibration data that is like what the model will see.
 
     Args:
-        insert: where nothing takes the scales up, multiply by them in an op of its own in front of the layers.
+        insert: multiply at run time where nothing can take scales up; layers that read one value share one product.
 
-    Source: AWQ, Lin et al. 2023 (arXiv:2306.00978), section 3.2 and equations 4 and 5.
+    Source: AWQ, Lin et al. 2023 (arXiv:2306.00978), section 3.2 and equations 4 and 5; the descent is ours.
     """
 
     insert: bool = False
 
     def counts(self, name: str, context: Context) -> bool:
-        """It will be encoded, and its inputs are known."""
-        return name in context.grams and name in context.encodings
+        """It will be encoded."""
+        return name in context.encodings
 
-    def choose(self, terms: Sequence[Term], place: Place) -> Choice | str:
-        """By search."""
+    def scales(self, terms: Sequence[Term], place: Place) -> Scales | None:
+        """Search."""
         found = search(terms, place.size)
-        if not found.after < (1 - LEAST_GAIN) * found.before:
-            return "no scales found"
-        text = f"error {found.before:.3g} to {found.after:.3g}, scales {found.t.min():.2g} to {found.t.max():.2g}"
-        return Choice(found.t, text)
+        gain = LEAST_GAIN if place.group is not None else LEAST_INSERT_GAIN
+        if not found.after < (1 - gain) * found.before:
+            return None
+        how = "folded" if place.group is not None else "inserted"
+        spread = f"scales of {found.t.min():.2g} to {found.t.max():.2g} {how}"
+        return Scales(found.t, f"{spread}, error {found.before:.2g} to {found.after:.2g}")
