@@ -1,0 +1,57 @@
+/* The two C interfaces that the shim speaks. No header of ONNX Runtime or TVM is needed: ONNX Runtime's API is a table
+ * of functions that only ever grows at its end, so a function is known by its index. */
+#ifndef QCC_ABI_H
+#define QCC_ABI_H
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- ONNX Runtime's C API, version 17 ---- */
+enum { API_VERSION = 17, FLOAT = 1, UINT8 = 2, INT8 = 3, FLOAT16 = 10, FAIL = 1, INVALID = 2 };
+enum { CREATE_STATUS = 0, CREATE_DOMAIN = 26, DOMAIN_ADD = 27, ADD_DOMAIN = 28, TENSOR_DATA = 51, ELEMENT_TYPE = 60,
+       RANK = 61, DIMENSIONS = 62, TYPE_AND_SHAPE = 65, GET_INPUT = 90, GET_OUTPUT = 91, RELEASE_SHAPE = 99, CONSTANT_INPUT = 249, PARALLEL_FOR = 274 };
+typedef void *(*Function)(void);
+typedef struct { const Function *(*GetApi)(uint32_t); const char *(*GetVersionString)(void); } ApiBase;
+static const Function *api;
+#define ORT(index, ...) ((void *(*)(__VA_ARGS__))api[index])
+
+typedef struct Op {
+  uint32_t version;
+  void *(*CreateKernel)(const struct Op *, const void *, const void *);
+  const char *(*GetName)(const struct Op *);
+  const char *(*GetExecutionProviderType)(const struct Op *);
+  int (*GetInputType)(const struct Op *, size_t);
+  size_t (*GetInputTypeCount)(const struct Op *);
+  int (*GetOutputType)(const struct Op *, size_t);
+  size_t (*GetOutputTypeCount)(const struct Op *);
+  void (*KernelCompute)(void *, void *);
+  void (*KernelDestroy)(void *);
+  int (*GetInputCharacteristic)(const struct Op *, size_t);
+  int (*GetOutputCharacteristic)(const struct Op *, size_t);
+  int (*GetInputMemoryType)(const struct Op *, size_t);
+  int (*GetVariadicInputMinArity)(const struct Op *);
+  int (*GetVariadicInputHomogeneity)(const struct Op *);
+  int (*GetVariadicOutputMinArity)(const struct Op *);
+  int (*GetVariadicOutputHomogeneity)(const struct Op *);
+  void *(*CreateKernelV2)(const struct Op *, const void *, const void *, void **);
+  void *(*KernelComputeV2)(void *, void *);
+  void *later[12];
+} Op;
+
+static void *status(int code, const char *message) { return ORT(CREATE_STATUS, int, const char *)(code, message); }
+
+/* ---- TVM's calling convention ---- */
+typedef struct {
+  void *data; int32_t device_type, device_id, ndim; uint8_t code, bits; uint16_t lanes;
+  int64_t *shape, *strides; uint64_t byte_offset;
+} Tensor;
+typedef struct { int32_t type; uint32_t zero; union { int64_t number; const void *pointer; }; } Any;
+typedef int (*Kernel)(void *, const Any *, int, Any *);
+#define POINTER(p) {4, 0, {.pointer = (p)}}
+#define NUMBER(n) {1, 0, {.number = (n)}}
+#define TENSOR(t) {7, 0, {.pointer = (t)}}
+#define CALL(kernel, args) ({ Any result_ = {0}; (kernel)(NULL, args, sizeof(args) / sizeof(*args), &result_); })
+void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int count) {
+  (void)kind, (void)parts, (void)count; /* the non-zero return becomes a status */
+}
+
+#endif

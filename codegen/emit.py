@@ -1,0 +1,117 @@
+"""Shorthand for writing TIR: vectors of 16 lanes, LLVM's intrinsics, and the decoding of planes.
+
+The packed layout that every template reads is ``[out / 16, in / 32, bits, 16]`` int32: for 16 outputs and a chunk of 32
+inputs one word a bit of the code, plane after plane, lowest bits first. Byte ``b`` of the words of a plane of width
+``w`` holds the inputs ``4 q + b``: quad ``q`` is in word ``q // (8 / w)``, from bit ``w * (q % (8 / w))`` of the byte.
+So one shift and one mask give four inputs of 16 outputs as bytes, the operand of ``vpdpbusd``.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tvm import tirx  # type: ignore[import-untyped]  # TVM has no stubs
+from tvm.script import ir_builder  # type: ignore[import-untyped]  # the same
+
+from qcc.ir.packing import planes
+
+Expr = Any  # TVM carries no types: an expression, a buffer or a function
+T = ir_builder.tirx
+
+LANES = 16
+QUADS = 8  # of four inputs in a chunk of 32
+BLOCKS = 4  # of 16 outputs that are worked on together
+
+
+def lanes(start: Expr) -> Expr:
+    """The index of 16 neighbours."""
+    return T.ramp(start, 1, LANES)
+
+
+def spread(value: Expr) -> Expr:
+    """A scalar in all 16 lanes."""
+    return T.broadcast(value, LANES)
+
+
+def word(value: int) -> Expr:
+    """An int32 constant of these 32 bits in all lanes."""
+    return spread(T.int32(value - (1 << 32) if value >= 1 << 31 else value))
+
+
+def llvm(name: str, dtype: str, *arguments: Expr) -> Expr:
+    """A pure LLVM intrinsic."""
+    return T.call_llvm_pure_intrin(T.llvm_lookup_intrinsic_id(name), *arguments, dtype=dtype)
+
+
+@contextmanager
+def function(name: str) -> Iterator[Expr]:
+    """Write a function of that name; the builder gives it when the block is left."""
+    with ir_builder.IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name(name)
+        T.func_attr({"global_symbol": name, "tirx.noalias": True})  # noalias keeps accumulators in registers
+        yield builder
+
+
+def arguments(pointers: dict[str, str], scalars: tuple[str, ...], unaligned: str = "") -> list[Expr]:
+    """Declare a function's arguments: bare pointers (name to type) as flat buffers, the result ``y``, int64 scalars.
+
+    ``y`` is a flat float32 DLTensor, because TVM takes the device from one. Pointers are aligned to 64 bytes, but for
+    the one that is named.
+    """
+    handles = {name: T.arg(name, T.handle(dtype)) for name, dtype in pointers.items()}
+    result = T.arg("y", T.buffer((tirx.Var("size", "int64"),), "float32"))
+    numbers = [T.arg(name, T.int64()) for name in scalars]
+    size = T.int64(1 << 40)
+    buffers = [
+        T.decl_buffer((size,), dtype, data=handles[name], align=4 if name == unaligned else 64)
+        for name, dtype in pointers.items()
+    ]
+    return [*buffers, result, *numbers]
+
+
+def accumulators(count: int, dtype: str = "float32") -> list[Expr]:
+    """Registers of 16 lanes; a buffer each, since TVM puts one above 1 kB on the heap."""
+    return [T.alloc_buffer((LANES,), dtype, scope="global") for _ in range(count)]
+
+
+def get(register: Expr) -> Expr:
+    """What a register holds."""
+    return register[lanes(0)]
+
+
+def put(register: Expr, value: Expr) -> None:
+    """Set a register."""
+    T.buffer_store(register, value, [lanes(0)])
+
+
+def clear(registers: list[Expr]) -> None:
+    """Set float registers to zero."""
+    for register in registers:
+        put(register, spread(T.float32(0)))
+
+
+def add(register: Expr, value: Expr) -> None:
+    """Add to a register."""
+    put(register, get(register) + value)
+
+
+def quad(words: list[Expr], bits: int, number: int) -> Expr:
+    """The codes of inputs ``4 * number + 0..3``, one a byte, of 16 outputs."""
+    codes, first, shift = None, 0, 0
+    for width in planes(bits):
+        per_byte = 8 // width
+        part = words[first + number // per_byte]
+        if width < 8:
+            down = width * (number % per_byte)
+            part = T.shift_right(part, word(down)) if down else part
+            part = T.bitwise_and(part, word(((1 << width) - 1) * 0x01010101))
+            part = T.shift_left(part, word(shift)) if shift else part
+        codes = part if codes is None else T.bitwise_or(codes, part)
+        first, shift = first + width, shift + width
+    return codes
+
+
+def constant(values: list[int]) -> Expr:
+    """Sixteen int32 constants, given as 32 bits each, as a vector."""
+    numbers = [T.int32(value - (1 << 32) if value >= 1 << 31 else value) for value in values]
+    return tirx.Shuffle(numbers, [T.int32(lane) for lane in range(LANES)])

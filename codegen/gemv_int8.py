@@ -1,0 +1,86 @@
+"""Codes times activations that were rounded to int8, 32 at a time: AVX512-VNNI.
+
+``x`` is rounded to ``q = rint(x * (127 / m))``, ``m`` the largest magnitude of its 32 neighbours, so an output is
+``sum over chunks of (m / 127 * scale) * (dot(codes, q) - offset * sum(q))`` with integers in the second factor. NaN or
+infinity in a chunk makes ``m`` so, and with it every output of the row NaN or infinite. A chunk below 1e-30 counts as
+zero.
+"""
+
+from qcc.codegen import emit
+from qcc.codegen.emit import Expr, T
+
+DOT = "llvm.x86.avx512.vpdpbusd.512"
+TINY = 1e-30
+POINTERS = {"q": "int32", "steps": "float32", "sums": "int32", "w": "int32", "scale": "float32", "offset": "int16"}
+SCALARS = ("chunks", "chunks_a_group", "first", "count")
+
+
+def quantize(name: str) -> Expr:
+    """A function ``(x, q, m / 127, sum(q), y, chunks)``; ``y`` is not touched."""
+    with emit.function(name) as builder:
+        pointers = {"x": "float32", "q": "int8", "steps": "float32", "sums": "int32"}
+        x, q, steps, sums, _, chunks = emit.arguments(pointers, ("chunks",), unaligned="x")
+        with T.serial(T.int64(0), chunks) as chunk:
+            halves = [T.bind(x[emit.lanes(chunk * 32 + half)]) for half in (0, 16)]
+            bits = [T.bitwise_and(T.reinterpret("int32x16", half), emit.word(0x7FFFFFFF)) for half in halves]
+            top = T.bind(emit.llvm("llvm.vector.reduce.smax", "int32", T.max(bits[0], bits[1])))
+            most = T.bind(T.reinterpret("float32", top))
+            inverse = T.bind(T.Select(most > T.float32(TINY), T.float32(127) / most, T.float32(0)))
+            T.buffer_store(steps, most * T.float32(1 / 127), [chunk])
+            rounded = []
+            for index, half in enumerate(halves):
+                near = emit.llvm("llvm.nearbyint", "float32x16", half * emit.spread(inverse))
+                rounded.append(T.bind(T.cast(T.cast(near, "int32x16"), "int8x16")))
+                T.buffer_store(q, rounded[-1], [emit.lanes(chunk * 32 + 16 * index)])
+            total = T.cast(rounded[0], "int32x16") + T.cast(rounded[1], "int32x16")
+            T.buffer_store(sums, emit.llvm("llvm.vector.reduce.add", "int32", total), [chunk])
+    return builder.get()
+
+
+def gemv(name: str, bits: int, symmetric: bool, rows: int) -> Expr:
+    """A function for ``rows`` rows: ``(q, steps, sums, w, scale, offset, y, chunks, chunks a group, first, count)``.
+
+    It fills ``y [rows, count * 64]`` for ``count`` times 64 outputs from the ``first`` 64 on.
+    """
+    blocks = emit.BLOCKS
+    with emit.function(name) as builder:
+        q, steps, sums, w, scale, offset, y, chunks, per, first, count = emit.arguments(POINTERS, SCALARS)
+        groups = T.bind(T.truncdiv(chunks, per))
+        with T.serial(T.int64(0), count) as strip:
+            total = emit.accumulators(rows * blocks)
+            dots = emit.accumulators(rows * blocks, "int32")
+            emit.clear(total)
+            with T.serial(T.int64(0), groups) as group, T.serial(T.int64(0), per) as inner:
+                chunk = T.bind(group * per + inner)
+                at = [T.bind((first + strip) * blocks + block) for block in range(blocks)]
+                words = [
+                    [T.bind(w[emit.lanes(((at[block] * chunks + chunk) * bits + bit) * 16)]) for bit in range(bits)]
+                    for block in range(blocks)
+                ]
+                for row in range(rows):
+                    total_q = sums[row * chunks + chunk]
+                    for block in range(blocks):
+                        if symmetric:
+                            start = emit.spread(total_q * T.int32(-(1 << bits - 1)))
+                        else:
+                            zero = T.cast(offset[emit.lanes((at[block] * groups + group) * 16)], "int32x16")
+                            start = emit.spread(T.int32(0) - total_q) * zero
+                        emit.put(dots[row * blocks + block], start)
+                for number in range(emit.QUADS):
+                    for block in range(blocks):
+                        codes = T.bind(T.reinterpret("int8x64", emit.quad(words[block], bits, number)))
+                        for row in range(rows):
+                            four = emit.spread(q[(row * chunks + chunk) * 8 + number])
+                            dot, four = dots[row * blocks + block], T.reinterpret("int8x64", four)
+                            emit.put(dot, emit.llvm(DOT, "int32x16", emit.get(dot), codes, four))
+                for block in range(blocks):
+                    grid = T.bind(scale[emit.lanes((at[block] * groups + group) * 16)])
+                    for row in range(rows):
+                        index = row * blocks + block
+                        factor = grid * emit.spread(steps[row * chunks + chunk])
+                        emit.add(total[index], T.cast(emit.get(dots[index]), "float32x16") * factor)
+            for row in range(rows):
+                for block in range(blocks):
+                    value = emit.get(total[row * blocks + block])
+                    T.buffer_store(y, value, [emit.lanes((row * count + strip) * 64 + block * 16)])
+    return builder.get()

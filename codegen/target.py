@@ -1,0 +1,106 @@
+"""What a processor offers to kernels: targets as data, and the one this process runs on."""
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+CPUINFO = Path("/proc/cpuinfo")
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+AVX2 = ("avx2", "fma", "f16c")
+AVX512 = (*AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl")
+VNNI = (*AVX512, "avx512_vnni")
+AMX = (*VNNI, "avx512_bf16", "amx_tile", "amx_bf16")
+
+
+class TargetError(Exception):
+    """A target that is unknown, or that kernels cannot be built for on this machine."""
+
+
+@dataclass(frozen=True)
+class CpuTarget:
+    """A processor to build for.
+
+    Args:
+        name: as the policy spells it.
+        mcpu: LLVM's name of the processor that has these features.
+        features: the flags, as Linux names them, that generated code needs; a library refuses to register without them.
+        triple: LLVM's target triple.
+        l1_bytes: of data cache, one core.
+        l2_bytes: one core.
+    """
+
+    name: str
+    mcpu: str
+    features: tuple[str, ...] = ()
+    triple: str = "x86_64-unknown-linux-gnu"
+    l1_bytes: int = 32 << 10
+    l2_bytes: int = 512 << 10
+
+    def has(self, *features: str) -> bool:
+        """All these features are there."""
+        return set(features) <= set(self.features)
+
+
+TARGETS = {
+    target.name: target
+    for target in (
+        CpuTarget("generic", "x86-64"),
+        CpuTarget("avx2", "haswell", AVX2),
+        CpuTarget("avx512-vnni", "cascadelake", VNNI, l2_bytes=1 << 20),
+        CpuTarget("sapphire-rapids", "sapphirerapids", AMX, l1_bytes=48 << 10, l2_bytes=2 << 20),
+        CpuTarget("armv8.2-dotprod", "cortex-a76", ("asimddp",), "aarch64-unknown-linux-gnu", 64 << 10),
+    )
+}
+NATIVE_ORDER = ("sapphire-rapids", "avx512-vnni", "avx2", "generic")
+
+
+def named(name: str) -> CpuTarget:
+    """The target of that name; ``native`` is this machine's.
+
+    Raises:
+        TargetError: there is none.
+    """
+    if name == "native":
+        return native()
+    if name not in TARGETS:
+        raise TargetError(f"unknown target `{name}`; known are native, {', '.join(TARGETS)}")
+    return TARGETS[name]
+
+
+def native() -> CpuTarget:
+    """The best named target whose features this machine has, with its own cache sizes.
+
+    Raises:
+        TargetError: no target describes this kind of processor.
+    """
+    if platform.machine() not in ("x86_64", "AMD64"):
+        raise TargetError(f"no native target for {platform.machine()} yet")
+    flags = cpu_flags()
+    best = next(TARGETS[name] for name in NATIVE_ORDER if set(TARGETS[name].features) <= flags)
+    return CpuTarget(
+        best.name, best.mcpu, best.features, best.triple, _cache(1, best.l1_bytes), _cache(2, best.l2_bytes)
+    )
+
+
+def cpu_flags() -> frozenset[str]:
+    """The flags of this machine's processor, as Linux names them; none where they cannot be read."""
+    if not CPUINFO.exists():
+        return frozenset()
+    for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
+        if line.startswith(("flags", "Features")):
+            return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def _cache(level: int, default: int) -> int:
+    for index in sorted(CACHES.glob("index*")):
+        try:
+            fits = (index / "level").read_text().strip() == str(level)
+            kind, size = (index / "type").read_text().strip(), (index / "size").read_text().strip()
+        except OSError:
+            continue
+        if fits and kind in ("Data", "Unified"):
+            return int(size.rstrip("KMG")) * UNITS.get(size[-1], 1)
+    return default

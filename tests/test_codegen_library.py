@@ -1,0 +1,148 @@
+"""Specs, targets, the cache, and polite refusals."""
+
+import ctypes
+import dataclasses
+import importlib.util
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import FunctionProto, helper
+
+from qcc.codegen.library import BuildError, build
+from qcc.codegen.spec import LinearKernel, SpecError, parse, variants
+from qcc.codegen.target import TARGETS, CpuTarget, TargetError, named, native
+from tests.codegen_models import draw, session
+
+KERNEL = LinearKernel(4, 32)
+LIMIT_BYTES = 300_000
+CACHED_S = 1.0
+
+needs_tvm = pytest.mark.skipif(importlib.util.find_spec("tvm") is None, reason="needs TVM")
+
+
+@pytest.mark.parametrize(
+    ("op", "kernel"),
+    [
+        ("linear_int4_group32", LinearKernel(4, 32)),
+        ("linear_int3_group128_asym", LinearKernel(3, 128, False)),
+        ("linear_int8_channel_bias", LinearKernel(8, None, True, True)),
+        ("linear_int2_group64_asym_bias", LinearKernel(2, 64, False, True)),
+    ],
+)
+def test_names(op: str, kernel: LinearKernel) -> None:
+    assert (parse(op), kernel.op) == (kernel, op)
+
+
+@pytest.mark.parametrize(
+    "op", ["linear_int9_group32", "linear_int4_group48", "linear_int4_group0", "linear_int4", "int4_group32"]
+)
+def test_names_reject(op: str) -> None:
+    with pytest.raises(SpecError):
+        parse(op)
+
+
+def test_variants() -> None:
+    found = {name: variants(target, "int8") for name, target in TARGETS.items()}
+    assert found["sapphire-rapids"] == ("int8", "bf16")
+    assert found["avx512-vnni"] == ("int8",)
+    assert found["avx2"] == found["generic"] == variants(TARGETS["sapphire-rapids"], "exact") == ("exact",)
+
+
+def test_targets() -> None:
+    assert named("native") == native()
+    with pytest.raises(TargetError, match="unknown target"):
+        named("avx3")
+
+
+@needs_tvm
+def test_other_processor_needs_a_cross_compiler(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="cross compiler"):
+        build([KERNEL], named("armv8.2-dotprod"), tmp_path / "k.so")
+
+
+@needs_tvm
+def test_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(BuildError, match="C compiler"):
+        build([KERNEL], native(), tmp_path / "k.so")
+
+
+@needs_tvm
+def test_cached_and_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = build([KERNEL], native(), tmp_path / "a.so").read_bytes()
+    start = time.perf_counter()
+    again = build([KERNEL, KERNEL], native(), tmp_path / "b.so").read_bytes()
+    assert time.perf_counter() - start < CACHED_S
+    assert again == first
+    assert len(first) < LIMIT_BYTES
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.so", "b.so", "qcc"]
+
+
+@needs_tvm
+def test_same_kernels_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    for name in ("one", "two"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
+        made.append(build([KERNEL], named("avx2"), tmp_path / f"{name}.so").read_bytes())
+    assert made[0] == made[-1]
+
+
+def body() -> FunctionProto:
+    """A function of the kernel's name that gives back its input, so that one sees who ran."""
+    nodes = [helper.make_node("Identity", ["x"], ["y"])]
+    return helper.make_function("qcc", KERNEL.op, ["x", "w", "s"], ["y"], nodes, [helper.make_opsetid("", 21)])
+
+
+@needs_tvm
+def test_takes_over_the_function(tmp_path: Path) -> None:
+    layer = draw(KERNEL, 64, 64)
+    x = np.ones((2, 64), np.float32)
+    library = build([KERNEL], native(), tmp_path / "k.so")
+    np.testing.assert_array_equal(session(layer.model(body=body()), None).run(None, {"x": x})[0], x)
+    assert not np.array_equal(session(layer.model(body=body()), library).run(None, {"x": x})[0], x)
+
+
+@needs_tvm
+def test_on_another_processor_the_function_runs(tmp_path: Path) -> None:
+    flag = "amx_never"
+    lacking = dataclasses.replace(native(), features=(*native().features, flag))
+    library = build([KERNEL], lacking, tmp_path / "k.so")
+    x = np.ones((2, 64), np.float32)
+    result = session(draw(KERNEL, 64, 64).model(body=body()), library).run(None, {"x": x})[0]
+    np.testing.assert_array_equal(result, x)
+
+
+@needs_tvm
+def test_weights_that_are_no_constants_are_refused(tmp_path: Path) -> None:
+    library = build([KERNEL], native(), tmp_path / "k.so")
+    with pytest.raises(Exception, match="must be a constant"):
+        session(draw(KERNEL, 64, 64).model(constant=False), library)
+
+
+@needs_tvm
+def test_wrong_shapes_are_refused(tmp_path: Path) -> None:
+    library = build([KERNEL], native(), tmp_path / "k.so")
+    layer = draw(KERNEL, 64, 64)
+    wrong = dataclasses.replace(layer, scale=layer.scale[:, :1])
+    with pytest.raises(Exception, match="scales are"):
+        session(wrong.model(), library)
+    with pytest.raises(Exception, match="last axis"):
+        session(layer.model(), library).run(None, {"x": np.ones((2, 32), np.float32)})
+
+
+@needs_tvm
+def test_exports_one_symbol(tmp_path: Path) -> None:
+    library = ctypes.CDLL(str(build([KERNEL], native(), tmp_path / "k.so")))
+    assert hasattr(library, "RegisterCustomOps")
+    assert not hasattr(library, "TVMFFIErrorSetRaisedFromCStrParts")
+    assert not hasattr(library, "one_int4_sym")
+    assert onnxruntime.__version__
+
+
+def test_target_is_data() -> None:
+    assert all(isinstance(target, CpuTarget) and target.name == name for name, target in TARGETS.items())

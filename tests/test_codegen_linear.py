@@ -1,0 +1,186 @@
+"""Every kernel computes the product that its op's name promises, whatever shape, rank, alignment and threads."""
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from qcc.codegen.library import Activations, build
+from qcc.codegen.spec import LinearKernel
+from qcc.codegen.target import AMX, VNNI, cpu_flags, named, native
+from tests.codegen_models import Layer, draw, session, unaligned
+
+pytest.importorskip("tvm")
+
+KERNELS = [
+    LinearKernel(bits, group, symmetric, bias)
+    for bits, group, symmetric, bias in itertools.product(range(2, 9), (32, 64, None), (True, False), (False, True))
+]
+FLOAT = 1e-6  # of the sum of magnitudes: float32 sums of up to 1088 products, in short chains
+BFLOAT = 1e-2  # the same: both factors rounded to 8 bits
+MANY = 13  # rows from which AMX takes over
+
+Libraries = Callable[[str, Activations], Path]
+
+
+@pytest.fixture(scope="module")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> Libraries:
+    folder = tmp_path_factory.mktemp("kernels")
+    made: dict[tuple[str, Activations], Path] = {}
+
+    def make(target: str, activations: Activations) -> Path:
+        if (target, activations) not in made:
+            out = folder / f"{target}-{activations}.so"
+            made[target, activations] = build(KERNELS, named(target), out, activations)
+        return made[target, activations]
+
+    return make
+
+
+def error(layer: Layer, x: np.ndarray, result: np.ndarray, wanted: np.ndarray) -> float:
+    return float(np.abs(result - wanted).max() / layer.magnitude(x))
+
+
+def check(layer: Layer, x: np.ndarray, result: np.ndarray, activations: Activations, amx: bool) -> None:
+    assert result.shape == (*x.shape[:-1], len(layer.codes))
+    rows = x.size // x.shape[-1]
+    if activations == "exact":
+        assert error(layer, x, result, layer.exact(x)) < FLOAT
+    elif amx and rows >= MANY:
+        assert error(layer, x, result, layer.exact(x)) < BFLOAT
+    else:
+        assert error(layer, x, result, layer.rounded(x)) < FLOAT
+
+
+cases = st.fixed_dictionaries(
+    {
+        "kernel": st.sampled_from(KERNELS),
+        "rows": st.integers(1, 70),
+        "outputs": st.integers(1, 130),
+        "groups": st.integers(1, 4),
+        "rank": st.integers(1, 4),
+        "threads": st.sampled_from((1, 2)),
+        "scale": st.sampled_from((np.float16, np.float32)),
+        "seed": st.integers(0, 1000),
+    }
+)
+
+
+@pytest.mark.parametrize("activations", ["int8", "exact"])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=cases)
+def test_product(libraries: Libraries, activations: Activations, case: dict[str, object]) -> None:
+    run(libraries("native", activations), case, activations)
+
+
+@pytest.mark.skipif(not set(VNNI) <= cpu_flags(), reason="needs AVX512-VNNI")
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=cases)
+def test_integers_for_any_number_of_rows(libraries: Libraries, case: dict[str, object]) -> None:
+    run(libraries("avx512-vnni", "int8"), case, "int8", amx=False)
+
+
+def run(library: Path, case: dict[str, object], activations: Activations, amx: bool | None = None) -> None:
+    kernel = case["kernel"]
+    assert isinstance(kernel, LinearKernel)
+    rows, rank, seed, groups = (int(str(case[name])) for name in ("rows", "rank", "seed", "groups"))
+    inputs = (kernel.group or 64) * groups
+    layer = draw(kernel, int(str(case["outputs"])), inputs, seed, case["scale"])
+    shape = {1: (inputs,), 2: (rows, inputs), 3: (rows, 1, inputs), 4: (2, 1, -(-rows // 2), inputs)}[rank]
+    x = unaligned(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
+    result = session(layer.model(), library, int(str(case["threads"]))).run(None, {"x": x})[0]
+    if activations == "int8" and not native().has(*VNNI):
+        activations = "exact"
+    check(layer, x, result, activations, native().has(*AMX) if amx is None else amx)
+
+
+@pytest.mark.skipif(not set(VNNI) <= cpu_flags(), reason="needs AVX512-VNNI")
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_integers_are_exact(libraries: Libraries, bits: int, symmetric: bool) -> None:
+    """Activations that int8 holds, scales that are powers of two: nothing is rounded, so every bit is right."""
+    layer = draw(LinearKernel(bits, 32, symmetric), 70, 128)
+    layer = Layer(layer.kernel, layer.codes, np.full_like(layer.scale, 0.25), layer.zero, None)
+    x = np.random.default_rng(1).integers(-127, 128, (6, 128)).astype(np.float32)
+    x[:, ::32] = 127
+    steps = (np.float32(127) * np.float32(1 / 127)).astype(np.float64)  # 1 in float32
+    assert steps == 1
+    result = session(layer.model(), libraries("avx512-vnni", "int8")).run(None, {"x": x})[0]
+    np.testing.assert_array_equal(result, layer.exact(x).astype(np.float32))
+
+
+@pytest.mark.parametrize("target", ["generic", "avx2"])
+def test_portable(tmp_path: Path, target: str) -> None:
+    if not set(named(target).features) <= cpu_flags():
+        pytest.skip("the processor lacks it")
+    kernels = [LinearKernel(3, 32, False, True), LinearKernel(8, None)]
+    library = build(kernels, named(target), tmp_path / "k.so")
+    for kernel, rows in itertools.product(kernels, (1, 7, 20)):
+        layer = draw(kernel, 70, 96)
+        x = np.random.default_rng(rows).standard_normal((rows, 96)).astype(np.float32)
+        result = session(layer.model(), library, 2).run(None, {"x": x})[0]
+        assert error(layer, x, result, layer.exact(x)) < FLOAT
+
+
+@pytest.mark.parametrize("activations", ["int8", "exact"])
+@pytest.mark.parametrize("rows", [1, 5, 20])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_not_finite(libraries: Libraries, activations: Activations, rows: int, bad: float) -> None:
+    """A row that holds one such value gives none that is finite; other rows are as they were."""
+    layer = draw(LinearKernel(4, 32, False), 70, 64)
+    x = np.random.default_rng(0).standard_normal((rows, 64)).astype(np.float32)
+    kernel = session(layer.model(), libraries("native", activations))
+    before = kernel.run(None, {"x": x})[0]
+    x[0, 3] = bad
+    after = kernel.run(None, {"x": x})[0]
+    assert not np.isfinite(after[0]).any()
+    np.testing.assert_array_equal(after[1:], before[1:])
+
+
+@pytest.mark.parametrize("activations", ["int8", "exact"])
+@pytest.mark.parametrize("size", [0.0, 1e-40, 1e-36, 1e30])
+def test_tiny_and_huge(libraries: Libraries, activations: Activations, size: float) -> None:
+    layer = draw(LinearKernel(4, 32), 40, 64)
+    x = (np.random.default_rng(0).standard_normal((3, 64)) * size).astype(np.float32)
+    result = session(layer.model(), libraries("native", activations)).run(None, {"x": x})[0]
+    step = np.abs(layer.exact(x)).max() * 2e-2  # eight bits
+    floor = 1e-30 * 64 if activations == "int8" else 1e-37  # what counts as zero
+    assert np.abs(result - layer.exact(x)).max() <= step + floor
+
+
+@pytest.mark.parametrize("activations", ["int8", "exact"])
+@pytest.mark.parametrize("rows", [1, 5, 33])
+def test_shared_out_over_threads(libraries: Libraries, activations: Activations, rows: int) -> None:
+    """A product large enough to be cut into tasks, on ONNX Runtime's own threads: the same bits as on one."""
+    layer = draw(LinearKernel(4, 64, False, True), 2000, 1088)
+    x = np.random.default_rng(rows).standard_normal((rows, 1088)).astype(np.float32)
+    library = libraries("native", activations)
+    results = [session(layer.model(), library, threads).run(None, {"x": x})[0] for threads in (1, 2, 4)]
+    assert error(layer, x, results[0], layer.exact(x)) < BFLOAT
+    assert (results[0] == results[1]).all() and (results[0] == results[2]).all()
+
+
+def test_no_rows(libraries: Libraries) -> None:
+    layer = draw(LinearKernel(4, 32), 40, 64)
+    result = session(layer.model(), libraries("native", "int8")).run(None, {"x": np.zeros((0, 64), np.float32)})[0]
+    assert result.shape == (0, 40)
+
+
+def test_many_sessions_and_threads(libraries: Libraries) -> None:
+    """Eight threads share four sessions; everyone gets what one thread alone gets."""
+    layers = [draw(LinearKernel(bits, 32), 200, 256, bits) for bits in (3, 4, 8)]
+    sessions = [session(layer.model(), libraries("native", "int8"), 2) for layer in layers]
+    inputs = [np.random.default_rng(m).standard_normal((m, 256)).astype(np.float32) for m in (1, 4, 33)]
+    alone = {(s, i): sessions[s].run(None, {"x": inputs[i]})[0] for s in range(3) for i in range(3)}
+
+    def work(number: int) -> bool:
+        place = (number % 3, number // 3 % 3)
+        return bool((sessions[place[0]].run(None, {"x": inputs[place[1]]})[0] == alone[place]).all())
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(400)))
