@@ -48,6 +48,18 @@ class Magnitude:
 
 
 @dataclass(frozen=True)
+class Gains:
+    """Fold norms."""
+
+    gains: bool = True
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Without options."""
+
+
+@dataclass(frozen=True)
 class Blocks:
     """Zero whole blocks."""
 
@@ -96,6 +108,11 @@ SCHEMA = Schema(
         "fold": Property("fold", {"smoothquant": Smoothquant}),
         "permute": Property("permute", {"magnitude": Magnitude}),
         "sparsity": Property("sparsity", {"blocks": Blocks}),
+        # what the presets set besides
+        "fold_norm": Property("fold_norm", {"on": Gains}),
+        "rotate": Property("rotate", {"hadamard": Plain}),
+        "equalize": Property("equalize", {"on": Plain}),
+        "query_key": Property("query_key", {"on": Plain}),
     },
     formats=FORMATS,
     targets={
