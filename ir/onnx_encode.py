@@ -179,7 +179,8 @@ class Forms(Kernels):
     def _shareable(self, encoding: Encoding) -> bool:
         """The packed rows are bytes that the runtime's kernel takes, and it is worth it."""
         capability = fused_capability(encoding, self._encoded.shape)
-        fast = capability is not None and capability.mean_ratio <= 1
+        whole = encoding.block.columns > 0 and self._encoded.shape[1] % encoding.block.columns == 0
+        fast = whole and capability is not None and capability.mean_ratio <= 1
         return fast and encoding.symmetric and encoding.bits == 4 and self._weight.dtype == "float32"
 
     def _reads_rows(self, node: ir.Node) -> bool:

@@ -53,11 +53,17 @@ class FoldNorm(Rewrite):
 
     def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
         """Fold."""
-        edits = _fold_batch_norms(graph, targets, context)
         if self.gains:
             norm_gains.settle_gains(graph)
-            edits += _fold_gains(graph, targets, context)
-        return edits
+        done: list[Edit] = []
+        while True:  # a gain that is gone may have stood between a batch norm and its layer
+            found = _fold_batch_norms(graph, targets, context)
+            if self.gains:
+                found += _fold_gains(graph, targets, context)
+            treated = [edit for edit in found if not edit.refused]
+            if not treated:
+                return done + found
+            done += treated
 
 
 def _fold_batch_norms(graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
