@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from qcc.passes.contract import Context
 from qcc.passes.fold import Fold, Scales
 from qcc.passes.fold_places import Place
-from qcc.passes.scale_search import COMMON, search
+from qcc.passes.scale_search import search
 from qcc.passes.scale_terms import Term
 
 LEAST_GAIN = 0.01  # of the error: less is chance
@@ -23,8 +23,8 @@ class Awq(Fold):
     The division goes into what makes the channels: the rows of a linear layer and its bias, the gain of a norm. All
     layers that read the channels are multiplied together. First powers of the inputs' sizes over the weights' are
     tried, then an estimate of the error is followed downhill for every channel by itself. Scales are taken if rows of
-    the weights that the search did not see lose less by at least 1 %. Of what all outputs of a norm have in common only
-    a tenth of the power counts: an error there is a constant. Weights that are not encoded have no say.
+    the weights that the search did not see lose less by at least 1 %. Of what all inputs have in common only a tenth of
+    the power counts: an error there is a constant. Weights that are not encoded have no say.
 
     Refused where nothing can take the scales up: behind an activation such as gelu, in a residual stream without a norm
     of the layers' own. With `insert` a multiplication by a vector is put there, if it saves 5 % of the error. Needs
@@ -44,7 +44,7 @@ class Awq(Fold):
 
     def scales(self, terms: Sequence[Term], place: Place) -> Scales | None:
         """Search."""
-        found = search(terms, place.size, COMMON if place.normed else 1.0)
+        found = search(terms, place.size)
         gain = LEAST_GAIN if place.group is not None else LEAST_INSERT_GAIN
         if not found.after < (1 - gain) * found.before:
             return None

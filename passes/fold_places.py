@@ -1,7 +1,7 @@
 """Where channels can get scales: groups of them, and values that a multiplication could scale for some readers."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -25,7 +25,6 @@ class Place:
         size: how many channels there are, contexts multiplied out.
         group: the group; None for a value.
         value: the value; empty for a group.
-        normed: a norm makes the channels, not a layer: its rows are all of one length.
         refused: why nothing can be done; empty where it can.
     """
 
@@ -34,7 +33,6 @@ class Place:
     size: int
     group: Group | None = None
     value: str = ""
-    normed: bool = False
     refused: str = ""
 
 
@@ -57,12 +55,9 @@ def places_of(graph: Graph, axes: Axes, targets: Sequence[str], insert: bool) ->
         elif layers:
             for name, found in channels.items():
                 covered[name] |= found is not None and found >= 0
-            size = group.size * prod(group.contexts)
-            places.append(Place(group.name, layers, size, group, normed=not group.writers))
+            places.append(Place(group.name, layers, group.size * prod(group.contexts), group))
     left = [weight for weight in weights.values() if not covered[weight.name].all()]
-    norms = {name for op in graph.ops() if op.kind is Kind.NORM for name in op.outputs}
-    values = _values(left, reasons, insert, {place.subject for place in places})
-    return [*places, *(replace(place, normed=place.value in norms) for place in values)]
+    return [*places, *_values(left, reasons, insert, {place.subject for place in places})]
 
 
 def reads(member: Member) -> bool:
@@ -112,7 +107,7 @@ def _values(left: Sequence[Weight], reasons: Mapping[str, str], insert: bool, ta
         while subject in taken:
             subject += " again"
         taken.add(subject)
-        yield Place(subject, layers, readers[0].shape[1], value=value, refused=refused)
+        yield Place(subject, layers, readers[0].shape[1], None, value, refused)
 
 
 def _multiplies(weight: Weight) -> bool:

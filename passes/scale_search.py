@@ -5,9 +5,8 @@ rounded, and divided again behind, keeps a smaller error, at the price of a wide
 of the layers' outputs on calibration data, ``tr(D H D')`` over ``tr(W H W')`` with ``D = Q(W t) / t - W`` and the Gram
 matrix ``H`` of the inputs, added up over the weights.
 
-What the outputs of a norm have in common is most of their ``H`` in a language model. An error along it is a constant,
-which the network bears better than what changes from token to token: its power is counted in part only. Elsewhere what
-stands out in ``H`` are single tokens with huge values, and those matter.
+What all inputs have in common is most of ``H`` in a language model. An error along it is a constant, which the network
+bears better than what changes from token to token: its power is counted in part only.
 
 Rows of a weight are independent, so some show what scales do. The search sees one part of them; of what it brings home,
 the weights themselves among it, others choose.
@@ -22,7 +21,7 @@ from qcc.ir.graph import Array
 from qcc.passes.scale_terms import TINY, Term, column_sizes, derivatives, input_sizes, rough_error
 
 SEARCHED, JUDGED = 128, 256  # rows of each weight to search on, and others to choose by
-COMMON = 0.1  # of the power along what a norm's outputs have in common that is counted
+COMMON = 0.1  # of the power along what inputs have in common that is counted
 NARROWEST, WIDEST = 1e-3, 1e3  # scales stay between
 GRID = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # exponents tried first
 ROUNDS = 20  # of the descent on the estimated error
@@ -44,19 +43,13 @@ class Found:
     tries: int
 
 
-def search(terms: Sequence[Term], size: int, common: float = 1.0, seed: int = 0) -> Found:
+def search(terms: Sequence[Term], size: int, seed: int = 0) -> Found:
     """Search the scales of ``size`` channels; ones if nothing is better.
 
     First powers of the inputs' sizes over the weights'; from the best of them down an estimate whose gradient is known;
     then, by rounding again, along the directions of both. The best of these is chosen by the true error.
-
-    Args:
-        terms: the weights concerned, as they are without the scales.
-        size: how many channels there are.
-        common: how much of the power along what the inputs have in common is counted.
-        seed: of the choice of rows.
     """
-    seen, others = _parted(terms, common, np.random.default_rng(seed))
+    seen, others = _parted(terms, np.random.default_rng(seed))
     rough = _Rough([term for term in seen if term.energy(term.matrix) > 0])
     found = [np.ones(size)]
     if any(term.power > 0 for term in rough.terms):
@@ -99,27 +92,25 @@ class _Rough:
         return logarithm
 
 
-def _parted(terms: Sequence[Term], common: float, rng: np.random.Generator) -> tuple[list[Term], list[Term]]:
+def _parted(terms: Sequence[Term], rng: np.random.Generator) -> tuple[list[Term], list[Term]]:
     """Each weight's rows to search on and to choose by, the same if there is only one."""
     seen, others = [], []
     for term in terms:
-        tempered = replace(term, gram=None if term.gram is None else _tempered(term.gram, common))
+        tempered = replace(term, gram=None if term.gram is None else _tempered(term.gram))
         order, count = rng.permutation(len(term.matrix)), min(SEARCHED, -(-len(term.matrix) // 2))
         seen.append(tempered.part(order[:count]))
         others.append(tempered.part(order[count : count + JUDGED] if len(order) > 1 else order))
     return seen, others
 
 
-def _tempered(gram: Array, part: float) -> Array:
-    """A Gram matrix with a part only of its first eigenvector, which is what its inputs have in common."""
-    if part == 1:
-        return gram
+def _tempered(gram: Array) -> Array:
+    """A Gram matrix with less of its first eigenvector, which is what its inputs have in common."""
     common = gram[:, int(np.argmax(np.diag(gram)))]
     for _ in range(ITERATIONS):
         common = gram @ common
         common = common / (np.linalg.norm(common) + gram.dtype.type(TINY))
     power = common @ gram @ common
-    return np.asarray(gram - (1 - part) * power * np.outer(common, common), gram.dtype)
+    return np.asarray(gram - (1 - COMMON) * power * np.outer(common, common), gram.dtype)
 
 
 def _promising(rough: _Rough, size: int) -> list[Array]:

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from qcc.compiler.samples import Samples
 from qcc.compiler.statistics import grams
-from qcc.ir.axes import Axes
 from qcc.ir.blocks import TENSOR, Block, group
 from qcc.ir.encoding import Encoding, IntGrid
 from qcc.ir.fit import encode
@@ -17,7 +16,7 @@ from qcc.ir.graph import Graph, Weight
 from qcc.passes.awq import LEAST_GAIN, Awq
 from qcc.passes.contract import Context, Edit
 from qcc.passes.fold import Fold
-from qcc.passes.fold_places import ADVICE, TIED, places_of
+from qcc.passes.fold_places import ADVICE, TIED
 from qcc.passes.scale_search import GRID, NARROWEST, STRIDES, WIDEST, Found, scales_of, search
 from qcc.passes.scale_terms import Term, derivatives, rough_error
 from qcc.passes.smoothquant import PEAK, Smoothquant
@@ -278,21 +277,3 @@ def test_scales_have_bounds_and_a_mean() -> None:
     t = scales_of(np.array([0.0, 1.0, 2.0, -3.0]))
     assert np.prod(t) == pytest.approx(1)
     assert scales_of(np.array([0.0, 100.0])).max() == pytest.approx(WIDEST)
-
-
-def test_what_a_norms_outputs_share_counts_little() -> None:
-    """Scales do not serve one direction that all inputs have at the cost of the others."""
-    one = term(400, 64, INT4)
-    assert one.gram is not None
-    shared = np.zeros(64, np.float32)
-    shared[:4] = 40
-    gram = one.gram + np.outer(shared, shared)
-    common = Term(one.matrix, INT4, gram, one.channels)
-    found, tempered = search([common], 64), search([common], 64, common=0.0)
-    assert one.error(tempered.t) < one.error(found.t)
-
-
-def test_places_know_norms() -> None:
-    graph = gated()
-    places = {place.subject: place.normed for place in places_of(graph, Axes.of(graph), names(graph), insert=False)}
-    assert places == {"inputs of gate": True, "outputs of up": False}
