@@ -6,14 +6,12 @@ Files are rewritten in place, each whole or not at all; `-` reads standard input
 
 import argparse
 import difflib
-import os
-import shutil
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from qcc.compiler import terminal
+from qcc.compiler.staging import write_whole
 from qcc.dsl.diagnostics import Diagnostic, QccError
 from qcc.dsl.excerpt import escape
 from qcc.dsl.format_source import format_source
@@ -99,16 +97,8 @@ def _write_json(layouts: list[_Layout], found: list[Diagnostic], args: argparse.
 
 
 def _replace(path: Path, text: str) -> None:
-    """Rewrite a file, or the file that a link leads to, at one stroke."""
-    target = path.resolve()
+    """Rewrite a file."""
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-            shutil.copymode(target, name)
-            Path(name).replace(target)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        write_whole(path, text)
     except OSError as error:
         raise QccError([Diagnostic("Q409", f"cannot rewrite `{path}`: {error.strerror}")]) from error

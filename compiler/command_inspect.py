@@ -5,14 +5,15 @@ channels are the same throughout the model, and whether they may be permuted, sc
 """
 
 import argparse
-import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qcc.compiler import terminal
 from qcc.compiler.cli import UsageError
+from qcc.compiler.staging import write_whole
 from qcc.compiler.terminal import Column, Table
+from qcc.dsl.diagnostics import Diagnostic, QccError
 from qcc.dsl.excerpt import escape
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def _axes(model: "OpenModel", args: argparse.Namespace) -> int:
         help = f"`qcc inspect {args.model} --axes` lists the groups; a name may hold `*`"
         raise UsageError(f"no group and no layer fits `{args.group}`", help)
     if args.picture is not None:
-        _write_whole(args.picture, draw(survey, model.path.name, html=args.picture.suffix == ".html"))
+        _draw(args.picture, draw(survey, model.path.name, html=args.picture.suffix == ".html"))
     if args.format == "json":
         terminal.write_json({**_facts(model), "axes": axes_json(survey), "diagnostics": []})
     elif found:
@@ -71,14 +72,11 @@ def _axes(model: "OpenModel", args: argparse.Namespace) -> int:
     return 0
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file that is whole or is not there."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+def _draw(path: Path, text: str) -> None:
     try:
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        write_whole(path, text)
+    except OSError as error:
+        raise QccError([Diagnostic("Q404", f"cannot write `{path}`: {error.strerror}")]) from error
 
 
 def _facts(model: "OpenModel") -> dict[str, Any]:

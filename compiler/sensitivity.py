@@ -117,7 +117,7 @@ def _option(
         if one is None or errors[at] == 0:
             continue
         if anchor < 0 or errors[at] > ALIKE * errors[anchor]:
-            losses[at] = probe.loss(weight.constant, _constant(graph, weight, one.decode()))
+            losses[at] = probe.loss(weight.constant, graph.as_constant(weight, one.decode()))
             runs[at], anchor = True, at
         else:
             losses[at] = losses[anchor] * errors[at] / errors[anchor]
@@ -134,12 +134,6 @@ def _encoded(weight: Weight, matrix: np.ndarray, candidate: Candidate, context: 
         if refused.broken:
             raise ModelError("Q410", f"`{weight.name}` cannot be encoded: {refused.reason}") from refused
         return None  # forbidden: it would stay as it is
-
-
-def _constant(graph: Graph, weight: Weight, matrix: np.ndarray) -> np.ndarray:
-    original = graph.constant(weight.constant)
-    assert original is not None
-    return np.ascontiguousarray(weight.view.array(matrix).reshape(original.shape)).astype(original.dtype, copy=False)
 
 
 def _macs_per_sample(graph: Graph, options: Sequence[Option], chain: Chain, samples: Samples) -> float:

@@ -1,5 +1,6 @@
 """Where the output goes, and where it is made before it goes there."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -28,6 +29,24 @@ def check_output(model: Path, output: Path) -> None:
         raise ModelError("Q404", f"cannot write `{output}`: no such folder")
     if output.is_dir():
         raise ModelError("Q404", f"cannot write `{output}`: it is a folder")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file, or the file that a link leads to, at one stroke: whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    target = path.resolve()
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with unfinished.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        if target.exists():
+            shutil.copymode(target, unfinished)
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -74,6 +74,11 @@ class Group:
         return tuple(member for member in self.members if member.constant)
 
     @property
+    def weights(self) -> tuple[str, ...]:
+        """The weights that have the channels on either side."""
+        return tuple(dict.fromkeys(member.weight for member in self.constants if member.weight))
+
+    @property
     def readers(self) -> tuple[str, ...]:
         """The weights that have the channels as inputs."""
         return tuple(dict.fromkeys(member.weight for member in self.members if member.side == "in"))

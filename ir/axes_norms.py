@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from qcc.ir.axes_trace import FIXED, INNER, ONE, Label, Labels, Law, Place, Trace
+from qcc.ir.axes_trace import INNER, ONE, Label, Labels, Law, Place, Trace
 from qcc.ir.graph import Op
 
 
@@ -106,7 +106,10 @@ def attention(trace: Trace, op: Op) -> None:
     """Softmax of queries times keys, times values; several query heads may share one of keys and values."""
     heads, shapes = op.attributes.get("heads"), [trace.shape(name) for name in op.inputs[:3]]
     ranks = {len(shape) for shape in shapes if shape is not None}
+    masked = len(op.inputs) > 3 and bool(op.inputs[3])
+    mask = trace.shape(op.inputs[3]) if masked else None
     plain = len(shapes) == 3 and None not in shapes and len(op.inputs) <= 4 and len(list(filter(None, op.outputs))) == 1
+    plain = plain and (not masked or (mask is not None and len(mask) <= 4))
     if not plain or not isinstance(heads, tuple) or len(heads) != 2 or heads[0] % heads[1] or ranks not in ({3}, {4}):
         trace.opaque(op)
         return
@@ -130,13 +133,16 @@ def attention(trace: Trace, op: Op) -> None:
     keys = labels.read(trace.place(op, 1), laid_out(False, "column", "key"))
     mixed = ["batch", ("head", "repeat"), "row", "column"]
     labels.relate(labels.make(scores.name, mixed), ((queries, 1), (keys, 1)))
-    if len(op.inputs) > 3 and op.inputs[3]:
-        mask = Labels(trace, op, why="a mask is added to it")
-        place = trace.place(op, 3)
-        mask.read(place, [ONE if dim.size == 1 else FIXED for dim in trace.axes(place) or ()])
+    if op.attributes.get("causal") != 0:  # the order of rows and columns tells which are masked
+        for axis in (2, 3):
+            trace.hold(scores, axis, "a causal mask knows its order")
     weighted = Place(f"{op.outputs[0]}{INNER}weights")
     softened = Labels(trace, op, sizes)
     before = softened.read(scores, mixed)
+    if mask is not None:
+        names = mixed[len(mixed) - len(mask) :]
+        spread = [ONE if size == 1 else name for size, name in zip(mask, names, strict=True)]
+        softened.read(trace.place(op, 3), spread)
     softened.relate(softened.make(weighted.name, mixed), ((before, 1),), law=Law.OTHER)
     last = Labels(trace, op, sizes)
     shares = last.read(weighted, mixed)

@@ -191,7 +191,7 @@ def pool(trace: Trace, op: Op) -> None:
 
 
 def _is_relu(op: Op) -> bool:
-    return op.attributes.get("min") == 0 and (len(op.inputs) < 3 or not op.inputs[2])
+    return op.attributes.get("min") == 0 and "max" not in op.attributes and not any(op.inputs[2:3])
 
 
 def _is_square(trace: Trace, op: Op) -> bool:

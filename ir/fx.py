@@ -182,11 +182,7 @@ class FxGraph(Graph):
 
     def encode(self, weight: Weight, encoded: Encoded, form: Form) -> None:
         _check(weight, encoded, form)
-        old = self.constant(weight.constant)
-        if old is None:
-            raise Refused(f"`{weight.constant}` is not a constant")
-        array = weight.view.array(encoded.decode()).reshape(old.shape).astype(old.dtype)
-        self.replace_constant(weight.constant, array)
+        self.replace_matrix(weight, encoded.decode())
         self.encoded[weight.name] = encoded
         self.forms[weight.name] = form
         self._weights = None

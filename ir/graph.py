@@ -70,7 +70,8 @@ class Op:
     opaque op has its framework's name and no attributes. ``inputs`` stand in one order in every framework: a linear
     op's are what it reads, weight and bias as written; those of a reshape, slice, split, pad or reduction are what it
     works on and then, where the framework keeps them as values, its sizes. An optional input left out is empty. The
-    numbers that arithmetic is done with are inputs too: constants without axes.
+    numbers that arithmetic is done with are inputs too: constants without axes. What branches and loop bodies read from
+    around them counts among the inputs of the op that they belong to.
     """
 
     name: str
@@ -266,3 +267,23 @@ class Graph(ABC):
             raise Refused(f"`{weight.constant}` is not a constant")
         with np.errstate(over="ignore"):
             return weight.view.matrix(array).astype(np.float32, copy=False)
+
+    def as_constant(self, weight: Weight, matrix: Array) -> Array:
+        """A matrix ``[out, in]`` as the weight's constant would hold it: shape, order and dtype.
+
+        Raises:
+            Refused: the constant cannot be read.
+        """
+        old = self.constant(weight.constant)
+        if old is None:
+            raise Refused(f"`{weight.constant}` is not a constant")
+        array = weight.view.array(matrix).reshape(old.shape)
+        return np.ascontiguousarray(array).astype(old.dtype, copy=False)
+
+    def replace_matrix(self, weight: Weight, matrix: Array) -> None:
+        """Give a weight another matrix ``[out, in]``.
+
+        Raises:
+            Refused: the constant cannot be read.
+        """
+        self.replace_constant(weight.constant, self.as_constant(weight, matrix))

@@ -41,6 +41,7 @@ class OnnxGraph(Graph):
         self._data_files = data_files
         self._weights: tuple[Weight, ...] | None = None
         self._values: Mapping[str, ir.Value] | None = None
+        self._ops: tuple[Op, ...] | None = None
 
     @classmethod
     def load(cls, path: Path) -> "OnnxGraph":
@@ -66,8 +67,10 @@ class OnnxGraph(Graph):
         return tuple(_value(value) for value in self.model.graph.outputs)
 
     def ops(self) -> tuple[Op, ...]:
-        layers = {layer.op: layer for weight in self.weights() for layer in weight.layers}
-        return tuple(_op(node, layers.get(node.name or ""), self.opset) for node in self.model.graph)
+        if self._ops is None:
+            layers = {layer.op: layer for weight in self.weights() for layer in weight.layers}
+            self._ops = tuple(_op(node, layers.get(node.name or ""), self.opset) for node in self.model.graph)
+        return self._ops
 
     def value(self, name: str) -> Value:
         return _value(self._find(name))
@@ -98,6 +101,7 @@ class OnnxGraph(Graph):
         if old is None or tuple(old.shape.numpy()) != array.shape or old.dtype.numpy() != array.dtype:
             raise Refused(f"`{name}` cannot take an array {array.dtype} {array.shape}")
         value.const_value = ir.Tensor(array, name=name)
+        self._ops = None  # it may be a size, an axis, a bound
 
     def set_operand(self, op: str, position: int, array: Array) -> str:
         editor = Editor(self.model.graph)
@@ -195,6 +199,7 @@ class OnnxGraph(Graph):
         """The graph changes: what was found out about it holds no more."""
         self._weights = None
         self._values = None
+        self._ops = None
 
 
 def _value(value: ir.Value) -> Value:
@@ -218,4 +223,22 @@ def _op(node: ir.Node, layer: Layer | None, opset: int) -> Op:
     inputs = [value.name or "" if value is not None else "" for value in node.inputs]
     while inputs and not inputs[-1]:
         inputs.pop()
+    inputs += _captured(node)
     return Op(node.name or "", kind, function, tuple(inputs), tuple(value.name or "" for value in node.outputs), found)
+
+
+def _captured(node: ir.Node) -> list[str]:
+    """What the branches or the body of a node read from around it."""
+    found: dict[str, None] = {}
+    for attribute in node.attributes.values():
+        if attribute.type is ir.AttributeType.GRAPH:
+            parts = [attribute.as_graph()]
+        elif attribute.type is ir.AttributeType.GRAPHS:
+            parts = list(attribute.as_graphs())
+        else:
+            continue
+        for part in parts:
+            read = [value for inner in part.all_nodes() for value in inner.inputs]
+            read += [value for graph in (part, *part.subgraphs()) for value in graph.outputs]
+            found.update((value.name or "", None) for value in read if value is not None and value.graph is node.graph)
+    return list(found)

@@ -97,7 +97,7 @@ def scale_rows(graph: Graph, use: Use, scale: Array) -> None:
         parts = array.reshape(groups, array.shape[0] // groups, array.shape[1], -1)
         _put(graph, weight, (parts * scale.reshape(groups, 1, -1, 1)).reshape(array.shape))
     else:
-        _put(graph, weight, weight.view.array(weight.view.matrix(array) * scale[:, None]))
+        graph.replace_matrix(weight, weight.view.matrix(array) * scale[:, None])
 
 
 def scale_columns(graph: Graph, use: Use, scale: Array) -> None:
@@ -105,7 +105,7 @@ def scale_columns(graph: Graph, use: Use, scale: Array) -> None:
     weight, layer = use
     array = _wide(graph, weight)
     parts = _by_group(weight, layer, array) * scale.reshape(layer.groups, 1, -1, 1)
-    _put(graph, weight, weight.view.array(parts.reshape(weight.shape)))
+    graph.replace_matrix(weight, parts.reshape(weight.shape))
 
 
 def response(graph: Graph, use: Use, shift: Array) -> Array:

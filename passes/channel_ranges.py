@@ -6,7 +6,6 @@ import numpy as np
 
 from qcc.ir.axes import Action, Axes, Group, Member
 from qcc.ir.graph import Array
-from qcc.passes.contract import Edit, Site
 
 CLOSE = 0.01  # a scale that differs less from one is not worth a rewrite
 DEAD = 1e-6  # of a constant's largest range: a channel of less does not count
@@ -68,16 +67,6 @@ def scale_groups(axes: Axes, targets: Sequence[str]) -> list[Group]:
     wanted = set(targets)
     groups = axes.groups(Action.SCALE)
     return [group for group in groups if wanted.intersection(group.readers) | wanted.intersection(group.writers)]
-
-
-def layers_of(group: Group) -> tuple[str, ...]:
-    """The weights of a group."""
-    return tuple(dict.fromkeys(member.weight for member in group.constants if member.weight))
-
-
-def refusal(site: Site) -> Edit:
-    """A site at which nothing is done."""
-    return Edit(site.subject, site.refused, refused=True, layers=site.layers)
 
 
 def range_text(scale: Array) -> str:

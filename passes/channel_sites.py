@@ -2,10 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from qcc.ir.axes import Action, Axes, Group
-from qcc.ir.graph import Array, Graph, Weight
+from qcc.ir.graph import Weight
 from qcc.passes.channel_readers import is_linear
 from qcc.passes.contract import Site
 
@@ -21,14 +19,10 @@ def groups_of(axes: Axes, weights: Mapping[str, Weight]) -> list[Group]:
 def site_of(group: Group, weights: Mapping[str, Weight], gathers: Mapping[str, Sequence[Weight]]) -> Site:
     """A group as a site; one that is fixed is refused for those of its readers that no gather could serve, if any."""
     if not group.fixed:
-        return Site(group.name, _layers(group))
+        return Site(group.name, group.weights)
     gathered = {weight.name for readers in gathers.values() for weight in readers}
     left = tuple(name for name in group.readers if name in weights and name not in gathered)
     return Site(group.name, left, group.fixed if left else "")
-
-
-def _layers(group: Group) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(one.weight for one in group.constants if one.weight))
 
 
 def gathers_of(groups: Sequence[Group], weights: Mapping[str, Weight]) -> dict[str, list[Weight]]:
@@ -46,11 +40,3 @@ def gather_site(pair: tuple[str, Sequence[Weight]]) -> Site:
     """A value and its readers as a site."""
     value, readers = pair
     return Site(f"gather of {value}", tuple(weight.name for weight in readers))
-
-
-def put_matrix(graph: Graph, weight: Weight, matrix: Array) -> None:
-    """Give a weight another matrix."""
-    old = graph.constant(weight.constant)
-    assert old is not None
-    array = weight.view.array(matrix).reshape(old.shape).astype(old.dtype, copy=False)
-    graph.replace_constant(weight.constant, np.ascontiguousarray(array))

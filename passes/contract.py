@@ -54,6 +54,11 @@ class Site:
     layers: tuple[str, ...]
     refused: str = ""
 
+    @property
+    def refusal(self) -> Edit:
+        """What to tell of a site at which nothing can be done."""
+        return Edit(self.subject, self.refused, refused=True, layers=self.layers)
+
 
 def _silent(_: str) -> None:
     """Report no progress."""

@@ -58,12 +58,12 @@ class Equalize(Rewrite):
         axes = Axes.of(graph)
         for group, site in _groups(axes, targets):
             if site.refused:
-                edits.append(channel_ranges.refusal(site))
+                edits.append(site.refusal)
             elif context.takes(site.subject):
                 taken.append(group)
         for group, scale in _settled(graph, taken, context):
             axes.apply(group, scale)
-            layers = channel_ranges.layers_of(group)
+            layers = group.weights
             edits.append(Edit(group.name, channel_ranges.range_text(scale), layers=layers))
         return edits + (_absorb(graph, targets, context) if self.absorb else [])
 
@@ -76,7 +76,7 @@ def _groups(axes: Axes, targets: Sequence[str]) -> Iterator[tuple[Group, Site]]:
         writers, readers = _sides(group)
         if not writers or channel_ranges.joins_queries(group):
             continue
-        site = Site(group.name, channel_ranges.layers_of(group), group.fixed)
+        site = Site(group.name, group.weights, group.fixed)
         others = covered.issuperset((member.value, member.axis) for member in writers)
         if (group.fixed and not others) or (not group.fixed and readers):
             yield group, site
@@ -93,12 +93,12 @@ def _settled(graph: Graph, groups: Sequence[Group], context: Context) -> list[tu
     trial = Axes.of(graph.copy())
     same = {group.name: group for group in trial.groups(Action.SCALE)}
     totals: dict[str, Array] = {}
-    moved = {name for group in groups for name in channel_ranges.layers_of(group)}
+    moved = {name for group in groups for name in group.weights}
     for sweep in range(SWEEPS):
         context.progress(f"sweep {sweep + 1}")
         changed: set[str] = set()
         for group in (same[one.name] for one in groups):
-            layers = channel_ranges.layers_of(group)
+            layers = group.weights
             if not (moved | changed).intersection(layers):
                 continue
             writers, readers = _sides(group)

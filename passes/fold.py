@@ -9,7 +9,6 @@ import numpy as np
 
 from qcc.ir.axes import Axes, Group, Member
 from qcc.ir.graph import Array, Graph
-from qcc.passes.channel_sites import put_matrix
 from qcc.passes.contract import Context, Edit, Rewrite, Site
 from qcc.passes.fold_places import Place, channels_of, columns_of, places_of, reads
 from qcc.passes.scale_terms import Term
@@ -47,8 +46,7 @@ class Fold(Rewrite):
 
     def sites(self, graph: Graph, targets: Sequence[str]) -> Sequence[Site]:
         """The groups and values that targets read."""
-        places = places_of(graph, Axes.of(graph), targets, self.insert)
-        return [Site(place.subject, place.layers, place.refused) for place in places]
+        return [place.site for place in places_of(graph, Axes.of(graph), targets, self.insert)]
 
     def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
         """Choose and apply scales, place by place."""
@@ -56,7 +54,7 @@ class Fold(Rewrite):
         work = _Work(graph, axes, context)
         for place in places_of(graph, axes, targets, self.insert):
             if place.refused:
-                edits.append(Edit(place.subject, place.refused, refused=True, layers=place.layers))
+                edits.append(place.site.refusal)
                 continue
             readers = [name for name in place.layers if work.knows(name) and self.counts(name, context)]
             if not readers or not context.takes(place.subject):
@@ -112,7 +110,7 @@ class _Work:
         weights = [self._weights[name] for name in place.layers]
         uses = dict.fromkeys(layer.op for weight in weights for layer in weight.layers)
         for weight in weights:
-            put_matrix(self._graph, weight, self._graph.matrix(weight) * t.astype(np.float32))
+            self._graph.replace_matrix(weight, self._graph.matrix(weight) * t.astype(np.float32))
         kind = self._graph.constant(weights[0].constant)
         assert kind is not None
         readers = [(op, ops[op].inputs.index(place.value)) for op in uses]

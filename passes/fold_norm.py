@@ -80,7 +80,7 @@ def _fold_batch_norms(graph: Graph, targets: Sequence[str], context: Context) ->
             touched.update(site.layers)
             edits.append(Edit(site.subject, batch_norms.fold(graph, norm), layers=site.layers))
         if not touched:
-            return edits + [_refusal(norm.site) for norm in found if norm.site.refused]
+            return edits + [norm.site.refusal for norm in found if norm.site.refused]
 
 
 def _fold_gains(graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
@@ -99,9 +99,5 @@ def _fold_gains(graph: Graph, targets: Sequence[str], context: Context) -> list[
             changed.update(member.reader for member in gain.group.constants)
             folded.append(gain.op.name)
         if not folded:
-            return edits + [_refusal(gain.site) for gain in found if gain.site.refused]
+            return edits + [gain.site.refusal for gain in found if gain.site.refused]
         norm_gains.bypass_ones(graph, folded)
-
-
-def _refusal(site: Site) -> Edit:
-    return Edit(site.subject, site.refused, refused=True, layers=site.layers)

@@ -9,6 +9,7 @@ import numpy as np
 from qcc.ir.axes import Action, Axes, Group, Member
 from qcc.ir.graph import Array, Graph, Kind, Weight
 from qcc.passes.channel_readers import is_linear
+from qcc.passes.contract import Site
 
 TIED = "its weight is also read otherwise, or with another input"
 UNEVEN = "its scales would differ from row to row"
@@ -34,6 +35,11 @@ class Place:
     group: Group | None = None
     value: str = ""
     refused: str = ""
+
+    @property
+    def site(self) -> Site:
+        """As a pass tells of it."""
+        return Site(self.subject, self.layers, self.refused)
 
 
 def places_of(graph: Graph, axes: Axes, targets: Sequence[str], insert: bool) -> list[Place]:

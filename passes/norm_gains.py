@@ -78,20 +78,26 @@ def fold(axes: Axes, gain: Gain) -> str:
 
 def bypass_ones(graph: Graph, names: Sequence[str]) -> None:
     """Leave out those of some products that multiply by ones, where the graph can do without."""
-    for name in names:
-        op = next(op for op in graph.ops() if op.name == name)
-        if op.kind is not Kind.BINARY:
-            continue
-        ones = next((at for at, name in enumerate(op.inputs) if _is_ones(graph.constant(name))), None)
-        if ones is None or (ones == 0 and op.function != "mul"):
-            continue
-        before, after = graph.value(op.inputs[1 - ones]), graph.value(op.outputs[0])
-        if before.shape != after.shape or before.shape is None:
+    ops = {op.name: op for op in graph.ops()}
+    found = [(name, _passed(graph, ops[name])) for name in names]
+    for name, position in found:
+        if position is None:
             continue
         try:
-            graph.bypass(op.name, 1 - ones)
+            graph.bypass(name, position)
         except Refused:  # it casts, or makes an output that cannot leave its name: it stays, and does nothing
             continue
+
+
+def _passed(graph: Graph, op: Op) -> int | None:
+    """The operand that a product by ones passes on; None if it does more."""
+    if op.kind is not Kind.BINARY:
+        return None
+    ones = next((at for at, name in enumerate(op.inputs) if _is_ones(graph.constant(name))), None)
+    if ones is None:
+        return None
+    before, after = graph.value(op.inputs[1 - ones]), graph.value(op.outputs[0])
+    return 1 - ones if before.shape == after.shape and before.shape is not None else None
 
 
 def _is_ones(array: np.ndarray | None) -> bool:

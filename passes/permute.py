@@ -11,7 +11,7 @@ from qcc.ir.axes import Axes, Group
 from qcc.ir.graph import Array, Graph, Weight
 from qcc.passes.channel_order import MOMENT, clustered, dealt, descending
 from qcc.passes.channel_readers import Reader, estimate, powers_of, reader, readers_of
-from qcc.passes.channel_sites import gather_site, gathers_of, groups_of, put_matrix, site_of
+from qcc.passes.channel_sites import gather_site, gathers_of, groups_of, site_of
 from qcc.passes.contract import Between, Context, Edit, Rewrite, Site
 
 GAIN, GATHER_GAIN = 0.01, 0.05  # how much better an order must be: of itself, and to be worth an op
@@ -83,7 +83,7 @@ class Permute(Rewrite):
         for group in groups:
             site = site_of(group, weights, gathers)
             if site.refused:
-                run.edits.append(Edit(site.subject, site.refused, refused=True, layers=site.layers))
+                run.edits.append(site.refusal)
             elif not group.fixed and context.takes(site.subject):
                 self._permute(run, site, group)
         for value, readers in gathers.items():
@@ -100,7 +100,7 @@ class Permute(Rewrite):
     def _gather(self, run: _Run, site: Site, value: str, weights: Sequence[Weight]) -> None:
         def insert(order: Array) -> None:
             for one in readers:
-                put_matrix(run.graph, one.weight, one.matrix[:, order])
+                run.graph.replace_matrix(one.weight, one.matrix[:, order])
             inputs = {op.name: op.inputs for op in run.graph.ops()}
             uses = [(layer.op, inputs[layer.op].index(value)) for weight in weights for layer in weight.layers]
             run.graph.insert("gather", value, order.astype(np.int64), uses)

@@ -40,7 +40,7 @@ class QueryKey(Rewrite):
         edits = []
         for group, site in _groups(axes, targets):
             if site.refused:
-                edits.append(channel_ranges.refusal(site))
+                edits.append(site.refusal)
                 continue
             if not context.takes(site.subject):
                 continue
@@ -64,7 +64,7 @@ def _groups(axes: Axes, targets: Sequence[str]) -> Iterator[tuple[Group, Site]]:
             continue
         single = len({member.exponent for member in weights}) < 2
         reason = group.fixed or ("only one of two factors is made by a weight" if single else "")
-        yield group, Site(group.name, channel_ranges.layers_of(group), reason)
+        yield group, Site(group.name, group.weights, reason)
 
 
 def _scale(axes: Axes, group: Group, biases: set[str]) -> Array:

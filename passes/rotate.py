@@ -37,7 +37,7 @@ class Rotate(Rewrite):
         for group in _groups(axes, targets):
             site = _site(graph, group)
             if site.refused:
-                edits.append(Edit(site.subject, site.refused, refused=True, layers=site.layers))
+                edits.append(site.refusal)
             elif context.takes(site.subject):
                 context.progress(site.subject)
                 axes.apply(group, self.matrices(group))
@@ -92,8 +92,7 @@ def _groups(axes: Axes, targets: Sequence[str]) -> list[Group]:
 
 
 def _site(graph: Graph, group: Group) -> Site:
-    layers = tuple(dict.fromkeys(one.weight for one in group.constants if one.weight))
-    return Site(group.name, layers, group.fixed + _advice(graph, group) if group.fixed else "")
+    return Site(group.name, group.weights, group.fixed + _advice(graph, group) if group.fixed else "")
 
 
 def _advice(graph: Graph, group: Group) -> str:

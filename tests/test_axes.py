@@ -1,11 +1,19 @@
 """The axis analysis: whatever a group allows leaves the function as it is, and groups are no smaller than need be."""
 
+from pathlib import Path
+
 import hypothesis.strategies as st
 import numpy as np
+import onnx
+import onnx.parser
+import onnx_ir as ir
 import pytest
+import torch
 from hypothesis import given, settings
 
 from qcc.ir.axes import Action, Axes, Group
+from qcc.ir.fx import FxGraph
+from qcc.ir.onnx_graph import OnnxGraph
 from tests import axes_models as models
 
 TOLERANCE = 1e-4
@@ -133,3 +141,87 @@ def test_numbers_by_channel() -> None:
     array = graph.constant(reader.value)
     assert array is not None
     np.testing.assert_array_equal(axes.read(reader, group), array.reshape(4, 4, 16))
+
+
+def test_what_a_branch_reads_from_around_it_stays() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 21]>
+    branches (float[n,4] x, bool c) => (float[n,4] y) {
+        h = MatMul(x, w1)
+        z = If (c) <
+            then_branch = yes () => (float[n,8] t) { t = Add(h, b) },
+            else_branch = no () => (float[n,8] e) { e = Identity(h) }
+        >
+        k = Mul(h, b)
+        s = Add(z, k)
+        y = MatMul(s, w2)
+    }"""
+    graph = parsed(text, w1=(4, 8), w2=(8, 4), b=(8,))
+    branch = next(op for op in graph.ops() if op.function == "If")
+    assert branch.inputs == ("c", "h", "b")
+    fixed = {group.name: group.fixed for group in Axes.of(graph).groups(Action.PERMUTE) if group.size == 8}
+    assert set(fixed.values()) == {"`If` is opaque"}
+
+
+@pytest.mark.parametrize(("bounds", "free"), [("min=0.0, max=6.0", False), ("min=0.0", True), ("min=-1.0", False)])
+def test_a_clip_of_an_old_opset_is_a_relu_only_without_an_upper_bound(bounds: str, free: bool) -> None:
+    text = f"""<ir_version: 5, opset_import: ["" : 9]>
+    clipped (float[n,4] x) => (float[n,4] y) {{
+        a = MatMul(x, w1)
+        b = Clip<{bounds}>(a)
+        y = MatMul(b, w2)
+    }}"""
+    groups = Axes.of(parsed(text, w1=(4, 8), w2=(8, 4))).groups(Action.SCALE)
+    assert any(group.size == 8 and not group.fixed for group in groups) == free
+
+
+class Masked(torch.nn.Module):
+    """Attention with a bias of each head, as position biases are."""
+
+    def __init__(self, causal: bool = False) -> None:
+        super().__init__()
+        self.causal = causal
+        self.inner = torch.nn.Linear(16, 48)
+        self.out = torch.nn.Linear(16, 16)
+        self.bias = torch.nn.Parameter(torch.randn(4, 6, 6))
+        self.tokens = torch.nn.Parameter(torch.randn(6, 16))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.tokens[None] + x[:, None]
+        q, k, v = (part.reshape(-1, 6, 4, 4).transpose(1, 2) for part in self.inner(tokens).chunk(3, -1))
+        mask = None if self.causal else self.bias
+        mixed = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask, is_causal=self.causal)
+        out: torch.Tensor = self.out(mixed.transpose(1, 2).reshape(-1, 6, 16))
+        return out.sum(1)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_heads_take_their_biases_along_and_a_causal_mask_keeps_its_order(causal: bool) -> None:
+    torch.manual_seed(0)
+    graph = FxGraph.export(Masked(causal), (torch.zeros(2, 16),))
+    graph.simplify()
+    (name,), (output,) = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
+    given_ = {name: np.random.default_rng(0).standard_normal((2, 16)).astype(np.float32)}
+    wanted = graph.runner([name], [output])(given_)[output]
+    for action in Action:
+        changed = graph.copy()
+        axes, rng = Axes.of(changed), np.random.default_rng(1)
+        groups = [group for group in axes.groups(action) if not group.fixed]
+        for group in groups:
+            axes.apply(group, models.drawn_change(group, rng))
+        got = changed.runner([name], [output])(given_)[output]
+        assert np.abs(got - wanted).max() <= TOLERANCE * np.abs(wanted).max(), action
+        if action is Action.PERMUTE:
+            assert any(group.size == 6 for group in groups) == (not causal)
+            heads = [group for group in groups if group.size == 4 and not group.contexts]
+            assert any(member.value == "bias" for group in heads for member in group.members) == (not causal)
+
+
+def parsed(text: str, **shapes: tuple[int, ...]) -> OnnxGraph:
+    """A model of this text with constants of these shapes."""
+    model, rng = onnx.parser.parse_model(text), np.random.default_rng(0)
+    for name, shape in shapes.items():
+        array = rng.standard_normal(shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    graph = OnnxGraph(ir.serde.deserialize_model(model), Path())
+    graph.simplify()
+    return graph
