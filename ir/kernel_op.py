@@ -1,0 +1,151 @@
+"""The ops that kernel libraries take, in domain ``qcc``: a product with a stored weight, and the steps behind it.
+
+An op's name says all that its inputs and its meaning depend on, in both directions: ``linear_int4_group32_bias_gelu``
+multiplies by 4-bit codes that share a scale by 32, adds a bias and applies a gelu. So the writer of a model, the
+builder of a library and the library itself need no other word between them.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from qcc.ir.packing import planes
+
+Operand = Literal["", "vector", "tensor"]
+CHUNK = 32  # inputs that kernels read at once; a group is a whole number of them
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an op may do to the product ``v [..., out]`` afterwards.
+
+    Args:
+        operands: what it takes beside ``v``: vectors ``[out]`` that are constants, or tensors of the shape of ``v``.
+        whole: it needs all of a row at once, so only `KEEP` may precede it within the last steps, and none follow.
+    """
+
+    operands: tuple[tuple[str, Operand], ...] = ()
+    whole: bool = False
+
+
+BIAS, KEEP = "bias", "keep"
+STEPS: dict[str, Step] = {
+    BIAS: Step((("bias", "vector"),)),
+    "add": Step((("added", "tensor"),)),
+    "mul": Step((("factor", "tensor"),)),
+    "relu": Step(),
+    "gelu": Step(),
+    "gelu_tanh": Step(),
+    "silu": Step(),
+    "sigmoid": Step(),
+    "tanh": Step(),
+    "hard_swish": Step(),
+    "relu6": Step(),
+    KEEP: Step(),  # the value so far is a second output
+    "layer_norm": Step((("gain", "vector"), ("shift", "vector")), whole=True),
+    "rms_norm": Step((("gain", "vector"),), whole=True),
+}
+"""By name, in the order in which they are documented. A norm takes its epsilon from the op's attribute ``epsilon``."""
+
+MAX_TENSORS = 2
+_WORDS = "|".join(sorted(STEPS, key=len, reverse=True))
+_NAME = re.compile(
+    rf"linear_(?:int([2-8])_(?:group([1-9]\d*)|(channel))(_asym)?|(bf16))((?:_(?:{_WORDS}))*)", re.ASCII
+)
+
+
+class OpError(ValueError):
+    """No kernel goes by such a name."""
+
+
+@dataclass(frozen=True, order=True)
+class LinearOp:
+    """``y[..., out] = steps(x[..., in] @ decode(weight)[out, in].T)``.
+
+    Args:
+        bits: of a code, 2 to 8; 16 for weights that are bfloat16 themselves.
+        group: inputs that share a scale, a multiple of 32; None for all of them (``channel``), or without scales.
+        symmetric: there is no stored zero point.
+        steps: names of `STEPS`, in order.
+    """
+
+    bits: int
+    group: int | None = None
+    symmetric: bool = True
+    steps: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not (2 <= self.bits <= 8 or self.bits == 16):
+            raise OpError(f"no kernel for codes of {self.bits} bits")
+        if self.group is not None and (self.group < CHUNK or self.group % CHUNK):
+            raise OpError(f"a kernel's group is a multiple of {CHUNK}, not {self.group}")
+        whole = [step for step in self.steps if STEPS[step].whole]
+        if len(whole) > 1 or (whole and self.steps[-1] not in whole):
+            raise OpError("only the last step may be a norm")
+        if KEEP in self.steps and (not whole or self.steps.index(KEEP) != len(self.steps) - 2):
+            raise OpError("a value is kept right before the norm")
+        if sum(kind == "tensor" for step in self.steps for _, kind in STEPS[step].operands) > MAX_TENSORS:
+            raise OpError(f"kernels take at most {MAX_TENSORS} tensors beside the input")
+
+    @property
+    def is_float(self) -> bool:
+        """The weights are bfloat16 numbers, with no codes and no scales."""
+        return self.bits == 16
+
+    @property
+    def stored(self) -> str:
+        """How the weight is stored, as the name spells it."""
+        if self.is_float:
+            return "bf16"
+        block = "channel" if self.group is None else f"group{self.group}"
+        return f"int{self.bits}_{block}{'' if self.symmetric else '_asym'}"
+
+    @property
+    def name(self) -> str:
+        """The op's name in domain ``qcc``."""
+        return "_".join(("linear", self.stored, *self.steps))
+
+    @property
+    def weight_inputs(self) -> tuple[str, ...]:
+        """The inputs that hold the weight, by name: planes ``[out, in * width / 8]`` of bytes, lowest bits first, the
+        ``scale [out, groups]`` (float16 or float32) and the ``zero [out, groups]`` (int8, asymmetric only); or the
+        bfloat16 ``weight [out, in]``.
+        """
+        if self.is_float:
+            return ("weight",)
+        names = [f"plane{position}" for position in range(len(planes(self.bits)))]
+        return (*names, "scale", *(() if self.symmetric else ("zero",)))
+
+    @property
+    def step_inputs(self) -> tuple[tuple[str, Operand], ...]:
+        """The operands of the steps, in order, with names of their own."""
+        found: list[tuple[str, Operand]] = []
+        for step in self.steps:
+            for name, kind in STEPS[step].operands:
+                count = sum(one.rstrip("0123456789") == name for one, _ in found)
+                found.append((f"{name}{count}" if count else name, kind))
+        return tuple(found)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """All inputs in order: ``x``, the weight, the operands of the steps."""
+        return ("x", *self.weight_inputs, *(name for name, _ in self.step_inputs))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """``y``, and where a step keeps it, the value before the norm."""
+        return ("y", "kept") if KEEP in self.steps else ("y",)
+
+
+def parse(name: str) -> LinearOp:
+    """The op that a name stands for.
+
+    Raises:
+        OpError: it is no such name.
+    """
+    found = _NAME.fullmatch(name)
+    if found is None:
+        raise OpError(f"`{name}` names no kernel")
+    bits, group, _, asymmetric, half, rest = found.groups()
+    steps = tuple(re.findall(f"_({_WORDS})", rest))
+    return LinearOp(16 if half else int(bits), int(group) if group else None, not asymmetric, steps)
