@@ -47,7 +47,7 @@ def build(
     specs = tuple(kernel for _, kernel in wanted)
     if not specs:
         raise BuildError("there are no kernels to build")
-    cached = _cache() / f"{_key(specs, target, activations)}.so"
+    cached = cache_folder() / f"{_key(specs, target, activations)}.so"
     if not cached.exists():
         cached.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cached.parent) as folder:
@@ -58,16 +58,23 @@ def build(
     return beside.replace(out)
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Where libraries, and what was measured of them, are kept."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qcc"
 
 
 def _key(specs: tuple[LinearKernel, ...], target: CpuTarget, activations: str) -> str:
     """A hash of all that decides the library: kernels, target, our sources, TVM and the C compiler."""
-    digest = hashlib.sha256(repr((specs, target, activations, _tvm_version(), _compiler(), FLAGS)).encode())
+    facts = (specs, target, activations, _tvm_version(), _compiler(), FLAGS, sources_digest())
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+
+
+def sources_digest() -> str:
+    """A hash of what the kernels are made by."""
+    digest = hashlib.sha256()
     for path in sorted(path for pattern in MADE_BY for path in FOLDER.glob(pattern)):
         digest.update(path.read_bytes())
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()
 
 
 def _tvm_version() -> str:

@@ -1,6 +1,7 @@
 """What a processor offers to kernels: targets as data, and the one this process runs on."""
 
 import platform
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,7 @@ TARGETS = {
         CpuTarget("armv8.2-dotprod", "cortex-a76", ("asimddp",), "aarch64-unknown-linux-gnu", 64 << 10),
     )
 }
+NATIVE = "native"
 NATIVE_ORDER = ("sapphire-rapids", "avx512-vnni", "avx2", "generic")
 
 
@@ -62,7 +64,7 @@ def named(name: str) -> CpuTarget:
     Raises:
         TargetError: there is none.
     """
-    if name == "native":
+    if name == NATIVE:
         return native()
     if name not in TARGETS:
         raise TargetError(f"unknown target `{name}`; known are native, {', '.join(TARGETS)}")
@@ -84,14 +86,29 @@ def native() -> CpuTarget:
     )
 
 
+def runs_here(names: Iterable[str]) -> bool:
+    """One of these targets has no need of what this machine lacks."""
+    flags = cpu_flags()
+    here = (one for one in map(named, names) if one.triple.startswith(platform.machine()))
+    return any(set(one.features) <= flags for one in here)
+
+
+def cpu_name() -> str:
+    """What this machine's processor is called; its kind where it does not say."""
+    return _cpuinfo("model name", "Model") or platform.processor() or platform.machine()
+
+
 def cpu_flags() -> frozenset[str]:
     """The flags of this machine's processor, as Linux names them; none where they cannot be read."""
+    return frozenset(_cpuinfo("flags", "Features").split())
+
+
+def _cpuinfo(*keys: str) -> str:
+    """The first line of one of these keys; empty where there is none."""
     if not CPUINFO.exists():
-        return frozenset()
-    for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
-        if line.startswith(("flags", "Features")):
-            return frozenset(line.partition(":")[2].split())
-    return frozenset()
+        return ""
+    lines = CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(keys)), "")
 
 
 def _cache(level: int, default: int) -> int:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -70,7 +70,8 @@ def decision_of(plan: Plan, choice: Sequence[int], losses: Losses | None, soluti
             steps.setdefault(candidate.action, []).append((option.weight, candidate.source))
     error = sum(float(loss[chosen]) for loss, chosen in zip(losses.loss, choice, strict=True)) if losses else 0.0
     gap = solution.gap if solution else math.inf
-    return Decision(Plan(_merged(plan, steps), (*plan.kept, *kept)), tuple(choice), gap, error)
+    decided = replace(plan, steps=_merged(plan, steps), kept=(*plan.kept, *kept), allocate=None)
+    return Decision(decided, tuple(choice), gap, error)
 
 
 def smallest(plan: Plan, graph: Graph) -> tuple[int, ...]:
@@ -102,6 +103,7 @@ def _problem(allocate: Allocate, plan: Plan, weights: dict[str, Weight], losses:
         np.array([candidate_bytes(weights[option.weight], one) for one in option.candidates], np.float64)
         for option in allocate.options
     )
+    latencies = tuple(np.array([one.latency_ms for one in option.candidates]) for option in allocate.options)
     rows = []
     for limit in allocate.limits:
         if limit.metric == "size":
@@ -113,9 +115,12 @@ def _problem(allocate: Allocate, plan: Plan, weights: dict[str, Weight], losses:
                 for option in allocate.options
             )
             rows.append(Row("bits", bits, limit.bound - _fixed_bits(plan, weights)))
+        elif limit.metric == "latency":
+            rows.append(Row("latency", latencies, limit.bound - allocate.fixed_ms))
         else:
             rows.append(Row("output_error", losses.loss, limit.bound))
-    return Problem(sizes if allocate.objective == "size" else losses.loss, tuple(rows))
+    costs = {"size": sizes, "latency": latencies}.get(allocate.objective, losses.loss)
+    return Problem(costs, tuple(rows))
 
 
 def _fixed_bits(plan: Plan, weights: dict[str, Weight]) -> float:
@@ -142,7 +147,8 @@ def _explained(allocate: Allocate, infeasible: Infeasible, fixed_bytes: float, f
         limit, least = limits[name], infeasible.smallest[name]
         if not np.isfinite(least):
             least = infeasible.alone[name]
-        found.append(_one(limit, least + {"size": fixed_bytes, "bits": fixed_bits}.get(name, 0.0)))
+        fixed = {"size": fixed_bytes, "bits": fixed_bits, "latency": allocate.fixed_ms}
+        found.append(_one(limit, least + fixed.get(name, 0.0)))
     binding = SEPARATOR.join(limits[name].source for name in infeasible.rows)
     return _error(binding, "; ".join(found))
 
@@ -153,8 +159,9 @@ def _error(binding: str, note: str) -> BudgetError:
 
 
 def _one(limit: Limit, least: float) -> str:
-    shown = f"{int(np.ceil(least)):,} bytes" if limit.metric == "size" else f"{least:.4g}"
-    asked = f"{int(limit.bound):,} bytes" if limit.metric == "size" else f"{limit.bound:.4g}"
+    unit = " ms" if limit.metric == "latency" else ""
+    shown = f"{int(np.ceil(least)):,} bytes" if limit.metric == "size" else f"{least:.4g}{unit}"
+    asked = f"{int(limit.bound):,} bytes" if limit.metric == "size" else f"{limit.bound:.4g}{unit}"
     return f"the smallest feasible {limit.metric} is {shown}, the budget is {asked}"
 
 

@@ -1,17 +1,17 @@
 """Binding a policy to a graph: the cascade resolved for every weight, and the Plan that follows."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 
 from qcc.compiler.catalog import rewrites
-from qcc.compiler.plan import Allocate, Candidate, Kept, Limit, Option, Plan, Step
+from qcc.compiler.plan import Allocate, Candidate, Kept, Kernels, Limit, Option, Plan, Step
 from qcc.dsl.diagnostics import Diagnostics, Span
 from qcc.dsl.policy import KEEP, Assignment, FormatSpec, Policy, Rule
 from qcc.dsl.select import Facts, has_predicate, matches, near_misses
 from qcc.ir.blocks import CHANNEL, TENSOR, Block
 from qcc.ir.encoding import Encoding, IntGrid
-from qcc.ir.forms import choose, stored_bytes
+from qcc.ir.forms import Choice, choose, stored_bytes
 from qcc.ir.graph import Graph, Weight
 from qcc.passes.clean import Clean
 from qcc.passes.contract import Rewrite, Rounding
@@ -19,6 +19,17 @@ from qcc.passes.encode import Encode
 from qcc.passes.nearest import Nearest
 
 BITS_OF = {"float32": 32, "float16": 16, "bfloat16": 16, "float64": 64}
+
+Chooser = Callable[[Weight, Encoding], Choice]
+"""Finds the form of a weight under an encoding."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """What the model takes for one sample, in seconds on one thread, and what a weight's layers do under an action."""
+
+    model_s: float
+    of: Callable[[Weight, Encode | None], float]
 
 
 @dataclass(frozen=True)
@@ -70,14 +81,25 @@ def resolve(policy: Policy, weights: Sequence[Weight], diagnostics: Diagnostics)
     return [Resolved(weight, found) for weight, found in zip(weights, properties, strict=True)]
 
 
-def bind(policy: Policy, graph: Graph, input_bytes: int, diagnostics: Diagnostics) -> Plan:
-    """The plan of a policy for a cleaned graph; undecided where a weight has several candidates."""
+def bind(
+    policy: Policy,
+    graph: Graph,
+    input_bytes: int,
+    diagnostics: Diagnostics,
+    chooser: Chooser = choose,
+    kernels: Kernels | None = None,
+    latency: Latency | None = None,
+) -> Plan:
+    """The plan of a policy for a cleaned graph; undecided where a weight has several candidates.
+
+    ``latency`` is needed where the policy bounds or minimises it.
+    """
     resolved = resolve(policy, graph.weights(), diagnostics)
     steps: dict[Encode, list[tuple[str, str]]] = {}
     options, kept = [], []
     narrowest: dict[str, Encoding | None] = {}
     for one in resolved:
-        candidates = _candidates(one)
+        candidates = [_timed(candidate, one.weight, latency) for candidate in _candidates(one, chooser)]
         narrowest[one.weight.name] = _narrowest(one.weight, candidates)
         encoded = [candidate for candidate in candidates if candidate.action is not None]
         if not encoded:
@@ -86,11 +108,28 @@ def bind(policy: Policy, graph: Graph, input_bytes: int, diagnostics: Diagnostic
             steps.setdefault(encoded[0].action, []).append((one.weight.name, encoded[0].source))
         else:
             options.append(Option(one.weight.name, tuple(candidates)))
-    limits = tuple(
-        Limit(b.metric, b.quantity.of(input_bytes if b.metric == "size" else 1.0), b.text) for b in policy.budget
-    )
-    allocate = Allocate(policy.minimize, limits, tuple(options)) if options or limits else None
-    return Plan((Step(Clean()), *_rewrite_steps(resolved, narrowest), *encode_steps(steps)), tuple(kept), allocate)
+    reference = {"size": float(input_bytes), "latency": latency.model_s * 1e3 if latency else 1.0}
+    limits = tuple(Limit(b.metric, b.quantity.of(reference.get(b.metric, 1.0)), b.text) for b in policy.budget)
+    fixed_ms = 0.0 if latency is None else 1e3 * _fixed_seconds(latency, resolved, steps, options)
+    allocate = Allocate(policy.minimize, limits, tuple(options), fixed_ms) if options or limits else None
+    done = (Step(Clean()), *_rewrite_steps(resolved, narrowest), *encode_steps(steps))
+    return Plan(done, tuple(kept), allocate, kernels)
+
+
+def _timed(candidate: Candidate, weight: Weight, latency: Latency | None) -> Candidate:
+    return candidate if latency is None else replace(candidate, latency_ms=1e3 * latency.of(weight, candidate.action))
+
+
+def _fixed_seconds(
+    latency: Latency, resolved: Sequence[Resolved], steps: dict[Encode, list[tuple[str, str]]], open: Sequence[Option]
+) -> float:
+    """What the model will take apart from the weights that are still open: what is not linear takes what it took."""
+    weights = {one.weight.name: one.weight for one in resolved}
+    undecided = {option.weight for option in open}
+    total = latency.model_s - sum(latency.of(weight, None) for name, weight in weights.items())
+    actions = {name: action for action, pairs in steps.items() for name, _ in pairs}
+    total += sum(latency.of(weight, actions.get(name)) for name, weight in weights.items() if name not in undecided)
+    return max(total, 0.0)
 
 
 def _rewrite_steps(resolved: Sequence[Resolved], narrowest: dict[str, Encoding | None]) -> Iterable[Step]:
@@ -130,22 +169,22 @@ def encoding_of(spec: FormatSpec) -> Encoding | None:
     return Encoding(IntGrid(spec.bits, "asym" not in words), block, "fp32" if scale == "fp32" else "fp16")
 
 
-def _candidates(one: Resolved) -> list[Candidate]:
+def _candidates(one: Resolved, chooser: Chooser) -> list[Candidate]:
     if one.kept:
         return []
     assignment = one.properties["weights"]
     rounding = one.properties["rounding"].value if "rounding" in one.properties else Nearest()
     assert isinstance(assignment.value, tuple) and isinstance(rounding, Rounding)
-    found = [_candidate(one.weight, spec, rounding) for spec in assignment.value]
+    found = [_candidate(one.weight, spec, rounding, chooser) for spec in assignment.value]
     return [candidate for candidate in found if candidate is not None]
 
 
-def _candidate(weight: Weight, spec: FormatSpec, rounding: Rounding) -> Candidate | None:
+def _candidate(weight: Weight, spec: FormatSpec, rounding: Rounding, chooser: Chooser) -> Candidate | None:
     source = place(spec.span)
     encoding = encoding_of(spec)
     if encoding is None:
         return Candidate(None, source)
-    form = choose(weight, encoding).form
+    form = chooser(weight, encoding).form
     if stored_bytes(encoding, weight.shape, form) >= weight.params * BITS_OF[weight.dtype] // 8:
         return None
     return Candidate(Encode(encoding, rounding, form), source)

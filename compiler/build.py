@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic
 
-from qcc.compiler.bind import BITS_OF
+from qcc.compiler.bind import BITS_OF, Chooser
 from qcc.compiler.catalog import Export
 from qcc.compiler.plan import Plan
 from qcc.compiler.result import LayerRow
 from qcc.ir.errors import ModelError, Refused
-from qcc.ir.forms import choose, stored_bytes
+from qcc.ir.forms import stored_bytes
 from qcc.ir.graph import Graph, Weight
 from qcc.ir.onnx_graph import OnnxGraph
 from qcc.ir.onnx_save import Written
@@ -57,9 +57,9 @@ def write(built: Built[OnnxGraph], path: Path, export: Export, metadata: dict[st
 
 
 def rows(
-    graph: Graph, plan: Plan, built: Built[OnnxGraph], loss: Callable[[str], float | None]
+    graph: Graph, plan: Plan, built: Built[OnnxGraph], loss: Callable[[str], float | None], chooser: Chooser
 ) -> tuple[LayerRow, ...]:
-    """One row a weight, in the order in which they run."""
+    """One row a weight, in the order in which they run; the chooser tells the reasons for the forms."""
     refused = {edit.subject for edit in built.edits if edit.refused}
     actions = {
         name: step.action
@@ -72,20 +72,24 @@ def rows(
     kept = {one.weight: one.reason for one in plan.kept}
     kept |= {edit.subject: edit.text for edit in built.edits if edit.refused}
     return tuple(
-        _row(
-            weight, actions.get(weight.name), errors.get(weight.name, 0.0), kept.get(weight.name, ""), loss(weight.name)
-        )
+        _encoded_row(weight, action, errors.get(weight.name, 0.0), loss(weight.name), chooser)
+        if (action := actions.get(weight.name)) is not None
+        else _kept_row(weight, kept.get(weight.name, ""))
         for weight in graph.weights()
     )
 
 
-def _row(weight: Weight, action: Encode | None, error: float, kept: str, loss: float | None) -> LayerRow:
+def _kept_row(weight: Weight, reason: str) -> LayerRow:
+    bits = BITS_OF[weight.dtype]
+    size, kinds = weight.params * bits // 8, tuple(sorted(weight.kinds))
+    return LayerRow(weight.name, kinds, weight.shape, weight.dtype, "", size, size, float(bits), 0.0, None, reason)
+
+
+def _encoded_row(weight: Weight, action: Encode, error: float, loss: float | None, chooser: Chooser) -> LayerRow:
     original = weight.params * BITS_OF[weight.dtype] // 8
-    kinds = tuple(sorted(weight.kinds))
-    if action is None:
-        bits = float(BITS_OF[weight.dtype])
-        return LayerRow(weight.name, kinds, weight.shape, weight.dtype, "", original, original, bits, 0.0, None, kept)
     size = stored_bytes(action.encoding, weight.shape, action.form)
-    reason = choose(weight, action.encoding).reason
+    choice = chooser(weight, action.encoding)
+    reason = choice.reason if choice.form is action.form else "as the plan says"
     bits, text = action.encoding.bits_per_weight(weight.shape), action.encoding.text
+    kinds = tuple(sorted(weight.kinds))
     return LayerRow(weight.name, kinds, weight.shape, text, action.form, size, original, bits, error, loss, reason)

@@ -7,9 +7,11 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Literal
 
 import qcc.passes
+from qcc.codegen.target import NATIVE
+from qcc.codegen.target import TARGETS as PROCESSORS
 from qcc.dsl.schema import FormatFamily, Metric, Off, Property, Range, Schema, TargetKind, Word
 from qcc.ir.encoding import MAX_BITS, MIN_BITS, SCALE_TYPES
 from qcc.ir.onnx_save_options import NEWEST_OPSET, OLDEST_OPSET, ExternalData
@@ -35,6 +37,12 @@ BUDGET = {
         "size", "<=", {"%": (0, 100), "B": (0, float("inf"))}, summary="of the written model, of the input's"
     ),
     "bits": Metric("bits", "<=", {"": (0, 32)}, summary="average bits of a weight, overheads included"),
+    "latency": Metric(
+        "latency",
+        "<=",
+        {"%": (0, float("inf")), "ms": (0, float("inf"))},
+        summary="predicted time of one sample on one thread, of the input's",
+    ),
     "output_error": Metric(
         "output_error",
         "<=",
@@ -42,6 +50,7 @@ BUDGET = {
         summary="predicted noise power over signal power at the outputs",
     ),
 }
+OBJECTIVES = ("output_error", "size", "latency")
 VERIFY = {
     "cosine": Metric(
         "cosine", ">=", {"": (-1, 1)}, summary="similarity to the input model's outputs, least of all outputs"
@@ -56,6 +65,11 @@ VERIFY = {
 }
 TARGETS = {
     "onnxruntime": TargetKind("onnxruntime", summary="plain ONNX Runtime on any CPU"),
+    "cpu": TargetKind(
+        "cpu",
+        (NATIVE, *PROCESSORS),
+        summary="ONNX Runtime with kernels made for these processors, by default for this machine's; runs on any CPU",
+    ),
 }
 
 
@@ -66,10 +80,16 @@ class Export:
     Args:
         opset: raise the model at least to this version; what the formats need is always met.
         external_data: weights beside the model in one file: for large models, always, or never.
+        kernels: who makes the kernels of a `cpu` target; `none` leaves all to ONNX Runtime.
+        activations: how kernels compute: with inputs rounded to int8 or bfloat16, or exactly.
+        rows: the rows of activations that kernels are chosen for; by default, as many as calibration shows, and one.
     """
 
     opset: Annotated[int, Range(OLDEST_OPSET, NEWEST_OPSET)] | None = None
     external_data: ExternalData = "auto"
+    kernels: Literal["tvm", "none"] = "tvm"
+    activations: Literal["int8", "exact"] = "int8"
+    rows: Annotated[int, Range(1, 1 << 20)] | None = None
 
 
 @lru_cache
@@ -107,7 +127,7 @@ def schema() -> Schema:
     }
     for name, values in rewrites().items():
         properties[name] = Property(name, {**values, OFF: Off}, summary=_module_summary(name))
-    return Schema(properties, FORMATS, TARGETS, BUDGET, VERIFY, export=Export)
+    return Schema(properties, FORMATS, TARGETS, BUDGET, VERIFY, OBJECTIVES, Export)
 
 
 def keyword_of(definition: type) -> str:

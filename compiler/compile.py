@@ -3,47 +3,44 @@
 import math
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from qcc.codegen.target import runs_here
 from qcc.compiler import build, lock, samples, verify
-from qcc.compiler.bind import bind
+from qcc.compiler.bind import Chooser, Latency, bind
 from qcc.compiler.catalog import Export, schema
+from qcc.compiler.choose_form import FormChooser, chooser_of
+from qcc.compiler.evidence import Evidence
+from qcc.compiler.kernel_library import build_library, library_path
 from qcc.compiler.open_model import open_model
+from qcc.compiler.phases import Phases, Progress, silent
 from qcc.compiler.plan import Plan
 from qcc.compiler.report_html import render_html
 from qcc.compiler.result import Allocation, Result, RewriteRow
 from qcc.compiler.rewrite import Cleaned, rewrite_graph, rewrite_steps
 from qcc.compiler.samples import Data, Samples
-from qcc.compiler.sensitivity import Losses, measure, within
+from qcc.compiler.sensitivity import within
 from qcc.compiler.settle import Settled, settle
 from qcc.compiler.staging import check_output, output_path, staging
-from qcc.compiler.statistics import grams
+from qcc.compiler.time_model import ModelTimes, time_input, time_models
 from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError
 from qcc.dsl.load import load_policy
 from qcc.dsl.policy import Policy
 from qcc.ir.errors import ModelError
+from qcc.ir.forms import choose
+from qcc.ir.graph import Weight
 from qcc.ir.onnx_graph import OnnxGraph
+from qcc.ir.onnx_kernels import kernel_ops
 from qcc.ir.onnx_run import OnnxRunner, reference
 from qcc.ir.onnx_save import Written, whole_size
-from qcc.passes.contract import Context
 from qcc.passes.encode import Encode
 
 DEFAULT_POLICY = "balanced"
-BUDGET_ROUNDS = 5
-
-Progress = Callable[[str, int, int, str], None]
-"""Called with a phase, how much of it is done, of how much, and on what."""
-
-
-def _silent(phase: str, done: int, total: int, detail: str) -> None:
-    """Show nothing."""
 
 
 def compile(
@@ -54,7 +51,7 @@ def compile(
     data: Data | None = None,
     definitions: Mapping[str, str] | None = None,
     plan: Plan | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Result:
     """Compile a model.
 
@@ -86,7 +83,7 @@ def decide_plan(
     data: Data | None = None,
     definitions: Mapping[str, str] | None = None,
     plan: Plan | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> tuple[Plan, tuple[Diagnostic, ...]]:
     """The plan that `compile` would run, with all that is open decided, and the warnings; nothing is verified or kept.
 
@@ -108,6 +105,7 @@ class _Opened:
 
     graph: OnnxGraph
     plan: Plan
+    data: Samples
     input_bytes: int
     edits: tuple[str, ...]
     rewrites: tuple[RewriteRow, ...] = ()
@@ -121,9 +119,11 @@ class _Compilation:
     output: Path
     policy: Policy
     data: Data | None
-    progress: Progress
+    phases: Phases
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
-    seconds: dict[str, float] = field(default_factory=dict)
+    chooser: Chooser = choose
+    runs_here: bool = False
+    """The kernels can be run on this machine."""
 
     @classmethod
     def prepare(
@@ -138,30 +138,71 @@ class _Compilation:
         loaded = policy if isinstance(policy, Policy) else load_policy(policy, schema(), definitions)
         target = output_path(model, output)
         check_output(model, target)
-        return cls(model, target, loaded, data, progress)
+        return cls(model, target, loaded, data, Phases(progress))
 
     def run(self, plan: Plan | None) -> Result:
         opened = self._open(plan)
-        with self._phase("reference"):
-            data = self._samples(opened.graph)
-            held = within(opened.graph, data, verify.SAMPLES, verify.OUTPUT_BYTES)
+        with self.phases.phase("reference"):
+            held = within(opened.graph, opened.data, verify.SAMPLES, verify.OUTPUT_BYTES)
             wanted = verify.run(reference(self.model), held.batches)
-        opened = self._rewrite(opened, data)
+        opened = self._rewrite(opened)
         with staging(self.output) as folder:
             staged = folder / self.output.name
-            settled = self._build(opened, data, staged)
-            with self._phase("verify"):
-                outputs = verify.compare(wanted, verify.run(OnnxRunner(staged), held.batches))
-                checks = verify.judge(self.policy.verify, outputs)
-                verification = verify.Verification(outputs, checks, held.count, held.origin)
-            self._compare_with_budget(opened.plan, verification)
-            result = self._result(opened, settled, verification)
+            settled = self._build(opened, staged)
+            library = self._library(settled.plan, staged)
+            with self.phases.phase("verify"):
+                verification = self._verify(wanted, held, staged, library)
+            times = self._time(opened, settled, staged, library)
+            self._compare_with_budget(opened.plan, verification, times)
+            result = replace(
+                self._result(opened, settled, verification),
+                kernels=library_path(self.output) if library else None,
+                times=times,
+            )
             if verification.passed:
-                self._publish(result, staged, settled.written, data)
+                self._publish(result, staged, settled.written, opened.data)
         return result
 
-    def _compare_with_budget(self, plan: Plan, verification: verify.Verification) -> None:
-        """A budget on the error binds the prediction; say so where the file turns out worse."""
+    def _verify(
+        self, wanted: list[dict[str, np.ndarray]], held: Samples, staged: Path, library: Path | None
+    ) -> verify.Verification:
+        """Run the written file, also with its kernels, and compare."""
+        plain = verify.compare(wanted, verify.run(OnnxRunner(staged), held.batches))
+        fast: tuple[verify.OutputCheck, ...] = ()
+        if library is not None and self.runs_here:
+            fast = verify.compare(wanted, verify.run(OnnxRunner(staged, library=library), held.batches))
+        checks = verify.judge(self.policy.verify, (*plain, *fast))
+        return verify.Verification(plain, checks, held.count, held.origin, fast)
+
+    def _time(self, opened: _Opened, settled: Settled, staged: Path, library: Path | None) -> ModelTimes | None:
+        """Time the written model against the input, where speed is what the policy is after."""
+        allocate = opened.plan.allocate
+        asked = self.policy.minimize == "latency" or any(one.metric == "latency" for one in self.policy.budget)
+        if not asked and library is None:
+            return None
+        predicted = None
+        if asked and allocate is not None and settled.decision is not None:
+            chosen = zip(allocate.options, settled.decision.choice, strict=True)
+            predicted = allocate.fixed_ms / 1e3 + sum(one.candidates[at].latency_ms for one, at in chosen) / 1e3
+        with self.phases.phase("time"):
+            return time_models(self.model, staged, library if self.runs_here else None, opened.data, predicted)
+
+    def _library(self, plan: Plan, staged: Path) -> Path | None:
+        """Make the kernels that the written model calls, beside it."""
+        if plan.kernels is None:
+            return None
+        ops = kernel_ops(staged)
+        if not ops:
+            help = "`qcc explain MODEL -p POLICY` says why of each layer"
+            self.diagnostics.warning("Q503", "no layer takes a kernel: no library is written", help=help)
+            return None
+        with self.phases.phase("kernels"):
+            build_library(ops, plan.kernels, library_path(staged))
+        self.runs_here = runs_here(plan.kernels.targets)
+        return library_path(staged)
+
+    def _compare_with_budget(self, plan: Plan, verification: verify.Verification, times: ModelTimes | None) -> None:
+        """Budgets on error and latency bind predictions; say so where the file turns out worse."""
         worst = min((check.sqnr for check in verification.outputs), default=math.inf)
         measured = 10 ** (-worst / 10)
         for limit in plan.allocate.limits if plan.allocate else ():
@@ -169,21 +210,45 @@ class _Compilation:
                 message = f"the file's output error is {measured:.3g}, above the budget {limit.source}"
                 help = "errors of many layers add up only about: tighten the budget, or bound `sqnr` in `verify`"
                 self.diagnostics.warning("Q432", message, help=help)
+            if limit.metric == "latency" and times is not None and times.after_s * 1e3 > limit.bound:
+                message = f"the file takes {times.after_s * 1e3:.3g} ms, above the budget {limit.source}"
+                help = "times of layers add up only about, and vary from run to run: tighten the budget"
+                self.diagnostics.warning("Q432", message, help=help)
 
     def decide(self, plan: Plan | None) -> Plan:
         """The decided plan of `run`, which is not verified; the file that it takes to decide is left to the caller."""
-        opened = self._open(plan)
-        data = self._samples(opened.graph)
-        return self._build(self._rewrite(opened, data), data, self.output).plan
+        return self._build(self._rewrite(self._open(plan)), self.output).plan
 
     def _open(self, plan: Plan | None) -> _Opened:
-        with self._phase("load"):
+        with self.phases.phase("load"):
             opened = open_model(self.model)
+        graph = opened.graph
+        data = self._samples(graph)
         if plan is not None:
-            _check_plan(plan, opened.graph, self.model)
-        bound = plan or bind(self.policy, opened.graph, opened.size_bytes, self.diagnostics)
+            _check_plan(plan, graph, self.model)
+        bound = plan or self._bind(graph, data, opened.size_bytes)
         self.diagnostics.raise_if_errors()
-        return _Opened(opened.graph, bound, opened.size_bytes, opened.edits)
+        return _Opened(graph, bound, data, opened.size_bytes, opened.edits)
+
+    def _bind(self, graph: OnnxGraph, data: Samples, size_bytes: int) -> Plan:
+        with self.phases.phase("choose"):
+            chooser = chooser_of(self.policy, graph, data, self.phases.counter("choose"))
+            self.chooser, latency = chooser, self._latency(chooser, data)
+            return bind(self.policy, graph, size_bytes, self.diagnostics, chooser, chooser.kernels, latency)
+
+    def _latency(self, chooser: FormChooser, data: Samples) -> Latency | None:
+        """What the allocator must know where the policy bounds or minimises latency."""
+        bound = next((one for one in self.policy.budget if one.metric == "latency"), None)
+        if bound is None and self.policy.minimize != "latency":
+            return None
+        if chooser.timings is None:
+            message = "latency cannot be measured here: the target is another processor"
+            raise QccError([Diagnostic("Q311", message, bound.span if bound else self.policy.target.span)])
+
+        def of(weight: Weight, action: Encode | None) -> float:
+            return chooser.seconds(weight, *((action.encoding, action.form) if action else (None, None)))
+
+        return Latency(time_input(self.model, data), of)
 
     def _samples(self, graph: OnnxGraph) -> Samples:
         calibrate = self.policy.calibrate
@@ -195,35 +260,28 @@ class _Compilation:
             return samples.load(calibrate.path, graph, limit, seed)
         return samples.generate(graph, limit, seed)
 
-    def _rewrite(self, opened: _Opened, data: Samples) -> _Opened:
+    def _rewrite(self, opened: _Opened) -> _Opened:
         """Run the passes that keep the function, and see that they do."""
         if not rewrite_steps(opened.plan):
             return opened
         cleaned = Cleaned(lambda: reference(self.model), opened.edits)
-        tick = partial(self.progress, "rewrite")
-        with self._phase("rewrite"):
-            done = rewrite_graph(opened.graph, opened.plan, data, cleaned, tick)
+        tick = partial(self.phases.tell, "rewrite")
+        with self.phases.phase("rewrite"):
+            done = rewrite_graph(opened.graph, opened.plan, opened.data, cleaned, tick)
         return replace(opened, graph=done.graph, rewrites=done.rows)
 
-    def _grams(self, plan: Plan, graph: OnnxGraph, data: Samples) -> dict[str, np.ndarray]:
-        wanted = _weights_with_gram(plan)
-        if not wanted:
-            return {}
-        with self._phase("statistics"):
-            return grams(graph, wanted, data, partial(self.progress, "statistics"))
-
-    def _build(self, opened: _Opened, data: Samples, staged: Path) -> Settled:
+    def _build(self, opened: _Opened, staged: Path) -> Settled:
         """Decide what is open and write the file."""
         plan, graph = opened.plan, opened.graph
-        context = Context(grams=self._grams(plan, graph, data))
+        evidence = Evidence.of(graph, plan, opened.data, self.phases)
 
         def write(decided: Plan) -> tuple[build.Built[OnnxGraph], Written]:
-            with self._phase("encode"):
-                built = build.run_plan(graph, decided, self._encoding_context(context, decided))
+            with self.phases.phase("encode"):
+                built = build.run_plan(graph, decided, evidence.context(decided))
             metadata = lock.provenance(self.model, self.policy, decided)
             return built, build.write(built, staged, self._export(), metadata)
 
-        settled = settle(plan, graph, write, lambda: self._losses(plan, graph, data, context))
+        settled = settle(plan, graph, write, evidence.losses)
         for edit in settled.built.edits:
             if edit.refused:
                 self.diagnostics.warning("Q411", f"`{edit.subject}` stays as it is: {edit.text}")
@@ -231,30 +289,6 @@ class _Compilation:
         if settled.written.size_bytes >= opened.input_bytes and not rewritten:
             settled = replace(settled, written=self._copy_input(staged, graph))
         return settled
-
-    def _losses(self, plan: Plan, graph: OnnxGraph, data: Samples, context: Context) -> Losses:
-        if plan.allocate is None or not plan.allocate.options:
-            return Losses((), (), 0)
-        total, done = len(plan.allocate.options), 0
-
-        def tick(name: str) -> None:
-            nonlocal done
-            done += 1
-            self.progress("measure", done, total, name)
-
-        with self._phase("measure"):
-            return measure(graph, plan.allocate.options, data, Context(tick, context.grams))
-
-    def _encoding_context(self, context: Context, plan: Plan) -> Context:
-        total = sum(len(step.weights) for step in plan.steps if isinstance(step.action, Encode))
-        done = 0
-
-        def tick(name: str) -> None:
-            nonlocal done
-            done += 1
-            self.progress("encode", done, total, name)
-
-        return Context(tick, context.grams)
 
     def _export(self) -> Export:
         return self.policy.export if isinstance(self.policy.export, Export) else Export()
@@ -277,13 +311,13 @@ class _Compilation:
             written=verification.passed,
             input_bytes=opened.input_bytes,
             output_bytes=settled.written.size_bytes,
-            layers=build.rows(opened.graph, settled.plan, settled.built, _loss_of(opened.plan, settled)),
+            layers=build.rows(opened.graph, settled.plan, settled.built, _loss_of(opened.plan, settled), self.chooser),
             plan=settled.plan,
             edits=opened.edits,
             allocation=_allocation(opened.plan, settled),
             verification=verification,
             warnings=self.diagnostics.warnings,
-            seconds=dict(self.seconds),
+            seconds=dict(self.phases.seconds),
             rewrites=opened.rewrites,
         )
 
@@ -292,17 +326,10 @@ class _Compilation:
         text = lock.lock_text(result, self.policy, data, staged, written)
         (staged.parent / result.lock.name).write_text(text, encoding="utf-8")
         (staged.parent / result.report.name).write_text(render_html(result), encoding="utf-8")
+        if result.kernels is None:
+            library_path(self.output).unlink(missing_ok=True)  # of an earlier run, for another model
         for file in sorted(staged.parent.iterdir(), key=lambda path: path == staged):
             file.replace(self.output.parent / file.name)
-
-    @contextmanager
-    def _phase(self, name: str) -> Iterator[None]:
-        self.progress(name, 0, 0, "")
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 def _check_plan(plan: Plan, graph: OnnxGraph, model: Path) -> None:
@@ -311,16 +338,6 @@ def _check_plan(plan: Plan, graph: OnnxGraph, model: Path) -> None:
     if missing:
         help = "a plan fits the model that it was made for"
         raise ModelError("Q431", f"the plan is for another model: `{model}` has no weight `{missing[0]}`", help=help)
-
-
-def _weights_with_gram(plan: Plan) -> list[str]:
-    wanted = [
-        name for s in plan.steps if isinstance(s.action, Encode) and s.action.rounding.uses_gram for name in s.weights
-    ]
-    for option in plan.allocate.options if plan.allocate else ():
-        if any(one.action is not None and one.action.rounding.uses_gram for one in option.candidates):
-            wanted.append(option.weight)
-    return wanted
 
 
 def _allocation(plan: Plan, settled: Settled) -> Allocation | None:

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from qcc.compiler import terminal
-from qcc.compiler.bind import BITS_OF, Resolved, bind, encoding_of, resolve
+from qcc.compiler import samples, terminal
+from qcc.compiler.bind import BITS_OF, Chooser, Resolved, bind, encoding_of, resolve
+from qcc.compiler.choose_form import chooser_of
 from qcc.compiler.open_model import open_model
 from qcc.compiler.plan import Plan, Step, action_text
 from qcc.compiler.read_policy import load_policy
@@ -14,7 +15,7 @@ from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError, nearest
 from qcc.dsl.excerpt import escape
 from qcc.dsl.policy import KEEP, Assignment, FormatSpec
 from qcc.dsl.select import matches_glob
-from qcc.ir.forms import choose, stored_bytes
+from qcc.ir.forms import stored_bytes
 from qcc.ir.graph import Weight
 from qcc.passes.contract import Site
 from qcc.passes.encode import Encode
@@ -81,17 +82,19 @@ def explain_layers(model: Path, policy: str, definitions: Mapping[str, str], glo
     loaded = load_policy(policy, definitions, report=report)
     opened = open_model(model)
     weights = opened.graph.weights()
-    plan = bind(loaded, opened.graph, opened.size_bytes, report)
+    data = samples.generate(opened.graph, 1, 0)
+    chooser = chooser_of(loaded, opened.graph, data, lambda text: terminal.note(f"timing {text}"))
+    plan = bind(loaded, opened.graph, opened.size_bytes, report, chooser, chooser.kernels)
     resolved = resolve(loaded, weights, Diagnostics())
     sites = list(prospects(opened.graph, plan)) if not report.errors else []
-    explained = [_explained(one, plan, sites) for one in resolved if _chosen(one.weight, glob)]
+    explained = [_explained(one, plan, sites, chooser) for one in resolved if _chosen(one.weight, glob)]
     if glob is not None and not explained:
         raise _no_layer(glob, weights)
     diagnostics = (*report.errors, *report.warnings)
     if format == "json":
         layers = [asdict(one) for one in explained]
-        data = {"model": str(model), "policy": policy, "layers": layers, "diagnostics": terminal.as_json(diagnostics)}
-        terminal.write_json(data)
+        told = terminal.as_json(diagnostics)
+        terminal.write_json({"model": str(model), "policy": policy, "layers": layers, "diagnostics": told})
     else:
         terminal.write("\n".join(map(_text, explained)))
         terminal.report(diagnostics, format)
@@ -109,7 +112,9 @@ def _no_layer(glob: str, weights: tuple[Weight, ...]) -> QccError:
     return QccError([Diagnostic("Q303", f"no layer is called `{glob}`", help=help)])
 
 
-def _explained(one: Resolved, plan: Plan, sites: Sequence[tuple[Step, Sequence[Site]]]) -> Explanation:
+def _explained(
+    one: Resolved, plan: Plan, sites: Sequence[tuple[Step, Sequence[Site]]], chooser: Chooser
+) -> Explanation:
     weight = one.weight
     kept = {kept.weight: kept.reason for kept in plan.kept}
     return Explanation(
@@ -120,7 +125,7 @@ def _explained(one: Resolved, plan: Plan, sites: Sequence[tuple[Step, Sequence[S
         size_bytes=weight.params * BITS_OF[weight.dtype] // 8,
         layers=tuple(layer.name for layer in weight.layers),
         properties=tuple(_property(name, assignment) for name, assignment in one.properties.items()),
-        possibilities=_possibilities(one, _surviving(weight.name, plan)),
+        possibilities=_possibilities(one, _surviving(weight.name, plan), chooser),
         rewrites=tuple(_rewritings(weight.name, sites)),
         kept=kept.get(weight.name, ""),
     )
@@ -150,20 +155,20 @@ def _surviving(name: str, plan: Plan) -> set[str]:
     return found
 
 
-def _possibilities(one: Resolved, surviving: set[str]) -> tuple[Possibility, ...]:
+def _possibilities(one: Resolved, surviving: set[str], chooser: Chooser) -> tuple[Possibility, ...]:
     assignment = one.properties.get("weights")
     if assignment is None or assignment.value is KEEP:
         return ()
-    return tuple(_possibility(one.weight, spec, surviving) for spec in assignment.value)
+    return tuple(_possibility(one.weight, spec, surviving, chooser) for spec in assignment.value)
 
 
-def _possibility(weight: Weight, spec: FormatSpec, surviving: set[str]) -> Possibility:
+def _possibility(weight: Weight, spec: FormatSpec, surviving: set[str], chooser: Chooser) -> Possibility:
     original = weight.params * BITS_OF[weight.dtype] // 8
     encoding = encoding_of(spec)
     if encoding is None:
         bits = 8 * original / max(weight.params, 1)
         return Possibility(spec.text, spec.span.location, True, "", original, bits, "as it is")
-    choice = choose(weight, encoding)
+    choice = chooser(weight, encoding)
     size = stored_bytes(encoding, weight.shape, choice.form)
     survives = encoding.text in surviving
     reason = choice.reason if survives else "no smaller than the original" if size >= original else "not for this layer"

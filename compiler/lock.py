@@ -7,11 +7,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from qcc.compiler import plan as plans
+from qcc.compiler.kernel_library import library_path
 from qcc.compiler.plan import Plan
 from qcc.compiler.result import Result
 from qcc.compiler.samples import Samples
 from qcc.dsl.policy import Policy
 from qcc.dsl.policy import to_text as policy_text
+from qcc.ir.onnx_kernels import kernel_ops
 from qcc.ir.onnx_save import Written
 
 FORMAT = 1
@@ -43,7 +45,8 @@ def policy_sha256(policy: Policy) -> str:
 
 def provenance(model: Path, policy: Policy, plan: Plan) -> dict[str, str]:
     """What the written model says of its origin, in ``metadata_props``."""
-    return {
+    kernels = {"qcc.kernels": plan.kernels.text} if plan.kernels else {}
+    return kernels | {
         "qcc.version": version("qcc"),
         "qcc.model": model.name,
         "qcc.policy.sha256": policy_sha256(policy),
@@ -75,6 +78,7 @@ def lock_text(result: Result, policy: Policy, data: Samples, staged: Path, writt
             "data_sha256": sha256(written.data) if written.data else None,
             "bytes": result.output_bytes,
         },
+        "kernels": _kernels(result, staged),
         "rewrites": [
             {
                 "pass": row.action,
@@ -88,6 +92,20 @@ def lock_text(result: Result, policy: Policy, data: Samples, staged: Path, writt
         "plan": json.loads(plans.to_json(result.plan)),
     }
     return json.dumps(content, indent=1) + "\n"
+
+
+def _kernels(result: Result, staged: Path) -> dict[str, object] | None:
+    """The library beside the model, and the ops that it serves."""
+    if result.kernels is None:
+        return None
+    library = library_path(staged)
+    return {
+        "file": result.kernels.name,
+        "sha256": sha256(library),
+        "bytes": library.stat().st_size,
+        "tvm": version("apache-tvm"),
+        "ops": sorted(op.name for op in kernel_ops(staged)),
+    }
 
 
 def plan_of(path: Path) -> Plan:

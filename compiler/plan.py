@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from qcc.compiler.catalog import keyword_of, passes, rewrites, roundings
 from qcc.dsl.policy import options_text
@@ -24,10 +24,14 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Candidate:
-    """What a weight may become; no action means that it stays as it is."""
+    """What a weight may become; no action means that it stays as it is.
+
+    ``latency_ms`` is what its layers take for a sample, where the policy asks.
+    """
 
     action: Encode | None
     source: str
+    latency_ms: float = 0.0
 
     @property
     def text(self) -> str:
@@ -54,11 +58,12 @@ class Limit:
 
 @dataclass(frozen=True)
 class Allocate:
-    """A decision that is still open."""
+    """A decision that is still open; ``fixed_ms`` is the latency of all that the options do not decide."""
 
     objective: str
     limits: tuple[Limit, ...]
     options: tuple[Option, ...]
+    fixed_ms: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -84,12 +89,26 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class Kernels:
+    """The kernels that go beside the model: the names of the processors they are made for, and how they compute."""
+
+    targets: tuple[str, ...]
+    activations: Literal["int8", "exact"]
+
+    @property
+    def text(self) -> str:
+        """As the language spells it."""
+        return f"cpu({', '.join(self.targets)}), activations {self.activations}"
+
+
+@dataclass(frozen=True)
 class Plan:
     """What will be done, in order. ``limits`` hold for the written file, decided or not."""
 
     steps: tuple[Step, ...]
     kept: tuple[Kept, ...] = ()
     allocate: Allocate | None = None
+    kernels: Kernels | None = None
 
     @property
     def decided(self) -> bool:
@@ -99,7 +118,7 @@ class Plan:
 
 def to_text(plan: Plan) -> str:
     """Stable text, one line a weight."""
-    lines = [f"plan {VERSION}"]
+    lines = [f"plan {VERSION}"] + ([f"kernels {plan.kernels.text}"] if plan.kernels else [])
     for step in plan.steps:
         lines.append(action_text(step.action))
         lines += _columns(zip(step.weights, step.sources, strict=True))
@@ -154,7 +173,7 @@ def _columns(pairs: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _types() -> dict[str, type]:
-    plain = (Plan, Step, Kept, Allocate, Limit, Option, Candidate, Encoding, IntGrid, Block)
+    plain = (Plan, Kernels, Step, Kept, Allocate, Limit, Option, Candidate, Encoding, IntGrid, Block)
     families = (found for values in rewrites().values() for found in values.values())
     return {_type_name(found): found for found in (*plain, *passes().values(), *roundings().values(), *families)}
 

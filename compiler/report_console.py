@@ -9,6 +9,7 @@ from typing import Any
 
 from qcc.compiler.result import Allocation, LayerRow, Result, RewriteRow, average_bits
 from qcc.compiler.terminal import GAP, Column, Style, Table, paint, write_line, write_table
+from qcc.compiler.time_model import ModelTimes
 from qcc.compiler.verify import BoundCheck, OutputCheck
 from qcc.dsl.diagnostics import Diagnostic
 from qcc.dsl.excerpt import escape
@@ -88,6 +89,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "output": str(result.output),
         "lock": str(result.lock),
         "report": str(result.report),
+        "kernels": None if result.kernels is None else str(result.kernels),
         "written": result.written,
         "passed": result.passed,
         "input_bytes": result.input_bytes,
@@ -99,10 +101,12 @@ def as_json(result: Result) -> dict[str, Any]:
         "allocation": None if result.allocation is None else _plain(result.allocation),
         "verification": {
             "outputs": [_plain(one) for one in verification.outputs],
+            "kernel_outputs": [_plain(one) for one in verification.kernel_outputs],
             "bounds": bounds,
             "samples": verification.samples,
             "origin": verification.origin,
         },
+        "latency": None if result.times is None else asdict(result.times),
         "seconds": result.seconds,
     }
 
@@ -150,13 +154,15 @@ def _layer_cells(row: LayerRow) -> list[str]:
 
 def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
     """Each line with its colour, under the word that starts it."""
-    files = [result.output, result.lock, result.report] if result.written else []
+    kernels = [result.kernels] if result.kernels else []
+    files = [result.output, *kernels, result.lock, result.report] if result.written else []
     wrote = ", ".join(map(str, files)) if files else "nothing: the verification failed"
     whole = sum(result.seconds.values())
     phases = ", ".join(f"{name} {taken:.1f}" for name, taken in result.seconds.items() if taken >= SHOWN_SECONDS)
     verify = [_bound_line(check) for check in result.verification.bounds] or [("the policy sets no bound", None)]
     topics: dict[str, list[tuple[str, Style | None]]] = {
         "size": [(_size_line(result), "bold")],
+        "latency": [] if result.times is None else [(_latency_line(result.times), "bold")],
         "outputs": [(line, None) for line in _output_lines(result)],
         "verify": verify,
         "allocate": [(line, None) for line in _allocation_lines(result.allocation)],
@@ -176,9 +182,24 @@ def _size_line(result: Result) -> str:
     return f"{before:,} -> {after:,} bytes, {_percent(after / before)}, {before / max(after, 1):.2f}x smaller{shared}"
 
 
+def _latency_line(times: ModelTimes) -> str:
+    how = "" if times.kernels_s is None else " with kernels"
+    text = f"{milliseconds(times.before_s)} -> {milliseconds(times.after_s)}{how}"
+    text += f", {times.after_s / times.before_s:.2f}x of the input's; one sample, one thread"
+    if times.kernels_s is not None:
+        text += f"; {milliseconds(times.plain_s)} without"
+    return text if times.predicted_s is None else f"{text}; predicted {milliseconds(times.predicted_s)}"
+
+
+def milliseconds(seconds: float) -> str:
+    """A time in three digits."""
+    return f"{seconds * 1e3:.3g} ms"
+
+
 def _output_lines(result: Result) -> list[str]:
-    checks, verification = result.verification.outputs, result.verification
-    rows = [(one.output, _output_text(one)) for one in checks]
+    verification = result.verification
+    rows = [(one.output, _output_text(one)) for one in verification.outputs]
+    rows += [(f"{one.output}, with kernels", _output_text(one)) for one in verification.kernel_outputs]
     width = max((len(name) for name, _ in rows), default=0)
     data = "random data" if verification.origin == "generated" else verification.origin
     return [f"{name:<{width}}{GAP}{text}" for name, text in rows] + [

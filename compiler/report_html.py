@@ -192,7 +192,10 @@ def _outputs(result: Result) -> str:
     origin = file_names(re.split(r"[/\\]", done.origin)[-1], result)
     samples = f"{tables.count(done.samples, 'sample')} ({escaped(origin)})"
     text = f"<p>The written file and the original, both run by ONNX Runtime on {samples}.</p>\n"
-    return text + tables.outputs_table(done.outputs)
+    text += tables.outputs_table(done.outputs)
+    if done.kernel_outputs:
+        text += "\n<p>With the kernels beside it:</p>\n" + tables.outputs_table(done.kernel_outputs)
+    return text
 
 
 def _kept(result: Result) -> str:

@@ -110,9 +110,8 @@ def ratio_text(ratio: float, digits: int = 2) -> str:
 
 def file_names(text: str, result: Result) -> str:
     """A text without the folders of the machine: of the result's files, and of a place in a policy."""
-    for path in sorted(
-        {result.model, result.output, result.lock, result.report}, key=lambda one: (-len(str(one)), one)
-    ):
+    files = {result.model, result.output, result.lock, result.report, result.kernels or result.output}
+    for path in sorted(files, key=lambda one: (-len(str(one)), one)):
         for spelled in (str(path.absolute()), str(path)):
             text = text.replace(spelled, path.name)
     return _PLACE.sub(r"\1\2", text)

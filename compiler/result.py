@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qcc.compiler.plan import Plan
+from qcc.compiler.time_model import ModelTimes
 from qcc.compiler.verify import Verification
 from qcc.dsl.diagnostics import Diagnostic
 from qcc.passes.contract import Edit
@@ -102,6 +103,10 @@ class Result:
     warnings: tuple[Diagnostic, ...]
     seconds: dict[str, float]
     rewrites: tuple[RewriteRow, ...] = ()
+    kernels: Path | None = None
+    """The library of kernels beside the model, if there is one."""
+    times: ModelTimes | None = None
+    """Of the input and the written model, where the policy is after speed."""
 
     @property
     def passed(self) -> bool:

@@ -38,12 +38,17 @@ class BoundCheck:
 
 @dataclass(frozen=True)
 class Verification:
-    """The comparison, output by output, and what became of the policy's bounds."""
+    """The comparison, output by output, and what became of the policy's bounds.
+
+    ``outputs`` are those of plain ONNX Runtime, ``kernel_outputs`` those with the kernels, where they run here; the
+    bounds hold for both.
+    """
 
     outputs: tuple[OutputCheck, ...]
     bounds: tuple[BoundCheck, ...]
     samples: int
     origin: str
+    kernel_outputs: tuple[OutputCheck, ...] = ()
 
     @property
     def passed(self) -> bool:

@@ -31,6 +31,7 @@ FAMILIES = {
     "Q2": "Names and types",
     "Q3": "The policy against the model",
     "Q4": "Models, data and files",
+    "Q5": "Kernels",
 }
 EXAMPLE = re.compile(r"```qpolicy[^\n]*\n(.*?)```", re.DOTALL)
 

@@ -7,11 +7,15 @@ names, the node is theirs, and the codes stay packed.
 No shape stands in the body: one function serves all layers of a format, whatever the rank of what they multiply.
 """
 
+from pathlib import Path
+
+import onnx
 import onnx_ir as ir
 
 from qcc.ir.errors import Refused
 from qcc.ir.forms import kernel_name, kernel_takes
 from qcc.ir.graph import Layer
+from qcc.ir.kernel_op import LinearOp, parse
 from qcc.ir.onnx_emit import Emitter
 from qcc.ir.onnx_functions import DOMAIN, codes, function, stored, values
 from qcc.ir.onnx_load import array_of
@@ -101,3 +105,12 @@ def _turned(symmetric: bool) -> list[str]:
 
 def _product(bias: bool) -> list[str]:
     return ["product = MatMul (x, weight)", "y = Add (product, bias)"] if bias else ["y = MatMul (x, weight)"]
+
+
+def kernel_ops(path: Path) -> set[LinearOp]:
+    """The kernel ops that a model's main graph calls."""
+    found = set()
+    for node in onnx.load(path, load_external_data=False).graph.node:
+        if node.domain == DOMAIN and node.op_type.startswith("linear_"):
+            found.add(parse(node.op_type))
+    return found

@@ -15,14 +15,18 @@ from qcc.ir.onnx_lend import lend
 class OnnxRunner:
     """A session of ONNX Runtime on a model or a piece of one.
 
-    External weights lie in ``folder``, apart from those that are lent.
+    External weights lie in ``folder``, apart from those that are lent; ``library`` brings custom ops.
 
     Raises:
         ModelError: the runtime refuses the model.
     """
 
     def __init__(
-        self, model: onnx.ModelProto | Path, folder: Path | None = None, lent: Mapping[str, Array] | None = None
+        self,
+        model: onnx.ModelProto | Path,
+        folder: Path | None = None,
+        lent: Mapping[str, Array] | None = None,
+        library: Path | None = None,
     ) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
@@ -34,6 +38,8 @@ class OnnxRunner:
         lend(options, self._lent)
         source = str(model) if isinstance(model, Path) else model.SerializeToString()
         try:
+            if library is not None:
+                options.register_custom_ops_library(str(library.resolve()))
             self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime raises a dozen unrelated classes
             raise ModelError("Q405", f"ONNX Runtime cannot load the model: {first_line(error)}") from error

@@ -1,0 +1,98 @@
+"""Which form a weight gets when kernels are made, and what it costs: whichever was measured fastest."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from qcc.codegen.target import runs_here
+from qcc.compiler.catalog import Export
+from qcc.compiler.kernel_library import kernels_of
+from qcc.compiler.layer_rows import rows_of
+from qcc.compiler.plan import Kernels
+from qcc.compiler.samples import Samples
+from qcc.compiler.time_forms import FLOAT, Case, Timings
+from qcc.dsl.policy import Policy
+from qcc.ir.encoding import Encoding
+from qcc.ir.forms import Choice, Form, choose, kernel_takes
+from qcc.ir.graph import Graph, Weight
+
+Tick = Callable[[str], None]
+NOTICEABLE = 1.02  # a kernel is taken for what is more than noise
+
+
+@dataclass(frozen=True)
+class FormChooser:
+    """Chooses between the runtime's own forms and a kernel.
+
+    Args:
+        kernels: that are to be made; without any, the runtime's capability table alone decides.
+        rows: of activations, by weight name.
+        timings: of this machine; without them every layer that kernels can take gets one.
+    """
+
+    kernels: Kernels | None = None
+    rows: Mapping[str, int] | None = None
+    timings: Timings | None = None
+
+    def __call__(self, weight: Weight, encoding: Encoding) -> Choice:
+        """The form, and why.
+
+        Raises:
+            QccError: the kernel that is to be timed cannot be built.
+        """
+        plain = choose(weight, encoding)
+        if self.kernels is None or "linear" not in weight.kinds:
+            return plain
+        refused = kernel_takes(weight, encoding)
+        if refused:
+            return Choice(plain.form, f"{plain.reason}; {refused}")
+        if self.timings is None:
+            return Choice(Form.KERNEL, "a kernel takes it; it was not timed, being for another processor")
+        other = _timed(plain.form)
+        case = self._case(weight)
+        seconds = self.timings.seconds(case, encoding, (other, Form.KERNEL))
+        ours, theirs, before = seconds[Form.KERNEL], seconds[other], seconds[FLOAT]
+        text = f"measured at {ours / before:.2f}x of float with a kernel, {theirs / before:.2f}x without"
+        text += f", {case.rows} row{'' if case.rows == 1 else 's'}"
+        return Choice(Form.KERNEL if ours * NOTICEABLE < theirs else plain.form, text)
+
+    def seconds(self, weight: Weight, encoding: Encoding | None, form: Form | None) -> float:
+        """What a weight's linear layers take for one sample, on one thread; those of other kinds count nothing.
+
+        A weight without an encoding is float.
+        """
+        count = sum(layer.kind == "linear" for layer in weight.layers)
+        if not count:
+            return 0.0
+        assert self.timings is not None
+        timed = None if form is None else _timed(form)
+        if encoding is None or timed is None:
+            return count * self.timings.seconds(self._case(weight), None, ())[FLOAT]
+        return count * self.timings.seconds(self._case(weight), encoding, (timed,))[timed]
+
+    def _case(self, weight: Weight) -> Case:
+        return Case(*weight.shape, (self.rows or {})[weight.name])
+
+
+def chooser_of(policy: Policy, graph: Graph, data: Samples, tick: Tick) -> FormChooser:
+    """How the forms of a policy's weights are found.
+
+    Args:
+        policy: names the target.
+        graph: cleaned.
+        data: says how many rows of activations the layers see, unless the policy does.
+        tick: told of each layer that is timed.
+
+    Raises:
+        QccError: nothing is known of this machine's processor.
+    """
+    kernels = kernels_of(policy)
+    rows = rows_of(graph, data)
+    if isinstance(policy.export, Export) and policy.export.rows is not None:
+        rows = dict.fromkeys(rows, policy.export.rows)
+    here = kernels is None or runs_here(kernels.targets)
+    return FormChooser(kernels, rows, Timings(kernels, tick) if here else None)
+
+
+def _timed(form: Form) -> Form:
+    """The form of a layer alone that a form of its weight makes of it: rows and whole weights decode at load."""
+    return Form.DECODED if form is Form.ROWS else form

@@ -1,0 +1,64 @@
+"""What the data says of a model while it is compiled: statistics for the passes, losses for the allocator."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from qcc.compiler.phases import Phases
+from qcc.compiler.plan import Plan
+from qcc.compiler.samples import Samples
+from qcc.compiler.sensitivity import Losses, measure
+from qcc.compiler.statistics import grams
+from qcc.ir.onnx_graph import OnnxGraph
+from qcc.passes.contract import Context
+from qcc.passes.encode import Encode
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Of one graph under one plan.
+
+    ``grams`` holds the Gram matrices ``[in, in]`` that the plan's ways of rounding want, by weight name.
+    """
+
+    graph: OnnxGraph
+    plan: Plan
+    data: Samples
+    phases: Phases
+    grams: Mapping[str, np.ndarray]
+
+    @classmethod
+    def of(cls, graph: OnnxGraph, plan: Plan, data: Samples, phases: Phases) -> "Evidence":
+        """Gather the statistics."""
+        wanted = _weights_with_gram(plan)
+        found: dict[str, np.ndarray] = {}
+        if wanted:
+            with phases.phase("statistics"):
+                found = grams(graph, wanted, data, partial(phases.tell, "statistics"))
+        return cls(graph, plan, data, phases, found)
+
+    def losses(self) -> Losses:
+        """What each candidate of the plan's options costs at the outputs."""
+        options = self.plan.allocate.options if self.plan.allocate else ()
+        if not options:
+            return Losses((), (), 0)
+        with self.phases.phase("measure"):
+            tick = self.phases.counter("measure", len(options))
+            return measure(self.graph, options, self.data, Context(tick, self.grams))
+
+    def context(self, decided: Plan) -> Context:
+        """What the passes of a decided plan need."""
+        total = sum(len(step.weights) for step in decided.steps if isinstance(step.action, Encode))
+        return Context(self.phases.counter("encode", total), self.grams)
+
+
+def _weights_with_gram(plan: Plan) -> list[str]:
+    wanted = [
+        name for s in plan.steps if isinstance(s.action, Encode) and s.action.rounding.uses_gram for name in s.weights
+    ]
+    for option in plan.allocate.options if plan.allocate else ():
+        if any(one.action is not None and one.action.rounding.uses_gram for one in option.candidates):
+            wanted.append(option.weight)
+    return wanted

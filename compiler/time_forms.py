@@ -1,0 +1,131 @@
+"""What a layer costs in each of the forms that it could be stored in, timed on this machine.
+
+One layer is a model of its own: a product with random weights, encoded and written by the same code that writes the
+real model, and run by ONNX Runtime with and without the kernels, in turn. Times are kept by machine, versions and
+kernel sources, so that each shape is timed once.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import numpy_helper
+
+from qcc.codegen.library import cache_folder, sources_digest
+from qcc.codegen.target import cpu_name
+from qcc.compiler.interleave import medians, open_session
+from qcc.compiler.kernel_library import build_library
+from qcc.compiler.open_model import open_model
+from qcc.compiler.plan import Kernels
+from qcc.compiler.staging import write_whole
+from qcc.ir.encoding import Encoding
+from qcc.ir.forms import Form
+from qcc.ir.onnx_kernels import kernel_ops
+from qcc.passes.contract import Context
+from qcc.passes.encode import Encode
+from qcc.passes.nearest import Nearest
+
+OPSET = 21
+FLOAT = "float"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer at a number of rows: weight ``[outputs, inputs]``."""
+
+    outputs: int
+    inputs: int
+    rows: int
+
+
+class Timings:
+    """Seconds by case, format and form; measured when first asked for, and kept on disk.
+
+    Args:
+        kernels: the library's processors and arithmetic; None if no form is a kernel.
+        tick: told of each layer that is timed.
+    """
+
+    def __init__(self, kernels: Kernels | None, tick: Callable[[str], None]) -> None:
+        self._kernels, self._tick = kernels, tick
+        self._path = cache_folder() / f"timings-{_digest(kernels)}.json"
+        self._known: dict[str, float] = _read(self._path)
+
+    def seconds(self, case: Case, encoding: Encoding | None, forms: tuple[Form, ...]) -> Mapping[str, float]:
+        """Median seconds of a run in each of the forms, and of the float product under ``float``; one thread.
+
+        Without an encoding there are no forms.
+
+        Raises:
+            QccError: the kernel cannot be built.
+        """
+        keys = {name: _key(case, encoding, name) for name in (FLOAT, *forms)}
+        if not all(key in self._known for key in keys.values()):
+            self._tick(f"{case.outputs}x{case.inputs}, {case.rows} rows, {encoding.text if encoding else FLOAT}")
+            found = _time(case, encoding, forms, self._kernels)
+            self._known |= {keys[name]: seconds for name, seconds in found.items()}
+            self._save()
+        return {name: self._known[key] for name, key in keys.items()}
+
+    def _save(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._known = _read(self._path) | self._known  # another process may have timed others
+        write_whole(self._path, json.dumps(self._known, indent=0, sort_keys=True))
+
+
+def _time(case: Case, encoding: Encoding | None, forms: tuple[Form, ...], kernels: Kernels | None) -> dict[str, float]:
+    with tempfile.TemporaryDirectory(prefix="qcc-") as name:
+        folder = Path(name)
+        path = folder / "float.onnx"
+        onnx.save(_layer(case), path)
+        sessions = {FLOAT: open_session(path)}
+        for form in forms:
+            assert encoding is not None
+            encode = Encode(encoding, Nearest(clip="absmax"), form)
+            graph = open_model(path).graph
+            encoded, _ = encode.apply(graph, [weight.name for weight in graph.weights()], Context())
+            written = encoded.save(folder / f"{form}.onnx", "auto", {}).path
+            library = folder / f"{form}.so" if form is Form.KERNEL else None
+            if library is not None and kernels is not None:
+                build_library(kernel_ops(written), kernels, library)
+            sessions[form] = open_session(written, library)
+        x = np.random.default_rng(0).standard_normal((case.rows, case.inputs)).astype(np.float32)
+        return medians({name: partial(session.run, None, {"x": x}) for name, session in sessions.items()})
+
+
+def _layer(case: Case) -> onnx.ModelProto:
+    """``y = x @ w``."""
+    model = onnx.parser.parse_model(
+        f'<ir_version: 10, opset_import: ["": {OPSET}]> layer (float[rows, {case.inputs}] x) => '
+        f"(float[rows, {case.outputs}] y) {{ y = MatMul (x, w) }}"
+    )
+    weight = np.random.default_rng(1).standard_normal((case.inputs, case.outputs)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    return model
+
+
+def _key(case: Case, encoding: Encoding | None, form: str) -> str:
+    text = "" if encoding is None or form == FLOAT else f" {encoding.text}"
+    return f"{case.outputs}x{case.inputs} rows {case.rows}{text} {form}"
+
+
+def _digest(kernels: Kernels | None) -> str:
+    """What the times depend on beside the layer: processor, versions, kernels."""
+    facts = (cpu_name(), os.cpu_count(), onnxruntime.__version__, sources_digest(), kernels and kernels.text)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def _read(path: Path) -> dict[str, float]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(key): float(seconds) for key, seconds in found.items()} if isinstance(found, dict) else {}
