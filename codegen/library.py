@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from qcc.codegen.spec import PANEL_CHUNKS, variants
+from qcc.codegen.spec import variants
 from qcc.codegen.target import CpuTarget, TargetError
+from qcc.codegen.tiling import tiling
 from qcc.ir.kernel_op import BIAS, LinearOp
 
 Activations = Literal["int8", "exact"]
@@ -126,7 +127,8 @@ def _header(
         entries = ", ".join(f".{field} = __tvm_ffi_{name}" for field, name in fields.items())
         lines.append(f"static const Family {_kind(*kind)} = {{{entries}, .rounds = {int(rounds)}}};")
     lines.append("#define QCC_NEEDS " + "".join(f"{flag}, " for flag in target.features))
-    lines.append(f"#define QCC_DEPTH {PANEL_CHUNKS}")
+    cuts = tiling(target)
+    lines.append(f"#define QCC_DEPTH {cuts.depth}\n#define QCC_BLOCK {cuts.block_bytes}")
     ops = ", ".join(
         f'{{"{spec.name}", {spec.bits}, {spec.group or 0}, {int(spec.symmetric)}, {len(spec.steps)}, '
         f"&{_kind(spec.bits, spec.symmetric)}}}"

@@ -2,8 +2,6 @@
 
 from qcc.codegen.target import VNNI, CpuTarget
 
-PANEL_CHUNKS = 8  # of a panel in the matrix product: 2 kB each, to stay in the first cache
-
 
 def variants(target: CpuTarget, activations: str) -> tuple[str, ...]:
     """The families of templates that serve a target, the one for few rows first."""
