@@ -8,6 +8,7 @@ import tvm  # type: ignore[import-untyped]  # TVM has no stubs
 from qcc.codegen import gemm_bf16, gemv_exact, gemv_int8
 from qcc.codegen.emit import Expr
 from qcc.codegen.target import VNNI, CpuTarget
+from qcc.codegen.tiling import tiling
 
 ROWS = {"one": 1, "four": 4}
 
@@ -26,7 +27,7 @@ def functions(kinds: list[tuple[int, bool]], families: tuple[str, ...], target: 
             else:
                 made[function] = gemv_exact.gemv(function, bits, symmetric, rows, target.has(*VNNI))
         if "bf16" in families:
-            made[f"gemm_{kind}"] = gemm_bf16.gemm(f"gemm_{kind}", bits, symmetric)
+            made[f"gemm_{kind}"] = gemm_bf16.gemm(f"gemm_{kind}", bits, symmetric, tiling(target))
     return made
 
 

@@ -11,8 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from qcc.codegen.spec import PANEL_CHUNKS, LinearKernel, variants
+from qcc.codegen.spec import variants
 from qcc.codegen.target import CpuTarget, TargetError
+from qcc.codegen.tiling import tiling
+from qcc.ir.kernel_op import BIAS, LinearOp
 
 Activations = Literal["int8", "exact"]
 FOLDER = Path(__file__).parent
@@ -25,15 +27,15 @@ class BuildError(Exception):
 
 
 def build(
-    kernels: Iterable[LinearKernel],
+    ops: Iterable[LinearOp],
     target: CpuTarget,
     out: Path,
     activations: Activations = "int8",
 ) -> Path:
-    """Write the library that serves these kernels to ``out``, from the cache if it was built before.
+    """Write the library that serves these ops to ``out``, from the cache if it was built before.
 
     Args:
-        kernels: in any order, repeats allowed.
+        ops: in any order, repeats allowed.
         target: the processor to build for; on another, the library registers nothing.
         out: the file to write, replaced at once.
         activations: ``int8`` rounds activations for few rows and multiplies in bfloat16 for many, where the target
@@ -43,10 +45,12 @@ def build(
         BuildError: TVM or a C compiler is missing, or failed.
         TargetError: kernels for the target cannot be built on this machine.
     """
-    wanted = sorted({(kernel.op, kernel) for kernel in kernels})
-    specs = tuple(kernel for _, kernel in wanted)
+    specs = tuple(sorted(set(ops), key=lambda op: op.name))
     if not specs:
         raise BuildError("there are no kernels to build")
+    for op in specs:
+        if op.is_float or op.steps not in ((), (BIAS,)):
+            raise BuildError(f"there are no templates for `{op.name}` yet")
     cached = cache_folder() / f"{_key(specs, target, activations)}.so"
     if not cached.exists():
         cached.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +67,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qcc"
 
 
-def _key(specs: tuple[LinearKernel, ...], target: CpuTarget, activations: str) -> str:
+def _key(specs: tuple[LinearOp, ...], target: CpuTarget, activations: str) -> str:
     """A hash of all that decides the library: kernels, target, our sources, TVM and the C compiler."""
     facts = (specs, target, activations, _tvm_version(), _compiler(), FLAGS, sources_digest())
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
@@ -94,7 +98,7 @@ def _compiler() -> str:
     raise BuildError("kernels need a C compiler: install cc, or name one in CC")
 
 
-def _make(specs: tuple[LinearKernel, ...], target: CpuTarget, activations: str, folder: Path) -> Path:
+def _make(specs: tuple[LinearOp, ...], target: CpuTarget, activations: str, folder: Path) -> Path:
     if not target.triple.startswith(platform.machine()):
         raise TargetError(
             f"building for {target.name} on {platform.machine()} needs a cross compiler, which qcc has not"
@@ -117,7 +121,7 @@ def _make(specs: tuple[LinearKernel, ...], target: CpuTarget, activations: str, 
 
 
 def _header(
-    specs: tuple[LinearKernel, ...], kinds: list[tuple[int, bool]], families: tuple[str, ...], target: CpuTarget
+    specs: tuple[LinearOp, ...], kinds: list[tuple[int, bool]], families: tuple[str, ...], target: CpuTarget
 ) -> str:
     """The tables of ``shim.c``: what the code needs, the functions of a family, the ops."""
     rounds, gemm = "int8" in families, "bf16" in families
@@ -130,9 +134,10 @@ def _header(
         entries = ", ".join(f".{field} = __tvm_ffi_{name}" for field, name in fields.items())
         lines.append(f"static const Family {_kind(*kind)} = {{{entries}, .rounds = {int(rounds)}}};")
     lines.append("#define QCC_NEEDS " + "".join(f"{flag}, " for flag in target.features))
-    lines.append(f"#define QCC_DEPTH {PANEL_CHUNKS}")
+    cuts = tiling(target)
+    lines.append(f"#define QCC_DEPTH {cuts.depth}\n#define QCC_BLOCK {cuts.block_bytes}")
     ops = ", ".join(
-        f'{{"{spec.op}", {spec.bits}, {spec.group or 0}, {int(spec.symmetric)}, {int(spec.bias)}, '
+        f'{{"{spec.name}", {spec.bits}, {spec.group or 0}, {int(spec.symmetric)}, {len(spec.steps)}, '
         f"&{_kind(spec.bits, spec.symmetric)}}}"
         for spec in specs
     )

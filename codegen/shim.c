@@ -171,7 +171,7 @@ typedef struct {
   const Layer *layer;
   const float *x;
   float *y;
-  int64_t rows, share, tiles; /* share: strips (or, with tiles, pairs of blocks) of a task */
+  int64_t rows, share, tiles, block; /* share: strips (or, with tiles, pairs of blocks) of a task */
   char *inputs;               /* int8 or bfloat16 */
   float *steps;
   void *sums;
@@ -218,18 +218,21 @@ static void gemm_task(void *p, size_t task) {
       [48] = 16, [49] = 16, [50] = 16, [51] = 16, [52] = 16, [53] = 16, [54] = 16, [55] = 16};
   Call *call = p;
   const Layer *l = call->layer;
-  size_t panel = QCC_DEPTH * 2048, results = (size_t)call->tiles * 2048;
-  char *scratch = arena(TASK_ARENA, panel + 2 * results);
+  size_t panel = QCC_DEPTH * 2048;
+  char *scratch = arena(TASK_ARENA, panel + (size_t)call->block * 2048);
   if (!scratch) { __atomic_store_n(&call->failed, 1, __ATOMIC_RELAXED); return; }
-  int64_t size = call->tiles * 512, first = (int64_t)task * call->share;
-  float *out = (float *)(scratch + panel + results);
-  Tensor y = {out, 1, 0, 1, 2, 32, 1, &size, NULL, 0};
-  for (int64_t pair = first; pair < first + call->share && pair * 32 < l->n; pair++) {
-    Any args[] = {POINTER(call->inputs), POINTER(l->words), POINTER(l->scale), POINTER(l->offset), POINTER(scratch),
-                  POINTER(scratch + panel), POINTER(config), TENSOR(&y), NUMBER(l->chunks),
-                  NUMBER(l->chunks / l->groups), NUMBER(pair), NUMBER(call->tiles)};
+  float *out = (float *)(scratch + panel);
+  int64_t pairs = (l->n + 31) / 32, first = (int64_t)task * call->share;
+  for (int64_t unit = first; unit < first + call->share && unit / pairs * call->block < call->tiles; unit++) {
+    int64_t pair = unit % pairs, tile = unit / pairs * call->block, tiles = call->tiles - tile;
+    if (tiles > call->block) tiles = call->block;
+    int64_t size = tiles * 512, rows = call->rows - tile * 16;
+    Tensor y = {out, 1, 0, 1, 2, 32, 1, &size, NULL, 0};
+    Any args[] = {POINTER(call->inputs + tile * l->chunks * 1024), POINTER(l->words), POINTER(l->scale),
+                  POINTER(l->offset), POINTER(scratch), POINTER(config), TENSOR(&y), NUMBER(l->chunks),
+                  NUMBER(l->chunks / l->groups), NUMBER(pair), NUMBER(tiles)};
     if (CALL(l->spec->family->gemm, args)) { __atomic_store_n(&call->failed, 1, __ATOMIC_RELAXED); return; }
-    finish(call, out, 32, 0, call->rows, pair * 32, 32);
+    finish(call, out, 32, tile * 16, rows < tiles * 16 ? rows : tiles * 16, pair * 32, 32);
   }
 }
 
@@ -251,7 +254,11 @@ static void *multiply(const Layer *l, void *context, Call *call) {
     if (call->rows % 16) memset(call->inputs + bytes - tile, 0, tile);
     Any args[] = {POINTER(call->x), POINTER(call->inputs), TENSOR(&none), NUMBER(l->chunks), NUMBER(call->rows)};
     if (CALL(family->pack, args)) return status(FAIL, "qcc: a kernel failed");
-    return spread_tasks(context, call, gemm_task, (l->n + 31) / 32, call->tiles * l->k * 32);
+    call->block = QCC_BLOCK / (l->chunks * 1024);
+    if (call->block < 4) call->block = 4;
+    if (call->block > call->tiles) call->block = call->tiles;
+    int64_t blocks = (call->tiles + call->block - 1) / call->block;
+    return spread_tasks(context, call, gemm_task, (l->n + 31) / 32 * blocks, call->block * l->k * 32);
   }
   size_t room = (size_t)(chunks + 3 * l->chunks), codes = padded(room * CHUNK), each = padded(room * 4);
   if (!(call->inputs = arena(CALL_ARENA, codes + 2 * each))) return status(FAIL, "qcc: out of memory");

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 from onnx import FunctionProto, ModelProto, TensorProto, helper, numpy_helper
 
-from qcc.codegen.spec import LinearKernel
+from qcc.ir.kernel_op import BIAS, LinearOp
 from qcc.ir.packing import pack
 
 TINY = np.float32(1e-30)
@@ -18,7 +18,7 @@ TINY = np.float32(1e-30)
 class Layer:
     """An encoded matrix: codes and zeros are offset binary and centred, as the op takes them."""
 
-    kernel: LinearKernel
+    kernel: LinearOp
     codes: np.ndarray
     scale: np.ndarray
     zero: np.ndarray | None
@@ -59,14 +59,14 @@ class Layer:
         inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, None)]
         if not constant:
             inputs += [helper.make_tensor_value_info(c.name, c.data_type, c.dims) for c in constants]
-        node = helper.make_node(self.kernel.op, ["x", *[c.name for c in constants]], ["y"], domain="qcc")
+        node = helper.make_node(self.kernel.name, ["x", *[c.name for c in constants]], ["y"], domain="qcc")
         outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
         graph = helper.make_graph([node], "g", inputs, outputs, constants if constant else [])
         opsets = [helper.make_opsetid("", 21), helper.make_opsetid("qcc", 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=10, functions=[body] if body else [])
 
 
-def draw(kernel: LinearKernel, outputs: int, inputs: int, seed: int = 0, scale: Any = np.float16) -> Layer:
+def draw(kernel: LinearOp, outputs: int, inputs: int, seed: int = 0, scale: Any = np.float16) -> Layer:
     """A random layer of that shape."""
     random = np.random.default_rng(seed)
     groups = inputs // (kernel.group or inputs)
@@ -77,7 +77,7 @@ def draw(kernel: LinearKernel, outputs: int, inputs: int, seed: int = 0, scale: 
         random.integers(0, 1 << kernel.bits, (outputs, inputs)).astype(np.uint8),
         random.uniform(0.01, 0.02, (outputs, groups)).astype(scale),
         zero,
-        random.standard_normal(outputs).astype(np.float32) if kernel.bias else None,
+        random.standard_normal(outputs).astype(np.float32) if BIAS in kernel.steps else None,
     )
 
 

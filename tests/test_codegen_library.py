@@ -12,11 +12,12 @@ import pytest
 from onnx import FunctionProto, helper
 
 from qcc.codegen.library import BuildError, build
-from qcc.codegen.spec import LinearKernel, SpecError, parse, variants
+from qcc.codegen.spec import variants
 from qcc.codegen.target import TARGETS, CpuTarget, TargetError, named, native
+from qcc.ir.kernel_op import BIAS, LinearOp, OpError, parse
 from tests.codegen_models import draw, session
 
-KERNEL = LinearKernel(4, 32)
+KERNEL = LinearOp(4, 32)
 LIMIT_BYTES = 300_000
 CACHED_S = 1.0
 
@@ -26,21 +27,21 @@ needs_tvm = pytest.mark.skipif(importlib.util.find_spec("tvm") is None, reason="
 @pytest.mark.parametrize(
     ("op", "kernel"),
     [
-        ("linear_int4_group32", LinearKernel(4, 32)),
-        ("linear_int3_group128_asym", LinearKernel(3, 128, False)),
-        ("linear_int8_channel_bias", LinearKernel(8, None, True, True)),
-        ("linear_int2_group64_asym_bias", LinearKernel(2, 64, False, True)),
+        ("linear_int4_group32", LinearOp(4, 32)),
+        ("linear_int3_group128_asym", LinearOp(3, 128, False)),
+        ("linear_int8_channel_bias", LinearOp(8, None, True, (BIAS,))),
+        ("linear_int2_group64_asym_bias", LinearOp(2, 64, False, (BIAS,))),
     ],
 )
-def test_names(op: str, kernel: LinearKernel) -> None:
-    assert (parse(op), kernel.op) == (kernel, op)
+def test_names(op: str, kernel: LinearOp) -> None:
+    assert (parse(op), kernel.name) == (kernel, op)
 
 
 @pytest.mark.parametrize(
     "op", ["linear_int9_group32", "linear_int4_group48", "linear_int4_group0", "linear_int4", "int4_group32"]
 )
 def test_names_reject(op: str) -> None:
-    with pytest.raises(SpecError):
+    with pytest.raises(OpError):
         parse(op)
 
 
@@ -95,7 +96,7 @@ def test_same_kernels_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def body() -> FunctionProto:
     """A function of the kernel's name that gives back its input, so that one sees who ran."""
     nodes = [helper.make_node("Identity", ["x"], ["y"])]
-    return helper.make_function("qcc", KERNEL.op, ["x", "w", "s"], ["y"], nodes, [helper.make_opsetid("", 21)])
+    return helper.make_function("qcc", KERNEL.name, ["x", "w", "s"], ["y"], nodes, [helper.make_opsetid("", 21)])
 
 
 @needs_tvm

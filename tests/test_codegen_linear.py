@@ -11,15 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qcc.codegen.library import Activations, build
-from qcc.codegen.spec import LinearKernel
 from qcc.codegen.target import AMX, VNNI, cpu_flags, named, native
+from qcc.ir.kernel_op import BIAS, LinearOp
 from tests.codegen_models import Layer, draw, session, unaligned
 
 pytest.importorskip("tvm")
 
 KERNELS = [
-    LinearKernel(bits, group, symmetric, bias)
-    for bits, group, symmetric, bias in itertools.product(range(2, 9), (32, 64, None), (True, False), (False, True))
+    LinearOp(bits, group, symmetric, steps)
+    for bits, group, symmetric, steps in itertools.product(range(2, 9), (32, 64, None), (True, False), ((), (BIAS,)))
 ]
 FLOAT = 1e-6  # of the sum of magnitudes: float32 sums of up to 1088 products, in short chains
 BFLOAT = 1e-2  # the same: both factors rounded to 8 bits
@@ -87,7 +87,7 @@ def test_integers_for_any_number_of_rows(libraries: Libraries, case: dict[str, o
 
 def run(library: Path, case: dict[str, object], activations: Activations, amx: bool | None = None) -> None:
     kernel = case["kernel"]
-    assert isinstance(kernel, LinearKernel)
+    assert isinstance(kernel, LinearOp)
     rows, rank, seed, groups = (int(str(case[name])) for name in ("rows", "rank", "seed", "groups"))
     inputs = (kernel.group or 64) * groups
     layer = draw(kernel, int(str(case["outputs"])), inputs, seed, case["scale"])
@@ -104,7 +104,7 @@ def run(library: Path, case: dict[str, object], activations: Activations, amx: b
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_integers_are_exact(libraries: Libraries, bits: int, symmetric: bool) -> None:
     """Activations that int8 holds, scales that are powers of two: nothing is rounded, so every bit is right."""
-    layer = draw(LinearKernel(bits, 32, symmetric), 70, 128)
+    layer = draw(LinearOp(bits, 32, symmetric), 70, 128)
     layer = Layer(layer.kernel, layer.codes, np.full_like(layer.scale, 0.25), layer.zero, None)
     x = np.random.default_rng(1).integers(-127, 128, (6, 128)).astype(np.float32)
     x[:, ::32] = 127
@@ -118,7 +118,7 @@ def test_integers_are_exact(libraries: Libraries, bits: int, symmetric: bool) ->
 def test_portable(tmp_path: Path, target: str) -> None:
     if not set(named(target).features) <= cpu_flags():
         pytest.skip("the processor lacks it")
-    kernels = [LinearKernel(3, 32, False, True), LinearKernel(8, None)]
+    kernels = [LinearOp(3, 32, False, (BIAS,)), LinearOp(8, None)]
     library = build(kernels, named(target), tmp_path / "k.so")
     for kernel, rows in itertools.product(kernels, (1, 7, 20)):
         layer = draw(kernel, 70, 96)
@@ -132,7 +132,7 @@ def test_portable(tmp_path: Path, target: str) -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_not_finite(libraries: Libraries, activations: Activations, rows: int, bad: float) -> None:
     """A row that holds one such value gives none that is finite; other rows are as they were."""
-    layer = draw(LinearKernel(4, 32, False), 70, 64)
+    layer = draw(LinearOp(4, 32, False), 70, 64)
     x = np.random.default_rng(0).standard_normal((rows, 64)).astype(np.float32)
     kernel = session(layer.model(), libraries("native", activations))
     before = kernel.run(None, {"x": x})[0]
@@ -145,7 +145,7 @@ def test_not_finite(libraries: Libraries, activations: Activations, rows: int, b
 @pytest.mark.parametrize("activations", ["int8", "exact"])
 @pytest.mark.parametrize("size", [0.0, 1e-40, 1e-36, 1e30])
 def test_tiny_and_huge(libraries: Libraries, activations: Activations, size: float) -> None:
-    layer = draw(LinearKernel(4, 32), 40, 64)
+    layer = draw(LinearOp(4, 32), 40, 64)
     x = (np.random.default_rng(0).standard_normal((3, 64)) * size).astype(np.float32)
     result = session(layer.model(), libraries("native", activations)).run(None, {"x": x})[0]
     step = np.abs(layer.exact(x)).max() * 2e-2  # eight bits
@@ -157,7 +157,7 @@ def test_tiny_and_huge(libraries: Libraries, activations: Activations, size: flo
 @pytest.mark.parametrize("rows", [1, 5, 33])
 def test_shared_out_over_threads(libraries: Libraries, activations: Activations, rows: int) -> None:
     """A product large enough to be cut into tasks, on ONNX Runtime's own threads: the same bits as on one."""
-    layer = draw(LinearKernel(4, 64, False, True), 2000, 1088)
+    layer = draw(LinearOp(4, 64, False, (BIAS,)), 2000, 1088)
     x = np.random.default_rng(rows).standard_normal((rows, 1088)).astype(np.float32)
     library = libraries("native", activations)
     results = [session(layer.model(), library, threads).run(None, {"x": x})[0] for threads in (1, 2, 4)]
@@ -166,14 +166,14 @@ def test_shared_out_over_threads(libraries: Libraries, activations: Activations,
 
 
 def test_no_rows(libraries: Libraries) -> None:
-    layer = draw(LinearKernel(4, 32), 40, 64)
+    layer = draw(LinearOp(4, 32), 40, 64)
     result = session(layer.model(), libraries("native", "int8")).run(None, {"x": np.zeros((0, 64), np.float32)})[0]
     assert result.shape == (0, 40)
 
 
 def test_many_sessions_and_threads(libraries: Libraries) -> None:
     """Eight threads share four sessions; everyone gets what one thread alone gets."""
-    layers = [draw(LinearKernel(bits, 32), 200, 256, bits) for bits in (3, 4, 8)]
+    layers = [draw(LinearOp(bits, 32), 200, 256, bits) for bits in (3, 4, 8)]
     sessions = [session(layer.model(), libraries("native", "int8"), 2) for layer in layers]
     inputs = [np.random.default_rng(m).standard_normal((m, 256)).astype(np.float32) for m in (1, 4, 33)]
     alone = {(s, i): sessions[s].run(None, {"x": inputs[i]})[0] for s in range(3) for i in range(3)}
