@@ -1,0 +1,213 @@
+"""The driver for `cpu` targets: forms chosen by what was timed, a library beside the model, latency as a bound."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import qcc
+from qcc.compiler.catalog import schema
+from qcc.compiler.choose_form import FormChooser
+from qcc.compiler.compile import decide_plan
+from qcc.compiler.interleave import medians, open_session
+from qcc.compiler.kernel_library import kernels_of
+from qcc.compiler.layer_rows import rows_of
+from qcc.compiler.lock import plan_of
+from qcc.compiler.open_model import open_model
+from qcc.compiler.plan import Kernels
+from qcc.compiler.samples import Samples
+from qcc.compiler.time_forms import FLOAT, Case, Timings
+from qcc.dsl.load import load_text
+from qcc.dsl.policy import Policy
+from qcc.ir.blocks import Block
+from qcc.ir.encoding import Encoding, IntGrid
+from qcc.ir.forms import Form
+from tests.onnx_models import parse, random
+
+pytest.importorskip("tvm")
+
+BODY = """
+two (float[batch, 3, 64] x) => (float[batch, 3, 32] y)
+{
+    h = MatMul (x, w1)
+    r = Relu (h)
+    y = MatMul (r, w2)
+}
+"""
+GROUP32 = Encoding(IntGrid(4), Block(1, 32))
+FAST = {FLOAT: 1e-3, Form.FUSED: 5e-4, Form.DECODED: 1e-3, Form.KERNEL: 2e-4}
+RULE = "rule linear { weights = int4 group 32 }\n"
+
+
+def policy(text: str) -> Policy:
+    return load_text("qpolicy 1\n" + text, schema())
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "two.onnx"
+    onnx.save(parse(BODY, {"w1": random(64, 96), "w2": random(96, 32, seed=1)}, opset=21, ir_version=10), path)
+    return path
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """What every layer takes; tests change it."""
+    times: dict[str, float] = dict(FAST)
+
+    def seconds(self: Timings, case: Case, encoding: Encoding | None, forms: tuple[Form, ...]) -> Mapping[str, float]:
+        return {name: times[name] for name in (FLOAT, *forms)}
+
+    monkeypatch.setattr(Timings, "seconds", seconds)
+    return times
+
+
+def test_kernels_go_beside_the_model(model: Path, timed: dict[str, float]) -> None:
+    result = qcc.compile(model, policy("target cpu\n" + RULE))
+    assert result.kernels == model.with_name("two.qcc.kernels.so") and result.kernels.is_file()
+    assert {row.form for row in result.layers} == {"kernel"}
+    assert "0.20x of float with a kernel, 0.50x without, 3 rows" in result.layers[0].reason
+    assert result.verification.kernel_outputs and result.times is not None and result.times.kernels_s is not None
+    held = json.loads(result.lock.read_text(encoding="utf-8"))["kernels"]
+    assert held["ops"] == sorted({node.op_type for node in onnx.load(result.output).graph.node if node.domain == "qcc"})
+    x = np.random.default_rng(2).standard_normal((2, 3, 64)).astype(np.float32)
+    plain, fast = (open_session(result.output, one).run(None, {"x": x})[0] for one in (None, result.kernels))
+    assert 0 < np.abs(plain - fast).max() < 0.02 * np.abs(plain).max()  # activations rounded to 8 bits
+
+
+def test_a_lock_repeats_the_files_without_timing(model: Path, timed: dict[str, float]) -> None:
+    first = qcc.compile(model, policy("target cpu\n" + RULE))
+    assert first.kernels is not None
+    before = first.output.read_bytes(), first.kernels.read_bytes()
+    plan = plan_of(first.lock)
+    timed[Form.KERNEL] = 1.0  # slow today
+    again = qcc.compile(model, policy("target cpu\n" + RULE), plan=plan)
+    assert again.kernels is not None
+    assert (again.output.read_bytes(), again.kernels.read_bytes()) == before
+
+
+def test_a_slower_kernel_is_not_taken(model: Path, timed: dict[str, float]) -> None:
+    timed[Form.KERNEL] = 6e-4
+    stale = model.with_name("two.qcc.kernels.so")
+    stale.write_bytes(b"of an earlier run")
+    result = qcc.compile(model, policy("target cpu\n" + RULE))
+    assert {row.form for row in result.layers} == {"fused"} and result.kernels is None and not stale.exists()
+    assert [one.code for one in result.warnings] == ["Q503"]
+
+
+@pytest.mark.parametrize("text", ["target onnxruntime\n" + RULE, "target cpu\n" + RULE + "export { kernels = none }"])
+def test_nothing_is_built_unasked(model: Path, timed: dict[str, float], text: str) -> None:
+    result = qcc.compile(model, policy(text))
+    assert result.kernels is None and result.times is None and not result.warnings
+    assert {row.form for row in result.layers} == {"fused"}
+
+
+def test_exact_kernels_keep_the_activations(model: Path, timed: dict[str, float]) -> None:
+    result = qcc.compile(model, policy("target cpu\n" + RULE + "export { activations = exact }"))
+    x = np.random.default_rng(2).standard_normal((2, 3, 64)).astype(np.float32)
+    plain, fast = (open_session(result.output, one).run(None, {"x": x})[0] for one in (None, result.kernels))
+    assert np.abs(plain - fast).max() < 1e-5 * np.abs(plain).max()
+
+
+def test_without_a_compiler_nothing_is_written(
+    model: Path, timed: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(qcc.QccError, match="need a C compiler") as caught:
+        qcc.compile(model, policy("target cpu\n" + RULE))
+    assert [one.code for one in caught.value.diagnostics] == ["Q502"]
+    assert sorted(path.name for path in model.parent.iterdir()) == ["two.onnx"]
+
+
+def test_another_processor_is_not_timed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qcc.compiler.choose_form.runs_here", lambda names: False)
+    plan, _ = decide_plan(model, policy("target cpu(avx512-vnni)\n" + RULE))
+    assert plan.kernels == Kernels(("avx512-vnni",), "int8")
+    with pytest.raises(qcc.QccError, match="latency cannot be measured") as caught:
+        decide_plan(model, policy("target cpu(avx512-vnni)\n" + RULE + "minimize latency"))
+    assert [one.code for one in caught.value.diagnostics] == ["Q311"]
+
+
+def test_targets_are_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qcc.codegen.target.cpu_flags", lambda: frozenset({"avx2", "fma", "f16c"}))
+    assert kernels_of(policy("target cpu\n" + RULE)) == Kernels(("avx2",), "int8")
+    assert kernels_of(policy("target cpu(avx2, native, sapphire-rapids)\n" + RULE)) == Kernels(
+        ("avx2", "sapphire-rapids"), "int8"
+    )
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    with pytest.raises(qcc.QccError, match="no native target for riscv64") as caught:
+        kernels_of(policy("target cpu\n" + RULE))
+    assert caught.value.diagnostics[0].code == "Q501"
+
+
+def test_latency_binds_and_is_minimised(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two bits are slowest here, eight fastest: the choice follows the clock, not the size."""
+
+    def seconds(self: Timings, case: Case, encoding: Encoding | None, forms: tuple[Form, ...]) -> Mapping[str, float]:
+        ours = {2: 9e-4, 4: 4e-4, 8: 1e-4}[encoding.bits] if encoding else 0.0
+        return {FLOAT: 1e-3, Form.FUSED: 2e-3, Form.DECODED: 1e-3, Form.KERNEL: ours}
+
+    monkeypatch.setattr(Timings, "seconds", seconds)
+    monkeypatch.setattr("qcc.compiler.compile.time_input", lambda model, data: 3e-3)
+    rule = "target cpu\nrule linear { weights = int2 group 32 | int4 group 32 | int8 group 32 }\n"
+    plan, _ = decide_plan(model, policy(rule + "minimize latency"))
+    assert [step.action.encoding.bits for step in plan.steps if hasattr(step.action, "encoding")] == [8]
+    # 1 ms is neither layer's; with both in four bits it takes 1.8 ms
+    plan, _ = decide_plan(model, policy(rule + "budget { latency <= 60% }\nminimize size"))
+    assert [step.action.encoding.bits for step in plan.steps if hasattr(step.action, "encoding")] == [4]
+    with pytest.raises(qcc.BudgetError, match="latency <= 1 ms") as caught:
+        decide_plan(model, policy(rule + "budget { latency <= 1 ms }"))
+    assert caught.value.diagnostics[0].note == "the smallest feasible latency is 1.2 ms, the budget is 1 ms"
+
+
+def test_rows_come_from_the_data(model: Path, tmp_path: Path) -> None:
+    graph = open_model(model).graph
+    data = Samples(({"x": np.zeros((4, 3, 64), np.float32)},), "test", divisible=True)
+    assert rows_of(graph, data) == {weight.name: 3 for weight in graph.weights()}
+    path = tmp_path / "free.onnx"
+    body = BODY.replace("float[batch, 3, 64] x", "float[batch, words, 64] x").replace(
+        "[batch, 3, 32] y", "[a, b, 32] y"
+    )
+    onnx.save(parse(body, {"w1": random(64, 96), "w2": random(96, 32)}, opset=21, ir_version=10), path)
+    data = Samples(({"x": np.zeros((4, 7, 64), np.float32)},), "test", divisible=True)
+    assert set(rows_of(open_model(path).graph, data).values()) == {7}
+
+
+def test_the_policy_may_say_the_rows(model: Path, timed: dict[str, float]) -> None:
+    result = qcc.compile(model, policy("target cpu\n" + RULE + "export { rows = 1 }"))
+    assert result.layers[0].reason.endswith("1 row")
+
+
+def test_timings_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    seen: list[str] = []
+    kernels = Kernels(("avx2",), "exact")
+    case = Case(64, 32, 3)
+    first = Timings(kernels, seen.append).seconds(case, GROUP32, (Form.FUSED, Form.DECODED))
+    assert set(first) == {FLOAT, Form.FUSED, Form.DECODED} and all(seconds > 0 for seconds in first.values())
+    assert seen == ["64x32, 3 rows, int4 group 32 sym scale fp16"]
+    again = Timings(kernels, seen.append)
+    assert again.seconds(case, GROUP32, (Form.FUSED, Form.DECODED)) == first and len(seen) == 1
+    assert again.seconds(case, None, ()) == {FLOAT: first[FLOAT]} and len(seen) == 1
+    (kept,) = (path for path in (tmp_path / "qcc").iterdir() if path.name.startswith("timings-"))
+    kept.write_text("broken", encoding="utf-8")
+    assert Timings(kernels, seen.append).seconds(case, None, ())[FLOAT] > 0 and len(seen) == 2
+
+
+def test_a_chooser_without_kernels_goes_by_the_table(model: Path) -> None:
+    weight = open_model(model).graph.weights()[0]
+    assert FormChooser()(weight, GROUP32).form is Form.FUSED
+
+
+def test_medians_stop() -> None:
+    calls = {"a": 0, "b": 0}
+
+    def count(name: str) -> None:
+        calls[name] += 1
+
+    found = medians({"a": lambda: count("a"), "b": lambda: count("b")}, least_s=0, most_s=10, rounds=3)
+    assert calls == {"a": 4, "b": 4} and set(found) == {"a", "b"}
