@@ -10,7 +10,7 @@ from qcc.dsl.diagnostics import Diagnostics, Span
 from qcc.dsl.policy import KEEP, Assignment, FormatSpec, Policy, Rule
 from qcc.dsl.select import Facts, has_predicate, matches, near_misses
 from qcc.ir.blocks import CHANNEL, TENSOR, Block
-from qcc.ir.encoding import Encoding, IntGrid
+from qcc.ir.encoding import FLOAT_ENCODINGS, Encoding, IntGrid
 from qcc.ir.forms import choose, stored_bytes
 from qcc.ir.graph import Graph, Weight
 from qcc.passes.clean import Clean
@@ -117,6 +117,8 @@ def encoding_of(spec: FormatSpec) -> Encoding | None:
     """The encoding that a format of the language names; None for ``float``."""
     if spec.family == "float":
         return None
+    if spec.family in FLOAT_ENCODINGS:
+        return FLOAT_ENCODINGS[spec.family]
     words = spec.words
     block = CHANNEL
     if "tensor" in words:
