@@ -18,8 +18,6 @@ from qcc.passes.contract import Rewrite, Rounding
 from qcc.passes.encode import Encode
 from qcc.passes.nearest import Nearest
 
-BITS_OF = {"float32": 32, "float16": 16, "bfloat16": 16, "float64": 64}
-
 
 @dataclass(frozen=True)
 class Resolved:
@@ -148,7 +146,7 @@ def _candidate(weight: Weight, spec: FormatSpec, rounding: Rounding) -> Candidat
     if encoding is None:
         return Candidate(None, source)
     form = choose(weight, encoding).form
-    if stored_bytes(encoding, weight.shape, form) >= weight.params * BITS_OF[weight.dtype] // 8:
+    if stored_bytes(encoding, weight.shape, form) >= weight.size_bytes:
         return None
     return Candidate(Encode(encoding, rounding, form), source)
 

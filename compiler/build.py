@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic
 
-from qcc.compiler.bind import BITS_OF
 from qcc.compiler.catalog import Export
 from qcc.compiler.plan import Plan
 from qcc.compiler.result import LayerRow
@@ -80,10 +79,10 @@ def rows(
 
 
 def _row(weight: Weight, action: Encode | None, error: float, kept: str, loss: float | None) -> LayerRow:
-    original = weight.params * BITS_OF[weight.dtype] // 8
+    original = weight.size_bytes
     kinds = tuple(sorted(weight.kinds))
     if action is None:
-        bits = float(BITS_OF[weight.dtype])
+        bits = float(weight.stored_bits)
         return LayerRow(weight.name, kinds, weight.shape, weight.dtype, "", original, original, bits, 0.0, None, kept)
     size = stored_bytes(action.encoding, weight.shape, action.form)
     reason = choose(weight, action.encoding).reason

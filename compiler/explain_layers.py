@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from qcc.compiler import terminal
-from qcc.compiler.bind import BITS_OF, Resolved, bind, encoding_of, resolve
+from qcc.compiler.bind import Resolved, bind, encoding_of, resolve
 from qcc.compiler.open_model import open_model
 from qcc.compiler.plan import Plan, Step, action_text
 from qcc.compiler.read_policy import load_policy
@@ -117,7 +117,7 @@ def _explained(one: Resolved, plan: Plan, sites: Sequence[tuple[Step, Sequence[S
         kinds=tuple(sorted(weight.kinds)),
         shape=weight.shape,
         dtype=weight.dtype,
-        size_bytes=weight.params * BITS_OF[weight.dtype] // 8,
+        size_bytes=weight.size_bytes,
         layers=tuple(layer.name for layer in weight.layers),
         properties=tuple(_property(name, assignment) for name, assignment in one.properties.items()),
         possibilities=_possibilities(one, _surviving(weight.name, plan)),
@@ -158,7 +158,7 @@ def _possibilities(one: Resolved, surviving: set[str]) -> tuple[Possibility, ...
 
 
 def _possibility(weight: Weight, spec: FormatSpec, surviving: set[str]) -> Possibility:
-    original = weight.params * BITS_OF[weight.dtype] // 8
+    original = weight.size_bytes
     encoding = encoding_of(spec)
     if encoding is None:
         bits = 8 * original / max(weight.params, 1)

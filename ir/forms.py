@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BF16 = FLOAT_ENCODINGS["bf16"]
 NODE_BYTES = {"fused": 520, "decoded": 450, "rows": 1000, "kernel": 360}  # protobuf of the ops around a weight, about
-CAST_BYTES = 260  # of the ops around a weight that is stored in a narrower type of ONNX's own, in any form
+CAST_BYTES = 150  # of the ops around a weight that is stored in a narrower type of ONNX's own, in any form
 KERNEL_CODES = 32  # kernels read so many codes of a row at once
 WHOLE_BYTE = 4  # 2-bit codes: ONNX Runtime 1.32 fuses other output counts too, and computes nonsense
 
