@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qcc.compiler import multiple_choice
-from qcc.compiler.bind import BITS_OF, encode_steps
+from qcc.compiler.bind import encode_steps
 from qcc.compiler.multiple_choice import Infeasible, Problem, Row, Solution
 from qcc.compiler.plan import Allocate, Candidate, Kept, Limit, Plan, Step
 from qcc.compiler.sensitivity import Losses
@@ -87,14 +87,14 @@ def smallest(plan: Plan, graph: Graph) -> tuple[int, ...]:
 def candidate_bytes(weight: Weight, candidate: Candidate) -> int:
     """What a weight takes in the file under a candidate."""
     if candidate.action is None:
-        return weight.params * BITS_OF[weight.dtype] // 8
+        return weight.size_bytes
     return stored_bytes(candidate.action.encoding, weight.shape, candidate.action.form)
 
 
 def candidate_bits(weight: Weight, candidate: Candidate) -> int:
     """The bits of a weight's codes, scales and zero points under a candidate, without the file's framing."""
     if candidate.action is None:
-        return weight.params * BITS_OF[weight.dtype]
+        return 8 * weight.size_bytes
     return candidate.action.encoding.size_bits(weight.shape)
 
 
@@ -126,7 +126,7 @@ def _problem(allocate: Allocate, plan: Plan, weights: dict[str, Weight], losses:
 def _fixed_bits(plan: Plan, weights: dict[str, Weight]) -> float:
     """The part of the average bits that the open options do not decide."""
     total = sum(weight.params for weight in weights.values())
-    bits = sum(weights[kept.weight].params * BITS_OF[weights[kept.weight].dtype] for kept in plan.kept)
+    bits = sum(8 * weights[kept.weight].size_bytes for kept in plan.kept)
     for step in plan.steps:
         if isinstance(step.action, Encode):
             bits += sum(step.action.encoding.size_bits(weights[name].shape) for name in step.weights)

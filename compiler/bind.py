@@ -10,15 +10,13 @@ from qcc.dsl.diagnostics import Diagnostics, Span
 from qcc.dsl.policy import KEEP, Assignment, FormatSpec, Policy, Rule
 from qcc.dsl.select import Facts, has_predicate, matches, near_misses
 from qcc.ir.blocks import CHANNEL, TENSOR, Block
-from qcc.ir.encoding import Encoding, IntGrid
+from qcc.ir.encoding import FLOAT_ENCODINGS, Encoding, IntGrid
 from qcc.ir.forms import Choice, choose, stored_bytes
 from qcc.ir.graph import Graph, Weight
 from qcc.passes.clean import Clean
 from qcc.passes.contract import Rewrite, Rounding
 from qcc.passes.encode import Encode
 from qcc.passes.nearest import Nearest
-
-BITS_OF = {"float32": 32, "float16": 16, "bfloat16": 16, "float64": 64}
 
 Chooser = Callable[[Weight, Encoding], Choice]
 """Finds the form of a weight under an encoding."""
@@ -156,6 +154,8 @@ def encoding_of(spec: FormatSpec) -> Encoding | None:
     """The encoding that a format of the language names; None for ``float``."""
     if spec.family == "float":
         return None
+    if spec.family in FLOAT_ENCODINGS:
+        return FLOAT_ENCODINGS[spec.family]
     words = spec.words
     block = CHANNEL
     if "tensor" in words:
@@ -185,7 +185,7 @@ def _candidate(weight: Weight, spec: FormatSpec, rounding: Rounding, chooser: Ch
     if encoding is None:
         return Candidate(None, source)
     form = chooser(weight, encoding).form
-    if stored_bytes(encoding, weight.shape, form) >= weight.params * BITS_OF[weight.dtype] // 8:
+    if stored_bytes(encoding, weight.shape, form) >= weight.size_bytes:
         return None
     return Candidate(Encode(encoding, rounding, form), source)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic
 
-from qcc.compiler.bind import BITS_OF, Chooser
+from qcc.compiler.bind import Chooser
 from qcc.compiler.catalog import Export
 from qcc.compiler.plan import Plan
 from qcc.compiler.result import LayerRow
@@ -80,13 +80,12 @@ def rows(
 
 
 def _kept_row(weight: Weight, reason: str) -> LayerRow:
-    bits = BITS_OF[weight.dtype]
-    size, kinds = weight.params * bits // 8, tuple(sorted(weight.kinds))
-    return LayerRow(weight.name, kinds, weight.shape, weight.dtype, "", size, size, float(bits), 0.0, None, reason)
+    bits, size, kinds = float(weight.stored_bits), weight.size_bytes, tuple(sorted(weight.kinds))
+    return LayerRow(weight.name, kinds, weight.shape, weight.dtype, "", size, size, bits, 0.0, None, reason)
 
 
 def _encoded_row(weight: Weight, action: Encode, error: float, loss: float | None, chooser: Chooser) -> LayerRow:
-    original = weight.params * BITS_OF[weight.dtype] // 8
+    original = weight.size_bytes
     size = stored_bytes(action.encoding, weight.shape, action.form)
     choice = chooser(weight, action.encoding)
     reason = choice.reason if choice.form is action.form else "as the plan says"

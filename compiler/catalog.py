@@ -30,6 +30,8 @@ INT_WORDS = {
 }
 FORMATS = {
     "int": FormatFamily("int", (MIN_BITS, MAX_BITS), INT_WORDS, summary="integers that share a scale by block"),
+    "bf16": FormatFamily("bf16", summary="floats of 16 bits that reach as far as float32, with 8 digits in base two"),
+    "fp16": FormatFamily("fp16", summary="floats of 16 bits up to 65504, with 11 digits in base two"),
     "float": FormatFamily("float", summary="as it is"),
 }
 BUDGET = {

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from qcc.compiler import samples, terminal
-from qcc.compiler.bind import BITS_OF, Chooser, Resolved, bind, encoding_of, resolve
+from qcc.compiler.bind import Chooser, Resolved, bind, encoding_of, resolve
 from qcc.compiler.choose_form import chooser_of
 from qcc.compiler.open_model import open_model
 from qcc.compiler.plan import Plan, Step, action_text
@@ -122,7 +122,7 @@ def _explained(
         kinds=tuple(sorted(weight.kinds)),
         shape=weight.shape,
         dtype=weight.dtype,
-        size_bytes=weight.params * BITS_OF[weight.dtype] // 8,
+        size_bytes=weight.size_bytes,
         layers=tuple(layer.name for layer in weight.layers),
         properties=tuple(_property(name, assignment) for name, assignment in one.properties.items()),
         possibilities=_possibilities(one, _surviving(weight.name, plan), chooser),
@@ -163,7 +163,7 @@ def _possibilities(one: Resolved, surviving: set[str], chooser: Chooser) -> tupl
 
 
 def _possibility(weight: Weight, spec: FormatSpec, surviving: set[str], chooser: Chooser) -> Possibility:
-    original = weight.params * BITS_OF[weight.dtype] // 8
+    original = weight.size_bytes
     encoding = encoding_of(spec)
     if encoding is None:
         bits = 8 * original / max(weight.params, 1)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from qcc.compiler.catalog import keyword_of, passes, rewrites, roundings
 from qcc.dsl.policy import options_text
 from qcc.ir.blocks import Block
-from qcc.ir.encoding import Encoding, IntGrid
+from qcc.ir.encoding import Encoding, FloatGrid, IntGrid
 from qcc.ir.forms import Form
 from qcc.passes.contract import Pass, Rewrite, Rounding
 from qcc.passes.encode import Encode
@@ -173,7 +173,7 @@ def _columns(pairs: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _types() -> dict[str, type]:
-    plain = (Plan, Kernels, Step, Kept, Allocate, Limit, Option, Candidate, Encoding, IntGrid, Block)
+    plain = (Plan, Kernels, Step, Kept, Allocate, Limit, Option, Candidate, Encoding, IntGrid, FloatGrid, Block)
     families = (found for values in rewrites().values() for found in values.values())
     return {_type_name(found): found for found in (*plain, *passes().values(), *roundings().values(), *families)}
 

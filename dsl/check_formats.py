@@ -11,9 +11,12 @@ from qcc.dsl.context import Context
 from qcc.dsl.diagnostics import Span, did_you_mean, nearest, one_of
 from qcc.dsl.policy import FormatSpec, WordValue
 from qcc.dsl.schema import FormatFamily, Word
+from qcc.dsl.select import DTYPES
 
 MOST_CANDIDATES = 1000
 _WITH_BITS = re.compile(r"([A-Za-z_]+?)([0-9]{1,9})")
+_ELEMENT_TYPES = {other: name for name, others in DTYPES.items() for other in (name, *others)}
+"""Names of float types, and the formats that may be called so."""
 
 
 def read_formats(
@@ -150,6 +153,8 @@ class _Term:
             near = nearest(name.text, spellings)
             if len(parts) > 1 and parts[0] in spellings:
                 near = " ".join(parts)
+            elif name.text.lower() in _ELEMENT_TYPES:
+                near = next((one for one in (_ELEMENT_TYPES[name.text.lower()], "float") if one in self.formats), near)
             elif name.text.startswith(("fp", "bf", "float")) and "float" in self.formats:
                 near = near or "float"
             help = f"did you mean `{near}`?" if near else self._known()

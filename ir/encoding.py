@@ -1,8 +1,9 @@
 """Encodings: an element grid, the block that shares a scale, and the type of the scale.
 
-A weight ``w`` in a block of scale ``s`` and zero ``z`` is stored as a code ``c`` of ``bits`` bits with
-``w ~ (c - z) * s``. One definition gives ``fit``, ``quantize``, ``decode`` and the exact size; how the codes are laid
-out in a file is the business of ``forms`` and ``packing``.
+A weight ``w`` in a block of scale ``s`` is stored as the code ``c`` of a number ``n(c)`` of the grid with
+``w ~ n(c) * s``; in a grid of integers with a zero ``z``, ``n(c) = c - z``. A grid that reaches as far as weights do
+needs no scale. One definition gives ``fit``, ``quantize``, ``decode`` and the exact size; how the codes are laid out in
+a file is the business of ``forms`` and ``packing``.
 """
 
 from dataclasses import dataclass
@@ -10,39 +11,43 @@ from typing import Literal
 
 import numpy as np
 
-from qcc.ir.blocks import Block
+from qcc.ir.blocks import CHANNEL, Block
 from qcc.ir.errors import Refused
+from qcc.ir.grid import FLOATS, FloatGrid, Grid, IntGrid
 
-MIN_BITS, MAX_BITS = 2, 8
+__all__ = [
+    "FLOAT_ENCODINGS",
+    "MAX_BITS",
+    "MIN_BITS",
+    "SCALE_TYPES",
+    "Encoded",
+    "Encoding",
+    "FloatGrid",
+    "Grid",
+    "IntGrid",
+    "ScaleType",
+    "Scales",
+    "check_finite",
+]
+
+MIN_BITS, MAX_BITS = 2, 8  # of integers
 ScaleType = Literal["fp16", "fp32"]
 SCALE_TYPES: dict[ScaleType, type[np.floating]] = {"fp16": np.float16, "fp32": np.float32}
 
 
 @dataclass(frozen=True)
-class IntGrid:
-    """The integers of ``bits`` bits; symmetric ones have their zero at half the range."""
-
-    bits: int
-    symmetric: bool = True
-
-    @property
-    def levels(self) -> int:
-        """How many codes there are."""
-        return 1 << self.bits
-
-    @property
-    def middle(self) -> int:
-        """The code of zero in a symmetric grid."""
-        return self.levels // 2
-
-
-@dataclass(frozen=True)
 class Encoding:
-    """A way to store a matrix. Compares and hashes by value; ``text`` is its canonical spelling."""
+    """A way to store a matrix. Compares and hashes by value; ``text`` is its canonical spelling.
 
-    grid: IntGrid
-    block: Block
-    scale: ScaleType = "fp16"
+    Args:
+        grid: the numbers that codes stand for.
+        block: the weights that share a scale, and a zero point where there is one.
+        scale: the type of the scales; None for weights that are numbers of the grid themselves.
+    """
+
+    grid: Grid
+    block: Block = CHANNEL
+    scale: ScaleType | None = "fp16"
 
     @property
     def bits(self) -> int:
@@ -57,17 +62,25 @@ class Encoding:
     @property
     def text(self) -> str:
         """As the language spells it, every parameter named."""
-        return f"int{self.bits} {self.block.text} {'sym' if self.symmetric else 'asym'} scale {self.scale}"
+        if self.scale is None:
+            return self.grid.text
+        words = (self.grid.text, self.block.text, self.grid.symmetry, f"scale {self.scale}")
+        return " ".join(word for word in words if word)
 
     @property
     def scale_dtype(self) -> type[np.floating]:
-        """Numpy's type of the stored scales."""
-        return SCALE_TYPES[self.scale]
+        """Numpy's type of the scales, of ones where none are stored."""
+        return np.float32 if self.scale is None else SCALE_TYPES[self.scale]
+
+    @property
+    def scale_bits(self) -> int:
+        """Bits of a stored scale."""
+        return 0 if self.scale is None else np.dtype(self.scale_dtype).itemsize * 8
 
     def size_bits(self, shape: tuple[int, int]) -> int:
         """Bits of the codes, scales and zero points of a matrix, before any padding to whole bytes."""
         down, across = self.block.grid(shape)
-        overhead = np.dtype(self.scale_dtype).itemsize * 8 + (0 if self.symmetric else self.bits)
+        overhead = self.scale_bits + (0 if self.symmetric else self.bits)
         return shape[0] * shape[1] * self.bits + down * across * overhead
 
     def bits_per_weight(self, shape: tuple[int, int]) -> float:
@@ -75,9 +88,16 @@ class Encoding:
         return self.size_bits(shape) / max(shape[0] * shape[1], 1)
 
 
+FLOAT_ENCODINGS = {name: Encoding(grid, scale=None) for name, grid in FLOATS.items()}
+"""Floats without scales, by their names in the language."""
+
+
 @dataclass(frozen=True)
 class Scales:
-    """Per block of a matrix, ``[down, across]``: scales as stored, and zero points (None if symmetric)."""
+    """Per block of a matrix, ``[down, across]``: scales as stored, and zero points (None if symmetric).
+
+    An encoding without scales has ones, which nobody stores.
+    """
 
     scale: np.ndarray
     zero: np.ndarray | None
@@ -90,7 +110,7 @@ class Scales:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A stored matrix: codes ``[out, in]`` uint8, one a code, and the scales of its blocks."""
+    """A stored matrix: codes ``[out, in]`` of the grid's unsigned type, one a weight, and the scales of its blocks."""
 
     encoding: Encoding
     codes: np.ndarray
@@ -105,8 +125,7 @@ class Encoded:
         """The float32 matrix ``[out, in]`` that the codes stand for."""
         block = self.encoding.block
         scale, zero = self.scales.rows()
-        values = block.split(self.codes).astype(np.float32)
-        values -= self.encoding.grid.middle if zero is None else zero.astype(np.float32)
+        values = self.encoding.grid.numbers(block.split(self.codes), zero)
         values *= scale
         return block.join(values, self.shape)
 

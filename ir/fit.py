@@ -1,8 +1,9 @@
 """Choosing scales and codes: round-to-nearest with a clipping range searched per block.
 
-For every block a few clipping ratios are tried; for the codes ``q`` that a ratio gives, the best scale has the closed
-form ``<w, q> / <q, q>``, so candidates compare by ``<w, q>^2 / <q, q>`` without decoding. A symmetric grid of two's
-complement has one more level below zero than above: a negative scale puts it where the block needs it.
+For every block a few clipping ratios are tried; for the numbers ``q`` of the grid that a ratio gives, the best scale
+has the closed form ``<w, q> / <q, q>``, so candidates compare by ``<w, q>^2 / <q, q>`` without decoding. A symmetric
+grid of two's complement has one more level below zero than above: a negative scale puts it where the block needs it.
+Where the encoding has no scale there is nothing to choose: a weight becomes the nearest number of the grid.
 
 Source: OMSE clipping, Choukroun et al. 2019 (arXiv:1902.06822), section 3; least-squares scales, Hubara et al. 2020
 (arXiv:2006.10518), section 3.
@@ -50,6 +51,8 @@ def fit(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse") -> Scales:
     if not matrix.size:
         raise Refused("the weight is empty")
     check_finite(matrix)
+    if encoding.scale is None:
+        return _ones(matrix, encoding)
     blocks = encoding.block.split(matrix.astype(np.float32, copy=False))
     scale = np.empty((len(blocks), 1), np.float32)
     zero = np.zeros((len(blocks), 1), np.uint8)
@@ -68,9 +71,9 @@ def fit(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse") -> Scales:
 
 
 def quantize(matrix: np.ndarray, encoding: Encoding, scales: Scales) -> np.ndarray:
-    """The nearest codes ``[out, in]`` uint8 under given scales."""
+    """The nearest codes ``[out, in]`` under given scales."""
     blocks = encoding.block.split(matrix.astype(np.float32, copy=False))
-    codes = np.empty(blocks.shape, np.uint8)
+    codes = np.empty(blocks.shape, encoding.grid.dtype)
     scale, zero = scales.rows()
     denormal = (scale != 0) & (np.abs(scale) < np.finfo(np.float32).tiny)
     if denormal.any():  # their inverses overflow
@@ -79,49 +82,55 @@ def quantize(matrix: np.ndarray, encoding: Encoding, scales: Scales) -> np.ndarr
 
     def work(part: slice) -> None:
         steps = _steps(blocks[part], scale[part])
-        steps += encoding.grid.middle if zero is None else zero[part].astype(np.float32)
-        codes[part] = np.clip(steps, 0, encoding.grid.levels - 1, out=steps)
+        codes[part] = encoding.grid.codes(steps, None if zero is None else zero[part])
 
     _for_each_chunk(blocks, work)
     return encoding.block.join(codes, (matrix.shape[0], matrix.shape[1]))
 
 
+def _ones(matrix: np.ndarray, encoding: Encoding) -> Scales:
+    """What an encoding without scales has in their place, if the grid reaches as far as the weights."""
+    name, grid = encoding.text, encoding.grid
+    largest = np.float32(np.abs(matrix).max())
+    if largest > grid.highest:
+        raise Refused(f"a weight of {largest:.6g} does not fit {name}, which ends at {grid.highest:.6g}")
+    if largest and not grid.round(largest.reshape(1)).any():
+        raise Refused(f"the largest weight, {largest:.3g}, is lost in {name}")
+    return Scales(np.ones(encoding.block.grid((matrix.shape[0], matrix.shape[1])), np.float32), None)
+
+
 def _fit_symmetric(blocks: np.ndarray, encoding: Encoding, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
-    middle = encoding.grid.middle
+    grid = encoding.grid
     largest = np.take_along_axis(blocks, np.abs(blocks).argmax(1, keepdims=True), 1)
     best = _Best(len(blocks))
     if clip == "absmax":
-        return np.abs(largest) / (middle - 1), best.zero
+        return np.abs(largest) / grid.highest, best.zero
     for ratio in _ratios(encoding.bits):
         # the first puts the largest weight on the one level that only one side has, the second on a level both have
-        for step in (largest * (-ratio / middle), np.abs(largest) * (ratio / (middle - 1))):
-            codes = _steps(blocks, step)
-            np.clip(codes, -middle, middle - 1, out=codes)
-            best.offer(blocks, codes, best.zero)
+        for step in (largest * (ratio / grid.lowest), np.abs(largest) * (ratio / grid.highest)):
+            steps = _steps(blocks, step)
+            best.offer(blocks, grid.round(steps, out=steps), best.zero)
     for _ in range(REFINEMENTS):
-        codes = np.clip(_steps(blocks, best.scale), -middle, middle - 1)
-        best.offer(blocks, codes, best.zero)
+        best.offer(blocks, grid.round(_steps(blocks, best.scale)), best.zero)
     return best.scale, best.zero
 
 
 def _fit_asymmetric(blocks: np.ndarray, encoding: Encoding, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
-    top = encoding.grid.levels - 1
+    grid = encoding.grid
+    top = grid.highest - grid.lowest
     low = np.minimum(blocks.min(1, keepdims=True), 0)
     high = np.maximum(blocks.max(1, keepdims=True), 0)
     if clip == "absmax":
         step = (high - low) / top
-        return step, np.clip(_steps(-low, step), 0, top)
+        return step, _zero(-low, step, top)
     best = _Best(len(blocks))
     for ratio in _ratios(encoding.bits):
         for shrink_low, shrink_high in ((ratio, ratio), (ratio, 1.0), (1.0, ratio)):
             step = (high * shrink_high - low * shrink_low) / top
-            zero = np.clip(_steps(-low * shrink_low, step), 0, top)
-            codes = _steps(blocks, step)
-            np.clip(codes, -zero, top - zero, out=codes)
-            best.offer(blocks, codes, zero)
+            zero, steps = _zero(-low * shrink_low, step, top), _steps(blocks, step)
+            best.offer(blocks, grid.round(steps, zero, out=steps), zero)
     for _ in range(REFINEMENTS):
-        codes = np.clip(_steps(blocks, best.scale), -best.zero, top - best.zero)
-        best.offer(blocks, codes, best.zero)
+        best.offer(blocks, grid.round(_steps(blocks, best.scale), best.zero), best.zero)
     return best.scale, best.zero
 
 
@@ -161,10 +170,14 @@ def _unit(blocks: np.ndarray) -> np.ndarray:
 
 
 def _steps(values: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Values in whole steps; no steps where the step is zero."""
+    """Values in steps; no steps where the step is zero."""
     steps: np.ndarray = values * _inverse(step)
-    np.rint(steps, out=steps)
     return steps
+
+
+def _zero(below: np.ndarray, step: np.ndarray, top: float) -> np.ndarray:
+    """The zero point under which so much lies below zero."""
+    return np.asarray(np.clip(np.rint(_steps(below, step)), 0, top))
 
 
 def _ratios(bits: int) -> np.ndarray:
@@ -179,12 +192,12 @@ def _inverse(values: np.ndarray) -> np.ndarray:
 
 
 def _stored(scale: np.ndarray, encoding: Encoding) -> np.ndarray:
-    limit, levels = np.finfo(encoding.scale_dtype), encoding.grid.levels
+    limit, end, widest = np.finfo(encoding.scale_dtype), -encoding.grid.lowest, encoding.grid.widest
     largest = float(np.abs(scale).max(initial=0))
-    if largest > float(limit.max) or largest * levels > float(np.finfo(np.float32).max):
+    if largest > float(limit.max) or largest * 2 * end > float(np.finfo(np.float32).max):
         raise Refused(f"a scale of {largest:.3g} does not fit {encoding.scale}" + _advice(encoding))
     # below this, rounding the scale moves the outermost code by more than half a step
-    if 0 < largest < float(limit.smallest_subnormal) * levels / 2:
+    if 0 < largest < float(limit.smallest_subnormal) * end / widest:
         raise Refused(f"a scale of {largest:.3g} is lost in {encoding.scale}" + _advice(encoding))
     return scale.astype(encoding.scale_dtype)
 

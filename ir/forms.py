@@ -14,15 +14,16 @@ from importlib.resources import files
 from math import prod
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from qcc.ir.encoding import Encoding
+from qcc.ir.encoding import FLOAT_ENCODINGS, Encoding
+from qcc.ir.kernel_op import BIAS, LinearOp
 from qcc.ir.packing import packed_bytes
 
 if TYPE_CHECKING:
     from qcc.ir.graph import Weight
 
+BF16 = FLOAT_ENCODINGS["bf16"]
 NODE_BYTES = {"fused": 520, "decoded": 450, "rows": 1000, "kernel": 360}  # protobuf of the ops around a weight, about
+CAST_BYTES = 150  # of the ops around a weight that is stored in a narrower type of ONNX's own, in any form
 KERNEL_CODES = 32  # kernels read so many codes of a row at once
 WHOLE_BYTE = 4  # 2-bit codes: ONNX Runtime 1.32 fuses other output counts too, and computes nonsense
 
@@ -120,6 +121,8 @@ def kernel_takes(weight: "Weight", encoding: Encoding) -> str:
         return f"kernels compute in float32, and the layer in {weight.dtype}"
     if encoding.block.rows != 1:
         return "kernels take scales per channel or per group"
+    if encoding.scale is None and encoding != BF16:
+        return f"no kernel multiplies by weights of {encoding.text}"
     columns, size = weight.shape[1], encoding.block.of(weight.shape)[1]
     if columns % KERNEL_CODES:
         return f"kernels take multiples of {KERNEL_CODES} inputs, and the layer has {columns}"
@@ -133,20 +136,20 @@ def kernel_name(encoding: Encoding, shape: tuple[int, int], bias: bool) -> str:
 
     It says all that the op's inputs depend on: ``linear_int4_group32_asym_bias``.
     """
-    across = encoding.block.grid(shape)[1]
-    block = "channel" if across == 1 else f"group{encoding.block.columns}"
-    parts = ["linear", f"int{encoding.bits}", block, "" if encoding.symmetric else "asym", "bias" if bias else ""]
-    return "_".join(part for part in parts if part)
+    group = None if encoding.block.grid(shape)[1] == 1 else encoding.block.columns
+    return LinearOp(encoding.bits, group, encoding.symmetric, (BIAS,) if bias else ()).name
 
 
 def stored_bytes(encoding: Encoding, shape: tuple[int, int], form: Form) -> int:
     """The bytes that a matrix takes in a file in this form: codes, scales, zero points and the ops around them."""
+    if encoding.scale is None:
+        return -(-shape[0] * shape[1] * encoding.bits // 8) + CAST_BYTES
     down, across = encoding.block.grid(shape)
     if form is Form.ROWS:
         codes = shape[0] * packed_bytes(shape[1], encoding.bits)
     else:
         codes = packed_bytes(shape[0] * shape[1], encoding.bits)
-    scales = down * across * np.dtype(encoding.scale_dtype).itemsize
+    scales = down * across * encoding.scale_bits // 8
     zero_bits = encoding.bits if form is Form.FUSED else 8
     zeros = 0 if encoding.symmetric else -(-down * across * zero_bits // 8)
     return codes + scales + zeros + NODE_BYTES[form]

@@ -21,6 +21,7 @@ from qcc.ir.view import MatrixView
 Array = np.ndarray
 Feeds = Mapping[str, Array]
 Attribute = int | float | str | tuple[int, ...]
+BITS_OF = {"float32": 32, "float16": 16, "bfloat16": 16, "float64": 64}
 
 
 class Kind(StrEnum):
@@ -109,13 +110,17 @@ class Layer:
 
 @dataclass(frozen=True)
 class Weight:
-    """A constant read by one or more layers, seen as a matrix ``[out, in]`` (conv: ``[out, in*kh*kw]``)."""
+    """A constant read by one or more layers, seen as a matrix ``[out, in]`` (conv: ``[out, in*kh*kw]``).
+
+    ``dtype`` is the type in which layers get it, ``stored`` the one in which it is stored: the same if it is empty.
+    """
 
     name: str
     constant: str
     view: MatrixView
     dtype: str
     layers: tuple[Layer, ...]
+    stored: str = ""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -126,6 +131,16 @@ class Weight:
     def params(self) -> int:
         """How many numbers it holds."""
         return self.shape[0] * self.shape[1]
+
+    @property
+    def stored_bits(self) -> int:
+        """Bits of one number as it is stored."""
+        return BITS_OF[self.stored or self.dtype]
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes it is stored in."""
+        return self.params * self.stored_bits // 8
 
     @property
     def kinds(self) -> frozenset[str]:

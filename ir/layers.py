@@ -35,12 +35,14 @@ class Reading:
     """One layer, found.
 
     ``use`` is how the op reads its operand and ``view`` the same of the constant behind it; ``dtype`` is the type in
-    which the op gets it. ``module`` and ``path`` say where op and constant come from, and may be empty.
+    which the op gets it, ``stored`` the constant's own. ``module`` and ``path`` say where op and constant come from,
+    and may be empty.
     """
 
     use: Use
     view: MatrixView
     dtype: str
+    stored: str
     constant: str
     op: str
     input: str
@@ -120,7 +122,8 @@ def assemble(readings: Iterable[Reading], shared: Container[str]) -> tuple[Weigh
         layers = tuple(
             _layer(reading, _unique(name, seen), alone) for reading, name in zip(readers, names, strict=True)
         )
-        weights.append(Weight(layers[0].name, constant, readers[0].view, readers[0].dtype, layers))
+        first = readers[0]
+        weights.append(Weight(layers[0].name, constant, first.view, first.dtype, layers, first.stored))
     return tuple(weights)
 
 

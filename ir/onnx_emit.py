@@ -11,6 +11,8 @@ from qcc.ir.onnx_functions import DOMAIN, VERSION, decode_function, decode_name
 from qcc.ir.onnx_layers import PASSING
 from qcc.ir.packing import pack
 
+FLOAT_TYPES = {"bf16": ir.DataType.BFLOAT16, "fp16": ir.DataType.FLOAT16}
+
 
 class Emitter:
     """Writes the parts of one encoded weight; nodes go before the given anchor and get stable names of their own."""
@@ -66,7 +68,7 @@ class Emitter:
         """Zero points on the side of zero on which the decoding functions have their codes."""
         zero = self._encoded.scales.zero
         assert zero is not None
-        return (zero.astype(np.int16) - self._encoded.encoding.grid.middle).astype(np.int8)
+        return (zero.astype(np.int16) + int(self._encoded.encoding.grid.lowest)).astype(np.int8)
 
     def decode(
         self,
@@ -96,9 +98,15 @@ class Emitter:
 
     def as_float32(self, value: ir.Value, anchor: ir.Node | None) -> ir.Value:
         """The value in float32."""
-        if value.dtype is ir.DataType.FLOAT:
+        return self.cast(value, ir.DataType.FLOAT, anchor)
+
+    def cast(self, value: ir.Value, dtype: ir.DataType, anchor: ir.Node | None) -> ir.Value:
+        """The value in another type."""
+        if value.dtype is dtype:
             return value
-        return self.node("Cast", [value], anchor, [ir.AttrInt64("to", ir.DataType.FLOAT)], dtype=ir.DataType.FLOAT)
+        found = self.node("Cast", [value], anchor, [ir.AttrInt64("to", dtype)], dtype=dtype)
+        found.shape = value.shape
+        return found
 
     def integers(self, suffix: str, codes: np.ndarray, dtype: ir.DataType, bits: int) -> ir.Value:
         """Codes as a constant of one of ONNX's own integer types."""
@@ -108,6 +116,11 @@ class Emitter:
         (packed,) = pack(codes.reshape(-1), bits)
         used = -(-codes.size * bits // 8)
         return self._register(suffix, ir.PackedTensor(packed[:used], dtype, shape=ir.Shape(codes.shape)))
+
+    def floats(self, codes: np.ndarray) -> ir.Value:
+        """Codes as a constant of the one of ONNX's own float types whose bits they are."""
+        name = self._encoded.encoding.text
+        return self._register(name, ir.Tensor(np.ascontiguousarray(codes).view(FLOAT_TYPES[name].numpy())))
 
     def stored(self, suffix: str, array: np.ndarray) -> ir.Value:
         """An array as a constant of this weight."""

@@ -12,6 +12,7 @@ from qcc.ir.onnx_kernels import Kernels
 from qcc.ir.packing import UNIT
 
 DECODE_OPSET = 18  # BitwiseAnd and BitwiseOr
+CAST_OPSET = 13  # Cast and Gather of bfloat16
 SIGNED = {2: ir.DataType.INT2, 4: ir.DataType.INT4, 8: ir.DataType.INT8}
 UNSIGNED = {2: ir.DataType.UINT2, 4: ir.DataType.UINT4, 8: ir.DataType.UINT8}
 CONTRIB = "com.microsoft"
@@ -19,6 +20,8 @@ CONTRIB = "com.microsoft"
 
 def required_opset(encoded: Encoded, form: Form) -> int:
     """The lowest opset that can express this form."""
+    if encoded.encoding.scale is None:
+        return CAST_OPSET
     row = fused_capability(encoded.encoding, encoded.shape) if form is Form.FUSED else None
     return row.opset if row is not None else DECODE_OPSET
 
@@ -38,6 +41,8 @@ class Forms(Kernels):
             Form.ROWS: self._rows,
             Form.KERNEL: self.kernel,
         }
+        if self._encoded.encoding.scale is None:
+            forms |= {Form.DECODED: self._decoded_floats, Form.ROWS: self._rows_of_floats}
         forms[form]()
 
     def _fused(self) -> None:
@@ -45,7 +50,7 @@ class Forms(Kernels):
         old = self._nodes[self._only_layer().op]
         encoding, scales = self._encoded.encoding, self._encoded.scales
         types = SIGNED if encoding.symmetric else UNSIGNED
-        flip = np.uint8(encoding.grid.middle if encoding.symmetric else 0)  # offset binary to two's complement
+        flip = np.uint8(-encoding.grid.lowest if encoding.symmetric else 0)  # offset binary to two's complement
         inputs = [
             self.integers("codes", self._encoded.codes.T ^ flip, types[encoding.bits], encoding.bits),
             self.as_float32(self.stored("scale", scales.scale.T), old),
@@ -79,6 +84,11 @@ class Forms(Kernels):
         padding = [self.shape((padded_count(codes.size),)), self.shape((codes.size,))] if codes.size % UNIT else []
         value = self.decode(planes, scale, zero, blocked, stored, padding, self._dtype(), anchor)
         self._replace_constant(value, rows_first, anchor)
+
+    def _decoded_floats(self) -> None:
+        """``W  -->  Cast(w)``, folded when the session starts."""
+        anchor, table = self.first_reader(), self.floats(self._weight.view.array(self._encoded.codes))
+        self._replace_constant(self.cast(table, self._dtype(), anchor), False, anchor)
 
     def _dtype(self) -> ir.DataType:
         """The type in which the constant is stored."""
@@ -130,6 +140,23 @@ class Forms(Kernels):
         value.shape = old.outputs[0].shape
         self.replace(old.outputs[0], value)
         self._graph.remove(old, safe=True)
+
+    def _rows_of_floats(self) -> None:
+        """``Gather(W, ids)  -->  Cast(Gather(w, ids))``; other readers get a Cast of the whole table."""
+        table = self.floats(self._encoded.codes)
+        for old in [self._nodes[layer.op] for layer in self._weight.layers if layer.kind is Kind.EMBEDDING]:
+            rows = self.node("Gather", [table, old.inputs[1]], old, dtype=table.dtype)
+            rows.shape = old.outputs[0].shape
+            value = self.cast(rows, old.outputs[0].dtype or ir.DataType.from_numpy(np.dtype(self._weight.dtype)), old)
+            self.replace(old.outputs[0], value)
+            self._graph.remove(old, safe=True)
+        self.prune()
+        if self._constant.uses() or self._constant.is_graph_output():
+            anchor = self.first_reader()
+            value = self.cast(table, self._dtype(), anchor)
+            self._replace_constant(value, not self._weight.view.is_matrix, anchor)
+        else:
+            self.drop()
 
     def _whole_table(self, table: list[ir.Value], scale: ir.Value, zero: ir.Value | None) -> None:
         """Decode the packed rows, all of them, for readers that know nothing of rows."""

@@ -37,10 +37,7 @@ class Kernels(Emitter):
             raise Refused(reason)
         (layer,) = self._weight.layers
         old, bias = self._nodes[layer.op], self._bias(layer)
-        scales = self._encoded.scales
-        inputs = [old.inputs[0], *self.planes(self._encoded.codes), self.stored("scale", scales.scale)]
-        inputs += [] if scales.zero is None else [self.stored("zero", self.signed_zero())]
-        inputs += [] if bias is None else [bias]
+        inputs = [old.inputs[0], *self._stored_weight(), *([] if bias is None else [bias])]
         name = self._define_kernel(bias is not None)
         value = self.node(name, inputs, old, dtype=ir.DataType.FLOAT, domain=DOMAIN)
         if bias is None:
@@ -49,9 +46,18 @@ class Kernels(Emitter):
             self._finish_biased(layer, value)
         self.drop()
 
+    def _stored_weight(self) -> list[ir.Value]:
+        encoded = self._encoded
+        if encoded.encoding.scale is None:
+            return [self.floats(encoded.codes)]
+        zero = [] if encoded.scales.zero is None else [self.stored("zero", self.signed_zero())]
+        return [*self.planes(encoded.codes), self.stored("scale", encoded.scales.scale), *zero]
+
     def _define_kernel(self, bias: bool) -> str:
         encoding = self._encoded.encoding
         name = kernel_name(encoding, self._encoded.shape, bias)
+        if encoding.scale is None:
+            return self.define(name, lambda opset: float_kernel_function(name, bias, opset))
         return self.define(name, lambda opset: kernel_function(name, encoding.bits, encoding.symmetric, bias, opset))
 
     def _bias(self, layer: Layer) -> ir.Value | None:
@@ -81,6 +87,12 @@ def kernel_function(name: str, bits: int, symmetric: bool, bias: bool, opset: in
     return function(name, inputs, [*lines, *_product(bias)], "y", opset)
 
 
+def float_kernel_function(name: str, bias: bool, opset: int) -> ir.Function:
+    """Build the function of a weight without scales: ``x [..., in]``, ``weight [out, in]`` and ``bias [out]``."""
+    lines = ["turned = Transpose <perm: ints = [1, 0]> (weight)", "wide = Cast <to: int = 1> (turned)"]
+    return function(name, ["x", "weight", *(["bias"] if bias else [])], [*lines, *_product(bias, "wide")], "y", opset)
+
+
 def _shapes() -> list[str]:
     """``blocked [out, groups, in a group]``, and the weight's own ``shape [in, out]``."""
     return [
@@ -103,8 +115,9 @@ def _turned(symmetric: bool) -> list[str]:
     return lines
 
 
-def _product(bias: bool) -> list[str]:
-    return ["product = MatMul (x, weight)", "y = Add (product, bias)"] if bias else ["y = MatMul (x, weight)"]
+def _product(bias: bool, weight: str = "weight") -> list[str]:
+    product = f"MatMul (x, {weight})"
+    return [f"product = {product}", "y = Add (product, bias)"] if bias else [f"y = {product}"]
 
 
 def kernel_ops(path: Path) -> set[LinearOp]:

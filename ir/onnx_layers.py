@@ -168,6 +168,7 @@ def _reading(traced: Traced) -> Reading:
         use=traced.use,
         view=traced.view,
         dtype=traced.dtype.numpy().name,
+        stored=_stored(traced.constant),
         constant=constant,
         op=node.name or "",
         input=other.name or "" if other is not None else "",
@@ -175,6 +176,12 @@ def _reading(traced: Traced) -> Reading:
         module=_one_line(module),
         path=_one_line(path),
     )
+
+
+def _stored(constant: ir.Value) -> str:
+    tensor = constant.const_value
+    assert tensor is not None
+    return tensor.dtype.numpy().name
 
 
 def _result(node: ir.Node, index: int, use: Use) -> Result:

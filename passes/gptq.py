@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
-from qcc.ir.encoding import Encoded, Encoding, Scales
+from qcc.ir.encoding import Encoded, Encoding, Grid, Scales
 from qcc.ir.fit import fit
 from qcc.ir.graph import Kind, Weight
 from qcc.passes.contract import Between, Context, Rounding
@@ -56,44 +56,42 @@ def round_columns(
     order = np.argsort(-np.diag(gram), kind="stable")
     factor = _factor(gram[np.ix_(order, order)], damping)
     step, zero = _spread(encoding, scales, (matrix.shape[0], matrix.shape[1]))
-    codes = np.empty(matrix.shape, np.uint8)
+    codes = np.empty(matrix.shape, encoding.grid.dtype)
     rows = min(ROWS, -(-matrix.shape[0] // (os.cpu_count() or 1)))
 
     def work(start: int) -> None:
         part = slice(start, start + rows)
-        values, steps, zeros = (
-            np.ascontiguousarray(array[part, order].T, dtype=np.float32) for array in (matrix, step, zero)
-        )
-        codes[part, order] = _sweep(values, steps, zeros, factor, encoding.grid.levels - 1).T
+        values, steps = (np.ascontiguousarray(array[part, order].T, dtype=np.float32) for array in (matrix, step))
+        zeros = None if zero is None else np.ascontiguousarray(zero[part, order].T, dtype=np.float32)
+        codes[part, order] = _sweep(values, steps, zeros, factor, encoding.grid).T
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(work, range(0, matrix.shape[0], rows)))
     return Encoded(encoding, codes, scales)
 
 
-def _spread(encoding: Encoding, scales: Scales, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and zero of every weight, as views that repeat each block's."""
+def _spread(encoding: Encoding, scales: Scales, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Scale and zero of every weight: each block's, repeated."""
     (rows, columns), blocks = encoding.block.of(shape), scales.scale.shape
     step, zeros = scales.rows()
-    zero = np.full(blocks, encoding.grid.middle, np.uint8) if zeros is None else zeros.reshape(blocks)
     at = np.ix_(np.arange(shape[0]) // rows, np.arange(shape[1]) // columns)
-    return step.reshape(blocks)[at], zero[at]
+    return step.reshape(blocks)[at], None if zeros is None else zeros.reshape(blocks)[at]
 
 
-def _sweep(values: np.ndarray, step: np.ndarray, zero: np.ndarray, factor: np.ndarray, top: int) -> np.ndarray:
+def _sweep(values: np.ndarray, step: np.ndarray, zero: np.ndarray | None, factor: np.ndarray, grid: Grid) -> np.ndarray:
     """The codes of some rows, given and returned by columns ``[in, rows]``.
 
     ``factor`` is the upper Cholesky factor of the inverse Gram matrix.
     """
-    codes = np.empty(values.shape, np.uint8)
+    codes = np.empty(values.shape, grid.dtype)
     inverse = np.divide(1, step, out=np.zeros_like(step), where=step != 0)
     for start in range(0, len(values), COLUMNS):
         end = min(start + COLUMNS, len(values))
         errors = np.empty((end - start, values.shape[1]), np.float32)
         for at in range(start, end):
-            code = np.clip(np.rint(values[at] * inverse[at]) + zero[at], 0, top)
-            codes[at] = code
-            error = (values[at] - (code - zero[at]) * step[at]) / factor[at, at]
+            below = None if zero is None else zero[at]
+            codes[at] = grid.codes(values[at] * inverse[at], below)
+            error = (values[at] - grid.numbers(codes[at], below) * step[at]) / factor[at, at]
             values[at + 1 : end] -= np.multiply.outer(factor[at, at + 1 : end], error)
             errors[at - start] = error
         values[end:] -= factor[start:end, end:].T @ errors

@@ -125,21 +125,23 @@ def derivatives(term: Term, t: Array) -> tuple[Array, Array]:
 
 def _rounded(matrix: Array, encoding: Encoding) -> Array:
     """A matrix rounded to nearest, the clipping range of each block being the best of very few."""
-    blocks, levels = encoding.block.split(matrix), encoding.grid.levels
-    low: Array | float
+    grid = encoding.grid
+    if encoding.scale is None:
+        return grid.round(matrix)
+    blocks, zero = encoding.block.split(matrix), None
     if encoding.symmetric:
         largest = np.abs(blocks).argmax(1, keepdims=True)
-        step, low = np.take_along_axis(blocks, largest, 1) / np.float32(-levels // 2), -levels // 2
+        step = np.take_along_axis(blocks, largest, 1) / np.float32(grid.lowest)
     else:
         least, most = (np.asarray(edge(blocks, 1))[:, None] for edge in (np.min, np.max))
         least, most = np.minimum(least, 0), np.maximum(most, 0)
-        step = (most - least) / np.float32(levels - 1)
-        low = np.rint(least / np.where(step != 0, step, 1))
+        step = (most - least) / np.float32(grid.highest - grid.lowest)
+        zero = -np.rint(least / np.where(step != 0, step, 1))
     best, smallest = np.zeros_like(blocks), np.full((len(blocks), 1), np.inf)
     for ratio in CLIPS.get(encoding.bits, (1.0,)):
         width = np.where(step != 0, step * np.float32(ratio), np.float32(1))
         got = blocks / width
-        np.clip(np.rint(got, out=got), low, low + (levels - 1), out=got)
+        grid.round(got, zero, out=got)
         got *= width
         error = np.einsum("ij,ij->i", got - blocks, got - blocks)[:, None]
         np.copyto(best, got, where=error < smallest)

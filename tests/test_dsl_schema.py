@@ -91,6 +91,8 @@ _INT_WORDS = {
 }
 FORMATS = {
     "int": FormatFamily("int", (2, 8), _INT_WORDS),
+    "bf16": FormatFamily("bf16"),
+    "fp16": FormatFamily("fp16"),
     "float": FormatFamily("float"),
     "nf4": FormatFamily("nf4", None, {"group": Word("int", low=2, high=4096)}),
     "bfp": FormatFamily("bfp", (2, 8), {"block": Word("int", low=2, high=1024)}, spaced=True),

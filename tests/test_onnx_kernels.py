@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx.checker
@@ -11,15 +12,17 @@ import pytest
 
 from qcc.ir import fit, forms
 from qcc.ir.blocks import CHANNEL, TENSOR, Block, group
-from qcc.ir.encoding import Encoding, IntGrid
+from qcc.ir.encoding import FLOAT_ENCODINGS, Encoding, IntGrid
 from qcc.ir.errors import Refused
 from qcc.ir.forms import Form, kernel_name, kernel_takes
 from qcc.ir.graph import Array
+from qcc.ir.kernel_op import parse
 from qcc.ir.onnx_graph import OnnxGraph
 from qcc.ir.packing import planes, unpack
 from tests.onnx_models import CASES, Case, Emitted, emit, loaded, random, run
 
 INT4 = Encoding(IntGrid(4), group(32))
+BF16 = FLOAT_ENCODINGS["bf16"]
 BLOCKS = {"channel": CHANNEL, "group32": group(32), "group64": group(64), "group128": group(128)}
 W, B = random(256, 24), random(24, seed=2)
 X2, X3, X4 = random(5, 256, seed=1), random(2, 5, 256, seed=1), random(2, 3, 5, 256, seed=1)
@@ -107,7 +110,7 @@ def test_every_format_computes_and_folds(bits: int, symmetric: bool, block: str,
         assert op_types(tmp_path / "optimized.onnx") <= NOTHING_TO_DECODE
 
 
-@pytest.mark.parametrize("encoding", [INT4, Encoding(IntGrid(3, False), CHANNEL)], ids=["int4", "int3_asym"])
+@pytest.mark.parametrize("encoding", [INT4, Encoding(IntGrid(3, False), CHANNEL), BF16], ids=lambda one: one.text)
 @pytest.mark.parametrize("name", [*PLAIN, *BIASED])
 def test_a_layer_becomes_one_node(name: str, encoding: Encoding, tmp_path: Path) -> None:
     case = (PLAIN | BIASED)[name]
@@ -166,6 +169,16 @@ def test_inputs_are_what_kernels_expect(bits: int, tmp_path: Path) -> None:
     np.testing.assert_array_equal(_array(arrays[bias]), B)
 
 
+def test_a_kernel_gets_bfloat16_rows(tmp_path: Path) -> None:
+    emitted = emit(BIASED["add"], BF16, Form.KERNEL, tmp_path)
+    model = onnx.load(emitted.path)
+    (node,) = kernels(model)
+    assert list(model.functions[0].input) == list(parse(node.op_type).inputs) == ["x", "weight", "bias"]
+    (tensor,) = emitted.stored
+    assert (tensor.name, tensor.data_type, list(tensor.dims)) == (node.input[1], onnx.TensorProto.BFLOAT16, [24, 256])
+    assert tensor.raw_data == W.T.astype(ml_dtypes.bfloat16).tobytes()
+
+
 def _array(array: Array | None) -> Array:
     assert array is not None
     return array
@@ -178,6 +191,8 @@ NAMES = [
     (Encoding(IntGrid(8, False), CHANNEL), (24, 256), True, "linear_int8_channel_asym_bias"),
     (Encoding(IntGrid(2), group(64)), (24, 64), False, "linear_int2_channel"),
     (Encoding(IntGrid(2), group(128), "fp32"), (24, 64), False, "linear_int2_channel"),
+    (BF16, (24, 256), False, "linear_bf16"),
+    (BF16, (24, 256), True, "linear_bf16_bias"),
 ]
 
 
@@ -239,6 +254,8 @@ REFUSED = [
     ("matmul", Encoding(IntGrid(4), Block(2, 32)), "per channel or per group"),
     ("matmul", Encoding(IntGrid(4), group(16)), "not of 16"),
     ("matmul", Encoding(IntGrid(4), group(48)), "not of 48"),
+    ("matmul", FLOAT_ENCODINGS["fp16"], "no kernel multiplies by weights of fp16"),
+    ("conv2d_pointwise", BF16, "linear layers only"),
 ]
 
 

@@ -1,0 +1,173 @@
+"""Element grids: the numbers that a code can stand for, before a block's scale.
+
+A grid is its list of numbers, so every grid answers the same: how many bits a code takes (``bits``), the ends of the
+range (``lowest``, ``highest``), the ``widest`` step in it, the nearest codes of values (``codes``), the numbers of
+codes (``numbers``) and both in one (``round``). ``values`` are in units of the scale wherever there is one. Codes are
+unsigned, one a number.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class IntGrid:
+    """The integers of ``bits`` bits; symmetric ones have their zero at half the range.
+
+    Others have it where each block's zero point says. A zero point has the shape of what it is given with, or
+    broadcasts to it; None is half the range.
+    """
+
+    bits: int
+    symmetric: bool = True
+
+    @property
+    def text(self) -> str:
+        """The name in the language."""
+        return f"int{self.bits}"
+
+    @property
+    def symmetry(self) -> str:
+        """The language's word for what zero points there are."""
+        return "sym" if self.symmetric else "asym"
+
+    @property
+    def dtype(self) -> type[np.unsignedinteger]:
+        """Numpy's type of the codes."""
+        return np.uint8
+
+    @property
+    def levels(self) -> int:
+        """How many codes there are."""
+        return 1 << self.bits
+
+    @property
+    def middle(self) -> int:
+        """The code of zero in a symmetric grid."""
+        return self.levels // 2
+
+    @property
+    def lowest(self) -> int:
+        """The number of the first code, with the zero at half the range."""
+        return -self.middle
+
+    @property
+    def highest(self) -> int:
+        """The number of the last code, with the zero at half the range."""
+        return self.middle - 1
+
+    @property
+    def widest(self) -> int:
+        """The widest step between neighbours."""
+        return 1
+
+    def codes(self, values: np.ndarray, zero: np.ndarray | None = None) -> np.ndarray:
+        """The nearest codes."""
+        steps = np.rint(values)
+        steps += self._zero(zero)
+        return np.asarray(np.clip(steps, 0, self.levels - 1, out=steps), self.dtype)
+
+    def numbers(self, codes: np.ndarray, zero: np.ndarray | None = None) -> np.ndarray:
+        """The numbers of codes, float32."""
+        found = codes.astype(np.float32)
+        found -= self._zero(zero)
+        return found
+
+    def round(self, values: np.ndarray, zero: np.ndarray | None = None, out: np.ndarray | None = None) -> np.ndarray:
+        """The nearest numbers, written to ``out`` if it is given."""
+        below, steps = self._zero(zero), np.rint(values, out=out)
+        return np.asarray(np.clip(steps, -below, self.levels - 1 - below, out=steps))
+
+    def _zero(self, zero: np.ndarray | None) -> np.ndarray | np.float32:
+        return np.float32(self.middle) if zero is None else zero.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class FloatGrid:
+    """Floating-point numbers of a sign, ``exponent`` and ``mantissa`` bits, in IEEE 754's layout, subnormals included.
+
+    The last exponent is left to infinities and NaN: codes have them, and no value is rounded to one. Ties go to even.
+    """
+
+    exponent: int
+    mantissa: int
+
+    symmetric: ClassVar[bool] = True
+    symmetry: ClassVar[str] = ""
+
+    @property
+    def text(self) -> str:
+        """The name in the language."""
+        size = self.exponent, self.mantissa
+        return next(
+            (name for name, known in FLOATS.items() if (known.exponent, known.mantissa) == size), "e{}m{}".format(*size)
+        )
+
+    @property
+    def bits(self) -> int:
+        """Bits of one code."""
+        return 1 + self.exponent + self.mantissa
+
+    @property
+    def dtype(self) -> type[np.unsignedinteger]:
+        """Numpy's type of the codes."""
+        return np.uint8 if self.bits <= 8 else np.uint16
+
+    @property
+    def lowest(self) -> float:
+        """The least finite number."""
+        return -self.highest
+
+    @property
+    def highest(self) -> float:
+        """The largest finite number."""
+        return self.widest * ((1 << (self.mantissa + 1)) - 1)
+
+    @property
+    def widest(self) -> float:
+        """The widest step between neighbours: before the last."""
+        return float(np.ldexp(1.0, 1 - self._least - self.mantissa))
+
+    @property
+    def _least(self) -> int:
+        """The exponent of the smallest normal number, which subnormals have too."""
+        return 2 - (1 << (self.exponent - 1))
+
+    def codes(self, values: np.ndarray, zero: np.ndarray | None = None) -> np.ndarray:
+        """The nearest codes: magnitudes are numbered in order, and the sign is the first bit."""
+        size = np.minimum(np.abs(values), self.highest, dtype=np.float32)
+        exponent = np.maximum((size.view(np.int32) >> 23) - 127, self._least)
+        codes = np.rint(np.ldexp(size, self.mantissa - exponent)).astype(np.int32)
+        codes += (exponent - self._least) << self.mantissa  # rounded up to the next power of two, it is the next code
+        codes |= np.signbit(values).astype(np.int32) << (self.bits - 1)
+        return np.asarray(codes, self.dtype)
+
+    def numbers(self, codes: np.ndarray, zero: np.ndarray | None = None) -> np.ndarray:
+        """The numbers of codes, float32."""
+        return np.asarray(_all_numbers(self)[codes])
+
+    def round(self, values: np.ndarray, zero: np.ndarray | None = None, out: np.ndarray | None = None) -> np.ndarray:
+        """The nearest numbers, written to ``out`` if it is given."""
+        return np.asarray(np.take(_all_numbers(self), self.codes(values), out=out))
+
+
+Grid = IntGrid | FloatGrid
+FLOATS = {"bf16": FloatGrid(8, 7), "fp16": FloatGrid(5, 10)}
+"""Floats that need no scale to hold a weight, by their names in the language."""
+
+
+@lru_cache
+def _all_numbers(grid: FloatGrid) -> np.ndarray:
+    """The number of each code, by the code: float32 ``[2 ** bits]``."""
+    size = np.arange(1 << (grid.bits - 1))
+    field, rest = size >> grid.mantissa, size & ((1 << grid.mantissa) - 1)
+    steps = rest + ((field > 0) << grid.mantissa)
+    found = np.ldexp(steps.astype(np.float64), np.maximum(field - 1, 0) + (grid._least - grid.mantissa))
+    last = field == (1 << grid.exponent) - 1
+    found[last] = np.where(rest[last], np.nan, np.inf)
+    table = np.concatenate([found, -found]).astype(np.float32)
+    table.flags.writeable = False
+    return table
