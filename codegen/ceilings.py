@@ -62,7 +62,8 @@ class Loop:
     Args:
         name: of the ceiling.
         unit: of what it does.
-        needs: flags of the processor.
+        needs: features of the target.
+        flag: of the processor, which the target does not list; empty for none.
         function: the name of its template in `ceiling_loops`.
         work: operations or bytes of one round, of a target and a number of bytes that are read.
         size: bytes that it reads, of the machine; those of loops without memory stay in registers.
@@ -71,6 +72,7 @@ class Loop:
     name: str
     unit: str
     needs: tuple[str, ...]
+    flag: str
     function: str
     work: Callable[[CpuTarget, int], float]
     size: Callable[[Machine], int] = lambda _: 1 << 14
@@ -92,12 +94,12 @@ def _past_caches(here: Machine) -> int:
 
 
 LOOPS = (
-    Loop("fp32 multiply-add", "GFLOP/s", (), "multiply_add", lambda target, _: 32 * wide(target)),
-    Loop("int8 VNNI", "GOP/s", ("avx512_vnni",), "vnni", lambda target, _: 128 * wide(target)),
-    Loop("int8 AMX", "GOP/s", ("amx_tile", "amx_int8"), "amx_int8", lambda *_: 4 * 2 * 16 * 16 * 64),
-    Loop("bf16 AMX", "GFLOP/s", ("amx_tile", "amx_bf16"), "amx_bf16", lambda *_: 4 * 2 * 16 * 16 * 32),
-    Loop("reading L2", "GB/s", (), "read", lambda _, size: size, _half_l2),
-    Loop("reading memory", "GB/s", (), "read", lambda _, size: size, _past_caches),
+    Loop("fp32 multiply-add", "GFLOP/s", (), "", "multiply_add", lambda target, _: 32 * wide(target)),
+    Loop("int8 VNNI", "GOP/s", ("avx512_vnni",), "", "vnni", lambda target, _: 128 * wide(target)),
+    Loop("int8 AMX", "GOP/s", ("amx_tile",), "amx_int8", "amx_int8", lambda *_: 4 * 2 * 16 * 16 * 64),
+    Loop("bf16 AMX", "GFLOP/s", ("amx_tile", "amx_bf16"), "", "amx_bf16", lambda *_: 4 * 2 * 16 * 16 * 32),
+    Loop("reading L2", "GB/s", (), "", "read", lambda _, size: size, _half_l2),
+    Loop("reading memory", "GB/s", (), "", "read", lambda _, size: size, _past_caches),
 )
 
 
@@ -121,7 +123,7 @@ def measure(tick: Ticker = lambda *_: None) -> Ceilings:
         tick: told how many loops are done, of how many, and which is next.
 
     Raises:
-        CeilingError: TVM is missing, or the system refuses AMX.
+        CeilingError: TVM is missing.
         TargetError: kernels cannot be built for this kind of processor.
     """
     target, flags, here = native(), cpu_flags(), machine()
@@ -129,7 +131,7 @@ def measure(tick: Ticker = lambda *_: None) -> Ceilings:
         raise CeilingError("ceilings are measured by loops that TVM compiles, and TVM is not installed")
     from qcc.codegen.ceiling_loops import compiled  # loads TVM
 
-    loops = [loop for loop in LOOPS if flags.issuperset(loop.needs) and _granted(loop)]
+    loops = [loop for loop in LOOPS if target.has(*loop.needs) and loop.flag in ("", *flags) and _granted(loop)]
     run = compiled(sorted({loop.function for loop in loops}), target)
     found = []
     for done, loop in enumerate(loops):

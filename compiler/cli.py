@@ -20,6 +20,8 @@ COMMANDS = {
     "fmt": "lay policies out",
     "explain": "say what a diagnostic means, or what a policy does to each layer of a model",
     "inspect": "show what a model is made of",
+    "bench": "time models against each other, and compare what they compute",
+    "targets": "list the processors that kernels can be built for, and what this machine is",
     "passes": "list what a policy may name, each with its manual page",
     "presets": "list the policies that come with qcc",
 }
