@@ -26,7 +26,11 @@ BURST_S, TOTAL_S = 1e-3, 0.15  # of one timed call, and of all calls of a loop
 FEWEST = 5  # calls
 LARGEST_BYTES = 1 << 30  # that memory is read from
 ALIGNMENT = 64
-AMX_REQUEST = (158, 0x1023, 18)  # arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA): tiles are asked for once a process
+AMX_REQUEST = (
+    158,
+    0x1023,
+    18,
+)  # arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA): tiles are asked for once a process
 TILE = 256  # int32 of a tile
 
 Ticker = Callable[[int, int, str], None]
@@ -192,4 +196,3 @@ def _keep(made: Ceilings) -> None:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
-

@@ -44,7 +44,9 @@ def kernel_nodes(model: Path, library: Path | None) -> tuple[KernelNode, ...]:
     smallest: dict[str, onnx.NodeProto] = {}
     for node in sorted(nodes, key=lambda node: _elements(node, constants)):
         smallest.setdefault(node.op_type, node)
-    taken = {op: library is not None and _loads(_alone(node, constants, proto), library) for op, node in smallest.items()}
+    taken = {
+        op: library is not None and _loads(_alone(node, constants, proto), library) for op, node in smallest.items()
+    }
     return tuple(KernelNode(node.name or node.output[0], node.op_type, taken[node.op_type]) for node in nodes)
 
 
@@ -93,9 +95,7 @@ def _elements(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> i
     return sum(int(np.prod(constants[name].dims)) for name in node.input if name in constants)
 
 
-def _alone(
-    node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], proto: onnx.ModelProto
-) -> onnx.ModelProto:
+def _alone(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], proto: onnx.ModelProto) -> onnx.ModelProto:
     """A model of that node, zero in place of its weights."""
     used = {name: constants[name] for name in node.input if name in constants}
     zeros = [

@@ -39,9 +39,7 @@ class Session:
         ValueError: ``threads`` is less than one.
     """
 
-    def __init__(
-        self, path: str | Path, kernels: bool | str | Path | None = None, threads: int | None = None
-    ) -> None:
+    def __init__(self, path: str | Path, kernels: bool | str | Path | None = None, threads: int | None = None) -> None:
         if threads is not None and threads < 1:
             raise ValueError(f"threads is at least 1, not {threads}")
         self.path = Path(path)
