@@ -141,7 +141,7 @@ def measure(tick: Ticker = lambda *_: None) -> Ceilings:
     for done, loop in enumerate(loops):
         tick(done, len(loops), loop.name)
         size = loop.size(here)
-        rate = loop.work(target, size) / _round_s(run[loop.function], _data(size), size)
+        rate = loop.work(target, size) / _round_s(run[loop.function], _data(size))
         found.append(Ceiling(loop.name, rate / 1e9, loop.unit))
     made = Ceilings(str(date.today()), tuple(found))
     _keep(made)
@@ -161,7 +161,7 @@ def _data(size: int) -> np.ndarray:
     return data.view(np.int32)
 
 
-def _round_s(run: Callable[[np.ndarray, int], None], data: np.ndarray, size: int) -> float:
+def _round_s(run: Callable[[np.ndarray, int], None], data: np.ndarray) -> float:
     """Seconds of a round at best."""
     rounds, taken = 1, _timed(run, data, 1)
     while taken < BURST_S:

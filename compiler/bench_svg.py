@@ -43,7 +43,8 @@ def _bar(result: Bench, setting: Setting, at: int, y: float, scale: float) -> st
     """A model's name, bar, quartiles and time; ``scale`` is in pixels a second."""
     entry, (low, middle, high) = result.entries[at], setting.quartiles(at)
     base, ends = y + BAR - 5, [LEFT + scale * seconds for seconds in (low, middle, high)]
-    told = f"{entry.label}, {size_text(entry.size_bytes)}: {ms_text(middle)} ms, quartiles {ms_text(low)} to {ms_text(high)}"
+    times = f"{ms_text(middle)} ms, quartiles {ms_text(low)} to {ms_text(high)}"
+    told = f"{entry.label}, {size_text(entry.size_bytes)}: {times}"
     shapes = [
         text(MARGIN, base, short(entry.label, _LETTERS)),
         f'<rect class="bar c{at % COLOURS}" x="{LEFT}" y="{number(y)}" width="{number(ends[1] - LEFT)}" '

@@ -77,8 +77,8 @@ def _setting_json(setting: Setting, entries: int) -> dict[str, Any]:
 
 
 def _models(result: Bench) -> Table:
-    columns = (Column("model"), Column("size", right=True), Column("library", right=True), Column("kernels"))
-    columns += (Column("SQNR", right=True), Column("largest error", right=True))
+    titles = ("model", "size", "library", "kernels", "SQNR", "largest error")
+    columns = tuple(Column(title, right=title not in ("model", "kernels")) for title in titles)
     rows = []
     for at, (entry, close) in enumerate(zip(result.entries, result.closeness, strict=True)):
         library = size_text(entry.library_bytes) if entry.library else NONE
