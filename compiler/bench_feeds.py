@@ -51,7 +51,7 @@ def feeds(graph: Graph, wanted: Wanted) -> dict[int, Batch]:
         return {batch: _rows(loaded.batches, batch) for batch in batches}
     try:
         return {batch: _drawn(graph, wanted, batch) for batch in batches}
-    except (MemoryError, ValueError) as error:  # numpy says either of arrays beyond all memory
+    except (MemoryError, OverflowError, ValueError) as error:  # numpy says any of them of arrays beyond all memory
         raise UsageError(f"inputs of that size cannot be made: {str(error).lower()}") from error
 
 

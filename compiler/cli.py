@@ -29,6 +29,7 @@ EXAMPLES = """examples:
   qcc compile model.onnx                     eight bits a weight, no data needed
   qcc compile model.onnx -p my.qpolicy       as the policy says
   qcc explain model.onnx -p my.qpolicy       what it would do to each layer, and why
+  qcc bench model.onnx model.qcc.onnx        how fast both are, and how far apart
   qcc explain Q202                           what a diagnostic means
 """
 INPUT, USAGE, DEMAND, BUG, INTERRUPTED, TERMINATED = 1, 2, 3, 70, 130, 143
