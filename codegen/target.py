@@ -82,7 +82,7 @@ def native() -> CpuTarget:
     flags = cpu_flags()
     best = next(TARGETS[name] for name in NATIVE_ORDER if set(TARGETS[name].features) <= flags)
     return CpuTarget(
-        best.name, best.mcpu, best.features, best.triple, _cache(1, best.l1_bytes), _cache(2, best.l2_bytes)
+        best.name, best.mcpu, best.features, best.triple, cache_bytes(1, best.l1_bytes), cache_bytes(2, best.l2_bytes)
     )
 
 
@@ -111,7 +111,8 @@ def _cpuinfo(*keys: str) -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(keys)), "")
 
 
-def _cache(level: int, default: int) -> int:
+def cache_bytes(level: int, default: int) -> int:
+    """The size of a cache of the first core, data or unified; ``default`` where it cannot be read."""
     for index in sorted(CACHES.glob("index*")):
         try:
             fits = (index / "level").read_text().strip() == str(level)

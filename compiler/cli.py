@@ -20,6 +20,8 @@ COMMANDS = {
     "fmt": "lay policies out",
     "explain": "say what a diagnostic means, or what a policy does to each layer of a model",
     "inspect": "show what a model is made of",
+    "bench": "time models against each other, and compare what they compute",
+    "targets": "list the processors that kernels can be built for, and what this machine is",
     "passes": "list what a policy may name, each with its manual page",
     "presets": "list the policies that come with qcc",
 }
@@ -27,6 +29,7 @@ EXAMPLES = """examples:
   qcc compile model.onnx                     eight bits a weight, no data needed
   qcc compile model.onnx -p my.qpolicy       as the policy says
   qcc explain model.onnx -p my.qpolicy       what it would do to each layer, and why
+  qcc bench model.onnx model.qcc.onnx        how fast both are, and how far apart
   qcc explain Q202                           what a diagnostic means
 """
 INPUT, USAGE, DEMAND, BUG, INTERRUPTED, TERMINATED = 1, 2, 3, 70, 130, 143

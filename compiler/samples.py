@@ -104,10 +104,16 @@ def load(data: Data, graph: Graph, limit: int | None, seed: int) -> Samples:
     return Samples(batches, type(data).__name__)
 
 
-def generate(graph: Graph, count: int | None, seed: int) -> Samples:
+def generate(graph: Graph, count: int | None, seed: int, inputs: tuple[Value, ...] | None = None) -> Samples:
     """Random data of the right names, types and shapes.
 
     Floats are standard normal; indices are drawn from the table that they look into; other integers and masks are one.
+
+    Args:
+        graph: whose inputs they are for.
+        count: samples, about.
+        seed: of the draw.
+        inputs: the graph's, with sizes for what is free in them; else free axes take the usual ones.
     """
     rng = np.random.default_rng(seed)
     tables = {
@@ -116,7 +122,7 @@ def generate(graph: Graph, count: int | None, seed: int) -> Samples:
         for layer in weight.layers
         if layer.kind is Kind.EMBEDDING
     }
-    inputs = graph.inputs
+    inputs = graph.inputs if inputs is None else inputs
     fixed = next((value.shape[0] for value in inputs if value.shape and isinstance(value.shape[0], int)), None)
     size = fixed or min(BATCH, count or DEFAULT_SAMPLES)
     number = max((count or DEFAULT_SAMPLES) // size, 1)

@@ -1,36 +1,56 @@
-"""Running a model that was written, in plain ONNX Runtime."""
+"""Running a model that was written in ONNX Runtime, with its kernel library where there is one."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
+from qcc.compiler.kernel_nodes import KernelNode, kernel_nodes, listing, summary
 from qcc.dsl.diagnostics import Diagnostic, QccError, did_you_mean
-from qcc.ir.errors import first_line
+from qcc.ir.errors import ModelError, first_line
 from qcc.ir.graph import Value
 
 PREFIX = "qcc."
+PLAIN = "the model runs without a library as well, slower: `Session(path, kernels=False)`"
 DTYPES = {"float": "float32", "double": "float64"}
+
+
+def kernels_beside(model: Path) -> Path:
+    """Where a model's kernel library lies, if it has one: ``net.kernels.so`` beside ``net.onnx``."""
+    return model.with_name(f"{model.stem}.kernels.so")
 
 
 class Session:
     """A model ready to run.
 
-    ``inputs`` and ``outputs`` say what it takes and gives; ``provenance`` what its compilation left in it.
+    ``inputs`` and ``outputs`` say what it takes and gives; ``provenance`` what its compilation left in it; ``kernels``
+    which library is loaded, None without one; ``nodes`` which of its nodes the library runs.
 
     Args:
         path: an ``.onnx`` file.
+        kernels: the kernel library. None takes ``MODEL.kernels.so`` beside the model if it is there, True insists on
+            it, False does without, and a path names another file.
+        threads: that a run may use; None leaves it to the runtime, which takes all cores.
 
     Raises:
-        QccError: there is no such file, or the runtime refuses it.
+        QccError: a file is missing, the library cannot be loaded, or the runtime refuses the model.
+        ValueError: ``threads`` is less than one.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        if not Path(path).is_file():
+    def __init__(self, path: str | Path, kernels: bool | str | Path | None = None, threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads is at least 1, not {threads}")
+        self.path = Path(path)
+        if not self.path.is_file():
             raise QccError([Diagnostic("Q400", f"no such file: `{path}`")])
+        self.kernels: Path | None = _library(self.path, kernels)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.intra_op_num_threads = threads or 0
+        if self.kernels is not None:
+            _register(options, self.kernels)
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime raises a dozen unrelated classes
@@ -42,6 +62,24 @@ class Session:
         self.provenance: dict[str, str] = {
             key: text for key, text in sorted(metadata.items()) if key.startswith(PREFIX)
         }
+
+    @cached_property
+    def nodes(self) -> tuple[KernelNode, ...]:
+        """The nodes that a kernel may run, each with whether one does; found out when first asked for.
+
+        Raises:
+            QccError: the model's file can no longer be read.
+        """
+        try:
+            return kernel_nodes(self.path, self.kernels and self.kernels.resolve())
+        except ModelError as error:
+            raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
+
+    def report(self) -> str:
+        """What runs where, as text: a summary, and a line a node that a kernel may run."""
+        library = f"with {self.kernels.name}" if self.kernels else "without a kernel library"
+        head = f"{self.path.name} {library}: {summary(self.nodes)}\n"
+        return head + (listing(self.nodes) if self.nodes else "")
 
     def run(self, feeds: Mapping[str, object]) -> dict[str, np.ndarray]:
         """The outputs by name.
@@ -66,6 +104,30 @@ class Session:
         except Exception as error:
             message = f"ONNX Runtime failed while running the model: {first_line(error)}"
             raise QccError([Diagnostic("Q406", message)]) from error
+
+
+def _library(model: Path, kernels: bool | str | Path | None) -> Path | None:
+    """The library to load.
+
+    Raises:
+        QccError: it is asked for and is not there.
+    """
+    if kernels is False:
+        return None
+    path = kernels_beside(model) if kernels is None or kernels is True else Path(kernels)
+    if path.is_file():
+        return path
+    if kernels is None:
+        return None
+    raise QccError([Diagnostic("Q408", f"no such kernel library: `{path}`", help=PLAIN)])
+
+
+def _register(options: onnxruntime.SessionOptions, library: Path) -> None:
+    try:
+        options.register_custom_ops_library(str(library.resolve()))  # a bare name is looked for in the system's folders
+    except Exception as error:
+        message = f"cannot load the kernel library `{library}`: {first_line(error)}"
+        raise QccError([Diagnostic("Q408", message, help=PLAIN)]) from error
 
 
 def _value(one: onnxruntime.NodeArg) -> Value:

@@ -1,0 +1,112 @@
+"""Time models against each other, and compare what they compute.
+
+All models run in one process and take turns in random order, so that what else the machine does meets all alike. Each
+model is run with the kernel library that lies beside it, `MODEL.kernels.so`, where there is one. Times are medians with
+quartiles; outputs are compared with those of the first model. Inputs are generated unless --data gives some: the first
+axis is the batch, other free axes are 32 long, those of images 224.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qcc.codegen.machine import machine
+from qcc.compiler import terminal
+from qcc.compiler.cli import UsageError
+from qcc.compiler.progress import progress
+from qcc.compiler.staging import write_whole
+from qcc.dsl.diagnostics import Diagnostic, QccError
+from qcc.dsl.excerpt import escape
+
+if TYPE_CHECKING:
+    from qcc.compiler.bench_feeds import Wanted
+
+FEWEST_ROUNDS, ROUNDS = 3, 15
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add = parser.add_argument
+    add("models", metavar="MODEL", nargs="+", type=Path, help="an .onnx file; the first is what others are held to")
+    add("--threads", metavar="N,N", help="threads of a run, one setting after the other (default: 1 and all cores)")
+    add("--batch", metavar="N,N", help="sizes of the batch (default: 1, or the model's own)")
+    add("--dim", metavar="NAME=N", action="append", default=[], help="the size of a free axis; may be repeated")
+    add("--sequence", metavar="N", help="the size of the other free axes, but those of images (default: 32)")
+    add("--data", metavar="FILE.npz", type=Path, help="inputs: arrays named like them, one sample a row")
+    add("--rounds", metavar="N", default=str(ROUNDS), help=f"turns of each model in each setting (default: {ROUNDS})")
+    add("--plain", action="store_true", help="run what has a kernel library without it, too")
+    add("--picture", metavar="FILE", type=Path, help="draw the times into an .svg file")
+    add("--format", choices=("text", "json"), default="text", help="how to print (default: text)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Time."""
+    threads, rounds, wanted = _threads(args.threads), _whole("--rounds", args.rounds, FEWEST_ROUNDS), _wanted(args)
+    if args.picture is not None:
+        _check_picture(args.picture)
+    from qcc.compiler.bench import bench  # these load onnx and the runtime
+    from qcc.compiler.bench_svg import draw
+    from qcc.compiler.report_bench import as_json, write_report
+
+    with progress(args.format != "text") as update:
+        result = bench(args.models, threads, wanted, rounds, args.plain, update)
+    if args.picture is not None:
+        _write_picture(args.picture, draw(result))
+    if args.format == "json":
+        terminal.write_json({**as_json(result), "diagnostics": []})
+        return 0
+    write_report(result)
+    if args.picture is not None:
+        terminal.write_line(f"\nwrote {escape(str(args.picture))}")
+    return 0
+
+
+def _threads(text: str | None) -> tuple[int, ...]:
+    cores = machine().cores
+    if text is None:
+        return tuple(dict.fromkeys((1, cores)))
+    threads = _list("--threads", text)
+    if max(threads) > cores:
+        raise UsageError(f"`--threads {max(threads)}` is more than the {cores} of this machine that qcc may use")
+    return threads
+
+
+def _wanted(args: argparse.Namespace) -> "Wanted":
+    from qcc.compiler.bench_feeds import Wanted
+
+    sizes = {}
+    for word in args.dim:
+        name, equals, size = word.rpartition("=")
+        if not (name and equals):
+            raise UsageError(f"`--dim {word}` is not NAME=N")
+        sizes[name] = _whole(f"--dim {name}", size, 0)
+    batches = None if args.batch is None else _list("--batch", args.batch)
+    sequence = None if args.sequence is None else _whole("--sequence", args.sequence)
+    return Wanted(batches, sizes, sequence, args.data)
+
+
+def _list(option: str, text: str) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(_whole(option, word) for word in text.split(",")))
+
+
+def _whole(option: str, text: str, least: int = 1) -> int:
+    if text.strip().isascii() and text.strip().isdecimal() and int(text) >= least:
+        return int(text)
+    raise UsageError(f"`{option}` takes whole numbers from {least}: `{text}`")
+
+
+def _check_picture(path: Path) -> None:
+    """Tell before the long work what would fail after it."""
+    if path.suffix != ".svg":
+        raise UsageError(f"a picture ends in .svg: `{path}`")
+    if not path.parent.is_dir():
+        raise QccError([Diagnostic("Q404", f"cannot write `{path}`: no such folder")])
+    if path.is_dir():
+        raise QccError([Diagnostic("Q404", f"cannot write `{path}`: it is a folder")])
+
+
+def _write_picture(path: Path, text: str) -> None:
+    try:
+        write_whole(path, text)
+    except OSError as error:
+        raise QccError([Diagnostic("Q404", f"cannot write `{path}`: {error.strerror}")]) from error

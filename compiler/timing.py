@@ -1,0 +1,63 @@
+"""Timing things against each other: in turns, in one process, so that what else the machine does meets all alike."""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Tick = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Turns:
+    """How runs take turns.
+
+    Args:
+        rounds: each runner has one turn in each, in random order.
+        turn_s: a turn goes on for at least so long, and gives the mean of its runs; 0 for one run.
+        warm: a turn begins with a run that is not timed, which brings weights and code back into the caches.
+        settle_s: between turns nothing is done for so long, so that the threads of the last one fall asleep.
+    """
+
+    rounds: int = 15
+    turn_s: float = 0.0
+    warm: bool = False
+    settle_s: float = 0.0
+
+
+def interleaved(
+    runners: Sequence[Callable[[], object]], turns: Turns, tick: Tick = lambda _done, _total: None
+) -> np.ndarray:
+    """Seconds of a run ``[runners, rounds]``.
+
+    Args:
+        runners: what is timed; each is run once before all.
+        turns: how.
+        tick: told how many turns are done, of how many.
+    """
+    for run in runners:
+        run()
+    seconds = np.zeros((len(runners), turns.rounds))
+    order, shuffle = list(range(len(runners))), random.Random(0)
+    for number in range(turns.rounds):
+        shuffle.shuffle(order)
+        for done, at in enumerate(order):
+            tick(number * len(order) + done, turns.rounds * len(order))
+            seconds[at, number] = _turn(runners[at], turns)
+    return seconds
+
+
+def _turn(run: Callable[[], object], turns: Turns) -> float:
+    if turns.settle_s:
+        time.sleep(turns.settle_s)
+    if turns.warm:
+        run()
+    count, start = 0, time.perf_counter()
+    while True:
+        run()
+        count += 1
+        taken = time.perf_counter() - start
+        if taken >= turns.turn_s:
+            return taken / count

@@ -1,0 +1,224 @@
+"""`qcc bench`: what it feeds, what it compares, what it prints and draws, and what it refuses."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import onnx
+import pytest
+from onnx import parser
+
+from qcc.__main__ import main
+from qcc.codegen.machine import machine
+from qcc.compiler import bench, bench_svg, report_bench
+from qcc.compiler.bench import Bench, Closeness, Entry, Setting
+from qcc.compiler.bench_feeds import Wanted, feeds
+from qcc.compiler.cli import UsageError
+from qcc.compiler.open_model import open_model
+from tests.kernel_files import OP, library, model, needs_tvm
+
+DOUBLE = """<ir_version: 8, opset_import: ["": 17]>
+    g (float[N, 8] x, int64[N, S] ids) => (float[N, 8] y) <float factor = {%s}> { y = Mul(x, factor) }"""
+IMAGE = """<ir_version: 8, opset_import: ["": 17]>
+    g (float[N, 3, H, W] x, float[N, S] mask) => (float[N, 3, H, W] y) { y = Relu(x) }"""
+FIXED = '<ir_version: 8, opset_import: ["": 17]> g (float[4, 3] x) => (float[4, 3] y) { y = Relu(x) }'
+BROKEN = """<ir_version: 8, opset_import: ["": 17]>
+    g (float[N, 8] x, int64[N, S] ids) => (float[M, 8] y) <int64[1] at = {5}> { y = Gather(x, at) }"""
+QUICK = ("--threads", "1", "--rounds", "3")
+Run = Callable[..., tuple[int, str, str]]
+
+
+def write(path: Path, text: str) -> Path:
+    onnx.save(parser.parse_model(text), path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a model, one that computes nearly the same, and one that does not."""
+    monkeypatch.chdir(tmp_path)
+    for name, factor in (("a", "2"), ("near", "2.002"), ("wrong", "-2")):
+        write(tmp_path / f"{name}.onnx", DOUBLE % factor)
+    return tmp_path
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `qcc bench`: its status, stdout and stderr."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        status = main(["bench", *words])
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
+
+
+@pytest.mark.usefixtures("folder")
+def test_json(run: Run) -> None:
+    status, out, err = run(
+        "a.onnx", "near.onnx", "wrong.onnx", *QUICK, "--batch", "1,3", "--dim", "S=5", "--format", "json"
+    )
+    assert (status, err) == (0, "")
+    told = json.loads(out)
+    assert [one["label"] for one in told["models"]] == ["a.onnx", "near.onnx", "wrong.onnx"]
+    assert [one["bytes"] for one in told["models"]] == [Path(one["model"]).stat().st_size for one in told["models"]]
+    first, near, wrong = told["models"]
+    assert (first["sqnr_db"], first["relative_error"], first["kernels"]) == (None, 0, None)
+    assert near["sqnr_db"] == pytest.approx(60, abs=0.1)  # an error of 0.001
+    assert near["relative_error"] == pytest.approx(1e-3, rel=0.01)
+    assert wrong["sqnr_db"] == pytest.approx(-6.02, abs=0.1)  # an error of twice the value
+    assert [(one["threads"], one["batch"]) for one in told["settings"]] == [(1, 1), (1, 3)]
+    assert told["settings"][1]["shapes"] == {"x": [3, 8], "ids": [3, 5]}
+    for setting in told["settings"]:
+        assert setting["times"][0]["ratio"] == 1
+        assert all(one["q1_ms"] <= one["median_ms"] <= one["q3_ms"] for one in setting["times"])
+
+
+@pytest.mark.usefixtures("folder")
+def test_text_and_picture(run: Run) -> None:
+    status, out, err = run("a.onnx", "wrong.onnx", *QUICK, "--picture", "times.svg")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[2].split() == ["model", "size", "library", "kernels", "SQNR", "largest", "error"]
+    assert lines[3].split() == ["a.onnx", *lines[3].split()[1:3], "-", "-", "reference", "-"]
+    assert lines[6].split()[:3] == ["threads", "batch", "model"]
+    assert lines[7].split()[:3] == ["1", "1", "a.onnx"]
+    assert lines[7].endswith("1.00x")
+    assert lines[-1] == "wrote times.svg"
+    assert sum(one.get("class", "").startswith("bar") for one in ElementTree.parse("times.svg").iter()) == 2
+
+
+@needs_tvm
+def test_with_and_without_kernels(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model(Path("net.onnx"), OP)
+    library(Path("net.kernels.so"), OP)
+    status, out, _ = run("net.onnx", "net.onnx", "--plain", *QUICK, "--format", "json")
+    assert status == 0
+    models = json.loads(out)["models"]
+    assert [(one["label"], one["kernel_nodes"]) for one in models] == [("net.onnx", 1), ("net.onnx, plain", 0)] * 2
+    assert [one["kernels"] for one in models] == ["net.kernels.so", None] * 2
+    assert models[0]["kernels_bytes"] == Path("net.kernels.so").stat().st_size
+    assert models[2]["relative_error"] == 0 < models[1]["relative_error"]
+    assert "1 of 1 nodes" in run("net.onnx", *QUICK)[1]
+
+
+def test_feeds(folder: Path) -> None:
+    given = feeds(open_model(write(folder / "i.onnx", IMAGE)).graph, Wanted((1, 2), {"W": 7}, sequence=9))
+    assert {batch: [array.shape for array in one.values()] for batch, one in given.items()} == {
+        1: [(1, 3, 224, 7), (1, 9)],
+        2: [(2, 3, 224, 7), (2, 9)],
+    }
+    graph = open_model(write(folder / "f.onnx", FIXED)).graph
+    assert feeds(graph, Wanted())[4]["x"].shape == (4, 3)
+    with pytest.raises(UsageError, match="the model's batch is 4: `--batch 2`"):
+        feeds(graph, Wanted((4, 2)))
+
+
+@pytest.mark.usefixtures("folder")
+def test_data_is_taken_in_order_and_again() -> None:
+    rows = np.arange(5 * 8, dtype=np.float32).reshape(5, 8)
+    np.savez("d.npz", x=rows, ids=np.zeros((5, 2), np.int64))
+    given = feeds(open_model(Path("a.onnx")).graph, Wanted((2, 7), data=Path("d.npz")))
+    np.testing.assert_array_equal(given[2]["x"], rows[:2])
+    np.testing.assert_array_equal(given[7]["x"], rows[[0, 1, 2, 3, 4, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--threads", "0"], "`--threads` takes whole numbers from 1: `0`"),
+        (["--threads", "1,x"], "`--threads` takes whole numbers from 1: `x`"),
+        (["--threads", "100000"], "`--threads 100000` is more than the "),
+        (["--batch", "1,"], "`--batch` takes whole numbers from 1: ``"),
+        (["--batch", "-1"], "`--batch` takes whole numbers from 1: `-1`"),
+        (["--rounds", "2"], "`--rounds` takes whole numbers from 3: `2`"),
+        (["--dim", "S"], "`--dim S` is not NAME=N"),
+        (["--dim", "S=many"], "`--dim S` takes whole numbers from 0: `many`"),
+        (["--dim", "T=3"], "no input has a free axis `T`"),
+        (["--dim", "N=3"], "`N` is the inputs' first axis"),
+        (["--dim", "S=3", "--data", "d.npz"], "`--dim` is for generated inputs"),
+        (["--sequence", "99999999999999999"], "cannot be made"),
+        (["--picture", "x.png"], "a picture ends in .svg: `x.png`"),
+    ],
+)
+@pytest.mark.usefixtures("folder")
+def test_wrong_options_reject(words: list[str], message: str, run: Run) -> None:
+    status, out, err = run("a.onnx", "--rounds", "3", *words)
+    assert (status, out) == (2, "")
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["a.onnx", "missing.onnx", "gone.onnx"], "Q400", "gone.onnx"),
+        (["missing.onnx"], "Q400", "missing.onnx"),
+        (["a.onnx", "i.onnx"], "Q426", "`i.onnx` takes x float32, mask float32, unlike `a.onnx`"),
+        (["a.onnx", "z.onnx"], "Q426", "`z.onnx` gives z, unlike `a.onnx`"),
+        (["a.onnx", "t.onnx"], "Q426", "gives `y` of shape (1, 1, 8)"),
+        (["a.onnx", "text.onnx"], "Q405", "ONNX Runtime cannot load"),
+        (["a.onnx", "--data", "none.npz"], "Q420", "none.npz"),
+        (["a.onnx", "--picture", "none/x.svg"], "Q404", "no such folder"),
+        (["a.onnx", "broken.onnx"], "Q406", "`--data` gives inputs that the model accepts"),
+    ],
+)
+def test_models_that_do_not_fit_reject(words: list[str], code: str, message: str, run: Run, folder: Path) -> None:
+    write(folder / "i.onnx", IMAGE)
+    write(folder / "z.onnx", (DOUBLE % "2").replace("y", "z"))
+    write(folder / "t.onnx", (DOUBLE % "2").replace("float factor", "float[1, 1, 1] factor"))
+    write(folder / "broken.onnx", BROKEN)
+    (folder / "text.onnx").write_text("no model", encoding="utf-8")
+    before = sorted(folder.iterdir())
+    status, out, err = run(*words, *QUICK)
+    assert (status, out) == (1, "")
+    assert code in err
+    assert message in err
+    assert sorted(folder.iterdir()) == before
+
+
+def test_interrupted_it_leaves_nothing(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = sorted(folder.iterdir())
+    monkeypatch.setattr(bench, "interleaved", interrupt)
+    status, out, err = run("a.onnx", *QUICK, "--picture", "x.svg")
+    assert (status, out, err) == (130, "", "qcc: interrupted\n")
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.usefixtures("folder")
+def test_all_cores_by_default(run: Run) -> None:
+    _, out, _ = run("a.onnx", "--rounds", "3", "--format", "json")
+    assert [one["threads"] for one in json.loads(out)["settings"]] == sorted({1, machine().cores})
+
+
+def test_models_of_one_name_are_told_apart(folder: Path, run: Run) -> None:
+    (folder / "b").mkdir()
+    write(folder / "b" / "a.onnx", DOUBLE % "2")
+    _, out, _ = run("a.onnx", "b/a.onnx", *QUICK, "--format", "json")
+    assert [one["label"] for one in json.loads(out)["models"]] == ["a.onnx", "b/a.onnx"]
+
+
+def test_the_ratio_is_that_of_rounds() -> None:
+    setting = Setting(1, 1, {}, np.array([[1.0, 2.0, 4.0], [0.5, 1.0, 8.0]]))
+    assert (setting.ratio(0), setting.ratio(1)) == (1, 0.5)
+    assert setting.quartiles(0) == (1.5, 2, 3)
+
+
+def test_the_picture_escapes_names() -> None:
+    entry = Entry(Path("<b>&.onnx"), None, "<b>&.onnx", 1, 0, ())
+    drawn = bench_svg.draw(Bench((entry,), (Setting(1, 1, {}, np.ones((1, 3))),), (Closeness(),), "generated"))
+    assert "<b>" not in drawn
+    ElementTree.fromstring(drawn)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(1.2345, "1234"), (0.012345, "12.3"), (0.00012345, "0.123"), (1.2e-6, "0.00120"), (0, "0")]
+)
+def test_times_in_three_digits(seconds: float, text: str) -> None:
+    assert report_bench.ms_text(seconds) == text

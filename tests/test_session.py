@@ -1,0 +1,105 @@
+"""Sessions with a kernel library beside the model: what is loaded, what runs where, what is refused."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import qcc
+from qcc.codegen.target import native
+from qcc.dsl.diagnostics import QccError
+from tests.kernel_files import INPUTS, OP, OTHER, library, model, needs_tvm
+
+ONES = {"x": np.ones((2, INPUTS), np.float32)}
+
+
+def by_kernel(session: qcc.Session) -> dict[str, bool]:
+    return {node.name: node.by_kernel for node in session.nodes}
+
+
+@needs_tvm
+def test_the_library_beside_the_model_is_taken(tmp_path: Path) -> None:
+    path, beside = model(tmp_path / "net.onnx", OP), library(tmp_path / "net.kernels.so", OP)
+    session, plain = qcc.Session(path), qcc.Session(path, kernels=False)
+    assert (session.kernels, plain.kernels) == (beside, None)
+    assert (by_kernel(session), by_kernel(plain)) == ({"layer0": True}, {"layer0": False})
+    assert np.array_equal(plain.run(ONES)["y"], ONES["x"])
+    assert not np.array_equal(session.run(ONES)["y"], ONES["x"])
+    assert session.report().startswith("net.onnx with net.kernels.so: kernels run 1 of 1 node\n")
+    assert plain.report().startswith("net.onnx without a kernel library: kernels run 0 of 1 node\n")
+
+
+@needs_tvm
+def test_another_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model(Path("net.onnx"), OP)
+    library(Path("other.so"), OP)
+    assert qcc.Session("net.onnx").kernels is None
+    assert by_kernel(qcc.Session("net.onnx", "other.so", threads=1)) == {"layer0": True}
+
+
+@needs_tvm
+def test_nodes_agree_with_what_the_runtime_ran(tmp_path: Path) -> None:
+    path, part = model(tmp_path / "net.onnx", OP, OTHER, OP), library(tmp_path / "net.kernels.so", OP)
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling, options.profile_file_prefix = True, str(tmp_path / "profile")
+    options.register_custom_ops_library(str(part))
+    profiled = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    profiled.run(None, ONES)
+    events = json.loads(Path(profiled.end_profiling()).read_text(encoding="utf-8"))
+    ran = {event["args"]["op_name"] for event in events if event.get("name", "").endswith("_kernel_time")}
+    session = qcc.Session(path)
+    assert ran & {OP, OTHER} == {node.op for node in session.nodes if node.by_kernel} == {OP}
+    assert by_kernel(session) == {"layer0": True, "layer1": False, "layer2": True}
+    assert "kernels run 2 of 3 nodes" in session.report()
+
+
+@needs_tvm
+def test_on_another_processor_functions_run(tmp_path: Path) -> None:
+    lacking = dataclasses.replace(native(), features=(*native().features, "amx_never"))
+    library(tmp_path / "net.kernels.so", OP, target=lacking)
+    session = qcc.Session(model(tmp_path / "net.onnx", OP))
+    assert session.kernels is not None
+    assert by_kernel(session) == {"layer0": False}
+    assert np.array_equal(session.run(ONES)["y"], ONES["x"])
+
+
+@needs_tvm
+def test_several_sessions(tmp_path: Path) -> None:
+    path = model(tmp_path / "net.onnx", OP)
+    library(tmp_path / "net.kernels.so", OP)
+    first, second = (qcc.Session(path, threads=1).run(ONES)["y"] for _ in range(2))
+    assert np.array_equal(first, second)
+
+
+def test_a_model_without_kernel_nodes() -> None:
+    session = qcc.Session(Path(__file__).parent.parent / "examples" / "fashion" / "fashion-cnn.onnx")
+    assert (session.kernels, session.nodes) == (None, ())
+    assert session.report() == "fashion-cnn.onnx without a kernel library: no node is a kernel's\n"
+
+
+@pytest.mark.parametrize("kernels", [None, True, "net.kernels.so"])
+def test_a_library_that_is_none_reject(
+    kernels: bool | str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model(Path("net.onnx"), OP)
+    Path("net.kernels.so").write_bytes(b"\x7fELF, cut short")
+    with pytest.raises(QccError, match="Q408") as told:
+        qcc.Session("net.onnx", kernels)
+    assert "kernels=False" in (told.value.diagnostics[0].help or "")
+    assert np.array_equal(qcc.Session("net.onnx", False).run(ONES)["y"], ONES["x"])
+
+
+@pytest.mark.parametrize("kernels", [True, "moved.so"])
+def test_a_missing_library_reject(kernels: bool | str, tmp_path: Path) -> None:
+    with pytest.raises(QccError, match="no such kernel library"):
+        qcc.Session(model(tmp_path / "net.onnx", OP), kernels)
+
+
+def test_threads_reject(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        qcc.Session(model(tmp_path / "net.onnx", OP), threads=0)
