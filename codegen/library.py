@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+from qcc.codegen.cache import cache_folder
 from qcc.codegen.spec import variants
 from qcc.codegen.target import CpuTarget, TargetError
 from qcc.codegen.tiling import tiling
@@ -60,11 +61,6 @@ def build(
     beside = out.with_name(f".{out.name}.{os.getpid()}")
     shutil.copyfile(cached, beside)
     return beside.replace(out)
-
-
-def cache_folder() -> Path:
-    """Where libraries, and what was measured of them, are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qcc"
 
 
 def _key(specs: tuple[LinearOp, ...], target: CpuTarget, activations: str) -> str:

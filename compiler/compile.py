@@ -16,7 +16,7 @@ from qcc.compiler.bind import Chooser, Latency, bind
 from qcc.compiler.catalog import Export, schema
 from qcc.compiler.choose_form import FormChooser, chooser_of
 from qcc.compiler.evidence import Evidence
-from qcc.compiler.kernel_library import build_library, library_path
+from qcc.compiler.kernel_library import build_library
 from qcc.compiler.open_model import open_model
 from qcc.compiler.phases import Phases, Progress, silent
 from qcc.compiler.plan import Plan
@@ -25,6 +25,7 @@ from qcc.compiler.result import Allocation, Result, RewriteRow
 from qcc.compiler.rewrite import Cleaned, rewrite_graph, rewrite_steps
 from qcc.compiler.samples import Data, Samples
 from qcc.compiler.sensitivity import within
+from qcc.compiler.session import kernels_beside
 from qcc.compiler.settle import Settled, settle
 from qcc.compiler.staging import check_output, output_path, staging
 from qcc.compiler.time_model import ModelTimes, time_input, time_models
@@ -156,7 +157,7 @@ class _Compilation:
             self._compare_with_budget(opened.plan, verification, times)
             result = replace(
                 self._result(opened, settled, verification),
-                kernels=library_path(self.output) if library else None,
+                kernels=kernels_beside(self.output) if library else None,
                 times=times,
             )
             if verification.passed:
@@ -197,9 +198,9 @@ class _Compilation:
             self.diagnostics.warning("Q503", "no layer takes a kernel: no library is written", help=help)
             return None
         with self.phases.phase("kernels"):
-            build_library(ops, plan.kernels, library_path(staged))
+            build_library(ops, plan.kernels, kernels_beside(staged))
         self.runs_here = runs_here(plan.kernels.targets)
-        return library_path(staged)
+        return kernels_beside(staged)
 
     def _compare_with_budget(self, plan: Plan, verification: verify.Verification, times: ModelTimes | None) -> None:
         """Budgets on error and latency bind predictions; say so where the file turns out worse."""
@@ -327,7 +328,7 @@ class _Compilation:
         (staged.parent / result.lock.name).write_text(text, encoding="utf-8")
         (staged.parent / result.report.name).write_text(render_html(result), encoding="utf-8")
         if result.kernels is None:
-            library_path(self.output).unlink(missing_ok=True)  # of an earlier run, for another model
+            kernels_beside(self.output).unlink(missing_ok=True)  # of an earlier run, for another model
         for file in sorted(staged.parent.iterdir(), key=lambda path: path == staged):
             file.replace(self.output.parent / file.name)
 

@@ -10,13 +10,6 @@ from qcc.dsl.diagnostics import Diagnostic, QccError, Span
 from qcc.dsl.policy import Policy
 from qcc.ir.kernel_op import LinearOp
 
-SUFFIX = ".kernels.so"
-
-
-def library_path(model: Path) -> Path:
-    """Where the kernels of a model lie."""
-    return model.with_suffix(SUFFIX)
-
 
 def kernels_of(policy: Policy) -> Kernels | None:
     """The kernels that a policy asks for; None if it leaves all to ONNX Runtime.

@@ -7,10 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from qcc.compiler import plan as plans
-from qcc.compiler.kernel_library import library_path
 from qcc.compiler.plan import Plan
 from qcc.compiler.result import Result
 from qcc.compiler.samples import Samples
+from qcc.compiler.session import kernels_beside
 from qcc.dsl.policy import Policy
 from qcc.dsl.policy import to_text as policy_text
 from qcc.ir.onnx_kernels import kernel_ops
@@ -98,7 +98,7 @@ def _kernels(result: Result, staged: Path) -> dict[str, object] | None:
     """The library beside the model, and the ops that it serves."""
     if result.kernels is None:
         return None
-    library = library_path(staged)
+    library = kernels_beside(staged)
     return {
         "file": result.kernels.name,
         "sha256": sha256(library),

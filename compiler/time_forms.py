@@ -19,13 +19,15 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper
 
-from qcc.codegen.library import cache_folder, sources_digest
+from qcc.codegen.cache import cache_folder
+from qcc.codegen.library import sources_digest
 from qcc.codegen.target import cpu_name
-from qcc.compiler.interleave import medians, open_session
 from qcc.compiler.kernel_library import build_library
 from qcc.compiler.open_model import open_model
 from qcc.compiler.plan import Kernels
+from qcc.compiler.session import Session
 from qcc.compiler.staging import write_whole
+from qcc.compiler.timing import Turns, interleaved
 from qcc.ir.encoding import Encoding
 from qcc.ir.forms import Form
 from qcc.ir.onnx_kernels import kernel_ops
@@ -34,6 +36,7 @@ from qcc.passes.encode import Encode
 from qcc.passes.nearest import Nearest
 
 OPSET = 21
+TURNS = Turns(rounds=9, turn_s=0.003, warm=True)
 FLOAT = "float"
 
 
@@ -86,7 +89,7 @@ def _time(case: Case, encoding: Encoding | None, forms: tuple[Form, ...], kernel
         folder = Path(name)
         path = folder / "float.onnx"
         onnx.save(_layer(case), path)
-        sessions = {FLOAT: open_session(path)}
+        sessions = {FLOAT: Session(path, kernels=False, threads=1)}
         for form in forms:
             assert encoding is not None
             encode = Encode(encoding, Nearest(clip="absmax"), form)
@@ -96,9 +99,10 @@ def _time(case: Case, encoding: Encoding | None, forms: tuple[Form, ...], kernel
             library = folder / f"{form}.so" if form is Form.KERNEL else None
             if library is not None and kernels is not None:
                 build_library(kernel_ops(written), kernels, library)
-            sessions[form] = open_session(written, library)
+            sessions[form] = Session(written, kernels=library or False, threads=1)
         x = np.random.default_rng(0).standard_normal((case.rows, case.inputs)).astype(np.float32)
-        return medians({name: partial(session.run, None, {"x": x}) for name, session in sessions.items()})
+        seconds = interleaved([partial(session.run, {"x": x}) for session in sessions.values()], TURNS)
+        return dict(zip(sessions, map(float, np.median(seconds, axis=1)), strict=True))
 
 
 def _layer(case: Case) -> onnx.ModelProto:

@@ -1,14 +1,17 @@
 """How long a model takes for one sample: the input, and what became of it, with its kernels and without."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from qcc.compiler.interleave import medians, open_session
-from qcc.compiler.samples import Samples
+import numpy as np
 
-MOST_S = 3.0
-INPUT, PLAIN, KERNELS = "input", "plain", "kernels"
+from qcc.compiler.samples import Samples
+from qcc.compiler.session import Session
+from qcc.compiler.timing import Turns, interleaved
+
+TURNS = Turns(rounds=9, warm=True)
 
 
 @dataclass(frozen=True)
@@ -28,16 +31,18 @@ class ModelTimes:
 
 def time_input(model: Path, data: Samples) -> float:
     """Median seconds of a model as it came in, for one sample."""
-    run = partial(open_session(model).run, None, next(data.parts(1)))
-    return medians({INPUT: run}, most_s=MOST_S)[INPUT]
+    return _medians([Session(model, kernels=False, threads=1)], data)[0]
 
 
 def time_models(model: Path, written: Path, library: Path | None, data: Samples, predicted: float | None) -> ModelTimes:
     """Time the input model and the written one, in turn."""
-    sessions = {INPUT: open_session(model), PLAIN: open_session(written)}
-    if library is not None:
-        sessions[KERNELS] = open_session(written, library)
+    sessions = [Session(model, kernels=False, threads=1), Session(written, kernels=False, threads=1)]
+    sessions += [] if library is None else [Session(written, kernels=library, threads=1)]
+    before, plain, *kernels = _medians(sessions, data)
+    return ModelTimes(before, plain, kernels[0] if kernels else None, predicted)
+
+
+def _medians(sessions: Sequence[Session], data: Samples) -> list[float]:
     sample = next(data.parts(1))
-    runs = {name: partial(session.run, None, sample) for name, session in sessions.items()}
-    found = medians(runs, most_s=MOST_S * len(runs))
-    return ModelTimes(found[INPUT], found[PLAIN], found.get(KERNELS), predicted)
+    seconds = interleaved([partial(session.run, sample) for session in sessions], TURNS)
+    return [float(median) for median in np.median(seconds, axis=1)]

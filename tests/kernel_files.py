@@ -8,8 +8,8 @@ import pytest
 from onnx import helper
 
 from qcc.codegen.library import build
-from qcc.codegen.spec import LinearKernel, parse
 from qcc.codegen.target import CpuTarget, native
+from qcc.ir.kernel_op import LinearOp, parse
 from tests.codegen_models import draw
 
 OP, OTHER = "linear_int4_group32", "linear_int8_channel_bias"
@@ -23,11 +23,10 @@ def library(path: Path, *ops: str, target: CpuTarget | None = None) -> Path:
     return build([parse(op) for op in ops], target or native(), path)
 
 
-def body(kernel: LinearKernel) -> onnx.FunctionProto:
+def body(kernel: LinearOp) -> onnx.FunctionProto:
     """A function of the kernel's name that gives back its input, so that one sees who ran."""
-    inputs = ["x", *(f"plane{at}" for at in range(len(kernel.planes))), "scale", *(["bias"] if kernel.bias else [])]
     nodes = [helper.make_node("Identity", ["x"], ["y"])]
-    return helper.make_function("qcc", kernel.op, inputs, ["y"], nodes, [helper.make_opsetid("", 21)])
+    return helper.make_function("qcc", kernel.name, kernel.inputs, ["y"], nodes, [helper.make_opsetid("", 21)])
 
 
 def model(path: Path, *ops: str, image: bool = False) -> Path:

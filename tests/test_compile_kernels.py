@@ -12,13 +12,13 @@ import qcc
 from qcc.compiler.catalog import schema
 from qcc.compiler.choose_form import FormChooser
 from qcc.compiler.compile import decide_plan
-from qcc.compiler.interleave import medians, open_session
 from qcc.compiler.kernel_library import kernels_of
 from qcc.compiler.layer_rows import rows_of
 from qcc.compiler.lock import plan_of
 from qcc.compiler.open_model import open_model
 from qcc.compiler.plan import Kernels
 from qcc.compiler.samples import Samples
+from qcc.compiler.session import Session
 from qcc.compiler.time_forms import FLOAT, Case, Timings
 from qcc.dsl.load import load_text
 from qcc.dsl.policy import Policy
@@ -74,7 +74,7 @@ def test_kernels_go_beside_the_model(model: Path, timed: dict[str, float]) -> No
     held = json.loads(result.lock.read_text(encoding="utf-8"))["kernels"]
     assert held["ops"] == sorted({node.op_type for node in onnx.load(result.output).graph.node if node.domain == "qcc"})
     x = np.random.default_rng(2).standard_normal((2, 3, 64)).astype(np.float32)
-    plain, fast = (open_session(result.output, one).run(None, {"x": x})[0] for one in (None, result.kernels))
+    plain, fast = (Session(result.output, one).run({"x": x})["y"] for one in (False, result.kernels))
     assert 0 < np.abs(plain - fast).max() < 0.02 * np.abs(plain).max()  # activations rounded to 8 bits
 
 
@@ -108,7 +108,7 @@ def test_nothing_is_built_unasked(model: Path, timed: dict[str, float], text: st
 def test_exact_kernels_keep_the_activations(model: Path, timed: dict[str, float]) -> None:
     result = qcc.compile(model, policy("target cpu\n" + RULE + "export { activations = exact }"))
     x = np.random.default_rng(2).standard_normal((2, 3, 64)).astype(np.float32)
-    plain, fast = (open_session(result.output, one).run(None, {"x": x})[0] for one in (None, result.kernels))
+    plain, fast = (Session(result.output, one).run({"x": x})["y"] for one in (False, result.kernels))
     assert np.abs(plain - fast).max() < 1e-5 * np.abs(plain).max()
 
 
@@ -201,13 +201,3 @@ def test_timings_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_chooser_without_kernels_goes_by_the_table(model: Path) -> None:
     weight = open_model(model).graph.weights()[0]
     assert FormChooser()(weight, GROUP32).form is Form.FUSED
-
-
-def test_medians_stop() -> None:
-    calls = {"a": 0, "b": 0}
-
-    def count(name: str) -> None:
-        calls[name] += 1
-
-    found = medians({"a": lambda: count("a"), "b": lambda: count("b")}, least_s=0, most_s=10, rounds=3)
-    assert calls == {"a": 4, "b": 4} and set(found) == {"a", "b"}
