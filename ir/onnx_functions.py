@@ -123,8 +123,8 @@ def values(symmetric: bool, dtype: ir.DataType, turned: str = "") -> list[str]:
     lines = [f"steps = Cast <to: int = 1> ({turned}codes)"]
     if not symmetric:
         lines += [f"zeros = Cast <to: int = 1> ({turned}zero)", "centred_steps = Sub (steps, zeros)"]
-    lines += [f"factor = Cast <to: int = 1> ({turned}scale)"]
-    lines.append(f"values = Mul ({'steps' if symmetric else 'centred_steps'}, factor)")
+    lines += [f"factors = Cast <to: int = 1> ({turned}scale)"]
+    lines.append(f"values = Mul ({'steps' if symmetric else 'centred_steps'}, factors)")
     if dtype is ir.DataType.FLOAT:
         return [*lines, "weight = Reshape (values, shape)"]
     return [*lines, "shaped = Reshape (values, shape)", f"weight = Cast <to: int = {int(dtype)}> (shaped)"]
