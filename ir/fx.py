@@ -181,9 +181,7 @@ class FxGraph(Graph):
         editor.bypass(node, position)
         self._index()
 
-    def encode(
-        self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS
-    ) -> None:
+    def encode(self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS) -> None:
         _check(weight, encoded, form)
         self.replace_matrix(weight, encoded.decode())
         self.encoded[weight.name] = encoded

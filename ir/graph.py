@@ -241,9 +241,7 @@ class Graph(ABC):
         """
 
     @abstractmethod
-    def encode(
-        self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS
-    ) -> None:
+    def encode(self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS) -> None:
         """Replace a weight by its encoded form.
 
         Args:

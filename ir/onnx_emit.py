@@ -172,7 +172,7 @@ class Emitter:
         return free
 
     def replace(self, old: ir.Value, new: ir.Value) -> None:
-        """Let all readers of ``old`` read ``new``, which takes over its name, type and shape, unless it is a constant."""
+        """Let all readers of ``old`` read ``new``, which takes over name, type and shape, but not a constant's."""
         if old.producer() is not None or old.is_graph_output():
             name, old.name = old.name, self._fresh(f"{old.name}.float")
             new.name, new.shape, new.type = name, old.shape, old.type

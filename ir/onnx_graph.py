@@ -123,9 +123,7 @@ class OnnxGraph(Graph):
         self._keep_names()
         editor.bypass(op, position)
 
-    def encode(
-        self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS
-    ) -> None:
+    def encode(self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS) -> None:
         self.require_opset(required_opset(encoded, form))
         self._forget()
         Forms(self.model, weight, encoded, regions).emit(form)

@@ -1,4 +1,4 @@
-"""Weights stored row by row, so that an embedding gathers the packed rows that it is asked for and decodes only those."""
+"""Weights stored row by row, so that an embedding gathers and decodes only the packed rows that it is asked for."""
 
 import numpy as np
 import onnx_ir as ir

@@ -54,7 +54,10 @@ def _rms_norm(x: Array, epsilon: float) -> Array:
     return x / np.sqrt((x * x).mean(-1, keepdims=True) + epsilon)
 
 
-NORMS: dict[str, tuple[Callable[[Array, float], Array], int]] = {"layer_norm": (_layer_norm, 2), "rms_norm": (_rms_norm, 1)}
+NORMS: dict[str, tuple[Callable[[Array, float], Array], int]] = {
+    "layer_norm": (_layer_norm, 2),
+    "rms_norm": (_rms_norm, 1),
+}
 """Before the gain, with how many vectors follow: a gain, a shift."""
 
 
@@ -148,7 +151,9 @@ class Recogniser:
         sizes = _sizes(shape)
         if not sizes or math.prod(sizes) > MOST_ELEMENTS or len(vectors) > 2:
             return None
-        samples = _Samples(piece, sizes, self._vectors(vectors), self._graph.runner([piece.source], [piece.result], vectors))
+        samples = _Samples(
+            piece, sizes, self._vectors(vectors), self._graph.runner([piece.source], [piece.result], vectors)
+        )
         for epsilon in self._epsilons(piece):
             for step, (function, count) in NORMS.items():
                 for operands in _roles(len(vectors), count):
@@ -182,7 +187,9 @@ class _Samples:
 
     def __init__(self, piece: Piece, sizes: tuple[int, ...], vectors: dict[str, Array], run: Runner) -> None:
         draw = np.random.default_rng(0)
-        self._x = draw.standard_normal(sizes) * draw.uniform(0.5, 2, (*sizes[:-1], 1)) + draw.uniform(-1, 1, (*sizes[:-1], 1))
+        self._x = draw.standard_normal(sizes) * draw.uniform(0.5, 2, (*sizes[:-1], 1)) + draw.uniform(
+            -1, 1, (*sizes[:-1], 1)
+        )
         self._piece, self._vectors, self._run = piece, vectors, run
         self._made: dict[float, tuple[Array, Array]] = {}
 

@@ -26,7 +26,9 @@ def regions(graph: Graph, weights: Iterable[Weight]) -> dict[str, Region]:
     """
     flow = Flow(graph)
     recogniser, claimed = Recogniser(flow), set[str]()
-    layers = [(flow.position[layer.op], layer, weight.shape[0]) for weight in weights for layer in kernel_layers(weight)]
+    layers = [
+        (flow.position[layer.op], layer, weight.shape[0]) for weight in weights for layer in kernel_layers(weight)
+    ]
     found = {}
     for _, layer, rows in sorted(layers, key=lambda one: one[0]):
         chain = _Chain(flow, recogniser, claimed, layer, rows)
