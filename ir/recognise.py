@@ -7,6 +7,7 @@ of the same structure: the same ops, the same numbers in them, vectors of the sa
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 
@@ -27,7 +28,8 @@ BELOW = (30.0, 1.0, 0.1)  # in roots of epsilon
 
 
 def _sigmoid(x: Array) -> Array:
-    return np.exp(-np.logaddexp(0, -x))
+    half: Array = np.tanh(x / 2)
+    return (1 + half) / 2
 
 
 def _gelu_tanh(x: Array) -> Array:
@@ -47,18 +49,20 @@ ACTIVATIONS: dict[str, Function] = {
 
 
 def _layer_norm(x: Array, epsilon: float) -> Array:
-    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
+    spread: Array = np.sqrt(x.var(-1, keepdims=True) + epsilon)
+    return (x - x.mean(-1, keepdims=True)) / spread
 
 
 def _rms_norm(x: Array, epsilon: float) -> Array:
-    return x / np.sqrt((x * x).mean(-1, keepdims=True) + epsilon)
+    size: Array = np.sqrt((x * x).mean(-1, keepdims=True) + epsilon)
+    return x / size
 
 
 NORMS: dict[str, tuple[Callable[[Array, float], Array], int]] = {
     "layer_norm": (_layer_norm, 2),
     "rms_norm": (_rms_norm, 1),
 }
-"""Before the gain, with how many vectors follow: a gain, a shift."""
+"""Before the gain, and how many vectors follow: a gain, a shift."""
 
 
 @dataclass(frozen=True)
@@ -151,9 +155,8 @@ class Recogniser:
         sizes = _sizes(shape)
         if not sizes or math.prod(sizes) > MOST_ELEMENTS or len(vectors) > 2:
             return None
-        samples = _Samples(
-            piece, sizes, self._vectors(vectors), self._graph.runner([piece.source], [piece.result], vectors)
-        )
+        run = self._graph.runner([piece.source], [piece.result], vectors)
+        samples = _Samples(piece, sizes, self._vectors(vectors), run)
         for epsilon in self._epsilons(piece):
             for step, (function, count) in NORMS.items():
                 for operands in _roles(len(vectors), count):
@@ -186,10 +189,8 @@ class _Samples:
     """What a piece makes of samples of several scales, each run once."""
 
     def __init__(self, piece: Piece, sizes: tuple[int, ...], vectors: dict[str, Array], run: Runner) -> None:
-        draw = np.random.default_rng(0)
-        self._x = draw.standard_normal(sizes) * draw.uniform(0.5, 2, (*sizes[:-1], 1)) + draw.uniform(
-            -1, 1, (*sizes[:-1], 1)
-        )
+        draw, column = np.random.default_rng(0), (*sizes[:-1], 1)
+        self._x = draw.standard_normal(sizes) * draw.uniform(0.5, 2, column) + draw.uniform(-1, 1, column)
         self._piece, self._vectors, self._run = piece, vectors, run
         self._made: dict[float, tuple[Array, Array]] = {}
 
@@ -213,17 +214,14 @@ def _is_close(actual: Array, expected: Array, tolerance: Array | float) -> bool:
         return bool((np.abs(actual - expected) <= tolerance).all())
 
 
-def _roles(count: int, most: int) -> list[tuple[int | None, ...]]:
-    """Which vector may be which operand: ``most`` operands, each vector one of them."""
-    if count > most:
-        return []
-    if count == 0:
-        return [(None,) * most]
-    return [(0, 1), (1, 0)] if count == 2 else [(0, None), (None, 0)][:most] if most == 2 else [(0,)]
+def _roles(count: int, places: int) -> Iterator[tuple[int | None, ...]]:
+    """The ways to put so many vectors, each once, into so many places; none if they are too many."""
+    held: list[int | None] = [*range(count), *([None] * (places - count))]
+    return (role for role in dict.fromkeys(permutations(held)) if len(role) == places)
 
 
 def _sizes(shape: Shape, wanted: int = 0) -> tuple[int, ...]:
-    """A shape with numbers for its symbols; the first is so large that there are at least as many elements as wanted."""
+    """A shape with numbers for its symbols; the first is as large as gives the elements wanted."""
     fixed = math.prod(size for size in shape if isinstance(size, int))
     numbers = dict[str | None, int]()
     for name in shape:

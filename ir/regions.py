@@ -1,8 +1,9 @@
 """What stands behind the product of each linear layer that one kernel op could do along with it.
 
-A region grows step by step from the product as long as nobody else reads the value between. So nothing that the region
-reads from outside can depend on what it makes, but for a kept value, and behind that only constants are read. The op can
+A region grows step by step from the product as long as nobody else reads the value between. So nothing that it reads
+from outside can depend on what it makes, but for a kept value, and behind that only constants are read. The op can
 therefore stand where the last operand is read: all that it reads is there, and who reads what it makes comes later.
+That holds with any number of regions in place: values are made where they were made before, or earlier.
 """
 
 from collections.abc import Iterable
@@ -26,9 +27,7 @@ def regions(graph: Graph, weights: Iterable[Weight]) -> dict[str, Region]:
     """
     flow = Flow(graph)
     recogniser, claimed = Recogniser(flow), set[str]()
-    layers = [
-        (flow.position[layer.op], layer, weight.shape[0]) for weight in weights for layer in kernel_layers(weight)
-    ]
+    layers = [(flow.position[layer.op], layer, one.shape[0]) for one in weights for layer in kernel_layers(one)]
     found = {}
     for _, layer, rows in sorted(layers, key=lambda one: one[0]):
         chain = _Chain(flow, recogniser, claimed, layer, rows)
@@ -51,7 +50,8 @@ class _Chain:
         self._steps: tuple[str, ...] = ()
         self._operands: tuple[str, ...] = ()
         self._value = self._place = self._product.outputs[0]
-        self._kept, self._epsilon = "", None
+        self._kept = ""
+        self._epsilon: float | None = None
 
     def region(self) -> Region:
         """What has grown."""
