@@ -28,8 +28,8 @@ BELOW = (30.0, 1.0, 0.1)  # in roots of epsilon
 
 
 def _sigmoid(x: Array) -> Array:
-    half: Array = np.tanh(x / 2)
-    return (1 + half) / 2
+    result: Array = (1 + np.tanh(x / 2)) / 2
+    return result
 
 
 def _gelu_tanh(x: Array) -> Array:
@@ -49,13 +49,13 @@ ACTIVATIONS: dict[str, Function] = {
 
 
 def _layer_norm(x: Array, epsilon: float) -> Array:
-    spread: Array = np.sqrt(x.var(-1, keepdims=True) + epsilon)
-    return (x - x.mean(-1, keepdims=True)) / spread
+    result: Array = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
+    return result
 
 
 def _rms_norm(x: Array, epsilon: float) -> Array:
-    size: Array = np.sqrt((x * x).mean(-1, keepdims=True) + epsilon)
-    return x / size
+    result: Array = x / np.sqrt((x * x).mean(-1, keepdims=True) + epsilon)
+    return result
 
 
 NORMS: dict[str, tuple[Callable[[Array, float], Array], int]] = {

@@ -117,13 +117,12 @@ class _Chain:
         return BIAS if fits and (array.ndim == 1 or (shape is not None and array.ndim <= len(shape))) else None
 
     def _with_tensor(self, step: str, other: str, result: str) -> str | None:
-        """The step, if its other operand is computed and has the shape of what goes in and of what comes out."""
+        """The step, if its other operand is computed and has the shape of the value so far."""
         if not other or self._flow.constant(other) is not None:
             return None
-        values = [self._graph.value(name) for name in (self._value, other, result)]
-        shape = values[0].shape
-        known = shape is not None and None not in shape
-        return step if known and all((one.shape, one.dtype) == (shape, "float32") for one in values) else None
+        left, right, made = (self._graph.value(name) for name in (self._value, other, result))
+        fits = left.shape is not None and None not in left.shape and left.shape == right.shape
+        return step if fits and {left.dtype, right.dtype, made.dtype} == {"float32"} else None
 
     def _take(
         self,
