@@ -60,9 +60,7 @@ MODELS = {
         (dynamic_int8, four_bits),
         32,
     ),
-    "smollm2": Model(
-        "ppl", ("--batch 1 --sequence 64", "--batch 1 --sequence 1"), ("kernels-int4",), (four_bits,), 64
-    ),
+    "smollm2": Model("ppl", ("--batch 1 --sequence 64", "--batch 1 --sequence 1"), ("kernels-int4",), (four_bits,), 64),
 }
 
 

@@ -36,7 +36,7 @@ from qcc.ir.errors import ModelError
 from qcc.ir.forms import choose
 from qcc.ir.graph import Weight
 from qcc.ir.onnx_graph import OnnxGraph
-from qcc.ir.onnx_kernels import kernel_ops
+from qcc.ir.onnx_kernel_ops import kernel_ops
 from qcc.ir.onnx_run import OnnxRunner, reference
 from qcc.ir.onnx_save import Written, whole_size
 from qcc.passes.encode import Encode

@@ -13,7 +13,7 @@ from qcc.compiler.samples import Samples
 from qcc.compiler.session import kernels_beside
 from qcc.dsl.policy import Policy
 from qcc.dsl.policy import to_text as policy_text
-from qcc.ir.onnx_kernels import kernel_ops
+from qcc.ir.onnx_kernel_ops import kernel_ops
 from qcc.ir.onnx_save import Written
 
 FORMAT = 1

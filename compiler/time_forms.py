@@ -30,7 +30,7 @@ from qcc.compiler.staging import write_whole
 from qcc.compiler.timing import Turns, interleaved
 from qcc.ir.encoding import Encoding
 from qcc.ir.forms import Form
-from qcc.ir.onnx_kernels import kernel_ops
+from qcc.ir.onnx_kernel_ops import kernel_ops
 from qcc.passes.contract import Context
 from qcc.passes.encode import Encode
 from qcc.passes.nearest import Nearest

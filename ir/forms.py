@@ -15,16 +15,15 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from qcc.ir.encoding import FLOAT_ENCODINGS, Encoding
-from qcc.ir.kernel_op import BIAS, LinearOp
+from qcc.ir.kernel_op import CHUNK, LinearOp
 from qcc.ir.packing import packed_bytes
 
 if TYPE_CHECKING:
-    from qcc.ir.graph import Weight
+    from qcc.ir.graph import Layer, Weight
 
 BF16 = FLOAT_ENCODINGS["bf16"]
 NODE_BYTES = {"fused": 520, "decoded": 450, "rows": 1000, "kernel": 360}  # protobuf of the ops around a weight, about
 CAST_BYTES = 150  # of the ops around a weight that is stored in a narrower type of ONNX's own, in any form
-KERNEL_CODES = 32  # kernels read so many codes of a row at once
 WHOLE_BYTE = 4  # 2-bit codes: ONNX Runtime 1.32 fuses other output counts too, and computes nonsense
 
 
@@ -113,9 +112,9 @@ def choose(weight: "Weight", encoding: Encoding) -> Choice:
 
 def kernel_takes(weight: "Weight", encoding: Encoding) -> str:
     """Why no kernel of ours could take a weight under an encoding; empty if one can."""
-    if weight.kinds != {"linear"}:
-        return "kernels take linear layers only"
-    if len(weight.layers) > 1 or not weight.layers[0].form_free:
+    if "linear" not in weight.kinds or not weight.kinds <= {"linear", "embedding"}:
+        return "kernels take linear layers only, and the tables that those share with embeddings"
+    if not all(layer.form_free for layer in weight.layers):
         return "the weight is shared, or read in a way that no kernel takes"
     if weight.dtype != "float32":
         return f"kernels compute in float32, and the layer in {weight.dtype}"
@@ -124,24 +123,33 @@ def kernel_takes(weight: "Weight", encoding: Encoding) -> str:
     if encoding.scale is None and encoding != BF16:
         return f"no kernel multiplies by weights of {encoding.text}"
     columns, size = weight.shape[1], encoding.block.of(weight.shape)[1]
-    if columns % KERNEL_CODES:
-        return f"kernels take multiples of {KERNEL_CODES} inputs, and the layer has {columns}"
-    if size % KERNEL_CODES or columns % size:
-        return f"kernels take groups of a multiple of {KERNEL_CODES} that divide the {columns} inputs, not of {size}"
+    if columns % CHUNK:
+        return f"kernels take multiples of {CHUNK} inputs, and the layer has {columns}"
+    if size % CHUNK or columns % size:
+        return f"kernels take groups of a multiple of {CHUNK} that divide the {columns} inputs, not of {size}"
     return ""
 
 
-def kernel_name(encoding: Encoding, shape: tuple[int, int], bias: bool) -> str:
-    """The op of domain ``qcc`` that multiplies by such a weight; one group a row is a channel.
+def kernel_layers(weight: "Weight") -> list["Layer"]:
+    """The layers that kernels do the product of, if they take the weight."""
+    return [layer for layer in weight.layers if layer.kind.value == "linear" and layer.form_free]
 
-    It says all that the op's inputs depend on: ``linear_int4_group32_asym_bias``.
+
+def kernel_op(encoding: Encoding, shape: tuple[int, int], steps: tuple[str, ...] = ()) -> LinearOp:
+    """The op that multiplies by such a weight and takes these steps; one group a row is a channel.
+
+    Raises:
+        OpError: there is no such op.
     """
     group = None if encoding.block.grid(shape)[1] == 1 else encoding.block.columns
-    return LinearOp(encoding.bits, group, encoding.symmetric, (BIAS,) if bias else ()).name
+    return LinearOp(encoding.bits, group, encoding.symmetric, steps)
 
 
 def stored_bytes(encoding: Encoding, shape: tuple[int, int], form: Form) -> int:
-    """The bytes that a matrix takes in a file in this form: codes, scales, zero points and the ops around them."""
+    """The bytes that a matrix takes in a file in this form: codes, scales, zero points and the ops around them.
+
+    A matrix that several layers read is stored once, and each layer's ops are few beside it.
+    """
     if encoding.scale is None:
         return -(-shape[0] * shape[1] * encoding.bits // 8) + CAST_BYTES
     down, across = encoding.block.grid(shape)

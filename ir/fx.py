@@ -26,6 +26,7 @@ from qcc.ir.fx_run import FxRunner, extract
 from qcc.ir.fx_simplify import is_item, remove_identities, share_items
 from qcc.ir.fx_tensors import dtype_name, to_array, to_tensor
 from qcc.ir.graph import Array, Graph, Kind, Op, Runner, Value, Weight
+from qcc.ir.region import NO_REGIONS, Region
 
 LAYER = "qcc_layer"  # metadata of a node: what its layer is called, however its weight is
 CONSTANTS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
@@ -180,7 +181,7 @@ class FxGraph(Graph):
         editor.bypass(node, position)
         self._index()
 
-    def encode(self, weight: Weight, encoded: Encoded, form: Form) -> None:
+    def encode(self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS) -> None:
         _check(weight, encoded, form)
         self.replace_matrix(weight, encoded.decode())
         self.encoded[weight.name] = encoded

@@ -16,6 +16,7 @@ import numpy as np
 from qcc.ir.encoding import Encoded
 from qcc.ir.errors import Refused
 from qcc.ir.forms import Form
+from qcc.ir.region import NO_REGIONS, Region
 from qcc.ir.view import MatrixView
 
 Array = np.ndarray
@@ -92,7 +93,8 @@ class Layer:
     no such constant (then the op has a third input all the same), ``output`` is the op's own.
 
     ``form_free`` is false where the op reads its weight in a way that no fused kernel takes (a transposed activation,
-    a weight on the left, a scaled Gemm): its weight can only be replaced by one of equal value.
+    a weight on the left, a scaled Gemm) or as another matrix than the weight's first layer does: its weight can only be
+    replaced by one of equal value.
     """
 
     name: str
@@ -254,8 +256,14 @@ class Graph(ABC):
         """
 
     @abstractmethod
-    def encode(self, weight: Weight, encoded: Encoded, form: Form) -> None:
+    def encode(self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS) -> None:
         """Replace a weight by its encoded form.
+
+        Args:
+            weight: the weight.
+            encoded: its codes and scales.
+            form: where the decoding happens.
+            regions: what kernels do beside the products of the weight's layers, by the layers' names (`regions`).
 
         Raises:
             Refused: the form cannot hold this weight.

@@ -120,14 +120,20 @@ def assemble(readings: Iterable[Reading], shared: Container[str]) -> tuple[Weigh
         names = [layer_name(reading.module, reading.path, len(readers) > 1) for reading in readers]
         alone = constant not in shared
         layers = tuple(
-            _layer(reading, _unique(name, seen), alone) for reading, name in zip(readers, names, strict=True)
+            _layer(reading, _unique(name, seen), alone and _sees(reading) == _sees(readers[0]))
+            for reading, name in zip(readers, names, strict=True)
         )
         first = readers[0]
         weights.append(Weight(layers[0].name, constant, first.view, first.dtype, layers, first.stored))
     return tuple(weights)
 
 
-def _layer(reading: Reading, name: str, alone: bool) -> Layer:
+def _sees(reading: Reading) -> tuple[MatrixView, str]:
+    return reading.view, reading.dtype
+
+
+def _layer(reading: Reading, name: str, alike: bool) -> Layer:
+    """The layer; ``alike`` says that nothing reads the constant but layers, and they as the weight's matrix."""
     use = reading.use
     return Layer(
         name=name,
@@ -138,7 +144,7 @@ def _layer(reading: Reading, name: str, alone: bool) -> Layer:
         output=reading.result.output,
         groups=use.groups,
         kernel=use.view.shape[2:] if use.kind is Kind.CONV else (),
-        form_free=use.form_free and alone,
+        form_free=use.form_free and alike,
         bias=reading.result.bias,
         bias_op=reading.result.bias_op,
     )

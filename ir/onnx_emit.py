@@ -160,20 +160,21 @@ class Emitter:
         attributes: Sequence[ir.Attr] = (),
         dtype: ir.DataType | None = None,
         domain: str = "",
+        count: int = 1,
     ) -> ir.Value:
-        """Insert a node before the anchor, or after all others."""
-        node = ir.Node(domain, op_type, inputs, attributes)
-        output = node.outputs[0]
+        """Insert a node of so many outputs before the anchor, or after all others; the first of them."""
+        node = ir.Node(domain, op_type, inputs, attributes, num_outputs=count)
         node.name = self._fresh(f"{self._weight.name}/{op_type}")
-        output.name = self._fresh(f"{node.name}.out")
-        if dtype is not None:
-            output.dtype = dtype
+        for output in node.outputs:
+            output.name = self._fresh(f"{node.name}.out")
+            if dtype is not None:
+                output.dtype = dtype
         self._nodes[node.name] = node
         if anchor is None:
             self._graph.append(node)
         else:
             self._graph.insert_before(anchor, node)
-        return output
+        return node.outputs[0]
 
     def _fresh(self, name: str) -> str:
         count, free = 1, name
@@ -184,8 +185,8 @@ class Emitter:
         return free
 
     def replace(self, old: ir.Value, new: ir.Value) -> None:
-        """Let all readers of ``old`` read ``new``; a graph output keeps its name."""
-        if old.is_graph_output():
+        """Let all readers of ``old`` read ``new``, which takes over name, type and shape, but not a constant's."""
+        if old.producer() is not None or old.is_graph_output():
             name, old.name = old.name, self._fresh(f"{old.name}.float")
             new.name, new.shape, new.type = name, old.shape, old.type
             for position, output in enumerate(self._graph.outputs):

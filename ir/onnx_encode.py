@@ -42,7 +42,7 @@ class Forms(Kernels):
             Form.KERNEL: self.kernel,
         }
         if self._encoded.encoding.scale is None:
-            forms |= {Form.DECODED: self._decoded_floats, Form.ROWS: self._rows_of_floats}
+            forms[Form.DECODED] = self._decoded_floats
         forms[form]()
 
     def _fused(self) -> None:
@@ -110,16 +110,13 @@ class Forms(Kernels):
 
     def _rows(self) -> None:
         """``Gather(W, ids)  -->  decode(Gather(codes, ids), Gather(scale, ids))``; other readers share the table."""
-        encoded = self._encoded
-        if encoded.encoding.block.rows != 1:
+        if self._encoded.encoding.block.rows != 1:
             raise Refused("an embedding is read by rows: its scales must be per channel or per group")
-        table = self.planes(encoded.codes)
-        scale = self.stored("scale", encoded.scales.scale)
-        zero = None if encoded.scales.zero is None else self.stored("zero", self.signed_zero())
+        table, scale, zero = self.rows()
         for layer in self._weight.layers:
             if layer.kind is Kind.EMBEDDING:
-                self._gather_rows(layer, table, scale, zero)
-            else:
+                self.gather_rows(layer, table, scale, zero)
+            elif scale is not None:
                 self._share_table(layer, table[0], scale)
         self.prune()
         if self._constant.uses() or self._constant.is_graph_output():
@@ -127,65 +124,11 @@ class Forms(Kernels):
         else:
             self.drop()
 
-    def _gather_rows(self, layer: Layer, table: list[ir.Value], scale: ir.Value, zero: ir.Value | None) -> None:
-        old = self._nodes[layer.op]
-        ids = old.inputs[1]
-        if ids is None or ids.shape is None:
-            raise Refused("the rank of the embedding's indices is unknown")
-        rows = [self.node("Gather", [plane, ids], old, dtype=ir.DataType.UINT8) for plane in table]
-        scale = self.node("Gather", [scale, ids], old, dtype=scale.dtype)
-        zero = None if zero is None else self.node("Gather", [zero, ids], old, dtype=ir.DataType.INT8)
-        dtype = old.outputs[0].dtype or ir.DataType.from_numpy(np.dtype(self._weight.dtype))
-        value = self._decode_rows((0,) * len(ids.shape), rows, scale, zero, dtype, old)
-        value.shape = old.outputs[0].shape
-        self.replace(old.outputs[0], value)
-        self._graph.remove(old, safe=True)
-
-    def _rows_of_floats(self) -> None:
-        """``Gather(W, ids)  -->  Cast(Gather(w, ids))``; other readers get a Cast of the whole table."""
-        table = self.floats(self._encoded.codes)
-        for old in [self._nodes[layer.op] for layer in self._weight.layers if layer.kind is Kind.EMBEDDING]:
-            rows = self.node("Gather", [table, old.inputs[1]], old, dtype=table.dtype)
-            rows.shape = old.outputs[0].shape
-            value = self.cast(rows, old.outputs[0].dtype or ir.DataType.from_numpy(np.dtype(self._weight.dtype)), old)
-            self.replace(old.outputs[0], value)
-            self._graph.remove(old, safe=True)
-        self.prune()
-        if self._constant.uses() or self._constant.is_graph_output():
-            anchor = self.first_reader()
-            value = self.cast(table, self._dtype(), anchor)
-            self._replace_constant(value, not self._weight.view.is_matrix, anchor)
-        else:
-            self.drop()
-
-    def _whole_table(self, table: list[ir.Value], scale: ir.Value, zero: ir.Value | None) -> None:
+    def _whole_table(self, table: list[ir.Value], scale: ir.Value | None, zero: ir.Value | None) -> None:
         """Decode the packed rows, all of them, for readers that know nothing of rows."""
         anchor = self.first_reader()
-        value = self._decode_rows(self._encoded.shape[:1], table, scale, zero, self._dtype(), anchor)
+        value = self.decode_rows(self._encoded.shape[:1], table, scale, zero, self._dtype(), anchor)
         self._replace_constant(value, not self._weight.view.is_matrix, anchor)
-
-    def _decode_rows(
-        self,
-        leading: tuple[int, ...],
-        planes: list[ir.Value],
-        scale: ir.Value,
-        zero: ir.Value | None,
-        dtype: ir.DataType,
-        anchor: ir.Node | None,
-    ) -> ir.Value:
-        """Decode whole rows; ``leading`` is their shape, zeros where it is only known when running."""
-        columns, size = self._encoded.shape[1], self._encoded.encoding.block.of(self._encoded.shape)[1]
-        width = padded_count(columns)
-        blocked: tuple[int, ...] = (*leading, columns)
-        if size < columns and columns % size == 0:
-            last = self.shape((-1,))
-            scale = self.node("Unsqueeze", [scale, last], anchor, dtype=scale.dtype)
-            zero = None if zero is None else self.node("Unsqueeze", [zero, last], anchor, dtype=zero.dtype)
-            blocked = (*leading, columns // size, size)
-        elif size < columns:
-            scale, zero = self.spread(scale, zero, columns, size, -1, anchor)
-        padding = [self.shape((*leading, width)), self.shape((columns,))] if width != columns else []
-        return self.decode(planes, scale, zero, blocked, (*leading, columns), padding, dtype, anchor)
 
     def _share_table(self, layer: Layer, table: ir.Value, scale: ir.Value) -> None:
         """Point a linear layer at the embedding's own bytes through ``MatMulNBits``, if that is what they are."""

@@ -39,11 +39,14 @@ def decode_function(bits: int, symmetric: bool, padded: bool, dtype: ir.DataType
     return function(decode_name(bits, symmetric, padded, dtype), inputs, lines, "weight", opset)
 
 
-def function(name: str, inputs: Iterable[str], lines: Iterable[str], output: str, opset: int) -> ir.Function:
-    """A function of our domain from the lines of its body."""
+def function(
+    name: str, inputs: Iterable[str], lines: Iterable[str], outputs: str, opset: int, attributes: str = ""
+) -> ir.Function:
+    """A function of our domain from the lines of its body; outputs and attributes are separated by commas."""
     body = "\n".join(f"  {line}" for line in lines)
     head = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>'
-    text = f"{head}\n{name} ({', '.join(inputs)}) => ({output})\n{{\n{body}\n}}"
+    parameters = f"<{attributes}> " if attributes else ""
+    text = f"{head}\n{name} {parameters}({', '.join(inputs)}) => ({outputs})\n{{\n{body}\n}}"
     return ir.serde.deserialize_function(onnx.parser.parse_function(text))
 
 
@@ -120,8 +123,8 @@ def values(symmetric: bool, dtype: ir.DataType, turned: str = "") -> list[str]:
     lines = [f"steps = Cast <to: int = 1> ({turned}codes)"]
     if not symmetric:
         lines += [f"zeros = Cast <to: int = 1> ({turned}zero)", "centred_steps = Sub (steps, zeros)"]
-    lines += [f"factor = Cast <to: int = 1> ({turned}scale)"]
-    lines.append(f"values = Mul ({'steps' if symmetric else 'centred_steps'}, factor)")
+    lines += [f"factors = Cast <to: int = 1> ({turned}scale)"]
+    lines.append(f"values = Mul ({'steps' if symmetric else 'centred_steps'}, factors)")
     if dtype is ir.DataType.FLOAT:
         return [*lines, "weight = Reshape (values, shape)"]
     return [*lines, "shaped = Reshape (values, shape)", f"weight = Cast <to: int = {int(dtype)}> (shaped)"]

@@ -28,6 +28,7 @@ from qcc.ir.onnx_opset import raise_opset
 from qcc.ir.onnx_run import OnnxRunner
 from qcc.ir.onnx_save_options import ExternalData
 from qcc.ir.onnx_simplify import simplify
+from qcc.ir.region import NO_REGIONS, Region
 
 LAYER = "qcc.layer"  # metadata of a node: what its layer is called, however its weight is
 
@@ -122,10 +123,10 @@ class OnnxGraph(Graph):
         self._keep_names()
         editor.bypass(op, position)
 
-    def encode(self, weight: Weight, encoded: Encoded, form: Form) -> None:
+    def encode(self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS) -> None:
         self.require_opset(required_opset(encoded, form))
         self._forget()
-        Forms(self.model, weight, encoded).emit(form)
+        Forms(self.model, weight, encoded, regions).emit(form)
 
     def require_opset(self, opset: int) -> None:
         """Raise the model's default opset.

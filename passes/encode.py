@@ -10,6 +10,7 @@ from qcc.ir.encoding import Encoding
 from qcc.ir.errors import Refused
 from qcc.ir.forms import Form
 from qcc.ir.graph import Graph
+from qcc.ir.regions import regions
 from qcc.passes.contract import Context, Edit, Numerics, Pass, Rounding
 
 
@@ -41,6 +42,7 @@ class Encode(Pass):
     def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
         """Encode the targets."""
         weights = {weight.name: weight for weight in graph.weights()}
+        found = regions(graph, [weights[name] for name in targets]) if self.form is Form.KERNEL else {}
         edits = []
         for name in targets:
             context.progress(name)
@@ -48,7 +50,7 @@ class Encode(Pass):
             try:
                 matrix = graph.matrix(weight)
                 encoded = self.rounding.encode(weight, matrix, self.encoding, context)
-                graph.encode(weight, encoded, self.form)
+                graph.encode(weight, encoded, self.form, found)
             except Refused as refused:
                 if refused.broken:
                     raise Refused(f"`{name}` cannot be encoded: {refused.reason}", broken=True) from refused

@@ -14,7 +14,7 @@ from qcc.ir import fit, forms
 from qcc.ir.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding import FLOAT_ENCODINGS, Encoding, IntGrid
 from qcc.ir.errors import Refused
-from qcc.ir.forms import Form, kernel_name, kernel_takes
+from qcc.ir.forms import Form, kernel_op, kernel_takes
 from qcc.ir.graph import Array
 from qcc.ir.kernel_op import parse
 from qcc.ir.onnx_graph import OnnxGraph
@@ -119,7 +119,7 @@ def test_a_layer_becomes_one_node(name: str, encoding: Encoding, tmp_path: Path)
     assert op_types(tmp_path / "optimized.onnx") <= NOTHING_TO_DECODE
     model = onnx.load(emitted.path)
     (node,) = model.graph.node
-    assert node.op_type == kernel_name(encoding, (24, 256), name in BIASED)
+    assert node.op_type == kernel_op(encoding, (24, 256), ("bias",) if name in BIASED else ()).name
     assert [function.name for function in model.functions] == [node.op_type]
     if name in BIASED:
         shapes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
@@ -198,7 +198,7 @@ NAMES = [
 
 @pytest.mark.parametrize(("encoding", "shape", "bias", "name"), NAMES)
 def test_names(encoding: Encoding, shape: tuple[int, int], bias: bool, name: str) -> None:
-    assert kernel_name(encoding, shape, bias) == name
+    assert kernel_op(encoding, shape, ("bias",) if bias else ()).name == name
 
 
 def test_one_function_serves_all_layers_of_a_format(tmp_path: Path) -> None:
@@ -239,8 +239,7 @@ def test_any_batch_runs(tmp_path: Path) -> None:
 REFUSED = [
     ("conv2d_pointwise", INT4, "linear layers only"),
     ("gather_2d", INT4, "linear layers only"),
-    ("tied_gemm", INT4, "linear layers only"),
-    ("shared", INT4, "shared"),
+    ("with_itself", INT4, "shared, or read in a way"),
     ("also_added", INT4, "shared"),
     ("also_output", INT4, "shared"),
     ("matmul_left", INT4, "shared, or read in a way"),
