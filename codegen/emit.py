@@ -44,11 +44,14 @@ def llvm(name: str, dtype: str, *arguments: Expr) -> Expr:
 
 
 @contextmanager
-def function(name: str) -> Iterator[Expr]:
-    """Write a function of that name; the builder gives it when the block is left."""
+def function(name: str, noalias: bool = True) -> Iterator[Expr]:
+    """Write a function of that name; the builder gives it when the block is left.
+
+    ``noalias``: no two pointers overlap, which keeps accumulators in registers.
+    """
     with ir_builder.IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(name)
-        T.func_attr({"global_symbol": name, "tirx.noalias": True})  # noalias keeps accumulators in registers
+        T.func_attr({"global_symbol": name, "tirx.noalias": noalias})
         yield builder
 
 
@@ -56,14 +59,14 @@ def arguments(pointers: dict[str, str], scalars: tuple[str, ...], unaligned: str
     """Declare a function's arguments: bare pointers (name to type) as flat buffers, the result ``y``, int64 scalars.
 
     ``y`` is a flat float32 DLTensor, because TVM takes the device from one. Pointers are aligned to 64 bytes, but for
-    the one that is named.
+    those that are named, with spaces between.
     """
     handles = {name: T.arg(name, T.handle(dtype)) for name, dtype in pointers.items()}
     result = T.arg("y", T.buffer((tirx.Var("size", "int64"),), "float32"))
     numbers = [T.arg(name, T.int64()) for name in scalars]
     size = T.int64(1 << 40)
     buffers = [
-        T.decl_buffer((size,), dtype, data=handles[name], align=4 if name == unaligned else 64)
+        T.decl_buffer((size,), dtype, data=handles[name], align=4 if name in unaligned.split() else 64)
         for name, dtype in pointers.items()
     ]
     return [*buffers, result, *numbers]
@@ -93,6 +96,14 @@ def clear(registers: list[Expr]) -> None:
 def add(register: Expr, value: Expr) -> None:
     """Add to a register."""
     put(register, get(register) + value)
+
+
+def total(vector: Expr) -> Expr:
+    """The sum of 16 float32 lanes."""
+    for distance in (8, 4, 2, 1):
+        order = [T.int32((lane + distance) % LANES) for lane in range(LANES)]
+        vector = T.bind(vector + tirx.Shuffle([vector], order))
+    return tirx.Shuffle([vector], [T.int32(0)])
 
 
 def quad(words: list[Expr], bits: int, number: int) -> Expr:
