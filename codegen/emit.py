@@ -23,19 +23,19 @@ QUADS = 8  # of four inputs in a chunk of 32
 BLOCKS = 4  # of 16 outputs that are worked on together
 
 
-def lanes(start: Expr) -> Expr:
-    """The index of 16 neighbours."""
-    return T.ramp(start, 1, LANES)
+def lanes(start: Expr, count: int = LANES) -> Expr:
+    """The index of so many neighbours."""
+    return T.ramp(start, 1, count)
 
 
-def spread(value: Expr) -> Expr:
-    """A scalar in all 16 lanes."""
-    return T.broadcast(value, LANES)
+def spread(value: Expr, count: int = LANES) -> Expr:
+    """A scalar in all lanes."""
+    return T.broadcast(value, count)
 
 
-def word(value: int) -> Expr:
+def word(value: int, count: int = LANES) -> Expr:
     """An int32 constant of these 32 bits in all lanes."""
-    return spread(T.int32(value - (1 << 32) if value >= 1 << 31 else value))
+    return spread(T.int32(value - (1 << 32) if value >= 1 << 31 else value), count)
 
 
 def llvm(name: str, dtype: str, *arguments: Expr) -> Expr:
@@ -72,25 +72,25 @@ def arguments(pointers: dict[str, str], scalars: tuple[str, ...], unaligned: str
     return [*buffers, result, *numbers]
 
 
-def accumulators(count: int, dtype: str = "float32") -> list[Expr]:
-    """Registers of 16 lanes; a buffer each, since TVM puts one above 1 kB on the heap."""
-    return [T.alloc_buffer((LANES,), dtype, scope="global") for _ in range(count)]
+def accumulators(count: int, dtype: str = "float32", lanes: int = LANES) -> list[Expr]:
+    """Registers; a buffer each, since TVM puts one above 1 kB on the heap."""
+    return [T.alloc_buffer((lanes,), dtype, scope="global") for _ in range(count)]
 
 
 def get(register: Expr) -> Expr:
     """What a register holds."""
-    return register[lanes(0)]
+    return register[T.ramp(0, 1, int(register.shape[0]))]
 
 
 def put(register: Expr, value: Expr) -> None:
     """Set a register."""
-    T.buffer_store(register, value, [lanes(0)])
+    T.buffer_store(register, value, [T.ramp(0, 1, int(register.shape[0]))])
 
 
 def clear(registers: list[Expr]) -> None:
     """Set float registers to zero."""
     for register in registers:
-        put(register, spread(T.float32(0)))
+        put(register, spread(T.float32(0), int(register.shape[0])))
 
 
 def add(register: Expr, value: Expr) -> None:
@@ -106,17 +106,17 @@ def total(vector: Expr) -> Expr:
     return tirx.Shuffle([vector], [T.int32(0)])
 
 
-def quad(words: list[Expr], bits: int, number: int) -> Expr:
-    """The codes of inputs ``4 * number + 0..3``, one a byte, of 16 outputs."""
+def quad(words: list[Expr], bits: int, number: int, count: int = LANES) -> Expr:
+    """The codes of inputs ``4 * number + 0..3``, one a byte, of as many outputs as words have lanes."""
     codes, first, shift = None, 0, 0
     for width in planes(bits):
         per_byte = 8 // width
         part = words[first + number // per_byte]
         if width < 8:
             down = width * (number % per_byte)
-            part = T.shift_right(part, word(down)) if down else part
-            part = T.bitwise_and(part, word(((1 << width) - 1) * 0x01010101))
-            part = T.shift_left(part, word(shift)) if shift else part
+            part = T.shift_right(part, word(down, count)) if down else part
+            part = T.bitwise_and(part, word(((1 << width) - 1) * 0x01010101, count))
+            part = T.shift_left(part, word(shift, count)) if shift else part
         codes = part if codes is None else T.bitwise_or(codes, part)
         first, shift = first + width, shift + width
     return codes
