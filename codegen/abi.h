@@ -8,10 +8,11 @@
 /* ---- ONNX Runtime's C API, version 17 ---- */
 enum { API_VERSION = 17, FLOAT = 1, UINT8 = 2, INT8 = 3, FLOAT16 = 10, FAIL = 1, INVALID = 2 };
 enum { CREATE_STATUS = 0, CREATE_DOMAIN = 26, DOMAIN_ADD = 27, ADD_DOMAIN = 28, TENSOR_DATA = 51, ELEMENT_TYPE = 60,
-       RANK = 61, DIMENSIONS = 62, TYPE_AND_SHAPE = 65, GET_INPUT = 90, GET_OUTPUT = 91, RELEASE_SHAPE = 99, CONSTANT_INPUT = 249, PARALLEL_FOR = 274 };
+       RANK = 61, DIMENSIONS = 62, TYPE_AND_SHAPE = 65, FLOAT_ATTRIBUTE = 85, GET_INPUT = 90, GET_OUTPUT = 91,
+       RELEASE_SHAPE = 99, CONSTANT_INPUT = 249, PARALLEL_FOR = 274 };
 typedef void *(*Function)(void);
 typedef struct { const Function *(*GetApi)(uint32_t); const char *(*GetVersionString)(void); } ApiBase;
-static const Function *api;
+extern const Function *api __attribute__((visibility("hidden")));
 #define ORT(index, ...) ((void *(*)(__VA_ARGS__))api[index])
 
 typedef struct Op {
@@ -37,7 +38,7 @@ typedef struct Op {
   void *later[12];
 } Op;
 
-static void *status(int code, const char *message) { return ORT(CREATE_STATUS, int, const char *)(code, message); }
+static inline void *status(int code, const char *message) { return ORT(CREATE_STATUS, int, const char *)(code, message); }
 
 /* ---- TVM's calling convention ---- */
 typedef struct {
@@ -50,8 +51,5 @@ typedef int (*Kernel)(void *, const Any *, int, Any *);
 #define NUMBER(n) {1, 0, {.number = (n)}}
 #define TENSOR(t) {7, 0, {.pointer = (t)}}
 #define CALL(kernel, args) ({ Any result_ = {0}; (kernel)(NULL, args, sizeof(args) / sizeof(*args), &result_); })
-void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int count) {
-  (void)kind, (void)parts, (void)count; /* the non-zero return becomes a status */
-}
 
 #endif

@@ -23,19 +23,19 @@ QUADS = 8  # of four inputs in a chunk of 32
 BLOCKS = 4  # of 16 outputs that are worked on together
 
 
-def lanes(start: Expr) -> Expr:
-    """The index of 16 neighbours."""
-    return T.ramp(start, 1, LANES)
+def lanes(start: Expr, count: int = LANES) -> Expr:
+    """The index of so many neighbours."""
+    return T.ramp(start, 1, count)
 
 
-def spread(value: Expr) -> Expr:
-    """A scalar in all 16 lanes."""
-    return T.broadcast(value, LANES)
+def spread(value: Expr, count: int = LANES) -> Expr:
+    """A scalar in all lanes."""
+    return T.broadcast(value, count)
 
 
-def word(value: int) -> Expr:
+def word(value: int, count: int = LANES) -> Expr:
     """An int32 constant of these 32 bits in all lanes."""
-    return spread(T.int32(value - (1 << 32) if value >= 1 << 31 else value))
+    return spread(T.int32(value - (1 << 32) if value >= 1 << 31 else value), count)
 
 
 def llvm(name: str, dtype: str, *arguments: Expr) -> Expr:
@@ -44,11 +44,14 @@ def llvm(name: str, dtype: str, *arguments: Expr) -> Expr:
 
 
 @contextmanager
-def function(name: str) -> Iterator[Expr]:
-    """Write a function of that name; the builder gives it when the block is left."""
+def function(name: str, noalias: bool = True) -> Iterator[Expr]:
+    """Write a function of that name; the builder gives it when the block is left.
+
+    ``noalias``: no two pointers overlap, which keeps accumulators in registers.
+    """
     with ir_builder.IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(name)
-        T.func_attr({"global_symbol": name, "tirx.noalias": True})  # noalias keeps accumulators in registers
+        T.func_attr({"global_symbol": name, "tirx.noalias": noalias})
         yield builder
 
 
@@ -56,38 +59,38 @@ def arguments(pointers: dict[str, str], scalars: tuple[str, ...], unaligned: str
     """Declare a function's arguments: bare pointers (name to type) as flat buffers, the result ``y``, int64 scalars.
 
     ``y`` is a flat float32 DLTensor, because TVM takes the device from one. Pointers are aligned to 64 bytes, but for
-    the one that is named.
+    those that are named, with spaces between.
     """
     handles = {name: T.arg(name, T.handle(dtype)) for name, dtype in pointers.items()}
     result = T.arg("y", T.buffer((tirx.Var("size", "int64"),), "float32"))
     numbers = [T.arg(name, T.int64()) for name in scalars]
     size = T.int64(1 << 40)
     buffers = [
-        T.decl_buffer((size,), dtype, data=handles[name], align=4 if name == unaligned else 64)
+        T.decl_buffer((size,), dtype, data=handles[name], align=4 if name in unaligned.split() else 64)
         for name, dtype in pointers.items()
     ]
     return [*buffers, result, *numbers]
 
 
-def accumulators(count: int, dtype: str = "float32") -> list[Expr]:
-    """Registers of 16 lanes; a buffer each, since TVM puts one above 1 kB on the heap."""
-    return [T.alloc_buffer((LANES,), dtype, scope="global") for _ in range(count)]
+def accumulators(count: int, dtype: str = "float32", lanes: int = LANES) -> list[Expr]:
+    """Registers; a buffer each, since TVM puts one above 1 kB on the heap."""
+    return [T.alloc_buffer((lanes,), dtype, scope="global") for _ in range(count)]
 
 
 def get(register: Expr) -> Expr:
     """What a register holds."""
-    return register[lanes(0)]
+    return register[T.ramp(0, 1, int(register.shape[0]))]
 
 
 def put(register: Expr, value: Expr) -> None:
     """Set a register."""
-    T.buffer_store(register, value, [lanes(0)])
+    T.buffer_store(register, value, [T.ramp(0, 1, int(register.shape[0]))])
 
 
 def clear(registers: list[Expr]) -> None:
     """Set float registers to zero."""
     for register in registers:
-        put(register, spread(T.float32(0)))
+        put(register, spread(T.float32(0), int(register.shape[0])))
 
 
 def add(register: Expr, value: Expr) -> None:
@@ -95,17 +98,25 @@ def add(register: Expr, value: Expr) -> None:
     put(register, get(register) + value)
 
 
-def quad(words: list[Expr], bits: int, number: int) -> Expr:
-    """The codes of inputs ``4 * number + 0..3``, one a byte, of 16 outputs."""
+def total(vector: Expr) -> Expr:
+    """The sum of 16 float32 lanes."""
+    for distance in (8, 4, 2, 1):
+        order = [T.int32((lane + distance) % LANES) for lane in range(LANES)]
+        vector = T.bind(vector + tirx.Shuffle([vector], order))
+    return tirx.Shuffle([vector], [T.int32(0)])
+
+
+def quad(words: list[Expr], bits: int, number: int, count: int = LANES) -> Expr:
+    """The codes of inputs ``4 * number + 0..3``, one a byte, of as many outputs as words have lanes."""
     codes, first, shift = None, 0, 0
     for width in planes(bits):
         per_byte = 8 // width
         part = words[first + number // per_byte]
         if width < 8:
             down = width * (number % per_byte)
-            part = T.shift_right(part, word(down)) if down else part
-            part = T.bitwise_and(part, word(((1 << width) - 1) * 0x01010101))
-            part = T.shift_left(part, word(shift)) if shift else part
+            part = T.shift_right(part, word(down, count)) if down else part
+            part = T.bitwise_and(part, word(((1 << width) - 1) * 0x01010101, count))
+            part = T.shift_left(part, word(shift, count)) if shift else part
         codes = part if codes is None else T.bitwise_or(codes, part)
         first, shift = first + width, shift + width
     return codes

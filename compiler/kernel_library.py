@@ -34,7 +34,7 @@ def build_library(ops: set[LinearOp], kernels: Kernels, out: Path) -> None:
         QccError: it cannot be built here.
     """
     try:
-        build(ops, named(kernels.targets[0]), out, kernels.activations)
+        build(ops, tuple(map(named, kernels.targets)), out, kernels.activations)
     except TargetError as error:
         raise _refused("Q501", str(error), None) from error
     except BuildError as error:

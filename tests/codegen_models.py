@@ -1,17 +1,50 @@
 """Models of one kernel op, and what they should compute."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 from onnx import FunctionProto, ModelProto, TensorProto, helper, numpy_helper
+from scipy.special import erf
 
-from qcc.ir.kernel_op import BIAS, LinearOp
+from qcc.ir.kernel_op import KEEP, STEPS, LinearOp, Step
 from qcc.ir.packing import pack
 
 TINY = np.float32(1e-30)
+
+
+def logistic(v: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-v))
+
+
+REFERENCE: dict[str, Callable[..., np.ndarray]] = {
+    "bias": np.add,
+    "add": np.add,
+    "mul": np.multiply,
+    "relu": lambda v: np.where(v < 0, 0, v),
+    "gelu": lambda v: v * (0.5 * (1 + erf(v / np.sqrt(2)))),
+    "gelu_tanh": lambda v: v * (0.5 * (1 + np.tanh(np.sqrt(2 / np.pi) * (v + 0.044715 * v**3)))),
+    "silu": lambda v: v * logistic(v),
+    "sigmoid": logistic,
+    "tanh": np.tanh,
+    "hard_swish": lambda v: v * np.clip(v / 6 + 0.5, 0, 1),
+    "relu6": lambda v: np.clip(v, 0, 6),
+}
+"""The steps in float64, as their ONNX ops have them."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What an op should give, in float64, and how far rounding in float32 may move the largest value.
+
+    ``reach`` is the largest magnitude on the way, at least 1, times what a norm divides by.
+    """
+
+    arrays: list[np.ndarray]
+    reach: float
 
 
 @dataclass(frozen=True)
@@ -22,7 +55,8 @@ class Layer:
     codes: np.ndarray
     scale: np.ndarray
     zero: np.ndarray | None
-    bias: np.ndarray | None
+    vectors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    epsilon: float = 1e-5
 
     @property
     def centred(self) -> np.ndarray:
@@ -31,10 +65,39 @@ class Layer:
         blocks = self.codes.astype(np.float64).reshape(*self.scale.shape, -1) - middle
         return blocks if self.zero is None else blocks - self.zero[..., None]
 
-    def exact(self, x: np.ndarray) -> np.ndarray:
-        """The product in float64."""
+    def product(self, x: np.ndarray) -> np.ndarray:
+        """The product in float64, without the steps."""
         weight = (self.centred * self.scale.astype(np.float64)[..., None]).reshape(self.codes.shape)
-        return x.astype(np.float64) @ weight.T + (0 if self.bias is None else self.bias)
+        return x.astype(np.float64) @ weight.T
+
+    def exact(self, x: np.ndarray) -> np.ndarray:
+        """The op's first output in float64; of steps that take no tensors."""
+        return self.after(self.product(x)).arrays[0]
+
+    def after(self, product: np.ndarray, tensors: Mapping[str, np.ndarray] | None = None) -> Outputs:
+        """The steps behind a product, in float64."""
+        operands = {**self.vectors, **(tensors or {})}
+        names = iter(name for name, _ in self.kernel.step_inputs)
+        value, kept, reach = product.astype(np.float64), [], 1.0
+        with np.errstate(all="ignore"):
+            for step in self.kernel.steps:
+                taken = [operands[next(names)].astype(np.float64) for _ in STEPS[step].operands]
+                if step == KEEP:
+                    kept = [value]
+                elif STEPS[step].whole:
+                    value, divided = self._norm(step, value, *taken)
+                    reach *= divided
+                else:
+                    value = REFERENCE[step](value, *taken)
+                    reach = max(reach, float(np.abs(value).max(initial=0)))
+        return Outputs([value, *kept], reach)
+
+    def _norm(
+        self, step: str, value: np.ndarray, gain: np.ndarray, shift: np.ndarray | float = 0.0
+    ) -> tuple[np.ndarray, float]:
+        centred = value - value.mean(-1, keepdims=True) if step == "layer_norm" else value
+        root = np.sqrt(np.square(centred).mean(-1, keepdims=True) + self.epsilon)
+        return centred / root * gain + shift, max(1.0, float((np.abs(gain).max() / root).max(initial=0)))
 
     def magnitude(self, x: np.ndarray) -> float:
         """The largest sum of the terms' magnitudes: what rounding errors are a fraction of."""
@@ -54,13 +117,17 @@ class Layer:
     def model(self, constant: bool = True, body: FunctionProto | None = None) -> ModelProto:
         """One node; with ``body``, a function of that name stands beside it."""
         arrays = [*pack(self.codes, self.kernel.bits), self.scale]
-        arrays += [array for array in (self.zero, self.bias) if array is not None]
-        constants = [numpy_helper.from_array(array, f"c{index}") for index, array in enumerate(arrays)]
-        inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, None)]
+        arrays += [] if self.zero is None else [self.zero]
+        stored = dict(zip(self.kernel.weight_inputs, arrays, strict=True)) | dict(self.vectors)
+        constants = [numpy_helper.from_array(array, name) for name, array in stored.items()]
+        given = [name for name in self.kernel.inputs if name not in stored]
+        inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in given]
         if not constant:
             inputs += [helper.make_tensor_value_info(c.name, c.data_type, c.dims) for c in constants]
-        node = helper.make_node(self.kernel.name, ["x", *[c.name for c in constants]], ["y"], domain="qcc")
-        outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+        node = helper.make_node(self.kernel.name, self.kernel.inputs, self.kernel.outputs, domain="qcc")
+        if STEPS.get((self.kernel.steps or ("",))[-1], Step()).whole:
+            node.attribute.append(helper.make_attribute("epsilon", self.epsilon))
+        outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in self.kernel.outputs]
         graph = helper.make_graph([node], "g", inputs, outputs, constants if constant else [])
         opsets = [helper.make_opsetid("", 21), helper.make_opsetid("qcc", 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=10, functions=[body] if body else [])
@@ -77,7 +144,11 @@ def draw(kernel: LinearOp, outputs: int, inputs: int, seed: int = 0, scale: Any 
         random.integers(0, 1 << kernel.bits, (outputs, inputs)).astype(np.uint8),
         random.uniform(0.01, 0.02, (outputs, groups)).astype(scale),
         zero,
-        random.standard_normal(outputs).astype(np.float32) if BIAS in kernel.steps else None,
+        {
+            name: random.standard_normal(outputs).astype(np.float32)
+            for name, kind in kernel.step_inputs
+            if kind == "vector"
+        },
     )
 
 

@@ -20,7 +20,7 @@ needs_tvm = pytest.mark.skipif(importlib.util.find_spec("tvm") is None, reason="
 
 def library(path: Path, *ops: str, target: CpuTarget | None = None) -> Path:
     """The library of these ops, built or from the cache."""
-    return build([parse(op) for op in ops], target or native(), path)
+    return build([parse(op) for op in ops], (target or native(),), path)
 
 
 def body(kernel: LinearOp) -> onnx.FunctionProto:

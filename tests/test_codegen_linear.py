@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qcc.codegen.library import Activations, build
-from qcc.codegen.target import AMX, VNNI, cpu_flags, named, native
+from qcc.codegen.target import AMX, AVX2, cpu_flags, named, native
 from qcc.ir.kernel_op import BIAS, LinearOp
 from tests.codegen_models import Layer, draw, session, unaligned
 
@@ -36,7 +36,7 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> Libraries:
     def make(target: str, activations: Activations) -> Path:
         if (target, activations) not in made:
             out = folder / f"{target}-{activations}.so"
-            made[target, activations] = build(KERNELS, named(target), out, activations)
+            made[target, activations] = build(KERNELS, (named(target),), out, activations)
         return made[target, activations]
 
     return make
@@ -78,11 +78,17 @@ def test_product(libraries: Libraries, activations: Activations, case: dict[str,
     run(libraries("native", activations), case, activations)
 
 
-@pytest.mark.skipif(not set(VNNI) <= cpu_flags(), reason="needs AVX512-VNNI")
+INTEGERS = [
+    pytest.param(name, marks=pytest.mark.skipif(not set(named(name).features) <= cpu_flags(), reason="lacks it"))
+    for name in ("avx512-vnni", "avx2")
+]
+
+
+@pytest.mark.parametrize("target", INTEGERS)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases)
-def test_integers_for_any_number_of_rows(libraries: Libraries, case: dict[str, object]) -> None:
-    run(libraries("avx512-vnni", "int8"), case, "int8", amx=False)
+def test_integers_for_any_number_of_rows(libraries: Libraries, target: str, case: dict[str, object]) -> None:
+    run(libraries(target, "int8"), case, "int8", amx=False)
 
 
 def run(library: Path, case: dict[str, object], activations: Activations, amx: bool | None = None) -> None:
@@ -94,32 +100,37 @@ def run(library: Path, case: dict[str, object], activations: Activations, amx: b
     shape = {1: (inputs,), 2: (rows, inputs), 3: (rows, 1, inputs), 4: (2, 1, -(-rows // 2), inputs)}[rank]
     x = unaligned(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
     result = session(layer.model(), library, int(str(case["threads"]))).run(None, {"x": x})[0]
-    if activations == "int8" and not native().has(*VNNI):
+    if activations == "int8" and not native().has(*AVX2):
         activations = "exact"
     check(layer, x, result, activations, native().has(*AMX) if amx is None else amx)
 
 
-@pytest.mark.skipif(not set(VNNI) <= cpu_flags(), reason="needs AVX512-VNNI")
+@pytest.mark.parametrize("target", INTEGERS)
 @pytest.mark.parametrize("bits", range(2, 9))
 @pytest.mark.parametrize("symmetric", [True, False])
-def test_integers_are_exact(libraries: Libraries, bits: int, symmetric: bool) -> None:
+@pytest.mark.parametrize("extreme", [True, False])
+def test_integers_are_exact(libraries: Libraries, target: str, bits: int, symmetric: bool, extreme: bool) -> None:
     """Activations that int8 holds, scales that are powers of two: nothing is rounded, so every bit is right."""
     layer = draw(LinearOp(bits, 32, symmetric), 70, 128)
-    layer = Layer(layer.kernel, layer.codes, np.full_like(layer.scale, 0.25), layer.zero, None)
+    codes = np.full_like(layer.codes, (1 << bits) - 1) if extreme else layer.codes
+    layer = Layer(layer.kernel, codes, np.full_like(layer.scale, 0.25), layer.zero)
     x = np.random.default_rng(1).integers(-127, 128, (6, 128)).astype(np.float32)
     x[:, ::32] = 127
+    if extreme:  # the largest sums that there are: none may saturate
+        x[:3], x[3:] = 127, -127
     steps = (np.float32(127) * np.float32(1 / 127)).astype(np.float64)  # 1 in float32
     assert steps == 1
-    result = session(layer.model(), libraries("avx512-vnni", "int8")).run(None, {"x": x})[0]
+    result = session(layer.model(), libraries(target, "int8")).run(None, {"x": x})[0]
     np.testing.assert_array_equal(result, layer.exact(x).astype(np.float32))
 
 
-@pytest.mark.parametrize("target", ["generic", "avx2"])
-def test_portable(tmp_path: Path, target: str) -> None:
+@pytest.mark.parametrize(("target", "activations"), [("generic", "int8"), ("avx2", "exact")])
+def test_portable(tmp_path: Path, target: str, activations: Activations) -> None:
+    """Float32 everywhere: the generic target has no other way."""
     if not set(named(target).features) <= cpu_flags():
         pytest.skip("the processor lacks it")
     kernels = [LinearOp(3, 32, False, (BIAS,)), LinearOp(8, None)]
-    library = build(kernels, named(target), tmp_path / "k.so")
+    library = build(kernels, (named(target),), tmp_path / "k.so", activations)
     for kernel, rows in itertools.product(kernels, (1, 7, 20)):
         layer = draw(kernel, 70, 96)
         x = np.random.default_rng(rows).standard_normal((rows, 96)).astype(np.float32)

@@ -1,0 +1,57 @@
+"""The tables of the shim, in C: for each target what its code needs, and each op's functions."""
+
+from collections.abc import Sequence
+
+from qcc.codegen.spec import EACH, SHARED, chain, chain_name, kind_name, kinds, norm, variants
+from qcc.codegen.target import CpuTarget
+from qcc.codegen.tiling import tiling
+from qcc.ir.kernel_op import LinearOp
+
+
+def prefix(index: int) -> str:
+    """What the names of a target's functions begin with."""
+    return f"t{index}_"
+
+
+def header(ops: Sequence[LinearOp], targets: Sequence[CpuTarget], activations: str) -> str:
+    """Write ``kernels.h``; the types are those of ``shim.h``."""
+    lines = [f"enum {{ QCC_OPS = {len(ops)} }};"]
+    for index, target in enumerate(targets):
+        lines += _target(ops, target, variants(target, activations), prefix(index))
+    entries = ", ".join(f"{{{prefix(index)}needs, {prefix(index)}specs}}" for index in range(len(targets)))
+    return "\n".join([*lines, f"static const Target targets[] = {{{entries}}};", ""])
+
+
+def _target(ops: Sequence[LinearOp], target: CpuTarget, families: tuple[str, ...], start: str) -> list[str]:
+    lines, cuts = [], tiling(target)
+    shared = {name: start + name for family in families for name in SHARED.get(family, ())}
+    for kind in kinds(ops):
+        each = {name: f"{start}{name}_{kind_name(*kind)}" for family in families for name in EACH[family]}
+        fields = "".join(f".{field} = {_symbol(name)}, " for field, name in (shared | each).items())
+        lines += [_declaration(name) for name in (shared | each).values()]
+        cut = f".rounds = {int('int8' in families)}, .depth = {cuts.depth}, .block = {cuts.block_bytes}"
+        lines.append(f"static const Family {start}{kind_name(*kind)} = {{{fields}{cut}}};")
+    later = {name for op in ops for name in (chain_name(chain(op)), norm(op)) if name}
+    lines += [_declaration(start + name) for name in sorted(later)]
+    needs = "".join(f'"{flag}", ' for flag in target.features)
+    lines.append(f"static const char *const {start}needs[] = {{{needs}NULL}};")
+    return [*lines, f"static const Spec {start}specs[] = {{", *(_spec(op, start) for op in ops), "};"]
+
+
+def _spec(op: LinearOp, start: str) -> str:
+    operands = "".join(kind[0] for _, kind in op.step_inputs)
+    chained = len(LinearOp(op.bits, steps=chain(op)).step_inputs)
+    functions = [f"{_symbol(start)}{name}" if name else "NULL" for name in (chain_name(chain(op)), norm(op))]
+    fields = [
+        f'"{op.name}"', op.bits, op.group or 0, int(op.symmetric), f'"{operands}"', chained, len(op.outputs) - 1,
+        *functions, f"&{start}{kind_name(op.bits, op.symmetric)}",
+    ]  # fmt: skip
+    return f"  {{{', '.join(map(str, fields))}}},"
+
+
+def _symbol(name: str) -> str:
+    return f"__tvm_ffi_{name}"
+
+
+def _declaration(name: str) -> str:
+    return f"int {_symbol(name)}(void *, const Any *, int, Any *);"

@@ -1,0 +1,46 @@
+/* What the files of the shim share: the tables that library.py writes, a layer, and where the processor is asked. */
+#ifndef QCC_SHIM_H
+#define QCC_SHIM_H
+#include "abi.h"
+
+/* The functions for one kind of codes. `depth` and `block` are the cuts of the matrix product (tiling.py). */
+typedef struct { Kernel quantize, one, four, pack, gemm; int rounds, depth; int64_t block; } Family;
+
+typedef struct {
+  const char *name;
+  int bits, group /* 0: the whole row */, symmetric;
+  const char *operands; /* of the steps, in order: v is a constant vector [out], t a tensor of the output's shape */
+  int chained;          /* so many of them are the chain's, the others the norm's */
+  int keeps;            /* what the norm reads is a second output */
+  Kernel chain, norm;   /* or NULL */
+  const Family *family;
+} Spec;
+
+typedef struct { const char *const *needs; const Spec *specs; } Target; /* processor flags, and all ops */
+
+typedef struct {
+  const Spec *spec;
+  int64_t n, k, strips, chunks, groups;
+  int32_t *words;  /* [strips * 4, chunks, bits, 16] */
+  float *scale;    /* [strips * 4, groups, 16] */
+  int16_t *offset; /* the same: the code of zero */
+  float **vectors; /* an operand of the steps each: [n], or NULL for a tensor */
+  float epsilon;   /* of the norm */
+} Layer;
+
+enum { STRIP = 64, CHUNK = 32 };
+
+static inline size_t padded(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
+
+/* weights.c; what gives a status gives NULL where all is well */
+typedef struct { const void *data; int type; size_t rank; int64_t dims[8]; } Input;
+void *describe(const void *value, Input *input);
+int planes_of(int bits, int *widths);
+int weight_inputs(const Spec *spec);
+void *make_layer(const Spec *spec, const void *info, Layer **made);
+void free_layer(void *layer);
+
+/* cpu.c */
+int usable(const char *const *needs);
+
+#endif

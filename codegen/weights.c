@@ -1,0 +1,137 @@
+/* A layer, made from an op's constant inputs: its weights in the kernels' layout, and the vectors of its steps. */
+#include "shim.h"
+#include <stdlib.h>
+#include <string.h>
+
+static const char NO_MEMORY[] = "qcc: out of memory";
+
+void free_layer(void *p) {
+  Layer *layer = p;
+  if (!layer) return;
+  for (size_t i = 0; layer->vectors && layer->spec->operands[i]; i++) free(layer->vectors[i]);
+  free(layer->words), free(layer->scale), free(layer->offset), free(layer->vectors), free(layer);
+}
+
+static float half_to_float(uint16_t h) {
+  uint32_t sign = (uint32_t)(h >> 15) << 31, exponent = h >> 10 & 31, mantissa = h & 1023, bits;
+  union { uint32_t u; float f; } small = {.f = (float)mantissa * 0x1p-24f};
+  bits = exponent == 31 ? 0x7f800000u | mantissa << 13
+       : exponent ? (exponent + 112) << 23 | mantissa << 13 : small.u;
+  union { uint32_t u; float f; } out = {.u = bits | sign};
+  return out.f;
+}
+
+void *describe(const void *value, Input *input) {
+  void *shape, *bad = ORT(TYPE_AND_SHAPE, const void *, void **)(value, &shape);
+  if (bad) return bad;
+  bad = ORT(ELEMENT_TYPE, void *, int *)(shape, &input->type);
+  if (!bad) bad = ORT(RANK, void *, size_t *)(shape, &input->rank);
+  if (!bad && input->rank > 8) bad = status(INVALID, "qcc: more than 8 axes");
+  if (!bad) bad = ORT(DIMENSIONS, void *, int64_t *, size_t)(shape, input->dims, input->rank);
+  ((void (*)(void *))api[RELEASE_SHAPE])(shape);
+  return bad ? bad : ORT(TENSOR_DATA, const void *, const void **)(value, &input->data);
+}
+static void *constant(const void *info, size_t index, Input *input) {
+  int is = 0;
+  const void *value = NULL;
+  void *bad = ORT(CONSTANT_INPUT, const void *, size_t, int *, const void **)(info, index, &is, &value);
+  if (bad) return bad;
+  return is && value ? describe(value, input) : status(INVALID, "qcc: a weight, and a vector of a step, must be a constant");
+}
+static int is_matrix(const Input *input, int64_t rows, int64_t columns) {
+  return input->rank == 2 && input->dims[0] == rows && input->dims[1] == columns;
+}
+
+int planes_of(int bits, int *widths) {
+  int count = 0;
+  for (int width = 8; width; width >>= 1) if (bits >= width) widths[count++] = width, bits -= width;
+  return count;
+}
+
+int weight_inputs(const Spec *spec) {
+  int widths[4];
+  return planes_of(spec->bits, widths) + 1 + !spec->symmetric;
+}
+
+static void pack_plane(Layer *layer, const uint8_t *plane, int width, int first) {
+  int64_t row_bytes = layer->k * width / 8, bits = layer->spec->bits;
+  int per_byte = 8 / width, mask = (1 << width) - 1;
+  for (int64_t n = 0; n < layer->n; n++)
+    for (int64_t chunk = 0; chunk < layer->chunks; chunk++) {
+      const uint8_t *from = plane + n * row_bytes + chunk * 4 * width;
+      uint8_t *to = (uint8_t *)(layer->words + (((n / 16) * layer->chunks + chunk) * bits + first) * 16 + n % 16);
+      for (int k = 0; k < CHUNK; k++) {
+        int code = from[k / per_byte] >> width * (k % per_byte) & mask, quad = k / 4;
+        to[(quad / per_byte) * 64 + k % 4] |= (uint8_t)(code << width * (quad % per_byte));
+      }
+    }
+}
+
+static void *fill_weights(Layer *layer, const void *info) {
+  const Spec *spec = layer->spec;
+  int widths[4], count = planes_of(spec->bits, widths);
+  Input input;
+  void *bad;
+  for (int p = 0, first = 0; p < count; first += widths[p++]) {
+    if ((bad = constant(info, 1 + p, &input))) return bad;
+    if (input.type != UINT8 || input.rank != 2) return status(INVALID, "qcc: a plane is a matrix of uint8");
+    if (!p) {
+      layer->n = input.dims[0], layer->k = input.dims[1] * 8 / widths[0], layer->chunks = layer->k / CHUNK;
+      int64_t group = spec->group ? spec->group : layer->k;
+      if (layer->n < 1 || layer->k < CHUNK || layer->k % CHUNK || layer->k % group)
+        return status(INVALID, "qcc: inputs are a multiple of 32 and of the group");
+      layer->groups = layer->k / group, layer->strips = (layer->n + STRIP - 1) / STRIP;
+      size_t scales = (size_t)(layer->strips * STRIP * layer->groups);
+      size_t words = (size_t)(layer->strips * STRIP * layer->chunks * spec->bits) * 4;
+      layer->words = aligned_alloc(64, words), layer->scale = aligned_alloc(64, scales * 4);
+      layer->offset = aligned_alloc(64, padded(scales * 2));
+      if (!layer->words || !layer->scale || !layer->offset) return status(FAIL, NO_MEMORY);
+      memset(layer->words, 0, words), memset(layer->scale, 0, scales * 4), memset(layer->offset, 0, scales * 2);
+    }
+    if (!is_matrix(&input, layer->n, layer->k * widths[p] / 8)) return status(INVALID, "qcc: a plane's shape is wrong");
+    pack_plane(layer, input.data, widths[p], first);
+  }
+  Input zero = {0};
+  if ((bad = constant(info, 1 + count, &input))) return bad;
+  if ((input.type != FLOAT && input.type != FLOAT16) || !is_matrix(&input, layer->n, layer->groups))
+    return status(INVALID, "qcc: scales are float16 or float32 [out, groups]");
+  if (!spec->symmetric && (bad = constant(info, 2 + count, &zero))) return bad;
+  if (!spec->symmetric && (zero.type != INT8 || !is_matrix(&zero, layer->n, layer->groups)))
+    return status(INVALID, "qcc: zero points are int8 [out, groups]");
+  for (int64_t n = 0; n < layer->n; n++)
+    for (int64_t g = 0; g < layer->groups; g++) {
+      int64_t from = n * layer->groups + g, to = ((n / 16) * layer->groups + g) * 16 + n % 16;
+      layer->scale[to] = input.type == FLOAT ? ((const float *)input.data)[from]
+                                             : half_to_float(((const uint16_t *)input.data)[from]);
+      layer->offset[to] = (int16_t)((1 << (spec->bits - 1)) + (zero.data ? ((const int8_t *)zero.data)[from] : 0));
+    }
+  return NULL;
+}
+
+static void *fill_vectors(Layer *layer, const void *info) {
+  const char *operands = layer->spec->operands;
+  size_t count = strlen(operands), first = 1 + (size_t)weight_inputs(layer->spec), bytes = (size_t)layer->n * 4;
+  if (!(layer->vectors = calloc(count + 1, sizeof(float *)))) return status(FAIL, NO_MEMORY);
+  for (size_t i = 0; i < count; i++) {
+    Input input;
+    if (operands[i] != 'v') continue;
+    void *bad = constant(info, first + i, &input);
+    if (bad) return bad;
+    if (input.type != FLOAT || input.rank != 1 || input.dims[0] != layer->n)
+      return status(INVALID, "qcc: the vectors of steps (bias, gain, shift) are float32 [out]");
+    if (!(layer->vectors[i] = malloc(bytes))) return status(FAIL, NO_MEMORY);
+    memcpy(layer->vectors[i], input.data, bytes);
+  }
+  if (!layer->spec->norm) return NULL;
+  return ORT(FLOAT_ATTRIBUTE, const void *, const char *, float *)(info, "epsilon", &layer->epsilon);
+}
+
+void *make_layer(const Spec *spec, const void *info, Layer **made) {
+  Layer *layer = calloc(1, sizeof *layer);
+  if (!layer) return status(FAIL, NO_MEMORY);
+  layer->spec = spec;
+  void *bad = fill_weights(layer, info);
+  if (!bad) bad = fill_vectors(layer, info);
+  if (bad) free_layer(layer); else *made = layer;
+  return bad;
+}
