@@ -1,0 +1,62 @@
+"""Finding a model's kernel library, and registering it with ONNX Runtime."""
+
+from pathlib import Path
+
+import onnxruntime
+
+from qcc.dsl.diagnostics import Diagnostic, QccError
+from qcc.ir.errors import first_line
+
+PLAIN = "the model runs without a library as well, slower: `Session(path, kernels=False)`"
+_seen: dict[Path, list[tuple[int, int]]] = {}  # device and inode of what this process loaded from a path, in order
+
+
+def kernels_beside(model: Path) -> Path:
+    """Where a model's kernel library lies, if it has one: ``net.kernels.so`` beside ``net.onnx``."""
+    return model.with_name(f"{model.stem}.kernels.so")
+
+
+def find(model: Path, kernels: bool | str | Path | None) -> Path | None:
+    """The library to load, as `Session` takes its argument ``kernels``.
+
+    Raises:
+        QccError: it is asked for and is not there.
+    """
+    if kernels is False:
+        return None
+    path = kernels_beside(model) if kernels is None or kernels is True else Path(kernels)
+    if path.is_file():
+        return path
+    if kernels is None:
+        return None
+    raise QccError([Diagnostic("Q408", f"no such kernel library: `{path}`", help=PLAIN)])
+
+
+def loadable(library: Path) -> str:
+    """The path to load a library by.
+
+    It is absolute, since a bare name is looked for in the system's folders. A loaded library stays loaded, and the
+    system knows it by its path alone; so a file that has taken the place of one that was loaded gets a new spelling.
+    """
+    path, status = library.resolve(), library.stat()
+    seen, identity = _seen.setdefault(path, []), (status.st_dev, status.st_ino)
+    if identity not in seen:
+        seen.append(identity)
+    return f"{path.parent}/{'./' * seen.index(identity)}{path.name}"
+
+
+def register(options: onnxruntime.SessionOptions, library: str) -> None:
+    """Let sessions with these options take kernels from a library.
+
+    Args:
+        options: changed.
+        library: as `loadable` spells it.
+
+    Raises:
+        QccError: the system or the runtime refuses it.
+    """
+    try:
+        options.register_custom_ops_library(library)
+    except Exception as error:  # the runtime raises a dozen unrelated classes
+        message = f"cannot load the kernel library `{library}`: {first_line(error)}"
+        raise QccError([Diagnostic("Q408", message, help=PLAIN)]) from error
