@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from qcc.codegen.target import runs_here
+from qcc.compiler.build_kernels import kernels_of
 from qcc.compiler.catalog import Export
-from qcc.compiler.kernel_library import kernels_of
 from qcc.compiler.layer_rows import rows_of
 from qcc.compiler.plan import Kernels
 from qcc.compiler.samples import Samples

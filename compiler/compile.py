@@ -13,10 +13,11 @@ import numpy as np
 from qcc.codegen.target import runs_here
 from qcc.compiler import build, lock, samples, verify
 from qcc.compiler.bind import Chooser, Latency, bind
+from qcc.compiler.build_kernels import build_library
 from qcc.compiler.catalog import Export, schema
 from qcc.compiler.choose_form import FormChooser, chooser_of
 from qcc.compiler.evidence import Evidence
-from qcc.compiler.kernel_library import build_library
+from qcc.compiler.kernel_library import kernels_beside
 from qcc.compiler.open_model import open_model
 from qcc.compiler.phases import Phases, Progress, silent
 from qcc.compiler.plan import Plan
@@ -25,7 +26,6 @@ from qcc.compiler.result import Allocation, Result, RewriteRow
 from qcc.compiler.rewrite import Cleaned, rewrite_graph, rewrite_steps
 from qcc.compiler.samples import Data, Samples
 from qcc.compiler.sensitivity import within
-from qcc.compiler.session import kernels_beside
 from qcc.compiler.settle import Settled, settle
 from qcc.compiler.staging import check_output, output_path, staging
 from qcc.compiler.time_model import ModelTimes, time_input, time_models

@@ -1,46 +1,62 @@
-"""The library of kernels that goes beside a model: for which processors, and made from the model itself."""
+"""Finding a model's kernel library, and registering it with ONNX Runtime."""
 
 from pathlib import Path
 
-from qcc.codegen.library import BuildError, build
-from qcc.codegen.target import NATIVE, TargetError, named
-from qcc.compiler.catalog import Export
-from qcc.compiler.plan import Kernels
-from qcc.dsl.diagnostics import Diagnostic, QccError, Span
-from qcc.dsl.policy import Policy
-from qcc.ir.kernel_op import LinearOp
+import onnxruntime
+
+from qcc.dsl.diagnostics import Diagnostic, QccError
+from qcc.ir.errors import first_line
+
+PLAIN = "the model runs without a library too, slower: `Session(path, kernels=False)`, or move the file away"
+_seen: dict[Path, list[tuple[int, int]]] = {}  # device and inode of what this process loaded from a path, in order
 
 
-def kernels_of(policy: Policy) -> Kernels | None:
-    """The kernels that a policy asks for; None if it leaves all to ONNX Runtime.
+def kernels_beside(model: Path) -> Path:
+    """Where a model's kernel library lies, if it has one: ``net.kernels.so`` beside ``net.onnx``."""
+    return model.with_name(f"{model.stem}.kernels.so")
+
+
+def find(model: Path, kernels: bool | str | Path | None) -> Path | None:
+    """The library to load, as `Session` takes its argument ``kernels``.
 
     Raises:
-        QccError: nothing is known of this machine's processor.
+        QccError: it is asked for and is not there.
     """
-    export = policy.export if isinstance(policy.export, Export) else Export()
-    if policy.target.name != "cpu" or export.kernels == "none":
+    if kernels is False:
         return None
-    try:
-        names = [named(name).name for name in policy.target.arguments or (NATIVE,)]
-    except TargetError as error:
-        raise _refused("Q501", str(error), policy.target.span) from error
-    return Kernels(tuple(dict.fromkeys(names)), export.activations)
+    path = kernels_beside(model) if kernels is None or kernels is True else Path(kernels)
+    if path.is_file():
+        return path
+    if kernels is None:
+        return None
+    raise QccError([Diagnostic("Q408", f"no such kernel library: `{path}`", help=PLAIN)])
 
 
-def build_library(ops: set[LinearOp], kernels: Kernels, out: Path) -> None:
-    """Make the library, or take it from the cache.
+def loadable(library: Path) -> str:
+    """The path to load a library by.
+
+    It is absolute, since a bare name is looked for in the system's folders. A loaded library stays loaded, and the
+    system knows it by its path alone; so a file that has taken the place of one that was loaded gets a new spelling.
+    """
+    path, status = library.resolve(), library.stat()
+    seen, identity = _seen.setdefault(path, []), (status.st_dev, status.st_ino)
+    if identity not in seen:
+        seen.append(identity)
+    return f"{path.parent}/{'./' * seen.index(identity)}{path.name}"
+
+
+def register(options: onnxruntime.SessionOptions, library: str) -> None:
+    """Let sessions with these options take kernels from a library.
+
+    Args:
+        options: changed.
+        library: as `loadable` spells it.
 
     Raises:
-        QccError: it cannot be built here.
+        QccError: the system or the runtime refuses it.
     """
     try:
-        build(ops, tuple(map(named, kernels.targets)), out, kernels.activations)
-    except TargetError as error:
-        raise _refused("Q501", str(error), None) from error
-    except BuildError as error:
-        raise _refused("Q502", f"the kernels cannot be built: {error}", None) from error
-
-
-def _refused(code: str, message: str, span: Span | None) -> QccError:
-    help = "`target onnxruntime` or `export { kernels = none }` does without kernels"
-    return QccError([Diagnostic(code, message, span, help=help)])
+        options.register_custom_ops_library(library)
+    except Exception as error:  # the runtime raises a dozen unrelated classes
+        message = f"cannot load the kernel library `{library}`: {first_line(error)}"
+        raise QccError([Diagnostic("Q408", message, help=PLAIN)]) from error

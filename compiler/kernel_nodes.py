@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
+from qcc.compiler.kernel_library import register
 from qcc.compiler.numbered_names import collapse
 from qcc.compiler.terminal import Column, Table, plain
 from qcc.ir import onnx_load
@@ -28,12 +29,16 @@ class KernelNode:
     by_kernel: bool
 
 
-def kernel_nodes(model: Path, library: Path | None) -> tuple[KernelNode, ...]:
+def kernel_nodes(model: Path, library: str | None) -> tuple[KernelNode, ...]:
     """The nodes whose ops name kernels, in the model's order, subgraphs included.
 
     A library that needs instructions which the processor lacks takes none, and one that was built for another model
     takes what it knows. So each op is tried: a model of the smallest node that has it, but without its function, loads
     only if the library took the node. Weights are not read.
+
+    Args:
+        model: an ``.onnx`` file.
+        library: as `kernel_library.loadable` spells it; None for none.
 
     Raises:
         ModelError: the file cannot be read.
@@ -109,11 +114,11 @@ def _alone(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], proto: 
     return helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
 
 
-def _loads(model: onnx.ModelProto, library: Path) -> bool:
+def _loads(model: onnx.ModelProto, library: str) -> bool:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
-    options.register_custom_ops_library(str(library))
+    register(options, library)
     try:
         onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception:  # the runtime raises a dozen unrelated classes

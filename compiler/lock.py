@@ -7,10 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from qcc.compiler import plan as plans
+from qcc.compiler.kernel_library import kernels_beside
 from qcc.compiler.plan import Plan
 from qcc.compiler.result import Result
 from qcc.compiler.samples import Samples
-from qcc.compiler.session import kernels_beside
 from qcc.dsl.policy import Policy
 from qcc.dsl.policy import to_text as policy_text
 from qcc.ir.onnx_kernel_ops import kernel_ops

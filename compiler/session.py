@@ -7,19 +7,14 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from qcc.compiler.kernel_library import find, loadable, register
 from qcc.compiler.kernel_nodes import KernelNode, kernel_nodes, listing, summary
 from qcc.dsl.diagnostics import Diagnostic, QccError, did_you_mean
 from qcc.ir.errors import ModelError, first_line
 from qcc.ir.graph import Value
 
 PREFIX = "qcc."
-PLAIN = "the model runs without a library as well, slower: `Session(path, kernels=False)`"
 DTYPES = {"float": "float32", "double": "float64"}
-
-
-def kernels_beside(model: Path) -> Path:
-    """Where a model's kernel library lies, if it has one: ``net.kernels.so`` beside ``net.onnx``."""
-    return model.with_name(f"{model.stem}.kernels.so")
 
 
 class Session:
@@ -45,12 +40,13 @@ class Session:
         self.path = Path(path)
         if not self.path.is_file():
             raise QccError([Diagnostic("Q400", f"no such file: `{path}`")])
-        self.kernels: Path | None = _library(self.path, kernels)
+        self.kernels: Path | None = find(self.path, kernels)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads or 0
-        if self.kernels is not None:
-            _register(options, self.kernels)
+        self._loaded = loadable(self.kernels) if self.kernels else None
+        if self._loaded:
+            register(options, self._loaded)
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime raises a dozen unrelated classes
@@ -71,7 +67,7 @@ class Session:
             QccError: the model's file can no longer be read.
         """
         try:
-            return kernel_nodes(self.path, self.kernels and self.kernels.resolve())
+            return kernel_nodes(self.path, self._loaded)
         except ModelError as error:
             raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
 
@@ -104,30 +100,6 @@ class Session:
         except Exception as error:
             message = f"ONNX Runtime failed while running the model: {first_line(error)}"
             raise QccError([Diagnostic("Q406", message)]) from error
-
-
-def _library(model: Path, kernels: bool | str | Path | None) -> Path | None:
-    """The library to load.
-
-    Raises:
-        QccError: it is asked for and is not there.
-    """
-    if kernels is False:
-        return None
-    path = kernels_beside(model) if kernels is None or kernels is True else Path(kernels)
-    if path.is_file():
-        return path
-    if kernels is None:
-        return None
-    raise QccError([Diagnostic("Q408", f"no such kernel library: `{path}`", help=PLAIN)])
-
-
-def _register(options: onnxruntime.SessionOptions, library: Path) -> None:
-    try:
-        options.register_custom_ops_library(str(library.resolve()))  # a bare name is looked for in the system's folders
-    except Exception as error:
-        message = f"cannot load the kernel library `{library}`: {first_line(error)}"
-        raise QccError([Diagnostic("Q408", message, help=PLAIN)]) from error
 
 
 def _value(one: onnxruntime.NodeArg) -> Value:

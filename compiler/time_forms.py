@@ -22,7 +22,7 @@ from onnx import numpy_helper
 from qcc.codegen.cache import cache_folder
 from qcc.codegen.library import sources_digest
 from qcc.codegen.target import cpu_name
-from qcc.compiler.kernel_library import build_library
+from qcc.compiler.build_kernels import build_library
 from qcc.compiler.open_model import open_model
 from qcc.compiler.plan import Kernels
 from qcc.compiler.session import Session

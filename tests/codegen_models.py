@@ -17,7 +17,8 @@ TINY = np.float32(1e-30)
 
 
 def logistic(v: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-v))
+    result: np.ndarray = 1 / (1 + np.exp(-v))
+    return result
 
 
 REFERENCE: dict[str, Callable[..., np.ndarray]] = {

@@ -9,10 +9,10 @@ import onnx
 import pytest
 
 import qcc
+from qcc.compiler.build_kernels import kernels_of
 from qcc.compiler.catalog import schema
 from qcc.compiler.choose_form import FormChooser
 from qcc.compiler.compile import decide_plan
-from qcc.compiler.kernel_library import kernels_of
 from qcc.compiler.layer_rows import rows_of
 from qcc.compiler.lock import plan_of
 from qcc.compiler.open_model import open_model

@@ -75,6 +75,17 @@ def test_several_sessions(tmp_path: Path) -> None:
     assert np.array_equal(first, second)
 
 
+@needs_tvm
+def test_a_library_that_was_built_again_is_loaded_again(tmp_path: Path) -> None:
+    path = model(tmp_path / "net.onnx", OP, OTHER)
+    library(tmp_path / "net.kernels.so", OTHER)
+    first = qcc.Session(path)
+    assert by_kernel(first) == {"layer0": False, "layer1": True}
+    library(tmp_path / "net.kernels.so", OP, OTHER)
+    assert by_kernel(qcc.Session(path)) == {"layer0": True, "layer1": True}
+    assert first.run(ONES)["y"].shape == (2, INPUTS)
+
+
 def test_a_model_without_kernel_nodes() -> None:
     session = qcc.Session(Path(__file__).parent.parent / "examples" / "fashion" / "fashion-cnn.onnx")
     assert (session.kernels, session.nodes) == (None, ())
