@@ -101,10 +101,7 @@ class FloatGrid:
     @property
     def text(self) -> str:
         """The name in the language."""
-        size = self.exponent, self.mantissa
-        return next(
-            (name for name, known in FLOATS.items() if (known.exponent, known.mantissa) == size), "e{}m{}".format(*size)
-        )
+        return next((name for name, known in FLOATS.items() if known == self), f"e{self.exponent}m{self.mantissa}")
 
     @property
     def bits(self) -> int:

@@ -39,8 +39,9 @@ class Awq(Fold):
     insert: bool = False
 
     def counts(self, name: str, context: Context) -> bool:
-        """It will be encoded."""
-        return name in context.encodings
+        """It will be encoded, with scales: without, it is as fine at any size."""
+        encoding = context.encodings.get(name)
+        return encoding is not None and encoding.scale is not None
 
     def scales(self, terms: Sequence[Term], place: Place) -> Scales | None:
         """Search."""

@@ -132,6 +132,6 @@ class _Work:
     def _feels(self, member: Member) -> bool:
         """A weight makes the channels, and scales of them change how well it is encoded: not if rows have their own."""
         encoding = self._context.encodings.get(member.weight)
-        if encoding is None or member.exponent < 0:
+        if encoding is None or encoding.scale is None or member.exponent < 0:
             return False
         return member.side == "in" or encoding.block.rows != 1

@@ -126,8 +126,6 @@ def derivatives(term: Term, t: Array) -> tuple[Array, Array]:
 def _rounded(matrix: Array, encoding: Encoding) -> Array:
     """A matrix rounded to nearest, the clipping range of each block being the best of very few."""
     grid = encoding.grid
-    if encoding.scale is None:
-        return grid.round(matrix)
     blocks, zero = encoding.block.split(matrix), None
     if encoding.symmetric:
         largest = np.abs(blocks).argmax(1, keepdims=True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from qcc.compiler.samples import Samples
 from qcc.compiler.statistics import grams
 from qcc.ir.blocks import TENSOR, Block, group
-from qcc.ir.encoding import Encoding, IntGrid
+from qcc.ir.encoding import FLOAT_ENCODINGS, Encoding, IntGrid
 from qcc.ir.fit import encode
 from qcc.ir.graph import Graph, Weight
 from qcc.passes.awq import LEAST_GAIN, Awq
@@ -138,6 +138,8 @@ def test_nothing_is_scaled_where_no_one_is_encoded_or_asked() -> None:
     known = context(graph, fed)
     assert Awq().apply(graph, names(graph), Context(grams=known.grams))[1] == []
     assert Awq().apply(graph, names(graph), Context(encodings=known.encodings))[1] == []
+    floats = dict.fromkeys(known.encodings, FLOAT_ENCODINGS["bf16"])
+    assert Awq().apply(graph, names(graph), Context(grams=known.grams, encodings=floats))[1] == []
     assert Smoothquant().apply(graph, names(graph), Context(encodings=known.encodings))[1] == []
     some = Context(grams=known.grams, encodings=known.encodings, takes=lambda subject: subject == "outputs of up")
     assert [edit.subject for edit in Awq().apply(graph, names(graph), some)[1]] == ["outputs of up"]
