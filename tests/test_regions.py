@@ -16,7 +16,7 @@ from qcc.ir.region import Region
 from qcc.ir.regions import regions
 from tests.models_torch import WIDTH, SmallTransformer
 from tests.onnx_models import Case, loaded, random
-from tests.region_models import ACTIVATIONS, IN, INPUTS, KEPT, NORMS, OPERANDS, OUT, RESULT, RMS, case
+from tests.region_models import ACTIVATIONS, IN, INPUTS, KEPT, NORMS, OPERANDS, OUT, RESULT, RMS, Block, case
 
 
 def found(nodes: str, folder: Path, outputs: str = RESULT, inputs: str = INPUTS, opset: int = 18) -> Region:
