@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx.checker
@@ -147,6 +148,13 @@ def test_bodies_of_chains(steps: tuple[str, ...], stored: tuple[int, int | None,
     _check_body(LinearOp(bits, size, symmetric, steps), opset)
 
 
+@pytest.mark.parametrize("opset", [18, 23])
+def test_bodies_of_bfloat16_weights(opset: int) -> None:
+    op = LinearOp(16, steps=("bias", "silu", "mul"))
+    matrix = (random(OUT, IN) / 8).astype(ml_dtypes.bfloat16)
+    _check_function(op, opset, [matrix], matrix.astype(np.float32))
+
+
 EPSILON = 1e-3
 
 
@@ -158,6 +166,10 @@ def _check_body(op: LinearOp, opset: int) -> None:
     middle = 1 << (op.bits - 1)
     weight = [*pack(encoded.codes, op.bits), encoded.scales.scale]
     weight += [] if zero is None else [(zero.astype(np.int16) - middle).astype(np.int8)]
+    _check_function(op, opset, weight, encoded.decode())
+
+
+def _check_function(op: LinearOp, opset: int, weight: Sequence[Array], matrix: Array) -> None:
     shapes = [(OUT,) if kind == "vector" else (2, 3, OUT) for _, kind in op.step_inputs]
     extra = [random(*shape, seed=at) for at, shape in enumerate(shapes)]
     arrays = dict(zip(op.inputs, [FEEDS["x"], *weight, *extra], strict=True))
@@ -179,7 +191,7 @@ def _check_body(op: LinearOp, opset: int) -> None:
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     actual = session.run(list(op.outputs), {"x": arrays["x"]})
-    for made, wanted in zip(actual, _expected(op, encoded.decode(), arrays), strict=True):
+    for made, wanted in zip(actual, _expected(op, matrix, arrays), strict=True):
         np.testing.assert_allclose(made, wanted, rtol=0, atol=TOLERANCE * max(np.abs(wanted).max(), 1))
 
 
