@@ -1,6 +1,6 @@
 """Storing weights in fewer bits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,8 +8,9 @@ import numpy as np
 
 from qcc.ir.encoding import Encoding
 from qcc.ir.errors import Refused
-from qcc.ir.forms import Form
-from qcc.ir.graph import Graph
+from qcc.ir.forms import Form, kernel_takes
+from qcc.ir.graph import Graph, Weight
+from qcc.ir.region import NO_REGIONS, Region
 from qcc.ir.regions import regions
 from qcc.passes.contract import Context, Edit, Numerics, Pass, Rounding
 
@@ -42,7 +43,7 @@ class Encode(Pass):
     def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
         """Encode the targets."""
         weights = {weight.name: weight for weight in graph.weights()}
-        found = regions(graph, [weights[name] for name in targets]) if self.form is Form.KERNEL else {}
+        found = self._regions(graph, [weights[name] for name in targets])
         edits = []
         for name in targets:
             context.progress(name)
@@ -58,6 +59,12 @@ class Encode(Pass):
                 continue
             edits.append(Edit(name, f"{self.encoding.text}, {self.form}", relative_error(matrix, encoded.decode())))
         return edits
+
+    def _regions(self, graph: Graph, weights: Sequence[Weight]) -> Mapping[str, Region]:
+        """What kernels do beside the products of these weights."""
+        if self.form is not Form.KERNEL:
+            return NO_REGIONS
+        return regions(graph, [weight for weight in weights if not kernel_takes(weight, self.encoding)])
 
 
 def relative_error(matrix: np.ndarray, decoded: np.ndarray) -> float:

@@ -1,6 +1,9 @@
 """What may stand behind a product, as exporters write it: the nodes as text, and the steps that they are."""
 
 import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - its name everywhere
+from torch import Tensor, nn
 
 from tests.onnx_models import Case, random
 
@@ -12,7 +15,6 @@ SCALARS = {
     "three": 3.0,
     "six": 6.0,
     "zero": 0.0,
-    "minus": -1.0,
     "root": 2**0.5,
     "inverse_root": 0.5**0.5,
     "tanh_root": (2 / np.pi) ** 0.5,
@@ -28,7 +30,6 @@ VECTORS = {
     "shift": random(OUT, seed=5),
     "gain_row": random(1, 1, OUT, seed=6),
     "matrix": random(3, OUT, seed=7),
-    "double": random(OUT, seed=8, dtype=np.float64),
     "last": np.array([-1]),
     "first": np.array([1]),
 }
@@ -141,3 +142,22 @@ KEPT = {
     "read_before": ("a = Add(h, t) z = Neg(a) y = LayerNormalization (a, gain, shift)", "z"),
     "returned": ("a = Add(h, t) y = LayerNormalization (a, gain, shift)", "a"),
 }
+
+
+class Block(nn.Module):
+    """A gated feed-forward between norms, and gelus, as PyTorch spells them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.gate, self.down = (nn.Linear(32, 32, bias=False) for _ in range(3))
+        self.one, self.two, self.three = (nn.Linear(32, 32) for _ in range(3))
+        self.gain = nn.Parameter(torch.rand(32) + 0.5)
+        self.norm = nn.LayerNorm(32, eps=1e-4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.down(F.silu(self.gate(x)) * self.up(x))
+        normal = self.gain * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5))
+        x = x + F.gelu(self.one(normal))
+        x = F.gelu(self.two(x), approximate="tanh")
+        result: Tensor = self.norm(F.hardswish(self.three(x)))
+        return result

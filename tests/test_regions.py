@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812 - its name everywhere
-from torch import Tensor, nn
 from torch.export import Dim
 
 from qcc.ir.fx import FxGraph
@@ -18,7 +16,7 @@ from qcc.ir.region import Region
 from qcc.ir.regions import regions
 from tests.models_torch import WIDTH, SmallTransformer
 from tests.onnx_models import Case, loaded, random
-from tests.region_models import ACTIVATIONS, IN, INPUTS, KEPT, NORMS, OPERANDS, OUT, RESULT, RMS, case
+from tests.region_models import ACTIVATIONS, IN, INPUTS, KEPT, NORMS, OPERANDS, OUT, RESULT, RMS, Block, case
 
 
 def found(nodes: str, folder: Path, outputs: str = RESULT, inputs: str = INPUTS, opset: int = 18) -> Region:
@@ -293,25 +291,6 @@ def test_equal_pieces_are_run_once(tmp_path: Path) -> None:
     graph = Counting(plain.model, plain.folder)
     assert {region.steps for region in regions(graph, graph.weights()).values()} == {("silu", "layer_norm")}
     assert Counting.made <= 4  # silu, the norm, both together, and silu with the norm's beginning
-
-
-class Block(nn.Module):
-    """A gated feed-forward between norms, and gelus, as PyTorch spells them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.up, self.gate, self.down = (nn.Linear(32, 32, bias=False) for _ in range(3))
-        self.one, self.two, self.three = (nn.Linear(32, 32) for _ in range(3))
-        self.gain = nn.Parameter(torch.rand(32) + 0.5)
-        self.norm = nn.LayerNorm(32, eps=1e-4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.down(F.silu(self.gate(x)) * self.up(x))
-        normal = self.gain * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5))
-        x = x + F.gelu(self.one(normal))
-        x = F.gelu(self.two(x), approximate="tanh")
-        result: Tensor = self.norm(F.hardswish(self.three(x)))
-        return result
 
 
 BLOCK = {
