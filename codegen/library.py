@@ -18,7 +18,16 @@ from qcc.ir.kernel_op import LinearOp
 
 Activations = Literal["int8", "exact"]
 FOLDER = Path(__file__).parent
-FLAGS = ("-O2", "-ftree-vectorize", "-fPIC", "-fvisibility=hidden", "-shared", "-s", "-pthread", "-Wl,-z,nodelete")
+FLAGS = (
+    "-O2",
+    "-ftree-vectorize",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-shared",
+    "-s",
+    "-pthread",
+    "-Wl,-z,nodelete,-z,defs",
+)
 MADE_BY = ("*.py", "*.c", "*.h")
 
 

@@ -17,7 +17,7 @@ TINY = np.float32(1e-30)
 
 
 def logistic(v: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-v))
+    return np.asarray(1 / (1 + np.exp(-v)))
 
 
 REFERENCE: dict[str, Callable[..., np.ndarray]] = {
