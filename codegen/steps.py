@@ -143,6 +143,8 @@ def chain(name: str, steps: tuple[str, ...]) -> Expr:
                 at = [first if kind == "vector" else row * n + first for _, (_, kind) in taken]
                 values = [buffer[place(index)] for (buffer, _), index in zip(taken, at, strict=True)]
                 value = _hold(EXPRESSIONS[step](value, *values))
+            if not steps:  # a loop that copies alone would become a call of memcpy, 10 ns for each row of a tile
+                value = emit.llvm("llvm.arithmetic.fence", str(value.ty), value)
             T.buffer_store(to, value, [place(row * n + first)])
 
         with T.serial(T.int64(0), rows) as row:
