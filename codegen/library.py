@@ -14,6 +14,7 @@ from typing import Literal
 from qcc.codegen.header import header, prefix
 from qcc.codegen.spec import variants
 from qcc.codegen.target import CpuTarget, TargetError
+from qcc.ir import kernel_op, packing
 from qcc.ir.kernel_op import LinearOp
 
 Activations = Literal["int8", "exact"]
@@ -79,7 +80,8 @@ def _cache() -> Path:
 def _key(specs: tuple[LinearOp, ...], targets: tuple[CpuTarget, ...], activations: str) -> str:
     """A hash of all that decides the library: ops, targets, our sources, TVM and the C compiler."""
     digest = hashlib.sha256(repr((specs, targets, activations, _tvm_version(), _compiler(), FLAGS)).encode())
-    for path in sorted(path for pattern in MADE_BY for path in FOLDER.glob(pattern)):
+    ours = sorted(path for pattern in MADE_BY for path in FOLDER.glob(pattern))
+    for path in (*ours, *(Path(str(module.__file__)) for module in (kernel_op, packing))):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:32]
 
