@@ -49,9 +49,7 @@ STEPS: dict[str, Step] = {
 
 MAX_TENSORS = 2
 _WORDS = "|".join(sorted(STEPS, key=len, reverse=True))
-_NAME = re.compile(
-    rf"linear_(?:int([2-8])_(?:group([1-9]\d*)|(channel))(_asym)?|(bf16))((?:_(?:{_WORDS}))*)", re.ASCII
-)
+_NAME = re.compile(rf"linear_(?:int([2-8])_(?:group([1-9]\d*)|(channel))(_asym)?|(bf16))((?:_(?:{_WORDS}))*)", re.ASCII)
 
 
 class OpError(ValueError):
