@@ -19,7 +19,7 @@ ROWS = {"one": 1, "four": 4}
 def functions(ops: Iterable[LinearOp], families: tuple[str, ...], target: CpuTarget, prefix: str) -> dict[str, Expr]:
     """The TIR of all that the ops need, by name."""
     made: dict[str, Expr] = {}
-    for steps_ in {chain(op) for op in ops} - {()}:
+    for steps_ in {chain(op) for op in ops}:
         name = prefix + chain_name(steps_)
         made[name] = steps.chain(name, steps_)
     for step in {norm(op) for op in ops} - {""}:

@@ -15,11 +15,21 @@ from qcc.codegen.cache import cache_folder
 from qcc.codegen.header import header, prefix
 from qcc.codegen.spec import variants
 from qcc.codegen.target import CpuTarget, TargetError
+from qcc.ir import kernel_op, packing
 from qcc.ir.kernel_op import LinearOp
 
 Activations = Literal["int8", "exact"]
 FOLDER = Path(__file__).parent
-FLAGS = ("-O2", "-ftree-vectorize", "-fPIC", "-fvisibility=hidden", "-shared", "-s", "-pthread", "-Wl,-z,nodelete")
+FLAGS = (
+    "-O2",
+    "-ftree-vectorize",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-shared",
+    "-s",
+    "-pthread",
+    "-Wl,-z,nodelete,-z,defs",
+)
 MADE_BY = ("*.py", "*.c", "*.h")
 
 
@@ -73,7 +83,8 @@ def _key(specs: tuple[LinearOp, ...], targets: tuple[CpuTarget, ...], activation
 def sources_digest() -> str:
     """A hash of what the kernels are made by."""
     digest = hashlib.sha256()
-    for path in sorted(path for pattern in MADE_BY for path in FOLDER.glob(pattern)):
+    ours = sorted(path for pattern in MADE_BY for path in FOLDER.glob(pattern))
+    for path in (*ours, *(Path(str(module.__file__)) for module in (kernel_op, packing))):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

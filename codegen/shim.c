@@ -60,10 +60,6 @@ static void finish(Call *call, const float *from, int64_t stride, int64_t row, i
   const Spec *spec = call->layer->spec;
   int64_t n = call->layer->n, at = row * n + first;
   if (first + count > n) count = n - first;
-  if (!spec->chain) {
-    for (int64_t r = 0; r < rows; r++) memcpy(call->to + at + r * n, from + r * stride, (size_t)count * 4);
-    return;
-  }
   Any args[spec->chained + 7], *next = args;
   *next++ = (Any)POINTER(from);
   for (int i = 0; i < spec->chained; i++)

@@ -12,7 +12,7 @@ typedef struct {
   const char *operands; /* of the steps, in order: v is a constant vector [out], t a tensor of the output's shape */
   int chained;          /* so many of them are the chain's, the others the norm's */
   int keeps;            /* what the norm reads is a second output */
-  Kernel chain, norm;   /* or NULL */
+  Kernel chain, norm;   /* no norm: NULL */
   const Family *family;
 } Spec;
 

@@ -38,5 +38,5 @@ def chain(op: LinearOp) -> tuple[str, ...]:
 
 
 def chain_name(steps: tuple[str, ...]) -> str:
-    """The function of a chain; none where there is nothing to do."""
-    return "_".join(("steps", *steps)) if steps else ""
+    """The function of a chain; without steps it copies."""
+    return "_".join(("steps", *steps))

@@ -66,7 +66,7 @@ def _powers(value: Expr) -> tuple[Expr, Expr]:
     """
     shifted = _hold(value * LOG2_E + ROUND)
     number = _hold(T.reinterpret(_typed("int32", value), shifted) - (ROUND_BITS - 127))
-    power = _hold(T.reinterpret(_typed("float32", value), T.shift_left(number, number * 0 + 23)))
+    power = _hold(T.reinterpret(_typed("float32", value), T.shift_left(number, 23)))
     whole = _hold(shifted - ROUND)
     rest = _hold(value - whole * LN2[0] - whole * LN2[1])
     return power, _hold(rest + rest * rest * _polynomial(rest, EXPM1))
@@ -117,7 +117,7 @@ EXPRESSIONS: dict[str, Callable[..., Expr]] = {
     "silu": lambda v: v * _logistic(v),
     "sigmoid": _logistic,
     "tanh": _tanh,
-    "hard_swish": lambda v: v * (_clamp(v * (1 / 6) + 0.5, 0.0, 1.0)),
+    "hard_swish": lambda v: v * _clamp(v * (1 / 6) + 0.5, 0.0, 1.0),
     "relu6": lambda v: _clamp(v, 0.0, 6.0),
 }
 """What a step makes of the value and its operands."""
@@ -143,6 +143,8 @@ def chain(name: str, steps: tuple[str, ...]) -> Expr:
                 at = [first if kind == "vector" else row * n + first for _, (_, kind) in taken]
                 values = [buffer[place(index)] for (buffer, _), index in zip(taken, at, strict=True)]
                 value = _hold(EXPRESSIONS[step](value, *values))
+            if not steps:  # a loop that copies alone would become a call of memcpy, 10 ns for each row of a tile
+                value = emit.llvm("llvm.arithmetic.fence", str(value.ty), value)
             T.buffer_store(to, value, [place(row * n + first)])
 
         with T.serial(T.int64(0), rows) as row:

@@ -84,6 +84,8 @@ class LinearOp:
             raise OpError("a value is kept right before the norm")
         if sum(kind == "tensor" for step in self.steps for _, kind in STEPS[step].operands) > MAX_TENSORS:
             raise OpError(f"kernels take at most {MAX_TENSORS} tensors beside the input")
+        if _steps("".join(f"_{step}" for step in self.steps)) != self.steps:
+            raise OpError(f"the names of {', '.join(self.steps)} in a row read as other steps")
 
     @property
     def is_float(self) -> bool:
@@ -145,5 +147,8 @@ def parse(name: str) -> LinearOp:
     if found is None:
         raise OpError(f"`{name}` names no kernel")
     bits, group, _, asymmetric, half, rest = found.groups()
-    steps = tuple(re.findall(f"_({_WORDS})", rest))
-    return LinearOp(16 if half else int(bits), int(group) if group else None, not asymmetric, steps)
+    return LinearOp(16 if half else int(bits), int(group) if group else None, not asymmetric, _steps(rest))
+
+
+def _steps(names: str) -> tuple[str, ...]:
+    return tuple(re.findall(f"_({_WORDS})", names))

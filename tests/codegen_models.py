@@ -17,8 +17,7 @@ TINY = np.float32(1e-30)
 
 
 def logistic(v: np.ndarray) -> np.ndarray:
-    result: np.ndarray = 1 / (1 + np.exp(-v))
-    return result
+    return np.asarray(1 / (1 + np.exp(-v)))
 
 
 REFERENCE: dict[str, Callable[..., np.ndarray]] = {

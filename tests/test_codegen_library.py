@@ -30,6 +30,8 @@ needs_tvm = pytest.mark.skipif(importlib.util.find_spec("tvm") is None, reason="
         ("linear_int4_group32", LinearOp(4, 32)),
         ("linear_int3_group128_asym", LinearOp(3, 128, False)),
         ("linear_int8_channel_bias", LinearOp(8, None, True, (BIAS,))),
+        ("linear_int4_group32_bias_gelu_tanh_mul", LinearOp(4, 32, True, (BIAS, "gelu_tanh", "mul"))),
+        ("linear_int4_channel_add_keep_rms_norm", LinearOp(4, None, True, ("add", "keep", "rms_norm"))),
         ("linear_int2_group64_asym_bias", LinearOp(2, 64, False, (BIAS,))),
     ],
 )
@@ -43,6 +45,11 @@ def test_names(op: str, kernel: LinearOp) -> None:
 def test_names_reject(op: str) -> None:
     with pytest.raises(OpError):
         parse(op)
+
+
+def test_steps_whose_names_read_as_others_are_refused() -> None:
+    with pytest.raises(OpError, match="read as other steps"):
+        LinearOp(4, 32, True, ("gelu", "tanh"))
 
 
 def test_variants() -> None:
