@@ -47,7 +47,7 @@ def test_names_reject(op: str) -> None:
 
 def test_variants() -> None:
     found = {name: variants(target, "int8") for name, target in TARGETS.items()}
-    assert found["sapphire-rapids"] == ("int8", "bf16")
+    assert found["sapphire-rapids"] == ("int8", "amx")
     assert found["avx512-vnni"] == found["avx2"] == ("int8",)
     assert found["generic"] == variants(TARGETS["sapphire-rapids"], "exact") == ("exact",)
 
