@@ -40,7 +40,8 @@ REFERENCE: dict[str, Callable[..., np.ndarray]] = {
 class Outputs:
     """What an op should give, in float64, and how far rounding in float32 may move the largest value.
 
-    ``reach`` is the largest magnitude on the way, at least 1, times what a norm divides by.
+    ``reach`` is the largest magnitude on the way, at least 1: before a norm times what the norm multiplies it by, and
+    the norm's own result.
     """
 
     arrays: list[np.ndarray]
@@ -93,7 +94,9 @@ class Layer:
                     kept = [value]
                 elif STEPS[step].whole:
                     value, divided = self._norm(step, value, *taken)
-                    reach *= divided
+                    before_shift = value - (taken[1] if len(taken) > 1 else 0)
+                    ends = [float(np.abs(end).max(initial=0)) for end in (value, before_shift)]
+                    reach = max(reach * divided, *ends)
                 else:
                     value = REFERENCE[step](value, *taken)
                     reach = max(reach, float(np.abs(value).max(initial=0)))
