@@ -6,14 +6,15 @@ from pathlib import Path
 
 import tvm  # type: ignore[import-untyped]  # TVM has no stubs
 
-from qcc.codegen import gemm_bf16, gemv_avx2, gemv_exact, gemv_int8, steps
+from qcc.codegen import gemm_bf16, gemm_int8, gemv_avx2, gemv_bf16, gemv_exact, gemv_int8, steps
 from qcc.codegen.emit import Expr
-from qcc.codegen.spec import chain, chain_name, kind_name, kinds, norm
+from qcc.codegen.spec import Kind, chain, chain_name, kinds, norm
 from qcc.codegen.target import VNNI, CpuTarget
 from qcc.codegen.tiling import tiling
 from qcc.ir.kernel_op import LinearOp
 
 ROWS = {"one": 1, "four": 4}
+SHARED = {"quantize": gemv_int8.quantize, "pack_bf16": gemm_bf16.pack, "pack_int8": gemm_int8.pack}
 
 
 def functions(ops: Iterable[LinearOp], families: tuple[str, ...], target: CpuTarget, prefix: str) -> dict[str, Expr]:
@@ -24,23 +25,25 @@ def functions(ops: Iterable[LinearOp], families: tuple[str, ...], target: CpuTar
         made[name] = steps.chain(name, steps_)
     for step in {norm(op) for op in ops} - {""}:
         made[prefix + step] = steps.norm(prefix + step, step)
-    if "int8" in families:
-        made[f"{prefix}quantize"] = gemv_int8.quantize(f"{prefix}quantize")
-    if "bf16" in families:
-        made[f"{prefix}pack"] = gemm_bf16.pack(f"{prefix}pack")
-    for bits, symmetric in kinds(ops):
-        kind = kind_name(bits, symmetric)
-        for word, rows in ROWS.items():
-            name = f"{prefix}{word}_{kind}"
-            if "exact" in families:
-                made[name] = gemv_exact.gemv(name, bits, symmetric, rows, target.has(*VNNI))
-            else:
-                template = gemv_int8 if target.has(*VNNI) else gemv_avx2
-                made[name] = template.gemv(name, bits, symmetric, rows)
-        if "bf16" in families:
-            name = f"{prefix}gemm_{kind}"
-            made[name] = gemm_bf16.gemm(name, bits, symmetric, tiling(target))
+    for kind in kinds(ops):
+        for word, name in kind.functions(families).items():
+            full = prefix + name
+            if full not in made:
+                made[full] = SHARED[name](full) if name in SHARED else _function(full, word, kind, families, target)
     return dict(sorted(made.items()))
+
+
+def _function(name: str, word: str, kind: Kind, families: tuple[str, ...], target: CpuTarget) -> Expr:
+    """The function that the shim calls by that word."""
+    if word == "gemm":
+        template = gemm_int8.gemm if kind.many == "int8" else gemm_bf16.gemm
+        return template(name, kind.bits, kind.symmetric, tiling(target))
+    rows = ROWS[word]
+    if kind.bits == 16:
+        return gemv_bf16.gemv(name, rows)
+    if not kind.rounds(families):
+        return gemv_exact.gemv(name, kind.bits, kind.symmetric, rows, target.has(*VNNI))
+    return (gemv_int8 if target.has(*VNNI) else gemv_avx2).gemv(name, kind.bits, kind.symmetric, rows)
 
 
 def generate(

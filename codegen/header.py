@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from qcc.codegen.spec import EACH, SHARED, chain, chain_name, kind_name, kinds, norm, variants
+from qcc.codegen.spec import MANY_ROWS, chain, chain_name, kind_of, kinds, norm, variants
 from qcc.codegen.target import CpuTarget
 from qcc.codegen.tiling import tiling
 from qcc.ir.kernel_op import LinearOp
@@ -24,13 +24,14 @@ def header(ops: Sequence[LinearOp], targets: Sequence[CpuTarget], activations: s
 
 def _target(ops: Sequence[LinearOp], target: CpuTarget, families: tuple[str, ...], start: str) -> list[str]:
     lines, cuts = [], tiling(target)
-    shared = {name: start + name for family in families for name in SHARED.get(family, ())}
     for kind in kinds(ops):
-        each = {name: f"{start}{name}_{kind_name(*kind)}" for family in families for name in EACH[family]}
-        fields = "".join(f".{field} = {_symbol(name)}, " for field, name in (shared | each).items())
-        lines += [_declaration(name) for name in (shared | each).values()]
-        cut = f".rounds = {int('int8' in families)}, .depth = {cuts.depth}, .block = {cuts.block_bytes}"
-        lines.append(f"static const Family {start}{kind_name(*kind)} = {{{fields}{cut}}};")
+        found = {field: start + name for field, name in kind.functions(families).items()}
+        lines += [_declaration(name) for name in found.values()]
+        fields = [f".{field} = {_symbol(name)}" for field, name in found.items()]
+        fields += [f".rounds = {int(kind.rounds(families))}", f".many = {MANY_ROWS[kind.many]}"]
+        fields += [f".depth = {cuts.depth}", f".panel = {cuts.panel_bytes}", f".block = {cuts.block}"]
+        fields.append(f".chunks = {2 if kind.many == 'int8' else 1}")
+        lines.append(f"static const Family {start}{kind.name} = {{{', '.join(fields)}}};")
     later = {name for op in ops for name in (chain_name(chain(op)), norm(op)) if name}
     lines += [_declaration(start + name) for name in sorted(later)]
     needs = "".join(f'"{flag}", ' for flag in target.features)
@@ -44,7 +45,7 @@ def _spec(op: LinearOp, start: str) -> str:
     functions = [f"{_symbol(start)}{name}" if name else "NULL" for name in (chain_name(chain(op)), norm(op))]
     fields = [
         f'"{op.name}"', op.bits, op.group or 0, int(op.symmetric), f'"{operands}"', chained, len(op.outputs) - 1,
-        *functions, f"&{start}{kind_name(op.bits, op.symmetric)}",
+        *functions, f"&{start}{kind_of(op).name}",
     ]  # fmt: skip
     return f"  {{{', '.join(map(str, fields))}}},"
 

@@ -6,7 +6,8 @@
 #include <string.h>
 #include "kernels.h"
 
-enum { GEMM_ROWS = 13 /* below, rows by fours are faster */, WORK = 1 << 20 /* products of a task, at least */,
+enum { WORK = 1 << 20 /* products of a task, at least */, KEPT_TILES = 4 /* of rows that a kept panel meets at once */,
+       LONGEST = 1 << 16 /* inputs whose products fit 32 bits together */,
        NORM_WORK = 32 /* products that take as long as one value of a norm */ };
 typedef struct { Op op; const Spec *spec; } Registered;
 const Function *api;
@@ -110,50 +111,75 @@ static void gemm_task(void *p, size_t task) {
       [48] = 16, [49] = 16, [50] = 16, [51] = 16, [52] = 16, [53] = 16, [54] = 16, [55] = 16};
   Call *call = p;
   const Layer *l = call->layer;
-  size_t panel = l->spec->family->depth * 2048;
-  char *scratch = arena(TASK_ARENA, panel + (size_t)call->block * 2048);
+  const Family *family = l->spec->family;
+  int64_t first = (int64_t)task * call->share, pairs = (l->n + 31) / 32 - first, block = call->block;
+  int64_t count = (l->chunks + family->chunks - 1) / family->chunks; /* steps along the inputs */
+  if (pairs > call->share) pairs = call->share;
+  int keep = block < call->tiles; /* other rows will need the panel */
+  size_t panel = (size_t)(keep ? pairs * count : family->depth) * 2048, parts = (size_t)block * 2048;
+  char *scratch = arena(TASK_ARENA, panel + parts + (size_t)(block * pairs) * 2048);
   if (!scratch) { fail(call); return; }
-  float *out = (float *)(scratch + panel);
-  int64_t pairs = (l->n + 31) / 32, first = (int64_t)task * call->share;
-  for (int64_t unit = first; unit < first + call->share && unit / pairs * call->block < call->tiles; unit++) {
-    int64_t pair = unit % pairs, tile = unit / pairs * call->block, tiles = call->tiles - tile;
-    if (tiles > call->block) tiles = call->block;
-    int64_t size = tiles * 512, rows = call->rows - tile * 16;
+  for (int64_t tile = 0, tiles; tile < call->tiles; tile += tiles) {
+    tiles = call->tiles - tile < block ? call->tiles - tile : block;
+    int64_t rows = call->rows - tile * 16, row = tile * 16, size = 1 << 30;
+    if (rows > tiles * 16) rows = tiles * 16;
+    float *out = call->to + row * l->n + first * 32;
+    /* whole tiles go where they belong, and the steps change them there */
+    int whole = rows == tiles * 16 && (first + pairs) * 32 <= l->n && !(l->n % 16 || (uintptr_t)out % 64);
+    int64_t stride = whole ? l->n : pairs * 32;
+    if (!whole) out = (float *)(scratch + panel + parts);
     Tensor y = {out, 1, 0, 1, 2, 32, 1, &size, NULL, 0};
-    Any args[] = {POINTER(call->inputs + tile * l->chunks * 1024), POINTER(l->words), POINTER(l->scale),
-                  POINTER(l->offset), POINTER(scratch), POINTER(config), TENSOR(&y), NUMBER(l->chunks),
-                  NUMBER(l->chunks / l->groups), NUMBER(pair), NUMBER(tiles)};
-    if (CALL(l->spec->family->gemm, args)) { fail(call); return; }
-    finish(call, out, 32, tile * 16, rows < tiles * 16 ? rows : tiles * 16, pair * 32, 32);
+    Any args[] = {POINTER(call->inputs + tile * count * 1024), POINTER(l->words), POINTER(call->steps + row),
+                  POINTER((int32_t *)call->sums + row), POINTER(l->scale), POINTER(l->offset), POINTER(scratch),
+                  POINTER(scratch + panel), POINTER(config), TENSOR(&y), NUMBER(l->chunks),
+                  NUMBER(l->chunks / l->groups), NUMBER(first), NUMBER(pairs), NUMBER(tiles), NUMBER(stride),
+                  NUMBER(!tile || !keep), NUMBER(keep)};
+    if (CALL(family->gemm, args)) { fail(call); return; }
+    if (!whole || l->spec->chain) finish(call, out, stride, row, rows, first * 32, pairs * 32);
   }
 }
 
-static void *spread_tasks(void *context, Call *call, void (*task)(void *, size_t), int64_t units, int64_t work) {
+static void *spread_tasks(void *context, Call *call, void (*task)(void *, size_t), int64_t units, int64_t work, int64_t least) {
   call->share = work >= WORK ? 1 : (WORK + work - 1) / work;
+  if (call->share < least) call->share = least;
   int64_t tasks = (units + call->share - 1) / call->share;
   if (tasks == 1) { task(call, 0); return NULL; }
   return ORT(PARALLEL_FOR, const void *, void (*)(void *, size_t), size_t, size_t, void *)(context, task, (size_t)tasks, 0, call);
 }
 
+/* Room for so many bytes of activations, and for a step and a sum of each unit of them that may be rounded. */
+static int take_room(Call *call, size_t bytes, size_t units) {
+  size_t each = padded(units * 4);
+  if (!(call->inputs = arena(CALL_ARENA, padded(bytes) + 2 * each))) return 0;
+  call->steps = (float *)(call->inputs + padded(bytes)), call->sums = call->inputs + padded(bytes) + each;
+  return 1;
+}
+
+static void *multiply_many(const Layer *l, void *context, Call *call) {
+  const Family *family = l->spec->family;
+  int64_t count = (l->chunks + family->chunks - 1) / family->chunks, pairs = (l->n + 31) / 32;
+  call->tiles = (call->rows + 15) / 16;
+  size_t tile = (size_t)count * 1024, bytes = (size_t)call->tiles * tile, units = (size_t)call->tiles * 16;
+  if (!take_room(call, bytes, units)) return status(FAIL, "qcc: out of memory");
+  if (call->rows % 16) {
+    size_t rest = (units - (size_t)call->rows) * 4;
+    memset(call->inputs + bytes - tile, 0, tile);
+    memset(call->steps + call->rows, 0, rest), memset((int32_t *)call->sums + call->rows, 0, rest);
+  }
+  Any args[] = {POINTER(call->x), POINTER(call->inputs), POINTER(call->steps), POINTER(call->sums),
+                TENSOR(&none_filled), NUMBER(l->chunks), NUMBER(call->rows)};
+  if (CALL(family->pack, args)) return status(FAIL, "qcc: a kernel failed");
+  call->block = call->tiles <= family->block ? call->tiles : KEPT_TILES;
+  int64_t fit = family->panel / (count * 2048), most = pairs / 4; /* some for each of four threads */
+  return spread_tasks(context, call, gemm_task, pairs, call->tiles * l->k * 32, fit < most ? fit : most);
+}
+
 static void *multiply(const Layer *l, void *context, Call *call) {
   const Family *family = l->spec->family;
   int64_t chunks = call->rows * l->chunks;
-  if (family->gemm && call->rows >= GEMM_ROWS) {
-    call->tiles = (call->rows + 15) / 16;
-    size_t tile = (size_t)l->chunks * 1024, bytes = (size_t)call->tiles * tile;
-    if (!(call->inputs = arena(CALL_ARENA, bytes))) return status(FAIL, "qcc: out of memory");
-    if (call->rows % 16) memset(call->inputs + bytes - tile, 0, tile);
-    Any args[] = {POINTER(call->x), POINTER(call->inputs), TENSOR(&none_filled), NUMBER(l->chunks), NUMBER(call->rows)};
-    if (CALL(family->pack, args)) return status(FAIL, "qcc: a kernel failed");
-    call->block = family->block / (l->chunks * 1024);
-    if (call->block < 4) call->block = 4;
-    if (call->block > call->tiles) call->block = call->tiles;
-    int64_t blocks = (call->tiles + call->block - 1) / call->block;
-    return spread_tasks(context, call, gemm_task, (l->n + 31) / 32 * blocks, call->block * l->k * 32);
-  }
-  size_t room = (size_t)(chunks + 3 * l->chunks), codes = padded(room * CHUNK), each = padded(room * 4);
-  if (!(call->inputs = arena(CALL_ARENA, codes + 2 * each))) return status(FAIL, "qcc: out of memory");
-  call->steps = (float *)(call->inputs + codes), call->sums = call->inputs + codes + each;
+  if (family->gemm && call->rows >= family->many && l->k <= LONGEST) return multiply_many(l, context, call);
+  size_t units = (size_t)(chunks + 3 * l->chunks);
+  if (!take_room(call, family->rounds ? units * CHUNK : 0, units)) return status(FAIL, "qcc: out of memory");
   if (family->rounds) {
     if (call->rows % 4 == 3) memset(call->steps + chunks, 0, (size_t)l->chunks * 4); /* stray denormals are slow */
     Any args[] = {POINTER(call->x), POINTER(call->inputs), POINTER(call->steps), POINTER(call->sums), TENSOR(&none_filled), NUMBER(chunks)};
@@ -165,7 +191,7 @@ static void *multiply(const Layer *l, void *context, Call *call) {
       ((float *)call->sums)[c] = sum;
     }
   }
-  return spread_tasks(context, call, gemv_task, l->strips, call->rows * l->k * STRIP);
+  return spread_tasks(context, call, gemv_task, l->strips, call->rows * l->k * STRIP, 1);
 }
 
 static void *output(void *context, size_t index, const Input *shape, float **data) {
@@ -216,7 +242,7 @@ static void *compute(void *kernel, void *context) {
   if (!call.rows) return NULL;
   call.x = x.data;
   if ((bad = multiply(l, context, &call))) return bad;
-  if (!call.failed && l->spec->norm && (bad = spread_tasks(context, &call, norm_task, call.rows, l->n * NORM_WORK))) return bad;
+  if (!call.failed && l->spec->norm && (bad = spread_tasks(context, &call, norm_task, call.rows, l->n * NORM_WORK, 1))) return bad;
   return call.failed ? status(FAIL, "qcc: a kernel failed") : NULL;
 }
 
@@ -239,6 +265,7 @@ static int input_type(const Op *op, size_t index) {
   const Spec *spec = ((const Registered *)op)->spec;
   int widths[4], scale = 1 + planes_of(spec->bits, widths);
   if (!index) return FLOAT;
+  if (spec->bits == 16) return index == 1 ? BFLOAT16 : FLOAT;
   if ((int)index < scale) return UINT8;
   if ((int)index == scale) return 0; /* float16 or float32, looked at when the kernel is made */
   return (int)index == scale + 1 && !spec->symmetric ? INT8 : FLOAT;

@@ -3,8 +3,10 @@
 #define QCC_SHIM_H
 #include "abi.h"
 
-/* The functions for one kind of codes. `depth` and `block` are the cuts of the matrix product (tiling.py). */
-typedef struct { Kernel quantize, one, four, pack, gemm; int rounds, depth; int64_t block; } Family;
+/* The functions for one kind of weights. Few rows are rounded to int8 (`rounds`) and multiplied by `one` or by `four`;
+ * from `many` rows on it is `gemm`, where there is one. Its step along the inputs is so many `chunks` long; `depth`,
+ * `panel` and `block` are its cuts (tiling.py). */
+typedef struct { Kernel quantize, one, four, pack, gemm; int rounds, many, chunks, depth; int64_t panel, block; } Family;
 
 typedef struct {
   const char *name;
@@ -21,14 +23,14 @@ typedef struct { const char *const *needs; const Spec *specs; } Target; /* proce
 typedef struct {
   const Spec *spec;
   int64_t n, k, strips, chunks, groups;
-  int32_t *words;  /* [strips * 4, chunks, bits, 16] */
+  int32_t *words;  /* [strips * 4, chunks, bits, 16], of bfloat16 [strips * 2, chunks, 2, 16, 16] */
   float *scale;    /* [strips * 4, groups, 16] */
   int16_t *offset; /* the same: the code of zero */
   float **vectors; /* an operand of the steps each: [n], or NULL for a tensor */
   float epsilon;   /* of the norm */
 } Layer;
 
-enum { STRIP = 64, CHUNK = 32 };
+enum { STRIP = 64, CHUNK = 32, OVER = 1024 /* bytes that may be read behind the words */ };
 
 static inline size_t padded(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 

@@ -1,30 +1,65 @@
 """What an op asks of a library for a processor: which functions, by name, and which families of templates."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from qcc.codegen.target import AVX2, VNNI, CpuTarget
+from qcc.codegen.target import AMX, AVX2, CpuTarget
 from qcc.ir.kernel_op import KEEP, STEPS, LinearOp
 
-Kind = tuple[int, bool]  # bits of a code, and whether there is no zero point
-SHARED = {"int8": ("quantize",), "bf16": ("pack",)}
-EACH = {"exact": ("one", "four"), "int8": ("one", "four"), "bf16": ("gemm",)}
+MANY_ROWS = {"bf16": 4, "int8": 6, "codes": 13}
+"""Rows from which a matrix product is faster than rows by fours: of bfloat16 weights, of codes that AMX multiplies as
+they are, of codes that it decodes to bfloat16. Measured at 1024x1024 and 576x1536 on Sapphire Rapids."""
+
+
+@dataclass(frozen=True, order=True)
+class Kind:
+    """What ops share functions: the bits of a code, no zero point, one scale for all inputs."""
+
+    bits: int
+    symmetric: bool
+    channel: bool
+
+    @property
+    def name(self) -> str:
+        """How names of functions spell it."""
+        return LinearOp(self.bits, None if self.channel or self.bits == 16 else 32, self.symmetric).stored
+
+    def rounds(self, families: tuple[str, ...]) -> bool:
+        """Few rows are rounded to int8."""
+        return self.bits < 16 and "int8" in families
+
+    def functions(self, families: tuple[str, ...]) -> dict[str, str]:
+        """What the shim calls for it, by the shim's word: the function's name."""
+        found = {"one": f"one_{self.name}", "four": f"four_{self.name}"}
+        if self.rounds(families):
+            found["quantize"] = "quantize"
+        if "amx" in families:
+            found |= {"pack": "pack_int8" if self.many == "int8" else "pack_bf16", "gemm": f"gemm_{self.name}"}
+        return found
+
+    @property
+    def many(self) -> str:
+        """How many rows are multiplied where AMX is, a key of `MANY_ROWS`."""
+        if self.bits == 16:
+            return "bf16"
+        return "int8" if self.channel else "codes"
 
 
 def variants(target: CpuTarget, activations: str) -> tuple[str, ...]:
     """The families of templates that serve a target, the one for few rows first."""
     if activations == "exact" or not target.has(*AVX2):
         return ("exact",)
-    return ("int8", "bf16") if target.has(*VNNI, "amx_bf16") else ("int8",)
+    return ("int8", "amx") if target.has(*AMX) else ("int8",)
 
 
 def kinds(ops: Iterable[LinearOp]) -> list[Kind]:
     """Those that the ops need functions for."""
-    return sorted({(op.bits, op.symmetric) for op in ops})
+    return sorted({kind_of(op) for op in ops})
 
 
-def kind_name(bits: int, symmetric: bool) -> str:
-    """How names of functions spell a kind."""
-    return f"int{bits}_{'sym' if symmetric else 'asym'}"
+def kind_of(op: LinearOp) -> Kind:
+    """The kind whose functions an op calls."""
+    return Kind(op.bits, op.symmetric, op.group is None)
 
 
 def norm(op: LinearOp) -> str:

@@ -11,7 +11,7 @@ UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 AVX2 = ("avx2", "fma", "f16c")
 AVX512 = (*AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl")
 VNNI = (*AVX512, "avx512_vnni")
-AMX = (*VNNI, "avx512_bf16", "amx_tile", "amx_bf16")
+AMX = (*VNNI, "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")
 
 
 class TargetError(Exception):

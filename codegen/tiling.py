@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from qcc.codegen.target import CpuTarget
 
-PANEL_BYTES = 2 << 10  # of a chunk: 32 inputs of 32 outputs, bfloat16
+TILES_BYTES = 2 << 10  # two tiles: a step of 32 rows, or of 32 outputs
 
 
 @dataclass(frozen=True)
@@ -12,20 +12,18 @@ class Tiling:
     """The cuts of a matrix product of many rows.
 
     Args:
-        depth: chunks of 32 inputs that are multiplied with all rows of a block before the next, a power of two; their
-            panel of 2 kB each is meant for the first cache.
-        block_bytes: of packed activations that are multiplied with all outputs before the next; meant for the second.
+        depth: steps along the inputs (of tiles of 1 kB) that all rows multiply before the next; their panel, and two
+            tiles of rows beside it, are meant for the first cache.
+        block: tiles of 16 rows that are multiplied together, each panel as it is decoded; where there are more, panels
+            are kept for rows by the few.
+        panel_bytes: of weights as bfloat16 that are kept; they are meant for the second cache.
     """
 
-    depth: int = 16
-    block_bytes: int = 1 << 20
-
-    def __post_init__(self) -> None:
-        if self.depth < 1 or self.depth & self.depth - 1:
-            raise ValueError(f"the depth of a panel is a power of two, not {self.depth}")
+    depth: int = 8
+    block: int = 16
+    panel_bytes: int = 1 << 20
 
 
 def tiling(target: CpuTarget) -> Tiling:
-    """The cuts by the sizes of the caches: two thirds of the first, half of the second."""
-    chunks = max(1, target.l1_bytes * 2 // 3 // PANEL_BYTES)
-    return Tiling(1 << chunks.bit_length() - 1, target.l2_bytes // 2)
+    """The cuts by the sizes of the caches: a third of the first, half of the second."""
+    return Tiling(max(1, target.l1_bytes // 3 // TILES_BYTES), panel_bytes=target.l2_bytes // 2)

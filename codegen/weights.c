@@ -50,7 +50,7 @@ int planes_of(int bits, int *widths) {
 
 int weight_inputs(const Spec *spec) {
   int widths[4];
-  return planes_of(spec->bits, widths) + 1 + !spec->symmetric;
+  return spec->bits == 16 ? 1 : planes_of(spec->bits, widths) + 1 + !spec->symmetric;
 }
 
 static void pack_plane(Layer *layer, const uint8_t *plane, int width, int first) {
@@ -67,7 +67,36 @@ static void pack_plane(Layer *layer, const uint8_t *plane, int width, int first)
     }
 }
 
-static void *fill_weights(Layer *layer, const void *info) {
+/* Sizes, and room for the words; the groups are of so many inputs. */
+static void *make_room(Layer *layer, int64_t outputs, int64_t inputs, int64_t group) {
+  layer->n = outputs, layer->k = inputs, layer->chunks = inputs / CHUNK;
+  if (outputs < 1 || inputs < CHUNK || inputs % CHUNK || inputs % group)
+    return status(INVALID, "qcc: inputs are a multiple of 32 and of the group");
+  layer->groups = inputs / group, layer->strips = (outputs + STRIP - 1) / STRIP;
+  size_t bytes = (size_t)(layer->strips * STRIP * layer->chunks * layer->spec->bits) * 4 + OVER;
+  layer->words = aligned_alloc(64, bytes);
+  if (!layer->words) return status(FAIL, NO_MEMORY);
+  memset(layer->words, 0, bytes);
+  return NULL;
+}
+
+static void *fill_floats(Layer *layer, const void *info) {
+  Input input;
+  void *bad = constant(info, 1, &input);
+  if (bad) return bad;
+  if (input.type != BFLOAT16 || input.rank != 2) return status(INVALID, "qcc: the weight is a matrix of bfloat16");
+  if ((bad = make_room(layer, input.dims[0], input.dims[1], input.dims[1] ? input.dims[1] : 1))) return bad;
+  const uint16_t *from = input.data;
+  uint16_t *to = (uint16_t *)layer->words;
+  for (int64_t n = 0; n < layer->n; n++)
+    for (int64_t k = 0; k < layer->k; k++) {
+      int64_t tile = (n / 32 * layer->chunks + k / 32) * 2 + n / 16 % 2;
+      to[(tile * 16 + k % 32 / 2) * 32 + n % 16 * 2 + k % 2] = from[n * layer->k + k];
+    }
+  return NULL;
+}
+
+static void *fill_codes(Layer *layer, const void *info) {
   const Spec *spec = layer->spec;
   int widths[4], count = planes_of(spec->bits, widths);
   Input input;
@@ -76,17 +105,12 @@ static void *fill_weights(Layer *layer, const void *info) {
     if ((bad = constant(info, 1 + p, &input))) return bad;
     if (input.type != UINT8 || input.rank != 2) return status(INVALID, "qcc: a plane is a matrix of uint8");
     if (!p) {
-      layer->n = input.dims[0], layer->k = input.dims[1] * 8 / widths[0], layer->chunks = layer->k / CHUNK;
-      int64_t group = spec->group ? spec->group : layer->k;
-      if (layer->n < 1 || layer->k < CHUNK || layer->k % CHUNK || layer->k % group)
-        return status(INVALID, "qcc: inputs are a multiple of 32 and of the group");
-      layer->groups = layer->k / group, layer->strips = (layer->n + STRIP - 1) / STRIP;
+      int64_t k = input.dims[1] * 8 / widths[0];
+      if ((bad = make_room(layer, input.dims[0], k, spec->group ? spec->group : k ? k : 1))) return bad;
       size_t scales = (size_t)(layer->strips * STRIP * layer->groups);
-      size_t words = (size_t)(layer->strips * STRIP * layer->chunks * spec->bits) * 4;
-      layer->words = aligned_alloc(64, words), layer->scale = aligned_alloc(64, scales * 4);
-      layer->offset = aligned_alloc(64, padded(scales * 2));
-      if (!layer->words || !layer->scale || !layer->offset) return status(FAIL, NO_MEMORY);
-      memset(layer->words, 0, words), memset(layer->scale, 0, scales * 4), memset(layer->offset, 0, scales * 2);
+      layer->scale = aligned_alloc(64, scales * 4), layer->offset = aligned_alloc(64, padded(scales * 2));
+      if (!layer->scale || !layer->offset) return status(FAIL, NO_MEMORY);
+      memset(layer->scale, 0, scales * 4), memset(layer->offset, 0, scales * 2);
     }
     if (!is_matrix(&input, layer->n, layer->k * widths[p] / 8)) return status(INVALID, "qcc: a plane's shape is wrong");
     pack_plane(layer, input.data, widths[p], first);
@@ -130,7 +154,7 @@ void *make_layer(const Spec *spec, const void *info, Layer **made) {
   Layer *layer = calloc(1, sizeof *layer);
   if (!layer) return status(FAIL, NO_MEMORY);
   layer->spec = spec;
-  void *bad = fill_weights(layer, info);
+  void *bad = spec->bits == 16 ? fill_floats(layer, info) : fill_codes(layer, info);
   if (!bad) bad = fill_vectors(layer, info);
   if (bad) free_layer(layer); else *made = layer;
   return bad;
