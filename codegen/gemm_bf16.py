@@ -15,6 +15,7 @@ TO_BF16 = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
 PERMUTE = "llvm.x86.avx512.permvar.sf.512"
 SHUFFLE = "llvm.x86.avx512.pshuf.b.512"
 NUDGE = 1 + 1 / 384  # a third to two thirds of the last bit that is kept
+EXACT = 0xFFFFFE00  # keeps 15 bits of a scale, whose product with a zero point is then exact
 
 
 def pack(name: str) -> Expr:
@@ -70,7 +71,8 @@ class _Decoder:
     def __call__(self, panel: Expr, start: Expr, block: Expr, chunk: Expr) -> None:
         given = self.given
         place = emit.lanes((block * self.groups + T.truncdiv(chunk, given.chunks_a_group)) * 16)
-        grid = T.bind(given.scale[place] * emit.spread(T.float32(NUDGE)))
+        larger = T.reinterpret("int32x16", given.scale[place] * emit.spread(T.float32(NUDGE)))
+        grid = T.bind(T.reinterpret("float32x16", T.bitwise_and(larger, emit.word(EXACT))))
         middle = emit.spread(T.float32(1 << self.bits - 1))
         base = T.bind((middle if self.symmetric else T.cast(given.offset[place], "float32x16")) * grid)
         at = (block * given.chunks + chunk) * self.bits

@@ -50,7 +50,10 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Layer:
-    """An encoded matrix: codes and zeros are offset binary and centred, as the op takes them."""
+    """An encoded matrix: codes and zeros are offset binary and centred, as the op takes them.
+
+    Where weights are bfloat16 themselves, they are the ``codes``, in float32, and every scale is 1.
+    """
 
     kernel: LinearOp
     codes: np.ndarray
@@ -60,10 +63,14 @@ class Layer:
     epsilon: float = 1e-5
 
     @property
+    def middle(self) -> int:
+        """The code of zero where there is no zero point."""
+        return 0 if self.kernel.is_float else 1 << (self.kernel.bits - 1)
+
+    @property
     def centred(self) -> np.ndarray:
         """Codes less zeros ``[out, groups, in of the group]``, float64."""
-        middle = 1 << (self.kernel.bits - 1)
-        blocks = self.codes.astype(np.float64).reshape(*self.scale.shape, -1) - middle
+        blocks = self.codes.astype(np.float64).reshape(*self.scale.shape, -1) - self.middle
         return blocks if self.zero is None else blocks - self.zero[..., None]
 
     def product(self, x: np.ndarray) -> np.ndarray:
@@ -104,25 +111,28 @@ class Layer:
 
     def magnitude(self, x: np.ndarray) -> float:
         """The largest sum of the terms' magnitudes: what rounding errors are a fraction of."""
-        middle, scale = 1 << (self.kernel.bits - 1), self.scale.astype(np.float64)[..., None]
-        blocks = np.abs(self.codes.astype(np.float64).reshape(*self.scale.shape, -1) - middle)
+        scale = self.scale.astype(np.float64)[..., None]
+        blocks = np.abs(self.codes.astype(np.float64).reshape(*self.scale.shape, -1) - self.middle)
         blocks = blocks if self.zero is None else blocks + np.abs(self.zero.astype(np.float64))[..., None]
         return float((np.abs(x).astype(np.float64) @ (blocks * scale).reshape(self.codes.shape).T).max())
 
-    def rounded(self, x: np.ndarray) -> np.ndarray:
-        """The product with activations rounded to int8 by 32, as the kernels round them; the rest in float64."""
-        chunks = x.reshape(-1, x.shape[-1] // 32, 32)
-        most = np.abs(chunks).max(-1, keepdims=True)
-        inverse = np.divide(np.float32(127), most, out=np.zeros_like(most), where=most > TINY)
-        quantized = np.rint(chunks * inverse) * (most * np.float32(1 / 127)).astype(np.float64)
-        return self.exact(quantized.reshape(x.shape))
+    def rounded(self, x: np.ndarray, width: int = 32) -> np.ndarray:
+        """The product with activations rounded to int8, a step for so many, as kernels do it; the rest in float64."""
+        codes, steps = quantize(x, width)
+        return self.exact((codes * steps.astype(np.float64)).reshape(x.shape))
+
+    def _arrays(self) -> list[np.ndarray]:
+        """The weight as the op takes it."""
+        if self.kernel.is_float:
+            return [(self.codes.view(np.uint32) >> 16).astype(np.uint16)]
+        return [*pack(self.codes, self.kernel.bits), self.scale, *([] if self.zero is None else [self.zero])]
 
     def model(self, constant: bool = True, body: FunctionProto | None = None) -> ModelProto:
         """One node; with ``body``, a function of that name stands beside it."""
-        arrays = [*pack(self.codes, self.kernel.bits), self.scale]
-        arrays += [] if self.zero is None else [self.zero]
-        stored = dict(zip(self.kernel.weight_inputs, arrays, strict=True)) | dict(self.vectors)
+        stored = dict(zip(self.kernel.weight_inputs, self._arrays(), strict=True)) | dict(self.vectors)
         constants = [numpy_helper.from_array(array, name) for name, array in stored.items()]
+        for one in constants[: self.kernel.is_float]:
+            one.data_type = TensorProto.BFLOAT16  # numpy has no such type
         given = [name for name in self.kernel.inputs if name not in stored]
         inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in given]
         if not constant:
@@ -136,10 +146,21 @@ class Layer:
         return helper.make_model(graph, opset_imports=opsets, ir_version=10, functions=[body] if body else [])
 
 
+def quantize(x: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Integers ``[rows, blocks, width]`` and steps ``[rows, blocks, 1]`` of rounded activations, in float32."""
+    blocks = x.reshape(-1, x.shape[-1] // width, width)
+    most = np.abs(blocks).max(-1, keepdims=True)
+    inverse = np.divide(np.float32(127), most, out=np.zeros_like(most), where=most > TINY)
+    return np.rint(blocks * inverse), most * np.float32(1 / 127)
+
+
 def draw(kernel: LinearOp, outputs: int, inputs: int, seed: int = 0, scale: Any = np.float16) -> Layer:
     """A random layer of that shape."""
     random = np.random.default_rng(seed)
     groups = inputs // (kernel.group or inputs)
+    if kernel.is_float:
+        weight = random.standard_normal((outputs, inputs)).astype(np.float32).view(np.uint32) & 0xFFFF0000
+        return Layer(kernel, weight.view(np.float32), np.ones((outputs, 1), scale), None, _vectors(kernel, outputs, random))
     middle = 1 << (kernel.bits - 1)
     zero = None if kernel.symmetric else random.integers(-middle, middle, (outputs, groups)).astype(np.int8)
     return Layer(
@@ -147,12 +168,16 @@ def draw(kernel: LinearOp, outputs: int, inputs: int, seed: int = 0, scale: Any 
         random.integers(0, 1 << kernel.bits, (outputs, inputs)).astype(np.uint8),
         random.uniform(0.01, 0.02, (outputs, groups)).astype(scale),
         zero,
-        {
-            name: random.standard_normal(outputs).astype(np.float32)
-            for name, kind in kernel.step_inputs
-            if kind == "vector"
-        },
+        _vectors(kernel, outputs, random),
     )
+
+
+def _vectors(kernel: LinearOp, outputs: int, random: np.random.Generator) -> dict[str, np.ndarray]:
+    return {
+        name: random.standard_normal(outputs).astype(np.float32)
+        for name, kind in kernel.step_inputs
+        if kind == "vector"
+    }
 
 
 def session(model: ModelProto, library: Path | None, threads: int = 1) -> Any:

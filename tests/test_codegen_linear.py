@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qcc.codegen.library import Activations, build
+from qcc.codegen.spec import MANY_ROWS, kind_of
 from qcc.codegen.target import AMX, AVX2, cpu_flags, named, native
 from qcc.ir.kernel_op import BIAS, LinearOp
 from tests.codegen_models import Layer, draw, session, unaligned
@@ -20,10 +21,9 @@ pytest.importorskip("tvm")
 KERNELS = [
     LinearOp(bits, group, symmetric, steps)
     for bits, group, symmetric, steps in itertools.product(range(2, 9), (32, 64, None), (True, False), ((), (BIAS,)))
-]
+] + [LinearOp(16), LinearOp(16, steps=(BIAS,))]
 FLOAT = 1e-6  # of the sum of magnitudes: float32 sums of up to 1088 products, in short chains
 BFLOAT = 1e-2  # the same: both factors rounded to 8 bits
-MANY = 13  # rows from which AMX takes over
 
 Libraries = Callable[[str, Activations], Path]
 
@@ -49,10 +49,12 @@ def error(layer: Layer, x: np.ndarray, result: np.ndarray, wanted: np.ndarray) -
 def check(layer: Layer, x: np.ndarray, result: np.ndarray, activations: Activations, amx: bool) -> None:
     assert result.shape == (*x.shape[:-1], len(layer.codes))
     rows = x.size // x.shape[-1]
-    if activations == "exact":
+    many = kind_of(layer.kernel).many
+    if amx and activations == "int8" and rows >= MANY_ROWS[many]:  # where AMX takes over
+        wanted = layer.rounded(x, x.shape[-1]) if many == "int8" else layer.exact(x)
+        assert error(layer, x, result, wanted) < (FLOAT if many == "int8" else BFLOAT)
+    elif activations == "exact" or layer.kernel.is_float:
         assert error(layer, x, result, layer.exact(x)) < FLOAT
-    elif amx and rows >= MANY:
-        assert error(layer, x, result, layer.exact(x)) < BFLOAT
     else:
         assert error(layer, x, result, layer.rounded(x)) < FLOAT
 

@@ -1,0 +1,130 @@
+"""The matrix products of many rows: integers to the last bit, bfloat16 as close as it can be, bad rows alone bad."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from qcc.codegen.library import build
+from qcc.codegen.spec import MANY_ROWS
+from qcc.codegen.target import AMX, cpu_flags, native
+from qcc.codegen.tiling import Tiling, tiling
+from qcc.ir.kernel_op import LinearOp
+from tests.codegen_models import Layer, draw, quantize, session, unaligned
+
+pytest.importorskip("tvm")
+pytestmark = pytest.mark.skipif(not set(AMX) <= cpu_flags(), reason="needs AMX")
+
+CHANNEL = [LinearOp(bits, None, symmetric) for bits in range(2, 9) for symmetric in (True, False)]
+GROUPED = [LinearOp(bits, 32, symmetric) for bits in range(2, 9) for symmetric in (True, False)]
+WEIGHTS = LinearOp(16)
+EDGES = (1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 96, 130)
+WEIGHT_ERROR = 2.0**-7 * 2 / 3  # of a decoded weight: cut after it was made larger by at most two thirds of a last bit
+INPUT_ERROR = 2.0**-9  # of an activation, rounded to nearest
+SUM_ERROR = 1e-6  # float32 sums
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("gemm") / "k.so"
+    return build([*CHANNEL, *GROUPED, WEIGHTS], (native(),), out)
+
+
+def by_rows(layer: Layer, x: np.ndarray) -> np.ndarray:
+    """The integer product and its two float32 factors, in the kernel's order."""
+    codes, steps = quantize(x, x.shape[-1])
+    dots = codes[:, 0].astype(np.int64) @ layer.centred[:, 0].astype(np.int64).T
+    return dots.astype(np.float32) * (layer.scale.astype(np.float32).T * steps[:, 0])
+
+
+shapes = st.tuples(
+    st.one_of(st.integers(MANY_ROWS["codes"], 80), st.sampled_from((250, 256, 257, 300))),
+    st.sampled_from(EDGES),
+    st.one_of(st.integers(1, 9), st.sampled_from((16, 17, 33))),
+    st.integers(0, 1000),
+    st.sampled_from((1, 2)),
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(op=st.sampled_from(CHANNEL), shape=shapes)
+def test_integers_to_the_last_bit(library: Path, op: LinearOp, shape: tuple[int, ...]) -> None:
+    rows, outputs, chunks, seed, threads = shape
+    layer = draw(op, outputs, chunks * 32, seed)
+    x = unaligned(np.random.default_rng(seed).standard_normal((rows, chunks * 32)).astype(np.float32))
+    result = session(layer.model(), library, threads).run(None, {"x": x})[0]
+    np.testing.assert_array_equal(result, by_rows(layer, x))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(op=st.sampled_from([*GROUPED, WEIGHTS]), shape=shapes)
+def test_bfloat16_of_every_factor(library: Path, op: LinearOp, shape: tuple[int, ...]) -> None:
+    rows, outputs, chunks, seed, threads = shape
+    layer = draw(op, outputs, chunks * 32, seed)
+    x = unaligned(np.random.default_rng(seed).standard_normal((rows, chunks * 32)).astype(np.float32))
+    result = session(layer.model(), library, threads).run(None, {"x": x})[0]
+    weight = np.abs((layer.centred * layer.scale.astype(np.float64)[..., None]).reshape(layer.codes.shape))
+    share = INPUT_ERROR + (0 if op.is_float else WEIGHT_ERROR)
+    bound = np.abs(x).astype(np.float64) @ weight.T * (share + SUM_ERROR) + layer.magnitude(x) * SUM_ERROR
+    assert (np.abs(result - layer.exact(x)) <= bound).all()
+
+
+@pytest.mark.parametrize("op", GROUPED)
+def test_weights_that_bfloat16_holds_stay_as_they_are(library: Path, op: LinearOp) -> None:
+    layer = draw(op, 40, 96)
+    layer = Layer(op, layer.codes, np.full_like(layer.scale, 0.25), layer.zero)
+    held = np.abs(layer.centred) <= 256  # eight bits
+    x = np.zeros((96, 96), np.float32)
+    np.fill_diagonal(x, 1)
+    result = session(layer.model(), library).run(None, {"x": x})[0]
+    wanted = (layer.centred * 0.25).reshape(40, 96).T
+    np.testing.assert_array_equal(result[held.reshape(40, 96).T], wanted[held.reshape(40, 96).T])
+
+
+def test_cutting_favours_no_side(library: Path) -> None:
+    """The sum of many weights is as it was: a bias of half a last bit would show as 2e-3."""
+    layer = draw(LinearOp(4, 32), 128, 4096, scale=np.float32)
+    layer = Layer(layer.kernel, np.where(layer.codes < 8, 16 - np.maximum(layer.codes, 1), layer.codes), layer.scale, None)
+    x = np.ones((16, 4096), np.float32)
+    result = session(layer.model(), library).run(None, {"x": x})[0]
+    assert abs(float((result / layer.exact(x)).mean()) - 1) < 5e-4
+
+
+@pytest.mark.parametrize("op", [LinearOp(8, None), LinearOp(5, None, False), LinearOp(4, 32), WEIGHTS])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("rows", [13, 40, 300])
+def test_a_bad_row_is_bad_alone(library: Path, op: LinearOp, bad: float, rows: int) -> None:
+    layer = draw(op, 70, 96)
+    x = np.random.default_rng(0).standard_normal((rows, 96)).astype(np.float32)
+    run = session(layer.model(), library)
+    before = run.run(None, {"x": x})[0]
+    x[5, 3] = bad
+    after = run.run(None, {"x": x})[0]
+    assert not np.isfinite(after[5]).any()
+    others = np.arange(rows) != 5
+    np.testing.assert_array_equal(after[others], before[others])
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-40, 1e-31, 1e-20, 1e30])
+def test_rows_of_any_size(library: Path, size: float) -> None:
+    layer = draw(LinearOp(8, None), 40, 64)
+    x = (np.random.default_rng(0).standard_normal((20, 64)) * size).astype(np.float32)
+    result = session(layer.model(), library).run(None, {"x": x})[0]
+    np.testing.assert_array_equal(result, by_rows(layer, x))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 5, 14])
+def test_bfloat16_weights_of_few_rows(library: Path, rows: int) -> None:
+    layer = draw(WEIGHTS, 130, 160)
+    x = unaligned(np.random.default_rng(rows).standard_normal((rows, 160)).astype(np.float32))
+    result = session(layer.model(), library).run(None, {"x": x})[0]
+    share = SUM_ERROR if rows < MANY_ROWS["bf16"] else INPUT_ERROR + SUM_ERROR
+    assert np.abs(result - layer.exact(x)).max() < layer.magnitude(x) * share
+
+
+def test_cuts_follow_the_caches() -> None:
+    cuts = tiling(native())
+    assert cuts.depth * 2048 * 2 <= native().l1_bytes and cuts.panel_bytes <= native().l2_bytes
+    assert Tiling() == Tiling(8, 16, 1 << 20)
