@@ -160,7 +160,9 @@ def draw(kernel: LinearOp, outputs: int, inputs: int, seed: int = 0, scale: Any 
     groups = inputs // (kernel.group or inputs)
     if kernel.is_float:
         weight = random.standard_normal((outputs, inputs)).astype(np.float32).view(np.uint32) & 0xFFFF0000
-        return Layer(kernel, weight.view(np.float32), np.ones((outputs, 1), scale), None, _vectors(kernel, outputs, random))
+        return Layer(
+            kernel, weight.view(np.float32), np.ones((outputs, 1), scale), None, _vectors(kernel, outputs, random)
+        )
     middle = 1 << (kernel.bits - 1)
     zero = None if kernel.symmetric else random.integers(-middle, middle, (outputs, groups)).astype(np.int8)
     return Layer(

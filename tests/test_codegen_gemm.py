@@ -86,7 +86,9 @@ def test_weights_that_bfloat16_holds_stay_as_they_are(library: Path, op: LinearO
 def test_cutting_favours_no_side(library: Path) -> None:
     """The sum of many weights is as it was: a bias of half a last bit would show as 2e-3."""
     layer = draw(LinearOp(4, 32), 128, 4096, scale=np.float32)
-    layer = Layer(layer.kernel, np.where(layer.codes < 8, 16 - np.maximum(layer.codes, 1), layer.codes), layer.scale, None)
+    layer = Layer(
+        layer.kernel, np.where(layer.codes < 8, 16 - np.maximum(layer.codes, 1), layer.codes), layer.scale, None
+    )
     x = np.ones((16, 4096), np.float32)
     result = session(layer.model(), library).run(None, {"x": x})[0]
     assert abs(float((result / layer.exact(x)).mean()) - 1) < 5e-4
