@@ -26,9 +26,9 @@ ORDER = ((0, 0), (0, 1), (1, 1), (1, 0))  # (rows, outputs) of the products of a
 class Arguments:
     """What a function ``(POINTERS..., y, SCALARS...)`` is given.
 
-    It fills ``y [tiles * 16, pairs * 32]``, rows ``stride`` apart, with ``pairs`` times 32 outputs from the ``first`` 32
-    on. ``a [tiles, steps, 16, 64 bytes]`` are activations; where they were rounded to int8, ``steps`` and ``sums`` are
-    their step and the sum of their integers, one a row. ``panel [pairs, steps, 2, 16, 64 bytes]`` is filled where
+    It fills ``y [tiles * 16, pairs * 32]``, rows ``stride`` apart, with ``pairs`` times 32 outputs from the ``first``
+    32 on. ``a [tiles, steps, 16, 64 bytes]`` are activations; where they were rounded to int8, ``steps`` and ``sums``
+    are their step and the sum of their integers, one a row. ``panel [pairs, steps, 2, 16, 64 bytes]`` is filled where
     ``fresh`` is 1, and holds one slab of one pair where ``keep`` is 0. ``part`` has room for two tiles a tile of rows.
     """
 

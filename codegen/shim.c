@@ -124,8 +124,9 @@ static void gemm_task(void *p, size_t task) {
     int64_t rows = call->rows - tile * 16, row = tile * 16, size = 1 << 30;
     if (rows > tiles * 16) rows = tiles * 16;
     float *out = call->to + row * l->n + first * 32;
-    /* whole tiles go where they belong, and the steps change them there */
-    int whole = rows == tiles * 16 && (first + pairs) * 32 <= l->n && !(l->n % 16 || (uintptr_t)out % 64);
+    /* whole tiles go where they belong; the steps change them there, if they are whole vectors there, too */
+    int whole = rows == tiles * 16 && (first + pairs) * 32 <= l->n;
+    if (!l->spec->copies && (l->n % 16 || (uintptr_t)out % 64)) whole = 0;
     int64_t stride = whole ? l->n : pairs * 32;
     if (!whole) out = (float *)(scratch + panel + parts);
     Tensor y = {out, 1, 0, 1, 2, 32, 1, &size, NULL, 0};
@@ -135,7 +136,7 @@ static void gemm_task(void *p, size_t task) {
                   NUMBER(l->chunks / l->groups), NUMBER(first), NUMBER(pairs), NUMBER(tiles), NUMBER(stride),
                   NUMBER(!tile || !keep), NUMBER(keep)};
     if (CALL(family->gemm, args)) { fail(call); return; }
-    if (!whole || l->spec->chain) finish(call, out, stride, row, rows, first * 32, pairs * 32);
+    if (!whole || !l->spec->copies) finish(call, out, stride, row, rows, first * 32, pairs * 32);
   }
 }
 

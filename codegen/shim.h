@@ -13,6 +13,7 @@ typedef struct {
   int bits, group /* 0: the whole row */, symmetric;
   const char *operands; /* of the steps, in order: v is a constant vector [out], t a tensor of the output's shape */
   int chained;          /* so many of them are the chain's, the others the norm's */
+  int copies;           /* there is nothing to do but copy */
   int keeps;            /* what the norm reads is a second output */
   Kernel chain, norm;   /* no norm: NULL */
   const Family *family;

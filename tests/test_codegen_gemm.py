@@ -36,7 +36,7 @@ def by_rows(layer: Layer, x: np.ndarray) -> np.ndarray:
     """The integer product and its two float32 factors, in the kernel's order."""
     codes, steps = quantize(x, x.shape[-1])
     dots = codes[:, 0].astype(np.int64) @ layer.centred[:, 0].astype(np.int64).T
-    return dots.astype(np.float32) * (layer.scale.astype(np.float32).T * steps[:, 0])
+    return np.asarray(dots.astype(np.float32) * (layer.scale.astype(np.float32).T * steps[:, 0]))
 
 
 shapes = st.tuples(

@@ -1,0 +1,210 @@
+"""Measure kernels against ONNX Runtime's best form of the same layer.
+
+    python -m benchmarks.kernels             print the table
+    python -m benchmarks.kernels int4 bf16   and only the parts that are named
+
+One layer, one thread, sessions taken in turn in one process, inputs and outputs bound; medians. A ratio above 1 is
+faster than ONNX Runtime. Its forms: for codes blocked ``DequantizeLinear`` and ``MatMul``, which it fuses, at accuracy
+level 4 (activations rounded to int8) and 1 (float32), the faster counts, and only level 1 against exact activations;
+for bfloat16 weights ``MatMul`` in float32; for int8 ``DynamicQuantizeMatMul``, and static QDQ.
+"""
+
+import argparse
+import os
+import random
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from benchmarks.timing import machine
+from qcc.codegen.library import Activations, build
+from qcc.codegen.target import native
+from qcc.ir.kernel_op import LinearOp
+from qcc.ir.packing import pack
+
+SHAPES = ((1024, 1024), (576, 1536), (4096, 4096))  # inputs, outputs
+GROUP = 32
+FIXED = (("step", 0.03, np.float32), ("middle", 128, np.uint8), ("y_step", 10, np.float32))  # of static QDQ
+SECONDS, LEAST = 1.5, 7  # of measuring a row, and rounds
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: our op on so many rows of activations, and what it is held against."""
+
+    part: str
+    op: LinearOp
+    rows: int
+    rivals: tuple[str, ...]
+    activations: Activations = "int8"
+
+
+TABLE = [
+    *(Row("int4", LinearOp(4, GROUP), rows, ("level 4", "level 1")) for rows in (1, 4, 8, 16, 32, 128)),
+    Row("exact", LinearOp(4, GROUP), 1, ("level 1",), "exact"),
+    Row("few", LinearOp(2, GROUP), 1, ("2 bits, level 4",)),
+    Row("few", LinearOp(3, GROUP), 1, ("level 4",)),
+    *(Row("bf16", LinearOp(16), rows, ("float32",)) for rows in (1, 4, 16, 128)),
+    *(Row("int8", LinearOp(8, None), rows, ("dynamic", "static")) for rows in (1, 16, 128)),
+]
+
+
+def weights(op: LinearOp, inputs: int, outputs: int) -> dict[str, np.ndarray]:
+    """Random ones, as the op stores them."""
+    draw = np.random.default_rng(0)
+    if op.is_float:
+        return {"weight": (draw.standard_normal((outputs, inputs), np.float32).view(np.uint32) >> 16).astype(np.uint16)}
+    codes = draw.integers(0, 1 << op.bits, (outputs, inputs)).astype(np.uint8)
+    scale = draw.uniform(0.01, 0.02, (outputs, inputs // (op.group or inputs))).astype(np.float16)
+    return dict(zip(op.weight_inputs, [*pack(codes, op.bits), scale], strict=True))
+
+
+def model(nodes: list[NodeProto], constants: list[TensorProto]) -> bytes:
+    """A model ``x -> y`` of float32."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xy"]
+    graph = helper.make_graph(nodes, "layer", ends[:1], ends[1:], constants)
+    opsets = [helper.make_opsetid(domain, version) for domain, version in (("", 25), ("qcc", 1), ("com.microsoft", 1))]
+    made: ModelProto = helper.make_model(graph, opset_imports=opsets, ir_version=12)
+    return bytes(made.SerializeToString())
+
+
+def ours(op: LinearOp, inputs: int, outputs: int) -> bytes:
+    """Our op."""
+    constants = [numpy_helper.from_array(array, name) for name, array in weights(op, inputs, outputs).items()]
+    if op.is_float:
+        constants[0].data_type = TensorProto.BFLOAT16
+    return model([helper.make_node(op.name, op.inputs, ["y"], domain="qcc")], constants)
+
+
+def rival(name: str, inputs: int, outputs: int) -> bytes:
+    """ONNX Runtime's form of the layer."""
+    draw = np.random.default_rng(0)
+    node, array = helper.make_node, numpy_helper.from_array
+    if name == "float32":
+        return model(
+            [node("MatMul", ["x", "w"], ["y"])], [array(draw.standard_normal((inputs, outputs), np.float32), "w")]
+        )
+    if "level" in name:
+        bits, kind = (2, TensorProto.INT2) if name.startswith("2") else (4, TensorProto.INT4)
+        raw = draw.integers(0, 256, inputs * outputs * bits // 8).astype(np.uint8).tobytes()
+        scale = draw.uniform(0.01, 0.02, (inputs // GROUP, outputs)).astype(np.float32)
+        decode = node("DequantizeLinear", ["w", "scale"], ["v"], axis=0, block_size=GROUP)
+        constants = [helper.make_tensor("w", kind, (inputs, outputs), raw, raw=True), array(scale, "scale")]
+        return model([decode, node("MatMul", ["x", "v"], ["y"])], constants)
+    constants = [
+        array(draw.integers(-127, 128, (inputs, outputs)).astype(np.int8), "w"),
+        array(draw.uniform(0.01, 0.02, outputs).astype(np.float32), "scale"),
+        array(np.zeros(outputs, np.int8), "zero"),
+    ]
+    if name == "dynamic":
+        return model(
+            [node("DynamicQuantizeMatMul", ["x", "w", "scale", "zero"], ["y"], domain="com.microsoft")], constants
+        )
+    constants += [array(np.asarray(value, dtype), name) for name, value, dtype in FIXED]
+    nodes = [
+        node("QuantizeLinear", ["x", "step", "middle"], ["xq"]),
+        node("DequantizeLinear", ["xq", "step", "middle"], ["xd"]),
+        node("DequantizeLinear", ["w", "scale", "zero"], ["v"], axis=1),
+        node("MatMul", ["xd", "v"], ["p"]),
+        node("QuantizeLinear", ["p", "y_step", "middle"], ["yq"]),
+        node("DequantizeLinear", ["yq", "y_step", "middle"], ["y"]),
+    ]
+    return model(nodes, constants)
+
+
+def session(made: bytes, library: Path | None = None, level: str = "") -> onnxruntime.InferenceSession:
+    """One thread; with the library, or at an accuracy level."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    if library:
+        options.register_custom_ops_library(str(library))
+    if level:
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", level)
+    return onnxruntime.InferenceSession(made, options, providers=["CPUExecutionProvider"])
+
+
+def aligned(x: np.ndarray) -> np.ndarray:
+    """The same array at a multiple of 64 bytes, as ONNX Runtime's own are."""
+    raw = np.empty(x.nbytes + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    moved = raw[start : start + x.nbytes].view(np.float32).reshape(x.shape)
+    moved[...] = x
+    return moved
+
+
+def measure(sessions: dict[str, onnxruntime.InferenceSession], x: np.ndarray, outputs: int) -> dict[str, float]:
+    """Median seconds of a run of each, in turn and in random order."""
+    bound, times = {}, {name: list[float]() for name in sessions}
+    for name, one in sessions.items():
+        bound[name] = one.io_binding()
+        bound[name].bind_ortvalue_input("x", onnxruntime.OrtValue.ortvalue_from_numpy(aligned(x)))
+        result = onnxruntime.OrtValue.ortvalue_from_shape_and_type((len(x), outputs), np.float32, "cpu", 0)
+        bound[name].bind_ortvalue_output("y", result)
+        one.run_with_iobinding(bound[name])
+    order, shuffle = list(sessions), random.Random(0)
+    end = time.perf_counter() + SECONDS
+    while time.perf_counter() < end or len(times[order[0]]) < LEAST:
+        shuffle.shuffle(order)
+        for name in order:
+            start = time.perf_counter()
+            sessions[name].run_with_iobinding(bound[name])
+            times[name].append(time.perf_counter() - start)
+    return {name: float(np.median(found)) for name, found in times.items()}
+
+
+def lines(table: list[Row], libraries: dict[str, Path]) -> Iterator[str]:
+    """The table, line by line."""
+    yield "| op | activations | rows | inputs x outputs | us | TFLOP/s | ONNX Runtime, times as long |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for row in table:
+        for inputs, outputs in SHAPES:
+            sessions = {"": session(ours(row.op, inputs, outputs), libraries[row.activations])}
+            for name in row.rivals:
+                sessions[name] = session(rival(name, inputs, outputs), level=name[-1] if "level" in name else "")
+            x = np.random.default_rng(1).standard_normal((row.rows, inputs), np.float32)
+            times = measure(sessions, x, outputs)
+            took = times.pop("")
+            ratios = ", ".join(f"{name}: **{seconds / took:.2f}**" for name, seconds in times.items())
+            speed = 2 * row.rows * inputs * outputs / took / 1e12
+            yield (
+                f"| {row.op.name} | {row.activations} | {row.rows} | {inputs}x{outputs} | {took * 1e6:.0f} "
+                f"| {speed:.2f} | {ratios} |"
+            )
+
+
+def builds(folder: Path) -> Iterator[tuple[Activations, Path, str]]:
+    """The libraries that the table needs, built into an empty cache and again from it."""
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    kinds: tuple[Activations, ...] = ("int8", "exact")
+    for activations in kinds:
+        ops, took = {row.op for row in TABLE if row.activations == activations}, []
+        for _ in range(2):
+            start = time.perf_counter()
+            out = build(ops, (native(),), folder / f"{activations}.so", activations)
+            took.append(time.perf_counter() - start)
+        text = f"{activations}: {len(ops)} ops, {out.stat().st_size / 1000:.0f} kB"
+        yield activations, out, f"{text}, built in {took[0]:.1f} s, from the cache in {took[1] * 1000:.0f} ms"
+
+
+def main() -> None:
+    """Print the table as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", help=", ".join(dict.fromkeys(row.part for row in TABLE)))
+    parts = parser.parse_args().parts
+    print(f"{machine()}\n", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        made = list(builds(Path(folder)))
+        table = [row for row in TABLE if not parts or row.part in parts]
+        for line in lines(table, {activations: path for activations, path, _ in made}):
+            print(line, flush=True)
+        print("\nLibraries: " + "; ".join(text for _, _, text in made) + ".")
+
+
+if __name__ == "__main__":
+    main()
