@@ -86,7 +86,8 @@ TOKEN_BLOCKS = {
         "{y}q = MatMul({x}, {w}q_16x16)\n{y}k = MatMul({x}, {w}k_16x16)\n"
         "{y}a, {y}b = Split<axis=-1, num_outputs=2>({y}q)\n{y}n = Neg({y}b)\n{y}t = Concat<axis=-1>({y}n, {y}a)\n"
         "{y}c = Mul({y}q, {w}c_6x16)\n{y}d = Mul({y}t, {w}c_6x16)\n{y}r = Add({y}c, {y}d)\n"
-        "{y}kt = Transpose<perm=[0,2,1]>({y}k)\n{y}s = MatMul({y}r, {y}kt)\n{y} = MatMul({y}s, {x})"
+        "{y}kt = Transpose<perm=[0,2,1]>({y}k)\n{y}s = MatMul({y}r, {y}kt)\n{y}p = Softmax<axis=-1>({y}s)\n"
+        "{y} = MatMul({y}p, {x})"
     ),
     "fused": (
         "{y}a = MatMul({x}, {w}_16x48)\n{y}r = Reshape({y}a, three_heads)\n"
