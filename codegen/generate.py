@@ -36,7 +36,7 @@ def functions(ops: Iterable[LinearOp], families: tuple[str, ...], target: CpuTar
 def _function(name: str, word: str, kind: Kind, families: tuple[str, ...], target: CpuTarget) -> Expr:
     """The function that the shim calls by that word."""
     if word == "gemm":
-        template = gemm_int8.gemm if kind.many == "int8" else gemm_bf16.gemm
+        template = gemm_int8.gemm if kind.many(families) == "int8" else gemm_bf16.gemm
         return template(name, kind.bits, kind.symmetric, tiling(target))
     rows = ROWS[word]
     if kind.bits == 16:

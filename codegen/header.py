@@ -28,9 +28,9 @@ def _target(ops: Sequence[LinearOp], target: CpuTarget, families: tuple[str, ...
         found = {field: start + name for field, name in kind.functions(families).items()}
         lines += [_declaration(name) for name in found.values()]
         fields = [f".{field} = {_symbol(name)}" for field, name in found.items()]
-        fields += [f".rounds = {int(kind.rounds(families))}", f".many = {MANY_ROWS[kind.many]}"]
+        fields += [f".rounds = {int(kind.rounds(families))}", f".many = {MANY_ROWS[kind.many(families)]}"]
         fields += [f".depth = {cuts.depth}", f".panel = {cuts.panel_bytes}", f".block = {cuts.block}"]
-        fields.append(f".chunks = {2 if kind.many == 'int8' else 1}")
+        fields.append(f".chunks = {2 if kind.many(families) == 'int8' else 1}")
         lines.append(f"static const Family {start}{kind.name} = {{{', '.join(fields)}}};")
     later = {name for op in ops for name in (chain_name(chain(op)), norm(op)) if name}
     lines += [_declaration(start + name) for name in sorted(later)]

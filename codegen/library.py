@@ -18,7 +18,7 @@ from qcc.codegen.target import CpuTarget, TargetError
 from qcc.ir import kernel_op, packing
 from qcc.ir.kernel_op import LinearOp
 
-Activations = Literal["int8", "exact"]
+Activations = Literal["int8", "bf16", "exact"]
 FOLDER = Path(__file__).parent
 FLAGS = (
     "-O2",
@@ -41,7 +41,7 @@ def build(
     ops: Iterable[LinearOp],
     targets: tuple[CpuTarget, ...],
     out: Path,
-    activations: Activations = "int8",
+    activations: Activations = "bf16",
 ) -> Path:
     """Write the library that serves these ops to ``out``, from the cache if it was built before.
 
@@ -50,8 +50,9 @@ def build(
         targets: the processors to build for, the best first. The library uses the code for the first whose
             instructions it finds, and registers nothing if it finds those of none.
         out: the file to write, replaced at once.
-        activations: ``int8`` rounds activations for few rows and multiplies in bfloat16 for many, where a target
-            can; ``exact`` keeps float32.
+        activations: ``bf16`` rounds them to int8 by 32 neighbours where rows are few and to bfloat16 where they are
+            many; ``int8`` rounds many rows to int8, each row by itself, where codes share one scale; ``exact`` keeps
+            float32. A processor without such instructions computes more exactly.
 
     Raises:
         BuildError: TVM or a C compiler is missing, or failed.

@@ -33,23 +33,25 @@ class Kind:
         found = {"one": f"one_{self.name}", "four": f"four_{self.name}"}
         if self.rounds(families):
             found["quantize"] = "quantize"
-        if "amx" in families:
-            found |= {"pack": "pack_int8" if self.many == "int8" else "pack_bf16", "gemm": f"gemm_{self.name}"}
+        if set(families) & {"amx", "amx_bf16"}:
+            pack = "pack_int8" if self.many(families) == "int8" else "pack_bf16"
+            found |= {"pack": pack, "gemm": f"gemm_{self.name}"}
         return found
 
-    @property
-    def many(self) -> str:
+    def many(self, families: tuple[str, ...]) -> str:
         """How many rows are multiplied where AMX is, a key of `MANY_ROWS`."""
         if self.bits == 16:
             return "bf16"
-        return "int8" if self.channel else "codes"
+        return "int8" if self.channel and "amx" in families else "codes"
 
 
 def variants(target: CpuTarget, activations: str) -> tuple[str, ...]:
     """The families of templates that serve a target, the one for few rows first."""
     if activations == "exact" or not target.has(*AVX2):
         return ("exact",)
-    return ("int8", "amx") if target.has(*AMX) else ("int8",)
+    if not target.has(*AMX):
+        return ("int8",)
+    return ("int8", "amx" if activations == "int8" else "amx_bf16")
 
 
 def kinds(ops: Iterable[LinearOp]) -> list[Kind]:

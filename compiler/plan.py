@@ -93,7 +93,7 @@ class Kernels:
     """The kernels that go beside the model: the names of the processors they are made for, and how they compute."""
 
     targets: tuple[str, ...]
-    activations: Literal["int8", "exact"]
+    activations: Literal["int8", "bf16", "exact"]
 
     @property
     def text(self) -> str:

@@ -1,5 +1,6 @@
 """How long a model takes for one sample: the input, and what became of it, with its kernels and without."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,8 @@ from qcc.compiler.samples import Samples
 from qcc.compiler.session import Session
 from qcc.compiler.timing import Turns, interleaved
 
-TURNS = Turns(rounds=9, warm=True)
+FEWEST, MOST = 3, 15
+ABOUT_S = 4.0  # of timing
 
 
 @dataclass(frozen=True)
@@ -44,5 +46,10 @@ def time_models(model: Path, written: Path, library: Path | None, data: Samples,
 
 def _medians(sessions: Sequence[Session], data: Samples) -> list[float]:
     sample = next(data.parts(1))
-    seconds = interleaved([partial(session.run, sample) for session in sessions], TURNS)
+    runs = [partial(session.run, sample) for session in sessions]
+    start = time.perf_counter()
+    for run in runs:
+        run()
+    rounds = int(ABOUT_S / 2 / (time.perf_counter() - start))  # each turn is a run to warm up and one that counts
+    seconds = interleaved(runs, Turns(rounds=min(max(rounds, FEWEST), MOST), warm=True))
     return [float(median) for median in np.median(seconds, axis=1)]

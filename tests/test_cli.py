@@ -303,10 +303,10 @@ def test_passes(run: Run) -> None:
 
 def test_presets(run: Run) -> None:
     _, listed, _ = run("presets")
-    assert [line.split()[0] for line in listed.splitlines()] == ["balanced", "lossless", "tiny"]
+    assert [line.split()[0] for line in listed.splitlines()] == ["balanced", "fast", "lossless", "tiny"]
     assert "qpolicy 1" in run("presets", "tiny")[1]
     assert run("presets", "tinny")[0] == 1
-    assert len(json.loads(run("presets", "--format", "json")[1])["presets"]) == 3
+    assert len(json.loads(run("presets", "--format", "json")[1])["presets"]) == 4
 
 
 # The diagnostics' pages.

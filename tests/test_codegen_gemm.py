@@ -29,7 +29,7 @@ SUM_ERROR = 1e-6  # float32 sums
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("gemm") / "k.so"
-    return build([*CHANNEL, *GROUPED, WEIGHTS], (native(),), out)
+    return build([*CHANNEL, *GROUPED, WEIGHTS], (native(),), out, "int8")
 
 
 def by_rows(layer: Layer, x: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qcc.codegen.library import Activations, build
-from qcc.codegen.spec import MANY_ROWS, kind_of
+from qcc.codegen.spec import MANY_ROWS, kind_of, variants
 from qcc.codegen.target import AMX, AVX2, cpu_flags, named, native
 from qcc.ir.kernel_op import BIAS, LinearOp
 from tests.codegen_models import Layer, draw, session, unaligned
@@ -49,8 +49,8 @@ def error(layer: Layer, x: np.ndarray, result: np.ndarray, wanted: np.ndarray) -
 def check(layer: Layer, x: np.ndarray, result: np.ndarray, activations: Activations, amx: bool) -> None:
     assert result.shape == (*x.shape[:-1], len(layer.codes))
     rows = x.size // x.shape[-1]
-    many = kind_of(layer.kernel).many
-    if amx and activations == "int8" and rows >= MANY_ROWS[many]:  # where AMX takes over
+    many = kind_of(layer.kernel).many(variants(named("sapphire-rapids"), activations))
+    if amx and activations != "exact" and rows >= MANY_ROWS[many]:  # where AMX takes over
         wanted = layer.rounded(x, x.shape[-1]) if many == "int8" else layer.exact(x)
         assert error(layer, x, result, wanted) < (FLOAT if many == "int8" else BFLOAT)
     elif activations == "exact" or layer.kernel.is_float:
@@ -73,7 +73,7 @@ cases = st.fixed_dictionaries(
 )
 
 
-@pytest.mark.parametrize("activations", ["int8", "exact"])
+@pytest.mark.parametrize("activations", ["int8", "bf16", "exact"])
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases)
 def test_product(libraries: Libraries, activations: Activations, case: dict[str, object]) -> None:

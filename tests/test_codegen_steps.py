@@ -63,7 +63,7 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> Libraries:
         if not set(named(target).features) <= cpu_flags():
             pytest.skip("the processor lacks it")
         if target not in made:
-            made[target] = build(OPS, (named(target),), folder / f"{target}.so")
+            made[target] = build(OPS, (named(target),), folder / f"{target}.so", "int8")
         return made[target]
 
     return make

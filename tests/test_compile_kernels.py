@@ -126,7 +126,7 @@ def test_without_a_compiler_nothing_is_written(
 def test_another_processor_is_not_timed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qcc.compiler.choose_form.runs_here", lambda names: False)
     plan, _ = decide_plan(model, policy("target cpu(avx512-vnni)\n" + RULE))
-    assert plan.kernels == Kernels(("avx512-vnni",), "int8")
+    assert plan.kernels == Kernels(("avx512-vnni",), "bf16")
     with pytest.raises(qcc.QccError, match="latency cannot be measured") as caught:
         decide_plan(model, policy("target cpu(avx512-vnni)\n" + RULE + "minimize latency"))
     assert [one.code for one in caught.value.diagnostics] == ["Q311"]
@@ -134,9 +134,9 @@ def test_another_processor_is_not_timed(model: Path, monkeypatch: pytest.MonkeyP
 
 def test_targets_are_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qcc.codegen.target.cpu_flags", lambda: frozenset({"avx2", "fma", "f16c"}))
-    assert kernels_of(policy("target cpu\n" + RULE)) == Kernels(("avx2",), "int8")
+    assert kernels_of(policy("target cpu\n" + RULE)) == Kernels(("avx2",), "bf16")
     assert kernels_of(policy("target cpu(avx2, native, sapphire-rapids)\n" + RULE)) == Kernels(
-        ("avx2", "sapphire-rapids"), "int8"
+        ("avx2", "sapphire-rapids"), "bf16"
     )
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
     with pytest.raises(qcc.QccError, match="no native target for riscv64") as caught:
