@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from qcc.compiler.report_text import milliseconds
 from qcc.compiler.result import Allocation, LayerRow, Result, RewriteRow, average_bits
 from qcc.compiler.terminal import GAP, Column, Style, Table, paint, write_line, write_table
 from qcc.compiler.time_model import ModelTimes
@@ -189,11 +190,6 @@ def _latency_line(times: ModelTimes) -> str:
     if times.kernels_s is not None:
         text += f"; {milliseconds(times.plain_s)} without"
     return text if times.predicted_s is None else f"{text}; predicted {milliseconds(times.predicted_s)}"
-
-
-def milliseconds(seconds: float) -> str:
-    """A time in three digits."""
-    return f"{seconds * 1e3:.3g} ms"
 
 
 def _output_lines(result: Result) -> list[str]:

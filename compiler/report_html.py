@@ -14,6 +14,7 @@ from qcc.compiler.report_text import (
     cosine_text,
     escaped,
     file_names,
+    milliseconds,
     power_text,
     ratio_text,
     share_text,
@@ -102,7 +103,13 @@ def _tiles(result: Result) -> list[tuple[str, str, str]]:
             f"{len(result.layers) - encoded:,} kept as they were",
         ),
     ]
-    outputs = result.verification.outputs
+    if result.times is not None:
+        times = result.times
+        how = "with kernels" if times.kernels_s is not None else "in plain ONNX Runtime"
+        change = f"{milliseconds(times.before_s)} → {milliseconds(times.after_s)}"
+        text = f"{times.after_s / times.before_s:.2f} of the original, {how}; one sample, one thread"
+        tiles.append(("latency", change, text))
+    outputs = result.verification.kernel_outputs or result.verification.outputs
     if outputs:
         cosine = min(outputs, key=lambda one: worst_first(one.cosine))
         sqnr = min(outputs, key=lambda one: worst_first(one.sqnr))
@@ -225,6 +232,10 @@ def _load(result: Result) -> str:
     if not result.written:
         return "<p>No file was written.</p>"
     lines = ["import onnxruntime", f"session = onnxruntime.InferenceSession({result.output.name!r})"]
+    if result.kernels is not None:
+        lines = ["import os", "import onnxruntime", "options = onnxruntime.SessionOptions()"]
+        lines.append(f"options.register_custom_ops_library(os.path.abspath({result.kernels.name!r}))")
+        lines.append(f"session = onnxruntime.InferenceSession({result.output.name!r}, options)")
     lines.append("outputs = session.run(None, feeds)  # feeds: the original's inputs, by name")
     code = "\n".join(escaped(line) for line in lines)
     data = f"<code>{escaped(result.output.name)}_data</code>"

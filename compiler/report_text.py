@@ -101,6 +101,11 @@ def share_text(share: float) -> str:
     return f"{100 * share:.3g} %" if abs(share) < 1 else f"{100 * share:.0f} %"
 
 
+def milliseconds(seconds: float) -> str:
+    """A time in three digits."""
+    return f"{seconds * 1e3:.3g} ms"
+
+
 def ratio_text(ratio: float, digits: int = 2) -> str:
     """A plain number in a few digits."""
     if not math.isfinite(ratio):
