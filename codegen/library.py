@@ -90,9 +90,7 @@ def _tvm_version() -> str:
     try:
         return importlib.metadata.version("apache-tvm")
     except importlib.metadata.PackageNotFoundError as error:
-        raise BuildError(
-            "kernels need TVM: pip install apache-tvm==0.27.0.post1 apache-tvm-ffi==0.1.14.post0"
-        ) from error
+        raise BuildError("TVM is missing, which comes with qcc: `pip install --force-reinstall qcc`") from error
 
 
 def _compiler() -> str:

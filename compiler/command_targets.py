@@ -1,8 +1,8 @@
 """List the processors that kernels can be built for, and what this machine is.
 
 A library that is built for a target runs where its instructions are; elsewhere the model's own functions run. With
---measure it also measures what one core of this machine can do at most, which takes some seconds and needs TVM; the
-result is kept and shown from then on.
+--measure it also measures what one core of this machine can do at most, which takes some seconds; the result is kept
+and shown from then on.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from qcc.compiler.progress import progress
 from qcc.compiler.terminal import Column, Table
 from qcc.dsl.diagnostics import Diagnostic, QccError
 
-TVM = "pip install 'qcc[kernels]' installs TVM in the version that qcc needs"
+TVM = "`pip install --force-reinstall qcc` brings TVM in the version that qcc needs"
 
 
 @dataclass(frozen=True)
