@@ -50,13 +50,18 @@ def generate(
     ops: Iterable[LinearOp], families: tuple[str, ...], target: CpuTarget, out: Path, prefix: str = ""
 ) -> None:
     """Compile to the object file ``out``; the prefix keeps apart the functions for several targets."""
-    machine = tvm.target.Target({"kind": "llvm", "mcpu": target.mcpu, "mtriple": target.triple})
-    with tvm.transform.PassContext(
-        config={"tirx.disable_storage_rewrite": True}
-    ):  # it would merge registers into one array
-        compiled = tvm.compile(tvm.IRModule(functions(ops, families, target, prefix)), target=machine)
 
     def keep(_: str, files: list[str], **__: object) -> None:
         shutil.copy(next(file for file in files if file.endswith(".o")), out)
 
-    compiled.export_library(str(out.with_suffix(".tvm.so")), fcompile=keep)
+    made = compiled(functions(ops, families, target, prefix), target)
+    made.export_library(str(out.with_suffix(".tvm.so")), fcompile=keep)
+
+
+def compiled(made: dict[str, Expr], target: CpuTarget) -> Expr:
+    """TVM's executable of these functions."""
+    machine = tvm.target.Target({"kind": "llvm", "mcpu": target.mcpu, "mtriple": target.triple})
+    with tvm.transform.PassContext(
+        config={"tirx.disable_storage_rewrite": True}
+    ):  # it would merge registers into one array
+        return tvm.compile(tvm.IRModule(made), target=machine)

@@ -73,7 +73,7 @@ def build(
 
 def _key(specs: tuple[LinearOp, ...], targets: tuple[CpuTarget, ...], activations: str) -> str:
     """A hash of all that decides the library: ops, targets, our sources, TVM and the C compiler."""
-    facts = (specs, targets, activations, _tvm_version(), _compiler(), FLAGS, sources_digest())
+    facts = (specs, targets, activations, tvm_version(), _compiler(), FLAGS, sources_digest())
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
 
@@ -86,7 +86,12 @@ def sources_digest() -> str:
     return digest.hexdigest()
 
 
-def _tvm_version() -> str:
+def tvm_version() -> str:
+    """The version of TVM that is installed.
+
+    Raises:
+        BuildError: none is.
+    """
     try:
         return importlib.metadata.version("apache-tvm")
     except importlib.metadata.PackageNotFoundError as error:

@@ -1,14 +1,20 @@
 """The library of kernels that goes beside a model: for which processors, and made from the model itself."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
-from qcc.codegen.library import BuildError, build
+from qcc.codegen.library import BuildError, build, tvm_version
 from qcc.codegen.target import NATIVE, TargetError, named
 from qcc.compiler.catalog import Export
 from qcc.compiler.plan import Kernels
-from qcc.dsl.diagnostics import Diagnostic, QccError, Span
+from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError, Span
 from qcc.dsl.policy import Policy
 from qcc.ir.kernel_op import LinearOp
+from qcc.ir.onnx_kernel_ops import kernel_ops
+
+Stage = Literal["tir", "asm"]
 
 
 def kernels_of(policy: Policy) -> Kernels | None:
@@ -27,14 +33,46 @@ def kernels_of(policy: Policy) -> Kernels | None:
     return Kernels(tuple(dict.fromkeys(names)), export.activations)
 
 
+def served_ops(kernels: Kernels | None, written: Path, diagnostics: Diagnostics) -> set[LinearOp]:
+    """The ops of a written model that its library serves; tells where kernels are asked for and there are none."""
+    if kernels is None:
+        return set()
+    ops = kernel_ops(written)
+    if not ops:
+        help = "`qcc explain MODEL -p POLICY` says why of each layer"
+        diagnostics.warning("Q503", "no layer takes a kernel: no library is written", help=help)
+    return ops
+
+
 def build_library(ops: set[LinearOp], kernels: Kernels, out: Path) -> None:
     """Make the library, or take it from the cache.
 
     Raises:
         QccError: it cannot be built here.
     """
-    try:
+    with _refusals():
         build(ops, tuple(map(named, kernels.targets)), out, kernels.activations)
+
+
+def listing(ops: set[LinearOp], kernels: Kernels, stage: Stage) -> str:
+    """What the library would be made of, as text: its TIR, or its assembly.
+
+    Raises:
+        QccError: a target is unknown, or TVM is missing.
+    """
+    with _refusals():
+        tvm_version()
+        from qcc.codegen import show  # loads TVM
+
+        write = {"tir": show.tir, "asm": show.assembly}[stage]
+        return write(ops, tuple(map(named, kernels.targets)), kernels.activations)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Tell what is wrong with a target, or with the machine, as diagnostics."""
+    try:
+        yield
     except TargetError as error:
         raise _refused("Q501", str(error), None) from error
     except BuildError as error:
