@@ -6,10 +6,10 @@ from pathlib import Path
 
 import tvm  # type: ignore[import-untyped]  # TVM has no stubs
 
-from qcc.codegen import gemm_bf16, gemm_int8, gemv_avx2, gemv_bf16, gemv_exact, gemv_int8, steps
+from qcc.codegen import gemm_bf16, gemm_int8, gemv_avx2, gemv_bf16, gemv_exact, gemv_int8, gemv_neon, steps
 from qcc.codegen.emit import Expr
 from qcc.codegen.spec import Kind, chain, chain_name, kinds, norm
-from qcc.codegen.target import VNNI, CpuTarget
+from qcc.codegen.target import DOTPROD, VNNI, CpuTarget
 from qcc.codegen.tiling import tiling
 from qcc.ir.kernel_op import LinearOp
 
@@ -40,10 +40,11 @@ def _function(name: str, word: str, kind: Kind, families: tuple[str, ...], targe
         return template(name, kind.bits, kind.symmetric, tiling(target))
     rows = ROWS[word]
     if kind.bits == 16:
-        return gemv_bf16.gemv(name, rows)
+        return gemv_bf16.gemv(name, rows, target.has(*VNNI))
     if not kind.rounds(families):
         return gemv_exact.gemv(name, kind.bits, kind.symmetric, rows, target.has(*VNNI))
-    return (gemv_int8 if target.has(*VNNI) else gemv_avx2).gemv(name, kind.bits, kind.symmetric, rows)
+    template = gemv_neon if target.has(*DOTPROD) else gemv_int8 if target.has(*VNNI) else gemv_avx2
+    return template.gemv(name, kind.bits, kind.symmetric, rows)
 
 
 def generate(

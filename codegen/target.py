@@ -13,6 +13,7 @@ AVX2 = ("avx2", "fma", "f16c")
 AVX512 = (*AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl")
 VNNI = (*AVX512, "avx512_vnni")
 AMX = (*VNNI, "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")
+DOTPROD = ("asimddp",)
 
 
 class TargetError(Exception):
@@ -51,7 +52,7 @@ TARGETS = {
         CpuTarget("avx2", "haswell", AVX2),
         CpuTarget("avx512-vnni", "cascadelake", VNNI, l2_bytes=1 << 20),
         CpuTarget("sapphire-rapids", "sapphirerapids", AMX, l1_bytes=48 << 10, l2_bytes=2 << 20),
-        CpuTarget("armv8.2-dotprod", "cortex-a76", ("asimddp",), "aarch64-unknown-linux-gnu", 64 << 10),
+        CpuTarget("armv8.2-dotprod", "cortex-a76", DOTPROD, "aarch64-unknown-linux-gnu", 64 << 10),
     )
 }
 NATIVE = "native"
