@@ -43,8 +43,8 @@ def _function(name: str, word: str, kind: Kind, families: tuple[str, ...], targe
         return gemv_bf16.gemv(name, rows, target.has(*VNNI))
     if not kind.rounds(families):
         return gemv_exact.gemv(name, kind.bits, kind.symmetric, rows, target.has(*VNNI))
-    template = gemv_neon if target.has(*DOTPROD) else gemv_int8 if target.has(*VNNI) else gemv_avx2
-    return template.gemv(name, kind.bits, kind.symmetric, rows)
+    rounded = gemv_neon if target.has(*DOTPROD) else gemv_int8 if target.has(*VNNI) else gemv_avx2
+    return rounded.gemv(name, kind.bits, kind.symmetric, rows)
 
 
 def generate(

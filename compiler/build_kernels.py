@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from qcc.codegen.library import BuildError, build, tvm_version
-from qcc.codegen.target import NATIVE, TargetError, named
+from qcc.codegen.c_compiler import BuildError
+from qcc.codegen.library import build, tvm_version
+from qcc.codegen.target import NATIVE, TargetError, architecture, named
 from qcc.compiler.catalog import Export
 from qcc.compiler.plan import Kernels
 from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError, Span
@@ -21,16 +22,17 @@ def kernels_of(policy: Policy) -> Kernels | None:
     """The kernels that a policy asks for; None if it leaves all to ONNX Runtime.
 
     Raises:
-        QccError: nothing is known of this machine's processor.
+        QccError: nothing is known of this machine's processor, or the targets are of several architectures.
     """
     export = policy.export if isinstance(policy.export, Export) else Export()
     if policy.target.name != "cpu" or export.kernels == "none":
         return None
     try:
-        names = [named(name).name for name in policy.target.arguments or (NATIVE,)]
+        targets = [named(name) for name in policy.target.arguments or (NATIVE,)]
+        architecture(targets)
     except TargetError as error:
         raise _refused("Q501", str(error), policy.target.span) from error
-    return Kernels(tuple(dict.fromkeys(names)), export.activations)
+    return Kernels(tuple(dict.fromkeys(target.name for target in targets)), export.activations)
 
 
 def served_ops(kernels: Kernels | None, written: Path, diagnostics: Diagnostics) -> set[LinearOp]:
