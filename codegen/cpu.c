@@ -34,6 +34,12 @@ int usable(const char *const *needs) {
   for (; *needs; needs++) if (!has(*needs, states)) return 0;
   return 1;
 }
-#else
-int usable(const char *const *needs) { (void)needs; return 1; }
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
+
+int usable(const char *const *needs) {
+  unsigned long found = getauxval(AT_HWCAP);
+  for (; *needs; needs++) if (strcmp(*needs, "asimddp") || !(found >> 20 & 1)) return 0;
+  return 1;
+}
 #endif

@@ -6,20 +6,21 @@ the first is the lower half. As float32 they cost a shift or a mask, less than r
 
 from qcc.codegen import emit
 from qcc.codegen.emit import Expr, T
-from qcc.codegen.gemv_exact import POINTERS, SCALARS
+from qcc.codegen.gemv_exact import NARROW, POINTERS, SCALARS
 
 PAIRS = 16  # of inputs in a chunk
 
 
-def gemv(name: str, rows: int) -> Expr:
+def gemv(name: str, rows: int, wide: bool) -> Expr:
     """A function for ``rows`` rows: ``(x, unused, unused, w, unused, unused, y, chunks, unused, first, count)``.
 
-    It fills ``y [rows, count * 64]`` for ``count`` times 64 outputs from the ``first`` 64 on.
+    It fills ``y [rows, count * 64]`` for ``count`` times 64 outputs from the ``first`` 64 on. ``wide`` registers are
+    those of AVX-512.
     """
-    blocks, ways = emit.BLOCKS, 2 if rows == 1 else 1
+    blocks, ways = emit.BLOCKS if wide else NARROW, 2 if rows == 1 else 1
     with emit.function(name) as builder:
         x, _, _, w, _, _, y, chunks, _, first, count = emit.arguments(POINTERS, SCALARS, unaligned="x")
-        with T.serial(T.int64(0), count) as strip:
+        with T.serial(T.int64(0), count * (emit.BLOCKS // blocks)) as strip:
             total = emit.accumulators(rows * blocks)
             parts = [emit.accumulators(rows * blocks) for _ in range(ways)]
             emit.clear(total)
@@ -28,7 +29,8 @@ def gemv(name: str, rows: int) -> Expr:
                     emit.clear(part)
                 for pair in range(PAIRS):
                     for block in range(blocks):
-                        tile = (((first + strip) * 2 + block // 2) * chunks + chunk) * 2 + block % 2
+                        at = first * emit.BLOCKS + strip * blocks + block
+                        tile = (T.truncdiv(at, T.int64(2)) * chunks + chunk) * 2 + T.truncmod(at, T.int64(2))
                         word = T.bind(w[emit.lanes((tile * PAIRS + pair) * 16)])
                         halves = T.shift_left(word, emit.word(16)), T.bitwise_and(word, emit.word(0xFFFF0000))
                         for half, bits in enumerate(halves):
@@ -42,5 +44,5 @@ def gemv(name: str, rows: int) -> Expr:
             for row in range(rows):
                 for block in range(blocks):
                     value = emit.get(total[row * blocks + block])
-                    T.buffer_store(y, value, [emit.lanes((row * count + strip) * 64 + block * 16)])
+                    T.buffer_store(y, value, [emit.lanes(row * count * 64 + (strip * blocks + block) * 16)])
     return builder.get()

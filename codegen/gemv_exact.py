@@ -12,6 +12,7 @@ from qcc.ir.packing import planes
 
 PERMUTE = "llvm.x86.avx512.permvar.sf.512"
 POINTERS = {"x": "float32", "steps": "float32", "sums": "float32", "w": "int32", "scale": "float32", "offset": "int16"}
+NARROW = 1  # blocks that are worked on together where registers are fewer or narrower than those of AVX-512
 SCALARS = ("chunks", "chunks_a_group", "first", "count")
 
 
@@ -21,18 +22,18 @@ def gemv(name: str, bits: int, symmetric: bool, rows: int, table: bool) -> Expr:
     ``sums`` are those of the chunks of ``x``, read where there are zero points. It fills ``y [rows, count * 64]`` for
     ``count`` times 64 outputs from the ``first`` 64 on.
     """
-    blocks, ways = emit.BLOCKS, 2 if rows == 1 else 1
+    blocks, ways = emit.BLOCKS if table else NARROW, 2 if rows == 1 else 1
     with emit.function(name) as builder:
         x, _, sums, w, scale, offset, y, chunks, per, first, count = emit.arguments(POINTERS, SCALARS, unaligned="x")
         groups = T.bind(T.truncdiv(chunks, per))
         tables = _tables(bits) if table else None
-        with T.serial(T.int64(0), count) as strip:
+        with T.serial(T.int64(0), count * (emit.BLOCKS // blocks)) as strip:
             total = emit.accumulators(rows * blocks)
             parts = [emit.accumulators(rows * blocks) for _ in range(ways)]
             emit.clear(total)
             with T.serial(T.int64(0), groups) as group, T.serial(T.int64(0), per) as inner:
                 chunk = T.bind(group * per + inner)
-                at = [T.bind((first + strip) * blocks + block) for block in range(blocks)]
+                at = [T.bind(first * emit.BLOCKS + strip * blocks + block) for block in range(blocks)]
                 words = [
                     [T.bind(w[emit.lanes(((at[block] * chunks + chunk) * bits + bit) * 16)]) for bit in range(bits)]
                     for block in range(blocks)
@@ -59,7 +60,7 @@ def gemv(name: str, bits: int, symmetric: bool, rows: int, table: bool) -> Expr:
             for row in range(rows):
                 for block in range(blocks):
                     value = emit.get(total[row * blocks + block])
-                    T.buffer_store(y, value, [emit.lanes((row * count + strip) * 64 + block * 16)])
+                    T.buffer_store(y, value, [emit.lanes(row * count * 64 + (strip * blocks + block) * 16)])
     return builder.get()
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import tvm  # type: ignore[import-untyped]  # TVM has no stubs
 
-from qcc.codegen import gemm_bf16, gemm_int8, gemv_avx2, gemv_bf16, gemv_exact, gemv_int8, steps
+from qcc.codegen import gemm_bf16, gemm_int8, gemv_avx2, gemv_bf16, gemv_exact, gemv_int8, gemv_neon, steps
 from qcc.codegen.emit import Expr
 from qcc.codegen.spec import Kind, chain, chain_name, kinds, norm
-from qcc.codegen.target import VNNI, CpuTarget
+from qcc.codegen.target import DOTPROD, VNNI, CpuTarget
 from qcc.codegen.tiling import tiling
 from qcc.ir.kernel_op import LinearOp
 
@@ -40,23 +40,29 @@ def _function(name: str, word: str, kind: Kind, families: tuple[str, ...], targe
         return template(name, kind.bits, kind.symmetric, tiling(target))
     rows = ROWS[word]
     if kind.bits == 16:
-        return gemv_bf16.gemv(name, rows)
+        return gemv_bf16.gemv(name, rows, target.has(*VNNI))
     if not kind.rounds(families):
         return gemv_exact.gemv(name, kind.bits, kind.symmetric, rows, target.has(*VNNI))
-    return (gemv_int8 if target.has(*VNNI) else gemv_avx2).gemv(name, kind.bits, kind.symmetric, rows)
+    rounded = gemv_neon if target.has(*DOTPROD) else gemv_int8 if target.has(*VNNI) else gemv_avx2
+    return rounded.gemv(name, kind.bits, kind.symmetric, rows)
 
 
 def generate(
     ops: Iterable[LinearOp], families: tuple[str, ...], target: CpuTarget, out: Path, prefix: str = ""
 ) -> None:
     """Compile to the object file ``out``; the prefix keeps apart the functions for several targets."""
-    machine = tvm.target.Target({"kind": "llvm", "mcpu": target.mcpu, "mtriple": target.triple})
-    with tvm.transform.PassContext(
-        config={"tirx.disable_storage_rewrite": True}
-    ):  # it would merge registers into one array
-        compiled = tvm.compile(tvm.IRModule(functions(ops, families, target, prefix)), target=machine)
 
     def keep(_: str, files: list[str], **__: object) -> None:
         shutil.copy(next(file for file in files if file.endswith(".o")), out)
 
-    compiled.export_library(str(out.with_suffix(".tvm.so")), fcompile=keep)
+    made = compiled(functions(ops, families, target, prefix), target)
+    made.export_library(str(out.with_suffix(".tvm.so")), fcompile=keep)
+
+
+def compiled(made: dict[str, Expr], target: CpuTarget) -> Expr:
+    """TVM's executable of these functions."""
+    machine = tvm.target.Target({"kind": "llvm", "mcpu": target.mcpu, "mtriple": target.triple})
+    with tvm.transform.PassContext(
+        config={"tirx.disable_storage_rewrite": True}
+    ):  # it would merge registers into one array
+        return tvm.compile(tvm.IRModule(made), target=machine)

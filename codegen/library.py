@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 import os
-import platform
 import shutil
 import subprocess
 import tempfile
@@ -11,10 +10,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+from qcc.codegen.c_compiler import BuildError, Compiler, compiler
 from qcc.codegen.cache import cache_folder
 from qcc.codegen.header import header, prefix
 from qcc.codegen.spec import variants
-from qcc.codegen.target import CpuTarget, TargetError
+from qcc.codegen.target import CpuTarget, architecture
 from qcc.ir import kernel_op, packing
 from qcc.ir.kernel_op import LinearOp
 
@@ -31,10 +31,6 @@ FLAGS = (
     "-Wl,-z,nodelete,-z,defs",
 )
 MADE_BY = ("*.py", "*.c", "*.h")
-
-
-class BuildError(Exception):
-    """Kernels could not be built: something is missing, or the C compiler failed."""
 
 
 def build(
@@ -55,26 +51,27 @@ def build(
             float32. A processor without such instructions computes more exactly.
 
     Raises:
-        BuildError: TVM or a C compiler is missing, or failed.
-        TargetError: kernels for a target cannot be built on this machine.
+        BuildError: TVM or a C compiler for the targets is missing, or failed.
+        TargetError: the targets are of several architectures, which no library can be for.
     """
     specs = tuple(sorted(set(ops), key=lambda op: op.name))
     if not specs or not targets:
         raise BuildError("there are no kernels to build")
-    cached = cache_folder() / f"{_key(specs, targets, activations)}.so"
+    with_ = compiler(architecture(targets))
+    cached = cache_folder() / f"{_key(specs, targets, activations, with_)}.so"
     if not cached.exists():
         cached.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cached.parent) as folder:
-            made = _make(specs, targets, activations, Path(folder))
-            made.replace(cached)
+            sources = write_sources(specs, targets, activations, Path(folder))
+            _link(sources, with_, Path(folder)).replace(cached)
     beside = out.with_name(f".{out.name}.{os.getpid()}")
     shutil.copyfile(cached, beside)
     return beside.replace(out)
 
 
-def _key(specs: tuple[LinearOp, ...], targets: tuple[CpuTarget, ...], activations: str) -> str:
+def _key(specs: tuple[LinearOp, ...], targets: tuple[CpuTarget, ...], activations: str, with_: Compiler) -> str:
     """A hash of all that decides the library: ops, targets, our sources, TVM and the C compiler."""
-    facts = (specs, targets, activations, _tvm_version(), _compiler(), FLAGS, sources_digest())
+    facts = (specs, targets, activations, tvm_version(), with_.identity, FLAGS, sources_digest())
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
 
@@ -87,29 +84,22 @@ def sources_digest() -> str:
     return digest.hexdigest()
 
 
-def _tvm_version() -> str:
+def tvm_version() -> str:
+    """The version of TVM that is installed.
+
+    Raises:
+        BuildError: none is.
+    """
     try:
         return importlib.metadata.version("apache-tvm")
     except importlib.metadata.PackageNotFoundError as error:
-        raise BuildError(
-            "kernels need TVM: pip install apache-tvm==0.27.0.post1 apache-tvm-ffi==0.1.14.post0"
-        ) from error
+        raise BuildError("TVM is missing, which comes with qcc: `pip install --force-reinstall qcc`") from error
 
 
-def _compiler() -> str:
-    for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
-        found = shutil.which(name) if name else None
-        if found:
-            return found
-    raise BuildError("kernels need a C compiler: install cc, or name one in CC")
-
-
-def _make(specs: tuple[LinearOp, ...], targets: tuple[CpuTarget, ...], activations: str, folder: Path) -> Path:
-    for target in targets:
-        if not target.triple.startswith(platform.machine()):
-            raise TargetError(
-                f"building for {target.name} on {platform.machine()} needs a cross compiler, which qcc has not"
-            )
+def write_sources(
+    specs: tuple[LinearOp, ...], targets: tuple[CpuTarget, ...], activations: str, folder: Path
+) -> list[Path]:
+    """Write to a folder what the shim's C files include, and give these files and the targets' objects."""
     from qcc.codegen.generate import generate  # loads TVM
 
     objects = []
@@ -117,12 +107,14 @@ def _make(specs: tuple[LinearOp, ...], targets: tuple[CpuTarget, ...], activatio
         objects.append(folder / f"kernels{index}.o")
         generate(specs, variants(target, activations), target, objects[-1], prefix(index))
     (folder / "kernels.h").write_text(header(specs, targets, activations), encoding="utf-8")
-    (folder / "exports.map").write_text("{ global: RegisterCustomOps; local: *; };\n", encoding="utf-8")
-    made = folder / "kernels.so"
-    sources = [*sorted(FOLDER.glob("*.c")), *objects]
-    exports = f"-Wl,--version-script={folder / 'exports.map'}"
-    command = [_compiler(), *FLAGS, exports, f"-I{folder}", *map(str, sources), "-o", str(made)]
-    run = subprocess.run(command, capture_output=True, text=True)
+    return [*sorted(FOLDER.glob("*.c")), *objects]
+
+
+def _link(sources: list[Path], with_: Compiler, folder: Path) -> Path:
+    made, exports = folder / "kernels.so", folder / "exports.map"
+    exports.write_text("{ global: RegisterCustomOps; local: *; };\n", encoding="utf-8")
+    last = [f"-Wl,--version-script={exports}", f"-I{folder}", *map(str, sources), "-o", str(made)]
+    run = subprocess.run([*with_.command, *FLAGS, *last], capture_output=True, text=True)
     if run.returncode:
         raise BuildError(f"the C compiler failed: {run.stderr.strip()[-2000:]}")
     return made

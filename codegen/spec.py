@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from qcc.codegen.target import AMX, AVX2, CpuTarget
+from qcc.codegen.target import AMX, AVX2, DOTPROD, CpuTarget
 from qcc.ir.kernel_op import KEEP, STEPS, LinearOp
 
 MANY_ROWS = {"bf16": 2, "int8": 5, "codes": 11}
@@ -47,7 +47,7 @@ class Kind:
 
 def variants(target: CpuTarget, activations: str) -> tuple[str, ...]:
     """The families of templates that serve a target, the one for few rows first."""
-    if activations == "exact" or not target.has(*AVX2):
+    if activations == "exact" or not (target.has(*AVX2) or target.has(*DOTPROD)):
         return ("exact",)
     if not target.has(*AMX):
         return ("int8",)

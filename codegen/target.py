@@ -13,6 +13,7 @@ AVX2 = ("avx2", "fma", "f16c")
 AVX512 = (*AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl")
 VNNI = (*AVX512, "avx512_vnni")
 AMX = (*VNNI, "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")
+DOTPROD = ("asimddp",)
 
 
 class TargetError(Exception):
@@ -39,6 +40,11 @@ class CpuTarget:
     l1_bytes: int = 32 << 10
     l2_bytes: int = 512 << 10
 
+    @property
+    def architecture(self) -> str:
+        """As the triple spells it."""
+        return self.triple.partition("-")[0]
+
     def has(self, *features: str) -> bool:
         """All these features are there."""
         return set(features) <= set(self.features)
@@ -51,11 +57,11 @@ TARGETS = {
         CpuTarget("avx2", "haswell", AVX2),
         CpuTarget("avx512-vnni", "cascadelake", VNNI, l2_bytes=1 << 20),
         CpuTarget("sapphire-rapids", "sapphirerapids", AMX, l1_bytes=48 << 10, l2_bytes=2 << 20),
-        CpuTarget("armv8.2-dotprod", "cortex-a76", ("asimddp",), "aarch64-unknown-linux-gnu", 64 << 10),
+        CpuTarget("armv8.2-dotprod", "cortex-a76", DOTPROD, "aarch64-unknown-linux-gnu", 64 << 10),
     )
 }
 NATIVE = "native"
-NATIVE_ORDER = ("sapphire-rapids", "avx512-vnni", "avx2", "generic")
+NATIVE_ORDER = ("sapphire-rapids", "avx512-vnni", "avx2", "generic", "armv8.2-dotprod")
 
 
 def named(name: str) -> CpuTarget:
@@ -77,20 +83,40 @@ def native() -> CpuTarget:
     Raises:
         TargetError: no target describes this kind of processor.
     """
-    if platform.machine() not in ("x86_64", "AMD64"):
-        raise TargetError(f"no native target for {platform.machine()} yet")
-    flags = cpu_flags()
-    best = next(TARGETS[name] for name in NATIVE_ORDER if set(TARGETS[name].features) <= flags)
+    flags, kin = cpu_flags(), [TARGETS[name] for name in NATIVE_ORDER if TARGETS[name].architecture == here()]
+    if not kin:
+        raise TargetError(f"no native target for {here()} yet")
+    best = next((one for one in kin if set(one.features) <= flags), None)
+    if best is None:
+        raise TargetError(f"no native target: this processor lacks {', '.join(set(kin[-1].features) - flags)}")
     return CpuTarget(
         best.name, best.mcpu, best.features, best.triple, cache_bytes(1, best.l1_bytes), cache_bytes(2, best.l2_bytes)
     )
 
 
+def here() -> str:
+    """This machine's architecture, as triples spell it; other systems than Linux, which no target is for, by name."""
+    system, machine = platform.system(), platform.machine()
+    return machine if system == "Linux" else f"{system} on {machine}"
+
+
+def architecture(targets: Iterable[CpuTarget]) -> str:
+    """The one that these targets, at least one, share.
+
+    Raises:
+        TargetError: they do not.
+    """
+    found = {target.architecture: target.name for target in targets}
+    if len(found) > 1:
+        said = " and ".join(f"{name} is {kind}" for kind, name in found.items())
+        raise TargetError(f"a library holds kernels for one architecture, but {said}: compile once for each")
+    return next(iter(found))
+
+
 def runs_here(names: Iterable[str]) -> bool:
     """One of these targets has no need of what this machine lacks."""
     flags = cpu_flags()
-    here = (one for one in map(named, names) if one.triple.startswith(platform.machine()))
-    return any(set(one.features) <= flags for one in here)
+    return any(one.architecture == here() and set(one.features) <= flags for one in map(named, names))
 
 
 def cpu_name() -> str:

@@ -1,30 +1,49 @@
 """The library of kernels that goes beside a model: for which processors, and made from the model itself."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
-from qcc.codegen.library import BuildError, build
-from qcc.codegen.target import NATIVE, TargetError, named
+from qcc.codegen.c_compiler import BuildError
+from qcc.codegen.library import build, tvm_version
+from qcc.codegen.target import NATIVE, TargetError, architecture, named
 from qcc.compiler.catalog import Export
 from qcc.compiler.plan import Kernels
-from qcc.dsl.diagnostics import Diagnostic, QccError, Span
+from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError, Span
 from qcc.dsl.policy import Policy
 from qcc.ir.kernel_op import LinearOp
+from qcc.ir.onnx_kernel_ops import kernel_ops
+
+Stage = Literal["tir", "asm"]
 
 
 def kernels_of(policy: Policy) -> Kernels | None:
     """The kernels that a policy asks for; None if it leaves all to ONNX Runtime.
 
     Raises:
-        QccError: nothing is known of this machine's processor.
+        QccError: nothing is known of this machine's processor, or the targets are of several architectures.
     """
     export = policy.export if isinstance(policy.export, Export) else Export()
     if policy.target.name != "cpu" or export.kernels == "none":
         return None
     try:
-        names = [named(name).name for name in policy.target.arguments or (NATIVE,)]
+        targets = [named(name) for name in policy.target.arguments or (NATIVE,)]
+        architecture(targets)
     except TargetError as error:
         raise _refused("Q501", str(error), policy.target.span) from error
-    return Kernels(tuple(dict.fromkeys(names)), export.activations)
+    return Kernels(tuple(dict.fromkeys(target.name for target in targets)), export.activations)
+
+
+def served_ops(kernels: Kernels | None, written: Path, diagnostics: Diagnostics) -> set[LinearOp]:
+    """The ops of a written model that its library serves; tells where kernels are asked for and there are none."""
+    if kernels is None:
+        return set()
+    ops = kernel_ops(written)
+    if not ops:
+        help = "`qcc explain MODEL -p POLICY` says why of each layer"
+        diagnostics.warning("Q503", "no layer takes a kernel: no library is written", help=help)
+    return ops
 
 
 def build_library(ops: set[LinearOp], kernels: Kernels, out: Path) -> None:
@@ -33,8 +52,29 @@ def build_library(ops: set[LinearOp], kernels: Kernels, out: Path) -> None:
     Raises:
         QccError: it cannot be built here.
     """
-    try:
+    with _refusals():
         build(ops, tuple(map(named, kernels.targets)), out, kernels.activations)
+
+
+def listing(ops: set[LinearOp], kernels: Kernels, stage: Stage) -> str:
+    """What the library would be made of, as text: its TIR, or its assembly.
+
+    Raises:
+        QccError: a target is unknown, or TVM is missing.
+    """
+    with _refusals():
+        tvm_version()
+        from qcc.codegen import show  # loads TVM
+
+        write = {"tir": show.tir, "asm": show.assembly}[stage]
+        return write(ops, tuple(map(named, kernels.targets)), kernels.activations)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Tell what is wrong with a target, or with the machine, as diagnostics."""
+    try:
+        yield
     except TargetError as error:
         raise _refused("Q501", str(error), None) from error
     except BuildError as error:

@@ -5,10 +5,13 @@ an HTML report. If the policy's `verify` fails, nothing is written and the exit 
 be met.
 
 --emit prints a stage of the compilation and stops there: `ast` is the policy as parsed, `policy` as checked (neither
-needs a model), `plan` what would be done to each weight, with all that is left open decided; no model is written.
+needs a model), `plan` what would be done to each weight, with all that is left open decided. Where the policy's target
+has kernels, `tir` is the code of those that would be built, as TVM has it before it lowers it, and `asm` what LLVM
+makes of it, for each target function by function. Nothing is written.
 """
 
 import argparse
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +28,9 @@ from qcc.dsl.syntax import to_text as tree_text
 
 if TYPE_CHECKING:
     from qcc.compiler.plan import Plan
+    from qcc.dsl.policy import Policy
+
+KERNELS = ("tir", "asm")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", metavar="OUT", type=Path, help="the file to write (default: MODEL.qcc.onnx beside the model)")
     add("--data", metavar="FILE.npz", help="calibration data: arrays named like the inputs, one sample a row")
     add("--plan", metavar="LOCK", type=Path, help="do what a lock file's plan says, instead of the policy's rules")
-    add("--emit", choices=("ast", "policy", "plan"), help="print this stage and stop")
+    add("--emit", choices=("ast", "policy", "plan", *KERNELS), help="print this stage and stop")
     add("--format", choices=("text", "json", "github"), default="text", help="how to print (default: text)")
     add("-q", "--quiet", action="store_true", help="print nothing but errors and warnings")
     add("-v", "--verbose", action="store_true", help="list every layer, however many there are")
@@ -57,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
     if args.plan and policy_of(args.plan) != policy_sha256(policy):
         help = "give the policy that the plan was made of with -p: verify and export come from it"
         report.warning("Q433", f"`{args.plan}` was made of another policy than `{args.policy}`", help=help)
+    if args.emit in KERNELS:
+        return _emit_kernels(policy, plan, report, args)
     with progress(args.quiet or args.format != "text") as update:
         if args.emit == "plan":
             decided, warnings = driver.decide_plan(args.model, policy, data=args.data, plan=plan, progress=update)
@@ -99,6 +107,29 @@ def _emit_plan(plan: "Plan", warnings: list[Diagnostic], args: argparse.Namespac
         return 0
     terminal.write(plans.to_text(plan))
     terminal.report(warnings, args.format)
+    return 0
+
+
+def _emit_kernels(policy: "Policy", plan: "Plan | None", report: Diagnostics, args: argparse.Namespace) -> int:
+    from qcc.compiler import build_kernels
+    from qcc.compiler import compile as driver
+
+    if (plan.kernels if plan else build_kernels.kernels_of(policy)) is None:
+        raise UsageError(f"`{args.plan or args.policy}` asks for no kernels", "`target cpu` in the policy does")
+    with tempfile.TemporaryDirectory(prefix="qcc-") as folder:
+        output, quiet = Path(folder) / "decided.onnx", args.quiet or args.format != "text"
+        with progress(quiet) as update:
+            decided, warnings = driver.decide_plan(
+                args.model, policy, output=output, data=args.data, plan=plan, progress=update
+            )
+        ops = build_kernels.served_ops(decided.kernels, output, report)
+    text = build_kernels.listing(ops, decided.kernels, args.emit) if decided.kernels and ops else ""
+    diagnostics = (*warnings, *report.warnings)
+    if args.format == "json":
+        terminal.write_json({args.emit: text, "diagnostics": terminal.as_json(diagnostics)})
+        return 0
+    terminal.write(text)
+    terminal.report(diagnostics, args.format)
     return 0
 
 

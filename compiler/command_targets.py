@@ -1,24 +1,23 @@
 """List the processors that kernels can be built for, and what this machine is.
 
 A library that is built for a target runs where its instructions are; elsewhere the model's own functions run. With
---measure it also measures what one core of this machine can do at most, which takes some seconds and needs TVM; the
-result is kept and shown from then on.
+--measure it also measures what one core of this machine can do at most, which takes some seconds; the result is kept
+and shown from then on.
 """
 
 import argparse
-import platform
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from qcc.codegen.ceilings import Ceiling, CeilingError, Ceilings, known, measure
 from qcc.codegen.machine import Machine, machine
-from qcc.codegen.target import TARGETS, CpuTarget, TargetError, cpu_flags, native
+from qcc.codegen.target import TARGETS, CpuTarget, TargetError, cpu_flags, here, native
 from qcc.compiler import terminal
 from qcc.compiler.progress import progress
 from qcc.compiler.terminal import Column, Table
 from qcc.dsl.diagnostics import Diagnostic, QccError
 
-TVM = "pip install 'qcc[kernels]' installs TVM in the version that qcc needs"
+TVM = "`pip install --force-reinstall qcc` brings TVM in the version that qcc needs"
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,8 @@ def _native() -> tuple[CpuTarget | None, str]:
 
 def _obstacle(target: CpuTarget) -> str:
     """Why kernels for a target would not run here; empty if they would."""
-    architecture = target.triple.partition("-")[0]
-    if architecture != platform.machine().replace("AMD64", "x86_64"):
-        return f"is {architecture}"
+    if target.architecture != here():
+        return f"is {target.architecture}"
     missing = [feature for feature in target.features if feature not in cpu_flags()]
     return f"lacks {', '.join(missing)}" if missing else ""
 

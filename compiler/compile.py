@@ -13,7 +13,7 @@ import numpy as np
 from qcc.codegen.target import runs_here
 from qcc.compiler import build, lock, samples, verify
 from qcc.compiler.bind import Chooser, Latency, bind
-from qcc.compiler.build_kernels import build_library
+from qcc.compiler.build_kernels import build_library, served_ops
 from qcc.compiler.catalog import Export, schema
 from qcc.compiler.choose_form import FormChooser, chooser_of
 from qcc.compiler.evidence import Evidence
@@ -36,7 +36,6 @@ from qcc.ir.errors import ModelError
 from qcc.ir.forms import choose
 from qcc.ir.graph import Weight
 from qcc.ir.onnx_graph import OnnxGraph
-from qcc.ir.onnx_kernel_ops import kernel_ops
 from qcc.ir.onnx_run import OnnxRunner, reference
 from qcc.ir.onnx_save import Written, whole_size
 from qcc.passes.encode import Encode
@@ -81,20 +80,23 @@ def decide_plan(
     model: str | Path,
     policy: str | Path | Policy = DEFAULT_POLICY,
     *,
+    output: str | Path | None = None,
     data: Data | None = None,
     definitions: Mapping[str, str] | None = None,
     plan: Plan | None = None,
     progress: Progress = silent,
 ) -> tuple[Plan, tuple[Diagnostic, ...]]:
-    """The plan that `compile` would run, with all that is open decided, and the warnings; nothing is verified or kept.
+    """The plan that `compile` would run, with all that is open decided, and the warnings; nothing is verified.
+
+    The file that it took to decide is left at ``output``, or by default removed.
 
     Raises:
         QccError: the policy, the model or the data is at fault.
     """
     with tempfile.TemporaryDirectory(prefix="qcc-") as folder:
-        output = Path(folder) / output_path(Path(model), None).name
+        written = output or Path(folder) / output_path(Path(model), None).name
         try:
-            compilation = _Compilation.prepare(Path(model), policy, output, data, definitions or {}, progress)
+            compilation = _Compilation.prepare(Path(model), policy, written, data, definitions or {}, progress)
             return compilation.decide(plan), compilation.diagnostics.warnings
         except ModelError as error:
             raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
@@ -190,12 +192,8 @@ class _Compilation:
 
     def _library(self, plan: Plan, staged: Path) -> Path | None:
         """Make the kernels that the written model calls, beside it."""
-        if plan.kernels is None:
-            return None
-        ops = kernel_ops(staged)
-        if not ops:
-            help = "`qcc explain MODEL -p POLICY` says why of each layer"
-            self.diagnostics.warning("Q503", "no layer takes a kernel: no library is written", help=help)
+        ops = served_ops(plan.kernels, staged, self.diagnostics)
+        if plan.kernels is None or not ops:
             return None
         with self.phases.phase("kernels"):
             build_library(ops, plan.kernels, kernels_beside(staged))

@@ -63,6 +63,17 @@ def test_json(folder: Path, run: Run) -> None:
     assert data["allocation"]["options"] == 1
 
 
+def test_tvm_is_loaded_for_kernels_only(folder: Path) -> None:
+    command = """
+import sys, qcc
+from qcc.__main__ import main
+assert main(["compile", "mlp.onnx", "-q"]) == 0
+assert "onnxruntime" in sys.modules
+print([name for name in sys.modules if name.partition(".")[0] in ("tvm", "tvm_ffi")])"""
+    done = subprocess.run([sys.executable, "-c", command], cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 @pytest.mark.parametrize("stage", ["ast", "policy", "plan"])
 def test_emit_stops_there(folder: Path, run: Run, golden: Callable[[Path, str], None], stage: str) -> None:
     (folder / "p.qpolicy").write_text(

@@ -117,6 +117,7 @@ def test_without_a_compiler_nothing_is_written(
 ) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr("qcc.codegen.c_compiler.zig_version", lambda: "")
     with pytest.raises(qcc.QccError, match="need a C compiler") as caught:
         qcc.compile(model, policy("target cpu\n" + RULE))
     assert [one.code for one in caught.value.diagnostics] == ["Q502"]
