@@ -123,11 +123,12 @@ EXPRESSIONS: dict[str, Callable[..., Expr]] = {
 """What a step makes of the value and its operands."""
 
 
-def chain(name: str, steps: tuple[str, ...]) -> Expr:
+def chain(name: str, steps: tuple[str, ...], down: bool = False) -> Expr:
     """A function ``(raw, operands of the steps..., to, y, stride, n, rows, count)`` that ends a tile of a product.
 
     ``to[row, column] = steps(raw[row, column])`` for ``count`` columns. Rows of ``raw`` are ``stride`` apart and whole
     vectors, those of ``to`` and of tensors ``n``; vectors start at the first column, too. ``y`` is not touched.
+    ``down``: outputs are rows, so that vectors start at the first row.
     """
     operands = LinearOp(4, steps=steps).step_inputs
     pointers = ["raw", *(name for name, _ in operands), "to"]
@@ -140,8 +141,13 @@ def chain(name: str, steps: tuple[str, ...]) -> Expr:
             value, left = _hold(raw[place(row * stride + first)]), list(zip(read, operands, strict=True))
             for step in steps:
                 taken, left = left[: len(STEPS[step].operands)], left[len(STEPS[step].operands) :]
-                at = [first if kind == "vector" else row * n + first for _, (_, kind) in taken]
-                values = [buffer[place(index)] for (buffer, _), index in zip(taken, at, strict=True)]
+                values = []
+                for buffer, (_, kind) in taken:
+                    if kind == "vector" and down:
+                        one = T.bind(buffer[row])
+                        values.append(emit.spread(one) if "x" in str(value.ty) else one)
+                    else:
+                        values.append(buffer[place(first if kind == "vector" else row * n + first)])
                 value = _hold(EXPRESSIONS[step](value, *values))
             if not steps:  # a loop that copies alone would become a call of memcpy, 10 ns for each row of a tile
                 value = emit.llvm("llvm.arithmetic.fence", str(value.ty), value)
