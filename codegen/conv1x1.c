@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PANEL = 64 << 10 /* bytes of activations that a task packs at once, about */, OUTPUT_TILES = 4 /* that it makes */,
+enum { PANEL = 64 << 10 /* bytes of activations that a task packs at once, about */,
        TASK_WORK = 1 << 20 /* products of a task, at least */, SHARES = 4 /* of a call, where there is so much work */ };
 
 static uint16_t to_bfloat16(float value) {
@@ -126,44 +126,27 @@ static int pack(const Conv *conv, const float *x, int64_t at, int64_t pairs, cha
   return 1;
 }
 
-static int finish(const Conv *conv, const float *from, int64_t stride, int64_t image, int64_t first, int64_t rows,
-                  int64_t at, int64_t count) {
-  const Spec *spec = conv->layer->spec;
-  int64_t place = (image * conv->layer->n + first) * conv->positions + at;
-  Any args[spec->chained + 7], *next = args;
-  *next++ = (Any)POINTER(from);
-  for (int i = 0; i < spec->chained; i++)
-    *next++ = (Any)POINTER(conv->operands[i] + (spec->operands[i] == 'v' ? first : place));
-  const Any last[] = {POINTER(conv->y + place), TENSOR(&none_filled), NUMBER(stride), NUMBER(conv->positions), NUMBER(rows),
-                      NUMBER(count)};
-  memcpy(next, last, sizeof last);
-  return !CALL(spec->chain, args);
-}
-
 static void conv_task(void *p, size_t task) {
   Conv *conv = p;
   const Layer *l = conv->layer;
+  const Spec *spec = l->spec;
   int64_t blocks = (conv->pairs + conv->share - 1) / conv->share;
   int64_t image = (int64_t)task / blocks, first = (int64_t)task % blocks * conv->share, pairs = conv->share;
   if (first + pairs > conv->pairs) pairs = conv->pairs - first;
-  size_t panel = (size_t)(pairs * l->chunks) * 2048, parts = OUTPUT_TILES * 2048, out = (size_t)pairs * OUTPUT_TILES * 2048;
-  int64_t over = conv->positions < 16 ? 16 : 2, at = first * 32, all = (l->n + 15) / 16, size = 1 << 30, ok;
-  char *scratch = arena(TASK_ARENA, panel + parts + out + (size_t)(over * pairs) * 128);
+  int64_t at = first * 32, count = conv->positions - at, place = image * l->n * conv->positions + at;
+  if (count > pairs * 32) count = pairs * 32;
+  size_t panel = (size_t)(pairs * l->chunks) * 2048, part = 4096;
+  char *scratch = arena(TASK_ARENA, panel + part + (size_t)((conv->positions < 16 ? 16 : 2) * pairs) * 128);
   if (!scratch) { __atomic_store_n(&conv->failed, 1, __ATOMIC_RELAXED); return; }
-  float *made = (float *)(scratch + panel + parts);
-  ok = pack(conv, conv->x + image * l->k * conv->positions, at, pairs, scratch, (float *)(scratch + panel + parts + out));
-  for (int64_t tile = 0; ok && tile < all; tile += OUTPUT_TILES) {
-    int64_t tiles = all - tile < OUTPUT_TILES ? all - tile : OUTPUT_TILES, rows = l->n - tile * 16, count = conv->positions - at;
-    if (rows > tiles * 16) rows = tiles * 16;
-    if (count > pairs * 32) count = pairs * 32;
-    Tensor y = {made, 1, 0, 1, 2, 32, 1, &size, NULL, 0};
-    Any args[] = {POINTER((char *)l->words + tile * l->chunks * 1024), POINTER(scratch), POINTER(&nothing), POINTER(&nothing),
-                  POINTER(&nothing), POINTER(&nothing), POINTER(&nothing), POINTER(scratch + panel), POINTER(tile_config),
-                  TENSOR(&y), NUMBER(l->chunks), NUMBER(1), NUMBER(0), NUMBER(pairs), NUMBER(tiles), NUMBER(pairs * 32),
-                  NUMBER(0), NUMBER(0)};
-    ok = !CALL(l->spec->family->gemm, args) && finish(conv, made, pairs * 32, image, tile * 16, rows, at, count);
-  }
-  if (!ok) __atomic_store_n(&conv->failed, 1, __ATOMIC_RELAXED);
+  int ok = pack(conv, conv->x + image * l->k * conv->positions, at, pairs, scratch, (float *)(scratch + panel + part));
+  Any args[spec->chained + 11], *next = args;
+  const Any own[] = {POINTER(l->words), POINTER(scratch), POINTER(scratch + panel), POINTER(tile_config)};
+  const Any last[] = {POINTER(conv->y + place), TENSOR(&none_filled), NUMBER(l->chunks), NUMBER(pairs), NUMBER(conv->positions),
+                      NUMBER(l->n), NUMBER(count)};
+  memcpy(next, own, sizeof own), next += 4;
+  for (int i = 0; i < spec->chained; i++) *next++ = (Any)POINTER(conv->operands[i] + (spec->operands[i] == 'v' ? 0 : place));
+  memcpy(next, last, sizeof last);
+  if (!ok || CALL(spec->chain, args)) __atomic_store_n(&conv->failed, 1, __ATOMIC_RELAXED);
 }
 
 void *convolve(void *layer, void *context) {

@@ -29,7 +29,7 @@ def functions(ops: Iterable[LinearOp], families: tuple[str, ...], target: CpuTar
     for op in ops:
         name = prefix + chain_name(op)
         if name not in made:
-            made[name] = steps.chain(name, chain(op), op.pointwise)
+            made[name] = (conv1x1.product if op.pointwise else steps.chain)(name, chain(op))
     for step in {norm(op) for op in ops} - {""}:
         made[prefix + step] = steps.norm(prefix + step, step)
     for kind in kinds(ops):

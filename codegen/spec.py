@@ -34,7 +34,7 @@ class Kind:
     def functions(self, families: tuple[str, ...]) -> dict[str, str]:
         """What the shim calls for it, by the shim's word: the function's name."""
         if self.pointwise:
-            return {"pack": "pack_conv1x1", "gemm": "gemm_bf16"} if "amx" in families else {}
+            return {"pack": "pack_conv1x1"} if "amx" in families else {}
         found = {"one": f"one_{self.name}", "four": f"four_{self.name}"}
         if self.rounds(families):
             found["quantize"] = "quantize"
@@ -85,5 +85,5 @@ def chain(op: LinearOp) -> tuple[str, ...]:
 
 
 def chain_name(op: LinearOp) -> str:
-    """The function of an op's chain; without steps it copies."""
-    return "_".join(("down" if op.pointwise else "steps", *chain(op)))
+    """The function of an op's chain; without steps it copies. A convolution's multiplies, too."""
+    return "_".join(("conv1x1" if op.pointwise else "steps", *chain(op)))

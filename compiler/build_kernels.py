@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from qcc.codegen.library import BuildError, build
+from qcc.codegen.spec import served, variants
 from qcc.codegen.target import NATIVE, TargetError, named
 from qcc.compiler.catalog import Export
 from qcc.compiler.plan import Kernels
@@ -25,6 +26,12 @@ def kernels_of(policy: Policy) -> Kernels | None:
     except TargetError as error:
         raise _refused("Q501", str(error), policy.target.span) from error
     return Kernels(tuple(dict.fromkeys(names)), export.activations)
+
+
+def serve_convolutions(kernels: Kernels) -> bool:
+    """One of the processors has a kernel for convolutions of one point."""
+    op = LinearOp(8, pointwise=True)
+    return any(served([op], variants(named(name), kernels.activations)) for name in kernels.targets)
 
 
 def build_library(ops: set[LinearOp], kernels: Kernels, out: Path) -> None:

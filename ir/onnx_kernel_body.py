@@ -64,13 +64,12 @@ def _filters(op: LinearOp) -> Lines:
         "blocked = Concat <axis: int = 0> (groups, rest)",
         "rows = Shape <start: int = 0, end: int = 1> (scale)",
         "shape = Concat <axis: int = 0> (rows, rest)",
-        "spread_codes = Identity (codes)",
     ]
     for name in ("scale",) if op.symmetric else ("scale", "zero"):
         lines.append(f"spread_{name} = Unsqueeze ({name}, rest)")
-    return [*lines, *codes(op.bits), *values(op.symmetric, ir.DataType.FLOAT, "spread_"), ends] + [
-        "filters = Unsqueeze (weight, ends)"
-    ]
+    lines += [*codes(op.bits), "spread_codes = Identity (codes)"]
+    lines += [*values(op.symmetric, ir.DataType.FLOAT, "spread_"), ends]
+    return [*lines, "filters = Unsqueeze (weight, ends)"]
 
 
 def _float_weight() -> tuple[str, Lines]:
