@@ -82,7 +82,8 @@ class Timings:
         """
         keys = {name: _key(case, encoding, name) for name in (FLOAT, *forms)}
         if not all(key in self._known for key in keys.values()):
-            self._tick(f"{case.outputs}x{case.inputs}, {case.rows} {case.unit}s, {encoding.text if encoding else FLOAT}")
+            text = encoding.text if encoding else FLOAT
+            self._tick(f"{case.outputs}x{case.inputs}, {case.rows} {case.unit}s, {text}")
             found = _time(case, encoding, forms, self._kernels)
             self._known |= {keys[name]: seconds for name, seconds in found.items()}
             self._save()

@@ -50,7 +50,8 @@ STEPS: dict[str, Step] = {
 
 MAX_TENSORS = 2
 _WORDS = "|".join(sorted(STEPS, key=len, reverse=True))
-_NAME = re.compile(rf"(linear|conv1x1)_(?:int([2-8])_(?:group([1-9]\d*)|(channel))(_asym)?|(bf16))((?:_(?:{_WORDS}))*)", re.ASCII)
+_STORED = r"int([2-8])_(?:group([1-9]\d*)|(channel))(_asym)?|(bf16)"
+_NAME = re.compile(rf"(linear|conv1x1)_(?:{_STORED})((?:_(?:{_WORDS}))*)", re.ASCII)
 
 
 class OpError(ValueError):

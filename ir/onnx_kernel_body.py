@@ -21,7 +21,7 @@ def kernel_function(op: LinearOp, opset: int) -> ir.Function:
     value, operands, steps = "v0", [name for name, _ in op.step_inputs], op.steps
     if op.pointwise:
         first = operands[: steps[:1] == (BIAS,)]  # a convolution adds it itself
-        lines = _filters(op) + [f"v0 = Conv ({', '.join(('x', 'filters', *first))})"]
+        lines = [*_filters(op), f"v0 = Conv ({', '.join(('x', 'filters', *first))})"]
         operands, steps = operands[len(first) :], steps[len(first) :]
     else:
         weight, lines = _float_weight() if op.is_float else _decoded_weight(op)

@@ -76,7 +76,8 @@ class Layer:
         """The product in float64, without the steps."""
         weight = (self.centred * self.scale.astype(np.float64)[..., None]).reshape(self.codes.shape)
         if self.kernel.pointwise:
-            return np.einsum("oi,ni...->no...", weight, x.astype(np.float64))
+            result: np.ndarray = np.einsum("oi,ni...->no...", weight, x.astype(np.float64))
+            return result
         return x.astype(np.float64) @ weight.T
 
     def exact(self, x: np.ndarray) -> np.ndarray:

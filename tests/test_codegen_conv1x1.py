@@ -1,8 +1,9 @@
-"""Convolutions of one point against float64: shapes and tails, steps, threads, bad channels, targets without a kernel."""
+"""Convolutions of one point against float64: shapes and tails, steps, threads, bad numbers, other targets."""
 
 from pathlib import Path
 
 import numpy as np
+import onnx_ir
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -39,6 +40,11 @@ shapes = st.tuples(
 )
 
 
+def tensors_of(op: LinearOp, random: np.random.Generator, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    names = [name for name, kind in op.step_inputs if kind == "tensor"]
+    return {name: random.standard_normal(shape).astype(np.float32) for name in names}
+
+
 @amx
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(op=st.sampled_from(OPS), shape=shapes)
@@ -48,7 +54,7 @@ def test_against_float64(library: Path, op: LinearOp, shape: tuple[int, int, int
     layer, random = draw(op, outputs, inputs, seed), np.random.default_rng(seed)
     x = unaligned(random.standard_normal((images, inputs, height, width)).astype(np.float32))
     made = (images, outputs, height, width)
-    tensors = {name: random.standard_normal(made).astype(np.float32) for name, kind in op.step_inputs if kind == "tensor"}
+    tensors = tensors_of(op, random, made)
     result = session(layer.model(), library, threads).run(None, {"x": x, **tensors})[0]
     expected = layer.after(layer.product(x), tensors)
     weight = np.abs((layer.centred * layer.scale.astype(np.float64)[..., None]).reshape(layer.codes.shape))
@@ -92,13 +98,12 @@ def test_channels_that_do_not_fit(library: Path) -> None:
 def test_the_body_says_the_same(op: LinearOp) -> None:
     layer, random = draw(op, 24, 64), np.random.default_rng(1)
     x = random.standard_normal((2, 64, 5, 3)).astype(np.float32)
-    tensors = {name: random.standard_normal((2, 24, 5, 3)).astype(np.float32) for name, kind in op.step_inputs if kind == "tensor"}
-    import onnx_ir
-
+    tensors = tensors_of(op, random, (2, 24, 5, 3))
     body = onnx_ir.serde.serialize_function(kernel_function(op, 21))
     result = session(layer.model(body=body), None).run(None, {"x": x, **tensors})[0]
     expected = layer.after(layer.product(x), tensors)
-    np.testing.assert_allclose(result, expected.arrays[0], rtol=1e-5, atol=1e-5 * max(expected.reach, layer.product(x).max()))
+    size = max(expected.reach, np.abs(layer.product(x)).max())
+    np.testing.assert_allclose(result, expected.arrays[0], rtol=1e-5, atol=1e-5 * size)
 
 
 def test_other_targets_leave_it_to_the_body(tmp_path: Path) -> None:
