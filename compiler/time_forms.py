@@ -36,7 +36,7 @@ from qcc.passes.encode import Encode
 from qcc.passes.nearest import Nearest
 
 OPSET = 21
-TURNS = Turns(rounds=9, turn_s=0.003, warm=True)
+TURNS = Turns(rounds=9, turn_s=0.003, warm=True, own=True)
 FLOAT = "float"
 
 
@@ -152,8 +152,8 @@ def _key(case: Case, encoding: Encoding | None, form: str) -> str:
 
 
 def _digest(kernels: Kernels | None) -> str:
-    """What the times depend on beside the layer: processor, versions, kernels."""
-    facts = (cpu_name(), os.cpu_count(), onnxruntime.__version__, sources_digest(), kernels and kernels.text)
+    """What the times depend on beside the layer: how they are taken, processor, versions, kernels."""
+    facts = (TURNS, cpu_name(), os.cpu_count(), onnxruntime.__version__, sources_digest(), kernels and kernels.text)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
