@@ -6,23 +6,30 @@ from pathlib import Path
 
 import tvm  # type: ignore[import-untyped]  # TVM has no stubs
 
-from qcc.codegen import gemm_bf16, gemm_int8, gemv_avx2, gemv_bf16, gemv_exact, gemv_int8, gemv_neon, steps
+from qcc.codegen import conv1x1, gemm_bf16, gemm_int8, gemv_avx2, gemv_bf16, gemv_exact, gemv_int8, gemv_neon, steps
 from qcc.codegen.emit import Expr
-from qcc.codegen.spec import Kind, chain, chain_name, kinds, norm
+from qcc.codegen.spec import Kind, chain, chain_name, kinds, norm, served
 from qcc.codegen.target import DOTPROD, VNNI, CpuTarget
 from qcc.codegen.tiling import tiling
 from qcc.ir.kernel_op import LinearOp
 
 ROWS = {"one": 1, "four": 4}
-SHARED = {"quantize": gemv_int8.quantize, "pack_bf16": gemm_bf16.pack, "pack_int8": gemm_int8.pack}
+SHARED = {
+    "quantize": gemv_int8.quantize,
+    "pack_bf16": gemm_bf16.pack,
+    "pack_int8": gemm_int8.pack,
+    "pack_conv1x1": conv1x1.pack,
+}
 
 
 def functions(ops: Iterable[LinearOp], families: tuple[str, ...], target: CpuTarget, prefix: str) -> dict[str, Expr]:
     """The TIR of all that the ops need, by name."""
     made: dict[str, Expr] = {}
-    for steps_ in {chain(op) for op in ops}:
-        name = prefix + chain_name(steps_)
-        made[name] = steps.chain(name, steps_)
+    ops = served(ops, families)
+    for op in ops:
+        name = prefix + chain_name(op)
+        if name not in made:
+            made[name] = (conv1x1.product if op.pointwise else steps.chain)(name, chain(op))
     for step in {norm(op) for op in ops} - {""}:
         made[prefix + step] = steps.norm(prefix + step, step)
     for kind in kinds(ops):

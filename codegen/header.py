@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from qcc.codegen.spec import MANY_ROWS, chain, chain_name, kind_of, kinds, norm, variants
+from qcc.codegen.spec import MANY_ROWS, chain, chain_name, kind_of, kinds, norm, served, variants
 from qcc.codegen.target import CpuTarget
 from qcc.codegen.tiling import tiling
 from qcc.ir.kernel_op import LinearOp
@@ -18,12 +18,15 @@ def header(ops: Sequence[LinearOp], targets: Sequence[CpuTarget], activations: s
     lines = [f"enum {{ QCC_OPS = {len(ops)} }};"]
     for index, target in enumerate(targets):
         lines += _target(ops, target, variants(target, activations), prefix(index))
-    entries = ", ".join(f"{{{prefix(index)}needs, {prefix(index)}specs}}" for index in range(len(targets)))
+    entries = ", ".join(
+        f"{{{prefix(index)}needs, {prefix(index)}specs, {len(served(ops, variants(target, activations)))}}}"
+        for index, target in enumerate(targets)
+    )
     return "\n".join([*lines, f"static const Target targets[] = {{{entries}}};", ""])
 
 
 def _target(ops: Sequence[LinearOp], target: CpuTarget, families: tuple[str, ...], start: str) -> list[str]:
-    lines, cuts = [], tiling(target)
+    lines, cuts, ops = [], tiling(target), served(ops, families)
     for kind in kinds(ops):
         found = {field: start + name for field, name in kind.functions(families).items()}
         lines += [_declaration(name) for name in found.values()]
@@ -32,7 +35,7 @@ def _target(ops: Sequence[LinearOp], target: CpuTarget, families: tuple[str, ...
         fields += [f".depth = {cuts.depth}", f".panel = {cuts.panel_bytes}", f".block = {cuts.block}"]
         fields.append(f".chunks = {2 if kind.many(families) == 'int8' else 1}")
         lines.append(f"static const Family {start}{kind.name} = {{{', '.join(fields)}}};")
-    later = {name for op in ops for name in (chain_name(chain(op)), norm(op)) if name}
+    later = {name for op in ops for name in (chain_name(op), norm(op)) if name}
     lines += [_declaration(start + name) for name in sorted(later)]
     needs = "".join(f'"{flag}", ' for flag in target.features)
     lines.append(f"static const char *const {start}needs[] = {{{needs}NULL}};")
@@ -42,10 +45,10 @@ def _target(ops: Sequence[LinearOp], target: CpuTarget, families: tuple[str, ...
 def _spec(op: LinearOp, start: str) -> str:
     operands = "".join(kind[0] for _, kind in op.step_inputs)
     chained = len(LinearOp(op.bits, steps=chain(op)).step_inputs)
-    functions = [f"{_symbol(start)}{name}" if name else "NULL" for name in (chain_name(chain(op)), norm(op))]
+    functions = [f"{_symbol(start)}{name}" if name else "NULL" for name in (chain_name(op), norm(op))]
     fields = [
         f'"{op.name}"', op.bits, op.group or 0, int(op.symmetric), f'"{operands}"', chained, int(not chain(op)),
-        len(op.outputs) - 1, *functions, f"&{start}{kind_of(op).name}",
+        len(op.outputs) - 1, *functions, f"&{start}{kind_of(op).name}", int(op.pointwise),
     ]  # fmt: skip
     return f"  {{{', '.join(map(str, fields))}}},"
 

@@ -18,10 +18,9 @@ void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int
 
 /* ---- memory: a thread keeps what it needed most, and gives it back when it ends ---- */
 typedef struct { char *data; size_t size; } Arena;
-enum { CALL_ARENA, TASK_ARENA, ARENAS };
 static pthread_key_t key;
 static void release_arenas(void *p) { for (int i = 0; i < ARENAS; i++) free(((Arena *)p)[i].data); free(p); }
-static void *arena(int which, size_t size) {
+void *arena(int which, size_t size) {
   Arena *mine = pthread_getspecific(key);
   if (!mine) {
     if (!(mine = calloc(ARENAS, sizeof(Arena)))) return NULL;
@@ -105,10 +104,11 @@ static void gemv_task(void *p, size_t task) {
   }
 }
 
+const uint8_t tile_config[64] __attribute__((aligned(64))) = {
+    [0] = 1, [16] = 64, [18] = 64, [20] = 64, [22] = 64, [24] = 64, [26] = 64, [28] = 64, [30] = 64,
+    [48] = 16, [49] = 16, [50] = 16, [51] = 16, [52] = 16, [53] = 16, [54] = 16, [55] = 16};
+
 static void gemm_task(void *p, size_t task) {
-  static const uint8_t config[64] __attribute__((aligned(64))) = {
-      [0] = 1, [16] = 64, [18] = 64, [20] = 64, [22] = 64, [24] = 64, [26] = 64, [28] = 64, [30] = 64,
-      [48] = 16, [49] = 16, [50] = 16, [51] = 16, [52] = 16, [53] = 16, [54] = 16, [55] = 16};
   Call *call = p;
   const Layer *l = call->layer;
   const Family *family = l->spec->family;
@@ -132,7 +132,7 @@ static void gemm_task(void *p, size_t task) {
     Tensor y = {out, 1, 0, 1, 2, 32, 1, &size, NULL, 0};
     Any args[] = {POINTER(call->inputs + tile * count * 1024), POINTER(l->words), POINTER(call->steps + row),
                   POINTER((int32_t *)call->sums + row), POINTER(l->scale), POINTER(l->offset), POINTER(scratch),
-                  POINTER(scratch + panel), POINTER(config), TENSOR(&y), NUMBER(l->chunks),
+                  POINTER(scratch + panel), POINTER(tile_config), TENSOR(&y), NUMBER(l->chunks),
                   NUMBER(l->chunks / l->groups), NUMBER(first), NUMBER(pairs), NUMBER(tiles), NUMBER(stride),
                   NUMBER(!tile || !keep), NUMBER(keep)};
     if (CALL(family->gemm, args)) { fail(call); return; }
@@ -195,14 +195,14 @@ static void *multiply(const Layer *l, void *context, Call *call) {
   return spread_tasks(context, call, gemv_task, l->strips, call->rows * l->k * STRIP, 1);
 }
 
-static void *output(void *context, size_t index, const Input *shape, float **data) {
+void *output(void *context, size_t index, const Input *shape, float **data) {
   void *value = NULL;
   void *bad = ORT(GET_OUTPUT, void *, size_t, const int64_t *, size_t, void **)(context, index, shape->dims, shape->rank, &value);
   if (bad) return bad;
   return value ? ORT(TENSOR_DATA, void *, void **)(value, (void **)data) : status(INVALID, "qcc: an output is missing");
 }
 
-static void *input(void *context, size_t index, Input *found) {
+void *input(void *context, size_t index, Input *found) {
   const void *value = NULL;
   void *bad = ORT(GET_INPUT, const void *, size_t, const void **)(context, index, &value);
   if (bad) return bad;
@@ -210,7 +210,7 @@ static void *input(void *context, size_t index, Input *found) {
 }
 
 /* Tensors among the operands: of the output's shape. */
-static void *take_tensors(const Layer *l, void *context, const Input *shape, const float **operands) {
+void *take_tensors(const Layer *l, void *context, const Input *shape, const float **operands) {
   const char *kinds = l->spec->operands;
   for (size_t i = 0; kinds[i]; i++) {
     Input tensor;
@@ -226,6 +226,7 @@ static void *take_tensors(const Layer *l, void *context, const Input *shape, con
 
 static void *compute(void *kernel, void *context) {
   const Layer *l = kernel;
+  if (l->spec->pointwise) return convolve(kernel, context);
   size_t operands = strlen(l->spec->operands) + 1;
   const float *taken[operands];
   Call call = {.layer = l, .rows = 1, .operands = taken};
@@ -280,11 +281,11 @@ static Registered registered[QCC_OPS];
 static void *domain;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-static void *make_domain(const Spec *specs) {
+static void *make_domain(const Spec *specs, int count) {
   void *made, *bad;
   if (pthread_key_create(&key, release_arenas)) return status(FAIL, "qcc: no thread key");
   if ((bad = ORT(CREATE_DOMAIN, const char *, void **)("qcc", &made))) return bad;
-  for (int i = 0; i < QCC_OPS; i++) {
+  for (int i = 0; i < count; i++) {
     registered[i] = (Registered){
         .spec = specs + i,
         .op = {.version = API_VERSION, .GetName = name, .GetExecutionProviderType = provider, .GetInputType = input_type,
@@ -308,7 +309,7 @@ __attribute__((visibility("default"))) void *RegisterCustomOps(void *options, co
   pthread_mutex_lock(&lock);
   api = found;
   for (size_t i = 0; !domain && !bad && i < sizeof targets / sizeof *targets; i++)
-    if (usable(targets[i].needs)) bad = make_domain(targets[i].specs);
+    if (usable(targets[i].needs)) bad = make_domain(targets[i].specs, targets[i].ops);
   if (!bad && domain) bad = ORT(ADD_DOMAIN, void *, void *)(options, domain);
   pthread_mutex_unlock(&lock);
   return bad;

@@ -17,14 +17,15 @@ typedef struct {
   int keeps;            /* what the norm reads is a second output */
   Kernel chain, norm;   /* no norm: NULL */
   const Family *family;
+  int pointwise;        /* a convolution, in conv1x1.c */
 } Spec;
 
-typedef struct { const char *const *needs; const Spec *specs; } Target; /* processor flags, and all ops */
+typedef struct { const char *const *needs; const Spec *specs; int ops; } Target; /* processor flags, and the ops */
 
 typedef struct {
   const Spec *spec;
   int64_t n, k, strips, chunks, groups;
-  int32_t *words;  /* [strips * 4, chunks, bits, 16], of bfloat16 [strips * 2, chunks, 2, 16, 16] */
+  int32_t *words;  /* [strips * 4, chunks, bits, 16], of bfloat16 [strips * 2, chunks, 2, 16, 16]; conv1x1.c has its own */
   float *scale;    /* [strips * 4, groups, 16] */
   int16_t *offset; /* the same: the code of zero */
   float **vectors; /* an operand of the steps each: [n], or NULL for a tensor */
@@ -38,10 +39,25 @@ static inline size_t padded(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 /* weights.c; what gives a status gives NULL where all is well */
 typedef struct { const void *data; int type; size_t rank; int64_t dims[8]; } Input;
 void *describe(const void *value, Input *input);
+void *constant(const void *info, size_t index, Input *input);
+int is_matrix(const Input *input, int64_t rows, int64_t columns);
+float half_to_float(uint16_t h);
 int planes_of(int bits, int *widths);
 int weight_inputs(const Spec *spec);
 void *make_layer(const Spec *spec, const void *info, Layer **made);
 void free_layer(void *layer);
+
+/* shim.c */
+enum { CALL_ARENA, TASK_ARENA, ARENAS };
+extern const uint8_t tile_config[64];
+void *arena(int which, size_t size); /* what a thread keeps of memory; NULL where there is none */
+void *input(void *context, size_t index, Input *found);
+void *output(void *context, size_t index, const Input *shape, float **data);
+void *take_tensors(const Layer *l, void *context, const Input *shape, const float **operands);
+
+/* conv1x1.c */
+void *fill_filters(Layer *layer, const void *info);
+void *convolve(void *layer, void *context);
 
 /* cpu.c */
 int usable(const char *const *needs);

@@ -18,10 +18,13 @@ class Kind:
     bits: int
     symmetric: bool
     channel: bool
+    pointwise: bool = False
 
     @property
     def name(self) -> str:
         """How names of functions spell it."""
+        if self.pointwise:
+            return "conv1x1"
         return LinearOp(self.bits, None if self.channel or self.bits == 16 else 32, self.symmetric).stored
 
     def rounds(self, families: tuple[str, ...]) -> bool:
@@ -30,10 +33,12 @@ class Kind:
 
     def functions(self, families: tuple[str, ...]) -> dict[str, str]:
         """What the shim calls for it, by the shim's word: the function's name."""
+        if self.pointwise:
+            return {"pack": "pack_conv1x1"} if "amx" in families else {}
         found = {"one": f"one_{self.name}", "four": f"four_{self.name}"}
         if self.rounds(families):
             found["quantize"] = "quantize"
-        if set(families) & {"amx", "amx_bf16"}:
+        if "amx" in families:
             pack = "pack_int8" if self.many(families) == "int8" else "pack_bf16"
             found |= {"pack": pack, "gemm": f"gemm_{self.name}"}
         return found
@@ -42,7 +47,7 @@ class Kind:
         """How many rows are multiplied where AMX is, a key of `MANY_ROWS`."""
         if self.bits == 16:
             return "bf16"
-        return "int8" if self.channel and "amx" in families else "codes"
+        return "int8" if self.channel and "int8_rows" in families else "codes"
 
 
 def variants(target: CpuTarget, activations: str) -> tuple[str, ...]:
@@ -51,7 +56,7 @@ def variants(target: CpuTarget, activations: str) -> tuple[str, ...]:
         return ("exact",)
     if not target.has(*AMX):
         return ("int8",)
-    return ("int8", "amx" if activations == "int8" else "amx_bf16")
+    return ("int8", "amx", "int8_rows") if activations == "int8" else ("int8", "amx")
 
 
 def kinds(ops: Iterable[LinearOp]) -> list[Kind]:
@@ -61,7 +66,14 @@ def kinds(ops: Iterable[LinearOp]) -> list[Kind]:
 
 def kind_of(op: LinearOp) -> Kind:
     """The kind whose functions an op calls."""
+    if op.pointwise:
+        return Kind(16, True, True, pointwise=True)  # their codes are decoded when a layer is made
     return Kind(op.bits, op.symmetric, op.group is None)
+
+
+def served(ops: Iterable[LinearOp], families: tuple[str, ...]) -> list[LinearOp]:
+    """Those that the families have functions for."""
+    return [op for op in ops if kind_of(op).functions(families)]
 
 
 def norm(op: LinearOp) -> str:
@@ -74,6 +86,6 @@ def chain(op: LinearOp) -> tuple[str, ...]:
     return tuple(step for step in op.steps if step not in (KEEP, norm(op)))
 
 
-def chain_name(steps: tuple[str, ...]) -> str:
-    """The function of a chain; without steps it copies."""
-    return "_".join(("steps", *steps))
+def chain_name(op: LinearOp) -> str:
+    """The function of an op's chain; without steps it copies. A convolution's multiplies, too."""
+    return "_".join(("conv1x1" if op.pointwise else "steps", *chain(op)))

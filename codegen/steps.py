@@ -5,7 +5,7 @@ arithmetic alone, so that no library of mathematics is called. NaN stays NaN; at
 range a step is what its formula is there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 
 from qcc.codegen import emit
@@ -123,6 +123,15 @@ EXPRESSIONS: dict[str, Callable[..., Expr]] = {
 """What a step makes of the value and its operands."""
 
 
+def applied(steps: tuple[str, ...], value: Expr, operands: Sequence[Expr]) -> Expr:
+    """What the steps make of a value, with their operands in order."""
+    value, left = _hold(value), list(operands)
+    for step in steps:
+        count = len(STEPS[step].operands)
+        value, left = _hold(EXPRESSIONS[step](value, *left[:count])), left[count:]
+    return value
+
+
 def chain(name: str, steps: tuple[str, ...]) -> Expr:
     """A function ``(raw, operands of the steps..., to, y, stride, n, rows, count)`` that ends a tile of a product.
 
@@ -137,12 +146,9 @@ def chain(name: str, steps: tuple[str, ...]) -> Expr:
         raw, *read, to, _, stride, n, rows, count = arguments
 
         def columns(row: Expr, first: Expr, place: Callable[[Expr], Expr]) -> None:
-            value, left = _hold(raw[place(row * stride + first)]), list(zip(read, operands, strict=True))
-            for step in steps:
-                taken, left = left[: len(STEPS[step].operands)], left[len(STEPS[step].operands) :]
-                at = [first if kind == "vector" else row * n + first for _, (_, kind) in taken]
-                values = [buffer[place(index)] for (buffer, _), index in zip(taken, at, strict=True)]
-                value = _hold(EXPRESSIONS[step](value, *values))
+            at = [first if kind == "vector" else row * n + first for _, kind in operands]
+            taken = [buffer[place(index)] for buffer, index in zip(read, at, strict=True)]
+            value = applied(steps, raw[place(row * stride + first)], taken)
             if not steps:  # a loop that copies alone would become a call of memcpy, 10 ns for each row of a tile
                 value = emit.llvm("llvm.arithmetic.fence", str(value.ty), value)
             T.buffer_store(to, value, [place(row * n + first)])

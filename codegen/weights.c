@@ -12,7 +12,7 @@ void free_layer(void *p) {
   free(layer->words), free(layer->scale), free(layer->offset), free(layer->vectors), free(layer);
 }
 
-static float half_to_float(uint16_t h) {
+float half_to_float(uint16_t h) {
   uint32_t sign = (uint32_t)(h >> 15) << 31, exponent = h >> 10 & 31, mantissa = h & 1023, bits;
   union { uint32_t u; float f; } small = {.f = (float)mantissa * 0x1p-24f};
   bits = exponent == 31 ? 0x7f800000u | mantissa << 13
@@ -31,14 +31,14 @@ void *describe(const void *value, Input *input) {
   ((void (*)(void *))api[RELEASE_SHAPE])(shape);
   return bad ? bad : ORT(TENSOR_DATA, const void *, const void **)(value, &input->data);
 }
-static void *constant(const void *info, size_t index, Input *input) {
+void *constant(const void *info, size_t index, Input *input) {
   int is = 0;
   const void *value = NULL;
   void *bad = ORT(CONSTANT_INPUT, const void *, size_t, int *, const void **)(info, index, &is, &value);
   if (bad) return bad;
   return is && value ? describe(value, input) : status(INVALID, "qcc: a weight, and a vector of a step, must be a constant");
 }
-static int is_matrix(const Input *input, int64_t rows, int64_t columns) {
+int is_matrix(const Input *input, int64_t rows, int64_t columns) {
   return input->rank == 2 && input->dims[0] == rows && input->dims[1] == columns;
 }
 
@@ -154,7 +154,7 @@ void *make_layer(const Spec *spec, const void *info, Layer **made) {
   Layer *layer = calloc(1, sizeof *layer);
   if (!layer) return status(FAIL, NO_MEMORY);
   layer->spec = spec;
-  void *bad = spec->bits == 16 ? fill_floats(layer, info) : fill_codes(layer, info);
+  void *bad = spec->pointwise ? fill_filters(layer, info) : spec->bits == 16 ? fill_floats(layer, info) : fill_codes(layer, info);
   if (!bad) bad = fill_vectors(layer, info);
   if (bad) free_layer(layer); else *made = layer;
   return bad;

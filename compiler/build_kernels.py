@@ -7,6 +7,7 @@ from typing import Literal
 
 from qcc.codegen.c_compiler import BuildError
 from qcc.codegen.library import build, tvm_version
+from qcc.codegen.spec import served, variants
 from qcc.codegen.target import NATIVE, TargetError, architecture, named
 from qcc.compiler.catalog import Export
 from qcc.compiler.plan import Kernels
@@ -44,6 +45,12 @@ def served_ops(kernels: Kernels | None, written: Path, diagnostics: Diagnostics)
         help = "`qcc explain MODEL -p POLICY` says why of each layer"
         diagnostics.warning("Q503", "no layer takes a kernel: no library is written", help=help)
     return ops
+
+
+def serve_convolutions(kernels: Kernels) -> bool:
+    """One of the processors has a kernel for convolutions of one point."""
+    op = LinearOp(8, pointwise=True)
+    return any(served([op], variants(named(name), kernels.activations)) for name in kernels.targets)
 
 
 def build_library(ops: set[LinearOp], kernels: Kernels, out: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from qcc.codegen.target import runs_here
-from qcc.compiler.build_kernels import kernels_of
+from qcc.compiler.build_kernels import kernels_of, serve_convolutions
 from qcc.compiler.catalog import Export
 from qcc.compiler.layer_rows import rows_of
 from qcc.compiler.plan import Kernels
@@ -12,7 +12,7 @@ from qcc.compiler.samples import Samples
 from qcc.compiler.time_forms import FLOAT, Case, Timings
 from qcc.dsl.policy import Policy
 from qcc.ir.encoding import Encoding
-from qcc.ir.forms import Choice, Form, choose, kernel_takes
+from qcc.ir.forms import Choice, Form, choose, kernel_layers, kernel_takes
 from qcc.ir.graph import Graph, Weight
 
 Tick = Callable[[str], None]
@@ -40,9 +40,9 @@ class FormChooser:
             QccError: the kernel that is to be timed cannot be built.
         """
         plain = choose(weight, encoding)
-        if self.kernels is None or "linear" not in weight.kinds:
+        if self.kernels is None or not _may_be_product(weight):
             return plain
-        refused = kernel_takes(weight, encoding)
+        refused = kernel_takes(weight, encoding) or self._refuses(weight)
         if refused:
             return Choice(plain.form, f"{plain.reason}; {refused}")
         if self.timings is None:
@@ -52,15 +52,19 @@ class FormChooser:
         seconds = self.timings.seconds(case, encoding, (other, Form.KERNEL))
         ours, theirs, before = seconds[Form.KERNEL], seconds[other], seconds[FLOAT]
         text = f"measured at {ours / before:.2f}x of float with a kernel, {theirs / before:.2f}x without"
-        text += f", {case.rows} row{'' if case.rows == 1 else 's'}"
+        text += f", {case.rows} {case.unit}{'' if case.rows == 1 else 's'}"
+        text += " and the layouts that it takes" if case.pointwise else ""
         return Choice(Form.KERNEL if ours * NOTICEABLE < theirs else plain.form, text)
 
     def seconds(self, weight: Weight, encoding: Encoding | None, form: Form | None) -> float:
         """What a weight's linear layers take for one sample, on one thread; those of other kinds count nothing.
 
-        A weight without an encoding is float.
+        A weight without an encoding is float. Convolutions that kernels could take count with what `Case` has around
+        them, which is the same in every form.
         """
         count = sum(layer.kind == "linear" for layer in weight.layers)
+        if not count and self.kernels is not None and _may_be_product(weight) and not self._refuses(weight):
+            count = len(weight.layers)
         if not count:
             return 0.0
         assert self.timings is not None
@@ -70,7 +74,16 @@ class FormChooser:
         return count * self.timings.seconds(self._case(weight), encoding, (timed,))[timed]
 
     def _case(self, weight: Weight) -> Case:
-        return Case(*weight.shape, (self.rows or {})[weight.name])
+        return Case(*weight.shape, (self.rows or {})[weight.name], weight.kinds == {"conv"})
+
+    def _refuses(self, weight: Weight) -> str:
+        """Why a convolution gets no kernel; empty for linear layers."""
+        if weight.kinds != {"conv"}:
+            return ""
+        if self.timings is None:
+            return "a convolution gets a kernel only where it was timed, and this is for another processor"
+        assert self.kernels is not None
+        return "" if serve_convolutions(self.kernels) else "these processors have no kernel for convolutions"
 
 
 def chooser_of(policy: Policy, graph: Graph, data: Samples, tick: Tick) -> FormChooser:
@@ -91,6 +104,10 @@ def chooser_of(policy: Policy, graph: Graph, data: Samples, tick: Tick) -> FormC
         rows = dict.fromkeys(rows, policy.export.rows)
     here = kernels is None or runs_here(kernels.targets)
     return FormChooser(kernels, rows, Timings(kernels, tick) if here else None)
+
+
+def _may_be_product(weight: Weight) -> bool:
+    return "linear" in weight.kinds or (weight.kinds == {"conv"} and bool(kernel_layers(weight)))
 
 
 def _timed(form: Form) -> Form:

@@ -36,17 +36,27 @@ from qcc.passes.encode import Encode
 from qcc.passes.nearest import Nearest
 
 OPSET = 21
-TURNS = Turns(rounds=9, turn_s=0.003, warm=True)
+TURNS = Turns(rounds=9, turn_s=0.003, warm=True, own=True)
 FLOAT = "float"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A layer at a number of rows: weight ``[outputs, inputs]``."""
+    """A layer at a number of rows: weight ``[outputs, inputs]``.
+
+    Where it is a convolution of one point (``pointwise``), rows are positions, and a depthwise one stands before and
+    behind it: among such the runtime keeps values in a layout of its own, from and to which a kernel makes it convert.
+    """
 
     outputs: int
     inputs: int
     rows: int
+    pointwise: bool = False
+
+    @property
+    def unit(self) -> str:
+        """What ``rows`` counts."""
+        return "position" if self.pointwise else "row"
 
 
 class Timings:
@@ -72,7 +82,8 @@ class Timings:
         """
         keys = {name: _key(case, encoding, name) for name in (FLOAT, *forms)}
         if not all(key in self._known for key in keys.values()):
-            self._tick(f"{case.outputs}x{case.inputs}, {case.rows} rows, {encoding.text if encoding else FLOAT}")
+            text = encoding.text if encoding else FLOAT
+            self._tick(f"{case.outputs}x{case.inputs}, {case.rows} {case.unit}s, {text}")
             found = _time(case, encoding, forms, self._kernels)
             self._known |= {keys[name]: seconds for name, seconds in found.items()}
             self._save()
@@ -94,19 +105,23 @@ def _time(case: Case, encoding: Encoding | None, forms: tuple[Form, ...], kernel
             assert encoding is not None
             encode = Encode(encoding, Nearest(clip="absmax"), form)
             graph = open_model(path).graph
-            encoded, _ = encode.apply(graph, [weight.name for weight in graph.weights()], Context())
+            target = [weight.name for weight in graph.weights() if weight.constant == "w"]
+            encoded, _ = encode.apply(graph, target, Context())
             written = encoded.save(folder / f"{form}.onnx", "auto", {}).path
             library = folder / f"{form}.so" if form is Form.KERNEL else None
             if library is not None and kernels is not None:
                 build_library(kernel_ops(written), kernels, library)
             sessions[form] = Session(written, kernels=library or False, threads=1)
-        x = np.random.default_rng(0).standard_normal((case.rows, case.inputs)).astype(np.float32)
+        shape = (1, case.inputs, 1, case.rows) if case.pointwise else (case.rows, case.inputs)
+        x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
         seconds = interleaved([partial(session.run, {"x": x}) for session in sessions.values()], TURNS)
         return dict(zip(sessions, map(float, np.median(seconds, axis=1)), strict=True))
 
 
 def _layer(case: Case) -> onnx.ModelProto:
-    """``y = x @ w``."""
+    """``y = x @ w``, or a convolution among depthwise ones."""
+    if case.pointwise:
+        return _convolutions(case)
     model = onnx.parser.parse_model(
         f'<ir_version: 10, opset_import: ["": {OPSET}]> layer (float[rows, {case.inputs}] x) => '
         f"(float[rows, {case.outputs}] y) {{ y = MatMul (x, w) }}"
@@ -116,14 +131,29 @@ def _layer(case: Case) -> onnx.ModelProto:
     return model
 
 
+def _convolutions(case: Case) -> onnx.ModelProto:
+    model = onnx.parser.parse_model(
+        f'<ir_version: 10, opset_import: ["": {OPSET}]> layer (float[1, {case.inputs}, 1, {case.rows}] x) => '
+        f"(float[1, {case.outputs}, 1, {case.rows}] y) {{ a = Conv <group: int = {case.inputs}> (x, before) "
+        f"b = Conv (a, w) y = Conv <group: int = {case.outputs}> (b, after) }}"
+    )
+    random = np.random.default_rng(1)
+    for name, shape in (
+        ("before", (case.inputs, 1)), ("w", (case.outputs, case.inputs)), ("after", (case.outputs, 1))
+    ):  # fmt: skip
+        weight = random.standard_normal((*shape, 1, 1)).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(weight, name))
+    return model
+
+
 def _key(case: Case, encoding: Encoding | None, form: str) -> str:
     text = "" if encoding is None or form == FLOAT else f" {encoding.text}"
-    return f"{case.outputs}x{case.inputs} rows {case.rows}{text} {form}"
+    return f"{case.outputs}x{case.inputs} {case.unit}s {case.rows}{text} {form}"
 
 
 def _digest(kernels: Kernels | None) -> str:
-    """What the times depend on beside the layer: processor, versions, kernels."""
-    facts = (cpu_name(), os.cpu_count(), onnxruntime.__version__, sources_digest(), kernels and kernels.text)
+    """What the times depend on beside the layer: how they are taken, processor, versions, kernels."""
+    facts = (TURNS, cpu_name(), os.cpu_count(), onnxruntime.__version__, sources_digest(), kernels and kernels.text)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 

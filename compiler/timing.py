@@ -19,12 +19,15 @@ class Turns:
         turn_s: a turn goes on for at least so long, and gives the mean of its runs; 0 for one run.
         warm: a turn begins with a run that is not timed, which brings weights and code back into the caches.
         settle_s: between turns nothing is done for so long, so that the threads of the last one fall asleep.
+        own: only the time that the processor spends on the calling thread counts, which leaves out what else a busy
+            machine does; for runs that use no other thread.
     """
 
     rounds: int = 15
     turn_s: float = 0.0
     warm: bool = False
     settle_s: float = 0.0
+    own: bool = False
 
 
 def interleaved(
@@ -54,10 +57,11 @@ def _turn(run: Callable[[], object], turns: Turns) -> float:
         time.sleep(turns.settle_s)
     if turns.warm:
         run()
-    count, start = 0, time.perf_counter()
+    clock = time.thread_time if turns.own else time.perf_counter
+    count, start = 0, clock()
     while True:
         run()
         count += 1
-        taken = time.perf_counter() - start
+        taken = clock() - start
         if taken >= turns.turn_s:
             return taken / count

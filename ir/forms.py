@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from qcc.ir.encoding import FLOAT_ENCODINGS, Encoding
 from qcc.ir.kernel_op import CHUNK, LinearOp
-from qcc.ir.packing import packed_bytes
+from qcc.ir.packing import UNIT, packed_bytes
 
 if TYPE_CHECKING:
     from qcc.ir.graph import Layer, Weight
@@ -112,8 +112,9 @@ def choose(weight: "Weight", encoding: Encoding) -> Choice:
 
 def kernel_takes(weight: "Weight", encoding: Encoding) -> str:
     """Why no kernel of ours could take a weight under an encoding; empty if one can."""
-    if "linear" not in weight.kinds or not weight.kinds <= {"linear", "embedding"}:
-        return "kernels take linear layers only, and the tables that those share with embeddings"
+    conv = weight.kinds == {"conv"}
+    if not conv and ("linear" not in weight.kinds or not weight.kinds <= {"linear", "embedding"}):
+        return "kernels take linear layers, the tables that those share with embeddings, and convolutions of one point"
     if not all(layer.form_free for layer in weight.layers):
         return "the weight is shared, or read in a way that no kernel takes"
     if weight.dtype != "float32":
@@ -123,26 +124,29 @@ def kernel_takes(weight: "Weight", encoding: Encoding) -> str:
     if encoding.scale is None and encoding != BF16:
         return f"no kernel multiplies by weights of {encoding.text}"
     columns, size = weight.shape[1], encoding.block.of(weight.shape)[1]
-    if columns % CHUNK:
-        return f"kernels take multiples of {CHUNK} inputs, and the layer has {columns}"
-    if size % CHUNK or columns % size:
+    unit = UNIT if conv else CHUNK
+    if columns % unit:
+        return f"kernels take multiples of {unit} inputs, and the layer has {columns}"
+    if (size % CHUNK and size != columns) or columns % size:
         return f"kernels take groups of a multiple of {CHUNK} that divide the {columns} inputs, not of {size}"
     return ""
 
 
 def kernel_layers(weight: "Weight") -> list["Layer"]:
     """The layers that kernels do the product of, if they take the weight."""
-    return [layer for layer in weight.layers if layer.kind.value == "linear" and layer.form_free]
+    return [layer for layer in weight.layers if layer.kind.value in ("linear", "conv") and layer.form_free]
 
 
-def kernel_op(encoding: Encoding, shape: tuple[int, int], steps: tuple[str, ...] = ()) -> LinearOp:
+def kernel_op(
+    encoding: Encoding, shape: tuple[int, int], steps: tuple[str, ...] = (), pointwise: bool = False
+) -> LinearOp:
     """The op that multiplies by such a weight and takes these steps; one group a row is a channel.
 
     Raises:
         OpError: there is no such op.
     """
     group = None if encoding.block.grid(shape)[1] == 1 else encoding.block.columns
-    return LinearOp(encoding.bits, group, encoding.symmetric, steps)
+    return LinearOp(encoding.bits, group, encoding.symmetric, steps, pointwise)
 
 
 def stored_bytes(encoding: Encoding, shape: tuple[int, int], form: Form) -> int:

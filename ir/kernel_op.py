@@ -2,7 +2,8 @@
 
 An op's name says all that its inputs and its meaning depend on, in both directions: ``linear_int4_group32_bias_gelu``
 multiplies by 4-bit codes that share a scale by 32, adds a bias and applies a gelu. So the writer of a model, the
-builder of a library and the library itself need no other word between them.
+builder of a library and the library itself need no other word between them. ``conv1x1_...`` are the same products along
+the second axis of ``x``: convolutions of one point.
 """
 
 import re
@@ -49,7 +50,8 @@ STEPS: dict[str, Step] = {
 
 MAX_TENSORS = 2
 _WORDS = "|".join(sorted(STEPS, key=len, reverse=True))
-_NAME = re.compile(rf"linear_(?:int([2-8])_(?:group([1-9]\d*)|(channel))(_asym)?|(bf16))((?:_(?:{_WORDS}))*)", re.ASCII)
+_STORED = r"int([2-8])_(?:group([1-9]\d*)|(channel))(_asym)?|(bf16)"
+_NAME = re.compile(rf"(linear|conv1x1)_(?:{_STORED})((?:_(?:{_WORDS}))*)", re.ASCII)
 
 
 class OpError(ValueError):
@@ -65,12 +67,15 @@ class LinearOp:
         group: inputs that share a scale, a multiple of 32; None for all of them (``channel``), or without scales.
         symmetric: there is no stored zero point.
         steps: names of `STEPS`, in order.
+        pointwise: the inputs are channels: ``y[n, out, ...] = steps(decode(weight) @ x[n, in, ...])``. A bias is then
+            the first step, which adds a number to each channel, and no step is a norm.
     """
 
     bits: int
     group: int | None = None
     symmetric: bool = True
     steps: tuple[str, ...] = ()
+    pointwise: bool = False
 
     def __post_init__(self) -> None:
         if not (2 <= self.bits <= 8 or self.bits == 16):
@@ -84,6 +89,8 @@ class LinearOp:
             raise OpError("a value is kept right before the norm")
         if sum(kind == "tensor" for step in self.steps for _, kind in STEPS[step].operands) > MAX_TENSORS:
             raise OpError(f"kernels take at most {MAX_TENSORS} tensors beside the input")
+        if self.pointwise and (whole or BIAS in self.steps[1:]):
+            raise OpError("a convolution's bias is its first step, and none is a norm")
         if _steps("".join(f"_{step}" for step in self.steps)) != self.steps:
             raise OpError(f"the names of {', '.join(self.steps)} in a row read as other steps")
 
@@ -103,7 +110,7 @@ class LinearOp:
     @property
     def name(self) -> str:
         """The op's name in domain ``qcc``."""
-        return "_".join(("linear", self.stored, *self.steps))
+        return "_".join(("conv1x1" if self.pointwise else "linear", self.stored, *self.steps))
 
     @property
     def weight_inputs(self) -> tuple[str, ...]:
@@ -146,8 +153,9 @@ def parse(name: str) -> LinearOp:
     found = _NAME.fullmatch(name)
     if found is None:
         raise OpError(f"`{name}` names no kernel")
-    bits, group, _, asymmetric, half, rest = found.groups()
-    return LinearOp(16 if half else int(bits), int(group) if group else None, not asymmetric, _steps(rest))
+    kind, bits, group, _, asymmetric, half, rest = found.groups()
+    width, steps = 16 if half else int(bits), _steps(rest)
+    return LinearOp(width, int(group) if group else None, not asymmetric, steps, kind != "linear")
 
 
 def _steps(names: str) -> tuple[str, ...]:

@@ -69,11 +69,15 @@ def left_operand(shape: Shape | None, transposed: bool = False) -> Use | None:
     return Use(MatrixView(shape, rows), Kind.LINEAR, form_free=False)
 
 
-def filters(shape: Shape | None, groups: int, transposed: bool) -> Use | None:
-    """A convolution's weight, ``[o, i, ...]``, or ``[i, o, ...]`` for a transposed one."""
+def filters(shape: Shape | None, groups: int, transposed: bool, whole: bool = False) -> Use | None:
+    """A convolution's weight, ``[o, i, ...]``, or ``[i, o, ...]`` for a transposed one.
+
+    ``whole``: every place of the input gives one of the output, so that a kernel 1x1 makes it a product.
+    """
     if shape is None or len(shape) < 3:
         return None
-    return Use(MatrixView(shape, (1,) if transposed else (0,)), Kind.CONV, groups, form_free=False)
+    product = whole and not transposed and groups == 1 and shape[2:] == (1, 1)
+    return Use(MatrixView(shape, (1,) if transposed else (0,)), Kind.CONV, groups, form_free=product)
 
 
 def table(shape: Shape | None) -> Use | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
-from qcc.ir.kernel_op import KEEP, STEPS, LinearOp
+from qcc.ir.kernel_op import BIAS, KEEP, STEPS, LinearOp
 from qcc.ir.onnx_functions import codes, function, values
 
 GELU_OPSET = 20
@@ -18,10 +18,15 @@ Lines = list[str]
 
 def kernel_function(op: LinearOp, opset: int) -> ir.Function:
     """Build the function; its inputs and outputs are the op's own, its attribute the epsilon of a norm."""
-    weight, lines = _float_weight() if op.is_float else _decoded_weight(op)
-    lines.append(f"v0 = MatMul (x, {weight})")
-    value, operands = "v0", [name for name, _ in op.step_inputs]
-    for at, step in enumerate(op.steps, 1):
+    value, operands, steps = "v0", [name for name, _ in op.step_inputs], op.steps
+    if op.pointwise:
+        first = operands[: steps[:1] == (BIAS,)]  # a convolution adds it itself
+        lines = [*_filters(op), f"v0 = Conv ({', '.join(('x', 'filters', *first))})"]
+        operands, steps = operands[len(first) :], steps[len(first) :]
+    else:
+        weight, lines = _float_weight() if op.is_float else _decoded_weight(op)
+        lines.append(f"v0 = MatMul (x, {weight})")
+    for at, step in enumerate(steps, 1):
         count = len(STEPS[step].operands)
         lines += _STEPS[step](value, f"v{at}", operands[:count], opset)
         value, operands = f"v{at}", operands[count:]
@@ -46,6 +51,25 @@ def _decoded_weight(op: LinearOp) -> tuple[str, Lines]:
             f"{TURNED}{name} = Transpose <perm: ints = [1, 2, 0]> (spread_{name})",
         ]
     return "weight", [*shapes, *codes(op.bits), *turned, *values(op.symmetric, ir.DataType.FLOAT, TURNED)]
+
+
+def _filters(op: LinearOp) -> Lines:
+    """The weight as ``[out, in, 1, 1]``."""
+    ends = "ends = Constant <value_ints: ints = [2, 3]> ()"
+    if op.is_float:
+        return ["wide = Cast <to: int = 1> (weight)", ends, "filters = Unsqueeze (wide, ends)"]
+    lines = [
+        "rest = Constant <value_ints: ints = [-1]> ()",
+        "groups = Shape (scale)",
+        "blocked = Concat <axis: int = 0> (groups, rest)",
+        "rows = Shape <start: int = 0, end: int = 1> (scale)",
+        "shape = Concat <axis: int = 0> (rows, rest)",
+    ]
+    for name in ("scale",) if op.symmetric else ("scale", "zero"):
+        lines.append(f"spread_{name} = Unsqueeze ({name}, rest)")
+    lines += [*codes(op.bits), "spread_codes = Identity (codes)"]
+    lines += [*values(op.symmetric, ir.DataType.FLOAT, "spread_"), ends]
+    return [*lines, "filters = Unsqueeze (weight, ends)"]
 
 
 def _float_weight() -> tuple[str, Lines]:

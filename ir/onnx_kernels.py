@@ -56,7 +56,7 @@ class Kernels(Rows):
         """Put one op in the place of a layer's region."""
         product = self._nodes[layer.op]
         region = self._regions.get(layer.name) or _alone(layer, product)
-        op = kernel_op(self._encoded.encoding, self._encoded.shape, region.steps)
+        op = kernel_op(self._encoded.encoding, self._encoded.shape, region.steps, layer.kind is Kind.CONV)
         values = ir.convenience.create_value_mapping(self._graph, include_subgraphs=False)
         inputs = [product.inputs[0], *stored, *self._operands(op, region, values)]
         attributes = [] if region.epsilon is None else [ir.AttrFloat32("epsilon", region.epsilon)]

@@ -135,8 +135,10 @@ def _gemm(node: ir.Node) -> Uses:
 
 
 def _conv(node: ir.Node) -> Uses:
-    groups = node.attributes.get_int("group", 1)
-    yield 1, layers.filters(shape_of(node.inputs[1]), groups, node.op_type == "ConvTranspose")
+    groups, padding = node.attributes.get_int("group", 1), node.attributes.get_string("auto_pad", "NOTSET")
+    moved = set(node.attributes.get_ints("strides", ())) | {1 + pad for pad in node.attributes.get_ints("pads", ())}
+    whole = moved <= {1} and padding in ("NOTSET", "VALID")
+    yield 1, layers.filters(shape_of(node.inputs[1]), groups, node.op_type == "ConvTranspose", whole)
 
 
 def _gather(node: ir.Node) -> Uses:

@@ -1,4 +1,4 @@
-"""What stands behind the product of each linear layer that one kernel op could do along with it.
+"""What stands behind the product of each layer that one kernel op could do along with it.
 
 A region grows step by step from the product as long as nobody else reads the value between. So nothing that it reads
 from outside can depend on what it makes, but for a kept value, and behind that only constants are read. The op can
@@ -21,7 +21,7 @@ _WITH_TENSOR = ("add", "mul")
 
 
 def regions(graph: Graph, weights: Iterable[Weight]) -> dict[str, Region]:
-    """The regions behind linear layers, by the layers' names; a layer whose product is more than one has none.
+    """The regions behind layers, by their names; a layer whose product is more than one has none.
 
     Layers are served in the order in which they run, and every op belongs to one region at most.
     """
@@ -45,7 +45,7 @@ class _Chain:
     def __init__(self, flow: Flow, recogniser: Recogniser, claimed: set[str], layer: Layer, rows: int) -> None:
         self._flow, self._graph, self._recogniser, self._claimed = flow, flow.graph, recogniser, claimed
         self._product = flow.ops[flow.position[layer.op]]
-        self._rows = rows
+        self._rows, self._pointwise = rows, layer.kind is Kind.CONV
         self._ops: list[Op] = [self._product]
         self._steps: tuple[str, ...] = ()
         self._operands: tuple[str, ...] = ()
@@ -72,7 +72,7 @@ class _Chain:
         added = self._product.inputs[2] if len(self._product.inputs) > 2 else ""
         if not added:
             return True
-        step = self._addition(added, self._value)
+        step = self._addition(added, self._value, own=True)
         return step is not None and self._take((step,), (added,), (), self._value)
 
     def step(self) -> bool:
@@ -108,12 +108,16 @@ class _Chain:
         self._kept = kept
         return True
 
-    def _addition(self, other: str, result: str) -> str | None:
-        """The step that adds a constant vector ``[out]``, or something computed of the result's shape."""
+    def _addition(self, other: str, result: str, own: bool = False) -> str | None:
+        """The step that adds a constant vector ``[out]``, or something computed of the result's shape.
+
+        Of a convolution only its ``own`` addition is along the outputs; others run along the last axis.
+        """
         array, shape = self._flow.constant(other), self._graph.value(result).shape
         if array is None:
             return self._with_tensor("add", other, result)
-        fits = array.dtype == np.float32 and array.shape[-1:] == (array.size,) == (self._rows,)
+        along = own or not self._pointwise
+        fits = along and array.dtype == np.float32 and array.shape[-1:] == (array.size,) == (self._rows,)
         return BIAS if fits and (array.ndim == 1 or (shape is not None and array.ndim <= len(shape))) else None
 
     def _with_tensor(self, step: str, other: str, result: str) -> str | None:
@@ -134,7 +138,7 @@ class _Chain:
     ) -> bool:
         """Grow, if an op may have these steps too."""
         try:
-            LinearOp(bits=8, steps=(*self._steps, *steps))
+            LinearOp(bits=8, steps=(*self._steps, *steps), pointwise=self._pointwise)
         except OpError:
             return False
         self._steps, self._operands = (*self._steps, *steps), (*self._operands, *operands)

@@ -10,7 +10,7 @@ import onnxruntime
 from onnx import FunctionProto, ModelProto, TensorProto, helper, numpy_helper
 from scipy.special import erf
 
-from qcc.ir.kernel_op import KEEP, STEPS, LinearOp, Step
+from qcc.ir.kernel_op import BIAS, KEEP, STEPS, LinearOp, Step
 from qcc.ir.packing import pack
 
 TINY = np.float32(1e-30)
@@ -76,6 +76,9 @@ class Layer:
     def product(self, x: np.ndarray) -> np.ndarray:
         """The product in float64, without the steps."""
         weight = (self.centred * self.scale.astype(np.float64)[..., None]).reshape(self.codes.shape)
+        if self.kernel.pointwise:
+            result: np.ndarray = np.einsum("oi,ni...->no...", weight, x.astype(np.float64))
+            return result
         return x.astype(np.float64) @ weight.T
 
     def exact(self, x: np.ndarray) -> np.ndarray:
@@ -90,6 +93,8 @@ class Layer:
         with np.errstate(all="ignore"):
             for step in self.kernel.steps:
                 taken = [operands[next(names)].astype(np.float64) for _ in STEPS[step].operands]
+                if step == BIAS and self.kernel.pointwise:
+                    taken = [taken[0].reshape(-1, *(1,) * (value.ndim - 2))]
                 if step == KEEP:
                     kept = [value]
                 elif STEPS[step].whole:

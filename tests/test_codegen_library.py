@@ -55,8 +55,8 @@ def test_steps_whose_names_read_as_others_are_refused() -> None:
 
 def test_variants() -> None:
     found = {name: variants(target, "int8") for name, target in TARGETS.items()}
-    assert found["sapphire-rapids"] == ("int8", "amx")
-    assert variants(TARGETS["sapphire-rapids"], "bf16") == ("int8", "amx_bf16")
+    assert found["sapphire-rapids"] == ("int8", "amx", "int8_rows")
+    assert variants(TARGETS["sapphire-rapids"], "bf16") == ("int8", "amx")
     assert found["avx512-vnni"] == found["avx2"] == ("int8",)
     assert found["generic"] == variants(TARGETS["sapphire-rapids"], "exact") == ("exact",)
 
