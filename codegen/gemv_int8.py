@@ -11,6 +11,7 @@ from qcc.codegen.emit import Expr, T
 
 DOT = "llvm.x86.avx512.vpdpbusd.512"
 TINY = 1e-30
+FEW = 2  # blocks of four rows that are worked on together: with all four, sums and codes outgrow the registers
 POINTERS = {"q": "int32", "steps": "float32", "sums": "int32", "w": "int32", "scale": "float32", "offset": "int16"}
 SCALARS = ("chunks", "chunks_a_group", "first", "count")
 
@@ -42,17 +43,17 @@ def gemv(name: str, bits: int, symmetric: bool, rows: int) -> Expr:
 
     It fills ``y [rows, count * 64]`` for ``count`` times 64 outputs from the ``first`` 64 on.
     """
-    blocks = emit.BLOCKS
+    blocks = emit.BLOCKS if rows == 1 else FEW
     with emit.function(name) as builder:
         q, steps, sums, w, scale, offset, y, chunks, per, first, count = emit.arguments(POINTERS, SCALARS)
         groups = T.bind(T.truncdiv(chunks, per))
-        with T.serial(T.int64(0), count) as strip:
+        with T.serial(T.int64(0), count * (emit.BLOCKS // blocks)) as part:
             total = emit.accumulators(rows * blocks)
             dots = emit.accumulators(rows * blocks, "int32")
             emit.clear(total)
             with T.serial(T.int64(0), groups) as group, T.serial(T.int64(0), per) as inner:
                 chunk = T.bind(group * per + inner)
-                at = [T.bind((first + strip) * blocks + block) for block in range(blocks)]
+                at = [T.bind(first * emit.BLOCKS + part * blocks + block) for block in range(blocks)]
                 words = [
                     [T.bind(w[emit.lanes(((at[block] * chunks + chunk) * bits + bit) * 16)]) for bit in range(bits)]
                     for block in range(blocks)
@@ -82,5 +83,5 @@ def gemv(name: str, bits: int, symmetric: bool, rows: int) -> Expr:
             for row in range(rows):
                 for block in range(blocks):
                     value = emit.get(total[row * blocks + block])
-                    T.buffer_store(y, value, [emit.lanes((row * count + strip) * 64 + block * 16)])
+                    T.buffer_store(y, value, [emit.lanes(row * count * 64 + (part * blocks + block) * 16)])
     return builder.get()
