@@ -237,8 +237,8 @@ def test_any_batch_runs(tmp_path: Path) -> None:
 
 
 REFUSED = [
-    ("conv2d_pointwise", INT4, "linear layers only"),
-    ("gather_2d", INT4, "linear layers only"),
+    ("conv2d", INT4, "convolutions of one point"),
+    ("gather_2d", INT4, "linear layers"),
     ("with_itself", INT4, "shared, or read in a way"),
     ("also_added", INT4, "shared"),
     ("also_output", INT4, "shared"),
@@ -254,7 +254,7 @@ REFUSED = [
     ("matmul", Encoding(IntGrid(4), group(16)), "not of 16"),
     ("matmul", Encoding(IntGrid(4), group(48)), "not of 48"),
     ("matmul", FLOAT_ENCODINGS["fp16"], "no kernel multiplies by weights of fp16"),
-    ("conv2d_pointwise", BF16, "linear layers only"),
+    ("conv2d", BF16, "convolutions of one point"),
 ]
 
 
