@@ -112,10 +112,11 @@ def choose(weight: "Weight", encoding: Encoding) -> Choice:
 
 def kernel_takes(weight: "Weight", encoding: Encoding) -> str:
     """Why no kernel of ours could take a weight under an encoding; empty if one can."""
-    conv = weight.kinds == {"conv"}
-    if not conv and ("linear" not in weight.kinds or not weight.kinds <= {"linear", "embedding"}):
+    conv, free = weight.kinds == {"conv"}, all(layer.form_free for layer in weight.layers)
+    linear = "linear" in weight.kinds and weight.kinds <= {"linear", "embedding"}
+    if not linear and not (conv and free):
         return "kernels take linear layers, the tables that those share with embeddings, and convolutions of one point"
-    if not all(layer.form_free for layer in weight.layers):
+    if not free:
         return "the weight is shared, or read in a way that no kernel takes"
     if weight.dtype != "float32":
         return f"kernels compute in float32, and the layer in {weight.dtype}"
