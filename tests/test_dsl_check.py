@@ -46,7 +46,7 @@ def test_presets_are_policies(name: str) -> None:
 
 
 def test_the_presets() -> None:
-    assert preset_names() == ("balanced", "lossless", "tiny")
+    assert preset_names() == ("balanced", "fast", "lossless", "tiny")
 
 
 def test_later_statements_override_what_is_used(tmp_path: Path) -> None:
