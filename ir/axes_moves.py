@@ -46,7 +46,8 @@ def concat(trace: Trace, op: Op) -> None:
     all_dims = [trace.axes(place) for place in places]
     dims = [one for one in all_dims if one is not None]
     rank = len(dims[0]) if dims else 0
-    if len(dims) < len(all_dims) or not isinstance(axis, int) or not 0 <= axis < rank:
+    alike = len(dims) == len(all_dims) and all(len(other) == rank for other in dims)
+    if not alike or not isinstance(axis, int) or not 0 <= axis < rank:
         trace.opaque(op)
         return
     for other in dims[1:]:

@@ -9,7 +9,7 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from qcc.ir.axes import Action, Axes, Group
 from qcc.ir.fx import FxGraph
@@ -42,6 +42,7 @@ def test_whatever_is_free_leaves_the_function_over_tokens(kinds: list[str], seed
 
 @given(st.lists(st.sampled_from(sorted(models.IMAGE_BLOCKS)), min_size=1, max_size=5), st.integers(0, 3))
 @settings(max_examples=60, deadline=None)
+@example(["group_norm", "shuffled", "joined"], 0)  # shapes are not inferred behind a group norm
 def test_whatever_is_free_leaves_the_function_over_images(kinds: list[str], seed: int) -> None:
     _check(kinds, seed, images=True)
 
