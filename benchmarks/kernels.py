@@ -5,9 +5,10 @@
 
 One layer, one thread, sessions taken in turn in one process, inputs and outputs bound; medians of the thread's own
 time. In a turn a layer runs for 2 ms, so that weights which fit a cache lie in it; the last column is of turns of one
-run, in which they have been evicted. A ratio above 1 is faster than ONNX Runtime. Its forms: for codes blocked ``DequantizeLinear`` and ``MatMul``, which it fuses, at accuracy
-level 4 (activations rounded to int8) and 1 (float32), the faster counts, and only level 1 against exact activations;
-for bfloat16 weights ``MatMul`` in float32; for int8 ``DynamicQuantizeMatMul``, and static QDQ.
+run, in which they have been evicted. A ratio above 1 is faster than ONNX Runtime. Its forms: for codes blocked
+``DequantizeLinear`` and ``MatMul``, which it fuses, at accuracy level 4 (activations rounded to int8) and 1
+(float32), the faster counts, and only level 1 against exact activations; for bfloat16 weights ``MatMul`` in float32;
+for int8 ``DynamicQuantizeMatMul``, and static QDQ.
 """
 
 import argparse
