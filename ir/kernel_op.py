@@ -13,6 +13,7 @@ from qcc.ir.packing import planes
 
 Operand = Literal["", "vector", "tensor"]
 CHUNK = 32  # inputs that kernels read at once; a group is a whole number of them
+LONGEST = 1 << 16  # inputs that a static op may have: it adds up their products in 32 bits
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ STEPS: dict[str, Step] = {
 
 MAX_TENSORS = 2
 _WORDS = "|".join(sorted(STEPS, key=len, reverse=True))
-_NAME = re.compile(rf"linear_(?:int([2-8])_(?:group([1-9]\d*)|(channel))(_asym)?|(bf16))((?:_(?:{_WORDS}))*)", re.ASCII)
+_NAME = re.compile(
+    rf"linear_(?:int([2-8])_(?:group([1-9]\d*)|(channel))(_asym)?(_static)?|(bf16))((?:_(?:{_WORDS}))*)", re.ASCII
+)
 
 
 class OpError(ValueError):
@@ -65,18 +68,23 @@ class LinearOp:
         group: inputs that share a scale, a multiple of 32; None for all of them (``channel``), or without scales.
         symmetric: there is no stored zero point.
         steps: names of `STEPS`, in order.
+        static: ``x`` is rounded to int8 by a step that is an input of the op, before all else: ``input_scale *
+            clip(rint(x / input_scale), -128, 127)`` is multiplied.
     """
 
     bits: int
     group: int | None = None
     symmetric: bool = True
     steps: tuple[str, ...] = ()
+    static: bool = False
 
     def __post_init__(self) -> None:
         if not (2 <= self.bits <= 8 or self.bits == 16):
             raise OpError(f"no kernel for codes of {self.bits} bits")
         if self.group is not None and (self.group < CHUNK or self.group % CHUNK):
             raise OpError(f"a kernel's group is a multiple of {CHUNK}, not {self.group}")
+        if self.static and (self.is_float or self.group is not None):
+            raise OpError("activations with a static step meet codes with one scale a channel")
         whole = [step for step in self.steps if STEPS[step].whole]
         if len(whole) > 1 or (whole and self.steps[-1] not in whole):
             raise OpError("only the last step may be a norm")
@@ -103,18 +111,18 @@ class LinearOp:
     @property
     def name(self) -> str:
         """The op's name in domain ``qcc``."""
-        return "_".join(("linear", self.stored, *self.steps))
+        return "_".join(("linear", self.stored, *(("static",) if self.static else ()), *self.steps))
 
     @property
     def weight_inputs(self) -> tuple[str, ...]:
-        """The inputs that hold the weight, by name: planes ``[out, in * width / 8]`` of bytes, lowest bits first, the
+        """The inputs that hold the weight, by name, and then the ``input_scale []`` (float32) of a static op: planes ``[out, in * width / 8]`` of bytes, lowest bits first, the
         ``scale [out, groups]`` (float16 or float32) and the ``zero [out, groups]`` (int8, asymmetric only); or the
         bfloat16 ``weight [out, in]``.
         """
         if self.is_float:
             return ("weight",)
         names = [f"plane{position}" for position in range(len(planes(self.bits)))]
-        return (*names, "scale", *(() if self.symmetric else ("zero",)))
+        return (*names, "scale", *(() if self.symmetric else ("zero",)), *(("input_scale",) if self.static else ()))
 
     @property
     def step_inputs(self) -> tuple[tuple[str, Operand], ...]:
@@ -146,8 +154,9 @@ def parse(name: str) -> LinearOp:
     found = _NAME.fullmatch(name)
     if found is None:
         raise OpError(f"`{name}` names no kernel")
-    bits, group, _, asymmetric, half, rest = found.groups()
-    return LinearOp(16 if half else int(bits), int(group) if group else None, not asymmetric, _steps(rest))
+    bits, group, _, asymmetric, static, half, rest = found.groups()
+    block = int(group) if group else None
+    return LinearOp(16 if half else int(bits), block, not asymmetric, _steps(rest), bool(static))
 
 
 def _steps(names: str) -> tuple[str, ...]:
