@@ -40,8 +40,8 @@ def quantize(name: str) -> Expr:
 def gemv(name: str, bits: int, symmetric: bool, rows: int, static: bool = False) -> Expr:
     """A function for ``rows`` rows: ``(q, steps, sums, w, scale, offset, y, chunks, chunks a group, first, count)``.
 
-    It fills ``y [rows, count * 64]`` for ``count`` times 64 outputs from the ``first`` 64 on. With ``static`` activations
-    all steps are one and there is one group: integers are added up to the end.
+    It fills ``y [rows, count * 64]`` for ``count`` times 64 outputs from the ``first`` 64 on. With ``static``
+    activations all steps are one and there is one group: integers are added up to the end.
     """
     blocks = emit.BLOCKS
     with emit.function(name) as builder:

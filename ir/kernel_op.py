@@ -115,9 +115,9 @@ class LinearOp:
 
     @property
     def weight_inputs(self) -> tuple[str, ...]:
-        """The inputs that hold the weight, by name, and then the ``input_scale []`` (float32) of a static op: planes ``[out, in * width / 8]`` of bytes, lowest bits first, the
+        """The inputs that hold the weight, by name: planes ``[out, in * width / 8]`` of bytes, lowest bits first, the
         ``scale [out, groups]`` (float16 or float32) and the ``zero [out, groups]`` (int8, asymmetric only); or the
-        bfloat16 ``weight [out, in]``.
+        bfloat16 ``weight [out, in]``. Behind them the ``input_scale []`` (float32) of a static op.
         """
         if self.is_float:
             return ("weight",)

@@ -26,8 +26,15 @@ KERNELS = [
     for bits, symmetric, steps in itertools.product(BITS, (True, False), ((), (BIAS, "gelu")))
 ]
 FLOAT = 1e-5  # of the largest sum of magnitudes: float32 sums of up to 320 products
-TARGETS = [("native", "int8"), ("avx512-vnni", "int8"), ("avx2", "int8"), ("native", "exact"), ("generic", "int8")]
-INTEGERS = TARGETS[:3]
+TARGETS = [
+    ("native", "int8"),
+    ("native", "bf16"),
+    ("avx512-vnni", "int8"),
+    ("avx2", "int8"),
+    ("native", "exact"),
+    ("generic", "int8"),
+]
+INTEGERS = TARGETS[:4]
 
 Libraries = Callable[[str, Activations], Path]
 
@@ -76,7 +83,7 @@ def test_integers_are_exact(libraries: Libraries, target: str, activations: Acti
     np.testing.assert_array_equal(result, scaled(layer, x))
 
 
-@pytest.mark.parametrize(("target", "activations"), TARGETS[3:])
+@pytest.mark.parametrize(("target", "activations"), TARGETS[4:])
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases)
 def test_float_kernels_round_too(
