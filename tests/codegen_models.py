@@ -14,6 +14,7 @@ from qcc.ir.kernel_op import KEEP, STEPS, LinearOp, Step
 from qcc.ir.packing import pack
 
 TINY = np.float32(1e-30)
+STEP = np.float32(0.03)
 
 
 def logistic(v: np.ndarray) -> np.ndarray:
@@ -61,7 +62,7 @@ class Layer:
     zero: np.ndarray | None
     vectors: Mapping[str, np.ndarray] = field(default_factory=dict)
     epsilon: float = 1e-5
-    input_scale: np.float32 = np.float32(0.03)
+    input_scale: np.float32 = STEP
 
     @property
     def middle(self) -> int:
