@@ -38,10 +38,11 @@ def quantize(name: str) -> Expr:
     return builder.get()
 
 
-def gemv(name: str, bits: int, symmetric: bool, rows: int) -> Expr:
+def gemv(name: str, bits: int, symmetric: bool, rows: int, static: bool = False) -> Expr:
     """A function for ``rows`` rows: ``(q, steps, sums, w, scale, offset, y, chunks, chunks a group, first, count)``.
 
-    It fills ``y [rows, count * 64]`` for ``count`` times 64 outputs from the ``first`` 64 on.
+    It fills ``y [rows, count * 64]`` for ``count`` times 64 outputs from the ``first`` 64 on. With ``static``
+    activations all steps are one and there is one group: integers are added up to the end.
     """
     blocks = emit.BLOCKS if rows == 1 else FEW
     with emit.function(name) as builder:
@@ -51,6 +52,9 @@ def gemv(name: str, bits: int, symmetric: bool, rows: int) -> Expr:
             total = emit.accumulators(rows * blocks)
             dots = emit.accumulators(rows * blocks, "int32")
             emit.clear(total)
+            if static:
+                for dot in dots:
+                    emit.put(dot, emit.word(0))
             with T.serial(T.int64(0), groups) as group, T.serial(T.int64(0), per) as inner:
                 chunk = T.bind(group * per + inner)
                 at = [T.bind(first * emit.BLOCKS + part * blocks + block) for block in range(blocks)]
@@ -66,7 +70,8 @@ def gemv(name: str, bits: int, symmetric: bool, rows: int) -> Expr:
                         else:
                             zero = T.cast(offset[emit.lanes((at[block] * groups + group) * 16)], "int32x16")
                             start = emit.spread(T.int32(0) - total_q) * zero
-                        emit.put(dots[row * blocks + block], start)
+                        dot = dots[row * blocks + block]
+                        emit.put(dot, emit.get(dot) + start if static else start)
                 for number in range(emit.QUADS):
                     for block in range(blocks):
                         codes = T.bind(T.reinterpret("int8x64", emit.quad(words[block], bits, number)))
@@ -74,7 +79,7 @@ def gemv(name: str, bits: int, symmetric: bool, rows: int) -> Expr:
                             four = emit.spread(q[(row * chunks + chunk) * 8 + number])
                             dot, four = dots[row * blocks + block], T.reinterpret("int8x64", four)
                             emit.put(dot, emit.llvm(DOT, "int32x16", emit.get(dot), codes, four))
-                for block in range(blocks):
+                for block in range(0 if static else blocks):
                     grid = T.bind(scale[emit.lanes((at[block] * groups + group) * 16)])
                     for row in range(rows):
                         index = row * blocks + block
@@ -83,5 +88,10 @@ def gemv(name: str, bits: int, symmetric: bool, rows: int) -> Expr:
             for row in range(rows):
                 for block in range(blocks):
                     value = emit.get(total[row * blocks + block])
+                    if static:
+                        grid = scale[emit.lanes((first * emit.BLOCKS + part * blocks + block) * 16)]
+                        value = (
+                            T.cast(emit.get(dots[row * blocks + block]), "float32x16") * grid * emit.spread(steps[0])
+                        )
                     T.buffer_store(y, value, [emit.lanes(row * count * 64 + (part * blocks + block) * 16)])
     return builder.get()

@@ -15,14 +15,15 @@ LANES = 4
 PARTS = emit.BLOCKS * emit.LANES // LANES  # of 4 outputs
 
 
-def gemv(name: str, bits: int, symmetric: bool, rows: int) -> Expr:
+def gemv(name: str, bits: int, symmetric: bool, rows: int, static: bool = False) -> Expr:
     """A function of the arguments of ``gemv_int8.gemv``."""
     with emit.function(name) as builder:
         q, steps, sums, w, scale, offset, y, chunks, per, first, count = emit.arguments(POINTERS, SCALARS)
         groups = T.bind(T.truncdiv(chunks, per))
         with T.serial(T.int64(0), count) as strip:
-            total = emit.accumulators(rows * PARTS, lanes=LANES)
-            emit.clear(total)
+            total = emit.accumulators(rows * PARTS, "int32" if static else "float32", LANES)
+            for register in total:
+                emit.put(register, emit.word(0, LANES) if static else emit.spread(T.float32(0), LANES))
             with T.serial(T.int64(0), groups) as group, T.serial(T.int64(0), per) as inner:
                 chunk = T.bind(group * per + inner)
                 places = [row * chunks + chunk for row in range(rows)]
@@ -37,11 +38,15 @@ def gemv(name: str, bits: int, symmetric: bool, rows: int) -> Expr:
                     grid = T.bind(scale[place])
                     for row, dot in enumerate(_dots(words, bits, fours, dots)):
                         factor = grid * emit.spread(steps[places[row]], LANES)
-                        emit.add(total[row * PARTS + part], T.cast(dot, "float32x4") * factor)
+                        emit.add(total[row * PARTS + part], dot if static else T.cast(dot, "float32x4") * factor)
             for row in range(rows):
                 for part in range(PARTS):
                     at = (row * count + strip) * 64 + part * LANES
-                    T.buffer_store(y, emit.get(total[row * PARTS + part]), [emit.lanes(at, LANES)])
+                    value = emit.get(total[row * PARTS + part])
+                    if static:
+                        grid = scale[emit.lanes((first + strip) * 64 + part * LANES, LANES)]
+                        value = T.cast(value, "float32x4") * (grid * emit.spread(steps[0], LANES))
+                    T.buffer_store(y, value, [emit.lanes(at, LANES)])
     return builder.get()
 
 

@@ -6,7 +6,18 @@ from pathlib import Path
 
 import tvm  # type: ignore[import-untyped]  # TVM has no stubs
 
-from qcc.codegen import conv1x1, gemm_bf16, gemm_int8, gemv_avx2, gemv_bf16, gemv_exact, gemv_int8, gemv_neon, steps
+from qcc.codegen import (
+    conv1x1,
+    gemm_bf16,
+    gemm_int8,
+    gemv_avx2,
+    gemv_bf16,
+    gemv_exact,
+    gemv_int8,
+    gemv_neon,
+    static,
+    steps,
+)
 from qcc.codegen.emit import Expr
 from qcc.codegen.spec import Kind, chain, chain_name, kinds, norm, served
 from qcc.codegen.target import DOTPROD, VNNI, CpuTarget
@@ -19,6 +30,9 @@ SHARED = {
     "pack_bf16": gemm_bf16.pack,
     "pack_int8": gemm_int8.pack,
     "pack_conv1x1": conv1x1.pack,
+    "quantize_static": static.quantize,
+    "round_static": static.round_floats,
+    "pack_static": static.pack,
 }
 
 
@@ -51,7 +65,7 @@ def _function(name: str, word: str, kind: Kind, families: tuple[str, ...], targe
     if not kind.rounds(families):
         return gemv_exact.gemv(name, kind.bits, kind.symmetric, rows, target.has(*VNNI))
     rounded = gemv_neon if target.has(*DOTPROD) else gemv_int8 if target.has(*VNNI) else gemv_avx2
-    return rounded.gemv(name, kind.bits, kind.symmetric, rows)
+    return rounded.gemv(name, kind.bits, kind.symmetric, rows, kind.static)
 
 
 def generate(

@@ -47,8 +47,8 @@ def _spec(op: LinearOp, start: str) -> str:
     chained = len(LinearOp(op.bits, steps=chain(op)).step_inputs)
     functions = [f"{_symbol(start)}{name}" if name else "NULL" for name in (chain_name(op), norm(op))]
     fields = [
-        f'"{op.name}"', op.bits, op.group or 0, int(op.symmetric), f'"{operands}"', chained, int(not chain(op)),
-        len(op.outputs) - 1, *functions, f"&{start}{kind_of(op).name}", int(op.pointwise),
+        f'"{op.name}"', op.bits, op.group or 0, int(op.symmetric), int(op.static), f'"{operands}"', chained,
+        int(not chain(op)), len(op.outputs) - 1, *functions, f"&{start}{kind_of(op).name}", int(op.pointwise),
     ]  # fmt: skip
     return f"  {{{', '.join(map(str, fields))}}},"
 

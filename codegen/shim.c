@@ -7,7 +7,6 @@
 #include "kernels.h"
 
 enum { WORK = 1 << 20 /* products of a task, at least */, KEPT_TILES = 4 /* of rows that a kept panel meets at once */,
-       LONGEST = 1 << 16 /* inputs whose products fit 32 bits together */,
        NORM_WORK = 32 /* products that take as long as one value of a norm */ };
 typedef struct { Op op; const Spec *spec; } Registered;
 const Function *api;
@@ -153,6 +152,7 @@ static int take_room(Call *call, size_t bytes, size_t units) {
   size_t each = padded(units * 4);
   if (!(call->inputs = arena(CALL_ARENA, padded(bytes) + 2 * each))) return 0;
   call->steps = (float *)(call->inputs + padded(bytes)), call->sums = call->inputs + padded(bytes) + each;
+  for (size_t i = 0; i < units && call->layer->spec->fixed; i++) call->steps[i] = call->layer->step;
   return 1;
 }
 
@@ -180,12 +180,15 @@ static void *multiply(const Layer *l, void *context, Call *call) {
   int64_t chunks = call->rows * l->chunks;
   if (family->gemm && call->rows >= family->many && l->k <= LONGEST) return multiply_many(l, context, call);
   size_t units = (size_t)(chunks + 3 * l->chunks);
-  if (!take_room(call, family->rounds ? units * CHUNK : 0, units)) return status(FAIL, "qcc: out of memory");
-  if (family->rounds) {
+  size_t bytes = !family->quantize ? 0 : family->rounds ? units * CHUNK : units * CHUNK * 4;
+  if (!take_room(call, bytes, units)) return status(FAIL, "qcc: out of memory");
+  if (family->quantize) {
     if (call->rows % 4 == 3) memset(call->steps + chunks, 0, (size_t)l->chunks * 4); /* stray denormals are slow */
     Any args[] = {POINTER(call->x), POINTER(call->inputs), POINTER(call->steps), POINTER(call->sums), TENSOR(&none_filled), NUMBER(chunks)};
     if (CALL(family->quantize, args)) return status(FAIL, "qcc: a kernel failed");
-  } else if (!l->spec->symmetric) {
+    if (!family->rounds) call->x = (const float *)call->inputs;
+  }
+  if (!family->rounds && !l->spec->symmetric) {
     for (int64_t c = 0; c < chunks; c++) {
       float sum = 0;
       for (int k = 0; k < CHUNK; k++) sum += call->x[c * CHUNK + k];

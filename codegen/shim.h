@@ -3,14 +3,14 @@
 #define QCC_SHIM_H
 #include "abi.h"
 
-/* The functions for one kind of weights. Few rows are rounded to int8 (`rounds`) and multiplied by `one` or by `four`;
+/* The functions for one kind of weights. Static activations are rounded by `quantize`, to float32 where not `rounds`. Few rows are rounded to int8 (`rounds`) and multiplied by `one` or by `four`;
  * from `many` rows on it is `gemm`, where there is one. Its step along the inputs is so many `chunks` long; `depth`,
  * `panel` and `block` are its cuts (tiling.py). */
 typedef struct { Kernel quantize, one, four, pack, gemm; int rounds, many, chunks, depth; int64_t panel, block; } Family;
 
 typedef struct {
   const char *name;
-  int bits, group /* 0: the whole row */, symmetric;
+  int bits, group /* 0: the whole row */, symmetric, fixed /* the step of activations is an input */;
   const char *operands; /* of the steps, in order: v is a constant vector [out], t a tensor of the output's shape */
   int chained;          /* so many of them are the chain's, the others the norm's */
   int copies;           /* there is nothing to do but copy */
@@ -29,10 +29,12 @@ typedef struct {
   float *scale;    /* [strips * 4, groups, 16] */
   int16_t *offset; /* the same: the code of zero */
   float **vectors; /* an operand of the steps each: [n], or NULL for a tensor */
+  float step;      /* of static activations */
   float epsilon;   /* of the norm */
 } Layer;
 
-enum { STRIP = 64, CHUNK = 32, OVER = 1024 /* bytes that may be read behind the words */ };
+enum { STRIP = 64, CHUNK = 32, OVER = 1024 /* bytes that may be read behind the words */,
+       LONGEST = 1 << 16 /* inputs whose products fit 32 bits together */ };
 
 static inline size_t padded(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 

@@ -13,19 +13,21 @@ they are, of codes that are decoded to bfloat16. Measured at 1024x1024, 384x1536
 
 @dataclass(frozen=True, order=True)
 class Kind:
-    """What ops share functions: the bits of a code, no zero point, one scale for all inputs."""
+    """What ops share functions: the bits of a code, no zero point, one scale for all inputs, a step of these."""
 
     bits: int
     symmetric: bool
     channel: bool
     pointwise: bool = False
+    static: bool = False
 
     @property
     def name(self) -> str:
         """How names of functions spell it."""
         if self.pointwise:
             return "conv1x1"
-        return LinearOp(self.bits, None if self.channel or self.bits == 16 else 32, self.symmetric).stored
+        weight = LinearOp(self.bits, None if self.channel or self.bits == 16 else 32, self.symmetric).stored
+        return weight + "_static" * self.static
 
     def rounds(self, families: tuple[str, ...]) -> bool:
         """Few rows are rounded to int8."""
@@ -36,18 +38,20 @@ class Kind:
         if self.pointwise:
             return {"pack": "pack_conv1x1"} if "amx" in families else {}
         found = {"one": f"one_{self.name}", "four": f"four_{self.name}"}
-        if self.rounds(families):
+        if self.static:
+            found["quantize"] = "quantize_static" if self.rounds(families) else "round_static"
+        elif self.rounds(families):
             found["quantize"] = "quantize"
         if "amx" in families:
-            pack = "pack_int8" if self.many(families) == "int8" else "pack_bf16"
-            found |= {"pack": pack, "gemm": f"gemm_{self.name}"}
+            pack = "static" if self.static else "int8" if self.many(families) == "int8" else "bf16"
+            found |= {"pack": f"pack_{pack}", "gemm": f"gemm_{self.name}"}
         return found
 
     def many(self, families: tuple[str, ...]) -> str:
         """How many rows are multiplied where AMX is, a key of `MANY_ROWS`."""
         if self.bits == 16:
             return "bf16"
-        return "int8" if self.channel and "int8_rows" in families else "codes"
+        return "int8" if self.static or (self.channel and "int8_rows" in families) else "codes"
 
 
 def variants(target: CpuTarget, activations: str) -> tuple[str, ...]:
@@ -68,7 +72,7 @@ def kind_of(op: LinearOp) -> Kind:
     """The kind whose functions an op calls."""
     if op.pointwise:
         return Kind(16, True, True, pointwise=True)  # their codes are decoded when a layer is made
-    return Kind(op.bits, op.symmetric, op.group is None)
+    return Kind(op.bits, op.symmetric, op.group is None, static=op.static)
 
 
 def served(ops: Iterable[LinearOp], families: tuple[str, ...]) -> list[LinearOp]:

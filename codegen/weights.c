@@ -50,7 +50,7 @@ int planes_of(int bits, int *widths) {
 
 int weight_inputs(const Spec *spec) {
   int widths[4];
-  return spec->bits == 16 ? 1 : planes_of(spec->bits, widths) + 1 + !spec->symmetric;
+  return spec->bits == 16 ? 1 : planes_of(spec->bits, widths) + 1 + !spec->symmetric + spec->fixed;
 }
 
 static void pack_plane(Layer *layer, const uint8_t *plane, int width, int first) {
@@ -132,6 +132,18 @@ static void *fill_codes(Layer *layer, const void *info) {
   return NULL;
 }
 
+static void *fill_step(Layer *layer, const void *info) {
+  Input input;
+  if (!layer->spec->fixed) return NULL;
+  void *bad = constant(info, (size_t)weight_inputs(layer->spec), &input);
+  if (bad) return bad;
+  if (input.type != FLOAT || input.rank) return status(INVALID, "qcc: the step of the activations is one float32");
+  if (layer->k > LONGEST) return status(INVALID, "qcc: the layer has too many inputs to add up as integers");
+  layer->step = *(const float *)input.data;
+  if (layer->step >= 0x1p-126f && layer->step <= 0x1p126f) return NULL; /* the inverse is a normal number, too */
+  return status(INVALID, "qcc: the step of the activations is out of range");
+}
+
 static void *fill_vectors(Layer *layer, const void *info) {
   const char *operands = layer->spec->operands;
   size_t count = strlen(operands), first = 1 + (size_t)weight_inputs(layer->spec), bytes = (size_t)layer->n * 4;
@@ -155,6 +167,7 @@ void *make_layer(const Spec *spec, const void *info, Layer **made) {
   if (!layer) return status(FAIL, NO_MEMORY);
   layer->spec = spec;
   void *bad = spec->pointwise ? fill_filters(layer, info) : spec->bits == 16 ? fill_floats(layer, info) : fill_codes(layer, info);
+  if (!bad) bad = fill_step(layer, info);
   if (!bad) bad = fill_vectors(layer, info);
   if (bad) free_layer(layer); else *made = layer;
   return bad;

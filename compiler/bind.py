@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 
+from qcc.compiler.bind_activations import ActivationBinder
 from qcc.compiler.catalog import rewrites
 from qcc.compiler.plan import Allocate, Candidate, Kept, Kernels, Limit, Option, Plan, Step
 from qcc.dsl.diagnostics import Diagnostics, Span
@@ -96,8 +97,10 @@ def bind(
     steps: dict[Encode, list[tuple[str, str]]] = {}
     options, kept = [], []
     narrowest: dict[str, Encoding | None] = {}
+    activations = ActivationBinder(kernels, diagnostics)
     for one in resolved:
-        candidates = [_timed(candidate, one.weight, latency) for candidate in _candidates(one, chooser)]
+        possible = activations(one.weight, one.properties.get("activations"), _candidates(one, chooser))
+        candidates = [_timed(candidate, one.weight, latency) for candidate in possible]
         narrowest[one.weight.name] = _narrowest(one.weight, candidates)
         encoded = [candidate for candidate in candidates if candidate.action is not None]
         if not encoded:
@@ -106,6 +109,7 @@ def bind(
             steps.setdefault(encoded[0].action, []).append((one.weight.name, encoded[0].source))
         else:
             options.append(Option(one.weight.name, tuple(candidates)))
+    activations.report()
     reference = {"size": float(input_bytes), "latency": latency.model_s * 1e3 if latency else 1.0}
     limits = tuple(Limit(b.metric, b.quantity.of(reference.get(b.metric, 1.0)), b.text) for b in policy.budget)
     fixed_ms = 0.0 if latency is None else 1e3 * _fixed_seconds(latency, resolved, steps, options)

@@ -7,7 +7,7 @@ from typing import Generic
 
 from qcc.compiler.bind import Chooser
 from qcc.compiler.catalog import Export
-from qcc.compiler.plan import Plan
+from qcc.compiler.plan import Plan, action_text
 from qcc.compiler.result import LayerRow
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.forms import stored_bytes
@@ -89,6 +89,8 @@ def _encoded_row(weight: Weight, action: Encode, error: float, loss: float | Non
     size = stored_bytes(action.encoding, weight.shape, action.form)
     choice = chooser(weight, action.encoding)
     reason = choice.reason if choice.form is action.form else "as the plan says"
+    if action.activations is not None:
+        reason = f"integers are multiplied, activations {action_text(action.activations)}"
     bits, text = action.encoding.bits_per_weight(weight.shape), action.encoding.text
     kinds = tuple(sorted(weight.kinds))
     return LayerRow(weight.name, kinds, weight.shape, text, action.form, size, original, bits, error, loss, reason)

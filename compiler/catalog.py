@@ -15,7 +15,7 @@ from qcc.codegen.target import TARGETS as PROCESSORS
 from qcc.dsl.schema import FormatFamily, Metric, Off, Property, Range, Schema, TargetKind, Word
 from qcc.ir.encoding import MAX_BITS, MIN_BITS, SCALE_TYPES
 from qcc.ir.onnx_save_options import NEWEST_OPSET, OLDEST_OPSET, ExternalData
-from qcc.passes.contract import Numerics, Pass, Rewrite, Rounding
+from qcc.passes.contract import Activations, Numerics, Pass, Rewrite, Rounding
 
 ON, OFF = "on", "off"
 SMALLEST_GROUP = 2
@@ -110,6 +110,12 @@ def roundings() -> dict[str, type[Rounding]]:
 
 
 @lru_cache
+def activations() -> dict[str, type[Activations]]:
+    """Every value of the rule property ``activations`` by its keyword."""
+    return {keyword_of(found): found for found in _classes() if issubclass(found, Activations)}
+
+
+@lru_cache
 def rewrites() -> dict[str, dict[str, type[Rewrite]]]:
     """The families of rewriting passes in the order in which they run: each rule property's values by keyword."""
     families: dict[str, dict[str, type[Rewrite]]] = {}
@@ -127,6 +133,9 @@ def schema() -> Schema:
     properties = {
         "weights": Property("weights", summary="formats that the weight may get; the allocator chooses among several"),
         "rounding": Property("rounding", dict(roundings()), summary="how codes are chosen"),
+        "activations": Property(
+            "activations", {**activations(), OFF: Off}, summary="how what is multiplied with the weights is rounded"
+        ),
     }
     for name, values in rewrites().items():
         properties[name] = Property(name, {**values, OFF: Off}, summary=_module_summary(name))
@@ -162,7 +171,7 @@ def _before(values: Iterable[type[Rewrite]]) -> set[str]:
 
 @lru_cache
 def _classes() -> tuple[type, ...]:
-    """The concrete passes and roundings of all modules."""
+    """The concrete passes and ways of rounding of all modules."""
     found: list[type] = []
     for module in pkgutil.iter_modules(qcc.passes.__path__):
         members = vars(importlib.import_module(f"{qcc.passes.__name__}.{module.name}")).values()
@@ -173,7 +182,7 @@ def _classes() -> tuple[type, ...]:
 def _is_definition(member: object, module: str) -> bool:
     return (
         inspect.isclass(member)
-        and issubclass(member, Pass | Rounding)
+        and issubclass(member, Pass | Rounding | Activations)
         and not inspect.isabstract(member)
         and not member.__name__.startswith("_")
         and _module_of(member) == module

@@ -16,7 +16,7 @@ from qcc.compiler.bind import Chooser, Latency, bind
 from qcc.compiler.build_kernels import build_library, served_ops
 from qcc.compiler.catalog import Export, schema
 from qcc.compiler.choose_form import FormChooser, chooser_of
-from qcc.compiler.evidence import Evidence
+from qcc.compiler.evidence import Evidence, rounded_inputs
 from qcc.compiler.kernel_library import kernels_beside
 from qcc.compiler.open_model import open_model
 from qcc.compiler.phases import Phases, Progress, silent
@@ -227,6 +227,9 @@ class _Compilation:
             _check_plan(plan, graph, self.model)
         bound = plan or self._bind(graph, data, opened.size_bytes)
         self.diagnostics.raise_if_errors()
+        if data.origin == "generated" and rounded_inputs(bound):
+            message = "the steps of static activations come from generated data, which the model will hardly see"
+            self.diagnostics.warning("Q434", message, help='name data: `calibrate "data.npz"`')
         return _Opened(graph, bound, data, opened.size_bytes, opened.edits)
 
     def _bind(self, graph: OnnxGraph, data: Samples, size_bytes: int) -> Plan:

@@ -10,17 +10,19 @@ from qcc.compiler.phases import Phases
 from qcc.compiler.plan import Plan
 from qcc.compiler.samples import Samples
 from qcc.compiler.sensitivity import Losses, measure
-from qcc.compiler.statistics import grams
+from qcc.compiler.statistics import grams, magnitudes
 from qcc.ir.onnx_graph import OnnxGraph
 from qcc.passes.contract import Context
 from qcc.passes.encode import Encode
+from qcc.passes.magnitudes import Magnitudes
 
 
 @dataclass(frozen=True)
 class Evidence:
     """Of one graph under one plan.
 
-    ``grams`` holds the Gram matrices ``[in, in]`` that the plan's ways of rounding want, by weight name.
+    ``grams`` holds the Gram matrices ``[in, in]`` that the plan's ways of rounding want, by weight name; ``magnitudes``
+    those of activations that it rounds.
     """
 
     graph: OnnxGraph
@@ -28,16 +30,19 @@ class Evidence:
     data: Samples
     phases: Phases
     grams: Mapping[str, np.ndarray]
+    magnitudes: Mapping[str, Magnitudes]
 
     @classmethod
     def of(cls, graph: OnnxGraph, plan: Plan, data: Samples, phases: Phases) -> "Evidence":
         """Gather the statistics."""
         wanted = _weights_with_gram(plan)
-        found: dict[str, np.ndarray] = {}
-        if wanted:
-            with phases.phase("statistics"):
-                found = grams(graph, wanted, data, partial(phases.tell, "statistics"))
-        return cls(graph, plan, data, phases, found)
+        rounded = rounded_inputs(plan)
+        if not wanted and not rounded:
+            return cls(graph, plan, data, phases, {}, {})
+        with phases.phase("statistics"):
+            tick = partial(phases.tell, "statistics")
+            found = grams(graph, wanted, data, tick)
+            return cls(graph, plan, data, phases, found, magnitudes(graph, rounded, data, tick))
 
     def losses(self) -> Losses:
         """What each candidate of the plan's options costs at the outputs."""
@@ -51,7 +56,13 @@ class Evidence:
     def context(self, decided: Plan) -> Context:
         """What the passes of a decided plan need."""
         total = sum(len(step.weights) for step in decided.steps if isinstance(step.action, Encode))
-        return Context(self.phases.counter("encode", total), self.grams)
+        return Context(self.phases.counter("encode", total), self.grams, magnitudes=self.magnitudes)
+
+
+def rounded_inputs(plan: Plan) -> list[str]:
+    """The weights whose layers round what they read."""
+    steps = [step for step in plan.steps if isinstance(step.action, Encode) and step.action.activations is not None]
+    return [name for step in steps for name in step.weights]
 
 
 def _weights_with_gram(plan: Plan) -> list[str]:

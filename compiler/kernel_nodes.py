@@ -101,16 +101,16 @@ def _elements(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> i
 
 
 def _alone(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A model of that node, zero in place of its weights."""
+    """A model of that node, one in place of its weights: steps of activations are never zero."""
     used = {name: constants[name] for name in node.input if name in constants}
-    zeros = [
-        numpy_helper.from_array(np.zeros(tensor.dims, helper.tensor_dtype_to_np_dtype(tensor.data_type)), name)
+    ones = [
+        numpy_helper.from_array(np.ones(tensor.dims, helper.tensor_dtype_to_np_dtype(tensor.data_type)), name)
         for name, tensor in used.items()
     ]
     free = dict.fromkeys(name for name in node.input if name and name not in used)
     inputs = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in free]
     outputs = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in node.output if name]
-    graph = helper.make_graph([node], "probe", inputs, outputs, zeros)
+    graph = helper.make_graph([node], "probe", inputs, outputs, ones)
     return helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
 
 

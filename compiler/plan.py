@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from qcc.compiler.catalog import keyword_of, passes, rewrites, roundings
+from qcc.compiler.catalog import activations, keyword_of, passes, rewrites, roundings
 from qcc.dsl.policy import options_text
 from qcc.ir.blocks import Block
 from qcc.ir.encoding import Encoding, FloatGrid, IntGrid
 from qcc.ir.forms import Form
-from qcc.passes.contract import Pass, Rewrite, Rounding
+from qcc.passes.contract import Activations, Pass, Rewrite, Rounding
 from qcc.passes.encode import Encode
 
 VERSION = 1
@@ -134,10 +134,11 @@ def to_text(plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def action_text(action: Pass | Rounding) -> str:
+def action_text(action: Pass | Rounding | Activations) -> str:
     """A pass as it would be written: keyword and options."""
     if isinstance(action, Encode):
-        return f"encode {action.encoding.text}, rounding {action_text(action.rounding)}, {action.form}"
+        inputs = "" if action.activations is None else f", activations {action_text(action.activations)}"
+        return f"encode {action.encoding.text}, rounding {action_text(action.rounding)}{inputs}, {action.form}"
     options = [f"{name} = {text}" for name, text in options_text(action).items()]  # type: ignore[arg-type]
     owner = f"{action.property} = " if isinstance(action, Rewrite) else ""
     return owner + keyword_of(type(action)) + (f"({', '.join(options)})" if options else "")
@@ -175,7 +176,10 @@ def _columns(pairs: Iterable[tuple[str, str]]) -> list[str]:
 def _types() -> dict[str, type]:
     plain = (Plan, Kernels, Step, Kept, Allocate, Limit, Option, Candidate, Encoding, IntGrid, FloatGrid, Block)
     families = (found for values in rewrites().values() for found in values.values())
-    return {_type_name(found): found for found in (*plain, *passes().values(), *roundings().values(), *families)}
+    return {
+        _type_name(found): found
+        for found in (*plain, *passes().values(), *roundings().values(), *activations().values(), *families)
+    }
 
 
 def _type_name(found: type) -> str:

@@ -110,11 +110,15 @@ class Scales:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A stored matrix: codes ``[out, in]`` of the grid's unsigned type, one a weight, and the scales of its blocks."""
+    """A stored matrix: codes ``[out, in]`` of the grid's unsigned type, one a weight, and the scales of its blocks.
+
+    With an ``input_step`` its layers round what they multiply it with: ``step * clip(rint(x / step), -128, 127)``.
+    """
 
     encoding: Encoding
     codes: np.ndarray
     scales: Scales
+    input_step: np.float32 | None = None
 
     @property
     def shape(self) -> tuple[int, int]:

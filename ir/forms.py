@@ -15,7 +15,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from qcc.ir.encoding import FLOAT_ENCODINGS, Encoding
-from qcc.ir.kernel_op import CHUNK, LinearOp
+from qcc.ir.kernel_op import CHUNK, LONGEST, LinearOp
 from qcc.ir.packing import UNIT, packed_bytes
 
 if TYPE_CHECKING:
@@ -133,13 +133,40 @@ def kernel_takes(weight: "Weight", encoding: Encoding) -> str:
     return ""
 
 
+def static_takes(weight: "Weight", encoding: Encoding, kernels: bool) -> str:
+    """Why no product of integers could take a weight along with static activations; empty if one can.
+
+    Args:
+        weight: that is encoded.
+        encoding: how.
+        kernels: that take it are made; the runtime's own product is for signed bytes.
+    """
+    if weight.kinds != {"linear"}:
+        return "only those of linear layers are"
+    if weight.dtype != "float32":
+        return f"that takes float32, and the layers compute in {weight.dtype}"
+    if not all(layer.form_free for layer in weight.layers):
+        return "the weight is read in a way that no product of integers takes"
+    if encoding.scale is None or encoding.block.rows != 1 or encoding.block.grid(weight.shape)[1] != 1:
+        return f"that takes weights with one scale a channel, as in `int8 channel`, not {encoding.text}"
+    if weight.shape[1] > LONGEST:
+        return f"that takes up to {LONGEST} inputs"
+    if not kernels and (encoding.bits != 8 or not encoding.symmetric):
+        return f"without a kernel that takes weights in `int8 channel sym`, not {encoding.text}"
+    return ""
+
+
 def kernel_layers(weight: "Weight") -> list["Layer"]:
     """The layers that kernels do the product of, if they take the weight."""
     return [layer for layer in weight.layers if layer.kind.value in ("linear", "conv") and layer.form_free]
 
 
 def kernel_op(
-    encoding: Encoding, shape: tuple[int, int], steps: tuple[str, ...] = (), pointwise: bool = False
+    encoding: Encoding,
+    shape: tuple[int, int],
+    steps: tuple[str, ...] = (),
+    pointwise: bool = False,
+    static: bool = False,
 ) -> LinearOp:
     """The op that multiplies by such a weight and takes these steps; one group a row is a channel.
 
@@ -147,7 +174,7 @@ def kernel_op(
         OpError: there is no such op.
     """
     group = None if encoding.block.grid(shape)[1] == 1 else encoding.block.columns
-    return LinearOp(encoding.bits, group, encoding.symmetric, steps, pointwise)
+    return LinearOp(encoding.bits, group, encoding.symmetric, steps, pointwise, static)
 
 
 def stored_bytes(encoding: Encoding, shape: tuple[int, int], form: Form) -> int:

@@ -183,6 +183,8 @@ class FxGraph(Graph):
 
     def encode(self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS) -> None:
         _check(weight, encoded, form)
+        if encoded.input_step is not None:
+            raise Refused("activations of a torch graph are not rounded: compile its ONNX export")
         self.replace_matrix(weight, encoded.decode())
         self.encoded[weight.name] = encoded
         self.forms[weight.name] = form

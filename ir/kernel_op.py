@@ -14,6 +14,7 @@ from qcc.ir.packing import planes
 
 Operand = Literal["", "vector", "tensor"]
 CHUNK = 32  # inputs that kernels read at once; a group is a whole number of them
+LONGEST = 1 << 16  # inputs that a static op may have: it adds up their products in 32 bits
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ STEPS: dict[str, Step] = {
 
 MAX_TENSORS = 2
 _WORDS = "|".join(sorted(STEPS, key=len, reverse=True))
-_STORED = r"int([2-8])_(?:group([1-9]\d*)|(channel))(_asym)?|(bf16)"
+_STORED = r"int([2-8])_(?:group([1-9]\d*)|(channel))(_asym)?(_static)?|(bf16)"
 _NAME = re.compile(rf"(linear|conv1x1)_(?:{_STORED})((?:_(?:{_WORDS}))*)", re.ASCII)
 
 
@@ -69,6 +70,8 @@ class LinearOp:
         steps: names of `STEPS`, in order.
         pointwise: the inputs are channels: ``y[n, out, ...] = steps(decode(weight) @ x[n, in, ...])``. A bias is then
             the first step, which adds a number to each channel, and no step is a norm.
+        static: ``x`` is rounded to int8 by a step that is an input of the op, before all else: ``input_scale *
+            clip(rint(x / input_scale), -128, 127)`` is multiplied.
     """
 
     bits: int
@@ -76,12 +79,15 @@ class LinearOp:
     symmetric: bool = True
     steps: tuple[str, ...] = ()
     pointwise: bool = False
+    static: bool = False
 
     def __post_init__(self) -> None:
         if not (2 <= self.bits <= 8 or self.bits == 16):
             raise OpError(f"no kernel for codes of {self.bits} bits")
         if self.group is not None and (self.group < CHUNK or self.group % CHUNK):
             raise OpError(f"a kernel's group is a multiple of {CHUNK}, not {self.group}")
+        if self.static and (self.is_float or self.group is not None or self.pointwise):
+            raise OpError("activations with a static step meet codes of linear layers with one scale a channel")
         whole = [step for step in self.steps if STEPS[step].whole]
         if len(whole) > 1 or (whole and self.steps[-1] not in whole):
             raise OpError("only the last step may be a norm")
@@ -110,18 +116,19 @@ class LinearOp:
     @property
     def name(self) -> str:
         """The op's name in domain ``qcc``."""
-        return "_".join(("conv1x1" if self.pointwise else "linear", self.stored, *self.steps))
+        kind = "conv1x1" if self.pointwise else "linear"
+        return "_".join((kind, self.stored, *(("static",) if self.static else ()), *self.steps))
 
     @property
     def weight_inputs(self) -> tuple[str, ...]:
         """The inputs that hold the weight, by name: planes ``[out, in * width / 8]`` of bytes, lowest bits first, the
         ``scale [out, groups]`` (float16 or float32) and the ``zero [out, groups]`` (int8, asymmetric only); or the
-        bfloat16 ``weight [out, in]``.
+        bfloat16 ``weight [out, in]``. Behind them the ``input_scale []`` (float32) of a static op.
         """
         if self.is_float:
             return ("weight",)
         names = [f"plane{position}" for position in range(len(planes(self.bits)))]
-        return (*names, "scale", *(() if self.symmetric else ("zero",)))
+        return (*names, "scale", *(() if self.symmetric else ("zero",)), *(("input_scale",) if self.static else ()))
 
     @property
     def step_inputs(self) -> tuple[tuple[str, Operand], ...]:
@@ -153,9 +160,9 @@ def parse(name: str) -> LinearOp:
     found = _NAME.fullmatch(name)
     if found is None:
         raise OpError(f"`{name}` names no kernel")
-    kind, bits, group, _, asymmetric, half, rest = found.groups()
-    width, steps = 16 if half else int(bits), _steps(rest)
-    return LinearOp(width, int(group) if group else None, not asymmetric, steps, kind != "linear")
+    kind, bits, group, _, asymmetric, static, half, rest = found.groups()
+    width, block = 16 if half else int(bits), int(group) if group else None
+    return LinearOp(width, block, not asymmetric, _steps(rest), kind != "linear", bool(static))
 
 
 def _steps(names: str) -> tuple[str, ...]:

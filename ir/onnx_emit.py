@@ -134,12 +134,18 @@ class Emitter:
     def shape(self, sizes: Sequence[int]) -> ir.Value:
         """A shape as a constant that all weights share."""
         name = "qcc.shape." + "x".join(str(size).replace("-", "m") for size in sizes)
-        return self._shared(name, np.array(sizes, np.int64))
+        return self.shared(name, np.array(sizes, np.int64))
+
+    def input_step(self) -> ir.Value | None:
+        """The step of static activations as a constant, shared by all that have the same."""
+        step = self._encoded.input_step
+        return None if step is None else self.shared(f"qcc.step.{float(step)!r}", np.array(step, np.float32))
 
     def _scalar(self, number: int) -> ir.Value:
-        return self._shared(f"qcc.number.{number}", np.array(number, np.int64))
+        return self.shared(f"qcc.number.{number}", np.array(number, np.int64))
 
-    def _shared(self, name: str, array: np.ndarray) -> ir.Value:
+    def shared(self, name: str, array: np.ndarray) -> ir.Value:
+        """A constant of this name that all weights share."""
         known = self._graph.initializers.get(name)
         return known if known is not None else self._initializer(name, ir.Tensor(array))
 

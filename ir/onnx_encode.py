@@ -5,7 +5,7 @@ import onnx_ir as ir
 
 from qcc.ir.encoding import Encoded, Encoding
 from qcc.ir.errors import Refused
-from qcc.ir.forms import Form, fused_capability
+from qcc.ir.forms import Form, fused_capability, static_takes
 from qcc.ir.graph import Kind, Layer
 from qcc.ir.onnx_functions import padded_count
 from qcc.ir.onnx_kernels import Kernels
@@ -36,7 +36,7 @@ class Forms(Kernels):
             Refused: the form cannot hold it.
         """
         forms = {
-            Form.FUSED: self._fused,
+            Form.FUSED: self._fused if self._encoded.input_step is None else self._integers,
             Form.DECODED: self._decoded,
             Form.ROWS: self._rows,
             Form.KERNEL: self.kernel,
@@ -62,6 +62,35 @@ class Forms(Kernels):
         decoded.shape = ir.Shape(self._encoded.shape[::-1])
         product = self.node("MatMul", [old.inputs[0], decoded], old, dtype=ir.DataType.FLOAT)
         self.finish(old, product)
+        self.drop()
+
+    def _integers(self) -> None:
+        """``x @ W  -->  DequantizeLinear(QuantizeLinear(x, step)) @ DequantizeLinear(codes, scale)``.
+
+        The runtime makes that a product of integers. But of a matrix product and its bias it makes a ``Gemm`` before,
+        which it does not; the axis in front keeps it from that.
+        """
+        encoding, scales = self._encoded.encoding, self._encoded.scales
+        reason = static_takes(self._weight, encoding, kernels=False)
+        step = self.input_step()
+        if reason or step is None:
+            raise Refused(f"activations cannot be rounded: {reason}")
+        codes = self.integers("codes", self._encoded.codes.T ^ np.uint8(-encoding.grid.lowest), ir.DataType.INT8, 8)
+        scale = self.stored("scale", scales.scale.reshape(-1).astype(np.float32))
+        middle, front = self.shared("qcc.number.int8.0", np.array(0, np.int8)), self.shape((0,))
+        for layer in self._weight.layers:
+            old = self._nodes[layer.op]
+            x = old.inputs[0]
+            flat = x is None or x.shape is None or len(x.shape) == 2
+            value = self.node("Unsqueeze", [x, front], old, dtype=ir.DataType.FLOAT) if flat else x
+            rounded = self.node("QuantizeLinear", [value, step, middle], old, dtype=ir.DataType.INT8)
+            value = self.node("DequantizeLinear", [rounded, step, middle], old, dtype=ir.DataType.FLOAT)
+            axis = [ir.AttrInt64("axis", 1)]
+            weight = self.node("DequantizeLinear", [codes, scale], old, axis, dtype=ir.DataType.FLOAT)
+            product = self.node("MatMul", [value, weight], old, dtype=ir.DataType.FLOAT)
+            if flat:
+                product = self.node("Squeeze", [product, front], old, dtype=ir.DataType.FLOAT)
+            self.finish(old, product)
         self.drop()
 
     def _only_layer(self) -> Layer:

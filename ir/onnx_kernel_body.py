@@ -24,8 +24,7 @@ def kernel_function(op: LinearOp, opset: int) -> ir.Function:
         lines = [*_filters(op), f"v0 = Conv ({', '.join(('x', 'filters', *first))})"]
         operands, steps = operands[len(first) :], steps[len(first) :]
     else:
-        weight, lines = _float_weight() if op.is_float else _decoded_weight(op)
-        lines.append(f"v0 = MatMul (x, {weight})")
+        lines = _integer_product(op) if op.static else _float_product(op)
     for at, step in enumerate(steps, 1):
         count = len(STEPS[step].operands)
         lines += _STEPS[step](value, f"v{at}", operands[:count], opset)
@@ -33,6 +32,38 @@ def kernel_function(op: LinearOp, opset: int) -> ir.Function:
     lines.append(f"y = Identity ({value})")
     attributes = "epsilon" if any(STEPS[step].whole for step in op.steps) else ""
     return function(op.name, op.inputs, lines, ", ".join(op.outputs), opset, attributes)
+
+
+def _float_product(op: LinearOp) -> Lines:
+    weight, lines = _float_weight() if op.is_float else _decoded_weight(op)
+    return [*lines, f"v0 = MatMul (x, {weight})"]
+
+
+def _integer_product(op: LinearOp) -> Lines:
+    """Quantised and dequantised on both sides, which the runtime makes one product of integers.
+
+    The axis in front keeps it from making a ``Gemm`` of a matrix product and its bias before, which it then runs in
+    float.
+    """
+    lines = [
+        "rest = Constant <value_ints: ints = [-1]> ()",
+        "rows = Shape <start: int = 0, end: int = 1> (scale)",
+        "blocked = Concat <axis: int = 0> (rows, rest)",
+        *codes(op.bits),
+        "turned = Transpose <perm: ints = [1, 0]> (codes)",
+        "flat_scale = Reshape (scale, rest)",
+        "steps = Cast <to: int = 1> (flat_scale)",
+        *([] if op.symmetric else ["flat_zero = Reshape (zero, rest)"]),
+        f"weight = DequantizeLinear <axis: int = 1> (turned, steps{'' if op.symmetric else ', flat_zero'})",
+        "nothing = Constant <value_int: int = 0> ()",
+        "middle = Cast <to: int = 3> (nothing)",
+        "front = Constant <value_ints: ints = [0]> ()",
+        "matrices = Unsqueeze (x, front)",
+        "rounded = QuantizeLinear (matrices, input_scale, middle)",
+        "inputs = DequantizeLinear (rounded, input_scale, middle)",
+        "products = MatMul (inputs, weight)",
+    ]
+    return [*lines, "v0 = Squeeze (products, front)"]
 
 
 def _decoded_weight(op: LinearOp) -> tuple[str, Lines]:

@@ -44,7 +44,8 @@ class Kernels(Rows):
         if reason:
             raise Refused(reason)
         table, scale, zero = self.rows()
-        stored = [*table, *(one for one in (scale, zero) if one is not None)]
+        step = self.input_step()
+        stored = [*table, *(one for one in (scale, zero, step) if one is not None)]
         for layer in self._weight.layers:
             if layer.kind is Kind.EMBEDDING:
                 self.gather_rows(layer, table, scale, zero)
@@ -56,7 +57,8 @@ class Kernels(Rows):
         """Put one op in the place of a layer's region."""
         product = self._nodes[layer.op]
         region = self._regions.get(layer.name) or _alone(layer, product)
-        op = kernel_op(self._encoded.encoding, self._encoded.shape, region.steps, layer.kind is Kind.CONV)
+        static = self._encoded.input_step is not None
+        op = kernel_op(self._encoded.encoding, self._encoded.shape, region.steps, layer.kind is Kind.CONV, static)
         values = ir.convenience.create_value_mapping(self._graph, include_subgraphs=False)
         inputs = [product.inputs[0], *stored, *self._operands(op, region, values)]
         attributes = [] if region.epsilon is None else [ir.AttrFloat32("epsilon", region.epsilon)]

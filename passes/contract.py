@@ -15,6 +15,7 @@ import numpy as np
 
 from qcc.ir.encoding import Encoded, Encoding
 from qcc.ir.graph import Graph, Weight
+from qcc.passes.magnitudes import Magnitudes
 
 G = TypeVar("G", bound=Graph)
 
@@ -75,13 +76,15 @@ class Context:
 
     ``grams`` holds, by weight name, the Gram matrix ``X'X / rows`` ``[in, in]`` of the inputs that the weight's linear
     layers saw on calibration data. ``encodings`` holds, by weight name, what the weight will be stored in, the
-    narrowest where that is open; a weight that stays float has none. ``takes`` tells whether a site, by its subject, is
+    narrowest where that is open; a weight that stays float has none. ``magnitudes`` tells, by weight name, how large
+    the numbers are that the weight's layers read. ``takes`` tells whether a site, by its subject, is
     to be treated: a search for a guilty one leaves some out.
     """
 
     progress: Callable[[str], None] = _silent
     grams: Mapping[str, np.ndarray] = field(default_factory=dict)
     encodings: Mapping[str, Encoding] = field(default_factory=dict)
+    magnitudes: Mapping[str, Magnitudes] = field(default_factory=dict)
     takes: Callable[[str], bool] = _every
 
 
@@ -153,4 +156,18 @@ class Rounding(ABC):
 
         Raises:
             Refused: the matrix cannot be encoded so, with the reason.
+        """
+
+
+class Activations(ABC):
+    """A way to round what is multiplied with an encoded weight: the values of the rule property ``activations``."""
+
+    property: ClassVar[str] = "activations"
+
+    @abstractmethod
+    def step(self, magnitudes: Magnitudes) -> np.float32:
+        """The step of int8 for numbers of these magnitudes.
+
+        Raises:
+            Refused: there is none.
         """

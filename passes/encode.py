@@ -1,7 +1,7 @@
 """Storing weights in fewer bits."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +12,7 @@ from qcc.ir.forms import Form, kernel_takes
 from qcc.ir.graph import Graph, Weight
 from qcc.ir.region import NO_REGIONS, Region
 from qcc.ir.regions import regions
-from qcc.passes.contract import Context, Edit, Numerics, Pass, Rounding
+from qcc.passes.contract import Activations, Context, Edit, Numerics, Pass, Rounding
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,14 @@ class Encode(Pass):
 
     A weight that the encoding cannot hold stays as it is, and the report says why.
 
-    The rule properties ``weights`` and ``rounding`` say how; where the decoding happens (``form``) follows from what
-    the runtime was measured to do.
+    The rule properties ``weights``, ``rounding`` and ``activations`` say how; where the decoding happens (``form``)
+    follows from what the runtime was measured to do.
 
     Args:
         encoding: element grid, block and scale type.
         rounding: how codes are chosen.
         form: where the decoding happens.
+        activations: how layers round what they multiply the weights with; by default they do not.
     """
 
     numerics: ClassVar[Numerics] = Numerics.LOSSY
@@ -39,6 +40,7 @@ class Encode(Pass):
     encoding: Encoding
     rounding: Rounding
     form: Form
+    activations: Activations | None = None
 
     def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
         """Encode the targets."""
@@ -51,6 +53,8 @@ class Encode(Pass):
             try:
                 matrix = graph.matrix(weight)
                 encoded = self.rounding.encode(weight, matrix, self.encoding, context)
+                if self.activations is not None:
+                    encoded = replace(encoded, input_step=self.activations.step(context.magnitudes[name]))
                 graph.encode(weight, encoded, self.form, found)
             except Refused as refused:
                 if refused.broken:

@@ -14,6 +14,7 @@ from qcc.ir.kernel_op import BIAS, KEEP, STEPS, LinearOp, Step
 from qcc.ir.packing import pack
 
 TINY = np.float32(1e-30)
+STEP = np.float32(0.03)
 
 
 def logistic(v: np.ndarray) -> np.ndarray:
@@ -61,6 +62,7 @@ class Layer:
     zero: np.ndarray | None
     vectors: Mapping[str, np.ndarray] = field(default_factory=dict)
     epsilon: float = 1e-5
+    input_scale: np.float32 = STEP
 
     @property
     def middle(self) -> int:
@@ -75,11 +77,19 @@ class Layer:
 
     def product(self, x: np.ndarray) -> np.ndarray:
         """The product in float64, without the steps."""
+        if self.kernel.static:
+            x = self.integers(x) * np.float64(self.input_scale)
         weight = (self.centred * self.scale.astype(np.float64)[..., None]).reshape(self.codes.shape)
         if self.kernel.pointwise:
             result: np.ndarray = np.einsum("oi,ni...->no...", weight, x.astype(np.float64))
             return result
         return x.astype(np.float64) @ weight.T
+
+    def integers(self, x: np.ndarray) -> np.ndarray:
+        """Activations of a static op, in float64; NaN is the lowest."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            near = np.rint(x * (np.float32(1) / self.input_scale)).astype(np.float64)
+        return np.clip(np.nan_to_num(near, nan=-128, posinf=127, neginf=-128), -128, 127)
 
     def exact(self, x: np.ndarray) -> np.ndarray:
         """The op's first output in float64; of steps that take no tensors."""
@@ -130,7 +140,8 @@ class Layer:
         """The weight as the op takes it."""
         if self.kernel.is_float:
             return [(self.codes.view(np.uint32) >> 16).astype(np.uint16)]
-        return [*pack(self.codes, self.kernel.bits), self.scale, *([] if self.zero is None else [self.zero])]
+        step = [np.array(self.input_scale)] if self.kernel.static else []
+        return [*pack(self.codes, self.kernel.bits), self.scale, *([] if self.zero is None else [self.zero]), *step]
 
     def model(self, constant: bool = True, body: FunctionProto | None = None) -> ModelProto:
         """One node; with ``body``, a function of that name stands beside it."""
