@@ -89,9 +89,8 @@ def gemv(name: str, bits: int, symmetric: bool, rows: int, static: bool = False)
                 for block in range(blocks):
                     value = emit.get(total[row * blocks + block])
                     if static:
-                        grid = scale[emit.lanes((first * emit.BLOCKS + part * blocks + block) * 16)]
-                        value = (
-                            T.cast(emit.get(dots[row * blocks + block]), "float32x16") * grid * emit.spread(steps[0])
-                        )
+                        place = first * emit.BLOCKS + part * blocks + block
+                        grid = scale[emit.lanes(place * 16)] * emit.spread(steps[0])
+                        value = T.cast(emit.get(dots[row * blocks + block]), "float32x16") * grid
                     T.buffer_store(y, value, [emit.lanes(row * count * 64 + (part * blocks + block) * 16)])
     return builder.get()
