@@ -101,7 +101,8 @@ def chooser_of(policy: Policy, graph: Graph, data: Samples, tick: Tick) -> FormC
     kernels = kernels_of(policy)
     rows = rows_of(graph, data)
     if isinstance(policy.export, Export) and policy.export.rows is not None:
-        rows = dict.fromkeys(rows, policy.export.rows)
+        linear = (weight.name for weight in graph.weights() if "linear" in weight.kinds)
+        rows |= dict.fromkeys(linear, policy.export.rows)
     here = kernels is None or runs_here(kernels.targets)
     return FormChooser(kernels, rows, Timings(kernels, tick) if here else None)
 

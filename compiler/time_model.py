@@ -51,5 +51,5 @@ def _medians(sessions: Sequence[Session], data: Samples) -> list[float]:
     for run in runs:
         run()
     rounds = int(ABOUT_S / 2 / (time.perf_counter() - start))  # each turn is a run to warm up and one that counts
-    seconds = interleaved(runs, Turns(rounds=min(max(rounds, FEWEST), MOST), warm=True))
+    seconds = interleaved(runs, Turns(rounds=min(max(rounds, FEWEST), MOST), warm=True, own=True))
     return [float(median) for median in np.median(seconds, axis=1)]

@@ -150,7 +150,9 @@ def _addmm(given: Given) -> Iterator[Found]:
 
 def _conv(given: Given) -> Iterator[Found]:
     transposed = given.get("transposed", "output_padding" in given)  # only the general one says it in so many words
-    use = layers.filters(shape_of(given["weight"]), given["groups"], transposed)
+    padding = given["padding"]  # a word of torch's adds nothing to a kernel of one point
+    moved = {*given["stride"], *(() if isinstance(padding, str) else (1 + pad for pad in padding))}
+    use = layers.filters(shape_of(given["weight"]), given["groups"], transposed, moved <= {1})
     yield Found(given["weight"], given["input"], use, given["bias"], given["bias"] is not None)
 
 

@@ -9,9 +9,10 @@ import onnx
 import pytest
 
 import qcc
+from qcc.codegen.target import AMX, cpu_flags
 from qcc.compiler.build_kernels import kernels_of
 from qcc.compiler.catalog import schema
-from qcc.compiler.choose_form import FormChooser
+from qcc.compiler.choose_form import FormChooser, chooser_of
 from qcc.compiler.compile import decide_plan
 from qcc.compiler.layer_rows import rows_of
 from qcc.compiler.lock import plan_of
@@ -38,6 +39,7 @@ two (float[batch, 3, 64] x) => (float[batch, 3, 32] y)
 }
 """
 GROUP32 = Encoding(IntGrid(4), Block(1, 32))
+INT8 = Encoding(IntGrid(8), Block(1, 0))
 FAST = {FLOAT: 1e-3, Form.FUSED: 5e-4, Form.DECODED: 1e-3, Form.KERNEL: 2e-4}
 RULE = "rule linear { weights = int4 group 32 }\n"
 
@@ -202,3 +204,79 @@ def test_timings_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_chooser_without_kernels_goes_by_the_table(model: Path) -> None:
     weight = open_model(model).graph.weights()[0]
     assert FormChooser()(weight, GROUP32).form is Form.FUSED
+
+
+CONVS = """
+net (float[batch, 16, 6, 6] x) => (float[batch, 24, 6, 6] y)
+{
+    a = Conv <group = 16, pads = [1,1,1,1]> (x, depth)
+    h = Conv (a, w, b)
+    c = Relu (h)
+    y = Conv (c, v)
+}
+"""
+
+
+@pytest.fixture
+def convolutions(tmp_path: Path) -> Path:
+    path = tmp_path / "net.onnx"
+    shapes = {"depth": (16, 1, 3, 3), "w": (40, 16, 1, 1), "b": (40,), "v": (24, 40, 1, 1)}
+    weights = {name: random(*shape, seed=at) for at, (name, shape) in enumerate(shapes.items())}
+    onnx.save(parse(CONVS, weights, opset=21, ir_version=10), path)
+    return path
+
+
+CONV_RULE = "rule conv { weights = int8 channel }\n"
+
+
+@pytest.mark.skipif(not set(AMX) <= cpu_flags(), reason="needs AMX")
+def test_convolutions_of_one_point_take_kernels(convolutions: Path, timed: dict[str, float]) -> None:
+    result = qcc.compile(convolutions, policy("target cpu\n" + CONV_RULE))
+    ops = [node.op_type for node in onnx.load(result.output).graph.node if node.domain == "qcc"]
+    assert [op for op in ops if op.startswith("conv1x1")] == ["conv1x1_int8_channel_bias_relu", "conv1x1_int8_channel"]
+    x = np.random.default_rng(2).standard_normal((2, 16, 6, 6)).astype(np.float32)
+    plain, fast = (Session(result.output, one).run({"x": x})["y"] for one in (False, result.kernels))
+    assert 0 < np.abs(plain - fast).max() < 0.02 * np.abs(plain).max()  # both factors rounded to bfloat16
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("target cpu(avx2)\n", "these processors have no kernel for convolutions"),
+        ("target cpu(sapphire-rapids)\nexport { activations = exact }\n", "have no kernel for convolutions"),
+    ],
+)
+def test_convolutions_without_a_kernel(
+    convolutions: Path, timed: dict[str, float], target: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qcc.compiler.choose_form.runs_here", lambda names: True)
+    graph = open_model(convolutions).graph
+    data = Samples(({"x": np.zeros((4, 16, 6, 6), np.float32)},), "test", divisible=True)
+    chooser = chooser_of(policy(target + CONV_RULE), graph, data, lambda _: None)
+    choices = [chooser(weight, INT8) for weight in graph.weights()]
+    assert {one.form for one in choices} == {Form.DECODED}
+    assert sum(reason in one.reason for one in choices) == 2
+
+
+def test_convolutions_are_not_guessed_at(convolutions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qcc.compiler.choose_form.runs_here", lambda names: False)
+    graph, chosen = open_model(convolutions).graph, FormChooser(Kernels(("sapphire-rapids",), "bf16"))
+    choices = [chosen(weight, INT8) for weight in graph.weights()]
+    assert {one.form for one in choices} == {Form.DECODED}
+    assert sum("only where it was timed" in one.reason for one in choices) == 2
+
+
+def test_positions_come_from_the_data_and_rows_do_not_change_them(convolutions: Path) -> None:
+    graph = open_model(convolutions).graph
+    data = Samples(({"x": np.zeros((4, 16, 6, 6), np.float32)},), "test", divisible=True)
+    assert set(rows_of(graph, data).values()) == {36} and len(rows_of(graph, data)) == 2
+    text = "target cpu(sapphire-rapids)\n" + CONV_RULE + "export { rows = 1 }"
+    chooser = chooser_of(policy(text), graph, data, lambda _: None)
+    assert chooser.rows == rows_of(graph, data)
+
+
+def test_a_convolution_is_timed_among_depthwise_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    seen: list[str] = []
+    found = Timings(None, seen.append).seconds(Case(24, 16, 49, pointwise=True), INT8, (Form.DECODED,))
+    assert set(found) == {FLOAT, Form.DECODED} and seen == ["24x16, 49 positions, int8 channel sym scale fp16"]

@@ -330,3 +330,46 @@ def test_a_block_that_runs_twice_and_a_tied_head() -> None:
     assert told["mix"] == ("gelu",)
     assert told["head"] == ()
     assert WIDTH % 32 == 0
+
+
+CONV = "float[N,32,4,8] x, float[N,8,4,8] t, float[N,8,1,1] narrow"
+CONV_REGIONS = {
+    "own_bias": ("y = Conv(x, w, c)", ("bias",), ("c",)),
+    "bias_relu6": ("h = Conv(x, w, c) y = Clip(h, zero, six)", ("bias", "relu6"), ("c",)),
+    "residual": ("h = Conv(x, w, c) d = Add(t, h) y = Relu(d)", ("bias", "add", "relu"), ("c", "t")),
+    "a_constant_along_the_last_axis": ("h = Conv(x, w) y = Add(h, c)", (), ()),
+    "a_bias_and_another": ("h = Conv(x, w, c) y = Add(h, c)", ("bias",), ("c",)),
+    "of_another_shape": ("h = Conv(x, w) y = Mul(h, narrow)", (), ()),
+    "a_norm": ("h = Conv(x, w) y = LayerNormalization(h, c)", (), ()),
+}
+
+
+@pytest.mark.parametrize("name", CONV_REGIONS)
+def test_behind_a_convolution_of_one_point(name: str, tmp_path: Path) -> None:
+    nodes, steps, operands = CONV_REGIONS[name]
+    weights = {"w": random(8, 32, 1, 1), "c": random(8), "zero": np.float32(0), "six": np.float32(6)}
+    given = {key: np.asarray(array) for key, array in weights.items() if f" {key}" in nodes.replace("(", " ")}
+    body = f"g ({CONV}) => (float[N,8,4,8] y) {{ {nodes} }}"
+    graph = loaded(Case(body, given, {}, opset=18, ir_version=10), tmp_path)
+    (region,) = regions(graph, graph.weights()).values()
+    assert (region.steps, region.operands) == (steps, operands)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "shape", "product"),
+    [
+        ("", (8, 32, 1, 1), True),
+        ("<pads = [0,0,0,0], strides = [1,1]>", (8, 32, 1, 1), True),
+        ("<strides = [2,2]>", (8, 32, 1, 1), False),
+        ("<pads = [0,0,1,1]>", (8, 32, 1, 1), False),
+        ('<auto_pad = "SAME_UPPER">', (8, 32, 1, 1), False),
+        ("<group = 4>", (8, 8, 1, 1), False),
+        ("", (8, 32, 1, 3), False),
+    ],
+)
+def test_which_convolutions_are_products(
+    attributes: str, shape: tuple[int, ...], product: bool, tmp_path: Path
+) -> None:
+    body = f"g (float[N,32,4,8] x) => (float[N,8,A,B] y) {{ y = Conv {attributes} (x, w) }}"
+    graph = loaded(Case(body, {"w": random(*shape)}, {}, opset=18, ir_version=10), tmp_path)
+    assert bool(regions(graph, graph.weights())) == product
