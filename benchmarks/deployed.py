@@ -56,7 +56,7 @@ MODELS = {
     "minilm": Model(
         "stsb",
         ("--batch 1,16 --sequence 32",),
-        ("kernels-int8", "kernels-int4", "kernels-bf16"),
+        ("kernels-int8", "kernels-int8-bf16", "kernels-int4", "kernels-bf16"),
         (dynamic_int8, four_bits),
         32,
     ),

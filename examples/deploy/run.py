@@ -21,6 +21,8 @@ def open_session(model: Path, threads: int = 0) -> onnxruntime.InferenceSession:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("usage: run.py MODEL.onnx [FEEDS.npz]")
     session = open_session(Path(sys.argv[1]))
     feeds = dict(np.load(sys.argv[2])) if len(sys.argv) > 2 else {}
     for value in session.get_inputs():
