@@ -68,7 +68,8 @@ class Forms(Kernels):
         """``x @ W  -->  DequantizeLinear(QuantizeLinear(x, step)) @ DequantizeLinear(codes, scale)``.
 
         The runtime makes that a product of integers. But of a matrix product and its bias it makes a ``Gemm`` before,
-        which it does not; the axis in front keeps it from that.
+        which it does not; nor a product that is clipped alone. The axis in front keeps it from both. And where layers read the same value it only multiplies
+        bytes without a sign, so the activations are such, around 128.
         """
         encoding, scales = self._encoded.encoding, self._encoded.scales
         reason = static_takes(self._weight, encoding, kernels=False)
@@ -77,18 +78,18 @@ class Forms(Kernels):
             raise Refused(f"activations cannot be rounded: {reason}")
         codes = self.integers("codes", self._encoded.codes.T ^ np.uint8(-encoding.grid.lowest), ir.DataType.INT8, 8)
         scale = self.stored("scale", scales.scale.reshape(-1).astype(np.float32))
-        middle, front = self.shared("qcc.number.int8.0", np.array(0, np.int8)), self.shape((0,))
+        middle, front = self.shared("qcc.number.uint8.128", np.array(128, np.uint8)), self.shape((0,))
         for layer in self._weight.layers:
             old = self._nodes[layer.op]
             x = old.inputs[0]
-            flat = x is None or x.shape is None or len(x.shape) == 2
-            value = self.node("Unsqueeze", [x, front], old, dtype=ir.DataType.FLOAT) if flat else x
-            rounded = self.node("QuantizeLinear", [value, step, middle], old, dtype=ir.DataType.INT8)
+            apart = x is None or x.shape is None or len(x.shape) == 2 or _clipped(old)
+            value = self.node("Unsqueeze", [x, front], old, dtype=ir.DataType.FLOAT) if apart else x
+            rounded = self.node("QuantizeLinear", [value, step, middle], old, dtype=ir.DataType.UINT8)
             value = self.node("DequantizeLinear", [rounded, step, middle], old, dtype=ir.DataType.FLOAT)
             axis = [ir.AttrInt64("axis", 1)]
             weight = self.node("DequantizeLinear", [codes, scale], old, axis, dtype=ir.DataType.FLOAT)
             product = self.node("MatMul", [value, weight], old, dtype=ir.DataType.FLOAT)
-            if flat:
+            if apart:
                 product = self.node("Squeeze", [product, front], old, dtype=ir.DataType.FLOAT)
             self.finish(old, product)
         self.drop()
@@ -189,3 +190,8 @@ class Forms(Kernels):
             return read is self._constant and bool(node.attributes.get_int("transB", 0))
         transpose = None if read is None else read.producer()
         return transpose is not None and transpose.op_type == "Transpose" and transpose.inputs[0] is self._constant
+
+
+def _clipped(node: ir.Node) -> bool:
+    """What a node makes goes right into a clip."""
+    return any(reader.op_type in ("Clip", "Relu") for reader in node.outputs[0].consumers())

@@ -1,0 +1,136 @@
+"""`activations = static`, from policy to file: what is written, what it computes, and what is told."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+import qcc
+from qcc.compiler.catalog import schema
+from qcc.compiler.lock import plan_of
+from qcc.compiler.session import Session
+from qcc.compiler.time_forms import FLOAT, Timings
+from qcc.dsl.diagnostics import QccError
+from qcc.dsl.load import load_text
+from qcc.dsl.policy import Policy
+from qcc.ir import fit
+from qcc.ir.encoding import Encoding, IntGrid
+from qcc.ir.kernel_op import LinearOp, OpError, parse
+from tests import onnx_models
+from tests.onnx_models import random
+
+INT8 = Encoding(IntGrid(8))
+TOLERANCE = 1e-5  # of the largest output: float32 scaling in another order
+WEIGHTS = {"w1": random(64, 96), "w2": random(96, 32, seed=1), "w3": random(96, 32, seed=2), "b": random(32, seed=3)}
+BODY = """
+three ({shape} x) => ({out} y, {out} z)
+{{
+    h = MatMul (x, w1)
+    r = Relu (h)
+    p = MatMul (r, w2)
+    y = Add (p, b)
+    z = MatMul (r, w3)
+}}
+"""
+MATRICES = BODY.format(shape="float[n, 64]", out="float[n, 32]")
+BATCHES = BODY.format(shape="float[n, 3, 64]", out="float[n, 3, 32]")
+STATIC = "rule linear { weights = int8 channel; activations = static }\n"
+
+
+def policy(text: str) -> Policy:
+    return load_text("qpolicy 1\n" + text, schema())
+
+
+@pytest.fixture(params=[MATRICES, BATCHES], ids=["matrices", "batches"])
+def model(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / "three.onnx"
+    onnx.save(onnx_models.parse(request.param, WEIGHTS, opset=21, ir_version=10), path)
+    return path
+
+
+@pytest.fixture
+def x(model: Path) -> np.ndarray:
+    shape = onnx.load(model).graph.input[0].type.tensor_type.shape.dim[1:]
+    return random(40, *(size.dim_value for size in shape), seed=5)
+
+
+def wanted(x: np.ndarray) -> dict[str, np.ndarray]:
+    """In float64, with each product's input rounded by the range of the float model."""
+    weights = {name: fit.encode(WEIGHTS[name].T, INT8).decode().T.astype(np.float64) for name in ("w1", "w2", "w3")}
+    h = np.maximum(_rounded(x, x) @ weights["w1"], 0)
+    r = _rounded(h, np.maximum(x @ WEIGHTS["w1"], 0))
+    return {"y": r @ weights["w2"] + WEIGHTS["b"], "z": r @ weights["w3"]}
+
+
+def _rounded(x: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    step = np.float32(np.abs(seen).max() / 127)
+    return np.clip(np.rint(x / step), -128, 127) * np.float64(step)
+
+
+def close(found: dict[str, np.ndarray], x: np.ndarray) -> None:
+    """Almost everywhere as it should be: float32 may round a value right between two integers to the other."""
+    for name, array in wanted(x).items():
+        errors = np.abs(found[name] - array) / np.abs(array).max()
+        assert np.median(errors) < TOLERANCE and errors.max() < 0.02
+
+
+def test_plain_runtime_multiplies_integers(model: Path, x: np.ndarray, tmp_path: Path) -> None:
+    result = qcc.compile(model, policy(STATIC), data=[{"x": x}])
+    assert not result.warnings
+    assert {row.form for row in result.layers} == {"fused"}
+    assert "activations static(range = absmax" in result.layers[0].reason
+    close(Session(result.output, False).run({"x": x}), x)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(result.output, options, providers=["CPUExecutionProvider"])
+    ops = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert ops.count("MatMulIntegerToFloat") == 3 and "DequantizeLinear" not in ops
+    assert plan_of(result.lock) == result.plan
+
+
+def test_kernels(model: Path, x: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tvm")
+    monkeypatch.setattr(Timings, "seconds", lambda *args: {name: 1.0 for name in (FLOAT, *args[3])})
+    result = qcc.compile(model, policy("target cpu\n" + STATIC), data=[{"x": x}])
+    ops = {parse(node.op_type) for node in onnx.load(result.output).graph.node if node.domain == "qcc"}
+    assert ops == {LinearOp(8, None, steps=steps, static=True) for steps in ((), ("relu",), ("bias",))}
+    for library in (False, result.kernels):
+        close(Session(result.output, library).run({"x": x}), x)
+
+
+def test_off_undoes_it(model: Path, x: np.ndarray) -> None:
+    result = qcc.compile(model, policy(STATIC + "rule linear { activations = off }"), data=[{"x": x}])
+    assert {row.form for row in result.layers} == {"decoded"}
+
+
+def test_generated_data_is_told_of(model: Path) -> None:
+    assert [one.code for one in qcc.compile(model, policy(STATIC)).warnings] == ["Q434"]
+
+
+def test_what_cannot_be_served_is_told_once(model: Path, x: np.ndarray) -> None:
+    text = "rule linear { weights = int8 group 32; activations = static }"
+    (warning,) = qcc.compile(model, policy(text), data=[{"x": x}]).warnings
+    assert warning.code == "Q313" and "one scale a channel" in warning.message
+    assert all(f"`{name}`" in warning.message for name in ("node", "node_2", "node_4"))
+
+
+def test_an_open_choice_reject(model: Path, x: np.ndarray) -> None:
+    text = "rule linear { weights = int8 channel | int4 channel; activations = static }"
+    with pytest.raises(QccError) as refused:
+        qcc.compile(model, policy(text), data=[{"x": x}])
+    assert {one.code for one in refused.value.diagnostics} == {"Q312"}
+
+
+@pytest.mark.parametrize(
+    "kernel", [LinearOp(8, None, steps=("bias", "gelu"), static=True), LinearOp(3, None, False, static=True)]
+)
+def test_names_read_both_ways(kernel: LinearOp) -> None:
+    assert parse(kernel.name) == kernel and "_static" in kernel.name
+
+
+@pytest.mark.parametrize("name", ["linear_int8_group32_static", "linear_bf16_static", "linear_static_int8_channel"])
+def test_names_reject(name: str) -> None:
+    with pytest.raises(OpError):
+        parse(name)

@@ -1,0 +1,65 @@
+"""Static steps: magnitudes add up whatever the batches, and each range is what it says."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from qcc.ir.errors import Refused
+from qcc.passes.magnitudes import Magnitudes
+from qcc.passes.static import LEVELS, Static
+
+BIN = 2.0**-7  # a bin's width, as a part of the magnitude
+
+floats = arrays.arrays(
+    np.float32,
+    st.integers(1, 300),
+    elements=st.floats(-(2.0**100), 2.0**100, width=32).filter(lambda x: x == 0 or abs(x) > 1e-30),
+)
+
+
+def squared_error(x: np.ndarray, step: np.float32) -> float:
+    return float(((np.clip(np.rint(x / step), -128, 127) * step - x).astype(np.float64) ** 2).sum())
+
+
+@given(floats, st.integers(0, 300))
+def test_parts_add_up(x: np.ndarray, at: int) -> None:
+    whole, parts = Magnitudes.of(x), Magnitudes.of(x[:at]) + Magnitudes.of(x[at:])
+    np.testing.assert_array_equal(whole.counts, parts.counts)
+    assert whole.largest == parts.largest == np.abs(x).max() and whole.finite
+
+
+@given(floats, st.floats(0.01, 1))
+def test_quantile(x: np.ndarray, share: float) -> None:
+    """So many are within it, and with a bin less they are not."""
+    found, sizes = Magnitudes.of(x).quantile(share), np.abs(x)
+    assert (sizes <= found).mean() >= share - 1e-9
+    assert (sizes <= found * (1 - 2 * BIN)).mean() <= share or found < 1e-30
+
+
+@given(floats)
+def test_absmax_cuts_nothing_off(x: np.ndarray) -> None:
+    step = Static().step(Magnitudes.of(x))
+    assert np.abs(x).max() <= step * (LEVELS + 0.01)
+    assert step == 1 or np.abs(x).max() >= step * (LEVELS - 0.01) or step <= 2.0**-99
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_mse_is_best_for_long_tails(seed: int) -> None:
+    """Its squared error is at most that of the other ranges."""
+    x = np.random.default_rng(seed).standard_t(2.5, 20_000).astype(np.float32)
+    steps = {name: Static(name).step(Magnitudes.of(x)) for name in ("absmax", "percentile", "mse")}  # type: ignore[arg-type]  # a literal
+    errors = {name: squared_error(x, step) for name, step in steps.items()}
+    assert errors["mse"] <= 1.02 * min(errors.values()) and errors["mse"] < errors["absmax"]
+    assert steps["percentile"] < steps["absmax"]
+
+
+def test_zeros() -> None:
+    assert Static().step(Magnitudes.of(np.zeros(5, np.float32))) == 1
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_not_finite_reject(bad: float) -> None:
+    with pytest.raises(Refused, match="not finite on the calibration data"):
+        Static().step(Magnitudes.of(np.array([1, bad], np.float32)))
