@@ -68,8 +68,8 @@ class Forms(Kernels):
         """``x @ W  -->  DequantizeLinear(QuantizeLinear(x, step)) @ DequantizeLinear(codes, scale)``.
 
         The runtime makes that a product of integers. But of a matrix product and its bias it makes a ``Gemm`` before,
-        which it does not; nor a product that is clipped alone. The axis in front keeps it from both. And where layers read the same value it only multiplies
-        bytes without a sign, so the activations are such, around 128.
+        which it does not; nor a product that is clipped alone. The axis in front keeps it from both. And where layers
+        read the same value it only multiplies bytes without a sign, so the activations are such, around 128.
         """
         encoding, scales = self._encoded.encoding, self._encoded.scales
         reason = static_takes(self._weight, encoding, kernels=False)

@@ -92,7 +92,7 @@ def test_plain_runtime_multiplies_integers(model: Path, x: np.ndarray, tmp_path:
 
 def test_kernels(model: Path, x: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tvm")
-    monkeypatch.setattr(Timings, "seconds", lambda *args: {name: 1.0 for name in (FLOAT, *args[3])})
+    monkeypatch.setattr(Timings, "seconds", lambda *args: dict.fromkeys((FLOAT, *args[3]), 1.0))
     result = qcc.compile(model, policy("target cpu\n" + STATIC), data=[{"x": x}])
     ops = {parse(node.op_type) for node in onnx.load(result.output).graph.node if node.domain == "qcc"}
     assert ops == {LinearOp(8, None, steps=steps, static=True) for steps in ((), ("relu",), ("bias",))}

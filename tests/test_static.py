@@ -49,7 +49,7 @@ def test_absmax_cuts_nothing_off(x: np.ndarray) -> None:
 def test_mse_is_best_for_long_tails(seed: int) -> None:
     """Its squared error is at most that of the other ranges."""
     x = np.random.default_rng(seed).standard_t(2.5, 20_000).astype(np.float32)
-    steps = {name: Static(name).step(Magnitudes.of(x)) for name in ("absmax", "percentile", "mse")}  # type: ignore[arg-type]  # a literal
+    steps = {name: Static(name).step(Magnitudes.of(x)) for name in ("absmax", "percentile", "mse")}
     errors = {name: squared_error(x, step) for name, step in steps.items()}
     assert errors["mse"] <= 1.02 * min(errors.values()) and errors["mse"] < errors["absmax"]
     assert steps["percentile"] < steps["absmax"]
