@@ -67,9 +67,21 @@ def gemv(name: str, bits: int, symmetric: bool, rows: int) -> Expr:
                             zero = T.cast(offset[emit.lanes((at[block] * groups + group) * 16)], "int32x16")
                             start = emit.spread(T.int32(0) - total_q) * zero
                         emit.put(dots[row * blocks + block], start)
+                pairs = [
+                    [T.bind(emit.halves(words[block], bits, number)) for number in range(4)] if bits <= 4 else []
+                    for block in range(blocks)
+                ]
                 for number in range(emit.QUADS):
+                    if bits <= 4 and number == 4:
+                        for dot in dots:
+                            emit.put(dot, T.shift_left(emit.get(dot), emit.word(4)))
                     for block in range(blocks):
-                        codes = T.bind(T.reinterpret("int8x64", emit.quad(words[block], bits, number)))
+                        if bits <= 4:
+                            mask = ((1 << bits) - 1) * (0x01010101 if number < 4 else 0x10101010)
+                            codes = T.bitwise_and(pairs[block][number % 4], emit.word(mask))
+                        else:
+                            codes = emit.quad(words[block], bits, number)
+                        codes = T.bind(T.reinterpret("int8x64", codes))
                         for row in range(rows):
                             four = emit.spread(q[(row * chunks + chunk) * 8 + number])
                             dot, four = dots[row * blocks + block], T.reinterpret("int8x64", four)
@@ -83,5 +95,6 @@ def gemv(name: str, bits: int, symmetric: bool, rows: int) -> Expr:
             for row in range(rows):
                 for block in range(blocks):
                     value = emit.get(total[row * blocks + block])
+                    value = value * emit.spread(T.float32(1 / 16)) if bits <= 4 else value
                     T.buffer_store(y, value, [emit.lanes(row * count * 64 + (part * blocks + block) * 16)])
     return builder.get()
