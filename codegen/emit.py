@@ -1,9 +1,10 @@
 """Shorthand for writing TIR: vectors of 16 lanes, LLVM's intrinsics, and the decoding of planes.
 
 The packed layout that every template reads is ``[out / 16, in / 32, bits, 16]`` int32: for 16 outputs and a chunk of 32
-inputs one word a bit of the code, plane after plane, lowest bits first. Byte ``b`` of the words of a plane of width
-``w`` holds the inputs ``4 q + b``: quad ``q`` is in word ``q // (8 / w)``, from bit ``w * (q % (8 / w))`` of the byte.
-So one shift and one mask give four inputs of 16 outputs as bytes, the operand of ``vpdpbusd``.
+inputs one word a bit of the code, plane after plane, lowest bits first. Byte ``b`` of the words of a plane holds the
+inputs ``4 q + b``, at the `place` of quad ``q``: quads 0 to 3 in lower halves of bytes, 4 to 7 at the same places in
+upper halves. So one shift and one mask give four inputs of 16 outputs as bytes, the operand of ``vpdpbusd``, and one
+shift gives eight as `halves` of bytes, which are masked where they are.
 """
 
 from collections.abc import Iterator
@@ -106,18 +107,42 @@ def total(vector: Expr) -> Expr:
     return tirx.Shuffle([vector], [T.int32(0)])
 
 
+def place(width: int, number: int) -> tuple[int, int]:
+    """Which word of a plane holds a quad, and from which bit of each byte on."""
+    if width == 8:
+        return number, 0
+    each = 4 // width
+    return number % 4 // each, width * (number % each) + 4 * (number // 4)
+
+
 def quad(words: list[Expr], bits: int, number: int, count: int = LANES) -> Expr:
     """The codes of inputs ``4 * number + 0..3``, one a byte, of as many outputs as words have lanes."""
     codes, first, shift = None, 0, 0
     for width in planes(bits):
-        per_byte = 8 // width
-        part = words[first + number // per_byte]
+        at, down = place(width, number)
+        part = words[first + at]
         if width < 8:
-            down = width * (number % per_byte)
             part = T.shift_right(part, word(down, count)) if down else part
             part = T.bitwise_and(part, word(((1 << width) - 1) * 0x01010101, count))
             part = T.shift_left(part, word(shift, count)) if shift else part
         codes = part if codes is None else T.bitwise_or(codes, part)
+        first, shift = first + width, shift + width
+    return codes
+
+
+def halves(words: list[Expr], bits: int, number: int) -> Expr:
+    """The codes, of up to four bits, of quads ``number`` and ``number + 4`` in the halves of bytes; above them, noise."""
+    codes, first, shift = None, 0, 0
+    for width in planes(bits):
+        at, down = place(width, number)
+        part, up = words[first + at], shift - down
+        if up:
+            part = T.shift_left(part, word(up)) if up > 0 else T.shift_right(part, word(-up))
+        if codes is None:
+            codes = part
+        else:  # one vpternlog: the lower bits of each half from one, all others from the other
+            lower = ((1 << shift) - 1) * 0x11111111
+            codes = T.bitwise_or(T.bitwise_and(codes, word(lower)), T.bitwise_and(part, word(0xFFFFFFFF - lower)))
         first, shift = first + width, shift + width
     return codes
 

@@ -90,8 +90,8 @@ class _Decoder:
         """Words whose byte ``b`` holds input ``4 * number + b``, from a bit on."""
         if len(planes(self.bits)) > 1:
             return T.bind(emit.quad(words, self.bits, number)), 0
-        per_byte = 8 // self.bits
-        return words[number // per_byte], self.bits * (number % per_byte)
+        at, bit = emit.place(self.bits, number)
+        return words[at], bit
 
     def _code(self, quad: tuple[Expr, int], byte: int) -> Expr:
         """The codes of one byte of the quad as float32; a table's index is the lowest four bits."""

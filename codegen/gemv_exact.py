@@ -85,9 +85,8 @@ def _value(words: list[Expr], bits: int, k: int, tables: list[Expr] | None) -> E
         return T.cast(T.bitwise_and(code, emit.word(255)) - emit.word(128), "float32x16")
     value, first, shift = None, 0, 0
     for plane, width in enumerate(planes(bits)):
-        number = k // 4
-        down = 8 * (k % 4) + width * (number % (8 // width))
-        code = T.shift_right(words[first + number // (8 // width)], emit.word(down))
+        at, bit = emit.place(width, k // 4)
+        code = T.shift_right(words[first + at], emit.word(8 * (k % 4) + bit))
         if tables is None:
             code = T.shift_left(T.bitwise_and(code, emit.word((1 << width) - 1)), emit.word(shift))
         else:

@@ -45,6 +45,7 @@ def gemv(name: str, bits: int, symmetric: bool, rows: int, static: bool = False)
     activations all steps are one and there is one group: integers are added up to the end.
     """
     blocks = emit.BLOCKS if rows == 1 else FEW
+    halved = bits <= 4 and not static
     with emit.function(name) as builder:
         q, steps, sums, w, scale, offset, y, chunks, per, first, count = emit.arguments(POINTERS, SCALARS)
         groups = T.bind(T.truncdiv(chunks, per))
@@ -72,9 +73,21 @@ def gemv(name: str, bits: int, symmetric: bool, rows: int, static: bool = False)
                             start = emit.spread(T.int32(0) - total_q) * zero
                         dot = dots[row * blocks + block]
                         emit.put(dot, emit.get(dot) + start if static else start)
+                pairs = [
+                    [T.bind(emit.halves(words[block], bits, number)) for number in range(4)] if halved else []
+                    for block in range(blocks)
+                ]
                 for number in range(emit.QUADS):
+                    if halved and number == 4:
+                        for dot in dots:
+                            emit.put(dot, T.shift_left(emit.get(dot), emit.word(4)))
                     for block in range(blocks):
-                        codes = T.bind(T.reinterpret("int8x64", emit.quad(words[block], bits, number)))
+                        if halved:
+                            mask = ((1 << bits) - 1) * (0x01010101 if number < 4 else 0x10101010)
+                            codes = T.bitwise_and(pairs[block][number % 4], emit.word(mask))
+                        else:
+                            codes = emit.quad(words[block], bits, number)
+                        codes = T.bind(T.reinterpret("int8x64", codes))
                         for row in range(rows):
                             four = emit.spread(q[(row * chunks + chunk) * 8 + number])
                             dot, four = dots[row * blocks + block], T.reinterpret("int8x64", four)
@@ -92,5 +105,6 @@ def gemv(name: str, bits: int, symmetric: bool, rows: int, static: bool = False)
                         place = first * emit.BLOCKS + part * blocks + block
                         grid = scale[emit.lanes(place * 16)] * emit.spread(steps[0])
                         value = T.cast(emit.get(dots[row * blocks + block]), "float32x16") * grid
+                    value = value * emit.spread(T.float32(1 / 16)) if halved else value
                     T.buffer_store(y, value, [emit.lanes(row * count * 64 + (part * blocks + block) * 16)])
     return builder.get()

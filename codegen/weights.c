@@ -53,16 +53,18 @@ int weight_inputs(const Spec *spec) {
   return spec->bits == 16 ? 1 : planes_of(spec->bits, widths) + 1 + !spec->symmetric + spec->fixed;
 }
 
+/* Where quads lie: `place` of emit.py. */
 static void pack_plane(Layer *layer, const uint8_t *plane, int width, int first) {
   int64_t row_bytes = layer->k * width / 8, bits = layer->spec->bits;
-  int per_byte = 8 / width, mask = (1 << width) - 1;
+  int per_byte = 8 / width, half = 4 / width, mask = (1 << width) - 1;
   for (int64_t n = 0; n < layer->n; n++)
     for (int64_t chunk = 0; chunk < layer->chunks; chunk++) {
       const uint8_t *from = plane + n * row_bytes + chunk * 4 * width;
       uint8_t *to = (uint8_t *)(layer->words + (((n / 16) * layer->chunks + chunk) * bits + first) * 16 + n % 16);
       for (int k = 0; k < CHUNK; k++) {
         int code = from[k / per_byte] >> width * (k % per_byte) & mask, quad = k / 4;
-        to[(quad / per_byte) * 64 + k % 4] |= (uint8_t)(code << width * (quad % per_byte));
+        int at = width == 8 ? quad : quad % 4 / half, bit = width == 8 ? 0 : width * (quad % half) + 4 * (quad / 4);
+        to[at * 64 + k % 4] |= (uint8_t)(code << bit);
       }
     }
 }
