@@ -131,7 +131,7 @@ def quad(words: list[Expr], bits: int, number: int, count: int = LANES) -> Expr:
 
 
 def halves(words: list[Expr], bits: int, number: int) -> Expr:
-    """The codes, of up to four bits, of quads ``number`` and ``number + 4`` in the halves of bytes; above them, noise."""
+    """The codes of up to 4 bits of quads ``number`` and ``number + 4`` in the halves of bytes; above them, noise."""
     codes, first, shift = None, 0, 0
     for width in planes(bits):
         at, down = place(width, number)
