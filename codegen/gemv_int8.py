@@ -6,6 +6,8 @@ infinity in a chunk makes ``m`` so, and with it every output of the row NaN or i
 zero.
 """
 
+from collections.abc import Callable
+
 from qcc.codegen import emit
 from qcc.codegen.emit import Expr, T
 
@@ -73,25 +75,7 @@ def gemv(name: str, bits: int, symmetric: bool, rows: int, static: bool = False)
                             start = emit.spread(T.int32(0) - total_q) * zero
                         dot = dots[row * blocks + block]
                         emit.put(dot, emit.get(dot) + start if static else start)
-                pairs = [
-                    [T.bind(emit.halves(words[block], bits, number)) for number in range(4)] if halved else []
-                    for block in range(blocks)
-                ]
-                for number in range(emit.QUADS):
-                    if halved and number == 4:
-                        for dot in dots:
-                            emit.put(dot, T.shift_left(emit.get(dot), emit.word(4)))
-                    for block in range(blocks):
-                        if halved:
-                            mask = ((1 << bits) - 1) * (0x01010101 if number < 4 else 0x10101010)
-                            codes = T.bitwise_and(pairs[block][number % 4], emit.word(mask))
-                        else:
-                            codes = emit.quad(words[block], bits, number)
-                        codes = T.bind(T.reinterpret("int8x64", codes))
-                        for row in range(rows):
-                            four = emit.spread(q[(row * chunks + chunk) * 8 + number])
-                            dot, four = dots[row * blocks + block], T.reinterpret("int8x64", four)
-                            emit.put(dot, emit.llvm(DOT, "int32x16", emit.get(dot), codes, four))
+                _multiply(dots, words, bits, halved, lambda row, number: q[(row * chunks + chunk) * 8 + number])
                 for block in range(0 if static else blocks):
                     grid = T.bind(scale[emit.lanes((at[block] * groups + group) * 16)])
                     for row in range(rows):
@@ -108,3 +92,29 @@ def gemv(name: str, bits: int, symmetric: bool, rows: int, static: bool = False)
                     value = value * emit.spread(T.float32(1 / 16)) if halved else value
                     T.buffer_store(y, value, [emit.lanes(row * count * 64 + (part * blocks + block) * 16)])
     return builder.get()
+
+
+def _multiply(
+    dots: list[Expr], words: list[list[Expr]], bits: int, halved: bool, quad_of: Callable[[int, int], Expr]
+) -> None:
+    """Add the products of a chunk, words ``[blocks][bits]``, to ``dots [rows * blocks]``.
+
+    Codes that are ``halved`` are masked where they lie in a byte: the dot, also what was in it, comes out 16 times.
+    """
+    blocks = len(words)
+    pairs = [[T.bind(emit.halves(one, bits, number)) for number in range(4)] if halved else [] for one in words]
+    for number in range(emit.QUADS):
+        if halved and number == 4:
+            for dot in dots:
+                emit.put(dot, T.shift_left(emit.get(dot), emit.word(4)))
+        for block in range(blocks):
+            if halved:
+                mask = ((1 << bits) - 1) * (0x01010101 if number < 4 else 0x10101010)
+                codes = T.bitwise_and(pairs[block][number % 4], emit.word(mask))
+            else:
+                codes = emit.quad(words[block], bits, number)
+            codes = T.bind(T.reinterpret("int8x64", codes))
+            for row in range(len(dots) // blocks):
+                four = emit.spread(quad_of(row, number))
+                dot, four = dots[row * blocks + block], T.reinterpret("int8x64", four)
+                emit.put(dot, emit.llvm(DOT, "int32x16", emit.get(dot), codes, four))

@@ -78,6 +78,7 @@ class Export:
 
     opset: Literal["auto", 21, 25] = "auto"
     external_data: Literal["auto", "always", "never"] = "auto"
+    activations: Literal["int8", "exact"] | None = None
 
 
 _INT_WORDS = {
