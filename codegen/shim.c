@@ -156,6 +156,19 @@ static int take_room(Call *call, size_t bytes, size_t units) {
   return 1;
 }
 
+/* Rows as tiles: so many tiles a task. */
+static void pack_task(void *p, size_t task) {
+  Call *call = p;
+  const Layer *l = call->layer;
+  const Family *family = l->spec->family;
+  int64_t first = (int64_t)task * call->share, row = first * 16, rows = call->rows - row;
+  int64_t count = (l->chunks + family->chunks - 1) / family->chunks;
+  if (rows > call->share * 16) rows = call->share * 16;
+  Any args[] = {POINTER(call->x + row * l->k), POINTER(call->inputs + first * count * 1024), POINTER(call->steps + row),
+                POINTER((int32_t *)call->sums + row), TENSOR(&none_filled), NUMBER(l->chunks), NUMBER(rows)};
+  if (CALL(family->pack, args)) fail(call);
+}
+
 static void *multiply_many(const Layer *l, void *context, Call *call) {
   const Family *family = l->spec->family;
   int64_t count = (l->chunks + family->chunks - 1) / family->chunks, pairs = (l->n + 31) / 32;
@@ -167,9 +180,8 @@ static void *multiply_many(const Layer *l, void *context, Call *call) {
     memset(call->inputs + bytes - tile, 0, tile);
     memset(call->steps + call->rows, 0, rest), memset((int32_t *)call->sums + call->rows, 0, rest);
   }
-  Any args[] = {POINTER(call->x), POINTER(call->inputs), POINTER(call->steps), POINTER(call->sums),
-                TENSOR(&none_filled), NUMBER(l->chunks), NUMBER(call->rows)};
-  if (CALL(family->pack, args)) return status(FAIL, "qcc: a kernel failed");
+  void *bad = spread_tasks(context, call, pack_task, call->tiles, l->k * 16 * 32, 1);
+  if (bad) return bad;
   call->block = call->tiles <= family->block ? call->tiles : KEPT_TILES;
   int64_t fit = family->panel / (count * 2048), most = pairs / 4; /* some for each of four threads */
   return spread_tasks(context, call, gemm_task, pairs, call->tiles * l->k * 32, fit < most ? fit : most);
