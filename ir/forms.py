@@ -1,8 +1,8 @@
 """The forms in which an encoded weight can stand in an exported model, and which one a weight gets.
 
-The choice rests on a table of what the runtime was measured to do (``onnxruntime.json``, rewritten by
-``python -m benchmarks.capabilities --write``), never on what the machine at hand does today: the same input must
-give the same bytes.
+`choose` rests on a table of what the runtime was measured to do (``onnxruntime.json``, rewritten by
+``python -m benchmarks.capabilities --write``), not on what the machine at hand does today: the same input must give
+the same bytes. Where kernels are made for this machine the driver times forms instead, and the plan keeps its choice.
 """
 
 import json

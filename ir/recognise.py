@@ -20,10 +20,11 @@ Function = Callable[[Array], Array]
 Shape = tuple[int | str | None, ...]
 TOLERANCE = 2e-6  # of 1 + |x|: float32, and a runtime's own erf and exp; the two gelus differ by 5e-4
 NORM_TOLERANCE = 2e-5  # of the largest result: sums of a row's squares in float32, and an offset that cancels
-POINTS = np.concatenate([np.linspace(-12, 12, 2001), [1e-3, -1e-3, 30.0, -30.0, 100.0, -100.0, 1e3, -1e3]])
+FAR = np.array([1e-3, 30.0, 100.0, 1e3, 1e6, 1e30])  # so far out, so that no clip behind a function goes unseen
+POINTS = np.concatenate([np.linspace(-12, 12, 2001), FAR, -FAR])
 MOST_NUMBERS = 16  # of a constant that is part of the structure, such as the axes of a sum
 MOST_ELEMENTS = 1 << 24  # of a sample: a model whose sizes are all fixed may fix large ones
-SCALES = (1.0, 1e3)  # of samples, beside those about the root of epsilon
+SCALES = (1.0, 1e3, 1e6)  # of samples, beside those about the root of epsilon
 BELOW = (30.0, 1.0, 0.1)  # in roots of epsilon
 
 

@@ -13,6 +13,8 @@ SCALARS = {
     "one": 1.0,
     "two": 2.0,
     "three": 3.0,
+    "most": 65504.0,
+    "least": -65504.0,
     "six": 6.0,
     "zero": 0.0,
     "root": 2**0.5,

@@ -61,6 +61,18 @@ def test_activations_reject(name: str, tmp_path: Path) -> None:
     assert (region.steps, region.result, region.ops) == ((), "h", (region.op,))
 
 
+@pytest.mark.parametrize(
+    ("nodes", "step"),
+    [
+        ("a = Sigmoid(h) c = Mul(h, a) y = Clip(c, least, most)", "silu"),
+        ("a = Clip(h, least, most) y = LayerNormalization (a, gain, shift)", ""),
+    ],
+)
+def test_a_clip_far_out_is_no_part_of_a_function(nodes: str, step: str, tmp_path: Path) -> None:
+    region = found(nodes, tmp_path)
+    assert region.steps == ((step,) if step else ()) and region.result != "y"
+
+
 NORMS_REJECT = {
     "gain_twice": RMS.format(eps="eps") + " f = Div(h, e) i = Mul(f, gain) y = Mul(i, gain)",
     "two_gains": RMS.format(eps="eps") + " f = Div(h, e) i = Mul(f, gain) y = Mul(i, shift)",
