@@ -28,22 +28,16 @@ static void put(Layer *layer, int64_t n, int64_t k, uint16_t value) {
 
 static void *decode(Layer *layer, const void *info, uint8_t *codes, int planes) {
   const Spec *spec = layer->spec;
-  Input scale, zero = {0};
-  void *bad = constant(info, 1 + (size_t)planes, &scale);
-  if (!bad && !spec->symmetric) bad = constant(info, 2 + (size_t)planes, &zero);
-  if (bad) return bad;
+  Input scale, zero;
   int64_t group = spec->group ? spec->group : layer->k;
+  if (layer->k % group) return status(INVALID, "qcc: channels are a multiple of the group");
   layer->groups = layer->k / group;
-  if (layer->k % group || (scale.type != FLOAT && scale.type != FLOAT16) || !is_matrix(&scale, layer->n, layer->groups))
-    return status(INVALID, "qcc: scales are float16 or float32 [out, groups]");
-  if (zero.data && (zero.type != INT8 || !is_matrix(&zero, layer->n, layer->groups)))
-    return status(INVALID, "qcc: zero points are int8 [out, groups]");
+  void *bad = find_scales(layer, info, planes, &scale, &zero);
+  if (bad) return bad;
   for (int64_t n = 0; n < layer->n; n++)
     for (int64_t k = 0; k < layer->k; k++) {
       int64_t at = n * layer->groups + k / group;
-      float step = scale.type == FLOAT ? ((const float *)scale.data)[at] : half_to_float(((const uint16_t *)scale.data)[at]);
-      int middle = (1 << (spec->bits - 1)) + (zero.data ? ((const int8_t *)zero.data)[at] : 0);
-      put(layer, n, k, to_bfloat16((float)(codes[n * layer->k + k] - middle) * step));
+      put(layer, n, k, to_bfloat16((float)(codes[n * layer->k + k] - middle_of(spec, &zero, at)) * scale_of(&scale, at)));
     }
   return NULL;
 }
@@ -91,9 +85,6 @@ typedef struct {
   int64_t images, positions, pairs, share; /* pairs: of 16 positions of an image; share: of a task */
   int failed;
 } Conv;
-
-static int64_t nothing;
-static const Tensor none_filled = {&nothing, 1, 0, 1, 2, 32, 1, &nothing, NULL, 0};
 
 /* The panel of so many pairs of tiles from a position on; False where a kernel fails. The last tile may have fewer
  * positions than are read: then the next channel's are in it, which no result depends on, but the last channels of all

@@ -6,6 +6,8 @@ A row of a tile of weights is four inputs of 16 outputs, so codes of 8 bits are 
 output of the row NaN or infinite. A row below 1e-30 counts as zero.
 """
 
+from collections.abc import Callable
+
 from qcc.codegen import emit
 from qcc.codegen.emit import Expr, T
 from qcc.codegen.gemm import WORDS, Arguments, Kind, function
@@ -37,20 +39,24 @@ def pack(name: str) -> Expr:
             most = T.bind(T.reinterpret("float32", T.bind(top)))
             inverse = T.bind(T.Select(most > T.float32(TINY), T.float32(127) / most, T.float32(0)))
             T.buffer_store(steps, most * T.float32(1 / 127), [row])
-            start = T.bind((T.truncdiv(row, T.int64(16)) * count * 16 + T.truncmod(row, T.int64(16))) * 64)
+            place = places(a, row, chunks, count)
             with T.serial(T.int64(0), chunks) as chunk:
-                place = start + T.truncdiv(chunk, T.int64(2)) * 1024 + T.truncmod(chunk, T.int64(2)) * 32
                 for half in (0, 16):
                     value = x[emit.lanes((row * chunks + chunk) * 32 + half)] * emit.spread(inverse)
                     whole = T.bind(T.cast(emit.llvm("llvm.nearbyint", "float32x16", value), "int32x16"))
                     emit.add(total, whole)
-                    T.buffer_store(a, T.cast(whole, "int8x16"), [emit.lanes(place + half)])
-            with T.serial(chunks, count * 2):
-                for half in (0, 16):
-                    zeros = T.broadcast(T.int8(0), 16)
-                    T.buffer_store(a, zeros, [emit.lanes(start + (count - 1) * 1024 + 32 + half)])
+                    T.buffer_store(a, T.cast(whole, "int8x16"), [emit.lanes(place(chunk) + half)])
             T.buffer_store(sums, emit.llvm("llvm.vector.reduce.add", "int32", emit.get(total)), [row])
     return builder.get()
+
+
+def places(a: Expr, row: Expr, chunks: Expr, count: Expr) -> Callable[[Expr], Expr]:
+    """Where the chunks of a row lie in tiles ``a [rows / 16, count, 16, 64]``; where one is left over, it is zeroed."""
+    start = T.bind((T.truncdiv(row, T.int64(16)) * count * 16 + T.truncmod(row, T.int64(16))) * 64)
+    with T.serial(chunks, count * 2):
+        for half in (0, 16):
+            T.buffer_store(a, T.broadcast(T.int8(0), 16), [emit.lanes(start + (count - 1) * 1024 + 32 + half)])
+    return lambda chunk: start + T.truncdiv(chunk, T.int64(2)) * 1024 + T.truncmod(chunk, T.int64(2)) * 32
 
 
 def gemm(name: str, bits: int, symmetric: bool, tiling: Tiling) -> Expr:

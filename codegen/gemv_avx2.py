@@ -5,49 +5,26 @@ most ``2 * 127 * (2**bits - 1)``, which fits up to 7 bits, and several pairs whe
 bits is multiplied apart. ``vpmaddwd`` with ones then adds the halves of a quad in 32 bits.
 """
 
-from qcc.codegen import emit
+from qcc.codegen import emit, gemv_narrow
 from qcc.codegen.emit import Expr, T
-from qcc.codegen.gemv_int8 import POINTERS, SCALARS
+from qcc.codegen.gemv_narrow import Narrow
 
 PAIRS = "llvm.x86.avx2.pmadd.ub.sw"
 WIDEN = "llvm.x86.avx2.pmadd.wd"
 LANES = 8
-HALVES = 2 * emit.BLOCKS  # of 8 outputs
 
 
 def gemv(name: str, bits: int, symmetric: bool, rows: int, static: bool = False) -> Expr:
     """A function of the arguments of ``gemv_int8.gemv``."""
-    with emit.function(name) as builder:
-        q, steps, sums, w, scale, offset, y, chunks, per, first, count = emit.arguments(POINTERS, SCALARS)
-        groups = T.bind(T.truncdiv(chunks, per))
-        with T.serial(T.int64(0), count) as strip:
-            total = emit.accumulators(rows * HALVES, "int32" if static else "float32", LANES)
-            for register in total:
-                emit.put(register, emit.word(0, LANES) if static else emit.spread(T.float32(0), LANES))
-            with T.serial(T.int64(0), groups) as group, T.serial(T.int64(0), per) as inner:
-                chunk = T.bind(group * per + inner)
-                for half in range(HALVES):
-                    block, side = T.bind((first + strip) * emit.BLOCKS + half // 2), half % 2 * LANES
-                    place = emit.lanes((block * groups + group) * 16 + side, LANES)
-                    starts = [((block * chunks + chunk) * bits + bit) * 16 + side for bit in range(bits)]
-                    words = [T.bind(w[emit.lanes(start, LANES)]) for start in starts]
-                    zero = None if symmetric else T.bind(T.cast(offset[place], "int32x8"))
-                    zero = emit.word(1 << bits - 1, LANES) if zero is None else zero
-                    dots = [emit.spread(T.int32(0) - sums[row * chunks + chunk], LANES) * zero for row in range(rows)]
-                    fours = [[q[(row * chunks + chunk) * 8 + n] for n in range(emit.QUADS)] for row in range(rows)]
-                    grid = T.bind(scale[place])
-                    for row, dot in enumerate(_dots(words, bits, fours, dots)):
-                        factor = grid * emit.spread(steps[row * chunks + chunk], LANES)
-                        emit.add(total[row * HALVES + half], dot if static else T.cast(dot, "float32x8") * factor)
-            for row in range(rows):
-                for half in range(HALVES):
-                    at = (row * count + strip) * 64 + half * LANES
-                    value = emit.get(total[row * HALVES + half])
-                    if static:
-                        grid = scale[emit.lanes((first + strip) * 64 + half * LANES, LANES)]
-                        value = T.cast(value, "float32x8") * (grid * emit.spread(steps[0], LANES))
-                    T.buffer_store(y, value, [emit.lanes(at, LANES)])
-    return builder.get()
+    return gemv_narrow.gemv(name, bits, symmetric, rows, static, Narrow(LANES, _zero, _inputs, _dots))
+
+
+def _zero(bits: int, offset: Expr | None) -> Expr:
+    return emit.word(1 << bits - 1, LANES) if offset is None else offset
+
+
+def _inputs(q: Expr, at: Expr) -> list[Expr]:
+    return [q[at * 8 + number] for number in range(emit.QUADS)]
 
 
 def _dots(words: list[Expr], bits: int, fours: list[list[Expr]], start: list[Expr]) -> list[Expr]:

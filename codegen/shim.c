@@ -49,9 +49,8 @@ typedef struct {
 
 static void fail(Call *call) { __atomic_store_n(&call->failed, 1, __ATOMIC_RELAXED); }
 
-/* TVM takes the device from a tensor, so functions that fill a bare pointer get this one. */
 static int64_t nothing;
-static const Tensor none_filled = {&nothing, 1, 0, 1, 2, 32, 1, &nothing, NULL, 0};
+const Tensor none_filled = {&nothing, 1, 0, 1, 2, 32, 1, &nothing, NULL, 0};
 
 /* The steps behind a tile of the product, rows `stride` apart: as many columns as there are. */
 static void finish(Call *call, const float *from, int64_t stride, int64_t row, int64_t rows, int64_t first,

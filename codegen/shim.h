@@ -43,7 +43,9 @@ typedef struct { const void *data; int type; size_t rank; int64_t dims[8]; } Inp
 void *describe(const void *value, Input *input);
 void *constant(const void *info, size_t index, Input *input);
 int is_matrix(const Input *input, int64_t rows, int64_t columns);
-float half_to_float(uint16_t h);
+void *find_scales(const Layer *layer, const void *info, int planes, Input *scale, Input *zero);
+float scale_of(const Input *scale, int64_t at);
+int middle_of(const Spec *spec, const Input *zero, int64_t at);
 int planes_of(int bits, int *widths);
 int weight_inputs(const Spec *spec);
 void *make_layer(const Spec *spec, const void *info, Layer **made);
@@ -52,6 +54,7 @@ void free_layer(void *layer);
 /* shim.c */
 enum { CALL_ARENA, TASK_ARENA, ARENAS };
 extern const uint8_t tile_config[64];
+extern const Tensor none_filled; /* TVM takes the device from a tensor, so functions that fill a bare pointer get this one */
 void *arena(int which, size_t size); /* what a thread keeps of memory; NULL where there is none */
 void *input(void *context, size_t index, Input *found);
 void *output(void *context, size_t index, const Input *shape, float **data);

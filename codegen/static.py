@@ -7,6 +7,7 @@ takes a quarter of the time of ``x / step``, and is rounded to another integer o
 
 from qcc.codegen import emit
 from qcc.codegen.emit import Expr, T
+from qcc.codegen.gemm_int8 import places
 
 LOW, HIGH = -128, 127
 ROUND = 12582912.0  # 1.5 * 2**23: a small number that is added to it, and taken off again, comes back whole
@@ -32,15 +33,10 @@ def pack(name: str) -> Expr:
         total = emit.accumulators(1, "int32")[0]
         with T.serial(T.int64(0), rows) as row:
             emit.put(total, emit.word(0))
-            start = T.bind((T.truncdiv(row, T.int64(16)) * count * 16 + T.truncmod(row, T.int64(16))) * 64)
+            place = places(a, row, chunks, count)
             with T.serial(T.int64(0), chunks) as chunk:
-                place = start + T.truncdiv(chunk, T.int64(2)) * 1024 + T.truncmod(chunk, T.int64(2)) * 32
                 for half in (0, 16):
-                    emit.add(total, _store(x, (row * chunks + chunk) * 32 + half, a, place + half, inverse))
-            with T.serial(chunks, count * 2):
-                for half in (0, 16):
-                    zeros = T.broadcast(T.int8(0), 16)
-                    T.buffer_store(a, zeros, [emit.lanes(start + (count - 1) * 1024 + 32 + half)])
+                    emit.add(total, _store(x, (row * chunks + chunk) * 32 + half, a, place(chunk) + half, inverse))
             T.buffer_store(sums, emit.llvm("llvm.vector.reduce.add", "int32", emit.get(total)), [row])
     return builder.get()
 

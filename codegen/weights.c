@@ -12,7 +12,7 @@ void free_layer(void *p) {
   free(layer->words), free(layer->scale), free(layer->offset), free(layer->vectors), free(layer);
 }
 
-float half_to_float(uint16_t h) {
+static float half_to_float(uint16_t h) {
   uint32_t sign = (uint32_t)(h >> 15) << 31, exponent = h >> 10 & 31, mantissa = h & 1023, bits;
   union { uint32_t u; float f; } small = {.f = (float)mantissa * 0x1p-24f};
   bits = exponent == 31 ? 0x7f800000u | mantissa << 13
@@ -98,6 +98,29 @@ static void *fill_floats(Layer *layer, const void *info) {
   return NULL;
 }
 
+/* The scales and, where there are such, zero points of a layer whose sizes are known. */
+void *find_scales(const Layer *layer, const void *info, int planes, Input *scale, Input *zero) {
+  *zero = (Input){0};
+  void *bad = constant(info, 1 + (size_t)planes, scale);
+  if (bad) return bad;
+  if ((scale->type != FLOAT && scale->type != FLOAT16) || !is_matrix(scale, layer->n, layer->groups))
+    return status(INVALID, "qcc: scales are float16 or float32 [out, groups]");
+  if (layer->spec->symmetric) return NULL;
+  if ((bad = constant(info, 2 + (size_t)planes, zero))) return bad;
+  if (zero->type != INT8 || !is_matrix(zero, layer->n, layer->groups))
+    return status(INVALID, "qcc: zero points are int8 [out, groups]");
+  return NULL;
+}
+
+float scale_of(const Input *scale, int64_t at) {
+  return scale->type == FLOAT ? ((const float *)scale->data)[at] : half_to_float(((const uint16_t *)scale->data)[at]);
+}
+
+/* The code of zero. */
+int middle_of(const Spec *spec, const Input *zero, int64_t at) {
+  return (1 << (spec->bits - 1)) + (zero->data ? ((const int8_t *)zero->data)[at] : 0);
+}
+
 static void *fill_codes(Layer *layer, const void *info) {
   const Spec *spec = layer->spec;
   int widths[4], count = planes_of(spec->bits, widths);
@@ -117,19 +140,12 @@ static void *fill_codes(Layer *layer, const void *info) {
     if (!is_matrix(&input, layer->n, layer->k * widths[p] / 8)) return status(INVALID, "qcc: a plane's shape is wrong");
     pack_plane(layer, input.data, widths[p], first);
   }
-  Input zero = {0};
-  if ((bad = constant(info, 1 + count, &input))) return bad;
-  if ((input.type != FLOAT && input.type != FLOAT16) || !is_matrix(&input, layer->n, layer->groups))
-    return status(INVALID, "qcc: scales are float16 or float32 [out, groups]");
-  if (!spec->symmetric && (bad = constant(info, 2 + count, &zero))) return bad;
-  if (!spec->symmetric && (zero.type != INT8 || !is_matrix(&zero, layer->n, layer->groups)))
-    return status(INVALID, "qcc: zero points are int8 [out, groups]");
+  Input scale, zero;
+  if ((bad = find_scales(layer, info, count, &scale, &zero))) return bad;
   for (int64_t n = 0; n < layer->n; n++)
     for (int64_t g = 0; g < layer->groups; g++) {
       int64_t from = n * layer->groups + g, to = ((n / 16) * layer->groups + g) * 16 + n % 16;
-      layer->scale[to] = input.type == FLOAT ? ((const float *)input.data)[from]
-                                             : half_to_float(((const uint16_t *)input.data)[from]);
-      layer->offset[to] = (int16_t)((1 << (spec->bits - 1)) + (zero.data ? ((const int8_t *)zero.data)[from] : 0));
+      layer->scale[to] = scale_of(&scale, from), layer->offset[to] = (int16_t)middle_of(spec, &zero, from);
     }
   return NULL;
 }

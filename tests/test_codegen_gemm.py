@@ -22,7 +22,7 @@ GROUPED = [LinearOp(bits, 32, symmetric) for bits in range(2, 9) for symmetric i
 WEIGHTS = LinearOp(16)
 EDGES = (1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 96, 130)
 WEIGHT_ERROR = 2.0**-7 * 2 / 3  # of a decoded weight: cut after it was made larger by at most two thirds of a last bit
-INPUT_ERROR = 2.0**-9  # of an activation, rounded to nearest
+INPUT_ERROR = 2.0**-8  # of an activation, rounded to nearest: eight bits
 SUM_ERROR = 1e-6  # float32 sums
 
 
