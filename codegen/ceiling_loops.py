@@ -12,6 +12,7 @@ from tvm import tirx
 from qcc.codegen import emit
 from qcc.codegen.ceilings import TILE, wide
 from qcc.codegen.emit import Expr, T
+from qcc.codegen.generate import compiled
 from qcc.codegen.target import CpuTarget
 
 DOT = "llvm.x86.avx512.vpdpbusd.512"
@@ -19,14 +20,10 @@ AMX = {"amx_int8": "tdpbusd", "amx_bf16": "tdpbf16ps"}
 STREAMS = 8  # registers of 16 lanes that are read in a step
 
 
-def compiled(names: Iterable[str], target: CpuTarget) -> dict[str, Callable[[np.ndarray, int], None]]:
+def runners(names: Iterable[str], target: CpuTarget) -> dict[str, Callable[[np.ndarray, int], None]]:
     """The loops of these names as functions of ``data`` and the number of rounds."""
-    machine = tvm.target.Target({"kind": "llvm", "mcpu": target.mcpu, "mtriple": target.triple})
     made = {name: _function(name, target) for name in names}
-    with tvm.transform.PassContext(
-        config={"tirx.disable_storage_rewrite": True}
-    ):  # it would merge registers into one array
-        module = tvm.compile(tvm.IRModule(made), target=machine)
+    module = compiled(made, target)
     return {name: _callable(module[name]) for name in made}
 
 

@@ -133,10 +133,10 @@ def measure(tick: Ticker = lambda *_: None) -> Ceilings:
     target, flags, here = native(), cpu_flags(), machine()
     if importlib.util.find_spec("tvm") is None:
         raise CeilingError("ceilings are measured by loops that TVM compiles, and TVM is not installed")
-    from qcc.codegen.ceiling_loops import compiled  # loads TVM
+    from qcc.codegen.ceiling_loops import runners  # loads TVM
 
     loops = [loop for loop in LOOPS if target.has(*loop.needs) and loop.flag in ("", *flags) and _granted(loop)]
-    run = compiled(sorted({loop.function for loop in loops}), target)
+    run = runners(sorted({loop.function for loop in loops}), target)
     found = []
     for done, loop in enumerate(loops):
         tick(done, len(loops), loop.name)

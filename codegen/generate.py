@@ -19,6 +19,7 @@ from qcc.codegen import (
     steps,
 )
 from qcc.codegen.emit import Expr
+from qcc.codegen.interruption import held_back
 from qcc.codegen.spec import Kind, chain, chain_name, kinds, norm, served
 from qcc.codegen.target import DOTPROD, VNNI, CpuTarget
 from qcc.codegen.tiling import tiling
@@ -83,7 +84,6 @@ def generate(
 def compiled(made: dict[str, Expr], target: CpuTarget) -> Expr:
     """TVM's executable of these functions."""
     machine = tvm.target.Target({"kind": "llvm", "mcpu": target.mcpu, "mtriple": target.triple})
-    with tvm.transform.PassContext(
-        config={"tirx.disable_storage_rewrite": True}
-    ):  # it would merge registers into one array
+    options = {"tirx.disable_storage_rewrite": True}  # it would merge registers into one array
+    with held_back(), tvm.transform.PassContext(config=options):
         return tvm.compile(tvm.IRModule(made), target=machine)
