@@ -68,11 +68,11 @@ def rows(
         for name in step.weights
         if name not in refused
     }
-    errors = {edit.subject: edit.error for edit in built.edits}
+    done = {edit.subject: edit for edit in built.edits}
     kept = {one.weight: one.reason for one in plan.kept}
     kept |= {edit.subject: edit.text for edit in built.edits if edit.refused}
     return tuple(
-        _encoded_row(weight, action, errors.get(weight.name, 0.0), loss(weight.name), chooser)
+        _encoded_row(weight, action, done.get(weight.name, Edit(weight.name, "")), loss(weight.name), chooser)
         if (action := actions.get(weight.name)) is not None
         else _kept_row(weight, kept.get(weight.name, ""))
         for weight in graph.weights()
@@ -84,7 +84,7 @@ def _kept_row(weight: Weight, reason: str) -> LayerRow:
     return LayerRow(weight.name, kinds, weight.shape, weight.dtype, "", size, size, bits, 0.0, None, reason)
 
 
-def _encoded_row(weight: Weight, action: Encode, error: float, loss: float | None, chooser: Chooser) -> LayerRow:
+def _encoded_row(weight: Weight, action: Encode, edit: Edit, loss: float | None, chooser: Chooser) -> LayerRow:
     original = weight.size_bytes
     size = stored_bytes(action.encoding, weight.shape, action.form)
     choice = chooser(weight, action.encoding)
@@ -93,4 +93,5 @@ def _encoded_row(weight: Weight, action: Encode, error: float, loss: float | Non
         reason = f"integers are multiplied, activations {action_text(action.activations)}"
     bits, text = action.encoding.bits_per_weight(weight.shape), action.encoding.text
     kinds = tuple(sorted(weight.kinds))
-    return LayerRow(weight.name, kinds, weight.shape, text, action.form, size, original, bits, error, loss, reason)
+    sizes = size, original, bits, edit.error
+    return LayerRow(weight.name, kinds, weight.shape, text, action.form, *sizes, loss, reason, edit.chosen)

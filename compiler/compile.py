@@ -3,7 +3,7 @@
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,13 +16,14 @@ from qcc.compiler.bind import Chooser, Latency, bind
 from qcc.compiler.build_kernels import build_library, served_ops
 from qcc.compiler.catalog import Export, schema
 from qcc.compiler.choose_form import FormChooser, chooser_of
+from qcc.compiler.coverage import few_rows, with_coverage
 from qcc.compiler.evidence import Evidence, rounded_inputs
 from qcc.compiler.kernel_library import kernels_beside
 from qcc.compiler.open_model import open_model
 from qcc.compiler.phases import Phases, Progress, silent
 from qcc.compiler.plan import Plan
 from qcc.compiler.report_html import render_html
-from qcc.compiler.result import Allocation, Result, RewriteRow
+from qcc.compiler.result import Allocation, Coverage, Result, RewriteRow
 from qcc.compiler.rewrite import Cleaned, rewrite_graph, rewrite_steps
 from qcc.compiler.samples import Data, Samples
 from qcc.compiler.sensitivity import within
@@ -127,6 +128,8 @@ class _Compilation:
     chooser: Chooser = choose
     runs_here: bool = False
     """The kernels can be run on this machine."""
+    coverage: dict[str, Coverage] = field(default_factory=dict)
+    """What data there is of layers, by name, as far as something asked for it."""
 
     @classmethod
     def prepare(
@@ -269,13 +272,13 @@ class _Compilation:
         cleaned = Cleaned(lambda: reference(self.model), opened.edits)
         tick = partial(self.phases.tell, "rewrite")
         with self.phases.phase("rewrite"):
-            done = rewrite_graph(opened.graph, opened.plan, opened.data, cleaned, tick)
+            done = rewrite_graph(opened.graph, opened.plan, opened.data, cleaned, tick, self._cover)
         return replace(opened, graph=done.graph, rewrites=done.rows)
 
     def _build(self, opened: _Opened, staged: Path) -> Settled:
         """Decide what is open and write the file."""
         plan, graph = opened.plan, opened.graph
-        evidence = Evidence.of(graph, plan, opened.data, self.phases)
+        evidence = Evidence.of(graph, plan, opened.data, self.phases, self._cover)
 
         def write(decided: Plan) -> tuple[build.Built[OnnxGraph], Written]:
             with self.phases.phase("encode"):
@@ -291,6 +294,15 @@ class _Compilation:
         if settled.written.size_bytes >= opened.input_bytes and not rewritten:
             settled = replace(settled, written=self._copy_input(staged, graph))
         return settled
+
+    def _cover(self, found: Sequence[Coverage]) -> None:
+        """Note what data there is, and tell at once where there is little: the long work is still to come."""
+        new = [one for one in found if one.layer not in self.coverage]
+        self.coverage |= {one.layer: one for one in found}
+        warning = few_rows(new)
+        if warning is not None:
+            self.diagnostics.found.append(warning)
+            self.phases.warn(warning.message)
 
     def _export(self) -> Export:
         return self.policy.export if isinstance(self.policy.export, Export) else Export()
@@ -313,7 +325,10 @@ class _Compilation:
             written=verification.passed,
             input_bytes=opened.input_bytes,
             output_bytes=settled.written.size_bytes,
-            layers=build.rows(opened.graph, settled.plan, settled.built, _loss_of(opened.plan, settled), self.chooser),
+            layers=with_coverage(
+                build.rows(opened.graph, settled.plan, settled.built, _loss_of(opened.plan, settled), self.chooser),
+                self.coverage,
+            ),
             plan=settled.plan,
             edits=opened.edits,
             allocation=_allocation(opened.plan, settled),
@@ -353,6 +368,7 @@ def _allocation(plan: Plan, settled: Settled) -> Allocation | None:
         measured=sum(sum(runs) for runs in settled.losses.measured),
         gap=settled.decision.gap,
         predicted_error=settled.decision.predicted_error,
+        held_out=settled.losses.samples if settled.losses.held_out else 0,
     )
 
 

@@ -1,27 +1,28 @@
 """What the data says of a model while it is compiled: statistics for the passes, losses for the allocator."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
-
+from qcc.compiler.coverage import Told, coverage_of
+from qcc.compiler.parts import held_out
 from qcc.compiler.phases import Phases
 from qcc.compiler.plan import Plan
 from qcc.compiler.samples import Samples
 from qcc.compiler.sensitivity import Losses, measure
-from qcc.compiler.statistics import grams, magnitudes
+from qcc.compiler.statistics import magnitudes, moments
 from qcc.ir.onnx_graph import OnnxGraph
 from qcc.passes.contract import Context
 from qcc.passes.encode import Encode
 from qcc.passes.magnitudes import Magnitudes
+from qcc.passes.moments import Moments, grams_of, seen_of
 
 
 @dataclass(frozen=True)
 class Evidence:
     """Of one graph under one plan.
 
-    ``grams`` holds the Gram matrices ``[in, in]`` that the plan's ways of rounding want, by weight name; ``magnitudes``
+    ``moments`` holds the second moments of inputs that the plan's ways of rounding want, by weight name; ``magnitudes``
     those of activations that it rounds.
     """
 
@@ -29,34 +30,43 @@ class Evidence:
     plan: Plan
     data: Samples
     phases: Phases
-    grams: Mapping[str, np.ndarray]
+    moments: Mapping[str, Moments]
     magnitudes: Mapping[str, Magnitudes]
 
     @classmethod
-    def of(cls, graph: OnnxGraph, plan: Plan, data: Samples, phases: Phases) -> "Evidence":
-        """Gather the statistics."""
+    def of(cls, graph: OnnxGraph, plan: Plan, data: Samples, phases: Phases, told: Told) -> "Evidence":
+        """Gather the statistics, and tell what they cover."""
         wanted = _weights_with_gram(plan)
         rounded = rounded_inputs(plan)
         if not wanted and not rounded:
             return cls(graph, plan, data, phases, {}, {})
         with phases.phase("statistics"):
             tick = partial(phases.tell, "statistics")
-            found = grams(graph, wanted, data, tick)
+            found = moments(graph, wanted, data, tick)
+            told(coverage_of(found))
             return cls(graph, plan, data, phases, found, magnitudes(graph, rounded, data, tick))
 
     def losses(self) -> Losses:
-        """What each candidate of the plan's options costs at the outputs."""
+        """What each candidate of the plan's options costs at the outputs.
+
+        Where statistics chose the codes, samples judge that these have not seen.
+        """
         options = self.plan.allocate.options if self.plan.allocate else ()
         if not options:
             return Losses((), (), 0)
         with self.phases.phase("measure"):
             tick = self.phases.counter("measure", len(options))
-            return measure(self.graph, options, self.data, Context(tick, self.grams))
+            if not self.moments or self.data.count == 1:
+                return measure(self.graph, options, self.data, Context(tick, grams_of(self.moments), self.moments))
+            context = Context(tick, seen_of(self.moments), self.moments)
+            return replace(measure(self.graph, options, held_out(self.data), context), held_out=True)
 
     def context(self, decided: Plan) -> Context:
         """What the passes of a decided plan need."""
         total = sum(len(step.weights) for step in decided.steps if isinstance(step.action, Encode))
-        return Context(self.phases.counter("encode", total), self.grams, magnitudes=self.magnitudes)
+        return Context(
+            self.phases.counter("encode", total), grams_of(self.moments), self.moments, magnitudes=self.magnitudes
+        )
 
 
 def rounded_inputs(plan: Plan) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from qcc.compiler import plan as plans
 from qcc.compiler.kernel_library import kernels_beside
 from qcc.compiler.plan import Plan
+from qcc.compiler.report_data import coverage_json
 from qcc.compiler.result import Result
 from qcc.compiler.samples import Samples
 from qcc.dsl.policy import Policy
@@ -70,6 +71,7 @@ def lock_text(result: Result, policy: Policy, data: Samples, staged: Path, writt
             "sha256": data.digest,
             "samples": data.count,
             "seed": calibrate.seed if calibrate else 0,
+            "coverage": coverage_json(result.layers),
         },
         "versions": {name: version(name) for name in PACKAGES},
         "output": {

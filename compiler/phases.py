@@ -12,6 +12,10 @@ def silent(phase: str, done: int, total: int, detail: str) -> None:
     """Show nothing."""
 
 
+WARNING = "warning"
+"""In the place of a phase: something is wrong already, and ``detail`` says what."""
+
+
 class Phases:
     """Tells of phases and keeps the seconds that each took; a phase may come several times."""
 
@@ -32,6 +36,10 @@ class Phases:
     def tell(self, phase: str, done: int, total: int, detail: str) -> None:
         """Report how far a phase is."""
         self._progress(phase, done, total, detail)
+
+    def warn(self, message: str) -> None:
+        """Tell at once what will be told again at the end."""
+        self._progress(WARNING, 0, 0, message)
 
     def counter(self, phase: str, total: int = 0) -> Callable[[str], None]:
         """A function to call with the name of each thing as it is begun; the total is zero where it is not known."""

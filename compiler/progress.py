@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from qcc.compiler.phases import WARNING
 from qcc.compiler.terminal import colored, is_terminal
 from qcc.dsl.excerpt import escape
 
@@ -55,6 +56,9 @@ def _bars() -> Iterator[Progress]:
 
     def update(phase: str, done: int, total: int, detail: str) -> None:
         nonlocal current
+        if phase == WARNING:
+            console.print(f"warning: {escape(detail)}", style="yellow", markup=False, highlight=False)
+            return
         if phase != current and current:
             known = bars.tasks[tasks[current]].total or 1
             bars.update(tasks[current], total=known, completed=known, detail="")

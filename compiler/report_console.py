@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from qcc.compiler.report_data import data_lines, plural
 from qcc.compiler.report_text import milliseconds
 from qcc.compiler.result import Allocation, LayerRow, Result, RewriteRow, average_bits
 from qcc.compiler.terminal import GAP, Column, Style, Table, paint, write_line, write_table
@@ -141,11 +142,6 @@ def short_format(text: str) -> str:
     return text
 
 
-def plural(count: int, word: str) -> str:
-    """A count with its noun."""
-    return f"{count:,} {word}" + ("" if count == 1 else "s")
-
-
 def _layer_cells(row: LayerRow) -> list[str]:
     shape = f"{row.shape[0]}x{row.shape[1]}"
     loss = NONE if row.loss is None else _percent(row.loss)
@@ -167,6 +163,7 @@ def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
         "outputs": [(line, None) for line in _output_lines(result)],
         "verify": verify,
         "allocate": [(line, None) for line in _allocation_lines(result.allocation)],
+        "data": [(line, None) for line in data_lines(result.layers)],
         "layers": [(line, None) for line in _reasons(result.layers)],
         "cleaned": [("; ".join(result.edits), None)] if result.edits else [],
         "rewrote": [(line, None) for line in _rewrite_lines(result.rewrites)],
@@ -228,10 +225,11 @@ def _allocation_lines(allocation: Allocation | None) -> list[str]:
     under = f" under {', '.join(allocation.limits)}" if allocation.limits else ""
     proof = "proven optimal" if allocation.gap <= 0 else f"within {_percent(allocation.gap)} of the optimum"
     error = f"predicted error at the outputs {_percent(allocation.predicted_error)}"
+    held = f" on {plural(allocation.held_out, 'sample')} held out" if allocation.held_out else ""
     counts = f"{plural(allocation.candidates, 'candidate')} for {plural(allocation.options, 'layer')}"
     return [
         f"minimize {allocation.objective}{under}: {proof}; {error}",
-        f"{counts}, {allocation.measured:,} of them measured",
+        f"{counts}, {allocation.measured:,} of them measured" + held,
     ]
 
 

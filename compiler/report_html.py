@@ -7,6 +7,7 @@ from string import Template
 
 from qcc.compiler import report_tables as tables
 from qcc.compiler.plan import action_text
+from qcc.compiler.report_data import data_lines
 from qcc.compiler.report_depth import depth_chart, group_size
 from qcc.compiler.report_rewrites import rewrites_section
 from qcc.compiler.report_svg import bytes_chart
@@ -225,6 +226,7 @@ def _work(result: Result) -> str:
         if not isinstance(step.action, Clean):
             weights = f": {tables.count(len(step.weights), 'layer')}" if step.weights else ""
             parts.append(f"<code>{escaped(action_text(step.action))}</code>{weights}")
+    parts += [f"data: {escaped(line)}" for line in data_lines(result.layers)]
     return f"<ol>{tables.listed(parts)}</ol>"
 
 

@@ -12,11 +12,31 @@ from qcc.passes.contract import Edit
 
 
 @dataclass(frozen=True)
+class Coverage:
+    """Of one layer: ``rows`` of data, each of so many ``inputs``; ``held_rows`` of them judge what the others chose.
+
+    ``hidden_rows`` do not count, since a mask hides them.
+    """
+
+    layer: str
+    inputs: int
+    rows: int
+    held_rows: int
+    hidden_rows: int
+
+    @property
+    def ratio(self) -> float:
+        """Rows an input."""
+        return self.rows / max(self.inputs, 1)
+
+
+@dataclass(frozen=True)
 class LayerRow:
     """One weight of the model.
 
     ``error`` is noise power over signal power in the weight; ``loss`` the same at the model's output, where the
-    allocator measured it; ``reason`` says why this form, or why it was kept.
+    allocator measured it; ``reason`` says why this form, or why it was kept; ``chosen`` what data decided about the
+    rounding, and ``data`` how much there was, where something asked for it.
     """
 
     name: str
@@ -31,6 +51,8 @@ class LayerRow:
     error: float
     loss: float | None
     reason: str
+    chosen: str = ""
+    data: Coverage | None = None
 
     @property
     def params(self) -> int:
@@ -56,6 +78,8 @@ class Allocation:
     measured: int
     gap: float
     predicted_error: float
+    held_out: int = 0
+    """Samples that measured, if statistics that chose the codes have not seen them."""
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,21 @@
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Generic
 
+from qcc.compiler.coverage import Told, coverage_of
 from qcc.compiler.plan import Plan, Step, action_text
 from qcc.compiler.result import RewriteRow
 from qcc.compiler.samples import Samples
-from qcc.compiler.statistics import Tick, grams
+from qcc.compiler.statistics import Tick, moments
 from qcc.compiler.validate import Difference, Trial, compare, first_guilty
 from qcc.dsl.diagnostics import Diagnostic, QccError
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph import Graph, Runner
 from qcc.passes.clean import Clean
 from qcc.passes.contract import Context, Edit, G, Rewrite, Site
+from qcc.passes.moments import grams_of
 
 LISTED_LAYERS = 8
 WRONG = "Q490"
@@ -42,7 +45,12 @@ def rewrite_steps(plan: Plan) -> list[tuple[Rewrite, Step]]:
 
 
 def rewrite_graph(
-    graph: G, plan: Plan, data: Samples, cleaned: Cleaned | None = None, tick: Tick = lambda *_: None
+    graph: G,
+    plan: Plan,
+    data: Samples,
+    cleaned: Cleaned | None = None,
+    tick: Tick = lambda *_: None,
+    told: Told = lambda _: None,
 ) -> Rewritten[G]:
     """Run the rewriting steps of a plan, decided or not, on a cleaned graph.
 
@@ -52,6 +60,7 @@ def rewrite_graph(
         data: for Gram matrices, and to validate on beside random data.
         cleaned: what the graph was cleaned from, to be validated as well.
         tick: told of each step and site.
+        told: what the data covers, before a step that needs it.
 
     Raises:
         QccError: a pass changed the function, which is a bug; the message names the site.
@@ -64,7 +73,8 @@ def rewrite_graph(
     rows = [] if cleaned is None else [_validate_cleaning(cleaned, trial)]
     current = graph
     for done, (action, step) in enumerate(steps):
-        current, row = _run(current, action, step, trial, data, _at(tick, done, len(steps)))
+        gather = partial(_gathered, current, step, data, told)
+        current, row = _run(current, action, step, trial, _at(tick, done, len(steps)), gather)
         rows.append(row)
     if current is not graph:
         current, found = _clean(current, trial)
@@ -85,13 +95,16 @@ def prospects(graph: Graph, plan: Plan) -> Iterator[tuple[Step, tuple[Site, ...]
 
 
 def _run(
-    graph: G, action: Rewrite, step: Step, trial: Trial, data: Samples, progress: Callable[[str], None]
+    graph: G,
+    action: Rewrite,
+    step: Step,
+    trial: Trial,
+    progress: Callable[[str], None],
+    gather: Callable[[Context], Context],
 ) -> tuple[G, RewriteRow]:
     start = time.perf_counter()
     progress(action_text(action))
-    context = _context(step, progress)
-    if action.uses_gram:
-        context = replace(context, grams=grams(graph, step.weights, data, lambda _done, _total, what: progress(what)))
+    context = gather(_context(step, progress)) if action.uses_gram else _context(step, progress)
     after, edits = _apply(graph, action, step, context)
     row = RewriteRow(action_text(action), tuple(edits), bound=trial.bound)
     if row.treated:
@@ -102,6 +115,13 @@ def _run(
         trial.outputs, graph = outputs, after
         row = replace(row, error=difference.error, changed=difference.changed)
     return graph, replace(row, seconds=time.perf_counter() - start)
+
+
+def _gathered(graph: Graph, step: Step, data: Samples, told: Told, context: Context) -> Context:
+    """With statistics of the step's weights."""
+    found = moments(graph, step.weights, data, lambda _done, _total, what: context.progress(what))
+    told(coverage_of(found))
+    return replace(context, grams=grams_of(found), moments=found)
 
 
 def _apply(graph: G, action: Rewrite, step: Step, context: Context) -> tuple[G, list[Edit]]:

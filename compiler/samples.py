@@ -11,12 +11,12 @@ from typing import Protocol, runtime_checkable
 import ml_dtypes
 import numpy as np
 
+from qcc.compiler.coalesce import BATCH, neighbours
 from qcc.dsl.diagnostics import nearest
 from qcc.ir.errors import ModelError
 from qcc.ir.graph import Graph, Kind, Value
 
 DEFAULT_SAMPLES = 32
-BATCH = 16
 FREE_AXIS = 32  # a dynamic axis that is not the batch, in generated data: a short sequence
 IMAGE_AXIS = 224
 
@@ -101,7 +101,8 @@ def load(data: Data, graph: Graph, limit: int | None, seed: int) -> Samples:
         raise ModelError("Q420", "the calibration data is empty")
     for batch in batches:
         _check(batch, graph.inputs)
-    return Samples(batches, type(data).__name__)
+    single = _free_batch(graph.inputs) and all(len(one) == 1 for batch in batches for one in batch.values())
+    return Samples(neighbours(batches) if single else batches, type(data).__name__, single)
 
 
 def generate(graph: Graph, count: int | None, seed: int, inputs: tuple[Value, ...] | None = None) -> Samples:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qcc.compiler import masks
 from qcc.compiler.plan import Candidate, Option
 from qcc.compiler.samples import Samples
 from qcc.compiler.segments import Chain, cut
 from qcc.ir.encoding import Encoded
 from qcc.ir.errors import ModelError, Refused
-from qcc.ir.graph import Graph, Kind, Weight
+from qcc.ir.graph import Feeds, Graph, Kind, Weight
 from qcc.passes.contract import Context
 from qcc.passes.encode import relative_error
 
@@ -30,11 +31,15 @@ ALIKE = 2.0  # candidates whose errors in the weight differ by less share a run
 
 @dataclass(frozen=True)
 class Losses:
-    """Per option and candidate, the loss at the output; ``measured`` says which were run rather than scaled."""
+    """Per option and candidate, the loss at the output; ``measured`` says which were run rather than scaled.
+
+    ``held_out`` says that the samples are none of those that chose the codes.
+    """
 
     loss: tuple[np.ndarray, ...]
     measured: tuple[tuple[bool, ...], ...]
     samples: int
+    held_out: bool = False
 
 
 def measure(graph: Graph, options: Sequence[Option], samples: Samples, context: Context) -> Losses:
@@ -65,14 +70,25 @@ class _Probe:
         self.chain = chain
         self.states = [self.chain.states(batch) for batch in samples.batches]
         self._names = tuple(value.name for value in graph.outputs)
+        hiding = masks.find(graph.inputs, self._outputs, tuple(samples.parts(1)))
+        self._sights = [
+            {} if not hiding.masks else hiding.sight(self._outputs, states[0], self._named(states[-1]))
+            for states in self.states
+        ]
 
     def loss(self, constant: str, array: np.ndarray) -> float:
         start = self.chain.first_reader(constant)
         total = 0.0
-        for states in self.states:
+        for states, sights in zip(self.states, self._sights, strict=True):
             outputs = self.chain.outputs(start, states[start], {constant: array})
-            total += noise(outputs, {name: states[-1][name] for name in self._names})
+            total += noise(*(masks.seen(self._named(one), sights) for one in (outputs, states[-1])))
         return total / len(self.states)
+
+    def _outputs(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        return self._named(self.chain.states(feeds)[-1])
+
+    def _named(self, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: state[name] for name in self._names}
 
 
 def within(graph: Graph, samples: Samples, count: int, output_bytes: int) -> Samples:
@@ -129,7 +145,8 @@ def _encoded(weight: Weight, matrix: np.ndarray, candidate: Candidate, context: 
     if action is None:
         return None
     try:
-        return action.rounding.encode(weight, matrix, action.encoding, context)
+        rounding, _ = action.rounding.advised(weight, matrix, action.encoding, context)
+        return rounding.encode(weight, matrix, action.encoding, context)
     except Refused as refused:
         if refused.broken:
             raise ModelError("Q410", f"`{weight.name}` cannot be encoded: {refused.reason}") from refused

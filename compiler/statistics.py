@@ -1,39 +1,42 @@
 """Calibration statistics: streamed, so that memory does not grow with the number of samples."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import reduce
 
 import numpy as np
 
+from qcc.compiler import masks
+from qcc.compiler.masks import Rows
+from qcc.compiler.parts import EVERY, Captured, Part, Parted
 from qcc.compiler.samples import Samples
-from qcc.ir.graph import Graph, Kind, Weight
+from qcc.ir.graph import Array, Graph, Kind, Weight
 from qcc.passes.magnitudes import Magnitudes
+from qcc.passes.moments import Moments
 
-SAMPLES_AT_ONCE = 1  # every linear layer's input is held for so many
+ROWS_AT_ONCE = 512  # that are multiplied: adding up a matrix costs as much as multiplying about a hundred rows
 
 Tick = Callable[[int, int, str], None]
 
 
-def grams(graph: Graph, names: Sequence[str], samples: Samples, tick: Tick) -> dict[str, np.ndarray]:
-    """The Gram matrices ``X'X / rows`` ``[in, in]`` of the inputs of linear layers, by weight name.
+def moments(graph: Graph, names: Sequence[str], samples: Samples, tick: Tick) -> dict[str, Moments]:
+    """The second moments of the inputs of linear layers, by weight name; a quarter of the samples is held out.
 
-    Weights that read the same value share one matrix. Weights without a linear layer get none.
+    Weights that read the same value share theirs. Weights without a linear layer get none. Positions that a mask hides
+    do not count. Of a single sample the end is held out.
     """
     wanted = set(names)
-    readers = {w.name: _input(w) for w in graph.weights() if w.name in wanted and _input(w) is not None}
-    values = sorted({value for value in readers.values() if value is not None})
-    sums: dict[str, np.ndarray] = {}
-    rows: dict[str, int] = {}
-    for name, array in _stream(graph, values, samples, tick):
-        flat = array.reshape(-1, array.shape[-1]).astype(np.float32, copy=False)
-        if name in sums:
-            sums[name] += flat.T @ flat
-        else:
-            sums[name] = flat.T @ flat
-        rows[name] = rows.get(name, 0) + len(flat)
-    for name, total in sums.items():
-        total /= max(rows[name], 1)
-    return {weight: sums[value] for weight, value in readers.items() if value is not None}
+    readers = {w.name: value for w in graph.weights() if w.name in wanted and (value := _input(w)) is not None}
+    sums: dict[str, tuple[_Sum, _Sum]] = {}
+    alone = samples.count == 1
+    for part, captured in _stream(graph, sorted(set(readers.values())), samples, tick):
+        for name, rows in captured.items():
+            seen, held = sums.setdefault(name, (_Sum(), _Sum()))
+            end = len(rows.array) - len(rows.array) // EVERY if alone else 0 if part.held else len(rows.array)
+            seen.add(rows.array[:end], rows.hidden)
+            held.add(rows.array[end:])
+    found = {name: _moments(*sums.pop(name)) for name in list(sums)}
+    return {weight: found[value] for weight, value in readers.items() if value in found}
 
 
 def magnitudes(graph: Graph, names: Sequence[str], samples: Samples, tick: Tick) -> dict[str, Magnitudes]:
@@ -41,24 +44,77 @@ def magnitudes(graph: Graph, names: Sequence[str], samples: Samples, tick: Tick)
     wanted = set(names)
     readers = {w.name: {layer.input for layer in w.layers} for w in graph.weights() if w.name in wanted}
     found: dict[str, Magnitudes] = {}
-    for name, array in _stream(graph, sorted(set().union(*readers.values())), samples, tick):
-        one = Magnitudes.of(array)
-        found[name] = found[name] + one if name in found else one
+    for _, captured in _stream(graph, sorted(set().union(*readers.values())), samples, tick):
+        for name, rows in captured.items():
+            one = Magnitudes.of(rows.array)
+            found[name] = found[name] + one if name in found else one
     return {
         weight: reduce(Magnitudes.__add__, (found[value] for value in sorted(values)))
         for weight, values in readers.items()
     }
 
 
-def _stream(graph: Graph, values: Sequence[str], samples: Samples, tick: Tick) -> Iterator[tuple[str, np.ndarray]]:
-    """What these values are on all samples, a few at once."""
+@dataclass
+class _Sum:
+    """``X'X`` of rows that come in pieces, which are multiplied when there are enough."""
+
+    rows: int = 0
+    hidden: int = 0
+    _total: Array | None = None
+    _waiting: list[Array] = field(default_factory=list)
+    _count: int = 0
+
+    def add(self, rows: Array, hidden: int = 0) -> None:
+        """More rows, and how many were hidden beside them."""
+        self.rows += len(rows)
+        self.hidden += hidden
+        self._waiting.append(rows)
+        self._count += len(rows)
+        if self._count >= ROWS_AT_ONCE:
+            self._multiply()
+
+    @property
+    def total(self) -> Array:
+        """The sum ``[size, size]``."""
+        self._multiply()
+        assert self._total is not None  # something has been added, be it no rows
+        return self._total
+
+    def _multiply(self) -> None:
+        if not self._waiting:
+            return
+        flat = np.concatenate(self._waiting).astype(np.float32, copy=False)
+        product = flat.T @ flat
+        self._waiting, self._count = [], 0
+        if self._total is None:
+            self._total = product
+        else:
+            self._total += product
+
+
+def _moments(seen: _Sum, held: _Sum) -> Moments:
+    rows = seen.rows + held.rows
+    whole, judge = seen.total + held.total, held.total
+    whole /= max(rows, 1)
+    judge /= max(held.rows, 1)
+    return Moments(whole, rows, judge, held.rows, seen.hidden)
+
+
+def _stream(
+    graph: Graph, values: Sequence[str], samples: Samples, tick: Tick
+) -> Iterator[tuple[Part, Mapping[str, Rows]]]:
+    """The rows of these values that count, on all samples, a few at once."""
     if not values:
         return
     runner = graph.runner(tuple(value.name for value in graph.inputs), values)
-    batches = list(samples.parts(SAMPLES_AT_ONCE))
-    for done, batch in enumerate(batches, 1):
-        yield from runner(batch).items()
-        tick(done, len(batches), samples.origin)
+    parted, captured, done = Parted.of(samples), Captured(), 0
+    hiding = masks.find(graph.inputs, runner, parted.ones)
+    for part in parted.batches(captured):
+        results = runner(part.feeds)
+        captured.note(part.feeds, results)
+        yield part, hiding.visible(runner, part.feeds, results)
+        done += part.samples
+        tick(done, len(parted.ones), samples.origin)
 
 
 def _input(weight: Weight) -> str | None:

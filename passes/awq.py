@@ -23,8 +23,9 @@ class Awq(Fold):
     The division goes into what makes the channels: the rows of a linear layer and its bias, the gain of a norm. All
     layers that read the channels are multiplied together. First powers of the inputs' sizes over the weights' are
     tried, then an estimate of the error is followed downhill for every channel by itself. Scales are taken if rows of
-    the weights that the search did not see lose less by at least 1 %. Of what all inputs have in common only a tenth of
-    the power counts: an error there is a constant. Weights that are not encoded have no say.
+    the weights that the search did not see lose less by at least 1 %, on samples that it did not see. Of what all
+    inputs have in common only a tenth of the power counts: an error there is a constant. Weights that are not encoded
+    have no say.
 
     Refused where nothing can take the scales up: behind an activation such as gelu, in a residual stream without a norm
     of the layers' own. With `insert` a multiplication by a vector is put there, if it saves 5 % of the error. Needs

@@ -16,6 +16,7 @@ import numpy as np
 from qcc.ir.encoding import Encoded, Encoding
 from qcc.ir.graph import Graph, Weight
 from qcc.passes.magnitudes import Magnitudes
+from qcc.passes.moments import Moments
 
 G = TypeVar("G", bound=Graph)
 
@@ -33,7 +34,7 @@ class Edit:
 
     ``error`` is what it did to a weight: noise power over signal power. ``refused`` marks what was asked and not done;
     the text is then the reason. ``layers`` names the weights that changed, or would have, where the subject is no
-    weight's name.
+    weight's name. ``chosen`` tells what data decided in place of what was asked.
     """
 
     subject: str
@@ -41,6 +42,7 @@ class Edit:
     error: float = 0.0
     refused: bool = False
     layers: tuple[str, ...] = ()
+    chosen: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ class Context:
     """What a pass may need beside the graph.
 
     ``grams`` holds, by weight name, the Gram matrix ``X'X / rows`` ``[in, in]`` of the inputs that the weight's linear
-    layers saw on calibration data. ``encodings`` holds, by weight name, what the weight will be stored in, the
+    layers saw on calibration data, ``moments`` the same in two parts, one to learn from and one to judge by, where
+    there are two. ``encodings`` holds, by weight name, what the weight will be stored in, the
     narrowest where that is open; a weight that stays float has none. ``magnitudes`` tells, by weight name, how large
     the numbers are that the weight's layers read. ``takes`` tells whether a site, by its subject, is
     to be treated: a search for a guilty one leaves some out.
@@ -83,6 +86,7 @@ class Context:
 
     progress: Callable[[str], None] = _silent
     grams: Mapping[str, np.ndarray] = field(default_factory=dict)
+    moments: Mapping[str, Moments] = field(default_factory=dict)
     encodings: Mapping[str, Encoding] = field(default_factory=dict)
     magnitudes: Mapping[str, Magnitudes] = field(default_factory=dict)
     takes: Callable[[str], bool] = _every
@@ -149,6 +153,15 @@ class Rounding(ABC):
 
     property: ClassVar[str] = "rounding"
     uses_gram: ClassVar[bool] = False
+
+    def advised(
+        self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context
+    ) -> "tuple[Rounding, str]":
+        """What data recommends for a matrix in place of this, and why; by default this.
+
+        What is recommended is chosen by one part of the data and judged by the other.
+        """
+        return self, ""
 
     @abstractmethod
     def encode(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> Encoded:

@@ -52,7 +52,8 @@ class Encode(Pass):
             weight = weights[name]
             try:
                 matrix = graph.matrix(weight)
-                encoded = self.rounding.encode(weight, matrix, self.encoding, context)
+                rounding, why = self.rounding.advised(weight, matrix, self.encoding, context)
+                encoded = rounding.encode(weight, matrix, self.encoding, context)
                 if self.activations is not None:
                     encoded = replace(encoded, input_step=self.activations.step(context.magnitudes[name]))
                 graph.encode(weight, encoded, self.form, found)
@@ -61,7 +62,8 @@ class Encode(Pass):
                     raise Refused(f"`{name}` cannot be encoded: {refused.reason}", broken=True) from refused
                 edits.append(Edit(name, refused.reason, refused=True))
                 continue
-            edits.append(Edit(name, f"{self.encoding.text}, {self.form}", relative_error(matrix, encoded.decode())))
+            error = relative_error(matrix, encoded.decode())
+            edits.append(Edit(name, f"{self.encoding.text}, {self.form}", error, chosen=why))
         return edits
 
     def _regions(self, graph: Graph, weights: Sequence[Weight]) -> Mapping[str, Region]:

@@ -122,12 +122,21 @@ class _Work:
         return columns
 
     def _term(self, name: str, channels: Array, rowwise: bool = False, power: int = 1) -> Term:
-        gram = self._context.grams[name] if self.knows(name) else None
-        if gram is not None and name in self._divided:
-            inverse = (1 / self._divided[name]).astype(gram.dtype)
-            gram = gram * inverse * inverse[:, None]
-        matrix = self._graph.matrix(self._weights[name])
-        return Term(matrix, self._context.encodings.get(name), gram, channels, rowwise, power)
+        matrix, encoding = self._graph.matrix(self._weights[name]), self._context.encodings.get(name)
+        if not self.knows(name):
+            return Term(matrix, encoding, None, channels, rowwise, power)
+        moments = self._context.moments.get(name)
+        parts = None
+        if moments is not None and moments.judged:
+            parts = self._scaled(name, moments.seen), self._scaled(name, moments.held)
+        return Term(matrix, encoding, self._scaled(name, self._context.grams[name]), channels, rowwise, power, parts)
+
+    def _scaled(self, name: str, gram: Array) -> Array:
+        """A Gram matrix of a weight's inputs as they are now."""
+        if name not in self._divided:
+            return gram
+        inverse = (1 / self._divided[name]).astype(gram.dtype)
+        return np.asarray(gram * inverse * inverse[:, None])
 
     def _feels(self, member: Member) -> bool:
         """A weight makes the channels, and scales of them change how well it is encoded: not if rows have their own."""

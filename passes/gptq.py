@@ -2,19 +2,21 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
 from qcc.ir.encoding import Encoded, Encoding, Grid, Scales
-from qcc.ir.fit import fit
+from qcc.ir.fit import fit, quantize
 from qcc.ir.graph import Kind, Weight
 from qcc.passes.contract import Between, Context, Rounding
 from qcc.passes.nearest import Nearest
 
 COLUMNS = 64  # columns whose mutual corrections are made before the rest of the row is touched
 LEAF = 128  # a triangle of this size is inverted directly
+MORE = (1, 10, 100)  # times the damping that was asked for
+JUDGED = 96  # rows of a weight that are rounded to choose
 ROWS = 512  # rows are independent: threads share them, and so many fit a cache
 
 
@@ -25,6 +27,11 @@ class Gptq(Rounding):
     Minimises the error of the layer's output on calibration data, ``|X (W - Q)'|^2``, through the Gram matrix of its
     inputs. Columns are taken in the order of their inputs' power; scales are fixed beforehand, so groups stay in place.
     A weight without calibrated linear layers (a convolution, an embedding that is only gathered) is rounded to nearest.
+
+    How far the data is trusted is decided layer by layer: a quarter of the samples is held out, and the damping that
+    does best on it is taken, the one given or ten or a hundred times as much; where none does better than rounding to
+    nearest, that is done. What was chosen then learns from all samples. The report says what was chosen, and how many
+    rows of data there were.
 
     Args:
         damping: added to the Gram matrix's diagonal, as a share of its mean; larger trusts the data less.
@@ -37,6 +44,24 @@ class Gptq(Rounding):
 
     damping: Annotated[float, Between(0, 10)] = 0.01
     clip: Literal["mse", "absmax"] = "mse"
+
+    def advised(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> tuple[Rounding, str]:
+        """The damping that does best on samples held out, or rounding to nearest."""
+        moments = context.moments.get(weight.name)
+        if moments is None or not moments.judged or moments.gram.shape[0] != matrix.shape[1]:
+            return self, ""
+        seen, held = moments.seen, moments.held
+        if Kind.EMBEDDING in weight.kinds:
+            seen, held = _with_rows(seen), _with_rows(held)
+        part = matrix[_judged_rows(matrix.shape[0], encoding)]
+        scales = fit(part, encoding, self.clip)
+        nearest = output_error(part, Encoded(encoding, quantize(part, encoding, scales), scales), held)
+        tried = list(dict.fromkeys(self.damping * more for more in MORE))
+        errors = [output_error(part, _swept(part, encoding, scales, seen, one), held) for one in tried]
+        best = int(np.argmin(errors))
+        if not errors[best] < nearest:
+            return Nearest(self.clip), "to nearest, which is better on samples held out"
+        return replace(self, damping=tried[best]), f"damping {tried[best]:g}"
 
     def encode(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> Encoded:
         """Round by columns, or to nearest where there is no Gram matrix."""
@@ -52,7 +77,17 @@ def round_columns(
     matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Literal["mse", "absmax"]
 ) -> Encoded:
     """Encode a matrix ``[out, in]`` against the Gram matrix ``[in, in]`` of its inputs."""
-    scales = fit(matrix, encoding, clip)
+    return _swept(matrix, encoding, fit(matrix, encoding, clip), gram, damping)
+
+
+def output_error(matrix: np.ndarray, encoded: Encoded, gram: np.ndarray) -> float:
+    """The noise power at a layer's output, for a matrix ``[out, in]`` and the Gram matrix of its inputs."""
+    noise = encoded.decode() - matrix
+    return float(np.vdot(noise @ gram, noise))
+
+
+def _swept(matrix: np.ndarray, encoding: Encoding, scales: Scales, gram: np.ndarray, damping: float) -> Encoded:
+    """Round by columns under given scales."""
     order = np.argsort(-np.diag(gram), kind="stable")
     factor = _factor(gram[np.ix_(order, order)], damping)
     step, zero = _spread(encoding, scales, (matrix.shape[0], matrix.shape[1]))
@@ -68,6 +103,13 @@ def round_columns(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(work, range(0, matrix.shape[0], rows)))
     return Encoded(encoding, codes, scales)
+
+
+def _judged_rows(count: int, encoding: Encoding) -> np.ndarray:
+    """Rows to choose by: some, evenly, where each has blocks of its own."""
+    if encoding.block.rows != 1 or count <= JUDGED:
+        return np.arange(count)
+    return np.linspace(0, count - 1, JUDGED).astype(int)
 
 
 def _spread(encoding: Encoding, scales: Scales, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray | None]:

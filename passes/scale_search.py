@@ -8,8 +8,8 @@ matrix ``H`` of the inputs, added up over the weights.
 What all inputs have in common is most of ``H`` in a language model. An error along it is a constant, which the network
 bears better than what changes from token to token: its power is counted in part only.
 
-Rows of a weight are independent, so some show what scales do. The search sees one part of them; of what it brings home,
-the weights themselves among it, others choose.
+Rows of a weight are independent, so some show what scales do. The search sees one part of them, and the inputs of one
+part of the samples; of what it brings home, the weights themselves among it, others choose, by samples held out.
 """
 
 from collections.abc import Callable, Sequence
@@ -93,13 +93,17 @@ class _Rough:
 
 
 def _parted(terms: Sequence[Term], rng: np.random.Generator) -> tuple[list[Term], list[Term]]:
-    """Each weight's rows to search on and to choose by, the same if there is only one."""
+    """Each weight's rows, with the Gram matrix of one part of the data, to search on; others, with the other's, choose.
+
+    They are the same if there is only one.
+    """
     seen, others = [], []
     for term in terms:
-        tempered = replace(term, gram=None if term.gram is None else _tempered(term.gram))
+        searched, judging = (term.gram, term.gram) if term.parts is None else term.parts
+        by = [None if gram is None else _tempered(gram) for gram in (searched, judging)]
         order, count = rng.permutation(len(term.matrix)), min(SEARCHED, -(-len(term.matrix) // 2))
-        seen.append(tempered.part(order[:count]))
-        others.append(tempered.part(order[count : count + JUDGED] if len(order) > 1 else order))
+        seen.append(replace(term, gram=by[0]).part(order[:count]))
+        others.append(replace(term, gram=by[1]).part(order[count : count + JUDGED] if len(order) > 1 else order))
     return seen, others
 
 

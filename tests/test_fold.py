@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcc.compiler.samples import Samples
-from qcc.compiler.statistics import grams
+from qcc.compiler.statistics import moments
 from qcc.ir.blocks import TENSOR, Block, group
 from qcc.ir.encoding import FLOAT_ENCODINGS, Encoding, IntGrid
 from qcc.ir.fit import encode
@@ -17,6 +17,7 @@ from qcc.passes.awq import LEAST_GAIN, Awq
 from qcc.passes.contract import Context, Edit
 from qcc.passes.fold import Fold
 from qcc.passes.fold_places import ADVICE, TIED
+from qcc.passes.moments import grams_of
 from qcc.passes.scale_search import GRID, NARROWEST, STRIDES, WIDEST, Found, scales_of, search
 from qcc.passes.scale_terms import Term, derivatives, rough_error
 from qcc.passes.smoothquant import PEAK, Smoothquant
@@ -63,8 +64,8 @@ def inputs(seed: int = 3) -> dict[str, np.ndarray]:
 
 
 def context(graph: Graph, fed: Mapping[str, np.ndarray], encoding: Encoding = INT4) -> Context:
-    found = grams(graph, names(graph), Samples((dict(fed),), "drawn"), lambda *_: None)
-    return Context(grams=found, encodings=dict.fromkeys(names(graph), encoding))
+    found = moments(graph, names(graph), Samples((dict(fed),), "drawn"), lambda *_: None)
+    return Context(grams=grams_of(found), encodings=dict.fromkeys(names(graph), encoding))
 
 
 def output_error(graph: Graph, name: str, gram: np.ndarray) -> float:

@@ -15,7 +15,7 @@ from qcc.compiler.catalog import schema
 from qcc.compiler.plan import Plan
 from qcc.compiler.samples import Samples, generate
 from qcc.compiler.sensitivity import measure
-from qcc.compiler.statistics import grams
+from qcc.compiler.statistics import moments
 from qcc.dsl.diagnostics import Diagnostics
 from qcc.dsl.load import load_text
 from qcc.ir.fx import FxGraph
@@ -24,6 +24,7 @@ from qcc.ir.onnx_graph import OnnxGraph
 from qcc.passes.clean import Clean
 from qcc.passes.contract import Context
 from qcc.passes.encode import Encode
+from qcc.passes.moments import grams_of
 from tests import models_torch as models
 
 COMMON = """qpolicy 1
@@ -100,7 +101,7 @@ def test_the_allocator_decides_the_same_and_the_codes_are_equal(pair: Pair) -> N
         plan, feeds = _bound(graph, pair.policy), _feeds(graph, samples)
         assert plan.allocate is not None
         wanted = [name for step in plan.steps for name in step.weights]
-        context = Context(grams=grams(graph, wanted, feeds, _quiet))
+        context = Context(grams=grams_of(moments(graph, wanted, feeds, _quiet)))
         losses = measure(graph, plan.allocate.options, feeds, context)
         decision = decide(plan, graph, losses, 0.0)
         decided.append(plans.to_text(decision.plan))

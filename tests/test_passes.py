@@ -15,7 +15,7 @@ from hypothesis import given, settings
 
 from qcc.compiler.catalog import ON, keyword_of, passes, rewrites, roundings
 from qcc.compiler.samples import Samples
-from qcc.compiler.statistics import grams
+from qcc.compiler.statistics import moments
 from qcc.compiler.validate import TOLERANCE, relative_error
 from qcc.dsl.options import Option, options_of
 from qcc.ir.blocks import CHANNEL, TENSOR, Block, group
@@ -26,6 +26,7 @@ from qcc.ir.onnx_graph import OnnxGraph
 from qcc.passes.contract import Context, Numerics, Pass, Rewrite, Rounding
 from qcc.passes.encode import Encode
 from qcc.passes.gptq import Gptq, round_columns
+from qcc.passes.moments import grams_of
 from qcc.passes.nearest import Nearest
 
 WIDTH = 16
@@ -101,8 +102,8 @@ def rewritings(graph: OnnxGraph) -> Iterator[tuple[Rewrite, tuple[str, ...], Con
     """Every rewriting pass, asked for on all weights, with what it may need."""
     names = tuple(weight.name for weight in graph.weights())
     x = np.random.default_rng(8).standard_normal((16, WIDTH)).astype(np.float32)
-    found = grams(graph, names, Samples(({"x": x},), "drawn"), lambda *_: None)
-    context = Context(grams=found, encodings=dict.fromkeys(names, Encoding(IntGrid(4), group(8))))
+    found = moments(graph, names, Samples(({"x": x},), "drawn"), lambda *_: None)
+    context = Context(grams=grams_of(found), encodings=dict.fromkeys(names, Encoding(IntGrid(4), group(8))))
     for definition in REWRITES:
         given = {name: example(option) for name, option in options_of(definition).items() if option.required}
         yield definition(**given), names, context

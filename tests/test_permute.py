@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcc.compiler.samples import Samples
-from qcc.compiler.statistics import grams
+from qcc.compiler.statistics import moments
 from qcc.ir.blocks import CHANNEL, group
 from qcc.ir.encoding import Encoding, IntGrid
 from qcc.ir.fit import encode
@@ -20,6 +20,7 @@ from qcc.ir.onnx_graph import OnnxGraph
 from qcc.passes import channel_sites
 from qcc.passes.channel_order import clustered, dealt, descending
 from qcc.passes.contract import Context
+from qcc.passes.moments import grams_of
 from qcc.passes.permute import Balance, Hessian, Magnitude, Permute, Range
 from tests import axes_models
 from tests import onnx_models as models
@@ -68,8 +69,8 @@ def names(graph: Graph) -> tuple[str, ...]:
 
 
 def context(graph: Graph, fed: Mapping[str, np.ndarray], encoding: Encoding = INT4) -> Context:
-    found = grams(graph, names(graph), Samples((dict(fed),), "drawn"), lambda *_: None)
-    return Context(grams=found, encodings=dict.fromkeys(names(graph), encoding))
+    found = moments(graph, names(graph), Samples((dict(fed),), "drawn"), lambda *_: None)
+    return Context(grams=grams_of(found), encodings=dict.fromkeys(names(graph), encoding))
 
 
 def close(one: np.ndarray, other: np.ndarray) -> bool:

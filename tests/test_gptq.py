@@ -1,0 +1,59 @@
+"""What GPTQ takes from data: never what samples held out do not confirm."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qcc.ir.blocks import group
+from qcc.ir.encoding import Encoding, IntGrid
+from qcc.ir.graph import Weight
+from qcc.ir.view import MatrixView
+from qcc.passes.contract import Context
+from qcc.passes.gptq import Gptq, output_error
+from qcc.passes.moments import Moments
+from qcc.passes.nearest import Nearest
+
+INT3 = Encoding(IntGrid(3), group(16))
+OUT, IN = 24, 48
+WEIGHT = Weight("w", "w", MatrixView((OUT, IN), (0,)), "float32", ())
+
+
+def moments(rows: int, seed: int, common: float = 1.0) -> Moments:
+    rng = np.random.default_rng(seed)
+    mix = np.eye(IN) + common * rng.standard_normal((IN, IN)) / IN**0.5
+    x = (rng.standard_normal((rows, IN)) @ mix).astype(np.float32)
+    held = x[: max(rows // 4, 1)]
+    return Moments(x.T @ x / len(x), len(x), held.T @ held / len(held), len(held))
+
+
+@given(st.integers(2, 400), st.integers(0, 99), st.floats(0, 3))
+@settings(max_examples=40, deadline=None)
+def test_on_samples_held_out_it_is_never_worse_than_nearest(rows: int, seed: int, common: float) -> None:
+    matrix = np.random.default_rng(seed).standard_normal((OUT, IN)).astype(np.float32)
+    one = moments(rows, seed, common)
+    known = Context(grams={"w": one.seen}, moments={"w": one})
+    chosen, why = Gptq().advised(WEIGHT, matrix, INT3, known)
+    nearest = output_error(matrix, Nearest().encode(WEIGHT, matrix, INT3, known), one.held)
+    assert output_error(matrix, chosen.encode(WEIGHT, matrix, INT3, known), one.held) <= nearest
+    assert why
+
+
+def test_much_data_is_trusted() -> None:
+    matrix = np.random.default_rng(0).standard_normal((OUT, IN)).astype(np.float32)
+    one = moments(20000, 1)
+    chosen, _ = Gptq().advised(WEIGHT, matrix, INT3, Context(grams={"w": one.gram}, moments={"w": one}))
+    assert isinstance(chosen, Gptq) and chosen.damping <= 0.1
+
+
+def test_little_data_is_not_reject() -> None:
+    """Inputs that have nothing in common: what eight rows show of it is chance."""
+    matrix = np.random.default_rng(0).standard_normal((OUT, IN)).astype(np.float32)
+    one = moments(8, 1, common=0)
+    chosen, why = Gptq().advised(WEIGHT, matrix, INT3, Context(grams={"w": one.gram}, moments={"w": one}))
+    assert chosen == Nearest() or (isinstance(chosen, Gptq) and chosen.damping >= 0.1)
+    assert why
+
+
+def test_without_samples_held_out_it_stays_what_was_asked_for() -> None:
+    matrix = np.random.default_rng(0).standard_normal((OUT, IN)).astype(np.float32)
+    assert Gptq().advised(WEIGHT, matrix, INT3, Context(grams={"w": np.eye(IN)})) == (Gptq(), "")
