@@ -79,7 +79,7 @@ class Forms(Kernels):
         if reason or step is None:
             raise Refused(f"activations cannot be rounded: {reason}")
         codes = self.integers("codes", self._encoded.codes.T, ir.DataType.UINT8, 8)
-        outputs, number = self._encoded.shape[0], encoding.grid.middle
+        outputs, number = self._encoded.shape[0], -int(encoding.grid.lowest)
         zero = self.shared(f"qcc.zeros.{number}x{outputs}", np.full(outputs, number, np.uint8))
         scale = self.stored("scale", scales.scale.reshape(-1).astype(np.float32))
         middle, front = self.shared("qcc.number.uint8.128", np.array(128, np.uint8)), self.shape((0,))
