@@ -38,7 +38,10 @@ def test_times_are_those_of_a_run() -> None:
 def test_noise_is_not_slower() -> None:
     """Identical runs on a machine that is now and then three times as slow: one interval in twenty may err."""
     random = np.random.default_rng(0)
-    busy = lambda: np.where(random.random((2, 15)) < 0.3, 3.0, 1.0) * random.normal(1, 0.05, (2, 15))  # noqa: E731
+
+    def busy() -> np.ndarray:
+        return np.where(random.random((2, 15)) < 0.3, 3.0, 1.0) * random.normal(1, 0.05, (2, 15))
+
     told = [ratio for _ in range(200) if (ratio := paired(*busy())).slower or ratio.faster]
     assert len(told) <= 20
 
