@@ -1,12 +1,12 @@
 """Whether outputs may be written: regular files, in folders that are there, none of them an input."""
 
 import os
-import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from qcc.compiler.kernel_library import kernels_beside
+from qcc.compiler.staging import target_of
 from qcc.ir.errors import ModelError
 
 
@@ -27,37 +27,13 @@ class Outputs:
             ModelError: a model of this name cannot be written.
         """
         if not model.name:
-            raise _refused(model, "it is a folder")
+            raise ModelError("Q404", f"cannot write `{model}`: it is a folder")
         return cls(model, model.with_suffix(".lock"), model.with_suffix(".html"), kernels_beside(model))
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All of them."""
         return self.model, self.lock, self.report, self.kernels
-
-
-def target_of(path: Path) -> Path:
-    """The file that is written where a path is named: where its links lead.
-
-    Raises:
-        ModelError: it is no regular file, or its folder is not there.
-    """
-    target = Path(os.path.realpath(path))
-    if not target.parent.is_dir():
-        raise _refused(path, "no such folder")
-    try:
-        if target.is_symlink():
-            raise _refused(path, "it is a link that leads to itself")
-        mode = target.stat().st_mode
-    except FileNotFoundError:
-        return target
-    except OSError as error:
-        raise _refused(path, (error.strerror or str(error)).lower()) from error
-    if stat.S_ISDIR(mode):
-        raise _refused(path, "it is a folder")
-    if not stat.S_ISREG(mode):
-        raise _refused(path, "it is a device, a pipe or a socket, and no file")
-    return target
 
 
 def check_model(model: Path, outputs: Outputs, inputs: Iterable[Path]) -> None:
@@ -103,10 +79,6 @@ def _same(target: Path, path: Path) -> bool:
 def _collides(output: Path, path: Path) -> ModelError:
     message = f"the output `{output}` would overwrite the input `{path}`"
     return ModelError("Q450", message, help="name another file with -o")
-
-
-def _refused(path: Path, reason: str) -> ModelError:
-    return ModelError("Q404", f"cannot write `{path}`: {reason}")
 
 
 def input_files(named: Sequence[object]) -> list[Path]:

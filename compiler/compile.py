@@ -18,6 +18,7 @@ from qcc.compiler.check_outputs import Outputs, check_model, check_outputs, inpu
 from qcc.compiler.choose_form import FormChooser, chooser_of
 from qcc.compiler.copied import copied, copies
 from qcc.compiler.evidence import Evidence, rounded_inputs
+from qcc.compiler.fit_samples import fit_samples
 from qcc.compiler.inputs import Inputs, state_of
 from qcc.compiler.kernel_library import kernels_beside
 from qcc.compiler.open_model import open_model
@@ -55,6 +56,7 @@ def compile(
     data: Data | None = None,
     definitions: Mapping[str, str] | None = None,
     plan: Plan | None = None,
+    dims: Mapping[str, int] | None = None,
     progress: Progress = silent,
 ) -> Result:
     """Compile a model.
@@ -66,6 +68,7 @@ def compile(
         data: calibration data, instead of what the policy names: an ``.npz`` file, a CalibrationDataReader, or feeds.
         definitions: values of the policy's parameters, as ``-D`` gives them.
         plan: a decided plan, as a lock file holds it, to run instead of the policy's rules.
+        dims: sizes of the inputs' free axes by name, for data that is generated.
         progress: told of long work.
 
     Returns:
@@ -75,7 +78,7 @@ def compile(
         QccError: the policy, the model or the data is at fault.
     """
     try:
-        return _Compilation.prepare(Path(model), policy, output, data, definitions or {}, progress).run(plan)
+        return _Compilation.prepare(Path(model), policy, output, data, definitions or {}, dims, progress).run(plan)
     except ModelError as error:
         raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
     except OSError as error:
@@ -92,6 +95,7 @@ def decide_plan(
     data: Data | None = None,
     definitions: Mapping[str, str] | None = None,
     plan: Plan | None = None,
+    dims: Mapping[str, int] | None = None,
     progress: Progress = silent,
 ) -> tuple[Plan, tuple[Diagnostic, ...]]:
     """The plan that `compile` would run, with all that is open decided, and the warnings; nothing is verified.
@@ -104,7 +108,7 @@ def decide_plan(
     with scratch() as folder:
         written = output or folder / output_path(Path(model), None).name
         try:
-            compilation = _Compilation.prepare(Path(model), policy, written, data, definitions or {}, progress)
+            compilation = _Compilation.prepare(Path(model), policy, written, data, definitions or {}, dims, progress)
             return compilation.decide(plan), compilation.diagnostics.warnings
         except ModelError as error:
             raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
@@ -132,6 +136,7 @@ class _Compilation:
     policy: Policy
     data: Data | None
     phases: Phases
+    dims: Mapping[str, int] = field(default_factory=dict)
     read: tuple[Path, ...] = ()
     """The files that are read, beside the model's."""
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
@@ -147,6 +152,7 @@ class _Compilation:
         output: str | Path | None,
         data: Data | None,
         definitions: Mapping[str, str],
+        dims: Mapping[str, int] | None,
         progress: Progress,
     ) -> "_Compilation":
         loaded = policy if isinstance(policy, Policy) else load_policy(policy, schema(), definitions)
@@ -154,7 +160,7 @@ class _Compilation:
         calibrate = loaded.calibrate.path if loaded.calibrate else None
         read = input_files([*(source.path for source in loaded.sources), calibrate, data])
         check_model(model, Outputs.of(target), read)
-        return cls(model, target, loaded, data, Phases(progress), tuple(read))
+        return cls(model, target, loaded, data, Phases(progress), dims or {}, tuple(read))
 
     def run(self, plan: Plan | None) -> Result:
         opened = self._open(plan)
@@ -243,7 +249,7 @@ class _Compilation:
             _check_plan(plan, graph, self.model)
         bound = plan or self._bind(graph, data, opened.size_bytes)
         self.diagnostics.raise_if_errors()
-        if data.origin == "generated" and rounded_inputs(bound):
+        if data.generated and rounded_inputs(bound):
             message = "the steps of static activations come from generated data, which the model will hardly see"
             self.diagnostics.warning("Q434", message, help='name data: `calibrate "data.npz"`')
         return _Opened(graph, bound, data, inputs, opened.size_bytes, opened.edits)
@@ -272,11 +278,12 @@ class _Compilation:
         calibrate = self.policy.calibrate
         seed = calibrate.seed if calibrate else 0
         limit = calibrate.samples if calibrate else None
-        if self.data is not None:
-            return samples.load(self.data, graph, limit, seed)
-        if calibrate is not None and calibrate.path is not None:
-            return samples.load(calibrate.path, graph, limit, seed)
-        return samples.generate(graph, limit, seed)
+        given = calibrate.path if self.data is None and calibrate is not None else self.data
+        if given is None:
+            return fit_samples(graph, reference(self.model), limit, seed, self.dims)
+        if self.dims:
+            raise ModelError("Q428", "sizes of axes are for generated inputs, and there is data", help="leave them out")
+        return samples.load(given, graph, limit, seed)
 
     def _rewrite(self, opened: _Opened) -> _Opened:
         """Run the passes that keep the function, and see that they do."""

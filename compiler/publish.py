@@ -17,7 +17,7 @@ from pathlib import Path
 
 from qcc.codegen.interruption import held_back
 from qcc.codegen.scratch import owned_folder
-from qcc.compiler.check_outputs import target_of
+from qcc.compiler.staging import target_of
 from qcc.ir.errors import ModelError
 from qcc.ir.whole_files import is_ours, own_data, place, remove, retire, sha256
 
