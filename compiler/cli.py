@@ -133,7 +133,7 @@ def _unknown(words: Sequence[str]) -> UsageError:
         return UsageError(f"unknown command: `{name}`", f"did you mean `qcc compile {name}`?")
     if name.endswith(".qpolicy"):
         return UsageError(f"unknown command: `{name}`", f"did you mean `qcc check {name}`?")
-    return UsageError(f"unknown command: `{name}`", did_you_mean(name, COMMANDS))
+    return UsageError(f"unknown command: `{name}`", did_you_mean(name, COMMANDS, "command"))
 
 
 def _format_of(words: Sequence[str]) -> str:
