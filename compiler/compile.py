@@ -18,7 +18,7 @@ from qcc.compiler.catalog import Export, schema
 from qcc.compiler.choose_form import FormChooser, chooser_of
 from qcc.compiler.evidence import Evidence, rounded_inputs
 from qcc.compiler.kernel_library import kernels_beside
-from qcc.compiler.open_model import open_model
+from qcc.compiler.open_model import model_path, open_model
 from qcc.compiler.phases import Phases, Progress, silent
 from qcc.compiler.plan import Plan
 from qcc.compiler.report_html import render_html
@@ -57,7 +57,7 @@ def compile(
 
     Args:
         model: an ``.onnx`` file.
-        policy: a ``.qpolicy`` file, a preset's name, or a loaded policy.
+        policy: a ``.qpolicy`` file, a preset's name, the text of a policy, or a loaded policy.
         output: the file to write; by default ``<model>.qcc.onnx`` beside the model.
         data: calibration data, instead of what the policy names: an ``.npz`` file, a CalibrationDataReader, or feeds.
         definitions: values of the policy's parameters, as ``-D`` gives them.
@@ -71,7 +71,7 @@ def compile(
         QccError: the policy, the model or the data is at fault.
     """
     try:
-        return _Compilation.prepare(Path(model), policy, output, data, definitions or {}, progress).run(plan)
+        return _Compilation.prepare(model_path(model), policy, output, data, definitions or {}, progress).run(plan)
     except ModelError as error:
         raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
 
@@ -96,7 +96,7 @@ def decide_plan(
     with tempfile.TemporaryDirectory(prefix="qcc-") as folder:
         written = output or Path(folder) / output_path(Path(model), None).name
         try:
-            compilation = _Compilation.prepare(Path(model), policy, written, data, definitions or {}, progress)
+            compilation = _Compilation.prepare(model_path(model), policy, written, data, definitions or {}, progress)
             return compilation.decide(plan), compilation.diagnostics.warnings
         except ModelError as error:
             raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error

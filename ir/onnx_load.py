@@ -16,6 +16,7 @@ from qcc.ir.errors import ModelError, first_line
 from qcc.ir.onnx_check import Malformed, check_model, opset_of, supported
 from qcc.ir.onnx_external import DataError, Located, locate, open_in
 from qcc.ir.onnx_save_options import NEWEST_OPSET, OLDEST_OPSET
+from qcc.ir.other_files import LONGEST, kind_of_file
 
 logging.getLogger("onnx_ir").addHandler(logging.NullHandler())  # it logs tracebacks, which are no one's to read here
 
@@ -71,6 +72,7 @@ def parse(path: Path) -> Located:
             raise ModelError("Q400", f"`{path}` is a directory", help="name the .onnx file in it")
         if path.stat().st_size == 0:
             raise ModelError("Q401", f"`{path}` is empty")
+        _refuse_other_kinds(path)
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             view = memoryview(mapped)
             try:
@@ -80,8 +82,8 @@ def parse(path: Path) -> Located:
         return locate(proto, path)
     except FileNotFoundError as error:
         raise ModelError("Q400", f"no such file: `{path}`") from error
-    except OSError as error:
-        raise ModelError("Q400", f"cannot read `{path}`: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise ModelError("Q400", f"cannot read `{path}`: {getattr(error, 'strerror', None) or error}") from error
     except DataError as error:
         raise ModelError("Q403", str(error), error.help) from error
     except Malformed as error:
@@ -92,6 +94,13 @@ def parse(path: Path) -> Located:
             f"`{path}` is not an ONNX model, or it is truncated: {first_line(error)}",
             help="an ONNX file is one protobuf message; check that the copy or the export was complete",
         ) from error
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    with path.open("rb") as file:
+        found = kind_of_file(path, file.read(LONGEST))
+    if found is not None:
+        raise ModelError("Q461", f"`{path}` is not an ONNX model: it is {found[0]}", help=found[1])
 
 
 def normalise(model: ir.Model) -> None:
