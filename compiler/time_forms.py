@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import numpy_helper
 
 from qcc.codegen.cache import cache_folder
@@ -31,6 +30,7 @@ from qcc.compiler.timing import Turns, interleaved
 from qcc.ir.encoding import Encoding
 from qcc.ir.forms import Form
 from qcc.ir.onnx_kernel_ops import kernel_ops
+from qcc.ir.onnx_runtime import onnxruntime
 from qcc.passes.contract import Context
 from qcc.passes.encode import Encode
 from qcc.passes.nearest import Nearest
