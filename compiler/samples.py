@@ -150,6 +150,8 @@ def _random(value: Value, batch: int, table: int | None, rng: np.random.Generato
 
 def _from_file(path: Path, graph: Graph, limit: int | None, seed: int) -> Samples:
     try:
+        if "\0" in str(path):
+            raise FileNotFoundError(path)
         loaded = np.load(path, allow_pickle=False)
         if not isinstance(loaded, np.lib.npyio.NpzFile):
             raise ModelError("Q420", f"`{path}` is a single array", help="save named arrays with numpy.savez")

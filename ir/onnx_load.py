@@ -68,6 +68,8 @@ def parse(path: Path) -> Located:
         ModelError: the file or its data cannot be read, or it is not one protobuf message.
     """
     try:
+        if "\0" in str(path):
+            raise ModelError("Q400", f"no such file: `{path}`")
         if path.is_dir():
             raise ModelError("Q400", f"`{path}` is a directory", help="name the .onnx file in it")
         if path.stat().st_size == 0:
@@ -82,8 +84,8 @@ def parse(path: Path) -> Located:
         return locate(proto, path)
     except FileNotFoundError as error:
         raise ModelError("Q400", f"no such file: `{path}`") from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise ModelError("Q400", f"cannot read `{path}`: {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:
+        raise ModelError("Q400", f"cannot read `{path}`: {error.strerror}") from error
     except DataError as error:
         raise ModelError("Q403", str(error), error.help) from error
     except Malformed as error:

@@ -101,6 +101,8 @@ def test_names_that_no_file_can_have_are_diagnostics(
     ):
         assert main(words) == 1, words
         assert "error[Q" in capsys.readouterr().err
+    if "\0" in name:  # told before what it names
+        return
     policy.write_text(f'qpolicy 1\ncalibrate "{name}.npz"\nrule any {{ weights = int8 }}\n')
     assert main(["check", str(policy)]) == 0
     assert "warning[Q420]" in capsys.readouterr().err
