@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from qcc.compiler import terminal
 from qcc.compiler.cli import DEMAND, UsageError
+from qcc.compiler.dim_options import add_dims, dims
 from qcc.compiler.policy_options import add_policy, definitions
 from qcc.compiler.progress import progress
 from qcc.compiler.read_policy import load_policy
@@ -40,6 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_policy(parser)
     add("-o", "--output", metavar="OUT", type=Path, help="the file to write (default: MODEL.qcc.onnx beside the model)")
     add("--data", metavar="FILE.npz", help="calibration data: arrays named like the inputs, one sample a row")
+    add_dims(parser)
     add("--plan", metavar="LOCK", type=Path, help="do what a lock file's plan says, instead of the policy's rules")
     add("--emit", choices=("ast", "policy", "plan", *KERNELS), help="print this stage and stop")
     add("--format", choices=("text", "json", "github"), default="text", help="how to print (default: text)")
@@ -65,11 +67,13 @@ def run(args: argparse.Namespace) -> int:
         report.warning("Q433", f"`{args.plan}` was made of another policy than `{args.policy}`", help=help)
     if args.emit in KERNELS:
         return _emit_kernels(policy, plan, report, args)
+    sizes = dims(args)
     with progress(args.quiet or args.format != "text") as update:
+        given = {"data": args.data, "plan": plan, "dims": sizes, "progress": update}
         if args.emit == "plan":
-            decided, warnings = driver.decide_plan(args.model, policy, data=args.data, plan=plan, progress=update)
+            decided, warnings = driver.decide_plan(args.model, policy, **given)
         else:
-            result = driver.compile(args.model, policy, output=args.output, data=args.data, plan=plan, progress=update)
+            result = driver.compile(args.model, policy, output=args.output, **given)
     if args.emit == "plan":
         return _emit_plan(decided, [*report.warnings, *warnings], args)
     diagnostics = (*report.warnings, *result.warnings, *report_console.failed_bounds(result))
@@ -120,7 +124,7 @@ def _emit_kernels(policy: "Policy", plan: "Plan | None", report: Diagnostics, ar
         output, quiet = Path(folder) / "decided.onnx", args.quiet or args.format != "text"
         with progress(quiet) as update:
             decided, warnings = driver.decide_plan(
-                args.model, policy, output=output, data=args.data, plan=plan, progress=update
+                args.model, policy, output=output, data=args.data, plan=plan, dims=dims(args), progress=update
             )
         ops = build_kernels.served_ops(decided.kernels, output, report)
     text = build_kernels.listing(ops, decided.kernels, args.emit) if decided.kernels and ops else ""

@@ -17,6 +17,7 @@ from qcc.compiler.build_kernels import build_library, served_ops
 from qcc.compiler.catalog import Export, schema
 from qcc.compiler.choose_form import FormChooser, chooser_of
 from qcc.compiler.evidence import Evidence, rounded_inputs
+from qcc.compiler.fit_samples import fit_samples
 from qcc.compiler.kernel_library import kernels_beside
 from qcc.compiler.open_model import open_model
 from qcc.compiler.phases import Phases, Progress, silent
@@ -52,6 +53,7 @@ def compile(
     data: Data | None = None,
     definitions: Mapping[str, str] | None = None,
     plan: Plan | None = None,
+    dims: Mapping[str, int] | None = None,
     progress: Progress = silent,
 ) -> Result:
     """Compile a model.
@@ -63,6 +65,7 @@ def compile(
         data: calibration data, instead of what the policy names: an ``.npz`` file, a CalibrationDataReader, or feeds.
         definitions: values of the policy's parameters, as ``-D`` gives them.
         plan: a decided plan, as a lock file holds it, to run instead of the policy's rules.
+        dims: sizes of the inputs' free axes by name, for data that is generated.
         progress: told of long work.
 
     Returns:
@@ -72,7 +75,7 @@ def compile(
         QccError: the policy, the model or the data is at fault.
     """
     try:
-        return _Compilation.prepare(Path(model), policy, output, data, definitions or {}, progress).run(plan)
+        return _Compilation.prepare(Path(model), policy, output, data, definitions or {}, dims, progress).run(plan)
     except ModelError as error:
         raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
 
@@ -85,6 +88,7 @@ def decide_plan(
     data: Data | None = None,
     definitions: Mapping[str, str] | None = None,
     plan: Plan | None = None,
+    dims: Mapping[str, int] | None = None,
     progress: Progress = silent,
 ) -> tuple[Plan, tuple[Diagnostic, ...]]:
     """The plan that `compile` would run, with all that is open decided, and the warnings; nothing is verified.
@@ -97,7 +101,7 @@ def decide_plan(
     with tempfile.TemporaryDirectory(prefix="qcc-") as folder:
         written = output or Path(folder) / output_path(Path(model), None).name
         try:
-            compilation = _Compilation.prepare(Path(model), policy, written, data, definitions or {}, progress)
+            compilation = _Compilation.prepare(Path(model), policy, written, data, definitions or {}, dims, progress)
             return compilation.decide(plan), compilation.diagnostics.warnings
         except ModelError as error:
             raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
@@ -124,6 +128,7 @@ class _Compilation:
     policy: Policy
     data: Data | None
     phases: Phases
+    dims: Mapping[str, int] = field(default_factory=dict)
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
     chooser: Chooser = choose
     runs_here: bool = False
@@ -137,12 +142,13 @@ class _Compilation:
         output: str | Path | None,
         data: Data | None,
         definitions: Mapping[str, str],
+        dims: Mapping[str, int] | None,
         progress: Progress,
     ) -> "_Compilation":
         loaded = policy if isinstance(policy, Policy) else load_policy(policy, schema(), definitions)
         target = output_path(model, output)
         check_output(model, target)
-        return cls(model, target, loaded, data, Phases(progress))
+        return cls(model, target, loaded, data, Phases(progress), dims or {})
 
     def run(self, plan: Plan | None) -> Result:
         opened = self._open(plan)
@@ -228,7 +234,7 @@ class _Compilation:
             _check_plan(plan, graph, self.model)
         bound = plan or self._bind(graph, data, opened.size_bytes)
         self.diagnostics.raise_if_errors()
-        if data.origin == "generated" and rounded_inputs(bound):
+        if data.generated and rounded_inputs(bound):
             message = "the steps of static activations come from generated data, which the model will hardly see"
             self.diagnostics.warning("Q434", message, help='name data: `calibrate "data.npz"`')
         return _Opened(graph, bound, data, opened.size_bytes, opened.edits)
@@ -257,11 +263,12 @@ class _Compilation:
         calibrate = self.policy.calibrate
         seed = calibrate.seed if calibrate else 0
         limit = calibrate.samples if calibrate else None
-        if self.data is not None:
-            return samples.load(self.data, graph, limit, seed)
-        if calibrate is not None and calibrate.path is not None:
-            return samples.load(calibrate.path, graph, limit, seed)
-        return samples.generate(graph, limit, seed)
+        given = calibrate.path if self.data is None and calibrate is not None else self.data
+        if given is None:
+            return fit_samples(graph, reference(self.model), limit, seed, self.dims)
+        if self.dims:
+            raise ModelError("Q428", "sizes of axes are for generated inputs, and there is data", help="leave them out")
+        return samples.load(given, graph, limit, seed)
 
     def _rewrite(self, opened: _Opened) -> _Opened:
         """Run the passes that keep the function, and see that they do."""

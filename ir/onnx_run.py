@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
-import onnxruntime
 
 from qcc.ir import onnx_load
 from qcc.ir.errors import ModelError, first_line
 from qcc.ir.graph import Array, Feeds
 from qcc.ir.onnx_lend import lend
+from qcc.ir.onnx_runtime import onnxruntime
 
 
 class OnnxRunner:
