@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from qcc.compiler.generate import Batch
 from qcc.compiler.plan import Plan
-from qcc.compiler.samples import Batch, Samples, generate
+from qcc.compiler.samples import Samples, generate
 from qcc.compiler.validate import Difference, compare, tolerance
 from qcc.ir.errors import ModelError
 from qcc.ir.graph import Runner, Value
