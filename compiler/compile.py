@@ -22,6 +22,7 @@ from qcc.compiler.kernel_library import kernels_beside
 from qcc.compiler.open_model import model_path, open_model
 from qcc.compiler.phases import Phases, Progress, silent
 from qcc.compiler.plan import Plan
+from qcc.compiler.raise_graph import needed_opset, raise_graph
 from qcc.compiler.report_html import render_html
 from qcc.compiler.result import Allocation, Result, RewriteRow
 from qcc.compiler.rewrite import Cleaned, rewrite_graph, rewrite_steps
@@ -286,9 +287,15 @@ class _Compilation:
         plan, graph = opened.plan, opened.graph
         evidence = Evidence.of(graph, plan, opened.data, self.phases)
 
+        raised: dict[int, OnnxGraph] = {}
+
         def write(decided: Plan) -> tuple[build.Built[OnnxGraph], Written]:
+            opset = max(needed_opset(graph, decided), self._export().opset or 0)
+            if opset not in raised:
+                with self.phases.phase("raise"):
+                    raised[opset] = raise_graph(graph, opset, opened.data)
             with self.phases.phase("encode"):
-                built = build.run_plan(graph, decided, evidence.context(decided))
+                built = build.run_plan(raised[opset], decided, evidence.context(decided))
             metadata = lock.provenance(self.model, self.policy, decided)
             return built, build.write(built, staged, self._export(), metadata)
 

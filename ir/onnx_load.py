@@ -105,6 +105,16 @@ def _refuse_other_kinds(path: Path) -> None:
         raise ModelError("Q461", f"`{path}` is not an ONNX model: it is {found[0]}", help=found[1])
 
 
+def align_functions(model: ir.Model) -> None:
+    """Let functions be read by the versions of operators that the model imports, as the runtime reads them.
+
+    It puts a function's ops in the place of a call, whatever versions the function itself names.
+    """
+    for function in model.functions.values():
+        for domain in function.opset_imports:
+            function.opset_imports[domain] = model.opset_imports.get(domain, function.opset_imports[domain])
+
+
 def normalise(model: ir.Model) -> None:
     """Make every constant an initialiser, and give all nodes and values names, so that they can be spoken of."""
     common.LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=0)(model)
