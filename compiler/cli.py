@@ -106,6 +106,7 @@ def _dispatch(words: Sequence[str]) -> int:
     parser = Parser(
         prog=f"qcc {name}",
         description=module.__doc__,
+        epilog=module.EXAMPLES,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -131,7 +132,7 @@ def _unknown(words: Sequence[str]) -> UsageError:
         return UsageError(f"unknown command: `{name}`", f"did you mean `qcc compile {name}`?")
     if name.endswith(".qpolicy"):
         return UsageError(f"unknown command: `{name}`", f"did you mean `qcc check {name}`?")
-    return UsageError(f"unknown command: `{name}`", did_you_mean(name, COMMANDS))
+    return UsageError(f"unknown command: `{name}`", did_you_mean(name, COMMANDS, "command"))
 
 
 def _format_of(words: Sequence[str]) -> str:

@@ -21,8 +21,8 @@ from qcc.compiler.policy_options import add_policy, definitions
 from qcc.compiler.progress import progress
 from qcc.compiler.read_policy import load_policy
 from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError
-from qcc.dsl.load import preset_names, preset_source
-from qcc.dsl.parse import load_source, parse
+from qcc.dsl.load import open_source
+from qcc.dsl.parse import parse
 from qcc.dsl.policy import to_text as policy_text
 from qcc.dsl.syntax import to_text as tree_text
 
@@ -31,6 +31,14 @@ if TYPE_CHECKING:
     from qcc.dsl.policy import Policy
 
 KERNELS = ("tir", "asm")
+
+EXAMPLES = """examples:
+  qcc compile model.onnx                            eight bits a weight, no data needed
+  qcc compile model.onnx -p tiny --data data.npz    as small as it gets, measured on data
+  qcc compile model.onnx -p my.qpolicy -D bits=4    with a parameter of the policy
+  qcc compile model.onnx -p my.qpolicy --emit plan  what would be done to each weight
+  qcc compile model.onnx --plan model.qcc.lock      the same again
+"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
 def _emit_policy(args: argparse.Namespace) -> int:
     report = Diagnostics()
     if args.emit == "ast":
-        source = preset_source(args.policy) if args.policy in preset_names() else load_source(args.policy)
+        source, _ = open_source(args.policy)
         text = tree_text(parse(source))
     else:
         text = policy_text(load_policy(args.policy, definitions(args), report=report))

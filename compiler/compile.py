@@ -21,10 +21,11 @@ from qcc.compiler.evidence import Evidence, rounded_inputs
 from qcc.compiler.fit_samples import fit_samples
 from qcc.compiler.inputs import Inputs, state_of
 from qcc.compiler.kernel_library import kernels_beside
-from qcc.compiler.open_model import open_model
+from qcc.compiler.open_model import model_path, open_model
 from qcc.compiler.phases import Phases, Progress, silent
 from qcc.compiler.plan import Plan
 from qcc.compiler.publish import Staged, publish, same_file, staging
+from qcc.compiler.raise_graph import needed_opset, raise_graph
 from qcc.compiler.report_html import render_html
 from qcc.compiler.result import Allocation, Result, RewriteRow
 from qcc.compiler.rewrite import Cleaned, rewrite_graph, rewrite_steps
@@ -63,7 +64,7 @@ def compile(
 
     Args:
         model: an ``.onnx`` file.
-        policy: a ``.qpolicy`` file, a preset's name, or a loaded policy.
+        policy: a ``.qpolicy`` file, a preset's name, the text of a policy, or a loaded policy.
         output: the file to write; by default ``<model>.qcc.onnx`` beside the model.
         data: calibration data, instead of what the policy names: an ``.npz`` file, a CalibrationDataReader, or feeds.
         definitions: values of the policy's parameters, as ``-D`` gives them.
@@ -78,7 +79,8 @@ def compile(
         QccError: the policy, the model or the data is at fault.
     """
     try:
-        return _Compilation.prepare(Path(model), policy, output, data, definitions or {}, dims, progress).run(plan)
+        path = model_path(model)
+        return _Compilation.prepare(path, policy, output, data, definitions or {}, dims, progress).run(plan)
     except ModelError as error:
         raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
     except OSError as error:
@@ -106,9 +108,10 @@ def decide_plan(
         QccError: the policy, the model or the data is at fault.
     """
     with scratch() as folder:
-        written = output or folder / output_path(Path(model), None).name
+        path = model_path(model)
+        written = output or folder / output_path(path, None).name
         try:
-            compilation = _Compilation.prepare(Path(model), policy, written, data, definitions or {}, dims, progress)
+            compilation = _Compilation.prepare(path, policy, written, data, definitions or {}, dims, progress)
             return compilation.decide(plan), compilation.diagnostics.warnings
         except ModelError as error:
             raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
@@ -300,9 +303,15 @@ class _Compilation:
         plan, graph = opened.plan, opened.graph
         evidence = Evidence.of(graph, plan, opened.data, self.phases)
 
+        raised: dict[int, OnnxGraph] = {}
+
         def write(decided: Plan) -> tuple[build.Built[OnnxGraph], Written]:
+            opset = max(needed_opset(graph, decided), self._export().opset or 0)
+            if opset not in raised:
+                with self.phases.phase("raise"):
+                    raised[opset] = raise_graph(graph, opset, opened.data)
             with self.phases.phase("encode"):
-                built = build.run_plan(graph, decided, evidence.context(decided))
+                built = build.run_plan(raised[opset], decided, evidence.context(decided))
             metadata = lock.provenance(self.model, self.policy, decided)
             return built, build.write(built, staged, self._export(), metadata)
 

@@ -20,7 +20,10 @@ def target_of(path: Path) -> Path:
     Raises:
         ModelError: it is no regular file, or its folder is not there.
     """
-    target = Path(os.path.realpath(path))
+    try:
+        target = Path(os.path.realpath(path))
+    except ValueError as error:
+        raise _refused(path, "no file is called so") from error
     if not target.parent.is_dir():
         raise _refused(path, "no such folder")
     try:
