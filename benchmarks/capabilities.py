@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
 
 from benchmarks.timing import machine, medians, session
 from qcc.ir.blocks import group
@@ -20,6 +19,7 @@ from qcc.ir.encoding import Encoding, IntGrid
 from qcc.ir.fit import encode
 from qcc.ir.forms import Form, capabilities
 from qcc.ir.onnx_graph import OnnxGraph
+from qcc.ir.onnx_runtime import onnxruntime
 
 TABLE = Path(__file__).parent.parent / "ir" / "onnxruntime.json"
 SIZE, GROUP, ROWS = 1024, 32, (1, 16, 128)

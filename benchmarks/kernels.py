@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from benchmarks.timing import machine
@@ -29,6 +28,7 @@ from qcc.codegen.library import Activations, build
 from qcc.codegen.target import native
 from qcc.compiler.timing import Turns, interleaved
 from qcc.ir.kernel_op import LinearOp
+from qcc.ir.onnx_runtime import onnxruntime
 from qcc.ir.packing import pack
 
 SHAPES = ((1024, 1024), (576, 1536), (4096, 4096))  # inputs, outputs

@@ -5,10 +5,10 @@ from datetime import date
 from functools import partial
 
 import numpy as np
-import onnxruntime
 
 from qcc.codegen import machine as hardware
 from qcc.compiler.timing import Turns, interleaved
+from qcc.ir.onnx_runtime import onnxruntime
 
 Feeds = Mapping[str, np.ndarray]
 

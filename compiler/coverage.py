@@ -1,10 +1,11 @@
 """How far calibration data covers what layers read: rows of data beside numbers of inputs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
+from qcc.compiler.phases import Phases
 from qcc.compiler.result import Coverage, LayerRow
-from qcc.dsl.diagnostics import Diagnostic, Severity
+from qcc.dsl.diagnostics import Diagnostic, Diagnostics, Severity
 from qcc.passes.moments import Moments
 
 FEW = 2  # rows an input: with fewer, what data says of a layer is more chance than anything
@@ -21,9 +22,27 @@ def coverage_of(moments: Mapping[str, Moments]) -> tuple[Coverage, ...]:
     )
 
 
-def with_coverage(rows: Sequence[LayerRow], coverage: Mapping[str, Coverage]) -> tuple[LayerRow, ...]:
-    """The rows of a report, each with the data that there is of its layer."""
-    return tuple(replace(row, data=coverage.get(row.name)) for row in rows)
+@dataclass
+class Covered:
+    """The data that there is of layers, by name, as far as something asked for it."""
+
+    found: dict[str, Coverage] = field(default_factory=dict)
+
+    def by(self, diagnostics: Diagnostics, phases: Phases) -> Told:
+        """Note what data there is, and tell at once where there is little: the long work is still to come."""
+
+        def told(coverage: Sequence[Coverage]) -> None:
+            warning = few_rows([one for one in coverage if one.layer not in self.found])
+            self.found.update({one.layer: one for one in coverage})
+            if warning is not None:
+                diagnostics.found.append(warning)
+                phases.warn(warning.message)
+
+        return told
+
+    def told(self, rows: Sequence[LayerRow]) -> tuple[LayerRow, ...]:
+        """The rows of a report, each with the data that there is of its layer."""
+        return tuple(replace(row, data=self.found.get(row.name)) for row in rows)
 
 
 def few_rows(coverage: Sequence[Coverage]) -> Diagnostic | None:

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import onnxruntime
-
 from qcc.dsl.diagnostics import Diagnostic, QccError
 from qcc.ir.errors import first_line
+from qcc.ir.onnx_runtime import onnxruntime
 
 PLAIN = "the model runs without a library too, slower: `Session(path, kernels=False)`, or move the file away"
 _seen: dict[Path, list[tuple[int, int]]] = {}  # device and inode of what this process loaded from a path, in order

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import helper, numpy_helper
 
 from qcc.compiler.kernel_library import register
@@ -15,6 +14,7 @@ from qcc.compiler.terminal import Column, Table, plain
 from qcc.ir import onnx_load
 from qcc.ir.kernel_op import OpError, parse
 from qcc.ir.onnx_functions import DOMAIN
+from qcc.ir.onnx_runtime import onnxruntime
 
 
 @dataclass(frozen=True)

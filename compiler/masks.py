@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qcc.compiler.samples import Batch
+from qcc.compiler.generate import Batch
+from qcc.compiler.samples import Samples
 from qcc.ir.errors import ModelError
 from qcc.ir.graph import Array, Runner, Value
 
@@ -108,13 +109,14 @@ def seen(values: Mapping[str, Array], sight: Mapping[str, Array]) -> dict[str, A
     return {name: array[sight[name]] if name in sight else array for name, array in values.items()}
 
 
-def find(inputs: Sequence[Value], runner: Runner, ones: Sequence[Batch]) -> Hiding:
+def find(inputs: Sequence[Value], runner: Runner, samples: Samples) -> Hiding:
     """The masks among a model's inputs, by what a runner of some of its values makes of a few samples."""
     masks: list[Mask] = []
+    ones = tuple(samples.parts(1))
     mixed: frozenset[str] = frozenset()
     for value in inputs:
         for mask in _candidates(value, inputs, ones):
-            probe = _probe(mask, ones)
+            probe = _probe(mask, samples, ones)
             left = None if probe is None else _effect(mask, runner, probe)
             if left is not None:
                 masks.append(mask)
@@ -126,7 +128,10 @@ def find(inputs: Sequence[Value], runner: Runner, ones: Sequence[Batch]) -> Hidi
 def _candidates(value: Value, inputs: Sequence[Value], ones: Sequence[Batch]) -> list[Mask]:
     """An input that may be a mask, hiding by zeros or by ones."""
     arrays = [one[value.name] for one in ones]
-    if not all(_is_layout(array) and array.dtype.kind in "biu" and array.size for array in arrays):
+    if not all(
+        isinstance(array, np.ndarray) and _is_layout(array) and array.dtype.kind in "biu" and array.size
+        for array in arrays
+    ):
         return []
     lowest, highest = min(int(one.min()) for one in arrays), max(int(one.max()) for one in arrays)
     if (lowest, highest) != (0, 1):
@@ -159,17 +164,17 @@ def _effect(mask: Mask, runner: Runner, probe: Batch) -> frozenset[str] | None:
     return frozenset(mixed) if acts and held > len(mixed) else None
 
 
-def _probe(mask: Mask, ones: Sequence[Batch]) -> Batch | None:
+def _probe(mask: Mask, samples: Samples, ones: Sequence[Batch]) -> Batch | None:
     """A few samples of one shape of which something is hidden, and something is not."""
     found: list[Batch] = []
     for one in ones:
         hidden = mask.hidden(one)
-        alike = not found or all(one[name].shape == found[0][name].shape for name in one)
+        alike = not found or samples.kind(one) == samples.kind(found[0])
         if hidden.any() and not hidden.all() and alike:
             found.append(one)
-        if len(found) == PROBED or (found and len(hidden) > 1):
-            break  # a feed of several samples is enough by itself
-    return {name: np.concatenate([one[name] for one in found]) for name in found[0]} if found else None
+        if len(found) == PROBED or (found and not samples.divisible):
+            break
+    return samples.joined(found) if found else None
 
 
 def _changed(before: Array, after: Array) -> Array:
@@ -224,7 +229,7 @@ def _goes_with(mask: Value, other: Value) -> bool:
 
 def _matches(mask: str, other: str, ones: Sequence[Batch]) -> bool:
     """An input has a place for each position of a mask, and says more than yes or no."""
-    if not all(one[other].shape[:2] == _flat(one[mask]).shape for one in ones):
+    if not all(isinstance(one[other], np.ndarray) and one[other].shape[:2] == _flat(one[mask]).shape for one in ones):
         return False
     kind = ones[0][other].dtype.kind
     return kind == "f" or (kind in "iu" and max(int(one[other].max()) for one in ones) > 1)

@@ -1,13 +1,12 @@
 """Samples in two parts, one to learn from and one to judge by, and batches of them that run at once."""
 
-import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qcc.compiler.coalesce import joined, neighbours
-from qcc.compiler.samples import Batch, Samples
+from qcc.compiler.generate import Batch
+from qcc.compiler.samples import Samples, digest_of
 
 EVERY, FIRST = 4, 1  # of the samples one in so many is held out, from this one on
 CAPTURED_BYTES = 1 << 26  # of what a run hands out, about
@@ -31,29 +30,29 @@ class Parted:
     would be judged by what it has learned from.
     """
 
+    samples: Samples
     ones: tuple[Batch, ...]
     held: tuple[bool, ...]
-    divisible: bool
 
     @classmethod
     def of(cls, samples: Samples) -> "Parted":
         """Hold out a quarter."""
         ones = tuple(samples.parts(1))
-        distinct: dict[bytes, int] = {}
-        places = [distinct.setdefault(_key(one), len(distinct)) for one in ones]
-        return cls(ones, tuple(place % EVERY == FIRST for place in places), samples.divisible)
+        distinct: dict[str, int] = {}
+        places = [distinct.setdefault(digest_of(one), len(distinct)) for one in ones]
+        return cls(samples, ones, tuple(place % EVERY == FIRST for place in places))
 
     def batches(self, captured: "Captured") -> Iterator[Part]:
         """Samples of one part and one shape together, as many as a run should take."""
         groups: dict[tuple[object, ...], list[int]] = {}
         for at, (one, held) in enumerate(zip(self.ones, self.held, strict=True)):
-            shape = tuple(array.shape for array in one.values()) if self.divisible else (at,)
-            groups.setdefault((held, *shape), []).append(at)
+            kind = self.samples.kind(one) if self.samples.divisible else (at,)
+            groups.setdefault((held, *kind), []).append(at)
         for members in groups.values():
             while members:
                 count = captured.affordable(self.ones[members[0]])
                 taken, members = members[:count], members[count:]
-                yield Part(joined([self.ones[at] for at in taken]), len(taken), self.held[taken[0]])
+                yield Part(self.samples.joined([self.ones[at] for at in taken]), len(taken), self.held[taken[0]])
 
 
 @dataclass
@@ -73,15 +72,7 @@ class Captured:
 
 
 def _bytes(batch: Batch) -> int:
-    return sum(array.nbytes for array in batch.values())
-
-
-def _key(one: Batch) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    for name, array in one.items():
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.digest()
+    return sum(array.nbytes for array in batch.values() if isinstance(array, np.ndarray))
 
 
 def held_out(samples: Samples) -> Samples:
@@ -90,4 +81,4 @@ def held_out(samples: Samples) -> Samples:
     kept = [one for one, held in zip(parted.ones, parted.held, strict=True) if held]
     if not kept:
         return samples
-    return Samples(neighbours(kept) if parted.divisible else tuple(kept), samples.origin, parted.divisible)
+    return replace(samples, batches=samples.neighbours(kept) if samples.divisible else tuple(kept))

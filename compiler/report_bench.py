@@ -4,13 +4,12 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-import onnxruntime
-
 from qcc.codegen.machine import machine
 from qcc.compiler import terminal
 from qcc.compiler.bench import Bench, Closeness, Entry, Setting
 from qcc.compiler.report_text import ratio_text, size_text
 from qcc.compiler.terminal import Column, Table
+from qcc.ir.onnx_runtime import onnxruntime
 
 MS = 1e3
 NONE = "-"

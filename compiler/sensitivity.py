@@ -70,7 +70,7 @@ class _Probe:
         self.chain = chain
         self.states = [self.chain.states(batch) for batch in samples.batches]
         self._names = tuple(value.name for value in graph.outputs)
-        hiding = masks.find(graph.inputs, self._outputs, tuple(samples.parts(1)))
+        hiding = masks.find(graph.inputs, self._outputs, samples)
         self._sights = [
             {} if not hiding.masks else hiding.sight(self._outputs, states[0], self._named(states[-1]))
             for states in self.states

@@ -108,7 +108,7 @@ def _stream(
         return
     runner = graph.runner(tuple(value.name for value in graph.inputs), values)
     parted, captured, done = Parted.of(samples), Captured(), 0
-    hiding = masks.find(graph.inputs, runner, parted.ones)
+    hiding = masks.find(graph.inputs, runner, samples)
     for part in parted.batches(captured):
         results = runner(part.feeds)
         captured.note(part.feeds, results)

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from qcc.ir.axes_trace import FIXED, FLOATS, ONE, Label, Labels, Law, Size, Trace
 from qcc.ir.graph import Kind, Op
 
@@ -15,7 +17,7 @@ _LINEAR = frozenset({"identity", "neg", "dropout"})
 def elementwise(trace: Trace, op: Op) -> None:
     """One operand, and perhaps parameters that are spread over it."""
     law = Law.OTHER
-    if op.function in _LINEAR or (op.function == "cast" and str(op.attributes.get("to", "")).startswith(FLOATS)):
+    if op.function in _LINEAR or (op.function == "cast" and _keeps_numbers(trace, op)):
         law = Law.LINEAR
     elif op.function in _HOMOGENEOUS or (op.function == "clip" and _is_relu(op)):
         law = Law.HOMOGENEOUS
@@ -188,6 +190,12 @@ def pool(trace: Trace, op: Op) -> None:
     data = labels.read(trace.place(op, 0), names)
     law = Law.LINEAR if "avg" in op.function else Law.HOMOGENEOUS if "max" in op.function else Law.OTHER
     labels.relate(labels.make(op.outputs[0], names), ((data, 1),), law=law)
+
+
+def _keeps_numbers(trace: Trace, op: Op) -> bool:
+    """A cast between types of real numbers, but not of a narrow constant, which would round what it is changed to."""
+    array, to = trace.constant(op.inputs[0]), str(op.attributes.get("to", ""))
+    return to.startswith(FLOATS) and (array is None or array.dtype.itemsize >= np.dtype(np.float32).itemsize)
 
 
 def _is_relu(op: Op) -> bool:

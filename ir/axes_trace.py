@@ -32,6 +32,10 @@ class Law(Enum):
     OTHER = "other"
 
 
+class Unfit(Exception):  # noqa: N818 - an answer, not a fault
+    """An op's rule meets axes other than it expects: the op is opaque."""
+
+
 ONE = object()  # an axis of one that is spread, or is no axis at all
 FIXED = object()  # an axis whose channels may not move
 
@@ -109,9 +113,15 @@ class Trace:
         return self.dims[place]
 
     def give(self, name: str, dims: Iterable[Dim]) -> Place:
-        """Set the dims of what an op makes."""
-        place = Place(name)
-        self.dims[place] = tuple(dims)
+        """Set the dims of what an op makes.
+
+        Raises:
+            Unfit: its type says another rank.
+        """
+        place, made, shape = Place(name), tuple(dims), self.shape(name)
+        if shape is not None and len(shape) != len(made):
+            raise Unfit(f"`{name}` has {len(shape)} axes, not {len(made)}")
+        self.dims[place] = made
         return place
 
     def hold(self, place: Place, axis: int, reason: str, dim: Dim | None = None) -> None:
@@ -127,8 +137,16 @@ class Trace:
             place = self.place(op, position) if name else None
             for axis in range(len(self.axes(place) or ()) if place else 0):
                 self.hold(self.place(op, position), axis, reason)
+        self.settle(op, reason)
+
+    def settle(self, op: Op, reason: str) -> None:
+        """Let nothing be done to what an op makes; of what has no known rank nothing is known."""
         for name in filter(None, op.outputs):
-            self.give(name, (Dim(size if isinstance(size, int) else None, reason) for size in self.shape(name) or ()))
+            shape = self.shape(name)
+            if shape is None:
+                self.dims.pop(Place(name), None)
+            else:
+                self.give(name, (Dim(size if isinstance(size, int) else None, reason) for size in shape))
 
     def is_zero(self, place: Place) -> bool:
         """A constant of zeros."""
@@ -160,10 +178,17 @@ class Labels:
     _at: dict[Label, list[tuple[int, int]]] = field(default_factory=dict)
 
     def read(self, place: Place, labels: Sequence[Label]) -> int:
-        """Unify the axes of a place with their labels; gives its number."""
+        """Unify the axes of a place with their labels; gives its number.
+
+        Raises:
+            Unfit: it has not as many axes, or nobody knows how many.
+        """
+        dims = self.trace.axes(place)
+        if dims is None or len(dims) != len(labels):
+            raise Unfit(f"`{place.name}` has other axes than `{self.op.function}` expects")
         number = len(self._places)
         self._places.append(place)
-        for axis, (label, dim) in enumerate(zip(labels, self.trace.axes(place) or (), strict=True)):
+        for axis, (label, dim) in enumerate(zip(labels, dims, strict=True)):
             if label is FIXED:
                 self.trace.hold(place, axis, self._reason)
             elif isinstance(label, tuple):

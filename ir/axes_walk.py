@@ -4,7 +4,6 @@ from qcc.ir.axes_moves import concat, gather, reshape, split, transpose
 from qcc.ir.axes_norms import attention, norm
 from qcc.ir.axes_rules import Rule, binary, conv, elementwise, embedding, matmul, pool, reduce, softmax
 from qcc.ir.axes_trace import Place, Trace
-from qcc.ir.dims import Dim
 from qcc.ir.graph import Graph, Kind, Op
 
 
@@ -18,20 +17,34 @@ def trace(graph: Graph) -> Trace:
     traced = Trace(graph, frozenset(weight.constant for weight in graph.weights()), readers=readers)
     for value in graph.inputs:
         _hold(traced, value.name, f"`{value.name}` is an input of the model")
+    for weight in graph.weights():
+        if traced.shape(weight.constant) != weight.view.shape:
+            _hold(traced, weight.constant, "it is stored in another shape than its layer reads")
     for op in ops:
         if op.outputs:
-            _RULES.get(op.kind, Trace.opaque)(traced, op)
+            _visit(traced, op)
     for value in graph.outputs:
         _hold(traced, value.name, f"`{value.name}` is an output of the model")
     return traced
 
 
+def _visit(traced: Trace, op: Op) -> None:
+    """Follow one op by its rule.
+
+    A rule knows its op as it should be. Types may be wrong, ranks unknown or sizes zero, so whatever it trips over
+    makes the op opaque: that costs opportunity, never correctness.
+    """
+    known = len(traced.relations)
+    try:
+        _RULES.get(op.kind, Trace.opaque)(traced, op)
+    except Exception:
+        del traced.relations[known:]
+        traced.opaque(op, f"`{op.function}` has axes that are not understood")
+
+
 def _constant(traced: Trace, op: Op) -> None:
     """A value made of sizes: what it reads keeps its channels."""
-    for name in filter(None, op.outputs):
-        shape = traced.shape(name) or ()
-        dims = (Dim(size if isinstance(size, int) else None, f"`{op.function}` makes it") for size in shape)
-        traced.give(name, dims)
+    traced.settle(op, f"`{op.function}` makes it")
 
 
 def _hold(traced: Trace, name: str, reason: str) -> None:

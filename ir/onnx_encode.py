@@ -3,7 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 
-from qcc.ir.encoding import Encoded, Encoding
+from qcc.ir.encoding import Encoding
 from qcc.ir.errors import Refused
 from qcc.ir.forms import Form, fused_capability, static_takes
 from qcc.ir.graph import Kind, Layer
@@ -18,11 +18,11 @@ UNSIGNED = {2: ir.DataType.UINT2, 4: ir.DataType.UINT4, 8: ir.DataType.UINT8}
 CONTRIB = "com.microsoft"
 
 
-def required_opset(encoded: Encoded, form: Form) -> int:
-    """The lowest opset that can express this form."""
-    if encoded.encoding.scale is None:
+def required_opset(encoding: Encoding, shape: tuple[int, int], form: Form) -> int:
+    """The lowest opset that can express a weight in this form."""
+    if encoding.scale is None:
         return CAST_OPSET
-    row = fused_capability(encoded.encoding, encoded.shape) if form is Form.FUSED else None
+    row = fused_capability(encoding, shape) if form is Form.FUSED else None
     return row.opset if row is not None else DECODE_OPSET
 
 
@@ -69,14 +69,18 @@ class Forms(Kernels):
 
         The runtime makes that a product of integers. But of a matrix product and its bias it makes a ``Gemm`` before,
         which it does not; nor a product that is clipped alone. The axis in front keeps it from both. And where layers
-        read the same value it only multiplies bytes without a sign, so the activations are such, around 128.
+        read the same value it only multiplies bytes without a sign, so the activations are such, around 128. So are
+        the weights: bytes with a sign are multiplied by ``vpmaddubsw`` where there is AVX2 alone, which adds two
+        products in 16 bits and saturates.
         """
         encoding, scales = self._encoded.encoding, self._encoded.scales
         reason = static_takes(self._weight, encoding, kernels=False)
         step = self.input_step()
         if reason or step is None:
             raise Refused(f"activations cannot be rounded: {reason}")
-        codes = self.integers("codes", self._encoded.codes.T ^ np.uint8(-encoding.grid.lowest), ir.DataType.INT8, 8)
+        codes = self.integers("codes", self._encoded.codes.T, ir.DataType.UINT8, 8)
+        outputs, number = self._encoded.shape[0], -int(encoding.grid.lowest)
+        zero = self.shared(f"qcc.zeros.{number}x{outputs}", np.full(outputs, number, np.uint8))
         scale = self.stored("scale", scales.scale.reshape(-1).astype(np.float32))
         middle, front = self.shared("qcc.number.uint8.128", np.array(128, np.uint8)), self.shape((0,))
         for layer in self._weight.layers:
@@ -87,7 +91,7 @@ class Forms(Kernels):
             rounded = self.node("QuantizeLinear", [value, step, middle], old, dtype=ir.DataType.UINT8)
             value = self.node("DequantizeLinear", [rounded, step, middle], old, dtype=ir.DataType.FLOAT)
             axis = [ir.AttrInt64("axis", 1)]
-            weight = self.node("DequantizeLinear", [codes, scale], old, axis, dtype=ir.DataType.FLOAT)
+            weight = self.node("DequantizeLinear", [codes, scale, zero], old, axis, dtype=ir.DataType.FLOAT)
             product = self.node("MatMul", [value, weight], old, dtype=ir.DataType.FLOAT)
             if apart:
                 product = self.node("Squeeze", [product, front], old, dtype=ir.DataType.FLOAT)

@@ -12,6 +12,7 @@ from qcc.ir.kernel_op import BIAS, KEEP, STEPS, LinearOp
 from qcc.ir.onnx_functions import codes, function, values
 
 GELU_OPSET = 20
+WHOLE = 8  # bits of a code that leave no room for two products in 16 bits
 TURNED = "turned_"
 Lines = list[str]
 
@@ -46,18 +47,17 @@ def _integer_product(op: LinearOp) -> Lines:
     where no other layer reads the same. The axis in front keeps it from making a ``Gemm`` of a matrix product and its
     bias before, which it then runs in float.
     """
+    zeros = ", zeros" if op.bits == WHOLE or not op.symmetric else ""
     lines = [
         "rest = Constant <value_ints: ints = [-1]> ()",
         "rows = Shape <start: int = 0, end: int = 1> (scale)",
         "blocked = Concat <axis: int = 0> (rows, rest)",
-        *codes(op.bits),
-        "turned = Transpose <perm: ints = [1, 0]> (codes)",
-        "flat_scale = Reshape (scale, rest)",
-        "steps = Cast <to: int = 1> (flat_scale)",
-        *([] if op.symmetric else ["flat_zero = Reshape (zero, rest)"]),
-        f"weight = DequantizeLinear <axis: int = 1> (turned, steps{'' if op.symmetric else ', flat_zero'})",
         "number = Constant <value_int: int = 128> ()",
         "middle = Cast <to: int = 2> (number)",
+        *(_bytes(op) if op.bits == WHOLE else _signed(op)),
+        "flat_scale = Reshape (scale, rest)",
+        "steps = Cast <to: int = 1> (flat_scale)",
+        f"weight = DequantizeLinear <axis: int = 1> (turned, steps{zeros})",
         "front = Constant <value_ints: ints = [0]> ()",
         "matrices = Unsqueeze (x, front)",
         "rounded = QuantizeLinear (matrices, input_scale, middle)",
@@ -65,6 +65,30 @@ def _integer_product(op: LinearOp) -> Lines:
         "products = MatMul (inputs, weight)",
     ]
     return [*lines, "v0 = Squeeze (products, front)"]
+
+
+def _signed(op: LinearOp) -> Lines:
+    """Codes ``turned`` to ``[in, out]``, and ``zeros``, with a sign.
+
+    A processor with AVX2 alone adds two products with a byte in 16 bits, which those of up to 7 bits fit.
+    """
+    zeros = [] if op.symmetric else ["zeros = Reshape (zero, rest)"]
+    return [*codes(op.bits), "turned = Transpose <perm: ints = [1, 0]> (codes)", *zeros]
+
+
+def _bytes(op: LinearOp) -> Lines:
+    """The same of 8 bits, without a sign: what the runtime multiplies exactly on every processor."""
+    lines = ["codes = Reshape (plane0, blocked)", "turned = Transpose <perm: ints = [1, 0]> (codes)"]
+    if op.symmetric:
+        return [*lines, "zeros = Expand (middle, rows)"]
+    return [
+        *lines,
+        "flat_zero = Reshape (zero, rest)",
+        "wide_zero = Cast <to: int = 6> (flat_zero)",
+        "wide_middle = Cast <to: int = 6> (number)",
+        "lifted = Add (wide_zero, wide_middle)",
+        "zeros = Cast <to: int = 2> (lifted)",
+    ]
 
 
 def _decoded_weight(op: LinearOp) -> tuple[str, Lines]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
+
+from qcc.ir.onnx_runtime import onnxruntime
 
 LEAST_BYTES = 1 << 16
 NATIVE = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)

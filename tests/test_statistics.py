@@ -139,7 +139,7 @@ def test_batching_changes_no_statistics(lengths: list[int], size: int) -> None:
 def test_a_mask_is_known_by_what_it_does() -> None:
     graph = attention()
     runner = graph.runner(["ids", "mask"], ["r", "y"])
-    found = masks.find(graph.inputs, runner, tuple(Samples((padded(sentences([3, 7])),), "", True).parts(1)))
+    found = masks.find(graph.inputs, runner, Samples((padded(sentences([3, 7])),), "", True))
     assert [(one.name, one.hides, one.contents) for one in found.masks] == [("mask", 0, ("ids",))]
 
 
@@ -148,8 +148,8 @@ def test_kinds_of_tokens_are_no_mask_reject() -> None:
     seen = "size = Shape(ids) seen = ConstantOfShape<value = int64[1] {1}>(size)"
     body = f"{seen} {ATTENTION.replace('x = Gather(table, ids)', kinds)} {PLAIN}"
     graph = built(body, "segment", kind=models.random(2, WIDTH, seed=8))
-    ones = Samples((padded(sentences([3, 7])),), "", True).parts(1)
-    data = tuple({"ids": one["ids"], "segment": one["mask"]} for one in ones)
+    fed = padded(sentences([3, 7]))
+    data = Samples(({"ids": fed["ids"], "segment": fed["mask"]},), "", True)
     runner = graph.runner(["ids", "segment"], ["x", "r", "mixed", "y"])
     assert masks.find(graph.inputs, runner, data).masks == ()
 

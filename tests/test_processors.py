@@ -1,0 +1,134 @@
+"""What is written computes the same on every processor: the largest products there are, here and in an emulator.
+
+A processor without VNNI adds two products of bytes in 16 bits, and what does not fit is cut off without a word: a file
+that was verified on one machine could compute something else on another. The emulator knows no AVX-512; what a
+processor with it computes is tested where the suite runs on one.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+
+from qcc.ir.blocks import CHANNEL, Block
+from qcc.ir.encoding import Encoded, Encoding, IntGrid, Scales
+from qcc.ir.forms import Form, capabilities
+from qcc.ir.kernel_op import LinearOp
+from qcc.ir.onnx_graph import OnnxGraph
+from qcc.ir.onnx_kernel_body import kernel_function
+from tests import onnx_models
+from tests.codegen_models import STEP, draw
+
+EMULATOR = "qemu-x86_64"
+INPUTS, OUTPUTS, ROWS = 256, 48, 5
+TOLERANCE = 1e-5  # of the largest sum of magnitudes: float32 sums of scaled integers, in another order
+SCRIPT = """
+import sys, numpy, onnxruntime
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 1
+for stem in sys.argv[1:]:
+    session = onnxruntime.InferenceSession(stem + ".onnx", options, providers=["CPUExecutionProvider"])
+    numpy.save(stem + ".out.npy", session.run(None, {"x": numpy.load(stem + ".npy")})[0])
+"""
+needs_emulator = pytest.mark.skipif(not shutil.which(EMULATOR), reason=f"needs {EMULATOR}")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, what it is fed, the output in float64, and the largest sum of its terms' magnitudes."""
+
+    name: str
+    model: bytes
+    x: np.ndarray
+    wanted: np.ndarray
+    magnitude: float
+
+    def check(self, found: np.ndarray) -> None:
+        assert np.abs(found - self.wanted).max() <= TOLERANCE * self.magnitude, self.name
+
+
+def cases() -> Iterator[Case]:
+    """Every form of whole numbers that the runtime multiplies: fused, with static activations, in a kernel's body."""
+    for row in capabilities():
+        for size in row.groups:
+            yield written(Encoding(IntGrid(row.bits, row.symmetric), Block(1, size)))
+    yield written(Encoding(IntGrid(8), CHANNEL), np.float32(1 / 127))
+    for bits, symmetric in product((4, 7, 8), (True, False)):
+        yield body(bits, symmetric)
+
+
+def codes(bits: int, outputs: int, inputs: int) -> np.ndarray:
+    """Rows of the highest code, of the lowest, of both in turn, and random ones."""
+    found = np.random.default_rng(bits).integers(0, 1 << bits, (outputs, inputs))
+    found[0::4], found[1::4], found[2::4, ::2] = (1 << bits) - 1, 0, 0
+    return found.astype(np.uint8)
+
+
+def integers() -> np.ndarray:
+    """Activations of int8: the highest, the lowest, both in turn, and random ones, a largest in every 16."""
+    found = np.random.default_rng(0).integers(-127, 128, (ROWS, INPUTS))
+    found[:, ::16] = 127
+    found[0], found[1], found[2, 1::2] = 127, -127, -127
+    return found
+
+
+def written(encoding: Encoding, step: np.float32 | None = None) -> Case:
+    """One layer as it stands in a file, in the form ``fused``."""
+    grid = encoding.block.grid((OUTPUTS, INPUTS))
+    middle = 1 << (encoding.bits - 1)
+    zero = None if encoding.symmetric else np.resize(np.array([0, middle, 2 * middle - 1], np.uint8), grid)
+    scales = Scales(np.full(grid, 0.0625, np.float16), zero)
+    encoded = Encoded(encoding, codes(encoding.bits, OUTPUTS, INPUTS), scales, step)
+    weight = np.zeros((INPUTS, OUTPUTS), np.float32)
+    text = f"g (float[N,{INPUTS}] x) => (float[N,{OUTPUTS}] y) {{ y = MatMul (x, w) }}"
+    model = onnx_models.parse(text, {"w": weight}, opset=25, ir_version=11)
+    graph = OnnxGraph(ir.serde.deserialize_model(model), Path())
+    graph.encode(graph.weights()[0], encoded, Form.FUSED)
+    x, matrix = (integers() / np.float32(127)).astype(np.float32), encoded.decode().astype(np.float64)
+    name = f"{encoding.text.replace(' ', '-')}{'-static' * (step is not None)}"
+    model_bytes = ir.serde.serialize_model(graph.model).SerializeToString()
+    return Case(name, model_bytes, x, x @ matrix.T, float((np.abs(x) @ np.abs(matrix).T).max()))
+
+
+def body(bits: int, symmetric: bool) -> Case:
+    """One op as it runs where no library takes it."""
+    op = LinearOp(bits, None, symmetric, static=True)
+    layer = draw(op, OUTPUTS, INPUTS)
+    layer.codes[...] = codes(bits, OUTPUTS, INPUTS)
+    x = (integers()[None] * STEP).astype(np.float32)
+    model = layer.model(body=ir.serde.serialize_function(kernel_function(op, 21)))
+    return Case(op.name, model.SerializeToString(), x, layer.product(x), layer.magnitude(x))
+
+
+@pytest.mark.parametrize("case", list(cases()), ids=lambda case: case.name)
+def test_the_largest_products_are_exact(case: Case) -> None:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(case.model, options, providers=["CPUExecutionProvider"])
+    case.check(session.run(None, {"x": case.x})[0])
+
+
+@pytest.mark.slow
+@needs_emulator
+@pytest.mark.parametrize("processor", ["Haswell", "Nehalem"])
+def test_on_another_processor(processor: str, tmp_path: Path) -> None:
+    """With AVX2 and no VNNI, and with neither: a whole Python runs in the emulator."""
+    tried = {str(tmp_path / case.name): case for case in cases()}
+    for stem, case in tried.items():
+        Path(f"{stem}.onnx").write_bytes(case.model)
+        np.save(f"{stem}.npy", case.x)
+    command = [EMULATOR, "-cpu", processor, os.path.realpath(sys.executable), "-c", SCRIPT, *tried]
+    path = os.pathsep.join(entry for entry in sys.path if entry.endswith("site-packages"))
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for stem, case in tried.items():
+        case.check(np.load(f"{stem}.out.npy"))
