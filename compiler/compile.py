@@ -297,9 +297,8 @@ class _Compilation:
         cleaned = Cleaned(lambda: reference(self.model), opened.edits)
         tick = partial(self.phases.tell, "rewrite")
         with self.phases.phase("rewrite"):
-            done = rewrite_graph(
-                opened.graph, opened.plan, opened.data, cleaned, tick, self.covered.by(self.diagnostics, self.phases)
-            )
+            told = self.covered.by(self.diagnostics, self.phases)
+            done = rewrite_graph(opened.graph, opened.plan, opened.data, cleaned, tick, told)
         return replace(opened, graph=done.graph, rewrites=done.rows)
 
     def _build(self, opened: _Opened, staged: Path) -> Settled:
@@ -333,7 +332,7 @@ class _Compilation:
         return self.policy.export if isinstance(self.policy.export, Export) else Export()
 
     def _result(self, opened: _Opened, settled: Settled, verification: verify.Verification) -> Result:
-        same, data = copies(settled.plan), settled.written.data
+        same, data, loss = copies(settled.plan), settled.written.data, _loss_of(opened.plan, settled)
         return Result(
             model=self.model,
             output=self.output,
@@ -342,9 +341,7 @@ class _Compilation:
             written=verification.passed,
             input_bytes=opened.input_bytes,
             output_bytes=settled.written.size_bytes,
-            layers=self.covered.told(
-                build.rows(opened.graph, settled.plan, settled.built, _loss_of(opened.plan, settled), self.chooser)
-            ),
+            layers=self.covered.told(build.rows(opened.graph, settled.plan, settled.built, loss, self.chooser)),
             plan=settled.plan,
             edits=() if same else opened.edits,
             allocation=_allocation(opened.plan, settled),

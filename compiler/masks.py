@@ -128,10 +128,7 @@ def find(inputs: Sequence[Value], runner: Runner, samples: Samples) -> Hiding:
 def _candidates(value: Value, inputs: Sequence[Value], ones: Sequence[Batch]) -> list[Mask]:
     """An input that may be a mask, hiding by zeros or by ones."""
     arrays = [one[value.name] for one in ones]
-    if not all(
-        isinstance(array, np.ndarray) and _is_layout(array) and array.dtype.kind in "biu" and array.size
-        for array in arrays
-    ):
+    if not all(_is_layout(array) and array.dtype.kind in "biu" and array.size for array in arrays):
         return []
     lowest, highest = min(int(one.min()) for one in arrays), max(int(one.max()) for one in arrays)
     if (lowest, highest) != (0, 1):
@@ -212,7 +209,7 @@ def _wide(flags: Array, like: Array) -> Array:
 
 def _is_layout(array: Array) -> bool:
     """It has a number for each position of each sample."""
-    return array.ndim >= 2 and all(size == 1 for size in array.shape[1:-1])
+    return isinstance(array, np.ndarray) and array.ndim >= 2 and all(size == 1 for size in array.shape[1:-1])
 
 
 def _flat(array: Array) -> Array:

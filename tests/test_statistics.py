@@ -178,8 +178,8 @@ def test_feeds_of_one_sample_run_together() -> None:
         inputs, weights = graph.inputs, graph.weights
 
         @staticmethod
-        def runner(*names: Sequence[str]) -> Callable[[Feeds], dict[str, np.ndarray]]:
-            made = runner(*names)
+        def runner(inputs: Sequence[str], outputs: Sequence[str]) -> Callable[[Feeds], dict[str, np.ndarray]]:
+            made = runner(inputs, outputs)
 
             def run(fed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
                 runs.append(len(fed["ids"]))
