@@ -10,18 +10,18 @@ from qcc.compiler.layer_rows import rows_of
 from qcc.compiler.plan import Kernels
 from qcc.compiler.samples import Samples
 from qcc.compiler.time_forms import FLOAT, Case, Timings
+from qcc.compiler.timing import NOTICEABLE, times_text
 from qcc.dsl.policy import Policy
 from qcc.ir.encoding import Encoding
-from qcc.ir.forms import Choice, Form, choose, kernel_layers, kernel_takes
+from qcc.ir.forms import Choice, Form, choose, kernel_layers, kernel_takes, plain_forms
 from qcc.ir.graph import Graph, Weight
 
 Tick = Callable[[str], None]
-NOTICEABLE = 1.02  # a kernel is taken for what is more than noise
 
 
 @dataclass(frozen=True)
 class FormChooser:
-    """Chooses between the runtime's own forms and a kernel.
+    """Chooses among the runtime's own forms and a kernel.
 
     Args:
         kernels: that are to be made; without any, the runtime's capability table alone decides.
@@ -43,18 +43,27 @@ class FormChooser:
         if self.kernels is None or not _may_be_product(weight):
             return plain
         refused = kernel_takes(weight, encoding) or self._refuses(weight)
-        if refused:
-            return Choice(plain.form, f"{plain.reason}; {refused}")
-        if self.timings is None:
+        if self.timings is None and not refused:
             return Choice(Form.KERNEL, "a kernel takes it; it was not timed, being for another processor")
-        other = _timed(plain.form)
+        forms = plain_forms(weight, encoding) + (() if refused else (Form.KERNEL,))
+        if self.timings is None or len(forms) == 1:
+            return Choice(plain.form, f"{plain.reason}; {refused}")
+        return self._fastest(weight, encoding, forms, refused)
+
+    def _fastest(self, weight: Weight, encoding: Encoding, forms: tuple[Form, ...], refused: str) -> Choice:
+        """Whichever was measured fastest; the first of the forms unless another is so by more than noise."""
+        assert self.timings is not None
         case = self._case(weight)
-        seconds = self.timings.seconds(case, encoding, (other, Form.KERNEL))
-        ours, theirs, before = seconds[Form.KERNEL], seconds[other], seconds[FLOAT]
-        text = f"measured at {ours / before:.2f}x of float with a kernel, {theirs / before:.2f}x without"
-        text += f", {case.rows} {case.unit}{'' if case.rows == 1 else 's'}"
-        text += " and the layouts that it takes" if case.pointwise else ""
-        return Choice(Form.KERNEL if ours * NOTICEABLE < theirs else plain.form, text)
+        found = self.timings.seconds(case, encoding, tuple(dict.fromkeys(map(_timed, forms))))
+        seconds = {form: found[_timed(form)] for form in forms}
+        best = min(seconds, key=lambda form: seconds[form])
+        chosen = best if seconds[best] * NOTICEABLE < seconds[forms[0]] else forms[0]
+        told = ", ".join(f"{_timed(form)} {seconds[form] / found[FLOAT]:.2f}x" for form in forms)
+        where = f"{case.rows} {case.unit}{'' if case.rows == 1 else 's'}"
+        where += " and the layouts that it takes" if case.pointwise else ""
+        text = times_text(seconds[chosen] / found[FLOAT], "float", seconds[chosen] > found[FLOAT])
+        text += f"; timed on {where}: {told}"
+        return Choice(chosen, text + (f"; {refused}" if refused else ""))
 
     def seconds(self, weight: Weight, encoding: Encoding | None, form: Form | None) -> float:
         """What a weight's linear layers take for one sample, on one thread; those of other kinds count nothing.

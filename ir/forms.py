@@ -93,21 +93,37 @@ def fused_capability(encoding: Encoding, shape: tuple[int, int]) -> Capability |
 
 
 def choose(weight: "Weight", encoding: Encoding) -> Choice:
-    """The form of a weight under an encoding."""
+    """The form of a weight under an encoding, by the committed measurements."""
     if "embedding" in weight.kinds and encoding.block.rows != 1:
         return Choice(Form.DECODED, "rows cannot be decoded one by one: they share scales")
     if "embedding" in weight.kinds:
         return Choice(Form.ROWS, "packed rows are gathered, then decoded")
-    if weight.kinds != {"linear"}:
-        return Choice(Form.DECODED, "the runtime has no compressed kernel for this layer")
-    if len(weight.layers) > 1 or not all(layer.form_free for layer in weight.layers):
-        return Choice(Form.DECODED, "the weight is shared, or read in a way that no compressed kernel takes")
-    row = fused_capability(encoding, weight.shape)
-    if row is None or weight.dtype != "float32":
-        return Choice(Form.DECODED, "the runtime has no compressed kernel for this format")
+    refused, row = unfused(weight, encoding), fused_capability(encoding, weight.shape)
+    if refused or row is None:
+        return Choice(Form.DECODED, refused)
     if row.mean_ratio > 1:
         return Choice(Form.DECODED, f"the runtime's kernel was measured {row.mean_ratio:.1f}x slower than float")
     return Choice(Form.FUSED, f"the runtime's kernel was measured at {row.mean_ratio:.2f}x of float")
+
+
+def unfused(weight: "Weight", encoding: Encoding) -> str:
+    """Why the runtime has no compressed kernel for a weight under an encoding; empty if it has one."""
+    if weight.kinds != {"linear"}:
+        return "the runtime has no compressed kernel for this layer"
+    if len(weight.layers) > 1 or not all(layer.form_free for layer in weight.layers):
+        return "the weight is shared, or read in a way that no compressed kernel takes"
+    if fused_capability(encoding, weight.shape) is None or weight.dtype != "float32":
+        return "the runtime has no compressed kernel for this format"
+    return ""
+
+
+def plain_forms(weight: "Weight", encoding: Encoding) -> tuple[Form, ...]:
+    """The forms that a weight may have under an encoding without a kernel of ours, what `choose` takes first."""
+    first = choose(weight, encoding).form
+    others = (Form.DECODED,) if first is Form.FUSED else ()
+    if first is Form.DECODED and not unfused(weight, encoding):
+        others = (Form.FUSED,)
+    return (first, *others)
 
 
 def kernel_takes(weight: "Weight", encoding: Encoding) -> str:
