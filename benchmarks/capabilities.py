@@ -122,18 +122,48 @@ def write(instructions: str, rows: list[dict[str, Any]]) -> None:
     table = json.loads(TABLE.read_text(encoding="utf-8"))
     forms = {row["form"] for row in rows}
     kept = [row for row in table["measured"].get(instructions, {"rows": []})["rows"] if row["form"] not in forms]
-    order = lambda row: (row["form"], row["bits"], not row["symmetric"], row["group"], row["activations"])  # noqa: E731
     table["measured"][instructions] = {
         "processor": hardware.machine().processor,
         "runtime": f"onnxruntime {onnxruntime.__version__}",
         "date": str(date.today()),
-        "rows": sorted(kept + rows, key=order),
+        "rows": sorted(kept + rows, key=lambda row: [str(row[key]) for key in ("form", "bits", "symmetric", "group")]),
     }
     TABLE.write_text(_text(table), encoding="utf-8")
 
 
-def _text(value: Any, depth: int = 0) -> str:
+def _text(table: Mapping[str, Any]) -> str:
     """JSON with a row a line."""
-    if isinstance(value, Mapping) and any(isinstance(one, (list, Mapping)) for one in value.values()):
-        ...
-    return json.dumps(value)
+    sets = []
+    for name, one in sorted(table["measured"].items()):
+        facts = "".join(f"      {json.dumps(key)}: {json.dumps(one[key])},\n" for key in one if key != "rows")
+        sets.append(f'    {json.dumps(name)}: {{\n{facts}      "rows": [\n{_block(one["rows"], 8)}\n      ]\n    }}')
+    measured = ",\n".join(sets)
+    return f'{{\n  "fused": [\n{_block(table["fused"], 4)}\n  ],\n  "measured": {{\n{measured}\n  }}\n}}\n'
+
+
+def _block(rows: list[dict[str, Any]], indent: int) -> str:
+    return ",\n".join(" " * indent + json.dumps(row) for row in rows)
+
+
+def main() -> None:
+    """Measure every row of this machine's table again."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("forms", nargs="*", help="fused, kernel", default=["fused", "kernel"])
+    asked = parser.parse_args()
+    instructions = instruction_set(cpu_flags())
+    print(f"# {machine()}\n# python -m benchmarks.capabilities\n# {instructions}", flush=True)
+    matrix = np.random.default_rng(0).standard_normal((SIZE, SIZE)).astype(np.float32)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        parts = {"fused": fused(matrix), "kernel": kernels(matrix, Path(folder))}
+        for sessions in (one for form in asked.forms for one in parts[form]):
+            for row in lines({None: session(layer(matrix)), **sessions}):
+                print(json.dumps(row), flush=True)
+                rows.append(row)
+    if asked.write:
+        write(instructions, rows)
+
+
+if __name__ == "__main__":
+    main()

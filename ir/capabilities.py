@@ -107,7 +107,9 @@ def fused_cost(encoding: Encoding, instructions: Collection[str] = ()) -> Cost:
     return _worst(way, asked)
 
 
-def kernel_cost(encoding: Encoding, shape: tuple[int, int], activations: str, instructions: Collection[str]) -> Cost | None:
+def kernel_cost(
+    encoding: Encoding, shape: tuple[int, int], activations: str, instructions: Collection[str]
+) -> Cost | None:
     """What a kernel of ours costs on these instruction sets; None where one of them was not measured.
 
     Groups of any size and zero points count as what they are like: groups of 32 and no zero points.
