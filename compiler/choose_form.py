@@ -115,10 +115,10 @@ class FormChooser:
         """Why a convolution gets no kernel; empty for linear layers."""
         if weight.kinds != {"conv"}:
             return ""
-        if not self._by_clock:
-            return "a convolution gets a kernel only where it was timed on the machine at hand"
         assert self.kernels is not None
-        return "" if serve_convolutions(self.kernels) else "these processors have no kernel for convolutions"
+        if not serve_convolutions(self.kernels):
+            return "these processors have no kernel for convolutions"
+        return "" if self._by_clock else "a convolution gets a kernel only where it was timed on the machine at hand"
 
 
 def chooser_of(policy: Policy, graph: Graph, data: Samples, tick: Tick) -> FormChooser:
