@@ -44,7 +44,7 @@ def main() -> None:
     wanted = _embeddings(model, judges)
     data: dict[str, object] = {
         "nearest": None,
-        f"gptq, {SMALL} padded to {LENGTH}": [_feed(_tokens(args.data, known[:SMALL], LENGTH))],
+        f"gptq, {SMALL} padded to {LENGTH}": _rows(_feed(_tokens(args.data, known[:SMALL], LENGTH))),
         f"gptq, {SMALL} as they are": [_feed([one]) for one in one_by_one[:SMALL]],
         f"gptq, {LARGE:,}": [_feed([one]) for one in one_by_one[:LARGE]],
     }
@@ -77,6 +77,11 @@ def _row(
     seconds = sum(result.seconds.values())
     told = "; ".join(data_lines(result.layers))
     return f"| {text} | {name} | {result.output_bytes:,} | {score:.2f} | {noise:.4f} | {seconds:.0f} | {told} |"
+
+
+def _rows(feed: Feeds) -> list[Feeds]:
+    """Each sentence for itself, as an .npz file is read."""
+    return [{name: array[at : at + 1] for name, array in feed.items()} for at in range(len(feed["input_ids"]))]
 
 
 def _score(evaluate: ModuleType, model: Path) -> float:

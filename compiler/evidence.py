@@ -56,10 +56,11 @@ class Evidence:
             return Losses((), (), 0)
         with self.phases.phase("measure"):
             tick = self.phases.counter("measure", len(options))
-            if not self.moments or self.data.count == 1:
+            judges = held_out(self.data) if self.moments else None
+            if judges is None:
                 return measure(self.graph, options, self.data, Context(tick, grams_of(self.moments), self.moments))
             context = Context(tick, seen_of(self.moments), self.moments)
-            return replace(measure(self.graph, options, held_out(self.data), context), held_out=True)
+            return replace(measure(self.graph, options, judges, context), held_out=True)
 
     def context(self, decided: Plan) -> Context:
         """What the passes of a decided plan need."""

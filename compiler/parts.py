@@ -75,10 +75,10 @@ def _bytes(batch: Batch) -> int:
     return sum(array.nbytes for array in batch.values() if isinstance(array, np.ndarray))
 
 
-def held_out(samples: Samples) -> Samples:
-    """The samples that are held out, in their order; all if there are none."""
+def held_out(samples: Samples) -> Samples | None:
+    """The samples that are held out, in their order; None if there are none."""
     parted = Parted.of(samples)
     kept = [one for one, held in zip(parted.ones, parted.held, strict=True) if held]
     if not kept:
-        return samples
+        return None
     return replace(samples, batches=samples.neighbours(kept) if samples.divisible else tuple(kept))

@@ -23,13 +23,14 @@ def moments(graph: Graph, names: Sequence[str], samples: Samples, tick: Tick) ->
     """The second moments of the inputs of linear layers, by weight name; a quarter of the samples is held out.
 
     Weights that read the same value share theirs. Weights without a linear layer get none. Positions that a mask hides
-    do not count. Of a single sample the end is held out.
+    do not count. Where no sample could be held out, as of a single feed, the last quarter of its rows is.
     """
     wanted = set(names)
     readers = {w.name: value for w in graph.weights() if w.name in wanted and (value := _input(w)) is not None}
     sums: dict[str, tuple[_Sum, _Sum]] = {}
-    alone = samples.count == 1
-    for part, captured in _stream(graph, sorted(set(readers.values())), samples, tick):
+    parted = Parted.of(samples)
+    alone = not any(parted.held)
+    for part, captured in _stream(graph, sorted(set(readers.values())), parted, tick):
         for name, rows in captured.items():
             seen, held = sums.setdefault(name, (_Sum(), _Sum()))
             end = len(rows.array) - len(rows.array) // EVERY if alone else 0 if part.held else len(rows.array)
@@ -44,7 +45,7 @@ def magnitudes(graph: Graph, names: Sequence[str], samples: Samples, tick: Tick)
     wanted = set(names)
     readers = {w.name: {layer.input for layer in w.layers} for w in graph.weights() if w.name in wanted}
     found: dict[str, Magnitudes] = {}
-    for _, captured in _stream(graph, sorted(set().union(*readers.values())), samples, tick):
+    for _, captured in _stream(graph, sorted(set().union(*readers.values())), Parted.of(samples), tick):
         for name, rows in captured.items():
             one = Magnitudes.of(rows.array)
             found[name] = found[name] + one if name in found else one
@@ -101,20 +102,20 @@ def _moments(seen: _Sum, held: _Sum) -> Moments:
 
 
 def _stream(
-    graph: Graph, values: Sequence[str], samples: Samples, tick: Tick
+    graph: Graph, values: Sequence[str], parted: Parted, tick: Tick
 ) -> Iterator[tuple[Part, Mapping[str, Rows]]]:
     """The rows of these values that count, on all samples, a few at once."""
     if not values:
         return
     runner = graph.runner(tuple(value.name for value in graph.inputs), values)
-    parted, captured, done = Parted.of(samples), Captured(), 0
-    hiding = masks.find(graph.inputs, runner, samples)
+    captured, done = Captured(), 0
+    hiding = masks.find(graph.inputs, runner, parted.samples)
     for part in parted.batches(captured):
         results = runner(part.feeds)
         captured.note(part.feeds, results)
         yield part, hiding.visible(runner, part.feeds, results)
         done += part.samples
-        tick(done, len(parted.ones), samples.origin)
+        tick(done, len(parted.ones), parted.samples.origin)
 
 
 def _input(weight: Weight) -> str | None:

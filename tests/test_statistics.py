@@ -163,7 +163,15 @@ def test_what_is_equal_is_in_one_part() -> None:
 def test_samples_held_out_are_a_quarter_in_their_order() -> None:
     texts = sentences([5] * 8)
     held = held_out(alone(texts))
+    assert held is not None
     np.testing.assert_array_equal(held.batches[0]["ids"], np.concatenate([texts[1], texts[5]]))
+
+
+def test_of_a_single_feed_the_end_is_held_out() -> None:
+    feeds = padded(sentences([3, 7, 5, 2]))
+    one = gathered(attention(), Samples((feeds,), "drawn"))["up"]
+    assert (one.rows, one.held_rows) == (17, 4)
+    assert held_out(Samples((feeds,), "drawn")) is None
 
 
 def test_feeds_of_one_sample_run_together() -> None:
