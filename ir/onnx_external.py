@@ -118,6 +118,8 @@ def _entries(tensor: onnx.TensorProto) -> dict[str, str]:
 
 
 def _real(path: Path, location: str, name: str) -> Path:
+    if "\0" in location:
+        raise DataError(f"weight `{name}` lies in a file whose name cannot be: {location[:40]!r}")
     file = (path.parent / location).resolve()
     if not location or not any(file.is_relative_to(root) for root in (path.parent.resolve(), path.resolve().parent)):
         raise DataError(f"weight `{name}` lies outside the model's folder: `{location}`")
