@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 FEWEST_ROUNDS, ROUNDS = 3, 15
 
+EXAMPLES = """examples:
+  qcc bench model.onnx model.qcc.onnx                  how fast both are, and how far apart
+  qcc bench model.onnx model.qcc.onnx --threads 1 --batch 1,16
+  qcc bench model.onnx model.qcc.onnx --data data.npz  on inputs of your own
+"""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""

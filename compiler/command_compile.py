@@ -11,7 +11,6 @@ makes of it, for each target function by function. Nothing is written.
 """
 
 import argparse
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +21,8 @@ from qcc.compiler.policy_options import add_policy, definitions
 from qcc.compiler.progress import progress
 from qcc.compiler.read_policy import load_policy
 from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError
-from qcc.dsl.load import preset_names, preset_source
-from qcc.dsl.parse import load_source, parse
+from qcc.dsl.load import open_source
+from qcc.dsl.parse import parse
 from qcc.dsl.policy import to_text as policy_text
 from qcc.dsl.syntax import to_text as tree_text
 
@@ -32,6 +31,14 @@ if TYPE_CHECKING:
     from qcc.dsl.policy import Policy
 
 KERNELS = ("tir", "asm")
+
+EXAMPLES = """examples:
+  qcc compile model.onnx                            eight bits a weight, no data needed
+  qcc compile model.onnx -p tiny --data data.npz    as small as it gets, measured on data
+  qcc compile model.onnx -p my.qpolicy -D bits=4    with a parameter of the policy
+  qcc compile model.onnx -p my.qpolicy --emit plan  what would be done to each weight
+  qcc compile model.onnx --plan model.qcc.lock      the same again
+"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
 def _emit_policy(args: argparse.Namespace) -> int:
     report = Diagnostics()
     if args.emit == "ast":
-        source = preset_source(args.policy) if args.policy in preset_names() else load_source(args.policy)
+        source, _ = open_source(args.policy)
         text = tree_text(parse(source))
     else:
         text = policy_text(load_policy(args.policy, definitions(args), report=report))
@@ -121,8 +128,10 @@ def _emit_kernels(policy: "Policy", plan: "Plan | None", report: Diagnostics, ar
 
     if (plan.kernels if plan else build_kernels.kernels_of(policy)) is None:
         raise UsageError(f"`{args.plan or args.policy}` asks for no kernels", "`target cpu` in the policy does")
-    with tempfile.TemporaryDirectory(prefix="qcc-") as folder:
-        output, quiet = Path(folder) / "decided.onnx", args.quiet or args.format != "text"
+    from qcc.codegen.scratch import scratch
+
+    with scratch() as folder:
+        output, quiet = folder / "decided.onnx", args.quiet or args.format != "text"
         with progress(quiet) as update:
             decided, warnings = driver.decide_plan(
                 args.model, policy, output=output, data=args.data, plan=plan, dims=dims(args), progress=update
