@@ -28,15 +28,12 @@ class Verifier:
         diagnostics: told what could not be verified.
 
     Raises:
-        ModelError: the model fails on the data, or there are bounds and it gives nothing finite.
+        ModelError: the model fails on the data.
     """
 
     def __init__(self, original: Runner, samples: Samples, bounds: Sequence[Bound], diagnostics: Diagnostics) -> None:
         self._bounds, self._diagnostics = bounds, diagnostics
         self.reference = run_reference(original, samples)
-        nothing = self.reference.not_finite
-        if nothing and bounds:
-            raise not_finite(nothing, samples.generated)
         for name in self.reference.floors:
             message = f"the original's output `{name}` differs from run to run: it is held to no more than that"
             diagnostics.warning("Q323", message)
@@ -48,8 +45,13 @@ class Verifier:
             staged: the file.
             library: its kernels, where they run here.
             graph: the model, to find what rounding alone does to it where a bound does not hold.
+
+        Raises:
+            ModelError: there are bounds, and the original gives nothing finite that could be held to them.
         """
         held = self.reference.samples
+        if self.reference.not_finite and self._bounds:
+            raise not_finite(self.reference.not_finite, held.generated)
         plain = self.reference.compare(verify.run(OnnxRunner(staged), held.batches))
         fast: tuple[OutputCheck, ...] = ()
         if library is not None:
