@@ -32,6 +32,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from onnx import ModelProto
 
 from benchmarks import fuzz_inputs
 from benchmarks.fuzz_graphs import drawn
@@ -318,8 +319,8 @@ def _hostile(_: int, case: int, folder: Path) -> list[str]:
 
 
 @cache
-def _seeds() -> dict[str, "object"]:
-    return seeds()  # type: ignore[return-value]
+def _seeds() -> dict[str, ModelProto]:
+    return seeds()
 
 
 @cache

@@ -56,6 +56,11 @@ SPLINTERS = (
 )
 
 
+ODD_VALUES: tuple[object, ...] = (
+    *(None, True, -1, 0, 2**70, 1.5, float("nan"), "", "x", "int4", [], {}, [[]], {"a": 1}, "a" * 5000),
+)
+
+
 def policy(rng: random.Random) -> bytes:
     """A policy of some good statements, mutated token by token, now and then byte by byte."""
     text = "qpolicy 1\n" + "\n".join(rng.sample(POLICIES, rng.randrange(1, 5))) + "\n"
@@ -88,8 +93,7 @@ def lock(text: str, rng: random.Random) -> bytes:
         places: list[tuple[object, object]] = []
         _places(data, places)
         parent, key = rng.choice(places)
-        odd = (None, True, -1, 0, 2**70, 1.5, float("nan"), "", "x", "int4", [], {}, [[]], {"a": 1}, "a" * 5000)
-        value = rng.choice((*odd, *(one[1] for one in [(0, _get(*rng.choice(places)))])))
+        value = rng.choice((*ODD_VALUES, _get(*rng.choice(places))))
         if isinstance(parent, dict) and rng.random() < 0.3:
             del parent[key]
         elif isinstance(parent, list) and rng.random() < 0.3:

@@ -89,7 +89,7 @@ def _with_branches(model: ModelProto) -> ModelProto:
     choice = onnx.helper.make_node("If", ["cond"], ["y"], then_branch=branch, else_branch=other)
     model.graph.node.extend([cond, choice])
     for name, number in (("zero", 0.0), ("one", 1.0)):
-        model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(number), name))
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(number, np.float32), name))
     return model
 
 
@@ -124,7 +124,8 @@ def _bytes(data: bytes, rng: random.Random) -> bytes:
 
 
 def _node(model: ModelProto, rng: random.Random) -> NodeProto:
-    return rng.choice(model.graph.node)
+    node: NodeProto = rng.choice(model.graph.node)
+    return node
 
 
 def _values(model: ModelProto) -> list[str]:
