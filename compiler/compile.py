@@ -12,11 +12,12 @@ from qcc.codegen.scratch import scratch
 from qcc.codegen.target import runs_here
 from qcc.compiler import build, lock, samples, verify
 from qcc.compiler.bind import Chooser, Latency, bind
-from qcc.compiler.build_kernels import build_library, served_ops
+from qcc.compiler.build_kernels import served_ops
 from qcc.compiler.catalog import Export, schema
 from qcc.compiler.check_outputs import Outputs, check_model, check_outputs, input_files
 from qcc.compiler.choose_form import FormChooser, chooser_of
 from qcc.compiler.copied import copied, copies
+from qcc.compiler.count_served import build_counted
 from qcc.compiler.evidence import Evidence, rounded_inputs
 from qcc.compiler.fit_samples import fit_samples
 from qcc.compiler.inputs import Inputs, state_of
@@ -218,7 +219,7 @@ class _Compilation:
         if plan.kernels is None or not ops:
             return None
         with self.phases.phase("kernels"):
-            build_library(ops, plan.kernels, kernels_beside(staged))
+            build_counted(ops, plan.kernels, staged, kernels_beside(staged))
         self.runs_here = runs_here(plan.kernels.targets)
         return kernels_beside(staged)
 
