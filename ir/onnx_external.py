@@ -123,13 +123,13 @@ def real_file(path: Path, location: str, name: str) -> Path:
     """The file that a model at a path names as the place of a weight.
 
     Raises:
-        DataError: it is missing, or outside the model's folder.
+        DataError: it is missing, cannot be, or is outside the model's folder.
     """
     try:
         file = (path.parent / location).resolve()
         there = file.is_file()
     except (OSError, ValueError, RuntimeError) as error:  # too long, with a NUL, or a circle of links
-        raise DataError(f"weight `{name}` lies in `{location}`, which no file can be: {error}") from error
+        raise DataError(f"weight `{name}` lies in a file whose name cannot be: {location[:40]!r}") from error
     if not location or not any(file.is_relative_to(root) for root in (path.parent.resolve(), path.resolve().parent)):
         raise DataError(f"weight `{name}` lies outside the model's folder: `{location}`")
     if not there:
