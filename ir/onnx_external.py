@@ -127,7 +127,7 @@ def real_file(path: Path, location: str, name: str) -> Path:
     """
     if "\0" in location:
         raise DataError(f"weight `{name}` lies in a file whose name cannot be: {location[:40]!r}")
-    file = (path.parent / location).resolve()
+    file = Path(os.path.realpath(path.parent / location))  # `resolve` raises at links in a circle
     if not location or not any(file.is_relative_to(root) for root in (path.parent.resolve(), path.resolve().parent)):
         raise DataError(f"weight `{name}` lies outside the model's folder: `{location}`")
     if not file.is_file():
