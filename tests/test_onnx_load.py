@@ -334,12 +334,3 @@ def test_a_copy_is_independent(tmp_path: Path) -> None:
     assert [w.constant for w in graph.weights()] == ["w"]
     assert not copy.weights()
     np.testing.assert_array_equal(graph.runner(["i"], ["y"])({"i": IDS})["y"], case.weights["w"][IDS])
-
-
-def test_data_behind_a_link_that_leads_to_itself(tmp_path: Path) -> None:
-    model = parse(MATMUL, {"w": BIG})
-    onnx.save(model, tmp_path / "model.onnx", save_as_external_data=True, location="data.bin", size_threshold=0)
-    (tmp_path / "data.bin").unlink()
-    (tmp_path / "data.bin").symlink_to("data.bin")
-    with pytest.raises(ModelError, match=r"keeps its weights in `data.bin`, which is missing"):
-        OnnxGraph.load(tmp_path / "model.onnx")
