@@ -8,6 +8,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from qcc.ir.errors import ModelError, first_line
+from qcc.ir.onnx_fold import FoldConstants
 from qcc.ir.onnx_functions import DOMAIN
 from qcc.ir.onnx_load import array_of, normalise
 from qcc.ir.onnx_tie import TieTransposed
@@ -33,6 +34,7 @@ def simplify(model: ir.Model) -> list[str]:
             common.RemoveUnusedNodesPass(),
             common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
             _infer_shapes(),
+            FoldConstants(),
         ):
             step(model)
         normalise(model)
