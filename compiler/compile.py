@@ -1,8 +1,6 @@
 """The main job: a model and a policy in, a verified artifact out."""
 
 import math
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,24 +8,33 @@ from pathlib import Path
 
 import numpy as np
 
+from qcc.codegen.scratch import scratch
 from qcc.codegen.target import runs_here
 from qcc.compiler import build, lock, samples, verify
 from qcc.compiler.bind import Chooser, Latency, bind
-from qcc.compiler.build_kernels import build_library, served_ops
+from qcc.compiler.build_kernels import served_ops
 from qcc.compiler.catalog import Export, schema
+from qcc.compiler.check_outputs import Outputs, check_model, check_outputs, input_files
 from qcc.compiler.choose_form import FormChooser, chooser_of
+from qcc.compiler.copied import copied, copies
+from qcc.compiler.count_served import build_counted
 from qcc.compiler.evidence import Evidence, rounded_inputs
+from qcc.compiler.fit_samples import fit_samples
+from qcc.compiler.inputs import Inputs, state_of
 from qcc.compiler.kernel_library import kernels_beside
-from qcc.compiler.open_model import open_model
+from qcc.compiler.open_model import model_path, open_model
 from qcc.compiler.phases import Phases, Progress, silent
 from qcc.compiler.plan import Plan
+from qcc.compiler.publish import Staged, publish, same_file, staging
+from qcc.compiler.raise_graph import needed_opset, raise_graph
 from qcc.compiler.report_html import render_html
 from qcc.compiler.result import Allocation, Result, RewriteRow
 from qcc.compiler.rewrite import Cleaned, rewrite_graph, rewrite_steps
 from qcc.compiler.samples import Data, Samples
 from qcc.compiler.sensitivity import within
 from qcc.compiler.settle import Settled, settle
-from qcc.compiler.staging import check_output, output_path, staging
+from qcc.compiler.staging import output_path
+from qcc.compiler.system_errors import refused
 from qcc.compiler.time_model import ModelTimes, time_input, time_models
 from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError
 from qcc.dsl.load import load_policy
@@ -37,7 +44,7 @@ from qcc.ir.forms import choose
 from qcc.ir.graph import Weight
 from qcc.ir.onnx_graph import OnnxGraph
 from qcc.ir.onnx_run import OnnxRunner, reference
-from qcc.ir.onnx_save import Written, whole_size
+from qcc.ir.onnx_save import Written
 from qcc.passes.encode import Encode
 
 DEFAULT_POLICY = "balanced"
@@ -51,17 +58,19 @@ def compile(
     data: Data | None = None,
     definitions: Mapping[str, str] | None = None,
     plan: Plan | None = None,
+    dims: Mapping[str, int] | None = None,
     progress: Progress = silent,
 ) -> Result:
     """Compile a model.
 
     Args:
         model: an ``.onnx`` file.
-        policy: a ``.qpolicy`` file, a preset's name, or a loaded policy.
+        policy: a ``.qpolicy`` file, a preset's name, the text of a policy, or a loaded policy.
         output: the file to write; by default ``<model>.qcc.onnx`` beside the model.
         data: calibration data, instead of what the policy names: an ``.npz`` file, a CalibrationDataReader, or feeds.
         definitions: values of the policy's parameters, as ``-D`` gives them.
         plan: a decided plan, as a lock file holds it, to run instead of the policy's rules.
+        dims: sizes of the inputs' free axes by name, for data that is generated.
         progress: told of long work.
 
     Returns:
@@ -71,9 +80,14 @@ def compile(
         QccError: the policy, the model or the data is at fault.
     """
     try:
-        return _Compilation.prepare(Path(model), policy, output, data, definitions or {}, progress).run(plan)
+        path = model_path(model)
+        return _Compilation.prepare(path, policy, output, data, definitions or {}, dims, progress).run(plan)
     except ModelError as error:
         raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
+    except OSError as error:
+        if found := refused(error):
+            raise QccError([found]) from error
+        raise
 
 
 def decide_plan(
@@ -84,6 +98,7 @@ def decide_plan(
     data: Data | None = None,
     definitions: Mapping[str, str] | None = None,
     plan: Plan | None = None,
+    dims: Mapping[str, int] | None = None,
     progress: Progress = silent,
 ) -> tuple[Plan, tuple[Diagnostic, ...]]:
     """The plan that `compile` would run, with all that is open decided, and the warnings; nothing is verified.
@@ -93,10 +108,11 @@ def decide_plan(
     Raises:
         QccError: the policy, the model or the data is at fault.
     """
-    with tempfile.TemporaryDirectory(prefix="qcc-") as folder:
-        written = output or Path(folder) / output_path(Path(model), None).name
+    with scratch() as folder:
+        path = model_path(model)
+        written = output or folder / output_path(path, None).name
         try:
-            compilation = _Compilation.prepare(Path(model), policy, written, data, definitions or {}, progress)
+            compilation = _Compilation.prepare(path, policy, written, data, definitions or {}, dims, progress)
             return compilation.decide(plan), compilation.diagnostics.warnings
         except ModelError as error:
             raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
@@ -109,6 +125,7 @@ class _Opened:
     graph: OnnxGraph
     plan: Plan
     data: Samples
+    inputs: Inputs
     input_bytes: int
     edits: tuple[str, ...]
     rewrites: tuple[RewriteRow, ...] = ()
@@ -123,6 +140,9 @@ class _Compilation:
     policy: Policy
     data: Data | None
     phases: Phases
+    dims: Mapping[str, int] = field(default_factory=dict)
+    read: tuple[Path, ...] = ()
+    """The files that are read, beside the model's."""
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
     chooser: Chooser = choose
     runs_here: bool = False
@@ -136,12 +156,15 @@ class _Compilation:
         output: str | Path | None,
         data: Data | None,
         definitions: Mapping[str, str],
+        dims: Mapping[str, int] | None,
         progress: Progress,
     ) -> "_Compilation":
         loaded = policy if isinstance(policy, Policy) else load_policy(policy, schema(), definitions)
         target = output_path(model, output)
-        check_output(model, target)
-        return cls(model, target, loaded, data, Phases(progress))
+        calibrate = loaded.calibrate.path if loaded.calibrate else None
+        read = input_files([*(source.path for source in loaded.sources), calibrate, data])
+        check_model(model, Outputs.of(target), read)
+        return cls(model, target, loaded, data, Phases(progress), dims or {}, tuple(read))
 
     def run(self, plan: Plan | None) -> Result:
         opened = self._open(plan)
@@ -163,7 +186,7 @@ class _Compilation:
                 times=times,
             )
             if verification.passed:
-                self._publish(result, staged, settled.written, opened.data)
+                self._publish(result, staged, settled.written, opened)
         return result
 
     def _verify(
@@ -196,7 +219,7 @@ class _Compilation:
         if plan.kernels is None or not ops:
             return None
         with self.phases.phase("kernels"):
-            build_library(ops, plan.kernels, kernels_beside(staged))
+            build_counted(ops, plan.kernels, staged, kernels_beside(staged))
         self.runs_here = runs_here(plan.kernels.targets)
         return kernels_beside(staged)
 
@@ -220,17 +243,20 @@ class _Compilation:
 
     def _open(self, plan: Plan | None) -> _Opened:
         with self.phases.phase("load"):
+            before = state_of(self.model)
             opened = open_model(self.model)
+            inputs = Inputs.of(self.model, opened.graph.data_files(), before)
+            check_outputs(Outputs.of(self.output).files, (file.path for file in inputs.data))
         graph = opened.graph
         data = self._samples(graph)
         if plan is not None:
             _check_plan(plan, graph, self.model)
         bound = plan or self._bind(graph, data, opened.size_bytes)
         self.diagnostics.raise_if_errors()
-        if data.origin == "generated" and rounded_inputs(bound):
+        if data.generated and rounded_inputs(bound):
             message = "the steps of static activations come from generated data, which the model will hardly see"
             self.diagnostics.warning("Q434", message, help='name data: `calibrate "data.npz"`')
-        return _Opened(graph, bound, data, opened.size_bytes, opened.edits)
+        return _Opened(graph, bound, data, inputs, opened.size_bytes, opened.edits)
 
     def _bind(self, graph: OnnxGraph, data: Samples, size_bytes: int) -> Plan:
         with self.phases.phase("choose"):
@@ -256,11 +282,12 @@ class _Compilation:
         calibrate = self.policy.calibrate
         seed = calibrate.seed if calibrate else 0
         limit = calibrate.samples if calibrate else None
-        if self.data is not None:
-            return samples.load(self.data, graph, limit, seed)
-        if calibrate is not None and calibrate.path is not None:
-            return samples.load(calibrate.path, graph, limit, seed)
-        return samples.generate(graph, limit, seed)
+        given = calibrate.path if self.data is None and calibrate is not None else self.data
+        if given is None:
+            return fit_samples(graph, reference(self.model), limit, seed, self.dims)
+        if self.dims:
+            raise ModelError("Q428", "sizes of axes are for generated inputs, and there is data", help="leave them out")
+        return samples.load(given, graph, limit, seed)
 
     def _rewrite(self, opened: _Opened) -> _Opened:
         """Run the passes that keep the function, and see that they do."""
@@ -277,34 +304,33 @@ class _Compilation:
         plan, graph = opened.plan, opened.graph
         evidence = Evidence.of(graph, plan, opened.data, self.phases)
 
+        raised: dict[int, OnnxGraph] = {}
+
         def write(decided: Plan) -> tuple[build.Built[OnnxGraph], Written]:
+            opset = max(needed_opset(graph, decided), self._export().opset or 0)
+            if opset not in raised:
+                with self.phases.phase("raise"):
+                    raised[opset] = raise_graph(graph, opset, opened.data)
             with self.phases.phase("encode"):
-                built = build.run_plan(graph, decided, evidence.context(decided))
+                built = build.run_plan(raised[opset], decided, evidence.context(decided))
             metadata = lock.provenance(self.model, self.policy, decided)
             return built, build.write(built, staged, self._export(), metadata)
 
-        settled = settle(plan, graph, write, evidence.losses)
-        for edit in settled.built.edits:
+        settled = None if copies(plan) else settle(plan, graph, write, evidence.losses)
+        for edit in settled.built.edits if settled else ():
             if edit.refused:
                 self.diagnostics.warning("Q411", f"`{edit.subject}` stays as it is: {edit.text}")
         rewritten = any(row.treated for row in opened.rewrites if row.action != "clean")
-        if settled.written.size_bytes >= opened.input_bytes and not rewritten:
-            settled = replace(settled, written=self._copy_input(staged, graph))
+        if settled is None or (settled.written.size_bytes >= opened.input_bytes and not rewritten):
+            self.diagnostics.warning("Q430", f"`{self.model}` gets no smaller: the output is a copy of it")
+            settled = copied(self.model, graph, settled.plan if settled else plan, staged)
         return settled
 
     def _export(self) -> Export:
         return self.policy.export if isinstance(self.policy.export, Export) else Export()
 
-    def _copy_input(self, staged: Path, graph: OnnxGraph) -> Written:
-        """Nothing was gained: the artifact is the input, byte for byte."""
-        self.diagnostics.warning("Q430", f"`{self.model}` gets no smaller: the output is a copy of it")
-        staged.with_name(staged.name + "_data").unlink(missing_ok=True)
-        shutil.copyfile(self.model, staged)
-        for location in graph.data_files():
-            shutil.copyfile(self.model.parent / location, staged.parent / location)
-        return Written(staged, None, whole_size(staged, graph.data_files()))
-
     def _result(self, opened: _Opened, settled: Settled, verification: verify.Verification) -> Result:
+        same, data = copies(settled.plan), settled.written.data
         return Result(
             model=self.model,
             output=self.output,
@@ -315,23 +341,29 @@ class _Compilation:
             output_bytes=settled.written.size_bytes,
             layers=build.rows(opened.graph, settled.plan, settled.built, _loss_of(opened.plan, settled), self.chooser),
             plan=settled.plan,
-            edits=opened.edits,
+            edits=() if same else opened.edits,
             allocation=_allocation(opened.plan, settled),
             verification=verification,
             warnings=self.diagnostics.warnings,
             seconds=dict(self.phases.seconds),
-            rewrites=opened.rewrites,
+            rewrites=() if same else opened.rewrites,
+            data=self.output.with_name(data.name) if data else None,
         )
 
-    def _publish(self, result: Result, staged: Path, written: Written, data: Samples) -> None:
+    def _publish(self, result: Result, staged: Path, written: Written, opened: _Opened) -> None:
         """Write what goes beside the model, then give everything its final name."""
-        text = lock.lock_text(result, self.policy, data, staged, written)
-        (staged.parent / result.lock.name).write_text(text, encoding="utf-8")
-        (staged.parent / result.report.name).write_text(render_html(result), encoding="utf-8")
-        if result.kernels is None:
-            kernels_beside(self.output).unlink(missing_ok=True)  # of an earlier run, for another model
-        for file in sorted(staged.parent.iterdir(), key=lambda path: path == staged):
-            file.replace(self.output.parent / file.name)
+        final, made = Outputs.of(self.output), Outputs.of(staged)
+        text = lock.lock_text(result, self.policy, opened.data, opened.inputs, staged, written)
+        made.lock.write_text(text, encoding="utf-8")
+        made.report.write_text(render_html(result), encoding="utf-8")
+        opened.inputs.check()
+        files = [Staged(made.lock, final.lock), Staged(made.report, final.report), Staged(staged, final.model)]
+        if result.kernels:
+            files.insert(0, Staged(made.kernels, final.kernels))
+        if written.data is not None and result.data is not None and not same_file(result.data, written.data_sha256):
+            check_outputs([result.data], (file.path for file in opened.inputs.data))
+            files.insert(0, Staged(written.data, result.data))
+        publish(files, staged.parent, [] if result.kernels else [final.kernels])  # of an earlier run
 
 
 def _check_plan(plan: Plan, graph: OnnxGraph, model: Path) -> None:

@@ -1,32 +1,30 @@
 """What a layer costs in each of the forms that it could be stored in, timed on this machine.
 
 One layer is a model of its own: a product with random weights, encoded and written by the same code that writes the
-real model, and run by ONNX Runtime with and without the kernels, in turn. Times are kept by machine, versions and
-kernel sources, so that each shape is timed once.
+real model, and run by ONNX Runtime in each form and in float, in turn. What is kept is a form's time over float's of
+the same rounds, and float's own time once: what was timed on another, busier occasion can then be compared. It is kept
+by machine, versions and kernel sources, so that each shape is timed once.
 """
 
 import hashlib
-import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from qcc.codegen.cache import cache_folder
+from qcc.codegen.cache import add_numbers, read_numbers
 from qcc.codegen.library import sources_digest
+from qcc.codegen.scratch import scratch
 from qcc.codegen.target import cpu_name
 from qcc.compiler.build_kernels import build_library
 from qcc.compiler.open_model import open_model
 from qcc.compiler.plan import Kernels
 from qcc.compiler.session import Session
-from qcc.compiler.staging import write_whole
-from qcc.compiler.timing import Turns, interleaved
+from qcc.compiler.timing import Turns, interleaved, paired
 from qcc.ir.encoding import Encoding
 from qcc.ir.forms import Form
 from qcc.ir.onnx_kernel_ops import kernel_ops
@@ -36,7 +34,7 @@ from qcc.passes.encode import Encode
 from qcc.passes.nearest import Nearest
 
 OPSET = 21
-TURNS = Turns(rounds=9, turn_s=0.003, warm=True, own=True)
+TURNS = Turns(rounds=15, turn_s=0.002, warm=True, own=True)
 FLOAT = "float"
 
 
@@ -69,35 +67,42 @@ class Timings:
 
     def __init__(self, kernels: Kernels | None, tick: Callable[[str], None]) -> None:
         self._kernels, self._tick = kernels, tick
-        self._path = cache_folder() / f"timings-{_digest(kernels)}.json"
-        self._known: dict[str, float] = _read(self._path)
+        self._name = f"timings-{_digest(kernels)}.json"
+        self._known: dict[str, float] = read_numbers(self._name)
 
     def seconds(self, case: Case, encoding: Encoding | None, forms: tuple[Form, ...]) -> Mapping[str, float]:
-        """Median seconds of a run in each of the forms, and of the float product under ``float``; one thread.
+        """Seconds of a run in each of the forms, and of the float product under ``float``; one thread.
 
-        Without an encoding there are no forms.
+        A form that cannot be told from float takes as long. Without an encoding there are no forms.
 
         Raises:
             QccError: the kernel cannot be built.
         """
-        keys = {name: _key(case, encoding, name) for name in (FLOAT, *forms)}
-        if not all(key in self._known for key in keys.values()):
+        keys = {form: _key(case, encoding, form) for form in forms}
+        base = _key(case, None, FLOAT)
+        missing = tuple(form for form, key in keys.items() if key not in self._known)
+        if missing or base not in self._known:
             text = encoding.text if encoding else FLOAT
             self._tick(f"{case.outputs}x{case.inputs}, {case.rows} {case.unit}s, {text}")
-            found = _time(case, encoding, forms, self._kernels)
-            self._known |= {keys[name]: seconds for name, seconds in found.items()}
-            self._save()
-        return {name: self._known[key] for name, key in keys.items()}
-
-    def _save(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._known = _read(self._path) | self._known  # another process may have timed others
-        write_whole(self._path, json.dumps(self._known, indent=0, sort_keys=True))
+            seconds = _time(case, encoding, missing, self._kernels)
+            self._known.setdefault(base, float(np.median(seconds[FLOAT])))
+            self._known |= {keys[form]: _told(seconds[form], seconds[FLOAT]) for form in missing}
+            self._known |= add_numbers(self._name, self._known)  # another process may have timed others
+        whole = self._known[base]
+        return {FLOAT: whole} | {form: whole * self._known[key] for form, key in keys.items()}
 
 
-def _time(case: Case, encoding: Encoding | None, forms: tuple[Form, ...], kernels: Kernels | None) -> dict[str, float]:
-    with tempfile.TemporaryDirectory(prefix="qcc-") as name:
-        folder = Path(name)
+def _told(seconds: np.ndarray, base: np.ndarray) -> float:
+    """A form's time over float's; one where they cannot be told apart."""
+    ratio = paired(seconds, base)
+    return ratio.median if ratio.slower or ratio.faster else 1.0
+
+
+def _time(
+    case: Case, encoding: Encoding | None, forms: tuple[Form, ...], kernels: Kernels | None
+) -> dict[str, np.ndarray]:
+    """Seconds by form ``[rounds]``."""
+    with scratch() as folder:
         path = folder / "float.onnx"
         onnx.save(_layer(case), path)
         sessions = {FLOAT: Session(path, kernels=False, threads=1)}
@@ -115,7 +120,7 @@ def _time(case: Case, encoding: Encoding | None, forms: tuple[Form, ...], kernel
         shape = (1, case.inputs, 1, case.rows) if case.pointwise else (case.rows, case.inputs)
         x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
         seconds = interleaved([partial(session.run, {"x": x}) for session in sessions.values()], TURNS)
-        return dict(zip(sessions, map(float, np.median(seconds, axis=1)), strict=True))
+        return dict(zip(sessions, seconds, strict=True))
 
 
 def _layer(case: Case) -> onnx.ModelProto:
@@ -153,13 +158,6 @@ def _key(case: Case, encoding: Encoding | None, form: str) -> str:
 
 def _digest(kernels: Kernels | None) -> str:
     """What the times depend on beside the layer: how they are taken, processor, versions, kernels."""
-    facts = (TURNS, cpu_name(), os.cpu_count(), onnxruntime.__version__, sources_digest(), kernels and kernels.text)
+    made = sources_digest(), kernels and kernels.text
+    facts = ("ratios", TURNS, cpu_name(), os.cpu_count(), onnxruntime.__version__, made)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-
-
-def _read(path: Path) -> dict[str, float]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return {str(key): float(seconds) for key, seconds in found.items()} if isinstance(found, dict) else {}

@@ -8,6 +8,7 @@ import onnx
 from qcc.ir import onnx_load
 from qcc.ir.errors import ModelError, first_line
 from qcc.ir.graph import Array, Feeds
+from qcc.ir.loadable import loadable
 from qcc.ir.onnx_lend import lend
 from qcc.ir.onnx_runtime import onnxruntime
 
@@ -15,7 +16,8 @@ from qcc.ir.onnx_runtime import onnxruntime
 class OnnxRunner:
     """A session of ONNX Runtime on a model or a piece of one.
 
-    External weights lie in ``folder``, apart from those that are lent; ``library`` brings custom ops.
+    External weights lie in ``folder``, apart from those that are lent; ``library`` brings custom ops. Not optimised,
+    each op runs as the model has it.
 
     Raises:
         ModelError: the runtime refuses the model.
@@ -27,8 +29,11 @@ class OnnxRunner:
         folder: Path | None = None,
         lent: Mapping[str, Array] | None = None,
         library: Path | None = None,
+        optimise: bool = True,
     ) -> None:
         options = onnxruntime.SessionOptions()
+        if not optimise:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle sessions must not spin
         options.add_session_config_entry("session.disable_prepacking", "1")  # halves a session's memory
@@ -39,7 +44,7 @@ class OnnxRunner:
         source = str(model) if isinstance(model, Path) else model.SerializeToString()
         try:
             if library is not None:
-                options.register_custom_ops_library(str(library.resolve()))
+                options.register_custom_ops_library(loadable(library))
             self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime raises a dozen unrelated classes
             raise ModelError("Q405", f"ONNX Runtime cannot load the model: {first_line(error)}") from error

@@ -1,7 +1,7 @@
 """The driver for `cpu` targets: forms chosen by what was timed, a library beside the model, latency as a bound."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from qcc.compiler.plan import Kernels
 from qcc.compiler.samples import Samples
 from qcc.compiler.session import Session
 from qcc.compiler.time_forms import FLOAT, Case, Timings
+from qcc.compiler.timing import Turns
 from qcc.dsl.load import load_text
 from qcc.dsl.policy import Policy
 from qcc.ir.blocks import Block
@@ -71,7 +72,8 @@ def test_kernels_go_beside_the_model(model: Path, timed: dict[str, float]) -> No
     result = qcc.compile(model, policy("target cpu\n" + RULE))
     assert result.kernels == model.with_name("two.qcc.kernels.so") and result.kernels.is_file()
     assert {row.form for row in result.layers} == {"kernel"}
-    assert "0.20x of float with a kernel, 0.50x without, 3 rows" in result.layers[0].reason
+    reason = "0.20x the time of float; timed on 3 rows: fused 0.50x, decoded 1.00x, kernel 0.20x"
+    assert {row.reason for row in result.layers} == {reason}
     assert result.verification.kernel_outputs and result.times is not None and result.times.kernels_s is not None
     held = json.loads(result.lock.read_text(encoding="utf-8"))["kernels"]
     assert held["ops"] == sorted({node.op_type for node in onnx.load(result.output).graph.node if node.domain == "qcc"})
@@ -89,6 +91,26 @@ def test_a_lock_repeats_the_files_without_timing(model: Path, timed: dict[str, f
     again = qcc.compile(model, policy("target cpu\n" + RULE), plan=plan)
     assert again.kernels is not None
     assert (again.output.read_bytes(), again.kernels.read_bytes()) == before
+
+
+def test_every_form_competes(model: Path, timed: dict[str, float]) -> None:
+    """A kernel that beats the runtime's own loses to the weight decoded at load, as the float product does."""
+    timed |= {Form.FUSED: 1.6e-3, Form.KERNEL: 1.3e-3}
+    result = qcc.compile(model, policy("target cpu\n" + RULE))
+    reason = "1.00x the time of float; timed on 3 rows: fused 1.60x, decoded 1.00x, kernel 1.30x"
+    assert {(row.form, row.reason) for row in result.layers} == {("decoded", reason)}
+
+
+def test_where_all_lose_the_report_says_slower(model: Path, timed: dict[str, float]) -> None:
+    timed |= {Form.FUSED: 1.6e-3, Form.DECODED: 1.2e-3, Form.KERNEL: 1.3e-3}
+    result = qcc.compile(model, policy("target cpu\n" + RULE))
+    assert {row.reason.partition(";")[0] for row in result.layers} == {"1.20x the time of float (slower)"}
+
+
+def test_a_form_that_the_table_avoids_competes(model: Path, timed: dict[str, float]) -> None:
+    timed |= {Form.FUSED: 4e-4, Form.KERNEL: 1.3e-3}
+    result = qcc.compile(model, policy("target cpu\nrule linear { weights = int2 group 32 }\n"))
+    assert {row.form for row in result.layers} == {"fused"}
 
 
 def test_a_slower_kernel_is_not_taken(model: Path, timed: dict[str, float]) -> None:
@@ -182,7 +204,7 @@ def test_rows_come_from_the_data(model: Path, tmp_path: Path) -> None:
 
 def test_the_policy_may_say_the_rows(model: Path, timed: dict[str, float]) -> None:
     result = qcc.compile(model, policy("target cpu\n" + RULE + "export { rows = 1 }"))
-    assert result.layers[0].reason.endswith("1 row")
+    assert "timed on 1 row:" in result.layers[0].reason
 
 
 def test_timings_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,6 +295,33 @@ def test_positions_come_from_the_data_and_rows_do_not_change_them(convolutions: 
     text = "target cpu(sapphire-rapids)\n" + CONV_RULE + "export { rows = 1 }"
     chooser = chooser_of(policy(text), graph, data, lambda _: None)
     assert chooser.rows == rows_of(graph, data)
+
+
+def test_ratios_are_kept_from_rounds_in_common(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer timed once more on a machine ten times as busy: what was found before still compares."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    busy = 1.0
+
+    def slow(runs: Sequence[object], turns: Turns) -> np.ndarray:
+        return busy * np.outer([1.0, 0.5] if len(runs) == 2 else [1.0], np.ones(turns.rounds))
+
+    monkeypatch.setattr("qcc.compiler.time_forms.interleaved", slow)
+    case, timings = Case(64, 32, 3), Timings(None, lambda _: None)
+    first = timings.seconds(case, GROUP32, (Form.FUSED,))
+    busy = 10.0
+    second = timings.seconds(case, INT8, (Form.DECODED,))
+    assert first == {FLOAT: 1.0, Form.FUSED: 0.5} and second == {FLOAT: 1.0, Form.DECODED: 0.5}
+
+
+def test_what_noise_hides_is_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("qcc.compiler.time_forms.interleaved", lambda runs, turns: _noisy(turns.rounds))
+    found = Timings(None, lambda _: None).seconds(Case(64, 32, 3), GROUP32, (Form.DECODED,))
+    assert found[Form.DECODED] == found[FLOAT]
+
+
+def _noisy(rounds: int) -> np.ndarray:
+    return np.stack([np.ones(rounds), np.where(np.arange(rounds) % 2, 0.7, 1.4)])
 
 
 def test_a_convolution_is_timed_among_depthwise_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcc.compiler.timing import Turns, interleaved
+from qcc.compiler.timing import Turns, interleaved, paired, times_text
 
 SHORT_S, LONG_S = 0.001, 0.005
 
@@ -33,3 +33,36 @@ def test_times_are_those_of_a_run() -> None:
     )
     assert (seconds.min(axis=1) >= (SHORT_S, LONG_S)).all()
     assert np.median(seconds[0]) < np.median(seconds[1])
+
+
+def test_noise_is_not_slower() -> None:
+    """Identical runs on a machine that is now and then three times as slow: one interval in twenty may err."""
+    random = np.random.default_rng(0)
+
+    def busy() -> np.ndarray:
+        return np.where(random.random((2, 15)) < 0.3, 3.0, 1.0) * random.normal(1, 0.05, (2, 15))
+
+    told = [ratio for _ in range(200) if (ratio := paired(*busy())).slower or ratio.faster]
+    assert len(told) <= 20
+
+
+def test_what_slows_a_round_slows_both() -> None:
+    load = np.random.default_rng(0).uniform(1, 10, 15)
+    ratio = paired(1.5 * load, load)
+    assert ratio.slower and not ratio.faster
+    assert np.allclose((ratio.median, ratio.low, ratio.high), 1.5)
+    assert paired(load, 1.5 * load).faster
+
+
+def test_what_nobody_notices_is_not_slower() -> None:
+    assert not paired(np.full(15, 1.01), np.ones(15)).slower
+
+
+def test_few_rounds_take_in_the_extremes() -> None:
+    ratio = paired(np.array([1.5, 1.4, 0.9]), np.ones(3))
+    assert (ratio.low, ratio.median, ratio.high) == (0.9, 1.4, 1.5)
+
+
+def test_times_in_words() -> None:
+    assert times_text(1.934, "float", True) == "1.93x the time of float (slower)"
+    assert times_text(0.43, "the input", False) == "0.43x the time of the input"
