@@ -59,7 +59,8 @@ def sink(graph: ir.Graph) -> None:
             graph.remove(node)
             _put_first(body, node)
     for value in list(graph.initializers.values()):
-        fixed = value.is_graph_input() or isinstance(value.const_value, ir.ExternalTensor)  # those lie in the main graph
+        # what lies in a file is written from the main graph
+        fixed = value.is_graph_input() or isinstance(value.const_value, ir.ExternalTensor)
         body = None if fixed else _reader(graph, [value], chains)
         if body is not None:
             del graph.initializers[value.name or ""]

@@ -50,7 +50,7 @@ class _Part:
     @property
     def names(self) -> dict[ir.Value, str]:
         """What the results are called: a weight that is only turned or scaled keeps its name, which is its path."""
-        large = [value for value in self.gone if 2 * _size(value) >= sum(map(_size, self.makes))]
+        large = [value for value in self.gone if 8 * _size(value) >= sum(map(_size, self.makes))]
         if len(self.makes) == len(large) == 1:
             return {self.makes[0]: large[0].name or ""}
         return {value: value.name or "" for value in self.makes}

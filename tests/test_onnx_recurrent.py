@@ -1,4 +1,4 @@
-"""Recurrent and Einsum weights: what they decode to is what ONNX Runtime multiplies by, whatever the op's attributes."""
+"""Recurrent and Einsum weights: what they decode to is what ONNX Runtime multiplies by."""
 
 from pathlib import Path
 
@@ -90,13 +90,6 @@ def test_an_equation_without_a_product_has_no_weight_reject(equation: str, tmp_p
 def test_presets_take_them(preset: str, tmp_path: Path) -> None:
     model = tmp_path / "model.onnx"
     onnx.save(_recurrent("LSTM", 4, 2, ', direction="bidirectional"').proto(), model)
-    policy = qcc.load_policy(preset) if hasattr(qcc, "load_policy") else preset
-    result = qcc.compile(model, policy if preset == "balanced" else _loose(tmp_path))
-    assert all(row.format for row in result.layers)
-
-
-def _loose(folder: Path) -> Path:
-    """`tiny` without its budget, which so small a model cannot meet."""
-    path = folder / "tiny.qpolicy"
-    path.write_text("qpolicy 1\nrule recurrent { weights = int4 group 32 }\n", encoding="utf-8")
-    return path
+    policy = tmp_path / "loose.qpolicy"  # so small a model meets no budget
+    policy.write_text(f'qpolicy 1\nuse "{preset}"\nbudget {{ size <= 90% }}\nverify {{ cosine >= 0.5 }}\n', "utf-8")
+    assert all(row.format for row in qcc.compile(model, policy).layers)
