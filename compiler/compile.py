@@ -22,11 +22,13 @@ from qcc.compiler.evidence import Evidence, rounded_inputs
 from qcc.compiler.fit_samples import fit_samples
 from qcc.compiler.inputs import Inputs, state_of
 from qcc.compiler.kernel_library import kernels_beside
+from qcc.compiler.lock import Lock
 from qcc.compiler.open_model import model_path, open_model
 from qcc.compiler.phases import Phases, Progress, silent
 from qcc.compiler.plan import Plan
 from qcc.compiler.publish import Staged, publish, same_file, staging
 from qcc.compiler.raise_graph import needed_opset, raise_graph
+from qcc.compiler.repeat import check_plan, tell_differences
 from qcc.compiler.report_html import render_html
 from qcc.compiler.result import Allocation, Result, RewriteRow
 from qcc.compiler.rewrite import Cleaned, rewrite_graph, rewrite_steps
@@ -57,7 +59,7 @@ def compile(
     output: str | Path | None = None,
     data: Data | None = None,
     definitions: Mapping[str, str] | None = None,
-    plan: Plan | None = None,
+    plan: Plan | Lock | None = None,
     dims: Mapping[str, int] | None = None,
     progress: Progress = silent,
 ) -> Result:
@@ -69,7 +71,7 @@ def compile(
         output: the file to write; by default ``<model>.qcc.onnx`` beside the model.
         data: calibration data, instead of what the policy names: an ``.npz`` file, a CalibrationDataReader, or feeds.
         definitions: values of the policy's parameters, as ``-D`` gives them.
-        plan: a decided plan, as a lock file holds it, to run instead of the policy's rules.
+        plan: a decided plan, or a lock file that was read, to run instead of the policy's rules.
         dims: sizes of the inputs' free axes by name, for data that is generated.
         progress: told of long work.
 
@@ -97,7 +99,7 @@ def decide_plan(
     output: str | Path | None = None,
     data: Data | None = None,
     definitions: Mapping[str, str] | None = None,
-    plan: Plan | None = None,
+    plan: Plan | Lock | None = None,
     dims: Mapping[str, int] | None = None,
     progress: Progress = silent,
 ) -> tuple[Plan, tuple[Diagnostic, ...]]:
@@ -166,7 +168,7 @@ class _Compilation:
         check_model(model, Outputs.of(target), read)
         return cls(model, target, loaded, data, Phases(progress), dims or {}, tuple(read))
 
-    def run(self, plan: Plan | None) -> Result:
+    def run(self, plan: Plan | Lock | None) -> Result:
         opened = self._open(plan)
         with self.phases.phase("reference"):
             held = within(opened.graph, opened.data, verify.SAMPLES, verify.OUTPUT_BYTES)
@@ -237,11 +239,11 @@ class _Compilation:
                 help = "times of layers add up only about, and vary from run to run: tighten the budget"
                 self.diagnostics.warning("Q432", message, help=help)
 
-    def decide(self, plan: Plan | None) -> Plan:
+    def decide(self, plan: Plan | Lock | None) -> Plan:
         """The decided plan of `run`, which is not verified; the file that it takes to decide is left to the caller."""
         return self._build(self._rewrite(self._open(plan)), self.output).plan
 
-    def _open(self, plan: Plan | None) -> _Opened:
+    def _open(self, plan: Plan | Lock | None) -> _Opened:
         with self.phases.phase("load"):
             before = state_of(self.model)
             opened = open_model(self.model)
@@ -249,8 +251,12 @@ class _Compilation:
             check_outputs(Outputs.of(self.output).files, (file.path for file in inputs.data))
         graph = opened.graph
         data = self._samples(graph)
+        if isinstance(plan, Lock):
+            check_outputs(Outputs.of(self.output).files, [plan.path])
+            tell_differences(plan, inputs, data, self.diagnostics)
+            plan = plan.plan
         if plan is not None:
-            _check_plan(plan, graph, self.model)
+            check_plan(plan, graph, self.model)
         bound = plan or self._bind(graph, data, opened.size_bytes)
         self.diagnostics.raise_if_errors()
         if data.generated and rounded_inputs(bound):
@@ -364,14 +370,6 @@ class _Compilation:
             check_outputs([result.data], (file.path for file in opened.inputs.data))
             files.insert(0, Staged(written.data, result.data))
         publish(files, staged.parent, [] if result.kernels else [final.kernels])  # of an earlier run
-
-
-def _check_plan(plan: Plan, graph: OnnxGraph, model: Path) -> None:
-    named = [name for step in plan.steps for name in step.weights] + [kept.weight for kept in plan.kept]
-    missing = sorted(set(named) - {weight.name for weight in graph.weights()})
-    if missing:
-        help = "a plan fits the model that it was made for"
-        raise ModelError("Q431", f"the plan is for another model: `{model}` has no weight `{missing[0]}`", help=help)
 
 
 def _allocation(plan: Plan, settled: Settled) -> Allocation | None:
