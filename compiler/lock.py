@@ -91,8 +91,8 @@ def lock_text(result: Result, policy: Policy, data: Samples, inputs: Inputs, sta
             "sha256": data.digest,
             "samples": data.count,
             "seed": calibrate.seed if calibrate else 0,
-            "coverage": coverage_json(result.layers),
         },
+        "coverage": coverage_json(result.layers),
         "versions": versions(),
         "processor": cpu_name(),
         "output": {

@@ -233,6 +233,6 @@ def test_report_and_lock_tell_coverage_and_what_was_chosen(tmp_path: Path) -> No
     assert [one.code for one in result.warnings] == ["Q436"]
     assert ("warning", result.warnings[0].message) in told
     assert [phase for phase, _ in told].index("warning") < [phase for phase, _ in told].index("encode")
-    lock = json.loads(result.lock.read_text(encoding="utf-8"))["calibration"]["coverage"]
+    lock = json.loads(result.lock.read_text(encoding="utf-8"))["coverage"]
     assert lock["rows"] == 12 and lock["least_rows_an_input"] == pytest.approx(12 / 64, abs=1e-3)
     assert "12 rows for 64 inputs" in result.report.read_text(encoding="utf-8")
