@@ -55,5 +55,5 @@ def few_rows(coverage: Sequence[Coverage]) -> Diagnostic | None:
     message = f"{worst.rows:,} rows of data for {worst.inputs:,} inputs of `{worst.layer}`{more}"
     hidden = ", which do not count where a mask hides them" if worst.hidden_rows else ""
     help = f"give more samples; rows are positions of samples{hidden}, and ten an input are enough"
-    note = "what is learned from so few is judged by samples held out, layer by layer; `rounding = nearest` may still do better"
+    note = "samples held out judge layer by layer what is learned from so few; `rounding = nearest` may still do better"
     return Diagnostic("Q436", message, help=help, note=note, severity=Severity.WARNING)
