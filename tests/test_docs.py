@@ -86,6 +86,33 @@ def _command(page: Path) -> str:
     return found[0]
 
 
+NUMBER = re.compile(r"\d[\d,]*\.?\d*(?:e-?\d+)?")
+LOOSE = 0.25
+"""How far figures with a point may be off: they follow the processor's rounding. Sizes and counts may not."""
+
+
+def test_the_sample_output_is_what_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
+    page = ROOT / "README.md"
+    shown = next(block for block in blocks(page, "text")).text
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    assert main(_command(page).split()[1:]) == 0
+    printed = capsys.readouterr().out
+    if request.config.getoption("--update-golden"):
+        page.write_text(page.read_text(encoding="utf-8").replace(shown, printed), encoding="utf-8")
+        return
+    ours, theirs = (text[: text.index("\ntime ")] for text in (shown, printed))
+    for one, other in zip(ours.splitlines(), theirs.splitlines(), strict=True):
+        assert NUMBER.sub("#", " ".join(one.split())) == NUMBER.sub("#", " ".join(other.split()))
+        for left, right in zip(NUMBER.findall(one), NUMBER.findall(other), strict=True):
+            if "." in left:
+                assert float(left.replace(",", "")) == pytest.approx(float(right.replace(",", "")), rel=LOOSE), one
+            else:
+                assert left == right, one
+
+
 PYTHON = [page for page in PAGES if any(block.words == ("run",) for block in blocks(page, "python"))]
 
 
