@@ -6,11 +6,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from qcc.codegen.scratch import scratch
 from qcc.codegen.target import runs_here
-from qcc.compiler import build, lock, samples, verify
+from qcc.compiler import build, lock, samples
 from qcc.compiler.bind import Chooser, Latency, bind
 from qcc.compiler.build_kernels import served_ops
 from qcc.compiler.catalog import Export, schema
@@ -33,11 +31,12 @@ from qcc.compiler.report_html import render_html
 from qcc.compiler.result import Allocation, Result, RewriteRow
 from qcc.compiler.rewrite import Cleaned, rewrite_graph, rewrite_steps
 from qcc.compiler.samples import Data, Samples
-from qcc.compiler.sensitivity import within
 from qcc.compiler.settle import Settled, settle
 from qcc.compiler.staging import output_path
 from qcc.compiler.system_errors import refused
 from qcc.compiler.time_model import ModelTimes, time_input, time_models
+from qcc.compiler.verifier import Verifier
+from qcc.compiler.verify import Verification
 from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError
 from qcc.dsl.load import load_policy
 from qcc.dsl.policy import Policy
@@ -45,7 +44,7 @@ from qcc.ir.errors import ModelError
 from qcc.ir.forms import choose
 from qcc.ir.graph import Weight
 from qcc.ir.onnx_graph import OnnxGraph
-from qcc.ir.onnx_run import OnnxRunner, reference
+from qcc.ir.onnx_run import reference
 from qcc.ir.onnx_save import Written
 from qcc.passes.encode import Encode
 
@@ -171,15 +170,14 @@ class _Compilation:
     def run(self, plan: Plan | Lock | None) -> Result:
         opened = self._open(plan)
         with self.phases.phase("reference"):
-            held = within(opened.graph, opened.data, verify.SAMPLES, verify.OUTPUT_BYTES)
-            wanted = verify.run(reference(self.model), held.batches)
-        opened = self._rewrite(opened)
+            verifier = Verifier(reference(self.model), opened.data, self.policy.verify, self.diagnostics)
+        before, opened = opened.graph, self._rewrite(opened)
         with staging(self.output) as folder:
             staged = folder / self.output.name
             settled = self._build(opened, staged)
             library = self._library(settled.plan, staged)
             with self.phases.phase("verify"):
-                verification = self._verify(wanted, held, staged, library)
+                verification = verifier.verify(staged, library if self.runs_here else None, before)
             times = self._time(opened, settled, staged, library)
             self._compare_with_budget(opened.plan, verification, times)
             result = replace(
@@ -190,17 +188,6 @@ class _Compilation:
             if verification.passed:
                 self._publish(result, staged, settled.written, opened)
         return result
-
-    def _verify(
-        self, wanted: list[dict[str, np.ndarray]], held: Samples, staged: Path, library: Path | None
-    ) -> verify.Verification:
-        """Run the written file, also with its kernels, and compare."""
-        plain = verify.compare(wanted, verify.run(OnnxRunner(staged), held.batches))
-        fast: tuple[verify.OutputCheck, ...] = ()
-        if library is not None and self.runs_here:
-            fast = verify.compare(wanted, verify.run(OnnxRunner(staged, library=library), held.batches))
-        checks = verify.judge(self.policy.verify, (*plain, *fast))
-        return verify.Verification(plain, checks, held.count, held.origin, fast)
 
     def _time(self, opened: _Opened, settled: Settled, staged: Path, library: Path | None) -> ModelTimes | None:
         """Time the written model against the input, where speed is what the policy is after."""
@@ -225,9 +212,9 @@ class _Compilation:
         self.runs_here = runs_here(plan.kernels.targets)
         return kernels_beside(staged)
 
-    def _compare_with_budget(self, plan: Plan, verification: verify.Verification, times: ModelTimes | None) -> None:
+    def _compare_with_budget(self, plan: Plan, verification: Verification, times: ModelTimes | None) -> None:
         """Budgets on error and latency bind predictions; say so where the file turns out worse."""
-        worst = min((check.sqnr for check in verification.outputs), default=math.inf)
+        worst = min((check.plain.sqnr for check in verification.outputs), default=math.inf)
         measured = 10 ** (-worst / 10)
         for limit in plan.allocate.limits if plan.allocate else ():
             if limit.metric == "output_error" and measured > limit.bound:
@@ -303,6 +290,9 @@ class _Compilation:
         tick = partial(self.phases.tell, "rewrite")
         with self.phases.phase("rewrite"):
             done = rewrite_graph(opened.graph, opened.plan, opened.data, cleaned, tick)
+        for row in done.rows:
+            for edit in (edit for edit in row.refused if edit.subject in row.left_out):
+                self.diagnostics.warning("Q435", f"`{row.action}` at `{edit.subject}` was {edit.text}")
         return replace(opened, graph=done.graph, rewrites=done.rows)
 
     def _build(self, opened: _Opened, staged: Path) -> Settled:
@@ -335,7 +325,7 @@ class _Compilation:
     def _export(self) -> Export:
         return self.policy.export if isinstance(self.policy.export, Export) else Export()
 
-    def _result(self, opened: _Opened, settled: Settled, verification: verify.Verification) -> Result:
+    def _result(self, opened: _Opened, settled: Settled, verification: Verification) -> Result:
         same, data = copies(settled.plan), settled.written.data
         return Result(
             model=self.model,
