@@ -6,35 +6,37 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from qcc.codegen.scratch import scratch
 from qcc.codegen.target import runs_here
-from qcc.compiler import build, lock, samples, verify
+from qcc.compiler import build, lock, samples
 from qcc.compiler.bind import Chooser, Latency, bind
-from qcc.compiler.build_kernels import build_library, served_ops
+from qcc.compiler.build_kernels import served_ops
 from qcc.compiler.catalog import Export, schema
 from qcc.compiler.check_outputs import Outputs, check_model, check_outputs, input_files
 from qcc.compiler.choose_form import FormChooser, chooser_of
 from qcc.compiler.copied import copied, copies
+from qcc.compiler.count_served import build_counted
 from qcc.compiler.evidence import Evidence, rounded_inputs
 from qcc.compiler.fit_samples import fit_samples
 from qcc.compiler.inputs import Inputs, state_of
 from qcc.compiler.kernel_library import kernels_beside
+from qcc.compiler.lock import Lock
 from qcc.compiler.open_model import model_path, open_model
 from qcc.compiler.phases import Phases, Progress, silent
 from qcc.compiler.plan import Plan
 from qcc.compiler.publish import Staged, publish, same_file, staging
 from qcc.compiler.raise_graph import needed_opset, raise_graph
+from qcc.compiler.repeat import check_plan, tell_differences
 from qcc.compiler.report_html import render_html
 from qcc.compiler.result import Allocation, Result, RewriteRow
 from qcc.compiler.rewrite import Cleaned, rewrite_graph, rewrite_steps
 from qcc.compiler.samples import Data, Samples
-from qcc.compiler.sensitivity import within
 from qcc.compiler.settle import Settled, settle
 from qcc.compiler.staging import output_path
 from qcc.compiler.system_errors import refused
 from qcc.compiler.time_model import ModelTimes, time_input, time_models
+from qcc.compiler.verifier import Verifier
+from qcc.compiler.verify import Verification
 from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError
 from qcc.dsl.load import load_policy
 from qcc.dsl.policy import Policy
@@ -42,7 +44,7 @@ from qcc.ir.errors import ModelError
 from qcc.ir.forms import choose
 from qcc.ir.graph import Weight
 from qcc.ir.onnx_graph import OnnxGraph
-from qcc.ir.onnx_run import OnnxRunner, reference
+from qcc.ir.onnx_run import reference
 from qcc.ir.onnx_save import Written
 from qcc.passes.encode import Encode
 
@@ -56,7 +58,7 @@ def compile(
     output: str | Path | None = None,
     data: Data | None = None,
     definitions: Mapping[str, str] | None = None,
-    plan: Plan | None = None,
+    plan: Plan | Lock | None = None,
     dims: Mapping[str, int] | None = None,
     progress: Progress = silent,
 ) -> Result:
@@ -68,7 +70,7 @@ def compile(
         output: the file to write; by default ``<model>.qcc.onnx`` beside the model.
         data: calibration data, instead of what the policy names: an ``.npz`` file, a CalibrationDataReader, or feeds.
         definitions: values of the policy's parameters, as ``-D`` gives them.
-        plan: a decided plan, as a lock file holds it, to run instead of the policy's rules.
+        plan: a decided plan, or a lock file that was read, to run instead of the policy's rules.
         dims: sizes of the inputs' free axes by name, for data that is generated.
         progress: told of long work.
 
@@ -96,7 +98,7 @@ def decide_plan(
     output: str | Path | None = None,
     data: Data | None = None,
     definitions: Mapping[str, str] | None = None,
-    plan: Plan | None = None,
+    plan: Plan | Lock | None = None,
     dims: Mapping[str, int] | None = None,
     progress: Progress = silent,
 ) -> tuple[Plan, tuple[Diagnostic, ...]]:
@@ -165,18 +167,17 @@ class _Compilation:
         check_model(model, Outputs.of(target), read)
         return cls(model, target, loaded, data, Phases(progress), dims or {}, tuple(read))
 
-    def run(self, plan: Plan | None) -> Result:
+    def run(self, plan: Plan | Lock | None) -> Result:
         opened = self._open(plan)
         with self.phases.phase("reference"):
-            held = within(opened.graph, opened.data, verify.SAMPLES, verify.OUTPUT_BYTES)
-            wanted = verify.run(reference(self.model), held.batches)
-        opened = self._rewrite(opened)
+            verifier = Verifier(reference(self.model), opened.data, self.policy.verify, self.diagnostics)
+        before, opened = opened.graph, self._rewrite(opened)
         with staging(self.output) as folder:
             staged = folder / self.output.name
             settled = self._build(opened, staged)
             library = self._library(settled.plan, staged)
             with self.phases.phase("verify"):
-                verification = self._verify(wanted, held, staged, library)
+                verification = verifier.verify(staged, library if self.runs_here else None, before)
             times = self._time(opened, settled, staged, library)
             self._compare_with_budget(opened.plan, verification, times)
             result = replace(
@@ -187,17 +188,6 @@ class _Compilation:
             if verification.passed:
                 self._publish(result, staged, settled.written, opened)
         return result
-
-    def _verify(
-        self, wanted: list[dict[str, np.ndarray]], held: Samples, staged: Path, library: Path | None
-    ) -> verify.Verification:
-        """Run the written file, also with its kernels, and compare."""
-        plain = verify.compare(wanted, verify.run(OnnxRunner(staged), held.batches))
-        fast: tuple[verify.OutputCheck, ...] = ()
-        if library is not None and self.runs_here:
-            fast = verify.compare(wanted, verify.run(OnnxRunner(staged, library=library), held.batches))
-        checks = verify.judge(self.policy.verify, (*plain, *fast))
-        return verify.Verification(plain, checks, held.count, held.origin, fast)
 
     def _time(self, opened: _Opened, settled: Settled, staged: Path, library: Path | None) -> ModelTimes | None:
         """Time the written model against the input, where speed is what the policy is after."""
@@ -218,13 +208,13 @@ class _Compilation:
         if plan.kernels is None or not ops:
             return None
         with self.phases.phase("kernels"):
-            build_library(ops, plan.kernels, kernels_beside(staged))
+            build_counted(ops, plan.kernels, staged, kernels_beside(staged))
         self.runs_here = runs_here(plan.kernels.targets)
         return kernels_beside(staged)
 
-    def _compare_with_budget(self, plan: Plan, verification: verify.Verification, times: ModelTimes | None) -> None:
+    def _compare_with_budget(self, plan: Plan, verification: Verification, times: ModelTimes | None) -> None:
         """Budgets on error and latency bind predictions; say so where the file turns out worse."""
-        worst = min((check.sqnr for check in verification.outputs), default=math.inf)
+        worst = min((check.plain.sqnr for check in verification.outputs), default=math.inf)
         measured = 10 ** (-worst / 10)
         for limit in plan.allocate.limits if plan.allocate else ():
             if limit.metric == "output_error" and measured > limit.bound:
@@ -236,11 +226,11 @@ class _Compilation:
                 help = "times of layers add up only about, and vary from run to run: tighten the budget"
                 self.diagnostics.warning("Q432", message, help=help)
 
-    def decide(self, plan: Plan | None) -> Plan:
+    def decide(self, plan: Plan | Lock | None) -> Plan:
         """The decided plan of `run`, which is not verified; the file that it takes to decide is left to the caller."""
         return self._build(self._rewrite(self._open(plan)), self.output).plan
 
-    def _open(self, plan: Plan | None) -> _Opened:
+    def _open(self, plan: Plan | Lock | None) -> _Opened:
         with self.phases.phase("load"):
             before = state_of(self.model)
             opened = open_model(self.model)
@@ -248,8 +238,12 @@ class _Compilation:
             check_outputs(Outputs.of(self.output).files, (file.path for file in inputs.data))
         graph = opened.graph
         data = self._samples(graph)
+        if isinstance(plan, Lock):
+            check_outputs(Outputs.of(self.output).files, [plan.path])
+            tell_differences(plan, inputs, data, self.diagnostics)
+            plan = plan.plan
         if plan is not None:
-            _check_plan(plan, graph, self.model)
+            check_plan(plan, graph, self.model)
         bound = plan or self._bind(graph, data, opened.size_bytes)
         self.diagnostics.raise_if_errors()
         if data.generated and rounded_inputs(bound):
@@ -296,6 +290,9 @@ class _Compilation:
         tick = partial(self.phases.tell, "rewrite")
         with self.phases.phase("rewrite"):
             done = rewrite_graph(opened.graph, opened.plan, opened.data, cleaned, tick)
+        for row in done.rows:
+            for edit in (edit for edit in row.refused if edit.subject in row.left_out):
+                self.diagnostics.warning("Q435", f"`{row.action}` at `{edit.subject}` was {edit.text}")
         return replace(opened, graph=done.graph, rewrites=done.rows)
 
     def _build(self, opened: _Opened, staged: Path) -> Settled:
@@ -328,7 +325,7 @@ class _Compilation:
     def _export(self) -> Export:
         return self.policy.export if isinstance(self.policy.export, Export) else Export()
 
-    def _result(self, opened: _Opened, settled: Settled, verification: verify.Verification) -> Result:
+    def _result(self, opened: _Opened, settled: Settled, verification: Verification) -> Result:
         same, data = copies(settled.plan), settled.written.data
         return Result(
             model=self.model,
@@ -363,14 +360,6 @@ class _Compilation:
             check_outputs([result.data], (file.path for file in opened.inputs.data))
             files.insert(0, Staged(written.data, result.data))
         publish(files, staged.parent, [] if result.kernels else [final.kernels])  # of an earlier run
-
-
-def _check_plan(plan: Plan, graph: OnnxGraph, model: Path) -> None:
-    named = [name for step in plan.steps for name in step.weights] + [kept.weight for kept in plan.kept]
-    missing = sorted(set(named) - {weight.name for weight in graph.weights()})
-    if missing:
-        help = "a plan fits the model that it was made for"
-        raise ModelError("Q431", f"the plan is for another model: `{model}` has no weight `{missing[0]}`", help=help)
 
 
 def _allocation(plan: Plan, settled: Settled) -> Allocation | None:

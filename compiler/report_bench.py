@@ -7,8 +7,8 @@ from typing import Any
 from qcc.codegen.machine import machine
 from qcc.compiler import terminal
 from qcc.compiler.bench import Bench, Closeness, Entry, Setting
+from qcc.compiler.fit_table import Column, Table
 from qcc.compiler.report_text import ratio_text, size_text
-from qcc.compiler.terminal import Column, Table
 from qcc.ir.onnx_runtime import onnxruntime
 
 MS = 1e3
@@ -77,7 +77,7 @@ def _setting_json(setting: Setting, entries: int) -> dict[str, Any]:
 
 def _models(result: Bench) -> Table:
     titles = ("model", "size", "library", "kernels", "SQNR", "largest error")
-    columns = tuple(Column(title, right=title not in ("model", "kernels")) for title in titles)
+    columns = tuple(Column(title, title not in ("model", "kernels"), cut=title == "model") for title in titles)
     rows = []
     for at, (entry, close) in enumerate(zip(result.entries, result.closeness, strict=True)):
         library = size_text(entry.library_bytes) if entry.library else NONE
@@ -94,7 +94,7 @@ def _sqnr(sqnr: float) -> str:
 
 def _times(result: Bench) -> Table:
     titles = ("threads", "batch", "model", "median ms", "quartiles ms", "of the first")
-    columns = tuple(Column(title, right=title != "model") for title in titles)
+    columns = tuple(Column(title, title != "model", cut=title == "model") for title in titles)
     rows = []
     for setting in result.settings:
         for at, entry in enumerate(result.entries):

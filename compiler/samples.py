@@ -147,8 +147,8 @@ def generate(
 ) -> Samples:
     """Random data of the right names, types and shapes.
 
-    Floats are standard normal; indices are drawn from the table that they look into; masks are ones up to a random
-    length; other integers and booleans are zeros and ones.
+    Floats are standard normal, images have structure of every size; indices are drawn from the table that they look
+    into; masks are ones up to a random length; other integers and booleans are zeros and ones.
 
     Args:
         graph: whose inputs they are for.
@@ -241,10 +241,10 @@ def _read(reader: DataReader) -> Iterator[Mapping[str, np.ndarray]]:
 
 def _check(value: Value, feed: object, known: tuple[int | str | None, ...] | None) -> None:
     """Hold an array to an input's type and to a shape; a list is a sequence of arrays, which the runtime checks."""
-    if isinstance(feed, list):
+    if isinstance(feed, list) or value.container:
         return
     array, wanted = np.asarray(feed), dtype_of(value)
-    if array.dtype != wanted and not wanted.kind == array.dtype.kind == "U":
+    if array.dtype != wanted and not (wanted.kind == "U" and array.dtype.kind in "UO"):
         raise ModelError("Q423", f"input `{value.name}` takes {wanted}, the calibration array is {array.dtype}")
     if array.dtype.kind in "fc" and not np.isfinite(array).all():
         at = int(np.argwhere(~np.isfinite(array)).flat[0]) if array.ndim else 0
