@@ -3,7 +3,7 @@
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,21 +12,22 @@ import numpy as np
 
 from qcc.codegen.target import runs_here
 from qcc.compiler import build, lock, samples, verify
-from qcc.compiler.bind import Chooser, Latency, bind
+from qcc.compiler.bind import Chooser, Latency, bind, opened_by_data
 from qcc.compiler.build_kernels import build_library, served_ops
 from qcc.compiler.catalog import Export, schema
 from qcc.compiler.choose_form import FormChooser, chooser_of
+from qcc.compiler.compete import faster_plan, warn_if_slower, warn_of_no_library
 from qcc.compiler.evidence import Evidence, rounded_inputs
 from qcc.compiler.kernel_library import kernels_beside
 from qcc.compiler.open_model import open_model
 from qcc.compiler.phases import Phases, Progress, silent
 from qcc.compiler.plan import Plan
 from qcc.compiler.report_html import render_html
-from qcc.compiler.result import Allocation, Result, RewriteRow
+from qcc.compiler.result import Result, RewriteRow
 from qcc.compiler.rewrite import Cleaned, rewrite_graph, rewrite_steps
 from qcc.compiler.samples import Data, Samples
 from qcc.compiler.sensitivity import within
-from qcc.compiler.settle import Settled, settle
+from qcc.compiler.settle import Settled, allocation_of, loss_of, settle
 from qcc.compiler.staging import check_output, output_path, staging
 from qcc.compiler.time_model import ModelTimes, time_input, time_models
 from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError
@@ -151,11 +152,18 @@ class _Compilation:
         opened = self._rewrite(opened)
         with staging(self.output) as folder:
             staged = folder / self.output.name
-            settled = self._build(opened, staged)
-            library = self._library(settled.plan, staged)
-            with self.phases.phase("verify"):
-                verification = self._verify(wanted, held, staged, library)
-            times = self._time(opened, settled, staged, library)
+            settled, library, verification = self._made(opened, staged, wanted, held)
+            times = self._time(opened, settled, staged, library) if verification.passed else None
+            better = None if plan or times is None else self._faster(opened, settled, (staged, library), times)
+            if better is not None:
+                for file in folder.iterdir():
+                    file.unlink()
+                other = replace(opened, plan=better)
+                made, library, verification = self._made(other, staged, wanted, held)
+                settled = replace(made, decision=settled.decision, losses=settled.losses)
+                times = self._time(other, settled, staged, library)
+            timed = isinstance(self.chooser, FormChooser) and self.chooser.kernels is not None
+            warn_if_slower(times, timed, self.diagnostics)
             self._compare_with_budget(opened.plan, verification, times)
             result = replace(
                 self._result(opened, settled, verification),
@@ -165,6 +173,34 @@ class _Compilation:
             if verification.passed:
                 self._publish(result, staged, settled.written, opened.data)
         return result
+
+    def _made(
+        self, opened: _Opened, staged: Path, wanted: list[dict[str, np.ndarray]], held: Samples
+    ) -> tuple[Settled, Path | None, verify.Verification]:
+        """The model and its library, written and verified."""
+        settled = self._build(opened, staged)
+        library = self._library(settled.plan, staged)
+        with self.phases.phase("verify"):
+            return settled, library, self._verify(wanted, held, staged, library)
+
+    def _faster(
+        self, opened: _Opened, settled: Settled, made: tuple[Path, Path | None], times: ModelTimes
+    ) -> Plan | None:
+        """The plan that takes the place of a slow one, where the policy has forms chosen by timing."""
+        chooser, (staged, library) = self.chooser, made
+        if not isinstance(chooser, FormChooser) or chooser.kernels is None or chooser.timings is None:
+            return None
+
+        def write(plan: Plan, path: Path) -> Path:
+            return self._build(replace(opened, plan=plan), path).written.path
+
+        weights = {weight.name: weight for weight in opened.graph.weights()}
+        with self.phases.phase("time"):
+            files = self.model, staged, library
+            better = faster_plan(settled.plan, weights, times, files, write, opened.data)
+        if better is not None and library is not None:
+            warn_of_no_library(times, self.diagnostics)
+        return better
 
     def _verify(
         self, wanted: list[dict[str, np.ndarray]], held: Samples, staged: Path, library: Path | None
@@ -178,13 +214,9 @@ class _Compilation:
         return verify.Verification(plain, checks, held.count, held.origin, fast)
 
     def _time(self, opened: _Opened, settled: Settled, staged: Path, library: Path | None) -> ModelTimes | None:
-        """Time the written model against the input, where speed is what the policy is after."""
-        allocate = opened.plan.allocate
-        asked = self.policy.minimize == "latency" or any(one.metric == "latency" for one in self.policy.budget)
-        if not asked and library is None:
-            return None
-        predicted = None
-        if asked and allocate is not None and settled.decision is not None:
+        """Time the written model against the input; what was predicted, where speed is what the policy is after."""
+        allocate, predicted = opened.plan.allocate, None
+        if allocate is not None and settled.decision is not None and _after_speed(self.policy):
             chosen = zip(allocate.options, settled.decision.choice, strict=True)
             predicted = allocate.fixed_ms / 1e3 + sum(one.candidates[at].latency_ms for one, at in chosen) / 1e3
         with self.phases.phase("time"):
@@ -192,7 +224,8 @@ class _Compilation:
 
     def _library(self, plan: Plan, staged: Path) -> Path | None:
         """Make the kernels that the written model calls, beside it."""
-        ops = served_ops(plan.kernels, staged, self.diagnostics)
+        timed = isinstance(self.chooser, FormChooser) and self.chooser.timings is not None
+        ops = served_ops(plan.kernels, staged, self.diagnostics, timed)
         if plan.kernels is None or not ops:
             return None
         with self.phases.phase("kernels"):
@@ -227,7 +260,7 @@ class _Compilation:
             _check_plan(plan, graph, self.model)
         bound = plan or self._bind(graph, data, opened.size_bytes)
         self.diagnostics.raise_if_errors()
-        if data.origin == "generated" and rounded_inputs(bound):
+        if not data.given and rounded_inputs(bound):
             message = "the steps of static activations come from generated data, which the model will hardly see"
             self.diagnostics.warning("Q434", message, help='name data: `calibrate "data.npz"`')
         return _Opened(graph, bound, data, opened.size_bytes, opened.edits)
@@ -236,13 +269,14 @@ class _Compilation:
         with self.phases.phase("choose"):
             chooser = chooser_of(self.policy, graph, data, self.phases.counter("choose"))
             self.chooser, latency = chooser, self._latency(chooser, data)
-            return bind(self.policy, graph, size_bytes, self.diagnostics, chooser, chooser.kernels, latency)
+            found = self.diagnostics, chooser, chooser.kernels, latency
+            return bind(self.policy, graph, size_bytes, *found, given=data.given)
 
     def _latency(self, chooser: FormChooser, data: Samples) -> Latency | None:
         """What the allocator must know where the policy bounds or minimises latency."""
-        bound = next((one for one in self.policy.budget if one.metric == "latency"), None)
-        if bound is None and self.policy.minimize != "latency":
+        if not _after_speed(self.policy):
             return None
+        bound = next((one for one in self.policy.budget if one.metric == "latency"), None)
         if chooser.timings is None:
             message = "latency cannot be measured here: the target is another processor"
             raise QccError([Diagnostic("Q311", message, bound.span if bound else self.policy.target.span)])
@@ -313,14 +347,15 @@ class _Compilation:
             written=verification.passed,
             input_bytes=opened.input_bytes,
             output_bytes=settled.written.size_bytes,
-            layers=build.rows(opened.graph, settled.plan, settled.built, _loss_of(opened.plan, settled), self.chooser),
+            layers=build.rows(opened.graph, settled.plan, settled.built, loss_of(opened.plan, settled), self.chooser),
             plan=settled.plan,
             edits=opened.edits,
-            allocation=_allocation(opened.plan, settled),
+            allocation=allocation_of(opened.plan, settled),
             verification=verification,
             warnings=self.diagnostics.warnings,
             seconds=dict(self.phases.seconds),
             rewrites=opened.rewrites,
+            notes=() if opened.data.given else opened_by_data(self.policy, opened.graph.weights()),
         )
 
     def _publish(self, result: Result, staged: Path, written: Written, data: Samples) -> None:
@@ -334,30 +369,13 @@ class _Compilation:
             file.replace(self.output.parent / file.name)
 
 
+def _after_speed(policy: Policy) -> bool:
+    return policy.minimize == "latency" or any(one.metric == "latency" for one in policy.budget)
+
+
 def _check_plan(plan: Plan, graph: OnnxGraph, model: Path) -> None:
     named = [name for step in plan.steps for name in step.weights] + [kept.weight for kept in plan.kept]
     missing = sorted(set(named) - {weight.name for weight in graph.weights()})
     if missing:
         help = "a plan fits the model that it was made for"
         raise ModelError("Q431", f"the plan is for another model: `{model}` has no weight `{missing[0]}`", help=help)
-
-
-def _allocation(plan: Plan, settled: Settled) -> Allocation | None:
-    if plan.allocate is None or settled.decision is None or settled.losses is None:
-        return None
-    return Allocation(
-        objective=plan.allocate.objective,
-        limits=tuple(limit.source for limit in plan.allocate.limits),
-        options=len(plan.allocate.options),
-        candidates=sum(len(option.candidates) for option in plan.allocate.options),
-        measured=sum(sum(runs) for runs in settled.losses.measured),
-        gap=settled.decision.gap,
-        predicted_error=settled.decision.predicted_error,
-    )
-
-
-def _loss_of(plan: Plan, settled: Settled) -> Callable[[str], float | None]:
-    if plan.allocate is None or settled.decision is None or settled.losses is None:
-        return lambda _: None
-    chosen = zip(plan.allocate.options, settled.losses.loss, settled.decision.choice, strict=True)
-    return {option.weight: float(loss[choice]) for option, loss, choice in chosen}.get

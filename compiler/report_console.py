@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from qcc.compiler.report_text import milliseconds
+from qcc.compiler.report_times import latency_json, latency_lines
 from qcc.compiler.result import Allocation, LayerRow, Result, RewriteRow, average_bits
 from qcc.compiler.terminal import GAP, Column, Style, Table, paint, write_line, write_table
-from qcc.compiler.time_model import ModelTimes
 from qcc.compiler.verify import BoundCheck, OutputCheck
 from qcc.dsl.diagnostics import Diagnostic
 from qcc.dsl.excerpt import escape
@@ -99,6 +98,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "layers": [_plain(row) for row in result.layers],
         "edits": list(result.edits),
         "rewrites": [_rewrite_json(row) for row in result.rewrites],
+        "notes": list(result.notes),
         "allocation": None if result.allocation is None else _plain(result.allocation),
         "verification": {
             "outputs": [_plain(one) for one in verification.outputs],
@@ -107,7 +107,7 @@ def as_json(result: Result) -> dict[str, Any]:
             "samples": verification.samples,
             "origin": verification.origin,
         },
-        "latency": None if result.times is None else asdict(result.times),
+        "latency": None if result.times is None else latency_json(result.times),
         "seconds": result.seconds,
     }
 
@@ -163,10 +163,11 @@ def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
     verify = [_bound_line(check) for check in result.verification.bounds] or [("the policy sets no bound", None)]
     topics: dict[str, list[tuple[str, Style | None]]] = {
         "size": [(_size_line(result), "bold")],
-        "latency": [] if result.times is None else [(_latency_line(result.times), "bold")],
+        "latency": [] if result.times is None else latency_lines(result.times),
         "outputs": [(line, None) for line in _output_lines(result)],
         "verify": verify,
         "allocate": [(line, None) for line in _allocation_lines(result.allocation)],
+        "note": [(line, None) for line in result.notes],
         "layers": [(line, None) for line in _reasons(result.layers)],
         "cleaned": [("; ".join(result.edits), None)] if result.edits else [],
         "rewrote": [(line, None) for line in _rewrite_lines(result.rewrites)],
@@ -181,15 +182,6 @@ def _size_line(result: Result) -> str:
     bits = average_bits(result.layers)
     shared = "" if bits is None else f"; {bits:.2f} bits a weight on average"
     return f"{before:,} -> {after:,} bytes, {_percent(after / before)}, {before / max(after, 1):.2f}x smaller{shared}"
-
-
-def _latency_line(times: ModelTimes) -> str:
-    how = "" if times.kernels_s is None else " with kernels"
-    text = f"{milliseconds(times.before_s)} -> {milliseconds(times.after_s)}{how}"
-    text += f", {times.after_s / times.before_s:.2f}x of the input's; one sample, one thread"
-    if times.kernels_s is not None:
-        text += f"; {milliseconds(times.plain_s)} without"
-    return text if times.predicted_s is None else f"{text}; predicted {milliseconds(times.predicted_s)}"
 
 
 def _output_lines(result: Result) -> list[str]:
@@ -227,10 +219,11 @@ def _allocation_lines(allocation: Allocation | None) -> list[str]:
         return []
     under = f" under {', '.join(allocation.limits)}" if allocation.limits else ""
     proof = "proven optimal" if allocation.gap <= 0 else f"within {_percent(allocation.gap)} of the optimum"
-    error = f"predicted error at the outputs {_percent(allocation.predicted_error)}"
+    predicted = allocation.predicted_error
+    error = "" if predicted is None else f"; predicted error at the outputs {_percent(predicted)}"
     counts = f"{plural(allocation.candidates, 'candidate')} for {plural(allocation.options, 'layer')}"
     return [
-        f"minimize {allocation.objective}{under}: {proof}; {error}",
+        f"minimize {allocation.objective}{under}: {proof}{error}",
         f"{counts}, {allocation.measured:,} of them measured",
     ]
 

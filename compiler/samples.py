@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from qcc.dsl.diagnostics import nearest
+from qcc.dsl.select import GENERATED
 from qcc.ir.errors import ModelError
 from qcc.ir.graph import Graph, Kind, Value
 
@@ -46,6 +47,11 @@ class Samples:
     origin: str
     divisible: bool = False
     """A batch can be cut: the first axis of every input is free and counts samples."""
+
+    @property
+    def given(self) -> bool:
+        """The user gave them."""
+        return self.origin != GENERATED
 
     @property
     def count(self) -> int:

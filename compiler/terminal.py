@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal, TextIO, cast
 
 from qcc.dsl.diagnostics import Diagnostic, render
@@ -25,10 +26,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under titles."""
+    """Rows of cells under titles; ``styles`` colour whole rows, at a terminal."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
+    styles: tuple[Style | None, ...] = ()
 
 
 def is_terminal(stream: TextIO) -> bool:
@@ -125,6 +127,6 @@ def _write_fitted(table: Table) -> None:
     for column in table.columns:
         fold: Literal["fold", "ellipsis"] = "ellipsis" if column.right else "fold"
         drawn.add_column(column.title, justify="right" if column.right else "left", overflow=fold, no_wrap=column.right)
-    for row in table.rows:
-        drawn.add_row(*(Text(escape(cell)) for cell in row))
+    for row, style in zip_longest(table.rows, table.styles):
+        drawn.add_row(*(Text(escape(cell)) for cell in row), style=style)
     rich.console.Console(file=sys.stdout, no_color=not colored(sys.stdout), highlight=False).print(drawn)
