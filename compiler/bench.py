@@ -10,10 +10,10 @@ import numpy as np
 
 from qcc.compiler import verify
 from qcc.compiler.bench_feeds import Wanted, feeds
+from qcc.compiler.generate import Batch
 from qcc.compiler.kernel_library import kernels_beside
 from qcc.compiler.kernel_nodes import KernelNode
 from qcc.compiler.open_model import open_model
-from qcc.compiler.samples import Batch
 from qcc.compiler.session import Session
 from qcc.compiler.timing import Ratio, Turns, interleaved, paired
 from qcc.dsl.diagnostics import Diagnostic, QccError

@@ -49,10 +49,8 @@ def write(built: Built[OnnxGraph], path: Path, export: Export, metadata: dict[st
     """Write the graph to a file.
 
     Raises:
-        ModelError: the opset cannot be raised, or the place cannot be written to.
+        ModelError: the place cannot be written to.
     """
-    if export.opset is not None:
-        built.graph.require_opset(export.opset)
     return built.graph.save(path, export.external_data, metadata)
 
 

@@ -15,7 +15,7 @@ from qcc.codegen.target import TARGETS as PROCESSORS
 from qcc.dsl.schema import FormatFamily, Metric, Off, Property, Range, Schema, TargetKind, Word
 from qcc.dsl.select import GIVEN
 from qcc.ir.encoding import MAX_BITS, MIN_BITS, SCALE_TYPES
-from qcc.ir.onnx_save_options import NEWEST_OPSET, OLDEST_OPSET, ExternalData
+from qcc.ir.onnx_save_options import LEAST_RAISED, MOST_RAISED, ExternalData
 from qcc.passes.contract import Activations, Numerics, Pass, Rewrite, Rounding
 
 ON, OFF = "on", "off"
@@ -91,7 +91,7 @@ class Export:
         rows: the rows of activations that kernels are chosen for; by default, as many as calibration shows, and one.
     """
 
-    opset: Annotated[int, Range(OLDEST_OPSET, NEWEST_OPSET)] | None = None
+    opset: Annotated[int, Range(LEAST_RAISED, MOST_RAISED)] | None = None
     external_data: ExternalData = "auto"
     kernels: Literal["tvm", "none"] = "tvm"
     activations: Literal["bf16", "int8", "exact"] = "bf16"

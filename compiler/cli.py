@@ -35,7 +35,18 @@ EXAMPLES = """examples:
 INPUT, USAGE, DEMAND, BUG, INTERRUPTED, TERMINATED = 1, 2, 3, 70, 130, 143
 DEMANDS = ("Q310", "Q320")  # the policy is right, but the model can't be, or isn't, what it demands
 BUGS = ("Q490",)  # a pass broke its promise
-REFUSED_BY_SYSTEM = (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EIO)
+REFUSED_BY_SYSTEM = (
+    errno.ENOSPC,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.ENOTDIR,
+)
 
 
 class UsageError(Exception):
@@ -108,6 +119,7 @@ def _dispatch(words: Sequence[str]) -> int:
     parser = Parser(
         prog=f"qcc {name}",
         description=module.__doc__,
+        epilog=module.EXAMPLES,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -133,7 +145,7 @@ def _unknown(words: Sequence[str]) -> UsageError:
         return UsageError(f"unknown command: `{name}`", f"did you mean `qcc compile {name}`?")
     if name.endswith(".qpolicy"):
         return UsageError(f"unknown command: `{name}`", f"did you mean `qcc check {name}`?")
-    return UsageError(f"unknown command: `{name}`", did_you_mean(name, COMMANDS))
+    return UsageError(f"unknown command: `{name}`", did_you_mean(name, COMMANDS, "command"))
 
 
 def _format_of(words: Sequence[str]) -> str:

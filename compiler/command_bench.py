@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from qcc.codegen.machine import machine
 from qcc.compiler import terminal
 from qcc.compiler.cli import UsageError
+from qcc.compiler.dim_options import add_dims, dims, whole_number
 from qcc.compiler.progress import progress
 from qcc.compiler.staging import write_whole
 from qcc.dsl.diagnostics import Diagnostic, QccError
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 
 FEWEST_ROUNDS, ROUNDS = 3, 15
 
+EXAMPLES = """examples:
+  qcc bench model.onnx model.qcc.onnx                  how fast both are, and how far apart
+  qcc bench model.onnx model.qcc.onnx --threads 1 --batch 1,16
+  qcc bench model.onnx model.qcc.onnx --data data.npz  on inputs of your own
+"""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -31,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("models", metavar="MODEL", nargs="+", type=Path, help="an .onnx file; the first is what others are held to")
     add("--threads", metavar="N,N", help="threads of a run, one setting after the other (default: 1 and all cores)")
     add("--batch", metavar="N,N", help="sizes of the batch (default: 1, or the model's own)")
-    add("--dim", metavar="NAME=N", action="append", default=[], help="the size of a free axis; may be repeated")
+    add_dims(parser)
     add("--sequence", metavar="N", help="the size of the other free axes, but those of images (default: 32)")
     add("--data", metavar="FILE.npz", type=Path, help="inputs: arrays named like them, one sample a row")
     add("--rounds", metavar="N", default=str(ROUNDS), help=f"turns of each model in each setting (default: {ROUNDS})")
@@ -42,7 +49,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Time."""
-    threads, rounds, wanted = _threads(args.threads), _whole("--rounds", args.rounds, FEWEST_ROUNDS), _wanted(args)
+    threads, rounds, wanted = (
+        _threads(args.threads),
+        whole_number("--rounds", args.rounds, FEWEST_ROUNDS),
+        _wanted(args),
+    )
     if args.picture is not None:
         _check_picture(args.picture)
     from qcc.compiler.bench import bench  # these load onnx and the runtime
@@ -75,25 +86,13 @@ def _threads(text: str | None) -> tuple[int, ...]:
 def _wanted(args: argparse.Namespace) -> "Wanted":
     from qcc.compiler.bench_feeds import Wanted
 
-    sizes = {}
-    for word in args.dim:
-        name, equals, size = word.rpartition("=")
-        if not (name and equals):
-            raise UsageError(f"`--dim {word}` is not NAME=N")
-        sizes[name] = _whole(f"--dim {name}", size, 0)
     batches = None if args.batch is None else _list("--batch", args.batch)
-    sequence = None if args.sequence is None else _whole("--sequence", args.sequence)
-    return Wanted(batches, sizes, sequence, args.data)
+    sequence = None if args.sequence is None else whole_number("--sequence", args.sequence)
+    return Wanted(batches, dims(args, 0), sequence, args.data)
 
 
 def _list(option: str, text: str) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(_whole(option, word) for word in text.split(",")))
-
-
-def _whole(option: str, text: str, least: int = 1) -> int:
-    if text.strip().isascii() and text.strip().isdecimal() and int(text) >= least:
-        return int(text)
-    raise UsageError(f"`{option}` takes whole numbers from {least}: `{text}`")
+    return tuple(dict.fromkeys(whole_number(option, word) for word in text.split(",")))
 
 
 def _check_picture(path: Path) -> None:

@@ -1,6 +1,7 @@
 """Tell everything that is wrong with a policy.
 
-With --model also whether the policy fits that model: selectors that match nothing, formats that a layer cannot take.
+Calibration data that is not there and a budget below what the formats can reach are seen, too. With --model also
+whether the policy fits that model: selectors that match nothing, formats that a layer cannot take.
 """
 
 import argparse
@@ -11,12 +12,19 @@ from qcc.compiler import terminal
 from qcc.compiler.catalog import schema
 from qcc.compiler.policy_options import add_definitions, definitions
 from qcc.compiler.read_policy import load_policy
+from qcc.dsl.check_reach import check_reach
 from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError, Severity
 from qcc.dsl.excerpt import escape
 from qcc.dsl.load import load_text
 from qcc.dsl.policy import Policy
 
 STDIN = "-"
+
+EXAMPLES = """examples:
+  qcc check my.qpolicy                       what is wrong with it
+  qcc check my.qpolicy --model model.onnx    whether it fits a model, too
+  qcc check - < my.qpolicy                   from standard input
+"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +63,8 @@ def _check(name: str, args: argparse.Namespace) -> tuple[list[Diagnostic], str]:
     try:
         policy = _load(name, definitions(args), report)
         summary = f"ok, {_count(len(policy.rules), 'rule')}"
+        check_reach(policy, report)
+        report.raise_if_errors()
         if args.model is not None:
             summary += f"; {_bound(policy, args.model, report)}"
     except QccError as error:

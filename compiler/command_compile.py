@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING
 
 from qcc.compiler import terminal
 from qcc.compiler.cli import DEMAND, UsageError
+from qcc.compiler.dim_options import add_dims, dims
 from qcc.compiler.policy_options import add_policy, definitions
 from qcc.compiler.progress import progress
 from qcc.compiler.read_policy import load_policy
 from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError
-from qcc.dsl.load import preset_names, preset_source
-from qcc.dsl.parse import load_source, parse
+from qcc.dsl.load import open_source
+from qcc.dsl.parse import parse
 from qcc.dsl.policy import to_text as policy_text
 from qcc.dsl.syntax import to_text as tree_text
 
@@ -32,6 +33,14 @@ if TYPE_CHECKING:
 
 KERNELS = ("tir", "asm")
 
+EXAMPLES = """examples:
+  qcc compile model.onnx                            eight bits a weight, no data needed
+  qcc compile model.onnx -p tiny --data data.npz    as small as it gets, measured on data
+  qcc compile model.onnx -p my.qpolicy -D bits=4    with a parameter of the policy
+  qcc compile model.onnx -p my.qpolicy --emit plan  what would be done to each weight
+  qcc compile model.onnx --plan model.qcc.lock      the same again
+"""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -40,6 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_policy(parser)
     add("-o", "--output", metavar="OUT", type=Path, help="the file to write (default: MODEL.qcc.onnx beside the model)")
     add("--data", metavar="FILE.npz", help="calibration data: arrays named like the inputs, one sample a row")
+    add_dims(parser)
     add("--plan", metavar="LOCK", type=Path, help="do what a lock file's plan says, instead of the policy's rules")
     add("--emit", choices=("ast", "policy", "plan", *KERNELS), help="print this stage and stop")
     add("--format", choices=("text", "json", "github"), default="text", help="how to print (default: text)")
@@ -65,11 +75,13 @@ def run(args: argparse.Namespace) -> int:
         report.warning("Q433", f"`{args.plan}` was made of another policy than `{args.policy}`", help=help)
     if args.emit in KERNELS:
         return _emit_kernels(policy, plan, report, args)
+    sizes = dims(args)
     with progress(args.quiet or args.format != "text") as update:
+        given = {"data": args.data, "plan": plan, "dims": sizes, "progress": update}
         if args.emit == "plan":
-            decided, warnings = driver.decide_plan(args.model, policy, data=args.data, plan=plan, progress=update)
+            decided, warnings = driver.decide_plan(args.model, policy, **given)
         else:
-            result = driver.compile(args.model, policy, output=args.output, data=args.data, plan=plan, progress=update)
+            result = driver.compile(args.model, policy, output=args.output, **given)
     if args.emit == "plan":
         return _emit_plan(decided, [*report.warnings, *warnings], args)
     diagnostics = (*report.warnings, *result.warnings, *report_console.failed_bounds(result))
@@ -84,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
 def _emit_policy(args: argparse.Namespace) -> int:
     report = Diagnostics()
     if args.emit == "ast":
-        source = preset_source(args.policy) if args.policy in preset_names() else load_source(args.policy)
+        source, _ = open_source(args.policy)
         text = tree_text(parse(source))
     else:
         text = policy_text(load_policy(args.policy, definitions(args), report=report))
@@ -120,7 +132,7 @@ def _emit_kernels(policy: "Policy", plan: "Plan | None", report: Diagnostics, ar
         output, quiet = Path(folder) / "decided.onnx", args.quiet or args.format != "text"
         with progress(quiet) as update:
             decided, warnings = driver.decide_plan(
-                args.model, policy, output=output, data=args.data, plan=plan, progress=update
+                args.model, policy, output=output, data=args.data, plan=plan, dims=dims(args), progress=update
             )
         ops = build_kernels.served_ops(decided.kernels, output, report)
     text = build_kernels.listing(ops, decided.kernels, args.emit) if decided.kernels and ops else ""

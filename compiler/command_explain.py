@@ -16,6 +16,11 @@ from qcc.dsl.codes import explain_code, page
 
 CODE = re.compile(r"[Qq]\d{1,4}")
 
+EXAMPLES = """examples:
+  qcc explain Q202                           what a diagnostic means
+  qcc explain model.onnx -p my.qpolicy       what a policy does to each layer, and why
+"""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""

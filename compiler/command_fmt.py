@@ -19,6 +19,11 @@ from qcc.dsl.parse import load_source
 
 STDIN = "-"
 
+EXAMPLES = """examples:
+  qcc fmt my.qpolicy            lay a policy out in place
+  qcc fmt --check policies/*    tell which are not laid out
+"""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from qcc.compiler.open_model import OpenModel
     from qcc.ir.graph import Value, Weight
 
+EXAMPLES = """examples:
+  qcc inspect model.onnx           layers with the names that selectors match
+  qcc inspect model.onnx --axes    which channels belong together
+"""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""

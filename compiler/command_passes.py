@@ -17,6 +17,11 @@ from qcc.dsl.options import describe
 from qcc.dsl.schema import FormatFamily, Metric, Off, Property, TargetKind, Word
 from qcc.passes.contract import Pass, Rewrite
 
+EXAMPLES = """examples:
+  qcc passes               what a policy may name
+  qcc passes gptq          a manual page
+"""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""

@@ -8,6 +8,11 @@ import argparse
 from qcc.compiler import terminal
 from qcc.dsl.load import preset_names, preset_source, preset_summary
 
+EXAMPLES = """examples:
+  qcc presets              what comes with qcc
+  qcc presets balanced     the text of one, to start from
+"""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""

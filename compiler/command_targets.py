@@ -30,6 +30,12 @@ class Facts:
     ceilings: Ceilings | None
 
 
+EXAMPLES = """examples:
+  qcc targets              processors that kernels can be built for
+  qcc targets --measure    what one core can do at most, measured
+"""
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument

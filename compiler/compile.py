@@ -18,10 +18,12 @@ from qcc.compiler.catalog import Export, schema
 from qcc.compiler.choose_form import FormChooser, chooser_of
 from qcc.compiler.compete import faster_plan, warn_if_slower, warn_of_no_library
 from qcc.compiler.evidence import Evidence, rounded_inputs
+from qcc.compiler.fit_samples import fit_samples
 from qcc.compiler.kernel_library import kernels_beside
-from qcc.compiler.open_model import open_model
+from qcc.compiler.open_model import model_path, open_model
 from qcc.compiler.phases import Phases, Progress, silent
 from qcc.compiler.plan import Plan
+from qcc.compiler.raise_graph import needed_opset, raise_graph
 from qcc.compiler.report_html import render_html
 from qcc.compiler.result import Result, RewriteRow
 from qcc.compiler.rewrite import Cleaned, rewrite_graph, rewrite_steps
@@ -52,17 +54,19 @@ def compile(
     data: Data | None = None,
     definitions: Mapping[str, str] | None = None,
     plan: Plan | None = None,
+    dims: Mapping[str, int] | None = None,
     progress: Progress = silent,
 ) -> Result:
     """Compile a model.
 
     Args:
         model: an ``.onnx`` file.
-        policy: a ``.qpolicy`` file, a preset's name, or a loaded policy.
+        policy: a ``.qpolicy`` file, a preset's name, the text of a policy, or a loaded policy.
         output: the file to write; by default ``<model>.qcc.onnx`` beside the model.
         data: calibration data, instead of what the policy names: an ``.npz`` file, a CalibrationDataReader, or feeds.
         definitions: values of the policy's parameters, as ``-D`` gives them.
         plan: a decided plan, as a lock file holds it, to run instead of the policy's rules.
+        dims: sizes of the inputs' free axes by name, for data that is generated.
         progress: told of long work.
 
     Returns:
@@ -72,7 +76,8 @@ def compile(
         QccError: the policy, the model or the data is at fault.
     """
     try:
-        return _Compilation.prepare(Path(model), policy, output, data, definitions or {}, progress).run(plan)
+        path = model_path(model)
+        return _Compilation.prepare(path, policy, output, data, definitions or {}, dims, progress).run(plan)
     except ModelError as error:
         raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
 
@@ -85,6 +90,7 @@ def decide_plan(
     data: Data | None = None,
     definitions: Mapping[str, str] | None = None,
     plan: Plan | None = None,
+    dims: Mapping[str, int] | None = None,
     progress: Progress = silent,
 ) -> tuple[Plan, tuple[Diagnostic, ...]]:
     """The plan that `compile` would run, with all that is open decided, and the warnings; nothing is verified.
@@ -95,9 +101,10 @@ def decide_plan(
         QccError: the policy, the model or the data is at fault.
     """
     with tempfile.TemporaryDirectory(prefix="qcc-") as folder:
-        written = output or Path(folder) / output_path(Path(model), None).name
+        path = model_path(model)
+        written = output or Path(folder) / output_path(path, None).name
         try:
-            compilation = _Compilation.prepare(Path(model), policy, written, data, definitions or {}, progress)
+            compilation = _Compilation.prepare(path, policy, written, data, definitions or {}, dims, progress)
             return compilation.decide(plan), compilation.diagnostics.warnings
         except ModelError as error:
             raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
@@ -124,6 +131,7 @@ class _Compilation:
     policy: Policy
     data: Data | None
     phases: Phases
+    dims: Mapping[str, int] = field(default_factory=dict)
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
     chooser: Chooser = choose
     runs_here: bool = False
@@ -137,12 +145,13 @@ class _Compilation:
         output: str | Path | None,
         data: Data | None,
         definitions: Mapping[str, str],
+        dims: Mapping[str, int] | None,
         progress: Progress,
     ) -> "_Compilation":
         loaded = policy if isinstance(policy, Policy) else load_policy(policy, schema(), definitions)
         target = output_path(model, output)
         check_output(model, target)
-        return cls(model, target, loaded, data, Phases(progress))
+        return cls(model, target, loaded, data, Phases(progress), dims or {})
 
     def run(self, plan: Plan | None) -> Result:
         opened = self._open(plan)
@@ -260,7 +269,7 @@ class _Compilation:
             _check_plan(plan, graph, self.model)
         bound = plan or self._bind(graph, data, opened.size_bytes)
         self.diagnostics.raise_if_errors()
-        if not data.given and rounded_inputs(bound):
+        if data.generated and rounded_inputs(bound):
             message = "the steps of static activations come from generated data, which the model will hardly see"
             self.diagnostics.warning("Q434", message, help='name data: `calibrate "data.npz"`')
         return _Opened(graph, bound, data, opened.size_bytes, opened.edits)
@@ -270,7 +279,7 @@ class _Compilation:
             chooser = chooser_of(self.policy, graph, data, self.phases.counter("choose"))
             self.chooser, latency = chooser, self._latency(chooser, data)
             found = self.diagnostics, chooser, chooser.kernels, latency
-            return bind(self.policy, graph, size_bytes, *found, given=data.given)
+            return bind(self.policy, graph, size_bytes, *found, given=not data.generated)
 
     def _latency(self, chooser: FormChooser, data: Samples) -> Latency | None:
         """What the allocator must know where the policy bounds or minimises latency."""
@@ -290,11 +299,12 @@ class _Compilation:
         calibrate = self.policy.calibrate
         seed = calibrate.seed if calibrate else 0
         limit = calibrate.samples if calibrate else None
-        if self.data is not None:
-            return samples.load(self.data, graph, limit, seed)
-        if calibrate is not None and calibrate.path is not None:
-            return samples.load(calibrate.path, graph, limit, seed)
-        return samples.generate(graph, limit, seed)
+        given = calibrate.path if self.data is None and calibrate is not None else self.data
+        if given is None:
+            return fit_samples(graph, reference(self.model), limit, seed, self.dims)
+        if self.dims:
+            raise ModelError("Q428", "sizes of axes are for generated inputs, and there is data", help="leave them out")
+        return samples.load(given, graph, limit, seed)
 
     def _rewrite(self, opened: _Opened) -> _Opened:
         """Run the passes that keep the function, and see that they do."""
@@ -311,9 +321,15 @@ class _Compilation:
         plan, graph = opened.plan, opened.graph
         evidence = Evidence.of(graph, plan, opened.data, self.phases)
 
+        raised: dict[int, OnnxGraph] = {}
+
         def write(decided: Plan) -> tuple[build.Built[OnnxGraph], Written]:
+            opset = max(needed_opset(graph, decided), self._export().opset or 0)
+            if opset not in raised:
+                with self.phases.phase("raise"):
+                    raised[opset] = raise_graph(graph, opset, opened.data)
             with self.phases.phase("encode"):
-                built = build.run_plan(graph, decided, evidence.context(decided))
+                built = build.run_plan(raised[opset], decided, evidence.context(decided))
             metadata = lock.provenance(self.model, self.policy, decided)
             return built, build.write(built, staged, self._export(), metadata)
 
@@ -355,7 +371,7 @@ class _Compilation:
             warnings=self.diagnostics.warnings,
             seconds=dict(self.phases.seconds),
             rewrites=opened.rewrites,
-            notes=() if opened.data.given else opened_by_data(self.policy, opened.graph.weights()),
+            notes=opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else (),
         )
 
     def _publish(self, result: Result, staged: Path, written: Written, data: Samples) -> None:

@@ -1,8 +1,10 @@
 """A model as policies see it: loaded and cleaned, so that its layers have the names that selectors match."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from qcc.dsl.diagnostics import Diagnostic, QccError
 from qcc.ir.onnx_graph import OnnxGraph
 from qcc.ir.onnx_save import whole_size
 from qcc.passes.clean import Clean
@@ -17,6 +19,25 @@ class OpenModel:
     graph: OnnxGraph
     size_bytes: int
     edits: tuple[str, ...]
+
+
+def model_path(model: object) -> Path:
+    """The path that was given for a model.
+
+    Raises:
+        QccError: it is the model itself, or something else.
+    """
+    if isinstance(model, str | os.PathLike):
+        return Path(model)
+    kind = f"{type(model).__module__}.{type(model).__name__}".removeprefix("builtins.")
+    help = "give the path of an .onnx file"
+    if isinstance(model, bytes | bytearray | memoryview):
+        help = 'write it to a file first: `Path("model.onnx").write_bytes(model)`'
+    elif hasattr(model, "SerializeToString"):
+        help = 'write it to a file first: `onnx.save(model, "model.onnx")`'
+    elif hasattr(model, "state_dict"):
+        help = 'export it to a file first: `torch.onnx.export(module, inputs, "model.onnx")`'
+    raise QccError([Diagnostic("Q462", f"a model is given as the path of a file, not as `{kind}`", help=help)])
 
 
 def open_model(path: Path) -> OpenModel:

@@ -1,27 +1,24 @@
 """The data that a model is run on: given by the user, or generated from the shapes of its inputs."""
 
 import hashlib
-import zipfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import ml_dtypes
 import numpy as np
 
-from qcc.dsl.diagnostics import nearest
-from qcc.dsl.select import GENERATED
+from qcc.compiler import generate as drawing
+from qcc.compiler.draw import dtype_of
+from qcc.compiler.generate import BATCH, Batch, Recipe
+from qcc.compiler.input_axes import InputAxes, input_axes
+from qcc.compiler.read_npz import check_names, read_npz
 from qcc.ir.errors import ModelError
-from qcc.ir.graph import Graph, Kind, Value
+from qcc.ir.graph import Graph, Value
 
 DEFAULT_SAMPLES = 32
-BATCH = 16
-FREE_AXIS = 32  # a dynamic axis that is not the batch, in generated data: a short sequence
-IMAGE_AXIS = 224
-
-Batch = dict[str, np.ndarray]
+GENERATED = "generated"
 
 
 @runtime_checkable
@@ -46,27 +43,54 @@ class Samples:
     batches: tuple[Batch, ...]
     origin: str
     divisible: bool = False
-    """A batch can be cut: the first axis of every input is free and counts samples."""
-
-    @property
-    def given(self) -> bool:
-        """The user gave them."""
-        return self.origin != GENERATED
+    """A batch can be cut: the axes that count samples are free."""
+    axes: Mapping[str, int | None] = field(default_factory=dict)
+    """By input, the axis that counts samples; the first where it is not told, None where all of a batch share it."""
+    recipe: Recipe | None = None
+    """How it was generated."""
 
     @property
     def count(self) -> int:
-        """How many samples there are, by the first axis of the first input."""
-        return sum(_length(batch) for batch in self.batches)
+        """How many samples there are."""
+        return sum(self.size(batch) for batch in self.batches)
+
+    @property
+    def generated(self) -> bool:
+        """Nobody gave it."""
+        return self.origin == GENERATED
 
     @property
     def digest(self) -> str:
         """SHA-256 of names, types, shapes and bytes."""
         digest = hashlib.sha256()
         for batch in self.batches:
-            for name, array in batch.items():
-                digest.update(f"{name} {array.dtype} {array.shape}".encode())
-                digest.update(np.ascontiguousarray(array).tobytes())
+            for name, feed in batch.items():
+                for array in map(np.asarray, feed if isinstance(feed, list) else [feed]):
+                    digest.update(f"{name} {array.dtype} {array.shape}".encode())
+                    digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+    def axis(self, name: str, array: np.ndarray) -> int | None:
+        """The axis of an input's array that counts samples, if one does."""
+        if not isinstance(array, np.ndarray) or array.ndim == 0:
+            return None
+        return self.axes.get(name, 0)
+
+    def size(self, batch: Batch) -> int:
+        """How many samples a batch has: by the first input that counts them, one if none does."""
+        for name, array in batch.items():
+            at = self.axis(name, array)
+            if at is not None:
+                return int(array.shape[at])
+        return 1
+
+    def cut(self, batch: Batch, begin: int, end: int) -> Batch:
+        """Some samples of a batch that can be cut."""
+        found = {}
+        for name, array in batch.items():
+            at = self.axis(name, array)
+            found[name] = array if at is None else array[(slice(None),) * at + (slice(begin, end),)]
+        return found
 
     def first(self, count: int) -> "Samples":
         """The first ``count`` samples, or as few more as whole batches allow; at least one batch."""
@@ -75,16 +99,18 @@ class Samples:
         for batch in self.batches:
             if left <= 0:
                 break
-            kept.append({name: array[:left] for name, array in batch.items()} if self.divisible else batch)
-            left -= _length(batch)
-        return Samples(tuple(kept), self.origin, self.divisible)
+            kept.append(self.cut(batch, 0, left) if self.divisible else batch)
+            left -= self.size(batch)
+        return replace(self, batches=tuple(kept))
 
     def parts(self, size: int) -> Iterator[Batch]:
         """All batches cut into batches of at most ``size`` samples, where they can be; bounds what captures hold."""
         for batch in self.batches:
-            step = size if self.divisible else _length(batch)
-            for at in range(0, _length(batch), step):
-                yield {name: array[at : at + step] for name, array in batch.items()} if self.divisible else batch
+            if not self.divisible:
+                yield batch
+                continue
+            for at in range(0, self.size(batch), size):
+                yield self.cut(batch, at, at + size)
 
 
 def load(data: Data, graph: Graph, limit: int | None, seed: int) -> Samples:
@@ -100,92 +126,104 @@ def load(data: Data, graph: Graph, limit: int | None, seed: int) -> Samples:
         ModelError: the data does not fit the model.
     """
     if isinstance(data, str | Path):
-        return _from_file(Path(data), graph, limit, seed)
+        return _from_file(Path(data), graph.inputs, limit, seed)
     feeds = _read(data) if isinstance(data, DataReader) else iter(data)
     batches = tuple(dict(batch) for batch in islice(feeds, limit))
     if not batches:
         raise ModelError("Q420", "the calibration data is empty")
     for batch in batches:
-        _check(batch, graph.inputs)
-    return Samples(batches, type(data).__name__)
+        check_names(list(batch), [value.name for value in graph.inputs], "the calibration data")
+        for value in graph.inputs:
+            _check(value, batch[value.name], value.shape)
+    return Samples(batches, type(data).__name__, axes=input_axes(graph.inputs).batch)
 
 
-def generate(graph: Graph, count: int | None, seed: int, inputs: tuple[Value, ...] | None = None) -> Samples:
+def generate(
+    graph: Graph,
+    count: int | None,
+    seed: int,
+    inputs: tuple[Value, ...] | None = None,
+    recipe: Recipe | None = None,
+) -> Samples:
     """Random data of the right names, types and shapes.
 
-    Floats are standard normal; indices are drawn from the table that they look into; other integers and masks are one.
+    Floats are standard normal; indices are drawn from the table that they look into; masks are ones up to a random
+    length; other integers and booleans are zeros and ones.
 
     Args:
         graph: whose inputs they are for.
         count: samples, about.
         seed: of the draw.
-        inputs: the graph's, with sizes for what is free in them; else free axes take the usual ones.
+        inputs: the graph's, with sizes for what is free in them; else free axes take those of the recipe.
+        recipe: sizes and filling.
+
+    Raises:
+        ModelError: an input cannot be generated.
     """
-    rng = np.random.default_rng(seed)
-    tables = {
-        layer.input: weight.shape[0]
-        for weight in graph.weights()
-        for layer in weight.layers
-        if layer.kind is Kind.EMBEDDING
-    }
     inputs = graph.inputs if inputs is None else inputs
-    fixed = next((value.shape[0] for value in inputs if value.shape and isinstance(value.shape[0], int)), None)
-    size = fixed or min(BATCH, count or DEFAULT_SAMPLES)
-    number = max((count or DEFAULT_SAMPLES) // size, 1)
-    batches = [
-        {value.name: _random(value, size, tables.get(value.name), rng) for value in inputs} for _ in range(number)
-    ]
-    return Samples(tuple(batches), "generated", _free_batch(inputs))
+    axes, recipe = input_axes(inputs), recipe or Recipe()
+    batches = drawing.batches(graph, inputs, axes, count or DEFAULT_SAMPLES, seed, recipe)
+    return Samples(tuple(batches), GENERATED, axes.free, axes.batch, recipe)
 
 
-def _random(value: Value, batch: int, table: int | None, rng: np.random.Generator) -> np.ndarray:
-    shape = [] if value.shape is None else list(value.shape)
-    free = IMAGE_AXIS if len(shape) == 4 else FREE_AXIS
-    sizes = [size if isinstance(size, int) else batch if axis == 0 else free for axis, size in enumerate(shape)]
-    dtype = _numpy(value.dtype)
-    if dtype.kind in "iu":
-        return rng.integers(0, table, sizes, dtype=dtype) if table else np.ones(sizes, dtype)
-    if dtype.kind == "b":
-        return np.ones(sizes, dtype)
-    if dtype.kind == "U":
-        raise ModelError(
-            "Q421", f"input `{value.name}` takes text, which cannot be generated", help="give calibration data"
-        )
-    return rng.standard_normal(sizes).astype(dtype)
+@dataclass(frozen=True)
+class _Column:
+    """An array of a file, and which axis of it counts: samples of a batch, or whole feeds (then ``whole``)."""
+
+    array: np.ndarray
+    axis: int | None
+    whole: bool = False
+
+    @property
+    def rows(self) -> int | None:
+        """How many; None where all samples share it."""
+        return None if self.axis is None else int(self.array.shape[self.axis])
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """The feed of some rows."""
+        if self.axis is None:
+            return self.array
+        return self.array[int(rows[0])] if self.whole else self.array.take(rows, self.axis)
 
 
-def _from_file(path: Path, graph: Graph, limit: int | None, seed: int) -> Samples:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise ModelError("Q420", f"`{path}` is a single array", help="save named arrays with numpy.savez")
-        with loaded as file:
-            _check_names(set(file.files), graph.inputs, f"`{path}`")
-            arrays = {value.name: file[value.name] for value in graph.inputs}
-    except FileNotFoundError as error:
-        raise ModelError("Q420", f"no such calibration file: `{path}`") from error
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        pickled = zipfile.is_zipfile(path) and "allow_pickle" in str(
-            error
-        )  # numpy says so of any bytes it doesn't know
-        reason = "it holds pickled objects" if pickled else "it is not an .npz file, or it is damaged"
-        raise ModelError("Q420", f"cannot read calibration data from `{path}`: {reason}") from error
-    _check(arrays, graph.inputs, rows=True)
-    rows = _chosen_rows(arrays, limit, seed)
-    size = _batch_size(graph.inputs)
+def _from_file(path: Path, inputs: Sequence[Value], limit: int | None, seed: int) -> Samples:
+    arrays = read_npz(path, [value.name for value in inputs])
+    axes = input_axes(inputs)
+    columns = {value.name: _column(value, arrays[value.name], axes) for value in inputs}
+    rows = _chosen_rows(columns, limit, seed)
+    size = 1 if any(one.whole for one in columns.values()) else axes.fixed or BATCH
+    if size == 1 and axes.fixed not in (None, 1) and any(not c.whole and c.rows for c in columns.values()):
+        raise ModelError("Q422", f"the model takes batches of {axes.fixed}: give every array a whole batch a row")
     parts = [rows[at : at + size] for at in range(0, len(rows), size)]
-    whole = [part for part in parts if len(part) == size or _free_batch(graph.inputs)]
+    whole = [part for part in parts if len(part) == size or axes.free]
     if not whole:
         raise ModelError("Q422", f"`{path}` has {len(rows)} samples; the model takes batches of {size}")
-    return Samples(
-        tuple({name: array[part] for name, array in arrays.items()} for part in whole),
-        str(path),
-        _free_batch(graph.inputs),
-    )
+    batches = tuple({name: np.asarray(one.take(part)) for name, one in columns.items()} for part in whole)
+    return Samples(batches, str(path), axes.free and size > 1, axes.batch)
 
 
-def _chosen_rows(arrays: Batch, limit: int | None, seed: int) -> np.ndarray:
-    lengths = {name: len(array) for name, array in arrays.items()}
+def _column(value: Value, array: np.ndarray, axes: InputAxes) -> _Column:
+    """How an array holds the samples of an input: along its batch axis, as one whole feed a row, or one for all.
+
+    Raises:
+        ModelError: it is of another type or shape, or not finite.
+    """
+    shape, at = value.shape, axes.batch[value.name]
+    if shape is not None and array.ndim == len(shape) + 1 and _fits(shape, array.shape[1:]):
+        _check(value, array, (None, *shape))
+        return _Column(array, 0, whole=True)
+    if shape is None:
+        at = 0 if array.ndim else None
+    _check(value, array, shape if at is None or shape is None else (*shape[:at], None, *shape[at + 1 :]))
+    return _Column(array, at)
+
+
+def _fits(known: tuple[int | str | None, ...], shape: tuple[int, ...]) -> bool:
+    return all(not isinstance(k, int) or k == n for k, n in zip(known, shape, strict=True))
+
+
+def _chosen_rows(columns: Mapping[str, _Column], limit: int | None, seed: int) -> np.ndarray:
+    lengths = {name: one.rows for name, one in columns.items() if one.rows is not None}
     total = min(lengths.values(), default=1)
     if not total and not any(lengths.values()):
         raise ModelError("Q422", "the calibration arrays hold no samples")
@@ -196,68 +234,28 @@ def _chosen_rows(arrays: Batch, limit: int | None, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(total, limit, replace=False))
 
 
-def _free_batch(inputs: tuple[Value, ...]) -> bool:
-    return all(value.shape and not isinstance(value.shape[0], int) for value in inputs)
-
-
-def _batch_size(inputs: tuple[Value, ...]) -> int:
-    return next((value.shape[0] for value in inputs if value.shape and isinstance(value.shape[0], int)), BATCH)
-
-
 def _read(reader: DataReader) -> Iterator[Mapping[str, np.ndarray]]:
     while (feeds := reader.get_next()) is not None:
         yield feeds
 
 
-def _check_names(given: set[str], inputs: tuple[Value, ...], origin: str) -> None:
-    missing = [value.name for value in inputs if value.name not in given]
-    if not missing:
+def _check(value: Value, feed: object, known: tuple[int | str | None, ...] | None) -> None:
+    """Hold an array to an input's type and to a shape; a list is a sequence of arrays, which the runtime checks."""
+    if isinstance(feed, list):
         return
-    extra = sorted(given - {value.name for value in inputs})
-    near = next((name for name in extra if nearest(name, missing[:1])), None)
-    help = f"rename its array `{near}`" if near else f"its arrays are {', '.join(sorted(given)) or 'none'}"
-    raise ModelError("Q420", f"{origin} has no array for input `{missing[0]}`", help=help)
-
-
-def _check(batch: Mapping[str, np.ndarray], inputs: tuple[Value, ...], rows: bool = False) -> None:
-    """Hold arrays to the inputs' types and shapes; with ``rows`` the first axis counts samples."""
-    _check_names(set(batch), inputs, "the calibration data")
-    for value in inputs:
-        array = np.asarray(batch[value.name])
-        wanted = _numpy(value.dtype)
-        if array.dtype != wanted:
-            raise ModelError("Q423", f"input `{value.name}` takes {wanted}, the calibration array is {array.dtype}")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            at = int(np.argwhere(~np.isfinite(array))[0][0])
-            raise ModelError("Q424", f"the calibration array `{value.name}` holds NaN or infinity in sample {at}")
-        if value.shape is None:
-            continue
-        known = list(value.shape)
-        if rows and known:
-            known[0] = None
-        if len(known) != array.ndim or any(
-            isinstance(k, int) and k != n for k, n in zip(known, array.shape, strict=True)
-        ):
-            shown = "x".join("?" if size is None else str(size) for size in known)
-            raise ModelError(
-                "Q425", f"input `{value.name}` takes {shown}, the calibration array is {_times(array.shape)}"
-            )
+    array, wanted = np.asarray(feed), dtype_of(value)
+    if array.dtype != wanted and not wanted.kind == array.dtype.kind == "U":
+        raise ModelError("Q423", f"input `{value.name}` takes {wanted}, the calibration array is {array.dtype}")
+    if array.dtype.kind in "fc" and not np.isfinite(array).all():
+        at = int(np.argwhere(~np.isfinite(array)).flat[0]) if array.ndim else 0
+        raise ModelError("Q424", f"the calibration array `{value.name}` holds NaN or infinity in sample {at}")
+    if known is None:
+        return
+    if len(known) != array.ndim or not _fits(known, array.shape):
+        shown = "x".join("?" if size is None else str(size) for size in known) or "a scalar"
+        message = f"input `{value.name}` takes {shown}, the calibration array is {_times(array.shape)}"
+        raise ModelError("Q425", message)
 
 
 def _times(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "a scalar"
-
-
-def _numpy(dtype: str) -> np.dtype:
-    if dtype == "string":
-        return np.dtype(np.str_)
-    try:
-        return np.dtype(dtype)
-    except TypeError:
-        wide: np.dtype = np.dtype(getattr(ml_dtypes, dtype))
-        return wide
-
-
-def _length(batch: Batch) -> int:
-    first = next(iter(batch.values()), None)
-    return 1 if first is None or first.ndim == 0 else len(first)

@@ -21,12 +21,21 @@ def check_output(model: Path, output: Path) -> None:
     Raises:
         ModelError: it is the input, or its place is no good.
     """
+    try:
+        _check_output(model, output)
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise ModelError("Q404", f"cannot write `{output}`: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _check_output(model: Path, output: Path) -> None:
     if not model.exists():
         return  # what is wrong with the model is told when it is read
     if output.exists() and output.samefile(model):
         raise ModelError("Q404", f"the output `{output}` is the input", help="name another file with -o")
     if not output.parent.is_dir():
         raise ModelError("Q404", f"cannot write `{output}`: no such folder")
+    if "\0" in str(output):
+        raise ModelError("Q404", f"cannot write `{output}`: no file is called so")
     if output.is_dir():
         raise ModelError("Q404", f"cannot write `{output}`: it is a folder")
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qcc.compiler.samples import Batch, Samples, generate
+from qcc.compiler.generate import Batch
+from qcc.compiler.samples import Samples, generate
 from qcc.ir.errors import ModelError
 from qcc.ir.graph import Graph, Runner
 
@@ -51,7 +52,7 @@ class Trial:
         runner = _runner(graph)
         given = data.origin != "generated"
         try:
-            self._hold(runner, generate(graph, SAMPLES, SEED))
+            self._hold(runner, generate(graph, SAMPLES, SEED, recipe=data.recipe))
         except ModelError:
             if not given:
                 raise

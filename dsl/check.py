@@ -128,7 +128,9 @@ class _Checker:
             return Assignment("keep", KEEP, setting.span) if name.text == "keep" else None
         known = schema.properties.get(name.text)
         if known is None:
-            help = "write `keep` alone" if name.text == "keep" else did_you_mean(name.text, schema.properties)
+            help = (
+                "write `keep` alone" if name.text == "keep" else did_you_mean(name.text, schema.properties, "property")
+            )
             self.context.report.error("Q201", f"unknown property `{name.text}`", name.span, help=help)
             return None
         return self._value(known, setting.value, setting.span)
@@ -145,7 +147,7 @@ class _Checker:
         name, properties = setting.name.text, self.context.schema.properties
         if name == "keep":
             return
-        help = did_you_mean(name, ["keep"])
+        help = did_you_mean(name, ["keep"], "property")
         head = name.rstrip("0123456789")
         if name in properties:
             help = f"write `{name} = ...`"
@@ -157,7 +159,7 @@ class _Checker:
     def _target(self, node: syntax.TargetLine) -> Target | None:
         known = self.context.schema.targets.get(node.name.text)
         if known is None:
-            help = did_you_mean(node.name.text, self.context.schema.targets)
+            help = did_you_mean(node.name.text, self.context.schema.targets, "target")
             self.context.report.error("Q226", f"unknown target `{node.name.text}`", node.name.span, help=help)
             return None
         words = []

@@ -36,7 +36,7 @@ def _unknown_metric(
     context: Context, node: syntax.Bound, block: str, metrics: Mapping[str, Metric], elsewhere: Mapping[str, Metric]
 ) -> None:
     name = node.metric.text
-    help = did_you_mean(name, metrics)
+    help = did_you_mean(name, metrics, "metric")
     if name in elsewhere:
         help = f"`{name}` belongs in `{'verify' if block == 'budget' else 'budget'} {{ }}`"
     known = f"`{block}` knows {', '.join(f'`{one}`' for one in metrics)}" if help and "expected" not in help else None
@@ -98,6 +98,6 @@ def check_objective(context: Context, name: syntax.Name) -> str | None:
     """What `minimize` names; None if it's unknown, which is reported."""
     if name.text in context.schema.objectives:
         return name.text
-    help = did_you_mean(name.text, context.schema.objectives)
+    help = did_you_mean(name.text, context.schema.objectives, "objective")
     context.report.error("Q228", f"unknown objective `{name.text}`", name.span, help=help)
     return None

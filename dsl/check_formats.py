@@ -9,6 +9,7 @@ from math import prod
 from qcc.dsl import syntax
 from qcc.dsl.context import Context
 from qcc.dsl.diagnostics import Span, did_you_mean, nearest, one_of
+from qcc.dsl.other_tools import told
 from qcc.dsl.policy import FormatSpec, WordValue
 from qcc.dsl.schema import FormatFamily, Word
 from qcc.dsl.select import DTYPES
@@ -97,6 +98,8 @@ class _Term:
             words = " ".join(argument.span.text.replace(" = ", " ").replace("=", " ") for argument in first.arguments)
             gap = "" if words.isdigit() else " "
             help = f"write `{first.name.text}{gap}{words}`"
+            foreign = (told(one.name.text, "word") for one in first.arguments if one.name is not None)
+            help = next((one for one in foreign if one is not None), help)
             self._error("Q207", f"a format has words, not parentheses: `{first.name.text}(...)`", first.span, help)
             return None
         if isinstance(first, syntax.String):
@@ -120,7 +123,7 @@ class _Term:
         if not low <= int(split[2]) <= high:
             widths = f"{low} to {high}" if low < high else f"only {low}"
             message = f"`{family.keyword}` has no {int(split[2])} bits here: it takes {widths}"
-            help = f"did you mean `{family.keyword}{min(max(int(split[2]), low), high)}`?"
+            help = told(name.text, "format") or f"did you mean `{family.keyword}{min(max(int(split[2]), low), high)}`?"
             self._error("Q204", message, name.span, help)
             return family, [low]  # go on: its words may be wrong as well
         return family, [int(split[2])]
@@ -140,25 +143,26 @@ class _Term:
         return family, values or [family.bits[0]]
 
     def _unknown_format(self, name: syntax.Name) -> None:
+        help = told(name.text, "format") or self._nearest_format(name.text)
+        self._error("Q207", f"unknown format `{name.text}`", name.span, help)
+
+    def _nearest_format(self, text: str) -> str:
+        if between := re.fullmatch(r"([a-z]+)(\d)-(?:[a-z]+)?(\d)", text):
+            low, high = int(between[2]), int(between[3])
+            return f"list them in braces: `{between[1]}{{{','.join(str(bits) for bits in range(low, high + 1))}}}`"
         spellings = []
         for keyword, family in self.formats.items():
             low, high = family.bits or (0, -1)
             spellings += [f"{keyword}{bits}" for bits in range(low, high + 1)] or [keyword]
-        help: str | None
-        if between := re.fullmatch(r"([a-z]+)(\d)-(?:[a-z]+)?(\d)", name.text):
-            low, high = int(between[2]), int(between[3])
-            help = f"list them in braces: `{between[1]}{{{','.join(str(bits) for bits in range(low, high + 1))}}}`"
-        else:
-            parts = name.text.split("-")
-            near = nearest(name.text, spellings)
-            if len(parts) > 1 and parts[0] in spellings:
-                near = " ".join(parts)
-            elif name.text.lower() in _ELEMENT_TYPES:
-                near = next((one for one in (_ELEMENT_TYPES[name.text.lower()], "float") if one in self.formats), near)
-            elif name.text.startswith(("fp", "bf", "float")) and "float" in self.formats:
-                near = near or "float"
-            help = f"did you mean `{near}`?" if near else self._known()
-        self._error("Q207", f"unknown format `{name.text}`", name.span, help)
+        parts = text.split("-")
+        near = nearest(text, spellings)
+        if len(parts) > 1 and parts[0] in spellings:
+            near = " ".join(parts)
+        elif text.lower() in _ELEMENT_TYPES:
+            near = next((one for one in (_ELEMENT_TYPES[text.lower()], "float") if one in self.formats), near)
+        elif text.startswith(("fp", "bf", "float")) and "float" in self.formats:
+            near = near or "float"
+        return f"did you mean `{near}`?" if near else self._known()
 
     def _meant(self, atom: syntax.Atom) -> str:
         if isinstance(atom, syntax.Grid) and all(isinstance(item, syntax.Name) for item in atom.items):
@@ -264,13 +268,15 @@ class _Term:
         takers = [word for word, one in family.words.items() if one.argument == kinds.get(type(atom))]
         text = atom.name.text if isinstance(atom, syntax.Call) else atom.span.text
         split = _WITH_BITS.fullmatch(text)
-        help = did_you_mean(text, family.words)
+        help = did_you_mean(text, family.words, "word")
         if type(atom) in kinds and takers:
             help = f"did you mean `{takers[0]} {text}`?"
         elif isinstance(atom, syntax.Call) and text in family.words:
             help = f"write `{text} {' '.join(one.span.text for one in atom.arguments)}`"
         elif text in self.formats or text == "or" or (split and split[1] in self.formats):
             help = "separate candidates with `|`"
+        elif told(text, "word") is not None:
+            pass
         elif split and nearest(split[1], family.words):
             help = f"write `{nearest(split[1], family.words)} {split[2]}`"
         elif not family.words:

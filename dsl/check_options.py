@@ -48,7 +48,7 @@ def read_method(
         context.report.error("Q208", f"expected a method, found `{first.span.text}`", first.span, help=help)
         return None
     if name.text not in methods:
-        help = did_you_mean(name.text, methods)
+        help = did_you_mean(name.text, methods, "method")
         context.report.error("Q208", f"unknown method of `{owner}`: `{name.text}`", name.span, help=help)
         return None
     method = methods[name.text]
@@ -115,7 +115,7 @@ def _which(context: Context, owner: str, options: Mapping[str, Option], given: G
         return None
     if given.name.text in options:
         return options[given.name.text]
-    meant = did_you_mean(given.name.text, options) if options else f"`{owner}` has no options"
+    meant = did_you_mean(given.name.text, options, "option") if options else f"`{owner}` has no options"
     context.report.error("Q202", f"unknown option of `{owner}`: `{given.name.text}`", given.name.span, help=meant)
     return None
 

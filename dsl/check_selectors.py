@@ -1,19 +1,17 @@
 """Selectors: names looked up, `let`s put in, predicates typed."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from qcc.dsl import select, syntax
 from qcc.dsl.context import Context, kind_of
 from qcc.dsl.diagnostics import did_you_mean, one_of
+from qcc.dsl.regex import Regex, RegexError
 from qcc.dsl.select import ANY, DTYPES, FACTS, ORIGINS, Selector, standard_dtype
 
 LARGEST = 20_000
 """How many parts a selector may have once its `let`s are put in."""
 DEEPEST = 100
-LONGEST_REGEX = 200
-MOST_REPEATS = 5
 
 _OTHER_NAMES = {
     "linear": ("dense", "matmul", "gemm", "fc", "mlp", "fully-connected"),
@@ -137,7 +135,7 @@ class Resolver:
 
     def _unknown(self, node: syntax.Class, scope: Scope) -> None:
         known = [*self.context.schema.kinds, ANY, *scope.names()]
-        help = self.context.suggest(node.name, known)
+        help = self.context.suggest(node.name, known, "selector")
         for ours, others in _OTHER_NAMES.items():
             if node.name.lower().replace("_", "-") in others and ours in known:
                 help = f"did you mean `{ours}`?"
@@ -188,7 +186,7 @@ def read_predicate(context: Context, node: syntax.Predicate) -> select.Predicate
         value = _VALUES[kind](context, node, literal)
     if value is None:
         return None
-    assert isinstance(value, str | float | tuple | re.Pattern)
+    assert isinstance(value, str | float | tuple | Regex)
     return select.Predicate(name, node.operator, value, node.span)
 
 
@@ -265,40 +263,17 @@ def _dims(context: Context, node: syntax.Predicate, literal: syntax.Literal) -> 
 _VALUES = {"text": _text, "number": _number, "position": _position, "word": _word, "dims": _dims, "origin": _origin}
 
 
-def _regex(context: Context, node: syntax.Predicate, regex: syntax.Regex) -> re.Pattern[str] | None:
+def _regex(context: Context, node: syntax.Predicate, regex: syntax.Regex) -> Regex | None:
     if FACTS[node.fact.text] != "text" or "~" not in node.operator:
         help = f"write `name ~ {regex.span.text}`"
         context.report.error("Q219", "a regular expression only fits `name ~`", regex.span, help=help)
         return None
-    reason = _danger(regex.pattern)
-    if reason is None:
-        try:
-            return re.compile(regex.pattern)
-        except (re.error, RecursionError, OverflowError) as error:
-            reason = str(error)
-    context.report.error("Q220", f"bad regular expression: {reason}", regex.span, help='a glob may do: `"*ffn*"`')
-    return None
-
-
-def _danger(pattern: str) -> str | None:
-    """Why matching a pattern might take forever, judged by its text: nested or many repeats."""
-    if len(pattern) > LONGEST_REGEX:
-        return f"longer than {LONGEST_REGEX} characters"
-    plain = re.sub(r"\\.", "e", pattern)
-    plain = re.sub(r"\[\^?\]?[^\]]*\]", "c", plain)
-    repeats = [found.start() for found in re.finditer(r"[*+]|\{\d*,\d*\}", plain)]
-    if len(repeats) > MOST_REPEATS:
-        return f"more than {MOST_REPEATS} repeats"
-    groups: list[int] = []
-    for at, char in enumerate(plain):
-        if char == "(":
-            groups.append(at)
-        elif char == ")" and groups:
-            start = groups.pop()
-            inside = plain[start:at]
-            if re.match(r"[*+]|\{", plain[at + 1 :]) and re.search(r"[*+|]|\{\d*,", inside):
-                return "a repeated group may not itself repeat or choose"
-    return None
+    try:
+        return Regex(regex.pattern)
+    except RegexError as error:
+        help = 'a glob may do: `"*ffn*"`'
+        context.report.error("Q220", f"bad regular expression: {error}", regex.span, help=help)
+        return None
 
 
 def reserved(context: Context, kinds: Mapping[str, object] | tuple[str, ...], name: syntax.Name) -> bool:

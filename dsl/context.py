@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from qcc.dsl import syntax
 from qcc.dsl.diagnostics import Diagnostics, Span, did_you_mean
 from qcc.dsl.literals import FAMILIES, UNITS, nearest_unit
+from qcc.dsl.other_tools import Place
 from qcc.dsl.policy import Quantity
 from qcc.dsl.schema import Schema
 
@@ -31,9 +32,9 @@ class Context:
     report: Diagnostics = field(default_factory=Diagnostics)
     params: dict[str, Parameter] = field(default_factory=dict)
 
-    def suggest(self, word: str, known: Iterable[str]) -> str | None:
+    def suggest(self, word: str, known: Iterable[str], place: Place = "") -> str | None:
         """A help line, unless so much is wrong already that looking for spellings would take minutes."""
-        return did_you_mean(word, known) if len(self.report.found) < MOST_SUGGESTIONS else None
+        return did_you_mean(word, known, place) if len(self.report.found) < MOST_SUGGESTIONS else None
 
     def literal(self, node: syntax.Literal) -> syntax.Literal | None:
         """A literal with its parameter, if it is one, put in; an unknown parameter is reported."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from qcc.dsl.excerpt import escape, excerpt
+from qcc.dsl.other_tools import Place, told
 
 PRINTED_AT_MOST = 50
 LONGEST_MESSAGE = 400
@@ -278,9 +279,12 @@ def edit_distance(left: str, right: str, limit: int) -> int:
     return row[-1]
 
 
-def did_you_mean(word: str, candidates: Iterable[str]) -> str | None:
-    """A help line: the nearest candidate, or else what there is to choose from."""
+def did_you_mean(word: str, candidates: Iterable[str], place: Place = "") -> str | None:
+    """A help line: what another tool's word means here, the nearest candidate, or else what there is to choose from."""
     known = list(candidates)
+    help = told(word, place)
+    if help is not None:
+        return help
     near = nearest(word, known)
     if near is not None:
         return f"did you mean `{near}`?"

@@ -59,7 +59,7 @@ class FileLoader:
         if folder is None or self.root is None or not _is_file_name(name):
             raise _not_found(name, span, folder)
         path = folder / name
-        if not path.is_file():
+        if not _is_there(path):
             raise _not_found(name, span, folder)
         if not path.resolve().is_relative_to(self.root.resolve()):
             note = f"`{name}` leads out of `{self.root}`"
@@ -78,6 +78,13 @@ class FileLoader:
             return
         if not (folder / name).resolve().is_relative_to(self.root.resolve()):
             raise _elsewhere("a policy may only use files of its own folder", span, "`..` leads out of it")
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _display(path: Path) -> str:
@@ -103,7 +110,7 @@ def _elsewhere(message: str, span: Span, note: str | None) -> QccError:
 def _not_found(name: str, span: Span, folder: Path | None) -> QccError:
     if not _is_file_name(name):
         help = did_you_mean(name, preset_names())
-        if folder is not None and (folder / f"{name}{SUFFIX}").is_file():
+        if folder is not None and _is_there(folder / f"{name}{SUFFIX}"):
             help = f'did you mean `"{name}{SUFFIX}"`?'
         return QccError([Diagnostic("Q223", f"unknown preset `{name}`", span, help)])
     if folder is None:
@@ -122,21 +129,48 @@ def load_policy(
     *,
     report: Diagnostics | None = None,
 ) -> Policy:
-    """The policy of a file, or of a preset by its name; warnings are left in ``report``.
+    """The policy of a file, of a preset by its name, or of a text; warnings are left in ``report``.
 
     Raises:
         QccError: with everything that is wrong.
     """
-    report = Diagnostics() if report is None else report
-    if isinstance(path_or_preset, str) and path_or_preset in preset_names():
-        return _load(preset_source(path_or_preset), schema, definitions, None, report)
-    if isinstance(path_or_preset, str) and not _is_file_name(path_or_preset) and not Path(path_or_preset).exists():
-        near = nearest(path_or_preset, preset_names())
-        if near is not None:
-            message = f"no file and no preset `{path_or_preset}`"
-            raise QccError([Diagnostic("Q223", message, help=f"did you mean `{near}`?")])
-    source = load_source(path_or_preset)
-    return _load(source, schema, definitions, Path(path_or_preset).parent, report)
+    source, root = open_source(path_or_preset)
+    return _load(source, schema, definitions, root, Diagnostics() if report is None else report)
+
+
+def open_source(given: str | Path) -> tuple[Source, Path | None]:
+    """What is meant by a preset's name, a file, or a policy's text; and the folder of the files that it uses.
+
+    Raises:
+        QccError: there is nothing of that name, or it is no text.
+    """
+    if isinstance(given, str) and given in preset_names():
+        return preset_source(given), None
+    if isinstance(given, str) and _TEXT.match(given):
+        return Source("<policy>", given.replace("\r\n", "\n"), Path("<policy>")), Path()
+    if isinstance(given, str) and not _is_file_name(given) and not _exists(Path(given)):
+        raise QccError([Diagnostic("Q223", f"no file and no preset `{given}`", help=_presets_help(given))])
+    return load_source(given), Path(given).parent
+
+
+_TEXT = re.compile(r"[^\n]*\n|\s*(qpolicy\s+\d|(rule|use|target|calibrate|budget|minimize|verify|export|let|param)\s)")
+"""What no file and no preset is called."""
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def _presets_help(name: str) -> str:
+    near = nearest(name, preset_names())
+    if _exists(Path(f"{name}{SUFFIX}")):
+        return f"did you mean `{name}{SUFFIX}`?"
+    width = max(map(len, preset_names()))
+    listed = "\n".join(f"  {one:<{width}}  {preset_summary(one)}" for one in preset_names())
+    return (f"did you mean `{near}`? " if near else "") + f"the presets are\n{listed}"
 
 
 def load_text(

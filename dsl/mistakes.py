@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from qcc.dsl.diagnostics import Span, nearest
 from qcc.dsl.literals import nearest_unit
+from qcc.dsl.other_tools import told
 
 if TYPE_CHECKING:
     from qcc.dsl.syntax_errors import Failure
@@ -69,6 +70,9 @@ def _statement(where: "Failure") -> Mistake | None:
     text = str(where.token)
     if text == "-":
         return Mistake("this is no YAML: write `name = value` inside `rule <selector> { ... }`")
+    meant = told(text.strip('"'), "statement")
+    if meant is not None and where.after.type != "COMPARISON":
+        return Mistake(meant)
     if where.after.type == "EQUAL" or where.after == ":":
         near = nearest(text, STATEMENTS)
         if near:
@@ -78,8 +82,7 @@ def _statement(where: "Failure") -> Mistake | None:
     if where.after.type == "COMPARISON":
         block = "budget" if where.after.startswith("<") else "verify"
         return Mistake(f"bounds stand in a block: `{block} {{ {_short(where.here)} }}`")
-    other = {"import": "use", "include": "use", "def": "let", "set": "param", "layer": "rule", "for": "rule"}
-    near = other.get(text) or nearest(text, STATEMENTS)
+    near = nearest(text, STATEMENTS)
     return Mistake(f"did you mean `{near}`?" if near else f"a statement starts with {', '.join(STATEMENTS)}")
 
 
@@ -101,6 +104,27 @@ def _colon(where: "Failure") -> Mistake | None:
     if "COMPARISON" in where.accepts:
         return Mistake("write a comparison such as `==` or `<=`")
     return Mistake("a colon has no meaning here")
+
+
+def _calibrate(where: "Failure") -> Mistake | None:
+    """`calibrate` without its data, or with its data where the options belong."""
+    if where.keyword != "calibrate":
+        return None
+    text = where.place.source.text[where.place.first : where.place.last]
+    if where.place.start == "setting" and where.token.type == "STRING" and where.index == 0:
+        return Mistake(f"the data stands before the braces: `calibrate {_short(str(where.token))} {{ samples = 64 }}`")
+    named = where.token.type == "EQUAL" and where.index == 2
+    nothing = where.index == 1 and (where.ended or where.token.type == "NUMBER" or str(where.token) in "{([=")
+    if where.place.start != "statement" or not (named or nothing):
+        return None
+    options = text[len("calibrate") :].strip(" \t={}()[]") if named or not where.ended else ""
+    following = where.place.source.text[where.place.last :].lstrip(" \t")
+    if not options and following.startswith("{"):
+        options = following[1:].partition("}")[0].strip()
+    options = _short(options) if "=" in options else "samples = 64"
+    return Mistake(
+        f'the data is named first: `calibrate "data.npz" {{ {options} }}`, or `calibrate generated {{ {options} }}`'
+    )
 
 
 def _quoted_name(where: "Failure") -> Mistake | None:
@@ -241,8 +265,8 @@ def _unquoted(where: "Failure") -> Mistake | None:
     """A file, preset or glob without its quotes."""
     text = where.place.source.text
     if "STRING" in where.accepts and where.before in ("use", "calibrate") and not where.ended:
-        end = re.compile(r"[^\s{;#]+").match(text, where.span.start)
-        word = end.group() if end else str(where.token)
+        end = re.compile(r"[^\s{}()\[\]=,;#]+").match(text, where.span.start)
+        word = end.group() if end else {"use": "balanced", "calibrate": "data.npz"}[str(where.before)]
         span = Span(where.span.source, where.span.start, where.span.start + len(word))
         return Mistake(f'write `{where.before} "{_short(word)}"`', span=span)
     if where.token == "." and where.tokens and where.tokens[0] in ("use", "calibrate"):
@@ -319,6 +343,7 @@ def _slash(where: "Failure") -> Mistake | None:
 
 _KNOWN: tuple[Callable[["Failure"], Mistake | None], ...] = (
     _foreign,
+    _calibrate,
     _slash,
     _version,
     _unit,

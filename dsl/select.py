@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from qcc.dsl.diagnostics import Span, edit_distance
 from qcc.dsl.literals import count_text, number_text, quote
+from qcc.dsl.regex import Regex
 
 ANY = "any"
 FACTS = {
@@ -56,14 +57,14 @@ class Predicate:
 
     fact: str
     operator: str
-    value: str | float | tuple[int, ...] | re.Pattern[str]
+    value: str | float | tuple[int, ...] | Regex
     span: Span = field(compare=False, repr=False)
 
     @property
     def text(self) -> str:
         """The predicate as the language spells it."""
         value = self.value
-        if isinstance(value, re.Pattern):
+        if isinstance(value, Regex):
             shown = f"/{value.pattern.replace('/', chr(92) + '/')}/"
         elif isinstance(value, tuple):
             shown = "x".join(str(size) for size in value)
@@ -96,8 +97,8 @@ class Predicate:
         return standard_dtype(facts.dtype) if self.fact == "dtype" else facts.name
 
     def _holds_for_name(self, name: str) -> bool:
-        if isinstance(self.value, re.Pattern):
-            found = self.value.search(name[:LONGEST_NAME]) is not None
+        if isinstance(self.value, Regex):
+            found = self.value.found_in(name[:LONGEST_NAME])
         elif "~" in self.operator:
             found = matches_glob(str(self.value), name)
         else:
@@ -114,7 +115,7 @@ class Predicate:
 
 
 LONGEST_NAME = 1000
-"""Names are cut here before a regular expression sees them, which bounds its time."""
+"""Names are cut here before a regular expression sees them."""
 
 
 def _compare(operator: str, left: float, right: float) -> bool:
@@ -308,7 +309,7 @@ def _nearest_to(predicate: Predicate, base: Sequence[Facts], limit: int) -> str:
     if predicate.fact == "name":
         if predicate.operator.startswith("!"):
             return ""
-        wanted = predicate.value.pattern if isinstance(predicate.value, re.Pattern) else str(predicate.value)
+        wanted = predicate.value.pattern if isinstance(predicate.value, Regex) else str(predicate.value)
         ranked = sorted({one.name for one in base}, key=lambda name: (_distance(wanted, name), name))
         return f" (nearest names: {', '.join(ranked[:limit])})"
     actual = [predicate.actual(one) for one in base]

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 
-from qcc.ir.encoding import Encoded, Encoding
+from qcc.ir.encoding import Encoding
 from qcc.ir.errors import Refused
 from qcc.ir.forms import Form, fused_capability, static_takes
 from qcc.ir.graph import Kind, Layer
@@ -18,11 +18,11 @@ UNSIGNED = {2: ir.DataType.UINT2, 4: ir.DataType.UINT4, 8: ir.DataType.UINT8}
 CONTRIB = "com.microsoft"
 
 
-def required_opset(encoded: Encoded, form: Form) -> int:
-    """The lowest opset that can express this form."""
-    if encoded.encoding.scale is None:
+def required_opset(encoding: Encoding, shape: tuple[int, int], form: Form) -> int:
+    """The lowest opset that can express a weight in this form."""
+    if encoding.scale is None:
         return CAST_OPSET
-    row = fused_capability(encoded.encoding, encoded.shape) if form is Form.FUSED else None
+    row = fused_capability(encoding, shape) if form is Form.FUSED else None
     return row.opset if row is not None else DECODE_OPSET
 
 

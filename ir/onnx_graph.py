@@ -124,21 +124,27 @@ class OnnxGraph(Graph):
         editor.bypass(op, position)
 
     def encode(self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS) -> None:
-        self.require_opset(required_opset(encoded, form))
+        self.require_opset(required_opset(encoded.encoding, encoded.shape, form))
         self._forget()
         Forms(self.model, weight, encoded, regions).emit(form)
 
-    def require_opset(self, opset: int) -> None:
-        """Raise the model's default opset.
+    def require_opset(self, opset: int) -> tuple[str, ...]:
+        """Raise the model's default opset where it is lower.
+
+        Returns:
+            The types of the ops whose definitions differ; none where nothing was raised, or where all are the same.
 
         Raises:
-            ModelError: a node has no equivalent there.
+            ModelError: a node has no equivalent there; the model is as it was.
         """
-        if self.opset < opset:
-            self._forget()
-            raise_opset(self.model, opset)
+        if self.opset >= opset:
+            return ()
+        self._forget()
+        return raise_opset(self.model, opset)
 
-    def runner(self, inputs: Sequence[str], outputs: Sequence[str], free: Iterable[str] = ()) -> Runner:
+    def runner(
+        self, inputs: Sequence[str], outputs: Sequence[str], free: Iterable[str] = (), optimise: bool = True
+    ) -> Runner:
         try:
             graph = ir.convenience.extract(self.model.graph, list(inputs), list(outputs))
         except ValueError as error:
@@ -152,7 +158,7 @@ class OnnxGraph(Graph):
         version = max(self.model.ir_version, onnx_save.ir_version(self.opset, 0))
         proto = ir.serde.serialize_model(ir.Model(graph, ir_version=version, functions=functions))
         relative_to(proto, self.folder)
-        return OnnxRunner(proto, self.folder, lent)
+        return OnnxRunner(proto, self.folder, lent, optimise=optimise)
 
     def size_bytes(self) -> int:
         """The size of the file that `save` would write, without writing it."""

@@ -16,6 +16,7 @@ from qcc.ir.errors import ModelError, first_line
 from qcc.ir.onnx_check import Malformed, check_model, opset_of, supported
 from qcc.ir.onnx_external import DataError, Located, locate, open_in
 from qcc.ir.onnx_save_options import NEWEST_OPSET, OLDEST_OPSET
+from qcc.ir.other_files import LONGEST, kind_of_file
 
 logging.getLogger("onnx_ir").addHandler(logging.NullHandler())  # it logs tracebacks, which are no one's to read here
 
@@ -67,10 +68,13 @@ def parse(path: Path) -> Located:
         ModelError: the file or its data cannot be read, or it is not one protobuf message.
     """
     try:
+        if "\0" in str(path):
+            raise ModelError("Q400", f"no such file: `{path}`")
         if path.is_dir():
             raise ModelError("Q400", f"`{path}` is a directory", help="name the .onnx file in it")
         if path.stat().st_size == 0:
             raise ModelError("Q401", f"`{path}` is empty")
+        _refuse_other_kinds(path)
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             view = memoryview(mapped)
             try:
@@ -92,6 +96,23 @@ def parse(path: Path) -> Located:
             f"`{path}` is not an ONNX model, or it is truncated: {first_line(error)}",
             help="an ONNX file is one protobuf message; check that the copy or the export was complete",
         ) from error
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    with path.open("rb") as file:
+        found = kind_of_file(path, file.read(LONGEST))
+    if found is not None:
+        raise ModelError("Q461", f"`{path}` is not an ONNX model: it is {found[0]}", help=found[1])
+
+
+def align_functions(model: ir.Model) -> None:
+    """Let functions be read by the versions of operators that the model imports, as the runtime reads them.
+
+    It puts a function's ops in the place of a call, whatever versions the function itself names.
+    """
+    for function in model.functions.values():
+        for domain in function.opset_imports:
+            function.opset_imports[domain] = model.opset_imports.get(domain, function.opset_imports[domain])
 
 
 def normalise(model: ir.Model) -> None:

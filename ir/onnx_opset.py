@@ -1,92 +1,114 @@
-"""Raising a model's opset, by onnx's own converter, without handing it the weights."""
+"""Raising a model's opset in place: nodes stay the objects that they are, so that layers and weights keep theirs.
 
-import onnx
-import onnx.version_converter
+An op whose definition is the same at both versions is not touched. Of the others, what is spelt otherwise from some
+version on is rewritten (`onnx_adapters`), defaults that change are written out, and what has no equivalent is refused.
+What the definitions do not tell is for a comparison of both models to find out.
+"""
+
+import onnx.defs
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from qcc.ir.errors import ModelError, first_line
+from qcc.ir.errors import ModelError, Refused
+from qcc.ir.onnx_adapters import ADAPTERS, Writer
 from qcc.ir.onnx_functions import DOMAIN
-from qcc.ir.onnx_load import normalise
+from qcc.ir.onnx_load import align_functions, normalise
 
-SMALL_BYTES = 1024  # constants up to this size may decide how an op is converted
-FREE_INITIALISERS = 4  # the IR version from which constants need not be graph inputs too: the converter insists
+ABANDONED = "consumed_inputs"  # a hint about memory that most ops had until opset 6
 
 
-def raise_opset(model: ir.Model, target: int) -> None:
-    """Convert a model in place; nodes, values and weights keep their names.
+def raise_opset(model: ir.Model, target: int) -> tuple[str, ...]:
+    """Convert a model in place; nodes, values and weights keep their names, and weights stay where they lie.
 
-    The converter sees large weights as inputs: it neither reads nor copies them. It looks into no function, so foreign
-    ones are inlined first; ours are written in ops that all opsets from their own on share.
+    Foreign functions are inlined first; ours are written in ops that all opsets from their own on share.
+
+    Returns:
+        The types of the ops whose definitions differ between the two versions; none if the models are the same.
 
     Raises:
-        ModelError: a node has no equivalent at the target.
+        ModelError: a node has no equivalent at the target. The model is as it was.
     """
-    common.InlinePass(lambda function: function.domain != DOMAIN)(model)
-    model.ir_version = max(model.ir_version, FREE_INITIALISERS)
-    large = _set_aside(model.graph)
+    raised = model.clone()
+    align_functions(raised)
+    common.InlinePass(lambda function: function.domain != DOMAIN)(raised)
+    source = raised.opset_imports.get("", 1)
+    writer = Writer(raised.graph)
+    changed = {
+        node.op_type: None
+        for node in list(raised.graph.all_nodes())
+        if node.domain == "" and _raise_node(node, source, target, writer)
+    }
+    raised.graph.opset_imports[""] = target
+    for function in raised.functions.values():
+        function.opset_imports[""] = target
+    normalise(raised)
+    model.graph = raised.graph
+    model.functions.clear()
+    model.functions.update(raised.functions)
+    return tuple(changed)
+
+
+def _raise_node(node: ir.Node, source: int, target: int, writer: Writer) -> bool:
+    """Rewrite a node for the target; whether its definition differs there."""
+    old, new = _schema(node.op_type, source), _schema(node.op_type, target)
+    if old is None:
+        return True  # the runtime may know it
+    if new is not None and old.since_version == new.since_version:
+        return False
     try:
-        proto = ir.serde.serialize_model(model)
-        converted = ir.serde.deserialize_model(onnx.version_converter.convert_version(proto, target))
-    except Exception as error:  # the converter raises RuntimeError, ConvertError and ValueError alike
-        _put_back(model.graph, large)
+        _check(node, old, old)
+        if ABANDONED in old.attributes:
+            node.attributes.pop(ABANDONED, None)
+        if new is not None:
+            _write_defaults(node, old, new)
+        for version in range(source + 1, target + 1):
+            adapter = ADAPTERS.get((node.op_type, version))
+            if adapter is not None:
+                adapter(node, writer)
+        new = _schema(node.op_type, target)
+        if new is None or new.deprecated:
+            raise Refused(f"{node.op_type} is no more")
+        _check(node, old, new)
+    except Refused as refused:
         raise ModelError(
             "Q407",
-            f"the model's opset cannot be raised to {target}: {_last_line(error)}",
-            help="export the model with a newer opset",
-        ) from error
-    functions = dict(model.functions)
-    _put_back(converted.graph, large)
-    _keep_metadata(model.graph, converted.graph)
-    model.graph = converted.graph
-    for key, function in functions.items():
-        function.opset_imports[""] = target
-        model.functions[key] = function
-    model.ir_version = max(model.ir_version, converted.ir_version)
-    normalise(model)
+            f"the model's opset cannot be raised from {source} to {target}: node `{node.name}`, {refused.reason}",
+            help="export the model with a newer opset, or keep the layers that need it",
+        ) from refused
+    return True
 
 
-class _Weight:
-    """A weight set aside: its tensor, and whether the graph had it as an input too."""
+def _schema(op_type: str, version: int) -> onnx.defs.OpSchema | None:
+    try:
+        return onnx.defs.get_schema(op_type, version, "")
+    except onnx.defs.SchemaError:
+        return None
 
-    def __init__(self, value: ir.Value, was_input: bool) -> None:
-        assert value.name is not None and value.const_value is not None
-        self.name, self.tensor, self.was_input = value.name, value.const_value, was_input
 
-
-def _set_aside(graph: ir.Graph) -> list[_Weight]:
-    """Turn large initialisers into inputs without data."""
-    large = []
-    for value in list(graph.initializers.values()):
-        tensor = value.const_value
-        if tensor is None or tensor.dtype is ir.DataType.STRING or tensor.nbytes <= SMALL_BYTES:
+def _write_defaults(node: ir.Node, old: onnx.defs.OpSchema, new: onnx.defs.OpSchema) -> None:
+    """An attribute that is left out goes on to mean what it meant."""
+    for name, attribute in old.attributes.items():
+        before = attribute.default_value
+        if name in node.attributes or name not in new.attributes or not before.type:
             continue
-        weight = _Weight(value, value in graph.inputs)
-        large.append(weight)
-        del graph.initializers[weight.name]
-        if not weight.was_input:
-            value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
-            graph.inputs.append(value)
-    return large
+        if before != new.attributes[name].default_value:
+            before.name = name
+            node.attributes.add(ir.serde.deserialize_attribute(before))
 
 
-def _put_back(graph: ir.Graph, large: list[_Weight]) -> None:
-    inputs = {value.name: value for value in graph.inputs}
-    for weight in large:
-        value = inputs[weight.name]
-        value.const_value = weight.tensor
-        if not weight.was_input:
-            graph.inputs.remove(value)
-        graph.initializers.add(value)
+def _check(node: ir.Node, old: onnx.defs.OpSchema, new: onnx.defs.OpSchema) -> None:
+    """Hold a node to a definition, old or new."""
+    for name, attribute in node.attributes.items():
+        if name not in new.attributes and name in old.attributes:
+            raise Refused(f"{node.op_type} has no `{name}` any more")
+        if name in new.attributes and attribute.type.name != _kind(new.attributes[name]):
+            raise Refused(f"`{name}` of {node.op_type} has another type")
+    missing = [name for name, one in new.attributes.items() if one.required and name not in node.attributes]
+    if missing:
+        raise Refused(f"{node.op_type} needs `{missing[0]}`")
+    if not new.min_input <= len(node.inputs) <= new.max_input or len(node.outputs) > new.max_output:
+        raise Refused(f"{node.op_type} reads or makes other values")
 
 
-def _keep_metadata(old: ir.Graph, new: ir.Graph) -> None:
-    """The converter drops node metadata, from which layers get their names."""
-    known = {node.name: node.metadata_props for node in old}
-    for node in new:
-        node.metadata_props.update(known.get(node.name, {}))
-
-
-def _last_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[-1] if text else first_line(error)
+def _kind(attribute: onnx.defs.OpSchema.Attribute) -> str:
+    return str(attribute.type).rsplit(".", 1)[-1]

@@ -15,7 +15,8 @@ from qcc.ir.onnx_runtime import onnxruntime
 class OnnxRunner:
     """A session of ONNX Runtime on a model or a piece of one.
 
-    External weights lie in ``folder``, apart from those that are lent; ``library`` brings custom ops.
+    External weights lie in ``folder``, apart from those that are lent; ``library`` brings custom ops. Not optimised,
+    each op runs as the model has it.
 
     Raises:
         ModelError: the runtime refuses the model.
@@ -27,8 +28,11 @@ class OnnxRunner:
         folder: Path | None = None,
         lent: Mapping[str, Array] | None = None,
         library: Path | None = None,
+        optimise: bool = True,
     ) -> None:
         options = onnxruntime.SessionOptions()
+        if not optimise:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle sessions must not spin
         options.add_session_config_entry("session.disable_prepacking", "1")  # halves a session's memory

@@ -22,7 +22,8 @@ INLINE_LIMIT_BYTES = 1_500_000_000  # a protobuf message ends at 2 GB
 STREAM_BYTES = 4096  # weights from this size on are streamed
 ALIGNMENT = 4096  # data files are mapped page by page
 MESSAGE_LIMIT_BYTES = 2**31 - 1
-IR_OF_OPSET = ((25, 13), (24, 12), (23, 11), (21, 10), (20, 9), (18, 8), (0, 4))  # 4: constants need not be inputs too
+# below opset 18 it is 4, from which constants need not be inputs too
+IR_OF_OPSET = ((28, 14), (25, 13), (24, 12), (23, 11), (21, 10), (20, 9), (18, 8), (0, 4))
 
 
 @dataclass(frozen=True)

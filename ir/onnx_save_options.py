@@ -3,4 +3,7 @@
 from typing import Literal
 
 ExternalData = Literal["auto", "always", "never"]
-OLDEST_OPSET, NEWEST_OPSET = 7, 25
+OLDEST_OPSET, NEWEST_OPSET = 1, 28
+"""The versions of the default operator set that are read."""
+LEAST_RAISED, MOST_RAISED = 7, 25
+"""Those that a model can be raised to: from the first that the runtime runs whole to the last that it knows whole."""

@@ -9,7 +9,7 @@ from onnx_ir.passes import common
 
 from qcc.ir.errors import ModelError, first_line
 from qcc.ir.onnx_functions import DOMAIN
-from qcc.ir.onnx_load import array_of, normalise
+from qcc.ir.onnx_load import align_functions, array_of, normalise
 from qcc.ir.onnx_tie import TieTransposed
 
 NAMES = ("ops", "constants")
@@ -22,6 +22,7 @@ def simplify(model: ir.Model) -> list[str]:
         ModelError: the model breaks a rule that nobody checked so far.
     """
     before = _counts(model)
+    align_functions(model)
     try:
         for step in (
             common.InlinePass(lambda function: function.domain != DOMAIN),

@@ -140,7 +140,7 @@ def test_data_is_taken_in_order_and_again() -> None:
         (["--dim", "S"], "`--dim S` is not NAME=N"),
         (["--dim", "S=many"], "`--dim S` takes whole numbers from 0: `many`"),
         (["--dim", "T=3"], "no input has a free axis `T`"),
-        (["--dim", "N=3"], "`N` is the inputs' first axis"),
+        (["--dim", "N=3"], "`N` is the inputs' batch"),
         (["--dim", "S=3", "--data", "d.npz"], "`--dim` is for generated inputs"),
         (["--sequence", "99999999999999999"], "cannot be made"),
         (["--picture", "x.png"], "a picture ends in .svg: `x.png`"),

@@ -151,7 +151,9 @@ def test_examples_are_laid_out_and_check(path: Path, capsys: pytest.CaptureFixtu
     text = path.read_text(encoding="utf-8")
     assert format_source(text, path.name) == text
     assert main(["check", str(path)]) == 0
-    assert capsys.readouterr().err == ""
+    told = capsys.readouterr().err
+    # The data of an example without a model is the reader's to make.
+    assert told == "" or (told.count("[Q") == 1 and told.startswith("warning[Q420]"))
 
 
 def test_the_readme_shows_the_example_as_it_is() -> None:

@@ -187,10 +187,13 @@ def test_raising_the_opset_reaches_subgraphs_and_functions(tmp_path: Path) -> No
 
 
 def test_an_opset_that_cannot_be_raised_leaves_the_graph_whole(tmp_path: Path) -> None:
-    model = parse("g (float[N,64] x) => (float[N,64] y) { h = MatMul(x, w) y = Nonsense(h) }", {"w": BIG}, 13)
+    body = """g (float[N,64] x) => (float[N,64] y) {
+        h = MatMul(x, w)
+        y = Resize <coordinate_transformation_mode="tf_half_pixel_for_nn"> (h, r, s) }"""
+    model = parse(body, {"w": BIG, "r": np.zeros(0, np.float32), "s": np.ones(2, np.float32)}, 11)
     onnx.save(model, tmp_path / "model.onnx")
     graph = OnnxGraph.load(tmp_path / "model.onnx")
-    with pytest.raises(ModelError, match="cannot be raised to 21") as caught:
+    with pytest.raises(ModelError, match="cannot be raised from 11 to 21") as caught:
         graph.require_opset(21)
     assert caught.value.code == "Q407"
     assert [value.name for value in graph.inputs] == ["x"]
