@@ -16,7 +16,7 @@ MS = 1e3
 NONE = "-"
 PAIRED = (
     "ratios are paired: the median, over rounds in which all models take turns, of a model's time over the first's;\n"
-    "slower: by more than 2 %, and in the whole of the interval in which the median lies nineteen times in twenty"
+    "slower: by more than 2 %, and in the whole of the interval in which the median lies 99 times in 100"
 )
 
 
