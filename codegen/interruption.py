@@ -1,4 +1,5 @@
-"""Holding back Ctrl-C while foreign code runs that would make another error of it."""
+"""Holding back Ctrl-C while what must not be cut in two is done, or foreign code runs that would make another error of
+it."""
 
 import signal
 import threading
@@ -6,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager

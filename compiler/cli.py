@@ -1,7 +1,6 @@
 """The command line: which command, and what becomes of what goes wrong."""
 
 import argparse
-import errno
 import importlib
 import signal
 import threading
@@ -11,6 +10,7 @@ from types import FrameType
 from typing import NoReturn
 
 from qcc.compiler import terminal
+from qcc.compiler.system_errors import refused
 from qcc.dsl.diagnostics import Diagnostic, QccError, did_you_mean, nearest
 from qcc.ir.errors import ModelError
 
@@ -32,21 +32,9 @@ EXAMPLES = """examples:
   qcc bench model.onnx model.qcc.onnx        how fast both are, and how far apart
   qcc explain Q202                           what a diagnostic means
 """
-INPUT, USAGE, DEMAND, BUG, INTERRUPTED, TERMINATED = 1, 2, 3, 70, 130, 143
+INPUT, USAGE, DEMAND, BUG, HUNG_UP, INTERRUPTED, TERMINATED = 1, 2, 3, 70, 129, 130, 143
 DEMANDS = ("Q310", "Q320")  # the policy is right, but the model can't be, or isn't, what it demands
 BUGS = ("Q490",)  # a pass broke its promise
-REFUSED_BY_SYSTEM = (
-    errno.ENOSPC,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EIO,
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-    errno.ENOTDIR,
-)
 
 
 class UsageError(Exception):
@@ -86,14 +74,13 @@ def run(words: Sequence[str]) -> int:
         return _report([Diagnostic(error.code, error.message, help=error.help)], format, INPUT)
     except BrokenPipeError:
         raise
-    except _Terminated:
-        return _tell(Diagnostic("terminated", "terminated"), format, TERMINATED)
+    except _Terminated as end:
+        return _tell(Diagnostic(end.word, end.word), format, end.status)
     except KeyboardInterrupt:
         return _tell(Diagnostic("interrupted", "interrupted"), format, INTERRUPTED)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in REFUSED_BY_SYSTEM:
-            message = f"`{error.filename}`: {error.strerror}" if error.filename else str(error.strerror)
-            return _report([Diagnostic("Q409", message)], format, INPUT)
+        if isinstance(error, OSError) and (found := refused(error)):
+            return _report([found], format, INPUT)
         describe_crash = importlib.import_module("qcc.compiler.crash").describe_crash
         return _tell(describe_crash(error, words), format, BUG)
 
@@ -174,7 +161,14 @@ def _tell(one: Diagnostic, format: str, status: int) -> int:
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM came: end as after Ctrl-C, tidily."""
+    """A signal asked the process to end: it does as after Ctrl-C, tidily."""
+
+    def __init__(self, word: str, status: int) -> None:
+        super().__init__(word)
+        self.word, self.status = word, status
+
+
+ENDS = {signal.SIGTERM: ("terminated", TERMINATED), signal.SIGHUP: ("hung up", HUNG_UP)}
 
 
 @contextmanager
@@ -183,11 +177,13 @@ def _ended_by_signals() -> Iterator[None]:
         yield
         return
 
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        raise _Terminated
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise _Terminated(*ENDS[signal.Signals(number)])
 
-    before = signal.signal(signal.SIGTERM, end)
+    ignored = {number for number in ENDS if signal.getsignal(number) is signal.SIG_IGN}  # nohup
+    before = {number: signal.signal(number, end) for number in ENDS if number not in ignored}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

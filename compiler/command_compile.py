@@ -11,7 +11,6 @@ makes of it, for each target function by function. Nothing is written.
 """
 
 import argparse
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,8 +127,10 @@ def _emit_kernels(policy: "Policy", plan: "Plan | None", report: Diagnostics, ar
 
     if (plan.kernels if plan else build_kernels.kernels_of(policy)) is None:
         raise UsageError(f"`{args.plan or args.policy}` asks for no kernels", "`target cpu` in the policy does")
-    with tempfile.TemporaryDirectory(prefix="qcc-") as folder:
-        output, quiet = Path(folder) / "decided.onnx", args.quiet or args.format != "text"
+    from qcc.codegen.scratch import scratch
+
+    with scratch() as folder:
+        output, quiet = folder / "decided.onnx", args.quiet or args.format != "text"
         with progress(quiet) as update:
             decided, warnings = driver.decide_plan(
                 args.model, policy, output=output, data=args.data, plan=plan, dims=dims(args), progress=update

@@ -1,8 +1,5 @@
 """The main job: a model and a policy in, a verified artifact out."""
 
-import math
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,19 +7,25 @@ from pathlib import Path
 
 import numpy as np
 
+from qcc.codegen.scratch import scratch
 from qcc.codegen.target import runs_here
 from qcc.compiler import build, lock, samples, verify
 from qcc.compiler.bind import Chooser, Latency, bind, opened_by_data
 from qcc.compiler.build_kernels import build_library, served_ops
 from qcc.compiler.catalog import Export, schema
+from qcc.compiler.check_budget import compare_with_budget
+from qcc.compiler.check_outputs import Outputs, check_model, check_outputs, input_files
 from qcc.compiler.choose_form import FormChooser, chooser_of
 from qcc.compiler.compete import faster_plan, warn_if_slower, warn_of_no_library
+from qcc.compiler.copied import copied, copies
 from qcc.compiler.evidence import Evidence, rounded_inputs
 from qcc.compiler.fit_samples import fit_samples
+from qcc.compiler.inputs import Inputs, state_of
 from qcc.compiler.kernel_library import kernels_beside
 from qcc.compiler.open_model import model_path, open_model
 from qcc.compiler.phases import Phases, Progress, silent
 from qcc.compiler.plan import Plan
+from qcc.compiler.publish import Staged, publish, same_file, staging
 from qcc.compiler.raise_graph import needed_opset, raise_graph
 from qcc.compiler.report_html import render_html
 from qcc.compiler.result import Result, RewriteRow
@@ -30,7 +33,8 @@ from qcc.compiler.rewrite import Cleaned, rewrite_graph, rewrite_steps
 from qcc.compiler.samples import Data, Samples
 from qcc.compiler.sensitivity import within
 from qcc.compiler.settle import Settled, allocation_of, loss_of, settle
-from qcc.compiler.staging import check_output, output_path, staging
+from qcc.compiler.staging import output_path
+from qcc.compiler.system_errors import refused
 from qcc.compiler.time_model import ModelTimes, time_input, time_models
 from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError
 from qcc.dsl.load import load_policy
@@ -40,7 +44,7 @@ from qcc.ir.forms import choose
 from qcc.ir.graph import Weight
 from qcc.ir.onnx_graph import OnnxGraph
 from qcc.ir.onnx_run import OnnxRunner, reference
-from qcc.ir.onnx_save import Written, whole_size
+from qcc.ir.onnx_save import Written
 from qcc.passes.encode import Encode
 
 DEFAULT_POLICY = "balanced"
@@ -80,6 +84,10 @@ def compile(
         return _Compilation.prepare(path, policy, output, data, definitions or {}, dims, progress).run(plan)
     except ModelError as error:
         raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
+    except OSError as error:
+        if found := refused(error):
+            raise QccError([found]) from error
+        raise
 
 
 def decide_plan(
@@ -100,9 +108,9 @@ def decide_plan(
     Raises:
         QccError: the policy, the model or the data is at fault.
     """
-    with tempfile.TemporaryDirectory(prefix="qcc-") as folder:
+    with scratch() as folder:
         path = model_path(model)
-        written = output or Path(folder) / output_path(path, None).name
+        written = output or folder / output_path(path, None).name
         try:
             compilation = _Compilation.prepare(path, policy, written, data, definitions or {}, dims, progress)
             return compilation.decide(plan), compilation.diagnostics.warnings
@@ -117,6 +125,7 @@ class _Opened:
     graph: OnnxGraph
     plan: Plan
     data: Samples
+    inputs: Inputs
     input_bytes: int
     edits: tuple[str, ...]
     rewrites: tuple[RewriteRow, ...] = ()
@@ -132,6 +141,8 @@ class _Compilation:
     data: Data | None
     phases: Phases
     dims: Mapping[str, int] = field(default_factory=dict)
+    read: tuple[Path, ...] = ()
+    """The files that are read, beside the model's."""
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
     chooser: Chooser = choose
     runs_here: bool = False
@@ -150,8 +161,10 @@ class _Compilation:
     ) -> "_Compilation":
         loaded = policy if isinstance(policy, Policy) else load_policy(policy, schema(), definitions)
         target = output_path(model, output)
-        check_output(model, target)
-        return cls(model, target, loaded, data, Phases(progress), dims or {})
+        calibrate = loaded.calibrate.path if loaded.calibrate else None
+        read = input_files([*(source.path for source in loaded.sources), calibrate, data])
+        check_model(model, Outputs.of(target), read)
+        return cls(model, target, loaded, data, Phases(progress), dims or {}, tuple(read))
 
     def run(self, plan: Plan | None) -> Result:
         opened = self._open(plan)
@@ -162,25 +175,24 @@ class _Compilation:
         with staging(self.output) as folder:
             staged = folder / self.output.name
             settled, library, verification = self._made(opened, staged, wanted, held)
-            times = self._time(opened, settled, staged, library) if verification.passed else None
+            timed = verification.passed and not copies(settled.plan)
+            times = self._time(opened, settled, staged, library) if timed else None
             better = None if plan or times is None else self._faster(opened, settled, (staged, library), times)
             if better is not None:
-                for file in folder.iterdir():
-                    file.unlink()
                 other = replace(opened, plan=better)
                 made, library, verification = self._made(other, staged, wanted, held)
                 settled = replace(made, decision=settled.decision, losses=settled.losses)
                 times = self._time(other, settled, staged, library)
-            timed = isinstance(self.chooser, FormChooser) and self.chooser.kernels is not None
-            warn_if_slower(times, timed, self.diagnostics)
-            self._compare_with_budget(opened.plan, verification, times)
+            forms_timed = isinstance(self.chooser, FormChooser) and self.chooser.kernels is not None
+            warn_if_slower(times, forms_timed, self.diagnostics)
+            compare_with_budget(opened.plan, verification, times, self.diagnostics)
             result = replace(
                 self._result(opened, settled, verification),
                 kernels=kernels_beside(self.output) if library else None,
                 times=times,
             )
             if verification.passed:
-                self._publish(result, staged, settled.written, opened.data)
+                self._publish(result, staged, settled.written, opened)
         return result
 
     def _made(
@@ -242,27 +254,16 @@ class _Compilation:
         self.runs_here = runs_here(plan.kernels.targets)
         return kernels_beside(staged)
 
-    def _compare_with_budget(self, plan: Plan, verification: verify.Verification, times: ModelTimes | None) -> None:
-        """Budgets on error and latency bind predictions; say so where the file turns out worse."""
-        worst = min((check.sqnr for check in verification.outputs), default=math.inf)
-        measured = 10 ** (-worst / 10)
-        for limit in plan.allocate.limits if plan.allocate else ():
-            if limit.metric == "output_error" and measured > limit.bound:
-                message = f"the file's output error is {measured:.3g}, above the budget {limit.source}"
-                help = "errors of many layers add up only about: tighten the budget, or bound `sqnr` in `verify`"
-                self.diagnostics.warning("Q432", message, help=help)
-            if limit.metric == "latency" and times is not None and times.after_s * 1e3 > limit.bound:
-                message = f"the file takes {times.after_s * 1e3:.3g} ms, above the budget {limit.source}"
-                help = "times of layers add up only about, and vary from run to run: tighten the budget"
-                self.diagnostics.warning("Q432", message, help=help)
-
     def decide(self, plan: Plan | None) -> Plan:
         """The decided plan of `run`, which is not verified; the file that it takes to decide is left to the caller."""
         return self._build(self._rewrite(self._open(plan)), self.output).plan
 
     def _open(self, plan: Plan | None) -> _Opened:
         with self.phases.phase("load"):
+            before = state_of(self.model)
             opened = open_model(self.model)
+            inputs = Inputs.of(self.model, opened.graph.data_files(), before)
+            check_outputs(Outputs.of(self.output).files, (file.path for file in inputs.data))
         graph = opened.graph
         data = self._samples(graph)
         if plan is not None:
@@ -272,7 +273,7 @@ class _Compilation:
         if data.generated and rounded_inputs(bound):
             message = "the steps of static activations come from generated data, which the model will hardly see"
             self.diagnostics.warning("Q434", message, help='name data: `calibrate "data.npz"`')
-        return _Opened(graph, bound, data, opened.size_bytes, opened.edits)
+        return _Opened(graph, bound, data, inputs, opened.size_bytes, opened.edits)
 
     def _bind(self, graph: OnnxGraph, data: Samples, size_bytes: int) -> Plan:
         with self.phases.phase("choose"):
@@ -333,28 +334,21 @@ class _Compilation:
             metadata = lock.provenance(self.model, self.policy, decided)
             return built, build.write(built, staged, self._export(), metadata)
 
-        settled = settle(plan, graph, write, evidence.losses)
-        for edit in settled.built.edits:
+        settled = None if copies(plan) else settle(plan, graph, write, evidence.losses)
+        for edit in settled.built.edits if settled else ():
             if edit.refused:
                 self.diagnostics.warning("Q411", f"`{edit.subject}` stays as it is: {edit.text}")
         rewritten = any(row.treated for row in opened.rewrites if row.action != "clean")
-        if settled.written.size_bytes >= opened.input_bytes and not rewritten:
-            settled = replace(settled, written=self._copy_input(staged, graph))
+        if settled is None or (settled.written.size_bytes >= opened.input_bytes and not rewritten):
+            self.diagnostics.warning("Q430", f"`{self.model}` gets no smaller: the output is a copy of it")
+            settled = copied(self.model, graph, settled.plan if settled else plan, staged)
         return settled
 
     def _export(self) -> Export:
         return self.policy.export if isinstance(self.policy.export, Export) else Export()
 
-    def _copy_input(self, staged: Path, graph: OnnxGraph) -> Written:
-        """Nothing was gained: the artifact is the input, byte for byte."""
-        self.diagnostics.warning("Q430", f"`{self.model}` gets no smaller: the output is a copy of it")
-        staged.with_name(staged.name + "_data").unlink(missing_ok=True)
-        shutil.copyfile(self.model, staged)
-        for location in graph.data_files():
-            shutil.copyfile(self.model.parent / location, staged.parent / location)
-        return Written(staged, None, whole_size(staged, graph.data_files()))
-
     def _result(self, opened: _Opened, settled: Settled, verification: verify.Verification) -> Result:
+        same, data = copies(settled.plan), settled.written.data
         return Result(
             model=self.model,
             output=self.output,
@@ -365,24 +359,30 @@ class _Compilation:
             output_bytes=settled.written.size_bytes,
             layers=build.rows(opened.graph, settled.plan, settled.built, loss_of(opened.plan, settled), self.chooser),
             plan=settled.plan,
-            edits=opened.edits,
+            edits=() if same else opened.edits,
             allocation=allocation_of(opened.plan, settled),
             verification=verification,
             warnings=self.diagnostics.warnings,
             seconds=dict(self.phases.seconds),
-            rewrites=opened.rewrites,
+            rewrites=() if same else opened.rewrites,
             notes=opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else (),
+            data=self.output.with_name(data.name) if data else None,
         )
 
-    def _publish(self, result: Result, staged: Path, written: Written, data: Samples) -> None:
+    def _publish(self, result: Result, staged: Path, written: Written, opened: _Opened) -> None:
         """Write what goes beside the model, then give everything its final name."""
-        text = lock.lock_text(result, self.policy, data, staged, written)
-        (staged.parent / result.lock.name).write_text(text, encoding="utf-8")
-        (staged.parent / result.report.name).write_text(render_html(result), encoding="utf-8")
-        if result.kernels is None:
-            kernels_beside(self.output).unlink(missing_ok=True)  # of an earlier run, for another model
-        for file in sorted(staged.parent.iterdir(), key=lambda path: path == staged):
-            file.replace(self.output.parent / file.name)
+        final, made = Outputs.of(self.output), Outputs.of(staged)
+        text = lock.lock_text(result, self.policy, opened.data, opened.inputs, staged, written)
+        made.lock.write_text(text, encoding="utf-8")
+        made.report.write_text(render_html(result), encoding="utf-8")
+        opened.inputs.check()
+        files = [Staged(made.lock, final.lock), Staged(made.report, final.report), Staged(staged, final.model)]
+        if result.kernels:
+            files.insert(0, Staged(made.kernels, final.kernels))
+        if written.data is not None and result.data is not None and not same_file(result.data, written.data_sha256):
+            check_outputs([result.data], (file.path for file in opened.inputs.data))
+            files.insert(0, Staged(written.data, result.data))
+        publish(files, staged.parent, [] if result.kernels else [final.kernels])  # of an earlier run
 
 
 def _after_speed(policy: Policy) -> bool:

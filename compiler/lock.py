@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from qcc.compiler import plan as plans
+from qcc.compiler.inputs import Inputs
 from qcc.compiler.kernel_library import kernels_beside
 from qcc.compiler.plan import Plan
 from qcc.compiler.result import Result
@@ -15,19 +16,10 @@ from qcc.dsl.policy import Policy
 from qcc.dsl.policy import to_text as policy_text
 from qcc.ir.onnx_kernel_ops import kernel_ops
 from qcc.ir.onnx_save import Written
+from qcc.ir.whole_files import sha256
 
 FORMAT = 1
 PACKAGES = ("qcc", "numpy", "onnx", "onnx_ir", "onnxruntime", "scipy")
-CHUNK_BYTES = 1 << 22
-
-
-def sha256(path: Path) -> str:
-    """A file's digest."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def text_sha256(text: str) -> str:
@@ -54,12 +46,12 @@ def provenance(model: Path, policy: Policy, plan: Plan) -> dict[str, str]:
     }
 
 
-def lock_text(result: Result, policy: Policy, data: Samples, staged: Path, written: Written) -> str:
+def lock_text(result: Result, policy: Policy, data: Samples, inputs: Inputs, staged: Path, written: Written) -> str:
     """The lock file of a result whose model lies at ``staged``."""
     calibrate = policy.calibrate
     content = {
         "format": FORMAT,
-        "model": {"file": result.model.name, "sha256": sha256(result.model), "bytes": result.input_bytes},
+        "model": {"file": result.model.name, "sha256": inputs.model.sha256, "bytes": result.input_bytes},
         "policy": {
             "sources": {Path(source.name).name: text_sha256(source.text) for source in policy.sources},
             "sha256": policy_sha256(policy),
@@ -75,7 +67,8 @@ def lock_text(result: Result, policy: Policy, data: Samples, staged: Path, writt
         "output": {
             "file": result.output.name,
             "sha256": sha256(staged),
-            "data_sha256": sha256(written.data) if written.data else None,
+            "data": result.data.name if result.data else None,
+            "data_sha256": written.data_sha256,
             "bytes": result.output_bytes,
         },
         "kernels": _kernels(result, staged),

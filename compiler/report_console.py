@@ -88,6 +88,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "model": str(result.model),
         "output": str(result.output),
         "lock": str(result.lock),
+        "data": str(result.data) if result.data else None,
         "report": str(result.report),
         "kernels": None if result.kernels is None else str(result.kernels),
         "written": result.written,
@@ -156,7 +157,8 @@ def _layer_cells(row: LayerRow) -> list[str]:
 def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
     """Each line with its colour, under the word that starts it."""
     kernels = [result.kernels] if result.kernels else []
-    files = [result.output, *kernels, result.lock, result.report] if result.written else []
+    data = [result.data] if result.data else []
+    files = [result.output, *data, *kernels, result.lock, result.report] if result.written else []
     wrote = ", ".join(map(str, files)) if files else "nothing: the verification failed"
     whole = sum(result.seconds.values())
     phases = ", ".join(f"{name} {taken:.1f}" for name, taken in result.seconds.items() if taken >= SHOWN_SECONDS)

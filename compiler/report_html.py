@@ -229,6 +229,8 @@ def _kept(result: Result) -> str:
 
 
 def _work(result: Result) -> str:
+    if not result.plan.steps:
+        return "<p>Nothing: the output is a copy of the input.</p>"
     edits = [escaped(file_names(one, result)) for one in result.edits]
     cleaned = f"<code>clean</code>: {tables.count(len(edits), 'edit')}"
     parts = [tables.folded(cleaned, edits) if edits else "<code>clean</code>: there was nothing to remove"]
@@ -249,8 +251,10 @@ def _load(result: Result) -> str:
         lines.append(f"session = onnxruntime.InferenceSession({result.output.name!r}, options)")
     lines.append("outputs = session.run(None, feeds)  # feeds: the original's inputs, by name")
     code = "\n".join(escaped(line) for line in lines)
-    data = f"<code>{escaped(result.output.name)}_data</code>"
-    return f'<pre>{code}</pre>\n<p class="soft">Where a file {data} lies beside it, keep the two together.</p>'
+    if result.data is None:
+        return f"<pre>{code}</pre>"
+    data = f"<code>{escaped(result.data.name)}</code>"
+    return f'<pre>{code}</pre>\n<p class="soft">Its weights lie in {data}: keep the two together.</p>'
 
 
 def _terms() -> str:

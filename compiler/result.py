@@ -106,6 +106,8 @@ class Result:
     rewrites: tuple[RewriteRow, ...] = ()
     kernels: Path | None = None
     """The library of kernels beside the model, if there is one."""
+    data: Path | None = None
+    """The file beside the model that its weights lie in, if they lie apart."""
     times: ModelTimes | None = None
     """Of the input and the written model; None where the verification failed."""
     notes: tuple[str, ...] = ()

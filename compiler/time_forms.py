@@ -9,7 +9,6 @@ by machine, versions and kernel sources, so that each shape is timed once.
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +20,7 @@ from onnx import numpy_helper
 
 from qcc.codegen.cache import cache_folder
 from qcc.codegen.library import sources_digest
+from qcc.codegen.scratch import scratch
 from qcc.codegen.target import cpu_name
 from qcc.compiler.build_kernels import build_library
 from qcc.compiler.open_model import open_model
@@ -110,8 +110,7 @@ def _time(
     case: Case, encoding: Encoding | None, forms: tuple[Form, ...], kernels: Kernels | None
 ) -> dict[str, np.ndarray]:
     """Seconds by form ``[rounds]``."""
-    with tempfile.TemporaryDirectory(prefix="qcc-") as name:
-        folder = Path(name)
+    with scratch() as folder:
         path = folder / "float.onnx"
         onnx.save(_layer(case), path)
         sessions = {FLOAT: Session(path, kernels=False, threads=1)}

@@ -42,19 +42,19 @@ def locate(proto: onnx.ModelProto, path: Path) -> Located:
         DataError: a file is missing, too short, or outside the model's folder.
     """
     names: dict[str, Path] = {}
-    for tensor in _external(proto.graph):
+    for tensor in external_tensors(proto.graph):
         check_tensor(tensor)
-        location = _entries(tensor).get("location", "")
+        location = entries_of(tensor).get("location", "")
         if location not in names:
-            names[location] = _real(path, location, tensor.name)
+            names[location] = real_file(path, location, tensor.name)
         _check_span(tensor, names[location])
     main = sum(
         tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer
     )  # they come first
     own = path.resolve()
     folder = Path(os.path.commonpath([own.parent, *(file.parent for file in names.values())]))
-    for position, tensor in enumerate(_external(proto.graph)):
-        file = names[_entries(tensor)["location"]]
+    for position, tensor in enumerate(external_tensors(proto.graph)):
+        file = names[entries_of(tensor)["location"]]
         if position < main:
             next(entry for entry in tensor.external_data if entry.key == "location").value = str(
                 file.relative_to(folder)
@@ -96,7 +96,8 @@ def size_of(tensor: onnx.TensorProto) -> int:
     return -(-count * int(ir.DataType(tensor.data_type).bitwidth) // 8)
 
 
-def _external(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+def external_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """The tensors of a graph that lie in files, those of subgraphs and attributes included; the main graph's first."""
     for tensor in _tensors(graph):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             yield tensor
@@ -113,11 +114,17 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
             yield from _tensors(inner)
 
 
-def _entries(tensor: onnx.TensorProto) -> dict[str, str]:
+def entries_of(tensor: onnx.TensorProto) -> dict[str, str]:
+    """Where a tensor lies: ``location``, and where they are given ``offset`` and ``length``."""
     return {entry.key: entry.value for entry in tensor.external_data}
 
 
-def _real(path: Path, location: str, name: str) -> Path:
+def real_file(path: Path, location: str, name: str) -> Path:
+    """The file that a model at a path names as the place of a weight.
+
+    Raises:
+        DataError: it is missing, or outside the model's folder.
+    """
     file = (path.parent / location).resolve()
     if not location or not any(file.is_relative_to(root) for root in (path.parent.resolve(), path.resolve().parent)):
         raise DataError(f"weight `{name}` lies outside the model's folder: `{location}`")
@@ -130,7 +137,7 @@ def _real(path: Path, location: str, name: str) -> Path:
 
 
 def _check_span(tensor: onnx.TensorProto, file: Path) -> None:
-    entries, size = _entries(tensor), size_of(tensor)
+    entries, size = entries_of(tensor), size_of(tensor)
     try:
         offset, length = int(entries.get("offset", "0")), int(entries.get("length", str(size)))
     except ValueError as error:
@@ -141,7 +148,7 @@ def _check_span(tensor: onnx.TensorProto, file: Path) -> None:
 
 def _read(tensor: onnx.TensorProto, file: Path) -> None:
     with file.open("rb") as source:
-        source.seek(int(_entries(tensor).get("offset", "0")))
+        source.seek(int(entries_of(tensor).get("offset", "0")))
         tensor.raw_data = source.read(size_of(tensor))
     del tensor.external_data[:]
     tensor.data_location = onnx.TensorProto.DEFAULT

@@ -1,12 +1,11 @@
 """Writing an ONNX file without ever holding the whole of it, and never half of it.
 
 The graph without its large weights is serialised by the stock library; the weights follow one by one, as protobuf
-fields or in a data file beside the model. Everything goes to temporary names first and is renamed when whole.
+fields or in a data file beside the model. Everything goes to temporary names first and is renamed when whole, the model
+last: the data's name tells its content, so a model always finds the data that it was written with.
 """
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +16,7 @@ import onnx_ir as ir
 from qcc.ir import wire
 from qcc.ir.errors import ModelError
 from qcc.ir.onnx_save_options import ExternalData
+from qcc.ir.whole_files import data_name, own_data, place, retire, sha256, unfinished
 
 INLINE_LIMIT_BYTES = 1_500_000_000  # a protobuf message ends at 2 GB
 STREAM_BYTES = 4096  # weights from this size on are streamed
@@ -28,11 +28,12 @@ IR_OF_OPSET = ((28, 14), (25, 13), (24, 12), (23, 11), (21, 10), (20, 9), (18, 8
 
 @dataclass(frozen=True)
 class Written:
-    """What was written: the model file and, if its weights lie apart, the data file."""
+    """What was written: the model file and, if its weights lie apart, the data file and its digest."""
 
     path: Path
     data: Path | None
     size_bytes: int
+    data_sha256: str | None = None
 
 
 def ir_version(opset: int, current: int) -> int:
@@ -71,16 +72,40 @@ def save(model: ir.Model, path: Path, external: ExternalData = "auto") -> Writte
         raise ModelError(
             "Q404", f"cannot write `{path}`: one ONNX file holds at most 2 GB", "let the weights lie apart"
         )
-    data = path.with_name(path.name + "_data") if apart else None
+    before = own_data(path)
     try:
-        with _replacing([path] if data is None else [data, path]) as files:
-            if data is None:
-                _write_inline(files[0], proto, large)
-            else:
-                _write_apart(files[1], files[0], proto, large, data.name)
+        written = _save_apart(path, proto, large) if apart else _save_whole(path, proto, large)
     except OSError as error:
         raise ModelError("Q404", f"cannot write `{path}`: {error.strerror or error}") from error
-    return Written(path, data, path.stat().st_size + (data.stat().st_size if data else 0))
+    retire(path.parent, set(before) - {written.data.name if written.data else ""})
+    return written
+
+
+def _save_whole(path: Path, proto: onnx.ModelProto, large: list[ir.Value]) -> Written:
+    with unfinished(path) as made:
+        with made.open("wb") as file:
+            _write_inline(file, proto, large)
+        place(made, path)
+    return Written(path, None, path.stat().st_size)
+
+
+def _save_apart(path: Path, proto: onnx.ModelProto, large: list[ir.Value]) -> Written:
+    with unfinished(path) as made, unfinished(path, "-data") as weights:
+        with weights.open("wb") as file:
+            spans = _write_data(file, large)
+        digest = sha256(weights)
+        data = path.with_name(data_name(path, digest))
+        proto.graph.initializer.extend(_references(large, spans, data.name))
+        made.write_bytes(proto.SerializeToString(deterministic=True))
+        known = data.exists()
+        place(weights, data)
+        try:
+            place(made, path)
+        except OSError:
+            if not known:
+                data.unlink()
+            raise
+    return Written(path, data, path.stat().st_size + data.stat().st_size, digest)
 
 
 def size_bytes(model: ir.Model) -> int:
@@ -139,54 +164,25 @@ def _write_inline(file: BinaryIO, proto: onnx.ModelProto, large: list[ir.Value])
         _write_payload(file, value)
 
 
-def _write_apart(file: BinaryIO, data: BinaryIO, proto: onnx.ModelProto, large: list[ir.Value], location: str) -> None:
-    offset = 0
+def _write_data(file: BinaryIO, large: list[ir.Value]) -> list[tuple[int, int]]:
+    """Write weights one behind the other, page by page; gives the offset and length of each."""
+    spans, offset = [], 0
     for value in large:
-        head, size = tensor_header(value), _size(value)
-        data.write(bytes(-offset % ALIGNMENT))
-        offset += -offset % ALIGNMENT
-        for key, text in (("location", location), ("offset", str(offset)), ("length", str(size))):
+        size, gap = _size(value), -offset % ALIGNMENT
+        file.write(bytes(gap))
+        _write_payload(file, value)
+        spans.append((offset + gap, size))
+        offset += gap + size
+    return spans
+
+
+def _references(large: list[ir.Value], spans: list[tuple[int, int]], location: str) -> list[onnx.TensorProto]:
+    """What the model holds in place of weights that lie in a data file."""
+    heads = []
+    for value, (offset, length) in zip(large, spans, strict=True):
+        head = tensor_header(value)
+        for key, text in (("location", location), ("offset", str(offset)), ("length", str(length))):
             head.external_data.add(key=key, value=text)
         head.data_location = onnx.TensorProto.EXTERNAL
-        _write_payload(data, value)
-        offset += size
-        proto.graph.initializer.append(head)
-    file.write(proto.SerializeToString(deterministic=True))
-
-
-@contextmanager
-def _replacing(paths: list[Path]) -> Iterator[list[BinaryIO]]:
-    """Files opened under temporary names, renamed in order at the end; on any failure, all is as it was before."""
-    temporary = [_beside(path, "tmp") for path in paths]
-    with ExitStack() as files:
-        try:
-            yield [files.enter_context(path.open("wb")) for path in temporary]
-            files.close()
-            _rename_all(temporary, paths)
-        finally:
-            for path in temporary:
-                path.unlink(missing_ok=True)
-
-
-def _rename_all(sources: list[Path], targets: list[Path]) -> None:
-    kept: list[tuple[Path, Path]] = []
-    done: list[Path] = []
-    try:
-        for source, target in zip(sources, targets, strict=True):
-            if len(targets) > 1 and target.exists():
-                target.rename(_beside(target, "old"))
-                kept.append((_beside(target, "old"), target))
-            source.replace(target)
-            done.append(target)
-    except OSError:
-        for target in done:
-            target.unlink()
-        for old, target in kept:
-            old.rename(target)
-        raise
-    for old, _ in kept:
-        old.unlink()
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.{suffix}")
+        heads.append(head)
+    return heads

@@ -17,7 +17,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0 done; 1 the input is at fault; 2 the command line is; 3 the model cannot be, or is not, what the policy
-        demands; 70 a bug in qcc; 130 interrupted; 141 whoever read the output stopped reading; 143 told to end.
+        demands; 70 a bug in qcc; 129 the terminal hung up; 130 interrupted; 141 whoever read the output stopped
+        reading; 143 told to end.
     """
     try:
         status = run(sys.argv[1:] if argv is None else list(argv))

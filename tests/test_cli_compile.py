@@ -227,7 +227,10 @@ sys.exit(main(["compile", "mlp.onnx"]))
 """
 
 
-@pytest.mark.parametrize(("sent", "status", "said"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")])
+@pytest.mark.parametrize(
+    ("sent", "status", "said"),
+    [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated"), ("SIGHUP", 129, "hung up")],
+)
 def test_interruption_leaves_nothing(folder: Path, sent: str, status: int, said: str) -> None:
     before = names(folder) | {"hanging"}
     process = subprocess.Popen([sys.executable, "-c", HANG], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
