@@ -1,10 +1,10 @@
 """Which way of running is taken for a written model that is slower than it need be."""
 
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from qcc.codegen.scratch import scratch
 from qcc.compiler.bind import encode_steps
 from qcc.compiler.plan import Plan, Step
 from qcc.compiler.samples import Samples
@@ -46,8 +46,8 @@ def faster_plan(
     rival = decoded(plan, weights)
     if rival == plan:
         return None
-    with tempfile.TemporaryDirectory(prefix="qcc-") as folder:
-        other = write(rival, Path(folder) / written.name)
+    with scratch() as folder:
+        other = write(rival, folder / written.name)
         entrants = [Entrant(original), Entrant(written, library), Entrant(other)]
         entrants += [] if library is None else [Entrant(written)]
         found = races(entrants, data)

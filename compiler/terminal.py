@@ -127,6 +127,6 @@ def _write_fitted(table: Table) -> None:
     for column in table.columns:
         fold: Literal["fold", "ellipsis"] = "ellipsis" if column.right else "fold"
         drawn.add_column(column.title, justify="right" if column.right else "left", overflow=fold, no_wrap=column.right)
-    for row, style in zip_longest(table.rows, table.styles):
-        drawn.add_row(*(Text(escape(cell)) for cell in row), style=style)
+    for row, own in zip_longest(table.rows, table.styles):
+        drawn.add_row(*(Text(escape(cell)) for cell in row), style=own)
     rich.console.Console(file=sys.stdout, no_color=not colored(sys.stdout), highlight=False).print(drawn)
