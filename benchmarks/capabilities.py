@@ -1,29 +1,46 @@
-"""Measure what ONNX Runtime's fused kernels for compressed weights cost against the float product.
+"""Measure what ONNX Runtime's fused kernels for compressed weights, and ours, cost against the float product.
 
-    python -m benchmarks.capabilities            print the table
-    python -m benchmarks.capabilities --write    and make it what the compiler chooses forms by (ir/onnxruntime.json)
+    python -m benchmarks.capabilities                    print the table of this machine's instruction set
+    python -m benchmarks.capabilities --write            and make it what the compiler chooses forms by
+    python -m benchmarks.capabilities --write fused      only the runtime's own, or only `kernel`
 
-One layer of 1024 x 1024, one thread, activations of 1, 16 and 128 rows; a ratio above 1 is slower than float32.
+``--write`` replaces those rows in ``ir/onnxruntime.json``, and leaves the other instruction sets alone. One layer of
+1024 x 1024, one thread, activations of 1, 16 and 128 rows, runs taken in turn; medians of the thread's own time over
+the float product's. A ratio above 1 is slower than float32.
 """
 
 import argparse
 import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from datetime import date
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from benchmarks.timing import machine, medians, session
-from qcc.ir.blocks import group
-from qcc.ir.encoding import Encoding, IntGrid
+from benchmarks.timing import machine
+from qcc.codegen import machine as hardware
+from qcc.codegen.library import Activations, build
+from qcc.codegen.target import NATIVE, cpu_flags, instruction_set, named
+from qcc.compiler.timing import Turns, interleaved
+from qcc.ir.blocks import CHANNEL, group
+from qcc.ir.capabilities import KERNEL_GROUP, Way, capabilities
+from qcc.ir.encoding import FLOAT_ENCODINGS, MAX_BITS, MIN_BITS, Encoding, IntGrid
 from qcc.ir.fit import encode
-from qcc.ir.forms import Form, capabilities
+from qcc.ir.forms import Form, kernel_op
 from qcc.ir.onnx_graph import OnnxGraph
 from qcc.ir.onnx_runtime import onnxruntime
 
 TABLE = Path(__file__).parent.parent / "ir" / "onnxruntime.json"
-SIZE, GROUP, ROWS = 1024, 32, (1, 16, 128)
-REPEATS = 31
+SIZE, ROWS = 1024, (1, 16, 128)
+LEVELS = ("level 4", "level 0")
+ACTIVATIONS: tuple[Activations, ...] = ("bf16", "int8", "exact")
+TURNS = Turns(rounds=31, own=True)
+Sessions = dict[Way | None, onnxruntime.InferenceSession]
 
 
 def layer(matrix: np.ndarray) -> ir.Model:
@@ -42,49 +59,110 @@ def layer(matrix: np.ndarray) -> ir.Model:
     return ir.Model(graph, ir_version=9)
 
 
-def ratios(bits: int, symmetric: bool, matrix: np.ndarray) -> dict[int, float]:
-    """Time of the fused form over time of float32, by rows of the activation."""
+def session(model: ir.Model, level: str = "", library: Path | None = None) -> onnxruntime.InferenceSession:
+    """One thread; at an accuracy level, or with a library."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    if level:
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", level.removeprefix("level "))
+    if library is not None:
+        options.register_custom_ops_library(str(library))
+    proto = ir.serde.serialize_model(model).SerializeToString()
+    return onnxruntime.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
+
+
+def encoded(matrix: np.ndarray, encoding: Encoding, form: Form) -> ir.Model:
+    """The layer in a form."""
     graph = OnnxGraph(layer(matrix), Path())
     (weight,) = graph.weights()
-    encoding = Encoding(IntGrid(bits, symmetric), group(GROUP))
-    graph.encode(weight, encode(graph.matrix(weight), encoding), Form.FUSED)
-    sessions = {
-        "fused": session(ir.serde.serialize_model(graph.model).SerializeToString(), threads=1),
-        "float": session(ir.serde.serialize_model(layer(matrix)).SerializeToString(), threads=1),
+    graph.encode(weight, encode(graph.matrix(weight), encoding), form)
+    return graph.model
+
+
+def fused(matrix: np.ndarray) -> Iterator[Sessions]:
+    """The runtime's own kernels, a format at a time."""
+    for one in capabilities():
+        for size in one.groups:
+            model = encoded(matrix, Encoding(IntGrid(one.bits, one.symmetric), group(size)), Form.FUSED)
+            yield {Way("fused", one.bits, one.symmetric, size, level): session(model, level) for level in LEVELS}
+
+
+def kernels(matrix: np.ndarray, folder: Path) -> Iterator[Sessions]:
+    """Ours for this machine, at one way to round activations at a time."""
+    widths = range(MIN_BITS, MAX_BITS + 1)
+    formats = [Encoding(IntGrid(bits), block) for bits in widths for block in (CHANNEL, group(KERNEL_GROUP))]
+    formats.append(FLOAT_ENCODINGS["bf16"])
+    models = {one: encoded(matrix, one, Form.KERNEL) for one in formats}
+    ops = [kernel_op(one, matrix.shape[::-1]) for one in formats]
+    for activations in ACTIVATIONS:
+        library = build(ops, (named(NATIVE),), folder / f"{activations}.so", activations)
+        yield {
+            Way("kernel", one.bits, True, max(one.block.columns, 0), activations): session(model, library=library)
+            for one, model in models.items()
+        }
+
+
+def measure(sessions: Sessions, rows: int) -> dict[Way, float]:
+    """Time over the float product's, which is among them under None."""
+    x = np.random.default_rng(rows).standard_normal((rows, SIZE)).astype(np.float32)
+    seconds = interleaved([partial(one.run, None, {"x": x}) for one in sessions.values()], TURNS)
+    found = dict(zip(sessions, map(float, np.median(seconds, axis=1)), strict=True))
+    return {way: round(one / found[None], 2) for way, one in found.items() if way is not None}
+
+
+def lines(sessions: Sessions) -> Iterator[dict[str, Any]]:
+    """Rows of the table."""
+    found = {rows: measure(sessions, rows) for rows in ROWS}
+    for way in filter(None, sessions):
+        yield {**asdict(way), "ratio": {str(rows): ratios[way] for rows, ratios in found.items()}}
+
+
+def write(instructions: str, rows: list[dict[str, Any]]) -> None:
+    """Put the rows in place of what the table has of their forms for this instruction set."""
+    table = json.loads(TABLE.read_text(encoding="utf-8"))
+    forms = {row["form"] for row in rows}
+    kept = [row for row in table["measured"].get(instructions, {"rows": []})["rows"] if row["form"] not in forms]
+    table["measured"][instructions] = {
+        "processor": hardware.machine().processor,
+        "runtime": f"onnxruntime {onnxruntime.__version__}",
+        "date": str(date.today()),
+        "rows": sorted(kept + rows, key=lambda row: [str(row[key]) for key in ("form", "bits", "symmetric", "group")]),
     }
-    found = {}
-    for rows in ROWS:
-        x = np.random.default_rng(rows).standard_normal((rows, SIZE)).astype(np.float32)
-        times = medians(sessions, {"x": x}, REPEATS)
-        found[rows] = round(times["fused"] / times["float"], 2)
-    return found
+    TABLE.write_text(_text(table), encoding="utf-8")
+
+
+def _text(table: Mapping[str, Any]) -> str:
+    """JSON with a row a line."""
+    sets = []
+    for name, one in sorted(table["measured"].items()):
+        facts = "".join(f"      {json.dumps(key)}: {json.dumps(one[key])},\n" for key in one if key != "rows")
+        sets.append(f'    {json.dumps(name)}: {{\n{facts}      "rows": [\n{_block(one["rows"], 8)}\n      ]\n    }}')
+    measured = ",\n".join(sets)
+    return f'{{\n  "fused": [\n{_block(table["fused"], 4)}\n  ],\n  "measured": {{\n{measured}\n  }}\n}}\n'
+
+
+def _block(rows: list[dict[str, Any]], indent: int) -> str:
+    return ",\n".join(" " * indent + json.dumps(row) for row in rows)
 
 
 def main() -> None:
-    """Measure every row of the table again."""
+    """Measure every row of this machine's table again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true")
-    write = parser.parse_args().write
-    print(f"# {machine()}\n# python -m benchmarks.capabilities")
+    parser.add_argument("forms", nargs="*", help="fused, kernel", default=["fused", "kernel"])
+    asked = parser.parse_args()
+    instructions = instruction_set(cpu_flags())
+    print(f"# {machine()}\n# python -m benchmarks.capabilities\n# {instructions}", flush=True)
     matrix = np.random.default_rng(0).standard_normal((SIZE, SIZE)).astype(np.float32)
     rows = []
-    for known in capabilities():
-        found = ratios(known.bits, known.symmetric, matrix)
-        print(f"int{known.bits} {'sym ' if known.symmetric else 'asym'} group {GROUP}: ", end="")
-        print("  ".join(f"{number} rows {ratio:.2f}x" for number, ratio in found.items()))
-        rows.append(
-            {
-                "bits": known.bits,
-                "symmetric": known.symmetric,
-                "groups": list(known.groups),
-                "opset": known.opset,
-                "ratio": {str(number): ratio for number, ratio in found.items()},
-            }
-        )
-    if write:
-        body = ",\n".join(f"    {json.dumps(row)}" for row in rows)
-        runtime = json.dumps(f"onnxruntime {onnxruntime.__version__}")
-        TABLE.write_text(f'{{\n  "runtime": {runtime},\n  "fused": [\n{body}\n  ]\n}}\n', encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        parts = {"fused": fused(matrix), "kernel": kernels(matrix, Path(folder))}
+        for sessions in (one for form in asked.forms for one in parts[form]):
+            for row in lines({None: session(layer(matrix)), **sessions}):
+                print(json.dumps(row), flush=True)
+                rows.append(row)
+    if asked.write:
+        write(instructions, rows)
 
 
 if __name__ == "__main__":

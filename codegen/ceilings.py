@@ -7,7 +7,6 @@ best run counts, since whatever else the machine does can only slow it. Results 
 import ctypes
 import hashlib
 import importlib.util
-import json
 import os
 import platform
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qcc.codegen.cache import cache_folder
+from qcc.codegen.cache import cache_folder, is_measured, read_json, write_json
 from qcc.codegen.machine import Machine, machine
 from qcc.codegen.target import AVX2, CpuTarget, cpu_flags, native
 
@@ -113,11 +112,15 @@ class CeilingError(Exception):
 
 def known() -> Ceilings | None:
     """What was measured on this machine before, if anything was."""
+    data = read_json(_file().name)
     try:
-        data = json.loads(_file().read_text(encoding="utf-8"))
-        return Ceilings(data["measured"], tuple(Ceiling(**one) for one in data["ceilings"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        found = Ceilings(str(data["measured"]), tuple(Ceiling(**one) for one in data["ceilings"]))  # type: ignore[index]
+    except (KeyError, TypeError, IndexError):
         return None  # a damaged file is as good as none
+    whole = all(
+        is_measured(one.value) and isinstance(one.name, str) and isinstance(one.unit, str) for one in found.ceilings
+    )
+    return found if whole else None
 
 
 def measure(tick: Ticker = lambda *_: None) -> Ceilings:
@@ -188,11 +191,4 @@ def _file() -> Path:
 
 
 def _keep(made: Ceilings) -> None:
-    path = _file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(json.dumps(asdict(made), indent=2) + "\n", encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_json(_file().name, asdict(made))

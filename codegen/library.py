@@ -2,21 +2,21 @@
 
 import hashlib
 import importlib.metadata
-import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+from qcc.codegen import cache
 from qcc.codegen.c_compiler import BuildError, Compiler, compiler
-from qcc.codegen.cache import cache_folder
 from qcc.codegen.header import header, prefix
+from qcc.codegen.scratch import scratch
 from qcc.codegen.spec import variants
 from qcc.codegen.target import CpuTarget, architecture
 from qcc.ir import kernel_op, packing
 from qcc.ir.kernel_op import LinearOp
+from qcc.ir.whole_files import place, unfinished
 
 Activations = Literal["int8", "bf16", "exact"]
 FOLDER = Path(__file__).parent
@@ -30,6 +30,7 @@ FLAGS = (
     "-pthread",
     "-Wl,-z,nodelete,-z,defs",
 )
+SUFFIX = ".so"
 MADE_BY = ("*.py", "*.c", "*.h")
 
 
@@ -38,6 +39,7 @@ def build(
     targets: tuple[CpuTarget, ...],
     out: Path,
     activations: Activations = "bf16",
+    fresh: bool = False,
 ) -> Path:
     """Write the library that serves these ops to ``out``, from the cache if it was built before.
 
@@ -49,6 +51,7 @@ def build(
         activations: ``bf16`` rounds them to int8 by 32 neighbours where rows are few and to bfloat16 where they are
             many; ``int8`` rounds many rows to int8, each row by itself, where codes share one scale; ``exact`` keeps
             float32. A processor without such instructions computes more exactly.
+        fresh: build it even where it was built before.
 
     Raises:
         BuildError: TVM or a C compiler for the targets is missing, or failed.
@@ -58,15 +61,17 @@ def build(
     if not specs or not targets:
         raise BuildError("there are no kernels to build")
     with_ = compiler(architecture(targets))
-    cached = cache_folder() / f"{_key(specs, targets, activations, with_)}.so"
-    if not cached.exists():
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cached.parent) as folder:
-            sources = write_sources(specs, targets, activations, Path(folder))
-            _link(sources, with_, Path(folder)).replace(cached)
-    beside = out.with_name(f".{out.name}.{os.getpid()}")
-    shutil.copyfile(cached, beside)
-    return beside.replace(out)
+    key = _key(specs, targets, activations, with_)
+    if fresh:
+        cache.forget(key, SUFFIX)
+    with unfinished(out, "-kernels") as beside:
+        if not cache.fetch(key, SUFFIX, beside):
+            with scratch() as folder:
+                made = _link(write_sources(specs, targets, activations, folder), with_, folder)
+                cache.keep(key, SUFFIX, made)
+                shutil.copyfile(made, beside)
+        place(beside, out)
+    return out
 
 
 def _key(specs: tuple[LinearOp, ...], targets: tuple[CpuTarget, ...], activations: str, with_: Compiler) -> str:

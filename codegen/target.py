@@ -14,6 +14,8 @@ AVX512 = (*AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl")
 VNNI = (*AVX512, "avx512_vnni")
 AMX = (*VNNI, "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")
 DOTPROD = ("asimddp",)
+INSTRUCTION_SETS = {"amx": AMX, "avx512-vnni": VNNI, "avx512": AVX512, "avx2": AVX2, "dotprod": DOTPROD}
+"""What tells processors apart in what they take for products, the most first: its name, and the flags that it needs."""
 
 
 class TargetError(Exception):
@@ -44,6 +46,11 @@ class CpuTarget:
     def architecture(self) -> str:
         """As the triple spells it."""
         return self.triple.partition("-")[0]
+
+    @property
+    def instructions(self) -> str:
+        """The instruction set that the features amount to."""
+        return instruction_set(self.features)
 
     def has(self, *features: str) -> bool:
         """All these features are there."""
@@ -92,6 +99,11 @@ def native() -> CpuTarget:
     return CpuTarget(
         best.name, best.mcpu, best.features, best.triple, cache_bytes(1, best.l1_bytes), cache_bytes(2, best.l2_bytes)
     )
+
+
+def instruction_set(features: Iterable[str]) -> str:
+    """The best of `INSTRUCTION_SETS` that these flags have; empty if they have none."""
+    return next((name for name, needed in INSTRUCTION_SETS.items() if set(needed) <= set(features)), "")
 
 
 def here() -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 from qcc.codegen.c_compiler import BuildError
 from qcc.codegen.library import build, tvm_version
 from qcc.codegen.spec import served, variants
-from qcc.codegen.target import NATIVE, TargetError, architecture, named
+from qcc.codegen.target import NATIVE, TargetError, architecture, cpu_flags, here, named
 from qcc.compiler.catalog import Export
 from qcc.compiler.plan import Kernels
 from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError, Span
@@ -57,14 +57,23 @@ def serve_convolutions(kernels: Kernels) -> bool:
     return any(served([op], variants(named(name), kernels.activations)) for name in kernels.targets)
 
 
-def build_library(ops: set[LinearOp], kernels: Kernels, out: Path) -> None:
-    """Make the library, or take it from the cache.
+def build_library(ops: set[LinearOp], kernels: Kernels, out: Path, fresh: bool = False) -> None:
+    """Make the library, or take it from the cache unless it is to be ``fresh``.
 
     Raises:
         QccError: it cannot be built here.
     """
     with _refusals():
-        build(ops, tuple(map(named, kernels.targets)), out, kernels.activations)
+        build(ops, tuple(map(named, kernels.targets)), out, kernels.activations, fresh)
+
+
+def promised(ops: set[LinearOp], kernels: Kernels) -> set[str]:
+    """The names of those ops that a library of these kernels serves on this machine."""
+    flags = cpu_flags()
+    for target in map(named, kernels.targets):
+        if target.architecture == here() and set(target.features) <= flags:
+            return {op.name for op in served(ops, variants(target, kernels.activations))}
+    return set()
 
 
 def listing(ops: set[LinearOp], kernels: Kernels, stage: Stage) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from qcc.codegen.target import runs_here
+from qcc.codegen.target import NATIVE, named, runs_here
 from qcc.compiler.build_kernels import kernels_of, serve_convolutions
 from qcc.compiler.catalog import Export
 from qcc.compiler.layer_rows import rows_of
@@ -12,6 +12,7 @@ from qcc.compiler.samples import Samples
 from qcc.compiler.time_forms import FLOAT, Case, Timings
 from qcc.compiler.timing import NOTICEABLE, times_text
 from qcc.dsl.policy import Policy
+from qcc.ir.capabilities import fused_cost, kernel_cost
 from qcc.ir.encoding import Encoding
 from qcc.ir.forms import Choice, Form, choose, kernel_layers, kernel_takes, plain_forms
 from qcc.ir.graph import Graph, Weight
@@ -26,12 +27,15 @@ class FormChooser:
     Args:
         kernels: that are to be made; without any, the runtime's capability table alone decides.
         rows: of activations, by weight name.
-        timings: of this machine; without them every layer that kernels can take gets one.
+        timings: of this machine; None where kernels are for processors that it is not.
+        at_hand: the target is the machine at hand, so that its timings decide; else the committed tables of the
+            processors that the target names do, and timings only say what a choice costs here.
     """
 
     kernels: Kernels | None = None
     rows: Mapping[str, int] | None = None
     timings: Timings | None = None
+    at_hand: bool = True
 
     def __call__(self, weight: Weight, encoding: Encoding) -> Choice:
         """The form, and why.
@@ -39,16 +43,38 @@ class FormChooser:
         Raises:
             QccError: the kernel that is to be timed cannot be built.
         """
-        plain = choose(weight, encoding)
+        plain = choose(weight, encoding, self._instructions)
         if self.kernels is None or not _may_be_product(weight):
             return plain
         refused = kernel_takes(weight, encoding) or self._refuses(weight)
-        if self.timings is None and not refused:
-            return Choice(Form.KERNEL, "a kernel takes it; it was not timed, being for another processor")
-        forms = plain_forms(weight, encoding) + (() if refused else (Form.KERNEL,))
-        if self.timings is None or len(forms) == 1:
+        if not self.by_clock and not refused:
+            return self._by_table(weight, encoding, plain)
+        forms = plain_forms(weight, encoding, self._instructions) + (() if refused else (Form.KERNEL,))
+        if not self.by_clock or len(forms) == 1:
             return Choice(plain.form, f"{plain.reason}; {refused}")
         return self._fastest(weight, encoding, forms, refused)
+
+    @property
+    def by_clock(self) -> bool:
+        """This machine's clock decides."""
+        return self.at_hand and self.timings is not None
+
+    @property
+    def _instructions(self) -> tuple[str, ...]:
+        """The instruction sets of the processors that kernels are made for."""
+        targets = () if self.kernels is None else self.kernels.targets
+        return tuple(dict.fromkeys(named(name).instructions for name in targets))
+
+    def _by_table(self, weight: Weight, encoding: Encoding, plain: Choice) -> Choice:
+        """A kernel or the runtime's own form, whichever was measured faster on the processors of the target."""
+        assert self.kernels is not None
+        ours = kernel_cost(encoding, weight.shape, self.kernels.activations, self._instructions)
+        if ours is None:
+            return Choice(Form.KERNEL, "a kernel takes it; none was measured on such a processor")
+        theirs = fused_cost(encoding, self._instructions).ratio if plain.form is Form.FUSED else 1.0
+        if ours.ratio * NOTICEABLE < theirs:
+            return Choice(Form.KERNEL, f"a kernel was measured at {ours.text}, this form at {theirs:.2f}x")
+        return Choice(plain.form, f"{plain.reason}; a kernel was measured at {ours.text}")
 
     def _fastest(self, weight: Weight, encoding: Encoding, forms: tuple[Form, ...], refused: str) -> Choice:
         """Whichever was measured fastest; the first of the forms unless another is so by more than noise."""
@@ -89,10 +115,10 @@ class FormChooser:
         """Why a convolution gets no kernel; empty for linear layers."""
         if weight.kinds != {"conv"}:
             return ""
-        if self.timings is None:
-            return "a convolution gets a kernel only where it was timed, and this is for another processor"
         assert self.kernels is not None
-        return "" if serve_convolutions(self.kernels) else "these processors have no kernel for convolutions"
+        if not serve_convolutions(self.kernels):
+            return "these processors have no kernel for convolutions"
+        return "" if self.by_clock else "a convolution gets a kernel only where it was timed on the machine at hand"
 
 
 def chooser_of(policy: Policy, graph: Graph, data: Samples, tick: Tick) -> FormChooser:
@@ -113,7 +139,8 @@ def chooser_of(policy: Policy, graph: Graph, data: Samples, tick: Tick) -> FormC
         linear = (weight.name for weight in graph.weights() if "linear" in weight.kinds)
         rows |= dict.fromkeys(linear, policy.export.rows)
     here = kernels is None or runs_here(kernels.targets)
-    return FormChooser(kernels, rows, Timings(kernels, tick) if here else None)
+    at_hand = not policy.target.arguments or NATIVE in policy.target.arguments
+    return FormChooser(kernels, rows, Timings(kernels, tick) if here else None, at_hand)
 
 
 def _may_be_product(weight: Weight) -> bool:

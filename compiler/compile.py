@@ -11,13 +11,15 @@ from qcc.codegen.scratch import scratch
 from qcc.codegen.target import runs_here
 from qcc.compiler import build, lock, samples, verify
 from qcc.compiler.bind import Chooser, Latency, bind, opened_by_data
-from qcc.compiler.build_kernels import build_library, served_ops
+from qcc.compiler.build_kernels import served_ops
 from qcc.compiler.catalog import Export, schema
 from qcc.compiler.check_budget import compare_with_budget
 from qcc.compiler.check_outputs import Outputs, check_model, check_outputs, input_files
+from qcc.compiler.check_plan import check_plan
 from qcc.compiler.choose_form import FormChooser, chooser_of
 from qcc.compiler.compete import faster_plan, warn_if_slower, warn_of_no_library
 from qcc.compiler.copied import copied, copies
+from qcc.compiler.count_served import build_counted
 from qcc.compiler.evidence import Evidence, rounded_inputs
 from qcc.compiler.fit_samples import fit_samples
 from qcc.compiler.inputs import Inputs, state_of
@@ -207,9 +209,9 @@ class _Compilation:
     def _faster(
         self, opened: _Opened, settled: Settled, made: tuple[Path, Path | None], times: ModelTimes
     ) -> Plan | None:
-        """The plan that takes the place of a slow one, where the policy has forms chosen by timing."""
+        """The plan that takes the place of a slow one, where the target is the machine at hand."""
         chooser, (staged, library) = self.chooser, made
-        if not isinstance(chooser, FormChooser) or chooser.kernels is None or chooser.timings is None:
+        if not isinstance(chooser, FormChooser) or chooser.kernels is None or not chooser.by_clock:
             return None
 
         def write(plan: Plan, path: Path) -> Path:
@@ -250,7 +252,7 @@ class _Compilation:
         if plan.kernels is None or not ops:
             return None
         with self.phases.phase("kernels"):
-            build_library(ops, plan.kernels, kernels_beside(staged))
+            build_counted(ops, plan.kernels, staged, kernels_beside(staged))
         self.runs_here = runs_here(plan.kernels.targets)
         return kernels_beside(staged)
 
@@ -267,7 +269,7 @@ class _Compilation:
         graph = opened.graph
         data = self._samples(graph)
         if plan is not None:
-            _check_plan(plan, graph, self.model)
+            check_plan(plan, graph, self.model)
         bound = plan or self._bind(graph, data, opened.size_bytes)
         self.diagnostics.raise_if_errors()
         if data.generated and rounded_inputs(bound):
@@ -387,11 +389,3 @@ class _Compilation:
 
 def _after_speed(policy: Policy) -> bool:
     return policy.minimize == "latency" or any(one.metric == "latency" for one in policy.budget)
-
-
-def _check_plan(plan: Plan, graph: OnnxGraph, model: Path) -> None:
-    named = [name for step in plan.steps for name in step.weights] + [kept.weight for kept in plan.kept]
-    missing = sorted(set(named) - {weight.name for weight in graph.weights()})
-    if missing:
-        help = "a plan fits the model that it was made for"
-        raise ModelError("Q431", f"the plan is for another model: `{model}` has no weight `{missing[0]}`", help=help)

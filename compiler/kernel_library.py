@@ -7,7 +7,6 @@ from qcc.ir.errors import first_line
 from qcc.ir.onnx_runtime import onnxruntime
 
 PLAIN = "the model runs without a library too, slower: `Session(path, kernels=False)`, or move the file away"
-_seen: dict[Path, list[tuple[int, int]]] = {}  # device and inode of what this process loaded from a path, in order
 
 
 def kernels_beside(model: Path) -> Path:
@@ -29,19 +28,6 @@ def find(model: Path, kernels: bool | str | Path | None) -> Path | None:
     if kernels is None:
         return None
     raise QccError([Diagnostic("Q408", f"no such kernel library: `{path}`", help=PLAIN)])
-
-
-def loadable(library: Path) -> str:
-    """The path to load a library by.
-
-    It is absolute, since a bare name is looked for in the system's folders. A loaded library stays loaded, and the
-    system knows it by its path alone; so a file that has taken the place of one that was loaded gets a new spelling.
-    """
-    path, status = library.resolve(), library.stat()
-    seen, identity = _seen.setdefault(path, []), (status.st_dev, status.st_ino)
-    if identity not in seen:
-        seen.append(identity)
-    return f"{path.parent}/{'./' * seen.index(identity)}{path.name}"
 
 
 def register(options: onnxruntime.SessionOptions, library: str) -> None:

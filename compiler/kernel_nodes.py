@@ -38,7 +38,7 @@ def kernel_nodes(model: Path, library: str | None) -> tuple[KernelNode, ...]:
 
     Args:
         model: an ``.onnx`` file.
-        library: as `kernel_library.loadable` spells it; None for none.
+        library: as `loadable` spells it; None for none.
 
     Raises:
         ModelError: the file cannot be read.

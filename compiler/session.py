@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from qcc.compiler.kernel_library import find, loadable, register
+from qcc.compiler.kernel_library import find, register
 from qcc.compiler.kernel_nodes import KernelNode, kernel_nodes, listing, summary
 from qcc.dsl.diagnostics import Diagnostic, QccError, did_you_mean
 from qcc.ir.errors import ModelError, first_line
 from qcc.ir.graph import Value
+from qcc.ir.loadable import loadable
 from qcc.ir.onnx_runtime import onnxruntime
 
 PREFIX = "qcc."

@@ -7,18 +7,16 @@ by machine, versions and kernel sources, so that each shape is timed once.
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from qcc.codegen.cache import cache_folder
+from qcc.codegen.cache import add_numbers, read_numbers
 from qcc.codegen.library import sources_digest
 from qcc.codegen.scratch import scratch
 from qcc.codegen.target import cpu_name
@@ -26,7 +24,6 @@ from qcc.compiler.build_kernels import build_library
 from qcc.compiler.open_model import open_model
 from qcc.compiler.plan import Kernels
 from qcc.compiler.session import Session
-from qcc.compiler.staging import write_whole
 from qcc.compiler.timing import NORMAL_99, NOTICEABLE, Turns, interleaved, paired
 from qcc.ir.encoding import Encoding
 from qcc.ir.forms import Form
@@ -70,8 +67,8 @@ class Timings:
 
     def __init__(self, kernels: Kernels | None, tick: Callable[[str], None]) -> None:
         self._kernels, self._tick = kernels, tick
-        self._path = cache_folder() / f"timings-{_digest(kernels)}.json"
-        self._known: dict[str, float] = _read(self._path)
+        self._name = f"timings-{_digest(kernels)}.json"
+        self._known: dict[str, float] = read_numbers(self._name)
 
     def seconds(self, case: Case, encoding: Encoding | None, forms: tuple[Form, ...]) -> Mapping[str, float]:
         """Seconds of a run in each of the forms, and of the float product under ``float``; one thread.
@@ -90,14 +87,9 @@ class Timings:
             seconds = _time(case, encoding, missing, self._kernels)
             self._known.setdefault(base, float(np.median(seconds[FLOAT])))
             self._known |= {keys[form]: _told(seconds[form], seconds[FLOAT]) for form in missing}
-            self._save()
+            self._known |= add_numbers(self._name, self._known)  # another process may have timed others
         whole = self._known[base]
         return {FLOAT: whole} | {form: whole * self._known[key] for form, key in keys.items()}
-
-    def _save(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._known = _read(self._path) | self._known  # another process may have timed others
-        write_whole(self._path, json.dumps(self._known, indent=0, sort_keys=True))
 
 
 def _told(seconds: np.ndarray, base: np.ndarray) -> float:
@@ -169,11 +161,3 @@ def _digest(kernels: Kernels | None) -> str:
     made = sources_digest(), kernels and kernels.text
     facts = ("ratios", NORMAL_99, NOTICEABLE, TURNS, cpu_name(), os.cpu_count(), onnxruntime.__version__, made)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-
-
-def _read(path: Path) -> dict[str, float]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return {str(key): float(seconds) for key, seconds in found.items()} if isinstance(found, dict) else {}

@@ -1,19 +1,16 @@
 """The forms in which an encoded weight can stand in an exported model, and which one a weight gets.
 
-`choose` rests on a table of what the runtime was measured to do (``onnxruntime.json``, rewritten by
-``python -m benchmarks.capabilities --write``), not on what the machine at hand does today: the same input must give
-the same bytes. Where kernels are made for this machine the driver times forms instead, and the plan keeps its choice.
+`choose` rests on tables of what was measured (`capabilities`), one for each instruction set, not on what the machine
+at hand does today: the same input must give the same bytes. Where kernels are made for this machine the driver times
+forms instead, and the plan keeps its choice.
 """
 
-import json
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
-from importlib.resources import files
-from math import prod
 from typing import TYPE_CHECKING
 
+from qcc.ir.capabilities import fused_capability, fused_cost
 from qcc.ir.encoding import FLOAT_ENCODINGS, Encoding
 from qcc.ir.kernel_op import CHUNK, LONGEST, LinearOp
 from qcc.ir.packing import UNIT, packed_bytes
@@ -24,7 +21,6 @@ if TYPE_CHECKING:
 BF16 = FLOAT_ENCODINGS["bf16"]
 NODE_BYTES = {"fused": 520, "decoded": 450, "rows": 1000, "kernel": 360}  # protobuf of the ops around a weight, about
 CAST_BYTES = 150  # of the ops around a weight that is stored in a narrower type of ONNX's own, in any form
-WHOLE_BYTE = 4  # 2-bit codes: ONNX Runtime 1.32 fuses other output counts too, and computes nonsense
 
 
 class Form(StrEnum):
@@ -37,25 +33,6 @@ class Form(StrEnum):
 
 
 @dataclass(frozen=True)
-class Capability:
-    """How the runtime's fused kernel compares with the float product, as measured.
-
-    ``ratio`` is time against float32 by the number of rows of the activation; above 1 is slower.
-    """
-
-    bits: int
-    symmetric: bool
-    groups: tuple[int, ...]
-    opset: int
-    ratio: Mapping[int, float]
-
-    @property
-    def mean_ratio(self) -> float:
-        """Geometric mean over the measured row counts: neither one token nor a large batch is favoured."""
-        return float(prod(self.ratio.values()) ** (1 / len(self.ratio)))
-
-
-@dataclass(frozen=True)
 class Choice:
     """A form with the reason for it, one line for the report."""
 
@@ -63,47 +40,18 @@ class Choice:
     reason: str
 
 
-@lru_cache
-def capabilities() -> tuple[Capability, ...]:
-    """The committed measurements."""
-    rows = json.loads(files("qcc.ir").joinpath("onnxruntime.json").read_text(encoding="utf-8"))["fused"]
-    return tuple(
-        Capability(
-            row["bits"],
-            row["symmetric"],
-            tuple(row["groups"]),
-            row["opset"],
-            {int(rows_): ratio for rows_, ratio in row["ratio"].items()},
-        )
-        for row in rows
-    )
-
-
-def fused_capability(encoding: Encoding, shape: tuple[int, int]) -> Capability | None:
-    """The measurement of the fused kernel that takes this encoding, if the runtime has one."""
-    block = encoding.block
-    if block.rows != 1 or block.columns == 0 or not block.divides(shape):
-        return None
-    if encoding.bits == 2 and shape[0] % WHOLE_BYTE:
-        return None
-    for row in capabilities():
-        if (row.bits, row.symmetric) == (encoding.bits, encoding.symmetric) and block.columns in row.groups:
-            return row
-    return None
-
-
-def choose(weight: "Weight", encoding: Encoding) -> Choice:
-    """The form of a weight under an encoding, by the committed measurements."""
+def choose(weight: "Weight", encoding: Encoding, instructions: Collection[str] = ()) -> Choice:
+    """The form of a weight under an encoding, by the committed measurements of instruction sets; of all without any."""
     if "embedding" in weight.kinds and encoding.block.rows != 1:
         return Choice(Form.DECODED, "rows cannot be decoded one by one: they share scales")
     if "embedding" in weight.kinds:
         return Choice(Form.ROWS, "packed rows are gathered, then decoded")
-    refused, row = unfused(weight, encoding), fused_capability(encoding, weight.shape)
-    if refused or row is None:
+    refused = unfused(weight, encoding)
+    if refused:
         return Choice(Form.DECODED, refused)
-    if row.mean_ratio > 1:
-        return Choice(Form.DECODED, f"the runtime's kernel was measured {row.mean_ratio:.1f}x slower than float")
-    return Choice(Form.FUSED, f"the runtime's kernel was measured at {row.mean_ratio:.2f}x of float")
+    cost = fused_cost(encoding, instructions)
+    form = Form.DECODED if cost.ratio > 1 else Form.FUSED
+    return Choice(form, f"the runtime's kernel was measured at {cost.text}")
 
 
 def unfused(weight: "Weight", encoding: Encoding) -> str:
@@ -117,9 +65,9 @@ def unfused(weight: "Weight", encoding: Encoding) -> str:
     return ""
 
 
-def plain_forms(weight: "Weight", encoding: Encoding) -> tuple[Form, ...]:
+def plain_forms(weight: "Weight", encoding: Encoding, instructions: Collection[str] = ()) -> tuple[Form, ...]:
     """The forms that a weight may have under an encoding without a kernel of ours, what `choose` takes first."""
-    first = choose(weight, encoding).form
+    first = choose(weight, encoding, instructions).form
     others = (Form.DECODED,) if first is Form.FUSED else ()
     if first is Form.DECODED and not unfused(weight, encoding):
         others = (Form.FUSED,)

@@ -13,10 +13,11 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
 
 from qcc.ir.attributes import Attributes, Opaque
+from qcc.ir.capabilities import fused_capability
 from qcc.ir.edits import check_bypass, check_insert, keep_names, layer_names, operand_name
 from qcc.ir.encoding import Encoded
 from qcc.ir.errors import ModelError, Refused
-from qcc.ir.forms import Form, fused_capability, kernel_takes
+from qcc.ir.forms import Form, kernel_takes
 from qcc.ir.fx_attributes import attributes
 from qcc.ir.fx_edit import Editor
 from qcc.ir.fx_kinds import aten_name, is_check, kind_of

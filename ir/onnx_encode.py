@@ -3,9 +3,10 @@
 import numpy as np
 import onnx_ir as ir
 
+from qcc.ir.capabilities import fused_capability, fused_cost
 from qcc.ir.encoding import Encoding
 from qcc.ir.errors import Refused
-from qcc.ir.forms import Form, fused_capability, static_takes
+from qcc.ir.forms import Form, static_takes
 from qcc.ir.graph import Kind, Layer
 from qcc.ir.onnx_functions import padded_count
 from qcc.ir.onnx_kernels import Kernels
@@ -182,9 +183,9 @@ class Forms(Kernels):
 
     def _shareable(self, encoding: Encoding) -> bool:
         """The packed rows are bytes that the runtime's kernel takes, and it is worth it."""
-        capability = fused_capability(encoding, self._encoded.shape)
+        fused = fused_capability(encoding, self._encoded.shape) is not None
         whole = encoding.block.columns > 0 and self._encoded.shape[1] % encoding.block.columns == 0
-        fast = whole and capability is not None and capability.mean_ratio <= 1
+        fast = whole and fused and fused_cost(encoding).ratio <= 1
         return fast and encoding.symmetric and encoding.bits == 4 and self._weight.dtype == "float32"
 
     def _reads_rows(self, node: ir.Node) -> bool:

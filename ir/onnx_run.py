@@ -8,6 +8,7 @@ import onnx
 from qcc.ir import onnx_load
 from qcc.ir.errors import ModelError, first_line
 from qcc.ir.graph import Array, Feeds
+from qcc.ir.loadable import loadable
 from qcc.ir.onnx_lend import lend
 from qcc.ir.onnx_runtime import onnxruntime
 
@@ -43,7 +44,7 @@ class OnnxRunner:
         source = str(model) if isinstance(model, Path) else model.SerializeToString()
         try:
             if library is not None:
-                options.register_custom_ops_library(str(library.resolve()))
+                options.register_custom_ops_library(loadable(library))
             self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime raises a dozen unrelated classes
             raise ModelError("Q405", f"ONNX Runtime cannot load the model: {first_line(error)}") from error

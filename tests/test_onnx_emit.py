@@ -7,8 +7,9 @@ import numpy as np
 import onnx
 import pytest
 
-from qcc.ir import forms
+from qcc.ir import forms, onnx_encode
 from qcc.ir.blocks import CHANNEL, TENSOR, Block, group
+from qcc.ir.capabilities import Cost, fused_capability
 from qcc.ir.encoding import Encoding, IntGrid
 from qcc.ir.errors import Refused
 from qcc.ir.forms import Form
@@ -107,7 +108,7 @@ def test_rows_gathers_bytes(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["tied_transpose", "tied_gemm"])
 def test_a_tied_head_multiplies_by_the_packed_table(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forms.Capability, "mean_ratio", 0.5)
+    monkeypatch.setattr(onnx_encode, "fused_cost", lambda *_: Cost(0.5, "avx2"))
     case = CASES[name]
     emitted = emit(case, INT4, Form.ROWS, tmp_path)
     assert "MatMulNBits" in op_types(emitted.path)
@@ -180,7 +181,7 @@ def test_stored_bytes_are_what_is_stored(bits: int, symmetric: bool, tmp_path: P
         for block in (CHANNEL, group(16), group(20)):
             encoding = Encoding(IntGrid(bits, symmetric), block)
             shape = loaded(CASES[name], tmp_path).weights()[0].shape
-            if form is Form.FUSED and forms.fused_capability(encoding, shape) is None:
+            if form is Form.FUSED and fused_capability(encoding, shape) is None:
                 continue
             emitted = emit(CASES[name], encoding, form, tmp_path)
             stored = sum(len(tensor.raw_data) for tensor in emitted.stored)

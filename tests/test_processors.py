@@ -20,8 +20,9 @@ import onnxruntime
 import pytest
 
 from qcc.ir.blocks import CHANNEL, Block
+from qcc.ir.capabilities import capabilities
 from qcc.ir.encoding import Encoded, Encoding, IntGrid, Scales
-from qcc.ir.forms import Form, capabilities
+from qcc.ir.forms import Form
 from qcc.ir.kernel_op import LinearOp
 from qcc.ir.onnx_graph import OnnxGraph
 from qcc.ir.onnx_kernel_body import kernel_function

@@ -1,0 +1,106 @@
+"""The committed measurements: one table for each instruction set, and the rule by which they decide."""
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+
+from benchmarks import capabilities as benchmark
+from qcc.codegen.target import AMX, AVX2, DOTPROD, INSTRUCTION_SETS, TARGETS, VNNI, instruction_set
+from qcc.compiler.choose_form import FormChooser
+from qcc.compiler.open_model import open_model
+from qcc.compiler.plan import Kernels
+from qcc.ir import capabilities as table
+from qcc.ir.blocks import CHANNEL, group
+from qcc.ir.capabilities import LEVEL, Way, capabilities, fused_cost, kernel_cost, measurements
+from qcc.ir.encoding import Encoding, IntGrid
+from qcc.ir.forms import Form, choose
+from qcc.ir.graph import Weight
+from tests.onnx_models import MATMUL, parse, random
+
+INT4 = Encoding(IntGrid(4), group(32))
+FUSED, EIGHT = Way("fused", 4, True, 32, LEVEL), Way("kernel", 4, True, 32, "bf16")
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two instruction sets that disagree."""
+    fast, slow = {1: 0.25, 16: 1.0}, {1: 1.0, 16: 4.0}
+    tables = {"avx2": {FUSED: fast, EIGHT: slow}, "amx": {FUSED: slow, EIGHT: fast}}
+    monkeypatch.setattr(table, "measurements", lambda: tables)
+
+
+@pytest.fixture
+def weight(tmp_path: Path) -> Weight:
+    onnx.save(parse(MATMUL, {"w": random(64, 32)}, opset=21, ir_version=10), tmp_path / "one.onnx")
+    (found,) = open_model(tmp_path / "one.onnx").graph.weights()
+    return found
+
+
+def test_every_set_has_every_kernel_of_the_runtime() -> None:
+    assert set(measurements()) <= set(INSTRUCTION_SETS)
+    for ways in measurements().values():
+        for row in capabilities():
+            for size in row.groups:
+                assert set(ways[Way("fused", row.bits, row.symmetric, size, LEVEL)]) == {1, 16, 128}
+
+
+def test_what_a_processor_has_names_its_set() -> None:
+    assert [instruction_set(flags) for flags in (AMX, VNNI, AVX2, DOTPROD, ())] == [
+        *("amx", "avx512-vnni", "avx2", "dotprod", "")
+    ]
+    assert {one.name: one.instructions for one in TARGETS.values()} == {
+        "generic": "",
+        "avx2": "avx2",
+        "avx512-vnni": "avx512-vnni",
+        "sapphire-rapids": "amx",
+        "armv8.2-dotprod": "dotprod",
+    }
+
+
+def test_a_named_set_decides_by_its_own_table(measured: None, weight: Weight) -> None:
+    assert choose(weight, INT4, ["avx2"]).form is Form.FUSED
+    assert choose(weight, INT4, ["avx2"]).reason.endswith("0.50x the time of float on avx2")
+    assert choose(weight, INT4, ["amx"]).form is Form.DECODED
+
+
+@pytest.mark.parametrize("names", [(), ("avx2", "amx"), ("dotprod",), ("avx2", "dotprod")])
+def test_elsewhere_the_worst_of_all_tables_decides(names: tuple[str, ...], measured: None, weight: Weight) -> None:
+    assert choose(weight, INT4, names).form is Form.DECODED
+    assert fused_cost(INT4, names).text == "2.00x the time of float on amx"
+
+
+def test_kernels_are_costed_where_they_were_measured(measured: None) -> None:
+    assert kernel_cost(INT4, (32, 64), "bf16", ["avx2", "amx"]) == table.Cost(2.0, "avx2")
+    assert kernel_cost(Encoding(IntGrid(4, False), group(64)), (32, 128), "bf16", ["amx"]) == table.Cost(0.5, "amx")
+    for encoding, activations, names in (
+        (INT4, "bf16", ["dotprod"]),
+        (INT4, "bf16", ["amx", "dotprod"]),
+        (INT4, "bf16", []),
+        (INT4, "exact", ["amx"]),
+        (Encoding(IntGrid(4), CHANNEL), "bf16", ["amx"]),
+    ):
+        assert kernel_cost(encoding, (32, 64), activations, names) is None
+
+
+@pytest.mark.parametrize(
+    ("targets", "form"),
+    [(("sapphire-rapids",), Form.KERNEL), (("avx2",), Form.FUSED), (("avx512-vnni",), Form.KERNEL)],
+)
+def test_named_targets_time_nothing(targets: tuple[str, ...], form: Form, measured: None, weight: Weight) -> None:
+    """The tables of the processors that are named decide, on whatever machine."""
+    kernels = Kernels(targets, "bf16")
+    assert FormChooser(kernels, {weight.name: 1}, None, at_hand=False)(weight, INT4).form is form
+
+
+def test_a_set_is_written_and_the_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "table.json"
+    path.write_bytes(benchmark.TABLE.read_bytes())
+    before = json.loads(path.read_text(encoding="utf-8"))
+    monkeypatch.setattr(benchmark, "TABLE", path)
+    row = {"form": "fused", "bits": 4, "symmetric": True, "group": 32, "activations": LEVEL, "ratio": {"1": 0.5}}
+    benchmark.write("avx512", [row])
+    after = json.loads(path.read_text(encoding="utf-8"))
+    assert after["measured"].pop("avx512")["rows"] == [row]
+    assert after == before
