@@ -133,8 +133,12 @@ def dtype_of(value: Value) -> np.dtype:
     """An input's type as numpy knows it.
 
     Raises:
-        ModelError: the model does not tell it.
+        ModelError: the model does not tell it, or it is no tensor.
     """
+    if value.container:
+        help = "give feeds from Python: `qcc.compile(model, data=feeds)`"
+        what = {"sequence": "a sequence", "optional": "an optional"}.get(value.container, f"a {value.container}")
+        raise ModelError("Q421", f"input `{value.name}` takes {what}, which cannot be generated", help=help)
     if value.dtype == "string":
         return np.dtype(np.str_)
     try:

@@ -22,7 +22,7 @@ def rows_of(graph: Graph, samples: Samples) -> dict[str, int]:
     symbols: dict[str | int | None, int] = {}
     for value in graph.inputs:
         if value.name in sample:
-            symbols.update(zip(value.shape or (), sample[value.name].shape, strict=False))
+            symbols.update(zip(value.shape or (), getattr(sample[value.name], "shape", ()), strict=False))
     weights = graph.weights()
     linear = [weight for weight in weights if "linear" in weight.kinds]
     convs = [weight for weight in weights if weight.kinds == {"conv"} and kernel_layers(weight)]

@@ -241,10 +241,10 @@ def _read(reader: DataReader) -> Iterator[Mapping[str, np.ndarray]]:
 
 def _check(value: Value, feed: object, known: tuple[int | str | None, ...] | None) -> None:
     """Hold an array to an input's type and to a shape; a list is a sequence of arrays, which the runtime checks."""
-    if isinstance(feed, list):
+    if isinstance(feed, list) or value.container:
         return
     array, wanted = np.asarray(feed), dtype_of(value)
-    if array.dtype != wanted and not wanted.kind == array.dtype.kind == "U":
+    if array.dtype != wanted and not (wanted.kind == "U" and array.dtype.kind in "UO"):
         raise ModelError("Q423", f"input `{value.name}` takes {wanted}, the calibration array is {array.dtype}")
     if array.dtype.kind in "fc" and not np.isfinite(array).all():
         at = int(np.argwhere(~np.isfinite(array)).flat[0]) if array.ndim else 0

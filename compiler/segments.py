@@ -35,8 +35,9 @@ def cut(graph: Graph, most: int = PIECES) -> list[Piece]:
     ends, start = [], 0
     for number in range(1, count):
         low, high = places[number * len(places) // count - 1], places[number * len(places) // count]
-        if high > low and low >= start:
-            end = min(range(low, high), key=lambda at: len(alive[at]))
+        between = [at for at in range(low, high) if low >= start and _tensors(graph, alive[at])]
+        if between:
+            end = min(between, key=lambda at: len(alive[at]))
             ends.append(end)
             start = end + 1
     ends.append(len(ops) - 1)
@@ -90,6 +91,11 @@ def _alive(graph: Graph, ops: Sequence[Op]) -> list[frozenset[str]]:
         current -= {name for name in {*op.inputs, *op.outputs} if last.get(name, -1) <= at}
         alive.append(frozenset(current))
     return alive
+
+
+def _tensors(graph: Graph, names: frozenset[str]) -> bool:
+    """No value is a sequence or the like, which is not carried from piece to piece."""
+    return not any(graph.value(name).container for name in names)
 
 
 def _readers(graph: Graph, ops: Sequence[Op]) -> dict[int, list[str]]:

@@ -56,12 +56,14 @@ class Value:
     """A tensor that flows through the graph.
 
     ``shape`` is None where the rank is unknown; a dimension is a number, a symbol, or None where unknown.
-    ``dtype`` is numpy's name (``float32``, ``int64``, ``bfloat16``).
+    ``dtype`` is numpy's name (``float32``, ``int64``, ``bfloat16``). ``container`` says what holds such tensors:
+    ``sequence``, ``optional`` or ``map``; nothing for a tensor alone, which is the rule.
     """
 
     name: str
     shape: tuple[int | str | None, ...] | None
     dtype: str
+    container: str = ""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ class Malformed(ValueError):  # noqa: N818 - the fault, named as diagnostics are
 
 
 def check_model(proto: onnx.ModelProto) -> None:
-    """Check the structure, bring nodes into an order in which they can run, and spell the default domain one way.
+    """Check the structure, and write in one way what can be in several: nodes in an order in which they can run, the
+    default domain by its short name, sizes that are not known as such.
 
     Raises:
         Malformed: the model is not valid.
@@ -31,6 +32,9 @@ def check_model(proto: onnx.ModelProto) -> None:
     functions = {(function.domain, function.name): function for function in proto.functions}
     if len(functions) != len(proto.functions):
         raise Malformed("two of its functions have one name")
+    for value in proto.graph.input:
+        if value.type.WhichOneof("value") is None:
+            raise Malformed(f"input `{value.name}` has no type")
     for function in proto.functions:
         _default_domain(function.opset_import, function.node)
         _check_nodes(function.node, set(function.input), f"function `{function.name}`")
@@ -115,6 +119,8 @@ def _check_graph(graph: onnx.GraphProto, outer: set[str]) -> None:
             raise Malformed(f"two {kind}s are named `{_first_twice(names)}`")
     for tensor in graph.initializer:
         check_tensor(tensor)
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        _free_sizes(value)
     known = outer | _check_nodes(graph.node, {*inputs, *constants}, "the graph", outer)
     for node in graph.node:
         for inner in subgraphs(node):
@@ -122,6 +128,13 @@ def _check_graph(graph: onnx.GraphProto, outer: set[str]) -> None:
     for value in graph.output:
         if value.name not in known:
             raise Malformed(f"output `{value.name}` is made by nothing")
+
+
+def _free_sizes(value: onnx.ValueInfoProto) -> None:
+    """A negative size is one that is not known, as exporters write it and the runtime reads it."""
+    for size in value.type.tensor_type.shape.dim if value.type.HasField("tensor_type") else ():
+        if size.dim_value < 0:
+            size.Clear()
 
 
 def check_tensor(tensor: onnx.TensorProto) -> None:

@@ -123,8 +123,10 @@ def real_file(path: Path, location: str, name: str) -> Path:
     """The file that a model at a path names as the place of a weight.
 
     Raises:
-        DataError: it is missing, or outside the model's folder.
+        DataError: it is missing, cannot be, or is outside the model's folder.
     """
+    if "\0" in location:
+        raise DataError(f"weight `{name}` lies in a file whose name cannot be: {location[:40]!r}")
     file = (path.parent / location).resolve()
     if not location or not any(file.is_relative_to(root) for root in (path.parent.resolve(), path.resolve().parent)):
         raise DataError(f"weight `{name}` lies outside the model's folder: `{location}`")

@@ -210,10 +210,16 @@ class OnnxGraph(Graph):
 
 
 def _value(value: ir.Value) -> Value:
-    shape = value.shape
+    container = _container(value.type)
+    shape = None if container else value.shape
     sizes = None if shape is None else tuple(size if isinstance(size, int) else size.value for size in shape)
     dtype = "" if value.dtype is None or value.dtype is ir.DataType.UNDEFINED else _dtype(value.dtype)
-    return Value(value.name or "", sizes, dtype)
+    return Value(value.name or "", sizes, dtype, container)
+
+
+def _container(found: ir.TypeProtocol | None) -> str:
+    kinds = {"sequence": ir.SequenceType, "optional": ir.OptionalType}
+    return next((name for name, kind in kinds.items() if isinstance(found, kind)), "")
 
 
 def _dtype(dtype: ir.DataType) -> str:

@@ -1,8 +1,9 @@
 """Running ONNX models and pieces of them under ONNX Runtime."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from qcc.ir import onnx_load
@@ -51,19 +52,21 @@ class OnnxRunner:
         self.outputs = [output.name for output in self._session.get_outputs()]
 
     def __call__(self, feeds: Feeds) -> dict[str, Array]:
-        """Run once.
+        """Run once; outputs that are no tensors come as arrays, see `as_arrays`.
 
         Raises:
             ModelError: the runtime fails on these feeds.
         """
         try:
-            return dict(zip(self.outputs, self._session.run(self.outputs, dict(feeds)), strict=True))
+            made = self._session.run(self.outputs, dict(feeds))
         except Exception as error:
             raise ModelError(
                 "Q406",
                 f"ONNX Runtime failed while running the model: {first_line(error)}",
                 help="if the data was generated, give calibration data that the model accepts",
             ) from error
+        pairs = zip(self.outputs, made, strict=True)
+        return {key: array for name, value in pairs for key, array in as_arrays(name, value)}
 
 
 def reference(path: Path) -> OnnxRunner:
@@ -74,3 +77,27 @@ def reference(path: Path) -> OnnxRunner:
     """
     located = onnx_load.parse(path)
     return OnnxRunner(located.proto, located.folder)
+
+
+def as_arrays(name: str, value: object) -> Iterator[tuple[str, Array]]:
+    """An output as arrays: a tensor is one; of sequences, optionals and maps, the numbers, the keys and the sizes."""
+    if isinstance(value, np.ndarray):
+        yield name, value
+        return
+    keys: list[object] = []
+    leaves = list(_leaves(value, keys))
+    yield name, np.concatenate([leaf.reshape(-1) for leaf in leaves]) if leaves else np.zeros(0, np.float32)
+    yield f"{name}.sizes", np.array([size for leaf in leaves for size in (leaf.ndim, *leaf.shape)], np.int64)
+    if keys:
+        yield f"{name}.keys", np.array(keys)
+
+
+def _leaves(value: object, keys: list[object]) -> Iterator[Array]:
+    if isinstance(value, dict):
+        keys.extend(value)
+        value = list(value.values())
+    if isinstance(value, list):
+        for one in value:
+            yield from _leaves(one, keys)
+    elif value is not None:
+        yield np.asarray(value)

@@ -9,6 +9,7 @@ from onnx_ir.passes import common
 
 from qcc.ir.errors import ModelError, first_line
 from qcc.ir.onnx_functions import DOMAIN
+from qcc.ir.onnx_infer import InferTypes
 from qcc.ir.onnx_load import align_functions, array_of, normalise
 from qcc.ir.onnx_tie import TieTransposed
 
@@ -33,7 +34,7 @@ def simplify(model: ir.Model) -> list[str]:
             *([] if _draws(model) else [common.CommonSubexpressionEliminationPass()]),
             common.RemoveUnusedNodesPass(),
             common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
-            _infer_shapes(),
+            InferTypes(),
         ):
             step(model)
         normalise(model)
@@ -46,11 +47,6 @@ def simplify(model: ir.Model) -> list[str]:
 
 def _counts(model: ir.Model) -> tuple[int, int]:
     return model.graph.num_nodes(), len(model.graph.initializers)
-
-
-def _infer_shapes() -> common.ShapeInferencePass:
-    """Not strict: one op that cannot be inferred, or a wrong annotation, must not cost all the others their shapes."""
-    return common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)
 
 
 def _draws(model: ir.Model) -> bool:
