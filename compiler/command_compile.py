@@ -20,13 +20,14 @@ from qcc.compiler.dim_options import add_dims, dims
 from qcc.compiler.policy_options import add_policy, definitions
 from qcc.compiler.progress import progress
 from qcc.compiler.read_policy import load_policy
-from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError
+from qcc.dsl.diagnostics import Diagnostic, Diagnostics
 from qcc.dsl.load import open_source
 from qcc.dsl.parse import parse
 from qcc.dsl.policy import to_text as policy_text
 from qcc.dsl.syntax import to_text as tree_text
 
 if TYPE_CHECKING:
+    from qcc.compiler.lock import Lock
     from qcc.compiler.plan import Plan
     from qcc.dsl.policy import Policy
 
@@ -64,12 +65,12 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("no model is given", "`qcc compile MODEL`, where MODEL is an .onnx file")
     from qcc.compiler import compile as driver  # these load onnx and the runtime
     from qcc.compiler import report_console
-    from qcc.compiler.lock import policy_of, policy_sha256
+    from qcc.compiler.lock import policy_sha256, read_lock
 
-    plan = _locked_plan(args.plan) if args.plan else None
+    plan = read_lock(args.plan) if args.plan else None
     report = Diagnostics()
     policy = load_policy(args.policy, definitions(args), report=report)
-    if args.plan and policy_of(args.plan) != policy_sha256(policy):
+    if plan and plan.policy != policy_sha256(policy):
         help = "give the policy that the plan was made of with -p: verify and export come from it"
         report.warning("Q433", f"`{args.plan}` was made of another policy than `{args.policy}`", help=help)
     if args.emit in KERNELS:
@@ -121,11 +122,11 @@ def _emit_plan(plan: "Plan", warnings: list[Diagnostic], args: argparse.Namespac
     return 0
 
 
-def _emit_kernels(policy: "Policy", plan: "Plan | None", report: Diagnostics, args: argparse.Namespace) -> int:
+def _emit_kernels(policy: "Policy", plan: "Lock | None", report: Diagnostics, args: argparse.Namespace) -> int:
     from qcc.compiler import build_kernels
     from qcc.compiler import compile as driver
 
-    if (plan.kernels if plan else build_kernels.kernels_of(policy)) is None:
+    if (plan.plan.kernels if plan else build_kernels.kernels_of(policy)) is None:
         raise UsageError(f"`{args.plan or args.policy}` asks for no kernels", "`target cpu` in the policy does")
     from qcc.codegen.scratch import scratch
 
@@ -144,16 +145,3 @@ def _emit_kernels(policy: "Policy", plan: "Plan | None", report: Diagnostics, ar
     terminal.write(text)
     terminal.report(diagnostics, args.format)
     return 0
-
-
-def _locked_plan(path: Path) -> "Plan":
-    from qcc.compiler.lock import plan_of
-
-    help = "give the .lock file that `qcc compile` wrote beside a model"
-    try:
-        return plan_of(path)
-    except OSError as error:
-        message = f"cannot read `{path}`: {(error.strerror or str(error)).lower()}"
-        raise QccError([Diagnostic("Q431", message, help=help)]) from error
-    except ValueError as error:
-        raise QccError([Diagnostic("Q431", f"`{path}` is not a lock file of this qcc", help=help)]) from error

@@ -15,7 +15,6 @@ from qcc.compiler.build_kernels import served_ops
 from qcc.compiler.catalog import Export, schema
 from qcc.compiler.check_budget import compare_with_budget
 from qcc.compiler.check_outputs import Outputs, check_model, check_outputs, input_files
-from qcc.compiler.check_plan import check_plan
 from qcc.compiler.choose_form import FormChooser, chooser_of
 from qcc.compiler.compete import faster_plan, warn_if_slower, warn_of_no_library
 from qcc.compiler.copied import copied, copies
@@ -24,11 +23,13 @@ from qcc.compiler.evidence import Evidence, rounded_inputs
 from qcc.compiler.fit_samples import fit_samples
 from qcc.compiler.inputs import Inputs, state_of
 from qcc.compiler.kernel_library import kernels_beside
+from qcc.compiler.lock import Lock
 from qcc.compiler.open_model import model_path, open_model
 from qcc.compiler.phases import Phases, Progress, silent
 from qcc.compiler.plan import Plan
 from qcc.compiler.publish import Staged, publish, same_file, staging
 from qcc.compiler.raise_graph import needed_opset, raise_graph
+from qcc.compiler.repeat import check_plan, tell_differences
 from qcc.compiler.report_html import render_html
 from qcc.compiler.result import Result, RewriteRow
 from qcc.compiler.rewrite import Cleaned, rewrite_graph, rewrite_steps
@@ -59,7 +60,7 @@ def compile(
     output: str | Path | None = None,
     data: Data | None = None,
     definitions: Mapping[str, str] | None = None,
-    plan: Plan | None = None,
+    plan: Plan | Lock | None = None,
     dims: Mapping[str, int] | None = None,
     progress: Progress = silent,
 ) -> Result:
@@ -71,7 +72,7 @@ def compile(
         output: the file to write; by default ``<model>.qcc.onnx`` beside the model.
         data: calibration data, instead of what the policy names: an ``.npz`` file, a CalibrationDataReader, or feeds.
         definitions: values of the policy's parameters, as ``-D`` gives them.
-        plan: a decided plan, as a lock file holds it, to run instead of the policy's rules.
+        plan: a decided plan, or a lock file that was read, to run instead of the policy's rules.
         dims: sizes of the inputs' free axes by name, for data that is generated.
         progress: told of long work.
 
@@ -99,7 +100,7 @@ def decide_plan(
     output: str | Path | None = None,
     data: Data | None = None,
     definitions: Mapping[str, str] | None = None,
-    plan: Plan | None = None,
+    plan: Plan | Lock | None = None,
     dims: Mapping[str, int] | None = None,
     progress: Progress = silent,
 ) -> tuple[Plan, tuple[Diagnostic, ...]]:
@@ -168,7 +169,7 @@ class _Compilation:
         check_model(model, Outputs.of(target), read)
         return cls(model, target, loaded, data, Phases(progress), dims or {}, tuple(read))
 
-    def run(self, plan: Plan | None) -> Result:
+    def run(self, plan: Plan | Lock | None) -> Result:
         opened = self._open(plan)
         with self.phases.phase("reference"):
             held = within(opened.graph, opened.data, verify.SAMPLES, verify.OUTPUT_BYTES)
@@ -256,11 +257,11 @@ class _Compilation:
         self.runs_here = runs_here(plan.kernels.targets)
         return kernels_beside(staged)
 
-    def decide(self, plan: Plan | None) -> Plan:
+    def decide(self, plan: Plan | Lock | None) -> Plan:
         """The decided plan of `run`, which is not verified; the file that it takes to decide is left to the caller."""
         return self._build(self._rewrite(self._open(plan)), self.output).plan
 
-    def _open(self, plan: Plan | None) -> _Opened:
+    def _open(self, plan: Plan | Lock | None) -> _Opened:
         with self.phases.phase("load"):
             before = state_of(self.model)
             opened = open_model(self.model)
@@ -268,6 +269,10 @@ class _Compilation:
             check_outputs(Outputs.of(self.output).files, (file.path for file in inputs.data))
         graph = opened.graph
         data = self._samples(graph)
+        if isinstance(plan, Lock):
+            check_outputs(Outputs.of(self.output).files, [plan.path])
+            tell_differences(plan, inputs, data, self.diagnostics)
+            plan = plan.plan
         if plan is not None:
             check_plan(plan, graph, self.model)
         bound = plan or self._bind(graph, data, opened.size_bytes)

@@ -2,24 +2,42 @@
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+from qcc.codegen.target import cpu_name
 from qcc.compiler import plan as plans
+from qcc.compiler.decode import DecodeError, decode, fields
 from qcc.compiler.inputs import Inputs
 from qcc.compiler.kernel_library import kernels_beside
 from qcc.compiler.plan import Plan
 from qcc.compiler.result import Result
 from qcc.compiler.samples import Samples
+from qcc.dsl.diagnostics import Diagnostic, QccError
 from qcc.dsl.policy import Policy
 from qcc.dsl.policy import to_text as policy_text
+from qcc.ir.errors import first_line
 from qcc.ir.onnx_kernel_ops import kernel_ops
 from qcc.ir.onnx_save import Written
 from qcc.ir.whole_files import sha256
 
-FORMAT = 1
+FORMAT = 2
 PACKAGES = ("qcc", "numpy", "onnx", "onnx_ir", "onnxruntime", "scipy")
+OPTIONAL_TEXT = str | None
+ENTRIES: dict[str, dict[str, Any]] = {
+    "model": {"file": str, "sha256": str, "data": dict[str, str], "bytes": int},
+    "policy": {"sources": dict[str, str], "sha256": str, "params": dict[str, OPTIONAL_TEXT]},
+    "calibration": {"origin": str, "sha256": str, "samples": int, "seed": int},
+    "output": {
+        "file": str, "sha256": str, "data": OPTIONAL_TEXT, "data_sha256": OPTIONAL_TEXT, "bytes": int,
+    },
+}  # fmt: skip
+LIBRARY: dict[str, Any] = {"file": str, "sha256": str, "bytes": int, "tvm": str, "ops": tuple[str, ...]}
+REWRITE: dict[str, Any] = {"pass": str, "treated": int, "refused": int, "relative_error": float, "bound": float}
+PLAIN: dict[str, Any] = {"format": int, "versions": dict[str, str], "processor": str, "plan_sha256": str}
+HELP = "give the .lock file that `qcc compile` wrote beside a model, as it wrote it"
 
 
 def text_sha256(text: str) -> str:
@@ -46,12 +64,22 @@ def provenance(model: Path, policy: Policy, plan: Plan) -> dict[str, str]:
     }
 
 
+def versions() -> dict[str, str]:
+    """The versions of the packages that matter."""
+    return {name: version(name) for name in PACKAGES}
+
+
 def lock_text(result: Result, policy: Policy, data: Samples, inputs: Inputs, staged: Path, written: Written) -> str:
     """The lock file of a result whose model lies at ``staged``."""
     calibrate = policy.calibrate
     content = {
         "format": FORMAT,
-        "model": {"file": result.model.name, "sha256": inputs.model.sha256, "bytes": result.input_bytes},
+        "model": {
+            "file": result.model.name,
+            "sha256": inputs.model.sha256,
+            "data": {file.path.name: file.sha256 for file in inputs.data},
+            "bytes": result.input_bytes,
+        },
         "policy": {
             "sources": {Path(source.name).name: text_sha256(source.text) for source in policy.sources},
             "sha256": policy_sha256(policy),
@@ -63,7 +91,8 @@ def lock_text(result: Result, policy: Policy, data: Samples, inputs: Inputs, sta
             "samples": data.count,
             "seed": calibrate.seed if calibrate else 0,
         },
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": versions(),
+        "processor": cpu_name(),
         "output": {
             "file": result.output.name,
             "sha256": sha256(staged),
@@ -82,6 +111,7 @@ def lock_text(result: Result, policy: Policy, data: Samples, inputs: Inputs, sta
             }
             for row in result.rewrites
         ],
+        "plan_sha256": text_sha256(plans.to_json(result.plan)),
         "plan": json.loads(plans.to_json(result.plan)),
     }
     return json.dumps(content, indent=1) + "\n"
@@ -101,19 +131,77 @@ def _kernels(result: Result, staged: Path) -> dict[str, object] | None:
     }
 
 
+@dataclass(frozen=True)
+class Lock:
+    """A lock file that was read: its plan, and what the plan was made of.
+
+    ``model`` and ``data`` are digests, ``data`` by the names of the model's data files.
+    """
+
+    path: Path
+    plan: Plan
+    model: str
+    data: dict[str, str]
+    policy: str
+    calibration: str
+    versions: dict[str, str]
+    processor: str
+    tvm: str | None
+
+
+def read_lock(path: Path) -> Lock:
+    """Read a lock file.
+
+    Raises:
+        QccError: it cannot be read, or it is not as a compilation wrote it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return _lock(path, content)
+    except OSError as error:
+        raise _refused(f"cannot read `{path}`: {(error.strerror or str(error)).lower()}") from error
+    except (DecodeError, ValueError, RecursionError) as error:
+        raise _refused(f"`{path}` is not a lock file of this qcc: {first_line(error)}") from error
+
+
 def plan_of(path: Path) -> Plan:
     """The plan that a lock file holds.
 
     Raises:
-        ValueError: the file is not a lock file.
-        OSError: it cannot be read.
+        QccError: see `read_lock`.
     """
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict) or content.get("format") != FORMAT or "plan" not in content:
-        raise ValueError("not a lock file")
-    return plans.from_json(json.dumps(content["plan"]))
+    return read_lock(path).plan
 
 
-def policy_of(path: Path) -> str:
-    """The digest of the policy that a lock file, already read as one, was made of."""
-    return str(json.loads(path.read_text(encoding="utf-8"))["policy"]["sha256"])
+def _lock(path: Path, content: object) -> Lock:
+    plain = fields(content, PLAIN, {}, "lock")
+    if plain["format"] != FORMAT:
+        raise DecodeError(f"its format is {plain['format']}, and not {FORMAT}")
+    assert isinstance(content, dict)
+    found = {name: fields(content.get(name), entry, {}, name) for name, entry in ENTRIES.items()}
+    library = content.get("kernels")
+    kernels = None if library is None else fields(library, LIBRARY, {}, "kernels")
+    rewrites = content.get("rewrites")
+    if not isinstance(rewrites, list):
+        raise DecodeError("`rewrites` is a list")
+    for at, row in enumerate(rewrites):
+        fields(row, REWRITE, {}, f"rewrites[{at}]")
+    plan = plans.from_data(content.get("plan"))
+    if text_sha256(json.dumps(content["plan"], indent=1)) != plain["plan_sha256"]:
+        raise DecodeError("its plan was changed: it does not have the hash that the lock tells")
+    decode(plain["versions"], dict[str, str], {}, "versions")
+    return Lock(
+        path,
+        plan,
+        found["model"]["sha256"],
+        found["model"]["data"],
+        found["policy"]["sha256"],
+        found["calibration"]["sha256"],
+        plain["versions"],
+        plain["processor"],
+        kernels["tvm"] if kernels else None,
+    )
+
+
+def _refused(message: str) -> QccError:
+    return QccError([Diagnostic("Q431", message, help=HELP)])

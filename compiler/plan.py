@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from qcc.compiler.catalog import activations, keyword_of, passes, rewrites, roundings
+from qcc.compiler.decode import decode
 from qcc.dsl.policy import options_text
 from qcc.ir.blocks import Block
-from qcc.ir.encoding import Encoding, FloatGrid, IntGrid
-from qcc.ir.forms import Form
+from qcc.ir.encoding import FLOAT_ENCODINGS, MAX_BITS, MIN_BITS, Encoding, FloatGrid, IntGrid
 from qcc.passes.contract import Activations, Pass, Rewrite, Rounding
 from qcc.passes.encode import Encode
 
@@ -157,14 +157,52 @@ def from_json(text: str) -> Plan:
     """
     try:
         data = json.loads(text)
-        if data.pop("version") != VERSION:
-            raise ValueError(f"not a plan of version {VERSION}")
-        plan = _decode(data)
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"not a plan: {error}") from error
-    if not isinstance(plan, Plan):
-        raise ValueError("not a plan")
+    return from_data(data)
+
+
+def from_data(data: object) -> Plan:
+    """The plan that JSON holds.
+
+    Raises:
+        ValueError: it is not a plan of this version, or not one that can be run.
+    """
+    try:
+        if not isinstance(data, dict) or type(data.get("version")) is not int or data["version"] != VERSION:
+            raise ValueError(f"its version is not {VERSION}")
+        plan: Plan = decode({key: part for key, part in data.items() if key != "version"}, Plan, _types(), "plan")
+        _check(plan)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not a plan: {error}") from error
     return plan
+
+
+def _check(plan: Plan) -> None:
+    """See that the parts of a plan fit each other."""
+    encoded = [name for step in plan.steps if isinstance(step.action, Encode) for name in step.weights]
+    open_ = [option.weight for option in plan.allocate.options] if plan.allocate else []
+    treated = [*encoded, *open_, *(one.weight for one in plan.kept)]
+    if len(set(treated)) < len(treated):
+        raise ValueError("a weight is named twice")
+    for step in plan.steps:
+        if len(step.sources) != len(step.weights) or len(step.encodings) not in (0, len(step.weights)):
+            raise ValueError("a step has as many sources as weights")
+    actions = [step.action for step in plan.steps if isinstance(step.action, Encode)]
+    options = plan.allocate.options if plan.allocate else ()
+    actions += [one.action for option in options for one in option.candidates if one.action is not None]
+    for encoding in (*(action.encoding for action in actions), *(one for step in plan.steps for one in step.encodings)):
+        if encoding is not None and not _can_be(encoding):
+            raise ValueError(f"there is no encoding `{encoding.text}`")
+    if any(not option.candidates for option in options):
+        raise ValueError("a weight has no candidate")
+
+
+def _can_be(encoding: Encoding) -> bool:
+    grid, block = encoding.grid, encoding.block
+    if isinstance(grid, IntGrid):
+        return MIN_BITS <= grid.bits <= MAX_BITS and encoding.scale is not None and min(block.rows, block.columns) >= 0
+    return encoding in FLOAT_ENCODINGS.values()
 
 
 def _columns(pairs: Iterable[tuple[str, str]]) -> list[str]:
@@ -192,15 +230,3 @@ def _encode(value: Any) -> Any:  # noqa: ANN401  (JSON)
         parts = {one.name: _encode(getattr(value, one.name)) for one in dataclasses.fields(value)}
         return {"is": _type_name(type(value)), **parts}
     return [_encode(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _decode(value: Any) -> Any:  # noqa: ANN401  (JSON)
-    if isinstance(value, list):
-        return tuple(_decode(item) for item in value)
-    if not isinstance(value, dict):
-        return value
-    parts = {key: _decode(part) for key, part in value.items() if key != "is"}
-    found = _types()[value["is"]]
-    if found is Encode:
-        parts["form"] = Form(parts["form"])
-    return found(**parts)

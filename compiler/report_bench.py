@@ -7,9 +7,9 @@ from typing import Any
 from qcc.codegen.machine import machine
 from qcc.compiler import terminal
 from qcc.compiler.bench import Bench, Closeness, Entry, Setting
+from qcc.compiler.fit_table import Column, Table
 from qcc.compiler.report_text import ratio_text, size_text
-from qcc.compiler.terminal import Column, Style, Table
-from qcc.compiler.timing import times_text
+from qcc.compiler.timing import SLOWER, times_text
 from qcc.ir.onnx_runtime import onnxruntime
 
 MS = 1e3
@@ -25,7 +25,7 @@ def write_report(result: Bench) -> None:
     terminal.write_line(f"{place_text()}; inputs: {result.data}\n")
     terminal.write_table(_models(result))
     terminal.write_line()
-    terminal.write_table(_times(result))
+    terminal.write_table(_times(result), marks={SLOWER: "red"})
     if len(result.entries) > 1:
         terminal.write_line(f"\n{PAIRED}")
 
@@ -86,7 +86,7 @@ def _setting_json(setting: Setting, entries: int) -> dict[str, Any]:
 
 def _models(result: Bench) -> Table:
     titles = ("model", "size", "library", "kernels", "SQNR", "largest error")
-    columns = tuple(Column(title, right=title not in ("model", "kernels")) for title in titles)
+    columns = tuple(Column(title, title not in ("model", "kernels"), cut=title == "model") for title in titles)
     rows = []
     for at, (entry, close) in enumerate(zip(result.entries, result.closeness, strict=True)):
         library = size_text(entry.library_bytes) if entry.library else NONE
@@ -103,9 +103,8 @@ def _sqnr(sqnr: float) -> str:
 
 def _times(result: Bench) -> Table:
     titles = ("threads", "batch", "model", "median ms", "quartiles ms", "against the first, paired")
-    columns = tuple(Column(title, right=title not in ("model", titles[-1])) for title in titles)
+    columns = tuple(Column(title, title not in ("model", titles[-1]), cut=title == "model") for title in titles)
     rows: list[tuple[str, ...]] = []
-    styles: list[Style | None] = []
     for setting in result.settings:
         for at, entry in enumerate(result.entries):
             low, middle, high = map(ms_text, setting.quartiles(at))
@@ -113,5 +112,4 @@ def _times(result: Bench) -> Table:
             ratio = setting.ratio(at)
             words = times_text(ratio.median, "the first", ratio.slower) if at else NONE
             rows.append((*head, entry.label, middle, f"{low} to {high}", words))
-            styles.append("red" if ratio.slower else "green" if ratio.faster else None)
-    return Table(columns, tuple(rows), tuple(styles))
+    return Table(columns, tuple(rows))

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from qcc.compiler.fit_table import GAP, Column, Table
+from qcc.compiler.numbered_names import collapse
 from qcc.compiler.report_times import latency_json, latency_lines
 from qcc.compiler.result import Allocation, LayerRow, Result, RewriteRow, average_bits
-from qcc.compiler.terminal import GAP, Column, Style, Table, paint, write_line, write_table
+from qcc.compiler.terminal import Style, paint, write_line, write_table, write_topics
 from qcc.compiler.verify import BoundCheck, OutputCheck
 from qcc.dsl.diagnostics import Diagnostic
 from qcc.dsl.excerpt import escape
@@ -25,29 +27,40 @@ NONE = "-"
 SHOWN_SECONDS = 0.05
 QUOTED = re.compile("`[^`]*`")
 SMALLEST_PERCENT = 1e-4
+LAYER_COLUMNS = (
+    Column("layer", cut=True),
+    Column("kind", spare=3),
+    Column("shape", spare=2),
+    Column("format"),
+    Column("form", spare=1),
+)
 DEFAULT_WORDS = (" scale fp16", " sym")
 
 
 def write_report(result: Result, verbose: bool = False) -> None:
-    """Print the report; more layers than fit a screen are summed up by format unless ``verbose``."""
+    """Print the report; repeated layers are one row, and what is more than fits a screen is summed up by format.
+
+    With ``verbose`` each layer has its row.
+    """
     write_line(paint(f"{escape(str(result.model))} -> {escape(str(result.output))}", "bold"))
     write_line()
-    write_table(
-        layer_table(result.layers) if verbose or len(result.layers) <= LISTED_LAYERS else format_table(result.layers)
-    )
+    listed = layer_table(result.layers, alone=verbose)
+    write_table(listed if verbose or len(listed.rows) <= LISTED_LAYERS else format_table(result.layers))
+    if not verbose and len(listed.rows) < len(result.layers):
+        write_line(paint("a row of several layers has their bytes together and what the worst of them lost", "dim"))
     write_line()
-    for topic, lines in _topics(result).items():
-        for at, (text, style) in enumerate(lines):
-            label = f"{topic if at == 0 else '':<10}"
-            write_line(paint(label, "dim") + (paint(escape(text), style) if style else escape(text)))
+    write_topics(_topics(result))
 
 
-def layer_table(layers: Sequence[LayerRow]) -> Table:
-    """A row a weight."""
+def layer_table(layers: Sequence[LayerRow], alone: bool = False) -> Table:
+    """A row a weight; layers whose names differ in one number share one unless each is to stand ``alone``."""
+    parts = [(row.name, [row]) for row in layers]
+    if not alone:
+        parts = collapse(layers, lambda row: row.name, lambda row: (row.kinds, row.shape, row.format, row.form))
     loss = any(row.loss is not None for row in layers)
-    columns = ["layer", "kind", "shape", "format", "form"], ["bytes", "bits", "sqnr"] + ["output loss"] * loss
-    rows = tuple(tuple(_layer_cells(row)[: len(columns[0]) + len(columns[1])]) for row in layers)
-    return Table((*map(Column, columns[0]), *(Column(title, right=True) for title in columns[1])), rows)
+    numbers = ["bytes", "bits", "sqnr"] + ["output loss"] * loss
+    rows = tuple(tuple(_layer_cells(name, part)[: len(LAYER_COLUMNS) + len(numbers)]) for name, part in parts)
+    return Table((*LAYER_COLUMNS, *(Column(title, right=True) for title in numbers)), rows)
 
 
 def format_table(layers: Sequence[LayerRow]) -> Table:
@@ -63,7 +76,9 @@ def format_table(layers: Sequence[LayerRow]) -> Table:
         numbers = f"{len(members):,}", f"{params:,}", f"{size:,}", bits, decibels(worst.error)
         rows.append((short_format(format), form or NONE, *numbers, name))
     titles = ("layers", "weights", "bytes", "bits", "worst sqnr")
-    columns = (Column("format"), Column("form"), *(Column(title, right=True) for title in titles), Column("of"))
+    spare = {"layers": 1, "weights": 2}
+    counted = (Column(title, right=True, spare=spare.get(title, 0)) for title in titles)
+    columns = (Column("format"), Column("form"), *counted, Column("of", cut=True))
     return Table(columns, tuple(rows))
 
 
@@ -147,11 +162,17 @@ def plural(count: int, word: str) -> str:
     return f"{count:,} {word}" + ("" if count == 1 else "s")
 
 
-def _layer_cells(row: LayerRow) -> list[str]:
+def _layer_cells(name: str, rows: Sequence[LayerRow]) -> list[str]:
+    row = rows[0]
     shape = f"{row.shape[0]}x{row.shape[1]}"
-    loss = NONE if row.loss is None else _percent(row.loss)
-    start = [row.name, "+".join(row.kinds), shape, short_format(row.format), row.form or NONE]
-    return [*start, f"{row.size_bytes:,}", f"{row.bits:.2f}", decibels(row.error), loss]
+    losses = [one.loss for one in rows if one.loss is not None]
+    start = [name, "+".join(row.kinds), shape, short_format(row.format), row.form or NONE]
+    size, bits, error = (
+        sum(one.size_bytes for one in rows),
+        average_bits(rows) or row.bits,
+        max(one.error for one in rows),
+    )
+    return [*start, f"{size:,}", f"{bits:.2f}", decibels(error), _percent(max(losses)) if losses else NONE]
 
 
 def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:

@@ -11,6 +11,7 @@ Tick = Callable[[int, int], None]
 NOTICEABLE = 1.02
 """Two runs of one model differ by as much, by where their memory lies."""
 NORMAL_99 = 2.58
+SLOWER = "(slower)"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def paired(seconds: np.ndarray, base: np.ndarray) -> Ratio:
 
 def times_text(ratio: float, of: str, slower: bool) -> str:
     """A time over another, in words that cannot be read as a speed."""
-    return f"{ratio:.2f}x the time of {of}" + (" (slower)" if slower else "")
+    return f"{ratio:.2f}x the time of {of}" + (f" {SLOWER}" if slower else "")
 
 
 def interleaved(

@@ -16,7 +16,9 @@ from qcc.compiler import bench, bench_svg, report_bench, terminal
 from qcc.compiler.bench import Bench, Closeness, Entry, Setting
 from qcc.compiler.bench_feeds import Wanted, feeds
 from qcc.compiler.cli import UsageError
+from qcc.compiler.fit_table import Column, Table
 from qcc.compiler.open_model import open_model
+from qcc.compiler.timing import SLOWER
 from tests.kernel_files import OP, library, model, needs_tvm
 
 DOUBLE = """<ir_version: 8, opset_import: ["": 17]>
@@ -220,16 +222,14 @@ def test_what_is_slower_is_called_so(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_colour_only_at_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    table = terminal.Table((terminal.Column("a"),), (("slow",), ("plain",)), ("red", None))
-    terminal.write_table(table)
+    table = Table((Column("a"),), (("slow (slower)",), ("plain",)))
+    terminal.write_table(table, marks={SLOWER: "red"})
     assert "\x1b" not in capsys.readouterr().out
     monkeypatch.setattr("qcc.compiler.terminal.is_terminal", lambda stream: True)
     monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    terminal.write_table(table)
-    shown = capsys.readouterr().out.splitlines()
-    assert "\x1b[31m" in shown[1] and "\x1b[31m" not in shown[2]
+    terminal.write_table(table, marks={SLOWER: "red"})
+    _, slow, other = capsys.readouterr().out.splitlines()
+    assert slow == "\x1b[31mslow (slower)\x1b[0m" and other == "plain"
 
 
 def test_the_picture_escapes_names() -> None:

@@ -1,0 +1,62 @@
+"""Running a plan that was made before: that it is for this model, and what else is not as it was."""
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from qcc.codegen.target import cpu_name
+from qcc.compiler.inputs import Inputs
+from qcc.compiler.lock import Lock, versions
+from qcc.compiler.plan import Plan
+from qcc.compiler.samples import Samples
+from qcc.dsl.diagnostics import Diagnostics
+from qcc.ir.errors import ModelError
+from qcc.ir.graph import Graph
+from qcc.passes.encode import Encode
+
+HELP = "a plan fits the model that it was made for"
+
+
+def check_plan(plan: Plan, graph: Graph, model: Path) -> None:
+    """See that a plan speaks of the weights of a model, and of all of them.
+
+    Raises:
+        ModelError: it does not.
+    """
+    own = {weight.name for weight in graph.weights()}
+    decided = {name for step in plan.steps if isinstance(step.action, Encode) for name in step.weights}
+    decided |= {option.weight for option in plan.allocate.options} if plan.allocate else set()
+    decided |= {one.weight for one in plan.kept}
+    named = decided | {name for step in plan.steps for name in step.weights}
+    if missing := sorted(named - own):
+        raise ModelError("Q431", f"the plan is for another model: `{model}` has no weight `{missing[0]}`", help=HELP)
+    if missing := sorted(own - decided):
+        message = f"the plan is for another model, or was cut: it says nothing of `{missing[0]}` of `{model}`"
+        raise ModelError("Q431", message, help=HELP)
+
+
+def tell_differences(lock: Lock, inputs: Inputs, data: Samples, diagnostics: Diagnostics) -> None:
+    """Warn where what a lock was made of differs from what there is now."""
+    found = []
+    if lock.model != inputs.model.sha256:
+        found.append("the model")
+    if lock.data != {file.path.name: file.sha256 for file in inputs.data}:
+        found.append("the model's data files")
+    if lock.calibration != data.digest:
+        found.append("the calibration data")
+    now = versions()
+    changed = [name for name, text in now.items() if lock.versions.get(name) != text]
+    found += [f"{name} {now[name]} (was {lock.versions.get(name, 'none')})" for name in changed]
+    if lock.tvm is not None and lock.tvm != (tvm := _tvm()):
+        found.append(f"TVM {tvm} (was {lock.tvm})")
+    if lock.processor != cpu_name():
+        found.append(f"the processor {cpu_name()} (was {lock.processor})")
+    if found:
+        message = f"`{lock.path}` was made of other things: {', '.join(found)} differ"
+        diagnostics.warning("Q452", message, help="the result can differ from what the lock describes")
+
+
+def _tvm() -> str:
+    try:
+        return version("apache-tvm")
+    except PackageNotFoundError:
+        return "none"
