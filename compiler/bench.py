@@ -79,8 +79,8 @@ class Closeness:
 
     def worse(self, checks: Sequence[verify.OutputCheck]) -> "Closeness":
         """The worst of this and of a comparison."""
-        sqnr = min([self.sqnr, *(one.sqnr for one in checks)])
-        return Closeness(sqnr, max([self.relative_error, *(one.relative_error for one in checks)]))
+        sqnr = min([self.sqnr, *(one.plain.sqnr for one in checks)])
+        return Closeness(sqnr, max([self.relative_error, *(one.plain.relative_error for one in checks)]))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ def compare_with_budget(
     plan: Plan, verification: Verification, times: ModelTimes | None, diagnostics: Diagnostics
 ) -> None:
     """Budgets on error and latency bind predictions; say so where the file turns out worse."""
-    worst = min((check.sqnr for check in verification.outputs), default=math.inf)
+    worst = min((check.plain.sqnr for check in verification.outputs), default=math.inf)
     measured = 10 ** (-worst / 10)
     for limit in plan.allocate.limits if plan.allocate else ():
         if limit.metric == "output_error" and measured > limit.bound:

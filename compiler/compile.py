@@ -5,11 +5,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from qcc.codegen.scratch import scratch
 from qcc.codegen.target import runs_here
-from qcc.compiler import build, lock, samples, verify
+from qcc.compiler import build, lock, samples
 from qcc.compiler.bind import Chooser, Latency, bind, opened_by_data
 from qcc.compiler.build_kernels import served_ops
 from qcc.compiler.catalog import Export, schema
@@ -34,11 +32,12 @@ from qcc.compiler.report_html import render_html
 from qcc.compiler.result import Result, RewriteRow
 from qcc.compiler.rewrite import Cleaned, rewrite_graph, rewrite_steps
 from qcc.compiler.samples import Data, Samples
-from qcc.compiler.sensitivity import within
 from qcc.compiler.settle import Settled, allocation_of, loss_of, settle
 from qcc.compiler.staging import output_path
 from qcc.compiler.system_errors import refused
 from qcc.compiler.time_model import ModelTimes, time_input, time_models
+from qcc.compiler.verifier import Verifier
+from qcc.compiler.verify import Verification
 from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError
 from qcc.dsl.load import load_policy
 from qcc.dsl.policy import Policy
@@ -46,7 +45,7 @@ from qcc.ir.errors import ModelError
 from qcc.ir.forms import choose
 from qcc.ir.graph import Weight
 from qcc.ir.onnx_graph import OnnxGraph
-from qcc.ir.onnx_run import OnnxRunner, reference
+from qcc.ir.onnx_run import reference
 from qcc.ir.onnx_save import Written
 from qcc.passes.encode import Encode
 
@@ -172,18 +171,17 @@ class _Compilation:
     def run(self, plan: Plan | Lock | None) -> Result:
         opened = self._open(plan)
         with self.phases.phase("reference"):
-            held = within(opened.graph, opened.data, verify.SAMPLES, verify.OUTPUT_BYTES)
-            wanted = verify.run(reference(self.model), held.batches)
-        opened = self._rewrite(opened)
+            verifier = Verifier(reference(self.model), opened.data, self.policy.verify, self.diagnostics)
+        before, opened = opened.graph, self._rewrite(opened)
         with staging(self.output) as folder:
             staged = folder / self.output.name
-            settled, library, verification = self._made(opened, staged, wanted, held)
+            settled, library, verification = self._made(opened, staged, verifier, before)
             timed = verification.passed and not copies(settled.plan)
             times = self._time(opened, settled, staged, library) if timed else None
             better = None if plan or times is None else self._faster(opened, settled, (staged, library), times)
             if better is not None:
                 other = replace(opened, plan=better)
-                made, library, verification = self._made(other, staged, wanted, held)
+                made, library, verification = self._made(other, staged, verifier, before)
                 settled = replace(made, decision=settled.decision, losses=settled.losses)
                 times = self._time(other, settled, staged, library)
             forms_timed = isinstance(self.chooser, FormChooser) and self.chooser.kernels is not None
@@ -199,13 +197,13 @@ class _Compilation:
         return result
 
     def _made(
-        self, opened: _Opened, staged: Path, wanted: list[dict[str, np.ndarray]], held: Samples
-    ) -> tuple[Settled, Path | None, verify.Verification]:
+        self, opened: _Opened, staged: Path, verifier: Verifier, before: OnnxGraph
+    ) -> tuple[Settled, Path | None, Verification]:
         """The model and its library, written and verified."""
         settled = self._build(opened, staged)
         library = self._library(settled.plan, staged)
         with self.phases.phase("verify"):
-            return settled, library, self._verify(wanted, held, staged, library)
+            return settled, library, verifier.verify(staged, library if self.runs_here else None, before)
 
     def _faster(
         self, opened: _Opened, settled: Settled, made: tuple[Path, Path | None], times: ModelTimes
@@ -225,17 +223,6 @@ class _Compilation:
         if better is not None and library is not None:
             warn_of_no_library(times, self.diagnostics)
         return better
-
-    def _verify(
-        self, wanted: list[dict[str, np.ndarray]], held: Samples, staged: Path, library: Path | None
-    ) -> verify.Verification:
-        """Run the written file, also with its kernels, and compare."""
-        plain = verify.compare(wanted, verify.run(OnnxRunner(staged), held.batches))
-        fast: tuple[verify.OutputCheck, ...] = ()
-        if library is not None and self.runs_here:
-            fast = verify.compare(wanted, verify.run(OnnxRunner(staged, library=library), held.batches))
-        checks = verify.judge(self.policy.verify, (*plain, *fast))
-        return verify.Verification(plain, checks, held.count, held.origin, fast)
 
     def _time(self, opened: _Opened, settled: Settled, staged: Path, library: Path | None) -> ModelTimes | None:
         """Time the written model against the input; what was predicted, where speed is what the policy is after."""
@@ -322,6 +309,9 @@ class _Compilation:
         tick = partial(self.phases.tell, "rewrite")
         with self.phases.phase("rewrite"):
             done = rewrite_graph(opened.graph, opened.plan, opened.data, cleaned, tick)
+        for row in done.rows:
+            for edit in (edit for edit in row.refused if edit.subject in row.left_out):
+                self.diagnostics.warning("Q435", f"`{row.action}` at `{edit.subject}` was {edit.text}")
         return replace(opened, graph=done.graph, rewrites=done.rows)
 
     def _build(self, opened: _Opened, staged: Path) -> Settled:
@@ -354,7 +344,7 @@ class _Compilation:
     def _export(self) -> Export:
         return self.policy.export if isinstance(self.policy.export, Export) else Export()
 
-    def _result(self, opened: _Opened, settled: Settled, verification: verify.Verification) -> Result:
+    def _result(self, opened: _Opened, settled: Settled, verification: Verification) -> Result:
         same, data = copies(settled.plan), settled.written.data
         return Result(
             model=self.model,

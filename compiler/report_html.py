@@ -11,6 +11,7 @@ from qcc.compiler.report_depth import depth_chart, group_size
 from qcc.compiler.report_rewrites import rewrites_section
 from qcc.compiler.report_svg import bytes_chart
 from qcc.compiler.report_text import (
+    MISLEADS,
     cosine_text,
     escaped,
     file_names,
@@ -111,8 +112,9 @@ def _tiles(result: Result) -> list[tuple[str, str, str]]:
     if outputs:
         cosine = min(outputs, key=lambda one: worst_first(one.cosine))
         sqnr = min(outputs, key=lambda one: worst_first(one.sqnr))
-        tiles.append(("worst output, cosine", cosine_text(cosine.cosine), escaped(cosine.output)))
-        tiles.append(("worst output, SQNR", sqnr_text(sqnr.sqnr), escaped(sqnr.output)))
+        where = ", on generated data" if result.verification.generated else ""
+        tiles.append(("worst output, cosine", cosine_text(cosine.cosine), escaped(cosine.output) + where))
+        tiles.append(("worst output, SQNR", sqnr_text(sqnr.sqnr), escaped(sqnr.output) + where))
     return tiles
 
 
@@ -126,11 +128,13 @@ def _latency_tile(race: Race, times: ModelTimes) -> tuple[str, str, str]:
 
 def _bounds(result: Result) -> str:
     lines = []
+    where = " on generated data" if result.verification.generated else ""
     for check in result.verification.bounds:
         css, word = ("good", "✓ pass") if check.passed else ("bad", "✗ fail")
         asked, found = escaped(check.bound.text), escaped(tables.bound_value(check))
         badge = f'<span class="badge {css}">{word}</span>'
-        lines.append(f"<li>{badge}<code>{asked}</code> found <b>{found}</b></li>")
+        more = f" {escaped(check.excuse)}" if check.excuse else ""
+        lines.append(f"<li>{badge}<code>{asked}</code> found <b>{found}</b>{where}{more}</li>")
     return f'<ul class="plain">{"".join(lines)}</ul>' if lines else ""
 
 
@@ -208,9 +212,13 @@ def _predicted(error: float | None) -> str:
 def _outputs(result: Result) -> str:
     done = result.verification
     origin = file_names(re.split(r"[/\\]", done.origin)[-1], result)
-    samples = f"{tables.count(done.samples, 'sample')} ({escaped(origin)})"
+    samples = f"{tables.count(done.samples, 'sample')} ({escaped(origin)}{' data' if done.generated else ''})"
     text = f"<p>The written file and the original, both run by ONNX Runtime on {samples}.</p>\n"
+    text += f"<p>{escaped(MISLEADS)}</p>\n" if done.generated else ""
     text += tables.outputs_table(done.outputs)
+    told = [f"<code>{escaped(one.output)}</code>: {escaped(note)}" for one in done.outputs for note in one.notes]
+    told += [escaped(note) for note in done.notes]
+    text += f"\n<ul>{tables.listed(told)}</ul>" if told else ""
     if done.kernel_outputs:
         text += "\n<p>With the kernels beside it:</p>\n" + tables.outputs_table(done.kernel_outputs)
     return text

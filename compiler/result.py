@@ -73,6 +73,8 @@ class RewriteRow:
     changed: float = 0.0
     bound: float = 0.0
     seconds: float = 0.0
+    left_out: tuple[str, ...] = ()
+    """The sites that would not have kept the function, among those refused."""
 
     @property
     def treated(self) -> tuple[Edit, ...]:
