@@ -202,8 +202,10 @@ class _Compilation:
         """The model and its library, written and verified."""
         settled = self._build(opened, staged)
         library = self._library(settled.plan, staged)
+        encoded = [n for one in settled.plan.steps if isinstance(one.action, Encode) for n in one.weights]
         with self.phases.phase("verify"):
-            return settled, library, verifier.verify(staged, library if self.runs_here else None, before)
+            here = library if self.runs_here else None
+            return settled, library, verifier.verify(staged, here, before, encoded)
 
     def _faster(
         self, opened: _Opened, settled: Settled, made: tuple[Path, Path | None], times: ModelTimes

@@ -17,6 +17,7 @@ _OTHER_NAMES = {
     "linear": ("dense", "matmul", "gemm", "fc", "mlp", "fully-connected"),
     "conv": ("conv1d", "conv2d", "conv3d", "convolution"),
     "embedding": ("embed", "gather", "embeddings"),
+    "recurrent": ("lstm", "gru", "rnn"),
     ANY: ("all", "every", "layer", "layers"),
 }
 _OPERATORS = {

@@ -107,5 +107,5 @@ class Schema:
     """The first is the default."""
     export: type | None = None
     """A frozen dataclass whose fields are the options of ``export``."""
-    kinds: tuple[str, ...] = ("linear", "conv", "embedding")
+    kinds: tuple[str, ...] = ("linear", "conv", "embedding", "recurrent")
     """Classes of layers, beside ``any``."""
