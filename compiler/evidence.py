@@ -7,15 +7,17 @@ from functools import partial
 from qcc.compiler.coverage import Told, coverage_of
 from qcc.compiler.parts import held_out
 from qcc.compiler.phases import Phases
-from qcc.compiler.plan import Plan
+from qcc.compiler.plan import Allocate, Plan
 from qcc.compiler.samples import Samples
-from qcc.compiler.sensitivity import Losses, measure
+from qcc.compiler.sensitivity import Losses, measure, unmeasured
 from qcc.compiler.statistics import magnitudes, moments
 from qcc.ir.onnx_graph import OnnxGraph
 from qcc.passes.contract import Context
 from qcc.passes.encode import Encode
 from qcc.passes.magnitudes import Magnitudes
 from qcc.passes.moments import Moments, grams_of, seen_of
+
+OUTPUT_ERROR = "output_error"
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,14 @@ class Evidence:
             return cls(graph, plan, data, phases, found, magnitudes(graph, rounded, data, tick))
 
     def losses(self) -> Losses:
-        """What each candidate of the plan's options costs at the outputs.
+        """What each candidate of the plan's options costs at the outputs; not measured where it decides nothing.
 
         Where statistics chose the codes, samples judge that these have not seen.
         """
-        options = self.plan.allocate.options if self.plan.allocate else ()
-        if not options:
-            return Losses((), (), 0)
+        allocate = self.plan.allocate
+        options = allocate.options if allocate else ()
+        if allocate is None or not options or not _rests_on_losses(allocate):
+            return unmeasured(options)
         with self.phases.phase("measure"):
             tick = self.phases.counter("measure", len(options))
             judges = held_out(self.data) if self.moments else None
@@ -68,6 +71,10 @@ class Evidence:
         return Context(
             self.phases.counter("encode", total), grams_of(self.moments), self.moments, magnitudes=self.magnitudes
         )
+
+
+def _rests_on_losses(allocate: Allocate) -> bool:
+    return allocate.objective == OUTPUT_ERROR or any(limit.metric == OUTPUT_ERROR for limit in allocate.limits)
 
 
 def rounded_inputs(plan: Plan) -> list[str]:
