@@ -26,6 +26,7 @@ from qcc.compiler.phases import Phases, Progress, silent
 from qcc.compiler.plan import Plan
 from qcc.compiler.publish import Staged, publish, same_file, staging
 from qcc.compiler.raise_graph import needed_opset, raise_graph
+from qcc.compiler.reach import reach
 from qcc.compiler.repeat import check_plan, tell_differences
 from qcc.compiler.report_html import render_html
 from qcc.compiler.result import Allocation, Result, RewriteRow
@@ -327,6 +328,7 @@ class _Compilation:
 
     def _result(self, opened: _Opened, settled: Settled, verification: Verification) -> Result:
         same, data = copies(settled.plan), settled.written.data
+        rows = build.rows(opened.graph, settled.plan, settled.built, _loss_of(opened.plan, settled), self.chooser)
         return Result(
             model=self.model,
             output=self.output,
@@ -335,7 +337,7 @@ class _Compilation:
             written=verification.passed,
             input_bytes=opened.input_bytes,
             output_bytes=settled.written.size_bytes,
-            layers=build.rows(opened.graph, settled.plan, settled.built, _loss_of(opened.plan, settled), self.chooser),
+            layers=rows,
             plan=settled.plan,
             edits=() if same else opened.edits,
             allocation=_allocation(opened.plan, settled),
@@ -344,6 +346,7 @@ class _Compilation:
             seconds=dict(self.phases.seconds),
             rewrites=() if same else opened.rewrites,
             data=self.output.with_name(data.name) if data else None,
+            reach=reach(opened.graph, opened.input_bytes, {row.name for row in rows if not row.form}),
         )
 
     def _publish(self, result: Result, staged: Path, written: Written, opened: _Opened) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qcc.compiler.plan import Plan
+from qcc.compiler.reach import Reach
 from qcc.compiler.time_model import ModelTimes
 from qcc.compiler.verify import Verification
 from qcc.dsl.diagnostics import Diagnostic
@@ -111,6 +112,9 @@ class Result:
     """The file beside the model that its weights lie in, if they lie apart."""
     times: ModelTimes | None = None
     """Of the input and the written model, where the policy is after speed."""
+
+    reach: Reach | None = None
+    """Which bytes of the input were reached, and why the others were not."""
 
     @property
     def passed(self) -> bool:
