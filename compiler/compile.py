@@ -177,8 +177,9 @@ class _Compilation:
             staged = folder / self.output.name
             settled = self._build(opened, staged)
             library = self._library(settled.plan, staged)
+            encoded = [n for one in settled.plan.steps if isinstance(one.action, Encode) for n in one.weights]
             with self.phases.phase("verify"):
-                verification = verifier.verify(staged, library if self.runs_here else None, before)
+                verification = verifier.verify(staged, library if self.runs_here else None, before, encoded)
             times = self._time(opened, settled, staged, library)
             self._compare_with_budget(opened.plan, verification, times)
             result = replace(

@@ -1,9 +1,11 @@
 """The stage that verifies: what was written beside the original, on data that tells something."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from qcc.compiler import verify
+from qcc.compiler.exercised import unexercised, unread_rows
+from qcc.compiler.report_text import percent
 from qcc.compiler.rounding import Jitter
 from qcc.compiler.run_reference import not_finite, run_reference
 from qcc.compiler.samples import Samples
@@ -38,13 +40,14 @@ class Verifier:
             message = f"the original's output `{name}` differs from run to run: it is held to no more than that"
             diagnostics.warning("Q323", message)
 
-    def verify(self, staged: Path, library: Path | None, graph: Graph) -> Verification:
+    def verify(self, staged: Path, library: Path | None, graph: Graph, encoded: Collection[str]) -> Verification:
         """Run the written file, also with its kernels, and compare.
 
         Args:
             staged: the file.
             library: its kernels, where they run here.
             graph: the model, to find what rounding alone does to it where a bound does not hold.
+            encoded: the weights that changed.
 
         Raises:
             ModelError: there are bounds, and the original gives nothing finite that could be held to them.
@@ -60,7 +63,7 @@ class Verifier:
         if not all(check.passed for check in checks):
             checks = verify.judge(self._bounds, (*plain, *fast), {**self._rounding(graph), **self.reference.floors})
         self._tell(plain, checks)
-        return Verification(plain, checks, held.count, held.origin, fast)
+        return Verification(plain, checks, held.count, held.origin, fast, self._untold(graph, encoded))
 
     def _rounding(self, graph: Graph) -> Floors:
         """How far the model is from itself when all moves by a last digit."""
@@ -72,6 +75,18 @@ class Verifier:
         still, moved = ([pair[at] for pair in pairs] for at in (0, 1))
         checks = verify.compare(still, moved, [samples.size(batch) for batch in samples.batches])
         return {check.output: Floor(check, JITTER_FACTOR, AMPLIFIED) for check in checks}
+
+    def _untold(self, graph: Graph, encoded: Collection[str]) -> tuple[str, ...]:
+        """What the samples do not exercise, which no figure can tell of."""
+        held = self.reference.samples
+        idle = unexercised(graph, encoded, held)
+        for name, reason in idle.items():
+            help = "give data on which it matters: `--data FILE.npz`"
+            self._diagnostics.warning("Q321", f"the weight `{name}` is not verified: {reason}", help=help)
+        rows = unread_rows(graph, encoded, held)
+        notes = [f"`{name}`, {reason}" for name, reason in idle.items()]
+        notes += [f"{percent(share)} of the rows of `{name}`, no sample looks them up" for name, share in rows.items()]
+        return tuple(f"not verified: {note}" for note in notes)
 
     def _tell(self, outputs: Sequence[OutputCheck], checks: Sequence[BoundCheck]) -> None:
         give = "give data on which it varies: `--data FILE.npz`"
