@@ -1,7 +1,7 @@
 """Real models, as packages carry them: every ``.onnx`` below a folder, compiled without data, as a table.
 
-``python -m benchmarks.packages FOLDER [PRESET ...]``; the presets are `balanced` and `lossless` by default. A model that
-takes longer than ``SECONDS`` is told so and left.
+``python -m benchmarks.packages FOLDER [PRESET ...]``; the presets are `balanced` and `lossless` by default. A model
+that takes longer than ``SECONDS`` is told so and left.
 """
 
 import json
