@@ -10,10 +10,10 @@ from typing import Any
 from qcc.compiler.fit_table import GAP, Column, Table
 from qcc.compiler.numbered_names import collapse
 from qcc.compiler.report_failures import measured
-from qcc.compiler.report_text import MISLEADS, milliseconds, percent
+from qcc.compiler.report_text import MISLEADS, percent
+from qcc.compiler.report_times import latency_json, latency_lines
 from qcc.compiler.result import Allocation, LayerRow, Result, RewriteRow, average_bits
 from qcc.compiler.terminal import Style, paint, write_line, write_table, write_topics
-from qcc.compiler.time_model import ModelTimes
 from qcc.compiler.verify import BoundCheck, OutputCheck
 from qcc.dsl.excerpt import escape
 
@@ -105,6 +105,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "layers": [_plain(row) for row in result.layers],
         "edits": list(result.edits),
         "rewrites": [_rewrite_json(row) for row in result.rewrites],
+        "notes": list(result.notes),
         "allocation": None if result.allocation is None else _plain(result.allocation),
         "verification": {
             "outputs": [_plain(one) for one in verification.outputs],
@@ -115,7 +116,7 @@ def as_json(result: Result) -> dict[str, Any]:
             "notes": list(verification.notes),
             "losers": [{"weight": name, "loss": loss} for name, loss in verification.losers],
         },
-        "latency": None if result.times is None else asdict(result.times),
+        "latency": None if result.times is None else latency_json(result.times),
         "seconds": result.seconds,
     }
 
@@ -181,10 +182,11 @@ def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
     verify = [*(bounds or [("the policy sets no bound", None)]), *notes]
     topics: dict[str, list[tuple[str, Style | None]]] = {
         "size": [(_size_line(result), "bold")],
-        "latency": [] if result.times is None else [(_latency_line(result.times), "bold")],
+        "latency": [] if result.times is None else latency_lines(result.times),
         "outputs": [(line, None) for line in _output_lines(result)],
         "verify": verify,
         "allocate": [(line, None) for line in _allocation_lines(result.allocation)],
+        "note": [(line, None) for line in result.notes],
         "layers": [(line, None) for line in _reasons(result.layers)],
         "reached": [(line, None) for line in (result.reach.lines if result.reach else [])],
         "cleaned": [("; ".join(result.edits), None)] if result.edits else [],
@@ -200,15 +202,6 @@ def _size_line(result: Result) -> str:
     bits = average_bits(result.layers)
     shared = "" if bits is None else f"; {bits:.2f} bits a weight on average"
     return f"{before:,} -> {after:,} bytes, {percent(after / before)}, {before / max(after, 1):.2f}x smaller{shared}"
-
-
-def _latency_line(times: ModelTimes) -> str:
-    how = "" if times.kernels_s is None else " with kernels"
-    text = f"{milliseconds(times.before_s)} -> {milliseconds(times.after_s)}{how}"
-    text += f", {times.after_s / times.before_s:.2f}x of the input's; one sample, one thread"
-    if times.kernels_s is not None:
-        text += f"; {milliseconds(times.plain_s)} without"
-    return text if times.predicted_s is None else f"{text}; predicted {milliseconds(times.predicted_s)}"
 
 
 def _output_lines(result: Result) -> list[str]:
@@ -243,10 +236,11 @@ def _allocation_lines(allocation: Allocation | None) -> list[str]:
         return []
     under = f" under {', '.join(allocation.limits)}" if allocation.limits else ""
     proof = "proven optimal" if allocation.gap <= 0 else f"within {percent(allocation.gap)} of the optimum"
-    error = f"predicted error at the outputs {percent(allocation.predicted_error)}"
+    predicted = allocation.predicted_error
+    error = "" if predicted is None else f"; predicted error at the outputs {percent(predicted)}"
     counts = f"{plural(allocation.candidates, 'candidate')} for {plural(allocation.options, 'layer')}"
     return [
-        f"minimize {allocation.objective}{under}: {proof}; {error}",
+        f"minimize {allocation.objective}{under}: {proof}{error}",
         f"{counts}, {allocation.measured:,} of them measured",
     ]
 

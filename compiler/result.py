@@ -56,7 +56,8 @@ class Allocation:
     candidates: int
     measured: int
     gap: float
-    predicted_error: float
+    predicted_error: float | None
+    """None where the decision rests on no errors, and none were measured."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,9 @@ class Result:
     data: Path | None = None
     """The file beside the model that its weights lie in, if they lie apart."""
     times: ModelTimes | None = None
-    """Of the input and the written model, where the policy is after speed."""
+    """Of the input and the written model; None where the verification failed."""
+    notes: tuple[str, ...] = ()
+    """What is worth knowing and no warning."""
 
     reach: Reach | None = None
     """Which bytes of the input were reached, and why the others were not."""

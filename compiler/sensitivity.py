@@ -31,11 +31,20 @@ ALIKE = 2.0  # candidates whose errors in the weight differ by less share a run
 
 @dataclass(frozen=True)
 class Losses:
-    """Per option and candidate, the loss at the output; ``measured`` says which were run rather than scaled."""
+    """Per option and candidate, the loss at the output; ``measured`` says which were run rather than scaled.
+
+    Without any ``samples`` nothing is known of them.
+    """
 
     loss: tuple[np.ndarray, ...]
     measured: tuple[tuple[bool, ...], ...]
     samples: int
+
+
+def unmeasured(options: Sequence[Option]) -> Losses:
+    """No losses, for a decision that asks for none."""
+    counts = [len(option.candidates) for option in options]
+    return Losses(tuple(np.zeros(count) for count in counts), tuple((False,) * count for count in counts), 0)
 
 
 def measure(graph: Graph, options: Sequence[Option], samples: Samples, context: Context) -> Losses:

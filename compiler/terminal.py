@@ -6,6 +6,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, TextIO, cast
 
 from qcc.compiler.fit_table import GAP, Table, fitted, plain
@@ -69,15 +70,19 @@ def as_json(diagnostics: Sequence[Diagnostic]) -> list[Any]:
     return cast("list[Any]", json.loads(render(diagnostics, format="json")))
 
 
-def write_table(table: Table, indent: str = "") -> None:
-    """Print a table: fitted to the width of a terminal, else plain columns of any width."""
+def write_table(table: Table, indent: str = "", marks: Mapping[str, Style] = MappingProxyType({})) -> None:
+    """Print a table: fitted to the width of a terminal, else plain columns of any width.
+
+    At a terminal a line that holds one of the ``marks`` gets its colour.
+    """
     if not is_terminal(sys.stdout):
         write(plain(table, indent))
         return
     titles, *lines = fitted(table, shutil.get_terminal_size().columns - len(indent))
     write_line(indent + paint(titles, "bold"))
     for line in lines:
-        write_line(indent + line)
+        style = next((style for mark, style in marks.items() if mark in line), None)
+        write_line(indent + (paint(line, style) if style else line))
 
 
 def write_topics(topics: Mapping[str, Sequence[tuple[str, Style | None]]]) -> None:

@@ -88,7 +88,8 @@ class Metric:
     units: Mapping[str, tuple[float, float]]
     """By unit family, the first being the default: above the first number, up to the second."""
     arguments: tuple[str, ...] = ()
-    """What may stand in its parentheses, which are then required."""
+    """What may stand in its parentheses, which are then required unless ``optional``."""
+    optional: bool = False
     summary: str = ""
 
 

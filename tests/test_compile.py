@@ -96,7 +96,7 @@ def test_a_larger_budget_never_costs_more(tmp_path: Path) -> None:
     for percent in (12, 16, 24):
         budget = policy(MIXED + f"budget {{ size <= {percent}% }}")
         result = qcc.compile(MODEL, budget, output=tmp_path / "out.onnx")
-        assert result.allocation is not None
+        assert result.allocation is not None and result.allocation.predicted_error is not None
         errors.append(result.allocation.predicted_error)
     assert errors == sorted(errors, reverse=True)
 
