@@ -15,7 +15,7 @@ from qcc.compiler.kernel_library import kernels_beside
 from qcc.compiler.kernel_nodes import KernelNode
 from qcc.compiler.open_model import open_model
 from qcc.compiler.session import Session
-from qcc.compiler.timing import Turns, interleaved
+from qcc.compiler.timing import Ratio, Turns, interleaved, paired
 from qcc.dsl.diagnostics import Diagnostic, QccError
 from qcc.ir.onnx_load import parse
 from qcc.ir.onnx_save import whole_size
@@ -62,9 +62,9 @@ class Setting:
         low, middle, high = np.percentile(self.seconds[entry], (25, 50, 75))
         return float(low), float(middle), float(high)
 
-    def ratio(self, entry: int) -> float:
-        """An entry's time over the first's: the median over rounds, so that what slows a round slows both."""
-        return float(np.median(self.seconds[entry] / self.seconds[0]))
+    def ratio(self, entry: int) -> Ratio:
+        """An entry's time over the first's, round by round, so that what slows a round slows both."""
+        return paired(self.seconds[entry], self.seconds[0])
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class Closeness:
 
     def worse(self, checks: Sequence[verify.OutputCheck]) -> "Closeness":
         """The worst of this and of a comparison."""
-        sqnr = min([self.sqnr, *(one.sqnr for one in checks)])
-        return Closeness(sqnr, max([self.relative_error, *(one.relative_error for one in checks)]))
+        sqnr = min([self.sqnr, *(one.plain.sqnr for one in checks)])
+        return Closeness(sqnr, max([self.relative_error, *(one.plain.relative_error for one in checks)]))
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _opened(runs: Sequence[Run], threads: int) -> list[Session]:
 def _timed(
     sessions: Sequence[Session], given: Batch, rounds: int, threads: int, tick: Callable[[int, int, str], None]
 ) -> np.ndarray:
-    turns = Turns(rounds, TURN_S, warm=True, settle_s=SETTLE_S if threads > 1 else 0)
+    turns = Turns(rounds, TURN_S, warm=True, settle_s=SETTLE_S if threads > 1 else 0, own=threads == 1)
     return interleaved([partial(one.run, given) for one in sessions], turns, lambda done, total: tick(done, total, ""))
 
 

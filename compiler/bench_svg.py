@@ -54,7 +54,7 @@ def _bar(result: Bench, setting: Setting, at: int, y: float, scale: float) -> st
         text(RIGHT + 24, base, f"{ms_text(middle)} ms", "name"),
     ]
     if at:
-        shapes.append(text(RIGHT + 124, base, f"{setting.ratio(at):.2f}x", "soft"))
+        shapes.append(text(RIGHT + 124, base, f"{setting.ratio(at).median:.2f}x the time", "soft"))
     return f"<g><title>{escaped(told)}</title>{''.join(shapes)}</g>"
 
 

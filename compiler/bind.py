@@ -1,5 +1,6 @@
 """Binding a policy to a graph: the cascade resolved for every weight, and the Plan that follows."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
@@ -9,7 +10,7 @@ from qcc.compiler.catalog import rewrites
 from qcc.compiler.plan import Allocate, Candidate, Kept, Kernels, Limit, Option, Plan, Step
 from qcc.dsl.diagnostics import Diagnostics, Span
 from qcc.dsl.policy import KEEP, Assignment, FormatSpec, Policy, Rule
-from qcc.dsl.select import Facts, has_predicate, matches, near_misses
+from qcc.dsl.select import GENERATED, GIVEN, Facts, asks_for_data, has_predicate, matches, near_misses
 from qcc.ir.blocks import CHANNEL, TENSOR, Block
 from qcc.ir.encoding import FLOAT_ENCODINGS, Encoding, IntGrid
 from qcc.ir.forms import Choice, choose, stored_bytes
@@ -45,8 +46,8 @@ class Resolved:
         return value is None or value.value is KEEP
 
 
-def facts(weights: Sequence[Weight]) -> list[list[Facts]]:
-    """What selectors see of each weight: one entry for each layer that reads it."""
+def facts(weights: Sequence[Weight], given: bool) -> list[list[Facts]]:
+    """What selectors see of each weight: one entry for each layer that reads it; data may be ``given``."""
     return [
         [
             Facts(
@@ -59,6 +60,7 @@ def facts(weights: Sequence[Weight]) -> list[list[Facts]]:
                 position=position,
                 count=len(weights),
                 kernel=layer.kernel,
+                data=GIVEN if given else GENERATED,
             )
             for layer in weight.layers
         ]
@@ -66,18 +68,39 @@ def facts(weights: Sequence[Weight]) -> list[list[Facts]]:
     ]
 
 
-def resolve(policy: Policy, weights: Sequence[Weight], diagnostics: Diagnostics) -> list[Resolved]:
-    """Apply the rules in order; a rule matches a weight if it matches a layer that reads it."""
-    seen = facts(weights)
+def resolve(policy: Policy, weights: Sequence[Weight], diagnostics: Diagnostics, given: bool) -> list[Resolved]:
+    """Apply the rules in order; a rule matches a weight if it matches a layer that reads it.
+
+    A rule about given data may match nothing without: it would with other data.
+    """
+    seen, otherwise = facts(weights, given), facts(weights, not given)
     properties: list[dict[str, Assignment]] = [{} for _ in weights]
     for rule in policy.rules:
-        hits = [at for at, layers in enumerate(seen) if any(matches(rule.selector, layer) for layer in layers)]
-        if not hits and not rule.from_preset:
+        hits = _hits(rule, seen)
+        if not hits and not rule.from_preset and not (asks_for_data(rule.selector) and _hits(rule, otherwise)):
             _report_unmatched(rule, [layer for layers in seen for layer in layers], diagnostics)
         for at in hits:
             for assignment in rule.assignments:
                 properties[at]["weights" if assignment.value is KEEP else assignment.name] = assignment
     return [Resolved(weight, found) for weight, found in zip(weights, properties, strict=True)]
+
+
+def opened_by_data(policy: Policy, weights: Sequence[Weight]) -> tuple[str, ...]:
+    """What given data would let layers become that none may without: a line each."""
+    if not any(asks_for_data(rule.selector) for rule in policy.rules):
+        return ()
+    without, then = (resolve(policy, weights, Diagnostics(), given) for given in (False, True))
+    opened: Counter[str] = Counter()
+    for one, other in zip(without, then, strict=True):
+        asked = other.properties.get("weights")
+        if asked is not None and asked != one.properties.get("weights"):
+            opened[asked.text] += 1
+    text = "more to choose from where data is given (`--data FILE.npz`)"
+    return tuple(f"{count} weight{'' if count == 1 else 's'}: {text}: {names}" for names, count in opened.items())
+
+
+def _hits(rule: Rule, seen: Sequence[Sequence[Facts]]) -> list[int]:
+    return [at for at, layers in enumerate(seen) if any(matches(rule.selector, layer) for layer in layers)]
 
 
 def bind(
@@ -88,12 +111,13 @@ def bind(
     chooser: Chooser = choose,
     kernels: Kernels | None = None,
     latency: Latency | None = None,
+    given: bool = True,
 ) -> Plan:
     """The plan of a policy for a cleaned graph; undecided where a weight has several candidates.
 
-    ``latency`` is needed where the policy bounds or minimises it.
+    ``latency`` is needed where the policy bounds or minimises it. Data is ``given``, or generated.
     """
-    resolved = resolve(policy, graph.weights(), diagnostics)
+    resolved = resolve(policy, graph.weights(), diagnostics, given)
     steps: dict[Encode, list[tuple[str, str]]] = {}
     options, kept = [], []
     narrowest: dict[str, Encoding | None] = {}
@@ -111,7 +135,8 @@ def bind(
             options.append(Option(one.weight.name, tuple(candidates)))
     activations.report()
     reference = {"size": float(input_bytes), "latency": latency.model_s * 1e3 if latency else 1.0}
-    limits = tuple(Limit(b.metric, b.quantity.of(reference.get(b.metric, 1.0)), b.text) for b in policy.budget)
+    bounds = [bound for bound in policy.budget if given or bound.argument != GIVEN]
+    limits = tuple(Limit(b.metric, b.quantity.of(reference.get(b.metric, 1.0)), b.text) for b in bounds)
     fixed_ms = 0.0 if latency is None else 1e3 * _fixed_seconds(latency, resolved, steps, options)
     allocate = Allocate(policy.minimize, limits, tuple(options), fixed_ms) if options or limits else None
     done = (Step(Clean()), *_rewrite_steps(resolved, narrowest), *encode_steps(steps))

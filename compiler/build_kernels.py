@@ -36,14 +36,18 @@ def kernels_of(policy: Policy) -> Kernels | None:
     return Kernels(tuple(dict.fromkeys(target.name for target in targets)), export.activations)
 
 
-def served_ops(kernels: Kernels | None, written: Path, diagnostics: Diagnostics) -> set[LinearOp]:
-    """The ops of a written model that its library serves; tells where kernels are asked for and there are none."""
+def served_ops(kernels: Kernels | None, written: Path, diagnostics: Diagnostics, timed: bool = False) -> set[LinearOp]:
+    """The ops of a written model that its library serves; tells where kernels are asked for and there are none.
+
+    Where layers were ``timed``, none may have gained.
+    """
     if kernels is None:
         return set()
     ops = kernel_ops(written)
     if not ops:
         help = "`qcc explain MODEL -p POLICY` says why of each layer"
-        diagnostics.warning("Q503", "no layer takes a kernel: no library is written", help=help)
+        why = "no layer gains by a kernel on this processor" if timed else "no layer takes a kernel"
+        diagnostics.warning("Q503", f"{why}: no library is written", help=help)
     return ops
 
 

@@ -13,6 +13,7 @@ import qcc.passes
 from qcc.codegen.target import NATIVE
 from qcc.codegen.target import TARGETS as PROCESSORS
 from qcc.dsl.schema import FormatFamily, Metric, Off, Property, Range, Schema, TargetKind, Word
+from qcc.dsl.select import GIVEN
 from qcc.ir.encoding import MAX_BITS, MIN_BITS, SCALE_TYPES
 from qcc.ir.onnx_save_options import LEAST_RAISED, MOST_RAISED, ExternalData
 from qcc.passes.contract import Activations, Numerics, Pass, Rewrite, Rounding
@@ -49,7 +50,9 @@ BUDGET = {
         "output_error",
         "<=",
         {"": (0, float("inf")), "%": (0, float("inf"))},
-        summary="predicted noise power over signal power at the outputs",
+        (GIVEN,),
+        optional=True,
+        summary="predicted noise power over signal power at the outputs; of `given`, only on data that is given",
     ),
 }
 OBJECTIVES = ("output_error", "size", "latency")

@@ -47,15 +47,15 @@ class FormChooser:
         if self.kernels is None or not _may_be_product(weight):
             return plain
         refused = kernel_takes(weight, encoding) or self._refuses(weight)
-        if not self._by_clock and not refused:
+        if not self.by_clock and not refused:
             return self._by_table(weight, encoding, plain)
         forms = plain_forms(weight, encoding, self._instructions) + (() if refused else (Form.KERNEL,))
-        if not self._by_clock or len(forms) == 1:
+        if not self.by_clock or len(forms) == 1:
             return Choice(plain.form, f"{plain.reason}; {refused}")
         return self._fastest(weight, encoding, forms, refused)
 
     @property
-    def _by_clock(self) -> bool:
+    def by_clock(self) -> bool:
         """This machine's clock decides."""
         return self.at_hand and self.timings is not None
 
@@ -118,7 +118,7 @@ class FormChooser:
         assert self.kernels is not None
         if not serve_convolutions(self.kernels):
             return "these processors have no kernel for convolutions"
-        return "" if self._by_clock else "a convolution gets a kernel only where it was timed on the machine at hand"
+        return "" if self.by_clock else "a convolution gets a kernel only where it was timed on the machine at hand"
 
 
 def chooser_of(policy: Policy, graph: Graph, data: Samples, tick: Tick) -> FormChooser:

@@ -34,7 +34,6 @@ EXAMPLES = """examples:
 """
 INPUT, USAGE, DEMAND, BUG, HUNG_UP, INTERRUPTED, TERMINATED = 1, 2, 3, 70, 129, 130, 143
 DEMANDS = ("Q310", "Q320")  # the policy is right, but the model can't be, or isn't, what it demands
-BUGS = ("Q490",)  # a pass broke its promise
 
 
 class UsageError(Exception):
@@ -87,7 +86,7 @@ def run(words: Sequence[str]) -> int:
 
 def _status(error: QccError) -> int:
     codes = {one.code for one in error.diagnostics}
-    return BUG if codes.intersection(BUGS) else DEMAND if codes.intersection(DEMANDS) else INPUT
+    return DEMAND if codes.intersection(DEMANDS) else INPUT
 
 
 def _dispatch(words: Sequence[str]) -> int:

@@ -2,8 +2,9 @@
 
 All models run in one process and take turns in random order, so that what else the machine does meets all alike. Each
 model is run with the kernel library that lies beside it, `MODEL.kernels.so`, where there is one. Times are medians with
-quartiles; outputs are compared with those of the first model. Inputs are generated unless --data gives some: the first
-axis is the batch, other free axes are 32 long, those of images 224.
+quartiles, of one thread its own processor time; ratios to the first are medians over rounds in common. Outputs are
+compared with those of the first model. Inputs are generated unless --data gives some: the first axis is the batch,
+other free axes are 32 long, those of images 224.
 """
 
 import argparse

@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from qcc.compiler import compile as driver  # these load onnx and the runtime
     from qcc.compiler import report_console
     from qcc.compiler.lock import policy_sha256, read_lock
+    from qcc.compiler.report_failures import failed_bounds
 
     plan = read_lock(args.plan) if args.plan else None
     report = Diagnostics()
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
             result = driver.compile(args.model, policy, output=args.output, **given)
     if args.emit == "plan":
         return _emit_plan(decided, [*report.warnings, *warnings], args)
-    diagnostics = (*report.warnings, *result.warnings, *report_console.failed_bounds(result))
+    diagnostics = (*report.warnings, *result.warnings, *failed_bounds(result))
     if args.format == "json":
         terminal.write_json({**report_console.as_json(result), "diagnostics": terminal.as_json(diagnostics)})
     elif not args.quiet:

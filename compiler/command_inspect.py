@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from qcc.compiler import terminal
 from qcc.compiler.cli import UsageError
+from qcc.compiler.fit_table import Column, Table
 from qcc.compiler.staging import write_whole
-from qcc.compiler.terminal import Column, Table
 from qcc.dsl.diagnostics import Diagnostic, QccError
 from qcc.dsl.excerpt import escape
 
@@ -178,7 +178,10 @@ def _ops(kind: str, functions: dict[str, int]) -> str:
 
 def _table(weights: list[dict[str, Any]]) -> Table:
     columns = (
-        *map(Column, ("layer", "kind", "shape", "dtype")),
+        Column("layer", cut=True),
+        Column("kind", spare=1),
+        Column("shape"),
+        Column("dtype", spare=2),
         *(Column(name, right=True) for name in ("params", "bytes", "share")),
     )
     rows = []

@@ -13,8 +13,8 @@ from qcc.codegen.ceilings import Ceiling, CeilingError, Ceilings, known, measure
 from qcc.codegen.machine import Machine, machine
 from qcc.codegen.target import TARGETS, CpuTarget, TargetError, cpu_flags, here, native
 from qcc.compiler import terminal
+from qcc.compiler.fit_table import Column, Table
 from qcc.compiler.progress import progress
-from qcc.compiler.terminal import Column, Table
 from qcc.dsl.diagnostics import Diagnostic, QccError
 
 TVM = "`pip install --force-reinstall qcc` brings TVM in the version that qcc needs"

@@ -1,21 +1,20 @@
 """The main job: a model and a policy in, a verified artifact out."""
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from qcc.codegen.scratch import scratch
 from qcc.codegen.target import runs_here
-from qcc.compiler import build, lock, samples, verify
-from qcc.compiler.bind import Chooser, Latency, bind
+from qcc.compiler import build, lock, samples
+from qcc.compiler.bind import Chooser, Latency, bind, opened_by_data
 from qcc.compiler.build_kernels import served_ops
 from qcc.compiler.catalog import Export, schema
+from qcc.compiler.check_budget import compare_with_budget
 from qcc.compiler.check_outputs import Outputs, check_model, check_outputs, input_files
 from qcc.compiler.choose_form import FormChooser, chooser_of
+from qcc.compiler.compete import faster_plan, warn_if_slower, warn_of_no_library
 from qcc.compiler.copied import copied, copies
 from qcc.compiler.count_served import build_counted
 from qcc.compiler.evidence import Evidence, rounded_inputs
@@ -30,14 +29,15 @@ from qcc.compiler.publish import Staged, publish, same_file, staging
 from qcc.compiler.raise_graph import needed_opset, raise_graph
 from qcc.compiler.repeat import check_plan, tell_differences
 from qcc.compiler.report_html import render_html
-from qcc.compiler.result import Allocation, Result, RewriteRow
+from qcc.compiler.result import Result, RewriteRow
 from qcc.compiler.rewrite import Cleaned, rewrite_graph, rewrite_steps
 from qcc.compiler.samples import Data, Samples
-from qcc.compiler.sensitivity import within
-from qcc.compiler.settle import Settled, settle
+from qcc.compiler.settle import Settled, allocation_of, loss_of, settle
 from qcc.compiler.staging import output_path
 from qcc.compiler.system_errors import refused
 from qcc.compiler.time_model import ModelTimes, time_input, time_models
+from qcc.compiler.verifier import Verifier
+from qcc.compiler.verify import Verification
 from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError
 from qcc.dsl.load import load_policy
 from qcc.dsl.policy import Policy
@@ -45,7 +45,7 @@ from qcc.ir.errors import ModelError
 from qcc.ir.forms import choose
 from qcc.ir.graph import Weight
 from qcc.ir.onnx_graph import OnnxGraph
-from qcc.ir.onnx_run import OnnxRunner, reference
+from qcc.ir.onnx_run import reference
 from qcc.ir.onnx_save import Written
 from qcc.passes.encode import Encode
 
@@ -171,17 +171,22 @@ class _Compilation:
     def run(self, plan: Plan | Lock | None) -> Result:
         opened = self._open(plan)
         with self.phases.phase("reference"):
-            held = within(opened.graph, opened.data, verify.SAMPLES, verify.OUTPUT_BYTES)
-            wanted = verify.run(reference(self.model), held.batches)
-        opened = self._rewrite(opened)
+            verifier = Verifier(reference(self.model), opened.data, self.policy.verify, self.diagnostics)
+        before, opened = opened.graph, self._rewrite(opened)
         with staging(self.output) as folder:
             staged = folder / self.output.name
-            settled = self._build(opened, staged)
-            library = self._library(settled.plan, staged)
-            with self.phases.phase("verify"):
-                verification = self._verify(wanted, held, staged, library)
-            times = self._time(opened, settled, staged, library)
-            self._compare_with_budget(opened.plan, verification, times)
+            settled, library, verification = self._made(opened, staged, verifier, before)
+            timed = verification.passed and not copies(settled.plan)
+            times = self._time(opened, settled, staged, library) if timed else None
+            better = None if plan or times is None else self._faster(opened, settled, (staged, library), times)
+            if better is not None:
+                other = replace(opened, plan=better)
+                made, library, verification = self._made(other, staged, verifier, before)
+                settled = replace(made, decision=settled.decision, losses=settled.losses)
+                times = self._time(other, settled, staged, library)
+            forms_timed = isinstance(self.chooser, FormChooser) and self.chooser.kernels is not None
+            warn_if_slower(times, forms_timed, self.diagnostics)
+            compare_with_budget(opened.plan, verification, times, self.diagnostics)
             result = replace(
                 self._result(opened, settled, verification),
                 kernels=kernels_beside(self.output) if library else None,
@@ -191,25 +196,40 @@ class _Compilation:
                 self._publish(result, staged, settled.written, opened)
         return result
 
-    def _verify(
-        self, wanted: list[dict[str, np.ndarray]], held: Samples, staged: Path, library: Path | None
-    ) -> verify.Verification:
-        """Run the written file, also with its kernels, and compare."""
-        plain = verify.compare(wanted, verify.run(OnnxRunner(staged), held.batches))
-        fast: tuple[verify.OutputCheck, ...] = ()
-        if library is not None and self.runs_here:
-            fast = verify.compare(wanted, verify.run(OnnxRunner(staged, library=library), held.batches))
-        checks = verify.judge(self.policy.verify, (*plain, *fast))
-        return verify.Verification(plain, checks, held.count, held.origin, fast)
+    def _made(
+        self, opened: _Opened, staged: Path, verifier: Verifier, before: OnnxGraph
+    ) -> tuple[Settled, Path | None, Verification]:
+        """The model and its library, written and verified."""
+        settled = self._build(opened, staged)
+        library = self._library(settled.plan, staged)
+        encoded = [n for one in settled.plan.steps if isinstance(one.action, Encode) for n in one.weights]
+        with self.phases.phase("verify"):
+            here = library if self.runs_here else None
+            return settled, library, verifier.verify(staged, here, before, encoded)
+
+    def _faster(
+        self, opened: _Opened, settled: Settled, made: tuple[Path, Path | None], times: ModelTimes
+    ) -> Plan | None:
+        """The plan that takes the place of a slow one, where the target is the machine at hand."""
+        chooser, (staged, library) = self.chooser, made
+        if not isinstance(chooser, FormChooser) or chooser.kernels is None or not chooser.by_clock:
+            return None
+
+        def write(plan: Plan, path: Path) -> Path:
+            return self._build(replace(opened, plan=plan), path).written.path
+
+        weights = {weight.name: weight for weight in opened.graph.weights()}
+        with self.phases.phase("time"):
+            files = self.model, staged, library
+            better = faster_plan(settled.plan, weights, times, files, write, opened.data)
+        if better is not None and library is not None:
+            warn_of_no_library(times, self.diagnostics)
+        return better
 
     def _time(self, opened: _Opened, settled: Settled, staged: Path, library: Path | None) -> ModelTimes | None:
-        """Time the written model against the input, where speed is what the policy is after."""
-        allocate = opened.plan.allocate
-        asked = self.policy.minimize == "latency" or any(one.metric == "latency" for one in self.policy.budget)
-        if not asked and library is None:
-            return None
-        predicted = None
-        if asked and allocate is not None and settled.decision is not None:
+        """Time the written model against the input; what was predicted, where speed is what the policy is after."""
+        allocate, predicted = opened.plan.allocate, None
+        if allocate is not None and settled.decision is not None and _after_speed(self.policy):
             chosen = zip(allocate.options, settled.decision.choice, strict=True)
             predicted = allocate.fixed_ms / 1e3 + sum(one.candidates[at].latency_ms for one, at in chosen) / 1e3
         with self.phases.phase("time"):
@@ -217,27 +237,14 @@ class _Compilation:
 
     def _library(self, plan: Plan, staged: Path) -> Path | None:
         """Make the kernels that the written model calls, beside it."""
-        ops = served_ops(plan.kernels, staged, self.diagnostics)
+        timed = isinstance(self.chooser, FormChooser) and self.chooser.timings is not None
+        ops = served_ops(plan.kernels, staged, self.diagnostics, timed)
         if plan.kernels is None or not ops:
             return None
         with self.phases.phase("kernels"):
             build_counted(ops, plan.kernels, staged, kernels_beside(staged))
         self.runs_here = runs_here(plan.kernels.targets)
         return kernels_beside(staged)
-
-    def _compare_with_budget(self, plan: Plan, verification: verify.Verification, times: ModelTimes | None) -> None:
-        """Budgets on error and latency bind predictions; say so where the file turns out worse."""
-        worst = min((check.sqnr for check in verification.outputs), default=math.inf)
-        measured = 10 ** (-worst / 10)
-        for limit in plan.allocate.limits if plan.allocate else ():
-            if limit.metric == "output_error" and measured > limit.bound:
-                message = f"the file's output error is {measured:.3g}, above the budget {limit.source}"
-                help = "errors of many layers add up only about: tighten the budget, or bound `sqnr` in `verify`"
-                self.diagnostics.warning("Q432", message, help=help)
-            if limit.metric == "latency" and times is not None and times.after_s * 1e3 > limit.bound:
-                message = f"the file takes {times.after_s * 1e3:.3g} ms, above the budget {limit.source}"
-                help = "times of layers add up only about, and vary from run to run: tighten the budget"
-                self.diagnostics.warning("Q432", message, help=help)
 
     def decide(self, plan: Plan | Lock | None) -> Plan:
         """The decided plan of `run`, which is not verified; the file that it takes to decide is left to the caller."""
@@ -268,13 +275,14 @@ class _Compilation:
         with self.phases.phase("choose"):
             chooser = chooser_of(self.policy, graph, data, self.phases.counter("choose"))
             self.chooser, latency = chooser, self._latency(chooser, data)
-            return bind(self.policy, graph, size_bytes, self.diagnostics, chooser, chooser.kernels, latency)
+            found = self.diagnostics, chooser, chooser.kernels, latency
+            return bind(self.policy, graph, size_bytes, *found, given=not data.generated)
 
     def _latency(self, chooser: FormChooser, data: Samples) -> Latency | None:
         """What the allocator must know where the policy bounds or minimises latency."""
-        bound = next((one for one in self.policy.budget if one.metric == "latency"), None)
-        if bound is None and self.policy.minimize != "latency":
+        if not _after_speed(self.policy):
             return None
+        bound = next((one for one in self.policy.budget if one.metric == "latency"), None)
         if chooser.timings is None:
             message = "latency cannot be measured here: the target is another processor"
             raise QccError([Diagnostic("Q311", message, bound.span if bound else self.policy.target.span)])
@@ -303,6 +311,9 @@ class _Compilation:
         tick = partial(self.phases.tell, "rewrite")
         with self.phases.phase("rewrite"):
             done = rewrite_graph(opened.graph, opened.plan, opened.data, cleaned, tick)
+        for row in done.rows:
+            for edit in (edit for edit in row.refused if edit.subject in row.left_out):
+                self.diagnostics.warning("Q435", f"`{row.action}` at `{edit.subject}` was {edit.text}")
         return replace(opened, graph=done.graph, rewrites=done.rows)
 
     def _build(self, opened: _Opened, staged: Path) -> Settled:
@@ -335,7 +346,7 @@ class _Compilation:
     def _export(self) -> Export:
         return self.policy.export if isinstance(self.policy.export, Export) else Export()
 
-    def _result(self, opened: _Opened, settled: Settled, verification: verify.Verification) -> Result:
+    def _result(self, opened: _Opened, settled: Settled, verification: Verification) -> Result:
         same, data = copies(settled.plan), settled.written.data
         return Result(
             model=self.model,
@@ -345,14 +356,15 @@ class _Compilation:
             written=verification.passed,
             input_bytes=opened.input_bytes,
             output_bytes=settled.written.size_bytes,
-            layers=build.rows(opened.graph, settled.plan, settled.built, _loss_of(opened.plan, settled), self.chooser),
+            layers=build.rows(opened.graph, settled.plan, settled.built, loss_of(opened.plan, settled), self.chooser),
             plan=settled.plan,
             edits=() if same else opened.edits,
-            allocation=_allocation(opened.plan, settled),
+            allocation=allocation_of(opened.plan, settled),
             verification=verification,
             warnings=self.diagnostics.warnings,
             seconds=dict(self.phases.seconds),
             rewrites=() if same else opened.rewrites,
+            notes=opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else (),
             data=self.output.with_name(data.name) if data else None,
         )
 
@@ -372,22 +384,5 @@ class _Compilation:
         publish(files, staged.parent, [] if result.kernels else [final.kernels])  # of an earlier run
 
 
-def _allocation(plan: Plan, settled: Settled) -> Allocation | None:
-    if plan.allocate is None or settled.decision is None or settled.losses is None:
-        return None
-    return Allocation(
-        objective=plan.allocate.objective,
-        limits=tuple(limit.source for limit in plan.allocate.limits),
-        options=len(plan.allocate.options),
-        candidates=sum(len(option.candidates) for option in plan.allocate.options),
-        measured=sum(sum(runs) for runs in settled.losses.measured),
-        gap=settled.decision.gap,
-        predicted_error=settled.decision.predicted_error,
-    )
-
-
-def _loss_of(plan: Plan, settled: Settled) -> Callable[[str], float | None]:
-    if plan.allocate is None or settled.decision is None or settled.losses is None:
-        return lambda _: None
-    chosen = zip(plan.allocate.options, settled.losses.loss, settled.decision.choice, strict=True)
-    return {option.weight: float(loss[choice]) for option, loss, choice in chosen}.get
+def _after_speed(policy: Policy) -> bool:
+    return policy.minimize == "latency" or any(one.metric == "latency" for one in policy.budget)

@@ -15,6 +15,9 @@ LENGTHS_AT, STATES_AT = 4, (5, 6)  # of a recurrent op's inputs
 MOVES = (Kind.RESHAPE, Kind.TRANSPOSE)  # and casts: the numbers stay what they are
 SMALL = 0.1  # of a recurrent state
 SAMPLE_RATE = 16000
+CHANNELS = (1, 3, 4)  # of images
+SMALLEST_IMAGE = 16
+ALIKE = 0.8  # of the variance, what the colours of an image share
 
 
 class Role(StrEnum):
@@ -102,9 +105,35 @@ class Drawing:
             Role.RATE: lambda: np.full(shape, SAMPLE_RATE),
             Role.COUNT: lambda: np.ones(shape),
             Role.CHOICE: lambda: self._choice(shape),
-            Role.NUMBERS: lambda: self._rng.standard_normal(shape) if shape else self._rng.uniform(0.5, 1.5, shape),
+            Role.NUMBERS: lambda: self._numbers(shape),
         }
         return np.asarray(ways[purpose.role]())
+
+    def _numbers(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Standard normal; a single number is a setting, and about one."""
+        if not shape:
+            return np.asarray(self._rng.uniform(0.5, 1.5))
+        if len(shape) == 4 and shape[1] in CHANNELS and min(shape[2:]) >= SMALLEST_IMAGE:
+            return self._images(shape)
+        if len(shape) == 4 and shape[3] in CHANNELS and min(shape[1:3]) >= SMALLEST_IMAGE:
+            return np.moveaxis(self._images((shape[0], shape[3], *shape[1:3])), 1, 3)
+        return self._rng.standard_normal(shape)
+
+    def _images(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Pictures of unit variance with as much in every octave of size, and colours that mostly go together.
+
+        Source: Relations between the statistics of natural images and the response properties of cortical cells, Field
+        1987, section on amplitude spectra (they fall as one over the frequency).
+        """
+        samples, channels, high, wide = shape
+        made, size = np.zeros(shape), 1
+        while size <= min(high, wide):
+            patches = np.sqrt(ALIKE) * self._rng.standard_normal((samples, 1, size, size))
+            patches = patches + np.sqrt(1 - ALIKE) * self._rng.standard_normal((samples, channels, size, size))
+            grown = patches.repeat(-(-high // size), axis=2).repeat(-(-wide // size), axis=3)
+            made += grown[:, :, :high, :wide]
+            size *= 2
+        return made / max(float(made.std()), 1e-6)
 
     def _choice(self, shape: tuple[int, ...]) -> np.ndarray:
         """Zeros and ones, both among several; a single one alternates from draw to draw."""

@@ -7,14 +7,16 @@ from functools import partial
 import numpy as np
 
 from qcc.compiler.phases import Phases
-from qcc.compiler.plan import Plan
+from qcc.compiler.plan import Allocate, Plan
 from qcc.compiler.samples import Samples
-from qcc.compiler.sensitivity import Losses, measure
+from qcc.compiler.sensitivity import Losses, measure, unmeasured
 from qcc.compiler.statistics import grams, magnitudes
 from qcc.ir.onnx_graph import OnnxGraph
 from qcc.passes.contract import Context
 from qcc.passes.encode import Encode
 from qcc.passes.magnitudes import Magnitudes
+
+OUTPUT_ERROR = "output_error"
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,11 @@ class Evidence:
             return cls(graph, plan, data, phases, found, magnitudes(graph, rounded, data, tick))
 
     def losses(self) -> Losses:
-        """What each candidate of the plan's options costs at the outputs."""
-        options = self.plan.allocate.options if self.plan.allocate else ()
-        if not options:
-            return Losses((), (), 0)
+        """What each candidate of the plan's options costs at the outputs; not measured where it decides nothing."""
+        allocate = self.plan.allocate
+        options = allocate.options if allocate else ()
+        if allocate is None or not options or not _rests_on_losses(allocate):
+            return unmeasured(options)
         with self.phases.phase("measure"):
             tick = self.phases.counter("measure", len(options))
             return measure(self.graph, options, self.data, Context(tick, self.grams))
@@ -57,6 +60,10 @@ class Evidence:
         """What the passes of a decided plan need."""
         total = sum(len(step.weights) for step in decided.steps if isinstance(step.action, Encode))
         return Context(self.phases.counter("encode", total), self.grams, magnitudes=self.magnitudes)
+
+
+def _rests_on_losses(allocate: Allocate) -> bool:
+    return allocate.objective == OUTPUT_ERROR or any(limit.metric == OUTPUT_ERROR for limit in allocate.limits)
 
 
 def rounded_inputs(plan: Plan) -> list[str]:

@@ -84,8 +84,9 @@ def explain_layers(model: Path, policy: str, definitions: Mapping[str, str], glo
     weights = opened.graph.weights()
     data = samples.generate(opened.graph, 1, 0)
     chooser = chooser_of(loaded, opened.graph, data, lambda text: terminal.note(f"timing {text}"))
-    plan = bind(loaded, opened.graph, opened.size_bytes, report, chooser, chooser.kernels)
-    resolved = resolve(loaded, weights, Diagnostics())
+    given = loaded.calibrate is not None and loaded.calibrate.path is not None
+    plan = bind(loaded, opened.graph, opened.size_bytes, report, chooser, chooser.kernels, given=given)
+    resolved = resolve(loaded, weights, Diagnostics(), given)
     sites = list(prospects(opened.graph, plan)) if not report.errors else []
     explained = [_explained(one, plan, sites, chooser) for one in resolved if _chosen(one.weight, glob)]
     if glob is not None and not explained:

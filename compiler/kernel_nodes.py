@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from qcc.compiler.fit_table import Column, Table, plain
 from qcc.compiler.kernel_library import register
 from qcc.compiler.numbered_names import collapse
-from qcc.compiler.terminal import Column, Table, plain
 from qcc.ir import onnx_load
 from qcc.ir.kernel_op import OpError, parse
 from qcc.ir.onnx_functions import DOMAIN

@@ -39,7 +39,8 @@ def _filled(found: Mapping[str, int | None]) -> dict[str, int]:
 
 def _rows(graph: Graph, weight: Weight, symbols: dict[str | int | None, int]) -> int | None:
     axes = {"linear": -1, "conv": 1}  # along which the inputs lie
-    read = [_size(graph.value(one.input), axes[one.kind], symbols) for one in weight.layers if one.kind in axes]
+    layers = [one for one in weight.layers if one.kind in axes and one.input]
+    read = [_size(graph.value(one.input), axes[one.kind], symbols) for one in layers]
     known = [rows for rows in read if rows is not None]
     return max(known, default=None)
 

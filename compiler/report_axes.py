@@ -7,8 +7,8 @@ from typing import Any
 
 from qcc.compiler import terminal
 from qcc.compiler.axes_survey import BLOCKS, FIXED, FREE, SINGLE, Channels, Side, Survey, size_text
+from qcc.compiler.fit_table import Column, Table
 from qcc.compiler.numbered_names import collapse, patterns, template
-from qcc.compiler.terminal import Column, Table
 from qcc.dsl.excerpt import escape
 from qcc.dsl.select import matches_glob
 from qcc.ir.axes import Action, Group, Member

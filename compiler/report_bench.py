@@ -7,12 +7,17 @@ from typing import Any
 from qcc.codegen.machine import machine
 from qcc.compiler import terminal
 from qcc.compiler.bench import Bench, Closeness, Entry, Setting
+from qcc.compiler.fit_table import Column, Table
 from qcc.compiler.report_text import ratio_text, size_text
-from qcc.compiler.terminal import Column, Table
+from qcc.compiler.timing import SLOWER, times_text
 from qcc.ir.onnx_runtime import onnxruntime
 
 MS = 1e3
 NONE = "-"
+PAIRED = (
+    "ratios are paired: the median, over rounds in which all models take turns, of a model's time over the first's;\n"
+    "slower: by more than 2 %, and in the whole of the interval in which the median lies 99 times in 100"
+)
 
 
 def write_report(result: Bench) -> None:
@@ -20,7 +25,9 @@ def write_report(result: Bench) -> None:
     terminal.write_line(f"{place_text()}; inputs: {result.data}\n")
     terminal.write_table(_models(result))
     terminal.write_line()
-    terminal.write_table(_times(result))
+    terminal.write_table(_times(result), marks={SLOWER: "red"})
+    if len(result.entries) > 1:
+        terminal.write_line(f"\n{PAIRED}")
 
 
 def place_text() -> str:
@@ -65,7 +72,9 @@ def _setting_json(setting: Setting, entries: int) -> dict[str, Any]:
     times = []
     for at in range(entries):
         low, middle, high = (seconds * MS for seconds in setting.quartiles(at))
-        times.append({"median_ms": middle, "q1_ms": low, "q3_ms": high, "ratio": setting.ratio(at)})
+        ratio = setting.ratio(at)
+        shown = {"ratio": ratio.median, "ratio_low": ratio.low, "ratio_high": ratio.high, "slower": ratio.slower}
+        times.append({"median_ms": middle, "q1_ms": low, "q3_ms": high, **shown})
     return {
         "threads": setting.threads,
         "batch": setting.batch,
@@ -77,7 +86,7 @@ def _setting_json(setting: Setting, entries: int) -> dict[str, Any]:
 
 def _models(result: Bench) -> Table:
     titles = ("model", "size", "library", "kernels", "SQNR", "largest error")
-    columns = tuple(Column(title, right=title not in ("model", "kernels")) for title in titles)
+    columns = tuple(Column(title, title not in ("model", "kernels"), cut=title == "model") for title in titles)
     rows = []
     for at, (entry, close) in enumerate(zip(result.entries, result.closeness, strict=True)):
         library = size_text(entry.library_bytes) if entry.library else NONE
@@ -93,12 +102,14 @@ def _sqnr(sqnr: float) -> str:
 
 
 def _times(result: Bench) -> Table:
-    titles = ("threads", "batch", "model", "median ms", "quartiles ms", "of the first")
-    columns = tuple(Column(title, right=title != "model") for title in titles)
-    rows = []
+    titles = ("threads", "batch", "model", "median ms", "quartiles ms", "against the first, paired")
+    columns = tuple(Column(title, title not in ("model", titles[-1]), cut=title == "model") for title in titles)
+    rows: list[tuple[str, ...]] = []
     for setting in result.settings:
         for at, entry in enumerate(result.entries):
             low, middle, high = map(ms_text, setting.quartiles(at))
             head = (str(setting.threads), str(setting.batch)) if at == 0 else ("", "")
-            rows.append((*head, entry.label, middle, f"{low} to {high}", f"{setting.ratio(at):.2f}x"))
+            ratio = setting.ratio(at)
+            words = times_text(ratio.median, "the first", ratio.slower) if at else NONE
+            rows.append((*head, entry.label, middle, f"{low} to {high}", words))
     return Table(columns, tuple(rows))

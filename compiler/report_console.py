@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from qcc.compiler.report_text import milliseconds
+from qcc.compiler.fit_table import GAP, Column, Table
+from qcc.compiler.numbered_names import collapse
+from qcc.compiler.report_failures import measured
+from qcc.compiler.report_text import MISLEADS, percent
+from qcc.compiler.report_times import latency_json, latency_lines
 from qcc.compiler.result import Allocation, LayerRow, Result, RewriteRow, average_bits
-from qcc.compiler.terminal import GAP, Column, Style, Table, paint, write_line, write_table
-from qcc.compiler.time_model import ModelTimes
+from qcc.compiler.terminal import Style, paint, write_line, write_table, write_topics
 from qcc.compiler.verify import BoundCheck, OutputCheck
-from qcc.dsl.diagnostics import Diagnostic
 from qcc.dsl.excerpt import escape
 
 LISTED_LAYERS = 40
@@ -25,30 +27,40 @@ FORMS = {
 NONE = "-"
 SHOWN_SECONDS = 0.05
 QUOTED = re.compile("`[^`]*`")
-SMALLEST_PERCENT = 1e-4
+LAYER_COLUMNS = (
+    Column("layer", cut=True),
+    Column("kind", spare=3),
+    Column("shape", spare=2),
+    Column("format"),
+    Column("form", spare=1),
+)
 DEFAULT_WORDS = (" scale fp16", " sym")
 
 
 def write_report(result: Result, verbose: bool = False) -> None:
-    """Print the report; more layers than fit a screen are summed up by format unless ``verbose``."""
+    """Print the report; repeated layers are one row, and what is more than fits a screen is summed up by format.
+
+    With ``verbose`` each layer has its row.
+    """
     write_line(paint(f"{escape(str(result.model))} -> {escape(str(result.output))}", "bold"))
     write_line()
-    write_table(
-        layer_table(result.layers) if verbose or len(result.layers) <= LISTED_LAYERS else format_table(result.layers)
-    )
+    listed = layer_table(result.layers, alone=verbose)
+    write_table(listed if verbose or len(listed.rows) <= LISTED_LAYERS else format_table(result.layers))
+    if not verbose and len(listed.rows) < len(result.layers):
+        write_line(paint("a row of several layers has their bytes together and what the worst of them lost", "dim"))
     write_line()
-    for topic, lines in _topics(result).items():
-        for at, (text, style) in enumerate(lines):
-            label = f"{topic if at == 0 else '':<10}"
-            write_line(paint(label, "dim") + (paint(escape(text), style) if style else escape(text)))
+    write_topics(_topics(result))
 
 
-def layer_table(layers: Sequence[LayerRow]) -> Table:
-    """A row a weight."""
+def layer_table(layers: Sequence[LayerRow], alone: bool = False) -> Table:
+    """A row a weight; layers whose names differ in one number share one unless each is to stand ``alone``."""
+    parts = [(row.name, [row]) for row in layers]
+    if not alone:
+        parts = collapse(layers, lambda row: row.name, lambda row: (row.kinds, row.shape, row.format, row.form))
     loss = any(row.loss is not None for row in layers)
-    columns = ["layer", "kind", "shape", "format", "form"], ["bytes", "bits", "sqnr"] + ["output loss"] * loss
-    rows = tuple(tuple(_layer_cells(row)[: len(columns[0]) + len(columns[1])]) for row in layers)
-    return Table((*map(Column, columns[0]), *(Column(title, right=True) for title in columns[1])), rows)
+    numbers = ["bytes", "bits", "sqnr"] + ["output loss"] * loss
+    rows = tuple(tuple(_layer_cells(name, part)[: len(LAYER_COLUMNS) + len(numbers)]) for name, part in parts)
+    return Table((*LAYER_COLUMNS, *(Column(title, right=True) for title in numbers)), rows)
 
 
 def format_table(layers: Sequence[LayerRow]) -> Table:
@@ -64,26 +76,18 @@ def format_table(layers: Sequence[LayerRow]) -> Table:
         numbers = f"{len(members):,}", f"{params:,}", f"{size:,}", bits, decibels(worst.error)
         rows.append((short_format(format), form or NONE, *numbers, name))
     titles = ("layers", "weights", "bytes", "bits", "worst sqnr")
-    columns = (Column("format"), Column("form"), *(Column(title, right=True) for title in titles), Column("of"))
+    spare = {"layers": 1, "weights": 2}
+    counted = (Column(title, right=True, spare=spare.get(title, 0)) for title in titles)
+    columns = (Column("format"), Column("form"), *counted, Column("of", cut=True))
     return Table(columns, tuple(rows))
-
-
-def failed_bounds(result: Result) -> list[Diagnostic]:
-    """The bounds of ``verify`` that do not hold, as errors."""
-    found = []
-    for check in result.verification.bounds:
-        if not check.passed:
-            message = f"verification failed: `{check.bound.text}` does not hold, it is {_measured(check)}"
-            help = "nothing was written; allow more bits, keep the layers that lose most, or loosen the bound"
-            found.append(Diagnostic("Q320", message, check.bound.span, help))
-    return found
 
 
 def as_json(result: Result) -> dict[str, Any]:
     """The result as plain data; what is infinite, as the SQNR of equal outputs, is null."""
     verification = result.verification
     bounds = [
-        {"bound": one.bound.text, "value": _finite(one.value), "passed": one.passed} for one in verification.bounds
+        {"bound": one.bound.text, "value": _finite(one.value), "passed": one.passed, "excuse": one.excuse}
+        for one in verification.bounds
     ]
     return {
         "model": str(result.model),
@@ -100,6 +104,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "layers": [_plain(row) for row in result.layers],
         "edits": list(result.edits),
         "rewrites": [_rewrite_json(row) for row in result.rewrites],
+        "notes": list(result.notes),
         "allocation": None if result.allocation is None else _plain(result.allocation),
         "verification": {
             "outputs": [_plain(one) for one in verification.outputs],
@@ -107,8 +112,10 @@ def as_json(result: Result) -> dict[str, Any]:
             "bounds": bounds,
             "samples": verification.samples,
             "origin": verification.origin,
+            "notes": list(verification.notes),
+            "losers": [{"weight": name, "loss": loss} for name, loss in verification.losers],
         },
-        "latency": None if result.times is None else asdict(result.times),
+        "latency": None if result.times is None else latency_json(result.times),
         "seconds": result.seconds,
     }
 
@@ -147,11 +154,17 @@ def plural(count: int, word: str) -> str:
     return f"{count:,} {word}" + ("" if count == 1 else "s")
 
 
-def _layer_cells(row: LayerRow) -> list[str]:
+def _layer_cells(name: str, rows: Sequence[LayerRow]) -> list[str]:
+    row = rows[0]
     shape = f"{row.shape[0]}x{row.shape[1]}"
-    loss = NONE if row.loss is None else _percent(row.loss)
-    start = [row.name, "+".join(row.kinds), shape, short_format(row.format), row.form or NONE]
-    return [*start, f"{row.size_bytes:,}", f"{row.bits:.2f}", decibels(row.error), loss]
+    losses = [one.loss for one in rows if one.loss is not None]
+    start = [name, "+".join(row.kinds), shape, short_format(row.format), row.form or NONE]
+    size, bits, error = (
+        sum(one.size_bytes for one in rows),
+        average_bits(rows) or row.bits,
+        max(one.error for one in rows),
+    )
+    return [*start, f"{size:,}", f"{bits:.2f}", decibels(error), percent(max(losses)) if losses else NONE]
 
 
 def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
@@ -162,13 +175,17 @@ def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
     wrote = ", ".join(map(str, files)) if files else "nothing: the verification failed"
     whole = sum(result.seconds.values())
     phases = ", ".join(f"{name} {taken:.1f}" for name, taken in result.seconds.items() if taken >= SHOWN_SECONDS)
-    verify = [_bound_line(check) for check in result.verification.bounds] or [("the policy sets no bound", None)]
+    verification = result.verification
+    bounds = [_bound_line(check, verification.generated) for check in verification.bounds]
+    notes: list[tuple[str, Style | None]] = [(note, "yellow") for note in verification.notes]
+    verify = [*(bounds or [("the policy sets no bound", None)]), *notes]
     topics: dict[str, list[tuple[str, Style | None]]] = {
         "size": [(_size_line(result), "bold")],
-        "latency": [] if result.times is None else [(_latency_line(result.times), "bold")],
+        "latency": [] if result.times is None else latency_lines(result.times),
         "outputs": [(line, None) for line in _output_lines(result)],
         "verify": verify,
         "allocate": [(line, None) for line in _allocation_lines(result.allocation)],
+        "note": [(line, None) for line in result.notes],
         "layers": [(line, None) for line in _reasons(result.layers)],
         "cleaned": [("; ".join(result.edits), None)] if result.edits else [],
         "rewrote": [(line, None) for line in _rewrite_lines(result.rewrites)],
@@ -182,16 +199,7 @@ def _size_line(result: Result) -> str:
     before, after = result.input_bytes, result.output_bytes
     bits = average_bits(result.layers)
     shared = "" if bits is None else f"; {bits:.2f} bits a weight on average"
-    return f"{before:,} -> {after:,} bytes, {_percent(after / before)}, {before / max(after, 1):.2f}x smaller{shared}"
-
-
-def _latency_line(times: ModelTimes) -> str:
-    how = "" if times.kernels_s is None else " with kernels"
-    text = f"{milliseconds(times.before_s)} -> {milliseconds(times.after_s)}{how}"
-    text += f", {times.after_s / times.before_s:.2f}x of the input's; one sample, one thread"
-    if times.kernels_s is not None:
-        text += f"; {milliseconds(times.plain_s)} without"
-    return text if times.predicted_s is None else f"{text}; predicted {milliseconds(times.predicted_s)}"
+    return f"{before:,} -> {after:,} bytes, {percent(after / before)}, {before / max(after, 1):.2f}x smaller{shared}"
 
 
 def _output_lines(result: Result) -> list[str]:
@@ -199,40 +207,38 @@ def _output_lines(result: Result) -> list[str]:
     rows = [(one.output, _output_text(one)) for one in verification.outputs]
     rows += [(f"{one.output}, with kernels", _output_text(one)) for one in verification.kernel_outputs]
     width = max((len(name) for name, _ in rows), default=0)
-    data = "random data" if verification.origin == "generated" else verification.origin
-    return [f"{name:<{width}}{GAP}{text}" for name, text in rows] + [
-        f"on {plural(verification.samples, 'sample')} of {data}"
-    ]
+    data = "generated data" if verification.generated else verification.origin
+    lines = [f"{name:<{width}}{GAP}{text}" for name, text in rows]
+    lines.append(f"on {plural(verification.samples, 'sample')} of {data}")
+    return [*lines, MISLEADS] if verification.generated else lines
 
 
 def _output_text(one: OutputCheck) -> str:
+    notes = "".join(f"; {note}" for note in (*one.notes, one.unverified and f"it {one.unverified}") if note)
     if one.changed is not None:
-        return "equal" if one.changed == 0 else f"{_percent(one.changed)} of the values changed"
+        return ("equal" if one.changed == 0 else f"{percent(one.changed)} of the values changed") + notes
     sqnr = "exact" if one.sqnr == math.inf else f"{one.sqnr:.1f} dB"
-    return f"cosine {one.cosine:.6f}, SQNR {sqnr}, relative error {_percent(one.relative_error)}"
+    return f"cosine {one.cosine:.6f}, SQNR {sqnr}, relative error {percent(one.relative_error)}{notes}"
 
 
-def _bound_line(check: BoundCheck) -> tuple[str, Style | None]:
+def _bound_line(check: BoundCheck, generated: bool) -> tuple[str, Style | None]:
     verdict = "holds" if check.passed else "FAILS"
-    return f"{check.bound.text}: {verdict}, {_measured(check)}", "green" if check.passed else "red"
-
-
-def _measured(check: BoundCheck) -> str:
-    if check.bound.quantity.unit == "%":
-        return _percent(check.value)
-    unit = f" {check.bound.quantity.unit}" if check.bound.quantity.unit else ""
-    return f"{check.value:.6g}{unit}"
+    where = " on generated data" if generated else ""
+    excuse = f"; {check.excuse}" if check.excuse else ""
+    text = f"{check.bound.text}: {verdict}{where}, {measured(check)}{excuse}"
+    return text, "red" if not check.passed else "yellow" if check.excuse else "green"
 
 
 def _allocation_lines(allocation: Allocation | None) -> list[str]:
     if allocation is None:
         return []
     under = f" under {', '.join(allocation.limits)}" if allocation.limits else ""
-    proof = "proven optimal" if allocation.gap <= 0 else f"within {_percent(allocation.gap)} of the optimum"
-    error = f"predicted error at the outputs {_percent(allocation.predicted_error)}"
+    proof = "proven optimal" if allocation.gap <= 0 else f"within {percent(allocation.gap)} of the optimum"
+    predicted = allocation.predicted_error
+    error = "" if predicted is None else f"; predicted error at the outputs {percent(predicted)}"
     counts = f"{plural(allocation.candidates, 'candidate')} for {plural(allocation.options, 'layer')}"
     return [
-        f"minimize {allocation.objective}{under}: {proof}; {error}",
+        f"minimize {allocation.objective}{under}: {proof}{error}",
         f"{counts}, {allocation.measured:,} of them measured",
     ]
 
@@ -258,7 +264,7 @@ def _rewrite_text(row: RewriteRow) -> str:
         counts.append(f"{len(row.refused):,} refused: {_common_reason(row)}")
     if not row.treated and row.action != "clean":
         return "; ".join(counts) or "nothing to do"
-    changed = f", {_percent(row.changed)} of whole numbers changed" if row.changed else ""
+    changed = f", {percent(row.changed)} of whole numbers changed" if row.changed else ""
     counts.append(f"relative error {row.error:.2g}, {row.bound:.2g} allowed{changed}")
     return "; ".join(counts)
 
@@ -273,18 +279,11 @@ def _common_reason(row: RewriteRow) -> str:
     return text + (f" ({count:,}), and {plural(others, 'other reason')}" if others else "")
 
 
-def _percent(share: float) -> str:
-    if not math.isfinite(share):
-        return "infinite"
-    value = 100 * share
-    if value == 0 or abs(value) >= 10:
-        return f"{value:.1f}%"
-    return f"{value:.2g}%" if abs(value) >= SMALLEST_PERCENT else f"{value:.1e}%"
-
-
 def _plain(data: LayerRow | Allocation | OutputCheck) -> dict[str, object]:
     return {name: _finite(value) for name, value in asdict(data).items()}
 
 
 def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

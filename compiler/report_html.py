@@ -11,6 +11,7 @@ from qcc.compiler.report_depth import depth_chart, group_size
 from qcc.compiler.report_rewrites import rewrites_section
 from qcc.compiler.report_svg import bytes_chart
 from qcc.compiler.report_text import (
+    MISLEADS,
     cosine_text,
     escaped,
     file_names,
@@ -22,7 +23,9 @@ from qcc.compiler.report_text import (
     sqnr_text,
     worst_first,
 )
+from qcc.compiler.report_times import ratio_words, verdict
 from qcc.compiler.result import Allocation, Result, average_bits
+from qcc.compiler.time_model import ModelTimes, Race
 from qcc.dsl.diagnostics import Diagnostic
 from qcc.ir.forms import Form
 from qcc.passes.clean import Clean
@@ -64,6 +67,7 @@ def render_html(result: Result) -> str:
     links = "".join(f'<a href="#{key}">{heading}</a>' for key, heading, _ in sections)
     body = [f"<header>\n{_headline(result)}\n<nav>{links}</nav>\n</header>\n<main>"]
     body += [_warning(one, result) for one in result.warnings]
+    body += [f'<p class="soft">{escaped(note)}</p>' for note in result.notes]
     body += [f'<section id="{key}">\n<h2>{heading}</h2>\n{content}\n</section>' for key, heading, content in sections]
     return template.substitute(title=escaped(title), body="\n".join([*body, "</main>"]))
 
@@ -103,28 +107,34 @@ def _tiles(result: Result) -> list[tuple[str, str, str]]:
             f"{len(result.layers) - encoded:,} kept as they were",
         ),
     ]
-    if result.times is not None:
-        times = result.times
-        how = "with kernels" if times.kernels_s is not None else "in plain ONNX Runtime"
-        change = f"{milliseconds(times.before_s)} → {milliseconds(times.after_s)}"
-        text = f"{times.after_s / times.before_s:.2f} of the original, {how}; one sample, one thread"
-        tiles.append(("latency", change, text))
+    tiles += [] if result.times is None else [_latency_tile(race, result.times) for race in result.times.races]
     outputs = result.verification.kernel_outputs or result.verification.outputs
     if outputs:
         cosine = min(outputs, key=lambda one: worst_first(one.cosine))
         sqnr = min(outputs, key=lambda one: worst_first(one.sqnr))
-        tiles.append(("worst output, cosine", cosine_text(cosine.cosine), escaped(cosine.output)))
-        tiles.append(("worst output, SQNR", sqnr_text(sqnr.sqnr), escaped(sqnr.output)))
+        where = ", on generated data" if result.verification.generated else ""
+        tiles.append(("worst output, cosine", cosine_text(cosine.cosine), escaped(cosine.output) + where))
+        tiles.append(("worst output, SQNR", sqnr_text(sqnr.sqnr), escaped(sqnr.output) + where))
     return tiles
+
+
+def _latency_tile(race: Race, times: ModelTimes) -> tuple[str, str, str]:
+    change = f"{milliseconds(race.median_s(0))} → {milliseconds(race.median_s(times.entrant))}"
+    css = {"slower": "bad", "unsure": "bad", "faster": "good"}.get(verdict(race.ratio(times.entrant)), "")
+    words = f'<span class="{css}">{ratio_words(race, times)}</span>' if css else ratio_words(race, times)
+    how = "with kernels" if times.with_kernels else "in plain ONNX Runtime"
+    return f"latency, {race.threads_text}", change, f"{words}, {how}; one sample"
 
 
 def _bounds(result: Result) -> str:
     lines = []
+    where = " on generated data" if result.verification.generated else ""
     for check in result.verification.bounds:
         css, word = ("good", "✓ pass") if check.passed else ("bad", "✗ fail")
         asked, found = escaped(check.bound.text), escaped(tables.bound_value(check))
         badge = f'<span class="badge {css}">{word}</span>'
-        lines.append(f"<li>{badge}<code>{asked}</code> found <b>{found}</b></li>")
+        more = f" {escaped(check.excuse)}" if check.excuse else ""
+        lines.append(f"<li>{badge}<code>{asked}</code> found <b>{found}</b>{where}{more}</li>")
     return f'<ul class="plain">{"".join(lines)}</ul>' if lines else ""
 
 
@@ -177,6 +187,8 @@ def _allocation_facts(found: Allocation, result: Result) -> list[tuple[str, str]
     gap = (
         "0 %: proven, no other choice is better" if found.gap <= 0 else f"at most {share_text(found.gap)} from the best"
     )
+    if found.predicted_error is None:
+        scaled = 0
     how = f"{found.measured:,} measured at the output"
     how += f", {scaled:,} scaled from a measured one by their error in the weight" if scaled else ", none scaled"
     worst = min((one.sqnr for one in result.verification.outputs), key=worst_first, default=math.nan)
@@ -186,20 +198,27 @@ def _allocation_facts(found: Allocation, result: Result) -> list[tuple[str, str]
         ("proven gap", gap),
         ("layers to decide", f"{found.options:,} of {len(result.layers):,}"),
         ("candidates", f"{found.candidates:,}: {how}"),
-        (
-            "output error, predicted",
-            f"{power_text(found.predicted_error)} (noise over signal {ratio_text(found.predicted_error, 3)})",
-        ),
+        ("output error, predicted", _predicted(found.predicted_error)),
         ("output error, found", f"{sqnr_text(worst)} at the worst output"),
     ]
+
+
+def _predicted(error: float | None) -> str:
+    if error is None:
+        return "not measured: the choice does not rest on it"
+    return f"{power_text(error)} (noise over signal {ratio_text(error, 3)})"
 
 
 def _outputs(result: Result) -> str:
     done = result.verification
     origin = file_names(re.split(r"[/\\]", done.origin)[-1], result)
-    samples = f"{tables.count(done.samples, 'sample')} ({escaped(origin)})"
+    samples = f"{tables.count(done.samples, 'sample')} ({escaped(origin)}{' data' if done.generated else ''})"
     text = f"<p>The written file and the original, both run by ONNX Runtime on {samples}.</p>\n"
+    text += f"<p>{escaped(MISLEADS)}</p>\n" if done.generated else ""
     text += tables.outputs_table(done.outputs)
+    told = [f"<code>{escaped(one.output)}</code>: {escaped(note)}" for one in done.outputs for note in one.notes]
+    told += [escaped(note) for note in done.notes]
+    text += f"\n<ul>{tables.listed(told)}</ul>" if told else ""
     if done.kernel_outputs:
         text += "\n<p>With the kernels beside it:</p>\n" + tables.outputs_table(done.kernel_outputs)
     return text

@@ -55,7 +55,8 @@ class Allocation:
     candidates: int
     measured: int
     gap: float
-    predicted_error: float
+    predicted_error: float | None
+    """None where the decision rests on no errors, and none were measured."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class RewriteRow:
     changed: float = 0.0
     bound: float = 0.0
     seconds: float = 0.0
+    left_out: tuple[str, ...] = ()
+    """The sites that would not have kept the function, among those refused."""
 
     @property
     def treated(self) -> tuple[Edit, ...]:
@@ -108,7 +111,9 @@ class Result:
     data: Path | None = None
     """The file beside the model that its weights lie in, if they lie apart."""
     times: ModelTimes | None = None
-    """Of the input and the written model, where the policy is after speed."""
+    """Of the input and the written model; None where the verification failed."""
+    notes: tuple[str, ...] = ()
+    """What is worth knowing and no warning."""
 
     @property
     def passed(self) -> bool:

@@ -1,22 +1,23 @@
 """Running a plan's rewriting steps: each is run, checked to have kept the function, and told in a row of the report."""
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Generic
 
+from qcc.compiler.outputs import flattened
 from qcc.compiler.plan import Plan, Step, action_text
 from qcc.compiler.result import RewriteRow
 from qcc.compiler.samples import Samples
 from qcc.compiler.statistics import Tick, grams
-from qcc.compiler.validate import Difference, Trial, compare, first_guilty
-from qcc.dsl.diagnostics import Diagnostic, QccError
+from qcc.compiler.validate import Difference, Outputs, Trial, first_guilty
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph import Graph, Runner
 from qcc.passes.clean import Clean
 from qcc.passes.contract import Context, Edit, G, Rewrite, Site
 
-LISTED_LAYERS = 8
+LEFT_OUT = 6  # sites of a pass; with more it is left out as a whole
 WRONG = "Q490"
 
 
@@ -46,6 +47,8 @@ def rewrite_graph(
 ) -> Rewritten[G]:
     """Run the rewriting steps of a plan, decided or not, on a cleaned graph.
 
+    A site at which a pass does not keep the function is left out, and told among those refused.
+
     Args:
         graph: left as it is; if the plan rewrites nothing it is returned.
         plan: whose weights keep their names and shapes.
@@ -54,8 +57,7 @@ def rewrite_graph(
         tick: told of each step and site.
 
     Raises:
-        QccError: a pass changed the function, which is a bug; the message names the site.
-        ModelError: a weight is no good, or the model does not run.
+        ModelError: a weight is no good, or the model does not run or is another once cleaned.
     """
     steps = rewrite_steps(plan)
     if not steps:
@@ -92,16 +94,66 @@ def _run(
     context = _context(step, progress)
     if action.uses_gram:
         context = replace(context, grams=grams(graph, step.weights, data, lambda _done, _total, what: progress(what)))
-    after, edits = _apply(graph, action, step, context)
-    row = RewriteRow(action_text(action), tuple(edits), bound=trial.bound)
-    if row.treated:
-        _check_weights(graph, after, action)
-        outputs, difference = trial.run(after)
-        if not trial.holds(difference):
-            raise _wrong_site(graph, action, step, context, row, trial)
-        trial.outputs, graph = outputs, after
-        row = replace(row, error=difference.error, changed=difference.changed)
-    return graph, replace(row, seconds=time.perf_counter() - start)
+    attempt = _Attempt(graph, action, step, context, trial)
+    after, row = attempt.best()
+    return after, replace(row, seconds=time.perf_counter() - start)
+
+
+@dataclass
+class _Attempt(Generic[G]):
+    """Runs a pass, and again without the sites at which it does not keep the function."""
+
+    graph: G
+    action: Rewrite
+    step: Step
+    context: Context
+    trial: Trial
+    left_out: dict[str, Edit] = field(default_factory=dict)
+
+    def best(self) -> tuple[G, RewriteRow]:
+        """The graph after the pass, as far as it keeps the function, and what was done."""
+        for _ in range(LEFT_OUT + 1):
+            after, edits = self._apply(lambda _: True)
+            treated = [edit for edit in edits if not edit.refused]
+            outputs, found = self._tried(after) if treated else ([], Difference())
+            if not treated or self.trial.holds(found):
+                break
+            self._leave_out(treated)
+        else:
+            why = "left out: with the sites before it, it does not keep the function"
+            rest = [Edit(edit.subject, why, refused=True, layers=edit.layers) for edit in treated]
+            self.left_out |= {edit.subject: edit for edit in rest}
+            return self.graph, self._row([edit for edit in edits if edit.refused], Difference())
+        if treated:
+            self.trial.outputs = outputs
+        return after, self._row(edits, found)
+
+    def _row(self, edits: Sequence[Edit], found: Difference) -> RewriteRow:
+        told = (*edits, *self.left_out.values())
+        bound = found.bound if found.error else self.trial.bound
+        left = tuple(self.left_out)
+        return RewriteRow(action_text(self.action), told, found.error, found.changed, bound, left_out=left)
+
+    def _apply(self, takes: Callable[[str], bool]) -> tuple[G, list[Edit]]:
+        def also(subject: str) -> bool:
+            return subject not in self.left_out and takes(subject)
+
+        return _apply(self.graph, self.action, self.step, replace(self.context, takes=also))
+
+    def _tried(self, after: G) -> tuple[Outputs, Difference]:
+        fault = _spoilt(self.graph, after)
+        return ([], Difference(error=math.inf, fault=fault)) if fault else self.trial.run(after)
+
+    def _difference(self, taken: Collection[str]) -> Difference:
+        return self._tried(self._apply(taken.__contains__)[0])[1]
+
+    def _leave_out(self, treated: Sequence[Edit]) -> None:
+        """Find the site by which the function changes, in about as many runs as their number has binary digits."""
+        subjects = list(dict.fromkeys(edit.subject for edit in treated))
+        guilty = first_guilty(subjects, lambda taken: not self.trial.holds(self._difference(taken)))
+        found = self._difference(subjects[: subjects.index(guilty) + 1])
+        layers = next(edit.layers for edit in treated if edit.subject == guilty)
+        self.left_out[guilty] = Edit(guilty, f"left out: with it {_change(found)}", refused=True, layers=layers)
 
 
 def _apply(graph: G, action: Rewrite, step: Step, context: Context) -> tuple[G, list[Edit]]:
@@ -126,26 +178,28 @@ def _at(tick: Tick, done: int, total: int) -> Callable[[str], None]:
 def _validate_cleaning(cleaned: Cleaned, trial: Trial) -> RewriteRow:
     start = time.perf_counter()
     runner = cleaned.original()
-    difference = compare([runner(batch) for batch in trial.feeds], trial.outputs)
-    edits = tuple(Edit("graph", text) for text in cleaned.edits)
-    return _cleaning_row(edits, difference, trial, start)
+    difference = trial.difference([flattened(runner(batch)) for batch in trial.feeds])
+    if not trial.holds(difference):
+        help = "please report the model to the authors of qcc; nothing was written"
+        raise ModelError(WRONG, f"without its dead and duplicate ops the model is another: {_change(difference)}", help)
+    return _cleaning_row(tuple(Edit("graph", text) for text in cleaned.edits), difference, start)
 
 
 def _clean(graph: G, trial: Trial) -> tuple[G, list[RewriteRow]]:
-    """Remove what the rewriting left over; a graph that would lose a weight to an equal one stays as it is."""
+    """Remove what the rewriting left over; a graph that would lose a weight or the function stays as it is."""
     start = time.perf_counter()
     after, edits = Clean().apply(graph, (), Context())
     if not edits or _lost(graph, after):
         return graph, []
     _, difference = trial.run(after)
-    return after, [_cleaning_row(tuple(edits), difference, trial, start)]
-
-
-def _cleaning_row(edits: tuple[Edit, ...], difference: Difference, trial: Trial, start: float) -> RewriteRow:
     if not trial.holds(difference):
-        raise QccError([_wrong("`clean`", difference, trial, "")])
+        return graph, []
+    return after, [_cleaning_row(tuple(edits), difference, start)]
+
+
+def _cleaning_row(edits: tuple[Edit, ...], difference: Difference, start: float) -> RewriteRow:
     taken = time.perf_counter() - start
-    return RewriteRow("clean", edits, difference.error, difference.changed, trial.bound, taken)
+    return RewriteRow("clean", edits, difference.error, difference.changed, difference.bound, taken)
 
 
 def _lost(before: Graph, after: Graph) -> list[str]:
@@ -154,53 +208,19 @@ def _lost(before: Graph, after: Graph) -> list[str]:
     return [weight.name for weight in before.weights() if left.get(weight.name) != (weight.shape, weight.dtype)]
 
 
-def _check_weights(before: Graph, after: Graph, action: Rewrite) -> None:
+def _spoilt(before: Graph, after: Graph) -> str:
+    """Why a graph is not the one before rewritten, if it is not."""
     lost = _lost(before, after)
     if lost:
-        message = f"`{action_text(action)}` took the weight `{lost[0]}` away, or changed its shape or type"
-        raise QccError([Diagnostic(WRONG, message, help=_advice(action.property))])
+        return f"the weight `{lost[0]}` is gone, or has another shape or type"
     readers = {weight.name: len(weight.layers) for weight in after.weights()}
-    for weight in before.weights():
-        if readers[weight.name] < len(weight.layers):
-            message = f"`{action_text(action)}` took a layer from the weight `{weight.name}`"
-            raise QccError([Diagnostic(WRONG, message, help=_advice(action.property))])
+    fewer = [weight.name for weight in before.weights() if readers[weight.name] < len(weight.layers)]
+    return f"the weight `{fewer[0]}` loses a layer" if fewer else ""
 
 
-def _wrong_site(graph: Graph, action: Rewrite, step: Step, context: Context, row: RewriteRow, trial: Trial) -> QccError:
-    """Find the site by which a pass changed the function, in about as many runs as their number has binary digits."""
-
-    def difference(taken: Collection[str]) -> Difference:
-        part, _ = _apply(graph, action, step, replace(context, takes=taken.__contains__))
-        return trial.run(part)[1]
-
-    subjects = list(dict.fromkeys(edit.subject for edit in row.treated))
-    guilty = first_guilty(subjects, lambda taken: not trial.holds(difference(taken)))
-    before = subjects[: subjects.index(guilty) + 1]
-    alone, together = difference({guilty}), difference(before)
-    layers = next(edit.layers for edit in row.treated if edit.subject == guilty)
-    note = f"it is about {_listed(layers)}" if layers else None
-    if trial.holds(alone):
-        note = "; ".join(filter(None, (note, "alone the site does no harm, after those before it does")))
-    where = f"`{row.action}`, at its site `{guilty}`,"
-    return QccError([_wrong(where, together if trial.holds(alone) else alone, trial, action.property, note)])
-
-
-def _wrong(where: str, difference: Difference, trial: Trial, owner: str, note: str | None = None) -> Diagnostic:
+def _change(difference: Difference) -> str:
     if difference.fault:
-        what = f"made a model that does not run: {difference.fault}"
-    elif difference.error > trial.bound:
-        what = f"changed the function: an output is off by {difference.error:.2g} of its largest value"
-        what += f", {trial.bound:.2g} is allowed"
-    else:
-        what = f"changed the function: {difference.changed:.2g} of an output's whole numbers are others"
-    return Diagnostic(WRONG, f"{where} {what}", help=_advice(owner), note=note)
-
-
-def _advice(owner: str) -> str:
-    around = f"; `{owner} = off` for these layers goes around it" if owner else ""
-    return f"this is a bug in qcc and nothing was written: please report it to its authors{around}"
-
-
-def _listed(layers: Sequence[str]) -> str:
-    shown = ", ".join(f"`{name}`" for name in layers[:LISTED_LAYERS])
-    return shown + (f" and {len(layers) - LISTED_LAYERS} more" if len(layers) > LISTED_LAYERS else "")
+        return f"the model does not run: {difference.fault}"
+    if difference.error > difference.bound:
+        return f"an output is off by {difference.error:.2g} of its largest value, {difference.bound:.2g} is allowed"
+    return f"{difference.changed:.2g} of an output's whole numbers are others"

@@ -147,8 +147,8 @@ def generate(
 ) -> Samples:
     """Random data of the right names, types and shapes.
 
-    Floats are standard normal; indices are drawn from the table that they look into; masks are ones up to a random
-    length; other integers and booleans are zeros and ones.
+    Floats are standard normal, images have structure of every size; indices are drawn from the table that they look
+    into; masks are ones up to a random length; other integers and booleans are zeros and ones.
 
     Args:
         graph: whose inputs they are for.

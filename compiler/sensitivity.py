@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qcc.compiler.outputs import flattened
 from qcc.compiler.plan import Candidate, Option
 from qcc.compiler.samples import Samples
 from qcc.compiler.segments import Chain, cut
@@ -30,11 +31,20 @@ ALIKE = 2.0  # candidates whose errors in the weight differ by less share a run
 
 @dataclass(frozen=True)
 class Losses:
-    """Per option and candidate, the loss at the output; ``measured`` says which were run rather than scaled."""
+    """Per option and candidate, the loss at the output; ``measured`` says which were run rather than scaled.
+
+    Without any ``samples`` nothing is known of them.
+    """
 
     loss: tuple[np.ndarray, ...]
     measured: tuple[tuple[bool, ...], ...]
     samples: int
+
+
+def unmeasured(options: Sequence[Option]) -> Losses:
+    """No losses, for a decision that asks for none."""
+    counts = [len(option.candidates) for option in options]
+    return Losses(tuple(np.zeros(count) for count in counts), tuple((False,) * count for count in counts), 0)
 
 
 def measure(graph: Graph, options: Sequence[Option], samples: Samples, context: Context) -> Losses:
@@ -79,19 +89,25 @@ def within(graph: Graph, samples: Samples, count: int, output_bytes: int) -> Sam
     """The first samples, at most ``count`` and no more than their outputs fit in ``output_bytes``; at least one."""
     runner = graph.runner(tuple(value.name for value in graph.inputs), tuple(value.name for value in graph.outputs))
     one = samples.first(1)
-    size = sum(array.nbytes for array in runner(one.batches[0]).values()) / max(one.count, 1)
+    size = sum(array.nbytes for array in flattened(runner(one.batches[0])).values()) / max(one.count, 1)
     return samples.first(max(min(count, int(output_bytes // max(size, 1))), 1))
 
 
 def noise(outputs: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]) -> float:
     """Noise power over signal power, averaged over the outputs; for whole numbers, the share that changed."""
     ratios = []
-    for name, wanted in reference.items():
-        got = outputs[name]
+    outputs = flattened(outputs)
+    for name, wanted in flattened(reference).items():
+        got = outputs.get(name)
+        if got is None or got.shape != wanted.shape:
+            ratios.append(1.0)
+            continue
         if wanted.dtype.kind not in "fV":
             ratios.append(float(np.mean(got != wanted)) if wanted.size else 0.0)
             continue
         want64, got64 = wanted.astype(np.float64), got.astype(np.float64)
+        finite = np.isfinite(want64) & np.isfinite(got64)
+        want64, got64 = np.where(finite, want64, 0), np.where(finite, got64, 0)
         signal = float(np.sum(want64**2))
         ratios.append(float(np.sum((got64 - want64) ** 2)) / signal if signal else 0.0)
     return float(np.mean(ratios)) if ratios else 0.0

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from qcc.compiler.allocate import BudgetError, Decision, candidate_bytes, decide, decision_of, smallest, too_small
 from qcc.compiler.build import Built
 from qcc.compiler.plan import Plan
+from qcc.compiler.result import Allocation
 from qcc.compiler.sensitivity import Losses
 from qcc.ir.onnx_graph import OnnxGraph
 from qcc.ir.onnx_save import Written
@@ -70,3 +71,26 @@ def settle(plan: Plan, graph: OnnxGraph, write: Write, measure: Callable[[], Los
         fixed += (written.size_bytes - limit) * (attempt + 1)  # other formats, other ops around them
     decision = decision_of(plan, least, losses)
     return Settled(decision.plan, *write(decision.plan), decision, losses)
+
+
+def allocation_of(plan: Plan, settled: Settled) -> Allocation | None:
+    """What the integer program decided of a plan; None where nothing was open."""
+    if plan.allocate is None or settled.decision is None or settled.losses is None:
+        return None
+    return Allocation(
+        objective=plan.allocate.objective,
+        limits=tuple(limit.source for limit in plan.allocate.limits),
+        options=len(plan.allocate.options),
+        candidates=sum(len(option.candidates) for option in plan.allocate.options),
+        measured=sum(sum(runs) for runs in settled.losses.measured),
+        gap=settled.decision.gap,
+        predicted_error=settled.decision.predicted_error if settled.losses.samples else None,
+    )
+
+
+def loss_of(plan: Plan, settled: Settled) -> Callable[[str], float | None]:
+    """What each weight's encoding alone costs at the outputs, by name, where that was measured."""
+    if plan.allocate is None or settled.decision is None or settled.losses is None or not settled.losses.samples:
+        return lambda _: None
+    chosen = zip(plan.allocate.options, settled.losses.loss, settled.decision.choice, strict=True)
+    return {option.weight: float(loss[choice]) for option, loss, choice in chosen}.get

@@ -2,33 +2,21 @@
 
 import json
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, TextIO, cast
 
+from qcc.compiler.fit_table import GAP, Table, fitted, plain
 from qcc.dsl.diagnostics import Diagnostic, render
 from qcc.dsl.excerpt import cells, escape
 
 Style = Literal["bold", "dim", "green", "red", "yellow", "cyan"]
 _ANSI: dict[Style, str] = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
-GAP = "  "
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table; numbers stand to the right."""
-
-    title: str
-    right: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of cells under titles."""
-
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[str, ...], ...]
+TOPIC = 10
+"""Columns before the lines of a report."""
 
 
 def is_terminal(stream: TextIO) -> bool:
@@ -82,20 +70,37 @@ def as_json(diagnostics: Sequence[Diagnostic]) -> list[Any]:
     return cast("list[Any]", json.loads(render(diagnostics, format="json")))
 
 
-def write_table(table: Table, indent: str = "") -> None:
-    """Print a table: fitted to the width of a terminal, else plain columns of any width."""
-    if is_terminal(sys.stdout):
-        _write_fitted(table)
-    else:
+def write_table(table: Table, indent: str = "", marks: Mapping[str, Style] = MappingProxyType({})) -> None:
+    """Print a table: fitted to the width of a terminal, else plain columns of any width.
+
+    At a terminal a line that holds one of the ``marks`` gets its colour.
+    """
+    if not is_terminal(sys.stdout):
         write(plain(table, indent))
+        return
+    titles, *lines = fitted(table, shutil.get_terminal_size().columns - len(indent))
+    write_line(indent + paint(titles, "bold"))
+    for line in lines:
+        style = next((style for mark, style in marks.items() if mark in line), None)
+        write_line(indent + (paint(line, style) if style else line))
 
 
-def plain(table: Table, indent: str = "") -> str:
-    """A table as stable text."""
-    titles = tuple(column.title for column in table.columns)
-    rows = [titles, *(tuple(escape(cell) for cell in row) for row in table.rows)]
-    widths = [max(cells(row[at]) for row in rows) for at in range(len(titles))]
-    return "".join(indent + _line(row, table.columns, widths) + "\n" for row in rows)
+def write_topics(topics: Mapping[str, Sequence[tuple[str, Style | None]]]) -> None:
+    """Print lines with their colours, each topic's first under its word; a terminal's width is kept to."""
+    width = shutil.get_terminal_size().columns - TOPIC if is_terminal(sys.stdout) else None
+    for topic, lines in topics.items():
+        label = topic
+        for text, style in lines:
+            for piece in _pieces(escape(text), width):
+                write_line(paint(f"{label:<{TOPIC}}", "dim") + (paint(piece, style) if style else piece))
+                label = ""
+
+
+def _pieces(text: str, width: int | None) -> list[str]:
+    if width is None or cells(text) <= width:
+        return [text]
+    indent = "  " if not text.startswith(" ") else " " * (len(text) - len(text.lstrip()) + 2)
+    return textwrap.wrap(text, max(width, 30), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def pairs(rows: Iterable[tuple[str, str]], indent: str = "") -> str:
@@ -105,26 +110,6 @@ def pairs(rows: Iterable[tuple[str, str]], indent: str = "") -> str:
     return "".join(f"{indent}{_padded(left, width)}{GAP}{right}".rstrip() + "\n" for left, right in listed)
 
 
-def _line(row: Sequence[str], columns: Sequence[Column], widths: Sequence[int]) -> str:
-    shown = [_padded(cell, width, column.right) for cell, column, width in zip(row, columns, widths, strict=True)]
-    return GAP.join(shown).rstrip()
-
-
 def _padded(text: str, width: int, right: bool = False) -> str:
     gap = " " * (width - cells(text))
     return gap + text if right else text + gap
-
-
-def _write_fitted(table: Table) -> None:
-    import rich.console  # only a terminal needs it
-    import rich.table
-    from rich.text import Text
-
-    style = "bold" if colored(sys.stdout) else ""
-    drawn = rich.table.Table(box=None, pad_edge=False, padding=(0, 1), header_style=style)
-    for column in table.columns:
-        fold: Literal["fold", "ellipsis"] = "ellipsis" if column.right else "fold"
-        drawn.add_column(column.title, justify="right" if column.right else "left", overflow=fold, no_wrap=column.right)
-    for row in table.rows:
-        drawn.add_row(*(Text(escape(cell)) for cell in row))
-    rich.console.Console(file=sys.stdout, no_color=not colored(sys.stdout), highlight=False).print(drawn)

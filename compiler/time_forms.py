@@ -24,7 +24,7 @@ from qcc.compiler.build_kernels import build_library
 from qcc.compiler.open_model import open_model
 from qcc.compiler.plan import Kernels
 from qcc.compiler.session import Session
-from qcc.compiler.timing import Turns, interleaved, paired
+from qcc.compiler.timing import NORMAL_99, NOTICEABLE, Turns, interleaved, paired
 from qcc.ir.encoding import Encoding
 from qcc.ir.forms import Form
 from qcc.ir.onnx_kernel_ops import kernel_ops
@@ -159,5 +159,5 @@ def _key(case: Case, encoding: Encoding | None, form: str) -> str:
 def _digest(kernels: Kernels | None) -> str:
     """What the times depend on beside the layer: how they are taken, processor, versions, kernels."""
     made = sources_digest(), kernels and kernels.text
-    facts = ("ratios", TURNS, cpu_name(), os.cpu_count(), onnxruntime.__version__, made)
+    facts = ("ratios", NORMAL_99, NOTICEABLE, TURNS, cpu_name(), os.cpu_count(), onnxruntime.__version__, made)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]

@@ -10,7 +10,8 @@ import numpy as np
 Tick = Callable[[int, int], None]
 NOTICEABLE = 1.02
 """Two runs of one model differ by as much, by where their memory lies."""
-NORMAL_95 = 1.96
+NORMAL_99 = 2.58
+SLOWER = "(slower)"
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,7 @@ class Turns:
 
 @dataclass(frozen=True)
 class Ratio:
-    """One time over another: the median over rounds, each of which both share, and where it lies nineteen times in
-    twenty.
-    """
+    """One time over another: the median over rounds, each of which both share, and where it lies 99 times in 100."""
 
     median: float
     low: float
@@ -58,17 +57,17 @@ def paired(seconds: np.ndarray, base: np.ndarray) -> Ratio:
     """A runner's time over another's, round by round ``[rounds]``.
 
     The interval is that of the sign test, between two of the sorted ratios: nothing is assumed of how noise is spread.
-    With fewer than six rounds it takes in the extremes, and says less than 95 %.
+    With fewer than eight rounds it takes in the extremes, and says less than 99 %.
     """
     ratios = np.sort(seconds / base)
     count = len(ratios)
-    outside = max(int((count - NORMAL_95 * count**0.5) // 2), 0)
+    outside = max(int((count - NORMAL_99 * count**0.5) // 2), 0)
     return Ratio(float(np.median(ratios)), float(ratios[outside]), float(ratios[count - 1 - outside]))
 
 
 def times_text(ratio: float, of: str, slower: bool) -> str:
     """A time over another, in words that cannot be read as a speed."""
-    return f"{ratio:.2f}x the time of {of}" + (" (slower)" if slower else "")
+    return f"{ratio:.2f}x the time of {of}" + (f" {SLOWER}" if slower else "")
 
 
 def interleaved(

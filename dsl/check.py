@@ -220,9 +220,9 @@ class _Checker:
                 self.context.report.error("Q206", message, node.span, help="keep the tighter one", note=note)
                 continue
             here[key] = bound
-        # A bound of the same metric, in whatever unit, replaces what a used policy asked.
-        replaced = {(metric, argument) for metric, argument, _ in here}
-        kept = {key: one for key, one in self.bounds[block].items() if key[:2] not in replaced}
+        # A bound of the same metric, in whatever unit and with whatever argument, replaces what a used policy asked.
+        replaced = {metric for metric, *_ in here}
+        kept = {key: one for key, one in self.bounds[block].items() if key[0] not in replaced}
         self.bounds[block] = kept | here
 
     def _export(self, node: syntax.ExportBlock) -> None:

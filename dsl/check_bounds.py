@@ -44,7 +44,7 @@ def _unknown_metric(
 
 
 def _argument_fits(context: Context, node: syntax.Bound, metric: Metric) -> bool:
-    if node.argument is None and not metric.arguments:
+    if node.argument is None and (metric.optional or not metric.arguments):
         return True
     if node.argument is None:
         message = f"`{metric.name}` needs to know of what"

@@ -7,7 +7,7 @@ from qcc.dsl import select, syntax
 from qcc.dsl.context import Context, kind_of
 from qcc.dsl.diagnostics import did_you_mean, one_of
 from qcc.dsl.regex import Regex, RegexError
-from qcc.dsl.select import ANY, DTYPES, FACTS, Selector, standard_dtype
+from qcc.dsl.select import ANY, DTYPES, FACTS, ORIGINS, Selector, standard_dtype
 
 LARGEST = 20_000
 """How many parts a selector may have once its `let`s are put in."""
@@ -17,6 +17,7 @@ _OTHER_NAMES = {
     "linear": ("dense", "matmul", "gemm", "fc", "mlp", "fully-connected"),
     "conv": ("conv1d", "conv2d", "conv3d", "convolution"),
     "embedding": ("embed", "gather", "embeddings"),
+    "recurrent": ("lstm", "gru", "rnn"),
     ANY: ("all", "every", "layer", "layers"),
 }
 _OPERATORS = {
@@ -25,6 +26,7 @@ _OPERATORS = {
     "position": ("==", "!=", "<", "<=", ">", ">="),
     "word": ("==", "!="),
     "dims": ("==", "!="),
+    "origin": ("==", "!="),
 }
 
 
@@ -240,6 +242,14 @@ def _word(context: Context, _: syntax.Predicate, literal: syntax.Literal) -> str
     return None
 
 
+def _origin(context: Context, node: syntax.Predicate, literal: syntax.Literal) -> str | None:
+    if isinstance(literal, syntax.Name) and literal.text in ORIGINS:
+        return literal.text
+    near = did_you_mean(literal.span.text, ORIGINS)
+    _mismatch(context, node, literal, "`given` or `generated`", near)
+    return None
+
+
 def _dims(context: Context, node: syntax.Predicate, literal: syntax.Literal) -> tuple[int, ...] | None:
     if isinstance(literal, syntax.Dims):
         return literal.sizes
@@ -251,7 +261,7 @@ def _dims(context: Context, node: syntax.Predicate, literal: syntax.Literal) -> 
     return None
 
 
-_VALUES = {"text": _text, "number": _number, "position": _position, "word": _word, "dims": _dims}
+_VALUES = {"text": _text, "number": _number, "position": _position, "word": _word, "dims": _dims, "origin": _origin}
 
 
 def _regex(context: Context, node: syntax.Predicate, regex: syntax.Regex) -> Regex | None:

@@ -88,7 +88,8 @@ class Metric:
     units: Mapping[str, tuple[float, float]]
     """By unit family, the first being the default: above the first number, up to the second."""
     arguments: tuple[str, ...] = ()
-    """What may stand in its parentheses, which are then required."""
+    """What may stand in its parentheses, which are then required unless ``optional``."""
+    optional: bool = False
     summary: str = ""
 
 
@@ -106,5 +107,5 @@ class Schema:
     """The first is the default."""
     export: type | None = None
     """A frozen dataclass whose fields are the options of ``export``."""
-    kinds: tuple[str, ...] = ("linear", "conv", "embedding")
+    kinds: tuple[str, ...] = ("linear", "conv", "embedding", "recurrent")
     """Classes of layers, beside ``any``."""

@@ -17,6 +17,7 @@ FACTS = {
     "dtype": "word",
     "position": "position",
     "kernel": "dims",
+    "data": "origin",
 }
 """What a predicate may look at, and the type of each."""
 DTYPES = {
@@ -26,6 +27,9 @@ DTYPES = {
     "bf16": ("bfloat16",),
 }
 """Element types and their other names."""
+GIVEN, GENERATED = "given", "generated"
+ORIGINS = (GIVEN, GENERATED)
+"""Where the data comes from that the model is run on."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class Facts:
     count: int
     """How many layers there are."""
     kernel: tuple[int, ...] = ()
+    data: str = GENERATED
+    """Where the data comes from that the layers are run on, the same for all: one of `ORIGINS`."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,8 @@ class Predicate:
         numbers = {"params": facts.params, "in": facts.inputs, "out": facts.outputs, "position": facts.position}
         if self.fact in numbers:
             return float(numbers[self.fact])
-        if self.fact == "kernel":
-            return facts.kernel
+        if self.fact in ("kernel", "data"):
+            return facts.kernel if self.fact == "kernel" else facts.data
         return standard_dtype(facts.dtype) if self.fact == "dtype" else facts.name
 
     def _holds_for_name(self, name: str) -> bool:
@@ -225,6 +231,18 @@ def has_predicate(selector: Selector) -> bool:
             return any(has_predicate(one) for one in items)
         case Not(item=item):
             return has_predicate(item)
+    return False
+
+
+def asks_for_data(selector: Selector) -> bool:
+    """Whether a selector looks at where the data comes from, so that other data may match."""
+    match selector:
+        case Where(base=base, predicates=predicates):
+            return asks_for_data(base) or any(one.fact == "data" for one in predicates)
+        case Either(items=items) | Both(items=items):
+            return any(asks_for_data(one) for one in items)
+        case Not(item=item):
+            return asks_for_data(item)
     return False
 
 

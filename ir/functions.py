@@ -21,6 +21,7 @@ _WORDS: dict[Kind, str] = {
     Kind.LINEAR: "linear:transposed",
     Kind.CONV: "conv:groups,kernel,strides,pads conv_transpose:groups,kernel,strides,pads",
     Kind.EMBEDDING: "embedding",
+    Kind.RECURRENT: "lstm gru rnn",
     Kind.MATMUL: "matmul:transposed",
     Kind.ELEMENTWISE: (
         "relu leaky_relu:alpha prelu elu:alpha selu celu:alpha sigmoid hard_sigmoid:alpha,beta tanh gelu:approximate "

@@ -31,6 +31,7 @@ class Kind(StrEnum):
     LINEAR = "linear"
     CONV = "conv"
     EMBEDDING = "embedding"
+    RECURRENT = "recurrent"
     MATMUL = "matmul"
     ELEMENTWISE = "elementwise"
     BINARY = "binary"
@@ -48,7 +49,7 @@ class Kind(StrEnum):
     OTHER = "other"
 
 
-LAYER_KINDS = (Kind.LINEAR, Kind.CONV, Kind.EMBEDDING)
+LAYER_KINDS = (Kind.LINEAR, Kind.CONV, Kind.EMBEDDING, Kind.RECURRENT)
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,9 @@ class Layer:
     ``bias`` is the constant vector added to the product, one number a row of the matrix, and ``output`` the value with
     it: the op's own, or that of ``bias_op`` where another op adds it right after. Without a bias, or with one that is
     no such constant (then the op has a third input all the same), ``output`` is the op's own.
+
+    A layer in a branch or loop body is told as one of the op that holds the body, whose kind is another. ``input`` is
+    empty where no value of the graph is multiplied: there, and by the weights of a hidden state.
 
     ``form_free`` is false where the op reads its weight in a way that no fused kernel takes (a transposed activation,
     a weight on the left, a scaled Gemm) or as another matrix than the weight's first layer does: its weight can only be

@@ -85,6 +85,32 @@ def table(shape: Shape | None) -> Use | None:
     return Use(MatrixView(shape, (0,)), Kind.EMBEDDING) if shape is not None and len(shape) == 2 else None
 
 
+def gates(shape: Shape | None) -> Use | None:
+    """A recurrent weight ``[directions, gates * hidden, in]``: a row is one channel of one gate."""
+    if shape is None or len(shape) != 3:
+        return None
+    return Use(MatrixView(shape, (0, 1)), Kind.RECURRENT, form_free=False)
+
+
+def einsum_terms(equation: str) -> tuple[list[str], str]:
+    """The terms of an equation as it is, or as it stands for, and its result."""
+    left, arrow, result = equation.replace(" ", "").partition("->")
+    letters = left.replace(",", "").replace(".", "")
+    once = "".join(sorted(letter for letter in set(letters) if letters.count(letter) == 1))
+    return left.split(","), result if arrow else ("..." if "." in left else "") + once
+
+
+def einsum_operand(shape: Shape | None, term: str, others: Iterable[str], result: str) -> Use | None:
+    """A weight in an equation: its columns are what is summed over together with another operand."""
+    if shape is None or "." in term or len(set(term)) != len(shape) or len(term) != len(shape):
+        return None
+    rows = tuple(axis for axis, letter in enumerate(term) if letter in result)
+    summed = [letter for letter in term if letter not in result]
+    if not rows or not summed or not set(summed) <= set("".join(others)):
+        return None
+    return Use(MatrixView(shape, rows), Kind.LINEAR, form_free=False)
+
+
 def is_bias(shape: Shape | None, use: Use, rank: int | None) -> bool:
     """Adding a constant of this shape to a product of this rank adds one number to each output channel."""
     transposed = use.kind is Kind.CONV and use.view.out_axes == (1,)  # its rows are one group's channels

@@ -1,12 +1,13 @@
 """Writing nodes and constants into an ONNX graph: the pieces that all stored forms are made of."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from qcc.ir.encoding import Encoded
 from qcc.ir.graph import Weight
+from qcc.ir.onnx_bodies import inside
 from qcc.ir.onnx_functions import DOMAIN, VERSION, decode_function, decode_name
 from qcc.ir.onnx_layers import PASSING
 from qcc.ir.packing import pack
@@ -235,7 +236,7 @@ class Emitter:
     def first_reader(self) -> ir.Node | None:
         """The first node of the main graph that reads the constant, itself or within its subgraphs, if any does."""
         readers = set(self._constant.consumers())
-        nodes = (node for node in self._graph if node in readers or not readers.isdisjoint(_inside(node)))
+        nodes = (node for node in self._graph if node in readers or not readers.isdisjoint(inside(node)))
         return next(nodes, None)
 
     def constant_shape(self) -> tuple[int, ...]:
@@ -252,9 +253,3 @@ def _names(graph: ir.Graph) -> set[str]:
         names.update(value.name for value in part.inputs)
     names.update(output.name for node in graph.all_nodes() for output in node.outputs)
     return {name for name in names if name}
-
-
-def _inside(node: ir.Node) -> Iterator[ir.Node]:
-    for attribute in node.attributes.values():
-        if attribute.type is ir.AttributeType.GRAPH:
-            yield from attribute.as_graph().all_nodes()

@@ -125,12 +125,14 @@ def real_file(path: Path, location: str, name: str) -> Path:
     Raises:
         DataError: it is missing, cannot be, or is outside the model's folder.
     """
-    if "\0" in location:
-        raise DataError(f"weight `{name}` lies in a file whose name cannot be: {location[:40]!r}")
-    file = (path.parent / location).resolve()
+    try:
+        file = (path.parent / location).resolve()
+        there = file.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, with a NUL, or a circle of links
+        raise DataError(f"weight `{name}` lies in a file whose name cannot be: {location[:40]!r}") from error
     if not location or not any(file.is_relative_to(root) for root in (path.parent.resolve(), path.resolve().parent)):
         raise DataError(f"weight `{name}` lies outside the model's folder: `{location}`")
-    if not file.is_file():
+    if not there:
         raise DataError(
             f"`{path}` keeps its weights in `{location}`, which is missing",
             help="keep the .onnx file and its data file together",

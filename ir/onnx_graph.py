@@ -18,6 +18,7 @@ from qcc.ir.errors import ModelError, Refused, first_line
 from qcc.ir.forms import Form
 from qcc.ir.graph import Array, Graph, Kind, Layer, Op, Runner, Value, Weight
 from qcc.ir.onnx_attributes import attributes
+from qcc.ir.onnx_bodies import bodies, sink
 from qcc.ir.onnx_edit import Editor
 from qcc.ir.onnx_encode import Forms, required_opset
 from qcc.ir.onnx_external import relative_to
@@ -28,6 +29,7 @@ from qcc.ir.onnx_opset import raise_opset
 from qcc.ir.onnx_run import OnnxRunner
 from qcc.ir.onnx_save_options import ExternalData
 from qcc.ir.onnx_simplify import simplify
+from qcc.ir.onnx_uses import USES
 from qcc.ir.region import NO_REGIONS, Region
 
 LAYER = "qcc.layer"  # metadata of a node: what its layer is called, however its weight is
@@ -183,6 +185,7 @@ class OnnxGraph(Graph):
     def _stripped(self) -> ir.Model:
         """The model without what only people read, and with the versions that it needs."""
         model = self.model.clone()
+        sink(model.graph)
         common.ClearMetadataAndDocStringPass()(model)
         common.RemoveUnusedOpsetsPass()(model)
         model.opset_imports.setdefault("", self.opset)
@@ -227,6 +230,7 @@ def _dtype(dtype: ir.DataType) -> str:
 
 
 def _op(node: ir.Node, layer: Layer | None, opset: int) -> Op:
+    layer = layer if node.op_type in USES else None  # else it lies in a body
     kind, function = kind_of(node, None if layer is None else layer.kind)
     found: Attributes = {}
     try:
@@ -243,15 +247,8 @@ def _op(node: ir.Node, layer: Layer | None, opset: int) -> Op:
 def _captured(node: ir.Node) -> list[str]:
     """What the branches or the body of a node read from around it."""
     found: dict[str, None] = {}
-    for attribute in node.attributes.values():
-        if attribute.type is ir.AttributeType.GRAPH:
-            parts = [attribute.as_graph()]
-        elif attribute.type is ir.AttributeType.GRAPHS:
-            parts = list(attribute.as_graphs())
-        else:
-            continue
-        for part in parts:
-            read = [value for inner in part.all_nodes() for value in inner.inputs]
-            read += [value for graph in (part, *part.subgraphs()) for value in graph.outputs]
-            found.update((value.name or "", None) for value in read if value is not None and value.graph is node.graph)
+    for part in bodies(node):
+        read = [value for inner in part.all_nodes() for value in inner.inputs]
+        read += [value for graph in (part, *part.subgraphs()) for value in graph.outputs]
+        found.update((value.name or "", None) for value in read if value is not None and value.graph is node.graph)
     return list(found)

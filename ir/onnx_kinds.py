@@ -30,6 +30,7 @@ KINDS = table(
         ),
         Kind.MATMUL: "MatMul=matmul Gemm=matmul",
         Kind.CONV: "Conv ConvTranspose",
+        Kind.RECURRENT: "LSTM=lstm GRU=gru RNN=rnn",
         Kind.NORM: (
             "BatchNormalization=batch_norm LayerNormalization=layer_norm InstanceNormalization=instance_norm "
             "GroupNormalization=group_norm RMSNormalization=rms_norm LRN=local_response_norm LpNormalization=lp_norm"

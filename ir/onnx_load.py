@@ -13,6 +13,7 @@ from onnx_ir.passes import common
 
 from qcc.ir import wire
 from qcc.ir.errors import ModelError, first_line
+from qcc.ir.onnx_bodies import lift
 from qcc.ir.onnx_check import Malformed, check_model, opset_of, supported
 from qcc.ir.onnx_external import DataError, Located, locate, open_in
 from qcc.ir.onnx_save_options import NEWEST_OPSET, OLDEST_OPSET
@@ -116,9 +117,10 @@ def align_functions(model: ir.Model) -> None:
 
 
 def normalise(model: ir.Model) -> None:
-    """Make every constant an initialiser, and give all nodes and values names, so that they can be spoken of."""
+    """Make every constant an initialiser of the main graph, and give all nodes and values names to speak of them by."""
     common.LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=0)(model)
     common.NameFixPass()(model)
+    lift(model.graph)
 
 
 def array_of(value: ir.Value) -> np.ndarray | None:

@@ -8,6 +8,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from qcc.ir.errors import ModelError, first_line
+from qcc.ir.onnx_fold import FoldConstants
 from qcc.ir.onnx_functions import DOMAIN
 from qcc.ir.onnx_infer import InferTypes
 from qcc.ir.onnx_load import align_functions, array_of, normalise
@@ -35,6 +36,7 @@ def simplify(model: ir.Model) -> list[str]:
             common.RemoveUnusedNodesPass(),
             common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
             InferTypes(),
+            FoldConstants(),
         ):
             step(model)
         normalise(model)

@@ -40,12 +40,13 @@ class Wiring:
                 readers.setdefault(name, []).append((op, position))
         uses = [(weight, layer) for weight in graph.weights() for layer in weight.layers]
         count = Counter(layer.op for _, layer in uses)
+        kinds = {op.name: op.kind for op in ops}
         return cls(
             {op.name: op for op in ops},
             {name: op for op in ops for name in op.outputs if name},
             readers,
             frozenset(value.name for value in graph.outputs),
-            {use[1].op: use for use in uses if count[use[1].op] == 1},
+            {use[1].op: use for use in uses if count[use[1].op] == 1 and kinds[use[1].op] is use[1].kind},
         )
 
     def reads_alone(self, value: str) -> Op | None:
@@ -66,7 +67,7 @@ def takes_affine(wiring: Wiring, use: Use, value: str | None = None) -> str:
     op = wiring.ops[layer.op]
     if len(weight.layers) > 1 or len(wiring.readers.get(weight.constant, ())) > 1:
         return f"the weight of `{layer.name}` is read elsewhere, too"
-    if layer.kind is Kind.EMBEDDING or (layer.kind is Kind.LINEAR and not layer.form_free):
+    if layer.kind not in (Kind.LINEAR, Kind.CONV) or (layer.kind is Kind.LINEAR and not layer.form_free):
         return f"`{layer.name}` is no plain product with a weight"
     place = bias_place(wiring, layer)
     if place is None and (layer.bias is not None or (len(op.inputs) > 2 and op.inputs[2])):

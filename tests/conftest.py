@@ -1,9 +1,12 @@
 """Fixtures shared by all tests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from qcc.compiler import time_model
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,3 +25,15 @@ def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
         assert text == path.read_text(encoding="utf-8")
 
     return compare
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _even_races() -> Iterator[None]:
+    """Whole models are not timed: speed is never asserted, and no test may warn of a busy machine's."""
+
+    def even(entrants: Sequence[time_model.Entrant], data: object, threads: int | None) -> time_model.Race:
+        return time_model.Race(threads, np.full((len(entrants), time_model.FEWEST), 1e-3), (1e-3,) * len(entrants))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time_model, "race", even)
+        yield

@@ -183,7 +183,6 @@ OTHER = {
         "g (float[N,64] x) => (float[N,64] y) { h = MatMul(w, w) y = MatMul(x, h) }",
         {"w": random(64, 64) / 8},
         {"x": X},
-        layers=("w", "w#2"),
     ),
     "also_added": Case(
         "g (float[64,64] x) => (float[64,64] y) { h = MatMul(x, w) y = Add(h, w) }",
@@ -215,6 +214,7 @@ OTHER = {
             y = MatMul(x, w) }""",
         {"w": random(64, 32), "n": np.array(3), "yes": np.array(True)},
         {"x": X, "start": random(5, 32)},
+        layers=("node", "node_1"),
     ),
     "input_too": Case(
         "g (float[N,64] x, float[64,32] w) => (float[N,32] y) { y = MatMul(x, w) }",

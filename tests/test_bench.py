@@ -12,11 +12,13 @@ from onnx import parser
 
 from qcc.__main__ import main
 from qcc.codegen.machine import machine
-from qcc.compiler import bench, bench_svg, report_bench
+from qcc.compiler import bench, bench_svg, report_bench, terminal
 from qcc.compiler.bench import Bench, Closeness, Entry, Setting
 from qcc.compiler.bench_feeds import Wanted, feeds
 from qcc.compiler.cli import UsageError
+from qcc.compiler.fit_table import Column, Table
 from qcc.compiler.open_model import open_model
+from qcc.compiler.timing import SLOWER
 from tests.kernel_files import OP, library, model, needs_tvm
 
 DOUBLE = """<ir_version: 8, opset_import: ["": 17]>
@@ -86,7 +88,8 @@ def test_text_and_picture(run: Run) -> None:
     assert lines[3].split() == ["a.onnx", *lines[3].split()[1:3], "-", "-", "reference", "-"]
     assert lines[6].split()[:3] == ["threads", "batch", "model"]
     assert lines[7].split()[:3] == ["1", "1", "a.onnx"]
-    assert lines[7].endswith("1.00x")
+    assert lines[7].endswith(" -") and "x the time of the first" in lines[8]
+    assert "ratios are paired" in out
     assert lines[-1] == "wrote times.svg"
     assert sum(one.get("class", "").startswith("bar") for one in ElementTree.parse("times.svg").iter()) == 2
 
@@ -206,8 +209,27 @@ def test_models_of_one_name_are_told_apart(folder: Path, run: Run) -> None:
 
 def test_the_ratio_is_that_of_rounds() -> None:
     setting = Setting(1, 1, {}, np.array([[1.0, 2.0, 4.0], [0.5, 1.0, 8.0]]))
-    assert (setting.ratio(0), setting.ratio(1)) == (1, 0.5)
+    assert (setting.ratio(0).median, setting.ratio(1).median) == (1, 0.5)
     assert setting.quartiles(0) == (1.5, 2, 3)
+
+
+def test_what_is_slower_is_called_so(capsys: pytest.CaptureFixture[str]) -> None:
+    entries = tuple(Entry(Path(name), None, name, 1, 0, ()) for name in ("float.onnx", "slow.onnx", "fast.onnx"))
+    seconds = np.outer([1.0, 1.934, 0.5], np.ones(15))
+    report_bench.write_report(Bench(entries, (Setting(1, 1, {}, seconds),), (Closeness(),) * 3, "generated"))
+    told = {line.split("  ")[-1] for line in capsys.readouterr().out.splitlines()}
+    assert {"1.93x the time of the first (slower)", "0.50x the time of the first"} <= told
+
+
+def test_colour_only_at_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table((Column("a"),), (("slow (slower)",), ("plain",)))
+    terminal.write_table(table, marks={SLOWER: "red"})
+    assert "\x1b" not in capsys.readouterr().out
+    monkeypatch.setattr("qcc.compiler.terminal.is_terminal", lambda stream: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    terminal.write_table(table, marks={SLOWER: "red"})
+    _, slow, other = capsys.readouterr().out.splitlines()
+    assert slow == "\x1b[31mslow (slower)\x1b[0m" and other == "plain"
 
 
 def test_the_picture_escapes_names() -> None:

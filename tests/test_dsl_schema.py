@@ -122,7 +122,11 @@ SCHEMA = Schema(
         "onnxruntime": TargetKind("onnxruntime"),
         "cpu": TargetKind("cpu", ("native", "avx2", "avx512-vnni")),
     },
-    budget={"size": Metric("size", "<=", {"%": (0, 100), "B": (0, INFINITY)})},
+    budget={
+        "size": Metric("size", "<=", {"%": (0, 100), "B": (0, INFINITY)}),
+        "output_error": Metric("output_error", "<=", {"%": (0, INFINITY)}, arguments=("given",), optional=True),
+    },
+    objectives=("output_error", "size", "latency"),
     verify={
         "cosine": Metric("cosine", ">=", {"": (-1, 1)}),
         "sqnr": Metric("sqnr", ">=", {"dB": (0, INFINITY), "": (0, INFINITY)}),

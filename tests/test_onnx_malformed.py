@@ -295,3 +295,14 @@ def test_damaged_files_are_told_or_work(tmp_path: Path, data: st.DataObject) -> 
     except ModelError as error:
         assert error.code.startswith("Q4")
         assert "\n" not in error.message
+
+
+@pytest.mark.parametrize("location", ["a\0b", "x" * 5000, "a/" * 3000 + "b", "loop"])
+def test_weights_in_a_file_that_cannot_be(location: str, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    tensor = onnx.TensorProto(name="w", data_type=1, dims=[4], data_location=onnx.TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value=location)
+    graph = onnx.helper.make_graph([], "g", [], [], [tensor])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="whose name cannot be"):
+        OnnxGraph.load(tmp_path / "m.onnx")

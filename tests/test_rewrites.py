@@ -25,6 +25,7 @@ from qcc.compiler.validate import Trial, compare, first_guilty, relative_error, 
 from qcc.dsl.diagnostics import Diagnostics, QccError
 from qcc.dsl.load import load_text
 from qcc.dsl.policy import Policy
+from qcc.ir.errors import ModelError
 from qcc.ir.fx import FxGraph
 from qcc.ir.graph import Graph
 from qcc.ir.onnx_graph import OnnxGraph
@@ -216,16 +217,17 @@ def test_statistics_are_of_the_graph_as_it_is_then(model: Path) -> None:
 
 
 @pytest.mark.parametrize("at", [0, 3, DEPTH - 1])
-def test_a_pass_that_lies_is_caught_with_the_site(model: Path, tmp_path: Path, at: int) -> None:
+def test_a_site_that_lies_is_left_out(model: Path, tmp_path: Path, at: int) -> None:
     text = f'rule any {{ weights = int8 channel; toy_scale = constant; toy_break = on(victim = "l{at}") }}'
-    with pytest.raises(QccError) as caught:
-        run(model, text, output=tmp_path / "out.onnx")
-    (one,) = caught.value.diagnostics
-    assert one.code == "Q490"
-    assert f"at its site `at l{at}`, changed the function: an output is off by 1 of its largest value" in one.message
-    assert one.note == f"it is about `l{at}`"
-    assert "toy_break = off" in (one.help or "")
-    assert [path.name for path in tmp_path.iterdir()] == ["chain.onnx"]
+    result = run(model, text + "\nverify { cosine >= 0.999 }", output=tmp_path / "out.onnx")
+    assert result.passed
+    row = result.rewrites[-1]
+    assert row.left_out == (f"at l{at}",)
+    assert len(row.treated) == DEPTH - 1
+    (edit,) = row.refused
+    assert edit.layers == (f"l{at}",)
+    assert edit.text == "left out: with it an output is off by 1 of its largest value, 0.0001 is allowed"
+    assert [one.code for one in result.warnings] == ["Q435"]
 
 
 def test_a_pass_that_lies_is_caught_reject(model: Path) -> None:
@@ -235,21 +237,22 @@ def test_a_pass_that_lies_is_caught_reject(model: Path) -> None:
     assert len(row.treated) == DEPTH - 1
 
 
-def test_a_bug_has_its_exit_status(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_site_left_out_is_told_and_no_failure(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = model.with_name("p.qpolicy")
     path.write_text('qpolicy 1\nrule any { toy_break = on(victim = "l1") }\n', encoding="utf-8")
-    assert main(["compile", str(model), "-p", str(path)]) == 70
-    assert "error[Q490]" in capsys.readouterr().err
+    assert main(["compile", str(model), "-p", str(path)]) == 0
+    assert "warning[Q435]" in capsys.readouterr().err
 
 
-def test_a_pass_that_takes_a_reader_away_is_caught(tmp_path: Path) -> None:
+def test_a_site_that_takes_a_reader_away_is_left_out(tmp_path: Path) -> None:
     body = "g (float[N,64] x) => (float[N,64] y) { h = MatMul(x, w) r = Relu(h) y = MatMul(r, w) }"
     path = tmp_path / "tied.onnx"
     onnx.save(models.parse(body, {"w": models.random(64, 64) / 8}), path)
     graph = OnnxGraph.load(path)
     plan = bound(graph, 'rule any { toy_break = on(victim = "node", how = "untie") }')
-    with pytest.raises(QccError, match=r"Q490.*took a layer from the weight `node`"):
-        rewrite_graph(graph, plan, generate(graph, 2, 0))
+    done = rewrite_graph(graph, plan, generate(graph, 2, 0))
+    assert done.graph.weights() == graph.weights()
+    assert "the weight `node` loses a layer" in done.rows[0].refused[0].text
 
 
 def two_readers(folder: Path) -> OnnxGraph:
@@ -284,7 +287,7 @@ def test_a_cleaning_that_lies_is_caught(model: Path) -> None:
     other.replace_constant("l1", 2 * graph.matrix(graph.weights()[1]).T)
     names = ([value.name for value in graph.inputs], [value.name for value in graph.outputs])
     cleaned = Cleaned(lambda: other.runner(*names), ())
-    with pytest.raises(QccError, match=r"Q490.*`clean` changed the function"):
+    with pytest.raises(ModelError, match="dead and duplicate ops the model is another"):
         rewrite_graph(graph, bound(graph, ALL), generate(graph, 2, 0), cleaned)
 
 

@@ -1,0 +1,56 @@
+"""Tables fit a terminal: names are cut from the left, what matters least goes, and nothing is wider than the screen."""
+
+from qcc.compiler.fit_table import Column, Table, cut_left, fitted, plain
+from qcc.compiler.report_console import layer_table
+from qcc.compiler.result import LayerRow
+from qcc.dsl.excerpt import cells
+
+TABLE = Table(
+    (Column("layer", cut=True), Column("kind", spare=2), Column("form", spare=1), Column("bytes", right=True)),
+    (
+        ("encoder.layer.{0..5}.attention.output.dense", "linear", "decoded", "1,234,567"),
+        ("pooler", "linear", "fused", "12"),
+    ),
+)
+
+
+def test_a_table_that_fits_is_plain() -> None:
+    assert "".join(f"{line}\n" for line in fitted(TABLE, 200)) == plain(TABLE)
+
+
+def test_what_is_spare_goes_before_names_are_cut_short() -> None:
+    for width in range(40, 90):
+        lines = fitted(TABLE, width)
+        assert max(map(cells, lines)) <= width and len(lines) == 3
+        assert lines[1].startswith(("encoder.layer", "...")) and "1,234,567" in lines[1]
+    assert "kind" not in fitted(TABLE, 50)[0] and "form" in fitted(TABLE, 50)[0]
+    assert fitted(TABLE, 50)[1].split()[0].endswith("attention.output.dense")
+    assert "form" not in fitted(TABLE, 40)[0]
+
+
+def test_what_cannot_be_cut_goes_on_below() -> None:
+    table = Table((Column("format"),), (("int8 channel asym scale fp32 and more words",),))
+    lines = fitted(table, 30)
+    assert max(map(cells, lines)) <= 30 and " ".join(" ".join(lines).split()) == f"format {table.rows[0][0]}"
+
+
+def test_names_are_cut_from_the_left() -> None:
+    assert cut_left("a.b.c", 5) == "a.b.c" and cut_left("attention.output.dense", 12) == "...put.dense"
+    assert cells(cut_left("字" * 20, 9)) <= 9
+
+
+def row(name: str, error: float, format: str = "int4 group 32") -> LayerRow:
+    return LayerRow(name, ("linear",), (8, 8), format, "fused", 100, 256, 4.5, error, error / 10, "")
+
+
+def test_repeated_layers_are_one_row() -> None:
+    layers = [row(f"layer.{at}.q", 0.01 * (at + 1)) for at in range(6)] + [row("head", 0.5, "int8 channel")]
+    table = layer_table(layers)
+    assert [one[0] for one in table.rows] == ["layer.{0..5}.q", "head"]
+    assert table.rows[0][5:] == ("600", "4.50", "12.2 dB", "0.6%")  # together; the worst: 10 log10(1 / 0.06)
+    assert len(layer_table(layers, alone=True).rows) == 7
+
+
+def test_layers_of_other_formats_are_rows_of_their_own() -> None:
+    layers = [row("layer.0.q", 0.01), row("layer.1.q", 0.01, "int8 channel"), row("layer.2.q", 0.01)]
+    assert [one[0] for one in layer_table(layers).rows] == ["layer.{0,2}.q", "layer.1.q"]

@@ -1,0 +1,64 @@
+"""The fuzz command runs, finds nothing on a few cases, and would see a fault."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from benchmarks import fuzz
+from benchmarks.fuzz_graphs import drawn
+from benchmarks.fuzz_models import MUTATIONS, mutated, seeds
+
+
+def test_every_case_follows_from_its_seed() -> None:
+    models = list(seeds().values())
+    for case in range(20):
+        assert mutated(models, random.Random(case)) == mutated(models, random.Random(case))
+        assert drawn(random.Random(case)) == drawn(random.Random(case))
+
+
+def test_every_mutation_changes_a_model() -> None:
+    for mutation in MUTATIONS:
+        changed = 0
+        for case in range(20):
+            rng, model = random.Random(case), seeds()["conv"]
+            before = model.SerializeToString(deterministic=True)
+            try:
+                mutation(model, rng)
+            except (IndexError, ValueError, TypeError):
+                continue
+            changed += model.SerializeToString(deterministic=True) != before
+        assert changed, mutation.__name__
+
+
+def test_drawn_graphs_run_and_are_tame() -> None:
+    for case in range(30):
+        model = drawn(random.Random(case))
+        onnx.checker.check_model(model, full_check=True)
+        session = onnxruntime.InferenceSession(model.SerializeToString())
+        shape = [2 if isinstance(dim, str) else dim for dim in session.get_inputs()[0].shape]
+        (found,) = session.run(None, {"x": np.random.default_rng(case).standard_normal(shape).astype(np.float32)})
+        assert np.isfinite(found).all() and np.abs(found).max() < 1e4
+
+
+@pytest.mark.slow
+def test_a_few_cases_of_each_kind_end_well(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in fuzz.KINDS:
+        outcomes = {case: fuzz.run_one(name, 0, case) for case in range(2)}
+        assert not [one for one in outcomes.values() if one[0] in fuzz.FAULTS], (name, outcomes)
+        assert fuzz.row(name, outcomes).startswith(f"| {name} | 2 |")
+
+
+def test_a_fault_is_seen(tmp_path: Path) -> None:
+    model = seeds()["mlp"]
+    onnx.save(model, tmp_path / "m.onnx")
+    array = onnx.numpy_helper.to_array(model.graph.initializer[0]) * 1.01
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(array, model.graph.initializer[0].name))
+    onnx.save(model, tmp_path / "out.onnx")
+    compared = fuzz._compared(tmp_path / "m.onnx", tmp_path / "out.onnx", "lossless", 0)
+    assert compared.startswith("off by")
+    assert not fuzz._compared(tmp_path / "m.onnx", tmp_path / "m.onnx", "lossless", 0)
+    assert not fuzz._compared(tmp_path / "m.onnx", tmp_path / "out.onnx", "balanced", 0)
