@@ -177,7 +177,8 @@ def _write(path: Path, content: bytes) -> Path:
 
 def _fifo(folder: Path, _: bytes, turn: int) -> list[str]:
     os.mkfifo(folder / "pipe")
-    return [["compile", "pipe"], ["compile", "m.onnx", "-p", "pipe"], ["compile", "m.onnx", "--data", "pipe"]][turn % 3]
+    # A policy may come through a pipe, and is waited for.
+    return [["compile", "pipe"], ["inspect", "pipe"], ["compile", "m.onnx", "--data", "pipe"]][turn % 3]
 
 
 def _loop(folder: Path, _: bytes, turn: int) -> list[str]:

@@ -199,9 +199,10 @@ def measure(folder: Path, kills: int, forced: bool) -> Counts:
         if trial(folder, wanted, partial(killed_before, folder, call), f"call {call}", counts):
             break
     draw = random.Random(0)
-    for number in range(kills):
+    killed = 0
+    while killed < kills:  # runs that end before their moment do not count
         moment = draw.uniform(0, duration)
-        trial(folder, wanted, partial(killed_at_random, folder, moment), f"kill {number}", counts)
+        killed += not trial(folder, wanted, partial(killed_at_random, folder, moment), f"kill {killed}", counts)
     in_child(lambda: run(folder, "old"))
     if left := leftovers(folder):
         counts.faults.append(f"left over at the end: {left}")

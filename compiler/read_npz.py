@@ -25,6 +25,8 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """
     if not os.path.exists(path):  # noqa: PTH110 (also of a name that no file can have)
         raise ModelError("Q420", f"no such calibration file: `{path}`")
+    if not path.is_file():  # reading a pipe or a device may never end
+        raise _unreadable(path, "it is a folder" if path.is_dir() else "it is no regular file")
     try:
         return _read(path, names)
     except ModelError:

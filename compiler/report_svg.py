@@ -22,6 +22,8 @@ class _Segment:
     size: int
     names: tuple[str, ...]
     label: str
+    inside: str = ""
+    """What stands in the segment, if not its colour's name."""
 
     @property
     def title(self) -> str:
@@ -34,7 +36,7 @@ def bytes_chart(layers: Sequence[LayerRow], input_bytes: int, output_bytes: int)
     """Both files to one scale, coloured by format; below, the compressed one enlarged, layer by layer."""
     whole = max(input_bytes, output_bytes, 1)
     room = RIGHT - LEFT - NUMBER
-    before = _by_format(layers, input_bytes, lambda row: row.original_bytes)
+    before = _by_former(layers, input_bytes)
     after = _by_format(layers, output_bytes, lambda row: row.size_bytes)
     parts = []
     for y, name, size, segments in ((4, "before", input_bytes, before), (38, "after", output_bytes, after)):
@@ -58,6 +60,20 @@ def _by_format(layers: Sequence[LayerRow], file_bytes: int, size: Callable[[Laye
         _Segment(css, sum(map(size, rows)), tuple(row.name for row in rows), formats_text(rows))
         for css, rows in found.items()
     ]
+    return [*segments, *_rest(segments, file_bytes)]
+
+
+def _by_former(layers: Sequence[LayerRow], file_bytes: int) -> list[_Segment]:
+    """What was there before: the types that weights had, in the colours of what they became."""
+    found: dict[tuple[str, int], list[LayerRow]] = {}
+    for row in sorted(layers, key=lambda row: (not row.form, row.format)):
+        found.setdefault((colour(row), round(8 * row.original_bytes / max(row.params, 1))), []).append(row)
+    segments = []
+    for (css, bits), rows in found.items():
+        former = f"{bits}-bit weights"
+        became = f"{former}, kept" if css == "kept" else f"{former}, now {formats_text(rows)}"
+        size = sum(row.original_bytes for row in rows)
+        segments.append(_Segment(css, size, tuple(row.name for row in rows), became, former))
     return [*segments, *_rest(segments, file_bytes)]
 
 
@@ -105,7 +121,7 @@ def _inside(one: _Segment, x: float, y: float, long: float, height: int) -> str:
     fits = int((long - 8) / LETTER)
     ink = "on white" if one.css == "int8" else "on"
     if height == BAR:
-        named = {"kept": "as it was"}.get(one.css, one.css)
+        named = one.inside or {"kept": "as it was"}.get(one.css, one.css)
         return text(x + 5, y + 17, named, ink) if len(named) <= fits else ""
     name = one.names[0] if len(one.names) == 1 else f"{len(one.names)} layers"
     grid = one.label.split(" ")[0] if one.css != "rest" else size_text(one.size)

@@ -15,6 +15,10 @@ class Block:
     rows: int
     columns: int
 
+    def __post_init__(self) -> None:
+        if self.rows < 0 or self.columns < 0:
+            raise ValueError(f"a block of {self.rows}x{self.columns} holds nothing")
+
     @property
     def text(self) -> str:
         """As the language spells it."""

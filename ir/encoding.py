@@ -49,6 +49,10 @@ class Encoding:
     block: Block = CHANNEL
     scale: ScaleType | None = "fp16"
 
+    def __post_init__(self) -> None:
+        if self.scale is not None and self.scale not in SCALE_TYPES:
+            raise ValueError(f"scales are {' or '.join(SCALE_TYPES)}, not {self.scale}")
+
     @property
     def bits(self) -> int:
         """Bits of one code."""
@@ -113,12 +117,27 @@ class Encoded:
     """A stored matrix: codes ``[out, in]`` of the grid's unsigned type, one a weight, and the scales of its blocks.
 
     With an ``input_step`` its layers round what they multiply it with: ``step * clip(rint(x / step), -128, 127)``.
+
+    Raises:
+        ValueError: the parts are not of one another.
     """
 
     encoding: Encoding
     codes: np.ndarray
     scales: Scales
     input_step: np.float32 | None = None
+
+    def __post_init__(self) -> None:
+        grid, blocks = self.encoding.grid, self.encoding.block.grid(self.shape)
+        if self.codes.dtype != grid.dtype or int(self.codes.max(initial=0)) >> grid.bits:
+            raise ValueError(f"codes of {self.encoding.text} are below {1 << grid.bits}, in {grid.dtype.__name__}")
+        if self.scales.scale.shape != blocks or self.scales.scale.dtype != self.encoding.scale_dtype:
+            raise ValueError(
+                f"scales of {self.encoding.text} are {blocks} here, in {self.encoding.scale_dtype.__name__}"
+            )
+        zero = self.scales.zero
+        if (zero is None) != grid.symmetric or (zero is not None and zero.shape != blocks):
+            raise ValueError(f"zero points of {self.encoding.text} are {'none' if grid.symmetric else blocks} here")
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -11,8 +11,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from qcc.ir.capabilities import fused_capability, fused_cost
-from qcc.ir.encoding import FLOAT_ENCODINGS, Encoding
-from qcc.ir.kernel_op import CHUNK, LONGEST, LinearOp
+from qcc.ir.encoding import FLOAT_ENCODINGS, MAX_BITS, MIN_BITS, Encoded, Encoding, FloatGrid
+from qcc.ir.errors import Refused
+from qcc.ir.kernel_op import CHUNK, LONGEST, LinearOp, OpError
 from qcc.ir.packing import UNIT, packed_bytes
 
 if TYPE_CHECKING:
@@ -41,7 +42,13 @@ class Choice:
 
 
 def choose(weight: "Weight", encoding: Encoding, instructions: Collection[str] = ()) -> Choice:
-    """The form of a weight under an encoding, by the committed measurements of instruction sets; of all without any."""
+    """The form of a weight under an encoding, by the committed measurements of instruction sets; of all without any.
+
+    Raises:
+        Refused: no form could hold it.
+    """
+    if reason := undecodable(encoding):
+        raise Refused(reason)
     if "embedding" in weight.kinds and encoding.block.rows != 1:
         return Choice(Form.DECODED, "rows cannot be decoded one by one: they share scales")
     if "embedding" in weight.kinds:
@@ -74,6 +81,57 @@ def plain_forms(weight: "Weight", encoding: Encoding, instructions: Collection[s
     return (first, *others)
 
 
+def undecodable(encoding: Encoding) -> str:
+    """Why no form could hold an encoding, since no decoder knows it; empty if one does.
+
+    What can be rounded to and decoded here may still have no decoder in a file: there floats are those of ONNX's own
+    types, without scales, and integers have 2 to 8 bits and scales.
+    """
+    grid = encoding.grid
+    if isinstance(grid, FloatGrid):
+        known = encoding in FLOAT_ENCODINGS.values()
+        return "" if known else f"no form holds {encoding.text}: floats are stored as {' or '.join(FLOAT_ENCODINGS)}"
+    if not MIN_BITS <= grid.bits <= MAX_BITS:
+        return f"no form holds integers of {grid.bits} bits, only of {MIN_BITS} to {MAX_BITS}"
+    return "" if encoding.scale else f"no form holds {encoding.text} without scales"
+
+
+def unheld(form: Form, weight: "Weight", encoding: Encoding, static: bool = False) -> str:
+    """Why a form cannot hold a weight under an encoding; empty if it can.
+
+    Args:
+        form: where the decoding is to happen.
+        weight: with the layers that read it.
+        encoding: of the weight.
+        static: its layers round what they multiply it with by a step that the model holds.
+    """
+    if reason := undecodable(encoding):
+        return reason
+    if form is Form.FUSED:
+        return static_takes(weight, encoding, kernels=False) if static else unfused(weight, encoding)
+    if form is Form.KERNEL:
+        return kernel_takes(weight, encoding) or (static_takes(weight, encoding, kernels=True) if static else "")
+    if static:
+        return "activations are rounded in the runtime's product of integers or in a kernel, and this form is neither"
+    if form is Form.ROWS and "embedding" not in weight.kinds:
+        return "only embeddings are read by rows"
+    if form is Form.ROWS and encoding.block.rows != 1:
+        return "an embedding is read by rows: its scales must be per channel or per group"
+    return ""
+
+
+def check_held(form: Form, weight: "Weight", encoded: Encoded) -> None:
+    """Refuse what could not be written, before anything is.
+
+    Raises:
+        Refused: the form cannot hold it.
+    """
+    if encoded.shape != weight.shape:
+        raise Refused(f"codes {encoded.shape} are not of the weight's shape {weight.shape}")
+    if reason := unheld(form, weight, encoded.encoding, encoded.input_step is not None):
+        raise Refused(reason)
+
+
 def kernel_takes(weight: "Weight", encoding: Encoding) -> str:
     """Why no kernel of ours could take a weight under an encoding; empty if one can."""
     conv, free = weight.kinds == {"conv"}, all(layer.form_free for layer in weight.layers)
@@ -86,8 +144,8 @@ def kernel_takes(weight: "Weight", encoding: Encoding) -> str:
         return f"kernels compute in float32, and the layer in {weight.dtype}"
     if encoding.block.rows != 1:
         return "kernels take scales per channel or per group"
-    if encoding.scale is None and encoding != BF16:
-        return f"no kernel multiplies by weights of {encoding.text}"
+    if reason := _unkerneled(encoding):
+        return reason
     columns, size = weight.shape[1], encoding.block.of(weight.shape)[1]
     unit = UNIT if conv else CHUNK
     if columns % unit:
@@ -95,6 +153,13 @@ def kernel_takes(weight: "Weight", encoding: Encoding) -> str:
     if (size % CHUNK and size != columns) or columns % size:
         return f"kernels take groups of a multiple of {CHUNK} that divide the {columns} inputs, not of {size}"
     return ""
+
+
+def _unkerneled(encoding: Encoding) -> str:
+    """Why no kernel decodes an encoding; empty if one does."""
+    if encoding.scale is None and encoding != BF16:
+        return f"no kernel multiplies by weights of {encoding.text}"
+    return undecodable(encoding)
 
 
 def static_takes(weight: "Weight", encoding: Encoding, kernels: bool) -> str:
@@ -137,6 +202,8 @@ def kernel_op(
     Raises:
         OpError: there is no such op.
     """
+    if reason := _unkerneled(encoding):
+        raise OpError(reason)
     group = None if encoding.block.grid(shape)[1] == 1 else encoding.block.columns
     return LinearOp(encoding.bits, group, encoding.symmetric, steps, pointwise, static)
 

@@ -13,11 +13,10 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
 
 from qcc.ir.attributes import Attributes, Opaque
-from qcc.ir.capabilities import fused_capability
 from qcc.ir.edits import check_bypass, check_insert, keep_names, layer_names, operand_name
 from qcc.ir.encoding import Encoded
 from qcc.ir.errors import ModelError, Refused
-from qcc.ir.forms import Form, kernel_takes
+from qcc.ir.forms import Form, check_held
 from qcc.ir.fx_attributes import attributes
 from qcc.ir.fx_edit import Editor
 from qcc.ir.fx_kinds import aten_name, is_check, kind_of
@@ -183,7 +182,7 @@ class FxGraph(Graph):
         self._index()
 
     def encode(self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS) -> None:
-        _check(weight, encoded, form)
+        check_held(form, weight, encoded)
         if encoded.input_step is not None:
             raise Refused("activations of a torch graph are not rounded: compile its ONNX export")
         self.replace_matrix(weight, encoded.decode())
@@ -255,23 +254,6 @@ class FxGraph(Graph):
 def _number_name(node: Node, number: Number) -> str:
     """No node and no path in a module has such a name."""
     return f"{node.name}:{number.argument}"
-
-
-def _check(weight: Weight, encoded: Encoded, form: Form) -> None:
-    """Refuse what no exporter could write.
-
-    Raises:
-        Refused: the form cannot hold the weight.
-    """
-    if encoded.shape != weight.shape:
-        raise Refused(f"codes {encoded.shape} are not of the weight's shape {weight.shape}")
-    if form is Form.ROWS and encoded.encoding.block.rows != 1:
-        raise Refused("an embedding is read by rows: its scales must be per channel or per group")
-    free = len(weight.layers) == 1 and weight.kinds == {"linear"} and weight.layers[0].form_free
-    if form is Form.KERNEL and (reason := kernel_takes(weight, encoded.encoding)):
-        raise Refused(reason)
-    if form is Form.FUSED and not (free and fused_capability(encoded.encoding, encoded.shape)):
-        raise Refused("no fused kernel takes this weight")
 
 
 def _constants(program: ExportedProgram) -> dict[Node, torch.Tensor]:

@@ -5,8 +5,7 @@ import onnx_ir as ir
 
 from qcc.ir.capabilities import fused_capability, fused_cost
 from qcc.ir.encoding import Encoding
-from qcc.ir.errors import Refused
-from qcc.ir.forms import Form, static_takes
+from qcc.ir.forms import Form
 from qcc.ir.graph import Kind, Layer
 from qcc.ir.onnx_functions import padded_count
 from qcc.ir.onnx_kernels import Kernels
@@ -31,10 +30,10 @@ class Forms(Kernels):
     """Writes one encoded weight into a model whose opset is high enough."""
 
     def emit(self, form: Form) -> None:
-        """Replace the weight.
+        """Replace the weight, which the form can hold (`check_held`).
 
         Raises:
-            Refused: the form cannot hold it.
+            Refused: the rank of an embedding's indices is unknown.
         """
         forms = {
             Form.FUSED: self._fused if self._encoded.input_step is None else self._integers,
@@ -48,7 +47,7 @@ class Forms(Kernels):
 
     def _fused(self) -> None:
         """``x @ W  -->  x @ DequantizeLinear(codes, scale)``, which the runtime makes one kernel of."""
-        old = self._nodes[self._only_layer().op]
+        old = self._nodes[self._weight.layers[0].op]
         encoding, scales = self._encoded.encoding, self._encoded.scales
         types = SIGNED if encoding.symmetric else UNSIGNED
         flip = np.uint8(-encoding.grid.lowest if encoding.symmetric else 0)  # offset binary to two's complement
@@ -75,10 +74,8 @@ class Forms(Kernels):
         products in 16 bits and saturates.
         """
         encoding, scales = self._encoded.encoding, self._encoded.scales
-        reason = static_takes(self._weight, encoding, kernels=False)
         step = self.input_step()
-        if reason or step is None:
-            raise Refused(f"activations cannot be rounded: {reason}")
+        assert step is not None
         codes = self.integers("codes", self._encoded.codes.T, ir.DataType.UINT8, 8)
         outputs, number = self._encoded.shape[0], -int(encoding.grid.lowest)
         zero = self.shared(f"qcc.zeros.{number}x{outputs}", np.full(outputs, number, np.uint8))
@@ -98,14 +95,6 @@ class Forms(Kernels):
                 product = self.node("Squeeze", [product, front], old, dtype=ir.DataType.FLOAT)
             self.finish(old, product)
         self.drop()
-
-    def _only_layer(self) -> Layer:
-        weight = self._weight
-        if fused_capability(self._encoded.encoding, self._encoded.shape) is None or weight.dtype != "float32":
-            raise Refused("the runtime has no compressed kernel for this format")
-        if len(weight.layers) > 1 or not weight.layers[0].form_free or weight.kinds != {Kind.LINEAR}:
-            raise Refused("the weight is shared, or read in a way that no compressed kernel takes")
-        return weight.layers[0]
 
     def _decoded(self) -> None:
         """``W  -->  decode(codes, scale)``, folded when the session starts."""
@@ -145,8 +134,6 @@ class Forms(Kernels):
 
     def _rows(self) -> None:
         """``Gather(W, ids)  -->  decode(Gather(codes, ids), Gather(scale, ids))``; other readers share the table."""
-        if self._encoded.encoding.block.rows != 1:
-            raise Refused("an embedding is read by rows: its scales must be per channel or per group")
         table, scale, zero = self.rows()
         for layer in self._weight.layers:
             if layer.kind is Kind.EMBEDDING:

@@ -15,7 +15,7 @@ from qcc.ir.attributes import Attributes, Opaque
 from qcc.ir.edits import check_bypass, check_insert, keep_names, layer_names, operand_name
 from qcc.ir.encoding import Encoded
 from qcc.ir.errors import ModelError, Refused, first_line
-from qcc.ir.forms import Form
+from qcc.ir.forms import Form, check_held
 from qcc.ir.graph import Array, Graph, Kind, Layer, Op, Runner, Value, Weight
 from qcc.ir.onnx_attributes import attributes
 from qcc.ir.onnx_bodies import bodies, sink
@@ -126,6 +126,7 @@ class OnnxGraph(Graph):
         editor.bypass(op, position)
 
     def encode(self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS) -> None:
+        check_held(form, weight, encoded)
         self.require_opset(required_opset(encoded.encoding, encoded.shape, form))
         self._forget()
         Forms(self.model, weight, encoded, regions).emit(form)

@@ -12,8 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qcc.ir.encoding import Encoded
-from qcc.ir.errors import Refused
-from qcc.ir.forms import kernel_op, kernel_takes
+from qcc.ir.forms import kernel_op
 from qcc.ir.graph import Kind, Layer, Weight
 from qcc.ir.kernel_op import BIAS, KEEP, LinearOp
 from qcc.ir.onnx_functions import DOMAIN
@@ -35,14 +34,7 @@ class Kernels(Rows):
         self._regions = regions
 
     def kernel(self) -> None:
-        """``steps(x @ W)  -->  linear_steps(x, codes, scale, operands)``; embeddings gather rows of the same codes.
-
-        Raises:
-            Refused: no kernel could take it.
-        """
-        reason = kernel_takes(self._weight, self._encoded.encoding)
-        if reason:
-            raise Refused(reason)
+        """``steps(x @ W)  -->  linear_steps(x, codes, scale, operands)``; embeddings gather rows of the same codes."""
         table, scale, zero = self.rows()
         step = self.input_step()
         stored = [*table, *(one for one in (scale, zero, step) if one is not None)]

@@ -73,6 +73,8 @@ def parse(path: Path) -> Located:
             raise ModelError("Q400", f"no such file: `{path}`")
         if path.is_dir():
             raise ModelError("Q400", f"`{path}` is a directory", help="name the .onnx file in it")
+        if path.exists() and not path.is_file():  # reading a pipe or a device may never end
+            raise ModelError("Q400", f"`{path}` is no regular file", help="write the model to a file first")
         if path.stat().st_size == 0:
             raise ModelError("Q401", f"`{path}` is empty")
         _refuse_other_kinds(path)

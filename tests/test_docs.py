@@ -86,6 +86,34 @@ def _command(page: Path) -> str:
     return found[0]
 
 
+NUMBER = re.compile(r"\d[\d,]*\.?\d*(?:e-?\d+)?")
+TIMES = re.compile(r"^(?:latency|time) .*\n(?: .*\n)*", re.MULTILINE)
+"""The topics that are of the machine."""
+LOOSE = 0.25
+"""How far figures with a point may be off, which follow the processor's rounding; sizes and counts by `NEAR`."""
+NEAR = 0.01
+
+
+def test_the_sample_output_is_what_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
+    page = ROOT / "README.md"
+    shown = next(block for block in blocks(page, "text")).text
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    assert main(_command(page).split()[1:]) == 0
+    printed = capsys.readouterr().out
+    if request.config.getoption("--update-golden"):
+        page.write_text(page.read_text(encoding="utf-8").replace(shown, printed), encoding="utf-8")
+        return
+    ours, theirs = (TIMES.sub("", text) for text in (shown, printed))
+    for one, other in zip(ours.splitlines(), theirs.splitlines(), strict=True):
+        assert NUMBER.sub("#", " ".join(one.split())) == NUMBER.sub("#", " ".join(other.split()))
+        for left, right in zip(NUMBER.findall(one), NUMBER.findall(other), strict=True):
+            far = LOOSE if "." in left else NEAR
+            assert float(left.replace(",", "")) == pytest.approx(float(right.replace(",", "")), rel=far), one
+
+
 PYTHON = [page for page in PAGES if any(block.words == ("run",) for block in blocks(page, "python"))]
 
 

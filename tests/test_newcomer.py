@@ -1,6 +1,7 @@
 """What someone new gives by mistake: files of other kinds, objects for paths, names that are not there."""
 
 import io
+import os
 import pickle
 import struct
 import zipfile
@@ -50,6 +51,14 @@ def test_a_file_of_another_kind_is_named(name: str, tmp_path: Path, capsys: pyte
     told = capsys.readouterr().err
     assert "error[Q461]" in told and hint in told
     assert [one.name for one in tmp_path.iterdir()] == [name]
+
+
+def test_pipes_and_devices_are_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for given in (str(tmp_path / "pipe"), "/dev/null"):
+        for words in (["compile", given], ["inspect", given], ["compile", str(EXAMPLE), "--data", given]):
+            assert main(words) == 1
+            assert "no regular file" in capsys.readouterr().err
 
 
 def test_a_model_in_memory_is_told_to_be_written_first(tmp_path: Path) -> None:

@@ -1,0 +1,126 @@
+"""Every encoding in every form for every kind of layer: refused with a reason, or the file computes `Encoded.decode`.
+
+What decoders do not know must not be written as something else, in whatever way it is asked for.
+"""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from qcc.ir import fit
+from qcc.ir.blocks import CHANNEL, TENSOR, Block, group
+from qcc.ir.encoding import FLOAT_ENCODINGS, SCALE_TYPES, Encoded, Encoding, FloatGrid, Grid, IntGrid, Scales
+from qcc.ir.errors import Refused
+from qcc.ir.forms import Form, choose, kernel_op, undecodable, unheld
+from qcc.ir.graph import Weight
+from qcc.ir.kernel_op import OpError
+from tests.onnx_models import CASES, emit, loaded, run
+
+INTEGERS = [IntGrid(bits, symmetric) for bits in range(1, 10) for symmetric in (True, False)]
+FLOATS = [FloatGrid(*bits) for bits in ((2, 1), (3, 2), (4, 3), (5, 2), (3, 4), (5, 10), (8, 7), (8, 10))]
+BLOCKS = [TENSOR, CHANNEL, group(16), group(20), group(32), group(64), Block(5, 12), Block(2, 0), Block(0, 16)]
+SCALES = (None, *SCALE_TYPES)
+LAYERS = ["matmul", "matmul_ragged", "gemm", "shared", "gather_1d", "tied_gemm", "conv2d_pointwise", "conv2d", "fp16"]
+WRITTEN = (2, 3, 4, 8)
+FLOAT = 1e-5  # of the largest output: sums in float32 in another order
+HALF = 2e-3  # two sums in half precision differ by its ulp
+LEVEL4 = 3e-2  # a head that shares an embedding's bytes rounds activations to 8 bits
+
+
+def encodings(grids: list[Grid]) -> Iterator[Encoding]:
+    for grid, block, scale in itertools.product(grids, BLOCKS, SCALES):
+        yield Encoding(grid, block, scale)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Weight]:
+    return {name: loaded(CASES[name], tmp_path_factory.mktemp(name)).weights()[0] for name in LAYERS}
+
+
+def test_what_no_decoder_knows_is_refused_everywhere(weights: dict[str, Weight]) -> None:
+    """By every form, for every layer, by the choice of a form and by the names of kernels."""
+    refused = [one for one in encodings([*INTEGERS, *FLOATS]) if undecodable(one)]
+    assert Encoding(FloatGrid(2, 1), group(32), "fp16") in refused
+    assert not any(isinstance(one.grid, IntGrid) and 2 <= one.bits <= 8 and one.scale for one in refused)
+    for encoding, weight in itertools.product(refused, weights.values()):
+        assert all(unheld(form, weight, encoding) for form in Form)
+        with pytest.raises(Refused, match="no form holds"):
+            choose(weight, encoding)
+        with pytest.raises(OpError):
+            kernel_op(encoding, weight.shape)
+
+
+def test_all_others_are_decoded(weights: dict[str, Weight]) -> None:
+    known = [one for one in encodings([*INTEGERS, *FLOATS]) if not undecodable(one)]
+    floats = {one for one in known if one.scale is None}
+    assert floats == set(FLOAT_ENCODINGS.values()) and len(known) == 14 * len(BLOCKS) * 2 + 2
+    for encoding, weight in itertools.product(known, weights.values()):
+        assert not unheld(Form.DECODED, weight, encoding)
+        assert not unheld(choose(weight, encoding).form, weight, encoding)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("form", Form)
+def test_what_is_taken_computes_what_it_decodes_to(
+    name: str, form: Form, weights: dict[str, Weight], tmp_path: Path
+) -> None:
+    case, taken = CASES[name], 0
+    for at, (bits, block) in enumerate(itertools.product(WRITTEN, BLOCKS)):
+        encoding = Encoding(IntGrid(bits, at % 3 > 0), block, "fp32" if at % 2 else "fp16")
+        if unheld(form, weights[name], encoding):
+            with pytest.raises(Refused):
+                emit(case, encoding, form, tmp_path)
+            continue
+        taken += 1
+        emitted = emit(case, encoding, form, tmp_path)
+        ops = {node.op_type for node in onnx.load(emitted.path).graph.node}
+        for output, found in run(emitted.path, case.feeds).items():
+            wanted = emitted.expected[output]
+            error = np.abs(found.astype(np.float64) - wanted).max() / np.abs(wanted).max()
+            assert error <= (LEVEL4 if "MatMulNBits" in ops else HALF if wanted.dtype == np.float16 else FLOAT)
+    assert taken or form is not Form.DECODED
+
+
+@pytest.mark.parametrize("form", [Form.DECODED, Form.ROWS])
+def test_rounded_activations_are_not_dropped_reject(form: Form, weights: dict[str, Weight]) -> None:
+    assert "neither" in unheld(form, weights["matmul"], Encoding(IntGrid(8)), static=True)
+
+
+@pytest.mark.parametrize("form", [Form.FUSED, Form.KERNEL])
+def test_rounded_activations_need_one_scale_a_channel(form: Form, weights: dict[str, Weight]) -> None:
+    assert not unheld(form, weights["matmul"], Encoding(IntGrid(8)), static=True)
+    assert "one scale a channel" in unheld(form, weights["matmul"], Encoding(IntGrid(8), group(32)), static=True)
+
+
+def test_parts_that_do_not_fit_reject() -> None:
+    encoding, codes = Encoding(IntGrid(4), group(32)), np.full((8, 64), 15, np.uint8)
+    scale = np.ones((8, 2), np.float16)
+    Encoded(encoding, codes, Scales(scale, None))
+    for wrong in (
+        (codes + 1, Scales(scale, None)),
+        (codes.astype(np.int8), Scales(scale, None)),
+        (codes, Scales(scale[:, :1], None)),
+        (codes, Scales(scale.astype(np.float32), None)),
+        (codes, Scales(scale, np.zeros((8, 2), np.uint8))),
+    ):
+        with pytest.raises(ValueError, match="of int4 group 32"):
+            Encoded(encoding, *wrong)
+    with pytest.raises(ValueError, match="zero points"):
+        Encoded(Encoding(IntGrid(4, False), group(32)), codes, Scales(scale, None))
+    with pytest.raises(ValueError, match="scales are fp16 or fp32"):
+        Encoding(IntGrid(4), CHANNEL, "bf16")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="holds nothing"):
+        Block(1, -32)
+
+
+def test_codes_of_another_matrix_reject(tmp_path: Path) -> None:
+    graph = loaded(CASES["matmul"], tmp_path)
+    (weight,) = graph.weights()
+    other = fit.encode(np.ones((3, 32), np.float32), Encoding(IntGrid(4), group(32)))
+    with pytest.raises(Refused, match="not of the weight's shape"):
+        graph.encode(weight, other, Form.FUSED)
