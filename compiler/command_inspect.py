@@ -149,6 +149,7 @@ def _write(model: "OpenModel") -> None:
     terminal.write(terminal.pairs(rows))
     if not facts["weights"]:
         terminal.write_line("\nno layer has a weight: there is nothing to compress")
+        _write_reach(model)
         return
     terminal.write_line()
     terminal.write_table(_table(facts["weights"]))
@@ -156,9 +157,17 @@ def _write(model: "OpenModel") -> None:
     count = len(facts["weights"])
     total = f"{count:,} weight{'' if count == 1 else 's'}, {params:,} parameters, {size:,} bytes"
     terminal.write_line(f"\n{total}, {size / model.size_bytes:.1%} of the file")
+    _write_reach(model)
     for one in facts["weights"]:
         if len(one["layers"]) > 1:
             terminal.write_line(escape(f"tied: {one['name']} is also {', '.join(one['layers'][1:])}"))
+
+
+def _write_reach(model: "OpenModel") -> None:
+    from qcc.compiler.reach import reach  # loads the graph's adapter
+
+    lines = reach(model.graph, model.size_bytes).lines
+    terminal.write(terminal.pairs(_named("in reach", lines)))
 
 
 def _named(title: str, lines: list[str]) -> list[tuple[str, str]]:

@@ -28,6 +28,7 @@ from qcc.compiler.phases import Phases, Progress, silent
 from qcc.compiler.plan import Plan
 from qcc.compiler.publish import Staged, publish, same_file, staging
 from qcc.compiler.raise_graph import needed_opset, raise_graph
+from qcc.compiler.reach import reach
 from qcc.compiler.repeat import check_plan, tell_differences
 from qcc.compiler.report_html import render_html
 from qcc.compiler.result import Result, RewriteRow
@@ -350,7 +351,9 @@ class _Compilation:
         return self.policy.export if isinstance(self.policy.export, Export) else Export()
 
     def _result(self, opened: _Opened, settled: Settled, verification: Verification) -> Result:
-        same, data, loss = copies(settled.plan), settled.written.data, loss_of(opened.plan, settled)
+        same, data = copies(settled.plan), settled.written.data
+        rows = build.rows(opened.graph, settled.plan, settled.built, loss_of(opened.plan, settled), self.chooser)
+        rows = self.covered.told(rows)
         return Result(
             model=self.model,
             output=self.output,
@@ -359,7 +362,7 @@ class _Compilation:
             written=verification.passed,
             input_bytes=opened.input_bytes,
             output_bytes=settled.written.size_bytes,
-            layers=self.covered.told(build.rows(opened.graph, settled.plan, settled.built, loss, self.chooser)),
+            layers=rows,
             plan=settled.plan,
             edits=() if same else opened.edits,
             allocation=allocation_of(opened.plan, settled),
@@ -369,6 +372,7 @@ class _Compilation:
             rewrites=() if same else opened.rewrites,
             notes=opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else (),
             data=self.output.with_name(data.name) if data else None,
+            reach=reach(opened.graph, opened.input_bytes, {row.name for row in rows if not row.form}),
         )
 
     def _publish(self, result: Result, staged: Path, written: Written, opened: _Opened) -> None:

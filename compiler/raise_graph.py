@@ -60,24 +60,21 @@ def raise_graph(graph: OnnxGraph, opset: int, data: Samples) -> OnnxGraph:
 
 
 def _compare(graph: OnnxGraph, raised: OnnxGraph, data: Samples, changed: Sequence[str]) -> None:
-    runner = _runner(graph)
-    feeds, wanted = _run(runner, [*_drawn(graph), *data.first(1).batches])
+    feeds, wanted = _run(_runner(graph), [*_drawn(graph), *data.first(1).batches])
     if not feeds:
         return  # it runs on nothing that is at hand, which is for others to say
     ops = ", ".join(changed[:LISTED]) + (f" and {len(changed) - LISTED} more" if len(changed) > LISTED else "")
     where = f"raising the model's opset from {graph.opset} to {raised.opset}"
     help = f"export the model with opset {raised.opset}; ops that differ between the two: {ops}"
     try:
-        after = _runner(raised)
-        got = [after(feed) for feed in feeds]
+        got = _outputs(raised, feeds)
     except ModelError as error:
         raise ModelError("Q412", f"{where} makes a model that does not run: {error.message}", help) from error
     wrong = _wrong(wanted, got, tolerance(graph))
     if not wrong:
         return
-    drawn = {
-        name for want, again in zip(wanted, map(runner, feeds), strict=True) for name in _wrong([want], [again], 0)
-    }
+    twice = _outputs(graph, [*feeds, *feeds])
+    drawn = _wrong(twice[: len(feeds)], twice[len(feeds) :], 0)  # these are random
     told = next((name for name in wrong if name not in drawn), None)
     if told is not None:
         raise ModelError("Q412", f"{where} changes what it computes: output `{told}` {_by(wrong[told])}", help)
@@ -98,6 +95,12 @@ def _sized(value: Value, size: int) -> Value:
     if value.shape is None:
         return value
     return replace(value, shape=tuple(one if isinstance(one, int) else size for one in value.shape))
+
+
+def _outputs(graph: OnnxGraph, feeds: Sequence[Batch]) -> list[Outputs]:
+    """What a graph makes of feeds; its session is gone when this returns, so that never two hold the weights."""
+    runner = _runner(graph)
+    return [dict(runner(feed)) for feed in feeds]
 
 
 def _run(runner: Runner, feeds: Sequence[Batch]) -> tuple[list[Batch], list[Outputs]]:

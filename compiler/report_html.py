@@ -59,7 +59,7 @@ def render_html(result: Result) -> str:
         ("allocation", "Allocation", _allocation(result)),
         ("outputs", "Outputs compared", _outputs(result)),
         ("layers", "Layers", tables.layers_table(result)),
-        ("kept", "Kept as they were", _kept(result)),
+        ("kept", "Kept as they were", _reached(result) + _kept(result)),
         *([("rewrites", "Rewritten, the function kept", rewrites_section(result))] if result.rewrites else []),
         ("work", "What the compiler did", _work(result)),
         ("load", "Load it", _load(result)),
@@ -223,6 +223,11 @@ def _outputs(result: Result) -> str:
     if done.kernel_outputs:
         text += "\n<p>With the kernels beside it:</p>\n" + tables.outputs_table(done.kernel_outputs)
     return text
+
+
+def _reached(result: Result) -> str:
+    """Which bytes of the input were reached, and why the others were not."""
+    return "" if result.reach is None else f"<p>Reached: {escaped(' '.join(result.reach.lines))}.</p>"
 
 
 def _kept(result: Result) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qcc.compiler.plan import Plan
+from qcc.compiler.reach import Reach
 from qcc.compiler.time_model import ModelTimes
 from qcc.compiler.verify import Verification
 from qcc.dsl.diagnostics import Diagnostic
@@ -138,6 +139,9 @@ class Result:
     """Of the input and the written model; None where the verification failed."""
     notes: tuple[str, ...] = ()
     """What is worth knowing and no warning."""
+
+    reach: Reach | None = None
+    """Which bytes of the input were reached, and why the others were not."""
 
     @property
     def passed(self) -> bool:

@@ -58,7 +58,7 @@ def test_later_statements_override_what_is_used(tmp_path: Path) -> None:
     main += "budget { size <= 12 MiB }\nverify { cosine >= 0.5 }\nexport { external_data = never }\n"
     policy = load_policy(write(tmp_path, base=base, main=main), SCHEMA)
     assert rules(policy) == [
-        "linear, embedding, conv: int8 channel",
+        "linear, embedding, conv, recurrent: int8 channel",
         "linear: int4 group 64",
         "linear[position == last]: keep",
     ]

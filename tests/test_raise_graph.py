@@ -48,7 +48,7 @@ def test_a_raised_model_differs_by_its_rounding_alone(
 ) -> None:
     result = _compiled(tmp_path, body, weights, opset)
     assert _opset(result) > opset
-    assert result.verification.outputs[0].sqnr > 12  # dB: two layers of 4 bits; another function is below 3
+    assert result.verification.outputs[0].plain.sqnr > 12  # dB: two layers of 4 bits; another function is below 3
 
 
 def test_a_raise_that_changes_the_function_is_told_and_writes_nothing(
