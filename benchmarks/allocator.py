@@ -18,7 +18,7 @@ import numpy as np
 import scipy.sparse as sparse
 from scipy import optimize
 
-from qcc.compiler.multiple_choice import Problem, Row, solve
+from qcc.compiler.allocate.choice.solve import Problem, Row, solve
 
 _BITS = np.array([2.25, 3.25, 4.25, 5.0, 6.0, 7.0, 8.25, 16.0])
 

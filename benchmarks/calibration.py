@@ -21,7 +21,7 @@ import numpy as np
 
 import qcc
 from benchmarks.timing import machine
-from qcc.compiler.report_data import data_lines
+from qcc.compiler.report.data import data_lines
 
 FORMATS = ("int3 group 128", "int4 group 32")
 SMALL, LARGE, LENGTH = 128, 1000, 64

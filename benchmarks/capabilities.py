@@ -23,17 +23,18 @@ import numpy as np
 import onnx_ir as ir
 
 from benchmarks.timing import machine
-from qcc.codegen import machine as hardware
-from qcc.codegen.library import Activations, build
-from qcc.codegen.target import NATIVE, cpu_flags, instruction_set, named
-from qcc.compiler.timing import Turns, interleaved
-from qcc.ir.blocks import CHANNEL, group
-from qcc.ir.capabilities import KERNEL_GROUP, Way, capabilities
-from qcc.ir.encoding import FLOAT_ENCODINGS, MAX_BITS, MIN_BITS, Encoding, IntGrid
-from qcc.ir.fit import encode
-from qcc.ir.forms import Form, kernel_op
-from qcc.ir.onnx_graph import OnnxGraph
-from qcc.ir.onnx_runtime import onnxruntime
+from qcc.codegen.library.build import Activations, build
+from qcc.codegen.target import machine as hardware
+from qcc.codegen.target.target import NATIVE, cpu_flags, instruction_set, named
+from qcc.compiler.measure.timing import Turns, interleaved
+from qcc.ir.encoding.blocks import CHANNEL, group
+from qcc.ir.encoding.encoding import FLOAT_ENCODINGS, MAX_BITS, MIN_BITS, Encoding, IntGrid
+from qcc.ir.encoding.fit import encode
+from qcc.ir.encoding.form import Form
+from qcc.ir.forms.capabilities import KERNEL_GROUP, Way, capabilities
+from qcc.ir.forms.choose import kernel_op
+from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.ir.onnx.file.runtime import onnxruntime
 
 TABLE = Path(__file__).parent.parent / "ir" / "onnxruntime.json"
 SIZE, ROWS = 1024, (1, 16, 128)

@@ -22,9 +22,9 @@ import onnx_ir as ir
 
 import qcc
 from benchmarks.timing import machine
-from qcc.compiler.open_model import open_model
-from qcc.ir.axes import Action, Axes
-from qcc.ir.onnx_graph import OnnxGraph
+from qcc.compiler.files.open_model import open_model
+from qcc.ir.axes.axes import Action, Axes
+from qcc.ir.onnx.adapter import OnnxGraph
 
 PASSES = {
     "fold_norm": "fold_norm = on",

@@ -38,12 +38,17 @@ from benchmarks import fuzz_inputs
 from benchmarks.fuzz_graphs import drawn
 from benchmarks.fuzz_models import FASHION, mutated, seeds
 from benchmarks.timing import machine
-from qcc.compiler.cli import BUG, INPUT
-from qcc.compiler.cli import run as command
+from qcc.compiler.commands.cli import BUG, INPUT
+from qcc.compiler.commands.cli import run as command
 
 PRELOADED = (
-    *("qcc.compiler.command_compile", "qcc.compiler.command_check", "qcc.compiler.compile", "qcc.compiler.lock"),
-    *("qcc.compiler.report_console", "onnxscript"),
+    *(
+        "qcc.compiler.commands.compile",
+        "qcc.compiler.commands.check",
+        "qcc.compiler.compile",
+        "qcc.compiler.report.lock",
+    ),
+    *("qcc.compiler.report.console", "onnxscript"),
 )
 """What every case needs: loaded once, before processes part."""
 LIMIT_S = 60

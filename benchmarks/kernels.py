@@ -24,12 +24,12 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from benchmarks.timing import machine
-from qcc.codegen.library import Activations, build
-from qcc.codegen.target import native
-from qcc.compiler.timing import Turns, interleaved
-from qcc.ir.kernel_op import LinearOp
-from qcc.ir.onnx_runtime import onnxruntime
-from qcc.ir.packing import pack
+from qcc.codegen.library.build import Activations, build
+from qcc.codegen.target.target import native
+from qcc.compiler.measure.timing import Turns, interleaved
+from qcc.ir.encoding.packing import pack
+from qcc.ir.kernel.op import LinearOp
+from qcc.ir.onnx.file.runtime import onnxruntime
 
 SHAPES = ((1024, 1024), (576, 1536), (4096, 4096))  # inputs, outputs
 GROUP = 32

@@ -25,10 +25,10 @@ from onnx.backend.test.case import node as node_cases
 
 import qcc
 from benchmarks.timing import machine
-from qcc.compiler.validate import relative_error
-from qcc.dsl.diagnostics import QccError
+from qcc.compiler.verify.translation import relative_error
+from qcc.dsl.diagnostics.report import QccError
 from qcc.ir.errors import ModelError
-from qcc.ir.onnx_run import OnnxRunner
+from qcc.ir.onnx.graph.run import OnnxRunner
 
 FOLDERS = ("simple", "pytorch-operator", "pytorch-converted")
 PRESETS = ("lossless", "balanced")

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import qcc
 from benchmarks.timing import machine
-from qcc.codegen.machine import machine as hardware
-from qcc.compiler.bench import bench
-from qcc.compiler.bench_feeds import Wanted
-from qcc.compiler.timing import Ratio, times_text
+from qcc.codegen.target.machine import machine as hardware
+from qcc.compiler.bench.bench import bench
+from qcc.compiler.bench.feeds import Wanted
+from qcc.compiler.measure.timing import Ratio, times_text
 from qcc.dsl.load import preset_names
 
 ROUNDS = 15

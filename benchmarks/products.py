@@ -13,7 +13,7 @@ import onnx
 from onnx import numpy_helper
 
 from benchmarks.timing import machine, session
-from qcc.compiler.timing import Turns, interleaved
+from qcc.compiler.measure.timing import Turns, interleaved
 
 SHAPES = ((384, 384), (384, 1536), (1024, 1024))  # inputs, outputs
 ROWS = (1, 16, 128)

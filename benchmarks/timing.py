@@ -6,9 +6,9 @@ from functools import partial
 
 import numpy as np
 
-from qcc.codegen import machine as hardware
-from qcc.compiler.timing import Turns, interleaved
-from qcc.ir.onnx_runtime import onnxruntime
+from qcc.codegen.target import machine as hardware
+from qcc.compiler.measure.timing import Turns, interleaved
+from qcc.ir.onnx.file.runtime import onnxruntime
 
 Feeds = Mapping[str, np.ndarray]
 

@@ -5,50 +5,54 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from qcc.codegen.scratch import scratch
-from qcc.codegen.target import runs_here
-from qcc.compiler import build, lock, samples
-from qcc.compiler.bind import Chooser, Latency, bind, opened_by_data
-from qcc.compiler.build_kernels import served_ops
-from qcc.compiler.catalog import Export, schema
-from qcc.compiler.check_budget import compare_with_budget
-from qcc.compiler.check_outputs import Outputs, check_model, check_outputs, input_files
-from qcc.compiler.choose_form import FormChooser, chooser_of
-from qcc.compiler.compete import faster_plan, warn_if_slower, warn_of_no_library
-from qcc.compiler.copied import copied, copies
-from qcc.compiler.count_served import build_counted
-from qcc.compiler.coverage import Covered
-from qcc.compiler.evidence import Evidence, rounded_inputs
-from qcc.compiler.fit_samples import fit_samples
-from qcc.compiler.inputs import Inputs, state_of
-from qcc.compiler.kernel_library import kernels_beside
-from qcc.compiler.lock import Lock
-from qcc.compiler.open_model import model_path, open_model
-from qcc.compiler.phases import Phases, Progress, silent
-from qcc.compiler.plan import Plan
-from qcc.compiler.publish import Staged, publish, same_file, staging
-from qcc.compiler.raise_graph import needed_opset, raise_graph
-from qcc.compiler.reach import reach
+from qcc.codegen.target.scratch import scratch
+from qcc.codegen.target.target import runs_here
+from qcc.compiler.allocate.settle import Settled, allocation_of, loss_of, settle
+from qcc.compiler.build import run as build
+from qcc.compiler.build.raise_graph import needed_opset, raise_graph
+from qcc.compiler.build.rewrite import Cleaned, rewrite_graph, rewrite_steps
+from qcc.compiler.build.rewrite_row import RewriteRow
+from qcc.compiler.calibrate import samples
+from qcc.compiler.calibrate.fit_samples import fit_samples
+from qcc.compiler.calibrate.samples import Data, Samples
+from qcc.compiler.console.phases import Phases, Progress, silent
+from qcc.compiler.files.check_outputs import Outputs, check_model, check_outputs, input_files
+from qcc.compiler.files.inputs import Inputs, state_of
+from qcc.compiler.files.kernel_library import kernels_beside
+from qcc.compiler.files.open_model import model_path, open_model
+from qcc.compiler.files.publish import Staged, publish, same_file, staging
+from qcc.compiler.files.staging import output_path
+from qcc.compiler.files.system_errors import refused
+from qcc.compiler.measure.choose_form import FormChooser, chooser_of
+from qcc.compiler.measure.compete import faster_plan, warn_if_slower, warn_of_no_library
+from qcc.compiler.measure.evidence import Evidence, rounded_inputs
+from qcc.compiler.measure.time_model import ModelTimes, time_input, time_models
+from qcc.compiler.plan.bind import Chooser, Latency, bind, opened_by_data
+from qcc.compiler.plan.catalog import Export, schema
+from qcc.compiler.plan.plan import Plan
 from qcc.compiler.repeat import check_plan, tell_differences
-from qcc.compiler.report_html import render_html
-from qcc.compiler.result import Result, RewriteRow
-from qcc.compiler.rewrite import Cleaned, rewrite_graph, rewrite_steps
-from qcc.compiler.samples import Data, Samples
-from qcc.compiler.settle import Settled, allocation_of, loss_of, settle
-from qcc.compiler.staging import output_path
-from qcc.compiler.system_errors import refused
-from qcc.compiler.time_model import ModelTimes, time_input, time_models
-from qcc.compiler.verifier import Verifier
-from qcc.compiler.verify import Verification
-from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError
+from qcc.compiler.report import layer_rows, lock
+from qcc.compiler.report.budget import compare_with_budget
+from qcc.compiler.report.copied import copied, copies
+from qcc.compiler.report.covered import Covered
+from qcc.compiler.report.html import render_html
+from qcc.compiler.report.lock import Lock
+from qcc.compiler.report.reach import reach
+from qcc.compiler.report.result import Result
+from qcc.compiler.runtime.build_kernels import served_ops
+from qcc.compiler.runtime.count_served import build_counted
+from qcc.compiler.verify.outputs import Verification
+from qcc.compiler.verify.verifier import Verifier
+from qcc.dsl.diagnostics.diagnostic import Diagnostic
+from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.load import load_policy
-from qcc.dsl.policy import Policy
+from qcc.dsl.policy.policy import Policy
 from qcc.ir.errors import ModelError
-from qcc.ir.forms import choose
-from qcc.ir.graph import Weight
-from qcc.ir.onnx_graph import OnnxGraph
-from qcc.ir.onnx_run import reference
-from qcc.ir.onnx_save import Written
+from qcc.ir.forms.choose import choose
+from qcc.ir.graph.ops import Weight
+from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.ir.onnx.file.save import Written
+from qcc.ir.onnx.graph.run import reference
 from qcc.passes.encode import Encode
 
 DEFAULT_POLICY = "balanced"
@@ -352,7 +356,7 @@ class _Compilation:
 
     def _result(self, opened: _Opened, settled: Settled, verification: Verification) -> Result:
         same, data = copies(settled.plan), settled.written.data
-        rows = build.rows(opened.graph, settled.plan, settled.built, loss_of(opened.plan, settled), self.chooser)
+        rows = layer_rows.rows(opened.graph, settled.plan, settled.built, loss_of(opened.plan, settled), self.chooser)
         rows = self.covered.told(rows)
         return Result(
             model=self.model,

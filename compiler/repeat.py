@@ -3,14 +3,14 @@
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from qcc.codegen.target import cpu_name
-from qcc.compiler.inputs import Inputs
-from qcc.compiler.lock import Lock, versions
-from qcc.compiler.plan import Plan
-from qcc.compiler.samples import Samples
-from qcc.dsl.diagnostics import Diagnostics
+from qcc.codegen.target.target import cpu_name
+from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.files.inputs import Inputs
+from qcc.compiler.plan.plan import Plan
+from qcc.compiler.report.lock import Lock, versions
+from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.ir.errors import ModelError
-from qcc.ir.graph import Graph
+from qcc.ir.graph.graph import Graph
 from qcc.passes.encode import Encode
 
 HELP = "a plan fits the model that it was made for"

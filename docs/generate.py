@@ -16,13 +16,14 @@ import numpy as np
 import onnx
 import onnx.parser
 
-from qcc.compiler.axes_survey import Survey
-from qcc.compiler.axes_svg import draw
-from qcc.compiler.catalog import schema
-from qcc.compiler.command_passes import entries
-from qcc.compiler.open_model import open_model
-from qcc.dsl.codes import Example, Page, all_codes, page
-from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError, Severity
+from qcc.compiler.commands.passes import entries
+from qcc.compiler.files.open_model import open_model
+from qcc.compiler.inspect.picture import draw
+from qcc.compiler.inspect.survey import Survey
+from qcc.compiler.plan.catalog import schema
+from qcc.dsl.diagnostics.diagnostic import Diagnostic, Severity
+from qcc.dsl.diagnostics.pages import Example, Page, all_codes, page
+from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.load import load_text
 
 DOCS = Path(__file__).parent

@@ -5,12 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qcc.dsl import syntax
-from qcc.dsl.check import check
-from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError, Source, Span, did_you_mean, nearest
-from qcc.dsl.parse import load_source, parse
-from qcc.dsl.policy import Policy
-from qcc.dsl.schema import Schema
+from qcc.dsl.check.policy import check
+from qcc.dsl.diagnostics.diagnostic import Diagnostic
+from qcc.dsl.diagnostics.report import Diagnostics, QccError
+from qcc.dsl.diagnostics.source import Source, Span
+from qcc.dsl.diagnostics.spelling import did_you_mean, nearest
+from qcc.dsl.policy.policy import Policy
+from qcc.dsl.policy.schema import Schema
+from qcc.dsl.syntax import tree as syntax
+from qcc.dsl.syntax.parse import load_source, parse
 
 SUFFIX = ".qpolicy"
 _PRESETS = Path(__file__).with_name("presets")

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from qcc.ir.graph import Graph
-from qcc.passes.contract import Context, Edit, Numerics, Pass
+from qcc.ir.graph.graph import Graph
+from qcc.passes.contract.contract import Context, Edit, Numerics, Pass
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from qcc.ir.encoding import Encoding
+from qcc.ir.encoding.encoding import Encoding
+from qcc.ir.encoding.form import Form
 from qcc.ir.errors import Refused
-from qcc.ir.forms import Form, kernel_takes
-from qcc.ir.graph import Graph, Weight
-from qcc.ir.region import NO_REGIONS, Region
-from qcc.ir.regions import regions
-from qcc.passes.contract import Activations, Context, Edit, Numerics, Pass, Rounding
+from qcc.ir.forms.choose import kernel_takes
+from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import Weight
+from qcc.ir.kernel.region import NO_REGIONS, Region
+from qcc.ir.regions.find import regions
+from qcc.passes.contract.contract import Activations, Context, Edit, Numerics, Pass, Rounding
 
 
 @dataclass(frozen=True)

@@ -10,22 +10,22 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from qcc.compiler.allocate import BudgetError
+    from qcc.compiler.allocate.decide import BudgetError
     from qcc.compiler.compile import compile
-    from qcc.compiler.read_policy import load_policy
-    from qcc.compiler.session import Session
-    from qcc.dsl.diagnostics import QccError
+    from qcc.compiler.plan.policy import load_policy
+    from qcc.compiler.runtime.session import Session
+    from qcc.dsl.diagnostics.report import QccError
 
     __version__: str
 
 __all__ = ["BudgetError", "QccError", "Session", "__version__", "compile", "load_policy"]
 
 _HOMES = {
-    "BudgetError": "qcc.compiler.allocate",
-    "QccError": "qcc.dsl.diagnostics",
-    "Session": "qcc.compiler.session",
+    "BudgetError": "qcc.compiler.allocate.decide",
+    "QccError": "qcc.dsl.diagnostics.diagnostic",
+    "Session": "qcc.compiler.runtime.session",
     "compile": "qcc.compiler.compile",
-    "load_policy": "qcc.compiler.read_policy",
+    "load_policy": "qcc.compiler.plan.policy",
 }
 
 

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from qcc.compiler.cli import run
+from qcc.compiler.commands.cli import run
 
 BROKEN_PIPE = 141  # as a shell reports a program that SIGPIPE ended
 

@@ -7,8 +7,8 @@ import onnx
 import onnx.parser
 import onnx_ir as ir
 
-from qcc.ir.axes import Action, Group
-from qcc.ir.onnx_graph import OnnxGraph
+from qcc.ir.axes.axes import Action, Group
+from qcc.ir.onnx.adapter import OnnxGraph
 
 Feeds = dict[str, np.ndarray]
 

@@ -10,8 +10,8 @@ import onnxruntime
 from onnx import FunctionProto, ModelProto, TensorProto, helper, numpy_helper
 from scipy.special import erf
 
-from qcc.ir.kernel_op import BIAS, KEEP, STEPS, LinearOp, Step
-from qcc.ir.packing import pack
+from qcc.ir.encoding.packing import pack
+from qcc.ir.kernel.op import BIAS, KEEP, STEPS, LinearOp, Step
 
 TINY = np.float32(1e-30)
 STEP = np.float32(0.03)

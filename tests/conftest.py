@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qcc.compiler import time_model
+from qcc.compiler.measure import time_model
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import helper
 
-from qcc.codegen.library import build
-from qcc.codegen.target import CpuTarget, native
-from qcc.ir.kernel_op import LinearOp, parse
+from qcc.codegen.library.build import build
+from qcc.codegen.target.target import CpuTarget, native
+from qcc.ir.kernel.op import LinearOp, parse
 from tests.codegen_models import draw
 
 OP, OTHER = "linear_int4_group32", "linear_int8_channel_bias"

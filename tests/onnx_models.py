@@ -13,11 +13,11 @@ import onnx.parser
 import onnxruntime
 from onnx import numpy_helper
 
-from qcc.ir import fit
-from qcc.ir.encoding import Encoding
-from qcc.ir.forms import Form
-from qcc.ir.graph import Array
-from qcc.ir.onnx_graph import OnnxGraph
+from qcc.ir.encoding import fit
+from qcc.ir.encoding.encoding import Encoding
+from qcc.ir.encoding.form import Form
+from qcc.ir.graph.ops import Array
+from qcc.ir.onnx.adapter import OnnxGraph
 
 Feeds = Mapping[str, Array]
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 
-from qcc.ir.axes import Action, Axes, Group
-from qcc.ir.fx import FxGraph
-from qcc.ir.onnx_graph import OnnxGraph
+from qcc.ir.axes.axes import Action, Axes, Group
+from qcc.ir.fx.graph import FxGraph
+from qcc.ir.onnx.adapter import OnnxGraph
 from tests import axes_models as models
 
 TOLERANCE = 1e-4

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 
 import qcc
-from qcc.ir.axes import Action, Axes
-from qcc.ir.functions import FUNCTIONS
-from qcc.ir.graph import Attribute, Graph, Kind, Layer, Op, Value, Weight
-from qcc.ir.view import MatrixView
+from qcc.ir.axes.axes import Action, Axes
+from qcc.ir.graph.functions import FUNCTIONS
+from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import Attribute, Kind, Layer, Op, Value, Weight
+from qcc.ir.graph.view import MatrixView
 from tests import axes_models as models
 from tests.onnx_models import parse, random
 

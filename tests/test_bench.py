@@ -11,14 +11,17 @@ import pytest
 from onnx import parser
 
 from qcc.__main__ import main
-from qcc.codegen.machine import machine
-from qcc.compiler import bench, bench_svg, report_bench, terminal
-from qcc.compiler.bench import Bench, Closeness, Entry, Setting
-from qcc.compiler.bench_feeds import Wanted, feeds
-from qcc.compiler.cli import UsageError
-from qcc.compiler.fit_table import Column, Table
-from qcc.compiler.open_model import open_model
-from qcc.compiler.timing import SLOWER
+from qcc.codegen.target.machine import machine
+from qcc.compiler.bench import bench
+from qcc.compiler.bench import console as report_bench
+from qcc.compiler.bench import picture as bench_svg
+from qcc.compiler.bench.bench import Bench, Closeness, Entry, Setting
+from qcc.compiler.bench.feeds import Wanted, feeds
+from qcc.compiler.console import terminal
+from qcc.compiler.console.fit_table import Column, Table
+from qcc.compiler.console.usage import UsageError
+from qcc.compiler.files.open_model import open_model
+from qcc.compiler.measure.timing import SLOWER
 from tests.kernel_files import OP, library, model, needs_tvm
 
 DOUBLE = """<ir_version: 8, opset_import: ["": 17]>
@@ -225,7 +228,7 @@ def test_colour_only_at_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     table = Table((Column("a"),), (("slow (slower)",), ("plain",)))
     terminal.write_table(table, marks={SLOWER: "red"})
     assert "\x1b" not in capsys.readouterr().out
-    monkeypatch.setattr("qcc.compiler.terminal.is_terminal", lambda stream: True)
+    monkeypatch.setattr("qcc.compiler.console.terminal.is_terminal", lambda stream: True)
     monkeypatch.delenv("NO_COLOR", raising=False)
     terminal.write_table(table, marks={SLOWER: "red"})
     _, slow, other = capsys.readouterr().out.splitlines()

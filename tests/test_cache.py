@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qcc.codegen import cache
+from qcc.codegen.target import cache
 
 KEY, SUFFIX = "k" * 8, ".so"
 

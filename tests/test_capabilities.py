@@ -7,16 +7,17 @@ import onnx
 import pytest
 
 from benchmarks import capabilities as benchmark
-from qcc.codegen.target import AMX, AVX2, DOTPROD, INSTRUCTION_SETS, TARGETS, VNNI, instruction_set
-from qcc.compiler.choose_form import FormChooser
-from qcc.compiler.open_model import open_model
-from qcc.compiler.plan import Kernels
-from qcc.ir import capabilities as table
-from qcc.ir.blocks import CHANNEL, group
-from qcc.ir.capabilities import LEVEL, Way, capabilities, fused_cost, kernel_cost, measurements
-from qcc.ir.encoding import Encoding, IntGrid
-from qcc.ir.forms import Form, choose
-from qcc.ir.graph import Weight
+from qcc.codegen.target.target import AMX, AVX2, DOTPROD, INSTRUCTION_SETS, TARGETS, VNNI, instruction_set
+from qcc.compiler.files.open_model import open_model
+from qcc.compiler.measure.choose_form import FormChooser
+from qcc.compiler.plan.plan import Kernels
+from qcc.ir.encoding.blocks import CHANNEL, group
+from qcc.ir.encoding.encoding import Encoding, IntGrid
+from qcc.ir.encoding.form import Form
+from qcc.ir.forms import capabilities as table
+from qcc.ir.forms.capabilities import LEVEL, Way, capabilities, fused_cost, kernel_cost, measurements
+from qcc.ir.forms.choose import choose
+from qcc.ir.graph.ops import Weight
 from tests.onnx_models import MATMUL, parse, random
 
 INT4 = Encoding(IntGrid(4), group(32))

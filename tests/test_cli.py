@@ -15,9 +15,10 @@ from onnx import numpy_helper, parser
 
 import qcc
 from qcc.__main__ import main
-from qcc.compiler import cli, command_presets
-from qcc.dsl.codes import all_codes, page
-from qcc.dsl.diagnostics import QccError
+from qcc.compiler.commands import cli
+from qcc.compiler.commands import presets as command_presets
+from qcc.dsl.diagnostics.pages import all_codes, page
+from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.load import load_text
 
 GOLDEN = Path(__file__).with_name("golden") / "cli"
@@ -331,7 +332,7 @@ def _codes(text: str) -> set[str]:
 
 @pytest.mark.parametrize("code", [code for code in all_codes() if code > "Q300"])
 def test_examples_of_the_compilers_pages_are_policies(code: str) -> None:
-    from qcc.compiler.catalog import schema
+    from qcc.compiler.plan.catalog import schema
 
     for example in (page(code).wrong, page(code).right):
         assert example.needs == "model"

@@ -19,10 +19,11 @@ from onnx import numpy_helper
 
 import qcc
 from qcc.__main__ import main
-from qcc.compiler import report_console
-from qcc.compiler.plan import Plan
-from qcc.compiler.result import Allocation, LayerRow, Result
-from qcc.compiler.verify import BoundCheck, OutputCheck, Verification
+from qcc.compiler.plan.plan import Plan
+from qcc.compiler.report import console as report_console
+from qcc.compiler.report.json import as_json
+from qcc.compiler.report.result import Allocation, LayerRow, Result
+from qcc.compiler.verify.outputs import BoundCheck, OutputCheck, Verification
 
 FACE = runpy.run_path(str(Path(__file__).with_name("test_cli.py")))
 GOLDEN: Path = FACE["GOLDEN"]
@@ -351,7 +352,7 @@ def test_report(capsys: pytest.CaptureFixture[str], golden: Callable[[Path, str]
     report_console.write_report(one, verbose=True)
     shown = capsys.readouterr().out
     assert all(row.name in shown for row in one.layers)
-    assert json.loads(json.dumps(report_console.as_json(one), allow_nan=False))["layers"][0]["bits"] > 5
+    assert json.loads(json.dumps(as_json(one), allow_nan=False))["layers"][0]["bits"] > 5
 
 
 def test_main_takes_the_process_own_words(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

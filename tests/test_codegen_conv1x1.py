@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qcc.codegen.library import build
-from qcc.codegen.target import AMX, TARGETS, cpu_flags, native
-from qcc.ir.kernel_op import LinearOp, OpError, parse
-from qcc.ir.onnx_kernel_body import kernel_function
+from qcc.codegen.library.build import build
+from qcc.codegen.target.target import AMX, TARGETS, cpu_flags, native
+from qcc.ir.kernel.op import LinearOp, OpError, parse
+from qcc.ir.onnx.emit.kernel_body import kernel_function
 from tests.codegen_models import draw, session, unaligned
 
 pytest.importorskip("tvm")

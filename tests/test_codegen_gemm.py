@@ -7,11 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qcc.codegen.library import build
-from qcc.codegen.spec import MANY_ROWS
-from qcc.codegen.target import AMX, cpu_flags, native
-from qcc.codegen.tiling import Tiling, tiling
-from qcc.ir.kernel_op import LinearOp
+from qcc.codegen.library.build import build
+from qcc.codegen.library.spec import MANY_ROWS
+from qcc.codegen.target.target import AMX, cpu_flags, native
+from qcc.codegen.target.tiling import Tiling, tiling
+from qcc.ir.kernel.op import LinearOp
 from tests.codegen_models import Layer, draw, quantize, session, unaligned
 
 pytest.importorskip("tvm")

@@ -11,11 +11,11 @@ import onnxruntime
 import pytest
 from onnx import FunctionProto, helper
 
-from qcc.codegen.c_compiler import BuildError
-from qcc.codegen.library import build
-from qcc.codegen.spec import variants
-from qcc.codegen.target import TARGETS, CpuTarget, TargetError, named, native
-from qcc.ir.kernel_op import BIAS, LinearOp, OpError, parse
+from qcc.codegen.library.build import build
+from qcc.codegen.library.c_compiler import BuildError
+from qcc.codegen.library.spec import variants
+from qcc.codegen.target.target import TARGETS, CpuTarget, TargetError, named, native
+from qcc.ir.kernel.op import BIAS, LinearOp, OpError, parse
 from tests.codegen_models import draw, session
 
 KERNEL = LinearOp(4, 32)
@@ -71,7 +71,7 @@ def test_targets() -> None:
 def test_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr("qcc.codegen.c_compiler.zig_version", lambda: "")
+    monkeypatch.setattr("qcc.codegen.library.c_compiler.zig_version", lambda: "")
     with pytest.raises(BuildError, match="C compiler"):
         build([KERNEL], (native(),), tmp_path / "k.so")
 

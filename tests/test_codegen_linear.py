@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qcc.codegen.library import Activations, build
-from qcc.codegen.spec import MANY_ROWS, kind_of, variants
-from qcc.codegen.target import AMX, AVX2, cpu_flags, named, native
-from qcc.ir.kernel_op import BIAS, LinearOp
+from qcc.codegen.library.build import Activations, build
+from qcc.codegen.library.spec import MANY_ROWS, kind_of, variants
+from qcc.codegen.target.target import AMX, AVX2, cpu_flags, named, native
+from qcc.ir.kernel.op import BIAS, LinearOp
 from tests.codegen_models import Layer, draw, session, unaligned
 
 pytest.importorskip("tvm")

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import FunctionProto
 
-from qcc.codegen.library import Activations, build
-from qcc.codegen.target import cpu_flags, named
-from qcc.ir.kernel_op import BIAS, LinearOp
-from qcc.ir.onnx_kernel_body import kernel_function
+from qcc.codegen.library.build import Activations, build
+from qcc.codegen.target.target import cpu_flags, named
+from qcc.ir.kernel.op import BIAS, LinearOp
+from qcc.ir.onnx.emit.kernel_body import kernel_function
 from tests.codegen_models import Layer, draw, session, unaligned
 
 pytest.importorskip("tvm")

@@ -16,15 +16,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qcc.codegen.library import build
-from qcc.codegen.target import cpu_flags, named
-from qcc.codegen.target import native as native_target
-from qcc.ir.kernel_op import BIAS, KEEP, STEPS, LinearOp, OpError
+from qcc.codegen.library.build import build
+from qcc.codegen.target.target import cpu_flags, named
+from qcc.codegen.target.target import native as native_target
+from qcc.ir.kernel.op import BIAS, KEEP, STEPS, LinearOp, OpError
 from tests.codegen_models import REFERENCE, Layer, draw, session
 
 pytest.importorskip("tvm")
 
-from qcc.codegen.steps import EXPRESSIONS  # loads TVM
+from qcc.codegen.cpu.steps import EXPRESSIONS  # loads TVM
 
 ROUNDING = 1e-6  # of the largest magnitude on the way: five steps in float32, each right to about 1.5e-7
 TARGETS = ["native", "avx2", "generic"]

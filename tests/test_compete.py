@@ -8,21 +8,21 @@ import onnx
 import pytest
 
 import qcc
-from qcc.compiler import time_model
-from qcc.compiler.catalog import schema
-from qcc.compiler.compete import decoded
+from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.compile import decide_plan
-from qcc.compiler.lock import plan_of
-from qcc.compiler.open_model import open_model
-from qcc.compiler.plan import to_text
-from qcc.compiler.report_times import latency_lines
-from qcc.compiler.samples import Samples
-from qcc.compiler.time_forms import FLOAT, Case, Timings
-from qcc.compiler.time_model import Entrant, ModelTimes, Race, fastest, time_input, time_models
+from qcc.compiler.files.open_model import open_model
+from qcc.compiler.measure import time_model
+from qcc.compiler.measure.compete import decoded
+from qcc.compiler.measure.time_forms import FLOAT, Case, Timings
+from qcc.compiler.measure.time_model import Entrant, ModelTimes, Race, fastest, time_input, time_models
+from qcc.compiler.plan.catalog import schema
+from qcc.compiler.plan.text import to_text
+from qcc.compiler.report.lock import plan_of
+from qcc.compiler.report.times import latency_lines
 from qcc.dsl.load import load_text
-from qcc.dsl.policy import Policy
-from qcc.ir.encoding import Encoding
-from qcc.ir.forms import Form
+from qcc.dsl.policy.policy import Policy
+from qcc.ir.encoding.encoding import Encoding
+from qcc.ir.encoding.form import Form
 from tests.onnx_models import parse, random
 
 real_race = time_model.race  # before the session's fixture stands in for it

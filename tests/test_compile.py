@@ -8,23 +8,25 @@ import onnx
 import pytest
 
 import qcc
-from qcc.compiler import lock, samples, verify
-from qcc.compiler.allocate import BudgetError
-from qcc.compiler.catalog import schema
-from qcc.compiler.open_model import open_model
-from qcc.compiler.plan import Candidate, Option
-from qcc.compiler.segments import Chain, cut
-from qcc.compiler.sensitivity import measure, noise
+from qcc.compiler.allocate.decide import BudgetError
+from qcc.compiler.calibrate import samples
+from qcc.compiler.files.open_model import open_model
+from qcc.compiler.measure.segments import Chain, cut
+from qcc.compiler.measure.sensitivity import measure, noise
+from qcc.compiler.plan.catalog import schema
+from qcc.compiler.plan.plan import Candidate, Option
+from qcc.compiler.report import lock
+from qcc.compiler.verify import outputs as verify
 from qcc.dsl.load import load_text
-from qcc.dsl.policy import Policy
-from qcc.ir.blocks import CHANNEL
-from qcc.ir.encoding import Encoding, IntGrid
-from qcc.ir.fit import encode
-from qcc.ir.forms import choose
-from qcc.ir.onnx_graph import OnnxGraph
-from qcc.passes.contract import Context
+from qcc.dsl.policy.policy import Policy
+from qcc.ir.encoding.blocks import CHANNEL
+from qcc.ir.encoding.encoding import Encoding, IntGrid
+from qcc.ir.encoding.fit import encode
+from qcc.ir.forms.choose import choose
+from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.passes.contract.contract import Context
 from qcc.passes.encode import Encode
-from qcc.passes.nearest import Nearest
+from qcc.passes.rounding.nearest import Nearest
 
 FOLDER = Path(__file__).parent.parent / "examples" / "fashion"
 MODEL = FOLDER / "fashion-cnn.onnx"

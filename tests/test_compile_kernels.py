@@ -9,24 +9,24 @@ import onnx
 import pytest
 
 import qcc
-from qcc.codegen.target import AMX, cpu_flags
-from qcc.compiler.build_kernels import kernels_of
-from qcc.compiler.catalog import schema
-from qcc.compiler.choose_form import FormChooser, chooser_of
+from qcc.codegen.target.target import AMX, cpu_flags
+from qcc.compiler.calibrate.rows import rows_of
+from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.compile import decide_plan
-from qcc.compiler.layer_rows import rows_of
-from qcc.compiler.lock import plan_of
-from qcc.compiler.open_model import open_model
-from qcc.compiler.plan import Kernels
-from qcc.compiler.samples import Samples
-from qcc.compiler.session import Session
-from qcc.compiler.time_forms import FLOAT, Case, Timings
-from qcc.compiler.timing import Turns
+from qcc.compiler.files.open_model import open_model
+from qcc.compiler.measure.choose_form import FormChooser, chooser_of
+from qcc.compiler.measure.time_forms import FLOAT, Case, Timings
+from qcc.compiler.measure.timing import Turns
+from qcc.compiler.plan.catalog import schema
+from qcc.compiler.plan.plan import Kernels
+from qcc.compiler.report.lock import plan_of
+from qcc.compiler.runtime.build_kernels import kernels_of
+from qcc.compiler.runtime.session import Session
 from qcc.dsl.load import load_text
-from qcc.dsl.policy import Policy
-from qcc.ir.blocks import Block
-from qcc.ir.encoding import Encoding, IntGrid
-from qcc.ir.forms import Form
+from qcc.dsl.policy.policy import Policy
+from qcc.ir.encoding.blocks import Block
+from qcc.ir.encoding.encoding import Encoding, IntGrid
+from qcc.ir.encoding.form import Form
 from tests.onnx_models import parse, random
 
 pytest.importorskip("tvm")
@@ -142,7 +142,7 @@ def test_without_a_compiler_nothing_is_written(
 ) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr("qcc.codegen.c_compiler.zig_version", lambda: "")
+    monkeypatch.setattr("qcc.codegen.library.c_compiler.zig_version", lambda: "")
     with pytest.raises(qcc.QccError, match="need a C compiler") as caught:
         qcc.compile(model, policy("target cpu\n" + RULE))
     assert [one.code for one in caught.value.diagnostics] == ["Q502"]
@@ -150,7 +150,7 @@ def test_without_a_compiler_nothing_is_written(
 
 
 def test_another_processor_is_not_timed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qcc.compiler.choose_form.runs_here", lambda names: False)
+    monkeypatch.setattr("qcc.compiler.measure.choose_form.runs_here", lambda names: False)
     plan, _ = decide_plan(model, policy("target cpu(avx512-vnni)\n" + RULE))
     assert plan.kernels == Kernels(("avx512-vnni",), "bf16")
     with pytest.raises(qcc.QccError, match="latency cannot be measured") as caught:
@@ -159,7 +159,7 @@ def test_another_processor_is_not_timed(model: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_targets_are_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qcc.codegen.target.cpu_flags", lambda: frozenset({"avx2", "fma", "f16c"}))
+    monkeypatch.setattr("qcc.codegen.target.target.cpu_flags", lambda: frozenset({"avx2", "fma", "f16c"}))
     assert kernels_of(policy("target cpu\n" + RULE)) == Kernels(("avx2",), "bf16")
     assert kernels_of(policy("target cpu(avx2, native, sapphire-rapids)\n" + RULE)) == Kernels(
         ("avx2", "sapphire-rapids"), "bf16"
@@ -272,7 +272,7 @@ def test_convolutions_of_one_point_take_kernels(convolutions: Path, timed: dict[
 def test_convolutions_without_a_kernel(
     convolutions: Path, timed: dict[str, float], target: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qcc.compiler.choose_form.runs_here", lambda names: True)
+    monkeypatch.setattr("qcc.compiler.measure.choose_form.runs_here", lambda names: True)
     graph = open_model(convolutions).graph
     data = Samples(({"x": np.zeros((4, 16, 6, 6), np.float32)},), "test", divisible=True)
     chooser = chooser_of(policy(target + CONV_RULE), graph, data, lambda _: None)
@@ -282,7 +282,7 @@ def test_convolutions_without_a_kernel(
 
 
 def test_convolutions_are_not_guessed_at(convolutions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qcc.compiler.choose_form.runs_here", lambda names: False)
+    monkeypatch.setattr("qcc.compiler.measure.choose_form.runs_here", lambda names: False)
     graph, chosen = open_model(convolutions).graph, FormChooser(Kernels(("sapphire-rapids",), "bf16"))
     choices = [chosen(weight, INT8) for weight in graph.weights()]
     assert {one.form for one in choices} == {Form.DECODED}
@@ -306,7 +306,7 @@ def test_ratios_are_kept_from_rounds_in_common(tmp_path: Path, monkeypatch: pyte
     def slow(runs: Sequence[object], turns: Turns) -> np.ndarray:
         return busy * np.outer([1.0, 0.5] if len(runs) == 2 else [1.0], np.ones(turns.rounds))
 
-    monkeypatch.setattr("qcc.compiler.time_forms.interleaved", slow)
+    monkeypatch.setattr("qcc.compiler.measure.time_forms.interleaved", slow)
     case, timings = Case(64, 32, 3), Timings(None, lambda _: None)
     first = timings.seconds(case, GROUP32, (Form.FUSED,))
     busy = 10.0
@@ -316,7 +316,7 @@ def test_ratios_are_kept_from_rounds_in_common(tmp_path: Path, monkeypatch: pyte
 
 def test_what_noise_hides_is_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("qcc.compiler.time_forms.interleaved", lambda runs, turns: _noisy(turns.rounds))
+    monkeypatch.setattr("qcc.compiler.measure.time_forms.interleaved", lambda runs, turns: _noisy(turns.rounds))
     found = Timings(None, lambda _: None).seconds(Case(64, 32, 3), GROUP32, (Form.DECODED,))
     assert found[Form.DECODED] == found[FLOAT]
 

@@ -10,10 +10,10 @@ import pytest
 from onnx import TensorProto, helper
 
 import qcc
-from qcc.dsl.diagnostics import QccError
+from qcc.dsl.diagnostics.report import QccError
 from qcc.ir.errors import ModelError
-from qcc.ir.onnx_graph import OnnxGraph
-from qcc.ir.onnx_run import OnnxRunner, as_arrays
+from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.ir.onnx.graph.run import OnnxRunner, as_arrays
 from tests.onnx_models import parse, random
 
 INT4 = "qpolicy 1\nrule any { weights = int4 group 32; rounding = nearest }\n"

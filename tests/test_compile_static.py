@@ -8,16 +8,16 @@ import onnxruntime
 import pytest
 
 import qcc
-from qcc.compiler.catalog import schema
-from qcc.compiler.lock import plan_of
-from qcc.compiler.session import Session
-from qcc.compiler.time_forms import FLOAT, Timings
-from qcc.dsl.diagnostics import QccError
+from qcc.compiler.measure.time_forms import FLOAT, Timings
+from qcc.compiler.plan.catalog import schema
+from qcc.compiler.report.lock import plan_of
+from qcc.compiler.runtime.session import Session
+from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.load import load_text
-from qcc.dsl.policy import Policy
-from qcc.ir import fit
-from qcc.ir.encoding import Encoding, IntGrid
-from qcc.ir.kernel_op import LinearOp, OpError, parse
+from qcc.dsl.policy.policy import Policy
+from qcc.ir.encoding import fit
+from qcc.ir.encoding.encoding import Encoding, IntGrid
+from qcc.ir.kernel.op import LinearOp, OpError, parse
 from tests import onnx_models
 from tests.onnx_models import random
 

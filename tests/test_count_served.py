@@ -8,10 +8,10 @@ import pytest
 from onnx import numpy_helper
 
 import qcc
-from qcc.codegen import cache
-from qcc.codegen.target import native, runs_here
-from qcc.compiler import count_served
-from qcc.compiler.kernel_library import kernels_beside
+from qcc.codegen.target import cache
+from qcc.codegen.target.target import native, runs_here
+from qcc.compiler.files.kernel_library import kernels_beside
+from qcc.compiler.runtime import count_served
 
 POLICY = "qpolicy 1\ntarget cpu\nrule any { weights = int4 group 32 }\n"
 
@@ -20,7 +20,7 @@ POLICY = "qpolicy 1\ntarget cpu\nrule any { weights = int4 group 32 }\n"
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model whose layer gets a kernel, whatever is timed, compiled once."""
     pytest.importorskip("tvm")
-    monkeypatch.setattr("qcc.compiler.choose_form.FormChooser.__call__", _kernel)
+    monkeypatch.setattr("qcc.compiler.measure.choose_form.FormChooser.__call__", _kernel)
     draw = onnx.parser.parse_model(
         '<ir_version: 10, opset_import: ["": 21]> g (float[n, 128] x) => (float[n, 64] y) { y = MatMul (x, w) }'
     )
@@ -33,7 +33,8 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _kernel(*_: object) -> object:
-    from qcc.ir.forms import Choice, Form
+    from qcc.ir.encoding.form import Form
+    from qcc.ir.forms.choose import Choice
 
     return Choice(Form.KERNEL, "a test says so")
 
@@ -75,8 +76,8 @@ def compiled_without_library(model: Path) -> bool:
 
 
 def test_what_serves_nothing_even_fresh_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from qcc.compiler.plan import Kernels
-    from qcc.ir.kernel_op import LinearOp
+    from qcc.compiler.plan.plan import Kernels
+    from qcc.ir.kernel.op import LinearOp
 
     built: list[bool] = []
     monkeypatch.setattr(count_served, "build_library", lambda *_, fresh=False: built.append(fresh))

@@ -15,14 +15,14 @@ import pytest
 from onnx import numpy_helper
 
 import qcc
-from qcc.codegen import c_compiler
-from qcc.codegen.c_compiler import BuildError, compiler
-from qcc.codegen.library import FOLDER, Activations, build, write_sources
-from qcc.codegen.target import TargetError, named, native
-from qcc.compiler.build_kernels import kernels_of
-from qcc.compiler.catalog import schema
+from qcc.codegen.library import c_compiler
+from qcc.codegen.library.build import FOLDER, Activations, build, write_sources
+from qcc.codegen.library.c_compiler import BuildError, compiler
+from qcc.codegen.target.target import TargetError, named, native
+from qcc.compiler.plan.catalog import schema
+from qcc.compiler.runtime.build_kernels import kernels_of
 from qcc.dsl.load import load_text
-from qcc.ir.kernel_op import LinearOp, parse
+from qcc.ir.kernel.op import LinearOp, parse
 from tests.codegen_models import Layer, draw
 
 ARM, EMULATOR = "armv8.2-dotprod", "qemu-aarch64"
@@ -97,9 +97,9 @@ def test_two_architectures_reject(tmp_path: Path) -> None:
 
 def test_native_target_of_arm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    monkeypatch.setattr("qcc.codegen.target.cpu_flags", lambda: frozenset({"fp", "asimd", "asimddp"}))
+    monkeypatch.setattr("qcc.codegen.target.target.cpu_flags", lambda: frozenset({"fp", "asimd", "asimddp"}))
     assert native().name == ARM
-    monkeypatch.setattr("qcc.codegen.target.cpu_flags", lambda: frozenset({"fp", "asimd"}))
+    monkeypatch.setattr("qcc.codegen.target.target.cpu_flags", lambda: frozenset({"fp", "asimd"}))
     with pytest.raises(TargetError, match="lacks asimddp"):
         native()
     monkeypatch.setattr("platform.system", lambda: "Darwin")

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from qcc.__main__ import main
-from qcc.compiler.catalog import schema
-from qcc.dsl.diagnostics import Diagnostics, QccError, Severity
-from qcc.dsl.format_source import format_source
+from qcc.compiler.plan.catalog import schema
+from qcc.dsl.diagnostics.diagnostic import Severity
+from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.load import load_text
+from qcc.dsl.syntax.format import format_source
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")])

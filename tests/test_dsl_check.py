@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from qcc.dsl.diagnostics import Diagnostics, QccError
+from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.load import load_policy, load_text, preset_names, preset_source, preset_summary
-from qcc.dsl.policy import KEEP, Policy, Quantity
-from qcc.dsl.schema import Schema
+from qcc.dsl.policy.policy import KEEP, Policy, Quantity
+from qcc.dsl.policy.schema import Schema
 
 SCHEMA: Schema = runpy.run_path(str(Path(__file__).with_name("test_dsl_schema.py")))["SCHEMA"]
 

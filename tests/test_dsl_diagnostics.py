@@ -4,7 +4,11 @@ import json
 
 import pytest
 
-from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError, Source, Span, did_you_mean, nearest, render
+from qcc.dsl.diagnostics.diagnostic import Diagnostic
+from qcc.dsl.diagnostics.render import render
+from qcc.dsl.diagnostics.report import Diagnostics, QccError
+from qcc.dsl.diagnostics.source import Source, Span
+from qcc.dsl.diagnostics.spelling import did_you_mean, nearest
 
 
 def spanned(text: str, marked: str, help: str | None = None) -> Diagnostic:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from qcc.dsl.diagnostics import Diagnostics, QccError, Source, render
+from qcc.dsl.diagnostics.render import render
+from qcc.dsl.diagnostics.report import Diagnostics, QccError
+from qcc.dsl.diagnostics.source import Source
 from qcc.dsl.load import load_text
-from qcc.dsl.parse import parse
-from qcc.dsl.policy import to_text
-from qcc.dsl.schema import Schema
-from qcc.dsl.syntax import to_text as tree_text
+from qcc.dsl.policy.policy import to_text
+from qcc.dsl.policy.schema import Schema
+from qcc.dsl.syntax.parse import parse
+from qcc.dsl.syntax.tree import to_text as tree_text
 
 FOLDER = Path(__file__).with_name("golden") / "language"
 CASES = sorted(FOLDER.glob("*.qpolicy"))

@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from qcc.compiler.catalog import schema
-from qcc.compiler.cli import COMMANDS
-from qcc.dsl.diagnostics import QccError
+from qcc.compiler.commands.cli import COMMANDS
+from qcc.compiler.plan.catalog import schema
+from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.load import load_text
-from qcc.dsl.other_tools import other_tools, told
+from qcc.dsl.syntax.other_tools import other_tools, told
 
 TABLE = other_tools()
 WHERE = {

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 import qcc.dsl
-from qcc.dsl.codes import Example, all_codes, explain_code, page
-from qcc.dsl.diagnostics import Diagnostic, Diagnostics, QccError
+from qcc.dsl.diagnostics.diagnostic import Diagnostic
+from qcc.dsl.diagnostics.pages import Example, all_codes, explain_code, page
+from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.load import load_text
-from qcc.dsl.schema import Schema
+from qcc.dsl.policy.schema import Schema
 
 SCHEMA: Schema = runpy.run_path(str(Path(__file__).with_name("test_dsl_schema.py")))["SCHEMA"]
 SOURCES = sorted(Path(str(qcc.dsl.__file__)).resolve().parent.glob("*.py"))

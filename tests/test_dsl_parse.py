@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from qcc.dsl.diagnostics import QccError, Source
-from qcc.dsl.parse import load_source, parse
-from qcc.dsl.syntax import File
+from qcc.dsl.diagnostics.report import QccError
+from qcc.dsl.diagnostics.source import Source
+from qcc.dsl.syntax.parse import load_source, parse
+from qcc.dsl.syntax.tree import File
 
 RULE = 'rule linear[name ~ "a*"] { weights = int{2,3} group {32,64} | int8 channel\n rounding = gptq(damp = 3%) }\n'
 

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qcc.dsl.diagnostics import QccError, Source, render
-from qcc.dsl.format_source import format_source
+from qcc.dsl.diagnostics.render import render
+from qcc.dsl.diagnostics.report import QccError
+from qcc.dsl.diagnostics.source import Source
 from qcc.dsl.load import load_text
-from qcc.dsl.parse import load_source, parse
-from qcc.dsl.policy import to_text
-from qcc.dsl.schema import Schema
+from qcc.dsl.policy.policy import to_text
+from qcc.dsl.policy.schema import Schema
+from qcc.dsl.syntax.format import format_source
+from qcc.dsl.syntax.parse import load_source, parse
 
 SCHEMA: Schema = runpy.run_path(str(Path(__file__).with_name("test_dsl_schema.py")))["SCHEMA"]
 few = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from qcc.dsl.regex import LARGEST, Regex, RegexError
+from qcc.dsl.policy.regex import LARGEST, Regex, RegexError
 
 ATOMS = ("a", "b", ".", "[ab]", "[^a]", "[]x]", r"\w", r"\d", r"\s", r"\.", r"\x61", "^", "$", r"\b", r"\B", "_", r"\Z")
 REPEATS = ("*", "+", "?", "{2}", "{1,3}", "{0,2}", "{,2}", "{2,}", "*?", "{}")

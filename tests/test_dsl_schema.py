@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import pytest
 
-from qcc.dsl.options import describe, option_text, options_of
-from qcc.dsl.schema import FormatFamily, Metric, Percent, Property, Range, Schema, TargetKind, Word
+from qcc.dsl.policy.options import describe, option_text, options_of
+from qcc.dsl.policy.schema import FormatFamily, Metric, Percent, Property, Range, Schema, TargetKind, Word
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from qcc.dsl.diagnostics import QccError
+from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.load import load_text
-from qcc.dsl.schema import Schema
-from qcc.dsl.select import Facts, Selector, has_predicate, matches, matches_glob, near_misses
+from qcc.dsl.policy.schema import Schema
+from qcc.dsl.policy.select import Facts, Selector, has_predicate, matches, matches_glob, near_misses
 
 SCHEMA: Schema = runpy.run_path(str(Path(__file__).with_name("test_dsl_schema.py")))["SCHEMA"]
 

@@ -12,14 +12,15 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from qcc.ir import fit
-from qcc.ir.blocks import CHANNEL
-from qcc.ir.encoding import Encoding, IntGrid
+from qcc.ir.encoding import fit
+from qcc.ir.encoding.blocks import CHANNEL
+from qcc.ir.encoding.encoding import Encoding, IntGrid
+from qcc.ir.encoding.form import Form
 from qcc.ir.errors import Refused
-from qcc.ir.forms import Form
-from qcc.ir.fx import FxGraph
-from qcc.ir.graph import Array, Graph, Op
-from qcc.ir.onnx_graph import OnnxGraph
+from qcc.ir.fx.graph import FxGraph
+from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import Array, Op
+from qcc.ir.onnx.adapter import OnnxGraph
 from tests.onnx_models import parse, random
 
 TOLERANCE = 1e-5  # float32 sums of at most 27 terms, in another order, on values of about 1

@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import pytest
 
+from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.compile import compile
-from qcc.compiler.exercised import unexercised, unread_rows
-from qcc.compiler.samples import Samples
-from qcc.ir.onnx_graph import OnnxGraph
+from qcc.compiler.verify.exercised import unexercised, unread_rows
+from qcc.ir.onnx.adapter import OnnxGraph
 from tests import onnx_models as models
 
 W, V = models.random(64, 32), models.random(64, 32, seed=1)

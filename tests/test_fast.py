@@ -8,17 +8,17 @@ import onnx
 import pytest
 
 import qcc
-from qcc.compiler.bind import bind, opened_by_data
-from qcc.compiler.catalog import schema
 from qcc.compiler.compile import decide_plan
-from qcc.compiler.open_model import open_model
-from qcc.compiler.plan import Plan
-from qcc.compiler.time_forms import FLOAT, Case, Timings
-from qcc.dsl.diagnostics import Diagnostics
+from qcc.compiler.files.open_model import open_model
+from qcc.compiler.measure.time_forms import FLOAT, Case, Timings
+from qcc.compiler.plan.bind import bind, opened_by_data
+from qcc.compiler.plan.catalog import schema
+from qcc.compiler.plan.plan import Plan
+from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.load import load_policy, load_text
-from qcc.dsl.policy import Policy
-from qcc.ir.encoding import Encoding
-from qcc.ir.forms import Form
+from qcc.dsl.policy.policy import Policy
+from qcc.ir.encoding.encoding import Encoding
+from qcc.ir.encoding.form import Form
 from qcc.passes.encode import Encode
 from tests.onnx_models import parse, random
 
@@ -108,7 +108,7 @@ def test_no_error_is_measured_that_decides_nothing(model: Path, monkeypatch: pyt
     def measure(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("qcc.compiler.evidence.measure", measure)
+    monkeypatch.setattr("qcc.compiler.measure.evidence.measure", measure)
     result = qcc.compile(model, policy("rule any { weights = int8 channel | int4 channel }\nminimize size"))
     assert result.allocation is not None and result.allocation.predicted_error is None
     assert {row.loss for row in result.layers} == {None}

@@ -1,9 +1,9 @@
 """Tables fit a terminal: names are cut from the left, what matters least goes, and nothing is wider than the screen."""
 
-from qcc.compiler.fit_table import Column, Table, cut_left, fitted, plain
-from qcc.compiler.report_console import layer_table
-from qcc.compiler.result import LayerRow
-from qcc.dsl.excerpt import cells
+from qcc.compiler.console.fit_table import Column, Table, cut_left, fitted, plain
+from qcc.compiler.report.console import layer_table
+from qcc.compiler.report.result import LayerRow
+from qcc.dsl.diagnostics.excerpt import cells
 
 TABLE = Table(
     (Column("layer", cut=True), Column("kind", spare=2), Column("form", spare=1), Column("bytes", right=True)),

@@ -7,20 +7,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcc.compiler.samples import Samples
-from qcc.compiler.statistics import moments
-from qcc.ir.blocks import TENSOR, Block, group
-from qcc.ir.encoding import FLOAT_ENCODINGS, Encoding, IntGrid
-from qcc.ir.fit import encode
-from qcc.ir.graph import Graph, Weight
-from qcc.passes.awq import LEAST_GAIN, Awq
-from qcc.passes.contract import Context, Edit
-from qcc.passes.fold import Fold
-from qcc.passes.fold_places import ADVICE, TIED
-from qcc.passes.moments import grams_of
-from qcc.passes.scale_search import GRID, NARROWEST, STRIDES, WIDEST, Found, scales_of, search
-from qcc.passes.scale_terms import Term, derivatives, rough_error
-from qcc.passes.smoothquant import PEAK, Smoothquant
+from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.calibrate.statistics import moments
+from qcc.ir.encoding.blocks import TENSOR, Block, group
+from qcc.ir.encoding.encoding import FLOAT_ENCODINGS, Encoding, IntGrid
+from qcc.ir.encoding.fit import encode
+from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import Weight
+from qcc.passes.contract.contract import Context, Edit
+from qcc.passes.contract.moments import grams_of
+from qcc.passes.fold.awq import LEAST_GAIN, Awq
+from qcc.passes.fold.fold import Fold
+from qcc.passes.fold.places import ADVICE, TIED
+from qcc.passes.fold.search import GRID, NARROWEST, STRIDES, WIDEST, Found, scales_of, search
+from qcc.passes.fold.smoothquant import PEAK, Smoothquant
+from qcc.passes.fold.terms import Term, derivatives, rough_error
 from tests import axes_models
 from tests.axes_models import TOKEN_BLOCKS, chain
 from tests.test_permute import close, graph_of, names, run

@@ -13,13 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from qcc.ir.fx import FxGraph
-from qcc.ir.graph import Array, Graph, Kind, Weight
-from qcc.ir.onnx_graph import OnnxGraph
-from qcc.passes.contract import Context, Edit, Rewrite
-from qcc.passes.equalize import Equalize
-from qcc.passes.fold_norm import FoldNorm
-from qcc.passes.query_key import QueryKey
+from qcc.ir.fx.graph import FxGraph
+from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import Array, Kind, Weight
+from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.passes.balance.equalize import Equalize
+from qcc.passes.balance.query_key import QueryKey
+from qcc.passes.contract.contract import Context, Edit, Rewrite
+from qcc.passes.norms.fold_norm import FoldNorm
 from tests import onnx_models as models
 
 TOLERANCE = (

@@ -12,15 +12,17 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from qcc.ir import fit, forms
-from qcc.ir.blocks import CHANNEL, Block, group
-from qcc.ir.encoding import Encoding, IntGrid
+from qcc.ir.encoding import fit
+from qcc.ir.encoding.blocks import CHANNEL, Block, group
+from qcc.ir.encoding.encoding import Encoding, IntGrid
+from qcc.ir.encoding.form import Form
 from qcc.ir.errors import ModelError, Refused
-from qcc.ir.forms import Form
-from qcc.ir.fx import FxGraph
-from qcc.ir.fx_kinds import KINDS
-from qcc.ir.graph import Array, Graph, Kind, Weight
-from qcc.ir.onnx_graph import OnnxGraph
+from qcc.ir.forms import choose as forms
+from qcc.ir.fx.graph import FxGraph
+from qcc.ir.fx.kinds import KINDS
+from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import Array, Kind, Weight
+from qcc.ir.onnx.adapter import OnnxGraph
 from tests import models_torch as models
 
 INT4 = Encoding(IntGrid(4), group(32))

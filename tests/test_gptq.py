@@ -4,14 +4,14 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcc.ir.blocks import group
-from qcc.ir.encoding import Encoding, IntGrid
-from qcc.ir.graph import Weight
-from qcc.ir.view import MatrixView
-from qcc.passes.contract import Context
-from qcc.passes.gptq import Gptq, output_error
-from qcc.passes.moments import Moments
-from qcc.passes.nearest import Nearest
+from qcc.ir.encoding.blocks import group
+from qcc.ir.encoding.encoding import Encoding, IntGrid
+from qcc.ir.graph.ops import Weight
+from qcc.ir.graph.view import MatrixView
+from qcc.passes.contract.contract import Context
+from qcc.passes.contract.moments import Moments
+from qcc.passes.rounding.gptq import Gptq, output_error
+from qcc.passes.rounding.nearest import Nearest
 
 INT3 = Encoding(IntGrid(3), group(16))
 OUT, IN = 24, 48

@@ -11,11 +11,11 @@ import onnx_ir as ir
 import pytest
 
 from qcc.__main__ import main
-from qcc.compiler.axes_layout import layout
-from qcc.compiler.axes_survey import Survey
-from qcc.compiler.axes_svg import draw
-from qcc.compiler.numbered_names import patterns
-from qcc.ir.axes import Action
+from qcc.compiler.console.numbered_names import patterns
+from qcc.compiler.inspect.layout import layout
+from qcc.compiler.inspect.picture import draw
+from qcc.compiler.inspect.survey import Survey
+from qcc.ir.axes.axes import Action
 from tests import axes_models as models
 
 ROOT = Path(__file__).parent.parent
@@ -61,7 +61,7 @@ def test_sides(block: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_json_holds_every_group_with_its_members(block: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from qcc.compiler.open_model import open_model
+    from qcc.compiler.files.open_model import open_model
 
     axes = Survey(open_model(block).graph).axes
     told = json.loads(shown(capsys, str(block), "--axes", "--format=json"))["axes"]["groups"]
@@ -76,7 +76,7 @@ def test_repeated_layers_are_told_once(deep: Path, capsys: pytest.CaptureFixture
 
 
 def test_repeated_layers_are_drawn_once(deep: Path) -> None:
-    from qcc.compiler.open_model import open_model
+    from qcc.compiler.files.open_model import open_model
 
     survey = Survey(open_model(deep).graph)
     made = layout(survey)
@@ -85,7 +85,7 @@ def test_repeated_layers_are_drawn_once(deep: Path) -> None:
 
 
 def test_lanes_do_not_overlap(deep: Path, block: Path) -> None:
-    from qcc.compiler.open_model import open_model
+    from qcc.compiler.files.open_model import open_model
 
     for path in (deep, block, ROOT / "examples" / "fashion" / "fashion-cnn.onnx"):
         lanes = layout(Survey(open_model(path).graph)).lanes

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcc.ir import fit
-from qcc.ir.blocks import CHANNEL, TENSOR, Block, group
-from qcc.ir.encoding import Encoded, Encoding, IntGrid, ScaleType
+from qcc.ir.encoding import fit
+from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
+from qcc.ir.encoding.encoding import Encoded, Encoding, IntGrid, ScaleType
+from qcc.ir.encoding.packing import pack, packed_bytes, planes, unpack
 from qcc.ir.errors import Refused
-from qcc.ir.packing import pack, packed_bytes, planes, unpack
 
 # a float32 product and its quotient by the scale are each off by an ulp; codes go up to 255
 FLOAT_SLACK = 256 * float(np.finfo(np.float32).eps)

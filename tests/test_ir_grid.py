@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcc.ir import fit
-from qcc.ir.blocks import CHANNEL, TENSOR, Block, group
-from qcc.ir.encoding import FLOAT_ENCODINGS, Encoding, FloatGrid, IntGrid
+from qcc.ir.encoding import fit
+from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
+from qcc.ir.encoding.encoding import FLOAT_ENCODINGS, Encoding, FloatGrid, IntGrid
 from qcc.ir.errors import Refused
-from qcc.ir.graph import Weight
-from qcc.ir.view import MatrixView
-from qcc.passes.contract import Context
-from qcc.passes.gptq import Gptq, round_columns
-from qcc.passes.nearest import Nearest
+from qcc.ir.graph.ops import Weight
+from qcc.ir.graph.view import MatrixView
+from qcc.passes.contract.contract import Context
+from qcc.passes.rounding.gptq import Gptq, round_columns
+from qcc.passes.rounding.nearest import Nearest
 
 TYPES = {
     "bf16": np.dtype(ml_dtypes.bfloat16),

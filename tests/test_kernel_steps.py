@@ -17,22 +17,23 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from torch.export import Dim
 
-from qcc.ir import fit
-from qcc.ir.blocks import CHANNEL, group
-from qcc.ir.encoding import Encoding, IntGrid
-from qcc.ir.forms import NODE_BYTES, Form, kernel_takes, stored_bytes
-from qcc.ir.graph import Array, Feeds, Weight
-from qcc.ir.kernel_op import KEEP, STEPS, LinearOp, OpError, parse
-from qcc.ir.onnx_graph import OnnxGraph
-from qcc.ir.onnx_kernel_body import kernel_function
-from qcc.ir.onnx_kernel_ops import kernel_ops
-from qcc.ir.packing import pack
-from qcc.ir.recognise import ACTIVATIONS as FUNCTIONS
-from qcc.ir.recognise import NORMS as NORM_FUNCTIONS
-from qcc.ir.regions import regions
-from qcc.passes.contract import Context
+from qcc.ir.encoding import fit
+from qcc.ir.encoding.blocks import CHANNEL, group
+from qcc.ir.encoding.encoding import Encoding, IntGrid
+from qcc.ir.encoding.form import Form
+from qcc.ir.encoding.packing import pack
+from qcc.ir.forms.choose import NODE_BYTES, kernel_takes, stored_bytes
+from qcc.ir.graph.ops import Array, Feeds, Weight
+from qcc.ir.kernel.op import KEEP, STEPS, LinearOp, OpError, parse
+from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.ir.onnx.emit.kernel_body import kernel_function
+from qcc.ir.onnx.emit.kernel_ops import kernel_ops
+from qcc.ir.regions.find import regions
+from qcc.ir.regions.recognise import ACTIVATIONS as FUNCTIONS
+from qcc.ir.regions.recognise import NORMS as NORM_FUNCTIONS
+from qcc.passes.contract.contract import Context
 from qcc.passes.encode import Encode
-from qcc.passes.nearest import Nearest
+from qcc.passes.rounding.nearest import Nearest
 from tests.models_torch import SmallTransformer
 from tests.onnx_models import CASES, Case, loaded, random, run
 from tests.region_models import ACTIVATIONS, IN, KEPT, NORMS, OPERANDS, OUT, RESULT, Block, case

@@ -11,13 +11,14 @@ import numpy as np
 import onnx
 import pytest
 
-from qcc.ir import fit
-from qcc.ir.blocks import CHANNEL, TENSOR, Block, group
-from qcc.ir.encoding import FLOAT_ENCODINGS, SCALE_TYPES, Encoded, Encoding, FloatGrid, Grid, IntGrid, Scales
+from qcc.ir.encoding import fit
+from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
+from qcc.ir.encoding.encoding import FLOAT_ENCODINGS, SCALE_TYPES, Encoded, Encoding, FloatGrid, Grid, IntGrid, Scales
+from qcc.ir.encoding.form import Form
 from qcc.ir.errors import Refused
-from qcc.ir.forms import Form, choose, kernel_op, undecodable, unheld
-from qcc.ir.graph import Weight
-from qcc.ir.kernel_op import OpError
+from qcc.ir.forms.choose import choose, kernel_op, undecodable, unheld
+from qcc.ir.graph.ops import Weight
+from qcc.ir.kernel.op import OpError
 from tests.onnx_models import CASES, emit, loaded, run
 
 INTEGERS = [IntGrid(bits, symmetric) for bits in range(1, 10) for symmetric in (True, False)]

@@ -13,9 +13,9 @@ import pytest
 from onnx import numpy_helper
 
 import qcc
-from qcc.compiler import lock
-from qcc.compiler import plan as plans
-from qcc.compiler.lock import plan_of, read_lock, text_sha256
+from qcc.compiler.plan.serial import to_json
+from qcc.compiler.report import lock
+from qcc.compiler.report.lock import plan_of, read_lock, text_sha256
 
 run = runpy.run_path(str(Path(__file__).with_name("test_cli.py")))["run"]
 Run = Callable[..., tuple[int, str, str]]
@@ -60,7 +60,7 @@ def written(folder: Path, data: object, rehash: bool = False) -> Path:
 
 def test_what_was_written_is_read(folder: Path) -> None:
     found = read_lock(folder / "net.qcc.lock")
-    assert plans.to_json(found.plan) == json.dumps(content(folder)["plan"], indent=1)
+    assert to_json(found.plan) == json.dumps(content(folder)["plan"], indent=1)
     assert found.versions == lock.versions()
 
 

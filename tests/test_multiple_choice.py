@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcc.compiler.multiple_choice import Infeasible, Problem, Row, smallest_feasible, solve
-from qcc.compiler.multiple_choice_bound import maximise, tabulate
-from qcc.compiler.multiple_choice_search import core_of, milp
+from qcc.compiler.allocate.choice.bound import maximise, tabulate
+from qcc.compiler.allocate.choice.search import core_of, milp
+from qcc.compiler.allocate.choice.solve import Infeasible, Problem, Row, smallest_feasible, solve
 
 # Costs and weights are multiples of 1/8, so that sums are exact and ties are real ties.
 _EIGHTHS = st.integers(0, 40).map(lambda value: value / 8)

@@ -11,8 +11,8 @@ import onnx
 import pytest
 
 import qcc
-from qcc.compiler.cli import COMMANDS
-from qcc.compiler.cli import run as main
+from qcc.compiler.commands.cli import COMMANDS
+from qcc.compiler.commands.cli import run as main
 from qcc.dsl.load import preset_names, preset_summary
 
 EXAMPLE = Path("examples/fashion/fashion-cnn.onnx")

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 import qcc
-from qcc.ir.onnx_graph import OnnxGraph
+from qcc.ir.onnx.adapter import OnnxGraph
 from tests.onnx_models import parse, random, run
 
 X = random(5, 64, seed=1)

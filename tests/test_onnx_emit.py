@@ -7,13 +7,14 @@ import numpy as np
 import onnx
 import pytest
 
-from qcc.ir import forms, onnx_encode
-from qcc.ir.blocks import CHANNEL, TENSOR, Block, group
-from qcc.ir.capabilities import Cost, fused_capability
-from qcc.ir.encoding import Encoding, IntGrid
+from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
+from qcc.ir.encoding.encoding import Encoding, IntGrid
+from qcc.ir.encoding.form import Form
 from qcc.ir.errors import Refused
-from qcc.ir.forms import Form
-from qcc.ir.onnx_graph import OnnxGraph
+from qcc.ir.forms import choose as forms
+from qcc.ir.forms.capabilities import Cost, fused_capability
+from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.ir.onnx.emit import forms as onnx_encode
 from tests.onnx_models import CASES, CHAINS, CONV, EMBEDDING, LINEAR, Case, Emitted, emit, loaded, run
 
 INT3 = Encoding(IntGrid(3), group(16))

@@ -7,11 +7,12 @@ import numpy as np
 import onnx
 import pytest
 
-from qcc.ir import fit, forms
-from qcc.ir.encoding import FLOAT_ENCODINGS
+from qcc.ir.encoding import fit
+from qcc.ir.encoding.encoding import FLOAT_ENCODINGS
+from qcc.ir.encoding.form import Form
 from qcc.ir.errors import Refused
-from qcc.ir.forms import Form
-from qcc.ir.onnx_graph import OnnxGraph
+from qcc.ir.forms import choose as forms
+from qcc.ir.onnx.adapter import OnnxGraph
 from tests.onnx_models import CASES, CHAINS, CONV, EMBEDDING, LINEAR, emit, loaded, run
 from tests.test_onnx_emit import check, op_types, tolerance_of
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qcc.ir.graph import Array
+from qcc.ir.graph.ops import Array
 from tests.onnx_models import Case, loaded, random
 
 X = random(5, 64, seed=1)

@@ -10,15 +10,17 @@ import onnx.checker
 import onnxruntime
 import pytest
 
-from qcc.ir import fit, forms
-from qcc.ir.blocks import CHANNEL, TENSOR, Block, group
-from qcc.ir.encoding import FLOAT_ENCODINGS, Encoding, IntGrid
+from qcc.ir.encoding import fit
+from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
+from qcc.ir.encoding.encoding import FLOAT_ENCODINGS, Encoding, IntGrid
+from qcc.ir.encoding.form import Form
+from qcc.ir.encoding.packing import planes, unpack
 from qcc.ir.errors import Refused
-from qcc.ir.forms import Form, kernel_op, kernel_takes
-from qcc.ir.graph import Array
-from qcc.ir.kernel_op import parse
-from qcc.ir.onnx_graph import OnnxGraph
-from qcc.ir.packing import planes, unpack
+from qcc.ir.forms import choose as forms
+from qcc.ir.forms.choose import kernel_op, kernel_takes
+from qcc.ir.graph.ops import Array
+from qcc.ir.kernel.op import parse
+from qcc.ir.onnx.adapter import OnnxGraph
 from tests.onnx_models import CASES, Case, Emitted, emit, loaded, random, run
 
 INT4 = Encoding(IntGrid(4), group(32))

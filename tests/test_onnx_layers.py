@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
-from qcc.ir import fit
-from qcc.ir.blocks import CHANNEL
-from qcc.ir.encoding import Encoding, IntGrid
-from qcc.ir.forms import Form
-from qcc.ir.graph import Kind, Weight
-from qcc.ir.onnx_graph import OnnxGraph
-from qcc.ir.view import MatrixView
+from qcc.ir.encoding import fit
+from qcc.ir.encoding.blocks import CHANNEL
+from qcc.ir.encoding.encoding import Encoding, IntGrid
+from qcc.ir.encoding.form import Form
+from qcc.ir.graph.ops import Kind, Weight
+from qcc.ir.graph.view import MatrixView
+from qcc.ir.onnx.adapter import OnnxGraph
 from tests.onnx_models import CASES, Case, loaded, parse, random
 
 SCOPES = "pkg.torch.onnx.name_scopes"

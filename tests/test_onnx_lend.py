@@ -7,8 +7,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from qcc.ir import onnx_lend
-from qcc.ir.onnx_graph import OnnxGraph
+from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.ir.onnx.graph import lend as onnx_lend
 from tests import onnx_models as models
 
 BODY = "g (float[N,256] x) => (float[N,256] y) { h = MatMul(x, w) y = Add(h, b) }"

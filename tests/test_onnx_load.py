@@ -11,13 +11,15 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from qcc.ir import fit, onnx_load, wire
-from qcc.ir.blocks import CHANNEL, group
-from qcc.ir.encoding import Encoding, IntGrid
+from qcc.ir.encoding import fit
+from qcc.ir.encoding.blocks import CHANNEL, group
+from qcc.ir.encoding.encoding import Encoding, IntGrid
+from qcc.ir.encoding.form import Form
 from qcc.ir.errors import ModelError
-from qcc.ir.forms import Form
-from qcc.ir.onnx_graph import OnnxGraph
-from qcc.ir.onnx_run import reference
+from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.ir.onnx.file import load as onnx_load
+from qcc.ir.onnx.file import wire
+from qcc.ir.onnx.graph.run import reference
 from tests.onnx_models import CASES, IDS, MATMUL, X, parse, random, run
 
 BIG = random(64, 64)  # 16 kB: left in the file

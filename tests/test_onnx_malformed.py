@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from qcc.ir.errors import ModelError
-from qcc.ir.onnx_graph import OnnxGraph
+from qcc.ir.onnx.adapter import OnnxGraph
 from tests.onnx_models import CASES, X, parse, random, run
 
 Edit = Callable[[onnx.ModelProto], object]

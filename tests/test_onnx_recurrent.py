@@ -7,10 +7,10 @@ import onnx
 import pytest
 
 import qcc
-from qcc.ir.blocks import CHANNEL, group
-from qcc.ir.encoding import Encoding, IntGrid
-from qcc.ir.forms import Form
-from qcc.ir.graph import Array, Kind
+from qcc.ir.encoding.blocks import CHANNEL, group
+from qcc.ir.encoding.encoding import Encoding, IntGrid
+from qcc.ir.encoding.form import Form
+from qcc.ir.graph.ops import Array, Kind
 from tests.onnx_models import Case, emit, loaded, random, run
 
 TOLERANCE = 1e-5  # float32: the same products, summed in another order at most

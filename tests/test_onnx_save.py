@@ -12,13 +12,14 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from qcc.ir import fit, onnx_save
-from qcc.ir.blocks import group
-from qcc.ir.encoding import Encoding, IntGrid
+from qcc.ir.encoding import fit
+from qcc.ir.encoding.blocks import group
+from qcc.ir.encoding.encoding import Encoding, IntGrid
+from qcc.ir.encoding.form import Form
 from qcc.ir.errors import ModelError
-from qcc.ir.forms import Form
-from qcc.ir.onnx_graph import OnnxGraph
-from qcc.ir.onnx_save_options import ExternalData
+from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.ir.onnx.file import save as onnx_save
+from qcc.ir.onnx.file.options import ExternalData
 from tests.onnx_models import MATMUL, X, parse, random, run
 
 BIG = random(64, 64)

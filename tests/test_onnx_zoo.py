@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from qcc.ir.onnx_graph import OnnxGraph
+from qcc.ir.onnx.adapter import OnnxGraph
 from tests.onnx_models import run
 
 LIGHT = sorted((Path(onnx.__file__).parent / "backend/test/data/light").glob("*.onnx"))

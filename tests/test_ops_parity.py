@@ -12,12 +12,14 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from qcc.ir import fx_kinds, onnx_kinds
-from qcc.ir.attributes import sizes_of
-from qcc.ir.functions import FUNCTIONS
-from qcc.ir.fx import FxGraph
-from qcc.ir.graph import Graph, Kind, Op
-from qcc.ir.onnx_graph import OnnxGraph
+from qcc.ir.fx import kinds as fx_kinds
+from qcc.ir.fx.graph import FxGraph
+from qcc.ir.graph.attributes import sizes_of
+from qcc.ir.graph.functions import FUNCTIONS
+from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import Kind, Op
+from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.ir.onnx.graph import kinds as onnx_kinds
 from tests import models_torch as models
 
 Said = tuple[Kind, str, tuple[tuple[str, object], ...]]

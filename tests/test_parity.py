@@ -7,24 +7,24 @@ import pytest
 import torch
 from torch.export import Dim
 
-from qcc.compiler import plan as plans
-from qcc.compiler.allocate import decide
-from qcc.compiler.bind import bind
-from qcc.compiler.build import run_plan
-from qcc.compiler.catalog import schema
-from qcc.compiler.plan import Plan
-from qcc.compiler.samples import Samples, generate
-from qcc.compiler.sensitivity import measure
-from qcc.compiler.statistics import moments
-from qcc.dsl.diagnostics import Diagnostics
+from qcc.compiler.allocate.decide import decide
+from qcc.compiler.build.run import run_plan
+from qcc.compiler.calibrate.samples import Samples, generate
+from qcc.compiler.calibrate.statistics import moments
+from qcc.compiler.measure.sensitivity import measure
+from qcc.compiler.plan.bind import bind
+from qcc.compiler.plan.catalog import schema
+from qcc.compiler.plan.plan import Plan
+from qcc.compiler.plan.text import to_text
+from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.load import load_text
-from qcc.ir.fx import FxGraph
-from qcc.ir.graph import Graph
-from qcc.ir.onnx_graph import OnnxGraph
+from qcc.ir.fx.graph import FxGraph
+from qcc.ir.graph.graph import Graph
+from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.passes.clean import Clean
-from qcc.passes.contract import Context
+from qcc.passes.contract.contract import Context
+from qcc.passes.contract.moments import grams_of
 from qcc.passes.encode import Encode
-from qcc.passes.moments import grams_of
 from tests import models_torch as models
 
 COMMON = """qpolicy 1
@@ -90,7 +90,7 @@ def _feeds(graph: Graph, like: Samples) -> Samples:
 
 
 def test_the_bound_plans_read_the_same(pair: Pair) -> None:
-    fx, onnx = (plans.to_text(_bound(graph, pair.policy)) for graph in pair.graphs)
+    fx, onnx = (to_text(_bound(graph, pair.policy)) for graph in pair.graphs)
     assert fx == onnx
 
 
@@ -104,7 +104,7 @@ def test_the_allocator_decides_the_same_and_the_codes_are_equal(pair: Pair) -> N
         context = Context(grams=grams_of(moments(graph, wanted, feeds, _quiet)))
         losses = measure(graph, plan.allocate.options, feeds, context)
         decision = decide(plan, graph, losses, 0.0)
-        decided.append(plans.to_text(decision.plan))
+        decided.append(to_text(decision.plan))
         codes.append(_codes(graph, decision.plan, context))
     assert decided[0] == decided[1]
     assert codes[0].keys() == codes[1].keys()

@@ -13,21 +13,21 @@ import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 
-from qcc.compiler.catalog import ON, keyword_of, passes, rewrites, roundings
-from qcc.compiler.samples import Samples
-from qcc.compiler.statistics import moments
-from qcc.compiler.validate import TOLERANCE, relative_error
-from qcc.dsl.options import Option, options_of
-from qcc.ir.blocks import CHANNEL, TENSOR, Block, group
-from qcc.ir.encoding import Encoding, IntGrid
-from qcc.ir.fit import encode
-from qcc.ir.forms import choose
-from qcc.ir.onnx_graph import OnnxGraph
-from qcc.passes.contract import Context, Numerics, Pass, Rewrite, Rounding
+from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.calibrate.statistics import moments
+from qcc.compiler.plan.catalog import ON, keyword_of, passes, rewrites, roundings
+from qcc.compiler.verify.translation import TOLERANCE, relative_error
+from qcc.dsl.policy.options import Option, options_of
+from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
+from qcc.ir.encoding.encoding import Encoding, IntGrid
+from qcc.ir.encoding.fit import encode
+from qcc.ir.forms.choose import choose
+from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.passes.contract.contract import Context, Numerics, Pass, Rewrite, Rounding
+from qcc.passes.contract.moments import grams_of
 from qcc.passes.encode import Encode
-from qcc.passes.gptq import Gptq, round_columns
-from qcc.passes.moments import grams_of
-from qcc.passes.nearest import Nearest
+from qcc.passes.rounding.gptq import Gptq, round_columns
+from qcc.passes.rounding.nearest import Nearest
 
 WIDTH = 16
 EXACT_TOLERANCE = 1e-5  # float32 sums of 16 terms on values of about 1

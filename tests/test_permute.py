@@ -10,18 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcc.compiler.samples import Samples
-from qcc.compiler.statistics import moments
-from qcc.ir.blocks import CHANNEL, group
-from qcc.ir.encoding import Encoding, IntGrid
-from qcc.ir.fit import encode
-from qcc.ir.graph import Graph
-from qcc.ir.onnx_graph import OnnxGraph
-from qcc.passes import channel_sites
-from qcc.passes.channel_order import clustered, dealt, descending
-from qcc.passes.contract import Context
-from qcc.passes.moments import grams_of
-from qcc.passes.permute import Balance, Hessian, Magnitude, Permute, Range
+from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.calibrate.statistics import moments
+from qcc.ir.encoding.blocks import CHANNEL, group
+from qcc.ir.encoding.encoding import Encoding, IntGrid
+from qcc.ir.encoding.fit import encode
+from qcc.ir.graph.graph import Graph
+from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.passes.contract.contract import Context
+from qcc.passes.contract.moments import grams_of
+from qcc.passes.order import sites as channel_sites
+from qcc.passes.order.alike import Hessian, Magnitude, Range
+from qcc.passes.order.balance import Balance
+from qcc.passes.order.orders import clustered, dealt, descending
+from qcc.passes.order.permute import Permute
 from tests import axes_models
 from tests import onnx_models as models
 

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from qcc.compiler import plan as plans
-from qcc.compiler.bind import bind
-from qcc.compiler.catalog import schema
-from qcc.compiler.open_model import open_model
-from qcc.compiler.plan import Plan
-from qcc.dsl.diagnostics import Diagnostics
+from qcc.compiler.files.open_model import open_model
+from qcc.compiler.plan.bind import bind
+from qcc.compiler.plan.catalog import schema
+from qcc.compiler.plan.plan import Plan
+from qcc.compiler.plan.serial import from_json, to_json
+from qcc.compiler.plan.text import to_text
+from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.load import load_policy
 
 ROOT = Path(__file__).parent
@@ -28,17 +29,17 @@ def _plan(policy: Path) -> Plan:
 
 @pytest.mark.parametrize("policy", CASES, ids=lambda path: path.stem)
 def test_plan_text(policy: Path, golden: Callable[[Path, str], None]) -> None:
-    text = plans.to_text(_plan(policy)).replace(f"{policy.parent}/", "")
+    text = to_text(_plan(policy)).replace(f"{policy.parent}/", "")
     golden(policy.with_suffix(".out"), text)
 
 
 @pytest.mark.parametrize("policy", CASES, ids=lambda path: path.stem)
 def test_a_plan_reads_back_as_it_was(policy: Path) -> None:
     plan = _plan(policy)
-    assert plans.from_json(plans.to_json(plan)) == plan
+    assert from_json(to_json(plan)) == plan
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 2}', '{"version": 1, "is": "Plan"}', '{"version": 1}'])
 def test_what_is_no_plan_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a plan"):
-        plans.from_json(text)
+        from_json(text)

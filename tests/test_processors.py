@@ -19,13 +19,13 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from qcc.ir.blocks import CHANNEL, Block
-from qcc.ir.capabilities import capabilities
-from qcc.ir.encoding import Encoded, Encoding, IntGrid, Scales
-from qcc.ir.forms import Form
-from qcc.ir.kernel_op import LinearOp
-from qcc.ir.onnx_graph import OnnxGraph
-from qcc.ir.onnx_kernel_body import kernel_function
+from qcc.ir.encoding.blocks import CHANNEL, Block
+from qcc.ir.encoding.encoding import Encoded, Encoding, IntGrid, Scales
+from qcc.ir.encoding.form import Form
+from qcc.ir.forms.capabilities import capabilities
+from qcc.ir.kernel.op import LinearOp
+from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.ir.onnx.emit.kernel_body import kernel_function
 from tests import onnx_models
 from tests.codegen_models import STEP, draw
 

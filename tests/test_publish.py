@@ -17,8 +17,8 @@ import pytest
 from onnx import numpy_helper
 
 import qcc
-from qcc.compiler import publish
-from qcc.ir.whole_files import place, sha256
+from qcc.compiler.files import publish
+from qcc.ir.onnx.file.whole_files import place, sha256
 
 run = runpy.run_path(str(Path(__file__).with_name("test_cli.py")))["run"]
 Run = Callable[..., tuple[int, str, str]]

@@ -8,11 +8,11 @@ import onnx
 import pytest
 
 import qcc
-from qcc.compiler import raise_graph
-from qcc.compiler.result import Result
-from qcc.dsl.diagnostics import QccError
-from qcc.ir.graph import Array
-from qcc.ir.onnx_adapters import ADAPTERS
+from qcc.compiler.build import raise_graph
+from qcc.compiler.report.result import Result
+from qcc.dsl.diagnostics.report import QccError
+from qcc.ir.graph.ops import Array
+from qcc.ir.onnx.file.adapters import ADAPTERS
 from tests.onnx_models import parse, random, run
 
 INT4 = "qpolicy 1\nrule any { weights = int4 group 32 }\n"

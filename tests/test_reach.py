@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 
 import qcc
-from qcc.compiler.open_model import open_model
-from qcc.compiler.reach import KEPT, LEFT, Reach, reach
-from qcc.compiler.report_console import as_json
+from qcc.compiler.files.open_model import open_model
+from qcc.compiler.report.json import as_json
+from qcc.compiler.report.reach import KEPT, LEFT, Reach, reach
 from tests.onnx_models import parse, random
 
 BODY = """g (float[N,64] x, int64[1] k, bool c) => (float[N,32] y, float[N,16] z) {

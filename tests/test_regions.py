@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch.export import Dim
 
-from qcc.ir.fx import FxGraph
-from qcc.ir.graph import Array, Graph, Runner
-from qcc.ir.onnx_graph import OnnxGraph
-from qcc.ir.region import Region
-from qcc.ir.regions import regions
+from qcc.ir.fx.graph import FxGraph
+from qcc.ir.graph.graph import Graph, Runner
+from qcc.ir.graph.ops import Array
+from qcc.ir.kernel.region import Region
+from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.ir.regions.find import regions
 from tests.models_torch import WIDTH, SmallTransformer
 from tests.onnx_models import Case, loaded, random
 from tests.region_models import ACTIVATIONS, IN, INPUTS, KEPT, NORMS, OPERANDS, OUT, RESULT, RMS, Block, case

@@ -9,20 +9,22 @@ from xml.etree import ElementTree
 
 import pytest
 
-from qcc.compiler.plan import Kept, Plan, Step
-from qcc.compiler.report_html import FORMS, render_html
-from qcc.compiler.report_text import cosine_text, power_text, share_text, size_text, sqnr_text
-from qcc.compiler.result import Allocation, LayerRow, Result, RewriteRow
-from qcc.compiler.verify import BoundCheck, OutputCheck, Verification
-from qcc.dsl.diagnostics import Diagnostic, Severity, Source, Span
-from qcc.dsl.policy import Bound, Quantity
-from qcc.ir.blocks import Block
-from qcc.ir.encoding import Encoding, IntGrid
-from qcc.ir.forms import Form
+from qcc.compiler.build.rewrite_row import RewriteRow
+from qcc.compiler.plan.plan import Kept, Plan, Step
+from qcc.compiler.report.html import FORMS, render_html
+from qcc.compiler.report.result import Allocation, LayerRow, Result
+from qcc.compiler.report.text import cosine_text, power_text, share_text, size_text, sqnr_text
+from qcc.compiler.verify.outputs import BoundCheck, OutputCheck, Verification
+from qcc.dsl.diagnostics.diagnostic import Diagnostic, Severity
+from qcc.dsl.diagnostics.source import Source, Span
+from qcc.dsl.policy.policy import Bound, Quantity
+from qcc.ir.encoding.blocks import Block
+from qcc.ir.encoding.encoding import Encoding, IntGrid
+from qcc.ir.encoding.form import Form
 from qcc.passes.clean import Clean
-from qcc.passes.contract import Edit
+from qcc.passes.contract.contract import Edit
 from qcc.passes.encode import Encode
-from qcc.passes.nearest import Nearest
+from qcc.passes.rounding.nearest import Nearest
 
 FOLDER = Path("/home/someone/models")
 HOSTILE = "<script>alert('1')</script>\"&amp;' \x00\u202e\ud800 ]]> $body ${title} größe/重み"

@@ -12,24 +12,27 @@ import torch
 
 import qcc.passes
 from qcc.__main__ import main
-from qcc.compiler import catalog, lock, validate
-from qcc.compiler import plan as plans
-from qcc.compiler.bind import bind
-from qcc.compiler.catalog import schema
+from qcc.compiler.build.rewrite import Cleaned, prospects, rewrite_graph
+from qcc.compiler.calibrate.samples import Samples, generate
 from qcc.compiler.compile import compile, decide_plan
-from qcc.compiler.plan import Plan, Step
-from qcc.compiler.result import Result
-from qcc.compiler.rewrite import Cleaned, prospects, rewrite_graph
-from qcc.compiler.samples import Samples, generate
-from qcc.compiler.validate import Trial, compare, first_guilty, relative_error, tolerance
-from qcc.dsl.diagnostics import Diagnostics, QccError
+from qcc.compiler.plan import catalog
+from qcc.compiler.plan.bind import bind
+from qcc.compiler.plan.catalog import schema
+from qcc.compiler.plan.plan import Plan, Step
+from qcc.compiler.plan.serial import from_json, to_json
+from qcc.compiler.plan.text import action_text, to_text
+from qcc.compiler.report import lock
+from qcc.compiler.report.result import Result
+from qcc.compiler.verify import translation as validate
+from qcc.compiler.verify.translation import Trial, compare, first_guilty, relative_error, tolerance
+from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.load import load_text
-from qcc.dsl.policy import Policy
+from qcc.dsl.policy.policy import Policy
 from qcc.ir.errors import ModelError
-from qcc.ir.fx import FxGraph
-from qcc.ir.graph import Graph
-from qcc.ir.onnx_graph import OnnxGraph
-from qcc.passes.contract import Pass, Rewrite
+from qcc.ir.fx.graph import FxGraph
+from qcc.ir.graph.graph import Graph
+from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.passes.contract.contract import Pass, Rewrite
 from qcc.passes.encode import Encode
 from tests import onnx_models as models
 
@@ -93,7 +96,7 @@ def bound(graph: Graph, text: str) -> Plan:
 
 
 def actions(plan: Plan) -> list[str]:
-    return [plans.action_text(step.action) for step in plan.steps]
+    return [action_text(step.action) for step in plan.steps]
 
 
 def run(model: Path, text: str, **options: object) -> Result:
@@ -167,8 +170,8 @@ rule any[name == "l5"] { keep }"""
     assert scaled.weights == ("l0", "l1", "l2", "l5", "l6", "l7")
     assert set(scaled.sources) == {"<text>:2:49"} or all(":2:" in source for source in scaled.sources)
     assert [one and one.bits for one in scaled.encodings] == [4, 4, 4, None, 4, 4]
-    assert plans.from_json(plans.to_json(plan)) == plan
-    assert "toy_scale = constant(factor = 3)\n    l3  " in plans.to_text(plan)
+    assert from_json(to_json(plan)) == plan
+    assert "toy_scale = constant(factor = 3)\n    l3  " in to_text(plan)
 
 
 def test_an_open_weight_counts_as_its_narrowest(model: Path) -> None:
@@ -426,7 +429,7 @@ def test_prospects_follow_what_steps_before_open(model: Path, monkeypatch: pytes
     graph = OnnxGraph.load(model)
     plan = bound(graph, "rule any { toy_scale = constant(4); toy_break = on }")
     seen: list[np.ndarray] = []
-    (toy_break,) = (step for step in plan.steps if plans.action_text(step.action).startswith("toy_break"))
+    (toy_break,) = (step for step in plan.steps if action_text(step.action).startswith("toy_break"))
 
     def sites(self: Rewrite, graph: Graph, targets: object) -> tuple[()]:
         del self, targets
@@ -440,5 +443,5 @@ def test_prospects_follow_what_steps_before_open(model: Path, monkeypatch: pytes
 
 
 def test_golden_plan(model: Path, golden: Callable[[Path, str], None]) -> None:
-    text = plans.to_text(bound(OnnxGraph.load(model), MIXED + ALL))
+    text = to_text(bound(OnnxGraph.load(model), MIXED + ALL))
     golden(Path(__file__).parent / "golden" / "rewrites" / "plan.out", text)

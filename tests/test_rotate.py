@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcc.ir.axes import Action, Axes, Group
-from qcc.ir.graph import Graph
-from qcc.ir.onnx_graph import OnnxGraph
-from qcc.passes.contract import Context
-from qcc.passes.hadamard_matrix import flat_orthogonal, hadamard
-from qcc.passes.rotate import GAIN_ADVICE, Hadamard, keeping_ones
+from qcc.ir.axes.axes import Action, Axes, Group
+from qcc.ir.graph.graph import Graph
+from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.passes.contract.contract import Context
+from qcc.passes.rotate.hadamard_matrix import flat_orthogonal, hadamard
+from qcc.passes.rotate.rotate import GAIN_ADVICE, Hadamard, keeping_ones
 from tests import onnx_models as models
 
 ORDERS = [*range(2, 257), 384, 576, 768, 960, 1536, 1600]

@@ -11,14 +11,14 @@ import pytest
 
 import qcc
 from qcc.__main__ import main
-from qcc.compiler import samples
-from qcc.compiler.fit_samples import fit_samples
-from qcc.compiler.generate import Recipe
-from qcc.compiler.input_axes import free_keys, input_axes
+from qcc.compiler.calibrate import samples
+from qcc.compiler.calibrate.fit_samples import fit_samples
+from qcc.compiler.calibrate.generate import Recipe
+from qcc.compiler.calibrate.input_axes import free_keys, input_axes
 from qcc.ir.errors import ModelError
-from qcc.ir.graph import Value
-from qcc.ir.onnx_graph import OnnxGraph
-from qcc.ir.onnx_run import reference
+from qcc.ir.graph.ops import Value
+from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.ir.onnx.graph.run import reference
 from tests import onnx_models as models
 
 W = models.random(64, 32)
@@ -293,7 +293,7 @@ def test_files_that_lie_are_refused(tmp_path: Path, entries: list[tuple[str, byt
 def test_memory_is_looked_at_before_it_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph, path = opened(tmp_path, LINEAR), saved(tmp_path, x=models.random(64, 64))
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 2 kB\n", encoding="ascii")
-    monkeypatch.setattr("qcc.compiler.read_npz.MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr("qcc.compiler.calibrate.read_npz.MEMORY", tmp_path / "meminfo")
     with pytest.raises(ModelError, match="take 16,384 bytes of memory, 2,048 are free"):
         samples.load(path, graph, None, 0)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from qcc.codegen import scratch
-from qcc.codegen.scratch import OWNER, owned_folder, sweep
+from qcc.codegen.target import scratch
+from qcc.codegen.target.scratch import OWNER, owned_folder, sweep
 
 PREFIX = ".qcc-"
 HOLD = """

@@ -9,8 +9,8 @@ import onnxruntime
 import pytest
 
 import qcc
-from qcc.codegen.target import native
-from qcc.dsl.diagnostics import QccError
+from qcc.codegen.target.target import native
+from qcc.dsl.diagnostics.report import QccError
 from tests.kernel_files import INPUTS, OP, OTHER, library, model, needs_tvm
 
 ONES = {"x": np.ones((2, INPUTS), np.float32)}

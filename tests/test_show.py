@@ -8,8 +8,8 @@ import onnx
 import pytest
 
 from qcc.__main__ import main
-from qcc.codegen.target import TARGETS
-from qcc.ir.kernel_op import parse as parse_op
+from qcc.codegen.target.target import TARGETS
+from qcc.ir.kernel.op import parse as parse_op
 from tests.onnx_models import parse, random
 
 pytest.importorskip("tvm")
@@ -29,7 +29,7 @@ HEADINGS = [
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     onnx.save(parse(BODY, {"w": random(64, 96)}, opset=21, ir_version=10), "one.onnx")
-    monkeypatch.setattr("qcc.compiler.choose_form.runs_here", lambda _: False)  # so nothing is timed
+    monkeypatch.setattr("qcc.compiler.measure.choose_form.runs_here", lambda _: False)  # so nothing is timed
     return tmp_path / "one.onnx"
 
 
@@ -52,7 +52,7 @@ def test_all_that_a_library_has(model: Path, capsys: pytest.CaptureFixture[str],
 
 
 def test_assembly_is_code_alone() -> None:
-    from qcc.codegen.show import assembly
+    from qcc.codegen.library.show import assembly
 
     for target in ("avx512-vnni", "armv8.2-dotprod"):
         text = assembly(OPS, [TARGETS[target]], "int8")
@@ -78,7 +78,7 @@ def test_without_tvm_reject(model: Path, capsys: pytest.CaptureFixture[str], mon
         raise importlib.metadata.PackageNotFoundError
 
     monkeypatch.setattr("importlib.metadata.version", missing)
-    monkeypatch.setattr("qcc.compiler.lock.version", lambda _: "0")
+    monkeypatch.setattr("qcc.compiler.report.lock.version", lambda _: "0")
     status, out, err = told(capsys, TARGET + "rule linear { weights = int4 group 32 }\n", "--emit", "asm")
     assert (status, out) == (1, "")
     assert "error[Q502]: the kernels cannot be built: TVM is missing" in err

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from qcc.ir.errors import Refused
-from qcc.passes.magnitudes import Magnitudes
-from qcc.passes.static import LEVELS, Static
+from qcc.passes.activations.static import LEVELS, Static
+from qcc.passes.contract.magnitudes import Magnitudes
 
 BIN = 2.0**-7  # a bin's width, as a part of the magnitude
 

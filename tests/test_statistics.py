@@ -13,16 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import qcc
-from qcc.compiler import masks, samples, statistics
-from qcc.compiler.catalog import schema
-from qcc.compiler.coverage import coverage_of, few_rows
-from qcc.compiler.parts import Parted, held_out
-from qcc.compiler.samples import Samples
-from qcc.compiler.statistics import magnitudes, moments
+from qcc.compiler.calibrate import masks, samples, statistics
+from qcc.compiler.calibrate.coverage import coverage_of, few_rows
+from qcc.compiler.calibrate.parts import Parted, held_out
+from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.calibrate.statistics import magnitudes, moments
+from qcc.compiler.plan.catalog import schema
 from qcc.dsl.load import load_text
-from qcc.ir.graph import Feeds, Graph
-from qcc.ir.onnx_graph import OnnxGraph
-from qcc.passes.moments import Moments
+from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import Feeds
+from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.passes.contract.moments import Moments
 from tests import onnx_models as models
 
 WORDS, WIDTH, LONGEST = 40, 16, 12

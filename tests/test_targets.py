@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from qcc.__main__ import main
-from qcc.codegen import ceilings, machine, target
-from qcc.codegen.ceilings import Ceiling, Ceilings
-from qcc.codegen.target import TARGETS, native
-from qcc.compiler import command_targets
+from qcc.codegen.ceilings import ceilings
+from qcc.codegen.ceilings.ceilings import Ceiling, Ceilings
+from qcc.codegen.target import machine, target
+from qcc.codegen.target.target import TARGETS, native
+from qcc.compiler.commands import targets as command_targets
 from tests.kernel_files import needs_tvm
 
 

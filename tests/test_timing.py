@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcc.compiler.timing import Turns, interleaved, paired, times_text
+from qcc.compiler.measure.timing import Turns, interleaved, paired, times_text
 
 SHORT_S, LONG_S = 0.001, 0.005
 

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from qcc.__main__ import main
-from qcc.compiler.catalog import schema
 from qcc.compiler.compile import compile
-from qcc.compiler.outputs import flattened
-from qcc.compiler.result import Result
-from qcc.compiler.verify import Floor, OutputCheck, compare, judge
+from qcc.compiler.plan.catalog import schema
+from qcc.compiler.report.result import Result
+from qcc.compiler.verify.arrays import flattened
+from qcc.compiler.verify.outputs import Floor, OutputCheck, compare, judge
 from qcc.dsl.load import load_text
-from qcc.dsl.policy import Bound
+from qcc.dsl.policy.policy import Bound
 from tests import onnx_models as models
 
 W = models.random(64, 32)

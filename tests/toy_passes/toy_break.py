@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from qcc.ir.graph import Graph
-from qcc.passes.contract import Context, Edit, Rewrite, Site
+from qcc.ir.graph.graph import Graph
+from qcc.passes.contract.contract import Context, Edit, Rewrite, Site
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
-from qcc.ir.graph import Graph, Kind, Weight
-from qcc.passes.contract import Between, Context, Edit, Rewrite, Site
+from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import Kind, Weight
+from qcc.passes.contract.contract import Between, Context, Edit, Rewrite, Site
 
 
 class ToyScale(Rewrite):

@@ -1,0 +1,1 @@
+"""What a processor could reach."""

@@ -1,0 +1,117 @@
+"""The loops of `ceilings` in TIR. Each is a function ``(data, y, size, rounds)`` that does its round so many times.
+
+``data [size]`` and ``y [256]`` are int32, aligned to 64 bytes. Results go to ``y``, so that nothing is left out.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import tvm  # type: ignore[import-untyped]  # TVM has no stubs
+from tvm import tirx
+
+from qcc.codegen.cpu import emit
+from qcc.codegen.cpu.emit import Expr, T
+from qcc.codegen.library.generate import compiled
+from qcc.codegen.target.target import AVX2, CpuTarget
+
+TILE = 256  # int32 of a tile
+
+
+def wide(target: CpuTarget) -> int:
+    """Accumulators of 16 lanes that a target's registers hold, enough to hide a multiply-add's latency."""
+    return 16 if target.has("avx512f") else 6 if target.has(*AVX2) else 3
+
+
+DOT = "llvm.x86.avx512.vpdpbusd.512"
+AMX = {"amx_int8": "tdpbusd", "amx_bf16": "tdpbf16ps"}
+STREAMS = 8  # registers of 16 lanes that are read in a step
+
+
+def runners(names: Iterable[str], target: CpuTarget) -> dict[str, Callable[[np.ndarray, int], None]]:
+    """The loops of these names as functions of ``data`` and the number of rounds."""
+    made = {name: _function(name, target) for name in names}
+    module = compiled(made, target)
+    return {name: _callable(module[name]) for name in made}
+
+
+def _callable(function: Expr) -> Callable[[np.ndarray, int], None]:
+    result = tvm.runtime.tensor(np.zeros(TILE, np.int32))
+
+    def run(data: np.ndarray, rounds: int) -> None:
+        function(tvm.runtime.from_dlpack(data), result, rounds)
+
+    return run
+
+
+def _function(name: str, target: CpuTarget) -> Expr:
+    with emit.function(name) as builder:
+        data = T.arg("data", T.buffer((tirx.Var("size", "int64"),), "int32"))
+        y = T.arg("y", T.buffer((TILE,), "int32"))
+        rounds = T.arg("rounds", T.int64())
+        if name == "multiply_add":
+            _multiply_add(data, y, rounds, wide(target))
+        elif name == "vnni":
+            _vnni(data, y, rounds, wide(target))
+        elif name == "read":
+            _read(data, y, rounds)
+        else:
+            _amx(data, y, rounds, AMX[name])
+    return builder.get()
+
+
+def _multiply_add(data: Expr, y: Expr, rounds: Expr, count: int) -> None:
+    registers = emit.accumulators(count)
+    emit.clear(registers)
+    factor, term = (T.bind(T.reinterpret("float32x16", data[emit.lanes(at)])) for at in (16, 32))
+    with T.serial(T.int64(0), rounds):
+        for register in registers:
+            emit.put(register, emit.get(register) * factor + term)
+    _store(y, registers)
+
+
+def _vnni(data: Expr, y: Expr, rounds: Expr, count: int) -> None:
+    registers = emit.accumulators(count, "int32")
+    _zero(registers)
+    codes, four = (T.bind(T.reinterpret("int8x64", data[emit.lanes(at)])) for at in (16, 32))
+    with T.serial(T.int64(0), rounds):
+        for register in registers:
+            emit.put(register, emit.llvm(DOT, "int32x16", emit.get(register), codes, four))
+    _store(y, registers)
+
+
+def _read(data: Expr, y: Expr, rounds: Expr) -> None:
+    registers = emit.accumulators(STREAMS, "int32")
+    _zero(registers)
+    steps = T.bind(T.truncdiv(data.shape[0], T.int64(STREAMS * emit.LANES)))
+    with T.serial(T.int64(0), rounds), T.serial(T.int64(0), steps) as step:
+        for at, register in enumerate(registers):
+            place = emit.lanes((step * STREAMS + at) * emit.LANES)
+            emit.put(register, T.bitwise_xor(emit.get(register), data[place]))
+    _store(y, registers)
+
+
+def _amx(data: Expr, y: Expr, rounds: Expr, product: str) -> None:
+    """Four results of two by two tiles; ``data`` begins with the tiles' configuration."""
+    _tile("ldtilecfg", T.address_of(data[0]))
+    for index in range(4):
+        _tile("tilezero", T.int8(index))
+        _tile("tileloadd64", T.int8(4 + index), T.address_of(data[(1 + index) * TILE]), T.int64(64))
+    with T.serial(T.int64(0), rounds):
+        for index in range(4):
+            _tile(product, T.int8(index), T.int8(4 + index // 2), T.int8(6 + index % 2))
+    _tile("tilestored64", T.int8(0), T.address_of(y[0]), T.int64(64))
+    _tile("tilerelease")
+
+
+def _tile(name: str, *arguments: Expr) -> None:
+    T.evaluate(T.call_llvm_intrin("int32", f"llvm.x86.{name}", *arguments))
+
+
+def _zero(registers: list[Expr]) -> None:
+    for register in registers:
+        emit.put(register, emit.word(0))
+
+
+def _store(y: Expr, registers: list[Expr]) -> None:
+    for at, register in enumerate(registers):
+        T.buffer_store(y, T.reinterpret("int32x16", emit.get(register)), [emit.lanes(at * emit.LANES)])

@@ -1,0 +1,103 @@
+"""Products in bfloat16: codes that share scales by groups, and weights that are bfloat16 themselves.
+
+A row of a tile of weights is a pair of inputs of 16 outputs. A decoded weight is ``scale * code - scale * zero`` in
+float32, cut to bfloat16. Cutting alone would make all weights smaller, so the scale is a little larger, by ``NUDGE``:
+what is cut is then as often too large as too small, and a weight that bfloat16 can hold stays as it is.
+"""
+
+from qcc.codegen.cpu import emit
+from qcc.codegen.cpu.emit import Expr, T
+from qcc.codegen.cpu.gemm import WORDS, Arguments, Kind, function
+from qcc.codegen.target.tiling import Tiling
+from qcc.ir.encoding.packing import planes
+
+TO_BF16 = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
+PERMUTE = "llvm.x86.avx512.permvar.sf.512"
+SHUFFLE = "llvm.x86.avx512.pshuf.b.512"
+NUDGE = 1 + 1 / 384  # a third to two thirds of the last bit that is kept
+EXACT = 0xFFFFFE00  # keeps 15 bits of a scale, whose product with a zero point is then exact
+
+
+def pack(name: str) -> Expr:
+    """A function ``(x, a, steps, sums, y, chunks, rows)``: float32 rows to tiles ``a [rows / 16, chunks, 16, 32]``.
+
+    ``steps``, ``sums`` and ``y`` are not touched.
+    """
+    with emit.function(name) as builder:
+        pointers = {"x": "float32", "a": "int32", "steps": "float32", "sums": "int32"}
+        x, a, _, _, _, chunks, rows = emit.arguments(pointers, ("chunks", "rows"), unaligned="x")
+        with T.serial(T.int64(0), rows) as row, T.serial(T.int64(0), chunks) as chunk:
+            at = (row * chunks + chunk) * 32
+            both = emit.llvm(TO_BF16, "bfloat16x32", x[emit.lanes(at + 16)], x[emit.lanes(at)])
+            tile = T.truncdiv(row, T.int64(16)) * chunks + chunk
+            place = (tile * 16 + T.truncmod(row, T.int64(16))) * 16
+            T.buffer_store(a, T.reinterpret("int32x16", both), [emit.lanes(place)])
+    return builder.get()
+
+
+def gemm(name: str, bits: int, symmetric: bool, tiling: Tiling) -> Expr:
+    """A function as `Arguments` has it. Where ``bits`` is 16, ``w`` is ``[out / 32, chunks, 2, 16, 16]``, tiles."""
+
+    def kind(given: Arguments) -> Kind:
+        if bits < 16:
+            return Kind("tdpbf16ps", 1, decode=_Decoder(bits, symmetric, given))
+        return Kind(
+            "tdpbf16ps", 1,
+            weights=lambda block, chunk: given.w[
+                ((T.truncdiv(block, T.int64(2)) * given.chunks + chunk) * 2 + T.truncmod(block, T.int64(2))) * WORDS
+            ],
+        )  # fmt: skip
+
+    return function(name, tiling.depth, kind)
+
+
+class _Decoder:
+    """Writes a chunk of 16 outputs as the 16 rows of a tile."""
+
+    def __init__(self, bits: int, symmetric: bool, given: Arguments) -> None:
+        self.bits, self.symmetric, self.given = bits, symmetric, given
+        self.groups = T.bind(T.truncdiv(given.chunks, given.chunks_a_group))
+        self.shuffles = [
+            T.bind(T.reinterpret("int8x64", emit.constant([0x80808000 | lane % 4 * 4 + byte for lane in range(16)])))
+            for byte in range(4)
+        ]
+        self.table = None
+        if bits <= 4:
+            table = T.alloc_buffer((16,), "float32", scope="global")
+            for code in range(16):
+                T.buffer_store(table, T.float32(code & (1 << bits) - 1), [code])
+            self.table = T.bind(table[emit.lanes(0)])
+
+    def __call__(self, panel: Expr, start: Expr, block: Expr, chunk: Expr) -> None:
+        given = self.given
+        place = emit.lanes((block * self.groups + T.truncdiv(chunk, given.chunks_a_group)) * 16)
+        larger = T.reinterpret("int32x16", given.scale[place] * emit.spread(T.float32(NUDGE)))
+        grid = T.bind(T.reinterpret("float32x16", T.bitwise_and(larger, emit.word(EXACT))))
+        middle = emit.spread(T.float32(1 << self.bits - 1))
+        base = T.bind((middle if self.symmetric else T.cast(given.offset[place], "float32x16")) * grid)
+        at = (block * given.chunks + chunk) * self.bits
+        words = [T.bind(given.w[emit.lanes((at + bit) * 16)]) for bit in range(self.bits)]
+        for number in range(emit.QUADS):
+            codes = self._quad(words, number)
+            values = [T.reinterpret("int32x16", self._code(codes, byte) * grid - base) for byte in range(4)]
+            for row in range(2):
+                low = T.shift_right(T.reinterpret("uint32x16", values[2 * row]), T.broadcast(T.uint32(16), 16))
+                high = T.bitwise_and(values[2 * row + 1], emit.word(0xFFFF0000))
+                both = T.bitwise_or(T.reinterpret("int32x16", low), high)
+                T.buffer_store(panel, both, [emit.lanes(start + (number * 2 + row) * 16)])
+
+    def _quad(self, words: list[Expr], number: int) -> tuple[Expr, int]:
+        """Words whose byte ``b`` holds input ``4 * number + b``, from a bit on."""
+        if len(planes(self.bits)) > 1:
+            return T.bind(emit.quad(words, self.bits, number)), 0
+        at, bit = emit.place(self.bits, number)
+        return words[at], bit
+
+    def _code(self, quad: tuple[Expr, int], byte: int) -> Expr:
+        """The codes of one byte of the quad as float32; a table's index is the lowest four bits."""
+        word, bit = quad
+        if self.table is None:
+            wide = emit.llvm(SHUFFLE, "int8x64", T.reinterpret("int8x64", word), self.shuffles[byte])
+            return T.cast(T.reinterpret("int32x16", wide), "float32x16")
+        down = 8 * byte + bit
+        return emit.llvm(PERMUTE, "float32x16", self.table, T.shift_right(word, emit.word(down)) if down else word)

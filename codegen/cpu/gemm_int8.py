@@ -1,0 +1,94 @@
+"""Products of codes that share a scale by output with activations that were rounded to int8, a step a row.
+
+A row of a tile of weights is four inputs of 16 outputs, so codes of 8 bits are multiplied where they lie. An output is
+``step * scale * (dot(codes, q) - offset * sum(q))`` with integers in the last factor; ``q = rint(x * (127 / m))`` and
+``step = m / 127``, ``m`` the largest magnitude of the row. NaN or infinity in a row makes ``m`` so, and with it every
+output of the row NaN or infinite. A row below 1e-30 counts as zero.
+"""
+
+from collections.abc import Callable
+
+from qcc.codegen.cpu import emit
+from qcc.codegen.cpu.emit import Expr, T
+from qcc.codegen.cpu.gemm import WORDS, Arguments, Kind, function
+from qcc.codegen.cpu.gemv_int8 import TINY
+from qcc.codegen.target.tiling import Tiling
+
+DOT = "tdpbsud"  # activations have a sign, codes none
+
+
+def pack(name: str) -> Expr:
+    """A function ``(x, a, steps, sums, y, chunks, rows)``: float32 rows to tiles ``a [rows / 16, chunks / 2, 16, 64]``.
+
+    Where the number of chunks is odd, zeros fill the last tile. ``y`` is not touched.
+    """
+    with emit.function(name) as builder:
+        pointers = {"x": "float32", "a": "int8", "steps": "float32", "sums": "int32"}
+        x, a, steps, sums, _, chunks, rows = emit.arguments(pointers, ("chunks", "rows"), unaligned="x")
+        count = T.bind(T.truncdiv(chunks + 1, T.int64(2)))
+        tops, total = emit.accumulators(2, "int32"), emit.accumulators(1, "int32")[0]
+        with T.serial(T.int64(0), rows) as row:
+            for register in (*tops, total):
+                emit.put(register, emit.word(0))
+            with T.serial(T.int64(0), chunks) as chunk:
+                for half, top in enumerate(tops):
+                    value = x[emit.lanes((row * chunks + chunk) * 32 + half * 16)]
+                    size = T.bitwise_and(T.reinterpret("int32x16", value), emit.word(0x7FFFFFFF))
+                    emit.put(top, T.max(emit.get(top), size))
+            top = emit.llvm("llvm.vector.reduce.smax", "int32", T.max(emit.get(tops[0]), emit.get(tops[1])))
+            most = T.bind(T.reinterpret("float32", T.bind(top)))
+            inverse = T.bind(T.Select(most > T.float32(TINY), T.float32(127) / most, T.float32(0)))
+            T.buffer_store(steps, most * T.float32(1 / 127), [row])
+            place = places(a, row, chunks, count)
+            with T.serial(T.int64(0), chunks) as chunk:
+                for half in (0, 16):
+                    value = x[emit.lanes((row * chunks + chunk) * 32 + half)] * emit.spread(inverse)
+                    whole = T.bind(T.cast(emit.llvm("llvm.nearbyint", "float32x16", value), "int32x16"))
+                    emit.add(total, whole)
+                    T.buffer_store(a, T.cast(whole, "int8x16"), [emit.lanes(place(chunk) + half)])
+            T.buffer_store(sums, emit.llvm("llvm.vector.reduce.add", "int32", emit.get(total)), [row])
+    return builder.get()
+
+
+def places(a: Expr, row: Expr, chunks: Expr, count: Expr) -> Callable[[Expr], Expr]:
+    """Where the chunks of a row lie in tiles ``a [rows / 16, count, 16, 64]``; where one is left over, it is zeroed."""
+    start = T.bind((T.truncdiv(row, T.int64(16)) * count * 16 + T.truncmod(row, T.int64(16))) * 64)
+    with T.serial(chunks, count * 2):
+        for half in (0, 16):
+            T.buffer_store(a, T.broadcast(T.int8(0), 16), [emit.lanes(start + (count - 1) * 1024 + 32 + half)])
+    return lambda chunk: start + T.truncdiv(chunk, T.int64(2)) * 1024 + T.truncmod(chunk, T.int64(2)) * 32
+
+
+def gemm(name: str, bits: int, symmetric: bool, tiling: Tiling) -> Expr:
+    """A function as `Arguments` has it. A chunk more than there are is read of ``w`` and multiplied by zeros."""
+
+    def kind(given: Arguments) -> Kind:
+        def decode(panel: Expr, start: Expr, block: Expr, step: Expr) -> None:
+            for chunk in range(2):
+                at = (block * given.chunks + step * 2 + chunk) * bits
+                words = [T.bind(given.w[emit.lanes((at + bit) * 16)]) for bit in range(bits)]
+                for number in range(emit.QUADS):
+                    place = emit.lanes(start + (chunk * emit.QUADS + number) * 16)
+                    T.buffer_store(panel, emit.quad(words, bits, number), [place])
+
+        def finish(first: Expr, high: int, pair: Expr) -> None:
+            blocks = [T.bind((given.first + pair) * 2 + side) for side in range(2)]
+            grids = [T.bind(given.scale[emit.lanes(block * 16)]) for block in blocks]
+            zeros = [T.bind(T.cast(given.offset[emit.lanes(block * 16)], "int32x16")) for block in blocks]
+            for up in range(high):
+                with T.serial(T.int64(0), T.int64(16)) as line:
+                    row = T.bind((first + up) * 16 + line)
+                    for side in range(2):
+                        dot = given.part[emit.lanes(((first + up) * 2 + side) * WORDS + line * 16)]
+                        total = given.sums[row]
+                        middle = emit.spread(total * T.int32(1 << bits - 1))
+                        dot = dot - (middle if symmetric else emit.spread(total) * zeros[side])
+                        value = T.cast(dot, "float32x16") * (grids[side] * emit.spread(given.steps[row]))
+                        T.buffer_store(given.y, value, [emit.lanes(row * given.stride + pair * 32 + side * 16)])
+
+        if bits < 8:
+            return Kind(DOT, 2, decode=decode, finish=finish)
+        weights = lambda block, step: given.w[(block * given.chunks + step * 2) * bits * 16]  # noqa: E731
+        return Kind(DOT, 2, weights=weights, finish=finish)
+
+    return function(name, tiling.depth, kind)

@@ -1,0 +1,96 @@
+"""Codes times float32 activations, to the accuracy of float32.
+
+Where AVX-512 is, a code of up to 7 bits is decoded in a register: each plane of up to 4 bits is the index of a
+``vpermps`` into a table of its values. Elsewhere, and for planes of 8 bits, by shift, mask and conversion; LLVM fits
+the vectors of 16 to what the processor has. NaN and infinity act as in the float product, except that with zero points
+an infinity may come out as NaN.
+"""
+
+from qcc.codegen.cpu import emit
+from qcc.codegen.cpu.emit import Expr, T
+from qcc.ir.encoding.packing import planes
+
+PERMUTE = "llvm.x86.avx512.permvar.sf.512"
+POINTERS = {"x": "float32", "steps": "float32", "sums": "float32", "w": "int32", "scale": "float32", "offset": "int16"}
+NARROW = 1  # blocks that are worked on together where registers are fewer or narrower than those of AVX-512
+SCALARS = ("chunks", "chunks_a_group", "first", "count")
+
+
+def gemv(name: str, bits: int, symmetric: bool, rows: int, table: bool) -> Expr:
+    """A function for ``rows`` rows: ``(x, unused, sums, w, scale, offset, y, chunks, chunks a group, first, count)``.
+
+    ``sums`` are those of the chunks of ``x``, read where there are zero points. It fills ``y [rows, count * 64]`` for
+    ``count`` times 64 outputs from the ``first`` 64 on.
+    """
+    blocks, ways = emit.BLOCKS if table else NARROW, 2 if rows == 1 else 1
+    with emit.function(name) as builder:
+        x, _, sums, w, scale, offset, y, chunks, per, first, count = emit.arguments(POINTERS, SCALARS, unaligned="x")
+        groups = T.bind(T.truncdiv(chunks, per))
+        tables = _tables(bits) if table else None
+        with T.serial(T.int64(0), count * (emit.BLOCKS // blocks)) as strip:
+            total = emit.accumulators(rows * blocks)
+            parts = [emit.accumulators(rows * blocks) for _ in range(ways)]
+            emit.clear(total)
+            with T.serial(T.int64(0), groups) as group, T.serial(T.int64(0), per) as inner:
+                chunk = T.bind(group * per + inner)
+                at = [T.bind(first * emit.BLOCKS + strip * blocks + block) for block in range(blocks)]
+                words = [
+                    [T.bind(w[emit.lanes(((at[block] * chunks + chunk) * bits + bit) * 16)]) for bit in range(bits)]
+                    for block in range(blocks)
+                ]
+                for part in parts:
+                    emit.clear(part)
+                for k in range(32):
+                    for block in range(blocks):
+                        value = T.bind(_value(words[block], bits, k, tables))
+                        for row in range(rows):
+                            part = parts[k % ways][row * blocks + block]
+                            emit.add(part, value * emit.spread(x[(row * chunks + chunk) * 32 + k]))
+                for block in range(blocks):
+                    place = emit.lanes((at[block] * groups + group) * 16)
+                    grid = T.bind(scale[place])
+                    for row in range(rows):
+                        index = row * blocks + block
+                        dot = emit.get(parts[0][index])
+                        dot = dot + emit.get(parts[1][index]) if ways > 1 else dot
+                        if not symmetric:
+                            zero = T.cast(offset[place], "float32x16") - emit.spread(T.float32(1 << bits - 1))
+                            dot = dot - zero * emit.spread(sums[row * chunks + chunk])
+                        emit.add(total[index], dot * grid)
+            for row in range(rows):
+                for block in range(blocks):
+                    value = emit.get(total[row * blocks + block])
+                    T.buffer_store(y, value, [emit.lanes(row * count * 64 + (strip * blocks + block) * 16)])
+    return builder.get()
+
+
+def _tables(bits: int) -> list[Expr]:
+    """For each plane narrower than 8 the values of its codes, repeated to 16; the last takes the middle off."""
+    tables, shift = [], 0
+    for width in planes(bits):
+        table = T.alloc_buffer((16,), "float32", scope="global")
+        last = shift + width == bits
+        for index in range(16):
+            code = (index & ((1 << width) - 1)) << shift
+            T.buffer_store(table, T.float32(code - (1 << bits - 1) * last), [index])
+        tables.append(T.bind(table[emit.lanes(0)]))
+        shift += width
+    return tables
+
+
+def _value(words: list[Expr], bits: int, k: int, tables: list[Expr] | None) -> Expr:
+    """Input ``k`` of the chunk, decoded but for scale and zero, of 16 outputs."""
+    if bits == 8:
+        code = T.shift_right(words[k // 4], emit.word(8 * (k % 4)))
+        return T.cast(T.bitwise_and(code, emit.word(255)) - emit.word(128), "float32x16")
+    value, first, shift = None, 0, 0
+    for plane, width in enumerate(planes(bits)):
+        at, bit = emit.place(width, k // 4)
+        code = T.shift_right(words[first + at], emit.word(8 * (k % 4) + bit))
+        if tables is None:
+            code = T.shift_left(T.bitwise_and(code, emit.word((1 << width) - 1)), emit.word(shift))
+        else:
+            code = emit.llvm(PERMUTE, "float32x16", tables[plane], code)
+        value = code if value is None else value + code
+        first, shift = first + width, shift + width
+    return value if tables is not None else T.cast(value - emit.word(1 << bits - 1), "float32x16")

@@ -1,0 +1,120 @@
+"""Codes times activations that were rounded to int8, 32 at a time: AVX512-VNNI.
+
+``x`` is rounded to ``q = rint(x * (127 / m))``, ``m`` the largest magnitude of its 32 neighbours, so an output is
+``sum over chunks of (m / 127 * scale) * (dot(codes, q) - offset * sum(q))`` with integers in the second factor. NaN or
+infinity in a chunk makes ``m`` so, and with it every output of the row NaN or infinite. A chunk below 1e-30 counts as
+zero.
+"""
+
+from collections.abc import Callable
+
+from qcc.codegen.cpu import emit
+from qcc.codegen.cpu.emit import Expr, T
+
+DOT = "llvm.x86.avx512.vpdpbusd.512"
+TINY = 1e-30
+FEW = 2  # blocks of four rows that are worked on together: with all four, sums and codes outgrow the registers
+POINTERS = {"q": "int32", "steps": "float32", "sums": "int32", "w": "int32", "scale": "float32", "offset": "int16"}
+SCALARS = ("chunks", "chunks_a_group", "first", "count")
+
+
+def quantize(name: str) -> Expr:
+    """A function ``(x, q, m / 127, sum(q), y, chunks)``; ``y`` is not touched."""
+    with emit.function(name) as builder:
+        pointers = {"x": "float32", "q": "int8", "steps": "float32", "sums": "int32"}
+        x, q, steps, sums, _, chunks = emit.arguments(pointers, ("chunks",), unaligned="x")
+        with T.serial(T.int64(0), chunks) as chunk:
+            halves = [T.bind(x[emit.lanes(chunk * 32 + half)]) for half in (0, 16)]
+            bits = [T.bitwise_and(T.reinterpret("int32x16", half), emit.word(0x7FFFFFFF)) for half in halves]
+            top = T.bind(emit.llvm("llvm.vector.reduce.smax", "int32", T.max(bits[0], bits[1])))
+            most = T.bind(T.reinterpret("float32", top))
+            inverse = T.bind(T.Select(most > T.float32(TINY), T.float32(127) / most, T.float32(0)))
+            T.buffer_store(steps, most * T.float32(1 / 127), [chunk])
+            rounded = []
+            for index, half in enumerate(halves):
+                near = emit.llvm("llvm.nearbyint", "float32x16", half * emit.spread(inverse))
+                rounded.append(T.bind(T.cast(T.cast(near, "int32x16"), "int8x16")))
+                T.buffer_store(q, rounded[-1], [emit.lanes(chunk * 32 + 16 * index)])
+            total = T.cast(rounded[0], "int32x16") + T.cast(rounded[1], "int32x16")
+            T.buffer_store(sums, emit.llvm("llvm.vector.reduce.add", "int32", total), [chunk])
+    return builder.get()
+
+
+def gemv(name: str, bits: int, symmetric: bool, rows: int, static: bool = False) -> Expr:
+    """A function for ``rows`` rows: ``(q, steps, sums, w, scale, offset, y, chunks, chunks a group, first, count)``.
+
+    It fills ``y [rows, count * 64]`` for ``count`` times 64 outputs from the ``first`` 64 on. With ``static``
+    activations all steps are one and there is one group: integers are added up to the end.
+    """
+    blocks = emit.BLOCKS if rows == 1 else FEW
+    halved = bits <= 4 and not static
+    with emit.function(name) as builder:
+        q, steps, sums, w, scale, offset, y, chunks, per, first, count = emit.arguments(POINTERS, SCALARS)
+        groups = T.bind(T.truncdiv(chunks, per))
+        with T.serial(T.int64(0), count * (emit.BLOCKS // blocks)) as part:
+            total = emit.accumulators(rows * blocks)
+            dots = emit.accumulators(rows * blocks, "int32")
+            emit.clear(total)
+            if static:
+                for dot in dots:
+                    emit.put(dot, emit.word(0))
+            with T.serial(T.int64(0), groups) as group, T.serial(T.int64(0), per) as inner:
+                chunk = T.bind(group * per + inner)
+                at = [T.bind(first * emit.BLOCKS + part * blocks + block) for block in range(blocks)]
+                words = [
+                    [T.bind(w[emit.lanes(((at[block] * chunks + chunk) * bits + bit) * 16)]) for bit in range(bits)]
+                    for block in range(blocks)
+                ]
+                for row in range(rows):
+                    total_q = sums[row * chunks + chunk]
+                    for block in range(blocks):
+                        if symmetric:
+                            start = emit.spread(total_q * T.int32(-(1 << bits - 1)))
+                        else:
+                            zero = T.cast(offset[emit.lanes((at[block] * groups + group) * 16)], "int32x16")
+                            start = emit.spread(T.int32(0) - total_q) * zero
+                        dot = dots[row * blocks + block]
+                        emit.put(dot, emit.get(dot) + start if static else start)
+                _multiply(dots, words, bits, halved, lambda row, number: q[(row * chunks + chunk) * 8 + number])
+                for block in range(0 if static else blocks):
+                    grid = T.bind(scale[emit.lanes((at[block] * groups + group) * 16)])
+                    for row in range(rows):
+                        index = row * blocks + block
+                        factor = grid * emit.spread(steps[row * chunks + chunk])
+                        emit.add(total[index], T.cast(emit.get(dots[index]), "float32x16") * factor)
+            for row in range(rows):
+                for block in range(blocks):
+                    value = emit.get(total[row * blocks + block])
+                    if static:
+                        place = first * emit.BLOCKS + part * blocks + block
+                        grid = scale[emit.lanes(place * 16)] * emit.spread(steps[0])
+                        value = T.cast(emit.get(dots[row * blocks + block]), "float32x16") * grid
+                    value = value * emit.spread(T.float32(1 / 16)) if halved else value
+                    T.buffer_store(y, value, [emit.lanes(row * count * 64 + (part * blocks + block) * 16)])
+    return builder.get()
+
+
+def _multiply(
+    dots: list[Expr], words: list[list[Expr]], bits: int, halved: bool, quad_of: Callable[[int, int], Expr]
+) -> None:
+    """Add the products of a chunk, words ``[blocks][bits]``, to ``dots [rows * blocks]``.
+
+    Codes that are ``halved`` are masked where they lie in a byte: the dot, also what was in it, comes out 16 times.
+    """
+    blocks = len(words)
+    pairs = [[T.bind(emit.halves(one, bits, number)) for number in range(4)] if halved else [] for one in words]
+    for number in range(emit.QUADS):
+        if halved and number == 4:
+            for dot in dots:
+                emit.put(dot, T.shift_left(emit.get(dot), emit.word(4)))
+        for block in range(blocks):
+            if halved:
+                mask = ((1 << bits) - 1) * (0x01010101 if number < 4 else 0x10101010)
+                codes = T.bitwise_and(pairs[block][number % 4], emit.word(mask))
+            else:
+                codes = emit.quad(words[block], bits, number)
+            codes = T.bind(T.reinterpret("int8x64", codes))
+            for row in range(len(dots) // blocks):
+                four = emit.spread(quad_of(row, number))
+                dot, four = dots[row * blocks + block], T.reinterpret("int8x64", four)
+                emit.put(dot, emit.llvm(DOT, "int32x16", emit.get(dot), codes, four))

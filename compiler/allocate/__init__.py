@@ -1,0 +1,1 @@
+"""Which candidate each weight gets."""

@@ -1,0 +1,1 @@
+"""Multiple-choice knapsacks, solved exactly."""

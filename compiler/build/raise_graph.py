@@ -1,0 +1,140 @@
+"""Raising a graph's opset before anything is encoded, and seeing that it computes what it did.
+
+Both graphs run without the runtime's optimisations, so that every op runs as it is written and equal ops give equal
+numbers. What the graph as it was refuses to run on is left out.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from qcc.compiler.calibrate.generate import Batch
+from qcc.compiler.calibrate.samples import Samples, generate
+from qcc.compiler.plan.plan import Plan
+from qcc.compiler.verify.translation import Difference, compare, tolerance
+from qcc.ir.errors import ModelError
+from qcc.ir.graph.graph import Runner
+from qcc.ir.graph.ops import Value
+from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.ir.onnx.emit.forms import required_opset
+from qcc.passes.encode import Encode
+
+DRAWS = 2
+SIZES = (1, 2, 7)  # of free axes: one element hides what broadcasts, an odd number shows what is rounded
+OUTPUT_BYTES = 1 << 26  # of the outputs that are held
+LISTED = 6
+
+Outputs = dict[str, np.ndarray]
+
+
+def needed_opset(graph: OnnxGraph, plan: Plan) -> int:
+    """The lowest opset that can express all that a decided plan encodes, never below the graph's own."""
+    weights = {weight.name: weight for weight in graph.weights()}
+    needed = [
+        required_opset(step.action.encoding, weights[name].shape, step.action.form)
+        for step in plan.steps
+        if isinstance(step.action, Encode)
+        for name in step.weights
+    ]
+    return max([graph.opset, *needed])
+
+
+def raise_graph(graph: OnnxGraph, opset: int, data: Samples) -> OnnxGraph:
+    """The graph at an opset, found to compute the same; the graph itself where it needs no raising.
+
+    Args:
+        graph: left as it is.
+        opset: to be reached at least.
+        data: to compare on, beside drawn inputs.
+
+    Raises:
+        ModelError: an op has no equivalent there, or what the graph computes has changed.
+    """
+    if graph.opset >= opset:
+        return graph
+    raised = graph.copy()
+    changed = raised.require_opset(opset)
+    if changed:
+        _compare(graph, raised, data, changed)
+    return raised
+
+
+def _compare(graph: OnnxGraph, raised: OnnxGraph, data: Samples, changed: Sequence[str]) -> None:
+    feeds, wanted = _run(_runner(graph), [*_drawn(graph), *data.first(1).batches])
+    if not feeds:
+        return  # it runs on nothing that is at hand, which is for others to say
+    ops = ", ".join(changed[:LISTED]) + (f" and {len(changed) - LISTED} more" if len(changed) > LISTED else "")
+    where = f"raising the model's opset from {graph.opset} to {raised.opset}"
+    help = f"export the model with opset {raised.opset}; ops that differ between the two: {ops}"
+    try:
+        got = _outputs(raised, feeds)
+    except ModelError as error:
+        raise ModelError("Q412", f"{where} makes a model that does not run: {error.message}", help) from error
+    wrong = _wrong(wanted, got, tolerance(graph))
+    if not wrong:
+        return
+    twice = _outputs(graph, [*feeds, *feeds])
+    drawn = _wrong(twice[: len(feeds)], twice[len(feeds) :], 0)  # these are random
+    told = next((name for name in wrong if name not in drawn), None)
+    if told is not None:
+        raise ModelError("Q412", f"{where} changes what it computes: output `{told}` {_by(wrong[told])}", help)
+
+
+def _drawn(graph: OnnxGraph) -> Iterator[Batch]:
+    """Inputs at each size of the free axes, from two draws."""
+    for size in SIZES:
+        inputs = tuple(_sized(value, size) for value in graph.inputs)
+        for seed in range(DRAWS):
+            try:
+                yield from generate(graph, 1, seed, inputs).batches
+            except ModelError:
+                return  # text, say, cannot be drawn
+
+
+def _sized(value: Value, size: int) -> Value:
+    if value.shape is None:
+        return value
+    return replace(value, shape=tuple(one if isinstance(one, int) else size for one in value.shape))
+
+
+def _outputs(graph: OnnxGraph, feeds: Sequence[Batch]) -> list[Outputs]:
+    """What a graph makes of feeds; its session is gone when this returns, so that never two hold the weights."""
+    runner = _runner(graph)
+    return [dict(runner(feed)) for feed in feeds]
+
+
+def _run(runner: Runner, feeds: Sequence[Batch]) -> tuple[list[Batch], list[Outputs]]:
+    """The feeds that a graph runs on, as far as its outputs can be held, with those."""
+    ran, found, held = [], [], 0
+    for feed in feeds:
+        if held > OUTPUT_BYTES:
+            break
+        try:
+            outputs = dict(runner(feed))
+        except ModelError:
+            continue
+        ran.append(feed)
+        found.append(outputs)
+        held += sum(array.nbytes for array in outputs.values())
+    return ran, found
+
+
+def _wrong(wanted: Sequence[Outputs], got: Sequence[Outputs], bound: float) -> dict[str, Difference]:
+    """The outputs that differ, by name."""
+    names = wanted[0]
+    found = {name: compare([{name: w[name]} for w in wanted], [{name: g[name]} for g in got]) for name in names}
+    return {name: one for name, one in found.items() if one.error > bound or one.excess}
+
+
+def _by(difference: Difference) -> str:
+    if not np.isfinite(difference.error):
+        return "has another shape, or is not finite in other places"
+    if difference.error:
+        return f"is off by {difference.error:.2g} of its largest value"
+    return f"has {difference.changed:.2g} of its numbers changed"
+
+
+def _runner(graph: OnnxGraph) -> Runner:
+    inputs, outputs = (tuple(value.name for value in values) for values in (graph.inputs, graph.outputs))
+    return graph.runner(inputs, outputs, optimise=False)

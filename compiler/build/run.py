@@ -1,0 +1,48 @@
+"""Running a decided plan: from a cleaned graph to a file, and what the file holds."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic
+
+from qcc.compiler.plan.catalog import Export
+from qcc.compiler.plan.plan import Plan
+from qcc.ir.errors import ModelError, Refused
+from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.ir.onnx.file.save import Written
+from qcc.passes.contract.contract import Context, Edit, G, Numerics
+
+
+@dataclass(frozen=True)
+class Built(Generic[G]):
+    """A graph after a plan's passes, with what they did."""
+
+    graph: G
+    edits: tuple[Edit, ...]
+
+
+def run_plan(graph: G, plan: Plan, context: Context) -> Built[G]:
+    """Apply the steps of a decided plan to a graph that is clean and rewritten.
+
+    Raises:
+        ModelError: a pass refuses a weight.
+    """
+    current = graph
+    edits: list[Edit] = []
+    for step in plan.steps:
+        if step.action.numerics is Numerics.EXACT:
+            continue  # has been done, and validated
+        try:
+            current, done = step.action.apply(current, step.weights, context)
+        except Refused as refused:
+            raise ModelError("Q410", refused.reason) from refused
+        edits += done
+    return Built(current, tuple(edits))
+
+
+def write(built: Built[OnnxGraph], path: Path, export: Export, metadata: dict[str, str]) -> Written:
+    """Write the graph to a file.
+
+    Raises:
+        ModelError: the place cannot be written to.
+    """
+    return built.graph.save(path, export.external_data, metadata)

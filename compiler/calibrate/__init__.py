@@ -1,0 +1,1 @@
+"""Data, and what is read off it."""

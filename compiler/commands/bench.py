@@ -1,0 +1,113 @@
+"""Time models against each other, and compare what they compute.
+
+All models run in one process and take turns in random order, so that what else the machine does meets all alike. Each
+model is run with the kernel library that lies beside it, `MODEL.kernels.so`, where there is one. Times are medians with
+quartiles, of one thread its own processor time; ratios to the first are medians over rounds in common. Outputs are
+compared with those of the first model. Inputs are generated unless --data gives some: the first axis is the batch,
+other free axes are 32 long, those of images 224.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qcc.codegen.target.machine import machine
+from qcc.compiler.commands.dim_options import add_dims, dims, whole_number
+from qcc.compiler.console import terminal
+from qcc.compiler.console.progress import progress
+from qcc.compiler.console.usage import UsageError
+from qcc.compiler.files.staging import write_whole
+from qcc.dsl.diagnostics.diagnostic import Diagnostic
+from qcc.dsl.diagnostics.excerpt import escape
+from qcc.dsl.diagnostics.report import QccError
+
+if TYPE_CHECKING:
+    from qcc.compiler.bench.feeds import Wanted
+
+FEWEST_ROUNDS, ROUNDS = 3, 15
+
+EXAMPLES = """examples:
+  qcc bench model.onnx model.qcc.onnx                  how fast both are, and how far apart
+  qcc bench model.onnx model.qcc.onnx --threads 1 --batch 1,16
+  qcc bench model.onnx model.qcc.onnx --data data.npz  on inputs of your own
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add = parser.add_argument
+    add("models", metavar="MODEL", nargs="+", type=Path, help="an .onnx file; the first is what others are held to")
+    add("--threads", metavar="N,N", help="threads of a run, one setting after the other (default: 1 and all cores)")
+    add("--batch", metavar="N,N", help="sizes of the batch (default: 1, or the model's own)")
+    add_dims(parser)
+    add("--sequence", metavar="N", help="the size of the other free axes, but those of images (default: 32)")
+    add("--data", metavar="FILE.npz", type=Path, help="inputs: arrays named like them, one sample a row")
+    add("--rounds", metavar="N", default=str(ROUNDS), help=f"turns of each model in each setting (default: {ROUNDS})")
+    add("--plain", action="store_true", help="run what has a kernel library without it, too")
+    add("--picture", metavar="FILE", type=Path, help="draw the times into an .svg file")
+    add("--format", choices=("text", "json"), default="text", help="how to print (default: text)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Time."""
+    threads, rounds, wanted = (
+        _threads(args.threads),
+        whole_number("--rounds", args.rounds, FEWEST_ROUNDS),
+        _wanted(args),
+    )
+    if args.picture is not None:
+        _check_picture(args.picture)
+    from qcc.compiler.bench.bench import bench  # these load onnx and the runtime
+    from qcc.compiler.bench.console import as_json, write_report
+    from qcc.compiler.bench.picture import draw
+
+    with progress(args.format != "text") as update:
+        result = bench(args.models, threads, wanted, rounds, args.plain, update)
+    if args.picture is not None:
+        _write_picture(args.picture, draw(result))
+    if args.format == "json":
+        terminal.write_json({**as_json(result), "diagnostics": []})
+        return 0
+    write_report(result)
+    if args.picture is not None:
+        terminal.write_line(f"\nwrote {escape(str(args.picture))}")
+    return 0
+
+
+def _threads(text: str | None) -> tuple[int, ...]:
+    cores = machine().cores
+    if text is None:
+        return tuple(dict.fromkeys((1, cores)))
+    threads = _list("--threads", text)
+    if max(threads) > cores:
+        raise UsageError(f"`--threads {max(threads)}` is more than the {cores} of this machine that qcc may use")
+    return threads
+
+
+def _wanted(args: argparse.Namespace) -> "Wanted":
+    from qcc.compiler.bench.feeds import Wanted
+
+    batches = None if args.batch is None else _list("--batch", args.batch)
+    sequence = None if args.sequence is None else whole_number("--sequence", args.sequence)
+    return Wanted(batches, dims(args, 0), sequence, args.data)
+
+
+def _list(option: str, text: str) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(whole_number(option, word) for word in text.split(",")))
+
+
+def _check_picture(path: Path) -> None:
+    """Tell before the long work what would fail after it."""
+    if path.suffix != ".svg":
+        raise UsageError(f"a picture ends in .svg: `{path}`")
+    if not path.parent.is_dir():
+        raise QccError([Diagnostic("Q404", f"cannot write `{path}`: no such folder")])
+    if path.is_dir():
+        raise QccError([Diagnostic("Q404", f"cannot write `{path}`: it is a folder")])
+
+
+def _write_picture(path: Path, text: str) -> None:
+    try:
+        write_whole(path, text)
+    except OSError as error:
+        raise QccError([Diagnostic("Q404", f"cannot write `{path}`: {error.strerror}")]) from error

@@ -1,0 +1,95 @@
+"""Tell everything that is wrong with a policy.
+
+Calibration data that is not there and a budget below what the formats can reach are seen, too. With --model also
+whether the policy fits that model: selectors that match nothing, formats that a layer cannot take.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from qcc.compiler.commands.policy_options import add_definitions, definitions
+from qcc.compiler.console import terminal
+from qcc.compiler.plan.catalog import schema
+from qcc.compiler.plan.policy import load_policy
+from qcc.dsl.check.reach import check_reach
+from qcc.dsl.diagnostics.diagnostic import Diagnostic, Severity
+from qcc.dsl.diagnostics.excerpt import escape
+from qcc.dsl.diagnostics.report import Diagnostics, QccError
+from qcc.dsl.load import load_text
+from qcc.dsl.policy.policy import Policy
+
+STDIN = "-"
+
+EXAMPLES = """examples:
+  qcc check my.qpolicy                       what is wrong with it
+  qcc check my.qpolicy --model model.onnx    whether it fits a model, too
+  qcc check - < my.qpolicy                   from standard input
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add = parser.add_argument
+    add("policies", metavar="POLICY", nargs="+", help="a .qpolicy file, a preset, or - for standard input")
+    add("--model", metavar="MODEL", type=Path, help="an .onnx file that the policies must fit")
+    add_definitions(parser)
+    add("--format", choices=("text", "json", "github"), default="text", help="how to print (default: text)")
+    add("-q", "--quiet", action="store_true", help="print nothing but errors and warnings")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check."""
+    found: list[Diagnostic] = []
+    accepted: list[str] = []
+    for name in args.policies:
+        diagnostics, summary = _check(name, args)
+        found += diagnostics
+        if summary:
+            accepted.append(f"{name}: {summary}")
+    failed = any(one.severity is Severity.ERROR for one in found)
+    if args.format == "json":
+        terminal.write_json({"ok": not failed, "diagnostics": terminal.as_json(found)})
+        return int(failed)
+    if not args.quiet:
+        for line in accepted:
+            terminal.write_line(escape(line))
+    terminal.report(found, args.format)
+    return int(failed)
+
+
+def _check(name: str, args: argparse.Namespace) -> tuple[list[Diagnostic], str]:
+    """What is wrong with a policy; if nothing is, what it says in a few words."""
+    report = Diagnostics()
+    try:
+        policy = _load(name, definitions(args), report)
+        summary = f"ok, {_count(len(policy.rules), 'rule')}"
+        check_reach(policy, report)
+        report.raise_if_errors()
+        if args.model is not None:
+            summary += f"; {_bound(policy, args.model, report)}"
+    except QccError as error:
+        return list(dict.fromkeys((*report.warnings, *error.diagnostics))), ""
+    return [*report.warnings], summary
+
+
+def _load(name: str, given: dict[str, str], report: Diagnostics) -> Policy:
+    if name != STDIN:
+        return load_policy(name, given, report=report)
+    return load_text(sys.stdin.read(), schema(), "<stdin>", Path(), given, report=report)
+
+
+def _bound(policy: Policy, path: Path, report: Diagnostics) -> str:
+    from qcc.compiler.files.open_model import open_model
+    from qcc.compiler.plan.bind import bind  # these load onnx
+
+    model = open_model(path)
+    plan = bind(policy, model.graph, model.size_bytes, report)
+    report.raise_if_errors()
+    encoded = sum(len(step.weights) for step in plan.steps)
+    open_options = len(plan.allocate.options) if plan.allocate else 0
+    return f"of the layers of {path}, {encoded} encoded, {open_options} left to the allocator, {len(plan.kept)} kept"
+
+
+def _count(count: int, word: str) -> str:
+    return f"{count:,} {word}" + ("" if count == 1 else "s")

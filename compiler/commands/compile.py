@@ -1,0 +1,152 @@
+"""Make a model smaller, as a policy says.
+
+Without a policy the preset `balanced` is taken. Beside the model go a lock file, from which --plan repeats the run, and
+an HTML report. If the policy's `verify` fails, nothing is written and the exit status is 3, as for a budget that cannot
+be met.
+
+--emit prints a stage of the compilation and stops there: `ast` is the policy as parsed, `policy` as checked (neither
+needs a model), `plan` what would be done to each weight, with all that is left open decided. Where the policy's target
+has kernels, `tir` is the code of those that would be built, as TVM has it before it lowers it, and `asm` what LLVM
+makes of it, for each target function by function. Nothing is written.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qcc.compiler.commands.cli import DEMAND
+from qcc.compiler.commands.dim_options import add_dims, dims
+from qcc.compiler.commands.policy_options import add_policy, definitions
+from qcc.compiler.console import terminal
+from qcc.compiler.console.progress import progress
+from qcc.compiler.console.usage import UsageError
+from qcc.compiler.plan.policy import load_policy
+from qcc.dsl.diagnostics.diagnostic import Diagnostic
+from qcc.dsl.diagnostics.report import Diagnostics
+from qcc.dsl.load import open_source
+from qcc.dsl.policy.policy import to_text as policy_text
+from qcc.dsl.syntax.parse import parse
+from qcc.dsl.syntax.tree import to_text as tree_text
+
+if TYPE_CHECKING:
+    from qcc.compiler.plan.plan import Plan
+    from qcc.compiler.report.lock import Lock
+    from qcc.dsl.policy.policy import Policy
+
+KERNELS = ("tir", "asm")
+
+EXAMPLES = """examples:
+  qcc compile model.onnx                            eight bits a weight, no data needed
+  qcc compile model.onnx -p tiny --data data.npz    as small as it gets, measured on data
+  qcc compile model.onnx -p my.qpolicy -D bits=4    with a parameter of the policy
+  qcc compile model.onnx -p my.qpolicy --emit plan  what would be done to each weight
+  qcc compile model.onnx --plan model.qcc.lock      the same again
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add = parser.add_argument
+    add("model", metavar="MODEL", nargs="?", type=Path, help="an .onnx file")
+    add_policy(parser)
+    add("-o", "--output", metavar="OUT", type=Path, help="the file to write (default: MODEL.qcc.onnx beside the model)")
+    add("--data", metavar="FILE.npz", help="calibration data: arrays named like the inputs, one sample a row")
+    add_dims(parser)
+    add("--plan", metavar="LOCK", type=Path, help="do what a lock file's plan says, instead of the policy's rules")
+    add("--emit", choices=("ast", "policy", "plan", *KERNELS), help="print this stage and stop")
+    add("--format", choices=("text", "json", "github"), default="text", help="how to print (default: text)")
+    add("-q", "--quiet", action="store_true", help="print nothing but errors and warnings")
+    add("-v", "--verbose", action="store_true", help="list every layer, however many there are")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compile."""
+    if args.emit in ("ast", "policy"):
+        return _emit_policy(args)
+    if args.model is None:
+        raise UsageError("no model is given", "`qcc compile MODEL`, where MODEL is an .onnx file")
+    from qcc.compiler import compile as driver  # these load onnx and the runtime
+    from qcc.compiler.report import console as report_console
+    from qcc.compiler.report.failures import failed_bounds
+    from qcc.compiler.report.json import as_json
+    from qcc.compiler.report.lock import policy_sha256, read_lock
+
+    plan = read_lock(args.plan) if args.plan else None
+    report = Diagnostics()
+    policy = load_policy(args.policy, definitions(args), report=report)
+    if plan and plan.policy != policy_sha256(policy):
+        help = "give the policy that the plan was made of with -p: verify and export come from it"
+        report.warning("Q433", f"`{args.plan}` was made of another policy than `{args.policy}`", help=help)
+    if args.emit in KERNELS:
+        return _emit_kernels(policy, plan, report, args)
+    sizes = dims(args)
+    with progress(args.quiet or args.format != "text") as update:
+        given = {"data": args.data, "plan": plan, "dims": sizes, "progress": update}
+        if args.emit == "plan":
+            decided, warnings = driver.decide_plan(args.model, policy, **given)
+        else:
+            result = driver.compile(args.model, policy, output=args.output, **given)
+    if args.emit == "plan":
+        return _emit_plan(decided, [*report.warnings, *warnings], args)
+    diagnostics = (*report.warnings, *result.warnings, *failed_bounds(result))
+    if args.format == "json":
+        terminal.write_json({**as_json(result), "diagnostics": terminal.as_json(diagnostics)})
+    elif not args.quiet:
+        report_console.write_report(result, verbose=args.verbose)
+    terminal.report(diagnostics, args.format)
+    return 0 if result.passed else DEMAND
+
+
+def _emit_policy(args: argparse.Namespace) -> int:
+    report = Diagnostics()
+    if args.emit == "ast":
+        source, _ = open_source(args.policy)
+        text = tree_text(parse(source))
+    else:
+        text = policy_text(load_policy(args.policy, definitions(args), report=report))
+    if args.format == "json":
+        terminal.write_json({args.emit: text, "diagnostics": terminal.as_json(report.warnings)})
+        return 0
+    terminal.write(text)
+    terminal.report(report.warnings, args.format)
+    return 0
+
+
+def _emit_plan(plan: "Plan", warnings: list[Diagnostic], args: argparse.Namespace) -> int:
+    import json
+
+    from qcc.compiler.plan.serial import to_json
+    from qcc.compiler.plan.text import to_text
+
+    if args.format == "json":
+        data = json.loads(to_json(plan))
+        terminal.write_json({"plan": data, "diagnostics": terminal.as_json(warnings)})
+        return 0
+    terminal.write(to_text(plan))
+    terminal.report(warnings, args.format)
+    return 0
+
+
+def _emit_kernels(policy: "Policy", plan: "Lock | None", report: Diagnostics, args: argparse.Namespace) -> int:
+    from qcc.compiler import compile as driver
+    from qcc.compiler.runtime import build_kernels
+
+    if (plan.plan.kernels if plan else build_kernels.kernels_of(policy)) is None:
+        raise UsageError(f"`{args.plan or args.policy}` asks for no kernels", "`target cpu` in the policy does")
+    from qcc.codegen.target.scratch import scratch
+
+    with scratch() as folder:
+        output, quiet = folder / "decided.onnx", args.quiet or args.format != "text"
+        with progress(quiet) as update:
+            decided, warnings = driver.decide_plan(
+                args.model, policy, output=output, data=args.data, plan=plan, dims=dims(args), progress=update
+            )
+        ops = build_kernels.served_ops(decided.kernels, output, report)
+    text = build_kernels.listing(ops, decided.kernels, args.emit) if decided.kernels and ops else ""
+    diagnostics = (*warnings, *report.warnings)
+    if args.format == "json":
+        terminal.write_json({args.emit: text, "diagnostics": terminal.as_json(diagnostics)})
+        return 0
+    terminal.write(text)
+    terminal.report(diagnostics, args.format)
+    return 0

@@ -1,0 +1,203 @@
+"""Show what a model is made of: where it comes from, its inputs and outputs, its ops by kind, and its weights.
+
+Layers have the names that a policy's selectors match, as they are after cleaning. With --axes it shows instead which
+channels are the same throughout the model, and whether they may be permuted, scaled and rotated (docs/axes.md).
+"""
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qcc.compiler.console import terminal
+from qcc.compiler.console.fit_table import Column, Table
+from qcc.compiler.console.usage import UsageError
+from qcc.compiler.files.staging import write_whole
+from qcc.dsl.diagnostics.diagnostic import Diagnostic
+from qcc.dsl.diagnostics.excerpt import escape
+from qcc.dsl.diagnostics.report import QccError
+
+if TYPE_CHECKING:
+    from qcc.compiler.files.open_model import OpenModel
+    from qcc.ir.graph.ops import Value, Weight
+
+EXAMPLES = """examples:
+  qcc inspect model.onnx           layers with the names that selectors match
+  qcc inspect model.onnx --axes    which channels belong together
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add = parser.add_argument
+    add("model", metavar="MODEL", type=Path, help="an .onnx file")
+    add("--axes", action="store_true", help="show which channels are the same and what may be done to them")
+    add("--group", metavar="GLOB", help="with --axes: show in full the groups of this name, or on layers of this name")
+    add("--picture", metavar="FILE", type=Path, help="with --axes: draw them into an .svg or .html file")
+    add("--format", choices=("text", "json"), default="text", help="how to print (default: text)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Inspect."""
+    if not args.axes and (args.group is not None or args.picture is not None):
+        raise UsageError(f"`--{'picture' if args.group is None else 'group'}` needs `--axes`")
+    if args.picture is not None and args.picture.suffix not in (".svg", ".html"):
+        raise UsageError(f"a picture ends in .svg or .html: `{args.picture}`")
+    from qcc.compiler.files.open_model import open_model  # loads onnx
+
+    model = open_model(args.model)
+    if args.axes:
+        return _axes(model, args)
+    if args.format == "json":
+        terminal.write_json({**_facts(model), "diagnostics": []})
+    else:
+        _write(model)
+    return 0
+
+
+def _axes(model: "OpenModel", args: argparse.Namespace) -> int:
+    from qcc.compiler.inspect.console import axes_json, matching, write_axes, write_groups
+    from qcc.compiler.inspect.picture import draw
+    from qcc.compiler.inspect.survey import Survey  # loads networkx
+
+    survey = Survey(model.graph)
+    found = matching(survey, args.group) if args.group is not None else []
+    if args.group is not None and not found:
+        help = f"`qcc inspect {args.model} --axes` lists the groups; a name may hold `*`"
+        raise UsageError(f"no group and no layer fits `{args.group}`", help)
+    if args.picture is not None:
+        _draw(args.picture, draw(survey, model.path.name, html=args.picture.suffix == ".html"))
+    if args.format == "json":
+        terminal.write_json({**_facts(model), "axes": axes_json(survey), "diagnostics": []})
+    elif found:
+        write_groups(survey, found)
+    elif args.picture is None:
+        write_axes(survey)
+    else:
+        terminal.write_line(f"wrote {escape(str(args.picture))}")
+    return 0
+
+
+def _draw(path: Path, text: str) -> None:
+    try:
+        write_whole(path, text)
+    except OSError as error:
+        raise QccError([Diagnostic("Q404", f"cannot write `{path}`: {error.strerror}")]) from error
+
+
+def _facts(model: "OpenModel") -> dict[str, Any]:
+    graph, proto = model.graph, model.graph.model
+    return {
+        "model": str(model.path),
+        "bytes": model.size_bytes,
+        "producer": " ".join(filter(None, (proto.producer_name, proto.producer_version))) or None,
+        "ir_version": proto.ir_version,
+        "opset": graph.opset,
+        "domains": {domain: version for domain, version in proto.opset_imports.items() if domain},
+        "metadata": dict(proto.metadata_props),
+        "inputs": [_value(value) for value in graph.inputs],
+        "outputs": [_value(value) for value in graph.outputs],
+        "ops": _kinds(model),
+        "cleaned": list(model.edits),
+        "weights": [_weight(weight, model) for weight in graph.weights()],
+    }
+
+
+def _value(value: "Value") -> dict[str, Any]:
+    return {"name": value.name, "dtype": value.dtype, "shape": None if value.shape is None else list(value.shape)}
+
+
+def _kinds(model: "OpenModel") -> dict[str, dict[str, int]]:
+    """How many ops of each kind, and of each function within it; the most frequent first."""
+    counts = Counter((op.kind.value, op.function) for op in model.graph.ops())
+    totals: Counter[str] = Counter()
+    for (kind, _), count in counts.items():
+        totals[kind] += count
+    return {
+        kind: {function: count for (owner, function), count in counts.most_common() if owner == kind}
+        for kind, _ in sorted(totals.items(), key=lambda item: (-item[1], item[0]))
+    }
+
+
+def _weight(weight: "Weight", model: "OpenModel") -> dict[str, Any]:
+    constant = model.graph.model.graph.initializers[weight.constant].const_value
+    size = 0 if constant is None else constant.nbytes
+    return {
+        "name": weight.name,
+        "kinds": sorted(weight.kinds),
+        "shape": list(weight.view.shape),
+        "dtype": weight.dtype,
+        "params": weight.params,
+        "bytes": size,
+        "share": size / model.size_bytes,
+        "layers": [layer.name for layer in weight.layers],
+    }
+
+
+def _write(model: "OpenModel") -> None:
+    facts = _facts(model)
+    domains = "".join(f", {domain} {version}" for domain, version in facts["domains"].items())
+    rows = [
+        ("model", f"{model.path}, {model.size_bytes:,} bytes"),
+        ("producer", facts["producer"] or "unknown"),
+        ("format", f"IR {facts['ir_version']}, opset {facts['opset']}{domains}"),
+        *_named("inputs", [_typed(value) for value in model.graph.inputs]),
+        *_named("outputs", [_typed(value) for value in model.graph.outputs]),
+        *_named("ops", [_ops(kind, functions) for kind, functions in facts["ops"].items()]),
+        *_named("cleaning", facts["cleaned"]),
+        *_named("made by", [f"{key} {text}" for key, text in facts["metadata"].items() if key.startswith("qcc.")]),
+    ]
+    terminal.write(terminal.pairs(rows))
+    if not facts["weights"]:
+        terminal.write_line("\nno layer has a weight: there is nothing to compress")
+        _write_reach(model)
+        return
+    terminal.write_line()
+    terminal.write_table(_table(facts["weights"]))
+    params, size = (sum(one[key] for one in facts["weights"]) for key in ("params", "bytes"))
+    count = len(facts["weights"])
+    total = f"{count:,} weight{'' if count == 1 else 's'}, {params:,} parameters, {size:,} bytes"
+    terminal.write_line(f"\n{total}, {size / model.size_bytes:.1%} of the file")
+    _write_reach(model)
+    for one in facts["weights"]:
+        if len(one["layers"]) > 1:
+            terminal.write_line(escape(f"tied: {one['name']} is also {', '.join(one['layers'][1:])}"))
+
+
+def _write_reach(model: "OpenModel") -> None:
+    from qcc.compiler.report.reach import reach  # loads the graph's adapter
+
+    lines = reach(model.graph, model.size_bytes).lines
+    terminal.write(terminal.pairs(_named("in reach", lines)))
+
+
+def _named(title: str, lines: list[str]) -> list[tuple[str, str]]:
+    return [(title if at == 0 else "", line) for at, line in enumerate(lines)]
+
+
+def _typed(value: "Value") -> str:
+    sizes = (
+        "of any shape" if value.shape is None else f"[{', '.join('?' if s is None else str(s) for s in value.shape)}]"
+    )
+    return f"{value.name} {value.dtype or 'unknown'} {sizes}"
+
+
+def _ops(kind: str, functions: dict[str, int]) -> str:
+    return f"{sum(functions.values()):,} {kind} ({', '.join(f'{name} {count}' for name, count in functions.items())})"
+
+
+def _table(weights: list[dict[str, Any]]) -> Table:
+    columns = (
+        Column("layer", cut=True),
+        Column("kind", spare=1),
+        Column("shape"),
+        Column("dtype", spare=2),
+        *(Column(name, right=True) for name in ("params", "bytes", "share")),
+    )
+    rows = []
+    for one in weights:
+        tied = f" (tied, {len(one['layers'])} layers)" if len(one["layers"]) > 1 else ""
+        shape = "x".join(map(str, one["shape"]))
+        numbers = f"{one['params']:,}", f"{one['bytes']:,}", f"{one['share']:.1%}"
+        rows.append((one["name"], "+".join(one["kinds"]) + tied, shape, one["dtype"], *numbers))
+    return Table(columns, tuple(rows))

@@ -1,0 +1,1 @@
+"""Models, outputs and libraries on disk."""

@@ -1,0 +1,86 @@
+"""Whether outputs may be written: regular files, in folders that are there, none of them an input."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qcc.compiler.files.kernel_library import kernels_beside
+from qcc.compiler.files.staging import target_of
+from qcc.ir.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where everything of a compilation goes, beside its data file, whose name its content tells."""
+
+    model: Path
+    lock: Path
+    report: Path
+    kernels: Path
+
+    @classmethod
+    def of(cls, model: Path) -> "Outputs":
+        """By the model's name.
+
+        Raises:
+            ModelError: a model of this name cannot be written.
+        """
+        if not model.name:
+            raise ModelError("Q404", f"cannot write `{model}`: it is a folder")
+        return cls(model, model.with_suffix(".lock"), model.with_suffix(".html"), kernels_beside(model))
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All of them."""
+        return self.model, self.lock, self.report, self.kernels
+
+
+def check_model(model: Path, outputs: Outputs, inputs: Iterable[Path]) -> None:
+    """See that all outputs of a model can be written, and overwrite neither it nor what else is read.
+
+    Raises:
+        ModelError: one cannot, or does.
+    """
+    if not os.path.exists(model):  # noqa: PTH110  (it may have no name that a file can have)
+        return  # what is wrong with the model is told when it is read
+    if _same(target_of(outputs.model), model):
+        raise ModelError("Q404", f"the output `{outputs.model}` is the input", help="name another file with -o")
+    check_outputs(outputs.files, [model, *inputs])
+
+
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """See that outputs can be written, and overwrite neither an input nor each other; links are followed.
+
+    Raises:
+        ModelError: one cannot, or does.
+    """
+    known: list[Path] = []
+    read = [path for path in inputs if os.path.exists(path)]  # noqa: PTH110  (a name may be too long, or no name)
+    for output in outputs:
+        target = target_of(output)
+        for path in read:
+            if _same(target, path):
+                raise _collides(output, path)
+        for other in known:
+            if target == target_of(other):
+                message = f"the outputs `{other}` and `{output}` would be one file"
+                raise ModelError("Q450", message, help="name the model with -o so that it ends in `.onnx`")
+        known.append(output)
+
+
+def _same(target: Path, path: Path) -> bool:
+    try:
+        return target.samefile(path)
+    except OSError:
+        return target == Path(os.path.realpath(path))
+
+
+def _collides(output: Path, path: Path) -> ModelError:
+    message = f"the output `{output}` would overwrite the input `{path}`"
+    return ModelError("Q450", message, help="name another file with -o")
+
+
+def input_files(named: Sequence[object]) -> list[Path]:
+    """Those of what a caller gave that are paths."""
+    return [Path(one) for one in named if isinstance(one, (str, Path))]

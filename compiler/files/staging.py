@@ -1,0 +1,64 @@
+"""Where the output goes, and writing a text at one stroke."""
+
+import os
+import shutil
+import stat
+from pathlib import Path
+
+from qcc.ir.errors import ModelError
+from qcc.ir.onnx.file.whole_files import place
+
+
+def output_path(model: Path, output: str | Path | None) -> Path:
+    """Where the compressed model goes."""
+    return Path(output) if output is not None else model.with_name(f"{model.stem}.qcc.onnx")
+
+
+def target_of(path: Path) -> Path:
+    """The file that is written where a path is named: where its links lead.
+
+    Raises:
+        ModelError: it is no regular file, or its folder is not there.
+    """
+    try:
+        target = Path(os.path.realpath(path))
+    except ValueError as error:
+        raise _refused(path, "no file is called so") from error
+    if not target.parent.is_dir():
+        raise _refused(path, "no such folder")
+    try:
+        if target.is_symlink():
+            raise _refused(path, "it is a link that leads to itself")
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return target
+    except OSError as error:
+        raise _refused(path, (error.strerror or str(error)).lower()) from error
+    if stat.S_ISDIR(mode):
+        raise _refused(path, "it is a folder")
+    if not stat.S_ISREG(mode):
+        raise _refused(path, "it is a device, a pipe or a socket, and no file")
+    return target
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file, or the file that a link leads to, at one stroke: whole or not at all.
+
+    Raises:
+        ModelError: it is no regular file, or its folder is not there.
+        OSError: it cannot be written.
+    """
+    target = target_of(path)
+    unfinished = target.with_name(f".qcc-{os.getpid()}.tmp")
+    try:
+        with unfinished.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        if target.exists():
+            shutil.copymode(target, unfinished)
+        place(unfinished, target)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _refused(path: Path, reason: str) -> ModelError:
+    return ModelError("Q404", f"cannot write `{path}`: {reason}")

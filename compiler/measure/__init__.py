@@ -1,0 +1,1 @@
+"""What candidates cost, in error and in time."""

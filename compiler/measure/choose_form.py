@@ -1,0 +1,154 @@
+"""Which form a weight gets when kernels are made, and what it costs: whichever was measured fastest."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from qcc.codegen.target.target import NATIVE, named, runs_here
+from qcc.compiler.calibrate.rows import rows_of
+from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.measure.time_forms import FLOAT, Case, Timings
+from qcc.compiler.measure.timing import NOTICEABLE, times_text
+from qcc.compiler.plan.catalog import Export
+from qcc.compiler.plan.plan import Kernels
+from qcc.compiler.runtime.build_kernels import kernels_of, serve_convolutions
+from qcc.dsl.policy.policy import Policy
+from qcc.ir.encoding.encoding import Encoding
+from qcc.ir.encoding.form import Form
+from qcc.ir.forms.capabilities import fused_cost, kernel_cost
+from qcc.ir.forms.choose import Choice, choose, kernel_layers, kernel_takes, plain_forms
+from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import Weight
+
+Tick = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class FormChooser:
+    """Chooses among the runtime's own forms and a kernel.
+
+    Args:
+        kernels: that are to be made; without any, the runtime's capability table alone decides.
+        rows: of activations, by weight name.
+        timings: of this machine; None where kernels are for processors that it is not.
+        at_hand: the target is the machine at hand, so that its timings decide; else the committed tables of the
+            processors that the target names do, and timings only say what a choice costs here.
+    """
+
+    kernels: Kernels | None = None
+    rows: Mapping[str, int] | None = None
+    timings: Timings | None = None
+    at_hand: bool = True
+
+    def __call__(self, weight: Weight, encoding: Encoding) -> Choice:
+        """The form, and why.
+
+        Raises:
+            QccError: the kernel that is to be timed cannot be built.
+        """
+        plain = choose(weight, encoding, self._instructions)
+        if self.kernels is None or not _may_be_product(weight):
+            return plain
+        refused = kernel_takes(weight, encoding) or self._refuses(weight)
+        if not self.by_clock and not refused:
+            return self._by_table(weight, encoding, plain)
+        forms = plain_forms(weight, encoding, self._instructions) + (() if refused else (Form.KERNEL,))
+        if not self.by_clock or len(forms) == 1:
+            return Choice(plain.form, f"{plain.reason}; {refused}")
+        return self._fastest(weight, encoding, forms, refused)
+
+    @property
+    def by_clock(self) -> bool:
+        """This machine's clock decides."""
+        return self.at_hand and self.timings is not None
+
+    @property
+    def _instructions(self) -> tuple[str, ...]:
+        """The instruction sets of the processors that kernels are made for."""
+        targets = () if self.kernels is None else self.kernels.targets
+        return tuple(dict.fromkeys(named(name).instructions for name in targets))
+
+    def _by_table(self, weight: Weight, encoding: Encoding, plain: Choice) -> Choice:
+        """A kernel or the runtime's own form, whichever was measured faster on the processors of the target."""
+        assert self.kernels is not None
+        ours = kernel_cost(encoding, weight.shape, self.kernels.activations, self._instructions)
+        if ours is None:
+            return Choice(Form.KERNEL, "a kernel takes it; none was measured on such a processor")
+        theirs = fused_cost(encoding, self._instructions).ratio if plain.form is Form.FUSED else 1.0
+        if ours.ratio * NOTICEABLE < theirs:
+            return Choice(Form.KERNEL, f"a kernel was measured at {ours.text}, this form at {theirs:.2f}x")
+        return Choice(plain.form, f"{plain.reason}; a kernel was measured at {ours.text}")
+
+    def _fastest(self, weight: Weight, encoding: Encoding, forms: tuple[Form, ...], refused: str) -> Choice:
+        """Whichever was measured fastest; the first of the forms unless another is so by more than noise."""
+        assert self.timings is not None
+        case = self._case(weight)
+        found = self.timings.seconds(case, encoding, tuple(dict.fromkeys(map(_timed, forms))))
+        seconds = {form: found[_timed(form)] for form in forms}
+        best = min(seconds, key=lambda form: seconds[form])
+        chosen = best if seconds[best] * NOTICEABLE < seconds[forms[0]] else forms[0]
+        told = ", ".join(f"{_timed(form)} {seconds[form] / found[FLOAT]:.2f}x" for form in forms)
+        where = f"{case.rows} {case.unit}{'' if case.rows == 1 else 's'}"
+        where += " and the layouts that it takes" if case.pointwise else ""
+        text = times_text(seconds[chosen] / found[FLOAT], "float", seconds[chosen] > found[FLOAT])
+        text += f"; timed on {where}: {told}"
+        return Choice(chosen, text + (f"; {refused}" if refused else ""))
+
+    def seconds(self, weight: Weight, encoding: Encoding | None, form: Form | None) -> float:
+        """What a weight's linear layers take for one sample, on one thread; those of other kinds count nothing.
+
+        A weight without an encoding is float. Convolutions that kernels could take count with what `Case` has around
+        them, which is the same in every form.
+        """
+        count = sum(layer.kind == "linear" for layer in weight.layers)
+        if not count and self.kernels is not None and _may_be_product(weight) and not self._refuses(weight):
+            count = len(weight.layers)
+        if not count:
+            return 0.0
+        assert self.timings is not None
+        timed = None if form is None else _timed(form)
+        if encoding is None or timed is None:
+            return count * self.timings.seconds(self._case(weight), None, ())[FLOAT]
+        return count * self.timings.seconds(self._case(weight), encoding, (timed,))[timed]
+
+    def _case(self, weight: Weight) -> Case:
+        return Case(*weight.shape, (self.rows or {})[weight.name], weight.kinds == {"conv"})
+
+    def _refuses(self, weight: Weight) -> str:
+        """Why a convolution gets no kernel; empty for linear layers."""
+        if weight.kinds != {"conv"}:
+            return ""
+        assert self.kernels is not None
+        if not serve_convolutions(self.kernels):
+            return "these processors have no kernel for convolutions"
+        return "" if self.by_clock else "a convolution gets a kernel only where it was timed on the machine at hand"
+
+
+def chooser_of(policy: Policy, graph: Graph, data: Samples, tick: Tick) -> FormChooser:
+    """How the forms of a policy's weights are found.
+
+    Args:
+        policy: names the target.
+        graph: cleaned.
+        data: says how many rows of activations the layers see, unless the policy does.
+        tick: told of each layer that is timed.
+
+    Raises:
+        QccError: nothing is known of this machine's processor.
+    """
+    kernels = kernels_of(policy)
+    rows = rows_of(graph, data)
+    if isinstance(policy.export, Export) and policy.export.rows is not None:
+        linear = (weight.name for weight in graph.weights() if "linear" in weight.kinds)
+        rows |= dict.fromkeys(linear, policy.export.rows)
+    here = kernels is None or runs_here(kernels.targets)
+    at_hand = not policy.target.arguments or NATIVE in policy.target.arguments
+    return FormChooser(kernels, rows, Timings(kernels, tick) if here else None, at_hand)
+
+
+def _may_be_product(weight: Weight) -> bool:
+    return "linear" in weight.kinds or (weight.kinds == {"conv"} and bool(kernel_layers(weight)))
+
+
+def _timed(form: Form) -> Form:
+    """The form of a layer alone that a form of its weight makes of it: rows and whole weights decode at load."""
+    return Form.DECODED if form is Form.ROWS else form

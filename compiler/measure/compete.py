@@ -1,0 +1,97 @@
+"""Which way of running is taken for a written model that is slower than it need be."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from qcc.codegen.target.scratch import scratch
+from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.measure.time_model import Entrant, ModelTimes, fastest, races
+from qcc.compiler.plan.bind import encode_steps
+from qcc.compiler.plan.plan import Plan, Step
+from qcc.dsl.diagnostics.report import Diagnostics
+from qcc.ir.encoding.encoding import Encoding
+from qcc.ir.encoding.form import Form
+from qcc.ir.forms.choose import choose
+from qcc.ir.graph.ops import Weight
+from qcc.passes.encode import Encode
+
+INPUT, AS_IT_IS, DECODED, WITHOUT_KERNELS = range(4)
+
+
+def faster_plan(
+    plan: Plan,
+    weights: Mapping[str, Weight],
+    times: ModelTimes,
+    files: tuple[Path, Path, Path | None],
+    write: Callable[[Plan, Path], Path],
+    data: Samples,
+) -> Plan | None:
+    """A plan that runs faster than the one that was written; None if that stands.
+
+    It stands unless it is slower than its input, or than itself without its kernels. Then it is raced, at each number
+    of threads, against the same file without its library and against all weights decoded at load, whose speed is the
+    float model's.
+
+    Args:
+        plan: decided and written.
+        weights: of the graph, by name.
+        times: of what was written.
+        files: the input, what was written, and its library.
+        write: writes a plan's model near a path, and tells where.
+        data: its first sample is run.
+    """
+    if not times.slower and not times.kernels_lose:
+        return None
+    original, written, library = files
+    rival = decoded(plan, weights)
+    if rival == plan:
+        return None
+    with scratch() as folder:
+        other = write(rival, folder / written.name)
+        entrants = [Entrant(original), Entrant(written, library), Entrant(other)]
+        entrants += [] if library is None else [Entrant(written)]
+        found = races(entrants, data)
+    best = fastest(found, range(AS_IT_IS, len(entrants)), INPUT)
+    return {AS_IT_IS: None, DECODED: rival, WITHOUT_KERNELS: replace(plan, kernels=None)}[best]
+
+
+def decoded(plan: Plan, weights: Mapping[str, Weight]) -> Plan:
+    """The plan with all that could be read by a kernel, the runtime's own or ours, decoded at load."""
+    steps: dict[Encode, list[tuple[str, str]]] = {}
+    others: list[Step] = []
+    for step in plan.steps:
+        if not isinstance(step.action, Encode):
+            others.append(step)
+            continue
+        for name, source in zip(step.weights, step.sources, strict=True):
+            action = step.action
+            if action.form in (Form.FUSED, Form.KERNEL) and action.activations is None:
+                action = replace(action, form=_without_kernel(weights[name], action.encoding))
+            steps.setdefault(action, []).append((name, source))
+    return replace(plan, steps=(*others, *encode_steps(steps)), kernels=None)
+
+
+def warn_of_no_library(times: ModelTimes, diagnostics: Diagnostics) -> None:
+    """Say by how much a model loses with its kernels, and where."""
+    lost = times.kernels_lose
+    race, base, of = (lost[0], 1, "the same file without") if lost else (times.slower[0], 0, "its input")
+    message = f"with kernels the model takes {race.ratio(2, base).median:.2f}x the time of {of}, {race.threads_text}"
+    help = "the file runs in plain ONNX Runtime; other formats or other numbers of rows may gain"
+    diagnostics.warning("Q506", f"no library is written: {message}", help=help)
+
+
+def warn_if_slower(times: ModelTimes | None, timed: bool, diagnostics: Diagnostics) -> None:
+    """Say by how much a written model loses to its input, and what may help: its layers were ``timed``, or not."""
+    if times is None or not times.slower:
+        return
+    race = times.slower[0]
+    message = f"the file is slower than its input: {race.ratio(times.entrant).median:.2f}x the time"
+    help = "`target cpu(native)` times every form of a layer and takes the fastest"
+    help = "give the layers other formats or `float` as candidates, and `minimize latency`" if timed else help
+    diagnostics.warning("Q507", f"{message}, {race.threads_text}", help=help)
+
+
+def _without_kernel(weight: Weight, encoding: Encoding) -> Form:
+    form = choose(weight, encoding).form
+    return Form.DECODED if form is Form.FUSED else form

@@ -1,0 +1,93 @@
+"""What the data says of a model while it is compiled: statistics for the passes, losses for the allocator."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+from qcc.compiler.calibrate.coverage import Told, coverage_of
+from qcc.compiler.calibrate.parts import held_out
+from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.calibrate.statistics import magnitudes, moments
+from qcc.compiler.console.phases import Phases
+from qcc.compiler.measure.sensitivity import Losses, measure, unmeasured
+from qcc.compiler.plan.plan import Allocate, Plan
+from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.passes.contract.contract import Context
+from qcc.passes.contract.magnitudes import Magnitudes
+from qcc.passes.contract.moments import Moments, grams_of, seen_of
+from qcc.passes.encode import Encode
+
+OUTPUT_ERROR = "output_error"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Of one graph under one plan.
+
+    ``moments`` holds the second moments of inputs that the plan's ways of rounding want, by weight name; ``magnitudes``
+    those of activations that it rounds.
+    """
+
+    graph: OnnxGraph
+    plan: Plan
+    data: Samples
+    phases: Phases
+    moments: Mapping[str, Moments]
+    magnitudes: Mapping[str, Magnitudes]
+
+    @classmethod
+    def of(cls, graph: OnnxGraph, plan: Plan, data: Samples, phases: Phases, told: Told) -> "Evidence":
+        """Gather the statistics, and tell what they cover."""
+        wanted = _weights_with_gram(plan)
+        rounded = rounded_inputs(plan)
+        if not wanted and not rounded:
+            return cls(graph, plan, data, phases, {}, {})
+        with phases.phase("statistics"):
+            tick = partial(phases.tell, "statistics")
+            found = moments(graph, wanted, data, tick)
+            told(coverage_of(found))
+            return cls(graph, plan, data, phases, found, magnitudes(graph, rounded, data, tick))
+
+    def losses(self) -> Losses:
+        """What each candidate of the plan's options costs at the outputs; not measured where it decides nothing.
+
+        Where statistics chose the codes, samples judge that these have not seen.
+        """
+        allocate = self.plan.allocate
+        options = allocate.options if allocate else ()
+        if allocate is None or not options or not _rests_on_losses(allocate):
+            return unmeasured(options)
+        with self.phases.phase("measure"):
+            tick = self.phases.counter("measure", len(options))
+            judges = held_out(self.data) if self.moments else None
+            if judges is None:
+                return measure(self.graph, options, self.data, Context(tick, grams_of(self.moments), self.moments))
+            context = Context(tick, seen_of(self.moments), self.moments)
+            return replace(measure(self.graph, options, judges, context), held_out=True)
+
+    def context(self, decided: Plan) -> Context:
+        """What the passes of a decided plan need."""
+        total = sum(len(step.weights) for step in decided.steps if isinstance(step.action, Encode))
+        return Context(
+            self.phases.counter("encode", total), grams_of(self.moments), self.moments, magnitudes=self.magnitudes
+        )
+
+
+def _rests_on_losses(allocate: Allocate) -> bool:
+    return allocate.objective == OUTPUT_ERROR or any(limit.metric == OUTPUT_ERROR for limit in allocate.limits)
+
+
+def rounded_inputs(plan: Plan) -> list[str]:
+    """The weights whose layers round what they read."""
+    steps = [step for step in plan.steps if isinstance(step.action, Encode) and step.action.activations is not None]
+    return [name for step in steps for name in step.weights]
+
+
+def _weights_with_gram(plan: Plan) -> list[str]:
+    wanted = [
+        name for s in plan.steps if isinstance(s.action, Encode) and s.action.rounding.uses_gram for name in s.weights
+    ]
+    for option in plan.allocate.options if plan.allocate else ():
+        if any(one.action is not None and one.action.rounding.uses_gram for one in option.candidates):
+            wanted.append(option.weight)
+    return wanted

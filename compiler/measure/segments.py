@@ -1,0 +1,126 @@
+"""Cutting a graph into a chain of pieces, so that changing one weight re-runs only what comes after it.
+
+A cut lies where few values are alive. Every piece is one prepared runner in which the piece's weights can be
+overridden; a value that a piece only passes on is carried beside it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qcc.ir.graph.graph import Graph, Runner
+from qcc.ir.graph.ops import Op
+
+PIECES = 16
+Values = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of ops: the values it reads, those it makes for later pieces, and the constants of weights in it."""
+
+    reads: tuple[str, ...]
+    makes: tuple[str, ...]
+    alive: frozenset[str]
+    constants: tuple[str, ...]
+
+
+def cut(graph: Graph, most: int = PIECES) -> list[Piece]:
+    """Cut a graph at about equal numbers of weights."""
+    ops = graph.ops()
+    alive = _alive(graph, ops)
+    readers = _readers(graph, ops)
+    places = sorted(readers)
+    count = max(min(most, len(places)), 1)
+    ends, start = [], 0
+    for number in range(1, count):
+        low, high = places[number * len(places) // count - 1], places[number * len(places) // count]
+        between = [at for at in range(low, high) if low >= start and _tensors(graph, alive[at])]
+        if between:
+            end = min(between, key=lambda at: len(alive[at]))
+            ends.append(end)
+            start = end + 1
+    ends.append(len(ops) - 1)
+    return _pieces(graph, ops, alive, readers, ends)
+
+
+class Chain:
+    """The pieces of a graph, ready to run on one set of feeds from any piece on."""
+
+    def __init__(self, graph: Graph, pieces: Sequence[Piece]) -> None:
+        self.pieces = pieces
+        self._outputs = tuple(value.name for value in graph.outputs)
+        self._runners: list[Runner] = [graph.runner(piece.reads, piece.makes, piece.constants) for piece in pieces]
+
+    def first_reader(self, constant: str) -> int:
+        """The first piece that reads a constant."""
+        return next(at for at, piece in enumerate(self.pieces) if constant in piece.constants)
+
+    def states(self, feeds: Mapping[str, np.ndarray]) -> list[Values]:
+        """The values alive before each piece, and at the end the outputs."""
+        states = [dict(feeds)]
+        for at in range(len(self.pieces)):
+            states.append(self._step(at, states[-1], {}))
+        return states
+
+    def outputs(self, start: int, state: Values, overrides: Mapping[str, np.ndarray]) -> Values:
+        """The outputs when the constants in ``overrides`` are replaced, from piece ``start`` in the given state."""
+        for at in range(start, len(self.pieces)):
+            state = self._step(at, state, overrides)
+        return state
+
+    def _step(self, at: int, state: Values, overrides: Mapping[str, np.ndarray]) -> Values:
+        piece = self.pieces[at]
+        feeds = {name: state[name] for name in piece.reads}
+        feeds.update({name: array for name, array in overrides.items() if name in piece.constants})
+        made = self._runners[at](feeds)
+        carried = {name: array for name, array in state.items() if name in piece.alive or name in self._outputs}
+        return {**carried, **made}
+
+
+def _alive(graph: Graph, ops: Sequence[Op]) -> list[frozenset[str]]:
+    """The computed values that are needed after each op."""
+    last: dict[str, int] = {value.name: len(ops) for value in graph.outputs}
+    for at, op in enumerate(ops):
+        for name in op.inputs:
+            last[name] = max(last.get(name, at), at)
+    alive: list[frozenset[str]] = []
+    current = {value.name for value in graph.inputs if value.name in last}
+    for at, op in enumerate(ops):
+        current |= {name for name in op.outputs if name in last}
+        current -= {name for name in {*op.inputs, *op.outputs} if last.get(name, -1) <= at}
+        alive.append(frozenset(current))
+    return alive
+
+
+def _tensors(graph: Graph, names: frozenset[str]) -> bool:
+    """No value is a sequence or the like, which is not carried from piece to piece."""
+    return not any(graph.value(name).container for name in names)
+
+
+def _readers(graph: Graph, ops: Sequence[Op]) -> dict[int, list[str]]:
+    """The constants of weights by the position of the op that reads them."""
+    places = {op.name: at for at, op in enumerate(ops)}
+    found: dict[int, list[str]] = {}
+    for weight in graph.weights():
+        for layer in weight.layers:
+            found.setdefault(places[layer.op], []).append(weight.constant)
+    return found
+
+
+def _pieces(
+    graph: Graph, ops: Sequence[Op], alive: list[frozenset[str]], readers: dict[int, list[str]], ends: list[int]
+) -> list[Piece]:
+    outputs = {value.name for value in graph.outputs}
+    before = frozenset(value.name for value in graph.inputs)
+    pieces, start = [], 0
+    for end in ends:
+        inside = ops[start : end + 1]
+        made = {name for op in inside for name in op.outputs}
+        read = {name for op in inside for name in op.inputs} & (before | outputs) - made
+        makes = sorted(made & (alive[end] | outputs))
+        constants = sorted({name for at in range(start, end + 1) for name in readers.get(at, [])})
+        pieces.append(Piece(tuple(sorted(read & before)), tuple(makes), alive[end], tuple(constants)))
+        before, start = alive[end] | (before & outputs) | (made & outputs), end + 1
+    return pieces

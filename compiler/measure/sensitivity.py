@@ -1,0 +1,195 @@
+"""What each way to encode each weight costs at the model's output, measured.
+
+One weight at a time is replaced by what its codes decode to, and only the part of the graph after it runs. The loss is
+noise power over signal power, which adds up over independent errors. Candidates whose squared errors in the weight are
+within a factor of each other share one run and are scaled by that error; as many samples are run as the work allows.
+
+Source: one-at-a-time measurement, Hubara et al. 2020 (arXiv:2006.10518), section 3.3; MixDQ, Zhao et al. 2024
+(arXiv:2405.17873), section 4.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qcc.compiler.calibrate import masks
+from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.measure.segments import Chain, cut
+from qcc.compiler.plan.plan import Candidate, Option
+from qcc.compiler.verify.arrays import flattened
+from qcc.ir.encoding.encoding import Encoded
+from qcc.ir.errors import ModelError, Refused
+from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import Feeds, Kind, Weight
+from qcc.passes.contract.contract import Context
+from qcc.passes.encode import relative_error
+
+MEASURED_SAMPLES = 64
+OUTPUT_BYTES = 1 << 26  # of the reference outputs that are held
+AFFORDABLE_MACS = 4e12  # multiply-accumulates of all suffix runs together: about a minute on two cores
+ALIKE = 2.0  # candidates whose errors in the weight differ by less share a run
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Per option and candidate, the loss at the output; ``measured`` says which were run rather than scaled.
+
+    Without any ``samples`` nothing is known of them.
+    ``held_out`` says that the samples are none of those that chose the codes.
+    """
+
+    loss: tuple[np.ndarray, ...]
+    measured: tuple[tuple[bool, ...], ...]
+    samples: int
+    held_out: bool = False
+
+
+def unmeasured(options: Sequence[Option]) -> Losses:
+    """No losses, for a decision that asks for none."""
+    counts = [len(option.candidates) for option in options]
+    return Losses(tuple(np.zeros(count) for count in counts), tuple((False,) * count for count in counts), 0)
+
+
+def measure(graph: Graph, options: Sequence[Option], samples: Samples, context: Context) -> Losses:
+    """Measure the candidates of all options.
+
+    Args:
+        graph: the cleaned graph.
+        options: weights with their candidates.
+        samples: what to run on.
+        context: progress, and statistics for rounding.
+
+    Raises:
+        ModelError: a weight cannot be encoded.
+    """
+    chain = Chain(graph, cut(graph))
+    held = within(graph, samples, MEASURED_SAMPLES, OUTPUT_BYTES)
+    held = held.first(int(AFFORDABLE_MACS // max(_macs_per_sample(graph, options, chain, held), 1)))
+    probe = _Probe(graph, chain, held)
+    weights = {weight.name: weight for weight in graph.weights()}
+    found = [_option(probe, graph, weights[option.weight], option, context) for option in options]
+    return Losses(tuple(loss for loss, _ in found), tuple(runs for _, runs in found), held.count)
+
+
+class _Probe:
+    """Runs the rest of a graph after a changed weight, and compares its outputs with the unchanged ones."""
+
+    def __init__(self, graph: Graph, chain: Chain, samples: Samples) -> None:
+        self.chain = chain
+        self.states = [self.chain.states(batch) for batch in samples.batches]
+        self._names = tuple(value.name for value in graph.outputs)
+        hiding = masks.find(graph.inputs, self._outputs, samples)
+        self._sights = [
+            {} if not hiding.masks else hiding.sight(self._outputs, states[0], _arrays(self._named(states[-1])))
+            for states in self.states
+        ]
+
+    def loss(self, constant: str, array: np.ndarray) -> float:
+        start = self.chain.first_reader(constant)
+        total = 0.0
+        for states, sights in zip(self.states, self._sights, strict=True):
+            outputs = self.chain.outputs(start, states[start], {constant: array})
+            total += noise(*(masks.seen(self._named(one), sights) for one in (outputs, states[-1])))
+        return total / len(self.states)
+
+    def _outputs(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        return _arrays(self._named(self.chain.states(feeds)[-1]))
+
+    def _named(self, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: state[name] for name in self._names}
+
+
+def _arrays(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Without sequences."""
+    return {name: array for name, array in values.items() if isinstance(array, np.ndarray)}
+
+
+def within(graph: Graph, samples: Samples, count: int, output_bytes: int) -> Samples:
+    """The first samples, at most ``count`` and no more than their outputs fit in ``output_bytes``; at least one."""
+    runner = graph.runner(tuple(value.name for value in graph.inputs), tuple(value.name for value in graph.outputs))
+    one = samples.first(1)
+    size = sum(array.nbytes for array in flattened(runner(one.batches[0])).values()) / max(one.count, 1)
+    return samples.first(max(min(count, int(output_bytes // max(size, 1))), 1))
+
+
+def noise(outputs: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]) -> float:
+    """Noise power over signal power, averaged over the outputs; for whole numbers, the share that changed."""
+    ratios = []
+    outputs = flattened(outputs)
+    for name, wanted in flattened(reference).items():
+        got = outputs.get(name)
+        if got is None or got.shape != wanted.shape:
+            ratios.append(1.0)
+            continue
+        if wanted.dtype.kind not in "fV":
+            ratios.append(float(np.mean(got != wanted)) if wanted.size else 0.0)
+            continue
+        want64, got64 = wanted.astype(np.float64), got.astype(np.float64)
+        finite = np.isfinite(want64) & np.isfinite(got64)
+        want64, got64 = np.where(finite, want64, 0), np.where(finite, got64, 0)
+        signal = float(np.sum(want64**2))
+        ratios.append(float(np.sum((got64 - want64) ** 2)) / signal if signal else 0.0)
+    return float(np.mean(ratios)) if ratios else 0.0
+
+
+def _option(
+    probe: _Probe, graph: Graph, weight: Weight, option: Option, context: Context
+) -> tuple[np.ndarray, tuple[bool, ...]]:
+    context.progress(option.weight)
+    matrix = graph.matrix(weight)
+    encoded = [_encoded(weight, matrix, candidate, context) for candidate in option.candidates]
+    errors = np.array([0.0 if one is None else relative_error(matrix, one.decode()) for one in encoded])
+    losses, runs = np.zeros(len(encoded)), [one is None for one in encoded]
+    for at, candidate in enumerate(option.candidates):
+        if candidate.action is not None and encoded[at] is None:
+            losses[at] = np.inf
+    if np.isinf(losses).all():
+        message = f"`{weight.name}` can be encoded in none of its candidates"
+        raise ModelError("Q410", message, help="add `float` to them, or `scale fp32`")
+    anchor = -1
+    for at in np.argsort(errors, kind="stable"):
+        one = encoded[at]
+        if one is None or errors[at] == 0:
+            continue
+        if anchor < 0 or errors[at] > ALIKE * errors[anchor]:
+            losses[at] = probe.loss(weight.constant, graph.as_constant(weight, one.decode()))
+            runs[at], anchor = True, at
+        else:
+            losses[at] = losses[anchor] * errors[at] / errors[anchor]
+    return losses, tuple(runs)
+
+
+def _encoded(weight: Weight, matrix: np.ndarray, candidate: Candidate, context: Context) -> Encoded | None:
+    action = candidate.action
+    if action is None:
+        return None
+    try:
+        rounding, _ = action.rounding.advised(weight, matrix, action.encoding, context)
+        return rounding.encode(weight, matrix, action.encoding, context)
+    except Refused as refused:
+        if refused.broken:
+            raise ModelError("Q410", f"`{weight.name}` cannot be encoded: {refused.reason}") from refused
+        return None  # forbidden: it would stay as it is
+
+
+def _macs_per_sample(graph: Graph, options: Sequence[Option], chain: Chain, samples: Samples) -> float:
+    """Multiply-accumulates on one sample if every candidate's suffix were run."""
+    work = [0.0] * len(chain.pieces)
+    rows = _rows(graph, samples.first(1))
+    for weight in graph.weights():
+        used = [layer for layer in weight.layers if layer.kind is not Kind.EMBEDDING]
+        work[chain.first_reader(weight.constant)] += sum(weight.params * rows[layer.output] for layer in used)
+    suffix = np.cumsum(work[::-1])[::-1]
+    constants = {weight.name: weight.constant for weight in graph.weights()}
+    return float(sum(len(one.candidates) * suffix[chain.first_reader(constants[one.weight])] for one in options)) / 2
+
+
+def _rows(graph: Graph, one: Samples) -> dict[str, float]:
+    """How many times each layer's matrix is applied on a sample: its output's elements over its rows."""
+    layers = [(layer.output, weight.shape[0]) for weight in graph.weights() for layer in weight.layers]
+    if not layers:
+        return {}
+    runner = graph.runner(tuple(value.name for value in graph.inputs), sorted({output for output, _ in layers}))
+    sizes = {name: array.size for name, array in runner(one.batches[0]).items()}
+    return {output: sizes[output] / rows / one.count for output, rows in layers}

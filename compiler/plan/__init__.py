@@ -1,0 +1,1 @@
+"""What will be done: the plan, its text and its file."""

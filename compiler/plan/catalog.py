@@ -1,0 +1,206 @@
+"""What the language may name: read off the passes and the encodings, so that nothing is declared twice."""
+
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Literal
+
+import qcc.passes
+from qcc.codegen.target.target import NATIVE
+from qcc.codegen.target.target import TARGETS as PROCESSORS
+from qcc.dsl.policy.schema import FormatFamily, Metric, Off, Property, Range, Schema, TargetKind, Word
+from qcc.dsl.policy.select import GIVEN
+from qcc.ir.encoding.encoding import MAX_BITS, MIN_BITS, SCALE_TYPES
+from qcc.ir.onnx.file.options import LEAST_RAISED, MOST_RAISED, ExternalData
+from qcc.passes.contract.contract import Activations, Numerics, Pass, Rewrite, Rounding
+
+ON, OFF = "on", "off"
+SMALLEST_GROUP = 2
+INT_WORDS = {
+    "tensor": Word(excludes="block"),
+    "channel": Word(excludes="block"),
+    "group": Word("int", excludes="block", low=SMALLEST_GROUP),
+    "tile": Word("tile", excludes="block"),
+    "sym": Word(excludes="symmetry"),
+    "asym": Word(excludes="symmetry"),
+    "scale": Word(tuple(SCALE_TYPES), excludes="scale"),
+}
+FORMATS = {
+    "int": FormatFamily("int", (MIN_BITS, MAX_BITS), INT_WORDS, summary="integers that share a scale by block"),
+    "bf16": FormatFamily("bf16", summary="floats of 16 bits that reach as far as float32, with 8 digits in base two"),
+    "fp16": FormatFamily("fp16", summary="floats of 16 bits up to 65504, with 11 digits in base two"),
+    "float": FormatFamily("float", summary="as it is"),
+}
+BUDGET = {
+    "size": Metric(
+        "size", "<=", {"%": (0, 100), "B": (0, float("inf"))}, summary="of the written model, of the input's"
+    ),
+    "bits": Metric("bits", "<=", {"": (0, 32)}, summary="average bits of a weight, overheads included"),
+    "latency": Metric(
+        "latency",
+        "<=",
+        {"%": (0, float("inf")), "ms": (0, float("inf"))},
+        summary="predicted time of one sample on one thread, of the input's",
+    ),
+    "output_error": Metric(
+        "output_error",
+        "<=",
+        {"": (0, float("inf")), "%": (0, float("inf"))},
+        (GIVEN,),
+        optional=True,
+        summary="predicted noise power over signal power at the outputs; of `given`, only on data that is given",
+    ),
+}
+OBJECTIVES = ("output_error", "size", "latency")
+VERIFY = {
+    "cosine": Metric(
+        "cosine", ">=", {"": (-1, 1)}, summary="similarity to the input model's outputs, least of all outputs"
+    ),
+    "sqnr": Metric("sqnr", ">=", {"dB": (-200, 200), "": (-200, 200)}, summary="signal over error at the outputs"),
+    "relative_error": Metric(
+        "relative_error",
+        "<=",
+        {"": (0, float("inf")), "%": (0, float("inf"))},
+        summary="largest error over largest value at the outputs",
+    ),
+}
+TARGETS = {
+    "onnxruntime": TargetKind("onnxruntime", summary="plain ONNX Runtime on any CPU"),
+    "cpu": TargetKind(
+        "cpu",
+        (NATIVE, *PROCESSORS),
+        summary="ONNX Runtime with kernels made for these processors, by default for this machine's; runs on any CPU",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Export:
+    """How the model is written.
+
+    Args:
+        opset: raise the model at least to this version; what the formats need is always met.
+        external_data: weights beside the model in one file: for large models, always, or never.
+        kernels: who makes the kernels of a `cpu` target; `none` leaves all to ONNX Runtime.
+        activations: how kernels compute: `bf16` as exactly as ONNX Runtime's own with inputs rounded to 8 bits, `int8`
+            faster with formats of one scale a row, whose inputs are rounded to int8 row by row, `exact` in float32.
+        rows: the rows of activations that kernels are chosen for; by default, as many as calibration shows, and one.
+    """
+
+    opset: Annotated[int, Range(LEAST_RAISED, MOST_RAISED)] | None = None
+    external_data: ExternalData = "auto"
+    kernels: Literal["tvm", "none"] = "tvm"
+    activations: Literal["bf16", "int8", "exact"] = "bf16"
+    rows: Annotated[int, Range(1, 1 << 20)] | None = None
+
+
+@lru_cache
+def passes() -> dict[str, type[Pass]]:
+    """The passes that the driver runs of itself, by keyword."""
+    return {
+        keyword_of(found): found for found in _classes() if issubclass(found, Pass) and not issubclass(found, Rewrite)
+    }
+
+
+@lru_cache
+def roundings() -> dict[str, type[Rounding]]:
+    """Every value of the rule property ``rounding`` by its keyword."""
+    return {keyword_of(found): found for found in _classes() if issubclass(found, Rounding)}
+
+
+@lru_cache
+def activations() -> dict[str, type[Activations]]:
+    """Every value of the rule property ``activations`` by its keyword."""
+    return {keyword_of(found): found for found in _classes() if issubclass(found, Activations)}
+
+
+@lru_cache
+def rewrites() -> dict[str, dict[str, type[Rewrite]]]:
+    """The families of rewriting passes in the order in which they run: each rule property's values by keyword."""
+    families: dict[str, dict[str, type[Rewrite]]] = {}
+    for found in _classes():
+        if issubclass(found, Rewrite):
+            own = _module_of(found) in (found.property, keyword_of(found))
+            assert own, f"{found} is neither in the module of its property nor in one of its own"
+            families.setdefault(found.property, {})[keyword_of(found)] = found
+    return {name: families[name] for name in _in_order(families)}
+
+
+@lru_cache
+def schema() -> Schema:
+    """What the checker holds policies to."""
+    properties = {
+        "weights": Property("weights", summary="formats that the weight may get; the allocator chooses among several"),
+        "rounding": Property("rounding", dict(roundings()), summary="how codes are chosen"),
+        "activations": Property(
+            "activations", {**activations(), OFF: Off}, summary="how what is multiplied with the weights is rounded"
+        ),
+    }
+    for name, values in rewrites().items():
+        properties[name] = Property(name, {**values, OFF: Off}, summary=_module_summary(name))
+    return Schema(properties, FORMATS, TARGETS, BUDGET, VERIFY, OBJECTIVES, Export)
+
+
+def keyword_of(definition: type) -> str:
+    """A pass's keyword: its class's name in snake_case, or ``on`` for a rewriting pass called like its property."""
+    name = _snake_case(definition.__name__)
+    return ON if issubclass(definition, Rewrite) and name == definition.property else name
+
+
+def after(definition: type[Pass]) -> tuple[str, ...]:
+    """What runs before a pass: what it names, and before one that changes the function all that do not."""
+    exact = rewrites() if definition.numerics is Numerics.LOSSY else ()
+    return tuple(dict.fromkeys((*definition.after, *exact)))
+
+
+def _in_order(families: dict[str, dict[str, type[Rewrite]]]) -> Iterator[str]:
+    """By what each runs after, in alphabetical order where that is open."""
+    left = dict(sorted(families.items()))
+    while left:
+        ready = (name for name, values in left.items() if not _before(values.values()) & left.keys() - {name})
+        first = next(ready, None)
+        assert first is not None, f"these passes each run after another of them: {', '.join(left)}"
+        del left[first]
+        yield first
+
+
+def _before(values: Iterable[type[Rewrite]]) -> set[str]:
+    return {name for one in values for name in one.after}
+
+
+@lru_cache
+def _classes() -> tuple[type, ...]:
+    """The concrete passes and ways of rounding of all modules."""
+    found: list[type] = []
+    for module in pkgutil.iter_modules(qcc.passes.__path__):
+        members = vars(importlib.import_module(f"{qcc.passes.__name__}.{module.name}")).values()
+        found += [one for one in members if _is_definition(one, module.name)]
+    return tuple(found)
+
+
+def _is_definition(member: object, module: str) -> bool:
+    return (
+        inspect.isclass(member)
+        and issubclass(member, Pass | Rounding | Activations)
+        and not inspect.isabstract(member)
+        and not member.__name__.startswith("_")
+        and _module_of(member) == module
+    )
+
+
+def _module_of(definition: type) -> str:
+    return definition.__module__.rsplit(".", 1)[-1]
+
+
+def _module_summary(name: str) -> str:
+    """A module's first line as a list has it: no capital, no full stop."""
+    line = (importlib.import_module(f"{qcc.passes.__name__}.{name}").__doc__ or "").partition("\n")[0].rstrip(".")
+    return line[:1].lower() + line[1:]
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()

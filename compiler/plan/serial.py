@@ -1,0 +1,97 @@
+"""A plan as JSON, and back."""
+
+import dataclasses
+import json
+from typing import Any
+
+from qcc.compiler.plan.catalog import activations, passes, rewrites, roundings
+from qcc.compiler.plan.decode import decode
+from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, Option, Plan, Step
+from qcc.ir.encoding.blocks import Block
+from qcc.ir.encoding.encoding import FLOAT_ENCODINGS, MAX_BITS, MIN_BITS, Encoding, FloatGrid, IntGrid
+from qcc.passes.contract.contract import Rewrite
+from qcc.passes.encode import Encode
+
+VERSION = 1
+
+
+def to_json(plan: Plan) -> str:
+    """The plan as JSON."""
+    return json.dumps({"version": VERSION, **_encode(plan)}, indent=1)
+
+
+def from_json(text: str) -> Plan:
+    """Read a plan back.
+
+    Raises:
+        ValueError: the text is not a plan of this version.
+    """
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not a plan: {error}") from error
+    return from_data(data)
+
+
+def from_data(data: object) -> Plan:
+    """The plan that JSON holds.
+
+    Raises:
+        ValueError: it is not a plan of this version, or not one that can be run.
+    """
+    try:
+        if not isinstance(data, dict) or type(data.get("version")) is not int or data["version"] != VERSION:
+            raise ValueError(f"its version is not {VERSION}")
+        plan: Plan = decode({key: part for key, part in data.items() if key != "version"}, Plan, _types(), "plan")
+        _check(plan)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not a plan: {error}") from error
+    return plan
+
+
+def _check(plan: Plan) -> None:
+    """See that the parts of a plan fit each other."""
+    encoded = [name for step in plan.steps if isinstance(step.action, Encode) for name in step.weights]
+    open_ = [option.weight for option in plan.allocate.options] if plan.allocate else []
+    treated = [*encoded, *open_, *(one.weight for one in plan.kept)]
+    if len(set(treated)) < len(treated):
+        raise ValueError("a weight is named twice")
+    for step in plan.steps:
+        if len(step.sources) != len(step.weights) or len(step.encodings) not in (0, len(step.weights)):
+            raise ValueError("a step has as many sources as weights")
+    actions = [step.action for step in plan.steps if isinstance(step.action, Encode)]
+    options = plan.allocate.options if plan.allocate else ()
+    actions += [one.action for option in options for one in option.candidates if one.action is not None]
+    for encoding in (*(action.encoding for action in actions), *(one for step in plan.steps for one in step.encodings)):
+        if encoding is not None and not _can_be(encoding):
+            raise ValueError(f"there is no encoding `{encoding.text}`")
+    if any(not option.candidates for option in options):
+        raise ValueError("a weight has no candidate")
+
+
+def _can_be(encoding: Encoding) -> bool:
+    grid, block = encoding.grid, encoding.block
+    if isinstance(grid, IntGrid):
+        return MIN_BITS <= grid.bits <= MAX_BITS and encoding.scale is not None and min(block.rows, block.columns) >= 0
+    return encoding in FLOAT_ENCODINGS.values()
+
+
+def _types() -> dict[str, type]:
+    plain = (Plan, Kernels, Step, Kept, Allocate, Limit, Option, Candidate, Encoding, IntGrid, FloatGrid, Block)
+    families = (found for values in rewrites().values() for found in values.values())
+    return {
+        _type_name(found): found
+        for found in (*plain, *passes().values(), *roundings().values(), *activations().values(), *families)
+    }
+
+
+def _type_name(found: type) -> str:
+    """A class's name; families of passes may have a value in common."""
+    return f"{found.property}.{found.__name__}" if issubclass(found, Rewrite) else found.__name__
+
+
+def _encode(value: Any) -> Any:  # noqa: ANN401  (JSON)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = {one.name: _encode(getattr(value, one.name)) for one in dataclasses.fields(value)}
+        return {"is": _type_name(type(value)), **parts}
+    return [_encode(item) for item in value] if isinstance(value, tuple) else value

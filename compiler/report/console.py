@@ -1,0 +1,222 @@
+"""What a compilation did, for people: a table of layers, then a line for each thing worth knowing. And as JSON."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from qcc.compiler.build.rewrite_row import RewriteRow
+from qcc.compiler.console.fit_table import GAP, Column, Table
+from qcc.compiler.console.numbered_names import collapse
+from qcc.compiler.console.terminal import Style, paint, write_line, write_table, write_topics
+from qcc.compiler.report.data import data_lines, plural
+from qcc.compiler.report.failures import measured
+from qcc.compiler.report.result import Allocation, LayerRow, Result, average_bits
+from qcc.compiler.report.text import MISLEADS, percent
+from qcc.compiler.report.times import latency_lines
+from qcc.compiler.verify.outputs import BoundCheck, OutputCheck
+from qcc.dsl.diagnostics.excerpt import escape
+
+LISTED_LAYERS = 40
+FORMS = {
+    "fused": "decoded in the runtime's kernel",
+    "decoded": "decoded at load",
+    "rows": "decoded row by row",
+    "kernel": "decoded in a kernel of ours",
+}
+NONE = "-"
+SHOWN_SECONDS = 0.05
+QUOTED = re.compile("`[^`]*`")
+LAYER_COLUMNS = (
+    Column("layer", cut=True),
+    Column("kind", spare=3),
+    Column("shape", spare=2),
+    Column("format"),
+    Column("form", spare=1),
+)
+DEFAULT_WORDS = (" scale fp16", " sym")
+
+
+def write_report(result: Result, verbose: bool = False) -> None:
+    """Print the report; repeated layers are one row, and what is more than fits a screen is summed up by format.
+
+    With ``verbose`` each layer has its row.
+    """
+    write_line(paint(f"{escape(str(result.model))} -> {escape(str(result.output))}", "bold"))
+    write_line()
+    listed = layer_table(result.layers, alone=verbose)
+    write_table(listed if verbose or len(listed.rows) <= LISTED_LAYERS else format_table(result.layers))
+    if not verbose and len(listed.rows) < len(result.layers):
+        write_line(paint("a row of several layers has their bytes together and what the worst of them lost", "dim"))
+    write_line()
+    write_topics(_topics(result))
+
+
+def layer_table(layers: Sequence[LayerRow], alone: bool = False) -> Table:
+    """A row a weight; layers whose names differ in one number share one unless each is to stand ``alone``."""
+    parts = [(row.name, [row]) for row in layers]
+    if not alone:
+        parts = collapse(layers, lambda row: row.name, lambda row: (row.kinds, row.shape, row.format, row.form))
+    loss = any(row.loss is not None for row in layers)
+    numbers = ["bytes", "bits", "sqnr"] + ["output loss"] * loss
+    rows = tuple(tuple(_layer_cells(name, part)[: len(LAYER_COLUMNS) + len(numbers)]) for name, part in parts)
+    return Table((*LAYER_COLUMNS, *(Column(title, right=True) for title in numbers)), rows)
+
+
+def format_table(layers: Sequence[LayerRow]) -> Table:
+    """A row for each format and form, the largest first; the layer that suffers most stands for its group."""
+    groups: dict[tuple[str, str], list[LayerRow]] = {}
+    for row in layers:
+        groups.setdefault((row.format, row.form), []).append(row)
+    rows = []
+    for (format, form), members in sorted(groups.items(), key=lambda item: -sum(row.size_bytes for row in item[1])):
+        size, params = sum(row.size_bytes for row in members), sum(row.shape[0] * row.shape[1] for row in members)
+        worst = max(members, key=lambda row: row.error)
+        name, bits = worst.name if worst.error else NONE, f"{average_bits(members) or 0:.2f}"
+        numbers = f"{len(members):,}", f"{params:,}", f"{size:,}", bits, decibels(worst.error)
+        rows.append((short_format(format), form or NONE, *numbers, name))
+    titles = ("layers", "weights", "bytes", "bits", "worst sqnr")
+    spare = {"layers": 1, "weights": 2}
+    counted = (Column(title, right=True, spare=spare.get(title, 0)) for title in titles)
+    columns = (Column("format"), Column("form"), *counted, Column("of", cut=True))
+    return Table(columns, tuple(rows))
+
+
+def decibels(error: float) -> str:
+    """Noise power over signal power as a signal-to-noise ratio."""
+    return NONE if error <= 0 else f"{-10 * math.log10(error):.1f} dB"
+
+
+def short_format(text: str) -> str:
+    """A format without the words that go without saying."""
+    for word in DEFAULT_WORDS:
+        text = text.removesuffix(word)
+    return text
+
+
+def _layer_cells(name: str, rows: Sequence[LayerRow]) -> list[str]:
+    row = rows[0]
+    shape = f"{row.shape[0]}x{row.shape[1]}"
+    losses = [one.loss for one in rows if one.loss is not None]
+    start = [name, "+".join(row.kinds), shape, short_format(row.format), row.form or NONE]
+    size, bits, error = (
+        sum(one.size_bytes for one in rows),
+        average_bits(rows) or row.bits,
+        max(one.error for one in rows),
+    )
+    return [*start, f"{size:,}", f"{bits:.2f}", decibels(error), percent(max(losses)) if losses else NONE]
+
+
+def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
+    """Each line with its colour, under the word that starts it."""
+    kernels = [result.kernels] if result.kernels else []
+    data = [result.data] if result.data else []
+    files = [result.output, *data, *kernels, result.lock, result.report] if result.written else []
+    wrote = ", ".join(map(str, files)) if files else "nothing: the verification failed"
+    whole = sum(result.seconds.values())
+    phases = ", ".join(f"{name} {taken:.1f}" for name, taken in result.seconds.items() if taken >= SHOWN_SECONDS)
+    verification = result.verification
+    bounds = [_bound_line(check, verification.generated) for check in verification.bounds]
+    notes: list[tuple[str, Style | None]] = [(note, "yellow") for note in verification.notes]
+    verify = [*(bounds or [("the policy sets no bound", None)]), *notes]
+    topics: dict[str, list[tuple[str, Style | None]]] = {
+        "size": [(_size_line(result), "bold")],
+        "latency": [] if result.times is None else latency_lines(result.times),
+        "outputs": [(line, None) for line in _output_lines(result)],
+        "verify": verify,
+        "allocate": [(line, None) for line in _allocation_lines(result.allocation)],
+        "note": [(line, None) for line in result.notes],
+        "data": [(line, None) for line in data_lines(result.layers)],
+        "layers": [(line, None) for line in _reasons(result.layers)],
+        "reached": [(line, None) for line in (result.reach.lines if result.reach else [])],
+        "cleaned": [("; ".join(result.edits), None)] if result.edits else [],
+        "rewrote": [(line, None) for line in _rewrite_lines(result.rewrites)],
+        "wrote": [(wrote, None if files else "red")],
+        "time": [(f"{whole:.1f} s" + (f": {phases}" if phases else ""), None)],
+    }
+    return {topic: lines for topic, lines in topics.items() if lines}
+
+
+def _size_line(result: Result) -> str:
+    before, after = result.input_bytes, result.output_bytes
+    bits = average_bits(result.layers)
+    shared = "" if bits is None else f"; {bits:.2f} bits a weight on average"
+    return f"{before:,} -> {after:,} bytes, {percent(after / before)}, {before / max(after, 1):.2f}x smaller{shared}"
+
+
+def _output_lines(result: Result) -> list[str]:
+    verification = result.verification
+    rows = [(one.output, _output_text(one)) for one in verification.outputs]
+    rows += [(f"{one.output}, with kernels", _output_text(one)) for one in verification.kernel_outputs]
+    width = max((len(name) for name, _ in rows), default=0)
+    data = "generated data" if verification.generated else verification.origin
+    lines = [f"{name:<{width}}{GAP}{text}" for name, text in rows]
+    lines.append(f"on {plural(verification.samples, 'sample')} of {data}")
+    return [*lines, MISLEADS] if verification.generated else lines
+
+
+def _output_text(one: OutputCheck) -> str:
+    notes = "".join(f"; {note}" for note in (*one.notes, one.unverified and f"it {one.unverified}") if note)
+    if one.changed is not None:
+        return ("equal" if one.changed == 0 else f"{percent(one.changed)} of the values changed") + notes
+    sqnr = "exact" if one.sqnr == math.inf else f"{one.sqnr:.1f} dB"
+    return f"cosine {one.cosine:.6f}, SQNR {sqnr}, relative error {percent(one.relative_error)}{notes}"
+
+
+def _bound_line(check: BoundCheck, generated: bool) -> tuple[str, Style | None]:
+    verdict = "holds" if check.passed else "FAILS"
+    where = " on generated data" if generated else ""
+    excuse = f"; {check.excuse}" if check.excuse else ""
+    text = f"{check.bound.text}: {verdict}{where}, {measured(check)}{excuse}"
+    return text, "red" if not check.passed else "yellow" if check.excuse else "green"
+
+
+def _allocation_lines(allocation: Allocation | None) -> list[str]:
+    if allocation is None:
+        return []
+    under = f" under {', '.join(allocation.limits)}" if allocation.limits else ""
+    proof = "proven optimal" if allocation.gap <= 0 else f"within {percent(allocation.gap)} of the optimum"
+    predicted = allocation.predicted_error
+    error = "" if predicted is None else f"; predicted error at the outputs {percent(predicted)}"
+    held = f" on {plural(allocation.held_out, 'sample')} held out" if allocation.held_out else ""
+    counts = f"{plural(allocation.candidates, 'candidate')} for {plural(allocation.options, 'layer')}"
+    return [
+        f"minimize {allocation.objective}{under}: {proof}{error}",
+        f"{counts}, {allocation.measured:,} of them measured" + held,
+    ]
+
+
+def _reasons(layers: Sequence[LayerRow]) -> list[str]:
+    """Why layers are kept, and why they are stored as they are: a line a reason."""
+    groups: dict[tuple[str, str], int] = {}
+    for row in layers:
+        key = (FORMS.get(row.form, row.form) if row.form else "kept as before", row.reason)
+        groups[key] = groups.get(key, 0) + 1
+    ordered = sorted(groups.items(), key=lambda item: (-item[1], item[0]))
+    return [f"{plural(count, 'layer')} {what}" + (f": {reason}" if reason else "") for (what, reason), count in ordered]
+
+
+def _rewrite_lines(rows: Sequence[RewriteRow]) -> list[str]:
+    """What each pass that keeps the function did, and how well it kept it: a line a pass."""
+    return [f"{row.action}: {_rewrite_text(row)}" for row in rows]
+
+
+def _rewrite_text(row: RewriteRow) -> str:
+    counts = [plural(len(row.treated), "edit" if row.action == "clean" else "site")] if row.treated else []
+    if row.refused:
+        counts.append(f"{len(row.refused):,} refused: {_common_reason(row)}")
+    if not row.treated and row.action != "clean":
+        return "; ".join(counts) or "nothing to do"
+    changed = f", {percent(row.changed)} of whole numbers changed" if row.changed else ""
+    counts.append(f"relative error {row.error:.2g}, {row.bound:.2g} allowed{changed}")
+    return "; ".join(counts)
+
+
+def _common_reason(row: RewriteRow) -> str:
+    """The reason given most often, names apart, by its first case."""
+    kinds = [QUOTED.sub("``", edit.text) for edit in row.refused]
+    often, count = Counter(kinds).most_common(1)[0]
+    alike = [edit.text for edit, kind in zip(row.refused, kinds, strict=True) if kind == often]
+    others = len(set(kinds)) - 1
+    text = alike[0] + (" and the like" if len(set(alike)) > 1 else "")
+    return text + (f" ({count:,}), and {plural(others, 'other reason')}" if others else "")

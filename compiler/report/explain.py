@@ -1,0 +1,216 @@
+"""What a policy does to each layer of a model: the answer of ``qcc explain MODEL``."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from qcc.compiler.build.rewrite import prospects
+from qcc.compiler.calibrate import samples
+from qcc.compiler.console import terminal
+from qcc.compiler.files.open_model import open_model
+from qcc.compiler.measure.choose_form import chooser_of
+from qcc.compiler.plan.bind import Chooser, Resolved, bind, encoding_of, resolve
+from qcc.compiler.plan.plan import Plan, Step
+from qcc.compiler.plan.policy import load_policy
+from qcc.compiler.plan.text import action_text
+from qcc.dsl.diagnostics.diagnostic import Diagnostic
+from qcc.dsl.diagnostics.excerpt import escape
+from qcc.dsl.diagnostics.report import Diagnostics, QccError
+from qcc.dsl.diagnostics.spelling import nearest
+from qcc.dsl.policy.policy import KEEP, Assignment, FormatSpec
+from qcc.dsl.policy.select import matches_glob
+from qcc.ir.forms.choose import stored_bytes
+from qcc.ir.graph.ops import Weight
+from qcc.passes.contract.contract import Site
+from qcc.passes.encode import Encode
+
+
+@dataclass(frozen=True)
+class Property:
+    """A property's final value and the place that set it; no place if it is a default."""
+
+    name: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Possibility:
+    """A format that the policy names for a layer, and what would become of it."""
+
+    format: str
+    source: str
+    survives: bool
+    form: str
+    size_bytes: int
+    bits: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Rewriting:
+    """A site of a rewriting pass that concerns a layer, and why nothing can be done there, if so.
+
+    A pass that is asked for and has no such site has one row without a site.
+    """
+
+    action: str
+    site: str
+    refused: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """All that a policy says of one weight."""
+
+    name: str
+    kinds: tuple[str, ...]
+    shape: tuple[int, int]
+    dtype: str
+    size_bytes: int
+    layers: tuple[str, ...]
+    properties: tuple[Property, ...]
+    possibilities: tuple[Possibility, ...]
+    rewrites: tuple[Rewriting, ...]
+    kept: str
+    """Why it is kept; empty if it is not."""
+
+
+def explain_layers(model: Path, policy: str, definitions: Mapping[str, str], glob: str | None, format: str) -> int:
+    """Print the explanation of every layer, or of those whose names match.
+
+    Raises:
+        QccError: the policy or the model is at fault, or no layer matches.
+    """
+    report = Diagnostics()
+    loaded = load_policy(policy, definitions, report=report)
+    opened = open_model(model)
+    weights = opened.graph.weights()
+    data = samples.generate(opened.graph, 1, 0)
+    chooser = chooser_of(loaded, opened.graph, data, lambda text: terminal.note(f"timing {text}"))
+    given = loaded.calibrate is not None and loaded.calibrate.path is not None
+    plan = bind(loaded, opened.graph, opened.size_bytes, report, chooser, chooser.kernels, given=given)
+    resolved = resolve(loaded, weights, Diagnostics(), given)
+    sites = list(prospects(opened.graph, plan)) if not report.errors else []
+    explained = [_explained(one, plan, sites, chooser) for one in resolved if _chosen(one.weight, glob)]
+    if glob is not None and not explained:
+        raise _no_layer(glob, weights)
+    diagnostics = (*report.errors, *report.warnings)
+    if format == "json":
+        layers = [asdict(one) for one in explained]
+        told = terminal.as_json(diagnostics)
+        terminal.write_json({"model": str(model), "policy": policy, "layers": layers, "diagnostics": told})
+    else:
+        terminal.write("\n".join(map(_text, explained)))
+        terminal.report(diagnostics, format)
+    return int(bool(report.errors))
+
+
+def _chosen(weight: Weight, glob: str | None) -> bool:
+    return glob is None or any(matches_glob(glob, layer.name) for layer in weight.layers)
+
+
+def _no_layer(glob: str, weights: tuple[Weight, ...]) -> QccError:
+    names = [layer.name for weight in weights for layer in weight.layers]
+    near = nearest(glob, names)
+    help = f"did you mean `{near}`?" if near else "`qcc inspect` lists the layers"
+    return QccError([Diagnostic("Q303", f"no layer is called `{glob}`", help=help)])
+
+
+def _explained(
+    one: Resolved, plan: Plan, sites: Sequence[tuple[Step, Sequence[Site]]], chooser: Chooser
+) -> Explanation:
+    weight = one.weight
+    kept = {kept.weight: kept.reason for kept in plan.kept}
+    return Explanation(
+        name=weight.name,
+        kinds=tuple(sorted(weight.kinds)),
+        shape=weight.shape,
+        dtype=weight.dtype,
+        size_bytes=weight.size_bytes,
+        layers=tuple(layer.name for layer in weight.layers),
+        properties=tuple(_property(name, assignment) for name, assignment in one.properties.items()),
+        possibilities=_possibilities(one, _surviving(weight.name, plan), chooser),
+        rewrites=tuple(_rewritings(weight.name, sites)),
+        kept=kept.get(weight.name, ""),
+    )
+
+
+def _rewritings(name: str, sites: Sequence[tuple[Step, Sequence[Site]]]) -> Iterator[Rewriting]:
+    for step, found in sites:
+        action = action_text(step.action)
+        about = [Rewriting(action, site.subject, site.refused) for site in found if name in site.layers]
+        yield from about
+        if name in step.weights and not about:
+            yield Rewriting(action, "", "nothing to do")
+
+
+def _property(name: str, assignment: Assignment) -> Property:
+    return Property(name, assignment.text, assignment.span.location)
+
+
+def _surviving(name: str, plan: Plan) -> set[str]:
+    """The formats that the plan leaves a weight: one if it is decided, several if the allocator is to choose."""
+    found = {
+        step.action.encoding.text for step in plan.steps if isinstance(step.action, Encode) and name in step.weights
+    }
+    for option in plan.allocate.options if plan.allocate else ():
+        if option.weight == name:
+            found |= {candidate.text for candidate in option.candidates}
+    return found
+
+
+def _possibilities(one: Resolved, surviving: set[str], chooser: Chooser) -> tuple[Possibility, ...]:
+    assignment = one.properties.get("weights")
+    if assignment is None or assignment.value is KEEP:
+        return ()
+    return tuple(_possibility(one.weight, spec, surviving, chooser) for spec in assignment.value)
+
+
+def _possibility(weight: Weight, spec: FormatSpec, surviving: set[str], chooser: Chooser) -> Possibility:
+    original = weight.size_bytes
+    encoding = encoding_of(spec)
+    if encoding is None:
+        bits = 8 * original / max(weight.params, 1)
+        return Possibility(spec.text, spec.span.location, True, "", original, bits, "as it is")
+    choice = chooser(weight, encoding)
+    size = stored_bytes(encoding, weight.shape, choice.form)
+    survives = encoding.text in surviving
+    reason = choice.reason if survives else "no smaller than the original" if size >= original else "not for this layer"
+    bits = encoding.bits_per_weight(weight.shape)
+    return Possibility(encoding.text, spec.span.location, survives, choice.form, size, bits, reason)
+
+
+def _text(one: Explanation) -> str:
+    head = f"{one.name}  {'+'.join(one.kinds)} {one.shape[0]}x{one.shape[1]} {one.dtype}, {one.size_bytes:,} bytes"
+    lines = [terminal.paint(escape(head), "bold")]
+    if len(one.layers) > 1:
+        lines.append(escape(f"    tied: {', '.join(one.layers)}"))
+    rows = [(item.name, item.value, item.source) for item in one.properties]
+    lines += _aligned(rows)
+    lines += _aligned([_possibility_cells(item) for item in one.possibilities])
+    lines += _aligned([_rewriting_cells(item) for item in one.rewrites])
+    if one.kept:
+        lines.append(escape(f"    -> kept: {one.kept}"))
+    elif sum(item.survives for item in one.possibilities) > 1:
+        lines.append("    -> the allocator chooses")
+    return "\n".join(lines) + "\n"
+
+
+def _possibility_cells(item: Possibility) -> tuple[str, ...]:
+    mark = "+" if item.survives else "x"
+    return f"{mark} {item.format}", item.form or "-", f"{item.size_bytes:,} bytes", f"{item.bits:.2f} bits", item.reason
+
+
+def _rewriting_cells(item: Rewriting) -> tuple[str, ...]:
+    return f"{'x' if item.refused else '+'} {item.action}", item.site or "-", item.refused
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    if not rows:
+        return []
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    return [
+        escape("    " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        for row in rows
+    ]

@@ -1,0 +1,76 @@
+"""A result as JSON."""
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from qcc.compiler.build.rewrite_row import RewriteRow
+from qcc.compiler.report.result import Allocation, LayerRow, Result, average_bits
+from qcc.compiler.report.times import latency_json
+from qcc.compiler.verify.outputs import OutputCheck
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    """The result as plain data; what is infinite, as the SQNR of equal outputs, is null."""
+    verification = result.verification
+    bounds = [
+        {"bound": one.bound.text, "value": _finite(one.value), "passed": one.passed, "excuse": one.excuse}
+        for one in verification.bounds
+    ]
+    return {
+        "model": str(result.model),
+        "output": str(result.output),
+        "lock": str(result.lock),
+        "data": str(result.data) if result.data else None,
+        "report": str(result.report),
+        "kernels": None if result.kernels is None else str(result.kernels),
+        "written": result.written,
+        "passed": result.passed,
+        "input_bytes": result.input_bytes,
+        "reach": None if result.reach is None else asdict(result.reach),
+        "output_bytes": result.output_bytes,
+        "bits": average_bits(result.layers),
+        "layers": [_plain(row) for row in result.layers],
+        "edits": list(result.edits),
+        "rewrites": [_rewrite_json(row) for row in result.rewrites],
+        "notes": list(result.notes),
+        "allocation": None if result.allocation is None else _plain(result.allocation),
+        "verification": {
+            "outputs": [_plain(one) for one in verification.outputs],
+            "kernel_outputs": [_plain(one) for one in verification.kernel_outputs],
+            "bounds": bounds,
+            "samples": verification.samples,
+            "origin": verification.origin,
+            "notes": list(verification.notes),
+            "losers": [{"weight": name, "loss": loss} for name, loss in verification.losers],
+        },
+        "latency": None if result.times is None else latency_json(result.times),
+        "seconds": result.seconds,
+    }
+
+
+def _rewrite_json(row: RewriteRow) -> dict[str, object]:
+    edits = [
+        {"subject": one.subject, "text": one.text, "refused": one.refused, "layers": list(one.layers)}
+        for one in row.edits
+    ]
+    return {
+        "pass": row.action,
+        "treated": len(row.treated),
+        "refused": len(row.refused),
+        "relative_error": row.error,
+        "bound": row.bound,
+        "changed": row.changed,
+        "seconds": row.seconds,
+        "edits": edits,
+    }
+
+
+def _plain(data: LayerRow | Allocation | OutputCheck) -> dict[str, object]:
+    return {name: _finite(value) for name, value in asdict(data).items()}
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,56 @@
+"""What became of each weight, a row each."""
+
+from collections.abc import Callable
+
+from qcc.compiler.build.run import Built
+from qcc.compiler.plan.bind import Chooser
+from qcc.compiler.plan.plan import Plan
+from qcc.compiler.plan.text import action_text
+from qcc.compiler.report.result import LayerRow
+from qcc.ir.forms.choose import stored_bytes
+from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import Weight
+from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.passes.contract.contract import Edit
+from qcc.passes.encode import Encode
+
+
+def rows(
+    graph: Graph, plan: Plan, built: Built[OnnxGraph], loss: Callable[[str], float | None], chooser: Chooser
+) -> tuple[LayerRow, ...]:
+    """One row a weight, in the order in which they run; the chooser tells the reasons for the forms."""
+    refused = {edit.subject for edit in built.edits if edit.refused}
+    actions = {
+        name: step.action
+        for step in plan.steps
+        if isinstance(step.action, Encode)
+        for name in step.weights
+        if name not in refused
+    }
+    done = {edit.subject: edit for edit in built.edits}
+    kept = {one.weight: one.reason for one in plan.kept}
+    kept |= {edit.subject: edit.text for edit in built.edits if edit.refused}
+    return tuple(
+        _encoded_row(weight, action, done.get(weight.name, Edit(weight.name, "")), loss(weight.name), chooser)
+        if (action := actions.get(weight.name)) is not None
+        else _kept_row(weight, kept.get(weight.name, ""))
+        for weight in graph.weights()
+    )
+
+
+def _kept_row(weight: Weight, reason: str) -> LayerRow:
+    bits, size, kinds = float(weight.stored_bits), weight.size_bytes, tuple(sorted(weight.kinds))
+    return LayerRow(weight.name, kinds, weight.shape, weight.dtype, "", size, size, bits, 0.0, None, reason)
+
+
+def _encoded_row(weight: Weight, action: Encode, edit: Edit, loss: float | None, chooser: Chooser) -> LayerRow:
+    original = weight.size_bytes
+    size = stored_bytes(action.encoding, weight.shape, action.form)
+    choice = chooser(weight, action.encoding)
+    reason = choice.reason if choice.form is action.form else "as the plan says"
+    if action.activations is not None:
+        reason = f"integers are multiplied, activations {action_text(action.activations)}"
+    bits, text = action.encoding.bits_per_weight(weight.shape), action.encoding.text
+    kinds = tuple(sorted(weight.kinds))
+    sizes = size, original, bits, edit.error
+    return LayerRow(weight.name, kinds, weight.shape, text, action.form, *sizes, loss, reason, edit.chosen)

@@ -1,0 +1,210 @@
+"""The lock file: all that a compilation depended on, so that it can be repeated and audited."""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from qcc.codegen.target.target import cpu_name
+from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.files.inputs import Inputs
+from qcc.compiler.files.kernel_library import kernels_beside
+from qcc.compiler.plan.decode import DecodeError, decode, fields
+from qcc.compiler.plan.plan import Plan
+from qcc.compiler.plan.serial import from_data, to_json
+from qcc.compiler.report.data import coverage_json
+from qcc.compiler.report.result import Result
+from qcc.dsl.diagnostics.diagnostic import Diagnostic
+from qcc.dsl.diagnostics.report import QccError
+from qcc.dsl.policy.policy import Policy
+from qcc.dsl.policy.policy import to_text as policy_text
+from qcc.ir.errors import first_line
+from qcc.ir.onnx.emit.kernel_ops import kernel_ops
+from qcc.ir.onnx.file.save import Written
+from qcc.ir.onnx.file.whole_files import sha256
+
+FORMAT = 2
+PACKAGES = ("qcc", "numpy", "onnx", "onnx_ir", "onnxruntime", "scipy")
+OPTIONAL_TEXT = str | None
+ENTRIES: dict[str, dict[str, Any]] = {
+    "model": {"file": str, "sha256": str, "data": dict[str, str], "bytes": int},
+    "policy": {"sources": dict[str, str], "sha256": str, "params": dict[str, OPTIONAL_TEXT]},
+    "calibration": {"origin": str, "sha256": str, "samples": int, "seed": int},
+    "output": {
+        "file": str, "sha256": str, "data": OPTIONAL_TEXT, "data_sha256": OPTIONAL_TEXT, "bytes": int,
+    },
+}  # fmt: skip
+LIBRARY: dict[str, Any] = {"file": str, "sha256": str, "bytes": int, "tvm": str, "ops": tuple[str, ...]}
+REWRITE: dict[str, Any] = {"pass": str, "treated": int, "refused": int, "relative_error": float, "bound": float}
+PLAIN: dict[str, Any] = {"format": int, "versions": dict[str, str], "processor": str, "plan_sha256": str}
+HELP = "give the .lock file that `qcc compile` wrote beside a model, as it wrote it"
+
+
+def text_sha256(text: str) -> str:
+    """A text's digest."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def policy_sha256(policy: Policy) -> str:
+    """A policy's digest, which does not depend on how the path to its data is spelled."""
+    calibrate = policy.calibrate
+    if calibrate is not None and calibrate.path is not None:
+        policy = replace(policy, calibrate=replace(calibrate, path=Path(calibrate.path).name))
+    return text_sha256(policy_text(policy))
+
+
+def provenance(model: Path, policy: Policy, plan: Plan) -> dict[str, str]:
+    """What the written model says of its origin, in ``metadata_props``."""
+    kernels = {"qcc.kernels": plan.kernels.text} if plan.kernels else {}
+    return kernels | {
+        "qcc.version": version("qcc"),
+        "qcc.model": model.name,
+        "qcc.policy.sha256": policy_sha256(policy),
+        "qcc.plan.sha256": text_sha256(to_json(plan)),
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that matter."""
+    return {name: version(name) for name in PACKAGES}
+
+
+def lock_text(result: Result, policy: Policy, data: Samples, inputs: Inputs, staged: Path, written: Written) -> str:
+    """The lock file of a result whose model lies at ``staged``."""
+    calibrate = policy.calibrate
+    content = {
+        "format": FORMAT,
+        "model": {
+            "file": result.model.name,
+            "sha256": inputs.model.sha256,
+            "data": {file.path.name: file.sha256 for file in inputs.data},
+            "bytes": result.input_bytes,
+        },
+        "policy": {
+            "sources": {Path(source.name).name: text_sha256(source.text) for source in policy.sources},
+            "sha256": policy_sha256(policy),
+            "params": dict(policy.params),
+        },
+        "calibration": {
+            "origin": Path(data.origin).name,
+            "sha256": data.digest,
+            "samples": data.count,
+            "seed": calibrate.seed if calibrate else 0,
+        },
+        "coverage": coverage_json(result.layers),
+        "versions": versions(),
+        "processor": cpu_name(),
+        "output": {
+            "file": result.output.name,
+            "sha256": sha256(staged),
+            "data": result.data.name if result.data else None,
+            "data_sha256": written.data_sha256,
+            "bytes": result.output_bytes,
+        },
+        "kernels": _kernels(result, staged),
+        "rewrites": [
+            {
+                "pass": row.action,
+                "treated": len(row.treated),
+                "refused": len(row.refused),
+                "relative_error": row.error,
+                "bound": row.bound,
+            }
+            for row in result.rewrites
+        ],
+        "plan_sha256": text_sha256(to_json(result.plan)),
+        "plan": json.loads(to_json(result.plan)),
+    }
+    return json.dumps(content, indent=1) + "\n"
+
+
+def _kernels(result: Result, staged: Path) -> dict[str, object] | None:
+    """The library beside the model, and the ops that it serves."""
+    if result.kernels is None:
+        return None
+    library = kernels_beside(staged)
+    return {
+        "file": result.kernels.name,
+        "sha256": sha256(library),
+        "bytes": library.stat().st_size,
+        "tvm": version("apache-tvm"),
+        "ops": sorted(op.name for op in kernel_ops(staged)),
+    }
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A lock file that was read: its plan, and what the plan was made of.
+
+    ``model`` and ``data`` are digests, ``data`` by the names of the model's data files.
+    """
+
+    path: Path
+    plan: Plan
+    model: str
+    data: dict[str, str]
+    policy: str
+    calibration: str
+    versions: dict[str, str]
+    processor: str
+    tvm: str | None
+
+
+def read_lock(path: Path) -> Lock:
+    """Read a lock file.
+
+    Raises:
+        QccError: it cannot be read, or it is not as a compilation wrote it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return _lock(path, content)
+    except OSError as error:
+        raise _refused(f"cannot read `{path}`: {(error.strerror or str(error)).lower()}") from error
+    except (DecodeError, ValueError, RecursionError) as error:
+        raise _refused(f"`{path}` is not a lock file of this qcc: {first_line(error)}") from error
+
+
+def plan_of(path: Path) -> Plan:
+    """The plan that a lock file holds.
+
+    Raises:
+        QccError: see `read_lock`.
+    """
+    return read_lock(path).plan
+
+
+def _lock(path: Path, content: object) -> Lock:
+    plain = fields(content, PLAIN, {}, "lock")
+    if plain["format"] != FORMAT:
+        raise DecodeError(f"its format is {plain['format']}, and not {FORMAT}")
+    assert isinstance(content, dict)
+    found = {name: fields(content.get(name), entry, {}, name) for name, entry in ENTRIES.items()}
+    library = content.get("kernels")
+    kernels = None if library is None else fields(library, LIBRARY, {}, "kernels")
+    rewrites = content.get("rewrites")
+    if not isinstance(rewrites, list):
+        raise DecodeError("`rewrites` is a list")
+    for at, row in enumerate(rewrites):
+        fields(row, REWRITE, {}, f"rewrites[{at}]")
+    plan = from_data(content.get("plan"))
+    if text_sha256(json.dumps(content["plan"], indent=1)) != plain["plan_sha256"]:
+        raise DecodeError("its plan was changed: it does not have the hash that the lock tells")
+    decode(plain["versions"], dict[str, str], {}, "versions")
+    return Lock(
+        path,
+        plan,
+        found["model"]["sha256"],
+        found["model"]["data"],
+        found["policy"]["sha256"],
+        found["calibration"]["sha256"],
+        plain["versions"],
+        plain["processor"],
+        kernels["tvm"] if kernels else None,
+    )
+
+
+def _refused(message: str) -> QccError:
+    return QccError([Diagnostic("Q431", message, help=HELP)])

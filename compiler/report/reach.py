@@ -1,0 +1,85 @@
+"""What becomes of every byte of a model: which lie in weights that are encoded, and why the others do not."""
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import LAYER_KINDS, Kind, Op
+
+SHOWN = 5
+LEFT = "graph and names"
+KEPT = "weights kept"
+_ADDED = "biases and norms"
+_WHOLE = "whole numbers and codes"
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The bytes of a model's files.
+
+    Args:
+        total_bytes: of the files.
+        reached_bytes: in weights that are encoded, or could be.
+        rest: the other bytes by the reason, the most first.
+    """
+
+    total_bytes: int
+    reached_bytes: int
+    rest: tuple[tuple[str, int], ...]
+
+    @property
+    def lines(self) -> list[str]:
+        """How many, and why not the others."""
+        share = self.reached_bytes / max(self.total_bytes, 1)
+        more = sum(size for _, size in self.rest[SHOWN:])
+        parts = [f"{size:,} {reason}" for reason, size in self.rest[:SHOWN]] + ([f"{more:,} others"] if more else [])
+        found, line = [f"{self.reached_bytes:,} of {self.total_bytes:,} bytes, {share:.1%}"], ""
+        for at, part in enumerate(parts):
+            part = ("not: " if at == 0 else "") + part + (";" if at < len(parts) - 1 else "")
+            if line and len(line) + len(part) > 68:
+                found.append(line)
+                line = part
+            else:
+                line = f"{line} {part}".strip()
+        return [*found, line] if line else found
+
+
+def reach(graph: Graph, file_bytes: int, kept: Collection[str] = ()) -> Reach:
+    """What is reached of a cleaned model.
+
+    Args:
+        graph: the model.
+        file_bytes: of its files as they came.
+        kept: the names of weights that stay as they are.
+    """
+    reasons = dict(_reasons(graph, kept))
+    reached, rest = 0, Counter[str]()
+    for name, reason in reasons.items():
+        array = graph.constant(name)
+        size = 0 if array is None else array.nbytes
+        reached += 0 if reason else size
+        rest[reason or LEFT] += size if reason else 0
+    rest[LEFT] += max(file_bytes - reached - sum(rest.values()), 0)
+    ordered = sorted(((one, size) for one, size in rest.items() if size), key=lambda pair: (-pair[1], pair[0]))
+    return Reach(file_bytes, reached, tuple(ordered))
+
+
+def _reasons(graph: Graph, kept: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Each constant with the reason why it is not encoded; those of weights last, so that they count as such."""
+    biases = {layer.bias for weight in graph.weights() for layer in weight.layers}
+    for op in graph.ops():
+        for name in op.inputs:
+            array = graph.constant(name) if name else None
+            if array is not None:
+                yield name, _reason(op, name in biases, array.dtype.kind in "fV")
+    for weight in graph.weights():
+        yield weight.constant, KEPT if weight.name in kept else ""
+
+
+def _reason(op: Op, bias: bool, real: bool) -> str:
+    if not real:
+        return _WHOLE
+    if bias or op.kind is Kind.NORM or op.kind in LAYER_KINDS:
+        return _ADDED
+    return f"in bodies of {op.function}" if op.function in ("If", "Loop", "Scan") else f"read by {op.function}"

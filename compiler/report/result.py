@@ -1,0 +1,103 @@
+"""What a compilation did: the facts that the table, the JSON, the lock file and the HTML report are made of."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from qcc.compiler.build.rewrite_row import RewriteRow
+from qcc.compiler.calibrate.coverage import Coverage
+from qcc.compiler.measure.time_model import ModelTimes
+from qcc.compiler.plan.plan import Plan
+from qcc.compiler.report.reach import Reach
+from qcc.compiler.verify.outputs import Verification
+from qcc.dsl.diagnostics.diagnostic import Diagnostic
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One weight of the model.
+
+    ``error`` is noise power over signal power in the weight; ``loss`` the same at the model's output, where the
+    allocator measured it; ``reason`` says why this form, or why it was kept; ``chosen`` what data decided about the
+    rounding, and ``data`` how much there was, where something asked for it.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    shape: tuple[int, int]
+    format: str
+    form: str
+    size_bytes: int
+    original_bytes: int
+    bits: float
+    """Bits a weight, scales and zero points included."""
+    error: float
+    loss: float | None
+    reason: str
+    chosen: str = ""
+    data: Coverage | None = None
+
+    @property
+    def params(self) -> int:
+        """How many numbers the weight holds."""
+        return self.shape[0] * self.shape[1]
+
+
+def average_bits(rows: Iterable[LayerRow]) -> float | None:
+    """Bits a weight over all of them, scales and zero points included; None where there is none."""
+    listed = list(rows)
+    params = sum(row.params for row in listed)
+    return sum(row.bits * row.params for row in listed) / params if params else None
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What the integer program decided, and how sure it is."""
+
+    objective: str
+    limits: tuple[str, ...]
+    options: int
+    candidates: int
+    measured: int
+    gap: float
+    predicted_error: float | None
+    """None where the decision rests on no errors, and none were measured."""
+    held_out: int = 0
+    """Samples that measured, if statistics that chose the codes have not seen them."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished compilation; the files exist unless ``written`` is false (verification failed)."""
+
+    model: Path
+    output: Path
+    lock: Path
+    report: Path
+    written: bool
+    input_bytes: int
+    output_bytes: int
+    layers: tuple[LayerRow, ...]
+    plan: Plan
+    edits: tuple[str, ...]
+    allocation: Allocation | None
+    verification: Verification
+    warnings: tuple[Diagnostic, ...]
+    seconds: dict[str, float]
+    rewrites: tuple[RewriteRow, ...] = ()
+    kernels: Path | None = None
+    """The library of kernels beside the model, if there is one."""
+    data: Path | None = None
+    """The file beside the model that its weights lie in, if they lie apart."""
+    times: ModelTimes | None = None
+    """Of the input and the written model; None where the verification failed."""
+    notes: tuple[str, ...] = ()
+    """What is worth knowing and no warning."""
+
+    reach: Reach | None = None
+    """Which bytes of the input were reached, and why the others were not."""
+
+    @property
+    def passed(self) -> bool:
+        """The verification's bounds hold."""
+        return self.verification.passed

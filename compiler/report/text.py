@@ -1,0 +1,134 @@
+"""How the HTML report spells names and quantities."""
+
+import html
+import math
+import re
+from collections.abc import Iterable
+
+from qcc.compiler.report.result import LayerRow, Result
+from qcc.dsl.diagnostics.excerpt import cells, escape
+
+LONGEST_NAME = 48
+"""Of a name where it is not the subject."""
+
+_GRIDS = frozenset(f"int{bits}" for bits in range(2, 9))
+_PLACE = re.compile(r"(^|, )(?!presets/)[^,\n]*[/\\]([^/\\\n]+:\d+:\d+)$")
+MISLEADS = "random inputs mislead both ways: on real ones the model may lose less, or more (`--data FILE.npz`)"
+SMALLEST_PERCENT = 1e-4
+
+
+def escaped(text: object) -> str:
+    """A text as HTML or SVG holds it; characters that would not show are spelled out."""
+    return html.escape(escape(str(text)))
+
+
+def breakable(name: str) -> str:
+    """A name, escaped, that breaks after a dot or a slash if it is long."""
+    return "<wbr/>".join(escaped(part) for part in re.findall(r".{1,31}[./]|.+", name, re.DOTALL))
+
+
+def short(text: str, length: int) -> str:
+    """A name, spelled out and cut to a width in letters; its end tells more than its beginning."""
+    shown = escape(text)
+    if cells(shown) <= length:
+        return shown
+    tail = shown[-length:]
+    while tail and cells(tail) >= length:
+        tail = tail[1:]
+    return f"…{tail}"
+
+
+def colour(row: LayerRow) -> str:
+    """The CSS class of a layer's colour: its element grid, the same in every report."""
+    if not row.form:
+        return "kept"
+    grid = row.format.split(" ")[0]
+    return grid if grid in _GRIDS else "other"
+
+
+def formats_text(rows: Iterable[LayerRow]) -> str:
+    """The formats of some layers, the first three by name."""
+    names = list(dict.fromkeys(row.format for row in rows))
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def size_text(size_bytes: float, *, whole: bool = False) -> str:
+    """A size in three digits, or in a ``whole`` number of its unit."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size_bytes >= 0.9995 * factor:
+            amount = size_bytes / factor
+            digits = 0 if whole else max(0, 3 - len(str(int(amount + 0.005))))
+            return f"{amount:.{digits}f} {unit}"
+    return f"{size_bytes:.0f} B"
+
+
+def decibels(ratio: float) -> float:
+    """A finite ratio of noise to signal, above zero, as a signal-to-noise ratio."""
+    return -10 * math.log10(ratio)
+
+
+def power_text(ratio: float) -> str:
+    """A ratio of noise to signal, as a signal-to-noise ratio in dB."""
+    if ratio <= 0:
+        return "exact"
+    return sqnr_text(decibels(ratio) if math.isfinite(ratio) else -ratio)
+
+
+def sqnr_text(ratio_db: float) -> str:
+    """A signal-to-noise ratio."""
+    if math.isnan(ratio_db):
+        return "not a number"
+    if math.isinf(ratio_db):
+        return "∞ dB, identical" if ratio_db > 0 else "−∞ dB"
+    return f"{ratio_db:.1f} dB".replace("-", "−")
+
+
+def cosine_text(cosine: float) -> str:
+    """A cosine in six decimals; 1 only where it is 1."""
+    if math.isnan(cosine):
+        return "not a number"
+    shown = f"{cosine:.6f}".replace("-", "−")
+    return "1" if cosine == 1 else "> 0.999999" if shown == "1.000000" else shown
+
+
+def worst_first(value: float) -> tuple[bool, float]:
+    """A key that sorts values of which more is better, those that are not numbers before all."""
+    return (not math.isnan(value), value)
+
+
+def share_text(share: float) -> str:
+    """A share as a percentage in three digits."""
+    if not math.isfinite(share):
+        return "not a number" if math.isnan(share) else "∞ %"
+    return f"{100 * share:.3g} %" if abs(share) < 1 else f"{100 * share:.0f} %"
+
+
+def milliseconds(seconds: float) -> str:
+    """A time in three digits."""
+    return f"{seconds * 1e3:.3g} ms"
+
+
+def ratio_text(ratio: float, digits: int = 2) -> str:
+    """A plain number in a few digits."""
+    if not math.isfinite(ratio):
+        return "not a number" if math.isnan(ratio) else "∞"
+    return f"{ratio:.{digits}g}"
+
+
+def file_names(text: str, result: Result) -> str:
+    """A text without the folders of the machine: of the result's files, and of a place in a policy."""
+    files = {result.model, result.output, result.lock, result.report, result.kernels or result.output}
+    for path in sorted(files, key=lambda one: (-len(str(one)), one)):
+        for spelled in (str(path.absolute()), str(path)):
+            text = text.replace(spelled, path.name)
+    return _PLACE.sub(r"\1\2", text)
+
+
+def percent(share: float) -> str:
+    """A share as the console has it: two digits."""
+    if not math.isfinite(share):
+        return "infinite"
+    value = 100 * share
+    if value == 0 or abs(value) >= 10:
+        return f"{value:.1f}%"
+    return f"{value:.2g}%" if abs(value) >= SMALLEST_PERCENT else f"{value:.1e}%"

@@ -1,0 +1,119 @@
+"""Running a model that was written in ONNX Runtime, with its kernel library where there is one."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from qcc.compiler.files.kernel_library import find, register
+from qcc.compiler.runtime.kernel_nodes import KernelNode, kernel_nodes, listing, summary
+from qcc.dsl.diagnostics.diagnostic import Diagnostic
+from qcc.dsl.diagnostics.report import QccError
+from qcc.dsl.diagnostics.spelling import did_you_mean
+from qcc.ir.errors import ModelError, first_line
+from qcc.ir.graph.ops import Value
+from qcc.ir.onnx.file.loadable import loadable
+from qcc.ir.onnx.file.runtime import onnxruntime
+
+PREFIX = "qcc."
+DTYPES = {"float": "float32", "double": "float64"}
+
+
+class Session:
+    """A model ready to run.
+
+    ``inputs`` and ``outputs`` say what it takes and gives; ``provenance`` what its compilation left in it; ``kernels``
+    which library is loaded, None without one; ``nodes`` which of its nodes the library runs.
+
+    Args:
+        path: an ``.onnx`` file.
+        kernels: the kernel library. None takes ``MODEL.kernels.so`` beside the model if it is there, True insists on
+            it, False does without, and a path names another file.
+        threads: that a run may use; None leaves it to the runtime, which takes all cores.
+
+    Raises:
+        QccError: a file is missing, the library cannot be loaded, or the runtime refuses the model.
+        ValueError: ``threads`` is less than one.
+    """
+
+    def __init__(self, path: str | Path, kernels: bool | str | Path | None = None, threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads is at least 1, not {threads}")
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise QccError([Diagnostic("Q400", f"no such file: `{path}`")])
+        self.kernels: Path | None = find(self.path, kernels)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads or 0
+        self._loaded = loadable(self.kernels) if self.kernels else None
+        if self._loaded:
+            register(options, self._loaded)
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the runtime raises a dozen unrelated classes
+            message = f"ONNX Runtime cannot load the model: {first_line(error)}"
+            raise QccError([Diagnostic("Q405", message)]) from error
+        self.inputs: tuple[Value, ...] = tuple(map(_value, self._session.get_inputs()))
+        self.outputs: tuple[Value, ...] = tuple(map(_value, self._session.get_outputs()))
+        metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self.provenance: dict[str, str] = {
+            key: text for key, text in sorted(metadata.items()) if key.startswith(PREFIX)
+        }
+
+    @cached_property
+    def nodes(self) -> tuple[KernelNode, ...]:
+        """The nodes that a kernel may run, each with whether one does; found out when first asked for.
+
+        Raises:
+            QccError: the model's file can no longer be read.
+        """
+        try:
+            return kernel_nodes(self.path, self._loaded)
+        except ModelError as error:
+            raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
+
+    def report(self) -> str:
+        """What runs where, as text: a summary, and a line a node that a kernel may run."""
+        library = f"with {self.kernels.name}" if self.kernels else "without a kernel library"
+        head = f"{self.path.name} {library}: {summary(self.nodes)}\n"
+        return head + (listing(self.nodes) if self.nodes else "")
+
+    def run(self, feeds: Mapping[str, object]) -> dict[str, np.ndarray]:
+        """The outputs by name.
+
+        Args:
+            feeds: arrays by input name, or lists and numbers, which take the input's type.
+
+        Raises:
+            QccError: a feed is missing, unknown or unfit.
+        """
+        known = {value.name: value for value in self.inputs}
+        for name in feeds:
+            if name not in known:
+                raise QccError([Diagnostic("Q406", f"the model has no input `{name}`", help=did_you_mean(name, known))])
+        missing = [name for name in known if name not in feeds]
+        if missing:
+            raise QccError([Diagnostic("Q406", f"input `{missing[0]}` is not fed")])
+        arrays = {name: _array(feed, known[name]) for name, feed in feeds.items()}
+        names = [value.name for value in self.outputs]
+        try:
+            return dict(zip(names, self._session.run(names, arrays), strict=True))
+        except Exception as error:
+            message = f"ONNX Runtime failed while running the model: {first_line(error)}"
+            raise QccError([Diagnostic("Q406", message)]) from error
+
+
+def _value(one: onnxruntime.NodeArg) -> Value:
+    element = str(one.type).removeprefix("tensor(").removesuffix(")")
+    return Value(one.name, tuple(one.shape), DTYPES.get(element, element))
+
+
+def _array(feed: object, value: Value) -> object:
+    if isinstance(feed, np.ndarray) or value.dtype == "string":
+        return feed
+    try:
+        return np.asarray(feed, dtype=value.dtype)
+    except (TypeError, ValueError) as error:
+        raise QccError([Diagnostic("Q406", f"input `{value.name}` takes {value.dtype}: {error}")]) from error

@@ -1,0 +1,1 @@
+"""Outputs compared with what they should be."""

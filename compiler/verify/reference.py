@@ -1,0 +1,70 @@
+"""What the original computes, and how far it is from itself: what compressed models are held to."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.verify import outputs as verify
+from qcc.compiler.verify.outputs import Floor, Floors
+from qcc.ir.errors import ModelError
+from qcc.ir.graph.graph import Runner
+
+RANDOM = 1e-5  # of an output: sums in another order differ less
+RANDOM_FACTOR = 2.0  # two independent draws, one of them of another model
+GIVE_DATA = "give data that it is meant for: `--data FILE.npz`"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The samples that are held, what the original makes of them, and how near it is to itself where it is random."""
+
+    samples: Samples
+    outputs: list[dict[str, np.ndarray]]
+    floors: Floors = field(default_factory=dict)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Samples in each batch."""
+        return [self.samples.size(batch) for batch in self.samples.batches]
+
+    def compare(self, outputs: Sequence[Mapping[str, np.ndarray]]) -> tuple[verify.OutputCheck, ...]:
+        """Another model's outputs beside the original's."""
+        return verify.compare(self.outputs, outputs, self.sizes)
+
+    @property
+    def not_finite(self) -> list[str]:
+        """Outputs of which the original makes nothing finite."""
+        checks = verify.compare(self.outputs, self.outputs, self.sizes)
+        return [check.output for check in checks if "nothing finite" in check.unverified]
+
+
+def run_reference(runner: Runner, samples: Samples) -> Reference:
+    """Run the original on as many samples as are verified, twice where it does not repeat itself.
+
+    Raises:
+        ModelError: it fails.
+    """
+    one = samples.first(1)
+    first, again = (verify.run(runner, one.batches) for _ in range(2))
+    size = sum(array.nbytes for array in first[0].values()) / max(one.count, 1)
+    held = samples.first(max(min(verify.SAMPLES, int(verify.OUTPUT_BYTES // max(size, 1))), 1))
+    outputs = verify.run(runner, held.batches)
+    found = Reference(held, outputs)
+    if not any(_moves(check) for check in verify.compare(first, again)):
+        return found
+    checks = found.compare(verify.run(runner, held.batches))
+    reason = "differs from itself from run to run"
+    return Reference(held, outputs, {one.output: Floor(one, RANDOM_FACTOR, reason) for one in checks if _moves(one)})
+
+
+def not_finite(names: Sequence[str], generated: bool) -> ModelError:
+    """The original gives nothing that a compressed model could be held to."""
+    data = "generated data" if generated else "this data"
+    shown = ", ".join(f"`{name}`" for name in names)
+    return ModelError("Q427", f"the model's own output is not finite on {data}: {shown}", help=GIVE_DATA)
+
+
+def _moves(check: verify.OutputCheck) -> bool:
+    return check.plain.relative_error > RANDOM or bool(check.changed) or bool(check.notes)

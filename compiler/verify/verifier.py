@@ -1,0 +1,101 @@
+"""The stage that verifies: what was written beside the original, on data that tells something."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.report.text import percent
+from qcc.compiler.verify import outputs as verify
+from qcc.compiler.verify.exercised import unexercised, unread_rows
+from qcc.compiler.verify.outputs import BoundCheck, Floor, Floors, OutputCheck, Verification
+from qcc.compiler.verify.reference import not_finite, run_reference
+from qcc.compiler.verify.rounding import Jitter
+from qcc.dsl.diagnostics.report import Diagnostics
+from qcc.dsl.policy.policy import Bound
+from qcc.ir.errors import ModelError
+from qcc.ir.graph.graph import Graph, Runner
+from qcc.ir.onnx.graph.run import OnnxRunner
+
+JITTER_FACTOR = 10.0  # rounding adds up over a model's ops; the last digit of inputs and weights is one step of it
+AMPLIFIED = "is as far from itself when its inputs and weights move by their last digit"
+
+
+class Verifier:
+    """Holds the original's outputs, and compares what is written with them.
+
+    Args:
+        original: runs the model as its author wrote it.
+        samples: to run on.
+        bounds: of the policy.
+        diagnostics: told what could not be verified.
+
+    Raises:
+        ModelError: the model fails on the data.
+    """
+
+    def __init__(self, original: Runner, samples: Samples, bounds: Sequence[Bound], diagnostics: Diagnostics) -> None:
+        self._bounds, self._diagnostics = bounds, diagnostics
+        self.reference = run_reference(original, samples)
+        for name in self.reference.floors:
+            message = f"the original's output `{name}` differs from run to run: it is held to no more than that"
+            diagnostics.warning("Q323", message)
+
+    def verify(self, staged: Path, library: Path | None, graph: Graph, encoded: Collection[str]) -> Verification:
+        """Run the written file, also with its kernels, and compare.
+
+        Args:
+            staged: the file.
+            library: its kernels, where they run here.
+            graph: the model, to find what rounding alone does to it where a bound does not hold.
+            encoded: the weights that changed.
+
+        Raises:
+            ModelError: there are bounds, and the original gives nothing finite that could be held to them.
+        """
+        held = self.reference.samples
+        if self.reference.not_finite and self._bounds:
+            raise not_finite(self.reference.not_finite, held.generated)
+        plain = self.reference.compare(verify.run(OnnxRunner(staged), held.batches))
+        fast: tuple[OutputCheck, ...] = ()
+        if library is not None:
+            fast = self.reference.compare(verify.run(OnnxRunner(staged, library=library), held.batches))
+        checks = verify.judge(self._bounds, (*plain, *fast), self.reference.floors)
+        if not all(check.passed for check in checks):
+            checks = verify.judge(self._bounds, (*plain, *fast), {**self._rounding(graph), **self.reference.floors})
+        self._tell(plain, checks)
+        return Verification(plain, checks, held.count, held.origin, fast, self._untold(graph, encoded))
+
+    def _rounding(self, graph: Graph) -> Floors:
+        """How far the model is from itself when all moves by a last digit."""
+        samples = self.reference.samples
+        try:
+            pairs = list(Jitter(graph).pairs(samples.batches))
+        except ModelError:
+            return {}  # weights that a subgraph reads cannot be moved
+        still, moved = ([pair[at] for pair in pairs] for at in (0, 1))
+        checks = verify.compare(still, moved, [samples.size(batch) for batch in samples.batches])
+        return {check.output: Floor(check, JITTER_FACTOR, AMPLIFIED) for check in checks}
+
+    def _untold(self, graph: Graph, encoded: Collection[str]) -> tuple[str, ...]:
+        """What the samples do not exercise, which no figure can tell of."""
+        held = self.reference.samples
+        idle = unexercised(graph, encoded, held)
+        for name, reason in idle.items():
+            help = "give data on which it matters: `--data FILE.npz`"
+            self._diagnostics.warning("Q321", f"the weight `{name}` is not verified: {reason}", help=help)
+        rows = unread_rows(graph, encoded, held)
+        notes = [f"`{name}`, {reason}" for name, reason in idle.items()]
+        notes += [f"{percent(share)} of the rows of `{name}`, no sample looks them up" for name, share in rows.items()]
+        return tuple(f"not verified: {note}" for note in notes)
+
+    def _tell(self, outputs: Sequence[OutputCheck], checks: Sequence[BoundCheck]) -> None:
+        give = "give data on which it varies: `--data FILE.npz`"
+        for one in outputs:
+            if one.unverified:
+                message = f"output `{one.output}` {one.unverified}: it verifies nothing"
+                self._diagnostics.warning("Q322", message, help=give)
+        for check in checks:
+            if check.excuse and AMPLIFIED in check.excuse:
+                message = f"`{check.bound.text}` is finer than the model's own rounding: {check.excuse}"
+                help = "the bound counts as held; a looser one would hold on every machine"
+                self._diagnostics.warning("Q324", message, check.bound.span, help=help)

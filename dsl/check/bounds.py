@@ -1,0 +1,103 @@
+"""Bounds: `size <= 25%` against what the schema says of `size`."""
+
+from collections.abc import Mapping
+
+from qcc.dsl.check.context import Context, kind_of
+from qcc.dsl.diagnostics.spelling import did_you_mean
+from qcc.dsl.policy.policy import Bound, Quantity
+from qcc.dsl.policy.schema import Metric
+from qcc.dsl.syntax import tree as syntax
+from qcc.dsl.syntax.literals import FAMILIES
+
+
+def read_bound(
+    context: Context, node: syntax.Bound, block: str, metrics: Mapping[str, Metric], elsewhere: Mapping[str, Metric]
+) -> Bound | None:
+    """A bound with its quantity in base units; None if it's wrong, which is reported."""
+    metric = metrics.get(node.metric.text)
+    if metric is None:
+        _unknown_metric(context, node, block, metrics, elsewhere)
+        return None
+    good = _argument_fits(context, node, metric)
+    if node.relation != metric.relation:
+        other = "a smaller one is better" if metric.relation == "<=" else "a larger one is better"
+        message = f"`{metric.name}` is bounded with `{metric.relation}`, not `{node.relation}`"
+        help = f"did you mean `{metric.relation}`?"
+        context.report.error("Q213", message, node.relation_span, help=help, note=f"{other}")
+        good = False
+    quantity = _quantity(context, node, metric)
+    if quantity is None or not good:
+        return None
+    argument = None if node.argument is None else node.argument.text
+    return Bound(metric.name, argument, node.relation, quantity, node.span)
+
+
+def _unknown_metric(
+    context: Context, node: syntax.Bound, block: str, metrics: Mapping[str, Metric], elsewhere: Mapping[str, Metric]
+) -> None:
+    name = node.metric.text
+    help = did_you_mean(name, metrics, "metric")
+    if name in elsewhere:
+        help = f"`{name}` belongs in `{'verify' if block == 'budget' else 'budget'} {{ }}`"
+    known = f"`{block}` knows {', '.join(f'`{one}`' for one in metrics)}" if help and "expected" not in help else None
+    context.report.error("Q212", f"unknown metric of `{block}`: `{name}`", node.metric.span, help=help, note=known)
+
+
+def _argument_fits(context: Context, node: syntax.Bound, metric: Metric) -> bool:
+    if node.argument is None and (metric.optional or not metric.arguments):
+        return True
+    if node.argument is None:
+        message = f"`{metric.name}` needs to know of what"
+        help = f"write `{metric.name}({metric.arguments[0]})`"
+        context.report.error("Q212", message, node.metric.span, help=help)
+        return False
+    if node.argument.text in metric.arguments:
+        return True
+    message = f"unknown argument of `{metric.name}`: `{node.argument.text}`"
+    help = did_you_mean(node.argument.text, metric.arguments) or f"write `{metric.name}` alone"
+    context.report.error("Q212", message, node.argument.span, help=help)
+    return False
+
+
+def _quantity(context: Context, node: syntax.Bound, metric: Metric) -> Quantity | None:
+    literal = context.literal(node.quantity)
+    if literal is None:
+        return None
+    wanted = " or ".join(FAMILIES[unit] for unit in metric.units)
+    if not isinstance(literal, syntax.Number):
+        message = f"`{metric.name}` takes {wanted}, not {kind_of(literal)}"
+        context.report.error("Q203", message, literal.span)
+        return None
+    quantity = context.quantity(literal)
+    if quantity is None:
+        return None
+    # "sqnr >= 30" and "sqnr >= 30 dB" say the same.
+    if not quantity.unit and "" in metric.units:
+        quantity = Quantity(quantity.value, next(iter(metric.units)))
+    if quantity.unit not in metric.units:
+        help = None
+        if not quantity.unit and "%" in metric.units:
+            scaled = quantity.value * 100 if quantity.value <= 1 else quantity.value
+            help = f"did you mean `{scaled:g}%`?"
+        elif quantity.unit == "%" and "" in metric.units:
+            help = f"did you mean `{quantity.value / 100:g}`?"
+        message = f"`{metric.name}` takes {wanted}, not {kind_of(literal)}"
+        context.report.error("Q215", message, literal.span, help=help)
+        return None
+    low, high = metric.units[quantity.unit]
+    if low < quantity.value <= high:
+        return quantity
+    limits = f"above {Quantity(low, quantity.unit).text}"
+    if high < float("inf"):
+        limits += f" and at most {Quantity(high, quantity.unit).text}"
+    context.report.error("Q214", f"no model has `{node.span.text}`", node.span, help=f"`{metric.name}` is {limits}")
+    return None
+
+
+def check_objective(context: Context, name: syntax.Name) -> str | None:
+    """What `minimize` names; None if it's unknown, which is reported."""
+    if name.text in context.schema.objectives:
+        return name.text
+    help = did_you_mean(name.text, context.schema.objectives, "objective")
+    context.report.error("Q228", f"unknown objective `{name.text}`", name.span, help=help)
+    return None

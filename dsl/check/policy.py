@@ -1,0 +1,259 @@
+"""From a syntax tree to a policy, or to all that is wrong with it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from qcc.dsl.check.bounds import check_objective, read_bound
+from qcc.dsl.check.context import Context, only_literal
+from qcc.dsl.check.formats import read_formats
+from qcc.dsl.check.link import Linked, Linker, Loader, define, spelled
+from qcc.dsl.check.options import Given, build, read_method
+from qcc.dsl.check.selectors import Resolver
+from qcc.dsl.diagnostics.report import Diagnostics
+from qcc.dsl.diagnostics.source import Span
+from qcc.dsl.diagnostics.spelling import did_you_mean
+from qcc.dsl.policy.options import Range
+from qcc.dsl.policy.policy import KEEP, Assignment, Bound, Calibration, Policy, Rule, Target
+from qcc.dsl.policy.schema import Metric, Property, Schema
+from qcc.dsl.syntax import tree as syntax
+
+
+@dataclass(frozen=True)
+class CalibrateOptions:
+    """The options of `calibrate`."""
+
+    samples: Annotated[int, Range(1, 10_000_000)] | None = None
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
+
+
+def check(
+    tree: syntax.File,
+    schema: Schema,
+    *,
+    definitions: Mapping[str, str] | None = None,
+    loader: Loader,
+    report: Diagnostics | None = None,
+) -> Policy:
+    """Check a policy against a schema; warnings are left in ``report``.
+
+    Raises:
+        QccError: with every error of the policy and of the files that it uses.
+    """
+    context = Context(schema, Diagnostics() if report is None else report)
+    linker = Linker(context, loader)
+    linker.link(tree)
+    define(context, definitions or {})
+    policy = _Checker(context, linker, tree).run()
+    context.report.raise_if_errors()
+    return policy
+
+
+class _Checker:
+    def __init__(self, context: Context, linker: Linker, tree: syntax.File) -> None:
+        self.context = context
+        self.linker = linker
+        self.tree = tree
+        self.selectors = Resolver(context)
+        self.rules: list[Rule] = []
+        self.target: Target | None = None
+        self.calibrate: Calibration | None = None
+        self.minimize = context.schema.objectives[0]
+        self.bounds: dict[str, dict[tuple[str, str | None, str], Bound]] = {"budget": {}, "verify": {}}
+        self.export: dict[str, Given] = {}
+
+    def run(self) -> Policy:
+        for linked in self.linker.statements:
+            self._statement(linked)
+        export = None
+        if self.context.schema.export is not None:
+            export = build(self.context, "export", self.context.schema.export, [*self.export.values()], self.tree.span)
+        self._warn_of_unused()
+        return Policy(
+            sources=tuple(self.linker.sources),
+            rules=tuple(self.rules),
+            target=self.target or Target(next(iter(self.context.schema.targets))),
+            calibrate=self.calibrate,
+            budget=tuple(self.bounds["budget"].values()),
+            minimize=self.minimize,
+            verify=tuple(self.bounds["verify"].values()),
+            export=export,
+            params=dict(spelled(self.context.params)),
+        )
+
+    def _statement(self, linked: Linked) -> None:
+        match linked.statement:
+            case syntax.RuleBlock() as rule:
+                self._rule(rule, linked)
+            case syntax.LetLine() as let:
+                self.selectors.check_let(let, linked.scope)
+            case syntax.TargetLine() as target:
+                self.target = self._target(target)
+            case syntax.CalibrateLine() as calibrate:
+                self.calibrate = self._calibrate(calibrate)
+            case syntax.BudgetBlock(bounds=bounds):
+                self._bounds("budget", bounds, self.context.schema.budget, self.context.schema.verify)
+            case syntax.VerifyBlock(bounds=bounds):
+                self._bounds("verify", bounds, self.context.schema.verify, self.context.schema.budget)
+            case syntax.MinimizeLine(objective=objective):
+                self.minimize = check_objective(self.context, objective) or self.minimize
+            case syntax.ExportBlock() as export:
+                self._export(export)
+
+    def _rule(self, node: syntax.RuleBlock, linked: Linked) -> None:
+        selector = self.selectors.resolve(node.selector, linked.scope)
+        assignments: dict[str, Assignment | None] = {}
+        placed: dict[str, Span] = {}
+        for setting in node.settings:
+            name = setting.name.text
+            if name in placed:
+                note = f"first at {placed[name].location}"
+                self.context.report.error("Q206", f"`{name}` is given twice", setting.name.span, note=note)
+                continue
+            placed[name] = setting.name.span
+            assignments[name] = self._assignment(setting)
+        if "keep" in placed and len(placed) > 1:
+            help = "remove `keep`, or the other settings"
+            note = "`keep` leaves a layer as it is"
+            self.context.report.error("Q232", "a rule either keeps or sets", placed["keep"], help=help, note=note)
+        if not node.settings:
+            head = Span(node.span.source, node.span.start, node.selector.span.end)
+            self.context.report.warning("Q242", "the rule sets nothing", head, help="remove it, or write `keep`")
+        good = tuple(one for one in assignments.values() if one is not None)
+        if selector is not None:
+            self.rules.append(Rule(selector, good, node.span, linked.source.preset))
+
+    def _assignment(self, setting: syntax.Setting) -> Assignment | None:
+        name, schema = setting.name, self.context.schema
+        if setting.value is None:
+            self._bare_word(setting)
+            return Assignment("keep", KEEP, setting.span) if name.text == "keep" else None
+        known = schema.properties.get(name.text)
+        if known is None:
+            help = (
+                "write `keep` alone" if name.text == "keep" else did_you_mean(name.text, schema.properties, "property")
+            )
+            self.context.report.error("Q201", f"unknown property `{name.text}`", name.span, help=help)
+            return None
+        return self._value(known, setting.value, setting.span)
+
+    def _value(self, known: Property, value: syntax.Value, span: Span) -> Assignment | None:
+        if known.methods:
+            method = read_method(self.context, known.name, value, known.methods)
+            return None if method is None else Assignment(known.name, method[1], span, method[0])
+        formats = self.context.schema.formats if known.formats is None else known.formats
+        specs = read_formats(self.context, value, formats)
+        return None if specs is None else Assignment(known.name, specs, span)
+
+    def _bare_word(self, setting: syntax.Setting) -> None:
+        name, properties = setting.name.text, self.context.schema.properties
+        if name == "keep":
+            return
+        help = did_you_mean(name, ["keep"], "property")
+        head = name.rstrip("0123456789")
+        if name in properties:
+            help = f"write `{name} = ...`"
+        elif head in self.context.schema.formats or name in self.context.schema.formats:
+            formats = next((one for one, known in properties.items() if not known.methods), "weights")
+            help = f"write `{formats} = {name}`; candidates are separated by `|`"
+        self.context.report.error("Q231", f"expected `name = value` or `keep`, found `{name}`", setting.span, help=help)
+
+    def _target(self, node: syntax.TargetLine) -> Target | None:
+        known = self.context.schema.targets.get(node.name.text)
+        if known is None:
+            help = did_you_mean(node.name.text, self.context.schema.targets, "target")
+            self.context.report.error("Q226", f"unknown target `{node.name.text}`", node.name.span, help=help)
+            return None
+        words = []
+        for argument in node.arguments:
+            literal = only_literal(argument.value)
+            word = None if literal is None or argument.name is not None else self.context.literal(literal)
+            text = "" if word is None else word.text if isinstance(word, syntax.Name | syntax.String) else ""
+            if not text or (known.arguments is not None and text not in known.arguments):
+                shown = argument.span.text
+                help = did_you_mean(shown, known.arguments or ()) or f"`{known.name}` has no arguments"
+                message = f"unknown argument of `{known.name}`: `{shown}`"
+                self.context.report.error("Q226", message, argument.span, help=help)
+            words.append(text)
+        return Target(known.name, tuple(words), node.span)
+
+    def _calibrate(self, node: syntax.CalibrateLine) -> Calibration | None:
+        options = build(self.context, "calibrate", CalibrateOptions, self._given(node.settings), node.span)
+        path: str | None = None
+        if isinstance(node.data, syntax.String):
+            path = node.data.text
+            folder = node.span.source.path
+            if folder is not None and path:
+                path = str(folder.parent / path)
+        elif node.data.text != "generated":
+            help = f'write `calibrate generated` or `calibrate "{node.data.text}"`'
+            self.context.report.error("Q203", f"unknown calibration data `{node.data.text}`", node.data.span, help=help)
+            return None
+        if path is not None and not path.lower().endswith(".npz"):
+            help = "write the arrays with `numpy.savez`, named like the model's inputs"
+            self.context.report.error("Q203", "calibration data is an `.npz` file", node.data.span, help=help)
+            return None
+        return None if options is None else Calibration(path, options.samples, options.seed, node.span)
+
+    def _given(self, settings: Sequence[syntax.Setting]) -> list[Given]:
+        given = []
+        for one in settings:
+            if one.value is None:
+                help = f"write `{one.name.text} = ...`"
+                self.context.report.error(
+                    "Q231", f"expected `name = value`, found `{one.name.text}`", one.span, help=help
+                )
+            else:
+                given.append(Given(one.name, one.value, one.span))
+        return given
+
+    def _bounds(
+        self, block: str, bounds: Sequence[syntax.Bound], known: Mapping[str, Metric], other: Mapping[str, Metric]
+    ) -> None:
+        here: dict[tuple[str, str | None, str], Bound] = {}
+        for node in bounds:
+            bound = read_bound(self.context, node, block, known, other)
+            if bound is None:
+                continue
+            key = (bound.metric, bound.argument, bound.quantity.unit)
+            if key in here:
+                note = f"first at {here[key].span.location}"
+                message = f"`{bound.metric}` is bounded twice"
+                self.context.report.error("Q206", message, node.span, help="keep the tighter one", note=note)
+                continue
+            here[key] = bound
+        # A bound of the same metric, in whatever unit and with whatever argument, replaces what a used policy asked.
+        replaced = {metric for metric, *_ in here}
+        kept = {key: one for key, one in self.bounds[block].items() if key[0] not in replaced}
+        self.bounds[block] = kept | here
+
+    def _export(self, node: syntax.ExportBlock) -> None:
+        schema = self.context.schema.export
+        if schema is None:
+            self.context.report.error("Q202", "`export` has no options", node.span)
+            return
+        given = self._given(node.settings)
+        names = [one.name.text for one in given if one.name is not None]
+        for at, one in enumerate(given):
+            if one.name is not None and one.name.text in names[:at]:
+                self.context.report.error(
+                    "Q206", f"option `{one.name.text}` is given twice", one.span, help="remove one"
+                )
+            elif one.name is not None:
+                self.export[one.name.text] = one
+
+    def _warn_of_unused(self) -> None:
+        own = self.linker.scopes[self.tree.span.source.name]
+        for name, let in own.lets.items():
+            if name not in own.named:
+                help = f"remove it, or write `rule {name} {{ ... }}`"
+                self.context.report.warning("Q240", f"selector `{name}` is never used", let.name.span, help=help)
+        for name, one in self.context.params.items():
+            if one.ours and not one.used:
+                help = f"remove it, or write `${name}` where it's meant"
+                self.context.report.warning("Q240", f"parameter `{name}` is never used", one.declared, help=help)
+        ruling = (syntax.RuleBlock, syntax.UseLine)
+        if not any(isinstance(one.statement, ruling) for one in self.linker.statements):
+            message = f"`{self.tree.span.source.name}` has no rule, so nothing is compressed"
+            help = "add `rule any { weights = int8 channel }`, or `use` a preset"
+            self.context.report.warning("Q243", message, help=help)

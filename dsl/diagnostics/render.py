@@ -1,0 +1,91 @@
+"""Diagnostics as text, as JSON, and for a build server."""
+
+import json
+import shutil
+from collections.abc import Sequence
+
+from qcc.dsl.diagnostics.diagnostic import Diagnostic, Format, Severity
+from qcc.dsl.diagnostics.excerpt import escape, excerpt
+from qcc.dsl.diagnostics.source import Span
+
+PRINTED_AT_MOST = 50
+
+
+LONGEST_MESSAGE = 400
+
+
+def render(
+    diagnostics: Sequence[Diagnostic], *, format: Format = "text", color: bool = False, width: int | None = None
+) -> str:
+    """Diagnostics as text for people, JSON for tools, or GitHub's annotations.
+
+    ``width`` is the terminal's, in columns; without it the terminal is asked.
+    """
+    if format == "json":
+        return json.dumps([_json(one) for one in diagnostics], indent=2, ensure_ascii=False) + "\n"
+    if format == "github":
+        return "".join(_github(one) + "\n" for one in diagnostics)
+    width = max(40, width or shutil.get_terminal_size((120, 24)).columns)
+    parts = [_text(one, width, color) for one in diagnostics[:PRINTED_AT_MOST]]
+    if len(diagnostics) > PRINTED_AT_MOST:
+        parts.append(f"and {len(diagnostics) - PRINTED_AT_MOST} more\n")
+    return "\n".join(parts)
+
+
+_COLORS = {Severity.ERROR: "\x1b[1;31m", Severity.WARNING: "\x1b[1;33m"}
+
+
+def _text(one: Diagnostic, width: int, color: bool) -> str:
+    paint, frame, bold, plain = (_COLORS[one.severity], "\x1b[1;34m", "\x1b[1m", "\x1b[0m") if color else ("",) * 4
+    lines = [f"{paint}{one.severity}[{one.code}]{plain}{bold}: {_cut(escape(one.message))}{plain}"]
+    gutter = ""
+    if one.span is not None:
+        number = str(one.span.line)
+        gutter = " " * len(number)
+        source_line = one.span.source.line(one.span.line)
+        start = one.span.column - 1
+        end = min(start + one.span.end - one.span.start, len(source_line))
+        shown, carets = excerpt(source_line, start, end, width - len(number) - 3)
+        lines.append(f"{frame}{gutter}-->{plain} {escape(one.span.location)}")
+        lines.append(f"{frame}{gutter} |{plain}")
+        lines.append(f"{frame}{number} |{plain} {shown}".rstrip())
+        lines.append(f"{frame}{gutter} |{plain} {paint}{carets}{plain}")
+    for label, text in (("note", one.note), ("help", one.help)):
+        if text:
+            indent = "\n" + " " * len(f"{gutter} = {label}: ")
+            body = indent.join(_cut(escape(line)) for line in text.split("\n"))
+            lines.append(f"{frame}{gutter} ={plain} {bold}{label}{plain}: {body}")
+    return "\n".join(lines) + "\n"
+
+
+def _cut(text: str) -> str:
+    # A message quotes what was written, which may be a megabyte.
+    return text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + "..."
+
+
+def _json(one: Diagnostic) -> dict[str, object]:
+    entry: dict[str, object] = {
+        "code": one.code,
+        "severity": str(one.severity),
+        "message": one.message,
+        "help": one.help,
+        "note": one.note,
+    }
+    if one.span is not None:
+        last = Span(one.span.source, one.span.end, one.span.end)
+        entry |= {"file": one.span.source.name, "line": one.span.line, "column": one.span.column}
+        entry |= {"end_line": last.line, "end_column": last.column}
+    return entry
+
+
+def _github(one: Diagnostic) -> str:
+    message = f"{one.code}: {one.message}"
+    message += "".join(f"\n{label}: {text}" for label, text in (("note", one.note), ("help", one.help)) if text)
+    message = message.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    if one.span is None:
+        return f"::{one.severity}::{message}"
+    name = one.span.source.name.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    name = name.replace(":", "%3A").replace(",", "%2C")
+    line, column = one.span.line, one.span.column
+    end = min(column + one.span.end - one.span.start, len(one.span.source.line(line)) + 1)
+    return f"::{one.severity} file={name},line={line},col={column},endColumn={max(end, column + 1)}::{message}"

@@ -1,0 +1,145 @@
+"""A frozen dataclass as a keyword with options: its fields are the names, types, bounds and defaults."""
+
+import inspect
+import types
+from collections.abc import Hashable, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import lru_cache
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from qcc.dsl.syntax.literals import FAMILIES, number_text, quote
+
+Kind = Literal["bool", "int", "float", "str", "words", "dims"]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number, both included. Any object with ``low`` and ``high`` does as well."""
+
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The unit that an option must be written with. Any object with ``unit`` does as well."""
+
+    unit: str
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a keyword."""
+
+    name: str
+    kind: Kind
+    words: tuple[str | int, ...] = ()
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    required: bool = True
+    default: object = None
+    summary: str = ""
+
+    @property
+    def expected(self) -> str:
+        """What a message says that it takes."""
+        if self.kind == "words":
+            quoted = [f"`{word}`" for word in self.words]
+            return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
+        names = {"bool": "`true` or `false`", "str": "a text", "dims": "extents such as `16x1`"}
+        if self.kind in names:
+            return names[self.kind]
+        base = FAMILIES[self.unit] if self.unit else "a whole number" if self.kind == "int" else "a number"
+        low, high = (None if edge is None else option_text(self, edge) for edge in (self.low, self.high))
+        if low is not None and high is not None:
+            return f"{base} from {low} to {high}"
+        return f"{base} of at least {low}" if low is not None else f"{base} up to {high}" if high is not None else base
+
+
+def options_of(method: type) -> Mapping[str, Option]:
+    """The options of a method, by name, in order.
+
+    Raises:
+        TypeError: a field's type has no spelling in the language.
+    """
+    return _options_of(method)
+
+
+@lru_cache(maxsize=256)
+def _options_of(method: Hashable) -> Mapping[str, Option]:
+    assert isinstance(method, type) and is_dataclass(method)
+    hints = get_type_hints(method, include_extras=True)
+    found = {}
+    for one in fields(method):
+        if not one.init:
+            continue
+        default = one.default
+        if default is MISSING and one.default_factory is not MISSING:
+            default = one.default_factory()
+        found[one.name] = _option(one.name, hints[one.name], default, str(one.metadata.get("summary", "")))
+    return found
+
+
+def _option(name: str, hint: object, default: object, summary: str) -> Option:
+    low = high = None
+    unit = ""
+    while True:
+        if get_origin(hint) is Annotated:
+            hint, *notes = get_args(hint)
+            for note in notes:
+                summary = note if isinstance(note, str) else summary
+                low, high = getattr(note, "low", low), getattr(note, "high", high)
+                unit = getattr(note, "unit", unit)
+        elif get_origin(hint) in (Union, types.UnionType):
+            parts = [part for part in get_args(hint) if part is not type(None)]
+            if len(parts) != 1:
+                raise TypeError(f"option `{name}` has the type {hint}, which the language can't spell")
+            hint = parts[0]
+        else:
+            break
+    words: tuple[str | int, ...] = get_args(hint) if get_origin(hint) is Literal else ()
+    kinds: dict[Any, Kind] = {bool: "bool", int: "int", float: "float", str: "str"}
+    kind: Kind | None = "words" if words else "dims" if get_origin(hint) is tuple else kinds.get(hint)
+    if kind is None:
+        raise TypeError(f"option `{name}` has the type {hint}, which the language can't spell")
+    required = default is MISSING
+    return Option(name, kind, words, unit, low, high, required, None if required else default, summary)
+
+
+def option_text(option: Option, value: object) -> str:
+    """A value of an option as the language spells it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return "x".join(str(size) for size in value)
+    if isinstance(value, int | float):
+        if option.unit == "%":
+            return f"{number_text(round(value * 100, 10))}%"
+        return number_text(value) + (f" {option.unit}" if option.unit else "")
+    text = str(value)
+    if option.kind == "words" and text.isidentifier():
+        return text
+    return quote(text)
+
+
+def describe(method: type, keyword: str | None = None) -> str:
+    """A method's manual page: its docstring, then a line for each option."""
+    options = options_of(method)
+    lines = [f"{keyword or _keyword(method)}{'(...)' if options else ''}", ""]
+    lines += (inspect.getdoc(method) or "").splitlines()
+    if options:
+        lines += ["", "Options:"]
+    width = max((len(name) for name in options), default=0)
+    for name, one in options.items():
+        default = "required" if one.required else "optional" if one.default is None else option_text(one, one.default)
+        origin = default if one.required or one.default is None else f"default {default}"
+        summary = f" {one.summary}" if one.summary else ""
+        lines.append(f"  {name:<{width}}  {one.expected.replace('`', '')} ({origin}){'.' if summary else ''}{summary}")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _keyword(method: type) -> str:
+    name = method.__name__
+    parts = [f"_{char.lower()}" if char.isupper() and at else char.lower() for at, char in enumerate(name)]
+    return "".join(parts)

@@ -1,0 +1,199 @@
+"""The checked policy: what a file means, with nothing left to look up."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from qcc.dsl.diagnostics.source import Source, Span
+from qcc.dsl.policy.options import option_text, options_of
+from qcc.dsl.policy.select import Selector
+from qcc.dsl.syntax.literals import bytes_text, number_text, quote
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Block = tuple[int, ...]
+WordValue = int | str | Block | bool
+
+
+@dataclass(frozen=True)
+class FormatSpec:
+    """One format: a family, its bits, and its words such as ``group 32``."""
+
+    family: str
+    bits: int | None
+    words: Mapping[str, WordValue] = field(hash=False)
+    span: Span = field(compare=False, repr=False)
+    spaced: bool = field(default=False, compare=False, repr=False)
+    """Whether the bits stand apart from the family's keyword."""
+
+    @property
+    def text(self) -> str:
+        """The canonical spelling: words in the family's order."""
+        bits = "" if self.bits is None else f"{' ' if self.spaced else ''}{self.bits}"
+        return " ".join([f"{self.family}{bits}", *(_word_text(word, value) for word, value in self.words.items())])
+
+
+def _word_text(word: str, value: WordValue) -> str:
+    if value is True:
+        return word
+    return f"{word} {'x'.join(map(str, value)) if isinstance(value, tuple) else value}"
+
+
+class Keep(Enum):
+    """The value of the statement ``keep``."""
+
+    KEEP = "keep"
+
+
+KEEP = Keep.KEEP
+"""The layer stays as it is."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One property that a rule sets: formats to choose from, a method with its options, or ``KEEP``."""
+
+    name: str
+    value: tuple[FormatSpec, ...] | Keep | Any
+    span: Span = field(compare=False, repr=False)
+    keyword: str | None = None
+    """What the policy calls the method."""
+
+    @property
+    def text(self) -> str:
+        """The value as the language spells it."""
+        if self.value is KEEP:
+            return "keep"
+        if isinstance(self.value, tuple):
+            return " | ".join(one.text for one in self.value)
+        options = [f"{name} = {text}" for name, text in options_text(self.value).items()]
+        return f"{self.keyword}({', '.join(options)})" if options else str(self.keyword)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the layers of a selector may become. A later rule overrides an earlier one, property by property."""
+
+    selector: Selector
+    assignments: tuple[Assignment, ...]
+    span: Span = field(compare=False, repr=False)
+    from_preset: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the model is compiled for."""
+
+    name: str
+    arguments: tuple[str, ...] = ()
+    span: Span | None = field(default=None, compare=False, repr=False)
+    """Absent when the policy names no target."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The data to calibrate with; without a path it's generated."""
+
+    path: str | None
+    """As written, or beside the policy that wrote it."""
+    samples: int | None
+    seed: int
+    span: Span = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number with its unit's family: ``""``, ``%``, ``B``, ``ms`` or ``dB``."""
+
+    value: float
+    unit: str = ""
+
+    def of(self, reference: float) -> float:
+        """The absolute quantity: a percentage is taken of the reference."""
+        return reference * self.value / 100 if self.unit == "%" else self.value
+
+    @property
+    def text(self) -> str:
+        """The quantity as the language spells it."""
+        if self.unit == "B":
+            return bytes_text(self.value)
+        gap = "" if self.unit in ("", "%") else " "
+        return f"{number_text(self.value)}{gap}{self.unit}"
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What the whole must satisfy, such as ``size <= 25%``."""
+
+    metric: str
+    argument: str | None
+    relation: str
+    quantity: Quantity
+    span: Span = field(compare=False, repr=False)
+
+    @property
+    def text(self) -> str:
+        """The bound as the language spells it."""
+        argument = f"({self.argument})" if self.argument else ""
+        return f"{self.metric}{argument} {self.relation} {self.quantity.text}"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A policy in full: presets inlined, parameters and selectors put in their places."""
+
+    sources: tuple[Source, ...] = field(compare=False, repr=False)
+    """The file and all that it uses."""
+    rules: tuple[Rule, ...]
+    target: Target
+    calibrate: Calibration | None
+    budget: tuple[Bound, ...]
+    minimize: str
+    verify: tuple[Bound, ...]
+    export: Any
+    """An instance of the schema's export options; None if it has none."""
+    params: Mapping[str, str] = field(hash=False)
+    """Each parameter's value, as spelled."""
+
+
+def options_text(value: "DataclassInstance") -> dict[str, str]:
+    """A method's options as the language spells them."""
+    known = options_of(type(value))
+    pairs = ((one.name, getattr(value, one.name)) for one in fields(value) if one.init)
+    return {name: option_text(known[name], setting) for name, setting in pairs if setting is not None}
+
+
+def to_text(policy: Policy) -> str:
+    """The policy as stable text, itself a policy that says the same."""
+    return "\n".join(_lines(policy)) + "\n"
+
+
+def _lines(policy: Policy) -> Iterator[str]:
+    yield "qpolicy 1"
+    for name, value in policy.params.items():
+        yield f"# {name} = {value}"
+    arguments = f"({', '.join(policy.target.arguments)})" if policy.target.arguments else ""
+    yield f"target {policy.target.name}{arguments}"
+    if policy.calibrate is not None:
+        yield _calibrate_text(policy.calibrate)
+    for rule in policy.rules:
+        yield f"rule {rule.selector.text} {{"
+        for one in rule.assignments:
+            yield f"    {one.text}" if one.value is KEEP else f"    {one.name} = {one.text}"
+        yield "}"
+    if policy.budget:
+        yield f"budget {{ {', '.join(one.text for one in policy.budget)} }}"
+    yield f"minimize {policy.minimize}"
+    if policy.verify:
+        yield f"verify {{ {', '.join(one.text for one in policy.verify)} }}"
+    if policy.export is not None:
+        options = options_text(policy.export).items()
+        yield f"export {{ {', '.join(f'{name} = {text}' for name, text in options)} }}"
+
+
+def _calibrate_text(calibrate: Calibration) -> str:
+    data = "generated" if calibrate.path is None else quote(calibrate.path)
+    samples = "" if calibrate.samples is None else f"samples = {calibrate.samples}, "
+    return f"calibrate {data} {{ {samples}seed = {calibrate.seed} }}"

@@ -1,0 +1,111 @@
+"""What the compiler tells the language: the properties, formats, targets and metrics that policies may name.
+
+The language itself knows none of them, so a new pass, format or target is data given here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from qcc.dsl.policy.options import Range, Unit
+
+__all__ = [
+    "FormatFamily",
+    "Metric",
+    "Off",
+    "Percent",
+    "Property",
+    "Range",
+    "Schema",
+    "TargetKind",
+    "Unit",
+    "Word",
+]
+
+Percent = Annotated[float, Unit("%")]
+"""An option spelled ``50%``; the pass gets 0.5."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of a format, such as ``group 32``: what follows it, and the set of words of which one may stand."""
+
+    argument: Literal["int", "tile"] | tuple[str, ...] | None = None
+    """A number, extents such as ``16x16``, one of some words, or nothing."""
+    excludes: str = ""
+    """The name of the set, as a message says it: ``block`` for ``tensor``, ``channel``, ``group`` and ``tile``."""
+    low: int = 1
+    high: int = 1 << 20
+    """Bounds of a number, or of each extent."""
+
+
+@dataclass(frozen=True)
+class FormatFamily:
+    """Formats of one keyword: ``int4``, ``float``, ``nf4``."""
+
+    keyword: str
+    bits: tuple[int, int] | None = None
+    """The widths it comes in, spelled after the keyword."""
+    words: Mapping[str, Word] = field(default_factory=dict)
+    """In the order of the canonical spelling."""
+    spaced: bool = False
+    """Whether the bits stand apart: ``bfp 5``."""
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class Property:
+    """What a rule may set: a format, or one of some methods with its options."""
+
+    name: str
+    methods: Mapping[str, type] = field(default_factory=dict)
+    """Each keyword's frozen dataclass, whose fields are its options."""
+    formats: Mapping[str, FormatFamily] | None = None
+    """The formats of this property, if they aren't the schema's. A property without methods takes formats."""
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class Off:
+    """Leave the layers as they are, whatever an earlier rule said."""
+
+
+@dataclass(frozen=True)
+class TargetKind:
+    """A target and the arguments that it takes; None means any."""
+
+    name: str
+    arguments: tuple[str, ...] | None = ()
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a bound may be put on, which way round, and within which limits."""
+
+    name: str
+    relation: Literal["<=", ">="]
+    units: Mapping[str, tuple[float, float]]
+    """By unit family, the first being the default: above the first number, up to the second."""
+    arguments: tuple[str, ...] = ()
+    """What may stand in its parentheses, which are then required unless ``optional``."""
+    optional: bool = False
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Everything that a policy may name."""
+
+    properties: Mapping[str, Property]
+    formats: Mapping[str, FormatFamily]
+    targets: Mapping[str, TargetKind]
+    """The first is what a policy without a target compiles for."""
+    budget: Mapping[str, Metric]
+    verify: Mapping[str, Metric]
+    objectives: tuple[str, ...] = ("output_error", "size")
+    """The first is the default."""
+    export: type | None = None
+    """A frozen dataclass whose fields are the options of ``export``."""
+    kinds: tuple[str, ...] = ("linear", "conv", "embedding", "recurrent")
+    """Classes of layers, beside ``any``."""

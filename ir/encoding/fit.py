@@ -1,0 +1,221 @@
+"""Choosing scales and codes: round-to-nearest with a clipping range searched per block.
+
+For every block a few clipping ratios are tried; for the numbers ``q`` of the grid that a ratio gives, the best scale
+has the closed form ``<w, q> / <q, q>``, so candidates compare by ``<w, q>^2 / <q, q>`` without decoding. A symmetric
+grid of two's complement has one more level below zero than above: a negative scale puts it where the block needs it.
+Where the encoding has no scale there is nothing to choose: a weight becomes the nearest number of the grid.
+
+Source: OMSE clipping, Choukroun et al. 2019 (arXiv:1902.06822), section 3; least-squares scales, Hubara et al. 2020
+(arXiv:2006.10518), section 3.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+import numpy as np
+
+from qcc.ir.encoding.encoding import Encoded, Encoding, Scales, check_finite
+from qcc.ir.errors import Refused
+
+Clip = Literal["mse", "absmax"]
+CHUNK = 1 << 16  # elements worked on at once: a few arrays of it fit a core's second-level cache
+LONGEST_SUM = 4096  # float32 sums over more terms lose the differences that the search looks for
+RATIOS = {2: (0.35, 1.0, 14), 3: (0.5, 1.0, 12), 4: (0.6, 1.0, 12)}  # first, last, count; wider grids clip little
+WIDE_RATIOS = (0.85, 1.0, 7)
+REFINEMENTS = 3  # rounds of codes from the scale, scale from the codes
+
+
+def encode(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse") -> Encoded:
+    """Encode a matrix ``[out, in]`` by round-to-nearest.
+
+    Args:
+        matrix: the weights.
+        encoding: how to store them.
+        clip: ``absmax`` covers each block's whole range, ``mse`` searches the range of least squared error.
+
+    Raises:
+        Refused: there are no weights, they are not finite, or their scale's type cannot hold their range.
+    """
+    scales = fit(matrix, encoding, clip)
+    return Encoded(encoding, quantize(matrix, encoding, scales), scales)
+
+
+def fit(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse") -> Scales:
+    """The scales and zero points of a matrix's blocks.
+
+    Raises:
+        Refused: see `encode`.
+    """
+    if not matrix.size:
+        raise Refused("the weight is empty")
+    check_finite(matrix)
+    if encoding.scale is None:
+        return _ones(matrix, encoding)
+    blocks = encoding.block.split(matrix.astype(np.float32, copy=False))
+    scale = np.empty((len(blocks), 1), np.float32)
+    zero = np.zeros((len(blocks), 1), np.uint8)
+    search = _fit_symmetric if encoding.symmetric else _fit_asymmetric
+
+    def work(part: slice) -> None:
+        unit = _unit(blocks[part])
+        found, zero[part] = search(
+            np.ascontiguousarray(blocks[part]) * unit, encoding, clip
+        )  # sums must not follow the layout
+        scale[part] = found / unit
+
+    _for_each_chunk(blocks, work)
+    shape = encoding.block.grid((matrix.shape[0], matrix.shape[1]))
+    return Scales(_stored(scale, encoding).reshape(shape), None if encoding.symmetric else zero.reshape(shape))
+
+
+def quantize(matrix: np.ndarray, encoding: Encoding, scales: Scales) -> np.ndarray:
+    """The nearest codes ``[out, in]`` under given scales."""
+    blocks = encoding.block.split(matrix.astype(np.float32, copy=False))
+    codes = np.empty(blocks.shape, encoding.grid.dtype)
+    scale, zero = scales.rows()
+    denormal = (scale != 0) & (np.abs(scale) < np.finfo(np.float32).tiny)
+    if denormal.any():  # their inverses overflow
+        lift = np.where(denormal, np.float32(2**64), np.float32(1))
+        blocks, scale = blocks * lift, scale * lift
+
+    def work(part: slice) -> None:
+        steps = _steps(blocks[part], scale[part])
+        codes[part] = encoding.grid.codes(steps, None if zero is None else zero[part])
+
+    _for_each_chunk(blocks, work)
+    return encoding.block.join(codes, (matrix.shape[0], matrix.shape[1]))
+
+
+def _ones(matrix: np.ndarray, encoding: Encoding) -> Scales:
+    """What an encoding without scales has in their place, if the grid reaches as far as the weights."""
+    name, grid = encoding.text, encoding.grid
+    largest = np.float32(np.abs(matrix).max())
+    if largest > grid.highest:
+        raise Refused(f"a weight of {largest:.6g} does not fit {name}, which ends at {grid.highest:.6g}")
+    if largest and not grid.round(largest.reshape(1)).any():
+        raise Refused(f"the largest weight, {largest:.3g}, is lost in {name}")
+    return Scales(np.ones(encoding.block.grid((matrix.shape[0], matrix.shape[1])), np.float32), None)
+
+
+def _fit_symmetric(blocks: np.ndarray, encoding: Encoding, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
+    grid = encoding.grid
+    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(1, keepdims=True), 1)
+    best = _Best(len(blocks))
+    if clip == "absmax":
+        return np.abs(largest) / grid.highest, best.zero
+    for ratio in _ratios(encoding.bits):
+        # the first puts the largest weight on the one level that only one side has, the second on a level both have
+        for step in (largest * (ratio / grid.lowest), np.abs(largest) * (ratio / grid.highest)):
+            steps = _steps(blocks, step)
+            best.offer(blocks, grid.round(steps, out=steps), best.zero)
+    for _ in range(REFINEMENTS):
+        best.offer(blocks, grid.round(_steps(blocks, best.scale)), best.zero)
+    return best.scale, best.zero
+
+
+def _fit_asymmetric(blocks: np.ndarray, encoding: Encoding, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
+    grid = encoding.grid
+    top = grid.highest - grid.lowest
+    low = np.minimum(blocks.min(1, keepdims=True), 0)
+    high = np.maximum(blocks.max(1, keepdims=True), 0)
+    if clip == "absmax":
+        step = (high - low) / top
+        return step, _zero(-low, step, top)
+    best = _Best(len(blocks))
+    for ratio in _ratios(encoding.bits):
+        for shrink_low, shrink_high in ((ratio, ratio), (ratio, 1.0), (1.0, ratio)):
+            step = (high * shrink_high - low * shrink_low) / top
+            zero, steps = _zero(-low * shrink_low, step, top), _steps(blocks, step)
+            best.offer(blocks, grid.round(steps, zero, out=steps), zero)
+    for _ in range(REFINEMENTS):
+        best.offer(blocks, grid.round(_steps(blocks, best.scale), best.zero), best.zero)
+    return best.scale, best.zero
+
+
+class _Best:
+    """The best scale and zero seen for each block, by the squared error that its codes would leave."""
+
+    def __init__(self, count: int) -> None:
+        self.gain = np.full((count, 1), -1.0)
+        self.scale = np.zeros((count, 1), np.float32)
+        self.zero = np.zeros((count, 1), np.float32)
+
+    def offer(self, blocks: np.ndarray, codes: np.ndarray, zero: np.ndarray) -> None:
+        inner, energy = _inner(blocks, codes), _inner(codes, codes)
+        scale = inner * _inverse(energy)
+        gain = inner * scale
+        better = gain > self.gain
+        np.copyto(self.gain, gain, where=better)
+        np.copyto(self.scale, scale, where=better, casting="same_kind")
+        np.copyto(self.zero, zero, where=better)
+
+
+def _inner(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Inner products of the rows of two matrices, float64 ``[rows, 1]``."""
+    total = np.zeros((len(left), 1))
+    for start in range(0, left.shape[1], LONGEST_SUM):
+        part = slice(start, start + LONGEST_SUM)
+        total[:, 0] += np.einsum("ij,ij->i", left[:, part], right[:, part])
+    return total
+
+
+def _unit(blocks: np.ndarray) -> np.ndarray:
+    """A power of two for each block that brings its largest weight near 1, so that no square over- or underflows."""
+    largest = np.abs(blocks).max(1, keepdims=True)
+    exponent = np.frexp(largest)[1]
+    unit: np.ndarray = np.ldexp(np.float32(1), np.clip(-exponent, -126, 126))
+    return unit
+
+
+def _steps(values: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Values in steps; no steps where the step is zero."""
+    steps: np.ndarray = values * _inverse(step)
+    return steps
+
+
+def _zero(below: np.ndarray, step: np.ndarray, top: float) -> np.ndarray:
+    """The zero point under which so much lies below zero."""
+    return np.asarray(np.clip(np.rint(_steps(below, step)), 0, top))
+
+
+def _ratios(bits: int) -> np.ndarray:
+    first, last, count = RATIOS.get(bits, WIDE_RATIOS)
+    return np.linspace(first, last, count, dtype=np.float32)
+
+
+def _inverse(values: np.ndarray) -> np.ndarray:
+    inverse = np.zeros_like(values)
+    np.divide(1, values, out=inverse, where=values != 0)
+    return inverse
+
+
+def _stored(scale: np.ndarray, encoding: Encoding) -> np.ndarray:
+    limit, end, widest = np.finfo(encoding.scale_dtype), -encoding.grid.lowest, encoding.grid.widest
+    largest = float(np.abs(scale).max(initial=0))
+    if largest > float(limit.max) or largest * 2 * end > float(np.finfo(np.float32).max):
+        raise Refused(f"a scale of {largest:.3g} does not fit {encoding.scale}" + _advice(encoding))
+    # below this, rounding the scale moves the outermost code by more than half a step
+    if 0 < largest < float(limit.smallest_subnormal) * end / widest:
+        raise Refused(f"a scale of {largest:.3g} is lost in {encoding.scale}" + _advice(encoding))
+    return scale.astype(encoding.scale_dtype)
+
+
+def _advice(encoding: Encoding) -> str:
+    return ": use scale fp32" if encoding.scale == "fp16" else ""
+
+
+def _for_each_chunk(blocks: np.ndarray, work: Callable[[slice], None]) -> None:
+    parts = list(_chunks(blocks))
+    if len(parts) == 1:
+        work(parts[0])
+        return
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(work, parts))
+
+
+def _chunks(blocks: np.ndarray) -> Iterator[slice]:
+    rows = max(CHUNK // max(blocks.shape[1], 1), 1)
+    for start in range(0, len(blocks), rows):
+        yield slice(start, start + rows)

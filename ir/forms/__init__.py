@@ -1,0 +1,1 @@
+"""Where a stored weight is decoded, and which form it gets."""

@@ -1,0 +1,314 @@
+"""The Graph face over PyTorch: the ATen graph of ``torch.export``."""
+
+# ruff: noqa: D102 - the face documents the methods that it asks for
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.fx import Node
+
+from qcc.ir.encoding.encoding import Encoded
+from qcc.ir.encoding.form import Form
+from qcc.ir.errors import ModelError, Refused
+from qcc.ir.forms.choose import check_held
+from qcc.ir.fx.attributes import attributes
+from qcc.ir.fx.edit import Editor
+from qcc.ir.fx.kinds import aten_name, is_check, kind_of
+from qcc.ir.fx.layers import find_weights
+from qcc.ir.fx.operands import Number, operands
+from qcc.ir.fx.run import FxRunner, extract
+from qcc.ir.fx.simplify import is_item, remove_identities, share_items
+from qcc.ir.fx.tensors import dtype_name, to_array, to_tensor
+from qcc.ir.graph.attributes import Attributes, Opaque
+from qcc.ir.graph.edits import check_bypass, check_insert, keep_names, layer_names, operand_name
+from qcc.ir.graph.graph import Graph, Runner
+from qcc.ir.graph.ops import Array, Kind, Op, Value, Weight
+from qcc.ir.kernel.region import NO_REGIONS, Region
+
+LAYER = "qcc_layer"  # metadata of a node: what its layer is called, however its weight is
+CONSTANTS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
+
+
+class FxGraph(Graph):
+    """An exported PyTorch program; the module and program that it came from are never changed.
+
+    ``encoded`` and ``forms`` keep what `encode` was given, by weight; the graph computes with the decoded values, and
+    what is encoded is no longer among its weights.
+
+    Raises:
+        ModelError: the program writes to its own state, or holds things other than tensors.
+    """
+
+    def __init__(self, program: ExportedProgram) -> None:
+        # an empty table keeps linear, conv2d, layer_norm, ... whole and removes what mutates
+        self._program = program.run_decompositions({})
+        self._graph = self._program.graph
+        self._tensors = _constants(self._program)
+        self.encoded: dict[str, Encoded] = {}
+        self.forms: dict[str, Form] = {}
+        self._weights: tuple[Weight, ...] | None = None
+        self._paths = _paths(self._program, self._tensors)
+        self._aliases = _tie(self._tensors)
+        share_items(self._graph)
+        self._index()
+
+    @classmethod
+    def export(
+        cls,
+        module: torch.nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None = None,
+        dynamic_shapes: Any = None,  # noqa: ANN401 - torch accepts nested dicts, tuples and lists
+    ) -> "FxGraph":
+        """Export a module as it runs in evaluation; the arguments are ``torch.export.export``'s.
+
+        Raises:
+            ModelError: torch cannot export it.
+        """
+        training = {part: part.training for part in module.modules()}
+        module.eval()
+        try:
+            with torch.no_grad():  # else a no_grad block inside becomes an opaque call
+                return cls(torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes))
+        except ModelError:
+            raise
+        except Exception as error:  # torch raises many unrelated classes
+            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ModelError("Q440", f"torch.export cannot export the module: {line[:300]}") from error
+        finally:
+            for part, mode in training.items():
+                part.training = mode
+
+    @property
+    def inputs(self) -> tuple[Value, ...]:
+        specs = zip(self._graph.find_nodes(op="placeholder"), self._program.graph_signature.input_specs, strict=False)
+        return tuple(self.value(node.name) for node, spec in specs if _is_input(node, spec.kind))
+
+    @property
+    def outputs(self) -> tuple[Value, ...]:
+        return tuple(self.value(self._names[node]) for node in self._results())
+
+    def ops(self) -> tuple[Op, ...]:
+        layers = {layer.op: layer.kind for weight in self.weights() for layer in weight.layers}
+        nodes = (node for node in self._graph.nodes if node.op == "call_function" and not is_item(node))
+        return tuple(self._op(node, layers.get(node.name)) for node in nodes)
+
+    def value(self, name: str) -> Value:
+        if name in self._numbers:
+            return Value(name, (), self._numbers[name].dtype.name)
+        value = self._nodes[name].meta.get("val")
+        if not isinstance(value, torch.Tensor):
+            return Value(name, (), "float64" if isinstance(value, (float, torch.SymFloat)) else "int64")
+        shape = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
+        return Value(name, shape, dtype_name(value.dtype))
+
+    def constant(self, name: str) -> Array | None:
+        if name in self._numbers:
+            return self._numbers[name]
+        tensor = self._tensors.get(self._nodes[name]) if name in self._nodes else None
+        if tensor is None:
+            return None
+        array = to_array(tensor)
+        array.flags.writeable = False
+        return array
+
+    def weights(self) -> tuple[Weight, ...]:
+        if self._weights is None:
+            self._weights = tuple(weight for weight in self._all_weights() if weight.name not in self.encoded)
+        return self._weights
+
+    def copy(self) -> Self:
+        other = copy.copy(self)
+        nodes: dict[Node, Node] = {}
+        other._graph = torch.fx.Graph()
+        other._graph.output(other._graph.graph_copy(self._graph, nodes))
+        for node, twin in nodes.items():
+            twin.name = node.name  # torch gives what is called like a builtin another name
+        other._tensors = {nodes[node]: tensor for node, tensor in self._tensors.items()}
+        other._paths = {nodes[node]: path for node, path in self._paths.items()}
+        other._aliases = {nodes[alias]: nodes[node] for alias, node in self._aliases.items()}
+        other.encoded, other.forms = dict(self.encoded), dict(self.forms)
+        other._index()
+        return other
+
+    def simplify(self) -> list[str]:
+        before = len(self.ops()), len(self._tensors)
+        for node in [node for node in self._graph.nodes if is_check(node)]:
+            self._graph.erase_node(node)
+        remove_identities(self._graph)
+        self._graph.eliminate_dead_code()
+        self._tensors = {node: tensor for node, tensor in self._tensors.items() if node.users}
+        self._index()
+        after = len(self.ops()), len(self._tensors)
+        return [f"{name}: {b} -> {a}" for name, b, a in zip(("ops", "constants"), before, after, strict=True) if a != b]
+
+    def replace_constant(self, name: str, array: Array) -> None:
+        old = self.constant(name)
+        if old is None or old.shape != array.shape or old.dtype != array.dtype:
+            raise Refused(f"`{name}` cannot take an array {array.dtype} {array.shape}")
+        if name in self._numbers:
+            raise Refused(f"`{name}` is a number in the program, not one of its tensors")
+        self._tensors[self._nodes[name]] = to_tensor(array)
+
+    def set_operand(self, op: str, position: int, array: Array) -> str:
+        node = self._nodes[op]
+        name = operand_name(self, self._all_weights(), op, self._inputs(node), position, array)
+        constant = self._editor().set_operand(node, position, array, name)
+        self._index()
+        for weight in self._all_weights():
+            if weight.constant == self._names[constant]:  # what was encoded under this name is gone
+                self.encoded.pop(weight.name, None)
+                self.forms.pop(weight.name, None)
+        return self._names[constant]
+
+    def insert(self, function: str, value: str, array: Array, readers: Sequence[tuple[str, int]] | None = None) -> str:
+        check_insert(self, function, value, array)
+        if value in self._numbers:
+            raise Refused(f"`{value}` is a number in the program, not one of its tensors")
+        uses = None if readers is None else [(self._nodes[op], position) for op, position in readers]
+        node = self._editor().insert(function, self._nodes[value], array, uses)
+        self._index()
+        return self._names[node]
+
+    def bypass(self, op: str, position: int = 0) -> None:
+        editor, node = self._editor(), self._nodes[op]
+        source, result = editor.through(node, position)
+        if result is not None:
+            check_bypass(self.value(self._names[source]), self.value(self._names[result]))
+        editor.bypass(node, position)
+        self._index()
+
+    def encode(self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS) -> None:
+        check_held(form, weight, encoded)
+        if encoded.input_step is not None:
+            raise Refused("activations of a torch graph are not rounded: compile its ONNX export")
+        self.replace_matrix(weight, encoded.decode())
+        self.encoded[weight.name] = encoded
+        self.forms[weight.name] = form
+        self._weights = None
+
+    def runner(self, inputs: Sequence[str], outputs: Sequence[str], free: Iterable[str] = ()) -> Runner:
+        overridable = {name: self._tensors[self._nodes[name]] for name in free}
+        fed = [self._nodes[name] for name in (*inputs, *overridable)]
+        wanted = [self._nodes[name] for name in outputs]
+        parts = self._program.graph_module  # branches and loop bodies, which are opaque
+        opaque = {node: getattr(parts, str(node.target)) for node in self._graph.find_nodes(op="get_attr")}
+        piece = extract(self._graph, fed, wanted, {**self._tensors, **opaque})
+        is_tensor = {name: isinstance(self._nodes[name].meta["val"], torch.Tensor) for name in inputs}
+        return FxRunner(piece, is_tensor, overridable, outputs)
+
+    def _all_weights(self) -> tuple[Weight, ...]:
+        """The weights, those that are encoded among them."""
+        found = find_weights(self._graph.nodes, {node: self._names[node] for node in self._tensors}, self._paths)
+        return keep_names(found, {node.name: node.meta[LAYER] for node in self._graph.nodes if LAYER in node.meta})
+
+    def _index(self) -> None:
+        """Name every value: constants by their path in the module where no node has that name, all else by its node."""
+        self._weights = None
+        self._paths = {node: self._paths[node] for node in (*self._tensors, *self._aliases)}
+        taken = {node.name for node in self._graph.nodes}
+        free = {node: path for node, path in self._paths.items() if path not in taken}
+        self._names: dict[Node, str] = {node: free.get(node, node.name) for node in self._graph.nodes}
+        self._nodes = {name: self._aliases.get(node, node) for node, name in self._names.items()}
+        self._numbers: dict[str, Array] = {}
+        for node in self._graph.nodes:
+            for number in operands(node) if node.op == "call_function" else ():
+                if isinstance(number, Number):
+                    array = np.asarray(number.array)
+                    array.flags.writeable = False
+                    self._numbers[_number_name(node, number)] = array
+
+    def _results(self) -> list[Node]:
+        specs = self._program.graph_signature.output_specs
+        (results,) = self._graph.output_node().args
+        nodes = zip(results, specs, strict=True)
+        return [node for node, spec in nodes if isinstance(node, Node) and spec.kind is OutputKind.USER_OUTPUT]
+
+    def _op(self, node: Node, layer: Kind | None) -> Op:
+        kind, function = kind_of(node, layer)
+        found: Attributes = {}
+        try:
+            found = attributes(node, kind, function)
+        except Opaque:
+            kind, function = (kind, function) if layer else (Kind.OTHER, aten_name(node))
+        return Op(node.name, kind, function, self._inputs(node), _output_names(node), found)
+
+    def _inputs(self, node: Node) -> tuple[str, ...]:
+        return tuple(self._operand_name(node, source) for source in operands(node))
+
+    def _operand_name(self, node: Node, source: Node | Number | None) -> str:
+        if isinstance(source, Number):
+            return _number_name(node, source)
+        return "" if source is None else self._names[source]
+
+    def _editor(self) -> Editor:
+        """The graph is edited: layers are called the same after it."""
+        for op, name in layer_names(self._all_weights()).items():
+            self._nodes[op].meta[LAYER] = name
+        return Editor(self._graph, self._tensors, self._paths)
+
+
+def _number_name(node: Node, number: Number) -> str:
+    """No node and no path in a module has such a name."""
+    return f"{node.name}:{number.argument}"
+
+
+def _constants(program: ExportedProgram) -> dict[Node, torch.Tensor]:
+    """The tensors that a program holds.
+
+    Raises:
+        ModelError: it writes to them, or holds other things.
+    """
+    signature = program.graph_signature
+    for spec in (*signature.input_specs, *signature.output_specs):
+        if spec.kind not in (*CONSTANTS, InputKind.USER_INPUT, OutputKind.USER_OUTPUT):
+            raise ModelError("Q441", f"the module has side effects: {spec.kind.name.lower()} of `{spec.target}`")
+    held: Mapping[str, Any] = {**program.state_dict, **program.constants}
+    nodes = zip(program.graph.find_nodes(op="placeholder"), signature.input_specs, strict=True)
+    return {node: held[spec.target].detach() for node, spec in nodes if spec.kind in CONSTANTS and spec.target}
+
+
+def _paths(program: ExportedProgram, tensors: Iterable[Node]) -> dict[Node, str]:
+    """Where the module keeps its tensors."""
+    signature = program.graph_signature
+    paths = signature.inputs_to_parameters | signature.inputs_to_buffers
+    paths = paths | signature.inputs_to_lifted_tensor_constants
+    return {node: paths[node.name] for node in tensors}
+
+
+def _tie(tensors: dict[Node, torch.Tensor]) -> dict[Node, Node]:
+    """Make one constant of parameters that share their storage, the first that is read.
+
+    Returns:
+        What each of the others became.
+    """
+    first: dict[tuple[Any, ...], Node] = {}
+    aliases: dict[Node, Node] = {}
+    for node in sorted(tensors, key=lambda node: not node.users):
+        tensor = tensors[node]
+        memory = tensor.untyped_storage().data_ptr(), tensor.storage_offset()
+        place = (*memory, tensor.dtype, tensor.shape, tensor.stride())
+        kept = first.setdefault(place, node)
+        if kept is not node and tensor.numel():
+            node.replace_all_uses_with(kept)
+            aliases[node] = kept
+            del tensors[node]
+    return aliases
+
+
+def _output_names(node: Node) -> tuple[str, ...]:
+    """An op's results; those that nobody reads have no name."""
+    value = node.meta.get("val")
+    if not isinstance(value, (list, tuple)):
+        return () if is_check(node) else (node.name,)
+    items = {user.args[1]: user.name for user in node.users if is_item(user)}
+    return tuple(items.get(position, "") for position in range(len(value)))
+
+
+def _is_input(node: Node, kind: InputKind) -> bool:
+    return kind is InputKind.USER_INPUT and isinstance(node.meta.get("val"), (torch.Tensor, torch.SymInt))

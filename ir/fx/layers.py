@@ -1,0 +1,222 @@
+"""Finding the weights of an ATen graph: which constants its layers read, and how.
+
+A weight may reach its layer through casts, transpositions and reshapes; the layer is still that of the constant behind.
+"""
+
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from qcc.ir.fx.attributes import order_of
+from qcc.ir.fx.kinds import arguments, aten_name
+from qcc.ir.fx.tensors import dtype_name
+from qcc.ir.graph import layers
+from qcc.ir.graph.layers import Reading, Result, Use
+from qcc.ir.graph.ops import Kind, Weight
+from qcc.ir.graph.view import MatrixView
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+SAME = frozenset({"clone", "contiguous", "to", "_to_copy", "detach", "alias", "lift_fresh_copy"})
+RESHAPES = frozenset({"view", "reshape", "_unsafe_view"})
+TURNS = frozenset({"permute", "transpose", "t", "numpy_T"})
+
+
+@dataclass(frozen=True)
+class Found:
+    """A use of an operand: which, with what other input and what bias."""
+
+    weight: Node
+    input: Node
+    use: Use | None
+    bias: Node | None = None
+    biased: bool = False
+    left: bool = False
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A use followed back to its constant, and the view of that."""
+
+    node: Node
+    found: Found
+    use: Use
+    constant: Node
+    view: MatrixView
+
+
+def find_weights(nodes: Iterable[Node], constants: Mapping[Node, str], paths: Mapping[Node, str]) -> tuple[Weight, ...]:
+    """The weights, in the order in which their first layers run.
+
+    Args:
+        nodes: the graph, in topological order.
+        constants: names of the constants.
+        paths: where the module keeps them.
+    """
+    nodes = list(nodes)
+    computed = _computed(nodes, constants)
+    found = [traced for node in nodes for traced in _traced(node, constants, computed)]
+    places = {(traced.node, traced.found.weight) for traced in found}
+    shared = {constants[one.constant] for one in found if not _only_layers_read(one.constant, places)}
+    return layers.assemble([_reading(traced, constants, paths) for traced in found], shared)
+
+
+def _trace(node: Node, found: Found, constants: Container[Node]) -> Traced | None:
+    """The constant behind a layer's operand; None where there is none."""
+    if found.use is None:
+        return None
+    source, view, reshaped = found.weight, found.use.view, False
+    while source not in constants:
+        order = order_of(source, len(view.shape))
+        if order is not None and not reshaped:
+            view = view.permuted(order)
+        elif aten_name(source) in RESHAPES and _keeps_type(source):
+            reshaped = True
+        elif aten_name(source) not in SAME:
+            return None
+        source = source.all_input_nodes[0]
+    return Traced(node, found, found.use, source, view) if source.meta["val"].dtype in FLOATS else None
+
+
+def _only_layers_read(value: Node, places: Container[tuple[Node, Node]]) -> bool:
+    """A constant reaches nothing but layers: it may go once they do without it."""
+    for node in value.users:
+        if (node, value) in places:
+            continue
+        passes = aten_name(node) in SAME | RESHAPES | TURNS
+        if not passes or not _only_layers_read(node, places):
+            return False
+    return True
+
+
+def _keeps_type(node: Node) -> bool:
+    return bool(node.meta["val"].dtype == node.all_input_nodes[0].meta["val"].dtype)
+
+
+def shape_of(node: object) -> tuple[int, ...] | None:
+    """A tensor's shape if it is wholly known; None for anything else."""
+    value = node.meta.get("val") if isinstance(node, Node) else None
+    if not isinstance(value, torch.Tensor) or not all(isinstance(size, int) for size in value.shape):
+        return None
+    return tuple(value.shape)
+
+
+def _rank(node: Node) -> int | None:
+    value = node.meta.get("val")
+    return value.dim() if isinstance(value, torch.Tensor) else None
+
+
+def _computed(nodes: Iterable[Node], constants: Container[Node]) -> frozenset[Node]:
+    """The nodes that depend on what the caller feeds."""
+    found: set[Node] = set()
+    for node in nodes:
+        is_input = node.op == "placeholder" and node not in constants
+        if is_input or any(source in found for source in node.all_input_nodes):
+            found.add(node)
+    return frozenset(found)
+
+
+def _traced(node: Node, constants: Container[Node], computed: Container[Node]) -> Iterator[Traced]:
+    reader = _READERS.get(aten_name(node))
+    for found in reader(arguments(node)) if reader is not None else ():
+        traced = _trace(node, found, constants) if found.input in computed else None
+        if traced is not None:
+            yield traced
+
+
+Given = Mapping[str, Any]
+
+
+def _linear(given: Given) -> Iterator[Found]:
+    use = layers.right_operand(shape_of(given["weight"]), _rank(given["input"]), transposed=True)
+    yield Found(given["weight"], given["input"], use, given["bias"], given["bias"] is not None)
+
+
+def _matmul(given: Given) -> Iterator[Found]:
+    left, right = tuple(given.values())[:2]
+    yield Found(right, left, layers.right_operand(shape_of(right), _rank(left)))
+    yield Found(left, right, layers.left_operand(shape_of(left)), left=True)
+
+
+def _addmm(given: Given) -> Iterator[Found]:
+    left, right = given["mat1"], given["mat2"]
+    bias = given["self"] if given["beta"] == 1 else None
+    plain = given["alpha"] == 1 and given["beta"] == 1
+    yield Found(right, left, layers.right_operand(shape_of(right), 2, plain=plain), bias, True)
+    yield Found(left, right, layers.left_operand(shape_of(left)), None, True, left=True)
+
+
+def _conv(given: Given) -> Iterator[Found]:
+    transposed = given.get("transposed", "output_padding" in given)  # only the general one says it in so many words
+    padding = given["padding"]  # a word of torch's adds nothing to a kernel of one point
+    moved = {*given["stride"], *(() if isinstance(padding, str) else (1 + pad for pad in padding))}
+    use = layers.filters(shape_of(given["weight"]), given["groups"], transposed, moved <= {1})
+    yield Found(given["weight"], given["input"], use, given["bias"], given["bias"] is not None)
+
+
+def _embedding(given: Given) -> Iterator[Found]:
+    yield Found(given["weight"], given["indices"], layers.table(shape_of(given["weight"])))
+
+
+def _index_select(given: Given) -> Iterator[Found]:
+    if given["dim"] == 0:
+        yield from _embedding({"weight": given["self"], "indices": given["index"]})
+
+
+def _index(given: Given) -> Iterator[Found]:
+    if len(given["indices"]) == 1:
+        yield from _embedding({"weight": given["self"], "indices": given["indices"][0]})
+
+
+_READERS: dict[str, Callable[[Given], Iterator[Found]]] = {
+    "linear": _linear,
+    **dict.fromkeys(("matmul", "mm", "bmm"), _matmul),
+    "addmm": _addmm,
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution"), _conv),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _conv),
+    "embedding": _embedding,
+    "index_select": _index_select,
+    "index": _index,
+}
+
+
+def _reading(traced: Traced, constants: Mapping[Node, str], paths: Mapping[Node, str]) -> Reading:
+    node = traced.node
+    modules = [module for module, _ in node.meta.get("nn_module_stack", {}).values() if module]
+    return Reading(
+        use=traced.use,
+        view=traced.view,
+        dtype=dtype_name(traced.found.weight.meta["val"].dtype),
+        stored=dtype_name(traced.constant.meta["val"].dtype),
+        constant=constants[traced.constant],
+        op=node.name,
+        input=traced.found.input.name,
+        result=_result(traced, constants),
+        module=str(modules[-1]) if modules else "",
+        path=paths[traced.constant],
+    )
+
+
+def _result(traced: Traced, constants: Mapping[Node, str]) -> Result:
+    """What a layer makes, together with a bias of its own or of the addition behind it."""
+    node, found, use = traced.node, traced.found, traced.use
+    own = Result(node.name)
+    if found.biased:
+        known = found.bias is not None and _is_bias(found.bias, use, _rank(node), constants)
+        return Result(node.name, constants[found.bias]) if known and found.bias is not None else own
+    if use.kind is not Kind.LINEAR or found.left or len(node.users) != 1:
+        return own
+    (add,) = node.users
+    given = arguments(add)
+    if aten_name(add) != "add" or given["alpha"] != 1 or not isinstance(given["other"], Node):
+        return own
+    bias = given["self"] if given["other"] is node else given["other"]
+    if add.meta["val"].dtype != node.meta["val"].dtype or not _is_bias(bias, use, _rank(node), constants):
+        return own
+    return Result(add.name, constants[bias], add.name)
+
+
+def _is_bias(node: Node, use: Use, rank: int | None, constants: Container[Node]) -> bool:
+    return node in constants and layers.is_bias(shape_of(node), use, rank)

@@ -1,0 +1,1 @@
+"""The Graph face: what passes see of a model."""

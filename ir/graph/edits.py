@@ -1,0 +1,139 @@
+"""What edits of a graph keep to in every framework: what fits where, and what new constants are called."""
+
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+
+from qcc.ir.errors import Refused
+from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import Array, Value, Weight
+
+Size = TypeVar("Size")
+
+
+def operand_name(
+    graph: Graph, weights: Iterable[Weight], op: str, inputs: Sequence[str], position: int, array: Array
+) -> str:
+    """What a constant that an op gets to itself is called, where that is free: as its layer or what it replaces.
+
+    Args:
+        graph: as it is before.
+        weights: its weights, those that are encoded among them.
+        op: the op's name.
+        inputs: what the op reads; an operand left out is empty or missing.
+        position: of the operand.
+        array: the constant's.
+
+    Raises:
+        Refused: the array is not of the operand's type.
+    """
+    old = inputs[position] if 0 <= position < len(inputs) else ""
+    if old or (inputs and inputs[0] and array.dtype.kind in "fV"):  # a bias is of the type of what it is added to
+        _check_type(graph.value(old or inputs[0]), array)
+    layer = next((layer for weight in weights for layer in weight.layers if layer.op == op), None)
+    if layer is not None and position < 2 and old != layer.input:
+        return f"{layer.name}.weight"
+    if layer is not None and position == 2:
+        return f"{layer.name}.bias"
+    return old if old and graph.constant(old) is not None else f"{op}.operand{position}"
+
+
+def layer_names(weights: Iterable[Weight]) -> dict[str, str]:
+    """The layers' names by their ops, but for ops that are several layers."""
+    layers = [layer for weight in weights for layer in weight.layers]
+    count = Counter(layer.op for layer in layers)
+    return {layer.op: layer.name for layer in layers if count[layer.op] == 1}
+
+
+def keep_names(weights: Iterable[Weight], kept: Mapping[str, str]) -> tuple[Weight, ...]:
+    """Weights whose layers are called as they were before an edit, which changed the paths and ties that name them.
+
+    Args:
+        weights: as they would be called now.
+        kept: the names of layers by their ops; other layers get none of them.
+    """
+    taken = set(kept.values())
+    found = []
+    for weight in weights:
+        names = (kept.get(layer.op) or fresh(layer.name, taken) for layer in weight.layers)
+        layers = tuple(replace(layer, name=name) for layer, name in zip(weight.layers, names, strict=True))
+        found.append(replace(weight, name=layers[0].name, layers=layers))
+    return tuple(found)
+
+
+def fresh(name: str, taken: Container[str]) -> str:
+    """The name itself where it is free, else `name#2` and so on."""
+    count, free = 1, name
+    while free in taken:
+        count += 1
+        free = f"{name}#{count}"
+    return free
+
+
+def check_insert(graph: Graph, function: str, value: str, array: Array) -> None:
+    """Say no to an op that could not follow a value.
+
+    Raises:
+        Refused: array and value do not go together.
+    """
+    found = graph.value(value)
+    if function != "gather":
+        _check_type(found, array)
+    elif array.ndim != 1 or array.dtype != np.int64:
+        raise Refused(f"indices are one row of int64, not {array.dtype.name} {array.shape}")
+    if found.shape is not None:
+        result_shape(function, found.shape, array)
+
+
+def check_bypass(source: Value, result: Value) -> None:
+    """Say no to reading one value for another.
+
+    Raises:
+        Refused: they are of different types.
+    """
+    if source.dtype and result.dtype and source.dtype != result.dtype:
+        raise Refused(f"`{result.name}` is {result.dtype}, but `{source.name}` is {source.dtype}")
+
+
+def result_shape(function: str, shape: Sequence[Size], array: Array) -> tuple[Size | int, ...]:
+    """The shape of ``value * array``, ``value + array`` or ``value[..., array]``.
+
+    Args:
+        function: the op.
+        shape: the value's; a size that is not known is anything but an int.
+        array: the other operand.
+
+    Raises:
+        Refused: they do not broadcast, or there is no such index.
+    """
+    if function == "gather":
+        return _picked(shape, array)
+    rank = max(len(shape), array.ndim)
+    sizes: list[Size | int] = [*([1] * (rank - len(shape))), *shape]
+    others = [*([1] * (rank - array.ndim)), *array.shape]
+    return tuple(_broadcast(size, other, shape, array) for size, other in zip(sizes, others, strict=True))
+
+
+def _broadcast(size: Size | int, other: int, shape: Sequence[Size], array: Array) -> Size | int:
+    if other == 1:
+        return size
+    if isinstance(size, int) and size not in (1, other):
+        raise Refused(f"an array {array.shape} does not broadcast over a value {tuple(shape)}")
+    return other
+
+
+def _picked(shape: Sequence[Size], indices: Array) -> tuple[Size | int, ...]:
+    if not shape:
+        raise Refused("a value without axes has nothing to pick from")
+    last = shape[-1]
+    if indices.size and (indices.min() < 0 or (isinstance(last, int) and indices.max() >= last)):
+        raise Refused(f"indices {indices.min()} to {indices.max()} do not lie within an axis of {last}")
+    return (*shape[:-1], len(indices))
+
+
+def _check_type(value: Value, array: Array) -> None:
+    if value.dtype and value.dtype != array.dtype.name:
+        raise Refused(f"`{value.name}` is {value.dtype}, the array {array.dtype.name}")

@@ -1,0 +1,180 @@
+"""The Graph face: what a pass may see of a network and do to it, whatever framework holds it.
+
+A graph is a list of ops in topological order that read and write named values; some values are constants. A *layer* is
+an op that reads a weight, and a *weight* is one constant with all the layers that read it: it is the unit that
+is encoded, so that a table tied between an embedding and a head is encoded, and stored, once.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol, Self
+
+import numpy as np
+
+from qcc.ir.encoding.encoding import Encoded
+from qcc.ir.encoding.form import Form
+from qcc.ir.errors import Refused
+from qcc.ir.graph.ops import Array, Feeds, Op, Value, Weight
+from qcc.ir.kernel.region import NO_REGIONS, Region
+
+
+class Runner(Protocol):
+    """A prepared piece of the graph: feeds by value name in, results by value name out."""
+
+    def __call__(self, feeds: Feeds) -> dict[str, Array]:
+        """Run once."""
+        ...
+
+
+class Graph(ABC):
+    """A network. Adapters implement it over a framework's own graph; passes see nothing else."""
+
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[Value, ...]:
+        """What the caller feeds, constants excluded."""
+
+    @property
+    @abstractmethod
+    def outputs(self) -> tuple[Value, ...]:
+        """What the caller gets."""
+
+    @abstractmethod
+    def ops(self) -> tuple[Op, ...]:
+        """All ops in topological order; constants are not ops."""
+
+    @abstractmethod
+    def value(self, name: str) -> Value:
+        """The type of a value."""
+
+    @abstractmethod
+    def constant(self, name: str) -> Array | None:
+        """A constant's array, read-only and possibly mapped from disk; None if the value is computed.
+
+        A number in a framework's call is a constant too, without axes.
+        """
+
+    @abstractmethod
+    def weights(self) -> tuple[Weight, ...]:
+        """The weights in the order in which their first layers run."""
+
+    @abstractmethod
+    def copy(self) -> Self:
+        """A graph that can be edited without touching this one; constants are shared, not copied."""
+
+    @abstractmethod
+    def simplify(self) -> list[str]:
+        """Remove what cannot change the function (dead and duplicate code, metadata); one line per kind of edit."""
+
+    @abstractmethod
+    def replace_constant(self, name: str, array: Array) -> None:
+        """Give a constant another value of the same shape and dtype."""
+
+    @abstractmethod
+    def set_operand(self, op: str, position: int, array: Array) -> str:
+        """Let an op read a new constant of its own in place of what it reads, or where it reads nothing yet.
+
+        Only this one use changes: it is how one reader of a shared constant gets another, and how a convolution gets
+        a bias. A constant that nobody reads any more goes. Layers keep their names, through all edits.
+
+        Args:
+            op: the op's name.
+            position: in its ``inputs``; behind them for an optional operand that is left out.
+            array: the constant, in the layout in which the op reads it; of any shape, but of the type that it replaces.
+                What the op makes, and all behind it, keep the shapes that are written down for them.
+
+        Returns:
+            The constant's name.
+
+        Raises:
+            Refused: the op takes no such operand there; nothing has changed.
+        """
+
+    @abstractmethod
+    def insert(self, function: str, value: str, array: Array, readers: Sequence[tuple[str, int]] | None = None) -> str:
+        """Put an op behind a value, and let readers of the value read the result instead.
+
+        Args:
+            function: ``mul`` for ``value * array`` and ``add`` for ``value + array``, which broadcast as numpy does;
+                ``gather`` for ``value[..., array]``.
+            value: the value's name.
+            array: of the value's type; for ``gather`` one row of int64, counted from the front of the last axis.
+            readers: ops and positions in their ``inputs``; None for all, the graph's outputs included. An output keeps
+                its name: the new value takes it over, and the old one, and maybe the op that makes it, get others.
+
+        Returns:
+            The new value's name.
+
+        Raises:
+            Refused: array and value do not go together, a reader does not read the value, or the value is an output
+                whose name it cannot leave, being fed or a constant; nothing has changed.
+        """
+
+    @abstractmethod
+    def bypass(self, op: str, position: int = 0) -> None:
+        """Leave an op out: readers of its only used output read what it reads at a position instead.
+
+        The op goes, and so do constants that nobody reads any more. An output of the graph keeps its name, which its
+        new value takes over, and maybe the op that makes that; where that value is fed, a constant or an output
+        already, a copy of it stays in the op's place.
+
+        Raises:
+            Refused: the op has no such input, several used outputs, or one of another type than its input; nothing has
+                changed.
+        """
+
+    @abstractmethod
+    def encode(self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS) -> None:
+        """Replace a weight by its encoded form.
+
+        Args:
+            weight: the weight.
+            encoded: its codes and scales.
+            form: where the decoding happens.
+            regions: what kernels do beside the products of the weight's layers, by the layers' names (`regions`).
+
+        Raises:
+            Refused: the form cannot hold this weight.
+        """
+
+    @abstractmethod
+    def runner(self, inputs: Sequence[str], outputs: Sequence[str], free: Iterable[str] = ()) -> Runner:
+        """Prepare the part of the graph between some values.
+
+        Args:
+            inputs: the values fed; all that the outputs depend on, constants aside.
+            outputs: the values wanted.
+            free: constants that a feed may override from run to run.
+        """
+
+    def matrix(self, weight: Weight) -> Array:
+        """A weight as a float32 matrix ``[out, in]``; what float32 cannot hold becomes infinite.
+
+        Raises:
+            Refused: the constant cannot be read.
+        """
+        array = self.constant(weight.constant)
+        if array is None:
+            raise Refused(f"`{weight.constant}` is not a constant")
+        with np.errstate(over="ignore"):
+            return weight.view.matrix(array).astype(np.float32, copy=False)
+
+    def as_constant(self, weight: Weight, matrix: Array) -> Array:
+        """A matrix ``[out, in]`` as the weight's constant would hold it: shape, order and dtype.
+
+        Raises:
+            Refused: the constant cannot be read.
+        """
+        old = self.constant(weight.constant)
+        if old is None:
+            raise Refused(f"`{weight.constant}` is not a constant")
+        array = weight.view.array(matrix).reshape(old.shape)
+        return np.ascontiguousarray(array).astype(old.dtype, copy=False)
+
+    def replace_matrix(self, weight: Weight, matrix: Array) -> None:
+        """Give a weight another matrix ``[out, in]``.
+
+        Raises:
+            Refused: the constant cannot be read.
+        """
+        self.replace_constant(weight.constant, self.as_constant(weight, matrix))

@@ -1,0 +1,1 @@
+"""What a kernel op is, by its name."""

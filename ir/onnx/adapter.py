@@ -1,0 +1,258 @@
+"""The Graph face over ONNX."""
+
+# ruff: noqa: D102 - the face documents the methods that it asks for
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from qcc.ir.encoding.encoding import Encoded
+from qcc.ir.encoding.form import Form
+from qcc.ir.errors import ModelError, Refused, first_line
+from qcc.ir.forms.choose import check_held
+from qcc.ir.graph.attributes import Attributes, Opaque
+from qcc.ir.graph.edits import check_bypass, check_insert, keep_names, layer_names, operand_name
+from qcc.ir.graph.graph import Graph, Runner
+from qcc.ir.graph.ops import Array, Kind, Layer, Op, Value, Weight
+from qcc.ir.kernel.region import NO_REGIONS, Region
+from qcc.ir.onnx.emit.forms import Forms, required_opset
+from qcc.ir.onnx.file import load as onnx_load
+from qcc.ir.onnx.file import save as onnx_save
+from qcc.ir.onnx.file.external import relative_to
+from qcc.ir.onnx.file.opset import raise_opset
+from qcc.ir.onnx.file.options import ExternalData
+from qcc.ir.onnx.graph.attributes import attributes
+from qcc.ir.onnx.graph.bodies import bodies, sink
+from qcc.ir.onnx.graph.edit import Editor
+from qcc.ir.onnx.graph.kinds import kind_of
+from qcc.ir.onnx.graph.layers import find_weights
+from qcc.ir.onnx.graph.lend import take_out
+from qcc.ir.onnx.graph.run import OnnxRunner
+from qcc.ir.onnx.graph.simplify import simplify
+from qcc.ir.onnx.graph.uses import USES
+
+LAYER = "qcc.layer"  # metadata of a node: what its layer is called, however its weight is
+
+
+class OnnxGraph(Graph):
+    """An ONNX model; its weights stay on disk until they are looked at."""
+
+    def __init__(self, model: ir.Model, folder: Path, data_files: tuple[str, ...] = ()) -> None:
+        self.model = model
+        self.folder = folder
+        self._data_files = data_files
+        self._weights: tuple[Weight, ...] | None = None
+        self._values: Mapping[str, ir.Value] | None = None
+        self._ops: tuple[Op, ...] | None = None
+
+    @classmethod
+    def load(cls, path: Path) -> "OnnxGraph":
+        """Open a file.
+
+        Raises:
+            ModelError: see `onnx_load.load`.
+        """
+        loaded = onnx_load.load(path)
+        return cls(loaded.model, loaded.folder, loaded.data_files)
+
+    @property
+    def opset(self) -> int:
+        """The version of the default operator set."""
+        return self.model.opset_imports.get("", 1)
+
+    @property
+    def inputs(self) -> tuple[Value, ...]:
+        return tuple(_value(value) for value in self.model.graph.inputs if not value.is_initializer())
+
+    @property
+    def outputs(self) -> tuple[Value, ...]:
+        return tuple(_value(value) for value in self.model.graph.outputs)
+
+    def ops(self) -> tuple[Op, ...]:
+        if self._ops is None:
+            layers = {layer.op: layer for weight in self.weights() for layer in weight.layers}
+            self._ops = tuple(_op(node, layers.get(node.name or ""), self.opset) for node in self.model.graph)
+        return self._ops
+
+    def value(self, name: str) -> Value:
+        return _value(self._find(name))
+
+    def constant(self, name: str) -> Array | None:
+        value = self.model.graph.initializers.get(name)
+        return None if value is None else onnx_load.array_of(value)
+
+    def weights(self) -> tuple[Weight, ...]:
+        if self._weights is None:
+            kept = {node.name or "": node.metadata_props.get(LAYER, "") for node in self.model.graph}
+            self._weights = keep_names(find_weights(self.model.graph), {op: name for op, name in kept.items() if name})
+        return self._weights
+
+    def copy(self) -> Self:
+        return type(self)(self.model.clone(), self.folder, self._data_files)
+
+    def simplify(self) -> list[str]:
+        try:
+            return simplify(self.model)
+        finally:
+            self._forget()
+            onnx_load.release(self.model)
+
+    def replace_constant(self, name: str, array: Array) -> None:
+        value = self.model.graph.initializers[name]
+        old = value.const_value
+        if old is None or tuple(old.shape.numpy()) != array.shape or old.dtype.numpy() != array.dtype:
+            raise Refused(f"`{name}` cannot take an array {array.dtype} {array.shape}")
+        value.const_value = ir.Tensor(array, name=name)
+        self._ops = None  # it may be a size, an axis, a bound
+
+    def set_operand(self, op: str, position: int, array: Array) -> str:
+        editor = Editor(self.model.graph)
+        name = operand_name(self, self.weights(), op, editor.inputs(op), position, array)
+        self._keep_names()
+        return editor.set_operand(op, position, array, name)
+
+    def insert(self, function: str, value: str, array: Array, readers: Sequence[tuple[str, int]] | None = None) -> str:
+        check_insert(self, function, value, array)
+        self._keep_names()
+        return Editor(self.model.graph).insert(function, value, array, readers)
+
+    def bypass(self, op: str, position: int = 0) -> None:
+        editor = Editor(self.model.graph)
+        source, result = editor.through(op, position)
+        if result is not None:
+            check_bypass(self.value(source), self.value(result))
+        self._keep_names()
+        editor.bypass(op, position)
+
+    def encode(self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS) -> None:
+        check_held(form, weight, encoded)
+        self.require_opset(required_opset(encoded.encoding, encoded.shape, form))
+        self._forget()
+        Forms(self.model, weight, encoded, regions).emit(form)
+
+    def require_opset(self, opset: int) -> tuple[str, ...]:
+        """Raise the model's default opset where it is lower.
+
+        Returns:
+            The types of the ops whose definitions differ; none where nothing was raised, or where all are the same.
+
+        Raises:
+            ModelError: a node has no equivalent there; the model is as it was.
+        """
+        if self.opset >= opset:
+            return ()
+        self._forget()
+        return raise_opset(self.model, opset)
+
+    def runner(
+        self, inputs: Sequence[str], outputs: Sequence[str], free: Iterable[str] = (), optimise: bool = True
+    ) -> Runner:
+        try:
+            graph = ir.convenience.extract(self.model.graph, list(inputs), list(outputs))
+        except ValueError as error:
+            raise ModelError("Q406", f"this piece of the model cannot run: {first_line(error)}") from error
+        free = frozenset(free)
+        for name in sorted(free):
+            if name in graph.initializers and graph.initializers[name] not in graph.inputs:
+                graph.inputs.append(graph.initializers[name])
+        lent = take_out(graph, self.folder, free)
+        functions = tuple(self.model.functions.values())
+        version = max(self.model.ir_version, onnx_save.ir_version(self.opset, 0))
+        proto = ir.serde.serialize_model(ir.Model(graph, ir_version=version, functions=functions))
+        relative_to(proto, self.folder)
+        return OnnxRunner(proto, self.folder, lent, optimise=optimise)
+
+    def size_bytes(self) -> int:
+        """The size of the file that `save` would write, without writing it."""
+        return onnx_save.size_bytes(self._stripped())
+
+    def data_files(self) -> list[str]:
+        """The files beside the model in which it keeps weights, as it names them."""
+        return list(self._data_files)
+
+    def save(
+        self, path: Path, external: ExternalData = "auto", metadata: Mapping[str, str] | None = None
+    ) -> onnx_save.Written:
+        """Write the model, all of it or nothing; node metadata and doc strings are left out.
+
+        Raises:
+            ModelError: the place cannot be written to.
+        """
+        model = self._stripped()
+        model.metadata_props.update(metadata or {})
+        return onnx_save.save(model, path, external)
+
+    def _stripped(self) -> ir.Model:
+        """The model without what only people read, and with the versions that it needs."""
+        model = self.model.clone()
+        sink(model.graph)
+        common.ClearMetadataAndDocStringPass()(model)
+        common.RemoveUnusedOpsetsPass()(model)
+        model.opset_imports.setdefault("", self.opset)
+        model.ir_version = onnx_save.ir_version(self.opset, model.ir_version)
+        return model
+
+    def _find(self, name: str) -> ir.Value:
+        if self._values is None:
+            self._values = ir.convenience.create_value_mapping(self.model.graph, include_subgraphs=False)
+        return self._values[name]
+
+    def _keep_names(self) -> None:
+        """The graph is edited: layers are called the same after it."""
+        names = layer_names(self.weights())
+        for node in self.model.graph:
+            if node.name in names:
+                node.metadata_props[LAYER] = names[node.name]
+        self._forget()
+
+    def _forget(self) -> None:
+        """The graph changes: what was found out about it holds no more."""
+        self._weights = None
+        self._values = None
+        self._ops = None
+
+
+def _value(value: ir.Value) -> Value:
+    container = _container(value.type)
+    shape = None if container else value.shape
+    sizes = None if shape is None else tuple(size if isinstance(size, int) else size.value for size in shape)
+    dtype = "" if value.dtype is None or value.dtype is ir.DataType.UNDEFINED else _dtype(value.dtype)
+    return Value(value.name or "", sizes, dtype, container)
+
+
+def _container(found: ir.TypeProtocol | None) -> str:
+    kinds = {"sequence": ir.SequenceType, "optional": ir.OptionalType}
+    return next((name for name, kind in kinds.items() if isinstance(found, kind)), "")
+
+
+def _dtype(dtype: ir.DataType) -> str:
+    return "string" if dtype is ir.DataType.STRING else np.dtype(dtype.numpy()).name
+
+
+def _op(node: ir.Node, layer: Layer | None, opset: int) -> Op:
+    layer = layer if node.op_type in USES else None  # else it lies in a body
+    kind, function = kind_of(node, None if layer is None else layer.kind)
+    found: Attributes = {}
+    try:
+        found = attributes(node, kind, function, opset)
+    except Opaque:
+        kind, function = (kind, function) if layer else (Kind.OTHER, node.op_type)
+    inputs = [value.name or "" if value is not None else "" for value in node.inputs]
+    while inputs and not inputs[-1]:
+        inputs.pop()
+    inputs += _captured(node)
+    return Op(node.name or "", kind, function, tuple(inputs), tuple(value.name or "" for value in node.outputs), found)
+
+
+def _captured(node: ir.Node) -> list[str]:
+    """What the branches or the body of a node read from around it."""
+    found: dict[str, None] = {}
+    for part in bodies(node):
+        read = [value for inner in part.all_nodes() for value in inner.inputs]
+        read += [value for graph in (part, *part.subgraphs()) for value in graph.outputs]
+        found.update((value.name or "", None) for value in read if value is not None and value.graph is node.graph)
+    return list(found)

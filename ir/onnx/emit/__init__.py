@@ -1,0 +1,1 @@
+"""How encoded weights stand in an ONNX file."""

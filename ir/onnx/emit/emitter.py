@@ -1,0 +1,256 @@
+"""Writing nodes and constants into an ONNX graph: the pieces that all stored forms are made of."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from qcc.ir.encoding.encoding import Encoded
+from qcc.ir.encoding.packing import pack
+from qcc.ir.graph.ops import Weight
+from qcc.ir.onnx.emit.decode import decode_function, decode_name
+from qcc.ir.onnx.file.domain import DOMAIN, VERSION
+from qcc.ir.onnx.graph.bodies import inside
+from qcc.ir.onnx.graph.layers import PASSING
+
+FLOAT_TYPES = {"bf16": ir.DataType.BFLOAT16, "fp16": ir.DataType.FLOAT16}
+
+
+class Emitter:
+    """Writes the parts of one encoded weight; nodes go before the given anchor and get stable names of their own."""
+
+    def __init__(self, model: ir.Model, weight: Weight, encoded: Encoded) -> None:
+        self._model, self._graph = model, model.graph
+        self._weight, self._encoded = weight, encoded
+        self._constant = self._graph.initializers[weight.constant]
+        self._nodes = {node.name: node for node in self._graph}
+        self._taken = _names(self._graph)
+
+    def broadcast(self, flip: bool) -> tuple[ir.Value, ir.Value | None, tuple[int, ...]]:
+        """Scale and zero in a shape that broadcasts over the codes' layout with its blocks apart, and that layout.
+
+        Blocks that divide their axes get axes of their own; others are spread to one value a row or column.
+        """
+        encoded, block = self._encoded, self._encoded.encoding.block
+        size_rows, size_columns = block.of(encoded.shape)
+        down, across = block.grid(encoded.shape)
+        whole = block.divides(encoded.shape)
+
+        def shaped(array: np.ndarray) -> np.ndarray:
+            array = array.reshape(down, 1, across, 1) if whole else array
+            return array.transpose(2, 3, 0, 1) if flip and whole else array.T if flip else array
+
+        scale = self.stored("scale", shaped(encoded.scales.scale))
+        zero = None if encoded.scales.zero is None else self.stored("zero", shaped(self.signed_zero()))
+        if whole:
+            blocked = (across, size_columns, down, size_rows) if flip else (down, size_rows, across, size_columns)
+            return scale, zero, blocked
+        for count, number, size, axis in (
+            (encoded.shape[0], down, size_rows, 1 if flip else 0),
+            (encoded.shape[1], across, size_columns, 0 if flip else 1),
+        ):
+            if number > 1 and size > 1:
+                scale, zero = self.spread(scale, zero, count, size, axis, self.first_reader())
+        return scale, zero, encoded.shape[::-1] if flip else encoded.shape
+
+    def spread(
+        self, scale: ir.Value, zero: ir.Value | None, count: int, size: int, axis: int, anchor: ir.Node | None
+    ) -> tuple[ir.Value, ir.Value | None]:
+        """Repeat each block's values ``size`` times along an axis and cut them at ``count``."""
+        numbers = [self._scalar(number) for number in (0, count, 1, size)]
+        index = self.node("Range", numbers[:3], anchor, dtype=ir.DataType.INT64)
+        block = self.node("Div", [index, numbers[3]], anchor, dtype=ir.DataType.INT64)
+        along = [ir.AttrInt64("axis", axis)]
+        scale = self.node("Gather", [scale, block], anchor, along, dtype=scale.dtype)
+        if zero is not None:
+            zero = self.node("Gather", [zero, block], anchor, along, dtype=zero.dtype)
+        return scale, zero
+
+    def signed_zero(self) -> np.ndarray:
+        """Zero points on the side of zero on which the decoding functions have their codes."""
+        zero = self._encoded.scales.zero
+        assert zero is not None
+        return (zero.astype(np.int16) + int(self._encoded.encoding.grid.lowest)).astype(np.int8)
+
+    def decode(
+        self,
+        planes: list[ir.Value],
+        scale: ir.Value,
+        zero: ir.Value | None,
+        blocked: tuple[int, ...],
+        shape: tuple[int, ...],
+        padding: list[ir.Value],
+        dtype: ir.DataType,
+        anchor: ir.Node | None,
+    ) -> ir.Value:
+        """Call the decoding function of this format."""
+        encoding = self._encoded.encoding
+        key = (encoding.bits, encoding.symmetric, bool(padding), dtype)
+        name = self.define(decode_name(*key), lambda opset: decode_function(*key, opset))
+        inputs = [*planes, scale, *([] if zero is None else [zero]), self.shape(blocked), self.shape(shape), *padding]
+        return self.node(name, inputs, anchor, dtype=dtype, domain=DOMAIN)
+
+    def define(self, name: str, build: Callable[[int], ir.Function]) -> str:
+        """Define a function of our domain where the model has none of this name yet; it is built for an opset."""
+        if (DOMAIN, name, "") not in self._model.functions:
+            function = build(self._graph.opset_imports[""])
+            self._model.functions[function.identifier()] = function
+            self._graph.opset_imports.setdefault(DOMAIN, VERSION)
+        return name
+
+    def as_float32(self, value: ir.Value, anchor: ir.Node | None) -> ir.Value:
+        """The value in float32."""
+        return self.cast(value, ir.DataType.FLOAT, anchor)
+
+    def cast(self, value: ir.Value, dtype: ir.DataType, anchor: ir.Node | None) -> ir.Value:
+        """The value in another type."""
+        if value.dtype is dtype:
+            return value
+        found = self.node("Cast", [value], anchor, [ir.AttrInt64("to", dtype)], dtype=dtype)
+        found.shape = value.shape
+        return found
+
+    def integers(self, suffix: str, codes: np.ndarray, dtype: ir.DataType, bits: int) -> ir.Value:
+        """Codes as a constant of one of ONNX's own integer types."""
+        if bits == 8:
+            array = np.ascontiguousarray(codes)
+            return self._register(suffix, ir.Tensor(array.view(np.int8) if dtype is ir.DataType.INT8 else array))
+        (packed,) = pack(codes.reshape(-1), bits)
+        used = -(-codes.size * bits // 8)
+        return self._register(suffix, ir.PackedTensor(packed[:used], dtype, shape=ir.Shape(codes.shape)))
+
+    def floats(self, codes: np.ndarray) -> ir.Value:
+        """Codes as a constant of the one of ONNX's own float types whose bits they are."""
+        name = self._encoded.encoding.text
+        return self._register(name, ir.Tensor(np.ascontiguousarray(codes).view(FLOAT_TYPES[name].numpy())))
+
+    def stored(self, suffix: str, array: np.ndarray) -> ir.Value:
+        """An array as a constant of this weight."""
+        return self._register(suffix, ir.Tensor(np.ascontiguousarray(array)))
+
+    def planes(self, codes: np.ndarray) -> list[ir.Value]:
+        """Codes, packed along their last axis, as constants: one a plane."""
+        planes = pack(codes, self._encoded.encoding.bits)
+        return [self.stored(f"codes{position}", plane) for position, plane in enumerate(planes)]
+
+    def shape(self, sizes: Sequence[int]) -> ir.Value:
+        """A shape as a constant that all weights share."""
+        name = "qcc.shape." + "x".join(str(size).replace("-", "m") for size in sizes)
+        return self.shared(name, np.array(sizes, np.int64))
+
+    def input_step(self) -> ir.Value | None:
+        """The step of static activations as a constant, shared by all that have the same."""
+        step = self._encoded.input_step
+        return None if step is None else self.shared(f"qcc.step.{float(step)!r}", np.array(step, np.float32))
+
+    def _scalar(self, number: int) -> ir.Value:
+        return self.shared(f"qcc.number.{number}", np.array(number, np.int64))
+
+    def shared(self, name: str, array: np.ndarray) -> ir.Value:
+        """A constant of this name that all weights share."""
+        known = self._graph.initializers.get(name)
+        return known if known is not None else self._initializer(name, ir.Tensor(array))
+
+    def _register(self, suffix: str, tensor: ir.TensorProtocol) -> ir.Value:
+        return self._initializer(self._fresh(f"{self._weight.name}.{suffix}"), tensor)
+
+    def _initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+        shape = ir.Shape(tensor.shape.numpy())
+        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
+        self._graph.register_initializer(value)
+        return value
+
+    def node(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        anchor: ir.Node | None,
+        attributes: Sequence[ir.Attr] = (),
+        dtype: ir.DataType | None = None,
+        domain: str = "",
+        count: int = 1,
+    ) -> ir.Value:
+        """Insert a node of so many outputs before the anchor, or after all others; the first of them."""
+        node = ir.Node(domain, op_type, inputs, attributes, num_outputs=count)
+        node.name = self._fresh(f"{self._weight.name}/{op_type}")
+        for output in node.outputs:
+            output.name = self._fresh(f"{node.name}.out")
+            if dtype is not None:
+                output.dtype = dtype
+        self._nodes[node.name] = node
+        if anchor is None:
+            self._graph.append(node)
+        else:
+            self._graph.insert_before(anchor, node)
+        return node.outputs[0]
+
+    def _fresh(self, name: str) -> str:
+        count, free = 1, name
+        while free in self._taken:
+            count += 1
+            free = f"{name}#{count}"
+        self._taken.add(free)
+        return free
+
+    def replace(self, old: ir.Value, new: ir.Value) -> None:
+        """Let all readers of ``old`` read ``new``, which takes over name, type and shape, but not a constant's."""
+        if old.producer() is not None or old.is_graph_output():
+            name, old.name = old.name, self._fresh(f"{old.name}.float")
+            new.name, new.shape, new.type = name, old.shape, old.type
+            for position, output in enumerate(self._graph.outputs):
+                if output is old:
+                    self._graph.outputs[position] = new
+        old.replace_all_uses_with(new)
+
+    def finish(self, old: ir.Node, product: ir.Value) -> None:
+        """Put a product in the place of a MatMul or Gemm, whose bias it still lacks."""
+        product.shape = old.outputs[0].shape
+        if len(old.inputs) > 2 and old.inputs[2] is not None:
+            product = self.node("Add", [product, old.inputs[2]], old, dtype=product.dtype)
+            product.shape = old.outputs[0].shape
+        self.replace(old.outputs[0], product)
+        self._graph.remove(old, safe=True)
+
+    def drop(self) -> None:
+        """Remove the constant, and what stood between it and its layers, once nothing reads them."""
+        self.prune()
+        constant = self._constant
+        if constant.uses() or constant.is_graph_output():
+            return
+        if constant in self._graph.inputs:
+            self._graph.inputs.remove(constant)
+        del self._graph.initializers[constant.name or ""]
+
+    def prune(self) -> None:
+        """Remove what stood between the constant and layers that do without it now."""
+        self._prune(self._constant)
+
+    def _prune(self, value: ir.Value) -> None:
+        for node in value.consumers():
+            if node.graph is not self._graph or node.op_type not in PASSING:
+                continue
+            for output in node.outputs:
+                self._prune(output)
+            if not any(output.uses() or output.is_graph_output() for output in node.outputs):
+                self._graph.remove(node, safe=True)
+
+    def first_reader(self) -> ir.Node | None:
+        """The first node of the main graph that reads the constant, itself or within its subgraphs, if any does."""
+        readers = set(self._constant.consumers())
+        nodes = (node for node in self._graph if node in readers or not readers.isdisjoint(inside(node)))
+        return next(nodes, None)
+
+    def constant_shape(self) -> tuple[int, ...]:
+        """The shape in which the constant is stored."""
+        tensor = self._constant.const_value
+        return () if tensor is None else tuple(int(size) for size in tensor.shape.numpy())
+
+
+def _names(graph: ir.Graph) -> set[str]:
+    """All names of values and nodes, those of subgraphs included."""
+    names: set[str | None] = {node.name for node in graph.all_nodes()}
+    for part in (graph, *graph.subgraphs()):
+        names.update(part.initializers)
+        names.update(value.name for value in part.inputs)
+    names.update(output.name for node in graph.all_nodes() for output in node.outputs)
+    return {name for name in names if name}

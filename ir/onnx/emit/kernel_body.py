@@ -1,0 +1,221 @@
+"""What kernel ops compute, in standard ops: the bodies of their functions.
+
+No shape stands in a body: one function serves all layers of a format and of the same steps, whatever the rank of what
+they multiply. Steps are spelled the way that ONNX Runtime knows how to fuse.
+"""
+
+from collections.abc import Callable, Sequence
+
+import onnx_ir as ir
+
+from qcc.ir.kernel.op import BIAS, KEEP, STEPS, LinearOp
+from qcc.ir.onnx.emit.decode import codes, function, values
+
+GELU_OPSET = 20
+WHOLE = 8  # bits of a code that leave no room for two products in 16 bits
+TURNED = "turned_"
+Lines = list[str]
+
+
+def kernel_function(op: LinearOp, opset: int) -> ir.Function:
+    """Build the function; its inputs and outputs are the op's own, its attribute the epsilon of a norm."""
+    value, operands, steps = "v0", [name for name, _ in op.step_inputs], op.steps
+    if op.pointwise:
+        first = operands[: steps[:1] == (BIAS,)]  # a convolution adds it itself
+        lines = [*_filters(op), f"v0 = Conv ({', '.join(('x', 'filters', *first))})"]
+        operands, steps = operands[len(first) :], steps[len(first) :]
+    else:
+        lines = _integer_product(op) if op.static else _float_product(op)
+    for at, step in enumerate(steps, 1):
+        count = len(STEPS[step].operands)
+        lines += _STEPS[step](value, f"v{at}", operands[:count], opset)
+        value, operands = f"v{at}", operands[count:]
+    lines.append(f"y = Identity ({value})")
+    attributes = "epsilon" if any(STEPS[step].whole for step in op.steps) else ""
+    return function(op.name, op.inputs, lines, ", ".join(op.outputs), opset, attributes)
+
+
+def _float_product(op: LinearOp) -> Lines:
+    weight, lines = _float_weight() if op.is_float else _decoded_weight(op)
+    return [*lines, f"v0 = MatMul (x, {weight})"]
+
+
+def _integer_product(op: LinearOp) -> Lines:
+    """Quantised and dequantised on both sides, which the runtime makes one product of integers.
+
+    Bytes without a sign, around 128, stand for the same numbers as those with one: these the runtime multiplies only
+    where no other layer reads the same. The axis in front keeps it from making a ``Gemm`` of a matrix product and its
+    bias before, which it then runs in float.
+    """
+    zeros = ", zeros" if op.bits == WHOLE or not op.symmetric else ""
+    lines = [
+        "rest = Constant <value_ints: ints = [-1]> ()",
+        "rows = Shape <start: int = 0, end: int = 1> (scale)",
+        "blocked = Concat <axis: int = 0> (rows, rest)",
+        "number = Constant <value_int: int = 128> ()",
+        "middle = Cast <to: int = 2> (number)",
+        *(_bytes(op) if op.bits == WHOLE else _signed(op)),
+        "flat_scale = Reshape (scale, rest)",
+        "steps = Cast <to: int = 1> (flat_scale)",
+        f"weight = DequantizeLinear <axis: int = 1> (turned, steps{zeros})",
+        "front = Constant <value_ints: ints = [0]> ()",
+        "matrices = Unsqueeze (x, front)",
+        "rounded = QuantizeLinear (matrices, input_scale, middle)",
+        "inputs = DequantizeLinear (rounded, input_scale, middle)",
+        "products = MatMul (inputs, weight)",
+    ]
+    return [*lines, "v0 = Squeeze (products, front)"]
+
+
+def _signed(op: LinearOp) -> Lines:
+    """Codes ``turned`` to ``[in, out]``, and ``zeros``, with a sign.
+
+    A processor with AVX2 alone adds two products with a byte in 16 bits, which those of up to 7 bits fit.
+    """
+    zeros = [] if op.symmetric else ["zeros = Reshape (zero, rest)"]
+    return [*codes(op.bits), "turned = Transpose <perm: ints = [1, 0]> (codes)", *zeros]
+
+
+def _bytes(op: LinearOp) -> Lines:
+    """The same of 8 bits, without a sign: what the runtime multiplies exactly on every processor."""
+    lines = ["codes = Reshape (plane0, blocked)", "turned = Transpose <perm: ints = [1, 0]> (codes)"]
+    if op.symmetric:
+        return [*lines, "zeros = Expand (middle, rows)"]
+    return [
+        *lines,
+        "flat_zero = Reshape (zero, rest)",
+        "wide_zero = Cast <to: int = 6> (flat_zero)",
+        "wide_middle = Cast <to: int = 6> (number)",
+        "lifted = Add (wide_zero, wide_middle)",
+        "zeros = Cast <to: int = 2> (lifted)",
+    ]
+
+
+def _decoded_weight(op: LinearOp) -> tuple[str, Lines]:
+    """The codes, turned to ``[groups, in a group, out]`` while they are small: a session keeps all that it folds."""
+    shapes = [
+        "rest = Constant <value_ints: ints = [-1]> ()",
+        "groups = Shape (scale)",
+        "blocked = Concat <axis: int = 0> (groups, rest)",
+        "rows = Shape <start: int = 0, end: int = 1> (scale)",
+        "shape = Concat <axis: int = 0> (rest, rows)",
+    ]
+    turned = [f"{TURNED}codes = Transpose <perm: ints = [1, 2, 0]> (codes)"]
+    for name in ("scale",) if op.symmetric else ("scale", "zero"):
+        turned += [
+            f"spread_{name} = Unsqueeze ({name}, rest)",
+            f"{TURNED}{name} = Transpose <perm: ints = [1, 2, 0]> (spread_{name})",
+        ]
+    return "weight", [*shapes, *codes(op.bits), *turned, *values(op.symmetric, ir.DataType.FLOAT, TURNED)]
+
+
+def _filters(op: LinearOp) -> Lines:
+    """The weight as ``[out, in, 1, 1]``."""
+    ends = "ends = Constant <value_ints: ints = [2, 3]> ()"
+    if op.is_float:
+        return ["wide = Cast <to: int = 1> (weight)", ends, "filters = Unsqueeze (wide, ends)"]
+    lines = [
+        "rest = Constant <value_ints: ints = [-1]> ()",
+        "groups = Shape (scale)",
+        "blocked = Concat <axis: int = 0> (groups, rest)",
+        "rows = Shape <start: int = 0, end: int = 1> (scale)",
+        "shape = Concat <axis: int = 0> (rows, rest)",
+    ]
+    for name in ("scale",) if op.symmetric else ("scale", "zero"):
+        lines.append(f"spread_{name} = Unsqueeze ({name}, rest)")
+    lines += [*codes(op.bits), "spread_codes = Identity (codes)"]
+    lines += [*values(op.symmetric, ir.DataType.FLOAT, "spread_"), ends]
+    return [*lines, "filters = Unsqueeze (weight, ends)"]
+
+
+def _float_weight() -> tuple[str, Lines]:
+    return "matrix", ["wide = Cast <to: int = 1> (weight)", "matrix = Transpose <perm: ints = [1, 0]> (wide)"]
+
+
+Step = Callable[[str, str, Sequence[str], int], Lines]
+"""Lines that make the second value of the first with operands, in an opset; other names start with the second's."""
+
+
+def _op(text: str) -> Step:
+    """One op on the value and the operands."""
+    name, _, attributes = text.partition(" ")
+    return lambda v, y, operands, _: [f"{y} = {name} {attributes} ({', '.join((v, *operands))})"]
+
+
+def _number(name: str, number: float) -> str:
+    return f"{name} = Constant <value_float: float = {number!r}> ()"
+
+
+def _gelu(v: str, y: str, _: Sequence[str], opset: int) -> Lines:
+    if opset >= GELU_OPSET:
+        return [f"{y} = Gelu ({v})"]
+    return [
+        _number(f"{y}_root", 1.4142135381698608),
+        _number(f"{y}_one", 1.0),
+        _number(f"{y}_half", 0.5),
+        f"{y}_scaled = Div ({v}, {y}_root)",
+        f"{y}_erf = Erf ({y}_scaled)",
+        f"{y}_sum = Add ({y}_erf, {y}_one)",
+        f"{y}_product = Mul ({v}, {y}_sum)",
+        f"{y} = Mul ({y}_product, {y}_half)",
+    ]
+
+
+def _gelu_tanh(v: str, y: str, _: Sequence[str], opset: int) -> Lines:
+    if opset >= GELU_OPSET:
+        return [f'{y} = Gelu <approximate: string = "tanh"> ({v})']
+    return [
+        _number(f"{y}_three", 3.0),
+        _number(f"{y}_cubic", 0.044715),
+        _number(f"{y}_root", 0.7978845834732056),
+        _number(f"{y}_one", 1.0),
+        _number(f"{y}_half", 0.5),
+        f"{y}_cube = Pow ({v}, {y}_three)",
+        f"{y}_small = Mul ({y}_cubic, {y}_cube)",
+        f"{y}_inner = Add ({v}, {y}_small)",
+        f"{y}_scaled = Mul ({y}_root, {y}_inner)",
+        f"{y}_tanh = Tanh ({y}_scaled)",
+        f"{y}_sum = Add ({y}_one, {y}_tanh)",
+        f"{y}_halved = Mul ({v}, {y}_half)",
+        f"{y} = Mul ({y}_halved, {y}_sum)",
+    ]
+
+
+def _silu(v: str, y: str, _: Sequence[str], __: int) -> Lines:
+    return [f"{y}_sigmoid = Sigmoid ({v})", f"{y} = Mul ({v}, {y}_sigmoid)"]
+
+
+def _relu6(v: str, y: str, _: Sequence[str], __: int) -> Lines:
+    return [_number(f"{y}_low", 0.0), _number(f"{y}_high", 6.0), f"{y} = Clip ({v}, {y}_low, {y}_high)"]
+
+
+def _rms_norm(v: str, y: str, operands: Sequence[str], _: int) -> Lines:
+    return [
+        _number(f"{y}_two", 2.0),
+        f"{y}_axes = Constant <value_ints: ints = [-1]> ()",
+        f"{y}_epsilon = Constant <value_float: float = @epsilon> ()",
+        f"{y}_square = Pow ({v}, {y}_two)",
+        f"{y}_mean = ReduceMean <keepdims: int = 1> ({y}_square, {y}_axes)",
+        f"{y}_positive = Add ({y}_mean, {y}_epsilon)",
+        f"{y}_root = Sqrt ({y}_positive)",
+        f"{y}_normalised = Div ({v}, {y}_root)",
+        f"{y} = Mul ({y}_normalised, {operands[0]})",
+    ]
+
+
+_STEPS: dict[str, Step] = {
+    "bias": _op("Add"),
+    "add": _op("Add"),
+    "mul": _op("Mul"),
+    "relu": _op("Relu"),
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+    "silu": _silu,
+    "sigmoid": _op("Sigmoid"),
+    "tanh": _op("Tanh"),
+    "hard_swish": _op("HardSwish"),
+    "relu6": _relu6,
+    KEEP: lambda v, y, _, __: [f"kept = Identity ({v})", f"{y} = Identity ({v})"],
+    "layer_norm": _op("LayerNormalization <axis: int = -1, epsilon: float = @epsilon>"),
+    "rms_norm": _rms_norm,
+}

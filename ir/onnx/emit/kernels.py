@@ -1,0 +1,107 @@
+"""The ops that kernel libraries take: the product of a linear layer whose weight is encoded, and the steps behind it.
+
+Each is a node of domain ``qcc`` (`kernel_op`) that calls a function of the same name, whose body says in standard ops
+what it computes. Without a library a runtime inlines the body: the weight is decoded by the lines of the form
+``decoded``, which fold when the session starts, and multiplied. With one that registers custom ops under the same
+names, the node is theirs, and the codes stay packed.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from qcc.ir.encoding.encoding import Encoded
+from qcc.ir.forms.choose import kernel_op
+from qcc.ir.graph.ops import Kind, Layer, Weight
+from qcc.ir.kernel.op import BIAS, KEEP, LinearOp
+from qcc.ir.kernel.region import NO_REGIONS, Region
+from qcc.ir.onnx.emit.kernel_body import kernel_function
+from qcc.ir.onnx.emit.rows import Rows
+from qcc.ir.onnx.file.domain import DOMAIN
+from qcc.ir.onnx.file.load import array_of
+
+NEUTRAL = {"gain": 1.0, "shift": 0.0}
+
+
+class Kernels(Rows):
+    """Writes one encoded weight, and the layers that read it, as nodes that kernel libraries take."""
+
+    def __init__(
+        self, model: ir.Model, weight: Weight, encoded: Encoded, regions: Mapping[str, Region] = NO_REGIONS
+    ) -> None:
+        super().__init__(model, weight, encoded)
+        self._regions = regions
+
+    def kernel(self) -> None:
+        """``steps(x @ W)  -->  linear_steps(x, codes, scale, operands)``; embeddings gather rows of the same codes."""
+        table, scale, zero = self.rows()
+        step = self.input_step()
+        stored = [*table, *(one for one in (scale, zero, step) if one is not None)]
+        for layer in self._weight.layers:
+            if layer.kind is Kind.EMBEDDING:
+                self.gather_rows(layer, table, scale, zero)
+            else:
+                self._multiply(layer, stored)
+        self.drop()
+
+    def _multiply(self, layer: Layer, stored: list[ir.Value]) -> None:
+        """Put one op in the place of a layer's region."""
+        product = self._nodes[layer.op]
+        region = self._regions.get(layer.name) or _alone(layer, product)
+        static = self._encoded.input_step is not None
+        op = kernel_op(self._encoded.encoding, self._encoded.shape, region.steps, layer.kind is Kind.CONV, static)
+        values = ir.convenience.create_value_mapping(self._graph, include_subgraphs=False)
+        inputs = [product.inputs[0], *stored, *self._operands(op, region, values)]
+        attributes = [] if region.epsilon is None else [ir.AttrFloat32("epsilon", region.epsilon)]
+        self.define(op.name, lambda opset: kernel_function(op, opset))
+        anchor = values[region.place].producer()
+        made = self.node(op.name, inputs, anchor, attributes, ir.DataType.FLOAT, DOMAIN, len(op.outputs))
+        if not region.steps and region.result == product.outputs[0].name:
+            self.finish(product, made)
+            return
+        node = made.producer()
+        assert node is not None
+        names = (region.result, region.kept) if KEEP in region.steps else (region.result,)
+        old = [values[name] for name in names]
+        for before, after in zip(old, node.outputs, strict=True):
+            self.replace(before, after)
+        for before in old:
+            self._remove_unread(before)
+
+    def _operands(self, op: LinearOp, region: Region, values: Mapping[str, ir.Value]) -> list[ir.Value]:
+        """What the steps read, constants as vectors ``[out]``."""
+        found = []
+        for (operand, kind), name in zip(op.step_inputs, region.operands, strict=True):
+            found.append(values[name] if kind == "tensor" else self._vector(operand, values.get(name)))
+        return found
+
+    def _vector(self, operand: str, value: ir.Value | None) -> ir.Value:
+        """A constant ``[out]``; one that does nothing if there is none."""
+        if value is None:
+            return self.stored(operand, np.full(self._encoded.shape[0], NEUTRAL[operand], np.float32))
+        array = array_of(value)
+        assert array is not None
+        return value if array.ndim == 1 else self.stored(operand, array.reshape(-1))
+
+    def _remove_unread(self, value: ir.Value) -> None:
+        """Remove what only this value was made for."""
+        if value.uses() or value.is_graph_output() or value.is_graph_input():
+            return
+        node = value.producer()
+        if value.is_initializer() and value is not self._constant:
+            del self._graph.initializers[value.name or ""]
+        if node is None or node.graph is not self._graph:
+            return
+        if any(output.uses() or output.is_graph_output() for output in node.outputs):
+            return
+        sources = [source for source in node.inputs if source is not None]
+        self._graph.remove(node, safe=True)
+        for source in sources:
+            self._remove_unread(source)
+
+
+def _alone(layer: Layer, product: ir.Node) -> Region:
+    """A product with its bias, if it has one."""
+    place, steps = product.outputs[0].name or "", () if layer.bias is None else (BIAS,)
+    return Region(layer.op, place, layer.output, steps, () if layer.bias is None else (layer.bias,))

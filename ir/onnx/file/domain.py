@@ -1,0 +1,6 @@
+"""The domain of the ops that are ours."""
+
+DOMAIN = "qcc"
+
+
+VERSION = 1

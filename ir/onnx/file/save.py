@@ -1,0 +1,188 @@
+"""Writing an ONNX file without ever holding the whole of it, and never half of it.
+
+The graph without its large weights is serialised by the stock library; the weights follow one by one, as protobuf
+fields or in a data file beside the model. Everything goes to temporary names first and is renamed when whole, the model
+last: the data's name tells its content, so a model always finds the data that it was written with.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import onnx
+import onnx_ir as ir
+
+from qcc.ir.errors import ModelError
+from qcc.ir.onnx.file import wire
+from qcc.ir.onnx.file.options import ExternalData
+from qcc.ir.onnx.file.whole_files import data_name, own_data, place, retire, sha256, unfinished
+
+INLINE_LIMIT_BYTES = 1_500_000_000  # a protobuf message ends at 2 GB
+STREAM_BYTES = 4096  # weights from this size on are streamed
+ALIGNMENT = 4096  # data files are mapped page by page
+MESSAGE_LIMIT_BYTES = 2**31 - 1
+# below opset 18 it is 4, from which constants need not be inputs too
+IR_OF_OPSET = ((28, 14), (25, 13), (24, 12), (23, 11), (21, 10), (20, 9), (18, 8), (0, 4))
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written: the model file and, if its weights lie apart, the data file and its digest."""
+
+    path: Path
+    data: Path | None
+    size_bytes: int
+    data_sha256: str | None = None
+
+
+def ir_version(opset: int, current: int) -> int:
+    """The IR version that a default opset needs, never below the model's own."""
+    return max(current, next(version for lowest, version in IR_OF_OPSET if opset >= lowest))
+
+
+def serialise(model: ir.Model) -> tuple[onnx.ModelProto, list[ir.Value]]:
+    """A model's protobuf without its large weights, and those weights in a stable order."""
+    known = list(model.graph.initializers.values())
+    large = [
+        value for value in known if _size(value) >= STREAM_BYTES or isinstance(value.const_value, ir.ExternalTensor)
+    ]
+    for value in large:
+        del model.graph.initializers[value.name or ""]
+    try:
+        proto = ir.serde.serialize_model(model)
+        proto.graph.ClearField("value_info")  # runtimes infer it; in a large graph it outweighs small layers
+    finally:
+        model.graph.initializers.clear()
+        for value in known:
+            model.graph.initializers.add(value)
+    return proto, large
+
+
+def save(model: ir.Model, path: Path, external: ExternalData = "auto") -> Written:
+    """Write a model, all of it or nothing.
+
+    Raises:
+        ModelError: the place cannot be written to.
+    """
+    proto, large = serialise(model)
+    total = proto.ByteSize() + sum(_size(value) for value in large)
+    apart = external == "always" or (external == "auto" and total > INLINE_LIMIT_BYTES)
+    if not apart and total > MESSAGE_LIMIT_BYTES:
+        raise ModelError(
+            "Q404", f"cannot write `{path}`: one ONNX file holds at most 2 GB", "let the weights lie apart"
+        )
+    before = own_data(path)
+    try:
+        written = _save_apart(path, proto, large) if apart else _save_whole(path, proto, large)
+    except OSError as error:
+        raise ModelError("Q404", f"cannot write `{path}`: {error.strerror or error}") from error
+    retire(path.parent, set(before) - {written.data.name if written.data else ""})
+    return written
+
+
+def _save_whole(path: Path, proto: onnx.ModelProto, large: list[ir.Value]) -> Written:
+    with unfinished(path) as made:
+        with made.open("wb") as file:
+            _write_inline(file, proto, large)
+        place(made, path)
+    return Written(path, None, path.stat().st_size)
+
+
+def _save_apart(path: Path, proto: onnx.ModelProto, large: list[ir.Value]) -> Written:
+    with unfinished(path) as made, unfinished(path, "-data") as weights:
+        with weights.open("wb") as file:
+            spans = _write_data(file, large)
+        digest = sha256(weights)
+        data = path.with_name(data_name(path, digest))
+        proto.graph.initializer.extend(_references(large, spans, data.name))
+        made.write_bytes(proto.SerializeToString(deterministic=True))
+        known = data.exists()
+        place(weights, data)
+        try:
+            place(made, path)
+        except OSError:
+            if not known:
+                data.unlink()
+            raise
+    return Written(path, data, path.stat().st_size + data.stat().st_size, digest)
+
+
+def size_bytes(model: ir.Model) -> int:
+    """What a model takes in one file, to the byte."""
+    proto, large = serialise(model)
+    graph = int(proto.graph.ByteSize()) + sum(len(_frame(value)) + _size(value) for value in large)
+    proto.ClearField("graph")
+    return int(proto.ByteSize()) + len(wire.header(wire.MODEL_GRAPH, graph)) + graph
+
+
+def whole_size(path: Path, data_files: Sequence[str]) -> int:
+    """The size of a model's file and of the data files beside it."""
+    return sum((path.parent / name).stat().st_size for name in (path.name, *data_files))
+
+
+def tensor_header(value: ir.Value) -> onnx.TensorProto:
+    """A weight's protobuf without its bytes."""
+    tensor = value.const_value
+    assert tensor is not None
+    return onnx.TensorProto(
+        name=value.name, data_type=int(tensor.dtype), dims=[int(size) for size in tensor.shape.numpy()]
+    )
+
+
+def _size(value: ir.Value) -> int:
+    tensor = value.const_value
+    return 0 if tensor is None or tensor.dtype is ir.DataType.STRING else int(tensor.nbytes)
+
+
+def _write_payload(file: BinaryIO, value: ir.Value) -> None:
+    """Copy a weight's bytes, from file to file where it lies in one."""
+    tensor = value.const_value
+    assert tensor is not None
+    if hasattr(tensor, "tofile"):
+        tensor.tofile(file)
+    else:
+        file.write(tensor.tobytes())
+
+
+def _frame(value: ir.Value) -> bytes:
+    """What precedes a weight's bytes in a graph's message."""
+    head: bytes = tensor_header(value).SerializeToString(deterministic=True)
+    head += wire.header(wire.TENSOR_RAW_DATA, _size(value))
+    return wire.header(wire.GRAPH_INITIALIZER, len(head) + _size(value)) + head
+
+
+def _write_inline(file: BinaryIO, proto: onnx.ModelProto, large: list[ir.Value]) -> None:
+    graph = proto.graph.SerializeToString(deterministic=True)
+    proto.ClearField("graph")
+    frames = [_frame(value) for value in large]
+    total = len(graph) + sum(len(frame) + _size(value) for frame, value in zip(frames, large, strict=True))
+    file.write(proto.SerializeToString(deterministic=True))
+    file.write(wire.header(wire.MODEL_GRAPH, total) + graph)
+    for frame, value in zip(frames, large, strict=True):
+        file.write(frame)
+        _write_payload(file, value)
+
+
+def _write_data(file: BinaryIO, large: list[ir.Value]) -> list[tuple[int, int]]:
+    """Write weights one behind the other, page by page; gives the offset and length of each."""
+    spans, offset = [], 0
+    for value in large:
+        size, gap = _size(value), -offset % ALIGNMENT
+        file.write(bytes(gap))
+        _write_payload(file, value)
+        spans.append((offset + gap, size))
+        offset += gap + size
+    return spans
+
+
+def _references(large: list[ir.Value], spans: list[tuple[int, int]], location: str) -> list[onnx.TensorProto]:
+    """What the model holds in place of weights that lie in a data file."""
+    heads = []
+    for value, (offset, length) in zip(large, spans, strict=True):
+        head = tensor_header(value)
+        for key, text in (("location", location), ("offset", str(offset)), ("length", str(length))):
+            head.external_data.add(key=key, value=text)
+        head.data_location = onnx.TensorProto.EXTERNAL
+        heads.append(head)
+    return heads

@@ -1,0 +1,1 @@
+"""What an ONNX graph means on the Graph face."""

@@ -1,0 +1,179 @@
+"""Structural edits of an ONNX graph: an operand of an op's own, an op put in, an op left out."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from qcc.ir.errors import Refused
+from qcc.ir.graph.edits import fresh, result_shape
+from qcc.ir.graph.ops import Array
+
+Use = tuple[ir.Node, int]
+_OPS = {"mul": "Mul", "add": "Add", "gather": "Gather"}
+
+
+class Editor:
+    """Edits the main graph; subgraphs follow where they read its values. What is refused has changed nothing."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        self._nodes = {node.name: node for node in graph}
+        self._values = ir.convenience.create_value_mapping(graph, include_subgraphs=False)
+        inner = ir.convenience.create_value_mapping(graph, include_subgraphs=True)
+        self._taken = {*inner, *(node.name or "" for node in graph.all_nodes())}
+        for part in graph.subgraphs():
+            self._taken.update(part.initializers, (value.name or "" for value in part.inputs))
+
+    def inputs(self, op: str) -> tuple[str, ...]:
+        """What an op reads; empty for an operand left out."""
+        return tuple("" if value is None else value.name or "" for value in self._nodes[op].inputs)
+
+    def set_operand(self, op: str, position: int, array: Array, name: str) -> str:
+        """Give an op a constant of its own, named so if that is free.
+
+        Raises:
+            Refused: the op has no such operand.
+        """
+        node = self._nodes[op]
+        if position not in range(len(node.inputs)) and not self._may_have(node, position):
+            raise Refused(f"`{op}` ({node.op_type}) takes no operand {position}")
+        node.resize_inputs(max(len(node.inputs), position + 1))
+        old = node.inputs[position]
+        node.replace_input_with(position, None)
+        self._drop(old)
+        constant = self._constant(name, array)
+        node.replace_input_with(position, constant)
+        return constant.name or ""
+
+    def insert(self, function: str, value: str, array: Array, readers: Sequence[tuple[str, int]] | None) -> str:
+        """Put an op behind a value; the name of what it makes.
+
+        Raises:
+            Refused: a reader does not read the value, or the value cannot leave its name to another.
+        """
+        old = self._values[value]
+        if not isinstance(old.type, ir.TensorType | None):
+            raise Refused(f"`{value}` is not a tensor")
+        if readers is None and old.is_graph_output() and old.producer() is None:
+            raise Refused(f"`{value}` is returned as it is fed or stored: nothing can be put between")
+        uses = old.uses() if readers is None else [self._use(old, op, position) for op, position in readers]
+        constant = self._constant(f"{value}.{function}.operand", array)
+        axis = [ir.AttrInt64("axis", -1 if old.shape is None else len(old.shape) - 1)] if function == "gather" else []
+        new = self._node(_OPS[function], [old, constant], f"{value}.{function}", old.producer(), axis)
+        new.type = old.type
+        new.shape = None if old.shape is None else ir.Shape(result_shape(function, tuple(old.shape), array))
+        for node, position in uses:
+            node.replace_input_with(position, new)
+        if readers is None and old.is_graph_output():
+            self._return_instead(old, new)
+        return new.name or ""
+
+    def through(self, op: str, position: int) -> tuple[str, str | None]:
+        """What an op reads at a position, and its only used output; None where none is used.
+
+        Raises:
+            Refused: there is no such input, or there are several such outputs.
+        """
+        node = self._nodes[op]
+        used = [output for output in node.outputs if output.uses() or output.is_graph_output()]
+        if position >= len(node.inputs) or (source := node.inputs[position]) is None:
+            raise Refused(f"`{op}` ({node.op_type}) reads nothing that could stand for what it makes")
+        if len(used) > 1:
+            raise Refused(f"`{op}` ({node.op_type}) makes {len(used)} values that are read")
+        return source.name or "", used[0].name if used else None
+
+    def bypass(self, op: str, position: int) -> None:
+        """Leave an op out; an output that is also fed, stored or another output stays a copy of it.
+
+        Raises:
+            Refused: as `through`.
+        """
+        node, (start, end) = self._nodes[op], self.through(op, position)
+        source = self._values[start]
+        if end is not None and not self._read_instead(node, self._values[end], source):
+            return
+        reads = node.inputs
+        self._graph.remove(node, safe=True)
+        for value in reads:
+            self._drop(value)
+
+    def _read_instead(self, node: ir.Node, old: ir.Value, new: ir.Value) -> bool:
+        """Let readers of what a node makes read what it reads; False where nothing is gained."""
+        for reader, position in old.uses():
+            reader.replace_input_with(position, new)
+        if not old.is_graph_output():
+            return True
+        if new.producer() is None or new.is_graph_output():
+            if node.op_type == "Identity":
+                return False
+            source, new = new, self._node("Identity", [new], f"{new.name}.copy", new.producer())
+            new.type, new.shape = source.type, source.shape
+        self._return_instead(old, new)
+        return True
+
+    def _return_instead(self, old: ir.Value, new: ir.Value) -> None:
+        """Let the graph return another value, under the same name."""
+        name, old.name = old.name, self._fresh(f"{old.name}.raw")
+        new.name = name
+        for position, output in enumerate(self._graph.outputs):
+            if output is old:
+                self._graph.outputs[position] = new
+
+    def _use(self, value: ir.Value, op: str, position: int) -> Use:
+        node = self._nodes[op]
+        if position not in range(len(node.inputs)) or node.inputs[position] is not value:
+            raise Refused(f"`{op}` does not read `{value.name}` as operand {position}")
+        return node, position
+
+    def _may_have(self, node: ir.Node, position: int) -> bool:
+        """The operator has an optional operand there, or any number of them."""
+        version = self._graph.opset_imports.get(node.domain, 1)
+        try:
+            schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+        except onnx.defs.SchemaError:
+            return False
+        count = len(node.inputs)
+        return count <= position < schema.max_input and (position == count or position < len(schema.inputs))
+
+    def _constant(self, name: str, array: Array) -> ir.Value:
+        name = self._fresh(name)
+        tensor = ir.Tensor(np.asarray(array, order="C"), name=name)
+        shape = ir.Shape(array.shape)
+        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
+        self._graph.register_initializer(value)
+        return value
+
+    def _node(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value],
+        name: str,
+        after: ir.Node | None,
+        attributes: Sequence[ir.Attr] = (),
+    ) -> ir.Value:
+        """Insert a node after another, or before all."""
+        node = ir.Node("", op_type, inputs, attributes)
+        node.name, node.outputs[0].name = self._fresh(f"{name}/{op_type}"), self._fresh(name)
+        if after is not None:
+            self._graph.insert_after(after, node)
+        elif len(self._graph):
+            self._graph.insert_before(self._graph[0], node)
+        else:
+            self._graph.append(node)
+        return node.outputs[0]
+
+    def _drop(self, value: ir.Value | None) -> None:
+        """Remove a constant that nobody reads any more."""
+        if value is None or not value.is_initializer() or value.uses() or value.is_graph_output():
+            return
+        if value in self._graph.inputs:
+            self._graph.inputs.remove(value)
+        del self._graph.initializers[value.name or ""]
+        self._taken.discard(value.name or "")
+
+    def _fresh(self, name: str) -> str:
+        free = fresh(name, self._taken)
+        self._taken.add(free)
+        return free

@@ -1,0 +1,1 @@
+"""What stands behind a product and can be done along with it."""

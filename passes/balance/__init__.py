@@ -1,0 +1,1 @@
+"""Ranges balanced between neighbouring layers."""

@@ -1,0 +1,1 @@
+"""Scales of inputs folded into weights."""

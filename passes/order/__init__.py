@@ -1,0 +1,1 @@
+"""Channels put into another order."""

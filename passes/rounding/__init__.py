@@ -1,0 +1,1 @@
+"""Rounding methods: from a matrix to codes."""

@@ -1,0 +1,32 @@
+"""Rounding each weight on its own."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from qcc.ir.encoding.encoding import Encoded, Encoding
+from qcc.ir.encoding.fit import encode
+from qcc.ir.graph.ops import Weight
+from qcc.passes.contract.contract import Context, Rounding
+
+
+@dataclass(frozen=True)
+class Nearest(Rounding):
+    """Round every weight to the nearest code, with the clipping range searched per block.
+
+    Needs no data.
+
+    Args:
+        clip: ``mse`` searches the range of least squared error, ``absmax`` covers all weights.
+
+    Source: OMSE, Choukroun et al. 2019 (arXiv:1902.06822), section 3.
+    """
+
+    uses_gram: ClassVar[bool] = False
+
+    clip: Literal["mse", "absmax"] = "mse"
+
+    def encode(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> Encoded:
+        """Round to nearest."""
+        return encode(matrix, encoding, self.clip)
