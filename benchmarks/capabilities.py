@@ -36,7 +36,7 @@ from qcc.ir.forms.choose import kernel_op
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.file.runtime import onnxruntime
 
-TABLE = Path(__file__).parent.parent / "ir" / "onnxruntime.json"
+TABLE = Path(__file__).parent.parent / "ir" / "forms" / "onnxruntime.json"
 SIZE, ROWS = 1024, (1, 16, 128)
 LEVELS = ("level 4", "level 0")
 ACTIVATIONS: tuple[Activations, ...] = ("bf16", "int8", "exact")

@@ -22,7 +22,7 @@ __all__ = ["BudgetError", "QccError", "Session", "__version__", "compile", "load
 
 _HOMES = {
     "BudgetError": "qcc.compiler.allocate.decide",
-    "QccError": "qcc.dsl.diagnostics.diagnostic",
+    "QccError": "qcc.dsl.diagnostics.report",
     "Session": "qcc.compiler.runtime.session",
     "compile": "qcc.compiler.compile",
     "load_policy": "qcc.compiler.plan.policy",

@@ -317,7 +317,7 @@ def test_every_code_of_the_compiler_has_a_page_and_every_page_a_use() -> None:
     sources = [
         path
         for room in ("compiler", "ir", "passes")
-        for path in Path(cli.__file__).resolve().parents[1].glob(f"{room}/*.py")
+        for path in Path(cli.__file__).resolve().parents[2].glob(f"{room}/**/*.py")
     ]
     text = "".join(path.read_text(encoding="utf-8") for path in sources)
     pages = {code for code in all_codes() if code > "Q300"}

@@ -14,7 +14,7 @@ from qcc.dsl.load import load_text
 from qcc.dsl.policy.schema import Schema
 
 SCHEMA: Schema = runpy.run_path(str(Path(__file__).with_name("test_dsl_schema.py")))["SCHEMA"]
-SOURCES = sorted(Path(str(qcc.dsl.__file__)).resolve().parent.glob("*.py"))
+SOURCES = sorted(Path(str(qcc.dsl.__file__)).resolve().parent.rglob("*.py"))
 
 
 def diagnostics(example: Example) -> list[Diagnostic]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -154,8 +155,9 @@ def test_rewriting_keeps_the_function_and_the_weights(kinds: list[str], seed: in
 
 
 @pytest.mark.parametrize("definition", REWRITES)
-def test_a_rewriting_pass_is_called_as_its_property_says(definition: type[Rewrite]) -> None:
-    assert definition.__module__.rsplit(".", 1)[-1] in (definition.property, keyword_of(definition))
+def test_a_rewriting_pass_lies_beside_the_module_of_its_property(definition: type[Rewrite]) -> None:
+    folder = Path(str(sys.modules[definition.__module__].__file__)).parent
+    assert (folder / f"{definition.property}.py").is_file()
     assert definition.numerics is Numerics.EXACT
     assert inspect.getmodule(definition).__doc__
     assert len(keyword_of(definition)) > 1

@@ -20,7 +20,8 @@ from qcc.ir.kernel.op import LinearOp
 from qcc.ir.onnx.file.whole_files import place, unfinished
 
 Activations = Literal["int8", "bf16", "exact"]
-FOLDER = Path(__file__).parent
+ROOM = Path(__file__).parent.parent
+SHIM = ROOM / "shim"
 FLAGS = (
     "-O2",
     "-ftree-vectorize",
@@ -84,7 +85,7 @@ def _key(specs: tuple[LinearOp, ...], targets: tuple[CpuTarget, ...], activation
 def sources_digest() -> str:
     """A hash of what the kernels are made by."""
     digest = hashlib.sha256()
-    ours = sorted(path for pattern in MADE_BY for path in FOLDER.glob(pattern))
+    ours = sorted(path for pattern in MADE_BY for path in ROOM.rglob(pattern))
     for path in (*ours, *(Path(str(module.__file__)) for module in (kernel_op, packing))):
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -113,7 +114,7 @@ def write_sources(
         objects.append(folder / f"kernels{index}.o")
         generate(specs, variants(target, activations), target, objects[-1], prefix(index))
     (folder / "kernels.h").write_text(header(specs, targets, activations), encoding="utf-8")
-    return [*sorted(FOLDER.glob("*.c")), *objects]
+    return [*sorted(SHIM.glob("*.c")), *objects]
 
 
 def _link(sources: list[Path], with_: Compiler, folder: Path) -> Path:

@@ -95,7 +95,7 @@ def _dispatch(words: Sequence[str]) -> int:
     name = words[0]
     if name not in COMMANDS:
         raise _unknown(words)
-    module = importlib.import_module(f"qcc.compiler.command_{name}")
+    module = importlib.import_module(f"qcc.compiler.commands.{name}")
     parser = Parser(
         prog=f"qcc {name}",
         description=module.__doc__,

@@ -124,8 +124,8 @@ def rewrites() -> dict[str, dict[str, type[Rewrite]]]:
     families: dict[str, dict[str, type[Rewrite]]] = {}
     for found in _classes():
         if issubclass(found, Rewrite):
-            own = _module_of(found) in (found.property, keyword_of(found))
-            assert own, f"{found} is neither in the module of its property nor in one of its own"
+            beside = _folder(found.__module__) == _folder(_module(found.property))
+            assert beside, f"{found} is not in the folder of its property's module"
             families.setdefault(found.property, {})[keyword_of(found)] = found
     return {name: families[name] for name in _in_order(families)}
 
@@ -176,10 +176,16 @@ def _before(values: Iterable[type[Rewrite]]) -> set[str]:
 def _classes() -> tuple[type, ...]:
     """The concrete passes and ways of rounding of all modules."""
     found: list[type] = []
-    for module in pkgutil.iter_modules(qcc.passes.__path__):
-        members = vars(importlib.import_module(f"{qcc.passes.__name__}.{module.name}")).values()
-        found += [one for one in members if _is_definition(one, module.name)]
+    for module in _modules():
+        members = vars(importlib.import_module(module)).values()
+        found += [one for one in members if _is_definition(one, module)]
     return tuple(found)
+
+
+def _modules() -> tuple[str, ...]:
+    """The modules of all folders of passes, by the keyword that each may define."""
+    found = pkgutil.walk_packages(qcc.passes.__path__, f"{qcc.passes.__name__}.")
+    return tuple(sorted((one.name for one in found if not one.ispkg), key=_keyword))
 
 
 def _is_definition(member: object, module: str) -> bool:
@@ -188,17 +194,25 @@ def _is_definition(member: object, module: str) -> bool:
         and issubclass(member, Pass | Rounding | Activations)
         and not inspect.isabstract(member)
         and not member.__name__.startswith("_")
-        and _module_of(member) == module
+        and member.__module__ == module
     )
 
 
-def _module_of(definition: type) -> str:
-    return definition.__module__.rsplit(".", 1)[-1]
+def _keyword(module: str) -> str:
+    return module.rpartition(".")[2]
+
+
+def _folder(module: str) -> str:
+    return module.rpartition(".")[0]
+
+
+def _module(keyword: str) -> str:
+    return next(module for module in _modules() if _keyword(module) == keyword)
 
 
 def _module_summary(name: str) -> str:
     """A module's first line as a list has it: no capital, no full stop."""
-    line = (importlib.import_module(f"{qcc.passes.__name__}.{name}").__doc__ or "").partition("\n")[0].rstrip(".")
+    line = (importlib.import_module(_module(name)).__doc__ or "").partition("\n")[0].rstrip(".")
     return line[:1].lower() + line[1:]
 
 

@@ -51,7 +51,7 @@ TERMS = {
 
 def render_html(result: Result) -> str:
     """The report."""
-    template = Template(files("qcc.compiler").joinpath("report.html").read_text(encoding="utf-8"))
+    template = Template(files("qcc.compiler.report").joinpath("report.html").read_text(encoding="utf-8"))
     title = f"{result.model.name} to {result.output.name}: qcc report"
     sections = [
         ("bytes", "Where the bytes are", _bytes(result)),

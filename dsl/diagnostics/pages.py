@@ -13,7 +13,7 @@ from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.diagnostics.spelling import nearest
 
-_PAGES = Path(__file__).with_name("pages")
+_PAGES = Path(__file__).parent.with_name("pages")
 _TITLE = re.compile(r"# (?P<code>Q\d{3}): (?P<name>[a-z0-9-]+)\n")
 _EXAMPLE = re.compile(r"## (?P<kind>Wrong|Right)\n\n```qpolicy(?P<flags>[^\n]*)\n(?P<text>.*?)```", re.DOTALL)
 

@@ -142,5 +142,5 @@ def _ratios(row: Mapping[str, Any]) -> Ratios:
 
 @lru_cache
 def _table() -> dict[str, Any]:
-    read: dict[str, Any] = json.loads(files("qcc.ir").joinpath("onnxruntime.json").read_text(encoding="utf-8"))
+    read: dict[str, Any] = json.loads(files("qcc.ir.forms").joinpath("onnxruntime.json").read_text(encoding="utf-8"))
     return read
