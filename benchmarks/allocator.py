@@ -18,7 +18,7 @@ import numpy as np
 import scipy.sparse as sparse
 from scipy import optimize
 
-from qcc.compiler.allocate.choice.solve import Problem, Row, solve
+from qcc.compiler.allocate.choice.solve import BudgetRow, Problem, solve
 
 _BITS = np.array([2.25, 3.25, 4.25, 5.0, 6.0, 7.0, 8.25, 16.0])
 
@@ -44,7 +44,10 @@ def uniform(units: int, seed: int, rows: int = 3) -> Problem:
 
 
 def _problem(cost: np.ndarray, weights: list[np.ndarray], bounds: list[float]) -> Problem:
-    rows = [Row(f"row{i}", tuple(weight), bound) for i, (weight, bound) in enumerate(zip(weights, bounds, strict=True))]
+    rows = [
+        BudgetRow(f"row{i}", tuple(weight), bound)
+        for i, (weight, bound) in enumerate(zip(weights, bounds, strict=True))
+    ]
     return Problem(tuple(cost), tuple(rows))
 
 

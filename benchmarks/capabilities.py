@@ -23,7 +23,7 @@ import numpy as np
 import onnx_ir as ir
 
 from benchmarks.timing import machine
-from qcc.codegen.library.build import Activations, build
+from qcc.codegen.library.build import Arithmetic, build
 from qcc.codegen.target import machine as hardware
 from qcc.codegen.target.target import NATIVE, cpu_flags, instruction_set, named
 from qcc.compiler.measure.timing import Turns, interleaved
@@ -39,7 +39,7 @@ from qcc.ir.onnx.file.runtime import onnxruntime
 TABLE = Path(__file__).parent.parent / "ir" / "forms" / "onnxruntime.json"
 SIZE, ROWS = 1024, (1, 16, 128)
 LEVELS = ("level 4", "level 0")
-ACTIVATIONS: tuple[Activations, ...] = ("bf16", "int8", "exact")
+ACTIVATIONS: tuple[Arithmetic, ...] = ("bf16", "int8", "exact")
 TURNS = Turns(rounds=31, own=True)
 Sessions = dict[Way | None, onnxruntime.InferenceSession]
 

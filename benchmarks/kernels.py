@@ -24,7 +24,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from benchmarks.timing import machine
-from qcc.codegen.library.build import Activations, build
+from qcc.codegen.library.build import Arithmetic, build
 from qcc.codegen.target.target import native
 from qcc.compiler.measure.timing import Turns, interleaved
 from qcc.ir.encoding.packing import pack
@@ -47,7 +47,7 @@ class Row:
     op: LinearOp
     rows: int
     rivals: tuple[str, ...]
-    activations: Activations = "int8"
+    activations: Arithmetic = "int8"
 
 
 TABLE = [
@@ -182,10 +182,10 @@ def lines(table: list[Row], libraries: dict[str, Path]) -> Iterator[str]:
             )
 
 
-def builds(folder: Path) -> Iterator[tuple[Activations, Path, str]]:
+def builds(folder: Path) -> Iterator[tuple[Arithmetic, Path, str]]:
     """The libraries that the table needs, built into an empty cache and again from it."""
     os.environ["XDG_CACHE_HOME"] = str(folder)
-    kinds: tuple[Activations, ...] = ("int8", "exact")
+    kinds: tuple[Arithmetic, ...] = ("int8", "exact")
     for activations in kinds:
         ops, took = {row.op for row in TABLE if row.activations == activations}, []
         for _ in range(2):

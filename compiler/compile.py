@@ -7,6 +7,7 @@ from pathlib import Path
 
 from qcc.codegen.target.scratch import scratch
 from qcc.codegen.target.target import runs_here
+from qcc.compiler.allocate.copied import copied, copies
 from qcc.compiler.allocate.settle import Settled, allocation_of, loss_of, settle
 from qcc.compiler.build import run as build
 from qcc.compiler.build.raise_graph import needed_opset, raise_graph
@@ -16,7 +17,7 @@ from qcc.compiler.calibrate import samples
 from qcc.compiler.calibrate.fit_samples import fit_samples
 from qcc.compiler.calibrate.samples import Data, Samples
 from qcc.compiler.console.phases import Phases, Progress, silent
-from qcc.compiler.files.check_outputs import Outputs, check_model, check_outputs, input_files
+from qcc.compiler.files.check_outputs import OutputFiles, check_model, check_outputs, input_files
 from qcc.compiler.files.inputs import Inputs, state_of
 from qcc.compiler.files.kernel_library import kernels_beside
 from qcc.compiler.files.open_model import model_path, open_model
@@ -33,10 +34,9 @@ from qcc.compiler.plan.plan import Plan
 from qcc.compiler.repeat import check_plan, tell_differences
 from qcc.compiler.report import layer_rows, lock
 from qcc.compiler.report.budget import compare_with_budget
-from qcc.compiler.report.copied import copied, copies
 from qcc.compiler.report.covered import Covered
-from qcc.compiler.report.html import render_html
 from qcc.compiler.report.lock import Lock
+from qcc.compiler.report.page.html import render_html
 from qcc.compiler.report.reach import reach
 from qcc.compiler.report.result import Result
 from qcc.compiler.runtime.build_kernels import served_ops
@@ -172,7 +172,7 @@ class _Compilation:
         target = output_path(model, output)
         calibrate = loaded.calibrate.path if loaded.calibrate else None
         read = input_files([*(source.path for source in loaded.sources), calibrate, data])
-        check_model(model, Outputs.of(target), read)
+        check_model(model, OutputFiles.of(target), read)
         return cls(model, target, loaded, data, Phases(progress), dims or {}, tuple(read))
 
     def run(self, plan: Plan | Lock | None) -> Result:
@@ -262,11 +262,11 @@ class _Compilation:
             before = state_of(self.model)
             opened = open_model(self.model)
             inputs = Inputs.of(self.model, opened.graph.data_files(), before)
-            check_outputs(Outputs.of(self.output).files, (file.path for file in inputs.data))
+            check_outputs(OutputFiles.of(self.output).files, (file.path for file in inputs.data))
         graph = opened.graph
         data = self._samples(graph)
         if isinstance(plan, Lock):
-            check_outputs(Outputs.of(self.output).files, [plan.path])
+            check_outputs(OutputFiles.of(self.output).files, [plan.path])
             tell_differences(plan, inputs, data, self.diagnostics)
             plan = plan.plan
         if plan is not None:
@@ -381,7 +381,7 @@ class _Compilation:
 
     def _publish(self, result: Result, staged: Path, written: Written, opened: _Opened) -> None:
         """Write what goes beside the model, then give everything its final name."""
-        final, made = Outputs.of(self.output), Outputs.of(staged)
+        final, made = OutputFiles.of(self.output), OutputFiles.of(staged)
         text = lock.lock_text(result, self.policy, opened.data, opened.inputs, staged, written)
         made.lock.write_text(text, encoding="utf-8")
         made.report.write_text(render_html(result), encoding="utf-8")

@@ -15,7 +15,7 @@ from qcc.codegen.target.machine import machine
 from qcc.compiler.bench import bench
 from qcc.compiler.bench import console as report_bench
 from qcc.compiler.bench import picture as bench_svg
-from qcc.compiler.bench.bench import Bench, Closeness, Entry, Setting
+from qcc.compiler.bench.bench import Bench, Closeness, Contender, Setting
 from qcc.compiler.bench.feeds import Wanted, feeds
 from qcc.compiler.console import terminal
 from qcc.compiler.console.fit_table import Column, Table
@@ -217,7 +217,7 @@ def test_the_ratio_is_that_of_rounds() -> None:
 
 
 def test_what_is_slower_is_called_so(capsys: pytest.CaptureFixture[str]) -> None:
-    entries = tuple(Entry(Path(name), None, name, 1, 0, ()) for name in ("float.onnx", "slow.onnx", "fast.onnx"))
+    entries = tuple(Contender(Path(name), None, name, 1, 0, ()) for name in ("float.onnx", "slow.onnx", "fast.onnx"))
     seconds = np.outer([1.0, 1.934, 0.5], np.ones(15))
     report_bench.write_report(Bench(entries, (Setting(1, 1, {}, seconds),), (Closeness(),) * 3, "generated"))
     told = {line.split("  ")[-1] for line in capsys.readouterr().out.splitlines()}
@@ -236,7 +236,7 @@ def test_colour_only_at_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 def test_the_picture_escapes_names() -> None:
-    entry = Entry(Path("<b>&.onnx"), None, "<b>&.onnx", 1, 0, ())
+    entry = Contender(Path("<b>&.onnx"), None, "<b>&.onnx", 1, 0, ())
     drawn = bench_svg.draw(Bench((entry,), (Setting(1, 1, {}, np.ones((1, 3))),), (Closeness(),), "generated"))
     assert "<b>" not in drawn
     ElementTree.fromstring(drawn)

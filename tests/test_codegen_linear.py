@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qcc.codegen.library.build import Activations, build
+from qcc.codegen.library.build import Arithmetic, build
 from qcc.codegen.library.spec import MANY_ROWS, kind_of, variants
 from qcc.codegen.target.target import AMX, AVX2, cpu_flags, named, native
 from qcc.ir.kernel.op import BIAS, LinearOp
@@ -25,15 +25,15 @@ KERNELS = [
 FLOAT = 1e-6  # of the sum of magnitudes: float32 sums of up to 1088 products, in short chains
 BFLOAT = 1e-2  # the same: both factors rounded to 8 bits
 
-Libraries = Callable[[str, Activations], Path]
+Libraries = Callable[[str, Arithmetic], Path]
 
 
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> Libraries:
     folder = tmp_path_factory.mktemp("kernels")
-    made: dict[tuple[str, Activations], Path] = {}
+    made: dict[tuple[str, Arithmetic], Path] = {}
 
-    def make(target: str, activations: Activations) -> Path:
+    def make(target: str, activations: Arithmetic) -> Path:
         if (target, activations) not in made:
             out = folder / f"{target}-{activations}.so"
             made[target, activations] = build(KERNELS, (named(target),), out, activations)
@@ -46,7 +46,7 @@ def error(layer: Layer, x: np.ndarray, result: np.ndarray, wanted: np.ndarray) -
     return float(np.abs(result - wanted).max() / layer.magnitude(x))
 
 
-def check(layer: Layer, x: np.ndarray, result: np.ndarray, activations: Activations, amx: bool) -> None:
+def check(layer: Layer, x: np.ndarray, result: np.ndarray, activations: Arithmetic, amx: bool) -> None:
     assert result.shape == (*x.shape[:-1], len(layer.codes))
     rows = x.size // x.shape[-1]
     many = kind_of(layer.kernel).many(variants(named("sapphire-rapids"), activations))
@@ -76,7 +76,7 @@ cases = st.fixed_dictionaries(
 @pytest.mark.parametrize("activations", ["int8", "bf16", "exact"])
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases)
-def test_product(libraries: Libraries, activations: Activations, case: dict[str, object]) -> None:
+def test_product(libraries: Libraries, activations: Arithmetic, case: dict[str, object]) -> None:
     run(libraries("native", activations), case, activations)
 
 
@@ -93,7 +93,7 @@ def test_integers_for_any_number_of_rows(libraries: Libraries, target: str, case
     run(libraries(target, "int8"), case, "int8", amx=False)
 
 
-def run(library: Path, case: dict[str, object], activations: Activations, amx: bool | None = None) -> None:
+def run(library: Path, case: dict[str, object], activations: Arithmetic, amx: bool | None = None) -> None:
     kernel = case["kernel"]
     assert isinstance(kernel, LinearOp)
     rows, rank, seed, groups = (int(str(case[name])) for name in ("rows", "rank", "seed", "groups"))
@@ -127,7 +127,7 @@ def test_integers_are_exact(libraries: Libraries, target: str, bits: int, symmet
 
 
 @pytest.mark.parametrize(("target", "activations"), [("generic", "int8"), ("avx2", "exact")])
-def test_portable(tmp_path: Path, target: str, activations: Activations) -> None:
+def test_portable(tmp_path: Path, target: str, activations: Arithmetic) -> None:
     """Float32 everywhere: the generic target has no other way."""
     if not set(named(target).features) <= cpu_flags():
         pytest.skip("the processor lacks it")
@@ -143,7 +143,7 @@ def test_portable(tmp_path: Path, target: str, activations: Activations) -> None
 @pytest.mark.parametrize("activations", ["int8", "exact"])
 @pytest.mark.parametrize("rows", [1, 5, 20])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_not_finite(libraries: Libraries, activations: Activations, rows: int, bad: float) -> None:
+def test_not_finite(libraries: Libraries, activations: Arithmetic, rows: int, bad: float) -> None:
     """A row that holds one such value gives none that is finite; other rows are as they were."""
     layer = draw(LinearOp(4, 32, False), 70, 64)
     x = np.random.default_rng(0).standard_normal((rows, 64)).astype(np.float32)
@@ -157,7 +157,7 @@ def test_not_finite(libraries: Libraries, activations: Activations, rows: int, b
 
 @pytest.mark.parametrize("activations", ["int8", "exact"])
 @pytest.mark.parametrize("size", [0.0, 1e-40, 1e-36, 1e30])
-def test_tiny_and_huge(libraries: Libraries, activations: Activations, size: float) -> None:
+def test_tiny_and_huge(libraries: Libraries, activations: Arithmetic, size: float) -> None:
     layer = draw(LinearOp(4, 32), 40, 64)
     x = (np.random.default_rng(0).standard_normal((3, 64)) * size).astype(np.float32)
     result = session(layer.model(), libraries("native", activations)).run(None, {"x": x})[0]
@@ -168,7 +168,7 @@ def test_tiny_and_huge(libraries: Libraries, activations: Activations, size: flo
 
 @pytest.mark.parametrize("activations", ["int8", "exact"])
 @pytest.mark.parametrize("rows", [1, 5, 33])
-def test_shared_out_over_threads(libraries: Libraries, activations: Activations, rows: int) -> None:
+def test_shared_out_over_threads(libraries: Libraries, activations: Arithmetic, rows: int) -> None:
     """A product large enough to be cut into tasks, on ONNX Runtime's own threads: the same bits as on one."""
     layer = draw(LinearOp(4, 64, False, (BIAS,)), 2000, 1088)
     x = np.random.default_rng(rows).standard_normal((rows, 1088)).astype(np.float32)

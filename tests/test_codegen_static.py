@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import FunctionProto
 
-from qcc.codegen.library.build import Activations, build
+from qcc.codegen.library.build import Arithmetic, build
 from qcc.codegen.target.target import cpu_flags, named
 from qcc.ir.kernel.op import BIAS, LinearOp
 from qcc.ir.onnx.emit.kernel_body import kernel_function
@@ -36,15 +36,15 @@ TARGETS = [
 ]
 INTEGERS = TARGETS[:4]
 
-Libraries = Callable[[str, Activations], Path]
+Libraries = Callable[[str, Arithmetic], Path]
 
 
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> Libraries:
     folder = tmp_path_factory.mktemp("kernels")
-    made: dict[tuple[str, Activations], Path] = {}
+    made: dict[tuple[str, Arithmetic], Path] = {}
 
-    def make(target: str, activations: Activations) -> Path:
+    def make(target: str, activations: Arithmetic) -> Path:
         if not set(named(target).features) <= cpu_flags():
             pytest.skip("the processor lacks it")
         if (target, activations) not in made:
@@ -77,7 +77,7 @@ cases = st.fixed_dictionaries(
 @pytest.mark.parametrize(("target", "activations"), INTEGERS)
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases)
-def test_integers_are_exact(libraries: Libraries, target: str, activations: Activations, case: dict[str, int]) -> None:
+def test_integers_are_exact(libraries: Libraries, target: str, activations: Arithmetic, case: dict[str, int]) -> None:
     layer, x = drawn(case)
     result = session(layer.model(), libraries(target, activations)).run(None, {"x": unaligned(x)})[0]
     np.testing.assert_array_equal(result, scaled(layer, x))
@@ -87,7 +87,7 @@ def test_integers_are_exact(libraries: Libraries, target: str, activations: Acti
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases)
 def test_float_kernels_round_too(
-    libraries: Libraries, target: str, activations: Activations, case: dict[str, int]
+    libraries: Libraries, target: str, activations: Arithmetic, case: dict[str, int]
 ) -> None:
     layer, x = drawn(case)
     result = session(layer.model(), libraries(target, activations)).run(None, {"x": x})[0]

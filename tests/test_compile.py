@@ -14,7 +14,7 @@ from qcc.compiler.files.open_model import open_model
 from qcc.compiler.measure.segments import Chain, cut
 from qcc.compiler.measure.sensitivity import measure, noise
 from qcc.compiler.plan.catalog import schema
-from qcc.compiler.plan.plan import Candidate, Option
+from qcc.compiler.plan.plan import Candidate, OpenChoice
 from qcc.compiler.report import lock
 from qcc.compiler.verify import outputs as verify
 from qcc.dsl.load import load_text
@@ -63,7 +63,7 @@ def test_sensitivity_is_the_loss_of_the_encoded_graph(graph: OnnxGraph, data: sa
     encoding = Encoding(IntGrid(3), CHANNEL)
     weights = graph.weights()
     actions = [Encode(encoding, Nearest(), choose(weight, encoding).form) for weight in weights]
-    options = [Option(w.name, (Candidate(a, ""),)) for w, a in zip(weights, actions, strict=True)]
+    options = [OpenChoice(w.name, (Candidate(a, ""),)) for w, a in zip(weights, actions, strict=True)]
     losses = measure(graph, options, data, Context())
     inputs = [value.name for value in graph.inputs]
     wanted = graph.runner(inputs, ["logits"])(data.batches[0])
@@ -78,7 +78,7 @@ def test_like_candidates_share_runs(graph: OnnxGraph, data: samples.Samples) -> 
     weight = graph.weights()[1]
     encodings = [Encoding(IntGrid(bits), CHANNEL) for bits in (2, 3, 4, 5, 6, 7, 8)] * 2
     candidates = tuple(Candidate(Encode(one, Nearest(), choose(weight, one).form), "") for one in encodings)
-    losses = measure(graph, [Option(weight.name, (*candidates, Candidate(None, "")))], data, Context())
+    losses = measure(graph, [OpenChoice(weight.name, (*candidates, Candidate(None, "")))], data, Context())
     assert losses.loss[0][-1] == 0
     assert sum(losses.measured[0]) == 7 + 1
     assert list(losses.loss[0][:7]) == sorted(losses.loss[0][:7], reverse=True)

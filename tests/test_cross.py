@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 import qcc
 from qcc.codegen.library import c_compiler
-from qcc.codegen.library.build import SHIM, Activations, build, write_sources
+from qcc.codegen.library.build import SHIM, Arithmetic, build, write_sources
 from qcc.codegen.library.c_compiler import BuildError, compiler
 from qcc.codegen.target.target import TargetError, named, native
 from qcc.compiler.plan.catalog import schema
@@ -118,7 +118,7 @@ def test_links_for_an_old_system(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module", params=["int8", "exact"])
-def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Activations]:
+def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Arithmetic]:
     """The kernels for ARM in a program that needs nothing else."""
     folder, activations = tmp_path_factory.mktemp("arm"), request.param
     specs = tuple(sorted(OPS, key=lambda op: op.name))
@@ -132,7 +132,7 @@ def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @needs_tvm
 @needs_emulator
-def test_arm_in_an_emulator(program: tuple[Path, Activations]) -> None:
+def test_arm_in_an_emulator(program: tuple[Path, Arithmetic]) -> None:
     """Every op, for one row, for four and what is left, for outputs that fill no vector."""
     path, activations = program
     shapes = [(1, 64, 64), (4, 70, 128), (7, 5, 192), (3, 130, 320)]
@@ -154,7 +154,7 @@ def test_arm_in_an_emulator(program: tuple[Path, Activations]) -> None:
 
 @needs_tvm
 @needs_emulator
-def test_arm_without_dot_products_takes_nothing(program: tuple[Path, Activations]) -> None:
+def test_arm_without_dot_products_takes_nothing(program: tuple[Path, Arithmetic]) -> None:
     layer = draw(OPS[0], 64, 64)
     case = _case(layer, _feeds(layer, 1))
     told = subprocess.run([EMULATOR, "-cpu", "cortex-a53", program[0]], input=case, capture_output=True)

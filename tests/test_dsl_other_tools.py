@@ -6,9 +6,9 @@ import pytest
 
 from qcc.compiler.commands.cli import COMMANDS
 from qcc.compiler.plan.catalog import schema
+from qcc.dsl.diagnostics.other_tools import other_tools, told
 from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.load import load_text
-from qcc.dsl.syntax.other_tools import other_tools, told
 
 TABLE = other_tools()
 WHERE = {

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import pytest
 
 from qcc.dsl.policy.options import describe, option_text, options_of
-from qcc.dsl.policy.schema import FormatFamily, Metric, Percent, Property, Range, Schema, TargetKind, Word
+from qcc.dsl.policy.schema import FormatFamily, Interval, Metric, Percent, Property, Schema, TargetKind, Word
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Gptq:
     """Round with error feedback."""
 
     damp: Percent = 0.01
-    steps: Annotated[int, Range(1, 64), "blocks of columns"] = 8
+    steps: Annotated[int, Interval(1, 64), "blocks of columns"] = 8
     ordered: bool = False
     note: str | None = None
 
@@ -37,14 +37,14 @@ class Gptq:
 class Smoothquant:
     """Move the activations' range into the weights."""
 
-    strength: Annotated[float, Range(0, 1)]
+    strength: Annotated[float, Interval(0, 1)]
 
 
 @dataclass(frozen=True)
 class Magnitude:
     """Sort channels by magnitude."""
 
-    group: Annotated[int, Range(1, 1024)] = 32
+    group: Annotated[int, Interval(1, 1024)] = 32
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Blocks:
     """Zero whole blocks."""
 
     shape: tuple[int, int]
-    keep: Annotated[Percent, Range(0.01, 1)]
+    keep: Annotated[Percent, Interval(0.01, 1)]
     by: Literal["magnitude", "hessian"] = "magnitude"
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ from qcc.passes.contract.moments import grams_of
 from qcc.passes.fold.awq import LEAST_GAIN, Awq
 from qcc.passes.fold.fold import Fold
 from qcc.passes.fold.places import ADVICE, TIED
-from qcc.passes.fold.search import GRID, NARROWEST, STRIDES, WIDEST, Found, scales_of, search
+from qcc.passes.fold.search import GRID, NARROWEST, STRIDES, WIDEST, FoundScales, scales_of, search
 from qcc.passes.fold.smoothquant import PEAK, Smoothquant
 from qcc.passes.fold.terms import Term, derivatives, rough_error
 from tests import axes_models
@@ -232,7 +232,7 @@ def term(rows: int, columns: int, encoding: Encoding, seed: int = 0, **options: 
 @given(st.integers(1, 200), st.integers(2, 70), st.sampled_from(ENCODINGS), st.integers(0, 99))
 @settings(max_examples=25, deadline=None)
 def test_a_search_never_loses_and_ends(rows: int, columns: int, encoding: Encoding, seed: int) -> None:
-    found: Found = search([term(rows, columns, encoding, seed)], columns)
+    found: FoundScales = search([term(rows, columns, encoding, seed)], columns)
     assert found.after <= found.before
     assert found.t.min() >= NARROWEST / 2 and found.t.max() <= WIDEST * 2
     assert found.tries <= 3 * len(GRID) + 1 + len(STRIDES) * 6 + 5

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from qcc.codegen.library.interruption import held_back
+from qcc.codegen.target.interruption import held_back
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from qcc.compiler.allocate.choice.bound import maximise, tabulate
 from qcc.compiler.allocate.choice.search import core_of, milp
-from qcc.compiler.allocate.choice.solve import Infeasible, Problem, Row, smallest_feasible, solve
+from qcc.compiler.allocate.choice.solve import BudgetRow, Infeasible, Problem, smallest_feasible, solve
 
 # Costs and weights are multiples of 1/8, so that sums are exact and ties are real ties.
 _EIGHTHS = st.integers(0, 40).map(lambda value: value / 8)
@@ -32,11 +32,11 @@ def problems(draw: st.DrawFn) -> Problem:
         weight = tuple(np.array([draw(_SIGNED) for _ in range(size)]) for size in sizes)
         low, high = sum(w.min() for w in weight), sum(w.max() for w in weight)
         bound = low + draw(st.integers(-1, 8)) / 8 * max(high - low, 1.0)
-        rows.append(Row(f"row{index}", weight, float(bound)))
+        rows.append(BudgetRow(f"row{index}", weight, float(bound)))
     return Problem(cost, tuple(rows))
 
 
-def brute_force(problem: Problem, rows: tuple[Row, ...]) -> tuple[float, list[tuple[int, ...]]]:
+def brute_force(problem: Problem, rows: tuple[BudgetRow, ...]) -> tuple[float, list[tuple[int, ...]]]:
     choices = [
         choice
         for choice in itertools.product(*(range(len(unit)) for unit in problem.cost))
@@ -47,7 +47,7 @@ def brute_force(problem: Problem, rows: tuple[Row, ...]) -> tuple[float, list[tu
     return min(costs, default=math.inf), choices
 
 
-def used(row: Row, choice: tuple[int, ...]) -> float:
+def used(row: BudgetRow, choice: tuple[int, ...]) -> float:
     return math.fsum(unit[pick] for unit, pick in zip(row.weight, choice, strict=True))
 
 
@@ -80,7 +80,9 @@ def realistic(units: int, seed: int, rows: int = 3, bits: tuple[float, ...] = (2
     cost = loss[:, None] * 2.0 ** (-2 * width)
     weights = [size[:, None] * width]
     weights += [weights[0] * random.uniform(0.7, 1.4, cost.shape) for _ in range(rows - 1)]
-    return Problem(tuple(cost), tuple(Row(f"row{i}", tuple(w), float(w[:, 2].sum())) for i, w in enumerate(weights)))
+    return Problem(
+        tuple(cost), tuple(BudgetRow(f"row{i}", tuple(w), float(w[:, 2].sum())) for i, w in enumerate(weights))
+    )
 
 
 @settings(max_examples=150, deadline=None)
@@ -156,7 +158,7 @@ def test_a_looser_bound_never_costs_more() -> None:
     problem = realistic(60, 0)
     costs = []
     for factor in (0.8, 0.9, 0.95, 1.0, 1.05, 1.2, 2.0):
-        rows = tuple(Row(row.name, row.weight, row.bound * factor) for row in problem.rows)
+        rows = tuple(BudgetRow(row.name, row.weight, row.bound * factor) for row in problem.rows)
         costs.append(solve(Problem(problem.cost, rows)).cost)
     assert costs == sorted(costs, reverse=True)
 
@@ -166,7 +168,7 @@ def test_continuous_bits_are_a_lower_bound() -> None:
     random = np.random.default_rng(1)
     loss, bits, mean = np.exp(random.normal(0, 1, 200)), np.arange(1.0, 9.0), 4.0
     problem = Problem(
-        tuple(loss[:, None] * 2.0 ** (-2 * bits)), (Row("size", tuple(np.tile(bits, (200, 1))), 200 * mean),)
+        tuple(loss[:, None] * 2.0 ** (-2 * bits)), (BudgetRow("size", tuple(np.tile(bits, (200, 1))), 200 * mean),)
     )
     geometric = np.exp(np.log(loss).mean())
     ideal = mean + 0.5 * np.log2(loss / geometric)
@@ -193,17 +195,17 @@ def test_a_bound_exactly_met() -> None:
     problem = realistic(300, 5, rows=2)
     least = smallest_feasible(problem, "row1")
     first, second = problem.rows
-    solution = solve(Problem(problem.cost, (first, Row("row1", second.weight, least))))
+    solution = solve(Problem(problem.cost, (first, BudgetRow("row1", second.weight, least))))
     assert used(second, solution.choice) <= least * (1 + 1e-9)
     with pytest.raises(Infeasible) as caught:
-        solve(Problem(problem.cost, (first, Row("row1", second.weight, least * 0.999))))
+        solve(Problem(problem.cost, (first, BudgetRow("row1", second.weight, least * 0.999))))
     assert caught.value.smallest["row1"] == pytest.approx(least, rel=1e-9)
 
 
 def test_costs_over_twelve_orders_of_magnitude() -> None:
     cost = (np.array([1e3, 1e-9]), np.array([5e-9, 2e-9]), np.array([1e-9, 7e-9]))
     weight = (np.array([0.0, 1.0]), np.array([0.0, 1.0]), np.array([1.0, 0.0]))
-    solution = solve(Problem(cost, (Row("size", weight, 2.0),)))
+    solution = solve(Problem(cost, (BudgetRow("size", weight, 2.0),)))
     assert solution.choice == (1, 0, 0)
     assert solution.cost == pytest.approx(7e-9)
 
@@ -212,9 +214,9 @@ def test_equal_shapes_and_zero_costs() -> None:
     units = 64
     cost = tuple(np.array([3.0, 1.0, 0.0]) for _ in range(units))
     weight = tuple(np.array([1.0, 2.0, 4.0]) for _ in range(units))
-    solution = solve(Problem(cost, (Row("size", weight, 2.0 * units + 1),)))
+    solution = solve(Problem(cost, (BudgetRow("size", weight, 2.0 * units + 1),)))
     assert (solution.cost, solution.gap) == (64.0, 0.0)
-    free = solve(Problem(tuple(np.zeros(3) for _ in range(units)), (Row("size", weight, 4.0 * units),)))
+    free = solve(Problem(tuple(np.zeros(3) for _ in range(units)), (BudgetRow("size", weight, 4.0 * units),)))
     assert (free.cost, free.gap) == (0.0, 0.0)
 
 
@@ -231,8 +233,8 @@ def test_progress_brackets_the_cost() -> None:
         (Problem((np.ones(2), np.array([1.0, np.nan]))), "unit 1: a cost"),
         (Problem((np.array([-1.0]),)), "unit 0: a cost"),
         (Problem((np.array([np.inf]),)), "unit 0: no candidate"),
-        (Problem((np.ones(2),), (Row("size", (np.ones(3),), 1.0),)), "row size, unit 0"),
-        (Problem((np.ones(2),), (Row("size", (np.ones(2),), math.nan),)), "row size: its bound"),
+        (Problem((np.ones(2),), (BudgetRow("size", (np.ones(3),), 1.0),)), "row size, unit 0"),
+        (Problem((np.ones(2),), (BudgetRow("size", (np.ones(2),), math.nan),)), "row size: its bound"),
     ],
 )
 def test_bad_problems_are_named(problem: Problem, words: str) -> None:
@@ -243,6 +245,6 @@ def test_bad_problems_are_named(problem: Problem, words: str) -> None:
 def test_nothing_to_choose() -> None:
     assert solve(Problem(())).choice == ()
     assert solve(Problem((np.array([2.0, 1.0]),))).choice == (1,)
-    assert solve(Problem((np.array([2.0, 1.0]),), (Row("size", (np.ones(2),), math.inf),))).choice == (1,)
+    assert solve(Problem((np.array([2.0, 1.0]),), (BudgetRow("size", (np.ones(2),), math.inf),))).choice == (1,)
     with pytest.raises(KeyError):
         smallest_feasible(Problem((np.ones(1),)), "size")

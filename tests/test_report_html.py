@@ -11,7 +11,7 @@ import pytest
 
 from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.plan.plan import Kept, Plan, Step
-from qcc.compiler.report.html import FORMS, render_html
+from qcc.compiler.report.page.html import FORMS, render_html
 from qcc.compiler.report.result import Allocation, LayerRow, Result
 from qcc.compiler.report.text import cosine_text, power_text, share_text, size_text, sqnr_text
 from qcc.compiler.verify.outputs import BoundCheck, OutputCheck, Verification

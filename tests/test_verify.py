@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from qcc.__main__ import main
+from qcc.compiler.calibrate.arrays import flattened
 from qcc.compiler.compile import compile
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.report.result import Result
-from qcc.compiler.verify.arrays import flattened
 from qcc.compiler.verify.outputs import Floor, OutputCheck, compare, judge
 from qcc.dsl.load import load_text
 from qcc.dsl.policy.policy import Bound

@@ -53,7 +53,7 @@ class Arguments:
 
 
 @dataclass(frozen=True)
-class Kind:
+class ProductKind:
     """What a kind of product adds to the loops.
 
     Args:
@@ -71,7 +71,7 @@ class Kind:
     finish: Callable[[Expr, int, Expr], None] | None = None
 
 
-def function(name: str, depth: int, kind: Callable[[Arguments], Kind]) -> Expr:
+def function(name: str, depth: int, kind: Callable[[Arguments], ProductKind]) -> Expr:
     """Write the function; ``depth`` is the number of steps in a slab."""
     with emit.function(name) as builder:
         given = Arguments(*emit.arguments(POINTERS, SCALARS))
@@ -106,7 +106,7 @@ def amx(name: str, *arguments: Expr) -> None:
 class _Product:
     """A slab of inputs times a pair of blocks of outputs."""
 
-    def __init__(self, given: Arguments, kind: Kind, count: Expr, pair: Expr, start: Expr, depth: int) -> None:
+    def __init__(self, given: Arguments, kind: ProductKind, count: Expr, pair: Expr, start: Expr, depth: int) -> None:
         self.given, self.kind, self.count, self.pair, self.start = given, kind, count, pair, start
         self.end = T.bind(T.min(count, start + depth))
         self.block = T.bind((given.first + pair) * 2)

@@ -7,7 +7,7 @@ what is cut is then as often too large as too small, and a weight that bfloat16 
 
 from qcc.codegen.cpu import emit
 from qcc.codegen.cpu.emit import Expr, T
-from qcc.codegen.cpu.gemm import WORDS, Arguments, Kind, function
+from qcc.codegen.cpu.gemm import WORDS, Arguments, ProductKind, function
 from qcc.codegen.target.tiling import Tiling
 from qcc.ir.encoding.packing import planes
 
@@ -38,10 +38,10 @@ def pack(name: str) -> Expr:
 def gemm(name: str, bits: int, symmetric: bool, tiling: Tiling) -> Expr:
     """A function as `Arguments` has it. Where ``bits`` is 16, ``w`` is ``[out / 32, chunks, 2, 16, 16]``, tiles."""
 
-    def kind(given: Arguments) -> Kind:
+    def kind(given: Arguments) -> ProductKind:
         if bits < 16:
-            return Kind("tdpbf16ps", 1, decode=_Decoder(bits, symmetric, given))
-        return Kind(
+            return ProductKind("tdpbf16ps", 1, decode=_Decoder(bits, symmetric, given))
+        return ProductKind(
             "tdpbf16ps", 1,
             weights=lambda block, chunk: given.w[
                 ((T.truncdiv(block, T.int64(2)) * given.chunks + chunk) * 2 + T.truncmod(block, T.int64(2))) * WORDS

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from qcc.codegen.cpu import emit
 from qcc.codegen.cpu.emit import Expr, T
-from qcc.codegen.cpu.gemm import WORDS, Arguments, Kind, function
+from qcc.codegen.cpu.gemm import WORDS, Arguments, ProductKind, function
 from qcc.codegen.cpu.gemv_int8 import TINY
 from qcc.codegen.target.tiling import Tiling
 
@@ -62,7 +62,7 @@ def places(a: Expr, row: Expr, chunks: Expr, count: Expr) -> Callable[[Expr], Ex
 def gemm(name: str, bits: int, symmetric: bool, tiling: Tiling) -> Expr:
     """A function as `Arguments` has it. A chunk more than there are is read of ``w`` and multiplied by zeros."""
 
-    def kind(given: Arguments) -> Kind:
+    def kind(given: Arguments) -> ProductKind:
         def decode(panel: Expr, start: Expr, block: Expr, step: Expr) -> None:
             for chunk in range(2):
                 at = (block * given.chunks + step * 2 + chunk) * bits
@@ -87,8 +87,8 @@ def gemm(name: str, bits: int, symmetric: bool, tiling: Tiling) -> Expr:
                         T.buffer_store(given.y, value, [emit.lanes(row * given.stride + pair * 32 + side * 16)])
 
         if bits < 8:
-            return Kind(DOT, 2, decode=decode, finish=finish)
+            return ProductKind(DOT, 2, decode=decode, finish=finish)
         weights = lambda block, step: given.w[(block * given.chunks + step * 2) * bits * 16]  # noqa: E731
-        return Kind(DOT, 2, weights=weights, finish=finish)
+        return ProductKind(DOT, 2, weights=weights, finish=finish)
 
     return function(name, tiling.depth, kind)

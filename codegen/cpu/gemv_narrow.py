@@ -8,7 +8,7 @@ from qcc.codegen.cpu import emit
 from qcc.codegen.cpu.emit import Expr, T
 from qcc.codegen.cpu.gemv_int8 import POINTERS, SCALARS
 
-Inputs = Any  # of a chunk of one row, as an instruction set wants them
+NarrowInputs = Any  # of a chunk of one row, as an instruction set wants them
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Narrow:
 
     lanes: int
     zero: Callable[[int, Expr | None], Expr]
-    inputs: Callable[[Expr, Expr], Inputs]
-    dots: Callable[[list[Expr], int, list[Inputs], list[Expr]], list[Expr]]
+    inputs: Callable[[Expr, Expr], NarrowInputs]
+    dots: Callable[[list[Expr], int, list[NarrowInputs], list[Expr]], list[Expr]]
 
 
 def gemv(name: str, bits: int, symmetric: bool, rows: int, static: bool, narrow: Narrow) -> Expr:

@@ -19,7 +19,7 @@ from qcc.ir.kernel import op as kernel_op
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.onnx.file.whole_files import place, unfinished
 
-Activations = Literal["int8", "bf16", "exact"]
+Arithmetic = Literal["int8", "bf16", "exact"]
 ROOM = Path(__file__).parent.parent
 SHIM = ROOM / "shim"
 FLAGS = (
@@ -40,7 +40,7 @@ def build(
     ops: Iterable[LinearOp],
     targets: tuple[CpuTarget, ...],
     out: Path,
-    activations: Activations = "bf16",
+    activations: Arithmetic = "bf16",
     fresh: bool = False,
 ) -> Path:
     """Write the library that serves these ops to ``out``, from the cache if it was built before.

@@ -19,8 +19,8 @@ from qcc.codegen.cpu import (
     steps,
 )
 from qcc.codegen.cpu.emit import Expr
-from qcc.codegen.library.interruption import held_back
-from qcc.codegen.library.spec import Kind, chain, chain_name, kinds, norm, served
+from qcc.codegen.library.spec import FunctionKey, chain, chain_name, kinds, norm, served
+from qcc.codegen.target.interruption import held_back
 from qcc.codegen.target.target import DOTPROD, VNNI, CpuTarget
 from qcc.codegen.target.tiling import tiling
 from qcc.ir.kernel.op import LinearOp
@@ -55,7 +55,7 @@ def functions(ops: Iterable[LinearOp], families: tuple[str, ...], target: CpuTar
     return dict(sorted(made.items()))
 
 
-def _function(name: str, word: str, kind: Kind, families: tuple[str, ...], target: CpuTarget) -> Expr:
+def _function(name: str, word: str, kind: FunctionKey, families: tuple[str, ...], target: CpuTarget) -> Expr:
     """The function that the shim calls by that word."""
     if word == "gemm":
         template = gemm_int8.gemm if kind.many(families) == "int8" else gemm_bf16.gemm

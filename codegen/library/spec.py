@@ -12,7 +12,7 @@ they are, of codes that are decoded to bfloat16. Measured at 1024x1024, 384x1536
 
 
 @dataclass(frozen=True, order=True)
-class Kind:
+class FunctionKey:
     """What ops share functions: the bits of a code, no zero point, one scale for all inputs, a step of these."""
 
     bits: int
@@ -63,16 +63,16 @@ def variants(target: CpuTarget, activations: str) -> tuple[str, ...]:
     return ("int8", "amx", "int8_rows") if activations == "int8" else ("int8", "amx")
 
 
-def kinds(ops: Iterable[LinearOp]) -> list[Kind]:
+def kinds(ops: Iterable[LinearOp]) -> list[FunctionKey]:
     """Those that the ops need functions for."""
     return sorted({kind_of(op) for op in ops})
 
 
-def kind_of(op: LinearOp) -> Kind:
+def kind_of(op: LinearOp) -> FunctionKey:
     """The kind whose functions an op calls."""
     if op.pointwise:
-        return Kind(16, True, True, pointwise=True)  # their codes are decoded when a layer is made
-    return Kind(op.bits, op.symmetric, op.group is None, static=op.static)
+        return FunctionKey(16, True, True, pointwise=True)  # their codes are decoded when a layer is made
+    return FunctionKey(op.bits, op.symmetric, op.group is None, static=op.static)
 
 
 def served(ops: Iterable[LinearOp], families: tuple[str, ...]) -> list[LinearOp]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from qcc.codegen.library.interruption import held_back
+from qcc.codegen.target.interruption import held_back
 
 OWNER = ".owner"
 BOOT = Path("/proc/sys/kernel/random/boot_id")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qcc.compiler.allocate.choice import solve as multiple_choice
-from qcc.compiler.allocate.choice.solve import Infeasible, Problem, Row, Solution
+from qcc.compiler.allocate.choice.solve import BudgetRow, Infeasible, Problem, Solution
 from qcc.compiler.measure.sensitivity import Losses
 from qcc.compiler.plan.bind import encode_steps
 from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Limit, Plan, Step
@@ -110,18 +110,18 @@ def _problem(allocate: Allocate, plan: Plan, weights: dict[str, Weight], losses:
     rows = []
     for limit in allocate.limits:
         if limit.metric == "size":
-            rows.append(Row("size", sizes, limit.bound - fixed_bytes))
+            rows.append(BudgetRow("size", sizes, limit.bound - fixed_bytes))
         elif limit.metric == "bits":
             total = sum(weight.params for weight in weights.values())
             bits = tuple(
                 np.array([candidate_bits(weights[option.weight], one) / total for one in option.candidates])
                 for option in allocate.options
             )
-            rows.append(Row("bits", bits, limit.bound - _fixed_bits(plan, weights)))
+            rows.append(BudgetRow("bits", bits, limit.bound - _fixed_bits(plan, weights)))
         elif limit.metric == "latency":
-            rows.append(Row("latency", latencies, limit.bound - allocate.fixed_ms))
+            rows.append(BudgetRow("latency", latencies, limit.bound - allocate.fixed_ms))
         else:
-            rows.append(Row("output_error", losses.loss, limit.bound))
+            rows.append(BudgetRow("output_error", losses.loss, limit.bound))
     costs = {"size": sizes, "latency": _or_smaller(latencies, sizes)}.get(allocate.objective, losses.loss)
     return Problem(costs, tuple(rows))
 

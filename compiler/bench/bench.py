@@ -10,6 +10,7 @@ import numpy as np
 
 from qcc.compiler.bench.feeds import Wanted, feeds
 from qcc.compiler.calibrate.generate import Batch
+from qcc.compiler.console.phases import Progress
 from qcc.compiler.files.kernel_library import kernels_beside
 from qcc.compiler.files.open_model import open_model
 from qcc.compiler.measure.timing import Ratio, Turns, interleaved, paired
@@ -24,12 +25,11 @@ from qcc.ir.onnx.file.save import whole_size
 TURN_S, SETTLE_S = 0.01, 0.01
 NEEDS_DATA = "`--data` gives inputs that the model accepts; `--dim` and `--sequence` set the sizes of generated ones"
 
-Progress = Callable[[str, int, int, str], None]
 Run = tuple[Path, bool]  # a model, and whether it has its library
 
 
 @dataclass(frozen=True)
-class Entry:
+class Contender:
     """A model as it is run.
 
     Args:
@@ -88,7 +88,7 @@ class Closeness:
 class Bench:
     """The result; ``closeness`` is by entry, the first's being to itself."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[Contender, ...]
     settings: tuple[Setting, ...]
     closeness: tuple[Closeness, ...]
     data: str
@@ -157,7 +157,7 @@ def _kernels(model: Path, plain: bool) -> tuple[bool, ...]:
     return (True, False) if there and plain else (there,)
 
 
-def _entries(runs: Sequence[Run], sessions: Sequence[Session]) -> tuple[Entry, ...]:
+def _entries(runs: Sequence[Run], sessions: Sequence[Session]) -> tuple[Contender, ...]:
     made = []
     for (model, kernels), session in zip(runs, sessions, strict=True):
         alone = {path for path, _ in runs if path.name == model.name} == {model}
@@ -165,7 +165,7 @@ def _entries(runs: Sequence[Run], sessions: Sequence[Session]) -> tuple[Entry, .
         label += ", plain" if not kernels and (model, True) in runs else ""
         size = whole_size(model, parse(model).data_files)
         library = session.kernels
-        made.append(Entry(model, library, label, size, library.stat().st_size if library else 0, session.nodes))
+        made.append(Contender(model, library, label, size, library.stat().st_size if library else 0, session.nodes))
     return tuple(made)
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from qcc.codegen.target.machine import machine
-from qcc.compiler.bench.bench import Bench, Closeness, Entry, Setting
+from qcc.compiler.bench.bench import Bench, Closeness, Contender, Setting
 from qcc.compiler.console import terminal
 from qcc.compiler.console.fit_table import Column, Table
 from qcc.compiler.measure.timing import SLOWER, times_text
@@ -54,7 +54,7 @@ def ms_text(seconds: float) -> str:
     return f"{amount:.{max(0, 2 - math.floor(math.log10(amount))) if amount > 0 else 0}f}"
 
 
-def _model_json(entry: Entry, close: Closeness) -> dict[str, Any]:
+def _model_json(entry: Contender, close: Closeness) -> dict[str, Any]:
     return {
         "model": str(entry.model),
         "kernels": str(entry.library) if entry.library else None,

@@ -5,7 +5,7 @@ from string import Template
 
 from qcc.compiler.bench.bench import Bench, Setting, setting_text
 from qcc.compiler.bench.console import ms_text, place_text
-from qcc.compiler.report.charts import number, text
+from qcc.compiler.report.page.charts import number, text
 from qcc.compiler.report.text import escaped, short, size_text
 
 WIDTH, MARGIN = 900, 28

@@ -25,7 +25,7 @@ SIZES = (1, 2, 7)  # of free axes: one element hides what broadcasts, an odd num
 OUTPUT_BYTES = 1 << 26  # of the outputs that are held
 LISTED = 6
 
-Outputs = dict[str, np.ndarray]
+RunOutputs = dict[str, np.ndarray]
 
 
 def needed_opset(graph: OnnxGraph, plan: Plan) -> int:
@@ -98,13 +98,13 @@ def _sized(value: Value, size: int) -> Value:
     return replace(value, shape=tuple(one if isinstance(one, int) else size for one in value.shape))
 
 
-def _outputs(graph: OnnxGraph, feeds: Sequence[Batch]) -> list[Outputs]:
+def _outputs(graph: OnnxGraph, feeds: Sequence[Batch]) -> list[RunOutputs]:
     """What a graph makes of feeds; its session is gone when this returns, so that never two hold the weights."""
     runner = _runner(graph)
     return [dict(runner(feed)) for feed in feeds]
 
 
-def _run(runner: Runner, feeds: Sequence[Batch]) -> tuple[list[Batch], list[Outputs]]:
+def _run(runner: Runner, feeds: Sequence[Batch]) -> tuple[list[Batch], list[RunOutputs]]:
     """The feeds that a graph runs on, as far as its outputs can be held, with those."""
     ran, found, held = [], [], 0
     for feed in feeds:
@@ -120,7 +120,7 @@ def _run(runner: Runner, feeds: Sequence[Batch]) -> tuple[list[Batch], list[Outp
     return ran, found
 
 
-def _wrong(wanted: Sequence[Outputs], got: Sequence[Outputs], bound: float) -> dict[str, Difference]:
+def _wrong(wanted: Sequence[RunOutputs], got: Sequence[RunOutputs], bound: float) -> dict[str, Difference]:
     """The outputs that differ, by name."""
     names = wanted[0]
     found = {name: compare([{name: w[name]} for w in wanted], [{name: g[name]} for g in got]) for name in names}

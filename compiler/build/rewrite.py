@@ -8,12 +8,12 @@ from functools import partial
 from typing import Generic
 
 from qcc.compiler.build.rewrite_row import RewriteRow
+from qcc.compiler.calibrate.arrays import flattened
 from qcc.compiler.calibrate.coverage import Told, coverage_of
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.calibrate.statistics import Tick, moments
 from qcc.compiler.plan.plan import Plan, Step
 from qcc.compiler.plan.text import action_text
-from qcc.compiler.verify.arrays import flattened
 from qcc.compiler.verify.translation import Difference, Outputs, Trial, first_guilty
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph.graph import Graph, Runner

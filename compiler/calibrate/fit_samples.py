@@ -6,11 +6,11 @@ from itertools import islice
 
 import numpy as np
 
+from qcc.compiler.calibrate.arrays import flattened
 from qcc.compiler.calibrate.draw import Filling, dtype_of
 from qcc.compiler.calibrate.generate import Recipe, check_sizes
 from qcc.compiler.calibrate.input_axes import free_keys, input_axes, is_image
 from qcc.compiler.calibrate.samples import Samples, generate
-from qcc.compiler.verify.arrays import flattened
 from qcc.dsl.diagnostics.spelling import did_you_mean
 from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Graph, Runner

@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ManualEntry:
     """Something that has a name and a page."""
 
     section: str
@@ -66,24 +66,30 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def entries() -> list[Entry]:
+def entries() -> list[ManualEntry]:
     """All there is, section by section."""
     known = schema()
-    found = [Entry("passes", keyword, _summary(one), _pass_page(keyword, one)) for keyword, one in passes().items()]
+    found = [
+        ManualEntry("passes", keyword, _summary(one), _pass_page(keyword, one)) for keyword, one in passes().items()
+    ]
     for prop in known.properties.values():
-        found.append(Entry("properties of a rule", prop.name, prop.summary, _property_page(prop)))
+        found.append(ManualEntry("properties of a rule", prop.name, prop.summary, _property_page(prop)))
     for prop in known.properties.values():
         section = f"values of `{prop.name}`"
         for keyword, method in prop.methods.items():
             if method is not Off:
                 name, page = _value_name(keyword, method), _method_page(keyword, method)
-                found.append(Entry(section, name, _summary(method), page))
-    found += [Entry("formats", one.keyword, one.summary, _format_page(one)) for one in known.formats.values()]
-    found += [Entry("targets", one.name, one.summary, _target_page(one)) for one in known.targets.values()]
-    found += [Entry("bounds of `budget`", one.name, one.summary, _metric_page(one)) for one in known.budget.values()]
-    found += [Entry("bounds of `verify`", one.name, one.summary, _metric_page(one)) for one in known.verify.values()]
+                found.append(ManualEntry(section, name, _summary(method), page))
+    found += [ManualEntry("formats", one.keyword, one.summary, _format_page(one)) for one in known.formats.values()]
+    found += [ManualEntry("targets", one.name, one.summary, _target_page(one)) for one in known.targets.values()]
+    found += [
+        ManualEntry("bounds of `budget`", one.name, one.summary, _metric_page(one)) for one in known.budget.values()
+    ]
+    found += [
+        ManualEntry("bounds of `verify`", one.name, one.summary, _metric_page(one)) for one in known.verify.values()
+    ]
     if known.export is not None:
-        found.append(Entry("blocks", "export", _summary(known.export), _method_page("export", known.export)))
+        found.append(ManualEntry("blocks", "export", _summary(known.export), _method_page("export", known.export)))
     return found
 
 
@@ -92,7 +98,7 @@ def _value_name(keyword: str, method: type) -> str:
     return f"{method.property} = {keyword}" if issubclass(method, Rewrite) else keyword
 
 
-def _write_list(listed: list[Entry]) -> None:
+def _write_list(listed: list[ManualEntry]) -> None:
     width = max(len(entry.name) for entry in listed)
     section = ""
     for entry in listed:

@@ -22,7 +22,7 @@ TVM = "`pip install --force-reinstall qcc` brings TVM in the version that qcc ne
 
 
 @dataclass(frozen=True)
-class Facts:
+class TargetFacts:
     """What is told: this machine, its native target (or why there is none), and its ceilings, if they are known."""
 
     here: Machine
@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """List."""
     ceilings = _measured(args.format) if args.measure else known()
-    facts = Facts(machine(), *_native(), ceilings)
+    facts = TargetFacts(machine(), *_native(), ceilings)
     if args.format == "json":
         terminal.write_json(_json(facts))
     else:
@@ -80,7 +80,7 @@ def _obstacle(target: CpuTarget) -> str:
     return f"lacks {', '.join(missing)}" if missing else ""
 
 
-def _json(facts: Facts) -> dict[str, Any]:
+def _json(facts: TargetFacts) -> dict[str, Any]:
     targets = []
     for target in TARGETS.values():
         obstacle = _obstacle(target)
@@ -95,7 +95,7 @@ def _json(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _write(facts: Facts) -> None:
+def _write(facts: TargetFacts) -> None:
     rows = []
     for target in TARGETS.values():
         obstacle = _obstacle(target)
@@ -117,7 +117,7 @@ def _short(obstacle: str) -> str:
     return f"{first} and {len(rest)} more" if rest else first
 
 
-def _machine(facts: Facts) -> list[tuple[str, str]]:
+def _machine(facts: TargetFacts) -> list[tuple[str, str]]:
     here = facts.here
     caches = [
         f"{_binary(size)} L{level}"

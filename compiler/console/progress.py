@@ -1,10 +1,10 @@
 """Showing long work at a terminal: a line a phase, on stderr; elsewhere nothing."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from qcc.compiler.console.phases import WARNING
+from qcc.compiler.console.phases import WARNING, Progress
 from qcc.compiler.console.terminal import colored, is_terminal
 from qcc.dsl.diagnostics.excerpt import escape
 
@@ -20,8 +20,6 @@ PHASES = {
 }
 """What the driver's phases are called to the user; one that is missing here goes by its own name."""
 LONGEST_DETAIL = 32
-
-Progress = Callable[[str, int, int, str], None]
 
 
 @contextmanager

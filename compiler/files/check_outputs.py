@@ -11,7 +11,7 @@ from qcc.ir.errors import ModelError
 
 
 @dataclass(frozen=True)
-class Outputs:
+class OutputFiles:
     """Where everything of a compilation goes, beside its data file, whose name its content tells."""
 
     model: Path
@@ -20,7 +20,7 @@ class Outputs:
     kernels: Path
 
     @classmethod
-    def of(cls, model: Path) -> "Outputs":
+    def of(cls, model: Path) -> "OutputFiles":
         """By the model's name.
 
         Raises:
@@ -36,7 +36,7 @@ class Outputs:
         return self.model, self.lock, self.report, self.kernels
 
 
-def check_model(model: Path, outputs: Outputs, inputs: Iterable[Path]) -> None:
+def check_model(model: Path, outputs: OutputFiles, inputs: Iterable[Path]) -> None:
     """See that all outputs of a model can be written, and overwrite neither it nor what else is read.
 
     Raises:

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from qcc.codegen.library.interruption import held_back
+from qcc.codegen.target.interruption import held_back
 from qcc.codegen.target.scratch import owned_folder
 from qcc.compiler.files.staging import target_of
 from qcc.ir.errors import ModelError

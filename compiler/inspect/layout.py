@@ -34,7 +34,7 @@ class Box:
 
 
 @dataclass
-class Row:
+class DrawnRow:
     """A layer that is drawn, for itself and the repeats of it; ``y`` is its middle."""
 
     box: Box
@@ -69,7 +69,7 @@ class Lane:
 class Layout:
     """The whole picture, without its text."""
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[DrawnRow] = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)
     lanes: list[Lane] = field(default_factory=list)
     height: float = 0
@@ -91,7 +91,7 @@ def layout(survey: Survey) -> Layout:
         start = len(made.rows)
         for number in range(length):
             names = [boxes[at + number + repeat * length].name for repeat in range(count)]
-            made.rows.append(Row(boxes[at + number], names))
+            made.rows.append(DrawnRow(boxes[at + number], names))
         if count > 1:
             made.frames.append(Frame(start, len(made.rows), count, _numbers(made.rows[start].names)))
         at += length * count

@@ -5,9 +5,9 @@ from string import Template
 
 from qcc.compiler.console.numbered_names import patterns
 from qcc.compiler.inspect.console import common_name, freedom_text
-from qcc.compiler.inspect.layout import AFTER, PITCH, WIRE, Frame, Lane, Layout, Row, layout
+from qcc.compiler.inspect.layout import AFTER, PITCH, WIRE, DrawnRow, Frame, Lane, Layout, layout
 from qcc.compiler.inspect.survey import Channels, Side, Survey
-from qcc.compiler.report.charts import number, text
+from qcc.compiler.report.page.charts import number, text
 from qcc.compiler.report.text import escaped, short
 from qcc.ir.axes.axes import Action, Group
 
@@ -111,14 +111,14 @@ class _Picture:
         lines = [f"{common_name(one)}: {one.size_text}"]
         return "\n".join([*lines, *(f"{each.value}: {freedom_text(self._survey, one, each)}" for each in Action)])
 
-    def _ends(self, row: Row) -> Iterator[tuple[bool, bool, float, list[Lane]]]:
+    def _ends(self, row: DrawnRow) -> Iterator[tuple[bool, bool, float, list[Lane]]]:
         """Whether a layer writes, at which of its ends, how high, and which lanes are there."""
         for side, writes in ((row.box.reads, False), (row.box.writes, True)):
             lanes = [self._lanes[id(group)] for group in side.groups if id(group) in self._lanes]
             for left in (True, False):
                 yield writes, left, row.y + (WIRE if writes else -WIRE), [lane for lane in lanes if lane.left is left]
 
-    def _wires(self, row: Row) -> Iterator[str]:
+    def _wires(self, row: DrawnRow) -> Iterator[str]:
         for writes, left, y, lanes in self._ends(row):
             edge = self._left if left else self._left + BOX
             if lanes:
@@ -136,7 +136,7 @@ class _Picture:
                     f"<title>{side.size}, fixed: {reason}</title></rect>"
                 )
 
-    def _marks(self, row: Row) -> Iterator[str]:
+    def _marks(self, row: DrawnRow) -> Iterator[str]:
         for writes, left, y, lanes in self._ends(row):
             for lane in lanes:
                 x, css = self._x(lane), self._colours.get(id(lane), "fixed")
@@ -145,7 +145,7 @@ class _Picture:
                 else:
                     yield f'<circle class="mark {css}" cx="{number(x)}" cy="{number(y)}" r="5"/>'
 
-    def _box(self, row: Row) -> str:
+    def _box(self, row: DrawnRow) -> str:
         box, y = row.box, row.y
         names = patterns(row.names)
         name = names[0] if len(names) == 1 else f"{row.names[0]}, ..."

@@ -8,7 +8,7 @@ from math import prod
 
 from qcc.ir.axes.axes import Action, Axes, Group, Member
 from qcc.ir.axes.dims import Dim, Order, factors, terms
-from qcc.ir.axes.trace import Place
+from qcc.ir.axes.trace import Holder
 from qcc.ir.axes.walk import trace
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Kind, Op, Weight
@@ -107,13 +107,13 @@ class Survey:
         """A side of a weight's matrix."""
         rows = len(weight.view.out_axes)
         axes = weight.view.order[:rows] if side == "out" else weight.view.order[rows:]
-        dims = self._traced.dims.get(Place(weight.constant), ())
+        dims = self._traced.dims.get(Holder(weight.constant), ())
         chosen = [dims[axis] for axis in axes if axis < len(dims) and (weight.constant, axis) not in self._windows]
         return self._side(weight.name, side, chosen)
 
     def side_of_value(self, weight: str, side: str, value: str, axis: int) -> Side:
         """A side as a value has it: a grouped convolution's groups are on one side of its weight only."""
-        dims = self._traced.dims.get(Place(value), ())
+        dims = self._traced.dims.get(Holder(value), ())
         return self._side(weight, side, dims[axis : axis + 1])
 
     def _side(self, weight: str, side: str, dims: Sequence[Dim]) -> Side:

@@ -19,7 +19,7 @@ from qcc.ir.forms.choose import Choice, choose, kernel_layers, kernel_takes, pla
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 
-Tick = Callable[[str], None]
+CaseTick = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class FormChooser:
         return "" if self.by_clock else "a convolution gets a kernel only where it was timed on the machine at hand"
 
 
-def chooser_of(policy: Policy, graph: Graph, data: Samples, tick: Tick) -> FormChooser:
+def chooser_of(policy: Policy, graph: Graph, data: Samples, tick: CaseTick) -> FormChooser:
     """How the forms of a policy's weights are found.
 
     Args:

@@ -17,7 +17,7 @@ Values = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Piece:
+class Segment:
     """A stretch of ops: the values it reads, those it makes for later pieces, and the constants of weights in it."""
 
     reads: tuple[str, ...]
@@ -26,7 +26,7 @@ class Piece:
     constants: tuple[str, ...]
 
 
-def cut(graph: Graph, most: int = PIECES) -> list[Piece]:
+def cut(graph: Graph, most: int = PIECES) -> list[Segment]:
     """Cut a graph at about equal numbers of weights."""
     ops = graph.ops()
     alive = _alive(graph, ops)
@@ -48,7 +48,7 @@ def cut(graph: Graph, most: int = PIECES) -> list[Piece]:
 class Chain:
     """The pieces of a graph, ready to run on one set of feeds from any piece on."""
 
-    def __init__(self, graph: Graph, pieces: Sequence[Piece]) -> None:
+    def __init__(self, graph: Graph, pieces: Sequence[Segment]) -> None:
         self.pieces = pieces
         self._outputs = tuple(value.name for value in graph.outputs)
         self._runners: list[Runner] = [graph.runner(piece.reads, piece.makes, piece.constants) for piece in pieces]
@@ -111,7 +111,7 @@ def _readers(graph: Graph, ops: Sequence[Op]) -> dict[int, list[str]]:
 
 def _pieces(
     graph: Graph, ops: Sequence[Op], alive: list[frozenset[str]], readers: dict[int, list[str]], ends: list[int]
-) -> list[Piece]:
+) -> list[Segment]:
     outputs = {value.name for value in graph.outputs}
     before = frozenset(value.name for value in graph.inputs)
     pieces, start = [], 0
@@ -121,6 +121,6 @@ def _pieces(
         read = {name for op in inside for name in op.inputs} & (before | outputs) - made
         makes = sorted(made & (alive[end] | outputs))
         constants = sorted({name for at in range(start, end + 1) for name in readers.get(at, [])})
-        pieces.append(Piece(tuple(sorted(read & before)), tuple(makes), alive[end], tuple(constants)))
+        pieces.append(Segment(tuple(sorted(read & before)), tuple(makes), alive[end], tuple(constants)))
         before, start = alive[end] | (before & outputs) | (made & outputs), end + 1
     return pieces

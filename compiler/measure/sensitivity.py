@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcc.compiler.calibrate import masks
+from qcc.compiler.calibrate.arrays import flattened
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.measure.segments import Chain, cut
-from qcc.compiler.plan.plan import Candidate, Option
-from qcc.compiler.verify.arrays import flattened
+from qcc.compiler.plan.plan import Candidate, OpenChoice
 from qcc.ir.encoding.encoding import Encoded
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph.graph import Graph
@@ -45,13 +45,13 @@ class Losses:
     held_out: bool = False
 
 
-def unmeasured(options: Sequence[Option]) -> Losses:
+def unmeasured(options: Sequence[OpenChoice]) -> Losses:
     """No losses, for a decision that asks for none."""
     counts = [len(option.candidates) for option in options]
     return Losses(tuple(np.zeros(count) for count in counts), tuple((False,) * count for count in counts), 0)
 
 
-def measure(graph: Graph, options: Sequence[Option], samples: Samples, context: Context) -> Losses:
+def measure(graph: Graph, options: Sequence[OpenChoice], samples: Samples, context: Context) -> Losses:
     """Measure the candidates of all options.
 
     Args:
@@ -134,7 +134,7 @@ def noise(outputs: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]
 
 
 def _option(
-    probe: _Probe, graph: Graph, weight: Weight, option: Option, context: Context
+    probe: _Probe, graph: Graph, weight: Weight, option: OpenChoice, context: Context
 ) -> tuple[np.ndarray, tuple[bool, ...]]:
     context.progress(option.weight)
     matrix = graph.matrix(weight)
@@ -173,7 +173,7 @@ def _encoded(weight: Weight, matrix: np.ndarray, candidate: Candidate, context: 
         return None  # forbidden: it would stay as it is
 
 
-def _macs_per_sample(graph: Graph, options: Sequence[Option], chain: Chain, samples: Samples) -> float:
+def _macs_per_sample(graph: Graph, options: Sequence[OpenChoice], chain: Chain, samples: Samples) -> float:
     """Multiply-accumulates on one sample if every candidate's suffix were run."""
     work = [0.0] * len(chain.pieces)
     rows = _rows(graph, samples.first(1))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Tick = Callable[[int, int], None]
+RoundTick = Callable[[int, int], None]
 NOTICEABLE = 1.02
 """Two runs of one model differ by as much, by where their memory lies."""
 NORMAL_99 = 2.58
@@ -71,7 +71,7 @@ def times_text(ratio: float, of: str, slower: bool) -> str:
 
 
 def interleaved(
-    runners: Sequence[Callable[[], object]], turns: Turns, tick: Tick = lambda _done, _total: None
+    runners: Sequence[Callable[[], object]], turns: Turns, tick: RoundTick = lambda _done, _total: None
 ) -> np.ndarray:
     """Seconds of a run ``[runners, rounds]``.
 

@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 from qcc.compiler.plan.activations import ActivationBinder
 from qcc.compiler.plan.catalog import rewrites
-from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, Option, Plan, Step
+from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, Step
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.policy.policy import KEEP, Assignment, FormatSpec, Policy, Rule
@@ -134,7 +134,7 @@ def bind(
         elif len(candidates) == 1 and encoded[0].action is not None:
             steps.setdefault(encoded[0].action, []).append((one.weight.name, encoded[0].source))
         else:
-            options.append(Option(one.weight.name, tuple(candidates)))
+            options.append(OpenChoice(one.weight.name, tuple(candidates)))
     activations.report()
     reference = {"size": float(input_bytes), "latency": latency.model_s * 1e3 if latency else 1.0}
     bounds = [bound for bound in policy.budget if given or bound.argument != GIVEN]
@@ -150,7 +150,10 @@ def _timed(candidate: Candidate, weight: Weight, latency: Latency | None) -> Can
 
 
 def _fixed_seconds(
-    latency: Latency, resolved: Sequence[Resolved], steps: dict[Encode, list[tuple[str, str]]], open: Sequence[Option]
+    latency: Latency,
+    resolved: Sequence[Resolved],
+    steps: dict[Encode, list[tuple[str, str]]],
+    open: Sequence[OpenChoice],
 ) -> float:
     """What the model will take apart from the weights that are still open: what is not linear takes what it took."""
     weights = {one.weight.name: one.weight for one in resolved}

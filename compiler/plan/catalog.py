@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import qcc.passes
 from qcc.codegen.target.target import NATIVE
 from qcc.codegen.target.target import TARGETS as PROCESSORS
-from qcc.dsl.policy.schema import FormatFamily, Metric, Off, Property, Range, Schema, TargetKind, Word
+from qcc.dsl.policy.schema import FormatFamily, Interval, Metric, Off, Property, Schema, TargetKind, Word
 from qcc.dsl.policy.select import GIVEN
 from qcc.ir.encoding.encoding import MAX_BITS, MIN_BITS, SCALE_TYPES
 from qcc.ir.onnx.file.options import LEAST_RAISED, MOST_RAISED, ExternalData
@@ -91,11 +91,11 @@ class Export:
         rows: the rows of activations that kernels are chosen for; by default, as many as calibration shows, and one.
     """
 
-    opset: Annotated[int, Range(LEAST_RAISED, MOST_RAISED)] | None = None
+    opset: Annotated[int, Interval(LEAST_RAISED, MOST_RAISED)] | None = None
     external_data: ExternalData = "auto"
     kernels: Literal["tvm", "none"] = "tvm"
     activations: Literal["bf16", "int8", "exact"] = "bf16"
-    rows: Annotated[int, Range(1, 1 << 20)] | None = None
+    rows: Annotated[int, Interval(1, 1 << 20)] | None = None
 
 
 @lru_cache

@@ -31,7 +31,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Option:
+class OpenChoice:
     """A weight with its candidates."""
 
     weight: str
@@ -53,7 +53,7 @@ class Allocate:
 
     objective: str
     limits: tuple[Limit, ...]
-    options: tuple[Option, ...]
+    options: tuple[OpenChoice, ...]
     fixed_ms: float = 0.0
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from qcc.compiler.plan.catalog import activations, passes, rewrites, roundings
 from qcc.compiler.plan.decode import decode
-from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, Option, Plan, Step
+from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, Step
 from qcc.ir.encoding.blocks import Block
 from qcc.ir.encoding.encoding import FLOAT_ENCODINGS, MAX_BITS, MIN_BITS, Encoding, FloatGrid, IntGrid
 from qcc.passes.contract.contract import Rewrite
@@ -77,7 +77,7 @@ def _can_be(encoding: Encoding) -> bool:
 
 
 def _types() -> dict[str, type]:
-    plain = (Plan, Kernels, Step, Kept, Allocate, Limit, Option, Candidate, Encoding, IntGrid, FloatGrid, Block)
+    plain = (Plan, Kernels, Step, Kept, Allocate, Limit, OpenChoice, Candidate, Encoding, IntGrid, FloatGrid, Block)
     families = (found for values in rewrites().values() for found in values.values())
     return {
         _type_name(found): found

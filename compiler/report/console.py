@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.console.fit_table import GAP, Column, Table
 from qcc.compiler.console.numbered_names import collapse
+from qcc.compiler.console.percent import percent
 from qcc.compiler.console.terminal import Style, paint, write_line, write_table, write_topics
 from qcc.compiler.report.data import data_lines, plural
 from qcc.compiler.report.failures import measured
 from qcc.compiler.report.result import Allocation, LayerRow, Result, average_bits
-from qcc.compiler.report.text import MISLEADS, percent
+from qcc.compiler.report.text import MISLEADS
 from qcc.compiler.report.times import latency_lines
 from qcc.compiler.verify.outputs import BoundCheck, OutputCheck
 from qcc.dsl.diagnostics.excerpt import escape

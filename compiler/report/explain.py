@@ -26,7 +26,7 @@ from qcc.passes.encode import Encode
 
 
 @dataclass(frozen=True)
-class Property:
+class PropertyOrigin:
     """A property's final value and the place that set it; no place if it is a default."""
 
     name: str
@@ -69,7 +69,7 @@ class Explanation:
     dtype: str
     size_bytes: int
     layers: tuple[str, ...]
-    properties: tuple[Property, ...]
+    properties: tuple[PropertyOrigin, ...]
     possibilities: tuple[Possibility, ...]
     rewrites: tuple[Rewriting, ...]
     kept: str
@@ -145,8 +145,8 @@ def _rewritings(name: str, sites: Sequence[tuple[Step, Sequence[Site]]]) -> Iter
             yield Rewriting(action, "", "nothing to do")
 
 
-def _property(name: str, assignment: Assignment) -> Property:
-    return Property(name, assignment.text, assignment.span.location)
+def _property(name: str, assignment: Assignment) -> PropertyOrigin:
+    return PropertyOrigin(name, assignment.text, assignment.span.location)
 
 
 def _surviving(name: str, plan: Plan) -> set[str]:

@@ -1,7 +1,7 @@
 """What is told when the verification fails: which bound, by how much, what lost most, and what to do."""
 
+from qcc.compiler.console.percent import percent
 from qcc.compiler.report.result import Result
-from qcc.compiler.report.text import percent
 from qcc.compiler.verify.outputs import BoundCheck, OutputCheck
 from qcc.compiler.verify.reference import GIVE_DATA
 from qcc.dsl.diagnostics.diagnostic import Diagnostic

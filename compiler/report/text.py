@@ -14,7 +14,6 @@ LONGEST_NAME = 48
 _GRIDS = frozenset(f"int{bits}" for bits in range(2, 9))
 _PLACE = re.compile(r"(^|, )(?!presets/)[^,\n]*[/\\]([^/\\\n]+:\d+:\d+)$")
 MISLEADS = "random inputs mislead both ways: on real ones the model may lose less, or more (`--data FILE.npz`)"
-SMALLEST_PERCENT = 1e-4
 
 
 def escaped(text: object) -> str:
@@ -122,13 +121,3 @@ def file_names(text: str, result: Result) -> str:
         for spelled in (str(path.absolute()), str(path)):
             text = text.replace(spelled, path.name)
     return _PLACE.sub(r"\1\2", text)
-
-
-def percent(share: float) -> str:
-    """A share as the console has it: two digits."""
-    if not math.isfinite(share):
-        return "infinite"
-    value = 100 * share
-    if value == 0 or abs(value) >= 10:
-        return f"{value:.1f}%"
-    return f"{value:.2g}%" if abs(value) >= SMALLEST_PERCENT else f"{value:.1e}%"

@@ -7,8 +7,8 @@ from qcc.compiler.runtime.build_kernels import build_library, promised
 from qcc.compiler.runtime.kernel_nodes import kernel_nodes
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
+from qcc.ir.kernel.loadable import loadable
 from qcc.ir.kernel.op import LinearOp
-from qcc.ir.onnx.file.loadable import loadable
 
 
 def build_counted(ops: set[LinearOp], kernels: Kernels, model: Path, out: Path) -> None:

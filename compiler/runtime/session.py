@@ -13,7 +13,7 @@ from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.diagnostics.spelling import did_you_mean
 from qcc.ir.errors import ModelError, first_line
 from qcc.ir.graph.ops import Value
-from qcc.ir.onnx.file.loadable import loadable
+from qcc.ir.kernel.loadable import loadable
 from qcc.ir.onnx.file.runtime import onnxruntime
 
 PREFIX = "qcc."

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qcc.compiler.verify.arrays import flattened
+from qcc.compiler.calibrate.arrays import flattened
 from qcc.compiler.verify.differences import Distance, Measures, Pair, distance
 from qcc.dsl.policy.policy import Bound
 from qcc.ir.graph.graph import Runner

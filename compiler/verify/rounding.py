@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from qcc.compiler.calibrate.arrays import flattened
 from qcc.compiler.calibrate.generate import Batch
-from qcc.compiler.verify.arrays import flattened
 from qcc.ir.graph.graph import Graph, Runner
 
 MOVED_WEIGHTS = 1 << 25  # numbers, in the order in which they are used; the inputs move too

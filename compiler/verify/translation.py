@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from qcc.compiler.calibrate.arrays import flattened
 from qcc.compiler.calibrate.generate import Batch
 from qcc.compiler.calibrate.samples import Samples, generate
-from qcc.compiler.verify.arrays import flattened
 from qcc.compiler.verify.rounding import Jitter
 from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Graph, Runner

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from qcc.compiler.calibrate.samples import Samples
-from qcc.compiler.report.text import percent
+from qcc.compiler.console.percent import percent
 from qcc.compiler.verify import outputs as verify
 from qcc.compiler.verify.exercised import unexercised, unread_rows
 from qcc.compiler.verify.outputs import BoundCheck, Floor, Floors, OutputCheck, Verification

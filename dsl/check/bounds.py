@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from qcc.dsl.check.context import Context, kind_of
+from qcc.dsl.check.context import CheckState, kind_of
 from qcc.dsl.diagnostics.spelling import did_you_mean
 from qcc.dsl.policy.policy import Bound, Quantity
 from qcc.dsl.policy.schema import Metric
@@ -11,7 +11,11 @@ from qcc.dsl.syntax.literals import FAMILIES
 
 
 def read_bound(
-    context: Context, node: syntax.Bound, block: str, metrics: Mapping[str, Metric], elsewhere: Mapping[str, Metric]
+    context: CheckState,
+    node: syntax.BoundTree,
+    block: str,
+    metrics: Mapping[str, Metric],
+    elsewhere: Mapping[str, Metric],
 ) -> Bound | None:
     """A bound with its quantity in base units; None if it's wrong, which is reported."""
     metric = metrics.get(node.metric.text)
@@ -33,7 +37,11 @@ def read_bound(
 
 
 def _unknown_metric(
-    context: Context, node: syntax.Bound, block: str, metrics: Mapping[str, Metric], elsewhere: Mapping[str, Metric]
+    context: CheckState,
+    node: syntax.BoundTree,
+    block: str,
+    metrics: Mapping[str, Metric],
+    elsewhere: Mapping[str, Metric],
 ) -> None:
     name = node.metric.text
     help = did_you_mean(name, metrics, "metric")
@@ -43,7 +51,7 @@ def _unknown_metric(
     context.report.error("Q212", f"unknown metric of `{block}`: `{name}`", node.metric.span, help=help, note=known)
 
 
-def _argument_fits(context: Context, node: syntax.Bound, metric: Metric) -> bool:
+def _argument_fits(context: CheckState, node: syntax.BoundTree, metric: Metric) -> bool:
     if node.argument is None and (metric.optional or not metric.arguments):
         return True
     if node.argument is None:
@@ -59,12 +67,12 @@ def _argument_fits(context: Context, node: syntax.Bound, metric: Metric) -> bool
     return False
 
 
-def _quantity(context: Context, node: syntax.Bound, metric: Metric) -> Quantity | None:
+def _quantity(context: CheckState, node: syntax.BoundTree, metric: Metric) -> Quantity | None:
     literal = context.literal(node.quantity)
     if literal is None:
         return None
     wanted = " or ".join(FAMILIES[unit] for unit in metric.units)
-    if not isinstance(literal, syntax.Number):
+    if not isinstance(literal, syntax.WrittenNumber):
         message = f"`{metric.name}` takes {wanted}, not {kind_of(literal)}"
         context.report.error("Q203", message, literal.span)
         return None
@@ -94,7 +102,7 @@ def _quantity(context: Context, node: syntax.Bound, metric: Metric) -> Quantity 
     return None
 
 
-def check_objective(context: Context, name: syntax.Name) -> str | None:
+def check_objective(context: CheckState, name: syntax.Name) -> str | None:
     """What `minimize` names; None if it's unknown, which is reported."""
     if name.text in context.schema.objectives:
         return name.text

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from qcc.dsl.diagnostics.other_tools import Place
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.diagnostics.spelling import did_you_mean
@@ -10,7 +11,6 @@ from qcc.dsl.policy.policy import Quantity
 from qcc.dsl.policy.schema import Schema
 from qcc.dsl.syntax import tree as syntax
 from qcc.dsl.syntax.literals import FAMILIES, UNITS, nearest_unit
-from qcc.dsl.syntax.other_tools import Place
 
 MOST_SUGGESTIONS = 200
 
@@ -27,7 +27,7 @@ class Parameter:
 
 
 @dataclass
-class Context:
+class CheckState:
     """The state of one check."""
 
     schema: Schema
@@ -50,7 +50,7 @@ class Context:
         found.used = True
         return replace(found.value, span=node.span)
 
-    def quantity(self, node: syntax.Number) -> Quantity | None:
+    def quantity(self, node: syntax.WrittenNumber) -> Quantity | None:
         """A number in the base unit of its family; an unknown unit or an absurd size is reported."""
         if abs(node.value) > 1e18:
             self.report.error("Q204", "the number is too large", node.span)
@@ -69,7 +69,7 @@ class Context:
 def kind_of(node: syntax.Literal) -> str:
     """What a message calls the type of a literal."""
     match node:
-        case syntax.Number(unit=unit):
+        case syntax.WrittenNumber(unit=unit):
             family = UNITS[unit][0] if unit in UNITS else ""
             return FAMILIES[family].partition(" such as")[0]
         case syntax.Dims():
@@ -79,15 +79,15 @@ def kind_of(node: syntax.Literal) -> str:
     return "a word"
 
 
-def atoms_of(value: syntax.Value) -> Iterator[syntax.Atom]:
+def atoms_of(value: syntax.Alternatives) -> Iterator[syntax.Atom]:
     """All atoms of a value."""
     for term in value.terms:
         yield from term.atoms
 
 
-def only_literal(value: syntax.Value) -> syntax.Literal | None:
+def only_literal(value: syntax.Alternatives) -> syntax.Literal | None:
     """The literal that a value is, if it's no more than that."""
     atoms = list(atoms_of(value))
-    if len(atoms) != 1 or isinstance(atoms[0], syntax.Grid | syntax.Call):
+    if len(atoms) != 1 or isinstance(atoms[0], syntax.Braces | syntax.Invocation):
         return None
     return atoms[0]

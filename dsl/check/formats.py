@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from itertools import product
 from math import prod
 
-from qcc.dsl.check.context import Context
+from qcc.dsl.check.context import CheckState
+from qcc.dsl.diagnostics.other_tools import told
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.diagnostics.spelling import did_you_mean, nearest, one_of
 from qcc.dsl.policy.policy import FormatSpec, WordValue
 from qcc.dsl.policy.schema import FormatFamily, Word
 from qcc.dsl.policy.select import DTYPES
 from qcc.dsl.syntax import tree as syntax
-from qcc.dsl.syntax.other_tools import told
 
 MOST_CANDIDATES = 1000
 _WITH_BITS = re.compile(r"([A-Za-z_]+?)([0-9]{1,9})")
@@ -22,7 +22,7 @@ _ELEMENT_TYPES = {other: name for name, others in DTYPES.items() for other in (n
 
 
 def read_formats(
-    context: Context, value: syntax.Value, formats: Mapping[str, FormatFamily]
+    context: CheckState, value: syntax.Alternatives, formats: Mapping[str, FormatFamily]
 ) -> tuple[FormatSpec, ...] | None:
     """The formats that a value spells, in the order written; None if any part is wrong, which is reported."""
     found: list[FormatSpec] = []
@@ -37,12 +37,12 @@ def read_formats(
     return _without_duplicates(context, found) if good else None
 
 
-def _too_many(context: Context, span: Span, count: int) -> None:
+def _too_many(context: CheckState, span: Span, count: int) -> None:
     message = f"{count:,} candidates, more than {MOST_CANDIDATES:,}"
     context.report.error("Q227", message, span, help="list fewer values in the braces")
 
 
-def _without_duplicates(context: Context, specs: list[FormatSpec]) -> tuple[FormatSpec, ...]:
+def _without_duplicates(context: CheckState, specs: list[FormatSpec]) -> tuple[FormatSpec, ...]:
     unique: dict[str, FormatSpec] = {}
     for spec in specs:
         if spec.text in unique:
@@ -56,9 +56,9 @@ def _without_duplicates(context: Context, specs: list[FormatSpec]) -> tuple[Form
 class _Term:
     """Reads one candidate, which may be a grid of them, atom by atom."""
 
-    context: Context
+    context: CheckState
     formats: Mapping[str, FormatFamily]
-    term: syntax.Term
+    term: syntax.Phrase
     at: int = 0
     good: bool = True
     words: dict[str, list[WordValue]] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class _Term:
                 return None
             first = resolved
         self.at = 1
-        if isinstance(first, syntax.Call):
+        if isinstance(first, syntax.Invocation):
             words = " ".join(argument.span.text.replace(" = ", " ").replace("=", " ") for argument in first.arguments)
             gap = "" if words.isdigit() else " "
             help = f"write `{first.name.text}{gap}{words}`"
@@ -134,7 +134,7 @@ class _Term:
             return family, [None]
         values: list[int | None] = []
         atom = self.term.atoms[self.at] if self.at < len(self.term.atoms) else None
-        if isinstance(atom, syntax.Number | syntax.Grid | syntax.Param):
+        if isinstance(atom, syntax.WrittenNumber | syntax.Braces | syntax.Param):
             self.at += 1
             word = Word("int", low=family.bits[0], high=family.bits[1])
             values += [one for one in self._values(family.keyword, word, atom) if isinstance(one, int)]
@@ -166,9 +166,9 @@ class _Term:
         return f"did you mean `{near}`?" if near else self._known()
 
     def _meant(self, atom: syntax.Atom) -> str:
-        if isinstance(atom, syntax.Grid) and all(isinstance(item, syntax.Name) for item in atom.items):
+        if isinstance(atom, syntax.Braces) and all(isinstance(item, syntax.Name) for item in atom.items):
             return f"separate candidates with `|`: `{' | '.join(item.span.text for item in atom.items)}`"
-        if isinstance(atom, syntax.Number) and atom.unit.startswith("b") and "int" in self.formats:
+        if isinstance(atom, syntax.WrittenNumber) and atom.unit.startswith("b") and "int" in self.formats:
             return f"did you mean `int{atom.value:g}`?"
         return self._known()
 
@@ -207,7 +207,7 @@ class _Term:
         names_a_word = isinstance(atom, syntax.Name) and (
             not isinstance(word.argument, tuple) or atom.text in family.words
         )
-        if atom is None or isinstance(atom, syntax.Call) or names_a_word:
+        if atom is None or isinstance(atom, syntax.Invocation) or names_a_word:
             example = {"int": "32", "tile": "16x16"}.get(str(word.argument), word.argument[0])
             self._error("Q211", f"`{name.text}` needs a value", name.span, f"write `{name.text} {example}`")
             self.words.setdefault(name.text, [])
@@ -216,10 +216,10 @@ class _Term:
         self.words.setdefault(name.text, self._values(name.text, word, atom))
 
     def _values(self, name: str, word: Word, atom: syntax.Atom) -> list[WordValue]:
-        items = atom.items if isinstance(atom, syntax.Grid) else (atom,)
+        items = atom.items if isinstance(atom, syntax.Braces) else (atom,)
         values = []
         for item in items:
-            literal = None if isinstance(item, syntax.Grid | syntax.Call) else self.context.literal(item)
+            literal = None if isinstance(item, syntax.Braces | syntax.Invocation) else self.context.literal(item)
             value = None if literal is None else self._value(name, word, literal)
             if value is None:
                 self.good = False
@@ -238,7 +238,7 @@ class _Term:
         if word.argument == "tile":
             if not isinstance(literal, syntax.Dims) or len(literal.sizes) != 2:
                 message = f"`{name}` takes extents such as `16x16`, not `{literal.span.text}`"
-                number = isinstance(literal, syntax.Number)
+                number = isinstance(literal, syntax.WrittenNumber)
                 self._error(
                     "Q203",
                     message,
@@ -253,8 +253,8 @@ class _Term:
             else:
                 return literal.sizes
             return None
-        quantity = self.context.quantity(literal) if isinstance(literal, syntax.Number) else None
-        if isinstance(literal, syntax.Number) and quantity is None:
+        quantity = self.context.quantity(literal) if isinstance(literal, syntax.WrittenNumber) else None
+        if isinstance(literal, syntax.WrittenNumber) and quantity is None:
             return None
         if quantity is None or quantity.unit or quantity.value != int(quantity.value):
             self._error("Q203", f"`{name}` takes a whole number, not `{literal.span.text}`", literal.span)
@@ -265,14 +265,14 @@ class _Term:
         return int(quantity.value)
 
     def _unknown_word(self, family: FormatFamily, atom: syntax.Atom) -> None:
-        kinds = {syntax.Number: "int", syntax.Dims: "tile"}
+        kinds = {syntax.WrittenNumber: "int", syntax.Dims: "tile"}
         takers = [word for word, one in family.words.items() if one.argument == kinds.get(type(atom))]
-        text = atom.name.text if isinstance(atom, syntax.Call) else atom.span.text
+        text = atom.name.text if isinstance(atom, syntax.Invocation) else atom.span.text
         split = _WITH_BITS.fullmatch(text)
         help = did_you_mean(text, family.words, "word")
         if type(atom) in kinds and takers:
             help = f"did you mean `{takers[0]} {text}`?"
-        elif isinstance(atom, syntax.Call) and text in family.words:
+        elif isinstance(atom, syntax.Invocation) and text in family.words:
             help = f"write `{text} {' '.join(one.span.text for one in atom.arguments)}`"
         elif text in self.formats or text == "or" or (split and split[1] in self.formats):
             help = "separate candidates with `|`"

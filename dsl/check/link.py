@@ -6,7 +6,7 @@ from typing import Protocol
 
 from lark import UnexpectedToken
 
-from qcc.dsl.check.context import Context, Parameter, kind_of, only_literal
+from qcc.dsl.check.context import CheckState, Parameter, kind_of, only_literal
 from qcc.dsl.check.selectors import Scope, reserved
 from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.diagnostics.source import Source, Span
@@ -45,7 +45,7 @@ class Linked:
 class Linker:
     """Follows each `use` once, in order, and collects selectors and parameters on the way."""
 
-    context: Context
+    context: CheckState
     loader: Loader
     statements: list[Linked] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
@@ -79,7 +79,7 @@ class Linker:
         self.chain.pop()
         return scope
 
-    def _once(self, node: syntax.Node, what: str, seen: dict[str, Span]) -> bool:
+    def _once(self, node: syntax.SyntaxNode, what: str, seen: dict[str, Span]) -> bool:
         if what not in seen:
             seen[what] = node.span
             return True
@@ -143,7 +143,7 @@ class Linker:
             message = "a parameter is one number, word or text"
             self.context.report.error("Q203", message, statement.default.span)
             literal = None
-        if isinstance(literal, syntax.Number) and self.context.quantity(literal) is None:
+        if isinstance(literal, syntax.WrittenNumber) and self.context.quantity(literal) is None:
             literal = None
         earlier = self.context.params.get(name.text)
         if earlier is not None and literal is not None:
@@ -152,10 +152,12 @@ class Linker:
             self.context.params[name.text] = Parameter(literal, name.span, ours)
         elif earlier is None:
             # Its uses aren't to be blamed.
-            self.context.params[name.text] = Parameter(syntax.Number(name.span, 1, ""), name.span, ours, used=True)
+            self.context.params[name.text] = Parameter(
+                syntax.WrittenNumber(name.span, 1, ""), name.span, ours, used=True
+            )
 
 
-def _check_type(context: Context, name: str, declared: syntax.Literal, given: syntax.Literal) -> bool:
+def _check_type(context: CheckState, name: str, declared: syntax.Literal, given: syntax.Literal) -> bool:
     if kind_of(declared) == kind_of(given):
         return True
     message = f"parameter `{name}` is {kind_of(declared)}, not {kind_of(given)}"
@@ -163,7 +165,7 @@ def _check_type(context: Context, name: str, declared: syntax.Literal, given: sy
     return False
 
 
-def define(context: Context, definitions: Mapping[str, str]) -> None:
+def define(context: CheckState, definitions: Mapping[str, str]) -> None:
     """Give parameters the values of `-D name=value`."""
     for name, text in definitions.items():
         source = Source(f"-D {name}", text)
@@ -185,7 +187,7 @@ def _read_definition(source: Source) -> syntax.Literal | None:
         value = build_tree(source, "value", source.text)
     except (UnexpectedToken, TooDeepError):
         return None
-    literal = only_literal(value) if isinstance(value, syntax.Value) else None
+    literal = only_literal(value) if isinstance(value, syntax.Alternatives) else None
     return None if isinstance(literal, syntax.Param) else literal
 
 

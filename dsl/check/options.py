@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from qcc.dsl.check.context import Context, kind_of, only_literal
+from qcc.dsl.check.context import CheckState, kind_of, only_literal
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.diagnostics.spelling import did_you_mean
 from qcc.dsl.policy.options import Option, options_of
@@ -15,16 +15,16 @@ _WRONG = object()
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenOption:
     """An option as written: by name, or by its place."""
 
     name: syntax.Name | None
-    value: syntax.Value
+    value: syntax.Alternatives
     span: Span
 
 
 def read_method(
-    context: Context, owner: str, value: syntax.Value, methods: Mapping[str, type]
+    context: CheckState, owner: str, value: syntax.Alternatives, methods: Mapping[str, type]
 ) -> tuple[str, object] | None:
     """The keyword and the instance that a value spells; None if it's wrong, which is reported."""
     if len(value.terms) > 1:
@@ -37,8 +37,8 @@ def read_method(
         if resolved is None:
             return None
         first = resolved
-    if isinstance(first, syntax.Call):
-        name, given = first.name, [Given(one.name, one.value, one.span) for one in first.arguments]
+    if isinstance(first, syntax.Invocation):
+        name, given = first.name, [GivenOption(one.name, one.value, one.span) for one in first.arguments]
         if rest:
             context.report.error("Q203", f"unexpected `{rest[0].span.text}` after the options", rest[0].span)
             return None
@@ -58,7 +58,7 @@ def read_method(
     return None if built is None else (name.text, built)
 
 
-def _side_by_side(method: type, atoms: Sequence[syntax.Atom]) -> list[Given]:
+def _side_by_side(method: type, atoms: Sequence[syntax.Atom]) -> list[GivenOption]:
     """Options without parentheses: `blocks 16x1 keep 50% by hessian`."""
     options = options_of(method)
     given = []
@@ -68,16 +68,16 @@ def _side_by_side(method: type, atoms: Sequence[syntax.Atom]) -> list[Given]:
         named = isinstance(atom, syntax.Name) and atom.text in options and at + 1 < len(atoms)
         name = atom if named and isinstance(atom, syntax.Name) else None
         value = atoms[at + 1] if named else atom
-        given.append(Given(name, _as_value(value), atom.span.to(value.span)))
+        given.append(GivenOption(name, _as_value(value), atom.span.to(value.span)))
         at += 2 if named else 1
     return given
 
 
-def _as_value(atom: syntax.Atom) -> syntax.Value:
-    return syntax.Value(atom.span, (syntax.Term(atom.span, (atom,)),))
+def _as_value(atom: syntax.Atom) -> syntax.Alternatives:
+    return syntax.Alternatives(atom.span, (syntax.Phrase(atom.span, (atom,)),))
 
 
-def build(context: Context, owner: str, method: type[T], given: Sequence[Given], span: Span) -> T | None:
+def build(context: CheckState, owner: str, method: type[T], given: Sequence[GivenOption], span: Span) -> T | None:
     """An instance of a frozen dataclass from its options; None if any is wrong, which is reported."""
     options = options_of(method)
     values: dict[str, object] = {}
@@ -106,7 +106,9 @@ def build(context: Context, owner: str, method: type[T], given: Sequence[Given],
         return None
 
 
-def _which(context: Context, owner: str, options: Mapping[str, Option], given: Given, place: int) -> Option | None:
+def _which(
+    context: CheckState, owner: str, options: Mapping[str, Option], given: GivenOption, place: int
+) -> Option | None:
     if given.name is None:
         if place < len(options):
             return list(options.values())[place]
@@ -121,7 +123,7 @@ def _which(context: Context, owner: str, options: Mapping[str, Option], given: G
     return None
 
 
-def _read(context: Context, option: Option, value: syntax.Value) -> object:
+def _read(context: CheckState, option: Option, value: syntax.Alternatives) -> object:
     written = only_literal(value)
     if written is None:
         message = f"`{option.name}` takes {option.expected}, not `{value.span.text}`"
@@ -130,7 +132,7 @@ def _read(context: Context, option: Option, value: syntax.Value) -> object:
     literal = context.literal(written)
     if literal is None:
         return _WRONG
-    if option.kind in ("int", "float") and isinstance(literal, syntax.Number):
+    if option.kind in ("int", "float") and isinstance(literal, syntax.WrittenNumber):
         return _number(context, option, literal)
     if option.kind == "words":
         return _word(context, option, literal)
@@ -148,12 +150,12 @@ def _read(context: Context, option: Option, value: syntax.Value) -> object:
     return _WRONG
 
 
-def _wrong_type(context: Context, option: Option, literal: syntax.Literal, help: str | None = None) -> None:
+def _wrong_type(context: CheckState, option: Option, literal: syntax.Literal, help: str | None = None) -> None:
     message = f"`{option.name}` takes {option.expected}, not {kind_of(literal)}"
     context.report.error("Q203", message, literal.span, help=help)
 
 
-def _number(context: Context, option: Option, literal: syntax.Number) -> object:
+def _number(context: CheckState, option: Option, literal: syntax.WrittenNumber) -> object:
     quantity = context.quantity(literal)
     if quantity is None:
         return _WRONG
@@ -176,10 +178,10 @@ def _number(context: Context, option: Option, literal: syntax.Number) -> object:
     return int(value) if option.kind == "int" else float(value)
 
 
-def _word(context: Context, option: Option, literal: syntax.Literal) -> object:
+def _word(context: CheckState, option: Option, literal: syntax.Literal) -> object:
     if isinstance(literal, syntax.Name | syntax.String):
         written: str | int | float = literal.text
-    elif isinstance(literal, syntax.Number) and not literal.unit:
+    elif isinstance(literal, syntax.WrittenNumber) and not literal.unit:
         written = literal.value
     else:
         _wrong_type(context, option, literal)
@@ -193,7 +195,7 @@ def _word(context: Context, option: Option, literal: syntax.Literal) -> object:
     return _WRONG
 
 
-def _dims(context: Context, option: Option, literal: syntax.Dims) -> object:
+def _dims(context: CheckState, option: Option, literal: syntax.Dims) -> object:
     low = 1 if option.low is None else option.low
     high = 1 << 20 if option.high is None else option.high
     if all(low <= size <= high for size in literal.sizes):

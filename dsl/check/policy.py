@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from qcc.dsl.check.bounds import check_objective, read_bound
-from qcc.dsl.check.context import Context, only_literal
+from qcc.dsl.check.context import CheckState, only_literal
 from qcc.dsl.check.formats import read_formats
 from qcc.dsl.check.link import Linked, Linker, Loader, define, spelled
-from qcc.dsl.check.options import Given, build, read_method
+from qcc.dsl.check.options import GivenOption, build, read_method
 from qcc.dsl.check.selectors import Resolver
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.diagnostics.spelling import did_you_mean
-from qcc.dsl.policy.options import Range
+from qcc.dsl.policy.options import Interval
 from qcc.dsl.policy.policy import KEEP, Assignment, Bound, Calibration, Policy, Rule, Target
 from qcc.dsl.policy.schema import Metric, Property, Schema
 from qcc.dsl.syntax import tree as syntax
@@ -23,8 +23,8 @@ from qcc.dsl.syntax import tree as syntax
 class CalibrateOptions:
     """The options of `calibrate`."""
 
-    samples: Annotated[int, Range(1, 10_000_000)] | None = None
-    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
+    samples: Annotated[int, Interval(1, 10_000_000)] | None = None
+    seed: Annotated[int, Interval(0, 2**32 - 1)] = 0
 
 
 def check(
@@ -40,7 +40,7 @@ def check(
     Raises:
         QccError: with every error of the policy and of the files that it uses.
     """
-    context = Context(schema, Diagnostics() if report is None else report)
+    context = CheckState(schema, Diagnostics() if report is None else report)
     linker = Linker(context, loader)
     linker.link(tree)
     define(context, definitions or {})
@@ -50,7 +50,7 @@ def check(
 
 
 class _Checker:
-    def __init__(self, context: Context, linker: Linker, tree: syntax.File) -> None:
+    def __init__(self, context: CheckState, linker: Linker, tree: syntax.File) -> None:
         self.context = context
         self.linker = linker
         self.tree = tree
@@ -60,7 +60,7 @@ class _Checker:
         self.calibrate: Calibration | None = None
         self.minimize = context.schema.objectives[0]
         self.bounds: dict[str, dict[tuple[str, str | None, str], Bound]] = {"budget": {}, "verify": {}}
-        self.export: dict[str, Given] = {}
+        self.export: dict[str, GivenOption] = {}
 
     def run(self) -> Policy:
         for linked in self.linker.statements:
@@ -123,7 +123,7 @@ class _Checker:
         if selector is not None:
             self.rules.append(Rule(selector, good, node.span, linked.source.preset))
 
-    def _assignment(self, setting: syntax.Setting) -> Assignment | None:
+    def _assignment(self, setting: syntax.PropertySetting) -> Assignment | None:
         name, schema = setting.name, self.context.schema
         if setting.value is None:
             self._bare_word(setting)
@@ -137,7 +137,7 @@ class _Checker:
             return None
         return self._value(known, setting.value, setting.span)
 
-    def _value(self, known: Property, value: syntax.Value, span: Span) -> Assignment | None:
+    def _value(self, known: Property, value: syntax.Alternatives, span: Span) -> Assignment | None:
         if known.methods:
             method = read_method(self.context, known.name, value, known.methods)
             return None if method is None else Assignment(known.name, method[1], span, method[0])
@@ -145,7 +145,7 @@ class _Checker:
         specs = read_formats(self.context, value, formats)
         return None if specs is None else Assignment(known.name, specs, span)
 
-    def _bare_word(self, setting: syntax.Setting) -> None:
+    def _bare_word(self, setting: syntax.PropertySetting) -> None:
         name, properties = setting.name.text, self.context.schema.properties
         if name == "keep":
             return
@@ -195,7 +195,7 @@ class _Checker:
             return None
         return None if options is None else Calibration(path, options.samples, options.seed, node.span)
 
-    def _given(self, settings: Sequence[syntax.Setting]) -> list[Given]:
+    def _given(self, settings: Sequence[syntax.PropertySetting]) -> list[GivenOption]:
         given = []
         for one in settings:
             if one.value is None:
@@ -204,11 +204,11 @@ class _Checker:
                     "Q231", f"expected `name = value`, found `{one.name.text}`", one.span, help=help
                 )
             else:
-                given.append(Given(one.name, one.value, one.span))
+                given.append(GivenOption(one.name, one.value, one.span))
         return given
 
     def _bounds(
-        self, block: str, bounds: Sequence[syntax.Bound], known: Mapping[str, Metric], other: Mapping[str, Metric]
+        self, block: str, bounds: Sequence[syntax.BoundTree], known: Mapping[str, Metric], other: Mapping[str, Metric]
     ) -> None:
         here: dict[tuple[str, str | None, str], Bound] = {}
         for node in bounds:

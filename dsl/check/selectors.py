@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from qcc.dsl.check.context import Context, kind_of
+from qcc.dsl.check.context import CheckState, kind_of
 from qcc.dsl.diagnostics.spelling import did_you_mean, one_of
 from qcc.dsl.policy import select
 from qcc.dsl.policy.regex import Regex, RegexError
@@ -60,12 +60,12 @@ class _TooLargeError(Exception):
 class Resolver:
     """Resolves selectors, keeping what it has found of each `let`."""
 
-    context: Context
+    context: CheckState
     done: dict[int, tuple[Selector | None, int]] = field(default_factory=dict)
     """By the identity of the `let`: the selector, or None if it's wrong, and how many parts it has."""
     open: list[syntax.LetLine] = field(default_factory=list)
 
-    def resolve(self, node: syntax.Selector, scope: Scope) -> Selector | None:
+    def resolve(self, node: syntax.SelectorTree, scope: Scope) -> Selector | None:
         """The selector that a piece of syntax means; None if it's wrong, which is reported."""
         try:
             found, _ = self._resolve(node, scope, 0)
@@ -79,7 +79,7 @@ class Resolver:
         """Report what is wrong with a `let`, used or not."""
         self.resolve(syntax.Class(let.name.span, let.name.text), scope)
 
-    def _resolve(self, node: syntax.Selector, scope: Scope, depth: int) -> tuple[Selector | None, int]:
+    def _resolve(self, node: syntax.SelectorTree, scope: Scope, depth: int) -> tuple[Selector | None, int]:
         if depth > DEEPEST:
             raise _TooLargeError("deep")
         match node:
@@ -90,7 +90,7 @@ class Resolver:
                 return (None if inner is None else select.Not(node.span, inner)), size + 1
             case syntax.Filter(base=base, predicates=predicates):
                 return self._filter(node, base, predicates, scope, depth)
-        kind = select.Either if isinstance(node, syntax.Either) else select.Both
+        kind = select.Either if isinstance(node, syntax.Or) else select.Both
         found, sizes = zip(*(self._resolve(item, scope, depth + 1) for item in node.items), strict=True)
         size = self._bounded(sum(sizes) + 1)
         parts = [part for one in found if one is not None for part in (one.items if isinstance(one, kind) else (one,))]
@@ -104,7 +104,7 @@ class Resolver:
     def _class(self, node: syntax.Class, scope: Scope, depth: int) -> tuple[Selector | None, int]:
         kinds = (*self.context.schema.kinds, ANY)
         if node.name in kinds:
-            return select.Kind(node.span, node.name), 1
+            return select.LayerClass(node.span, node.name), 1
         found = scope.find(node.name)
         if found is None:
             self._unknown(node, scope)
@@ -146,8 +146,8 @@ class Resolver:
     def _filter(
         self,
         node: syntax.Filter,
-        base: syntax.Selector,
-        predicates: tuple[syntax.Predicate, ...],
+        base: syntax.SelectorTree,
+        predicates: tuple[syntax.Comparison, ...],
         scope: Scope,
         depth: int,
     ) -> tuple[Selector | None, int]:
@@ -162,7 +162,7 @@ class Resolver:
         return select.Where(node.span, inner, good), size
 
 
-def read_predicate(context: Context, node: syntax.Predicate) -> select.Predicate | None:
+def read_predicate(context: CheckState, node: syntax.Comparison) -> select.Predicate | None:
     """A predicate whose operator and value fit its field; None if they don't, which is reported."""
     name = node.fact.text
     if name not in FACTS:
@@ -179,7 +179,7 @@ def read_predicate(context: Context, node: syntax.Predicate) -> select.Predicate
         context.report.error("Q219", message, node.operator_span, help=help)
         return None
     value: object
-    if isinstance(node.value, syntax.Regex):
+    if isinstance(node.value, syntax.RegexLiteral):
         value = _regex(context, node, node.value)
     else:
         literal = context.literal(node.value)
@@ -192,12 +192,14 @@ def read_predicate(context: Context, node: syntax.Predicate) -> select.Predicate
     return select.Predicate(name, node.operator, value, node.span)
 
 
-def _mismatch(context: Context, node: syntax.Predicate, found: syntax.Literal, wants: str, help: str | None) -> None:
+def _mismatch(
+    context: CheckState, node: syntax.Comparison, found: syntax.Literal, wants: str, help: str | None
+) -> None:
     message = f"`{node.fact.text}` takes {wants}, not {kind_of(found)}"
     context.report.error("Q219", message, found.span, help=help)
 
 
-def _text(context: Context, node: syntax.Predicate, literal: syntax.Literal) -> str | None:
+def _text(context: CheckState, node: syntax.Comparison, literal: syntax.Literal) -> str | None:
     if isinstance(literal, syntax.String):
         return literal.text
     star = "*" if "~" in node.operator else ""
@@ -205,8 +207,8 @@ def _text(context: Context, node: syntax.Predicate, literal: syntax.Literal) -> 
     return None
 
 
-def _number(context: Context, node: syntax.Predicate, literal: syntax.Literal) -> float | None:
-    if not isinstance(literal, syntax.Number):
+def _number(context: CheckState, node: syntax.Comparison, literal: syntax.Literal) -> float | None:
+    if not isinstance(literal, syntax.WrittenNumber):
         _mismatch(context, node, literal, "a number such as `100k`", None)
         return None
     quantity = context.quantity(literal)
@@ -219,8 +221,8 @@ def _number(context: Context, node: syntax.Predicate, literal: syntax.Literal) -
     return quantity.value
 
 
-def _position(context: Context, node: syntax.Predicate, literal: syntax.Literal) -> str | float | None:
-    if isinstance(literal, syntax.Number):
+def _position(context: CheckState, node: syntax.Comparison, literal: syntax.Literal) -> str | float | None:
+    if isinstance(literal, syntax.WrittenNumber):
         return _number(context, node, literal)
     if isinstance(literal, syntax.Name) and literal.text in ("first", "last"):
         if node.operator in ("==", "!="):
@@ -233,7 +235,7 @@ def _position(context: Context, node: syntax.Predicate, literal: syntax.Literal)
     return None
 
 
-def _word(context: Context, _: syntax.Predicate, literal: syntax.Literal) -> str | None:
+def _word(context: CheckState, _: syntax.Comparison, literal: syntax.Literal) -> str | None:
     text = literal.text if isinstance(literal, syntax.Name | syntax.String) else ""
     name = standard_dtype(text)
     if name in DTYPES:
@@ -243,7 +245,7 @@ def _word(context: Context, _: syntax.Predicate, literal: syntax.Literal) -> str
     return None
 
 
-def _origin(context: Context, node: syntax.Predicate, literal: syntax.Literal) -> str | None:
+def _origin(context: CheckState, node: syntax.Comparison, literal: syntax.Literal) -> str | None:
     if isinstance(literal, syntax.Name) and literal.text in ORIGINS:
         return literal.text
     near = did_you_mean(literal.span.text, ORIGINS)
@@ -251,13 +253,13 @@ def _origin(context: Context, node: syntax.Predicate, literal: syntax.Literal) -
     return None
 
 
-def _dims(context: Context, node: syntax.Predicate, literal: syntax.Literal) -> tuple[int, ...] | None:
+def _dims(context: CheckState, node: syntax.Comparison, literal: syntax.Literal) -> tuple[int, ...] | None:
     if isinstance(literal, syntax.Dims):
         return literal.sizes
-    number = _number(context, node, literal) if isinstance(literal, syntax.Number) else None
+    number = _number(context, node, literal) if isinstance(literal, syntax.WrittenNumber) else None
     if number is not None:
         return (int(number),)
-    if not isinstance(literal, syntax.Number):
+    if not isinstance(literal, syntax.WrittenNumber):
         _mismatch(context, node, literal, "extents such as `3x3`", None)
     return None
 
@@ -265,7 +267,7 @@ def _dims(context: Context, node: syntax.Predicate, literal: syntax.Literal) -> 
 _VALUES = {"text": _text, "number": _number, "position": _position, "word": _word, "dims": _dims, "origin": _origin}
 
 
-def _regex(context: Context, node: syntax.Predicate, regex: syntax.Regex) -> Regex | None:
+def _regex(context: CheckState, node: syntax.Comparison, regex: syntax.RegexLiteral) -> Regex | None:
     if FACTS[node.fact.text] != "text" or "~" not in node.operator:
         help = f"write `name ~ {regex.span.text}`"
         context.report.error("Q219", "a regular expression only fits `name ~`", regex.span, help=help)
@@ -278,7 +280,7 @@ def _regex(context: Context, node: syntax.Predicate, regex: syntax.Regex) -> Reg
         return None
 
 
-def reserved(context: Context, kinds: Mapping[str, object] | tuple[str, ...], name: syntax.Name) -> bool:
+def reserved(context: CheckState, kinds: Mapping[str, object] | tuple[str, ...], name: syntax.Name) -> bool:
     """Whether a `let` takes a name that already means something; reported."""
     if name.text not in kinds and name.text not in (ANY, "and", "or", "not"):
         return False

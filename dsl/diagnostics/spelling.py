@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from qcc.dsl.syntax.other_tools import Place, told
+from qcc.dsl.diagnostics.other_tools import Place, told
 
 LISTED_AT_MOST = 12
 

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from qcc.dsl.syntax.literals import FAMILIES, number_text, quote
 
-Kind = Literal["bool", "int", "float", "str", "words", "dims"]
+OptionType = Literal["bool", "int", "float", "str", "words", "dims"]
 
 
 @dataclass(frozen=True)
-class Range:
+class Interval:
     """Bounds of a number, both included. Any object with ``low`` and ``high`` does as well."""
 
     low: float | None = None
@@ -32,7 +32,7 @@ class Option:
     """One option of a keyword."""
 
     name: str
-    kind: Kind
+    kind: OptionType
     words: tuple[str | int, ...] = ()
     unit: str = ""
     low: float | None = None
@@ -99,8 +99,8 @@ def _option(name: str, hint: object, default: object, summary: str) -> Option:
         else:
             break
     words: tuple[str | int, ...] = get_args(hint) if get_origin(hint) is Literal else ()
-    kinds: dict[Any, Kind] = {bool: "bool", int: "int", float: "float", str: "str"}
-    kind: Kind | None = "words" if words else "dims" if get_origin(hint) is tuple else kinds.get(hint)
+    kinds: dict[Any, OptionType] = {bool: "bool", int: "int", float: "float", str: "str"}
+    kind: OptionType | None = "words" if words else "dims" if get_origin(hint) is tuple else kinds.get(hint)
     if kind is None:
         raise TypeError(f"option `{name}` has the type {hint}, which the language can't spell")
     required = default is MISSING

@@ -13,8 +13,8 @@ from qcc.dsl.syntax.literals import bytes_text, number_text, quote
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-Block = tuple[int, ...]
-WordValue = int | str | Block | bool
+BlockShape = tuple[int, ...]
+WordValue = int | str | BlockShape | bool
 
 
 @dataclass(frozen=True)

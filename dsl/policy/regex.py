@@ -132,7 +132,7 @@ def _program(pattern: str) -> _Program:
     return _Program(_Reader(pattern).read())
 
 
-Part = Callable[[], object]
+RegexPart = Callable[[], object]
 """Writes the steps of a part of an expression, as often as it is asked to."""
 
 
@@ -152,18 +152,18 @@ class _Reader:
         self._choice()()
         return self.steps
 
-    def _choice(self) -> Part:
+    def _choice(self) -> RegexPart:
         parts = [self._sequence()]
         while self.text[self.at : self.at + 1] == "|":
             self.at += 1
             parts.append(self._sequence())
         return parts[0] if len(parts) == 1 else lambda: self._write_choice(parts)
 
-    def _sequence(self) -> Part:
+    def _sequence(self) -> RegexPart:
         parts = list(self._repeated())
         return lambda: [part() for part in parts]
 
-    def _repeated(self) -> Iterator[Part]:
+    def _repeated(self) -> Iterator[RegexPart]:
         while self.at < len(self.text) and self.text[self.at] not in "|)":
             part = self._one()
             while (found := _REPEAT.match(self.text, self.at)) and found.group() != "{}":
@@ -179,7 +179,7 @@ class _Reader:
         if sign == "?":  # only says which of several finds is taken
             self.at += 1
 
-    def _counted(self, part: Part, found: re.Match[str]) -> Part:
+    def _counted(self, part: RegexPart, found: re.Match[str]) -> RegexPart:
         sign = found.group()
         if sign in "*+?":
             low, high = {"*": (0, None), "+": (1, None), "?": (0, 1)}[sign]
@@ -188,7 +188,7 @@ class _Reader:
             high = low if not found["comma"] else int(found["high"]) if found["high"] else None
         return lambda: self._write_repeat(part, low, high)
 
-    def _one(self) -> Part:
+    def _one(self) -> RegexPart:
         text, at = self.text, self.at
         if text[at] == "(":
             group = _GROUP.match(text, at)
@@ -221,7 +221,7 @@ class _Reader:
     def _also(self, fork: int, way: int) -> None:
         self.steps[fork] = _Step(ways=(*self.steps[fork].ways, way))
 
-    def _write_choice(self, parts: list[Part]) -> None:
+    def _write_choice(self, parts: list[RegexPart]) -> None:
         ends = []
         for at, part in enumerate(parts):
             fork = self._fork() if at < len(parts) - 1 else None
@@ -232,7 +232,7 @@ class _Reader:
         for end in ends:
             self._also(end, len(self.steps))
 
-    def _write_repeat(self, part: Part, low: int, high: int | None) -> None:
+    def _write_repeat(self, part: RegexPart, low: int, high: int | None) -> None:
         for _ in range(low):
             self._fork()  # counts, so that a repeated nothing ends
             part()

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from qcc.dsl.policy.options import Range, Unit
+from qcc.dsl.policy.options import Interval, Unit
 
 __all__ = [
     "FormatFamily",
+    "Interval",
     "Metric",
     "Off",
     "Percent",
     "Property",
-    "Range",
     "Schema",
     "TargetKind",
     "Unit",

@@ -143,7 +143,7 @@ class Selector:
 
 
 @dataclass(frozen=True)
-class Kind(Selector):
+class LayerClass(Selector):
     """A class of layers, or all of them."""
 
     name: str
@@ -164,7 +164,7 @@ class Where(Selector):
     @property
     def text(self) -> str:
         """The base and its brackets."""
-        return f"{_grouped(self.base, Kind)}[{', '.join(one.text for one in self.predicates)}]"
+        return f"{_grouped(self.base, LayerClass)}[{', '.join(one.text for one in self.predicates)}]"
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class Both(Selector):
     @property
     def text(self) -> str:
         """The items with `and` between them."""
-        return " and ".join(_grouped(one, Kind, Where, Not) for one in self.items)
+        return " and ".join(_grouped(one, LayerClass, Where, Not) for one in self.items)
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class Not(Selector):
     @property
     def text(self) -> str:
         """The item after `not`."""
-        return f"not {_grouped(self.item, Kind, Where, Not)}"
+        return f"not {_grouped(self.item, LayerClass, Where, Not)}"
 
 
 def _grouped(selector: Selector, *plain: type[Selector]) -> str:
@@ -210,7 +210,7 @@ def _grouped(selector: Selector, *plain: type[Selector]) -> str:
 def matches(selector: Selector, facts: Facts) -> bool:
     """Whether a layer belongs to a selector."""
     match selector:
-        case Kind(name=name):
+        case LayerClass(name=name):
             return name == ANY or name in facts.kinds
         case Where(base=base, predicates=predicates):
             return matches(base, facts) and all(one.holds(facts) for one in predicates)

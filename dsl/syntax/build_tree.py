@@ -34,7 +34,7 @@ class TooDeepError(Exception):
         super().__init__(token)
 
 
-class Layout:
+class LineEnds:
     """Drops the line ends that end nothing, and refuses absurd nesting before the parser's stack grows."""
 
     # With these the contextual lexer finds a token even where it's an error, so that the parser can say which.
@@ -62,20 +62,20 @@ class Layout:
 Children = list[Any]
 
 
-class _TreeBuilder(Transformer[Token, syntax.Node]):
+class _TreeBuilder(Transformer[Token, syntax.SyntaxNode]):
     """Builds each node as the parser reduces it. Holds the source and where in it the parsed text begins."""
 
     source = Source("", "")
     offset = 0
 
-    def span(self, first: Token | syntax.Node, last: Token | syntax.Node | None = None) -> Span:
+    def span(self, first: Token | syntax.SyntaxNode, last: Token | syntax.SyntaxNode | None = None) -> Span:
         """From the start of one child to the end of another."""
         return Span(self.source, self._from(first), self._until(first if last is None else last))
 
-    def _from(self, child: Token | syntax.Node) -> int:
+    def _from(self, child: Token | syntax.SyntaxNode) -> int:
         return (child.start_pos or 0) + self.offset if isinstance(child, Token) else child.span.start
 
-    def _until(self, child: Token | syntax.Node) -> int:
+    def _until(self, child: Token | syntax.SyntaxNode) -> int:
         return (child.end_pos or 0) + self.offset if isinstance(child, Token) else child.span.end
 
     def _word(self, token: Token) -> syntax.Name:
@@ -95,7 +95,7 @@ class _TreeBuilder(Transformer[Token, syntax.Node]):
 
     def target(self, children: Children) -> syntax.TargetLine:
         called = children[1]
-        if isinstance(called, syntax.Call):
+        if isinstance(called, syntax.Invocation):
             return syntax.TargetLine(self.span(children[0], called), called.name, called.arguments)
         return syntax.TargetLine(self.span(children[0], called), self._word(called), ())
 
@@ -121,27 +121,27 @@ class _TreeBuilder(Transformer[Token, syntax.Node]):
     def export(self, children: Children) -> syntax.ExportBlock:
         return syntax.ExportBlock(self.span(children[0], children[-1]), tuple(children[2:-1]))
 
-    def setting(self, children: Children) -> syntax.Setting:
+    def setting(self, children: Children) -> syntax.PropertySetting:
         value = children[1] if len(children) > 1 else None
-        return syntax.Setting(self.span(children[0], children[-1]), self._word(children[0]), value)
+        return syntax.PropertySetting(self.span(children[0], children[-1]), self._word(children[0]), value)
 
-    def bound(self, children: Children) -> syntax.Bound:
+    def bound(self, children: Children) -> syntax.BoundTree:
         argument = self._word(children[1]) if len(children) == 4 else None
         relation, quantity = children[-2:]
         span = self.span(children[0], quantity)
-        return syntax.Bound(span, self._word(children[0]), argument, str(relation), self.span(relation), quantity)
+        return syntax.BoundTree(span, self._word(children[0]), argument, str(relation), self.span(relation), quantity)
 
-    def value(self, children: Children) -> syntax.Value:
-        return syntax.Value(self.span(children[0], children[-1]), tuple(children))
+    def value(self, children: Children) -> syntax.Alternatives:
+        return syntax.Alternatives(self.span(children[0], children[-1]), tuple(children))
 
-    def term(self, children: Children) -> syntax.Term:
-        return syntax.Term(self.span(children[0], children[-1]), tuple(children))
+    def term(self, children: Children) -> syntax.Phrase:
+        return syntax.Phrase(self.span(children[0], children[-1]), tuple(children))
 
-    def grid(self, children: Children) -> syntax.Grid:
-        return syntax.Grid(self.span(children[0], children[-1]), tuple(children[1:-1]))
+    def grid(self, children: Children) -> syntax.Braces:
+        return syntax.Braces(self.span(children[0], children[-1]), tuple(children[1:-1]))
 
-    def call(self, children: Children) -> syntax.Call:
-        return syntax.Call(self.span(children[0], children[-1]), self._word(children[0]), tuple(children[1:-1]))
+    def call(self, children: Children) -> syntax.Invocation:
+        return syntax.Invocation(self.span(children[0], children[-1]), self._word(children[0]), tuple(children[1:-1]))
 
     def argument(self, children: Children) -> syntax.Argument:
         name = self._word(children[0]) if len(children) == 2 else None
@@ -150,12 +150,12 @@ class _TreeBuilder(Transformer[Token, syntax.Node]):
     def name(self, children: Children) -> syntax.Name:
         return self._word(children[0])
 
-    def number(self, children: Children) -> syntax.Number:
+    def number(self, children: Children) -> syntax.WrittenNumber:
         text = str(children[0])
         digits = _number_prefix(text)
         # A number too long to be meant reads as infinite, which every check refuses.
         value = float(digits) if len(digits) < 64 else float("inf")
-        return syntax.Number(self.span(children[0]), value, text[len(digits) :].strip())
+        return syntax.WrittenNumber(self.span(children[0]), value, text[len(digits) :].strip())
 
     def dims(self, children: Children) -> syntax.Dims:
         sizes = tuple(int(size[:10]) for size in str(children[0]).split("x"))
@@ -164,20 +164,20 @@ class _TreeBuilder(Transformer[Token, syntax.Node]):
     def string(self, children: Children) -> syntax.String:
         return syntax.String(self.span(children[0]), unquote(str(children[0])))
 
-    def regex(self, children: Children) -> syntax.Regex:
-        return syntax.Regex(self.span(children[0]), str(children[0])[1:-1].replace("\\/", "/"))
+    def regex(self, children: Children) -> syntax.RegexLiteral:
+        return syntax.RegexLiteral(self.span(children[0]), str(children[0])[1:-1].replace("\\/", "/"))
 
     def dollar(self, children: Children) -> syntax.Param:
         return syntax.Param(self.span(children[0]), str(children[0])[1:])
 
-    def selector(self, children: Children) -> syntax.Selector:
-        return self._joined(syntax.Either, children)
+    def selector(self, children: Children) -> syntax.SelectorTree:
+        return self._joined(syntax.Or, children)
 
-    def disjunction(self, children: Children) -> syntax.Selector:
-        return self._joined(syntax.Either, children[::2])
+    def disjunction(self, children: Children) -> syntax.SelectorTree:
+        return self._joined(syntax.Or, children[::2])
 
-    def conjunction(self, children: Children) -> syntax.Selector:
-        return self._joined(syntax.Both, children[::2])
+    def conjunction(self, children: Children) -> syntax.SelectorTree:
+        return self._joined(syntax.And, children[::2])
 
     def negation(self, children: Children) -> syntax.Negation:
         return syntax.Negation(self.span(children[0], children[1]), children[1])
@@ -187,17 +187,17 @@ class _TreeBuilder(Transformer[Token, syntax.Node]):
 
     def filter(self, children: Children) -> syntax.Filter:
         base = self.class_(children[:1]) if isinstance(children[0], Token) else children[0]
-        predicates = tuple(one for one in children[1:] if isinstance(one, syntax.Predicate))
+        predicates = tuple(one for one in children[1:] if isinstance(one, syntax.Comparison))
         return syntax.Filter(self.span(base, children[-1]), base, predicates)
 
-    def predicate(self, children: Children) -> syntax.Predicate:
+    def predicate(self, children: Children) -> syntax.Comparison:
         field, operator, value = children
         span = self.span(field, value)
-        return syntax.Predicate(span, self._word(field), str(operator), self.span(operator), value)
+        return syntax.Comparison(span, self._word(field), str(operator), self.span(operator), value)
 
-    def _joined(self, kind: type[syntax.Either] | type[syntax.Both], items: Children) -> syntax.Selector:
+    def _joined(self, kind: type[syntax.Or] | type[syntax.And], items: Children) -> syntax.SelectorTree:
         if len(items) == 1:
-            only: syntax.Selector = items[0]
+            only: syntax.SelectorTree = items[0]
             return only
         # `a or b, c` is one choice of three.
         flat = [part for item in items for part in (item.items if isinstance(item, kind) else (item,))]
@@ -228,7 +228,7 @@ def _parser() -> Lark:
         parser="lalr",
         lexer="contextual",
         start=STARTS,
-        postlex=Layout(),
+        postlex=LineEnds(),
         transformer=_BUILDER,
         maybe_placeholders=False,
     )
@@ -239,7 +239,7 @@ def _lexer() -> Lark:
     return Lark(_GRAMMAR.read_text(encoding="utf-8"), parser=None, lexer="basic", start=STARTS)
 
 
-def build_tree(source: Source, start: str, text: str, offset: int = 0) -> syntax.Node:
+def build_tree(source: Source, start: str, text: str, offset: int = 0) -> syntax.SyntaxNode:
     """Parse a text that stands at ``offset`` of its source, from one of the grammar's ``STARTS``.
 
     Raises:
@@ -250,7 +250,7 @@ def build_tree(source: Source, start: str, text: str, offset: int = 0) -> syntax
     with _ONE_AT_A_TIME:  # the builder is the parser's, hence shared
         _BUILDER.source, _BUILDER.offset = source, offset
         tree: object = parser.parse(text, start=start)
-    assert isinstance(tree, syntax.Node)
+    assert isinstance(tree, syntax.SyntaxNode)
     return tree
 
 

@@ -16,7 +16,7 @@ NOTHING = Token("", "", 0, end_pos=0)
 
 
 @dataclass(frozen=True)
-class Place:
+class FailurePlace:
     """The piece of text that was parsed, and as what."""
 
     source: Source
@@ -31,7 +31,7 @@ class Place:
 class Failure:
     """Where the parser stopped in a piece, and what it would have taken."""
 
-    place: Place
+    place: FailurePlace
     token: Token
     accepts: Set[str]
 

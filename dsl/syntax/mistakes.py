@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qcc.dsl.diagnostics.other_tools import told
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.diagnostics.spelling import nearest
 from qcc.dsl.syntax.literals import nearest_unit
-from qcc.dsl.syntax.other_tools import told
 
 if TYPE_CHECKING:
     from qcc.dsl.syntax.failure import Failure

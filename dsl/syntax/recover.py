@@ -10,7 +10,7 @@ from lark import Token, UnexpectedToken
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.diagnostics.source import Source, Span
 from qcc.dsl.syntax.build_tree import CLOSING, OPENING, OPERATORS, TooDeepError, build_tree, tokens
-from qcc.dsl.syntax.failure import Place
+from qcc.dsl.syntax.failure import FailurePlace
 from qcc.dsl.syntax.syntax_errors import report_syntax_error
 
 BLOCKLESS = frozenset({"QPOLICY", "USE", "PARAM", "TARGET", "LET", "MINIMIZE"})
@@ -235,4 +235,4 @@ def _report(
         help = "name its parts with `let`"
         report.error("Q105", "nested too deeply: no more than 64 parentheses or `not`", span, help=help)
         return
-    report_syntax_error(Place(source, start, first, last, keyword), failure, report)
+    report_syntax_error(FailurePlace(source, start, first, last, keyword), failure, report)

@@ -7,11 +7,11 @@ from lark import UnexpectedToken
 from qcc.dsl.diagnostics.excerpt import escape
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.diagnostics.source import Span
-from qcc.dsl.syntax.failure import CLOSERS, Failure, Place
+from qcc.dsl.syntax.failure import CLOSERS, Failure, FailurePlace
 from qcc.dsl.syntax.mistakes import likely_mistake
 
 
-def report_syntax_error(place: Place, failure: UnexpectedToken, report: Diagnostics) -> None:
+def report_syntax_error(place: FailurePlace, failure: UnexpectedToken, report: Diagnostics) -> None:
     """Say what was expected, what was found, and what was probably meant."""
     accepts = frozenset(failure.accepts or failure.expected)
     where = Failure(place, failure.token, accepts)

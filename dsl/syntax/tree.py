@@ -10,7 +10,7 @@ from qcc.dsl.diagnostics.source import Span
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Node:
+class SyntaxNode:
     """Anything written in a policy."""
 
     span: Span
@@ -31,14 +31,14 @@ class Node:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Name(Node):
+class Name(SyntaxNode):
     """A word."""
 
     text: str
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Number(Node):
+class WrittenNumber(SyntaxNode):
     """A number and the unit written after it, if any."""
 
     value: float
@@ -46,133 +46,133 @@ class Number(Node):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Dims(Node):
+class Dims(SyntaxNode):
     """Extents such as ``16x1``."""
 
     sizes: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class String(Node):
+class String(SyntaxNode):
     """A quoted text, its escapes resolved."""
 
     text: str
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Regex(Node):
+class RegexLiteral(SyntaxNode):
     """A regular expression between slashes."""
 
     pattern: str
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Param(Node):
+class Param(SyntaxNode):
     """``$name``: the value of a parameter."""
 
     name: str
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Grid(Node):
+class Braces(SyntaxNode):
     """``{a, b}``: each of these in turn."""
 
     items: tuple["Literal", ...]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Argument(Node):
+class Argument(SyntaxNode):
     """``value`` or ``name = value`` between parentheses."""
 
     name: Name | None
-    value: "Value"
+    value: "Alternatives"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Call(Node):
+class Invocation(SyntaxNode):
     """``name(arguments)``."""
 
     name: Name
     arguments: tuple[Argument, ...]
 
 
-Literal = Name | Number | Dims | String | Param
-Atom = Literal | Grid | Call
+Literal = Name | WrittenNumber | Dims | String | Param
+Atom = Literal | Braces | Invocation
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Term(Node):
+class Phrase(SyntaxNode):
     """Words and numbers side by side: one candidate."""
 
     atoms: tuple[Atom, ...]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Value(Node):
+class Alternatives(SyntaxNode):
     """Terms separated by ``|``."""
 
-    terms: tuple[Term, ...]
+    terms: tuple[Phrase, ...]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Predicate(Node):
+class Comparison(SyntaxNode):
     """``name ~ "glob"`` or another comparison, between brackets."""
 
     fact: Name
     operator: str
     operator_span: Span
-    value: Literal | Regex
+    value: Literal | RegexLiteral
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Class(Node):
+class Class(SyntaxNode):
     """A class of layers, or a selector's name."""
 
     name: str
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Filter(Node):
+class Filter(SyntaxNode):
     """``base[predicates]``: all of them hold."""
 
-    base: "Selector"
-    predicates: tuple[Predicate, ...]
+    base: "SelectorTree"
+    predicates: tuple[Comparison, ...]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Either(Node):
+class Or(SyntaxNode):
     """``a or b``, also spelled ``a, b``."""
 
-    items: tuple["Selector", ...]
+    items: tuple["SelectorTree", ...]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Both(Node):
+class And(SyntaxNode):
     """``a and b``."""
 
-    items: tuple["Selector", ...]
+    items: tuple["SelectorTree", ...]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Negation(Node):
+class Negation(SyntaxNode):
     """``not a``."""
 
-    item: "Selector"
+    item: "SelectorTree"
 
 
-Selector = Class | Filter | Either | Both | Negation
+SelectorTree = Class | Filter | Or | And | Negation
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Setting(Node):
+class PropertySetting(SyntaxNode):
     """``name = value``; a bare word such as ``keep`` has no value."""
 
     name: Name
-    value: Value | None
+    value: Alternatives | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Bound(Node):
+class BoundTree(SyntaxNode):
     """``metric(argument) <= quantity``."""
 
     metric: Name
@@ -183,29 +183,29 @@ class Bound(Node):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class VersionLine(Node):
+class VersionLine(SyntaxNode):
     """``qpolicy 1``."""
 
-    number: Number
+    number: WrittenNumber
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class UseLine(Node):
+class UseLine(SyntaxNode):
     """``use "preset or file"``."""
 
     name: String
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ParamLine(Node):
+class ParamLine(SyntaxNode):
     """``param name = default``."""
 
     name: Name
-    default: Value
+    default: Alternatives
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TargetLine(Node):
+class TargetLine(SyntaxNode):
     """``target name(arguments)``."""
 
     name: Name
@@ -213,55 +213,55 @@ class TargetLine(Node):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CalibrateLine(Node):
+class CalibrateLine(SyntaxNode):
     """``calibrate "file" { settings }`` or ``calibrate generated { settings }``."""
 
     data: String | Name
-    settings: tuple[Setting, ...]
+    settings: tuple[PropertySetting, ...]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LetLine(Node):
+class LetLine(SyntaxNode):
     """``let name = selector``."""
 
     name: Name
-    selector: Selector
+    selector: SelectorTree
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RuleBlock(Node):
+class RuleBlock(SyntaxNode):
     """``rule selector { settings }``."""
 
-    selector: Selector
-    settings: tuple[Setting, ...]
+    selector: SelectorTree
+    settings: tuple[PropertySetting, ...]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class BudgetBlock(Node):
+class BudgetBlock(SyntaxNode):
     """``budget { bounds }``."""
 
-    bounds: tuple[Bound, ...]
+    bounds: tuple[BoundTree, ...]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MinimizeLine(Node):
+class MinimizeLine(SyntaxNode):
     """``minimize objective``."""
 
     objective: Name
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class VerifyBlock(Node):
+class VerifyBlock(SyntaxNode):
     """``verify { bounds }``."""
 
-    bounds: tuple[Bound, ...]
+    bounds: tuple[BoundTree, ...]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ExportBlock(Node):
+class ExportBlock(SyntaxNode):
     """``export { settings }``."""
 
-    settings: tuple[Setting, ...]
+    settings: tuple[PropertySetting, ...]
 
 
 Statement = (
@@ -280,24 +280,24 @@ Statement = (
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class File(Node):
+class File(SyntaxNode):
     """A whole policy file."""
 
     statements: tuple[Statement, ...]
 
 
-def to_text(tree: Node) -> str:
+def to_text(tree: SyntaxNode) -> str:
     """The tree as stable text: one node a line, children indented, places as ``line:column``."""
     return "".join(line + "\n" for line in _lines(tree, "", ""))
 
 
-def _lines(node: Node, indent: str, label: str) -> Iterator[str]:
+def _lines(node: SyntaxNode, indent: str, label: str) -> Iterator[str]:
     inline, nested = [], []
     for one in fields(node):
         value = getattr(node, one.name)
-        if isinstance(value, Node):
+        if isinstance(value, SyntaxNode):
             nested.append((one.name, value))
-        elif isinstance(value, tuple) and value and isinstance(value[0], Node):
+        elif isinstance(value, tuple) and value and isinstance(value[0], SyntaxNode):
             nested += [(one.name, child) for child in value]
         elif not isinstance(value, Span):
             inline.append(f"{one.name}={value!r}")

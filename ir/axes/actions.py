@@ -10,21 +10,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from qcc.ir.axes.dims import Dim
-from qcc.ir.axes.trace import Law, Place, Relation
+from qcc.ir.axes.trace import Holder, Law, Relation
 
 if TYPE_CHECKING:
     import networkx
 
-Node = tuple[Place, int, Dim]
+AxisNode = tuple[Holder, int, Dim]
 
 
 @dataclass(frozen=True)
 class Product:
     """A node that is the product of two others, one of them perhaps inverted: its scale is theirs together."""
 
-    left: Node
-    right: Node
-    output: Node
+    left: AxisNode
+    right: AxisNode
+    output: AxisNode
     inverted: tuple[bool, bool]
     contexts: tuple[frozenset[Dim], frozenset[Dim]]
     """What each side has in common with the output."""
@@ -34,13 +34,13 @@ class Product:
 class Ties:
     """The nodes of one action with their edges, and what bars them."""
 
-    edges: "networkx.Graph[Node]"
-    barred: dict[Node, str] = field(default_factory=dict)
-    positive: set[Node] = field(default_factory=set)
-    centred: set[Node] = field(default_factory=set)
+    edges: "networkx.Graph[AxisNode]"
+    barred: dict[AxisNode, str] = field(default_factory=dict)
+    positive: set[AxisNode] = field(default_factory=set)
+    centred: set[AxisNode] = field(default_factory=set)
     products: list[Product] = field(default_factory=list)
 
-    def tie(self, one: Node, other: Node, context: frozenset[Dim], sign: int = 1) -> None:
+    def tie(self, one: AxisNode, other: AxisNode, context: frozenset[Dim], sign: int = 1) -> None:
         """What is done to one is done to the other; ``sign`` -1: its inverse is."""
         if one == other:
             if sign < 0:
@@ -53,7 +53,7 @@ class Ties:
                 self.bar(one, "it would have to be its own inverse")
         self.edges.add_edge(one, other, sign=sign, context=context)
 
-    def bar(self, node: Node, reason: str) -> None:
+    def bar(self, node: AxisNode, reason: str) -> None:
         """Nothing may be done here; the first reason stays."""
         self.edges.add_node(node)
         self.barred.setdefault(node, reason)
@@ -64,7 +64,7 @@ class Band:
     """One plain dim as a relation sees it: its node in each place that has it, by the place's number."""
 
     dim: Dim
-    nodes: Mapping[int, Node]
+    nodes: Mapping[int, AxisNode]
     context: Mapping[int, frozenset[Dim]]
     """For each place, the other dims that the relation aligns there."""
     normalised: bool
@@ -75,7 +75,7 @@ class Band:
 
 
 def bands(
-    relation: Relation, held: Mapping[tuple[Place, int], frozenset[Dim]], without: frozenset[int]
+    relation: Relation, held: Mapping[tuple[Holder, int], frozenset[Dim]], without: frozenset[int]
 ) -> Iterator[Band]:
     """The plain dims of a relation's tracks; those of one channel, or of unknown size, have none.
 
@@ -84,7 +84,7 @@ def bands(
         held: the plain dims of every axis of every place.
         without: numbers of places that do not count.
     """
-    found: list[tuple[Dim, dict[int, Node], bool]] = []
+    found: list[tuple[Dim, dict[int, AxisNode], bool]] = []
     seen: dict[int, list[Dim]] = {}
     for number, track in enumerate(relation.tracks):
         for dim in dict.fromkeys(track.dim.leaves()):
@@ -191,7 +191,7 @@ def rotations(ties: Ties, relation: Relation, band: Band, uniform: frozenset[int
         ties.tie(nodes[number], output, band.shared(number, relation.output))
 
 
-def settle_products(ties: Ties, absorbs: Iterable[Node]) -> list[tuple[Node, Node, int]]:
+def settle_products(ties: Ties, absorbs: Iterable[AxisNode]) -> list[tuple[AxisNode, AxisNode, int]]:
     """Decide, for every product of scales, which side carries the scale.
 
     A constant of its own takes up whatever difference there is, so both sides are free. Of two computed sides one has
@@ -203,8 +203,8 @@ def settle_products(ties: Ties, absorbs: Iterable[Node]) -> list[tuple[Node, Nod
     import networkx
 
     free = set(absorbs)
-    taken: list[tuple[Node, Node, int]] = []
-    groups: networkx.utils.UnionFind[Node] = networkx.utils.UnionFind(ties.edges)
+    taken: list[tuple[AxisNode, AxisNode, int]] = []
+    groups: networkx.utils.UnionFind[AxisNode] = networkx.utils.UnionFind(ties.edges)
     for one, other in ties.edges.edges:
         groups.union(one, other)
     barred = {groups[node]: reason for node, reason in ties.barred.items()}

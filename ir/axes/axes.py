@@ -9,7 +9,7 @@ import numpy as np
 
 from qcc.ir.axes.arrange import Arrangement
 from qcc.ir.axes.groups import Action, Finder, Group, Member
-from qcc.ir.axes.trace import Place, Trace
+from qcc.ir.axes.trace import Holder, Trace
 from qcc.ir.axes.walk import trace
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array
@@ -46,7 +46,7 @@ class Axes:
 
     def on(self, value: str, axis: int) -> list[Group]:
         """The groups of permutable channels that make an axis of a value; none for an axis of unknown size."""
-        dims = self._finder.held.get((Place(value), axis), frozenset())
+        dims = self._finder.held.get((Holder(value), axis), frozenset())
         return [group for group in self.groups(Action.PERMUTE) if group.dims[0] in dims]
 
     def read(self, member: Member, group: Group) -> Array:
@@ -76,7 +76,7 @@ class Axes:
 
     def arrangement(self, member: Member, group: Group) -> Arrangement:
         """How the constant of a member is laid out by channel."""
-        dims = self._trace.dims[Place(member.value, member.reader)]
+        dims = self._trace.dims[Holder(member.value, member.reader)]
         return Arrangement(dims, member.axis, group.dims[0], group.dims[1:])
 
     def _array(self, member: Member) -> Array:

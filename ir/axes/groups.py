@@ -7,10 +7,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from qcc.ir.axes.actions import Node, Ties, bands, permutations, rotations, scales, settle_products
+from qcc.ir.axes.actions import AxisNode, Ties, bands, permutations, rotations, scales, settle_products
 from qcc.ir.axes.arrange import index_of
 from qcc.ir.axes.dims import Dim
-from qcc.ir.axes.trace import FLOATS, INNER, Place, Relation, Trace
+from qcc.ir.axes.trace import FLOATS, INNER, Holder, Relation, Trace
 
 
 class Action(StrEnum):
@@ -96,7 +96,7 @@ class Finder:
         self._trace = traced
         self._weights = {weight.constant: weight for weight in traced.graph.weights()}
         self._order = {place: number for number, place in enumerate(traced.dims)}
-        self._single: dict[Place, frozenset[Dim]] = {}
+        self._single: dict[Holder, frozenset[Dim]] = {}
         self.held = {
             (place, axis): frozenset(dim.leaves())
             for place, dims in traced.dims.items()
@@ -106,11 +106,11 @@ class Finder:
     def find(self, action: Action) -> tuple[Group, ...]:
         """The groups of an action, named, in the order in which they run."""
         ties = self._ties(action)
-        taken: list[tuple[Node, Node, int]] = []
+        taken: list[tuple[AxisNode, AxisNode, int]] = []
         if action is Action.SCALE:
             sides = (node for product in ties.products for node in (product.left, product.right))
             taken = settle_products(ties, [node for node in sides if self._absorbs(node)])
-        extra: dict[Node, list[tuple[Node, int]]] = {}
+        extra: dict[AxisNode, list[tuple[AxisNode, int]]] = {}
         for constant, node, exponent in taken:
             extra.setdefault(node, []).append((constant, exponent))
         found = [self._group(action, ties, nodes, extra) for nodes in self._components(action, ties)]
@@ -137,7 +137,7 @@ class Finder:
                 ties.bar(node, reason)
         return ties
 
-    def _whole(self, place: Place) -> str:
+    def _whole(self, place: Holder) -> str:
         """Whole numbers are counted and compared: they take no factor."""
         dtype = "" if INNER in place.name else self._trace.graph.value(place.name).dtype
         return "" if not dtype or dtype.startswith(FLOATS) else "it holds no real numbers"
@@ -159,24 +159,26 @@ class Finder:
             else:
                 rotations(ties, relation, band, uniform)
 
-    def _absorbs(self, node: Node) -> bool:
+    def _absorbs(self, node: AxisNode) -> bool:
         """A constant that is read once takes up any difference of scales."""
         place = node[0]
         if INNER in place.name or self._trace.constant(place.name) is None:
             return False
         return place.reader is not None or len(self._trace.readers.get(place.name, ())) == 1
 
-    def _components(self, action: Action, ties: Ties) -> Iterable[set[Node]]:
+    def _components(self, action: Action, ties: Ties) -> Iterable[set[AxisNode]]:
         import networkx
 
         if action is not Action.PERMUTE:
             return list(networkx.connected_components(ties.edges))
-        found: dict[Dim, set[Node]] = {}
+        found: dict[Dim, set[AxisNode]] = {}
         for node in ties.edges:
             found.setdefault(node[2], set()).add(node)
         return found.values()
 
-    def _group(self, action: Action, ties: Ties, nodes: set[Node], extra: dict[Node, list[tuple[Node, int]]]) -> Group:
+    def _group(
+        self, action: Action, ties: Ties, nodes: set[AxisNode], extra: dict[AxisNode, list[tuple[AxisNode, int]]]
+    ) -> Group:
         ordered = sorted(nodes, key=lambda node: (self._order[node[0]], node[1]))
         fixed = next((ties.barred[node] for node in ordered if node in ties.barred), "")
         exponents, contradiction = self._exponents(ties, ordered)
@@ -206,7 +208,7 @@ class Finder:
             dims=(dim, *contexts),
         )
 
-    def _exponents(self, ties: Ties, ordered: list[Node]) -> tuple[dict[Node, int], str]:
+    def _exponents(self, ties: Ties, ordered: list[AxisNode]) -> tuple[dict[AxisNode, int], str]:
         """1 or -1 for each node, counted from the first that is computed."""
         import networkx
 
@@ -220,7 +222,7 @@ class Finder:
                     contradiction = "it would have to be its own inverse"
         return found, contradiction
 
-    def _contexts(self, ties: Ties, nodes: list[Node], sides: Mapping[Node, int], dim: Dim) -> list[Dim]:
+    def _contexts(self, ties: Ties, nodes: list[AxisNode], sides: Mapping[AxisNode, int], dim: Dim) -> list[Dim]:
         """The dims on whose index an action may depend: all places have them, and all ops keep them apart."""
         common: frozenset[Dim] | None = None
         for node in nodes:
@@ -244,7 +246,7 @@ class Finder:
 
         def rank(group: Group) -> tuple[int, int]:
             first = group.constants[0]
-            return group.size, self._first(Place(first.value, first.reader), group.dims[0])
+            return group.size, self._first(Holder(first.value, first.reader), group.dims[0])
 
         def is_within(group: Group, other: Group) -> bool:
             held = not other.fixed and group.dims[0] in other.dims[1:]
@@ -256,20 +258,20 @@ class Finder:
             if not any(is_within(group, other) for other in near[key] if other is not group)
         ]
 
-    def _once(self, place: Place) -> frozenset[Dim]:
+    def _once(self, place: Holder) -> frozenset[Dim]:
         """The plain dims that a place has on one axis only, and once there."""
         if place not in self._single:
             self._single[place] = self._find_single(place)
         return self._single[place]
 
-    def _find_single(self, place: Place) -> frozenset[Dim]:
+    def _find_single(self, place: Holder) -> frozenset[Dim]:
         leaves = [leaf for one in self._trace.dims[place] for leaf in one.leaves()]
         return frozenset(leaf for leaf in leaves if leaves.count(leaf) == 1)
 
-    def _first(self, place: Place, dim: Dim) -> int:
+    def _first(self, place: Holder, dim: Dim) -> int:
         return [leaf for one in self._trace.dims[place] for leaf in one.leaves()].index(dim)
 
-    def _member(self, node: Node, exponent: int) -> Member:
+    def _member(self, node: AxisNode, exponent: int) -> Member:
         place, axis, dim = node
         weight = self._weights.get(place.name)
         start, stop = _extent(self._trace.dims[place][axis].root, dim)
@@ -280,8 +282,10 @@ class Finder:
 
     def _when(self, group: Group) -> int:
         """The position of a group's first computed place, else of its first."""
-        places = [self._order[Place(one.value, one.reader)] for one in group.members if not one.constant]
-        return min(places, default=min((self._order[Place(one.value, one.reader)] for one in group.members), default=0))
+        places = [self._order[Holder(one.value, one.reader)] for one in group.members if not one.constant]
+        return min(
+            places, default=min((self._order[Holder(one.value, one.reader)] for one in group.members), default=0)
+        )
 
 
 @lru_cache(maxsize=1024)

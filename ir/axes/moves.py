@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from qcc.ir.axes.dims import Dim, concatenation, cut, every, factors, product, unify
-from qcc.ir.axes.trace import Law, Place, Relation, Size, Trace, Track, carry
+from qcc.ir.axes.trace import Holder, Law, Relation, Size, Trace, Track, carry
 from qcc.ir.graph.ops import Op
 
-Source = tuple[Place, tuple[Dim, ...]]
+MovedFrom = tuple[Holder, tuple[Dim, ...]]
 _BACKWARDS = "a slice is taken that runs backwards or has no known bounds"
 
 
@@ -157,7 +157,7 @@ def _gather(trace: Trace, op: Op) -> None:
 
 
 def _take(
-    trace: Trace, op: Op, name: str, source: Source, axis: int, part: Dim, dropped: bool = False, extra: int = 1
+    trace: Trace, op: Op, name: str, source: MovedFrom, axis: int, part: Dim, dropped: bool = False, extra: int = 1
 ) -> None:
     """A part of an axis, which may go where one element is left, or become several axes of one."""
     place, dims = source
@@ -215,7 +215,7 @@ def _expand(trace: Trace, op: Op) -> None:
 Factor = tuple[Dim, int]
 
 
-def _reshape(trace: Trace, op: Op, source: Source, result: Sequence[Size]) -> None:
+def _reshape(trace: Trace, op: Op, source: MovedFrom, result: Sequence[Size]) -> None:
     """Match the factors of both sides from the last axis on, then what is left from the first on."""
     place, dims = source
     shape = trace.shape(place.name) or (None,) * len(dims)
@@ -313,7 +313,7 @@ def _whole(size: Size) -> int | None:
     return size if isinstance(size, int) and size >= 0 else None
 
 
-def _source(trace: Trace, op: Op) -> Source | None:
+def _source(trace: Trace, op: Op) -> MovedFrom | None:
     """What the op works on, with its dims."""
     place = trace.place(op, 0)
     dims = trace.axes(place)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from qcc.ir.axes.trace import INNER, ONE, Label, Labels, Law, Place, Trace
+from qcc.ir.axes.trace import INNER, ONE, Holder, Label, Labels, Law, Trace
 from qcc.ir.graph.ops import Op
 
 
@@ -68,7 +68,7 @@ def _instance_norm(trace: Trace, op: Op, rank: int) -> None:
     _gain_and_bias(trace, op, inner, names, ["channel"], {})
 
 
-def _normalise(trace: Trace, op: Op, names: list[int], normalised: Sequence[int], centred: bool) -> Place:
+def _normalise(trace: Trace, op: Op, names: list[int], normalised: Sequence[int], centred: bool) -> Holder:
     labels = Labels(trace, op)
     inner, source = _inner(op), labels.read(trace.place(op, 0), names)
     output = labels.make(inner.name, names)
@@ -76,13 +76,13 @@ def _normalise(trace: Trace, op: Op, names: list[int], normalised: Sequence[int]
     return inner
 
 
-def _inner(op: Op) -> Place:
+def _inner(op: Op) -> Holder:
     """What a norm makes before its gain."""
-    return Place(f"{op.outputs[0]}{INNER}normalised")
+    return Holder(f"{op.outputs[0]}{INNER}normalised")
 
 
 def _gain_and_bias(
-    trace: Trace, op: Op, inner: Place, names: Sequence[Label], own: Sequence[Label], sizes: dict[Label, int]
+    trace: Trace, op: Op, inner: Holder, names: Sequence[Label], own: Sequence[Label], sizes: dict[Label, int]
 ) -> None:
     labels = Labels(trace, op, sizes)
     factors, terms = [(labels.read(inner, names), 1)], []
@@ -127,7 +127,7 @@ def attention(trace: Trace, op: Op) -> None:
         lead = ("head", "repeat") if many else ("head",)
         return ["batch", rows, (*lead, columns)] if whole else ["batch", lead, rows, columns]
 
-    scores = Place(f"{op.outputs[0]}{INNER}scores")
+    scores = Holder(f"{op.outputs[0]}{INNER}scores")
     labels = Labels(trace, op, sizes)
     queries = labels.read(trace.place(op, 0), laid_out(True, "row", "key"))
     keys = labels.read(trace.place(op, 1), laid_out(False, "column", "key"))
@@ -136,7 +136,7 @@ def attention(trace: Trace, op: Op) -> None:
     if op.attributes.get("causal") != 0:  # the order of rows and columns tells which are masked
         for axis in (2, 3):
             trace.hold(scores, axis, "a causal mask knows its order")
-    weighted = Place(f"{op.outputs[0]}{INNER}weights")
+    weighted = Holder(f"{op.outputs[0]}{INNER}weights")
     softened = Labels(trace, op, sizes)
     before = softened.read(scores, mixed)
     if mask is not None:

@@ -8,7 +8,7 @@ import numpy as np
 from qcc.ir.axes.trace import FIXED, FLOATS, ONE, Label, Labels, Law, Size, Trace
 from qcc.ir.graph.ops import Kind, Op
 
-Rule = Callable[[Trace, Op], None]
+AxisRule = Callable[[Trace, Op], None]
 
 _HOMOGENEOUS = frozenset({"relu", "leaky_relu", "prelu", "abs"})
 _LINEAR = frozenset({"identity", "neg", "dropout"})

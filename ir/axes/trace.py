@@ -41,7 +41,7 @@ ONE = object()  # an axis of one that is spread, or is no axis at all
 FIXED = object()  # an axis whose channels may not move
 
 
-class Place(NamedTuple):
+class Holder(NamedTuple):
     """A value, or one use of a constant: ``reader`` is the op and the operand."""
 
     name: str
@@ -66,7 +66,7 @@ class Relation:
     """
 
     op: str
-    places: tuple[Place, ...]
+    places: tuple[Holder, ...]
     output: int
     tracks: tuple[Track, ...]
     factors: tuple[tuple[int, int], ...] = ()
@@ -82,10 +82,10 @@ class Trace:
 
     graph: Graph
     weights: frozenset[str]
-    dims: dict[Place, tuple[Dim, ...]] = field(default_factory=dict)
+    dims: dict[Holder, tuple[Dim, ...]] = field(default_factory=dict)
     relations: list[Relation] = field(default_factory=list)
     readers: Mapping[str, Sequence[Op]] = field(default_factory=dict)
-    held: list[tuple[Place, int, Dim, str]] = field(default_factory=list)
+    held: list[tuple[Holder, int, Dim, str]] = field(default_factory=list)
     _constants: dict[str, Array | None] = field(default_factory=dict)
 
     def constant(self, name: str) -> Array | None:
@@ -98,13 +98,13 @@ class Trace:
         """A value's shape, None where its rank is not known or there is no such operand."""
         return self.graph.value(name).shape if name and INNER not in name else None
 
-    def place(self, op: Op, position: int) -> Place:
+    def place(self, op: Op, position: int) -> Holder:
         """What an op reads."""
         name = op.inputs[position]
         own = name not in self.weights and self.constant(name) is not None
-        return Place(name, (op.name, position) if own else None)
+        return Holder(name, (op.name, position) if own else None)
 
-    def axes(self, place: Place) -> tuple[Dim, ...] | None:
+    def axes(self, place: Holder) -> tuple[Dim, ...] | None:
         """The dims of a place; None where the rank is not known."""
         if place not in self.dims:
             shape = self.shape(place.name)
@@ -113,19 +113,19 @@ class Trace:
             self.dims[place] = tuple(Dim(size if isinstance(size, int) else None) for size in shape)
         return self.dims[place]
 
-    def give(self, name: str, dims: Iterable[Dim]) -> Place:
+    def give(self, name: str, dims: Iterable[Dim]) -> Holder:
         """Set the dims of what an op makes.
 
         Raises:
             Unfit: its type says another rank.
         """
-        place, made, shape = Place(name), tuple(dims), self.shape(name)
+        place, made, shape = Holder(name), tuple(dims), self.shape(name)
         if shape is not None and len(shape) != len(made):
             raise Unfit(f"`{name}` has {len(shape)} axes, not {len(made)}")
         self.dims[place] = made
         return place
 
-    def hold(self, place: Place, axis: int, reason: str, dim: Dim | None = None) -> None:
+    def hold(self, place: Holder, axis: int, reason: str, dim: Dim | None = None) -> None:
         """Let nothing be done to an axis of a place, or to one dim of it."""
         channels = dim or (self.axes(place) or ())[axis]
         hold(channels, reason)
@@ -145,16 +145,16 @@ class Trace:
         for name in filter(None, op.outputs):
             shape = self.shape(name)
             if shape is None:
-                self.dims.pop(Place(name), None)
+                self.dims.pop(Holder(name), None)
             else:
                 self.give(name, (Dim(size if isinstance(size, int) else None, reason) for size in shape))
 
-    def is_zero(self, place: Place) -> bool:
+    def is_zero(self, place: Holder) -> bool:
         """A constant of zeros."""
         array = self.constant(place.name)
         return array is not None and array.size <= SMALL and array.dtype.kind in "fV" and not np.any(array)
 
-    def is_uniform(self, place: Place) -> bool:
+    def is_uniform(self, place: Holder) -> bool:
         """A constant whose numbers are all the same, so that the place of none of them matters."""
         array = self.constant(place.name)
         if array is None or not 0 < array.size <= SMALL or place.name in self.weights:
@@ -175,10 +175,10 @@ class Labels:
     sizes: Mapping[Label, int] = field(default_factory=dict)
     why: str = ""
     _dims: dict[Label, Dim] = field(default_factory=dict)
-    _places: list[Place] = field(default_factory=list)
+    _places: list[Holder] = field(default_factory=list)
     _at: dict[Label, list[tuple[int, int]]] = field(default_factory=dict)
 
-    def read(self, place: Place, labels: Sequence[Label]) -> int:
+    def read(self, place: Holder, labels: Sequence[Label]) -> int:
         """Unify the axes of a place with their labels; gives its number.
 
         Raises:
@@ -254,7 +254,7 @@ class Labels:
 
 
 def carry(
-    trace: Trace, op: Op, source: Place, output: Place, pairs: Iterable[tuple[Dim, int, int]], law: Law = Law.LINEAR
+    trace: Trace, op: Op, source: Holder, output: Holder, pairs: Iterable[tuple[Dim, int, int]], law: Law = Law.LINEAR
 ) -> None:
     """Note that an op only moves channels: ``(dim, axis before, axis after)``."""
     tracks = tuple(Track(dim, ((0, before), (1, after))) for dim, before, after in pairs)

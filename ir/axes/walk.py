@@ -2,8 +2,8 @@
 
 from qcc.ir.axes.moves import concat, gather, reshape, split, transpose
 from qcc.ir.axes.norms import attention, norm
-from qcc.ir.axes.rules import Rule, binary, conv, elementwise, embedding, matmul, pool, reduce, softmax
-from qcc.ir.axes.trace import Place, Trace
+from qcc.ir.axes.rules import AxisRule, binary, conv, elementwise, embedding, matmul, pool, reduce, softmax
+from qcc.ir.axes.trace import Holder, Trace
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Kind, Op
 
@@ -49,12 +49,12 @@ def _constant(traced: Trace, op: Op) -> None:
 
 
 def _hold(traced: Trace, name: str, reason: str) -> None:
-    place = Place(name)
+    place = Holder(name)
     for axis in range(len(traced.axes(place) or ())):
         traced.hold(place, axis, reason)
 
 
-_RULES: dict[Kind, Rule] = {
+_RULES: dict[Kind, AxisRule] = {
     Kind.LINEAR: matmul,
     Kind.MATMUL: matmul,
     Kind.CONV: conv,

@@ -55,7 +55,7 @@ class Way:
     activations: str
 
 
-Table = Mapping[Way, Ratios]
+CapabilityTable = Mapping[Way, Ratios]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def capabilities() -> tuple[Capability, ...]:
 
 
 @lru_cache
-def measurements() -> Mapping[str, Table]:
+def measurements() -> Mapping[str, CapabilityTable]:
     """The committed measurements, by instruction set."""
     return {name: {_way(row): _ratios(row) for row in one["rows"]} for name, one in _table()["measured"].items()}
 

@@ -13,7 +13,7 @@ from qcc.ir.graph.attributes import END, Attributes, Opaque, Sizes, known
 from qcc.ir.graph.ops import Kind
 
 
-class Call:
+class FxCall:
     """A node with its arguments by name."""
 
     def __init__(self, node: Node) -> None:
@@ -29,7 +29,7 @@ class Call:
         return argument in self._given
 
 
-Reader = Callable[[Call], Attributes]
+FxReader = Callable[[FxCall], Attributes]
 
 
 def attributes(node: Node, kind: Kind, function: str) -> Attributes:
@@ -39,7 +39,7 @@ def attributes(node: Node, kind: Kind, function: str) -> Attributes:
         Opaque: it does more.
     """
     reader = _BY_KIND.get(kind) or (_READERS.get(function) if kind is not Kind.OTHER else None)
-    return {} if reader is None else reader(Call(node))
+    return {} if reader is None else reader(FxCall(node))
 
 
 def order_of(node: Node, rank: int) -> tuple[int, ...] | None:
@@ -82,17 +82,17 @@ def _real(number: object) -> float | None:
     return canonical.rounded(number) if isinstance(number, (int, float)) else None
 
 
-def _product(call: Call) -> Attributes:
+def _product(call: FxCall) -> Attributes:
     if call.name == "addmm" and (call["alpha"] != 1 or call["beta"] != 1):
         raise Opaque
     return _transposed(call)
 
 
-def _transposed(call: Call) -> Attributes:
+def _transposed(call: FxCall) -> Attributes:
     return known(transposed=(1,) if call.name == "linear" else ())
 
 
-def _conv(call: Call) -> Attributes:
+def _conv(call: FxCall) -> Attributes:
     weight = sizes_at(call["weight"])
     kernel = None if weight is None else canonical.sizes_of(weight[2:])
     count = len(kernel or ())
@@ -103,14 +103,14 @@ def _conv(call: Call) -> Attributes:
     return known(groups=call["groups"], kernel=kernel, strides=canonical.spread(call["stride"], count), pads=pads)
 
 
-def _pool(call: Call) -> Attributes:
+def _pool(call: FxCall) -> Attributes:
     rank = _rank(call["self"])
     digit = next((int(letter) for letter in call.name if letter.isdigit()), rank and rank - 2)
     kernel = canonical.spread(call["kernel_size"], digit or 0)
     return known(kernel=kernel, strides=canonical.spread(call["stride"], digit or 0) or kernel)
 
 
-def _layer_norm(call: Call) -> Attributes:
+def _layer_norm(call: FxCall) -> Attributes:
     rank, epsilon = _rank(call["input"]), call["eps"]
     if epsilon is None:
         epsilon = torch.finfo(call["input"].meta["val"].dtype).eps
@@ -118,66 +118,66 @@ def _layer_norm(call: Call) -> Attributes:
     return known(axis=axis, epsilon=_real(epsilon))
 
 
-def _batch_norm(call: Call) -> Attributes:
+def _batch_norm(call: FxCall) -> Attributes:
     if call.get("training"):
         raise Opaque
     return known(epsilon=_real(call["eps"]))
 
 
-def _instance_norm(call: Call) -> Attributes:
+def _instance_norm(call: FxCall) -> Attributes:
     if not call["use_input_stats"]:
         raise Opaque
     return known(epsilon=_real(call["eps"]))
 
 
-def _group_norm(call: Call) -> Attributes:
+def _group_norm(call: FxCall) -> Attributes:
     return known(groups=_whole(call.get("num_groups", call.get("group"))), epsilon=_real(call["eps"]))
 
 
-def _attention(call: Call) -> Attributes:
+def _attention(call: FxCall) -> Attributes:
     queries, keys = sizes_at(call["query"]), sizes_at(call["key"])
     scale = canonical.scale_of(call["scale"], queries[-1] if queries else None)
     return known(causal=int(call["is_causal"]), scale=scale, heads=canonical.heads_of(queries, keys))
 
 
-def _sizes(call: Call) -> Attributes:
+def _sizes(call: FxCall) -> Attributes:
     return known(sizes=canonical.sizes_of(sizes_at(call.node)))
 
 
-def _adaptive(call: Call) -> Attributes:
+def _adaptive(call: FxCall) -> Attributes:
     return known(sizes=_wholes(call["output_size"]))
 
 
-def _squeeze(call: Call) -> Attributes:
+def _squeeze(call: FxCall) -> Attributes:
     shape = sizes_at(call["self"]) or ()
     axes = range(len(shape)) if call.get("dim") is None else _wholes(call["dim"]) or ()
     return known(axes=tuple(axis for axis in canonical.axes_of(axes, len(shape)) or () if shape[axis] == 1))
 
 
-def _unsqueeze(call: Call) -> Attributes:
+def _unsqueeze(call: FxCall) -> Attributes:
     return known(axes=canonical.axes_of((call["dim"],), _rank(call.node)))
 
 
-def _transpose(call: Call) -> Attributes:
+def _transpose(call: FxCall) -> Attributes:
     return known(perm=order_of(call.node, _rank(call.node) or 0))
 
 
-def _along(call: Call) -> Attributes:
+def _along(call: FxCall) -> Attributes:
     return known(axis=canonical.axis_of(call["dim"], _rank(call["self"])))
 
 
-def _concat(call: Call) -> Attributes:
+def _concat(call: FxCall) -> Attributes:
     return known(axis=canonical.axis_of(call["dim"], _rank(call.node)))
 
 
-def _split(call: Call) -> Attributes:
+def _split(call: FxCall) -> Attributes:
     axis = canonical.axis_of(call["dim"], _rank(call["self"]))
     parts = [sizes_at(part) for part in call.node.meta["val"]]
     sizes = [part[axis] for part in parts if part is not None and axis is not None]
     return known(axis=axis, sizes=_wholes(sizes) if len(sizes) == len(parts) else None)
 
 
-def _gather(call: Call) -> Attributes:
+def _gather(call: FxCall) -> Attributes:
     name = call.name
     if name == "embedding":
         return known(axis=0)
@@ -189,13 +189,13 @@ def _gather(call: Call) -> Attributes:
     return known(axis=picked[0])
 
 
-def _slice(call: Call) -> Attributes:
+def _slice(call: FxCall) -> Attributes:
     starts = _wholes([0 if call["start"] is None else call["start"]])
     ends = _wholes([END if call["end"] is None else call["end"]])
     return canonical.slices_of((call["dim"],), starts, ends, _wholes([call["step"]]), sizes_at(call["self"]))
 
 
-def _pad(call: Call) -> Attributes:
+def _pad(call: FxCall) -> Attributes:
     pads, rank = _wholes(call["pad"]), _rank(call["self"])
     if pads is not None and rank is not None:
         begins, ends = ([0] * rank for _ in range(2))
@@ -206,7 +206,7 @@ def _pad(call: Call) -> Attributes:
     return known(pads=pads, mode=mode, value=_real(call.get("value") or 0.0))
 
 
-def _reduce(call: Call) -> Attributes:
+def _reduce(call: FxCall) -> Attributes:
     if call.name == "linalg_vector_norm" and call["ord"] != 2:
         raise Opaque
     rank = _rank(call["self"])
@@ -219,24 +219,24 @@ def _reduce(call: Call) -> Attributes:
     return known(axes=axes, keepdims=int(call.get("keepdim", False)))
 
 
-def _clip(call: Call) -> Attributes:
+def _clip(call: FxCall) -> Attributes:
     low, high = (call.get(name, call.get(f"{name}_val")) for name in ("min", "max"))
     return known(min=_real(low), max=_real(high))
 
 
-def _arithmetic(call: Call) -> Attributes:
+def _arithmetic(call: FxCall) -> Attributes:
     if call.get("alpha", 1) != 1 or call.get("rounding_mode"):
         raise Opaque
     return {}
 
 
-def _elu(call: Call) -> Attributes:
+def _elu(call: FxCall) -> Attributes:
     if call.get("scale", 1) != 1 or call.get("input_scale", 1) != 1:
         raise Opaque
     return known(alpha=_real(call["alpha"]))
 
 
-_BY_KIND: dict[Kind, Reader] = {
+_BY_KIND: dict[Kind, FxReader] = {
     Kind.LINEAR: _transposed,
     Kind.MATMUL: _product,
     Kind.CONV: _conv,
@@ -244,7 +244,7 @@ _BY_KIND: dict[Kind, Reader] = {
     Kind.BINARY: _arithmetic,
     Kind.REDUCE: lambda call: (_along if call.name == "cumsum" else _reduce)(call),
 }
-_READERS: dict[str, Reader] = {
+_READERS: dict[str, FxReader] = {
     "leaky_relu": lambda call: known(alpha=_real(call["negative_slope"])),
     "elu": _elu,
     "celu": _elu,

@@ -8,7 +8,7 @@ from torch.fx import Graph, Node
 
 from qcc.ir.errors import Refused
 from qcc.ir.fx.kinds import aten_name
-from qcc.ir.fx.operands import Number, Place, operands, places, put, takes_tensor
+from qcc.ir.fx.operands import ArgumentPlace, CallNumber, operands, places, put, takes_tensor
 from qcc.ir.fx.simplify import COPIES, is_item
 from qcc.ir.fx.tensors import to_tensor
 from qcc.ir.graph.edits import fresh, result_shape
@@ -21,7 +21,7 @@ _OPS = {
 }
 
 
-class Editor:
+class FxEditor:
     """Edits a graph, its constants and their paths. What is refused has changed nothing.
 
     Args:
@@ -127,20 +127,20 @@ class Editor:
     def _is_result(self, node: Node) -> bool:
         return any(user.op == "output" for user in node.users)
 
-    def _use(self, value: Node, node: Node, position: int) -> tuple[Node, Place]:
+    def _use(self, value: Node, node: Node, position: int) -> tuple[Node, ArgumentPlace]:
         found = places(node)
         if position not in range(len(found)) or found[position][1] is not value:
             raise Refused(f"`{node.name}` does not read `{value.name}` as operand {position}")
         return node, found[position][0]
 
-    def _place(self, node: Node, position: int) -> tuple[Place, Node | None]:
+    def _place(self, node: Node, position: int) -> tuple[ArgumentPlace, Node | None]:
         found = places(node)
         if position not in range(len(found)):
             raise Refused(f"`{node.name}` ({aten_name(node)}) takes no operand {position}")
         place, old = found[position]
         if not takes_tensor(node, place):
             raise Refused(f"operand {position} of `{node.name}` ({aten_name(node)}) is a number, never a tensor")
-        return place, None if isinstance(old, Number) else old
+        return place, None if isinstance(old, CallNumber) else old
 
     def _constant(self, path: str, array: Array) -> Node:
         tensor = to_tensor(np.asarray(array, order="C"))

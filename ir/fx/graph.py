@@ -17,10 +17,10 @@ from qcc.ir.encoding.form import Form
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.forms.choose import check_held
 from qcc.ir.fx.attributes import attributes
-from qcc.ir.fx.edit import Editor
+from qcc.ir.fx.edit import FxEditor
 from qcc.ir.fx.kinds import aten_name, is_check, kind_of
 from qcc.ir.fx.layers import find_weights
-from qcc.ir.fx.operands import Number, operands
+from qcc.ir.fx.operands import CallNumber, operands
 from qcc.ir.fx.run import FxRunner, extract
 from qcc.ir.fx.simplify import is_item, remove_identities, share_items
 from qcc.ir.fx.tensors import dtype_name, to_array, to_tensor
@@ -218,7 +218,7 @@ class FxGraph(Graph):
         self._numbers: dict[str, Array] = {}
         for node in self._graph.nodes:
             for number in operands(node) if node.op == "call_function" else ():
-                if isinstance(number, Number):
+                if isinstance(number, CallNumber):
                     array = np.asarray(number.array)
                     array.flags.writeable = False
                     self._numbers[_number_name(node, number)] = array
@@ -241,19 +241,19 @@ class FxGraph(Graph):
     def _inputs(self, node: Node) -> tuple[str, ...]:
         return tuple(self._operand_name(node, source) for source in operands(node))
 
-    def _operand_name(self, node: Node, source: Node | Number | None) -> str:
-        if isinstance(source, Number):
+    def _operand_name(self, node: Node, source: Node | CallNumber | None) -> str:
+        if isinstance(source, CallNumber):
             return _number_name(node, source)
         return "" if source is None else self._names[source]
 
-    def _editor(self) -> Editor:
+    def _editor(self) -> FxEditor:
         """The graph is edited: layers are called the same after it."""
         for op, name in layer_names(self._all_weights()).items():
             self._nodes[op].meta[LAYER] = name
-        return Editor(self._graph, self._tensors, self._paths)
+        return FxEditor(self._graph, self._tensors, self._paths)
 
 
-def _number_name(node: Node, number: Number) -> str:
+def _number_name(node: Node, number: CallNumber) -> str:
     """No node and no path in a module has such a name."""
     return f"{node.name}:{number.argument}"
 

@@ -14,7 +14,7 @@ from qcc.ir.fx.attributes import order_of
 from qcc.ir.fx.kinds import arguments, aten_name
 from qcc.ir.fx.tensors import dtype_name
 from qcc.ir.graph import layers
-from qcc.ir.graph.layers import Reading, Result, Use
+from qcc.ir.graph.layers import LayerOutput, Reading, Use
 from qcc.ir.graph.ops import Kind, Weight
 from qcc.ir.graph.view import MatrixView
 
@@ -25,7 +25,7 @@ TURNS = frozenset({"permute", "transpose", "t", "numpy_T"})
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundUse:
     """A use of an operand: which, with what other input and what bias."""
 
     weight: Node
@@ -37,11 +37,11 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Traced:
+class FxTraced:
     """A use followed back to its constant, and the view of that."""
 
     node: Node
-    found: Found
+    found: FoundUse
     use: Use
     constant: Node
     view: MatrixView
@@ -63,7 +63,7 @@ def find_weights(nodes: Iterable[Node], constants: Mapping[Node, str], paths: Ma
     return layers.assemble([_reading(traced, constants, paths) for traced in found], shared)
 
 
-def _trace(node: Node, found: Found, constants: Container[Node]) -> Traced | None:
+def _trace(node: Node, found: FoundUse, constants: Container[Node]) -> FxTraced | None:
     """The constant behind a layer's operand; None where there is none."""
     if found.use is None:
         return None
@@ -77,7 +77,7 @@ def _trace(node: Node, found: Found, constants: Container[Node]) -> Traced | Non
         elif aten_name(source) not in SAME:
             return None
         source = source.all_input_nodes[0]
-    return Traced(node, found, found.use, source, view) if source.meta["val"].dtype in FLOATS else None
+    return FxTraced(node, found, found.use, source, view) if source.meta["val"].dtype in FLOATS else None
 
 
 def _only_layers_read(value: Node, places: Container[tuple[Node, Node]]) -> bool:
@@ -118,7 +118,7 @@ def _computed(nodes: Iterable[Node], constants: Container[Node]) -> frozenset[No
     return frozenset(found)
 
 
-def _traced(node: Node, constants: Container[Node], computed: Container[Node]) -> Iterator[Traced]:
+def _traced(node: Node, constants: Container[Node], computed: Container[Node]) -> Iterator[FxTraced]:
     reader = _READERS.get(aten_name(node))
     for found in reader(arguments(node)) if reader is not None else ():
         traced = _trace(node, found, constants) if found.input in computed else None
@@ -126,51 +126,51 @@ def _traced(node: Node, constants: Container[Node], computed: Container[Node]) -
             yield traced
 
 
-Given = Mapping[str, Any]
+CallArguments = Mapping[str, Any]
 
 
-def _linear(given: Given) -> Iterator[Found]:
+def _linear(given: CallArguments) -> Iterator[FoundUse]:
     use = layers.right_operand(shape_of(given["weight"]), _rank(given["input"]), transposed=True)
-    yield Found(given["weight"], given["input"], use, given["bias"], given["bias"] is not None)
+    yield FoundUse(given["weight"], given["input"], use, given["bias"], given["bias"] is not None)
 
 
-def _matmul(given: Given) -> Iterator[Found]:
+def _matmul(given: CallArguments) -> Iterator[FoundUse]:
     left, right = tuple(given.values())[:2]
-    yield Found(right, left, layers.right_operand(shape_of(right), _rank(left)))
-    yield Found(left, right, layers.left_operand(shape_of(left)), left=True)
+    yield FoundUse(right, left, layers.right_operand(shape_of(right), _rank(left)))
+    yield FoundUse(left, right, layers.left_operand(shape_of(left)), left=True)
 
 
-def _addmm(given: Given) -> Iterator[Found]:
+def _addmm(given: CallArguments) -> Iterator[FoundUse]:
     left, right = given["mat1"], given["mat2"]
     bias = given["self"] if given["beta"] == 1 else None
     plain = given["alpha"] == 1 and given["beta"] == 1
-    yield Found(right, left, layers.right_operand(shape_of(right), 2, plain=plain), bias, True)
-    yield Found(left, right, layers.left_operand(shape_of(left)), None, True, left=True)
+    yield FoundUse(right, left, layers.right_operand(shape_of(right), 2, plain=plain), bias, True)
+    yield FoundUse(left, right, layers.left_operand(shape_of(left)), None, True, left=True)
 
 
-def _conv(given: Given) -> Iterator[Found]:
+def _conv(given: CallArguments) -> Iterator[FoundUse]:
     transposed = given.get("transposed", "output_padding" in given)  # only the general one says it in so many words
     padding = given["padding"]  # a word of torch's adds nothing to a kernel of one point
     moved = {*given["stride"], *(() if isinstance(padding, str) else (1 + pad for pad in padding))}
     use = layers.filters(shape_of(given["weight"]), given["groups"], transposed, moved <= {1})
-    yield Found(given["weight"], given["input"], use, given["bias"], given["bias"] is not None)
+    yield FoundUse(given["weight"], given["input"], use, given["bias"], given["bias"] is not None)
 
 
-def _embedding(given: Given) -> Iterator[Found]:
-    yield Found(given["weight"], given["indices"], layers.table(shape_of(given["weight"])))
+def _embedding(given: CallArguments) -> Iterator[FoundUse]:
+    yield FoundUse(given["weight"], given["indices"], layers.table(shape_of(given["weight"])))
 
 
-def _index_select(given: Given) -> Iterator[Found]:
+def _index_select(given: CallArguments) -> Iterator[FoundUse]:
     if given["dim"] == 0:
         yield from _embedding({"weight": given["self"], "indices": given["index"]})
 
 
-def _index(given: Given) -> Iterator[Found]:
+def _index(given: CallArguments) -> Iterator[FoundUse]:
     if len(given["indices"]) == 1:
         yield from _embedding({"weight": given["self"], "indices": given["indices"][0]})
 
 
-_READERS: dict[str, Callable[[Given], Iterator[Found]]] = {
+_READERS: dict[str, Callable[[CallArguments], Iterator[FoundUse]]] = {
     "linear": _linear,
     **dict.fromkeys(("matmul", "mm", "bmm"), _matmul),
     "addmm": _addmm,
@@ -182,7 +182,7 @@ _READERS: dict[str, Callable[[Given], Iterator[Found]]] = {
 }
 
 
-def _reading(traced: Traced, constants: Mapping[Node, str], paths: Mapping[Node, str]) -> Reading:
+def _reading(traced: FxTraced, constants: Mapping[Node, str], paths: Mapping[Node, str]) -> Reading:
     node = traced.node
     modules = [module for module, _ in node.meta.get("nn_module_stack", {}).values() if module]
     return Reading(
@@ -199,13 +199,13 @@ def _reading(traced: Traced, constants: Mapping[Node, str], paths: Mapping[Node,
     )
 
 
-def _result(traced: Traced, constants: Mapping[Node, str]) -> Result:
+def _result(traced: FxTraced, constants: Mapping[Node, str]) -> LayerOutput:
     """What a layer makes, together with a bias of its own or of the addition behind it."""
     node, found, use = traced.node, traced.found, traced.use
-    own = Result(node.name)
+    own = LayerOutput(node.name)
     if found.biased:
         known = found.bias is not None and _is_bias(found.bias, use, _rank(node), constants)
-        return Result(node.name, constants[found.bias]) if known and found.bias is not None else own
+        return LayerOutput(node.name, constants[found.bias]) if known and found.bias is not None else own
     if use.kind is not Kind.LINEAR or found.left or len(node.users) != 1:
         return own
     (add,) = node.users
@@ -215,7 +215,7 @@ def _result(traced: Traced, constants: Mapping[Node, str]) -> Result:
     bias = given["self"] if given["other"] is node else given["other"]
     if add.meta["val"].dtype != node.meta["val"].dtype or not _is_bias(bias, use, _rank(node), constants):
         return own
-    return Result(add.name, constants[bias], add.name)
+    return LayerOutput(add.name, constants[bias], add.name)
 
 
 def _is_bias(node: Node, use: Use, rank: int | None, constants: Container[Node]) -> bool:

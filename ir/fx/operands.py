@@ -14,7 +14,7 @@ from qcc.ir.graph.ops import Kind
 
 
 @dataclass(frozen=True)
-class Number:
+class CallNumber:
     """A number written into a call, where other frameworks would read a constant."""
 
     argument: str
@@ -22,14 +22,14 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Place:
+class ArgumentPlace:
     """Where an operand stands in a call: an argument's name, and which of a list it is."""
 
     argument: str
     index: int | None = None
 
 
-Operand = Node | Number | None
+FxOperand = Node | CallNumber | None
 
 # the arguments that the face sees, where that is not all tensors as the schema has them
 _ORDERS = {
@@ -48,7 +48,7 @@ _ORDERS = {
 _BINARY = ("self", "other")
 
 
-def operands(node: Node) -> tuple[Operand, ...]:
+def operands(node: Node) -> tuple[FxOperand, ...]:
     """What an op reads; None for an optional operand left out, except at the end."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return tuple(node.all_input_nodes)
@@ -58,7 +58,7 @@ def operands(node: Node) -> tuple[Operand, ...]:
     return tuple(found)
 
 
-def places(node: Node) -> list[tuple[Place, Operand]]:
+def places(node: Node) -> list[tuple[ArgumentPlace, FxOperand]]:
     """Where the operands of an op stand in its call, and which; those left out at the end too."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return []
@@ -69,7 +69,7 @@ def places(node: Node) -> list[tuple[Place, Operand]]:
     return _in_order(node, given, order) if order is not None else _as_declared(node.target, given)
 
 
-def put(node: Node, place: Place, operand: Node | None) -> None:
+def put(node: Node, place: ArgumentPlace, operand: Node | None) -> None:
     """Let an op read another operand at a place."""
     assert isinstance(node.target, torch._ops.OpOverload)
     value: Any = operand
@@ -83,31 +83,31 @@ def put(node: Node, place: Place, operand: Node | None) -> None:
         node.update_kwarg(place.argument, value)
 
 
-def takes_tensor(node: Node, place: Place) -> bool:
+def takes_tensor(node: Node, place: ArgumentPlace) -> bool:
     """A place is not one for numbers only."""
     assert isinstance(node.target, torch._ops.OpOverload)
     types = (str(argument.type) for argument in node.target._schema.arguments if argument.name == place.argument)
     return any("Tensor" in found for found in types)
 
 
-def _in_order(node: Node, given: Mapping[str, Any], order: tuple[str, ...]) -> list[tuple[Place, Operand]]:
-    found: list[tuple[Place, Operand]] = []
+def _in_order(node: Node, given: Mapping[str, Any], order: tuple[str, ...]) -> list[tuple[ArgumentPlace, FxOperand]]:
+    found: list[tuple[ArgumentPlace, FxOperand]] = []
     for name in order:
         part = given.get(name)
         if isinstance(part, (bool, int, float)):
-            part = Number(name, _array(node, part))
-        found.append((Place(name), part if isinstance(part, (Node, Number)) else None))
+            part = CallNumber(name, _array(node, part))
+        found.append((ArgumentPlace(name), part if isinstance(part, (Node, CallNumber)) else None))
     return found
 
 
-def _as_declared(target: torch._ops.OpOverload, given: Mapping[str, Any]) -> list[tuple[Place, Operand]]:
+def _as_declared(target: torch._ops.OpOverload, given: Mapping[str, Any]) -> list[tuple[ArgumentPlace, FxOperand]]:
     types = {argument.name: str(argument.type) for argument in target._schema.arguments}
-    found: list[tuple[Place, Operand]] = []
+    found: list[tuple[ArgumentPlace, FxOperand]] = []
     for name, value in given.items():
         is_list = isinstance(value, (list, tuple))
         parts = value if is_list else [value]
         found += [
-            (Place(name, index if is_list else None), part)
+            (ArgumentPlace(name, index if is_list else None), part)
             for index, part in enumerate(parts)
             if isinstance(part, Node) or (part is None and "Tensor" in types.get(name, "") and len(parts) == 1)
         ]

@@ -11,7 +11,7 @@ from qcc.ir.errors import Refused
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array, Value, Weight
 
-Size = TypeVar("Size")
+SizeType = TypeVar("SizeType")
 
 
 def operand_name(
@@ -98,7 +98,7 @@ def check_bypass(source: Value, result: Value) -> None:
         raise Refused(f"`{result.name}` is {result.dtype}, but `{source.name}` is {source.dtype}")
 
 
-def result_shape(function: str, shape: Sequence[Size], array: Array) -> tuple[Size | int, ...]:
+def result_shape(function: str, shape: Sequence[SizeType], array: Array) -> tuple[SizeType | int, ...]:
     """The shape of ``value * array``, ``value + array`` or ``value[..., array]``.
 
     Args:
@@ -112,12 +112,12 @@ def result_shape(function: str, shape: Sequence[Size], array: Array) -> tuple[Si
     if function == "gather":
         return _picked(shape, array)
     rank = max(len(shape), array.ndim)
-    sizes: list[Size | int] = [*([1] * (rank - len(shape))), *shape]
+    sizes: list[SizeType | int] = [*([1] * (rank - len(shape))), *shape]
     others = [*([1] * (rank - array.ndim)), *array.shape]
     return tuple(_broadcast(size, other, shape, array) for size, other in zip(sizes, others, strict=True))
 
 
-def _broadcast(size: Size | int, other: int, shape: Sequence[Size], array: Array) -> Size | int:
+def _broadcast(size: SizeType | int, other: int, shape: Sequence[SizeType], array: Array) -> SizeType | int:
     if other == 1:
         return size
     if isinstance(size, int) and size not in (1, other):
@@ -125,7 +125,7 @@ def _broadcast(size: Size | int, other: int, shape: Sequence[Size], array: Array
     return other
 
 
-def _picked(shape: Sequence[Size], indices: Array) -> tuple[Size | int, ...]:
+def _picked(shape: Sequence[SizeType], indices: Array) -> tuple[SizeType | int, ...]:
     if not shape:
         raise Refused("a value without axes has nothing to pick from")
     last = shape[-1]

@@ -22,7 +22,7 @@ class Use:
 
 
 @dataclass(frozen=True)
-class Result:
+class LayerOutput:
     """What a layer makes, and the constant and the op by which a bias is part of it."""
 
     output: str
@@ -46,7 +46,7 @@ class Reading:
     constant: str
     op: str
     input: str
-    result: Result
+    result: LayerOutput
     module: str
     path: str
 

@@ -18,7 +18,7 @@ LONGEST = 1 << 16  # inputs that a static op may have: it adds up their products
 
 
 @dataclass(frozen=True)
-class Step:
+class EpilogueStep:
     """What an op may do to the product ``v [..., out]`` afterwards.
 
     Args:
@@ -31,21 +31,21 @@ class Step:
 
 
 BIAS, KEEP = "bias", "keep"
-STEPS: dict[str, Step] = {
-    BIAS: Step((("bias", "vector"),)),
-    "add": Step((("added", "tensor"),)),
-    "mul": Step((("factor", "tensor"),)),
-    "relu": Step(),
-    "gelu": Step(),
-    "gelu_tanh": Step(),
-    "silu": Step(),
-    "sigmoid": Step(),
-    "tanh": Step(),
-    "hard_swish": Step(),
-    "relu6": Step(),
-    KEEP: Step(),  # the value so far is a second output
-    "layer_norm": Step((("gain", "vector"), ("shift", "vector")), whole=True),
-    "rms_norm": Step((("gain", "vector"),), whole=True),
+STEPS: dict[str, EpilogueStep] = {
+    BIAS: EpilogueStep((("bias", "vector"),)),
+    "add": EpilogueStep((("added", "tensor"),)),
+    "mul": EpilogueStep((("factor", "tensor"),)),
+    "relu": EpilogueStep(),
+    "gelu": EpilogueStep(),
+    "gelu_tanh": EpilogueStep(),
+    "silu": EpilogueStep(),
+    "sigmoid": EpilogueStep(),
+    "tanh": EpilogueStep(),
+    "hard_swish": EpilogueStep(),
+    "relu6": EpilogueStep(),
+    KEEP: EpilogueStep(),  # the value so far is a second output
+    "layer_norm": EpilogueStep((("gain", "vector"), ("shift", "vector")), whole=True),
+    "rms_norm": EpilogueStep((("gain", "vector"),), whole=True),
 }
 """By name, in the order in which they are documented. A norm takes its epsilon from the op's attribute ``epsilon``."""
 

@@ -22,12 +22,12 @@ from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.onnx.emit.forms import Forms, required_opset
 from qcc.ir.onnx.file import load as onnx_load
 from qcc.ir.onnx.file import save as onnx_save
+from qcc.ir.onnx.file.bodies import bodies, sink
 from qcc.ir.onnx.file.external import relative_to
 from qcc.ir.onnx.file.opset import raise_opset
 from qcc.ir.onnx.file.options import ExternalData
 from qcc.ir.onnx.graph.attributes import attributes
-from qcc.ir.onnx.graph.bodies import bodies, sink
-from qcc.ir.onnx.graph.edit import Editor
+from qcc.ir.onnx.graph.edit import OnnxEditor
 from qcc.ir.onnx.graph.kinds import kind_of
 from qcc.ir.onnx.graph.layers import find_weights
 from qcc.ir.onnx.graph.lend import take_out
@@ -110,7 +110,7 @@ class OnnxGraph(Graph):
         self._ops = None  # it may be a size, an axis, a bound
 
     def set_operand(self, op: str, position: int, array: Array) -> str:
-        editor = Editor(self.model.graph)
+        editor = OnnxEditor(self.model.graph)
         name = operand_name(self, self.weights(), op, editor.inputs(op), position, array)
         self._keep_names()
         return editor.set_operand(op, position, array, name)
@@ -118,10 +118,10 @@ class OnnxGraph(Graph):
     def insert(self, function: str, value: str, array: Array, readers: Sequence[tuple[str, int]] | None = None) -> str:
         check_insert(self, function, value, array)
         self._keep_names()
-        return Editor(self.model.graph).insert(function, value, array, readers)
+        return OnnxEditor(self.model.graph).insert(function, value, array, readers)
 
     def bypass(self, op: str, position: int = 0) -> None:
-        editor = Editor(self.model.graph)
+        editor = OnnxEditor(self.model.graph)
         source, result = editor.through(op, position)
         if result is not None:
             check_bypass(self.value(source), self.value(result))

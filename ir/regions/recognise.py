@@ -18,7 +18,7 @@ from qcc.ir.graph.ops import Array, Kind
 from qcc.ir.regions.flow import Flow, Piece
 
 Function = Callable[[Array], Array]
-Shape = tuple[int | str | None, ...]
+SymbolicShape = tuple[int | str | None, ...]
 TOLERANCE = 2e-6  # of 1 + |x|: float32, and a runtime's own erf and exp; the two gelus differ by 5e-4
 NORM_TOLERANCE = 2e-5  # of the largest result: sums of a row's squares in float32, and an offset that cancels
 FAR = np.array([1e-3, 30.0, 100.0, 1e3, 1e6, 1e30])  # so far out, so that no clip behind a function goes unseen
@@ -116,7 +116,7 @@ class Recogniser:
         operands = tuple("" if at is None else vectors[at] for at in answer.operands)
         return Match(piece, answer.step, operands, answer.epsilon)
 
-    def _structure(self, piece: Piece, shape: Shape) -> tuple[object, list[str]] | None:
+    def _structure(self, piece: Piece, shape: SymbolicShape) -> tuple[object, list[str]] | None:
         """What a piece has in common with others that compute the same, and its vectors; None for other constants."""
         places, vectors, lines = {piece.source: 0}, list[str](), list[object]()
         for op in piece.ops:
@@ -136,7 +136,7 @@ class Recogniser:
             lines.append((op.kind, op.function, tuple(sorted(op.attributes.items())), tuple(reads)))
         return (shape, tuple(lines)), vectors
 
-    def _activation(self, piece: Piece, shape: Shape, _: Sequence[str]) -> Answer | None:
+    def _activation(self, piece: Piece, shape: SymbolicShape, _: Sequence[str]) -> Answer | None:
         sizes = _sizes(shape, len(POINTS))
         if math.prod(sizes) > MOST_ELEMENTS:
             return None
@@ -153,7 +153,7 @@ class Recogniser:
                 return Answer(name)
         return None
 
-    def _norm(self, piece: Piece, shape: Shape, vectors: Sequence[str]) -> Answer | None:
+    def _norm(self, piece: Piece, shape: SymbolicShape, vectors: Sequence[str]) -> Answer | None:
         """Compare with each norm under each role of the vectors and each number that may be its epsilon."""
         sizes = _sizes(shape)
         if not sizes or math.prod(sizes) > MOST_ELEMENTS or len(vectors) > 2:
@@ -223,7 +223,7 @@ def _roles(count: int, places: int) -> Iterator[tuple[int | None, ...]]:
     return (role for role in dict.fromkeys(permutations(held)) if len(role) == places)
 
 
-def _sizes(shape: Shape, wanted: int = 0) -> tuple[int, ...]:
+def _sizes(shape: SymbolicShape, wanted: int = 0) -> tuple[int, ...]:
     """A shape with numbers for its symbols; the first is as large as gives the elements wanted."""
     fixed = math.prod(size for size in shape if isinstance(size, int))
     numbers = dict[str | None, int]()

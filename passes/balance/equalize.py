@@ -10,7 +10,7 @@ from qcc.ir.axes.axes import Action, Axes, Group, Member
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array, Kind
 from qcc.passes.balance import ranges as channel_ranges
-from qcc.passes.channels.affine import Use, Wiring, bias_of, put_bias, response, takes_affine
+from qcc.passes.channels.affine import LayerUse, Wiring, bias_of, put_bias, response, takes_affine
 from qcc.passes.contract.contract import Context, Edit, Rewrite, Site
 
 SWEEPS = 20  # over all groups; a chain of layers is even to a percent after about five
@@ -135,7 +135,7 @@ def _absorb(graph: Graph, targets: Sequence[str], context: Context) -> list[Edit
     return edits
 
 
-def _biases(wiring: Wiring, graph: Graph, targets: Sequence[str]) -> Iterator[tuple[Use, Site]]:
+def _biases(wiring: Wiring, graph: Graph, targets: Sequence[str]) -> Iterator[tuple[LayerUse, Site]]:
     """The layers that have a bias, or get one from the layers before, and whose outputs layers alone read."""
     given: set[str] = set()
     for op, use in wiring.layers.items():
@@ -151,7 +151,7 @@ def _biases(wiring: Wiring, graph: Graph, targets: Sequence[str]) -> Iterator[tu
         yield use, Site(f"bias of {layer.name}", (weight.name, *names))
 
 
-def _moves(wiring: Wiring, graph: Graph, use: Use, readers: Sequence[Use]) -> bool:
+def _moves(wiring: Wiring, graph: Graph, use: LayerUse, readers: Sequence[LayerUse]) -> bool:
     """A layer's bias may be taken away, and each reader of its outputs takes it up."""
     output = use[1].output
     if takes_affine(wiring, use) or any(takes_affine(wiring, reader, output) for reader in readers):

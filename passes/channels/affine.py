@@ -10,7 +10,7 @@ from qcc.ir.errors import Refused
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array, Kind, Layer, Op, Weight
 
-Use = tuple[Weight, Layer]
+LayerUse = tuple[Weight, Layer]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Wiring:
     makers: Mapping[str, Op]
     readers: Mapping[str, Sequence[tuple[Op, int]]]
     outputs: frozenset[str]
-    layers: Mapping[str, Use]
+    layers: Mapping[str, LayerUse]
 
     @classmethod
     def of(cls, graph: Graph) -> "Wiring":
@@ -56,7 +56,7 @@ class Wiring:
         return found[0][0] if len(found) == 1 and value not in self.outputs else None
 
 
-def takes_affine(wiring: Wiring, use: Use, value: str | None = None) -> str:
+def takes_affine(wiring: Wiring, use: LayerUse, value: str | None = None) -> str:
     """Why the channels of a layer cannot be scaled and shifted by its weight and bias; empty if they can.
 
     Args:
@@ -90,7 +90,7 @@ def bias_place(wiring: Wiring, layer: Layer) -> tuple[Op, int] | None:
     return op, op.inputs.index(layer.bias)
 
 
-def scale_rows(graph: Graph, use: Use, scale: Array) -> None:
+def scale_rows(graph: Graph, use: LayerUse, scale: Array) -> None:
     """Multiply what a layer makes, bias apart, by a number for each channel."""
     weight, layer = use
     array = _wide(graph, weight)
@@ -102,7 +102,7 @@ def scale_rows(graph: Graph, use: Use, scale: Array) -> None:
         graph.replace_matrix(weight, weight.view.matrix(array) * scale[:, None])
 
 
-def scale_columns(graph: Graph, use: Use, scale: Array) -> None:
+def scale_columns(graph: Graph, use: LayerUse, scale: Array) -> None:
     """Multiply what a layer reads by a number for each channel; it is a linear layer or a plain convolution."""
     weight, layer = use
     array = _wide(graph, weight)
@@ -110,7 +110,7 @@ def scale_columns(graph: Graph, use: Use, scale: Array) -> None:
     graph.replace_matrix(weight, parts.reshape(weight.shape))
 
 
-def response(graph: Graph, use: Use, shift: Array) -> Array:
+def response(graph: Graph, use: LayerUse, shift: Array) -> Array:
     """What a linear layer or an unpadded convolution makes of a value that is one number a channel everywhere."""
     weight, layer = use
     window = _by_group(weight, layer, _wide(graph, weight)).sum(-1)
@@ -123,7 +123,7 @@ def bias_of(graph: Graph, layer: Layer, size: int) -> Array:
     return np.zeros(size) if array is None else array.reshape(-1).astype(np.float64)
 
 
-def put_bias(graph: Graph, wiring: Wiring, use: Use, bias: Array) -> None:
+def put_bias(graph: Graph, wiring: Wiring, use: LayerUse, bias: Array) -> None:
     """Give a layer another bias, or one where it has none."""
     weight, layer = use
     place = bias_place(wiring, layer)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qcc.passes.contract.contract import Context
-from qcc.passes.fold.fold import Fold, Scales
-from qcc.passes.fold.places import Place
+from qcc.passes.fold.fold import Fold, FoldedScales
+from qcc.passes.fold.places import ScalePlace
 from qcc.passes.fold.search import search
 from qcc.passes.fold.terms import Term
 
@@ -44,7 +44,7 @@ class Awq(Fold):
         encoding = context.encodings.get(name)
         return encoding is not None and encoding.scale is not None
 
-    def scales(self, terms: Sequence[Term], place: Place) -> Scales | None:
+    def scales(self, terms: Sequence[Term], place: ScalePlace) -> FoldedScales | None:
         """Search."""
         found = search(terms, place.size)
         gain = LEAST_GAIN if place.group is not None else LEAST_INSERT_GAIN
@@ -52,4 +52,4 @@ class Awq(Fold):
             return None
         how = "folded" if place.group is not None else "inserted"
         spread = f"scales of {found.t.min():.2g} to {found.t.max():.2g} {how}"
-        return Scales(found.t, f"{spread}, error {found.before:.2g} to {found.after:.2g}")
+        return FoldedScales(found.t, f"{spread}, error {found.before:.2g} to {found.after:.2g}")

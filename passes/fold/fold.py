@@ -11,12 +11,12 @@ from qcc.ir.axes.axes import Axes, Group, Member
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array
 from qcc.passes.contract.contract import Context, Edit, Rewrite, Site
-from qcc.passes.fold.places import Place, channels_of, columns_of, places_of, reads
+from qcc.passes.fold.places import ScalePlace, channels_of, columns_of, places_of, reads
 from qcc.passes.fold.terms import Term
 
 
 @dataclass(frozen=True)
-class Scales:
+class FoldedScales:
     """What channels are divided by ``t [size]``, and what to say of it."""
 
     t: Array
@@ -33,7 +33,7 @@ class Fold(Rewrite):
     insert: bool
 
     @abstractmethod
-    def scales(self, terms: Sequence[Term], place: Place) -> Scales | None:
+    def scales(self, terms: Sequence[Term], place: ScalePlace) -> FoldedScales | None:
         """The scales of a place; None to leave it as it is.
 
         Args:
@@ -81,7 +81,7 @@ class _Work:
         gram = self._context.grams.get(name)
         return gram is not None and len(gram) == self._weights[name].shape[1]
 
-    def terms(self, place: Place, readers: Sequence[str]) -> list[Term]:
+    def terms(self, place: ScalePlace, readers: Sequence[str]) -> list[Term]:
         """What the scales of a place concern: its readers, and what makes its channels where that feels them."""
         if place.group is None:
             return [self._term(name, np.arange(place.size)) for name in readers]
@@ -94,7 +94,7 @@ class _Work:
                 found.append(self._term(member.weight, channels, rowwise=member.side == "out", power=-1))
         return found
 
-    def apply(self, place: Place, t: Array) -> None:
+    def apply(self, place: ScalePlace, t: Array) -> None:
         """Divide the channels of a place by ``t``."""
         if place.group is None:
             self._insert(place, t)
@@ -106,7 +106,7 @@ class _Work:
                 self._divided[name] = self._divided.get(name, np.ones(len(columns))) * np.append(t, 1.0)[columns]
         self._axes.apply(group, (1 / t).reshape(*group.contexts, group.size))
 
-    def _insert(self, place: Place, t: Array) -> None:
+    def _insert(self, place: ScalePlace, t: Array) -> None:
         ops = {op.name: op for op in self._graph.ops()}
         weights = [self._weights[name] for name in place.layers]
         uses = dict.fromkeys(layer.op for weight in weights for layer in weight.layers)

@@ -18,7 +18,7 @@ ADVICE = "; `insert = true` multiplies in front of the layers"
 
 
 @dataclass(frozen=True)
-class Place:
+class ScalePlace:
     """Channels that may get scales: those of a group, or those of a value in front of some readers.
 
     Args:
@@ -43,7 +43,7 @@ class Place:
         return Site(self.subject, self.layers, self.refused)
 
 
-def places_of(graph: Graph, axes: Axes, targets: Sequence[str], insert: bool) -> list[Place]:
+def places_of(graph: Graph, axes: Axes, targets: Sequence[str], insert: bool) -> list[ScalePlace]:
     """The free groups that targets read; then, by the value that they read, the targets that read none.
 
     Only linear layers count: of other inputs there are no statistics.
@@ -62,7 +62,7 @@ def places_of(graph: Graph, axes: Axes, targets: Sequence[str], insert: bool) ->
         elif layers:
             for name, found in channels.items():
                 covered[name] |= found is not None and found >= 0
-            places.append(Place(group.name, layers, group.size * prod(group.contexts), group))
+            places.append(ScalePlace(group.name, layers, group.size * prod(group.contexts), group))
     left = [weight for weight in weights.values() if not covered[weight.name].all()]
     return [*places, *_values(left, reasons, insert, {place.subject for place in places})]
 
@@ -101,7 +101,7 @@ def _channels(axes: Axes, group: Group, weight: Weight, members: Sequence[Member
     return found
 
 
-def _values(left: Sequence[Weight], reasons: Mapping[str, str], insert: bool, taken: set[str]) -> Iterator[Place]:
+def _values(left: Sequence[Weight], reasons: Mapping[str, str], insert: bool, taken: set[str]) -> Iterator[ScalePlace]:
     """One place for each value that some weights read."""
     by_value: dict[tuple[str, bool], list[Weight]] = {}
     for weight in left:
@@ -114,7 +114,7 @@ def _values(left: Sequence[Weight], reasons: Mapping[str, str], insert: bool, ta
         while subject in taken:
             subject += " again"
         taken.add(subject)
-        yield Place(subject, layers, readers[0].shape[1], None, value, refused)
+        yield ScalePlace(subject, layers, readers[0].shape[1], None, value, refused)
 
 
 def _multiplies(weight: Weight) -> bool:

@@ -31,7 +31,7 @@ ITERATIONS = 30  # to find what inputs have in common
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundScales:
     """Scales ``t [size]`` with the errors without and with them, on rows that the search did not see.
 
     ``tries`` counts how often some rows were rounded.
@@ -43,7 +43,7 @@ class Found:
     tries: int
 
 
-def search(terms: Sequence[Term], size: int, seed: int = 0) -> Found:
+def search(terms: Sequence[Term], size: int, seed: int = 0) -> FoundScales:
     """Search the scales of ``size`` channels; ones if nothing is better.
 
     First powers of the inputs' sizes over the weights'; from the best of them down an estimate whose gradient is known;
@@ -56,7 +56,7 @@ def search(terms: Sequence[Term], size: int, seed: int = 0) -> Found:
         found += map(scales_of, _promising(rough, size))
     errors = [sum(term.error(t) for term in others) for t in found]
     best = int(np.argmin(errors))
-    return Found(found[best], errors[0], errors[best], rough.calls + len(found))
+    return FoundScales(found[best], errors[0], errors[best], rough.calls + len(found))
 
 
 def scales_of(logarithm: Array) -> Array:

@@ -7,8 +7,8 @@ from typing import Annotated
 import numpy as np
 
 from qcc.passes.contract.contract import Between, Context
-from qcc.passes.fold.fold import Fold, Scales
-from qcc.passes.fold.places import Place
+from qcc.passes.fold.fold import Fold, FoldedScales
+from qcc.passes.fold.places import ScalePlace
 from qcc.passes.fold.search import NARROWEST, WIDEST
 from qcc.passes.fold.terms import Term, column_sizes, input_sizes
 
@@ -45,7 +45,7 @@ class Smoothquant(Fold):
         """Every reader does."""
         return True
 
-    def scales(self, terms: Sequence[Term], place: Place) -> Scales | None:
+    def scales(self, terms: Sequence[Term], place: ScalePlace) -> FoldedScales | None:
         """By the formula; channels without inputs or weights keep their scale."""
         readers = [term for term in terms if term.power > 0]
         inputs, weights = input_sizes(readers, place.size), column_sizes(readers, place.size)
@@ -54,4 +54,4 @@ class Smoothquant(Fold):
         t = np.where(used, np.clip(ratio, NARROWEST, WIDEST), 1.0)
         if np.abs(t - 1).max(initial=0) <= EVEN:
             return None
-        return Scales(t, f"scales of {t.min():.2g} to {t.max():.2g} {'folded' if place.group else 'inserted'}")
+        return FoldedScales(t, f"scales of {t.min():.2g} to {t.max():.2g} {'folded' if place.group else 'inserted'}")

@@ -8,7 +8,16 @@ import numpy as np
 from qcc.ir.axes.axes import Axes
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array, Kind, Op
-from qcc.passes.channels.affine import Use, Wiring, bias_of, put_bias, response, scale_columns, scale_rows, takes_affine
+from qcc.passes.channels.affine import (
+    LayerUse,
+    Wiring,
+    bias_of,
+    put_bias,
+    response,
+    scale_columns,
+    scale_rows,
+    takes_affine,
+)
 from qcc.passes.contract.contract import Site
 
 MOVES = ("reshape", "squeeze", "unsqueeze", "transpose", "identity")
@@ -20,8 +29,8 @@ class BatchNorm:
 
     site: Site
     op: Op
-    before: Use | None = None
-    behind: tuple[Use, ...] = ()
+    before: LayerUse | None = None
+    behind: tuple[LayerUse, ...] = ()
 
 
 def batch_norms(graph: Graph, targets: Sequence[str]) -> list[BatchNorm]:
@@ -71,7 +80,7 @@ def _unread(graph: Graph, name: str) -> bool:
     return bool(name) and graph.constant(name) is None
 
 
-def _layer_before(wiring: Wiring, axes: Axes, op: Op) -> tuple[Use | None, str]:
+def _layer_before(wiring: Wiring, axes: Axes, op: Op) -> tuple[LayerUse | None, str]:
     """The layer whose outputs a norm normalises, through ops that only give them another shape."""
     value, turned, moved = op.inputs[0], False, False
     while True:
@@ -100,7 +109,7 @@ def _layer_before(wiring: Wiring, axes: Axes, op: Op) -> tuple[Use | None, str]:
     return use, ""
 
 
-def _layers_behind(graph: Graph, wiring: Wiring, op: Op) -> tuple[tuple[Use, ...], str]:
+def _layers_behind(graph: Graph, wiring: Wiring, op: Op) -> tuple[tuple[LayerUse, ...], str]:
     """The layers that read a norm, if nothing else does."""
     value = op.outputs[0]
     if value in wiring.outputs:

@@ -23,7 +23,7 @@ _CUTS = 400
 
 
 @dataclass(frozen=True)
-class Table:
+class PaddedProblem:
     """A problem as rectangular arrays, every unit shifted to a minimum of zero in its cost and in each row.
 
     A forbidden or absent candidate has infinite cost. After the shift nothing is negative, so `bound` is the room
@@ -49,7 +49,7 @@ class Table:
         return bool((self.room(choice) >= -self.slack).all())
 
 
-def tabulate(cost: Floats, weight: Floats, bound: Floats) -> Table:
+def tabulate(cost: Floats, weight: Floats, bound: Floats) -> PaddedProblem:
     """Return the shifted and scaled table; `cost` is infinite where a candidate does not exist."""
     allowed = np.isfinite(cost)
     masked = np.where(allowed[:, :, None], weight, np.inf)
@@ -61,17 +61,17 @@ def tabulate(cost: Floats, weight: Floats, bound: Floats) -> Table:
     scale = np.where(scale > 0, scale, 1.0)
     slack = 1e-12 * np.maximum(magnitude, np.abs(bound)) / scale
     least = cost.min(axis=1, initial=np.inf)
-    table = Table(cost - least[:, None], moved / scale, room / scale, slack)
+    table = PaddedProblem(cost - least[:, None], moved / scale, room / scale, slack)
     return without_dominated(without_impossible(table))
 
 
-def without_impossible(table: Table) -> Table:
+def without_impossible(table: PaddedProblem) -> PaddedProblem:
     """Forbid every candidate that breaks a row even beside the lightest candidates of all other units."""
     over = (table.weight > table.bound + table.slack).any(axis=2)
-    return Table(np.where(over, np.inf, table.cost), table.weight, table.bound, table.slack)
+    return PaddedProblem(np.where(over, np.inf, table.cost), table.weight, table.bound, table.slack)
 
 
-def without_dominated(table: Table) -> Table:
+def without_dominated(table: PaddedProblem) -> PaddedProblem:
     """Forbid every candidate that another one of its unit equals or beats in cost and in every row."""
     cost = table.cost.copy()
     index = np.arange(cost.shape[1])
@@ -81,7 +81,7 @@ def without_dominated(table: Table) -> Table:
         equal = (cost[:, winner, None] == cost) & (table.weight[:, winner, None, :] == table.weight).all(axis=2)
         beaten = there & no_worse & ~(equal & (index <= winner)) & (index != winner)
         cost[beaten] = np.inf
-    return Table(cost, table.weight, table.bound, table.slack)
+    return PaddedProblem(cost, table.weight, table.bound, table.slack)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Dual:
     base: Ints  # [units], a candidate of reduced cost zero
 
 
-def evaluate(table: Table, multipliers: Floats) -> Dual:
+def evaluate(table: PaddedProblem, multipliers: Floats) -> Dual:
     """Return the Lagrangian bound at some multipliers."""
     priced = table.cost + table.weight @ multipliers
     base = priced.argmin(axis=1)
@@ -107,7 +107,7 @@ def evaluate(table: Table, multipliers: Floats) -> Dual:
     return Dual(multipliers, bound, priced - least[:, None], base)
 
 
-def maximise(table: Table, hopeless: float) -> Dual:
+def maximise(table: PaddedProblem, hopeless: float) -> Dual:
     """Return the best multipliers, by cutting planes; stop early once the bound passes `hopeless`.
 
     Each master problem is centred on the best point and scaled to the gap that is left, because costs span many

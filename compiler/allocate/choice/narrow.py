@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from qcc.compiler.allocate.choice.bound import Dual, Floats, Ints, Table, maximise, tabulate
-from qcc.compiler.allocate.choice.search import Core, Found, core_of, milp, sweep
+from qcc.compiler.allocate.choice.bound import Dual, Floats, Ints, PaddedProblem, maximise, tabulate
+from qcc.compiler.allocate.choice.search import Core, Outcome, core_of, milp, sweep
 
-Progress = Callable[[float, float], None]  # the best cost so far (infinite: none) and the proven bound
+GapTick = Callable[[float, float], None]  # the best cost so far (infinite: none) and the proven bound
 
 TOLERANCE = 1e-9  # what "optimal" means, relative to the cost
 _WIDTHS = (300, 3_000, 20_000, 400_000)
@@ -41,7 +41,7 @@ class Best:
 
 
 def narrow(
-    cost: Floats, weight: Floats, bound: Floats, gap: float, deadline: float, progress: Progress | None
+    cost: Floats, weight: Floats, bound: Floats, gap: float, deadline: float, progress: GapTick | None
 ) -> Best | None:
     """Return the best choice, or None if there is none within the rows.
 
@@ -71,13 +71,13 @@ class _Search:
 
     def __init__(
         self,
-        table: Table,
+        table: PaddedProblem,
         dual: Dual,
         offset: float,
         most: float,
         gap: float,
         deadline: float,
-        progress: Progress | None,
+        progress: GapTick | None,
     ) -> None:
         self.table, self.dual, self.deadline, self.progress = table, dual, deadline, progress
         self.floor = offset + dual.bound
@@ -134,7 +134,7 @@ class _Search:
             found |= measure <= np.partition(measure.ravel(), rank)[rank]
         return found
 
-    def _learn(self, core: Core, found: Found, *, complete: bool) -> None:
+    def _learn(self, core: Core, found: Outcome, *, complete: bool) -> None:
         """Take over a better choice; take over the bound if the core held everything that could be better."""
         if found.picks is not None:
             choice = core.apply(self.dual.base, found.picks)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import scipy.sparse as sparse
 from scipy import optimize
 
-from qcc.compiler.allocate.choice.bound import Dual, Floats, Ints, Table
+from qcc.compiler.allocate.choice.bound import Dual, Floats, Ints, PaddedProblem
 
 _STRENGTHS = (0.1, 0.5, 2.0, 8.0)
 _BLOCK = 2**18  # multiplications per matrix product: it stays in cache and below the size that BLAS threads
@@ -52,7 +52,7 @@ class Core:
 
 
 @dataclass(frozen=True)
-class Found:
+class Outcome:
     """The outcome of a search in a core, costs counted above the Lagrangian bound.
 
     No choice of the core costs less than `bound`; `picks` is the best one found, if one was.
@@ -63,7 +63,7 @@ class Found:
     picks: Ints | None
 
 
-def core_of(table: Table, dual: Dual, open_candidates: np.ndarray) -> Core:
+def core_of(table: PaddedProblem, dual: Dual, open_candidates: np.ndarray) -> Core:
     """Return the core of the given candidates ([units, candidates] of bool), heaviest movers first."""
     mask = open_candidates & np.isfinite(dual.reduced)
     everyone = np.arange(len(dual.base))
@@ -197,7 +197,7 @@ def _distinct(room: Floats, slack: Floats) -> Ints:
     return np.flatnonzero(~same | (first[group] == np.arange(len(group))))
 
 
-def sweep(core: Core, limit: float, width: int, deadline: float) -> Found:
+def sweep(core: Core, limit: float, width: int, deadline: float) -> Outcome:
     """Search a core for a choice that costs less than `limit`, holding at most `width` partial choices.
 
     The result's bound is its cost, or `limit` if nothing was found, where nothing that matters was dropped.
@@ -209,13 +209,13 @@ def sweep(core: Core, limit: float, width: int, deadline: float) -> Found:
         state = lists.extend(state, unit)
         lists.finish(state)
         if time.monotonic() > deadline:
-            return Found(lists.best, 0.0, lists.picks())
+            return Outcome(lists.best, 0.0, lists.picks())
         if not state.shape[1]:
             break
-    return Found(lists.best, max(0.0, min(lists.best, lists.dropped)), lists.picks())
+    return Outcome(lists.best, max(0.0, min(lists.best, lists.dropped)), lists.picks())
 
 
-def milp(core: Core, limit: float, deadline: float) -> Found:
+def milp(core: Core, limit: float, deadline: float) -> Outcome:
     """Search a core with HiGHS; `limit` sets the scale of the objective, so that its tolerances mean little."""
     rows, depth = len(core.room), len(core.units)
     who, what = np.nonzero(np.isfinite(core.price))
@@ -233,15 +233,15 @@ def milp(core: Core, limit: float, deadline: float) -> Found:
         options={"mip_rel_gap": 0.0, "time_limit": max(0.1, deadline - time.monotonic())},
     )
     if result.status == 2:
-        return Found(np.inf, np.inf, None)
+        return Outcome(np.inf, np.inf, None)
     bound = max(0.0, float(result.mip_dual_bound) / scale) if result.mip_dual_bound is not None else 0.0
     if result.x is None:
-        return Found(np.inf, bound, None)
+        return Outcome(np.inf, bound, None)
     picks = np.zeros(depth, dtype=np.int64)
     chosen = np.asarray(result.x)[:count] > 0.5
     picks[who[chosen]] = what[chosen]
     left = core.room - core.move[np.arange(depth), picks].sum(axis=0)
     if (left < -core.slack).any():
-        return Found(np.inf, bound, None)
+        return Outcome(np.inf, bound, None)
     value = float(core.price[np.arange(depth), picks].sum() + core.multipliers @ left)
-    return Found(value, min(bound, value), picks)
+    return Outcome(value, min(bound, value), picks)

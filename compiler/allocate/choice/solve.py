@@ -19,13 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from qcc.compiler.allocate.choice.bound import Floats
-from qcc.compiler.allocate.choice.narrow import TOLERANCE, OutOfTimeError, Progress, narrow
+from qcc.compiler.allocate.choice.narrow import TOLERANCE, GapTick, OutOfTimeError, narrow
 
-__all__ = ["Infeasible", "OutOfTimeError", "Problem", "Progress", "Row", "Solution", "smallest_feasible", "solve"]
+__all__ = ["BudgetRow", "GapTick", "Infeasible", "OutOfTimeError", "Problem", "Solution", "smallest_feasible", "solve"]
 
 
 @dataclass(frozen=True)
-class Row:
+class BudgetRow:
     """A budget: the sum of the chosen weights is at most `bound`."""
 
     name: str
@@ -41,7 +41,7 @@ class Problem:
     """
 
     cost: tuple[npt.NDArray[np.float64], ...]  # per unit, [candidates]
-    rows: tuple[Row, ...] = ()
+    rows: tuple[BudgetRow, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Infeasible(Exception):  # noqa: N818  (the name of the result, as the solv
 
 
 def solve(
-    problem: Problem, *, gap: float = 0.0, time_limit_s: float = 60.0, progress: Progress | None = None
+    problem: Problem, *, gap: float = 0.0, time_limit_s: float = 60.0, progress: GapTick | None = None
 ) -> Solution:
     """Return a choice of least cost within every row, proven to the relative `gap`.
 

@@ -9,8 +9,8 @@ from qcc.ir.encoding.encoding import Encoded
 from qcc.ir.encoding.packing import pack
 from qcc.ir.graph.ops import Weight
 from qcc.ir.onnx.emit.decode import decode_function, decode_name
+from qcc.ir.onnx.file.bodies import inside
 from qcc.ir.onnx.file.domain import DOMAIN, VERSION
-from qcc.ir.onnx.graph.bodies import inside
 from qcc.ir.onnx.graph.layers import PASSING
 
 FLOAT_TYPES = {"bf16": ir.DataType.BFLOAT16, "fp16": ir.DataType.FLOAT16}

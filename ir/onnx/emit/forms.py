@@ -9,7 +9,7 @@ from qcc.ir.encoding.packing import UNIT
 from qcc.ir.forms.capabilities import fused_capability, fused_cost
 from qcc.ir.graph.ops import Kind, Layer
 from qcc.ir.onnx.emit.decode import padded_count
-from qcc.ir.onnx.emit.kernels import Kernels
+from qcc.ir.onnx.emit.kernels import KernelEmitter
 
 DECODE_OPSET = 18  # BitwiseAnd and BitwiseOr
 CAST_OPSET = 13  # Cast and Gather of bfloat16
@@ -26,7 +26,7 @@ def required_opset(encoding: Encoding, shape: tuple[int, int], form: Form) -> in
     return row.opset if row is not None else DECODE_OPSET
 
 
-class Forms(Kernels):
+class Forms(KernelEmitter):
     """Writes one encoded weight into a model whose opset is high enough."""
 
     def emit(self, form: Form) -> None:

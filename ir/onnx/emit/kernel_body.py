@@ -132,11 +132,11 @@ def _float_weight() -> tuple[str, Lines]:
     return "matrix", ["wide = Cast <to: int = 1> (weight)", "matrix = Transpose <perm: ints = [1, 0]> (wide)"]
 
 
-Step = Callable[[str, str, Sequence[str], int], Lines]
+StepLines = Callable[[str, str, Sequence[str], int], Lines]
 """Lines that make the second value of the first with operands, in an opset; other names start with the second's."""
 
 
-def _op(text: str) -> Step:
+def _op(text: str) -> StepLines:
     """One op on the value and the operands."""
     name, _, attributes = text.partition(" ")
     return lambda v, y, operands, _: [f"{y} = {name} {attributes} ({', '.join((v, *operands))})"]
@@ -203,7 +203,7 @@ def _rms_norm(v: str, y: str, operands: Sequence[str], _: int) -> Lines:
     ]
 
 
-_STEPS: dict[str, Step] = {
+_STEPS: dict[str, StepLines] = {
     "bias": _op("Add"),
     "add": _op("Add"),
     "mul": _op("Mul"),

@@ -17,14 +17,14 @@ from qcc.ir.graph.ops import Kind, Layer, Weight
 from qcc.ir.kernel.op import BIAS, KEEP, LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.onnx.emit.kernel_body import kernel_function
-from qcc.ir.onnx.emit.rows import Rows
+from qcc.ir.onnx.emit.rows import RowEmitter
 from qcc.ir.onnx.file.domain import DOMAIN
 from qcc.ir.onnx.file.load import array_of
 
 NEUTRAL = {"gain": 1.0, "shift": 0.0}
 
 
-class Kernels(Rows):
+class KernelEmitter(RowEmitter):
     """Writes one encoded weight, and the layers that read it, as nodes that kernel libraries take."""
 
     def __init__(

@@ -9,7 +9,7 @@ from qcc.ir.onnx.emit.decode import padded_count
 from qcc.ir.onnx.emit.emitter import Emitter
 
 
-class Rows(Emitter):
+class RowEmitter(Emitter):
     """Writes one encoded weight as packed rows, and the embeddings that read them."""
 
     def rows(self) -> tuple[list[ir.Value], ir.Value | None, ir.Value | None]:

@@ -10,9 +10,9 @@ import onnx_ir as ir
 from qcc.ir.graph import attributes as canonical
 from qcc.ir.graph.attributes import Attributes, Opaque, known
 from qcc.ir.graph.ops import Kind
-from qcc.ir.onnx.graph.site import Site, is_constant
+from qcc.ir.onnx.graph.site import NodeSite, is_constant
 
-Reader = Callable[[Site], Attributes]
+OnnxReader = Callable[[NodeSite], Attributes]
 
 
 def attributes(node: ir.Node, kind: Kind, function: str, opset: int) -> Attributes:
@@ -25,12 +25,12 @@ def attributes(node: ir.Node, kind: Kind, function: str, opset: int) -> Attribut
     if kind in _BY_KIND:
         reader = _BY_KIND[kind]
     try:
-        return {} if reader is None else reader(Site(node, opset))
+        return {} if reader is None else reader(NodeSite(node, opset))
     except (TypeError, ValueError, IndexError, KeyError) as error:
         raise Opaque from error
 
 
-def _product(site: Site) -> Attributes:
+def _product(site: NodeSite) -> Attributes:
     transposed = tuple(at for at, name in enumerate(("transA", "transB")) if site.whole(name, 0))
     scaled = site.real("alpha", 1.0) != 1 or (site.real("beta", 1.0) != 1 and site.input(2) is not None)
     if scaled and not any(value is not None and is_constant(value) for value in site.node.inputs[:2]):
@@ -38,7 +38,7 @@ def _product(site: Site) -> Attributes:
     return known(transposed=transposed)
 
 
-def _conv(site: Site) -> Attributes:
+def _conv(site: NodeSite) -> Attributes:
     weight = site.shape(1)
     kernel = site.wholes("kernel_shape") or (None if weight is None else canonical.sizes_of(weight[2:]))
     ones = None if kernel is None else (1,) * len(kernel)
@@ -50,51 +50,51 @@ def _conv(site: Site) -> Attributes:
     return known(groups=site.whole("group", 1), kernel=kernel, strides=site.wholes("strides") or ones, pads=pads)
 
 
-def _pool(site: Site) -> Attributes:
+def _pool(site: NodeSite) -> Attributes:
     kernel = site.wholes("kernel_shape")
     ones = None if kernel is None else (1,) * len(kernel)
     return known(kernel=kernel, strides=site.wholes("strides") or ones)
 
 
-def _global_pool(site: Site) -> Attributes:
+def _global_pool(site: NodeSite) -> Attributes:
     rank = site.rank()
     return known(axes=None if rank is None else tuple(range(2, rank)), keepdims=1)
 
 
-def _alpha(default: float) -> Reader:
+def _alpha(default: float) -> OnnxReader:
     return lambda site: known(alpha=site.real("alpha", default))
 
 
-def _swish(site: Site) -> Attributes:
+def _swish(site: NodeSite) -> Attributes:
     if site.real("alpha", 1.0) != 1:
         raise Opaque
     return {}
 
 
-def _cast(site: Site) -> Attributes:
+def _cast(site: NodeSite) -> Attributes:
     dtype = site.node.outputs[0].dtype
     to = ir.DataType(site.whole("to", dtype or 0)) if dtype is not None or "to" in site.node.attributes else None
     return known(to=None if to is None else to.numpy().name)
 
 
-def _layer_norm(site: Site) -> Attributes:
+def _layer_norm(site: NodeSite) -> Attributes:
     axis = canonical.axis_of(site.whole("axis", -1), site.rank())
     return known(axis=axis, epsilon=site.real("epsilon", 1e-5))
 
 
-def _batch_norm(site: Site) -> Attributes:
+def _batch_norm(site: NodeSite) -> Attributes:
     if site.whole("training_mode", 0) or not site.whole("spatial", 1):
         raise Opaque
     return known(epsilon=site.real("epsilon", 1e-5))
 
 
-def _group_norm(site: Site) -> Attributes:
+def _group_norm(site: NodeSite) -> Attributes:
     if site.opset < 21:  # its gains were one a group
         raise Opaque
     return known(groups=site.whole("num_groups", 1), epsilon=site.real("epsilon", 1e-5))
 
 
-def _softmax(site: Site) -> Attributes:
+def _softmax(site: NodeSite) -> Attributes:
     rank = site.rank()
     axis = canonical.axis_of(site.whole("axis", 1 if site.opset < 13 else -1), rank)
     if site.opset < 13 and axis not in (-1, None if rank is None else rank - 1):  # over all axes from there on
@@ -102,7 +102,7 @@ def _softmax(site: Site) -> Attributes:
     return known(axis=axis)
 
 
-def _attention(site: Site) -> Attributes:
+def _attention(site: NodeSite) -> Attributes:
     queries, keys = site.shape(0), site.shape(1)
     given = site.whole("q_num_heads", 0), site.whole("kv_num_heads", 0)
     heads = given if all(given) else canonical.heads_of(queries, keys)
@@ -113,7 +113,7 @@ def _attention(site: Site) -> Attributes:
     return known(causal=site.whole("is_causal", 0), scale=scale, heads=heads)
 
 
-def _reshape(site: Site) -> Attributes:
+def _reshape(site: NodeSite) -> Attributes:
     sizes = canonical.sizes_of(site.result())
     target = site.wholes("shape", 1) if site.node.op_type == "Reshape" else None
     if target is None or (sizes is not None and -1 not in sizes):
@@ -125,28 +125,28 @@ def _reshape(site: Site) -> Attributes:
     return known(sizes=tuple(max(pair) for pair in zip(merged, wanted, strict=True)))
 
 
-def _squeeze(site: Site) -> Attributes:
+def _squeeze(site: NodeSite) -> Attributes:
     axes, shape = site.wholes("axes", 1), site.shape()
     if axes is None and site.input(1) is None and shape is not None and all(isinstance(size, int) for size in shape):
         axes = tuple(at for at, size in enumerate(shape) if size == 1)
     return known(axes=canonical.axes_of(axes, site.rank()))
 
 
-def _unsqueeze(site: Site) -> Attributes:
+def _unsqueeze(site: NodeSite) -> Attributes:
     axes, rank = site.wholes("axes", 1), site.rank()
     return known(axes=canonical.axes_of(axes, None if axes is None or rank is None else rank + len(axes)))
 
 
-def _transpose(site: Site) -> Attributes:
+def _transpose(site: NodeSite) -> Attributes:
     rank = site.rank()
     return known(perm=site.wholes("perm") or (None if rank is None else tuple(range(rank))[::-1]))
 
 
-def _axis(default: int, rank_from: int = 0) -> Reader:
+def _axis(default: int, rank_from: int = 0) -> OnnxReader:
     return lambda site: known(axis=canonical.axis_of(site.whole("axis", default), site.rank(rank_from)))
 
 
-def _split(site: Site) -> Attributes:
+def _split(site: NodeSite) -> Attributes:
     axis = canonical.axis_of(site.whole("axis", 0), site.rank())
     sizes = site.wholes("split", 1)
     parts = [site.result(at) for at in range(len(site.node.outputs))]
@@ -156,7 +156,7 @@ def _split(site: Site) -> Attributes:
     return known(axis=axis, sizes=sizes)
 
 
-def _slice(site: Site) -> Attributes:
+def _slice(site: NodeSite) -> Attributes:
     starts, ends, axes = site.wholes("starts", 1), site.wholes("ends", 2), site.wholes("axes", 3)
     if axes is None and "axes" not in site.node.attributes and site.input(3) is None and starts is not None:
         axes = tuple(range(len(starts)))
@@ -166,7 +166,7 @@ def _slice(site: Site) -> Attributes:
     return canonical.slices_of(axes, starts, ends, steps, site.shape())
 
 
-def _pad(site: Site) -> Attributes:
+def _pad(site: NodeSite) -> Attributes:
     pads, rank = site.wholes("pads", 1), site.rank()
     if pads is not None and site.input(3) is not None:
         axes = site.wholes("axes", 3)
@@ -179,7 +179,7 @@ def _pad(site: Site) -> Attributes:
     return known(pads=pads, mode=site.node.attributes.get_string("mode", "constant"), value=value)
 
 
-def _reduce(site: Site) -> Attributes:
+def _reduce(site: NodeSite) -> Attributes:
     axes, rank = site.wholes("axes", 1), site.rank()
     everything = site.input(1) is None or axes == ()
     if everything and not axes:
@@ -189,16 +189,16 @@ def _reduce(site: Site) -> Attributes:
     return known(axes=canonical.axes_of(axes, rank), keepdims=site.whole("keepdims", 1))
 
 
-def _arg(site: Site) -> Attributes:
+def _arg(site: NodeSite) -> Attributes:
     return known(axes=canonical.axes_of((site.whole("axis", 0),), site.rank()), keepdims=site.whole("keepdims", 1))
 
 
-def _cumsum(site: Site) -> Attributes:
+def _cumsum(site: NodeSite) -> Attributes:
     axes = canonical.axes_of(site.wholes("axis", 1), site.rank())
     return known(axis=axes[0] if axes else None)
 
 
-_BY_KIND: dict[Kind, Reader] = {
+_BY_KIND: dict[Kind, OnnxReader] = {
     Kind.LINEAR: _product,
     Kind.MATMUL: _product,
     Kind.CONV: _conv,
@@ -206,13 +206,13 @@ _BY_KIND: dict[Kind, Reader] = {
     Kind.SOFTMAX: _softmax,
     Kind.REDUCE: lambda site: _REDUCERS.get(site.node.op_type, _reduce)(site),
 }
-_REDUCERS: dict[str, Reader] = {
+_REDUCERS: dict[str, OnnxReader] = {
     "ArgMax": _arg,
     "ArgMin": _arg,
     "CumSum": _cumsum,
     **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), _global_pool),
 }
-_READERS: dict[str, Reader] = {
+_READERS: dict[str, OnnxReader] = {
     "leaky_relu": _alpha(0.01),
     "elu": _alpha(1.0),
     "celu": _alpha(1.0),

@@ -10,11 +10,11 @@ from qcc.ir.errors import Refused
 from qcc.ir.graph.edits import fresh, result_shape
 from qcc.ir.graph.ops import Array
 
-Use = tuple[ir.Node, int]
+NodeUse = tuple[ir.Node, int]
 _OPS = {"mul": "Mul", "add": "Add", "gather": "Gather"}
 
 
-class Editor:
+class OnnxEditor:
     """Edits the main graph; subgraphs follow where they read its values. What is refused has changed nothing."""
 
     def __init__(self, graph: ir.Graph) -> None:
@@ -121,7 +121,7 @@ class Editor:
             if output is old:
                 self._graph.outputs[position] = new
 
-    def _use(self, value: ir.Value, op: str, position: int) -> Use:
+    def _use(self, value: ir.Value, op: str, position: int) -> NodeUse:
         node = self._nodes[op]
         if position not in range(len(node.inputs)) or node.inputs[position] is not value:
             raise Refused(f"`{op}` does not read `{value.name}` as operand {position}")

@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 
 from qcc.ir.errors import ModelError
+from qcc.ir.onnx.file.bodies import bodies
 from qcc.ir.onnx.file.load import array_of
-from qcc.ir.onnx.graph.bodies import bodies
 from qcc.ir.onnx.graph.kinds import DEFAULT_DOMAINS
 from qcc.ir.onnx.graph.run import OnnxRunner
 

@@ -13,10 +13,10 @@ from math import prod
 import onnx_ir as ir
 
 from qcc.ir.graph import layers
-from qcc.ir.graph.layers import Reading, Result, Use
+from qcc.ir.graph.layers import LayerOutput, Reading, Use
 from qcc.ir.graph.ops import Kind, Weight
 from qcc.ir.graph.view import MatrixView
-from qcc.ir.onnx.graph.bodies import inside
+from qcc.ir.onnx.file.bodies import inside
 from qcc.ir.onnx.graph.kinds import DEFAULT_DOMAINS
 from qcc.ir.onnx.graph.uses import BIASED, USES, has, rank_of, shape_of
 
@@ -29,7 +29,7 @@ OP = re.compile(r"/(MatMul|Gemm|Conv|Gather|Einsum|LSTM|GRU|RNN)$")
 
 
 @dataclass(frozen=True)
-class Traced:
+class OnnxTraced:
     """A use of an operand followed back to its constant: the view of that, and the type in which the layer gets it.
 
     ``holder`` is the node of the main graph: the node itself, or the one in whose body it lies.
@@ -57,7 +57,7 @@ def find_weights(graph: ir.Graph) -> tuple[Weight, ...]:
     return layers.assemble(map(_reading, found), shared)
 
 
-def _trace(node: ir.Node, holder: ir.Node, index: int, use: Use) -> Traced | None:
+def _trace(node: ir.Node, holder: ir.Node, index: int, use: Use) -> OnnxTraced | None:
     """The constant behind a layer's input; None where there is none, or where it cannot be seen as the layer does."""
     value, view, reshaped = node.inputs[index], use.view, False
     dtype: ir.DataType | None = None
@@ -83,7 +83,7 @@ def _trace(node: ir.Node, holder: ir.Node, index: int, use: Use) -> Traced | Non
     fits = prod(view.shape) == prod(shape) if reshaped else view.shape == shape
     if not fits or not prod(shape) or tensor.dtype not in FLOATS:
         return None
-    return Traced(node, holder, index, use, value, view, dtype or tensor.dtype)
+    return OnnxTraced(node, holder, index, use, value, view, dtype or tensor.dtype)
 
 
 def _only_layers_read(value: ir.Value, places: Container[tuple[ir.Node, int]]) -> bool:
@@ -99,7 +99,7 @@ def _only_layers_read(value: ir.Value, places: Container[tuple[ir.Node, int]]) -
     return True
 
 
-def _traced(node: ir.Node, holder: ir.Node) -> list[Traced]:
+def _traced(node: ir.Node, holder: ir.Node) -> list[OnnxTraced]:
     if node.domain not in DEFAULT_DOMAINS or node.op_type not in USES or len(node.inputs) < 2 or not node.outputs:
         return []
     try:
@@ -109,7 +109,7 @@ def _traced(node: ir.Node, holder: ir.Node) -> list[Traced]:
     return [traced for traced in found if traced is not None]
 
 
-def _reading(traced: Traced) -> Reading:
+def _reading(traced: OnnxTraced) -> Reading:
     node, holder, constant = traced.node, traced.holder, traced.constant.name or ""
     inner = node is not holder
     path = "" if GENERIC.fullmatch(constant) else constant
@@ -126,13 +126,13 @@ def _reading(traced: Traced) -> Reading:
         constant=constant,
         op=holder.name or "",
         input="" if inner else _other(traced),
-        result=Result(_first_output(holder)) if inner else _result(node, traced.index, traced.use),
+        result=LayerOutput(_first_output(holder)) if inner else _result(node, traced.index, traced.use),
         module=_one_line(module),
         path=_one_line(path),
     )
 
 
-def _other(traced: Traced) -> str:
+def _other(traced: OnnxTraced) -> str:
     """What a weight is multiplied with; none if that is not one value of the graph."""
     reads, index = traced.node.inputs, traced.index
     if traced.use.kind is Kind.RECURRENT:
@@ -152,17 +152,17 @@ def _stored(constant: ir.Value) -> str:
     return tensor.dtype.numpy().name
 
 
-def _result(node: ir.Node, index: int, use: Use) -> Result:
+def _result(node: ir.Node, index: int, use: Use) -> LayerOutput:
     """What a layer makes, together with a bias of its own or of the Add behind it."""
     product = node.outputs[0]
-    own = Result(_first_output(node))
+    own = LayerOutput(_first_output(node))
     if node.op_type not in BIASED and use.kind is not Kind.EMBEDDING:
         return own
     if use.kind is Kind.EMBEDDING or has(node, 2):
         added = node.inputs[2] if has(node, 2) else None
         scaled = node.op_type == "Gemm" and node.attributes.get_float("beta", 1.0) != 1
         fits = index == 1 and added is not None and not scaled and _is_bias(added, use, 2)
-        return Result(own.output, added.name) if fits and added is not None else own
+        return LayerOutput(own.output, added.name) if fits and added is not None else own
     uses = product.uses()
     if use.kind is not Kind.LINEAR or index == 0 or product.is_graph_output() or len(uses) != 1:
         return own
@@ -172,7 +172,7 @@ def _result(node: ir.Node, index: int, use: Use) -> Result:
     added = add.inputs[1 - at]
     if added is None or not _is_bias(added, use, rank_of(product)):
         return own
-    return Result(add.outputs[0].name or "", added.name, add.name)
+    return LayerOutput(add.outputs[0].name or "", added.name, add.name)
 
 
 def _is_bias(value: ir.Value, use: Use, rank: int | None) -> bool:

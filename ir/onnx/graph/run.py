@@ -8,8 +8,8 @@ import onnx
 
 from qcc.ir.errors import ModelError, first_line
 from qcc.ir.graph.ops import Array, Feeds
+from qcc.ir.kernel.loadable import loadable
 from qcc.ir.onnx.file import load as onnx_load
-from qcc.ir.onnx.file.loadable import loadable
 from qcc.ir.onnx.file.runtime import onnxruntime
 from qcc.ir.onnx.graph.lend import lend
 

@@ -13,7 +13,7 @@ INTEGERS = (ir.DataType.INT32, ir.DataType.INT64)
 
 
 @dataclass(frozen=True)
-class Site:
+class NodeSite:
     """A node under its opset."""
 
     node: ir.Node

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from qcc.ir.graph.edits import fresh
 
 Owner = ir.Graph | ir.Function | None
-Chain = tuple[ir.Graph, ...]
+BodyChain = tuple[ir.Graph, ...]
 
 
 def bodies(node: ir.Node) -> Iterator[ir.Graph]:
@@ -86,7 +86,7 @@ def _constant_nodes(graph: ir.Graph) -> list[ir.Node]:
     return list(found)
 
 
-def _chains(graph: ir.Graph, chain: Chain) -> Iterator[tuple[Owner, Chain]]:
+def _chains(graph: ir.Graph, chain: BodyChain) -> Iterator[tuple[Owner, BodyChain]]:
     """For each graph those around it, the main one first, and itself."""
     yield graph, chain
     for node in graph:
@@ -94,9 +94,9 @@ def _chains(graph: ir.Graph, chain: Chain) -> Iterator[tuple[Owner, Chain]]:
             yield from _chains(body, (*chain, body))
 
 
-def _reader(graph: ir.Graph, values: Iterable[ir.Value], chains: Mapping[Owner, Chain]) -> ir.Graph | None:
+def _reader(graph: ir.Graph, values: Iterable[ir.Value], chains: Mapping[Owner, BodyChain]) -> ir.Graph | None:
     """The innermost body that holds all that reads some values; None if that is no body."""
-    common: Chain | None = None
+    common: BodyChain | None = None
     for value in values:
         if value.is_graph_output():
             return None
@@ -106,7 +106,7 @@ def _reader(graph: ir.Graph, values: Iterable[ir.Value], chains: Mapping[Owner, 
     return common[-1] if common and common[-1] is not graph else None
 
 
-def _common(one: Chain, other: Chain) -> Chain:
+def _common(one: BodyChain, other: BodyChain) -> BodyChain:
     return tuple(a for a, b in zip(one, other, strict=False) if a is b)
 
 

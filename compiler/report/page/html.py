@@ -7,12 +7,12 @@ from string import Template
 
 from qcc.compiler.measure.time_model import ModelTimes, Race
 from qcc.compiler.plan.text import action_text
-from qcc.compiler.report import tables
-from qcc.compiler.report.charts import bytes_chart
 from qcc.compiler.report.data import data_lines
-from qcc.compiler.report.depth import depth_chart, group_size
+from qcc.compiler.report.page import tables
+from qcc.compiler.report.page.charts import bytes_chart
+from qcc.compiler.report.page.depth import depth_chart, group_size
+from qcc.compiler.report.page.rewrites import rewrites_section
 from qcc.compiler.report.result import Allocation, Result, average_bits
-from qcc.compiler.report.rewrites import rewrites_section
 from qcc.compiler.report.text import (
     MISLEADS,
     cosine_text,
@@ -51,7 +51,7 @@ TERMS = {
 
 def render_html(result: Result) -> str:
     """The report."""
-    template = Template(files("qcc.compiler.report").joinpath("report.html").read_text(encoding="utf-8"))
+    template = Template(files("qcc.compiler.report.page").joinpath("report.html").read_text(encoding="utf-8"))
     title = f"{result.model.name} to {result.output.name}: qcc report"
     sections = [
         ("bytes", "Where the bytes are", _bytes(result)),

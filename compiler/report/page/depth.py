@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from qcc.compiler.report.charts import LEFT, RIGHT, number, svg, text
+from qcc.compiler.report.page.charts import LEFT, RIGHT, number, svg, text
 from qcc.compiler.report.result import LayerRow, average_bits
 from qcc.compiler.report.text import (
     LONGEST_NAME,
