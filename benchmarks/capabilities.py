@@ -27,10 +27,11 @@ from qcc.codegen.library.build import Arithmetic, build
 from qcc.codegen.target import machine as hardware
 from qcc.codegen.target.target import NATIVE, cpu_flags, instruction_set, named
 from qcc.compiler.measure.timing import Turns, interleaved
+from qcc.ir.encoding.blocked import FLOAT_ENCODINGS, Blocked
 from qcc.ir.encoding.blocks import CHANNEL, group
-from qcc.ir.encoding.encoding import FLOAT_ENCODINGS, MAX_BITS, MIN_BITS, Encoding, IntGrid
 from qcc.ir.encoding.fit import encode
 from qcc.ir.encoding.form import Form
+from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.forms.capabilities import KERNEL_GROUP, Way, capabilities
 from qcc.ir.forms.choose import kernel_op
 from qcc.ir.onnx.adapter import OnnxGraph
@@ -72,7 +73,7 @@ def session(model: ir.Model, level: str = "", library: Path | None = None) -> on
     return onnxruntime.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
 
 
-def encoded(matrix: np.ndarray, encoding: Encoding, form: Form) -> ir.Model:
+def encoded(matrix: np.ndarray, encoding: Blocked, form: Form) -> ir.Model:
     """The layer in a form."""
     graph = OnnxGraph(layer(matrix), Path())
     (weight,) = graph.weights()
@@ -84,14 +85,14 @@ def fused(matrix: np.ndarray) -> Iterator[Sessions]:
     """The runtime's own kernels, a format at a time."""
     for one in capabilities():
         for size in one.groups:
-            model = encoded(matrix, Encoding(IntGrid(one.bits, one.symmetric), group(size)), Form.FUSED)
+            model = encoded(matrix, Blocked(IntGrid(one.bits, one.symmetric), group(size)), Form.FUSED)
             yield {Way("fused", one.bits, one.symmetric, size, level): session(model, level) for level in LEVELS}
 
 
 def kernels(matrix: np.ndarray, folder: Path) -> Iterator[Sessions]:
     """Ours for this machine, at one way to round activations at a time."""
-    widths = range(MIN_BITS, MAX_BITS + 1)
-    formats = [Encoding(IntGrid(bits), block) for bits in widths for block in (CHANNEL, group(KERNEL_GROUP))]
+    widths = range(2, 9)
+    formats = [Blocked(IntGrid(bits), block) for bits in widths for block in (CHANNEL, group(KERNEL_GROUP))]
     formats.append(FLOAT_ENCODINGS["bf16"])
     models = {one: encoded(matrix, one, Form.KERNEL) for one in formats}
     ops = [kernel_op(one, matrix.shape[::-1]) for one in formats]

@@ -6,7 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from qcc.ir.encoding.encoding import Encoding
+from qcc.ir.encoding.algebra import Encoding, Parts
+from qcc.ir.encoding.blocked import Blocked
+from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.form import Form
 from qcc.ir.errors import Refused
 from qcc.ir.forms.choose import kernel_takes
@@ -54,8 +56,7 @@ class Encode(Pass):
             weight = weights[name]
             try:
                 matrix = graph.matrix(weight)
-                rounding, why = self.rounding.advised(weight, matrix, self.encoding, context)
-                encoded = rounding.encode(weight, matrix, self.encoding, context)
+                encoded, why = self.encoded(weight, matrix, context)
                 if self.activations is not None:
                     encoded = replace(encoded, input_step=self.activations.step(context.magnitudes[name]))
                 graph.encode(weight, encoded, self.form, found)
@@ -67,6 +68,25 @@ class Encode(Pass):
             error = relative_error(matrix, encoded.decode())
             edits.append(Edit(name, f"{self.encoding.text}, {self.form}", error, chosen=why))
         return edits
+
+    def encoded(self, weight: Weight, matrix: np.ndarray, context: Context) -> tuple[Encoded, str]:
+        """The stored matrix ``[out, in]`` of a weight, and what was chosen of the rounding for it.
+
+        The rounding method does what is stored by blocks.
+
+        Raises:
+            Refused: the encoding cannot hold it.
+        """
+        chosen: list[str] = []
+
+        def leaf(part: np.ndarray, encoding: Encoding) -> Parts:
+            assert isinstance(encoding, Blocked)
+            rounding, why = self.rounding.advised(weight, part, encoding, context)
+            chosen.append(why)
+            return rounding.encode(weight, part, encoding, context).parts
+
+        parts = self.encoding.encode(matrix, leaf)
+        return Encoded(self.encoding, weight.shape, parts), "; ".join(dict.fromkeys(filter(None, chosen)))
 
     def _regions(self, graph: Graph, weights: Sequence[Weight]) -> Mapping[str, Region]:
         """What kernels do beside the products of these weights."""

@@ -11,16 +11,17 @@ from qcc.codegen.target.target import AMX, AVX2, DOTPROD, INSTRUCTION_SETS, TARG
 from qcc.compiler.files.open_model import open_model
 from qcc.compiler.measure.choose_form import FormChooser
 from qcc.compiler.plan.plan import Kernels
+from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, group
-from qcc.ir.encoding.encoding import Encoding, IntGrid
 from qcc.ir.encoding.form import Form
+from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.forms import capabilities as table
 from qcc.ir.forms.capabilities import LEVEL, Way, capabilities, fused_cost, kernel_cost, measurements
 from qcc.ir.forms.choose import choose
 from qcc.ir.graph.ops import Weight
 from tests.onnx_models import MATMUL, parse, random
 
-INT4 = Encoding(IntGrid(4), group(32))
+INT4 = Blocked(IntGrid(4), group(32))
 FUSED, EIGHT = Way("fused", 4, True, 32, LEVEL), Way("kernel", 4, True, 32, "bf16")
 
 
@@ -74,13 +75,13 @@ def test_elsewhere_the_worst_of_all_tables_decides(names: tuple[str, ...], measu
 
 def test_kernels_are_costed_where_they_were_measured(measured: None) -> None:
     assert kernel_cost(INT4, (32, 64), "bf16", ["avx2", "amx"]) == table.Cost(2.0, "avx2")
-    assert kernel_cost(Encoding(IntGrid(4, False), group(64)), (32, 128), "bf16", ["amx"]) == table.Cost(0.5, "amx")
+    assert kernel_cost(Blocked(IntGrid(4, False), group(64)), (32, 128), "bf16", ["amx"]) == table.Cost(0.5, "amx")
     for encoding, activations, names in (
         (INT4, "bf16", ["dotprod"]),
         (INT4, "bf16", ["amx", "dotprod"]),
         (INT4, "bf16", []),
         (INT4, "exact", ["amx"]),
-        (Encoding(IntGrid(4), CHANNEL), "bf16", ["amx"]),
+        (Blocked(IntGrid(4), CHANNEL), "bf16", ["amx"]),
     ):
         assert kernel_cost(encoding, (32, 64), activations, names) is None
 

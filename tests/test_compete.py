@@ -21,7 +21,7 @@ from qcc.compiler.report.lock import plan_of
 from qcc.compiler.report.times import latency_lines
 from qcc.dsl.load import load_text
 from qcc.dsl.policy.policy import Policy
-from qcc.ir.encoding.encoding import Encoding
+from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.form import Form
 from tests.onnx_models import parse, random
 
@@ -54,7 +54,7 @@ def model(tmp_path: Path) -> Path:
 def kernels_win(monkeypatch: pytest.MonkeyPatch) -> None:
     """Layer by layer."""
 
-    def seconds(self: Timings, case: Case, encoding: Encoding | None, forms: tuple[Form, ...]) -> Mapping[str, float]:
+    def seconds(self: Timings, case: Case, encoding: Blocked | None, forms: tuple[Form, ...]) -> Mapping[str, float]:
         times = {FLOAT: 1e-3, Form.FUSED: 5e-4, Form.DECODED: 1e-3, Form.KERNEL: 2e-4}
         return {name: times[name] for name in (FLOAT, *forms)}
 

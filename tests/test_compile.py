@@ -19,9 +19,10 @@ from qcc.compiler.report import lock
 from qcc.compiler.verify import outputs as verify
 from qcc.dsl.load import load_text
 from qcc.dsl.policy.policy import Policy
+from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL
-from qcc.ir.encoding.encoding import Encoding, IntGrid
 from qcc.ir.encoding.fit import encode
+from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.forms.choose import choose
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.passes.contract.contract import Context
@@ -60,7 +61,7 @@ def test_pieces_run_as_the_whole(graph: OnnxGraph, data: samples.Samples, most: 
 
 
 def test_sensitivity_is_the_loss_of_the_encoded_graph(graph: OnnxGraph, data: samples.Samples) -> None:
-    encoding = Encoding(IntGrid(3), CHANNEL)
+    encoding = Blocked(IntGrid(3), CHANNEL)
     weights = graph.weights()
     actions = [Encode(encoding, Nearest(), choose(weight, encoding).form) for weight in weights]
     options = [OpenChoice(w.name, (Candidate(a, ""),)) for w, a in zip(weights, actions, strict=True)]
@@ -76,7 +77,7 @@ def test_sensitivity_is_the_loss_of_the_encoded_graph(graph: OnnxGraph, data: sa
 
 def test_like_candidates_share_runs(graph: OnnxGraph, data: samples.Samples) -> None:
     weight = graph.weights()[1]
-    encodings = [Encoding(IntGrid(bits), CHANNEL) for bits in (2, 3, 4, 5, 6, 7, 8)] * 2
+    encodings = [Blocked(IntGrid(bits), CHANNEL) for bits in (2, 3, 4, 5, 6, 7, 8)] * 2
     candidates = tuple(Candidate(Encode(one, Nearest(), choose(weight, one).form), "") for one in encodings)
     losses = measure(graph, [OpenChoice(weight.name, (*candidates, Candidate(None, "")))], data, Context())
     assert losses.loss[0][-1] == 0

@@ -24,9 +24,10 @@ from qcc.compiler.runtime.build_kernels import kernels_of
 from qcc.compiler.runtime.session import Session
 from qcc.dsl.load import load_text
 from qcc.dsl.policy.policy import Policy
+from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import Block
-from qcc.ir.encoding.encoding import Encoding, IntGrid
 from qcc.ir.encoding.form import Form
+from qcc.ir.encoding.grid import IntGrid
 from tests.onnx_models import parse, random
 
 pytest.importorskip("tvm")
@@ -39,8 +40,8 @@ two (float[batch, 3, 64] x) => (float[batch, 3, 32] y)
     y = MatMul (r, w2)
 }
 """
-GROUP32 = Encoding(IntGrid(4), Block(1, 32))
-INT8 = Encoding(IntGrid(8), Block(1, 0))
+GROUP32 = Blocked(IntGrid(4), Block(1, 32))
+INT8 = Blocked(IntGrid(8), Block(1, 0))
 FAST = {FLOAT: 1e-3, Form.FUSED: 5e-4, Form.DECODED: 1e-3, Form.KERNEL: 2e-4}
 RULE = "rule linear { weights = int4 group 32 }\n"
 
@@ -61,7 +62,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """What every layer takes; tests change it."""
     times: dict[str, float] = dict(FAST)
 
-    def seconds(self: Timings, case: Case, encoding: Encoding | None, forms: tuple[Form, ...]) -> Mapping[str, float]:
+    def seconds(self: Timings, case: Case, encoding: Blocked | None, forms: tuple[Form, ...]) -> Mapping[str, float]:
         return {name: times[name] for name in (FLOAT, *forms)}
 
     monkeypatch.setattr(Timings, "seconds", seconds)
@@ -173,7 +174,7 @@ def test_targets_are_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_latency_binds_and_is_minimised(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two bits are slowest here, eight fastest: the choice follows the clock, not the size."""
 
-    def seconds(self: Timings, case: Case, encoding: Encoding | None, forms: tuple[Form, ...]) -> Mapping[str, float]:
+    def seconds(self: Timings, case: Case, encoding: Blocked | None, forms: tuple[Form, ...]) -> Mapping[str, float]:
         ours = {2: 9e-4, 4: 4e-4, 8: 1e-4}[encoding.bits] if encoding else 0.0
         return {FLOAT: 1e-3, Form.FUSED: 2e-3, Form.DECODED: 1e-3, Form.KERNEL: ours}
 

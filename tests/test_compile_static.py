@@ -16,12 +16,13 @@ from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.load import load_text
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.encoding import fit
-from qcc.ir.encoding.encoding import Encoding, IntGrid
+from qcc.ir.encoding.blocked import Blocked
+from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.kernel.op import LinearOp, OpError, parse
 from tests import onnx_models
 from tests.onnx_models import random
 
-INT8 = Encoding(IntGrid(8))
+INT8 = Blocked(IntGrid(8))
 TOLERANCE = 1e-5  # of the largest output: float32 scaling in another order
 WEIGHTS = {"w1": random(64, 96), "w2": random(96, 32, seed=1), "w3": random(96, 32, seed=2), "b": random(32, seed=3)}
 BODY = """

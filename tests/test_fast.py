@@ -17,7 +17,7 @@ from qcc.compiler.plan.plan import Plan
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.load import load_policy, load_text
 from qcc.dsl.policy.policy import Policy
-from qcc.ir.encoding.encoding import Encoding
+from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.form import Form
 from qcc.passes.encode import Encode
 from tests.onnx_models import parse, random
@@ -45,7 +45,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, float]], Non
     """Set what kernels take of float's time, by the format's first word; all else takes as long as float."""
 
     def take(ratios: dict[str, float]) -> None:
-        def seconds(self: Timings, case: Case, of: Encoding | None, forms: tuple[Form, ...]) -> Mapping[str, float]:
+        def seconds(self: Timings, case: Case, of: Blocked | None, forms: tuple[Form, ...]) -> Mapping[str, float]:
             kernel = ratios.get(of.text.split()[0], 1.0) if of else 1.0
             return {FLOAT: 1e-3} | {form: 1e-3 * (kernel if form is Form.KERNEL else 1.0) for form in forms}
 

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.calibrate.statistics import moments
+from qcc.ir.encoding.blocked import FLOAT_ENCODINGS, Blocked
 from qcc.ir.encoding.blocks import TENSOR, Block, group
-from qcc.ir.encoding.encoding import FLOAT_ENCODINGS, Encoding, IntGrid
 from qcc.ir.encoding.fit import encode
+from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.contract import Context, Edit
@@ -26,13 +27,13 @@ from tests import axes_models
 from tests.axes_models import TOKEN_BLOCKS, chain
 from tests.test_permute import close, graph_of, names, run
 
-INT4, INT3 = Encoding(IntGrid(4), group(32)), Encoding(IntGrid(3), group(16))
+INT4, INT3 = Blocked(IntGrid(4), group(32)), Blocked(IntGrid(3), group(16))
 ENCODINGS = [
     INT4,
     INT3,
-    Encoding(IntGrid(4, False), group(8)),
-    Encoding(IntGrid(8), TENSOR),
-    Encoding(IntGrid(2), Block(4, 4)),
+    Blocked(IntGrid(4, False), group(8)),
+    Blocked(IntGrid(8), TENSOR),
+    Blocked(IntGrid(2), Block(4, 4)),
 ]
 PASSES: list[Fold] = [Awq(), Awq(insert=True), Smoothquant(), Smoothquant(alpha=0.8, insert=True)]
 WIDTH = 64
@@ -64,7 +65,7 @@ def inputs(seed: int = 3) -> dict[str, np.ndarray]:
     return {"x": np.random.default_rng(seed).standard_normal((200, WIDTH)).astype(np.float32)}
 
 
-def context(graph: Graph, fed: Mapping[str, np.ndarray], encoding: Encoding = INT4) -> Context:
+def context(graph: Graph, fed: Mapping[str, np.ndarray], encoding: Blocked = INT4) -> Context:
     found = moments(graph, names(graph), Samples((dict(fed),), "drawn"), lambda *_: None)
     return Context(grams=grams_of(found), encodings=dict.fromkeys(names(graph), encoding))
 
@@ -88,7 +89,7 @@ def matrix_of(graph: Graph, name: str) -> np.ndarray:
     st.sampled_from(ENCODINGS),
 )
 @settings(max_examples=60, deadline=None)
-def test_the_function_stays(kinds: list[str], seed: int, closed: bool, kind: Fold, encoding: Encoding) -> None:
+def test_the_function_stays(kinds: list[str], seed: int, closed: bool, kind: Fold, encoding: Blocked) -> None:
     graph = chain(kinds, seed, closed=closed)
     fed = axes_models.feeds()
     wanted = axes_models.run(graph, fed)
@@ -213,7 +214,7 @@ def test_scales_do_not_take_channels_without_inputs_or_weights() -> None:
 def test_a_second_group_sees_the_first() -> None:
     """The layer that reads and is scaled on both sides is judged by the inputs that it now has."""
     graph, fed = gated(), inputs()
-    coarse = Encoding(IntGrid(4), TENSOR)
+    coarse = Blocked(IntGrid(4), TENSOR)
     known = context(graph, fed)
     found = Context(grams=known.grams, encodings=dict.fromkeys(names(graph), coarse))
     after, edits = Awq().apply(graph, names(graph), found)
@@ -221,7 +222,7 @@ def test_a_second_group_sees_the_first() -> None:
     assert all(not edit.refused for edit in edits)
 
 
-def term(rows: int, columns: int, encoding: Encoding, seed: int = 0, **options: object) -> Term:
+def term(rows: int, columns: int, encoding: Blocked, seed: int = 0, **options: object) -> Term:
     draw = np.random.default_rng(seed)
     values = draw.standard_normal((300, columns)) * np.exp(draw.standard_normal(columns))
     gram = (values.T @ values / 300).astype(np.float32)
@@ -231,7 +232,7 @@ def term(rows: int, columns: int, encoding: Encoding, seed: int = 0, **options: 
 
 @given(st.integers(1, 200), st.integers(2, 70), st.sampled_from(ENCODINGS), st.integers(0, 99))
 @settings(max_examples=25, deadline=None)
-def test_a_search_never_loses_and_ends(rows: int, columns: int, encoding: Encoding, seed: int) -> None:
+def test_a_search_never_loses_and_ends(rows: int, columns: int, encoding: Blocked, seed: int) -> None:
     found: FoundScales = search([term(rows, columns, encoding, seed)], columns)
     assert found.after <= found.before
     assert found.t.min() >= NARROWEST / 2 and found.t.max() <= WIDEST * 2
@@ -253,7 +254,7 @@ def test_even_channels_keep_their_scales() -> None:
 
 def test_a_writer_that_shares_steps_among_rows_has_a_say() -> None:
     """Scales that would ruin a weight stored with one step for all its rows are not taken."""
-    reader, writer = term(64, 48, INT4), term(48, 32, Encoding(IntGrid(4), TENSOR), seed=1)
+    reader, writer = term(64, 48, INT4), term(48, 32, Blocked(IntGrid(4), TENSOR), seed=1)
     tied = Term(writer.matrix, writer.encoding, writer.gram, np.arange(48), rowwise=True, power=-1)
     alone, together = search([reader], 48), search([reader, tied], 48)
     assert together.after <= together.before
@@ -262,7 +263,7 @@ def test_a_writer_that_shares_steps_among_rows_has_a_say() -> None:
 
 @given(st.sampled_from(ENCODINGS[:3]), st.integers(0, 99))
 @settings(max_examples=20, deadline=None)
-def test_the_estimate_balances_where_nothing_is_to_be_won(encoding: Encoding, seed: int) -> None:
+def test_the_estimate_balances_where_nothing_is_to_be_won(encoding: Blocked, seed: int) -> None:
     """What larger factors save and cost is the same in sum: factors common to all change nothing."""
     own, shared = derivatives(term(20, 32, encoding, seed), np.ones(32))
     assert own.sum() == pytest.approx(shared.sum(), rel=1e-3)
@@ -270,7 +271,7 @@ def test_the_estimate_balances_where_nothing_is_to_be_won(encoding: Encoding, se
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda encoding: encoding.text)
-def test_the_rough_error_is_about_the_true_one(encoding: Encoding) -> None:
+def test_the_rough_error_is_about_the_true_one(encoding: Blocked) -> None:
     one = term(64, 64, encoding)
     diagonal = Term(one.matrix, encoding, np.diag(np.diag(one.gram)) if one.gram is not None else None, one.channels)
     true = diagonal.error(np.ones(64)) * diagonal.energy(diagonal.matrix)

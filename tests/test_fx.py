@@ -13,9 +13,10 @@ from torch import nn
 from torch.export import Dim
 
 from qcc.ir.encoding import fit
+from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, Block, group
-from qcc.ir.encoding.encoding import Encoding, IntGrid
 from qcc.ir.encoding.form import Form
+from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.forms import choose as forms
 from qcc.ir.fx.graph import FxGraph
@@ -25,8 +26,8 @@ from qcc.ir.graph.ops import Array, Kind, Weight
 from qcc.ir.onnx.adapter import OnnxGraph
 from tests import models_torch as models
 
-INT4 = Encoding(IntGrid(4), group(32))
-INT3 = Encoding(IntGrid(3, symmetric=False), CHANNEL)
+INT4 = Blocked(IntGrid(4), group(32))
+INT3 = Blocked(IntGrid(3, symmetric=False), CHANNEL)
 TOLERANCE = 1e-4  # float32 summed in another order, on activations of about 1
 BATCH = Dim("batch")
 
@@ -129,7 +130,7 @@ def test_values_fed_and_returned_are_the_same(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("encoding", [INT4, INT3], ids=lambda encoding: encoding.text)
-def test_codes_and_forms_are_the_same(pair: Pair, encoding: Encoding) -> None:
+def test_codes_and_forms_are_the_same(pair: Pair, encoding: Blocked) -> None:
     for fx, onnx in zip(pair.fx.weights(), pair.onnx.weights(), strict=True):
         np.testing.assert_array_equal(pair.fx.matrix(fx), pair.onnx.matrix(onnx))
         left, right = fit.encode(pair.fx.matrix(fx), encoding), fit.encode(pair.onnx.matrix(onnx), encoding)
@@ -143,7 +144,7 @@ def test_results_are_the_same(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("encoding", [INT4, INT3], ids=lambda encoding: encoding.text)
-def test_results_are_the_same_once_encoded(pair: Pair, encoding: Encoding) -> None:
+def test_results_are_the_same_once_encoded(pair: Pair, encoding: Blocked) -> None:
     before = _run(pair.fx, pair.feeds)
     results = []
     for graph in (pair.fx.copy(), pair.onnx.copy()):
@@ -390,7 +391,7 @@ def test_refusals() -> None:
     with pytest.raises(Refused, match="no fused kernel"):
         graph.encode(conv, encoded, Form.FUSED)
     with pytest.raises(Refused, match="by rows"):
-        graph.encode(conv, fit.encode(graph.matrix(conv), Encoding(IntGrid(4), Block(2, 2))), Form.ROWS)
+        graph.encode(conv, fit.encode(graph.matrix(conv), Blocked(IntGrid(4), Block(2, 2))), Form.ROWS)
     with pytest.raises(Refused, match="not of the weight's shape"):
         graph.encode(graph.weights()[1], encoded, Form.DECODED)
     with pytest.raises(Refused, match="cannot take"):

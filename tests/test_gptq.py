@@ -4,8 +4,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import group
-from qcc.ir.encoding.encoding import Encoding, IntGrid
+from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.graph.ops import Weight
 from qcc.ir.graph.view import MatrixView
 from qcc.passes.contract.contract import Context
@@ -13,7 +14,7 @@ from qcc.passes.contract.moments import Moments
 from qcc.passes.rounding.gptq import Gptq, output_error
 from qcc.passes.rounding.nearest import Nearest
 
-INT3 = Encoding(IntGrid(3), group(16))
+INT3 = Blocked(IntGrid(3), group(16))
 OUT, IN = 24, 48
 WEIGHT = Weight("w", "w", MatrixView((OUT, IN), (0,)), "float32", ())
 

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcc.ir.encoding import fit
+from qcc.ir.encoding.blocked import Blocked, Floats, ScaleType
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
-from qcc.ir.encoding.encoding import Encoded, Encoding, IntGrid, ScaleType
+from qcc.ir.encoding.encoded import Encoded
+from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.packing import pack, packed_bytes, planes, unpack
 from qcc.ir.errors import Refused
 
@@ -28,7 +30,7 @@ block_shapes = st.one_of(
     st.builds(Block, st.integers(0, 9), st.integers(0, 9)),
 )
 encodings = st.builds(
-    Encoding, st.builds(IntGrid, st.integers(2, 8), st.booleans()), block_shapes, st.sampled_from(SCALE_NAMES)
+    Blocked, st.builds(IntGrid, st.integers(2, 8), st.booleans()), block_shapes, st.sampled_from(SCALE_NAMES)
 )
 
 
@@ -51,8 +53,14 @@ def matrices(draw: st.DrawFn) -> np.ndarray:
     return values * np.float32(draw(st.sampled_from((1.0, 0.02, 300.0))))
 
 
+def scale_dtype(encoding: Blocked) -> type[np.floating]:
+    assert isinstance(encoding.scales, Floats)
+    return encoding.scales.dtype
+
+
 def _per_weight(encoded: Encoded, values: np.ndarray) -> np.ndarray:
     """A value of each block, spread over the weights of the block."""
+    assert isinstance(encoded.encoding, Blocked)
     rows, columns = encoded.encoding.block.of(encoded.shape)
     return values.repeat(rows, 0).repeat(columns, 1)[: encoded.shape[0], : encoded.shape[1]].astype(np.float64)
 
@@ -63,7 +71,7 @@ def _squared_error(matrix: np.ndarray, encoded: Encoded) -> float:
 
 @settings(max_examples=300, deadline=None)
 @given(matrices(), encodings, st.sampled_from(CLIPS))
-def test_codes_are_the_nearest_in_range(matrix: np.ndarray, encoding: Encoding, clip: fit.Clip) -> None:
+def test_codes_are_the_nearest_in_range(matrix: np.ndarray, encoding: Blocked, clip: fit.Clip) -> None:
     encoded = fit.encode(matrix, encoding, clip)
     scale = _per_weight(encoded, encoded.scales.scale)
     assert isinstance(encoding.grid, IntGrid)
@@ -75,14 +83,14 @@ def test_codes_are_the_nearest_in_range(matrix: np.ndarray, encoding: Encoding, 
 
     assert encoded.codes.dtype == np.uint8
     assert encoded.codes.max() < encoding.grid.levels
-    assert encoded.scales.scale.dtype == encoding.scale_dtype
+    assert encoded.scales.scale.dtype == scale_dtype(encoding)
     error = np.abs(encoded.decode() - inside)
     assert (error <= np.abs(scale) * (0.5 + FLOAT_SLACK)).all()
 
 
 @settings(max_examples=100, deadline=None)
 @given(matrices(), encodings)
-def test_decoding_is_the_formula(matrix: np.ndarray, encoding: Encoding) -> None:
+def test_decoding_is_the_formula(matrix: np.ndarray, encoding: Blocked) -> None:
     encoded = fit.encode(matrix, encoding)
     zeros = encoded.scales.zero
     rows, columns = encoding.block.of(encoded.shape)
@@ -96,18 +104,18 @@ def test_decoding_is_the_formula(matrix: np.ndarray, encoding: Encoding) -> None
 
 @settings(max_examples=200, deadline=None)
 @given(matrices(), encodings)
-def test_searching_the_range_never_costs(matrix: np.ndarray, encoding: Encoding) -> None:
+def test_searching_the_range_never_costs(matrix: np.ndarray, encoding: Blocked) -> None:
     searched, covered = (_squared_error(matrix, fit.encode(matrix, encoding, clip)) for clip in CLIPS)
     # a scale is off by an ulp of its type, at least a subnormal, and by float32 sums of 1600 terms
     scale = np.abs(fit.fit(matrix, encoding, "absmax").scale.astype(np.float64)).max()
-    limit = np.finfo(encoding.scale_dtype)
+    limit = np.finfo(scale_dtype(encoding))
     off = scale * (float(limit.eps) + 256 * float(np.finfo(np.float32).eps)) + float(limit.smallest_subnormal)
     assert np.sqrt(searched) <= np.sqrt(covered) + off * 2**encoding.bits * np.sqrt(matrix.size)
 
 
 @settings(max_examples=100, deadline=None)
 @given(matrices(), encodings)
-def test_size_counts_what_is_stored(matrix: np.ndarray, encoding: Encoding) -> None:
+def test_size_counts_what_is_stored(matrix: np.ndarray, encoding: Blocked) -> None:
     encoded = fit.encode(matrix, encoding)
     scales = encoded.scales
     bits = encoded.codes.size * encoding.bits + scales.scale.nbytes * 8
@@ -138,12 +146,12 @@ def test_blocks_split_and_join(matrix: np.ndarray, block: Block) -> None:
     np.testing.assert_array_equal(block.join(blocks, shape), matrix)
 
 
-def _every(*blocks: Block) -> Iterator[Encoding]:
+def _every(*blocks: Block) -> Iterator[Blocked]:
     for bits in range(2, 9):
         for symmetric in (True, False):
             for block in blocks:
                 for scale in SCALE_NAMES:
-                    yield Encoding(IntGrid(bits, symmetric), block, scale)
+                    yield Blocked(IntGrid(bits, symmetric), block, scale)
 
 
 @pytest.mark.parametrize("clip", CLIPS)
@@ -154,7 +162,7 @@ def test_a_constant_matrix_is_kept(value: float, shape: tuple[int, int], clip: f
     for encoding in _every(TENSOR, CHANNEL, group(8), Block(3, 5)):
         decoded = fit.encode(matrix, encoding, clip).decode()
         # the one level that is used lies within the rounding of the scale
-        np.testing.assert_allclose(decoded, matrix, rtol=float(np.finfo(encoding.scale_dtype).eps), atol=0)
+        np.testing.assert_allclose(decoded, matrix, rtol=float(np.finfo(scale_dtype(encoding)).eps), atol=0)
 
 
 @pytest.mark.parametrize("clip", CLIPS)
@@ -177,7 +185,7 @@ def test_magnitude_does_not_matter(size: float, clip: fit.Clip) -> None:
 def test_a_block_too_small_for_its_scale_becomes_zero() -> None:
     matrix = np.ones((2, 32), np.float32)
     matrix[1] = 1e-30  # a dead channel among live ones is no reason to refuse the layer
-    decoded = fit.encode(matrix, Encoding(IntGrid(4), CHANNEL)).decode()
+    decoded = fit.encode(matrix, Blocked(IntGrid(4), CHANNEL)).decode()
     np.testing.assert_allclose(decoded[0], 1, rtol=1e-3)
     assert not decoded[1].any()
 
@@ -188,31 +196,31 @@ def test_not_finite_is_refused(bad: float, symmetric: bool) -> None:
     matrix = np.ones((4, 8), np.float32)
     matrix[2, 5] = bad
     with pytest.raises(Refused, match="row 2, column 5"):
-        fit.encode(matrix, Encoding(IntGrid(4, symmetric), group(4)))
+        fit.encode(matrix, Blocked(IntGrid(4, symmetric), group(4)))
 
 
 def test_opposite_infinities_are_refused() -> None:
     with pytest.raises(Refused, match="row 0, column 0"):
-        fit.encode(np.array([[np.inf, -np.inf]], np.float32), Encoding(IntGrid(4), CHANNEL))
+        fit.encode(np.array([[np.inf, -np.inf]], np.float32), Blocked(IntGrid(4), CHANNEL))
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (4, 0), (0, 0)])
 def test_nothing_is_refused(shape: tuple[int, int]) -> None:
     with pytest.raises(Refused, match="empty"):
-        fit.encode(np.zeros(shape, np.float32), Encoding(IntGrid(4), CHANNEL))
+        fit.encode(np.zeros(shape, np.float32), Blocked(IntGrid(4), CHANNEL))
 
 
 def test_the_largest_floats_are_refused_before_they_overflow() -> None:
     matrix = np.full((1, 8), np.finfo(np.float32).max, np.float32)
     matrix[0, 0] *= -1
     with pytest.raises(Refused, match="does not fit fp32"):
-        fit.encode(matrix, Encoding(IntGrid(4), CHANNEL, "fp32"))
+        fit.encode(matrix, Blocked(IntGrid(4), CHANNEL, "fp32"))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16])
 def test_other_floats_encode_as_float32(dtype: type) -> None:
     matrix: np.ndarray = np.random.default_rng(0).standard_normal((8, 32)).astype(dtype)
-    encoding = Encoding(IntGrid(4), group(16))
+    encoding = Blocked(IntGrid(4), group(16))
     expected = fit.encode(matrix.astype(np.float32), encoding)
     np.testing.assert_array_equal(fit.encode(matrix, encoding).codes, expected.codes)
 
@@ -223,7 +231,7 @@ def test_threads_do_not_show(symmetric: bool, monkeypatch: pytest.MonkeyPatch) -
     found = []
     for count in (1, 2, 7):
         monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
-        found.append(fit.encode(matrix, Encoding(IntGrid(3, symmetric), group(32))))
+        found.append(fit.encode(matrix, Blocked(IntGrid(3, symmetric), group(32))))
     for other in found[1:]:
         np.testing.assert_array_equal(found[0].codes, other.codes)
         np.testing.assert_array_equal(found[0].scales.scale, other.scales.scale)
@@ -234,7 +242,7 @@ def test_long_blocks_are_searched_as_well_as_short_ones() -> None:
     matrix = np.random.default_rng(0).standard_normal((1, 1 << 20)).astype(np.float32)
     matrix[0, 0] = 30
     searched, covered = (
-        _squared_error(matrix, fit.encode(matrix, Encoding(IntGrid(8), TENSOR, "fp32"), clip)) for clip in CLIPS
+        _squared_error(matrix, fit.encode(matrix, Blocked(IntGrid(8), TENSOR, "fp32"), clip)) for clip in CLIPS
     )
     assert searched < covered
 
@@ -242,11 +250,11 @@ def test_long_blocks_are_searched_as_well_as_short_ones() -> None:
 @pytest.mark.parametrize(
     ("encoding", "text"),
     [
-        (Encoding(IntGrid(4), group(32)), "int4 group 32 sym scale fp16"),
-        (Encoding(IntGrid(3, False), CHANNEL, "fp32"), "int3 channel asym scale fp32"),
-        (Encoding(IntGrid(8), TENSOR), "int8 tensor sym scale fp16"),
-        (Encoding(IntGrid(5), Block(4, 8)), "int5 tile 4x8 sym scale fp16"),
+        (Blocked(IntGrid(4), group(32)), "int4 group 32 sym scale fp16"),
+        (Blocked(IntGrid(3, False), CHANNEL, "fp32"), "int3 channel asym scale fp32"),
+        (Blocked(IntGrid(8), TENSOR), "int8 tensor sym scale fp16"),
+        (Blocked(IntGrid(5), Block(4, 8)), "int5 tile 4x8 sym scale fp16"),
     ],
 )
-def test_text(encoding: Encoding, text: str) -> None:
+def test_text(encoding: Blocked, text: str) -> None:
     assert encoding.text == text

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcc.ir.encoding import fit
+from qcc.ir.encoding.blocked import FLOAT_ENCODINGS, Blocked
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
-from qcc.ir.encoding.encoding import FLOAT_ENCODINGS, Encoding, FloatGrid, IntGrid
+from qcc.ir.encoding.grid import FloatGrid, IntGrid
 from qcc.ir.errors import Refused
 from qcc.ir.graph.ops import Weight
 from qcc.ir.graph.view import MatrixView
@@ -147,7 +148,7 @@ def test_both_roundings_take_floats(name: str) -> None:
 def test_short_floats_are_fitted_with_scales(grid: FloatGrid, block: Block) -> None:
     random = np.random.default_rng(0)
     matrix = random.standard_normal((16, 48)).astype(np.float32)
-    encoding = Encoding(grid, block)
+    encoding = Blocked(grid, block)
     assert encoding.text == f"{grid.text} {block.text} scale fp16"
     searched, covered = (fit.encode(matrix, encoding, clip) for clip in ("mse", "absmax"))
     rows, columns = block.of(searched.shape)

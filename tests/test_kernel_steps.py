@@ -18,9 +18,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch.export import Dim
 
 from qcc.ir.encoding import fit
+from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, group
-from qcc.ir.encoding.encoding import Encoding, IntGrid
 from qcc.ir.encoding.form import Form
+from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.packing import pack
 from qcc.ir.forms.choose import NODE_BYTES, kernel_takes, stored_bytes
 from qcc.ir.graph.ops import Array, Feeds, Weight
@@ -38,8 +39,8 @@ from tests.models_torch import SmallTransformer
 from tests.onnx_models import CASES, Case, loaded, random, run
 from tests.region_models import ACTIVATIONS, IN, KEPT, NORMS, OPERANDS, OUT, RESULT, Block, case
 
-INT4 = Encoding(IntGrid(4), group(32))
-ASYM = Encoding(IntGrid(3, False), CHANNEL)
+INT4 = Blocked(IntGrid(4), group(32))
+ASYM = Blocked(IntGrid(3, False), CHANNEL)
 TOLERANCE = 1e-5  # of the largest output: sums of 64 float32 products in another order
 FEEDS = {
     "x": random(2, 3, IN, seed=1),
@@ -50,7 +51,7 @@ FEEDS = {
 }
 
 
-def encode(graph: OnnxGraph, weights: Sequence[Weight], encoding: Encoding, feeds: Feeds) -> dict[str, Array]:
+def encode(graph: OnnxGraph, weights: Sequence[Weight], encoding: Blocked, feeds: Feeds) -> dict[str, Array]:
     """Encode weights with all their regions; what the model must compute then."""
     decoded, found = graph.copy(), regions(graph, weights)
     for weight in weights:
@@ -71,7 +72,7 @@ def check(path: Path, feeds: Feeds, expected: Feeds, optimized: Path | None = No
         np.testing.assert_allclose(actual[name], wanted, rtol=0, atol=TOLERANCE * largest, err_msg=name)
 
 
-def emitted(one: Case, encoding: Encoding, folder: Path, feeds: Feeds = FEEDS) -> onnx.ModelProto:
+def emitted(one: Case, encoding: Blocked, folder: Path, feeds: Feeds = FEEDS) -> onnx.ModelProto:
     """The model, checked."""
     graph = loaded(one, folder)
     expected = encode(graph, graph.weights(), encoding, feeds)
@@ -89,7 +90,7 @@ WRITTEN = (
 
 @pytest.mark.parametrize("encoding", [INT4, ASYM], ids=["int4", "int3_asym"])
 @pytest.mark.parametrize("name", WRITTEN)
-def test_all_that_is_found_becomes_one_op(name: str, encoding: Encoding, tmp_path: Path) -> None:
+def test_all_that_is_found_becomes_one_op(name: str, encoding: Blocked, tmp_path: Path) -> None:
     nodes, steps = WRITTEN[name]
     model = emitted(case(nodes), encoding, tmp_path)
     (node,) = model.graph.node
@@ -161,7 +162,7 @@ EPSILON = 1e-3
 
 def _check_body(op: LinearOp, opset: int) -> None:
     """A function of this op against numpy."""
-    encoding = Encoding(IntGrid(op.bits, op.symmetric), CHANNEL if op.group is None else group(op.group))
+    encoding = Blocked(IntGrid(op.bits, op.symmetric), CHANNEL if op.group is None else group(op.group))
     encoded = fit.encode(random(OUT, IN) / 8, encoding)
     zero = encoded.scales.zero
     middle = 1 << (op.bits - 1)
@@ -291,14 +292,14 @@ def test_the_pass_finds_regions(block: Path, tmp_path: Path) -> None:
 
 TIED = ["tied_transpose", "tied_gemm", "tied_stored_transposed"]
 FORMATS = [
-    Encoding(IntGrid(bits, symmetric), block)
+    Blocked(IntGrid(bits, symmetric), block)
     for bits, symmetric, block in product((3, 4, 8), (True, False), (CHANNEL, group(32)))
 ]
 
 
 @pytest.mark.parametrize("encoding", FORMATS, ids=lambda encoding: encoding.text.replace(" ", "_"))
 @pytest.mark.parametrize("name", TIED)
-def test_a_tied_table_is_stored_once(name: str, encoding: Encoding, tmp_path: Path) -> None:
+def test_a_tied_table_is_stored_once(name: str, encoding: Blocked, tmp_path: Path) -> None:
     model = emitted(CASES[name], encoding, tmp_path, CASES[name].feeds)
     domains = [node.op_type for node in model.graph.node if node.domain == "qcc"]
     assert sum(op.startswith("decode") for op in domains) == 1

@@ -12,9 +12,11 @@ import onnx
 import pytest
 
 from qcc.ir.encoding import fit
+from qcc.ir.encoding.blocked import FLOAT_ENCODINGS, Blocked, ScaleType
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
-from qcc.ir.encoding.encoding import FLOAT_ENCODINGS, SCALE_TYPES, Encoded, Encoding, FloatGrid, Grid, IntGrid, Scales
+from qcc.ir.encoding.encoded import Encoded, Scales, stored
 from qcc.ir.encoding.form import Form
+from qcc.ir.encoding.grid import FloatGrid, Grid, IntGrid
 from qcc.ir.errors import Refused
 from qcc.ir.forms.choose import choose, kernel_op, undecodable, unheld
 from qcc.ir.graph.ops import Weight
@@ -24,7 +26,7 @@ from tests.onnx_models import CASES, emit, loaded, run
 INTEGERS = [IntGrid(bits, symmetric) for bits in range(1, 10) for symmetric in (True, False)]
 FLOATS = [FloatGrid(*bits) for bits in ((2, 1), (3, 2), (4, 3), (5, 2), (3, 4), (5, 10), (8, 7), (8, 10))]
 BLOCKS = [TENSOR, CHANNEL, group(16), group(20), group(32), group(64), Block(5, 12), Block(2, 0), Block(0, 16)]
-SCALES = (None, *SCALE_TYPES)
+SCALES: tuple[ScaleType | None, ...] = (None, "fp16", "fp32")
 LAYERS = ["matmul", "matmul_ragged", "gemm", "shared", "gather_1d", "tied_gemm", "conv2d_pointwise", "conv2d", "fp16"]
 WRITTEN = (2, 3, 4, 8)
 FLOAT = 1e-5  # of the largest output: sums in float32 in another order
@@ -32,9 +34,9 @@ HALF = 2e-3  # two sums in half precision differ by its ulp
 LEVEL4 = 3e-2  # a head that shares an embedding's bytes rounds activations to 8 bits
 
 
-def encodings(grids: list[Grid]) -> Iterator[Encoding]:
+def encodings(grids: list[Grid]) -> Iterator[Blocked]:
     for grid, block, scale in itertools.product(grids, BLOCKS, SCALES):
-        yield Encoding(grid, block, scale)
+        yield Blocked(grid, block, scale)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Weight]:
 def test_what_no_decoder_knows_is_refused_everywhere(weights: dict[str, Weight]) -> None:
     """By every form, for every layer, by the choice of a form and by the names of kernels."""
     refused = [one for one in encodings([*INTEGERS, *FLOATS]) if undecodable(one)]
-    assert Encoding(FloatGrid(2, 1), group(32), "fp16") in refused
+    assert Blocked(FloatGrid(2, 1), group(32), "fp16") in refused
     assert not any(isinstance(one.grid, IntGrid) and 2 <= one.bits <= 8 and one.scale for one in refused)
     for encoding, weight in itertools.product(refused, weights.values()):
         assert all(unheld(form, weight, encoding) for form in Form)
@@ -72,7 +74,7 @@ def test_what_is_taken_computes_what_it_decodes_to(
 ) -> None:
     case, taken = CASES[name], 0
     for at, (bits, block) in enumerate(itertools.product(WRITTEN, BLOCKS)):
-        encoding = Encoding(IntGrid(bits, at % 3 > 0), block, "fp32" if at % 2 else "fp16")
+        encoding = Blocked(IntGrid(bits, at % 3 > 0), block, "fp32" if at % 2 else "fp16")
         if unheld(form, weights[name], encoding):
             with pytest.raises(Refused):
                 emit(case, encoding, form, tmp_path)
@@ -89,19 +91,20 @@ def test_what_is_taken_computes_what_it_decodes_to(
 
 @pytest.mark.parametrize("form", [Form.DECODED, Form.ROWS])
 def test_rounded_activations_are_not_dropped_reject(form: Form, weights: dict[str, Weight]) -> None:
-    assert "neither" in unheld(form, weights["matmul"], Encoding(IntGrid(8)), static=True)
+    assert "neither" in unheld(form, weights["matmul"], Blocked(IntGrid(8)), static=True)
 
 
 @pytest.mark.parametrize("form", [Form.FUSED, Form.KERNEL])
 def test_rounded_activations_need_one_scale_a_channel(form: Form, weights: dict[str, Weight]) -> None:
-    assert not unheld(form, weights["matmul"], Encoding(IntGrid(8)), static=True)
-    assert "one scale a channel" in unheld(form, weights["matmul"], Encoding(IntGrid(8), group(32)), static=True)
+    assert not unheld(form, weights["matmul"], Blocked(IntGrid(8)), static=True)
+    assert "one scale a channel" in unheld(form, weights["matmul"], Blocked(IntGrid(8), group(32)), static=True)
 
 
 def test_parts_that_do_not_fit_reject() -> None:
-    encoding, codes = Encoding(IntGrid(4), group(32)), np.full((8, 64), 15, np.uint8)
+    encoding, codes = Blocked(IntGrid(4), group(32)), np.full((8, 64), 15, np.uint8)
     scale = np.ones((8, 2), np.float16)
-    Encoded(encoding, codes, Scales(scale, None))
+    shape = (8, 64)
+    Encoded(encoding, shape, stored(encoding, codes, Scales(scale, None)))
     for wrong in (
         (codes + 1, Scales(scale, None)),
         (codes.astype(np.int8), Scales(scale, None)),
@@ -109,12 +112,13 @@ def test_parts_that_do_not_fit_reject() -> None:
         (codes, Scales(scale.astype(np.float32), None)),
         (codes, Scales(scale, np.zeros((8, 2), np.uint8))),
     ):
-        with pytest.raises(ValueError, match="of int4 group 32"):
-            Encoded(encoding, *wrong)
-    with pytest.raises(ValueError, match="zero points"):
-        Encoded(Encoding(IntGrid(4, False), group(32)), codes, Scales(scale, None))
-    with pytest.raises(ValueError, match="scales are fp16 or fp32"):
-        Encoding(IntGrid(4), CHANNEL, "bf16")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="of int4 group 32|int4 group 32 sym scale fp16 has the parts"):
+            Encoded(encoding, shape, stored(encoding, *wrong))
+    asymmetric = Blocked(IntGrid(4, False), group(32))
+    with pytest.raises(ValueError, match="has the parts"):
+        Encoded(asymmetric, shape, stored(asymmetric, codes, Scales(scale, None)))
+    with pytest.raises(ValueError, match="scales are fp16, fp32"):
+        Blocked(IntGrid(4), CHANNEL, "bf16")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="holds nothing"):
         Block(1, -32)
 
@@ -122,6 +126,6 @@ def test_parts_that_do_not_fit_reject() -> None:
 def test_codes_of_another_matrix_reject(tmp_path: Path) -> None:
     graph = loaded(CASES["matmul"], tmp_path)
     (weight,) = graph.weights()
-    other = fit.encode(np.ones((3, 32), np.float32), Encoding(IntGrid(4), group(32)))
+    other = fit.encode(np.ones((3, 32), np.float32), Blocked(IntGrid(4), group(32)))
     with pytest.raises(Refused, match="not of the weight's shape"):
         graph.encode(weight, other, Form.FUSED)

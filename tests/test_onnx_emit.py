@@ -7,9 +7,10 @@ import numpy as np
 import onnx
 import pytest
 
+from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
-from qcc.ir.encoding.encoding import Encoding, IntGrid
 from qcc.ir.encoding.form import Form
+from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.errors import Refused
 from qcc.ir.forms import choose as forms
 from qcc.ir.forms.capabilities import Cost, fused_capability
@@ -17,8 +18,8 @@ from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.emit import forms as onnx_encode
 from tests.onnx_models import CASES, CHAINS, CONV, EMBEDDING, LINEAR, Case, Emitted, emit, loaded, run
 
-INT3 = Encoding(IntGrid(3), group(16))
-INT4 = Encoding(IntGrid(4), group(16))
+INT3 = Blocked(IntGrid(3), group(16))
+INT4 = Blocked(IntGrid(4), group(16))
 BLOCKS = {"tensor": TENSOR, "channel": CHANNEL, "group": group(16), "ragged": group(20), "tile": Block(5, 12)}
 FUSIBLE = ("matmul", "matmul_ragged", "matmul_3d", "gemm", "gemm_no_bias", "gemm_trans_b")
 
@@ -47,7 +48,7 @@ def op_types(path: Path) -> list[str]:
 @pytest.mark.parametrize("name", CASES)
 def test_decoded_stands_for_any_weight(name: str, symmetric: bool, tmp_path: Path) -> None:
     case = CASES[name]
-    encoding = Encoding(IntGrid(3, symmetric), CHANNEL)
+    encoding = Blocked(IntGrid(3, symmetric), CHANNEL)
     check(case, emit(case, encoding, Form.DECODED, tmp_path), tolerance_of(case))
 
 
@@ -57,13 +58,13 @@ def test_decoded_stands_for_any_weight(name: str, symmetric: bool, tmp_path: Pat
 def test_decoded_takes_any_encoding(bits: int, symmetric: bool, block: str, tmp_path: Path) -> None:
     # 61 x 21 fills no byte and no block; conv_transpose is neither a matrix nor a transposed one
     for case in (CASES["matmul_ragged"], CASES["conv_transpose"], CASES["gemm_trans_b"]):
-        encoding = Encoding(IntGrid(bits, symmetric), BLOCKS[block], "fp32" if bits % 2 else "fp16")
+        encoding = Blocked(IntGrid(bits, symmetric), BLOCKS[block], "fp32" if bits % 2 else "fp16")
         check(case, emit(case, encoding, Form.DECODED, tmp_path))
 
 
 @pytest.mark.parametrize("name", [*LINEAR, *CONV, *CHAINS])
 def test_decoded_folds_when_the_session_starts(name: str, tmp_path: Path) -> None:
-    emitted = emit(CASES[name], Encoding(IntGrid(3, False), group(20)), Form.DECODED, tmp_path)
+    emitted = emit(CASES[name], Blocked(IntGrid(3, False), group(20)), Form.DECODED, tmp_path)
     run(emitted.path, CASES[name].feeds, tmp_path / "optimized.onnx")
     left = set(op_types(tmp_path / "optimized.onnx"))
     # the left operand of a product may be turned by the runtime's own fusions
@@ -84,7 +85,7 @@ def test_decoded_folds_when_the_session_starts(name: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_rows_take_any_width(bits: int, symmetric: bool, block: str, tmp_path: Path) -> None:
     for case in (CASES["gather_2d"], CASES["gather_ragged"]):
-        encoding = Encoding(IntGrid(bits, symmetric), BLOCKS[block], "fp32" if bits % 2 else "fp16")
+        encoding = Blocked(IntGrid(bits, symmetric), BLOCKS[block], "fp32" if bits % 2 else "fp16")
         check(case, emit(case, encoding, Form.ROWS, tmp_path))
 
 
@@ -92,7 +93,7 @@ def test_rows_take_any_width(bits: int, symmetric: bool, block: str, tmp_path: P
 @pytest.mark.parametrize("name", [*EMBEDDING, "fp16_embedding", "cast_embedding"])
 def test_rows_stand_for_any_table(name: str, symmetric: bool, tmp_path: Path) -> None:
     case = CASES[name]
-    check(case, emit(case, Encoding(IntGrid(3, symmetric), group(20)), Form.ROWS, tmp_path), tolerance_of(case))
+    check(case, emit(case, Blocked(IntGrid(3, symmetric), group(20)), Form.ROWS, tmp_path), tolerance_of(case))
 
 
 @pytest.mark.parametrize("name", ["gather_1d", "gather_3d", "fp16_embedding"])
@@ -124,7 +125,7 @@ def test_fused_becomes_one_kernel(name: str, bits: int, symmetric: bool, tmp_pat
     case = CASES[name]
     if bits == 2 and name == "matmul_ragged":
         pytest.skip("the runtime's 2-bit kernel is wrong where outputs fill no byte: see the refusals")
-    emitted = emit(case, Encoding(IntGrid(bits, symmetric), group(32)), Form.FUSED, tmp_path)
+    emitted = emit(case, Blocked(IntGrid(bits, symmetric), group(32)), Form.FUSED, tmp_path)
     check(case, emitted, 1e-5, tmp_path / "optimized.onnx")
     left = op_types(tmp_path / "optimized.onnx")
     assert "MatMulNBits" in left
@@ -135,10 +136,10 @@ def test_fused_becomes_one_kernel(name: str, bits: int, symmetric: bool, tmp_pat
 @pytest.mark.parametrize(
     ("name", "encoding"),
     [
-        ("matmul", Encoding(IntGrid(3), group(16))),
-        ("matmul_ragged", Encoding(IntGrid(2), group(16))),
-        ("matmul", Encoding(IntGrid(4), CHANNEL)),
-        ("matmul", Encoding(IntGrid(4), group(20))),
+        ("matmul", Blocked(IntGrid(3), group(16))),
+        ("matmul_ragged", Blocked(IntGrid(2), group(16))),
+        ("matmul", Blocked(IntGrid(4), CHANNEL)),
+        ("matmul", Blocked(IntGrid(4), group(20))),
         ("matmul_left", INT4),
         ("matmul_vector", INT4),
         ("matmul_experts", INT4),
@@ -156,7 +157,7 @@ def test_fused_becomes_one_kernel(name: str, bits: int, symmetric: bool, tmp_pat
         ("gather_2d", INT4),
     ],
 )
-def test_fused_refuses_what_no_kernel_takes(name: str, encoding: Encoding, tmp_path: Path) -> None:
+def test_fused_refuses_what_no_kernel_takes(name: str, encoding: Blocked, tmp_path: Path) -> None:
     with pytest.raises(Refused):
         emit(CASES[name], encoding, Form.FUSED, tmp_path)
 
@@ -164,13 +165,13 @@ def test_fused_refuses_what_no_kernel_takes(name: str, encoding: Encoding, tmp_p
 @pytest.mark.parametrize("block", [TENSOR, Block(2, 16)])
 def test_rows_refuses_scales_that_rows_share(block: Block, tmp_path: Path) -> None:
     with pytest.raises(Refused, match="read by rows"):
-        emit(CASES["gather_2d"], Encoding(IntGrid(4), block), Form.ROWS, tmp_path)
+        emit(CASES["gather_2d"], Blocked(IntGrid(4), block), Form.ROWS, tmp_path)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_chosen_form_is_never_refused(name: str, tmp_path: Path) -> None:
     for block in BLOCKS.values():
-        encoding = Encoding(IntGrid(4), block)
+        encoding = Blocked(IntGrid(4), block)
         weight = loaded(CASES[name], tmp_path).weights()[0]
         emit(CASES[name], encoding, forms.choose(weight, encoding).form, tmp_path)
 
@@ -180,7 +181,7 @@ def test_the_chosen_form_is_never_refused(name: str, tmp_path: Path) -> None:
 def test_stored_bytes_are_what_is_stored(bits: int, symmetric: bool, tmp_path: Path) -> None:
     for form, name in ((Form.DECODED, "matmul_ragged"), (Form.ROWS, "gather_ragged"), (Form.FUSED, "matmul")):
         for block in (CHANNEL, group(16), group(20)):
-            encoding = Encoding(IntGrid(bits, symmetric), block)
+            encoding = Blocked(IntGrid(bits, symmetric), block)
             shape = loaded(CASES[name], tmp_path).weights()[0].shape
             if form is Form.FUSED and fused_capability(encoding, shape) is None:
                 continue
@@ -213,7 +214,7 @@ class _Crowded(Case):
 def test_names_that_are_taken_are_left_alone(tmp_path: Path) -> None:
     body = "g (float[N,64] x) => (float[N,32] y) { q = Relu(x) y = MatMul(q, layer) }"
     case = _Crowded(body, {"layer": CASES["matmul"].weights["w"]}, CASES["matmul"].feeds)
-    emitted = emit(case, Encoding(IntGrid(3, False), group(16)), Form.DECODED, tmp_path)
+    emitted = emit(case, Blocked(IntGrid(3, False), group(16)), Form.DECODED, tmp_path)
     assert "layer.scale#2" in {tensor.name for tensor in emitted.stored}
     check(case, emitted)
 
@@ -227,7 +228,7 @@ def test_nothing_is_stored_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_encoded_is_no_weight_any_more(name: str, tmp_path: Path) -> None:
     for symmetric, block in ((True, CHANNEL), (False, group(20)), (False, group(16))):
-        encoding = Encoding(IntGrid(4, symmetric), block)
+        encoding = Blocked(IntGrid(4, symmetric), block)
         graph = loaded(CASES[name], tmp_path)
         emitted = emit(CASES[name], encoding, forms.choose(graph.weights()[0], encoding).form, tmp_path)
         again = OnnxGraph.load(emitted.path)

@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from qcc.ir.encoding import fit
-from qcc.ir.encoding.encoding import FLOAT_ENCODINGS
+from qcc.ir.encoding.blocked import FLOAT_ENCODINGS
 from qcc.ir.encoding.form import Form
 from qcc.ir.errors import Refused
 from qcc.ir.forms import choose as forms

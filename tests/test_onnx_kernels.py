@@ -11,9 +11,10 @@ import onnxruntime
 import pytest
 
 from qcc.ir.encoding import fit
+from qcc.ir.encoding.blocked import FLOAT_ENCODINGS, Blocked
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
-from qcc.ir.encoding.encoding import FLOAT_ENCODINGS, Encoding, IntGrid
 from qcc.ir.encoding.form import Form
+from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.packing import planes, unpack
 from qcc.ir.errors import Refused
 from qcc.ir.forms import choose as forms
@@ -23,7 +24,7 @@ from qcc.ir.kernel.op import parse
 from qcc.ir.onnx.adapter import OnnxGraph
 from tests.onnx_models import CASES, Case, Emitted, emit, loaded, random, run
 
-INT4 = Encoding(IntGrid(4), group(32))
+INT4 = Blocked(IntGrid(4), group(32))
 BF16 = FLOAT_ENCODINGS["bf16"]
 BLOCKS = {"channel": CHANNEL, "group32": group(32), "group64": group(64), "group128": group(128)}
 W, B = random(256, 24), random(24, seed=2)
@@ -105,16 +106,16 @@ def op_types(path: Path) -> set[str]:
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_every_format_computes_and_folds(bits: int, symmetric: bool, block: str, tmp_path: Path) -> None:
-    encoding = Encoding(IntGrid(bits, symmetric), BLOCKS[block], "fp32" if bits % 2 else "fp16")
+    encoding = Blocked(IntGrid(bits, symmetric), BLOCKS[block], "fp32" if bits % 2 else "fp16")
     for case in (PLAIN["matmul_3d"], BIASED["gemm_trans_b_bias"], BIASED["add_4d"]):
         emitted = emit(case, encoding, Form.KERNEL, tmp_path)
         check(case, emitted, tmp_path / "optimized.onnx")
         assert op_types(tmp_path / "optimized.onnx") <= NOTHING_TO_DECODE
 
 
-@pytest.mark.parametrize("encoding", [INT4, Encoding(IntGrid(3, False), CHANNEL), BF16], ids=lambda one: one.text)
+@pytest.mark.parametrize("encoding", [INT4, Blocked(IntGrid(3, False), CHANNEL), BF16], ids=lambda one: one.text)
 @pytest.mark.parametrize("name", [*PLAIN, *BIASED])
-def test_a_layer_becomes_one_node(name: str, encoding: Encoding, tmp_path: Path) -> None:
+def test_a_layer_becomes_one_node(name: str, encoding: Blocked, tmp_path: Path) -> None:
     case = (PLAIN | BIASED)[name]
     emitted = emit(case, encoding, Form.KERNEL, tmp_path)
     check(case, emitted, tmp_path / "optimized.onnx")
@@ -151,7 +152,7 @@ def test_a_bias_that_others_read_stays(bias: Array, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_inputs_are_what_kernels_expect(bits: int, tmp_path: Path) -> None:
-    encoding = Encoding(IntGrid(bits, False), group(64))
+    encoding = Blocked(IntGrid(bits, False), group(64))
     graph = loaded(BIASED["add"], tmp_path)
     weight = graph.weights()[0]
     encoded = fit.encode(graph.matrix(weight), encoding)
@@ -189,17 +190,17 @@ def _array(array: Array | None) -> Array:
 NAMES = [
     (INT4, (24, 256), False, "linear_int4_group32"),
     (INT4, (24, 256), True, "linear_int4_group32_bias"),
-    (Encoding(IntGrid(3, False), group(128)), (24, 256), False, "linear_int3_group128_asym"),
-    (Encoding(IntGrid(8, False), CHANNEL), (24, 256), True, "linear_int8_channel_asym_bias"),
-    (Encoding(IntGrid(2), group(64)), (24, 64), False, "linear_int2_channel"),
-    (Encoding(IntGrid(2), group(128), "fp32"), (24, 64), False, "linear_int2_channel"),
+    (Blocked(IntGrid(3, False), group(128)), (24, 256), False, "linear_int3_group128_asym"),
+    (Blocked(IntGrid(8, False), CHANNEL), (24, 256), True, "linear_int8_channel_asym_bias"),
+    (Blocked(IntGrid(2), group(64)), (24, 64), False, "linear_int2_channel"),
+    (Blocked(IntGrid(2), group(128), "fp32"), (24, 64), False, "linear_int2_channel"),
     (BF16, (24, 256), False, "linear_bf16"),
     (BF16, (24, 256), True, "linear_bf16_bias"),
 ]
 
 
 @pytest.mark.parametrize(("encoding", "shape", "bias", "name"), NAMES)
-def test_names(encoding: Encoding, shape: tuple[int, int], bias: bool, name: str) -> None:
+def test_names(encoding: Blocked, shape: tuple[int, int], bias: bool, name: str) -> None:
     assert kernel_op(encoding, shape, ("bias",) if bias else ()).name == name
 
 
@@ -209,7 +210,7 @@ def test_one_function_serves_all_layers_of_a_format(tmp_path: Path) -> None:
     weights = {"a": random(64, 128), "b": random(128, 32), "c": random(32, 96)}
     graph = loaded(Case(body, weights, {}), tmp_path)
     for weight in graph.weights():
-        encoding = Encoding(IntGrid(3, False), CHANNEL)
+        encoding = Blocked(IntGrid(3, False), CHANNEL)
         graph.encode(weight, fit.encode(graph.matrix(weight), encoding), Form.KERNEL)
     graph.save(tmp_path / "encoded.onnx")
     model = onnx.load(tmp_path / "encoded.onnx")
@@ -223,7 +224,7 @@ def test_one_function_serves_all_layers_of_a_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize("opset", [18, 21, 25])
 def test_the_function_holds_in_later_opsets(opset: int, tmp_path: Path) -> None:
     case = BIASED["add_3d"]
-    emitted = emit(case, Encoding(IntGrid(5, False), group(32)), Form.KERNEL, tmp_path)
+    emitted = emit(case, Blocked(IntGrid(5, False), group(32)), Form.KERNEL, tmp_path)
     emitted.graph.require_opset(opset)
     emitted.graph.save(emitted.path)
     check(case, emitted, tmp_path / "optimized.onnx")
@@ -251,17 +252,17 @@ REFUSED = [
     ("gemm_scaled", INT4, "shared, or read in a way"),
     ("fp16", INT4, "float16"),
     ("double", INT4, "float64"),
-    ("matmul", Encoding(IntGrid(4), TENSOR), "per channel or per group"),
-    ("matmul", Encoding(IntGrid(4), Block(2, 32)), "per channel or per group"),
-    ("matmul", Encoding(IntGrid(4), group(16)), "not of 16"),
-    ("matmul", Encoding(IntGrid(4), group(48)), "not of 48"),
+    ("matmul", Blocked(IntGrid(4), TENSOR), "per channel or per group"),
+    ("matmul", Blocked(IntGrid(4), Block(2, 32)), "per channel or per group"),
+    ("matmul", Blocked(IntGrid(4), group(16)), "not of 16"),
+    ("matmul", Blocked(IntGrid(4), group(48)), "not of 48"),
     ("matmul", FLOAT_ENCODINGS["fp16"], "no kernel multiplies by weights of fp16"),
     ("conv2d", BF16, "convolutions of one point"),
 ]
 
 
 @pytest.mark.parametrize(("name", "encoding", "reason"), REFUSED)
-def test_kernels_refuse(name: str, encoding: Encoding, reason: str, tmp_path: Path) -> None:
+def test_kernels_refuse(name: str, encoding: Blocked, reason: str, tmp_path: Path) -> None:
     weight = loaded(CASES[name], tmp_path).weights()[0]
     assert reason in kernel_takes(weight, encoding)
     with pytest.raises(Refused, match=reason):
@@ -272,7 +273,7 @@ def test_kernels_refuse(name: str, encoding: Encoding, reason: str, tmp_path: Pa
 def test_kernels_refuse_ragged_rows(columns: int, size: int, tmp_path: Path) -> None:
     body = f"g (float[N,{columns}] x) => (float[N,24] y) {{ y = MatMul(x, w) }}"
     case = Case(body, {"w": random(columns, 24)}, {"x": random(3, columns)})
-    encoding = Encoding(IntGrid(4), Block(1, size))
+    encoding = Blocked(IntGrid(4), Block(1, size))
     assert kernel_takes(loaded(case, tmp_path).weights()[0], encoding) != ""
     with pytest.raises(Refused, match="multiple"):
         emit(case, encoding, Form.KERNEL, tmp_path)
@@ -290,7 +291,7 @@ def test_what_stands_before_the_layer_goes(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_stored_bytes_are_what_is_stored(bits: int, symmetric: bool, tmp_path: Path) -> None:
     for block in BLOCKS.values():
-        encoding = Encoding(IntGrid(bits, symmetric), block)
+        encoding = Blocked(IntGrid(bits, symmetric), block)
         emitted = emit(PLAIN["matmul"], encoding, Form.KERNEL, tmp_path)
         stored = sum(len(tensor.raw_data) for tensor in emitted.stored)
         told = forms.stored_bytes(encoding, (24, 256), Form.KERNEL)

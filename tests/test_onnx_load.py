@@ -12,9 +12,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from qcc.ir.encoding import fit
+from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, group
-from qcc.ir.encoding.encoding import Encoding, IntGrid
 from qcc.ir.encoding.form import Form
+from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.errors import ModelError
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.file import load as onnx_load
@@ -145,7 +146,7 @@ def test_every_opset_comes_in_and_is_raised(opset: int, tmp_path: Path) -> None:
     for name, form in (("k", Form.DECODED), ("w", Form.FUSED), ("t", Form.ROWS)):
         weight = next(weight for weight in graph.weights() if weight.constant == name)
         bits, block = (2, group(32)) if form is Form.FUSED else (8, CHANNEL)
-        graph.encode(weight, fit.encode(graph.matrix(weight), Encoding(IntGrid(bits), block)), form)
+        graph.encode(weight, fit.encode(graph.matrix(weight), Blocked(IntGrid(bits), block)), form)
     assert graph.opset == 25
     assert set(names) - {"six", "seven"} <= {op.name for op in graph.ops()}
     graph.save(tmp_path / "out.onnx")
@@ -321,7 +322,7 @@ def test_runners_hold_subgraphs_and_encoded_weights(tmp_path: Path) -> None:
     graph = OnnxGraph.load(case.save(tmp_path))
     graph.simplify()
     weight = graph.weights()[0]
-    graph.encode(weight, fit.encode(graph.matrix(weight), Encoding(IntGrid(8), CHANNEL)), Form.DECODED)
+    graph.encode(weight, fit.encode(graph.matrix(weight), Blocked(IntGrid(8), CHANNEL)), Form.DECODED)
     z = graph.runner(["c"], ["z"])({"c": case.feeds["c"]})["z"]
     np.testing.assert_allclose(z, -case.weights["w"], atol=0.02)
 
@@ -332,7 +333,7 @@ def test_a_copy_is_independent(tmp_path: Path) -> None:
     graph.simplify()
     copy = graph.copy()
     weight = copy.weights()[0]
-    copy.encode(weight, fit.encode(copy.matrix(weight), Encoding(IntGrid(4), CHANNEL)), Form.ROWS)
+    copy.encode(weight, fit.encode(copy.matrix(weight), Blocked(IntGrid(4), CHANNEL)), Form.ROWS)
     assert [w.constant for w in graph.weights()] == ["w"]
     assert not copy.weights()
     np.testing.assert_array_equal(graph.runner(["i"], ["y"])({"i": IDS})["y"], case.weights["w"][IDS])

@@ -7,9 +7,10 @@ import onnx
 import pytest
 
 import qcc
+from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, group
-from qcc.ir.encoding.encoding import Encoding, IntGrid
 from qcc.ir.encoding.form import Form
+from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.graph.ops import Array, Kind
 from tests.onnx_models import Case, emit, loaded, random, run
 
@@ -52,8 +53,8 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("encoding", [Encoding(IntGrid(8), CHANNEL), Encoding(IntGrid(3), group(16))], ids=str)
-def test_codes_decode_to_the_layout_that_the_op_reads(name: str, encoding: Encoding, tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", [Blocked(IntGrid(8), CHANNEL), Blocked(IntGrid(3), group(16))], ids=str)
+def test_codes_decode_to_the_layout_that_the_op_reads(name: str, encoding: Blocked, tmp_path: Path) -> None:
     case = CASES[name]
     emitted = emit(case, encoding, Form.DECODED, tmp_path)
     got = run(emitted.path, case.feeds)

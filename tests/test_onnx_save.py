@@ -13,9 +13,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 from qcc.ir.encoding import fit
+from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import group
-from qcc.ir.encoding.encoding import Encoding, IntGrid
 from qcc.ir.encoding.form import Form
+from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.errors import ModelError
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.file import save as onnx_save
@@ -94,7 +95,7 @@ def test_the_same_bytes_each_time(external: ExternalData, tmp_path: Path) -> Non
         graph = OnnxGraph.load(tmp_path / "model.onnx")
         graph.simplify()
         weight = graph.weights()[0]
-        encoding = Encoding(IntGrid(3, False), group(32))
+        encoding = Blocked(IntGrid(3, False), group(32))
         graph.encode(weight, fit.encode(graph.matrix(weight), encoding), Form.DECODED)
         written = graph.save(tmp_path / place / "out.onnx", external, {"b": "1", "a": "2"})
         graph.save(tmp_path / place / "twice.onnx", external, {"b": "1", "a": "2"})

@@ -121,7 +121,7 @@ def _codes(graph: Graph, plan: Plan, context: Context) -> dict[str, tuple[np.nda
         assert isinstance(action, Encode)
         for name in names:
             matrix = graph.matrix(weights[name])
-            encoded = action.rounding.encode(weights[name], matrix, action.encoding, context)
+            encoded, _ = action.encoded(weights[name], matrix, context)
             found[name] = (encoded.codes, encoded.scales.scale)
     return found
 

@@ -19,9 +19,10 @@ from qcc.compiler.calibrate.statistics import moments
 from qcc.compiler.plan.catalog import ON, keyword_of, passes, rewrites, roundings
 from qcc.compiler.verify.translation import TOLERANCE, relative_error
 from qcc.dsl.policy.options import Option, options_of
+from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
-from qcc.ir.encoding.encoding import Encoding, IntGrid
 from qcc.ir.encoding.fit import encode
+from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.forms.choose import choose
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.passes.contract.contract import Context, Numerics, Pass, Rewrite, Rounding
@@ -79,7 +80,7 @@ def dump(graph: OnnxGraph) -> bytes:
 def instances(graph: OnnxGraph) -> list[tuple[Pass, tuple[str, ...]]]:
     """Every pass with options and targets that suit a graph."""
     found: list[tuple[Pass, tuple[str, ...]]] = []
-    encoding = Encoding(IntGrid(4), group(8))
+    encoding = Blocked(IntGrid(4), group(8))
     for definition in passes().values():
         if definition is Encode:
             weights = graph.weights()
@@ -104,7 +105,7 @@ def rewritings(graph: OnnxGraph) -> Iterator[tuple[Rewrite, tuple[str, ...], Con
     names = tuple(weight.name for weight in graph.weights())
     x = np.random.default_rng(8).standard_normal((16, WIDTH)).astype(np.float32)
     found = moments(graph, names, Samples(({"x": x},), "drawn"), lambda *_: None)
-    context = Context(grams=grams_of(found), encodings=dict.fromkeys(names, Encoding(IntGrid(4), group(8))))
+    context = Context(grams=grams_of(found), encodings=dict.fromkeys(names, Blocked(IntGrid(4), group(8))))
     for definition in REWRITES:
         given = {name: example(option) for name, option in options_of(definition).items() if option.required}
         yield definition(**given), names, context
@@ -185,7 +186,7 @@ def test_every_rounding_takes_every_encoding(rounding: Rounding, block: Block, s
     rng = np.random.default_rng(0)
     matrix, inputs = graph.matrix(weight), rng.standard_normal((64, WIDTH)).astype(np.float32)
     context = Context(grams={weight.name: inputs.T @ inputs})
-    encoded = rounding.encode(weight, matrix, Encoding(IntGrid(4, symmetric), block), context)
+    encoded = rounding.encode(weight, matrix, Blocked(IntGrid(4, symmetric), block), context)
     assert encoded.decode().shape == matrix.shape
     assert np.abs(encoded.decode() - matrix).max() < np.abs(matrix).max()
 
@@ -195,7 +196,7 @@ def test_gptq_beats_nearest_on_its_own_measure() -> None:
     mix = rng.standard_normal((64, 64)).astype(np.float32)
     inputs = rng.standard_normal((512, 64)).astype(np.float32) @ mix
     matrix = rng.standard_normal((32, 64)).astype(np.float32)
-    encoding = Encoding(IntGrid(3), group(16))
+    encoding = Blocked(IntGrid(3), group(16))
     errors = []
     for encoded in (encode(matrix, encoding), round_columns(matrix, encoding, inputs.T @ inputs, 0.01, "mse")):
         errors.append(float(np.square(inputs @ (encoded.decode() - matrix).T).sum()))
@@ -208,5 +209,5 @@ def test_gptq_survives_dead_and_repeated_inputs() -> None:
     inputs[:, :4] = 0
     inputs[:, 5] = inputs[:, 6]
     matrix = rng.standard_normal((8, 16)).astype(np.float32)
-    encoded = round_columns(matrix, Encoding(IntGrid(4), CHANNEL), inputs.T @ inputs, 0.0, "mse")
+    encoded = round_columns(matrix, Blocked(IntGrid(4), CHANNEL), inputs.T @ inputs, 0.0, "mse")
     assert np.isfinite(encoded.decode()).all()

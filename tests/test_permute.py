@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.calibrate.statistics import moments
+from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, group
-from qcc.ir.encoding.encoding import Encoding, IntGrid
 from qcc.ir.encoding.fit import encode
+from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.graph.graph import Graph
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.passes.contract.contract import Context
@@ -28,7 +29,7 @@ from tests import axes_models
 from tests import onnx_models as models
 
 TOLERANCE = 1e-5  # of the largest output: only the order of float32 sums changes
-INT4 = Encoding(IntGrid(4), group(16))
+INT4 = Blocked(IntGrid(4), group(16))
 ALL: tuple[Permute, ...] = (Magnitude(), Range(), Hessian(), Balance(8))
 WIDTH = 64
 FORWARD = "a = MatMul(x, up) b = Relu(a) y = MatMul(b, down)"
@@ -70,7 +71,7 @@ def names(graph: Graph) -> tuple[str, ...]:
     return tuple(weight.name for weight in graph.weights())
 
 
-def context(graph: Graph, fed: Mapping[str, np.ndarray], encoding: Encoding = INT4) -> Context:
+def context(graph: Graph, fed: Mapping[str, np.ndarray], encoding: Blocked = INT4) -> Context:
     found = moments(graph, names(graph), Samples((dict(fed),), "drawn"), lambda *_: None)
     return Context(grams=grams_of(found), encodings=dict.fromkeys(names(graph), encoding))
 
@@ -146,7 +147,7 @@ def test_blocks_are_rounded_better(kind: Permute) -> None:
 @pytest.mark.parametrize("kind", [Magnitude(), Range(), Hessian()], ids=lambda kind: kind.by)
 def test_one_scale_for_a_row_needs_no_order_reject(kind: Permute) -> None:
     graph, fed = forward(), feeds()
-    assert kind.apply(graph, ("down",), context(graph, fed, Encoding(IntGrid(4), CHANNEL)))[1] == []
+    assert kind.apply(graph, ("down",), context(graph, fed, Blocked(IntGrid(4), CHANNEL)))[1] == []
 
 
 def test_channels_of_an_input_are_fixed_reject() -> None:
@@ -184,7 +185,7 @@ def test_drawn_graphs_keep_their_function(images: bool, data: st.DataObject, see
         data.draw(st.lists(st.sampled_from(sorted(blocks)), min_size=1, max_size=4)), seed, images
     )
     fed = axes_models.feeds(images)
-    wanted, found = run(graph, fed), context(graph, fed, Encoding(IntGrid(4), group(4)))
+    wanted, found = run(graph, fed), context(graph, fed, Blocked(IntGrid(4), group(4)))
     for kind in (*ALL, Hessian(gather=True), Balance(3)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(channel_sites, "FEWEST", 2)

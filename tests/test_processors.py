@@ -19,9 +19,11 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
+from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, Block
-from qcc.ir.encoding.encoding import Encoded, Encoding, IntGrid, Scales
+from qcc.ir.encoding.encoded import Encoded, Scales, stored
 from qcc.ir.encoding.form import Form
+from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.forms.capabilities import capabilities
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.onnx.adapter import OnnxGraph
@@ -61,8 +63,8 @@ def cases() -> Iterator[Case]:
     """Every form of whole numbers that the runtime multiplies: fused, with static activations, in a kernel's body."""
     for row in capabilities():
         for size in row.groups:
-            yield written(Encoding(IntGrid(row.bits, row.symmetric), Block(1, size)))
-    yield written(Encoding(IntGrid(8), CHANNEL), np.float32(1 / 127))
+            yield written(Blocked(IntGrid(row.bits, row.symmetric), Block(1, size)))
+    yield written(Blocked(IntGrid(8), CHANNEL), np.float32(1 / 127))
     for bits, symmetric in product((4, 7, 8), (True, False)):
         yield body(bits, symmetric)
 
@@ -82,13 +84,14 @@ def integers() -> np.ndarray:
     return found
 
 
-def written(encoding: Encoding, step: np.float32 | None = None) -> Case:
+def written(encoding: Blocked, step: np.float32 | None = None) -> Case:
     """One layer as it stands in a file, in the form ``fused``."""
     grid = encoding.block.grid((OUTPUTS, INPUTS))
     middle = 1 << (encoding.bits - 1)
     zero = None if encoding.symmetric else np.resize(np.array([0, middle, 2 * middle - 1], np.uint8), grid)
     scales = Scales(np.full(grid, 0.0625, np.float16), zero)
-    encoded = Encoded(encoding, codes(encoding.bits, OUTPUTS, INPUTS), scales, step)
+    parts = stored(encoding, codes(encoding.bits, OUTPUTS, INPUTS), scales)
+    encoded = Encoded(encoding, (OUTPUTS, INPUTS), parts, step)
     weight = np.zeros((INPUTS, OUTPUTS), np.float32)
     text = f"g (float[N,{INPUTS}] x) => (float[N,{OUTPUTS}] y) {{ y = MatMul (x, w) }}"
     model = onnx_models.parse(text, {"w": weight}, opset=25, ir_version=11)

@@ -169,7 +169,7 @@ rule any[name == "l5"] { keep }"""
     scaled = plan.steps[1]
     assert scaled.weights == ("l0", "l1", "l2", "l5", "l6", "l7")
     assert set(scaled.sources) == {"<text>:2:49"} or all(":2:" in source for source in scaled.sources)
-    assert [one and one.bits for one in scaled.encodings] == [4, 4, 4, None, 4, 4]
+    assert [one and one.order[0] for one in scaled.encodings] == [4, 4, 4, None, 4, 4]
     assert from_json(to_json(plan)) == plan
     assert "toy_scale = constant(factor = 3)\n    l3  " in to_text(plan)
 

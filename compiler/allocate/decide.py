@@ -186,5 +186,5 @@ def _merged(plan: Plan, steps: dict[Encode, list[tuple[str, str]]]) -> tuple[Ste
             others.append(step)
     for action, pairs in steps.items():
         fixed.setdefault(action, []).extend(pairs)
-    ordered = dict(sorted(fixed.items(), key=lambda item: (item[0].encoding.bits, item[0].encoding.text, item[0].form)))
+    ordered = dict(sorted(fixed.items(), key=lambda item: (*item[0].encoding.order, item[0].form)))
     return (*others, *encode_steps(ordered))

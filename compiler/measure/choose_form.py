@@ -12,7 +12,7 @@ from qcc.compiler.plan.catalog import Export
 from qcc.compiler.plan.plan import Kernels
 from qcc.compiler.runtime.build_kernels import kernels_of, serve_convolutions
 from qcc.dsl.policy.policy import Policy
-from qcc.ir.encoding.encoding import Encoding
+from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.form import Form
 from qcc.ir.forms.capabilities import fused_cost, kernel_cost
 from qcc.ir.forms.choose import Choice, choose, kernel_layers, kernel_takes, plain_forms

@@ -10,7 +10,7 @@ from qcc.compiler.measure.time_model import Entrant, ModelTimes, fastest, races
 from qcc.compiler.plan.bind import encode_steps
 from qcc.compiler.plan.plan import Plan, Step
 from qcc.dsl.diagnostics.report import Diagnostics
-from qcc.ir.encoding.encoding import Encoding
+from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.form import Form
 from qcc.ir.forms.choose import choose
 from qcc.ir.graph.ops import Weight

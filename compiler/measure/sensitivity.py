@@ -18,7 +18,7 @@ from qcc.compiler.calibrate.arrays import flattened
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.measure.segments import Chain, cut
 from qcc.compiler.plan.plan import Candidate, OpenChoice
-from qcc.ir.encoding.encoding import Encoded
+from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Feeds, Kind, Weight
@@ -165,8 +165,7 @@ def _encoded(weight: Weight, matrix: np.ndarray, candidate: Candidate, context: 
     if action is None:
         return None
     try:
-        rounding, _ = action.rounding.advised(weight, matrix, action.encoding, context)
-        return rounding.encode(weight, matrix, action.encoding, context)
+        return action.encoded(weight, matrix, context)[0]
     except Refused as refused:
         if refused.broken:
             raise ModelError("Q410", f"`{weight.name}` cannot be encoded: {refused.reason}") from refused

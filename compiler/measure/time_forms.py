@@ -25,7 +25,7 @@ from qcc.compiler.measure.timing import NORMAL_99, NOTICEABLE, Turns, interleave
 from qcc.compiler.plan.plan import Kernels
 from qcc.compiler.runtime.build_kernels import build_library
 from qcc.compiler.runtime.session import Session
-from qcc.ir.encoding.encoding import Encoding
+from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.form import Form
 from qcc.ir.onnx.emit.kernel_ops import kernel_ops
 from qcc.ir.onnx.file.runtime import onnxruntime

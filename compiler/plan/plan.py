@@ -8,7 +8,7 @@ is undecided; the allocator replaces that by `Encode` steps.
 from dataclasses import dataclass
 from typing import Literal
 
-from qcc.ir.encoding.encoding import Encoding
+from qcc.ir.encoding.algebra import Encoding
 from qcc.passes.contract.contract import Pass
 from qcc.passes.encode import Encode
 

@@ -7,8 +7,15 @@ from typing import Any
 from qcc.compiler.plan.catalog import activations, passes, rewrites, roundings
 from qcc.compiler.plan.decode import decode
 from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, Step
+from qcc.ir.encoding.algebra import Encoding
+from qcc.ir.encoding.bands import Bands
+from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import Block
-from qcc.ir.encoding.encoding import FLOAT_ENCODINGS, MAX_BITS, MIN_BITS, Encoding, FloatGrid, IntGrid
+from qcc.ir.encoding.grid import FloatGrid, IntGrid, TableGrid
+from qcc.ir.encoding.low_rank import LowRank
+from qcc.ir.encoding.sparse import Sparse
+from qcc.ir.encoding.stack import Stack
+from qcc.ir.forms.choose import undecodable
 from qcc.passes.contract.contract import Rewrite
 from qcc.passes.encode import Encode
 
@@ -70,14 +77,15 @@ def _check(plan: Plan) -> None:
 
 
 def _can_be(encoding: Encoding) -> bool:
-    grid, block = encoding.grid, encoding.block
-    if isinstance(grid, IntGrid):
-        return MIN_BITS <= grid.bits <= MAX_BITS and encoding.scale is not None and min(block.rows, block.columns) >= 0
-    return encoding in FLOAT_ENCODINGS.values()
+    """A form could hold it, and its blocks have a size."""
+    if undecodable(encoding):
+        return False
+    return not isinstance(encoding, Blocked) or min(encoding.block.rows, encoding.block.columns) >= 0
 
 
 def _types() -> dict[str, type]:
-    plain = (Plan, Kernels, Step, Kept, Allocate, Limit, OpenChoice, Candidate, Encoding, IntGrid, FloatGrid, Block)
+    stored = (Blocked, Block, IntGrid, FloatGrid, TableGrid, Stack, LowRank, Bands, Sparse)
+    plain = (Plan, Kernels, Step, Kept, Allocate, Limit, OpenChoice, Candidate, *stored)
     families = (found for values in rewrites().values() for found in values.values())
     return {
         _type_name(found): found

@@ -12,11 +12,16 @@ Source: OMSE clipping, Choukroun et al. 2019 (arXiv:1902.06822), section 3; leas
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
-from qcc.ir.encoding.encoding import Encoded, Encoding, Scales, check_finite
+from qcc.ir.encoding.algebra import Encoding, Shape
+from qcc.ir.encoding.blocked import Blocked, Floats
+from qcc.ir.encoding.encoded import Encoded, Scales, check_finite, stored
+from qcc.ir.encoding.grid import TableGrid
+from qcc.ir.encoding.reference import NUMPY
 from qcc.ir.errors import Refused
 
 Clip = Literal["mse", "absmax"]
@@ -38,11 +43,20 @@ def encode(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse") -> Encode
     Raises:
         Refused: there are no weights, they are not finite, or their scale's type cannot hold their range.
     """
+    return Encoded(encoding, _shape(matrix), encoding.encode(matrix, partial(nearest, clip=clip)))
+
+
+def nearest(matrix: np.ndarray, encoding: Blocked, clip: Clip = "mse") -> dict[str, np.ndarray]:
+    """The parts of a matrix ``[out, in]`` stored by blocks, by round-to-nearest.
+
+    Raises:
+        Refused: see `encode`.
+    """
     scales = fit(matrix, encoding, clip)
-    return Encoded(encoding, quantize(matrix, encoding, scales), scales)
+    return stored(encoding, quantize(matrix, encoding, scales), scales)
 
 
-def fit(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse") -> Scales:
+def fit(matrix: np.ndarray, encoding: Blocked, clip: Clip = "mse") -> Scales:
     """The scales and zero points of a matrix's blocks.
 
     Raises:
@@ -53,6 +67,8 @@ def fit(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse") -> Scales:
     check_finite(matrix)
     if encoding.scale is None:
         return _ones(matrix, encoding)
+    if not (encoding.symmetric or isinstance(encoding.scales, Floats)):
+        raise Refused(f"zero points need scales of fp16 or fp32, not {encoding.scale}")
     blocks = encoding.block.split(matrix.astype(np.float32, copy=False))
     scale = np.empty((len(blocks), 1), np.float32)
     zero = np.zeros((len(blocks), 1), np.uint8)
@@ -66,11 +82,15 @@ def fit(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse") -> Scales:
         scale[part] = found / unit
 
     _for_each_chunk(blocks, work)
-    shape = encoding.block.grid((matrix.shape[0], matrix.shape[1]))
-    return Scales(_stored(scale, encoding).reshape(shape), None if encoding.symmetric else zero.reshape(shape))
+    shape = encoding.block.grid(_shape(matrix))
+    zeros = None if encoding.symmetric else zero.reshape(shape)
+    if isinstance(encoding.scales, Floats):
+        return Scales(_stored(scale, encoding).reshape(shape), zeros)
+    kept = coarse(scale, blocks, encoding, shape)
+    return Scales(encoding.scales.decode(NUMPY, kept.__getitem__, shape), zeros, kept)
 
 
-def quantize(matrix: np.ndarray, encoding: Encoding, scales: Scales) -> np.ndarray:
+def quantize(matrix: np.ndarray, encoding: Blocked, scales: Scales) -> np.ndarray:
     """The nearest codes ``[out, in]`` under given scales."""
     blocks = encoding.block.split(matrix.astype(np.float32, copy=False))
     codes = np.empty(blocks.shape, encoding.grid.dtype)
@@ -88,7 +108,7 @@ def quantize(matrix: np.ndarray, encoding: Encoding, scales: Scales) -> np.ndarr
     return encoding.block.join(codes, (matrix.shape[0], matrix.shape[1]))
 
 
-def _ones(matrix: np.ndarray, encoding: Encoding) -> Scales:
+def _ones(matrix: np.ndarray, encoding: Blocked) -> Scales:
     """What an encoding without scales has in their place, if the grid reaches as far as the weights."""
     name, grid = encoding.text, encoding.grid
     largest = np.float32(np.abs(matrix).max())
@@ -99,15 +119,17 @@ def _ones(matrix: np.ndarray, encoding: Encoding) -> Scales:
     return Scales(np.ones(encoding.block.grid((matrix.shape[0], matrix.shape[1])), np.float32), None)
 
 
-def _fit_symmetric(blocks: np.ndarray, encoding: Encoding, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
+def _fit_symmetric(blocks: np.ndarray, encoding: Blocked, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
     grid = encoding.grid
     largest = np.take_along_axis(blocks, np.abs(blocks).argmax(1, keepdims=True), 1)
     best = _Best(len(blocks))
     if clip == "absmax":
         return np.abs(largest) / grid.highest, best.zero
+    signed = isinstance(encoding.scales, Floats)
     for ratio in _ratios(encoding.bits):
-        # the first puts the largest weight on the one level that only one side has, the second on a level both have
-        for step in (largest * (ratio / grid.lowest), np.abs(largest) * (ratio / grid.highest)):
+        # one puts the largest weight on a level that both sides have, the other on the one level that only one side has
+        ends = ((largest * (ratio / grid.lowest),) if signed else ()) + (np.abs(largest) * (ratio / grid.highest),)
+        for step in ends:
             steps = _steps(blocks, step)
             best.offer(blocks, grid.round(steps, out=steps), best.zero)
     for _ in range(REFINEMENTS):
@@ -115,7 +137,7 @@ def _fit_symmetric(blocks: np.ndarray, encoding: Encoding, clip: Clip) -> tuple[
     return best.scale, best.zero
 
 
-def _fit_asymmetric(blocks: np.ndarray, encoding: Encoding, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
+def _fit_asymmetric(blocks: np.ndarray, encoding: Blocked, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
     grid = encoding.grid
     top = grid.highest - grid.lowest
     low = np.minimum(blocks.min(1, keepdims=True), 0)
@@ -191,18 +213,66 @@ def _inverse(values: np.ndarray) -> np.ndarray:
     return inverse
 
 
-def _stored(scale: np.ndarray, encoding: Encoding) -> np.ndarray:
-    limit, end, widest = np.finfo(encoding.scale_dtype), -encoding.grid.lowest, encoding.grid.widest
+def _stored(scale: np.ndarray, encoding: Blocked) -> np.ndarray:
+    limit, end, widest = np.finfo(_scale_type(encoding)), -encoding.grid.lowest, encoding.grid.widest
     largest = float(np.abs(scale).max(initial=0))
     if largest > float(limit.max) or largest * 2 * end > float(np.finfo(np.float32).max):
         raise Refused(f"a scale of {largest:.3g} does not fit {encoding.scale}" + _advice(encoding))
     # below this, rounding the scale moves the outermost code by more than half a step
     if 0 < largest < float(limit.smallest_subnormal) * end / widest:
         raise Refused(f"a scale of {largest:.3g} is lost in {encoding.scale}" + _advice(encoding))
-    return scale.astype(encoding.scale_dtype)
+    return scale.astype(_scale_type(encoding))
 
 
-def _advice(encoding: Encoding) -> str:
+def _scale_type(encoding: Blocked) -> type[np.floating]:
+    assert isinstance(encoding.scales, Floats)
+    return encoding.scales.dtype
+
+
+def coarse(scale: np.ndarray, blocks: np.ndarray, encoding: Blocked, shape: Shape) -> dict[str, np.ndarray]:
+    """Scales stored in few bits: of the two numbers beside each, the one under which its block errs less.
+
+    Args:
+        scale: of each block ``[blocks, 1]``, not negative.
+        blocks: of weights, a row each.
+        encoding: of the weights; its scales are numbers of a grid, in units of one number of their own if need be.
+        shape: of the scales, blocks down and across.
+
+    Source: the neighbours matter most where scales are powers of two: the nearest one to a good scale may clip.
+    """
+    kept, parts = encoding.scales, {}
+    assert isinstance(kept, Blocked) and isinstance(kept.grid, TableGrid)
+    unit = np.float32(1)
+    if kept.scale is not None:
+        unit = np.float32(max(float(scale.max(initial=0)) / kept.grid.highest, float(np.finfo(np.float32).tiny)))
+        parts["scale.values"] = np.full((1, 1), unit, np.float32)
+    numbers = kept.grid.positive
+    at = np.clip(np.searchsorted(numbers, scale / unit), 1, len(numbers) - 1)
+    chosen = np.empty(scale.shape, np.float32)
+
+    def work(part: slice) -> None:
+        errors = [_error(blocks[part], numbers[at[part] - below] * unit, encoding) for below in (0, 1)]
+        chosen[part] = numbers[np.where(errors[0] <= errors[1], at[part], at[part] - 1)]
+
+    _for_each_chunk(blocks, work)
+    return parts | {"codes": kept.grid.codes(chosen).reshape(shape)}
+
+
+def _error(blocks: np.ndarray, step: np.ndarray, encoding: Blocked) -> np.ndarray:
+    """The squared error of each block under these steps ``[blocks, 1]``."""
+    unit = _unit(blocks)  # no square over- or underflows
+    rounded = encoding.grid.round(_steps(blocks, step))
+    rounded *= step
+    rounded -= blocks
+    rounded *= unit
+    return _inner(rounded, rounded)
+
+
+def _shape(matrix: np.ndarray) -> Shape:
+    return matrix.shape[0], matrix.shape[1]
+
+
+def _advice(encoding: Blocked) -> str:
     return ": use scale fp32" if encoding.scale == "fp16" else ""
 
 

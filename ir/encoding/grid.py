@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
+import ml_dtypes
 import numpy as np
 
 
@@ -151,7 +152,113 @@ class FloatGrid:
         return np.asarray(np.take(_all_numbers(self), self.codes(values), out=out))
 
 
-Grid = IntGrid | FloatGrid
+@dataclass(frozen=True)
+class TableGrid:
+    """The numbers of a list of `TABLES`, by code."""
+
+    name: str
+
+    symmetric: ClassVar[bool] = True
+    symmetry: ClassVar[str] = ""
+
+    @property
+    def text(self) -> str:
+        """The name in the language."""
+        return self.name
+
+    @property
+    def bits(self) -> int:
+        """Bits of one code."""
+        return (len(self.table) - 1).bit_length()
+
+    @property
+    def dtype(self) -> type[np.unsignedinteger]:
+        """Numpy's type of the codes."""
+        return np.uint8
+
+    @property
+    def table(self) -> np.ndarray:
+        """The number of each code, float32; NaN for codes that stand for none."""
+        return _table(self.name)
+
+    @property
+    def positive(self) -> np.ndarray:
+        """The numbers above zero, in order."""
+        numbers = _sorted(self.name)[0]
+        return numbers[numbers > 0]
+
+    @property
+    def lowest(self) -> float:
+        """The least number."""
+        return float(_sorted(self.name)[0][0])
+
+    @property
+    def highest(self) -> float:
+        """The largest number."""
+        return float(_sorted(self.name)[0][-1])
+
+    @property
+    def widest(self) -> float:
+        """The widest step between neighbours."""
+        return float(np.diff(_sorted(self.name)[0]).max())
+
+    def codes(self, values: np.ndarray, zero: np.ndarray | None = None) -> np.ndarray:
+        """The nearest codes; of two as near the one of the lesser number."""
+        numbers, codes = _sorted(self.name)
+        middles = (numbers[1:] + numbers[:-1]) / 2
+        return np.asarray(codes[np.searchsorted(middles, values)])
+
+    def numbers(self, codes: np.ndarray, zero: np.ndarray | None = None) -> np.ndarray:
+        """The numbers of codes, float32."""
+        return np.asarray(self.table[codes])
+
+    def round(self, values: np.ndarray, zero: np.ndarray | None = None, out: np.ndarray | None = None) -> np.ndarray:
+        """The nearest numbers, written to ``out`` if it is given."""
+        return np.asarray(np.take(self.table, self.codes(values), out=out, mode="clip"))
+
+
+Grid = IntGrid | FloatGrid | TableGrid
+
+
+def _floats(dtype: type) -> tuple[float, ...]:
+    """The numbers of a float type of at most a byte, by code."""
+    bits: int = ml_dtypes.finfo(dtype).bits  # type: ignore[no-untyped-call]  # it has no types
+    codes = np.arange(1 << bits, dtype=np.uint8)
+    return tuple(codes.view(dtype).astype(np.float64).tolist())
+
+
+TABLES: dict[str, tuple[float, ...]] = {
+    # the halves of steps beside zero: one bit, and no zero
+    "int1": (-1.0, 1.0),
+    # QLoRA, Dettmers et al. 2023 (arXiv:2305.14314), appendix E: quantiles of a normal distribution
+    "nf4": (
+        -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+        -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
+        0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
+    ),
+    # OCP Microscaling Formats (MX) v1.0, section 5.3
+    "fp4": _floats(ml_dtypes.float4_e2m1fn),
+    "e4m3": _floats(ml_dtypes.float8_e4m3fn),
+    "e8m0": _floats(ml_dtypes.float8_e8m0fnu),
+}  # fmt: skip
+"""Grids that are lists of numbers, by code, under their names in the language."""
+
+
+@lru_cache
+def _table(name: str) -> np.ndarray:
+    table = np.array(TABLES[name], np.float32)
+    table.flags.writeable = False
+    return table
+
+
+@lru_cache
+def _sorted(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of a table in order, and their codes; of two codes of a number the first."""
+    numbers, codes = np.unique(_table(name), return_index=True)
+    finite = np.isfinite(numbers)
+    return numbers[finite], codes[finite].astype(np.uint8)
+
+
 FLOATS = {"bf16": FloatGrid(8, 7), "fp16": FloatGrid(5, 10)}
 """Floats that need no scale to hold a weight, by their names in the language."""
 

@@ -15,7 +15,8 @@ from importlib.resources import files
 from math import prod
 from typing import Any
 
-from qcc.ir.encoding.encoding import Encoding, IntGrid
+from qcc.ir.encoding.algebra import Encoding
+from qcc.ir.encoding.blocked import Blocked, integers
 
 WHOLE_BYTE = 4  # 2-bit codes: ONNX Runtime 1.32 fuses other output counts too, and computes nonsense
 LEVEL = "level 4"  # the accuracy at which the runtime fuses, unless a session asks for another
@@ -86,21 +87,23 @@ def measurements() -> Mapping[str, CapabilityTable]:
 
 def fused_capability(encoding: Encoding, shape: tuple[int, int]) -> Capability | None:
     """The fused kernel that takes this encoding, if the runtime has one."""
-    block = encoding.block
-    if not isinstance(encoding.grid, IntGrid) or encoding.scale is None:
+    found = integers(encoding)
+    if found is None:
         return None
+    block = found.block
     if block.rows != 1 or block.columns == 0 or not block.divides(shape):
         return None
-    if encoding.bits == 2 and shape[0] % WHOLE_BYTE:
+    if found.bits == 2 and shape[0] % WHOLE_BYTE:
         return None
     for row in capabilities():
-        if (row.bits, row.symmetric) == (encoding.bits, encoding.symmetric) and block.columns in row.groups:
+        if (row.bits, row.symmetric) == (found.bits, found.symmetric) and block.columns in row.groups:
             return row
     return None
 
 
 def fused_cost(encoding: Encoding, instructions: Collection[str] = ()) -> Cost:
     """What the fused kernel of an encoding that has one costs where a file is to run; no names mean anywhere."""
+    assert isinstance(encoding, Blocked)
     way = Way("fused", encoding.bits, encoding.symmetric, encoding.block.columns, LEVEL)
     known = measurements()
     asked = instructions if instructions and all(name in known for name in instructions) else known
@@ -114,6 +117,7 @@ def kernel_cost(
 
     Groups of any size and zero points count as what they are like: groups of 32 and no zero points.
     """
+    assert isinstance(encoding, Blocked)
     group = 0 if encoding.scale is None or encoding.block.grid(shape)[1] == 1 else KERNEL_GROUP
     way = Way("kernel", encoding.bits, True, group, activations)
     known = measurements()

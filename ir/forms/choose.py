@@ -7,10 +7,16 @@ forms instead, and the plan keeps its choice.
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
-from qcc.ir.encoding.encoding import FLOAT_ENCODINGS, MAX_BITS, MIN_BITS, Encoded, Encoding, FloatGrid
+import numpy as np
+
+from qcc.ir.encoding.algebra import Encoding, Part
+from qcc.ir.encoding.blocked import FLOAT_ENCODINGS, Blocked, integers
+from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.form import Form
+from qcc.ir.encoding.grid import FloatGrid, IntGrid
 from qcc.ir.encoding.packing import UNIT, packed_bytes
 from qcc.ir.errors import Refused
 from qcc.ir.forms.capabilities import fused_capability, fused_cost
@@ -19,6 +25,7 @@ from qcc.ir.kernel.op import CHUNK, LONGEST, LinearOp, OpError
 if TYPE_CHECKING:
     from qcc.ir.graph.ops import Layer, Weight
 
+MAX_BITS = 8  # of integers
 BF16 = FLOAT_ENCODINGS["bf16"]
 NODE_BYTES = {"fused": 520, "decoded": 450, "rows": 1000, "kernel": 360}  # protobuf of the ops around a weight, about
 CAST_BYTES = 150  # of the ops around a weight that is stored in a narrower type of ONNX's own, in any form
@@ -40,7 +47,7 @@ def choose(weight: "Weight", encoding: Encoding, instructions: Collection[str] =
     """
     if reason := undecodable(encoding):
         raise Refused(reason)
-    if "embedding" in weight.kinds and encoding.block.rows != 1:
+    if "embedding" in weight.kinds and not encoding.rows_apart:
         return Choice(Form.DECODED, "rows cannot be decoded one by one: they share scales")
     if "embedding" in weight.kinds:
         return Choice(Form.ROWS, "packed rows are gathered, then decoded")
@@ -78,12 +85,14 @@ def undecodable(encoding: Encoding) -> str:
     What can be rounded to and decoded here may still have no decoder in a file: there floats are those of ONNX's own
     types, without scales, and integers have 2 to 8 bits and scales.
     """
+    if not isinstance(encoding, Blocked):
+        return ""
     grid = encoding.grid
     if isinstance(grid, FloatGrid):
         known = encoding in FLOAT_ENCODINGS.values()
         return "" if known else f"no form holds {encoding.text}: floats are stored as {' or '.join(FLOAT_ENCODINGS)}"
-    if not MIN_BITS <= grid.bits <= MAX_BITS:
-        return f"no form holds integers of {grid.bits} bits, only of {MIN_BITS} to {MAX_BITS}"
+    if isinstance(grid, IntGrid) and not 1 <= grid.bits <= MAX_BITS:
+        return f"no form holds integers of {grid.bits} bits, only of 1 to {MAX_BITS}"
     return "" if encoding.scale else f"no form holds {encoding.text} without scales"
 
 
@@ -106,7 +115,7 @@ def unheld(form: Form, weight: "Weight", encoding: Encoding, static: bool = Fals
         return "activations are rounded in the runtime's product of integers or in a kernel, and this form is neither"
     if form is Form.ROWS and "embedding" not in weight.kinds:
         return "only embeddings are read by rows"
-    if form is Form.ROWS and encoding.block.rows != 1:
+    if form is Form.ROWS and not encoding.rows_apart:
         return "an embedding is read by rows: its scales must be per channel or per group"
     return ""
 
@@ -133,11 +142,12 @@ def kernel_takes(weight: "Weight", encoding: Encoding) -> str:
         return "the weight is shared, or read in a way that no kernel takes"
     if weight.dtype != "float32":
         return f"kernels compute in float32, and the layer in {weight.dtype}"
-    if encoding.block.rows != 1:
-        return "kernels take scales per channel or per group"
     if reason := _unkerneled(encoding):
         return reason
-    columns, size = weight.shape[1], encoding.block.of(weight.shape)[1]
+    block = (integers(encoding) or BF16).block
+    if block.rows != 1:
+        return "kernels take scales per channel or per group"
+    columns, size = weight.shape[1], block.of(weight.shape)[1]
     unit = UNIT if conv else CHUNK
     if columns % unit:
         return f"kernels take multiples of {unit} inputs, and the layer has {columns}"
@@ -148,7 +158,7 @@ def kernel_takes(weight: "Weight", encoding: Encoding) -> str:
 
 def _unkerneled(encoding: Encoding) -> str:
     """Why no kernel decodes an encoding; empty if one does."""
-    if encoding.scale is None and encoding != BF16:
+    if integers(encoding) is None and encoding != BF16:
         return f"no kernel multiplies by weights of {encoding.text}"
     return undecodable(encoding)
 
@@ -167,11 +177,12 @@ def static_takes(weight: "Weight", encoding: Encoding, kernels: bool) -> str:
         return f"that takes float32, and the layers compute in {weight.dtype}"
     if not all(layer.form_free for layer in weight.layers):
         return "the weight is read in a way that no product of integers takes"
-    if encoding.scale is None or encoding.block.rows != 1 or encoding.block.grid(weight.shape)[1] != 1:
+    found = integers(encoding)
+    if found is None or found.block.rows != 1 or found.block.grid(weight.shape)[1] != 1:
         return f"that takes weights with one scale a channel, as in `int8 channel`, not {encoding.text}"
     if weight.shape[1] > LONGEST:
         return f"that takes up to {LONGEST} inputs"
-    if not kernels and (encoding.bits != 8 or not encoding.symmetric):
+    if not kernels and (found.bits != 8 or not found.symmetric):
         return f"without a kernel that takes weights in `int8 channel sym`, not {encoding.text}"
     return ""
 
@@ -182,7 +193,7 @@ def kernel_layers(weight: "Weight") -> list["Layer"]:
 
 
 def kernel_op(
-    encoding: Encoding,
+    encoding: Blocked,
     shape: tuple[int, int],
     steps: tuple[str, ...] = (),
     pointwise: bool = False,
@@ -204,14 +215,18 @@ def stored_bytes(encoding: Encoding, shape: tuple[int, int], form: Form) -> int:
 
     A matrix that several layers read is stored once, and each layer's ops are few beside it.
     """
-    if encoding.scale is None:
-        return -(-shape[0] * shape[1] * encoding.bits // 8) + CAST_BYTES
-    down, across = encoding.block.grid(shape)
-    if form is Form.ROWS:
-        codes = shape[0] * packed_bytes(shape[1], encoding.bits)
-    else:
-        codes = packed_bytes(shape[0] * shape[1], encoding.bits)
-    scales = down * across * encoding.scale_bits // 8
-    zero_bits = encoding.bits if form is Form.FUSED else 8
-    zeros = 0 if encoding.symmetric else -(-down * across * zero_bits // 8)
-    return codes + scales + zeros + NODE_BYTES[form]
+    if isinstance(encoding, Blocked) and encoding.is_float:
+        return -(-encoding.size_bits(shape) // 8) + CAST_BYTES
+    parts = encoding.parts(shape).items()
+    return NODE_BYTES[form] + sum(_part_bytes(encoding, name, part, shape, form) for name, part in parts)
+
+
+def _part_bytes(encoding: Encoding, name: str, part: Part, shape: tuple[int, int], form: Form) -> int:
+    """The bytes of a part: codes fill whole units, by rows if these are read one by one."""
+    if form is Form.FUSED and name == "zero" and isinstance(encoding, Blocked):  # in the runtime's own narrow type
+        return -(-prod(part.shape) * encoding.bits // 8)
+    if part.dtype is not np.uint8:
+        return part.size_bits // 8
+    if form is Form.ROWS and part.shape[0] == shape[0]:
+        return part.shape[0] * packed_bytes(prod(part.shape[1:]), part.bits)
+    return packed_bytes(prod(part.shape), part.bits)

@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
 
-from qcc.ir.encoding.encoding import Encoded
+from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.form import Form
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.forms.choose import check_held

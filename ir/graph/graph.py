@@ -11,7 +11,7 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from qcc.ir.encoding.encoding import Encoded
+from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.form import Form
 from qcc.ir.errors import Refused
 from qcc.ir.graph.ops import Array, Feeds, Op, Value, Weight

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from qcc.ir.encoding.encoding import Encoded
+from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.form import Form
 from qcc.ir.errors import ModelError, Refused, first_line
 from qcc.ir.forms.choose import check_held

@@ -8,15 +8,16 @@ import numpy as np
 
 from qcc.ir.axes.arrange import Arrangement
 from qcc.ir.axes.axes import Axes, Group
+from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import group as group_block
-from qcc.ir.encoding.encoding import Encoding, IntGrid
 from qcc.ir.encoding.fit import encode
+from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.errors import Refused
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array, Kind, Weight
 from qcc.passes.contract.contract import Context
 
-UNDECIDED = Encoding(IntGrid(4), group_block(32))  # for a weight of which nobody has said how it will be stored
+UNDECIDED = Blocked(IntGrid(4), group_block(32))  # for a weight of which nobody has said how it will be stored
 SAMPLED, FEWEST, MOST = 2048, 8, 128  # rows that are rounded to see: of all readers, and of one
 
 
@@ -35,7 +36,7 @@ class Reader:
     weight: Weight
     matrix: Array
     power: Array
-    encoding: Encoding
+    encoding: Blocked
     places: tuple[Arrangement, ...] = ()
 
     @property
@@ -110,7 +111,7 @@ def reader(
 ) -> Reader:
     """A weight as it is now."""
     power = powers.get(weight.name, np.ones(weight.shape[1], np.float32))
-    encoding = context.encodings.get(weight.name, UNDECIDED)
+    encoding = context.blocked(weight.name) or UNDECIDED
     return Reader(weight, graph.matrix(weight), power, encoding, places)
 
 

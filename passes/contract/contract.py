@@ -13,7 +13,9 @@ from typing import ClassVar, TypeVar
 
 import numpy as np
 
-from qcc.ir.encoding.encoding import Encoded, Encoding
+from qcc.ir.encoding.algebra import Encoding
+from qcc.ir.encoding.blocked import Blocked
+from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.magnitudes import Magnitudes
@@ -92,6 +94,11 @@ class Context:
     magnitudes: Mapping[str, Magnitudes] = field(default_factory=dict)
     takes: Callable[[str], bool] = _every
 
+    def blocked(self, name: str) -> Blocked | None:
+        """What a weight will be stored in, if that is codes by blocks."""
+        found = self.encodings.get(name)
+        return found if isinstance(found, Blocked) else None
+
 
 class Pass(ABC):
     """A transformation of a graph.
@@ -156,7 +163,7 @@ class Rounding(ABC):
     uses_gram: ClassVar[bool] = False
 
     def advised(
-        self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context
+        self, weight: Weight, matrix: np.ndarray, encoding: Blocked, context: Context
     ) -> "tuple[Rounding, str]":
         """What data recommends for a matrix in place of this, and why; by default this.
 
@@ -165,8 +172,8 @@ class Rounding(ABC):
         return self, ""
 
     @abstractmethod
-    def encode(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> Encoded:
-        """Encode a matrix ``[out, in]``.
+    def encode(self, weight: Weight, matrix: np.ndarray, encoding: Blocked, context: Context) -> Encoded:
+        """Encode a matrix ``[out, in]``, or what an encoding makes of it, by blocks.
 
         Raises:
             Refused: the matrix cannot be encoded so, with the reason.

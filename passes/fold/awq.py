@@ -41,7 +41,7 @@ class Awq(Fold):
 
     def counts(self, name: str, context: Context) -> bool:
         """It will be encoded, with scales: without, it is as fine at any size."""
-        encoding = context.encodings.get(name)
+        encoding = context.blocked(name)
         return encoding is not None and encoding.scale is not None
 
     def scales(self, terms: Sequence[Term], place: ScalePlace) -> FoldedScales | None:

@@ -123,7 +123,7 @@ class _Work:
         return columns
 
     def _term(self, name: str, channels: Array, rowwise: bool = False, power: int = 1) -> Term:
-        matrix, encoding = self._graph.matrix(self._weights[name]), self._context.encodings.get(name)
+        matrix, encoding = self._graph.matrix(self._weights[name]), self._context.blocked(name)
         if not self.knows(name):
             return Term(matrix, encoding, None, channels, rowwise, power)
         moments = self._context.moments.get(name)
@@ -141,7 +141,7 @@ class _Work:
 
     def _feels(self, member: Member) -> bool:
         """A weight makes the channels, and scales of them change how well it is encoded: not if rows have their own."""
-        encoding = self._context.encodings.get(member.weight)
+        encoding = self._context.blocked(member.weight)
         if encoding is None or encoding.scale is None or member.exponent < 0:
             return False
         return member.side == "in" or encoding.block.rows != 1

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qcc.ir.encoding.encoding import Encoding
+from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.fit import encode
 from qcc.ir.errors import Refused
 from qcc.ir.graph.ops import Array
@@ -30,7 +30,7 @@ class Term:
     """
 
     matrix: Array
-    encoding: Encoding | None
+    encoding: Blocked | None
     gram: Array | None
     channels: Array
     rowwise: bool = False
@@ -38,7 +38,7 @@ class Term:
     parts: tuple[Array, Array] | None = None
 
     @property
-    def format(self) -> Encoding:
+    def format(self) -> Blocked:
         """The encoding, which there is where the error is asked for."""
         assert self.encoding is not None
         return self.encoding
@@ -125,7 +125,7 @@ def derivatives(term: Term, t: Array) -> tuple[Array, Array]:
     return block.join(counts * step, shape).sum(axis), block.join(share, shape).sum(axis)
 
 
-def _rounded(matrix: Array, encoding: Encoding) -> Array:
+def _rounded(matrix: Array, encoding: Blocked) -> Array:
     """A matrix rounded to nearest, the clipping range of each block being the best of very few."""
     grid = encoding.grid
     blocks, zero = encoding.block.split(matrix), None

@@ -7,8 +7,10 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
-from qcc.ir.encoding.encoding import Encoded, Encoding, Grid, Scales
+from qcc.ir.encoding.blocked import Blocked
+from qcc.ir.encoding.encoded import Encoded, Scales, stored
 from qcc.ir.encoding.fit import fit, quantize
+from qcc.ir.encoding.grid import Grid
 from qcc.ir.graph.ops import Kind, Weight
 from qcc.passes.contract.contract import Between, Context, Rounding
 from qcc.passes.rounding.nearest import Nearest
@@ -45,7 +47,7 @@ class Gptq(Rounding):
     damping: Annotated[float, Between(0, 10)] = 0.01
     clip: Literal["mse", "absmax"] = "mse"
 
-    def advised(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> tuple[Rounding, str]:
+    def advised(self, weight: Weight, matrix: np.ndarray, encoding: Blocked, context: Context) -> tuple[Rounding, str]:
         """The damping that does best on samples held out, or rounding to nearest."""
         moments = context.moments.get(weight.name)
         if moments is None or not moments.judged or moments.gram.shape[0] != matrix.shape[1]:
@@ -55,7 +57,9 @@ class Gptq(Rounding):
             seen, held = _with_rows(seen), _with_rows(held)
         part = matrix[_judged_rows(matrix.shape[0], encoding)]
         scales = fit(part, encoding, self.clip)
-        nearest = output_error(part, Encoded(encoding, quantize(part, encoding, scales), scales), held)
+        size = part.shape[0], part.shape[1]
+        parts = stored(encoding, quantize(part, encoding, scales), scales)
+        nearest = output_error(part, Encoded(encoding, size, parts), held)
         tried = list(dict.fromkeys(self.damping * more for more in MORE))
         errors = [output_error(part, _swept(part, encoding, scales, seen, one), held) for one in tried]
         best = int(np.argmin(errors))
@@ -63,7 +67,7 @@ class Gptq(Rounding):
             return Nearest(self.clip), "to nearest, which is better on samples held out"
         return replace(self, damping=tried[best]), f"damping {tried[best]:g}"
 
-    def encode(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> Encoded:
+    def encode(self, weight: Weight, matrix: np.ndarray, encoding: Blocked, context: Context) -> Encoded:
         """Round by columns, or to nearest where there is no Gram matrix."""
         gram = context.grams.get(weight.name)
         if gram is None or gram.shape[0] != matrix.shape[1]:
@@ -74,7 +78,7 @@ class Gptq(Rounding):
 
 
 def round_columns(
-    matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Literal["mse", "absmax"]
+    matrix: np.ndarray, encoding: Blocked, gram: np.ndarray, damping: float, clip: Literal["mse", "absmax"]
 ) -> Encoded:
     """Encode a matrix ``[out, in]`` against the Gram matrix ``[in, in]`` of its inputs."""
     return _swept(matrix, encoding, fit(matrix, encoding, clip), gram, damping)
@@ -86,11 +90,12 @@ def output_error(matrix: np.ndarray, encoded: Encoded, gram: np.ndarray) -> floa
     return float(np.vdot(noise @ gram, noise))
 
 
-def _swept(matrix: np.ndarray, encoding: Encoding, scales: Scales, gram: np.ndarray, damping: float) -> Encoded:
+def _swept(matrix: np.ndarray, encoding: Blocked, scales: Scales, gram: np.ndarray, damping: float) -> Encoded:
     """Round by columns under given scales."""
     order = np.argsort(-np.diag(gram), kind="stable")
     factor = _factor(gram[np.ix_(order, order)], damping)
-    step, zero = _spread(encoding, scales, (matrix.shape[0], matrix.shape[1]))
+    shape = matrix.shape[0], matrix.shape[1]
+    step, zero = _spread(encoding, scales, shape)
     codes = np.empty(matrix.shape, encoding.grid.dtype)
     rows = min(ROWS, -(-matrix.shape[0] // (os.cpu_count() or 1)))
 
@@ -102,17 +107,17 @@ def _swept(matrix: np.ndarray, encoding: Encoding, scales: Scales, gram: np.ndar
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(work, range(0, matrix.shape[0], rows)))
-    return Encoded(encoding, codes, scales)
+    return Encoded(encoding, shape, stored(encoding, codes, scales))
 
 
-def _judged_rows(count: int, encoding: Encoding) -> np.ndarray:
+def _judged_rows(count: int, encoding: Blocked) -> np.ndarray:
     """Rows to choose by: some, evenly, where each has blocks of its own."""
     if encoding.block.rows != 1 or count <= JUDGED:
         return np.arange(count)
     return np.linspace(0, count - 1, JUDGED).astype(int)
 
 
-def _spread(encoding: Encoding, scales: Scales, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray | None]:
+def _spread(encoding: Blocked, scales: Scales, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray | None]:
     """Scale and zero of every weight: each block's, repeated."""
     (rows, columns), blocks = encoding.block.of(shape), scales.scale.shape
     step, zeros = scales.rows()

@@ -68,7 +68,8 @@ class ByInputs(ToyScale):
 
     def factors(self, reader: Weight, context: Context) -> np.ndarray:
         """From the Gram matrix and the encoding."""
-        bits = context.encodings[reader.name].bits if reader.name in context.encodings else 1
+        encoding = context.blocked(reader.name)
+        bits = encoding.bits if encoding else 1
         return np.asarray(bits / np.sqrt(np.diag(context.grams[reader.name]) + 0.1))
 
 

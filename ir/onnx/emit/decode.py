@@ -10,31 +10,34 @@ decodes a whole weight and a handful of gathered rows.
 
 from collections.abc import Iterable
 
+import numpy as np
 import onnx
 import onnx.parser
 import onnx_ir as ir
 
+from qcc.ir.encoding.grid import Grid, IntGrid, TableGrid
 from qcc.ir.encoding.packing import UNIT, planes
 from qcc.ir.onnx.file.domain import DOMAIN
 
 
-def decode_name(bits: int, symmetric: bool, padded: bool, dtype: ir.DataType) -> str:
+def decode_name(grid: Grid, operands: int, padded: bool, dtype: ir.DataType) -> str:
     """The function's name; it says all that its body depends on."""
-    parts = [f"decode_int{bits}", "" if symmetric else "asym", "padded" if padded else ""]
+    parts = [f"decode_{grid.text}", "asym" if operands > 1 else "", "padded" if padded else ""]
     parts.append("" if dtype is ir.DataType.FLOAT else dtype.name.lower())
     return "_".join(part for part in parts if part)
 
 
-def decode_function(bits: int, symmetric: bool, padded: bool, dtype: ir.DataType, opset: int) -> ir.Function:
+def decode_function(grid: Grid, operands: int, padded: bool, dtype: ir.DataType, opset: int) -> ir.Function:
     """Build the function.
 
-    Its inputs are one array of bytes a plane (lowest bits first), ``scale``, ``zero`` (int8, asymmetric only),
-    ``blocked`` and ``shape`` (int64), and, if the codes were padded to whole units, ``units`` (the shape before the
-    padding is cut) and ``count`` (codes along its last axis).
+    Its inputs are one array of bytes a plane (lowest bits first), as many ``operands`` as there are of ``scale`` and
+    ``zero`` (int8), ``blocked`` and ``shape`` (int64), and, if the codes were padded to whole units, ``units`` (the
+    shape before the padding is cut) and ``count`` (codes along its last axis).
     """
-    inputs = [*stored(bits, symmetric), "blocked", "shape"] + (["units", "count"] if padded else [])
-    lines = [*codes(bits, padded), *values(symmetric, dtype)]
-    return function(decode_name(bits, symmetric, padded, dtype), inputs, lines, "weight", opset)
+    names = [f"plane{position}" for position in range(len(planes(grid.bits)))]
+    inputs = [*names, *("scale", "zero")[:operands], "blocked", "shape"] + (["units", "count"] if padded else [])
+    lines = _numbers(grid, padded) + values(operands < 2, dtype, scaled=operands > 0)
+    return function(decode_name(grid, operands, padded, dtype), inputs, lines, "weight", opset)
 
 
 def function(
@@ -48,15 +51,47 @@ def function(
     return ir.serde.deserialize_function(onnx.parser.parse_function(text))
 
 
-def stored(bits: int, symmetric: bool) -> list[str]:
-    """What is stored of a weight, as inputs of a function."""
-    return [*(f"plane{position}" for position in range(len(planes(bits)))), "scale", *([] if symmetric else ["zero"])]
+def _numbers(grid: Grid, padded: bool) -> list[str]:
+    """Lines that make ``steps``: the numbers of codes, float32, in shape ``blocked``."""
+    if isinstance(grid, IntGrid):
+        return [*codes(grid.bits, padded), "steps = Cast <to: int = 1> (codes)"]
+    assert isinstance(grid, TableGrid)
+    table = ", ".join(repr(float(number)) for number in np.nan_to_num(grid.table))
+    lines = [f"numbers = Constant <value_floats: floats = [{table}]> ()"]
+    widths = planes(grid.bits)
+    if len(widths) > 1:
+        return [
+            *lines,
+            *codes(grid.bits, padded, centred=False),
+            "index = Cast <to: int = 6> (codes)",
+            "steps = Gather <axis: int = 0> (numbers, index)",
+        ]
+    source = "numbers"
+    if widths[0] < 8:  # a byte stands for several numbers at once
+        lines += [
+            *_table(0, widths[0], 0, 0),
+            "codes_of_byte = Cast <to: int = 6> (table0)",
+            "numbers_of_byte = Gather <axis: int = 0> (numbers, codes_of_byte)",
+        ]
+        source = "numbers_of_byte"
+    lines += ["index0 = Cast <to: int = 6> (plane0)", f"gathered = Gather <axis: int = 0> ({source}, index0)"]
+    if not padded:
+        return [*lines, "steps = Reshape (gathered, blocked)"]
+    return [*lines, "in_units = Reshape (gathered, units)", *_cut("in_units"), "steps = Reshape (cut, blocked)"]
 
 
-def codes(bits: int, padded: bool = False) -> list[str]:
-    """Lines that make ``codes``: minus half the range, as int8, in shape ``blocked``."""
+def _cut(name: str) -> list[str]:
+    return [
+        "zero64 = Constant <value_ints: ints = [0]> ()",
+        "last = Constant <value_ints: ints = [-1]> ()",
+        f"cut = Slice ({name}, zero64, count, last)",
+    ]
+
+
+def codes(bits: int, padded: bool = False, centred: bool = True) -> list[str]:
+    """Lines that make ``codes``: minus half the range if they are ``centred``, as int8, in shape ``blocked``."""
     widths = planes(bits)
-    middle = 1 << (bits - 1)
+    middle = 1 << (bits - 1) if centred else 0
     target = "units" if padded else "blocked"
     lines, parts, shift = [], [], 0
     for position, width in enumerate(widths):
@@ -80,8 +115,7 @@ def codes(bits: int, padded: bool = False) -> list[str]:
         lines.append(f"joined{position} = BitwiseOr ({joined}, {part})")
         joined = f"joined{position}"
     if padded:
-        lines += ["zero64 = Constant <value_ints: ints = [0]> ()", "last = Constant <value_ints: ints = [-1]> ()"]
-        lines += [f"cut = Slice ({joined}, zero64, count, last)", "codes = Reshape (cut, blocked)"]
+        lines += [*_cut(joined), "codes = Reshape (cut, blocked)"]
     else:
         lines.append(f"codes = Identity ({joined})")
     return lines
@@ -116,16 +150,18 @@ def _table(position: int, width: int, shift: int, middle: int) -> list[str]:
     ]
 
 
-def values(symmetric: bool, dtype: ir.DataType, turned: str = "") -> list[str]:
-    """Lines that make ``weight`` in shape ``shape`` of codes and scales, whose names may start with a prefix."""
-    lines = [f"steps = Cast <to: int = 1> ({turned}codes)"]
+def values(symmetric: bool, dtype: ir.DataType, turned: str = "", scaled: bool = True) -> list[str]:
+    """Lines that make ``weight`` in shape ``shape`` of ``steps`` and scales, whose names may start with a prefix."""
+    lines, found = [], "steps"
     if not symmetric:
         lines += [f"zeros = Cast <to: int = 1> ({turned}zero)", "centred_steps = Sub (steps, zeros)"]
-    lines += [f"factors = Cast <to: int = 1> ({turned}scale)"]
-    lines.append(f"values = Mul ({'steps' if symmetric else 'centred_steps'}, factors)")
+        found = "centred_steps"
+    if scaled:
+        lines += [f"factors = Cast <to: int = 1> ({turned}scale)", f"values = Mul ({found}, factors)"]
+        found = "values"
     if dtype is ir.DataType.FLOAT:
-        return [*lines, "weight = Reshape (values, shape)"]
-    return [*lines, "shaped = Reshape (values, shape)", f"weight = Cast <to: int = {int(dtype)}> (shaped)"]
+        return [*lines, f"weight = Reshape ({found}, shape)"]
+    return [*lines, f"shaped = Reshape ({found}, shape)", f"weight = Cast <to: int = {int(dtype)}> (shaped)"]
 
 
 def padded_count(count: int) -> int:

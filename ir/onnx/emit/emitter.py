@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from qcc.ir.encoding.encoding import Encoded
+from qcc.ir.encoding.encoded import Encoded
+from qcc.ir.encoding.grid import Grid
 from qcc.ir.encoding.packing import pack
 from qcc.ir.graph.ops import Weight
-from qcc.ir.onnx.emit.decode import decode_function, decode_name
 from qcc.ir.onnx.file.bodies import inside
 from qcc.ir.onnx.file.domain import DOMAIN, VERSION
 from qcc.ir.onnx.graph.layers import PASSING
@@ -25,70 +25,6 @@ class Emitter:
         self._constant = self._graph.initializers[weight.constant]
         self._nodes = {node.name: node for node in self._graph}
         self._taken = _names(self._graph)
-
-    def broadcast(self, flip: bool) -> tuple[ir.Value, ir.Value | None, tuple[int, ...]]:
-        """Scale and zero in a shape that broadcasts over the codes' layout with its blocks apart, and that layout.
-
-        Blocks that divide their axes get axes of their own; others are spread to one value a row or column.
-        """
-        encoded, block = self._encoded, self._encoded.encoding.block
-        size_rows, size_columns = block.of(encoded.shape)
-        down, across = block.grid(encoded.shape)
-        whole = block.divides(encoded.shape)
-
-        def shaped(array: np.ndarray) -> np.ndarray:
-            array = array.reshape(down, 1, across, 1) if whole else array
-            return array.transpose(2, 3, 0, 1) if flip and whole else array.T if flip else array
-
-        scale = self.stored("scale", shaped(encoded.scales.scale))
-        zero = None if encoded.scales.zero is None else self.stored("zero", shaped(self.signed_zero()))
-        if whole:
-            blocked = (across, size_columns, down, size_rows) if flip else (down, size_rows, across, size_columns)
-            return scale, zero, blocked
-        for count, number, size, axis in (
-            (encoded.shape[0], down, size_rows, 1 if flip else 0),
-            (encoded.shape[1], across, size_columns, 0 if flip else 1),
-        ):
-            if number > 1 and size > 1:
-                scale, zero = self.spread(scale, zero, count, size, axis, self.first_reader())
-        return scale, zero, encoded.shape[::-1] if flip else encoded.shape
-
-    def spread(
-        self, scale: ir.Value, zero: ir.Value | None, count: int, size: int, axis: int, anchor: ir.Node | None
-    ) -> tuple[ir.Value, ir.Value | None]:
-        """Repeat each block's values ``size`` times along an axis and cut them at ``count``."""
-        numbers = [self._scalar(number) for number in (0, count, 1, size)]
-        index = self.node("Range", numbers[:3], anchor, dtype=ir.DataType.INT64)
-        block = self.node("Div", [index, numbers[3]], anchor, dtype=ir.DataType.INT64)
-        along = [ir.AttrInt64("axis", axis)]
-        scale = self.node("Gather", [scale, block], anchor, along, dtype=scale.dtype)
-        if zero is not None:
-            zero = self.node("Gather", [zero, block], anchor, along, dtype=zero.dtype)
-        return scale, zero
-
-    def signed_zero(self) -> np.ndarray:
-        """Zero points on the side of zero on which the decoding functions have their codes."""
-        zero = self._encoded.scales.zero
-        assert zero is not None
-        return (zero.astype(np.int16) + int(self._encoded.encoding.grid.lowest)).astype(np.int8)
-
-    def decode(
-        self,
-        planes: list[ir.Value],
-        scale: ir.Value,
-        zero: ir.Value | None,
-        blocked: tuple[int, ...],
-        shape: tuple[int, ...],
-        padding: list[ir.Value],
-        dtype: ir.DataType,
-        anchor: ir.Node | None,
-    ) -> ir.Value:
-        """Call the decoding function of this format."""
-        encoding = self._encoded.encoding
-        key = (encoding.bits, encoding.symmetric, bool(padding), dtype)
-        name = self.define(decode_name(*key), lambda opset: decode_function(*key, opset))
-        inputs = [*planes, scale, *([] if zero is None else [zero]), self.shape(blocked), self.shape(shape), *padding]
-        return self.node(name, inputs, anchor, dtype=dtype, domain=DOMAIN)
 
     def define(self, name: str, build: Callable[[int], ir.Function]) -> str:
         """Define a function of our domain where the model has none of this name yet; it is built for an opset."""
@@ -124,14 +60,21 @@ class Emitter:
         name = self._encoded.encoding.text
         return self._register(name, ir.Tensor(np.ascontiguousarray(codes).view(FLOAT_TYPES[name].numpy())))
 
+    def as_floats(self, codes: ir.Value, grid: Grid) -> ir.Value:
+        """A constant of codes as one of the float type of ONNX's own whose bits they are."""
+        if codes.dtype is ir.DataType.UINT16 and codes.const_value is not None:
+            array = codes.const_value.numpy().view(FLOAT_TYPES[grid.text].numpy())
+            codes.const_value = ir.Tensor(array, name=codes.name)
+            codes.dtype = FLOAT_TYPES[grid.text]
+        return codes
+
     def stored(self, suffix: str, array: np.ndarray) -> ir.Value:
         """An array as a constant of this weight."""
         return self._register(suffix, ir.Tensor(np.ascontiguousarray(array)))
 
-    def planes(self, codes: np.ndarray) -> list[ir.Value]:
+    def planes(self, suffix: str, codes: np.ndarray, bits: int) -> tuple[ir.Value, ...]:
         """Codes, packed along their last axis, as constants: one a plane."""
-        planes = pack(codes, self._encoded.encoding.bits)
-        return [self.stored(f"codes{position}", plane) for position, plane in enumerate(planes)]
+        return tuple(self.stored(f"{suffix}{position}", plane) for position, plane in enumerate(pack(codes, bits)))
 
     def shape(self, sizes: Sequence[int]) -> ir.Value:
         """A shape as a constant that all weights share."""
@@ -143,7 +86,8 @@ class Emitter:
         step = self._encoded.input_step
         return None if step is None else self.shared(f"qcc.step.{float(step)!r}", np.array(step, np.float32))
 
-    def _scalar(self, number: int) -> ir.Value:
+    def scalar(self, number: int) -> ir.Value:
+        """A number as a constant that all weights share."""
         return self.shared(f"qcc.number.{number}", np.array(number, np.int64))
 
     def shared(self, name: str, array: np.ndarray) -> ir.Value:

@@ -3,13 +3,14 @@
 import numpy as np
 import onnx_ir as ir
 
-from qcc.ir.encoding.encoding import Encoding
+from qcc.ir.encoding.algebra import Encoding
+from qcc.ir.encoding.blocked import Blocked, integers
 from qcc.ir.encoding.form import Form
-from qcc.ir.encoding.packing import UNIT
 from qcc.ir.forms.capabilities import fused_capability, fused_cost
 from qcc.ir.graph.ops import Kind, Layer
-from qcc.ir.onnx.emit.decode import padded_count
 from qcc.ir.onnx.emit.kernels import KernelEmitter
+from qcc.ir.onnx.emit.ops import OnnxOps, Packed
+from qcc.ir.onnx.emit.rows import Rows
 
 DECODE_OPSET = 18  # BitwiseAnd and BitwiseOr
 CAST_OPSET = 13  # Cast and Gather of bfloat16
@@ -20,7 +21,7 @@ CONTRIB = "com.microsoft"
 
 def required_opset(encoding: Encoding, shape: tuple[int, int], form: Form) -> int:
     """The lowest opset that can express a weight in this form."""
-    if encoding.scale is None:
+    if isinstance(encoding, Blocked) and encoding.is_float:
         return CAST_OPSET
     row = fused_capability(encoding, shape) if form is Form.FUSED else None
     return row.opset if row is not None else DECODE_OPSET
@@ -41,14 +42,14 @@ class Forms(KernelEmitter):
             Form.ROWS: self._rows,
             Form.KERNEL: self.kernel,
         }
-        if self._encoded.encoding.scale is None:
+        if self.is_float:
             forms[Form.DECODED] = self._decoded_floats
         forms[form]()
 
     def _fused(self) -> None:
         """``x @ W  -->  x @ DequantizeLinear(codes, scale)``, which the runtime makes one kernel of."""
         old = self._nodes[self._weight.layers[0].op]
-        encoding, scales = self._encoded.encoding, self._encoded.scales
+        encoding, scales = self._integers_of(), self._encoded.scales
         types = SIGNED if encoding.symmetric else UNSIGNED
         flip = np.uint8(-encoding.grid.lowest if encoding.symmetric else 0)  # offset binary to two's complement
         inputs = [
@@ -73,7 +74,7 @@ class Forms(KernelEmitter):
         the weights: bytes with a sign are multiplied by ``vpmaddubsw`` where there is AVX2 alone, which adds two
         products in 16 bits and saturates.
         """
-        encoding, scales = self._encoded.encoding, self._encoded.scales
+        encoding, scales = self._integers_of(), self._encoded.scales
         step = self.input_step()
         assert step is not None
         codes = self.integers("codes", self._encoded.codes.T, ir.DataType.UINT8, 8)
@@ -96,17 +97,20 @@ class Forms(KernelEmitter):
             self.finish(old, product)
         self.drop()
 
+    def _integers_of(self) -> Blocked:
+        """How the integers are stored; what else there is was refused before."""
+        found = integers(self._encoded.encoding)
+        assert found is not None
+        return found
+
     def _decoded(self) -> None:
         """``W  -->  decode(codes, scale)``, folded when the session starts."""
-        anchor, encoded, view = self.first_reader(), self._encoded, self._weight.view
-        flip = view.is_transposed and not view.is_matrix
-        codes = encoded.codes.T if flip else encoded.codes
-        scale, zero, blocked = self.broadcast(flip)
-        planes = self.planes(codes.reshape(-1))
-        rows_first = not (flip or view.is_matrix)
-        stored = tuple(view.shape[axis] for axis in view.order) if rows_first else view.shape
-        padding = [self.shape((padded_count(codes.size),)), self.shape((codes.size,))] if codes.size % UNIT else []
-        value = self.decode(planes, scale, zero, blocked, stored, padding, self._dtype(), anchor)
+        anchor, view = self.first_reader(), self._weight.view
+        turned = self._encoded.turned() if view.is_transposed and not view.is_matrix else None
+        encoded, rows_first = turned or self._encoded, turned is None and not view.is_matrix
+        shape = tuple(view.shape[axis] for axis in view.order) if rows_first else view.shape
+        ops = OnnxOps(self, anchor, self._dtype(), shape, own=True)
+        value = ops.finish(encoded.encoding.decode(ops, lambda name: self.part(name, encoded), encoded.shape))
         self._replace_constant(value, rows_first, anchor)
 
     def _decoded_floats(self) -> None:
@@ -134,33 +138,35 @@ class Forms(KernelEmitter):
 
     def _rows(self) -> None:
         """``Gather(W, ids)  -->  decode(Gather(codes, ids), Gather(scale, ids))``; other readers share the table."""
-        table, scale, zero = self.rows()
+        table = self.rows()
         for layer in self._weight.layers:
             if layer.kind is Kind.EMBEDDING:
-                self.gather_rows(layer, table, scale, zero)
-            elif scale is not None:
-                self._share_table(layer, table[0], scale)
+                self.gather_rows(layer, table)
+            else:
+                self._share_table(layer, table)
         self.prune()
         if self._constant.uses() or self._constant.is_graph_output():
-            self._whole_table(table, scale, zero)
+            self._whole_table(table)
         else:
             self.drop()
 
-    def _whole_table(self, table: list[ir.Value], scale: ir.Value | None, zero: ir.Value | None) -> None:
+    def _whole_table(self, table: Rows) -> None:
         """Decode the packed rows, all of them, for readers that know nothing of rows."""
         anchor = self.first_reader()
-        value = self.decode_rows(self._encoded.shape[:1], table, scale, zero, self._dtype(), anchor)
+        value = self.decode_rows(self._encoded.shape[:1], table, self._dtype(), anchor)
         self._replace_constant(value, not self._weight.view.is_matrix, anchor)
 
-    def _share_table(self, layer: Layer, table: ir.Value, scale: ir.Value) -> None:
+    def _share_table(self, layer: Layer, table: Rows) -> None:
         """Point a linear layer at the embedding's own bytes through ``MatMulNBits``, if that is what they are."""
-        encoding, (rows, columns) = self._encoded.encoding, self._encoded.shape
+        encoding, (rows, columns) = integers(self._encoded.encoding), self._encoded.shape
         old = self._nodes[layer.op]
-        if not (self._shareable(encoding) and layer.form_free and self._reads_rows(old)):
+        if encoding is None or not (self._shareable(encoding) and layer.form_free and self._reads_rows(old)):
             return
+        codes, scale = table["codes"], table["scale.values"]
+        assert isinstance(codes, Packed) and isinstance(scale, ir.Value)
         size = encoding.block.columns
         blob = self.shape((rows, columns // size, size * encoding.bits // 8))
-        blocks = self.node("Reshape", [table, blob], old, dtype=ir.DataType.UINT8)
+        blocks = self.node("Reshape", [codes.planes[0], blob], old, dtype=ir.DataType.UINT8)
         flat = self.node("Reshape", [self.as_float32(scale, old), self.shape((-1,))], old, dtype=ir.DataType.FLOAT)
         numbers = {"K": columns, "N": rows, "bits": encoding.bits, "block_size": size, "accuracy_level": 4}
         attributes = [ir.AttrInt64(key, number) for key, number in numbers.items()]
@@ -168,7 +174,7 @@ class Forms(KernelEmitter):
         self._graph.opset_imports.setdefault(CONTRIB, 1)
         self.finish(old, value)
 
-    def _shareable(self, encoding: Encoding) -> bool:
+    def _shareable(self, encoding: Blocked) -> bool:
         """The packed rows are bytes that the runtime's kernel takes, and it is worth it."""
         fused = fused_capability(encoding, self._encoded.shape) is not None
         whole = encoding.block.columns > 0 and self._encoded.shape[1] % encoding.block.columns == 0

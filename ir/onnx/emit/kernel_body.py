@@ -106,7 +106,13 @@ def _decoded_weight(op: LinearOp) -> tuple[str, Lines]:
             f"spread_{name} = Unsqueeze ({name}, rest)",
             f"{TURNED}{name} = Transpose <perm: ints = [1, 2, 0]> (spread_{name})",
         ]
-    return "weight", [*shapes, *codes(op.bits), *turned, *values(op.symmetric, ir.DataType.FLOAT, TURNED)]
+    return "weight", [
+        *shapes,
+        *codes(op.bits),
+        *turned,
+        f"steps = Cast <to: int = 1> ({TURNED}codes)",
+        *values(op.symmetric, ir.DataType.FLOAT, TURNED),
+    ]
 
 
 def _filters(op: LinearOp) -> Lines:
@@ -123,7 +129,7 @@ def _filters(op: LinearOp) -> Lines:
     ]
     for name in ("scale",) if op.symmetric else ("scale", "zero"):
         lines.append(f"spread_{name} = Unsqueeze ({name}, rest)")
-    lines += [*codes(op.bits), "spread_codes = Identity (codes)"]
+    lines += [*codes(op.bits), "spread_codes = Identity (codes)", "steps = Cast <to: int = 1> (spread_codes)"]
     lines += [*values(op.symmetric, ir.DataType.FLOAT, "spread_"), ends]
     return [*lines, "filters = Unsqueeze (weight, ends)"]
 

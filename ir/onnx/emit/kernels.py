@@ -7,16 +7,19 @@ names, the node is theirs, and the codes stay packed.
 """
 
 from collections.abc import Mapping
+from itertools import chain
 
 import numpy as np
 import onnx_ir as ir
 
-from qcc.ir.encoding.encoding import Encoded
+from qcc.ir.encoding.blocked import Blocked
+from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.forms.choose import kernel_op
 from qcc.ir.graph.ops import Kind, Layer, Weight
 from qcc.ir.kernel.op import BIAS, KEEP, LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.onnx.emit.kernel_body import kernel_function
+from qcc.ir.onnx.emit.ops import Packed
 from qcc.ir.onnx.emit.rows import RowEmitter
 from qcc.ir.onnx.file.domain import DOMAIN
 from qcc.ir.onnx.file.load import array_of
@@ -35,12 +38,13 @@ class KernelEmitter(RowEmitter):
 
     def kernel(self) -> None:
         """``steps(x @ W)  -->  linear_steps(x, codes, scale, operands)``; embeddings gather rows of the same codes."""
-        table, scale, zero = self.rows()
+        table = self.rows()
         step = self.input_step()
-        stored = [*table, *(one for one in (scale, zero, step) if one is not None)]
+        parts = (held.planes if isinstance(held, Packed) else (held,) for held in table.values())
+        stored = [*chain(*parts), *([] if step is None else [step])]
         for layer in self._weight.layers:
             if layer.kind is Kind.EMBEDDING:
-                self.gather_rows(layer, table, scale, zero)
+                self.gather_rows(layer, table)
             else:
                 self._multiply(layer, stored)
         self.drop()
@@ -50,7 +54,9 @@ class KernelEmitter(RowEmitter):
         product = self._nodes[layer.op]
         region = self._regions.get(layer.name) or _alone(layer, product)
         static = self._encoded.input_step is not None
-        op = kernel_op(self._encoded.encoding, self._encoded.shape, region.steps, layer.kind is Kind.CONV, static)
+        encoding = self._encoded.encoding
+        assert isinstance(encoding, Blocked)  # else it was refused
+        op = kernel_op(encoding, self._encoded.shape, region.steps, layer.kind is Kind.CONV, static)
         values = ir.convenience.create_value_mapping(self._graph, include_subgraphs=False)
         inputs = [product.inputs[0], *stored, *self._operands(op, region, values)]
         attributes = [] if region.epsilon is None else [ir.AttrFloat32("epsilon", region.epsilon)]

@@ -1,0 +1,196 @@
+"""Matrices stored by blocks: the codes of a grid's numbers, and a scale for each block.
+
+A weight ``w`` in a block of scale ``s`` is stored as the code of a number ``n`` of the grid with ``w ~ n * s``; where
+there is a zero point ``z``, ``w ~ (n - z) * s``. A scale is stored by an encoding of its own. A grid that reaches as
+far as weights do needs none.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from qcc.ir.encoding.algebra import Encoding, Leaf, Ops, Part, Read, Shape, V, inside, under
+from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block
+from qcc.ir.encoding.grid import FLOATS, FloatGrid, Grid, IntGrid, TableGrid
+
+ScaleType = Literal["fp16", "fp32", "e8m0", "e4m3"]
+
+
+@dataclass(frozen=True)
+class Floats(Encoding):
+    """Floats of one of numpy's types, as they are: most scales."""
+
+    name: Literal["fp16", "fp32"]
+
+    @property
+    def text(self) -> str:
+        """The name in the language."""
+        return self.name
+
+    @property
+    def dtype(self) -> type[np.floating]:
+        """Numpy's type."""
+        return np.float16 if self.name == "fp16" else np.float32
+
+    def parts(self, shape: Shape) -> Mapping[str, Part]:
+        """The values."""
+        return {"values": Part(shape, np.dtype(self.dtype).itemsize * 8, self.dtype)}
+
+    def decode(self, ops: Ops[V], read: Read[V], shape: Shape) -> V:
+        """Themselves."""
+        return ops.floats(read("values"))
+
+    def decode_rows(self, ops: Ops[V], read: Read[V], lead: Sequence[int], columns: int) -> V:
+        """Themselves."""
+        return ops.floats(read("values"))
+
+    def encode(self, matrix: np.ndarray, leaf: Leaf) -> dict[str, np.ndarray]:
+        """In the nearest value."""
+        return {"values": matrix.astype(self.dtype)}
+
+    @property
+    def rows_apart(self) -> bool:
+        """Each stands for itself."""
+        return True
+
+    def turned(self) -> Encoding:
+        """The same."""
+        return self
+
+
+@dataclass(frozen=True)
+class Blocked(Encoding):
+    """Codes with a scale for each block.
+
+    Args:
+        grid: the numbers that codes stand for.
+        block: the weights that share a scale, and a zero point where there is one.
+        scale: how scales are stored (`SCALES`); None for weights that are numbers of the grid themselves.
+    """
+
+    grid: Grid
+    block: Block = CHANNEL
+    scale: ScaleType | None = "fp16"
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and self.scale not in get_args(ScaleType):
+            raise ValueError(f"scales are {', '.join(get_args(ScaleType))}, not {self.scale}")
+
+    @property
+    def bits(self) -> int:
+        """Bits of one code."""
+        return self.grid.bits
+
+    @property
+    def order(self) -> tuple[int, str]:
+        """By the bits of a code."""
+        return self.bits, self.text
+
+    @property
+    def symmetric(self) -> bool:
+        """No zero point is stored."""
+        return self.grid.symmetric
+
+    @property
+    def text(self) -> str:
+        """As the language spells it, every parameter named."""
+        if self.scale is None:
+            return self.grid.text
+        words = (self.grid.text, self.block.text, self.grid.symmetry, f"scale {self.scale}")
+        return " ".join(word for word in words if word)
+
+    @property
+    def is_float(self) -> bool:
+        """The weights are floats of a type of their own, with no scales."""
+        return self.scale is None and isinstance(self.grid, FloatGrid)
+
+    @property
+    def scales(self) -> Encoding:
+        """How scales are stored, of an encoding that has some."""
+        assert self.scale is not None
+        return SCALES[self.scale]
+
+    @property
+    def rows_apart(self) -> bool:
+        """No block spans rows, or the whole matrix is one."""
+        return self.block.rows == 1 or self.scale is None or self.block == TENSOR
+
+    def parts(self, shape: Shape) -> Mapping[str, Part]:
+        """Scales, zero points and codes."""
+        codes = {"codes": Part(shape, self.grid.bits, self.grid.dtype)}
+        if self.scale is None:
+            return codes
+        blocks = self.block.grid(shape)
+        zero = {} if self.symmetric else {"zero": Part(blocks, 8, np.int8)}
+        return {**inside(self.scales.parts(blocks), "scale"), **zero, **codes}
+
+    def decode(self, ops: Ops[V], read: Read[V], shape: Shape) -> V:
+        """``(number - zero) * scale``, block by block."""
+        if self.scale is None:
+            return ops.numbers(read("codes"), self.grid, shape)
+        blocks, size = self.block.grid(shape), self.block.of(shape)
+        whole = self.block.divides(shape)
+
+        def over(value: V) -> V:
+            """A value a block, in a shape that broadcasts over the codes with their blocks apart."""
+            if whole:
+                return ops.apart(value, (1, 3))
+            for axis in (0, 1):
+                if blocks[axis] > 1 and size[axis] > 1:
+                    value = ops.spread(value, axis, size[axis], shape[axis])
+            return value
+
+        scale = over(ops.decode(self.scales, under(read, "scale"), blocks))
+        zero = None if self.symmetric else over(read("zero"))
+        apart = (blocks[0], size[0], blocks[1], size[1]) if whole else shape
+        return ops.scaled(read("codes"), self.grid, zero, scale, apart, shape)
+
+    def decode_rows(self, ops: Ops[V], read: Read[V], lead: Sequence[int], columns: int) -> V:
+        """The same with the groups of each row apart."""
+        if self.scale is None:
+            return ops.numbers(read("codes"), self.grid, (*lead, columns))
+        size = self.block.of((1, columns))[1]
+        count = -(-columns // size)
+        whole = columns % size == 0
+
+        def over(value: V) -> V:
+            if count == 1 or self.block == TENSOR:
+                return value
+            return ops.apart(value, (-1,)) if whole else ops.spread(value, -1, size, columns)
+
+        held = under(read, "scale")
+        lone = self.block == TENSOR  # one scale, whatever rows are asked for
+        scale = ops.decode(self.scales, held, (1, 1)) if lone else ops.decode_rows(self.scales, held, lead, count)
+        scale = over(scale)
+        zero = None if self.symmetric else over(read("zero"))
+        apart = (*lead, count, size) if whole and count > 1 else (*lead, columns)
+        return ops.scaled(read("codes"), self.grid, zero, scale, apart, (*lead, columns))
+
+    def encode(self, matrix: np.ndarray, leaf: Leaf) -> dict[str, np.ndarray]:
+        """As the rounding method does."""
+        return dict(leaf(matrix, self))
+
+    def turned(self) -> "Blocked":
+        """With its blocks on their sides."""
+        return Blocked(self.grid, Block(self.block.columns, self.block.rows), self.scale)
+
+
+def integers(encoding: Encoding) -> Blocked | None:
+    """The encoding, if it is integers by blocks whose scales are plain floats: what fused forms and kernels read."""
+    if isinstance(encoding, Blocked) and isinstance(encoding.grid, IntGrid) and encoding.scale is not None:
+        return encoding if isinstance(encoding.scales, Floats) and encoding.bits > 1 else None
+    return None
+
+
+FLOAT_ENCODINGS = {name: Blocked(grid, scale=None) for name, grid in FLOATS.items()}
+"""Floats without scales, by their names in the language."""
+
+SCALES: dict[ScaleType, Encoding] = {
+    "fp16": Floats("fp16"),
+    "fp32": Floats("fp32"),
+    "e8m0": Blocked(TableGrid("e8m0"), scale=None),
+    "e4m3": Blocked(TableGrid("e4m3"), TENSOR, "fp32"),
+}
+"""How scales may be stored, by the language's word for it."""

@@ -1,0 +1,185 @@
+"""The ONNX reading of decode expressions: each operation writes nodes, which fold when a session starts.
+
+What is stored stays constant as long as it can: a constant is given another shape where it lies. The product of a
+block's numbers and its scale is a call of a function of the model's own (`decode`), whose body unpacks the codes too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from qcc.ir.encoding.algebra import Encoding, Read, Shape
+from qcc.ir.encoding.grid import Grid
+from qcc.ir.encoding.packing import UNIT
+from qcc.ir.onnx.emit.decode import decode_function, decode_name, padded_count
+from qcc.ir.onnx.emit.emitter import Emitter
+from qcc.ir.onnx.file.domain import DOMAIN
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Codes in planes of bytes: ``count`` of them behind the axes ``lead``, which are none where all lie flat."""
+
+    planes: tuple[ir.Value, ...]
+    lead: tuple[int, ...]
+    count: int
+
+
+Held = ir.Value | Packed
+
+
+class OnnxOps:
+    """Writes what a decode expression says before an anchor.
+
+    Args:
+        emitter: of the weight.
+        anchor: the node before which all is written.
+        dtype: of the result.
+        result: the shape in which a matrix stored by blocks comes out; None if that is a part of the result.
+        own: constants are read here alone, and may be given another shape.
+    """
+
+    def __init__(
+        self,
+        emitter: Emitter,
+        anchor: ir.Node | None,
+        dtype: ir.DataType,
+        result: tuple[int, ...] | None = None,
+        own: bool = False,
+    ) -> None:
+        self._emitter, self._anchor, self._dtype, self._result = emitter, anchor, dtype, result
+        self._own = own
+        self._made: ir.Value | None = None  # it has the result's shape already
+        self._blocks: dict[tuple[int, int], ir.Value] = {}
+
+    def numbers(self, codes: Held, grid: Grid, shape: Sequence[int]) -> Held:
+        """See `Ops.numbers`: a call of a function."""
+        return self._call(codes, grid, [], shape, ir.DataType.FLOAT, shape)
+
+    def scaled(
+        self, codes: Held, grid: Grid, zero: Held | None, scale: Held, blocked: Sequence[int], shape: Sequence[int]
+    ) -> Held:
+        """See `Ops.scaled`: a call of a function."""
+        operands = [scale, *([] if zero is None else [zero])]
+        dtype, shape = (ir.DataType.FLOAT, shape) if self._result is None else (self._dtype, self._result)
+        return self._call(codes, grid, operands, blocked, dtype, shape)
+
+    def floats(self, stored: Held) -> Held:
+        """See `Ops.floats`: functions cast what they multiply with."""
+        return stored
+
+    def decode(self, encoding: Encoding, read: Read[Held], shape: Shape) -> Held:
+        """See `Ops.decode`."""
+        result, self._result = self._result, None  # what is a part comes out in its own shape
+        found = encoding.decode(self, read, shape)
+        self._result = result
+        return found
+
+    def decode_rows(self, encoding: Encoding, read: Read[Held], lead: Sequence[int], columns: int) -> Held:
+        """See `Ops.decode_rows`."""
+        result, self._result = self._result, None
+        found = encoding.decode_rows(self, read, lead, columns)
+        self._result = result
+        return found
+
+    def add(self, left: Held, right: Held) -> Held:
+        """See `Ops.add`."""
+        return self._node("Add", [self._float(left), self._float(right)])
+
+    def multiply(self, left: Held, right: Held) -> Held:
+        """See `Ops.multiply`."""
+        return self._node("MatMul", [self._float(left), self._float(right)])
+
+    def apart(self, value: Held, axes: Sequence[int]) -> Held:
+        """See `Ops.apart`; free for a constant."""
+        found = _value(value)
+        if self._own and found.const_value is not None:
+            array = np.expand_dims(found.const_value.numpy(), tuple(axes))
+            found.const_value = ir.Tensor(array, name=found.name)
+            found.shape = ir.Shape(array.shape)
+            return found
+        return self._node("Unsqueeze", [found, self._emitter.shape(tuple(axes))], dtype=found.dtype)
+
+    def spread(self, value: Held, axis: int, size: int, count: int) -> Held:
+        """See `Ops.spread`."""
+        if (size, count) not in self._blocks:
+            numbers = [self._emitter.scalar(number) for number in (0, count, 1, size)]
+            index = self._node("Range", numbers[:3], dtype=ir.DataType.INT64)
+            self._blocks[size, count] = self._node("Div", [index, numbers[3]], dtype=ir.DataType.INT64)
+        found = _value(value)
+        return self._node("Gather", [found, self._blocks[size, count]], [ir.AttrInt64("axis", axis)], found.dtype)
+
+    def reshape(self, value: Held, shape: Sequence[int]) -> Held:
+        """See `Ops.reshape`."""
+        found = _value(value)
+        return self._node("Reshape", [found, self._emitter.shape(shape)], dtype=found.dtype)
+
+    def transpose(self, value: Held, order: Sequence[int]) -> Held:
+        """See `Ops.transpose`."""
+        found = _value(value)
+        return self._node("Transpose", [found], [ir.AttrInt64s("perm", list(order))], found.dtype)
+
+    def concat(self, values: Sequence[Held], axis: int) -> Held:
+        """See `Ops.concat`."""
+        return self._node("Concat", [self._float(one) for one in values], [ir.AttrInt64("axis", axis)])
+
+    def take(self, value: Held, index: Held, axis: int) -> Held:
+        """See `Ops.take`."""
+        found = _value(value)
+        wide = self._emitter.cast(_value(index), ir.DataType.INT32, self._anchor)
+        return self._node("Gather", [found, wide], [ir.AttrInt64("axis", axis)], found.dtype)
+
+    def zeros(self, shape: Sequence[int]) -> Held:
+        """See `Ops.zeros`."""
+        name = "qcc.zeros." + "x".join(map(str, shape))
+        return self._emitter.shared(name, np.zeros(shape, np.float32))
+
+    def finish(self, value: Held) -> ir.Value:
+        """The result in its own type and shape."""
+        found = _value(value)
+        if self._result is not None and found is not self._made:
+            found = _value(self.reshape(found, self._result))
+        return self._emitter.cast(found, self._dtype, self._anchor)
+
+    def _float(self, value: Held) -> ir.Value:
+        return self._emitter.cast(_value(value), ir.DataType.FLOAT, self._anchor)
+
+    def _node(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value],
+        attributes: Sequence[ir.Attr] = (),
+        dtype: ir.DataType | None = ir.DataType.FLOAT,
+    ) -> ir.Value:
+        return self._emitter.node(op_type, inputs, self._anchor, attributes, dtype)
+
+    def _call(
+        self,
+        codes: Held,
+        grid: Grid,
+        operands: Sequence[Held],
+        blocked: Sequence[int],
+        dtype: ir.DataType,
+        shape: Sequence[int],
+    ) -> ir.Value:
+        """A call of the function that decodes codes of a grid."""
+        emitter = self._emitter
+        if not isinstance(codes, Packed):
+            return emitter.cast(emitter.as_floats(codes, grid), dtype, self._anchor)
+        padding: list[ir.Value] = []
+        if codes.count % UNIT:
+            padding = [emitter.shape((*codes.lead, padded_count(codes.count))), emitter.shape((codes.count,))]
+        name = decode_name(grid, len(operands), bool(padding), dtype)
+        made = emitter.define(name, lambda opset: decode_function(grid, len(operands), bool(padding), dtype, opset))
+        inputs = [*codes.planes, *map(_value, operands), emitter.shape(blocked), emitter.shape(shape), *padding]
+        found = emitter.node(made, inputs, self._anchor, dtype=dtype, domain=DOMAIN)
+        if self._result is not None:
+            self._made = found
+        return found
+
+
+def _value(held: Held) -> ir.Value:
+    assert isinstance(held, ir.Value), "codes stand for nothing before their numbers are looked up"
+    return held

@@ -1,0 +1,101 @@
+"""The law of encodings: a file computes what `decode` says, and holds the bytes that the parts say."""
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qcc.ir.encoding.algebra import Encoding
+from qcc.ir.encoding.bands import Bands
+from qcc.ir.encoding.blocked import SCALES, Blocked
+from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
+from qcc.ir.encoding.form import Form
+from qcc.ir.encoding.grid import FLOATS, TABLES, Grid, IntGrid, TableGrid
+from qcc.ir.encoding.low_rank import LowRank
+from qcc.ir.encoding.packing import UNIT
+from qcc.ir.encoding.sparse import Sparse
+from qcc.ir.encoding.stack import Stack
+from qcc.ir.errors import Refused
+from tests import onnx_models
+from tests.onnx_models import Case
+
+GRIDS: list[Grid] = [
+    *(IntGrid(bits, symmetric) for bits in (2, 3, 4, 5, 8) for symmetric in (True, False)),
+    IntGrid(1, symmetric=False),
+    *(TableGrid(name) for name in TABLES if name != "e8m0"),
+]
+BLOCKS = (TENSOR, CHANNEL, group(32), group(24), Block(4, 8))
+PLAIN = [Blocked(grid, scale=None) for grid in FLOATS.values()]
+INT4, BINARY, NF4 = Blocked(IntGrid(4), group(32)), Blocked(TableGrid("int1"), group(32)), Blocked(TableGrid("nf4"))
+TREES: list[Encoding] = [
+    Stack((BINARY,) * 3),
+    Stack((NF4, Blocked(TableGrid("int1"), CHANNEL, "e8m0"))),
+    Stack((INT4, LowRank(4, Blocked(FLOATS["fp16"], scale=None)))),
+    LowRank(8, Blocked(IntGrid(8))),
+    Bands(INT4, BINARY, 0.25),
+    Bands(Blocked(IntGrid(3, False), group(8)), NF4, 0.5),
+    Sparse(4, 8, 0.5, INT4),
+    Sparse(4, 8, 0.25, Blocked(TableGrid("fp4"), group(32), "e8m0")),
+    Sparse(4, 8, 0.5, Stack((BINARY, BINARY))),
+]
+SHAPES = ((40, 64), (12, 88), (7, 33))
+TOLERANCE = 1e-5  # of the largest number: sums of up to 88 products in another order
+
+
+def case(form: str, out: int, inner: int) -> Case:
+    """A layer whose weight is a matrix ``[out, in]``, or lies transposed or as filters in the file."""
+    random = onnx_models.random
+    if form == "rows":
+        ids = np.array([[0, out - 1, 1], [2, 2, -1]])
+        return Case(
+            f"g (int64[N,M] i) => (float[N,M,{inner}] y) {{ y = Gather(w, i) }}", {"w": random(out, inner)}, {"i": ids}
+        )
+    if form == "conv":
+        body = f"g (float[N,{inner},1,1] x) => (float[N,{out},1,1] y) {{ y = Conv(x, w) }}"
+        return Case(body, {"w": random(out, inner, 1, 1)}, {"x": random(2, inner, 1, 1, seed=1)})
+    body = f"g (float[N,{inner}] x) => (float[N,{out}] y) {{ y = MatMul(x, w) }}"
+    return Case(body, {"w": random(inner, out)}, {"x": random(3, inner, seed=1)})
+
+
+PLACES = tuple(product(("linear", "conv", "rows"), SHAPES))
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: f"{grid.text}_{grid.symmetry}")
+def test_a_file_of_blocks_computes_what_decoding_says(grid: Grid, tmp_path: Path) -> None:
+    """Every block with every scale, each in a place and shape of its own."""
+    for at, (block, scale) in enumerate(product(BLOCKS, SCALES)):
+        for place, shape in (PLACES[at % len(PLACES)], ("rows", SHAPES[at % len(SHAPES)])):
+            hold(Blocked(grid, block, scale), place, shape, tmp_path)
+
+
+@pytest.mark.parametrize("encoding", [*PLAIN, *TREES], ids=lambda one: one.text.replace(" ", "_"))
+def test_a_file_of_others_computes_what_decoding_says(encoding: Encoding, tmp_path: Path) -> None:
+    """In all places and shapes."""
+    for place, shape in PLACES:
+        hold(encoding, place, shape, tmp_path)
+
+
+def hold(encoding: Encoding, place: str, shape: tuple[int, int], folder: Path) -> None:
+    """The file computes what decoding says and holds as many bytes, or the encoding is refused with a reason."""
+    one = case(place, *shape)
+    try:
+        made = onnx_models.emit(one, encoding, Form.ROWS if place == "rows" else Form.DECODED, folder)
+    except Refused as refused:
+        assert refused.reason
+        assert not is_taken(encoding, place, shape)
+        return
+    (wanted,), (got,) = made.expected.values(), onnx_models.run(made.path, one.feeds).values()
+    assert np.abs(got - wanted).max() <= TOLERANCE * np.abs(wanted).max(), encoding.text
+    held = sum(8 * len(tensor.raw_data) for tensor in made.stored)
+    units = sum(8 * UNIT * part.shape[0] for part in encoding.parts(shape).values())  # what fills them up
+    assert 0 <= held - encoding.size_bits(shape) <= units, encoding.text
+
+
+def is_taken(encoding: Encoding, form: str, shape: tuple[int, int]) -> bool:
+    """Nothing says that this cannot be."""
+    if isinstance(encoding, Blocked) and not encoding.symmetric and encoding.scale in ("e8m0", "e4m3"):
+        return False  # zero points go with plain scales
+    if form == "rows" and not encoding.rows_apart:
+        return False
+    return not (isinstance(encoding, Sparse) and (shape[0] % encoding.rows or shape[1] % encoding.columns))
