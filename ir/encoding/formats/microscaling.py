@@ -1,18 +1,33 @@
-"""Four-bit floats whose scales are stored in a byte."""
+"""Four-bit floats."""
 
 from typing import ClassVar
 
 from qcc.ir.encoding.algebra import Encoding
-from qcc.ir.encoding.blocked import Blocked
+from qcc.ir.encoding.blocked import Blocked, ScaleType
 from qcc.ir.encoding.blocks import group
-from qcc.ir.encoding.format import Format, Spelled
+from qcc.ir.encoding.format import BLOCK_WORDS, Format, Spelled
 from qcc.ir.encoding.grid import TableGrid
 
 GRID = TableGrid("fp4")
 
 
+class Fp4(Format):
+    """Floats of 4 bits, 0.5 to 6 with a sign, that share a scale by block; in groups of 32 by default.
+
+    A scale of ``e8m0`` is a power of two; one of ``e4m3`` takes 8 bits, in units of one number for the whole weight.
+    """
+
+    keyword: ClassVar[str] = "fp4"
+    words: ClassVar[tuple[str, ...]] = BLOCK_WORDS
+    scales: ClassVar[tuple[ScaleType, ...]] = ("fp16", "fp32", "e8m0", "e4m3")
+
+    def encoding(self, spelled: Spelled) -> Encoding:
+        """By block and scale."""
+        return Blocked(GRID, spelled.block or group(32), spelled.scale or "fp16")
+
+
 class Mxfp4(Format):
-    """Floats of 4 bits in groups of 32 that share a power of two.
+    """Floats of 4 bits in groups of 32 that share a power of two: ``fp4 group 32 scale e8m0``.
 
     Of the two powers beside the best scale, each group gets the one under which it errs less.
 
@@ -27,7 +42,7 @@ class Mxfp4(Format):
 
 
 class Nvfp4(Format):
-    """Floats of 4 bits in groups of 16 that share a scale of 8 bits, in units of one number for the whole weight.
+    """Floats of 4 bits in groups of 16 that share a scale of 8 bits: ``fp4 group 16 scale e4m3``.
 
     Source: Pretraining large language models with NVFP4, NVIDIA 2025 (arXiv:2509.25149), section 2.
     """
