@@ -112,7 +112,7 @@ def test_parts_that_do_not_fit_reject() -> None:
         (codes, Scales(scale.astype(np.float32), None)),
         (codes, Scales(scale, np.zeros((8, 2), np.uint8))),
     ):
-        with pytest.raises(ValueError, match="of int4 group 32|int4 group 32 sym scale fp16 has the parts"):
+        with pytest.raises(ValueError, match=r"of int4 group 32|int4 group 32 sym scale fp16 has the parts"):
             Encoded(encoding, shape, stored(encoding, *wrong))
     asymmetric = Blocked(IntGrid(4, False), group(32))
     with pytest.raises(ValueError, match="has the parts"):
