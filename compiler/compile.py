@@ -376,9 +376,7 @@ class _Compilation:
             rewrites=() if same else opened.rewrites,
             notes=opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else (),
             data=self.output.with_name(data.name) if data else None,
-            reach=reach(
-                opened.graph, opened.input_bytes, {row.name for row in rows if not row.form}, opened.graph.note_bytes
-            ),
+            reach=reach(opened.graph, opened.input_bytes, opened.graph.note_bytes, layer_rows.unencoded(rows)),
         )
 
     def _publish(self, result: Result, staged: Path, written: Written, opened: _Opened) -> None:

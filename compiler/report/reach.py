@@ -46,14 +46,14 @@ class Reach:
         return [*found, line] if line else found
 
 
-def reach(graph: Graph, file_bytes: int, kept: Collection[str] = (), note_bytes: int = 0) -> Reach:
+def reach(graph: Graph, file_bytes: int, note_bytes: int = 0, kept: Collection[str] = ()) -> Reach:
     """What is reached of a cleaned model.
 
     Args:
         graph: the model.
         file_bytes: of its files as they came.
-        kept: the names of weights that stay as they are.
         note_bytes: of what only people read.
+        kept: the names of weights that stay as they are.
     """
     reasons = dict(_reasons(graph, kept))
     reached, rest = 0, Counter[str]()

@@ -16,7 +16,7 @@ from qcc.ir.onnx.file.load import array_of
 from qcc.ir.onnx.graph.kinds import DEFAULT_DOMAINS
 from qcc.ir.onnx.graph.run import OnnxRunner
 
-MOST_GROWTH = 1024  # bytes by which folding may enlarge the file, for each constant that it makes
+MOST_GROWTH = 128  # bytes by which folding may enlarge the file, for each constant that it makes: about what ops take
 MOST_SPREAD = 8  # times what it is made of: no value on the way is larger
 SMALL_BYTES = 4096  # constants up to this size tie nothing together: an exponent, an axis
 LEFT = ("DequantizeLinear", "QuantizeLinear")  # they tell the runtime of integers
