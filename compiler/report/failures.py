@@ -3,7 +3,6 @@
 from qcc.compiler.console.percent import percent
 from qcc.compiler.report.result import Result
 from qcc.compiler.verify.outputs import BoundCheck, OutputCheck
-from qcc.compiler.verify.reference import GIVE_DATA
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 
 LISTED_LOSERS = 5
@@ -26,10 +25,6 @@ def _failed(check: BoundCheck, result: Result) -> Diagnostic:
     verification = result.verification
     data = " on generated data" if verification.generated else ""
     output = next((one for one in verification.outputs if one.output == check.output), None)
-    if output is not None and output.strays and verification.generated:
-        message = f"the model's own output is not finite on generated data: `{output.output}`"
-        note = f"so `{check.bound.text}` cannot be judged, it is {measured(check)}; {'; '.join(output.notes)}"
-        return Diagnostic("Q427", message, check.bound.span, GIVE_DATA, note)
     message = f"verification failed: `{check.bound.text}` does not hold{data}, it is {measured(check)}"
     losers = ", ".join(f"`{name}` ({percent(loss)})" for name, loss in verification.losers[:LISTED_LOSERS])
     notes = [f"most is lost in {losers}, as measured at the outputs"] if losers else []

@@ -1,6 +1,7 @@
 """The stage that verifies: what was written beside the original, on data that tells something."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from qcc.compiler.calibrate.samples import Samples
@@ -30,12 +31,14 @@ class Verifier:
         diagnostics: told what could not be verified.
 
     Raises:
-        ModelError: the model fails on the data.
+        ModelError: the model fails on the data, or gives nothing finite that could be held to the bounds.
     """
 
     def __init__(self, original: Runner, samples: Samples, bounds: Sequence[Bound], diagnostics: Diagnostics) -> None:
         self._bounds, self._diagnostics = bounds, diagnostics
         self.reference = run_reference(original, samples)
+        if bounds and self.reference.not_finite:
+            raise not_finite(self.reference.not_finite, samples.generated)
         for name in self.reference.floors:
             message = f"the original's output `{name}` differs from run to run: it is held to no more than that"
             diagnostics.warning("Q323", message)
@@ -50,11 +53,9 @@ class Verifier:
             encoded: the weights that changed.
 
         Raises:
-            ModelError: there are bounds, and the original gives nothing finite that could be held to them.
+            ModelError: on generated data a bound fails by nothing but places that are finite on one side only.
         """
         held = self.reference.samples
-        if self.reference.not_finite and self._bounds:
-            raise not_finite(self.reference.not_finite, held.generated)
         plain = self.reference.compare(verify.run(OnnxRunner(staged), held.batches))
         fast: tuple[OutputCheck, ...] = ()
         if library is not None:
@@ -62,8 +63,20 @@ class Verifier:
         checks = verify.judge(self._bounds, (*plain, *fast), self.reference.floors)
         if not all(check.passed for check in checks):
             checks = verify.judge(self._bounds, (*plain, *fast), {**self._rounding(graph), **self.reference.floors})
+        self._see_what_failed((*plain, *fast), checks)
         self._tell(plain, checks)
         return Verification(plain, checks, held.count, held.origin, fast, self._untold(graph, encoded))
+
+    def _see_what_failed(self, outputs: Sequence[OutputCheck], checks: Sequence[BoundCheck]) -> None:
+        """Generated data on which the original itself is not finite condemns no compressed model by that alone."""
+        failed = [check.bound for check in checks if not check.passed]
+        odd = list(dict.fromkeys(one.output for one in outputs if one.kept is not None))
+        if not failed or not odd or not self.reference.samples.generated:
+            return
+        kept = [one if one.kept is None else replace(one, **asdict(one.kept)) for one in outputs]
+        if all(check.passed for check in verify.judge(failed, kept, self.reference.floors)):
+            bounds = ", ".join(f"`{bound.text}`" for bound in failed)
+            raise not_finite(odd, True, f", so that {bounds} cannot be judged")
 
     def _rounding(self, graph: Graph) -> Floors:
         """How far the model is from itself when all moves by a last digit."""
