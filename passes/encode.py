@@ -66,6 +66,7 @@ class Encode(Pass):
                 continue
             error = relative_error(matrix, encoded.decode())
             edits.append(Edit(name, f"{self.encoding.text}, {self.form}", error, chosen=why))
+            context.became(name, encoded)
         return edits
 
     def _regions(self, graph: Graph, weights: Sequence[Weight]) -> Mapping[str, Region]:

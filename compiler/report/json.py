@@ -49,7 +49,7 @@ def verification_json(verification: Verification) -> dict[str, Any]:
         "samples": verification.samples,
         "origin": verification.origin,
         "notes": list(verification.notes),
-        "losers": [{"weight": name, "loss": loss} for name, loss in verification.losers],
+        "losers": [asdict(one) for one in verification.losers],
     }
 
 

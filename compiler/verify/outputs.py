@@ -80,6 +80,18 @@ class BoundCheck:
 
 
 @dataclass(frozen=True)
+class Loser:
+    """A weight of a model that failed: its noise over the signal at the outputs when it alone is encoded.
+
+    ``share`` is that of the noise that all weights make.
+    """
+
+    weight: str
+    loss: float
+    share: float
+
+
+@dataclass(frozen=True)
 class Verification:
     """The comparison, output by output, and what became of the policy's bounds.
 
@@ -94,8 +106,8 @@ class Verification:
     kernel_outputs: tuple[OutputCheck, ...] = ()
     notes: tuple[str, ...] = ()
     """What was not verified, and what the original itself does not keep."""
-    losers: tuple[tuple[str, float], ...] = ()
-    """After a failure, the weights that lose most at the outputs: name, and noise over signal."""
+    losers: tuple[Loser, ...] = ()
+    """After a failure, the weights that lose most, the worst first."""
 
     @property
     def passed(self) -> bool:

@@ -4,6 +4,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
+
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.console.percent import percent
 from qcc.compiler.verify import outputs as verify
@@ -31,17 +33,27 @@ class Verifier:
         diagnostics: told what could not be verified.
 
     Raises:
-        ModelError: the model fails on the data, or gives nothing finite that could be held to the bounds.
+        ModelError: the model fails on the data.
     """
 
     def __init__(self, original: Runner, samples: Samples, bounds: Sequence[Bound], diagnostics: Diagnostics) -> None:
         self._bounds, self._diagnostics = bounds, diagnostics
         self.reference = run_reference(original, samples)
-        if bounds and self.reference.not_finite:
-            raise not_finite(self.reference.not_finite, samples.generated)
         for name in self.reference.floors:
             message = f"the original's output `{name}` differs from run to run: it is held to no more than that"
             diagnostics.warning("Q323", message)
+
+    def see_finite(self, graph: Graph | None = None) -> None:
+        """See that the original gives something finite to hold to the bounds, if there are any.
+
+        Args:
+            graph: the model, where a weight that is not finite will be told instead.
+
+        Raises:
+            ModelError: it does not.
+        """
+        if self._bounds and self.reference.not_finite and not (graph and _broken(graph)):
+            raise not_finite(self.reference.not_finite, self.reference.samples.generated)
 
     def verify(self, staged: Path, library: Path | None, graph: Graph, encoded: Collection[str]) -> Verification:
         """Run the written file, also with its kernels, and compare.
@@ -55,6 +67,7 @@ class Verifier:
         Raises:
             ModelError: on generated data a bound fails by nothing but places that are finite on one side only.
         """
+        self.see_finite()
         held = self.reference.samples
         plain = self.reference.compare(verify.run(OnnxRunner(staged), held.batches))
         fast: tuple[OutputCheck, ...] = ()
@@ -112,3 +125,8 @@ class Verifier:
                 message = f"`{check.bound.text}` is finer than the model's own rounding: {check.excuse}"
                 help = "the bound counts as held; a looser one would hold on every machine"
                 self._diagnostics.warning("Q324", message, check.bound.span, help=help)
+
+
+def _broken(graph: Graph) -> bool:
+    """A weight holds what is not finite."""
+    return not all(np.isfinite(graph.matrix(weight)).all() for weight in graph.weights())
