@@ -392,7 +392,7 @@ class _Compilation:
             rewrites=() if same else opened.rewrites,
             notes=opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else (),
             data=self.output.with_name(data.name) if data else None,
-            reach=reach(opened.graph, opened.input_bytes, {row.name for row in rows if not row.form}),
+            reach=reach(opened.graph, opened.input_bytes, opened.graph.note_bytes, layer_rows.unencoded(rows)),
         )
 
 

@@ -1,6 +1,6 @@
 """What became of each weight, a row each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from qcc.compiler.build.run import Built
 from qcc.compiler.plan.activations import static_reason
@@ -36,6 +36,11 @@ def rows(
         else _kept_row(weight, kept.get(weight.name, ""))
         for weight in graph.weights()
     )
+
+
+def unencoded(rows: Iterable[LayerRow]) -> set[str]:
+    """The names of weights that stay as they are."""
+    return {row.name for row in rows if not row.form}
 
 
 def _kept_row(weight: Weight, reason: str) -> LayerRow:
