@@ -21,12 +21,13 @@ from qcc.compiler.files.check_outputs import OutputFiles, check_model, check_out
 from qcc.compiler.files.inputs import Inputs, state_of
 from qcc.compiler.files.kernel_library import kernels_beside
 from qcc.compiler.files.open_model import model_path, open_model
-from qcc.compiler.files.publish import Staged, publish, same_file, staging
+from qcc.compiler.files.publish import staging
 from qcc.compiler.files.staging import output_path
 from qcc.compiler.files.system_errors import refused
 from qcc.compiler.measure.choose_form import FormChooser, chooser_of
 from qcc.compiler.measure.compete import faster_plan, warn_if_slower, warn_of_no_library
 from qcc.compiler.measure.evidence import Evidence, rounded_inputs
+from qcc.compiler.measure.most_lost import most_lost
 from qcc.compiler.measure.time_model import ModelTimes, time_input, time_models
 from qcc.compiler.plan.bind import Chooser, Latency, bind, opened_by_data
 from qcc.compiler.plan.catalog import Export, schema
@@ -36,7 +37,7 @@ from qcc.compiler.report import layer_rows, lock
 from qcc.compiler.report.budget import compare_with_budget
 from qcc.compiler.report.covered import Covered
 from qcc.compiler.report.lock import Lock
-from qcc.compiler.report.page.html import render_html
+from qcc.compiler.report.publish_result import publish_result
 from qcc.compiler.report.reach import reach
 from qcc.compiler.report.result import Result
 from qcc.compiler.runtime.build_kernels import served_ops
@@ -47,6 +48,7 @@ from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.load import load_policy
 from qcc.dsl.policy.policy import Policy
+from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.errors import ModelError
 from qcc.ir.forms.choose import choose
 from qcc.ir.graph.ops import Weight
@@ -156,6 +158,8 @@ class _Compilation:
     runs_here: bool = False
     """The kernels can be run on this machine."""
     covered: Covered = field(default_factory=Covered)
+    encoded: dict[str, Encoded] = field(default_factory=dict)
+    """What weights were last stored as, where a bound may fail."""
 
     @classmethod
     def prepare(
@@ -179,6 +183,7 @@ class _Compilation:
         opened = self._open(plan)
         with self.phases.phase("reference"):
             verifier = Verifier(reference(self.model), opened.data, self.policy.verify, self.diagnostics)
+            verifier.see_finite(opened.graph)
         before, opened = opened.graph, self._rewrite(opened)
         with staging(self.output) as folder:
             staged = folder / self.output.name
@@ -193,14 +198,12 @@ class _Compilation:
                 times = self._time(other, settled, staged, library)
             forms_timed = isinstance(self.chooser, FormChooser) and self.chooser.kernels is not None
             warn_if_slower(times, forms_timed, self.diagnostics)
+            verification = self._located(opened, settled.plan, verification, verifier)
             compare_with_budget(opened.plan, verification, times, self.diagnostics)
-            result = replace(
-                self._result(opened, settled, verification),
-                kernels=kernels_beside(self.output) if library else None,
-                times=times,
-            )
+            kernels = kernels_beside(self.output) if library else None
+            result = replace(self._result(opened, settled, verification), kernels=kernels, times=times)
             if verification.passed:
-                self._publish(result, staged, settled.written, opened)
+                publish_result(result, self.policy, opened.data, opened.inputs, staged, settled.written)
         return result
 
     def _made(
@@ -213,6 +216,20 @@ class _Compilation:
         with self.phases.phase("verify"):
             here = library if self.runs_here else None
             return settled, library, verifier.verify(staged, here, before, encoded)
+
+    def _keep(self, name: str, encoded: Encoded) -> None:
+        if self.policy.verify:
+            self.encoded[name] = encoded
+
+    def _located(self, opened: _Opened, plan: Plan, verification: Verification, verifier: Verifier) -> Verification:
+        """The verification; where it failed, with the weights that lose most."""
+        if verification.passed:
+            return verification
+        names = {name for step in plan.steps if isinstance(step.action, Encode) for name in step.weights}
+        encoded = {name: one for name, one in self.encoded.items() if name in names}
+        data, tick = verifier.reference.samples, self.phases.counter("locate")
+        with self.phases.phase("locate"):
+            return replace(verification, losers=most_lost(opened.graph, encoded, data, tick))
 
     def _faster(
         self, opened: _Opened, settled: Settled, made: tuple[Path, Path | None], times: ModelTimes
@@ -328,7 +345,6 @@ class _Compilation:
         """Decide what is open and write the file."""
         plan, graph = opened.plan, opened.graph
         evidence = Evidence.of(graph, plan, opened.data, self.phases, self.covered.by(self.diagnostics, self.phases))
-
         raised: dict[int, OnnxGraph] = {}
 
         def write(decided: Plan) -> tuple[build.Built[OnnxGraph], Written]:
@@ -337,7 +353,7 @@ class _Compilation:
                 with self.phases.phase("raise"):
                     raised[opset] = raise_graph(graph, opset, opened.data)
             with self.phases.phase("encode"):
-                built = build.run_plan(raised[opset], decided, evidence.context(decided))
+                built = build.run_plan(raised[opset], decided, evidence.context(decided, self._keep))
             metadata = lock.provenance(self.model, self.policy, decided)
             return built, build.write(built, staged, self._export(), metadata)
 
@@ -376,23 +392,8 @@ class _Compilation:
             rewrites=() if same else opened.rewrites,
             notes=opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else (),
             data=self.output.with_name(data.name) if data else None,
-            reach=reach(opened.graph, opened.input_bytes, {row.name for row in rows if not row.form}),
+            reach=reach(opened.graph, opened.input_bytes, opened.graph.note_bytes, layer_rows.unencoded(rows)),
         )
-
-    def _publish(self, result: Result, staged: Path, written: Written, opened: _Opened) -> None:
-        """Write what goes beside the model, then give everything its final name."""
-        final, made = OutputFiles.of(self.output), OutputFiles.of(staged)
-        text = lock.lock_text(result, self.policy, opened.data, opened.inputs, staged, written)
-        made.lock.write_text(text, encoding="utf-8")
-        made.report.write_text(render_html(result), encoding="utf-8")
-        opened.inputs.check()
-        files = [Staged(made.lock, final.lock), Staged(made.report, final.report), Staged(staged, final.model)]
-        if result.kernels:
-            files.insert(0, Staged(made.kernels, final.kernels))
-        if written.data is not None and result.data is not None and not same_file(result.data, written.data_sha256):
-            check_outputs([result.data], (file.path for file in opened.inputs.data))
-            files.insert(0, Staged(written.data, result.data))
-        publish(files, staged.parent, [] if result.kernels else [final.kernels])  # of an earlier run
 
 
 def _after_speed(policy: Policy) -> bool:

@@ -67,6 +67,7 @@ class Encode(Pass):
                 continue
             error = relative_error(matrix, encoded.decode())
             edits.append(Edit(name, f"{self.encoding.text}, {self.form}", error, chosen=why))
+            context.became(name, encoded)
         return edits
 
     def encoded(self, weight: Weight, matrix: np.ndarray, context: Context) -> tuple[Encoded, str]:

@@ -217,12 +217,12 @@ def test_a_policy_of_ten_thousand_rules(folder: Path, run: Run) -> None:
 HANG = """
 import signal, sys, time
 from pathlib import Path
-import qcc.compiler.verifier
+import qcc.compiler.verify.verifier
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background inherits that it is ignored
 def hang(*_):
     Path("hanging").touch()
     time.sleep(60)
-qcc.compiler.verifier.OnnxRunner = hang
+qcc.compiler.verify.verifier.OnnxRunner = hang
 from qcc.__main__ import main
 sys.exit(main(["compile", "mlp.onnx"]))
 """

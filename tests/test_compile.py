@@ -11,8 +11,9 @@ import qcc
 from qcc.compiler.allocate.decide import BudgetError
 from qcc.compiler.calibrate import samples
 from qcc.compiler.files.open_model import open_model
+from qcc.compiler.measure.probe import noise
 from qcc.compiler.measure.segments import Chain, cut
-from qcc.compiler.measure.sensitivity import measure, noise
+from qcc.compiler.measure.sensitivity import measure
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.plan.plan import Candidate, OpenChoice
 from qcc.compiler.report import lock

@@ -50,6 +50,18 @@ def content(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "net.qcc.lock").read_text(encoding="utf-8")))
 
 
+def test_the_verification_is_in_it(folder: Path) -> None:
+    bounded = POLICY + "verify { cosine >= 0.9 }\n"
+    (folder / "v.qpolicy").write_text(bounded, encoding="utf-8")
+    result = qcc.compile(folder / "net.onnx", folder / "v.qpolicy", output=folder / "v.onnx")
+    told = json.loads((folder / "v.lock").read_text(encoding="utf-8"))["verification"]
+    found = result.verification
+    assert [(one["output"], one["cosine"]) for one in told["outputs"]] == [("y", found.outputs[0].cosine)]
+    value = found.bounds[0].value
+    assert told["bounds"] == [{"bound": "cosine >= 0.9", "value": value, "passed": True, "excuse": ""}]
+    assert (told["samples"], told["origin"]) == (found.samples, "generated")
+
+
 def written(folder: Path, data: object, rehash: bool = False) -> Path:
     if rehash and isinstance(data, dict):
         data["plan_sha256"] = text_sha256(json.dumps(data["plan"], indent=1))

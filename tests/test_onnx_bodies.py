@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 import qcc
+from qcc.compiler.files.open_model import open_model
 from qcc.ir.onnx.adapter import OnnxGraph
 from tests.onnx_models import parse, random, run
 
@@ -77,3 +78,54 @@ def test_what_is_not_encoded_goes_back_where_it_was(tmp_path: Path) -> None:
     copied = onnx.load(tmp_path / "copy.onnx").graph
     assert not copied.initializer
     assert [len(body.initializer) for body in _bodies(copied)] == [1, 1]
+
+
+SHARED = """g (float[5,N,64] x, bool c) => (float[5,1,N,32] y) {
+    y = If (c) <
+        then_branch = t () => (a) {
+            low = Slice (w, s0, s1, s1) high = Slice (w, s1, s2, s1) m = Concat <axis=1> (high, low)
+            a = RNN <hidden_size=32> (x, m, r) },
+        else_branch = e () => (b) {
+            low = Slice (w, s0, s1, s1) high = Slice (w, s1, s2, s1) m = Concat <axis=1> (high, low)
+            h = RNN <hidden_size=32> (x, m, r) b = Neg (h) } > }"""
+
+
+def _shared(folder: Path, branches: str = SHARED) -> Path:
+    path = folder / "model.onnx"
+    where = {f"s{at}": np.array([at], np.int64) for at in (0, 1)} | {"s2": np.array([32], np.int64)}
+    weights = {"w": random(1, 32, 64) / 8, "r": random(1, 32, 32, seed=3) / 8, **where}
+    onnx.save(parse(branches, weights), path)
+    return path
+
+
+def test_what_two_branches_compute_of_constants_is_one_weight(tmp_path: Path) -> None:
+    path, output = _shared(tmp_path), tmp_path / "out.onnx"
+    policy = tmp_path / "int8.qpolicy"
+    policy.write_text("qpolicy 1\nrule recurrent { weights = int8 channel }\n", "utf-8")
+    result = qcc.compile(path, policy, output=output)
+    assert [row.format for row in result.layers] == 2 * ["int8 channel sym scale fp16"]
+    assert output.stat().st_size < 0.5 * path.stat().st_size
+    for flag in (True, False):
+        feeds = {"x": random(5, 3, 64, seed=1), "c": np.array(flag)}
+        wanted, got = run(path, feeds)["y"], run(output, feeds)["y"]
+        assert np.abs(got - wanted).max() <= 0.05 * np.abs(wanted).max()  # 8 bits, through five steps
+
+
+def test_one_name_in_two_branches_stays_two_values(tmp_path: Path) -> None:
+    apart = SHARED.replace("m = Concat <axis=1> (high, low)", "m = Concat <axis=1> (low, high)", 1)
+    path = _shared(tmp_path, branches=apart)
+    OnnxGraph.load(path).save(tmp_path / "plain.onnx")
+    qcc.compile(path, "lossless", output=tmp_path / "out.onnx")
+    for flag in (True, False):
+        feeds = {"x": random(5, 3, 64, seed=1), "c": np.array(flag)}
+        assert np.array_equal(run(path, feeds)["y"], run(tmp_path / "out.onnx", feeds)["y"])
+
+
+def test_what_is_drawn_in_a_loop_is_drawn_at_each_turn(tmp_path: Path) -> None:
+    drawn = LOOP.replace(
+        "p = MatMul (h, w)", "d = RandomNormalLike (w) e = MatMul (h, d) f = MatMul (h, w) p = Add (e, f)"
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save(parse(drawn, {"w": W}), path)
+    graph = open_model(path).graph
+    assert "RandomNormalLike" not in {op.function for op in graph.ops()}

@@ -8,7 +8,7 @@ import onnx
 import qcc
 from qcc.compiler.files.open_model import open_model
 from qcc.compiler.report.json import as_json
-from qcc.compiler.report.reach import KEPT, LEFT, Reach, reach
+from qcc.compiler.report.reach import KEPT, LEFT, NOTES, Reach, reach
 from tests.onnx_models import parse, random
 
 BODY = """g (float[N,64] x, int64[1] k, bool c) => (float[N,32] y, float[N,16] z) {
@@ -50,6 +50,22 @@ def test_every_byte_has_its_reason(tmp_path: Path) -> None:
     assert rest["read by mul"] == WEIGHTS["table"].nbytes
     assert found.reached_bytes + sum(rest.values()) == found.total_bytes == path.stat().st_size
     assert LEFT in rest
+
+
+def test_notes_are_told_apart_from_the_graph(tmp_path: Path) -> None:
+    path = _model(tmp_path)
+    bare = qcc.compile(path, "lossless").reach
+    proto = onnx.load(path)
+    branch = next(one.g for node in proto.graph.node for one in node.attribute if one.name == "then_branch")
+    for node in (proto.graph.node[0], branch.node[0]):
+        node.metadata_props.add(key="stack_trace", value="file " * 1000)
+    branch.node[0].doc_string = "doc " * 1000
+    onnx.save(proto, path)
+    found = qcc.compile(path, "lossless").reach
+    assert bare is not None and found is not None
+    assert NOTES not in dict(bare.rest)
+    assert 14_000 <= dict(found.rest)[NOTES] <= 14_100
+    assert abs(dict(found.rest)[LEFT] - dict(bare.rest)[LEFT]) <= 100  # lengths of lengths
 
 
 def test_weights_that_a_policy_keeps_are_not_reached(tmp_path: Path) -> None:

@@ -17,12 +17,14 @@ from qcc.compiler.compile import compile
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.report.result import Result
 from qcc.compiler.verify.outputs import Floor, OutputCheck, compare, judge
+from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.load import load_text
 from qcc.dsl.policy.policy import Bound
 from tests import onnx_models as models
 
 W = models.random(64, 32)
 INT2, INT4, INT8 = (f"rule any {{ weights = int{bits} channel }}\n" for bits in (2, 4, 8))
+NAN = np.full(64, np.nan, np.float32)
 COSINE = "verify { cosine >= 0.99 }\n"
 
 
@@ -126,6 +128,46 @@ def test_a_model_that_gives_nothing_finite_asks_for_data(tmp_path: Path, capsys:
     assert "more bits" not in told
     np.savez(tmp_path / "d.npz", x=np.abs(models.random(8, 64)) + 1)
     assert main(["compile", str(tmp_path / "m.onnx"), "--data", str(tmp_path / "d.npz")]) == 0
+
+
+def test_nothing_finite_is_told_before_anything_is_encoded(tmp_path: Path) -> None:
+    body = "g (float[N,64] x) => (float[N,32] y) { l = Log(x) y = MatMul(l, w) }"
+    onnx.save(models.parse(body, {"w": W}), tmp_path / "m.onnx")
+    phases: list[str] = []
+    with pytest.raises(QccError, match="Q427"):
+        compile(tmp_path / "m.onnx", progress=lambda phase, *_: phases.append(phase))
+    assert "reference" in phases
+    assert not {"encode", "verify"} & set(phases)
+    free = load_text("qpolicy 1\n" + INT8, schema())
+    assert compile(tmp_path / "m.onnx", free).passed  # the twin: nothing is promised
+
+
+def test_what_is_finite_of_several_outputs_is_compared(tmp_path: Path) -> None:
+    body = "g (float[N,64] x) => (float[N,32] y, float[N,64] z) { z = Log(x) y = MatMul(x, w) }"
+    result = compiled(tmp_path, body.replace("Log(x)", "Add(x, nan)"), INT8 + COSINE, {"nan": NAN})
+    assert result.passed
+    assert [one.unverified for one in result.verification.outputs] == ["", "holds nothing finite on this data"]
+    assert codes(result) == ["Q322"]
+    assert not compiled(tmp_path, body.replace("Log(x)", "Add(x, nan)"), INT2 + COSINE, {"nan": NAN}).passed
+
+
+def test_strays_on_generated_data_ask_for_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    body = "g (float[N,64] x) => (float[N,32] y) { l = MatMul(x, w) s = Sqrt(l) o = Add(s, b) y = Sub(o, b) }"
+    onnx.save(models.parse(body, {"w": W, "b": np.zeros(32, np.float32)}), tmp_path / "m.onnx")
+    bound = "verify { cosine >= 0.9, relative_error <= 50% }"
+    (tmp_path / "p.qpolicy").write_text("qpolicy 1\n" + INT4 + bound)
+    command = ["compile", str(tmp_path / "m.onnx"), "-p", str(tmp_path / "p.qpolicy")]
+    assert main(command) == 1
+    told = capsys.readouterr().err
+    assert "Q427" in told and "cannot be judged" in told and "more bits" not in told
+    assert not (tmp_path / "m.qcc.onnx").exists()
+    np.savez(tmp_path / "d.npz", x=models.random(32, 64))
+    assert main([*command, "--data", str(tmp_path / "d.npz")]) == 3  # of data that was meant, it tells
+
+
+def test_what_loses_beside_strays_fails(tmp_path: Path) -> None:
+    body = "g (float[N,64] x) => (float[N,32] y) { l = MatMul(x, w) y = Sqrt(l) }"
+    assert not compiled(tmp_path, body, INT2 + "verify { cosine >= 0.9999 }").passed
 
 
 # what varies

@@ -167,7 +167,7 @@ def _write(model: "OpenModel") -> None:
 def _write_reach(model: "OpenModel") -> None:
     from qcc.compiler.report.reach import reach  # loads the graph's adapter
 
-    lines = reach(model.graph, model.size_bytes).lines
+    lines = reach(model.graph, model.size_bytes, note_bytes=model.graph.note_bytes).lines
     terminal.write(terminal.pairs(_named("in reach", lines)))
 
 

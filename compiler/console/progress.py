@@ -17,6 +17,7 @@ PHASES = {
     "allocate": "choosing formats",
     "encode": "encoding weights",
     "verify": "verifying the file",
+    "locate": "finding what loses most",
 }
 """What the driver's phases are called to the user; one that is missing here goes by its own name."""
 LONGEST_DETAIL = 32

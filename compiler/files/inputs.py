@@ -81,7 +81,7 @@ def state_of(path: Path) -> State:
     """What changes when a file is replaced or written to; empty where there is none."""
     try:
         found = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # no file has such a name: the loader says so
         return ()
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 

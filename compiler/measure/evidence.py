@@ -1,6 +1,6 @@
 """What the data says of a model while it is compiled: statistics for the passes, losses for the allocator."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -11,6 +11,7 @@ from qcc.compiler.calibrate.statistics import magnitudes, moments
 from qcc.compiler.console.phases import Phases
 from qcc.compiler.measure.sensitivity import Losses, measure, unmeasured
 from qcc.compiler.plan.plan import Allocate, Plan
+from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.passes.contract.contract import Context
 from qcc.passes.contract.magnitudes import Magnitudes
@@ -65,11 +66,15 @@ class Evidence:
             context = Context(tick, seen_of(self.moments), self.moments)
             return replace(measure(self.graph, options, judges, context), held_out=True)
 
-    def context(self, decided: Plan) -> Context:
-        """What the passes of a decided plan need."""
+    def context(self, decided: Plan, became: Callable[[str, Encoded], None]) -> Context:
+        """What the passes of a decided plan need; it is told what weights are stored as."""
         total = sum(len(step.weights) for step in decided.steps if isinstance(step.action, Encode))
         return Context(
-            self.phases.counter("encode", total), grams_of(self.moments), self.moments, magnitudes=self.magnitudes
+            self.phases.counter("encode", total),
+            grams_of(self.moments),
+            self.moments,
+            magnitudes=self.magnitudes,
+            became=became,
         )
 
 

@@ -8,20 +8,20 @@ Source: one-at-a-time measurement, Hubara et al. 2020 (arXiv:2006.10518), sectio
 (arXiv:2405.17873), section 4.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from qcc.compiler.calibrate import masks
 from qcc.compiler.calibrate.arrays import flattened
 from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.measure.probe import Probe
 from qcc.compiler.measure.segments import Chain, cut
 from qcc.compiler.plan.plan import Candidate, OpenChoice
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph.graph import Graph
-from qcc.ir.graph.ops import Feeds, Kind, Weight
+from qcc.ir.graph.ops import Kind, Weight
 from qcc.passes.contract.contract import Context
 from qcc.passes.encode import relative_error
 
@@ -66,43 +66,10 @@ def measure(graph: Graph, options: Sequence[OpenChoice], samples: Samples, conte
     chain = Chain(graph, cut(graph))
     held = within(graph, samples, MEASURED_SAMPLES, OUTPUT_BYTES)
     held = held.first(int(AFFORDABLE_MACS // max(_macs_per_sample(graph, options, chain, held), 1)))
-    probe = _Probe(graph, chain, held)
+    probe = Probe(graph, chain, held)
     weights = {weight.name: weight for weight in graph.weights()}
     found = [_option(probe, graph, weights[option.weight], option, context) for option in options]
     return Losses(tuple(loss for loss, _ in found), tuple(runs for _, runs in found), held.count)
-
-
-class _Probe:
-    """Runs the rest of a graph after a changed weight, and compares its outputs with the unchanged ones."""
-
-    def __init__(self, graph: Graph, chain: Chain, samples: Samples) -> None:
-        self.chain = chain
-        self.states = [self.chain.states(batch) for batch in samples.batches]
-        self._names = tuple(value.name for value in graph.outputs)
-        hiding = masks.find(graph.inputs, self._outputs, samples)
-        self._sights = [
-            {} if not hiding.masks else hiding.sight(self._outputs, states[0], _arrays(self._named(states[-1])))
-            for states in self.states
-        ]
-
-    def loss(self, constant: str, array: np.ndarray) -> float:
-        start = self.chain.first_reader(constant)
-        total = 0.0
-        for states, sights in zip(self.states, self._sights, strict=True):
-            outputs = self.chain.outputs(start, states[start], {constant: array})
-            total += noise(*(masks.seen(self._named(one), sights) for one in (outputs, states[-1])))
-        return total / len(self.states)
-
-    def _outputs(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        return _arrays(self._named(self.chain.states(feeds)[-1]))
-
-    def _named(self, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {name: state[name] for name in self._names}
-
-
-def _arrays(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Without sequences."""
-    return {name: array for name, array in values.items() if isinstance(array, np.ndarray)}
 
 
 def within(graph: Graph, samples: Samples, count: int, output_bytes: int) -> Samples:
@@ -113,28 +80,8 @@ def within(graph: Graph, samples: Samples, count: int, output_bytes: int) -> Sam
     return samples.first(max(min(count, int(output_bytes // max(size, 1))), 1))
 
 
-def noise(outputs: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]) -> float:
-    """Noise power over signal power, averaged over the outputs; for whole numbers, the share that changed."""
-    ratios = []
-    outputs = flattened(outputs)
-    for name, wanted in flattened(reference).items():
-        got = outputs.get(name)
-        if got is None or got.shape != wanted.shape:
-            ratios.append(1.0)
-            continue
-        if wanted.dtype.kind not in "fV":
-            ratios.append(float(np.mean(got != wanted)) if wanted.size else 0.0)
-            continue
-        want64, got64 = wanted.astype(np.float64), got.astype(np.float64)
-        finite = np.isfinite(want64) & np.isfinite(got64)
-        want64, got64 = np.where(finite, want64, 0), np.where(finite, got64, 0)
-        signal = float(np.sum(want64**2))
-        ratios.append(float(np.sum((got64 - want64) ** 2)) / signal if signal else 0.0)
-    return float(np.mean(ratios)) if ratios else 0.0
-
-
 def _option(
-    probe: _Probe, graph: Graph, weight: Weight, option: OpenChoice, context: Context
+    probe: Probe, graph: Graph, weight: Weight, option: OpenChoice, context: Context
 ) -> tuple[np.ndarray, tuple[bool, ...]]:
     context.progress(option.weight)
     matrix = graph.matrix(weight)
@@ -153,7 +100,7 @@ def _option(
         if one is None or errors[at] == 0:
             continue
         if anchor < 0 or errors[at] > ALIKE * errors[anchor]:
-            losses[at] = probe.loss(weight.constant, graph.as_constant(weight, one.decode()))
+            losses[at] = probe.loss({weight.constant: graph.as_constant(weight, one.decode())})
             runs[at], anchor = True, at
         else:
             losses[at] = losses[anchor] * errors[at] / errors[anchor]

@@ -11,7 +11,7 @@ from qcc.compiler.console.numbered_names import collapse
 from qcc.compiler.console.percent import percent
 from qcc.compiler.console.terminal import Style, paint, write_line, write_table, write_topics
 from qcc.compiler.report.data import data_lines, plural
-from qcc.compiler.report.failures import measured
+from qcc.compiler.report.failures import losses, measured
 from qcc.compiler.report.result import Allocation, LayerRow, Result, average_bits
 from qcc.compiler.report.text import MISLEADS
 from qcc.compiler.report.times import latency_lines
@@ -119,7 +119,8 @@ def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
     verification = result.verification
     bounds = [_bound_line(check, verification.generated) for check in verification.bounds]
     notes: list[tuple[str, Style | None]] = [(note, "yellow") for note in verification.notes]
-    verify = [*(bounds or [("the policy sets no bound", None)]), *notes]
+    lost: list[tuple[str, Style | None]] = [(line, "red") for line in losses(verification)]
+    verify = [*(bounds or [("the policy sets no bound", None)]), *lost, *notes]
     topics: dict[str, list[tuple[str, Style | None]]] = {
         "size": [(_size_line(result), "bold")],
         "latency": [] if result.times is None else latency_lines(result.times),

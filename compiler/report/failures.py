@@ -1,12 +1,17 @@
 """What is told when the verification fails: which bound, by how much, what lost most, and what to do."""
 
+import re
+
 from qcc.compiler.console.percent import percent
-from qcc.compiler.report.result import Result
-from qcc.compiler.verify.outputs import BoundCheck, OutputCheck
-from qcc.compiler.verify.reference import GIVE_DATA
+from qcc.compiler.report.result import LayerRow, Result
+from qcc.compiler.verify.outputs import BoundCheck, OutputCheck, Verification
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
+from qcc.passes.encode import Encode
 
 LISTED_LOSERS = 5
+ENOUGH = 0.8  # of the noise
+BITS = 7.0  # a layer with fewer gets eight, one with more is kept
+NAMEABLE = re.compile(r'[^"\\\n\r]+')  # in a policy's quotes
 
 
 def failed_bounds(result: Result) -> list[Diagnostic]:
@@ -26,14 +31,8 @@ def _failed(check: BoundCheck, result: Result) -> Diagnostic:
     verification = result.verification
     data = " on generated data" if verification.generated else ""
     output = next((one for one in verification.outputs if one.output == check.output), None)
-    if output is not None and output.strays and verification.generated:
-        message = f"the model's own output is not finite on generated data: `{output.output}`"
-        note = f"so `{check.bound.text}` cannot be judged, it is {measured(check)}; {'; '.join(output.notes)}"
-        return Diagnostic("Q427", message, check.bound.span, GIVE_DATA, note)
     message = f"verification failed: `{check.bound.text}` does not hold{data}, it is {measured(check)}"
-    losers = ", ".join(f"`{name}` ({percent(loss)})" for name, loss in verification.losers[:LISTED_LOSERS])
-    notes = [f"most is lost in {losers}, as measured at the outputs"] if losers else []
-    notes += _notes(output)
+    notes = [*losses(verification), *_notes(output)]
     return Diagnostic("Q320", message, check.bound.span, _help(result), "; ".join(notes) or None)
 
 
@@ -43,12 +42,41 @@ def _notes(output: OutputCheck | None) -> list[str]:
     return [f"`{output.output}`: {note}" for note in output.notes]
 
 
+def losses(verification: Verification) -> list[str]:
+    """What loses most, in a line, if that was measured."""
+    shown = verification.losers[:LISTED_LOSERS]
+    if not shown:
+        return []
+    first, *others = (f"`{one.weight}` {percent(one.share)}" for one in shown)
+    return [f"loses most: {first} of the noise" + "".join(f", {one}" for one in others)]
+
+
+def suggestion(result: Result) -> str:
+    """A rule, for the end of the policy, that gives more bits to the layers that lose most; empty where none may."""
+    rows = {row.name: row for row in result.layers}
+    chosen: dict[str, list[str]] = {}
+    told = 0.0
+    for one in result.verification.losers[:LISTED_LOSERS]:
+        if told >= ENOUGH or one.weight not in rows or not NAMEABLE.fullmatch(one.weight):
+            break
+        told += one.share
+        chosen.setdefault(_more(rows[one.weight]), []).append(f'any[name ~ "{one.weight}"]')
+    return " ".join(f"rule {', '.join(names)} {{ {what} }}" for what, names in chosen.items())
+
+
+def _more(row: LayerRow) -> str:
+    return "weights = int8 channel" if row.bits < BITS else "keep"
+
+
 def _help(result: Result) -> str:
     """What may help, the likeliest first."""
-    ways = ["allow more bits" if not result.verification.losers else "give the layers that lose most more bits"]
+    rule = suggestion(result)
+    ways = [f"end the policy with `{rule}`" if rule else "allow more bits"]
     if result.allocation is None:
         ways.append("let a budget choose (`weights = int{4,8} channel`, `minimize output_error`)")
     if result.verification.generated:
         data = "give data (`--data FILE.npz`), on which `rounding = gptq` pays, too"
         return f"{data}; {', '.join(ways)}, or loosen the bound"
-    return f"{', '.join(ways)}, round with `rounding = gptq`, or loosen the bound"
+    if not any(isinstance(one.action, Encode) and one.action.rounding.uses_gram for one in result.plan.steps):
+        ways.append("round with `rounding = gptq`")
+    return f"{', '.join(ways)}, or loosen the bound"

@@ -7,16 +7,11 @@ from typing import Any
 from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.report.result import Allocation, LayerRow, Result, average_bits
 from qcc.compiler.report.times import latency_json
-from qcc.compiler.verify.outputs import OutputCheck
+from qcc.compiler.verify.outputs import OutputCheck, Verification
 
 
 def as_json(result: Result) -> dict[str, Any]:
     """The result as plain data; what is infinite, as the SQNR of equal outputs, is null."""
-    verification = result.verification
-    bounds = [
-        {"bound": one.bound.text, "value": _finite(one.value), "passed": one.passed, "excuse": one.excuse}
-        for one in verification.bounds
-    ]
     return {
         "model": str(result.model),
         "output": str(result.output),
@@ -35,17 +30,26 @@ def as_json(result: Result) -> dict[str, Any]:
         "rewrites": [_rewrite_json(row) for row in result.rewrites],
         "notes": list(result.notes),
         "allocation": None if result.allocation is None else _plain(result.allocation),
-        "verification": {
-            "outputs": [_plain(one) for one in verification.outputs],
-            "kernel_outputs": [_plain(one) for one in verification.kernel_outputs],
-            "bounds": bounds,
-            "samples": verification.samples,
-            "origin": verification.origin,
-            "notes": list(verification.notes),
-            "losers": [{"weight": name, "loss": loss} for name, loss in verification.losers],
-        },
+        "verification": verification_json(result.verification),
         "latency": None if result.times is None else latency_json(result.times),
         "seconds": result.seconds,
+    }
+
+
+def verification_json(verification: Verification) -> dict[str, Any]:
+    """The verification as plain data."""
+    bounds = [
+        {"bound": one.bound.text, "value": _finite(one.value), "passed": one.passed, "excuse": one.excuse}
+        for one in verification.bounds
+    ]
+    return {
+        "outputs": [_plain(one) for one in verification.outputs],
+        "kernel_outputs": [_plain(one) for one in verification.kernel_outputs],
+        "bounds": bounds,
+        "samples": verification.samples,
+        "origin": verification.origin,
+        "notes": list(verification.notes),
+        "losers": [asdict(one) for one in verification.losers],
     }
 
 

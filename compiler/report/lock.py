@@ -15,6 +15,7 @@ from qcc.compiler.plan.decode import DecodeError, decode, fields
 from qcc.compiler.plan.plan import Plan
 from qcc.compiler.plan.serial import from_data, to_json
 from qcc.compiler.report.data import coverage_json
+from qcc.compiler.report.json import verification_json
 from qcc.compiler.report.result import Result
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
@@ -104,6 +105,7 @@ def lock_text(result: Result, policy: Policy, data: Samples, inputs: Inputs, sta
             "bytes": result.output_bytes,
         },
         "kernels": _kernels(result, staged),
+        "verification": verification_json(replace(result.verification, origin=Path(data.origin).name)),
         "rewrites": [
             {
                 "pass": row.action,

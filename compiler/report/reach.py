@@ -9,6 +9,7 @@ from qcc.ir.graph.ops import LAYER_KINDS, Kind, Op
 
 SHOWN = 5
 LEFT = "graph and names"
+NOTES = "notes of nodes, left out"
 KEPT = "weights kept"
 _ADDED = "biases and norms"
 _WHOLE = "whole numbers and codes"
@@ -45,12 +46,13 @@ class Reach:
         return [*found, line] if line else found
 
 
-def reach(graph: Graph, file_bytes: int, kept: Collection[str] = ()) -> Reach:
+def reach(graph: Graph, file_bytes: int, note_bytes: int = 0, kept: Collection[str] = ()) -> Reach:
     """What is reached of a cleaned model.
 
     Args:
         graph: the model.
         file_bytes: of its files as they came.
+        note_bytes: of what only people read.
         kept: the names of weights that stay as they are.
     """
     reasons = dict(_reasons(graph, kept))
@@ -60,6 +62,7 @@ def reach(graph: Graph, file_bytes: int, kept: Collection[str] = ()) -> Reach:
         size = 0 if array is None else array.nbytes
         reached += 0 if reason else size
         rest[reason or LEFT] += size if reason else 0
+    rest[NOTES] = note_bytes
     rest[LEFT] += max(file_bytes - reached - sum(rest.values()), 0)
     ordered = sorted(((one, size) for one, size in rest.items() if size), key=lambda pair: (-pair[1], pair[0]))
     return Reach(file_bytes, reached, tuple(ordered))

@@ -38,6 +38,7 @@ class Distance:
         broken: strays of values that are all finite in the first run.
         size: how many values were compared.
         finite: how many of them are finite in the first run.
+        kept: where there are strays, the worse of both measures over the other values.
     """
 
     whole: Measures
@@ -47,6 +48,7 @@ class Distance:
     broken: bool
     size: int
     finite: int
+    kept: Measures | None = None
 
 
 def distance(pairs: Sequence[Pair], samples: Sequence[int] | None = None) -> Distance:
@@ -72,10 +74,14 @@ def distance(pairs: Sequence[Pair], samples: Sequence[int] | None = None) -> Dis
     if largest > LARGEST:
         cleaned = [(want / largest, have / largest) for want, have in cleaned]
     broken = strays > 0 and finite == size
+    if broken:
+        return Distance(Measures(-1.0, -np.inf, np.inf), None, False, strays, broken, size, finite)
     rows = list(_rows(cleaned, samples))
-    whole = _lose(_whole(rows), strays, size) if not broken else Measures(-1.0, -np.inf, np.inf)
-    varying, constant = (None, False) if broken else _varying(rows)
-    return Distance(whole, varying and _lose(varying, strays, size), constant, strays, broken, size, finite)
+    whole = _whole(rows)
+    varying, constant = _varying(rows)
+    kept = whole.worse(varying or whole) if strays else None
+    whole, varying = _lose(whole, strays, size), varying and _lose(varying, strays, size)
+    return Distance(whole, varying, constant, strays, broken, size, finite, kept)
 
 
 def _whole(rows: Sequence[Pair]) -> Measures:

@@ -14,6 +14,8 @@ from qcc.ir.graph.graph import Runner
 SAMPLES = 32
 OUTPUT_BYTES = 1 << 26  # of the reference outputs that are held
 LISTED_SHAPES = 3
+EMPTY = "is empty on this data"
+NOTHING_FINITE = "holds nothing finite on this data"
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class OutputCheck:
     """Of the values as they are, where what varies is judged too."""
     notes: tuple[str, ...] = ()
     """What the figures do not say, for people."""
-    strays: int = 0
-    """Values of an output that is not all finite in the original, that became finite or ceased to be."""
+    kept: Measures | None = None
+    """Without the values that became finite or ceased to be, where the original is not all finite and some did."""
     unverified: str = ""
     """Why the figures say nothing about the weights, if they do not."""
 
@@ -78,6 +80,18 @@ class BoundCheck:
 
 
 @dataclass(frozen=True)
+class Loser:
+    """A weight of a model that failed: its noise over the signal at the outputs when it alone is encoded.
+
+    ``share`` is that of the noise that all weights make.
+    """
+
+    weight: str
+    loss: float
+    share: float
+
+
+@dataclass(frozen=True)
 class Verification:
     """The comparison, output by output, and what became of the policy's bounds.
 
@@ -92,8 +106,8 @@ class Verification:
     kernel_outputs: tuple[OutputCheck, ...] = ()
     notes: tuple[str, ...] = ()
     """What was not verified, and what the original itself does not keep."""
-    losers: tuple[tuple[str, float], ...] = ()
-    """After a failure, the weights that lose most at the outputs: name, and noise over signal."""
+    losers: tuple[Loser, ...] = ()
+    """After a failure, the weights that lose most, the worst first."""
 
     @property
     def passed(self) -> bool:
@@ -172,7 +186,7 @@ def _compare(
         return _numbers(name, distance(pairs, counts if samples else None), lost, notes)
     shares = [float(np.mean(_differ(want, have))) if want.size else 0.0 for want, have in pairs] + [1.0] * len(reshaped)
     changed = float(np.mean(shares)) if shares else 0.0
-    unverified = "" if changed or any(want.size for want, _ in pairs) else "is empty on this data"
+    unverified = "" if changed or any(want.size for want, _ in pairs) else EMPTY
     sqnr = 0.0 if changed else np.inf
     return OutputCheck(name, 1 - changed, sqnr, changed, changed, notes=notes, unverified=unverified)
 
@@ -188,9 +202,9 @@ def _numbers(name: str, found: Distance, lost: float, notes: tuple[str, ...]) ->
     if found.strays:
         notes = (*notes, f"{found.strays:,} of {found.size:,} values are finite on one side only, or not alike")
     if not found.size and not lost:
-        reason = "is empty on this data"
+        reason = EMPTY
     elif found.size and not found.finite:
-        reason = "holds nothing finite on this data"
+        reason = NOTHING_FINITE
     elif found.constant:
         reason = "is the same on all samples"
     whole = found.whole if found.varying is not None or lost else None
@@ -202,7 +216,7 @@ def _numbers(name: str, found: Distance, lost: float, notes: tuple[str, ...]) ->
         None,
         whole,
         notes,
-        0 if found.broken else found.strays,
+        found.kept,
         reason,
     )
 

@@ -35,9 +35,11 @@ class Reference:
 
     @property
     def not_finite(self) -> list[str]:
-        """Outputs of which the original makes nothing finite."""
+        """The outputs of which the original makes nothing finite, where no other is left to judge."""
         checks = verify.compare(self.outputs, self.outputs, self.sizes)
-        return [check.output for check in checks if "nothing finite" in check.unverified]
+        empty = [check for check in checks if check.unverified == verify.EMPTY]
+        dead = [check.output for check in checks if check.unverified == verify.NOTHING_FINITE]
+        return dead if len(dead) + len(empty) == len(checks) else []
 
 
 def run_reference(runner: Runner, samples: Samples) -> Reference:
@@ -59,11 +61,11 @@ def run_reference(runner: Runner, samples: Samples) -> Reference:
     return Reference(held, outputs, {one.output: Floor(one, RANDOM_FACTOR, reason) for one in checks if _moves(one)})
 
 
-def not_finite(names: Sequence[str], generated: bool) -> ModelError:
-    """The original gives nothing that a compressed model could be held to."""
+def not_finite(names: Sequence[str], generated: bool, more: str = "") -> ModelError:
+    """The original gives too little that a compressed model could be held to."""
     data = "generated data" if generated else "this data"
     shown = ", ".join(f"`{name}`" for name in names)
-    return ModelError("Q427", f"the model's own output is not finite on {data}: {shown}", help=GIVE_DATA)
+    return ModelError("Q427", f"the model's own output is not finite on {data}: {shown}{more}", help=GIVE_DATA)
 
 
 def _moves(check: verify.OutputCheck) -> bool:

@@ -1,7 +1,10 @@
 """The stage that verifies: what was written beside the original, on data that tells something."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+
+import numpy as np
 
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.console.percent import percent
@@ -40,6 +43,18 @@ class Verifier:
             message = f"the original's output `{name}` differs from run to run: it is held to no more than that"
             diagnostics.warning("Q323", message)
 
+    def see_finite(self, graph: Graph | None = None) -> None:
+        """See that the original gives something finite to hold to the bounds, if there are any.
+
+        Args:
+            graph: the model, where a weight that is not finite will be told instead.
+
+        Raises:
+            ModelError: it does not.
+        """
+        if self._bounds and self.reference.not_finite and not (graph and _broken(graph)):
+            raise not_finite(self.reference.not_finite, self.reference.samples.generated)
+
     def verify(self, staged: Path, library: Path | None, graph: Graph, encoded: Collection[str]) -> Verification:
         """Run the written file, also with its kernels, and compare.
 
@@ -50,11 +65,10 @@ class Verifier:
             encoded: the weights that changed.
 
         Raises:
-            ModelError: there are bounds, and the original gives nothing finite that could be held to them.
+            ModelError: on generated data a bound fails by nothing but places that are finite on one side only.
         """
+        self.see_finite()
         held = self.reference.samples
-        if self.reference.not_finite and self._bounds:
-            raise not_finite(self.reference.not_finite, held.generated)
         plain = self.reference.compare(verify.run(OnnxRunner(staged), held.batches))
         fast: tuple[OutputCheck, ...] = ()
         if library is not None:
@@ -62,8 +76,20 @@ class Verifier:
         checks = verify.judge(self._bounds, (*plain, *fast), self.reference.floors)
         if not all(check.passed for check in checks):
             checks = verify.judge(self._bounds, (*plain, *fast), {**self._rounding(graph), **self.reference.floors})
+        self._see_what_failed((*plain, *fast), checks)
         self._tell(plain, checks)
         return Verification(plain, checks, held.count, held.origin, fast, self._untold(graph, encoded))
+
+    def _see_what_failed(self, outputs: Sequence[OutputCheck], checks: Sequence[BoundCheck]) -> None:
+        """Generated data on which the original itself is not finite condemns no compressed model by that alone."""
+        failed = [check.bound for check in checks if not check.passed]
+        odd = list(dict.fromkeys(one.output for one in outputs if one.kept is not None))
+        if not failed or not odd or not self.reference.samples.generated:
+            return
+        kept = [one if one.kept is None else replace(one, **asdict(one.kept)) for one in outputs]
+        if all(check.passed for check in verify.judge(failed, kept, self.reference.floors)):
+            bounds = ", ".join(f"`{bound.text}`" for bound in failed)
+            raise not_finite(odd, True, f", so that {bounds} cannot be judged")
 
     def _rounding(self, graph: Graph) -> Floors:
         """How far the model is from itself when all moves by a last digit."""
@@ -99,3 +125,8 @@ class Verifier:
                 message = f"`{check.bound.text}` is finer than the model's own rounding: {check.excuse}"
                 help = "the bound counts as held; a looser one would hold on every machine"
                 self._diagnostics.warning("Q324", message, check.bound.span, help=help)
+
+
+def _broken(graph: Graph) -> bool:
+    """A weight holds what is not finite."""
+    return not all(np.isfinite(graph.matrix(weight)).all() for weight in graph.weights())

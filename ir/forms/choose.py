@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MAX_BITS = 8  # of integers
 BF16 = FLOAT_ENCODINGS["bf16"]
 NODE_BYTES = {"fused": 520, "decoded": 450, "rows": 1000, "kernel": 360}  # protobuf of the ops around a weight, about
+BYTES = (7, 8)  # bits of a code that the runtime's product of integers holds in a byte; in fewer nothing is gained
 CAST_BYTES = 150  # of the ops around a weight that is stored in a narrower type of ONNX's own, in any form
 
 
@@ -182,7 +183,7 @@ def static_takes(weight: "Weight", encoding: Encoding, kernels: bool) -> str:
         return f"that takes weights with one scale a channel, as in `int8 channel`, not {encoding.text}"
     if weight.shape[1] > LONGEST:
         return f"that takes up to {LONGEST} inputs"
-    if not kernels and (found.bits != 8 or not found.symmetric):
+    if not kernels and (found.bits not in BYTES or not found.symmetric):
         return f"without a kernel that takes weights in `int8 channel sym`, not {encoding.text}"
     return ""
 
@@ -210,11 +211,24 @@ def kernel_op(
     return LinearOp(encoding.bits, group, encoding.symmetric, steps, pointwise, static)
 
 
-def stored_bytes(encoding: Encoding, shape: tuple[int, int], form: Form) -> int:
+def held(encoding: Encoding, form: Form, static: bool) -> Encoding:
+    """An encoding as a form stores it: the runtime multiplies integers in bytes, with scales of float32."""
+    found = integers(encoding) if static and form is Form.FUSED else None
+    return encoding if found is None else Blocked(IntGrid(8), found.block, "fp32")
+
+
+def stored_bytes(encoding: Encoding, shape: tuple[int, int], form: Form, static: bool = False) -> int:
     """The bytes that a matrix takes in a file in this form: codes, scales, zero points and the ops around them.
 
     A matrix that several layers read is stored once, and each layer's ops are few beside it.
+
+    Args:
+        encoding: of the matrix.
+        shape: outputs and inputs.
+        form: where the decoding happens.
+        static: its layers round what they multiply it with.
     """
+    encoding = held(encoding, form, static)
     if isinstance(encoding, Blocked) and encoding.is_float:
         return -(-encoding.size_bits(shape) // 8) + CAST_BYTES
     parts = encoding.parts(shape).items()

@@ -39,11 +39,19 @@ LAYER = "qcc.layer"  # metadata of a node: what its layer is called, however its
 
 
 class OnnxGraph(Graph):
-    """An ONNX model; its weights stay on disk until they are looked at."""
+    """An ONNX model; its weights stay on disk until they are looked at.
 
-    def __init__(self, model: ir.Model, folder: Path, data_files: tuple[str, ...] = ()) -> None:
+    Args:
+        model: the model.
+        folder: of its files.
+        data_files: the names of those that its weights lie in.
+        note_bytes: of what only people read in the file that it came from; none of it is written again.
+    """
+
+    def __init__(self, model: ir.Model, folder: Path, data_files: tuple[str, ...] = (), note_bytes: int = 0) -> None:
         self.model = model
         self.folder = folder
+        self.note_bytes = note_bytes
         self._data_files = data_files
         self._weights: tuple[Weight, ...] | None = None
         self._values: Mapping[str, ir.Value] | None = None
@@ -57,7 +65,7 @@ class OnnxGraph(Graph):
             ModelError: see `onnx_load.load`.
         """
         loaded = onnx_load.load(path)
-        return cls(loaded.model, loaded.folder, loaded.data_files)
+        return cls(loaded.model, loaded.folder, loaded.data_files, loaded.note_bytes)
 
     @property
     def opset(self) -> int:
@@ -92,7 +100,7 @@ class OnnxGraph(Graph):
         return self._weights
 
     def copy(self) -> Self:
-        return type(self)(self.model.clone(), self.folder, self._data_files)
+        return type(self)(self.model.clone(), self.folder, self._data_files, self.note_bytes)
 
     def simplify(self) -> list[str]:
         try:

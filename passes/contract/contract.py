@@ -75,6 +75,10 @@ def _every(_: str) -> bool:
     return True
 
 
+def _ignored(_name: str, _encoded: Encoded) -> None:
+    """Keep nothing."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What a pass may need beside the graph.
@@ -84,7 +88,7 @@ class Context:
     there are two. ``encodings`` holds, by weight name, what the weight will be stored in, the
     narrowest where that is open; a weight that stays float has none. ``magnitudes`` tells, by weight name, how large
     the numbers are that the weight's layers read. ``takes`` tells whether a site, by its subject, is
-    to be treated: a search for a guilty one leaves some out.
+    to be treated: a search for a guilty one leaves some out. ``became`` is told what weights are stored as.
     """
 
     progress: Callable[[str], None] = _silent
@@ -93,6 +97,7 @@ class Context:
     encodings: Mapping[str, Encoding] = field(default_factory=dict)
     magnitudes: Mapping[str, Magnitudes] = field(default_factory=dict)
     takes: Callable[[str], bool] = _every
+    became: Callable[[str, Encoded], None] = _ignored
 
     def blocked(self, name: str) -> Blocked | None:
         """What a weight will be stored in, if that is codes by blocks."""

@@ -8,6 +8,7 @@ from string import Template
 from qcc.compiler.measure.time_model import ModelTimes, Race
 from qcc.compiler.plan.text import action_text
 from qcc.compiler.report.data import data_lines
+from qcc.compiler.report.failures import losses, suggestion
 from qcc.compiler.report.page import tables
 from qcc.compiler.report.page.charts import bytes_chart
 from qcc.compiler.report.page.depth import depth_chart, group_size
@@ -136,6 +137,9 @@ def _bounds(result: Result) -> str:
         badge = f'<span class="badge {css}">{word}</span>'
         more = f" {escaped(check.excuse)}" if check.excuse else ""
         lines.append(f"<li>{badge}<code>{asked}</code> found <b>{found}</b>{where}{more}</li>")
+    lines += [f"<li>{escaped(line)}</li>" for line in losses(result.verification)]
+    if rule := suggestion(result):
+        lines.append(f"<li>this may help, at the end of the policy: <code>{escaped(rule)}</code></li>")
     return f'<ul class="plain">{"".join(lines)}</ul>' if lines else ""
 
 

@@ -31,7 +31,7 @@ def inside(node: ir.Node) -> Iterator[ir.Node]:
 
 def lift(graph: ir.Graph) -> None:
     """Make constants of bodies constants of the main graph, but for those that a body is fed or returns."""
-    taken = {value.name or "" for value in _values(graph)}
+    taken = {value.name or "" for value in values(graph)}
     for body in list(graph.subgraphs()):
         for value in list(body.initializers.values()):
             if value.is_graph_input() or value.is_graph_output() or value.const_value is None:
@@ -41,6 +41,15 @@ def lift(graph: ir.Graph) -> None:
                 value.name = fresh(value.name or "", taken)
                 taken.add(value.name)
             graph.register_initializer(value)
+
+
+def values(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Every value of a graph and of its bodies."""
+    for part in (graph, *graph.subgraphs()):
+        yield from part.inputs
+        yield from part.initializers.values()
+    for node in graph.all_nodes():
+        yield from node.outputs
 
 
 def owners(graph: ir.Graph) -> dict[ir.Node, ir.Node]:
@@ -65,14 +74,6 @@ def sink(graph: ir.Graph) -> None:
         if body is not None:
             del graph.initializers[value.name or ""]
             body.register_initializer(value)
-
-
-def _values(graph: ir.Graph) -> Iterator[ir.Value]:
-    for part in (graph, *graph.subgraphs()):
-        yield from part.inputs
-        yield from part.initializers.values()
-    for node in graph.all_nodes():
-        yield from node.outputs
 
 
 def _constant_nodes(graph: ir.Graph) -> list[ir.Node]:

@@ -27,11 +27,19 @@ BYTE_BITS = 8
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model, the folder of the files that its weights lie in, and the names of those that lie beside it."""
+    """A model and where it lies.
+
+    Args:
+        model: the model.
+        folder: of the files that its weights lie in.
+        data_files: the names of those that lie beside it.
+        note_bytes: of what only people read: exporters leave a stack trace at every node.
+    """
 
     model: ir.Model
     folder: Path
     data_files: tuple[str, ...]
+    note_bytes: int = 0
 
 
 def load(path: Path) -> Loaded:
@@ -59,7 +67,7 @@ def load(path: Path) -> Loaded:
         _check_payloads(model)
     except Exception as error:  # the library trusts its input: what it raises on a bad one is any error at all
         raise _invalid(path, error) from error
-    return Loaded(model, located.folder, located.data_files)
+    return Loaded(model, located.folder, located.data_files, _note_bytes(located.proto.graph))
 
 
 def parse(path: Path) -> Located:
@@ -147,6 +155,15 @@ def release(model: ir.Model) -> None:
     for value in model.graph.initializers.values():
         if isinstance(value.const_value, ir.ExternalTensor):
             value.const_value.release()
+
+
+def _note_bytes(graph: onnx.GraphProto) -> int:
+    """What metadata and doc strings of a graph, its bodies and all in them take."""
+    found = 0
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        found += len(part.doc_string.encode()) + sum(prop.ByteSize() for prop in part.metadata_props)
+    attributes = [attribute for node in graph.node for attribute in node.attribute]
+    return found + sum(_note_bytes(body) for one in attributes for body in (*one.graphs, one.g) if body.node)
 
 
 def _check_payloads(model: ir.Model) -> None:

@@ -16,7 +16,7 @@ from qcc.ir.onnx.file.load import array_of
 from qcc.ir.onnx.graph.kinds import DEFAULT_DOMAINS
 from qcc.ir.onnx.graph.run import OnnxRunner
 
-MOST_GROWTH = 1024  # bytes by which folding may enlarge the file, for each constant that it makes
+MOST_GROWTH = 128  # bytes by which folding may enlarge the file, for each constant that it makes: about what ops take
 MOST_SPREAD = 8  # times what it is made of: no value on the way is larger
 SMALL_BYTES = 4096  # constants up to this size tie nothing together: an exponent, an axis
 LEFT = ("DequantizeLinear", "QuantizeLinear")  # they tell the runtime of integers
@@ -61,7 +61,7 @@ class FoldConstants(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Fold in place."""
-        if not any(_is_constant(node, {}) for node in model.graph.all_nodes()):
+        if not any(is_constant(node, {}) for node in model.graph.all_nodes()):
             return ir.passes.PassResult(model, False)
         found = _candidates(model.graph)
         parts = [part for part in _parts(found) if part.makes and part.gain_bytes >= 0]
@@ -73,8 +73,8 @@ class FoldConstants(ir.passes.InPlacePass):
 def _candidates(graph: ir.Graph) -> list[ir.Node]:
     """The nodes that could be computed, in order; those at the end that only show a constant otherwise are left."""
     found: dict[ir.Node, None] = {}
-    for node in _ordered(graph):
-        if _is_constant(node, found) and _fits(node):
+    for node in ordered(graph):
+        if is_constant(node, found) and _fits(node):
             found[node] = None
     for node in reversed(list(found)):
         ends = not any(reader in found for output in node.outputs for reader in output.consumers())
@@ -83,15 +83,15 @@ def _candidates(graph: ir.Graph) -> list[ir.Node]:
     return list(found)
 
 
-def _ordered(graph: ir.Graph) -> Iterator[ir.Node]:
+def ordered(graph: ir.Graph) -> Iterator[ir.Node]:
     """The nodes with those in their bodies, each after what it reads."""
     for node in graph:
         for body in bodies(node):
-            yield from _ordered(body)
+            yield from ordered(body)
         yield node
 
 
-def _is_constant(node: ir.Node, made: Container[ir.Node | None]) -> bool:
+def is_constant(node: ir.Node, made: Container[ir.Node | None]) -> bool:
     """A node whose result is known: it draws nothing, and reads constants or what such nodes make."""
     if node.domain not in DEFAULT_DOMAINS or node.op_type in (*RANDOM, *LEFT) or any(bodies(node)):
         return False

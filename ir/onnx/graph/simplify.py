@@ -12,6 +12,7 @@ from qcc.ir.onnx.file.domain import DOMAIN
 from qcc.ir.onnx.file.infer import InferTypes
 from qcc.ir.onnx.file.load import align_functions, array_of, normalise
 from qcc.ir.onnx.graph.fold import FoldConstants
+from qcc.ir.onnx.graph.hoist import HoistConstants
 from qcc.ir.onnx.graph.tie import TieTransposed
 
 NAMES = ("ops", "constants")
@@ -30,6 +31,7 @@ def simplify(model: ir.Model) -> list[str]:
             common.InlinePass(lambda function: function.domain != DOMAIN),
             common.RemoveInitializersFromInputsPass(),
             _RemoveIdentities(),
+            HoistConstants(),
             _DeduplicateConstants(),
             TieTransposed(),
             *([] if _draws(model) else [common.CommonSubexpressionEliminationPass()]),
