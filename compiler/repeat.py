@@ -6,6 +6,7 @@ from pathlib import Path
 from qcc.codegen.target.target import cpu_name
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.files.inputs import Inputs
+from qcc.compiler.plan.activations import saturating
 from qcc.compiler.plan.plan import Plan
 from qcc.compiler.report.lock import Lock, versions
 from qcc.dsl.diagnostics.report import Diagnostics
@@ -17,10 +18,10 @@ HELP = "a plan fits the model that it was made for"
 
 
 def check_plan(plan: Plan, graph: Graph, model: Path) -> None:
-    """See that a plan speaks of the weights of a model, and of all of them.
+    """See that a plan speaks of the weights of a model, and of all of them, and is right on every processor.
 
     Raises:
-        ModelError: it does not.
+        ModelError: it does not, or what it asks for is wrong on some processors.
     """
     own = {weight.name for weight in graph.weights()}
     decided = {name for step in plan.steps if isinstance(step.action, Encode) for name in step.weights}
@@ -32,6 +33,13 @@ def check_plan(plan: Plan, graph: Graph, model: Path) -> None:
     if missing := sorted(own - decided):
         message = f"the plan is for another model, or was cut: it says nothing of `{missing[0]}` of `{model}`"
         raise ModelError("Q431", message, help=HELP)
+    if wrong := saturating(plan):
+        message = (
+            f"the plan multiplies `{wrong[0]}` by 8 bits in the runtime, which saturates on processors without VNNI"
+        )
+        raise ModelError(
+            "Q504", message, help="compile the policy again, or name processors that have it as its target"
+        )
 
 
 def tell_differences(lock: Lock, inputs: Inputs, data: Samples, diagnostics: Diagnostics) -> None:

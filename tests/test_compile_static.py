@@ -1,5 +1,6 @@
 """`activations = static`, from policy to file: what is written, what it computes, and what is told."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,10 @@ import onnxruntime
 import pytest
 
 import qcc
+from qcc.compiler.compile import decide_plan
+from qcc.compiler.files.open_model import open_model
 from qcc.compiler.measure.time_forms import FLOAT, Timings
+from qcc.compiler.plan.activations import saturating, untargeted
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.report.lock import plan_of
 from qcc.compiler.runtime.session import Session
@@ -17,11 +21,14 @@ from qcc.dsl.load import load_text
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.encoding import fit
 from qcc.ir.encoding.encoding import Encoding, IntGrid
+from qcc.ir.encoding.form import Form
+from qcc.ir.forms.choose import NODE_BYTES
 from qcc.ir.kernel.op import LinearOp, OpError, parse
+from qcc.passes.encode import Encode
 from tests import onnx_models
 from tests.onnx_models import random
 
-INT8 = Encoding(IntGrid(8))
+INT8, INT7 = Encoding(IntGrid(8)), Encoding(IntGrid(7))
 TOLERANCE = 1e-5  # of the largest output: float32 scaling in another order
 WEIGHTS = {"w1": random(64, 96), "w2": random(96, 32, seed=1), "w3": random(96, 32, seed=2), "b": random(32, seed=3)}
 BODY = """
@@ -56,9 +63,9 @@ def x(model: Path) -> np.ndarray:
     return random(40, *(size.dim_value for size in shape), seed=5)
 
 
-def wanted(x: np.ndarray) -> dict[str, np.ndarray]:
+def wanted(x: np.ndarray, encoding: Encoding) -> dict[str, np.ndarray]:
     """In float64, with each product's input rounded by the range of the float model."""
-    weights = {name: fit.encode(WEIGHTS[name].T, INT8).decode().T.astype(np.float64) for name in ("w1", "w2", "w3")}
+    weights = {name: fit.encode(WEIGHTS[name].T, encoding).decode().T.astype(np.float64) for name in ("w1", "w2", "w3")}
     h = np.maximum(_rounded(x, x) @ weights["w1"], 0)
     r = _rounded(h, np.maximum(x @ WEIGHTS["w1"], 0))
     return {"y": r @ weights["w2"] + WEIGHTS["b"], "z": r @ weights["w3"]}
@@ -69,9 +76,9 @@ def _rounded(x: np.ndarray, seen: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(x / step), -128, 127) * np.float64(step)
 
 
-def close(found: dict[str, np.ndarray], x: np.ndarray) -> None:
+def close(found: dict[str, np.ndarray], x: np.ndarray, encoding: Encoding) -> None:
     """Almost everywhere as it should be: float32 may round a value right between two integers to the other."""
-    for name, array in wanted(x).items():
+    for name, array in wanted(x, encoding).items():
         errors = np.abs(found[name] - array) / np.abs(array).max()
         assert np.median(errors) < TOLERANCE and errors.max() < 0.02
 
@@ -81,7 +88,11 @@ def test_plain_runtime_multiplies_integers(model: Path, x: np.ndarray, tmp_path:
     assert not result.warnings
     assert {row.form for row in result.layers} == {"fused"}
     assert "activations static(range = absmax" in result.layers[0].reason
-    close(Session(result.output, False).run({"x": x}), x)
+    assert {row.format for row in result.layers} == {INT7.text}
+    assert "products of 8 bits saturate" in result.layers[0].reason
+    for row in result.layers:
+        assert row.size_bytes - NODE_BYTES[Form.FUSED] == row.shape[0] * (row.shape[1] + 4)
+    close(Session(result.output, False).run({"x": x}), x, INT7)
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     onnxruntime.InferenceSession(result.output, options, providers=["CPUExecutionProvider"])
@@ -97,7 +108,59 @@ def test_kernels(model: Path, x: np.ndarray, monkeypatch: pytest.MonkeyPatch) ->
     ops = {parse(node.op_type) for node in onnx.load(result.output).graph.node if node.domain == "qcc"}
     assert ops == {LinearOp(8, None, steps=steps, static=True) for steps in ((), ("relu",), ("bias",))}
     for library in (False, result.kernels):
-        close(Session(result.output, library).run({"x": x}), x)
+        close(Session(result.output, library).run({"x": x}), x, INT8)
+
+
+ODD = {"w": random(48, 16)}
+"""Of inputs that no kernel takes, so that the runtime multiplies."""
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    text = "odd (float[n, 48] x) => (float[n, 16] y) { y = MatMul (x, w) }"
+    onnx.save(onnx_models.parse(text, ODD, opset=21, ir_version=10), tmp_path / "odd.onnx")
+    return tmp_path / "odd.onnx"
+
+
+@pytest.mark.parametrize(
+    ("targets", "bits"),
+    [("avx512-vnni", 8), ("avx512-vnni, sapphire-rapids", 8), ("avx512-vnni, avx2", 7), ("avx2", 7)],
+)
+def test_eight_bits_where_all_targets_have_the_instructions(targets: str, bits: int, odd: Path) -> None:
+    plan, _ = decide_plan(odd, policy(f"target cpu({targets})\n" + STATIC), data=[{"x": random(4, 48)}])
+    (action,) = (step.action for step in plan.steps if isinstance(step.action, Encode))
+    assert (action.form, action.encoding.bits) == (Form.FUSED, bits)
+    assert not saturating(plan) and not saturating(untargeted(plan))
+
+
+def test_eight_bits_have_a_sign(odd: Path) -> None:
+    """What is written is in two's complement, whatever this processor makes of the product."""
+    graph = open_model(odd).graph
+    (weight,) = graph.weights()
+    encoded = replace(fit.encode(graph.matrix(weight), INT8), input_step=np.float32(0.01))
+    graph.encode(weight, encoded, Form.FUSED)
+    (codes,) = (one.const_value for name, one in graph.model.graph.initializers.items() if name.endswith(".codes"))
+    assert codes is not None and codes.dtype.name == "INT8"
+    assert np.array_equal(codes.numpy(), (encoded.codes.astype(int) - 128).T)
+
+
+def test_a_plan_that_saturates_reject(model: Path, x: np.ndarray) -> None:
+    made = qcc.compile(model, policy(STATIC), data=[{"x": x}])
+    steps = tuple(
+        replace(step, action=replace(step.action, encoding=INT8)) if isinstance(step.action, Encode) else step
+        for step in made.plan.steps
+    )
+    assert qcc.compile(model, policy(STATIC), data=[{"x": x}], plan=made.plan).plan == made.plan
+    with pytest.raises(QccError) as refused:
+        qcc.compile(model, policy(STATIC), data=[{"x": x}], plan=replace(made.plan, steps=steps))
+    assert [one.code for one in refused.value.diagnostics] == ["Q504"]
+
+
+@pytest.mark.parametrize(("spec", "served"), [("int7 channel", True), ("int6 channel", False), ("int7 asym", False)])
+def test_what_the_runtime_multiplies(spec: str, served: bool, model: Path, x: np.ndarray) -> None:
+    result = qcc.compile(model, policy(STATIC.replace("int8 channel", spec)), data=[{"x": x}])
+    assert [one.code for one in result.warnings] == ([] if served else ["Q313"])
+    assert {row.form for row in result.layers} == {"fused" if served else "decoded"}
 
 
 def test_off_undoes_it(model: Path, x: np.ndarray) -> None:

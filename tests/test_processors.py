@@ -62,7 +62,7 @@ def cases() -> Iterator[Case]:
     for row in capabilities():
         for size in row.groups:
             yield written(Encoding(IntGrid(row.bits, row.symmetric), Block(1, size)))
-    yield written(Encoding(IntGrid(8), CHANNEL), np.float32(1 / 127))
+    yield written(Encoding(IntGrid(7), CHANNEL), np.float32(1 / 127))
     for bits, symmetric in product((4, 7, 8), (True, False)):
         yield body(bits, symmetric)
 

@@ -91,7 +91,8 @@ def candidate_bytes(weight: Weight, candidate: Candidate) -> int:
     """What a weight takes in the file under a candidate."""
     if candidate.action is None:
         return weight.size_bytes
-    return stored_bytes(candidate.action.encoding, weight.shape, candidate.action.form)
+    action = candidate.action
+    return stored_bytes(action.encoding, weight.shape, action.form, action.activations is not None)
 
 
 def candidate_bits(weight: Weight, candidate: Candidate) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from qcc.codegen.target.scratch import scratch
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.measure.time_model import Entrant, ModelTimes, fastest, races
+from qcc.compiler.plan.activations import untargeted
 from qcc.compiler.plan.bind import encode_steps
 from qcc.compiler.plan.plan import Plan, Step
 from qcc.dsl.diagnostics.report import Diagnostics
@@ -53,7 +54,7 @@ def faster_plan(
         entrants += [] if library is None else [Entrant(written)]
         found = races(entrants, data)
     best = fastest(found, range(AS_IT_IS, len(entrants)), INPUT)
-    return {AS_IT_IS: None, DECODED: rival, WITHOUT_KERNELS: replace(plan, kernels=None)}[best]
+    return {AS_IT_IS: None, DECODED: rival, WITHOUT_KERNELS: untargeted(plan)}[best]
 
 
 def decoded(plan: Plan, weights: Mapping[str, Weight]) -> Plan:
@@ -69,7 +70,7 @@ def decoded(plan: Plan, weights: Mapping[str, Weight]) -> Plan:
             if action.form in (Form.FUSED, Form.KERNEL) and action.activations is None:
                 action = replace(action, form=_without_kernel(weights[name], action.encoding))
             steps.setdefault(action, []).append((name, source))
-    return replace(plan, steps=(*others, *encode_steps(steps)), kernels=None)
+    return untargeted(replace(plan, steps=(*others, *encode_steps(steps))))
 
 
 def warn_of_no_library(times: ModelTimes, diagnostics: Diagnostics) -> None:

@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from qcc.compiler.plan.plan import Candidate, Kernels
+from qcc.codegen.target.target import TARGETS, VNNI
+from qcc.compiler.plan.plan import Candidate, Kernels, Plan, Step
+from qcc.compiler.plan.text import action_text
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Assignment
+from qcc.ir.encoding.encoding import Encoding, IntGrid
 from qcc.ir.encoding.form import Form
 from qcc.ir.forms.choose import kernel_takes, static_takes
 from qcc.ir.graph.ops import Weight
@@ -13,6 +16,59 @@ from qcc.passes.contract.contract import Activations
 from qcc.passes.encode import Encode
 
 NAMED = 3
+NARROWED = "int7 channel: products of 8 bits saturate on processors without VNNI"
+SATURATES, EXACT = 8, 7  # bits of a code: two of its products with a byte fit 16 bits, or do not
+
+
+def declares_vnni(kernels: Kernels | None) -> bool:
+    """All the processors that the file is for, if it is for some, add products of bytes in 32 bits."""
+    names = () if kernels is None else kernels.targets
+    return bool(names) and all(name in TARGETS and TARGETS[name].has(*VNNI) for name in names)
+
+
+def multiplies_bytes(action: Encode) -> bool:
+    """The runtime itself multiplies the codes with rounded activations, both in bytes."""
+    return action.activations is not None and action.form is Form.FUSED
+
+
+def narrowed(encoding: Encoding) -> Encoding:
+    """What the runtime multiplies exactly on every processor in the place of 8 bits."""
+    return replace(encoding, grid=IntGrid(EXACT)) if encoding.bits == SATURATES else encoding
+
+
+def untargeted(plan: Plan) -> Plan:
+    """The plan for every processor in the place of its targets."""
+    return replace(plan, steps=tuple(map(_untargeted, plan.steps)), kernels=None)
+
+
+def _untargeted(step: Step) -> Step:
+    action = step.action
+    if not isinstance(action, Encode) or not multiplies_bytes(action):
+        return step
+    return replace(step, action=replace(action, encoding=narrowed(action.encoding)))
+
+
+def static_reason(action: Encode) -> str:
+    """Why a layer with rounded activations has its form and its bits, one line for the report."""
+    assert action.activations is not None
+    reason = f"integers are multiplied, activations {action_text(action.activations)}"
+    return f"{reason}; {NARROWED}" if multiplies_bytes(action) and action.encoding.bits == EXACT else reason
+
+
+def saturating(plan: Plan) -> list[str]:
+    """The weights whose products are exact with VNNI alone, where no target declares it."""
+    if declares_vnni(plan.kernels):
+        return []
+    actions = [(step.action, step.weights) for step in plan.steps if isinstance(step.action, Encode)]
+    if plan.allocate is not None:
+        pairs = [(one.action, option.weight) for option in plan.allocate.options for one in option.candidates]
+        actions += [(action, (name,)) for action, name in pairs if action is not None]
+    return [
+        name
+        for action, names in actions
+        if multiplies_bytes(action) and action.encoding.bits == SATURATES
+        for name in names
+    ]
 
 
 class ActivationBinder:
@@ -39,7 +95,10 @@ class ActivationBinder:
             self._refused.setdefault((reason, asked), []).append(weight.name)
             return candidates
         form = Form.FUSED if self._takes_none(weight, action) else Form.KERNEL
-        return [replace(candidates[0], action=replace(action, activations=asked.value, form=form))]
+        action = replace(action, activations=asked.value, form=form)
+        if multiplies_bytes(action) and not declares_vnni(self._kernels):
+            action = replace(action, encoding=narrowed(action.encoding))
+        return [replace(candidates[0], action=action)]
 
     def report(self) -> None:
         """Warn of the layers that were asked for in vain, once for each reason."""

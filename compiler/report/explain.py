@@ -9,6 +9,7 @@ from qcc.compiler.calibrate import samples
 from qcc.compiler.console import terminal
 from qcc.compiler.files.open_model import open_model
 from qcc.compiler.measure.choose_form import chooser_of
+from qcc.compiler.plan.activations import static_reason
 from qcc.compiler.plan.bind import Chooser, Resolved, bind, encoding_of, resolve
 from qcc.compiler.plan.plan import Plan, Step
 from qcc.compiler.plan.policy import load_policy
@@ -19,7 +20,7 @@ from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.diagnostics.spelling import nearest
 from qcc.dsl.policy.policy import KEEP, Assignment, FormatSpec
 from qcc.dsl.policy.select import matches_glob
-from qcc.ir.forms.choose import stored_bytes
+from qcc.ir.forms.choose import held, stored_bytes
 from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.contract import Site
 from qcc.passes.encode import Encode
@@ -130,7 +131,7 @@ def _explained(
         size_bytes=weight.size_bytes,
         layers=tuple(layer.name for layer in weight.layers),
         properties=tuple(_property(name, assignment) for name, assignment in one.properties.items()),
-        possibilities=_possibilities(one, _surviving(weight.name, plan), chooser),
+        possibilities=_possibilities(one, plan, chooser),
         rewrites=tuple(_rewritings(weight.name, sites)),
         kept=kept.get(weight.name, ""),
     )
@@ -160,11 +161,25 @@ def _surviving(name: str, plan: Plan) -> set[str]:
     return found
 
 
-def _possibilities(one: Resolved, surviving: set[str], chooser: Chooser) -> tuple[Possibility, ...]:
+def _possibilities(one: Resolved, plan: Plan, chooser: Chooser) -> tuple[Possibility, ...]:
     assignment = one.properties.get("weights")
     if assignment is None or assignment.value is KEEP:
         return ()
+    name = one.weight.name
+    steps = [step.action for step in plan.steps if isinstance(step.action, Encode) and name in step.weights]
+    if steps and steps[0].activations is not None:
+        (spec,) = assignment.value
+        return (_static(one.weight, spec, steps[0]),)
+    surviving = _surviving(name, plan)
     return tuple(_possibility(one.weight, spec, surviving, chooser) for spec in assignment.value)
+
+
+def _static(weight: Weight, spec: FormatSpec, action: Encode) -> Possibility:
+    """The one format that a layer with rounded activations has."""
+    encoding, form = action.encoding, action.form
+    size = stored_bytes(encoding, weight.shape, form, static=True)
+    bits = held(encoding, form, static=True).bits_per_weight(weight.shape)
+    return Possibility(encoding.text, spec.span.location, True, form, size, bits, static_reason(action))
 
 
 def _possibility(weight: Weight, spec: FormatSpec, surviving: set[str], chooser: Chooser) -> Possibility:

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable
 
 from qcc.compiler.build.run import Built
+from qcc.compiler.plan.activations import static_reason
 from qcc.compiler.plan.bind import Chooser
 from qcc.compiler.plan.plan import Plan
-from qcc.compiler.plan.text import action_text
 from qcc.compiler.report.result import LayerRow
-from qcc.ir.forms.choose import stored_bytes
+from qcc.ir.forms.choose import held, stored_bytes
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.ir.onnx.adapter import OnnxGraph
@@ -50,12 +50,13 @@ def _kept_row(weight: Weight, reason: str) -> LayerRow:
 
 def _encoded_row(weight: Weight, action: Encode, edit: Edit, loss: float | None, chooser: Chooser) -> LayerRow:
     original = weight.size_bytes
-    size = stored_bytes(action.encoding, weight.shape, action.form)
+    static = action.activations is not None
+    size = stored_bytes(action.encoding, weight.shape, action.form, static)
     choice = chooser(weight, action.encoding)
     reason = choice.reason if choice.form is action.form else "as the plan says"
     if action.activations is not None:
-        reason = f"integers are multiplied, activations {action_text(action.activations)}"
-    bits, text = action.encoding.bits_per_weight(weight.shape), action.encoding.text
+        reason = static_reason(action)
+    bits, text = held(action.encoding, action.form, static).bits_per_weight(weight.shape), action.encoding.text
     kinds = tuple(sorted(weight.kinds))
     sizes = size, original, bits, edit.error
     return LayerRow(weight.name, kinds, weight.shape, text, action.form, *sizes, loss, reason, edit.chosen)

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qcc.ir.encoding.encoding import FLOAT_ENCODINGS, MAX_BITS, MIN_BITS, Encoded, Encoding, FloatGrid
+from qcc.ir.encoding.encoding import FLOAT_ENCODINGS, MAX_BITS, MIN_BITS, Encoded, Encoding, FloatGrid, IntGrid
 from qcc.ir.encoding.form import Form
 from qcc.ir.encoding.packing import UNIT, packed_bytes
 from qcc.ir.errors import Refused
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BF16 = FLOAT_ENCODINGS["bf16"]
 NODE_BYTES = {"fused": 520, "decoded": 450, "rows": 1000, "kernel": 360}  # protobuf of the ops around a weight, about
+BYTES = (7, 8)  # bits of a code that the runtime's product of integers holds in a byte; in fewer nothing is gained
 CAST_BYTES = 150  # of the ops around a weight that is stored in a narrower type of ONNX's own, in any form
 
 
@@ -171,7 +172,7 @@ def static_takes(weight: "Weight", encoding: Encoding, kernels: bool) -> str:
         return f"that takes weights with one scale a channel, as in `int8 channel`, not {encoding.text}"
     if weight.shape[1] > LONGEST:
         return f"that takes up to {LONGEST} inputs"
-    if not kernels and (encoding.bits != 8 or not encoding.symmetric):
+    if not kernels and (encoding.bits not in BYTES or not encoding.symmetric):
         return f"without a kernel that takes weights in `int8 channel sym`, not {encoding.text}"
     return ""
 
@@ -199,11 +200,23 @@ def kernel_op(
     return LinearOp(encoding.bits, group, encoding.symmetric, steps, pointwise, static)
 
 
-def stored_bytes(encoding: Encoding, shape: tuple[int, int], form: Form) -> int:
+def held(encoding: Encoding, form: Form, static: bool) -> Encoding:
+    """An encoding as a form stores it: the runtime multiplies integers in bytes, with scales of float32."""
+    return Encoding(IntGrid(8), encoding.block, "fp32") if static and form is Form.FUSED else encoding
+
+
+def stored_bytes(encoding: Encoding, shape: tuple[int, int], form: Form, static: bool = False) -> int:
     """The bytes that a matrix takes in a file in this form: codes, scales, zero points and the ops around them.
 
     A matrix that several layers read is stored once, and each layer's ops are few beside it.
+
+    Args:
+        encoding: of the matrix.
+        shape: outputs and inputs.
+        form: where the decoding happens.
+        static: its layers round what they multiply it with.
     """
+    encoding = held(encoding, form, static)
     if encoding.scale is None:
         return -(-shape[0] * shape[1] * encoding.bits // 8) + CAST_BYTES
     down, across = encoding.block.grid(shape)

@@ -69,16 +69,17 @@ class Forms(KernelEmitter):
 
         The runtime makes that a product of integers. But of a matrix product and its bias it makes a ``Gemm`` before,
         which it does not; nor a product that is clipped alone. The axis in front keeps it from both. And where layers
-        read the same value it only multiplies bytes without a sign, so the activations are such, around 128. So are
-        the weights: bytes with a sign are multiplied by ``vpmaddubsw`` where there is AVX2 alone, which adds two
-        products in 16 bits and saturates.
+        read the same value it only multiplies bytes without a sign, so the activations are such, around 128. The
+        weights have one: ``vpmaddubsw``, which multiplies such where there is no VNNI, adds two products in 16 bits,
+        which two with codes of 7 bits fit. Those of 8 do not: whoever asks for them knows the processor.
         """
         encoding, scales = self._encoded.encoding, self._encoded.scales
         step = self.input_step()
         assert step is not None
-        codes = self.integers("codes", self._encoded.codes.T, ir.DataType.UINT8, 8)
-        outputs, number = self._encoded.shape[0], -int(encoding.grid.lowest)
-        zero = self.shared(f"qcc.zeros.{number}x{outputs}", np.full(outputs, number, np.uint8))
+        numbers = self._encoded.codes.T + np.uint8(encoding.grid.lowest % 256)  # in two's complement
+        codes = self.integers("codes", numbers, ir.DataType.INT8, 8)
+        outputs = self._encoded.shape[0]
+        zero = self.shared(f"qcc.zeros.int8.{outputs}", np.zeros(outputs, np.int8))
         scale = self.stored("scale", scales.scale.reshape(-1).astype(np.float32))
         middle, front = self.shared("qcc.number.uint8.128", np.array(128, np.uint8)), self.shape((0,))
         for layer in self._weight.layers:
