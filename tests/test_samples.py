@@ -327,7 +327,7 @@ def test_waves_are_tried_shorter_and_a_rate_stays_one(tmp_path: Path) -> None:
     body = """g (float[N,L] x, int64 sr) => (float[N,8,1] y) {
         r = Cast <to=1> (sr) k = Div (r, rate) s = Mul (x, k) u = Unsqueeze (s, one)
         c = Conv <strides=[128]> (u, w) y = Reshape (c, single) }"""
-    weights = {
+    weights: dict[str, np.ndarray] = {
         "rate": np.array(16000, np.float32),
         "one": np.array([1], np.int64),
         "w": models.random(8, 1, 400),
