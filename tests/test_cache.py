@@ -121,7 +121,7 @@ def test_good_numbers_among_bad_ones_stay(folder: Path) -> None:
 
 
 def test_processes_at_once_lose_nothing(folder: Path) -> None:
-    code = "import sys; from qcc.codegen import cache\nfor at in range(20): "
+    code = "import sys; from qcc.codegen.target import cache\nfor at in range(20): "
     code += "cache.add_numbers('t.json', {sys.argv[1] + str(at): 1.0})"
     running = [subprocess.Popen([sys.executable, "-c", code, word]) for word in "abc"]
     assert [process.wait() for process in running] == [0, 0, 0]

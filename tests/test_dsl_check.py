@@ -192,7 +192,7 @@ def test_missing_policies(tmp_path: Path) -> None:
 
 
 def test_the_language_loads_neither_numpy_nor_torch() -> None:
-    code = "import sys, qcc.dsl.load, qcc.dsl.codes, qcc.dsl.format_source\n"
+    code = "import sys, qcc.dsl.load, qcc.dsl.diagnostics.pages, qcc.dsl.syntax.format\n"
     code += "print([n for n in ('numpy', 'onnx', 'torch', 'onnxruntime', 'tvm', 'rich') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

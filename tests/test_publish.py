@@ -81,7 +81,7 @@ def test_data_that_another_model_shares_stays(folder: Path, run: Run) -> None:
 def test_data_of_a_dead_run_is_swept_with_its_folder(folder: Path, run: Run) -> None:
     script = """
 import os, signal, sys
-from qcc.ir import whole_files
+from qcc.ir.onnx.file import whole_files
 real = os.replace
 def replace(source, target):
     if str(target).endswith("net.qcc.onnx") and ".qcc-" not in str(target):
@@ -218,7 +218,7 @@ def test_an_input_that_changes_meanwhile(folder: Path, how: str, monkeypatch: py
             (folder / "net.onnx").write_bytes((folder / "other.onnx").read_bytes())
         return ""
 
-    monkeypatch.setattr("qcc.compiler.compile.render_html", render)
+    monkeypatch.setattr("qcc.compiler.report.publish_result.render_html", render)
     with pytest.raises(qcc.QccError, match="changed while it was compiled"):
         qcc.compile("net.onnx")
     assert not (folder / "net.qcc.onnx").exists()
@@ -229,5 +229,5 @@ def test_an_input_that_is_only_touched(folder: Path, monkeypatch: pytest.MonkeyP
         os.utime("net.onnx")
         return ""
 
-    monkeypatch.setattr("qcc.compiler.compile.render_html", render)
+    monkeypatch.setattr("qcc.compiler.report.publish_result.render_html", render)
     assert qcc.compile("net.onnx").written

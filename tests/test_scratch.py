@@ -14,7 +14,7 @@ PREFIX = ".qcc-"
 HOLD = """
 import os, signal, sys
 from pathlib import Path
-from qcc.codegen.scratch import owned_folder
+from qcc.codegen.target.scratch import owned_folder
 with owned_folder(Path(sys.argv[1]), ".qcc-") as folder:
     (folder / "inner").mkdir()
     (folder / "inner" / "file").write_text("half a model")

@@ -26,7 +26,7 @@ def test_no_file_appears_in_an_empty_home(tmp_path: Path, words: list[str]) -> N
 
 
 def test_a_process_that_asked_for_telemetry_keeps_it() -> None:
-    code = "import os, qcc.ir.onnx_runtime; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    code = "import os, qcc.ir.onnx.file.runtime; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "ORT_DISABLE_TELEMETRY": "0"},
