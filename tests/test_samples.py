@@ -321,3 +321,18 @@ def test_mutated_files_give_a_diagnostic_or_data(tmp_path: Path, mutate: Callabl
                 samples.load(tmp_path / "bad.npz", graph, None, 0)
             except ModelError as error:
                 assert error.code.startswith("Q42")
+
+
+def test_waves_are_tried_shorter_and_a_rate_stays_one(tmp_path: Path) -> None:
+    body = """g (float[N,L] x, int64 sr) => (float[N,8,1] y) {
+        r = Cast <to=1> (sr) k = Div (r, rate) s = Mul (x, k) u = Unsqueeze (s, one)
+        c = Conv <strides=[128]> (u, w) y = Reshape (c, single) }"""
+    weights: dict[str, np.ndarray] = {
+        "rate": np.array(16000, np.float32),
+        "one": np.array([1], np.int64),
+        "w": models.random(8, 1, 400),
+        "single": np.array([0, 8, 1], np.int64),  # one window, of 400 to 527 numbers
+    }
+    found = fitted(tmp_path, body, weights)
+    assert found.batches[0]["x"].shape[1] == 512
+    assert found.batches[0]["sr"] == 16000

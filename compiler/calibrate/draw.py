@@ -81,7 +81,7 @@ def draw(
     if dtype.kind == "U":
         help = "give data: `--data FILE.npz`"
         raise ModelError("Q421", f"input `{value.name}` takes text, which cannot be generated", help=help)
-    if dtype.kind in "biu" and filling is not Filling.DRAWN:
+    if dtype.kind in "biu" and filling is not Filling.DRAWN and purpose.role is not Role.RATE:
         return np.full(shape, filling is Filling.ONES, dtype)
     return rng.drawn(tuple(shape), batch_axis, purpose).astype(dtype)
 

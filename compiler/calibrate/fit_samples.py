@@ -86,7 +86,7 @@ def _recipes(inputs: Sequence[Value], first: Recipe) -> Iterator[Recipe]:
     fillings = [Filling.ONES, Filling.ZEROS] if whole else []
     batches = [1] if axes.free and not axes.names.intersection(first.sizes) else []
     sized = [replace(first, image=size) for size in IMAGE_SIZES if images]
-    sized += [replace(first, free=size) for size in FREE_SIZES if free]
+    sized += [replace(first, free=size, wave=size) for size in FREE_SIZES if free]
     yield first
     yield from (replace(first, filling=filling) for filling in fillings)
     yield from (replace(first, batch=batch) for batch in batches)

@@ -41,6 +41,7 @@ class Recipe:
         batch: samples at once, where the model leaves it open; None takes a few, and fewer of large inputs.
         free: the size of other free axes.
         image: that of free axes of images.
+        wave: that of signals in time.
         sizes: of free axes by name, where they are known; the batch may be among them.
         filling: of whole numbers and booleans.
     """
@@ -48,6 +49,7 @@ class Recipe:
     batch: int | None = None
     free: int = FREE_AXIS
     image: int = IMAGE_AXIS
+    wave: int = WAVE_AXIS
     sizes: Mapping[str, int] = field(default_factory=dict)
     filling: Filling = Filling.DRAWN
 
@@ -124,7 +126,7 @@ def _usual(graph: Graph, value: Value, at: int, axes: InputAxes, recipe: Recipe)
         return CHANNELS if len(free) == len(shape) - 1 and at == free[0] else recipe.image
     others = [size for one, size in enumerate(shape) if one not in (at, axes.batch.get(value.name))]
     wave = at == len(shape) - 1 and all(size == 1 for size in others) and dtype_of(value).kind == "f"
-    return max(recipe.free, WAVE_AXIS) if wave and reads_waves(graph, value) else recipe.free
+    return recipe.wave if wave and reads_waves(graph, value) else recipe.free
 
 
 def _lengths(inputs: Sequence[Value], made: Mapping[str, tuple[int, ...]], axes: InputAxes) -> Iterator[int]:
