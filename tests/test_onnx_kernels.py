@@ -242,7 +242,6 @@ def test_any_batch_runs(tmp_path: Path) -> None:
 REFUSED = [
     ("conv2d", INT4, "convolutions of one point"),
     ("gather_2d", INT4, "linear layers"),
-    ("with_itself", INT4, "shared, or read in a way"),
     ("also_added", INT4, "shared"),
     ("also_output", INT4, "shared"),
     ("matmul_left", INT4, "shared, or read in a way"),

@@ -56,7 +56,7 @@ def forget(key: str, suffix: str) -> None:
 
 def read_json(name: str) -> object:
     """What a file of that name holds; None where there is none that can be read."""
-    folder = _folder()
+    folder = _folder(make=False)
     content = None if folder is None else _read(folder / name)
     try:
         return None if content is None else json.loads(content)
@@ -93,9 +93,11 @@ def is_measured(value: object) -> bool:
         return False
 
 
-def _folder() -> Path | None:
-    """The folder, made and closed to others; None where it is not ours alone."""
+def _folder(make: bool = True) -> Path | None:
+    """The folder, made and closed to others; None where it is not ours alone, or is not there and not to be made."""
     folder = cache_folder()
+    if not make and not folder.exists():
+        return None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
@@ -111,7 +113,7 @@ def _folder() -> Path | None:
 
 
 def _entries(key: str, suffix: str) -> list[Path]:
-    folder = _folder()
+    folder = _folder(make=False)
     try:
         return [] if folder is None else sorted(folder.glob(f"{key}.*{suffix}"))
     except OSError:
