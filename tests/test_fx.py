@@ -388,7 +388,7 @@ def test_refusals() -> None:
     graph = _graph("cnn")
     conv = graph.weights()[0]
     encoded = fit.encode(graph.matrix(conv), INT4)
-    with pytest.raises(Refused, match="no fused kernel"):
+    with pytest.raises(Refused, match="no compressed kernel"):
         graph.encode(conv, encoded, Form.FUSED)
     with pytest.raises(Refused, match="by rows"):
         graph.encode(conv, fit.encode(graph.matrix(conv), Blocked(IntGrid(4), Block(2, 2))), Form.ROWS)

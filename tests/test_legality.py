@@ -60,7 +60,7 @@ def test_what_no_decoder_knows_is_refused_everywhere(weights: dict[str, Weight])
 def test_all_others_are_decoded(weights: dict[str, Weight]) -> None:
     known = [one for one in encodings([*INTEGERS, *FLOATS]) if not undecodable(one)]
     floats = {one for one in known if one.scale is None}
-    assert floats == set(FLOAT_ENCODINGS.values()) and len(known) == 14 * len(BLOCKS) * 2 + 2
+    assert floats == set(FLOAT_ENCODINGS.values()) and len(known) == 15 * len(BLOCKS) * 2 + 2
     for encoding, weight in itertools.product(known, weights.values()):
         assert not unheld(Form.DECODED, weight, encoding)
         assert not unheld(choose(weight, encoding).form, weight, encoding)

@@ -188,7 +188,10 @@ def test_stored_bytes_are_what_is_stored(bits: int, symmetric: bool, tmp_path: P
             emitted = emit(CASES[name], encoding, form, tmp_path)
             stored = sum(len(tensor.raw_data) for tensor in emitted.stored)
             assert forms.stored_bytes(encoding, shape, form) - forms.NODE_BYTES[form] == stored
-            assert stored * 8 >= encoding.size_bits(shape)
+            narrow = (
+                0 if symmetric or form is not Form.FUSED else block.grid(shape)[0] * block.grid(shape)[1] * (8 - bits)
+            )
+            assert stored * 8 >= encoding.size_bits(shape) - narrow  # the runtime's own zero points take no whole byte
 
 
 @pytest.mark.parametrize(("form", "name"), [(Form.DECODED, "matmul"), (Form.FUSED, "matmul"), (Form.ROWS, "gather_1d")])

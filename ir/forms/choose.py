@@ -92,8 +92,9 @@ def undecodable(encoding: Encoding) -> str:
     if isinstance(grid, FloatGrid):
         known = encoding in FLOAT_ENCODINGS.values()
         return "" if known else f"no form holds {encoding.text}: floats are stored as {' or '.join(FLOAT_ENCODINGS)}"
-    if isinstance(grid, IntGrid) and not 1 <= grid.bits <= MAX_BITS:
-        return f"no form holds integers of {grid.bits} bits, only of 1 to {MAX_BITS}"
+    least = 2 if grid.symmetric else 1  # a single bit around its zero would leave one number
+    if isinstance(grid, IntGrid) and not least <= grid.bits <= MAX_BITS:
+        return f"no form holds integers of {grid.bits} bits, only of {least} to {MAX_BITS}"
     return "" if encoding.scale else f"no form holds {encoding.text} without scales"
 
 
