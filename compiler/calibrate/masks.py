@@ -42,7 +42,7 @@ class Mask:
 
 
 @dataclass(frozen=True)
-class Rows:
+class MaskedRows:
     """Those of a value ``[rows, last axis]`` that count, and how many more are hidden."""
 
     array: Array
@@ -78,7 +78,7 @@ class Hiding:
             found[name] = kept if kept.any() else np.ones(shape, bool)
         return _agreed(found)
 
-    def visible(self, runner: Runner, feeds: Batch, results: Mapping[str, Array]) -> dict[str, Rows]:
+    def visible(self, runner: Runner, feeds: Batch, results: Mapping[str, Array]) -> dict[str, MaskedRows]:
         """Of what a runner made of some feeds, the rows that are about positions in sight."""
         found = {}
         for name, kept in self.sight(runner, feeds, results).items():
@@ -86,7 +86,7 @@ class Hiding:
             rows = array.reshape(-1, array.shape[-1])
             if self.masks:
                 rows = rows[rows.any(-1)]
-            found[name] = Rows(rows, int(kept.size - kept.sum()))
+            found[name] = MaskedRows(rows, int(kept.size - kept.sum()))
         return found
 
 

@@ -14,7 +14,7 @@ MOST_SAMPLES = 64
 
 
 @dataclass(frozen=True)
-class Part:
+class SamplePart:
     """Samples that run at once; ``held`` says that they are held out."""
 
     feeds: Batch
@@ -42,7 +42,7 @@ class Parted:
         places = [distinct.setdefault(digest_of(one), len(distinct)) for one in ones]
         return cls(samples, ones, tuple(place % EVERY == FIRST for place in places))
 
-    def batches(self, captured: "Captured") -> Iterator[Part]:
+    def batches(self, captured: "Captured") -> Iterator[SamplePart]:
         """Samples of one part and one shape together, as many as a run should take."""
         groups: dict[tuple[object, ...], list[int]] = {}
         for at, (one, held) in enumerate(zip(self.ones, self.held, strict=True)):
@@ -52,7 +52,7 @@ class Parted:
             while members:
                 count = captured.affordable(self.ones[members[0]])
                 taken, members = members[:count], members[count:]
-                yield Part(self.samples.joined([self.ones[at] for at in taken]), len(taken), self.held[taken[0]])
+                yield SamplePart(self.samples.joined([self.ones[at] for at in taken]), len(taken), self.held[taken[0]])
 
 
 @dataclass

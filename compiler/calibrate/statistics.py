@@ -7,8 +7,8 @@ from functools import reduce
 import numpy as np
 
 from qcc.compiler.calibrate import masks
-from qcc.compiler.calibrate.masks import Rows
-from qcc.compiler.calibrate.parts import EVERY, Captured, Part, Parted
+from qcc.compiler.calibrate.masks import MaskedRows
+from qcc.compiler.calibrate.parts import EVERY, Captured, Parted, SamplePart
 from qcc.compiler.calibrate.samples import Samples
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array, Kind, Weight
@@ -104,7 +104,7 @@ def _moments(seen: _Sum, held: _Sum) -> Moments:
 
 def _stream(
     graph: Graph, values: Sequence[str], parted: Parted, tick: Tick
-) -> Iterator[tuple[Part, Mapping[str, Rows]]]:
+) -> Iterator[tuple[SamplePart, Mapping[str, MaskedRows]]]:
     """The rows of these values that count, on all samples, a few at once."""
     if not values:
         return

@@ -23,10 +23,10 @@ RUNS = 32  # of one weight alone
 PATIENCE_S = 20.0  # then no other weight is begun
 SMALL = 0.02  # of the noise: pieces that make less are not looked into
 
-Tick = Callable[[str], None]
+ProbeTick = Callable[[str], None]
 
 
-def most_lost(graph: Graph, encoded: Mapping[str, Encoded], samples: Samples, tick: Tick) -> tuple[Loser, ...]:
+def most_lost(graph: Graph, encoded: Mapping[str, Encoded], samples: Samples, tick: ProbeTick) -> tuple[Loser, ...]:
     """The weights that lose most, the worst first; none where the model cannot be run in pieces.
 
     Args:
@@ -47,7 +47,7 @@ def most_lost(graph: Graph, encoded: Mapping[str, Encoded], samples: Samples, ti
 class _Search:
     """One search, within its time."""
 
-    def __init__(self, graph: Graph, encoded: Mapping[str, Encoded], samples: Samples, tick: Tick) -> None:
+    def __init__(self, graph: Graph, encoded: Mapping[str, Encoded], samples: Samples, tick: ProbeTick) -> None:
         self._graph, self._encoded, self._tick = graph, encoded, tick
         start = time.monotonic()
         self._deadline = start + PATIENCE_S

@@ -6,7 +6,7 @@ from typing import Literal
 
 from qcc.dsl.diagnostics.source import Span
 
-Format = Literal["text", "json", "github"]
+OutputFormat = Literal["text", "json", "github"]
 
 
 class Severity(StrEnum):

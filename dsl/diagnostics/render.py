@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Sequence
 
-from qcc.dsl.diagnostics.diagnostic import Diagnostic, Format, Severity
+from qcc.dsl.diagnostics.diagnostic import Diagnostic, OutputFormat, Severity
 from qcc.dsl.diagnostics.excerpt import escape, excerpt
 from qcc.dsl.diagnostics.source import Span
 
@@ -15,7 +15,7 @@ LONGEST_MESSAGE = 400
 
 
 def render(
-    diagnostics: Sequence[Diagnostic], *, format: Format = "text", color: bool = False, width: int | None = None
+    diagnostics: Sequence[Diagnostic], *, format: OutputFormat = "text", color: bool = False, width: int | None = None
 ) -> str:
     """Diagnostics as text for people, JSON for tools, or GitHub's annotations.
 

@@ -16,7 +16,7 @@ import numpy as np
 from qcc.ir.encoding.grid import Grid
 
 V = TypeVar("V")
-Shape = tuple[int, int]
+MatrixShape = tuple[int, int]
 Read = Callable[[str], V]
 Parts = Mapping[str, np.ndarray]
 
@@ -56,7 +56,7 @@ class Ops(Protocol[V]):
         """Stored floats, as float32 where they are computed with."""
         ...
 
-    def decode(self, encoding: "Encoding", read: Read[V], shape: Shape) -> V:
+    def decode(self, encoding: "Encoding", read: Read[V], shape: MatrixShape) -> V:
         """What an encoding within another decodes to."""
         ...
 
@@ -110,11 +110,11 @@ class Encoding(ABC):
         """The canonical spelling, in the language's words."""
 
     @abstractmethod
-    def parts(self, shape: Shape) -> Mapping[str, Part]:
+    def parts(self, shape: MatrixShape) -> Mapping[str, Part]:
         """What is stored of a matrix of this shape, by name."""
 
     @abstractmethod
-    def decode(self, ops: Ops[V], read: Read[V], shape: Shape) -> V:
+    def decode(self, ops: Ops[V], read: Read[V], shape: MatrixShape) -> V:
         """What the parts mean: the matrix, float32.
 
         Args:
@@ -153,11 +153,11 @@ class Encoding(ABC):
         """Where it stands in lists: by the bits of a weight, about, then by its text."""
         return round(self.bits_per_weight((256, 256))), self.text
 
-    def size_bits(self, shape: Shape) -> int:
+    def size_bits(self, shape: MatrixShape) -> int:
         """Bits of all parts of a matrix, before any padding to whole bytes."""
         return sum(part.size_bits for part in self.parts(shape).values())
 
-    def bits_per_weight(self, shape: Shape) -> float:
+    def bits_per_weight(self, shape: MatrixShape) -> float:
         """``size_bits`` shared out over the weights."""
         return self.size_bits(shape) / max(shape[0] * shape[1], 1)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qcc.ir.encoding.algebra import Encoding, Leaf, Ops, Part, Read, Shape, V, inside, under
+from qcc.ir.encoding.algebra import Encoding, Leaf, MatrixShape, Ops, Part, Read, V, inside, under
 from qcc.ir.encoding.packing import UNIT
 
 
@@ -27,14 +27,14 @@ class Bands(Encoding):
         """Both encodings and the share of the first."""
         return f"bands({self.fine.text}, {self.coarse.text}, share = {self.share:.6g})"
 
-    def parts(self, shape: Shape) -> Mapping[str, Part]:
+    def parts(self, shape: MatrixShape) -> Mapping[str, Part]:
         """Those of both bands, and the place of each column among them."""
         count = self._count(shape)
         fine, coarse = self.fine.parts((shape[0], count)), self.coarse.parts((shape[0], shape[1] - count))
         place = Part((shape[1],), 16 if shape[1] <= 1 << 16 else 32, np.uint16 if shape[1] <= 1 << 16 else np.int32)
         return {**inside(fine, "fine"), **inside(coarse, "coarse"), "place": place}
 
-    def decode(self, ops: Ops[V], read: Read[V], shape: Shape) -> V:
+    def decode(self, ops: Ops[V], read: Read[V], shape: MatrixShape) -> V:
         """The bands side by side, and the columns put back."""
         count = self._count(shape)
         fine = ops.decode(self.fine, under(read, "fine"), (shape[0], count))
@@ -52,7 +52,7 @@ class Bands(Encoding):
         place = np.argsort(order).astype(self.parts(shape)["place"].dtype)
         return {**inside(fine, "fine"), **inside(coarse, "coarse"), "place": place}
 
-    def _count(self, shape: Shape) -> int:
+    def _count(self, shape: MatrixShape) -> int:
         """Columns of the fine band: some, and not all."""
         units = max(round(self.share * shape[1] / UNIT), 1) * UNIT
         return min(units, shape[1] - 1) if shape[1] > 1 else shape[1]

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from qcc.ir.encoding.algebra import Encoding, Leaf, Ops, Part, Read, Shape, V, inside, under
+from qcc.ir.encoding.algebra import Encoding, Leaf, MatrixShape, Ops, Part, Read, V, inside, under
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block
 from qcc.ir.encoding.grid import FLOATS, FloatGrid, Grid, IntGrid, TableGrid
 
@@ -34,11 +34,11 @@ class Floats(Encoding):
         """Numpy's type."""
         return np.float16 if self.name == "fp16" else np.float32
 
-    def parts(self, shape: Shape) -> Mapping[str, Part]:
+    def parts(self, shape: MatrixShape) -> Mapping[str, Part]:
         """The values."""
         return {"values": Part(shape, np.dtype(self.dtype).itemsize * 8, self.dtype)}
 
-    def decode(self, ops: Ops[V], read: Read[V], shape: Shape) -> V:
+    def decode(self, ops: Ops[V], read: Read[V], shape: MatrixShape) -> V:
         """Themselves."""
         return ops.floats(read("values"))
 
@@ -117,7 +117,7 @@ class Blocked(Encoding):
         """No block spans rows, or the whole matrix is one."""
         return self.block.rows == 1 or self.scale is None or self.block == TENSOR
 
-    def parts(self, shape: Shape) -> Mapping[str, Part]:
+    def parts(self, shape: MatrixShape) -> Mapping[str, Part]:
         """Scales, zero points and codes."""
         codes = {"codes": Part(shape, self.grid.bits, self.grid.dtype)}
         if self.scale is None:
@@ -126,7 +126,7 @@ class Blocked(Encoding):
         zero = {} if self.symmetric else {"zero": Part(blocks, 8, np.int8)}
         return {**inside(self.scales.parts(blocks), "scale"), **zero, **codes}
 
-    def decode(self, ops: Ops[V], read: Read[V], shape: Shape) -> V:
+    def decode(self, ops: Ops[V], read: Read[V], shape: MatrixShape) -> V:
         """``(number - zero) * scale``, block by block."""
         if self.scale is None:
             return ops.numbers(read("codes"), self.grid, shape)

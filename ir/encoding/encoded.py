@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qcc.ir.encoding.algebra import Encoding, Parts, Shape
+from qcc.ir.encoding.algebra import Encoding, MatrixShape, Parts
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.reference import NUMPY
@@ -41,7 +41,7 @@ class Encoded:
     """
 
     encoding: Encoding
-    shape: Shape
+    shape: MatrixShape
     parts: Parts
     input_step: np.float32 | None = None
 

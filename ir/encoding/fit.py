@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from qcc.ir.encoding.algebra import Encoding, Shape
+from qcc.ir.encoding.algebra import Encoding, MatrixShape
 from qcc.ir.encoding.blocked import Blocked, Floats
 from qcc.ir.encoding.encoded import Encoded, Scales, check_finite, stored
 from qcc.ir.encoding.grid import TableGrid
@@ -229,7 +229,7 @@ def _scale_type(encoding: Blocked) -> type[np.floating]:
     return encoding.scales.dtype
 
 
-def coarse(scale: np.ndarray, blocks: np.ndarray, encoding: Blocked, shape: Shape) -> dict[str, np.ndarray]:
+def coarse(scale: np.ndarray, blocks: np.ndarray, encoding: Blocked, shape: MatrixShape) -> dict[str, np.ndarray]:
     """Scales stored in few bits: of the two numbers beside each, the one under which its block errs less.
 
     Args:
@@ -268,7 +268,7 @@ def _error(blocks: np.ndarray, step: np.ndarray, encoding: Blocked) -> np.ndarra
     return _inner(rounded, rounded)
 
 
-def _shape(matrix: np.ndarray) -> Shape:
+def _shape(matrix: np.ndarray) -> MatrixShape:
     return matrix.shape[0], matrix.shape[1]
 
 

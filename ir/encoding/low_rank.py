@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qcc.ir.encoding.algebra import Encoding, Leaf, Ops, Part, Read, Shape, V, inside, under
+from qcc.ir.encoding.algebra import Encoding, Leaf, MatrixShape, Ops, Part, Read, V, inside, under
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class LowRank(Encoding):
         """The rank and how factors are stored."""
         return f"low_rank({self.rank}, {self.factors.text})"
 
-    def parts(self, shape: Shape) -> Mapping[str, Part]:
+    def parts(self, shape: MatrixShape) -> Mapping[str, Part]:
         """Those of the two factors."""
         rank = self._rank(shape)
         left, right = self.factors.parts((shape[0], rank)), self.factors.parts((rank, shape[1]))
         return {**inside(left, "left"), **inside(right, "right")}
 
-    def decode(self, ops: Ops[V], read: Read[V], shape: Shape) -> V:
+    def decode(self, ops: Ops[V], read: Read[V], shape: MatrixShape) -> V:
         """The product."""
         rank = self._rank(shape)
         left = ops.decode(self.factors, under(read, "left"), (shape[0], rank))
@@ -44,5 +44,5 @@ class LowRank(Encoding):
         stored = [self.factors.encode(factor, leaf) for factor in kept]
         return {**inside(stored[0], "left"), **inside(stored[1], "right")}
 
-    def _rank(self, shape: Shape) -> int:
+    def _rank(self, shape: MatrixShape) -> int:
         return min(self.rank, *shape)

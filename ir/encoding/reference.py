@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qcc.ir.encoding.algebra import Encoding, Read, Shape
+from qcc.ir.encoding.algebra import Encoding, MatrixShape, Read
 from qcc.ir.encoding.grid import Grid
 
 
@@ -36,7 +36,7 @@ class NumpyOps:
         """See `Ops.floats`."""
         return stored.astype(np.float32)
 
-    def decode(self, encoding: Encoding, read: Read[np.ndarray], shape: Shape) -> np.ndarray:
+    def decode(self, encoding: Encoding, read: Read[np.ndarray], shape: MatrixShape) -> np.ndarray:
         """See `Ops.decode`."""
         return encoding.decode(self, read, shape)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qcc.ir.encoding.algebra import Encoding, Leaf, Ops, Part, Read, Shape, V, inside, under
+from qcc.ir.encoding.algebra import Encoding, Leaf, MatrixShape, Ops, Part, Read, V, inside, under
 from qcc.ir.errors import Refused
 
 
@@ -32,14 +32,14 @@ class Sparse(Encoding):
         """The tiles, the share and how they are stored."""
         return f"blocks({self.rows}x{self.columns}, keep = {self.keep:.6g}, {self.inner.text})"
 
-    def parts(self, shape: Shape) -> Mapping[str, Part]:
+    def parts(self, shape: MatrixShape) -> Mapping[str, Part]:
         """Those of the kept tiles, and the number of each tile."""
         return {
             **inside(self.inner.parts((self._count(shape), self.rows * self.columns)), "tiles"),
             "number": Part((self._tiles(shape),), 32, np.int32),
         }
 
-    def decode(self, ops: Ops[V], read: Read[V], shape: Shape) -> V:
+    def decode(self, ops: Ops[V], read: Read[V], shape: MatrixShape) -> V:
         """Each tile by its number, and all in their places."""
         down, across, size = shape[0] // self.rows, shape[1] // self.columns, self.rows * self.columns
         kept = ops.decode(self.inner, under(read, "tiles"), (self._count(shape), size))
@@ -60,8 +60,8 @@ class Sparse(Encoding):
         number[kept] = np.arange(1, count + 1)
         return {**inside(self.inner.encode(flat[kept], leaf), "tiles"), "number": number}
 
-    def _tiles(self, shape: Shape) -> int:
+    def _tiles(self, shape: MatrixShape) -> int:
         return (shape[0] // self.rows) * (shape[1] // self.columns)
 
-    def _count(self, shape: Shape) -> int:
+    def _count(self, shape: MatrixShape) -> int:
         return max(round(self._tiles(shape) * self.keep), 1)

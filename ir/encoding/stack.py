@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qcc.ir.encoding.algebra import Encoding, Leaf, Ops, Part, Read, Shape, V, inside, under
+from qcc.ir.encoding.algebra import Encoding, Leaf, MatrixShape, Ops, Part, Read, V, inside, under
 from qcc.ir.encoding.reference import NUMPY
 
 
@@ -28,14 +28,14 @@ class Stack(Encoding):
         """Where all levels have their rows apart."""
         return all(level.rows_apart for level in self.levels)
 
-    def parts(self, shape: Shape) -> Mapping[str, Part]:
+    def parts(self, shape: MatrixShape) -> Mapping[str, Part]:
         """Those of the levels, numbered."""
         found: dict[str, Part] = {}
         for at, level in enumerate(self.levels):
             found |= inside(level.parts(shape), str(at))
         return found
 
-    def decode(self, ops: Ops[V], read: Read[V], shape: Shape) -> V:
+    def decode(self, ops: Ops[V], read: Read[V], shape: MatrixShape) -> V:
         """The sum."""
         first, *others = (ops.decode(level, under(read, str(at)), shape) for at, level in enumerate(self.levels))
         for other in others:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linprog
 
-Floats = npt.NDArray[np.float64]
+FloatArray = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 _CUTS = 400
@@ -30,18 +30,18 @@ class PaddedProblem:
     that is left above the lightest choice.
     """
 
-    cost: Floats  # [units, candidates]
-    weight: Floats  # [units, candidates, rows], each row scaled
-    bound: Floats  # [rows], scaled alike
-    slack: Floats  # [rows], what counts as rounding, scaled alike
+    cost: FloatArray  # [units, candidates]
+    weight: FloatArray  # [units, candidates, rows], each row scaled
+    bound: FloatArray  # [rows], scaled alike
+    slack: FloatArray  # [rows], what counts as rounding, scaled alike
 
     def total(self, choice: Ints) -> float:
         """Return the cost of a choice, above every unit's minimum."""
         return float(self.cost[np.arange(len(choice)), choice].sum())
 
-    def room(self, choice: Ints) -> Floats:
+    def room(self, choice: Ints) -> FloatArray:
         """Return what a choice leaves of each row's bound."""
-        used: Floats = self.weight[np.arange(len(choice)), choice].sum(axis=0)
+        used: FloatArray = self.weight[np.arange(len(choice)), choice].sum(axis=0)
         return self.bound - used
 
     def fits(self, choice: Ints) -> bool:
@@ -49,7 +49,7 @@ class PaddedProblem:
         return bool((self.room(choice) >= -self.slack).all())
 
 
-def tabulate(cost: Floats, weight: Floats, bound: Floats) -> PaddedProblem:
+def tabulate(cost: FloatArray, weight: FloatArray, bound: FloatArray) -> PaddedProblem:
     """Return the shifted and scaled table; `cost` is infinite where a candidate does not exist."""
     allowed = np.isfinite(cost)
     masked = np.where(allowed[:, :, None], weight, np.inf)
@@ -92,13 +92,13 @@ class Dual:
     the room it leaves; all terms are nonnegative, which is what makes fixing by reduced cost exact.
     """
 
-    multipliers: Floats  # [rows]
+    multipliers: FloatArray  # [rows]
     bound: float
-    reduced: Floats  # [units, candidates], minimum zero per unit
+    reduced: FloatArray  # [units, candidates], minimum zero per unit
     base: Ints  # [units], a candidate of reduced cost zero
 
 
-def evaluate(table: PaddedProblem, multipliers: Floats) -> Dual:
+def evaluate(table: PaddedProblem, multipliers: FloatArray) -> Dual:
     """Return the Lagrangian bound at some multipliers."""
     priced = table.cost + table.weight @ multipliers
     base = priced.argmin(axis=1)
@@ -116,8 +116,8 @@ def maximise(table: PaddedProblem, hopeless: float) -> Dual:
     rows = len(table.bound)
     best = last = evaluate(table, np.zeros(rows))
     box = np.full(rows, 10.0 * max(hopeless, 1e-300))
-    points: list[Floats] = []
-    slopes: list[Floats] = []
+    points: list[FloatArray] = []
+    slopes: list[FloatArray] = []
     values: list[float] = []
     unit, gap = box.copy(), max(hopeless, 1e-300)
     for _ in range(_CUTS if rows else 0):
@@ -141,8 +141,14 @@ def maximise(table: PaddedProblem, hopeless: float) -> Dual:
 
 
 def _master(
-    points: Floats, slopes: Floats, values: Floats, best: Dual, box: Floats, unit: Floats, gap: float
-) -> tuple[Floats, float] | None:
+    points: FloatArray,
+    slopes: FloatArray,
+    values: FloatArray,
+    best: Dual,
+    box: FloatArray,
+    unit: FloatArray,
+    gap: float,
+) -> tuple[FloatArray, float] | None:
     """Maximise the cutting-plane model; return the multipliers and the model's value there."""
     centre = best.multipliers
     right = values - best.bound + ((centre - points) * slopes).sum(axis=1)

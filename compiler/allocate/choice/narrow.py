@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from qcc.compiler.allocate.choice.bound import Dual, Floats, Ints, PaddedProblem, maximise, tabulate
+from qcc.compiler.allocate.choice.bound import Dual, FloatArray, Ints, PaddedProblem, maximise, tabulate
 from qcc.compiler.allocate.choice.search import Core, Outcome, core_of, milp, sweep
 
 GapTick = Callable[[float, float], None]  # the best cost so far (infinite: none) and the proven bound
@@ -41,7 +41,7 @@ class Best:
 
 
 def narrow(
-    cost: Floats, weight: Floats, bound: Floats, gap: float, deadline: float, progress: GapTick | None
+    cost: FloatArray, weight: FloatArray, bound: FloatArray, gap: float, deadline: float, progress: GapTick | None
 ) -> Best | None:
     """Return the best choice, or None if there is none within the rows.
 

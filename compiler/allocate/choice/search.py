@@ -23,7 +23,7 @@ import numpy.typing as npt
 import scipy.sparse as sparse
 from scipy import optimize
 
-from qcc.compiler.allocate.choice.bound import Dual, Floats, Ints, PaddedProblem
+from qcc.compiler.allocate.choice.bound import Dual, FloatArray, Ints, PaddedProblem
 
 _STRENGTHS = (0.1, 0.5, 2.0, 8.0)
 _BLOCK = 2**18  # multiplications per matrix product: it stays in cache and below the size that BLAS threads
@@ -38,11 +38,11 @@ class Core:
 
     units: Ints  # [units], their numbers in the table
     candidate: Ints  # [units, choices], their numbers in the table
-    price: Floats  # [units, choices], reduced costs; infinite where there is none
-    move: Floats  # [units, choices, rows], weight above that of candidate 0
-    room: Floats  # [rows], what is left when every unit takes candidate 0
-    slack: Floats  # [rows]
-    multipliers: Floats  # [rows]
+    price: FloatArray  # [units, choices], reduced costs; infinite where there is none
+    move: FloatArray  # [units, choices, rows], weight above that of candidate 0
+    room: FloatArray  # [rows], what is left when every unit takes candidate 0
+    slack: FloatArray  # [rows]
+    multipliers: FloatArray  # [rows]
 
     def apply(self, base: Ints, picks: Ints) -> Ints:
         """Return the whole choice that takes `picks` in the core and `base` outside it."""
@@ -84,7 +84,7 @@ def core_of(table: PaddedProblem, dual: Dual, open_candidates: np.ndarray) -> Co
     return Core(units[order], candidate[order], price[order], move[order], room, table.slack, dual.multipliers)
 
 
-def _probes(core: Core, limit: float) -> Floats:
+def _probes(core: Core, limit: float) -> FloatArray:
     """Return shifts of the multipliers, [shifts, rows], at which partial choices are bounded; the first is zero."""
     rows = len(core.room)
     corners = [list(signs) for signs in itertools.product((-1.0, 1.0), repeat=rows)] if 1 < rows <= 4 else []
@@ -120,11 +120,11 @@ class _Sweep:
         self.taken: list[npt.NDArray[np.int16]] = []
         self.best, self.winner, self.dropped = limit, (-1, -1), np.inf
 
-    def start(self) -> Floats:
+    def start(self) -> FloatArray:
         """Return the list that holds the empty partial choice."""
         return np.concatenate([self.core.room, [0.0, 1.0]])[:, None]
 
-    def finish(self, state: Floats) -> None:
+    def finish(self, state: FloatArray) -> None:
         """Complete every partial choice with candidate 0 and keep the best one."""
         rows = len(self.core.room)
         fits = (state[:rows] >= -self.core.slack[:, None]).all(axis=0)
@@ -132,7 +132,7 @@ class _Sweep:
         if len(total) and (least := float(total.min())) < self.best:
             self.best, self.winner = least, (len(self.parents), int(total.argmin()))
 
-    def extend(self, state: Floats, unit: int) -> Floats:
+    def extend(self, state: FloatArray, unit: int) -> FloatArray:
         """Branch all partial choices on one unit, prune them, cut the list to the width."""
         core = self.core
         choices = np.flatnonzero(np.isfinite(core.price[unit]))
@@ -151,7 +151,7 @@ class _Sweep:
         self.taken.append(taken[keep].astype(np.int16))
         return every if len(keep) == every.shape[1] else np.take(every, keep, axis=1)
 
-    def _bound(self, state: Floats, unit: int) -> Floats:
+    def _bound(self, state: FloatArray, unit: int) -> FloatArray:
         """Return a lower bound of every completion; infinite where no row's relief suffices."""
         bound = np.empty(state.shape[1])
         step = max(64, _BLOCK // self.bounds[unit].size)
@@ -163,7 +163,7 @@ class _Sweep:
             bound[state[row] < need] = np.inf
         return bound
 
-    def _select(self, bound: Floats, state: Floats) -> Ints:
+    def _select(self, bound: FloatArray, state: FloatArray) -> Ints:
         if len(bound) <= self.width:
             return np.arange(len(bound))
         keep = np.argsort(bound, kind="stable")
@@ -183,7 +183,7 @@ class _Sweep:
         return found
 
 
-def _distinct(room: Floats, slack: Floats) -> Ints:
+def _distinct(room: FloatArray, slack: FloatArray) -> Ints:
     """Return the first of every group of equal columns of `room`, in the order given.
 
     Of partial choices that leave the same room only the cheapest can be part of the best choice.

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from qcc.compiler.allocate.choice.bound import Floats
+from qcc.compiler.allocate.choice.bound import FloatArray
 from qcc.compiler.allocate.choice.narrow import TOLERANCE, GapTick, OutOfTimeError, narrow
 
 __all__ = ["BudgetRow", "GapTick", "Infeasible", "OutOfTimeError", "Problem", "Solution", "smallest_feasible", "solve"]
@@ -105,7 +105,7 @@ def smallest_feasible(problem: Problem, row_name: str, *, time_limit_s: float = 
     return _smallest(cost, weight, bound, names.index(row_name), time.monotonic() + time_limit_s)
 
 
-def _arrays(problem: Problem) -> tuple[Floats, Floats, Floats]:
+def _arrays(problem: Problem) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Check a problem and return it as [units, candidates], [units, candidates, rows] and [rows]."""
     sizes = [len(unit) for unit in problem.cost]
     cost = np.full((len(sizes), max(sizes, default=1)), np.inf)
@@ -127,7 +127,7 @@ def _arrays(problem: Problem) -> tuple[Floats, Floats, Floats]:
     return cost, weight, np.array([row.bound for row in problem.rows], dtype=np.float64)
 
 
-def _smallest(cost: Floats, weight: Floats, bound: Floats, row: int, deadline: float) -> float:
+def _smallest(cost: FloatArray, weight: FloatArray, bound: FloatArray, row: int, deadline: float) -> float:
     """Return the least sum of one row's weights within the other rows."""
     target = np.where(np.isfinite(cost), weight[:, :, row], np.inf)
     others = np.arange(len(bound)) != row
@@ -135,7 +135,7 @@ def _smallest(cost: Floats, weight: Floats, bound: Floats, row: int, deadline: f
     return math.inf if best is None else math.fsum(target[np.arange(len(target)), best.choice])
 
 
-def _explain(problem: Problem, cost: Floats, weight: Floats, bound: Floats, deadline: float) -> Infeasible:
+def _explain(problem: Problem, cost: FloatArray, weight: FloatArray, bound: FloatArray, deadline: float) -> Infeasible:
     """Return which rows bind and what each would need."""
     lightest = np.where(np.isfinite(cost)[:, :, None], weight, np.inf).min(axis=1, initial=np.inf)
     alone = np.array([math.fsum(column) for column in lightest.T])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from qcc.ir.encoding.algebra import Encoding, Read, Shape
+from qcc.ir.encoding.algebra import Encoding, MatrixShape, Read
 from qcc.ir.encoding.grid import Grid
 from qcc.ir.encoding.packing import UNIT
 from qcc.ir.onnx.emit.decode import decode_function, decode_name, padded_count
@@ -70,7 +70,7 @@ class OnnxOps:
         """See `Ops.floats`: functions cast what they multiply with."""
         return stored
 
-    def decode(self, encoding: Encoding, read: Read[Held], shape: Shape) -> Held:
+    def decode(self, encoding: Encoding, read: Read[Held], shape: MatrixShape) -> Held:
         """See `Ops.decode`."""
         result, self._result = self._result, None  # what is a part comes out in its own shape
         found = encoding.decode(self, read, shape)
