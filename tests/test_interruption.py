@@ -18,7 +18,9 @@ from qcc.codegen.target.interruption import held_back
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_an_interruption_comes_at_the_end(fails: bool) -> None:
+def test_an_interruption_comes_at_the_end(fails: bool, request: pytest.FixtureRequest) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     done, handler = [], signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), held_back():
         signal.raise_signal(signal.SIGINT)

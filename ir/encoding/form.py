@@ -1,10 +1,6 @@
 """Where an encoded weight is decoded."""
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 class Form(StrEnum):
