@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -124,7 +125,8 @@ def test_a_sequence_is_fed_as_a_list(tmp_path: Path) -> None:
     session = qcc.Session(path)
     assert [(one.dtype, one.container) for one in session.inputs] == [("float32", "sequence")]
     np.testing.assert_allclose(session.run({"xs": xs})["y"], xs[1] @ weight, atol=1e-4)  # sums of 64 in another order
-    result = qcc.compile(path, data=[{"xs": xs}])
+    feeds: Any = [{"xs": xs}]
+    result = qcc.compile(path, data=feeds)
     assert result.passed and result.times is not None
 
 
