@@ -50,14 +50,14 @@ def _run(graph: Graph, feeds: models.Feeds) -> np.ndarray:
 
 
 @given(st.lists(st.sampled_from(sorted(models.TOKEN_BLOCKS)), min_size=1, max_size=4), st.integers(0, 3))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @example(["fused", "grouped_query", "uneven"], 0)
 def test_what_is_cut_was_zero_over_tokens(kinds: list[str], seed: int) -> None:
     _check(models.chain(kinds, seed), models.feeds(), seed)
 
 
 @given(st.lists(st.sampled_from(sorted(models.IMAGE_BLOCKS)), min_size=1, max_size=4), st.integers(0, 3))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @example(["group_norm", "shuffled", "joined"], 0)  # shapes are not inferred behind a group norm
 def test_what_is_cut_was_zero_over_images(kinds: list[str], seed: int) -> None:
     _check(models.chain(kinds, seed, images=True), models.feeds(images=True), seed)
