@@ -15,7 +15,7 @@ from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.regions.find import regions
-from qcc.passes.contract.contract import Activations, Context, Edit, Numerics, Pass, Rounding
+from qcc.passes.contract.contract import Activations, Context, Edit, Invariant, Pass, Phase, Rounding
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Encode(Pass):
         activations: how layers round what they multiply the weights with; by default they do not.
     """
 
-    numerics: ClassVar[Numerics] = Numerics.LOSSY
+    phase: ClassVar[Phase] = Phase.ENCODE
+    keeps: ClassVar[frozenset[Invariant]] = frozenset((Invariant.SHAPES,))
     after: ClassVar[tuple[str, ...]] = ("clean",)
 
     encoding: Encoding

@@ -13,7 +13,7 @@ from qcc.ir.encoding.blocked import Blocked, Floats
 from qcc.ir.encoding.blocks import Block
 from qcc.ir.encoding.grid import FloatGrid, IntGrid, TableGrid
 from qcc.ir.forms.choose import undecodable
-from qcc.passes.contract.contract import Rewrite
+from qcc.passes.contract.contract import SitePass
 from qcc.passes.encode import Encode
 
 VERSION = 1
@@ -93,7 +93,7 @@ def _types() -> dict[str, type]:
 
 def _type_name(found: type) -> str:
     """A class's name; families of passes may have a value in common."""
-    return f"{found.property}.{found.__name__}" if issubclass(found, Rewrite) else found.__name__
+    return f"{found.property}.{found.__name__}" if issubclass(found, SitePass) else found.__name__
 
 
 def _encode(value: Any) -> Any:  # noqa: ANN401  (JSON)
