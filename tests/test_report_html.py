@@ -20,8 +20,9 @@ from qcc.dsl.diagnostics.source import Source, Span
 from qcc.dsl.policy.policy import Bound, Quantity
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import Block
-from qcc.ir.encoding.form import Form
 from qcc.ir.encoding.grid import IntGrid
+from qcc.ir.forms.fused import FUSED
+from qcc.ir.graph.form import Form
 from qcc.passes.clean import Clean
 from qcc.passes.contract.contract import Edit
 from qcc.passes.encode import Encode
@@ -59,7 +60,7 @@ def result(
 ) -> Result:
     """A result of these layers."""
     names = tuple(row.name for row in layers if row.form)
-    encode = Encode(Blocked(IntGrid(4), Block(1, 32)), Nearest(), Form.FUSED)
+    encode = Encode(Blocked(IntGrid(4), Block(1, 32)), Nearest(), FUSED)
     step = Step(encode, names, ("/home/someone/p.qpolicy:1:22",) * len(names))
     kept = tuple(Kept(row.name, row.reason) for row in layers if not row.form)
     bound = BoundCheck(Bound("cosine", None, ">=", Quantity(0.99), PLACE), value, value >= 0.99)

@@ -16,7 +16,7 @@ from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import SCALES
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block
 from qcc.ir.encoding.format import Spelled
-from qcc.ir.forms.choose import Choice, choose, stored_bytes
+from qcc.ir.forms.choose import Choice, choose
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.passes.clean import Clean
@@ -219,7 +219,7 @@ def _candidate(weight: Weight, spec: FormatSpec, rounding: Rounding, chooser: Ch
     if encoding is None:
         return Candidate(None, source)
     form = chooser(weight, encoding).form
-    if stored_bytes(encoding, weight.shape, form) >= weight.size_bytes:
+    if form.stored_bytes(encoding, weight.shape) >= weight.size_bytes:
         return None
     return Candidate(Encode(encoding, rounding, form), source)
 

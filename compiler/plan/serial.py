@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 from typing import Any
 
 from qcc.compiler.plan.catalog import activations, passes, rewrites, roundings
@@ -15,7 +16,9 @@ from qcc.ir.encoding.grid import FloatGrid, IntGrid, TableGrid
 from qcc.ir.encoding.low_rank import LowRank
 from qcc.ir.encoding.sparse import Sparse
 from qcc.ir.encoding.stack import Stack
-from qcc.ir.forms.choose import undecodable
+from qcc.ir.forms.fused import FUSED
+from qcc.ir.forms.integers import INTEGERS
+from qcc.ir.graph.form import Form
 from qcc.passes.contract.contract import Rewrite
 from qcc.passes.encode import Encode
 
@@ -53,7 +56,15 @@ def from_data(data: object) -> Plan:
         _check(plan)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not a plan: {error}") from error
-    return plan
+    return replace(plan, steps=tuple(map(_of_today, plan.steps)))
+
+
+def _of_today(step: Step) -> Step:
+    """A step as it is written now: the product of integers was once the form ``fused`` with rounded activations."""
+    action = step.action
+    if not isinstance(action, Encode) or action.activations is None or action.form != FUSED:
+        return step
+    return replace(step, action=replace(action, form=INTEGERS))
 
 
 def _check(plan: Plan) -> None:
@@ -78,7 +89,7 @@ def _check(plan: Plan) -> None:
 
 def _can_be(encoding: Encoding) -> bool:
     """A form could hold it, and its blocks have a size."""
-    if undecodable(encoding):
+    if encoding.undecodable:
         return False
     return not isinstance(encoding, Blocked) or min(encoding.block.rows, encoding.block.columns) >= 0
 
@@ -102,4 +113,6 @@ def _encode(value: Any) -> Any:  # noqa: ANN401  (JSON)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         parts = {one.name: _encode(getattr(value, one.name)) for one in dataclasses.fields(value)}
         return {"is": _type_name(type(value)), **parts}
+    if isinstance(value, Form):
+        return value.name
     return [_encode(item) for item in value] if isinstance(value, tuple) else value

@@ -11,15 +11,15 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from qcc.ir.encoding.encoded import Encoded
-from qcc.ir.encoding.form import Form
 from qcc.ir.errors import ModelError, Refused, first_line
-from qcc.ir.forms.choose import check_held
 from qcc.ir.graph.attributes import Attributes, Opaque
 from qcc.ir.graph.edits import check_bypass, check_insert, keep_names, layer_names, operand_name
+from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph, Runner
 from qcc.ir.graph.ops import Array, Kind, Layer, Op, Value, Weight
+from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
-from qcc.ir.onnx.emit.forms import Forms, required_opset
+from qcc.ir.onnx.emit.write import write
 from qcc.ir.onnx.file import load as onnx_load
 from qcc.ir.onnx.file import save as onnx_save
 from qcc.ir.onnx.file.bodies import bodies, sink
@@ -136,11 +136,13 @@ class OnnxGraph(Graph):
         self._keep_names()
         editor.bypass(op, position)
 
-    def encode(self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS) -> None:
-        check_held(form, weight, encoded)
-        self.require_opset(required_opset(encoded.encoding, encoded.shape, form))
+    def encode(
+        self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS
+    ) -> tuple[LinearOp, ...]:
+        form.check(weight, encoded)
+        self.require_opset(form.opset(encoded.encoding, encoded.shape))
         self._forget()
-        Forms(self.model, weight, encoded, regions).emit(form)
+        return write(form, self.model, weight, encoded, regions)
 
     def require_opset(self, opset: int) -> tuple[str, ...]:
         """Raise the model's default opset where it is lower.
