@@ -13,11 +13,10 @@ from qcc.compiler.build import run as build
 from qcc.compiler.build.raise_graph import needed_opset, raise_graph
 from qcc.compiler.build.rewrite import Cleaned, rewrite_graph, rewrite_steps
 from qcc.compiler.build.rewrite_row import RewriteRow
-from qcc.compiler.calibrate import samples
-from qcc.compiler.calibrate.fit_samples import fit_samples
+from qcc.compiler.calibrate.chosen_data import chosen_data
 from qcc.compiler.calibrate.samples import Data, Samples
 from qcc.compiler.console.phases import Phases, Progress, silent
-from qcc.compiler.files.check_outputs import OutputFiles, check_model, check_outputs, input_files
+from qcc.compiler.files.check_outputs import check_lock, check_model, check_outputs, input_files, output_files
 from qcc.compiler.files.inputs import Inputs, state_of
 from qcc.compiler.files.kernel_library import kernels_beside
 from qcc.compiler.files.open_model import model_path, open_model
@@ -37,7 +36,7 @@ from qcc.compiler.report import layer_rows, lock
 from qcc.compiler.report.budget import compare_with_budget
 from qcc.compiler.report.covered import Covered
 from qcc.compiler.report.lock import Lock
-from qcc.compiler.report.publish_result import publish_result
+from qcc.compiler.report.publish_result import publish_failed, publish_result
 from qcc.compiler.report.reach import reach
 from qcc.compiler.report.result import Result
 from qcc.compiler.runtime.build_kernels import warn_of_no_ops
@@ -70,6 +69,7 @@ def compile(
     definitions: Mapping[str, str] | None = None,
     plan: Plan | Lock | None = None,
     dims: Mapping[str, int] | None = None,
+    keep_failed: bool = False,
     progress: Progress = silent,
 ) -> Result:
     """Compile a model.
@@ -82,17 +82,19 @@ def compile(
         definitions: values of the policy's parameters, as ``-D`` gives them.
         plan: a decided plan, or a lock file that was read, to run instead of the policy's rules.
         dims: sizes of the inputs' free axes by name, for data that is generated.
+        keep_failed: write a model whose verification fails, too, under a name that tells it (``net.failed.qcc.onnx``).
         progress: told of long work.
 
     Returns:
-        What was done. If the policy's verification fails, nothing is written and ``passed`` is false.
+        What was done. If the policy's verification fails, ``passed`` is false and the output is not written.
 
     Raises:
         QccError: the policy, the model or the data is at fault.
     """
     try:
         path = model_path(model)
-        return _Compilation.prepare(path, policy, output, data, definitions or {}, dims, progress).run(plan)
+        given = path, policy, output, data, definitions or {}, dims, progress
+        return _Compilation.prepare(*given, keep_failed).run(plan)
     except ModelError as error:
         raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
     except OSError as error:
@@ -151,6 +153,7 @@ class _Compilation:
     data: Data | None
     phases: Phases
     dims: Mapping[str, int] = field(default_factory=dict)
+    keep_failed: bool = False
     read: tuple[Path, ...] = ()
     """The files that are read, beside the model's."""
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
@@ -171,13 +174,14 @@ class _Compilation:
         definitions: Mapping[str, str],
         dims: Mapping[str, int] | None,
         progress: Progress,
+        keep_failed: bool = False,
     ) -> "_Compilation":
         loaded = policy if isinstance(policy, Policy) else load_policy(policy, schema(), definitions)
         target = output_path(model, output)
         calibrate = loaded.calibrate.path if loaded.calibrate else None
         read = input_files([*(source.path for source in loaded.sources), calibrate, data])
-        check_model(model, OutputFiles.of(target), read)
-        return cls(model, target, loaded, data, Phases(progress), dims or {}, tuple(read))
+        check_model(model, target, keep_failed, read)
+        return cls(model, target, loaded, data, Phases(progress), dims or {}, keep_failed, tuple(read))
 
     def run(self, plan: Plan | Lock | None) -> Result:
         opened = self._open(plan)
@@ -202,8 +206,11 @@ class _Compilation:
             compare_with_budget(opened.plan, verification, times, self.diagnostics)
             kernels = kernels_beside(self.output) if library else None
             result = replace(self._result(opened, settled, verification), kernels=kernels, times=times)
+            used = self.policy, opened.data, opened.inputs, staged
             if verification.passed:
-                publish_result(result, self.policy, opened.data, opened.inputs, staged, settled.written)
+                publish_result(result, *used, settled.written)
+            elif self.keep_failed:
+                result = publish_failed(result, *used)
         return result
 
     def _made(
@@ -280,11 +287,11 @@ class _Compilation:
             before = state_of(self.model)
             opened = open_model(self.model)
             inputs = Inputs.of(self.model, opened.graph.data_files(), before)
-            check_outputs(OutputFiles.of(self.output).files, (file.path for file in inputs.data))
+            check_outputs(output_files(self.output, self.keep_failed), (file.path for file in inputs.data))
         graph = opened.graph
-        data = self._samples(graph)
+        data = chosen_data(self.policy, self.data, graph, reference(self.model), self.dims)
         if isinstance(plan, Lock):
-            check_outputs(OutputFiles.of(self.output).files, [plan.path])
+            check_lock(self.output, self.keep_failed, plan.path)
             tell_differences(plan, inputs, data, self.diagnostics)
             plan = plan.plan
         if plan is not None:
@@ -316,17 +323,6 @@ class _Compilation:
             return chooser.seconds(weight, *((action.encoding, action.form) if action else (None, None)))
 
         return Latency(time_input(self.model, data), of)
-
-    def _samples(self, graph: OnnxGraph) -> Samples:
-        calibrate = self.policy.calibrate
-        seed = calibrate.seed if calibrate else 0
-        limit = calibrate.samples if calibrate else None
-        given = calibrate.path if self.data is None and calibrate is not None else self.data
-        if given is None:
-            return fit_samples(graph, reference(self.model), limit, seed, self.dims)
-        if self.dims:
-            raise ModelError("Q428", "sizes of axes are for generated inputs, and there is data", help="leave them out")
-        return samples.load(given, graph, limit, seed)
 
     def _rewrite(self, opened: _Opened) -> _Opened:
         """Run the passes that keep the function, and see that they do."""

@@ -1,6 +1,6 @@
 """The whole model competes: with its library, without, and all decoded; what loses is not written, and is told."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,11 +58,9 @@ def model(tmp_path: Path) -> Path:
 def kernels_win(monkeypatch: pytest.MonkeyPatch) -> None:
     """Layer by layer."""
 
-    def seconds(
-        self: Timings, case: Case, encoding: Blocked | None, forms: tuple[Form, ...]
-    ) -> Times:
+    def seconds(self: Timings, case: Case, encoding: Blocked | None, forms: tuple[Form, ...]) -> Times:
         times: Times = {FLOAT: 1e-3, FUSED: 5e-4, DECODED: 1e-3, KERNEL: 2e-4}
-        return {name: times[name] for name in (FLOAT, *forms)}
+        return {FLOAT: times[FLOAT]} | {form: times[form] for form in forms}
 
     monkeypatch.setattr(Timings, "seconds", seconds)
 

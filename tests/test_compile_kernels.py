@@ -67,7 +67,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> Times:
     times = dict(FAST)
 
     def seconds(self: Timings, case: Case, encoding: Blocked | None, forms: tuple[Form, ...]) -> Times:
-        return {name: times[name] for name in (FLOAT, *forms)}
+        return {FLOAT: times[FLOAT]} | {form: times[form] for form in forms}
 
     monkeypatch.setattr(Timings, "seconds", seconds)
     return times

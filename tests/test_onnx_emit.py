@@ -12,11 +12,11 @@ from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.errors import Refused
 from qcc.ir.forms import choose as forms
-from qcc.ir.forms.capabilities import Cost, fused_capability
+from qcc.ir.forms.capabilities import fused_capability
 from qcc.ir.forms.decoded import DECODED
 from qcc.ir.forms.fused import FUSED
 from qcc.ir.forms.rows import ROWS
-from qcc.ir.graph.form import Form
+from qcc.ir.graph.form import Cost, Form
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.emit.forms import rows as onnx_encode
 from tests.onnx_models import CASES, CHAINS, CONV, EMBEDDING, LINEAR, Case, Emitted, emit, loaded, run

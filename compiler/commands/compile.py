@@ -2,7 +2,7 @@
 
 Without a policy the preset `balanced` is taken. Beside the model go a lock file, from which --plan repeats the run, and
 an HTML report. If the policy's `verify` fails, nothing is written and the exit status is 3, as for a budget that cannot
-be met.
+be met. With --keep-failed the files are written all the same, as MODEL.failed.qcc.onnx and so on.
 
 --emit prints a stage of the compilation and stops there: `ast` is the policy as parsed, `policy` as checked (neither
 needs a model), `plan` what would be done to each weight, with all that is left open decided. Where the policy's target
@@ -53,6 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--data", metavar="FILE.npz", help="calibration data: arrays named like the inputs, one sample a row")
     add_dims(parser)
     add("--plan", metavar="LOCK", type=Path, help="do what a lock file's plan says, instead of the policy's rules")
+    add("--keep-failed", action="store_true", help="write a model whose verification fails, under a name that tells it")
     add("--emit", choices=("ast", "policy", "plan", *KERNELS), help="print this stage and stop")
     add("--format", choices=("text", "json", "github"), default="text", help="how to print (default: text)")
     add("-q", "--quiet", action="store_true", help="print nothing but errors and warnings")
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         if args.emit == "plan":
             decided, _, warnings = driver.decide_plan(args.model, policy, **given)
         else:
-            result = driver.compile(args.model, policy, output=args.output, **given)
+            result = driver.compile(args.model, policy, output=args.output, keep_failed=args.keep_failed, **given)
     if args.emit == "plan":
         return _emit_plan(decided, [*report.warnings, *warnings], args)
     diagnostics = (*report.warnings, *result.warnings, *failed_bounds(result))

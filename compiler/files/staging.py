@@ -14,6 +14,13 @@ def output_path(model: Path, output: str | Path | None) -> Path:
     return Path(output) if output is not None else model.with_name(f"{model.stem}.qcc.onnx")
 
 
+def failed_path(output: Path) -> Path:
+    """Where a model goes whose verification failed, if it is kept: ``net.failed.qcc.onnx`` for ``net.qcc.onnx``."""
+    stem, dot, word = output.stem.rpartition(".qcc")
+    name = f"{stem}.failed{dot}" if dot and not word else f"{output.stem}.failed"
+    return output.with_name(name + output.suffix)
+
+
 def target_of(path: Path) -> Path:
     """The file that is written where a path is named: where its links lead.
 

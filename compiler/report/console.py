@@ -109,6 +109,7 @@ def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
     data = [result.data] if result.data else []
     files = [result.output, *data, *kernels, result.lock, result.report] if result.written else []
     wrote = ", ".join(map(str, files)) if files else "nothing: the verification failed"
+    wrote += "; kept although the verification failed" if files and not result.passed else ""
     whole = sum(result.seconds.values())
     phases = ", ".join(f"{name} {taken:.1f}" for name, taken in result.seconds.items() if taken >= SHOWN_SECONDS)
     verification = result.verification
@@ -128,7 +129,7 @@ def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
         "reached": [(line, None) for line in (result.reach.lines if result.reach else [])],
         "cleaned": [("; ".join(result.edits), None)] if result.edits else [],
         "rewrote": [(line, None) for line in _rewrite_lines(result.rewrites)],
-        "wrote": [(wrote, None if files else "red")],
+        "wrote": [(wrote, None if result.passed else "red")],
         "time": [(f"{whole:.1f} s" + (f": {phases}" if phases else ""), None)],
     }
     return {topic: lines for topic, lines in topics.items() if lines}

@@ -68,7 +68,10 @@ class Allocation:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished compilation; the files exist unless ``written`` is false (verification failed)."""
+    """A finished compilation; the files exist unless ``written`` is false (verification failed).
+
+    Where the verification failed and the files are kept, their names tell it.
+    """
 
     model: Path
     output: Path

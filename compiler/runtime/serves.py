@@ -36,8 +36,9 @@ def _alone(op: LinearOp) -> onnx.ModelProto:
     values = {name: helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in op.inputs}
     inputs = [value for name, value in values.items() if name not in constants]
     outputs = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in op.outputs]
-    attributes = {"epsilon": 1e-5} if any(STEPS[step].whole for step in op.steps) else {}
-    node = helper.make_node(op.name, list(op.inputs), list(op.outputs), domain=DOMAIN, **attributes)
+    node = helper.make_node(op.name, list(op.inputs), list(op.outputs), domain=DOMAIN)
+    if any(STEPS[step].whole for step in op.steps):
+        node.attribute.append(helper.make_attribute("epsilon", 1e-5))
     held = [numpy_helper.from_array(array, name) for name, array in constants.items()]
     graph = helper.make_graph([node], "probe", inputs, outputs, held)
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]

@@ -71,7 +71,10 @@ def _headline(result: Result) -> str:
     names = f"{escaped(result.model.name)} <small>→</small> {escaped(result.output.name)}"
     bounds = result.verification.bounds
     if not result.passed:
-        css, verdict = "bad", "✗ verification failed, no file was written"
+        css = "bad"
+        verdict = (
+            f"✗ verification failed, {'the file is kept to be looked at' if result.written else 'no file was written'}"
+        )
     elif bounds:
         css, verdict = "good", f"✓ verified: {tables.count(len(bounds), 'bound')} met"
     else:
@@ -263,10 +266,10 @@ def _load(result: Result) -> str:
         lines.append(f"session = onnxruntime.InferenceSession({result.output.name!r}, options)")
     lines.append("outputs = session.run(None, feeds)  # feeds: the original's inputs, by name")
     code = "\n".join(escaped(line) for line in lines)
-    if result.data is None:
-        return f"<pre>{code}</pre>"
-    data = f"<code>{escaped(result.data.name)}</code>"
-    return f'<pre>{code}</pre>\n<p class="soft">Its weights lie in {data}: keep the two together.</p>'
+    told = [] if result.passed else ["It failed its verification, and is not what was asked for."]
+    if result.data is not None:
+        told.append(f"Its weights lie in <code>{escaped(result.data.name)}</code>: keep the two together.")
+    return "\n".join([f"<pre>{code}</pre>", *(f'<p class="soft">{line}</p>' for line in told)])
 
 
 def _terms() -> str:
