@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
+from qcc.compiler.calibrate.arrays import flattened
 from qcc.compiler.calibrate.fit_samples import fit_samples
-from qcc.compiler.calibrate.samples import Data, Samples, load
+from qcc.compiler.calibrate.samples import Data, Samples, finite, load
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Graph, Runner
@@ -30,4 +31,19 @@ def chosen_data(policy: Policy, given: Data | None, graph: Graph, runner: Runner
         return fit_samples(graph, runner, limit, seed, sizes)
     if sizes:
         raise ModelError("Q428", "sizes of axes are for generated inputs, and there is data", help="leave them out")
-    return load(data, graph, limit, seed)
+    found = load(data, graph, limit, seed)
+    _see_what_is_odd(found, runner)
+    return found
+
+
+def _see_what_is_odd(samples: Samples, runner: Runner) -> None:
+    """Data that is not finite is taken where the model makes something finite of it, as of a mask that adds -inf.
+
+    Raises:
+        ModelError: it does not.
+    """
+    odd = [batch for batch in samples.batches if not all(map(finite, batch.values()))] if samples.odd else []
+    for batch in odd:
+        spoilt = next((name for name, array in flattened(runner(batch)).items() if not finite(array)), None)
+        if spoilt is not None:
+            raise ModelError("Q424", f"{samples.odd}, and so does the output `{spoilt}` of the model then")

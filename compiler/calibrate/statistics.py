@@ -32,7 +32,7 @@ def moments(graph: Graph, names: Sequence[str], samples: Samples, tick: Tick) ->
     parted = Parted.of(samples)
     alone = not any(parted.held)
     for part, captured in _stream(graph, sorted(set(readers.values())), parted, tick):
-        for name, rows in captured.items():
+        for name, rows in ((name, _finite(rows)) for name, rows in captured.items()):
             seen, held = sums.setdefault(name, (_Sum(), _Sum()))
             end = len(rows.array) - len(rows.array) // EVERY if alone else 0 if part.held else len(rows.array)
             seen.add(rows.array[:end], rows.hidden)
@@ -92,6 +92,15 @@ class _Sum:
             self._total = product
         else:
             self._total += product
+
+
+def _finite(rows: MaskedRows) -> MaskedRows:
+    """The rows without those that are not finite: behind them the model masks, or its output would not be either."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(rows.array.sum()):
+            return rows
+    kept = np.isfinite(rows.array).all(-1)
+    return MaskedRows(rows.array[kept], rows.hidden + int(kept.size - kept.sum()))
 
 
 def _moments(seen: _Sum, held: _Sum) -> Moments:

@@ -175,7 +175,7 @@ class Graph(ABC):
         if old is None:
             raise Refused(f"`{weight.constant}` is not a constant")
         array = weight.view.array(matrix).reshape(old.shape)
-        return np.ascontiguousarray(array).astype(old.dtype, copy=False)
+        return np.asarray(array, old.dtype, order="C")
 
     def replace_matrix(self, weight: Weight, matrix: Array) -> None:
         """Give a weight another matrix ``[out, in]``.
