@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from qcc.__main__ import main
-from qcc.compiler.compile import compile, decide_plan
+from qcc.compiler.compile import compile
 from qcc.compiler.files.open_model import open_model
 from qcc.compiler.plan.plan import Plan
 from qcc.compiler.plan.serial import from_json, to_json
@@ -121,7 +121,7 @@ def test_what_is_left_is_encoded_under_rules_for_what_is_left(model: Path, tmp_p
 
 
 def test_a_plan_cuts_again(model: Path, tmp_path: Path) -> None:
-    plan, _ = decide_plan(model, _policy(HALF), output=tmp_path / "one.onnx")
+    plan = compile(model, _policy(HALF), output=tmp_path / "one.onnx").plan
     again: Plan = from_json(to_json(plan))
     assert again == plan
     compile(model, _policy("rule any { keep }"), output=tmp_path / "two.onnx", plan=again)
