@@ -52,7 +52,6 @@ from qcc.dsl.policy.policy import Policy
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.errors import ModelError
 from qcc.ir.forms.choose import choose
-from qcc.ir.graph.ops import Weight
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.file.save import Written
@@ -323,10 +322,7 @@ class _Compilation:
             message = "latency cannot be measured here: the target is another processor"
             raise QccError([Diagnostic("Q311", message, bound.span if bound else self.policy.target.span)])
 
-        def of(weight: Weight, action: Encode | None) -> float:
-            return chooser.seconds(weight, *((action.encoding, action.form) if action else (None, None)))
-
-        return Latency(time_input(self.model, data), of)
+        return Latency(time_input(self.model, data), chooser.seconds_of)
 
     def _rewrite(self, opened: _Opened) -> _Opened:
         """Run the passes that keep the function, and see that they do."""

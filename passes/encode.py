@@ -1,7 +1,7 @@
 """Storing weights in fewer bits."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from qcc.ir.errors import Refused
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
+from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.regions.find import regions
 from qcc.passes.contract.contract import Activations, Context, Edit, Invariant, Pass, Phase, Rounding
@@ -33,7 +34,7 @@ class Encode(Pass):
         encoding: element grid, block and scale type.
         rounding: how codes are chosen.
         form: where the decoding happens.
-        activations: how layers round what they multiply the weights with; by default they do not.
+        activations: how what layers multiply the weights with is encoded; by default it is not.
     """
 
     phase: ClassVar[Phase] = Phase.ENCODE
@@ -56,9 +57,7 @@ class Encode(Pass):
             try:
                 matrix = graph.matrix(weight)
                 encoded, why = self.encoded(weight, matrix, context)
-                if self.activations is not None:
-                    encoded = replace(encoded, input_step=self.activations.step(context.magnitudes[name]))
-                ops = graph.encode(weight, encoded, self.form, found)
+                ops = self._write(graph, weight, encoded, context, found)
             except Refused as refused:
                 if refused.broken:
                     raise Refused(f"`{name}` cannot be encoded: {refused.reason}", broken=True) from refused
@@ -68,6 +67,16 @@ class Encode(Pass):
             edits.append(Edit(name, f"{self.encoding.text}, {self.form}", error, chosen=why, ops=ops))
             context.became(name, encoded)
         return edits
+
+    def _write(
+        self, graph: Graph, weight: Weight, encoded: Encoded, context: Context, found: Mapping[str, Region]
+    ) -> tuple[LinearOp, ...]:
+        """Encode what the weight's layers read, if that is asked for, and the weight; all of it or nothing."""
+        if self.activations is not None:
+            value = self.activations.encoded(context.magnitudes.get(weight.name))
+            self.form.check(weight.reading(value.encoding), encoded)
+            weight = graph.encode_inputs(weight, value)
+        return graph.encode(weight, encoded, self.form, found)
 
     def encoded(self, weight: Weight, matrix: np.ndarray, context: Context) -> tuple[Encoded, str]:
         """The stored matrix ``[out, in]`` of a weight, and what was chosen of the rounding for it.
@@ -82,8 +91,8 @@ class Encode(Pass):
         """What kernels do beside the products of these weights."""
         if not self.form.takes_steps:
             return NO_REGIONS
-        rounded = self.activations is not None
-        return regions(graph, [one for one in weights if not self.form.refuses(one, self.encoding, rounded)])
+        reads = None if self.activations is None else self.activations.encoding
+        return regions(graph, [one for one in weights if not self.form.refuses(one.reading(reads), self.encoding)])
 
 
 def relative_error(matrix: np.ndarray, decoded: np.ndarray) -> float:

@@ -1,5 +1,6 @@
 """`activations = static`, from policy to file: what is written, what it computes, and what is told."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from qcc.compiler.measure.time_forms import FLOAT, Timings
 from qcc.compiler.plan.activations import saturating, untargeted
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.plan.serial import from_json, to_json
+from qcc.compiler.plan.text import to_text
 from qcc.compiler.report.lock import plan_of
 from qcc.compiler.runtime.session import Session
 from qcc.dsl.diagnostics.report import QccError
@@ -23,6 +25,7 @@ from qcc.dsl.policy.policy import Policy
 from qcc.ir.encoding import fit
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.grid import IntGrid
+from qcc.ir.encoding.value import STATIC_INT8, EncodedValue
 from qcc.ir.forms.integers import INTEGERS
 from qcc.ir.kernel.op import LinearOp, OpError, parse
 from qcc.passes.encode import Encode
@@ -138,8 +141,8 @@ def test_eight_bits_have_a_sign(odd: Path) -> None:
     """What is written is in two's complement, whatever this processor makes of the product."""
     graph = open_model(odd).graph
     (weight,) = graph.weights()
-    encoded = replace(fit.encode(graph.matrix(weight), INT8), input_step=np.float32(0.01))
-    graph.encode(weight, encoded, INTEGERS)
+    encoded = fit.encode(graph.matrix(weight), INT8)
+    graph.encode(graph.encode_inputs(weight, EncodedValue(STATIC_INT8, np.float32(0.01))), encoded, INTEGERS)
     (codes,) = (one.const_value for name, one in graph.model.graph.initializers.items() if name.endswith(".codes"))
     assert codes is not None and codes.dtype.name == "INT8"
     assert np.array_equal(codes.numpy(), (encoded.codes.astype(int) - 128).T)
@@ -158,10 +161,19 @@ def test_a_plan_that_saturates_reject(model: Path, x: np.ndarray) -> None:
 
 
 def test_a_plan_of_before_reads_as_integers(model: Path, x: np.ndarray) -> None:
-    """Locks of earlier versions call the product of integers `fused` with activations."""
+    """Locks of earlier versions call the product of integers `fused` with activations, and know not who asked."""
     made = qcc.compile(model, policy(STATIC), data=[{"x": x}])
     assert '"form": "integers"' in to_json(made.plan)
     assert from_json(to_json(made.plan).replace('"form": "integers"', '"form": "fused"')) == made.plan
+    old = json.loads(to_json(made.plan))
+    for step in old["steps"]:
+        del step["value_sources"]
+    read = from_json(json.dumps(old))
+    assert [step.action for step in read.steps] == [step.action for step in made.plan.steps]
+    assert "the values read by\n    node\n" in to_text(read)
+    old["steps"][-1]["value_sources"] = ["one"]
+    with pytest.raises(ValueError, match="as many sources as weights"):
+        from_json(json.dumps(old))
     with pytest.raises(ValueError, match="is one of rows, fused, decoded, integers, kernel"):
         from_json(to_json(made.plan).replace('"form": "integers"', '"form": "bytes"'))
 
@@ -189,11 +201,22 @@ def test_what_cannot_be_served_is_told_once(model: Path, x: np.ndarray) -> None:
     assert all(f"`{name}`" in warning.message for name in ("node", "node_2", "node_4"))
 
 
-def test_an_open_choice_reject(model: Path, x: np.ndarray) -> None:
-    text = "rule linear { weights = int8 channel | int4 channel; activations = static }"
-    with pytest.raises(QccError) as refused:
-        qcc.compile(model, policy(text), data=[{"x": x}])
-    assert {one.code for one in refused.value.diagnostics} == {"Q312"}
+def test_an_open_choice_is_measured_with_its_activations(model: Path, x: np.ndarray) -> None:
+    """Both candidates become int7, of which one is left; beside `float` and 4 bits it is measured as it would run."""
+    text = "rule linear { weights = int8 channel | int7 channel; activations = static }"
+    assert qcc.compile(model, policy(text), data=[{"x": x}]).plan.allocate is None
+    text = "rule linear { weights = int8 channel | int4 channel | float; activations = static }\n"
+    text += "budget { output_error <= 0.1% }\nminimize size"
+    result = qcc.compile(model, policy(text), data=[{"x": x}])
+    assert [one.code for one in result.warnings] == ["Q313"] and "int4 channel" in result.warnings[0].message
+    rounded = [row for row in result.layers if row.form == "integers"]
+    assert rounded and all(row.loss is not None and row.loss > 0 for row in rounded)
+    told = sum(row.loss or 0 for row in result.layers)
+    run = Session(result.output, False).run({"x": x})
+    wanted = Session(model, False).run({"x": x})
+    ratios = [float(((run[name] - wanted[name]) ** 2).sum() / (wanted[name] ** 2).sum()) for name in wanted]
+    assert 0.5 < told / np.mean(ratios) < 2  # errors of layers are not quite independent
+    assert plan_of(result.lock) == result.plan and "the values read by" in to_text(result.plan)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from qcc.ir.encoding.blocked import FLOAT_ENCODINGS, Blocked, ScaleType
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding.encoded import Encoded, Scales, stored
 from qcc.ir.encoding.grid import FloatGrid, Grid, IntGrid
+from qcc.ir.encoding.value import DYNAMIC_INT8, STATIC_INT8, ValueEncoding
 from qcc.ir.errors import Refused
 from qcc.ir.forms import integers
 from qcc.ir.forms.choose import choose
@@ -99,14 +100,28 @@ def test_what_is_taken_computes_what_it_decodes_to(
 
 
 @pytest.mark.parametrize("form", [DECODED, ROWS, FUSED])
-def test_rounded_activations_are_not_dropped_reject(form: Form, weights: dict[str, Weight]) -> None:
-    assert "neither" in form.refuses(weights["matmul"], Blocked(IntGrid(8)), rounded=True)
+@pytest.mark.parametrize("value", [STATIC_INT8, DYNAMIC_INT8])
+def test_rounded_activations_are_not_dropped_reject(
+    form: Form, value: ValueEncoding, weights: dict[str, Weight]
+) -> None:
+    assert "neither" in form.refuses(weights["matmul"].reading(value), Blocked(IntGrid(8)))
 
 
-@pytest.mark.parametrize("form", [integers.INTEGERS, KERNEL])
-def test_rounded_activations_need_one_scale_a_channel(form: Form, weights: dict[str, Weight]) -> None:
-    assert not form.refuses(weights["matmul"], Blocked(IntGrid(8)), rounded=True)
-    assert "one scale a channel" in form.refuses(weights["matmul"], Blocked(IntGrid(8), group(32)), rounded=True)
+@pytest.mark.parametrize(
+    ("form", "value"), [(integers.INTEGERS, STATIC_INT8), (integers.INTEGERS, DYNAMIC_INT8), (KERNEL, STATIC_INT8)]
+)
+def test_rounded_activations_need_one_scale_a_channel(
+    form: Form, value: ValueEncoding, weights: dict[str, Weight]
+) -> None:
+    rounded = weights["matmul"].reading(value)
+    assert not form.refuses(rounded, Blocked(IntGrid(8)))
+    assert "one scale a channel" in form.refuses(rounded, Blocked(IntGrid(8), group(32)))
+
+
+def test_kernels_take_one_step_reject(weights: dict[str, Weight]) -> None:
+    assert "export { activations = int8 }" in KERNEL.refuses(
+        weights["matmul"].reading(DYNAMIC_INT8), Blocked(IntGrid(8))
+    )
 
 
 def test_integers_are_multiplied_with_rounded_activations_alone_reject(weights: dict[str, Weight]) -> None:

@@ -23,6 +23,7 @@ from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, Block
 from qcc.ir.encoding.encoded import Encoded, Scales, stored
 from qcc.ir.encoding.grid import IntGrid
+from qcc.ir.encoding.value import DYNAMIC_INT8, STATIC_INT8, EncodedValue
 from qcc.ir.forms.capabilities import capabilities
 from qcc.ir.forms.fused import FUSED
 from qcc.ir.forms.integers import INTEGERS
@@ -65,7 +66,8 @@ def cases() -> Iterator[Case]:
     for row in capabilities():
         for size in row.groups:
             yield written(Blocked(IntGrid(row.bits, row.symmetric), Block(1, size)))
-    yield written(Blocked(IntGrid(7), CHANNEL), np.float32(1 / 127))
+    yield written(Blocked(IntGrid(7), CHANNEL), EncodedValue(STATIC_INT8, np.float32(1 / 127)))
+    yield written(Blocked(IntGrid(7), CHANNEL), EncodedValue(DYNAMIC_INT8))
     for bits, symmetric in product((4, 7, 8), (True, False)):
         yield body(bits, symmetric)
 
@@ -85,21 +87,23 @@ def integers() -> np.ndarray:
     return found
 
 
-def written(encoding: Blocked, step: np.float32 | None = None) -> Case:
-    """One layer as the runtime multiplies it: fused, or with a step as integers."""
+def written(encoding: Blocked, value: EncodedValue | None = None) -> Case:
+    """One layer as the runtime multiplies it: fused, or as integers."""
     grid = encoding.block.grid((OUTPUTS, INPUTS))
     middle = 1 << (encoding.bits - 1)
     zero = None if encoding.symmetric else np.resize(np.array([0, middle, 2 * middle - 1], np.uint8), grid)
     scales = Scales(np.full(grid, 0.0625, np.float16), zero)
     parts = stored(encoding, codes(encoding.bits, OUTPUTS, INPUTS), scales)
-    encoded = Encoded(encoding, (OUTPUTS, INPUTS), parts, step)
+    encoded = Encoded(encoding, (OUTPUTS, INPUTS), parts)
     weight = np.zeros((INPUTS, OUTPUTS), np.float32)
     text = f"g (float[N,{INPUTS}] x) => (float[N,{OUTPUTS}] y) {{ y = MatMul (x, w) }}"
     model = onnx_models.parse(text, {"w": weight}, opset=25, ir_version=11)
     graph = OnnxGraph(ir.serde.deserialize_model(model), Path())
-    graph.encode(graph.weights()[0], encoded, FUSED if step is None else INTEGERS)
+    (read,) = graph.weights()
+    read = read if value is None else graph.encode_inputs(read, value)
+    graph.encode(read, encoded, FUSED if value is None else INTEGERS)
     x, matrix = (integers() / np.float32(127)).astype(np.float32), encoded.decode().astype(np.float64)
-    name = f"{encoding.text.replace(' ', '-')}{'-static' * (step is not None)}"
+    name = f"{encoding.text.replace(' ', '-')}{'' if value is None else f'-{value.encoding.when}'}"
     model_bytes = ir.serde.serialize_model(graph.model).SerializeToString()
     return Case(name, model_bytes, x, x @ matrix.T, float((np.abs(x) @ np.abs(matrix).T).max()))
 

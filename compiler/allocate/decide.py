@@ -1,7 +1,7 @@
 """Deciding: one candidate for each weight, least predicted error within the budget, proven."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,8 +9,8 @@ import numpy as np
 from qcc.compiler.allocate.choice import solve as multiple_choice
 from qcc.compiler.allocate.choice.solve import BudgetRow, Infeasible, Problem, Solution
 from qcc.compiler.measure.sensitivity import Losses
-from qcc.compiler.plan.bind import encode_steps
-from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Limit, Plan, Step
+from qcc.compiler.plan.bind import encode_steps, row_of
+from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Limit, Plan, PlanRow, Step
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
 from qcc.ir.graph.graph import Graph
@@ -62,14 +62,14 @@ def decide(plan: Plan, graph: Graph, losses: Losses, fixed_bytes: float) -> Deci
 def decision_of(plan: Plan, choice: Sequence[int], losses: Losses | None, solution: Solution | None = None) -> Decision:
     """The plan in which every option has the candidate of this choice."""
     assert plan.allocate is not None
-    steps: dict[Encode, list[tuple[str, str]]] = {}
+    steps: dict[Encode, list[PlanRow]] = {}
     kept = []
     for option, chosen in zip(plan.allocate.options, choice, strict=True):
         candidate = option.candidates[chosen]
         if candidate.action is None:
             kept.append(Kept(option.weight, "the allocator left it float"))
         else:
-            steps.setdefault(candidate.action, []).append((option.weight, candidate.source))
+            steps.setdefault(candidate.action, []).append(row_of(option.weight, candidate))
     error = sum(float(loss[chosen]) for loss, chosen in zip(losses.loss, choice, strict=True)) if losses else 0.0
     gap = solution.gap if solution else math.inf
     decided = replace(plan, steps=_merged(plan, steps), kept=(*plan.kept, *kept), allocate=None)
@@ -174,13 +174,13 @@ def _one(limit: Limit, least: float) -> str:
     return f"the smallest feasible {limit.metric} is {shown}, the budget is {asked}"
 
 
-def _merged(plan: Plan, steps: dict[Encode, list[tuple[str, str]]]) -> tuple[Step, ...]:
+def _merged(plan: Plan, steps: Mapping[Encode, Sequence[PlanRow]]) -> tuple[Step, ...]:
     """The plan's steps with the decided encodings added to those that were fixed."""
-    fixed: dict[Encode, list[tuple[str, str]]] = {}
+    fixed: dict[Encode, list[PlanRow]] = {}
     others: list[Step] = []
     for step in plan.steps:
         if isinstance(step.action, Encode):
-            fixed.setdefault(step.action, []).extend(zip(step.weights, step.sources, strict=True))
+            fixed.setdefault(step.action, []).extend(step.rows)
         else:
             others.append(step)
     for action, pairs in steps.items():

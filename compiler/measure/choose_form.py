@@ -19,6 +19,8 @@ from qcc.ir.forms.kernel import KERNEL, kernel_layers
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
+from qcc.passes.contract.contract import Activations
+from qcc.passes.encode import Encode
 
 CaseTick = Callable[[str], None]
 
@@ -101,11 +103,18 @@ class FormChooser:
         text += f"; timed on {where}: {told}"
         return Choice(chosen, text + (f"; {refused}" if refused else ""))
 
-    def seconds(self, weight: Weight, encoding: Encoding | None, form: Form | None) -> float:
+    def seconds_of(self, weight: Weight, action: Encode | None) -> float:
+        """What a weight's layers take under an action; see `seconds`."""
+        asked = (None, None) if action is None else (action.encoding, action.form, action.activations)
+        return self.seconds(weight, *asked)
+
+    def seconds(
+        self, weight: Weight, encoding: Encoding | None, form: Form | None, how: Activations | None = None
+    ) -> float:
         """What a weight's linear layers take for one sample, on one thread; those of other kinds count nothing.
 
-        A weight without an encoding is float. Convolutions that kernels could take count with what `Case` has around
-        them, which is the same in every form.
+        A weight without an encoding is float; ``how`` is that of what its layers read. Convolutions that kernels could
+        take count with what `Case` has around them, which is the same in every form.
         """
         count = sum(layer.kind == "linear" for layer in weight.layers)
         if not count and self.kernels is not None and _may_be_product(weight) and not self._refuses(weight):
@@ -115,7 +124,7 @@ class FormChooser:
         assert self.timings is not None
         if encoding is None or form is None:
             return count * self.timings.seconds(self._case(weight), None, ())[FLOAT]
-        return count * self.timings.seconds(self._case(weight), encoding, (form.alone,))[form.alone]
+        return count * self.timings.seconds(self._case(weight), encoding, (form.alone,), how)[form.alone]
 
     def _case(self, weight: Weight) -> Case:
         return Case(*weight.shape, (self.rows or {})[weight.name], weight.kinds == {"conv"})

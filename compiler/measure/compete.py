@@ -9,7 +9,7 @@ from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.measure.time_model import Entrant, ModelTimes, fastest, races
 from qcc.compiler.plan.activations import untargeted
 from qcc.compiler.plan.bind import encode_steps
-from qcc.compiler.plan.plan import Plan, Step
+from qcc.compiler.plan.plan import Plan, PlanRow, Step
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.ir.forms.choose import unpacked_form
 from qcc.ir.graph.ops import Weight
@@ -57,17 +57,17 @@ def faster_plan(
 
 def decoded(plan: Plan, weights: Mapping[str, Weight]) -> Plan:
     """The plan with all that could be read by a kernel, the runtime's own or ours, decoded at load."""
-    steps: dict[Encode, list[tuple[str, str]]] = {}
+    steps: dict[Encode, list[PlanRow]] = {}
     others: list[Step] = []
     for step in plan.steps:
         if not isinstance(step.action, Encode):
             others.append(step)
             continue
-        for name, source in zip(step.weights, step.sources, strict=True):
+        for row in step.rows:
             action = step.action
             if action.form.packed and action.activations is None:
-                action = replace(action, form=unpacked_form(weights[name], action.encoding))
-            steps.setdefault(action, []).append((name, source))
+                action = replace(action, form=unpacked_form(weights[row[0]], action.encoding))
+            steps.setdefault(action, []).append(row)
     return untargeted(replace(plan, steps=(*others, *encode_steps(steps))))
 
 

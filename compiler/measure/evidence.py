@@ -61,10 +61,10 @@ class Evidence:
         with self.phases.phase("measure"):
             tick = self.phases.counter("measure", len(options))
             judges = held_out(self.data) if self.moments else None
-            if judges is None:
-                return measure(self.graph, options, self.data, Context(tick, grams_of(self.moments), self.moments))
-            context = Context(tick, seen_of(self.moments), self.moments)
-            return replace(measure(self.graph, options, judges, context), held_out=True)
+            grams = grams_of(self.moments) if judges is None else seen_of(self.moments)
+            context = Context(tick, grams, self.moments, magnitudes=self.magnitudes)
+            found = measure(self.graph, options, self.data if judges is None else judges, context)
+            return replace(found, held_out=judges is not None)
 
     def context(self, decided: Plan, became: Callable[[str, Encoded], None]) -> Context:
         """What the passes of a decided plan need; it is told what weights are stored as."""
@@ -83,9 +83,12 @@ def _rests_on_losses(allocate: Allocate) -> bool:
 
 
 def rounded_inputs(plan: Plan) -> list[str]:
-    """The weights whose layers round what they read."""
-    steps = [step for step in plan.steps if isinstance(step.action, Encode) and step.action.activations is not None]
-    return [name for step in steps for name in step.weights]
+    """The weights whose layers round what they read, or may, by steps that data shows."""
+    found = [(step.action, step.weights) for step in plan.steps if isinstance(step.action, Encode)]
+    for option in plan.allocate.options if plan.allocate else ():
+        found += [(one.action, (option.weight,)) for one in option.candidates if one.action is not None]
+    rounded = [names for action, names in found if action.activations and action.activations.encoding.when == "static"]
+    return list(dict.fromkeys(name for names in rounded for name in names))
 
 
 def _weights_with_gram(plan: Plan) -> list[str]:

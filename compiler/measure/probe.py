@@ -25,12 +25,12 @@ class Probe:
             for states in self.states
         ]
 
-    def loss(self, overrides: Mapping[str, np.ndarray]) -> float:
-        """Noise over signal at the outputs when constants are replaced."""
+    def loss(self, overrides: Mapping[str, np.ndarray], chain: Chain | None = None) -> float:
+        """Noise over signal at the outputs when constants are replaced, maybe in a chain that differs behind them."""
         start = min(self.chain.first_reader(constant) for constant in overrides)
         total = 0.0
         for states, sights in zip(self.states, self._sights, strict=True):
-            outputs = self.chain.outputs(start, states[start], overrides)
+            outputs = (chain or self.chain).outputs(start, states[start], overrides)
             total += noise(*(masks.seen(self._named(one), sights) for one in (outputs, states[-1])))
         return total / len(self.states)
 

@@ -5,6 +5,7 @@ overridden; a value that a piece only passes on is carried beside it.
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +53,15 @@ class Chain:
         self.pieces = pieces
         self._outputs = tuple(value.name for value in graph.outputs)
         self._runners: list[Runner] = [graph.runner(piece.reads, piece.makes, piece.constants) for piece in pieces]
+
+    def where(self, constant: str, graph: Graph) -> "Chain":
+        """The chain of a graph that differs in the pieces alone that read a constant."""
+        other = copy(self)
+        other._runners = [
+            graph.runner(piece.reads, piece.makes, piece.constants) if constant in piece.constants else runner
+            for piece, runner in zip(self.pieces, self._runners, strict=True)
+        ]
+        return other
 
     def first_reader(self, constant: str) -> int:
         """The first piece that reads a constant."""

@@ -1,7 +1,8 @@
 """What each way to encode each weight costs at the model's output, measured.
 
 One weight at a time is replaced by what its codes decode to, and only the part of the graph after it runs. The loss is
-noise power over signal power, which adds up over independent errors. Candidates whose squared errors in the weight are
+noise power over signal power, which adds up over independent errors. A candidate that encodes what the layers read as
+well is run with that, in pieces of its own. Candidates whose squared errors in the weight are
 within a factor of each other share one run and are scaled by that error; as many samples are run as the work allows.
 
 Source: one-at-a-time measurement, Hubara et al. 2020 (arXiv:2006.10518), section 3.3; MixDQ, Zhao et al. 2024
@@ -23,7 +24,7 @@ from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Kind, Weight
 from qcc.passes.contract.contract import Context
-from qcc.passes.encode import relative_error
+from qcc.passes.encode import Encode, relative_error
 
 MEASURED_SAMPLES = 64
 OUTPUT_BYTES = 1 << 26  # of the reference outputs that are held
@@ -96,7 +97,11 @@ def _option(
         raise ModelError("Q410", message, help="add `float` to them, or `scale fp32`")
     anchor = -1
     for at in np.argsort(errors, kind="stable"):
-        one = encoded[at]
+        one, action = encoded[at], option.candidates[at].action
+        if one is not None and action is not None and action.activations is not None:
+            decoded = {weight.constant: graph.as_constant(weight, one.decode())}
+            losses[at], runs[at] = probe.loss(decoded, _rounding(probe, graph, weight, action, context)), True
+            continue
         if one is None or errors[at] == 0:
             continue
         if anchor < 0 or errors[at] > ALIKE * errors[anchor]:
@@ -105,6 +110,17 @@ def _option(
         else:
             losses[at] = losses[anchor] * errors[at] / errors[anchor]
     return losses, tuple(runs)
+
+
+def _rounding(probe: Probe, graph: Graph, weight: Weight, action: Encode, context: Context) -> Chain:
+    """The chain with what the weight's layers read encoded as an action says."""
+    assert action.activations is not None
+    rounded = graph.copy()
+    try:
+        rounded.encode_inputs(weight, action.activations.encoded(context.magnitudes.get(weight.name)))
+    except Refused as refused:
+        raise ModelError("Q410", f"`{weight.name}` cannot be encoded: {refused.reason}") from refused
+    return probe.chain.where(weight.constant, rounded)
 
 
 def _encoded(weight: Weight, matrix: np.ndarray, candidate: Candidate, context: Context) -> Encoded | None:

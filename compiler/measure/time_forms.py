@@ -28,13 +28,15 @@ from qcc.compiler.runtime.session import Session
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.graph.form import Form
 from qcc.ir.onnx.file.runtime import onnxruntime
-from qcc.passes.contract.contract import Context
+from qcc.passes.contract.contract import Activations, Context
+from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.encode import Encode
 from qcc.passes.rounding.nearest import Nearest
 
 OPSET = 21
 TURNS = Turns(rounds=15, turn_s=0.002, warm=True, own=True)
 FLOAT = "float"
+LARGE = Magnitudes.of(np.array([4], np.float32))  # numbers of a normal distribution hardly are
 
 
 @dataclass(frozen=True)
@@ -69,21 +71,24 @@ class Timings:
         self._name = f"timings-{_digest(kernels)}.json"
         self._known: dict[str, float] = read_numbers(self._name)
 
-    def seconds(self, case: Case, encoding: Encoding | None, forms: tuple[Form, ...]) -> Mapping[Form | str, float]:
+    def seconds(
+        self, case: Case, encoding: Encoding | None, forms: tuple[Form, ...], how: Activations | None = None
+    ) -> Mapping[Form | str, float]:
         """Seconds of a run in each of the forms, and of the float product under ``float``; one thread.
 
-        A form that cannot be told from float takes as long. Without an encoding there are no forms.
+        A form that cannot be told from float takes as long. Without an encoding there are no forms; ``how`` is that of
+        what the layer reads.
 
         Raises:
             QccError: the kernel cannot be built.
         """
-        keys = {form: _key(case, encoding, form.name) for form in forms}
+        keys = {form: _key(case, encoding, _named(form, how)) for form in forms}
         base = _key(case, None, FLOAT)
         missing = tuple(form for form, key in keys.items() if key not in self._known)
         if missing or base not in self._known:
             text = encoding.text if encoding else FLOAT
             self._tick(f"{case.outputs}x{case.inputs}, {case.rows} {case.unit}s, {text}")
-            seconds = _time(case, encoding, missing, self._kernels)
+            seconds = _time(case, encoding, missing, self._kernels, how)
             self._known.setdefault(base, float(np.median(seconds[FLOAT])))
             self._known |= {keys[form]: _told(seconds[form], seconds[FLOAT]) for form in missing}
             self._known |= add_numbers(self._name, self._known)  # another process may have timed others
@@ -98,7 +103,7 @@ def _told(seconds: np.ndarray, base: np.ndarray) -> float:
 
 
 def _time(
-    case: Case, encoding: Encoding | None, forms: tuple[Form, ...], kernels: Kernels | None
+    case: Case, encoding: Encoding | None, forms: tuple[Form, ...], kernels: Kernels | None, how: Activations | None
 ) -> dict[Form | str, np.ndarray]:
     """Seconds by form ``[rounds]``."""
     with scratch() as folder:
@@ -107,10 +112,10 @@ def _time(
         sessions: dict[Form | str, Session] = {FLOAT: Session(path, kernels=False, threads=1)}
         for form in forms:
             assert encoding is not None
-            encode = Encode(encoding, Nearest(clip="absmax"), form)
+            encode = Encode(encoding, Nearest(clip="absmax"), form, how)
             graph = open_model(path).graph
             target = [weight.name for weight in graph.weights() if weight.constant == "w"]
-            encoded, edits = encode.apply(graph, target, Context())
+            encoded, edits = encode.apply(graph, target, Context(magnitudes=dict.fromkeys(target, LARGE)))
             written = encoded.save(folder / f"{form}.onnx", "auto", {}).path
             ops = {op for edit in edits for op in edit.ops}
             library = folder / f"{form}.so" if ops and kernels is not None else None
@@ -149,6 +154,10 @@ def _convolutions(case: Case) -> onnx.ModelProto:
         weight = random.standard_normal((*shape, 1, 1)).astype(np.float32)
         model.graph.initializer.append(numpy_helper.from_array(weight, name))
     return model
+
+
+def _named(form: Form, how: Activations | None) -> str:
+    return form.name if how is None else f"{form.name} {how.encoding.text}"
 
 
 def _key(case: Case, encoding: Encoding | None, form: str) -> str:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from qcc.codegen.target.target import TARGETS, VNNI
 from qcc.compiler.plan.plan import Candidate, Kernels, Plan, Step
+from qcc.compiler.plan.sources import place
 from qcc.compiler.plan.text import action_text
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Assignment
@@ -37,7 +38,7 @@ def _untargeted(step: Step) -> Step:
     return replace(step, action=everywhere(step.action)) if isinstance(step.action, Encode) else step
 
 
-def static_reason(action: Encode) -> str:
+def rounded_reason(action: Encode) -> str:
     """Why a layer with rounded activations has its form and its bits, one line for the report."""
     assert action.activations is not None
     reason = f"integers are multiplied, activations {action_text(action.activations)}"
@@ -69,22 +70,30 @@ class ActivationBinder:
         """The candidates of a weight, with activations where they are asked for and possible."""
         if asked is None or not isinstance(asked.value, Activations) or not candidates:
             return candidates
-        if len(candidates) > 1:
-            message = f"`{weight.name}` has {len(candidates)} formats to choose from, and rounded activations"
-            help = "what rounded activations cost is not measured: give these layers one format"
-            self._diagnostics.error("Q312", message, asked.span, help=help)
-            return candidates
-        action = candidates[0].action
-        form, reason = (None, "their weights are float") if action is None else self._form(weight, action)
-        if form is None or action is None:
+        if all(one.action is None for one in candidates):
+            self._refused.setdefault(("their weights are float", asked), []).append(weight.name)
+        found: dict[Encode | None, Candidate] = {}
+        for one in candidates:
+            one = self._rounded(weight, asked, asked.value, one)
+            found.setdefault(one.action, one)  # in fewer bits, what differed may be the same
+        return tuple(found.values())
+
+    def _rounded(self, weight: Weight, asked: Assignment, how: Activations, one: Candidate) -> Candidate:
+        """The candidate with activations, if that is possible."""
+        if one.action is None:
+            return one
+        form, reason = self._form(weight.reading(how.encoding), one.action)
+        if form is None:
             self._refused.setdefault((reason, asked), []).append(weight.name)
-            return candidates
-        action = replace(action, activations=asked.value, form=form)
-        return [replace(candidates[0], action=action if declares_vnni(self._kernels) else everywhere(action))]
+            return one
+        action = replace(one.action, activations=how, form=form)
+        action = action if declares_vnni(self._kernels) else everywhere(action)
+        return replace(one, action=action, value_source=place(asked.span))
 
     def report(self) -> None:
         """Warn of the layers that were asked for in vain, once for each reason."""
         for (reason, asked), names in self._refused.items():
+            names = list(dict.fromkeys(names))
             shown = ", ".join(f"`{name}`" for name in names[:NAMED])
             shown += f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
             self._diagnostics.warning("Q313", f"activations of {shown} are not rounded: {reason}", asked.span)
@@ -94,7 +103,7 @@ class ActivationBinder:
         reason = ""
         for form in sorted(forms().values(), key=lambda form: not form.takes_steps):
             if form.rounds and (self._kernels is not None or not form.takes_steps):
-                reason = form.refuses(weight, action.encoding, rounded=True)
+                reason = form.refuses(weight, action.encoding)
                 if not reason:
                     return form, ""
         return None, reason

@@ -3,15 +3,14 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import PurePath
 from types import MappingProxyType
 
 from qcc.compiler.plan.activations import ActivationBinder
 from qcc.compiler.plan.catalog import rewrites
 from qcc.compiler.plan.formats import encoding_of
-from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, Step
+from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, PlanRow, Step
+from qcc.compiler.plan.sources import place
 from qcc.dsl.diagnostics.report import Diagnostics
-from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.policy.policy import KEEP, Assignment, FormatSpec, Policy, Rule
 from qcc.dsl.policy.select import GENERATED, GIVEN, Facts, asks_for_data, has_predicate, matches, near_misses
 from qcc.ir.encoding.algebra import Encoding
@@ -139,7 +138,7 @@ def bind(
     that change the structure have run, ``earlier`` says so; else the plan has those that the policy asks for.
     """
     resolved = resolve(policy, graph.weights(), diagnostics, given, earlier.weights if earlier else ())
-    steps: dict[Encode, list[tuple[str, str]]] = {}
+    steps: dict[Encode, list[PlanRow]] = {}
     options, kept = [], []
     narrowest: dict[str, Encoding | None] = {}
     activations = ActivationBinder(kernels, diagnostics)
@@ -151,7 +150,7 @@ def bind(
         if not encoded:
             kept.append(Kept(one.weight.name, _why_kept(one)))
         elif len(candidates) == 1 and encoded[0].action is not None:
-            steps.setdefault(encoded[0].action, []).append((one.weight.name, encoded[0].source))
+            steps.setdefault(encoded[0].action, []).append(row_of(one.weight.name, encoded[0]))
         else:
             options.append(OpenChoice(one.weight.name, tuple(candidates)))
     activations.report()
@@ -172,14 +171,14 @@ def _timed(candidate: Candidate, weight: Weight, latency: Latency | None) -> Can
 def _fixed_seconds(
     latency: Latency,
     resolved: Sequence[Resolved],
-    steps: dict[Encode, list[tuple[str, str]]],
+    steps: dict[Encode, list[PlanRow]],
     open: Sequence[OpenChoice],
 ) -> float:
     """What the model will take apart from the weights that are still open: what is not linear takes what it took."""
     weights = {one.weight.name: one.weight for one in resolved}
     undecided = {option.weight for option in open}
     total = latency.model_s - sum(latency.of(weight, None) for name, weight in weights.items())
-    actions = {name: action for action, pairs in steps.items() for name, _ in pairs}
+    actions = {name: action for action, rows in steps.items() for name, _, _ in rows}
     total += sum(latency.of(weight, actions.get(name)) for name, weight in weights.items() if name not in undecided)
     return max(total, 0.0)
 
@@ -205,10 +204,16 @@ def _asked_steps(
             yield Step(action, weights, sources, encodings if narrowest else ())
 
 
-def encode_steps(steps: dict[Encode, list[tuple[str, str]]]) -> Iterable[Step]:
+def row_of(name: str, candidate: Candidate) -> PlanRow:
+    """The row of a weight that becomes a candidate."""
+    return name, candidate.source, candidate.value_source
+
+
+def encode_steps(steps: Mapping[Encode, Sequence[PlanRow]]) -> Iterable[Step]:
     """One step for each way to encode."""
-    for action, pairs in steps.items():
-        yield Step(action, tuple(name for name, _ in pairs), tuple(source for _, source in pairs))
+    for action, rows in steps.items():
+        weights, sources, values = zip(*rows, strict=True)
+        yield Step(action, weights, sources, value_sources=values if any(values) else ())
 
 
 def _candidates(one: Resolved, chooser: Chooser) -> list[Candidate]:
@@ -236,12 +241,6 @@ def _narrowest(weight: Weight, candidates: Sequence[Candidate]) -> Encoding | No
     """The smallest of the encodings that a weight may get."""
     encodings = [candidate.action.encoding for candidate in candidates if candidate.action is not None]
     return min(encodings, key=lambda encoding: encoding.size_bits(weight.shape), default=None)
-
-
-def place(span: Span) -> str:
-    """Where a rule stands, without the folder: how a policy's path was spelled must not change what is written."""
-    name = span.source.name if span.source.preset else PurePath(span.source.name).name
-    return f"{name}:{span.line}:{span.column}"
 
 
 def _why_kept(one: Resolved) -> str:

@@ -12,17 +12,22 @@ from qcc.ir.encoding.algebra import Encoding
 from qcc.passes.contract.contract import Pass
 from qcc.passes.encode import Encode
 
+PlanRow = tuple[str, str, str]
+"""A weight, who asked for its encoding, and who for that of what its layers read."""
+
 
 @dataclass(frozen=True)
 class Candidate:
     """What a weight may become; no action means that it stays as it is.
 
-    ``latency_ms`` is what its layers take for a sample, where the policy asks.
+    ``latency_ms`` is what its layers take for a sample, where the policy asks; ``value_source`` tells who asked for the
+    encoding of what they read.
     """
 
     action: Encode | None
     source: str
     latency_ms: float = 0.0
+    value_source: str = ""
 
     @property
     def text(self) -> str:
@@ -62,13 +67,21 @@ class Step:
     """A pass over some weights; ``sources`` says, weight by weight, who asked.
 
     A rewriting step knows in ``encodings`` what each of its weights will be stored in, None for float: decided or not,
-    the plan makes the same graph.
+    the plan makes the same graph. Of a step that encodes what the layers read as well, ``value_sources`` says who asked
+    for that.
     """
 
     action: Pass
     weights: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     encodings: tuple[Encoding | None, ...] = ()
+    value_sources: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> tuple[PlanRow, ...]:
+        """Each weight with who asked for its encoding, and for that of what its layers read."""
+        values = self.value_sources or ("",) * len(self.weights)
+        return tuple(zip(self.weights, self.sources, values, strict=True))
 
 
 @dataclass(frozen=True)

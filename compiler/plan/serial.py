@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from qcc.compiler.plan.catalog import activations, passes, rewrites, roundings
-from qcc.compiler.plan.decode import decode
+from qcc.compiler.plan.decode import TAG, decode
 from qcc.compiler.plan.formats import composed_encodings
 from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, Step
 from qcc.ir.encoding.algebra import Encoding, leaves
@@ -20,6 +21,8 @@ from qcc.passes.contract.contract import SitePass
 from qcc.passes.encode import Encode
 
 VERSION = 1
+LATER: Mapping[str, Mapping[str, Any]] = {"Step": {"value_sources": []}, "Candidate": {"value_source": ""}}
+"""Fields that came later, by class: what they are where a plan lacks them."""
 
 
 def to_json(plan: Plan) -> str:
@@ -49,11 +52,23 @@ def from_data(data: object) -> Plan:
     try:
         if not isinstance(data, dict) or type(data.get("version")) is not int or data["version"] != VERSION:
             raise ValueError(f"its version is not {VERSION}")
-        plan: Plan = decode({key: part for key, part in data.items() if key != "version"}, Plan, _types(), "plan")
+        parts = {key: _completed(part) for key, part in data.items() if key != "version"}
+        plan: Plan = decode(parts, Plan, _types(), "plan")
         _check(plan)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not a plan: {error}") from error
     return replace(plan, steps=tuple(map(_of_today, plan.steps)))
+
+
+def _completed(value: Any) -> Any:  # noqa: ANN401  (JSON)
+    """JSON with the fields that plans were written without before."""
+    if isinstance(value, list):
+        return [_completed(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    name = value.get(TAG)
+    later = LATER.get(name, {}) if isinstance(name, str) else {}
+    return {**later, **{key: _completed(one) for key, one in value.items()}}
 
 
 def _of_today(step: Step) -> Step:
@@ -72,7 +87,8 @@ def _check(plan: Plan) -> None:
     if len(set(treated)) < len(treated):
         raise ValueError("a weight is named twice")
     for step in plan.steps:
-        if len(step.sources) != len(step.weights) or len(step.encodings) not in (0, len(step.weights)):
+        optional = len(step.encodings), len(step.value_sources)
+        if len(step.sources) != len(step.weights) or not {*optional} <= {0, len(step.weights)}:
             raise ValueError("a step has as many sources as weights")
     actions = [step.action for step in plan.steps if isinstance(step.action, Encode)]
     options = plan.allocate.options if plan.allocate else ()

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from qcc.compiler.plan.catalog import keyword_of
-from qcc.compiler.plan.plan import Plan
+from qcc.compiler.plan.plan import Plan, Step
 from qcc.compiler.plan.serial import VERSION
 from qcc.dsl.policy.policy import options_text
 from qcc.passes.contract.contract import Activations, Pass, Rounding, SitePass
@@ -16,6 +16,7 @@ def to_text(plan: Plan) -> str:
     for step in plan.steps:
         lines.append(action_text(step.action))
         lines += _columns(zip(step.weights, step.sources, strict=True))
+        lines += _values(step)
     if plan.allocate is not None:
         bounds = "".join(f", {limit.metric} <= {limit.bound:.10g}" for limit in plan.allocate.limits)
         lines.append(f"allocate minimize {plan.allocate.objective}{bounds}")
@@ -31,11 +32,18 @@ def to_text(plan: Plan) -> str:
 def action_text(action: Pass | Rounding | Activations) -> str:
     """A pass as it would be written: keyword and options."""
     if isinstance(action, Encode):
-        inputs = "" if action.activations is None else f", activations {action_text(action.activations)}"
-        return f"encode {action.encoding.text}, rounding {action_text(action.rounding)}{inputs}, {action.form}"
+        return f"encode {action.encoding.text}, rounding {action_text(action.rounding)}, {action.form}"
     options = [f"{name} = {text}" for name, text in options_text(action).items()]  # type: ignore[arg-type]
     owner = f"{action.property} = " if isinstance(action, SitePass) else ""
     return owner + keyword_of(type(action)) + (f"({', '.join(options)})" if options else "")
+
+
+def _values(step: Step) -> list[str]:
+    """How what the layers of weights read is encoded, if it is."""
+    if not isinstance(step.action, Encode) or (how := step.action.activations) is None:
+        return []
+    head = f"encode {how.encoding.text}, activations {action_text(how)}, the values read by"
+    return [head, *_columns((name, value) for name, _, value in step.rows)]
 
 
 def _columns(pairs: Iterable[tuple[str, str]]) -> list[str]:

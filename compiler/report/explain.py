@@ -9,11 +9,12 @@ from qcc.compiler.calibrate import samples
 from qcc.compiler.console import terminal
 from qcc.compiler.files.open_model import open_model
 from qcc.compiler.measure.choose_form import chooser_of
-from qcc.compiler.plan.activations import static_reason
+from qcc.compiler.plan.activations import rounded_reason
 from qcc.compiler.plan.bind import Chooser, Resolved, bind, resolve
 from qcc.compiler.plan.formats import encoding_of
 from qcc.compiler.plan.plan import Plan, Step
 from qcc.compiler.plan.policy import load_policy
+from qcc.compiler.plan.sources import place
 from qcc.compiler.plan.text import action_text
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.excerpt import escape
@@ -166,20 +167,36 @@ def _possibilities(one: Resolved, plan: Plan, chooser: Chooser) -> tuple[Possibi
     if assignment is None or assignment.value is KEEP:
         return ()
     name = one.weight.name
-    steps = [step.action for step in plan.steps if isinstance(step.action, Encode) and name in step.weights]
-    if steps and steps[0].activations is not None:
-        (spec,) = assignment.value
-        return (_static(one.weight, spec, steps[0]),)
-    surviving = _surviving(name, plan)
-    return tuple(_possibility(one.weight, spec, surviving, chooser) for spec in assignment.value)
+    surviving, rounding = _surviving(name, plan), _rounding(name, plan)
+    return tuple(
+        _rounded(one.weight, spec, action)
+        if (action := rounding.get(place(spec.span)))
+        else _possibility(one.weight, spec, surviving, chooser)
+        for spec in assignment.value
+    )
 
 
-def _static(weight: Weight, spec: FormatSpec, action: Encode) -> Possibility:
-    """The one format that a layer with rounded activations has."""
+def _rounding(name: str, plan: Plan) -> dict[str, Encode]:
+    """What a weight may become with what its layers read encoded, by who asked for its format."""
+    found = {
+        source: step.action
+        for step in plan.steps
+        if isinstance(step.action, Encode)
+        for weight, source, _ in step.rows
+        if weight == name
+    }
+    for option in plan.allocate.options if plan.allocate else ():
+        if option.weight == name:
+            found |= {one.source: one.action for one in option.candidates if one.action is not None}
+    return {source: action for source, action in found.items() if action.activations is not None}
+
+
+def _rounded(weight: Weight, spec: FormatSpec, action: Encode) -> Possibility:
+    """A format of a layer with encoded activations."""
     encoding, form = action.encoding, action.form
     size = form.stored_bytes(encoding, weight.shape)
     bits = form.stored_as(encoding).bits_per_weight(weight.shape)
-    return Possibility(encoding.text, spec.span.location, True, form.name, size, bits, static_reason(action))
+    return Possibility(encoding.text, spec.span.location, True, form.name, size, bits, rounded_reason(action))
 
 
 def _possibility(weight: Weight, spec: FormatSpec, surviving: set[str], chooser: Chooser) -> Possibility:

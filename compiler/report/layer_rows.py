@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from qcc.compiler.build.run import Built
-from qcc.compiler.plan.activations import static_reason
+from qcc.compiler.plan.activations import rounded_reason
 from qcc.compiler.plan.bind import Chooser
 from qcc.compiler.plan.plan import Plan
 from qcc.compiler.report.result import LayerRow
@@ -53,7 +53,7 @@ def _encoded_row(weight: Weight, action: Encode, edit: Edit, loss: float | None,
     choice = chooser(weight, action.encoding)
     reason = choice.reason if choice.form == action.form else "as the plan says"
     if action.activations is not None:
-        reason = static_reason(action)
+        reason = rounded_reason(action)
     bits, text = action.form.stored_as(action.encoding).bits_per_weight(weight.shape), action.encoding.text
     kinds = tuple(sorted(weight.kinds))
     sizes = size, original, bits, edit.error

@@ -34,8 +34,6 @@ class Scales:
 class Encoded:
     """A stored matrix ``[out, in]``: the parts that its encoding names.
 
-    With an ``input_step`` its layers round what they multiply it with: ``step * clip(rint(x / step), -128, 127)``.
-
     Raises:
         ValueError: the parts are not of the encoding.
     """
@@ -43,7 +41,6 @@ class Encoded:
     encoding: Encoding
     shape: MatrixShape
     parts: Parts
-    input_step: np.float32 | None = None
 
     def __post_init__(self) -> None:
         known = self.encoding.parts(self.shape)
@@ -86,7 +83,7 @@ class Encoded:
         if encoding is None:
             return None
         parts = {name: np.ascontiguousarray(part.T) for name, part in self.parts.items()}
-        return Encoded(encoding, self.shape[::-1], parts, self.input_step)
+        return Encoded(encoding, self.shape[::-1], parts)
 
 
 def stored(encoding: Blocked, codes: np.ndarray, scales: Scales) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ class DecodedForm(Form):
     node_bytes: ClassVar[int] = 450
     rank: ClassVar[int | None] = 3
 
-    def _refuses(self, weight: Weight, encoding: Encoding, rounded: bool) -> str:
+    def _refuses(self, weight: Weight, encoding: Encoding) -> str:
         return ""
 
 

@@ -23,7 +23,7 @@ class FusedForm(Form):
     rank: ClassVar[int | None] = 2
     packed: ClassVar[bool] = True
 
-    def _refuses(self, weight: Weight, encoding: Encoding, rounded: bool) -> str:
+    def _refuses(self, weight: Weight, encoding: Encoding) -> str:
         if weight.kinds != {"linear"}:
             return "the runtime has no compressed kernel for this layer"
         if len(weight.layers) > 1 or not all(layer.form_free for layer in weight.layers):

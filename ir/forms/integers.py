@@ -1,17 +1,15 @@
-"""The runtime's own product of integers: what it is multiplied with is rounded by a step that the model holds.
+"""The runtime's own product of integers, of a weight and a value that are both encoded as such.
 
-How the step flows, from a policy's ``activations = static`` to the file:
+From a policy's ``activations = ...`` to the file:
 
 1. `qcc.compiler.plan.activations` gives the weight's `Encode` action the `Activations`, and the first form that
    ``rounds`` and takes the weight so: a kernel's where some are made, else this one.
-2. `Encode` asks `Activations.step` for the step of what the weight's layers were seen to read, and puts it into
-   `Encoded.input_step`: one number for all layers of a weight.
-3. `Form.check` holds it to `Form.refuses(..., rounded=True)`: a form that does not ``rounds`` refuses a weight with a
-   step, and this one a weight without.
-4. The adapter's module of the form's name writes it: here ``QuantizeLinear`` and ``DequantizeLinear`` before each
-   product, and for kernels the op's last stored input, ``input_scale``.
-
-So nothing between plan and emission knows more of the step than that it is there.
+2. `Encode` asks the `Activations` for the `EncodedValue` of what the weight's layers were seen to read, and
+   `Graph.encode_value` writes it: the graph then computes with rounded values, whatever the weight is stored as.
+3. A layer knows how what it reads is encoded (`Layer.rounded`), and `Form.refuses` which of that it takes.
+4. The adapter's module of the form's name takes the whole numbers from before they are decoded, and multiplies behind
+   the product by what is left of the step: here the step of a token, and for kernels nothing, since one step for all
+   is an input of theirs.
 """
 
 from typing import ClassVar
@@ -30,7 +28,8 @@ NARROWED = "int7 channel: products of 8 bits saturate on processors without VNNI
 class IntegersForm(Form):
     """``x @ W  -->  DequantizeLinear(QuantizeLinear(x, step)) @ DequantizeLinear(codes, scale)``.
 
-    The runtime makes that one product of integers. Codes lie in bytes: in fewer nothing is gained.
+    The runtime makes that one product of integers. With a step a token ``x`` is divided by it before, and the product
+    multiplied by it. Codes lie in bytes: in fewer nothing is gained.
     """
 
     name: ClassVar[str] = "integers"
@@ -42,8 +41,8 @@ class IntegersForm(Form):
     packed: ClassVar[bool] = True
     rounds: ClassVar[bool] = True
 
-    def _refuses(self, weight: Weight, encoding: Encoding, rounded: bool) -> str:
-        if not rounded:
+    def _refuses(self, weight: Weight, encoding: Encoding) -> str:
+        if None in weight.reads:
             return "the runtime multiplies integers only where activations are rounded"
         if reason := refuses_integers(weight, encoding):
             return reason

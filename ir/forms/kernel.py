@@ -5,6 +5,7 @@ from typing import ClassVar
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import FLOAT_ENCODINGS, Blocked, integers
 from qcc.ir.encoding.packing import UNIT
+from qcc.ir.encoding.value import STATIC_INT8
 from qcc.ir.forms.integers import refuses_integers
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Layer, Weight
@@ -29,7 +30,7 @@ class KernelForm(Form):
     rounds: ClassVar[bool] = True
     takes_steps: ClassVar[bool] = True
 
-    def _refuses(self, weight: Weight, encoding: Encoding, rounded: bool) -> str:
+    def _refuses(self, weight: Weight, encoding: Encoding) -> str:
         conv, free = weight.kinds == {"conv"}, all(layer.form_free for layer in weight.layers)
         linear = "linear" in weight.kinds and weight.kinds <= {"linear", "embedding"}
         if not linear and not (conv and free):
@@ -43,8 +44,17 @@ class KernelForm(Form):
         return (
             _no_decoder(encoding)
             or _does_not_fit(weight, encoding, UNIT if conv else CHUNK)
-            or (refuses_integers(weight, encoding) if rounded else "")
+            or _no_rounding(weight, encoding)
         )
+
+
+def _no_rounding(weight: Weight, encoding: Encoding) -> str:
+    """Why no kernel takes what the layers read as it is encoded; empty if one does, or nothing is."""
+    if weight.reads == {None}:
+        return ""
+    if weight.reads != {STATIC_INT8}:
+        return "kernels that are given whole numbers take one step; a step a row is `export { activations = int8 }`"
+    return refuses_integers(weight, encoding)
 
 
 def _no_decoder(encoding: Encoding) -> str:

@@ -31,7 +31,7 @@ class RowsForm(Form):
         """It is read by an embedding, whatever else reads it."""
         return "embedding" in weight.kinds
 
-    def _refuses(self, weight: Weight, encoding: Encoding, rounded: bool) -> str:
+    def _refuses(self, weight: Weight, encoding: Encoding) -> str:
         if not self.concerns(weight):
             return "only embeddings are read by rows"
         return "" if encoding.rows_apart else "rows cannot be decoded one by one: they share scales"

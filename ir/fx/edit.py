@@ -1,6 +1,7 @@
 """Structural edits of an ATen graph: an operand of an op's own, an op put in, an op left out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,7 +61,7 @@ class FxEditor:
             raise Refused(f"`{old.name}` is not a tensor")
         if readers is None and old.op == "placeholder" and self._is_result(old):
             raise Refused(f"`{old.name}` is returned as it is fed or stored: nothing can be put between")
-        uses = None if readers is None else [self._use(old, node, position) for node, position in readers]
+        uses = None if readers is None else [self.use(old, node, position) for node, position in readers]
         constant = self._constant(f"{old.name}.{function}.operand", array)
         given = (old, -1, constant) if function == "gather" else (old, constant)
         with self._graph.inserting_after(constant if old.op == "placeholder" else old):
@@ -72,6 +73,14 @@ class FxEditor:
             old.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
             if self._is_result(new):
                 self._take_name(new, old)
+        return new
+
+    def call(self, target: Callable[..., Any], after: Node, *given: Node | float | list[int]) -> Node:
+        """Put a call behind a node, or behind all that is fed or stored."""
+        *_, last = self._graph.find_nodes(op="placeholder")
+        with self._graph.inserting_after(last if after.op == "placeholder" else after):
+            new = self._graph.call_function(target, given)
+        new.meta["val"] = target(*(one.meta["val"] if isinstance(one, Node) else one for one in given))
         return new
 
     def through(self, node: Node, position: int) -> tuple[Node, Node | None]:
@@ -167,7 +176,12 @@ class FxEditor:
     def _is_result(self, node: Node) -> bool:
         return any(user.op == "output" for user in node.users)
 
-    def _use(self, value: Node, node: Node, position: int) -> tuple[Node, ArgumentPlace]:
+    def use(self, value: Node, node: Node, position: int) -> tuple[Node, ArgumentPlace]:
+        """The use of a value by an op.
+
+        Raises:
+            Refused: it does not read the value there.
+        """
         found = places(node)
         if position not in range(len(found)) or found[position][1] is not value:
             raise Refused(f"`{node.name}` does not read `{value.name}` as operand {position}")

@@ -4,6 +4,7 @@
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
 
 from qcc.ir.encoding.encoded import Encoded
+from qcc.ir.encoding.value import EncodedValue, ValueEncoding
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.fx.attributes import attributes
 from qcc.ir.fx.edit import FxEditor
@@ -23,6 +25,7 @@ from qcc.ir.fx.resize import FxResizer
 from qcc.ir.fx.run import FxRunner, extract
 from qcc.ir.fx.simplify import is_item, remove_identities, share_items
 from qcc.ir.fx.tensors import dtype_name, to_array, to_tensor
+from qcc.ir.fx.values import ROUNDED, write_rounded
 from qcc.ir.graph.attributes import Attributes, Opaque
 from qcc.ir.graph.edits import (
     check_bypass,
@@ -30,6 +33,7 @@ from qcc.ir.graph.edits import (
     check_insert,
     check_instead,
     check_region,
+    check_value,
     keep_names,
     layer_names,
     operand_name,
@@ -230,12 +234,18 @@ class FxGraph(Graph):
         check_resized(self, after, resized)
         vars(self).update(vars(after))
 
+    def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]]) -> str:
+        check_value(self, value, encoded.encoding)
+        node = write_rounded(
+            self._editor(), self._nodes[value], encoded, [(self._nodes[op], position) for op, position in readers]
+        )
+        self._index()
+        return self._names[node]
+
     def encode(
         self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS
     ) -> tuple[LinearOp, ...]:
         form.check(weight, encoded)
-        if encoded.input_step is not None:
-            raise Refused("activations of a torch graph are not rounded: compile its ONNX export")
         self.replace_matrix(weight, encoded.decode())
         self.encoded[weight.name] = encoded
         self.forms[weight.name] = form
@@ -255,7 +265,9 @@ class FxGraph(Graph):
     def _all_weights(self) -> tuple[Weight, ...]:
         """The weights, those that are encoded among them."""
         found = find_weights(self._graph.nodes, {node: self._names[node] for node in self._tensors}, self._paths)
-        return keep_names(found, {node.name: node.meta[LAYER] for node in self._graph.nodes if LAYER in node.meta})
+        kept = keep_names(found, {node.name: node.meta[LAYER] for node in self._graph.nodes if LAYER in node.meta})
+        rounded = {self._names[node]: node.meta[ROUNDED] for node in self._graph.nodes if ROUNDED in node.meta}
+        return tuple(_told_of_rounding(weight, rounded) for weight in kept) if rounded else kept
 
     def _index(self) -> None:
         """Name every value: constants by their path in the module where no node has that name, all else by its node."""
@@ -301,6 +313,11 @@ class FxGraph(Graph):
         for op, name in layer_names(self._all_weights()).items():
             self._nodes[op].meta[LAYER] = name
         return FxEditor(self._graph, self._tensors, self._paths)
+
+
+def _told_of_rounding(weight: Weight, rounded: Mapping[str, ValueEncoding]) -> Weight:
+    layers = (replace(layer, rounded=rounded.get(layer.input)) for layer in weight.layers)
+    return replace(weight, layers=tuple(layers))
 
 
 def _number_name(node: Node, number: CallNumber) -> str:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from qcc.ir.encoding.value import ValueEncoding
 from qcc.ir.errors import Refused
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array, Value, Weight
@@ -86,6 +87,19 @@ def check_insert(graph: Graph, function: str, value: str, array: Array) -> None:
         raise Refused(f"indices are one row of int64, not {array.dtype.name} {array.shape}")
     if found.shape is not None:
         result_shape(function, found.shape, array)
+
+
+def check_value(graph: Graph, value: str, encoding: ValueEncoding) -> None:
+    """Say no to rounding a value in a way that no graph has, or one that is no float32.
+
+    Raises:
+        Refused: it cannot be rounded so.
+    """
+    found = graph.value(value)
+    if encoding.refuses:
+        raise Refused(encoding.refuses)
+    if found.container or found.dtype != "float32" or found.shape == ():
+        raise Refused(f"`{value}` is no tensor of float32: only such are rounded")
 
 
 def check_bypass(source: Value, result: Value) -> None:

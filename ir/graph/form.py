@@ -55,7 +55,7 @@ class Form(ABC):
     packed: ClassVar[bool] = False
     """The codes themselves are multiplied, so that the weight stays as small in memory."""
     rounds: ClassVar[bool] = False
-    """Its layers may round what they multiply the weight with, by a step that the model holds."""
+    """It multiplies whole numbers where what its layers read is encoded as such."""
     takes_steps: ClassVar[bool] = False
     """It takes the ops behind the product along (`qcc.ir.regions`)."""
     _only: ClassVar[Any]
@@ -79,22 +79,21 @@ class Form(ABC):
         """It is meant for weights of this kind, so that it is worth telling why it holds none."""
         return True
 
-    def refuses(self, weight: Weight, encoding: Encoding, rounded: bool = False) -> str:
+    def refuses(self, weight: Weight, encoding: Encoding) -> str:
         """Why the form cannot hold a weight under an encoding; empty if it can. Nothing else decides that.
 
         Args:
-            weight: with the layers that read it.
+            weight: with the layers that read it, and how what they multiply it with is encoded.
             encoding: of the weight.
-            rounded: its layers round what they multiply it with.
         """
         if encoding.undecodable:
             return encoding.undecodable
-        if rounded and not self.rounds:
+        if weight.reads - {None} and not self.rounds:
             return "activations are rounded in the runtime's product of integers or in a kernel; this form is neither"
-        return self._refuses(weight, encoding, rounded)
+        return self._refuses(weight, encoding)
 
     @abstractmethod
-    def _refuses(self, weight: Weight, encoding: Encoding, rounded: bool) -> str:
+    def _refuses(self, weight: Weight, encoding: Encoding) -> str:
         """The same of what some form decodes, and rounds."""
 
     def check(self, weight: Weight, encoded: Encoded) -> None:
@@ -105,7 +104,7 @@ class Form(ABC):
         """
         if encoded.shape != weight.shape:
             raise Refused(f"codes {encoded.shape} are not of the weight's shape {weight.shape}")
-        if reason := self.refuses(weight, encoded.encoding, encoded.input_step is not None):
+        if reason := self.refuses(weight, encoded.encoding):
             raise Refused(reason)
 
     def cost(self, encoding: Encoding, shape: MatrixShape, instructions: Collection[str]) -> Cost | None:

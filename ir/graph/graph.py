@@ -7,12 +7,13 @@ is encoded, so that a table tied between an embedding and a head is encoded, and
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, Self
 
 import numpy as np
 
 from qcc.ir.encoding.encoded import Encoded
+from qcc.ir.encoding.value import EncodedValue
 from qcc.ir.errors import Refused
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Array, Attribute, Feeds, Op, Value, Weight
@@ -191,13 +192,31 @@ class Graph(ABC):
         """
 
     @abstractmethod
+    def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]]) -> str:
+        """Let some readers of a value read it rounded; others read it as it is.
+
+        Layers among the readers know it (`Layer.rounded`), so that a form may multiply whole numbers.
+
+        Args:
+            value: the value's name; a float32 tensor, whose last axis are the channels.
+            encoded: how it is rounded.
+            readers: ops and positions in their ``inputs``.
+
+        Returns:
+            The name of the rounded value.
+
+        Raises:
+            Refused: a reader does not read the value, or no graph rounds it so; nothing has changed.
+        """
+
+    @abstractmethod
     def encode(
         self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS
     ) -> tuple[LinearOp, ...]:
         """Replace a weight by its encoded form.
 
         Args:
-            weight: the weight.
+            weight: the weight; what its layers read may be encoded too (`encode_value`).
             encoded: its codes and scales.
             form: where the decoding happens.
             regions: what kernels do beside the products of the weight's layers, by the layers' names (`regions`).
@@ -218,6 +237,19 @@ class Graph(ABC):
             outputs: the values wanted.
             free: constants that a feed may override from run to run.
         """
+
+    def encode_inputs(self, weight: Weight, encoded: EncodedValue) -> Weight:
+        """Encode what the linear layers of a weight read; the weight as it is then.
+
+        Raises:
+            Refused: see `encode_value`.
+        """
+        names: dict[str, str] = {}
+        for value in dict.fromkeys(layer.input for layer in weight.layers):
+            readers = [(layer.op, 0) for layer in weight.layers if layer.input == value]
+            names[value] = self.encode_value(value, encoded, readers)
+        layers = (replace(layer, input=names[layer.input], rounded=encoded.encoding) for layer in weight.layers)
+        return replace(weight, layers=tuple(layers))
 
     def matrix(self, weight: Weight) -> Array:
         """A weight as a float32 matrix ``[out, in]``; what float32 cannot hold becomes infinite.

@@ -1,11 +1,12 @@
 """Ops, values, layers and weights."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
 
+from qcc.ir.encoding.value import ValueEncoding
 from qcc.ir.graph.view import MatrixView
 
 Array = np.ndarray
@@ -96,6 +97,8 @@ class Layer:
     ``form_free`` is false where the op reads its weight in a way that no fused kernel takes (a transposed activation,
     a weight on the left, a scaled Gemm) or as another matrix than the weight's first layer does: its weight can only be
     replaced by one of equal value.
+
+    ``rounded`` says how ``input`` is encoded, where `Graph.encode_value` made it.
     """
 
     name: str
@@ -109,6 +112,7 @@ class Layer:
     form_free: bool = True
     bias: str | None = None
     bias_op: str | None = None
+    rounded: ValueEncoding | None = None
 
 
 @dataclass(frozen=True)
@@ -149,3 +153,12 @@ class Weight:
     def kinds(self) -> frozenset[str]:
         """The kinds of the layers that read it."""
         return frozenset(layer.kind.value for layer in self.layers)
+
+    @property
+    def reads(self) -> frozenset[ValueEncoding | None]:
+        """How what its layers read is encoded; None for what is not."""
+        return frozenset(layer.rounded for layer in self.layers)
+
+    def reading(self, encoding: ValueEncoding | None) -> "Weight":
+        """The weight as it is where all that its layers read is encoded so."""
+        return replace(self, layers=tuple(replace(layer, rounded=encoding) for layer in self.layers))

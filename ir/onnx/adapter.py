@@ -3,6 +3,7 @@
 # ruff: noqa: D102 - the face documents the methods that it asks for
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -11,6 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from qcc.ir.encoding.encoded import Encoded
+from qcc.ir.encoding.value import EncodedValue, ValueEncoding
 from qcc.ir.errors import ModelError, Refused, first_line
 from qcc.ir.graph.attributes import Attributes, Opaque
 from qcc.ir.graph.edits import (
@@ -19,6 +21,7 @@ from qcc.ir.graph.edits import (
     check_insert,
     check_instead,
     check_region,
+    check_value,
     keep_names,
     layer_names,
     operand_name,
@@ -45,6 +48,7 @@ from qcc.ir.onnx.graph.resize import resize
 from qcc.ir.onnx.graph.run import OnnxRunner
 from qcc.ir.onnx.graph.simplify import simplify
 from qcc.ir.onnx.graph.uses import USES
+from qcc.ir.onnx.graph.values import VALUE_OPSET, write_rounded
 
 LAYER = "qcc.layer"  # metadata of a node: what its layer is called, however its weight is
 
@@ -67,6 +71,7 @@ class OnnxGraph(Graph):
         self._weights: tuple[Weight, ...] | None = None
         self._values: Mapping[str, ir.Value] | None = None
         self._ops: tuple[Op, ...] | None = None
+        self._rounded: dict[str, ValueEncoding] = {}  # by the names of what `encode_value` made
 
     @classmethod
     def load(cls, path: Path) -> "OnnxGraph":
@@ -107,11 +112,18 @@ class OnnxGraph(Graph):
     def weights(self) -> tuple[Weight, ...]:
         if self._weights is None:
             kept = {node.name or "": node.metadata_props.get(LAYER, "") for node in self.model.graph}
-            self._weights = keep_names(find_weights(self.model.graph), {op: name for op, name in kept.items() if name})
+            found = keep_names(find_weights(self.model.graph), {op: name for op, name in kept.items() if name})
+            self._weights = tuple(map(self._told_of_rounding, found)) if self._rounded else found
         return self._weights
 
+    def _told_of_rounding(self, weight: Weight) -> Weight:
+        layers = (replace(layer, rounded=self._rounded.get(layer.input)) for layer in weight.layers)
+        return replace(weight, layers=tuple(layers))
+
     def copy(self) -> Self:
-        return type(self)(self.model.clone(), self.folder, self._data_files, self.note_bytes)
+        other = type(self)(self.model.clone(), self.folder, self._data_files, self.note_bytes)
+        other._rounded = dict(self._rounded)
+        return other
 
     def simplify(self) -> list[str]:
         try:
@@ -170,6 +182,14 @@ class OnnxGraph(Graph):
         check_resized(self, after, resized)
         self.model = after.model
         self._forget()
+
+    def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]]) -> str:
+        check_value(self, value, encoded.encoding)
+        self.require_opset(VALUE_OPSET)
+        name = write_rounded(OnnxEditor(self.model.graph), value, encoded, readers).name or ""
+        self._rounded[name] = encoded.encoding
+        self._forget()
+        return name
 
     def encode(
         self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS

@@ -1,16 +1,16 @@
 """Rounding activations by a step that calibration decides."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
+from qcc.ir.encoding.value import SMALLEST_STEP, STATIC_INT8, EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
 from qcc.passes.contract.contract import Activations, Between
 from qcc.passes.contract.magnitudes import Magnitudes
 
 LEVELS = 127
-SMALLEST_STEP = 2.0**-100  # its inverse is a number, too
 SHARES = np.geomspace(1 / 64, 1, 97)  # of the largest magnitude, that a search by squared error tries
 
 
@@ -19,8 +19,8 @@ class Static(Activations):
     """Round activations to int8 by one step for each layer, decided when compiling.
 
     The layer multiplies integers, which plain ONNX Runtime does much faster than floats. One step serves all inputs, so
-    it is less exact than what kernels do of themselves, a step a row (``export { activations = int8 }``), and with
-    kernels hardly faster. Give calibration data that is like what the model will see. It takes linear layers whose
+    it is less exact than a step a row (`dynamic`, and of kernels ``export { activations = int8 }``), and with kernels
+    hardly faster than those. Give calibration data that is like what the model will see. It takes linear layers whose
     weights become ``int8 channel``, with kernels also fewer bits.
 
     Args:
@@ -31,8 +31,15 @@ class Static(Activations):
     Source: A white paper on neural network quantization, Nagel et al. 2021 (arXiv:2106.08295), section 3.1.
     """
 
+    encoding: ClassVar[ValueEncoding] = STATIC_INT8
+
     range: Literal["absmax", "percentile", "mse"] = "absmax"
     percentile: Annotated[float, Between(50, 100)] = 99.99
+
+    def encoded(self, magnitudes: Magnitudes | None) -> EncodedValue:
+        """With the step that the magnitudes show."""
+        assert magnitudes is not None
+        return EncodedValue(self.encoding, self.step(magnitudes))
 
     def step(self, magnitudes: Magnitudes) -> np.float32:
         """The range's end over 127; where all is zero, any step does."""

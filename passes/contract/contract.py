@@ -16,6 +16,7 @@ import numpy as np
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.encoded import Encoded
+from qcc.ir.encoding.value import EncodedValue, ValueEncoding
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.ir.kernel.op import LinearOp
@@ -243,10 +244,11 @@ class Activations(ABC):
     """A way to round what is multiplied with an encoded weight: the values of the rule property ``activations``."""
 
     property: ClassVar[str] = "activations"
+    encoding: ClassVar[ValueEncoding]
 
     @abstractmethod
-    def step(self, magnitudes: Magnitudes) -> np.float32:
-        """The step of int8 for numbers of these magnitudes.
+    def encoded(self, magnitudes: Magnitudes | None) -> EncodedValue:
+        """The encoding for values of these magnitudes, which are there where steps are static.
 
         Raises:
             Refused: there is none.

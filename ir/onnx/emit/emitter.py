@@ -7,10 +7,11 @@ import onnx_ir as ir
 
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.packing import pack
-from qcc.ir.graph.ops import Weight
+from qcc.ir.graph.ops import Layer, Weight
 from qcc.ir.onnx.file.bodies import inside
 from qcc.ir.onnx.file.domain import DOMAIN, VERSION
 from qcc.ir.onnx.graph.layers import PASSING
+from qcc.ir.onnx.graph.values import RoundedValue, read_rounded
 
 FLOAT_TYPES = {"bf16": ir.DataType.BFLOAT16, "fp16": ir.DataType.FLOAT16}
 
@@ -71,10 +72,18 @@ class Emitter:
         name = "qcc.shape." + "x".join(str(size).replace("-", "m") for size in sizes)
         return self.shared(name, np.array(sizes, np.int64))
 
-    def input_step(self) -> ir.Value | None:
-        """The step of static activations as a constant, shared by all that have the same."""
-        step = self._encoded.input_step
-        return None if step is None else self.shared(f"qcc.step.{float(step)!r}", np.array(step, np.float32))
+    def step(self, layer: Layer) -> ir.Value | None:
+        """The step of what a layer reads, if that is rounded, as a constant that all with the same share."""
+        if layer.rounded is None:
+            return None
+        step = self.read(layer).step
+        return self.shared(f"qcc.step.{float(step)!r}", np.array(step, np.float32))
+
+    def read(self, layer: Layer) -> RoundedValue:
+        """What the rounded value that a layer reads is made of."""
+        value = self._nodes[layer.op].inputs[0]
+        assert value is not None
+        return read_rounded(value)
 
     def scalar(self, number: int) -> ir.Value:
         """A number as a constant that all weights share."""
@@ -144,6 +153,27 @@ class Emitter:
             product.shape = old.outputs[0].shape
         self.replace(old.outputs[0], product)
         self._graph.remove(old, safe=True)
+
+    def remove_rounded(self, value: ir.Value | None, layer: Layer) -> None:
+        """Remove the rounded value that a layer read, once it does without and nothing else reads it."""
+        if value is not None and layer.rounded is not None:
+            self.remove_unread(value)
+
+    def remove_unread(self, value: ir.Value) -> None:
+        """Remove what only this value was made for."""
+        if value.uses() or value.is_graph_output() or value.is_graph_input():
+            return
+        node = value.producer()
+        if value.is_initializer() and value is not self._constant:
+            del self._graph.initializers[value.name or ""]
+        if node is None or node.graph is not self._graph:
+            return
+        if any(output.uses() or output.is_graph_output() for output in node.outputs):
+            return
+        sources = [source for source in node.inputs if source is not None]
+        self._graph.remove(node, safe=True)
+        for source in sources:
+            self.remove_unread(source)
 
     def drop(self) -> None:
         """Remove the constant, and what stood between it and its layers, once nothing reads them."""

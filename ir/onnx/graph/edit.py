@@ -27,6 +27,10 @@ class OnnxEditor:
         for part in graph.subgraphs():
             self._taken.update(part.initializers, (value.name or "" for value in part.inputs))
 
+    def value(self, name: str) -> ir.Value:
+        """A value of the main graph."""
+        return self._values[name]
+
     def inputs(self, op: str) -> tuple[str, ...]:
         """What an op reads; empty for an operand left out."""
         return tuple("" if value is None else value.name or "" for value in self._nodes[op].inputs)
@@ -59,7 +63,7 @@ class OnnxEditor:
             raise Refused(f"`{value}` is not a tensor")
         if readers is None and old.is_graph_output() and old.producer() is None:
             raise Refused(f"`{value}` is returned as it is fed or stored: nothing can be put between")
-        uses = old.uses() if readers is None else [self._use(old, op, position) for op, position in readers]
+        uses = old.uses() if readers is None else [self.use(old, op, position) for op, position in readers]
         constant = self.constant(f"{value}.{function}.operand", array)
         axis = [ir.AttrInt64("axis", -1 if old.shape is None else len(old.shape) - 1)] if function == "gather" else []
         new = self.node(_OPS[function], [old, constant], f"{value}.{function}", old.producer(), axis)
@@ -168,7 +172,12 @@ class OnnxEditor:
             if output is old:
                 self._graph.outputs[position] = new
 
-    def _use(self, value: ir.Value, op: str, position: int) -> NodeUse:
+    def use(self, value: ir.Value, op: str, position: int) -> NodeUse:
+        """The use of a value by an op.
+
+        Raises:
+            Refused: it does not read the value there.
+        """
         node = self._nodes[op]
         if position not in range(len(node.inputs)) or node.inputs[position] is not value:
             raise Refused(f"`{op}` does not read `{value.name}` as operand {position}")

@@ -32,9 +32,8 @@ class KernelWriter(FormWriter):
     def write(self) -> tuple[LinearOp, ...]:
         """``steps(x @ W)  -->  linear_steps(x, codes, scale, operands)``; embeddings gather rows of the same codes."""
         table = self.rows()
-        step = self.input_step()
         parts = (held.planes if isinstance(held, Packed) else (held,) for held in table.values())
-        stored = [*chain(*parts), *([] if step is None else [step])]
+        stored = [*chain(*parts)]
         ops = []
         for layer in self._weight.layers:
             if layer.kind is Kind.EMBEDDING:
@@ -48,18 +47,21 @@ class KernelWriter(FormWriter):
         """Put one op in the place of a layer's region."""
         product = self._nodes[layer.op]
         region = self._regions.get(layer.name) or _alone(layer, product)
-        static = self._encoded.input_step is not None
+        step = self.step(layer)
         encoding = self._encoded.encoding
         assert isinstance(encoding, Blocked)  # else it was refused
-        op = kernel_op(encoding, self._encoded.shape, region.steps, layer.kind is Kind.CONV, static)
+        op = kernel_op(encoding, self._encoded.shape, region.steps, layer.kind is Kind.CONV, step is not None)
         values = ir.convenience.create_value_mapping(self._graph, include_subgraphs=False)
-        inputs = [product.inputs[0], *stored, *self._operands(op, region, values)]
+        x = product.inputs[0]
+        given = [x, *stored] if step is None else [self.read(layer).source, *stored, step]
+        inputs = [*given, *self._operands(op, region, values)]
         attributes = [] if region.epsilon is None else [ir.AttrFloat32("epsilon", region.epsilon)]
         self.define(op.name, lambda opset: kernel_function(op, opset))
         anchor = values[region.place].producer()
         made = self.node(op.name, inputs, anchor, attributes, ir.DataType.FLOAT, DOMAIN, len(op.outputs))
         if not region.steps and region.result == product.outputs[0].name:
             self.finish(product, made)
+            self.remove_rounded(x, layer)
             return op
         node = made.producer()
         assert node is not None
@@ -68,7 +70,8 @@ class KernelWriter(FormWriter):
         for before, after in zip(old, node.outputs, strict=True):
             self.replace(before, after)
         for before in old:
-            self._remove_unread(before)
+            self.remove_unread(before)
+        self.remove_rounded(x, layer)
         return op
 
     def _operands(self, op: LinearOp, region: Region, values: Mapping[str, ir.Value]) -> list[ir.Value]:
@@ -85,22 +88,6 @@ class KernelWriter(FormWriter):
         array = array_of(value)
         assert array is not None
         return value if array.ndim == 1 else self.stored(operand, array.reshape(-1))
-
-    def _remove_unread(self, value: ir.Value) -> None:
-        """Remove what only this value was made for."""
-        if value.uses() or value.is_graph_output() or value.is_graph_input():
-            return
-        node = value.producer()
-        if value.is_initializer() and value is not self._constant:
-            del self._graph.initializers[value.name or ""]
-        if node is None or node.graph is not self._graph:
-            return
-        if any(output.uses() or output.is_graph_output() for output in node.outputs):
-            return
-        sources = [source for source in node.inputs if source is not None]
-        self._graph.remove(node, safe=True)
-        for source in sources:
-            self._remove_unread(source)
 
 
 def _alone(layer: Layer, product: ir.Node) -> Region:

@@ -1,0 +1,99 @@
+"""Encodings of values: the grids and blocks of weights, on what a model computes.
+
+What may be encoded is a place: a weight, whose numbers are known and stored (`Encoding`, `Encoded`), or a value, which
+is rounded as the model runs (`ValueEncoding`, `EncodedValue`). A value is seen as a matrix ``[token, channel]``: its
+last axis, and all others.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from qcc.ir.encoding.blocked import Blocked
+from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block
+from qcc.ir.encoding.grid import IntGrid
+
+SMALLEST_STEP = 2.0**-100  # its inverse is a number, too
+TOKEN = CHANNEL
+"""A block of a value: one row of its matrix."""
+
+_WORDS: dict[Block, str] = {TENSOR: "tensor", TOKEN: "token"}
+
+
+@dataclass(frozen=True)
+class ValueEncoding:
+    """How a value is rounded.
+
+    Args:
+        stored: the grid of its numbers, the block that shares a step, and the type of steps.
+        when: steps are ``static``, known when compiling and held by the model, or ``dynamic``: each block's is computed
+            as the model runs, so that its largest magnitude is the grid's.
+    """
+
+    stored: Blocked
+    when: Literal["static", "dynamic"]
+
+    @property
+    def text(self) -> str:
+        """For plans and reports."""
+        grid, block = self.stored.grid, self.stored.block
+        return " ".join((grid.text, _WORDS.get(block, block.text), grid.symmetry, self.when))
+
+    @property
+    def per_token(self) -> bool:
+        """Each token has a step of its own."""
+        return self.stored.block == TOKEN
+
+    @property
+    def grid(self) -> IntGrid:
+        """Its integers, where it `refuses` nothing."""
+        assert isinstance(self.stored.grid, IntGrid)
+        return self.stored.grid
+
+    @property
+    def refuses(self) -> str:
+        """Why no graph rounds values so; empty if graphs do."""
+        if self.stored.grid != IntGrid(8):
+            return f"values are rounded to int8, not {self.stored.grid.text}"
+        known = {"static": TENSOR, "dynamic": TOKEN}
+        return "" if self.stored.block == known[self.when] else f"values are not rounded by steps of {self.text}"
+
+
+STATIC_INT8 = ValueEncoding(Blocked(IntGrid(8), TENSOR, "fp32"), "static")
+DYNAMIC_INT8 = ValueEncoding(Blocked(IntGrid(8), TOKEN, "fp32"), "dynamic")
+
+
+@dataclass(frozen=True)
+class EncodedValue:
+    """An encoding of a value with what is known of it when compiling.
+
+    Args:
+        encoding: how it is rounded.
+        step: of a static one.
+
+    Raises:
+        ValueError: a static one has no step, or a dynamic one has.
+    """
+
+    encoding: ValueEncoding
+    step: np.float32 | None = None
+
+    def __post_init__(self) -> None:
+        if (self.step is None) != (self.encoding.when == "dynamic"):
+            raise ValueError(f"{self.encoding.text} with the step {self.step}")
+
+    def steps(self, value: np.ndarray) -> np.ndarray:
+        """The steps of a value ``[..., channel]``, in a shape that broadcasts over it."""
+        if self.step is not None:
+            return np.asarray(self.step, np.float32)
+        highest = np.float32(self.encoding.grid.highest)
+        top = np.abs(value).max(-1, keepdims=True, initial=np.float32(SMALLEST_STEP) * highest)
+        return np.asarray(top / highest, np.float32)
+
+    def rounded(self, value: np.ndarray) -> np.ndarray:
+        """The value as it is read: whole numbers of the grid, times its steps."""
+        steps, grid = self.steps(value), self.encoding.grid
+        codes = np.clip(np.rint(value / steps), grid.lowest, grid.highest)
+        found: np.ndarray = (codes * steps).astype(np.float32)
+        return found

@@ -1,0 +1,46 @@
+"""Values that are rounded as the program runs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.fx import Node
+
+from qcc.ir.encoding.value import SMALLEST_STEP, EncodedValue
+from qcc.ir.fx.edit import FxEditor
+from qcc.ir.fx.operands import put
+
+ROUNDED = "qcc_rounded"  # metadata of a node: how `write_rounded` made it
+
+_aten = torch.ops.aten
+
+
+def write_rounded(editor: FxEditor, value: Node, encoded: EncodedValue, readers: Sequence[tuple[Node, int]]) -> Node:
+    """Let readers of a value read it rounded; what they read then.
+
+    Raises:
+        Refused: a reader does not read the value.
+    """
+    uses = [editor.use(value, node, position) for node, position in readers]
+    grid, step = encoded.encoding.grid, _step(editor, value, encoded)
+    found = editor.call(_aten.div.Tensor, step if isinstance(step, Node) else value, value, step)
+    for target, given in (
+        (_aten.round.default, ()), (_aten.clamp.default, (float(grid.lowest), float(grid.highest))),
+        (_aten.mul.Tensor, (step,)),
+    ):  # fmt: skip
+        found = editor.call(target, found, found, *given)
+    found.meta[ROUNDED] = encoded.encoding
+    for node, place in uses:
+        put(node, place, found)
+    return found
+
+
+def _step(editor: FxEditor, value: Node, encoded: EncodedValue) -> Node | float:
+    """The step of all, or those of the tokens."""
+    if encoded.step is not None:
+        return float(encoded.step)
+    highest = float(encoded.encoding.grid.highest)
+    sizes = editor.call(_aten.abs.default, value, value)
+    top = editor.call(_aten.amax.default, sizes, sizes, [-1], True)
+    least = editor.call(_aten.clamp.default, top, top, float(np.float32(SMALLEST_STEP * highest)))
+    return editor.call(_aten.div.Tensor, least, least, highest)
