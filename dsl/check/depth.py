@@ -16,8 +16,8 @@ def read_depth(
     for one in settings:
         name = one.name.text
         if name not in known:
-            help = did_you_mean(name, known, "setting")
-            context.report.error("Q202", f"unknown setting of `depth`: `{name}`", one.name.span, help=help)
+            help = did_you_mean(name, known, "option")
+            context.report.error("Q202", f"unknown option of `depth`: `{name}`", one.name.span, help=help)
         elif name in found:
             context.report.error("Q206", f"setting `{name}` is given twice", one.span, help="separate names by `|`")
         elif (globs := _globs(context, one)) is not None:
