@@ -82,12 +82,21 @@ class Encode(Pass):
 
         def leaf(part: np.ndarray, encoding: Encoding) -> Parts:
             assert isinstance(encoding, Blocked)
-            rounding, why = self.rounding.advised(weight, part, encoding, context)
+            rounding, why = self._advised(weight, part, encoding, len(chosen), context)
             chosen.append(why)
             return rounding.encode(weight, part, encoding, context).parts
 
         parts = self.encoding.encode(matrix, leaf)
         return Encoded(self.encoding, weight.shape, parts), "; ".join(dict.fromkeys(filter(None, chosen)))
+
+    def _advised(
+        self, weight: Weight, part: np.ndarray, encoding: Blocked, number: int, context: Context
+    ) -> tuple[Rounding, str]:
+        """What data recommends for the part of that number, asked once: measuring and writing ask the same."""
+        key = weight.name, self.encoding, self.rounding, number
+        if key not in context.advice:
+            context.advice[key] = self.rounding.advised(weight, part, encoding, context)
+        return context.advice[key]
 
     def _regions(self, graph: Graph, weights: Sequence[Weight]) -> Mapping[str, Region]:
         """What kernels do beside the products of these weights."""

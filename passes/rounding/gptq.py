@@ -13,13 +13,13 @@ from qcc.ir.encoding.fit import fit, quantize
 from qcc.ir.encoding.grid import Grid
 from qcc.ir.graph.ops import Kind, Weight
 from qcc.passes.contract.contract import Between, Context, Rounding
+from qcc.passes.contract.factor import inverse_factor
 from qcc.passes.rounding.nearest import Nearest
 
 COLUMNS = 64  # columns whose mutual corrections are made before the rest of the row is touched
-LEAF = 128  # a triangle of this size is inverted directly
 MORE = (1, 10, 100)  # times the damping that was asked for
 JUDGED = 96  # rows of a weight that are rounded to choose
-ROWS = 512  # rows are independent: threads share them, and so many fit a cache
+ROWS = 512  # rows are independent: threads share them, so many at a time; fewer are not worth a thread
 
 
 @dataclass(frozen=True)
@@ -92,21 +92,24 @@ def output_error(matrix: np.ndarray, encoded: Encoded, gram: np.ndarray) -> floa
 
 def _swept(matrix: np.ndarray, encoding: Blocked, scales: Scales, gram: np.ndarray, damping: float) -> Encoded:
     """Round by columns under given scales."""
-    order = np.argsort(-np.diag(gram), kind="stable")
-    factor = _factor(gram[np.ix_(order, order)], damping)
+    found = inverse_factor(gram, damping)
+    order, factor = found.order, found.upper
     shape = matrix.shape[0], matrix.shape[1]
     step, zero = _spread(encoding, scales, shape)
     codes = np.empty(matrix.shape, encoding.grid.dtype)
-    rows = min(ROWS, -(-matrix.shape[0] // (os.cpu_count() or 1)))
 
     def work(start: int) -> None:
-        part = slice(start, start + rows)
+        part = slice(start, start + ROWS)
         values, steps = (np.ascontiguousarray(array[part, order].T, dtype=np.float32) for array in (matrix, step))
         zeros = None if zero is None else np.ascontiguousarray(zero[part, order].T, dtype=np.float32)
         codes[part, order] = _sweep(values, steps, zeros, factor, encoding.grid).T
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(work, range(0, matrix.shape[0], rows)))
+    starts = range(0, matrix.shape[0], ROWS)
+    if len(starts) == 1:
+        work(0)
+    else:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(work, starts))
     return Encoded(encoding, shape, stored(encoding, codes, scales))
 
 
@@ -143,37 +146,6 @@ def _sweep(values: np.ndarray, step: np.ndarray, zero: np.ndarray | None, factor
             errors[at - start] = error
         values[end:] -= factor[start:end, end:].T @ errors
     return codes
-
-
-def _factor(gram: np.ndarray, damping: float) -> np.ndarray:
-    """The upper factor ``U`` of the damped matrix's inverse ``U'U``; damping grows until there is one.
-
-    With the order of rows and columns reversed, the matrix's own lower factor ``L`` gives it: ``U`` is the inverse of
-    ``L``, reversed again.
-    """
-    wide = gram.astype(np.float64)
-    mean = float(np.mean(np.diag(wide))) or 1.0
-    dead = np.diag(wide) <= 0
-    wide[dead, dead] = mean
-    while True:
-        try:
-            lower = np.linalg.cholesky((wide + damping * mean * np.eye(len(wide)))[::-1, ::-1])
-            return _inverse_lower(lower)[::-1, ::-1].astype(np.float32)
-        except np.linalg.LinAlgError:
-            damping = max(10 * damping, 1e-6)
-
-
-def _inverse_lower(lower: np.ndarray) -> np.ndarray:
-    """The inverse of a lower triangular matrix, by halves: almost all of it is matrix products."""
-    size = len(lower)
-    if size <= LEAF:
-        return np.asarray(np.linalg.inv(lower))
-    half = size // 2
-    first, last = _inverse_lower(lower[:half, :half]), _inverse_lower(lower[half:, half:])
-    out = np.zeros_like(lower)
-    out[:half, :half], out[half:, half:] = first, last
-    out[half:, :half] = -last @ (lower[half:, :half] @ first)
-    return out
 
 
 def _with_rows(gram: np.ndarray) -> np.ndarray:
