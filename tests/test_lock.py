@@ -175,9 +175,29 @@ def test_what_differs_is_told(folder: Path) -> None:
     assert all(word in said for word in ("the model,", "the calibration data", "(was 1.0)", "(was Z80)"))
 
 
-def test_the_lock_that_is_read_is_not_written(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_is_repeated_over_its_own_outputs(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    before = [(folder / name).read_bytes() for name in ("net.qcc.onnx", "net.qcc.lock")]
+    assert run("compile", "net.onnx", "-q", "-p", "p.qpolicy", "--plan", "net.qcc.lock") == (0, "", "")
+    assert [(folder / name).read_bytes() for name in ("net.qcc.onnx", "net.qcc.lock")] == before
+
+
+def test_a_lock_stays_where_its_own_output_fails(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "v.qpolicy").write_text(POLICY + "verify { cosine >= 1.0 }\n", encoding="utf-8")
+    before = (folder / "net.qcc.lock").read_bytes()
+    assert run("compile", "net.onnx", "-q", "-p", "v.qpolicy", "--plan", "net.qcc.lock")[0] == 3
+    assert (folder / "net.qcc.lock").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["out.onnx", "out.html", "out.kernels.so"])
+def test_a_lock_that_is_read_is_overwritten_by_nothing_else(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.chdir(folder)
     before = (folder / "net.qcc.lock").read_bytes()
-    status, _, err = run("compile", "net.onnx", "-p", "p.qpolicy", "--plan", "net.qcc.lock")
-    assert status == 1 and "error[Q450]: the output `net.qcc.lock` would overwrite the input" in err
-    assert (folder / "net.qcc.lock").read_bytes() == before
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).write_bytes(before)
+    status, _, err = run("compile", "net.onnx", "-p", "p.qpolicy", "--plan", name, "-o", "out.onnx")
+    (folder / name).unlink()
+    assert status == 1 and f"error[Q450]: the output `{name}` would overwrite the input" in err

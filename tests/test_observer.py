@@ -26,7 +26,7 @@ from qcc.compiler.observe.sums import GramSum, MagnitudeSum, PairSum
 from qcc.compiler.observe.tokens import Tokens
 from qcc.ir.onnx.adapter import OnnxGraph
 from tests import onnx_models as models
-from tests.test_statistics import alone, attention, padded, sentences
+from tests.test_statistics import attention, padded, sentences
 
 TOLERANCE = 1e-4  # of the largest entry: sums of float32 in another order
 CLOSE = 1e-8  # of numbers of about 1 in float64

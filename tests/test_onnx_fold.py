@@ -53,6 +53,18 @@ def test_what_is_computed_becomes_a_weight_of_the_same_name(name: str, tmp_path:
     assert np.array_equal(graph.runner(["x"], ["y"])(case.feeds)["y"], before)
 
 
+def test_a_scalar_stays_a_scalar(tmp_path: Path) -> None:
+    body = (
+        "g (float[N,64] x) => (float[N,M] y, int64[K] r) "
+        "{ zero = Squeeze (first) one = Squeeze (second) n = Size (x) r = Range (zero, n, one) y = MatMul(x, w) }"
+    )
+    constants: dict[str, Array] = {"w": V, "first": np.array([0]), "second": np.array([1])}
+    case = Case(body, constants, {"x": X})
+    graph = loaded(case, tmp_path)
+    assert [op.function for op in graph.ops()] == ["Size", "range", "linear"]
+    assert np.array_equal(graph.runner(["x"], ["r"])(case.feeds)["r"], np.arange(X.size))
+
+
 @pytest.mark.parametrize("name", LEFT)
 def test_what_would_be_larger_or_drawn_stays_reject(name: str, tmp_path: Path) -> None:
     case = _case(*LEFT[name])

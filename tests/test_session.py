@@ -3,8 +3,10 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -12,6 +14,7 @@ import qcc
 from qcc.codegen.target.target import native
 from qcc.dsl.diagnostics.report import QccError
 from tests.kernel_files import INPUTS, OP, OTHER, library, model, needs_tvm
+from tests.onnx_models import parse, random
 
 ONES = {"x": np.ones((2, INPUTS), np.float32)}
 
@@ -109,6 +112,22 @@ def test_a_library_that_is_none_reject(
 def test_a_missing_library_reject(kernels: bool | str, tmp_path: Path) -> None:
     with pytest.raises(QccError, match="no such kernel library"):
         qcc.Session(model(tmp_path / "net.onnx", OP), kernels)
+
+
+def test_a_sequence_is_fed_as_a_list(tmp_path: Path) -> None:
+    body = """
+        g (seq(float[n,64]) xs) => (float[n,64] y)
+        { one = Constant <value_int = 1> () x = SequenceAt (xs, one) y = MatMul (x, w) }
+    """
+    path, weight = tmp_path / "net.onnx", random(64, 64)
+    onnx.save(parse(body, {"w": weight}, opset=18), path)
+    xs = [random(rows, 64, seed=rows) for rows in (2, 3)]
+    session = qcc.Session(path)
+    assert [(one.dtype, one.container) for one in session.inputs] == [("float32", "sequence")]
+    np.testing.assert_allclose(session.run({"xs": xs})["y"], xs[1] @ weight, atol=1e-4)  # sums of 64 in another order
+    feeds: Any = [{"xs": xs}]
+    result = qcc.compile(path, data=feeds)
+    assert result.passed and result.times is not None
 
 
 def test_threads_reject(tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ class Samples:
     """By input, the axis that counts samples; the first where it is not told, None where all of a batch share it."""
     recipe: Recipe | None = None
     """How it was generated."""
+    odd: str = ""
+    """Which of the numbers given are not finite, if any."""
 
     @property
     def count(self) -> int:
@@ -174,7 +176,8 @@ def load(data: Data, graph: Graph, limit: int | None, seed: int) -> Samples:
         for value in graph.inputs:
             _check(value, batch[value.name], value.shape)
     axes = input_axes(graph.inputs)
-    found = Samples(batches, type(data).__name__, axes=axes.batch)
+    odd = next((name for batch in batches for name, feed in batch.items() if not finite(feed)), None)
+    found = Samples(batches, type(data).__name__, axes=axes.batch, odd="" if odd is None else _odd(odd))
     if axes.free and all(found.single(batch) for batch in batches):
         found = replace(found, divisible=True)
         return replace(found, batches=found.neighbours(batches))
@@ -242,7 +245,8 @@ def _from_file(path: Path, inputs: Sequence[Value], limit: int | None, seed: int
     if not whole:
         raise ModelError("Q422", f"`{path}` has {len(rows)} samples; the model takes batches of {size}")
     batches = tuple({name: np.asarray(one.take(part)) for name, one in columns.items()} for part in whole)
-    return Samples(batches, str(path), axes.free and size > 1, axes.batch)
+    odd = next((_odd(name, one) for name, one in columns.items() if not finite(one.array)), "")
+    return Samples(batches, str(path), axes.free and size > 1, axes.batch, odd=odd)
 
 
 def _column(value: Value, array: np.ndarray, axes: InputAxes) -> _Column:
@@ -289,15 +293,25 @@ def _check(value: Value, feed: object, known: tuple[int | str | None, ...] | Non
     array, wanted = np.asarray(feed), dtype_of(value)
     if array.dtype != wanted and not (wanted.kind == "U" and array.dtype.kind in "UO"):
         raise ModelError("Q423", f"input `{value.name}` takes {wanted}, the calibration array is {array.dtype}")
-    if array.dtype.kind in "fc" and not np.isfinite(array).all():
-        at = int(np.argwhere(~np.isfinite(array)).flat[0]) if array.ndim else 0
-        raise ModelError("Q424", f"the calibration array `{value.name}` holds NaN or infinity in sample {at}")
     if known is None:
         return
     if len(known) != array.ndim or not _fits(known, array.shape):
         shown = "x".join("?" if size is None else str(size) for size in known) or "a scalar"
         message = f"input `{value.name}` takes {shown}, the calibration array is {_times(array.shape)}"
         raise ModelError("Q425", message)
+
+
+def finite(feed: object) -> bool:
+    """What is fed holds neither NaN nor infinity."""
+    arrays = [np.asarray(one) for one in (feed if isinstance(feed, list) else [feed]) if one is not None]
+    return all(array.dtype.kind not in "fc" or bool(np.isfinite(array).all()) for array in arrays)
+
+
+def _odd(name: str, column: _Column | None = None) -> str:
+    """What is told of an array that is not finite: the first sample, where they are counted."""
+    at = None if column is None else column.axis
+    where = "" if column is None or at is None else f" in sample {np.argwhere(~np.isfinite(column.array))[:, at].min()}"
+    return f"the calibration array `{name}` holds NaN or infinity{where}"
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -2,7 +2,7 @@
 
 Without a policy the preset `balanced` is taken. Beside the model go a lock file, from which --plan repeats the run, and
 an HTML report. If the policy's `verify` fails, nothing is written and the exit status is 3, as for a budget that cannot
-be met.
+be met. With --keep-failed the files are written all the same, as MODEL.failed.qcc.onnx and so on.
 
 --emit prints a stage of the compilation and stops there: `ast` is the policy as parsed, `policy` as checked (neither
 needs a model), `plan` what would be done to each weight, with all that is left open decided. Where the policy's target
@@ -53,6 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--data", metavar="FILE.npz", help="calibration data: arrays named like the inputs, one sample a row")
     add_dims(parser)
     add("--plan", metavar="LOCK", type=Path, help="do what a lock file's plan says, instead of the policy's rules")
+    add("--keep-failed", action="store_true", help="write a model whose verification fails, under a name that tells it")
     add("--emit", choices=("ast", "policy", "plan", *KERNELS), help="print this stage and stop")
     add("--format", choices=("text", "json", "github"), default="text", help="how to print (default: text)")
     add("-q", "--quiet", action="store_true", help="print nothing but errors and warnings")
@@ -83,9 +84,9 @@ def run(args: argparse.Namespace) -> int:
     with progress(args.quiet or args.format != "text") as update:
         given = {"data": args.data, "plan": plan, "dims": sizes, "progress": update}
         if args.emit == "plan":
-            decided, warnings = driver.decide_plan(args.model, policy, **given)
+            decided, _, warnings = driver.decide_plan(args.model, policy, **given)
         else:
-            result = driver.compile(args.model, policy, output=args.output, **given)
+            result = driver.compile(args.model, policy, output=args.output, keep_failed=args.keep_failed, **given)
     if args.emit == "plan":
         return _emit_plan(decided, [*report.warnings, *warnings], args)
     diagnostics = (*report.warnings, *result.warnings, *failed_bounds(result))
@@ -133,15 +134,12 @@ def _emit_kernels(policy: "Policy", plan: "Lock | None", report: Diagnostics, ar
 
     if (plan.plan.kernels if plan else build_kernels.kernels_of(policy)) is None:
         raise UsageError(f"`{args.plan or args.policy}` asks for no kernels", "`target cpu` in the policy does")
-    from qcc.codegen.target.scratch import scratch
-
-    with scratch() as folder:
-        output, quiet = folder / "decided.onnx", args.quiet or args.format != "text"
-        with progress(quiet) as update:
-            decided, warnings = driver.decide_plan(
-                args.model, policy, output=output, data=args.data, plan=plan, dims=dims(args), progress=update
-            )
-        ops = build_kernels.served_ops(decided.kernels, output, report)
+    with progress(args.quiet or args.format != "text") as update:
+        decided, ops, warnings = driver.decide_plan(
+            args.model, policy, data=args.data, plan=plan, dims=dims(args), progress=update
+        )
+    if decided.kernels and not ops:
+        build_kernels.warn_of_no_ops(report, timed=False)
     text = build_kernels.listing(ops, decided.kernels, args.emit) if decided.kernels and ops else ""
     diagnostics = (*warnings, *report.warnings)
     if args.format == "json":

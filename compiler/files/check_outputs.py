@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qcc.compiler.files.kernel_library import kernels_beside
-from qcc.compiler.files.staging import target_of
+from qcc.compiler.files.staging import failed_path, target_of
 from qcc.ir.errors import ModelError
 
 
@@ -36,17 +36,40 @@ class OutputFiles:
         return self.model, self.lock, self.report, self.kernels
 
 
-def check_model(model: Path, outputs: OutputFiles, inputs: Iterable[Path]) -> None:
+def output_files(output: Path, keep_failed: bool) -> tuple[Path, ...]:
+    """All that a compilation may write, that of a failed verification included where it is kept.
+
+    Raises:
+        ModelError: a model of this name cannot be written.
+    """
+    failed = OutputFiles.of(failed_path(output)).files if keep_failed else ()
+    return *OutputFiles.of(output).files, *failed
+
+
+def check_model(model: Path, output: Path, keep_failed: bool, inputs: Iterable[Path]) -> None:
     """See that all outputs of a model can be written, and overwrite neither it nor what else is read.
 
     Raises:
         ModelError: one cannot, or does.
     """
+    outputs = output_files(output, keep_failed)
     if not os.path.exists(model):  # noqa: PTH110  (it may have no name that a file can have)
         return  # what is wrong with the model is told when it is read
-    if _same(target_of(outputs.model), model):
-        raise ModelError("Q404", f"the output `{outputs.model}` is the input", help="name another file with -o")
-    check_outputs(outputs.files, [model, *inputs])
+    if _same(target_of(output), model):
+        raise ModelError("Q404", f"the output `{output}` is the input", help="name another file with -o")
+    check_outputs(outputs, [model, *inputs])
+
+
+def check_lock(output: Path, keep_failed: bool, lock: Path) -> None:
+    """See that no output overwrites a lock that is repeated, but for the one that takes its place: the output's own.
+
+    It has been read whole, and what was planned once is in the new one, too.
+
+    Raises:
+        ModelError: one does.
+    """
+    own = {OutputFiles.of(model).lock for model in (output, failed_path(output))}
+    check_outputs((path for path in output_files(output, keep_failed) if path not in own), [lock])
 
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:

@@ -11,7 +11,14 @@ from qcc.ir.onnx.file.whole_files import place
 
 def output_path(model: Path, output: str | Path | None) -> Path:
     """Where the compressed model goes."""
-    return Path(output) if output is not None else model.with_name(f"{model.stem}.qcc.onnx")
+    return Path(output) if output is not None else model.parent / f"{model.stem}.qcc.onnx"  # a folder has no name
+
+
+def failed_path(output: Path) -> Path:
+    """Where a model goes whose verification failed, if it is kept: ``net.failed.qcc.onnx`` for ``net.qcc.onnx``."""
+    stem, dot, word = output.stem.rpartition(".qcc")
+    name = f"{stem}.failed{dot}" if dot and not word else f"{output.stem}.failed"
+    return output.with_name(name + output.suffix)
 
 
 def target_of(path: Path) -> Path:

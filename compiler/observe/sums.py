@@ -23,7 +23,8 @@ class GramSum(Statistic):
     _count: int = 0
 
     def add(self, rows: Rows) -> None:
-        """More rows; each as often as it weighs."""
+        """More rows, each as often as it weighs; those that are not finite count as hidden."""
+        rows = _finite(rows)
         self.rows += len(rows.array)
         self.hidden += rows.hidden
         wide = rows.array.astype(np.float32, copy=False)
@@ -154,3 +155,13 @@ class PairSum(Statistic):
     def _take(self, found: Mapping[str, Array]) -> None:
         for name, array in found.items():
             self._sums[name] = self._sums[name] + array if name in self._sums else array.copy()
+
+
+def _finite(rows: Rows) -> Rows:
+    """The rows without those that are not finite: behind them the model masks, or its output would not be either."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(rows.array.sum()):
+            return rows
+    kept = np.isfinite(rows.array).all(-1)
+    weights = None if rows.weights is None else rows.weights[kept]
+    return Rows(rows.array[kept], rows.hidden + int(kept.size - kept.sum()), weights)

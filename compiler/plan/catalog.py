@@ -9,29 +9,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Literal
 
-import qcc.ir.encoding.formats
 import qcc.passes
 from qcc.codegen.target.target import NATIVE
 from qcc.codegen.target.target import TARGETS as PROCESSORS
-from qcc.dsl.policy.schema import FormatFamily, Interval, Metric, Off, Property, Schema, TargetKind, Word
+from qcc.compiler.plan.formats import families, summary
+from qcc.dsl.policy.schema import Interval, Metric, Off, Property, Schema, TargetKind
 from qcc.dsl.policy.select import GIVEN
-from qcc.ir.encoding.format import Format
 from qcc.ir.onnx.file.options import LEAST_RAISED, MOST_RAISED, ExternalData
-from qcc.passes.contract.contract import Activations, Numerics, Pass, Rewrite, Rounding
+from qcc.passes.contract.contract import Activations, Invariant, Pass, Phase, Rounding, SitePass
 
 ON, OFF = "on", "off"
-FORMATS_FOLDER = qcc.ir.encoding.formats.__path__
-SMALLEST_GROUP = 2
-WORDS = {
-    "tensor": Word(excludes="block"),
-    "channel": Word(excludes="block"),
-    "group": Word("int", excludes="block", low=SMALLEST_GROUP),
-    "tile": Word("tile", excludes="block"),
-    "sym": Word(excludes="symmetry"),
-    "asym": Word(excludes="symmetry"),
-}
-"""What may stand behind a format's keyword, beside ``scale``."""
-FLOAT = FormatFamily("float", summary="as it is")
 BUDGET = {
     "size": Metric(
         "size", "<=", {"%": (0, 100), "B": (0, float("inf"))}, summary="of the written model, of the input's"
@@ -99,7 +86,7 @@ class Export:
 def passes() -> dict[str, type[Pass]]:
     """The passes that the driver runs of itself, by keyword."""
     return {
-        keyword_of(found): found for found in _classes() if issubclass(found, Pass) and not issubclass(found, Rewrite)
+        keyword_of(found): found for found in _classes() if issubclass(found, Pass) and not issubclass(found, SitePass)
     }
 
 
@@ -116,30 +103,23 @@ def activations() -> dict[str, type[Activations]]:
 
 
 @lru_cache
-def rewrites() -> dict[str, dict[str, type[Rewrite]]]:
-    """The families of rewriting passes in the order in which they run: each rule property's values by keyword."""
-    families: dict[str, dict[str, type[Rewrite]]] = {}
+def rewrites(*phases: Phase) -> dict[str, dict[str, type[SitePass]]]:
+    """The families of passes that rules ask for, of some phases or of all, in the order in which they run.
+
+    Each rule property has its values by keyword.
+    """
+    wanted = phases or tuple(Phase)
+    return {name: values for phase in wanted for name, values in _families(phase).items()}
+
+
+def _families(phase: Phase) -> dict[str, dict[str, type[SitePass]]]:
+    families: dict[str, dict[str, type[SitePass]]] = {}
     for found in _classes():
-        if issubclass(found, Rewrite):
+        if issubclass(found, SitePass) and found.phase is phase:
             beside = _folder(found.__module__) == _folder(_module(found.property))
             assert beside, f"{found} is not in the folder of its property's module"
             families.setdefault(found.property, {})[keyword_of(found)] = found
     return {name: families[name] for name in _in_order(families)}
-
-
-@lru_cache
-def formats() -> dict[str, Format]:
-    """Every family of formats by its keyword."""
-    names = (f"{qcc.ir.encoding.formats.__name__}.{one.name}" for one in pkgutil.iter_modules(FORMATS_FOLDER))
-    members = (member for name in names for member in vars(importlib.import_module(name)).values())
-    found = [one for one in members if inspect.isclass(one) and issubclass(one, Format) and one is not Format]
-    return {one.keyword: one() for one in sorted(set(found), key=lambda one: one.keyword)}
-
-
-def _family(one: Format) -> FormatFamily:
-    words = {word: WORDS[word] for word in one.words}
-    scale = {"scale": Word(one.scales, excludes="scale")} if len(one.scales) > 1 else {}
-    return FormatFamily(one.keyword, one.bits, words | scale, summary=_summary(type(one)))
 
 
 @lru_cache
@@ -153,24 +133,28 @@ def schema() -> Schema:
         ),
     }
     for name, values in rewrites().items():
-        properties[name] = Property(name, {**values, OFF: Off}, summary=_module_summary(name))
-    families = {name: _family(one) for name, one in formats().items()} | {FLOAT.keyword: FLOAT}
-    return Schema(properties, families, TARGETS, BUDGET, VERIFY, OBJECTIVES, Export)
+        properties[name] = Property(name, {**values, OFF: Off}, summary=_modulesummary(name))
+    return Schema(properties, families(), TARGETS, BUDGET, VERIFY, OBJECTIVES, Export)
 
 
 def keyword_of(definition: type) -> str:
     """A pass's keyword: its class's name in snake_case, or ``on`` for a rewriting pass called like its property."""
     name = _snake_case(definition.__name__)
-    return ON if issubclass(definition, Rewrite) and name == definition.property else name
+    return ON if issubclass(definition, SitePass) and name == definition.property else name
 
 
 def after(definition: type[Pass]) -> tuple[str, ...]:
-    """What runs before a pass: what it names, and before one that changes the function all that do not."""
-    exact = rewrites() if definition.numerics is Numerics.LOSSY else ()
-    return tuple(dict.fromkeys((*definition.after, *exact)))
+    """What runs before a pass: what it names, and before one that stores weights all that rules may ask for."""
+    others = rewrites() if definition.phase is Phase.ENCODE else ()
+    return tuple(dict.fromkeys((*definition.after, *others)))
 
 
-def _in_order(families: dict[str, dict[str, type[Rewrite]]]) -> Iterator[str]:
+def promises(definition: type[Pass]) -> str:
+    """What a pass leaves as it is, in words."""
+    return ", ".join(one for one in Invariant if one in definition.keeps) or "what is fed and returned"
+
+
+def _in_order(families: dict[str, dict[str, type[SitePass]]]) -> Iterator[str]:
     """By what each runs after, in alphabetical order where that is open."""
     left = dict(sorted(families.items()))
     while left:
@@ -181,7 +165,7 @@ def _in_order(families: dict[str, dict[str, type[Rewrite]]]) -> Iterator[str]:
         yield first
 
 
-def _before(values: Iterable[type[Rewrite]]) -> set[str]:
+def _before(values: Iterable[type[SitePass]]) -> set[str]:
     return {name for one in values for name in one.after}
 
 
@@ -223,14 +207,9 @@ def _module(keyword: str) -> str:
     return next(module for module in _modules() if _keyword(module) == keyword)
 
 
-def _module_summary(name: str) -> str:
+def _modulesummary(name: str) -> str:
     """A module's first line as a list has it: no capital, no full stop."""
-    return _summary(importlib.import_module(_module(name)))
-
-
-def _summary(documented: object) -> str:
-    line = (documented.__doc__ or "").partition("\n")[0].rstrip(".")
-    return line[:1].lower() + line[1:]
+    return summary(importlib.import_module(_module(name)))
 
 
 def _snake_case(name: str) -> str:

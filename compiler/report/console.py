@@ -17,14 +17,9 @@ from qcc.compiler.report.text import MISLEADS
 from qcc.compiler.report.times import latency_lines
 from qcc.compiler.verify.outputs import BoundCheck, OutputCheck
 from qcc.dsl.diagnostics.excerpt import escape
+from qcc.ir.forms.find import forms
 
 LISTED_LAYERS = 40
-FORMS = {
-    "fused": "decoded in the runtime's kernel",
-    "decoded": "decoded at load",
-    "rows": "decoded row by row",
-    "kernel": "decoded in a kernel of ours",
-}
 NONE = "-"
 SHOWN_SECONDS = 0.05
 QUOTED = re.compile("`[^`]*`")
@@ -114,6 +109,7 @@ def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
     data = [result.data] if result.data else []
     files = [result.output, *data, *kernels, result.lock, result.report] if result.written else []
     wrote = ", ".join(map(str, files)) if files else "nothing: the verification failed"
+    wrote += "; kept although the verification failed" if files and not result.passed else ""
     whole = sum(result.seconds.values())
     phases = ", ".join(f"{name} {taken:.1f}" for name, taken in result.seconds.items() if taken >= SHOWN_SECONDS)
     verification = result.verification
@@ -133,7 +129,7 @@ def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
         "reached": [(line, None) for line in (result.reach.lines if result.reach else [])],
         "cleaned": [("; ".join(result.edits), None)] if result.edits else [],
         "rewrote": [(line, None) for line in _rewrite_lines(result.rewrites)],
-        "wrote": [(wrote, None if files else "red")],
+        "wrote": [(wrote, None if result.passed else "red")],
         "time": [(f"{whole:.1f} s" + (f": {phases}" if phases else ""), None)],
     }
     return {topic: lines for topic, lines in topics.items() if lines}
@@ -192,7 +188,7 @@ def _reasons(layers: Sequence[LayerRow]) -> list[str]:
     """Why layers are kept, and why they are stored as they are: a line a reason."""
     groups: dict[tuple[str, str], int] = {}
     for row in layers:
-        key = (FORMS.get(row.form, row.form) if row.form else "kept as before", row.reason)
+        key = (forms()[row.form].says if row.form else "kept as before", row.reason)
         groups[key] = groups.get(key, 0) + 1
     ordered = sorted(groups.items(), key=lambda item: (-item[1], item[0]))
     return [f"{plural(count, 'layer')} {what}" + (f": {reason}" if reason else "") for (what, reason), count in ordered]

@@ -32,7 +32,8 @@ def _failed(check: BoundCheck, result: Result) -> Diagnostic:
     data = " on generated data" if verification.generated else ""
     output = next((one for one in verification.outputs if one.output == check.output), None)
     message = f"verification failed: `{check.bound.text}` does not hold{data}, it is {measured(check)}"
-    notes = [*losses(verification), *_notes(output)]
+    kept = [f"kept as `{result.output}`"] if result.written else []
+    notes = [*losses(verification), *_notes(output), *kept]
     return Diagnostic("Q320", message, check.bound.span, _help(result), "; ".join(notes) or None)
 
 
@@ -70,13 +71,14 @@ def _more(row: LayerRow) -> str:
 
 def _help(result: Result) -> str:
     """What may help, the likeliest first."""
+    keeping = "" if result.written else "; `--keep-failed` keeps the file to look at"
     rule = suggestion(result)
     ways = [f"end the policy with `{rule}`" if rule else "allow more bits"]
     if result.allocation is None:
         ways.append("let a budget choose (`weights = int{4,8} channel`, `minimize output_error`)")
     if result.verification.generated:
         data = "give data (`--data FILE.npz`), on which `rounding = gptq` pays, too"
-        return f"{data}; {', '.join(ways)}, or loosen the bound"
+        return f"{data}; {', '.join(ways)}, or loosen the bound{keeping}"
     if not any(isinstance(one.action, Encode) and one.action.rounding.uses_gram for one in result.plan.steps):
         ways.append("round with `rounding = gptq`")
-    return f"{', '.join(ways)}, or loosen the bound"
+    return f"{', '.join(ways)}, or loosen the bound{keeping}"

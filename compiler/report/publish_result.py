@@ -1,16 +1,21 @@
 """Writing what goes beside a model, and giving everything its final name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.files.check_outputs import OutputFiles, check_outputs
 from qcc.compiler.files.inputs import Inputs
+from qcc.compiler.files.kernel_library import kernels_beside
 from qcc.compiler.files.publish import Staged, publish, same_file
+from qcc.compiler.files.staging import failed_path
 from qcc.compiler.report.lock import lock_text
 from qcc.compiler.report.page.html import render_html
 from qcc.compiler.report.result import Result
 from qcc.dsl.policy.policy import Policy
+from qcc.ir.onnx.file.copy import copy_model
 from qcc.ir.onnx.file.save import Written
+from qcc.ir.onnx.file.whole_files import place
 
 
 def publish_result(
@@ -32,3 +37,30 @@ def publish_result(
         check_outputs([result.data], (file.path for file in inputs.data))
         files.insert(0, Staged(written.data, result.data))
     publish(files, staged.parent, [] if result.kernels else [final.kernels])  # of an earlier run
+
+
+def publish_failed(result: Result, policy: Policy, data: Samples, inputs: Inputs, staged: Path) -> Result:
+    """Publish a model whose verification failed, under a name that tells it; files of an earlier run stay.
+
+    Returns:
+        The result with the names that its files have.
+
+    Raises:
+        ModelError: an input changed meanwhile, or the system refuses.
+    """
+    path = failed_path(result.output)
+    there, final = staged.with_name(path.name), OutputFiles.of(path)
+    written = copy_model(staged, there)  # its data gets another name, too
+    if result.kernels:
+        place(kernels_beside(staged), kernels_beside(there))
+    kept = replace(
+        result,
+        output=final.model,
+        lock=final.lock,
+        report=final.report,
+        kernels=final.kernels if result.kernels else None,
+        data=path.with_name(written.data.name) if written.data else None,
+        written=True,
+    )
+    publish_result(kept, policy, data, inputs, there, written)
+    return kept

@@ -68,7 +68,10 @@ class Allocation:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished compilation; the files exist unless ``written`` is false (verification failed)."""
+    """A finished compilation; the files exist unless ``written`` is false (verification failed).
+
+    Where the verification failed and the files are kept, their names tell it.
+    """
 
     model: Path
     output: Path
@@ -87,6 +90,8 @@ class Result:
     rewrites: tuple[RewriteRow, ...] = ()
     kernels: Path | None = None
     """The library of kernels beside the model, if there is one."""
+    ops: tuple[str, ...] = ()
+    """The kernel ops that the model calls, in alphabetical order."""
     data: Path | None = None
     """The file beside the model that its weights lie in, if they lie apart."""
     times: ModelTimes | None = None

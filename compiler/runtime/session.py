@@ -18,6 +18,7 @@ from qcc.ir.onnx.file.runtime import onnxruntime
 
 PREFIX = "qcc."
 DTYPES = {"float": "float32", "double": "float64"}
+CONTAINERS = {"tensor": "", "seq": "sequence"}
 
 
 class Session:
@@ -106,12 +107,14 @@ class Session:
 
 
 def _value(one: onnxruntime.NodeArg) -> Value:
-    element = str(one.type).removeprefix("tensor(").removesuffix(")")
-    return Value(one.name, tuple(one.shape), DTYPES.get(element, element))
+    outer, _, element = str(one.type).rpartition("(")
+    element, kind = element.rstrip(")"), outer.partition("(")[0]
+    container = CONTAINERS.get(kind, kind)
+    return Value(one.name, tuple(one.shape or ()), DTYPES.get(element, element), container)
 
 
 def _array(feed: object, value: Value) -> object:
-    if isinstance(feed, np.ndarray) or value.dtype == "string":
+    if isinstance(feed, np.ndarray) or value.dtype == "string" or value.container:
         return feed
     try:
         return np.asarray(feed, dtype=value.dtype)

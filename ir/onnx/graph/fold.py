@@ -155,7 +155,7 @@ def _fold(model: ir.Model, part: _Part) -> None:
         return
     graph, names = model.graph, part.names
     for value, array in zip(part.makes, arrays, strict=True):
-        tensor = ir.Tensor(np.ascontiguousarray(array), dtype=value.dtype)
+        tensor = ir.Tensor(np.asarray(array, order="C"), dtype=value.dtype)  # a scalar stays one
         constant = ir.Value(type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
         value.replace_all_uses_with(constant)
         names[constant] = names.pop(value)
