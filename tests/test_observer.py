@@ -1,4 +1,4 @@
-"""The observer: parts add up to the whole, an interrupted pass goes on, tokens can be left out, pairs fit least squares."""
+"""The observer: parts add up, an interrupted pass goes on, tokens can be left out, pairs fit least squares."""
 
 import subprocess
 import sys

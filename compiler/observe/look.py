@@ -32,7 +32,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Step:
+class LookStep:
     """A run: of one group of values, on some samples."""
 
     group: int
@@ -59,7 +59,7 @@ class Look:
         names = sorted({one.value for one in self.asked})
         self._groups = value_groups(self.view.graph, names, self.parted.ones[0])
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[LookStep]:
         """All of them, in their order; it takes the run of one sample for each group to know."""
         found = []
         for group in range(len(self._groups)):
@@ -70,10 +70,10 @@ class Look:
             def size(at: int, fed: Sequence[int] = fed, ratio: float = ratio) -> float:
                 return fed[at] * ratio
 
-            found += [Step(group, chunk) for chunk in chunks(self.parted, size, fed.__getitem__)]
+            found += [LookStep(group, chunk) for chunk in chunks(self.parted, size, fed.__getitem__)]
         return found
 
-    def take(self, step: Step) -> None:
+    def take(self, step: LookStep) -> None:
         """Carry out one; it is done whole, or not at all."""
         session = self._session(step.group)
         feeds = self.parted.samples.joined([self.parted.ones[at] for at in step.chunk.members])

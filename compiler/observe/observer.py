@@ -12,7 +12,7 @@ import numpy as np
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.observe.checkpoint import Checkpoint
 from qcc.compiler.observe.executor import HERE, Executor
-from qcc.compiler.observe.look import Look, Step, View
+from qcc.compiler.observe.look import Look, LookStep, View
 from qcc.compiler.observe.observed import Observed, S
 from qcc.compiler.observe.tokens import EVERY_TOKEN, Tokens
 from qcc.ir.graph.graph import Graph
@@ -106,7 +106,7 @@ class Observer:
         if checkpoint:
             checkpoint.remove()
 
-    def _run(self, look: Look, steps: Sequence[Step], done: int) -> Iterator[tuple[int, int]]:
+    def _run(self, look: Look, steps: Sequence[LookStep], done: int) -> Iterator[tuple[int, int]]:
         """Carry out the steps that are left; gives how many are done then, and of how many samples the last were."""
         if self._executor.workers == 1:
             for at in range(done, len(steps)):
@@ -130,10 +130,10 @@ class _Work:
     view: View
     asked: Sequence[Observed[Any]]
 
-    def __call__(self) -> Callable[[Sequence[Step]], Sequence[Observed[Any]]]:
+    def __call__(self) -> Callable[[Sequence[LookStep]], Sequence[Observed[Any]]]:
         look = Look(self.view, self.asked)
 
-        def work(steps: Sequence[Step]) -> Sequence[Observed[Any]]:
+        def work(steps: Sequence[LookStep]) -> Sequence[Observed[Any]]:
             look.asked = [_emptied(one) for one in self.asked]
             for step in steps:
                 look.take(step)
@@ -154,12 +154,12 @@ def _digest(view: View, asked: Sequence[Observed[Any]]) -> str:
     return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 
-def _state(asked: Sequence[Observed[Any]], steps: Sequence[Step], done: int) -> dict[str, Array]:
+def _state(asked: Sequence[Observed[Any]], steps: Sequence[LookStep], done: int) -> dict[str, Array]:
     state = {f"{at} {name}": array for at, one in enumerate(asked) for name, array in one.state().items()}
     return {**state, "done": np.array([done, len(steps)])}
 
 
-def _restored(asked: Sequence[Observed[Any]], state: Mapping[str, Array], steps: Sequence[Step]) -> int:
+def _restored(asked: Sequence[Observed[Any]], state: Mapping[str, Array], steps: Sequence[LookStep]) -> int:
     """How many steps were done when a state was kept, with what they gave; none if it is no good."""
     try:
         done, total = (int(count) for count in state["done"])

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
-from scipy.linalg import lapack
 
 from qcc.ir.errors import Refused
 from qcc.ir.graph.ops import Array
@@ -65,6 +64,8 @@ def _made(gram: Array, damping: float) -> Factor:
     """With the order of rows and columns reversed, the matrix's own lower factor gives that of its inverse: ``U`` is
     the inverse of ``L``, reversed again.
     """
+    from scipy.linalg import lapack  # who checks a policy needs none of it
+
     order = np.argsort(-np.diag(gram), kind="stable")
     wide = gram[np.ix_(order[::-1], order[::-1])].astype(np.float64)
     mean = float(np.mean(np.diag(wide))) or 1.0
