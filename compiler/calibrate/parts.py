@@ -13,20 +13,25 @@ class Parted:
     """Samples one by one, each in one of two parts.
 
     A sample is a row of a batch that can be cut, else a whole feed. Samples that are equal are in one part: else one
-    would be judged by what it has learned from.
+    would be judged by what it has learned from. Of these all but the first are ``repeated``.
     """
 
     samples: Samples
     ones: tuple[Batch, ...]
     held: tuple[bool, ...]
+    repeated: tuple[bool, ...]
 
     @classmethod
     def of(cls, samples: Samples) -> "Parted":
         """Hold out a quarter."""
         ones = tuple(samples.parts(1))
         distinct: dict[str, int] = {}
-        places = [distinct.setdefault(digest_of(one), len(distinct)) for one in ones]
-        return cls(samples, ones, tuple(place % EVERY == FIRST for place in places))
+        counts, places = [], []
+        for one in ones:
+            counts.append(len(distinct))
+            places.append(distinct.setdefault(digest_of(one), len(distinct)))
+        held = tuple(place % EVERY == FIRST for place in places)
+        return cls(samples, ones, held, tuple(place < count for place, count in zip(places, counts, strict=True)))
 
 
 def held_out(samples: Samples) -> Samples | None:

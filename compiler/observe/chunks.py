@@ -16,10 +16,11 @@ MOST_SAMPLES = 64
 
 @dataclass(frozen=True)
 class Chunk:
-    """Samples that run at once, by number; ``held`` says that they are held out."""
+    """Samples that run at once, by number; ``held`` says that they are held out, ``repeated`` that each was there before."""
 
     members: tuple[int, ...]
     held: bool
+    repeated: bool
 
 
 def chunks(parted: Parted, size: Callable[[int], float], together: Callable[[int], int]) -> tuple[Chunk, ...]:
@@ -31,16 +32,16 @@ def chunks(parted: Parted, size: Callable[[int], float], together: Callable[[int
         together: samples for which this is near run together.
     """
     groups: dict[tuple[object, ...], list[int]] = {}
-    for at, (one, held) in enumerate(zip(parted.ones, parted.held, strict=True)):
+    for at, one in enumerate(parted.ones):
         kind = parted.samples.kind(one) if parted.samples.divisible else (at,)
-        groups.setdefault((held, *kind), []).append(at)
+        groups.setdefault((parted.held[at], parted.repeated[at], *kind), []).append(at)
     found = []
     for members in groups.values():
         members.sort(key=together)
         while members:
             largest = max(size(at) for at in members[:MOST_SAMPLES])
             count = int(min(max(CAPTURED_BYTES / max(largest, 1), 1), MOST_SAMPLES))
-            found.append(Chunk(tuple(members[:count]), parted.held[members[0]]))
+            found.append(Chunk(tuple(members[:count]), parted.held[members[0]], parted.repeated[members[0]]))
             members = members[count:]
     return tuple(found)
 

@@ -79,6 +79,8 @@ class Look:
         feeds = self.parted.samples.joined([self.parted.ones[at] for at in step.chunk.members])
         wanted = {(one.value, one.beside) for one in self.asked if one.value in session.names}
         found = session.rows(feeds, self.view.tokens, wanted)
+        if step.chunk.repeated:
+            found = {key: replace(rows, repeated=True) for key, rows in found.items()}
         alone = not any(self.parted.held)
         with held_back():
             for one in self.asked:

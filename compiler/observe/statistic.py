@@ -18,17 +18,19 @@ class Rows:
         hidden: how many more there were that a mask hides.
         weights: what each row counts ``[rows]``; None where each counts one.
         beside: the same rows of the value that is observed beside it.
+        repeated: they are of samples that were there before.
     """
 
     array: Array
     hidden: int = 0
     weights: Array | None = None
     beside: Array | None = None
+    repeated: bool = False
 
     def part(self, begin: int, end: int) -> "Rows":
         """Some of the rows; those hidden stay with the first."""
         weights, beside = (None if one is None else one[begin:end] for one in (self.weights, self.beside))
-        return Rows(self.array[begin:end], 0 if begin else self.hidden, weights, beside)
+        return Rows(self.array[begin:end], 0 if begin else self.hidden, weights, beside, self.repeated)
 
 
 class Statistic(ABC):

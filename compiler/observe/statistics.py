@@ -72,7 +72,7 @@ def _moments(found: Observed[GramSum]) -> Moments:
         whole, judge = (seen.total + held.total if seen.total.size else held.total.copy()), held.total
     whole /= max(rows, 1)
     judge /= max(held.rows, 1)
-    return Moments(whole, rows, judge, held.rows, seen.hidden + held.hidden)
+    return Moments(whole, rows, judge, held.rows, seen.hidden + held.hidden, seen.repeated + held.repeated)
 
 
 def _input(weight: Weight) -> str | None:

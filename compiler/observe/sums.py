@@ -18,6 +18,7 @@ class GramSum(Statistic):
 
     rows: int = 0
     hidden: int = 0
+    repeated: int = 0
     _total: Array | None = None
     _waiting: list[Array] = field(default_factory=list)
     _count: int = 0
@@ -27,6 +28,7 @@ class GramSum(Statistic):
         rows = _finite(rows)
         self.rows += len(rows.array)
         self.hidden += rows.hidden
+        self.repeated += len(rows.array) if rows.repeated else 0
         wide = rows.array.astype(np.float32, copy=False)
         self._waiting.append(wide if rows.weights is None else wide * np.sqrt(rows.weights, dtype=np.float32)[:, None])
         self._count += len(rows.array)
@@ -43,6 +45,7 @@ class GramSum(Statistic):
         """Add the sums."""
         self.rows += other.rows
         self.hidden += other.hidden
+        self.repeated += other.repeated
         mine, its = self.total, other.total
         self._total = (mine + its if mine.size else its.copy()) if its.size else self._total
 
@@ -51,11 +54,12 @@ class GramSum(Statistic):
         empty = np.zeros((0, 0), np.float32)
         total = empty if self._total is None else self._total
         waiting = np.concatenate(self._waiting) if self._waiting else empty
-        return {"total": total, "waiting": waiting, "counts": np.array([self.rows, self.hidden], np.int64)}
+        counts = np.array([self.rows, self.hidden, self.repeated], np.int64)
+        return {"total": total, "waiting": waiting, "counts": counts}
 
     def restore(self, state: Mapping[str, Array]) -> None:
         """Take them over."""
-        self.rows, self.hidden = (int(count) for count in state["counts"])
+        self.rows, self.hidden, self.repeated = (int(count) for count in state["counts"])
         self._total = state["total"] if state["total"].size else None
         self._waiting = [state["waiting"]] if state["waiting"].size else []
         self._count = len(state["waiting"])
@@ -164,4 +168,4 @@ def _finite(rows: Rows) -> Rows:
             return rows
     kept = np.isfinite(rows.array).all(-1)
     weights = None if rows.weights is None else rows.weights[kept]
-    return Rows(rows.array[kept], rows.hidden + int(kept.size - kept.sum()), weights)
+    return Rows(rows.array[kept], rows.hidden + int(kept.size - kept.sum()), weights, repeated=rows.repeated)

@@ -13,7 +13,16 @@ from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, Op
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.policy.policy import KEEP, Assignment, FormatSpec, Policy, Rule
-from qcc.dsl.policy.select import GENERATED, GIVEN, Facts, asks_for_data, has_predicate, matches, near_misses
+from qcc.dsl.policy.select import (
+    GENERATED,
+    GIVEN,
+    Facts,
+    asks_for_data,
+    has_predicate,
+    matches,
+    matches_glob,
+    near_misses,
+)
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.forms.choose import Choice, choose
 from qcc.ir.graph.graph import Graph
@@ -160,7 +169,9 @@ def bind(
     limits = tuple(Limit(b.metric, b.quantity.of(reference.get(b.metric, 1.0)), b.text) for b in bounds)
     fixed_ms = 0.0 if latency is None else 1e3 * _fixed_seconds(latency, resolved, steps, options)
     allocate = Allocate(policy.minimize, limits, tuple(options), fixed_ms) if options or limits else None
-    first = _asked_steps(resolved, BEFORE) if earlier is None else earlier.steps
+    first: Iterable[Step] = earlier.steps if earlier else ()
+    if earlier is None:
+        first = [*_depth_steps(policy, graph.weights(), diagnostics), *_asked_steps(resolved, BEFORE)]
     done = (Step(Clean()), *first, *_asked_steps(resolved, (Phase.REWRITE,), narrowest), *encode_steps(steps))
     return Plan(done, tuple(kept), allocate, kernels)
 
@@ -184,9 +195,24 @@ def _fixed_seconds(
     return max(total, 0.0)
 
 
-def first_steps(policy: Policy, graph: Graph, given: bool) -> tuple[Step, ...]:
-    """The steps that a policy asks for before its rules are bound to what those leave; nothing is told of others."""
-    return tuple(_asked_steps(resolve(policy, graph.weights(), Diagnostics(), given), BEFORE))
+def first_steps(policy: Policy, graph: Graph, given: bool, diagnostics: Diagnostics) -> tuple[Step, ...]:
+    """The steps that a policy asks for before its rules are bound to what those leave; of rules nothing is told."""
+    resolved = resolve(policy, graph.weights(), Diagnostics(), given)
+    return (*_depth_steps(policy, graph.weights(), diagnostics), *_asked_steps(resolved, BEFORE))
+
+
+def _depth_steps(policy: Policy, weights: Sequence[Weight], diagnostics: Diagnostics) -> Iterable[Step]:
+    """What the block `depth` asks for: a weight is meant if a layer that reads it is."""
+    for part in policy.depth:
+        meant: dict[str, None] = {}
+        for glob in part.globs:
+            found = [one.name for one in weights if any(matches_glob(glob, layer.name) for layer in one.layers)]
+            meant.update(dict.fromkeys(found))
+            if not found:
+                help = "`qcc inspect` lists the layers"
+                diagnostics.error("Q521", f'no layer is called "{glob}"', part.span, help=help)
+        if meant:
+            yield Step(part.method, tuple(meant), (place(part.span),) * len(meant))
 
 
 def _asked_steps(

@@ -163,10 +163,12 @@ class SitePass(Pass):
     called like the module: ``permute.py`` holds ``Magnitude`` for ``permute = magnitude``. A class called like the
     module itself is the value ``on``. The family treats each site that concerns a target, asks `Context.takes` before,
     and tells each site treated or refused in one `Edit` with the site's subject. What it does depends on the graph and
-    the context alone.
+    the context alone. ``statement`` is where the language asks for it: a setting of the block ``depth`` goes by
+    the name of the family, names layers, and has the value ``on`` alone.
     """
 
     property: ClassVar[str]
+    statement: ClassVar[str] = "rule"
 
     @abstractmethod
     def sites(self, graph: Graph, targets: Sequence[str]) -> Sequence[Site]:
