@@ -185,7 +185,7 @@ def test_what_was_kept_of_another_pass_is_not_taken_reject(monkeypatch: pytest.M
         stopped.gather()
     if change == "damage":
         (name,) = cache.names(checkpoint.PREFIX)
-        cache.write_whole(name, lambda file: file.write(b"PK\x03\x04 damaged") and None)
+        cache.write_whole(name, lambda file: file.write(b"PK\x03\x04 damaged"))
     told: list[int] = []
     graph, data = two(2.0 if change == "model" else 1.0), texts(20, 5 if change == "data" else 6)
     again = Observer(graph, data, lambda done, _total, _what: told.append(done))

@@ -90,7 +90,7 @@ def padded(texts: list[np.ndarray], left: bool = False, shown: int = 1) -> dict[
     return {"ids": ids, "mask": mask}
 
 
-def gathered(graph: Graph, data: Samples) -> dict[str, Moments]:
+def gathered(graph: Graph, data: Samples) -> Mapping[str, Moments]:
     return layer_statistics(graph, data, lambda *_: None, moments=NAMES).moments
 
 

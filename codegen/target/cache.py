@@ -93,7 +93,7 @@ def opened(name: str) -> BinaryIO:
     return os.fdopen(_open(folder / name), "rb")
 
 
-def write_whole(name: str, write: Callable[[BinaryIO], None]) -> None:
+def write_whole(name: str, write: Callable[[BinaryIO], object]) -> None:
     """Keep what is written under a name, at one stroke.
 
     Raises:

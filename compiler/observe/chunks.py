@@ -16,7 +16,7 @@ MOST_SAMPLES = 64
 
 @dataclass(frozen=True)
 class Chunk:
-    """Samples that run at once, by number; ``held`` says that they are held out, ``repeated`` that each was there before."""
+    """Samples that run at once, by number: ``held`` if they are held out, ``repeated`` if each was there before."""
 
     members: tuple[int, ...]
     held: bool

@@ -1,10 +1,11 @@
 """What tokens count: the first ones of a text can be left out, or weigh more than the others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from qcc.compiler.calibrate.generate import Batch
 from qcc.compiler.calibrate.masks import Hiding, RowLayout
 from qcc.ir.graph.ops import Array
 
@@ -31,7 +32,7 @@ class Tokens:
         order = np.cumsum(seen, axis=1)
         return np.where(seen & (order <= self.first), np.float32(self.weight), np.float32(1))
 
-    def rows(self, hiding: Hiding, feeds: Mapping[str, Array], name: str, shape: tuple[int, ...]) -> Array | None:
+    def rows(self, hiding: Hiding, feeds: Batch, name: str, shape: tuple[int, ...]) -> Array | None:
         """Of the rows of a value, by its axes but the last; None where all count one, or tell nothing of tokens."""
         if not self.first:
             return None
