@@ -345,6 +345,7 @@ class _Compilation:
         plan, graph = opened.plan, opened.graph
         evidence = Evidence.of(graph, plan, opened.data, self.phases, self.covered.by(self.diagnostics, self.phases))
         raised: dict[int, OnnxGraph] = {}
+        most = opened.file.size_bytes if any(row.treated for row in opened.rewrites if row.action != "clean") else None
 
         def write(decided: Plan) -> tuple[build.Built[OnnxGraph], Written]:
             opset = max(needed_opset(graph, decided), self._export().opset or 0)
@@ -354,14 +355,13 @@ class _Compilation:
             with self.phases.phase("encode"):
                 built = build.run_plan(raised[opset], decided, evidence.context(decided, self._keep))
             metadata = lock.provenance(self.model, self.policy, decided)
-            return built, build.write(built, staged, self._export(), metadata)
+            return built, build.write(built, staged, self._export(), metadata, most)
 
         settled = None if copies(plan) else settle(plan, graph, write, evidence.losses)
         for edit in settled.built.edits if settled else ():
             if edit.refused:
                 self.diagnostics.warning("Q411", f"`{edit.subject}` stays as it is: {edit.text}")
-        rewritten = any(row.treated for row in opened.rewrites if row.action != "clean")
-        if settled is None or (settled.written.size_bytes >= opened.file.size_bytes and not rewritten):
+        if settled is None or (settled.written.size_bytes >= opened.file.size_bytes and most is None):
             self.diagnostics.warning("Q430", f"`{self.model}` gets no smaller: the output is a copy of it")
             settled = copied(self.model, graph, settled.plan if settled else plan, staged)
         return settled
