@@ -45,6 +45,16 @@ class Encode(Pass):
     form: Form
     activations: Activations | None = None
 
+    @property
+    def label(self) -> str:
+        """The format alone."""
+        return self.encoding.text
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """By grid, block and form."""
+        return (*self.encoding.order, self.form.name)
+
     def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
         """Encode the targets."""
         weights = {weight.name: weight for weight in graph.weights()}

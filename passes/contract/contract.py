@@ -137,6 +137,16 @@ class Pass(ABC):
     after: ClassVar[tuple[str, ...]] = ()
     uses_gram: ClassVar[bool] = False
 
+    @property
+    def label(self) -> str:
+        """What a table of candidates calls it."""
+        return type(self).__name__
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """Where it stands among passes of its phase that do not care; each kind compares with its own."""
+        return ()
+
     def apply(self, graph: G, targets: Sequence[str], context: Context) -> tuple[G, list[Edit]]:
         """Transform a copy of the graph.
 
