@@ -8,7 +8,7 @@ from pathlib import Path
 from qcc.codegen.target.scratch import scratch
 from qcc.codegen.target.target import runs_here
 from qcc.compiler.allocate.copied import copied, copies
-from qcc.compiler.allocate.settle import Settled, allocation_of, loss_of, settle
+from qcc.compiler.allocate.settle import Settled, allocation_of, loss_of, predicted_seconds, settle
 from qcc.compiler.build import run as build
 from qcc.compiler.build.cleaning import Cleaned
 from qcc.compiler.build.raise_graph import needed_opset, raise_graph
@@ -260,10 +260,7 @@ class _Compilation:
 
     def _time(self, opened: _Opened, settled: Settled, staged: Path, library: Path | None) -> ModelTimes | None:
         """Time the written model against the input; what was predicted, where speed is what the policy is after."""
-        allocate, predicted = opened.plan.allocate, None
-        if allocate is not None and settled.decision is not None and _after_speed(self.policy):
-            chosen = zip(allocate.options, settled.decision.choice, strict=True)
-            predicted = allocate.fixed_ms / 1e3 + sum(one.candidates[at].latency_ms for one, at in chosen) / 1e3
+        predicted = predicted_seconds(opened.plan, settled) if _after_speed(self.policy) else None
         with self.phases.phase("time"):
             return time_models(self.model, staged, library if self.runs_here else None, opened.data, predicted)
 
@@ -341,6 +338,7 @@ class _Compilation:
         plan, graph = opened.plan, opened.graph
         evidence = Evidence.of(graph, plan, opened.data, self.phases, self.covered.by(self.diagnostics, self.phases))
         raised: dict[int, OnnxGraph] = {}
+        most = opened.file.size_bytes if any(row.treated for row in opened.rewrites if row.action != "clean") else None
 
         def write(decided: Plan) -> tuple[build.Built[OnnxGraph], Written]:
             opset = max(needed_opset(graph, decided), self._export().opset or 0)
@@ -350,14 +348,13 @@ class _Compilation:
             with self.phases.phase("encode"):
                 built = build.run_plan(raised[opset], decided, evidence.context(decided, self._keep))
             metadata = lock.provenance(self.model, self.policy, decided)
-            return built, build.write(built, staged, self._export(), metadata)
+            return built, build.write(built, staged, self._export(), metadata, most)
 
-        settled = None if copies(plan) else settle(plan, graph, write, evidence.losses)
+        settled = None if copies(plan) else settle(plan, write, evidence.losses)
         for edit in settled.built.edits if settled else ():
             if edit.refused:
                 self.diagnostics.warning("Q411", f"`{edit.subject}` stays as it is: {edit.text}")
-        rewritten = any(row.treated for row in opened.rewrites if row.action != "clean")
-        if settled is None or (settled.written.size_bytes >= opened.file.size_bytes and not rewritten):
+        if settled is None or (settled.written.size_bytes >= opened.file.size_bytes and most is None):
             self.diagnostics.warning("Q430", f"`{self.model}` gets no smaller: the output is a copy of it")
             settled = copied(self.model, graph, settled.plan if settled else plan, staged)
         return settled

@@ -11,12 +11,15 @@ from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.console.phases import Phases
 from qcc.compiler.files.open_model import OpenModel
 from qcc.compiler.plan.bind import Earlier, first_steps
-from qcc.compiler.plan.plan import Plan
+from qcc.compiler.plan.plan import Plan, Step
+from qcc.compiler.plan.text import action_text
 from qcc.compiler.repeat import check_targets
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.graph.graph import Runner
 from qcc.ir.onnx.adapter import OnnxGraph
+
+NAMED = 3
 
 
 def run_first_phases(
@@ -41,14 +44,36 @@ def run_first_phases(
         ModelError: the plan is for another model, or the model does not run.
     """
     graph = model.graph
-    steps = structure_steps(asked) if isinstance(asked, Plan) else first_steps(asked, graph, not data.generated)
+    if isinstance(asked, Plan):
+        steps = structure_steps(asked)
+    else:
+        steps = first_steps(asked, graph, not data.generated, diagnostics)
+        diagnostics.raise_if_errors()
     check_targets(steps, graph, model.path)
     cleaned = Cleaned(original, model.edits)
     with phases.phase("structure"):
         done = restructure(graph, steps, data, cleaned, partial(phases.tell, "structure"))
+    _see_that_named_went(steps, done.rows, diagnostics)
     tell_left_out(done.rows, diagnostics)
     _tell_nothing_cut(done.rows, diagnostics)
     return done, Earlier(steps, graph.weights())
+
+
+def _see_that_named_went(steps: Sequence[Step], rows: Sequence[RewriteRow], diagnostics: Diagnostics) -> None:
+    """Tell an error where layers were named by hand and cannot go.
+
+    Raises:
+        QccError: one cannot.
+    """
+    named = {action_text(step.action) for step in steps if getattr(step.action, "statement", "") == "depth"}
+    for row in (row for row in rows if row.action in named):
+        edits = [edit for edit in row.refused if edit.subject not in row.left_out]
+        for reason in dict.fromkeys(edit.text for edit in edits):
+            names = [f"`{edit.subject}`" for edit in edits if edit.text == reason]
+            shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+            help = 'name all layers of the branch, as in `leave_out = "layers.4.mlp.*"`'
+            diagnostics.error("Q522", f"{shown} cannot be left out: {reason}", help=help)
+    diagnostics.raise_if_errors()
 
 
 def tell_left_out(rows: Sequence[RewriteRow], diagnostics: Diagnostics) -> None:

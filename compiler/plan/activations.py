@@ -12,7 +12,7 @@ from qcc.dsl.policy.policy import Assignment
 from qcc.ir.forms.find import forms
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Weight
-from qcc.passes.contract.contract import Activations
+from qcc.passes.contract.contract import Activations, Pass
 from qcc.passes.encode import Encode
 
 NAMED = 3
@@ -52,8 +52,8 @@ def saturating(plan: Plan) -> list[str]:
         return []
     actions = [(step.action, step.weights) for step in plan.steps if isinstance(step.action, Encode)]
     if plan.allocate is not None:
-        pairs = [(one.action, option.weight) for option in plan.allocate.options for one in option.candidates]
-        actions += [(action, (name,)) for action, name in pairs if action is not None]
+        pairs = [(one.action, option.subject) for option in plan.allocate.options for one in option.candidates]
+        actions += [(action, (name,)) for action, name in pairs if isinstance(action, Encode)]
     return [name for action, names in actions if everywhere(action) != action for name in names]
 
 
@@ -72,7 +72,7 @@ class ActivationBinder:
             return candidates
         if all(one.action is None for one in candidates):
             self._refused.setdefault(("their weights are float", asked), []).append(weight.name)
-        found: dict[Encode | None, Candidate] = {}
+        found: dict[Pass | None, Candidate] = {}
         for one in candidates:
             one = self._rounded(weight, asked, asked.value, one)
             found.setdefault(one.action, one)  # in fewer bits, what differed may be the same
@@ -80,7 +80,7 @@ class ActivationBinder:
 
     def _rounded(self, weight: Weight, asked: Assignment, how: Activations, one: Candidate) -> Candidate:
         """The candidate with activations, if that is possible."""
-        if one.action is None:
+        if not isinstance(one.action, Encode):
             return one
         form, reason = self._form(weight.reading(how.encoding), one.action)
         if form is None:

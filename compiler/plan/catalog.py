@@ -112,6 +112,12 @@ def rewrites(*phases: Phase) -> dict[str, dict[str, type[SitePass]]]:
     return {name: values for phase in wanted for name, values in _families(phase).items()}
 
 
+def asked_by(statement: str) -> dict[str, dict[str, type[SitePass]]]:
+    """The families that a statement of the language asks for."""
+    found = rewrites().items()
+    return {name: values for name, values in found if {one.statement for one in values.values()} == {statement}}
+
+
 def _families(phase: Phase) -> dict[str, dict[str, type[SitePass]]]:
     families: dict[str, dict[str, type[SitePass]]] = {}
     for found in _classes():
@@ -132,9 +138,10 @@ def schema() -> Schema:
             "activations", {**activations(), OFF: Off}, summary="how what is multiplied with the weights is rounded"
         ),
     }
-    for name, values in rewrites().items():
+    for name, values in asked_by("rule").items():
         properties[name] = Property(name, {**values, OFF: Off}, summary=_modulesummary(name))
-    return Schema(properties, families(), TARGETS, BUDGET, VERIFY, OBJECTIVES, Export)
+    depth = {name: values[ON] for name, values in asked_by("depth").items()}
+    return Schema(properties, families(), TARGETS, BUDGET, VERIFY, OBJECTIVES, Export, depth)
 
 
 def keyword_of(definition: type) -> str:

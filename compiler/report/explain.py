@@ -157,7 +157,7 @@ def _surviving(name: str, plan: Plan) -> set[str]:
         step.action.encoding.text for step in plan.steps if isinstance(step.action, Encode) and name in step.weights
     }
     for option in plan.allocate.options if plan.allocate else ():
-        if option.weight == name:
+        if option.subject == name:
             found |= {candidate.text for candidate in option.candidates}
     return found
 
@@ -186,8 +186,8 @@ def _rounding(name: str, plan: Plan) -> dict[str, Encode]:
         if weight == name
     }
     for option in plan.allocate.options if plan.allocate else ():
-        if option.weight == name:
-            found |= {one.source: one.action for one in option.candidates if one.action is not None}
+        if option.subject == name:
+            found |= {one.source: one.action for one in option.candidates if isinstance(one.action, Encode)}
     return {source: action for source, action in found.items() if action.activations is not None}
 
 

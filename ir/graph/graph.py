@@ -251,6 +251,10 @@ class Graph(ABC):
         layers = (replace(layer, input=names[layer.input], rounded=encoded.encoding) for layer in weight.layers)
         return replace(weight, layers=tuple(layers))
 
+    @abstractmethod
+    def digest(self) -> str:
+        """A hash of all that the graph computes with: its ops, its constants and their names."""
+
     def matrix(self, weight: Weight) -> Array:
         """A weight as a float32 matrix ``[out, in]``; what float32 cannot hold becomes infinite.
 

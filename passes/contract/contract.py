@@ -6,7 +6,7 @@ did.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, TypeVar
@@ -106,7 +106,8 @@ class Context:
     there are two. ``encodings`` holds, by weight name, what the weight will be stored in, the
     narrowest where that is open; a weight that stays float has none. ``magnitudes`` tells, by weight name, how large
     the numbers are that the weight's layers read. ``takes`` tells whether a site, by its subject, is
-    to be treated: a search for a guilty one leaves some out. ``became`` is told what weights are stored as.
+    to be treated: a search for a guilty one leaves some out. ``became`` is told what weights are stored as. ``advice``
+    remembers what data recommends in place of a way of rounding, while weights and moments are the same.
     """
 
     progress: Callable[[str], None] = _silent
@@ -116,6 +117,7 @@ class Context:
     magnitudes: Mapping[str, Magnitudes] = field(default_factory=dict)
     takes: Callable[[str], bool] = _every
     became: Callable[[str, Encoded], None] = _ignored
+    advice: "MutableMapping[Hashable, tuple[Rounding, str]]" = field(default_factory=dict)
 
     def blocked(self, name: str) -> Blocked | None:
         """What a weight will be stored in, if that is codes by blocks."""
@@ -135,6 +137,16 @@ class Pass(ABC):
     keeps: ClassVar[frozenset[Invariant]]
     after: ClassVar[tuple[str, ...]] = ()
     uses_gram: ClassVar[bool] = False
+
+    @property
+    def label(self) -> str:
+        """What a table of candidates calls it."""
+        return type(self).__name__
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """Where it stands among passes of its phase that do not care; each kind compares with its own."""
+        return ()
 
     def apply(self, graph: G, targets: Sequence[str], context: Context) -> tuple[G, list[Edit]]:
         """Transform a copy of the graph.
@@ -162,10 +174,12 @@ class SitePass(Pass):
     called like the module: ``permute.py`` holds ``Magnitude`` for ``permute = magnitude``. A class called like the
     module itself is the value ``on``. The family treats each site that concerns a target, asks `Context.takes` before,
     and tells each site treated or refused in one `Edit` with the site's subject. What it does depends on the graph and
-    the context alone.
+    the context alone. ``statement`` is where the language asks for it: a setting of the block ``depth`` goes by
+    the name of the family, names layers, and has the value ``on`` alone.
     """
 
     property: ClassVar[str]
+    statement: ClassVar[str] = "rule"
 
     @abstractmethod
     def sites(self, graph: Graph, targets: Sequence[str]) -> Sequence[Site]:
