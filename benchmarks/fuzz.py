@@ -105,6 +105,8 @@ def main() -> None:
         return
     for module in PRELOADED:
         importlib.import_module(module)
+    with contextlib.redirect_stdout(io.StringIO()):
+        command(["presets"])  # the grammar, and what policies are held to
     signal.signal(signal.SIGTERM, lambda *_: _interrupt())
     found = run_kinds(arguments)
     raise SystemExit(1 if any(faults(outcomes) for outcomes in found.values()) else 0)
