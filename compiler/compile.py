@@ -8,7 +8,7 @@ from pathlib import Path
 from qcc.codegen.target.scratch import scratch
 from qcc.codegen.target.target import runs_here
 from qcc.compiler.allocate.copied import copied, copies
-from qcc.compiler.allocate.settle import Settled, allocation_of, loss_of, settle
+from qcc.compiler.allocate.settle import Settled, allocation_of, loss_of, predicted_seconds, settle
 from qcc.compiler.build import run as build
 from qcc.compiler.build.cleaning import Cleaned
 from qcc.compiler.build.raise_graph import needed_opset, raise_graph
@@ -261,10 +261,7 @@ class _Compilation:
 
     def _time(self, opened: _Opened, settled: Settled, staged: Path, library: Path | None) -> ModelTimes | None:
         """Time the written model against the input; what was predicted, where speed is what the policy is after."""
-        allocate, predicted = opened.plan.allocate, None
-        if allocate is not None and settled.decision is not None and _after_speed(self.policy):
-            chosen = zip(allocate.options, settled.decision.choice, strict=True)
-            predicted = allocate.fixed_ms / 1e3 + sum(one.candidates[at].latency_ms for one, at in chosen) / 1e3
+        predicted = predicted_seconds(opened.plan, settled) if _after_speed(self.policy) else None
         with self.phases.phase("time"):
             return time_models(self.model, staged, library if self.runs_here else None, opened.data, predicted)
 
@@ -357,7 +354,7 @@ class _Compilation:
             metadata = lock.provenance(self.model, self.policy, decided)
             return built, build.write(built, staged, self._export(), metadata, most)
 
-        settled = None if copies(plan) else settle(plan, graph, write, evidence.losses)
+        settled = None if copies(plan) else settle(plan, write, evidence.losses)
         for edit in settled.built.edits if settled else ():
             if edit.refused:
                 self.diagnostics.warning("Q411", f"`{edit.subject}` stays as it is: {edit.text}")

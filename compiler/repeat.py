@@ -28,7 +28,7 @@ def check_plan(plan: Plan, graph: Graph, model: Path) -> None:
     own = {weight.name for weight in graph.weights()}
     check_targets([step for step in plan.steps if step.action.phase not in BEFORE], graph, model)
     decided = {name for step in plan.steps if isinstance(step.action, Encode) for name in step.weights}
-    decided |= {option.weight for option in plan.allocate.options} if plan.allocate else set()
+    decided |= {option.subject for option in plan.allocate.options} if plan.allocate else set()
     decided |= {one.weight for one in plan.kept}
     _check_names(decided, graph, model)
     if missing := sorted(own - decided):

@@ -20,7 +20,7 @@ def to_text(plan: Plan) -> str:
         bounds = "".join(f", {limit.metric} <= {limit.bound:.10g}" for limit in plan.allocate.limits)
         lines.append(f"allocate minimize {plan.allocate.objective}{bounds}")
         lines += _columns(
-            (option.weight, " | ".join(one.text for one in option.candidates)) for option in plan.allocate.options
+            (option.subject, " | ".join(one.text for one in option.candidates)) for option in plan.allocate.options
         )
     if plan.kept:
         lines.append("keep")
