@@ -6,8 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from qcc.ir.encoding.algebra import Encoding, Parts
-from qcc.ir.encoding.blocked import Blocked
+from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.errors import Refused
 from qcc.ir.graph.form import Form
@@ -72,21 +71,11 @@ class Encode(Pass):
     def encoded(self, weight: Weight, matrix: np.ndarray, context: Context) -> tuple[Encoded, str]:
         """The stored matrix ``[out, in]`` of a weight, and what was chosen of the rounding for it.
 
-        The rounding method does what is stored by blocks.
-
         Raises:
             Refused: the encoding cannot hold it.
         """
-        chosen: list[str] = []
-
-        def leaf(part: np.ndarray, encoding: Encoding) -> Parts:
-            assert isinstance(encoding, Blocked)
-            rounding, why = self.rounding.advised(weight, part, encoding, context)
-            chosen.append(why)
-            return rounding.encode(weight, part, encoding, context).parts
-
-        parts = self.encoding.encode(matrix, leaf)
-        return Encoded(self.encoding, weight.shape, parts), "; ".join(dict.fromkeys(filter(None, chosen)))
+        rounding, why = self.rounding.advised(weight, matrix, self.encoding, context)
+        return rounding.encode(weight, matrix, self.encoding, context), why
 
     def _regions(self, graph: Graph, weights: Sequence[Weight]) -> Mapping[str, Region]:
         """What kernels do beside the products of these weights."""

@@ -194,6 +194,10 @@ def run(graph: OnnxGraph, given: Feeds) -> np.ndarray:
 def drawn_change(group: Group, rng: np.random.Generator) -> np.ndarray:
     """Anything that a group allows."""
     shape = (*group.contexts, group.size)
+    if group.action is Action.SELECT:
+        stays = rng.random(group.size) < 0.6
+        stays[rng.integers(group.size)] = True
+        return np.asarray(stays)
     if group.action is Action.PERMUTE:
         return rng.permuted(np.broadcast_to(np.arange(group.size), shape), axis=-1)
     if group.action is Action.SCALE:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 import qcc
 from qcc.ir.axes.axes import Action, Axes
 from qcc.ir.graph.functions import FUNCTIONS
-from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.graph import Graph, Resized
 from qcc.ir.graph.ops import Attribute, Kind, Layer, Op, Value, Weight
 from qcc.ir.graph.view import MatrixView
 from tests import axes_models as models
@@ -51,6 +51,9 @@ class Drawn:
     def replace_constant(self, name: str, array: np.ndarray) -> None:
         assert array.shape == self._arrays[name].shape
         self._arrays[name] = array
+
+    def resize(self, resized: Resized) -> None:
+        assert all(min(array.shape, default=1) > 0 for array in resized.constants.values())
 
     def set_operand(self, op: str, position: int, array: np.ndarray) -> str:
         self._arrays[f"{op}.{position}"] = array
@@ -93,6 +96,8 @@ def test_types_that_do_not_fit_cost_opportunity_and_never_raise(drawn: Drawn, se
                 axes.read(member, group)
             if not group.fixed and group.size and not group.keeps_mean:
                 axes.apply(group, models.drawn_change(group, rng))
+                if action is Action.SELECT:
+                    axes.mask({group: models.drawn_change(group, rng)})
 
 
 FLAT = """g (float[N,16] x) => (float[N,16] y) {

@@ -4,11 +4,12 @@ The other tests of the language take ``SCHEMA`` from here with ``runpy``: the te
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pytest
 
 from qcc.dsl.policy.options import describe, option_text, options_of
+from qcc.dsl.policy.policy import FormatSpec
 from qcc.dsl.policy.schema import FormatFamily, Interval, Metric, Percent, Property, Schema, TargetKind, Word
 
 
@@ -81,6 +82,47 @@ class Export:
     activations: Literal["int8", "exact"] | None = None
 
 
+class Stored:
+    """A way to store weights, which is spelled as a format."""
+
+    option_kind: ClassVar[str] = "format"
+    text = "int1"
+
+
+STORED = Stored()
+
+
+@dataclass(frozen=True)
+class Bands:
+    """Two formats in one weight."""
+
+    fine: Stored
+    coarse: Stored
+    share: Annotated[Percent, Interval(0.01, 1)]
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Some formats, one upon the other."""
+
+    count: Annotated[int, Interval(1, 8)] = 1
+    levels: tuple[Stored, ...] = (STORED,)
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """A product, perhaps beside a format."""
+
+    base: Stored | None = None
+    share: Percent | None = None
+    factors: Stored = STORED
+    tile: tuple[int, int] = (1, 1)
+
+
+def _fault(spec: FormatSpec) -> str:
+    return "" if spec.arguments and "share" in spec.arguments else "`narrow` takes a share"
+
+
 _INT_WORDS = {
     "tensor": Word(excludes="block"),
     "channel": Word(excludes="block"),
@@ -97,6 +139,9 @@ FORMATS = {
     "float": FormatFamily("float"),
     "nf4": FormatFamily("nf4", None, {"group": Word("int", low=2, high=4096)}),
     "bfp": FormatFamily("bfp", (2, 8), {"block": Word("int", low=2, high=1024)}, spaced=True),
+    "bands": FormatFamily("bands", arguments=Bands),
+    "sum": FormatFamily("sum", arguments=Sum),
+    "narrow": FormatFamily("narrow", arguments=Narrow, fault=_fault),
 }
 ACTIVATIONS = {
     "int": FormatFamily("int", (8, 8), {"static": Word(excludes="ranges"), "dynamic": Word(excludes="ranges")}),

@@ -19,7 +19,7 @@ from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.errors import Refused
 from qcc.ir.forms.decoded import DECODED
 from qcc.ir.fx.graph import FxGraph
-from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.graph import Graph, Resized
 from qcc.ir.graph.ops import Array, Op
 from qcc.ir.onnx.adapter import OnnxGraph
 from tests.onnx_models import parse, random
@@ -455,6 +455,121 @@ def test_layers_keep_their_names_when_a_tie_is_cut(graph: Graph) -> None:
         assert [(layer.op, layer.name) for layer in weight.layers] == [(left.op, names[left.op])]
         edited.set_operand(_op(edited, "sigmoid").name, 0, np.ones((1, WIDTH), np.float32))
         assert names.items() >= {layer.op: layer.name for weight in edited.weights() for layer in weight.layers}.items()
+
+
+# a constant that there is
+
+
+def test_a_constant_is_shared(graph: Graph) -> None:
+    conv, mul = _op(graph, "conv"), _op(graph, "mul")
+    bias = next(layer.bias for weight in graph.weights() for layer in weight.layers if layer.bias)
+    with Untouched(graph) as edited:
+        edited.use_constant(mul.name, 1, bias)
+        assert _op(edited, "mul").inputs == (mul.inputs[0], bias)
+        assert edited.constant(mul.inputs[1]) is None
+        gain, other = _array(graph, mul.inputs[1]), _array(graph, bias)
+        _assert_equal(edited, list(_with(graph, mul.outputs[0], lambda x: x / gain * other).values()))
+        for name, position, constant, message in (
+            (mul.name, 1, mul.inputs[0], "is not a constant"),
+            (mul.name, 5, bias, "reads nothing as operand 5"),
+            (conv.name, 3, bias, "reads nothing as operand 3"),
+        ):
+            before = _seen(edited)
+            with pytest.raises(Refused, match=message):
+                edited.use_constant(name, position, constant)
+            assert _seen(edited) == before
+
+
+# a part left out
+
+
+def test_a_part_is_left_out_with_all_that_only_it_needs(graph: Graph) -> None:
+    x, mul = _op(graph, "mean").outputs[0], _op(graph, "mul")
+    inner = _run(graph, FEEDS, [x])[x]
+    with Untouched(graph) as edited:
+        edited.remove(mul.outputs[0], x)
+        left = {op.function for op in edited.ops()}
+        assert "mul" not in left
+        assert len(edited.weights()[1].layers) == 1  # the matrix that is shared stays for the other layer
+        assert edited.constant(mul.inputs[1]) is None
+        assert [layer.name for layer in edited.weights()[1].layers] == [graph.weights()[1].layers[0].name]
+        _assert_equal(edited, list(_with(graph, mul.outputs[0], lambda _: inner).values()))
+
+
+def test_an_output_is_removed_and_keeps_its_name(graph: Graph) -> None:
+    x = _op(graph, "mean").outputs[0]
+    inner, (first, second) = _run(graph, FEEDS, [x])[x], _run(graph, FEEDS).values()
+    with Untouched(graph) as edited:
+        edited.remove(edited.outputs[0].name, x)
+        assert edited.outputs == graph.outputs
+        assert "tanh" not in {op.function for op in edited.ops()}
+        _assert_equal(edited, [inner, second - first + inner])
+
+
+def test_what_could_not_stand_for_a_value_is_refused(graph: Graph) -> None:
+    x, conv = _op(graph, "mean").outputs[0], _op(graph, "conv")
+    last = graph.ops()[-1].outputs[0]
+    with Untouched(graph) as edited:
+        for value, instead, message in (
+            (x, last, "is made after what reads"),
+            (x, x, "is made after what reads"),
+            (x, conv.outputs[0], "is"),
+            (conv.inputs[0], x, "is"),
+            (conv.inputs[1], conv.inputs[1], "is not computed"),
+        ):
+            with pytest.raises(Refused, match=message):
+                edited.remove(value, instead)
+        assert _seen(edited) == _seen(graph)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_part_becomes_a_product(graph: Graph, biased: bool) -> None:
+    x, tanh = _op(graph, "mean").outputs[0], _op(graph, "tanh")
+    matrix, bias = random(WIDTH, WIDTH), random(WIDTH) if biased else None
+    made = _run(graph, FEEDS, [x])[x] @ matrix + (0 if bias is None else bias)
+    with Untouched(graph) as edited:
+        name = edited.replace_region(tanh.outputs[0], x, matrix, bias)
+        assert edited.outputs == graph.outputs
+        assert "tanh" not in {op.function for op in edited.ops()}
+        weight = next(weight for weight in edited.weights() if weight.constant == name)
+        np.testing.assert_array_equal(edited.matrix(weight), matrix.T)
+        assert (weight.layers[0].bias is not None) == biased
+        first, second = _run(graph, FEEDS).values()
+        _assert_equal(edited, [made, second - first + made])
+
+
+def test_a_product_that_does_not_fit_is_refused(graph: Graph) -> None:
+    x, value = _op(graph, "mean").outputs[0], _op(graph, "tanh").outputs[0]
+    refused: list[tuple[str, Array, Array | None, str]] = [
+        (x, random(WIDTH, WIDTH).astype(np.float64), None, "is float32, the array float64"),
+        (x, random(WIDTH, 3), None, "does not make"),
+        (x, random(3, WIDTH), None, "does not make"),
+        (x, random(WIDTH), None, "takes a bias"),
+        (x, random(WIDTH, WIDTH), random(3), "takes a bias"),
+        (graph.ops()[-1].outputs[0], random(WIDTH, WIDTH), None, "is made after what reads"),
+    ]
+    with Untouched(graph) as edited:
+        for source, matrix, bias, message in refused:
+            with pytest.raises(Refused, match=message):
+                edited.replace_region(value, source, matrix, bias)
+        assert _seen(edited) == _seen(graph)
+
+
+# other sizes (tests/test_select.py has what ops say of them)
+
+
+def test_sizes_that_do_not_fit_are_refused(graph: Graph) -> None:
+    conv, x = _op(graph, "conv"), _op(graph, "mean").outputs[0]
+    less, shape = _array(graph, conv.inputs[1])[:2], graph.value(conv.outputs[0]).shape or ()
+    for resized in (
+        Resized({conv.inputs[1]: less}),  # and nothing else: the next product cannot be
+        Resized({conv.inputs[1]: less}, shapes={conv.outputs[0]: (shape[0], 3, *shape[2:])}),
+        Resized(attributes={"nothing": {"groups": 2}}),
+        Resized(attributes={conv.name: {"kernel": (5, 5)}}),
+        Resized(shapes={x: (1, 2, 3)}),
+    ):
+        with Untouched(graph) as edited, pytest.raises(Refused):
+            edited.resize(resized)
 
 
 # ONNX alone

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from qcc.ir.encoding.algebra import Encoding
-from qcc.ir.encoding.bands import Bands
 from qcc.ir.encoding.blocked import SCALES, Blocked
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
+from qcc.ir.encoding.formats.bands import Bands
+from qcc.ir.encoding.formats.blocks import Sparse
+from qcc.ir.encoding.formats.low_rank import LowRank
+from qcc.ir.encoding.formats.stack import Stack
 from qcc.ir.encoding.grid import FLOATS, TABLES, Grid, IntGrid, TableGrid
-from qcc.ir.encoding.low_rank import LowRank
 from qcc.ir.encoding.packing import UNIT
-from qcc.ir.encoding.sparse import Sparse
-from qcc.ir.encoding.stack import Stack
 from qcc.ir.errors import Refused
 from qcc.ir.forms.decoded import DECODED
 from qcc.ir.forms.rows import ROWS
@@ -32,8 +32,8 @@ INT4, BINARY, NF4 = Blocked(IntGrid(4), group(32)), Blocked(TableGrid("int1"), g
 TREES: list[Encoding] = [
     Stack((BINARY,) * 3),
     Stack((NF4, Blocked(TableGrid("int1"), CHANNEL, "e8m0"))),
-    Stack((INT4, LowRank(4, Blocked(FLOATS["fp16"], scale=None)))),
-    LowRank(8, Blocked(IntGrid(8))),
+    Stack((INT4, LowRank(4, 0.0, Blocked(FLOATS["fp16"], scale=None)))),
+    LowRank(0, 0.25, Blocked(IntGrid(8))),
     Bands(INT4, BINARY, 0.25),
     Bands(Blocked(IntGrid(3, False), group(8)), NF4, 0.5),
     Sparse(4, 8, 0.5, INT4),
@@ -97,6 +97,4 @@ def is_taken(encoding: Encoding, form: str, shape: tuple[int, int]) -> bool:
     """Nothing says that this cannot be."""
     if isinstance(encoding, Blocked) and not encoding.symmetric and encoding.scale in ("e8m0", "e4m3"):
         return False  # zero points go with plain scales
-    if form == "rows" and not encoding.rows_apart:
-        return False
-    return not (isinstance(encoding, Sparse) and (shape[0] % encoding.rows or shape[1] % encoding.columns))
+    return form != "rows" or encoding.rows_apart

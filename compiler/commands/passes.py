@@ -150,6 +150,9 @@ def _spelling(one: FormatFamily) -> str:
 
 
 def _format_page(one: FormatFamily) -> Callable[[], str]:
+    if one.arguments is not None:
+        method = one.arguments
+        return lambda: describe(method, one.keyword)
     lines = [_spelling(one), "", _sentence(one.summary)]
     groups: dict[str, list[str]] = {}
     for name, word in one.words.items():

@@ -59,7 +59,7 @@ def matching(survey: Survey, glob: str) -> list[Channels]:
 
 
 def axes_json(survey: Survey) -> dict[str, Any]:
-    """Everything: all groups of the three actions with their members, and the sides of weights."""
+    """Everything: all groups of all actions with their members, and the sides of weights."""
     return {
         "groups": {action.value: [_group(one) for one in survey.axes.groups(action)] for action in Action},
         "sides": [
@@ -207,6 +207,7 @@ _MORE = {
     Action.PERMUTE: (),
     Action.SCALE: (("positive", "by positive scales only"),),
     Action.ROTATE: (("keeps_mean", "only by what keeps the mean"),),
+    Action.SELECT: (),
 }
 
 

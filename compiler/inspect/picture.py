@@ -19,7 +19,7 @@ LINE, LEAST = 22, 980  # of the table below: the height of a line, and the width
 LETTER = 7.4  # width of a character of the legend, about
 COLOURS = 8
 _FITS, _DETAIL_FITS, _NAME_FITS = 43, 54, 58  # letters
-_COLUMNS = (("channels", 40), ("group", 154), ("permute", 572), ("scale", 656), ("rotate", 796))
+_COLUMNS = (("channels", 40), ("group", 154), ("permute", 572), ("scale", 656), ("rotate", 796), ("select", 910))
 
 
 def draw(survey: Survey, title: str, html: bool = False) -> str:

@@ -22,13 +22,14 @@ _QUOTED = re.compile(r"`([^`]+)`")
 class Channels:
     """A group of channels that are permuted together, with what else may be done to them.
 
-    ``scale`` and ``rotate`` are the groups of those actions on the same channels, and ``finer`` names for each action
-    the group of smaller channels that includes them, where they have none of their own.
+    ``scale``, ``rotate`` and ``select`` are the groups of those actions on the same channels, and ``finer`` names for
+    each action the group of smaller channels that includes them, where they have none of their own.
     """
 
     group: Group
     scale: tuple[Group, ...]
     rotate: tuple[Group, ...]
+    select: tuple[Group, ...]
     writers: tuple[str, ...]
     readers: tuple[str, ...]
     tables: tuple[str, ...]
@@ -44,7 +45,8 @@ class Channels:
 
     def of(self, action: Action) -> tuple[Group, ...]:
         """The groups of an action on the channels."""
-        return {Action.PERMUTE: (self.group,), Action.SCALE: self.scale, Action.ROTATE: self.rotate}[action]
+        others = {Action.SCALE: self.scale, Action.ROTATE: self.rotate, Action.SELECT: self.select}
+        return others.get(action, (self.group,))
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -86,9 +88,9 @@ class Survey:
     @cached_property
     def channels(self) -> tuple[Channels, ...]:
         """The groups of more than one channel that are an axis of a weight, in the order in which they run."""
-        on = {action: self._by_dim(action) for action in (Action.SCALE, Action.ROTATE)}
+        on = {action: self._by_dim(action) for action in (Action.SCALE, Action.ROTATE, Action.SELECT)}
         found = (group for group in self.axes.groups(Action.PERMUTE) if group.size > 1 and self.is_on_weight(group))
-        return tuple(self._channels(group, on[Action.SCALE], on[Action.ROTATE]) for group in found)
+        return tuple(self._channels(group, on) for group in found)
 
     @cached_property
     def sides(self) -> tuple[Side, ...]:
@@ -141,29 +143,24 @@ class Survey:
                     held.setdefault(dim, group)
         return own, held
 
-    def _channels(
-        self,
-        group: Group,
-        scale: tuple[dict[Dim, list[Group]], dict[Dim, Group]],
-        rotate: tuple[dict[Dim, list[Group]], dict[Dim, Group]],
-    ) -> Channels:
+    def _channels(self, group: Group, on: dict[Action, tuple[dict[Dim, list[Group]], dict[Dim, Group]]]) -> Channels:
         dim = group.dims[0]
         members = [one for one in group.members if (one.value, one.axis) not in self._windows]
         constants = {(one.value, one.reader) for one in members if one.constant and not one.weight}
         biases = sum(value in self._biases for value, _ in constants)
         values = {one.value for one in members if not one.weight}
-        both = ((Action.SCALE, scale), (Action.ROTATE, rotate))
         return Channels(
             group,
-            tuple(scale[0].get(dim, ())),
-            tuple(rotate[0].get(dim, ())),
+            tuple(on[Action.SCALE][0].get(dim, ())),
+            tuple(on[Action.ROTATE][0].get(dim, ())),
+            tuple(on[Action.SELECT][0].get(dim, ())),
             writers=tuple(self._named(members, "out", embedding=False)),
             readers=tuple(self._named(members, "in", embedding=False)),
             tables=tuple(self._named(members, "in", embedding=True)),
             norms=len({op for value in values for op in self._norms.get(value, ())}),
             biases=biases,
             others=len(constants) - biases,
-            finer={action: held[dim].name for action, (own, held) in both if dim not in own and dim in held},
+            finer={action: held[dim].name for action, (own, held) in on.items() if dim not in own and dim in held},
         )
 
     @cached_property

@@ -6,16 +6,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 
 from qcc.compiler.plan.activations import ActivationBinder
-from qcc.compiler.plan.catalog import formats, rewrites
+from qcc.compiler.plan.catalog import rewrites
+from qcc.compiler.plan.formats import encoding_of
 from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, Step
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.policy.policy import KEEP, Assignment, FormatSpec, Policy, Rule
 from qcc.dsl.policy.select import GENERATED, GIVEN, Facts, asks_for_data, has_predicate, matches, near_misses
 from qcc.ir.encoding.algebra import Encoding
-from qcc.ir.encoding.blocked import SCALES
-from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block
-from qcc.ir.encoding.format import Spelled
 from qcc.ir.forms.choose import Choice, choose
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
@@ -184,23 +182,6 @@ def encode_steps(steps: dict[Encode, list[tuple[str, str]]]) -> Iterable[Step]:
     """One step for each way to encode."""
     for action, pairs in steps.items():
         yield Step(action, tuple(name for name, _ in pairs), tuple(source for _, source in pairs))
-
-
-def encoding_of(spec: FormatSpec) -> Encoding | None:
-    """The encoding that a format of the language names; None for ``float``."""
-    if spec.family not in formats():
-        return None
-    words, block = spec.words, None
-    if "tensor" in words:
-        block = TENSOR
-    elif "channel" in words:
-        block = CHANNEL
-    elif isinstance(size := words.get("group"), int) and not isinstance(size, bool):
-        block = Block(1, size)
-    elif isinstance(tile := words.get("tile"), tuple):
-        block = Block(tile[0], tile[1])
-    scale = next((name for name in SCALES if name == words.get("scale")), None)
-    return formats()[spec.family].encoding(Spelled(spec.bits, block, "asym" in words, scale))
 
 
 def _candidates(one: Resolved, chooser: Chooser) -> list[Candidate]:

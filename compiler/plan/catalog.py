@@ -9,29 +9,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Literal
 
-import qcc.ir.encoding.formats
 import qcc.passes
 from qcc.codegen.target.target import NATIVE
 from qcc.codegen.target.target import TARGETS as PROCESSORS
-from qcc.dsl.policy.schema import FormatFamily, Interval, Metric, Off, Property, Schema, TargetKind, Word
+from qcc.compiler.plan.formats import families, summary
+from qcc.dsl.policy.schema import Interval, Metric, Off, Property, Schema, TargetKind
 from qcc.dsl.policy.select import GIVEN
-from qcc.ir.encoding.format import Format
 from qcc.ir.onnx.file.options import LEAST_RAISED, MOST_RAISED, ExternalData
 from qcc.passes.contract.contract import Activations, Numerics, Pass, Rewrite, Rounding
 
 ON, OFF = "on", "off"
-FORMATS_FOLDER = qcc.ir.encoding.formats.__path__
-SMALLEST_GROUP = 2
-WORDS = {
-    "tensor": Word(excludes="block"),
-    "channel": Word(excludes="block"),
-    "group": Word("int", excludes="block", low=SMALLEST_GROUP),
-    "tile": Word("tile", excludes="block"),
-    "sym": Word(excludes="symmetry"),
-    "asym": Word(excludes="symmetry"),
-}
-"""What may stand behind a format's keyword, beside ``scale``."""
-FLOAT = FormatFamily("float", summary="as it is")
 BUDGET = {
     "size": Metric(
         "size", "<=", {"%": (0, 100), "B": (0, float("inf"))}, summary="of the written model, of the input's"
@@ -128,21 +115,6 @@ def rewrites() -> dict[str, dict[str, type[Rewrite]]]:
 
 
 @lru_cache
-def formats() -> dict[str, Format]:
-    """Every family of formats by its keyword."""
-    names = (f"{qcc.ir.encoding.formats.__name__}.{one.name}" for one in pkgutil.iter_modules(FORMATS_FOLDER))
-    members = (member for name in names for member in vars(importlib.import_module(name)).values())
-    found = [one for one in members if inspect.isclass(one) and issubclass(one, Format) and one is not Format]
-    return {one.keyword: one() for one in sorted(set(found), key=lambda one: one.keyword)}
-
-
-def _family(one: Format) -> FormatFamily:
-    words = {word: WORDS[word] for word in one.words}
-    scale = {"scale": Word(one.scales, excludes="scale")} if len(one.scales) > 1 else {}
-    return FormatFamily(one.keyword, one.bits, words | scale, summary=_summary(type(one)))
-
-
-@lru_cache
 def schema() -> Schema:
     """What the checker holds policies to."""
     properties = {
@@ -153,9 +125,8 @@ def schema() -> Schema:
         ),
     }
     for name, values in rewrites().items():
-        properties[name] = Property(name, {**values, OFF: Off}, summary=_module_summary(name))
-    families = {name: _family(one) for name, one in formats().items()} | {FLOAT.keyword: FLOAT}
-    return Schema(properties, families, TARGETS, BUDGET, VERIFY, OBJECTIVES, Export)
+        properties[name] = Property(name, {**values, OFF: Off}, summary=_modulesummary(name))
+    return Schema(properties, families(), TARGETS, BUDGET, VERIFY, OBJECTIVES, Export)
 
 
 def keyword_of(definition: type) -> str:
@@ -223,14 +194,9 @@ def _module(keyword: str) -> str:
     return next(module for module in _modules() if _keyword(module) == keyword)
 
 
-def _module_summary(name: str) -> str:
+def _modulesummary(name: str) -> str:
     """A module's first line as a list has it: no capital, no full stop."""
-    return _summary(importlib.import_module(_module(name)))
-
-
-def _summary(documented: object) -> str:
-    line = (documented.__doc__ or "").partition("\n")[0].rstrip(".")
-    return line[:1].lower() + line[1:]
+    return summary(importlib.import_module(_module(name)))
 
 
 def _snake_case(name: str) -> str:

@@ -7,15 +7,12 @@ from typing import Any
 
 from qcc.compiler.plan.catalog import activations, passes, rewrites, roundings
 from qcc.compiler.plan.decode import decode
+from qcc.compiler.plan.formats import composed_encodings
 from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, Step
-from qcc.ir.encoding.algebra import Encoding
-from qcc.ir.encoding.bands import Bands
-from qcc.ir.encoding.blocked import Blocked
+from qcc.ir.encoding.algebra import Encoding, leaves
+from qcc.ir.encoding.blocked import Blocked, Floats
 from qcc.ir.encoding.blocks import Block
 from qcc.ir.encoding.grid import FloatGrid, IntGrid, TableGrid
-from qcc.ir.encoding.low_rank import LowRank
-from qcc.ir.encoding.sparse import Sparse
-from qcc.ir.encoding.stack import Stack
 from qcc.ir.forms.fused import FUSED
 from qcc.ir.forms.integers import INTEGERS
 from qcc.ir.graph.form import Form
@@ -89,13 +86,14 @@ def _check(plan: Plan) -> None:
 
 def _can_be(encoding: Encoding) -> bool:
     """A form could hold it, and its blocks have a size."""
-    if encoding.undecodable:
+    if isinstance(encoding, Floats) or encoding.undecodable:
         return False
-    return not isinstance(encoding, Blocked) or min(encoding.block.rows, encoding.block.columns) >= 0
+    blocks = [one.block for one in leaves(encoding) if isinstance(one, Blocked)]
+    return all(min(block.rows, block.columns) >= 0 for block in blocks)
 
 
 def _types() -> dict[str, type]:
-    stored = (Blocked, Block, IntGrid, FloatGrid, TableGrid, Stack, LowRank, Bands, Sparse)
+    stored = (Blocked, Floats, Block, IntGrid, FloatGrid, TableGrid, *composed_encodings())
     plain = (Plan, Kernels, Step, Kept, Allocate, Limit, OpenChoice, Candidate, *stored)
     families = (found for values in rewrites().values() for found in values.values())
     return {

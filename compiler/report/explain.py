@@ -10,7 +10,8 @@ from qcc.compiler.console import terminal
 from qcc.compiler.files.open_model import open_model
 from qcc.compiler.measure.choose_form import chooser_of
 from qcc.compiler.plan.activations import static_reason
-from qcc.compiler.plan.bind import Chooser, Resolved, bind, encoding_of, resolve
+from qcc.compiler.plan.bind import Chooser, Resolved, bind, resolve
+from qcc.compiler.plan.formats import encoding_of
 from qcc.compiler.plan.plan import Plan, Step
 from qcc.compiler.plan.policy import load_policy
 from qcc.compiler.plan.text import action_text

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from math import prod
 
+from qcc.dsl.check.arguments import ArgumentReader
 from qcc.dsl.check.context import CheckState
 from qcc.dsl.diagnostics.other_tools import told
 from qcc.dsl.diagnostics.source import Span
@@ -64,6 +65,9 @@ class _Term:
     words: dict[str, list[WordValue]] = field(default_factory=dict)
 
     def read(self) -> list[FormatSpec] | None:
+        family = self._composed()
+        if family is not None:
+            return self._with_arguments(family)
         head = self._head()
         if head is None:
             return None
@@ -80,8 +84,35 @@ class _Term:
         for width, values in product(bits, product(*self.words.values())):
             given = dict(zip(self.words, values, strict=True))
             ordered = {word: given[word] for word in family.words if word in given}
-            specs.append(FormatSpec(family.keyword, width, ordered, self.term.span, family.spaced))
+            least = family.least_bits if width is None else width
+            spec = FormatSpec(family.keyword, width, ordered, self.term.span, family.spaced, least_bits=least)
+            specs.append(spec)
         return specs
+
+    def _composed(self) -> FormatFamily | None:
+        """The family that the term names, if it is one with arguments."""
+        first = self.term.atoms[0]
+        name = first.name if isinstance(first, syntax.Invocation) else first
+        family = self.formats.get(name.text) if isinstance(name, syntax.Name) else None
+        return family if family is not None and family.arguments is not None else None
+
+    def _with_arguments(self, family: FormatFamily) -> list[FormatSpec] | None:
+        first, *rest = self.term.atoms
+        if rest:
+            help = f"what belongs to it stands in parentheses: `{family.keyword}(...)`"
+            self._error("Q210", f"unexpected `{rest[0].span.text}` after `{family.keyword}`", rest[0].span, help)
+            return None
+        name, given = (first.name, first.arguments) if isinstance(first, syntax.Invocation) else (first, ())
+        assert isinstance(name, syntax.Name)
+
+        def read(value: syntax.Alternatives) -> tuple[FormatSpec, ...] | None:
+            return read_formats(self.context, value, self.formats)
+
+        found = ArgumentReader(self.context, family, name, read, MOST_CANDIDATES).read(given, self.term.span)
+        if isinstance(found, int):
+            _too_many(self.context, self.term.span, found)
+            return None
+        return found
 
     def _error(self, code: str, message: str, span: Span, help: str | None = None, note: str | None = None) -> None:
         self.context.report.error(code, message, span, help=help, note=note)
@@ -96,6 +127,11 @@ class _Term:
             first = resolved
         self.at = 1
         if isinstance(first, syntax.Invocation):
+            composed = [keyword for keyword, one in self.formats.items() if one.arguments is not None]
+            if near := nearest(first.name.text, composed):
+                message = f"unknown format `{first.name.text}`"
+                self._error("Q207", message, first.name.span, f"did you mean `{near}`?")
+                return None
             words = " ".join(argument.span.text.replace(" = ", " ").replace("=", " ") for argument in first.arguments)
             gap = "" if words.isdigit() else " "
             help = f"write `{first.name.text}{gap}{words}`"

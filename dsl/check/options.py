@@ -11,7 +11,8 @@ from qcc.dsl.policy.options import Option, options_of
 from qcc.dsl.syntax import tree as syntax
 
 T = TypeVar("T")
-_WRONG = object()
+WRONG = object()
+"""In the place of a value that is wrong, which is reported."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def build(context: CheckState, owner: str, method: type[T], given: Sequence[Give
             good = False
             continue
         values[option.name] = _read(context, option, one.value)
-        good = good and values[option.name] is not _WRONG
+        good = good and values[option.name] is not WRONG
     missing = [name for name, option in options.items() if option.required and name not in values]
     for name in missing:
         spelling = f"write `{owner}({name} = ...)`: {options[name].expected}"
@@ -128,10 +129,15 @@ def _read(context: CheckState, option: Option, value: syntax.Alternatives) -> ob
     if written is None:
         message = f"`{option.name}` takes {option.expected}, not `{value.span.text}`"
         context.report.error("Q203", message, value.span)
-        return _WRONG
+        return WRONG
+    return read_literal(context, option, written)
+
+
+def read_literal(context: CheckState, option: Option, written: syntax.Literal) -> object:
+    """What a literal is as an option's value; `WRONG` if it can't be, which is reported."""
     literal = context.literal(written)
     if literal is None:
-        return _WRONG
+        return WRONG
     if option.kind in ("int", "float") and isinstance(literal, syntax.WrittenNumber):
         return _number(context, option, literal)
     if option.kind == "words":
@@ -147,7 +153,7 @@ def _read(context: CheckState, option: Option, value: syntax.Alternatives) -> ob
     if option.kind == "bool" and isinstance(literal, syntax.Name) and literal.text in bools:
         help = f"did you mean `{bools[literal.text]}`?"
     _wrong_type(context, option, literal, help)
-    return _WRONG
+    return WRONG
 
 
 def _wrong_type(context: CheckState, option: Option, literal: syntax.Literal, help: str | None = None) -> None:
@@ -158,23 +164,23 @@ def _wrong_type(context: CheckState, option: Option, literal: syntax.Literal, he
 def _number(context: CheckState, option: Option, literal: syntax.WrittenNumber) -> object:
     quantity = context.quantity(literal)
     if quantity is None:
-        return _WRONG
+        return WRONG
     if quantity.unit != option.unit:
         help = None
         if option.unit == "%":
             scaled = quantity.value * 100 if 0 < quantity.value <= 1 else quantity.value
             help = f"did you mean `{scaled:g}%`?"
         _wrong_type(context, option, literal, help)
-        return _WRONG
+        return WRONG
     value = quantity.value / 100 if option.unit == "%" else quantity.value
     if option.kind == "int" and value != int(value):
         message = f"`{option.name}` takes a whole number, not `{literal.span.text}`"
         context.report.error("Q203", message, literal.span)
-        return _WRONG
+        return WRONG
     if (option.low is not None and value < option.low) or (option.high is not None and value > option.high):
         message = f"`{option.name}` takes {option.expected}, not `{literal.span.text}`"
         context.report.error("Q204", message, literal.span)
-        return _WRONG
+        return WRONG
     return int(value) if option.kind == "int" else float(value)
 
 
@@ -185,14 +191,14 @@ def _word(context: CheckState, option: Option, literal: syntax.Literal) -> objec
         written = literal.value
     else:
         _wrong_type(context, option, literal)
-        return _WRONG
+        return WRONG
     for word in option.words:
         if word == written and type(word) is not bool:
             return word
     message = f"`{option.name}` takes {option.expected}, not `{literal.span.text}`"
     help = did_you_mean(str(written), [str(word) for word in option.words])
     context.report.error("Q203", message, literal.span, help=help if help and help.startswith("did") else None)
-    return _WRONG
+    return WRONG
 
 
 def _dims(context: CheckState, option: Option, literal: syntax.Dims) -> object:
@@ -201,4 +207,4 @@ def _dims(context: CheckState, option: Option, literal: syntax.Dims) -> object:
     if all(low <= size <= high for size in literal.sizes):
         return literal.sizes
     context.report.error("Q204", f"each extent of `{option.name}` is {low:g} to {high:g}", literal.span)
-    return _WRONG
+    return WRONG

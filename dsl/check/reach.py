@@ -5,7 +5,7 @@ from pathlib import Path
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Bound, FormatSpec, Policy
 
-FLOAT_BITS, HALF_BITS = 32, 16
+FLOAT_BITS = 32
 
 
 def check_reach(policy: Policy, report: Diagnostics) -> None:
@@ -18,7 +18,7 @@ def check_reach(policy: Policy, report: Diagnostics) -> None:
         least, what = _least(bound, specs)
         if bound.quantity.value < least:
             message = f"no choice of this policy's formats reaches `{bound.text}`"
-            smallest = min(specs, key=_bits).text
+            smallest = min(specs, key=lambda spec: spec.least_bits).text
             note = f"the smallest candidate is `{smallest}`: {what}"
             help = "allow fewer bits, such as `int{2,3,4} group 32`, or more of the budget"
             report.error("Q233", message, bound.span, help=help, note=note)
@@ -49,15 +49,10 @@ def _candidates(policy: Policy) -> list[FormatSpec]:
 
 def _least(bound: Bound, specs: list[FormatSpec]) -> tuple[float, str]:
     """What a bound cannot be below, and why; 0 where the policy alone does not tell."""
-    bits = min(map(_bits, specs))
+    bits = min(spec.least_bits for spec in specs)
     if bound.metric == "bits":
         return bits, f"{bits:g} bits a weight before its scales"
     if bound.metric == "size" and bound.quantity.unit == "%":
         share = 100 * bits / FLOAT_BITS
         return share, f"{share:.3g}% of float32 before its scales"
     return 0, ""
-
-
-def _bits(spec: FormatSpec) -> int:
-    # Floats of 16 bits name none; and what stays as it is may be float16 in the model already.
-    return HALF_BITS if spec.bits is None else spec.bits

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from qcc.dsl.syntax.literals import FAMILIES, number_text, quote
 
-OptionType = Literal["bool", "int", "float", "str", "words", "dims"]
+OptionType = Literal["bool", "int", "float", "str", "words", "dims", "format"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a keyword."""
+    """One option of a keyword; of a format that is an option there may be ``many``, side by side."""
 
     name: str
     kind: OptionType
@@ -40,6 +40,7 @@ class Option:
     required: bool = True
     default: object = None
     summary: str = ""
+    many: bool = False
 
     @property
     def expected(self) -> str:
@@ -48,6 +49,7 @@ class Option:
             quoted = [f"`{word}`" for word in self.words]
             return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
         names = {"bool": "`true` or `false`", "str": "a text", "dims": "extents such as `16x1`"}
+        names["format"] = "formats" if self.many else "a format"
         if self.kind in names:
             return names[self.kind]
         base = FAMILIES[self.unit] if self.unit else "a whole number" if self.kind == "int" else "a number"
@@ -59,6 +61,8 @@ class Option:
 
 def options_of(method: type) -> Mapping[str, Option]:
     """The options of a method, by name, in order.
+
+    A class whose ``option_kind`` is ``format`` is spelled as a format.
 
     Raises:
         TypeError: a field's type has no spelling in the language.
@@ -100,17 +104,24 @@ def _option(name: str, hint: object, default: object, summary: str) -> Option:
             break
     words: tuple[str | int, ...] = get_args(hint) if get_origin(hint) is Literal else ()
     kinds: dict[Any, OptionType] = {bool: "bool", int: "int", float: "float", str: "str"}
+    many = get_origin(hint) is tuple and get_args(hint)[1:] == (...,)
     kind: OptionType | None = "words" if words else "dims" if get_origin(hint) is tuple else kinds.get(hint)
+    if getattr(get_args(hint)[0] if many else hint, "option_kind", "") == "format":
+        kind = "format"
     if kind is None:
         raise TypeError(f"option `{name}` has the type {hint}, which the language can't spell")
     required = default is MISSING
-    return Option(name, kind, words, unit, low, high, required, None if required else default, summary)
+    many = many and kind == "format"
+    return Option(name, kind, words, unit, low, high, required, None if required else default, summary, many)
 
 
 def option_text(option: Option, value: object) -> str:
     """A value of an option as the language spells it."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if option.kind == "format":
+        given = value if isinstance(value, tuple) else (value,)
+        return ", ".join(str(getattr(one, "text", one)) for one in given)
     if isinstance(value, tuple):
         return "x".join(str(size) for size in value)
     if isinstance(value, int | float):

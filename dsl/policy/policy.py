@@ -19,7 +19,10 @@ WordValue = int | str | BlockShape | bool
 
 @dataclass(frozen=True)
 class FormatSpec:
-    """One format: a family, its bits, and its words such as ``group 32``."""
+    """One format: a family, its bits, and its words such as ``group 32``, or its arguments by name.
+
+    Arguments that are formats are such, or tuples of them.
+    """
 
     family: str
     bits: int | None
@@ -27,10 +30,17 @@ class FormatSpec:
     span: Span = field(compare=False, repr=False)
     spaced: bool = field(default=False, compare=False, repr=False)
     """Whether the bits stand apart from the family's keyword."""
+    arguments: Mapping[str, object] | None = field(default=None, hash=False)
+    spelled: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """The arguments as the language spells them."""
+    least_bits: int = field(default=16, compare=False, repr=False)
+    """The fewest bits of a weight."""
 
     @property
     def text(self) -> str:
         """The canonical spelling: words in the family's order."""
+        if self.arguments is not None:
+            return f"{self.family}({', '.join(self.spelled)})"
         bits = "" if self.bits is None else f"{' ' if self.spaced else ''}{self.bits}"
         return " ".join([f"{self.family}{bits}", *(_word_text(word, value) for word, value in self.words.items())])
 

@@ -3,11 +3,12 @@
 The language itself knows none of them, so a new pass, format or target is data given here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from qcc.dsl.policy.options import Interval, Unit
+from qcc.dsl.policy.policy import FormatSpec
 
 __all__ = [
     "FormatFamily",
@@ -39,6 +40,11 @@ class Word:
     """Bounds of a number, or of each extent."""
 
 
+def _none(_: FormatSpec) -> str:
+    """Nothing is wrong."""
+    return ""
+
+
 @dataclass(frozen=True)
 class FormatFamily:
     """Formats of one keyword: ``int4``, ``float``, ``nf4``."""
@@ -51,6 +57,12 @@ class FormatFamily:
     spaced: bool = False
     """Whether the bits stand apart: ``bfp 5``."""
     summary: str = ""
+    least_bits: int = 16
+    """The fewest bits of a weight where the keyword names none; what stays as it is may be float16 already."""
+    arguments: type | None = None
+    """The frozen dataclass whose fields stand in parentheses behind the keyword; such a family has no words."""
+    fault: Callable[[FormatSpec], str] = _none
+    """What is wrong with arguments that are right one by one."""
 
 
 @dataclass(frozen=True)

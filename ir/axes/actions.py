@@ -1,4 +1,4 @@
-"""Which channels an action must treat together, and which it must leave alone: the rules of scales and of rotations.
+"""Which channels an action must treat together, and which it must leave alone.
 
 Nodes are ``(place, axis, dim)``: the channels of one plain dim on one axis of one place. An edge says that what is done
 to one node must be done to the other as well, or its inverse; a node that is barred takes no action at all. Both are
@@ -110,6 +110,34 @@ def permutations(ties: Ties, band: Band) -> None:
     ties.edges.add_node(first[1])
     for number, node in others:
         ties.tie(first[1], node, band.shared(first[0], number))
+
+
+def selections(ties: Ties, relation: Relation, band: Band, vanishing: set[AxisNode]) -> None:
+    """Channels go together as they move together, where they leave nothing behind once their weights are zero.
+
+    Args:
+        ties: of all relations.
+        relation: what an op says; those before it have been seen.
+        band: one of its dims.
+        vanishing: nodes whose channels are zero where the weights of these channels are; what the op makes is added.
+    """
+    permutations(ties, band)
+    nodes, op = band.nodes, relation.op
+    if band.normalised:
+        for node in nodes.values():
+            ties.bar(node, f"`{op}` counts or compares them")
+        return
+    factors = [nodes[number] for number, exponent in relation.factors if number in nodes and exponent > 0]
+    terms = [nodes[number] for number in relation.terms if number in nodes]
+    vanishes = any(node in vanishing for node in factors) or not relation.factors
+    vanishes = vanishes and len(terms) == len(relation.terms) and all(node in vanishing for node in terms)
+    vanishes = vanishes and bool(factors or terms) and relation.law in (Law.LINEAR, Law.HOMOGENEOUS, Law.NORMALISED)
+    output = nodes.get(relation.output)
+    if output is not None and vanishes:
+        vanishing.add(output)
+    if output is None and not (vanishes or (relation.law is Law.LINEAR and any(one in vanishing for one in factors))):
+        for node in nodes.values():
+            ties.bar(node, f"`{op}` adds up what does not vanish with the weights")
 
 
 def scales(ties: Ties, relation: Relation, band: Band) -> None:

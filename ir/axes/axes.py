@@ -2,13 +2,18 @@
 
 `Axes.of` follows every axis of every value through all ops. Channels that must move together form a group; a group has
 a place for every axis on which they lie, the constants' among them. To permute, scale or rotate a group is to do so in
-all of its constants: then the function stays what it was, and a pass never looks at the ops between.
+all of its constants: then the function stays what it was, and a pass never looks at the ops between. To select from a
+group is to leave channels out everywhere: then the function is what it would be if their weights were zero.
 """
+
+from collections.abc import Mapping
 
 import numpy as np
 
 from qcc.ir.axes.arrange import Arrangement
+from qcc.ir.axes.dims import Dim
 from qcc.ir.axes.groups import Action, Finder, Group, Member
+from qcc.ir.axes.select import resized, staying, weighing_places
 from qcc.ir.axes.trace import Holder, Trace
 from qcc.ir.axes.walk import trace
 from qcc.ir.graph.graph import Graph
@@ -56,14 +61,21 @@ class Axes:
     def apply(self, group: Group, change: Array) -> None:
         """Do something to a group's channels, in all its constants.
 
+        A selection changes shapes, so that the analysis holds no more: `cut` makes several at once.
+
         Args:
             group: one of `groups` that is not fixed.
-            change: to permute, ``[*contexts, size]`` of int, where the new channel ``i`` is the old ``change[i]``; to
-                scale, ``[*contexts, size]``; to rotate, orthogonal matrices ``[*contexts, size, size]``.
+            change: to select, ``[size]`` of bool, those that stay, one at least; to permute, ``[*contexts, size]`` of
+                int, where the new channel ``i`` is the old ``change[i]``; to scale, ``[*contexts, size]``; to rotate,
+                orthogonal matrices ``[*contexts, size, size]``.
 
         Raises:
             ValueError: the group is fixed, or the change is not of its shape.
+            Refused: some op cannot have the sizes of a selection; nothing has changed.
         """
+        if group.action is Action.SELECT:
+            self.cut({group: change})
+            return
         shape = (*group.contexts, group.size, *([group.size] if group.action is Action.ROTATE else []))
         if group.fixed or change.shape != shape:
             raise ValueError(f"`{group.name}` takes {shape}, not {change.shape}; {group.fixed or 'it is free'}")
@@ -73,6 +85,47 @@ class Axes:
             arrangement = self.arrangement(member, group)
             new = arrangement.put(wide, _changed(group.action, arrangement.take(wide), change, member.exponent))
             self._replace(member, new.astype(array.dtype, copy=False))
+
+    def cut(self, kept: Mapping[Group, Array]) -> None:
+        """Leave channels of several groups out, in all constants and values; the graph must be analysed anew then.
+
+        Args:
+            kept: for groups to select from, ``[size]`` of bool, those that stay, one at least.
+
+        Raises:
+            ValueError: a group is fixed or of another action, or what stays of it is not of its size.
+            Refused: some op cannot have these sizes; nothing has changed.
+        """
+        self.graph.resize(resized(self._trace, self._checked(kept)))
+
+    def mask(self, kept: Mapping[Group, Array]) -> None:
+        """Let the weights of channels be zero and keep all shapes: what a graph computes from which they are cut.
+
+        Args:
+            kept: as for `cut`.
+
+        Raises:
+            ValueError: as `cut` does.
+        """
+        roots, weighing = self._checked(kept), weighing_places(self._trace)
+        for group in kept:
+            for member in group.constants:
+                place = Holder(member.value, member.reader)
+                array = self._array(member)
+                if place in weighing and array.dtype.kind in "fV":
+                    shape = [1] * array.ndim
+                    shape[member.axis] = -1
+                    stays = staying(self._trace.dims[place][member.axis], roots).reshape(shape)
+                    self._replace(member, np.where(stays, array, array.dtype.type(0)))
+
+    def _checked(self, kept: Mapping[Group, Array]) -> dict[Dim, Array]:
+        """What stays by dim."""
+        for group, stays in kept.items():
+            if group.fixed or group.action is not Action.SELECT:
+                raise ValueError(f"nothing can be cut from `{group.name}`: {group.fixed or group.action}")
+            if stays.shape != (group.size,) or stays.dtype != np.bool_ or not stays.any():
+                raise ValueError(f"`{group.name}` takes ({group.size},) of bool, not {stays.shape} of {stays.dtype}")
+        return {group.dims[0].root: stays for group, stays in kept.items()}
 
     def arrangement(self, member: Member, group: Group) -> Arrangement:
         """How the constant of a member is laid out by channel."""

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from qcc.ir.axes.actions import AxisNode, Ties, bands, permutations, rotations, scales, settle_products
+from qcc.ir.axes.actions import AxisNode, Ties, bands, permutations, rotations, scales, selections, settle_products
 from qcc.ir.axes.arrange import index_of
 from qcc.ir.axes.dims import Dim
 from qcc.ir.axes.trace import FLOATS, INNER, Holder, Relation, Trace
@@ -19,6 +19,11 @@ class Action(StrEnum):
     PERMUTE = "permute"
     SCALE = "scale"
     ROTATE = "rotate"
+    SELECT = "select"
+
+
+WHOLE = (Action.PERMUTE, Action.SELECT)
+"""The actions that take channels as they are: on one dim, wherever it is, they act everywhere."""
 
 
 @dataclass(frozen=True)
@@ -114,25 +119,25 @@ class Finder:
         for constant, node, exponent in taken:
             extra.setdefault(node, []).append((constant, exponent))
         found = [self._group(action, ties, nodes, extra) for nodes in self._components(action, ties)]
-        kept = found if action is Action.PERMUTE else self._finest([group for group in found if group.constants])
+        kept = found if action in WHOLE else self._finest([group for group in found if group.constants])
         kept.sort(key=self._when)
         return tuple(_named(kept))
 
     def _ties(self, action: Action) -> Ties:
         import networkx
 
-        ties = Ties(networkx.Graph())
+        ties, vanishing = Ties(networkx.Graph()), self._weighing() if action is Action.SELECT else set()
         for relation in self._trace.relations:
             zero = {number for number in relation.terms if self._trace.is_zero(relation.places[number])}
             if zero:
                 relation = replace(relation, terms=tuple(number for number in relation.terms if number not in zero))
-            self._tie(action, ties, relation, frozenset(zero))
+            self._tie(action, ties, relation, frozenset(zero), vanishing)
         for place, axis, dim, reason in self._trace.held:
             for leaf in dim.leaves():
                 if (place, axis, leaf) in ties.edges:
                     ties.bar((place, axis, leaf), reason)
         for node in list(ties.edges):
-            reason = node[2].fixed if action is Action.PERMUTE else node[2].broken or self._whole(node[0])
+            reason = node[2].fixed if action in WHOLE else node[2].broken or self._whole(node[0])
             if reason:
                 ties.bar(node, reason)
         return ties
@@ -142,18 +147,30 @@ class Finder:
         dtype = "" if INNER in place.name else self._trace.graph.value(place.name).dtype
         return "" if not dtype or dtype.startswith(FLOATS) else "it holds no real numbers"
 
-    def _tie(self, action: Action, ties: Ties, relation: Relation, zero: frozenset[int]) -> None:
-        permuting = action is Action.PERMUTE
+    def _weighing(self) -> set[AxisNode]:
+        """The channels of real constants, which go to zero with what they weigh."""
+        return {
+            (place, axis, leaf)
+            for (place, axis), leaves in self.held.items()
+            if self._trace.constant(place.name) is not None and not self._whole(place)
+            for leaf in leaves
+        }
+
+    def _tie(
+        self, action: Action, ties: Ties, relation: Relation, zero: frozenset[int], vanishing: set[AxisNode]
+    ) -> None:
         uniform = frozenset[int]()
         if action is Action.ROTATE:
             uniform = frozenset(
                 number for number, place in enumerate(relation.places) if place.reader and self._trace.is_uniform(place)
             )
-        for band in bands(relation, self.held, frozenset() if permuting else zero):
+        for band in bands(relation, self.held, frozenset() if action in WHOLE else zero):
             if not band.nodes:
                 continue
-            if permuting:
+            if action is Action.PERMUTE:
                 permutations(ties, band)
+            elif action is Action.SELECT:
+                selections(ties, relation, band, vanishing)
             elif action is Action.SCALE:
                 scales(ties, relation, band)
             else:
@@ -169,7 +186,7 @@ class Finder:
     def _components(self, action: Action, ties: Ties) -> Iterable[set[AxisNode]]:
         import networkx
 
-        if action is not Action.PERMUTE:
+        if action not in WHOLE:
             return list(networkx.connected_components(ties.edges))
         found: dict[Dim, set[AxisNode]] = {}
         for node in ties.edges:
@@ -195,7 +212,7 @@ class Finder:
             if exponent and INNER not in node[0].name
         ]
         dim = ordered[0][2]
-        contexts = self._contexts(ties, ordered, sides, dim)
+        contexts = [] if action is Action.SELECT else self._contexts(ties, ordered, sides, dim)
         return Group(
             action=action,
             name="",

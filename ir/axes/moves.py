@@ -111,7 +111,10 @@ def _slice(trace: Trace, op: Op) -> None:
         trace.hold(place, axis, _BACKWARDS)
         made[axis] = Dim(_whole(result[axis]) if result else None, _BACKWARDS)
     output = trace.give(op.outputs[0], made)
-    carry(trace, op, place, output, ((dim, axis, axis) for axis, dim in enumerate(made)))
+    strided = frozenset(
+        int(axis) for axis, step in zip(axes, steps if isinstance(steps, tuple) else (), strict=False) if step != 1
+    )
+    carry(trace, op, place, output, ((dim, axis, axis) for axis, dim in enumerate(made)), counted=strided)
 
 
 def _pad(trace: Trace, op: Op) -> None:

@@ -56,7 +56,7 @@ def _group_norm(trace: Trace, op: Op, rank: int) -> None:
     sizes: dict[Label, int] = {"group": groups, "channel": channels // groups}
     labels = Labels(trace, op, sizes)
     inner, source = _inner(op), labels.read(trace.place(op, 0), names)
-    labels.relate(labels.make(inner.name, names), ((source, 1),), law=Law.OTHER)
+    labels.relate(labels.make(inner.name, names), ((source, 1),), law=Law.OTHER, normalised=["channel"])
     _gain_and_bias(trace, op, inner, names, [("group", "channel")], sizes)
 
 
@@ -132,7 +132,8 @@ def attention(trace: Trace, op: Op) -> None:
     queries = labels.read(trace.place(op, 0), laid_out(True, "row", "key"))
     keys = labels.read(trace.place(op, 1), laid_out(False, "column", "key"))
     mixed = ["batch", ("head", "repeat"), "row", "column"]
-    labels.relate(labels.make(scores.name, mixed), ((queries, 1), (keys, 1)))
+    counted: list[Label] = ["key", *(("head", "repeat") if whole else ())]  # the scale follows from them
+    labels.relate(labels.make(scores.name, mixed), ((queries, 1), (keys, 1)), normalised=counted)
     if op.attributes.get("causal") != 0:  # the order of rows and columns tells which are masked
         for axis in (2, 3):
             trace.hold(scores, axis, "a causal mask knows its order")
@@ -143,7 +144,7 @@ def attention(trace: Trace, op: Op) -> None:
         names = mixed[len(mixed) - len(mask) :]
         spread = [ONE if size == 1 else name for size, name in zip(mask, names, strict=True)]
         softened.read(trace.place(op, 3), spread)
-    softened.relate(softened.make(weighted.name, mixed), ((before, 1),), law=Law.OTHER)
+    softened.relate(softened.make(weighted.name, mixed), ((before, 1),), law=Law.OTHER, normalised=["column"])
     last = Labels(trace, op, sizes)
     shares = last.read(weighted, mixed)
     values = last.read(trace.place(op, 2), laid_out(False, "column", "value"))

@@ -155,7 +155,10 @@ def embedding(trace: Trace, op: Op) -> None:
 
 def softmax(trace: Trace, op: Op) -> None:
     """Numbers compared along an axis, wherever they stand."""
-    spread(trace, op, law=Law.OTHER)
+    axis = op.attributes.get("axis")
+    shape = trace.shape(op.inputs[0])
+    axes = range(len(shape or ())) if not isinstance(axis, int) or axis < 0 else (axis,)
+    spread(trace, op, law=Law.OTHER, normalised=axes)
 
 
 def reduce(trace: Trace, op: Op) -> None:
@@ -176,7 +179,7 @@ def reduce(trace: Trace, op: Op) -> None:
     squared = op.function in ("l2", "sum_square")
     output = labels.make(op.outputs[0], out)
     law = law or (Law.SQUARED if squared else Law.OTHER)
-    labels.relate(output, ((data, 1),), law=law, normalised=axes if squared else ())
+    labels.relate(output, ((data, 1),), law=law, normalised=() if op.function == "sum" else axes)
 
 
 def pool(trace: Trace, op: Op) -> None:

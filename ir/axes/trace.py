@@ -61,7 +61,8 @@ class Relation:
     """What an op says of its places: the output is the product of some, plus the sum of others.
 
     ``factors`` are numbers of places with the exponent of each, ``terms`` numbers of places; the rest are parameters
-    that only have their channels in common. ``normalised`` are the positions of the tracks that are normalised.
+    that only have their channels in common. ``normalised`` are the positions of the tracks whose channels are counted
+    or compared with each other: the numbers are divided by the length of all, averaged, or made shares of a whole.
     ``centred`` says that a mean over them is subtracted.
     """
 
@@ -254,8 +255,14 @@ class Labels:
 
 
 def carry(
-    trace: Trace, op: Op, source: Holder, output: Holder, pairs: Iterable[tuple[Dim, int, int]], law: Law = Law.LINEAR
+    trace: Trace,
+    op: Op,
+    source: Holder,
+    output: Holder,
+    pairs: Iterable[tuple[Dim, int, int]],
+    law: Law = Law.LINEAR,
+    counted: frozenset[int] = frozenset(),
 ) -> None:
-    """Note that an op only moves channels: ``(dim, axis before, axis after)``."""
+    """Note that an op only moves channels: ``(dim, axis before, axis after)``; ``counted`` are pairs that it counts."""
     tracks = tuple(Track(dim, ((0, before), (1, after))) for dim, before, after in pairs)
-    trace.relations.append(Relation(op.name, (source, output), 1, tracks, ((0, 1),), (), law))
+    trace.relations.append(Relation(op.name, (source, output), 1, tracks, ((0, 1),), (), law, counted))

@@ -6,10 +6,10 @@ interpreter of the operations: numpy computes the matrix (`reference`), the ONNX
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,9 @@ V = TypeVar("V")
 MatrixShape = tuple[int, int]
 Read = Callable[[str], V]
 Parts = Mapping[str, np.ndarray]
+Rows = slice | np.ndarray
+Columns = int | np.ndarray
+LEAST_POWER = 1e-3  # of the mean
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,15 @@ class Part:
         shape: of the array.
         bits: that each element takes in a file.
         dtype: numpy's type of the elements in memory; codes of few bits lie one a byte.
+        floats: the float type of ONNX's own whose bits the elements are, by its name in the language.
+        whole: it belongs to the matrix as a whole, even if it is as long as there are rows.
     """
 
     shape: tuple[int, ...]
     bits: int
     dtype: type[np.generic] = np.uint8
+    floats: str = ""
+    whole: bool = False
 
     @property
     def size_bits(self) -> int:
@@ -60,7 +67,7 @@ class Ops(Protocol[V]):
         """What an encoding within another decodes to."""
         ...
 
-    def decode_rows(self, encoding: "Encoding", read: Read[V], lead: Sequence[int], columns: int) -> V:
+    def decode_rows(self, encoding: "Encoding", read: Read[V], lead: Sequence[int], shape: MatrixShape) -> V:
         """What rows of an encoding within another decode to."""
         ...
 
@@ -96,13 +103,74 @@ class Ops(Protocol[V]):
         """What stands at these places of an axis."""
         ...
 
+    def cut(self, value: V, shape: Sequence[int]) -> V:
+        """The first elements along each axis."""
+        ...
+
     def zeros(self, shape: Sequence[int]) -> V:
         """Nothing but zeros, float32."""
         ...
 
 
+class Fitted(ABC):
+    """A matrix that is about to be stored: scales and all else that codes rest on are fixed, codes are the nearest.
+
+    A rounding method may still choose other codes, weight by weight.
+    """
+
+    fixed: ClassVar[bool] = False
+    """What it stands for does not depend on what it is asked to `round`."""
+
+    @abstractmethod
+    def round(self, rows: Rows, columns: Columns, values: np.ndarray) -> np.ndarray:
+        """Store some weights as the nearest to these values that they may become, and give what those are.
+
+        Several threads may ask for different rows at a time.
+
+        Args:
+            rows: of the weights.
+            columns: theirs: one for all rows, or one for each.
+            values: a number for each weight, float32.
+        """
+
+    @abstractmethod
+    def parts(self) -> dict[str, np.ndarray]:
+        """What is stored now; not a copy."""
+
+
+@dataclass(frozen=True)
+class Fitter:
+    """How a matrix becomes the parts of an encoding.
+
+    Args:
+        leaf: stores a matrix in an encoding that holds no other.
+        power: of what each column is multiplied with, the mean square; None if no data tells.
+    """
+
+    leaf: Callable[[np.ndarray, "Encoding"], Fitted]
+    power: np.ndarray | None = None
+
+    def of(self, columns: np.ndarray) -> "Fitter":
+        """For a matrix of some of the columns."""
+        return replace(self, power=None if self.power is None else self.power[columns])
+
+    def blind(self) -> "Fitter":
+        """For a matrix whose columns are others."""
+        return replace(self, power=None)
+
+    def weights(self, count: int) -> np.ndarray:
+        """How much the squared error of each column matters, float32, one in the mean."""
+        if self.power is None or not self.power.any():
+            return np.ones(count, np.float32)
+        least = float(self.power.mean()) * LEAST_POWER  # a column that data never moved may move on other data
+        return np.asarray(np.maximum(self.power, least) / np.mean(self.power), np.float32)
+
+
 class Encoding(ABC):
     """A way to store a matrix ``[out, in]``. Compares and hashes by value."""
+
+    option_kind: ClassVar[str] = "format"
+    """How the language spells one where it is an argument."""
 
     @property
     @abstractmethod
@@ -124,25 +192,36 @@ class Encoding(ABC):
         """
 
     @abstractmethod
-    def encode(self, matrix: np.ndarray, leaf: "Leaf") -> dict[str, np.ndarray]:
-        """The parts of a matrix, with codes and scales of what is stored by blocks chosen by ``leaf``.
+    def fit(self, matrix: np.ndarray, fitter: Fitter) -> Fitted:
+        """Choose scales and all that codes rest on for a matrix of finite numbers, and the nearest codes.
 
         Raises:
             Refused: the encoding cannot hold the matrix.
         """
 
     @property
+    def within(self) -> tuple["Encoding", ...]:
+        """The encodings that it is made of."""
+        return ()
+
+    @property
     def undecodable(self) -> str:
         """Why no decoder in a file knows it, though it can be rounded to and decoded here; empty if one does."""
-        return ""
+        return next((one.undecodable for one in self.within if one.undecodable), "")
 
     @property
     def rows_apart(self) -> bool:
         """A row can be decoded from its own rows of what is stored."""
         return False
 
-    def decode_rows(self, ops: Ops[V], read: Read[V], lead: Sequence[int], columns: int) -> V:
-        """The same of some rows ``[*lead, columns]``, of which ``read`` gives the parts; lone numbers stay whole.
+    def decode_rows(self, ops: Ops[V], read: Read[V], lead: Sequence[int], shape: MatrixShape) -> V:
+        """The same of some rows ``[*lead, in]``, of which ``read`` gives the parts; lone numbers stay whole.
+
+        Args:
+            ops: see `decode`.
+            read: gives a part of these rows by its name, or the whole of one that is no row's.
+            lead: how the rows stand.
+            shape: of the whole matrix.
 
         Raises:
             NotImplementedError: rows cannot be told apart.
@@ -167,10 +246,6 @@ class Encoding(ABC):
         return self.size_bits(shape) / max(shape[0] * shape[1], 1)
 
 
-Leaf = Callable[[np.ndarray, "Encoding"], Mapping[str, np.ndarray]]
-"""Encodes a matrix in an encoding that holds no other; a rounding method."""
-
-
 def under(read: Read[V], prefix: str) -> Read[V]:
     """Reads the parts of an encoding that stands within another."""
     return lambda name: read(f"{prefix}.{name}")
@@ -179,3 +254,27 @@ def under(read: Read[V], prefix: str) -> Read[V]:
 def inside(parts: Mapping[str, V], prefix: str) -> dict[str, V]:
     """The parts of an encoding within another, by their names in that."""
     return {f"{prefix}.{name}": part for name, part in parts.items()}
+
+
+def whole(parts: Mapping[str, Part]) -> dict[str, Part]:
+    """The same parts, of the matrix as a whole."""
+    return {name: replace(part, whole=True) for name, part in parts.items()}
+
+
+def numbers_below(limit: int, shape: tuple[int, ...]) -> Part:
+    """The part that holds whole numbers below a limit."""
+    narrow = limit <= 1 << 16
+    return Part(shape, 16 if narrow else 32, np.uint16 if narrow else np.int32)
+
+
+def leaves(encoding: Encoding) -> Iterator[Encoding]:
+    """The encodings in it, itself included, that hold no others."""
+    if not encoding.within:
+        yield encoding
+    for one in encoding.within:
+        yield from leaves(one)
+
+
+def percent(share: float) -> str:
+    """A share as the language spells it."""
+    return f"{100 * share:.10g}%"

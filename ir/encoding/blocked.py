@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from qcc.ir.encoding.algebra import Encoding, Leaf, MatrixShape, Ops, Part, Read, V, inside, under
+from qcc.ir.encoding.algebra import Encoding, Fitted, Fitter, MatrixShape, Ops, Part, Read, V, inside, under
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block
 from qcc.ir.encoding.grid import FLOATS, FloatGrid, Grid, IntGrid, TableGrid, grid_of
 
@@ -27,14 +27,14 @@ _NAME = re.compile(
 
 @dataclass(frozen=True)
 class Floats(Encoding):
-    """Floats of one of numpy's types, as they are: most scales."""
+    """Floats of one of numpy's types, as they are: most scales, and weights that stay floats beside others."""
 
     name: Literal["fp16", "fp32"]
 
     @property
     def text(self) -> str:
-        """The name in the language."""
-        return self.name
+        """What the language calls weights like that."""
+        return "float" if self.name == "fp32" else self.name
 
     @property
     def dtype(self) -> type[np.floating]:
@@ -49,13 +49,13 @@ class Floats(Encoding):
         """Themselves."""
         return ops.floats(read("values"))
 
-    def decode_rows(self, ops: Ops[V], read: Read[V], lead: Sequence[int], columns: int) -> V:
+    def decode_rows(self, ops: Ops[V], read: Read[V], lead: Sequence[int], shape: MatrixShape) -> V:
         """Themselves."""
         return ops.floats(read("values"))
 
-    def encode(self, matrix: np.ndarray, leaf: Leaf) -> dict[str, np.ndarray]:
-        """In the nearest value."""
-        return {"values": matrix.astype(self.dtype)}
+    def fit(self, matrix: np.ndarray, fitter: Fitter) -> Fitted:
+        """By the fitter."""
+        return fitter.leaf(matrix, self)
 
     @property
     def rows_apart(self) -> bool:
@@ -149,7 +149,8 @@ class Blocked(Encoding):
 
     def parts(self, shape: MatrixShape) -> Mapping[str, Part]:
         """Scales, zero points and codes."""
-        codes = {"codes": Part(shape, self.grid.bits, self.grid.dtype)}
+        floats = self.grid.text if isinstance(self.grid, FloatGrid) else ""
+        codes = {"codes": Part(shape, self.grid.bits, self.grid.dtype, floats)}
         if self.scale is None:
             return codes
         blocks = self.block.grid(shape)
@@ -177,8 +178,9 @@ class Blocked(Encoding):
         apart = (blocks[0], size[0], blocks[1], size[1]) if whole else shape
         return ops.scaled(read("codes"), self.grid, zero, scale, apart, shape)
 
-    def decode_rows(self, ops: Ops[V], read: Read[V], lead: Sequence[int], columns: int) -> V:
+    def decode_rows(self, ops: Ops[V], read: Read[V], lead: Sequence[int], shape: MatrixShape) -> V:
         """The same with the groups of each row apart."""
+        columns = shape[1]
         if self.scale is None:
             return ops.numbers(read("codes"), self.grid, (*lead, columns))
         size = self.block.of((1, columns))[1]
@@ -192,15 +194,16 @@ class Blocked(Encoding):
 
         held = under(read, "scale")
         lone = self.block == TENSOR  # one scale, whatever rows are asked for
-        scale = ops.decode(self.scales, held, (1, 1)) if lone else ops.decode_rows(self.scales, held, lead, count)
+        of_rows = (shape[0], count)
+        scale = ops.decode(self.scales, held, (1, 1)) if lone else ops.decode_rows(self.scales, held, lead, of_rows)
         scale = over(scale)
         zero = None if self.symmetric else over(read("zero"))
         apart = (*lead, count, size) if whole and count > 1 else (*lead, columns)
         return ops.scaled(read("codes"), self.grid, zero, scale, apart, (*lead, columns))
 
-    def encode(self, matrix: np.ndarray, leaf: Leaf) -> dict[str, np.ndarray]:
-        """As the rounding method does."""
-        return dict(leaf(matrix, self))
+    def fit(self, matrix: np.ndarray, fitter: Fitter) -> Fitted:
+        """By the fitter."""
+        return fitter.leaf(matrix, self)
 
     def turned(self) -> "Blocked":
         """With its blocks on their sides."""
@@ -231,6 +234,9 @@ def integers(encoding: Encoding) -> Blocked | None:
         return encoding if isinstance(encoding.scales, Floats) and encoding.bits > 1 else None
     return None
 
+
+FLOAT32 = Floats("fp32")
+"""What the language calls ``float``, as a part of an encoding."""
 
 FLOAT_ENCODINGS = {name: Blocked(grid, scale=None) for name, grid in FLOATS.items()}
 """Floats without scales, by their names in the language."""

@@ -12,12 +12,12 @@ Source: OMSE clipping, Choukroun et al. 2019 (arXiv:1902.06822), section 3; leas
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
 
-from qcc.ir.encoding.algebra import Encoding, MatrixShape
+from qcc.ir.encoding.algebra import Columns, Encoding, Fitted, Fitter, MatrixShape, Rows
 from qcc.ir.encoding.blocked import Blocked, Floats
 from qcc.ir.encoding.encoded import Encoded, Scales, check_finite, stored
 from qcc.ir.encoding.grid import TableGrid
@@ -43,17 +43,86 @@ def encode(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse") -> Encode
     Raises:
         Refused: there are no weights, they are not finite, or their scale's type cannot hold their range.
     """
-    return Encoded(encoding, _shape(matrix), encoding.encode(matrix, partial(nearest, clip=clip)))
+    return Encoded(encoding, _shape(matrix), fitted(matrix, encoding, clip).parts())
 
 
-def nearest(matrix: np.ndarray, encoding: Blocked, clip: Clip = "mse") -> dict[str, np.ndarray]:
-    """The parts of a matrix ``[out, in]`` stored by blocks, by round-to-nearest.
+def fitted(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse", power: np.ndarray | None = None) -> Fitted:
+    """A matrix ``[out, in]`` with all fixed that its codes rest on, and to nearest.
+
+    Args:
+        matrix: the weights.
+        encoding: how to store them.
+        clip: see `encode`.
+        power: of what each column is multiplied with, the mean square, if data tells.
 
     Raises:
         Refused: see `encode`.
     """
-    scales = fit(matrix, encoding, clip)
-    return stored(encoding, quantize(matrix, encoding, scales), scales)
+    if encoding.within:
+        _check(matrix)
+    return encoding.fit(matrix, Fitter(partial(_leaf, clip=clip), power))
+
+
+def _leaf(matrix: np.ndarray, encoding: Encoding, clip: Clip) -> Fitted:
+    if isinstance(encoding, Floats):
+        return FittedFloats(matrix, encoding)
+    assert isinstance(encoding, Blocked), f"{encoding.text} holds others, or fits itself"
+    return FittedBlocks(matrix, encoding, fit(matrix, encoding, clip))
+
+
+class FittedBlocks(Fitted):
+    """Codes under fixed scales."""
+
+    def __init__(self, matrix: np.ndarray, encoding: Blocked, scales: Scales) -> None:
+        self._encoding, self._scales = encoding, scales
+        self._size = encoding.block.of(_shape(matrix))
+        self._codes = quantize(matrix, encoding, scales)
+
+    def round(self, rows: Rows, columns: Columns, values: np.ndarray) -> np.ndarray:
+        """By the scale of each weight's block."""
+        step, inverse, zero = self._steps
+        at = columns // self._size[1], rows
+        below = None if zero is None else zero[at]
+        codes = self._encoding.grid.codes(values * inverse[at], below)
+        self._codes[rows, columns] = codes
+        return np.asarray(self._encoding.grid.numbers(codes, below) * step[at])
+
+    def parts(self) -> dict[str, np.ndarray]:
+        """Scales, zero points and codes."""
+        return stored(self._encoding, self._codes, self._scales)
+
+    @cached_property
+    def _steps(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Scales, their inverses and zeros, float32 ``[blocks across, out]``."""
+        rows, blocks = len(self._codes), self._scales.scale.shape
+        at = np.arange(rows) // self._size[0]
+        step, zero = self._scales.rows()
+        step = np.ascontiguousarray(step.reshape(blocks)[at].T)
+        inverse = np.divide(1, step, out=np.zeros_like(step), where=step != 0)
+        return step, inverse, None if zero is None else zero.reshape(blocks)[at].T.astype(np.float32, "C")
+
+
+class FittedFloats(Fitted):
+    """Weights as floats.
+
+    Raises:
+        Refused: the type does not reach as far.
+    """
+
+    def __init__(self, matrix: np.ndarray, encoding: Floats) -> None:
+        largest = float(np.abs(matrix).max(initial=0))
+        if largest > float(np.finfo(encoding.dtype).max):
+            raise Refused(f"a weight of {largest:.6g} does not fit {encoding.name}")
+        self._values = matrix.astype(encoding.dtype)
+
+    def round(self, rows: Rows, columns: Columns, values: np.ndarray) -> np.ndarray:
+        """To the nearest float."""
+        self._values[rows, columns] = values
+        return self._values[rows, columns].astype(np.float32)
+
+    def parts(self) -> dict[str, np.ndarray]:
+        """The values."""
+        return {"values": self._values}
 
 
 def fit(matrix: np.ndarray, encoding: Blocked, clip: Clip = "mse") -> Scales:
@@ -62,9 +131,7 @@ def fit(matrix: np.ndarray, encoding: Blocked, clip: Clip = "mse") -> Scales:
     Raises:
         Refused: see `encode`.
     """
-    if not matrix.size:
-        raise Refused("the weight is empty")
-    check_finite(matrix)
+    _check(matrix)
     if encoding.scale is None:
         return _ones(matrix, encoding)
     if not (encoding.symmetric or isinstance(encoding.scales, Floats)):
@@ -266,6 +333,12 @@ def _error(blocks: np.ndarray, step: np.ndarray, encoding: Blocked) -> np.ndarra
     rounded -= blocks
     rounded *= unit
     return _inner(rounded, rounded)
+
+
+def _check(matrix: np.ndarray) -> None:
+    if not matrix.size:
+        raise Refused("the weight is empty")
+    check_finite(matrix)
 
 
 def _shape(matrix: np.ndarray) -> MatrixShape:

@@ -1,13 +1,15 @@
-"""What a format of the language is: a keyword, the words that may follow it, and the encoding that they name."""
+"""What a format of the language is: a keyword, what may follow it, and the encoding that is named so."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import ScaleType
 from qcc.ir.encoding.blocks import Block
 
+MOST_LEAVES = 64
+"""Of the encodings that one is made of."""
 BLOCK_WORDS = ("tensor", "channel", "group", "tile")
 SYMMETRY_WORDS = ("sym", "asym")
 
@@ -46,3 +48,44 @@ class Format(ABC):
     @abstractmethod
     def encoding(self, spelled: Spelled) -> Encoding:
         """The encoding that the words name."""
+
+
+@dataclass(frozen=True)
+class Composition(ABC):
+    """A format that is made of others and has arguments: the fields, in the order in which they may stand unnamed.
+
+    A field is an `Encoding`, a tuple of such, a whole number, a share (`Share`), extents, or one of some words. The
+    docstring is the manual page. One module of `formats` holds one or some; nothing else registers it.
+
+    Raises:
+        ValueError: the arguments do not go together.
+    """
+
+    keyword: ClassVar[str]
+
+    @abstractmethod
+    def encoding(self) -> Encoding:
+        """The encoding that the arguments name."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of an argument, both included, and its unit."""
+
+    low: float
+    high: float
+    unit: str = ""
+
+
+Share = Annotated[float, Limits(1e-4, 1, "%")]
+"""An argument spelled ``50%``, which is 0.5."""
+
+
+def check_share(share: float) -> None:
+    """See that a share is one.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"a share is above 0% and up to 100%, not {share:.6g}")

@@ -40,9 +40,11 @@ class NumpyOps:
         """See `Ops.decode`."""
         return encoding.decode(self, read, shape)
 
-    def decode_rows(self, encoding: Encoding, read: Read[np.ndarray], lead: Sequence[int], columns: int) -> np.ndarray:
+    def decode_rows(
+        self, encoding: Encoding, read: Read[np.ndarray], lead: Sequence[int], shape: MatrixShape
+    ) -> np.ndarray:
         """See `Ops.decode_rows`."""
-        return encoding.decode_rows(self, read, lead, columns)
+        return encoding.decode_rows(self, read, lead, shape)
 
     def add(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """See `Ops.add`."""
@@ -77,6 +79,10 @@ class NumpyOps:
     def take(self, value: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
         """See `Ops.take`."""
         return np.take(value, index, axis)
+
+    def cut(self, value: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        """See `Ops.cut`."""
+        return value[tuple(map(slice, shape))]
 
     def zeros(self, shape: Sequence[int]) -> np.ndarray:
         """See `Ops.zeros`."""

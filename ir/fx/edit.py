@@ -94,7 +94,7 @@ class FxEditor:
             Refused: as `through`.
         """
         source, result = self.through(node, position)
-        if result is not None and not self._read_instead(node, result, source):
+        if result is not None and not self._read_instead(result, source, node if aten_name(node) in COPIES else None):
             return
         reads = node.all_input_nodes
         for one in [*(item for item in _results(node) if item is not node), node]:
@@ -102,16 +102,56 @@ class FxEditor:
         for one in reads:
             self._drop(one)
 
-    def _read_instead(self, node: Node, old: Node, new: Node) -> bool:
-        """Let readers of what a node makes read what it reads; False where nothing is gained."""
+    def use_constant(self, node: Node, position: int, constant: Node) -> None:
+        """Let an op read a constant that there is.
+
+        Raises:
+            Refused: the op takes no tensor there.
+        """
+        place, old = self._place(node, position)
+        put(node, place, constant)
+        if isinstance(old, Node):
+            self._drop(old)
+
+    def remove(self, old: Node, new: Node) -> None:
+        """Let readers of a value read another; what only the first needed goes."""
+        self._read_instead(old, new)
+        self._sweep(old)
+
+    def replace_region(self, old: Node, source: Node, matrix: Array, bias: Array | None) -> Node:
+        """Make a value by a product of another; the matrix's constant."""
+        weight = self._constant(f"{old.name}.weight", np.ascontiguousarray(matrix.T))
+        given = (source, weight) if bias is None else (source, weight, self._constant(f"{old.name}.bias", bias))
+        with self._graph.inserting_after(given[-1] if source.op == "placeholder" else source):
+            new = self._graph.create_node("call_function", torch.ops.aten.linear.default, given)
+        new.meta["val"] = old.meta["val"]
+        self._read_instead(old, new)
+        self._sweep(old)
+        return weight
+
+    def _sweep(self, node: Node) -> None:
+        """Remove what made a value that nobody needs, and what only that needed."""
+        todo = [node]
+        while todo:
+            one = todo.pop()
+            if one.users or one.op != "call_function" or one.graph is not self._graph or one._erased:
+                continue
+            reads = one.all_input_nodes
+            self._graph.erase_node(one)
+            for other in reads:
+                self._drop(other)
+            todo += reads
+
+    def _read_instead(self, old: Node, new: Node, copy: Node | None = None) -> bool:
+        """Let readers of a value read another; False where it is a copy of that, and nothing is gained."""
         returned = self._is_result(old)
         old.replace_all_uses_with(new, delete_user_cb=lambda user: user.op != "output")
         if not returned:
             return True
         if new.op == "placeholder" or self._is_result(new):
-            if aten_name(node) in COPIES:
+            if copy is not None:
                 return False
-            with self._graph.inserting_before(node):
+            with self._graph.inserting_before(old):
                 new = self._graph.create_node("call_function", torch.ops.aten.clone.default, (source := new,))
             new.meta["val"] = source.meta["val"]
         old.replace_all_uses_with(new)

@@ -19,14 +19,25 @@ from qcc.ir.fx.edit import FxEditor
 from qcc.ir.fx.kinds import aten_name, is_check, kind_of
 from qcc.ir.fx.layers import find_weights
 from qcc.ir.fx.operands import CallNumber, operands
+from qcc.ir.fx.resize import FxResizer
 from qcc.ir.fx.run import FxRunner, extract
 from qcc.ir.fx.simplify import is_item, remove_identities, share_items
 from qcc.ir.fx.tensors import dtype_name, to_array, to_tensor
 from qcc.ir.graph.attributes import Attributes, Opaque
-from qcc.ir.graph.edits import check_bypass, check_insert, keep_names, layer_names, operand_name
+from qcc.ir.graph.edits import (
+    check_bypass,
+    check_constant,
+    check_insert,
+    check_instead,
+    check_region,
+    keep_names,
+    layer_names,
+    operand_name,
+)
 from qcc.ir.graph.form import Form
-from qcc.ir.graph.graph import Graph, Runner
+from qcc.ir.graph.graph import Graph, Resized, Runner
 from qcc.ir.graph.ops import Array, Kind, Op, Value, Weight
+from qcc.ir.graph.resized import check_resized, sized_ops
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 
@@ -182,6 +193,42 @@ class FxGraph(Graph):
             check_bypass(self.value(self._names[source]), self.value(self._names[result]))
         editor.bypass(node, position)
         self._index()
+
+    def use_constant(self, op: str, position: int, name: str) -> None:
+        node = self._nodes[op]
+        check_constant(self, op, self._inputs(node), position, name)
+        if name in self._numbers:
+            raise Refused(f"`{name}` is a number in the program, not one of its tensors")
+        self._editor().use_constant(node, position, self._nodes[name])
+        self._index()
+
+    def remove(self, value: str, instead: str) -> None:
+        check_instead(self, value, instead)
+        self._editor().remove(self._nodes[value], self._nodes[instead])
+        self._index()
+
+    def replace_region(self, value: str, source: str, matrix: Array, bias: Array | None = None) -> str:
+        check_region(self, value, source, matrix, bias)
+        weight = self._editor().replace_region(self._nodes[value], self._nodes[source], matrix, bias)
+        self._index()
+        return self._names[weight]
+
+    def resize(self, resized: Resized) -> None:
+        after = self.copy()
+        resizer = FxResizer(after._editor(), after._tensors)
+        for one in sized_ops(self, resized):
+            resizer.write(after._nodes[one.op.name], one.op.function, one.asked)
+        for name, array in resized.constants.items():
+            resizer.give(after._nodes[name], array)
+        for (op, position), array in resized.operands.items():
+            node = after._nodes[op]
+            source = operands(node)[position]
+            path = after._paths.get(source, "") if isinstance(source, Node) else ""
+            resizer.give_one(node, position, array, path or f"{op}.operand{position}")
+        resizer.infer(after._graph)
+        after._index()
+        check_resized(self, after, resized)
+        vars(self).update(vars(after))
 
     def encode(
         self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS

@@ -98,6 +98,71 @@ def check_bypass(source: Value, result: Value) -> None:
         raise Refused(f"`{result.name}` is {result.dtype}, but `{source.name}` is {source.dtype}")
 
 
+def check_constant(graph: Graph, op: str, inputs: Sequence[str], position: int, name: str) -> None:
+    """Say no to reading a constant at a place that is not for it.
+
+    Raises:
+        Refused: it is no constant, or of another type than what is read.
+    """
+    array = graph.constant(name)
+    if array is None:
+        raise Refused(f"`{name}` is not a constant")
+    old = inputs[position] if 0 <= position < len(inputs) else ""
+    if not old:
+        raise Refused(f"`{op}` reads nothing as operand {position}")
+    _check_type(graph.value(old), array)
+
+
+def check_instead(graph: Graph, value: str, instead: str) -> None:
+    """Say no to reading one value for another, all over the graph.
+
+    Raises:
+        Refused: they are of different types or shapes, or the order of the graph forbids it.
+    """
+    one, other = graph.value(value), graph.value(instead)
+    check_bypass(other, one)
+    pairs = zip(one.shape or (), other.shape or (), strict=False)
+    ranks = {len(shape) for shape in (one.shape, other.shape) if shape is not None}
+    unlike = any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs)
+    if one.container != other.container or len(ranks) > 1 or unlike:
+        raise Refused(f"`{instead}` is {_spelled(other)}, `{value}` is {_spelled(one)}")
+    _check_order(graph, value, instead)
+
+
+def check_region(graph: Graph, value: str, source: str, matrix: Array, bias: Array | None) -> None:
+    """Say no to making a value by a product of another.
+
+    Raises:
+        Refused: they do not go together, or the order of the graph forbids it.
+    """
+    result, given = graph.value(value), graph.value(source)
+    for array in (matrix, *([] if bias is None else [bias])):
+        _check_type(result, array)
+    check_bypass(given, result)
+    if matrix.ndim != 2 or (bias is not None and bias.shape != matrix.shape[1:]):
+        raise Refused(f"a matrix {matrix.shape} takes a bias ({matrix.shape[-1] if matrix.ndim else ''},)")
+    made = None if given.shape is None or result.shape is None else (*given.shape[:-1], matrix.shape[1])
+    known = made is not None and result.shape is not None and given.shape is not None
+    if known and (not given.shape or given.shape[-1] != matrix.shape[0] or made != result.shape):
+        raise Refused(f"a matrix {matrix.shape} does not make `{value}` {_spelled(result)} of {_spelled(given)}")
+    _check_order(graph, value, source)
+
+
+def _check_order(graph: Graph, value: str, before: str) -> None:
+    """What readers of a value read instead must be made before the first of them; so it cannot depend on the value."""
+    ops = graph.ops()
+    made = {name: at for at, op in enumerate(ops) for name in op.outputs}
+    if value not in made:
+        raise Refused(f"`{value}` is not computed")
+    first = next((at for at, op in enumerate(ops) if value in op.inputs), len(ops))
+    if before == value or made.get(before, -1) >= first:
+        raise Refused(f"`{before}` is made after what reads `{value}`")
+
+
+def _spelled(value: Value) -> str:
+    return "of unknown rank" if value.shape is None else str(value.shape)
+
+
 def result_shape(function: str, shape: Sequence[SizeType], array: Array) -> tuple[SizeType | int, ...]:
     """The shape of ``value * array``, ``value + array`` or ``value[..., array]``.
 

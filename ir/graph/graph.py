@@ -7,6 +7,7 @@ is encoded, so that a table tied between an embedding and a head is encoded, and
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.errors import Refused
 from qcc.ir.graph.form import Form
-from qcc.ir.graph.ops import Array, Feeds, Op, Value, Weight
+from qcc.ir.graph.ops import Array, Attribute, Feeds, Op, Value, Weight
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 
@@ -25,6 +26,21 @@ class Runner(Protocol):
     def __call__(self, feeds: Feeds) -> dict[str, Array]:
         """Run once."""
         ...
+
+
+@dataclass(frozen=True)
+class Resized:
+    """Other sizes for a part of a graph: all that changes, so that nothing has to be guessed.
+
+    ``constants`` are arrays of other shapes by name, for all that read them; ``operands`` for one use alone, an op and
+    a position in its ``inputs``. ``shapes`` are those of the computed values whose sizes change, and ``attributes``,
+    by op, those that count or name channels: ``sizes``, ``starts``, ``ends``, ``groups``.
+    """
+
+    constants: Mapping[str, Array] = field(default_factory=dict)
+    operands: Mapping[tuple[str, int], Array] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int | str | None, ...]] = field(default_factory=dict)
+    attributes: Mapping[str, Mapping[str, Attribute]] = field(default_factory=dict)
 
 
 class Graph(ABC):
@@ -122,6 +138,56 @@ class Graph(ABC):
         Raises:
             Refused: the op has no such input, several used outputs, or one of another type than its input; nothing has
                 changed.
+        """
+
+    @abstractmethod
+    def use_constant(self, op: str, position: int, name: str) -> None:
+        """Let an op read a constant that there is, in place of what it reads: it is how one array is stored once.
+
+        What it read before goes, if that is a constant that nobody else reads.
+
+        Raises:
+            Refused: there is no such constant, the op takes no such operand, or one of another type; nothing has
+                changed.
+        """
+
+    @abstractmethod
+    def remove(self, value: str, instead: str) -> None:
+        """Leave a part of the graph out: all that reads a value reads another, and what only the first needed goes.
+
+        An output of the graph keeps its name, as in `bypass`.
+
+        Args:
+            value: of the part's end.
+            instead: which is of the same type and shape, and does not depend on the value.
+
+        Raises:
+            Refused: it is of another type or shape, or depends on the value; nothing has changed.
+        """
+
+    @abstractmethod
+    def replace_region(self, value: str, source: str, matrix: Array, bias: Array | None = None) -> str:
+        """Make a value by one product of another, ``source @ matrix + bias``; what only its old making needed goes.
+
+        Args:
+            value: of the region's end; an output of the graph keeps its name.
+            source: which does not depend on the value.
+            matrix: ``[in, out]``, of the value's type.
+            bias: ``[out]``.
+
+        Returns:
+            The name of the matrix's constant.
+
+        Raises:
+            Refused: source, matrix, bias and value do not go together; nothing has changed.
+        """
+
+    @abstractmethod
+    def resize(self, resized: Resized) -> None:
+        """Give constants and values other sizes, and the ops between them attributes that fit.
+
+        Raises:
+            Refused: an op cannot say it, or the sizes that follow are others; nothing has changed.
         """
 
     @abstractmethod

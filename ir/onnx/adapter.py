@@ -13,10 +13,20 @@ from onnx_ir.passes import common
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.errors import ModelError, Refused, first_line
 from qcc.ir.graph.attributes import Attributes, Opaque
-from qcc.ir.graph.edits import check_bypass, check_insert, keep_names, layer_names, operand_name
+from qcc.ir.graph.edits import (
+    check_bypass,
+    check_constant,
+    check_insert,
+    check_instead,
+    check_region,
+    keep_names,
+    layer_names,
+    operand_name,
+)
 from qcc.ir.graph.form import Form
-from qcc.ir.graph.graph import Graph, Runner
+from qcc.ir.graph.graph import Graph, Resized, Runner
 from qcc.ir.graph.ops import Array, Kind, Layer, Op, Value, Weight
+from qcc.ir.graph.resized import check_resized, sized_ops
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.onnx.emit.write import write
@@ -31,6 +41,7 @@ from qcc.ir.onnx.graph.edit import OnnxEditor
 from qcc.ir.onnx.graph.kinds import kind_of
 from qcc.ir.onnx.graph.layers import find_weights
 from qcc.ir.onnx.graph.lend import take_out
+from qcc.ir.onnx.graph.resize import resize
 from qcc.ir.onnx.graph.run import OnnxRunner
 from qcc.ir.onnx.graph.simplify import simplify
 from qcc.ir.onnx.graph.uses import USES
@@ -135,6 +146,30 @@ class OnnxGraph(Graph):
             check_bypass(self.value(source), self.value(result))
         self._keep_names()
         editor.bypass(op, position)
+
+    def use_constant(self, op: str, position: int, name: str) -> None:
+        editor = OnnxEditor(self.model.graph)
+        check_constant(self, op, editor.inputs(op), position, name)
+        self._keep_names()
+        editor.use_constant(op, position, name)
+
+    def remove(self, value: str, instead: str) -> None:
+        check_instead(self, value, instead)
+        self._keep_names()
+        OnnxEditor(self.model.graph).remove(value, instead)
+
+    def replace_region(self, value: str, source: str, matrix: Array, bias: Array | None = None) -> str:
+        check_region(self, value, source, matrix, bias)
+        self._keep_names()
+        return OnnxEditor(self.model.graph).replace_region(value, source, matrix, bias)
+
+    def resize(self, resized: Resized) -> None:
+        after = self.copy()
+        after._keep_names()
+        resize(after.model, sized_ops(self, resized), resized)
+        check_resized(self, after, resized)
+        self.model = after.model
+        self._forget()
 
     def encode(
         self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS

@@ -171,7 +171,7 @@ class Rounding(ABC):
     uses_gram: ClassVar[bool] = False
 
     def advised(
-        self, weight: Weight, matrix: np.ndarray, encoding: Blocked, context: Context
+        self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context
     ) -> "tuple[Rounding, str]":
         """What data recommends for a matrix in place of this, and why; by default this.
 
@@ -180,8 +180,8 @@ class Rounding(ABC):
         return self, ""
 
     @abstractmethod
-    def encode(self, weight: Weight, matrix: np.ndarray, encoding: Blocked, context: Context) -> Encoded:
-        """Encode a matrix ``[out, in]``, or what an encoding makes of it, by blocks.
+    def encode(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> Encoded:
+        """Encode a matrix ``[out, in]``.
 
         Raises:
             Refused: the matrix cannot be encoded so, with the reason.

@@ -7,10 +7,11 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
+from qcc.ir.encoding.algebra import Encoding, Fitted
 from qcc.ir.encoding.blocked import Blocked
-from qcc.ir.encoding.encoded import Encoded, Scales, stored
-from qcc.ir.encoding.fit import fit, quantize
-from qcc.ir.encoding.grid import Grid
+from qcc.ir.encoding.blocks import TENSOR
+from qcc.ir.encoding.encoded import Encoded
+from qcc.ir.encoding.fit import fitted
 from qcc.ir.graph.ops import Kind, Weight
 from qcc.passes.contract.contract import Between, Context, Rounding
 from qcc.passes.rounding.nearest import Nearest
@@ -28,6 +29,8 @@ class Gptq(Rounding):
 
     Minimises the error of the layer's output on calibration data, ``|X (W - Q)'|^2``, through the Gram matrix of its
     inputs. Columns are taken in the order of their inputs' power; scales are fixed beforehand, so groups stay in place.
+    An encoding that is made of others is rounded in one sweep, too: each column as its band says, each level of a sum
+    what those before left, and what is no part of a kept block is an error that the columns still to come make up for.
     A weight without calibrated linear layers (a convolution, an embedding that is only gathered) is rounded to nearest.
 
     How far the data is trusted is decided layer by layer: a quarter of the samples is held out, and the damping that
@@ -47,7 +50,7 @@ class Gptq(Rounding):
     damping: Annotated[float, Between(0, 10)] = 0.01
     clip: Literal["mse", "absmax"] = "mse"
 
-    def advised(self, weight: Weight, matrix: np.ndarray, encoding: Blocked, context: Context) -> tuple[Rounding, str]:
+    def advised(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> tuple[Rounding, str]:
         """The damping that does best on samples held out, or rounding to nearest."""
         moments = context.moments.get(weight.name)
         if moments is None or not moments.judged or moments.gram.shape[0] != matrix.shape[1]:
@@ -56,18 +59,21 @@ class Gptq(Rounding):
         if Kind.EMBEDDING in weight.kinds:
             seen, held = _with_rows(seen), _with_rows(held)
         part = matrix[_judged_rows(matrix.shape[0], encoding)]
-        scales = fit(part, encoding, self.clip)
-        size = part.shape[0], part.shape[1]
-        parts = stored(encoding, quantize(part, encoding, scales), scales)
-        nearest = output_error(part, Encoded(encoding, size, parts), held)
+        found = fitted(part, encoding, self.clip, np.diag(seen))
+        if found.fixed:
+            return self, ""
+        nearest = output_error(part, _encoded(part, encoding, found), held)
         tried = list(dict.fromkeys(self.damping * more for more in MORE))
-        errors = [output_error(part, _swept(part, encoding, scales, seen, one), held) for one in tried]
+        errors = []
+        for one in tried:
+            _sweep(part, found, seen, one)
+            errors.append(output_error(part, _encoded(part, encoding, found), held))
         best = int(np.argmin(errors))
         if not errors[best] < nearest:
             return Nearest(self.clip), "to nearest, which is better on samples held out"
         return replace(self, damping=tried[best]), f"damping {tried[best]:g}"
 
-    def encode(self, weight: Weight, matrix: np.ndarray, encoding: Blocked, context: Context) -> Encoded:
+    def encode(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> Encoded:
         """Round by columns, or to nearest where there is no Gram matrix."""
         gram = context.grams.get(weight.name)
         if gram is None or gram.shape[0] != matrix.shape[1]:
@@ -78,10 +84,13 @@ class Gptq(Rounding):
 
 
 def round_columns(
-    matrix: np.ndarray, encoding: Blocked, gram: np.ndarray, damping: float, clip: Literal["mse", "absmax"]
+    matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Literal["mse", "absmax"]
 ) -> Encoded:
     """Encode a matrix ``[out, in]`` against the Gram matrix ``[in, in]`` of its inputs."""
-    return _swept(matrix, encoding, fit(matrix, encoding, clip), gram, damping)
+    found = fitted(matrix, encoding, clip, np.diag(gram))
+    if not found.fixed:
+        _sweep(matrix, found, gram, damping)
+    return _encoded(matrix, encoding, found)
 
 
 def output_error(matrix: np.ndarray, encoded: Encoded, gram: np.ndarray) -> float:
@@ -90,59 +99,46 @@ def output_error(matrix: np.ndarray, encoded: Encoded, gram: np.ndarray) -> floa
     return float(np.vdot(noise @ gram, noise))
 
 
-def _swept(matrix: np.ndarray, encoding: Blocked, scales: Scales, gram: np.ndarray, damping: float) -> Encoded:
-    """Round by columns under given scales."""
-    order = np.argsort(-np.diag(gram), kind="stable")
-    factor = _factor(gram[np.ix_(order, order)], damping)
-    shape = matrix.shape[0], matrix.shape[1]
-    step, zero = _spread(encoding, scales, shape)
-    codes = np.empty(matrix.shape, encoding.grid.dtype)
-    rows = min(ROWS, -(-matrix.shape[0] // (os.cpu_count() or 1)))
-
-    def work(start: int) -> None:
-        part = slice(start, start + rows)
-        values, steps = (np.ascontiguousarray(array[part, order].T, dtype=np.float32) for array in (matrix, step))
-        zeros = None if zero is None else np.ascontiguousarray(zero[part, order].T, dtype=np.float32)
-        codes[part, order] = _sweep(values, steps, zeros, factor, encoding.grid).T
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(work, range(0, matrix.shape[0], rows)))
-    return Encoded(encoding, shape, stored(encoding, codes, scales))
+def _encoded(matrix: np.ndarray, encoding: Encoding, found: Fitted) -> Encoded:
+    return Encoded(encoding, (matrix.shape[0], matrix.shape[1]), found.parts())
 
 
-def _judged_rows(count: int, encoding: Blocked) -> np.ndarray:
+def _judged_rows(count: int, encoding: Encoding) -> np.ndarray:
     """Rows to choose by: some, evenly, where each has blocks of its own."""
-    if encoding.block.rows != 1 or count <= JUDGED:
+    lone = isinstance(encoding, Blocked) and encoding.block == TENSOR
+    if lone or not encoding.rows_apart or count <= JUDGED:
         return np.arange(count)
     return np.linspace(0, count - 1, JUDGED).astype(int)
 
 
-def _spread(encoding: Blocked, scales: Scales, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Scale and zero of every weight: each block's, repeated."""
-    (rows, columns), blocks = encoding.block.of(shape), scales.scale.shape
-    step, zeros = scales.rows()
-    at = np.ix_(np.arange(shape[0]) // rows, np.arange(shape[1]) // columns)
-    return step.reshape(blocks)[at], None if zeros is None else zeros.reshape(blocks)[at]
+def _sweep(matrix: np.ndarray, found: Fitted, gram: np.ndarray, damping: float) -> None:
+    """Round by columns under fixed scales."""
+    order = np.argsort(-np.diag(gram), kind="stable")
+    factor = _factor(gram[np.ix_(order, order)], damping)
+    rows = min(ROWS, -(-matrix.shape[0] // (os.cpu_count() or 1)))
+    columns = order.tolist()
+
+    def work(start: int) -> None:
+        part = slice(start, min(start + rows, matrix.shape[0]))
+        _sweep_rows(np.ascontiguousarray(matrix[part, order].T, dtype=np.float32), found, part, columns, factor)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(work, range(0, matrix.shape[0], rows)))
 
 
-def _sweep(values: np.ndarray, step: np.ndarray, zero: np.ndarray | None, factor: np.ndarray, grid: Grid) -> np.ndarray:
-    """The codes of some rows, given and returned by columns ``[in, rows]``.
+def _sweep_rows(values: np.ndarray, found: Fitted, rows: slice, columns: list[int], factor: np.ndarray) -> None:
+    """Round some rows, given by columns ``[in, rows]`` in this order.
 
     ``factor`` is the upper Cholesky factor of the inverse Gram matrix.
     """
-    codes = np.empty(values.shape, grid.dtype)
-    inverse = np.divide(1, step, out=np.zeros_like(step), where=step != 0)
     for start in range(0, len(values), COLUMNS):
         end = min(start + COLUMNS, len(values))
         errors = np.empty((end - start, values.shape[1]), np.float32)
         for at in range(start, end):
-            below = None if zero is None else zero[at]
-            codes[at] = grid.codes(values[at] * inverse[at], below)
-            error = (values[at] - grid.numbers(codes[at], below) * step[at]) / factor[at, at]
+            error = (values[at] - found.round(rows, columns[at], values[at])) / factor[at, at]
             values[at + 1 : end] -= np.multiply.outer(factor[at, at + 1 : end], error)
             errors[at - start] = error
         values[end:] -= factor[start:end, end:].T @ errors
-    return codes
 
 
 def _factor(gram: np.ndarray, damping: float) -> np.ndarray:

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from qcc.ir.encoding.blocked import Blocked
+from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.fit import encode
 from qcc.ir.graph.ops import Weight
@@ -28,6 +28,6 @@ class Nearest(Rounding):
 
     clip: Literal["mse", "absmax"] = "mse"
 
-    def encode(self, weight: Weight, matrix: np.ndarray, encoding: Blocked, context: Context) -> Encoded:
+    def encode(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> Encoded:
         """Round to nearest."""
         return encode(matrix, encoding, self.clip)

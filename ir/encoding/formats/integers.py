@@ -28,3 +28,15 @@ class Integers(Format):
         assert spelled.bits is not None
         grid = HALVES if spelled.bits == 1 and not spelled.asym else IntGrid(spelled.bits, not spelled.asym)
         return Blocked(grid, spelled.block or CHANNEL, spelled.scale or "fp16")
+
+
+class Binary(Format):
+    """The two halves of a step beside zero: ``int1`` by another name."""
+
+    keyword: ClassVar[str] = "binary"
+    words: ClassVar[tuple[str, ...]] = BLOCK_WORDS
+    scales: ClassVar[tuple[ScaleType, ...]] = ("fp16", "fp32")
+
+    def encoding(self, spelled: Spelled) -> Encoding:
+        """By block."""
+        return Blocked(HALVES, spelled.block or CHANNEL, spelled.scale or "fp16")

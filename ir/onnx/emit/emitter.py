@@ -6,7 +6,6 @@ import numpy as np
 import onnx_ir as ir
 
 from qcc.ir.encoding.encoded import Encoded
-from qcc.ir.encoding.grid import Grid
 from qcc.ir.encoding.packing import pack
 from qcc.ir.graph.ops import Weight
 from qcc.ir.onnx.file.bodies import inside
@@ -55,18 +54,9 @@ class Emitter:
         used = -(-codes.size * bits // 8)
         return self._register(suffix, ir.PackedTensor(packed[:used], dtype, shape=ir.Shape(codes.shape)))
 
-    def floats(self, codes: np.ndarray) -> ir.Value:
+    def floats(self, suffix: str, codes: np.ndarray, name: str) -> ir.Value:
         """Codes as a constant of the one of ONNX's own float types whose bits they are."""
-        name = self._encoded.encoding.text
-        return self._register(name, ir.Tensor(np.ascontiguousarray(codes).view(FLOAT_TYPES[name].numpy())))
-
-    def as_floats(self, codes: ir.Value, grid: Grid) -> ir.Value:
-        """A constant of codes as one of the float type of ONNX's own whose bits they are."""
-        if codes.dtype is ir.DataType.UINT16 and codes.const_value is not None:
-            array = codes.const_value.numpy().view(FLOAT_TYPES[grid.text].numpy())
-            codes.const_value = ir.Tensor(array, name=codes.name)
-            codes.dtype = FLOAT_TYPES[grid.text]
-        return codes
+        return self._register(suffix, ir.Tensor(np.ascontiguousarray(codes).view(FLOAT_TYPES[name].numpy())))
 
     def stored(self, suffix: str, array: np.ndarray) -> ir.Value:
         """An array as a constant of this weight."""

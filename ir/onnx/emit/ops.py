@@ -77,10 +77,10 @@ class OnnxOps:
         self._result = result
         return found
 
-    def decode_rows(self, encoding: Encoding, read: Read[Held], lead: Sequence[int], columns: int) -> Held:
+    def decode_rows(self, encoding: Encoding, read: Read[Held], lead: Sequence[int], shape: MatrixShape) -> Held:
         """See `Ops.decode_rows`."""
         result, self._result = self._result, None
-        found = encoding.decode_rows(self, read, lead, columns)
+        found = encoding.decode_rows(self, read, lead, shape)
         self._result = result
         return found
 
@@ -131,6 +131,11 @@ class OnnxOps:
         wide = self._emitter.cast(_value(index), ir.DataType.INT32, self._anchor)
         return self._node("Gather", [found, wide], [ir.AttrInt64("axis", axis)], found.dtype)
 
+    def cut(self, value: Held, shape: Sequence[int]) -> Held:
+        """See `Ops.cut`."""
+        found = _value(value)
+        return self._node("Slice", [found, self._emitter.shape((0,) * len(shape)), self._emitter.shape(shape)])
+
     def zeros(self, shape: Sequence[int]) -> Held:
         """See `Ops.zeros`."""
         name = "qcc.zeros." + "x".join(map(str, shape))
@@ -167,7 +172,7 @@ class OnnxOps:
         """A call of the function that decodes codes of a grid."""
         emitter = self._emitter
         if not isinstance(codes, Packed):
-            return emitter.cast(emitter.as_floats(codes, grid), dtype, self._anchor)
+            return emitter.cast(codes, dtype, self._anchor)
         padding: list[ir.Value] = []
         if codes.count % UNIT:
             padding = [emitter.shape((*codes.lead, padded_count(codes.count))), emitter.shape((codes.count,))]

@@ -30,6 +30,8 @@ class RowEmitter(Emitter):
         array, part = encoded.parts[name], encoded.encoding.parts(encoded.shape)[name]
         if part.dtype is np.uint8:
             return Packed(self.planes(name, array.reshape(-1), part.bits), (), array.size)
+        if part.floats:
+            return self.floats(name, array, part.floats)
         return self.stored(name.removesuffix(".values"), array)
 
     def rows(self) -> Rows:
@@ -43,8 +45,8 @@ class RowEmitter(Emitter):
         for name in sorted(parts, key=lambda name: name != "codes"):
             part, array = parts[name], self._encoded.parts[name]
             if name == "codes" and self.is_float:
-                found[name] = self.floats(array)
-            elif part.dtype is np.uint8 and len(array) == rows:
+                found[name] = self.floats(part.floats, array, part.floats)
+            elif part.dtype is np.uint8 and len(array) == rows and not part.whole:
                 found[name] = Packed(self.planes(name, array, part.bits), (rows,), array.shape[1])
             else:
                 found[name] = self.part(name)
@@ -68,7 +70,7 @@ class RowEmitter(Emitter):
         found: dict[str, Held] = {}
         parts = self._encoded.encoding.parts(self._encoded.shape)
         for name, held in table.items():
-            if parts[name].shape[0] != self._encoded.shape[0]:
+            if parts[name].whole or parts[name].shape[0] != self._encoded.shape[0]:
                 found[name] = held  # of the whole weight
             elif isinstance(held, Packed):
                 found[name] = Packed(tuple(map(gathered, held.planes)), lead, held.count)
@@ -84,4 +86,4 @@ class RowEmitter(Emitter):
         """Decode whole rows; ``lead`` is their shape, zeros where it is only known when running."""
         columns = self._encoded.shape[1]
         ops = OnnxOps(self, anchor, dtype, (*lead, columns))
-        return ops.finish(self._encoded.encoding.decode_rows(ops, table.__getitem__, lead, columns))
+        return ops.finish(self._encoded.encoding.decode_rows(ops, table.__getitem__, lead, self._encoded.shape))

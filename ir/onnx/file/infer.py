@@ -16,15 +16,24 @@ class InferTypes(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """One op that cannot be inferred, or a wrong annotation, does not cost all the others their shapes."""
         try:
-            inferred = onnx.shape_inference.infer_shapes(_without_weights(model), data_prop=True)
+            inferred = infer(model)
         except Exception:  # of any class; what was known stays known
             return ir.passes.PassResult(model, False)
         modified = False
-        for graph, other in zip(model.graphs(), ir.serde.deserialize_model(inferred).graphs(), strict=True):
+        for graph, other in zip(model.graphs(), inferred.graphs(), strict=True):
             known = ir.convenience.create_value_mapping(other, include_subgraphs=False)
             for name, value in ir.convenience.create_value_mapping(graph, include_subgraphs=False).items():
                 modified |= name in known and _take(value, known[name])
         return ir.passes.PassResult(model, modified)
+
+
+def infer(model: ir.Model) -> ir.Model:
+    """A copy of a model, without its large constants, whose values have the types that follow from the inputs.
+
+    Raises:
+        Exception: of any class; an op cannot be inferred, or an annotation is wrong.
+    """
+    return ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(_without_weights(model), data_prop=True))
 
 
 def _without_weights(model: ir.Model) -> onnx.ModelProto:

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from qcc.ir.errors import Refused
 from qcc.ir.graph.edits import fresh, result_shape
 from qcc.ir.graph.ops import Array
+from qcc.ir.onnx.file.bodies import inside
 
 NodeUse = tuple[ir.Node, int]
 _OPS = {"mul": "Mul", "add": "Add", "gather": "Gather"}
@@ -42,8 +43,8 @@ class OnnxEditor:
         node.resize_inputs(max(len(node.inputs), position + 1))
         old = node.inputs[position]
         node.replace_input_with(position, None)
-        self._drop(old)
-        constant = self._constant(name, array)
+        self.drop(old)
+        constant = self.constant(name, array)
         node.replace_input_with(position, constant)
         return constant.name or ""
 
@@ -59,9 +60,9 @@ class OnnxEditor:
         if readers is None and old.is_graph_output() and old.producer() is None:
             raise Refused(f"`{value}` is returned as it is fed or stored: nothing can be put between")
         uses = old.uses() if readers is None else [self._use(old, op, position) for op, position in readers]
-        constant = self._constant(f"{value}.{function}.operand", array)
+        constant = self.constant(f"{value}.{function}.operand", array)
         axis = [ir.AttrInt64("axis", -1 if old.shape is None else len(old.shape) - 1)] if function == "gather" else []
-        new = self._node(_OPS[function], [old, constant], f"{value}.{function}", old.producer(), axis)
+        new = self.node(_OPS[function], [old, constant], f"{value}.{function}", old.producer(), axis)
         new.type = old.type
         new.shape = None if old.shape is None else ir.Shape(result_shape(function, tuple(old.shape), array))
         for node, position in uses:
@@ -92,30 +93,76 @@ class OnnxEditor:
         """
         node, (start, end) = self._nodes[op], self.through(op, position)
         source = self._values[start]
-        if end is not None and not self._read_instead(node, self._values[end], source):
+        if end is not None and not self._read_instead(self._values[end], source, node.op_type == "Identity"):
             return
         reads = node.inputs
         self._graph.remove(node, safe=True)
         for value in reads:
-            self._drop(value)
+            self.drop(value)
 
-    def _read_instead(self, node: ir.Node, old: ir.Value, new: ir.Value) -> bool:
-        """Let readers of what a node makes read what it reads; False where nothing is gained."""
+    def use_constant(self, op: str, position: int, name: str) -> None:
+        """Let an op read a constant that there is."""
+        node, constant = self._nodes[op], self._values[name]
+        old = node.inputs[position]
+        if old is not constant:
+            node.replace_input_with(position, constant)
+            self.drop(old)
+
+    def remove(self, value: str, instead: str) -> None:
+        """Let readers of a value read another; what only the first needed goes."""
+        old, new = self._values[value], self._values[instead]
+        self._read_instead(old, new)
+        self._sweep(old)
+
+    def replace_region(self, value: str, source: str, matrix: Array, bias: Array | None) -> str:
+        """Make a value by a product of another; the name of the matrix."""
+        old, read = self._values[value], self._values[source]
+        weight = self.constant(f"{value}.weight", matrix)
+        new = self.node("MatMul", [read, weight], f"{value}.product", read.producer())
+        new.type, new.shape = old.type, old.shape
+        if bias is not None:
+            added = [new, self.constant(f"{value}.bias", bias)]
+            new = self.node("Add", added, f"{value}.sum", new.producer())
+            new.type, new.shape = old.type, old.shape
+        self._read_instead(old, new)
+        self._sweep(old)
+        return weight.name or ""
+
+    def _sweep(self, value: ir.Value) -> None:
+        """Remove what made a value that nobody needs, and what only that needed."""
+        todo = [value.producer()]
+        while todo:
+            node = todo.pop()
+            if node is None or node.graph is not self._graph:
+                continue
+            if any(output.uses() or output.is_graph_output() for output in node.outputs):
+                continue
+            reads = [one for one in node.inputs if one is not None] + _captured(node)
+            for inner in inside(node):  # else what they read from around them seems to be read for ever
+                for position in range(len(inner.inputs)):
+                    inner.replace_input_with(position, None)
+            self._graph.remove(node, safe=True)
+            for one in reads:
+                self.drop(one)
+                todo.append(one.producer())
+
+    def _read_instead(self, old: ir.Value, new: ir.Value, is_copy: bool = False) -> bool:
+        """Let readers of a value read another; False where it is a copy of that, and nothing is gained."""
         for reader, position in old.uses():
             reader.replace_input_with(position, new)
         if not old.is_graph_output():
             return True
         if new.producer() is None or new.is_graph_output():
-            if node.op_type == "Identity":
+            if is_copy:
                 return False
-            source, new = new, self._node("Identity", [new], f"{new.name}.copy", new.producer())
+            source, new = new, self.node("Identity", [new], f"{new.name}.copy", new.producer())
             new.type, new.shape = source.type, source.shape
         self._return_instead(old, new)
         return True
 
     def _return_instead(self, old: ir.Value, new: ir.Value) -> None:
         """Let the graph return another value, under the same name."""
-        name, old.name = old.name, self._fresh(f"{old.name}.raw")
+        name, old.name = old.name, self.fresh_name(f"{old.name}.raw")
         new.name = name
         for position, output in enumerate(self._graph.outputs):
             if output is old:
@@ -137,25 +184,26 @@ class OnnxEditor:
         count = len(node.inputs)
         return count <= position < schema.max_input and (position == count or position < len(schema.inputs))
 
-    def _constant(self, name: str, array: Array) -> ir.Value:
-        name = self._fresh(name)
+    def constant(self, name: str, array: Array) -> ir.Value:
+        """A new constant, named so if that is free."""
+        name = self.fresh_name(name)
         tensor = ir.Tensor(np.asarray(array, order="C"), name=name)
         shape = ir.Shape(array.shape)
         value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
         self._graph.register_initializer(value)
         return value
 
-    def _node(
+    def node(
         self,
         op_type: str,
-        inputs: Sequence[ir.Value],
+        inputs: Sequence[ir.Value | None],
         name: str,
         after: ir.Node | None,
         attributes: Sequence[ir.Attr] = (),
     ) -> ir.Value:
-        """Insert a node after another, or before all."""
+        """Insert a node after another, or before all; what it makes."""
         node = ir.Node("", op_type, inputs, attributes)
-        node.name, node.outputs[0].name = self._fresh(f"{name}/{op_type}"), self._fresh(name)
+        node.name, node.outputs[0].name = self.fresh_name(f"{name}/{op_type}"), self.fresh_name(name)
         if after is not None:
             self._graph.insert_after(after, node)
         elif len(self._graph):
@@ -164,7 +212,7 @@ class OnnxEditor:
             self._graph.append(node)
         return node.outputs[0]
 
-    def _drop(self, value: ir.Value | None) -> None:
+    def drop(self, value: ir.Value | None) -> None:
         """Remove a constant that nobody reads any more."""
         if value is None or not value.is_initializer() or value.uses() or value.is_graph_output():
             return
@@ -173,7 +221,14 @@ class OnnxEditor:
         del self._graph.initializers[value.name or ""]
         self._taken.discard(value.name or "")
 
-    def _fresh(self, name: str) -> str:
+    def fresh_name(self, name: str) -> str:
+        """The name itself where it is free, else with a number."""
         free = fresh(name, self._taken)
         self._taken.add(free)
         return free
+
+
+def _captured(node: ir.Node) -> list[ir.Value]:
+    """What the bodies of a node read from around it."""
+    read = (value for inner in inside(node) for value in inner.inputs)
+    return [value for value in read if value is not None and value.graph is node.graph]

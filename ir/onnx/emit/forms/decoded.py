@@ -28,5 +28,6 @@ class DecodedWriter(FormWriter):
 
     def _decoded_floats(self) -> None:
         """``W  -->  Cast(w)``, folded when the session starts."""
-        anchor, table = self.first_reader(), self.floats(self._weight.view.array(self._encoded.codes))
+        anchor, name = self.first_reader(), self._encoded.encoding.text
+        table = self.floats(name, self._weight.view.array(self._encoded.codes), name)
         self._replace_constant(self.cast(table, self._dtype(), anchor), False, anchor)

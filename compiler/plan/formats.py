@@ -1,0 +1,120 @@
+"""The formats that the language may name, read off their definitions, and what a format of a policy stands for."""
+
+import importlib
+import inspect
+import pkgutil
+from functools import lru_cache
+from typing import Any
+
+import qcc.ir.encoding.formats
+from qcc.dsl.policy.policy import FormatSpec
+from qcc.dsl.policy.schema import FormatFamily, Word
+from qcc.ir.encoding.algebra import Encoding
+from qcc.ir.encoding.blocked import FLOAT32, SCALES, Blocked
+from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block
+from qcc.ir.encoding.format import Composition, Format, Spelled
+
+FORMATS_FOLDER = qcc.ir.encoding.formats.__path__
+SMALLEST_GROUP = 2
+WORDS = {
+    "tensor": Word(excludes="block"),
+    "channel": Word(excludes="block"),
+    "group": Word("int", excludes="block", low=SMALLEST_GROUP),
+    "tile": Word("tile", excludes="block"),
+    "sym": Word(excludes="symmetry"),
+    "asym": Word(excludes="symmetry"),
+}
+"""What may stand behind a format's keyword, beside ``scale``."""
+FLOAT = FormatFamily("float", summary="as it is")
+
+
+@lru_cache
+def formats() -> dict[str, Format]:
+    """Every family of formats with words by its keyword."""
+    found = [one for one in _format_classes() if issubclass(one, Format)]
+    return {one.keyword: one() for one in sorted(found, key=lambda one: one.keyword)}
+
+
+@lru_cache
+def compositions() -> dict[str, type[Composition]]:
+    """Every family of formats with arguments by its keyword."""
+    found = [one for one in _format_classes() if issubclass(one, Composition)]
+    return {one.keyword: one for one in sorted(found, key=lambda one: one.keyword)}
+
+
+def composed_encodings() -> list[type[Encoding]]:
+    """The encodings that formats bring with them."""
+    return sorted((one for one in _format_classes() if issubclass(one, Encoding)), key=lambda one: one.__name__)
+
+
+@lru_cache
+def _format_classes() -> tuple[type, ...]:
+    """What the modules of formats define."""
+    names = [f"{qcc.ir.encoding.formats.__name__}.{one.name}" for one in pkgutil.iter_modules(FORMATS_FOLDER)]
+    members = [(name, one) for name in names for one in vars(importlib.import_module(name)).values()]
+    return tuple(one for name, one in members if inspect.isclass(one) and one.__module__ == name)
+
+
+@lru_cache
+def families() -> dict[str, FormatFamily]:
+    """The families of formats as the language sees them, by keyword."""
+    found = [*map(_family, formats().values()), *map(_composed, compositions().values())]
+    return {one.keyword: one for one in sorted(found, key=lambda one: one.keyword)} | {FLOAT.keyword: FLOAT}
+
+
+def _family(one: Format) -> FormatFamily:
+    words = {word: WORDS[word] for word in one.words}
+    scale = {"scale": Word(one.scales, excludes="scale")} if len(one.scales) > 1 else {}
+    encoding = None if one.bits else one.encoding(Spelled())
+    least = encoding.bits if isinstance(encoding, Blocked) else 0
+    return FormatFamily(one.keyword, one.bits, words | scale, summary=summary(type(one)), least_bits=least)
+
+
+def _composed(one: type[Composition]) -> FormatFamily:
+    return FormatFamily(one.keyword, summary=summary(one), least_bits=0, arguments=one, fault=_fault)
+
+
+def _fault(spec: FormatSpec) -> str:
+    """What is wrong with a format whose arguments are right one by one."""
+    try:
+        encoding_of(spec)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def encoding_of(spec: FormatSpec) -> Encoding | None:
+    """The encoding that a format of the language names; None for ``float``.
+
+    Raises:
+        ValueError: its arguments do not go together.
+    """
+    if spec.arguments is not None:
+        arguments = {name: _argument(value) for name, value in spec.arguments.items()}
+        return compositions()[spec.family](**arguments).encoding()
+    if spec.family not in formats():
+        return None
+    words, block = spec.words, None
+    if "tensor" in words:
+        block = TENSOR
+    elif "channel" in words:
+        block = CHANNEL
+    elif isinstance(size := words.get("group"), int) and not isinstance(size, bool):
+        block = Block(1, size)
+    elif isinstance(tile := words.get("tile"), tuple):
+        block = Block(tile[0], tile[1])
+    scale = next((name for name in SCALES if name == words.get("scale")), None)
+    return formats()[spec.family].encoding(Spelled(spec.bits, block, "asym" in words, scale))
+
+
+def _argument(value: object) -> Any:  # noqa: ANN401 - of the type of the field
+    """An argument with encodings in the place of formats."""
+    if isinstance(value, FormatSpec):
+        return encoding_of(value) or FLOAT32
+    return tuple(map(_argument, value)) if isinstance(value, tuple) else value
+
+
+def summary(documented: object) -> str:
+    """A definition's first line as a list has it: no capital, no full stop."""
+    line = (documented.__doc__ or "").partition("\n")[0].rstrip(".")
+    return line[:1].lower() + line[1:]

@@ -1,0 +1,156 @@
+"""Block-sparse matrices: some tiles are stored, all others are zero."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from qcc.ir.encoding.algebra import (
+    Columns,
+    Encoding,
+    Fitted,
+    Fitter,
+    MatrixShape,
+    Ops,
+    Part,
+    Read,
+    Rows,
+    V,
+    inside,
+    numbers_below,
+    percent,
+    under,
+)
+from qcc.ir.encoding.blocked import FLOAT32
+from qcc.ir.encoding.format import Composition, Share, check_share
+
+LARGEST_TILE = 1 << 16  # weights
+
+
+@dataclass(frozen=True)
+class Sparse(Encoding):
+    """A share of the tiles ``rows x columns`` of a matrix, each a row of what an inner encoding stores.
+
+    Every tile has a number: 0 is the tile of zeros, others count those that are kept. Tiles at the edges are filled up.
+
+    Args:
+        rows: of a tile.
+        columns: of a tile.
+        keep: the share of tiles that are kept.
+        inner: how the kept tiles are stored ``[tiles, rows * columns]``.
+
+    Raises:
+        ValueError: a tile has no weights or too many, or nothing is kept.
+    """
+
+    rows: int
+    columns: int
+    keep: float
+    inner: Encoding
+
+    def __post_init__(self) -> None:
+        if min(self.rows, self.columns) < 1 or not 1 < self.rows * self.columns <= LARGEST_TILE:
+            raise ValueError(f"a block has 2 to {LARGEST_TILE} weights, not {self.rows}x{self.columns}")
+        check_share(self.keep)
+
+    @property
+    def text(self) -> str:
+        """The tiles, the share and how they are stored."""
+        inner = "" if self.inner == FLOAT32 else f", {self.inner.text}"
+        return f"blocks({self.rows}x{self.columns}, keep = {percent(self.keep)}{inner})"
+
+    @property
+    def within(self) -> tuple[Encoding, ...]:
+        """How kept tiles are stored."""
+        return (self.inner,)
+
+    def parts(self, shape: MatrixShape) -> Mapping[str, Part]:
+        """Those of the kept tiles, and the number of each tile."""
+        count = self._count(shape)
+        return {
+            **inside(self.inner.parts((count, self.rows * self.columns)), "tiles"),
+            "number": numbers_below(count + 1, self._tiles(shape)),
+        }
+
+    def decode(self, ops: Ops[V], read: Read[V], shape: MatrixShape) -> V:
+        """Each tile by its number, and all in their places."""
+        (down, across), size = self._tiles(shape), self.rows * self.columns
+        kept = ops.decode(self.inner, under(read, "tiles"), (self._count(shape), size))
+        tiles = ops.take(ops.concat((ops.zeros((1, size)), kept), 0), read("number"), 0)
+        apart = ops.reshape(tiles, (down, across, self.rows, self.columns))
+        filled = down * self.rows, across * self.columns
+        matrix = ops.reshape(ops.transpose(apart, (0, 2, 1, 3)), filled)
+        return matrix if filled == shape else ops.cut(matrix, shape)
+
+    def fit(self, matrix: np.ndarray, fitter: Fitter) -> Fitted:
+        """The tiles that matter most are kept: by their norm, and the power that their columns are multiplied with."""
+        shape = matrix.shape[0], matrix.shape[1]
+        (down, across), count = self._tiles(shape), self._count(shape)
+        fill = (0, down * self.rows - shape[0]), (0, across * self.columns - shape[1])
+        tiles = np.pad(matrix, fill).reshape(down, self.rows, across, self.columns).swapaxes(1, 2)
+        power = np.pad(fitter.weights(shape[1]), fill[1]).reshape(across, self.columns)
+        matter = np.einsum("daij,daij,aj->da", tiles, tiles, power).reshape(-1)
+        kept = np.sort(np.argsort(-matter, kind="stable")[:count])
+        number = np.zeros(down * across, numbers_below(count + 1, ()).dtype)
+        number[kept] = np.arange(1, count + 1)
+        flat = tiles.reshape(-1, self.rows * self.columns)[kept]
+        return FittedTiles(self, self.inner.fit(flat, fitter.blind()), number.reshape(down, across))
+
+    def _tiles(self, shape: MatrixShape) -> tuple[int, int]:
+        """Tiles down and across."""
+        return -(-shape[0] // self.rows), -(-shape[1] // self.columns)
+
+    def _count(self, shape: MatrixShape) -> int:
+        down, across = self._tiles(shape)
+        return max(round(down * across * self.keep), 1)
+
+
+class FittedTiles(Fitted):
+    """The kept tiles, and the number of every tile."""
+
+    def __init__(self, encoding: Sparse, kept: Fitted, number: np.ndarray) -> None:
+        self._encoding, self._kept, self._number = encoding, kept, number
+
+    def round(self, rows: Rows, columns: Columns, values: np.ndarray) -> np.ndarray:
+        """What is kept by its tile; all else is zero."""
+        if isinstance(rows, slice):
+            rows = np.arange(rows.start, rows.stop)
+        rows, columns = np.broadcast_arrays(rows, columns)
+        high, wide = self._encoding.rows, self._encoding.columns
+        number = self._number[rows // high, columns // wide]
+        here = number > 0
+        found = np.zeros_like(values)
+        within = (rows % high * wide + columns % wide)[here]
+        found[here] = self._kept.round(number[here].astype(np.intp) - 1, within, values[here])
+        return found
+
+    def parts(self) -> dict[str, np.ndarray]:
+        """Those of the kept tiles, and the numbers."""
+        return {**inside(self._kept.parts(), "tiles"), "number": self._number}
+
+
+@dataclass(frozen=True)
+class SparseBlocks(Composition):
+    """Blocks of weights that are kept; all others are zero and take no space.
+
+    The blocks with the largest weights are kept, times what their inputs are on calibration data where the rounding
+    method asks for it. Blocks at the edges of a weight are filled up with zeros.
+
+    Args:
+        tile: outputs by inputs of a block.
+        keep: the share of blocks that is kept.
+        inner: how kept blocks are stored, each as one row; as they are by default.
+    """
+
+    keyword: ClassVar[str] = "blocks"
+
+    tile: tuple[int, int]
+    keep: Share
+    inner: Encoding = FLOAT32
+
+    def encoding(self) -> Encoding:
+        """By its arguments."""
+        if len(self.tile) != 2:
+            raise ValueError("a block has two extents, outputs by inputs, as in `32x32`")
+        return Sparse(*self.tile, self.keep, self.inner)

@@ -1,0 +1,167 @@
+"""Formats that are made of others: what policies may say, what that stands for, and that it compiles."""
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+
+import qcc
+from qcc.compiler.plan.catalog import schema
+from qcc.compiler.plan.formats import encoding_of
+from qcc.compiler.plan.plan import Plan, Step
+from qcc.compiler.plan.serial import from_json, to_json
+from qcc.compiler.report.result import Result
+from qcc.dsl.check.reach import check_reach
+from qcc.dsl.diagnostics.report import Diagnostics, QccError
+from qcc.dsl.load import load_text
+from qcc.ir.encoding.algebra import Encoding, leaves
+from qcc.ir.forms.decoded import DECODED
+from qcc.passes.encode import Encode
+from qcc.passes.rounding.nearest import Nearest
+from tests import onnx_models
+
+SPELLINGS = {
+    "bands(int4 channel asym, int1 channel, share = 20%)": (
+        "bands(int4 channel asym scale fp16, int1 channel scale fp16, share = 20%)"
+    ),
+    "bands(int4 channel asym, binary channel, share = 20%)": (
+        "bands(int4 channel asym scale fp16, int1 channel scale fp16, share = 20%)"
+    ),
+    "bands(float, nf4, 5%)": "bands(float, nf4 group 64 scale fp16, share = 5%)",
+    "stack(int2 group 32, int3 group 32)": "stack(int2 group 32 sym scale fp16, int3 group 32 sym scale fp16)",
+    "stack(16)": "stack(count = 16, int1 group 64 scale fp16)",
+    "stack(2, int1 group 8)": "stack(count = 2, int1 group 8 scale fp16)",
+    "low_rank(25%, int8)": "low_rank(share = 25%, int8 channel sym scale fp16)",
+    "low_rank(8)": "low_rank(rank = 8, int8 channel sym scale fp16)",
+    "low_rank(int4 group 32, 25%, int8)": (
+        "stack(int4 group 32 sym scale fp16, low_rank(share = 25%, int8 channel sym scale fp16))"
+    ),
+    "low_rank(int4 group 32, 8, bf16)": "stack(int4 group 32 sym scale fp16, low_rank(rank = 8, bf16))",
+    "blocks(32x32, keep = 25%)": "blocks(32x32, keep = 25%)",
+    "blocks(16x4, keep = 50%, int4 group 32)": "blocks(16x4, keep = 50%, int4 group 32 sym scale fp16)",
+    "blocks(4x1, keep = 0.5%, mxfp4)": "blocks(4x1, keep = 0.5%, fp4 group 32 scale e8m0)",
+    "stack(blocks(8x8, keep = 10%, bands(int8, int4, share = 1%)), int2)": (
+        "stack(blocks(8x8, keep = 10%, bands(int8 channel sym scale fp16, int4 channel sym scale fp16, share = 1%)),"
+        " int2 channel sym scale fp16)"
+    ),
+}
+
+
+def candidates(text: str) -> list[Encoding | None]:
+    (rule,) = load_text(f"qpolicy 1\nrule any {{ weights = {text} }}", schema()).rules
+    (assignment,) = rule.assignments
+    assert isinstance(assignment.value, tuple)
+    return [encoding_of(spec) for spec in assignment.value]
+
+
+@pytest.mark.parametrize("text", SPELLINGS)
+def test_a_spelling_names_an_encoding_that_prints_and_parses_back(text: str) -> None:
+    (encoding,) = candidates(text)
+    assert encoding is not None and encoding.text == SPELLINGS[text]
+    if not any("e8m0" in one.text for one in leaves(encoding)):  # which has no spelling but the format's own
+        assert candidates(encoding.text) == [encoding]
+    step = Step(Encode(encoding, Nearest(), DECODED), ("w",), ("here",))
+    assert from_json(to_json(Plan((step,)))) == Plan((step,))
+
+
+def test_alternatives_in_arguments_are_candidates() -> None:
+    found = candidates("blocks(32x32, keep = 25%|50%|100%) | bands(int{3,4}, int1, share = {10%, 20%}) | int4 | float")
+    assert len(found) == 3 + 4 + 1 + 1
+    assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "told"),
+    [
+        ("low_rank(int8)", "Q204", "takes a share, as in `25%`, or a rank"),
+        ("low_rank(25%, rank = 8)", "Q204", "takes a share, as in `25%`, or a rank"),
+        ("stack(64, stack(2))", "Q204", "1 to 64 parts, not 128"),
+        ("blocks(2x2x2, keep = 25%)", "Q204", "two extents"),
+        ("blocks(1x1, keep = 25%)", "Q204", "2 to 65536 weights"),
+        ("bands(int4, int9, share = 20%)", "Q204", "no 9 bits"),
+        ("bands(int4, int1)", "Q205", "needs its argument `share`"),
+        ("stak(4)", "Q207", "unknown format `stak`"),
+    ],
+)
+def test_what_cannot_be_is_told(text: str, code: str, told: str) -> None:
+    with pytest.raises(QccError) as caught:
+        candidates(text)
+    assert [one.code for one in caught.value.diagnostics] == [code]
+    assert told in caught.value.diagnostics[0].message
+
+
+@pytest.mark.parametrize(
+    ("formats", "bound", "reached"),
+    [
+        ("nf4", "bits <= 5", True),
+        ("nf4", "bits <= 3", False),
+        ("stack(2) | int8", "size <= 10%", True),
+        ("int8", "size <= 10%", False),
+    ],
+)
+def test_a_budget_is_held_against_the_bits_that_codes_really_have(formats: str, bound: str, reached: bool) -> None:
+    report = Diagnostics()
+    check_reach(load_text(f"qpolicy 1\nrule any {{ weights = {formats} }}\nbudget {{ {bound} }}", schema()), report)
+    assert [one.code for one in report.found] == ([] if reached else ["Q233"])
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [("share", 5.0), ("share", 0.0), ("share", "x"), ("rank", -1), ("rows", 0), ("levels", []), ("factors", None)],
+)
+def test_a_lock_that_was_tampered_with_is_refused(name: str, change: object) -> None:
+    text = "stack(low_rank(25%, int8), bands(int4, int2, share = 20%), blocks(4x4, keep = 50%))"
+    (encoding,) = candidates(text)
+    assert encoding is not None
+    data = json.loads(to_json(Plan((Step(Encode(encoding, Nearest(), DECODED), ("w",), ("here",)),))))
+
+    def changed(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: change if key == name else changed(one) for key, one in value.items()}
+        return [changed(one) for one in value] if isinstance(value, list) else value
+
+    with pytest.raises(ValueError, match="not a plan"):
+        from_json(json.dumps(changed(data)))
+
+
+MODEL = """g (int64[N] i, float[A,64] x) => (float[N,V] y, float[A,B] z) {
+    e = Gather(table, i)
+    y = MatMul(e, w)
+    z = MatMul(x, v)
+}"""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """An embedding, a square weight and one of odd sizes."""
+    weights = {
+        "table": onnx_models.random(64, 64),
+        "w": onnx_models.random(64, 64, seed=1),
+        "v": onnx_models.random(64, 51, seed=2),
+    }
+    onnx.save(onnx_models.parse(MODEL, weights), tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
+
+
+def compiled(model: Path, policy: str) -> Result:
+    text = f"qpolicy 1\n{policy}\n"
+    return qcc.compile(model, load_text(text, schema()), output=model.with_name("out.onnx"))
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "gptq"])
+@pytest.mark.parametrize("text", ["bands(int4 group 32, int2, share = 30%)", "low_rank(int4 group 16, 25%, int8)"])
+def test_a_policy_becomes_a_file_that_computes_what_the_report_says(model: Path, text: str, rounding: str) -> None:
+    """The table of the embedding is gathered by rows; the report's figures are of the file itself."""
+    found = compiled(model, f"rule any {{ weights = {text}; rounding = {rounding} }}\nverify {{ sqnr >= 4 dB }}")
+    assert found.written and {one.code for one in found.warnings} <= {"Q436"}  # little data
+    assert [str(one.form) for one in found.layers if "embedding" in one.kinds] == ["rows"]
+    decoded = [one for one in found.layers if "embedding" not in one.kinds]
+    assert all(one.form == "decoded" for one in decoded)
+
+
+def test_the_allocator_chooses_among_them(model: Path) -> None:
+    text = "int8 channel | bands(int4 group 32, int1, share = 30%) | stack(2, int2 group 32) | blocks(8x8, keep = 25%)"
+    found = compiled(model, f"rule any {{ weights = {text} }}\nbudget {{ size <= 30% }}")
+    assert found.written and found.output_bytes <= 0.3 * found.input_bytes
+    assert found.allocation is not None and found.allocation.candidates == 12
