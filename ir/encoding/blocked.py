@@ -220,7 +220,7 @@ def named(name: str) -> Blocked:
     grid = found and grid_of(found["grid"], not found["asym"])
     if not found or grid is None:
         raise ValueError(f"`{name}` names no encoding")
-    scale = next((one for one in get_args(ScaleType) if one == found["scale"]), "fp16")
+    scale: ScaleType = next((one for one in SCALES if one == found["scale"]), "fp16")
     block = Block(1, int(found["group"])) if found["group"] else CHANNEL
     encoding = Blocked(grid, block, scale if found["block"] else None)
     if encoding.name != name:

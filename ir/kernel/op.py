@@ -8,7 +8,7 @@ and the inputs that hold it are the parts of that encoding.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -181,12 +181,7 @@ class LinearOp:
     @property
     def step_inputs(self) -> tuple[tuple[str, Operand], ...]:
         """The operands of the steps, in order, with names of their own."""
-        found: list[tuple[str, Operand]] = []
-        for step in self.steps:
-            for name, kind in STEPS[step].operands:
-                count = sum(one.rstrip("0123456789") == name for one, _ in found)
-                found.append((f"{name}{count}" if count else name, kind))
-        return tuple(found)
+        return step_inputs(self.steps)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -197,6 +192,16 @@ class LinearOp:
     def outputs(self) -> tuple[str, ...]:
         """``y``, and where a step keeps it, the value before the norm."""
         return ("y", "kept") if KEEP in self.steps else ("y",)
+
+
+def step_inputs(steps: Iterable[str]) -> tuple[tuple[str, Operand], ...]:
+    """The operands of steps, in order, with names of their own."""
+    found: list[tuple[str, Operand]] = []
+    for step in steps:
+        for name, kind in STEPS[step].operands:
+            count = sum(one.rstrip("0123456789") == name for one, _ in found)
+            found.append((f"{name}{count}" if count else name, kind))
+    return tuple(found)
 
 
 def parse(name: str) -> LinearOp:
