@@ -14,7 +14,7 @@ from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.regions.find import regions
-from qcc.passes.contract.contract import Activations, Context, Edit, Numerics, Pass, Rounding
+from qcc.passes.contract.contract import Activations, Context, Edit, Invariant, Pass, Phase, Rounding
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,24 @@ class Encode(Pass):
         activations: how layers round what they multiply the weights with; by default they do not.
     """
 
-    numerics: ClassVar[Numerics] = Numerics.LOSSY
+    phase: ClassVar[Phase] = Phase.ENCODE
+    keeps: ClassVar[frozenset[Invariant]] = frozenset((Invariant.SHAPES,))
     after: ClassVar[tuple[str, ...]] = ("clean",)
 
     encoding: Encoding
     rounding: Rounding
     form: Form
     activations: Activations | None = None
+
+    @property
+    def label(self) -> str:
+        """The format alone."""
+        return self.encoding.text
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """By grid, block and form."""
+        return (*self.encoding.order, self.form.name)
 
     def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
         """Encode the targets."""

@@ -103,7 +103,7 @@ def test_the_allocator_decides_the_same_and_the_codes_are_equal(pair: Pair) -> N
         wanted = [name for step in plan.steps for name in step.weights]
         context = Context(grams=grams_of(moments(graph, wanted, feeds, _quiet)))
         losses = measure(graph, plan.allocate.options, feeds, context)
-        decision = decide(plan, graph, losses, 0.0)
+        decision = decide(plan, losses, 0.0)
         decided.append(to_text(decision.plan))
         codes.append(_codes(graph, decision.plan, context))
     assert decided[0] == decided[1]

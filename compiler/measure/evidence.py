@@ -93,6 +93,7 @@ def _weights_with_gram(plan: Plan) -> list[str]:
         name for s in plan.steps if isinstance(s.action, Encode) and s.action.rounding.uses_gram for name in s.weights
     ]
     for option in plan.allocate.options if plan.allocate else ():
-        if any(one.action is not None and one.action.rounding.uses_gram for one in option.candidates):
-            wanted.append(option.weight)
+        actions = [one.action for one in option.candidates]
+        if any(isinstance(one, Encode) and one.rounding.uses_gram for one in actions):
+            wanted.append(option.subject)
     return wanted
