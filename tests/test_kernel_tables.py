@@ -69,7 +69,7 @@ def test_names_read_back(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["nf4", "nf4_group16", "fp4_group16_e4m3", "nf5_group32", "e4m3_group32", "int4_group32_e8m0", "int9_channel"]
+    "name", ["nf4", "nf4_group16", "fp4_group16_e4m3", "nf5_group32", "e4m3_group32", "int4_group32_e8m0", "int9"]
 )
 def test_names_of_what_no_kernel_reads_reject(name: str) -> None:
     with pytest.raises(OpError):

@@ -18,7 +18,7 @@ REGISTER = 16  # numbers that a table in a register has
 
 
 @dataclass(frozen=True)
-class Term:
+class CodeTerm:
     """A whole number for each code.
 
     Args:
@@ -35,10 +35,10 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Terms:
+class CodeTerms:
     """What stands for the numbers of a grid in whole numbers; the zero is that of codes without stored zero points."""
 
-    parts: tuple[Term, ...]
+    parts: tuple[CodeTerm, ...]
     zero: int
     factor: float = 1.0
 
@@ -73,15 +73,15 @@ class Codes:
         assert self.table is not None
         return self.table * (REGISTER // len(self.table))
 
-    def terms(self, most: int) -> Terms:
+    def terms(self, most: int) -> CodeTerms:
         """In whole numbers up to ``most``, one less than a power of two."""
         if self.table is not None:
             return _terms(np.array(self.register, np.float64), most)
         highest = (1 << self.bits) - 1
         if highest <= most:
-            return Terms((Term(1, highest),), self.middle)
-        parts = (Term(1, most, mask=most), Term(1, highest - most, mask=highest - most))
-        return Terms(parts, self.middle)
+            return CodeTerms((CodeTerm(1, highest),), self.middle)
+        parts = (CodeTerm(1, most, mask=most), CodeTerm(1, highest - most, mask=highest - most))
+        return CodeTerms(parts, self.middle)
 
 
 def codes_of(encoding: Blocked) -> Codes:
@@ -92,20 +92,20 @@ def codes_of(encoding: Blocked) -> Codes:
     return Codes(grid.bits, isinstance(grid, IntGrid) and not grid.symmetric)
 
 
-def _terms(numbers: np.ndarray, most: int) -> Terms:
+def _terms(numbers: np.ndarray, most: int) -> CodeTerms:
     low, high = numbers.min(), numbers.max()
     for halvings in range(FINEST):
         whole = numbers * 2.0**halvings
         zero = -low * 2.0**halvings
         if (whole == np.rint(whole)).all() and (high - low) * 2.0**halvings <= most:
             table = (whole + zero).astype(int)
-            return Terms((Term(1, int(table.max()), _ints(table)),), int(zero), 0.5**halvings)
+            return CodeTerms((CodeTerm(1, int(table.max()), _ints(table)),), int(zero), 0.5**halvings)
     base = most + 1
     zero = base * base // 2 - 1
     factor = max(high, -low) / zero
     whole = np.rint(numbers / factor).astype(int) + zero
-    parts = (Term(base, most, _ints(whole // base)), Term(1, most, _ints(whole % base)))
-    return Terms(parts, zero, float(factor))
+    parts = (CodeTerm(base, most, _ints(whole // base)), CodeTerm(1, most, _ints(whole % base)))
+    return CodeTerms(parts, zero, float(factor))
 
 
 def _ints(numbers: np.ndarray) -> tuple[int, ...]:

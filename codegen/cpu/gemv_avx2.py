@@ -1,13 +1,13 @@
 """Codes times activations that were rounded to int8, where there is AVX2 but no VNNI; else as in ``gemv_int8``.
 
-``vpmaddubsw`` adds two products of a whole number (`Terms`) and an activation in 16 bits, and saturates. It never has
+``vpmaddubsw`` adds two products of a whole number (`CodeTerms`) and an activation in 16 bits, and saturates. It never has
 to: a pair is at most ``2 * 127 * highest``, which fits up to 7 bits, and several pairs where numbers are small; 8 bits
 are multiplied in two parts. ``vpmaddwd`` then adds the halves of a quad in 32 bits, times the weight of the term. A
 table is looked up by ``vpshufb``, in both halves of a register.
 """
 
 from qcc.codegen.cpu import emit, gemv_narrow
-from qcc.codegen.cpu.codes import Codes, Term
+from qcc.codegen.cpu.codes import Codes, CodeTerm
 from qcc.codegen.cpu.emit import Expr, T
 from qcc.codegen.cpu.gemv_narrow import Narrow
 
@@ -59,7 +59,7 @@ def _dots(words: list[Expr], codes: Codes, fours: list[list[Expr]], start: list[
     return [emit.get(dot) for dot in dots]
 
 
-def _whole(quad: Expr, term: Term) -> Expr:
+def _whole(quad: Expr, term: CodeTerm) -> Expr:
     """The whole numbers of a quad's codes, as bytes."""
     if term.table is not None:
         codes = T.reinterpret("int8x32", quad)

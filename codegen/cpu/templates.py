@@ -22,7 +22,7 @@ ROWS = {ONE: 1, FOUR: 4}
 
 
 @dataclass(frozen=True)
-class Product:
+class KernelProduct:
     """What ops share functions: how codes are read, one scale for all inputs or by groups, a step of activations.
 
     Scales are floats by the time that a function reads them, and groups of any size are read by chunks.
@@ -48,14 +48,14 @@ class Product:
         return codes_of(self.encoding)
 
 
-def product_of(op: LinearOp) -> Product:
+def product_of(op: LinearOp) -> KernelProduct:
     """The product whose functions an op calls."""
     if op.pointwise:
-        return Product(BF16, pointwise=True)  # their codes are decoded when a layer is made
+        return KernelProduct(BF16, pointwise=True)  # their codes are decoded when a layer is made
     if op.is_float:
-        return Product(op.encoding)
+        return KernelProduct(op.encoding)
     block = CHANNEL if op.group is None else group(CHUNK)
-    return Product(Blocked(op.encoding.grid, block), static=op.static)
+    return KernelProduct(Blocked(op.encoding.grid, block), static=op.static)
 
 
 class Template(ABC):
@@ -67,18 +67,18 @@ class Template(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def accepts(self, product: Product, processor: CpuTarget, activations: str) -> bool:
+    def accepts(self, product: KernelProduct, processor: CpuTarget, activations: str) -> bool:
         """It multiplies such weights on such a processor, rounding activations as asked for at most."""
 
     @abstractmethod
-    def functions(self, product: Product) -> dict[str, str]:
+    def functions(self, product: KernelProduct) -> dict[str, str]:
         """The functions' names by the shim's words."""
 
     @abstractmethod
-    def make(self, word: str, name: str, product: Product, processor: CpuTarget) -> Expr:
+    def make(self, word: str, name: str, product: KernelProduct, processor: CpuTarget) -> Expr:
         """The TIR of the function that the shim calls by a word, under a name."""
 
-    def facts(self, product: Product) -> dict[str, int]:
+    def facts(self, product: KernelProduct) -> dict[str, int]:
         """Fields of the shim's `Family`."""
         return {}
 
@@ -88,18 +88,18 @@ class _Few(Template):
 
     rounds: ClassVar[bool] = False
 
-    def functions(self, product: Product) -> dict[str, str]:
+    def functions(self, product: KernelProduct) -> dict[str, str]:
         """A function for each number of rows, and what prepares activations."""
         found = {ONE: f"{ONE}_{product.name}", FOUR: f"{FOUR}_{product.name}"}
         if product.static:
             return found | {"quantize": "quantize_static" if self.rounds else "round_static"}
         return found | ({"quantize": "quantize"} if self.rounds else {})
 
-    def facts(self, product: Product) -> dict[str, int]:
+    def facts(self, product: KernelProduct) -> dict[str, int]:
         """Activations are rounded or not."""
         return {"rounds": int(self.rounds)}
 
-    def make(self, word: str, name: str, product: Product, processor: CpuTarget) -> Expr:
+    def make(self, word: str, name: str, product: KernelProduct, processor: CpuTarget) -> Expr:
         """See `Template.make`."""
         if word == "quantize":
             from qcc.codegen.cpu import gemv_int8, static
@@ -109,7 +109,7 @@ class _Few(Template):
         return self._gemv(name, product, ROWS[word], processor)
 
     @abstractmethod
-    def _gemv(self, name: str, product: Product, rows: int, processor: CpuTarget) -> Expr:
+    def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuTarget) -> Expr:
         """The function for so many rows."""
 
 
@@ -118,11 +118,11 @@ class FloatRows(_Few):
 
     name: ClassVar[str] = "bf16 weights"
 
-    def accepts(self, product: Product, processor: CpuTarget, activations: str) -> bool:
+    def accepts(self, product: KernelProduct, processor: CpuTarget, activations: str) -> bool:
         """Such weights, anywhere."""
         return product.codes.is_float and not product.pointwise
 
-    def _gemv(self, name: str, product: Product, rows: int, processor: CpuTarget) -> Expr:
+    def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuTarget) -> Expr:
         from qcc.codegen.cpu import gemv_bf16
 
         return gemv_bf16.gemv(name, rows, processor.has(*VNNI))
@@ -134,12 +134,12 @@ class _Rounded(_Few):
     rounds: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]]
 
-    def accepts(self, product: Product, processor: CpuTarget, activations: str) -> bool:
+    def accepts(self, product: KernelProduct, processor: CpuTarget, activations: str) -> bool:
         """All codes, unless activations are to stay as they are."""
         codes = not product.codes.is_float and not product.pointwise
         return codes and activations != "exact" and processor.has(*self.needs)
 
-    def _gemv(self, name: str, product: Product, rows: int, processor: CpuTarget) -> Expr:
+    def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuTarget) -> Expr:
         gemv: Expr = self._module().gemv(name, product.codes, rows, product.static)
         return gemv
 
@@ -178,7 +178,7 @@ class NeonRows(_Rounded):
     name: ClassVar[str] = "int8 by NEON"
     needs: ClassVar[tuple[str, ...]] = DOTPROD
 
-    def accepts(self, product: Product, processor: CpuTarget, activations: str) -> bool:
+    def accepts(self, product: KernelProduct, processor: CpuTarget, activations: str) -> bool:
         """Codes of integers."""
         return product.codes.table is None and super().accepts(product, processor, activations)
 
@@ -193,12 +193,12 @@ class ExactRows(_Few):
 
     name: ClassVar[str] = "exact"
 
-    def accepts(self, product: Product, processor: CpuTarget, activations: str) -> bool:
+    def accepts(self, product: KernelProduct, processor: CpuTarget, activations: str) -> bool:
         """Codes of integers anywhere, and tables with AVX-512."""
         integers = product.codes.table is None or processor.has(*VNNI)
         return integers and not product.codes.is_float and not product.pointwise
 
-    def _gemv(self, name: str, product: Product, rows: int, processor: CpuTarget) -> Expr:
+    def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuTarget) -> Expr:
         from qcc.codegen.cpu import gemv_exact
 
         return gemv_exact.gemv(name, product.codes, rows, processor.has(*VNNI))
@@ -216,24 +216,24 @@ class _Tiles(Template):
     """Of 32 inputs, in a step."""
     packs: ClassVar[str] = "pack_bf16"
 
-    def accepts(self, product: Product, processor: CpuTarget, activations: str) -> bool:
+    def accepts(self, product: KernelProduct, processor: CpuTarget, activations: str) -> bool:
         """What `_takes` does, on processors with AMX."""
         takes = not product.pointwise and self._takes(product, activations)
         return takes and activations != "exact" and processor.has(*AMX)
 
     @abstractmethod
-    def _takes(self, product: Product, activations: str) -> bool:
+    def _takes(self, product: KernelProduct, activations: str) -> bool:
         """It is for such products."""
 
-    def functions(self, product: Product) -> dict[str, str]:
+    def functions(self, product: KernelProduct) -> dict[str, str]:
         """The product, and what makes tiles of rows."""
         return {"pack": "pack_static" if product.static else self.packs, "gemm": f"gemm_{product.name}"}
 
-    def facts(self, product: Product) -> dict[str, int]:
+    def facts(self, product: KernelProduct) -> dict[str, int]:
         """The rows, and what a step is long."""
         return {"many": self.rows, "chunks": self.chunks}
 
-    def make(self, word: str, name: str, product: Product, processor: CpuTarget) -> Expr:
+    def make(self, word: str, name: str, product: KernelProduct, processor: CpuTarget) -> Expr:
         """See `Template.make`."""
         from qcc.codegen.cpu import gemm_bf16, gemm_int8, static
 
@@ -250,7 +250,7 @@ class FloatTiles(_Tiles):
     name: ClassVar[str] = "bf16 by AMX"
     rows: ClassVar[int] = 2
 
-    def _takes(self, product: Product, activations: str) -> bool:
+    def _takes(self, product: KernelProduct, activations: str) -> bool:
         return product.codes.is_float
 
 
@@ -262,7 +262,7 @@ class IntegerTiles(_Tiles):
     chunks: ClassVar[int] = 2
     packs: ClassVar[str] = "pack_int8"
 
-    def _takes(self, product: Product, activations: str) -> bool:
+    def _takes(self, product: KernelProduct, activations: str) -> bool:
         integers = not product.codes.is_float and product.codes.table is None
         return integers and (product.static or (product.channel and activations == "int8"))
 
@@ -273,7 +273,7 @@ class CodeTiles(_Tiles):
     name: ClassVar[str] = "codes by AMX"
     rows: ClassVar[int] = 11
 
-    def _takes(self, product: Product, activations: str) -> bool:
+    def _takes(self, product: KernelProduct, activations: str) -> bool:
         return not product.codes.is_float
 
 
@@ -282,15 +282,15 @@ class Convolution(Template):
 
     name: ClassVar[str] = "convolutions by AMX"
 
-    def accepts(self, product: Product, processor: CpuTarget, activations: str) -> bool:
+    def accepts(self, product: KernelProduct, processor: CpuTarget, activations: str) -> bool:
         """Those, where there is AMX."""
         return product.pointwise and activations != "exact" and processor.has(*AMX)
 
-    def functions(self, product: Product) -> dict[str, str]:
+    def functions(self, product: KernelProduct) -> dict[str, str]:
         """What makes tiles of channels; the product comes with an op's steps."""
         return {"pack": "pack_conv1x1"}
 
-    def make(self, word: str, name: str, product: Product, processor: CpuTarget) -> Expr:
+    def make(self, word: str, name: str, product: KernelProduct, processor: CpuTarget) -> Expr:
         """See `Template.make`."""
         from qcc.codegen.cpu import conv1x1
 
@@ -301,7 +301,7 @@ FEW: tuple[Template, ...] = (FloatRows(), VnniRows(), NeonRows(), Avx2Rows(), Ex
 MANY: tuple[_Tiles, ...] = (FloatTiles(), IntegerTiles(), CodeTiles())
 
 
-def templates(product: Product, processor: CpuTarget, activations: str) -> tuple[Template, ...]:
+def templates(product: KernelProduct, processor: CpuTarget, activations: str) -> tuple[Template, ...]:
     """Those that make a product's functions: one for few rows, and where there is one, one for many; none at all where
     the processor has no kernel for it.
     """

@@ -2,17 +2,17 @@
 
 from collections.abc import Iterable
 
-from qcc.codegen.cpu.templates import Product, Template, product_of, templates
+from qcc.codegen.cpu.templates import KernelProduct, Template, product_of, templates
 from qcc.codegen.target.target import CpuTarget
 from qcc.ir.kernel.op import KEEP, STEPS, LinearOp
 
 
-def products(ops: Iterable[LinearOp]) -> list[Product]:
+def products(ops: Iterable[LinearOp]) -> list[KernelProduct]:
     """Those that the ops need functions for."""
     return sorted({product_of(op) for op in ops}, key=lambda one: one.name)
 
 
-def functions_of(product: Product, processor: CpuTarget, activations: str) -> dict[str, tuple[str, Template]]:
+def functions_of(product: KernelProduct, processor: CpuTarget, activations: str) -> dict[str, tuple[str, Template]]:
     """What the shim calls for a product, by the shim's word: the function's name, and the template that makes it."""
     return {
         word: (name, template)
