@@ -1,9 +1,9 @@
 """Codes times activations that were rounded to int8, where there is AVX2 but no VNNI; else as in ``gemv_int8``.
 
 ``vpmaddubsw`` adds two products of a whole number (`CodeTerms`) and an activation in 16 bits, and saturates. It never
-has to: a pair is at most ``2 * 127 * highest``, which fits up to 7 bits, and several pairs where numbers are small; 8 bits
-are multiplied in two parts. ``vpmaddwd`` then adds the halves of a quad in 32 bits, times the weight of the term. A
-table is looked up by ``vpshufb``, in both halves of a register.
+has to: a pair is at most ``2 * 127 * highest``, which fits up to 7 bits, and several pairs where numbers are small; 8
+bits are multiplied in two parts. ``vpmaddwd`` then adds the halves of a quad in 32 bits, times the weight of the term.
+A table is looked up by ``vpshufb``, in both halves of a register.
 """
 
 from qcc.codegen.cpu import emit, gemv_narrow
