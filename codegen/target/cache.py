@@ -18,12 +18,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+import platformdirs
+
 OPEN_TO_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def cache_folder() -> Path:
     """The folder of kernel libraries and measured ceilings; it need not exist yet."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qcc"
+    return platformdirs.user_cache_path("qcc", appauthor=False)
 
 
 def fetch(key: str, suffix: str, out: Path) -> bool:

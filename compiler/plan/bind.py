@@ -12,6 +12,7 @@ from qcc.compiler.plan.costs import BITS, LATENCY, costs_of
 from qcc.compiler.plan.formats import encoding_of
 from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, PlanRow, Step
 from qcc.compiler.plan.sources import place
+from qcc.compiler.plan.terms import terms_of
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import KEEP, Assignment, FormatSpec, Policy, Rule
 from qcc.dsl.policy.select import (
@@ -77,6 +78,8 @@ def facts(weights: Sequence[Weight], given: bool) -> list[list[Facts]]:
                 position=position,
                 count=len(weights),
                 kernel=layer.kernel,
+                groups=layer.groups,
+                bytes=weight.size_bytes,
                 data=GIVEN if given else GENERATED,
             )
             for layer in weight.layers
@@ -182,7 +185,7 @@ def bind(
     if earlier is None:
         first = [*_depth_steps(policy, graph.weights(), diagnostics), *_asked_steps(resolved, BEFORE)]
     done = (Step(Clean()), *first, *_asked_steps(resolved, (Phase.REWRITE,), narrowest), *steps_of(steps))
-    return Plan(done, tuple(kept), allocate, kernels)
+    return Plan(done, tuple(kept), allocate, kernels, terms_of(policy))
 
 
 def _fixed(

@@ -111,12 +111,16 @@ class Kernels:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be done, in order. ``limits`` hold for the written file, decided or not."""
+    """What will be done, in order. ``limits`` hold for the written file, decided or not.
+
+    ``terms`` are the statements of the policy about target, data, verification and export, so that it runs without it.
+    """
 
     steps: tuple[Step, ...]
     kept: tuple[Kept, ...] = ()
     allocate: Allocate | None = None
     kernels: Kernels | None = None
+    terms: tuple[str, ...] = ()
 
     @property
     def decided(self) -> bool:

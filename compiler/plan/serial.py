@@ -11,6 +11,8 @@ from qcc.compiler.plan.costs import BITS, SIZE
 from qcc.compiler.plan.decode import TAG, decode
 from qcc.compiler.plan.formats import composed_encodings
 from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, Step
+from qcc.compiler.plan.terms import policy_of
+from qcc.dsl.diagnostics.report import QccError
 from qcc.ir.encoding.algebra import Encoding, leaves
 from qcc.ir.encoding.blocked import Blocked, Floats
 from qcc.ir.encoding.blocks import Block
@@ -82,6 +84,10 @@ def _of_today(step: Step) -> Step:
 
 def _check(plan: Plan) -> None:
     """See that the parts of a plan fit each other."""
+    try:
+        policy_of(plan.terms)
+    except QccError as error:
+        raise ValueError(f"its terms are no policy: {error.diagnostics[0].message}") from error
     encoded = [name for step in plan.steps if isinstance(step.action, Encode) for name in step.weights]
     open_ = [option.subject for option in plan.allocate.options] if plan.allocate else []
     treated = [*encoded, *open_, *(one.weight for one in plan.kept)]

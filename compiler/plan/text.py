@@ -12,7 +12,7 @@ from qcc.passes.encode import Encode
 
 def to_text(plan: Plan) -> str:
     """Stable text, one line a weight."""
-    lines = [f"plan {VERSION}"] + ([f"kernels {plan.kernels.text}"] if plan.kernels else [])
+    lines = [f"plan {VERSION}", *plan.terms] + ([f"kernels {plan.kernels.text}"] if plan.kernels else [])
     for step in plan.steps:
         lines.append(action_text(step.action))
         lines += _columns(zip(step.weights, step.sources, strict=True))

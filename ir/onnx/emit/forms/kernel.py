@@ -12,7 +12,6 @@ from itertools import chain
 import numpy as np
 import onnx_ir as ir
 
-from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.forms.kernel import kernel_op
 from qcc.ir.graph.ops import Kind, Layer
 from qcc.ir.kernel.op import BIAS, KEEP, LinearOp
@@ -48,9 +47,8 @@ class KernelWriter(FormWriter):
         product = self._nodes[layer.op]
         region = self._regions.get(layer.name) or _alone(layer, product)
         step = self.step(layer)
-        encoding = self._encoded.encoding
-        assert isinstance(encoding, Blocked)  # else it was refused
-        op = kernel_op(encoding, self._encoded.shape, region.steps, layer.kind is Kind.CONV, step is not None)
+        whole = step is not None
+        op = kernel_op(self._encoded.encoding, self._encoded.shape, region.steps, layer.kind is Kind.CONV, whole)
         values = ir.convenience.create_value_mapping(self._graph, include_subgraphs=False)
         x = product.inputs[0]
         given = [x, *stored] if step is None else [self.read(layer).source, *stored, step]
