@@ -7,47 +7,26 @@ the second axis of ``x``: convolutions of one point.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from qcc.ir.encoding.packing import planes
+from qcc.ir.vocabulary.definition import Operand, Step
+from qcc.ir.vocabulary.find import STEPS as VOCABULARY_STEPS
 
-Operand = Literal["", "vector", "tensor"]
 CHUNK = 32  # inputs that kernels read at once; a group is a whole number of them
 LONGEST = 1 << 16  # inputs that a static op may have: it adds up their products in 32 bits
 
 
-@dataclass(frozen=True)
-class EpilogueStep:
-    """What an op may do to the product ``v [..., out]`` afterwards.
-
-    Args:
-        operands: what it takes beside ``v``: vectors ``[out]`` that are constants, or tensors of the shape of ``v``.
-        whole: it needs all of a row at once, so only `KEEP` may precede it within the last steps, and none follow.
-    """
-
-    operands: tuple[tuple[str, Operand], ...] = ()
-    whole: bool = False
-
-
 BIAS, KEEP = "bias", "keep"
-STEPS: dict[str, EpilogueStep] = {
-    BIAS: EpilogueStep((("bias", "vector"),)),
-    "add": EpilogueStep((("added", "tensor"),)),
-    "mul": EpilogueStep((("factor", "tensor"),)),
-    "relu": EpilogueStep(),
-    "gelu": EpilogueStep(),
-    "gelu_tanh": EpilogueStep(),
-    "silu": EpilogueStep(),
-    "sigmoid": EpilogueStep(),
-    "tanh": EpilogueStep(),
-    "hard_swish": EpilogueStep(),
-    "relu6": EpilogueStep(),
-    KEEP: EpilogueStep(),  # the value so far is a second output
-    "layer_norm": EpilogueStep((("gain", "vector"), ("shift", "vector")), whole=True),
-    "rms_norm": EpilogueStep((("gain", "vector"),), whole=True),
+STEPS: Mapping[str, Step] = {
+    **VOCABULARY_STEPS,
+    KEEP: Step(KEEP, lines=lambda v, y, _, __: [f"kept = Identity ({v})", f"{y} = Identity ({v})"]),
 }
-"""By name, in the order in which they are documented. A norm takes its epsilon from the op's attribute ``epsilon``."""
+"""By name: those of the vocabulary, and ``keep``, which makes the value so far a second output.
+
+A norm takes its epsilon from the op's attribute ``epsilon``.
+"""
 
 MAX_TENSORS = 2
 _WORDS = "|".join(sorted(STEPS, key=len, reverse=True))
