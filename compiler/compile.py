@@ -1,6 +1,6 @@
 """The main job: a model and a policy in, a verified artifact out."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -10,8 +10,9 @@ from qcc.codegen.target.target import runs_here
 from qcc.compiler.allocate.copied import copied, copies
 from qcc.compiler.allocate.settle import Settled, allocation_of, loss_of, settle
 from qcc.compiler.build import run as build
+from qcc.compiler.build.cleaning import Cleaned
 from qcc.compiler.build.raise_graph import needed_opset, raise_graph
-from qcc.compiler.build.rewrite import Cleaned, rewrite_graph, rewrite_steps
+from qcc.compiler.build.rewrite import rewrite_graph, rewrite_steps
 from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.calibrate.chosen_data import chosen_data
 from qcc.compiler.calibrate.samples import Data, Samples
@@ -19,16 +20,17 @@ from qcc.compiler.console.phases import Phases, Progress, silent
 from qcc.compiler.files.check_outputs import check_lock, check_model, check_outputs, input_files, output_files
 from qcc.compiler.files.inputs import Inputs, state_of
 from qcc.compiler.files.kernel_library import kernels_beside
-from qcc.compiler.files.open_model import model_path, open_model
+from qcc.compiler.files.open_model import OpenModel, model_path, open_model
 from qcc.compiler.files.publish import staging
 from qcc.compiler.files.staging import output_path
 from qcc.compiler.files.system_errors import refused
+from qcc.compiler.first_phases import run_first_phases, tell_left_out
 from qcc.compiler.measure.choose_form import FormChooser, chooser_of
 from qcc.compiler.measure.compete import faster_plan, warn_if_slower, warn_of_no_library
 from qcc.compiler.measure.evidence import Evidence, rounded_inputs
 from qcc.compiler.measure.most_lost import most_lost
 from qcc.compiler.measure.time_model import ModelTimes, time_input, time_models
-from qcc.compiler.plan.bind import Chooser, Latency, bind, opened_by_data
+from qcc.compiler.plan.bind import Chooser, Earlier, Latency, bind, opened_by_data
 from qcc.compiler.plan.catalog import Export, schema
 from qcc.compiler.plan.plan import Plan
 from qcc.compiler.repeat import check_plan, tell_differences
@@ -39,7 +41,7 @@ from qcc.compiler.report.lock import Lock
 from qcc.compiler.report.publish_result import publish_failed, publish_result
 from qcc.compiler.report.reach import reach
 from qcc.compiler.report.result import Result
-from qcc.compiler.runtime.build_kernels import served_ops
+from qcc.compiler.runtime.build_kernels import warn_of_no_ops
 from qcc.compiler.runtime.count_served import build_counted
 from qcc.compiler.verify.outputs import Verification
 from qcc.compiler.verify.verifier import Verifier
@@ -51,6 +53,7 @@ from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.errors import ModelError
 from qcc.ir.forms.choose import choose
 from qcc.ir.graph.ops import Weight
+from qcc.ir.kernel.op import LinearOp
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.file.save import Written
 from qcc.ir.onnx.graph.run import reference
@@ -106,26 +109,25 @@ def decide_plan(
     model: str | Path,
     policy: str | Path | Policy = DEFAULT_POLICY,
     *,
-    output: str | Path | None = None,
     data: Data | None = None,
     definitions: Mapping[str, str] | None = None,
     plan: Plan | Lock | None = None,
     dims: Mapping[str, int] | None = None,
     progress: Progress = silent,
-) -> tuple[Plan, tuple[Diagnostic, ...]]:
-    """The plan that `compile` would run, with all that is open decided, and the warnings; nothing is verified.
-
-    The file that it took to decide is left at ``output``, or by default removed.
+) -> tuple[Plan, frozenset[LinearOp], tuple[Diagnostic, ...]]:
+    """The plan that `compile` would run, with all that is open decided, the kernel ops that its model would call, and
+    the warnings; nothing is verified.
 
     Raises:
         QccError: the policy, the model or the data is at fault.
     """
     with scratch() as folder:
         path = model_path(model)
-        written = output or folder / output_path(path, None).name
+        written = folder / output_path(path, None).name
         try:
             compilation = _Compilation.prepare(path, policy, written, data, definitions or {}, dims, progress)
-            return compilation.decide(plan), compilation.diagnostics.warnings
+            settled = compilation.decide(plan)
+            return settled.plan, settled.built.ops, compilation.diagnostics.warnings
         except ModelError as error:
             raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
 
@@ -138,8 +140,8 @@ class _Opened:
     plan: Plan
     data: Samples
     inputs: Inputs
-    input_bytes: int
-    edits: tuple[str, ...]
+    file: OpenModel
+    """The model as it was opened."""
     rewrites: tuple[RewriteRow, ...] = ()
 
 
@@ -218,7 +220,7 @@ class _Compilation:
     ) -> tuple[Settled, Path | None, Verification]:
         """The model and its library, written and verified."""
         settled = self._build(opened, staged)
-        library = self._library(settled.plan, staged)
+        library = self._library(settled.plan, settled.built.ops, staged)
         encoded = [n for one in settled.plan.steps if isinstance(one.action, Encode) for n in one.weights]
         with self.phases.phase("verify"):
             here = library if self.runs_here else None
@@ -266,20 +268,21 @@ class _Compilation:
         with self.phases.phase("time"):
             return time_models(self.model, staged, library if self.runs_here else None, opened.data, predicted)
 
-    def _library(self, plan: Plan, staged: Path) -> Path | None:
+    def _library(self, plan: Plan, ops: Collection[LinearOp], staged: Path) -> Path | None:
         """Make the kernels that the written model calls, beside it."""
-        timed = isinstance(self.chooser, FormChooser) and self.chooser.timings is not None
-        ops = served_ops(plan.kernels, staged, self.diagnostics, timed)
-        if plan.kernels is None or not ops:
+        if plan.kernels is None:
+            return None
+        if not ops:
+            warn_of_no_ops(self.diagnostics, isinstance(self.chooser, FormChooser) and self.chooser.timings is not None)
             return None
         with self.phases.phase("kernels"):
-            build_counted(ops, plan.kernels, staged, kernels_beside(staged))
+            build_counted(ops, plan.kernels, kernels_beside(staged))
         self.runs_here = runs_here(plan.kernels.targets)
         return kernels_beside(staged)
 
-    def decide(self, plan: Plan | Lock | None) -> Plan:
-        """The decided plan of `run`, which is not verified; the file that it takes to decide is left to the caller."""
-        return self._build(self._rewrite(self._open(plan)), self.output).plan
+    def decide(self, plan: Plan | Lock | None) -> Settled:
+        """What `run` decides, which is not verified; the file that it takes to decide is left to the caller."""
+        return self._build(self._rewrite(self._open(plan)), self.output)
 
     def _open(self, plan: Plan | Lock | None) -> _Opened:
         with self.phases.phase("load"):
@@ -287,27 +290,29 @@ class _Compilation:
             opened = open_model(self.model)
             inputs = Inputs.of(self.model, opened.graph.data_files(), before)
             check_outputs(output_files(self.output, self.keep_failed), (file.path for file in inputs.data))
-        graph = opened.graph
-        data = chosen_data(self.policy, self.data, graph, reference(self.model), self.dims)
+        data = chosen_data(self.policy, self.data, opened.graph, reference(self.model), self.dims)
         if isinstance(plan, Lock):
             check_lock(self.output, self.keep_failed, plan.path)
             tell_differences(plan, inputs, data, self.diagnostics)
             plan = plan.plan
+        told = self.phases, self.diagnostics
+        done, earlier = run_first_phases(opened, plan or self.policy, data, lambda: reference(self.model), *told)
+        graph = done.graph
         if plan is not None:
             check_plan(plan, graph, self.model)
-        bound = plan or self._bind(graph, data, opened.size_bytes)
+        bound = plan or self._bind(graph, data, opened.size_bytes, earlier)
         self.diagnostics.raise_if_errors()
         if data.generated and rounded_inputs(bound):
             message = "the steps of static activations come from generated data, which the model will hardly see"
             self.diagnostics.warning("Q434", message, help='name data: `calibrate "data.npz"`')
-        return _Opened(graph, bound, data, inputs, opened.size_bytes, opened.edits)
+        return _Opened(graph, bound, data, inputs, opened, done.rows)
 
-    def _bind(self, graph: OnnxGraph, data: Samples, size_bytes: int) -> Plan:
+    def _bind(self, graph: OnnxGraph, data: Samples, size_bytes: int, earlier: Earlier) -> Plan:
         with self.phases.phase("choose"):
             chooser = chooser_of(self.policy, graph, data, self.phases.counter("choose"))
             self.chooser, latency = chooser, self._latency(chooser, data)
             found = self.diagnostics, chooser, chooser.kernels, latency
-            return bind(self.policy, graph, size_bytes, *found, given=not data.generated)
+            return bind(self.policy, graph, size_bytes, *found, given=not data.generated, earlier=earlier)
 
     def _latency(self, chooser: FormChooser, data: Samples) -> Latency | None:
         """What the allocator must know where the policy bounds or minimises latency."""
@@ -327,15 +332,13 @@ class _Compilation:
         """Run the passes that keep the function, and see that they do."""
         if not rewrite_steps(opened.plan):
             return opened
-        cleaned = Cleaned(lambda: reference(self.model), opened.edits)
+        cleaned = None if opened.rewrites else Cleaned(lambda: reference(self.model), opened.file.edits)
         tick = partial(self.phases.tell, "rewrite")
         with self.phases.phase("rewrite"):
             told = self.covered.by(self.diagnostics, self.phases)
             done = rewrite_graph(opened.graph, opened.plan, opened.data, cleaned, tick, told)
-        for row in done.rows:
-            for edit in (edit for edit in row.refused if edit.subject in row.left_out):
-                self.diagnostics.warning("Q435", f"`{row.action}` at `{edit.subject}` was {edit.text}")
-        return replace(opened, graph=done.graph, rewrites=done.rows)
+        tell_left_out(done.rows, self.diagnostics)
+        return replace(opened, graph=done.graph, rewrites=(*opened.rewrites, *done.rows))
 
     def _build(self, opened: _Opened, staged: Path) -> Settled:
         """Decide what is open and write the file."""
@@ -358,7 +361,7 @@ class _Compilation:
             if edit.refused:
                 self.diagnostics.warning("Q411", f"`{edit.subject}` stays as it is: {edit.text}")
         rewritten = any(row.treated for row in opened.rewrites if row.action != "clean")
-        if settled is None or (settled.written.size_bytes >= opened.input_bytes and not rewritten):
+        if settled is None or (settled.written.size_bytes >= opened.file.size_bytes and not rewritten):
             self.diagnostics.warning("Q430", f"`{self.model}` gets no smaller: the output is a copy of it")
             settled = copied(self.model, graph, settled.plan if settled else plan, staged)
         return settled
@@ -367,7 +370,7 @@ class _Compilation:
         return self.policy.export if isinstance(self.policy.export, Export) else Export()
 
     def _result(self, opened: _Opened, settled: Settled, verification: Verification) -> Result:
-        same, data = copies(settled.plan), settled.written.data
+        same, data, source = copies(settled.plan), settled.written.data, opened.file
         rows = layer_rows.rows(opened.graph, settled.plan, settled.built, loss_of(opened.plan, settled), self.chooser)
         rows = self.covered.told(rows)
         return Result(
@@ -376,11 +379,12 @@ class _Compilation:
             lock=self.output.with_suffix(".lock"),
             report=self.output.with_suffix(".html"),
             written=verification.passed,
-            input_bytes=opened.input_bytes,
+            input_bytes=source.size_bytes,
             output_bytes=settled.written.size_bytes,
             layers=rows,
             plan=settled.plan,
-            edits=() if same else opened.edits,
+            ops=tuple(sorted(op.name for op in settled.built.ops)),
+            edits=() if same else source.edits,
             allocation=allocation_of(opened.plan, settled),
             verification=verification,
             warnings=self.diagnostics.warnings,
@@ -388,7 +392,7 @@ class _Compilation:
             rewrites=() if same else opened.rewrites,
             notes=opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else (),
             data=self.output.with_name(data.name) if data else None,
-            reach=reach(opened.graph, opened.input_bytes, opened.graph.note_bytes, layer_rows.unencoded(rows)),
+            reach=reach(source.graph, source.size_bytes, source.graph.note_bytes, layer_rows.unencoded(rows)),
         )
 
 

@@ -1,5 +1,6 @@
 """Running a plan that was made before: that it is for this model, and what else is not as it was."""
 
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -7,7 +8,8 @@ from qcc.codegen.target.target import cpu_name
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.files.inputs import Inputs
 from qcc.compiler.plan.activations import saturating
-from qcc.compiler.plan.plan import Plan
+from qcc.compiler.plan.bind import BEFORE
+from qcc.compiler.plan.plan import Plan, Step
 from qcc.compiler.report.lock import Lock, versions
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.ir.errors import ModelError
@@ -24,12 +26,11 @@ def check_plan(plan: Plan, graph: Graph, model: Path) -> None:
         ModelError: it does not, or what it asks for is wrong on some processors.
     """
     own = {weight.name for weight in graph.weights()}
+    check_targets([step for step in plan.steps if step.action.phase not in BEFORE], graph, model)
     decided = {name for step in plan.steps if isinstance(step.action, Encode) for name in step.weights}
     decided |= {option.weight for option in plan.allocate.options} if plan.allocate else set()
     decided |= {one.weight for one in plan.kept}
-    named = decided | {name for step in plan.steps for name in step.weights}
-    if missing := sorted(named - own):
-        raise ModelError("Q431", f"the plan is for another model: `{model}` has no weight `{missing[0]}`", help=HELP)
+    _check_names(decided, graph, model)
     if missing := sorted(own - decided):
         message = f"the plan is for another model, or was cut: it says nothing of `{missing[0]}` of `{model}`"
         raise ModelError("Q431", message, help=HELP)
@@ -40,6 +41,20 @@ def check_plan(plan: Plan, graph: Graph, model: Path) -> None:
         raise ModelError(
             "Q504", message, help="compile the policy again, or name processors that have it as its target"
         )
+
+
+def check_targets(steps: Sequence[Step], graph: Graph, model: Path) -> None:
+    """See that steps of a plan treat weights of a model.
+
+    Raises:
+        ModelError: one does not.
+    """
+    _check_names((name for step in steps for name in step.weights), graph, model)
+
+
+def _check_names(names: Iterable[str], graph: Graph, model: Path) -> None:
+    if missing := sorted(set(names) - {weight.name for weight in graph.weights()}):
+        raise ModelError("Q431", f"the plan is for another model: `{model}` has no weight `{missing[0]}`", help=HELP)
 
 
 def tell_differences(lock: Lock, inputs: Inputs, data: Samples, diagnostics: Diagnostics) -> None:

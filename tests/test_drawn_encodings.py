@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from qcc.ir.encoding.algebra import Encoding, leaves
 from qcc.ir.encoding.blocked import FLOAT32, FLOAT_ENCODINGS, SCALES, Blocked
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
-from qcc.ir.encoding.form import Form
 from qcc.ir.encoding.formats.bands import Bands
 from qcc.ir.encoding.formats.blocks import Sparse
 from qcc.ir.encoding.formats.low_rank import LowRank
@@ -21,6 +20,10 @@ from qcc.ir.encoding.formats.stack import Stack
 from qcc.ir.encoding.grid import TABLES, Grid, IntGrid, TableGrid
 from qcc.ir.encoding.packing import UNIT
 from qcc.ir.errors import Refused
+from qcc.ir.forms.decoded import DECODED
+from qcc.ir.forms.find import forms
+from qcc.ir.forms.rows import ROWS
+from qcc.ir.graph.form import Form
 from tests import onnx_models
 from tests.onnx_models import CASES, Case
 
@@ -74,7 +77,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(ENCODINGS, cases(), st.sampled_from((Form.DECODED, Form.DECODED, Form.ROWS, Form.KERNEL, Form.FUSED)))
+@given(ENCODINGS, cases(), st.sampled_from([DECODED, *forms().values()]))
 def test_a_drawn_encoding_is_refused_or_computed(encoding: Encoding, case: Case, form: Form) -> None:
     with TemporaryDirectory() as folder:
         hold(encoding, case, form, Path(folder))
@@ -91,9 +94,9 @@ def hold(encoding: Encoding, case: Case, form: Form, folder: Path) -> None:
     for name, wanted in made.expected.items():
         size = np.abs(wanted).max(initial=0).astype(np.float64)
         assume(np.isfinite(size))
-        tolerance = max(TOLERANCES.get(str(wanted.dtype), 1e-5), LEVEL4 if form is Form.ROWS and shared(case) else 0)
+        tolerance = max(TOLERANCES.get(str(wanted.dtype), 1e-5), LEVEL4 if form is ROWS and shared(case) else 0)
         assert np.abs(got[name] - wanted).max(initial=0) <= tolerance * max(size, 1e-30), encoding.text
-    if form is Form.DECODED:
+    if form is DECODED:
         shape = made.shape
         held = sum(8 * len(tensor.raw_data) for tensor in made.stored)
         units = sum(8 * UNIT for _ in encoding.parts(shape))  # what fills up the last bytes of each

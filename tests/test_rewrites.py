@@ -12,7 +12,8 @@ import torch
 
 import qcc.passes
 from qcc.__main__ import main
-from qcc.compiler.build.rewrite import Cleaned, prospects, rewrite_graph
+from qcc.compiler.build.cleaning import Cleaned
+from qcc.compiler.build.rewrite import prospects, rewrite_graph
 from qcc.compiler.calibrate.samples import Samples, generate
 from qcc.compiler.compile import compile, decide_plan
 from qcc.compiler.plan import catalog
@@ -138,7 +139,7 @@ def test_pages_and_listing(capsys: pytest.CaptureFixture[str]) -> None:
         page = capsys.readouterr().out
         assert page.startswith("toy_scale = constant(...)\n")
         assert "factor  a number from 0.1 to 10 (default 2)" in page
-        assert "Numerics: exact\nAfter: clean\n" in page
+        assert "Keeps: function, weights, shapes\nAfter: clean\n" in page
     main(["passes", "toy_break"])
     assert "  off  Leave the layers as they are" in capsys.readouterr().out
 
@@ -390,7 +391,7 @@ def test_a_lock_replays_rewriting_with_the_same_bytes(model: Path, tmp_path: Pat
 
 
 def test_a_plan_can_be_decided_alone(model: Path) -> None:
-    plan, _ = decide_plan(model, policy(MIXED + ALL))
+    plan, _, _ = decide_plan(model, policy(MIXED + ALL))
     assert plan.decided
     assert actions(plan)[1] == "toy_scale = constant(factor = 4)"
 

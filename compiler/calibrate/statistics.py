@@ -35,8 +35,8 @@ def moments(graph: Graph, names: Sequence[str], samples: Samples, tick: Tick) ->
         for name, rows in ((name, _finite(rows)) for name, rows in captured.items()):
             seen, held = sums.setdefault(name, (_Sum(), _Sum()))
             end = len(rows.array) - len(rows.array) // EVERY if alone else 0 if part.held else len(rows.array)
-            seen.add(rows.array[:end], rows.hidden)
-            held.add(rows.array[end:])
+            seen.add(rows.array[:end], part, rows.hidden)
+            held.add(rows.array[end:], part)
     found = {name: _moments(*sums.pop(name)) for name in list(sums)}
     return {weight: found[value] for weight, value in readers.items() if value in found}
 
@@ -62,13 +62,15 @@ class _Sum:
 
     rows: int = 0
     hidden: int = 0
+    repeated: int = 0
     _total: Array | None = None
     _waiting: list[Array] = field(default_factory=list)
     _count: int = 0
 
-    def add(self, rows: Array, hidden: int = 0) -> None:
-        """More rows, and how many were hidden beside them."""
+    def add(self, rows: Array, part: SamplePart, hidden: int = 0) -> None:
+        """More rows, of some samples, and how many were hidden beside them."""
         self.rows += len(rows)
+        self.repeated += len(rows) if part.repeated else 0
         self.hidden += hidden
         self._waiting.append(rows)
         self._count += len(rows)
@@ -108,7 +110,7 @@ def _moments(seen: _Sum, held: _Sum) -> Moments:
     whole, judge = seen.total + held.total, held.total
     whole /= max(rows, 1)
     judge /= max(held.rows, 1)
-    return Moments(whole, rows, judge, held.rows, seen.hidden)
+    return Moments(whole, rows, judge, held.rows, seen.hidden, seen.repeated + held.repeated)
 
 
 def _stream(

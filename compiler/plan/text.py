@@ -6,7 +6,7 @@ from qcc.compiler.plan.catalog import keyword_of
 from qcc.compiler.plan.plan import Plan
 from qcc.compiler.plan.serial import VERSION
 from qcc.dsl.policy.policy import options_text
-from qcc.passes.contract.contract import Activations, Pass, Rewrite, Rounding
+from qcc.passes.contract.contract import Activations, Pass, Rounding, SitePass
 from qcc.passes.encode import Encode
 
 
@@ -34,7 +34,7 @@ def action_text(action: Pass | Rounding | Activations) -> str:
         inputs = "" if action.activations is None else f", activations {action_text(action.activations)}"
         return f"encode {action.encoding.text}, rounding {action_text(action.rounding)}{inputs}, {action.form}"
     options = [f"{name} = {text}" for name, text in options_text(action).items()]  # type: ignore[arg-type]
-    owner = f"{action.property} = " if isinstance(action, Rewrite) else ""
+    owner = f"{action.property} = " if isinstance(action, SitePass) else ""
     return owner + keyword_of(type(action)) + (f"({', '.join(options)})" if options else "")
 
 

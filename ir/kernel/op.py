@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qcc.ir.encoding.packing import planes
-from qcc.ir.vocabulary.definition import Operand, Step
+from qcc.ir.vocabulary.definition import EpilogueStep, Operand
 from qcc.ir.vocabulary.find import STEPS as VOCABULARY_STEPS
 
 CHUNK = 32  # inputs that kernels read at once; a group is a whole number of them
@@ -19,9 +19,9 @@ LONGEST = 1 << 16  # inputs that a static op may have: it adds up their products
 
 
 BIAS, KEEP = "bias", "keep"
-STEPS: Mapping[str, Step] = {
+STEPS: Mapping[str, EpilogueStep] = {
     **VOCABULARY_STEPS,
-    KEEP: Step(KEEP, lines=lambda v, y, _, __: [f"kept = Identity ({v})", f"{y} = Identity ({v})"]),
+    KEEP: EpilogueStep(KEEP, lines=lambda v, y, _, __: [f"kept = Identity ({v})", f"{y} = Identity ({v})"]),
 }
 """By name: those of the vocabulary, and ``keep``, which makes the value so far a second output.
 

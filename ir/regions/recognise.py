@@ -16,7 +16,7 @@ from qcc.ir.graph.attributes import rounded
 from qcc.ir.graph.graph import Runner
 from qcc.ir.graph.ops import Array, Kind
 from qcc.ir.regions.flow import Flow, Piece
-from qcc.ir.vocabulary.definition import Step
+from qcc.ir.vocabulary.definition import EpilogueStep
 from qcc.ir.vocabulary.find import ACTIVATIONS, NORMS
 
 SymbolicShape = tuple[int | str | None, ...]
@@ -159,7 +159,7 @@ class _Samples:
         self._piece, self._vectors, self._run = piece, vectors, run
         self._made: dict[float, tuple[Array, Array]] = {}
 
-    def agree(self, scale: float, norm: Step, operands: Sequence[int | None], epsilon: float) -> bool:
+    def agree(self, scale: float, norm: EpilogueStep, operands: Sequence[int | None], epsilon: float) -> bool:
         """The piece does what the norm does with these operands."""
         if scale not in self._made:
             x = (self._x * scale).astype(np.float32)

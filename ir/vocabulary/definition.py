@@ -45,7 +45,7 @@ class WordAttribute:
 
 
 @dataclass(frozen=True)
-class Step:
+class EpilogueStep:
     """What a kernel op may do to the product ``v [..., out]`` afterwards.
 
     A step is a formula for single values, or a norm over all of a row: so only the step ``keep`` may precede a norm
@@ -129,7 +129,7 @@ class OpDef:
     law: Literal["linear", "homogeneous", "normalised", "squared", "other"] = "other"
     over: Literal["", "last", "batch", "group", "instance", "one"] = ""
     plain: bool = False
-    steps: tuple[Step, ...] = ()
+    steps: tuple[EpilogueStep, ...] = ()
 
     @property
     def names(self) -> frozenset[str]:

@@ -5,7 +5,7 @@ import pkgutil
 from collections.abc import Mapping
 
 import qcc.ir.vocabulary.ops as folder
-from qcc.ir.vocabulary.definition import OpDef, Step
+from qcc.ir.vocabulary.definition import EpilogueStep, OpDef
 
 
 def _found() -> tuple[OpDef, ...]:
@@ -18,9 +18,11 @@ def _found() -> tuple[OpDef, ...]:
 
 OPS: Mapping[tuple[str, str], OpDef] = {(one.kind, one.function): one for one in _found()}
 """By kind and function."""
-ACTIVATIONS: Mapping[str, Step] = {step.name: step for one in OPS.values() for step in one.steps if step.activates}
+ACTIVATIONS: Mapping[str, EpilogueStep] = {
+    step.name: step for one in OPS.values() for step in one.steps if step.activates
+}
 """Steps that are functions of single values, by name."""
-NORMS: Mapping[str, Step] = {step.name: step for one in OPS.values() for step in one.steps if step.whole}
+NORMS: Mapping[str, EpilogueStep] = {step.name: step for one in OPS.values() for step in one.steps if step.whole}
 """Steps that are norms, by name."""
-STEPS: Mapping[str, Step] = {step.name: step for one in OPS.values() for step in one.steps}
+STEPS: Mapping[str, EpilogueStep] = {step.name: step for one in OPS.values() for step in one.steps}
 """All steps, by name."""

@@ -14,6 +14,7 @@ from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.fit import fitted
 from qcc.ir.graph.ops import Kind, Weight
 from qcc.passes.contract.contract import Between, Context, Rounding
+from qcc.passes.contract.moments import Moments
 from qcc.passes.rounding.nearest import Nearest
 
 COLUMNS = 64  # columns whose mutual corrections are made before the rest of the row is touched
@@ -33,16 +34,19 @@ class Gptq(Rounding):
     what those before left, and what is no part of a kept block is an error that the columns still to come make up for.
     A weight without calibrated linear layers (a convolution, an embedding that is only gathered) is rounded to nearest.
 
-    How far the data is trusted is decided layer by layer: a quarter of the samples is held out, and the damping that
-    does best on it is taken, the one given or ten or a hundred times as much; where none does better than rounding to
-    nearest, that is done. What was chosen then learns from all samples. The report says what was chosen, and how many
-    rows of data there were.
+    The fewer the rows of data, the less they are trusted: the diagonal is raised by as much as chance alone spreads the
+    eigenvalues of ``n`` inputs over so many rows, ``2 √γ + γ`` of itself with ``γ = n / rows``. Without data in plenty
+    it comes close to rounding to nearest. Beyond that a quarter of the samples is held out, and the damping that does
+    best on it is taken layer by layer, the one given or ten or a hundred times as much; where none does better than
+    rounding to nearest, that is done. What was chosen then learns from all samples. The report says what was chosen,
+    and how many rows of data there were.
 
     Args:
         damping: added to the Gram matrix's diagonal, as a share of its mean; larger trusts the data less.
         clip: how scales are found, see `nearest`.
 
-    Source: GPTQ, Frantar et al. 2022 (arXiv:2210.17323), algorithm 1 and section 3.3.
+    Source: GPTQ, Frantar et al. 2022 (arXiv:2210.17323), algorithm 1 and section 3.3; the spread of eigenvalues is
+    Marchenko and Pastur's (1967).
     """
 
     uses_gram: ClassVar[bool] = True
@@ -55,7 +59,7 @@ class Gptq(Rounding):
         moments = context.moments.get(weight.name)
         if moments is None or not moments.judged or moments.gram.shape[0] != matrix.shape[1]:
             return self, ""
-        seen, held = moments.seen, moments.held
+        seen, held = _doubted(moments.seen, moments), moments.held
         if Kind.EMBEDDING in weight.kinds:
             seen, held = _with_rows(seen), _with_rows(held)
         part = matrix[_judged_rows(matrix.shape[0], encoding)]
@@ -78,6 +82,8 @@ class Gptq(Rounding):
         gram = context.grams.get(weight.name)
         if gram is None or gram.shape[0] != matrix.shape[1]:
             return Nearest(self.clip).encode(weight, matrix, encoding, context)
+        if (moments := context.moments.get(weight.name)) is not None:
+            gram = _doubted(gram, moments)
         if Kind.EMBEDDING in weight.kinds:
             gram = _with_rows(gram)
         return round_columns(matrix, encoding, gram, self.damping, self.clip)
@@ -170,6 +176,13 @@ def _inverse_lower(lower: np.ndarray) -> np.ndarray:
     out[:half, :half], out[half:, half:] = first, last
     out[half:, :half] = -last @ (lower[half:, :half] @ first)
     return out
+
+
+def _doubted(gram: np.ndarray, moments: Moments) -> np.ndarray:
+    """A Gram matrix with as much more on its diagonal as chance may have put beside it: of few rows, little is left."""
+    doubted = gram.copy()
+    np.fill_diagonal(doubted, np.diag(gram) * gram.dtype.type(1 + moments.chance))
+    return doubted
 
 
 def _with_rows(gram: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """A toy op: the whole of what a new activation takes."""
 
-from qcc.ir.vocabulary.definition import OpDef, Step
+from qcc.ir.vocabulary.definition import EpilogueStep, OpDef
 
 QUICK_GELU = OpDef(
     "elementwise",
@@ -8,5 +8,5 @@ QUICK_GELU = OpDef(
     onnx="QuickGelu",
     aten="quick_gelu",
     plain=True,
-    steps=(Step("quick_gelu", lambda m, v: v * m.logistic(v * 1.702)),),
+    steps=(EpilogueStep("quick_gelu", lambda m, v: v * m.logistic(v * 1.702)),),
 )

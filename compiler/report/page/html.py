@@ -29,16 +29,9 @@ from qcc.compiler.report.text import (
 )
 from qcc.compiler.report.times import ratio_words, verdict
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
-from qcc.ir.encoding.form import Form
+from qcc.ir.forms.find import forms
 from qcc.passes.clean import Clean
 
-FORMS = {
-    Form.FUSED: "the codes go into the runtime's own compressed kernel: the weight stays small in memory too.",
-    Form.DECODED: "the weight is decoded once, when the session starts: small on disk, and the float model's speed "
-    "and memory.",
-    Form.ROWS: "of an embedding: the packed rows that are asked for are gathered, and only those are decoded.",
-    Form.KERNEL: "one op, a function of the model's own that decodes and multiplies: a kernel library takes it over.",
-}
 TERMS = {
     "bits a weight": "all that a layer takes in the file (codes, scales, zero points, the ops around them), shared out "
     "over its weights.",
@@ -61,7 +54,7 @@ def render_html(result: Result) -> str:
         ("outputs", "Outputs compared", _outputs(result)),
         ("layers", "Layers", tables.layers_table(result)),
         ("kept", "Kept as they were", _reached(result) + _kept(result)),
-        *([("rewrites", "Rewritten, the function kept", rewrites_section(result))] if result.rewrites else []),
+        *([("rewrites", "Rewritten", rewrites_section(result))] if result.rewrites else []),
         ("work", "What the compiler did", _work(result)),
         ("load", "Load it", _load(result)),
         ("terms", "Terms", _terms()),
@@ -280,5 +273,5 @@ def _load(result: Result) -> str:
 
 
 def _terms() -> str:
-    forms = [(f"form <code>{name}</code>", text) for name, text in FORMS.items()]
-    return tables.facts([*forms, *TERMS.items()])
+    terms = [(f"form <code>{form.name}</code>", form.explains) for form in forms().values()]
+    return tables.facts([*terms, *TERMS.items()])

@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qcc.ir.vocabulary.definition import Formula, Lines, Step, number
+from qcc.ir.vocabulary.definition import EpilogueStep, Formula, Lines, number
 
 
-def step_lines(step: Step, v: str, y: str, operands: Sequence[str], opset: int) -> Lines:
+def step_lines(step: EpilogueStep, v: str, y: str, operands: Sequence[str], opset: int) -> Lines:
     """Lines that make the second value of the first, as the step's definition says or as its formula does."""
     if step.lines is not None:
         return step.lines(v, y, operands, opset)

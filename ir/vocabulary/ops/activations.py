@@ -1,8 +1,9 @@
 """Functions of single values that nets have between products."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from qcc.ir.vocabulary.definition import Lines, OpDef, Real, Step, WordAttribute, node, number
+from qcc.ir.vocabulary.definition import EpilogueStep, Lines, OpDef, Real, WordAttribute, node, number
 
 GELU_OPSET = 20
 
@@ -20,6 +21,11 @@ def _gelu(v: str, y: str, _: Sequence[str], opset: int) -> Lines:
         f"{y}_product = Mul ({v}, {y}_sum)",
         f"{y} = Mul ({y}_product, {y}_half)",
     ]
+
+
+def _gelu_by_logistic(m: Any, v: Any) -> Any:  # noqa: ANN401 - of the interpreter
+    """``1 + tanh(x)`` is twice the logistic function of ``2 x``: with ``2 sqrt(2 / pi)`` in front."""
+    return v * m.logistic(v * (v * v * 0.0713548162726 + 1.59576912161))
 
 
 def _gelu_tanh(v: str, y: str, _: Sequence[str], opset: int) -> Lines:
@@ -52,35 +58,34 @@ def _relu6(v: str, y: str, _: Sequence[str], __: int) -> Lines:
 
 RELU = OpDef(
     "elementwise", "relu", onnx="Relu", aten="relu", law="homogeneous", plain=True,
-    steps=(Step("relu", lambda m, v: m.above(v, 0.0), lines=node("Relu")),),
+    steps=(EpilogueStep("relu", lambda m, v: m.above(v, 0.0), lines=node("Relu")),),
 )  # fmt: skip
 GELU = OpDef(
     "elementwise", "gelu", (WordAttribute("approximate", "none"),), onnx="Gelu", aten="gelu", plain=True,
     steps=(
-        Step("gelu", lambda m, v: v * m.normal(v), lines=_gelu),
-        # 2 sqrt(2 / pi) in front: tanh of a number in terms of the logistic function of its double
-        Step("gelu_tanh", lambda m, v: v * m.logistic(v * (v * v * 0.0713548162726 + 1.59576912161)), lines=_gelu_tanh),
+        EpilogueStep("gelu", lambda m, v: v * m.normal(v), lines=_gelu),
+        EpilogueStep("gelu_tanh", _gelu_by_logistic, lines=_gelu_tanh),
     ),
 )  # fmt: skip
 SILU = OpDef(
     "elementwise", "silu", onnx="Swish", aten="silu", onnx_only={"alpha": 1.0}, plain=True,
-    steps=(Step("silu", lambda m, v: v * m.logistic(v), lines=_silu),),
+    steps=(EpilogueStep("silu", lambda m, v: v * m.logistic(v), lines=_silu),),
 )  # fmt: skip
 SIGMOID = OpDef(
     "elementwise", "sigmoid", onnx="Sigmoid", aten="sigmoid", plain=True,
-    steps=(Step("sigmoid", lambda m, v: m.logistic(v), lines=node("Sigmoid")),),
+    steps=(EpilogueStep("sigmoid", lambda m, v: m.logistic(v), lines=node("Sigmoid")),),
 )  # fmt: skip
 TANH = OpDef(
     "elementwise", "tanh", onnx="Tanh", aten="tanh", plain=True,
-    steps=(Step("tanh", lambda m, v: m.tanh(v), lines=node("Tanh")),),
+    steps=(EpilogueStep("tanh", lambda m, v: m.tanh(v), lines=node("Tanh")),),
 )  # fmt: skip
 HARD_SWISH = OpDef(
     "elementwise", "hard_swish", onnx="HardSwish", aten="hardswish", plain=True,
-    steps=(Step("hard_swish", lambda m, v: v * m.clamp(v * (1 / 6) + 0.5, 0.0, 1.0), lines=node("HardSwish")),),
+    steps=(EpilogueStep("hard_swish", lambda m, v: v * m.clamp(v * (1 / 6) + 0.5, 0.0, 1.0), lines=node("HardSwish")),),
 )  # fmt: skip
 CLIP = OpDef(
     "elementwise", "clip", read="min max", onnx="Clip", aten="clamp clamp_min clamp_max hardtanh relu6",
-    law="homogeneous", plain=True, steps=(Step("relu6", lambda m, v: m.clamp(v, 0.0, 6.0), lines=_relu6),),
+    law="homogeneous", plain=True, steps=(EpilogueStep("relu6", lambda m, v: m.clamp(v, 0.0, 6.0), lines=_relu6),),
 )  # fmt: skip
 
 OTHERS = (

@@ -1,17 +1,17 @@
 """Arithmetic on single values, of one operand or several."""
 
-from qcc.ir.vocabulary.definition import OpDef, Step, node
+from qcc.ir.vocabulary.definition import EpilogueStep, OpDef, node
 
 ADD = OpDef(
     "binary", "add", onnx="Add Sum", aten="add", plain=True,
     steps=(
-        Step("bias", lambda _, v, bias: v + bias, (("bias", "vector"),), lines=node("Add")),
-        Step("add", lambda _, v, added: v + added, (("added", "tensor"),), lines=node("Add")),
+        EpilogueStep("bias", lambda _, v, bias: v + bias, (("bias", "vector"),), lines=node("Add")),
+        EpilogueStep("add", lambda _, v, added: v + added, (("added", "tensor"),), lines=node("Add")),
     ),
 )  # fmt: skip
 MUL = OpDef(
     "binary", "mul", onnx="Mul", aten="mul", plain=True,
-    steps=(Step("mul", lambda _, v, factor: v * factor, (("factor", "tensor"),), lines=node("Mul")),),
+    steps=(EpilogueStep("mul", lambda _, v, factor: v * factor, (("factor", "tensor"),), lines=node("Mul")),),
 )  # fmt: skip
 
 ONE_OPERAND = (

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from qcc.ir.vocabulary.definition import Lines, OpDef, Step, node, number
+from qcc.ir.vocabulary.definition import EpilogueStep, Lines, OpDef, node, number
 
 
 def _rms_norm(v: str, y: str, operands: Sequence[str], _: int) -> Lines:
@@ -23,7 +23,7 @@ LAYER_NORM = OpDef(
     "norm", "layer_norm", read="axis epsilon", onnx="LayerNormalization", aten="layer_norm native_layer_norm",
     over="last", plain=True,
     steps=(
-        Step(
+        EpilogueStep(
             "layer_norm", operands=(("gain", "vector"), ("shift", "vector")), centred=True,
             lines=node("LayerNormalization <axis: int = -1, epsilon: float = @epsilon>"),
         ),
@@ -31,7 +31,7 @@ LAYER_NORM = OpDef(
 )  # fmt: skip
 RMS_NORM = OpDef(
     "norm", "rms_norm", read="axis epsilon", onnx="RMSNormalization", aten="rms_norm", over="last", plain=True,
-    steps=(Step("rms_norm", operands=(("gain", "vector"),), centred=False, lines=_rms_norm),),
+    steps=(EpilogueStep("rms_norm", operands=(("gain", "vector"),), centred=False, lines=_rms_norm),),
 )  # fmt: skip
 OTHERS = (
     OpDef("norm", "batch_norm", read="epsilon", onnx="BatchNormalization",
