@@ -8,7 +8,7 @@ from pathlib import Path
 from qcc.codegen.target.scratch import scratch
 from qcc.codegen.target.target import runs_here
 from qcc.compiler.allocate.copied import copied, copies
-from qcc.compiler.allocate.settle import Settled, allocation_of, loss_of, settle
+from qcc.compiler.allocate.settle import Settled, allocation_of, loss_of, predicted_seconds, settle
 from qcc.compiler.build import run as build
 from qcc.compiler.build.cleaning import Cleaned
 from qcc.compiler.build.raise_graph import needed_opset, raise_graph
@@ -31,9 +31,9 @@ from qcc.compiler.measure.evidence import Evidence, rounded_inputs
 from qcc.compiler.measure.most_lost import most_lost
 from qcc.compiler.measure.time_model import ModelTimes, time_input, time_models
 from qcc.compiler.plan.bind import Chooser, Earlier, Latency, bind, opened_by_data
-from qcc.compiler.plan.catalog import Export, schema
+from qcc.compiler.plan.catalog import Export
 from qcc.compiler.plan.plan import Plan
-from qcc.compiler.repeat import check_plan, tell_differences
+from qcc.compiler.repeat import check_plan, loaded_policy, tell_differences
 from qcc.compiler.report import layer_rows, lock
 from qcc.compiler.report.budget import compare_with_budget
 from qcc.compiler.report.covered import Covered
@@ -47,7 +47,6 @@ from qcc.compiler.verify.outputs import Verification
 from qcc.compiler.verify.verifier import Verifier
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import Diagnostics, QccError
-from qcc.dsl.load import load_policy
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.errors import ModelError
@@ -59,12 +58,10 @@ from qcc.ir.onnx.file.save import Written
 from qcc.ir.onnx.graph.run import reference
 from qcc.passes.encode import Encode
 
-DEFAULT_POLICY = "balanced"
-
 
 def compile(
     model: str | Path,
-    policy: str | Path | Policy = DEFAULT_POLICY,
+    policy: str | Path | Policy | None = None,
     *,
     output: str | Path | None = None,
     data: Data | None = None,
@@ -78,7 +75,8 @@ def compile(
 
     Args:
         model: an ``.onnx`` file.
-        policy: a ``.qpolicy`` file, a preset's name, the text of a policy, or a loaded policy.
+        policy: a ``.qpolicy`` file, a preset's name, the text of a policy, or a loaded policy; by default what the plan
+            keeps of its own, or ``balanced`` without a plan.
         output: the file to write; by default ``<model>.qcc.onnx`` beside the model.
         data: calibration data, instead of what the policy names: an ``.npz`` file, a CalibrationDataReader, or feeds.
         definitions: values of the policy's parameters, as ``-D`` gives them.
@@ -95,7 +93,7 @@ def compile(
     """
     try:
         path = model_path(model)
-        given = path, policy, output, data, definitions or {}, dims, progress
+        given = path, loaded_policy(policy, plan, definitions), output, data, dims, progress
         return _Compilation.prepare(*given, keep_failed).run(plan)
     except ModelError as error:
         raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
@@ -107,7 +105,7 @@ def compile(
 
 def decide_plan(
     model: str | Path,
-    policy: str | Path | Policy = DEFAULT_POLICY,
+    policy: str | Path | Policy | None = None,
     *,
     data: Data | None = None,
     definitions: Mapping[str, str] | None = None,
@@ -125,7 +123,8 @@ def decide_plan(
         path = model_path(model)
         written = folder / output_path(path, None).name
         try:
-            compilation = _Compilation.prepare(path, policy, written, data, definitions or {}, dims, progress)
+            loaded = loaded_policy(policy, plan, definitions)
+            compilation = _Compilation.prepare(path, loaded, written, data, dims, progress)
             settled = compilation.decide(plan)
             return settled.plan, settled.built.ops, compilation.diagnostics.warnings
         except ModelError as error:
@@ -170,20 +169,18 @@ class _Compilation:
     def prepare(
         cls,
         model: Path,
-        policy: str | Path | Policy,
+        policy: Policy,
         output: str | Path | None,
         data: Data | None,
-        definitions: Mapping[str, str],
         dims: Mapping[str, int] | None,
         progress: Progress,
         keep_failed: bool = False,
     ) -> "_Compilation":
-        loaded = policy if isinstance(policy, Policy) else load_policy(policy, schema(), definitions)
         target = output_path(model, output)
-        calibrate = loaded.calibrate.path if loaded.calibrate else None
-        read = input_files([*(source.path for source in loaded.sources), calibrate, data])
+        calibrate = policy.calibrate.path if policy.calibrate else None
+        read = input_files([*(source.path for source in policy.sources), calibrate, data])
         check_model(model, target, keep_failed, read)
-        return cls(model, target, loaded, data, Phases(progress), dims or {}, keep_failed, tuple(read))
+        return cls(model, target, policy, data, Phases(progress), dims or {}, keep_failed, tuple(read))
 
     def run(self, plan: Plan | Lock | None) -> Result:
         opened = self._open(plan)
@@ -261,10 +258,7 @@ class _Compilation:
 
     def _time(self, opened: _Opened, settled: Settled, staged: Path, library: Path | None) -> ModelTimes | None:
         """Time the written model against the input; what was predicted, where speed is what the policy is after."""
-        allocate, predicted = opened.plan.allocate, None
-        if allocate is not None and settled.decision is not None and _after_speed(self.policy):
-            chosen = zip(allocate.options, settled.decision.choice, strict=True)
-            predicted = allocate.fixed_ms / 1e3 + sum(one.candidates[at].latency_ms for one, at in chosen) / 1e3
+        predicted = predicted_seconds(opened.plan, settled) if _after_speed(self.policy) else None
         with self.phases.phase("time"):
             return time_models(self.model, staged, library if self.runs_here else None, opened.data, predicted)
 
@@ -345,6 +339,7 @@ class _Compilation:
         plan, graph = opened.plan, opened.graph
         evidence = Evidence.of(graph, plan, opened.data, self.phases, self.covered.by(self.diagnostics, self.phases))
         raised: dict[int, OnnxGraph] = {}
+        most = opened.file.size_bytes if any(row.treated for row in opened.rewrites if row.action != "clean") else None
 
         def write(decided: Plan) -> tuple[build.Built[OnnxGraph], Written]:
             opset = max(needed_opset(graph, decided), self._export().opset or 0)
@@ -354,14 +349,13 @@ class _Compilation:
             with self.phases.phase("encode"):
                 built = build.run_plan(raised[opset], decided, evidence.context(decided, self._keep))
             metadata = lock.provenance(self.model, self.policy, decided)
-            return built, build.write(built, staged, self._export(), metadata)
+            return built, build.write(built, staged, self._export(), metadata, most)
 
-        settled = None if copies(plan) else settle(plan, graph, write, evidence.losses)
+        settled = None if copies(plan) else settle(plan, write, evidence.losses)
         for edit in settled.built.edits if settled else ():
             if edit.refused:
                 self.diagnostics.warning("Q411", f"`{edit.subject}` stays as it is: {edit.text}")
-        rewritten = any(row.treated for row in opened.rewrites if row.action != "clean")
-        if settled is None or (settled.written.size_bytes >= opened.file.size_bytes and not rewritten):
+        if settled is None or (settled.written.size_bytes >= opened.file.size_bytes and most is None):
             self.diagnostics.warning("Q430", f"`{self.model}` gets no smaller: the output is a copy of it")
             settled = copied(self.model, graph, settled.plan if settled else plan, staged)
         return settled

@@ -1,6 +1,6 @@
 """Running a plan that was made before: that it is for this model, and what else is not as it was."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -9,14 +9,36 @@ from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.files.inputs import Inputs
 from qcc.compiler.plan.activations import saturating
 from qcc.compiler.plan.bind import BEFORE
+from qcc.compiler.plan.catalog import schema
 from qcc.compiler.plan.plan import Plan, Step
+from qcc.compiler.plan.terms import policy_of
 from qcc.compiler.report.lock import Lock, versions
 from qcc.dsl.diagnostics.report import Diagnostics
+from qcc.dsl.load import load_policy
+from qcc.dsl.policy.policy import Policy
 from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Graph
 from qcc.passes.encode import Encode
 
+DEFAULT_POLICY = "balanced"
 HELP = "a plan fits the model that it was made for"
+
+
+def loaded_policy(
+    policy: str | Path | Policy | None, plan: Plan | Lock | None, definitions: Mapping[str, str] | None
+) -> Policy:
+    """The policy that is given, or else what a plan keeps of its own, or else the default one.
+
+    Raises:
+        QccError: there is none, or it is wrong.
+    """
+    if isinstance(policy, Policy):
+        return policy
+    if policy is None and isinstance(plan, Lock):
+        return policy_of(plan.plan.terms, plan.path.parent, definitions, plan.policy)
+    if policy is None and isinstance(plan, Plan):
+        return policy_of(plan.terms, None, definitions)
+    return load_policy(DEFAULT_POLICY if policy is None else policy, schema(), definitions)
 
 
 def check_plan(plan: Plan, graph: Graph, model: Path) -> None:
@@ -28,7 +50,7 @@ def check_plan(plan: Plan, graph: Graph, model: Path) -> None:
     own = {weight.name for weight in graph.weights()}
     check_targets([step for step in plan.steps if step.action.phase not in BEFORE], graph, model)
     decided = {name for step in plan.steps if isinstance(step.action, Encode) for name in step.weights}
-    decided |= {option.weight for option in plan.allocate.options} if plan.allocate else set()
+    decided |= {option.subject for option in plan.allocate.options} if plan.allocate else set()
     decided |= {one.weight for one in plan.kept}
     _check_names(decided, graph, model)
     if missing := sorted(own - decided):

@@ -45,6 +45,16 @@ class Encode(Pass):
     form: Form
     activations: Activations | None = None
 
+    @property
+    def label(self) -> str:
+        """The format alone."""
+        return self.encoding.text
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """By grid, block and form."""
+        return (*self.encoding.order, self.form.name)
+
     def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
         """Encode the targets."""
         weights = {weight.name: weight for weight in graph.weights()}
@@ -75,8 +85,15 @@ class Encode(Pass):
         Raises:
             Refused: the encoding cannot hold it.
         """
-        rounding, why = self.rounding.advised(weight, matrix, self.encoding, context)
+        rounding, why = self._advised(weight, matrix, context)
         return rounding.encode(weight, matrix, self.encoding, context), why
+
+    def _advised(self, weight: Weight, matrix: np.ndarray, context: Context) -> tuple[Rounding, str]:
+        """What data recommends, asked once: measuring and writing ask the same."""
+        key = weight.name, self.encoding, self.rounding
+        if key not in context.advice:
+            context.advice[key] = self.rounding.advised(weight, matrix, self.encoding, context)
+        return context.advice[key]
 
     def _regions(self, graph: Graph, weights: Sequence[Weight]) -> Mapping[str, Region]:
         """What kernels do beside the products of these weights."""

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 
 from qcc.compiler.build.promises import broken_promise
 from qcc.compiler.calibrate.samples import Samples
-from qcc.compiler.calibrate.statistics import moments
+from qcc.compiler.observe.statistics import layer_statistics
 from qcc.compiler.plan.catalog import ON, keyword_of, passes, rewrites, roundings
 from qcc.compiler.verify.translation import TOLERANCE, relative_error
 from qcc.dsl.policy.options import Option, options_of
@@ -107,7 +107,7 @@ def rewritings(graph: OnnxGraph) -> Iterator[tuple[Rewrite, tuple[str, ...], Con
     """Every rewriting pass, asked for on all weights, with what it may need."""
     names = tuple(weight.name for weight in graph.weights())
     x = np.random.default_rng(8).standard_normal((16, WIDTH)).astype(np.float32)
-    found = moments(graph, names, Samples(({"x": x},), "drawn"), lambda *_: None)
+    found = layer_statistics(graph, Samples(({"x": x},), "drawn"), lambda *_: None, moments=names).moments
     context = Context(grams=grams_of(found), encodings=dict.fromkeys(names, Blocked(IntGrid(4), group(8))))
     for definition in REWRITES:
         assert issubclass(definition, Rewrite)

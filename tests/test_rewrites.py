@@ -195,6 +195,16 @@ def test_the_file_computes_the_same(model: Path, tmp_path: Path) -> None:
     assert "Q411" not in {one.code for one in result.warnings}
 
 
+def test_notes_make_no_file_larger(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a rewriting saves may be less than what the file says of its origin."""
+    real = lock.provenance
+    monkeypatch.setattr(lock, "provenance", lambda *given: real(*given) | {"qcc.long": "x" * 100_000})
+    result = run(model, "rule any { toy_scale = constant(4) }\n")
+    assert any(row.treated for row in result.rewrites)
+    assert result.output_bytes == result.output.stat().st_size <= result.input_bytes
+    assert not onnx.load(result.output).metadata_props
+
+
 def test_encoding_sees_the_rewritten_graph(model: Path) -> None:
     graph = OnnxGraph.load(model)
     plan = bound(graph, "rule any { weights = int8 channel }\n" + ALL)

@@ -9,7 +9,7 @@ from qcc.compiler.build.promises import broken_promise
 from qcc.compiler.build.rewrite import Rewritten
 from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.calibrate.samples import Samples
-from qcc.compiler.calibrate.statistics import Tick
+from qcc.compiler.observe.observer import Tick
 from qcc.compiler.plan.plan import Plan, Step
 from qcc.compiler.plan.text import action_text
 from qcc.compiler.verify.translation import Trial

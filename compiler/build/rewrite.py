@@ -12,7 +12,8 @@ from qcc.compiler.build.promises import broken_promise
 from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.calibrate.coverage import Told, coverage_of
 from qcc.compiler.calibrate.samples import Samples
-from qcc.compiler.calibrate.statistics import Tick, moments
+from qcc.compiler.observe.observer import Tick
+from qcc.compiler.observe.statistics import layer_statistics
 from qcc.compiler.plan.plan import Plan, Step
 from qcc.compiler.plan.text import action_text
 from qcc.compiler.verify.translation import Difference, Outputs, Trial, first_guilty
@@ -163,7 +164,8 @@ class _Attempt(Generic[G]):
 
 def _gathered(graph: Graph, step: Step, data: Samples, covers: Told, context: Context) -> Context:
     """With statistics of the step's weights."""
-    found = moments(graph, step.weights, data, lambda _done, _total, what: context.progress(what))
+    gathered = layer_statistics(graph, data, lambda *at: context.progress(at[-1]), moments=step.weights)
+    found = gathered.moments
     covers(coverage_of(found))
     return replace(context, grams=grams_of(found), moments=found)
 

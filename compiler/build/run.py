@@ -45,10 +45,22 @@ def run_plan(graph: G, plan: Plan, context: Context) -> Built[G]:
     return Built(current, tuple(edits))
 
 
-def write(built: Built[OnnxGraph], path: Path, export: Export, metadata: dict[str, str]) -> Written:
+def write(
+    built: Built[OnnxGraph], path: Path, export: Export, metadata: dict[str, str], most_bytes: int | None = None
+) -> Written:
     """Write the graph to a file.
+
+    Args:
+        built: the graph.
+        path: of the file.
+        export: how.
+        metadata: what the file says of its origin; left out where it makes a file larger than ``most_bytes``.
+        most_bytes: if there is a limit.
 
     Raises:
         ModelError: the place cannot be written to.
     """
-    return built.graph.save(path, export.external_data, metadata)
+    written = built.graph.save(path, export.external_data, metadata)
+    if most_bytes is not None and written.size_bytes > most_bytes:
+        return built.graph.save(path, export.external_data, {})
+    return written

@@ -44,7 +44,8 @@ def chosen_data(policy: Policy, given: Data | None, graph: Graph, runner: Runner
 def _apart(samples: Samples, runner: Runner) -> Samples:
     """Samples one by one where the model takes no more at once: a state that all share is often of one alone."""
     batch = samples.batches[0]
-    shared = [name for name, array in batch.items() if np.ndim(array) > 1 and samples.axis(name, array) is None]
+    arrays = {name: array for name, array in batch.items() if isinstance(array, np.ndarray) and array.ndim > 1}
+    shared = [name for name, array in arrays.items() if samples.axis(name, array) is None]
     if not samples.divisible or not shared or samples.size(batch) == 1:
         return samples
     alone = tuple(samples.parts(1))

@@ -5,11 +5,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from types import MappingProxyType
+from typing import TypeVar
 
 from qcc.compiler.plan.activations import ActivationBinder
 from qcc.compiler.plan.catalog import rewrites
+from qcc.compiler.plan.costs import BITS, LATENCY, costs_of
 from qcc.compiler.plan.formats import encoding_of
 from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, Step
+from qcc.compiler.plan.terms import terms_of
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.policy.policy import KEEP, Assignment, FormatSpec, Policy, Rule
@@ -28,13 +31,14 @@ from qcc.ir.forms.choose import Choice, choose
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.passes.clean import Clean
-from qcc.passes.contract.contract import Phase, Rounding, SitePass
+from qcc.passes.contract.contract import Pass, Phase, Rounding, SitePass
 from qcc.passes.encode import Encode
 from qcc.passes.rounding.nearest import Nearest
 
 BEFORE = (Phase.BRANCHES, Phase.STRUCTURE)
 """The phases whose passes change which weights there are, or their shapes."""
 NO_ENCODINGS: Mapping[str, Encoding | None] = MappingProxyType({})
+ActionT = TypeVar("ActionT", bound=Pass)
 Chooser = Callable[[Weight, Encoding], Choice]
 """Finds the form of a weight under an encoding."""
 
@@ -151,48 +155,61 @@ def bind(
     steps: dict[Encode, list[tuple[str, str]]] = {}
     options, kept = [], []
     narrowest: dict[str, Encoding | None] = {}
+    params, seconds = sum(one.weight.params for one in resolved), latency.of if latency else None
+
+    def costed(candidate: Candidate, weight: Weight) -> Candidate:
+        action = candidate.action if isinstance(candidate.action, Encode) else None
+        return replace(candidate, costs=costs_of(weight, action, params, seconds))
+
     activations = ActivationBinder(kernels, diagnostics)
     for one in resolved:
         possible = activations(one.weight, one.properties.get("activations"), _candidates(one, chooser))
-        candidates = [_timed(candidate, one.weight, latency) for candidate in possible]
+        candidates = [costed(candidate, one.weight) for candidate in possible]
         narrowest[one.weight.name] = _narrowest(one.weight, candidates)
-        encoded = [candidate for candidate in candidates if candidate.action is not None]
+        encoded = [(one.action, one.source) for one in candidates if isinstance(one.action, Encode)]
         if not encoded:
             kept.append(Kept(one.weight.name, _why_kept(one)))
-        elif len(candidates) == 1 and encoded[0].action is not None:
-            steps.setdefault(encoded[0].action, []).append((one.weight.name, encoded[0].source))
+        elif len(candidates) == 1:
+            action, source = encoded[0]
+            steps.setdefault(action, []).append((one.weight.name, source))
         else:
             options.append(OpenChoice(one.weight.name, tuple(candidates)))
     activations.report()
     reference = {"size": float(input_bytes), "latency": latency.model_s * 1e3 if latency else 1.0}
     bounds = [bound for bound in policy.budget if given or bound.argument != GIVEN]
     limits = tuple(Limit(b.metric, b.quantity.of(reference.get(b.metric, 1.0)), b.text) for b in bounds)
-    fixed_ms = 0.0 if latency is None else 1e3 * _fixed_seconds(latency, resolved, steps, options)
-    allocate = Allocate(policy.minimize, limits, tuple(options), fixed_ms) if options or limits else None
+    fixed = _fixed(resolved, steps, options, latency)
+    allocate = Allocate(policy.minimize, limits, tuple(options), fixed) if options or limits else None
     first: Iterable[Step] = earlier.steps if earlier else ()
     if earlier is None:
         first = [*_depth_steps(policy, graph.weights(), diagnostics), *_asked_steps(resolved, BEFORE)]
-    done = (Step(Clean()), *first, *_asked_steps(resolved, (Phase.REWRITE,), narrowest), *encode_steps(steps))
-    return Plan(done, tuple(kept), allocate, kernels)
+    done = (Step(Clean()), *first, *_asked_steps(resolved, (Phase.REWRITE,), narrowest), *steps_of(steps))
+    return Plan(done, tuple(kept), allocate, kernels, terms_of(policy))
 
 
-def _timed(candidate: Candidate, weight: Weight, latency: Latency | None) -> Candidate:
-    return candidate if latency is None else replace(candidate, latency_ms=1e3 * latency.of(weight, candidate.action))
-
-
-def _fixed_seconds(
-    latency: Latency,
+def _fixed(
     resolved: Sequence[Resolved],
-    steps: dict[Encode, list[tuple[str, str]]],
-    open: Sequence[OpenChoice],
-) -> float:
-    """What the model will take apart from the weights that are still open: what is not linear takes what it took."""
-    weights = {one.weight.name: one.weight for one in resolved}
-    undecided = {option.weight for option in open}
-    total = latency.model_s - sum(latency.of(weight, None) for name, weight in weights.items())
+    steps: Mapping[Encode, list[tuple[str, str]]],
+    open_: Sequence[OpenChoice],
+    latency: Latency | None,
+) -> dict[str, float]:
+    """What all that is not open takes: its share of the average bits, and its time.
+
+    What is no weight's layer takes what it took.
+    """
+    params = sum(one.weight.params for one in resolved)
+    undecided = {option.subject for option in open_}
     actions = {name: action for action, pairs in steps.items() for name, _ in pairs}
-    total += sum(latency.of(weight, actions.get(name)) for name, weight in weights.items() if name not in undecided)
-    return max(total, 0.0)
+    rows = [
+        costs_of(one.weight, actions.get(one.weight.name), params, latency.of if latency else None)
+        for one in resolved
+        if one.weight.name not in undecided
+    ]
+    fixed = {BITS: sum(row[BITS] for row in rows)}
+    if latency is None:
+        return fixed
+    others = latency.model_s - sum(latency.of(one.weight, None) for one in resolved)
+    return {**fixed, LATENCY: max(1e3 * others + sum(row[LATENCY] for row in rows), 0.0)}
 
 
 def first_steps(policy: Policy, graph: Graph, given: bool, diagnostics: Diagnostics) -> tuple[Step, ...]:
@@ -231,8 +248,8 @@ def _asked_steps(
             yield Step(action, weights, sources, encodings if narrowest else ())
 
 
-def encode_steps(steps: dict[Encode, list[tuple[str, str]]]) -> Iterable[Step]:
-    """One step for each way to encode."""
+def steps_of(steps: Mapping[ActionT, list[tuple[str, str]]]) -> Iterable[Step]:
+    """One step for each action."""
     for action, pairs in steps.items():
         yield Step(action, tuple(name for name, _ in pairs), tuple(source for _, source in pairs))
 
@@ -260,7 +277,7 @@ def _candidate(weight: Weight, spec: FormatSpec, rounding: Rounding, chooser: Ch
 
 def _narrowest(weight: Weight, candidates: Sequence[Candidate]) -> Encoding | None:
     """The smallest of the encodings that a weight may get."""
-    encodings = [candidate.action.encoding for candidate in candidates if candidate.action is not None]
+    encodings = [candidate.action.encoding for candidate in candidates if isinstance(candidate.action, Encode)]
     return min(encodings, key=lambda encoding: encoding.size_bits(weight.shape), default=None)
 
 

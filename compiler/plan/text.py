@@ -12,7 +12,7 @@ from qcc.passes.encode import Encode
 
 def to_text(plan: Plan) -> str:
     """Stable text, one line a weight."""
-    lines = [f"plan {VERSION}"] + ([f"kernels {plan.kernels.text}"] if plan.kernels else [])
+    lines = [f"plan {VERSION}", *plan.terms] + ([f"kernels {plan.kernels.text}"] if plan.kernels else [])
     for step in plan.steps:
         lines.append(action_text(step.action))
         lines += _columns(zip(step.weights, step.sources, strict=True))
@@ -20,7 +20,7 @@ def to_text(plan: Plan) -> str:
         bounds = "".join(f", {limit.metric} <= {limit.bound:.10g}" for limit in plan.allocate.limits)
         lines.append(f"allocate minimize {plan.allocate.objective}{bounds}")
         lines += _columns(
-            (option.weight, " | ".join(one.text for one in option.candidates)) for option in plan.allocate.options
+            (option.subject, " | ".join(one.text for one in option.candidates)) for option in plan.allocate.options
         )
     if plan.kept:
         lines.append("keep")

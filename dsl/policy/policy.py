@@ -183,6 +183,8 @@ class Policy:
     """Each parameter's value, as spelled."""
     depth: tuple[DepthPart, ...] = ()
     """Which blocks the model loses."""
+    digest: str = field(default="", compare=False, repr=False)
+    """Of the policy that this one is a part of; its own if it is empty."""
 
 
 def options_text(value: "DataclassInstance") -> dict[str, str]:

@@ -6,7 +6,7 @@ did.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, TypeVar
@@ -105,7 +105,8 @@ class Context:
     there are two. ``encodings`` holds, by weight name, what the weight will be stored in, the
     narrowest where that is open; a weight that stays float has none. ``magnitudes`` tells, by weight name, how large
     the numbers are that the weight's layers read. ``takes`` tells whether a site, by its subject, is
-    to be treated: a search for a guilty one leaves some out. ``became`` is told what weights are stored as.
+    to be treated: a search for a guilty one leaves some out. ``became`` is told what weights are stored as. ``advice``
+    remembers what data recommends in place of a way of rounding, while weights and moments are the same.
     """
 
     progress: Callable[[str], None] = _silent
@@ -115,6 +116,7 @@ class Context:
     magnitudes: Mapping[str, Magnitudes] = field(default_factory=dict)
     takes: Callable[[str], bool] = _every
     became: Callable[[str, Encoded], None] = _ignored
+    advice: "MutableMapping[Hashable, tuple[Rounding, str]]" = field(default_factory=dict)
 
     def blocked(self, name: str) -> Blocked | None:
         """What a weight will be stored in, if that is codes by blocks."""
@@ -134,6 +136,16 @@ class Pass(ABC):
     keeps: ClassVar[frozenset[Invariant]]
     after: ClassVar[tuple[str, ...]] = ()
     uses_gram: ClassVar[bool] = False
+
+    @property
+    def label(self) -> str:
+        """What a table of candidates calls it."""
+        return type(self).__name__
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """Where it stands among passes of its phase that do not care; each kind compares with its own."""
+        return ()
 
     def apply(self, graph: G, targets: Sequence[str], context: Context) -> tuple[G, list[Edit]]:
         """Transform a copy of the graph.

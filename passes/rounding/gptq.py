@@ -14,14 +14,14 @@ from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.fit import fitted
 from qcc.ir.graph.ops import Kind, Weight
 from qcc.passes.contract.contract import Between, Context, Rounding
+from qcc.passes.contract.factor import inverse_factor
 from qcc.passes.contract.moments import Moments
 from qcc.passes.rounding.nearest import Nearest
 
 COLUMNS = 64  # columns whose mutual corrections are made before the rest of the row is touched
-LEAF = 128  # a triangle of this size is inverted directly
 MORE = (1, 10, 100)  # times the damping that was asked for
 JUDGED = 96  # rows of a weight that are rounded to choose
-ROWS = 512  # rows are independent: threads share them, and so many fit a cache
+ROWS = 512  # rows are independent: threads share them, so many at a time; fewer are not worth a thread
 
 
 @dataclass(frozen=True)
@@ -119,17 +119,19 @@ def _judged_rows(count: int, encoding: Encoding) -> np.ndarray:
 
 def _sweep(matrix: np.ndarray, found: Fitted, gram: np.ndarray, damping: float) -> None:
     """Round by columns under fixed scales."""
-    order = np.argsort(-np.diag(gram), kind="stable")
-    factor = _factor(gram[np.ix_(order, order)], damping)
-    rows = min(ROWS, -(-matrix.shape[0] // (os.cpu_count() or 1)))
-    columns = order.tolist()
+    factor = inverse_factor(gram, damping)
+    order, columns = factor.order, factor.order.tolist()
 
     def work(start: int) -> None:
-        part = slice(start, min(start + rows, matrix.shape[0]))
-        _sweep_rows(np.ascontiguousarray(matrix[part, order].T, dtype=np.float32), found, part, columns, factor)
+        part = slice(start, min(start + ROWS, matrix.shape[0]))
+        _sweep_rows(np.ascontiguousarray(matrix[part, order].T, dtype=np.float32), found, part, columns, factor.upper)
 
+    starts = range(0, matrix.shape[0], ROWS)
+    if len(starts) == 1:
+        work(0)
+        return
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(work, range(0, matrix.shape[0], rows)))
+        list(pool.map(work, starts))
 
 
 def _sweep_rows(values: np.ndarray, found: Fitted, rows: slice, columns: list[int], factor: np.ndarray) -> None:
@@ -145,37 +147,6 @@ def _sweep_rows(values: np.ndarray, found: Fitted, rows: slice, columns: list[in
             values[at + 1 : end] -= np.multiply.outer(factor[at, at + 1 : end], error)
             errors[at - start] = error
         values[end:] -= factor[start:end, end:].T @ errors
-
-
-def _factor(gram: np.ndarray, damping: float) -> np.ndarray:
-    """The upper factor ``U`` of the damped matrix's inverse ``U'U``; damping grows until there is one.
-
-    With the order of rows and columns reversed, the matrix's own lower factor ``L`` gives it: ``U`` is the inverse of
-    ``L``, reversed again.
-    """
-    wide = gram.astype(np.float64)
-    mean = float(np.mean(np.diag(wide))) or 1.0
-    dead = np.diag(wide) <= 0
-    wide[dead, dead] = mean
-    while True:
-        try:
-            lower = np.linalg.cholesky((wide + damping * mean * np.eye(len(wide)))[::-1, ::-1])
-            return _inverse_lower(lower)[::-1, ::-1].astype(np.float32)
-        except np.linalg.LinAlgError:
-            damping = max(10 * damping, 1e-6)
-
-
-def _inverse_lower(lower: np.ndarray) -> np.ndarray:
-    """The inverse of a lower triangular matrix, by halves: almost all of it is matrix products."""
-    size = len(lower)
-    if size <= LEAF:
-        return np.asarray(np.linalg.inv(lower))
-    half = size // 2
-    first, last = _inverse_lower(lower[:half, :half]), _inverse_lower(lower[half:, half:])
-    out = np.zeros_like(lower)
-    out[:half, :half], out[half:, half:] = first, last
-    out[half:, :half] = -last @ (lower[half:, :half] @ first)
-    return out
 
 
 def _doubted(gram: np.ndarray, moments: Moments) -> np.ndarray:
