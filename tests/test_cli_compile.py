@@ -218,7 +218,8 @@ HANG = """
 import signal, sys, time
 from pathlib import Path
 import qcc.compiler.verify.verifier
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background inherits that it is ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background inherits that it is ignored,
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and so does one under nohup
 def hang(*_):
     Path("hanging").touch()
     time.sleep(60)
@@ -235,12 +236,12 @@ sys.exit(main(["compile", "mlp.onnx"]))
 def test_interruption_leaves_nothing(folder: Path, sent: str, status: int, said: str) -> None:
     before = names(folder) | {"hanging"}
     process = subprocess.Popen([sys.executable, "-c", HANG], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not (folder / "hanging").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert any(name.startswith(".qcc-") for name in names(folder))
     process.send_signal(signal.Signals[sent])
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err) == (status, "", f"qcc: {said}\n")
     assert names(folder) == before
 
@@ -260,7 +261,7 @@ def test_progress_at_a_terminal_only() -> None:
             break
         if not read:
             break
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=120)
     os.close(master)
     assert process.returncode == 0
     for phase in (b"reading the model", b"measuring candidates", b"1/1", b"verifying the file"):
