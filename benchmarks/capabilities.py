@@ -30,10 +30,11 @@ from qcc.compiler.measure.timing import Turns, interleaved
 from qcc.ir.encoding.blocked import FLOAT_ENCODINGS, Blocked
 from qcc.ir.encoding.blocks import CHANNEL, group
 from qcc.ir.encoding.fit import encode
-from qcc.ir.encoding.form import Form
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.forms.capabilities import KERNEL_GROUP, Way, capabilities
-from qcc.ir.forms.choose import kernel_op
+from qcc.ir.forms.fused import FUSED
+from qcc.ir.forms.kernel import KERNEL, kernel_op
+from qcc.ir.graph.form import Form
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.file.runtime import onnxruntime
 
@@ -85,7 +86,7 @@ def fused(matrix: np.ndarray) -> Iterator[Sessions]:
     """The runtime's own kernels, a format at a time."""
     for one in capabilities():
         for size in one.groups:
-            model = encoded(matrix, Blocked(IntGrid(one.bits, one.symmetric), group(size)), Form.FUSED)
+            model = encoded(matrix, Blocked(IntGrid(one.bits, one.symmetric), group(size)), FUSED)
             yield {Way("fused", one.bits, one.symmetric, size, level): session(model, level) for level in LEVELS}
 
 
@@ -94,7 +95,7 @@ def kernels(matrix: np.ndarray, folder: Path) -> Iterator[Sessions]:
     widths = range(2, 9)
     formats = [Blocked(IntGrid(bits), block) for bits in widths for block in (CHANNEL, group(KERNEL_GROUP))]
     formats.append(FLOAT_ENCODINGS["bf16"])
-    models = {one: encoded(matrix, one, Form.KERNEL) for one in formats}
+    models = {one: encoded(matrix, one, KERNEL) for one in formats}
     ops = [kernel_op(one, matrix.shape[::-1]) for one in formats]
     for activations in ACTIVATIONS:
         library = build(ops, (named(NATIVE),), folder / f"{activations}.so", activations)

@@ -1,6 +1,6 @@
 """The main job: a model and a policy in, a verified artifact out."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,7 @@ from qcc.compiler.report.lock import Lock
 from qcc.compiler.report.publish_result import publish_failed, publish_result
 from qcc.compiler.report.reach import reach
 from qcc.compiler.report.result import Result
-from qcc.compiler.runtime.build_kernels import served_ops
+from qcc.compiler.runtime.build_kernels import warn_of_no_ops
 from qcc.compiler.runtime.count_served import build_counted
 from qcc.compiler.verify.outputs import Verification
 from qcc.compiler.verify.verifier import Verifier
@@ -51,6 +51,7 @@ from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.errors import ModelError
 from qcc.ir.forms.choose import choose
 from qcc.ir.graph.ops import Weight
+from qcc.ir.kernel.op import LinearOp
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.file.save import Written
 from qcc.ir.onnx.graph.run import reference
@@ -106,26 +107,25 @@ def decide_plan(
     model: str | Path,
     policy: str | Path | Policy = DEFAULT_POLICY,
     *,
-    output: str | Path | None = None,
     data: Data | None = None,
     definitions: Mapping[str, str] | None = None,
     plan: Plan | Lock | None = None,
     dims: Mapping[str, int] | None = None,
     progress: Progress = silent,
-) -> tuple[Plan, tuple[Diagnostic, ...]]:
-    """The plan that `compile` would run, with all that is open decided, and the warnings; nothing is verified.
-
-    The file that it took to decide is left at ``output``, or by default removed.
+) -> tuple[Plan, frozenset[LinearOp], tuple[Diagnostic, ...]]:
+    """The plan that `compile` would run, with all that is open decided, the kernel ops that its model would call, and
+    the warnings; nothing is verified.
 
     Raises:
         QccError: the policy, the model or the data is at fault.
     """
     with scratch() as folder:
         path = model_path(model)
-        written = output or folder / output_path(path, None).name
+        written = folder / output_path(path, None).name
         try:
             compilation = _Compilation.prepare(path, policy, written, data, definitions or {}, dims, progress)
-            return compilation.decide(plan), compilation.diagnostics.warnings
+            settled = compilation.decide(plan)
+            return settled.plan, settled.built.ops, compilation.diagnostics.warnings
         except ModelError as error:
             raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
 
@@ -218,7 +218,7 @@ class _Compilation:
     ) -> tuple[Settled, Path | None, Verification]:
         """The model and its library, written and verified."""
         settled = self._build(opened, staged)
-        library = self._library(settled.plan, staged)
+        library = self._library(settled.plan, settled.built.ops, staged)
         encoded = [n for one in settled.plan.steps if isinstance(one.action, Encode) for n in one.weights]
         with self.phases.phase("verify"):
             here = library if self.runs_here else None
@@ -266,20 +266,21 @@ class _Compilation:
         with self.phases.phase("time"):
             return time_models(self.model, staged, library if self.runs_here else None, opened.data, predicted)
 
-    def _library(self, plan: Plan, staged: Path) -> Path | None:
+    def _library(self, plan: Plan, ops: Collection[LinearOp], staged: Path) -> Path | None:
         """Make the kernels that the written model calls, beside it."""
-        timed = isinstance(self.chooser, FormChooser) and self.chooser.timings is not None
-        ops = served_ops(plan.kernels, staged, self.diagnostics, timed)
-        if plan.kernels is None or not ops:
+        if plan.kernels is None:
+            return None
+        if not ops:
+            warn_of_no_ops(self.diagnostics, isinstance(self.chooser, FormChooser) and self.chooser.timings is not None)
             return None
         with self.phases.phase("kernels"):
-            build_counted(ops, plan.kernels, staged, kernels_beside(staged))
+            build_counted(ops, plan.kernels, kernels_beside(staged))
         self.runs_here = runs_here(plan.kernels.targets)
         return kernels_beside(staged)
 
-    def decide(self, plan: Plan | Lock | None) -> Plan:
-        """The decided plan of `run`, which is not verified; the file that it takes to decide is left to the caller."""
-        return self._build(self._rewrite(self._open(plan)), self.output).plan
+    def decide(self, plan: Plan | Lock | None) -> Settled:
+        """What `run` decides, which is not verified; the file that it takes to decide is left to the caller."""
+        return self._build(self._rewrite(self._open(plan)), self.output)
 
     def _open(self, plan: Plan | Lock | None) -> _Opened:
         with self.phases.phase("load"):
@@ -380,6 +381,7 @@ class _Compilation:
             output_bytes=settled.written.size_bytes,
             layers=rows,
             plan=settled.plan,
+            ops=tuple(sorted(op.name for op in settled.built.ops)),
             edits=() if same else opened.edits,
             allocation=allocation_of(opened.plan, settled),
             verification=verification,

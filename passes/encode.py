@@ -8,9 +8,8 @@ import numpy as np
 
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.encoded import Encoded
-from qcc.ir.encoding.form import Form
 from qcc.ir.errors import Refused
-from qcc.ir.forms.choose import kernel_takes
+from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.ir.kernel.region import NO_REGIONS, Region
@@ -58,14 +57,14 @@ class Encode(Pass):
                 encoded, why = self.encoded(weight, matrix, context)
                 if self.activations is not None:
                     encoded = replace(encoded, input_step=self.activations.step(context.magnitudes[name]))
-                graph.encode(weight, encoded, self.form, found)
+                ops = graph.encode(weight, encoded, self.form, found)
             except Refused as refused:
                 if refused.broken:
                     raise Refused(f"`{name}` cannot be encoded: {refused.reason}", broken=True) from refused
                 edits.append(Edit(name, refused.reason, refused=True))
                 continue
             error = relative_error(matrix, encoded.decode())
-            edits.append(Edit(name, f"{self.encoding.text}, {self.form}", error, chosen=why))
+            edits.append(Edit(name, f"{self.encoding.text}, {self.form}", error, chosen=why, ops=ops))
             context.became(name, encoded)
         return edits
 
@@ -80,9 +79,10 @@ class Encode(Pass):
 
     def _regions(self, graph: Graph, weights: Sequence[Weight]) -> Mapping[str, Region]:
         """What kernels do beside the products of these weights."""
-        if self.form is not Form.KERNEL:
+        if not self.form.takes_steps:
             return NO_REGIONS
-        return regions(graph, [weight for weight in weights if not kernel_takes(weight, self.encoding)])
+        rounded = self.activations is not None
+        return regions(graph, [one for one in weights if not self.form.refuses(one, self.encoding, rounded)])
 
 
 def relative_error(matrix: np.ndarray, decoded: np.ndarray) -> float:

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 from qcc.ir.encoding import fit
 from qcc.ir.encoding.algebra import Encoding
-from qcc.ir.encoding.form import Form
+from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Array
 from qcc.ir.onnx.adapter import OnnxGraph
 

@@ -13,23 +13,26 @@ from qcc.compiler.measure.choose_form import FormChooser
 from qcc.compiler.plan.plan import Kernels
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, group
-from qcc.ir.encoding.form import Form
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.forms import capabilities as table
 from qcc.ir.forms.capabilities import LEVEL, Way, capabilities, fused_cost, kernel_cost, measurements
 from qcc.ir.forms.choose import choose
+from qcc.ir.forms.decoded import DECODED
+from qcc.ir.forms.fused import FUSED
+from qcc.ir.forms.kernel import KERNEL
+from qcc.ir.graph.form import Cost, Form
 from qcc.ir.graph.ops import Weight
 from tests.onnx_models import MATMUL, parse, random
 
 INT4 = Blocked(IntGrid(4), group(32))
-FUSED, EIGHT = Way("fused", 4, True, 32, LEVEL), Way("kernel", 4, True, 32, "bf16")
+FUSED_WAY, EIGHT = Way("fused", 4, True, 32, LEVEL), Way("kernel", 4, True, 32, "bf16")
 
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two instruction sets that disagree."""
     fast, slow = {1: 0.25, 16: 1.0}, {1: 1.0, 16: 4.0}
-    tables = {"avx2": {FUSED: fast, EIGHT: slow}, "amx": {FUSED: slow, EIGHT: fast}}
+    tables = {"avx2": {FUSED_WAY: fast, EIGHT: slow}, "amx": {FUSED_WAY: slow, EIGHT: fast}}
     monkeypatch.setattr(table, "measurements", lambda: tables)
 
 
@@ -62,20 +65,20 @@ def test_what_a_processor_has_names_its_set() -> None:
 
 
 def test_a_named_set_decides_by_its_own_table(measured: None, weight: Weight) -> None:
-    assert choose(weight, INT4, ["avx2"]).form is Form.FUSED
+    assert choose(weight, INT4, ["avx2"]).form == FUSED
     assert choose(weight, INT4, ["avx2"]).reason.endswith("0.50x the time of float on avx2")
-    assert choose(weight, INT4, ["amx"]).form is Form.DECODED
+    assert choose(weight, INT4, ["amx"]).form == DECODED
 
 
 @pytest.mark.parametrize("names", [(), ("avx2", "amx"), ("dotprod",), ("avx2", "dotprod")])
 def test_elsewhere_the_worst_of_all_tables_decides(names: tuple[str, ...], measured: None, weight: Weight) -> None:
-    assert choose(weight, INT4, names).form is Form.DECODED
+    assert choose(weight, INT4, names).form == DECODED
     assert fused_cost(INT4, names).text == "2.00x the time of float on amx"
 
 
 def test_kernels_are_costed_where_they_were_measured(measured: None) -> None:
-    assert kernel_cost(INT4, (32, 64), "bf16", ["avx2", "amx"]) == table.Cost(2.0, "avx2")
-    assert kernel_cost(Blocked(IntGrid(4, False), group(64)), (32, 128), "bf16", ["amx"]) == table.Cost(0.5, "amx")
+    assert kernel_cost(INT4, (32, 64), "bf16", ["avx2", "amx"]) == Cost(2.0, "avx2")
+    assert kernel_cost(Blocked(IntGrid(4, False), group(64)), (32, 128), "bf16", ["amx"]) == Cost(0.5, "amx")
     for encoding, activations, names in (
         (INT4, "bf16", ["dotprod"]),
         (INT4, "bf16", ["amx", "dotprod"]),
@@ -88,7 +91,7 @@ def test_kernels_are_costed_where_they_were_measured(measured: None) -> None:
 
 @pytest.mark.parametrize(
     ("targets", "form"),
-    [(("sapphire-rapids",), Form.KERNEL), (("avx2",), Form.FUSED), (("avx512-vnni",), Form.KERNEL)],
+    [(("sapphire-rapids",), KERNEL), (("avx2",), FUSED), (("avx512-vnni",), KERNEL)],
 )
 def test_named_targets_time_nothing(targets: tuple[str, ...], form: Form, measured: None, weight: Weight) -> None:
     """The tables of the processors that are named decide, on whatever machine."""

@@ -1,7 +1,7 @@
 """The driver for `cpu` targets: forms chosen by what was timed, a library beside the model, latency as a bound."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +26,11 @@ from qcc.dsl.load import load_text
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import Block
-from qcc.ir.encoding.form import Form
 from qcc.ir.encoding.grid import IntGrid
+from qcc.ir.forms.decoded import DECODED
+from qcc.ir.forms.fused import FUSED
+from qcc.ir.forms.kernel import KERNEL
+from qcc.ir.graph.form import Form
 from tests.onnx_models import parse, random
 
 pytest.importorskip("tvm")
@@ -42,7 +45,8 @@ two (float[batch, 3, 64] x) => (float[batch, 3, 32] y)
 """
 GROUP32 = Blocked(IntGrid(4), Block(1, 32))
 INT8 = Blocked(IntGrid(8), Block(1, 0))
-FAST = {FLOAT: 1e-3, Form.FUSED: 5e-4, Form.DECODED: 1e-3, Form.KERNEL: 2e-4}
+Times = dict[Form | str, float]
+FAST: Times = {FLOAT: 1e-3, FUSED: 5e-4, DECODED: 1e-3, KERNEL: 2e-4}
 RULE = "rule linear { weights = int4 group 32 }\n"
 
 
@@ -58,18 +62,18 @@ def model(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def timed(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+def timed(monkeypatch: pytest.MonkeyPatch) -> Times:
     """What every layer takes; tests change it."""
-    times: dict[str, float] = dict(FAST)
+    times = dict(FAST)
 
-    def seconds(self: Timings, case: Case, encoding: Blocked | None, forms: tuple[Form, ...]) -> Mapping[str, float]:
-        return {name: times[name] for name in (FLOAT, *forms)}
+    def seconds(self: Timings, case: Case, encoding: Blocked | None, forms: tuple[Form, ...]) -> Times:
+        return {FLOAT: times[FLOAT]} | {form: times[form] for form in forms}
 
     monkeypatch.setattr(Timings, "seconds", seconds)
     return times
 
 
-def test_kernels_go_beside_the_model(model: Path, timed: dict[str, float]) -> None:
+def test_kernels_go_beside_the_model(model: Path, timed: Times) -> None:
     result = qcc.compile(model, policy("target cpu\n" + RULE))
     assert result.kernels == model.with_name("two.qcc.kernels.so") and result.kernels.is_file()
     assert {row.form for row in result.layers} == {"kernel"}
@@ -83,39 +87,39 @@ def test_kernels_go_beside_the_model(model: Path, timed: dict[str, float]) -> No
     assert 0 < np.abs(plain - fast).max() < 0.02 * np.abs(plain).max()  # activations rounded to 8 bits
 
 
-def test_a_lock_repeats_the_files_without_timing(model: Path, timed: dict[str, float]) -> None:
+def test_a_lock_repeats_the_files_without_timing(model: Path, timed: Times) -> None:
     first = qcc.compile(model, policy("target cpu\n" + RULE))
     assert first.kernels is not None
     before = first.output.read_bytes(), first.kernels.read_bytes()
     plan = plan_of(first.lock)
-    timed[Form.KERNEL] = 1.0  # slow today
+    timed[KERNEL] = 1.0  # slow today
     again = qcc.compile(model, policy("target cpu\n" + RULE), plan=plan)
     assert again.kernels is not None
     assert (again.output.read_bytes(), again.kernels.read_bytes()) == before
 
 
-def test_every_form_competes(model: Path, timed: dict[str, float]) -> None:
+def test_every_form_competes(model: Path, timed: Times) -> None:
     """A kernel that beats the runtime's own loses to the weight decoded at load, as the float product does."""
-    timed |= {Form.FUSED: 1.6e-3, Form.KERNEL: 1.3e-3}
+    timed |= {FUSED: 1.6e-3, KERNEL: 1.3e-3}
     result = qcc.compile(model, policy("target cpu\n" + RULE))
     reason = "1.00x the time of float; timed on 3 rows: fused 1.60x, decoded 1.00x, kernel 1.30x"
     assert {(row.form, row.reason) for row in result.layers} == {("decoded", reason)}
 
 
-def test_where_all_lose_the_report_says_slower(model: Path, timed: dict[str, float]) -> None:
-    timed |= {Form.FUSED: 1.6e-3, Form.DECODED: 1.2e-3, Form.KERNEL: 1.3e-3}
+def test_where_all_lose_the_report_says_slower(model: Path, timed: Times) -> None:
+    timed |= {FUSED: 1.6e-3, DECODED: 1.2e-3, KERNEL: 1.3e-3}
     result = qcc.compile(model, policy("target cpu\n" + RULE))
     assert {row.reason.partition(";")[0] for row in result.layers} == {"1.20x the time of float (slower)"}
 
 
-def test_a_form_that_the_table_avoids_competes(model: Path, timed: dict[str, float]) -> None:
-    timed |= {Form.FUSED: 4e-4, Form.KERNEL: 1.3e-3}
+def test_a_form_that_the_table_avoids_competes(model: Path, timed: Times) -> None:
+    timed |= {FUSED: 4e-4, KERNEL: 1.3e-3}
     result = qcc.compile(model, policy("target cpu\nrule linear { weights = int2 group 32 }\n"))
     assert {row.form for row in result.layers} == {"fused"}
 
 
-def test_a_slower_kernel_is_not_taken(model: Path, timed: dict[str, float]) -> None:
-    timed[Form.KERNEL] = 6e-4
+def test_a_slower_kernel_is_not_taken(model: Path, timed: Times) -> None:
+    timed[KERNEL] = 6e-4
     stale = model.with_name("two.qcc.kernels.so")
     stale.write_bytes(b"of an earlier run")
     result = qcc.compile(model, policy("target cpu\n" + RULE))
@@ -124,23 +128,21 @@ def test_a_slower_kernel_is_not_taken(model: Path, timed: dict[str, float]) -> N
 
 
 @pytest.mark.parametrize("text", ["target onnxruntime\n" + RULE, "target cpu\n" + RULE + "export { kernels = none }"])
-def test_nothing_is_built_unasked(model: Path, timed: dict[str, float], text: str) -> None:
+def test_nothing_is_built_unasked(model: Path, timed: Times, text: str) -> None:
     result = qcc.compile(model, policy(text))
     assert result.kernels is None and not result.warnings
     assert result.times is not None and not result.times.with_kernels
     assert {row.form for row in result.layers} == {"fused"}
 
 
-def test_exact_kernels_keep_the_activations(model: Path, timed: dict[str, float]) -> None:
+def test_exact_kernels_keep_the_activations(model: Path, timed: Times) -> None:
     result = qcc.compile(model, policy("target cpu\n" + RULE + "export { activations = exact }"))
     x = np.random.default_rng(2).standard_normal((2, 3, 64)).astype(np.float32)
     plain, fast = (Session(result.output, one).run({"x": x})["y"] for one in (False, result.kernels))
     assert np.abs(plain - fast).max() < 1e-5 * np.abs(plain).max()
 
 
-def test_without_a_compiler_nothing_is_written(
-    model: Path, timed: dict[str, float], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_compiler_nothing_is_written(model: Path, timed: Times, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr("qcc.codegen.library.c_compiler.zig_version", lambda: "")
@@ -152,7 +154,7 @@ def test_without_a_compiler_nothing_is_written(
 
 def test_another_processor_is_not_timed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qcc.compiler.measure.choose_form.runs_here", lambda names: False)
-    plan, _ = decide_plan(model, policy("target cpu(avx512-vnni)\n" + RULE))
+    plan, _, _ = decide_plan(model, policy("target cpu(avx512-vnni)\n" + RULE))
     assert plan.kernels == Kernels(("avx512-vnni",), "bf16")
     with pytest.raises(qcc.QccError, match="latency cannot be measured") as caught:
         decide_plan(model, policy("target cpu(avx512-vnni)\n" + RULE + "minimize latency"))
@@ -174,17 +176,17 @@ def test_targets_are_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_latency_binds_and_is_minimised(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two bits are slowest here, eight fastest: the choice follows the clock, not the size."""
 
-    def seconds(self: Timings, case: Case, encoding: Blocked | None, forms: tuple[Form, ...]) -> Mapping[str, float]:
+    def seconds(self: Timings, case: Case, encoding: Blocked | None, forms: tuple[Form, ...]) -> Times:
         ours = {2: 9e-4, 4: 4e-4, 8: 1e-4}[encoding.bits] if encoding else 0.0
-        return {FLOAT: 1e-3, Form.FUSED: 2e-3, Form.DECODED: 1e-3, Form.KERNEL: ours}
+        return {FLOAT: 1e-3, FUSED: 2e-3, DECODED: 1e-3, KERNEL: ours}
 
     monkeypatch.setattr(Timings, "seconds", seconds)
     monkeypatch.setattr("qcc.compiler.compile.time_input", lambda model, data: 3e-3)
     rule = "target cpu\nrule linear { weights = int2 group 32 | int4 group 32 | int8 group 32 }\n"
-    plan, _ = decide_plan(model, policy(rule + "minimize latency"))
+    plan, _, _ = decide_plan(model, policy(rule + "minimize latency"))
     assert [step.action.encoding.bits for step in plan.steps if hasattr(step.action, "encoding")] == [8]
     # 1 ms is neither layer's; with both in four bits it takes 1.8 ms
-    plan, _ = decide_plan(model, policy(rule + "budget { latency <= 60% }\nminimize size"))
+    plan, _, _ = decide_plan(model, policy(rule + "budget { latency <= 60% }\nminimize size"))
     assert [step.action.encoding.bits for step in plan.steps if hasattr(step.action, "encoding")] == [4]
     with pytest.raises(qcc.BudgetError, match="latency <= 1 ms") as caught:
         decide_plan(model, policy(rule + "budget { latency <= 1 ms }"))
@@ -204,7 +206,7 @@ def test_rows_come_from_the_data(model: Path, tmp_path: Path) -> None:
     assert set(rows_of(open_model(path).graph, data).values()) == {7}
 
 
-def test_the_policy_may_say_the_rows(model: Path, timed: dict[str, float]) -> None:
+def test_the_policy_may_say_the_rows(model: Path, timed: Times) -> None:
     result = qcc.compile(model, policy("target cpu\n" + RULE + "export { rows = 1 }"))
     assert "timed on 1 row:" in result.layers[0].reason
 
@@ -214,11 +216,11 @@ def test_timings_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     seen: list[str] = []
     kernels = Kernels(("avx2",), "exact")
     case = Case(64, 32, 3)
-    first = Timings(kernels, seen.append).seconds(case, GROUP32, (Form.FUSED, Form.DECODED))
-    assert set(first) == {FLOAT, Form.FUSED, Form.DECODED} and all(seconds > 0 for seconds in first.values())
+    first = Timings(kernels, seen.append).seconds(case, GROUP32, (FUSED, DECODED))
+    assert set(first) == {FLOAT, FUSED, DECODED} and all(seconds > 0 for seconds in first.values())
     assert seen == ["64x32, 3 rows, int4 group 32 sym scale fp16"]
     again = Timings(kernels, seen.append)
-    assert again.seconds(case, GROUP32, (Form.FUSED, Form.DECODED)) == first and len(seen) == 1
+    assert again.seconds(case, GROUP32, (FUSED, DECODED)) == first and len(seen) == 1
     assert again.seconds(case, None, ()) == {FLOAT: first[FLOAT]} and len(seen) == 1
     (kept,) = (path for path in (tmp_path / "qcc").iterdir() if path.name.startswith("timings-"))
     kept.write_text("broken", encoding="utf-8")
@@ -227,7 +229,7 @@ def test_timings_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_chooser_without_kernels_goes_by_the_table(model: Path) -> None:
     weight = open_model(model).graph.weights()[0]
-    assert FormChooser()(weight, GROUP32).form is Form.FUSED
+    assert FormChooser()(weight, GROUP32).form == FUSED
 
 
 CONVS = """
@@ -254,7 +256,7 @@ CONV_RULE = "rule conv { weights = int8 channel }\n"
 
 
 @pytest.mark.skipif(not set(AMX) <= cpu_flags(), reason="needs AMX")
-def test_convolutions_of_one_point_take_kernels(convolutions: Path, timed: dict[str, float]) -> None:
+def test_convolutions_of_one_point_take_kernels(convolutions: Path, timed: Times) -> None:
     result = qcc.compile(convolutions, policy("target cpu\n" + CONV_RULE))
     ops = [node.op_type for node in onnx.load(result.output).graph.node if node.domain == "qcc"]
     assert [op for op in ops if op.startswith("conv1x1")] == ["conv1x1_int8_channel_bias_relu", "conv1x1_int8_channel"]
@@ -271,14 +273,14 @@ def test_convolutions_of_one_point_take_kernels(convolutions: Path, timed: dict[
     ],
 )
 def test_convolutions_without_a_kernel(
-    convolutions: Path, timed: dict[str, float], target: str, reason: str, monkeypatch: pytest.MonkeyPatch
+    convolutions: Path, timed: Times, target: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("qcc.compiler.measure.choose_form.runs_here", lambda names: True)
     graph = open_model(convolutions).graph
     data = Samples(({"x": np.zeros((4, 16, 6, 6), np.float32)},), "test", divisible=True)
     chooser = chooser_of(policy(target + CONV_RULE), graph, data, lambda _: None)
     choices = [chooser(weight, INT8) for weight in graph.weights()]
-    assert {one.form for one in choices} == {Form.DECODED}
+    assert {one.form for one in choices} == {DECODED}
     assert sum(reason in one.reason for one in choices) == 2
 
 
@@ -286,7 +288,7 @@ def test_convolutions_are_not_guessed_at(convolutions: Path, monkeypatch: pytest
     monkeypatch.setattr("qcc.compiler.measure.choose_form.runs_here", lambda names: False)
     graph, chosen = open_model(convolutions).graph, FormChooser(Kernels(("sapphire-rapids",), "bf16"))
     choices = [chosen(weight, INT8) for weight in graph.weights()]
-    assert {one.form for one in choices} == {Form.DECODED}
+    assert {one.form for one in choices} == {DECODED}
     assert sum("only where it was timed" in one.reason for one in choices) == 2
 
 
@@ -309,17 +311,17 @@ def test_ratios_are_kept_from_rounds_in_common(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr("qcc.compiler.measure.time_forms.interleaved", slow)
     case, timings = Case(64, 32, 3), Timings(None, lambda _: None)
-    first = timings.seconds(case, GROUP32, (Form.FUSED,))
+    first = timings.seconds(case, GROUP32, (FUSED,))
     busy = 10.0
-    second = timings.seconds(case, INT8, (Form.DECODED,))
-    assert first == {FLOAT: 1.0, Form.FUSED: 0.5} and second == {FLOAT: 1.0, Form.DECODED: 0.5}
+    second = timings.seconds(case, INT8, (DECODED,))
+    assert first == {FLOAT: 1.0, FUSED: 0.5} and second == {FLOAT: 1.0, DECODED: 0.5}
 
 
 def test_what_noise_hides_is_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("qcc.compiler.measure.time_forms.interleaved", lambda runs, turns: _noisy(turns.rounds))
-    found = Timings(None, lambda _: None).seconds(Case(64, 32, 3), GROUP32, (Form.DECODED,))
-    assert found[Form.DECODED] == found[FLOAT]
+    found = Timings(None, lambda _: None).seconds(Case(64, 32, 3), GROUP32, (DECODED,))
+    assert found[DECODED] == found[FLOAT]
 
 
 def _noisy(rounds: int) -> np.ndarray:
@@ -329,5 +331,5 @@ def _noisy(rounds: int) -> np.ndarray:
 def test_a_convolution_is_timed_among_depthwise_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     seen: list[str] = []
-    found = Timings(None, seen.append).seconds(Case(24, 16, 49, pointwise=True), INT8, (Form.DECODED,))
-    assert set(found) == {FLOAT, Form.DECODED} and seen == ["24x16, 49 positions, int8 channel sym scale fp16"]
+    found = Timings(None, seen.append).seconds(Case(24, 16, 49, pointwise=True), INT8, (DECODED,))
+    assert set(found) == {FLOAT, DECODED} and seen == ["24x16, 49 positions, int8 channel sym scale fp16"]

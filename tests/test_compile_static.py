@@ -14,6 +14,7 @@ from qcc.compiler.files.open_model import open_model
 from qcc.compiler.measure.time_forms import FLOAT, Timings
 from qcc.compiler.plan.activations import saturating, untargeted
 from qcc.compiler.plan.catalog import schema
+from qcc.compiler.plan.serial import from_json, to_json
 from qcc.compiler.report.lock import plan_of
 from qcc.compiler.runtime.session import Session
 from qcc.dsl.diagnostics.report import QccError
@@ -21,9 +22,8 @@ from qcc.dsl.load import load_text
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.encoding import fit
 from qcc.ir.encoding.blocked import Blocked
-from qcc.ir.encoding.form import Form
 from qcc.ir.encoding.grid import IntGrid
-from qcc.ir.forms.choose import NODE_BYTES
+from qcc.ir.forms.integers import INTEGERS
 from qcc.ir.kernel.op import LinearOp, OpError, parse
 from qcc.passes.encode import Encode
 from tests import onnx_models
@@ -87,12 +87,12 @@ def close(found: dict[str, np.ndarray], x: np.ndarray, encoding: Blocked) -> Non
 def test_plain_runtime_multiplies_integers(model: Path, x: np.ndarray, tmp_path: Path) -> None:
     result = qcc.compile(model, policy(STATIC), data=[{"x": x}])
     assert not result.warnings
-    assert {row.form for row in result.layers} == {"fused"}
+    assert {row.form for row in result.layers} == {"integers"}
     assert "activations static(range = absmax" in result.layers[0].reason
     assert {row.format for row in result.layers} == {INT7.text}
     assert "products of 8 bits saturate" in result.layers[0].reason
     for row in result.layers:
-        assert row.size_bytes - NODE_BYTES[Form.FUSED] == row.shape[0] * (row.shape[1] + 4)
+        assert row.size_bytes - INTEGERS.node_bytes == row.shape[0] * (row.shape[1] + 4)
     close(Session(result.output, False).run({"x": x}), x, INT7)
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
@@ -128,9 +128,9 @@ def odd(tmp_path: Path) -> Path:
     [("avx512-vnni", 8), ("avx512-vnni, sapphire-rapids", 8), ("avx512-vnni, avx2", 7), ("avx2", 7)],
 )
 def test_eight_bits_where_all_targets_have_the_instructions(targets: str, bits: int, odd: Path) -> None:
-    plan, _ = decide_plan(odd, policy(f"target cpu({targets})\n" + STATIC), data=[{"x": random(4, 48)}])
+    plan, _, _ = decide_plan(odd, policy(f"target cpu({targets})\n" + STATIC), data=[{"x": random(4, 48)}])
     (action,) = (step.action for step in plan.steps if isinstance(step.action, Encode))
-    assert (action.form, action.encoding.order[0]) == (Form.FUSED, bits)
+    assert (action.form, action.encoding.order[0]) == (INTEGERS, bits)
     assert not saturating(plan) and not saturating(untargeted(plan))
 
 
@@ -139,7 +139,7 @@ def test_eight_bits_have_a_sign(odd: Path) -> None:
     graph = open_model(odd).graph
     (weight,) = graph.weights()
     encoded = replace(fit.encode(graph.matrix(weight), INT8), input_step=np.float32(0.01))
-    graph.encode(weight, encoded, Form.FUSED)
+    graph.encode(weight, encoded, INTEGERS)
     (codes,) = (one.const_value for name, one in graph.model.graph.initializers.items() if name.endswith(".codes"))
     assert codes is not None and codes.dtype.name == "INT8"
     assert np.array_equal(codes.numpy(), (encoded.codes.astype(int) - 128).T)
@@ -157,11 +157,20 @@ def test_a_plan_that_saturates_reject(model: Path, x: np.ndarray) -> None:
     assert [one.code for one in refused.value.diagnostics] == ["Q504"]
 
 
+def test_a_plan_of_before_reads_as_integers(model: Path, x: np.ndarray) -> None:
+    """Locks of earlier versions call the product of integers `fused` with activations."""
+    made = qcc.compile(model, policy(STATIC), data=[{"x": x}])
+    assert '"form": "integers"' in to_json(made.plan)
+    assert from_json(to_json(made.plan).replace('"form": "integers"', '"form": "fused"')) == made.plan
+    with pytest.raises(ValueError, match="is one of rows, fused, decoded, integers, kernel"):
+        from_json(to_json(made.plan).replace('"form": "integers"', '"form": "bytes"'))
+
+
 @pytest.mark.parametrize(("spec", "served"), [("int7 channel", True), ("int6 channel", False), ("int7 asym", False)])
 def test_what_the_runtime_multiplies(spec: str, served: bool, model: Path, x: np.ndarray) -> None:
     result = qcc.compile(model, policy(STATIC.replace("int8 channel", spec)), data=[{"x": x}])
     assert [one.code for one in result.warnings] == ([] if served else ["Q313"])
-    assert {row.form for row in result.layers} == {"fused" if served else "decoded"}
+    assert {row.form for row in result.layers} == {"integers" if served else "decoded"}
 
 
 def test_off_undoes_it(model: Path, x: np.ndarray) -> None:

@@ -16,7 +16,7 @@ from qcc.dsl.check.reach import check_reach
 from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.load import load_text
 from qcc.ir.encoding.algebra import Encoding, leaves
-from qcc.ir.encoding.form import Form
+from qcc.ir.forms.decoded import DECODED
 from qcc.passes.encode import Encode
 from qcc.passes.rounding.nearest import Nearest
 from tests import onnx_models
@@ -61,7 +61,7 @@ def test_a_spelling_names_an_encoding_that_prints_and_parses_back(text: str) -> 
     assert encoding is not None and encoding.text == SPELLINGS[text]
     if not any("e8m0" in one.text for one in leaves(encoding)):  # which has no spelling but the format's own
         assert candidates(encoding.text) == [encoding]
-    step = Step(Encode(encoding, Nearest(), Form.DECODED), ("w",), ("here",))
+    step = Step(Encode(encoding, Nearest(), DECODED), ("w",), ("here",))
     assert from_json(to_json(Plan((step,)))) == Plan((step,))
 
 
@@ -114,7 +114,7 @@ def test_a_lock_that_was_tampered_with_is_refused(name: str, change: object) -> 
     text = "stack(low_rank(25%, int8), bands(int4, int2, share = 20%), blocks(4x4, keep = 50%))"
     (encoding,) = candidates(text)
     assert encoding is not None
-    data = json.loads(to_json(Plan((Step(Encode(encoding, Nearest(), Form.DECODED), ("w",), ("here",)),))))
+    data = json.loads(to_json(Plan((Step(Encode(encoding, Nearest(), DECODED), ("w",), ("here",)),))))
 
     def changed(value: object) -> object:
         if isinstance(value, dict):

@@ -33,10 +33,10 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _kernel(*_: object) -> object:
-    from qcc.ir.encoding.form import Form
     from qcc.ir.forms.choose import Choice
+    from qcc.ir.forms.kernel import KERNEL
 
-    return Choice(Form.KERNEL, "a test says so")
+    return Choice(KERNEL, "a test says so")
 
 
 def compiled(model: Path) -> bytes:
@@ -82,11 +82,9 @@ def test_what_serves_nothing_even_fresh_is_told(tmp_path: Path, monkeypatch: pyt
     built: list[bool] = []
     monkeypatch.setattr(count_served, "build_library", lambda *_, fresh=False: built.append(fresh))
     monkeypatch.setattr(count_served, "loadable", str)
-    monkeypatch.setattr(count_served, "kernel_nodes", lambda *_: ())
-    monkeypatch.setattr(count_served, "promised", lambda *_: {"linear_int4_group32"})
+    monkeypatch.setattr(count_served, "serves", lambda *_: set())
+    monkeypatch.setattr(count_served, "promised", lambda *_: {LinearOp(4, 32)})
     with pytest.raises(qcc.QccError, match="serves no `linear_int4_group32`") as caught:
-        count_served.build_counted(
-            {LinearOp(4, 32)}, Kernels(("generic",), "exact"), tmp_path / "m.onnx", tmp_path / "k.so"
-        )
+        count_served.build_counted({LinearOp(4, 32)}, Kernels(("generic",), "exact"), tmp_path / "k.so")
     assert [one.code for one in caught.value.diagnostics] == ["Q451"]
     assert built == [False, True]

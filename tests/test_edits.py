@@ -15,9 +15,9 @@ from torch.export import Dim
 from qcc.ir.encoding import fit
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL
-from qcc.ir.encoding.form import Form
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.errors import Refused
+from qcc.ir.forms.decoded import DECODED
 from qcc.ir.fx.graph import FxGraph
 from qcc.ir.graph.graph import Graph, Resized
 from qcc.ir.graph.ops import Array, Op
@@ -110,7 +110,7 @@ def _assert_equal(graph: Graph, wanted: Sequence[Array], feeds: Mapping[str, Arr
         graph = graph.copy()
         graph.simplify()
     for weight in graph.weights():
-        graph.encode(weight, fit.encode(graph.matrix(weight), Blocked(IntGrid(8), CHANNEL)), Form.DECODED)
+        graph.encode(weight, fit.encode(graph.matrix(weight), Blocked(IntGrid(8), CHANNEL)), DECODED)
     _run(graph, feeds)
 
 
@@ -435,7 +435,7 @@ def test_what_was_encoded_gives_way() -> None:
     graph = FxGraph.export(Net(), (torch.zeros(2, 3, 6, 6),))
     before = graph.weights()
     for weight in before:
-        graph.encode(weight, fit.encode(graph.matrix(weight), Blocked(IntGrid(4), CHANNEL)), Form.DECODED)
+        graph.encode(weight, fit.encode(graph.matrix(weight), Blocked(IntGrid(4), CHANNEL)), DECODED)
     conv, shared = before
     array = random(*_array(graph, conv.constant).shape)
     assert graph.set_operand(conv.layers[0].op, 1, array) == conv.constant

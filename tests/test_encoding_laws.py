@@ -9,7 +9,6 @@ import pytest
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import SCALES, Blocked
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
-from qcc.ir.encoding.form import Form
 from qcc.ir.encoding.formats.bands import Bands
 from qcc.ir.encoding.formats.blocks import Sparse
 from qcc.ir.encoding.formats.low_rank import LowRank
@@ -17,6 +16,8 @@ from qcc.ir.encoding.formats.stack import Stack
 from qcc.ir.encoding.grid import FLOATS, TABLES, Grid, IntGrid, TableGrid
 from qcc.ir.encoding.packing import UNIT
 from qcc.ir.errors import Refused
+from qcc.ir.forms.decoded import DECODED
+from qcc.ir.forms.rows import ROWS
 from tests import onnx_models
 from tests.onnx_models import Case
 
@@ -80,7 +81,7 @@ def hold(encoding: Encoding, place: str, shape: tuple[int, int], folder: Path) -
     """The file computes what decoding says and holds as many bytes, or the encoding is refused with a reason."""
     one = case(place, *shape)
     try:
-        made = onnx_models.emit(one, encoding, Form.ROWS if place == "rows" else Form.DECODED, folder)
+        made = onnx_models.emit(one, encoding, ROWS if place == "rows" else DECODED, folder)
     except Refused as refused:
         assert refused.reason
         assert not is_taken(encoding, place, shape)

@@ -1,6 +1,6 @@
 """The preset `fast`: candidates by what is known of the data, chosen by the clock under a bound where there is data."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,12 @@ from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.load import load_policy, load_text
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.encoding.blocked import Blocked
-from qcc.ir.encoding.form import Form
+from qcc.ir.forms.kernel import KERNEL
+from qcc.ir.graph.form import Form
 from qcc.passes.encode import Encode
 from tests.onnx_models import parse, random
 
+Times = dict[Form | str, float]
 BODY = """
 two (float[batch, 3, 64] x) => (float[batch, 3, 32] y)
 {
@@ -45,9 +47,9 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, float]], Non
     """Set what kernels take of float's time, by the format's first word; all else takes as long as float."""
 
     def take(ratios: dict[str, float]) -> None:
-        def seconds(self: Timings, case: Case, of: Blocked | None, forms: tuple[Form, ...]) -> Mapping[str, float]:
+        def seconds(self: Timings, case: Case, of: Blocked | None, forms: tuple[Form, ...]) -> Times:
             kernel = ratios.get(of.text.split()[0], 1.0) if of else 1.0
-            return {FLOAT: 1e-3} | {form: 1e-3 * (kernel if form is Form.KERNEL else 1.0) for form in forms}
+            return {FLOAT: 1e-3} | {form: 1e-3 * (kernel if form == KERNEL else 1.0) for form in forms}
 
         monkeypatch.setattr(Timings, "seconds", seconds)
 
@@ -77,7 +79,7 @@ def test_without_data_four_bits_do_not_compete(model: Path, kernels: Callable[[d
 def test_data_opens_four_bits(model: Path, kernels: Callable[[dict[str, float]], None]) -> None:
     kernels({"int4": 0.1, "int8": 0.5, "bf16": 0.7})
     loose = policy('use "fast"\nbudget { output_error(given) <= 10% }')
-    plan, _ = decide_plan(model, loose, data=[DATA])
+    plan, _, _ = decide_plan(model, loose, data=[DATA])
     assert chosen(plan) == {("int4", "kernel")}
 
 
@@ -85,7 +87,7 @@ def test_the_bound_holds_where_data_is_given(model: Path, kernels: Callable[[dic
     """Random weights in four bits lose more than a thousandth of the signal, however fast they are."""
     kernels({"int4": 0.1, "int8": 0.5, "bf16": 0.7})
     tight = policy('use "fast"\nbudget { output_error(given) <= 0.1% }')
-    plan, _ = decide_plan(model, tight, data=[DATA])
+    plan, _, _ = decide_plan(model, tight, data=[DATA])
     assert chosen(plan) == {("int8", "kernel")}
 
 
@@ -133,7 +135,7 @@ def test_a_rule_that_no_data_makes_match_is_one(model: Path) -> None:
 
 def test_a_bound_on_given_data_binds_nothing_without(model: Path) -> None:
     text = "rule any { weights = int8 | int4 }\nbudget { output_error(given) <= 1e-9 }\nminimize size"
-    plan, _ = decide_plan(model, policy(text))
+    plan, _, _ = decide_plan(model, policy(text))
     assert {bits for bits, _ in chosen(plan)} == {"int4"}
     with pytest.raises(qcc.BudgetError, match="output_error"):
         decide_plan(model, policy(text), data=[DATA])

@@ -15,10 +15,12 @@ from torch.export import Dim
 from qcc.ir.encoding import fit
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, Block, group
-from qcc.ir.encoding.form import Form
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.forms import choose as forms
+from qcc.ir.forms.decoded import DECODED
+from qcc.ir.forms.fused import FUSED
+from qcc.ir.forms.rows import ROWS
 from qcc.ir.fx.graph import FxGraph
 from qcc.ir.fx.kinds import KINDS
 from qcc.ir.graph.graph import Graph
@@ -149,7 +151,7 @@ def test_results_are_the_same_once_encoded(pair: Pair, encoding: Blocked) -> Non
     results = []
     for graph in (pair.fx.copy(), pair.onnx.copy()):
         for weight in graph.weights():
-            graph.encode(weight, fit.encode(graph.matrix(weight), encoding), Form.DECODED)
+            graph.encode(weight, fit.encode(graph.matrix(weight), encoding), DECODED)
         assert graph.weights() == ()
         results.append(_run(graph, pair.feeds))
     _assert_close(*results)
@@ -321,7 +323,7 @@ def test_the_module_is_left_as_it_was() -> None:
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     graph = FxGraph.export(module, (IMAGES,))
     for weight in graph.weights():
-        graph.encode(weight, fit.encode(graph.matrix(weight), INT3), Form.DECODED)
+        graph.encode(weight, fit.encode(graph.matrix(weight), INT3), DECODED)
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
     assert (module.training, module.stem.training, module.head.training) == (True, False, True)
     assert list(graph.encoded) == list(graph.forms) == ["stem", "depthwise", "pointwise", "grouped", "features", "head"]
@@ -332,7 +334,7 @@ def test_encoding_reaches_every_use_of_shared_storage() -> None:
     (weight,) = graph.weights()
     assert [layer.name for layer in weight.layers] == ["query", "key"]
     encoded = fit.encode(graph.matrix(weight), INT4)
-    graph.encode(weight, encoded, Form.DECODED)
+    graph.encode(weight, encoded, DECODED)
     for path in ("query.weight", "key.weight"):
         np.testing.assert_array_equal(graph.constant(path), encoded.decode())
 
@@ -349,7 +351,7 @@ def test_bfloat16() -> None:
     (result,) = _run(graph, {graph.inputs[0].name: feed})
     np.testing.assert_array_equal(result.astype(np.float32), module(x).detach().float().numpy())
     encoded = fit.encode(graph.matrix(weight), INT4)
-    graph.encode(weight, encoded, Form.DECODED)
+    graph.encode(weight, encoded, DECODED)
     np.testing.assert_array_equal(graph.constant(weight.constant), encoded.decode().astype(ml_dtypes.bfloat16))
 
 
@@ -389,11 +391,11 @@ def test_refusals() -> None:
     conv = graph.weights()[0]
     encoded = fit.encode(graph.matrix(conv), INT4)
     with pytest.raises(Refused, match="no compressed kernel"):
-        graph.encode(conv, encoded, Form.FUSED)
+        graph.encode(conv, encoded, FUSED)
     with pytest.raises(Refused, match="by rows"):
-        graph.encode(conv, fit.encode(graph.matrix(conv), Blocked(IntGrid(4), Block(2, 2))), Form.ROWS)
+        graph.encode(conv, fit.encode(graph.matrix(conv), Blocked(IntGrid(4), Block(2, 2))), ROWS)
     with pytest.raises(Refused, match="not of the weight's shape"):
-        graph.encode(graph.weights()[1], encoded, Form.DECODED)
+        graph.encode(graph.weights()[1], encoded, DECODED)
     with pytest.raises(Refused, match="cannot take"):
         graph.replace_constant("stem.bias", np.zeros(16))
     with pytest.raises(Refused, match="cannot take"):

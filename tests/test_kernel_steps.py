@@ -1,6 +1,6 @@
 """A product with steps behind it, written as one op, computes in plain ONNX Runtime what the ops computed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
@@ -20,15 +20,14 @@ from torch.export import Dim
 from qcc.ir.encoding import fit
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, group
-from qcc.ir.encoding.form import Form
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.packing import pack
-from qcc.ir.forms.choose import NODE_BYTES, kernel_takes, stored_bytes
+from qcc.ir.forms.fused import FUSED
+from qcc.ir.forms.kernel import KERNEL
 from qcc.ir.graph.ops import Array, Feeds, Weight
 from qcc.ir.kernel.op import KEEP, STEPS, LinearOp, OpError, parse
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.emit.kernel_body import kernel_function
-from qcc.ir.onnx.emit.kernel_ops import kernel_ops
 from qcc.ir.regions.find import regions
 from qcc.ir.regions.recognise import ACTIVATIONS as FUNCTIONS
 from qcc.ir.regions.recognise import NORMS as NORM_FUNCTIONS
@@ -57,7 +56,7 @@ def encode(graph: OnnxGraph, weights: Sequence[Weight], encoding: Blocked, feeds
     for weight in weights:
         encoded = fit.encode(graph.matrix(weight), encoding)
         decoded.replace_matrix(weight, encoded.decode())
-        graph.encode(weight, encoded, Form.KERNEL, found)
+        graph.encode(weight, encoded, KERNEL, found)
     names = [value.name for value in decoded.outputs]
     return decoded.runner([value.name for value in decoded.inputs], names)(feeds)
 
@@ -102,7 +101,6 @@ def test_all_that_is_found_becomes_one_op(name: str, encoding: Blocked, tmp_path
     kinds = zip(node.input, ("", *("" for _ in op.weight_inputs), *(kind for _, kind in op.step_inputs)), strict=True)
     assert all(shapes[name] == [OUT] for name, kind in kinds if kind == "vector")
     assert ("epsilon" in {attribute.name for attribute in node.attribute}) == any(STEPS[step].whole for step in steps)
-    assert kernel_ops(model) == kernel_ops(tmp_path / "encoded.onnx") == {op}
 
 
 @pytest.mark.parametrize("name", KEPT)
@@ -264,7 +262,7 @@ def test_a_region_holds_while_others_take_other_forms(block: Path, tmp_path: Pat
     for at, weight in reversed(list(enumerate(weights))):
         encoded = fit.encode(graph.matrix(weight), INT4)
         decoded.replace_matrix(weight, encoded.decode())
-        graph.encode(weight, encoded, (Form.KERNEL, Form.FUSED)[at % 2], found)
+        graph.encode(weight, encoded, (KERNEL, FUSED)[at % 2], found)
     graph.save(tmp_path / "encoded.onnx")
     feeds = {graph.inputs[0].name: random(2, 5, 32)}
     names = [value.name for value in decoded.outputs]
@@ -275,11 +273,13 @@ def test_the_pass_finds_regions(block: Path, tmp_path: Path) -> None:
     graph = OnnxGraph.load(block)
     graph.simplify()
     names = [weight.name for weight in graph.weights()]
-    encoded, edits = Encode(INT4, Nearest(), Form.KERNEL).apply(graph, names, Context())
+    encoded, edits = Encode(INT4, Nearest(), KERNEL).apply(graph, names, Context())
     assert isinstance(encoded, OnnxGraph)
     assert not any(edit.refused for edit in edits)
     encoded.save(tmp_path / "encoded.onnx")
-    steps = {op.steps for op in kernel_ops(tmp_path / "encoded.onnx")}
+    made = [node.op_type for node in onnx.load(tmp_path / "encoded.onnx").graph.node if node.domain == "qcc"]
+    assert sorted(op.name for edit in edits for op in edit.ops) == sorted(made)
+    steps = {op.steps for edit in edits for op in edit.ops}
     assert steps == {
         (),
         ("silu", "mul"),
@@ -309,7 +309,7 @@ def test_a_tied_table_is_stored_once(name: str, encoding: Blocked, tmp_path: Pat
     assert gathered == set(node.input[1 : 1 + len(op.weight_inputs)])
     assert op.steps == (("bias",) if name == "tied_gemm" else ())
     stored = sum(len(tensor.raw_data) for tensor in model.graph.initializer if tensor.name in gathered)
-    assert stored == stored_bytes(encoding, (7, 64), Form.KERNEL) - NODE_BYTES[Form.KERNEL]
+    assert stored == KERNEL.stored_bytes(encoding, (7, 64)) - KERNEL.node_bytes
     again = OnnxGraph.load(tmp_path / "encoded.onnx")
     again.simplify()
     assert not again.weights()
@@ -333,7 +333,7 @@ READ_OTHERWISE = {
 def test_layers_that_read_another_matrix_reject(name: str, tmp_path: Path) -> None:
     graph = loaded(Case(READ_OTHERWISE[name], {"w": random(64, 64)}, {}), tmp_path)
     (weight,) = graph.weights()
-    assert "read in a way" in kernel_takes(weight, INT4)
+    assert "read in a way" in KERNEL.refuses(weight, INT4)
 
 
 def test_a_block_that_runs_twice_and_a_tied_head(tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_a_block_that_runs_twice_and_a_tied_head(tmp_path: Path) -> None:
     torch.onnx.export(SmallTransformer().eval(), (example,), tmp_path / "model.onnx", verbose=False)
     graph = OnnxGraph.load(tmp_path / "model.onnx")
     graph.simplify()
-    weights = [weight for weight in graph.weights() if not kernel_takes(weight, INT4)]
+    weights = [weight for weight in graph.weights() if not KERNEL.refuses(weight, INT4)]
     feeds = {graph.inputs[0].name: np.arange(10, dtype=np.int64).reshape(2, 5)}
     expected = encode(graph, weights, INT4, feeds)
     graph.save(tmp_path / "encoded.onnx")
@@ -352,16 +352,3 @@ def test_a_block_that_runs_twice_and_a_tied_head(tmp_path: Path) -> None:
     ]
     assert made.count("linear_int4_group32_silu_mul") == 2
     assert sum(map(made.count, set(made))) == sum(len(weight.layers) for weight in weights) - 1  # the embedding
-
-
-def test_kernel_ops_of_branches_but_no_other_functions() -> None:
-    def node(op: str, domain: str = "qcc") -> onnx.NodeProto:
-        return helper.make_node(op, ["x"], ["y"], domain=domain)
-
-    def graph(nodes: Iterable[onnx.NodeProto]) -> onnx.GraphProto:
-        return helper.make_graph(list(nodes), "g", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
-
-    branch = graph([node("linear_int8_channel")])
-    both = helper.make_node("If", ["c"], ["z"], then_branch=branch, else_branch=graph([node("decode_int4")]))
-    model = helper.make_model(graph([node("linear_int4_group32_relu"), node("linear_int2_channel", "other"), both]))
-    assert kernel_ops(model) == {LinearOp(8), LinearOp(4, 32, steps=("relu",))}

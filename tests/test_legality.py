@@ -3,7 +3,9 @@
 What decoders do not know must not be written as something else, in whatever way it is asked for.
 """
 
+import copy
 import itertools
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,12 +17,19 @@ from qcc.ir.encoding import fit
 from qcc.ir.encoding.blocked import FLOAT_ENCODINGS, Blocked, ScaleType
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding.encoded import Encoded, Scales, stored
-from qcc.ir.encoding.form import Form
 from qcc.ir.encoding.grid import FloatGrid, Grid, IntGrid
 from qcc.ir.errors import Refused
-from qcc.ir.forms.choose import choose, kernel_op, undecodable, unheld
+from qcc.ir.forms import integers
+from qcc.ir.forms.choose import choose
+from qcc.ir.forms.decoded import DECODED
+from qcc.ir.forms.find import forms
+from qcc.ir.forms.fused import FUSED
+from qcc.ir.forms.kernel import KERNEL, kernel_op
+from qcc.ir.forms.rows import ROWS
+from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Weight
 from qcc.ir.kernel.op import OpError
+from qcc.ir.onnx.emit.write import writers
 from tests.onnx_models import CASES, emit, loaded, run
 
 INTEGERS = [IntGrid(bits, symmetric) for bits in range(1, 10) for symmetric in (True, False)]
@@ -46,11 +55,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Weight]:
 
 def test_what_no_decoder_knows_is_refused_everywhere(weights: dict[str, Weight]) -> None:
     """By every form, for every layer, by the choice of a form and by the names of kernels."""
-    refused = [one for one in encodings([*INTEGERS, *FLOATS]) if undecodable(one)]
+    refused = [one for one in encodings([*INTEGERS, *FLOATS]) if one.undecodable]
     assert Blocked(FloatGrid(2, 1), group(32), "fp16") in refused
     assert not any(isinstance(one.grid, IntGrid) and 2 <= one.bits <= 8 and one.scale for one in refused)
     for encoding, weight in itertools.product(refused, weights.values()):
-        assert all(unheld(form, weight, encoding) for form in Form)
+        assert all(form.refuses(weight, encoding) for form in forms().values())
         with pytest.raises(Refused, match="no form holds"):
             choose(weight, encoding)
         with pytest.raises(OpError):
@@ -58,24 +67,24 @@ def test_what_no_decoder_knows_is_refused_everywhere(weights: dict[str, Weight])
 
 
 def test_all_others_are_decoded(weights: dict[str, Weight]) -> None:
-    known = [one for one in encodings([*INTEGERS, *FLOATS]) if not undecodable(one)]
+    known = [one for one in encodings([*INTEGERS, *FLOATS]) if not one.undecodable]
     floats = {one for one in known if one.scale is None}
     assert floats == set(FLOAT_ENCODINGS.values()) and len(known) == 15 * len(BLOCKS) * 2 + 2
     for encoding, weight in itertools.product(known, weights.values()):
-        assert not unheld(Form.DECODED, weight, encoding)
-        assert not unheld(choose(weight, encoding).form, weight, encoding)
+        assert not DECODED.refuses(weight, encoding)
+        assert not choose(weight, encoding).form.refuses(weight, encoding)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
-@pytest.mark.parametrize("form", Form)
+@pytest.mark.parametrize("form", forms().values(), ids=str)
 def test_what_is_taken_computes_what_it_decodes_to(
     name: str, form: Form, weights: dict[str, Weight], tmp_path: Path
 ) -> None:
     case, taken = CASES[name], 0
     for at, (bits, block) in enumerate(itertools.product(WRITTEN, BLOCKS)):
         encoding = Blocked(IntGrid(bits, at % 3 > 0), block, "fp32" if at % 2 else "fp16")
-        if unheld(form, weights[name], encoding):
+        if form.refuses(weights[name], encoding):
             with pytest.raises(Refused):
                 emit(case, encoding, form, tmp_path)
             continue
@@ -86,18 +95,30 @@ def test_what_is_taken_computes_what_it_decodes_to(
             wanted = emitted.expected[output]
             error = np.abs(found.astype(np.float64) - wanted).max() / np.abs(wanted).max()
             assert error <= (LEVEL4 if "MatMulNBits" in ops else HALF if wanted.dtype == np.float16 else FLOAT)
-    assert taken or form is not Form.DECODED
+    assert taken or form != DECODED
 
 
-@pytest.mark.parametrize("form", [Form.DECODED, Form.ROWS])
+@pytest.mark.parametrize("form", [DECODED, ROWS, FUSED])
 def test_rounded_activations_are_not_dropped_reject(form: Form, weights: dict[str, Weight]) -> None:
-    assert "neither" in unheld(form, weights["matmul"], Blocked(IntGrid(8)), static=True)
+    assert "neither" in form.refuses(weights["matmul"], Blocked(IntGrid(8)), rounded=True)
 
 
-@pytest.mark.parametrize("form", [Form.FUSED, Form.KERNEL])
+@pytest.mark.parametrize("form", [integers.INTEGERS, KERNEL])
 def test_rounded_activations_need_one_scale_a_channel(form: Form, weights: dict[str, Weight]) -> None:
-    assert not unheld(form, weights["matmul"], Blocked(IntGrid(8)), static=True)
-    assert "one scale a channel" in unheld(form, weights["matmul"], Blocked(IntGrid(8), group(32)), static=True)
+    assert not form.refuses(weights["matmul"], Blocked(IntGrid(8)), rounded=True)
+    assert "one scale a channel" in form.refuses(weights["matmul"], Blocked(IntGrid(8), group(32)), rounded=True)
+
+
+def test_integers_are_multiplied_with_rounded_activations_alone_reject(weights: dict[str, Weight]) -> None:
+    assert "only where activations are rounded" in integers.INTEGERS.refuses(weights["matmul"], Blocked(IntGrid(8)))
+
+
+def test_every_form_is_found_once_and_written() -> None:
+    assert list(forms()) == ["rows", "fused", "decoded", "integers", "kernel"] and set(writers()) == set(forms())
+    for name, form in forms().items():
+        assert pickle.loads(pickle.dumps(form)) is copy.deepcopy(form) is form and str(form) == name
+        assert form.says and form.explains.endswith(".") and form != name
+    assert len(set(forms().values())) == len(forms())
 
 
 def test_parts_that_do_not_fit_reject() -> None:
@@ -128,4 +149,4 @@ def test_codes_of_another_matrix_reject(tmp_path: Path) -> None:
     (weight,) = graph.weights()
     other = fit.encode(np.ones((3, 32), np.float32), Blocked(IntGrid(4), group(32)))
     with pytest.raises(Refused, match="not of the weight's shape"):
-        graph.encode(weight, other, Form.FUSED)
+        graph.encode(weight, other, FUSED)

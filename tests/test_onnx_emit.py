@@ -9,13 +9,16 @@ import pytest
 
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
-from qcc.ir.encoding.form import Form
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.errors import Refused
 from qcc.ir.forms import choose as forms
-from qcc.ir.forms.capabilities import Cost, fused_capability
+from qcc.ir.forms.capabilities import fused_capability
+from qcc.ir.forms.decoded import DECODED
+from qcc.ir.forms.fused import FUSED
+from qcc.ir.forms.rows import ROWS
+from qcc.ir.graph.form import Cost, Form
 from qcc.ir.onnx.adapter import OnnxGraph
-from qcc.ir.onnx.emit import forms as onnx_encode
+from qcc.ir.onnx.emit.forms import rows as onnx_encode
 from tests.onnx_models import CASES, CHAINS, CONV, EMBEDDING, LINEAR, Case, Emitted, emit, loaded, run
 
 INT3 = Blocked(IntGrid(3), group(16))
@@ -49,7 +52,7 @@ def op_types(path: Path) -> list[str]:
 def test_decoded_stands_for_any_weight(name: str, symmetric: bool, tmp_path: Path) -> None:
     case = CASES[name]
     encoding = Blocked(IntGrid(3, symmetric), CHANNEL)
-    check(case, emit(case, encoding, Form.DECODED, tmp_path), tolerance_of(case))
+    check(case, emit(case, encoding, DECODED, tmp_path), tolerance_of(case))
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -59,12 +62,12 @@ def test_decoded_takes_any_encoding(bits: int, symmetric: bool, block: str, tmp_
     # 61 x 21 fills no byte and no block; conv_transpose is neither a matrix nor a transposed one
     for case in (CASES["matmul_ragged"], CASES["conv_transpose"], CASES["gemm_trans_b"]):
         encoding = Blocked(IntGrid(bits, symmetric), BLOCKS[block], "fp32" if bits % 2 else "fp16")
-        check(case, emit(case, encoding, Form.DECODED, tmp_path))
+        check(case, emit(case, encoding, DECODED, tmp_path))
 
 
 @pytest.mark.parametrize("name", [*LINEAR, *CONV, *CHAINS])
 def test_decoded_folds_when_the_session_starts(name: str, tmp_path: Path) -> None:
-    emitted = emit(CASES[name], Blocked(IntGrid(3, False), group(20)), Form.DECODED, tmp_path)
+    emitted = emit(CASES[name], Blocked(IntGrid(3, False), group(20)), DECODED, tmp_path)
     run(emitted.path, CASES[name].feeds, tmp_path / "optimized.onnx")
     left = set(op_types(tmp_path / "optimized.onnx"))
     # the left operand of a product may be turned by the runtime's own fusions
@@ -86,19 +89,19 @@ def test_decoded_folds_when_the_session_starts(name: str, tmp_path: Path) -> Non
 def test_rows_take_any_width(bits: int, symmetric: bool, block: str, tmp_path: Path) -> None:
     for case in (CASES["gather_2d"], CASES["gather_ragged"]):
         encoding = Blocked(IntGrid(bits, symmetric), BLOCKS[block], "fp32" if bits % 2 else "fp16")
-        check(case, emit(case, encoding, Form.ROWS, tmp_path))
+        check(case, emit(case, encoding, ROWS, tmp_path))
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("name", [*EMBEDDING, "fp16_embedding", "cast_embedding"])
 def test_rows_stand_for_any_table(name: str, symmetric: bool, tmp_path: Path) -> None:
     case = CASES[name]
-    check(case, emit(case, Blocked(IntGrid(3, symmetric), group(20)), Form.ROWS, tmp_path), tolerance_of(case))
+    check(case, emit(case, Blocked(IntGrid(3, symmetric), group(20)), ROWS, tmp_path), tolerance_of(case))
 
 
 @pytest.mark.parametrize("name", ["gather_1d", "gather_3d", "fp16_embedding"])
 def test_rows_gathers_bytes(name: str, tmp_path: Path) -> None:
-    emitted = emit(CASES[name], INT3, Form.ROWS, tmp_path)
+    emitted = emit(CASES[name], INT3, ROWS, tmp_path)
     run(emitted.path, CASES[name].feeds, tmp_path / "optimized.onnx")
     proto = onnx.load(tmp_path / "optimized.onnx")
     tables = {tensor.name: tensor for tensor in proto.graph.initializer}
@@ -112,7 +115,7 @@ def test_rows_gathers_bytes(name: str, tmp_path: Path) -> None:
 def test_a_tied_head_multiplies_by_the_packed_table(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_encode, "fused_cost", lambda *_: Cost(0.5, "avx2"))
     case = CASES[name]
-    emitted = emit(case, INT4, Form.ROWS, tmp_path)
+    emitted = emit(case, INT4, ROWS, tmp_path)
     assert "MatMulNBits" in op_types(emitted.path)
     assert sum(len(tensor.raw_data) for tensor in emitted.stored) == 7 * 64 // 2 + 7 * 4 * 2
     check(case, emitted, 0.03)  # the kernel rounds activations to 8 bits
@@ -125,7 +128,7 @@ def test_fused_becomes_one_kernel(name: str, bits: int, symmetric: bool, tmp_pat
     case = CASES[name]
     if bits == 2 and name == "matmul_ragged":
         pytest.skip("the runtime's 2-bit kernel is wrong where outputs fill no byte: see the refusals")
-    emitted = emit(case, Blocked(IntGrid(bits, symmetric), group(32)), Form.FUSED, tmp_path)
+    emitted = emit(case, Blocked(IntGrid(bits, symmetric), group(32)), FUSED, tmp_path)
     check(case, emitted, 1e-5, tmp_path / "optimized.onnx")
     left = op_types(tmp_path / "optimized.onnx")
     assert "MatMulNBits" in left
@@ -159,13 +162,13 @@ def test_fused_becomes_one_kernel(name: str, bits: int, symmetric: bool, tmp_pat
 )
 def test_fused_refuses_what_no_kernel_takes(name: str, encoding: Blocked, tmp_path: Path) -> None:
     with pytest.raises(Refused):
-        emit(CASES[name], encoding, Form.FUSED, tmp_path)
+        emit(CASES[name], encoding, FUSED, tmp_path)
 
 
 @pytest.mark.parametrize("block", [Block(2, 16), Block(0, 16)])
 def test_rows_refuses_scales_that_rows_share(block: Block, tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="read by rows"):
-        emit(CASES["gather_2d"], Blocked(IntGrid(4), block), Form.ROWS, tmp_path)
+    with pytest.raises(Refused, match="they share scales"):
+        emit(CASES["gather_2d"], Blocked(IntGrid(4), block), ROWS, tmp_path)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -179,25 +182,23 @@ def test_the_chosen_form_is_never_refused(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_stored_bytes_are_what_is_stored(bits: int, symmetric: bool, tmp_path: Path) -> None:
-    for form, name in ((Form.DECODED, "matmul_ragged"), (Form.ROWS, "gather_ragged"), (Form.FUSED, "matmul")):
+    for form, name in ((DECODED, "matmul_ragged"), (ROWS, "gather_ragged"), (FUSED, "matmul")):
         for block in (CHANNEL, group(16), group(20)):
             encoding = Blocked(IntGrid(bits, symmetric), block)
             shape = loaded(CASES[name], tmp_path).weights()[0].shape
-            if form is Form.FUSED and fused_capability(encoding, shape) is None:
+            if form == FUSED and fused_capability(encoding, shape) is None:
                 continue
             emitted = emit(CASES[name], encoding, form, tmp_path)
             stored = sum(len(tensor.raw_data) for tensor in emitted.stored)
-            assert forms.stored_bytes(encoding, shape, form) - forms.NODE_BYTES[form] == stored
-            narrow = (
-                0 if symmetric or form is not Form.FUSED else block.grid(shape)[0] * block.grid(shape)[1] * (8 - bits)
-            )
+            assert form.stored_bytes(encoding, shape) - form.node_bytes == stored
+            narrow = 0 if symmetric or form != FUSED else block.grid(shape)[0] * block.grid(shape)[1] * (8 - bits)
             assert stored * 8 >= encoding.size_bits(shape) - narrow  # the runtime's own zero points take no whole byte
 
 
-@pytest.mark.parametrize(("form", "name"), [(Form.DECODED, "matmul"), (Form.FUSED, "matmul"), (Form.ROWS, "gather_1d")])
+@pytest.mark.parametrize(("form", "name"), [(DECODED, "matmul"), (FUSED, "matmul"), (ROWS, "gather_1d")])
 def test_the_file_is_about_as_large_as_told(form: Form, name: str, tmp_path: Path) -> None:
     emitted = emit(CASES[name], INT4, form, tmp_path)
-    told = forms.stored_bytes(INT4, loaded(CASES[name], tmp_path).weights()[0].shape, form)
+    told = form.stored_bytes(INT4, loaded(CASES[name], tmp_path).weights()[0].shape)
     function = 1500  # the decoding function, once a model
     assert -300 < emitted.path.stat().st_size - told < function  # names as short as here cost less
     assert emitted.graph.size_bytes() == emitted.path.stat().st_size
@@ -217,13 +218,13 @@ class _Crowded(Case):
 def test_names_that_are_taken_are_left_alone(tmp_path: Path) -> None:
     body = "g (float[N,64] x) => (float[N,32] y) { q = Relu(x) y = MatMul(q, layer) }"
     case = _Crowded(body, {"layer": CASES["matmul"].weights["w"]}, CASES["matmul"].feeds)
-    emitted = emit(case, Blocked(IntGrid(3, False), group(16)), Form.DECODED, tmp_path)
+    emitted = emit(case, Blocked(IntGrid(3, False), group(16)), DECODED, tmp_path)
     assert "layer.scale#2" in {tensor.name for tensor in emitted.stored}
     check(case, emitted)
 
 
 def test_nothing_is_stored_twice(tmp_path: Path) -> None:
-    for name, form in (("in_if", Form.DECODED), ("shared", Form.DECODED), ("table_in_subgraph", Form.ROWS)):
+    for name, form in (("in_if", DECODED), ("shared", DECODED), ("table_in_subgraph", ROWS)):
         emitted = emit(CASES[name], INT3, form, tmp_path)
         assert "w" not in {tensor.name for tensor in onnx.load(emitted.path).graph.initializer}
 

@@ -9,9 +9,12 @@ import pytest
 
 from qcc.ir.encoding import fit
 from qcc.ir.encoding.blocked import FLOAT_ENCODINGS
-from qcc.ir.encoding.form import Form
 from qcc.ir.errors import Refused
 from qcc.ir.forms import choose as forms
+from qcc.ir.forms.decoded import DECODED
+from qcc.ir.forms.fused import FUSED
+from qcc.ir.forms.rows import ROWS
+from qcc.ir.graph.form import CAST_BYTES, Form
 from qcc.ir.onnx.adapter import OnnxGraph
 from tests.onnx_models import CASES, CHAINS, CONV, EMBEDDING, LINEAR, emit, loaded, run
 from tests.test_onnx_emit import check, op_types, tolerance_of
@@ -26,7 +29,7 @@ every = pytest.mark.parametrize("form", FLOAT_ENCODINGS)
 @pytest.mark.parametrize("name", CASES)
 def test_decoded_stands_for_any_weight(name: str, form: str, tmp_path: Path) -> None:
     case = CASES[name]
-    emitted = emit(case, FLOAT_ENCODINGS[form], Form.DECODED, tmp_path)
+    emitted = emit(case, FLOAT_ENCODINGS[form], DECODED, tmp_path)
     check(case, emitted, tolerance_of(case))
     (tensor,) = emitted.stored
     assert tensor.data_type == TYPES[form]
@@ -35,7 +38,7 @@ def test_decoded_stands_for_any_weight(name: str, form: str, tmp_path: Path) -> 
 @every
 @pytest.mark.parametrize("name", [*LINEAR, *CONV, *CHAINS])
 def test_decoded_folds_when_the_session_starts(name: str, form: str, tmp_path: Path) -> None:
-    emitted = emit(CASES[name], FLOAT_ENCODINGS[form], Form.DECODED, tmp_path)
+    emitted = emit(CASES[name], FLOAT_ENCODINGS[form], DECODED, tmp_path)
     run(emitted.path, CASES[name].feeds, tmp_path / "encoded.onnx")
     run(CASES[name].save(tmp_path), CASES[name].feeds, tmp_path / "plain.onnx")
     assert op_types(tmp_path / "encoded.onnx") == op_types(tmp_path / "plain.onnx")
@@ -45,7 +48,7 @@ def test_decoded_folds_when_the_session_starts(name: str, form: str, tmp_path: P
 @pytest.mark.parametrize("name", [*EMBEDDING, "fp16_embedding", "cast_embedding"])
 def test_rows_stand_for_any_table(name: str, form: str, tmp_path: Path) -> None:
     case = CASES[name]
-    emitted = emit(case, FLOAT_ENCODINGS[form], Form.ROWS, tmp_path)
+    emitted = emit(case, FLOAT_ENCODINGS[form], ROWS, tmp_path)
     check(case, emitted, tolerance_of(case))
     assert len(emitted.stored) == 1  # tied tables too
 
@@ -53,7 +56,7 @@ def test_rows_stand_for_any_table(name: str, form: str, tmp_path: Path) -> None:
 @every
 @pytest.mark.parametrize("name", ["gather_1d", "gather_3d", *TIED])
 def test_rows_gathers_what_is_stored(name: str, form: str, tmp_path: Path) -> None:
-    emitted = emit(CASES[name], FLOAT_ENCODINGS[form], Form.ROWS, tmp_path)
+    emitted = emit(CASES[name], FLOAT_ENCODINGS[form], ROWS, tmp_path)
     run(emitted.path, CASES[name].feeds, tmp_path / "optimized.onnx")
     graph = onnx.load(tmp_path / "optimized.onnx").graph
     tables = {tensor.name: tensor.data_type for tensor in graph.initializer}
@@ -67,19 +70,19 @@ def test_rows_gathers_what_is_stored(name: str, form: str, tmp_path: Path) -> No
 def test_the_chosen_form_is_never_refused(name: str, form: str, tmp_path: Path) -> None:
     encoding = FLOAT_ENCODINGS[form]
     choice = forms.choose(loaded(CASES[name], tmp_path).weights()[0], encoding)
-    assert choice.form in (Form.DECODED, Form.ROWS)
+    assert choice.form in (DECODED, ROWS)
     emit(CASES[name], encoding, choice.form, tmp_path)
 
 
 @every
-@pytest.mark.parametrize(("kind", "name"), [(Form.DECODED, "matmul_ragged"), (Form.ROWS, "gather_ragged")])
+@pytest.mark.parametrize(("kind", "name"), [(DECODED, "matmul_ragged"), (ROWS, "gather_ragged")])
 def test_stored_bytes_are_what_is_stored(kind: Form, name: str, form: str, tmp_path: Path) -> None:
     case, encoding = CASES[name], FLOAT_ENCODINGS[form]
     emitted = emit(case, encoding, kind, tmp_path)
     shape = loaded(case, tmp_path).weights()[0].shape
-    told = forms.stored_bytes(encoding, shape, kind)
+    told = kind.stored_bytes(encoding, shape)
     stored = sum(len(tensor.raw_data) for tensor in emitted.stored)
-    assert told - forms.CAST_BYTES == stored == encoding.size_bits(shape) // 8
+    assert told - CAST_BYTES == stored == encoding.size_bits(shape) // 8
     rest = case.save(tmp_path).stat().st_size - 4 * shape[0] * shape[1]
     assert abs(emitted.path.stat().st_size - rest - told) < 200  # names as short as here cost less
     assert emitted.graph.size_bytes() == emitted.path.stat().st_size
@@ -88,7 +91,7 @@ def test_stored_bytes_are_what_is_stored(kind: Form, name: str, form: str, tmp_p
 @every
 def test_what_is_stored_is_the_cast(form: str, tmp_path: Path) -> None:
     case = CASES["matmul"]
-    (tensor,) = emit(case, FLOAT_ENCODINGS[form], Form.DECODED, tmp_path).stored
+    (tensor,) = emit(case, FLOAT_ENCODINGS[form], DECODED, tmp_path).stored
     dtype = np.dtype({"bf16": ml_dtypes.bfloat16, "fp16": np.float16}[form])
     assert tensor.raw_data == case.weights["w"].astype(dtype).tobytes()
 
@@ -102,14 +105,14 @@ def test_the_file_has_a_weight_of_16_bits(name: str, form: str, tmp_path: Path) 
     again.simplify()
     (weight,) = again.weights()
     assert weight.stored == {"bf16": "bfloat16", "fp16": "float16"}[form]
-    assert forms.stored_bytes(encoding, weight.shape, kind) > weight.size_bytes
+    assert kind.stored_bytes(encoding, weight.shape) > weight.size_bytes
 
 
 @every
 @pytest.mark.parametrize("name", ["matmul", "conv2d_pointwise", "gather_1d"])
 def test_fused_refuses_floats(name: str, form: str, tmp_path: Path) -> None:
     with pytest.raises(Refused, match="no compressed kernel"):
-        emit(CASES[name], FLOAT_ENCODINGS[form], Form.FUSED, tmp_path)
+        emit(CASES[name], FLOAT_ENCODINGS[form], FUSED, tmp_path)
 
 
 @every

@@ -13,12 +13,10 @@ import pytest
 from qcc.ir.encoding import fit
 from qcc.ir.encoding.blocked import FLOAT_ENCODINGS, Blocked
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
-from qcc.ir.encoding.form import Form
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.packing import planes, unpack
 from qcc.ir.errors import Refused
-from qcc.ir.forms import choose as forms
-from qcc.ir.forms.choose import kernel_op, kernel_takes
+from qcc.ir.forms.kernel import KERNEL, kernel_op
 from qcc.ir.graph.ops import Array
 from qcc.ir.kernel.op import parse
 from qcc.ir.onnx.adapter import OnnxGraph
@@ -108,7 +106,7 @@ def op_types(path: Path) -> set[str]:
 def test_every_format_computes_and_folds(bits: int, symmetric: bool, block: str, tmp_path: Path) -> None:
     encoding = Blocked(IntGrid(bits, symmetric), BLOCKS[block], "fp32" if bits % 2 else "fp16")
     for case in (PLAIN["matmul_3d"], BIASED["gemm_trans_b_bias"], BIASED["add_4d"]):
-        emitted = emit(case, encoding, Form.KERNEL, tmp_path)
+        emitted = emit(case, encoding, KERNEL, tmp_path)
         check(case, emitted, tmp_path / "optimized.onnx")
         assert op_types(tmp_path / "optimized.onnx") <= NOTHING_TO_DECODE
 
@@ -117,7 +115,7 @@ def test_every_format_computes_and_folds(bits: int, symmetric: bool, block: str,
 @pytest.mark.parametrize("name", [*PLAIN, *BIASED])
 def test_a_layer_becomes_one_node(name: str, encoding: Blocked, tmp_path: Path) -> None:
     case = (PLAIN | BIASED)[name]
-    emitted = emit(case, encoding, Form.KERNEL, tmp_path)
+    emitted = emit(case, encoding, KERNEL, tmp_path)
     check(case, emitted, tmp_path / "optimized.onnx")
     assert op_types(tmp_path / "optimized.onnx") <= NOTHING_TO_DECODE
     model = onnx.load(emitted.path)
@@ -132,7 +130,7 @@ def test_a_layer_becomes_one_node(name: str, encoding: Blocked, tmp_path: Path) 
 
 @pytest.mark.parametrize("name", APART)
 def test_what_is_no_bias_is_added_apart(name: str, tmp_path: Path) -> None:
-    emitted = emit(APART[name], INT4, Form.KERNEL, tmp_path)
+    emitted = emit(APART[name], INT4, KERNEL, tmp_path)
     check(APART[name], emitted)
     model = onnx.load(emitted.path)
     assert [node.op_type for node in kernels(model)] == ["linear_int4_group32"]
@@ -143,7 +141,7 @@ def test_what_is_no_bias_is_added_apart(name: str, tmp_path: Path) -> None:
 def test_a_bias_that_others_read_stays(bias: Array, tmp_path: Path) -> None:
     body = "g (float[N,256] x) => (float[N,M] y) { h = MatMul(x, w) a = Add(h, b) y = Mul(a, b) }"
     case = Case(body, {"w": W, "b": bias}, {"x": X2})
-    emitted = emit(case, INT4, Form.KERNEL, tmp_path)
+    emitted = emit(case, INT4, KERNEL, tmp_path)
     check(case, emitted)
     model = onnx.load(emitted.path)
     assert (kernels(model)[0].input[-1] == "b") == (bias.ndim == 1)
@@ -156,7 +154,7 @@ def test_inputs_are_what_kernels_expect(bits: int, tmp_path: Path) -> None:
     graph = loaded(BIASED["add"], tmp_path)
     weight = graph.weights()[0]
     encoded = fit.encode(graph.matrix(weight), encoding)
-    graph.encode(weight, encoded, Form.KERNEL)
+    graph.encode(weight, encoded, KERNEL)
     (node,) = (node for node in graph.model.graph if node.domain == "qcc")
     x, *packed, scale, zero, bias = (value.name for value in node.inputs if value is not None)
     arrays = {name: graph.constant(name or "") for name in (*packed, scale, zero, bias)}
@@ -173,7 +171,7 @@ def test_inputs_are_what_kernels_expect(bits: int, tmp_path: Path) -> None:
 
 
 def test_a_kernel_gets_bfloat16_rows(tmp_path: Path) -> None:
-    emitted = emit(BIASED["add"], BF16, Form.KERNEL, tmp_path)
+    emitted = emit(BIASED["add"], BF16, KERNEL, tmp_path)
     model = onnx.load(emitted.path)
     (node,) = kernels(model)
     assert list(model.functions[0].input) == list(parse(node.op_type).inputs) == ["x", "weight", "bias"]
@@ -211,7 +209,7 @@ def test_one_function_serves_all_layers_of_a_format(tmp_path: Path) -> None:
     graph = loaded(Case(body, weights, {}), tmp_path)
     for weight in graph.weights():
         encoding = Blocked(IntGrid(3, False), CHANNEL)
-        graph.encode(weight, fit.encode(graph.matrix(weight), encoding), Form.KERNEL)
+        graph.encode(weight, fit.encode(graph.matrix(weight), encoding), KERNEL)
     graph.save(tmp_path / "encoded.onnx")
     model = onnx.load(tmp_path / "encoded.onnx")
     onnx.checker.check_model(model, full_check=True)
@@ -224,7 +222,7 @@ def test_one_function_serves_all_layers_of_a_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize("opset", [18, 21, 25])
 def test_the_function_holds_in_later_opsets(opset: int, tmp_path: Path) -> None:
     case = BIASED["add_3d"]
-    emitted = emit(case, Blocked(IntGrid(5, False), group(32)), Form.KERNEL, tmp_path)
+    emitted = emit(case, Blocked(IntGrid(5, False), group(32)), KERNEL, tmp_path)
     emitted.graph.require_opset(opset)
     emitted.graph.save(emitted.path)
     check(case, emitted, tmp_path / "optimized.onnx")
@@ -232,7 +230,7 @@ def test_the_function_holds_in_later_opsets(opset: int, tmp_path: Path) -> None:
 
 
 def test_any_batch_runs(tmp_path: Path) -> None:
-    emitted = emit(BIASED["add_3d"], INT4, Form.KERNEL, tmp_path)
+    emitted = emit(BIASED["add_3d"], INT4, KERNEL, tmp_path)
     session = onnxruntime.InferenceSession(emitted.path, providers=["CPUExecutionProvider"])
     for sizes in ((1, 1), (0, 3), (7, 2), (2, 0)):
         (y,) = session.run(None, {"x": random(*sizes, 256)})
@@ -263,9 +261,9 @@ REFUSED = [
 @pytest.mark.parametrize(("name", "encoding", "reason"), REFUSED)
 def test_kernels_refuse(name: str, encoding: Blocked, reason: str, tmp_path: Path) -> None:
     weight = loaded(CASES[name], tmp_path).weights()[0]
-    assert reason in kernel_takes(weight, encoding)
+    assert reason in KERNEL.refuses(weight, encoding)
     with pytest.raises(Refused, match=reason):
-        emit(CASES[name], encoding, Form.KERNEL, tmp_path)
+        emit(CASES[name], encoding, KERNEL, tmp_path)
 
 
 @pytest.mark.parametrize(("columns", "size"), [(72, 0), (72, 32), (96, 64), (40, 40)])
@@ -273,14 +271,14 @@ def test_kernels_refuse_ragged_rows(columns: int, size: int, tmp_path: Path) -> 
     body = f"g (float[N,{columns}] x) => (float[N,24] y) {{ y = MatMul(x, w) }}"
     case = Case(body, {"w": random(columns, 24)}, {"x": random(3, columns)})
     encoding = Blocked(IntGrid(4), Block(1, size))
-    assert kernel_takes(loaded(case, tmp_path).weights()[0], encoding) != ""
+    assert KERNEL.refuses(loaded(case, tmp_path).weights()[0], encoding) != ""
     with pytest.raises(Refused, match="multiple"):
-        emit(case, encoding, Form.KERNEL, tmp_path)
+        emit(case, encoding, KERNEL, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["transpose_identity", "transpose_twice", "reshape_transpose", "cast_fp16"])
 def test_what_stands_before_the_layer_goes(name: str, tmp_path: Path) -> None:
-    emitted = emit(CASES[name], INT4, Form.KERNEL, tmp_path)
+    emitted = emit(CASES[name], INT4, KERNEL, tmp_path)
     check(CASES[name], emitted, tolerance=1e-3 if "fp16" in name else TOLERANCE)  # decoded weights are not rounded
     (node,) = onnx.load(emitted.path).graph.node
     assert node.op_type == "linear_int4_group32"
@@ -291,17 +289,17 @@ def test_what_stands_before_the_layer_goes(name: str, tmp_path: Path) -> None:
 def test_stored_bytes_are_what_is_stored(bits: int, symmetric: bool, tmp_path: Path) -> None:
     for block in BLOCKS.values():
         encoding = Blocked(IntGrid(bits, symmetric), block)
-        emitted = emit(PLAIN["matmul"], encoding, Form.KERNEL, tmp_path)
+        emitted = emit(PLAIN["matmul"], encoding, KERNEL, tmp_path)
         stored = sum(len(tensor.raw_data) for tensor in emitted.stored)
-        told = forms.stored_bytes(encoding, (24, 256), Form.KERNEL)
-        assert told - forms.NODE_BYTES[Form.KERNEL] == stored
+        told = KERNEL.stored_bytes(encoding, (24, 256))
+        assert told - KERNEL.node_bytes == stored
         functions = sum(function.ByteSize() for function in onnx.load(emitted.path).functions)
         assert abs(emitted.path.stat().st_size - functions - told) < 300  # names as short as here cost less
         assert emitted.graph.size_bytes() == emitted.path.stat().st_size
 
 
 def test_what_is_encoded_is_no_weight_any_more(tmp_path: Path) -> None:
-    emitted = emit(BIASED["add_3d"], INT4, Form.KERNEL, tmp_path)
+    emitted = emit(BIASED["add_3d"], INT4, KERNEL, tmp_path)
     again = OnnxGraph.load(emitted.path)
     again.simplify()
     assert not again.weights()

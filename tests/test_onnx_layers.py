@@ -12,8 +12,8 @@ from onnx import helper, numpy_helper
 from qcc.ir.encoding import fit
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL
-from qcc.ir.encoding.form import Form
 from qcc.ir.encoding.grid import IntGrid
+from qcc.ir.forms.decoded import DECODED
 from qcc.ir.graph.ops import Kind, Weight
 from qcc.ir.graph.view import MatrixView
 from qcc.ir.onnx.adapter import OnnxGraph
@@ -403,6 +403,6 @@ def test_attributes_are_the_same_in_every_opset(nodes: str, tmp_path: Path) -> N
 def test_an_encoded_convolution_is_still_one(tmp_path: Path) -> None:
     graph = loaded(CASES["conv2d_grouped"], tmp_path)
     (weight,) = graph.weights()
-    graph.encode(weight, fit.encode(graph.matrix(weight), Blocked(IntGrid(3), CHANNEL)), Form.DECODED)
+    graph.encode(weight, fit.encode(graph.matrix(weight), Blocked(IntGrid(3), CHANNEL)), DECODED)
     op = graph.ops()[-1]
     assert (op.kind, op.function, op.attributes["groups"]) == (Kind.CONV, "conv", 2)

@@ -14,9 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 from qcc.ir.encoding import fit
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, group
-from qcc.ir.encoding.form import Form
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.errors import ModelError
+from qcc.ir.forms.decoded import DECODED
+from qcc.ir.forms.fused import FUSED
+from qcc.ir.forms.rows import ROWS
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.file import load as onnx_load
 from qcc.ir.onnx.file import wire
@@ -143,9 +145,9 @@ def test_every_opset_comes_in_and_is_raised(opset: int, tmp_path: Path) -> None:
     names = [op.name for op in graph.ops()]
     weights = {weight.constant: weight for weight in graph.weights()}
     assert set(weights) == {"k", "w", "t"}
-    for name, form in (("k", Form.DECODED), ("w", Form.FUSED), ("t", Form.ROWS)):
+    for name, form in (("k", DECODED), ("w", FUSED), ("t", ROWS)):
         weight = next(weight for weight in graph.weights() if weight.constant == name)
-        bits, block = (2, group(32)) if form is Form.FUSED else (8, CHANNEL)
+        bits, block = (2, group(32)) if form == FUSED else (8, CHANNEL)
         graph.encode(weight, fit.encode(graph.matrix(weight), Blocked(IntGrid(bits), block)), form)
     assert graph.opset == 25
     assert set(names) - {"six", "seven"} <= {op.name for op in graph.ops()}
@@ -322,7 +324,7 @@ def test_runners_hold_subgraphs_and_encoded_weights(tmp_path: Path) -> None:
     graph = OnnxGraph.load(case.save(tmp_path))
     graph.simplify()
     weight = graph.weights()[0]
-    graph.encode(weight, fit.encode(graph.matrix(weight), Blocked(IntGrid(8), CHANNEL)), Form.DECODED)
+    graph.encode(weight, fit.encode(graph.matrix(weight), Blocked(IntGrid(8), CHANNEL)), DECODED)
     z = graph.runner(["c"], ["z"])({"c": case.feeds["c"]})["z"]
     np.testing.assert_allclose(z, -case.weights["w"], atol=0.02)
 
@@ -333,7 +335,7 @@ def test_a_copy_is_independent(tmp_path: Path) -> None:
     graph.simplify()
     copy = graph.copy()
     weight = copy.weights()[0]
-    copy.encode(weight, fit.encode(copy.matrix(weight), Blocked(IntGrid(4), CHANNEL)), Form.ROWS)
+    copy.encode(weight, fit.encode(copy.matrix(weight), Blocked(IntGrid(4), CHANNEL)), ROWS)
     assert [w.constant for w in graph.weights()] == ["w"]
     assert not copy.weights()
     np.testing.assert_array_equal(graph.runner(["i"], ["y"])({"i": IDS})["y"], case.weights["w"][IDS])

@@ -9,8 +9,8 @@ import pytest
 import qcc
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, group
-from qcc.ir.encoding.form import Form
 from qcc.ir.encoding.grid import IntGrid
+from qcc.ir.forms.decoded import DECODED
 from qcc.ir.graph.ops import Array, Kind
 from tests.onnx_models import Case, emit, loaded, random, run
 
@@ -56,7 +56,7 @@ CASES = {
 @pytest.mark.parametrize("encoding", [Blocked(IntGrid(8), CHANNEL), Blocked(IntGrid(3), group(16))], ids=str)
 def test_codes_decode_to_the_layout_that_the_op_reads(name: str, encoding: Blocked, tmp_path: Path) -> None:
     case = CASES[name]
-    emitted = emit(case, encoding, Form.DECODED, tmp_path)
+    emitted = emit(case, encoding, DECODED, tmp_path)
     got = run(emitted.path, case.feeds)
     for output, wanted in emitted.expected.items():
         assert np.abs(got[output] - wanted).max() <= TOLERANCE * np.abs(wanted).max(), output

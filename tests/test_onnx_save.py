@@ -15,9 +15,9 @@ from onnx import helper, numpy_helper
 from qcc.ir.encoding import fit
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import group
-from qcc.ir.encoding.form import Form
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.errors import ModelError
+from qcc.ir.forms.decoded import DECODED
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.file import save as onnx_save
 from qcc.ir.onnx.file.options import ExternalData
@@ -96,7 +96,7 @@ def test_the_same_bytes_each_time(external: ExternalData, tmp_path: Path) -> Non
         graph.simplify()
         weight = graph.weights()[0]
         encoding = Blocked(IntGrid(3, False), group(32))
-        graph.encode(weight, fit.encode(graph.matrix(weight), encoding), Form.DECODED)
+        graph.encode(weight, fit.encode(graph.matrix(weight), encoding), DECODED)
         written = graph.save(tmp_path / place / "out.onnx", external, {"b": "1", "a": "2"})
         graph.save(tmp_path / place / "twice.onnx", external, {"b": "1", "a": "2"})
         if external == "never":

@@ -22,9 +22,10 @@ import pytest
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, Block
 from qcc.ir.encoding.encoded import Encoded, Scales, stored
-from qcc.ir.encoding.form import Form
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.forms.capabilities import capabilities
+from qcc.ir.forms.fused import FUSED
+from qcc.ir.forms.integers import INTEGERS
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.emit.kernel_body import kernel_function
@@ -85,7 +86,7 @@ def integers() -> np.ndarray:
 
 
 def written(encoding: Blocked, step: np.float32 | None = None) -> Case:
-    """One layer as it stands in a file, in the form ``fused``."""
+    """One layer as the runtime multiplies it: fused, or with a step as integers."""
     grid = encoding.block.grid((OUTPUTS, INPUTS))
     middle = 1 << (encoding.bits - 1)
     zero = None if encoding.symmetric else np.resize(np.array([0, middle, 2 * middle - 1], np.uint8), grid)
@@ -96,7 +97,7 @@ def written(encoding: Blocked, step: np.float32 | None = None) -> Case:
     text = f"g (float[N,{INPUTS}] x) => (float[N,{OUTPUTS}] y) {{ y = MatMul (x, w) }}"
     model = onnx_models.parse(text, {"w": weight}, opset=25, ir_version=11)
     graph = OnnxGraph(ir.serde.deserialize_model(model), Path())
-    graph.encode(graph.weights()[0], encoded, Form.FUSED)
+    graph.encode(graph.weights()[0], encoded, FUSED if step is None else INTEGERS)
     x, matrix = (integers() / np.float32(127)).astype(np.float32), encoded.decode().astype(np.float64)
     name = f"{encoding.text.replace(' ', '-')}{'-static' * (step is not None)}"
     model_bytes = ir.serde.serialize_model(graph.model).SerializeToString()

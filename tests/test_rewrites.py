@@ -390,7 +390,7 @@ def test_a_lock_replays_rewriting_with_the_same_bytes(model: Path, tmp_path: Pat
 
 
 def test_a_plan_can_be_decided_alone(model: Path) -> None:
-    plan, _ = decide_plan(model, policy(MIXED + ALL))
+    plan, _, _ = decide_plan(model, policy(MIXED + ALL))
     assert plan.decided
     assert actions(plan)[1] == "toy_scale = constant(factor = 4)"
 

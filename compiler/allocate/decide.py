@@ -13,7 +13,6 @@ from qcc.compiler.plan.bind import encode_steps
 from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Limit, Plan, Step
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
-from qcc.ir.forms.choose import stored_bytes
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.passes.encode import Encode
@@ -91,8 +90,7 @@ def candidate_bytes(weight: Weight, candidate: Candidate) -> int:
     """What a weight takes in the file under a candidate."""
     if candidate.action is None:
         return weight.size_bytes
-    action = candidate.action
-    return stored_bytes(action.encoding, weight.shape, action.form, action.activations is not None)
+    return candidate.action.form.stored_bytes(candidate.action.encoding, weight.shape)
 
 
 def candidate_bits(weight: Weight, candidate: Candidate) -> int:
@@ -187,5 +185,5 @@ def _merged(plan: Plan, steps: dict[Encode, list[tuple[str, str]]]) -> tuple[Ste
             others.append(step)
     for action, pairs in steps.items():
         fixed.setdefault(action, []).extend(pairs)
-    ordered = dict(sorted(fixed.items(), key=lambda item: (*item[0].encoding.order, item[0].form)))
+    ordered = dict(sorted(fixed.items(), key=lambda item: (*item[0].encoding.order, item[0].form.name)))
     return (*others, *encode_steps(ordered))

@@ -17,7 +17,6 @@ from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Runner
 from qcc.ir.graph.ops import Value
 from qcc.ir.onnx.adapter import OnnxGraph
-from qcc.ir.onnx.emit.forms import required_opset
 from qcc.passes.encode import Encode
 
 DRAWS = 2
@@ -32,7 +31,7 @@ def needed_opset(graph: OnnxGraph, plan: Plan) -> int:
     """The lowest opset that can express all that a decided plan encodes, never below the graph's own."""
     weights = {weight.name: weight for weight in graph.weights()}
     needed = [
-        required_opset(step.action.encoding, weights[name].shape, step.action.form)
+        step.action.form.opset(step.action.encoding, weights[name].shape)
         for step in plan.steps
         if isinstance(step.action, Encode)
         for name in step.weights

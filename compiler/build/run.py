@@ -7,6 +7,7 @@ from typing import Generic
 from qcc.compiler.plan.catalog import Export
 from qcc.compiler.plan.plan import Plan
 from qcc.ir.errors import ModelError, Refused
+from qcc.ir.kernel.op import LinearOp
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.file.save import Written
 from qcc.passes.contract.contract import Context, Edit, G, Numerics
@@ -18,6 +19,11 @@ class Built(Generic[G]):
 
     graph: G
     edits: tuple[Edit, ...]
+
+    @property
+    def ops(self) -> frozenset[LinearOp]:
+        """The kernel ops that the graph calls."""
+        return frozenset(op for edit in self.edits for op in edit.ops)
 
 
 def run_plan(graph: G, plan: Plan, context: Context) -> Built[G]:

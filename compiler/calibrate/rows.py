@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from math import prod
 
 from qcc.compiler.calibrate.samples import Samples
-from qcc.ir.forms.choose import kernel_layers
+from qcc.ir.forms.kernel import kernel_layers
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Value, Weight
 

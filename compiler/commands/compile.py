@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     with progress(args.quiet or args.format != "text") as update:
         given = {"data": args.data, "plan": plan, "dims": sizes, "progress": update}
         if args.emit == "plan":
-            decided, warnings = driver.decide_plan(args.model, policy, **given)
+            decided, _, warnings = driver.decide_plan(args.model, policy, **given)
         else:
             result = driver.compile(args.model, policy, output=args.output, keep_failed=args.keep_failed, **given)
     if args.emit == "plan":
@@ -134,15 +134,12 @@ def _emit_kernels(policy: "Policy", plan: "Lock | None", report: Diagnostics, ar
 
     if (plan.plan.kernels if plan else build_kernels.kernels_of(policy)) is None:
         raise UsageError(f"`{args.plan or args.policy}` asks for no kernels", "`target cpu` in the policy does")
-    from qcc.codegen.target.scratch import scratch
-
-    with scratch() as folder:
-        output, quiet = folder / "decided.onnx", args.quiet or args.format != "text"
-        with progress(quiet) as update:
-            decided, warnings = driver.decide_plan(
-                args.model, policy, output=output, data=args.data, plan=plan, dims=dims(args), progress=update
-            )
-        ops = build_kernels.served_ops(decided.kernels, output, report)
+    with progress(args.quiet or args.format != "text") as update:
+        decided, ops, warnings = driver.decide_plan(
+            args.model, policy, data=args.data, plan=plan, dims=dims(args), progress=update
+        )
+    if decided.kernels and not ops:
+        build_kernels.warn_of_no_ops(report, timed=False)
     text = build_kernels.listing(ops, decided.kernels, args.emit) if decided.kernels and ops else ""
     diagnostics = (*warnings, *report.warnings)
     if args.format == "json":

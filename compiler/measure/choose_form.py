@@ -1,7 +1,7 @@
 """Which form a weight gets when kernels are made, and what it costs: whichever was measured fastest."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from qcc.codegen.target.target import NATIVE, named, runs_here
 from qcc.compiler.calibrate.rows import rows_of
@@ -13,9 +13,10 @@ from qcc.compiler.plan.plan import Kernels
 from qcc.compiler.runtime.build_kernels import kernels_of, serve_convolutions
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.encoding.algebra import Encoding
-from qcc.ir.encoding.form import Form
-from qcc.ir.forms.capabilities import fused_cost, kernel_cost
-from qcc.ir.forms.choose import Choice, choose, kernel_layers, kernel_takes, plain_forms
+from qcc.ir.forms.capabilities import kernel_cost
+from qcc.ir.forms.choose import Choice, choose, plain_forms
+from qcc.ir.forms.kernel import KERNEL, kernel_layers
+from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 
@@ -38,20 +39,27 @@ class FormChooser:
     rows: Mapping[str, int] | None = None
     timings: Timings | None = None
     at_hand: bool = True
+    _made: dict[tuple[str, Encoding], Choice] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __call__(self, weight: Weight, encoding: Encoding) -> Choice:
-        """The form, and why.
+        """The form, and why; a choice that was made stands, with its reason, however often it is asked for.
 
         Raises:
             QccError: the kernel that is to be timed cannot be built.
         """
+        key = weight.name, encoding
+        if key not in self._made:
+            self._made[key] = self._choice(weight, encoding)
+        return self._made[key]
+
+    def _choice(self, weight: Weight, encoding: Encoding) -> Choice:
         plain = choose(weight, encoding, self._instructions)
         if self.kernels is None or not _may_be_product(weight):
             return plain
-        refused = kernel_takes(weight, encoding) or self._refuses(weight)
+        refused = KERNEL.refuses(weight, encoding) or self._refuses(weight)
         if not self.by_clock and not refused:
             return self._by_table(weight, encoding, plain)
-        forms = plain_forms(weight, encoding, self._instructions) + (() if refused else (Form.KERNEL,))
+        forms = plain_forms(weight, encoding, plain.form) + (() if refused else (KERNEL,))
         if not self.by_clock or len(forms) == 1:
             return Choice(plain.form, f"{plain.reason}; {refused}")
         return self._fastest(weight, encoding, forms, refused)
@@ -72,21 +80,21 @@ class FormChooser:
         assert self.kernels is not None
         ours = kernel_cost(encoding, weight.shape, self.kernels.activations, self._instructions)
         if ours is None:
-            return Choice(Form.KERNEL, "a kernel takes it; none was measured on such a processor")
-        theirs = fused_cost(encoding, self._instructions).ratio if plain.form is Form.FUSED else 1.0
+            return Choice(KERNEL, "a kernel takes it; none was measured on such a processor")
+        theirs = 1.0 if plain.cost is None else plain.cost.ratio
         if ours.ratio * NOTICEABLE < theirs:
-            return Choice(Form.KERNEL, f"a kernel was measured at {ours.text}, this form at {theirs:.2f}x")
+            return Choice(KERNEL, f"a kernel was measured at {ours.text}, this form at {theirs:.2f}x")
         return Choice(plain.form, f"{plain.reason}; a kernel was measured at {ours.text}")
 
     def _fastest(self, weight: Weight, encoding: Encoding, forms: tuple[Form, ...], refused: str) -> Choice:
         """Whichever was measured fastest; the first of the forms unless another is so by more than noise."""
         assert self.timings is not None
         case = self._case(weight)
-        found = self.timings.seconds(case, encoding, tuple(dict.fromkeys(map(_timed, forms))))
-        seconds = {form: found[_timed(form)] for form in forms}
+        found = self.timings.seconds(case, encoding, tuple(dict.fromkeys(form.alone for form in forms)))
+        seconds = {form: found[form.alone] for form in forms}
         best = min(seconds, key=lambda form: seconds[form])
         chosen = best if seconds[best] * NOTICEABLE < seconds[forms[0]] else forms[0]
-        told = ", ".join(f"{_timed(form)} {seconds[form] / found[FLOAT]:.2f}x" for form in forms)
+        told = ", ".join(f"{form.alone} {seconds[form] / found[FLOAT]:.2f}x" for form in forms)
         where = f"{case.rows} {case.unit}{'' if case.rows == 1 else 's'}"
         where += " and the layouts that it takes" if case.pointwise else ""
         text = times_text(seconds[chosen] / found[FLOAT], "float", seconds[chosen] > found[FLOAT])
@@ -105,10 +113,9 @@ class FormChooser:
         if not count:
             return 0.0
         assert self.timings is not None
-        timed = None if form is None else _timed(form)
-        if encoding is None or timed is None:
+        if encoding is None or form is None:
             return count * self.timings.seconds(self._case(weight), None, ())[FLOAT]
-        return count * self.timings.seconds(self._case(weight), encoding, (timed,))[timed]
+        return count * self.timings.seconds(self._case(weight), encoding, (form.alone,))[form.alone]
 
     def _case(self, weight: Weight) -> Case:
         return Case(*weight.shape, (self.rows or {})[weight.name], weight.kinds == {"conv"})
@@ -147,8 +154,3 @@ def chooser_of(policy: Policy, graph: Graph, data: Samples, tick: CaseTick) -> F
 
 def _may_be_product(weight: Weight) -> bool:
     return "linear" in weight.kinds or (weight.kinds == {"conv"} and bool(kernel_layers(weight)))
-
-
-def _timed(form: Form) -> Form:
-    """The form of a layer alone that a form of its weight makes of it: rows and whole weights decode at load."""
-    return Form.DECODED if form is Form.ROWS else form

@@ -11,9 +11,7 @@ from qcc.compiler.plan.activations import untargeted
 from qcc.compiler.plan.bind import encode_steps
 from qcc.compiler.plan.plan import Plan, Step
 from qcc.dsl.diagnostics.report import Diagnostics
-from qcc.ir.encoding.algebra import Encoding
-from qcc.ir.encoding.form import Form
-from qcc.ir.forms.choose import choose
+from qcc.ir.forms.choose import unpacked_form
 from qcc.ir.graph.ops import Weight
 from qcc.passes.encode import Encode
 
@@ -67,8 +65,8 @@ def decoded(plan: Plan, weights: Mapping[str, Weight]) -> Plan:
             continue
         for name, source in zip(step.weights, step.sources, strict=True):
             action = step.action
-            if action.form in (Form.FUSED, Form.KERNEL) and action.activations is None:
-                action = replace(action, form=_without_kernel(weights[name], action.encoding))
+            if action.form.packed and action.activations is None:
+                action = replace(action, form=unpacked_form(weights[name], action.encoding))
             steps.setdefault(action, []).append((name, source))
     return untargeted(replace(plan, steps=(*others, *encode_steps(steps))))
 
@@ -91,8 +89,3 @@ def warn_if_slower(times: ModelTimes | None, timed: bool, diagnostics: Diagnosti
     help = "`target cpu(native)` times every form of a layer and takes the fastest"
     help = "give the layers other formats or `float` as candidates, and `minimize latency`" if timed else help
     diagnostics.warning("Q507", f"{message}, {race.threads_text}", help=help)
-
-
-def _without_kernel(weight: Weight, encoding: Encoding) -> Form:
-    form = choose(weight, encoding).form
-    return Form.DECODED if form is Form.FUSED else form

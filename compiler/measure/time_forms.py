@@ -26,8 +26,7 @@ from qcc.compiler.plan.plan import Kernels
 from qcc.compiler.runtime.build_kernels import build_library
 from qcc.compiler.runtime.session import Session
 from qcc.ir.encoding.algebra import Encoding
-from qcc.ir.encoding.form import Form
-from qcc.ir.onnx.emit.kernel_ops import kernel_ops
+from qcc.ir.graph.form import Form
 from qcc.ir.onnx.file.runtime import onnxruntime
 from qcc.passes.contract.contract import Context
 from qcc.passes.encode import Encode
@@ -70,7 +69,7 @@ class Timings:
         self._name = f"timings-{_digest(kernels)}.json"
         self._known: dict[str, float] = read_numbers(self._name)
 
-    def seconds(self, case: Case, encoding: Encoding | None, forms: tuple[Form, ...]) -> Mapping[str, float]:
+    def seconds(self, case: Case, encoding: Encoding | None, forms: tuple[Form, ...]) -> Mapping[Form | str, float]:
         """Seconds of a run in each of the forms, and of the float product under ``float``; one thread.
 
         A form that cannot be told from float takes as long. Without an encoding there are no forms.
@@ -78,7 +77,7 @@ class Timings:
         Raises:
             QccError: the kernel cannot be built.
         """
-        keys = {form: _key(case, encoding, form) for form in forms}
+        keys = {form: _key(case, encoding, form.name) for form in forms}
         base = _key(case, None, FLOAT)
         missing = tuple(form for form, key in keys.items() if key not in self._known)
         if missing or base not in self._known:
@@ -100,22 +99,23 @@ def _told(seconds: np.ndarray, base: np.ndarray) -> float:
 
 def _time(
     case: Case, encoding: Encoding | None, forms: tuple[Form, ...], kernels: Kernels | None
-) -> dict[str, np.ndarray]:
+) -> dict[Form | str, np.ndarray]:
     """Seconds by form ``[rounds]``."""
     with scratch() as folder:
         path = folder / "float.onnx"
         onnx.save(_layer(case), path)
-        sessions = {FLOAT: Session(path, kernels=False, threads=1)}
+        sessions: dict[Form | str, Session] = {FLOAT: Session(path, kernels=False, threads=1)}
         for form in forms:
             assert encoding is not None
             encode = Encode(encoding, Nearest(clip="absmax"), form)
             graph = open_model(path).graph
             target = [weight.name for weight in graph.weights() if weight.constant == "w"]
-            encoded, _ = encode.apply(graph, target, Context())
+            encoded, edits = encode.apply(graph, target, Context())
             written = encoded.save(folder / f"{form}.onnx", "auto", {}).path
-            library = folder / f"{form}.so" if form is Form.KERNEL else None
+            ops = {op for edit in edits for op in edit.ops}
+            library = folder / f"{form}.so" if ops and kernels is not None else None
             if library is not None and kernels is not None:
-                build_library(kernel_ops(written), kernels, library)
+                build_library(ops, kernels, library)
             sessions[form] = Session(written, kernels=library or False, threads=1)
         shape = (1, case.inputs, 1, case.rows) if case.pointwise else (case.rows, case.inputs)
         x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)

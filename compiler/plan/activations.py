@@ -8,18 +8,13 @@ from qcc.compiler.plan.plan import Candidate, Kernels, Plan, Step
 from qcc.compiler.plan.text import action_text
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Assignment
-from qcc.ir.encoding.algebra import Encoding
-from qcc.ir.encoding.blocked import integers
-from qcc.ir.encoding.form import Form
-from qcc.ir.encoding.grid import IntGrid
-from qcc.ir.forms.choose import kernel_takes, static_takes
+from qcc.ir.forms.find import forms
+from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.contract import Activations
 from qcc.passes.encode import Encode
 
 NAMED = 3
-NARROWED = "int7 channel: products of 8 bits saturate on processors without VNNI"
-SATURATES, EXACT = 8, 7  # bits of a code: two of its products with a byte fit 16 bits, or do not
 
 
 def declares_vnni(kernels: Kernels | None) -> bool:
@@ -28,21 +23,9 @@ def declares_vnni(kernels: Kernels | None) -> bool:
     return bool(names) and all(name in TARGETS and TARGETS[name].has(*VNNI) for name in names)
 
 
-def multiplies_bytes(action: Encode) -> bool:
-    """The runtime itself multiplies the codes with rounded activations, both in bytes."""
-    return action.activations is not None and action.form is Form.FUSED
-
-
-def narrowed(encoding: Encoding) -> Encoding:
-    """What the runtime multiplies exactly on every processor in the place of 8 bits."""
-    found = integers(encoding)
-    return encoding if found is None or found.bits != SATURATES else replace(found, grid=IntGrid(EXACT))
-
-
-def _bits(encoding: Encoding) -> int:
-    """Of a code that the runtime multiplies."""
-    found = integers(encoding)
-    return 0 if found is None else found.bits
+def everywhere(action: Encode) -> Encode:
+    """The action for a file that computes the same on every processor."""
+    return replace(action, encoding=action.form.everywhere(action.encoding))
 
 
 def untargeted(plan: Plan) -> Plan:
@@ -51,17 +34,15 @@ def untargeted(plan: Plan) -> Plan:
 
 
 def _untargeted(step: Step) -> Step:
-    action = step.action
-    if not isinstance(action, Encode) or not multiplies_bytes(action):
-        return step
-    return replace(step, action=replace(action, encoding=narrowed(action.encoding)))
+    return replace(step, action=everywhere(step.action)) if isinstance(step.action, Encode) else step
 
 
 def static_reason(action: Encode) -> str:
     """Why a layer with rounded activations has its form and its bits, one line for the report."""
     assert action.activations is not None
     reason = f"integers are multiplied, activations {action_text(action.activations)}"
-    return f"{reason}; {NARROWED}" if multiplies_bytes(action) and _bits(action.encoding) == EXACT else reason
+    note = action.form.note(action.encoding)
+    return f"{reason}; {note}" if note else reason
 
 
 def saturating(plan: Plan) -> list[str]:
@@ -72,12 +53,7 @@ def saturating(plan: Plan) -> list[str]:
     if plan.allocate is not None:
         pairs = [(one.action, option.weight) for option in plan.allocate.options for one in option.candidates]
         actions += [(action, (name,)) for action, name in pairs if action is not None]
-    return [
-        name
-        for action, names in actions
-        if multiplies_bytes(action) and _bits(action.encoding) == SATURATES
-        for name in names
-    ]
+    return [name for action, names in actions if everywhere(action) != action for name in names]
 
 
 class ActivationBinder:
@@ -99,15 +75,12 @@ class ActivationBinder:
             self._diagnostics.error("Q312", message, asked.span, help=help)
             return candidates
         action = candidates[0].action
-        reason = "their weights are float" if action is None else self._reason(weight, action)
-        if reason or action is None:
+        form, reason = (None, "their weights are float") if action is None else self._form(weight, action)
+        if form is None or action is None:
             self._refused.setdefault((reason, asked), []).append(weight.name)
             return candidates
-        form = Form.FUSED if self._takes_none(weight, action) else Form.KERNEL
         action = replace(action, activations=asked.value, form=form)
-        if multiplies_bytes(action) and not declares_vnni(self._kernels):
-            action = replace(action, encoding=narrowed(action.encoding))
-        return [replace(candidates[0], action=action)]
+        return [replace(candidates[0], action=action if declares_vnni(self._kernels) else everywhere(action))]
 
     def report(self) -> None:
         """Warn of the layers that were asked for in vain, once for each reason."""
@@ -116,8 +89,12 @@ class ActivationBinder:
             shown += f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
             self._diagnostics.warning("Q313", f"activations of {shown} are not rounded: {reason}", asked.span)
 
-    def _takes_none(self, weight: Weight, action: Encode) -> bool:
-        return self._kernels is None or bool(kernel_takes(weight, action.encoding))
-
-    def _reason(self, weight: Weight, action: Encode) -> str:
-        return static_takes(weight, action.encoding, kernels=not self._takes_none(weight, action))
+    def _form(self, weight: Weight, action: Encode) -> tuple[Form | None, str]:
+        """The first form that rounds and takes the weight, kernels' before the runtime's; or why the last does not."""
+        reason = ""
+        for form in sorted(forms().values(), key=lambda form: not form.takes_steps):
+            if form.rounds and (self._kernels is not None or not form.takes_steps):
+                reason = form.refuses(weight, action.encoding, rounded=True)
+                if not reason:
+                    return form, ""
+        return None, reason

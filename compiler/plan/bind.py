@@ -14,7 +14,7 @@ from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.policy.policy import KEEP, Assignment, FormatSpec, Policy, Rule
 from qcc.dsl.policy.select import GENERATED, GIVEN, Facts, asks_for_data, has_predicate, matches, near_misses
 from qcc.ir.encoding.algebra import Encoding
-from qcc.ir.forms.choose import Choice, choose, stored_bytes
+from qcc.ir.forms.choose import Choice, choose
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.passes.clean import Clean
@@ -200,7 +200,7 @@ def _candidate(weight: Weight, spec: FormatSpec, rounding: Rounding, chooser: Ch
     if encoding is None:
         return Candidate(None, source)
     form = chooser(weight, encoding).form
-    if stored_bytes(encoding, weight.shape, form) >= weight.size_bytes:
+    if form.stored_bytes(encoding, weight.shape) >= weight.size_bytes:
         return None
     return Candidate(Encode(encoding, rounding, form), source)
 

@@ -4,9 +4,10 @@ import dataclasses
 import math
 import types
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from qcc.ir.forms.find import forms
+from qcc.ir.graph.form import Form
 from qcc.passes.contract.contract import Between
 
 TAG = "is"  # of an object: the name of its class
@@ -44,10 +45,10 @@ def decode(value: object, hint: Any, known: Types, place: str) -> Any:  # noqa: 
         if not isinstance(value, dict):
             raise DecodeError(f"`{place}` is an object")
         return {key: decode(part, arguments[1], known, f"{place}.{key}") for key, part in value.items()}
-    if isinstance(hint, type) and issubclass(hint, StrEnum):
-        if not isinstance(value, str) or value not in {one.value for one in hint}:
-            raise DecodeError(f"`{place}` is one of {', '.join(hint)}")
-        return hint(value)
+    if hint is Form:
+        if not isinstance(value, str) or value not in forms():
+            raise DecodeError(f"`{place}` is one of {', '.join(forms())}")
+        return forms()[value]
     if hint in (str, int, float, bool, type(None)):
         return _plain(value, hint, place)
     return _object(value, hint, known, place)

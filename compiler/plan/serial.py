@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 from typing import Any
 
 from qcc.compiler.plan.catalog import activations, passes, rewrites, roundings
@@ -12,7 +13,9 @@ from qcc.ir.encoding.algebra import Encoding, leaves
 from qcc.ir.encoding.blocked import Blocked, Floats
 from qcc.ir.encoding.blocks import Block
 from qcc.ir.encoding.grid import FloatGrid, IntGrid, TableGrid
-from qcc.ir.forms.choose import undecodable
+from qcc.ir.forms.fused import FUSED
+from qcc.ir.forms.integers import INTEGERS
+from qcc.ir.graph.form import Form
 from qcc.passes.contract.contract import Rewrite
 from qcc.passes.encode import Encode
 
@@ -50,7 +53,15 @@ def from_data(data: object) -> Plan:
         _check(plan)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not a plan: {error}") from error
-    return plan
+    return replace(plan, steps=tuple(map(_of_today, plan.steps)))
+
+
+def _of_today(step: Step) -> Step:
+    """A step as it is written now: the product of integers was once the form ``fused`` with rounded activations."""
+    action = step.action
+    if not isinstance(action, Encode) or action.activations is None or action.form != FUSED:
+        return step
+    return replace(step, action=replace(action, form=INTEGERS))
 
 
 def _check(plan: Plan) -> None:
@@ -75,7 +86,7 @@ def _check(plan: Plan) -> None:
 
 def _can_be(encoding: Encoding) -> bool:
     """A form could hold it, and its blocks have a size."""
-    if isinstance(encoding, Floats) or any(map(undecodable, (encoding, *leaves(encoding)))):
+    if isinstance(encoding, Floats) or encoding.undecodable:
         return False
     blocks = [one.block for one in leaves(encoding) if isinstance(one, Blocked)]
     return all(min(block.rows, block.columns) >= 0 for block in blocks)
@@ -100,4 +111,6 @@ def _encode(value: Any) -> Any:  # noqa: ANN401  (JSON)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         parts = {one.name: _encode(getattr(value, one.name)) for one in dataclasses.fields(value)}
         return {"is": _type_name(type(value)), **parts}
+    if isinstance(value, Form):
+        return value.name
     return [_encode(item) for item in value] if isinstance(value, tuple) else value

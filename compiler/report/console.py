@@ -17,14 +17,9 @@ from qcc.compiler.report.text import MISLEADS
 from qcc.compiler.report.times import latency_lines
 from qcc.compiler.verify.outputs import BoundCheck, OutputCheck
 from qcc.dsl.diagnostics.excerpt import escape
+from qcc.ir.forms.find import forms
 
 LISTED_LAYERS = 40
-FORMS = {
-    "fused": "decoded in the runtime's kernel",
-    "decoded": "decoded at load",
-    "rows": "decoded row by row",
-    "kernel": "decoded in a kernel of ours",
-}
 NONE = "-"
 SHOWN_SECONDS = 0.05
 QUOTED = re.compile("`[^`]*`")
@@ -193,7 +188,7 @@ def _reasons(layers: Sequence[LayerRow]) -> list[str]:
     """Why layers are kept, and why they are stored as they are: a line a reason."""
     groups: dict[tuple[str, str], int] = {}
     for row in layers:
-        key = (FORMS.get(row.form, row.form) if row.form else "kept as before", row.reason)
+        key = (forms()[row.form].says if row.form else "kept as before", row.reason)
         groups[key] = groups.get(key, 0) + 1
     ordered = sorted(groups.items(), key=lambda item: (-item[1], item[0]))
     return [f"{plural(count, 'layer')} {what}" + (f": {reason}" if reason else "") for (what, reason), count in ordered]

@@ -21,7 +21,6 @@ from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.diagnostics.spelling import nearest
 from qcc.dsl.policy.policy import KEEP, Assignment, FormatSpec
 from qcc.dsl.policy.select import matches_glob
-from qcc.ir.forms.choose import held, stored_bytes
 from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.contract import Site
 from qcc.passes.encode import Encode
@@ -178,9 +177,9 @@ def _possibilities(one: Resolved, plan: Plan, chooser: Chooser) -> tuple[Possibi
 def _static(weight: Weight, spec: FormatSpec, action: Encode) -> Possibility:
     """The one format that a layer with rounded activations has."""
     encoding, form = action.encoding, action.form
-    size = stored_bytes(encoding, weight.shape, form, static=True)
-    bits = held(encoding, form, static=True).bits_per_weight(weight.shape)
-    return Possibility(encoding.text, spec.span.location, True, form, size, bits, static_reason(action))
+    size = form.stored_bytes(encoding, weight.shape)
+    bits = form.stored_as(encoding).bits_per_weight(weight.shape)
+    return Possibility(encoding.text, spec.span.location, True, form.name, size, bits, static_reason(action))
 
 
 def _possibility(weight: Weight, spec: FormatSpec, surviving: set[str], chooser: Chooser) -> Possibility:
@@ -190,11 +189,11 @@ def _possibility(weight: Weight, spec: FormatSpec, surviving: set[str], chooser:
         bits = 8 * original / max(weight.params, 1)
         return Possibility(spec.text, spec.span.location, True, "", original, bits, "as it is")
     choice = chooser(weight, encoding)
-    size = stored_bytes(encoding, weight.shape, choice.form)
+    size = choice.form.stored_bytes(encoding, weight.shape)
     survives = encoding.text in surviving
     reason = choice.reason if survives else "no smaller than the original" if size >= original else "not for this layer"
     bits = encoding.bits_per_weight(weight.shape)
-    return Possibility(encoding.text, spec.span.location, survives, choice.form, size, bits, reason)
+    return Possibility(encoding.text, spec.span.location, survives, choice.form.name, size, bits, reason)
 
 
 def _text(one: Explanation) -> str:

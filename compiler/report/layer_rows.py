@@ -7,7 +7,6 @@ from qcc.compiler.plan.activations import static_reason
 from qcc.compiler.plan.bind import Chooser
 from qcc.compiler.plan.plan import Plan
 from qcc.compiler.report.result import LayerRow
-from qcc.ir.forms.choose import held, stored_bytes
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.ir.onnx.adapter import OnnxGraph
@@ -50,13 +49,12 @@ def _kept_row(weight: Weight, reason: str) -> LayerRow:
 
 def _encoded_row(weight: Weight, action: Encode, edit: Edit, loss: float | None, chooser: Chooser) -> LayerRow:
     original = weight.size_bytes
-    static = action.activations is not None
-    size = stored_bytes(action.encoding, weight.shape, action.form, static)
+    size = action.form.stored_bytes(action.encoding, weight.shape)
     choice = chooser(weight, action.encoding)
-    reason = choice.reason if choice.form is action.form else "as the plan says"
+    reason = choice.reason if choice.form == action.form else "as the plan says"
     if action.activations is not None:
         reason = static_reason(action)
-    bits, text = held(action.encoding, action.form, static).bits_per_weight(weight.shape), action.encoding.text
+    bits, text = action.form.stored_as(action.encoding).bits_per_weight(weight.shape), action.encoding.text
     kinds = tuple(sorted(weight.kinds))
     sizes = size, original, bits, edit.error
-    return LayerRow(weight.name, kinds, weight.shape, text, action.form, *sizes, loss, reason, edit.chosen)
+    return LayerRow(weight.name, kinds, weight.shape, text, action.form.name, *sizes, loss, reason, edit.chosen)

@@ -22,7 +22,6 @@ from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.policy.policy import Policy
 from qcc.dsl.policy.policy import to_text as policy_text
 from qcc.ir.errors import first_line
-from qcc.ir.onnx.emit.kernel_ops import kernel_ops
 from qcc.ir.onnx.file.save import Written
 from qcc.ir.onnx.file.whole_files import sha256
 
@@ -132,7 +131,7 @@ def _kernels(result: Result, staged: Path) -> dict[str, object] | None:
         "sha256": sha256(library),
         "bytes": library.stat().st_size,
         "tvm": version("apache-tvm"),
-        "ops": sorted(op.name for op in kernel_ops(staged)),
+        "ops": list(result.ops),
     }
 
 

@@ -90,6 +90,8 @@ class Result:
     rewrites: tuple[RewriteRow, ...] = ()
     kernels: Path | None = None
     """The library of kernels beside the model, if there is one."""
+    ops: tuple[str, ...] = ()
+    """The kernel ops that the model calls, in alphabetical order."""
     data: Path | None = None
     """The file beside the model that its weights lie in, if they lie apart."""
     times: ModelTimes | None = None

@@ -1,6 +1,6 @@
 """The library of kernels that goes beside a model: for which processors, and made from the model itself."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,6 @@ from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.kernel.op import LinearOp
-from qcc.ir.onnx.emit.kernel_ops import kernel_ops
 
 Stage = Literal["tir", "asm"]
 
@@ -38,19 +37,11 @@ def kernels_of(policy: Policy) -> Kernels | None:
     return Kernels(tuple(dict.fromkeys(target.name for target in targets)), export.activations)
 
 
-def served_ops(kernels: Kernels | None, written: Path, diagnostics: Diagnostics, timed: bool = False) -> set[LinearOp]:
-    """The ops of a written model that its library serves; tells where kernels are asked for and there are none.
-
-    Where layers were ``timed``, none may have gained.
-    """
-    if kernels is None:
-        return set()
-    ops = kernel_ops(written)
-    if not ops:
-        help = "`qcc explain MODEL -p POLICY` says why of each layer"
-        why = "no layer gains by a kernel on this processor" if timed else "no layer takes a kernel"
-        diagnostics.warning("Q503", f"{why}: no library is written", help=help)
-    return ops
+def warn_of_no_ops(diagnostics: Diagnostics, timed: bool) -> None:
+    """Tell that kernels are asked for, and none are called; where layers were ``timed``, none may have gained."""
+    help = "`qcc explain MODEL -p POLICY` says why of each layer"
+    why = "no layer gains by a kernel on this processor" if timed else "no layer takes a kernel"
+    diagnostics.warning("Q503", f"{why}: no library is written", help=help)
 
 
 def serve_convolutions(kernels: Kernels) -> bool:
@@ -59,7 +50,7 @@ def serve_convolutions(kernels: Kernels) -> bool:
     return any(served([op], variants(named(name), kernels.activations)) for name in kernels.targets)
 
 
-def build_library(ops: set[LinearOp], kernels: Kernels, out: Path, fresh: bool = False) -> None:
+def build_library(ops: Collection[LinearOp], kernels: Kernels, out: Path, fresh: bool = False) -> None:
     """Make the library, or take it from the cache unless it is to be ``fresh``.
 
     Raises:
@@ -69,16 +60,16 @@ def build_library(ops: set[LinearOp], kernels: Kernels, out: Path, fresh: bool =
         build(ops, tuple(map(named, kernels.targets)), out, kernels.activations, fresh)
 
 
-def promised(ops: set[LinearOp], kernels: Kernels) -> set[str]:
-    """The names of those ops that a library of these kernels serves on this machine."""
+def promised(ops: Collection[LinearOp], kernels: Kernels) -> set[LinearOp]:
+    """Those ops that a library of these kernels serves on this machine."""
     flags = cpu_flags()
     for target in map(named, kernels.targets):
         if target.architecture == here() and set(target.features) <= flags:
-            return {op.name for op in served(ops, variants(target, kernels.activations))}
+            return set(served(ops, variants(target, kernels.activations)))
     return set()
 
 
-def listing(ops: set[LinearOp], kernels: Kernels, stage: Stage) -> str:
+def listing(ops: Collection[LinearOp], kernels: Kernels, stage: Stage) -> str:
     """What the library would be made of, as text: its TIR, or its assembly.
 
     Raises:

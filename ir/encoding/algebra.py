@@ -205,6 +205,11 @@ class Encoding(ABC):
         return ()
 
     @property
+    def undecodable(self) -> str:
+        """Why no decoder in a file knows it, though it can be rounded to and decoded here; empty if one does."""
+        return next((one.undecodable for one in self.within if one.undecodable), "")
+
+    @property
     def rows_apart(self) -> bool:
         """A row can be decoded from its own rows of what is stored."""
         return False

@@ -16,6 +16,7 @@ from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block
 from qcc.ir.encoding.grid import FLOATS, FloatGrid, Grid, IntGrid, TableGrid
 
 ScaleType = Literal["fp16", "fp32", "e8m0", "e4m3"]
+MAX_BITS = 8  # of integers in a file
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,18 @@ class Blocked(Encoding):
         """How scales are stored, of an encoding that has some."""
         assert self.scale is not None
         return SCALES[self.scale]
+
+    @property
+    def undecodable(self) -> str:
+        """In a file floats are those of ONNX's own types, without scales, and integers have up to 8 bits and scales."""
+        grid = self.grid
+        if isinstance(grid, FloatGrid):
+            known = self in FLOAT_ENCODINGS.values()
+            return "" if known else f"no form holds {self.text}: floats are stored as {' or '.join(FLOAT_ENCODINGS)}"
+        least = 2 if grid.symmetric else 1  # a single bit around its zero would leave one number
+        if isinstance(grid, IntGrid) and not least <= grid.bits <= MAX_BITS:
+            return f"no form holds integers of {grid.bits} bits, only of {least} to {MAX_BITS}"
+        return "" if self.scale else f"no form holds {self.text} without scales"
 
     @property
     def rows_apart(self) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import Blocked, integers
+from qcc.ir.graph.form import Cost
 
 WHOLE_BYTE = 4  # 2-bit codes: ONNX Runtime 1.32 fuses other output counts too, and computes nonsense
 LEVEL = "level 4"  # the accuracy at which the runtime fuses, unless a session asks for another
@@ -57,19 +58,6 @@ class Way:
 
 
 CapabilityTable = Mapping[Way, Ratios]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Time over the float product's, the mean over rows, on the instruction set where it is worst."""
-
-    ratio: float
-    instructions: str
-
-    @property
-    def text(self) -> str:
-        """For a report."""
-        return f"{self.ratio:.2f}x the time of float on {self.instructions}"
 
 
 @lru_cache

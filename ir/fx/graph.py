@@ -13,9 +13,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
 
 from qcc.ir.encoding.encoded import Encoded
-from qcc.ir.encoding.form import Form
 from qcc.ir.errors import ModelError, Refused
-from qcc.ir.forms.choose import check_held
 from qcc.ir.fx.attributes import attributes
 from qcc.ir.fx.edit import FxEditor
 from qcc.ir.fx.kinds import aten_name, is_check, kind_of
@@ -36,9 +34,11 @@ from qcc.ir.graph.edits import (
     layer_names,
     operand_name,
 )
+from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph, Resized, Runner
 from qcc.ir.graph.ops import Array, Kind, Op, Value, Weight
 from qcc.ir.graph.resized import check_resized, sized_ops
+from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 
 LAYER = "qcc_layer"  # metadata of a node: what its layer is called, however its weight is
@@ -230,14 +230,17 @@ class FxGraph(Graph):
         check_resized(self, after, resized)
         vars(self).update(vars(after))
 
-    def encode(self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS) -> None:
-        check_held(form, weight, encoded)
+    def encode(
+        self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS
+    ) -> tuple[LinearOp, ...]:
+        form.check(weight, encoded)
         if encoded.input_step is not None:
             raise Refused("activations of a torch graph are not rounded: compile its ONNX export")
         self.replace_matrix(weight, encoded.decode())
         self.encoded[weight.name] = encoded
         self.forms[weight.name] = form
         self._weights = None
+        return ()
 
     def runner(self, inputs: Sequence[str], outputs: Sequence[str], free: Iterable[str] = ()) -> Runner:
         overridable = {name: self._tensors[self._nodes[name]] for name in free}

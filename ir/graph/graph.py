@@ -13,9 +13,10 @@ from typing import Protocol, Self
 import numpy as np
 
 from qcc.ir.encoding.encoded import Encoded
-from qcc.ir.encoding.form import Form
 from qcc.ir.errors import Refused
+from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Array, Attribute, Feeds, Op, Value, Weight
+from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 
 
@@ -190,7 +191,9 @@ class Graph(ABC):
         """
 
     @abstractmethod
-    def encode(self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS) -> None:
+    def encode(
+        self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS
+    ) -> tuple[LinearOp, ...]:
         """Replace a weight by its encoded form.
 
         Args:
@@ -198,6 +201,9 @@ class Graph(ABC):
             encoded: its codes and scales.
             form: where the decoding happens.
             regions: what kernels do beside the products of the weight's layers, by the layers' names (`regions`).
+
+        Returns:
+            The kernel ops that were written for it.
 
         Raises:
             Refused: the form cannot hold this weight.

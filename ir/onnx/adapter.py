@@ -11,9 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from qcc.ir.encoding.encoded import Encoded
-from qcc.ir.encoding.form import Form
 from qcc.ir.errors import ModelError, Refused, first_line
-from qcc.ir.forms.choose import check_held
 from qcc.ir.graph.attributes import Attributes, Opaque
 from qcc.ir.graph.edits import (
     check_bypass,
@@ -25,11 +23,13 @@ from qcc.ir.graph.edits import (
     layer_names,
     operand_name,
 )
+from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph, Resized, Runner
 from qcc.ir.graph.ops import Array, Kind, Layer, Op, Value, Weight
 from qcc.ir.graph.resized import check_resized, sized_ops
+from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
-from qcc.ir.onnx.emit.forms import Forms, required_opset
+from qcc.ir.onnx.emit.write import write
 from qcc.ir.onnx.file import load as onnx_load
 from qcc.ir.onnx.file import save as onnx_save
 from qcc.ir.onnx.file.bodies import bodies, sink
@@ -171,11 +171,13 @@ class OnnxGraph(Graph):
         self.model = after.model
         self._forget()
 
-    def encode(self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS) -> None:
-        check_held(form, weight, encoded)
-        self.require_opset(required_opset(encoded.encoding, encoded.shape, form))
+    def encode(
+        self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS
+    ) -> tuple[LinearOp, ...]:
+        form.check(weight, encoded)
+        self.require_opset(form.opset(encoded.encoding, encoded.shape))
         self._forget()
-        Forms(self.model, weight, encoded, regions).emit(form)
+        return write(form, self.model, weight, encoded, regions)
 
     def require_opset(self, opset: int) -> tuple[str, ...]:
         """Raise the model's default opset where it is lower.

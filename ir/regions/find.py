@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from qcc.ir.forms.choose import kernel_layers
+from qcc.ir.forms.kernel import kernel_layers
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Kind, Layer, Op, Weight
 from qcc.ir.kernel.op import BIAS, KEEP, LinearOp, OpError

@@ -18,6 +18,7 @@ from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
+from qcc.ir.kernel.op import LinearOp
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.moments import Moments
 
@@ -37,7 +38,8 @@ class Edit:
 
     ``error`` is what it did to a weight: noise power over signal power. ``refused`` marks what was asked and not done;
     the text is then the reason. ``layers`` names the weights that changed, or would have, where the subject is no
-    weight's name. ``chosen`` tells what data decided in place of what was asked.
+    weight's name. ``chosen`` tells what data decided in place of what was asked. ``ops`` are the kernel ops that
+    were written for the subject.
     """
 
     subject: str
@@ -46,6 +48,7 @@ class Edit:
     refused: bool = False
     layers: tuple[str, ...] = ()
     chosen: str = ""
+    ops: tuple[LinearOp, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -29,16 +29,9 @@ from qcc.compiler.report.text import (
 )
 from qcc.compiler.report.times import ratio_words, verdict
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
-from qcc.ir.encoding.form import Form
+from qcc.ir.forms.find import forms
 from qcc.passes.clean import Clean
 
-FORMS = {
-    Form.FUSED: "the codes go into the runtime's own compressed kernel: the weight stays small in memory too.",
-    Form.DECODED: "the weight is decoded once, when the session starts: small on disk, and the float model's speed "
-    "and memory.",
-    Form.ROWS: "of an embedding: the packed rows that are asked for are gathered, and only those are decoded.",
-    Form.KERNEL: "one op, a function of the model's own that decodes and multiplies: a kernel library takes it over.",
-}
 TERMS = {
     "bits a weight": "all that a layer takes in the file (codes, scales, zero points, the ops around them), shared out "
     "over its weights.",
@@ -280,5 +273,5 @@ def _load(result: Result) -> str:
 
 
 def _terms() -> str:
-    forms = [(f"form <code>{name}</code>", text) for name, text in FORMS.items()]
-    return tables.facts([*forms, *TERMS.items()])
+    terms = [(f"form <code>{form.name}</code>", form.explains) for form in forms().values()]
+    return tables.facts([*terms, *TERMS.items()])

@@ -13,43 +13,38 @@ import numpy as np
 import onnx_ir as ir
 
 from qcc.ir.encoding.blocked import Blocked
-from qcc.ir.encoding.encoded import Encoded
-from qcc.ir.forms.choose import kernel_op
-from qcc.ir.graph.ops import Kind, Layer, Weight
+from qcc.ir.forms.kernel import kernel_op
+from qcc.ir.graph.ops import Kind, Layer
 from qcc.ir.kernel.op import BIAS, KEEP, LinearOp
-from qcc.ir.kernel.region import NO_REGIONS, Region
+from qcc.ir.kernel.region import Region
 from qcc.ir.onnx.emit.kernel_body import kernel_function
 from qcc.ir.onnx.emit.ops import Packed
-from qcc.ir.onnx.emit.rows import RowEmitter
+from qcc.ir.onnx.emit.writer import FormWriter
 from qcc.ir.onnx.file.domain import DOMAIN
 from qcc.ir.onnx.file.load import array_of
 
 NEUTRAL = {"gain": 1.0, "shift": 0.0}
 
 
-class KernelEmitter(RowEmitter):
+class KernelWriter(FormWriter):
     """Writes one encoded weight, and the layers that read it, as nodes that kernel libraries take."""
 
-    def __init__(
-        self, model: ir.Model, weight: Weight, encoded: Encoded, regions: Mapping[str, Region] = NO_REGIONS
-    ) -> None:
-        super().__init__(model, weight, encoded)
-        self._regions = regions
-
-    def kernel(self) -> None:
+    def write(self) -> tuple[LinearOp, ...]:
         """``steps(x @ W)  -->  linear_steps(x, codes, scale, operands)``; embeddings gather rows of the same codes."""
         table = self.rows()
         step = self.input_step()
         parts = (held.planes if isinstance(held, Packed) else (held,) for held in table.values())
         stored = [*chain(*parts), *([] if step is None else [step])]
+        ops = []
         for layer in self._weight.layers:
             if layer.kind is Kind.EMBEDDING:
                 self.gather_rows(layer, table)
             else:
-                self._multiply(layer, stored)
+                ops.append(self._multiply(layer, stored))
         self.drop()
+        return tuple(ops)
 
-    def _multiply(self, layer: Layer, stored: list[ir.Value]) -> None:
+    def _multiply(self, layer: Layer, stored: list[ir.Value]) -> LinearOp:
         """Put one op in the place of a layer's region."""
         product = self._nodes[layer.op]
         region = self._regions.get(layer.name) or _alone(layer, product)
@@ -65,7 +60,7 @@ class KernelEmitter(RowEmitter):
         made = self.node(op.name, inputs, anchor, attributes, ir.DataType.FLOAT, DOMAIN, len(op.outputs))
         if not region.steps and region.result == product.outputs[0].name:
             self.finish(product, made)
-            return
+            return op
         node = made.producer()
         assert node is not None
         names = (region.result, region.kept) if KEEP in region.steps else (region.result,)
@@ -74,6 +69,7 @@ class KernelEmitter(RowEmitter):
             self.replace(before, after)
         for before in old:
             self._remove_unread(before)
+        return op
 
     def _operands(self, op: LinearOp, region: Region, values: Mapping[str, ir.Value]) -> list[ir.Value]:
         """What the steps read, constants as vectors ``[out]``."""

@@ -1,0 +1,74 @@
+"""Which ops a kernel library takes: each is tried, and nothing that a library says of itself is believed."""
+
+from collections.abc import Iterable, Mapping
+
+import ml_dtypes
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from qcc.compiler.files.kernel_library import register
+from qcc.ir.encoding.packing import planes
+from qcc.ir.kernel.op import CHUNK, STEPS, LinearOp
+from qcc.ir.onnx.file.domain import DOMAIN, VERSION
+from qcc.ir.onnx.file.runtime import onnxruntime
+
+OPSET, IR_VERSION = 21, 10
+
+
+def serves(library: str, ops: Iterable[LinearOp]) -> set[LinearOp]:
+    """Those of these ops that a library takes.
+
+    A library that needs instructions which the processor lacks takes none, and one that was built for another model
+    takes what it knows. So a model of the smallest node of each op, but without its function, is loaded, which only
+    works if the library takes the node.
+
+    Args:
+        library: as `loadable` spells it.
+        ops: to try.
+    """
+    return {op for op in ops if _loads(_alone(op), library)}
+
+
+def _alone(op: LinearOp) -> onnx.ModelProto:
+    """A model of one node, of one output and the fewest inputs; constants are ones: steps of activations are not 0."""
+    constants = _constants(op)
+    values = {name: helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in op.inputs}
+    inputs = [value for name, value in values.items() if name not in constants]
+    outputs = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in op.outputs]
+    node = helper.make_node(op.name, list(op.inputs), list(op.outputs), domain=DOMAIN)
+    if any(STEPS[step].whole for step in op.steps):
+        node.attribute.append(helper.make_attribute("epsilon", 1e-5))
+    held = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph([node], "probe", inputs, outputs, held)
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+
+
+def _constants(op: LinearOp) -> Mapping[str, np.ndarray]:
+    """What the op reads of its weight, and the vectors of its steps."""
+    inputs = op.group or CHUNK
+    widths = dict(zip(op.weight_inputs, planes(op.bits), strict=False))
+    found: dict[str, np.ndarray] = {}
+    for name in op.weight_inputs:
+        if name == "weight":
+            found[name] = np.ones((1, inputs), ml_dtypes.bfloat16)
+        elif name == "input_scale":
+            found[name] = np.ones((), np.float32)
+        elif name in ("scale", "zero"):
+            found[name] = np.ones((1, 1), np.float16 if name == "scale" else np.int8)
+        else:
+            found[name] = np.ones((1, inputs * widths[name] // 8), np.uint8)
+    return found | {name: np.ones(1, np.float32) for name, kind in op.step_inputs if kind == "vector"}
+
+
+def _loads(model: onnx.ModelProto, library: str) -> bool:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    register(options, library)
+    try:
+        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception:  # the runtime raises a dozen unrelated classes
+        return False
+    return True

@@ -1,0 +1,52 @@
+"""The runtime's own compressed product: ``DequantizeLinear`` by blocks, which it fuses with the product."""
+
+from collections.abc import Collection
+from math import prod
+from typing import ClassVar
+
+from qcc.ir.encoding.algebra import Encoding, MatrixShape, Part
+from qcc.ir.encoding.blocked import integers
+from qcc.ir.forms.capabilities import fused_capability, fused_cost
+from qcc.ir.graph.form import Cost, Form
+from qcc.ir.graph.ops import Weight
+
+
+class FusedForm(Form):
+    """``x @ W  -->  x @ DequantizeLinear(codes, scale)``, where the runtime has a kernel for such codes."""
+
+    name: ClassVar[str] = "fused"
+    says: ClassVar[str] = "decoded in the runtime's kernel"
+    explains: ClassVar[str] = (
+        "the codes go into the runtime's own compressed kernel: the weight stays small in memory too."
+    )
+    node_bytes: ClassVar[int] = 520
+    rank: ClassVar[int | None] = 2
+    packed: ClassVar[bool] = True
+
+    def _refuses(self, weight: Weight, encoding: Encoding, rounded: bool) -> str:
+        if weight.kinds != {"linear"}:
+            return "the runtime has no compressed kernel for this layer"
+        if len(weight.layers) > 1 or not all(layer.form_free for layer in weight.layers):
+            return "the weight is shared, or read in a way that no compressed kernel takes"
+        if fused_capability(encoding, weight.shape) is None or weight.dtype != "float32":
+            return "the runtime has no compressed kernel for this format"
+        return ""
+
+    def cost(self, encoding: Encoding, shape: MatrixShape, instructions: Collection[str]) -> Cost | None:
+        """Of the runtime's kernel."""
+        return fused_cost(encoding, instructions)
+
+    def opset(self, encoding: Encoding, shape: MatrixShape) -> int:
+        """That of the runtime's kernel."""
+        row = fused_capability(encoding, shape)
+        return super().opset(encoding, shape) if row is None else row.opset
+
+    def part_bytes(self, encoding: Encoding, name: str, part: Part, shape: MatrixShape) -> int:
+        """Zero points lie in the narrow type of the codes."""
+        found = integers(encoding)
+        if name == "zero" and found is not None:
+            return -(-prod(part.shape) * found.bits // 8)
+        return super().part_bytes(encoding, name, part, shape)
+
+
+FUSED = FusedForm()

@@ -1,0 +1,93 @@
+"""The form that kernel libraries take over: one op of domain ``qcc`` for a product, and what stands behind it."""
+
+from typing import ClassVar
+
+from qcc.ir.encoding.algebra import Encoding
+from qcc.ir.encoding.blocked import FLOAT_ENCODINGS, Blocked, integers
+from qcc.ir.encoding.packing import UNIT
+from qcc.ir.forms.integers import refuses_integers
+from qcc.ir.graph.form import Form
+from qcc.ir.graph.ops import Layer, Weight
+from qcc.ir.kernel.op import CHUNK, LinearOp, OpError
+
+BF16 = FLOAT_ENCODINGS["bf16"]
+
+
+class KernelForm(Form):
+    """``steps(x @ W)  -->  linear_steps(x, parts, operands)``; embeddings gather rows of the same codes.
+
+    The op is a function of the model's own, so that the file runs without a library too.
+    """
+
+    name: ClassVar[str] = "kernel"
+    says: ClassVar[str] = "decoded in a kernel of ours"
+    explains: ClassVar[str] = (
+        "one op, a function of the model's own that decodes and multiplies: a kernel library takes it over."
+    )
+    node_bytes: ClassVar[int] = 360
+    packed: ClassVar[bool] = True
+    rounds: ClassVar[bool] = True
+    takes_steps: ClassVar[bool] = True
+
+    def _refuses(self, weight: Weight, encoding: Encoding, rounded: bool) -> str:
+        conv, free = weight.kinds == {"conv"}, all(layer.form_free for layer in weight.layers)
+        linear = "linear" in weight.kinds and weight.kinds <= {"linear", "embedding"}
+        if not linear and not (conv and free):
+            return (
+                "kernels take linear layers, the tables that those share with embeddings, and convolutions of one point"
+            )
+        if not free:
+            return "the weight is shared, or read in a way that no kernel takes"
+        if weight.dtype != "float32":
+            return f"kernels compute in float32, and the layer in {weight.dtype}"
+        return (
+            _no_decoder(encoding)
+            or _does_not_fit(weight, encoding, UNIT if conv else CHUNK)
+            or (refuses_integers(weight, encoding) if rounded else "")
+        )
+
+
+def _no_decoder(encoding: Encoding) -> str:
+    """Why no kernel decodes an encoding; empty if one does."""
+    if integers(encoding) is None and encoding != BF16:
+        return f"no kernel multiplies by weights of {encoding.text}"
+    return encoding.undecodable
+
+
+def _does_not_fit(weight: Weight, encoding: Encoding, unit: int) -> str:
+    """Why no kernel takes a matrix of this shape in such blocks; empty if one does."""
+    block = (integers(encoding) or BF16).block
+    if block.rows != 1:
+        return "kernels take scales per channel or per group"
+    columns, size = weight.shape[1], block.of(weight.shape)[1]
+    if columns % unit:
+        return f"kernels take multiples of {unit} inputs, and the layer has {columns}"
+    if (size % CHUNK and size != columns) or columns % size:
+        return f"kernels take groups of a multiple of {CHUNK} that divide the {columns} inputs, not of {size}"
+    return ""
+
+
+def kernel_layers(weight: Weight) -> list[Layer]:
+    """The layers that kernels do the product of, if they take the weight."""
+    return [layer for layer in weight.layers if layer.kind.value in ("linear", "conv") and layer.form_free]
+
+
+def kernel_op(
+    encoding: Blocked,
+    shape: tuple[int, int],
+    steps: tuple[str, ...] = (),
+    pointwise: bool = False,
+    static: bool = False,
+) -> LinearOp:
+    """The op that multiplies by such a weight and takes these steps; one group a row is a channel.
+
+    Raises:
+        OpError: there is no such op.
+    """
+    if reason := _no_decoder(encoding):
+        raise OpError(reason)
+    group = None if encoding.block.grid(shape)[1] == 1 else encoding.block.columns
+    return LinearOp(encoding.bits, group, encoding.symmetric, steps, pointwise, static)
+
+
+KERNEL = KernelForm()

@@ -1,0 +1,1 @@
+"""The writers of forms: one module a form, called like it."""
