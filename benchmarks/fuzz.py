@@ -1,6 +1,7 @@
 """Give qcc what is wrong, in thousands of ways, and count what becomes of it.
 
     python -m benchmarks.fuzz [--scale 0.01] [--seed 0] [--jobs 2] [--only models graphs policies locks data hostile]
+    python -m benchmarks.fuzz --part 1/4 --seconds 500 --out counts.json
     python -m benchmarks.fuzz --only models --case 123
 
 Mutated ONNX files go through three presets, drawn graphs through all exact passes, and mutated policies, locks and
@@ -8,6 +9,10 @@ calibration data through the commands that read them. Each case runs in a proces
 memory. What comes out with exit status 0 is run beside the original on data that qcc did not see. Every case follows
 from the seed and its number; --case runs one and shows what it printed. Not one may end in exit 70 (a bug in qcc), a
 signal, a hang, a wrong result that passes as right, or files left behind.
+
+A run that is interrupted, or whose --seconds are over, tells what it has counted. --out writes the counts into a file
+after every kind and at the end: as JSON, or as the table where the name ends in ``.md``. Parts are every n-th case;
+their counts add up.
 """
 
 import argparse
@@ -15,6 +20,7 @@ import contextlib
 import importlib
 import io
 import json
+import math
 import os
 import random
 import re
@@ -25,16 +31,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-import onnxruntime
 from onnx import ModelProto
 
 from benchmarks import fuzz_inputs
+from benchmarks.fuzz_compare import EXACT, compared
 from benchmarks.fuzz_graphs import drawn
 from benchmarks.fuzz_models import FASHION, mutated, seeds
 from benchmarks.timing import machine
@@ -51,13 +56,9 @@ PRELOADED = (
     *("qcc.compiler.report.console", "onnxscript"),
 )
 """What every case needs: loaded once, before processes part."""
-LIMIT_S = 60
+LIMIT_S = 60  # of processor time; by the clock SLOW times as much, since other work may hold a case up
+SLOW = 5
 MEMORY_BYTES = 12 << 30  # of addresses, which the runtime reserves freely
-EXACT = "lossless"
-NOISE_DB = {"balanced": 15.0, "tiny": 3.0}
-"""What passes verification keeps more than this of the signal on other data, or it is wrong."""
-EXACT_ERROR = 1e-4
-"""Of the largest value at an output, as the exact passes promise."""
 FAULTS = ("exit 70", "signal", "hang", "wrong", "leftovers", "harness")
 CODE = re.compile(r"(?:error|warning)\[(Q\d{3})\]")
 ALLOWED = re.compile(r"out\.(onnx|lock|html|kernels\.so)$|out\.[\w.]*onnx_data[\w.]*$|out[\w.]*\.data$")
@@ -73,12 +74,28 @@ class Kind:
     """What it was compiled with, if the result is to be compared."""
 
 
+@dataclass(frozen=True)
+class Running:
+    """A case that runs in a process: its number, its folder, its core, and when it has hung."""
+
+    case: int
+    folder: Path
+    core: int
+    until: float
+
+
+Outcomes = dict[int, tuple[str, str]]
+
+
 def main() -> None:
     """Run all cases and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the cases (default: 1)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--part", default="1/1", help="the i-th of n parts of the cases")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: the cores)")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no case after so long")
+    parser.add_argument("--out", type=Path, help="a .json or .md file for the counts")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--case", type=int, help="run this case alone and show what it printed")
     arguments = parser.parse_args()
@@ -86,24 +103,77 @@ def main() -> None:
         for name in arguments.only:
             print(name, *run_one(name, arguments.seed, arguments.case, show=True))
         return
-    print(f"# {machine()}\n# python -m benchmarks.fuzz --scale {arguments.scale:g} --seed {arguments.seed}")
-    faults = 0
     for module in PRELOADED:
         importlib.import_module(module)
-    print("| input | cases | ok | diagnostics | " + " | ".join(FAULTS) + " | most frequent |")
-    print("|" + " --- |" * (5 + len(FAULTS)))
+    signal.signal(signal.SIGTERM, lambda *_: _interrupt())
+    found = run_kinds(arguments)
+    raise SystemExit(1 if any(faults(outcomes) for outcomes in found.values()) else 0)
+
+
+def run_kinds(arguments: argparse.Namespace) -> dict[str, Outcomes]:
+    """Run the kinds of input one after another; each is told when it is done, and at the end all are."""
+    until = time.monotonic() + arguments.seconds
+    found: dict[str, Outcomes] = {}
+    print(heading(arguments), flush=True)
     for name in arguments.only:
-        count = max(1, round(KINDS[name].count * arguments.scale))
-        outcomes = dict(run_all(name, arguments.seed, count, arguments.jobs))
-        print(row(name, outcomes), flush=True)
-        for case, (outcome, detail) in sorted(outcomes.items()):
-            if outcome in FAULTS:
-                faults += 1
-                print(f"  {name} {case}: {outcome}: {detail}", file=sys.stderr)
-    raise SystemExit(1 if faults else 0)
+        found[name] = {}
+        whole = _filled(found[name], name, arguments, until)
+        print(row(name, found[name]), flush=True)
+        for case, (outcome, detail) in faults(found[name]).items():
+            print(f"  {name} {case}: {outcome}: {detail}", file=sys.stderr, flush=True)
+        if arguments.out:
+            arguments.out.write_text(told(arguments, found), encoding="utf-8")
+        if not whole:
+            print(f"stopped before its end: {name}", file=sys.stderr)
+            break
+    return found
 
 
-def row(name: str, outcomes: dict[int, tuple[str, str]]) -> str:
+def _filled(outcomes: Outcomes, name: str, arguments: argparse.Namespace, until: float) -> bool:
+    """Run the cases of a kind; false if it was not to its end."""
+    if name == "locks":
+        _good_lock()  # once, and not in every case
+    part, parts = map(int, arguments.part.split("/"))
+    cases = range(max(1, round(KINDS[name].count * arguments.scale)))[part - 1 :: parts]
+    try:
+        for case, outcome in run_all(name, arguments.seed, cases, arguments.jobs, until):
+            outcomes[case] = outcome
+    except KeyboardInterrupt:
+        return False
+    return len(outcomes) == len(cases)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def heading(arguments: argparse.Namespace) -> str:
+    """What a table begins with: the machine, the command, and the columns."""
+    command = f"python -m benchmarks.fuzz --scale {arguments.scale:g} --seed {arguments.seed} --part {arguments.part}"
+    columns = "| input | cases | ok | diagnostics | " + " | ".join(FAULTS) + " | most frequent |"
+    return f"# {machine()}\n# {command}\n{columns}\n|{' --- |' * (5 + len(FAULTS))}"
+
+
+def told(arguments: argparse.Namespace, found: dict[str, Outcomes]) -> str:
+    """All counts as the file given with --out holds them."""
+    if arguments.out.suffix == ".md":
+        return "\n".join([heading(arguments), *(row(name, outcomes) for name, outcomes in found.items())]) + "\n"
+    kinds = {}
+    for name, outcomes in found.items():
+        counts = Counter(outcome for outcome, _ in outcomes.values())
+        codes = Counter(detail for outcome, detail in outcomes.values() if outcome == "diagnostic")
+        listed = {str(case): list(fault) for case, fault in faults(outcomes).items()}
+        kinds[name] = {"cases": len(outcomes), "outcomes": counts, "codes": codes, "faults": listed}
+    run = {"machine": machine(), "scale": arguments.scale, "seed": arguments.seed, "part": arguments.part}
+    return json.dumps({**run, "kinds": kinds}, indent=1) + "\n"
+
+
+def faults(outcomes: Outcomes) -> Outcomes:
+    """The cases that went wrong."""
+    return {case: one for case, one in sorted(outcomes.items()) if one[0] in FAULTS}
+
+
+def row(name: str, outcomes: Outcomes) -> str:
     """The counts of one kind of input."""
     counts = Counter(outcome for outcome, _ in outcomes.values())
     codes = Counter(detail for outcome, detail in outcomes.values() if outcome == "diagnostic")
@@ -112,26 +182,29 @@ def row(name: str, outcomes: dict[int, tuple[str, str]]) -> str:
     return f"| {' | '.join([*cells, *(str(counts[one]) for one in FAULTS), often])} |"
 
 
-def run_all(name: str, seed: int, count: int, jobs: int) -> Iterator[tuple[int, tuple[str, str]]]:
-    """Every case's number, with its outcome and what is to say of it."""
-    running: dict[int, tuple[int, Path, float]] = {}
-    cases = iter(range(count))
-    while True:
-        for case in cases if len(running) < jobs else ():
-            folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
-            running[_start(name, seed, case, folder)] = (case, folder, time.monotonic() + LIMIT_S)
-            if len(running) >= jobs:
-                break
-        if not running:
-            return
-        yield from _ended(running)
-        time.sleep(0.002)
+def run_all(
+    name: str, seed: int, cases: Iterable[int], jobs: int, until: float = math.inf
+) -> Iterator[tuple[int, tuple[str, str]]]:
+    """Every case's number, with its outcome and what is to say of it; none is begun after a time."""
+    running: dict[int, Running] = {}
+    waiting = iter(cases)
+    try:
+        while True:
+            for case in waiting if len(running) < jobs and time.monotonic() < until else ():
+                running |= _begun(name, seed, case, running)
+                if len(running) >= jobs:
+                    break
+            if not running:
+                return
+            yield from _ended(running)
+            time.sleep(0.002)
+    finally:
+        _abandon(running)
 
 
 def run_one(name: str, seed: int, case: int, show: bool = False) -> tuple[str, str]:
     """One case's outcome, and what is to say of it."""
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
-    running = {_start(name, seed, case, folder): (case, folder, time.monotonic() + LIMIT_S)}
+    running = _begun(name, seed, case, {})
     while running:
         for _, outcome in _ended(running, show):
             return outcome
@@ -139,25 +212,46 @@ def run_one(name: str, seed: int, case: int, show: bool = False) -> tuple[str, s
     raise AssertionError("a process is gone without a trace")
 
 
-def _ended(running: dict[int, tuple[int, Path, float]], show: bool = False) -> Iterator[tuple[int, tuple[str, str]]]:
-    for process, (case, folder, until) in list(running.items()):
+def _begun(name: str, seed: int, case: int, running: Mapping[int, Running]) -> dict[int, Running]:
+    """A case's process, on the core that has the fewest: what it would start threads for, others need."""
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    taken = Counter(one.core for one in running.values())
+    core = min(sorted(os.sched_getaffinity(0)), key=lambda core: taken[core])
+    process = _start(name, seed, case, folder, core)
+    return {process: Running(case, folder, core, time.monotonic() + SLOW * LIMIT_S)}
+
+
+def _ended(running: dict[int, Running], show: bool = False) -> Iterator[tuple[int, tuple[str, str]]]:
+    for process, one in list(running.items()):
         gone, status = os.waitpid(process, os.WNOHANG)
-        hung = not gone and time.monotonic() > until
-        if hung:
-            os.kill(process, signal.SIGKILL)
-            os.waitpid(process, 0)
+        hung = not gone and time.monotonic() > one.until
         if not gone and not hung:
             continue
         del running[process]
-        yield case, ("hang", f"{LIMIT_S} s") if hung else _outcome(folder, status)
+        if hung:
+            _kill(process)
+        yield one.case, ("hang", f"{SLOW * LIMIT_S} s") if hung else _outcome(one.folder, status)
         if show:
-            print((folder / "printed").read_text(errors="replace") if (folder / "printed").exists() else "")
-        shutil.rmtree(folder, ignore_errors=True)
+            printed = one.folder / "printed"
+            print(printed.read_text(errors="replace") if printed.exists() else "")
+        shutil.rmtree(one.folder, ignore_errors=True)
+
+
+def _abandon(running: dict[int, Running]) -> None:
+    for process, one in running.items():
+        _kill(process)
+        shutil.rmtree(one.folder, ignore_errors=True)
+
+
+def _kill(process: int) -> None:
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
 
 
 def _outcome(folder: Path, status: int) -> tuple[str, str]:
     if os.WIFSIGNALED(status):
-        return "signal", signal.Signals(os.WTERMSIG(status)).name
+        number = signal.Signals(os.WTERMSIG(status))
+        return ("hang", f"{LIMIT_S} s") if number is signal.SIGXCPU else ("signal", number.name)
     try:
         outcome, detail = json.loads((folder / "outcome").read_text())
     except (OSError, ValueError):
@@ -165,12 +259,14 @@ def _outcome(folder: Path, status: int) -> tuple[str, str]:
     return outcome, detail
 
 
-def _start(name: str, seed: int, case: int, folder: Path) -> int:
+def _start(name: str, seed: int, case: int, folder: Path, core: int) -> int:
     process = os.fork()
     if process:
         return process
     os.setsid()
     try:
+        os.sched_setaffinity(0, {core})
+        resource.setrlimit(resource.RLIMIT_CPU, (LIMIT_S, LIMIT_S + SLOW))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         outcome = _judged(name, seed, case, folder)
@@ -201,7 +297,7 @@ def _judged(name: str, seed: int, case: int, folder: Path) -> tuple[str, str]:
     if left:
         return "leftovers", ", ".join(sorted(one.name for one in left))[:300]
     if status == 0:
-        wrong = _compared(work / "m.onnx", work / "out.onnx", KINDS[name].preset, seed + case)
+        wrong = compared(work / "m.onnx", work / "out.onnx", KINDS[name].preset, seed + case)
         return ("wrong", wrong) if wrong else ("ok", "")
     if not codes or status not in (INPUT, 2, 3):
         return "harness", f"exit {status} without a diagnostic: {printed.strip()[:200]}"
@@ -214,74 +310,6 @@ def _run(words: list[str]) -> tuple[int, str]:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(printed):
         status = command(words)
     return status, printed.getvalue()
-
-
-def _compared(before: Path, after: Path, preset: str, seed: int) -> str:
-    """How two models differ on data that qcc did not see; empty if they do not, or if it cannot be said."""
-    if not preset or not after.exists():
-        return ""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    plain = onnxruntime.SessionOptions()
-    plain.log_severity_level = 4
-    plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        first = onnxruntime.InferenceSession(str(before), options)
-        again = onnxruntime.InferenceSession(str(before), plain)
-        feeds = _feeds(first, np.random.default_rng(seed))
-        wanted, floor = first.run(None, feeds), again.run(None, feeds)
-    except Exception:  # the original does not run on such data, so nothing can be said
-        return ""
-    try:
-        found = onnxruntime.InferenceSession(str(after), options).run(None, feeds)
-    except Exception as error:
-        return f"the original runs, the result does not: {error}"[:300]
-    for one, same, other in zip(wanted, floor, found, strict=True):
-        said = _differ(np.asarray(one), np.asarray(same), np.asarray(other), preset)
-        if said:
-            return said
-    return ""
-
-
-def _differ(one: np.ndarray, same: np.ndarray, other: np.ndarray, preset: str) -> str:
-    if one.dtype.kind != "f" or one.shape != same.shape or not one.size:
-        return "" if one.shape == other.shape or one.shape != same.shape else f"shape {one.shape} became {other.shape}"
-    if one.shape != other.shape:
-        return f"shape {one.shape} became {other.shape}"
-    if not np.isfinite(one).all() or not np.isfinite(same).all():
-        return (
-            "" if (np.isfinite(one) == np.isfinite(other)).all() or preset != EXACT else "other places are not finite"
-        )
-    if not np.isfinite(other).all():
-        return "the result is not finite"
-    a, b = one.astype(np.float64), other.astype(np.float64)
-    scale = float(np.abs(a).max())
-    rounding = float(np.abs(a - same).max())
-    error = float(np.abs(a - b).max())
-    if preset == EXACT:
-        return f"off by {error / scale:.1e} of the largest value" if error > EXACT_ERROR * scale + 10 * rounding else ""
-    power, noise = float(np.square(a).mean()), float(np.square(a - b).mean())
-    if noise <= 100 * rounding**2 or noise == 0 or power == 0:
-        return ""
-    ratio = 10 * np.log10(power / noise)
-    return f"{ratio:.1f} dB" if ratio < NOISE_DB[preset] else ""
-
-
-def _feeds(session: onnxruntime.InferenceSession, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    kinds = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
-    feeds = {}
-    sizes: dict[str, int] = {}
-    for one in session.get_inputs():
-        free = (sizes.setdefault(str(dim), 2 + len(sizes)) for dim in one.shape if not isinstance(dim, int))
-        shape = [dim if isinstance(dim, int) else next(free) for dim in one.shape]
-        if one.type in kinds:
-            feeds[one.name] = rng.standard_normal(shape).astype(kinds[one.type])
-        elif one.type == "tensor(bool)":
-            feeds[one.name] = rng.random(shape) < 0.5
-        else:
-            feeds[one.name] = rng.integers(0, 4, shape).astype(one.type.removeprefix("tensor(").removesuffix(")"))
-    return feeds
 
 
 def _random(name: str, seed: int, case: int) -> random.Random:

@@ -238,7 +238,7 @@ def _bomb(folder: Path, model: bytes, turn: int) -> list[str]:
             file.write(b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head)
             for _ in range(98 * (1 + turn % 3)):
                 file.write(bytes(8_000_000))
-    return ["compile", "m.onnx", "--data", "data.npz"]
+    return ["compile", "m.onnx", "--data", "data.npz", "-o", "out.onnx"]
 
 
 def _unwritable(folder: Path, model: bytes, turn: int) -> list[str]:

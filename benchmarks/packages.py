@@ -1,50 +1,85 @@
-"""Real models, as packages carry them: every ``.onnx`` below a folder, compiled without data, as a table.
+"""Real models, as packages carry them: every ``.onnx`` below a folder, compiled, as a table.
 
-``python -m benchmarks.packages FOLDER [PRESET ...]``; the presets are `balanced` and `lossless` by default. A model
-that takes longer than ``SECONDS`` is told so and left.
+    python -m benchmarks.packages FOLDER [--presets balanced lossless] [--data FOLDER] [--jobs 4] [--seconds 600]
+
+Without --data nothing but the model is given; with it, a file of that folder that has the model's name and ends in
+``.npz`` is the data. Jobs share the cores evenly. A model that takes longer than the seconds is told so and left.
 """
 
+import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
-SECONDS = 120
+from benchmarks.timing import machine
+
 PRESETS = ("balanced", "lossless")
 WORDS = {0: "ok", 3: "bound fails"}
+COLUMNS = ("file", "preset", "bytes before", "after", "reached", "worst cosine", "worst SQNR", "outcome", "seconds")
 
 
-def row(path: Path, preset: str, folder: Path) -> list[str]:
+def row(path: Path, preset: str, data: Path | None, seconds: float, cores: Sequence[int]) -> list[str]:
     """One line of the table."""
-    command = [sys.executable, "-m", "qcc", "compile", str(path), "-p", preset, "--format", "json"]
-    command += ["-o", str(folder / "out.onnx")]
     start = [path.name, preset, f"{path.stat().st_size:,}"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        return [*start, "", "", "", f"over {SECONDS} s"]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "qcc", "compile", str(path), "-p", preset, "--format", "json"]
+        command += ["-o", f"{folder}/out.onnx", *(["--data", str(data)] if data else [])]
+        pinned: Callable[[], None] = partial(os.sched_setaffinity, 0, cores)
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=seconds, check=False, preexec_fn=pinned
+            )
+        except subprocess.TimeoutExpired:
+            return [*start, "", "", "", "", f"over {seconds:g} s", ""]
     found = json.loads(done.stdout or "{}")
-    outcome = WORDS.get(done.returncode, f"exit {done.returncode}")
+    outcome = WORDS.get(done.returncode, f"exit {done.returncode}") + (", with data" if data else "")
     if "output_bytes" not in found:
         codes = [one.get("code", "") for one in found.get("diagnostics", [])]
-        return [*start, "", "", "", " ".join([outcome, *codes])]
-    noise = [one["sqnr"] for one in found["verification"]["outputs"] if one["sqnr"] is not None]
+        return [*start, "", "", "", "", " ".join([outcome, *codes]), ""]
+    outputs = found["verification"]["outputs"]
+    noise = [one["sqnr"] for one in outputs if one["sqnr"] is not None]
     share = found["reach"]["reached_bytes"] / found["reach"]["total_bytes"]
+    cosine = f"{min((one['cosine'] for one in outputs), default=1):.5f}"
     sqnr = f"{min(noise):.1f} dB" if noise else "exact"
-    return [*start, f"{found['output_bytes']:,}", f"{share:.1%}", sqnr, outcome]
+    taken = f"{sum(found['seconds'].values()):.0f}"
+    return [*start, f"{found['output_bytes']:,}", f"{share:.1%}", cosine, sqnr, outcome, taken]
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Print the table."""
-    root, presets = Path(arguments[0]), arguments[1:] or PRESETS
-    print("| file | preset | bytes before | after | reached | worst SQNR | outcome |")
-    print("|---|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder:
-        for path in sorted(root.rglob("*.onnx")):
-            for preset in presets:
-                print("| " + " | ".join(row(path, preset, Path(folder))) + " |", flush=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--presets", nargs="+", default=PRESETS)
+    parser.add_argument("--data", type=Path, help="a folder of .npz files, named as the models")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=600)
+    args = parser.parse_args()
+    cores = sorted(os.sched_getaffinity(0))
+    shares: SimpleQueue[list[int]] = SimpleQueue()
+    for at in range(args.jobs):
+        shares.put(cores[at % len(cores) :: args.jobs] or cores)
+
+    def work(path: Path, preset: str) -> list[str]:
+        share = shares.get()
+        try:
+            data = args.data / f"{path.stem}.npz" if args.data else None
+            return row(path, preset, data if data and data.is_file() else None, args.seconds, share)
+        finally:
+            shares.put(share)
+
+    print(f"# {machine()}\n| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        paths = sorted(args.folder.rglob("*.onnx"))
+        for found in pool.map(lambda pair: work(*pair), [(path, preset) for path in paths for preset in args.presets]):
+            print(f"| {' | '.join(found)} |", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

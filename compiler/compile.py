@@ -8,10 +8,11 @@ from pathlib import Path
 from qcc.codegen.target.scratch import scratch
 from qcc.codegen.target.target import runs_here
 from qcc.compiler.allocate.copied import copied, copies
-from qcc.compiler.allocate.settle import Settled, allocation_of, loss_of, settle
+from qcc.compiler.allocate.settle import Settled, allocation_of, loss_of, predicted_seconds, settle
 from qcc.compiler.build import run as build
+from qcc.compiler.build.cleaning import Cleaned
 from qcc.compiler.build.raise_graph import needed_opset, raise_graph
-from qcc.compiler.build.rewrite import Cleaned, rewrite_graph, rewrite_steps
+from qcc.compiler.build.rewrite import rewrite_graph, rewrite_steps
 from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.calibrate.chosen_data import chosen_data
 from qcc.compiler.calibrate.samples import Data, Samples
@@ -19,19 +20,20 @@ from qcc.compiler.console.phases import Phases, Progress, silent
 from qcc.compiler.files.check_outputs import check_lock, check_model, check_outputs, input_files, output_files
 from qcc.compiler.files.inputs import Inputs, state_of
 from qcc.compiler.files.kernel_library import kernels_beside
-from qcc.compiler.files.open_model import model_path, open_model
+from qcc.compiler.files.open_model import OpenModel, model_path, open_model
 from qcc.compiler.files.publish import staging
 from qcc.compiler.files.staging import output_path
 from qcc.compiler.files.system_errors import refused
+from qcc.compiler.first_phases import run_first_phases, tell_left_out
 from qcc.compiler.measure.choose_form import FormChooser, chooser_of
 from qcc.compiler.measure.compete import faster_plan, warn_if_slower, warn_of_no_library
 from qcc.compiler.measure.evidence import Evidence, rounded_inputs
 from qcc.compiler.measure.most_lost import most_lost
 from qcc.compiler.measure.time_model import ModelTimes, time_input, time_models
-from qcc.compiler.plan.bind import Chooser, Latency, bind, opened_by_data
-from qcc.compiler.plan.catalog import Export, schema
+from qcc.compiler.plan.bind import Chooser, Earlier, Latency, bind, opened_by_data
+from qcc.compiler.plan.catalog import Export
 from qcc.compiler.plan.plan import Plan
-from qcc.compiler.repeat import check_plan, tell_differences
+from qcc.compiler.repeat import check_plan, loaded_policy, tell_differences
 from qcc.compiler.report import layer_rows, lock
 from qcc.compiler.report.budget import compare_with_budget
 from qcc.compiler.report.covered import Covered
@@ -45,7 +47,6 @@ from qcc.compiler.verify.outputs import Verification
 from qcc.compiler.verify.verifier import Verifier
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import Diagnostics, QccError
-from qcc.dsl.load import load_policy
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.errors import ModelError
@@ -57,12 +58,10 @@ from qcc.ir.onnx.file.save import Written
 from qcc.ir.onnx.graph.run import reference
 from qcc.passes.encode import Encode
 
-DEFAULT_POLICY = "balanced"
-
 
 def compile(
     model: str | Path,
-    policy: str | Path | Policy = DEFAULT_POLICY,
+    policy: str | Path | Policy | None = None,
     *,
     output: str | Path | None = None,
     data: Data | None = None,
@@ -76,7 +75,8 @@ def compile(
 
     Args:
         model: an ``.onnx`` file.
-        policy: a ``.qpolicy`` file, a preset's name, the text of a policy, or a loaded policy.
+        policy: a ``.qpolicy`` file, a preset's name, the text of a policy, or a loaded policy; by default what the plan
+            keeps of its own, or ``balanced`` without a plan.
         output: the file to write; by default ``<model>.qcc.onnx`` beside the model.
         data: calibration data, instead of what the policy names: an ``.npz`` file, a CalibrationDataReader, or feeds.
         definitions: values of the policy's parameters, as ``-D`` gives them.
@@ -93,7 +93,7 @@ def compile(
     """
     try:
         path = model_path(model)
-        given = path, policy, output, data, definitions or {}, dims, progress
+        given = path, loaded_policy(policy, plan, definitions), output, data, dims, progress
         return _Compilation.prepare(*given, keep_failed).run(plan)
     except ModelError as error:
         raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
@@ -105,7 +105,7 @@ def compile(
 
 def decide_plan(
     model: str | Path,
-    policy: str | Path | Policy = DEFAULT_POLICY,
+    policy: str | Path | Policy | None = None,
     *,
     data: Data | None = None,
     definitions: Mapping[str, str] | None = None,
@@ -123,7 +123,8 @@ def decide_plan(
         path = model_path(model)
         written = folder / output_path(path, None).name
         try:
-            compilation = _Compilation.prepare(path, policy, written, data, definitions or {}, dims, progress)
+            loaded = loaded_policy(policy, plan, definitions)
+            compilation = _Compilation.prepare(path, loaded, written, data, dims, progress)
             settled = compilation.decide(plan)
             return settled.plan, settled.built.ops, compilation.diagnostics.warnings
         except ModelError as error:
@@ -138,8 +139,8 @@ class _Opened:
     plan: Plan
     data: Samples
     inputs: Inputs
-    input_bytes: int
-    edits: tuple[str, ...]
+    file: OpenModel
+    """The model as it was opened."""
     rewrites: tuple[RewriteRow, ...] = ()
 
 
@@ -168,20 +169,18 @@ class _Compilation:
     def prepare(
         cls,
         model: Path,
-        policy: str | Path | Policy,
+        policy: Policy,
         output: str | Path | None,
         data: Data | None,
-        definitions: Mapping[str, str],
         dims: Mapping[str, int] | None,
         progress: Progress,
         keep_failed: bool = False,
     ) -> "_Compilation":
-        loaded = policy if isinstance(policy, Policy) else load_policy(policy, schema(), definitions)
         target = output_path(model, output)
-        calibrate = loaded.calibrate.path if loaded.calibrate else None
-        read = input_files([*(source.path for source in loaded.sources), calibrate, data])
+        calibrate = policy.calibrate.path if policy.calibrate else None
+        read = input_files([*(source.path for source in policy.sources), calibrate, data])
         check_model(model, target, keep_failed, read)
-        return cls(model, target, loaded, data, Phases(progress), dims or {}, keep_failed, tuple(read))
+        return cls(model, target, policy, data, Phases(progress), dims or {}, keep_failed, tuple(read))
 
     def run(self, plan: Plan | Lock | None) -> Result:
         opened = self._open(plan)
@@ -259,10 +258,7 @@ class _Compilation:
 
     def _time(self, opened: _Opened, settled: Settled, staged: Path, library: Path | None) -> ModelTimes | None:
         """Time the written model against the input; what was predicted, where speed is what the policy is after."""
-        allocate, predicted = opened.plan.allocate, None
-        if allocate is not None and settled.decision is not None and _after_speed(self.policy):
-            chosen = zip(allocate.options, settled.decision.choice, strict=True)
-            predicted = allocate.fixed_ms / 1e3 + sum(one.candidates[at].latency_ms for one, at in chosen) / 1e3
+        predicted = predicted_seconds(opened.plan, settled) if _after_speed(self.policy) else None
         with self.phases.phase("time"):
             return time_models(self.model, staged, library if self.runs_here else None, opened.data, predicted)
 
@@ -288,27 +284,29 @@ class _Compilation:
             opened = open_model(self.model)
             inputs = Inputs.of(self.model, opened.graph.data_files(), before)
             check_outputs(output_files(self.output, self.keep_failed), (file.path for file in inputs.data))
-        graph = opened.graph
-        data = chosen_data(self.policy, self.data, graph, reference(self.model), self.dims)
+        data = chosen_data(self.policy, self.data, opened.graph, reference(self.model), self.dims)
         if isinstance(plan, Lock):
             check_lock(self.output, self.keep_failed, plan.path)
             tell_differences(plan, inputs, data, self.diagnostics)
             plan = plan.plan
+        told = self.phases, self.diagnostics
+        done, earlier = run_first_phases(opened, plan or self.policy, data, lambda: reference(self.model), *told)
+        graph = done.graph
         if plan is not None:
             check_plan(plan, graph, self.model)
-        bound = plan or self._bind(graph, data, opened.size_bytes)
+        bound = plan or self._bind(graph, data, opened.size_bytes, earlier)
         self.diagnostics.raise_if_errors()
         if data.generated and rounded_inputs(bound):
             message = "the steps of static activations come from generated data, which the model will hardly see"
             self.diagnostics.warning("Q434", message, help='name data: `calibrate "data.npz"`')
-        return _Opened(graph, bound, data, inputs, opened.size_bytes, opened.edits)
+        return _Opened(graph, bound, data, inputs, opened, done.rows)
 
-    def _bind(self, graph: OnnxGraph, data: Samples, size_bytes: int) -> Plan:
+    def _bind(self, graph: OnnxGraph, data: Samples, size_bytes: int, earlier: Earlier) -> Plan:
         with self.phases.phase("choose"):
             chooser = chooser_of(self.policy, graph, data, self.phases.counter("choose"))
             self.chooser, latency = chooser, self._latency(chooser, data)
             found = self.diagnostics, chooser, chooser.kernels, latency
-            return bind(self.policy, graph, size_bytes, *found, given=not data.generated)
+            return bind(self.policy, graph, size_bytes, *found, given=not data.generated, earlier=earlier)
 
     def _latency(self, chooser: FormChooser, data: Samples) -> Latency | None:
         """What the allocator must know where the policy bounds or minimises latency."""
@@ -328,21 +326,20 @@ class _Compilation:
         """Run the passes that keep the function, and see that they do."""
         if not rewrite_steps(opened.plan):
             return opened
-        cleaned = Cleaned(lambda: reference(self.model), opened.edits)
+        cleaned = None if opened.rewrites else Cleaned(lambda: reference(self.model), opened.file.edits)
         tick = partial(self.phases.tell, "rewrite")
         with self.phases.phase("rewrite"):
             told = self.covered.by(self.diagnostics, self.phases)
             done = rewrite_graph(opened.graph, opened.plan, opened.data, cleaned, tick, told)
-        for row in done.rows:
-            for edit in (edit for edit in row.refused if edit.subject in row.left_out):
-                self.diagnostics.warning("Q435", f"`{row.action}` at `{edit.subject}` was {edit.text}")
-        return replace(opened, graph=done.graph, rewrites=done.rows)
+        tell_left_out(done.rows, self.diagnostics)
+        return replace(opened, graph=done.graph, rewrites=(*opened.rewrites, *done.rows))
 
     def _build(self, opened: _Opened, staged: Path) -> Settled:
         """Decide what is open and write the file."""
         plan, graph = opened.plan, opened.graph
         evidence = Evidence.of(graph, plan, opened.data, self.phases, self.covered.by(self.diagnostics, self.phases))
         raised: dict[int, OnnxGraph] = {}
+        most = opened.file.size_bytes if any(row.treated for row in opened.rewrites if row.action != "clean") else None
 
         def write(decided: Plan) -> tuple[build.Built[OnnxGraph], Written]:
             opset = max(needed_opset(graph, decided), self._export().opset or 0)
@@ -352,14 +349,13 @@ class _Compilation:
             with self.phases.phase("encode"):
                 built = build.run_plan(raised[opset], decided, evidence.context(decided, self._keep))
             metadata = lock.provenance(self.model, self.policy, decided)
-            return built, build.write(built, staged, self._export(), metadata)
+            return built, build.write(built, staged, self._export(), metadata, most)
 
-        settled = None if copies(plan) else settle(plan, graph, write, evidence.losses)
+        settled = None if copies(plan) else settle(plan, write, evidence.losses)
         for edit in settled.built.edits if settled else ():
             if edit.refused:
                 self.diagnostics.warning("Q411", f"`{edit.subject}` stays as it is: {edit.text}")
-        rewritten = any(row.treated for row in opened.rewrites if row.action != "clean")
-        if settled is None or (settled.written.size_bytes >= opened.input_bytes and not rewritten):
+        if settled is None or (settled.written.size_bytes >= opened.file.size_bytes and most is None):
             self.diagnostics.warning("Q430", f"`{self.model}` gets no smaller: the output is a copy of it")
             settled = copied(self.model, graph, settled.plan if settled else plan, staged)
         return settled
@@ -368,7 +364,7 @@ class _Compilation:
         return self.policy.export if isinstance(self.policy.export, Export) else Export()
 
     def _result(self, opened: _Opened, settled: Settled, verification: Verification) -> Result:
-        same, data = copies(settled.plan), settled.written.data
+        same, data, source = copies(settled.plan), settled.written.data, opened.file
         rows = layer_rows.rows(opened.graph, settled.plan, settled.built, loss_of(opened.plan, settled), self.chooser)
         rows = self.covered.told(rows)
         return Result(
@@ -377,12 +373,12 @@ class _Compilation:
             lock=self.output.with_suffix(".lock"),
             report=self.output.with_suffix(".html"),
             written=verification.passed,
-            input_bytes=opened.input_bytes,
+            input_bytes=source.size_bytes,
             output_bytes=settled.written.size_bytes,
             layers=rows,
             plan=settled.plan,
             ops=tuple(sorted(op.name for op in settled.built.ops)),
-            edits=() if same else opened.edits,
+            edits=() if same else source.edits,
             allocation=allocation_of(opened.plan, settled),
             verification=verification,
             warnings=self.diagnostics.warnings,
@@ -390,7 +386,7 @@ class _Compilation:
             rewrites=() if same else opened.rewrites,
             notes=opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else (),
             data=self.output.with_name(data.name) if data else None,
-            reach=reach(opened.graph, opened.input_bytes, opened.graph.note_bytes, layer_rows.unencoded(rows)),
+            reach=reach(source.graph, source.size_bytes, source.graph.note_bytes, layer_rows.unencoded(rows)),
         )
 
 

@@ -1,5 +1,6 @@
 """Running a plan that was made before: that it is for this model, and what else is not as it was."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -7,14 +8,37 @@ from qcc.codegen.target.target import cpu_name
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.files.inputs import Inputs
 from qcc.compiler.plan.activations import saturating
-from qcc.compiler.plan.plan import Plan
+from qcc.compiler.plan.bind import BEFORE
+from qcc.compiler.plan.catalog import schema
+from qcc.compiler.plan.plan import Plan, Step
+from qcc.compiler.plan.terms import policy_of
 from qcc.compiler.report.lock import Lock, versions
 from qcc.dsl.diagnostics.report import Diagnostics
+from qcc.dsl.load import load_policy
+from qcc.dsl.policy.policy import Policy
 from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Graph
 from qcc.passes.encode import Encode
 
+DEFAULT_POLICY = "balanced"
 HELP = "a plan fits the model that it was made for"
+
+
+def loaded_policy(
+    policy: str | Path | Policy | None, plan: Plan | Lock | None, definitions: Mapping[str, str] | None
+) -> Policy:
+    """The policy that is given, or else what a plan keeps of its own, or else the default one.
+
+    Raises:
+        QccError: there is none, or it is wrong.
+    """
+    if isinstance(policy, Policy):
+        return policy
+    if policy is None and isinstance(plan, Lock):
+        return policy_of(plan.plan.terms, plan.path.parent, definitions, plan.policy)
+    if policy is None and isinstance(plan, Plan):
+        return policy_of(plan.terms, None, definitions)
+    return load_policy(DEFAULT_POLICY if policy is None else policy, schema(), definitions)
 
 
 def check_plan(plan: Plan, graph: Graph, model: Path) -> None:
@@ -24,12 +48,11 @@ def check_plan(plan: Plan, graph: Graph, model: Path) -> None:
         ModelError: it does not, or what it asks for is wrong on some processors.
     """
     own = {weight.name for weight in graph.weights()}
+    check_targets([step for step in plan.steps if step.action.phase not in BEFORE], graph, model)
     decided = {name for step in plan.steps if isinstance(step.action, Encode) for name in step.weights}
-    decided |= {option.weight for option in plan.allocate.options} if plan.allocate else set()
+    decided |= {option.subject for option in plan.allocate.options} if plan.allocate else set()
     decided |= {one.weight for one in plan.kept}
-    named = decided | {name for step in plan.steps for name in step.weights}
-    if missing := sorted(named - own):
-        raise ModelError("Q431", f"the plan is for another model: `{model}` has no weight `{missing[0]}`", help=HELP)
+    _check_names(decided, graph, model)
     if missing := sorted(own - decided):
         message = f"the plan is for another model, or was cut: it says nothing of `{missing[0]}` of `{model}`"
         raise ModelError("Q431", message, help=HELP)
@@ -40,6 +63,20 @@ def check_plan(plan: Plan, graph: Graph, model: Path) -> None:
         raise ModelError(
             "Q504", message, help="compile the policy again, or name processors that have it as its target"
         )
+
+
+def check_targets(steps: Sequence[Step], graph: Graph, model: Path) -> None:
+    """See that steps of a plan treat weights of a model.
+
+    Raises:
+        ModelError: one does not.
+    """
+    _check_names((name for step in steps for name in step.weights), graph, model)
+
+
+def _check_names(names: Iterable[str], graph: Graph, model: Path) -> None:
+    if missing := sorted(set(names) - {weight.name for weight in graph.weights()}):
+        raise ModelError("Q431", f"the plan is for another model: `{model}` has no weight `{missing[0]}`", help=HELP)
 
 
 def tell_differences(lock: Lock, inputs: Inputs, data: Samples, diagnostics: Diagnostics) -> None:

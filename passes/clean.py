@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from qcc.ir.graph.graph import Graph
-from qcc.passes.contract.contract import Context, Edit, Numerics, Pass
+from qcc.passes.contract.contract import Context, Edit, Invariant, Pass, Phase
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Clean(Pass):
     Source: the optimisation passes of onnx_ir; torch.fx's dead code elimination.
     """
 
-    numerics: ClassVar[Numerics] = Numerics.EXACT
+    phase: ClassVar[Phase] = Phase.CLEAN
+    keeps: ClassVar[frozenset[Invariant]] = frozenset((Invariant.FUNCTION,))
 
     def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
         """Clean the graph."""

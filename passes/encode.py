@@ -14,7 +14,7 @@ from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.regions.find import regions
-from qcc.passes.contract.contract import Activations, Context, Edit, Numerics, Pass, Rounding
+from qcc.passes.contract.contract import Activations, Context, Edit, Invariant, Pass, Phase, Rounding
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,24 @@ class Encode(Pass):
         activations: how layers round what they multiply the weights with; by default they do not.
     """
 
-    numerics: ClassVar[Numerics] = Numerics.LOSSY
+    phase: ClassVar[Phase] = Phase.ENCODE
+    keeps: ClassVar[frozenset[Invariant]] = frozenset((Invariant.SHAPES,))
     after: ClassVar[tuple[str, ...]] = ("clean",)
 
     encoding: Encoding
     rounding: Rounding
     form: Form
     activations: Activations | None = None
+
+    @property
+    def label(self) -> str:
+        """The format alone."""
+        return self.encoding.text
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """By grid, block and form."""
+        return (*self.encoding.order, self.form.name)
 
     def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
         """Encode the targets."""
@@ -74,8 +85,15 @@ class Encode(Pass):
         Raises:
             Refused: the encoding cannot hold it.
         """
-        rounding, why = self.rounding.advised(weight, matrix, self.encoding, context)
+        rounding, why = self._advised(weight, matrix, context)
         return rounding.encode(weight, matrix, self.encoding, context), why
+
+    def _advised(self, weight: Weight, matrix: np.ndarray, context: Context) -> tuple[Rounding, str]:
+        """What data recommends, asked once: measuring and writing ask the same."""
+        key = weight.name, self.encoding, self.rounding
+        if key not in context.advice:
+            context.advice[key] = self.rounding.advised(weight, matrix, self.encoding, context)
+        return context.advice[key]
 
     def _regions(self, graph: Graph, weights: Sequence[Weight]) -> Mapping[str, Region]:
         """What kernels do beside the products of these weights."""

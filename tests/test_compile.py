@@ -11,9 +11,9 @@ import qcc
 from qcc.compiler.allocate.decide import BudgetError
 from qcc.compiler.calibrate import samples
 from qcc.compiler.files.open_model import open_model
-from qcc.compiler.measure.probe import noise
 from qcc.compiler.measure.segments import Chain, cut
 from qcc.compiler.measure.sensitivity import measure
+from qcc.compiler.measure.tally import output_noise
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.plan.plan import Candidate, OpenChoice
 from qcc.compiler.report import lock
@@ -61,7 +61,10 @@ def test_pieces_run_as_the_whole(graph: OnnxGraph, data: samples.Samples, most: 
         assert chain.outputs(start, state, {})["logits"].shape == wanted["logits"].shape
 
 
-def test_sensitivity_is_the_loss_of_the_encoded_graph(graph: OnnxGraph, data: samples.Samples) -> None:
+def test_sensitivity_is_the_loss_of_the_encoded_graph(
+    graph: OnnxGraph, data: samples.Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qcc.compiler.measure.probe.SURE", 0.0)
     encoding = Blocked(IntGrid(3), CHANNEL)
     weights = graph.weights()
     actions = [Encode(encoding, Nearest(), choose(weight, encoding).form) for weight in weights]
@@ -73,7 +76,9 @@ def test_sensitivity_is_the_loss_of_the_encoded_graph(graph: OnnxGraph, data: sa
         changed = graph.copy()
         changed.encode(weight, encode(graph.matrix(weight), encoding), action.form)
         got = changed.runner(inputs, ["logits"])(data.batches[0])
-        assert loss[0] == pytest.approx(noise(got, wanted), rel=0.02)  # float32 noise on losses down to 1e-4
+        assert loss[0] == pytest.approx(
+            output_noise(got, wanted, 16).loss, rel=0.02
+        )  # float32 noise on losses down to 1e-4
 
 
 def test_like_candidates_share_runs(graph: OnnxGraph, data: samples.Samples) -> None:

@@ -171,6 +171,7 @@ SCHEMA = Schema(
         "size": Metric("size", "<=", {"%": (0, 100), "B": (0, INFINITY)}),
         "output_error": Metric("output_error", "<=", {"%": (0, INFINITY)}, arguments=("given",), optional=True),
     },
+    depth={"leave_out": Plain},
     objectives=("output_error", "size", "latency"),
     verify={
         "cosine": Metric("cosine", ">=", {"": (-1, 1)}),

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcc.compiler.calibrate.samples import Samples
-from qcc.compiler.calibrate.statistics import moments
+from qcc.compiler.observe.statistics import layer_statistics
 from qcc.ir.encoding.blocked import FLOAT_ENCODINGS, Blocked
 from qcc.ir.encoding.blocks import TENSOR, Block, group
 from qcc.ir.encoding.fit import encode
@@ -66,7 +66,7 @@ def inputs(seed: int = 3) -> dict[str, np.ndarray]:
 
 
 def context(graph: Graph, fed: Mapping[str, np.ndarray], encoding: Blocked = INT4) -> Context:
-    found = moments(graph, names(graph), Samples((dict(fed),), "drawn"), lambda *_: None)
+    found = layer_statistics(graph, Samples((dict(fed),), "drawn"), lambda *_: None, moments=names(graph)).moments
     return Context(grams=grams_of(found), encodings=dict.fromkeys(names(graph), encoding))
 
 

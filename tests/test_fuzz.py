@@ -1,6 +1,9 @@
 """The fuzz command runs, finds nothing on a few cases, and would see a fault."""
 
+import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +12,11 @@ import onnxruntime
 import pytest
 
 from benchmarks import fuzz
+from benchmarks.fuzz_compare import compared
 from benchmarks.fuzz_graphs import drawn
 from benchmarks.fuzz_models import MUTATIONS, mutated, seeds
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_every_case_follows_from_its_seed() -> None:
@@ -58,7 +64,28 @@ def test_a_fault_is_seen(tmp_path: Path) -> None:
     array = onnx.numpy_helper.to_array(model.graph.initializer[0]) * 1.01
     model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(array, model.graph.initializer[0].name))
     onnx.save(model, tmp_path / "out.onnx")
-    compared = fuzz._compared(tmp_path / "m.onnx", tmp_path / "out.onnx", "lossless", 0)
-    assert compared.startswith("off by")
-    assert not fuzz._compared(tmp_path / "m.onnx", tmp_path / "m.onnx", "lossless", 0)
-    assert not fuzz._compared(tmp_path / "m.onnx", tmp_path / "out.onnx", "balanced", 0)
+    said = compared(tmp_path / "m.onnx", tmp_path / "out.onnx", "lossless", 0)
+    assert said.startswith("off by")
+    assert not compared(tmp_path / "m.onnx", tmp_path / "m.onnx", "lossless", 0)
+    assert not compared(tmp_path / "m.onnx", tmp_path / "out.onnx", "balanced", 0)
+
+
+def test_counts_are_written_and_parts_add_up(tmp_path: Path) -> None:
+    """In a process of its own: what forks the cases must not have run a model."""
+    counted = []
+    for part in ("1/2", "2/2"):
+        words = ["--only", "policies", "--scale", "0.001", "--part", part, "--out", str(tmp_path / "c.json")]
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.fuzz", *words], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        counted.append(json.loads((tmp_path / "c.json").read_text())["kinds"]["policies"])
+    assert [one["cases"] for one in counted] == [3, 2]
+    assert all(sum(one["outcomes"].values()) == one["cases"] and not one["faults"] for one in counted)
+
+
+def test_a_run_that_is_stopped_tells_what_it_counted(tmp_path: Path) -> None:
+    words = ["--only", "policies", "locks", "--seconds", "0", "--out", str(tmp_path / "c.md")]
+    done = subprocess.run([sys.executable, "-m", "benchmarks.fuzz", *words], cwd=ROOT, capture_output=True, text=True)
+    assert "stopped before its end: policies" in done.stderr and "| policies | 0 | 0 |" in done.stdout
+    assert (tmp_path / "c.md").read_text().splitlines()[-1].startswith("| policies | 0 |")

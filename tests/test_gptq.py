@@ -1,6 +1,7 @@
 """What GPTQ takes from data: never what samples held out do not confirm."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -53,6 +54,33 @@ def test_little_data_is_not_reject() -> None:
     chosen, why = Gptq().advised(WEIGHT, matrix, INT3, Context(grams={"w": one.gram}, moments={"w": one}))
     assert chosen == Nearest() or (isinstance(chosen, Gptq) and chosen.damping >= 0.1)
     assert why
+
+
+@pytest.mark.parametrize("rows", [1, 3, 12, 24, 48, 200])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_few_rows_show_by_chance_is_not_followed(rows: int, seed: int) -> None:
+    """Inputs that have nothing in common, of which nothing is to be learned; 1.1 for what is left of chance."""
+    matrix = np.random.default_rng(0).standard_normal((OUT, IN)).astype(np.float32)
+    one, true = moments(rows, seed, common=0), np.eye(IN, dtype=np.float32)
+    nearest = output_error(matrix, Nearest().encode(WEIGHT, matrix, INT3, Context()), true)
+    known = Context(grams={"w": one.gram}, moments={"w": one})
+    assert output_error(matrix, Gptq().encode(WEIGHT, matrix, INT3, known), true) <= 1.1 * nearest
+
+
+def test_rows_that_are_not_counted_are_followed_reject() -> None:
+    matrix = np.random.default_rng(0).standard_normal((OUT, IN)).astype(np.float32)
+    one, true = moments(24, 0, common=0), np.eye(IN, dtype=np.float32)
+    nearest = output_error(matrix, Nearest().encode(WEIGHT, matrix, INT3, Context()), true)
+    assert output_error(matrix, Gptq().encode(WEIGHT, matrix, INT3, Context(grams={"w": one.gram})), true) > 2 * nearest
+
+
+def test_what_many_rows_show_is_followed() -> None:
+    matrix = np.random.default_rng(0).standard_normal((OUT, IN)).astype(np.float32)
+    one, other = moments(2000, 3, common=3), moments(2001, 3, common=3)
+    assert one.chance < 0.4
+    nearest = output_error(matrix, Nearest().encode(WEIGHT, matrix, INT3, Context()), other.gram)
+    known = Context(grams={"w": one.gram}, moments={"w": one})
+    assert output_error(matrix, Gptq().encode(WEIGHT, matrix, INT3, known), other.gram) < 0.8 * nearest
 
 
 def test_without_samples_held_out_it_stays_what_was_asked_for() -> None:

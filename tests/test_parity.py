@@ -10,8 +10,8 @@ from torch.export import Dim
 from qcc.compiler.allocate.decide import decide
 from qcc.compiler.build.run import run_plan
 from qcc.compiler.calibrate.samples import Samples, generate
-from qcc.compiler.calibrate.statistics import moments
 from qcc.compiler.measure.sensitivity import measure
+from qcc.compiler.observe.statistics import layer_statistics
 from qcc.compiler.plan.bind import bind
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.plan.plan import Plan
@@ -101,9 +101,9 @@ def test_the_allocator_decides_the_same_and_the_codes_are_equal(pair: Pair) -> N
         plan, feeds = _bound(graph, pair.policy), _feeds(graph, samples)
         assert plan.allocate is not None
         wanted = [name for step in plan.steps for name in step.weights]
-        context = Context(grams=grams_of(moments(graph, wanted, feeds, _quiet)))
+        context = Context(grams=grams_of(layer_statistics(graph, feeds, _quiet, moments=wanted).moments))
         losses = measure(graph, plan.allocate.options, feeds, context)
-        decision = decide(plan, graph, losses, 0.0)
+        decision = decide(plan, losses, 0.0)
         decided.append(to_text(decision.plan))
         codes.append(_codes(graph, decision.plan, context))
     assert decided[0] == decided[1]

@@ -14,8 +14,9 @@ import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 
+from qcc.compiler.build.promises import broken_promise
 from qcc.compiler.calibrate.samples import Samples
-from qcc.compiler.calibrate.statistics import moments
+from qcc.compiler.observe.statistics import layer_statistics
 from qcc.compiler.plan.catalog import ON, keyword_of, passes, rewrites, roundings
 from qcc.compiler.verify.translation import TOLERANCE, relative_error
 from qcc.dsl.policy.options import Option, options_of
@@ -25,11 +26,12 @@ from qcc.ir.encoding.fit import encode
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.forms.choose import choose
 from qcc.ir.onnx.adapter import OnnxGraph
-from qcc.passes.contract.contract import Context, Numerics, Pass, Rewrite, Rounding
+from qcc.passes.contract.contract import EVERYTHING, Context, Invariant, Pass, Phase, Restructure, Rewrite, Rounding
 from qcc.passes.contract.moments import grams_of
 from qcc.passes.encode import Encode
 from qcc.passes.rounding.gptq import Gptq, round_columns
 from qcc.passes.rounding.nearest import Nearest
+from qcc.passes.structure.channels import Channels
 
 WIDTH = 16
 EXACT_TOLERANCE = 1e-5  # float32 sums of 16 terms on values of about 1
@@ -91,7 +93,8 @@ def instances(graph: OnnxGraph) -> list[tuple[Pass, tuple[str, ...]]]:
     return found
 
 
-REWRITES = [found for values in rewrites().values() for found in values.values()]
+REWRITES = [found for values in rewrites(Phase.REWRITE).values() for found in values.values()]
+RESTRUCTURES = [found for values in rewrites(Phase.STRUCTURE).values() for found in values.values()]
 EXAMPLES = {"int": 4, "float": 0.5, "bool": False, "str": "", "dims": (4, 4)}
 
 
@@ -104,9 +107,10 @@ def rewritings(graph: OnnxGraph) -> Iterator[tuple[Rewrite, tuple[str, ...], Con
     """Every rewriting pass, asked for on all weights, with what it may need."""
     names = tuple(weight.name for weight in graph.weights())
     x = np.random.default_rng(8).standard_normal((16, WIDTH)).astype(np.float32)
-    found = moments(graph, names, Samples(({"x": x},), "drawn"), lambda *_: None)
+    found = layer_statistics(graph, Samples(({"x": x},), "drawn"), lambda *_: None, moments=names).moments
     context = Context(grams=grams_of(found), encodings=dict.fromkeys(names, Blocked(IntGrid(4), group(8))))
     for definition in REWRITES:
+        assert issubclass(definition, Rewrite)
         given = {name: example(option) for name, option in options_of(definition).items() if option.required}
         yield definition(**given), names, context
 
@@ -123,13 +127,14 @@ def test_passes_are_pure_and_keep_their_word(kinds: list[str], seed: int) -> Non
         after, edits = action.apply(graph, targets, Context())
         assert dump(graph) == before, "the pass touched its input"
         onnx.checker.check_model(ir.serde.serialize_model(after.model))
-        if action.numerics is Numerics.EXACT:
+        if Invariant.FUNCTION in action.keeps:
             np.testing.assert_allclose(run(after), wanted, atol=EXACT_TOLERANCE)
             again, more = action.apply(after, targets, Context())
             assert dump(again) == dump(after)
             assert more == []
         else:
             assert [edit.subject for edit in edits] == list(targets)
+        assert broken_promise(graph, after, action.keeps) == ""
 
 
 @given(CHAINS, st.integers(0, 5))
@@ -155,16 +160,53 @@ def test_rewriting_keeps_the_function_and_the_weights(kinds: list[str], seed: in
         assert all(edit.refused for edit in edits)
 
 
-@pytest.mark.parametrize("definition", REWRITES)
+@given(CHAINS, st.integers(0, 5))
+@settings(max_examples=15, deadline=None)
+def test_restructuring_does_what_it_means(kinds: list[str], seed: int) -> None:
+    graph = build(kinds, seed)
+    graph.simplify()
+    before, names = dump(graph), tuple(weight.name for weight in graph.weights())
+    for definition in RESTRUCTURES:
+        assert issubclass(definition, Restructure)
+        given_ = {name: example(option) for name, option in options_of(definition).items() if option.required}
+        action = definition(**given_)
+        open_sites = {site.subject for site in action.sites(graph, names) if not site.refused}
+        after, edits = action.apply(graph, names, Context())
+        treated = {edit.subject for edit in edits if not edit.refused}
+        assert treated <= open_sites
+        assert dump(graph) == before, "the pass touched its input"
+        onnx.checker.check_model(ir.serde.serialize_model(after.model))
+        wanted = run(action.meant(graph, names, Context(takes=treated.__contains__)))
+        assert relative_error(wanted, run(after)) <= TOLERANCE
+        assert broken_promise(graph, after, action.keeps) == ""
+        left, edits = action.apply(graph, names, Context(takes=lambda _: False))
+        assert dump(left) == before, "the pass acted where it was told not to"
+        assert all(edit.refused for edit in edits)
+
+
+def test_what_breaks_a_promise_is_told() -> None:
+    graph = build(["linear", "linear"], 0)
+    graph.simplify()
+    first = graph.weights()[0]
+    smaller, gone = graph.copy(), graph.copy()
+    action = Channels(keep=0.5)
+    smaller, _ = action.apply(graph, [weight.name for weight in graph.weights()], Context())
+    gone.remove(first.layers[0].output, "x")
+    assert "another shape" in broken_promise(graph, smaller, EVERYTHING)
+    assert "is gone" in broken_promise(graph, gone, EVERYTHING)
+    assert broken_promise(graph, gone, {Invariant.SHAPES}) == ""
+
+
+@pytest.mark.parametrize("definition", [*REWRITES, *RESTRUCTURES])
 def test_a_rewriting_pass_lies_beside_the_module_of_its_property(definition: type[Rewrite]) -> None:
     folder = Path(str(sys.modules[definition.__module__].__file__)).parent
     assert (folder / f"{definition.property}.py").is_file()
-    assert definition.numerics is Numerics.EXACT
+    assert (definition.keeps == EVERYTHING) == issubclass(definition, Rewrite)
     assert inspect.getmodule(definition).__doc__
     assert len(keyword_of(definition)) > 1
 
 
-@pytest.mark.parametrize("definition", [*passes().values(), *roundings().values(), *REWRITES])
+@pytest.mark.parametrize("definition", [*passes().values(), *roundings().values(), *REWRITES, *RESTRUCTURES])
 def test_a_pass_is_one_documented_frozen_dataclass(definition: type) -> None:
     keyword = keyword_of(definition)
     name = definition.__module__.rsplit(".", 1)[-1] if keyword == ON else keyword

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcc.compiler.calibrate.samples import Samples
-from qcc.compiler.calibrate.statistics import moments
+from qcc.compiler.observe.statistics import layer_statistics
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, group
 from qcc.ir.encoding.fit import encode
@@ -19,7 +19,7 @@ from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.graph.graph import Graph
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.passes.contract.contract import Context
-from qcc.passes.contract.moments import grams_of
+from qcc.passes.contract.moments import Moments, grams_of
 from qcc.passes.order import sites as channel_sites
 from qcc.passes.order.alike import Hessian, Magnitude, Range
 from qcc.passes.order.balance import Balance
@@ -72,7 +72,7 @@ def names(graph: Graph) -> tuple[str, ...]:
 
 
 def context(graph: Graph, fed: Mapping[str, np.ndarray], encoding: Blocked = INT4) -> Context:
-    found = moments(graph, names(graph), Samples((dict(fed),), "drawn"), lambda *_: None)
+    found = layer_statistics(graph, Samples((dict(fed),), "drawn"), lambda *_: None, moments=names(graph)).moments
     return Context(grams=grams_of(found), encodings=dict.fromkeys(names(graph), encoding))
 
 
@@ -142,6 +142,40 @@ def test_blocks_are_rounded_better(kind: Permute) -> None:
     after, _ = kind.apply(graph, names(graph), found)
     moved = context(after, feeds(4))  # not the data that it was chosen by
     assert output_error(after, "down", moved) < 0.9 * output_error(graph, "down", context(graph, feeds(4)))
+
+
+def judged(gram: np.ndarray, held: np.ndarray) -> Context:
+    """What is known of the layer behind an activation: this on samples that were seen, that on those held out."""
+    found = Moments((gram * 3 + held) / 4, 200, held, 50)
+    return Context(grams={"down": found.gram}, moments={"down": found}, encodings={"up": INT4, "down": INT4})
+
+
+def power_at(channel: int) -> np.ndarray:
+    """A Gram matrix of inputs that are zero but for one channel."""
+    return np.diag(np.arange(96) == channel).astype(np.float32)
+
+
+@pytest.mark.parametrize("alone", range(0, 96, 24))
+def test_no_order_loses_on_samples_held_out_reject(alone: int) -> None:
+    """Only one channel has power on samples held out, and none on others: the order that these want is a loss to it."""
+    graph, fed = graph_of(FORWARD, up=models.random(WIDTH, 96), down=models.random(96, 24, seed=3)), feeds()
+    held = power_at(alone)
+    seen = context(graph, fed).grams["down"] * (1 - held)
+    after, _ = Hessian().apply(graph, ("down",), judged(seen, held))
+    old, new = (one.constant("down") for one in (graph, after))
+    assert old is not None and new is not None
+    (place,) = np.flatnonzero((new == old[alone]).all(1))
+    before, then = (Context(grams={"down": power_at(at)}) for at in (alone, int(place)))
+    assert output_error(after, "down", then) <= output_error(graph, "down", before)
+
+
+def test_an_order_is_found_by_samples_that_do_not_judge_it() -> None:
+    graph, fed = forward(), feeds()
+    gram = context(graph, fed).grams["down"]
+    after, (edit,) = Hessian().apply(graph, ("down",), judged(gram, gram))
+    same, (other,) = Hessian().apply(graph, ("down",), judged(gram, gram * 9))
+    assert edit == other  # the errors are over the signal
+    np.testing.assert_array_equal(after.constant("down"), same.constant("down"))
 
 
 @pytest.mark.parametrize("kind", [Magnitude(), Range(), Hessian()], ids=lambda kind: kind.by)

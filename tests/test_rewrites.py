@@ -12,7 +12,8 @@ import torch
 
 import qcc.passes
 from qcc.__main__ import main
-from qcc.compiler.build.rewrite import Cleaned, prospects, rewrite_graph
+from qcc.compiler.build.cleaning import Cleaned
+from qcc.compiler.build.rewrite import prospects, rewrite_graph
 from qcc.compiler.calibrate.samples import Samples, generate
 from qcc.compiler.compile import compile, decide_plan
 from qcc.compiler.plan import catalog
@@ -138,7 +139,7 @@ def test_pages_and_listing(capsys: pytest.CaptureFixture[str]) -> None:
         page = capsys.readouterr().out
         assert page.startswith("toy_scale = constant(...)\n")
         assert "factor  a number from 0.1 to 10 (default 2)" in page
-        assert "Numerics: exact\nAfter: clean\n" in page
+        assert "Keeps: function, weights, shapes\nAfter: clean\n" in page
     main(["passes", "toy_break"])
     assert "  off  Leave the layers as they are" in capsys.readouterr().out
 
@@ -192,6 +193,16 @@ def test_the_file_computes_the_same(model: Path, tmp_path: Path) -> None:
     assert len(toy_break.treated) == DEPTH
     assert all(row.error <= 1e-6 and row.bound == validate.TOLERANCE for row in result.rewrites)
     assert "Q411" not in {one.code for one in result.warnings}
+
+
+def test_notes_make_no_file_larger(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a rewriting saves may be less than what the file says of its origin."""
+    real = lock.provenance
+    monkeypatch.setattr(lock, "provenance", lambda *given: real(*given) | {"qcc.long": "x" * 100_000})
+    result = run(model, "rule any { toy_scale = constant(4) }\n")
+    assert any(row.treated for row in result.rewrites)
+    assert result.output_bytes == result.output.stat().st_size <= result.input_bytes
+    assert not onnx.load(result.output).metadata_props
 
 
 def test_encoding_sees_the_rewritten_graph(model: Path) -> None:

@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import qcc
-from qcc.compiler.calibrate import masks, samples, statistics
+from qcc.compiler.calibrate import samples
 from qcc.compiler.calibrate.coverage import coverage_of, few_rows
+from qcc.compiler.calibrate.find_masks import find_masks
 from qcc.compiler.calibrate.parts import Parted, held_out
 from qcc.compiler.calibrate.samples import Samples
-from qcc.compiler.calibrate.statistics import magnitudes, moments
+from qcc.compiler.observe.statistics import layer_statistics
 from qcc.compiler.plan.catalog import schema
 from qcc.dsl.load import load_text
 from qcc.ir.graph.graph import Graph
@@ -89,8 +90,8 @@ def padded(texts: list[np.ndarray], left: bool = False, shown: int = 1) -> dict[
     return {"ids": ids, "mask": mask}
 
 
-def gathered(graph: Graph, data: Samples) -> dict[str, Moments]:
-    return moments(graph, NAMES, data, lambda *_: None)
+def gathered(graph: Graph, data: Samples) -> Mapping[str, Moments]:
+    return layer_statistics(graph, data, lambda *_: None, moments=NAMES).moments
 
 
 def same(one: Mapping[str, Moments], other: Mapping[str, Moments]) -> bool:
@@ -120,7 +121,7 @@ def test_padding_changes_no_statistics(lengths: list[int], left: bool, tail: str
 def test_padding_changes_no_magnitudes() -> None:
     graph, texts = attention(), sentences([3, 7, 5, 2])
     one, other = (
-        magnitudes(graph, NAMES, data, lambda *_: None)
+        layer_statistics(graph, data, lambda *_: None, magnitudes=NAMES).magnitudes
         for data in (alone(texts), Samples((padded(texts),), "drawn", True))
     )
     for name in NAMES:
@@ -140,7 +141,7 @@ def test_batching_changes_no_statistics(lengths: list[int], size: int) -> None:
 def test_a_mask_is_known_by_what_it_does() -> None:
     graph = attention()
     runner = graph.runner(["ids", "mask"], ["r", "y"])
-    found = masks.find(graph.inputs, runner, Samples((padded(sentences([3, 7])),), "", True))
+    found = find_masks(graph.inputs, runner, Samples((padded(sentences([3, 7])),), "", True))
     assert [(one.name, one.hides, one.contents) for one in found.masks] == [("mask", 0, ("ids",))]
 
 
@@ -152,13 +153,14 @@ def test_kinds_of_tokens_are_no_mask_reject() -> None:
     fed = padded(sentences([3, 7]))
     data = Samples(({"ids": fed["ids"], "segment": fed["mask"]},), "", True)
     runner = graph.runner(["ids", "segment"], ["x", "r", "mixed", "y"])
-    assert masks.find(graph.inputs, runner, data).masks == ()
+    assert find_masks(graph.inputs, runner, data).masks == ()
 
 
 def test_what_is_equal_is_in_one_part() -> None:
     one, other = sentences([4, 6])
     parted = Parted.of(alone([one, other, one, other, other, one]))
     assert parted.held == (False, True, False, True, True, False)
+    assert parted.repeated == (False, False, True, True, True, True)
 
 
 def test_samples_held_out_are_a_quarter_in_their_order() -> None:
@@ -184,7 +186,7 @@ def test_feeds_of_one_sample_run_together() -> None:
     runner = graph.runner
 
     class Counted:
-        inputs, weights = graph.inputs, graph.weights
+        inputs, weights, value = graph.inputs, graph.weights, graph.value
 
         @staticmethod
         def runner(inputs: Sequence[str], outputs: Sequence[str]) -> Callable[[Feeds], dict[str, np.ndarray]]:
@@ -196,8 +198,9 @@ def test_feeds_of_one_sample_run_together() -> None:
 
             return run
 
-    statistics.moments(Counted, NAMES, samples.load([feeds[0]] * 40, graph, None, 0), lambda *_: None)  # type: ignore[arg-type]
-    assert sum(runs) == 40 and len(runs) <= 3
+    data = samples.load([feeds[0]] * 40, graph, None, 0)
+    layer_statistics(Counted, data, lambda *_: None, moments=NAMES)  # type: ignore[arg-type]
+    assert sum(runs) == 40 + 1 and len(runs) <= 3  # one sample to know what a run hands out
 
 
 def test_feeds_of_several_samples_stay_as_they_are_reject() -> None:
@@ -210,6 +213,16 @@ def test_few_rows_are_told() -> None:
     texts = sentences([3, 4, 5])
     warned = few_rows(coverage_of(gathered(attention(), alone(texts))))
     assert warned is not None and warned.code == "Q436"
+    assert warned.message == f"12 rows of data for {WIDTH} inputs of `q`, and few for 3 more of 4 layers"
+
+
+def test_repeated_samples_cover_nothing_more() -> None:
+    texts = sentences([3, 4, 5])
+    once, often = (gathered(attention(), alone(texts * times)) for times in (1, 8))
+    for name, one in often.items():
+        assert (one.rows, one.repeated_rows, one.chance) == (8 * 12, 7 * 12, once[name].chance)
+    warned = few_rows(coverage_of(often))
+    assert warned is not None and "give samples that are not repeated" in (warned.help or "")
     assert warned.message == f"12 rows of data for {WIDTH} inputs of `q`, and few for 3 more of 4 layers"
 
 
@@ -230,10 +243,11 @@ def test_report_and_lock_tell_coverage_and_what_was_chosen(tmp_path: Path) -> No
     )
     (row,) = result.layers
     assert row.data is not None and (row.data.rows, row.data.inputs, row.data.held_rows) == (12, 64, 3)
-    assert row.chosen == "to nearest, which is better on samples held out"
+    assert row.chosen
     assert [one.code for one in result.warnings] == ["Q436"]
     assert ("warning", result.warnings[0].message) in told
     assert [phase for phase, _ in told].index("warning") < [phase for phase, _ in told].index("encode")
     lock = json.loads(result.lock.read_text(encoding="utf-8"))["coverage"]
+    assert lock["chosen"] == {row.chosen: 1}
     assert lock["rows"] == 12 and lock["least_rows_an_input"] == pytest.approx(12 / 64, abs=1e-3)
     assert "12 rows for 64 inputs" in result.report.read_text(encoding="utf-8")

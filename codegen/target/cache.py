@@ -12,16 +12,20 @@ import math
 import os
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
+
+import platformdirs
 
 OPEN_TO_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def cache_folder() -> Path:
     """The folder of kernel libraries and measured ceilings; it need not exist yet."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qcc"
+    return platformdirs.user_cache_path("qcc", appauthor=False)
 
 
 def fetch(key: str, suffix: str, out: Path) -> bool:
@@ -68,6 +72,55 @@ def write_json(name: str, content: object) -> None:
     """Keep a value under a name, if that can be done."""
     with suppress(OSError):
         _write(name, (json.dumps(content, indent=0, sort_keys=True) + "\n").encode())
+
+
+def names(prefix: str) -> list[str]:
+    """The files that are called so at the beginning."""
+    folder = _folder(make=False)
+    try:
+        return [] if folder is None else sorted(path.name for path in folder.glob(f"{prefix}*"))
+    except OSError:
+        return []
+
+
+def opened(name: str) -> BinaryIO:
+    """A file of that name, open to be read.
+
+    Raises:
+        OSError: there is none that is this user's alone.
+    """
+    folder = _folder(make=False)
+    if folder is None:
+        raise FileNotFoundError(name)
+    return os.fdopen(_open(folder / name), "rb")
+
+
+def write_whole(name: str, write: Callable[[BinaryIO], object]) -> None:
+    """Keep what is written under a name, at one stroke.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder = _folder()
+    if folder is not None:
+        _place(folder, name, write)
+
+
+def remove(name: str) -> None:
+    """Remove a file, if that can be done."""
+    folder = _folder(make=False)
+    if folder is not None:
+        with suppress(OSError):
+            (folder / name).unlink()
+
+
+def remove_old(prefix: str, age_s: float) -> None:
+    """Remove the files that are called so at the beginning and that nobody has written for long."""
+    folder = _folder(make=False)
+    for name in names(prefix) if folder else ():
+        with suppress(OSError):
+            if folder and time.time() - (folder / name).lstat().st_mtime > age_s:
+                (folder / name).unlink()
 
 
 def read_numbers(name: str) -> dict[str, float]:
@@ -127,29 +180,37 @@ def _name(key: str, content: bytes, suffix: str) -> str:
 def _read(path: Path) -> bytes | None:
     """A file's content, if it is a regular one of this user's that nobody else can write to."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & OPEN_TO_OTHERS:
-            return None
-        with os.fdopen(handle, "rb", closefd=False) as file:
+        with os.fdopen(_open(path), "rb") as file:
             return file.read()
     except OSError:
         return None
-    finally:
-        os.close(handle)
+
+
+def _open(path: Path) -> int:
+    """A regular file of this user's that nobody else can write to.
+
+    Raises:
+        OSError: it is not, or is not there.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    found = os.fstat(handle)
+    if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & OPEN_TO_OTHERS:
+        return handle
+    os.close(handle)
+    raise PermissionError(path)
 
 
 def _write(name: str, content: bytes) -> None:
     folder = _folder()
-    if folder is None:
-        return
+    if folder is not None:
+        _place(folder, name, lambda file: file.write(content))
+
+
+def _place(folder: Path, name: str, write: Callable[[BinaryIO], object]) -> None:
     handle, unfinished = tempfile.mkstemp(prefix=".", dir=folder)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            write(file)
         Path(unfinished).replace(folder / name)
     finally:
         Path(unfinished).unlink(missing_ok=True)

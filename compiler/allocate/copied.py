@@ -15,7 +15,7 @@ def copy_plan(plan: Plan, graph: OnnxGraph) -> Plan:
     """The plan that does nothing, not even clean, instead of one that would gain nothing."""
     kept = {one.weight: one.reason for one in plan.kept}
     rows = tuple(Kept(weight.name, kept.get(weight.name, REASON)) for weight in graph.weights())
-    return Plan((), rows, kernels=plan.kernels)
+    return Plan((), rows, kernels=plan.kernels, terms=plan.terms)
 
 
 def copies(plan: Plan) -> bool:

@@ -1,7 +1,7 @@
-"""Deciding: one candidate for each weight, least predicted error within the budget, proven."""
+"""Deciding: one candidate for each subject, least predicted error within the budget, proven."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,17 +9,17 @@ import numpy as np
 from qcc.compiler.allocate.choice import solve as multiple_choice
 from qcc.compiler.allocate.choice.solve import BudgetRow, Infeasible, Problem, Solution
 from qcc.compiler.measure.sensitivity import Losses
-from qcc.compiler.plan.bind import encode_steps
-from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Limit, Plan, Step
+from qcc.compiler.plan.bind import steps_of
+from qcc.compiler.plan.costs import LATENCY, SIZE
+from qcc.compiler.plan.plan import Allocate, Kept, Limit, Plan, Step
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
-from qcc.ir.graph.graph import Graph
-from qcc.ir.graph.ops import Weight
-from qcc.passes.encode import Encode
+from qcc.passes.contract.contract import Pass, Phase
 
 TIME_LIMIT_S = 60.0
 BYTES_WEIGH = 1e-3
 SEPARATOR = ", and "
+ERROR = "output_error"
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,11 @@ class BudgetError(QccError):
     """No choice of candidates satisfies the budget."""
 
 
-def decide(plan: Plan, graph: Graph, losses: Losses, fixed_bytes: float) -> Decision:
+def decide(plan: Plan, losses: Losses, fixed_bytes: float) -> Decision:
     """Choose.
 
     Args:
         plan: with an open `Allocate`.
-        graph: the cleaned graph, for the weights' sizes.
         losses: of the plan's options.
         fixed_bytes: size of the file apart from the options' weights.
 
@@ -50,78 +49,50 @@ def decide(plan: Plan, graph: Graph, losses: Losses, fixed_bytes: float) -> Deci
     """
     allocate = plan.allocate
     assert allocate is not None
-    weights = {weight.name: weight for weight in graph.weights()}
-    problem = _problem(allocate, plan, weights, losses, fixed_bytes)
+    fixed = {**allocate.fixed, SIZE: fixed_bytes}
+    problem = _problem(allocate, losses, fixed)
     try:
         solution = multiple_choice.solve(problem, time_limit_s=TIME_LIMIT_S)
     except Infeasible as infeasible:
-        raise _explained(allocate, infeasible, fixed_bytes, _fixed_bits(plan, weights)) from infeasible
+        raise _explained(allocate, infeasible, fixed) from infeasible
     return decision_of(plan, solution.choice, losses, solution)
 
 
 def decision_of(plan: Plan, choice: Sequence[int], losses: Losses | None, solution: Solution | None = None) -> Decision:
     """The plan in which every option has the candidate of this choice."""
     assert plan.allocate is not None
-    steps: dict[Encode, list[tuple[str, str]]] = {}
+    steps: dict[Pass, list[tuple[str, str]]] = {}
     kept = []
     for option, chosen in zip(plan.allocate.options, choice, strict=True):
         candidate = option.candidates[chosen]
         if candidate.action is None:
-            kept.append(Kept(option.weight, "the allocator left it float"))
+            kept.append(Kept(option.subject, "the allocator left it float"))
         else:
-            steps.setdefault(candidate.action, []).append((option.weight, candidate.source))
+            steps.setdefault(candidate.action, []).append((option.subject, candidate.source))
     error = sum(float(loss[chosen]) for loss, chosen in zip(losses.loss, choice, strict=True)) if losses else 0.0
     gap = solution.gap if solution else math.inf
     decided = replace(plan, steps=_merged(plan, steps), kept=(*plan.kept, *kept), allocate=None)
     return Decision(decided, tuple(choice), gap, error)
 
 
-def smallest(plan: Plan, graph: Graph) -> tuple[int, ...]:
+def smallest(plan: Plan) -> tuple[int, ...]:
     """The choice of least bytes."""
     assert plan.allocate is not None
-    weights = {weight.name: weight for weight in graph.weights()}
-    return tuple(
-        int(np.argmin([candidate_bytes(weights[option.weight], one) for one in option.candidates]))
-        for option in plan.allocate.options
-    )
+    return tuple(int(np.argmin(row)) for row in _row(plan.allocate, SIZE))
 
 
-def candidate_bytes(weight: Weight, candidate: Candidate) -> int:
-    """What a weight takes in the file under a candidate."""
-    if candidate.action is None:
-        return weight.size_bytes
-    return candidate.action.form.stored_bytes(candidate.action.encoding, weight.shape)
+def _row(allocate: Allocate, name: str) -> tuple[np.ndarray, ...]:
+    """What each candidate of each option takes."""
+    return tuple(np.array([one.costs.get(name, 0.0) for one in option.candidates]) for option in allocate.options)
 
 
-def candidate_bits(weight: Weight, candidate: Candidate) -> int:
-    """The bits of a weight's codes, scales and zero points under a candidate, without the file's framing."""
-    if candidate.action is None:
-        return 8 * weight.size_bytes
-    return candidate.action.encoding.size_bits(weight.shape)
-
-
-def _problem(allocate: Allocate, plan: Plan, weights: dict[str, Weight], losses: Losses, fixed_bytes: float) -> Problem:
-    sizes = tuple(
-        np.array([candidate_bytes(weights[option.weight], one) for one in option.candidates], np.float64)
-        for option in allocate.options
-    )
-    latencies = tuple(np.array([one.latency_ms for one in option.candidates]) for option in allocate.options)
+def _problem(allocate: Allocate, losses: Losses, fixed: Mapping[str, float]) -> Problem:
+    sizes, latencies = _row(allocate, SIZE), _row(allocate, LATENCY)
     rows = []
     for limit in allocate.limits:
-        if limit.metric == "size":
-            rows.append(BudgetRow("size", sizes, limit.bound - fixed_bytes))
-        elif limit.metric == "bits":
-            total = sum(weight.params for weight in weights.values())
-            bits = tuple(
-                np.array([candidate_bits(weights[option.weight], one) / total for one in option.candidates])
-                for option in allocate.options
-            )
-            rows.append(BudgetRow("bits", bits, limit.bound - _fixed_bits(plan, weights)))
-        elif limit.metric == "latency":
-            rows.append(BudgetRow("latency", latencies, limit.bound - allocate.fixed_ms))
-        else:
-            rows.append(BudgetRow("output_error", losses.loss, limit.bound))
-    costs = {"size": sizes, "latency": _or_smaller(latencies, sizes)}.get(allocate.objective, losses.loss)
+        row = losses.loss if limit.metric == ERROR else _row(allocate, limit.metric)
+        rows.append(BudgetRow(limit.metric, row, limit.bound - fixed.get(limit.metric, 0.0)))
+    costs = {SIZE: sizes, LATENCY: _or_smaller(latencies, sizes)}.get(allocate.objective, losses.loss)
     return Problem(costs, tuple(rows))
 
 
@@ -132,16 +103,6 @@ def _or_smaller(latencies: tuple[np.ndarray, ...], sizes: tuple[np.ndarray, ...]
     return tuple(one + share * other for one, other in zip(latencies, sizes, strict=True))
 
 
-def _fixed_bits(plan: Plan, weights: dict[str, Weight]) -> float:
-    """The part of the average bits that the open options do not decide."""
-    total = sum(weight.params for weight in weights.values())
-    bits = sum(8 * weights[kept.weight].size_bytes for kept in plan.kept)
-    for step in plan.steps:
-        if isinstance(step.action, Encode):
-            bits += sum(step.action.encoding.size_bits(weights[name].shape) for name in step.weights)
-    return bits / max(total, 1)
-
-
 def too_small(plan: Plan, smallest_bytes: int) -> BudgetError:
     """What to say when even the smallest file breaks the size budget."""
     assert plan.allocate is not None
@@ -149,14 +110,13 @@ def too_small(plan: Plan, smallest_bytes: int) -> BudgetError:
     return _error(limit.source, _one(limit, smallest_bytes))
 
 
-def _explained(allocate: Allocate, infeasible: Infeasible, fixed_bytes: float, fixed_bits: float) -> BudgetError:
+def _explained(allocate: Allocate, infeasible: Infeasible, fixed: Mapping[str, float]) -> BudgetError:
     limits = {limit.metric: limit for limit in allocate.limits}
     found = []
     for name in infeasible.rows:
         limit, least = limits[name], infeasible.smallest[name]
         if not np.isfinite(least):
             least = infeasible.alone[name]
-        fixed = {"size": fixed_bytes, "bits": fixed_bits, "latency": allocate.fixed_ms}
         found.append(_one(limit, least + fixed.get(name, 0.0)))
     binding = SEPARATOR.join(limits[name].source for name in infeasible.rows)
     return _error(binding, "; ".join(found))
@@ -174,16 +134,20 @@ def _one(limit: Limit, least: float) -> str:
     return f"the smallest feasible {limit.metric} is {shown}, the budget is {asked}"
 
 
-def _merged(plan: Plan, steps: dict[Encode, list[tuple[str, str]]]) -> tuple[Step, ...]:
-    """The plan's steps with the decided encodings added to those that were fixed."""
-    fixed: dict[Encode, list[tuple[str, str]]] = {}
+def _merged(plan: Plan, steps: dict[Pass, list[tuple[str, str]]]) -> tuple[Step, ...]:
+    """The plan's steps with the decided ones, phase by phase; those that store weights the same way become one."""
+    fixed: dict[Pass, list[tuple[str, str]]] = {}
     others: list[Step] = []
     for step in plan.steps:
-        if isinstance(step.action, Encode):
+        if step.action.phase is Phase.ENCODE:
             fixed.setdefault(step.action, []).extend(zip(step.weights, step.sources, strict=True))
         else:
             others.append(step)
     for action, pairs in steps.items():
-        fixed.setdefault(action, []).extend(pairs)
-    ordered = dict(sorted(fixed.items(), key=lambda item: (*item[0].encoding.order, item[0].form.name)))
-    return (*others, *encode_steps(ordered))
+        if action.phase is Phase.ENCODE:
+            fixed.setdefault(action, []).extend(pairs)
+        else:
+            others += steps_of({action: pairs})
+    ordered = dict(sorted(fixed.items(), key=lambda item: item[0].order))
+    phases = list(Phase)
+    return (*sorted(others, key=lambda step: phases.index(step.action.phase)), *steps_of(ordered))

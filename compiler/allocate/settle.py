@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from qcc.compiler.allocate.decide import (
     BudgetError,
     Decision,
-    candidate_bytes,
     decide,
     decision_of,
     smallest,
@@ -19,6 +18,7 @@ from qcc.compiler.allocate.decide import (
 )
 from qcc.compiler.build.run import Built
 from qcc.compiler.measure.sensitivity import Losses
+from qcc.compiler.plan.costs import LATENCY, SIZE
 from qcc.compiler.plan.plan import Plan
 from qcc.compiler.report.result import Allocation
 from qcc.ir.onnx.adapter import OnnxGraph
@@ -40,12 +40,11 @@ class Settled:
     losses: Losses | None = None
 
 
-def settle(plan: Plan, graph: OnnxGraph, write: Write, measure: Callable[[], Losses]) -> Settled:
+def settle(plan: Plan, write: Write, measure: Callable[[], Losses]) -> Settled:
     """Decide what is open in a plan, and write the file.
 
     Args:
         plan: bound, perhaps undecided.
-        graph: the cleaned graph.
         write: runs a decided plan and writes its file.
         measure: the losses of the plan's options; called once, after the budget is known to be feasible.
 
@@ -54,21 +53,19 @@ def settle(plan: Plan, graph: OnnxGraph, write: Write, measure: Callable[[], Los
     """
     if plan.allocate is None:
         return Settled(plan, *write(plan))
-    weights = {weight.name: weight for weight in graph.weights()}
     limit = min((one.bound for one in plan.allocate.limits if one.metric == "size"), default=None)
-    least = smallest(plan, graph)
+    least = smallest(plan)
     fixed = 0.0
     if limit is not None:
         built, written = write(decision_of(plan, least, None).plan)
         if written.size_bytes > limit:
             raise too_small(plan, written.size_bytes)
         chosen = (option.candidates[at] for option, at in zip(plan.allocate.options, least, strict=True))
-        opened = zip(plan.allocate.options, chosen, strict=True)
-        fixed = written.size_bytes - sum(candidate_bytes(weights[option.weight], one) for option, one in opened)
+        fixed = written.size_bytes - sum(one.costs[SIZE] for one in chosen)
     losses = measure()
     for attempt in range(ROUNDS):
         try:
-            decision = decide(plan, graph, losses, fixed)
+            decision = decide(plan, losses, fixed)
         except BudgetError:
             if attempt == 0:
                 raise
@@ -97,9 +94,18 @@ def allocation_of(plan: Plan, settled: Settled) -> Allocation | None:
     )
 
 
+def predicted_seconds(plan: Plan, settled: Settled) -> float | None:
+    """What the decided model was predicted to take for a sample; None where nothing was open."""
+    if plan.allocate is None or settled.decision is None:
+        return None
+    chosen = zip(plan.allocate.options, settled.decision.choice, strict=True)
+    decided = sum(option.candidates[at].costs.get(LATENCY, 0.0) for option, at in chosen)
+    return (plan.allocate.fixed.get(LATENCY, 0.0) + decided) / 1e3
+
+
 def loss_of(plan: Plan, settled: Settled) -> Callable[[str], float | None]:
     """What each weight's encoding alone costs at the outputs, by name, where that was measured."""
     if plan.allocate is None or settled.decision is None or settled.losses is None or not settled.losses.samples:
         return lambda _: None
     chosen = zip(plan.allocate.options, settled.losses.loss, settled.decision.choice, strict=True)
-    return {option.weight: float(loss[choice]) for option, loss, choice in chosen}.get
+    return {option.subject: float(loss[choice]) for option, loss, choice in chosen}.get

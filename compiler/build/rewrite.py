@@ -7,22 +7,22 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Generic
 
+from qcc.compiler.build.cleaning import Cleaned, clean_up, told, validate_cleaning
+from qcc.compiler.build.promises import broken_promise
 from qcc.compiler.build.rewrite_row import RewriteRow
-from qcc.compiler.calibrate.arrays import flattened
 from qcc.compiler.calibrate.coverage import Told, coverage_of
 from qcc.compiler.calibrate.samples import Samples
-from qcc.compiler.calibrate.statistics import Tick, moments
+from qcc.compiler.observe.observer import Tick
+from qcc.compiler.observe.statistics import layer_statistics
 from qcc.compiler.plan.plan import Plan, Step
 from qcc.compiler.plan.text import action_text
 from qcc.compiler.verify.translation import Difference, Outputs, Trial, first_guilty
 from qcc.ir.errors import ModelError, Refused
-from qcc.ir.graph.graph import Graph, Runner
-from qcc.passes.clean import Clean
-from qcc.passes.contract.contract import Context, Edit, G, Rewrite, Site
+from qcc.ir.graph.graph import Graph
+from qcc.passes.contract.contract import Context, Edit, G, Rewrite, Site, SitePass
 from qcc.passes.contract.moments import grams_of
 
 LEFT_OUT = 6  # sites of a pass; with more it is left out as a whole
-WRONG = "Q490"
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,6 @@ class Rewritten(Generic[G]):
 
     graph: G
     rows: tuple[RewriteRow, ...]
-
-
-@dataclass(frozen=True)
-class Cleaned:
-    """The model as it came, to hold the cleaning to: how to run it, and what the cleaning did."""
-
-    original: Callable[[], Runner]
-    edits: Sequence[str]
 
 
 def rewrite_steps(plan: Plan) -> list[tuple[Rewrite, Step]]:
@@ -52,7 +44,7 @@ def rewrite_graph(
     data: Samples,
     cleaned: Cleaned | None = None,
     tick: Tick = lambda *_: None,
-    told: Told = lambda _: None,
+    covers: Told = lambda _: None,
 ) -> Rewritten[G]:
     """Run the rewriting steps of a plan, decided or not, on a cleaned graph.
 
@@ -64,7 +56,7 @@ def rewrite_graph(
         data: for Gram matrices, and to validate on beside random data.
         cleaned: what the graph was cleaned from, to be validated as well.
         tick: told of each step and site.
-        told: what the data covers, before a step that needs it.
+        covers: told what the data covers, before a step that needs it.
 
     Raises:
         ModelError: a weight is no good, or the model does not run or is another once cleaned.
@@ -73,27 +65,27 @@ def rewrite_graph(
     if not steps:
         return Rewritten(graph, ())
     trial = Trial(graph, data)
-    rows = [] if cleaned is None else [_validate_cleaning(cleaned, trial)]
+    rows = [] if cleaned is None else [validate_cleaning(cleaned, trial)]
     current = graph
     for done, (action, step) in enumerate(steps):
-        gather = partial(_gathered, current, step, data, told)
+        gather = partial(_gathered, current, step, data, covers)
         current, row = _run(current, action, step, trial, _at(tick, done, len(steps)), gather)
         rows.append(row)
     if current is not graph:
-        current, found = _clean(current, trial)
+        current, found = clean_up(current, trial)
         rows += found
     return Rewritten(current, tuple(rows))
 
 
 def prospects(graph: Graph, plan: Plan) -> Iterator[tuple[Step, tuple[Site, ...]]]:
-    """Where each rewriting step of a plan would act on a cleaned graph, without data and without validation.
+    """Where each step of a plan that a rule asks for would act on a cleaned graph, without data and without validation.
 
-    A step sees what the steps before it did, those apart that need data.
+    A step sees what the steps before it did, those apart that need data or change the structure.
     """
-    steps = rewrite_steps(plan)
+    steps = [(step.action, step) for step in plan.steps if isinstance(step.action, SitePass)]
     for action, step in steps:
         yield step, tuple(action.sites(graph, step.weights))
-        if not action.uses_gram and step is not steps[-1][1]:
+        if isinstance(action, Rewrite) and not action.uses_gram and step is not steps[-1][1]:
             graph = _apply(graph, action, step, _context(step))[0]
 
 
@@ -143,10 +135,10 @@ class _Attempt(Generic[G]):
         return after, self._row(edits, found)
 
     def _row(self, edits: Sequence[Edit], found: Difference) -> RewriteRow:
-        told = (*edits, *self.left_out.values())
+        all_edits = (*edits, *self.left_out.values())
         bound = found.bound if found.error else self.trial.bound
         left = tuple(self.left_out)
-        return RewriteRow(action_text(self.action), told, found.error, found.changed, bound, left_out=left)
+        return RewriteRow(action_text(self.action), all_edits, found.error, found.changed, bound, left_out=left)
 
     def _apply(self, takes: Callable[[str], bool]) -> tuple[G, list[Edit]]:
         def also(subject: str) -> bool:
@@ -155,7 +147,7 @@ class _Attempt(Generic[G]):
         return _apply(self.graph, self.action, self.step, replace(self.context, takes=also))
 
     def _tried(self, after: G) -> tuple[Outputs, Difference]:
-        fault = _spoilt(self.graph, after)
+        fault = broken_promise(self.graph, after, self.action.keeps)
         return ([], Difference(error=math.inf, fault=fault)) if fault else self.trial.run(after)
 
     def _difference(self, taken: Collection[str]) -> Difference:
@@ -167,13 +159,14 @@ class _Attempt(Generic[G]):
         guilty = first_guilty(subjects, lambda taken: not self.trial.holds(self._difference(taken)))
         found = self._difference(subjects[: subjects.index(guilty) + 1])
         layers = next(edit.layers for edit in treated if edit.subject == guilty)
-        self.left_out[guilty] = Edit(guilty, f"left out: with it {_change(found)}", refused=True, layers=layers)
+        self.left_out[guilty] = Edit(guilty, f"left out: with it {told(found)}", refused=True, layers=layers)
 
 
-def _gathered(graph: Graph, step: Step, data: Samples, told: Told, context: Context) -> Context:
+def _gathered(graph: Graph, step: Step, data: Samples, covers: Told, context: Context) -> Context:
     """With statistics of the step's weights."""
-    found = moments(graph, step.weights, data, lambda _done, _total, what: context.progress(what))
-    told(coverage_of(found))
+    gathered = layer_statistics(graph, data, lambda *at: context.progress(at[-1]), moments=step.weights)
+    found = gathered.moments
+    covers(coverage_of(found))
     return replace(context, grams=grams_of(found), moments=found)
 
 
@@ -194,54 +187,3 @@ def _context(step: Step, progress: Callable[[str], None] | None = None) -> Conte
 
 def _at(tick: Tick, done: int, total: int) -> Callable[[str], None]:
     return lambda what: tick(done, total, what)
-
-
-def _validate_cleaning(cleaned: Cleaned, trial: Trial) -> RewriteRow:
-    start = time.perf_counter()
-    runner = cleaned.original()
-    difference = trial.difference([flattened(runner(batch)) for batch in trial.feeds])
-    if not trial.holds(difference):
-        help = "please report the model to the authors of qcc; nothing was written"
-        raise ModelError(WRONG, f"without its dead and duplicate ops the model is another: {_change(difference)}", help)
-    return _cleaning_row(tuple(Edit("graph", text) for text in cleaned.edits), difference, start)
-
-
-def _clean(graph: G, trial: Trial) -> tuple[G, list[RewriteRow]]:
-    """Remove what the rewriting left over; a graph that would lose a weight or the function stays as it is."""
-    start = time.perf_counter()
-    after, edits = Clean().apply(graph, (), Context())
-    if not edits or _lost(graph, after):
-        return graph, []
-    _, difference = trial.run(after)
-    if not trial.holds(difference):
-        return graph, []
-    return after, [_cleaning_row(tuple(edits), difference, start)]
-
-
-def _cleaning_row(edits: tuple[Edit, ...], difference: Difference, start: float) -> RewriteRow:
-    taken = time.perf_counter() - start
-    return RewriteRow("clean", edits, difference.error, difference.changed, difference.bound, taken)
-
-
-def _lost(before: Graph, after: Graph) -> list[str]:
-    """The weights that are no more what they were, apart from their numbers."""
-    left = {weight.name: (weight.shape, weight.dtype) for weight in after.weights()}
-    return [weight.name for weight in before.weights() if left.get(weight.name) != (weight.shape, weight.dtype)]
-
-
-def _spoilt(before: Graph, after: Graph) -> str:
-    """Why a graph is not the one before rewritten, if it is not."""
-    lost = _lost(before, after)
-    if lost:
-        return f"the weight `{lost[0]}` is gone, or has another shape or type"
-    readers = {weight.name: len(weight.layers) for weight in after.weights()}
-    fewer = [weight.name for weight in before.weights() if readers[weight.name] < len(weight.layers)]
-    return f"the weight `{fewer[0]}` loses a layer" if fewer else ""
-
-
-def _change(difference: Difference) -> str:
-    if difference.fault:
-        return f"the model does not run: {difference.fault}"
-    if difference.error > difference.bound:
-        return f"an output is off by {difference.error:.2g} of its largest value, {difference.bound:.2g} is allowed"
-    return f"{difference.changed:.2g} of an output's whole numbers are others"

@@ -10,7 +10,7 @@ from qcc.ir.errors import ModelError, Refused
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.file.save import Written
-from qcc.passes.contract.contract import Context, Edit, G, Numerics
+from qcc.passes.contract.contract import Context, Edit, G, Phase
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def run_plan(graph: G, plan: Plan, context: Context) -> Built[G]:
     current = graph
     edits: list[Edit] = []
     for step in plan.steps:
-        if step.action.numerics is Numerics.EXACT:
+        if step.action.phase is not Phase.ENCODE:
             continue  # has been done, and validated
         try:
             current, done = step.action.apply(current, step.weights, context)
@@ -45,10 +45,22 @@ def run_plan(graph: G, plan: Plan, context: Context) -> Built[G]:
     return Built(current, tuple(edits))
 
 
-def write(built: Built[OnnxGraph], path: Path, export: Export, metadata: dict[str, str]) -> Written:
+def write(
+    built: Built[OnnxGraph], path: Path, export: Export, metadata: dict[str, str], most_bytes: int | None = None
+) -> Written:
     """Write the graph to a file.
+
+    Args:
+        built: the graph.
+        path: of the file.
+        export: how.
+        metadata: what the file says of its origin; left out where it makes a file larger than ``most_bytes``.
+        most_bytes: if there is a limit.
 
     Raises:
         ModelError: the place cannot be written to.
     """
-    return built.graph.save(path, export.external_data, metadata)
+    written = built.graph.save(path, export.external_data, metadata)
+    if most_bytes is not None and written.size_bytes > most_bytes:
+        return built.graph.save(path, export.external_data, {})
+    return written

@@ -1,9 +1,13 @@
 """The data that a policy's model is measured and verified on: what is given, what the policy names, or generated."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
 
 from qcc.compiler.calibrate.arrays import flattened
 from qcc.compiler.calibrate.fit_samples import fit_samples
+from qcc.compiler.calibrate.generate import Batch
 from qcc.compiler.calibrate.samples import Data, Samples, finite, load
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.errors import ModelError
@@ -32,8 +36,30 @@ def chosen_data(policy: Policy, given: Data | None, graph: Graph, runner: Runner
     if sizes:
         raise ModelError("Q428", "sizes of axes are for generated inputs, and there is data", help="leave them out")
     found = load(data, graph, limit, seed)
+    found = _apart(found, runner)
     _see_what_is_odd(found, runner)
     return found
+
+
+def _apart(samples: Samples, runner: Runner) -> Samples:
+    """Samples one by one where the model takes no more at once: a state that all share is often of one alone."""
+    batch = samples.batches[0]
+    arrays = {name: array for name, array in batch.items() if isinstance(array, np.ndarray) and array.ndim > 1}
+    shared = [name for name, array in arrays.items() if samples.axis(name, array) is None]
+    if not samples.divisible or not shared or samples.size(batch) == 1:
+        return samples
+    alone = tuple(samples.parts(1))
+    if _runs(runner, batch) or not _runs(runner, alone[0]):
+        return samples
+    return replace(samples, batches=alone, divisible=False)
+
+
+def _runs(runner: Runner, batch: Batch) -> bool:
+    try:
+        runner(batch)
+    except ModelError:
+        return False
+    return True
 
 
 def _see_what_is_odd(samples: Samples, runner: Runner) -> None:

@@ -11,7 +11,8 @@ from qcc.passes.contract.moments import Moments
 class Coverage:
     """Of one layer: ``rows`` of data, each of so many ``inputs``; ``held_rows`` of them judge what the others chose.
 
-    ``hidden_rows`` do not count, since a mask hides them.
+    ``hidden_rows`` do not count, since a mask hides them. Of the rows ``repeated_rows`` are of samples that were there
+    before, and cover nothing more.
     """
 
     layer: str
@@ -19,11 +20,17 @@ class Coverage:
     rows: int
     held_rows: int
     hidden_rows: int
+    repeated_rows: int = 0
+
+    @property
+    def distinct_rows(self) -> int:
+        """Those that are not of repeated samples."""
+        return self.rows - self.repeated_rows
 
     @property
     def ratio(self) -> float:
-        """Rows an input."""
-        return self.rows / max(self.inputs, 1)
+        """Rows an input, of distinct samples."""
+        return self.distinct_rows / max(self.inputs, 1)
 
 
 FEW = 2  # rows an input: with fewer, what data says of a layer is more chance than anything
@@ -36,7 +43,8 @@ Told = Callable[[Sequence[Coverage]], None]
 def coverage_of(moments: Mapping[str, Moments]) -> tuple[Coverage, ...]:
     """Of all layers that have statistics."""
     return tuple(
-        Coverage(name, len(one.gram), one.rows, one.held_rows, one.hidden_rows) for name, one in moments.items()
+        Coverage(name, len(one.gram), one.rows, one.held_rows, one.hidden_rows, one.repeated_rows)
+        for name, one in moments.items()
     )
 
 
@@ -47,8 +55,9 @@ def few_rows(coverage: Sequence[Coverage]) -> Diagnostic | None:
         return None
     worst = min(few, key=lambda one: one.ratio)
     more = f", and few for {len(few) - 1:,} more of {len(coverage):,} layers" if len(few) > 1 else ""
-    message = f"{worst.rows:,} rows of data for {worst.inputs:,} inputs of `{worst.layer}`{more}"
+    message = f"{worst.distinct_rows:,} rows of data for {worst.inputs:,} inputs of `{worst.layer}`{more}"
     hidden = ", which do not count where a mask hides them" if worst.hidden_rows else ""
-    help = f"give more samples; rows are positions of samples{hidden}, and ten an input are enough"
-    note = "samples held out judge layer by layer what is learned from so few; `rounding = nearest` may still do better"
+    other = "more samples" if not worst.repeated_rows else "samples that are not repeated"
+    help = f"give {other}; rows are positions of samples{hidden}, and ten an input are enough"
+    note = "the fewer they are, the less `gptq` follows them: it comes close to rounding to nearest"
     return Diagnostic("Q436", message, help=help, note=note, severity=Severity.WARNING)

@@ -1,5 +1,6 @@
 """Drawing the numbers of generated inputs: what an input is for decides what it may hold."""
 
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,6 +8,7 @@ from enum import StrEnum
 import ml_dtypes
 import numpy as np
 
+from qcc.compiler.calibrate.voice import RATE, speak
 from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Kind, Op, Value
@@ -15,7 +17,8 @@ RECURRENT = ("LSTM", "GRU", "RNN")
 LENGTHS_AT, STATES_AT = 4, (5, 6)  # of a recurrent op's inputs
 MOVES = (Kind.RESHAPE, Kind.TRANSPOSE)  # and casts: the numbers stay what they are
 SMALL = 0.1  # of a recurrent state
-SAMPLE_RATE = 16000
+SOUNDS = ("audio", "sound", "speech", "voice", "wave", "wav", "pcm")
+LONG = 4000  # numbers, one behind the other in one channel: of a signal in time
 CHANNELS = (1, 3, 4)  # of images
 SMALLEST_IMAGE = 16
 ALIKE = 0.8  # of the variance, what the colours of an image share
@@ -25,6 +28,8 @@ class Role(StrEnum):
     """What an input is for, as far as its readers and its name tell."""
 
     NUMBERS = "numbers"
+    WAVE = "wave"
+    MAP = "map"
     INDEX = "index"
     MASK = "mask"
     LENGTH = "length"
@@ -66,7 +71,13 @@ class Purpose:
 def purposes(graph: Graph, inputs: Sequence[Value]) -> dict[str, Purpose]:
     """What each input is for."""
     ops = graph.ops()
-    return {value.name: _purpose(graph, ops, value) for value in inputs}
+    found = {value.name: _purpose(graph, ops, value) for value in inputs}
+    for value in inputs:
+        if found[value.name].role is Role.NUMBERS and is_wave(graph, value):
+            found[value.name] = Purpose(Role.WAVE)
+        elif found[value.name].role is Role.NUMBERS and _convolved(graph, value) == 2:
+            found[value.name] = Purpose(Role.MAP)
+    return found
 
 
 def draw(
@@ -103,10 +114,12 @@ class Drawing:
             Role.POSITION: lambda: np.broadcast_to(np.arange(shape[-1] if shape else 1), shape or (1,)).reshape(shape),
             Role.STATE: lambda: SMALL * self._rng.standard_normal(shape),
             Role.BYTES: lambda: self._rng.integers(0, 128, shape),
-            Role.RATE: lambda: np.full(shape, SAMPLE_RATE),
+            Role.RATE: lambda: np.full(shape, RATE),
             Role.COUNT: lambda: np.ones(shape),
             Role.CHOICE: lambda: self._choice(shape),
             Role.NUMBERS: lambda: self._numbers(shape),
+            Role.WAVE: lambda: self._waves(shape, batch_axis),
+            Role.MAP: lambda: self._maps(shape, batch_axis),
         }
         return np.asarray(ways[purpose.role]())
 
@@ -119,6 +132,29 @@ class Drawing:
         if len(shape) == 4 and shape[3] in CHANNELS and min(shape[1:3]) >= SMALLEST_IMAGE:
             return np.moveaxis(self._images((shape[0], shape[3], *shape[1:3])), 1, 3)
         return self._rng.standard_normal(shape)
+
+    def _waves(self, shape: tuple[int, ...], batch_axis: int | None) -> np.ndarray:
+        """Sound along the longest axis that does not count samples."""
+        sizes = {size: at for at, size in enumerate(shape) if at != batch_axis}
+        if not sizes or max(sizes) < 2:
+            return self._numbers(shape)
+        length = max(sizes)
+        others = shape[: sizes[length]] + shape[sizes[length] + 1 :]
+        sound = speak(self._rng, int(np.prod(others)), length)
+        return np.moveaxis(sound.reshape(*others, length), -1, sizes[length])
+
+    def _maps(self, shape: tuple[int, ...], batch_axis: int | None) -> np.ndarray:
+        """A picture, or a spectrogram, along the two longest axes that do not count samples."""
+        others = [at for at in range(len(shape)) if at != batch_axis]
+        long = sorted(sorted(others, key=lambda at: -shape[at])[:2])
+        if len(long) < 2 or min(shape[at] for at in long) < SMALLEST_IMAGE:
+            return self._numbers(shape)
+        channels = [at for at in others if at not in long]
+        order = [*([] if batch_axis is None else [batch_axis]), *channels, *long]
+        sizes = [shape[at] for at in order]
+        samples = 1 if batch_axis is None else shape[batch_axis]
+        made = self._images((samples, math.prod(shape[at] for at in channels), *sizes[-2:]))
+        return made.reshape(sizes).transpose(np.argsort(order))
 
     def _images(self, shape: tuple[int, ...]) -> np.ndarray:
         """Pictures of unit variance with as much in every octave of size, and colours that mostly go together.
@@ -181,20 +217,33 @@ def dtype_of(value: Value) -> np.dtype:
     return found
 
 
-def reads_waves(graph: Graph, value: Value) -> bool:
-    """A convolution along one axis comes before any product: the input is a signal in time."""
+def _convolved(graph: Graph, value: Value) -> int:
+    """Along how many axes a convolution reads an input before any product does: a signal in time, or a picture."""
     layers = {layer.op: layer for weight in graph.weights() for layer in weight.layers}
     reached = {value.name}
     for op in graph.ops():
         if not reached.intersection(op.inputs):
             continue
         if op.kind is Kind.CONV and op.name in layers and op.inputs[0] in reached:
-            return len(layers[op.name].kernel) == 1
+            return len(layers[op.name].kernel)
         if op.function == "STFT":
-            return True
+            return 1
         if op.kind not in (Kind.LINEAR, Kind.MATMUL, Kind.EMBEDDING):
             reached.update(op.outputs)
-    return False
+    return 0
+
+
+def is_wave(graph: Graph, value: Value) -> bool:
+    """An input is a signal in time: one channel, which the layers or its name tell, or a sample rate beside it."""
+    shape = value.shape or ()
+    if not value.dtype.startswith("float") or sum(size != 1 for size in shape[1:]) != 1 or len(shape) > 3:
+        return False
+    if _named(value.name, "f") is not None:
+        return False
+    rated = any(dtype_of(one).kind in "iu" and _named(one.name, "i") is Role.RATE for one in graph.inputs)
+    named = any(word in value.name.lower() for word in SOUNDS)
+    long = len(shape) == 3 and any(isinstance(size, int) and size >= LONG for size in shape[1:])
+    return rated or named or long or _convolved(graph, value) == 1
 
 
 def feature_sizes(graph: Graph, value: Value) -> Iterator[tuple[int, int]]:

@@ -7,7 +7,7 @@ from itertools import islice
 import numpy as np
 
 from qcc.compiler.calibrate.arrays import flattened
-from qcc.compiler.calibrate.draw import Filling, dtype_of
+from qcc.compiler.calibrate.draw import Filling, Role, dtype_of, purposes
 from qcc.compiler.calibrate.generate import Recipe, check_sizes
 from qcc.compiler.calibrate.input_axes import free_keys, input_axes, is_image
 from qcc.compiler.calibrate.samples import Samples, generate
@@ -16,9 +16,11 @@ from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Graph, Runner
 from qcc.ir.graph.ops import Value
 
-ATTEMPTS = 24
+ATTEMPTS = 32
 PROBED = 2  # samples
 FREE_SIZES = (128, 512, 2048, 1, 8, 16000, 64000)
+FRAME = 640  # of speech, 40 ms
+WAVE_SIZES = (8000, 4000, 2560, 1600, 1280, 960, 640, 512, 480, 320, 160)  # as speech is cut, 500 ms to 10 ms
 IMAGE_SIZES = (256, 64, 512, 32)
 HELP = "give data: `--data FILE.npz`, with an array for each input"
 
@@ -40,11 +42,14 @@ def fit_samples(
     Raises:
         ModelError: an input cannot be generated, the model takes none of what is tried, or no axis has such a name.
     """
+    roles = {purpose.role for purpose in purposes(graph, graph.inputs).values()}
     first = Recipe(sizes=dict(sizes or {}))
+    if Role.STATE in roles:
+        first = replace(first, wave=FRAME)  # who is handed what was heard before hears a frame at a time
     check_dims(graph.inputs, first.sizes)
     runs: Recipe | None = None
     failure: ModelError | None = None
-    for recipe in islice(_recipes(graph.inputs, first), ATTEMPTS):
+    for recipe in islice(_recipes(graph.inputs, first, Role.WAVE in roles), ATTEMPTS):
         if runs is not None and recipe != replace(runs, filling=recipe.filling):
             continue  # sizes are not to blame for what is not finite
         try:
@@ -77,7 +82,7 @@ def check_dims(inputs: Sequence[Value], sizes: Mapping[str, int]) -> None:
         raise ModelError("Q428", f"the axis `{below}` cannot be {sizes[below]} long", help="sizes are at least 1")
 
 
-def _recipes(inputs: Sequence[Value], first: Recipe) -> Iterator[Recipe]:
+def _recipes(inputs: Sequence[Value], first: Recipe, waves: bool) -> Iterator[Recipe]:
     """The likeliest first; each differs in as little as possible from the first."""
     axes = input_axes(inputs)
     images = any(is_image(value, axes) for value in inputs)
@@ -86,6 +91,7 @@ def _recipes(inputs: Sequence[Value], first: Recipe) -> Iterator[Recipe]:
     fillings = [Filling.ONES, Filling.ZEROS] if whole else []
     batches = [1] if axes.free and not axes.names.intersection(first.sizes) else []
     sized = [replace(first, image=size) for size in IMAGE_SIZES if images]
+    sized += [replace(first, wave=size) for size in WAVE_SIZES if free and waves]
     sized += [replace(first, free=size, wave=size) for size in FREE_SIZES if free]
     yield first
     yield from (replace(first, filling=filling) for filling in fillings)

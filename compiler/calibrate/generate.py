@@ -14,8 +14,8 @@ from qcc.compiler.calibrate.draw import (
     draw,
     dtype_of,
     feature_sizes,
+    is_wave,
     purposes,
-    reads_waves,
 )
 from qcc.compiler.calibrate.input_axes import InputAxes, axis_key, bound_shape, free_keys, input_axes, is_image
 from qcc.ir.errors import ModelError
@@ -125,8 +125,7 @@ def _usual(graph: Graph, value: Value, at: int, axes: InputAxes, recipe: Recipe)
         ]
         return CHANNELS if len(free) == len(shape) - 1 and at == free[0] else recipe.image
     others = [size for one, size in enumerate(shape) if one not in (at, axes.batch.get(value.name))]
-    wave = at == len(shape) - 1 and all(size == 1 for size in others) and dtype_of(value).kind == "f"
-    return recipe.wave if wave and reads_waves(graph, value) else recipe.free
+    return recipe.wave if all(size == 1 for size in others) and is_wave(graph, value) else recipe.free
 
 
 def _lengths(inputs: Sequence[Value], made: Mapping[str, tuple[int, ...]], axes: InputAxes) -> Iterator[int]:

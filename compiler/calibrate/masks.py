@@ -4,20 +4,21 @@ A mask is known by what the graph does with it. Where it hides a position, the p
 position; so other content is put there, and the rows that change are the hidden ones, wherever and in whatever layout
 they come out. An input of zeros and ones that tells kinds of tokens does not pass: what stands at its zeros is seen
 everywhere.
+
+Where the rows that change on a few samples lie as the mask itself does, the mask tells them on all others. And where a
+model makes the same of feeds whose hidden end is cut off, it is cut off: what nobody looks at need not be computed.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 import numpy as np
 
 from qcc.compiler.calibrate.generate import Batch
-from qcc.compiler.calibrate.samples import Samples
-from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Runner
-from qcc.ir.graph.ops import Array, Value
+from qcc.ir.graph.ops import Array
 
-PROBED = 4  # samples that show what an input does
 CHANGED = 1e-6  # of a row's largest number: what is hidden has no effect at all on what is in sight
 
 
@@ -34,27 +35,45 @@ class Mask:
 
     def hidden(self, feeds: Batch) -> Array:
         """Which positions of some feeds are hidden ``[batch, positions]``."""
-        return np.asarray(_flat(feeds[self.name]) == self.hides)
+        return np.asarray(flat(feeds[self.name]) == self.hides)
 
     def lifted(self, feeds: Batch) -> Batch:
         """The feeds with nothing hidden."""
         return {**feeds, self.name: np.full_like(feeds[self.name], 1 - self.hides)}
 
 
-@dataclass(frozen=True)
-class MaskedRows:
-    """Those of a value ``[rows, last axis]`` that count, and how many more are hidden."""
+class RowLayout(StrEnum):
+    """How the rows of a value lie, where a mask lies ``[batch, positions]``."""
 
-    array: Array
-    hidden: int
+    WHOLE = "whole"  # no row is about hidden positions alone
+    SAMPLES = "[batch, positions]"
+    POSITIONS = "[positions, batch]"
+    FLAT = "[batch * positions]"
+    TURNED = "[positions * batch]"
+
+    def spread(self, told: Array, shape: tuple[int, ...]) -> Array | None:
+        """What is told of positions ``[batch, positions]``, for rows; None if a value of that shape does not lie so."""
+        turned = told.T if self in (RowLayout.POSITIONS, RowLayout.TURNED) else told
+        if self is RowLayout.WHOLE:
+            return np.ones(shape, told.dtype)
+        if self in (RowLayout.FLAT, RowLayout.TURNED):
+            turned = turned.reshape(-1)
+        wide = turned.reshape(*turned.shape, *[1] * (len(shape) - turned.ndim))
+        return np.broadcast_to(wide, shape) if shape[: turned.ndim] == turned.shape else None
 
 
 @dataclass(frozen=True)
 class Hiding:
-    """The masks of a model, and the values of which no row is about hidden positions alone."""
+    """The masks of a model, and the values of which no row is about hidden positions alone.
+
+    ``layouts`` tells by value how rows lie beside each mask, where that is known. ``ends`` are the axes of inputs that
+    can be cut behind the last position that a mask, by its place, leaves in sight.
+    """
 
     masks: tuple[Mask, ...] = ()
     mixed: frozenset[str] = frozenset()
+    layouts: Mapping[str, tuple[RowLayout, ...]] = field(default_factory=dict)
+    ends: tuple[tuple[tuple[str, int], ...], ...] = ()
 
     def altered(self, feeds: Batch) -> Batch | None:
         """The feeds with other content where it is hidden; None where nothing is, or nothing else can stand there."""
@@ -65,8 +84,27 @@ class Hiding:
                 found |= {name: _replaced(feeds[name], hidden) for name in mask.contents}
         return found if any(found[name] is not feeds[name] for name in found) else None
 
+    def cropped(self, feeds: Batch) -> Batch:
+        """The feeds without the end that is hidden in all samples."""
+        found = dict(feeds)
+        for mask, axes in zip(self.masks, self.ends, strict=False):
+            seen = np.flatnonzero(~mask.hidden(feeds).all(axis=0))
+            end = int(seen[-1]) + 1 if seen.size else None
+            for name, axis in axes:
+                found[name] = found[name][(slice(None),) * axis + (slice(None, end),)]
+        return found
+
+    def cut(self, feeds: Batch, cropped: Batch, name: str) -> int:
+        """How many rows a value has fewer for the feeds that were cropped."""
+        pairs = zip(self.masks, self.layouts.get(name, ()), strict=False)
+        return sum(feeds[m.name].size - cropped[m.name].size for m, lay in pairs if lay is not RowLayout.WHOLE)
+
     def sight(self, runner: Runner, feeds: Batch, results: Mapping[str, Array]) -> dict[str, Array]:
         """Which rows of what a runner made are about positions in sight: an index of each value's axes but the last."""
+        told = {name: self._told(name, feeds, array.shape[:-1]) for name, array in results.items()}
+        known = {name: kept for name, kept in told.items() if kept is not None}
+        if len(known) == len(results):
+            return {name: kept if kept.any() else np.ones(kept.shape, bool) for name, kept in known.items()}
         altered = self.altered(feeds)
         others = None if altered is None else runner(altered)
         found = {}
@@ -74,23 +112,25 @@ class Hiding:
             shape = array.shape[:-1]
             kept = np.ones(shape, bool)
             if others is not None and name not in self.mixed:
-                kept = ~_changed(array, others[name]).reshape(shape)
+                kept = ~changed_rows(array, others[name]).reshape(shape)
             found[name] = kept if kept.any() else np.ones(shape, bool)
-        return _agreed(found)
+        return agreed(found)
 
-    def visible(self, runner: Runner, feeds: Batch, results: Mapping[str, Array]) -> dict[str, MaskedRows]:
-        """Of what a runner made of some feeds, the rows that are about positions in sight."""
-        found = {}
-        for name, kept in self.sight(runner, feeds, results).items():
-            array = results[name][kept]
-            rows = array.reshape(-1, array.shape[-1])
-            if self.masks:
-                rows = rows[rows.any(-1)]
-            found[name] = MaskedRows(rows, int(kept.size - kept.sum()))
+    def _told(self, name: str, feeds: Batch, shape: tuple[int, ...]) -> Array | None:
+        """What the masks themselves tell of a value's rows; None where it is not known how they lie."""
+        layouts = self.layouts.get(name)
+        if layouts is None and self.masks:
+            return None
+        found: Array = np.ones(shape, bool)
+        for mask, layout in zip(self.masks, layouts or (), strict=True):
+            kept = layout.spread(~mask.hidden(feeds), shape)
+            if kept is None:
+                return None
+            found = found & kept
         return found
 
 
-def _agreed(sight: Mapping[str, Array]) -> dict[str, Array]:
+def agreed(sight: Mapping[str, Array]) -> dict[str, Array]:
     """Where values lie alike, a row that is hidden in one is hidden in all.
 
     A hidden position that looks at the only one in sight makes the same of whatever stands in it.
@@ -110,72 +150,7 @@ def seen(values: Mapping[str, Array], sight: Mapping[str, Array]) -> dict[str, A
     return {name: array[sight[name]] if name in sight else array for name, array in values.items()}
 
 
-def find(inputs: Sequence[Value], runner: Runner, samples: Samples) -> Hiding:
-    """The masks among a model's inputs, by what a runner of some of its values makes of a few samples."""
-    masks: list[Mask] = []
-    ones = tuple(samples.parts(1))
-    mixed: frozenset[str] = frozenset()
-    for value in inputs:
-        for mask in _candidates(value, inputs, ones):
-            probe = _probe(mask, samples, ones)
-            left = None if probe is None else _effect(mask, runner, probe)
-            if left is not None:
-                masks.append(mask)
-                mixed |= left
-                break
-    return Hiding(tuple(masks), mixed)
-
-
-def _candidates(value: Value, inputs: Sequence[Value], ones: Sequence[Batch]) -> list[Mask]:
-    """An input that may be a mask, hiding by zeros or by ones."""
-    arrays = [one[value.name] for one in ones]
-    if not all(_is_layout(array) and array.dtype.kind in "biu" and array.size for array in arrays):
-        return []
-    lowest, highest = min(int(one.min()) for one in arrays), max(int(one.max()) for one in arrays)
-    if (lowest, highest) != (0, 1):
-        return []
-    contents = tuple(
-        other.name
-        for other in inputs
-        if other.name != value.name and _goes_with(value, other) and _matches(value.name, other.name, ones)
-    )
-    return [Mask(value.name, hides, contents) for hides in (0, 1)] if contents else []
-
-
-def _effect(mask: Mask, runner: Runner, probe: Batch) -> frozenset[str] | None:
-    """The values that a mask leaves mixed; None if it does not hide."""
-    altered = Hiding((mask,)).altered(probe)
-    if altered is None:
-        return None
-    try:
-        before, after, lifted = runner(probe), runner(altered), runner(mask.lifted(probe))
-    except ModelError:  # the model does not run on such feeds
-        return None
-    held, mixed, acts = 0, set(), "mask" in mask.name.lower()
-    for name, array in before.items():
-        same = ~_changed(array, after[name])
-        if not same.any():
-            mixed.add(name)
-            continue
-        held += 1
-        acts = acts or bool((_changed(array, lifted[name]) & same).any())
-    return frozenset(mixed) if acts and held > len(mixed) else None
-
-
-def _probe(mask: Mask, samples: Samples, ones: Sequence[Batch]) -> Batch | None:
-    """A few samples of one shape of which something is hidden, and something is not."""
-    found: list[Batch] = []
-    for one in ones:
-        hidden = mask.hidden(one)
-        alike = not found or samples.kind(one) == samples.kind(found[0])
-        if hidden.any() and not hidden.all() and alike:
-            found.append(one)
-        if len(found) == PROBED or (found and not samples.divisible):
-            break
-    return samples.joined(found) if found else None
-
-
-def _changed(before: Array, after: Array) -> Array:
+def changed_rows(before: Array, after: Array, share: float = CHANGED) -> Array:
     """Which rows differ, or are not finite."""
     if before.shape != after.shape:
         return np.ones(before.size // max(before.shape[-1], 1), bool)
@@ -184,7 +159,7 @@ def _changed(before: Array, after: Array) -> Array:
         return np.asarray((one != other).any(-1))
     with np.errstate(invalid="ignore"):
         gap, size = np.abs(one - other).max(-1, initial=0), np.abs(one).max(-1, initial=0)
-    return np.asarray(~(gap <= CHANGED * size))
+    return np.asarray(~(gap <= share * size))
 
 
 def _replaced(content: Array, hidden: Array) -> Array:
@@ -208,26 +183,6 @@ def _wide(flags: Array, like: Array) -> Array:
     return flags.reshape(-1, *[1] * (like.ndim - 1))
 
 
-def _is_layout(array: Array) -> bool:
-    """It has a number for each position of each sample."""
-    return isinstance(array, np.ndarray) and array.ndim >= 2 and all(size == 1 for size in array.shape[1:-1])
-
-
-def _flat(array: Array) -> Array:
+def flat(array: Array) -> Array:
+    """A mask as ``[batch, positions]``."""
     return array.reshape(array.shape[0], array.shape[-1])
-
-
-def _goes_with(mask: Value, other: Value) -> bool:
-    """By what is declared, an input may have the positions of a mask on its first axes."""
-    if mask.shape is None or other.shape is None or len(other.shape) < 2:
-        return False
-    pairs = zip((mask.shape[0], mask.shape[-1]), other.shape, strict=False)
-    return all(a == b or a is None or b is None for a, b in pairs)
-
-
-def _matches(mask: str, other: str, ones: Sequence[Batch]) -> bool:
-    """An input has a place for each position of a mask, and says more than yes or no."""
-    if not all(isinstance(one[other], np.ndarray) and one[other].shape[:2] == _flat(one[mask]).shape for one in ones):
-        return False
-    kind = ones[0][other].dtype.kind
-    return kind == "f" or (kind in "iu" and max(int(one[other].max()) for one in ones) > 1)

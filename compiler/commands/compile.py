@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from qcc.compiler.commands.cli import DEMAND
 from qcc.compiler.commands.dim_options import add_dims, dims
-from qcc.compiler.commands.policy_options import add_policy, definitions
+from qcc.compiler.commands.policy_options import DEFAULT_POLICY, add_policy, definitions
 from qcc.compiler.console import terminal
 from qcc.compiler.console.progress import progress
 from qcc.compiler.console.usage import UsageError
@@ -48,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
     add("model", metavar="MODEL", nargs="?", type=Path, help="an .onnx file")
-    add_policy(parser)
+    add_policy(parser, default=None)
     add("-o", "--output", metavar="OUT", type=Path, help="the file to write (default: MODEL.qcc.onnx beside the model)")
     add("--data", metavar="FILE.npz", help="calibration data: arrays named like the inputs, one sample a row")
     add_dims(parser)
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
     plan = read_lock(args.plan) if args.plan else None
     report = Diagnostics()
-    policy = load_policy(args.policy, definitions(args), report=report)
+    policy = _policy(args, plan, report)
     if plan and plan.policy != policy_sha256(policy):
         help = "give the policy that the plan was made of with -p: verify and export come from it"
         report.warning("Q433", f"`{args.plan}` was made of another policy than `{args.policy}`", help=help)
@@ -98,13 +98,22 @@ def run(args: argparse.Namespace) -> int:
     return 0 if result.passed else DEMAND
 
 
+def _policy(args: argparse.Namespace, plan: "Lock | None", report: Diagnostics) -> "Policy":
+    """The policy that is named, or what the plan keeps of its own, or the default."""
+    if args.policy is None and plan is not None:
+        from qcc.compiler.repeat import loaded_policy
+
+        return loaded_policy(None, plan, definitions(args))
+    return load_policy(args.policy or DEFAULT_POLICY, definitions(args), report=report)
+
+
 def _emit_policy(args: argparse.Namespace) -> int:
     report = Diagnostics()
     if args.emit == "ast":
-        source, _ = open_source(args.policy)
+        source, _ = open_source(args.policy or DEFAULT_POLICY)
         text = tree_text(parse(source))
     else:
-        text = policy_text(load_policy(args.policy, definitions(args), report=report))
+        text = policy_text(load_policy(args.policy or DEFAULT_POLICY, definitions(args), report=report))
     if args.format == "json":
         terminal.write_json({args.emit: text, "diagnostics": terminal.as_json(report.warnings)})
         return 0
@@ -133,7 +142,8 @@ def _emit_kernels(policy: "Policy", plan: "Lock | None", report: Diagnostics, ar
     from qcc.compiler.runtime import build_kernels
 
     if (plan.plan.kernels if plan else build_kernels.kernels_of(policy)) is None:
-        raise UsageError(f"`{args.plan or args.policy}` asks for no kernels", "`target cpu` in the policy does")
+        asked = args.plan or args.policy or DEFAULT_POLICY
+        raise UsageError(f"`{asked}` asks for no kernels", "`target cpu` in the policy does")
     with progress(args.quiet or args.format != "text") as update:
         decided, ops, warnings = driver.decide_plan(
             args.model, policy, data=args.data, plan=plan, dims=dims(args), progress=update

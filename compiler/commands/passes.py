@@ -10,14 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qcc.compiler.console import terminal
-from qcc.compiler.plan.catalog import after, passes, schema
+from qcc.compiler.plan.catalog import after, passes, promises, schema
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.diagnostics.spelling import did_you_mean
 from qcc.dsl.policy.options import describe
 from qcc.dsl.policy.schema import FormatFamily, Metric, Off, Property, TargetKind, Word
 from qcc.dsl.syntax.literals import FAMILIES
-from qcc.passes.contract.contract import Pass, Rewrite
+from qcc.passes.contract.contract import Pass, SitePass
 
 EXAMPLES = """examples:
   qcc passes               what a policy may name
@@ -95,7 +95,7 @@ def entries() -> list[ManualEntry]:
 
 def _value_name(keyword: str, method: type) -> str:
     """A pass goes by its property and its value: several may be called ``on``."""
-    return f"{method.property} = {keyword}" if issubclass(method, Rewrite) else keyword
+    return f"{method.property} = {keyword}" if issubclass(method, SitePass) else keyword
 
 
 def _write_list(listed: list[ManualEntry]) -> None:
@@ -120,7 +120,7 @@ def _pass_page(keyword: str, definition: type[Pass]) -> Callable[[], str]:
 
 
 def _method_page(keyword: str, method: type) -> Callable[[], str]:
-    if not issubclass(method, Rewrite):
+    if not issubclass(method, SitePass):
         return lambda: describe(method, keyword)
     page, promises = describe(method, _value_name(keyword, method)), _promises(method)
     return lambda: "\n".join([page, *promises]) + "\n"
@@ -128,7 +128,7 @@ def _method_page(keyword: str, method: type) -> Callable[[], str]:
 
 def _promises(definition: type[Pass]) -> list[str]:
     before = after(definition)
-    return [f"Numerics: {definition.numerics}", *([f"After: {', '.join(before)}"] if before else [])]
+    return [f"Keeps: {promises(definition)}", *([f"After: {', '.join(before)}"] if before else [])]
 
 
 def _property_page(prop: Property) -> Callable[[], str]:

@@ -8,10 +8,10 @@ from qcc.dsl.load import preset_names
 DEFAULT_POLICY = "balanced"
 
 
-def add_policy(parser: argparse.ArgumentParser) -> None:
-    """Declare ``-p`` and ``-D``."""
+def add_policy(parser: argparse.ArgumentParser, default: str | None = DEFAULT_POLICY) -> None:
+    """Declare ``-p`` and ``-D``; ``default`` is None where a plan may take the place of a policy."""
     help = f"a .qpolicy file, or a preset: {', '.join(preset_names())} (default: {DEFAULT_POLICY})"
-    parser.add_argument("-p", "--policy", metavar="POLICY", default=DEFAULT_POLICY, help=help)
+    parser.add_argument("-p", "--policy", metavar="POLICY", default=default, help=help)
     add_definitions(parser)
 
 

@@ -11,7 +11,7 @@ from qcc.ir.onnx.file.whole_files import place
 
 def output_path(model: Path, output: str | Path | None) -> Path:
     """Where the compressed model goes."""
-    return Path(output) if output is not None else model.with_name(f"{model.stem}.qcc.onnx")
+    return Path(output) if output is not None else model.parent / f"{model.stem}.qcc.onnx"  # a folder has no name
 
 
 def failed_path(output: Path) -> Path:

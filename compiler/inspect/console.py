@@ -8,7 +8,7 @@ from typing import Any
 from qcc.compiler.console import terminal
 from qcc.compiler.console.fit_table import Column, Table
 from qcc.compiler.console.numbered_names import collapse, patterns, template
-from qcc.compiler.inspect.survey import BLOCKS, FIXED, FREE, SINGLE, Channels, Side, Survey, size_text
+from qcc.compiler.inspect.survey import BLOCKS, FIXED, FREE, SINGLE, Side, Survey, WeightChannels, size_text
 from qcc.dsl.diagnostics.excerpt import escape
 from qcc.dsl.policy.select import matches_glob
 from qcc.ir.axes.axes import Action, Group, Member
@@ -32,7 +32,7 @@ def write_axes(survey: Survey) -> None:
     terminal.write(terminal.pairs(_totals(survey)))
 
 
-def write_groups(survey: Survey, found: Sequence[Channels]) -> None:
+def write_groups(survey: Survey, found: Sequence[WeightChannels]) -> None:
     """Print some groups in full."""
     for number, channels in enumerate(found):
         if number:
@@ -45,7 +45,7 @@ def write_groups(survey: Survey, found: Sequence[Channels]) -> None:
             terminal.write_table(_members(group), "    ")
 
 
-def matching(survey: Survey, glob: str) -> list[Channels]:
+def matching(survey: Survey, glob: str) -> list[WeightChannels]:
     """The groups whose name, or the name of one of whose layers, a glob fits."""
     aliases = {weight.name: [layer.name for layer in weight.layers] for weight in survey.weights}
     return [
@@ -81,7 +81,7 @@ def axes_json(survey: Survey) -> dict[str, Any]:
     }
 
 
-def common_name(one: Channels) -> str:
+def common_name(one: WeightChannels) -> str:
     """A group's name without the number that tells groups of one layer apart."""
     return _LAST_NUMBER.sub("", one.group.name)
 
@@ -123,7 +123,7 @@ def _member(member: Member) -> dict[str, Any]:
     }
 
 
-def _facts(survey: Survey, one: Channels) -> tuple[object, ...]:
+def _facts(survey: Survey, one: WeightChannels) -> tuple[object, ...]:
     """What has to be equal for two groups to be told as one."""
     names = tuple(tuple(sorted({template(name) for name in part})) for part in (one.writers, one.readers, one.tables))
     counts = len(one.writers), len(one.readers), len(one.tables), one.norms, one.biases, one.others
@@ -131,7 +131,7 @@ def _facts(survey: Survey, one: Channels) -> tuple[object, ...]:
     return one.group.size, one.group.contexts, names, counts, tuple(template(text) for text in freedom)
 
 
-def _listed(survey: Survey, found: Sequence[Channels], full: bool = False) -> Iterator[tuple[str, str]]:
+def _listed(survey: Survey, found: Sequence[WeightChannels], full: bool = False) -> Iterator[tuple[str, str]]:
     """A group, or several that are alike, in lines."""
     one, each = found[0], " in each" if len(found) > 1 else ""
     yield "channels", one.size_text
@@ -151,7 +151,7 @@ def _listed(survey: Survey, found: Sequence[Channels], full: bool = False) -> It
         yield action.value, freedom_text(survey, one, action, full)
 
 
-def _beside(one: Channels) -> str:
+def _beside(one: WeightChannels) -> str:
     counts = (
         (one.norms, "norm", "norms"),
         (one.biases, "bias", "biases"),
@@ -160,7 +160,7 @@ def _beside(one: Channels) -> str:
     return ", ".join(f"{count:,} {single if count == 1 else many}" for count, single, many in counts if count)
 
 
-def freedom_text(survey: Survey, one: Channels, action: Action, full: bool = False) -> str:
+def freedom_text(survey: Survey, one: WeightChannels, action: Action, full: bool = False) -> str:
     """Whether an action is free on the channels, and why not."""
     groups = one.of(action)
     if not groups:

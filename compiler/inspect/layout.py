@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from qcc.compiler.console.numbered_names import patterns, template
-from qcc.compiler.inspect.survey import Channels, Side, Survey
+from qcc.compiler.inspect.survey import Side, Survey, WeightChannels
 from qcc.ir.graph.ops import Kind, Layer, Weight
 
 PITCH = 42  # from lane to lane
@@ -56,7 +56,7 @@ class Frame:
 class Lane:
     """A group of channels, and those that stand for it in repeats; ``column`` counts away from the layers."""
 
-    channels: list[Channels]
+    channels: list[WeightChannels]
     touches: list[tuple[int, bool]]
     """The rows that have the channels, and whether they write them."""
     left: bool = False
@@ -136,14 +136,14 @@ def _ends(survey: Survey, layer: Layer, weight: Weight) -> tuple[Side, Side]:
     return into, out
 
 
-Ports = list[tuple[Channels, bool]]
+Ports = list[tuple[WeightChannels, bool]]
 
 
 class _Repeats:
     """Finds runs of layers that are alike, and so are the groups between them."""
 
-    def __init__(self, boxes: Sequence[Box], known: dict[int, Channels]) -> None:
-        self.alike: dict[int, list[Channels]] = {}
+    def __init__(self, boxes: Sequence[Box], known: dict[int, WeightChannels]) -> None:
+        self.alike: dict[int, list[WeightChannels]] = {}
         self._ports: list[Ports] = []
         self._touches: dict[int, list[int]] = {}
         self._signs = [_sign(box) for box in boxes]
@@ -160,7 +160,7 @@ class _Repeats:
 
     def best(self, start: int) -> tuple[int, int]:
         """How many layers repeat from here on and how often: what saves most rows; ``(1, 1)`` if nothing does."""
-        best, images = (1, 1), dict[int, list[Channels]]()
+        best, images = (1, 1), dict[int, list[WeightChannels]]()
         for length in range(1, (len(self._signs) - start) // 2 + 1):
             if self._signs[start] != self._signs[start + length]:
                 continue
@@ -171,8 +171,8 @@ class _Repeats:
         self.alike.update(images)
         return best
 
-    def _count(self, start: int, length: int) -> tuple[int, dict[int, list[Channels]]]:
-        images: dict[int, list[Channels]] = {}
+    def _count(self, start: int, length: int) -> tuple[int, dict[int, list[WeightChannels]]]:
+        images: dict[int, list[WeightChannels]] = {}
         count = 1
         while True:
             shift = count * length
@@ -186,9 +186,9 @@ class _Repeats:
                 images.setdefault(key, []).append(image)
             count += 1
 
-    def _pairs(self, start: int, length: int, shift: int) -> dict[int, Channels] | None:
+    def _pairs(self, start: int, length: int, shift: int) -> dict[int, WeightChannels] | None:
         """The inner groups of the first run with those of another; None unless all others are the same in both."""
-        pairs: dict[int, Channels] = {}
+        pairs: dict[int, WeightChannels] = {}
         for number in range(start, start + length):
             here, there = self._ports[number], self._ports[number + shift]
             if len(here) != len(there):
@@ -203,7 +203,7 @@ class _Repeats:
                     return None
         return pairs
 
-    def _within(self, channels: Channels, start: int, length: int) -> bool:
+    def _within(self, channels: WeightChannels, start: int, length: int) -> bool:
         return all(start <= number < start + length for number in self._touches[id(channels.group)])
 
 
@@ -223,7 +223,7 @@ def _set_rows(made: Layout) -> None:
     made.height = y + (END_OF_FRAME if len(made.rows) in stops else 0)
 
 
-def _lanes(made: Layout, known: dict[int, Channels], alike: dict[int, list[Channels]]) -> Iterator[Lane]:
+def _lanes(made: Layout, known: dict[int, WeightChannels], alike: dict[int, list[WeightChannels]]) -> Iterator[Lane]:
     """The groups that are drawn; one that is fixed and that a single weight has is not."""
     touches: dict[int, list[tuple[int, bool]]] = {}
     for number, row in enumerate(made.rows):
@@ -247,7 +247,7 @@ def _lanes(made: Layout, known: dict[int, Channels], alike: dict[int, list[Chann
 
 
 def _is_stream(touches: Sequence[tuple[int, bool]]) -> bool:
-    """Channels that some layer reads and a later one writes: a residual stream."""
+    """WeightChannels that some layer reads and a later one writes: a residual stream."""
     reads = {row for row, writes in touches if not writes}
     return any(writes and row not in reads and row > min(reads, default=row) for row, writes in touches)
 

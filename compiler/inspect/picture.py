@@ -6,7 +6,7 @@ from string import Template
 from qcc.compiler.console.numbered_names import patterns
 from qcc.compiler.inspect.console import common_name, freedom_text
 from qcc.compiler.inspect.layout import AFTER, PITCH, WIRE, DrawnRow, Frame, Lane, Layout, layout
-from qcc.compiler.inspect.survey import Channels, Side, Survey
+from qcc.compiler.inspect.survey import Side, Survey, WeightChannels
 from qcc.compiler.report.page.charts import number, text
 from qcc.compiler.report.text import escaped, short
 from qcc.ir.axes.axes import Action, Group
@@ -107,7 +107,7 @@ class _Picture:
         tag = text(x, lane.start - AFTER, f"{group.size}", "tag")
         return f"<g><title>{escaped(self._told(lane.channels[0]))}</title>{shape}{tag}</g>"
 
-    def _told(self, one: Channels) -> str:
+    def _told(self, one: WeightChannels) -> str:
         lines = [f"{common_name(one)}: {one.size_text}"]
         return "\n".join([*lines, *(f"{each.value}: {freedom_text(self._survey, one, each)}" for each in Action)])
 
@@ -233,7 +233,7 @@ path.hatch { stroke: var(--kept); stroke-width: 5; }
 """
 _SVG = Template(
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 $width $height" width="$width" height="$height" '
-    'role="img" aria-label="Channels of $title">\n<style>\n$style\n</style>\n'
+    'role="img" aria-label="WeightChannels of $title">\n<style>\n$style\n</style>\n'
     '<defs><pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
     '<rect class="hatch" width="6" height="6"/><path class="hatch" d="M0 0V6"/></pattern></defs>\n'
     '<rect class="page" width="$width" height="$height"/>$body</svg>\n'

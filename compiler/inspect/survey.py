@@ -18,8 +18,11 @@ _MOST_TERMS = 4  # of a concatenation that are spelled out
 _QUOTED = re.compile(r"`([^`]+)`")
 
 
+GroupsByDim = tuple[dict[Dim, list[Group]], dict[Dim, Group]]
+
+
 @dataclass(frozen=True)
-class Channels:
+class WeightChannels:
     """A group of channels that are permuted together, with what else may be done to them.
 
     ``scale``, ``rotate`` and ``select`` are the groups of those actions on the same channels, and ``finer`` names for
@@ -86,7 +89,7 @@ class Survey:
         return {op.name: op for op in self.graph.ops()}
 
     @cached_property
-    def channels(self) -> tuple[Channels, ...]:
+    def channels(self) -> tuple[WeightChannels, ...]:
         """The groups of more than one channel that are an axis of a weight, in the order in which they run."""
         on = {action: self._by_dim(action) for action in (Action.SCALE, Action.ROTATE, Action.SELECT)}
         found = (group for group in self.axes.groups(Action.PERMUTE) if group.size > 1 and self.is_on_weight(group))
@@ -132,7 +135,7 @@ class Survey:
         reason = reasons[0] if reasons else "nothing is known of it"
         return Side(*named, text, groups, FIXED, reason) if leaves else Side(*named, "1", (), SINGLE)
 
-    def _by_dim(self, action: Action) -> tuple[dict[Dim, list[Group]], dict[Dim, Group]]:
+    def _by_dim(self, action: Action) -> GroupsByDim:
         """The groups of an action by their channels, and by the blocks on which these may depend."""
         own: dict[Dim, list[Group]] = {}
         held: dict[Dim, Group] = {}
@@ -143,13 +146,13 @@ class Survey:
                     held.setdefault(dim, group)
         return own, held
 
-    def _channels(self, group: Group, on: dict[Action, tuple[dict[Dim, list[Group]], dict[Dim, Group]]]) -> Channels:
+    def _channels(self, group: Group, on: dict[Action, GroupsByDim]) -> WeightChannels:
         dim = group.dims[0]
         members = [one for one in group.members if (one.value, one.axis) not in self._windows]
         constants = {(one.value, one.reader) for one in members if one.constant and not one.weight}
         biases = sum(value in self._biases for value, _ in constants)
         values = {one.value for one in members if not one.weight}
-        return Channels(
+        return WeightChannels(
             group,
             tuple(on[Action.SCALE][0].get(dim, ())),
             tuple(on[Action.ROTATE][0].get(dim, ())),

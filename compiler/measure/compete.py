@@ -8,7 +8,7 @@ from qcc.codegen.target.scratch import scratch
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.measure.time_model import Entrant, ModelTimes, fastest, races
 from qcc.compiler.plan.activations import untargeted
-from qcc.compiler.plan.bind import encode_steps
+from qcc.compiler.plan.bind import steps_of
 from qcc.compiler.plan.plan import Plan, Step
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.ir.forms.choose import unpacked_form
@@ -68,7 +68,7 @@ def decoded(plan: Plan, weights: Mapping[str, Weight]) -> Plan:
             if action.form.packed and action.activations is None:
                 action = replace(action, form=unpacked_form(weights[name], action.encoding))
             steps.setdefault(action, []).append((name, source))
-    return untargeted(replace(plan, steps=(*others, *encode_steps(steps))))
+    return untargeted(replace(plan, steps=(*others, *steps_of(steps))))
 
 
 def warn_of_no_library(times: ModelTimes, diagnostics: Diagnostics) -> None:

@@ -1,19 +1,19 @@
 """What the data says of a model while it is compiled: statistics for the passes, losses for the allocator."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Mapping, MutableMapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from qcc.compiler.calibrate.coverage import Told, coverage_of
 from qcc.compiler.calibrate.parts import held_out
 from qcc.compiler.calibrate.samples import Samples
-from qcc.compiler.calibrate.statistics import magnitudes, moments
 from qcc.compiler.console.phases import Phases
 from qcc.compiler.measure.sensitivity import Losses, measure, unmeasured
+from qcc.compiler.observe.statistics import layer_statistics
 from qcc.compiler.plan.plan import Allocate, Plan
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.onnx.adapter import OnnxGraph
-from qcc.passes.contract.contract import Context
+from qcc.passes.contract.contract import Context, Rounding
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.moments import Moments, grams_of, seen_of
 from qcc.passes.encode import Encode
@@ -35,6 +35,7 @@ class Evidence:
     phases: Phases
     moments: Mapping[str, Moments]
     magnitudes: Mapping[str, Magnitudes]
+    advice: MutableMapping[Hashable, tuple[Rounding, str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, graph: OnnxGraph, plan: Plan, data: Samples, phases: Phases, told: Told) -> "Evidence":
@@ -45,9 +46,9 @@ class Evidence:
             return cls(graph, plan, data, phases, {}, {})
         with phases.phase("statistics"):
             tick = partial(phases.tell, "statistics")
-            found = moments(graph, wanted, data, tick)
-            told(coverage_of(found))
-            return cls(graph, plan, data, phases, found, magnitudes(graph, rounded, data, tick))
+            found = layer_statistics(graph, data, tick, moments=wanted, magnitudes=rounded)
+            told(coverage_of(found.moments))
+            return cls(graph, plan, data, phases, found.moments, found.magnitudes)
 
     def losses(self) -> Losses:
         """What each candidate of the plan's options costs at the outputs; not measured where it decides nothing.
@@ -61,9 +62,10 @@ class Evidence:
         with self.phases.phase("measure"):
             tick = self.phases.counter("measure", len(options))
             judges = held_out(self.data) if self.moments else None
+            grams = grams_of(self.moments) if judges is None else seen_of(self.moments)
+            context = Context(tick, grams, self.moments, advice=self.advice)
             if judges is None:
-                return measure(self.graph, options, self.data, Context(tick, grams_of(self.moments), self.moments))
-            context = Context(tick, seen_of(self.moments), self.moments)
+                return measure(self.graph, options, self.data, context)
             return replace(measure(self.graph, options, judges, context), held_out=True)
 
     def context(self, decided: Plan, became: Callable[[str, Encoded], None]) -> Context:
@@ -75,6 +77,7 @@ class Evidence:
             self.moments,
             magnitudes=self.magnitudes,
             became=became,
+            advice=self.advice,
         )
 
 
@@ -93,6 +96,7 @@ def _weights_with_gram(plan: Plan) -> list[str]:
         name for s in plan.steps if isinstance(s.action, Encode) and s.action.rounding.uses_gram for name in s.weights
     ]
     for option in plan.allocate.options if plan.allocate else ():
-        if any(one.action is not None and one.action.rounding.uses_gram for one in option.candidates):
-            wanted.append(option.weight)
+        actions = [one.action for one in option.candidates]
+        if any(isinstance(one, Encode) and one.rounding.uses_gram for one in actions):
+            wanted.append(option.subject)
     return wanted

@@ -1,38 +1,61 @@
 """Running the rest of a graph after changed weights, beside the unchanged one."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from qcc.compiler.calibrate import masks
-from qcc.compiler.calibrate.arrays import flattened
+from qcc.compiler.calibrate.find_masks import find_masks
+from qcc.compiler.calibrate.generate import Batch
 from qcc.compiler.calibrate.samples import Samples
-from qcc.compiler.measure.segments import Chain
+from qcc.compiler.measure.segments import Chain, Values
+from qcc.compiler.measure.tally import Tally, output_noise
 from qcc.ir.graph.graph import Graph
-from qcc.ir.graph.ops import Feeds
+from qcc.ir.graph.ops import Array, Feeds
+
+TOGETHER = 8  # samples that run at once: between two looks at how sure the loss is
+SURE = 0.1  # of a loss: its standard error from which on no more samples are run; candidates differ by factors
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A batch: the values alive before each piece, and which rows of the outputs count."""
+
+    size: int
+    states: list[Values]
+    sight: Mapping[str, Array]
 
 
 class Probe:
-    """Runs the rest of a graph after a changed weight, and compares its outputs with the unchanged ones."""
+    """Runs the rest of a graph after a changed weight, and compares its outputs with the unchanged ones.
+
+    Samples are run a few at a time, until the loss is sure enough or all have been.
+    """
 
     def __init__(self, graph: Graph, chain: Chain, samples: Samples) -> None:
         self.chain = chain
-        self.states = [self.chain.states(batch) for batch in samples.batches]
         self._names = tuple(value.name for value in graph.outputs)
-        hiding = masks.find(graph.inputs, self._outputs, samples)
-        self._sights = [
-            {} if not hiding.masks else hiding.sight(self._outputs, states[0], _arrays(self._named(states[-1])))
-            for states in self.states
-        ]
+        hiding = find_masks(graph.inputs, self._outputs, samples)
+        self._held: list[_Held] = []
+        for batch in map(hiding.cropped, samples.parts(TOGETHER)):
+            states = chain.states(batch)
+            found = hiding.sight(self._outputs, batch, _arrays(self._named(states[-1]))) if hiding.masks else {}
+            self._held.append(_Held(samples.size(batch), states, found))
 
     def loss(self, overrides: Mapping[str, np.ndarray]) -> float:
         """Noise over signal at the outputs when constants are replaced."""
+        return self.tally(overrides).loss
+
+    def tally(self, overrides: Mapping[str, np.ndarray]) -> Tally:
+        """Noise and signal at the outputs when constants are replaced, of as many samples as it takes."""
         start = min(self.chain.first_reader(constant) for constant in overrides)
-        total = 0.0
-        for states, sights in zip(self.states, self._sights, strict=True):
-            outputs = self.chain.outputs(start, states[start], overrides)
-            total += noise(*(masks.seen(self._named(one), sights) for one in (outputs, states[-1])))
-        return total / len(self.states)
+        found = Tally()
+        for held in self._held:
+            outputs = self._named(self.chain.outputs(start, held.states[start], overrides))
+            found += output_noise(outputs, self._named(held.states[-1]), held.size, held.sight)
+            if 0 < found.error <= SURE * found.loss:
+                break
+        return found
 
     def _outputs(self, feeds: Feeds) -> dict[str, np.ndarray]:
         return _arrays(self._named(self.chain.states(feeds)[-1]))
@@ -41,26 +64,6 @@ class Probe:
         return {name: state[name] for name in self._names}
 
 
-def _arrays(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _arrays(values: Mapping[str, np.ndarray]) -> Batch:
     """Without sequences."""
     return {name: array for name, array in values.items() if isinstance(array, np.ndarray)}
-
-
-def noise(outputs: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]) -> float:
-    """Noise power over signal power, averaged over the outputs; for whole numbers, the share that changed."""
-    ratios = []
-    outputs = flattened(outputs)
-    for name, wanted in flattened(reference).items():
-        got = outputs.get(name)
-        if got is None or got.shape != wanted.shape:
-            ratios.append(1.0)
-            continue
-        if wanted.dtype.kind not in "fV":
-            ratios.append(float(np.mean(got != wanted)) if wanted.size else 0.0)
-            continue
-        want64, got64 = wanted.astype(np.float64), got.astype(np.float64)
-        finite = np.isfinite(want64) & np.isfinite(got64)
-        want64, got64 = np.where(finite, want64, 0), np.where(finite, got64, 0)
-        signal = float(np.sum(want64**2))
-        ratios.append(float(np.sum((got64 - want64) ** 2)) / signal if signal else 0.0)
-    return float(np.mean(ratios)) if ratios else 0.0

@@ -23,7 +23,7 @@ from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Kind, Weight
 from qcc.passes.contract.contract import Context
-from qcc.passes.encode import relative_error
+from qcc.passes.encode import Encode, relative_error
 
 MEASURED_SAMPLES = 64
 OUTPUT_BYTES = 1 << 26  # of the reference outputs that are held
@@ -68,7 +68,7 @@ def measure(graph: Graph, options: Sequence[OpenChoice], samples: Samples, conte
     held = held.first(int(AFFORDABLE_MACS // max(_macs_per_sample(graph, options, chain, held), 1)))
     probe = Probe(graph, chain, held)
     weights = {weight.name: weight for weight in graph.weights()}
-    found = [_option(probe, graph, weights[option.weight], option, context) for option in options]
+    found = [_option(probe, graph, weights[option.subject], option, context) for option in options]
     return Losses(tuple(loss for loss, _ in found), tuple(runs for _, runs in found), held.count)
 
 
@@ -83,7 +83,7 @@ def within(graph: Graph, samples: Samples, count: int, output_bytes: int) -> Sam
 def _option(
     probe: Probe, graph: Graph, weight: Weight, option: OpenChoice, context: Context
 ) -> tuple[np.ndarray, tuple[bool, ...]]:
-    context.progress(option.weight)
+    context.progress(option.subject)
     matrix = graph.matrix(weight)
     encoded = [_encoded(weight, matrix, candidate, context) for candidate in option.candidates]
     errors = np.array([0.0 if one is None else relative_error(matrix, one.decode()) for one in encoded])
@@ -109,7 +109,8 @@ def _option(
 
 def _encoded(weight: Weight, matrix: np.ndarray, candidate: Candidate, context: Context) -> Encoded | None:
     action = candidate.action
-    if action is None:
+    if not isinstance(action, Encode):
+        assert action is None, "a plan that stores weights otherwise is refused where it is read"
         return None
     try:
         return action.encoded(weight, matrix, context)[0]
@@ -128,7 +129,7 @@ def _macs_per_sample(graph: Graph, options: Sequence[OpenChoice], chain: Chain, 
         work[chain.first_reader(weight.constant)] += sum(weight.params * rows[layer.output] for layer in used)
     suffix = np.cumsum(work[::-1])[::-1]
     constants = {weight.name: weight.constant for weight in graph.weights()}
-    return float(sum(len(one.candidates) * suffix[chain.first_reader(constants[one.weight])] for one in options)) / 2
+    return float(sum(len(one.candidates) * suffix[chain.first_reader(constants[one.subject])] for one in options)) / 2
 
 
 def _rows(graph: Graph, one: Samples) -> dict[str, float]:

@@ -51,8 +51,8 @@ def saturating(plan: Plan) -> list[str]:
         return []
     actions = [(step.action, step.weights) for step in plan.steps if isinstance(step.action, Encode)]
     if plan.allocate is not None:
-        pairs = [(one.action, option.weight) for option in plan.allocate.options for one in option.candidates]
-        actions += [(action, (name,)) for action, name in pairs if action is not None]
+        pairs = [(one.action, option.subject) for option in plan.allocate.options for one in option.candidates]
+        actions += [(action, (name,)) for action, name in pairs if isinstance(action, Encode)]
     return [name for action, names in actions if everywhere(action) != action for name in names]
 
 
@@ -75,8 +75,10 @@ class ActivationBinder:
             self._diagnostics.error("Q312", message, asked.span, help=help)
             return candidates
         action = candidates[0].action
-        form, reason = (None, "their weights are float") if action is None else self._form(weight, action)
-        if form is None or action is None:
+        form, reason = (
+            (None, "their weights are float") if not isinstance(action, Encode) else self._form(weight, action)
+        )
+        if form is None or not isinstance(action, Encode):
             self._refused.setdefault((reason, asked), []).append(weight.name)
             return candidates
         action = replace(action, activations=asked.value, form=form)

@@ -1,27 +1,44 @@
 """Binding a policy to a graph: the cascade resolved for every weight, and the Plan that follows."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
+from types import MappingProxyType
+from typing import TypeVar
 
 from qcc.compiler.plan.activations import ActivationBinder
 from qcc.compiler.plan.catalog import rewrites
+from qcc.compiler.plan.costs import BITS, LATENCY, costs_of
 from qcc.compiler.plan.formats import encoding_of
 from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, Step
+from qcc.compiler.plan.terms import terms_of
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.policy.policy import KEEP, Assignment, FormatSpec, Policy, Rule
-from qcc.dsl.policy.select import GENERATED, GIVEN, Facts, asks_for_data, has_predicate, matches, near_misses
+from qcc.dsl.policy.select import (
+    GENERATED,
+    GIVEN,
+    Facts,
+    asks_for_data,
+    has_predicate,
+    matches,
+    matches_glob,
+    near_misses,
+)
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.forms.choose import Choice, choose
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.passes.clean import Clean
-from qcc.passes.contract.contract import Rewrite, Rounding
+from qcc.passes.contract.contract import Pass, Phase, Rounding, SitePass
 from qcc.passes.encode import Encode
 from qcc.passes.rounding.nearest import Nearest
 
+BEFORE = (Phase.BRANCHES, Phase.STRUCTURE)
+"""The phases whose passes change which weights there are, or their shapes."""
+NO_ENCODINGS: Mapping[str, Encoding | None] = MappingProxyType({})
+ActionT = TypeVar("ActionT", bound=Pass)
 Chooser = Callable[[Weight, Encoding], Choice]
 """Finds the form of a weight under an encoding."""
 
@@ -70,16 +87,29 @@ def facts(weights: Sequence[Weight], given: bool) -> list[list[Facts]]:
     ]
 
 
-def resolve(policy: Policy, weights: Sequence[Weight], diagnostics: Diagnostics, given: bool) -> list[Resolved]:
+@dataclass(frozen=True)
+class Earlier:
+    """What has been done to the graph before rules are bound to it again: the steps, and the weights that it had."""
+
+    steps: tuple[Step, ...] = ()
+    weights: tuple[Weight, ...] = ()
+
+
+def resolve(
+    policy: Policy, weights: Sequence[Weight], diagnostics: Diagnostics, given: bool, before: Sequence[Weight] = ()
+) -> list[Resolved]:
     """Apply the rules in order; a rule matches a weight if it matches a layer that reads it.
 
-    A rule about given data may match nothing without: it would with other data.
+    A rule about given data may match nothing without: it would with other data. One that matched a weight that the
+    graph had ``before`` did match.
     """
-    seen, otherwise = facts(weights, given), facts(weights, not given)
+    seen, otherwise = facts(weights, given), [*facts(before, given), *facts(weights, not given)]
+    had = facts(before, given)
     properties: list[dict[str, Assignment]] = [{} for _ in weights]
     for rule in policy.rules:
         hits = _hits(rule, seen)
-        if not hits and not rule.from_preset and not (asks_for_data(rule.selector) and _hits(rule, otherwise)):
+        elsewhere = otherwise if asks_for_data(rule.selector) else had
+        if not hits and not rule.from_preset and not _hits(rule, elsewhere):
             _report_unmatched(rule, [layer for layers in seen for layer in layers], diagnostics)
         for at in hits:
             for assignment in rule.assignments:
@@ -114,72 +144,112 @@ def bind(
     kernels: Kernels | None = None,
     latency: Latency | None = None,
     given: bool = True,
+    earlier: Earlier | None = None,
 ) -> Plan:
     """The plan of a policy for a cleaned graph; undecided where a weight has several candidates.
 
-    ``latency`` is needed where the policy bounds or minimises it. Data is ``given``, or generated.
+    ``latency`` is needed where the policy bounds or minimises it. Data is ``given``, or generated. Where the steps
+    that change the structure have run, ``earlier`` says so; else the plan has those that the policy asks for.
     """
-    resolved = resolve(policy, graph.weights(), diagnostics, given)
+    resolved = resolve(policy, graph.weights(), diagnostics, given, earlier.weights if earlier else ())
     steps: dict[Encode, list[tuple[str, str]]] = {}
     options, kept = [], []
     narrowest: dict[str, Encoding | None] = {}
+    params, seconds = sum(one.weight.params for one in resolved), latency.of if latency else None
+
+    def costed(candidate: Candidate, weight: Weight) -> Candidate:
+        action = candidate.action if isinstance(candidate.action, Encode) else None
+        return replace(candidate, costs=costs_of(weight, action, params, seconds))
+
     activations = ActivationBinder(kernels, diagnostics)
     for one in resolved:
         possible = activations(one.weight, one.properties.get("activations"), _candidates(one, chooser))
-        candidates = [_timed(candidate, one.weight, latency) for candidate in possible]
+        candidates = [costed(candidate, one.weight) for candidate in possible]
         narrowest[one.weight.name] = _narrowest(one.weight, candidates)
-        encoded = [candidate for candidate in candidates if candidate.action is not None]
+        encoded = [(one.action, one.source) for one in candidates if isinstance(one.action, Encode)]
         if not encoded:
             kept.append(Kept(one.weight.name, _why_kept(one)))
-        elif len(candidates) == 1 and encoded[0].action is not None:
-            steps.setdefault(encoded[0].action, []).append((one.weight.name, encoded[0].source))
+        elif len(candidates) == 1:
+            action, source = encoded[0]
+            steps.setdefault(action, []).append((one.weight.name, source))
         else:
             options.append(OpenChoice(one.weight.name, tuple(candidates)))
     activations.report()
     reference = {"size": float(input_bytes), "latency": latency.model_s * 1e3 if latency else 1.0}
     bounds = [bound for bound in policy.budget if given or bound.argument != GIVEN]
     limits = tuple(Limit(b.metric, b.quantity.of(reference.get(b.metric, 1.0)), b.text) for b in bounds)
-    fixed_ms = 0.0 if latency is None else 1e3 * _fixed_seconds(latency, resolved, steps, options)
-    allocate = Allocate(policy.minimize, limits, tuple(options), fixed_ms) if options or limits else None
-    done = (Step(Clean()), *_rewrite_steps(resolved, narrowest), *encode_steps(steps))
-    return Plan(done, tuple(kept), allocate, kernels)
+    fixed = _fixed(resolved, steps, options, latency)
+    allocate = Allocate(policy.minimize, limits, tuple(options), fixed) if options or limits else None
+    first: Iterable[Step] = earlier.steps if earlier else ()
+    if earlier is None:
+        first = [*_depth_steps(policy, graph.weights(), diagnostics), *_asked_steps(resolved, BEFORE)]
+    done = (Step(Clean()), *first, *_asked_steps(resolved, (Phase.REWRITE,), narrowest), *steps_of(steps))
+    return Plan(done, tuple(kept), allocate, kernels, terms_of(policy))
 
 
-def _timed(candidate: Candidate, weight: Weight, latency: Latency | None) -> Candidate:
-    return candidate if latency is None else replace(candidate, latency_ms=1e3 * latency.of(weight, candidate.action))
-
-
-def _fixed_seconds(
-    latency: Latency,
+def _fixed(
     resolved: Sequence[Resolved],
-    steps: dict[Encode, list[tuple[str, str]]],
-    open: Sequence[OpenChoice],
-) -> float:
-    """What the model will take apart from the weights that are still open: what is not linear takes what it took."""
-    weights = {one.weight.name: one.weight for one in resolved}
-    undecided = {option.weight for option in open}
-    total = latency.model_s - sum(latency.of(weight, None) for name, weight in weights.items())
+    steps: Mapping[Encode, list[tuple[str, str]]],
+    open_: Sequence[OpenChoice],
+    latency: Latency | None,
+) -> dict[str, float]:
+    """What all that is not open takes: its share of the average bits, and its time.
+
+    What is no weight's layer takes what it took.
+    """
+    params = sum(one.weight.params for one in resolved)
+    undecided = {option.subject for option in open_}
     actions = {name: action for action, pairs in steps.items() for name, _ in pairs}
-    total += sum(latency.of(weight, actions.get(name)) for name, weight in weights.items() if name not in undecided)
-    return max(total, 0.0)
+    rows = [
+        costs_of(one.weight, actions.get(one.weight.name), params, latency.of if latency else None)
+        for one in resolved
+        if one.weight.name not in undecided
+    ]
+    fixed = {BITS: sum(row[BITS] for row in rows)}
+    if latency is None:
+        return fixed
+    others = latency.model_s - sum(latency.of(one.weight, None) for one in resolved)
+    return {**fixed, LATENCY: max(1e3 * others + sum(row[LATENCY] for row in rows), 0.0)}
 
 
-def _rewrite_steps(resolved: Sequence[Resolved], narrowest: dict[str, Encoding | None]) -> Iterable[Step]:
-    """One step for each rewriting pass with its options, family by family; ``keep`` is about formats alone."""
-    for family in rewrites():
-        asked: dict[Rewrite, list[tuple[str, str, Encoding | None]]] = {}
+def first_steps(policy: Policy, graph: Graph, given: bool, diagnostics: Diagnostics) -> tuple[Step, ...]:
+    """The steps that a policy asks for before its rules are bound to what those leave; of rules nothing is told."""
+    resolved = resolve(policy, graph.weights(), Diagnostics(), given)
+    return (*_depth_steps(policy, graph.weights(), diagnostics), *_asked_steps(resolved, BEFORE))
+
+
+def _depth_steps(policy: Policy, weights: Sequence[Weight], diagnostics: Diagnostics) -> Iterable[Step]:
+    """What the block `depth` asks for: a weight is meant if a layer that reads it is."""
+    for part in policy.depth:
+        meant: dict[str, None] = {}
+        for glob in part.globs:
+            found = [one.name for one in weights if any(matches_glob(glob, layer.name) for layer in one.layers)]
+            meant.update(dict.fromkeys(found))
+            if not found:
+                help = "`qcc inspect` lists the layers"
+                diagnostics.error("Q521", f'no layer is called "{glob}"', part.span, help=help)
+        if meant:
+            yield Step(part.method, tuple(meant), (place(part.span),) * len(meant))
+
+
+def _asked_steps(
+    resolved: Sequence[Resolved], phases: Sequence[Phase], narrowest: Mapping[str, Encoding | None] = NO_ENCODINGS
+) -> Iterable[Step]:
+    """One step for each pass with its options, family by family; ``keep`` is about formats alone."""
+    for family in rewrites(*phases):
+        asked: dict[SitePass, list[tuple[str, str, Encoding | None]]] = {}
         for one in resolved:
             assignment = one.properties.get(family)
-            if assignment is not None and isinstance(assignment.value, Rewrite):
+            if assignment is not None and isinstance(assignment.value, SitePass):
                 name = one.weight.name
-                asked.setdefault(assignment.value, []).append((name, place(assignment.span), narrowest[name]))
+                asked.setdefault(assignment.value, []).append((name, place(assignment.span), narrowest.get(name)))
         for action, rows in asked.items():
             weights, sources, encodings = zip(*rows, strict=True)
-            yield Step(action, weights, sources, encodings)
+            yield Step(action, weights, sources, encodings if narrowest else ())
 
 
-def encode_steps(steps: dict[Encode, list[tuple[str, str]]]) -> Iterable[Step]:
-    """One step for each way to encode."""
+def steps_of(steps: Mapping[ActionT, list[tuple[str, str]]]) -> Iterable[Step]:
+    """One step for each action."""
     for action, pairs in steps.items():
         yield Step(action, tuple(name for name, _ in pairs), tuple(source for _, source in pairs))
 
@@ -207,7 +277,7 @@ def _candidate(weight: Weight, spec: FormatSpec, rounding: Rounding, chooser: Ch
 
 def _narrowest(weight: Weight, candidates: Sequence[Candidate]) -> Encoding | None:
     """The smallest of the encodings that a weight may get."""
-    encodings = [candidate.action.encoding for candidate in candidates if candidate.action is not None]
+    encodings = [candidate.action.encoding for candidate in candidates if isinstance(candidate.action, Encode)]
     return min(encodings, key=lambda encoding: encoding.size_bits(weight.shape), default=None)
 
 

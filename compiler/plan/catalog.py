@@ -16,7 +16,7 @@ from qcc.compiler.plan.formats import families, summary
 from qcc.dsl.policy.schema import Interval, Metric, Off, Property, Schema, TargetKind
 from qcc.dsl.policy.select import GIVEN
 from qcc.ir.onnx.file.options import LEAST_RAISED, MOST_RAISED, ExternalData
-from qcc.passes.contract.contract import Activations, Numerics, Pass, Rewrite, Rounding
+from qcc.passes.contract.contract import Activations, Invariant, Pass, Phase, Rounding, SitePass
 
 ON, OFF = "on", "off"
 BUDGET = {
@@ -86,7 +86,7 @@ class Export:
 def passes() -> dict[str, type[Pass]]:
     """The passes that the driver runs of itself, by keyword."""
     return {
-        keyword_of(found): found for found in _classes() if issubclass(found, Pass) and not issubclass(found, Rewrite)
+        keyword_of(found): found for found in _classes() if issubclass(found, Pass) and not issubclass(found, SitePass)
     }
 
 
@@ -103,11 +103,25 @@ def activations() -> dict[str, type[Activations]]:
 
 
 @lru_cache
-def rewrites() -> dict[str, dict[str, type[Rewrite]]]:
-    """The families of rewriting passes in the order in which they run: each rule property's values by keyword."""
-    families: dict[str, dict[str, type[Rewrite]]] = {}
+def rewrites(*phases: Phase) -> dict[str, dict[str, type[SitePass]]]:
+    """The families of passes that rules ask for, of some phases or of all, in the order in which they run.
+
+    Each rule property has its values by keyword.
+    """
+    wanted = phases or tuple(Phase)
+    return {name: values for phase in wanted for name, values in _families(phase).items()}
+
+
+def asked_by(statement: str) -> dict[str, dict[str, type[SitePass]]]:
+    """The families that a statement of the language asks for."""
+    found = rewrites().items()
+    return {name: values for name, values in found if {one.statement for one in values.values()} == {statement}}
+
+
+def _families(phase: Phase) -> dict[str, dict[str, type[SitePass]]]:
+    families: dict[str, dict[str, type[SitePass]]] = {}
     for found in _classes():
-        if issubclass(found, Rewrite):
+        if issubclass(found, SitePass) and found.phase is phase:
             beside = _folder(found.__module__) == _folder(_module(found.property))
             assert beside, f"{found} is not in the folder of its property's module"
             families.setdefault(found.property, {})[keyword_of(found)] = found
@@ -124,24 +138,30 @@ def schema() -> Schema:
             "activations", {**activations(), OFF: Off}, summary="how what is multiplied with the weights is rounded"
         ),
     }
-    for name, values in rewrites().items():
+    for name, values in asked_by("rule").items():
         properties[name] = Property(name, {**values, OFF: Off}, summary=_modulesummary(name))
-    return Schema(properties, families(), TARGETS, BUDGET, VERIFY, OBJECTIVES, Export)
+    depth = {name: values[ON] for name, values in asked_by("depth").items()}
+    return Schema(properties, families(), TARGETS, BUDGET, VERIFY, OBJECTIVES, Export, depth)
 
 
 def keyword_of(definition: type) -> str:
     """A pass's keyword: its class's name in snake_case, or ``on`` for a rewriting pass called like its property."""
     name = _snake_case(definition.__name__)
-    return ON if issubclass(definition, Rewrite) and name == definition.property else name
+    return ON if issubclass(definition, SitePass) and name == definition.property else name
 
 
 def after(definition: type[Pass]) -> tuple[str, ...]:
-    """What runs before a pass: what it names, and before one that changes the function all that do not."""
-    exact = rewrites() if definition.numerics is Numerics.LOSSY else ()
-    return tuple(dict.fromkeys((*definition.after, *exact)))
+    """What runs before a pass: what it names, and before one that stores weights all that rules may ask for."""
+    others = rewrites() if definition.phase is Phase.ENCODE else ()
+    return tuple(dict.fromkeys((*definition.after, *others)))
 
 
-def _in_order(families: dict[str, dict[str, type[Rewrite]]]) -> Iterator[str]:
+def promises(definition: type[Pass]) -> str:
+    """What a pass leaves as it is, in words."""
+    return ", ".join(one for one in Invariant if one in definition.keeps) or "what is fed and returned"
+
+
+def _in_order(families: dict[str, dict[str, type[SitePass]]]) -> Iterator[str]:
     """By what each runs after, in alphabetical order where that is open."""
     left = dict(sorted(families.items()))
     while left:
@@ -152,7 +172,7 @@ def _in_order(families: dict[str, dict[str, type[Rewrite]]]) -> Iterator[str]:
         yield first
 
 
-def _before(values: Iterable[type[Rewrite]]) -> set[str]:
+def _before(values: Iterable[type[SitePass]]) -> set[str]:
     return {name for one in values for name in one.after}
 
 

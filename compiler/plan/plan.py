@@ -5,36 +5,36 @@ asked for it. It prints as stable text, serialises, and running it needs no poli
 is undecided; the allocator replaces that by `Encode` steps.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from qcc.ir.encoding.algebra import Encoding
 from qcc.passes.contract.contract import Pass
-from qcc.passes.encode import Encode
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What a weight may become; no action means that it stays as it is.
+    """What may be done to a subject; no action means that it stays as it is.
 
-    ``latency_ms`` is what its layers take for a sample, where the policy asks.
+    ``costs`` are the rows that the allocator sees of it: what it takes of each of ``size``, ``bits`` and ``latency``,
+    as far as the policy asks (`costs`). What it does to the outputs is measured when all else is known to be feasible.
     """
 
-    action: Encode | None
+    action: Pass | None
     source: str
-    latency_ms: float = 0.0
+    costs: dict[str, float] = field(default_factory=dict, hash=False)
 
     @property
     def text(self) -> str:
-        """The format alone."""
-        return "float" if self.action is None else self.action.encoding.text
+        """What a table calls it."""
+        return "float" if self.action is None else self.action.label
 
 
 @dataclass(frozen=True)
 class OpenChoice:
-    """A weight with its candidates."""
+    """A subject, such as a weight by its name, with its candidates."""
 
-    weight: str
+    subject: str
     candidates: tuple[Candidate, ...]
 
 
@@ -49,12 +49,12 @@ class Limit:
 
 @dataclass(frozen=True)
 class Allocate:
-    """A decision that is still open; ``fixed_ms`` is the latency of all that the options do not decide."""
+    """A decision that is still open; ``fixed`` is what all that the options do not decide takes of each row."""
 
     objective: str
     limits: tuple[Limit, ...]
     options: tuple[OpenChoice, ...]
-    fixed_ms: float = 0.0
+    fixed: dict[str, float] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -94,12 +94,16 @@ class Kernels:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be done, in order. ``limits`` hold for the written file, decided or not."""
+    """What will be done, in order. ``limits`` hold for the written file, decided or not.
+
+    ``terms`` are the statements of the policy about target, data, verification and export, so that it runs without it.
+    """
 
     steps: tuple[Step, ...]
     kept: tuple[Kept, ...] = ()
     allocate: Allocate | None = None
     kernels: Kernels | None = None
+    terms: tuple[str, ...] = ()
 
     @property
     def decided(self) -> bool:

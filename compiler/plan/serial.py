@@ -6,9 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 from qcc.compiler.plan.catalog import activations, passes, rewrites, roundings
+from qcc.compiler.plan.costs import BITS, SIZE
 from qcc.compiler.plan.decode import decode
 from qcc.compiler.plan.formats import composed_encodings
 from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, Step
+from qcc.compiler.plan.terms import policy_of
+from qcc.dsl.diagnostics.report import QccError
 from qcc.ir.encoding.algebra import Encoding, leaves
 from qcc.ir.encoding.blocked import Blocked, Floats
 from qcc.ir.encoding.blocks import Block
@@ -16,7 +19,7 @@ from qcc.ir.encoding.grid import FloatGrid, IntGrid, TableGrid
 from qcc.ir.forms.fused import FUSED
 from qcc.ir.forms.integers import INTEGERS
 from qcc.ir.graph.form import Form
-from qcc.passes.contract.contract import Rewrite
+from qcc.passes.contract.contract import SitePass
 from qcc.passes.encode import Encode
 
 VERSION = 1
@@ -66,8 +69,12 @@ def _of_today(step: Step) -> Step:
 
 def _check(plan: Plan) -> None:
     """See that the parts of a plan fit each other."""
+    try:
+        policy_of(plan.terms)
+    except QccError as error:
+        raise ValueError(f"its terms are no policy: {error.diagnostics[0].message}") from error
     encoded = [name for step in plan.steps if isinstance(step.action, Encode) for name in step.weights]
-    open_ = [option.weight for option in plan.allocate.options] if plan.allocate else []
+    open_ = [option.subject for option in plan.allocate.options] if plan.allocate else []
     treated = [*encoded, *open_, *(one.weight for one in plan.kept)]
     if len(set(treated)) < len(treated):
         raise ValueError("a weight is named twice")
@@ -76,7 +83,12 @@ def _check(plan: Plan) -> None:
             raise ValueError("a step has as many sources as weights")
     actions = [step.action for step in plan.steps if isinstance(step.action, Encode)]
     options = plan.allocate.options if plan.allocate else ()
-    actions += [one.action for option in options for one in option.candidates if one.action is not None]
+    candidates = [one for option in options for one in option.candidates]
+    if any(one.action is not None and not isinstance(one.action, Encode) for one in candidates):
+        raise ValueError("a candidate stores a weight, or leaves it")
+    if any(not {SIZE, BITS} <= one.costs.keys() or min(one.costs.values()) < 0 for one in candidates):
+        raise ValueError("a candidate has its size and bits")
+    actions += [one.action for one in candidates if isinstance(one.action, Encode)]
     for encoding in (*(action.encoding for action in actions), *(one for step in plan.steps for one in step.encodings)):
         if encoding is not None and not _can_be(encoding):
             raise ValueError(f"there is no encoding `{encoding.text}`")
@@ -104,7 +116,7 @@ def _types() -> dict[str, type]:
 
 def _type_name(found: type) -> str:
     """A class's name; families of passes may have a value in common."""
-    return f"{found.property}.{found.__name__}" if issubclass(found, Rewrite) else found.__name__
+    return f"{found.property}.{found.__name__}" if issubclass(found, SitePass) else found.__name__
 
 
 def _encode(value: Any) -> Any:  # noqa: ANN401  (JSON)
@@ -113,4 +125,6 @@ def _encode(value: Any) -> Any:  # noqa: ANN401  (JSON)
         return {"is": _type_name(type(value)), **parts}
     if isinstance(value, Form):
         return value.name
+    if isinstance(value, dict):
+        return {key: _encode(part) for key, part in value.items()}
     return [_encode(item) for item in value] if isinstance(value, tuple) else value

@@ -6,13 +6,13 @@ from qcc.compiler.plan.catalog import keyword_of
 from qcc.compiler.plan.plan import Plan
 from qcc.compiler.plan.serial import VERSION
 from qcc.dsl.policy.policy import options_text
-from qcc.passes.contract.contract import Activations, Pass, Rewrite, Rounding
+from qcc.passes.contract.contract import Activations, Pass, Rounding, SitePass
 from qcc.passes.encode import Encode
 
 
 def to_text(plan: Plan) -> str:
     """Stable text, one line a weight."""
-    lines = [f"plan {VERSION}"] + ([f"kernels {plan.kernels.text}"] if plan.kernels else [])
+    lines = [f"plan {VERSION}", *plan.terms] + ([f"kernels {plan.kernels.text}"] if plan.kernels else [])
     for step in plan.steps:
         lines.append(action_text(step.action))
         lines += _columns(zip(step.weights, step.sources, strict=True))
@@ -20,7 +20,7 @@ def to_text(plan: Plan) -> str:
         bounds = "".join(f", {limit.metric} <= {limit.bound:.10g}" for limit in plan.allocate.limits)
         lines.append(f"allocate minimize {plan.allocate.objective}{bounds}")
         lines += _columns(
-            (option.weight, " | ".join(one.text for one in option.candidates)) for option in plan.allocate.options
+            (option.subject, " | ".join(one.text for one in option.candidates)) for option in plan.allocate.options
         )
     if plan.kept:
         lines.append("keep")
@@ -34,7 +34,7 @@ def action_text(action: Pass | Rounding | Activations) -> str:
         inputs = "" if action.activations is None else f", activations {action_text(action.activations)}"
         return f"encode {action.encoding.text}, rounding {action_text(action.rounding)}{inputs}, {action.form}"
     options = [f"{name} = {text}" for name, text in options_text(action).items()]  # type: ignore[arg-type]
-    owner = f"{action.property} = " if isinstance(action, Rewrite) else ""
+    owner = f"{action.property} = " if isinstance(action, SitePass) else ""
     return owner + keyword_of(type(action)) + (f"({', '.join(options)})" if options else "")
 
 

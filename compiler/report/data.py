@@ -13,12 +13,15 @@ def data_lines(layers: Sequence[LayerRow]) -> list[str]:
         return []
     worst, name = min(known, key=lambda pair: pair[0].ratio)
     layer = plural(len(known), "layer")
-    lines = [f"{worst.rows:,} rows for {worst.inputs:,} inputs of `{name}`, the least covered of {layer}"]
+    lines = [f"{worst.distinct_rows:,} rows for {worst.inputs:,} inputs of `{name}`, the least covered of {layer}"]
     if worst.held_rows:
         lines.append(f"{worst.held_rows:,} of the rows held out to judge what the others chose")
     hidden = max(data.hidden_rows for data, _ in known)
     if hidden:
         lines.append(f"{hidden:,} more rows are of positions that a mask hides, and count nothing")
+    repeated = max(data.repeated_rows for data, _ in known)
+    if repeated:
+        lines.append(f"{repeated:,} more rows are of samples that were there before, and cover nothing more")
     decided = Counter(row.chosen for row in layers if row.chosen)
     if decided:
         lines.append("; ".join(f"{plural(count, 'layer')} {what}" for what, count in decided.most_common()))
@@ -37,6 +40,7 @@ def coverage_json(layers: Sequence[LayerRow]) -> dict[str, object] | None:
         "rows": max(one.rows for one in known),
         "held_out_rows": max(one.held_rows for one in known),
         "hidden_rows": max(one.hidden_rows for one in known),
+        "repeated_rows": max(one.repeated_rows for one in known),
         "chosen": dict(sorted(decided.items())),
     }
 

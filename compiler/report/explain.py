@@ -156,7 +156,7 @@ def _surviving(name: str, plan: Plan) -> set[str]:
         step.action.encoding.text for step in plan.steps if isinstance(step.action, Encode) and name in step.weights
     }
     for option in plan.allocate.options if plan.allocate else ():
-        if option.weight == name:
+        if option.subject == name:
             found |= {candidate.text for candidate in option.candidates}
     return found
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from qcc.dsl.check.bounds import check_objective, read_bound
 from qcc.dsl.check.context import CheckState, only_literal
+from qcc.dsl.check.depth import read_depth
 from qcc.dsl.check.formats import read_formats
 from qcc.dsl.check.link import Linked, Linker, Loader, define, spelled
 from qcc.dsl.check.options import GivenOption, build, read_method
@@ -14,7 +15,7 @@ from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.diagnostics.spelling import did_you_mean
 from qcc.dsl.policy.options import Interval
-from qcc.dsl.policy.policy import KEEP, Assignment, Bound, Calibration, Policy, Rule, Target
+from qcc.dsl.policy.policy import KEEP, Assignment, Bound, Calibration, DepthPart, Policy, Rule, Target
 from qcc.dsl.policy.schema import Metric, Property, Schema
 from qcc.dsl.syntax import tree as syntax
 
@@ -61,6 +62,7 @@ class _Checker:
         self.minimize = context.schema.objectives[0]
         self.bounds: dict[str, dict[tuple[str, str | None, str], Bound]] = {"budget": {}, "verify": {}}
         self.export: dict[str, GivenOption] = {}
+        self.depth: dict[str, DepthPart] = {}
 
     def run(self) -> Policy:
         for linked in self.linker.statements:
@@ -79,6 +81,7 @@ class _Checker:
             verify=tuple(self.bounds["verify"].values()),
             export=export,
             params=dict(spelled(self.context.params)),
+            depth=tuple(self.depth.values()),
         )
 
     def _statement(self, linked: Linked) -> None:
@@ -99,6 +102,8 @@ class _Checker:
                 self.minimize = check_objective(self.context, objective) or self.minimize
             case syntax.ExportBlock() as export:
                 self._export(export)
+            case syntax.DepthBlock(settings=settings):
+                self.depth |= read_depth(self.context, settings, self.context.schema.depth)
 
     def _rule(self, node: syntax.RuleBlock, linked: Linked) -> None:
         selector = self.selectors.resolve(node.selector, linked.scope)
@@ -252,7 +257,7 @@ class _Checker:
             if one.ours and not one.used:
                 help = f"remove it, or write `${name}` where it's meant"
                 self.context.report.warning("Q240", f"parameter `{name}` is never used", one.declared, help=help)
-        ruling = (syntax.RuleBlock, syntax.UseLine)
+        ruling = (syntax.RuleBlock, syntax.UseLine, syntax.DepthBlock)
         if not any(isinstance(one.statement, ruling) for one in self.linker.statements):
             message = f"`{self.tree.span.source.name}` has no rule, so nothing is compressed"
             help = "add `rule any { weights = int8 channel }`, or `use` a preset"

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+from rapidfuzz.distance import OSA
+
 from qcc.dsl.diagnostics.other_tools import Place, told
 
 LISTED_AT_MOST = 12
@@ -31,20 +33,7 @@ def _one_begins_other(left: str, right: str) -> bool:
 
 def edit_distance(left: str, right: str, limit: int) -> int:
     """Insertions, deletions, replacements and swaps of neighbours between two words; above ``limit``, ``limit + 1``."""
-    if abs(len(left) - len(right)) > limit:
-        return limit + 1
-    before: list[int] = []
-    row = list(range(len(right) + 1))
-    for i, a in enumerate(left, 1):
-        older, before, row = before, row, [i]
-        for j, b in enumerate(right, 1):
-            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (a != b))
-            if i > 1 and j > 1 and a == right[j - 2] and left[i - 2] == b:
-                cost = min(cost, older[j - 2] + 1)
-            row.append(cost)
-        if min(row) > limit:
-            return limit + 1
-    return row[-1]
+    return OSA.distance(left, right, score_cutoff=limit)
 
 
 def did_you_mean(word: str, candidates: Iterable[str], place: Place = "") -> str | None:

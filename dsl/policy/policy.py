@@ -93,6 +93,21 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class DepthPart:
+    """A setting of ``depth``: what is done to the layers whose names match one of some patterns."""
+
+    name: str
+    globs: tuple[str, ...]
+    method: Any
+    span: Span = field(compare=False, repr=False)
+
+    @property
+    def text(self) -> str:
+        """The setting as the language spells it."""
+        return f"{self.name} = {' | '.join(map(quote, self.globs))}"
+
+
+@dataclass(frozen=True)
 class Target:
     """What the model is compiled for."""
 
@@ -166,6 +181,10 @@ class Policy:
     """An instance of the schema's export options; None if it has none."""
     params: Mapping[str, str] = field(hash=False)
     """Each parameter's value, as spelled."""
+    depth: tuple[DepthPart, ...] = ()
+    """Which blocks the model loses."""
+    digest: str = field(default="", compare=False, repr=False)
+    """Of the policy that this one is a part of; its own if it is empty."""
 
 
 def options_text(value: "DataclassInstance") -> dict[str, str]:
@@ -193,6 +212,8 @@ def _lines(policy: Policy) -> Iterator[str]:
         for one in rule.assignments:
             yield f"    {one.text}" if one.value is KEEP else f"    {one.name} = {one.text}"
         yield "}"
+    if policy.depth:
+        yield f"depth {{ {', '.join(one.text for one in policy.depth)} }}"
     if policy.budget:
         yield f"budget {{ {', '.join(one.text for one in policy.budget)} }}"
     yield f"minimize {policy.minimize}"

@@ -119,5 +119,7 @@ class Schema:
     """The first is the default."""
     export: type | None = None
     """A frozen dataclass whose fields are the options of ``export``."""
+    depth: Mapping[str, type] = field(default_factory=dict)
+    """The settings of ``depth``, which name layers, with the dataclass that each becomes."""
     kinds: tuple[str, ...] = ("linear", "conv", "embedding", "recurrent")
     """Classes of layers, beside ``any``."""

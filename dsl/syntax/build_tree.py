@@ -121,6 +121,9 @@ class _TreeBuilder(Transformer[Token, syntax.SyntaxNode]):
     def export(self, children: Children) -> syntax.ExportBlock:
         return syntax.ExportBlock(self.span(children[0], children[-1]), tuple(children[2:-1]))
 
+    def depth(self, children: Children) -> syntax.DepthBlock:
+        return syntax.DepthBlock(self.span(children[0], children[-1]), tuple(children[2:-1]))
+
     def setting(self, children: Children) -> syntax.PropertySetting:
         value = children[1] if len(children) > 1 else None
         return syntax.PropertySetting(self.span(children[0], children[-1]), self._word(children[0]), value)

@@ -16,7 +16,10 @@ from qcc.dsl.syntax.literals import nearest_unit
 if TYPE_CHECKING:
     from qcc.dsl.syntax.failure import Failure
 
-STATEMENTS = ("use", "param", "target", "calibrate", "let", "rule", "budget", "minimize", "verify", "export", "qpolicy")
+STATEMENTS = (
+    *("use", "param", "target", "calibrate", "let", "rule", "depth", "budget", "minimize", "verify", "export"),
+    "qpolicy",
+)
 
 
 @dataclass(frozen=True)
@@ -233,6 +236,8 @@ def _missing_brace(where: "Failure") -> Mistake | None:
         return Mistake(f"bounds stand in braces: `{where.keyword} {{ {metric}{_short(where.here)} }}`")
     if where.keyword == "export":
         return Mistake("options stand in braces: `export { opset = 21 }`")
+    if where.keyword == "depth":
+        return Mistake('settings stand in braces: `depth { leave_out = "layers.4.*" }`')
     return None
 
 

@@ -264,6 +264,13 @@ class ExportBlock(SyntaxNode):
     settings: tuple[PropertySetting, ...]
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class DepthBlock(SyntaxNode):
+    """``depth { settings }``."""
+
+    settings: tuple[PropertySetting, ...]
+
+
 Statement = (
     VersionLine
     | UseLine
@@ -276,6 +283,7 @@ Statement = (
     | MinimizeLine
     | VerifyBlock
     | ExportBlock
+    | DepthBlock
 )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from qcc.ir.axes.arrange import Arrangement
-from qcc.ir.axes.dims import Dim
+from qcc.ir.axes.dims import Dim, faster
 from qcc.ir.axes.groups import Action, Finder, Group, Member
 from qcc.ir.axes.select import resized, staying, weighing_places
 from qcc.ir.axes.trace import Holder, Trace
@@ -53,6 +53,13 @@ class Axes:
         """The groups of permutable channels that make an axis of a value; none for an axis of unknown size."""
         dims = self._finder.held.get((Holder(value), axis), frozenset())
         return [group for group in self.groups(Action.PERMUTE) if group.dims[0] in dims]
+
+    def faster(self, group: Group) -> frozenset[Dim]:
+        """The plain dims that run faster than a group's channels in some place: the channels of a head, of a block."""
+        found: set[Dim] = set()
+        for member in group.members:
+            found.update(faster(self._trace.dims[Holder(member.value, member.reader)][member.axis], group.dims[0]))
+        return frozenset(found)
 
     def read(self, member: Member, group: Group) -> Array:
         """The numbers of a constant by channel: ``[*contexts, size, rest]``, in double precision."""

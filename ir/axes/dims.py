@@ -146,6 +146,16 @@ def terms(dim: Dim) -> list[Dim]:
     return list(_flat(root._parts, Order.SUM, 0)) if root._order is Order.SUM else [root]
 
 
+def faster(dim: Dim, channels: Dim) -> Iterator[Dim]:
+    """The plain dims that run faster than a plain dim within another: those of later factors."""
+    root = dim.root
+    for at, part in enumerate(root._parts):
+        if root._order is Order.PRODUCT and any(leaf is channels.root for leaf in part.leaves()):
+            for later in root._parts[at + 1 :]:
+                yield from later.leaves()
+        yield from faster(part, channels)
+
+
 def cut(dim: Dim, start: int, stop: int) -> Dim:
     """The channels from ``start`` to ``stop``; a plain dim is refined for it."""
     root = dim.root

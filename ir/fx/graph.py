@@ -3,6 +3,7 @@
 # ruff: noqa: D102 - the face documents the methods that it asks for
 
 import copy
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
@@ -241,6 +242,13 @@ class FxGraph(Graph):
         self.forms[weight.name] = form
         self._weights = None
         return ()
+
+    def digest(self) -> str:
+        found = hashlib.sha256(str(self._graph).encode())
+        for node, tensor in self._tensors.items():
+            found.update(f"{node.name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            found.update(np.ascontiguousarray(to_array(tensor)).reshape(-1).view(np.uint8).data)
+        return found.hexdigest()
 
     def runner(self, inputs: Sequence[str], outputs: Sequence[str], free: Iterable[str] = ()) -> Runner:
         overridable = {name: self._tensors[self._nodes[name]] for name in free}

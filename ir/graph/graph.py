@@ -219,6 +219,10 @@ class Graph(ABC):
             free: constants that a feed may override from run to run.
         """
 
+    @abstractmethod
+    def digest(self) -> str:
+        """A hash of all that the graph computes with: its ops, its constants and their names."""
+
     def matrix(self, weight: Weight) -> Array:
         """A weight as a float32 matrix ``[out, in]``; what float32 cannot hold becomes infinite.
 

@@ -2,11 +2,13 @@
 
 # ruff: noqa: D102 - the face documents the methods that it asks for
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -33,7 +35,8 @@ from qcc.ir.onnx.emit.write import write
 from qcc.ir.onnx.file import load as onnx_load
 from qcc.ir.onnx.file import save as onnx_save
 from qcc.ir.onnx.file.bodies import bodies, sink
-from qcc.ir.onnx.file.external import relative_to
+from qcc.ir.onnx.file.external import open_in, relative_to
+from qcc.ir.onnx.file.load import array_of
 from qcc.ir.onnx.file.opset import raise_opset
 from qcc.ir.onnx.file.options import ExternalData
 from qcc.ir.onnx.graph.attributes import attributes
@@ -211,6 +214,24 @@ class OnnxGraph(Graph):
         relative_to(proto, self.folder)
         return OnnxRunner(proto, self.folder, lent, optimise=optimise)
 
+    def digest(self) -> str:
+        found = hashlib.sha256(self._proto().SerializeToString(deterministic=True))
+        for name, value in self.model.graph.initializers.items():
+            array = array_of(value) if isinstance(value.const_value, ir.ExternalTensor) else None
+            found.update(name.encode())
+            if array is not None:
+                found.update(np.ascontiguousarray(array).data.cast("B"))
+        return found.hexdigest()
+
+    def _proto(self) -> onnx.ModelProto:
+        proto = ir.serde.serialize_model(self.model)
+        relative_to(proto, self.folder)
+        return proto
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Another process reads the large weights from the same files."""
+        return _revived, (self._proto().SerializeToString(), self.folder, self._data_files, self.note_bytes)
+
     def size_bytes(self) -> int:
         """The size of the file that `save` would write, without writing it."""
         return onnx_save.size_bytes(self._stripped())
@@ -259,6 +280,13 @@ class OnnxGraph(Graph):
         self._weights = None
         self._values = None
         self._ops = None
+
+
+def _revived(content: bytes, folder: Path, data_files: tuple[str, ...], note_bytes: int) -> OnnxGraph:
+    """The graph that was pickled."""
+    model = ir.serde.deserialize_model(onnx.ModelProto.FromString(content))
+    open_in(model, folder)
+    return OnnxGraph(model, folder, data_files, note_bytes)
 
 
 def _value(value: ir.Value) -> Value:

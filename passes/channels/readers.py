@@ -21,6 +21,11 @@ UNDECIDED = Blocked(IntGrid(4), group_block(32))  # for a weight of which nobody
 SAMPLED, FEWEST, MOST = 2048, 8, 128  # rows that are rounded to see: of all readers, and of one
 
 
+InputPowers = tuple[Array, Array]
+"""The mean square of each input ``[in]`` of a weight: on samples to learn from, and on those held out to judge by, the
+same where there is but one part."""
+
+
 @dataclass(frozen=True)
 class Reader:
     """A weight ``[out, in]`` that has some channels as inputs.
@@ -28,7 +33,8 @@ class Reader:
     Args:
         weight: the weight.
         matrix: its numbers.
-        power: the mean square of each input ``[in]`` on calibration data, or ones.
+        power: the mean square of each input ``[in]`` on calibration data, or ones; something is found by it.
+        held: the same on samples held out, by which what was found is judged.
         encoding: how it will be stored.
         places: where the channels lie in the constant; none if they are the columns.
     """
@@ -36,6 +42,7 @@ class Reader:
     weight: Weight
     matrix: Array
     power: Array
+    held: Array
     encoding: Blocked
     places: tuple[Arrangement, ...] = ()
 
@@ -79,8 +86,11 @@ class Reader:
         return self.weight.view.matrix(laid)
 
     def error(self, columns: Array | None, rows: Array) -> float:
-        """What rounding adds to the outputs of some rows: noise power over signal power, inputs taken as unrelated."""
-        matrix, power = self.matrix[rows], np.broadcast_to(self.power, (len(rows), self.matrix.shape[1]))
+        """What rounding adds to the outputs of some rows: noise power over signal power, inputs taken as unrelated.
+
+        The inputs are those of samples held out.
+        """
+        matrix, power = self.matrix[rows], np.broadcast_to(self.held, (len(rows), self.matrix.shape[1]))
         if columns is not None:
             matrix, power = (np.take_along_axis(one, columns[rows], 1) for one in (matrix, power))
         noise = (encode(np.ascontiguousarray(matrix), self.encoding).decode() - matrix) ** 2
@@ -89,7 +99,7 @@ class Reader:
 
 
 def readers_of(
-    axes: Axes, group: Group, weights: Mapping[str, Weight], powers: Mapping[str, Array], context: Context
+    axes: Axes, group: Group, weights: Mapping[str, Weight], powers: Mapping[str, InputPowers], context: Context
 ) -> list[Reader]:
     """Those of some weights that have a group's channels as inputs."""
     found = []
@@ -105,21 +115,27 @@ def readers_of(
 def reader(
     graph: Graph,
     weight: Weight,
-    powers: Mapping[str, Array],
+    powers: Mapping[str, InputPowers],
     context: Context,
     places: tuple[Arrangement, ...] = (),
 ) -> Reader:
     """A weight as it is now."""
-    power = powers.get(weight.name, np.ones(weight.shape[1], np.float32))
+    ones = np.ones(weight.shape[1], np.float32)
+    power, held = powers.get(weight.name, (ones, ones))
     encoding = context.blocked(weight.name) or UNDECIDED
-    return Reader(weight, graph.matrix(weight), power, encoding, places)
+    return Reader(weight, graph.matrix(weight), power, held, encoding, places)
 
 
-def powers_of(weights: Sequence[Weight], context: Context) -> dict[str, Array]:
-    """The mean square of each input of weights ``[in]``, by name, as far as it is known."""
-    known = {one.name: context.grams[one.name] for one in weights if one.name in context.grams}
-    sizes = {one.name: one.shape[1] for one in weights}
-    return {name: np.diag(gram).copy() for name, gram in known.items() if len(gram) == sizes[name]}
+def powers_of(weights: Sequence[Weight], context: Context) -> dict[str, InputPowers]:
+    """The mean square of each input of weights, by name, as far as it is known."""
+    found = {}
+    for weight in weights:
+        gram, moments = context.grams.get(weight.name), context.moments.get(weight.name)
+        if gram is None or len(gram) != weight.shape[1]:
+            continue
+        parts = (moments.seen, moments.held) if moments is not None and moments.judged else (gram, gram)
+        found[weight.name] = (np.diag(parts[0]).copy(), np.diag(parts[1]).copy())
+    return found
 
 
 def estimate(readers: Sequence[Reader], order: Array | None) -> float:

@@ -6,7 +6,7 @@ did.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, TypeVar
@@ -25,11 +25,25 @@ from qcc.passes.contract.moments import Moments
 G = TypeVar("G", bound=Graph)
 
 
-class Numerics(StrEnum):
-    """What a pass promises about the function; one property test holds every pass to its word."""
+class Invariant(StrEnum):
+    """What a pass may promise to leave as it is; the driver holds it to its word, and so does one property test."""
 
-    EXACT = "exact"  # the same function, to floating-point error
-    LOSSY = "lossy"  # another function, within the policy's budget
+    FUNCTION = "function"  # to floating-point error
+    WEIGHTS = "weights"  # their names, and the layers that read them
+    SHAPES = "shapes"  # the shapes and types of the weights that stay
+
+
+EVERYTHING = frozenset(Invariant)
+
+
+class Phase(StrEnum):
+    """When a pass runs, in this order. Rules are bound to the weights after `STRUCTURE`, which may change them."""
+
+    CLEAN = "clean"
+    BRANCHES = "branches"
+    STRUCTURE = "structure"
+    REWRITE = "rewrite"
+    ENCODE = "encode"
 
 
 @dataclass(frozen=True)
@@ -91,7 +105,8 @@ class Context:
     there are two. ``encodings`` holds, by weight name, what the weight will be stored in, the
     narrowest where that is open; a weight that stays float has none. ``magnitudes`` tells, by weight name, how large
     the numbers are that the weight's layers read. ``takes`` tells whether a site, by its subject, is
-    to be treated: a search for a guilty one leaves some out. ``became`` is told what weights are stored as.
+    to be treated: a search for a guilty one leaves some out. ``became`` is told what weights are stored as. ``advice``
+    remembers what data recommends in place of a way of rounding, while weights and moments are the same.
     """
 
     progress: Callable[[str], None] = _silent
@@ -101,6 +116,7 @@ class Context:
     magnitudes: Mapping[str, Magnitudes] = field(default_factory=dict)
     takes: Callable[[str], bool] = _every
     became: Callable[[str, Encoded], None] = _ignored
+    advice: "MutableMapping[Hashable, tuple[Rounding, str]]" = field(default_factory=dict)
 
     def blocked(self, name: str) -> Blocked | None:
         """What a weight will be stored in, if that is codes by blocks."""
@@ -111,13 +127,25 @@ class Context:
 class Pass(ABC):
     """A transformation of a graph.
 
-    ``after`` names the passes that must have run before, where they run at all: the driver orders by it.
-    ``uses_gram`` says that `Context.grams` is needed.
+    ``phase`` says when it runs, and ``keeps`` what it leaves as it is; what is fed and returned stays in any case.
+    ``after`` names the passes that must have run before, where they run at all: the driver orders by it. ``uses_gram``
+    says that `Context.grams` is needed.
     """
 
-    numerics: ClassVar[Numerics]
+    phase: ClassVar[Phase]
+    keeps: ClassVar[frozenset[Invariant]]
     after: ClassVar[tuple[str, ...]] = ()
     uses_gram: ClassVar[bool] = False
+
+    @property
+    def label(self) -> str:
+        """What a table of candidates calls it."""
+        return type(self).__name__
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """Where it stands among passes of its phase that do not care; each kind compares with its own."""
+        return ()
 
     def apply(self, graph: G, targets: Sequence[str], context: Context) -> tuple[G, list[Edit]]:
         """Transform a copy of the graph.
@@ -138,22 +166,51 @@ class Pass(ABC):
         """Transform a graph in place and tell what was done; called by `apply` alone."""
 
 
-class Rewrite(Pass):
-    """An exact pass that a rule asks for weight by weight, and that acts on sites.
+class SitePass(Pass):
+    """A pass that a rule asks for weight by weight, and that acts on sites.
 
     A family of them is a module that has one concrete class for each value of the rule property ``property``, which is
     called like the module: ``permute.py`` holds ``Magnitude`` for ``permute = magnitude``. A class called like the
     module itself is the value ``on``. The family treats each site that concerns a target, asks `Context.takes` before,
     and tells each site treated or refused in one `Edit` with the site's subject. What it does depends on the graph and
-    the context alone. The weights keep their names, shapes, types and readers: the plan that encodes them is older.
+    the context alone. ``statement`` is where the language asks for it: a setting of the block ``depth`` goes by
+    the name of the family, names layers, and has the value ``on`` alone.
     """
 
-    numerics: ClassVar[Numerics] = Numerics.EXACT
     property: ClassVar[str]
+    statement: ClassVar[str] = "rule"
 
     @abstractmethod
     def sites(self, graph: Graph, targets: Sequence[str]) -> Sequence[Site]:
         """Where the pass would act for these weights, and where it would but cannot; needs no data, changes nothing."""
+
+
+class Rewrite(SitePass):
+    """An exact pass. The weights keep their names, shapes, types and readers: the plan that encodes them is older."""
+
+    phase: ClassVar[Phase] = Phase.REWRITE
+    keeps: ClassVar[frozenset[Invariant]] = EVERYTHING
+
+
+class Restructure(SitePass):
+    """A pass that makes a graph smaller: weights lose channels, or go.
+
+    It changes the function in a way that it can tell: `meant` is a graph of the old shapes that computes what the new
+    one must, so that what was done to shapes is validated exactly, whatever the loss. Rules are bound to its result.
+    """
+
+    phase: ClassVar[Phase] = Phase.STRUCTURE
+    keeps: ClassVar[frozenset[Invariant]] = frozenset()
+
+    def meant(self, graph: G, targets: Sequence[str], context: Context) -> G:
+        """A copy of the graph that computes what `apply` must make of it at the sites that the context takes."""
+        copy = graph.copy()
+        self.silence(copy, targets, context)
+        return copy
+
+    @abstractmethod
+    def silence(self, graph: Graph, targets: Sequence[str], context: Context) -> None:
+        """Let what `rewrite` removes contribute nothing, in place; called by `meant` alone."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +219,14 @@ class Between:
 
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Share(Between):
+    """Bounds of an option that is spelled in percent; the pass gets a fraction."""
+
+    high: float = 1.0
+    unit: str = "%"
 
 
 class Rounding(ABC):

@@ -21,6 +21,7 @@ class Moments:
         held: the same of the samples held out.
         held_rows: how many of the rows are theirs; none if nothing could be held out.
         hidden_rows: how many more there were that a mask hides.
+        repeated_rows: how many of the rows are of samples that were there before.
     """
 
     gram: Array
@@ -28,11 +29,23 @@ class Moments:
     held: Array
     held_rows: int
     hidden_rows: int = 0
+    repeated_rows: int = 0
 
     @property
     def judged(self) -> bool:
         """There is a part to learn from and a part to judge by."""
         return 0 < self.held_rows < self.rows
+
+    @property
+    def chance(self) -> float:
+        """How far chance alone spreads the eigenvalues of `gram`, over their mean.
+
+        Those of so many rows of white noise lie within ``(1 ± √γ)²``, with ``γ`` the inputs over the rows: what is
+        found below the upper end cannot be told from nothing. Rows of repeated samples tell nothing new.
+
+        Source: Marchenko and Pastur, *Distribution of eigenvalues for some sets of random matrices* (1967).
+        """
+        return float((1 + np.sqrt(len(self.gram) / max(self.rows - self.repeated_rows, 1))) ** 2 - 1)
 
     @property
     def seen(self) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from qcc.ir.axes.axes import Axes, Group
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array, Weight
-from qcc.passes.channels.readers import Reader, powers_of, reader, readers_of
+from qcc.passes.channels.readers import InputPowers, Reader, powers_of, reader, readers_of
 from qcc.passes.contract.contract import Context, Edit, Rewrite, Site
 from qcc.passes.order.sites import gather_site, gathers_of, groups_of, site_of
 
@@ -24,7 +24,7 @@ class _Run:
     graph: Graph
     axes: Axes
     weights: Mapping[str, Weight]
-    powers: dict[str, Array]
+    powers: dict[str, InputPowers]
     context: Context
     edits: list[Edit] = field(default_factory=list)
 
@@ -32,7 +32,9 @@ class _Run:
         """Note that inputs have moved."""
         for one in readers:
             if one.weight.name in self.powers:
-                self.powers[one.weight.name] = self.powers[one.weight.name][one.columns(order)[0]]
+                power, held = self.powers[one.weight.name]
+                columns = one.columns(order)[0]
+                self.powers[one.weight.name] = power[columns], held[columns]
 
 
 class Permute(Rewrite):

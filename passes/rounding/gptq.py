@@ -14,13 +14,14 @@ from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.fit import fitted
 from qcc.ir.graph.ops import Kind, Weight
 from qcc.passes.contract.contract import Between, Context, Rounding
+from qcc.passes.contract.factor import inverse_factor
+from qcc.passes.contract.moments import Moments
 from qcc.passes.rounding.nearest import Nearest
 
 COLUMNS = 64  # columns whose mutual corrections are made before the rest of the row is touched
-LEAF = 128  # a triangle of this size is inverted directly
 MORE = (1, 10, 100)  # times the damping that was asked for
 JUDGED = 96  # rows of a weight that are rounded to choose
-ROWS = 512  # rows are independent: threads share them, and so many fit a cache
+ROWS = 512  # rows are independent: threads share them, so many at a time; fewer are not worth a thread
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,19 @@ class Gptq(Rounding):
     what those before left, and what is no part of a kept block is an error that the columns still to come make up for.
     A weight without calibrated linear layers (a convolution, an embedding that is only gathered) is rounded to nearest.
 
-    How far the data is trusted is decided layer by layer: a quarter of the samples is held out, and the damping that
-    does best on it is taken, the one given or ten or a hundred times as much; where none does better than rounding to
-    nearest, that is done. What was chosen then learns from all samples. The report says what was chosen, and how many
-    rows of data there were.
+    The fewer the rows of data, the less they are trusted: the diagonal is raised by as much as chance alone spreads the
+    eigenvalues of ``n`` inputs over so many rows, ``2 √γ + γ`` of itself with ``γ = n / rows``. Without data in plenty
+    it comes close to rounding to nearest. Beyond that a quarter of the samples is held out, and the damping that does
+    best on it is taken layer by layer, the one given or ten or a hundred times as much; where none does better than
+    rounding to nearest, that is done. What was chosen then learns from all samples. The report says what was chosen,
+    and how many rows of data there were.
 
     Args:
         damping: added to the Gram matrix's diagonal, as a share of its mean; larger trusts the data less.
         clip: how scales are found, see `nearest`.
 
-    Source: GPTQ, Frantar et al. 2022 (arXiv:2210.17323), algorithm 1 and section 3.3.
+    Source: GPTQ, Frantar et al. 2022 (arXiv:2210.17323), algorithm 1 and section 3.3; the spread of eigenvalues is
+    Marchenko and Pastur's (1967).
     """
 
     uses_gram: ClassVar[bool] = True
@@ -55,7 +59,7 @@ class Gptq(Rounding):
         moments = context.moments.get(weight.name)
         if moments is None or not moments.judged or moments.gram.shape[0] != matrix.shape[1]:
             return self, ""
-        seen, held = moments.seen, moments.held
+        seen, held = _doubted(moments.seen, moments), moments.held
         if Kind.EMBEDDING in weight.kinds:
             seen, held = _with_rows(seen), _with_rows(held)
         part = matrix[_judged_rows(matrix.shape[0], encoding)]
@@ -78,6 +82,8 @@ class Gptq(Rounding):
         gram = context.grams.get(weight.name)
         if gram is None or gram.shape[0] != matrix.shape[1]:
             return Nearest(self.clip).encode(weight, matrix, encoding, context)
+        if (moments := context.moments.get(weight.name)) is not None:
+            gram = _doubted(gram, moments)
         if Kind.EMBEDDING in weight.kinds:
             gram = _with_rows(gram)
         return round_columns(matrix, encoding, gram, self.damping, self.clip)
@@ -113,17 +119,19 @@ def _judged_rows(count: int, encoding: Encoding) -> np.ndarray:
 
 def _sweep(matrix: np.ndarray, found: Fitted, gram: np.ndarray, damping: float) -> None:
     """Round by columns under fixed scales."""
-    order = np.argsort(-np.diag(gram), kind="stable")
-    factor = _factor(gram[np.ix_(order, order)], damping)
-    rows = min(ROWS, -(-matrix.shape[0] // (os.cpu_count() or 1)))
-    columns = order.tolist()
+    factor = inverse_factor(gram, damping)
+    order, columns = factor.order, factor.order.tolist()
 
     def work(start: int) -> None:
-        part = slice(start, min(start + rows, matrix.shape[0]))
-        _sweep_rows(np.ascontiguousarray(matrix[part, order].T, dtype=np.float32), found, part, columns, factor)
+        part = slice(start, min(start + ROWS, matrix.shape[0]))
+        _sweep_rows(np.ascontiguousarray(matrix[part, order].T, dtype=np.float32), found, part, columns, factor.upper)
 
+    starts = range(0, matrix.shape[0], ROWS)
+    if len(starts) == 1:
+        work(0)
+        return
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(work, range(0, matrix.shape[0], rows)))
+        list(pool.map(work, starts))
 
 
 def _sweep_rows(values: np.ndarray, found: Fitted, rows: slice, columns: list[int], factor: np.ndarray) -> None:
@@ -141,35 +149,11 @@ def _sweep_rows(values: np.ndarray, found: Fitted, rows: slice, columns: list[in
         values[end:] -= factor[start:end, end:].T @ errors
 
 
-def _factor(gram: np.ndarray, damping: float) -> np.ndarray:
-    """The upper factor ``U`` of the damped matrix's inverse ``U'U``; damping grows until there is one.
-
-    With the order of rows and columns reversed, the matrix's own lower factor ``L`` gives it: ``U`` is the inverse of
-    ``L``, reversed again.
-    """
-    wide = gram.astype(np.float64)
-    mean = float(np.mean(np.diag(wide))) or 1.0
-    dead = np.diag(wide) <= 0
-    wide[dead, dead] = mean
-    while True:
-        try:
-            lower = np.linalg.cholesky((wide + damping * mean * np.eye(len(wide)))[::-1, ::-1])
-            return _inverse_lower(lower)[::-1, ::-1].astype(np.float32)
-        except np.linalg.LinAlgError:
-            damping = max(10 * damping, 1e-6)
-
-
-def _inverse_lower(lower: np.ndarray) -> np.ndarray:
-    """The inverse of a lower triangular matrix, by halves: almost all of it is matrix products."""
-    size = len(lower)
-    if size <= LEAF:
-        return np.asarray(np.linalg.inv(lower))
-    half = size // 2
-    first, last = _inverse_lower(lower[:half, :half]), _inverse_lower(lower[half:, half:])
-    out = np.zeros_like(lower)
-    out[:half, :half], out[half:, half:] = first, last
-    out[half:, :half] = -last @ (lower[half:, :half] @ first)
-    return out
+def _doubted(gram: np.ndarray, moments: Moments) -> np.ndarray:
+    """A Gram matrix with as much more on its diagonal as chance may have put beside it: of few rows, little is left."""
+    doubted = gram.copy()
+    np.fill_diagonal(doubted, np.diag(gram) * gram.dtype.type(1 + moments.chance))
+    return doubted
 
 
 def _with_rows(gram: np.ndarray) -> np.ndarray:

@@ -54,7 +54,7 @@ def render_html(result: Result) -> str:
         ("outputs", "Outputs compared", _outputs(result)),
         ("layers", "Layers", tables.layers_table(result)),
         ("kept", "Kept as they were", _reached(result) + _kept(result)),
-        *([("rewrites", "Rewritten, the function kept", rewrites_section(result))] if result.rewrites else []),
+        *([("rewrites", "Rewritten", rewrites_section(result))] if result.rewrites else []),
         ("work", "What the compiler did", _work(result)),
         ("load", "Load it", _load(result)),
         ("terms", "Terms", _terms()),

@@ -1,4 +1,4 @@
-"""The report's section on the passes that keep the function: what they did, and how well they kept it."""
+"""The report's section on the passes that change the graph: what they did, and how well they kept their word."""
 
 from collections.abc import Iterable
 
@@ -12,9 +12,10 @@ from qcc.passes.contract.contract import Edit
 def rewrites_section(result: Result) -> str:
     """A row a pass, then what each did, site by site."""
     text = (
-        "<p>Each of these passes changes numbers inside the model and leaves the function as it is. The graph was run "
-        "before and after each of them; the error is the largest difference over the largest value, of all outputs and "
-        "samples.</p>"
+        "<p>These passes change the model before its weights are stored in fewer bits. The graph was run before and "
+        "after each of them; the error is the largest difference over the largest value, of all outputs and samples. "
+        "Passes that cut something away are held to the graph before them with zeros in the place of what goes, all "
+        "others leave the function as it is.</p>"
     )
     head = [("", "pass"), ("n", "sites"), ("n", "refused"), ("n", "largest relative error"), ("n", "allowed")]
     done = table("Rewrites", head, [_row(row, result) for row in result.rewrites])

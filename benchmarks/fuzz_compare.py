@@ -1,0 +1,80 @@
+"""Whether a result of qcc computes what its input does, on data that qcc did not see."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+EXACT = "lossless"
+NOISE_DB = {"balanced": 15.0, "tiny": 3.0}
+"""What passes verification keeps more than this of the signal on other data, or it is wrong."""
+EXACT_ERROR = 1e-4
+"""Of the largest value at an output, as the exact passes promise."""
+
+
+def compared(before: Path, after: Path, preset: str, seed: int) -> str:
+    """How two models differ on data that qcc did not see; empty if they do not, or if it cannot be said."""
+    if not preset or not after.exists():
+        return ""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    plain = onnxruntime.SessionOptions()
+    plain.log_severity_level = 4
+    plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        first = onnxruntime.InferenceSession(str(before), options)
+        again = onnxruntime.InferenceSession(str(before), plain)
+        feeds = _feeds(first, np.random.default_rng(seed))
+        wanted, floor = first.run(None, feeds), again.run(None, feeds)
+    except Exception:  # the original does not run on such data, so nothing can be said
+        return ""
+    try:
+        found = onnxruntime.InferenceSession(str(after), options).run(None, feeds)
+    except Exception as error:
+        return f"the original runs, the result does not: {error}"[:300]
+    for one, same, other in zip(wanted, floor, found, strict=True):
+        said = _differ(np.asarray(one), np.asarray(same), np.asarray(other), preset)
+        if said:
+            return said
+    return ""
+
+
+def _differ(one: np.ndarray, same: np.ndarray, other: np.ndarray, preset: str) -> str:
+    if one.dtype.kind != "f" or one.shape != same.shape or not one.size:
+        return "" if one.shape == other.shape or one.shape != same.shape else f"shape {one.shape} became {other.shape}"
+    if one.shape != other.shape:
+        return f"shape {one.shape} became {other.shape}"
+    if not np.isfinite(one).all() or not np.isfinite(same).all():
+        return (
+            "" if (np.isfinite(one) == np.isfinite(other)).all() or preset != EXACT else "other places are not finite"
+        )
+    if not np.isfinite(other).all():
+        return "the result is not finite"
+    a, b = one.astype(np.float64), other.astype(np.float64)
+    scale = float(np.abs(a).max())
+    rounding = float(np.abs(a - same).max())
+    error = float(np.abs(a - b).max())
+    if preset == EXACT:
+        return f"off by {error / scale:.1e} of the largest value" if error > EXACT_ERROR * scale + 10 * rounding else ""
+    power, noise = float(np.square(a).mean()), float(np.square(a - b).mean())
+    if noise <= 100 * rounding**2 or noise == 0 or power == 0:
+        return ""
+    ratio = 10 * np.log10(power / noise)
+    return f"{ratio:.1f} dB" if ratio < NOISE_DB[preset] else ""
+
+
+def _feeds(session: onnxruntime.InferenceSession, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    kinds = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
+    feeds = {}
+    sizes: dict[str, int] = {}
+    for one in session.get_inputs():
+        free = (sizes.setdefault(str(dim), 2 + len(sizes)) for dim in one.shape if not isinstance(dim, int))
+        shape = [dim if isinstance(dim, int) else next(free) for dim in one.shape]
+        if one.type in kinds:
+            feeds[one.name] = rng.standard_normal(shape).astype(kinds[one.type])
+        elif one.type == "tensor(bool)":
+            feeds[one.name] = rng.random(shape) < 0.5
+        else:
+            feeds[one.name] = rng.integers(0, 4, shape).astype(one.type.removeprefix("tensor(").removesuffix(")"))
+    return feeds

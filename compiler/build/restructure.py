@@ -1,0 +1,77 @@
+"""Running a plan's steps that change a graph's structure: each is run, and checked to have done what it says."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from qcc.compiler.build.cleaning import Cleaned, clean_up, told, validate_cleaning
+from qcc.compiler.build.promises import broken_promise
+from qcc.compiler.build.rewrite import Rewritten
+from qcc.compiler.build.rewrite_row import RewriteRow
+from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.observe.observer import Tick
+from qcc.compiler.plan.plan import Plan, Step
+from qcc.compiler.plan.text import action_text
+from qcc.compiler.verify.translation import Trial
+from qcc.ir.errors import ModelError, Refused
+from qcc.passes.contract.contract import Context, Edit, G, Restructure
+
+
+def structure_steps(plan: Plan) -> tuple[Step, ...]:
+    """The steps of a plan after which its other steps know the weights."""
+    return tuple(step for step in plan.steps if isinstance(step.action, Restructure))
+
+
+def restructure(
+    graph: G, steps: Sequence[Step], data: Samples, cleaned: Cleaned | None = None, tick: Tick = lambda *_: None
+) -> Rewritten[G]:
+    """Run steps that change the structure of a cleaned graph.
+
+    After each step the graph must compute what the one before computes without what was left out; where it does not,
+    the step is left out.
+
+    Args:
+        graph: left as it is; returned where there are no steps.
+        steps: in order.
+        data: to validate on beside random data.
+        cleaned: what the graph was cleaned from, to be validated as well.
+        tick: told of each step.
+
+    Raises:
+        ModelError: the model does not run, or is another once cleaned.
+    """
+    if not steps:
+        return Rewritten(graph, ())
+    rows = [] if cleaned is None else [validate_cleaning(cleaned, Trial(graph, data))]
+    for done, step in enumerate(steps):
+        tick(done, len(steps), action_text(step.action))
+        graph, found = _run(graph, step, data)
+        rows += found
+    return Rewritten(graph, tuple(rows))
+
+
+def _run(graph: G, step: Step, data: Samples) -> tuple[G, list[RewriteRow]]:
+    start, action = time.perf_counter(), step.action
+    assert isinstance(action, Restructure)
+    text = action_text(action)
+    try:
+        after, edits = action.apply(graph, step.weights, Context())
+    except Refused as refused:
+        if refused.broken:
+            raise ModelError("Q410", refused.reason) from refused
+        return graph, [RewriteRow(text, (Edit("graph", refused.reason, refused=True, layers=step.weights),))]
+    treated = frozenset(edit.subject for edit in edits if not edit.refused)
+    if not treated:
+        return graph, [RewriteRow(text, tuple(edits))]
+    trial = Trial(action.meant(graph, step.weights, Context(takes=treated.__contains__)), data)
+    fault = broken_promise(graph, after, action.keeps)
+    outputs, found = trial.run(after)
+    seconds = time.perf_counter() - start
+    if fault or not trial.holds(found):
+        why = f"left out: with it {fault or told(found)}"
+        refused_edits = tuple(replace(edit, text=why, refused=True) if not edit.refused else edit for edit in edits)
+        return graph, [RewriteRow(text, refused_edits, seconds=seconds, left_out=tuple(sorted(treated)))]
+    trial.outputs = outputs
+    row = RewriteRow(text, tuple(edits), found.error, found.changed, found.bound, seconds)
+    after, rows = clean_up(after, trial)
+    return after, [row, *rows]

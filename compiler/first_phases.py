@@ -1,0 +1,92 @@
+"""What runs before rules are bound to weights: the passes that change which there are, or their shapes."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from qcc.compiler.build.cleaning import Cleaned
+from qcc.compiler.build.restructure import restructure, structure_steps
+from qcc.compiler.build.rewrite import Rewritten
+from qcc.compiler.build.rewrite_row import RewriteRow
+from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.console.phases import Phases
+from qcc.compiler.files.open_model import OpenModel
+from qcc.compiler.plan.bind import Earlier, first_steps
+from qcc.compiler.plan.plan import Plan, Step
+from qcc.compiler.plan.text import action_text
+from qcc.compiler.repeat import check_targets
+from qcc.dsl.diagnostics.report import Diagnostics
+from qcc.dsl.policy.policy import Policy
+from qcc.ir.graph.graph import Runner
+from qcc.ir.onnx.adapter import OnnxGraph
+
+NAMED = 3
+
+
+def run_first_phases(
+    model: OpenModel,
+    asked: Policy | Plan,
+    data: Samples,
+    original: Callable[[], Runner],
+    phases: Phases,
+    diagnostics: Diagnostics,
+) -> tuple[Rewritten[OnnxGraph], Earlier]:
+    """Run the passes that a policy asks for, or the steps of a plan that has been made before.
+
+    Args:
+        model: cleaned.
+        asked: the policy or the plan.
+        data: to validate on.
+        original: how to run the model as it came.
+        phases: timed and told.
+        diagnostics: told what was not done.
+
+    Raises:
+        ModelError: the plan is for another model, or the model does not run.
+    """
+    graph = model.graph
+    if isinstance(asked, Plan):
+        steps = structure_steps(asked)
+    else:
+        steps = first_steps(asked, graph, not data.generated, diagnostics)
+        diagnostics.raise_if_errors()
+    check_targets(steps, graph, model.path)
+    cleaned = Cleaned(original, model.edits)
+    with phases.phase("structure"):
+        done = restructure(graph, steps, data, cleaned, partial(phases.tell, "structure"))
+    _see_that_named_went(steps, done.rows, diagnostics)
+    tell_left_out(done.rows, diagnostics)
+    _tell_nothing_cut(done.rows, diagnostics)
+    return done, Earlier(steps, graph.weights())
+
+
+def _see_that_named_went(steps: Sequence[Step], rows: Sequence[RewriteRow], diagnostics: Diagnostics) -> None:
+    """Tell an error where layers were named by hand and cannot go.
+
+    Raises:
+        QccError: one cannot.
+    """
+    named = {action_text(step.action) for step in steps if getattr(step.action, "statement", "") == "depth"}
+    for row in (row for row in rows if row.action in named):
+        edits = [edit for edit in row.refused if edit.subject not in row.left_out]
+        for reason in dict.fromkeys(edit.text for edit in edits):
+            names = [f"`{edit.subject}`" for edit in edits if edit.text == reason]
+            shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+            help = 'name all layers of the branch, as in `leave_out = "layers.4.mlp.*"`'
+            diagnostics.error("Q522", f"{shown} cannot be left out: {reason}", help=help)
+    diagnostics.raise_if_errors()
+
+
+def tell_left_out(rows: Sequence[RewriteRow], diagnostics: Diagnostics) -> None:
+    """Warn of sites at which passes would not have done what they promise."""
+    for row in rows:
+        for edit in (edit for edit in row.refused if edit.subject in row.left_out):
+            diagnostics.warning("Q435", f"`{row.action}` at `{edit.subject}` was {edit.text}")
+
+
+def _tell_nothing_cut(rows: Sequence[RewriteRow], diagnostics: Diagnostics) -> None:
+    """Warn of steps that were to change the structure and changed nothing."""
+    for row in rows:
+        if row.action != "clean" and not row.treated and not row.left_out:
+            why = f": {row.refused[0].text}" if row.refused else ""
+            help = "`qcc inspect --axes` tells what may be cut"
+            diagnostics.warning("Q520", f"`{row.action}` cuts nothing{why}", help=help)

@@ -1,0 +1,48 @@
+"""What a plan keeps of its policy beside what is done to weights: target, data, verification and export."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path, PurePath
+
+from qcc.compiler.plan.catalog import schema
+from qcc.dsl.diagnostics.report import Diagnostics
+from qcc.dsl.load import load_text
+from qcc.dsl.policy.policy import Policy, to_text
+
+HEAD, DROPPED = "qpolicy 1", "minimize "
+NAME = "<plan>"
+
+
+def terms_of(policy: Policy) -> tuple[str, ...]:
+    """The statements of a policy that hold whatever is done to weights, one a line.
+
+    A path of data has no folder: how it was spelled must not change what is written.
+    """
+    calibrate = policy.calibrate
+    if calibrate is not None and calibrate.path is not None:
+        calibrate = replace(calibrate, path=PurePath(calibrate.path).name)
+    bare = replace(policy, rules=(), depth=(), budget=(), params={}, calibrate=calibrate)
+    lines = to_text(bare).splitlines()
+    return tuple(line for line in lines if line != HEAD and not line.startswith(DROPPED))
+
+
+def policy_of(
+    terms: tuple[str, ...], folder: Path | None = None, definitions: Mapping[str, str] | None = None, digest: str = ""
+) -> Policy:
+    """The policy that says the terms of a plan, and has no rules.
+
+    Args:
+        terms: of the plan.
+        folder: in which the data lies.
+        definitions: values of parameters, of which there are none.
+        digest: of the policy that the plan was made of.
+
+    Raises:
+        QccError: they are no terms.
+    """
+    text = "\n".join([HEAD, *terms, ""])
+    policy = load_text(text, schema(), NAME, definitions=definitions, report=Diagnostics())
+    calibrate = policy.calibrate
+    if folder is not None and calibrate is not None and calibrate.path is not None:
+        calibrate = replace(calibrate, path=str(folder / calibrate.path))
+    return replace(policy, calibrate=calibrate, digest=digest)

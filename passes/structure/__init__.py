@@ -1,0 +1,1 @@
+"""Passes that leave parts of a model out."""

@@ -1,0 +1,194 @@
+"""Residual branches that are left out: the model is what it is with zeros in their place, and loses their weights."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from qcc.compiler.compile import compile
+from qcc.compiler.plan.serial import from_json, to_json
+from qcc.dsl.diagnostics.report import QccError
+from qcc.ir.fx.graph import FxGraph
+from qcc.ir.onnx.graph.run import reference
+from qcc.ir.regions.residual import residual_branches
+from qcc.passes.contract.contract import Context
+from qcc.passes.structure.leave_out import LeaveOut
+
+
+class Block(nn.Module):
+    """A norm and a mixing layer, then a norm and two layers, both added to the stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.LayerNorm(16), nn.LayerNorm(16)
+        for norm in (self.first, self.second):  # else all norms share one gain
+            nn.init.normal_(norm.weight)
+            nn.init.normal_(norm.bias)
+        self.mix = nn.Linear(16, 16)
+        self.mlp = nn.Sequential(nn.Linear(16, 24), nn.GELU(), nn.Linear(24, 16))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.mix(self.first(x))
+        result: torch.Tensor = x + self.mlp(self.second(x))
+        return result
+
+
+class Net(nn.Module):
+    """Two blocks between layers; what goes past the second block's end goes out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(8, 16), nn.Linear(16, 4)
+        self.layers = nn.ModuleList([Block(), Block()])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.inner(x)
+        for layer in self.layers:
+            x = layer(x)
+        result: torch.Tensor = self.outer(x)
+        return result
+
+
+@pytest.fixture(scope="module")
+def net() -> Net:
+    torch.manual_seed(0)
+    return Net().eval()
+
+
+@pytest.fixture(scope="module")
+def model(net: Net, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("leave_out") / "net.onnx"
+    options = {"dynamo": True, "external_data": False, "verbose": False}
+    torch.onnx.export(net, (torch.zeros(3, 8),), path, **options)  # type: ignore[arg-type]
+    return path
+
+
+FEEDS = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
+
+
+def _without(net: Net, *parts: tuple[int, str]) -> np.ndarray:
+    """What torch makes of it with zeros in the place of branches."""
+    hooks = [
+        getattr(net.layers[at], name).register_forward_hook(lambda _module, _given, result: 0 * result)
+        for at, name in parts
+    ]
+    with torch.no_grad():
+        result = net(torch.from_numpy(FEEDS)).numpy()
+    for hook in hooks:
+        hook.remove()
+    return np.asarray(result)
+
+
+def _run(path: Path) -> np.ndarray:
+    feed, *_ = onnx.load(path).graph.input
+    (found,) = reference(path)({feed.name: FEEDS}).values()
+    return found
+
+
+def _weights(path: Path) -> int:
+    return sum(int(np.prod(one.dims)) for one in onnx.load(path).graph.initializer)
+
+
+BLOCK = 16 * 16 + 16 + 2 * 16 * 24 + 24 + 16 + 4 * 16
+
+
+@pytest.mark.parametrize(
+    ("globs", "parts", "gone"),
+    [
+        ('"layers.0.mlp.*"', [(0, "mlp")], 2 * 16 * 24 + 24 + 16 + 2 * 16),
+        ('"layers.1.mix"', [(1, "mix")], 16 * 16 + 16 + 2 * 16),
+        ('"layers.1.*"', [(1, "mix"), (1, "mlp")], BLOCK),
+        ('"layers.0.mix" | "layers.1.mlp.0" | "layers.1.mlp.2"', [(0, "mix"), (1, "mlp")], BLOCK),
+        ('"layers.*"', [(0, "mix"), (0, "mlp"), (1, "mix"), (1, "mlp")], 2 * BLOCK),
+    ],
+)
+def test_a_branch_goes_with_all_that_is_its_own(
+    net: Net, model: Path, tmp_path: Path, globs: str, parts: list[tuple[int, str]], gone: int
+) -> None:
+    output = tmp_path / "less.onnx"
+    result = compile(model, f"qpolicy 1\ndepth {{ leave_out = {globs} }}\n", output=output)
+    assert result.passed
+    assert [one.code for one in result.warnings] == []
+    np.testing.assert_allclose(_run(output), _without(net, *parts), rtol=0, atol=1e-5)  # 24 terms of about 1, added up
+    assert _weights(model) - _weights(output) == gone
+    onnx.checker.check_model(str(output), full_check=True)
+
+
+def test_the_rest_is_encoded_and_rules_for_what_went_are_no_mistake(model: Path, tmp_path: Path) -> None:
+    text = """qpolicy 1
+    depth { leave_out = "layers.1.*" }
+    rule linear[name ~ "layers.1.*"] { weights = int4 channel }
+    rule linear[name ~ "layers.0.*"] { weights = int8 channel }
+    """
+    result = compile(model, text, output=tmp_path / "less.onnx")
+    assert {row.name for row in result.layers if row.form} <= {"layers.0.mix", "layers.0.mlp.0", "layers.0.mlp.2"}
+    assert not any(row.name.startswith("layers.1") for row in result.layers)
+    again = from_json(to_json(result.plan))
+    assert again == result.plan
+    compile(model, "qpolicy 1\nrule any { keep }", output=tmp_path / "again.onnx", plan=again)
+    np.testing.assert_array_equal(_run(tmp_path / "again.onnx"), _run(tmp_path / "less.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("globs", "code"),
+    [('"outer"', "Q522"), ('"layers.0.mlp.0"', "Q522"), ('"layers.7.*"', "Q521"), ('"layers.0.*" | "inner"', "Q522")],
+)
+def test_what_is_no_branch_is_refused(model: Path, tmp_path: Path, globs: str, code: str) -> None:
+    output = tmp_path / "less.onnx"
+    with pytest.raises(QccError) as caught:
+        compile(model, f"qpolicy 1\ndepth {{ leave_out = {globs} }}\n", output=output)
+    assert [one.code for one in caught.value.diagnostics] == [code]
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("block", "code"),
+    [
+        ('depth { leave_out = "a", leave_out = "b" }', "Q206"),
+        ("depth { leave_out = residual }", "Q203"),
+        ("depth { leave_out }", "Q231"),
+        ('depth { leave_in = "a" }', "Q202"),
+        ('depth "a"', "Q101"),
+    ],
+)
+def test_what_no_policy_may_say(block: str, code: str) -> None:
+    with pytest.raises(QccError) as caught:
+        compile("none.onnx", f"qpolicy 1\n{block}\n")
+    assert code in [one.code for one in caught.value.diagnostics]
+
+
+def test_both_adapters_find_the_same_branches(net: Net, model: Path) -> None:
+    from qcc.compiler.files.open_model import open_model
+
+    torch_graph = FxGraph.export(net, (torch.zeros(3, 8),))
+    torch_graph.simplify()
+    wanted = [
+        ("layers.0.mix", ("layers.0.mix",)),
+        ("layers.0.mlp", ("layers.0.mlp.0", "layers.0.mlp.2")),
+        ("layers.1.mix", ("layers.1.mix",)),
+        ("layers.1.mlp", ("layers.1.mlp.0", "layers.1.mlp.2")),
+    ]
+    for graph in (torch_graph, open_model(model).graph):
+        assert [(one.name, one.weights) for one in residual_branches(graph)] == wanted
+    after, edits = LeaveOut().apply(torch_graph, ["layers.0.mlp.0", "layers.0.mlp.2"], Context())
+    assert [edit.subject for edit in edits] == ["layers.0.mlp"]
+    feeds = {torch_graph.inputs[0].name: FEEDS}
+    (got,) = after.runner(list(feeds), [value.name for value in after.outputs])(feeds).values()
+    np.testing.assert_allclose(got, _without(net, (0, "mlp")), rtol=0, atol=1e-5)
+
+
+def test_two_ways_to_the_same_sum_are_no_branch() -> None:
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.one(x) + self.other(x)
+            return result
+
+    graph = FxGraph.export(Joined(), (torch.zeros(2, 4),))
+    assert residual_branches(graph) == ()
