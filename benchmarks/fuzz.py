@@ -46,6 +46,8 @@ from benchmarks.fuzz_models import FASHION, mutated, seeds
 from benchmarks.timing import machine
 from qcc.compiler.commands.cli import BUG, INPUT
 from qcc.compiler.commands.cli import run as command
+from qcc.compiler.plan.catalog import schema
+from qcc.dsl.load import load_policy
 
 PRELOADED = (
     *(
@@ -106,6 +108,7 @@ def main() -> None:
         return
     for module in PRELOADED:
         importlib.import_module(module)
+    load_policy(EXACT, schema())  # the grammar, and what policies are held to
     signal.signal(signal.SIGTERM, lambda *_: _interrupt())
     found = run_kinds(arguments)
     raise SystemExit(1 if any(faults(outcomes) for outcomes in found.values()) else 0)

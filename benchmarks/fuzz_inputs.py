@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from qcc.compiler.report.lock import text_sha256
+
 POLICIES = (
     'use "balanced"',
     'calibrate "data.npz" { samples = 64, seed = 1 }',
@@ -88,7 +90,7 @@ def policy(rng: random.Random) -> bytes:
 
 
 def lock(text: str, rng: random.Random) -> bytes:
-    """A lock file in which values are of other types, gone, doubled or others'."""
+    """A lock file in which values are of other types, gone, doubled or others'; half of them have the right hash."""
     data = json.loads(text)
     for _ in range(rng.choice((1, 1, 2, 4))):
         places: list[tuple[object, object]] = []
@@ -101,6 +103,8 @@ def lock(text: str, rng: random.Random) -> bytes:
             parent.insert(int(str(key)), value)
         else:
             parent[key] = value  # type: ignore[index]
+    if rng.random() < 0.5:
+        data["plan_sha256"] = text_sha256(json.dumps(data.get("plan"), indent=1))
     raw = json.dumps(data).encode()
     if rng.random() < 0.1:
         raw = raw[: rng.randrange(len(raw))]

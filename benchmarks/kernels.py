@@ -8,7 +8,8 @@ time. In a turn a layer runs for 2 ms, so that weights which fit a cache lie in 
 run, in which they have been evicted. A ratio above 1 is faster than ONNX Runtime. Its forms: for codes blocked
 ``DequantizeLinear`` and ``MatMul``, which it fuses, at accuracy level 4 (activations rounded to int8) and 1
 (float32), the faster counts, and only level 1 against exact activations; for bfloat16 weights ``MatMul`` in float32;
-for int8 ``DynamicQuantizeMatMul``, and static QDQ with a result in int8 or, where ``to float`` stands, in float32.
+for int8 ``DynamicQuantizeMatMul``, and static QDQ with a result in int8 or, where ``to float`` stands, in float32. For
+tables our own kernel of int4 stands in its place.
 """
 
 import argparse
@@ -27,8 +28,7 @@ from benchmarks.timing import machine
 from qcc.codegen.library.build import Arithmetic, build
 from qcc.codegen.target.target import native
 from qcc.compiler.measure.timing import Turns, interleaved
-from qcc.ir.encoding.packing import pack
-from qcc.ir.kernel.op import LinearOp
+from qcc.ir.kernel.op import BF16, LinearOp, parse
 from qcc.ir.onnx.file.runtime import onnxruntime
 
 SHAPES = ((1024, 1024), (576, 1536), (4096, 4096))  # inputs, outputs
@@ -50,14 +50,16 @@ class Row:
     activations: Arithmetic = "int8"
 
 
+INT4 = parse(f"linear_int4_group{GROUP}")
 TABLE = [
-    *(Row("int4", LinearOp(4, GROUP), rows, ("level 4", "level 1")) for rows in (1, 4, 8, 16, 32, 128)),
-    Row("exact", LinearOp(4, GROUP), 1, ("level 1",), "exact"),
-    Row("few", LinearOp(2, GROUP), 1, ("2 bits, level 4",)),
-    Row("few", LinearOp(3, GROUP), 1, ("level 4",)),
-    *(Row("bf16", LinearOp(16), rows, ("float32",)) for rows in (1, 4, 16, 128)),
-    *(Row("int8", LinearOp(8, None), rows, ("dynamic", "static")) for rows in (1, 16, 128)),
-    *(Row("static", LinearOp(8, None, static=True), rows, ("static", "static to float")) for rows in (1, 16, 128)),
+    *(Row("int4", INT4, rows, ("level 4", "level 1")) for rows in (1, 4, 8, 16, 32, 128)),
+    Row("exact", INT4, 1, ("level 1",), "exact"),
+    Row("few", parse(f"linear_int2_group{GROUP}"), 1, ("2 bits, level 4",)),
+    Row("few", parse(f"linear_int3_group{GROUP}"), 1, ("level 4",)),
+    *(Row("tables", parse(f"linear_{name}"), 1, (INT4.name,)) for name in ("fp4_group32_e8m0", "nf4_group64")),
+    *(Row("bf16", LinearOp(BF16), rows, ("float32",)) for rows in (1, 4, 16, 128)),
+    *(Row("int8", parse("linear_int8_channel"), rows, ("dynamic", "static")) for rows in (1, 16, 128)),
+    *(Row("static", parse("linear_int8_channel_static"), rows, ("static", "static to float")) for rows in (1, 16, 128)),
 ]
 
 
@@ -66,10 +68,13 @@ def weights(op: LinearOp, inputs: int, outputs: int) -> dict[str, np.ndarray]:
     draw = np.random.default_rng(0)
     if op.is_float:
         return {"weight": (draw.standard_normal((outputs, inputs), np.float32).view(np.uint32) >> 16).astype(np.uint16)}
-    codes = draw.integers(0, 1 << op.bits, (outputs, inputs)).astype(np.uint8)
-    scale = draw.uniform(0.01, 0.02, (outputs, inputs // (op.group or inputs))).astype(np.float16)
-    step = [np.array(0.03, np.float32)] if op.static else []
-    return dict(zip(op.weight_inputs, [*pack(codes, op.bits), scale, *step], strict=True))
+    parts: dict[str, np.ndarray] = {}
+    for name, part in op.encoding.parts((outputs, inputs)).items():
+        whole = name == "codes"  # scales that are bytes are powers of two
+        low, high = (0, 1 << part.bits) if whole else (118, 124)
+        codes = draw.integers(low, high, part.shape).astype(np.uint8)
+        parts[name] = codes if part.dtype is np.uint8 else draw.uniform(0.01, 0.02, part.shape).astype(part.dtype)
+    return op.arrays(parts) | ({"input_scale": np.array(0.03, np.float32)} if op.static else {})
 
 
 def model(nodes: list[NodeProto], constants: list[TensorProto]) -> bytes:
@@ -168,7 +173,10 @@ def lines(table: list[Row], libraries: dict[str, Path]) -> Iterator[str]:
         for inputs, outputs in SHAPES:
             sessions = {"": session(ours(row.op, inputs, outputs), libraries[row.activations])}
             for name in row.rivals:
-                sessions[name] = session(rival(name, inputs, outputs), level=name[-1] if "level" in name else "")
+                level = name[-1] if "level" in name else ""
+                own = name == INT4.name
+                made = ours(INT4, inputs, outputs) if own else rival(name, inputs, outputs)
+                sessions[name] = session(made, libraries[row.activations] if own else None, level)
             x = np.random.default_rng(1).standard_normal((row.rows, inputs), np.float32)
             times, cold = (measure(sessions, x, outputs, turns) for turns in (WARM, COLD))
             took = times[""]

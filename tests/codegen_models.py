@@ -10,11 +10,27 @@ import onnxruntime
 from onnx import FunctionProto, ModelProto, TensorProto, helper, numpy_helper
 from scipy.special import erf
 
-from qcc.ir.encoding.packing import pack
-from qcc.ir.kernel.op import BIAS, KEEP, STEPS, EpilogueStep, LinearOp
+from qcc.ir.encoding.blocked import Blocked
+from qcc.ir.encoding.blocks import Block
+from qcc.ir.encoding.grid import IntGrid, TableGrid
+from qcc.ir.kernel.op import BF16, BIAS, KEEP, STEPS, EpilogueStep, LinearOp
 
 TINY = np.float32(1e-30)
 STEP = np.float32(0.03)
+
+
+def linear(
+    bits: int,
+    group: int | None = None,
+    symmetric: bool = True,
+    steps: tuple[str, ...] = (),
+    pointwise: bool = False,
+    static: bool = False,
+) -> LinearOp:
+    """An op over integers; over bfloat16 weights where there are 16 bits."""
+    if bits == 16:
+        return LinearOp(BF16, steps, pointwise, static)
+    return LinearOp(Blocked(IntGrid(bits, symmetric), Block(1, group or 0)), steps, pointwise, static)
 
 
 def logistic(v: np.ndarray) -> np.ndarray:
@@ -53,26 +69,41 @@ class Outputs:
 class Layer:
     """An encoded matrix: codes and zeros are offset binary and centred, as the op takes them.
 
-    Where weights are bfloat16 themselves, they are the ``codes``, in float32, and every scale is 1.
+    Where weights are bfloat16 themselves, they are the ``codes``, in float32, and every scale is 1. Scales that are
+    bytes are such here, too.
     """
 
     kernel: LinearOp
     codes: np.ndarray
-    scale: np.ndarray
+    stored_scale: np.ndarray
     zero: np.ndarray | None
     vectors: Mapping[str, np.ndarray] = field(default_factory=dict)
     epsilon: float = 1e-5
     input_scale: np.float32 = STEP
 
     @property
+    def scale(self) -> np.ndarray:
+        """The scales as numbers."""
+        scales = None if self.kernel.is_float else self.kernel.encoding.scales
+        return scales.grid.numbers(self.stored_scale) if isinstance(scales, Blocked) else self.stored_scale
+
+    @property
     def middle(self) -> int:
         """The code of zero where there is no zero point."""
-        return 0 if self.kernel.is_float else 1 << (self.kernel.bits - 1)
+        return 0 if self.kernel.is_float else 1 << (self.kernel.encoding.bits - 1)
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """What codes stand for but for zero points ``[out, in]``, float64."""
+        grid = self.kernel.encoding.grid
+        if isinstance(grid, TableGrid):
+            return grid.numbers(self.codes).astype(np.float64)
+        return self.codes.astype(np.float64) - self.middle
 
     @property
     def centred(self) -> np.ndarray:
         """Codes less zeros ``[out, groups, in of the group]``, float64."""
-        blocks = self.codes.astype(np.float64).reshape(*self.scale.shape, -1) - self.middle
+        blocks = self.numbers.reshape(*self.scale.shape, -1)
         return blocks if self.zero is None else blocks - self.zero[..., None]
 
     def product(self, x: np.ndarray) -> np.ndarray:
@@ -127,7 +158,7 @@ class Layer:
     def magnitude(self, x: np.ndarray) -> float:
         """The largest sum of the terms' magnitudes: what rounding errors are a fraction of."""
         scale = self.scale.astype(np.float64)[..., None]
-        blocks = np.abs(self.codes.astype(np.float64).reshape(*self.scale.shape, -1) - self.middle)
+        blocks = np.abs(self.numbers.reshape(*self.scale.shape, -1))
         blocks = blocks if self.zero is None else blocks + np.abs(self.zero.astype(np.float64))[..., None]
         return float((np.abs(x).astype(np.float64) @ (blocks * scale).reshape(self.codes.shape).T).max())
 
@@ -141,7 +172,9 @@ class Layer:
         if self.kernel.is_float:
             return [(self.codes.view(np.uint32) >> 16).astype(np.uint16)]
         step = [np.array(self.input_scale)] if self.kernel.static else []
-        return [*pack(self.codes, self.kernel.bits), self.scale, *([] if self.zero is None else [self.zero]), *step]
+        scale = "scale.codes" if self.stored_scale.dtype == np.uint8 else "scale.values"
+        parts = {"codes": self.codes, scale: self.stored_scale} | ({} if self.zero is None else {"zero": self.zero})
+        return [*self.kernel.arrays(parts).values(), *step]
 
     def model(self, constant: bool = True, body: FunctionProto | None = None) -> ModelProto:
         """One node; with ``body``, a function of that name stands beside it."""
@@ -179,15 +212,15 @@ def draw(kernel: LinearOp, outputs: int, inputs: int, seed: int = 0, scale: Any 
         return Layer(
             kernel, weight.view(np.float32), np.ones((outputs, 1), scale), None, _vectors(kernel, outputs, random)
         )
-    middle = 1 << (kernel.bits - 1)
-    zero = None if kernel.symmetric else random.integers(-middle, middle, (outputs, groups)).astype(np.int8)
-    return Layer(
-        kernel,
-        random.integers(0, 1 << kernel.bits, (outputs, inputs)).astype(np.uint8),
-        random.uniform(0.01, 0.02, (outputs, groups)).astype(scale),
-        zero,
-        _vectors(kernel, outputs, random),
-    )
+    encoding = kernel.encoding
+    middle = 1 << (encoding.bits - 1)
+    zero = None if encoding.symmetric else random.integers(-middle, middle, (outputs, groups)).astype(np.int8)
+    if isinstance(encoding.scales, Blocked):  # powers of two about 1/64
+        scales = random.integers(118, 124, (outputs, groups)).astype(np.uint8)
+    else:
+        scales = random.uniform(0.01, 0.02, (outputs, groups)).astype(scale)
+    codes = random.integers(0, 1 << encoding.bits, (outputs, inputs)).astype(np.uint8)
+    return Layer(kernel, codes, scales, zero, _vectors(kernel, outputs, random))
 
 
 def _vectors(kernel: LinearOp, outputs: int, random: np.random.Generator) -> dict[str, np.ndarray]:

@@ -12,15 +12,15 @@ from qcc.codegen.library.build import build
 from qcc.codegen.target.target import AMX, TARGETS, cpu_flags, native
 from qcc.ir.kernel.op import LinearOp, OpError, parse
 from qcc.ir.onnx.emit.kernel_body import kernel_function
-from tests.codegen_models import draw, session, unaligned
+from tests.codegen_models import draw, linear, session, unaligned
 
 pytest.importorskip("tvm")
 amx = pytest.mark.skipif(not set(AMX) <= cpu_flags(), reason="needs AMX")
 
 STEPS = ((), ("bias",), ("bias", "relu6"), ("bias", "add", "relu"), ("bias", "silu", "mul"), ("hard_swish",))
-PLAIN = [LinearOp(bits, None, bits % 2 == 0, pointwise=True) for bits in range(2, 9)]
-GROUPED = [LinearOp(4, 32, False, ("bias",), True), LinearOp(3, 64, True, (), True)]
-OPS = [*PLAIN, *GROUPED, *(LinearOp(16, steps=steps, pointwise=True) for steps in STEPS)]
+PLAIN = [linear(bits, None, bits % 2 == 0, pointwise=True) for bits in range(2, 9)]
+GROUPED = [linear(4, 32, False, ("bias",), True), linear(3, 64, True, (), True)]
+OPS = [*PLAIN, *GROUPED, *(linear(16, steps=steps, pointwise=True) for steps in STEPS)]
 ROUNDING = 2.0**-7 + 2.0**-16  # of a product: both factors are rounded to bfloat16
 SUM_ERROR = 1e-6  # float32 sums, and the steps
 
@@ -67,7 +67,7 @@ def test_against_float64(library: Path, op: LinearOp, shape: tuple[int, int, int
 @amx
 @pytest.mark.parametrize("positions", [1, 9, 17, 49, 128])
 def test_a_bad_position_is_bad_alone(library: Path, positions: int) -> None:
-    op = LinearOp(8, pointwise=True)
+    op = linear(8, pointwise=True)
     layer = draw(op, 40, 24)
     x = np.random.default_rng(0).standard_normal((2, 24, positions)).astype(np.float32)
     x[1, 23, 0] = np.nan
@@ -91,7 +91,7 @@ def test_channels_that_do_not_fit(library: Path) -> None:
     with pytest.raises(Exception, match="channels of the input"):
         made.run(None, {"x": np.zeros((1, 32, 2, 2), np.float32)})
     with pytest.raises(Exception, match="multiple of 8"):
-        session(draw(LinearOp(16, pointwise=True), 40, 20).model(), library)
+        session(draw(linear(16, pointwise=True), 40, 20).model(), library)
 
 
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
@@ -107,8 +107,8 @@ def test_the_body_says_the_same(op: LinearOp) -> None:
 
 
 def test_other_targets_leave_it_to_the_body(tmp_path: Path) -> None:
-    op = LinearOp(8, pointwise=True)
-    build([op, LinearOp(8)], (TARGETS["avx2"],), tmp_path / "k.so")
+    op = linear(8, pointwise=True)
+    build([op, linear(8)], (TARGETS["avx2"],), tmp_path / "k.so")
     build([op], (TARGETS["avx2"],), tmp_path / "only.so")
 
 
@@ -121,4 +121,4 @@ def test_names(op: LinearOp) -> None:
 @pytest.mark.parametrize("steps", [("relu", "bias"), ("layer_norm",), ("keep", "rms_norm")])
 def test_steps_that_convolutions_have_not(steps: tuple[str, ...]) -> None:
     with pytest.raises(OpError, match="a convolution's bias"):
-        LinearOp(8, steps=steps, pointwise=True)
+        linear(8, steps=steps, pointwise=True)

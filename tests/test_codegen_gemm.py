@@ -7,19 +7,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from qcc.codegen.cpu.templates import CodeTiles, FloatTiles
 from qcc.codegen.library.build import build
-from qcc.codegen.library.spec import MANY_ROWS
 from qcc.codegen.target.target import AMX, cpu_flags, native
 from qcc.codegen.target.tiling import Tiling, tiling
 from qcc.ir.kernel.op import LinearOp
-from tests.codegen_models import Layer, draw, quantize, session, unaligned
+from tests.codegen_models import Layer, draw, linear, quantize, session, unaligned
 
 pytest.importorskip("tvm")
 pytestmark = pytest.mark.skipif(not set(AMX) <= cpu_flags(), reason="needs AMX")
 
-CHANNEL = [LinearOp(bits, None, symmetric) for bits in range(2, 9) for symmetric in (True, False)]
-GROUPED = [LinearOp(bits, 32, symmetric) for bits in range(2, 9) for symmetric in (True, False)]
-WEIGHTS = LinearOp(16)
+CHANNEL = [linear(bits, None, symmetric) for bits in range(2, 9) for symmetric in (True, False)]
+GROUPED = [linear(bits, 32, symmetric) for bits in range(2, 9) for symmetric in (True, False)]
+WEIGHTS = linear(16)
 EDGES = (1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 96, 130)
 WEIGHT_ERROR = 2.0**-7 * 2 / 3  # of a decoded weight: cut after it was made larger by at most two thirds of a last bit
 INPUT_ERROR = 2.0**-8  # of an activation, rounded to nearest: eight bits
@@ -40,7 +40,7 @@ def by_rows(layer: Layer, x: np.ndarray) -> np.ndarray:
 
 
 shapes = st.tuples(
-    st.one_of(st.integers(MANY_ROWS["codes"], 80), st.sampled_from((250, 256, 257, 300))),
+    st.one_of(st.integers(CodeTiles.rows, 80), st.sampled_from((250, 256, 257, 300))),
     st.sampled_from(EDGES),
     st.one_of(st.integers(1, 9), st.sampled_from((16, 17, 33))),
     st.integers(0, 1000),
@@ -85,7 +85,7 @@ def test_weights_that_bfloat16_holds_stay_as_they_are(library: Path, op: LinearO
 
 def test_cutting_favours_no_side(library: Path) -> None:
     """The sum of many weights is as it was: a bias of half a last bit would show as 2e-3."""
-    layer = draw(LinearOp(4, 32), 128, 4096, scale=np.float32)
+    layer = draw(linear(4, 32), 128, 4096, scale=np.float32)
     layer = Layer(
         layer.kernel, np.where(layer.codes < 8, 16 - np.maximum(layer.codes, 1), layer.codes), layer.scale, None
     )
@@ -94,7 +94,7 @@ def test_cutting_favours_no_side(library: Path) -> None:
     assert abs(float((result / layer.exact(x)).mean()) - 1) < 5e-4
 
 
-@pytest.mark.parametrize("op", [LinearOp(8, None), LinearOp(5, None, False), LinearOp(4, 32), WEIGHTS])
+@pytest.mark.parametrize("op", [linear(8, None), linear(5, None, False), linear(4, 32), WEIGHTS])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("rows", [13, 40, 300])
 def test_a_bad_row_is_bad_alone(library: Path, op: LinearOp, bad: float, rows: int) -> None:
@@ -111,7 +111,7 @@ def test_a_bad_row_is_bad_alone(library: Path, op: LinearOp, bad: float, rows: i
 
 @pytest.mark.parametrize("size", [0.0, 1e-40, 1e-31, 1e-20, 1e30])
 def test_rows_of_any_size(library: Path, size: float) -> None:
-    layer = draw(LinearOp(8, None), 40, 64)
+    layer = draw(linear(8, None), 40, 64)
     x = (np.random.default_rng(0).standard_normal((20, 64)) * size).astype(np.float32)
     result = session(layer.model(), library).run(None, {"x": x})[0]
     np.testing.assert_array_equal(result, by_rows(layer, x))
@@ -122,7 +122,7 @@ def test_bfloat16_weights_of_few_rows(library: Path, rows: int) -> None:
     layer = draw(WEIGHTS, 130, 160)
     x = unaligned(np.random.default_rng(rows).standard_normal((rows, 160)).astype(np.float32))
     result = session(layer.model(), library).run(None, {"x": x})[0]
-    share = SUM_ERROR if rows < MANY_ROWS["bf16"] else INPUT_ERROR + SUM_ERROR
+    share = SUM_ERROR if rows < FloatTiles.rows else INPUT_ERROR + SUM_ERROR
     assert np.abs(result - layer.exact(x)).max() < layer.magnitude(x) * share
 
 

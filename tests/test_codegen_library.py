@@ -11,14 +11,14 @@ import onnxruntime
 import pytest
 from onnx import FunctionProto, helper
 
+from qcc.codegen.cpu.templates import product_of, templates
 from qcc.codegen.library.build import build
 from qcc.codegen.library.c_compiler import BuildError
-from qcc.codegen.library.spec import variants
 from qcc.codegen.target.target import TARGETS, CpuTarget, TargetError, named, native
 from qcc.ir.kernel.op import BIAS, LinearOp, OpError, parse
-from tests.codegen_models import draw, session
+from tests.codegen_models import draw, linear, session
 
-KERNEL = LinearOp(4, 32)
+KERNEL = linear(4, 32)
 LIMIT_BYTES = 300_000
 CACHED_S = 1.0
 
@@ -28,12 +28,12 @@ needs_tvm = pytest.mark.skipif(importlib.util.find_spec("tvm") is None, reason="
 @pytest.mark.parametrize(
     ("op", "kernel"),
     [
-        ("linear_int4_group32", LinearOp(4, 32)),
-        ("linear_int3_group128_asym", LinearOp(3, 128, False)),
-        ("linear_int8_channel_bias", LinearOp(8, None, True, (BIAS,))),
-        ("linear_int4_group32_bias_gelu_tanh_mul", LinearOp(4, 32, True, (BIAS, "gelu_tanh", "mul"))),
-        ("linear_int4_channel_add_keep_rms_norm", LinearOp(4, None, True, ("add", "keep", "rms_norm"))),
-        ("linear_int2_group64_asym_bias", LinearOp(2, 64, False, (BIAS,))),
+        ("linear_int4_group32", linear(4, 32)),
+        ("linear_int3_group128_asym", linear(3, 128, False)),
+        ("linear_int8_channel_bias", linear(8, None, True, (BIAS,))),
+        ("linear_int4_group32_bias_gelu_tanh_mul", linear(4, 32, True, (BIAS, "gelu_tanh", "mul"))),
+        ("linear_int4_channel_add_keep_rms_norm", linear(4, None, True, ("add", "keep", "rms_norm"))),
+        ("linear_int2_group64_asym_bias", linear(2, 64, False, (BIAS,))),
     ],
 )
 def test_names(op: str, kernel: LinearOp) -> None:
@@ -50,15 +50,29 @@ def test_names_reject(op: str) -> None:
 
 def test_steps_whose_names_read_as_others_are_refused() -> None:
     with pytest.raises(OpError, match="read as other steps"):
-        LinearOp(4, 32, True, ("gelu", "tanh"))
+        linear(4, 32, True, ("gelu", "tanh"))
 
 
-def test_variants() -> None:
-    found = {name: variants(target, "int8") for name, target in TARGETS.items()}
-    assert found["sapphire-rapids"] == ("int8", "amx", "int8_rows")
-    assert variants(TARGETS["sapphire-rapids"], "bf16") == ("int8", "amx")
-    assert found["avx512-vnni"] == found["avx2"] == ("int8",)
-    assert found["generic"] == variants(TARGETS["sapphire-rapids"], "exact") == ("exact",)
+def _templates(op: LinearOp, target: str, activations: str = "bf16") -> list[str]:
+    return [one.name for one in templates(product_of(op), TARGETS[target], activations)]
+
+
+def test_templates() -> None:
+    """The first that accepts: one for few rows, and one for many where there is one."""
+    integers, grouped, table, floats = linear(8), linear(4, 32), parse("linear_nf4_group64"), linear(16)
+    assert _templates(integers, "sapphire-rapids") == ["int8 by VNNI", "codes by AMX"]
+    assert _templates(integers, "sapphire-rapids", "int8") == ["int8 by VNNI", "int8 by AMX"]
+    assert _templates(linear(8, static=True), "sapphire-rapids") == ["int8 by VNNI", "int8 by AMX"]
+    assert _templates(grouped, "sapphire-rapids", "int8") == ["int8 by VNNI", "codes by AMX"]
+    assert _templates(table, "sapphire-rapids", "int8") == ["int8 by VNNI", "codes by AMX"]
+    assert _templates(floats, "sapphire-rapids") == ["bf16 weights", "bf16 by AMX"]
+    assert _templates(table, "avx512-vnni") == ["int8 by VNNI"] and _templates(table, "avx2") == ["int8 by AVX2"]
+    assert _templates(grouped, "armv8.2-dotprod") == ["int8 by NEON"]
+    assert _templates(table, "armv8.2-dotprod") == _templates(table, "generic") == []
+    assert _templates(grouped, "sapphire-rapids", "exact") == _templates(table, "avx512-vnni", "exact") == ["exact"]
+    convolution = linear(8, pointwise=True)
+    assert _templates(convolution, "sapphire-rapids") == ["convolutions by AMX"]
+    assert _templates(convolution, "avx2") == _templates(convolution, "sapphire-rapids", "exact") == []
 
 
 def test_targets() -> None:
@@ -133,7 +147,7 @@ def test_weights_that_are_no_constants_are_refused(tmp_path: Path) -> None:
 def test_wrong_shapes_are_refused(tmp_path: Path) -> None:
     library = build([KERNEL], (native(),), tmp_path / "k.so")
     layer = draw(KERNEL, 64, 64)
-    wrong = dataclasses.replace(layer, scale=layer.scale[:, :1])
+    wrong = dataclasses.replace(layer, stored_scale=layer.scale[:, :1])
     with pytest.raises(Exception, match="scales are"):
         session(wrong.model(), library)
     with pytest.raises(Exception, match="last axis"):

@@ -16,13 +16,13 @@ from qcc.codegen.library.build import Arithmetic, build
 from qcc.codegen.target.target import cpu_flags, named
 from qcc.ir.kernel.op import BIAS, LinearOp
 from qcc.ir.onnx.emit.kernel_body import kernel_function
-from tests.codegen_models import Layer, draw, session, unaligned
+from tests.codegen_models import Layer, draw, linear, session, unaligned
 
 pytest.importorskip("tvm")
 
 BITS = (2, 3, 4, 5, 6, 7, 8)
 KERNELS = [
-    LinearOp(bits, None, symmetric, steps, static=True)
+    linear(bits, None, symmetric, steps, static=True)
     for bits, symmetric, steps in itertools.product(BITS, (True, False), ((), (BIAS, "gelu")))
 ]
 FLOAT = 1e-5  # of the largest sum of magnitudes: float32 sums of up to 320 products
@@ -96,7 +96,7 @@ def test_float_kernels_round_too(
 
 
 def drawn(case: dict[str, int]) -> tuple[Layer, np.ndarray]:
-    kernel = LinearOp(case["bits"], None, bool(case["symmetric"]), static=True)
+    kernel = linear(case["bits"], None, bool(case["symmetric"]), static=True)
     layer = draw(kernel, case["outputs"], case["chunks"] * 32, case["seed"])
     random = np.random.default_rng(case["seed"])
     return layer, (random.standard_normal((case["rows"], case["chunks"] * 32)) * case["spread"]).astype(np.float32)
@@ -106,7 +106,7 @@ def drawn(case: dict[str, int]) -> tuple[Layer, np.ndarray]:
 @pytest.mark.parametrize("target", ["native", "avx512-vnni", "avx2"])
 def test_extremes(libraries: Libraries, target: str, rows: int) -> None:
     """The largest sums, and what is out of range: infinity saturates, NaN is the lowest."""
-    layer = draw(LinearOp(8, None, False, static=True), 40, 1024)
+    layer = draw(linear(8, None, False, static=True), 40, 1024)
     layer = Layer(layer.kernel, np.full_like(layer.codes, 255), layer.scale, np.full_like(layer.zero, -128))
     x = np.full((rows, 1024), 1e30, np.float32)
     x[0, :512], x[-1, 5:7], x[-1, 9] = -np.inf, np.nan, np.inf
@@ -130,7 +130,7 @@ def test_plain_runtime_agrees(libraries: Libraries, kernel: LinearOp, rank: int)
 @pytest.mark.parametrize("shape", [("m", 96), ("b", "m", 96)])
 def test_plain_runtime_multiplies_integers(tmp_path: Path, shape: tuple[str | int, ...]) -> None:
     """ONNX Runtime fuses the body to its own product of integers, for matrices too."""
-    layer = draw(LinearOp(8, None, True, (BIAS,), static=True), 48, 96)
+    layer = draw(linear(8, None, True, (BIAS,), static=True), 48, 96)
     model = layer.model(body=_body(layer.kernel))
     for size in shape:
         dim = model.graph.input[0].type.tensor_type.shape.dim.add()
@@ -147,7 +147,7 @@ def test_plain_runtime_multiplies_integers(tmp_path: Path, shape: tuple[str | in
 
 @pytest.mark.parametrize("step", [0.0, -1.0, np.nan, np.inf, 1e-40])
 def test_bad_step_reject(libraries: Libraries, step: float) -> None:
-    layer = draw(LinearOp(8, None, static=True), 8, 32)
+    layer = draw(linear(8, None, static=True), 8, 32)
     layer = Layer(layer.kernel, layer.codes, layer.scale, None, input_scale=np.float32(step))
     with pytest.raises(Exception, match="the step of the activations is out of range"):
         session(layer.model(), libraries("native", "int8"))

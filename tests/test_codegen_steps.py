@@ -20,7 +20,7 @@ from qcc.codegen.library.build import build
 from qcc.codegen.target.target import cpu_flags, named
 from qcc.codegen.target.target import native as native_target
 from qcc.ir.kernel.op import BIAS, KEEP, STEPS, LinearOp, OpError
-from tests.codegen_models import REFERENCE, Layer, draw, session
+from tests.codegen_models import REFERENCE, Layer, draw, linear, session
 
 pytest.importorskip("tvm")
 
@@ -43,14 +43,14 @@ def chains(count: int) -> list[tuple[str, ...]]:
         steps = tuple(choose.choices([*REFERENCE], k=choose.randint(2, 5)))
         steps += choose.choice([(), *itertools.product(NORMS), *itertools.product([KEEP], NORMS)])
         try:
-            LinearOp(4, 32, True, steps)
+            linear(4, 32, True, steps)
         except OpError:
             continue
         made.append(steps)
     return made
 
 
-OPS = [LinearOp(4, 32, True, steps) for steps in [(), *chains(70)]]
+OPS = [linear(4, 32, True, steps) for steps in [(), *chains(70)]]
 PLAIN = OPS[0]
 Libraries = Callable[[str], Path]
 
@@ -128,7 +128,7 @@ BEYOND = 1e-36  # what float64 still tells from zero in the tails, and float32 m
 def test_special_values(libraries: Libraries, target: str, step: str) -> None:
     """NaN, infinities and denormals, in whole vectors and behind them, are what the step's formula makes of them."""
     values = np.resize(np.array(SPECIAL, np.float32), 2 * len(SPECIAL) - 1)
-    layer = dataclasses.replace(draw(LinearOp(4, 32, True, (BIAS, step)), len(values), 32), vectors={"bias": values})
+    layer = dataclasses.replace(draw(linear(4, 32, True, (BIAS, step)), len(values), 32), vectors={"bias": values})
     result = run(layer, libraries(target), {"x": np.zeros((1, 32), np.float32)})[0][0]
     with np.errstate(all="ignore"):
         wanted = REFERENCE[step](values.astype(np.float64)).astype(np.float32)
@@ -140,7 +140,7 @@ def test_special_values(libraries: Libraries, target: str, step: str) -> None:
 @pytest.mark.parametrize("step", NORMS)
 def test_norm_of_a_row_that_is_not_finite(libraries: Libraries, target: str, bad: float, step: str) -> None:
     """As in float64: the row has no mean, or no mean square; other rows are as they were."""
-    layer = draw(LinearOp(4, 32, True, (step,)), 37, 32)
+    layer = draw(linear(4, 32, True, (step,)), 37, 32)
     x = np.random.default_rng(0).standard_normal((3, 32)).astype(np.float32)
     before = run(layer, libraries(target), {"x": x})[0]
     x[1, 3] = bad
@@ -153,7 +153,7 @@ def test_norm_of_a_row_that_is_not_finite(libraries: Libraries, target: str, bad
 @pytest.mark.parametrize("epsilon", [1e-12, 1e-5, 0.5])
 def test_norm_far_from_zero(libraries: Libraries, offset: float, epsilon: float) -> None:
     """Variance is summed around the mean, so an offset costs no more digits than its own float32 does."""
-    layer = draw(LinearOp(4, 32, True, (BIAS, "layer_norm")), 384, 32)
+    layer = draw(linear(4, 32, True, (BIAS, "layer_norm")), 384, 32)
     vectors = {**layer.vectors, "bias": layer.vectors["bias"] + np.float32(offset)}
     layer = dataclasses.replace(layer, vectors=vectors, epsilon=epsilon)
     x = np.zeros((2, 32), np.float32)
@@ -166,7 +166,7 @@ def test_norm_far_from_zero(libraries: Libraries, offset: float, epsilon: float)
 @pytest.mark.parametrize("steps", [("gelu",), RESIDUAL])
 def test_shared_out_over_threads(libraries: Libraries, rows: int, steps: tuple[str, ...]) -> None:
     """Products and norms that are cut into tasks: the same bits as on one thread, for many callers at once."""
-    layer = draw(LinearOp(4, 32, True, steps), 700, 512)
+    layer = draw(linear(4, 32, True, steps), 700, 512)
     feed = {"x": np.random.default_rng(rows).standard_normal((rows, 512)).astype(np.float32)}
     feed |= tensors(layer.kernel, (rows, 700), rows)
     alone, shared = (session(layer.model(), libraries("native"), threads) for threads in (1, 3))
@@ -180,7 +180,7 @@ def test_shared_out_over_threads(libraries: Libraries, rows: int, steps: tuple[s
 
 
 def test_no_rows(libraries: Libraries) -> None:
-    layer = draw(LinearOp(4, 32, True, RESIDUAL), 40, 64)
+    layer = draw(linear(4, 32, True, RESIDUAL), 40, 64)
     feed = {"x": np.zeros((0, 64), np.float32), "added": np.zeros((0, 40), np.float32)}
     assert [result.shape for result in run(layer, libraries("native"), feed)] == [(0, 40), (0, 40)]
 
@@ -190,11 +190,11 @@ def test_tensors_of_another_shape_are_refused(libraries: Libraries, shape: tuple
     """No broadcasting, not even where ONNX would allow it."""
     feed = {"x": np.zeros((2, 64), np.float32), "added": np.zeros(shape, np.float32)}
     with pytest.raises(Exception, match="does not have the output's shape"):
-        run(draw(LinearOp(4, 32, True, ("add",)), 40, 64), libraries("native"), feed)
+        run(draw(linear(4, 32, True, ("add",)), 40, 64), libraries("native"), feed)
 
 
 def test_vectors_are_constants_of_the_outputs(libraries: Libraries) -> None:
-    layer = draw(LinearOp(4, 32, True, ("layer_norm",)), 40, 64)
+    layer = draw(linear(4, 32, True, ("layer_norm",)), 40, 64)
     short = dataclasses.replace(layer, vectors={**layer.vectors, "shift": np.zeros(39, np.float32)})
     with pytest.raises(Exception, match=r"vectors of steps .* are float32 \[out\]"):
         session(short.model(), libraries("native"))
@@ -203,7 +203,7 @@ def test_vectors_are_constants_of_the_outputs(libraries: Libraries) -> None:
 
 
 def test_a_norm_needs_its_epsilon(libraries: Libraries) -> None:
-    model = draw(LinearOp(4, 32, True, ("rms_norm",)), 40, 64).model()
+    model = draw(linear(4, 32, True, ("rms_norm",)), 40, 64).model()
     del model.graph.node[0].attribute[:]
     with pytest.raises(Exception, match="epsilon"):
         session(model, libraries("native"))
@@ -226,7 +226,7 @@ class Fenced:
 @pytest.mark.parametrize("outputs", [1, 15, 33, 100])
 def test_stays_within_its_arrays(libraries: Libraries, target: str, rows: int, outputs: int) -> None:
     """A read or write behind an array would end the process."""
-    layer = draw(LinearOp(4, 32, True, RESIDUAL), outputs, 32)
+    layer = draw(linear(4, 32, True, RESIDUAL), outputs, 32)
     arrays = {"x": Fenced((rows, 32)), **{name: Fenced((rows, outputs)) for name in ("added", "y", "kept")}}
     random_ = np.random.default_rng(0)
     made = session(layer.model(), libraries(target))
@@ -245,7 +245,7 @@ def test_the_first_target_that_the_processor_can_is_used(libraries: Libraries, t
     """One library for several: on this machine, as if built for the one alone."""
     lacking = dataclasses.replace(named("native"), features=(*named("native").features, "amx_never"))
     order = (lacking, named("generic"), named("native"))
-    op = LinearOp(4, 32, True, ("bias", "gelu"))
+    op = linear(4, 32, True, ("bias", "gelu"))
     library = build([op], order, tmp_path / "k.so")
     layer, x = draw(op, 70, 64), np.random.default_rng(0).standard_normal((5, 64)).astype(np.float32)
     generic, native = (run(layer, libraries(target), {"x": x})[0] for target in ("generic", "native"))

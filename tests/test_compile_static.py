@@ -27,6 +27,7 @@ from qcc.ir.forms.integers import INTEGERS
 from qcc.ir.kernel.op import LinearOp, OpError, parse
 from qcc.passes.encode import Encode
 from tests import onnx_models
+from tests.codegen_models import linear
 from tests.onnx_models import random
 
 INT8, INT7 = Blocked(IntGrid(8)), Blocked(IntGrid(7))
@@ -107,7 +108,7 @@ def test_kernels(model: Path, x: np.ndarray, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(Timings, "seconds", lambda *args: dict.fromkeys((FLOAT, *args[3]), 1.0))
     result = qcc.compile(model, policy("target cpu\n" + STATIC), data=[{"x": x}])
     ops = {parse(node.op_type) for node in onnx.load(result.output).graph.node if node.domain == "qcc"}
-    assert ops == {LinearOp(8, None, steps=steps, static=True) for steps in ((), ("relu",), ("bias",))}
+    assert ops == {linear(8, None, steps=steps, static=True) for steps in ((), ("relu",), ("bias",))}
     for library in (False, result.kernels):
         close(Session(result.output, library).run({"x": x}), x, INT8)
 
@@ -197,7 +198,7 @@ def test_an_open_choice_reject(model: Path, x: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(
-    "kernel", [LinearOp(8, None, steps=("bias", "gelu"), static=True), LinearOp(3, None, False, static=True)]
+    "kernel", [linear(8, None, steps=("bias", "gelu"), static=True), linear(3, None, False, static=True)]
 )
 def test_names_read_both_ways(kernel: LinearOp) -> None:
     assert parse(kernel.name) == kernel and "_static" in kernel.name

@@ -12,6 +12,7 @@ from qcc.codegen.target import cache
 from qcc.codegen.target.target import native, runs_here
 from qcc.compiler.files.kernel_library import kernels_beside
 from qcc.compiler.runtime import count_served
+from tests.codegen_models import linear
 
 POLICY = "qpolicy 1\ntarget cpu\nrule any { weights = int4 group 32 }\n"
 
@@ -77,14 +78,13 @@ def compiled_without_library(model: Path) -> bool:
 
 def test_what_serves_nothing_even_fresh_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from qcc.compiler.plan.plan import Kernels
-    from qcc.ir.kernel.op import LinearOp
 
     built: list[bool] = []
     monkeypatch.setattr(count_served, "build_library", lambda *_, fresh=False: built.append(fresh))
     monkeypatch.setattr(count_served, "loadable", str)
     monkeypatch.setattr(count_served, "serves", lambda *_: set())
-    monkeypatch.setattr(count_served, "promised", lambda *_: {LinearOp(4, 32)})
+    monkeypatch.setattr(count_served, "promised", lambda *_: {linear(4, 32)})
     with pytest.raises(qcc.QccError, match="serves no `linear_int4_group32`") as caught:
-        count_served.build_counted({LinearOp(4, 32)}, Kernels(("generic",), "exact"), tmp_path / "k.so")
+        count_served.build_counted({linear(4, 32)}, Kernels(("generic",), "exact"), tmp_path / "k.so")
     assert [one.code for one in caught.value.diagnostics] == ["Q451"]
     assert built == [False, True]

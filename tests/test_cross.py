@@ -187,7 +187,7 @@ def _numbers(*values: int) -> bytes:
 
 def _error(layer: Layer, feeds: dict[str, np.ndarray], found: np.ndarray, activations: str) -> float:
     """The largest error, of the sum of magnitudes."""
-    x, plain = feeds["x"], Layer(LinearOp(layer.kernel.bits, layer.kernel.group), layer.codes, layer.scale, layer.zero)
+    x, plain = feeds["x"], Layer(LinearOp(layer.kernel.encoding), layer.codes, layer.stored_scale, layer.zero)
     rounds = activations == "int8" and not layer.kernel.is_float
     wanted = layer.after(plain.rounded(x) if rounds else plain.product(x), feeds)
     return float(np.abs(found - wanted.arrays[0]).max() / (layer.magnitude(x) * wanted.reach))

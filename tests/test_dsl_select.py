@@ -2,6 +2,7 @@
 
 import runpy
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,29 @@ def test_regexes_that_are_wrong_or_need_to_go_back_are_refused(regex: str) -> No
 )
 def test_other_regexes_are_not(regex: str) -> None:
     assert has_predicate(selector(f"any[name ~ /{regex}/]"))
+
+
+@pytest.mark.parametrize(
+    ("text", "groups", "size", "wanted"),
+    [
+        ("conv[groups > 1]", 8, 100, True),
+        ("conv[groups > 1]", 1, 100, False),
+        ("any[bytes >= 1 kB]", 1, 1000, True),
+        ("any[bytes >= 1 kB]", 1, 999, False),
+        ("any[bytes < 2 KiB, groups == 4]", 4, 2047, True),
+        ("any[bytes == 2048]", 1, 2048, True),
+    ],
+)
+def test_bytes_and_groups(text: str, groups: int, size: int, wanted: bool) -> None:
+    (rule,) = load_text(f"qpolicy 1\nrule {text} {{ keep }}\n", SCHEMA).rules
+    facts = replace(layer(0, "one", "conv", 8, 8), groups=groups, bytes=size)
+    assert matches(rule.selector, facts) == wanted
+    (again,) = load_text(f"qpolicy 1\nrule {rule.selector.text} {{ keep }}\n", SCHEMA).rules
+    assert again.selector == rule.selector
+
+
+@pytest.mark.parametrize("text", ["bytes >= 1 ms", "bytes >= 0.5", "bytes == big", "groups >= 1 kB", "groups ~ 3"])
+def test_what_bytes_and_groups_do_not_take(text: str) -> None:
+    with pytest.raises(QccError) as caught:
+        load_text(f"qpolicy 1\nrule any[{text}] {{ keep }}\n", SCHEMA)
+    assert {one.code for one in caught.value.diagnostics} <= {"Q219", "Q203", "Q204", "Q205"}

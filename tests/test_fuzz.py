@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 
@@ -15,6 +16,8 @@ from benchmarks import fuzz
 from benchmarks.fuzz_compare import compared
 from benchmarks.fuzz_graphs import drawn
 from benchmarks.fuzz_models import MUTATIONS, mutated, seeds
+from qcc.ir.axes.axes import Action, Axes
+from qcc.ir.onnx.adapter import OnnxGraph
 
 ROOT = Path(__file__).parent.parent
 
@@ -48,6 +51,17 @@ def test_drawn_graphs_run_and_are_tame() -> None:
         shape = [2 if isinstance(dim, str) else dim for dim in session.get_inputs()[0].shape]
         (found,) = session.run(None, {"x": np.random.default_rng(case).standard_normal(shape).astype(np.float32)})
         assert np.isfinite(found).all() and np.abs(found).max() < 1e4
+
+
+def test_groups_of_drawn_graphs_read_something() -> None:
+    """Halves beside each other are no contexts of each other: case 9 has a norm's gain over two that changed places."""
+    for case in range(12):
+        graph = OnnxGraph(ir.serde.deserialize_model(drawn(random.Random(f"graphs 7 {case}"))), Path())
+        graph.simplify()
+        axes = Axes.of(graph)
+        for action in Action:
+            groups = axes.groups(action)
+            assert all(axes.read(member, group).size for group in groups for member in group.constants), case
 
 
 @pytest.mark.slow

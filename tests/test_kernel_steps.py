@@ -21,7 +21,6 @@ from qcc.ir.encoding import fit
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, group
 from qcc.ir.encoding.grid import IntGrid
-from qcc.ir.encoding.packing import pack
 from qcc.ir.forms.fused import FUSED
 from qcc.ir.forms.kernel import KERNEL
 from qcc.ir.graph.ops import Array, Feeds, Weight
@@ -34,10 +33,12 @@ from qcc.ir.regions.recognise import NORMS as NORM_FUNCTIONS
 from qcc.passes.contract.contract import Context
 from qcc.passes.encode import Encode
 from qcc.passes.rounding.nearest import Nearest
+from tests.codegen_models import linear
 from tests.models_torch import SmallTransformer
 from tests.onnx_models import CASES, Case, loaded, random, run
 from tests.region_models import ACTIVATIONS, IN, KEPT, NORMS, OPERANDS, OUT, RESULT, Block, case
 
+TABLES = ("nf4_group64", "nf4_channel", "fp4_group32_e8m0", "fp4_channel_e8m0", "fp4_group32", "int1_group32")
 INT4 = Blocked(IntGrid(4), group(32))
 ASYM = Blocked(IntGrid(3, False), CHANNEL)
 TOLERANCE = 1e-5  # of the largest output: sums of 64 float32 products in another order
@@ -124,7 +125,7 @@ def test_steps_whose_ops_a_raised_opset_spells_otherwise(opset: int, tmp_path: P
 @pytest.mark.parametrize("opset", [18, 20, 23])
 @pytest.mark.parametrize("step", [step for step in STEPS if step != KEEP])
 def test_bodies_in_every_opset(step: str, opset: int) -> None:
-    _check_body(LinearOp(4, 32, steps=(step,)), opset)
+    _check_body(linear(4, 32, steps=(step,)), opset)
 
 
 def _chains() -> st.SearchStrategy[tuple[str, ...]]:
@@ -135,7 +136,7 @@ def _chains() -> st.SearchStrategy[tuple[str, ...]]:
 
 def _is_op(steps: tuple[str, ...]) -> bool:
     try:
-        LinearOp(4, 32, steps=steps)
+        linear(4, 32, steps=steps)
     except OpError:
         return False
     return True
@@ -145,12 +146,18 @@ def _is_op(steps: tuple[str, ...]) -> bool:
 @given(_chains(), st.sampled_from([(4, 32, True), (3, None, False), (8, 64, False)]), st.sampled_from([18, 20]))
 def test_bodies_of_chains(steps: tuple[str, ...], stored: tuple[int, int | None, bool], opset: int) -> None:
     bits, size, symmetric = stored
-    _check_body(LinearOp(bits, size, symmetric, steps), opset)
+    _check_body(linear(bits, size, symmetric, steps), opset)
+
+
+@pytest.mark.parametrize("opset", [18, 23])
+@pytest.mark.parametrize("stored", TABLES)
+def test_bodies_of_tables(stored: str, opset: int) -> None:
+    _check_body(parse(f"linear_{stored}_bias_relu"), opset)
 
 
 @pytest.mark.parametrize("opset", [18, 23])
 def test_bodies_of_bfloat16_weights(opset: int) -> None:
-    op = LinearOp(16, steps=("bias", "silu", "mul"))
+    op = linear(16, steps=("bias", "silu", "mul"))
     matrix = (random(OUT, IN) / 8).astype(ml_dtypes.bfloat16)
     _check_function(op, opset, [matrix], matrix.astype(np.float32))
 
@@ -160,13 +167,8 @@ EPSILON = 1e-3
 
 def _check_body(op: LinearOp, opset: int) -> None:
     """A function of this op against numpy."""
-    encoding = Blocked(IntGrid(op.bits, op.symmetric), CHANNEL if op.group is None else group(op.group))
-    encoded = fit.encode(random(OUT, IN) / 8, encoding)
-    zero = encoded.scales.zero
-    middle = 1 << (op.bits - 1)
-    weight = [*pack(encoded.codes, op.bits), encoded.scales.scale]
-    weight += [] if zero is None else [(zero.astype(np.int16) - middle).astype(np.int8)]
-    _check_function(op, opset, weight, encoded.decode())
+    encoded = fit.encode(random(OUT, IN) / 8, op.encoding)
+    _check_function(op, opset, list(op.arrays(encoded.parts).values()), encoded.decode())
 
 
 def _check_function(op: LinearOp, opset: int, weight: Sequence[Array], matrix: Array) -> None:

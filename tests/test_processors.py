@@ -26,11 +26,10 @@ from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.forms.capabilities import capabilities
 from qcc.ir.forms.fused import FUSED
 from qcc.ir.forms.integers import INTEGERS
-from qcc.ir.kernel.op import LinearOp
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.emit.kernel_body import kernel_function
 from tests import onnx_models
-from tests.codegen_models import STEP, draw
+from tests.codegen_models import STEP, draw, linear
 
 EMULATOR = "qemu-x86_64"
 INPUTS, OUTPUTS, ROWS = 256, 48, 5
@@ -106,7 +105,7 @@ def written(encoding: Blocked, step: np.float32 | None = None) -> Case:
 
 def body(bits: int, symmetric: bool) -> Case:
     """One op as it runs where no library takes it."""
-    op = LinearOp(bits, None, symmetric, static=True)
+    op = linear(bits, None, symmetric, static=True)
     layer = draw(op, OUTPUTS, INPUTS)
     layer.codes[...] = codes(bits, OUTPUTS, INPUTS)
     x = (integers()[None] * STEP).astype(np.float32)

@@ -18,7 +18,7 @@ BODY = "one (float[batch, 3, 64] x) => (float[batch, 3, 96] y) { h = MatMul (x, 
 TARGET = "target cpu(avx2, generic)\n"
 OPS = [parse_op("linear_int4_group32_relu")]
 HEADINGS = [
-    "# target avx2: haswell, int8",
+    "# target avx2: haswell, int8 by AVX2",
     *("# t0_four_int4_group32", "# t0_one_int4_group32", "# t0_quantize", "# t0_steps_relu"),
     "# target generic: x86-64, exact",
     *("# t1_four_int4_group32", "# t1_one_int4_group32", "# t1_steps_relu"),

@@ -12,7 +12,7 @@ from qcc.codegen.cpu.emit import LANES, Expr, T
 from qcc.codegen.cpu.gemm import ORDER, WORDS, amx
 from qcc.codegen.cpu.gemm_bf16 import TO_BF16
 from qcc.codegen.cpu.steps import applied
-from qcc.ir.kernel.op import LinearOp
+from qcc.ir.kernel.op import step_inputs
 
 PERMUTE = "llvm.x86.avx512.permvar.hi.512"
 
@@ -49,7 +49,7 @@ def product(name: str, steps: tuple[str, ...]) -> Expr:
     ``pairs`` of tiles hold. Rows of ``to`` and of tensors are ``n`` apart. ``w [outputs / 32 * 2, chunks, 16, 16]`` are
     tiles, ``part`` is room for four. ``y`` is not touched.
     """
-    operands = LinearOp(16, steps=steps).step_inputs
+    operands = step_inputs(steps)
     with emit.function(name) as builder:
         own = {"w": "int32", "panel": "int32", "part": "float32", "config": "uint8"}
         outside = [*(operand for operand, _ in operands), "to"]

@@ -148,6 +148,20 @@ def halves(words: list[Expr], bits: int, number: int) -> Expr:
 
 
 def constant(values: list[int]) -> Expr:
-    """Sixteen int32 constants, given as 32 bits each, as a vector."""
+    """Int32 constants, given as 32 bits each, as a vector."""
     numbers = [T.int32(value - (1 << 32) if value >= 1 << 31 else value) for value in values]
-    return tirx.Shuffle(numbers, [T.int32(lane) for lane in range(LANES)])
+    return tirx.Shuffle(numbers, [T.int32(lane) for lane in range(len(values))])
+
+
+def bytes_table(numbers: tuple[int, ...], count: int = LANES) -> Expr:
+    """Sixteen bytes as a table in every 128 bits of so many words, int8."""
+    words = [int.from_bytes(bytes(numbers[at : at + 4]), "little") for at in range(0, len(numbers), 4)]
+    return T.reinterpret(f"int8x{4 * count}", constant(words * (count // len(words))))
+
+
+def floats_table(numbers: tuple[float, ...]) -> Expr:
+    """Sixteen floats, to be looked up by the lowest four bits of a lane."""
+    table = T.alloc_buffer((len(numbers),), "float32", scope="global")
+    for at, number in enumerate(numbers):
+        T.buffer_store(table, T.float32(number), [at])
+    return T.bind(table[lanes(0, len(numbers))])

@@ -6,6 +6,7 @@ what is cut is then as often too large as too small, and a weight that bfloat16 
 """
 
 from qcc.codegen.cpu import emit
+from qcc.codegen.cpu.codes import REGISTER, Codes
 from qcc.codegen.cpu.emit import Expr, T
 from qcc.codegen.cpu.gemm import WORDS, Arguments, ProductKind, function
 from qcc.codegen.target.tiling import Tiling
@@ -35,12 +36,12 @@ def pack(name: str) -> Expr:
     return builder.get()
 
 
-def gemm(name: str, bits: int, symmetric: bool, tiling: Tiling) -> Expr:
-    """A function as `Arguments` has it. Where ``bits`` is 16, ``w`` is ``[out / 32, chunks, 2, 16, 16]``, tiles."""
+def gemm(name: str, codes: Codes, tiling: Tiling) -> Expr:
+    """A function as `Arguments` has it. Weights that are bfloat16 are tiles ``[out / 32, chunks, 2, 16, 16]``."""
 
     def kind(given: Arguments) -> ProductKind:
-        if bits < 16:
-            return ProductKind("tdpbf16ps", 1, decode=_Decoder(bits, symmetric, given))
+        if not codes.is_float:
+            return ProductKind("tdpbf16ps", 1, decode=_Decoder(codes, given))
         return ProductKind(
             "tdpbf16ps", 1,
             weights=lambda block, chunk: given.w[
@@ -54,43 +55,49 @@ def gemm(name: str, bits: int, symmetric: bool, tiling: Tiling) -> Expr:
 class _Decoder:
     """Writes a chunk of 16 outputs as the 16 rows of a tile."""
 
-    def __init__(self, bits: int, symmetric: bool, given: Arguments) -> None:
-        self.bits, self.symmetric, self.given = bits, symmetric, given
+    def __init__(self, codes: Codes, given: Arguments) -> None:
+        self.codes, self.given = codes, given
         self.groups = T.bind(T.truncdiv(given.chunks, given.chunks_a_group))
         self.shuffles = [
             T.bind(T.reinterpret("int8x64", emit.constant([0x80808000 | lane % 4 * 4 + byte for lane in range(16)])))
             for byte in range(4)
         ]
         self.table = None
-        if bits <= 4:
-            table = T.alloc_buffer((16,), "float32", scope="global")
-            for code in range(16):
-                T.buffer_store(table, T.float32(code & (1 << bits) - 1), [code])
-            self.table = T.bind(table[emit.lanes(0)])
+        if codes.table is not None:
+            self.table = emit.floats_table(codes.register)
+        elif codes.bits <= 4:
+            self.table = emit.floats_table(tuple(float(code & (1 << codes.bits) - 1) for code in range(REGISTER)))
 
     def __call__(self, panel: Expr, start: Expr, block: Expr, chunk: Expr) -> None:
         given = self.given
         place = emit.lanes((block * self.groups + T.truncdiv(chunk, given.chunks_a_group)) * 16)
         larger = T.reinterpret("int32x16", given.scale[place] * emit.spread(T.float32(NUDGE)))
         grid = T.bind(T.reinterpret("float32x16", T.bitwise_and(larger, emit.word(EXACT))))
-        middle = emit.spread(T.float32(1 << self.bits - 1))
-        base = T.bind((middle if self.symmetric else T.cast(given.offset[place], "float32x16")) * grid)
-        at = (block * given.chunks + chunk) * self.bits
-        words = [T.bind(given.w[emit.lanes((at + bit) * 16)]) for bit in range(self.bits)]
+        base = self._base(place, grid)
+        at = (block * given.chunks + chunk) * self.codes.bits
+        words = [T.bind(given.w[emit.lanes((at + bit) * 16)]) for bit in range(self.codes.bits)]
         for number in range(emit.QUADS):
             codes = self._quad(words, number)
-            values = [T.reinterpret("int32x16", self._code(codes, byte) * grid - base) for byte in range(4)]
+            numbers = (self._code(codes, byte) * grid for byte in range(4))
+            values = [T.reinterpret("int32x16", one if base is None else one - base) for one in numbers]
             for row in range(2):
                 low = T.shift_right(T.reinterpret("uint32x16", values[2 * row]), T.broadcast(T.uint32(16), 16))
                 high = T.bitwise_and(values[2 * row + 1], emit.word(0xFFFF0000))
                 both = T.bitwise_or(T.reinterpret("int32x16", low), high)
                 T.buffer_store(panel, both, [emit.lanes(start + (number * 2 + row) * 16)])
 
+    def _base(self, place: Expr, grid: Expr) -> Expr | None:
+        """What the code of zero stands for; None where a table has the numbers themselves."""
+        if self.codes.table is not None:
+            return None
+        middle = emit.spread(T.float32(self.codes.middle))
+        return T.bind((T.cast(self.given.offset[place], "float32x16") if self.codes.stored_zero else middle) * grid)
+
     def _quad(self, words: list[Expr], number: int) -> tuple[Expr, int]:
         """Words whose byte ``b`` holds input ``4 * number + b``, from a bit on."""
-        if len(planes(self.bits)) > 1:
-            return T.bind(emit.quad(words, self.bits, number)), 0
-        at, bit = emit.place(self.bits, number)
+        if len(planes(self.codes.bits)) > 1:
+            return T.bind(emit.quad(words, self.codes.bits, number)), 0
+        at, bit = emit.place(self.codes.bits, number)
         return words[at], bit
 
     def _code(self, quad: tuple[Expr, int], byte: int) -> Expr:

@@ -9,6 +9,7 @@ output of the row NaN or infinite. A row below 1e-30 counts as zero.
 from collections.abc import Callable
 
 from qcc.codegen.cpu import emit
+from qcc.codegen.cpu.codes import Codes
 from qcc.codegen.cpu.emit import Expr, T
 from qcc.codegen.cpu.gemm import WORDS, Arguments, ProductKind, function
 from qcc.codegen.cpu.gemv_int8 import TINY
@@ -59,8 +60,9 @@ def places(a: Expr, row: Expr, chunks: Expr, count: Expr) -> Callable[[Expr], Ex
     return lambda chunk: start + T.truncdiv(chunk, T.int64(2)) * 1024 + T.truncmod(chunk, T.int64(2)) * 32
 
 
-def gemm(name: str, bits: int, symmetric: bool, tiling: Tiling) -> Expr:
+def gemm(name: str, codes: Codes, tiling: Tiling) -> Expr:
     """A function as `Arguments` has it. A chunk more than there are is read of ``w`` and multiplied by zeros."""
+    bits = codes.bits
 
     def kind(given: Arguments) -> ProductKind:
         def decode(panel: Expr, start: Expr, block: Expr, step: Expr) -> None:
@@ -81,8 +83,8 @@ def gemm(name: str, bits: int, symmetric: bool, tiling: Tiling) -> Expr:
                     for side in range(2):
                         dot = given.part[emit.lanes(((first + up) * 2 + side) * WORDS + line * 16)]
                         total = given.sums[row]
-                        middle = emit.spread(total * T.int32(1 << bits - 1))
-                        dot = dot - (middle if symmetric else emit.spread(total) * zeros[side])
+                        middle = emit.spread(total * T.int32(codes.middle))
+                        dot = dot - (emit.spread(total) * zeros[side] if codes.stored_zero else middle)
                         value = T.cast(dot, "float32x16") * (grids[side] * emit.spread(given.steps[row]))
                         T.buffer_store(given.y, value, [emit.lanes(row * given.stride + pair * 32 + side * 16)])
 

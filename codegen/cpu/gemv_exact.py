@@ -7,6 +7,7 @@ an infinity may come out as NaN.
 """
 
 from qcc.codegen.cpu import emit
+from qcc.codegen.cpu.codes import REGISTER, Codes
 from qcc.codegen.cpu.emit import Expr, T
 from qcc.ir.encoding.packing import planes
 
@@ -16,17 +17,18 @@ NARROW = 1  # blocks that are worked on together where registers are fewer or na
 SCALARS = ("chunks", "chunks_a_group", "first", "count")
 
 
-def gemv(name: str, bits: int, symmetric: bool, rows: int, table: bool) -> Expr:
+def gemv(name: str, codes: Codes, rows: int, wide: bool) -> Expr:
     """A function for ``rows`` rows: ``(x, unused, sums, w, scale, offset, y, chunks, chunks a group, first, count)``.
 
     ``sums`` are those of the chunks of ``x``, read where there are zero points. It fills ``y [rows, count * 64]`` for
-    ``count`` times 64 outputs from the ``first`` 64 on.
+    ``count`` times 64 outputs from the ``first`` 64 on. ``wide`` registers are those of AVX-512.
     """
-    blocks, ways = emit.BLOCKS if table else NARROW, 2 if rows == 1 else 1
+    bits = codes.bits
+    blocks, ways = emit.BLOCKS if wide else NARROW, 2 if rows == 1 else 1
     with emit.function(name) as builder:
         x, _, sums, w, scale, offset, y, chunks, per, first, count = emit.arguments(POINTERS, SCALARS, unaligned="x")
         groups = T.bind(T.truncdiv(chunks, per))
-        tables = _tables(bits) if table else None
+        tables = _tables(codes) if wide else None
         with T.serial(T.int64(0), count * (emit.BLOCKS // blocks)) as strip:
             total = emit.accumulators(rows * blocks)
             parts = [emit.accumulators(rows * blocks) for _ in range(ways)]
@@ -42,7 +44,7 @@ def gemv(name: str, bits: int, symmetric: bool, rows: int, table: bool) -> Expr:
                     emit.clear(part)
                 for k in range(32):
                     for block in range(blocks):
-                        value = T.bind(_value(words[block], bits, k, tables))
+                        value = T.bind(_value(words[block], codes, k, tables))
                         for row in range(rows):
                             part = parts[k % ways][row * blocks + block]
                             emit.add(part, value * emit.spread(x[(row * chunks + chunk) * 32 + k]))
@@ -53,8 +55,8 @@ def gemv(name: str, bits: int, symmetric: bool, rows: int, table: bool) -> Expr:
                         index = row * blocks + block
                         dot = emit.get(parts[0][index])
                         dot = dot + emit.get(parts[1][index]) if ways > 1 else dot
-                        if not symmetric:
-                            zero = T.cast(offset[place], "float32x16") - emit.spread(T.float32(1 << bits - 1))
+                        if codes.stored_zero:
+                            zero = T.cast(offset[place], "float32x16") - emit.spread(T.float32(codes.middle))
                             dot = dot - zero * emit.spread(sums[row * chunks + chunk])
                         emit.add(total[index], dot * grid)
             for row in range(rows):
@@ -64,33 +66,34 @@ def gemv(name: str, bits: int, symmetric: bool, rows: int, table: bool) -> Expr:
     return builder.get()
 
 
-def _tables(bits: int) -> list[Expr]:
+def _tables(codes: Codes) -> list[Expr]:
     """For each plane narrower than 8 the values of its codes, repeated to 16; the last takes the middle off."""
+    if codes.table is not None:
+        return [emit.floats_table(codes.register)]
     tables, shift = [], 0
-    for width in planes(bits):
-        table = T.alloc_buffer((16,), "float32", scope="global")
-        last = shift + width == bits
-        for index in range(16):
-            code = (index & ((1 << width) - 1)) << shift
-            T.buffer_store(table, T.float32(code - (1 << bits - 1) * last), [index])
-        tables.append(T.bind(table[emit.lanes(0)]))
+    for width in planes(codes.bits):
+        last = shift + width == codes.bits
+        numbers = [(index & ((1 << width) - 1)) << shift for index in range(REGISTER)]
+        tables.append(emit.floats_table(tuple(float(number - codes.middle * last) for number in numbers)))
         shift += width
     return tables
 
 
-def _value(words: list[Expr], bits: int, k: int, tables: list[Expr] | None) -> Expr:
+def _value(words: list[Expr], codes: Codes, k: int, tables: list[Expr] | None) -> Expr:
     """Input ``k`` of the chunk, decoded but for scale and zero, of 16 outputs."""
-    if bits == 8:
+    if codes.bits == 8:
         code = T.shift_right(words[k // 4], emit.word(8 * (k % 4)))
         return T.cast(T.bitwise_and(code, emit.word(255)) - emit.word(128), "float32x16")
     value, first, shift = None, 0, 0
-    for plane, width in enumerate(planes(bits)):
+    for plane, width in enumerate(planes(codes.bits)):
         at, bit = emit.place(width, k // 4)
         code = T.shift_right(words[first + at], emit.word(8 * (k % 4) + bit))
-        if tables is None:
-            code = T.shift_left(T.bitwise_and(code, emit.word((1 << width) - 1)), emit.word(shift))
+        if tables is not None:
+            part = emit.llvm(PERMUTE, "float32x16", tables[plane], code)
         else:
-            code = emit.llvm(PERMUTE, "float32x16", tables[plane], code)
-        value = code if value is None else value + code
+            part = T.shift_left(T.bitwise_and(code, emit.word((1 << width) - 1)), emit.word(shift))
+        value = part if value is None else value + part
         first, shift = first + width, shift + width
-    return value if tables is not None else T.cast(value - emit.word(1 << bits - 1), "float32x16")
+    if tables is not None:
+        return value
+    return T.cast(value - emit.word(codes.middle), "float32x16")

@@ -9,9 +9,12 @@ zero.
 from collections.abc import Callable
 
 from qcc.codegen.cpu import emit
+from qcc.codegen.cpu.codes import Codes
 from qcc.codegen.cpu.emit import Expr, T
 
 DOT = "llvm.x86.avx512.vpdpbusd.512"
+SHUFFLE = "llvm.x86.avx512.pshuf.b.512"
+MOST = 255  # of a whole number: a byte without a sign
 TINY = 1e-30
 FEW = 2  # blocks of four rows that are worked on together: with all four, sums and codes outgrow the registers
 POINTERS = {"q": "int32", "steps": "float32", "sums": "int32", "w": "int32", "scale": "float32", "offset": "int16"}
@@ -40,20 +43,24 @@ def quantize(name: str) -> Expr:
     return builder.get()
 
 
-def gemv(name: str, bits: int, symmetric: bool, rows: int, static: bool = False) -> Expr:
+def gemv(name: str, codes: Codes, rows: int, static: bool = False) -> Expr:
     """A function for ``rows`` rows: ``(q, steps, sums, w, scale, offset, y, chunks, chunks a group, first, count)``.
 
     It fills ``y [rows, count * 64]`` for ``count`` times 64 outputs from the ``first`` 64 on. With ``static``
     activations all steps are one and there is one group: integers are added up to the end.
     """
     blocks = emit.BLOCKS if rows == 1 else FEW
-    halved = bits <= 4 and not static
+    bits, terms = codes.bits, codes.terms(MOST)
+    halved = bits <= 4 and codes.table is None and not static
+    weights = [term.weight for term in terms.parts]
+    unit = 1 / 16 if halved else terms.factor
     with emit.function(name) as builder:
         q, steps, sums, w, scale, offset, y, chunks, per, first, count = emit.arguments(POINTERS, SCALARS)
         groups = T.bind(T.truncdiv(chunks, per))
         with T.serial(T.int64(0), count * (emit.BLOCKS // blocks)) as part:
             total = emit.accumulators(rows * blocks)
-            dots = emit.accumulators(rows * blocks, "int32")
+            sides = [emit.accumulators(rows * blocks, "int32") for _ in terms.parts]
+            dots = sides[-1]  # of the term that counts once, which starts with what is not zero
             emit.clear(total)
             if static:
                 for dot in dots:
@@ -68,14 +75,20 @@ def gemv(name: str, bits: int, symmetric: bool, rows: int, static: bool = False)
                 for row in range(rows):
                     total_q = sums[row * chunks + chunk]
                     for block in range(blocks):
-                        if symmetric:
-                            start = emit.spread(total_q * T.int32(-(1 << bits - 1)))
+                        if not codes.stored_zero:
+                            start = emit.spread(total_q * T.int32(-terms.zero))
                         else:
                             zero = T.cast(offset[emit.lanes((at[block] * groups + group) * 16)], "int32x16")
                             start = emit.spread(T.int32(0) - total_q) * zero
                         dot = dots[row * blocks + block]
                         emit.put(dot, emit.get(dot) + start if static else start)
-                _multiply(dots, words, bits, halved, lambda row, number: q[(row * chunks + chunk) * 8 + number])
+                        for side in sides[:-1]:
+                            emit.put(side[row * blocks + block], emit.word(0))
+                quad_of = lambda row, number: q[(row * chunks + chunk) * 8 + number]  # noqa: E731
+                _multiply(sides, words, codes, halved, quad_of)
+                for side, weight in zip(sides[:-1], weights, strict=False):
+                    for dot, more in zip(dots, side, strict=True):
+                        emit.add(dot, T.shift_left(emit.get(more), emit.word(weight.bit_length() - 1)))
                 for block in range(0 if static else blocks):
                     grid = T.bind(scale[emit.lanes((at[block] * groups + group) * 16)])
                     for row in range(rows):
@@ -89,32 +102,36 @@ def gemv(name: str, bits: int, symmetric: bool, rows: int, static: bool = False)
                         place = first * emit.BLOCKS + part * blocks + block
                         grid = scale[emit.lanes(place * 16)] * emit.spread(steps[0])
                         value = T.cast(emit.get(dots[row * blocks + block]), "float32x16") * grid
-                    value = value * emit.spread(T.float32(1 / 16)) if halved else value
+                    value = value if unit == 1 else value * emit.spread(T.float32(unit))
                     T.buffer_store(y, value, [emit.lanes(row * count * 64 + (part * blocks + block) * 16)])
     return builder.get()
 
 
 def _multiply(
-    dots: list[Expr], words: list[list[Expr]], bits: int, halved: bool, quad_of: Callable[[int, int], Expr]
+    sides: list[list[Expr]], words: list[list[Expr]], codes: Codes, halved: bool, quad_of: Callable[[int, int], Expr]
 ) -> None:
-    """Add the products of a chunk, words ``[blocks][bits]``, to ``dots [rows * blocks]``.
+    """Add the products of a chunk, words ``[blocks][bits]``, to a term's ``dots [rows * blocks]`` each.
 
-    Codes that are ``halved`` are masked where they lie in a byte: the dot, also what was in it, comes out 16 times.
+    A table is looked up by ``vpshufb``, in every quarter of a register. Codes that are ``halved`` are masked where they
+    lie in a byte: the dot, also what was in it, comes out 16 times.
     """
-    blocks = len(words)
+    blocks, bits, terms = len(words), codes.bits, codes.terms(MOST).parts
     pairs = [[T.bind(emit.halves(one, bits, number)) for number in range(4)] if halved else [] for one in words]
     for number in range(emit.QUADS):
         if halved and number == 4:
-            for dot in dots:
+            for dot in sides[0]:
                 emit.put(dot, T.shift_left(emit.get(dot), emit.word(4)))
         for block in range(blocks):
             if halved:
                 mask = ((1 << bits) - 1) * (0x01010101 if number < 4 else 0x10101010)
-                codes = T.bitwise_and(pairs[block][number % 4], emit.word(mask))
+                quad = T.bitwise_and(pairs[block][number % 4], emit.word(mask))
             else:
-                codes = emit.quad(words[block], bits, number)
-            codes = T.bind(T.reinterpret("int8x64", codes))
-            for row in range(len(dots) // blocks):
-                four = emit.spread(quad_of(row, number))
-                dot, four = dots[row * blocks + block], T.reinterpret("int8x64", four)
-                emit.put(dot, emit.llvm(DOT, "int32x16", emit.get(dot), codes, four))
+                quad = emit.quad(words[block], bits, number)
+            quad = T.bind(T.reinterpret("int8x64", quad))
+            for term, dots in zip(terms, sides, strict=True):
+                table = None if term.table is None else emit.bytes_table(term.table)
+                whole = quad if table is None else T.bind(emit.llvm(SHUFFLE, "int8x64", table, quad))
+                for row in range(len(dots) // blocks):
+                    four = T.reinterpret("int8x64", emit.spread(quad_of(row, number)))
+                    dot = dots[row * blocks + block]
+                    emit.put(dot, emit.llvm(DOT, "int32x16", emit.get(dot), whole, four))

@@ -10,7 +10,7 @@ from functools import reduce
 
 from qcc.codegen.cpu import emit
 from qcc.codegen.cpu.emit import LANES, Expr, T
-from qcc.ir.kernel.op import STEPS, LinearOp
+from qcc.ir.kernel.op import STEPS, step_inputs
 
 LOG2_E = 1.4426950408889634
 LN2 = (0.693359375, -2.12194440e-4)  # a part that is exact in 10 bits, and the rest
@@ -140,7 +140,7 @@ def chain(name: str, steps: tuple[str, ...]) -> Expr:
     ``to[row, column] = steps(raw[row, column])`` for ``count`` columns. Rows of ``raw`` are ``stride`` apart and whole
     vectors, those of ``to`` and of tensors ``n``; vectors start at the first column, too. ``y`` is not touched.
     """
-    operands = LinearOp(4, steps=steps).step_inputs
+    operands = step_inputs(steps)
     pointers = ["raw", *(name for name, _ in operands), "to"]
     with emit.function(name) as builder:
         unaligned = " ".join(pointers[1:])

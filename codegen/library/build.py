@@ -10,11 +10,10 @@ from typing import Literal
 
 from qcc.codegen.library.c_compiler import BuildError, Compiler, compiler
 from qcc.codegen.library.header import header, prefix
-from qcc.codegen.library.spec import variants
 from qcc.codegen.target import cache
 from qcc.codegen.target.scratch import scratch
 from qcc.codegen.target.target import CpuTarget, architecture
-from qcc.ir.encoding import packing
+from qcc.ir.encoding import blocked, grid, packing
 from qcc.ir.kernel import op as kernel_op
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.onnx.file.whole_files import place, unfinished
@@ -86,7 +85,7 @@ def sources_digest() -> str:
     """A hash of what the kernels are made by."""
     digest = hashlib.sha256()
     ours = sorted(path for pattern in MADE_BY for path in ROOM.rglob(pattern))
-    for path in (*ours, *(Path(str(module.__file__)) for module in (kernel_op, packing))):
+    for path in (*ours, *(Path(str(module.__file__)) for module in (kernel_op, packing, blocked, grid))):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -112,7 +111,7 @@ def write_sources(
     objects = []
     for index, target in enumerate(targets):
         objects.append(folder / f"kernels{index}.o")
-        generate(specs, variants(target, activations), target, objects[-1], prefix(index))
+        generate(specs, activations, target, objects[-1], prefix(index))
     (folder / "kernels.h").write_text(header(specs, targets, activations), encoding="utf-8")
     return [*sorted(SHIM.glob("*.c")), *objects]
 

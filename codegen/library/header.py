@@ -2,10 +2,16 @@
 
 from collections.abc import Sequence
 
-from qcc.codegen.library.spec import MANY_ROWS, chain, chain_name, kind_of, kinds, norm, served, variants
+import numpy as np
+
+from qcc.codegen.cpu.codes import codes_of
+from qcc.codegen.cpu.templates import product_of, templates
+from qcc.codegen.library.spec import chain, chain_name, functions_of, norm, products, served
 from qcc.codegen.target.target import CpuTarget
 from qcc.codegen.target.tiling import tiling
-from qcc.ir.kernel.op import LinearOp
+from qcc.ir.encoding.blocked import Blocked
+from qcc.ir.encoding.grid import TableGrid
+from qcc.ir.kernel.op import LinearOp, step_inputs
 
 
 def prefix(index: int) -> str:
@@ -17,24 +23,26 @@ def header(ops: Sequence[LinearOp], targets: Sequence[CpuTarget], activations: s
     """Write ``kernels.h``; the types are those of ``shim.h``."""
     lines = [f"enum {{ QCC_OPS = {len(ops)} }};"]
     for index, target in enumerate(targets):
-        lines += _target(ops, target, variants(target, activations), prefix(index))
+        lines += _target(ops, target, activations, prefix(index))
     entries = ", ".join(
-        f"{{{prefix(index)}needs, {prefix(index)}specs, {len(served(ops, variants(target, activations)))}}}"
+        f"{{{prefix(index)}needs, {prefix(index)}specs, {len(served(ops, target, activations))}}}"
         for index, target in enumerate(targets)
     )
     return "\n".join([*lines, f"static const Target targets[] = {{{entries}}};", ""])
 
 
-def _target(ops: Sequence[LinearOp], target: CpuTarget, families: tuple[str, ...], start: str) -> list[str]:
-    lines, cuts, ops = [], tiling(target), served(ops, families)
-    for kind in kinds(ops):
-        found = {field: start + name for field, name in kind.functions(families).items()}
+def _target(ops: Sequence[LinearOp], target: CpuTarget, activations: str, start: str) -> list[str]:
+    lines, cuts, ops = [], tiling(target), served(ops, target, activations)
+    for product in products(ops):
+        found = {word: start + name for word, (name, _) in functions_of(product, target, activations).items()}
         lines += [_declaration(name) for name in found.values()]
-        fields = [f".{field} = {_symbol(name)}" for field, name in found.items()]
-        fields += [f".rounds = {int(kind.rounds(families))}", f".many = {MANY_ROWS[kind.many(families)]}"]
-        fields += [f".depth = {cuts.depth}", f".panel = {cuts.panel_bytes}", f".block = {cuts.block}"]
-        fields.append(f".chunks = {2 if kind.many(families) == 'int8' else 1}")
-        lines.append(f"static const Family {start}{kind.name} = {{{', '.join(fields)}}};")
+        facts = {"depth": cuts.depth, "panel": cuts.panel_bytes, "block": cuts.block}
+        for template in templates(product, target, activations):
+            facts |= template.facts(product)
+        fields = [f".{word} = {_symbol(name)}" for word, name in found.items()]
+        fields += [f".{fact} = {number}" for fact, number in facts.items()]
+        lines.append(f"static const Family {start}{product.name} = {{{', '.join(fields)}}};")
+    lines += [f"static const float {start}{name}[] = {{{text}}};" for name, text in _tables(ops).items()]
     later = {name for op in ops for name in (chain_name(op), norm(op)) if name}
     lines += [_declaration(start + name) for name in sorted(later)]
     needs = "".join(f'"{flag}", ' for flag in target.features)
@@ -42,15 +50,37 @@ def _target(ops: Sequence[LinearOp], target: CpuTarget, families: tuple[str, ...
     return [*lines, f"static const Spec {start}specs[] = {{", *(_spec(op, start) for op in ops), "};"]
 
 
+def _tables(ops: Sequence[LinearOp]) -> dict[str, str]:
+    """The numbers of grids that are tables, of weights and of scales, as C has them."""
+    grids = {grid.text: grid for op in ops for grid in _grids(op.encoding) if grid is not None}
+    return {name: ", ".join(map(_number, np.nan_to_num(grids[name].table))) for name in sorted(grids)}
+
+
+def _grids(encoding: Blocked) -> tuple[TableGrid | None, TableGrid | None]:
+    """The tables of the codes and of the scales, where they are such."""
+    scales = None if encoding.scale is None else encoding.scales
+    pair = encoding.grid, scales.grid if isinstance(scales, Blocked) else None
+    codes, scale = (grid if isinstance(grid, TableGrid) else None for grid in pair)
+    return codes, scale
+
+
 def _spec(op: LinearOp, start: str) -> str:
     operands = "".join(kind[0] for _, kind in op.step_inputs)
-    chained = len(LinearOp(op.bits, steps=chain(op)).step_inputs)
+    chained = len(step_inputs(chain(op)))
     functions = [f"{_symbol(start)}{name}" if name else "NULL" for name in (chain_name(op), norm(op))]
+    tables = [f"{start}{grid.text}" if grid else "NULL" for grid in _grids(op.encoding)]
+    codes = codes_of(op.encoding)
     fields = [
-        f'"{op.name}"', op.bits, op.group or 0, int(op.symmetric), int(op.static), f'"{operands}"', chained,
-        int(not chain(op)), len(op.outputs) - 1, *functions, f"&{start}{kind_of(op).name}", int(op.pointwise),
+        f'"{op.name}"', codes.bits, op.group or 0, int(not codes.stored_zero), int(op.static), *tables,
+        f'"{operands}"', chained, int(not chain(op)), len(op.outputs) - 1, *functions,
+        f"&{start}{product_of(op).name}", int(op.pointwise),
     ]  # fmt: skip
     return f"  {{{', '.join(map(str, fields))}}},"
+
+
+def _number(number: float) -> str:
+    """A float as C reads it, to the last bit."""
+    return f"{float(number).hex()}f"
 
 
 def _symbol(name: str) -> str:

@@ -4,9 +4,10 @@ import re
 from collections.abc import Callable, Iterable
 
 from qcc.codegen.cpu.emit import Expr
+from qcc.codegen.cpu.templates import templates
 from qcc.codegen.library.generate import compiled, functions
 from qcc.codegen.library.header import prefix
-from qcc.codegen.library.spec import variants
+from qcc.codegen.library.spec import products, served
 from qcc.codegen.target.target import CpuTarget
 from qcc.ir.kernel.op import LinearOp
 
@@ -30,9 +31,10 @@ def assembly(ops: Iterable[LinearOp], targets: Iterable[CpuTarget], activations:
 def _listing(ops: Iterable[LinearOp], targets: Iterable[CpuTarget], activations: str, texts: Texts) -> str:
     parts, specs = [], sorted(set(ops), key=lambda op: op.name)
     for index, target in enumerate(targets):
-        families = variants(target, activations)
-        made = functions(specs, families, target, prefix(index))
-        parts.append(f"# target {target.name}: {target.mcpu}, {' and '.join(families)}\n")
+        made = functions(specs, activations, target, prefix(index))
+        used = (templates(one, target, activations) for one in products(served(specs, target, activations)))
+        names = dict.fromkeys(template.name for one in used for template in one)
+        parts.append(f"# target {target.name}: {', '.join((target.mcpu, *names))}\n")
         parts += [f"# {name}\n{text}" for name, text in texts(made, target).items()]
     return "\n".join(parts)
 

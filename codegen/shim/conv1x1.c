@@ -37,7 +37,9 @@ static void *decode(Layer *layer, const void *info, uint8_t *codes, int planes) 
   for (int64_t n = 0; n < layer->n; n++)
     for (int64_t k = 0; k < layer->k; k++) {
       int64_t at = n * layer->groups + k / group;
-      put(layer, n, k, to_bfloat16((float)(codes[n * layer->k + k] - middle_of(spec, &zero, at)) * scale_of(&scale, at)));
+      int code = codes[n * layer->k + k];
+      float number = spec->numbers ? spec->numbers[code] : (float)(code - middle_of(spec, &zero, at));
+      put(layer, n, k, to_bfloat16(number * scale_of(layer, &scale, n, k / group)));
     }
   return NULL;
 }

@@ -103,7 +103,10 @@ void *find_scales(const Layer *layer, const void *info, int planes, Input *scale
   *zero = (Input){0};
   void *bad = constant(info, 1 + (size_t)planes, scale);
   if (bad) return bad;
-  if ((scale->type != FLOAT && scale->type != FLOAT16) || !is_matrix(scale, layer->n, layer->groups))
+  if (layer->spec->scales) { /* rows of bytes are filled up to whole units */
+    if (scale->type != UINT8 || !is_matrix(scale, layer->n, (layer->groups + 7) / 8 * 8))
+      return status(INVALID, "qcc: scales are uint8 [out, groups filled up to a multiple of 8]");
+  } else if ((scale->type != FLOAT && scale->type != FLOAT16) || !is_matrix(scale, layer->n, layer->groups))
     return status(INVALID, "qcc: scales are float16 or float32 [out, groups]");
   if (layer->spec->symmetric) return NULL;
   if ((bad = constant(info, 2 + (size_t)planes, zero))) return bad;
@@ -112,7 +115,9 @@ void *find_scales(const Layer *layer, const void *info, int planes, Input *scale
   return NULL;
 }
 
-float scale_of(const Input *scale, int64_t at) {
+float scale_of(const Layer *layer, const Input *scale, int64_t n, int64_t group) {
+  int64_t at = n * scale->dims[1] + group;
+  if (scale->type == UINT8) return layer->spec->scales[((const uint8_t *)scale->data)[at]];
   return scale->type == FLOAT ? ((const float *)scale->data)[at] : half_to_float(((const uint16_t *)scale->data)[at]);
 }
 
@@ -145,7 +150,7 @@ static void *fill_codes(Layer *layer, const void *info) {
   for (int64_t n = 0; n < layer->n; n++)
     for (int64_t g = 0; g < layer->groups; g++) {
       int64_t from = n * layer->groups + g, to = ((n / 16) * layer->groups + g) * 16 + n % 16;
-      layer->scale[to] = scale_of(&scale, from), layer->offset[to] = (int16_t)middle_of(spec, &zero, from);
+      layer->scale[to] = scale_of(layer, &scale, n, g), layer->offset[to] = (int16_t)middle_of(spec, &zero, from);
     }
   return NULL;
 }

@@ -11,6 +11,7 @@ typedef struct { Kernel quantize, one, four, pack, gemm; int rounds, many, chunk
 typedef struct {
   const char *name;
   int bits, group /* 0: the whole row */, symmetric, fixed /* the step of activations is an input */;
+  const float *numbers, *scales; /* of codes and of scales that are bytes, where those are tables; else NULL */
   const char *operands; /* of the steps, in order: v is a constant vector [out], t a tensor of the output's shape */
   int chained;          /* so many of them are the chain's, the others the norm's */
   int copies;           /* there is nothing to do but copy */
@@ -44,7 +45,7 @@ void *describe(const void *value, Input *input);
 void *constant(const void *info, size_t index, Input *input);
 int is_matrix(const Input *input, int64_t rows, int64_t columns);
 void *find_scales(const Layer *layer, const void *info, int planes, Input *scale, Input *zero);
-float scale_of(const Input *scale, int64_t at);
+float scale_of(const Layer *layer, const Input *scale, int64_t n, int64_t group);
 int middle_of(const Spec *spec, const Input *zero, int64_t at);
 int planes_of(int bits, int *widths);
 int weight_inputs(const Spec *spec);

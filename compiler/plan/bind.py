@@ -79,6 +79,8 @@ def facts(weights: Sequence[Weight], given: bool) -> list[list[Facts]]:
                 position=position,
                 count=len(weights),
                 kernel=layer.kernel,
+                groups=layer.groups,
+                bytes=weight.size_bytes,
                 data=GIVEN if given else GENERATED,
             )
             for layer in weight.layers

@@ -7,7 +7,7 @@ from typing import Literal
 
 from qcc.codegen.library.build import build, tvm_version
 from qcc.codegen.library.c_compiler import BuildError
-from qcc.codegen.library.spec import served, variants
+from qcc.codegen.library.spec import served
 from qcc.codegen.target.target import NATIVE, TargetError, architecture, cpu_flags, here, named
 from qcc.compiler.plan.catalog import Export
 from qcc.compiler.plan.plan import Kernels
@@ -15,7 +15,7 @@ from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.policy.policy import Policy
-from qcc.ir.kernel.op import LinearOp
+from qcc.ir.kernel.op import BF16, LinearOp
 
 Stage = Literal["tir", "asm"]
 
@@ -46,8 +46,8 @@ def warn_of_no_ops(diagnostics: Diagnostics, timed: bool) -> None:
 
 def serve_convolutions(kernels: Kernels) -> bool:
     """One of the processors has a kernel for convolutions of one point."""
-    op = LinearOp(8, pointwise=True)
-    return any(served([op], variants(named(name), kernels.activations)) for name in kernels.targets)
+    op = LinearOp(BF16, pointwise=True)
+    return any(served([op], named(name), kernels.activations) for name in kernels.targets)
 
 
 def build_library(ops: Collection[LinearOp], kernels: Kernels, out: Path, fresh: bool = False) -> None:
@@ -65,7 +65,7 @@ def promised(ops: Collection[LinearOp], kernels: Kernels) -> set[LinearOp]:
     flags = cpu_flags()
     for target in map(named, kernels.targets):
         if target.architecture == here() and set(target.features) <= flags:
-            return set(served(ops, variants(target, kernels.activations)))
+            return set(served(ops, target, kernels.activations))
     return set()
 
 

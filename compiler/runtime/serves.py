@@ -8,7 +8,6 @@ import onnx
 from onnx import helper, numpy_helper
 
 from qcc.compiler.files.kernel_library import register
-from qcc.ir.encoding.packing import planes
 from qcc.ir.kernel.op import CHUNK, STEPS, LinearOp
 from qcc.ir.onnx.file.domain import DOMAIN, VERSION
 from qcc.ir.onnx.file.runtime import onnxruntime
@@ -47,18 +46,11 @@ def _alone(op: LinearOp) -> onnx.ModelProto:
 
 def _constants(op: LinearOp) -> Mapping[str, np.ndarray]:
     """What the op reads of its weight, and the vectors of its steps."""
-    inputs = op.group or CHUNK
-    widths = dict(zip(op.weight_inputs, planes(op.bits), strict=False))
-    found: dict[str, np.ndarray] = {}
-    for name in op.weight_inputs:
-        if name == "weight":
-            found[name] = np.ones((1, inputs), ml_dtypes.bfloat16)
-        elif name == "input_scale":
-            found[name] = np.ones((), np.float32)
-        elif name in ("scale", "zero"):
-            found[name] = np.ones((1, 1), np.float16 if name == "scale" else np.int8)
-        else:
-            found[name] = np.ones((1, inputs * widths[name] // 8), np.uint8)
+    parts = op.encoding.parts((1, op.group or CHUNK))
+    found = op.arrays({name: np.ones(part.shape, part.dtype) for name, part in parts.items()})
+    if op.is_float:
+        found = {name: array.astype(ml_dtypes.bfloat16) for name, array in found.items()}
+    found |= {"input_scale": np.ones((), np.float32)} if op.static else {}
     return found | {name: np.ones(1, np.float32) for name, kind in op.step_inputs if kind == "vector"}
 
 

@@ -24,6 +24,7 @@ _OTHER_NAMES = {
 _OPERATORS = {
     "text": ("~", "!~", "==", "!="),
     "number": ("==", "!=", "<", "<=", ">", ">="),
+    "size": ("==", "!=", "<", "<=", ">", ">="),
     "position": ("==", "!=", "<", "<=", ">", ">="),
     "word": ("==", "!="),
     "dims": ("==", "!="),
@@ -215,8 +216,25 @@ def _number(context: CheckState, node: syntax.Comparison, literal: syntax.Litera
     if quantity is None:
         return None
     if quantity.unit or quantity.value != int(quantity.value):
-        help = "`params` counts numbers, not bytes" if node.fact.text == "params" and quantity.unit == "B" else None
+        help = (
+            "`params` counts numbers; `bytes` are what they take"
+            if node.fact.text == "params" and quantity.unit == "B"
+            else None
+        )
         _mismatch(context, node, literal, "a whole number", help)
+        return None
+    return quantity.value
+
+
+def _size(context: CheckState, node: syntax.Comparison, literal: syntax.Literal) -> float | None:
+    if not isinstance(literal, syntax.WrittenNumber):
+        _mismatch(context, node, literal, "a size such as `1 MB`", None)
+        return None
+    quantity = context.quantity(literal)
+    if quantity is None:
+        return None
+    if quantity.unit not in ("", "B") or quantity.value != int(quantity.value):
+        _mismatch(context, node, literal, "a size such as `1 MB`", None)
         return None
     return quantity.value
 
@@ -264,7 +282,15 @@ def _dims(context: CheckState, node: syntax.Comparison, literal: syntax.Literal)
     return None
 
 
-_VALUES = {"text": _text, "number": _number, "position": _position, "word": _word, "dims": _dims, "origin": _origin}
+_VALUES = {
+    "text": _text,
+    "number": _number,
+    "position": _position,
+    "word": _word,
+    "dims": _dims,
+    "origin": _origin,
+    "size": _size,
+}
 
 
 def _regex(context: CheckState, node: syntax.Comparison, regex: syntax.RegexLiteral) -> Regex | None:

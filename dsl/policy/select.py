@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.diagnostics.spelling import edit_distance
 from qcc.dsl.policy.regex import Regex
-from qcc.dsl.syntax.literals import count_text, number_text, quote
+from qcc.dsl.syntax.literals import bytes_text, count_text, number_text, quote
 
 ANY = "any"
 FACTS = {
@@ -18,6 +18,8 @@ FACTS = {
     "dtype": "word",
     "position": "position",
     "kernel": "dims",
+    "groups": "number",
+    "bytes": "size",
     "data": "origin",
 }
 """What a predicate may look at, and the type of each."""
@@ -48,6 +50,10 @@ class Facts:
     count: int
     """How many layers there are."""
     kernel: tuple[int, ...] = ()
+    groups: int = 1
+    """Of a convolution; one of anything else."""
+    bytes: int = 0
+    """What the weight is stored in."""
     data: str = GENERATED
     """Where the data comes from that the layers are run on, the same for all: one of `ORIGINS`."""
 
@@ -72,7 +78,8 @@ class Predicate:
         elif isinstance(value, str):
             shown = quote(value) if self.fact == "name" else value
         else:
-            shown = count_text(value) if self.fact == "params" else number_text(value)
+            spell = {"params": count_text, "bytes": bytes_text}.get(self.fact, number_text)
+            shown = spell(value)
         return f"{self.fact} {self.operator} {shown}"
 
     def holds(self, facts: Facts) -> bool:
@@ -91,6 +98,7 @@ class Predicate:
     def actual(self, facts: Facts) -> float | str | tuple[int, ...]:
         """What the layer has in the predicate's fact."""
         numbers = {"params": facts.params, "in": facts.inputs, "out": facts.outputs, "position": facts.position}
+        numbers |= {"groups": facts.groups, "bytes": facts.bytes}
         if self.fact in numbers:
             return float(numbers[self.fact])
         if self.fact in ("kernel", "data"):

@@ -249,7 +249,16 @@ class Finder:
             once = self._once(place)
             common = once if common is None else common & once
         found = [one for one in common or () if one is not dim and not one.broken and (one.size or 0) > 1]
+        found = [one for one in found if all(self._index(node, one) for node in (*nodes, *sides))]
         return sorted(found, key=lambda one: self._first(nodes[0][0], one))
+
+    def _index(self, node: AxisNode, other: Dim) -> bool:
+        """A dim counts the channels of a node; it does not lie beside them in a sum."""
+        place, axis, dim = node
+        whole = self._trace.dims[place][axis].root
+        if other not in whole.leaves():
+            return True
+        return bool(np.any((index_of(whole, dim) >= 0) & (index_of(whole, other) >= 0)))
 
     def _finest(self, groups: list[Group]) -> list[Group]:
         """The groups without those that others hold: a scale for each head is one for each of its channels, too.

@@ -5,6 +5,7 @@ there is a zero point ``z``, ``w ~ (n - z) * s``. A scale is stored by an encodi
 far as weights do needs none.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -13,10 +14,15 @@ import numpy as np
 
 from qcc.ir.encoding.algebra import Encoding, Fitted, Fitter, MatrixShape, Ops, Part, Read, V, inside, under
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block
-from qcc.ir.encoding.grid import FLOATS, FloatGrid, Grid, IntGrid, TableGrid
+from qcc.ir.encoding.grid import FLOATS, FloatGrid, Grid, IntGrid, TableGrid, grid_of
 
 ScaleType = Literal["fp16", "fp32", "e8m0", "e4m3"]
 MAX_BITS = 8  # of integers in a file
+_NAME = re.compile(
+    rf"(?P<grid>[a-z]+\d+(?:m\d+)?)(?P<block>_(?:channel|group(?P<group>[1-9]\d*)))?(?P<asym>_asym)?"
+    rf"(?:_(?P<scale>{'|'.join(get_args(ScaleType))}))?",
+    re.ASCII,
+)
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,17 @@ class Blocked(Encoding):
             return self.grid.text
         words = (self.grid.text, self.block.text, self.grid.symmetry, f"scale {self.scale}")
         return " ".join(word for word in words if word)
+
+    @property
+    def name(self) -> str:
+        """As names of functions and kernels spell it, of channels and groups: scales that are floats go without saying.
+
+        `named` reads it back.
+        """
+        block = "" if self.scale is None else "channel" if self.block == CHANNEL else f"group{self.block.columns}"
+        asym = "asym" if self.grid.symmetry == "asym" else ""
+        scale = "" if self.scale is None or isinstance(self.scales, Floats) else self.scale
+        return "_".join(word for word in (self.grid.text, block, asym, scale) if word)
 
     @property
     def is_float(self) -> bool:
@@ -191,6 +208,24 @@ class Blocked(Encoding):
     def turned(self) -> "Blocked":
         """With its blocks on their sides."""
         return Blocked(self.grid, Block(self.block.columns, self.block.rows), self.scale)
+
+
+def named(name: str) -> Blocked:
+    """The encoding that a `Blocked.name` stands for, with scales of fp16 where they are floats.
+
+    Raises:
+        ValueError: it is no such name.
+    """
+    found = _NAME.fullmatch(name)
+    grid = found and grid_of(found["grid"], not found["asym"])
+    if not found or grid is None:
+        raise ValueError(f"`{name}` names no encoding")
+    scale: ScaleType = next((one for one in SCALES if one == found["scale"]), "fp16")
+    block = Block(1, int(found["group"])) if found["group"] else CHANNEL
+    encoding = Blocked(grid, block, scale if found["block"] else None)
+    if encoding.name != name:
+        raise ValueError(f"`{name}` names no encoding, but `{encoding.name}` does")
+    return encoding
 
 
 def integers(encoding: Encoding) -> Blocked | None:

@@ -275,3 +275,11 @@ def _all_numbers(grid: FloatGrid) -> np.ndarray:
     table = np.concatenate([found, -found]).astype(np.float32)
     table.flags.writeable = False
     return table
+
+
+def grid_of(name: str, symmetric: bool = True) -> Grid | None:
+    """The grid of a name in the language; None if there is none."""
+    if name in TABLES and symmetric:
+        return TableGrid(name)
+    bits = name.removeprefix("int")
+    return IntGrid(int(bits), symmetric) if bits != name and bits.isdecimal() else FLOATS.get(name)

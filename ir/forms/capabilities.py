@@ -103,7 +103,8 @@ def kernel_cost(
 ) -> Cost | None:
     """What a kernel of ours costs on these instruction sets; None where one of them was not measured.
 
-    Groups of any size and zero points count as what they are like: groups of 32 and no zero points.
+    Groups of any size, zero points and tables count as what they are like: integers of as many bits in groups of 32
+    without zero points.
     """
     assert isinstance(encoding, Blocked)
     group = 0 if encoding.scale is None or encoding.block.grid(shape)[1] == 1 else KERNEL_GROUP

@@ -2,15 +2,15 @@
 
 from typing import ClassVar
 
-from qcc.ir.encoding.algebra import Encoding
-from qcc.ir.encoding.blocked import FLOAT_ENCODINGS, Blocked, integers
-from qcc.ir.encoding.packing import UNIT
+import numpy as np
+
+from qcc.ir.encoding.algebra import Encoding, MatrixShape, Part
+from qcc.ir.encoding.blocked import Blocked
+from qcc.ir.encoding.packing import UNIT, packed_bytes
 from qcc.ir.forms.integers import refuses_integers
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Layer, Weight
-from qcc.ir.kernel.op import CHUNK, LinearOp, OpError
-
-BF16 = FLOAT_ENCODINGS["bf16"]
+from qcc.ir.kernel.op import CHUNK, LinearOp, OpError, kernel_encoding, unmultiplied
 
 
 class KernelForm(Form):
@@ -41,22 +41,22 @@ class KernelForm(Form):
         if weight.dtype != "float32":
             return f"kernels compute in float32, and the layer in {weight.dtype}"
         return (
-            _no_decoder(encoding)
+            unmultiplied(encoding)
             or _does_not_fit(weight, encoding, UNIT if conv else CHUNK)
             or (refuses_integers(weight, encoding) if rounded else "")
         )
 
-
-def _no_decoder(encoding: Encoding) -> str:
-    """Why no kernel decodes an encoding; empty if one does."""
-    if integers(encoding) is None and encoding != BF16:
-        return f"no kernel multiplies by weights of {encoding.text}"
-    return encoding.undecodable
+    def part_bytes(self, encoding: Encoding, name: str, part: Part, shape: MatrixShape) -> int:
+        """The bytes of each row fill whole units."""
+        if part.dtype is np.uint8:
+            return part.shape[0] * packed_bytes(part.shape[1], part.bits)
+        return super().part_bytes(encoding, name, part, shape)
 
 
 def _does_not_fit(weight: Weight, encoding: Encoding, unit: int) -> str:
     """Why no kernel takes a matrix of this shape in such blocks; empty if one does."""
-    block = (integers(encoding) or BF16).block
+    assert isinstance(encoding, Blocked)
+    block = encoding.block
     if block.rows != 1:
         return "kernels take scales per channel or per group"
     columns, size = weight.shape[1], block.of(weight.shape)[1]
@@ -73,21 +73,20 @@ def kernel_layers(weight: Weight) -> list[Layer]:
 
 
 def kernel_op(
-    encoding: Blocked,
+    encoding: Encoding,
     shape: tuple[int, int],
     steps: tuple[str, ...] = (),
     pointwise: bool = False,
     static: bool = False,
 ) -> LinearOp:
-    """The op that multiplies by such a weight and takes these steps; one group a row is a channel.
+    """The op that multiplies by such a weight and takes these steps.
 
     Raises:
         OpError: there is no such op.
     """
-    if reason := _no_decoder(encoding):
-        raise OpError(reason)
-    group = None if encoding.block.grid(shape)[1] == 1 else encoding.block.columns
-    return LinearOp(encoding.bits, group, encoding.symmetric, steps, pointwise, static)
+    if not isinstance(encoding, Blocked):
+        raise OpError(unmultiplied(encoding))
+    return LinearOp(kernel_encoding(encoding, shape), steps, pointwise, static)
 
 
 KERNEL = KernelForm()

@@ -3,18 +3,28 @@
 An op's name says all that its inputs and its meaning depend on, in both directions: ``linear_int4_group32_bias_gelu``
 multiplies by 4-bit codes that share a scale by 32, adds a bias and applies a gelu. So the writer of a model, the
 builder of a library and the library itself need no other word between them. ``conv1x1_...`` are the same products along
-the second axis of ``x``: convolutions of one point.
+the second axis of ``x``: convolutions of one point. How the weight is stored stands in the name as in `Blocked.name`,
+and the inputs that hold it are the parts of that encoding.
 """
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from qcc.ir.encoding.packing import planes
+import numpy as np
+
+from qcc.ir.encoding.algebra import Encoding, MatrixShape, Part, Parts
+from qcc.ir.encoding.blocked import FLOAT_ENCODINGS, Blocked, Floats, integers, named
+from qcc.ir.encoding.blocks import CHANNEL, Block
+from qcc.ir.encoding.grid import TableGrid
+from qcc.ir.encoding.packing import pack, planes
 
 Operand = Literal["", "vector", "tensor"]
 CHUNK = 32  # inputs that kernels read at once; a group is a whole number of them
 LONGEST = 1 << 16  # inputs that a static op may have: it adds up their products in 32 bits
+TABLE_BITS = (1, 2, 4)  # of codes of a table that a register holds, in one plane
+BF16 = FLOAT_ENCODINGS["bf16"]
 
 
 @dataclass(frozen=True)
@@ -51,22 +61,45 @@ STEPS: dict[str, EpilogueStep] = {
 
 MAX_TENSORS = 2
 _WORDS = "|".join(sorted(STEPS, key=len, reverse=True))
-_STORED = r"int([2-8])_(?:group([1-9]\d*)|(channel))(_asym)?(_static)?|(bf16)"
-_NAME = re.compile(rf"(linear|conv1x1)_(?:{_STORED})((?:_(?:{_WORDS}))*)", re.ASCII)
+_STORED = r"[a-z]+\d+(?:_(?:channel|group\d+))?(?:_asym)?(?:_e\d+m\d+)?"
+_NAME = re.compile(rf"(linear|conv1x1)_({_STORED})(_static)?((?:_(?:{_WORDS}))*)", re.ASCII)
 
 
 class OpError(ValueError):
     """No kernel goes by such a name."""
 
 
-@dataclass(frozen=True, order=True)
+def unmultiplied(encoding: Encoding) -> str:
+    """Why no kernel multiplies by weights of an encoding; empty if one does.
+
+    Kernels know integers of 2 to 8 bits with scales that are floats, tables that fit a register with scales that are
+    floats or stand in a byte for one of a table, and bfloat16.
+    """
+    if encoding.undecodable:
+        return encoding.undecodable
+    if integers(encoding) is not None or encoding == BF16:
+        return ""
+    if isinstance(encoding, Blocked) and isinstance(encoding.grid, TableGrid) and encoding.scale is not None:
+        bytes_of_one = isinstance(encoding.scales, Blocked) and encoding.scales.scale is None
+        if encoding.bits in TABLE_BITS and (bytes_of_one or isinstance(encoding.scales, Floats)):
+            return ""
+    return f"no kernel multiplies by weights of {encoding.text}"
+
+
+def kernel_encoding(encoding: Blocked, shape: MatrixShape) -> Blocked:
+    """An encoding as kernels tell apart: one group a row is a channel, and scales that are floats may be either."""
+    if encoding.scale is None:
+        return encoding
+    block = CHANNEL if encoding.block.grid(shape)[1] == 1 else Block(1, encoding.block.columns)
+    return Blocked(encoding.grid, block, "fp16" if isinstance(encoding.scales, Floats) else encoding.scale)
+
+
+@dataclass(frozen=True)
 class LinearOp:
     """``y[..., out] = steps(x[..., in] @ decode(weight)[out, in].T)``.
 
     Args:
-        bits: of a code, 2 to 8; 16 for weights that are bfloat16 themselves.
-        group: inputs that share a scale, a multiple of 32; None for all of them (``channel``), or without scales.
-        symmetric: there is no stored zero point.
+        encoding: of the weight: by channel, or in groups of a multiple of 32; scales that are floats count as fp16.
         steps: names of `STEPS`, in order.
         pointwise: the inputs are channels: ``y[n, out, ...] = steps(decode(weight) @ x[n, in, ...])``. A bias is then
             the first step, which adds a number to each channel, and no step is a norm.
@@ -74,19 +107,18 @@ class LinearOp:
             clip(rint(x / input_scale), -128, 127)`` is multiplied.
     """
 
-    bits: int
-    group: int | None = None
-    symmetric: bool = True
+    encoding: Blocked
     steps: tuple[str, ...] = ()
     pointwise: bool = False
     static: bool = False
 
     def __post_init__(self) -> None:
-        if not (2 <= self.bits <= 8 or self.bits == 16):
-            raise OpError(f"no kernel for codes of {self.bits} bits")
-        if self.group is not None and (self.group < CHUNK or self.group % CHUNK):
-            raise OpError(f"a kernel's group is a multiple of {CHUNK}, not {self.group}")
-        if self.static and (self.is_float or self.group is not None or self.pointwise):
+        if reason := unmultiplied(self.encoding):
+            raise OpError(reason)
+        block = self.encoding.block
+        if block.rows != 1 or block.columns % CHUNK or kernel_encoding(self.encoding, (1, CHUNK)) != self._whole:
+            raise OpError(f"a kernel's scales are by channel or by groups of a multiple of {CHUNK}: {block.text}")
+        if self.static and (integers(self.encoding) is None or self.group is not None or self.pointwise):
             raise OpError("activations with a static step meet codes of linear layers with one scale a channel")
         whole = [step for step in self.steps if STEPS[step].whole]
         if len(whole) > 1 or (whole and self.steps[-1] not in whole):
@@ -101,44 +133,55 @@ class LinearOp:
             raise OpError(f"the names of {', '.join(self.steps)} in a row read as other steps")
 
     @property
-    def is_float(self) -> bool:
-        """The weights are bfloat16 numbers, with no codes and no scales."""
-        return self.bits == 16
+    def _whole(self) -> Blocked:
+        """The encoding with one scale a row."""
+        return Blocked(self.encoding.grid, CHANNEL, self.encoding.scale)
 
     @property
-    def stored(self) -> str:
-        """How the weight is stored, as the name spells it."""
-        if self.is_float:
-            return "bf16"
-        block = "channel" if self.group is None else f"group{self.group}"
-        return f"int{self.bits}_{block}{'' if self.symmetric else '_asym'}"
+    def group(self) -> int | None:
+        """Inputs that share a scale, a multiple of 32; None for all of them, or without scales."""
+        return self.encoding.block.columns or None
+
+    @property
+    def is_float(self) -> bool:
+        """The weights are bfloat16 numbers, with no codes and no scales."""
+        return self.encoding.is_float
 
     @property
     def name(self) -> str:
         """The op's name in domain ``qcc``."""
         kind = "conv1x1" if self.pointwise else "linear"
-        return "_".join((kind, self.stored, *(("static",) if self.static else ()), *self.steps))
+        return "_".join((kind, self.encoding.name, *(("static",) if self.static else ()), *self.steps))
 
     @property
     def weight_inputs(self) -> tuple[str, ...]:
-        """The inputs that hold the weight, by name: planes ``[out, in * width / 8]`` of bytes, lowest bits first, the
-        ``scale [out, groups]`` (float16 or float32) and the ``zero [out, groups]`` (int8, asymmetric only); or the
-        bfloat16 ``weight [out, in]``. Behind them the ``input_scale []`` (float32) of a static op.
+        """The inputs that hold the weight, by name: its codes ``[out, in]`` as planes of bytes, lowest bits first, the
+        ``scale [out, groups]`` (float16 or float32, or bytes, rows filled up to multiples of 8) and the ``zero [out,
+        groups]`` (int8, where there are zero points); or the bfloat16 ``weight [out, in]``. Behind them the
+        ``input_scale []`` (float32) of a static op.
         """
-        if self.is_float:
-            return ("weight",)
-        names = [f"plane{position}" for position in range(len(planes(self.bits)))]
-        return (*names, "scale", *(() if self.symmetric else ("zero",)), *(("input_scale",) if self.static else ()))
+        return (*(name for name, _ in self._inputs((1, self.group or CHUNK))), *(("input_scale",) * self.static))
+
+    def arrays(self, parts: Parts) -> dict[str, np.ndarray]:
+        """What these inputs, the last apart, hold of a matrix's parts."""
+        return dict(array for name, part in self._parts(parts["codes"].shape) for array in _arrays(name, part, parts))
+
+    def _parts(self, shape: tuple[int, ...]) -> Iterator[tuple[str, Part]]:
+        """The parts in the order of the inputs: codes first."""
+        found = self.encoding.parts((shape[0], shape[1]))
+        yield from sorted(found.items(), key=lambda item: item[0] != "codes")
+
+    def _inputs(self, shape: MatrixShape) -> Iterator[tuple[str, Part]]:
+        """Names of inputs with the parts that they hold, or hold a plane of."""
+        for name, part in self._parts(shape):
+            count = len(planes(part.bits)) if name == "codes" and part.dtype is np.uint8 else 1
+            for at in range(count):
+                yield _input_name(name, part, at), part
 
     @property
     def step_inputs(self) -> tuple[tuple[str, Operand], ...]:
         """The operands of the steps, in order, with names of their own."""
-        found: list[tuple[str, Operand]] = []
-        for step in self.steps:
-            for name, kind in STEPS[step].operands:
-                count = sum(one.rstrip("0123456789") == name for one, _ in found)
-                found.append((f"{name}{count}" if count else name, kind))
-        return tuple(found)
+        return step_inputs(self.steps)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -151,6 +194,16 @@ class LinearOp:
         return ("y", "kept") if KEEP in self.steps else ("y",)
 
 
+def step_inputs(steps: Iterable[str]) -> tuple[tuple[str, Operand], ...]:
+    """The operands of steps, in order, with names of their own."""
+    found: list[tuple[str, Operand]] = []
+    for step in steps:
+        for name, kind in STEPS[step].operands:
+            count = sum(one.rstrip("0123456789") == name for one, _ in found)
+            found.append((f"{name}{count}" if count else name, kind))
+    return tuple(found)
+
+
 def parse(name: str) -> LinearOp:
     """The op that a name stands for.
 
@@ -160,9 +213,23 @@ def parse(name: str) -> LinearOp:
     found = _NAME.fullmatch(name)
     if found is None:
         raise OpError(f"`{name}` names no kernel")
-    kind, bits, group, _, asymmetric, static, half, rest = found.groups()
-    width, block = 16 if half else int(bits), int(group) if group else None
-    return LinearOp(width, block, not asymmetric, _steps(rest), kind != "linear", bool(static))
+    kind, stored, static, rest = found.groups()
+    try:
+        return LinearOp(named(stored), _steps(rest), kind != "linear", bool(static))
+    except ValueError as error:
+        raise OpError(f"`{name}` names no kernel: {error}") from error
+
+
+def _input_name(part_name: str, part: Part, plane: int) -> str:
+    if part_name != "codes":
+        return part_name.partition(".")[0]
+    return f"plane{plane}" if part.dtype is np.uint8 else "weight"
+
+
+def _arrays(name: str, part: Part, parts: Parts) -> Iterator[tuple[str, np.ndarray]]:
+    array = parts[name]
+    held = pack(array, part.bits) if part.dtype is np.uint8 else (array,)
+    yield from ((_input_name(name, part, at), one) for at, one in enumerate(held))
 
 
 def _steps(names: str) -> tuple[str, ...]:

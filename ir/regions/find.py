@@ -13,7 +13,7 @@ import numpy as np
 from qcc.ir.forms.kernel import kernel_layers
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Kind, Layer, Op, Weight
-from qcc.ir.kernel.op import BIAS, KEEP, LinearOp, OpError
+from qcc.ir.kernel.op import BF16, BIAS, KEEP, LinearOp, OpError
 from qcc.ir.kernel.region import Region
 from qcc.ir.regions.flow import Flow
 from qcc.ir.regions.recognise import Match, Recogniser
@@ -139,7 +139,7 @@ class _Chain:
     ) -> bool:
         """Grow, if an op may have these steps too."""
         try:
-            LinearOp(bits=8, steps=(*self._steps, *steps), pointwise=self._pointwise)
+            LinearOp(BF16, steps=(*self._steps, *steps), pointwise=self._pointwise)
         except OpError:
             return False
         self._steps, self._operands = (*self._steps, *steps), (*self._operands, *operands)

@@ -36,7 +36,7 @@ def decode_function(grid: Grid, operands: int, padded: bool, dtype: ir.DataType,
     """
     names = [f"plane{position}" for position in range(len(planes(grid.bits)))]
     inputs = [*names, *("scale", "zero")[:operands], "blocked", "shape"] + (["units", "count"] if padded else [])
-    lines = _numbers(grid, padded) + values(operands < 2, dtype, scaled=operands > 0)
+    lines = numbers(grid, padded) + values(operands < 2, dtype, scaled=operands > 0)
     return function(decode_name(grid, operands, padded, dtype), inputs, lines, "weight", opset)
 
 
@@ -51,13 +51,12 @@ def function(
     return ir.serde.deserialize_function(onnx.parser.parse_function(text))
 
 
-def _numbers(grid: Grid, padded: bool) -> list[str]:
+def numbers(grid: Grid, padded: bool = False) -> list[str]:
     """Lines that make ``steps``: the numbers of codes, float32, in shape ``blocked``."""
     if isinstance(grid, IntGrid):
         return [*codes(grid.bits, padded), "steps = Cast <to: int = 1> (codes)"]
     assert isinstance(grid, TableGrid)
-    table = ", ".join(repr(float(number)) for number in np.nan_to_num(grid.table))
-    lines = [f"numbers = Constant <value_floats: floats = [{table}]> ()"]
+    lines = table_of(grid, "numbers")
     widths = planes(grid.bits)
     if len(widths) > 1:
         return [
@@ -78,6 +77,12 @@ def _numbers(grid: Grid, padded: bool) -> list[str]:
     if not padded:
         return [*lines, "steps = Reshape (gathered, blocked)"]
     return [*lines, "in_units = Reshape (gathered, units)", *_cut("in_units"), "steps = Reshape (cut, blocked)"]
+
+
+def table_of(grid: TableGrid, name: str) -> list[str]:
+    """A line that makes a constant of a grid's numbers."""
+    table = ", ".join(repr(float(number)) for number in np.nan_to_num(grid.table))
+    return [f"{name} = Constant <value_floats: floats = [{table}]> ()"]
 
 
 def _cut(name: str) -> list[str]:

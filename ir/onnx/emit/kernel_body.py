@@ -8,8 +8,11 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
+from qcc.ir.encoding.blocked import Blocked
+from qcc.ir.encoding.grid import Grid, TableGrid
+from qcc.ir.encoding.packing import planes
 from qcc.ir.kernel.op import BIAS, KEEP, STEPS, LinearOp
-from qcc.ir.onnx.emit.decode import codes, function, values
+from qcc.ir.onnx.emit.decode import codes, function, numbers, table_of, values
 
 GELU_OPSET = 20
 WHOLE = 8  # bits of a code that leave no room for two products in 16 bits
@@ -36,7 +39,12 @@ def kernel_function(op: LinearOp, opset: int) -> ir.Function:
 
 
 def _float_product(op: LinearOp) -> Lines:
-    weight, lines = _float_weight() if op.is_float else _decoded_weight(op)
+    if op.is_float:
+        weight, lines = _float_weight()
+    elif isinstance(op.encoding.grid, TableGrid):
+        weight, lines = "turned", [*_table_weight(op), "turned = Transpose <perm: ints = [1, 0]> (weight)"]
+    else:
+        weight, lines = _decoded_weight(op)
     return [*lines, f"v0 = MatMul (x, {weight})"]
 
 
@@ -47,14 +55,15 @@ def _integer_product(op: LinearOp) -> Lines:
     where no other layer reads the same. The axis in front keeps it from making a ``Gemm`` of a matrix product and its
     bias before, which it then runs in float.
     """
-    zeros = ", zeros" if op.bits == WHOLE or not op.symmetric else ""
+    bits = op.encoding.grid.bits
+    zeros = ", zeros" if bits == WHOLE or _has_zero(op) else ""
     lines = [
         "rest = Constant <value_ints: ints = [-1]> ()",
         "rows = Shape <start: int = 0, end: int = 1> (scale)",
         "blocked = Concat <axis: int = 0> (rows, rest)",
         "number = Constant <value_int: int = 128> ()",
         "middle = Cast <to: int = 2> (number)",
-        *(_bytes(op) if op.bits == WHOLE else _signed(op)),
+        *(_bytes(op) if bits == WHOLE else _signed(op)),
         "flat_scale = Reshape (scale, rest)",
         "steps = Cast <to: int = 1> (flat_scale)",
         f"weight = DequantizeLinear <axis: int = 1> (turned, steps{zeros})",
@@ -72,14 +81,14 @@ def _signed(op: LinearOp) -> Lines:
 
     A processor with AVX2 alone adds two products with a byte in 16 bits, which those of up to 7 bits fit.
     """
-    zeros = [] if op.symmetric else ["zeros = Reshape (zero, rest)"]
-    return [*codes(op.bits), "turned = Transpose <perm: ints = [1, 0]> (codes)", *zeros]
+    zeros = ["zeros = Reshape (zero, rest)"] if _has_zero(op) else []
+    return [*codes(op.encoding.grid.bits), "turned = Transpose <perm: ints = [1, 0]> (codes)", *zeros]
 
 
 def _bytes(op: LinearOp) -> Lines:
     """The same of 8 bits, without a sign: what the runtime multiplies exactly on every processor."""
     lines = ["codes = Reshape (plane0, blocked)", "turned = Transpose <perm: ints = [1, 0]> (codes)"]
-    if op.symmetric:
+    if not _has_zero(op):
         return [*lines, "zeros = Expand (middle, rows)"]
     return [
         *lines,
@@ -101,23 +110,71 @@ def _decoded_weight(op: LinearOp) -> tuple[str, Lines]:
         "shape = Concat <axis: int = 0> (rest, rows)",
     ]
     turned = [f"{TURNED}codes = Transpose <perm: ints = [1, 2, 0]> (codes)"]
-    for name in ("scale",) if op.symmetric else ("scale", "zero"):
+    for name in ("scale", "zero") if _has_zero(op) else ("scale",):
         turned += [
             f"spread_{name} = Unsqueeze ({name}, rest)",
             f"{TURNED}{name} = Transpose <perm: ints = [1, 2, 0]> (spread_{name})",
         ]
     return "weight", [
         *shapes,
-        *codes(op.bits),
+        *codes(op.encoding.grid.bits),
         *turned,
         f"steps = Cast <to: int = 1> ({TURNED}codes)",
-        *values(op.symmetric, ir.DataType.FLOAT, TURNED),
+        *values(not _has_zero(op), ir.DataType.FLOAT, TURNED),
+    ]
+
+
+def _has_zero(op: LinearOp) -> bool:
+    """Zero points are among the weight's parts."""
+    return "zero" in op.weight_inputs
+
+
+def _table_weight(op: LinearOp) -> Lines:
+    """``weight [out, in]`` of codes that are looked up; scales may be looked up, too."""
+    scales = op.encoding.scales
+    found, lines = "scale", ["rest = Constant <value_ints: ints = [-1]> ()"]
+    if isinstance(scales, Blocked):
+        found = "scales"
+        lines += [*_looked_up_scales(scales.grid, planes(op.encoding.grid.bits)[0], op.group)]
+    return [
+        *lines,
+        f"groups = Shape ({found})",
+        "blocked = Concat <axis: int = 0> (groups, rest)",
+        f"rows = Shape <start: int = 0, end: int = 1> ({found})",
+        "shape = Concat <axis: int = 0> (rows, rest)",
+        *numbers(op.encoding.grid),
+        f"spread_scale = Unsqueeze ({found}, rest)",
+        *values(True, ir.DataType.FLOAT, "spread_"),
+    ]
+
+
+def _looked_up_scales(grid: Grid, width: int, group: int | None) -> Lines:
+    """``scales [out, groups]`` of bytes, whose rows are filled up: how many groups there are, the codes tell."""
+    assert isinstance(grid, TableGrid)
+    per_byte = 8 // width
+    count = ["count = Constant <value_ints: ints = [1]> ()"]
+    if group is not None:
+        count = [
+            "bytes = Shape <start: int = 1, end: int = 2> (plane0)",
+            f"bytes_of_group = Constant <value_ints: ints = [{group // per_byte}]> ()",
+            "count = Div (bytes, bytes_of_group)",
+        ]
+    return [
+        *count,
+        *table_of(grid, "scale_numbers"),
+        "scale_index = Cast <to: int = 6> (scale)",
+        "all_scales = Gather <axis: int = 0> (scale_numbers, scale_index)",
+        "scale_start = Constant <value_ints: ints = [0]> ()",
+        "scale_axis = Constant <value_ints: ints = [1]> ()",
+        "scales = Slice (all_scales, scale_start, count, scale_axis)",
     ]
 
 
 def _filters(op: LinearOp) -> Lines:
     """The weight as ``[out, in, 1, 1]``."""
     ends = "ends = Constant <value_ints: ints = [2, 3]> ()"
+    if isinstance(op.encoding.grid, TableGrid):
+        return [*_table_weight(op), ends, "filters = Unsqueeze (weight, ends)"]
     if op.is_float:
         return ["wide = Cast <to: int = 1> (weight)", ends, "filters = Unsqueeze (wide, ends)"]
     lines = [
@@ -127,10 +184,14 @@ def _filters(op: LinearOp) -> Lines:
         "rows = Shape <start: int = 0, end: int = 1> (scale)",
         "shape = Concat <axis: int = 0> (rows, rest)",
     ]
-    for name in ("scale",) if op.symmetric else ("scale", "zero"):
+    for name in ("scale", "zero") if _has_zero(op) else ("scale",):
         lines.append(f"spread_{name} = Unsqueeze ({name}, rest)")
-    lines += [*codes(op.bits), "spread_codes = Identity (codes)", "steps = Cast <to: int = 1> (spread_codes)"]
-    lines += [*values(op.symmetric, ir.DataType.FLOAT, "spread_"), ends]
+    lines += [
+        *codes(op.encoding.grid.bits),
+        "spread_codes = Identity (codes)",
+        "steps = Cast <to: int = 1> (spread_codes)",
+    ]
+    lines += [*values(not _has_zero(op), ir.DataType.FLOAT, "spread_"), ends]
     return [*lines, "filters = Unsqueeze (weight, ends)"]
 
 

@@ -12,7 +12,6 @@ from itertools import chain
 import numpy as np
 import onnx_ir as ir
 
-from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.forms.kernel import kernel_op
 from qcc.ir.graph.ops import Kind, Layer
 from qcc.ir.kernel.op import BIAS, KEEP, LinearOp
@@ -49,9 +48,7 @@ class KernelWriter(FormWriter):
         product = self._nodes[layer.op]
         region = self._regions.get(layer.name) or _alone(layer, product)
         static = self._encoded.input_step is not None
-        encoding = self._encoded.encoding
-        assert isinstance(encoding, Blocked)  # else it was refused
-        op = kernel_op(encoding, self._encoded.shape, region.steps, layer.kind is Kind.CONV, static)
+        op = kernel_op(self._encoded.encoding, self._encoded.shape, region.steps, layer.kind is Kind.CONV, static)
         values = ir.convenience.create_value_mapping(self._graph, include_subgraphs=False)
         inputs = [product.inputs[0], *stored, *self._operands(op, region, values)]
         attributes = [] if region.epsilon is None else [ir.AttrFloat32("epsilon", region.epsilon)]

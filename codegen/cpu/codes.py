@@ -1,0 +1,112 @@
+"""How kernels read the codes of a grid: as whole numbers themselves, or by a table that a register holds.
+
+A product with activations ``q`` that were rounded to int8 is one of integers. For each number ``v`` of a grid there are
+whole numbers ``t``, one a term, with ``v = (sum of weight * t - zero) * factor``. A code of integers is its own only
+term. A table whose numbers are multiples of a power of two (int1, fp4) needs one term too, and loses nothing; another
+(nf4) takes two, a coarse and a fine one, and each of its numbers is right to half of ``factor``.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qcc.ir.encoding.blocked import Blocked
+from qcc.ir.encoding.grid import IntGrid, TableGrid
+
+FINEST = 8  # halvings that are tried before a table is split in two
+REGISTER = 16  # numbers that a table in a register has
+
+
+@dataclass(frozen=True)
+class CodeTerm:
+    """A whole number for each code.
+
+    Args:
+        weight: that it counts with, a power of two.
+        highest: the largest, from zero on.
+        table: by code, repeated to `REGISTER`; None for the code itself, of which ``mask`` keeps some bits.
+        mask: of codes that are read in parts.
+    """
+
+    weight: int
+    highest: int
+    table: tuple[int, ...] | None = None
+    mask: int | None = None
+
+
+@dataclass(frozen=True)
+class CodeTerms:
+    """What stands for the numbers of a grid in whole numbers; the zero is that of codes without stored zero points."""
+
+    parts: tuple[CodeTerm, ...]
+    zero: int
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The codes of a grid.
+
+    Args:
+        bits: of a code; 16 for weights that are bfloat16 themselves.
+        stored_zero: there are zero points.
+        table: the number of each code; None for whole numbers around half their range, or floats.
+    """
+
+    bits: int
+    stored_zero: bool = False
+    table: tuple[float, ...] | None = None
+
+    @property
+    def is_float(self) -> bool:
+        """There are no codes: weights are bfloat16."""
+        return self.bits == 16
+
+    @property
+    def middle(self) -> int:
+        """The code of zero of whole numbers without stored zero points."""
+        return 1 << self.bits - 1
+
+    @property
+    def register(self) -> tuple[float, ...]:
+        """The table as a register holds it."""
+        assert self.table is not None
+        return self.table * (REGISTER // len(self.table))
+
+    def terms(self, most: int) -> CodeTerms:
+        """In whole numbers up to ``most``, one less than a power of two."""
+        if self.table is not None:
+            return _terms(np.array(self.register, np.float64), most)
+        highest = (1 << self.bits) - 1
+        if highest <= most:
+            return CodeTerms((CodeTerm(1, highest),), self.middle)
+        parts = (CodeTerm(1, most, mask=most), CodeTerm(1, highest - most, mask=highest - most))
+        return CodeTerms(parts, self.middle)
+
+
+def codes_of(encoding: Blocked) -> Codes:
+    """The codes of an encoding that kernels take."""
+    grid = encoding.grid
+    if isinstance(grid, TableGrid):
+        return Codes(grid.bits, table=tuple(map(float, grid.table)))
+    return Codes(grid.bits, isinstance(grid, IntGrid) and not grid.symmetric)
+
+
+def _terms(numbers: np.ndarray, most: int) -> CodeTerms:
+    low, high = numbers.min(), numbers.max()
+    for halvings in range(FINEST):
+        whole = numbers * 2.0**halvings
+        zero = -low * 2.0**halvings
+        if (whole == np.rint(whole)).all() and (high - low) * 2.0**halvings <= most:
+            table = (whole + zero).astype(int)
+            return CodeTerms((CodeTerm(1, int(table.max()), _ints(table)),), int(zero), 0.5**halvings)
+    base = most + 1
+    zero = base * base // 2 - 1
+    factor = max(high, -low) / zero
+    whole = np.rint(numbers / factor).astype(int) + zero
+    parts = (CodeTerm(base, most, _ints(whole // base)), CodeTerm(1, most, _ints(whole % base)))
+    return CodeTerms(parts, zero, float(factor))
+
+
+def _ints(numbers: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(number) for number in numbers)

@@ -1,0 +1,309 @@
+"""The templates: ways to multiply, each with what it accepts, from how many rows on, and how it is made.
+
+Few rows are multiplied one by one or by fours by the first template of `FEW` that accepts a product; from some rows on
+the first of `MANY` that does takes over, if one does. TVM is loaded when a function is made, and not before.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from types import ModuleType
+from typing import ClassVar
+
+from qcc.codegen.cpu.codes import Codes, codes_of
+from qcc.codegen.target.target import AMX, AVX2, DOTPROD, VNNI, CpuTarget
+from qcc.codegen.target.tiling import tiling
+from qcc.ir.encoding.blocked import Blocked
+from qcc.ir.encoding.blocks import CHANNEL, group
+from qcc.ir.kernel.op import BF16, CHUNK, LinearOp
+
+Expr = object  # of TVM, which carries no types
+ONE, FOUR = "one", "four"
+ROWS = {ONE: 1, FOUR: 4}
+
+
+@dataclass(frozen=True)
+class KernelProduct:
+    """What ops share functions: how codes are read, one scale for all inputs or by groups, a step of activations.
+
+    Scales are floats by the time that a function reads them, and groups of any size are read by chunks.
+    """
+
+    encoding: Blocked
+    pointwise: bool = False
+    static: bool = False
+
+    @property
+    def name(self) -> str:
+        """How names of functions spell it."""
+        return "conv1x1" if self.pointwise else self.encoding.name + "_static" * self.static
+
+    @property
+    def channel(self) -> bool:
+        """All inputs share a scale."""
+        return self.encoding.scale is not None and self.encoding.block == CHANNEL
+
+    @property
+    def codes(self) -> Codes:
+        """How codes are read."""
+        return codes_of(self.encoding)
+
+
+def product_of(op: LinearOp) -> KernelProduct:
+    """The product whose functions an op calls."""
+    if op.pointwise:
+        return KernelProduct(BF16, pointwise=True)  # their codes are decoded when a layer is made
+    if op.is_float:
+        return KernelProduct(op.encoding)
+    block = CHANNEL if op.group is None else group(CHUNK)
+    return KernelProduct(Blocked(op.encoding.grid, block), static=op.static)
+
+
+class Template(ABC):
+    """A way to multiply rows of activations with stored weights.
+
+    The shim calls its functions by their ``words``; what it must know of them beside stands in `facts`.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def accepts(self, product: KernelProduct, processor: CpuTarget, activations: str) -> bool:
+        """It multiplies such weights on such a processor, rounding activations as asked for at most."""
+
+    @abstractmethod
+    def functions(self, product: KernelProduct) -> dict[str, str]:
+        """The functions' names by the shim's words."""
+
+    @abstractmethod
+    def make(self, word: str, name: str, product: KernelProduct, processor: CpuTarget) -> Expr:
+        """The TIR of the function that the shim calls by a word, under a name."""
+
+    def facts(self, product: KernelProduct) -> dict[str, int]:
+        """Fields of the shim's `Family`."""
+        return {}
+
+
+class _Few(Template):
+    """One row, or four: ``rounds`` says that they are rounded to int8 by chunks."""
+
+    rounds: ClassVar[bool] = False
+
+    def functions(self, product: KernelProduct) -> dict[str, str]:
+        """A function for each number of rows, and what prepares activations."""
+        found = {ONE: f"{ONE}_{product.name}", FOUR: f"{FOUR}_{product.name}"}
+        if product.static:
+            return found | {"quantize": "quantize_static" if self.rounds else "round_static"}
+        return found | ({"quantize": "quantize"} if self.rounds else {})
+
+    def facts(self, product: KernelProduct) -> dict[str, int]:
+        """Activations are rounded or not."""
+        return {"rounds": int(self.rounds)}
+
+    def make(self, word: str, name: str, product: KernelProduct, processor: CpuTarget) -> Expr:
+        """See `Template.make`."""
+        if word == "quantize":
+            from qcc.codegen.cpu import gemv_int8, static
+
+            shared = {"quantize": gemv_int8.quantize, "quantize_static": static.quantize}
+            return shared.get(self.functions(product)[word], static.round_floats)(name)
+        return self._gemv(name, product, ROWS[word], processor)
+
+    @abstractmethod
+    def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuTarget) -> Expr:
+        """The function for so many rows."""
+
+
+class FloatRows(_Few):
+    """Weights that are bfloat16, to the accuracy of float32."""
+
+    name: ClassVar[str] = "bf16 weights"
+
+    def accepts(self, product: KernelProduct, processor: CpuTarget, activations: str) -> bool:
+        """Such weights, anywhere."""
+        return product.codes.is_float and not product.pointwise
+
+    def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuTarget) -> Expr:
+        from qcc.codegen.cpu import gemv_bf16
+
+        return gemv_bf16.gemv(name, rows, processor.has(*VNNI))
+
+
+class _Rounded(_Few):
+    """Codes times activations that were rounded to int8, where a processor has ``needs``."""
+
+    rounds: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]]
+
+    def accepts(self, product: KernelProduct, processor: CpuTarget, activations: str) -> bool:
+        """All codes, unless activations are to stay as they are."""
+        codes = not product.codes.is_float and not product.pointwise
+        return codes and activations != "exact" and processor.has(*self.needs)
+
+    def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuTarget) -> Expr:
+        gemv: Expr = self._module().gemv(name, product.codes, rows, product.static)
+        return gemv
+
+    @abstractmethod
+    def _module(self) -> ModuleType:
+        """Where the function is written."""
+
+
+class VnniRows(_Rounded):
+    """By ``vpdpbusd``."""
+
+    name: ClassVar[str] = "int8 by VNNI"
+    needs: ClassVar[tuple[str, ...]] = VNNI
+
+    def _module(self) -> ModuleType:
+        from qcc.codegen.cpu import gemv_int8
+
+        return gemv_int8
+
+
+class Avx2Rows(_Rounded):
+    """By ``vpmaddubsw``."""
+
+    name: ClassVar[str] = "int8 by AVX2"
+    needs: ClassVar[tuple[str, ...]] = AVX2
+
+    def _module(self) -> ModuleType:
+        from qcc.codegen.cpu import gemv_avx2
+
+        return gemv_avx2
+
+
+class NeonRows(_Rounded):
+    """By ``sdot``; tables are not looked up there yet."""
+
+    name: ClassVar[str] = "int8 by NEON"
+    needs: ClassVar[tuple[str, ...]] = DOTPROD
+
+    def accepts(self, product: KernelProduct, processor: CpuTarget, activations: str) -> bool:
+        """Codes of integers."""
+        return product.codes.table is None and super().accepts(product, processor, activations)
+
+    def _module(self) -> ModuleType:
+        from qcc.codegen.cpu import gemv_neon
+
+        return gemv_neon
+
+
+class ExactRows(_Few):
+    """Codes times float32; tables only where a register of floats holds one."""
+
+    name: ClassVar[str] = "exact"
+
+    def accepts(self, product: KernelProduct, processor: CpuTarget, activations: str) -> bool:
+        """Codes of integers anywhere, and tables with AVX-512."""
+        integers = product.codes.table is None or processor.has(*VNNI)
+        return integers and not product.codes.is_float and not product.pointwise
+
+    def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuTarget) -> Expr:
+        from qcc.codegen.cpu import gemv_exact
+
+        return gemv_exact.gemv(name, product.codes, rows, processor.has(*VNNI))
+
+
+class _Tiles(Template):
+    """Tiles of rows by AMX, from ``rows`` on.
+
+    The rows were measured at 1024x1024, 384x1536 and 1536x384 on Sapphire Rapids: from there on a matrix product is
+    faster than rows by fours.
+    """
+
+    rows: ClassVar[int]
+    chunks: ClassVar[int] = 1
+    """Of 32 inputs, in a step."""
+    packs: ClassVar[str] = "pack_bf16"
+
+    def accepts(self, product: KernelProduct, processor: CpuTarget, activations: str) -> bool:
+        """What `_takes` does, on processors with AMX."""
+        takes = not product.pointwise and self._takes(product, activations)
+        return takes and activations != "exact" and processor.has(*AMX)
+
+    @abstractmethod
+    def _takes(self, product: KernelProduct, activations: str) -> bool:
+        """It is for such products."""
+
+    def functions(self, product: KernelProduct) -> dict[str, str]:
+        """The product, and what makes tiles of rows."""
+        return {"pack": "pack_static" if product.static else self.packs, "gemm": f"gemm_{product.name}"}
+
+    def facts(self, product: KernelProduct) -> dict[str, int]:
+        """The rows, and what a step is long."""
+        return {"many": self.rows, "chunks": self.chunks}
+
+    def make(self, word: str, name: str, product: KernelProduct, processor: CpuTarget) -> Expr:
+        """See `Template.make`."""
+        from qcc.codegen.cpu import gemm_bf16, gemm_int8, static
+
+        packers = {"pack_bf16": gemm_bf16.pack, "pack_int8": gemm_int8.pack, "pack_static": static.pack}
+        if word == "pack":
+            return packers[self.functions(product)[word]](name)
+        writer = gemm_int8 if self.packs == "pack_int8" else gemm_bf16
+        return writer.gemm(name, product.codes, tiling(processor))
+
+
+class FloatTiles(_Tiles):
+    """Weights that are bfloat16."""
+
+    name: ClassVar[str] = "bf16 by AMX"
+    rows: ClassVar[int] = 2
+
+    def _takes(self, product: KernelProduct, activations: str) -> bool:
+        return product.codes.is_float
+
+
+class IntegerTiles(_Tiles):
+    """Codes that AMX multiplies as they are, with activations rounded to int8 row by row or by a step."""
+
+    name: ClassVar[str] = "int8 by AMX"
+    rows: ClassVar[int] = 5
+    chunks: ClassVar[int] = 2
+    packs: ClassVar[str] = "pack_int8"
+
+    def _takes(self, product: KernelProduct, activations: str) -> bool:
+        integers = not product.codes.is_float and product.codes.table is None
+        return integers and (product.static or (product.channel and activations == "int8"))
+
+
+class CodeTiles(_Tiles):
+    """Codes that are decoded to bfloat16."""
+
+    name: ClassVar[str] = "codes by AMX"
+    rows: ClassVar[int] = 11
+
+    def _takes(self, product: KernelProduct, activations: str) -> bool:
+        return not product.codes.is_float
+
+
+class Convolution(Template):
+    """Convolutions of one point, whose weights were decoded to bfloat16 before."""
+
+    name: ClassVar[str] = "convolutions by AMX"
+
+    def accepts(self, product: KernelProduct, processor: CpuTarget, activations: str) -> bool:
+        """Those, where there is AMX."""
+        return product.pointwise and activations != "exact" and processor.has(*AMX)
+
+    def functions(self, product: KernelProduct) -> dict[str, str]:
+        """What makes tiles of channels; the product comes with an op's steps."""
+        return {"pack": "pack_conv1x1"}
+
+    def make(self, word: str, name: str, product: KernelProduct, processor: CpuTarget) -> Expr:
+        """See `Template.make`."""
+        from qcc.codegen.cpu import conv1x1
+
+        return conv1x1.pack(name)
+
+
+FEW: tuple[Template, ...] = (FloatRows(), VnniRows(), NeonRows(), Avx2Rows(), ExactRows(), Convolution())
+MANY: tuple[_Tiles, ...] = (FloatTiles(), IntegerTiles(), CodeTiles())
+
+
+def templates(product: KernelProduct, processor: CpuTarget, activations: str) -> tuple[Template, ...]:
+    """Those that make a product's functions: one for few rows, and where there is one, one for many; none at all where
+    the processor has no kernel for it.
+    """
+    found = (next((one for one in all_ if one.accepts(product, processor, activations)), None) for all_ in (FEW, MANY))
+    return tuple(one for one in found if one is not None)
