@@ -64,6 +64,7 @@ def test_json(folder: Path, run: Run) -> None:
     assert data["allocation"]["options"] == 1
 
 
+@pytest.mark.slow
 def test_tvm_is_loaded_for_kernels_only(folder: Path) -> None:
     command = """
 import sys, qcc
@@ -203,6 +204,7 @@ def test_a_plan_for_another_model(folder: Path, run: Run) -> None:
     assert names(other) == {"tied.onnx"}
 
 
+@pytest.mark.slow
 def test_a_policy_of_ten_thousand_rules(folder: Path, run: Run) -> None:
     (folder / "long.qpolicy").write_text(
         "qpolicy 1\n" + "rule linear { weights = int8 channel }\n" * 10_000, encoding="utf-8"
@@ -229,6 +231,7 @@ sys.exit(main(["compile", "mlp.onnx"]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sent", "status", "said"),
     [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated"), ("SIGHUP", 129, "hung up")],
@@ -246,6 +249,7 @@ def test_interruption_leaves_nothing(folder: Path, sent: str, status: int, said:
     assert names(folder) == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("folder")
 def test_progress_at_a_terminal_only() -> None:
     master, slave = pty.openpty()
