@@ -13,7 +13,7 @@ from scipy.special import erf
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import Block
 from qcc.ir.encoding.grid import IntGrid, TableGrid
-from qcc.ir.kernel.op import BF16, BIAS, KEEP, STEPS, EpilogueStep, LinearOp
+from qcc.ir.kernel.op import BF16, BIAS, KEEP, STEPS, LinearOp
 
 TINY = np.float32(1e-30)
 STEP = np.float32(0.03)
@@ -187,7 +187,7 @@ class Layer:
         if not constant:
             inputs += [helper.make_tensor_value_info(c.name, c.data_type, c.dims) for c in constants]
         node = helper.make_node(self.kernel.name, self.kernel.inputs, self.kernel.outputs, domain="qcc")
-        if STEPS.get((self.kernel.steps or ("",))[-1], EpilogueStep()).whole:
+        if any(STEPS[step].whole for step in self.kernel.steps[-1:]):
             node.attribute.append(helper.make_attribute("epsilon", self.epsilon))
         outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in self.kernel.outputs]
         graph = helper.make_graph([node], "g", inputs, outputs, constants if constant else [])

@@ -262,6 +262,7 @@ class Emitted:
     graph: OnnxGraph
     expected: dict[str, Array]
     stored: Sequence[onnx.TensorProto]
+    shape: tuple[int, int]
 
 
 def emit(case: Case, encoding: Encoding, form: Form, folder: Path) -> Emitted:
@@ -282,7 +283,7 @@ def emit(case: Case, encoding: Encoding, form: Form, folder: Path) -> Emitted:
     proto = onnx.load(path)
     onnx.checker.check_model(proto)
     stored = [tensor for tensor in proto.graph.initializer if tensor.name.startswith(f"{weight.name}.")]
-    return Emitted(path, graph, expected, stored)
+    return Emitted(path, graph, expected, stored, weight.shape)
 
 
 def run(path: Path, feeds: Feeds, optimized: Path | None = None) -> dict[str, Array]:

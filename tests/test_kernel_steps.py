@@ -28,8 +28,8 @@ from qcc.ir.kernel.op import KEEP, STEPS, LinearOp, OpError, parse
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.emit.kernel_body import kernel_function
 from qcc.ir.regions.find import regions
-from qcc.ir.regions.recognise import ACTIVATIONS as FUNCTIONS
-from qcc.ir.regions.recognise import NORMS as NORM_FUNCTIONS
+from qcc.ir.vocabulary.find import ACTIVATIONS as FUNCTIONS
+from qcc.ir.vocabulary.find import NORMS as NORM_FUNCTIONS
 from qcc.passes.contract.contract import Context
 from qcc.passes.encode import Encode
 from qcc.passes.rounding.nearest import Nearest
@@ -208,11 +208,11 @@ def _expected(op: LinearOp, matrix: Array, arrays: Feeds) -> list[Array]:
         if step == KEEP:
             kept.append(value)
         elif step in FUNCTIONS:
-            value = FUNCTIONS[step](value)
+            value = FUNCTIONS[step].applied(value)
         elif step == "mul":
             value = value * next(operands)
         elif step in NORM_FUNCTIONS:
-            value = NORM_FUNCTIONS[step][0](value, float(np.float32(EPSILON))) * next(operands)
+            value = NORM_FUNCTIONS[step].normalised(value, float(np.float32(EPSILON))) * next(operands)
             value = value + next(operands) if step == "layer_norm" else value
         else:
             value = value + next(operands)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qcc.ir.encoding.algebra import Encoding
-from qcc.ir.encoding.blocked import FLOAT32, FLOAT_ENCODINGS, Blocked
+from qcc.ir.encoding.blocked import FLOAT32, FLOAT_ENCODINGS, Blocked, ScaleType
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.fit import encode, fitted
@@ -110,6 +110,15 @@ def test_products_mind_what_columns_are_multiplied_with() -> None:
     blind, minded = (fitted(matrix, product, power=one).parts() for one in (None, power))
     decoded = [product.decode(NUMPY, one.__getitem__, (40, 30)) for one in (blind, minded)]
     assert error(decoded[1]) < 0.8 * error(decoded[0])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", ["e8m0", "e4m3", "fp16"])
+def test_blocks_of_nothing_but_zeros_have_no_inverse(scale: ScaleType) -> None:
+    matrix = np.zeros((4, 64), np.float32)
+    matrix[0, 0] = 1
+    found = encode(matrix, Stack((Blocked(TableGrid("fp4"), group(32), scale), INT4)))
+    assert np.array_equal(found.decode(), matrix)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

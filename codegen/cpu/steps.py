@@ -1,7 +1,7 @@
 """What follows a product: steps on single values, and norms over rows.
 
-A step is one expression in `EXPRESSIONS`. It is written on vectors of 16 lanes and on single numbers alike, in
-arithmetic alone, so that no library of mathematics is called. NaN stays NaN; at infinities and beyond float32's
+A step is a formula of the vocabulary, read here (`TirArithmetic`) on vectors of 16 lanes and on single numbers alike,
+in arithmetic alone, so that no library of mathematics is called. NaN stays NaN; at infinities and beyond float32's
 range a step is what its formula is there.
 """
 
@@ -105,32 +105,44 @@ def _normal(value: Expr) -> Expr:
     return _select(positive, 1.0 - tail, tail)
 
 
-def _relu(value: Expr) -> Expr:
-    return _hold(_select(value < 0.0, 0.0, value))
+class TirArithmetic:
+    """The reading of formulas (`Arithmetic`) that kernels are made of."""
+
+    def above(self, value: Expr, low: float) -> Expr:
+        """See `Arithmetic.above`."""
+        return _hold(_select(value < low, low, value))
+
+    def clamp(self, value: Expr, low: float, high: float) -> Expr:
+        """See `Arithmetic.clamp`."""
+        return _clamp(value, low, high)
+
+    def exp(self, value: Expr) -> Expr:
+        """See `Arithmetic.exp`."""
+        return _exp(value)
+
+    def logistic(self, value: Expr) -> Expr:
+        """See `Arithmetic.logistic`."""
+        return _logistic(value)
+
+    def tanh(self, value: Expr) -> Expr:
+        """See `Arithmetic.tanh`."""
+        return _tanh(value)
+
+    def normal(self, value: Expr) -> Expr:
+        """See `Arithmetic.normal`."""
+        return _normal(value)
 
 
-EXPRESSIONS: dict[str, Callable[..., Expr]] = {
-    "bias": lambda v, bias: v + bias,
-    "add": lambda v, added: v + added,
-    "mul": lambda v, factor: v * factor,
-    "relu": _relu,
-    "gelu": lambda v: v * _normal(v),
-    "gelu_tanh": lambda v: v * _logistic(v * (v * v * 0.0713548162726 + 1.59576912161)),  # 2 sqrt(2 / pi) in front
-    "silu": lambda v: v * _logistic(v),
-    "sigmoid": _logistic,
-    "tanh": _tanh,
-    "hard_swish": lambda v: v * _clamp(v * (1 / 6) + 0.5, 0.0, 1.0),
-    "relu6": lambda v: _clamp(v, 0.0, 6.0),
-}
-"""What a step makes of the value and its operands."""
+TIR = TirArithmetic()
 
 
 def applied(steps: tuple[str, ...], value: Expr, operands: Sequence[Expr]) -> Expr:
     """What the steps make of a value, with their operands in order."""
     value, left = _hold(value), list(operands)
     for step in steps:
-        count = len(STEPS[step].operands)
-        value, left = _hold(EXPRESSIONS[step](value, *left[:count])), left[count:]
+        count, formula = len(STEPS[step].operands), STEPS[step].formula
+        assert formula is not None, f"{step} is no function of single values"
+        value, left = _hold(formula(TIR, value, *left[:count])), left[count:]
     return value
 
 
@@ -167,8 +179,8 @@ def chain(name: str, steps: tuple[str, ...]) -> Expr:
 def norm(name: str, step: str) -> Expr:
     """A function ``(value, gain, shift if any, epsilon, to, y, n, rows)``: rows over the root of their mean square.
 
-    ``layer_norm`` takes each row's mean off before, and sums the squares only then, so that rows far from zero keep
-    their digits. ``to`` may be ``value``. ``y`` is not touched.
+    A norm that is centred takes each row's mean off before, and sums the squares only then, so that rows far from zero
+    keep their digits. ``to`` may be ``value``. ``y`` is not touched.
     """
     vectors = [operand for operand, _ in STEPS[step].operands]
     pointers = ["value", *vectors, "epsilon", "to"]
@@ -178,7 +190,7 @@ def norm(name: str, step: str) -> Expr:
         with T.serial(T.int64(0), rows) as row:
             start, size = T.bind(row * n), T.bind(T.cast(n, "float32"))
             mean: Expr = T.float32(0)
-            if step == "layer_norm":
+            if STEPS[step].centred:
                 mean = T.bind(_sum(value, start, n, lambda one: one) / size)
             square = T.bind(_sum(value, start, n, lambda one: (one - mean) * (one - mean)) / size)
             scale = T.bind(T.float32(1) / T.sqrt(square + epsilon[0]))

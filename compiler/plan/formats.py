@@ -1,20 +1,17 @@
 """The formats that the language may name, read off their definitions, and what a format of a policy stands for."""
 
-import importlib
-import inspect
-import pkgutil
 from functools import lru_cache
 from typing import Any
 
 import qcc.ir.encoding.formats
 from qcc.dsl.policy.policy import FormatSpec
 from qcc.dsl.policy.schema import FormatFamily, Word
+from qcc.ir.discovery import classes
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import FLOAT32, SCALES, Blocked
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block
 from qcc.ir.encoding.format import Composition, Format, Spelled
 
-FORMATS_FOLDER = qcc.ir.encoding.formats.__path__
 SMALLEST_GROUP = 2
 WORDS = {
     "tensor": Word(excludes="block"),
@@ -31,28 +28,20 @@ FLOAT = FormatFamily("float", summary="as it is")
 @lru_cache
 def formats() -> dict[str, Format]:
     """Every family of formats with words by its keyword."""
-    found = [one for one in _format_classes() if issubclass(one, Format)]
+    found = classes(qcc.ir.encoding.formats, Format)  # type: ignore[type-abstract]  # concrete ones
     return {one.keyword: one() for one in sorted(found, key=lambda one: one.keyword)}
 
 
 @lru_cache
 def compositions() -> dict[str, type[Composition]]:
     """Every family of formats with arguments by its keyword."""
-    found = [one for one in _format_classes() if issubclass(one, Composition)]
+    found = classes(qcc.ir.encoding.formats, Composition)  # type: ignore[type-abstract]  # concrete ones
     return {one.keyword: one for one in sorted(found, key=lambda one: one.keyword)}
 
 
-def composed_encodings() -> list[type[Encoding]]:
+def composed_encodings() -> tuple[type[Encoding], ...]:
     """The encodings that formats bring with them."""
-    return sorted((one for one in _format_classes() if issubclass(one, Encoding)), key=lambda one: one.__name__)
-
-
-@lru_cache
-def _format_classes() -> tuple[type, ...]:
-    """What the modules of formats define."""
-    names = [f"{qcc.ir.encoding.formats.__name__}.{one.name}" for one in pkgutil.iter_modules(FORMATS_FOLDER)]
-    members = [(name, one) for name in names for one in vars(importlib.import_module(name)).values()]
-    return tuple(one for name, one in members if inspect.isclass(one) and one.__module__ == name)
+    return classes(qcc.ir.encoding.formats, Encoding)  # type: ignore[type-abstract]  # concrete ones
 
 
 @lru_cache

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 from qcc.ir.axes.trace import INNER, ONE, Holder, Label, Labels, Law, Trace
 from qcc.ir.graph.ops import Op
+from qcc.ir.vocabulary.find import OPS
 
 
 def norm(trace: Trace, op: Op) -> None:
     """A normalisation of any kind."""
     shape = trace.shape(op.inputs[0])
-    rule = _NORMS.get(op.function)
+    known = OPS.get((op.kind, op.function))
+    rule = _NORMS.get(known.over) if known is not None else None
     if shape is None or rule is None or len([name for name in op.outputs if name]) > 1:
         trace.opaque(op)
     else:
@@ -22,8 +24,13 @@ def _layer_norm(trace: Trace, op: Op, rank: int) -> None:
         trace.opaque(op)
         return
     normalised = range(first, rank)
-    inner = _normalise(trace, op, list(range(rank)), normalised, centred=op.function == "layer_norm")
+    inner = _normalise(trace, op, list(range(rank)), normalised, centred=_is_centred(op))
     _gain_and_bias(trace, op, inner, list(range(rank)), list(normalised), {})
+
+
+def _is_centred(op: Op) -> bool:
+    """A mean is subtracted."""
+    return any(step.centred for step in OPS[op.kind, op.function].steps)
 
 
 def _lp_norm(trace: Trace, op: Op, rank: int) -> None:
@@ -152,10 +159,10 @@ def attention(trace: Trace, op: Op) -> None:
 
 
 _NORMS = {
-    "layer_norm": _layer_norm,
-    "rms_norm": _layer_norm,
-    "batch_norm": _batch_norm,
-    "group_norm": _group_norm,
-    "instance_norm": _instance_norm,
-    "lp_norm": _lp_norm,
+    "last": _layer_norm,
+    "batch": _batch_norm,
+    "group": _group_norm,
+    "instance": _instance_norm,
+    "one": _lp_norm,
 }
+"""By what a norm is over."""

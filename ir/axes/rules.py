@@ -7,20 +7,16 @@ import numpy as np
 
 from qcc.ir.axes.trace import FIXED, FLOATS, ONE, Label, Labels, Law, Size, Trace
 from qcc.ir.graph.ops import Kind, Op
+from qcc.ir.vocabulary.find import OPS
 
 AxisRule = Callable[[Trace, Op], None]
-
-_HOMOGENEOUS = frozenset({"relu", "leaky_relu", "prelu", "abs"})
-_LINEAR = frozenset({"identity", "neg", "dropout"})
 
 
 def elementwise(trace: Trace, op: Op) -> None:
     """One operand, and perhaps parameters that are spread over it."""
-    law = Law.OTHER
-    if op.function in _LINEAR or (op.function == "cast" and _keeps_numbers(trace, op)):
-        law = Law.LINEAR
-    elif op.function in _HOMOGENEOUS or (op.function == "clip" and _is_relu(op)):
-        law = Law.HOMOGENEOUS
+    law = law_of(op)
+    if (op.function == "cast" and not _keeps_numbers(trace, op)) or (op.function == "clip" and not _is_relu(op)):
+        law = Law.OTHER
     if op.function == "cast":
         op = replace(op, inputs=op.inputs[:1])  # another operand only shows the type
     spread(trace, op, factors=((0, 1),), law=law)
@@ -191,8 +187,13 @@ def pool(trace: Trace, op: Op) -> None:
     labels = Labels(trace, op)
     names = ("batch", "channel", *(FIXED,) * (len(shape) - 2))
     data = labels.read(trace.place(op, 0), names)
-    law = Law.LINEAR if "avg" in op.function else Law.HOMOGENEOUS if "max" in op.function else Law.OTHER
-    labels.relate(labels.make(op.outputs[0], names), ((data, 1),), law=law)
+    labels.relate(labels.make(op.outputs[0], names), ((data, 1),), law=law_of(op))
+
+
+def law_of(op: Op) -> Law:
+    """What the op's definition says that it does to the numbers along the axes that it passes on."""
+    known = OPS.get((op.kind, op.function))
+    return Law.OTHER if known is None else Law(known.law)
 
 
 def _keeps_numbers(trace: Trace, op: Op) -> bool:

@@ -98,8 +98,7 @@ class FittedBlocks(Fitted):
         at = np.arange(rows) // self._size[0]
         step, zero = self._scales.rows()
         step = np.ascontiguousarray(step.reshape(blocks)[at].T)
-        inverse = np.divide(1, step, out=np.zeros_like(step), where=step != 0)
-        return step, inverse, None if zero is None else zero.reshape(blocks)[at].T.astype(np.float32, "C")
+        return step, _inverse(step), None if zero is None else zero.reshape(blocks)[at].T.astype(np.float32, "C")
 
 
 class FittedFloats(Fitted):
@@ -275,8 +274,9 @@ def _ratios(bits: int) -> np.ndarray:
 
 
 def _inverse(values: np.ndarray) -> np.ndarray:
+    """One over each; zero for those whose inverse would overflow."""
     inverse = np.zeros_like(values)
-    np.divide(1, values, out=inverse, where=values != 0)
+    np.divide(1, values, out=inverse, where=np.abs(values) >= np.finfo(values.dtype).tiny)
     return inverse
 
 

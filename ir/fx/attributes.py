@@ -10,7 +10,9 @@ from qcc.ir.fx.kinds import arguments, aten_name
 from qcc.ir.fx.tensors import dtype_name
 from qcc.ir.graph import attributes as canonical
 from qcc.ir.graph.attributes import END, Attributes, Opaque, Sizes, known
-from qcc.ir.graph.ops import Kind
+from qcc.ir.graph.ops import Attribute, Kind
+from qcc.ir.vocabulary.definition import OpDef, Real
+from qcc.ir.vocabulary.find import OPS
 
 
 class FxCall:
@@ -38,8 +40,26 @@ def attributes(node: Node, kind: Kind, function: str) -> Attributes:
     Raises:
         Opaque: it does more.
     """
-    reader = _BY_KIND.get(kind) or (_READERS.get(function) if kind is not Kind.OTHER else None)
-    return {} if reader is None else reader(FxCall(node))
+    call, op = FxCall(node), OPS.get((kind, function))
+    if kind in _BY_KIND:
+        return _BY_KIND[kind](call)
+    if op is None:
+        return {}
+    reader = _NORMS.get(op.over) or _READERS.get(function)
+    return _declared(call, op) if reader is None else reader(call)
+
+
+def _declared(call: FxCall, op: OpDef) -> Attributes:
+    """The attributes that the definition says to be kept as they are."""
+    if any(call.get(name, number) != number for name, number in op.aten_only.items()):
+        raise Opaque
+    found: dict[str, Attribute | None] = {}
+    for one in op.attributes:
+        if not isinstance(one, Real):
+            found[one.name] = call[one.name]
+        elif one.aten:
+            found[one.name] = _real(call[one.aten] if isinstance(one.aten, str) else one.aten)
+    return known(**found)
 
 
 def order_of(node: Node, rank: int) -> tuple[int, ...] | None:
@@ -230,12 +250,6 @@ def _arithmetic(call: FxCall) -> Attributes:
     return {}
 
 
-def _elu(call: FxCall) -> Attributes:
-    if call.get("scale", 1) != 1 or call.get("input_scale", 1) != 1:
-        raise Opaque
-    return known(alpha=_real(call["alpha"]))
-
-
 _BY_KIND: dict[Kind, FxReader] = {
     Kind.LINEAR: _transposed,
     Kind.MATMUL: _product,
@@ -244,19 +258,16 @@ _BY_KIND: dict[Kind, FxReader] = {
     Kind.BINARY: _arithmetic,
     Kind.REDUCE: lambda call: (_along if call.name == "cumsum" else _reduce)(call),
 }
+_NORMS: dict[str, FxReader] = {
+    "last": _layer_norm,
+    "batch": _batch_norm,
+    "group": _group_norm,
+    "instance": _instance_norm,
+}
+"""By what a norm is over."""
 _READERS: dict[str, FxReader] = {
-    "leaky_relu": lambda call: known(alpha=_real(call["negative_slope"])),
-    "elu": _elu,
-    "celu": _elu,
-    "hard_sigmoid": lambda _: known(alpha=canonical.rounded(1 / 6), beta=0.5),
-    "gelu": lambda call: known(approximate=call["approximate"]),
     "clip": _clip,
     "cast": lambda call: known(to=dtype_name(call.node.meta["val"].dtype)),
-    "layer_norm": _layer_norm,
-    "rms_norm": _layer_norm,
-    "batch_norm": _batch_norm,
-    "group_norm": _group_norm,
-    "instance_norm": _instance_norm,
     "softmax": _along,
     "log_softmax": _along,
     "attention": _attention,

@@ -1,68 +1,14 @@
-"""Which canonical kind and function an ATen op is. Data: an op that is missing here is opaque, never wrong.
-
-The table lists ATen names: ``name=function`` where the canonical name differs, ``name.overload`` where that matters.
-"""
+"""Which canonical kind and function an ATen op is. An op that no definition names is opaque, never wrong."""
 
 from typing import Any
 
 import torch
 from torch.fx import Node
 
-from qcc.ir.graph.functions import table
+from qcc.ir.graph.functions import kinds
 from qcc.ir.graph.ops import Kind
 
-KINDS = table(
-    {
-        Kind.ELEMENTWISE: (
-            "relu leaky_relu prelu elu selu celu sigmoid hardsigmoid=hard_sigmoid tanh gelu erf exp log sqrt rsqrt "
-            "reciprocal neg abs clamp=clip clamp_min=clip clamp_max=clip hardtanh=clip relu6=clip softplus mish "
-            "hardswish=hard_swish silu floor ceil round sign logical_not=not bitwise_not=not isnan sin cos dropout "
-            "_to_copy=cast to=cast clone=identity contiguous=identity alias=identity detach=identity "
-            "lift_fresh_copy=identity"
-        ),
-        Kind.BINARY: (
-            "add sub rsub=sub mul div pow minimum=min maximum=max min.other=min max.other=max fmod=mod remainder=mod "
-            "where logical_and=and logical_or=or logical_xor=xor bitwise_and=and bitwise_or=or bitwise_xor=xor "
-            "eq=equal ne=not_equal lt=less le=less_or_equal gt=greater ge=greater_or_equal masked_fill=where"
-        ),
-        Kind.MATMUL: "matmul mm=matmul bmm=matmul linear=matmul addmm=matmul",
-        Kind.CONV: (
-            "conv1d=conv conv2d=conv conv3d=conv convolution=conv conv_transpose1d=conv_transpose "
-            "conv_transpose2d=conv_transpose conv_transpose3d=conv_transpose"
-        ),
-        Kind.NORM: (
-            "layer_norm native_layer_norm=layer_norm batch_norm _native_batch_norm_legit_no_training=batch_norm "
-            "group_norm native_group_norm=group_norm instance_norm rms_norm"
-        ),
-        Kind.SOFTMAX: "softmax _softmax=softmax log_softmax _log_softmax=log_softmax",
-        Kind.ATTENTION: "scaled_dot_product_attention=attention",
-        Kind.RESHAPE: (
-            "view=reshape reshape _unsafe_view=reshape unflatten=reshape flatten=reshape squeeze unsqueeze expand "
-            "expand_as=expand broadcast_to=expand"
-        ),
-        Kind.TRANSPOSE: "transpose permute=transpose t=transpose numpy_T=transpose",
-        Kind.CONCAT: "cat=concat",
-        Kind.SPLIT: "split split_with_sizes=split chunk=split unbind",
-        Kind.GATHER: (
-            "embedding=gather index_select=gather select=gather index=gather gather=gather_elements slice "
-            "pad constant_pad_nd=pad index_put=scatter_nd scatter"
-        ),
-        Kind.POOL: (
-            "max_pool1d=max_pool max_pool2d=max_pool max_pool3d=max_pool max_pool2d_with_indices=max_pool "
-            "avg_pool1d=avg_pool avg_pool2d=avg_pool avg_pool3d=avg_pool adaptive_avg_pool1d=adaptive_avg_pool "
-            "adaptive_avg_pool2d=adaptive_avg_pool _adaptive_avg_pool2d=adaptive_avg_pool "
-            "adaptive_max_pool1d=adaptive_max_pool adaptive_max_pool2d=adaptive_max_pool"
-        ),
-        Kind.REDUCE: (
-            "mean sum amax=max amin=min max min prod argmax argmin cumsum linalg_vector_norm=l2 logsumexp any all"
-        ),
-        Kind.CONSTANT: (
-            "sym_size=shape full=fill zeros=fill ones=fill full_like=fill zeros_like=fill ones_like=fill arange=range"
-        ),
-        Kind.OTHER: "view.dtype",  # not what its other overload does
-    },
-    str,
-)
+KINDS = kinds(lambda one: one.aten) | {"view.dtype": (Kind.OTHER, "view.dtype")}  # not what its other overload does
 _IMPLIED = {"relu6": {"min_val": 0.0, "max_val": 6.0}}
 LAYER_FUNCTIONS = {Kind.LINEAR: "linear", Kind.EMBEDDING: "embedding"}
 

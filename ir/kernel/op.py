@@ -8,9 +8,8 @@ and the inputs that hold it are the parts of that encoding.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -19,45 +18,24 @@ from qcc.ir.encoding.blocked import FLOAT_ENCODINGS, Blocked, Floats, integers, 
 from qcc.ir.encoding.blocks import CHANNEL, Block
 from qcc.ir.encoding.grid import TableGrid
 from qcc.ir.encoding.packing import pack, planes
+from qcc.ir.vocabulary.definition import EpilogueStep, Operand
+from qcc.ir.vocabulary.find import STEPS as VOCABULARY_STEPS
 
-Operand = Literal["", "vector", "tensor"]
 CHUNK = 32  # inputs that kernels read at once; a group is a whole number of them
 LONGEST = 1 << 16  # inputs that a static op may have: it adds up their products in 32 bits
 TABLE_BITS = (1, 2, 4)  # of codes of a table that a register holds, in one plane
 BF16 = FLOAT_ENCODINGS["bf16"]
 
 
-@dataclass(frozen=True)
-class EpilogueStep:
-    """What an op may do to the product ``v [..., out]`` afterwards.
-
-    Args:
-        operands: what it takes beside ``v``: vectors ``[out]`` that are constants, or tensors of the shape of ``v``.
-        whole: it needs all of a row at once, so only `KEEP` may precede it within the last steps, and none follow.
-    """
-
-    operands: tuple[tuple[str, Operand], ...] = ()
-    whole: bool = False
-
-
 BIAS, KEEP = "bias", "keep"
-STEPS: dict[str, EpilogueStep] = {
-    BIAS: EpilogueStep((("bias", "vector"),)),
-    "add": EpilogueStep((("added", "tensor"),)),
-    "mul": EpilogueStep((("factor", "tensor"),)),
-    "relu": EpilogueStep(),
-    "gelu": EpilogueStep(),
-    "gelu_tanh": EpilogueStep(),
-    "silu": EpilogueStep(),
-    "sigmoid": EpilogueStep(),
-    "tanh": EpilogueStep(),
-    "hard_swish": EpilogueStep(),
-    "relu6": EpilogueStep(),
-    KEEP: EpilogueStep(),  # the value so far is a second output
-    "layer_norm": EpilogueStep((("gain", "vector"), ("shift", "vector")), whole=True),
-    "rms_norm": EpilogueStep((("gain", "vector"),), whole=True),
+STEPS: Mapping[str, EpilogueStep] = {
+    **VOCABULARY_STEPS,
+    KEEP: EpilogueStep(KEEP, lines=lambda v, y, _, __: [f"kept = Identity ({v})", f"{y} = Identity ({v})"]),
 }
-"""By name, in the order in which they are documented. A norm takes its epsilon from the op's attribute ``epsilon``."""
+"""By name: those of the vocabulary, and ``keep``, which makes the value so far a second output.
+
+A norm takes its epsilon from the op's attribute ``epsilon``.
+"""
 
 MAX_TENSORS = 2
 _WORDS = "|".join(sorted(STEPS, key=len, reverse=True))

@@ -1,26 +1,14 @@
 """Which ops read what, and the closed pieces of a graph behind a value."""
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
-from qcc.ir.graph.functions import FUNCTIONS
 from qcc.ir.graph.graph import Graph
-from qcc.ir.graph.ops import Array, Kind, Op
+from qcc.ir.graph.ops import Array, Op
+from qcc.ir.vocabulary.find import OPS
 
 MOST_OPS = 24  # of a piece: norms in pieces have about ten
-_PARTS: Mapping[Kind, frozenset[str]] = {
-    kind: frozenset(words.split())
-    for kind, words in {
-        Kind.ELEMENTWISE: (
-            "relu leaky_relu clip sigmoid hard_sigmoid tanh gelu erf exp log sqrt rsqrt reciprocal neg abs softplus "
-            "hard_swish silu identity cast"
-        ),
-        Kind.BINARY: "add sub mul div pow min max",
-        Kind.REDUCE: "mean sum sum_square l2",
-        Kind.NORM: "layer_norm rms_norm",
-    }.items()
-}
 
 
 @dataclass(frozen=True)
@@ -109,7 +97,8 @@ class Flow:
 
     def _is_part(self, op: Op, made: Container[str]) -> bool:
         """Plain arithmetic of which all is known, on what is made already."""
-        if op.function not in _PARTS.get(op.kind, ()) or not FUNCTIONS[op.kind, op.function] <= op.attributes.keys():
+        known = OPS.get((op.kind, op.function))
+        if known is None or not known.plain or not known.names <= op.attributes.keys():
             return False
         if not op.outputs or any(name in self._readers or self.is_returned(name) for name in op.outputs[1:] if name):
             return False

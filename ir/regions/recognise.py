@@ -5,7 +5,7 @@ of the same structure: the same ops, the same numbers in them, vectors of the sa
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -16,8 +16,9 @@ from qcc.ir.graph.attributes import rounded
 from qcc.ir.graph.graph import Runner
 from qcc.ir.graph.ops import Array, Kind
 from qcc.ir.regions.flow import Flow, Piece
+from qcc.ir.vocabulary.definition import EpilogueStep
+from qcc.ir.vocabulary.find import ACTIVATIONS, NORMS
 
-Function = Callable[[Array], Array]
 SymbolicShape = tuple[int | str | None, ...]
 TOLERANCE = 2e-6  # of 1 + |x|: float32, and a runtime's own erf and exp; the two gelus differ by 5e-4
 NORM_TOLERANCE = 2e-5  # of the largest result: sums of a row's squares in float32, and an offset that cancels
@@ -27,45 +28,6 @@ MOST_NUMBERS = 16  # of a constant that is part of the structure, such as the ax
 MOST_ELEMENTS = 1 << 24  # of a sample: a model whose sizes are all fixed may fix large ones
 SCALES = (1.0, 1e3, 1e6)  # of samples, beside those about the root of epsilon
 BELOW = (30.0, 1.0, 0.1)  # in roots of epsilon
-
-
-def _sigmoid(x: Array) -> Array:
-    result: Array = (1 + np.tanh(x / 2)) / 2
-    return result
-
-
-def _gelu_tanh(x: Array) -> Array:
-    result: Array = x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-    return result
-
-
-ACTIVATIONS: dict[str, Function] = {
-    "relu": lambda x: np.maximum(x, 0),
-    "gelu": lambda x: x / 2 * (1 + np.vectorize(math.erf)(x / math.sqrt(2))),
-    "gelu_tanh": _gelu_tanh,
-    "silu": lambda x: x * _sigmoid(x),
-    "sigmoid": _sigmoid,
-    "tanh": np.tanh,
-    "hard_swish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
-    "relu6": lambda x: np.clip(x, 0, 6),
-}
-
-
-def _layer_norm(x: Array, epsilon: float) -> Array:
-    result: Array = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
-    return result
-
-
-def _rms_norm(x: Array, epsilon: float) -> Array:
-    result: Array = x / np.sqrt((x * x).mean(-1, keepdims=True) + epsilon)
-    return result
-
-
-NORMS: dict[str, tuple[Callable[[Array, float], Array], int]] = {
-    "layer_norm": (_layer_norm, 2),
-    "rms_norm": (_rms_norm, 1),
-}
-"""Before the gain, and how many vectors follow: a gain, a shift."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +110,8 @@ class Recogniser:
             if y.shape != x.shape:
                 return None
             found.append((x.astype(np.float64), y))
-        for name, function in ACTIVATIONS.items():
-            if all(_is_close(y, function(x), TOLERANCE * (1 + np.abs(x))) for x, y in found):
+        for name, step in ACTIVATIONS.items():
+            if all(_is_close(y, step.applied(x), TOLERANCE * (1 + np.abs(x))) for x, y in found):
                 return Answer(name)
         return None
 
@@ -161,11 +123,11 @@ class Recogniser:
         run = self._graph.runner([piece.source], [piece.result], vectors)
         samples = _Samples(piece, sizes, self._vectors(vectors), run)
         for epsilon in self._epsilons(piece):
-            for step, (function, count) in NORMS.items():
-                for operands in _roles(len(vectors), count):
+            for name, norm in NORMS.items():
+                for operands in _roles(len(vectors), len(norm.operands)):
                     scales = (*SCALES, *(factor * math.sqrt(epsilon) for factor in BELOW))
-                    if all(samples.agree(scale, function, operands, epsilon) for scale in scales):
-                        return Answer(step, operands, epsilon)
+                    if all(samples.agree(scale, norm, operands, epsilon) for scale in scales):
+                        return Answer(name, operands, epsilon)
         return None
 
     def _vectors(self, names: Sequence[str]) -> dict[str, Array]:
@@ -197,15 +159,13 @@ class _Samples:
         self._piece, self._vectors, self._run = piece, vectors, run
         self._made: dict[float, tuple[Array, Array]] = {}
 
-    def agree(
-        self, scale: float, function: Callable[[Array, float], Array], operands: Sequence[int | None], epsilon: float
-    ) -> bool:
+    def agree(self, scale: float, norm: EpilogueStep, operands: Sequence[int | None], epsilon: float) -> bool:
         """The piece does what the norm does with these operands."""
         if scale not in self._made:
             x = (self._x * scale).astype(np.float32)
             self._made[scale] = x, self._run({self._piece.source: x, **self._vectors})[self._piece.result]
         x, y = self._made[scale]
-        expected = function(x.astype(np.float64), epsilon)
+        expected = norm.normalised(x.astype(np.float64), epsilon)
         arrays = [None if at is None else list(self._vectors.values())[at] for at in operands]
         for array, combine in zip(arrays, (np.multiply, np.add), strict=False):
             expected = expected if array is None else combine(expected, array.reshape(-1))

@@ -4,20 +4,18 @@ No shape stands in a body: one function serves all layers of a format and of the
 they multiply. Steps are spelled the way that ONNX Runtime knows how to fuse.
 """
 
-from collections.abc import Callable, Sequence
-
 import onnx_ir as ir
 
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.grid import Grid, TableGrid
 from qcc.ir.encoding.packing import planes
-from qcc.ir.kernel.op import BIAS, KEEP, STEPS, LinearOp
+from qcc.ir.kernel.op import BIAS, STEPS, LinearOp
 from qcc.ir.onnx.emit.decode import codes, function, numbers, table_of, values
+from qcc.ir.onnx.emit.step_lines import step_lines
+from qcc.ir.vocabulary.definition import Lines
 
-GELU_OPSET = 20
 WHOLE = 8  # bits of a code that leave no room for two products in 16 bits
 TURNED = "turned_"
-Lines = list[str]
 
 
 def kernel_function(op: LinearOp, opset: int) -> ir.Function:
@@ -31,7 +29,7 @@ def kernel_function(op: LinearOp, opset: int) -> ir.Function:
         lines = _integer_product(op) if op.static else _float_product(op)
     for at, step in enumerate(steps, 1):
         count = len(STEPS[step].operands)
-        lines += _STEPS[step](value, f"v{at}", operands[:count], opset)
+        lines += step_lines(STEPS[step], value, f"v{at}", operands[:count], opset)
         value, operands = f"v{at}", operands[count:]
     lines.append(f"y = Identity ({value})")
     attributes = "epsilon" if any(STEPS[step].whole for step in op.steps) else ""
@@ -197,92 +195,3 @@ def _filters(op: LinearOp) -> Lines:
 
 def _float_weight() -> tuple[str, Lines]:
     return "matrix", ["wide = Cast <to: int = 1> (weight)", "matrix = Transpose <perm: ints = [1, 0]> (wide)"]
-
-
-StepLines = Callable[[str, str, Sequence[str], int], Lines]
-"""Lines that make the second value of the first with operands, in an opset; other names start with the second's."""
-
-
-def _op(text: str) -> StepLines:
-    """One op on the value and the operands."""
-    name, _, attributes = text.partition(" ")
-    return lambda v, y, operands, _: [f"{y} = {name} {attributes} ({', '.join((v, *operands))})"]
-
-
-def _number(name: str, number: float) -> str:
-    return f"{name} = Constant <value_float: float = {number!r}> ()"
-
-
-def _gelu(v: str, y: str, _: Sequence[str], opset: int) -> Lines:
-    if opset >= GELU_OPSET:
-        return [f"{y} = Gelu ({v})"]
-    return [
-        _number(f"{y}_root", 1.4142135381698608),
-        _number(f"{y}_one", 1.0),
-        _number(f"{y}_half", 0.5),
-        f"{y}_scaled = Div ({v}, {y}_root)",
-        f"{y}_erf = Erf ({y}_scaled)",
-        f"{y}_sum = Add ({y}_erf, {y}_one)",
-        f"{y}_product = Mul ({v}, {y}_sum)",
-        f"{y} = Mul ({y}_product, {y}_half)",
-    ]
-
-
-def _gelu_tanh(v: str, y: str, _: Sequence[str], opset: int) -> Lines:
-    if opset >= GELU_OPSET:
-        return [f'{y} = Gelu <approximate: string = "tanh"> ({v})']
-    return [
-        _number(f"{y}_three", 3.0),
-        _number(f"{y}_cubic", 0.044715),
-        _number(f"{y}_root", 0.7978845834732056),
-        _number(f"{y}_one", 1.0),
-        _number(f"{y}_half", 0.5),
-        f"{y}_cube = Pow ({v}, {y}_three)",
-        f"{y}_small = Mul ({y}_cubic, {y}_cube)",
-        f"{y}_inner = Add ({v}, {y}_small)",
-        f"{y}_scaled = Mul ({y}_root, {y}_inner)",
-        f"{y}_tanh = Tanh ({y}_scaled)",
-        f"{y}_sum = Add ({y}_one, {y}_tanh)",
-        f"{y}_halved = Mul ({v}, {y}_half)",
-        f"{y} = Mul ({y}_halved, {y}_sum)",
-    ]
-
-
-def _silu(v: str, y: str, _: Sequence[str], __: int) -> Lines:
-    return [f"{y}_sigmoid = Sigmoid ({v})", f"{y} = Mul ({v}, {y}_sigmoid)"]
-
-
-def _relu6(v: str, y: str, _: Sequence[str], __: int) -> Lines:
-    return [_number(f"{y}_low", 0.0), _number(f"{y}_high", 6.0), f"{y} = Clip ({v}, {y}_low, {y}_high)"]
-
-
-def _rms_norm(v: str, y: str, operands: Sequence[str], _: int) -> Lines:
-    return [
-        _number(f"{y}_two", 2.0),
-        f"{y}_axes = Constant <value_ints: ints = [-1]> ()",
-        f"{y}_epsilon = Constant <value_float: float = @epsilon> ()",
-        f"{y}_square = Pow ({v}, {y}_two)",
-        f"{y}_mean = ReduceMean <keepdims: int = 1> ({y}_square, {y}_axes)",
-        f"{y}_positive = Add ({y}_mean, {y}_epsilon)",
-        f"{y}_root = Sqrt ({y}_positive)",
-        f"{y}_normalised = Div ({v}, {y}_root)",
-        f"{y} = Mul ({y}_normalised, {operands[0]})",
-    ]
-
-
-_STEPS: dict[str, StepLines] = {
-    "bias": _op("Add"),
-    "add": _op("Add"),
-    "mul": _op("Mul"),
-    "relu": _op("Relu"),
-    "gelu": _gelu,
-    "gelu_tanh": _gelu_tanh,
-    "silu": _silu,
-    "sigmoid": _op("Sigmoid"),
-    "tanh": _op("Tanh"),
-    "hard_swish": _op("HardSwish"),
-    "relu6": _relu6,
-    KEEP: lambda v, y, _, __: [f"kept = Identity ({v})", f"{y} = Identity ({v})"],
-    "layer_norm": _op("LayerNormalization <axis: int = -1, epsilon: float = @epsilon>"),
-    "rms_norm": _rms_norm,
-}

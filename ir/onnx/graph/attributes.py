@@ -1,6 +1,7 @@
 """The canonical attributes of ONNX ops, whichever opset keeps them as attributes or as constants.
 
-One reader for each function that has attributes; they give what they know.
+Those that definitions declare are read as these say. All others have a reader for their function, or for what a norm
+is over; they give what they know.
 """
 
 from collections.abc import Callable
@@ -9,8 +10,10 @@ import onnx_ir as ir
 
 from qcc.ir.graph import attributes as canonical
 from qcc.ir.graph.attributes import Attributes, Opaque, known
-from qcc.ir.graph.ops import Kind
+from qcc.ir.graph.ops import Attribute, Kind
 from qcc.ir.onnx.graph.site import NodeSite, is_constant
+from qcc.ir.vocabulary.definition import OpDef, Real
+from qcc.ir.vocabulary.find import OPS
 
 OnnxReader = Callable[[NodeSite], Attributes]
 
@@ -21,11 +24,14 @@ def attributes(node: ir.Node, kind: Kind, function: str, opset: int) -> Attribut
     Raises:
         Opaque: it does more, or is not what its operator's definition says.
     """
-    reader = _READERS.get(function) if kind is not Kind.OTHER else None
-    if kind in _BY_KIND:
-        reader = _BY_KIND[kind]
+    site, op = NodeSite(node, opset), OPS.get((kind, function))
     try:
-        return {} if reader is None else reader(NodeSite(node, opset))
+        if kind in _BY_KIND:
+            return _BY_KIND[kind](site)
+        if op is None:
+            return {}
+        reader = _NORMS.get(op.over) or _READERS.get(function)
+        return _declared(site, op) if reader is None else reader(site)
     except (TypeError, ValueError, IndexError, KeyError) as error:
         raise Opaque from error
 
@@ -61,14 +67,17 @@ def _global_pool(site: NodeSite) -> Attributes:
     return known(axes=None if rank is None else tuple(range(2, rank)), keepdims=1)
 
 
-def _alpha(default: float) -> OnnxReader:
-    return lambda site: known(alpha=site.real("alpha", default))
-
-
-def _swish(site: NodeSite) -> Attributes:
-    if site.real("alpha", 1.0) != 1:
+def _declared(site: NodeSite, op: OpDef) -> Attributes:
+    """The attributes that the definition says to be kept as they are."""
+    if any(site.real(name, number) != number for name, number in op.onnx_only.items()):
         raise Opaque
-    return {}
+    found: dict[str, Attribute | None] = {}
+    for one in op.attributes:
+        if isinstance(one, Real):
+            found[one.name] = site.real(one.name, one.default)
+        else:
+            found[one.name] = site.node.attributes.get_string(one.name, one.default)
+    return known(**found)
 
 
 def _cast(site: NodeSite) -> Attributes:
@@ -212,22 +221,17 @@ _REDUCERS: dict[str, OnnxReader] = {
     "CumSum": _cumsum,
     **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), _global_pool),
 }
+_NORMS: dict[str, OnnxReader] = {
+    "last": _layer_norm,
+    "batch": _batch_norm,
+    "group": _group_norm,
+    "instance": lambda site: known(epsilon=site.real("epsilon", 1e-5)),
+    "one": _axis(-1),
+}
+"""By what a norm is over."""
 _READERS: dict[str, OnnxReader] = {
-    "leaky_relu": _alpha(0.01),
-    "elu": _alpha(1.0),
-    "celu": _alpha(1.0),
-    "thresholded_relu": _alpha(1.0),
-    "hard_sigmoid": lambda site: known(alpha=site.real("alpha", 0.2), beta=site.real("beta", 0.5)),
-    "gelu": lambda site: known(approximate=site.node.attributes.get_string("approximate", "none")),
-    "silu": _swish,
     "clip": lambda site: known(min=site.number("min", 1), max=site.number("max", 2)),
     "cast": _cast,
-    "layer_norm": _layer_norm,
-    "rms_norm": _layer_norm,
-    "batch_norm": _batch_norm,
-    "group_norm": _group_norm,
-    "instance_norm": lambda site: known(epsilon=site.real("epsilon", 1e-5)),
-    "lp_norm": _axis(-1),
     "attention": _attention,
     "reshape": _reshape,
     "expand": lambda site: known(sizes=canonical.sizes_of(site.result())),

@@ -1,0 +1,1 @@
+"""The definitions, found by being here."""

@@ -1,0 +1,16 @@
+"""Products with weights, of matrices, and of queries, keys and values."""
+
+from qcc.ir.vocabulary.definition import OpDef
+
+PRODUCTS = (
+    OpDef("linear", "linear", read="transposed"),
+    OpDef("matmul", "matmul", read="transposed", onnx="MatMul Gemm", aten="matmul mm bmm linear addmm"),
+    OpDef("conv", "conv", read="groups kernel strides pads", onnx="Conv", aten="conv1d conv2d conv3d convolution"),
+    OpDef("conv", "conv_transpose", read="groups kernel strides pads", onnx="ConvTranspose",
+          aten="conv_transpose1d conv_transpose2d conv_transpose3d"),
+    OpDef("embedding", "embedding"),
+    OpDef("recurrent", "lstm", onnx="LSTM"),
+    OpDef("recurrent", "gru", onnx="GRU"),
+    OpDef("recurrent", "rnn", onnx="RNN"),
+    OpDef("attention", "attention", read="causal scale heads", onnx="Attention", aten="scaled_dot_product_attention"),
+)  # fmt: skip

@@ -1,0 +1,28 @@
+"""What moves numbers and computes none, and what makes constants."""
+
+from qcc.ir.vocabulary.definition import OpDef
+
+SHAPES = (
+    OpDef("reshape", "reshape", read="sizes", onnx="Reshape Flatten",
+          aten="view reshape _unsafe_view unflatten flatten"),
+    OpDef("reshape", "squeeze", read="axes", onnx="Squeeze", aten="squeeze"),
+    OpDef("reshape", "unsqueeze", read="axes", onnx="Unsqueeze", aten="unsqueeze"),
+    OpDef("reshape", "expand", read="sizes", onnx="Expand", aten="expand expand_as broadcast_to"),
+    OpDef("transpose", "transpose", read="perm", onnx="Transpose", aten="transpose permute t numpy_T"),
+    OpDef("concat", "concat", read="axis", onnx="Concat", aten="cat"),
+    OpDef("split", "split", read="axis sizes", onnx="Split", aten="split split_with_sizes chunk"),
+    OpDef("split", "unbind", read="axis", aten="unbind"),
+    OpDef("gather", "gather", read="axis", onnx="Gather", aten="embedding index_select select index"),
+    OpDef("gather", "gather_elements", read="axis", onnx="GatherElements", aten="gather"),
+    OpDef("gather", "gather_nd", onnx="GatherND"),
+    OpDef("gather", "scatter", read="axis", onnx="ScatterElements", aten="scatter"),
+    OpDef("gather", "scatter_nd", onnx="ScatterND", aten="index_put"),
+    OpDef("gather", "slice", read="axes starts ends steps", onnx="Slice", aten="slice"),
+    OpDef("gather", "pad", read="pads mode value", onnx="Pad", aten="pad constant_pad_nd"),
+)  # fmt: skip
+CONSTANTS = (
+    OpDef("constant", "constant", onnx="Constant"),
+    OpDef("constant", "fill", onnx="ConstantOfShape", aten="full zeros ones full_like zeros_like ones_like"),
+    OpDef("constant", "range", onnx="Range", aten="arange"),
+    OpDef("constant", "shape", onnx="Shape", aten="sym_size"),
+)
