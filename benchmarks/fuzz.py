@@ -27,6 +27,7 @@ import re
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -364,11 +365,8 @@ def _good_lock() -> str:
     """A lock file of the example, made in a process of its own: the runtime's threads do not live through a fork."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.onnx"
-        process = os.fork()
-        if not process:
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                os._exit(command(["compile", str(FASHION), "-p", "balanced", "-o", str(out), "-q"]))
-        os.waitpid(process, 0)
+        words = ["-m", "qcc", "compile", str(FASHION), "-p", "balanced", "-o", str(out), "-q"]
+        subprocess.run([sys.executable, *words], check=True, capture_output=True)
         return out.with_suffix(".lock").read_text()
 
 

@@ -1,5 +1,6 @@
 """What else can be wrong: policies, locks, calibration data, and files that mean harm."""
 
+import copy
 import io
 import json
 import os
@@ -95,7 +96,7 @@ def lock(text: str, rng: random.Random) -> bytes:
         places: list[tuple[object, object]] = []
         _places(data, places)
         parent, key = rng.choice(places)
-        value = rng.choice((*ODD_VALUES, _get(*rng.choice(places))))
+        value = copy.deepcopy(rng.choice((*ODD_VALUES, _get(*rng.choice(places)))))
         if isinstance(parent, dict) and rng.random() < 0.3:
             del parent[key]
         elif isinstance(parent, list) and rng.random() < 0.3:

@@ -13,6 +13,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite the golden files from this run")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Libraries of all kernels are built once for the tests that share them, which takes the first of these long."""
+    for item in items:
+        if {"library", "libraries"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
     """Compare a text with a golden file, or rewrite the file under ``--update-golden``."""

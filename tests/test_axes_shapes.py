@@ -85,6 +85,7 @@ def graphs(draw: st.DrawFn) -> Drawn:
     return Drawn(shapes, ops, MatrixView(seen, rows))
 
 
+@pytest.mark.slow
 @given(graphs(), st.integers(0, 3))
 @settings(max_examples=200, deadline=None)
 def test_types_that_do_not_fit_cost_opportunity_and_never_raise(drawn: Drawn, seed: int) -> None:

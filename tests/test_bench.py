@@ -97,6 +97,7 @@ def test_text_and_picture(run: Run) -> None:
     assert sum(one.get("class", "").startswith("bar") for one in ElementTree.parse("times.svg").iter()) == 2
 
 
+@pytest.mark.slow
 @needs_tvm
 def test_with_and_without_kernels(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -64,6 +64,7 @@ def test_json(folder: Path, run: Run) -> None:
     assert data["allocation"]["options"] == 1
 
 
+@pytest.mark.slow
 def test_tvm_is_loaded_for_kernels_only(folder: Path) -> None:
     command = """
 import sys, qcc
@@ -203,6 +204,7 @@ def test_a_plan_for_another_model(folder: Path, run: Run) -> None:
     assert names(other) == {"tied.onnx"}
 
 
+@pytest.mark.slow
 def test_a_policy_of_ten_thousand_rules(folder: Path, run: Run) -> None:
     (folder / "long.qpolicy").write_text(
         "qpolicy 1\n" + "rule linear { weights = int8 channel }\n" * 10_000, encoding="utf-8"
@@ -218,7 +220,8 @@ HANG = """
 import signal, sys, time
 from pathlib import Path
 import qcc.compiler.verify.verifier
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background inherits that it is ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background inherits that it is ignored,
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and so does one under nohup
 def hang(*_):
     Path("hanging").touch()
     time.sleep(60)
@@ -228,6 +231,7 @@ sys.exit(main(["compile", "mlp.onnx"]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sent", "status", "said"),
     [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated"), ("SIGHUP", 129, "hung up")],
@@ -235,16 +239,17 @@ sys.exit(main(["compile", "mlp.onnx"]))
 def test_interruption_leaves_nothing(folder: Path, sent: str, status: int, said: str) -> None:
     before = names(folder) | {"hanging"}
     process = subprocess.Popen([sys.executable, "-c", HANG], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not (folder / "hanging").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert any(name.startswith(".qcc-") for name in names(folder))
     process.send_signal(signal.Signals[sent])
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err) == (status, "", f"qcc: {said}\n")
     assert names(folder) == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("folder")
 def test_progress_at_a_terminal_only() -> None:
     master, slave = pty.openpty()
@@ -260,7 +265,7 @@ def test_progress_at_a_terminal_only() -> None:
             break
         if not read:
             break
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=120)
     os.close(master)
     assert process.returncode == 0
     for phase in (b"reading the model", b"measuring candidates", b"1/1", b"verifying the file"):

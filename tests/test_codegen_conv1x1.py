@@ -45,6 +45,7 @@ def tensors_of(op: LinearOp, random: np.random.Generator, shape: tuple[int, ...]
     return {name: random.standard_normal(shape).astype(np.float32) for name in names}
 
 
+@pytest.mark.slow
 @amx
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(op=st.sampled_from(OPS), shape=shapes)
@@ -106,6 +107,7 @@ def test_the_body_says_the_same(op: LinearOp) -> None:
     np.testing.assert_allclose(result, expected.arrays[0], rtol=1e-5, atol=1e-5 * size)
 
 
+@pytest.mark.slow
 def test_other_targets_leave_it_to_the_body(tmp_path: Path) -> None:
     op = linear(8, pointwise=True)
     build([op, linear(8)], (TARGETS["avx2"],), tmp_path / "k.so")

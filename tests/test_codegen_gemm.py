@@ -48,6 +48,7 @@ shapes = st.tuples(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(op=st.sampled_from(CHANNEL), shape=shapes)
 def test_integers_to_the_last_bit(library: Path, op: LinearOp, shape: tuple[int, ...]) -> None:
@@ -58,6 +59,7 @@ def test_integers_to_the_last_bit(library: Path, op: LinearOp, shape: tuple[int,
     np.testing.assert_array_equal(result, by_rows(layer, x))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(op=st.sampled_from([*GROUPED, WEIGHTS]), shape=shapes)
 def test_bfloat16_of_every_factor(library: Path, op: LinearOp, shape: tuple[int, ...]) -> None:

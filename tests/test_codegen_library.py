@@ -102,6 +102,7 @@ def test_cached_and_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert {path.name for path in tmp_path.iterdir()} - {"zig"} == {"a.so", "b.so", "qcc"}
 
 
+@pytest.mark.slow
 @needs_tvm
 def test_same_kernels_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []

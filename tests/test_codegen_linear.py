@@ -90,6 +90,7 @@ cases = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activations", ["int8", "bf16", "exact"])
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases)
@@ -103,6 +104,7 @@ INTEGERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", INTEGERS)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases)
@@ -143,6 +145,7 @@ def test_integers_are_exact(libraries: Libraries, target: str, bits: int, symmet
     np.testing.assert_array_equal(result, layer.exact(x).astype(np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("target", "activations"), [("generic", "int8"), ("avx2", "exact")])
 def test_portable(tmp_path: Path, target: str, activations: Arithmetic) -> None:
     """Float32 everywhere: the generic target has no other way."""

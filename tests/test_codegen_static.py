@@ -74,6 +74,7 @@ cases = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("target", "activations"), INTEGERS)
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases)
@@ -83,6 +84,7 @@ def test_integers_are_exact(libraries: Libraries, target: str, activations: Arit
     np.testing.assert_array_equal(result, scaled(layer, x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("target", "activations"), TARGETS[4:])
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases)

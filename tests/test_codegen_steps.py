@@ -98,6 +98,7 @@ cases = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases)
@@ -240,6 +241,7 @@ def test_stays_within_its_arrays(libraries: Libraries, target: str, rows: int, o
         np.testing.assert_array_equal(arrays[name].array, array)
 
 
+@pytest.mark.slow
 def test_the_first_target_that_the_processor_can_is_used(libraries: Libraries, tmp_path: Path) -> None:
     """One library for several: on this machine, as if built for the one alone."""
     lacking = dataclasses.replace(named("native"), features=(*named("native").features, "amx_never"))

@@ -100,6 +100,7 @@ def test_a_size_budget_holds_for_the_file(tmp_path: Path, percent: int) -> None:
     assert result.allocation.gap == 0
 
 
+@pytest.mark.slow
 def test_a_larger_budget_never_costs_more(tmp_path: Path) -> None:
     errors = []
     for percent in (12, 16, 24):
@@ -122,6 +123,7 @@ def test_an_infeasible_budget_names_the_smallest_feasible(tmp_path: Path) -> Non
     assert qcc.compile(MODEL, loose, output=tmp_path / "out.onnx").written
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_bytes_and_the_lock_repeats_them(tmp_path: Path) -> None:
     chosen = policy(MIXED + "budget { size <= 15% }")
     files = []

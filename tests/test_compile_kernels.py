@@ -73,6 +73,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> Times:
     return times
 
 
+@pytest.mark.slow
 def test_kernels_go_beside_the_model(model: Path, timed: Times) -> None:
     result = qcc.compile(model, policy("target cpu\n" + RULE))
     assert result.kernels == model.with_name("two.qcc.kernels.so") and result.kernels.is_file()
@@ -135,6 +136,7 @@ def test_nothing_is_built_unasked(model: Path, timed: Times, text: str) -> None:
     assert {row.form for row in result.layers} == {"fused"}
 
 
+@pytest.mark.slow
 def test_exact_kernels_keep_the_activations(model: Path, timed: Times) -> None:
     result = qcc.compile(model, policy("target cpu\n" + RULE + "export { activations = exact }"))
     x = np.random.default_rng(2).standard_normal((2, 3, 64)).astype(np.float32)

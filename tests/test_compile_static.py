@@ -106,6 +106,7 @@ def test_plain_runtime_multiplies_integers(model: Path, x: np.ndarray, tmp_path:
     assert plan_of(result.lock) == result.plan
 
 
+@pytest.mark.slow
 def test_kernels(model: Path, x: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tvm")
     monkeypatch.setattr(Timings, "seconds", lambda *args: dict.fromkeys((FLOAT, *args[3]), 1.0))

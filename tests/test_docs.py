@@ -118,6 +118,7 @@ def test_the_sample_output_is_what_is_printed(
 PYTHON = [page for page in PAGES if any(block.words == ("run",) for block in blocks(page, "python"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PYTHON, ids=lambda page: str(page.relative_to(ROOT)))
 def test_python_runs(page: Path, compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(compiled)

@@ -85,6 +85,7 @@ def test_monotonous_files_take_linear_time(text: str) -> None:
     assert time.process_time() - start < 5
 
 
+@pytest.mark.slow
 def test_ten_thousand_rules() -> None:
     start = time.process_time()
     assert len(tree(RULE * 2_500).statements) == 2_500

@@ -118,6 +118,7 @@ def comments(text: str) -> list[str]:
     )
 
 
+@pytest.mark.slow
 @few
 @given(policy_text())
 def test_formatting_keeps_meaning_and_comments_and_is_idempotent(text: str) -> None:
@@ -127,6 +128,7 @@ def test_formatting_keeps_meaning_and_comments_and_is_idempotent(text: str) -> N
     assert format_source(laid_out) == laid_out
 
 
+@pytest.mark.slow
 @few
 @given(policy_text())
 def test_a_policy_as_text_is_the_same_policy(text: str) -> None:
@@ -150,6 +152,7 @@ def survives(text: str) -> None:
         format_source(text)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=200))
 def test_any_text_is_a_policy_or_a_diagnostic(text: str) -> None:

@@ -146,6 +146,7 @@ class Untouched:
 # an operand of an op's own
 
 
+@pytest.mark.slow
 def test_one_reader_of_a_shared_constant_gets_its_own(graph: Graph) -> None:
     (shared,) = [weight for weight in graph.weights() if len(weight.layers) == 2]
     _, layer = shared.layers

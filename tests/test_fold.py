@@ -81,6 +81,7 @@ def matrix_of(graph: Graph, name: str) -> np.ndarray:
     return graph.matrix(next(one for one in graph.weights() if one.name == name))
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.sampled_from(sorted(TOKEN_BLOCKS)), min_size=1, max_size=4),
     st.integers(0, 1000),

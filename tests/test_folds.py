@@ -164,6 +164,7 @@ CONVS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CONVS)
 def test_a_batch_norm_goes_into_the_convolution_before_it(case: str) -> None:
     graph, edits = apply(fx(nn.Sequential(CONVS[case](), nn.BatchNorm2d(4), nn.ReLU()), IMAGE), FoldNorm())
@@ -422,6 +423,7 @@ def _drawn(parts: Sequence[str]) -> tuple[str, dict[str, Array]]:
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(parts=st.lists(st.sampled_from(PARTS), min_size=1, max_size=7))
 def test_any_graph_keeps_its_function(parts: Sequence[str], tmp_path: Path) -> None:

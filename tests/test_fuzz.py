@@ -43,6 +43,7 @@ def test_every_mutation_changes_a_model() -> None:
         assert changed, mutation.__name__
 
 
+@pytest.mark.slow
 def test_drawn_graphs_run_and_are_tame() -> None:
     for case in range(30):
         model = drawn(random.Random(case))
@@ -84,6 +85,7 @@ def test_a_fault_is_seen(tmp_path: Path) -> None:
     assert not compared(tmp_path / "m.onnx", tmp_path / "out.onnx", "balanced", 0)
 
 
+@pytest.mark.slow
 def test_counts_are_written_and_parts_add_up(tmp_path: Path) -> None:
     """In a process of its own: what forks the cases must not have run a model."""
     counted = []
@@ -98,6 +100,7 @@ def test_counts_are_written_and_parts_add_up(tmp_path: Path) -> None:
     assert all(sum(one["outcomes"].values()) == one["cases"] and not one["faults"] for one in counted)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_tells_what_it_counted(tmp_path: Path) -> None:
     words = ["--only", "policies", "locks", "--seconds", "0", "--out", str(tmp_path / "c.md")]
     done = subprocess.run([sys.executable, "-m", "benchmarks.fuzz", *words], cwd=ROOT, capture_output=True, text=True)

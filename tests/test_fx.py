@@ -119,6 +119,7 @@ def _seen(weight: Weight) -> tuple[Any, ...]:
 # parity with ONNX
 
 
+@pytest.mark.slow
 def test_weights_are_the_same(pair: Pair) -> None:
     assert [_seen(weight) for weight in pair.fx.weights()] == [_seen(weight) for weight in pair.onnx.weights()]
 
@@ -224,6 +225,7 @@ def test_ops_are_in_order_and_named_once(name: str) -> None:
     assert len({op.name for op in graph.ops()}) == len(graph.ops())
 
 
+@pytest.mark.slow
 def test_kinds() -> None:
     ops = {op.name: (op.kind, op.function) for op in (*_graph("transformer").ops(), *_graph("cnn").ops())}
     assert ops["embedding"] == (Kind.EMBEDDING, "embedding")
@@ -235,6 +237,7 @@ def test_kinds() -> None:
     assert ops["max_pool2d"] == (Kind.POOL, "max_pool")
 
 
+@pytest.mark.slow
 def test_numbers_in_calls_are_constants() -> None:
     ops = {op.name: op for op in (*_graph("transformer").ops(), *_graph("cnn").ops())}
     assert ops["pow_1"].inputs == ("add_82", "pow_1:exponent")

@@ -142,6 +142,7 @@ def _is_op(steps: tuple[str, ...]) -> bool:
     return True
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(_chains(), st.sampled_from([(4, 32, True), (3, None, False), (8, 64, False)]), st.sampled_from([18, 20]))
 def test_bodies_of_chains(steps: tuple[str, ...], stored: tuple[int, int | None, bool], opset: int) -> None:
@@ -242,6 +243,7 @@ def block(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", range(6))
 def test_regions_hold_in_any_order(order: int, block: Path, tmp_path: Path) -> None:
     graph = OnnxGraph.load(block)
@@ -338,6 +340,7 @@ def test_layers_that_read_another_matrix_reject(name: str, tmp_path: Path) -> No
     assert "read in a way" in KERNEL.refuses(weight, INT4)
 
 
+@pytest.mark.slow
 def test_a_block_that_runs_twice_and_a_tied_head(tmp_path: Path) -> None:
     torch.manual_seed(0)
     example = torch.zeros(2, 5, dtype=torch.int64)

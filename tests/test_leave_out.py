@@ -95,6 +95,7 @@ def _weights(path: Path) -> int:
 BLOCK = 16 * 16 + 16 + 2 * 16 * 24 + 24 + 16 + 4 * 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("globs", "parts", "gone"),
     [

@@ -194,6 +194,7 @@ def test_what_was_kept_of_another_pass_is_not_taken_reject(monkeypatch: pytest.M
     assert told[0] == 1
 
 
+@pytest.mark.slow
 def test_a_killed_pass_goes_on(tmp_path: Path) -> None:
     code = """
         import os, signal

@@ -25,6 +25,7 @@ def test_the_light_models_are_there() -> None:
     assert len(LIGHT) == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [*LIGHT, *AT_HAND], ids=lambda path: path.stem)
 def test_cleaned_and_saved_they_compute_the_same(path: Path, tmp_path: Path) -> None:
     graph = OnnxGraph.load(path)

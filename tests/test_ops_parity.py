@@ -98,6 +98,7 @@ def _partner(op: Op, ops: Sequence[Op]) -> Op:
     return next((one for one in ops if one.outputs[0] == name), None) or next(alike)
 
 
+@pytest.mark.slow
 def test_ops_are_the_same(graphs: tuple[Graph, Graph]) -> None:
     fx, onnx = graphs
     compared = [op for op in fx.ops() if not _is_of_sizes(fx, op) and op.name not in INLINED]

@@ -89,6 +89,7 @@ def _feeds(graph: Graph, like: Samples) -> Samples:
     )
 
 
+@pytest.mark.slow
 def test_the_bound_plans_read_the_same(pair: Pair) -> None:
     fx, onnx = (to_text(_bound(graph, pair.policy)) for graph in pair.graphs)
     assert fx == onnx

@@ -137,6 +137,7 @@ def test_passes_are_pure_and_keep_their_word(kinds: list[str], seed: int) -> Non
         assert broken_promise(graph, after, action.keeps) == ""
 
 
+@pytest.mark.slow
 @given(CHAINS, st.integers(0, 5))
 @settings(max_examples=25, deadline=None)
 def test_rewriting_keeps_the_function_and_the_weights(kinds: list[str], seed: int) -> None:

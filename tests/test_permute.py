@@ -210,6 +210,7 @@ def test_a_gather_that_gains_little_is_left_out_reject() -> None:
     assert Magnitude(gather=True).apply(graph, names(graph), Context())[1] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [False, True], ids=["tokens", "images"])
 @given(data=st.data(), seed=st.integers(0, 9))
 @settings(max_examples=20, deadline=None)

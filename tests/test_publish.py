@@ -78,6 +78,7 @@ def test_data_that_another_model_shares_stays(folder: Path, run: Run) -> None:
     onnxruntime.InferenceSession(str(folder / "copy.onnx"))
 
 
+@pytest.mark.slow
 def test_data_of_a_dead_run_is_swept_with_its_folder(folder: Path, run: Run) -> None:
     script = """
 import os, signal, sys
@@ -159,6 +160,7 @@ def test_modes_and_links_are_kept(folder: Path, run: Run) -> None:
     assert [path.name for path in (folder / "store").iterdir()] == ["real.onnx"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["p.qpolicy", "balanced"])
 @pytest.mark.parametrize("limit", [0, 6_000, 20_000])
 def test_a_full_disk(folder: Path, policy: str, limit: int) -> None:

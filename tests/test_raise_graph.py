@@ -42,6 +42,7 @@ def _opset(result: Result) -> int:
     return next(int(entry.version) for entry in onnx.load(result.output).opset_import if not entry.domain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("body", "weights", "opset"), [(SOFTMAX, LINEAR, 11), (RESIZE, CONVS, 10)])
 def test_a_raised_model_differs_by_its_rounding_alone(
     body: str, weights: Mapping[str, Array], opset: int, tmp_path: Path
@@ -51,6 +52,7 @@ def test_a_raised_model_differs_by_its_rounding_alone(
     assert result.verification.outputs[0].plain.sqnr > 12  # dB: two layers of 4 bits; another function is below 3
 
 
+@pytest.mark.slow
 def test_a_raise_that_changes_the_function_is_told_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +70,7 @@ def test_a_raise_that_changes_the_function_is_told_and_writes_nothing(
     assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "p.qpolicy"}
 
 
+@pytest.mark.slow
 def test_a_raise_that_makes_what_does_not_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ADAPTERS, ("Resize", 11), lambda node, _: node.replace_input_with(1, None))
     with pytest.raises(QccError) as caught:

@@ -314,6 +314,7 @@ BLOCK = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["fx", "onnx18", "onnx20"])
 def test_adapters_agree(adapter: str, tmp_path: Path) -> None:
     torch.manual_seed(0)

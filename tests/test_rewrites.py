@@ -312,6 +312,7 @@ def test_a_plan_without_rewriting_leaves_the_graph(model: Path) -> None:
     assert done.rows == ()
 
 
+@pytest.mark.slow
 def test_modules_are_rewritten_too() -> None:
     torch.manual_seed(0)
     graph = FxGraph.export(Chain().eval(), (torch.zeros(2, WIDTH),))

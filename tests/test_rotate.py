@@ -63,6 +63,7 @@ def test_matrices_are_orthogonal_and_flat(order: int) -> None:
     assert np.abs(matrix).max() <= np.sqrt(2 / order) + EXACT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", HADAMARD)
 def test_common_sizes_have_a_hadamard_matrix(order: int) -> None:
     matrix = hadamard(order)

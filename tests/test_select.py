@@ -149,6 +149,7 @@ def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_both_adapters_cut(graph: Graph, seed: int) -> None:
     feeds = {"image": np.random.default_rng(0).standard_normal((3, 3, 6, 6)).astype(np.float32)}

@@ -78,6 +78,7 @@ def test_several_sessions(tmp_path: Path) -> None:
     assert np.array_equal(first, second)
 
 
+@pytest.mark.slow
 @needs_tvm
 def test_a_library_that_was_built_again_is_loaded_again(tmp_path: Path) -> None:
     path = model(tmp_path / "net.onnx", OP, OTHER)

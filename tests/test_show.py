@@ -39,6 +39,7 @@ def told(capsys: pytest.CaptureFixture[str], text: str, *words: str) -> tuple[in
     return status, *capsys.readouterr()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stage", "sign"), [("tir", "T.Broadcast"), ("asm", "ymm0")])
 def test_all_that_a_library_has(model: Path, capsys: pytest.CaptureFixture[str], stage: str, sign: str) -> None:
     policy = TARGET + "rule linear { weights = int4 group 32 }\n"
@@ -51,6 +52,7 @@ def test_all_that_a_library_has(model: Path, capsys: pytest.CaptureFixture[str],
     assert json.loads(text) == {stage: out, "diagnostics": []}
 
 
+@pytest.mark.slow
 def test_assembly_is_code_alone() -> None:
     from qcc.codegen.library.show import assembly
 

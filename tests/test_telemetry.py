@@ -11,6 +11,7 @@ import pytest
 MODEL = '<ir_version: 8, opset_import: ["": 18]> g (float[n, 4] x) => (float[n, 4] y) { y = Relu (x) }'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["compile", "m.onnx", "-q"], ["bench", "m.onnx", "m.onnx"], ["inspect", "m.onnx"]])
 def test_no_file_appears_in_an_empty_home(tmp_path: Path, words: list[str]) -> None:
     home, work = tmp_path / "home", tmp_path / "work"
