@@ -58,7 +58,9 @@ def model(tmp_path: Path) -> Path:
 def kernels_win(monkeypatch: pytest.MonkeyPatch) -> None:
     """Layer by layer."""
 
-    def seconds(self: Timings, case: Case, encoding: Blocked | None, forms: tuple[Form, ...]) -> Times:
+    def seconds(
+        self: Timings, case: Case, encoding: Blocked | None, forms: tuple[Form, ...], how: object = None
+    ) -> Times:
         times: Times = {FLOAT: 1e-3, FUSED: 5e-4, DECODED: 1e-3, KERNEL: 2e-4}
         return {FLOAT: times[FLOAT]} | {form: times[form] for form in forms}
 

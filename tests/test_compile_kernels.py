@@ -66,7 +66,9 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> Times:
     """What every layer takes; tests change it."""
     times = dict(FAST)
 
-    def seconds(self: Timings, case: Case, encoding: Blocked | None, forms: tuple[Form, ...]) -> Times:
+    def seconds(
+        self: Timings, case: Case, encoding: Blocked | None, forms: tuple[Form, ...], how: object = None
+    ) -> Times:
         return {FLOAT: times[FLOAT]} | {form: times[form] for form in forms}
 
     monkeypatch.setattr(Timings, "seconds", seconds)
@@ -178,7 +180,9 @@ def test_targets_are_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_latency_binds_and_is_minimised(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two bits are slowest here, eight fastest: the choice follows the clock, not the size."""
 
-    def seconds(self: Timings, case: Case, encoding: Blocked | None, forms: tuple[Form, ...]) -> Times:
+    def seconds(
+        self: Timings, case: Case, encoding: Blocked | None, forms: tuple[Form, ...], how: object = None
+    ) -> Times:
         ours = {2: 9e-4, 4: 4e-4, 8: 1e-4}[encoding.bits] if encoding else 0.0
         return {FLOAT: 1e-3, FUSED: 2e-3, DECODED: 1e-3, KERNEL: ours}
 

@@ -47,7 +47,9 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, float]], Non
     """Set what kernels take of float's time, by the format's first word; all else takes as long as float."""
 
     def take(ratios: dict[str, float]) -> None:
-        def seconds(self: Timings, case: Case, of: Blocked | None, forms: tuple[Form, ...]) -> Times:
+        def seconds(
+            self: Timings, case: Case, of: Blocked | None, forms: tuple[Form, ...], how: object = None
+        ) -> Times:
             kernel = ratios.get(of.text.split()[0], 1.0) if of else 1.0
             return {FLOAT: 1e-3} | {form: 1e-3 * (kernel if form == KERNEL else 1.0) for form in forms}
 
