@@ -95,10 +95,12 @@ def test_types_that_do_not_fit_cost_opportunity_and_never_raise(drawn: Drawn, se
         for group in axes.groups(action):
             for member in group.constants:
                 axes.read(member, group)
-            if not group.fixed and group.size and not group.keeps_mean:
+            if group.fixed or not group.size or group.keeps_mean:
+                continue
+            if action is Action.SELECT:  # cutting is the adapters' to refuse, where types do not fit
+                axes.mask({group: models.drawn_change(group, rng)})
+            else:
                 axes.apply(group, models.drawn_change(group, rng))
-                if action is Action.SELECT:
-                    axes.mask({group: models.drawn_change(group, rng)})
 
 
 FLAT = """g (float[N,16] x) => (float[N,16] y) {
