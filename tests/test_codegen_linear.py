@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from qcc.codegen.cpu.codes import codes_of
+from qcc.codegen.cpu.library.build import Arithmetic, build
+from qcc.codegen.cpu.library.spec import served
 from qcc.codegen.cpu.templates import IntegerTiles, product_of, templates
-from qcc.codegen.library.build import Arithmetic, build
-from qcc.codegen.library.spec import served
+from qcc.codegen.cpu.tir.codes import codes_of
 from qcc.codegen.target.target import AMX, AVX2, cpu_flags, named, native
 from qcc.ir.kernel.op import BIAS, LinearOp, parse
 from tests.codegen_models import Layer, draw, linear, session, unaligned

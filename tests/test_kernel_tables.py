@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qcc.codegen.cpu.codes import codes_of
+from qcc.codegen.cpu.tir.codes import codes_of
 from qcc.codegen.target.target import native
 from qcc.ir.encoding.blocked import Blocked, named
 from qcc.ir.encoding.blocks import CHANNEL, group
@@ -51,7 +51,7 @@ def test_whole_numbers_stand_for_a_table(encoding: Blocked, most: int) -> None:
 
 @needs_tvm
 def test_the_library_computes_it_too(tmp_path: Path) -> None:
-    from qcc.codegen.library.build import build
+    from qcc.codegen.cpu.library.build import build
 
     ops = [kernel_op(one, (40, 128)) for one in (NF4, MXFP4)]
     library = build(ops, (native(),), tmp_path / "k.so", "int8")
