@@ -118,6 +118,7 @@ def test_a_branch_goes_with_all_that_is_its_own(
     onnx.checker.check_model(str(output), full_check=True)
 
 
+@pytest.mark.slow
 def test_the_rest_is_encoded_and_rules_for_what_went_are_no_mistake(model: Path, tmp_path: Path) -> None:
     text = """qpolicy 1
     depth { leave_out = "layers.1.*" }

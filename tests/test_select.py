@@ -49,6 +49,7 @@ def _run(graph: Graph, feeds: models.Feeds) -> np.ndarray:
     return graph.runner(list(feeds), [output])(feeds)[output]
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(sorted(models.TOKEN_BLOCKS)), min_size=1, max_size=4), st.integers(0, 3))
 @settings(max_examples=25, deadline=None)
 @example(["fused", "grouped_query", "uneven"], 0)
@@ -56,6 +57,7 @@ def test_what_is_cut_was_zero_over_tokens(kinds: list[str], seed: int) -> None:
     _check(models.chain(kinds, seed), models.feeds(), seed)
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(sorted(models.IMAGE_BLOCKS)), min_size=1, max_size=4), st.integers(0, 3))
 @settings(max_examples=25, deadline=None)
 @example(["group_norm", "shuffled", "joined"], 0)  # shapes are not inferred behind a group norm
@@ -162,6 +164,7 @@ def test_both_adapters_cut(graph: Graph, seed: int) -> None:
     _run(cut, feeds)
 
 
+@pytest.mark.slow
 def test_both_adapters_find_the_same(graph: Graph) -> None:
     free = [group for group in Axes.of(graph).groups(Action.SELECT) if not group.fixed and group.constants]
     assert [(group.size, group.writers, group.readers) for group in free] == [
