@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 from onnx import FunctionProto, helper
 
+from qcc.codegen.cpu.library.build import build
 from qcc.codegen.cpu.templates import product_of, templates
-from qcc.codegen.library.build import build
 from qcc.codegen.library.c_compiler import BuildError
 from qcc.codegen.target.target import TARGETS, CpuTarget, TargetError, named, native
 from qcc.ir.kernel.op import BIAS, LinearOp, OpError, parse

@@ -6,10 +6,11 @@ bits are multiplied in two parts. ``vpmaddwd`` then adds the halves of a quad in
 A table is looked up by ``vpshufb``, in both halves of a register.
 """
 
-from qcc.codegen.cpu import emit, gemv_narrow
-from qcc.codegen.cpu.codes import Codes, CodeTerm
-from qcc.codegen.cpu.emit import Expr, T
-from qcc.codegen.cpu.gemv_narrow import Narrow
+from qcc.codegen.cpu.rows import gemv_narrow
+from qcc.codegen.cpu.rows.gemv_narrow import Narrow
+from qcc.codegen.cpu.tir import emit
+from qcc.codegen.cpu.tir.codes import Codes, CodeTerm
+from qcc.codegen.cpu.tir.emit import Expr, T
 
 PAIRS = "llvm.x86.avx2.pmadd.ub.sw"
 WIDEN = "llvm.x86.avx2.pmadd.wd"
