@@ -30,7 +30,7 @@ class Drawn:
     """A graph of the face's reading half; its types need not fit."""
 
     def __init__(self, shapes: dict[str, tuple[int | str | None, ...] | None], ops: list[Op], view: MatrixView) -> None:
-        self._shapes, self._ops = shapes, tuple(ops)
+        self._shapes, self._ops, self._inputs = shapes, tuple(ops), {op.name: op.inputs for op in ops}
         self._arrays = {name: np.ones(cast("tuple[int, ...]", shapes[name]), np.float32) for name in CONSTANTS}
         reader = next((op for op in ops if "w" in op.inputs), None)
         layer = Layer("w", Kind.LINEAR, reader.name, "w", "a", reader.outputs[0]) if reader else None
@@ -55,7 +55,10 @@ class Drawn:
         self._arrays[name] = array
 
     def resize(self, resized: Resized) -> None:
-        assert all(min(array.shape, default=1) > 0 for array in resized.constants.values())
+        operands = {self._inputs[op][at]: array for (op, at), array in resized.operands.items()}
+        for name, array in (*resized.constants.items(), *operands.items()):
+            sizes = zip(self._arrays[name].shape, array.shape, strict=True)
+            assert all(min(1, old) <= new <= old for old, new in sizes)  # only what was empty is
 
     def set_operand(self, op: str, position: int, array: np.ndarray) -> str:
         self._arrays[f"{op}.{position}"] = array
@@ -96,13 +99,11 @@ def test_types_that_do_not_fit_cost_opportunity_and_never_raise(drawn: Drawn, se
         axes, rng = Axes.of(graph), np.random.default_rng(seed)
         for group in axes.groups(action):
             for member in group.constants:
-                axes.read(member, group)
-            if group.fixed or not group.size or group.keeps_mean:
-                continue
-            if action is Action.SELECT:  # cutting is the adapters' to refuse, where types do not fit
-                axes.mask({group: models.drawn_change(group, rng)})
-            else:
+                assert axes.read(member, group).size
+            if not group.fixed and group.size and not group.keeps_mean:
                 axes.apply(group, models.drawn_change(group, rng))
+                if action is Action.SELECT:
+                    axes.mask({group: models.drawn_change(group, rng)})
 
 
 @given(st.data())

@@ -146,6 +146,10 @@ class Finder:
         dtype = "" if INNER in place.name else self._trace.graph.value(place.name).dtype
         return "" if not dtype or dtype.startswith(FLOATS) else "it holds no real numbers"
 
+    def _is_empty(self, place: Holder) -> bool:
+        """It holds no numbers, such as the past of a model that starts without one: no channel lies there."""
+        return any(dim.size == 0 for dim in self._trace.dims[place])
+
     def _weighing(self) -> set[AxisNode]:
         """The channels of real constants, which go to zero with what they weigh."""
         return {
@@ -208,7 +212,7 @@ class Finder:
         members = [
             self._member(node, exponent)
             for node, exponent in sorted(sides.items(), key=lambda item: (self._order[item[0][0]], item[0][1]))
-            if exponent and INNER not in node[0].name
+            if exponent and INNER not in node[0].name and not self._is_empty(node[0])
         ]
         dim = ordered[0][2]
         contexts = [] if action is Action.SELECT else self._contexts(ties, ordered, sides, dim)
