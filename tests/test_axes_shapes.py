@@ -164,7 +164,7 @@ ENDLESS = """g (float[N,16] x) => (float[N,16] y) <float[1099511627776,M,1099511
 MODELS = {
     "flat": (FLAT, {"w": random(16, 24), "v": random(24 * 16), "wide": np.array([24, 16])}),
     "flat-beside": (FLAT, {"w": random(16, 24), "v": random(24 * 16, seed=1), "wide": np.array([-1, 16])}),
-    "endless": (ENDLESS, {"zero": np.float32(0), "w": random(16, 24), "back": random(24, 16)}),
+    "endless": (ENDLESS, {"zero": np.array(0, np.float32), "w": random(16, 24), "back": random(24, 16)}),
     "squeezed": (SQUEEZED, {"w": random(16, 24), "back": random(24, 16)}),
     "narrow": (NARROW, {"w": random(16, 24, dtype=np.float16), "back": random(24, 24), "v": random(24, 16)}),
 }

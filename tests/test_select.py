@@ -193,7 +193,9 @@ def test_a_past_without_a_position_is_cut_and_is_no_member() -> None:
     free = [group for group in Axes.of(graph).groups(Action.SELECT) if not group.fixed and group.size == 8]
     assert [[one.value for one in group.constants] for group in free] == [["w", "b", "v"]]
     cut = _check(graph, {"x": random(2, 3, 6)}, 0)
-    assert [cut.constant("none").shape, cut.constant("v").shape[1]] == [(0, cut.constant("w").shape[1]), 6]
+    none, w, v = (cut.constant(name) for name in ("none", "w", "v"))
+    assert none is not None and w is not None and v is not None
+    assert (none.shape, v.shape[1]) == ((0, w.shape[1]), 6)
 
 
 def test_types_that_disagree_hold_channels() -> None:
