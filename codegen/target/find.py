@@ -20,6 +20,11 @@ def targets() -> Mapping[str, AnyTarget]:
     return named
 
 
+def kernel_stages() -> tuple[str, ...]:
+    """What kernels of some target can be shown as."""
+    return tuple(dict.fromkeys(stage for one in targets().values() for stage in one.stages))
+
+
 def _modules() -> Iterator[str]:
     """The modules called ``target`` in the folders of this room."""
     for folder in sorted(one.name for one in pkgutil.iter_modules(qcc.codegen.__path__, "qcc.codegen.") if one.ispkg):

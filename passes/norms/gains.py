@@ -113,8 +113,6 @@ def _gain(axes: Axes, op: Op, member: Member, group: Group, layers: tuple[str, .
     subject = f"gain {member.value} ({op.name})"
     ones = np.ones((*group.contexts, group.size))
     numbers = axes.read(member, group)
-    if not numbers.size:  # it has no channel of the group's
-        return None
     values = numbers[..., 0]
     usable = np.abs(values) > LEAST * np.max(np.abs(values))
     if group.fixed:
