@@ -1,7 +1,7 @@
 """Drawing the numbers of generated inputs: what an input is for decides what it may hold."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -65,7 +65,7 @@ LOWER = {"greater": 1, "greater_or_equal": 1, "less": 0, "less_or_equal": 0}
 """Comparisons, and at which operand a number is a lower limit; at the other it is an upper one."""
 NEAR = 0.25  # of the numbers that are compared with a limit lie beyond it, at most
 SUPPRESSION = "NonMaxSuppression"
-SHARES_AT = (3, 4)  # of its inputs: an overlap, a score
+SHARES_AT = slice(3, 5)  # of its inputs: an overlap, a score
 SHARE = (0.2, 0.6)
 
 
@@ -320,15 +320,15 @@ def _table(graph: Graph, ops: Sequence[Op], copies: Collection[str]) -> int:
     return min(found, default=0)
 
 
-def _limit(graph: Graph, ops: Sequence[Op], copies: Collection[str]) -> tuple[float, float] | None:
+def _limit(graph: Graph, ops: Sequence[Op], copies: Set[str]) -> tuple[float, float] | None:
     """Where a number lies with which constants are compared, or boxes are left out; None for another.
 
     A limit leaves most of them on its side: a lower one lies among the smallest, an upper one among the largest.
     """
     for op in ops:
-        if op.function == SUPPRESSION and copies.intersection(op.inputs[at] for at in SHARES_AT if at < len(op.inputs)):
+        if op.function == SUPPRESSION and not copies.isdisjoint(op.inputs[SHARES_AT]):
             return SHARE
-        if op.function not in LOWER or len(op.inputs) != 2 or not copies.intersection(op.inputs):
+        if op.function not in LOWER or len(op.inputs) != 2 or copies.isdisjoint(op.inputs):
             continue
         at = next(at for at, name in enumerate(op.inputs) if name in copies)
         compared = graph.constant(op.inputs[1 - at])
