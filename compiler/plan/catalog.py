@@ -15,7 +15,7 @@ from qcc.codegen.target.target import TARGETS as PROCESSORS
 from qcc.compiler.plan.formats import families, summary
 from qcc.dsl.policy.schema import Interval, Metric, Off, Property, Schema, TargetKind
 from qcc.dsl.policy.select import GIVEN
-from qcc.ir.onnx.file.options import LEAST_RAISED, MOST_RAISED, ExternalData
+from qcc.ir.model.options import LEAST_RAISED, MOST_RAISED, ExternalData
 from qcc.passes.contract.contract import Activations, Invariant, Pass, Phase, Rounding, SitePass
 
 ON, OFF = "on", "off"
