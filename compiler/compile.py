@@ -289,7 +289,9 @@ class _Compilation:
             tell_differences(plan, inputs, data, self.diagnostics)
             plan = plan.plan
         told = self.phases, self.diagnostics
-        done, earlier = run_first_phases(opened, plan or self.policy, data, lambda: reference(self.model), *told)
+        done, earlier = run_first_phases(
+            opened, plan or self.policy, data, lambda: reference(self.model), *told, bool(self.policy.verify)
+        )
         graph = done.graph
         if plan is not None:
             check_plan(plan, graph, self.model)

@@ -29,6 +29,7 @@ def test_every_case_follows_from_its_seed() -> None:
         assert drawn(random.Random(case)) == drawn(random.Random(case))
 
 
+@pytest.mark.slow
 def test_every_mutation_changes_a_model() -> None:
     for mutation in MUTATIONS:
         changed = 0

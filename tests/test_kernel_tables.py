@@ -49,6 +49,7 @@ def test_whole_numbers_stand_for_a_table(encoding: Blocked, most: int) -> None:
     assert len(terms.parts) == (2 if encoding is NF4 else 1)
 
 
+@pytest.mark.slow
 @needs_tvm
 def test_the_library_computes_it_too(tmp_path: Path) -> None:
     from qcc.codegen.cpu.library.build import build

@@ -382,6 +382,7 @@ def test_the_guilty_site_is_found_in_few_runs(guilty: int) -> None:
 # told
 
 
+@pytest.mark.slow
 def test_a_lock_replays_rewriting_with_the_same_bytes(model: Path, tmp_path: Path) -> None:
     text = MIXED + "rule any { toy_scale = by_inputs; rounding = gptq }"
     files = []

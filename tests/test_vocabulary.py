@@ -104,7 +104,8 @@ print("ok")
 """
 
 
-@pytest.mark.parametrize("more", [(), pytest.param(("kernel",), marks=pytest.mark.slow)], ids=["graph", "kernel"])
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("kernel",)], ids=["graph", "kernel"])
 def test_a_new_op_is_one_definition(more: tuple[str, ...], tmp_path: Path) -> None:
     """Its kind, its law, the name of its kernel, the body, the piece of a graph that computes it, and its kernel."""
     toys = Path(__file__).with_name("toy_ops")

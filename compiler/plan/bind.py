@@ -79,6 +79,7 @@ def facts(weights: Sequence[Weight], given: bool) -> list[list[Facts]]:
                 count=len(weights),
                 kernel=layer.kernel,
                 groups=layer.groups,
+                op=layer.function,
                 bytes=weight.size_bytes,
                 data=GIVEN if given else GENERATED,
             )

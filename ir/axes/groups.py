@@ -3,12 +3,11 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import lru_cache
 
 import numpy as np
 
 from qcc.ir.axes.actions import AxisNode, Ties, bands, permutations, rotations, scales, selections, settle_products
-from qcc.ir.axes.arrange import index_of
+from qcc.ir.axes.arrange import extent, index_of
 from qcc.ir.axes.dims import Dim
 from qcc.ir.axes.trace import FLOATS, INNER, Holder, Relation, Trace
 
@@ -304,7 +303,7 @@ class Finder:
     def _member(self, node: AxisNode, exponent: int) -> Member:
         place, axis, dim = node
         weight = self._weights.get(place.name)
-        start, stop = _extent(self._trace.dims[place][axis].root, dim)
+        start, stop = extent(self._trace.dims[place][axis].root, dim)
         side = "" if weight is None else "out" if axis in weight.view.out_axes else "in"
         constant = self._trace.constant(place.name) is not None
         name = weight.name if weight else ""
@@ -316,13 +315,6 @@ class Finder:
         return min(
             places, default=min((self._order[Holder(one.value, one.reader)] for one in group.members), default=0)
         )
-
-
-@lru_cache(maxsize=1024)
-def _extent(dim: Dim, channels: Dim) -> tuple[int, int]:
-    """From where to where a plain dim lies on a dim."""
-    here = np.flatnonzero(index_of(dim, channels) >= 0)
-    return (int(here[0]), int(here[-1]) + 1) if len(here) else (0, 0)
 
 
 def _named(groups: list[Group]) -> Iterator[Group]:
