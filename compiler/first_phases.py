@@ -27,6 +27,7 @@ def run_first_phases(
     data: Samples,
     phases: Phases,
     diagnostics: Diagnostics,
+    bounded: bool,
 ) -> tuple[Rewritten[Graph], Earlier]:
     """Run the passes that a policy asks for, or the steps of a plan that has been made before.
 
@@ -36,6 +37,7 @@ def run_first_phases(
         data: to validate on.
         phases: timed and told.
         diagnostics: told what was not done.
+        bounded: the outputs of the written model are held to something.
 
     Raises:
         ModelError: the plan is for another model, or the model does not run.
@@ -53,6 +55,8 @@ def run_first_phases(
     _see_that_named_went(steps, done.rows, diagnostics)
     tell_left_out(done.rows, diagnostics)
     _tell_nothing_cut(done.rows, diagnostics)
+    if not bounded:
+        _tell_unbounded(done.rows, diagnostics)
     return done, Earlier(steps, graph.weights())
 
 
@@ -87,3 +91,14 @@ def _tell_nothing_cut(rows: Sequence[RewriteRow], diagnostics: Diagnostics) -> N
             why = f": {row.refused[0].text}" if row.refused else ""
             help = "`qcc inspect --axes` tells what may be cut"
             diagnostics.warning("Q520", f"`{row.action}` cuts nothing{why}", help=help)
+
+
+def _tell_unbounded(rows: Sequence[RewriteRow], diagnostics: Diagnostics) -> None:
+    """Warn, once, that what steps took from the function is bounded by nothing."""
+    cut = [f"`{row.action}`" for row in rows if row.action != "clean" and row.treated]
+    if cut:
+        takes = "take parts of the model away, and nothing bounds what they lose"
+        if len(cut) == 1:
+            takes = "takes parts of the model away, and nothing bounds what that loses"
+        help = "add `verify { cosine >= 0.9 }`: the written model is held to it, on `calibrate` data"
+        diagnostics.warning("Q650", f"{' and '.join(cut)} {takes}", help=help)

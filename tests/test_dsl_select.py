@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from qcc.compiler.plan.catalog import schema
 from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.load import load_text
 from qcc.dsl.policy.schema import Schema
 from qcc.dsl.policy.select import Facts, Selector, has_predicate, matches, matches_glob, near_misses
 
+COMPILER = schema()
 SCHEMA: Schema = runpy.run_path(str(Path(__file__).with_name("test_dsl_schema.py")))["SCHEMA"]
 
 
@@ -159,6 +161,41 @@ def test_bytes_and_groups(text: str, groups: int, size: int, wanted: bool) -> No
     assert matches(rule.selector, facts) == wanted
     (again,) = load_text(f"qpolicy 1\nrule {rule.selector.text} {{ keep }}\n", SCHEMA).rules
     assert again.selector == rule.selector
+
+
+@pytest.mark.parametrize(
+    ("text", "op", "wanted"),
+    [
+        ("any[op == conv_transpose]", "conv_transpose", True),
+        ('conv[op == "conv"]', "conv_transpose", False),
+        ("any[op != lstm]", "gru", True),
+        ("any[op != lstm]", "lstm", False),
+    ],
+)
+def test_ops(text: str, op: str, wanted: bool) -> None:
+    (rule,) = load_text(f"qpolicy 1\nrule {text} {{ keep }}\n", COMPILER).rules
+    assert matches(rule.selector, replace(layer(0, "one", "conv", 8, 8), op=op)) == wanted
+    (again,) = load_text(f"qpolicy 1\nrule {rule.selector.text} {{ keep }}\n", COMPILER).rules
+    assert again.selector == rule.selector
+
+
+@pytest.mark.parametrize(
+    ("text", "help"),
+    [
+        ("op == Gemm", "did you mean `linear`?"),
+        ("op == ConvTranspose", "did you mean `conv_transpose`?"),
+        ('op == "conv_transpose2d"', "did you mean `conv_transpose`?"),
+        ("op == lstmm", "did you mean `lstm`?"),
+        ("op == 3", "expected one of `linear`"),
+        ("op > conv", "`op` takes"),
+        ("opp == conv", "did you mean `op`?"),
+    ],
+)
+def test_what_ops_do_not_take(text: str, help: str) -> None:
+    with pytest.raises(QccError) as caught:
+        load_text(f"qpolicy 1\nrule any[{text}] {{ keep }}\n", COMPILER)
+    (found,) = caught.value.diagnostics
+    assert found.code in ("Q218", "Q219") and help in (found.help or "")
 
 
 @pytest.mark.parametrize("text", ["bytes >= 1 ms", "bytes >= 0.5", "bytes == big", "groups >= 1 kB", "groups ~ 3"])

@@ -88,7 +88,7 @@ def _staged(opened: OpenModel, folder: Path) -> Outcome:
     policy, diagnostics, phases = load_text(POLICY, schema()), Diagnostics(), Phases(silent)
     model = opened.model
     data = chosen_data(policy, None, opened.graph, model.reference(), {})
-    graph = run_first_phases(opened, policy, data, phases, diagnostics)[0].graph
+    graph = run_first_phases(opened, policy, data, phases, diagnostics, True)[0].graph
     plan = bind(policy, graph, opened.size_bytes, diagnostics)
     verifier = Verifier(model.reference(), data, policy.verify, diagnostics)
     evidence = Evidence.of(graph, plan, data, phases, lambda _: None)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
+from qcc.compiler.plan.catalog import schema
 from qcc.ir.encoding import fit
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL
@@ -18,6 +19,7 @@ from qcc.ir.graph.ops import Kind, Weight
 from qcc.ir.graph.view import MatrixView
 from qcc.ir.onnx.adapter import OnnxGraph
 from tests.onnx_models import CASES, Case, loaded, parse, random
+from tests.test_onnx_recurrent import CASES as RECURRENT
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 
@@ -92,6 +94,15 @@ def test_every_weight_is_found_once(name: str, tmp_path: Path) -> None:
         assert weight.shape == MATRICES[name]
     kind = next((kind for prefix, kind in KINDS.items() if name.startswith(prefix)), None)
     assert kind is None or weight.layers[0].kind is kind
+
+
+@pytest.mark.parametrize("name", [*CASES, *RECURRENT])
+def test_a_layer_does_what_its_op_does(name: str, tmp_path: Path) -> None:
+    graph = loaded((CASES | RECURRENT)[name], tmp_path)
+    functions = {op.name: op.function for op in graph.ops()}
+    for layer in (layer for weight in graph.weights() for layer in weight.layers):
+        assert name.startswith("in_") or layer.function == functions[layer.op]  # a body's op is no op of the graph
+        assert layer.function in schema().ops
 
 
 @pytest.mark.parametrize("name", ["matmul", "gemm_trans_b", "matmul_experts", "transpose", "reshape", "cast_fp16"])

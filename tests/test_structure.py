@@ -68,7 +68,7 @@ def test_shapes_are_smaller_and_the_rest_computes_what_it_did(model: Path, tmp_p
     output = tmp_path / "half.onnx"
     result = compile(model, _policy(HALF), output=output)
     assert result.passed
-    assert not result.warnings
+    assert {one.code for one in result.warnings} in ({"Q650"}, {"Q650", "Q325"})  # nothing is trained here
     shapes = _shapes(output)
     assert shapes["stem_w"] == (24, 3, 3, 3)
     assert (shapes["up_w"], shapes["deep_w"], shapes["down_w"]) == ((40, 24, 1, 1), (40, 1, 3, 3), (24, 40, 1, 1))
@@ -133,6 +133,17 @@ def test_a_lossy_cut_is_held_to_the_bounds_of_the_policy(model: Path, tmp_path: 
     result = compile(model, _policy(HALF + "\nverify { relative_error <= 0.01% }"), output=output)
     assert not result.passed
     assert not output.exists()
+
+
+def test_a_cut_that_nothing_bounds_is_told_once(model: Path, tmp_path: Path) -> None:
+    result = compile(model, _policy(HALF), output=tmp_path / "half.onnx")
+    (warning,) = [one for one in result.warnings if one.code == "Q650"]
+    assert "`structure = channels(keep = 50%)`" in warning.message and "verify" in (warning.help or "")
+    again = compile(model, _policy("rule any { keep }"), output=tmp_path / "two.onnx", plan=result.plan)
+    assert [one.code for one in again.warnings].count("Q650") == 1
+    for text in (HALF + "\nverify { cosine >= -0.99 }", "rule linear { structure = channels(keep = 50%) }"):
+        codes = {one.code for one in compile(model, _policy(text), output=tmp_path / "three.onnx").warnings}
+        assert "Q650" not in codes
 
 
 def test_nothing_to_cut_is_told(model: Path, tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ def write(
         built: the graph.
         path: of the file.
         export: how.
-        notes: what the file says of its origin; left out where it makes a file larger than ``most_bytes``.
+        notes: what the file says of its origin; left out, as are names that no author gave, where the file is larger
+            than ``most_bytes`` with it.
         most_bytes: if there is a limit.
 
     Raises:
@@ -67,5 +68,5 @@ def write(
     """
     written = model.write(built.graph, path, export.external_data, notes)
     if most_bytes is not None and written.size_bytes > most_bytes:
-        return model.write(built.graph, path, export.external_data, {})
+        return model.write(built.graph, path, export.external_data, bare=True)
     return written

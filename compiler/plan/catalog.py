@@ -15,7 +15,9 @@ from qcc.codegen.target.target import TARGETS as PROCESSORS
 from qcc.compiler.plan.formats import families, summary
 from qcc.dsl.policy.schema import Interval, Metric, Off, Property, Schema, TargetKind
 from qcc.dsl.policy.select import GIVEN
+from qcc.ir.graph.ops import LAYER_KINDS, Kind
 from qcc.ir.model.options import LEAST_RAISED, MOST_RAISED, ExternalData
+from qcc.ir.vocabulary.find import OPS
 from qcc.passes.contract.contract import Activations, Invariant, Pass, Phase, Rounding, SitePass
 
 ON, OFF = "on", "off"
@@ -133,6 +135,10 @@ def schema() -> Schema:
     """What the checker holds policies to."""
     properties = {
         "weights": Property("weights", summary="formats that the weight may get; the allocator chooses among several"),
+        "fallback": Property(
+            "fallback",
+            summary="formats for the weights that lose most where `verify` fails, to be tried in order",
+        ),
         "rounding": Property("rounding", dict(roundings()), summary="how codes are chosen"),
         "activations": Property(
             "activations", {**activations(), OFF: Off}, summary="how what is multiplied with the weights is rounded"
@@ -141,7 +147,19 @@ def schema() -> Schema:
     for name, values in asked_by("rule").items():
         properties[name] = Property(name, {**values, OFF: Off}, summary=_modulesummary(name))
     depth = {name: values[ON] for name, values in asked_by("depth").items()}
-    return Schema(properties, families(), TARGETS, BUDGET, VERIFY, OBJECTIVES, Export, depth)
+    return Schema(properties, families(), TARGETS, BUDGET, VERIFY, OBJECTIVES, Export, depth, ops=_ops())
+
+
+def _ops() -> dict[str, tuple[str, ...]]:
+    """What layers do, by the names of ops within their kinds, with the frameworks' names of each.
+
+    A product of matrices, one of which is a weight, is ``linear``.
+    """
+    found = {one.function: one for one in OPS.values() if one.kind in LAYER_KINDS}
+    names = {function: f"{one.onnx} {one.aten}" for function, one in found.items()}
+    names[Kind.LINEAR] += " " + " ".join(f"{one.onnx} {one.aten}" for one in OPS.values() if one.kind == Kind.MATMUL)
+    names[Kind.EMBEDDING] += " gather"
+    return {function: tuple(re.sub("[_-]", "", text).lower().split()) for function, text in names.items()}
 
 
 def keyword_of(definition: type) -> str:

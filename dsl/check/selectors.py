@@ -29,6 +29,7 @@ _OPERATORS = {
     "word": ("==", "!="),
     "dims": ("==", "!="),
     "origin": ("==", "!="),
+    "op": ("==", "!="),
 }
 
 
@@ -271,6 +272,18 @@ def _origin(context: CheckState, node: syntax.Comparison, literal: syntax.Litera
     return None
 
 
+def _op(context: CheckState, _: syntax.Comparison, literal: syntax.Literal) -> str | None:
+    text = literal.text if isinstance(literal, syntax.Name | syntax.String) else ""
+    known = context.schema.ops
+    if text in known:
+        return text
+    others = {name: one for one, names in known.items() for name in names}
+    plain = text.lower().replace("_", "").replace("-", "")
+    help = f"did you mean `{others[plain]}`?" if plain in others else context.suggest(text, known)
+    context.report.error("Q219", f"unknown op `{literal.span.text}`", literal.span, help=help)
+    return None
+
+
 def _dims(context: CheckState, node: syntax.Comparison, literal: syntax.Literal) -> tuple[int, ...] | None:
     if isinstance(literal, syntax.Dims):
         return literal.sizes
@@ -290,6 +303,7 @@ _VALUES = {
     "dims": _dims,
     "origin": _origin,
     "size": _size,
+    "op": _op,
 }
 
 

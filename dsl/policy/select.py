@@ -17,6 +17,7 @@ FACTS = {
     "out": "number",
     "dtype": "word",
     "position": "position",
+    "op": "op",
     "kernel": "dims",
     "groups": "number",
     "bytes": "size",
@@ -54,6 +55,8 @@ class Facts:
     """Of a convolution; one of anything else."""
     bytes: int = 0
     """What the weight is stored in."""
+    op: str = ""
+    """What the layer does, by its op's name within the class."""
     data: str = GENERATED
     """Where the data comes from that the layers are run on, the same for all: one of `ORIGINS`."""
 
@@ -101,9 +104,9 @@ class Predicate:
         numbers |= {"groups": facts.groups, "bytes": facts.bytes}
         if self.fact in numbers:
             return float(numbers[self.fact])
-        if self.fact in ("kernel", "data"):
-            return facts.kernel if self.fact == "kernel" else facts.data
-        return standard_dtype(facts.dtype) if self.fact == "dtype" else facts.name
+        others: dict[str, str | tuple[int, ...]] = {"kernel": facts.kernel}
+        others |= {"data": facts.data, "op": facts.op, "dtype": standard_dtype(facts.dtype)}
+        return others.get(self.fact, facts.name)
 
     def _holds_for_name(self, name: str) -> bool:
         if isinstance(self.value, Regex):

@@ -56,9 +56,14 @@ class FxModel(Model[FxGraph]):
         return ProgramRunner(self._program, [value.name for value in self._graph.outputs])
 
     def write(
-        self, graph: FxGraph, path: Path, external: ExternalData = "auto", notes: Mapping[str, str] | None = None
+        self,
+        graph: FxGraph,
+        path: Path,
+        external: ExternalData = "auto",
+        notes: Mapping[str, str] | None = None,
+        bare: bool = False,
     ) -> Written:
-        del graph, external, notes
+        del graph, external, notes, bare
         _refuse(path)
 
     def copy(self, path: Path, written: Path | None = None) -> Written:

@@ -13,12 +13,16 @@ NAMED = ".weight"
 
 @dataclass(frozen=True)
 class Use:
-    """How an op uses one of its operands as a weight: as which matrix, as which kind of layer."""
+    """How an op uses one of its operands as a weight: as which matrix, as which kind of layer.
+
+    ``function`` is the op's name within the kind, as `Op` has it; the kind's own if it is empty.
+    """
 
     view: MatrixView
     kind: Kind
     groups: int = 1
     form_free: bool = True
+    function: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,8 @@ def filters(shape: Shape | None, groups: int, transposed: bool, whole: bool = Fa
     if shape is None or len(shape) < 3:
         return None
     product = whole and not transposed and groups == 1 and shape[2:] == (1, 1)
-    return Use(MatrixView(shape, (1,) if transposed else (0,)), Kind.CONV, groups, form_free=product)
+    view, function = MatrixView(shape, (1,) if transposed else (0,)), "conv_transpose" if transposed else "conv"
+    return Use(view, Kind.CONV, groups, form_free=product, function=function)
 
 
 def table(shape: Shape | None) -> Use | None:
@@ -85,11 +90,11 @@ def table(shape: Shape | None) -> Use | None:
     return Use(MatrixView(shape, (0,)), Kind.EMBEDDING) if shape is not None and len(shape) == 2 else None
 
 
-def gates(shape: Shape | None) -> Use | None:
-    """A recurrent weight ``[directions, gates * hidden, in]``: a row is one channel of one gate."""
+def gates(shape: Shape | None, function: str) -> Use | None:
+    """A weight ``[directions, gates * hidden, in]`` of a recurrent op: a row is one channel of one gate."""
     if shape is None or len(shape) != 3:
         return None
-    return Use(MatrixView(shape, (0, 1)), Kind.RECURRENT, form_free=False)
+    return Use(MatrixView(shape, (0, 1)), Kind.RECURRENT, form_free=False, function=function)
 
 
 def einsum_terms(equation: str) -> tuple[list[str], str]:
@@ -168,6 +173,7 @@ def _layer(reading: Reading, name: str, alike: bool) -> Layer:
     return Layer(
         name=name,
         kind=use.kind,
+        function=use.function or use.kind.value,
         op=reading.op,
         weight=reading.constant,
         input=reading.input,

@@ -87,6 +87,8 @@ class Op:
 class Layer:
     """An op that reads a weight.
 
+    ``function`` is the op's name within its kind, as `Op` has it, also where it lies in a body.
+
     ``bias`` is the constant vector added to the product, one number a row of the matrix, and ``output`` the value with
     it: the op's own, or that of ``bias_op`` where another op adds it right after. Without a bias, or with one that is
     no such constant (then the op has a third input all the same), ``output`` is the op's own.
@@ -113,6 +115,7 @@ class Layer:
     bias: str | None = None
     bias_op: str | None = None
     rounded: ValueEncoding | None = None
+    function: str = ""
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,12 @@ class Model(ABC, Generic[G]):
 
     @abstractmethod
     def write(
-        self, graph: G, path: Path, external: ExternalData = "auto", notes: Mapping[str, str] | None = None
+        self,
+        graph: G,
+        path: Path,
+        external: ExternalData = "auto",
+        notes: Mapping[str, str] | None = None,
+        bare: bool = False,
     ) -> Written:
         """Write what became of the graph, all of it or nothing.
 
@@ -119,6 +124,7 @@ class Model(ABC, Generic[G]):
             path: of the file.
             external: whether large weights lie beside it.
             notes: what the file says of its origin.
+            bare: leave out what only people read: names that no author gave.
 
         Raises:
             ModelError: the place cannot be written to, or there is no file that holds such a graph.

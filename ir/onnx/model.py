@@ -67,9 +67,14 @@ class OnnxModel(Model[OnnxGraph]):
         return Raised(after, changed, done, f"export the model with opset {after.opset}")
 
     def write(
-        self, graph: OnnxGraph, path: Path, external: ExternalData = "auto", notes: Mapping[str, str] | None = None
+        self,
+        graph: OnnxGraph,
+        path: Path,
+        external: ExternalData = "auto",
+        notes: Mapping[str, str] | None = None,
+        bare: bool = False,
     ) -> Written:
-        return graph.save(path, external, notes)
+        return graph.save(path, external, notes, given_names=not bare)
 
     def copy(self, path: Path, written: Path | None = None) -> Written:
         return copy_model(written or self.path, path)

@@ -7,6 +7,7 @@ import onnx_ir as ir
 from qcc.ir.graph import layers
 from qcc.ir.graph.layers import Use
 from qcc.ir.onnx.file.domain import DOMAIN
+from qcc.ir.onnx.graph.kinds import KINDS
 
 Uses = Iterator[tuple[int, Use | None]]
 
@@ -68,9 +69,10 @@ def _holds_scales(value: ir.Value) -> bool:
 
 
 def _recurrent(node: ir.Node) -> Uses:
-    yield 1, layers.gates(shape_of(node.inputs[1]))
+    function = KINDS[node.op_type][1]
+    yield 1, layers.gates(shape_of(node.inputs[1]), function)
     if has(node, 2):
-        yield 2, layers.gates(shape_of(node.inputs[2]))
+        yield 2, layers.gates(shape_of(node.inputs[2]), function)
 
 
 def _einsum(node: ir.Node) -> Uses:
