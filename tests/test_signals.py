@@ -14,7 +14,7 @@ from qcc.compiler.calibrate.voice import RATE, speak
 from qcc.compiler.files.open_model import open_model
 from qcc.compiler.plan.catalog import schema
 from qcc.dsl.load import load_policy
-from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.ir.graph.graph import Graph
 from qcc.ir.onnx.graph.run import reference
 from tests.onnx_models import parse, random
 
@@ -56,12 +56,12 @@ def test_short_frames_differ(length: int) -> None:
     assert loud.max() > 10 * loud.min()
 
 
-def opened(folder: Path, body: str, weights: dict[str, np.ndarray]) -> OnnxGraph:
+def opened(folder: Path, body: str, weights: dict[str, np.ndarray]) -> Graph:
     onnx.save(parse(body, weights, opset=13), folder / "m.onnx")
     return open_model(folder / "m.onnx").graph
 
 
-def fitted(folder: Path, graph: OnnxGraph) -> Samples:
+def fitted(folder: Path, graph: Graph) -> Samples:
     return fit_samples(graph, reference(folder / "m.onnx"), 4, 0)
 
 

@@ -15,9 +15,10 @@ from qcc.compiler.calibrate.samples import Samples, generate
 from qcc.compiler.plan.plan import Plan
 from qcc.compiler.verify.translation import Difference, compare, tolerance
 from qcc.ir.errors import ModelError
-from qcc.ir.graph.graph import Runner
+from qcc.ir.graph.graph import Graph, Runner
 from qcc.ir.graph.ops import Value
-from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.ir.model.model import Model, Raised
+from qcc.passes.contract.contract import G
 from qcc.passes.encode import Encode
 
 DRAWS = 2
@@ -29,8 +30,8 @@ LISTED = 6
 RunOutputs = dict[str, np.ndarray]
 
 
-def needed_opset(graph: OnnxGraph, plan: Plan) -> int:
-    """The lowest opset that can express all that a decided plan encodes, never below the graph's own."""
+def needed_opset(graph: Graph, plan: Plan) -> int:
+    """The lowest opset that can express all that a decided plan encodes."""
     weights = {weight.name: weight for weight in graph.weights()}
     needed = [
         step.action.form.opset(step.action.encoding, weights[name].shape)
@@ -38,13 +39,14 @@ def needed_opset(graph: OnnxGraph, plan: Plan) -> int:
         if isinstance(step.action, Encode)
         for name in step.weights
     ]
-    return max([graph.opset, *needed])
+    return max(needed, default=0)
 
 
-def raise_graph(graph: OnnxGraph, opset: int, data: Samples) -> OnnxGraph:
+def raise_graph(model: Model[G], graph: G, opset: int, data: Samples) -> G:
     """The graph at an opset, found to compute the same; the graph itself where it needs no raising.
 
     Args:
+        model: that it is of.
         graph: left as it is.
         opset: to be reached at least.
         data: to compare on, beside drawn inputs.
@@ -52,24 +54,21 @@ def raise_graph(graph: OnnxGraph, opset: int, data: Samples) -> OnnxGraph:
     Raises:
         ModelError: an op has no equivalent there, or what the graph computes has changed.
     """
-    if graph.opset >= opset:
-        return graph
-    raised = graph.copy()
-    changed = raised.require_opset(opset)
-    if changed:
-        _compare(graph, raised, data, changed)
-    return raised
+    raised = model.raised(graph, opset)
+    if raised.changed:
+        _compare(graph, raised, data)
+    return raised.graph
 
 
-def _compare(graph: OnnxGraph, raised: OnnxGraph, data: Samples, changed: Sequence[str]) -> None:
+def _compare(graph: G, raised: Raised[G], data: Samples) -> None:
     feeds, wanted = _run(_runner(graph), [*data.first(1).batches, *_drawn(graph)])
     if not feeds:
         return  # it runs on nothing that is at hand, which is for others to say
+    changed, where = raised.changed, raised.done
     ops = ", ".join(changed[:LISTED]) + (f" and {len(changed) - LISTED} more" if len(changed) > LISTED else "")
-    where = f"raising the model's opset from {graph.opset} to {raised.opset}"
-    help = f"export the model with opset {raised.opset}; ops that differ between the two: {ops}"
+    help = f"{raised.help}; ops that differ between the two: {ops}"
     try:
-        got = _outputs(raised, feeds)
+        got = _outputs(raised.graph, feeds)
     except ModelError as error:
         raise ModelError("Q412", f"{where} makes a model that does not run: {error.message}", help) from error
     wrong = _wrong(wanted, got, tolerance(graph))
@@ -82,7 +81,7 @@ def _compare(graph: OnnxGraph, raised: OnnxGraph, data: Samples, changed: Sequen
         raise ModelError("Q412", f"{where} changes what it computes: output `{told}` {_by(wrong[told])}", help)
 
 
-def _drawn(graph: OnnxGraph) -> Iterator[Batch]:
+def _drawn(graph: Graph) -> Iterator[Batch]:
     """Inputs at each size of the free axes, from two draws."""
     for seed in range(DRAWS):
         for size in SIZES:
@@ -99,7 +98,7 @@ def _sized(value: Value, size: int) -> Value:
     return replace(value, shape=tuple(one if isinstance(one, int) else size for one in value.shape))
 
 
-def _outputs(graph: OnnxGraph, feeds: Sequence[Batch]) -> list[RunOutputs]:
+def _outputs(graph: Graph, feeds: Sequence[Batch]) -> list[RunOutputs]:
     """What a graph makes of feeds; its session is gone when this returns, so that never two hold the weights."""
     runner = _runner(graph)
     return [dict(runner(feed)) for feed in feeds]
@@ -137,6 +136,6 @@ def _by(difference: Difference) -> str:
     return f"has {difference.changed:.2g} of its numbers changed"
 
 
-def _runner(graph: OnnxGraph) -> Runner:
+def _runner(graph: Graph) -> Runner:
     inputs, outputs = (tuple(value.name for value in values) for values in (graph.inputs, graph.outputs))
     return graph.runner(inputs, outputs, optimise=False)
