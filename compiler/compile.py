@@ -7,6 +7,7 @@ from pathlib import Path
 
 from qcc.codegen.target.scratch import scratch
 from qcc.compiler.allocate.copied import copied, copies
+from qcc.compiler.allocate.fall_back import FallBack, Made
 from qcc.compiler.allocate.settle import Settled, allocation_of, loss_of, predicted_seconds, settle
 from qcc.compiler.build import run as build
 from qcc.compiler.build.cleaning import Cleaned
@@ -22,14 +23,14 @@ from qcc.compiler.files.kernel_library import kernels_beside
 from qcc.compiler.files.open_model import OpenModel, model_path, open_model
 from qcc.compiler.files.publish import staging
 from qcc.compiler.files.staging import output_path
-from qcc.compiler.files.system_errors import refused
+from qcc.compiler.files.system_errors import told
 from qcc.compiler.first_phases import run_first_phases, tell_left_out
 from qcc.compiler.measure.choose_form import FormChooser, chooser_of
 from qcc.compiler.measure.compete import faster_plan, warn_if_slower, warn_of_no_library
-from qcc.compiler.measure.evidence import Evidence, rounded_inputs
+from qcc.compiler.measure.evidence import Evidence, warn_of_generated_steps
 from qcc.compiler.measure.most_lost import most_lost
 from qcc.compiler.measure.time_model import ModelTimes, time_input, time_models
-from qcc.compiler.plan.bind import Earlier, Latency, bind, opened_by_data
+from qcc.compiler.plan.bind import Earlier, Latency, after_speed, bind, opened_by_data
 from qcc.compiler.plan.catalog import Export
 from qcc.compiler.plan.plan import Plan
 from qcc.compiler.plan.targets import runtime_chooser
@@ -49,12 +50,10 @@ from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.encoding.encoded import Encoded
-from qcc.ir.errors import ModelError
 from qcc.ir.forms.choose import Chooser
+from qcc.ir.graph.graph import Graph
 from qcc.ir.kernel.op import LinearOp
-from qcc.ir.onnx.adapter import OnnxGraph
-from qcc.ir.onnx.file.save import Written
-from qcc.ir.onnx.graph.run import reference
+from qcc.ir.model.model import Written
 from qcc.passes.encode import Encode
 
 
@@ -90,16 +89,10 @@ def compile(
     Raises:
         QccError: the policy, the model or the data is at fault.
     """
-    try:
+    with told():
         path = model_path(model)
         given = path, loaded_policy(policy, plan, definitions), output, data, dims, progress
         return _Compilation.prepare(*given, keep_failed).run(plan)
-    except ModelError as error:
-        raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
-    except OSError as error:
-        if found := refused(error):
-            raise QccError([found]) from error
-        raise
 
 
 def decide_plan(
@@ -118,23 +111,20 @@ def decide_plan(
     Raises:
         QccError: the policy, the model or the data is at fault.
     """
-    with scratch() as folder:
+    with scratch() as folder, told():
         path = model_path(model)
         written = folder / output_path(path, None).name
-        try:
-            loaded = loaded_policy(policy, plan, definitions)
-            compilation = _Compilation.prepare(path, loaded, written, data, dims, progress)
-            settled = compilation.decide(plan)
-            return settled.plan, settled.built.ops, compilation.diagnostics.warnings
-        except ModelError as error:
-            raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
+        loaded = loaded_policy(policy, plan, definitions)
+        compilation = _Compilation.prepare(path, loaded, written, data, dims, progress)
+        settled = compilation.decide(plan)
+        return settled.plan, settled.built.ops, compilation.diagnostics.warnings
 
 
 @dataclass(frozen=True)
 class _Opened:
     """A model ready to compile: cleaned, bound to a plan, with what the cleaning did, and then the rewriting."""
 
-    graph: OnnxGraph
+    graph: Graph
     plan: Plan
     data: Samples
     inputs: Inputs
@@ -163,6 +153,8 @@ class _Compilation:
     covered: Covered = field(default_factory=Covered)
     encoded: dict[str, Encoded] = field(default_factory=dict)
     """What weights were last stored as, where a bound may fail."""
+    evidence: Evidence | None = None
+    """What the data says of the rewritten model."""
 
     def __post_init__(self) -> None:
         self.chooser = runtime_chooser(self.policy)
@@ -187,12 +179,12 @@ class _Compilation:
     def run(self, plan: Plan | Lock | None) -> Result:
         opened = self._open(plan)
         with self.phases.phase("reference"):
-            verifier = Verifier(reference(self.model), opened.data, self.policy.verify, self.diagnostics)
+            verifier = Verifier(opened.file.model.reference(), opened.data, self.policy.verify, self.diagnostics)
             verifier.see_finite(opened.graph)
         before, opened = opened.graph, self._rewrite(opened)
         with staging(self.output) as folder:
             staged = folder / self.output.name
-            settled, library, verification = self._made(opened, staged, verifier, before)
+            settled, library, verification = self._held(opened, staged, verifier, before, plan)
             timed = verification.passed and not copies(settled.plan)
             times = self._time(opened, settled, staged, library) if timed else None
             better = None if plan or times is None else self._faster(opened, settled, (staged, library), times)
@@ -203,7 +195,7 @@ class _Compilation:
                 times = self._time(other, settled, staged, library)
             forms_timed = isinstance(self.chooser, FormChooser) and self.chooser.kernels is not None
             warn_if_slower(times, forms_timed, self.diagnostics)
-            verification = self._located(opened, settled.plan, verification, verifier)
+            verification = self._located(opened, (settled, library, verification), verifier)
             compare_with_budget(opened.plan, verification, times, self.diagnostics)
             kernels = kernels_beside(self.output) if library else None
             result = replace(self._result(opened, settled, verification), kernels=kernels, times=times)
@@ -211,29 +203,43 @@ class _Compilation:
             if verification.passed:
                 publish_result(result, *used, settled.written)
             elif self.keep_failed:
-                result = publish_failed(result, *used)
+                result = publish_failed(result, *used, opened.file.model.copy)
         return result
 
-    def _made(
-        self, opened: _Opened, staged: Path, verifier: Verifier, before: OnnxGraph
-    ) -> tuple[Settled, Path | None, Verification]:
+    def _held(self, opened: _Opened, staged: Path, verifier: Verifier, before: Graph, plan: Plan | Lock | None) -> Made:
+        """The model made, and made again where its bounds fail and rules say what to fall back to."""
+        made = self._made(opened, staged, verifier, before)
+        if plan is not None or copies(made[0].plan):
+            return made  # a given plan is carried out as it is
+        given, most = not opened.data.generated, opened.plan.most_bytes
+        back = FallBack.of(self.policy, opened.graph.weights(), self.chooser, given, most)
+        locate = partial(self._located, opened, verifier=verifier)
+        made = back.until_held(
+            made, locate, lambda other: self._made(replace(opened, plan=other), staged, verifier, before)
+        )
+        back.tell(made[2], self.diagnostics)
+        return made
+
+    def _made(self, opened: _Opened, staged: Path, verifier: Verifier, before: Graph) -> Made:
         """The model and its library, written and verified."""
         settled = self._build(opened, staged)
         library = self._library(settled.plan, settled.built.ops, staged)
         encoded = [n for one in settled.plan.steps if isinstance(one.action, Encode) for n in one.weights]
         with self.phases.phase("verify"):
-            here = library if self.runs_here else None
-            return settled, library, verifier.verify(staged, here, before, encoded)
+            runner = partial(opened.file.model.runner, staged)
+            kernels = partial(runner, library) if library and self.runs_here else None
+            return settled, library, verifier.verify(runner, kernels, before, encoded)
 
     def _keep(self, name: str, encoded: Encoded) -> None:
         if self.policy.verify:
             self.encoded[name] = encoded
 
-    def _located(self, opened: _Opened, plan: Plan, verification: Verification, verifier: Verifier) -> Verification:
+    def _located(self, opened: _Opened, made: Made, verifier: Verifier) -> Verification:
         """The verification; where it failed, with the weights that lose most."""
-        if verification.passed:
+        settled, _, verification = made
+        if verification.passed or verification.losers:
             return verification
-        names = {name for step in plan.steps if isinstance(step.action, Encode) for name in step.weights}
+        names = {name for step in settled.plan.steps if isinstance(step.action, Encode) for name in step.weights}
         encoded = {name: one for name, one in self.encoded.items() if name in names}
         data, tick = verifier.reference.samples, self.phases.counter("locate")
         with self.phases.phase("locate"):
@@ -260,7 +266,7 @@ class _Compilation:
 
     def _time(self, opened: _Opened, settled: Settled, staged: Path, library: Path | None) -> ModelTimes | None:
         """Time the written model against the input; what was predicted, where speed is what the policy is after."""
-        predicted = predicted_seconds(opened.plan, settled) if _after_speed(self.policy) else None
+        predicted = predicted_seconds(opened.plan, settled) if after_speed(self.policy) else None
         with self.phases.phase("time"):
             return time_models(self.model, staged, library if self.runs_here else None, opened.data, predicted)
 
@@ -284,28 +290,24 @@ class _Compilation:
         with self.phases.phase("load"):
             before = state_of(self.model)
             opened = open_model(self.model)
-            inputs = Inputs.of(self.model, opened.graph.data_files(), before)
+            inputs = Inputs.of(self.model, opened.model.data_files, before)
             check_outputs(output_files(self.output, self.keep_failed), (file.path for file in inputs.data))
-        data = chosen_data(self.policy, self.data, opened.graph, reference(self.model), self.dims)
+        data = chosen_data(self.policy, self.data, opened.graph, opened.model.reference(), self.dims)
         if isinstance(plan, Lock):
             check_lock(self.output, self.keep_failed, plan.path)
             tell_differences(plan, inputs, data, self.diagnostics)
             plan = plan.plan
         told = self.phases, self.diagnostics
-        done, earlier = run_first_phases(
-            opened, plan or self.policy, data, lambda: reference(self.model), *told, bool(self.policy.verify)
-        )
+        done, earlier = run_first_phases(opened, plan or self.policy, data, *told, bool(self.policy.verify))
         graph = done.graph
         if plan is not None:
             check_plan(plan, graph, self.model)
         bound = plan or self._bind(graph, data, opened.size_bytes, earlier)
         self.diagnostics.raise_if_errors()
-        if data.generated and rounded_inputs(bound):
-            message = "the steps of static activations come from generated data, which the model will hardly see"
-            self.diagnostics.warning("Q434", message, help='name data: `calibrate "data.npz"`')
+        warn_of_generated_steps(bound, data, self.diagnostics)
         return _Opened(graph, bound, data, inputs, opened, done.rows)
 
-    def _bind(self, graph: OnnxGraph, data: Samples, size_bytes: int, earlier: Earlier) -> Plan:
+    def _bind(self, graph: Graph, data: Samples, size_bytes: int, earlier: Earlier) -> Plan:
         with self.phases.phase("choose"):
             chooser = chooser_of(self.policy, graph, data, self.phases.counter("choose"))
             self.chooser, latency = chooser, self._latency(chooser, data)
@@ -314,7 +316,7 @@ class _Compilation:
 
     def _latency(self, chooser: FormChooser, data: Samples) -> Latency | None:
         """What the allocator must know where the policy bounds or minimises latency."""
-        if not _after_speed(self.policy):
+        if not after_speed(self.policy):
             return None
         bound = next((one for one in self.policy.budget if one.metric == "latency"), None)
         if chooser.timings is None:
@@ -327,7 +329,7 @@ class _Compilation:
         """Run the passes that keep the function, and see that they do."""
         if not rewrite_steps(opened.plan):
             return opened
-        cleaned = None if opened.rewrites else Cleaned(lambda: reference(self.model), opened.file.edits)
+        cleaned = None if opened.rewrites else Cleaned(opened.file.model.reference, opened.file.edits)
         tick = partial(self.phases.tell, "rewrite")
         with self.phases.phase("rewrite"):
             told = self.covered.by(self.diagnostics, self.phases)
@@ -338,19 +340,22 @@ class _Compilation:
     def _build(self, opened: _Opened, staged: Path) -> Settled:
         """Decide what is open and write the file."""
         plan, graph = opened.plan, opened.graph
-        evidence = Evidence.of(graph, plan, opened.data, self.phases, self.covered.by(self.diagnostics, self.phases))
-        raised: dict[int, OnnxGraph] = {}
+        evidence = self.evidence
+        if evidence is None:  # what is made again, under a plan that was open, asks for nothing else
+            covered = self.covered.by(self.diagnostics, self.phases)
+            evidence = self.evidence = Evidence.of(graph, plan, opened.data, self.phases, covered)
+        raised: dict[int, Graph] = {}
         most = opened.file.size_bytes if any(row.treated for row in opened.rewrites if row.action != "clean") else None
 
-        def write(decided: Plan) -> tuple[build.Built[OnnxGraph], Written]:
+        def write(decided: Plan) -> tuple[build.Built[Graph], Written]:
             opset = max(needed_opset(graph, decided), self._export().opset or 0)
             if opset not in raised:
                 with self.phases.phase("raise"):
-                    raised[opset] = raise_graph(graph, opset, opened.data)
+                    raised[opset] = raise_graph(opened.file.model, graph, opset, opened.data)
             with self.phases.phase("encode"):
                 built = build.run_plan(raised[opset], decided, evidence.context(decided, self._keep))
-            metadata = lock.provenance(self.model, self.policy, decided)
-            return built, build.write(built, staged, self._export(), metadata, most)
+            notes = lock.provenance(self.model, self.policy, decided)
+            return built, build.write(opened.file.model, built, staged, self._export(), notes, most)
 
         settled = None if copies(plan) else settle(plan, write, evidence.losses)
         for edit in settled.built.edits if settled else ():
@@ -358,7 +363,7 @@ class _Compilation:
                 self.diagnostics.warning("Q411", f"`{edit.subject}` stays as it is: {edit.text}")
         if settled is None or (settled.written.size_bytes >= opened.file.size_bytes and most is None):
             self.diagnostics.warning("Q430", f"`{self.model}` gets no smaller: the output is a copy of it")
-            settled = copied(self.model, graph, settled.plan if settled else plan, staged)
+            settled = copied(opened.file.model, graph, settled.plan if settled else plan, staged)
         return settled
 
     def _export(self) -> Export:
@@ -387,9 +392,5 @@ class _Compilation:
             rewrites=() if same else opened.rewrites,
             notes=opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else (),
             data=self.output.with_name(data.name) if data else None,
-            reach=reach(source.graph, source.size_bytes, source.graph.note_bytes, layer_rows.unencoded(rows)),
+            reach=reach(source.graph, source.size_bytes, source.model.note_bytes, layer_rows.unencoded(rows)),
         )
-
-
-def _after_speed(policy: Policy) -> bool:
-    return policy.minimize == "latency" or any(one.metric == "latency" for one in policy.budget)

@@ -438,3 +438,19 @@ def test_any_graph_keeps_its_function(parts: Sequence[str], tmp_path: Path) -> N
     graph = text(*_drawn(["linear", *parts]), tmp_path)
     for action in (FoldNorm(), Equalize(absorb=True), QueryKey()):
         graph, _ = apply(graph, action)
+
+
+@pytest.mark.parametrize("made", ["Mul(tall, wide)", "Expand(one, size)"])
+def test_what_is_spread_out_of_smaller_constants_is_no_gain_reject(made: str, tmp_path: Path) -> None:
+    """A table of a spectrum is made of two ramps, a vector of one number: as constants they would only be larger."""
+    body = f"""spread (float[4,16,16] x) => (float[4,16,16] y) {{
+        ramp = {made}
+        waves = Cos(ramp)
+        seen = Mul(x, waves)
+        y = MatMul(seen, w)
+    }}"""
+    weights = {"tall": models.random(16, 1), "wide": models.random(16), "w": models.random(16, 16)}
+    weights |= {"one": models.random(1), "size": np.array([16])}
+    graph = text(body, weights, tmp_path)
+    after, _ = apply(graph, FoldNorm())
+    assert [op.inputs for op in after.ops()] == [op.inputs for op in graph.ops()]

@@ -10,7 +10,7 @@ from qcc.codegen.library.c_compiler import Compiler, compiler
 from qcc.codegen.target import cache
 from qcc.codegen.target.errors import BuildError
 from qcc.codegen.target.scratch import scratch
-from qcc.ir.onnx.file.whole_files import place, unfinished
+from qcc.ir.model.whole_files import place, unfinished
 
 SHIM = Path(__file__).parents[1] / "shim"
 FLAGS = (

@@ -5,6 +5,7 @@ smallest file that the candidates allow is written first: either it breaks the b
 message can name the true bound, or it shows the framing, with which the integer program decides.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,12 +22,12 @@ from qcc.compiler.measure.sensitivity import Losses
 from qcc.compiler.plan.costs import LATENCY, SIZE
 from qcc.compiler.plan.plan import Plan
 from qcc.compiler.report.result import Allocation
-from qcc.ir.onnx.adapter import OnnxGraph
-from qcc.ir.onnx.file.save import Written
+from qcc.ir.graph.graph import Graph
+from qcc.ir.model.model import Written
 
 ROUNDS = 6
 
-Write = Callable[[Plan], tuple[Built[OnnxGraph], Written]]
+Write = Callable[[Plan], tuple[Built[Graph], Written]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Settled:
     """A decided plan with the file that it gave; no decision where nothing was open."""
 
     plan: Plan
-    built: Built[OnnxGraph]
+    built: Built[Graph]
     written: Written
     decision: Decision | None = None
     losses: Losses | None = None
@@ -53,7 +54,7 @@ def settle(plan: Plan, write: Write, measure: Callable[[], Losses]) -> Settled:
     """
     if plan.allocate is None:
         return Settled(plan, *write(plan))
-    limit = min((one.bound for one in plan.allocate.limits if one.metric == "size"), default=None)
+    limit = plan.most_bytes if math.isfinite(plan.most_bytes) else None
     least = smallest(plan)
     fixed = 0.0
     if limit is not None:

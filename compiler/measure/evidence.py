@@ -11,8 +11,9 @@ from qcc.compiler.console.phases import Phases
 from qcc.compiler.measure.sensitivity import Losses, measure, unmeasured
 from qcc.compiler.observe.statistics import layer_statistics
 from qcc.compiler.plan.plan import Allocate, Plan
+from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.ir.encoding.encoded import Encoded
-from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.ir.graph.graph import Graph
 from qcc.passes.contract.contract import Context, Rounding
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.moments import Moments, grams_of, seen_of
@@ -29,7 +30,7 @@ class Evidence:
     those of activations that it rounds.
     """
 
-    graph: OnnxGraph
+    graph: Graph
     plan: Plan
     data: Samples
     phases: Phases
@@ -38,7 +39,7 @@ class Evidence:
     advice: MutableMapping[Hashable, tuple[Rounding, str]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, graph: OnnxGraph, plan: Plan, data: Samples, phases: Phases, told: Told) -> "Evidence":
+    def of(cls, graph: Graph, plan: Plan, data: Samples, phases: Phases, told: Told) -> "Evidence":
         """Gather the statistics, and tell what they cover."""
         wanted = _weights_with_gram(plan)
         rounded = rounded_inputs(plan)
@@ -83,6 +84,13 @@ class Evidence:
 
 def _rests_on_losses(allocate: Allocate) -> bool:
     return allocate.objective == OUTPUT_ERROR or any(limit.metric == OUTPUT_ERROR for limit in allocate.limits)
+
+
+def warn_of_generated_steps(plan: Plan, data: Samples, diagnostics: Diagnostics) -> None:
+    """Say so where the steps of activations come from generated data."""
+    if data.generated and rounded_inputs(plan):
+        message = "the steps of static activations come from generated data, which the model will hardly see"
+        diagnostics.warning("Q434", message, help='name data: `calibrate "data.npz"`')
 
 
 def rounded_inputs(plan: Plan) -> list[str]:

@@ -16,7 +16,7 @@ from qcc.compiler.plan.formats import families, summary
 from qcc.dsl.policy.schema import Interval, Metric, Off, Property, Schema, TargetKind
 from qcc.dsl.policy.select import GIVEN
 from qcc.ir.graph.ops import LAYER_KINDS, Kind
-from qcc.ir.onnx.file.options import LEAST_RAISED, MOST_RAISED, ExternalData
+from qcc.ir.model.options import LEAST_RAISED, MOST_RAISED, ExternalData
 from qcc.ir.vocabulary.find import OPS
 from qcc.passes.contract.contract import Activations, Invariant, Pass, Phase, Rounding, SitePass
 
@@ -127,6 +127,10 @@ def schema() -> Schema:
     """What the checker holds policies to."""
     properties = {
         "weights": Property("weights", summary="formats that the weight may get; the allocator chooses among several"),
+        "fallback": Property(
+            "fallback",
+            summary="formats for the weights that lose most where `verify` fails, to be tried in order",
+        ),
         "rounding": Property("rounding", dict(roundings()), summary="how codes are chosen"),
         "activations": Property(
             "activations", {**activations(), OFF: Off}, summary="how what is multiplied with the weights is rounded"

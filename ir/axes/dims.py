@@ -169,6 +169,9 @@ def cut(dim: Dim, start: int, stop: int) -> Dim:
     root = dim.root
     if root.size is None:
         return Dim(max(stop - start, 0), "it is a part of channels of unknown number")
+    if not 0 <= start <= stop <= root.size:
+        freeze(root, "it is cut beyond its end")
+        return Dim(max(stop - start, 0), "it is cut beyond its end")
     if (start, stop) == (0, root.size):
         return root
     if root._order is Order.PLAIN:

@@ -3,6 +3,7 @@
 # ruff: noqa: D102 - the face documents the methods that it asks for
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,8 @@ from qcc.ir.graph.ops import Array, Kind, Layer, Op, Value, Weight
 from qcc.ir.graph.resized import check_resized, sized_ops
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
+from qcc.ir.model.model import Written
+from qcc.ir.model.options import ExternalData
 from qcc.ir.onnx.emit.write import write
 from qcc.ir.onnx.file import load as onnx_load
 from qcc.ir.onnx.file import save as onnx_save
@@ -41,7 +44,6 @@ from qcc.ir.onnx.file.bodies import bodies, sink
 from qcc.ir.onnx.file.external import open_in, relative_to
 from qcc.ir.onnx.file.load import array_of
 from qcc.ir.onnx.file.opset import raise_opset
-from qcc.ir.onnx.file.options import ExternalData
 from qcc.ir.onnx.graph.attributes import attributes
 from qcc.ir.onnx.graph.edit import OnnxEditor
 from qcc.ir.onnx.graph.kinds import kind_of
@@ -53,6 +55,7 @@ from qcc.ir.onnx.graph.simplify import simplify
 from qcc.ir.onnx.graph.uses import USES
 from qcc.ir.onnx.graph.values import VALUE_OPSET, write_rounded
 
+GIVEN_NAME = re.compile(r"node(_\d+)?")  # what the library calls an op that has no name
 LAYER = "qcc.layer"  # metadata of a node: what its layer is called, however its weight is
 
 
@@ -261,14 +264,26 @@ class OnnxGraph(Graph):
         return list(self._data_files)
 
     def save(
-        self, path: Path, external: ExternalData = "auto", metadata: Mapping[str, str] | None = None
-    ) -> onnx_save.Written:
+        self,
+        path: Path,
+        external: ExternalData = "auto",
+        metadata: Mapping[str, str] | None = None,
+        given_names: bool = True,
+    ) -> Written:
         """Write the model, all of it or nothing; node metadata and doc strings are left out.
+
+        Args:
+            path: of the file.
+            external: whether large weights lie in a file of their own.
+            metadata: what the file says of its origin.
+            given_names: ops that had no name keep the one that they got here.
 
         Raises:
             ModelError: the place cannot be written to.
         """
         model = self._stripped()
+        for node in model.graph if not given_names else ():
+            node.name = None if GIVEN_NAME.fullmatch(node.name or "") else node.name
         model.metadata_props.update(metadata or {})
         return onnx_save.save(model, path, external)
 

@@ -17,12 +17,15 @@ WIDEN = "llvm.x86.avx2.pmadd.wd"
 SHUFFLE = "llvm.x86.avx2.pshuf.b"
 LANES = 8
 MOST = 127  # of a whole number, so that a pair fits 16 bits
-PARTS = 2  # of 8 outputs: with more, sums and codes of four rows outgrow the registers
+PARTS = emit.BLOCKS * emit.LANES // LANES  # of 8 outputs: as many streams as there are blocks keep memory busy
+FEW = 2  # of four rows, or two terms: with more, their sums and codes outgrow the registers
 
 
 def gemv(name: str, codes: Codes, rows: int, static: bool = False) -> Expr:
     """A function of the arguments of ``gemv_int8.gemv``."""
-    narrow = Narrow(LANES, PARTS, _zero, _inputs, _dots, codes.terms(MOST).factor)
+    terms = codes.terms(MOST)
+    parts = PARTS if rows * len(terms.parts) == 1 else FEW
+    narrow = Narrow(LANES, parts, _zero, _inputs, _dots, terms.factor)
     return gemv_narrow.gemv(name, codes, rows, static, narrow)
 
 
