@@ -23,7 +23,7 @@ import numpy as np
 import onnx_ir as ir
 
 from benchmarks.timing import machine
-from qcc.codegen.library.build import Arithmetic, build
+from qcc.codegen.cpu.library.build import Arithmetic, build
 from qcc.codegen.target import machine as hardware
 from qcc.codegen.target.target import NATIVE, cpu_flags, instruction_set, named
 from qcc.compiler.measure.timing import Turns, interleaved

@@ -10,7 +10,6 @@ Times are those of ``qcc bench``: one thread, in turns, ratios to the float mode
 import argparse
 import json
 import logging
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -21,6 +20,7 @@ import onnx
 from onnxruntime.quantization import quantize_dynamic
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
+from benchmarks import children
 from benchmarks.timing import machine
 
 POLICIES = Path(__file__).parent / "policies"
@@ -89,7 +89,7 @@ def report(name: str, model: Model, arguments: argparse.Namespace, folder: Path)
         made[policy] = folder / f"{policy}.onnx"
         command = [QCC, "compile", source, "-p", POLICIES / f"{policy}.qpolicy", "-o", made[policy], "-q"]
         command += ["-D", f"rows={model.rows}", "--data", arguments.data / f"{model.task}.npz"]
-        subprocess.run(list(map(str, command)), check=True)
+        children.output(command)
     times = {shape: cells for setting in model.settings for shape, cells in timed(made.values(), setting).items()}
     print("\n| model | file, MB | library, kB | metric, plain | with kernels | " + " | ".join(times) + " |")
     print("|---|---|---|---|---|" + "---|" * len(times))
@@ -106,7 +106,7 @@ def report(name: str, model: Model, arguments: argparse.Namespace, folder: Path)
 def timed(models: Iterable[Path], setting: str) -> dict[str, list[str]]:
     """Milliseconds and the ratio to the first of every model, a column for each batch."""
     command = [QCC, "bench", *models, "--threads", "1", *setting.split(), "--rounds", "25", "--format", "json"]
-    text = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout
+    text = children.output(command)
     columns = {}
     for run in json.loads(text)["settings"]:
         shape = "x".join(map(str, next(iter(run["shapes"].values()))))
@@ -117,7 +117,7 @@ def timed(models: Iterable[Path], setting: str) -> dict[str, list[str]]:
 def metric(task: str, model: Path, evaluate: Path, library: Path | None) -> float:
     """What the task says of a model."""
     command = [sys.executable, evaluate, task, model, *(["--custom-ops", library] if library else [])]
-    text = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout
+    text = children.output(command)
     return next(value for value in json.loads(text).values() if isinstance(value, float))
 
 

@@ -11,7 +11,6 @@ turns with the code here and in another checkout, and prints processor time and 
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -22,6 +21,7 @@ import onnx
 import onnx.parser
 from onnx import numpy_helper
 
+from benchmarks import children
 from benchmarks.timing import machine
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.plan.formats import encoding_of
@@ -83,8 +83,7 @@ def starts(shape: tuple[int, int], rounds: int, folder: Path) -> None:
     taken: dict[str, list[tuple[float, float]]] = {text: [] for text in FORMATS}
     for _ in range(rounds):
         for text, path in files.items():
-            line = subprocess.run([sys.executable, "-c", START, path], capture_output=True, text=True, check=True)
-            taken[text].append(tuple(json.loads(line.stdout)))
+            taken[text].append(tuple(json.loads(children.output([sys.executable, "-c", START, path]))))
     print(
         "| format, decoded at load | file, MB | start, s of one thread | of int4 | memory, MB | of int4 |\n"
         + "| --- " * 6
@@ -142,11 +141,8 @@ def compile_once(checkout: Path, arguments: argparse.Namespace) -> tuple[float, 
         command += ["-o", str(Path(folder) / "out.onnx")]
         command += ["--data", str(arguments.data.resolve())] if arguments.data else []
         environment = os.environ | {"PYTHONPATH": str(checkout), "XDG_CACHE_HOME": str(Path(folder) / "cache")}
-        child = subprocess.Popen([sys.executable, *command], cwd=checkout, env=environment)
-        _, status, usage = os.wait4(child.pid, 0)
-    if status:
-        raise SystemExit(f"the compilation in {checkout} failed")
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+        found = children.usage([sys.executable, *command], checkout, environment)
+    return found.processor_s, found.peak_mb
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from benchmarks import fuzz_inputs
+from benchmarks import children, fuzz_inputs
 from benchmarks.fuzz_compare import EXACT, compared
 from benchmarks.fuzz_graphs import drawn
 from benchmarks.fuzz_models import FASHION, mutated, seeds
@@ -109,7 +109,7 @@ def main() -> None:
     for module in PRELOADED:
         importlib.import_module(module)
     load_policy(EXACT, schema())  # the grammar, and what policies are held to
-    signal.signal(signal.SIGTERM, lambda *_: _interrupt())
+    children.heed_sigterm()
     found = run_kinds(arguments)
     raise SystemExit(1 if any(faults(outcomes) for outcomes in found.values()) else 0)
 
@@ -145,10 +145,6 @@ def _filled(outcomes: Outcomes, name: str, arguments: argparse.Namespace, until:
     except KeyboardInterrupt:
         return False
     return len(outcomes) == len(cases)
-
-
-def _interrupt() -> None:
-    raise KeyboardInterrupt
 
 
 def heading(arguments: argparse.Namespace) -> str:
@@ -264,12 +260,13 @@ def _outcome(folder: Path, status: int) -> tuple[str, str]:
 
 
 def _start(name: str, seed: int, case: int, folder: Path, core: int) -> int:
+    parent = os.getpid()
     process = os.fork()
     if process:
         return process
     os.setsid()
     try:
-        os.sched_setaffinity(0, {core})
+        children.tie(parent, [core])
         resource.setrlimit(resource.RLIMIT_CPU, (LIMIT_S, LIMIT_S + SLOW))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

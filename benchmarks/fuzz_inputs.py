@@ -129,7 +129,7 @@ def data(rng: random.Random) -> bytes:
     odd: tuple[Callable[[], object], ...] = (
         lambda: array,
         lambda: array.astype(rng.choice(("float64", "int8", "complex64", "U3", "datetime64[s]", "float16", "bool"))),
-        lambda: array.reshape(rows, -1),
+        lambda: array.reshape(rows, 28 * 28),
         lambda: array[:, :, :27],
         lambda: array.ravel()[0] if rows else array,
         lambda: np.where(array > 1, rng.choice((np.nan, np.inf, 1e38)), array),

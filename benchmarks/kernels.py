@@ -25,7 +25,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from benchmarks.timing import machine
-from qcc.codegen.library.build import Arithmetic, build
+from qcc.codegen.cpu.library.build import Arithmetic, build
 from qcc.codegen.target.target import native
 from qcc.compiler.measure.timing import Turns, interleaved
 from qcc.ir.kernel.op import BF16, LinearOp, parse

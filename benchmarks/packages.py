@@ -4,6 +4,7 @@
 
 Without --data nothing but the model is given; with it, a file of that folder that has the model's name and ends in
 ``.npz`` is the data. Jobs share the cores evenly. A model that takes longer than the seconds is told so and left.
+No compilation outlives the command.
 """
 
 import argparse
@@ -12,12 +13,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
+from benchmarks import children
 from benchmarks.timing import machine
 
 PRESETS = ("balanced", "lossless")
@@ -31,11 +32,8 @@ def row(path: Path, preset: str, data: Path | None, seconds: float, cores: Seque
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "qcc", "compile", str(path), "-p", preset, "--format", "json"]
         command += ["-o", f"{folder}/out.onnx", *(["--data", str(data)] if data else [])]
-        pinned: Callable[[], None] = partial(os.sched_setaffinity, 0, cores)
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=seconds, check=False, preexec_fn=pinned
-            )
+            done = children.run(command, seconds, cores)
         except subprocess.TimeoutExpired:
             return [*start, "", "", "", "", f"over {seconds:g} s", ""]
     found = json.loads(done.stdout or "{}")
@@ -75,10 +73,14 @@ def main() -> None:
             shares.put(share)
 
     print(f"# {machine()}\n| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+    pairs = [(path, preset) for path in sorted(args.folder.rglob("*.onnx")) for preset in args.presets]
+    children.heed_sigterm()
     with ThreadPoolExecutor(args.jobs) as pool:
-        paths = sorted(args.folder.rglob("*.onnx"))
-        for found in pool.map(lambda pair: work(*pair), [(path, preset) for path in paths for preset in args.presets]):
-            print(f"| {' | '.join(found)} |", flush=True)
+        try:
+            for found in pool.map(lambda pair: work(*pair), pairs):
+                print(f"| {' | '.join(found)} |", flush=True)
+        finally:
+            children.stop_all()  # where this is interrupted; else none is left
 
 
 if __name__ == "__main__":

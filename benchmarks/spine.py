@@ -11,8 +11,6 @@ own.
 import argparse
 import json
 import logging
-import re
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import children
 from benchmarks.timing import machine, medians, session
 
 POLICIES = Path(__file__).parent / "policies"
@@ -87,16 +86,13 @@ def measure(work: Work, arguments: argparse.Namespace, folder: Path) -> str:
         seconds, peak = compile_apart(work, model, output, arguments.data)
     else:
         output = model
-    line = subprocess.run(
-        [sys.executable, arguments.evaluate, work.task, output], capture_output=True, text=True, check=True
-    ).stdout
-    result = json.loads(line)
+    result = json.loads(children.output([sys.executable, arguments.evaluate, work.task, output]))
     metric = next(value for value in result.values() if isinstance(value, float))
     return f"| {work.name} | {output.stat().st_size / 1e6:.2f} | {metric:.2f} | {seconds} | {peak} |"
 
 
 def compile_apart(work: Work, model: Path, output: Path, data: Path | None) -> tuple[str, str]:
-    """Run ``qcc compile`` under ``/usr/bin/time``: seconds and peak megabytes."""
+    """Run ``qcc compile`` in a process of its own: seconds and peak megabytes."""
     policy = POLICIES / f"{work.policy}.qpolicy"
     command: list[str | Path] = [Path(sys.executable).with_name("qcc"), "compile", model, "-o", output, "-q"]
     command += ["-p", policy if policy.exists() else work.policy]
@@ -104,12 +100,8 @@ def compile_apart(work: Work, model: Path, output: Path, data: Path | None) -> t
         command += ["-D", work.define]
     if work.data and data is not None:
         command += ["--data", data / f"{work.task}.npz"]
-    run = subprocess.run(["/usr/bin/time", "-v", *command], capture_output=True, text=True, check=True)
-    peak = re.search(r"Maximum resident set size \(kbytes\): (\d+)", run.stderr)
-    clock = re.search(r"Elapsed \(wall clock\) time .*: (?:(\d+):)?(\d+):([\d.]+)", run.stderr)
-    assert peak and clock
-    seconds = int(clock[1] or 0) * 3600 + int(clock[2]) * 60 + float(clock[3])
-    return f"{seconds:.1f}", f"{int(peak[1]) / 1000:.0f}"
+    found = children.usage(command)
+    return f"{found.seconds:.1f}", f"{found.peak_mb:.0f}"
 
 
 def latency(model: Path, folder: Path) -> str:

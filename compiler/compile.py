@@ -8,6 +8,7 @@ from pathlib import Path
 from qcc.codegen.target.scratch import scratch
 from qcc.codegen.target.target import runs_here
 from qcc.compiler.allocate.copied import copied, copies
+from qcc.compiler.allocate.fall_back import FallBack, Made
 from qcc.compiler.allocate.settle import Settled, allocation_of, loss_of, predicted_seconds, settle
 from qcc.compiler.build import run as build
 from qcc.compiler.build.cleaning import Cleaned
@@ -23,14 +24,14 @@ from qcc.compiler.files.kernel_library import kernels_beside
 from qcc.compiler.files.open_model import OpenModel, model_path, open_model
 from qcc.compiler.files.publish import staging
 from qcc.compiler.files.staging import output_path
-from qcc.compiler.files.system_errors import refused
+from qcc.compiler.files.system_errors import told
 from qcc.compiler.first_phases import run_first_phases, tell_left_out
 from qcc.compiler.measure.choose_form import FormChooser, chooser_of
 from qcc.compiler.measure.compete import faster_plan, warn_if_slower, warn_of_no_library
-from qcc.compiler.measure.evidence import Evidence, rounded_inputs
+from qcc.compiler.measure.evidence import Evidence, warn_of_generated_steps
 from qcc.compiler.measure.most_lost import most_lost
 from qcc.compiler.measure.time_model import ModelTimes, time_input, time_models
-from qcc.compiler.plan.bind import Chooser, Earlier, Latency, bind, opened_by_data
+from qcc.compiler.plan.bind import Chooser, Earlier, Latency, after_speed, bind, opened_by_data
 from qcc.compiler.plan.catalog import Export
 from qcc.compiler.plan.plan import Plan
 from qcc.compiler.repeat import check_plan, loaded_policy, tell_differences
@@ -49,7 +50,6 @@ from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.encoding.encoded import Encoded
-from qcc.ir.errors import ModelError
 from qcc.ir.forms.choose import choose
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.onnx.adapter import OnnxGraph
@@ -90,16 +90,10 @@ def compile(
     Raises:
         QccError: the policy, the model or the data is at fault.
     """
-    try:
+    with told():
         path = model_path(model)
         given = path, loaded_policy(policy, plan, definitions), output, data, dims, progress
         return _Compilation.prepare(*given, keep_failed).run(plan)
-    except ModelError as error:
-        raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
-    except OSError as error:
-        if found := refused(error):
-            raise QccError([found]) from error
-        raise
 
 
 def decide_plan(
@@ -118,16 +112,13 @@ def decide_plan(
     Raises:
         QccError: the policy, the model or the data is at fault.
     """
-    with scratch() as folder:
+    with scratch() as folder, told():
         path = model_path(model)
         written = folder / output_path(path, None).name
-        try:
-            loaded = loaded_policy(policy, plan, definitions)
-            compilation = _Compilation.prepare(path, loaded, written, data, dims, progress)
-            settled = compilation.decide(plan)
-            return settled.plan, settled.built.ops, compilation.diagnostics.warnings
-        except ModelError as error:
-            raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
+        loaded = loaded_policy(policy, plan, definitions)
+        compilation = _Compilation.prepare(path, loaded, written, data, dims, progress)
+        settled = compilation.decide(plan)
+        return settled.plan, settled.built.ops, compilation.diagnostics.warnings
 
 
 @dataclass(frozen=True)
@@ -163,6 +154,8 @@ class _Compilation:
     covered: Covered = field(default_factory=Covered)
     encoded: dict[str, Encoded] = field(default_factory=dict)
     """What weights were last stored as, where a bound may fail."""
+    evidence: Evidence | None = None
+    """What the data says of the rewritten model."""
 
     @classmethod
     def prepare(
@@ -189,7 +182,7 @@ class _Compilation:
         before, opened = opened.graph, self._rewrite(opened)
         with staging(self.output) as folder:
             staged = folder / self.output.name
-            settled, library, verification = self._made(opened, staged, verifier, before)
+            settled, library, verification = self._held(opened, staged, verifier, before, plan)
             timed = verification.passed and not copies(settled.plan)
             times = self._time(opened, settled, staged, library) if timed else None
             better = None if plan or times is None else self._faster(opened, settled, (staged, library), times)
@@ -200,7 +193,7 @@ class _Compilation:
                 times = self._time(other, settled, staged, library)
             forms_timed = isinstance(self.chooser, FormChooser) and self.chooser.kernels is not None
             warn_if_slower(times, forms_timed, self.diagnostics)
-            verification = self._located(opened, settled.plan, verification, verifier)
+            verification = self._located(opened, (settled, library, verification), verifier)
             compare_with_budget(opened.plan, verification, times, self.diagnostics)
             kernels = kernels_beside(self.output) if library else None
             result = replace(self._result(opened, settled, verification), kernels=kernels, times=times)
@@ -211,9 +204,23 @@ class _Compilation:
                 result = publish_failed(result, *used)
         return result
 
-    def _made(
-        self, opened: _Opened, staged: Path, verifier: Verifier, before: OnnxGraph
-    ) -> tuple[Settled, Path | None, Verification]:
+    def _held(
+        self, opened: _Opened, staged: Path, verifier: Verifier, before: OnnxGraph, plan: Plan | Lock | None
+    ) -> Made:
+        """The model made, and made again where its bounds fail and rules say what to fall back to."""
+        made = self._made(opened, staged, verifier, before)
+        if plan is not None or copies(made[0].plan):
+            return made  # a given plan is carried out as it is
+        given, most = not opened.data.generated, opened.plan.most_bytes
+        back = FallBack.of(self.policy, opened.graph.weights(), self.chooser, given, most)
+        locate = partial(self._located, opened, verifier=verifier)
+        made = back.until_held(
+            made, locate, lambda other: self._made(replace(opened, plan=other), staged, verifier, before)
+        )
+        back.tell(made[2], self.diagnostics)
+        return made
+
+    def _made(self, opened: _Opened, staged: Path, verifier: Verifier, before: OnnxGraph) -> Made:
         """The model and its library, written and verified."""
         settled = self._build(opened, staged)
         library = self._library(settled.plan, settled.built.ops, staged)
@@ -226,11 +233,12 @@ class _Compilation:
         if self.policy.verify:
             self.encoded[name] = encoded
 
-    def _located(self, opened: _Opened, plan: Plan, verification: Verification, verifier: Verifier) -> Verification:
+    def _located(self, opened: _Opened, made: Made, verifier: Verifier) -> Verification:
         """The verification; where it failed, with the weights that lose most."""
-        if verification.passed:
+        settled, _, verification = made
+        if verification.passed or verification.losers:
             return verification
-        names = {name for step in plan.steps if isinstance(step.action, Encode) for name in step.weights}
+        names = {name for step in settled.plan.steps if isinstance(step.action, Encode) for name in step.weights}
         encoded = {name: one for name, one in self.encoded.items() if name in names}
         data, tick = verifier.reference.samples, self.phases.counter("locate")
         with self.phases.phase("locate"):
@@ -257,7 +265,7 @@ class _Compilation:
 
     def _time(self, opened: _Opened, settled: Settled, staged: Path, library: Path | None) -> ModelTimes | None:
         """Time the written model against the input; what was predicted, where speed is what the policy is after."""
-        predicted = predicted_seconds(opened.plan, settled) if _after_speed(self.policy) else None
+        predicted = predicted_seconds(opened.plan, settled) if after_speed(self.policy) else None
         with self.phases.phase("time"):
             return time_models(self.model, staged, library if self.runs_here else None, opened.data, predicted)
 
@@ -297,9 +305,7 @@ class _Compilation:
             check_plan(plan, graph, self.model)
         bound = plan or self._bind(graph, data, opened.size_bytes, earlier)
         self.diagnostics.raise_if_errors()
-        if data.generated and rounded_inputs(bound):
-            message = "the steps of static activations come from generated data, which the model will hardly see"
-            self.diagnostics.warning("Q434", message, help='name data: `calibrate "data.npz"`')
+        warn_of_generated_steps(bound, data, self.diagnostics)
         return _Opened(graph, bound, data, inputs, opened, done.rows)
 
     def _bind(self, graph: OnnxGraph, data: Samples, size_bytes: int, earlier: Earlier) -> Plan:
@@ -311,7 +317,7 @@ class _Compilation:
 
     def _latency(self, chooser: FormChooser, data: Samples) -> Latency | None:
         """What the allocator must know where the policy bounds or minimises latency."""
-        if not _after_speed(self.policy):
+        if not after_speed(self.policy):
             return None
         bound = next((one for one in self.policy.budget if one.metric == "latency"), None)
         if chooser.timings is None:
@@ -335,7 +341,10 @@ class _Compilation:
     def _build(self, opened: _Opened, staged: Path) -> Settled:
         """Decide what is open and write the file."""
         plan, graph = opened.plan, opened.graph
-        evidence = Evidence.of(graph, plan, opened.data, self.phases, self.covered.by(self.diagnostics, self.phases))
+        evidence = self.evidence
+        if evidence is None:  # what is made again, under a plan that was open, asks for nothing else
+            covered = self.covered.by(self.diagnostics, self.phases)
+            evidence = self.evidence = Evidence.of(graph, plan, opened.data, self.phases, covered)
         raised: dict[int, OnnxGraph] = {}
         most = opened.file.size_bytes if any(row.treated for row in opened.rewrites if row.action != "clean") else None
 
@@ -386,7 +395,3 @@ class _Compilation:
             data=self.output.with_name(data.name) if data else None,
             reach=reach(source.graph, source.size_bytes, source.graph.note_bytes, layer_rows.unencoded(rows)),
         )
-
-
-def _after_speed(policy: Policy) -> bool:
-    return policy.minimize == "latency" or any(one.metric == "latency" for one in policy.budget)

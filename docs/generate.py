@@ -33,7 +33,7 @@ FAMILIES = {
     "Q3": "The policy against the model",
     "Q4": "Models, data and files",
     "Q5": "Kernels",
-    "Q6": "Plans and structure",
+    "Q6": "Plans, structure and verification",
 }
 EXAMPLE = re.compile(r"```qpolicy[^\n]*\n(.*?)```", re.DOTALL)
 

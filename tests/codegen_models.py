@@ -10,6 +10,8 @@ import onnxruntime
 from onnx import FunctionProto, ModelProto, TensorProto, helper, numpy_helper
 from scipy.special import erf
 
+from qcc.codegen.cpu.tir.codes import codes_of
+from qcc.codegen.target.target import VNNI, CpuTarget
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import Block
 from qcc.ir.encoding.grid import IntGrid, TableGrid
@@ -193,6 +195,31 @@ class Layer:
         graph = helper.make_graph([node], "g", inputs, outputs, constants if constant else [])
         opsets = [helper.make_opsetid("", 21), helper.make_opsetid("qcc", 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=10, functions=[body] if body else [])
+
+
+@dataclass(frozen=True)
+class InWholeNumbers(Layer):
+    """A layer as it is multiplied with activations in int8: tables are looked up as whole numbers up to ``most``."""
+
+    most: int = 127
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """What these stand for, float64."""
+        codes = codes_of(self.kernel.encoding)
+        if codes.table is None:
+            return super().numbers
+        terms = codes.terms(self.most)
+        whole = sum(term.weight * np.array(term.table, np.float64)[self.codes] for term in terms.parts)
+        return np.asarray((whole - terms.zero) * terms.factor)
+
+
+def in_whole_numbers(layer: Layer, target: CpuTarget) -> InWholeNumbers:
+    """A layer as rows of activations in int8 are multiplied with it on a processor."""
+    from qcc.codegen.cpu.rows import gemv_avx2, gemv_int8  # load TVM
+
+    most = gemv_int8.MOST if target.has(*VNNI) else gemv_avx2.MOST
+    return InWholeNumbers(**vars(layer), most=most)
 
 
 def quantize(x: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -8,16 +9,31 @@ import pytest
 
 from qcc.compiler.measure import time_model
 
+SAMPLED = 8
+EXPORTED_LONG = ("transformer", "encoder")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite the golden files from this run")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Libraries of all kernels are built once for the tests that share them, which takes the first of these long."""
+    """Mark what takes long as slow.
+
+    Libraries of all kernels are built once for the tests that share them, which takes the first of these long, and so
+    does exporting transformers. Of a law over a whole table of formats, marked ``sampled``, all cases but every eighth
+    are slow.
+    """
+    cases: Counter[str] = Counter()
     for item in items:
-        if {"library", "libraries"} & set(getattr(item, "fixturenames", ())):
+        case = item.name.partition("[")[2].rstrip("]")
+        if {"library", "libraries"} & set(getattr(item, "fixturenames", ())) or case in EXPORTED_LONG:
             item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("sampled"):
+            law = item.nodeid.partition("[")[0]
+            if cases[law] % SAMPLED:
+                item.add_marker(pytest.mark.slow)
+            cases[law] += 1
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from qcc.codegen.library.build import build
+from qcc.codegen.cpu.library.build import build
 from qcc.codegen.target.target import CpuTarget, native
 from qcc.ir.kernel.op import LinearOp, parse
 from tests.codegen_models import draw

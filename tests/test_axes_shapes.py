@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 
 import qcc
+from qcc.ir.axes.arrange import extent, index_of
 from qcc.ir.axes.axes import Action, Axes
+from qcc.ir.axes.dims import Dim, concatenation, product
 from qcc.ir.graph.functions import FUNCTIONS
 from qcc.ir.graph.graph import Graph, Resized
 from qcc.ir.graph.ops import Attribute, Kind, Layer, Op, Value, Weight
@@ -28,7 +30,7 @@ class Drawn:
     """A graph of the face's reading half; its types need not fit."""
 
     def __init__(self, shapes: dict[str, tuple[int | str | None, ...] | None], ops: list[Op], view: MatrixView) -> None:
-        self._shapes, self._ops = shapes, tuple(ops)
+        self._shapes, self._ops, self._inputs = shapes, tuple(ops), {op.name: op.inputs for op in ops}
         self._arrays = {name: np.ones(cast("tuple[int, ...]", shapes[name]), np.float32) for name in CONSTANTS}
         reader = next((op for op in ops if "w" in op.inputs), None)
         layer = Layer("w", Kind.LINEAR, reader.name, "w", "a", reader.outputs[0]) if reader else None
@@ -53,7 +55,10 @@ class Drawn:
         self._arrays[name] = array
 
     def resize(self, resized: Resized) -> None:
-        assert all(min(array.shape, default=1) > 0 for array in resized.constants.values())
+        operands = {self._inputs[op][at]: array for (op, at), array in resized.operands.items()}
+        for name, array in (*resized.constants.items(), *operands.items()):
+            sizes = zip(self._arrays[name].shape, array.shape, strict=True)
+            assert all(min(1, old) <= new <= old for old, new in sizes)  # only what was empty is
 
     def set_operand(self, op: str, position: int, array: np.ndarray) -> str:
         self._arrays[f"{op}.{position}"] = array
@@ -94,13 +99,27 @@ def test_types_that_do_not_fit_cost_opportunity_and_never_raise(drawn: Drawn, se
         axes, rng = Axes.of(graph), np.random.default_rng(seed)
         for group in axes.groups(action):
             for member in group.constants:
-                axes.read(member, group)
-            if group.fixed or not group.size or group.keeps_mean:
-                continue
-            if action is Action.SELECT:  # cutting is the adapters' to refuse, where types do not fit
-                axes.mask({group: models.drawn_change(group, rng)})
-            else:
+                assert axes.read(member, group).size
+            if not group.fixed and group.size and not group.keeps_mean:
                 axes.apply(group, models.drawn_change(group, rng))
+                if action is Action.SELECT:
+                    axes.mask({group: models.drawn_change(group, rng)})
+
+
+@given(st.data())
+def test_where_channels_lie_on_an_axis(data: st.DataObject) -> None:
+    """From the first to the last of the positions that an index has of them."""
+    leaves = [Dim(data.draw(st.sampled_from((1, 2, 3, 5)))) for _ in range(3)]
+    joined = st.sampled_from((concatenation, product))
+    nested = st.recursive(
+        st.sampled_from(leaves),
+        lambda inner: st.builds(lambda join, parts: join(parts), joined, st.lists(inner, min_size=1, max_size=3)),
+        max_leaves=6,
+    )
+    dim = data.draw(nested)
+    for leaf in leaves:
+        at = np.flatnonzero(index_of(dim, leaf) >= 0)
+        assert extent(dim, leaf) == ((at[0], at[-1] + 1) if len(at) else (0, 0))
 
 
 FLAT = """g (float[N,16] x) => (float[N,16] y) {
@@ -133,9 +152,19 @@ NARROW = """g (float[N,16] x) => (float[N,16] y) {
     b = MatMul (a, back)
     y = MatMul (b, v)
 }"""
+ENDLESS = """g (float[N,16] x) => (float[N,16] y) <float[1099511627776,M,1099511627776] zero> {
+    never = Less (zero, zero)
+    a = MatMul (x, w)
+    b = If (never) <
+        then_branch = g1 () => (z) { z = Relu (a) },
+        else_branch = g2 () => (z) { z = Sigmoid (a) }
+    >
+    y = MatMul (b, back)
+}"""
 MODELS = {
     "flat": (FLAT, {"w": random(16, 24), "v": random(24 * 16), "wide": np.array([24, 16])}),
     "flat-beside": (FLAT, {"w": random(16, 24), "v": random(24 * 16, seed=1), "wide": np.array([-1, 16])}),
+    "endless": (ENDLESS, {"zero": np.array(0, np.float32), "w": random(16, 24), "back": random(24, 16)}),
     "squeezed": (SQUEEZED, {"w": random(16, 24), "back": random(24, 16)}),
     "narrow": (NARROW, {"w": random(16, 24, dtype=np.float16), "back": random(24, 24), "v": random(24, 16)}),
 }

@@ -121,6 +121,7 @@ def test_usage_errors(run: Run, words: list[str], said: str) -> None:
     assert json.loads(out)["diagnostics"][0]["code"] == "usage"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     ["check balanced", "fmt --check {}", "presets tiny", "passes weights", "explain Q202", "help", "compile -h"],
@@ -154,6 +155,7 @@ def test_bug_is_told_in_one_line(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_
     assert "Traceback" in run("presets")[2]
 
 
+@pytest.mark.slow
 def test_broken_pipe() -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -202,6 +204,7 @@ def test_check_against_a_model(folder: Path, run: Run) -> None:
     assert "error[Q400]" in err
 
 
+@pytest.mark.slow
 def test_check_reads_standard_input() -> None:
     done = spawn("check", "-", input="qpolicy 1\nrule linear { keeep }\n")
     assert done.returncode == 1

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qcc.codegen.library.build import build
+from qcc.codegen.cpu.library.build import build
 from qcc.codegen.target.target import AMX, TARGETS, cpu_flags, native
 from qcc.ir.kernel.op import LinearOp, OpError, parse
 from qcc.ir.onnx.emit.kernel_body import kernel_function

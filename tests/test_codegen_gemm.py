@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from qcc.codegen.cpu.library.build import build
+from qcc.codegen.cpu.processors.tiling import Tiling, tiling
 from qcc.codegen.cpu.templates import CodeTiles, FloatTiles
-from qcc.codegen.library.build import build
 from qcc.codegen.target.target import AMX, cpu_flags, native
-from qcc.codegen.target.tiling import Tiling, tiling
 from qcc.ir.kernel.op import LinearOp
 from tests.codegen_models import Layer, draw, linear, quantize, session, unaligned
 

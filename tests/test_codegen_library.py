@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 from onnx import FunctionProto, helper
 
+from qcc.codegen.cpu.library.build import build
 from qcc.codegen.cpu.templates import product_of, templates
-from qcc.codegen.library.build import build
 from qcc.codegen.library.c_compiler import BuildError
 from qcc.codegen.target.target import TARGETS, CpuTarget, TargetError, named, native
 from qcc.ir.kernel.op import BIAS, LinearOp, OpError, parse
@@ -90,6 +90,7 @@ def test_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         build([KERNEL], (native(),), tmp_path / "k.so")
 
 
+@pytest.mark.slow
 @needs_tvm
 def test_cached_and_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -127,6 +128,7 @@ def test_takes_over_the_function(tmp_path: Path) -> None:
     assert not np.array_equal(session(layer.model(body=body()), library).run(None, {"x": x})[0], x)
 
 
+@pytest.mark.slow
 @needs_tvm
 def test_on_another_processor_the_function_runs(tmp_path: Path) -> None:
     flag = "amx_never"

@@ -11,13 +11,12 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from qcc.codegen.cpu.codes import codes_of
+from qcc.codegen.cpu.library.build import Arithmetic, build
+from qcc.codegen.cpu.library.spec import served
 from qcc.codegen.cpu.templates import IntegerTiles, product_of, templates
-from qcc.codegen.library.build import Arithmetic, build
-from qcc.codegen.library.spec import served
-from qcc.codegen.target.target import AMX, AVX2, cpu_flags, named, native
+from qcc.codegen.target.target import AMX, AVX2, CpuTarget, cpu_flags, named, native
 from qcc.ir.kernel.op import BIAS, LinearOp, parse
-from tests.codegen_models import Layer, draw, linear, session, unaligned
+from tests.codegen_models import Layer, draw, in_whole_numbers, linear, session, unaligned
 
 pytest.importorskip("tvm")
 
@@ -38,7 +37,6 @@ TABLES = [
     )
 ]
 KERNELS += TABLES
-SPLIT = 1e-4  # of the sum of magnitudes: a table of two whole numbers is right to half a step of 16,382
 FLOAT = 1e-6  # of the sum of magnitudes: float32 sums of up to 1088 products, in short chains
 BFLOAT = 1e-2  # the same: both factors rounded to 8 bits
 
@@ -63,7 +61,9 @@ def error(layer: Layer, x: np.ndarray, result: np.ndarray, wanted: np.ndarray) -
     return float(np.abs(result - wanted).max() / layer.magnitude(x))
 
 
-def check(layer: Layer, x: np.ndarray, result: np.ndarray, activations: Arithmetic, amx: bool) -> None:
+def check(
+    layer: Layer, x: np.ndarray, result: np.ndarray, target: CpuTarget, activations: Arithmetic, amx: bool
+) -> None:
     assert result.shape == (*x.shape[:-1], len(layer.codes))
     rows = x.size // x.shape[-1]
     many = templates(product_of(layer.kernel), named("sapphire-rapids"), activations)[1:]
@@ -74,8 +74,7 @@ def check(layer: Layer, x: np.ndarray, result: np.ndarray, activations: Arithmet
     elif activations == "exact" or layer.kernel.is_float:
         assert error(layer, x, result, layer.exact(x)) < FLOAT
     else:
-        split = len(codes_of(layer.kernel.encoding).terms(127).parts) > 1 and layer.kernel in TABLES
-        assert error(layer, x, result, layer.rounded(x)) < (SPLIT if split else FLOAT)
+        assert error(layer, x, result, in_whole_numbers(layer, target).rounded(x)) < FLOAT
 
 
 cases = st.fixed_dictionaries(
@@ -98,7 +97,7 @@ cases = st.fixed_dictionaries(
 @given(case=cases)
 def test_product(libraries: Libraries, activations: Arithmetic, case: dict[str, Any]) -> None:
     assume(served([case["kernel"]], native(), activations))  # rows as they are look tables up with AVX-512 alone
-    run(libraries("native", activations), case, activations)
+    run(libraries("native", activations), case, native(), activations)
 
 
 INTEGERS = [
@@ -112,10 +111,12 @@ INTEGERS = [
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases)
 def test_integers_for_any_number_of_rows(libraries: Libraries, target: str, case: dict[str, object]) -> None:
-    run(libraries(target, "int8"), case, "int8", amx=False)
+    run(libraries(target, "int8"), case, named(target), "int8", amx=False)
 
 
-def run(library: Path, case: dict[str, object], activations: Arithmetic, amx: bool | None = None) -> None:
+def run(
+    library: Path, case: dict[str, object], target: CpuTarget, activations: Arithmetic, amx: bool | None = None
+) -> None:
     kernel = case["kernel"]
     assert isinstance(kernel, LinearOp)
     rows, rank, seed, groups = (int(str(case[name])) for name in ("rows", "rank", "seed", "groups"))
@@ -126,7 +127,7 @@ def run(library: Path, case: dict[str, object], activations: Arithmetic, amx: bo
     result = session(layer.model(), library, int(str(case["threads"]))).run(None, {"x": x})[0]
     if activations == "int8" and not native().has(*AVX2):
         activations = "exact"
-    check(layer, x, result, activations, native().has(*AMX) if amx is None else amx)
+    check(layer, x, result, target, activations, native().has(*AMX) if amx is None else amx)
 
 
 @pytest.mark.parametrize("target", INTEGERS)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import FunctionProto
 
-from qcc.codegen.library.build import Arithmetic, build
+from qcc.codegen.cpu.library.build import Arithmetic, build
 from qcc.codegen.target.target import cpu_flags, named
 from qcc.ir.kernel.op import BIAS, LinearOp
 from qcc.ir.onnx.emit.kernel_body import kernel_function

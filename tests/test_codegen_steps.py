@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qcc.codegen.library.build import build
+from qcc.codegen.cpu.library.build import build
 from qcc.codegen.target.target import cpu_flags, named
 from qcc.codegen.target.target import native as native_target
 from qcc.ir.kernel.op import BIAS, KEEP, STEPS, LinearOp, OpError

@@ -177,6 +177,7 @@ def test_decoded_leaves_no_kernel(model: Path, kernels_win: None) -> None:
     assert decoded(rival, weights) == rival
 
 
+@pytest.mark.slow
 def test_real_races_run(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time_model, "race", real_race)
     data = Samples(({"x": np.zeros((1, 3, 64), np.float32)},), "test", divisible=True)

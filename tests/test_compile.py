@@ -91,6 +91,7 @@ def test_like_candidates_share_runs(graph: OnnxGraph, data: samples.Samples) -> 
     assert list(losses.loss[0][:7]) == sorted(losses.loss[0][:7], reverse=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("percent", [12, 15, 20, 40])
 def test_a_size_budget_holds_for_the_file(tmp_path: Path, percent: int) -> None:
     budget = policy(MIXED + f"budget {{ size <= {percent}% }}")
@@ -111,6 +112,7 @@ def test_a_larger_budget_never_costs_more(tmp_path: Path) -> None:
     assert errors == sorted(errors, reverse=True)
 
 
+@pytest.mark.slow
 def test_an_infeasible_budget_names_the_smallest_feasible(tmp_path: Path) -> None:
     with pytest.raises(BudgetError) as failure:
         qcc.compile(MODEL, policy(MIXED + "budget { size <= 5% }"), output=tmp_path / "out.onnx")
@@ -144,6 +146,7 @@ def test_a_failed_verification_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_would_grow_is_copied(tmp_path: Path) -> None:
     lossless = qcc.compile(MODEL, "lossless", output=tmp_path / "once.onnx")
     assert lossless.output_bytes < lossless.input_bytes

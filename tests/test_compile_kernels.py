@@ -90,6 +90,7 @@ def test_kernels_go_beside_the_model(model: Path, timed: Times) -> None:
     assert 0 < np.abs(plain - fast).max() < 0.02 * np.abs(plain).max()  # activations rounded to 8 bits
 
 
+@pytest.mark.slow
 def test_a_lock_repeats_the_files_without_timing(model: Path, timed: Times) -> None:
     first = qcc.compile(model, policy("target cpu\n" + RULE))
     assert first.kernels is not None
@@ -261,6 +262,7 @@ def convolutions(tmp_path: Path) -> Path:
 CONV_RULE = "rule conv { weights = int8 channel }\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not set(AMX) <= cpu_flags(), reason="needs AMX")
 def test_convolutions_of_one_point_take_kernels(convolutions: Path, timed: Times) -> None:
     result = qcc.compile(convolutions, policy("target cpu\n" + CONV_RULE))

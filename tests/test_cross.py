@@ -15,8 +15,8 @@ import pytest
 from onnx import numpy_helper
 
 import qcc
+from qcc.codegen.cpu.library.build import ABI, SHIM, Arithmetic, build, write_sources
 from qcc.codegen.library import c_compiler
-from qcc.codegen.library.build import SHIM, Arithmetic, build, write_sources
 from qcc.codegen.library.c_compiler import BuildError, compiler
 from qcc.codegen.target.target import TargetError, named, native
 from qcc.compiler.plan.catalog import schema
@@ -124,7 +124,7 @@ def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     specs = tuple(sorted(OPS, key=lambda op: op.name))
     sources = write_sources(specs, (named(ARM),), activations, folder)
     zig = [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-musl", "-static", "-O1"]
-    words = [f"-I{folder}", f"-I{SHIM}", str(HARNESS), *map(str, sources), "-o", str(folder / "run")]
+    words = [f"-I{folder}", f"-I{SHIM}", f"-I{ABI}", str(HARNESS), *map(str, sources), "-o", str(folder / "run")]
     done = subprocess.run([*zig, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder / "run", activations

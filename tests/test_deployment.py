@@ -37,6 +37,7 @@ def test_the_example_needs_two_packages() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @needs_tvm
 def test_the_example_runs_with_kernels(tmp_path: Path) -> None:
     path, data = model(tmp_path / "net.onnx", OP), tmp_path / "x.npz"
@@ -46,6 +47,7 @@ def test_the_example_runs_with_kernels(tmp_path: Path) -> None:
     assert (ended.stdout, ended.stderr) == (f"y (3, {INPUTS}) float32\n", "")
 
 
+@pytest.mark.slow
 def test_the_example_runs_without(tmp_path: Path) -> None:
     path = model(tmp_path / "net.onnx", OP)
     assert run_example(path).stdout == f"y (1, {INPUTS}) float32\n"

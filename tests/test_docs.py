@@ -95,6 +95,7 @@ LOOSE = 0.25
 NEAR = 0.01
 
 
+@pytest.mark.slow
 def test_the_sample_output_is_what_is_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
 ) -> None:
@@ -131,6 +132,7 @@ def test_python_runs(page: Path, compiled: Path, monkeypatch: pytest.MonkeyPatch
 CONSOLE = [block for block in all_blocks("console") if block.words == ("run",)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", CONSOLE, ids=place)
 def test_commands_print_what_is_shown(
     block: Block, compiled: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -191,6 +193,7 @@ def test_the_readme_shows_the_example_as_it_is() -> None:
     assert first.text == (ROOT / "examples" / "fashion" / "fashion.qpolicy").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["smallest", "tenth", "vision"])
 def test_examples_compile(name: str, compiled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = compiled / "examples" / "fashion" / "fashion-cnn.onnx"

@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -76,6 +77,7 @@ def cases(draw: st.DrawFn) -> Case:
     return Case(f"g (float[N,{inner}] x) => (float[N,{out}] y) {{ y = MatMul(x, w) }}", {"w": random(inner, out)}, x)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(ENCODINGS, cases(), st.sampled_from([DECODED, *forms().values()]))
 def test_a_drawn_encoding_is_refused_or_computed(encoding: Encoding, case: Case, form: Form) -> None:

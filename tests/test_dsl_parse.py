@@ -97,6 +97,7 @@ def test_ten_thousand_rules() -> None:
     assert whole < 8 * max(quarter, 0.1)  # linear, with room for a busy machine
 
 
+@pytest.mark.slow
 def test_ten_thousand_broken_rules() -> None:
     assert codes("rule linear { weights: int4 }\n" * 2_000) == ["Q101"] * 2_000
 

@@ -181,12 +181,14 @@ NOISE += ["16x16", "$x", '"a"', '"b', "/r/", "#", "\n", "\n", "\n", "=", "==", "
 NOISE += [",", ";", "|", ":", "&", "*", "“", "'", "\x00", "\ufeff"]
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.sampled_from(NOISE), max_size=40).map(" ".join))
 def test_any_tokens_are_a_policy_or_a_diagnostic(text: str) -> None:
     survives(text)
 
 
+@pytest.mark.slow
 @few
 @given(policy_text(), st.data())
 def test_any_damage_is_a_diagnostic(text: str, data: st.DataObject) -> None:

@@ -151,6 +151,7 @@ INFINITY = float("inf")
 SCHEMA = Schema(
     properties={
         "weights": Property("weights"),
+        "fallback": Property("fallback"),
         "activations": Property("activations", formats=ACTIVATIONS),
         "rounding": Property("rounding", {"nearest": Nearest, "gptq": Gptq}),
         "fold": Property("fold", {"smoothquant": Smoothquant}),

@@ -392,6 +392,7 @@ def small(request: pytest.FixtureRequest, tmp_path: Path) -> Graph:
     return graph
 
 
+@pytest.mark.slow
 def test_outputs_that_are_the_input(small: Graph) -> None:
     feeds = {"x": random(3, 4)}
     wanted = list(_run(small, feeds).values())
@@ -404,6 +405,7 @@ def test_outputs_that_are_the_input(small: Graph) -> None:
     _assert_equal(small, [feeds["x"], feeds["x"], *wanted[2:]], feeds)
 
 
+@pytest.mark.slow
 def test_one_of_several_results(small: Graph) -> None:
     feeds, split = {"x": random(3, 4)}, _op(small, "split")
     wanted = list(_run(small, feeds).values())
@@ -415,6 +417,7 @@ def test_one_of_several_results(small: Graph) -> None:
     _assert_equal(small, wanted, feeds)
 
 
+@pytest.mark.slow
 def test_types_and_numbers_are_minded(small: Graph) -> None:
     cast, clip = _op(small, "cast"), _op(small, "clip")
     with pytest.raises(Refused, match=r"is float64, but `.*` is float32"):

@@ -62,6 +62,7 @@ def case(form: str, out: int, inner: int) -> Case:
 PLACES = tuple(product(("linear", "conv", "rows"), SHAPES))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: f"{grid.text}_{grid.symmetry}")
 def test_a_file_of_blocks_computes_what_decoding_says(grid: Grid, tmp_path: Path) -> None:
     """Every block with every scale, each in a place and shape of its own."""
@@ -70,6 +71,7 @@ def test_a_file_of_blocks_computes_what_decoding_says(grid: Grid, tmp_path: Path
             hold(Blocked(grid, block, scale), place, shape, tmp_path)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("encoding", [*PLAIN, *TREES], ids=lambda one: one.text.replace(" ", "_"))
 def test_a_file_of_others_computes_what_decoding_says(encoding: Encoding, tmp_path: Path) -> None:
     """In all places and shapes."""

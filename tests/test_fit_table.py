@@ -1,7 +1,7 @@
 """Tables fit a terminal: names are cut from the left, what matters least goes, and nothing is wider than the screen."""
 
 from qcc.compiler.console.fit_table import Column, Table, cut_left, fitted, plain
-from qcc.compiler.report.console import layer_table
+from qcc.compiler.report.layer_tables import footnotes, layer_table
 from qcc.compiler.report.result import LayerRow
 from qcc.dsl.diagnostics.excerpt import cells
 
@@ -54,3 +54,15 @@ def test_repeated_layers_are_one_row() -> None:
 def test_layers_of_other_formats_are_rows_of_their_own() -> None:
     layers = [row("layer.0.q", 0.01), row("layer.1.q", 0.01, "int8 channel"), row("layer.2.q", 0.01)]
     assert [one[0] for one in layer_table(layers).rows] == ["layer.{0,2}.q", "layer.1.q"]
+
+
+def test_long_formats_are_footnotes() -> None:
+    long = "bands(int4 channel asym scale fp16, int1 channel sym scale fp16, share = 25%)"
+    layers = [
+        row("a", 0.01, long),
+        row("b", 0.01, "int8 channel sym scale fp16"),
+        row("c", 0.01, f"stack({long}, int1)"),
+    ]
+    assert [one[3] for one in layer_table(layers).rows] == ["bands [1]", "int8 channel", "stack [2]"]
+    short = "bands(int4 channel asym, int1 channel, share = 25%)"
+    assert footnotes(layers) == [f"[1] {short}", f"[2] stack({short}, int1)"]

@@ -231,6 +231,7 @@ def term(rows: int, columns: int, encoding: Blocked, seed: int = 0, **options: o
     return Term(matrix, encoding, gram, np.arange(columns), **options)  # type: ignore[arg-type]  # of a test
 
 
+@pytest.mark.slow
 @given(st.integers(1, 200), st.integers(2, 70), st.sampled_from(ENCODINGS), st.integers(0, 99))
 @settings(max_examples=25, deadline=None)
 def test_a_search_never_loses_and_ends(rows: int, columns: int, encoding: Blocked, seed: int) -> None:

@@ -200,6 +200,7 @@ def test_a_batch_norm_over_rows_stays_reject(tmp_path: Path) -> None:
     assert not done(edits) and "one by one" in reasons(edits)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", [nn.Conv2d(6, 4, 1), nn.Conv2d(6, 4, 3, groups=2), nn.Conv2d(6, 4, 1, bias=False)])
 def test_a_batch_norm_goes_into_the_convolution_behind_it(reader: nn.Module) -> None:
     graph, edits = apply(fx(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(6), reader), IMAGE), FoldNorm())
@@ -233,6 +234,7 @@ def test_a_shared_convolution_takes_no_batch_norm_reject(tmp_path: Path) -> None
     assert not done(edits) and "is read elsewhere, too" in reasons(edits)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["fx", "onnx"])
 def test_a_gain_goes_into_all_linear_layers_behind_it(adapter: str, tmp_path: Path) -> None:
     graph, edits = apply(both(Forked(nn.LayerNorm(WIDTH)), ROWS, adapter, tmp_path), FoldNorm())
@@ -241,6 +243,7 @@ def test_a_gain_goes_into_all_linear_layers_behind_it(adapter: str, tmp_path: Pa
     assert gain is not None and np.all(gain == 1) and set(edits[0].layers) == {"a", "b"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["fx", "onnx"])
 def test_a_gain_that_is_computed_goes_and_its_product_with_it(adapter: str, tmp_path: Path) -> None:
     before = both(Forked(RmsNorm()), ROWS, adapter, tmp_path)
@@ -248,6 +251,7 @@ def test_a_gain_that_is_computed_goes_and_its_product_with_it(adapter: str, tmp_
     assert len(done(edits)) == 1 and functions(graph).count("mul") == functions(before).count("mul") - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["fx", "onnx"])
 def test_a_gain_of_a_residual_stays_reject(adapter: str, tmp_path: Path) -> None:
     _, edits = apply(both(Forked(nn.LayerNorm(WIDTH), residual=True), ROWS, adapter, tmp_path), FoldNorm())
@@ -303,6 +307,7 @@ def _uneven(*layers: nn.Module) -> nn.Module:
     return nn.Sequential(*layers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["fx", "onnx"])
 def test_what_writes_a_channel_and_what_reads_it_become_even(adapter: str, tmp_path: Path) -> None:
     layers = [nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 3)]
@@ -322,6 +327,7 @@ def test_a_channel_without_numbers_keeps_its_scale() -> None:
     assert np.array_equal(graph.matrix(weight(graph, "2"))[:, 3], before.matrix(weight(before, "2"))[:, 3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("between", [nn.GELU(), nn.ReLU6(), nn.SiLU()])
 def test_an_activation_that_passes_no_scale_reject(between: nn.Module) -> None:
     graph = fx(_uneven(nn.Linear(WIDTH, WIDTH), between, nn.Linear(WIDTH, 3)), ROWS)
@@ -329,6 +335,7 @@ def test_an_activation_that_passes_no_scale_reject(between: nn.Module) -> None:
     assert not done(edits) and len(edits) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["fx", "onnx"])
 def test_values_and_outputs_of_attention_become_even_and_queries_stay(adapter: str, tmp_path: Path) -> None:
     before = both(Attention(), (2, 3, WIDTH), adapter, tmp_path)
@@ -354,6 +361,7 @@ def test_a_bias_is_not_absorbed_through_padding_or_relu_reject(behind: nn.Module
     assert not any("bias" in edit.subject for edit in edits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["fx", "onnx"])
 def test_queries_and_keys_get_equal_ranges(adapter: str, tmp_path: Path) -> None:
     module = Attention()
@@ -430,3 +438,19 @@ def test_any_graph_keeps_its_function(parts: Sequence[str], tmp_path: Path) -> N
     graph = text(*_drawn(["linear", *parts]), tmp_path)
     for action in (FoldNorm(), Equalize(absorb=True), QueryKey()):
         graph, _ = apply(graph, action)
+
+
+@pytest.mark.parametrize("made", ["Mul(tall, wide)", "Expand(one, size)"])
+def test_what_is_spread_out_of_smaller_constants_is_no_gain_reject(made: str, tmp_path: Path) -> None:
+    """A table of a spectrum is made of two ramps, a vector of one number: as constants they would only be larger."""
+    body = f"""spread (float[4,16,16] x) => (float[4,16,16] y) {{
+        ramp = {made}
+        waves = Cos(ramp)
+        seen = Mul(x, waves)
+        y = MatMul(seen, w)
+    }}"""
+    weights = {"tall": models.random(16, 1), "wide": models.random(16), "w": models.random(16, 16)}
+    weights |= {"one": models.random(1), "size": np.array([16])}
+    graph = text(body, weights, tmp_path)
+    after, _ = apply(graph, FoldNorm())
+    assert [op.inputs for op in after.ops()] == [op.inputs for op in graph.ops()]

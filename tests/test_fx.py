@@ -146,6 +146,7 @@ def test_results_are_the_same(pair: Pair) -> None:
     _assert_close(_run(pair.fx, pair.feeds), _run(pair.onnx, pair.feeds))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("encoding", [INT4, INT3], ids=lambda encoding: encoding.text)
 def test_results_are_the_same_once_encoded(pair: Pair, encoding: Blocked) -> None:
     before = _run(pair.fx, pair.feeds)
@@ -197,6 +198,7 @@ def test_free_constants_are_the_same(pair: Pair) -> None:
     _assert_close(*results)
 
 
+@pytest.mark.slow
 def test_batch_norm(tmp_path: Path) -> None:
     # torch.onnx.export folds it into the convolution, so weights differ; the function and the kinds of layer may not
     case = Case(models.NormalisedCnn, (IMAGES,), ({0: BATCH},), {"image": _random(3, 3, 16, 16)})
@@ -214,6 +216,7 @@ def _graph(name: str) -> FxGraph:
     return FxGraph.export(CASES[name].make(), CASES[name].args, dynamic_shapes=CASES[name].shapes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_ops_are_in_order_and_named_once(name: str) -> None:
     graph = _graph(name)
@@ -299,6 +302,7 @@ def test_copies_stay_where_something_sees_memory() -> None:
     np.testing.assert_array_equal(_run(graph, {"x": x})[0], before[0])
 
 
+@pytest.mark.slow
 def test_unknown_ops_are_opaque_and_run() -> None:
     (op,) = [op for op in _graph("shared_storage").ops() if op.kind is Kind.OTHER]
     assert (op.function, op.inputs, op.outputs) == ("topk", ("softmax",), ("getitem", ""))
@@ -308,6 +312,7 @@ def test_the_table_names_real_ops() -> None:
     assert not [name for name in KINDS if not hasattr(torch.ops.aten, name.partition(".")[0])]
 
 
+@pytest.mark.slow
 def test_constants_are_read_only_and_known_by_every_path() -> None:
     graph = _graph("transformer")
     table, tied = graph.constant("tokens.weight"), graph.constant("head.weight")

@@ -112,6 +112,7 @@ def test_a_picture_escapes_names() -> None:
     assert "<script>" not in draw(survey, "<script>alert(1)</script>", html=True)
 
 
+@pytest.mark.slow
 def test_every_drawn_kind_of_block_gives_a_picture() -> None:
     for kinds, images in ((models.TOKEN_BLOCKS, False), (models.IMAGE_BLOCKS, True)):
         for kind in kinds:

@@ -69,6 +69,7 @@ def _squared_error(matrix: np.ndarray, encoded: Encoded) -> float:
     return float(np.square(matrix.astype(np.float64) - encoded.decode()).sum())
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(matrices(), encodings, st.sampled_from(CLIPS))
 def test_codes_are_the_nearest_in_range(matrix: np.ndarray, encoding: Blocked, clip: fit.Clip) -> None:
@@ -102,6 +103,7 @@ def test_decoding_is_the_formula(matrix: np.ndarray, encoding: Blocked) -> None:
         assert decoded[row, column] == np.float32(int(encoded.codes[row, column]) - zero) * step
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(matrices(), encodings)
 def test_searching_the_range_never_costs(matrix: np.ndarray, encoding: Blocked) -> None:
@@ -154,6 +156,7 @@ def _every(*blocks: Block) -> Iterator[Blocked]:
                     yield Blocked(IntGrid(bits, symmetric), block, scale)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("clip", CLIPS)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 37), (37, 1), (5, 24)])
 @pytest.mark.parametrize("value", [0.0, -0.0, 0.75, -1.25])
@@ -165,6 +168,7 @@ def test_a_constant_matrix_is_kept(value: float, shape: tuple[int, int], clip: f
         np.testing.assert_allclose(decoded, matrix, rtol=float(np.finfo(scale_dtype(encoding)).eps), atol=0)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("clip", CLIPS)
 @pytest.mark.parametrize("size", [1e30, 1e36, 1e-30, 1e-36, 1e-40])
 def test_magnitude_does_not_matter(size: float, clip: fit.Clip) -> None:

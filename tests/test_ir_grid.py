@@ -73,6 +73,7 @@ def test_ties_go_to_even_and_what_is_near_them_to_the_nearer(name: str) -> None:
         np.testing.assert_array_equal(grid.round(values), wanted.astype(np.float32))
 
 
+@pytest.mark.slow
 @every
 @settings(max_examples=300, deadline=None)
 @given(numbers=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=50))

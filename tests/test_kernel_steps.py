@@ -88,6 +88,7 @@ WRITTEN = (
 )
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("encoding", [INT4, ASYM], ids=["int4", "int3_asym"])
 @pytest.mark.parametrize("name", WRITTEN)
 def test_all_that_is_found_becomes_one_op(name: str, encoding: Blocked, tmp_path: Path) -> None:
@@ -122,6 +123,7 @@ def test_steps_whose_ops_a_raised_opset_spells_otherwise(opset: int, tmp_path: P
     assert [node.op_type for node in model.graph.node] == ["linear_int4_group32_relu6_add_rms_norm"]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("opset", [18, 20, 23])
 @pytest.mark.parametrize("step", [step for step in STEPS if step != KEEP])
 def test_bodies_in_every_opset(step: str, opset: int) -> None:
@@ -150,6 +152,7 @@ def test_bodies_of_chains(steps: tuple[str, ...], stored: tuple[int, int | None,
     _check_body(linear(bits, size, symmetric, steps), opset)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("opset", [18, 23])
 @pytest.mark.parametrize("stored", TABLES)
 def test_bodies_of_tables(stored: str, opset: int) -> None:
@@ -257,6 +260,7 @@ def test_regions_hold_in_any_order(order: int, block: Path, tmp_path: Path) -> N
     assert [node.domain for node in nodes] == ["qcc"] * 6
 
 
+@pytest.mark.slow
 def test_a_region_holds_while_others_take_other_forms(block: Path, tmp_path: Path) -> None:
     graph = OnnxGraph.load(block)
     graph.simplify()
@@ -301,6 +305,7 @@ FORMATS = [
 ]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("encoding", FORMATS, ids=lambda encoding: encoding.text.replace(" ", "_"))
 @pytest.mark.parametrize("name", TIED)
 def test_a_tied_table_is_stored_once(name: str, encoding: Blocked, tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ def realistic(units: int, seed: int, rows: int = 3, bits: tuple[float, ...] = (2
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(problems())
 def test_solve_equals_brute_force(problem: Problem) -> None:

@@ -47,6 +47,7 @@ def op_types(path: Path) -> list[str]:
     return [node.op_type for node in onnx.load(path).graph.node]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("name", CASES)
 def test_decoded_stands_for_any_weight(name: str, symmetric: bool, tmp_path: Path) -> None:
@@ -55,6 +56,7 @@ def test_decoded_stands_for_any_weight(name: str, symmetric: bool, tmp_path: Pat
     check(case, emit(case, encoding, DECODED, tmp_path), tolerance_of(case))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("bits", range(2, 9))
@@ -83,6 +85,7 @@ def test_decoded_folds_when_the_session_starts(name: str, tmp_path: Path) -> Non
     }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("block", ["channel", "group", "ragged"])
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("bits", range(2, 9))
@@ -171,6 +174,7 @@ def test_rows_refuses_scales_that_rows_share(block: Block, tmp_path: Path) -> No
         emit(CASES["gather_2d"], Blocked(IntGrid(4), block), ROWS, tmp_path)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", CASES)
 def test_the_chosen_form_is_never_refused(name: str, tmp_path: Path) -> None:
     for block in BLOCKS.values():
@@ -179,6 +183,7 @@ def test_the_chosen_form_is_never_refused(name: str, tmp_path: Path) -> None:
         emit(CASES[name], encoding, forms.choose(weight, encoding).form, tmp_path)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_stored_bytes_are_what_is_stored(bits: int, symmetric: bool, tmp_path: Path) -> None:
@@ -229,6 +234,7 @@ def test_nothing_is_stored_twice(tmp_path: Path) -> None:
         assert "w" not in {tensor.name for tensor in onnx.load(emitted.path).graph.initializer}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_encoded_is_no_weight_any_more(name: str, tmp_path: Path) -> None:
     for symmetric, block in ((True, CHANNEL), (False, group(20)), (False, group(16))):

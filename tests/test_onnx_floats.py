@@ -25,6 +25,7 @@ TIED = ("tied_transpose", "tied_gemm")
 every = pytest.mark.parametrize("form", FLOAT_ENCODINGS)
 
 
+@pytest.mark.sampled
 @every
 @pytest.mark.parametrize("name", CASES)
 def test_decoded_stands_for_any_weight(name: str, form: str, tmp_path: Path) -> None:
@@ -35,6 +36,7 @@ def test_decoded_stands_for_any_weight(name: str, form: str, tmp_path: Path) -> 
     assert tensor.data_type == TYPES[form]
 
 
+@pytest.mark.sampled
 @every
 @pytest.mark.parametrize("name", [*LINEAR, *CONV, *CHAINS])
 def test_decoded_folds_when_the_session_starts(name: str, form: str, tmp_path: Path) -> None:
@@ -65,6 +67,7 @@ def test_rows_gathers_what_is_stored(name: str, form: str, tmp_path: Path) -> No
     assert [node.op_type for node in graph.node].count("Cast") == 1  # the head's is folded
 
 
+@pytest.mark.sampled
 @every
 @pytest.mark.parametrize("name", CASES)
 def test_the_chosen_form_is_never_refused(name: str, form: str, tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ def op_types(path: Path) -> set[str]:
     return {node.op_type for node in model.graph.node}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("bits", range(2, 9))
@@ -111,6 +112,7 @@ def test_every_format_computes_and_folds(bits: int, symmetric: bool, block: str,
         assert op_types(tmp_path / "optimized.onnx") <= NOTHING_TO_DECODE
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("encoding", [INT4, Blocked(IntGrid(3, False), CHANNEL), BF16], ids=lambda one: one.text)
 @pytest.mark.parametrize("name", [*PLAIN, *BIASED])
 def test_a_layer_becomes_one_node(name: str, encoding: Blocked, tmp_path: Path) -> None:
@@ -284,6 +286,7 @@ def test_what_stands_before_the_layer_goes(name: str, tmp_path: Path) -> None:
     assert node.op_type == "linear_int4_group32"
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_stored_bytes_are_what_is_stored(bits: int, symmetric: bool, tmp_path: Path) -> None:

@@ -105,6 +105,7 @@ def _graph(opset: int, inputs: str, outputs: str, nodes: str, weights: Mapping[s
     return OnnxGraph.load(folder / "model.onnx")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_written_otherwise_computes_the_same(name: str, target: int, tmp_path: Path) -> None:

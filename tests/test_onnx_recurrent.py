@@ -87,6 +87,7 @@ def test_an_equation_without_a_product_has_no_weight_reject(equation: str, tmp_p
     assert not loaded(case, tmp_path).weights()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["balanced", "tiny"])
 def test_presets_take_them(preset: str, tmp_path: Path) -> None:
     model = tmp_path / "model.onnx"

@@ -95,6 +95,7 @@ def test_the_bound_plans_read_the_same(pair: Pair) -> None:
     assert fx == onnx
 
 
+@pytest.mark.slow
 def test_the_allocator_decides_the_same_and_the_codes_are_equal(pair: Pair) -> None:
     samples = generate(pair.graphs[1], 8, 0)
     decided, codes = [], []

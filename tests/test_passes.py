@@ -118,6 +118,7 @@ def rewritings(graph: OnnxGraph) -> Iterator[tuple[Rewrite, tuple[str, ...], Con
 CHAINS = st.lists(st.sampled_from(sorted(BLOCKS)), min_size=1, max_size=5)
 
 
+@pytest.mark.slow
 @given(CHAINS, st.integers(0, 5))
 @settings(max_examples=25, deadline=None)
 def test_passes_are_pure_and_keep_their_word(kinds: list[str], seed: int) -> None:

@@ -96,6 +96,7 @@ def test_nothing_is_compared_where_nothing_is_raised(
     assert _opset(_compiled(tmp_path, PLAIN, LINEAR, opset, policy)) == opset
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("opset", [1, 2, 4, 5, 6])
 @pytest.mark.parametrize("preset", ["balanced", "lossless"])
 def test_the_oldest_opsets_come_in(opset: int, preset: str, tmp_path: Path) -> None:

@@ -332,6 +332,7 @@ def test_adapters_agree(adapter: str, tmp_path: Path) -> None:
     assert told == BLOCK
 
 
+@pytest.mark.slow
 def test_a_block_that_runs_twice_and_a_tied_head() -> None:
     torch.manual_seed(0)
     graph = FxGraph.export(SmallTransformer().eval(), (torch.zeros(2, 5, dtype=torch.int64),))

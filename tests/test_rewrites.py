@@ -205,6 +205,21 @@ def test_notes_make_no_file_larger(model: Path, monkeypatch: pytest.MonkeyPatch)
     assert not onnx.load(result.output).metadata_props
 
 
+def test_names_that_no_author_gave_make_no_file_larger(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ops without a name get one while they are worked on; in a small file that is more than a rewriting saves."""
+    real = lock.provenance
+    monkeypatch.setattr(lock, "provenance", lambda *given: real(*given) | {"qcc.long": "x" * 100_000})
+    proto = onnx.load(model)
+    for node in proto.graph.node[:-1]:
+        node.name = ""
+    proto.graph.node[-1].name = "mine"
+    onnx.save(proto, model)
+    result = run(model, "rule any { toy_scale = constant(4) }\n")
+    assert any(row.treated for row in result.rewrites)
+    assert result.output_bytes <= result.input_bytes
+    assert [node.name for node in onnx.load(result.output).graph.node] == [*[""] * (len(proto.graph.node) - 1), "mine"]
+
+
 def test_encoding_sees_the_rewritten_graph(model: Path) -> None:
     graph = OnnxGraph.load(model)
     plan = bound(graph, "rule any { weights = int8 channel }\n" + ALL)
@@ -382,6 +397,7 @@ def test_the_guilty_site_is_found_in_few_runs(guilty: int) -> None:
 # told
 
 
+@pytest.mark.slow
 def test_a_lock_replays_rewriting_with_the_same_bytes(model: Path, tmp_path: Path) -> None:
     text = MIXED + "rule any { toy_scale = by_inputs; rounding = gptq }"
     files = []

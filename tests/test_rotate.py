@@ -56,6 +56,7 @@ def orthogonal(matrices: np.ndarray) -> bool:
     return bool(np.abs(product - np.eye(matrices.shape[-1])).max() < EXACT)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("order", ORDERS)
 def test_matrices_are_orthogonal_and_flat(order: int) -> None:
     matrix = flat_orthogonal(order)
@@ -101,6 +102,7 @@ def test_signs_depend_on_seed_and_name_alone() -> None:
     assert (first[0] != first[1]).any()
 
 
+@pytest.mark.slow
 @given(st.integers(16, 80), st.integers(0, 5))
 @settings(max_examples=25, deadline=None)
 def test_a_residual_stream_is_rotated(width: int, seed: int) -> None:

@@ -131,3 +131,15 @@ def test_what_no_encoding_can_hold_is_refused(encoding: Encoding, bad: float) ->
     matrix[3, 5] = bad
     with pytest.raises(Refused, match="row 3, column 5"):
         encode(matrix, encoding)
+
+
+@pytest.mark.parametrize("encoding", [*SEPARATE, *SUMS], ids=name)
+def test_a_column_for_each_row(encoding: Encoding) -> None:
+    """As if each were asked for alone."""
+    matrix, columns = RNG.standard_normal((24, 64)).astype(np.float32), RNG.integers(0, 64, 24)
+    values = RNG.standard_normal(24).astype(np.float32)
+    told = fitted(matrix, encoding).round(np.arange(24), columns, values)
+    alone = fitted(matrix, encoding)
+    for row, column in enumerate(columns.tolist()):
+        one = alone.round(slice(row, row + 1), column, values[row : row + 1])
+        assert one == pytest.approx(told[row], abs=1e-6)  # sums of levels in another order

@@ -49,6 +49,7 @@ def _run(graph: Graph, feeds: models.Feeds) -> np.ndarray:
     return graph.runner(list(feeds), [output])(feeds)[output]
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(sorted(models.TOKEN_BLOCKS)), min_size=1, max_size=4), st.integers(0, 3))
 @settings(max_examples=25, deadline=None)
 @example(["fused", "grouped_query", "uneven"], 0)
@@ -56,6 +57,7 @@ def test_what_is_cut_was_zero_over_tokens(kinds: list[str], seed: int) -> None:
     _check(models.chain(kinds, seed), models.feeds(), seed)
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(sorted(models.IMAGE_BLOCKS)), min_size=1, max_size=4), st.integers(0, 3))
 @settings(max_examples=25, deadline=None)
 @example(["group_norm", "shuffled", "joined"], 0)  # shapes are not inferred behind a group norm
@@ -162,6 +164,7 @@ def test_both_adapters_cut(graph: Graph, seed: int) -> None:
     _run(cut, feeds)
 
 
+@pytest.mark.slow
 def test_both_adapters_find_the_same(graph: Graph) -> None:
     free = [group for group in Axes.of(graph).groups(Action.SELECT) if not group.fixed and group.constants]
     assert [(group.size, group.writers, group.readers) for group in free] == [
@@ -172,6 +175,39 @@ def test_both_adapters_find_the_same(graph: Graph) -> None:
         (4, ("inner",), ()),
         (4, ("inner",), ("out",)),
     ]
+
+
+def test_a_past_without_a_position_is_cut_and_is_no_member() -> None:
+    """A model that starts without a past joins an empty constant: its channels go, and none can be read there."""
+    text = """past (float[n,3,6] x) => (float[n,3,6] y) {
+        [h] h = MatMul(x, w)
+        [one] one = Reshape(h, whole)
+        [all] all = Concat<axis=0>(none, one)
+        [shifted] shifted = Add(all, b)
+        [y1] y1 = MatMul(shifted, v)
+        [y] y = Reshape(y1, back)
+    }"""
+    arrays = {"w": random(6, 8), "v": random(8, 6, seed=1), "b": random(8), "none": np.zeros((0, 8), np.float32)}
+    arrays |= {"whole": np.array([-1, 8]), "back": np.array([-1, 3, 6])}
+    graph = _parsed(text, arrays)
+    free = [group for group in Axes.of(graph).groups(Action.SELECT) if not group.fixed and group.size == 8]
+    assert [[one.value for one in group.constants] for group in free] == [["w", "b", "v"]]
+    cut = _check(graph, {"x": random(2, 3, 6)}, 0)
+    none, w, v = (cut.constant(name) for name in ("none", "w", "v"))
+    assert none is not None and w is not None and v is not None
+    assert (none.shape, v.shape[1]) == ((0, w.shape[1]), 6)
+
+
+def test_types_that_disagree_hold_channels() -> None:
+    """A value that is said to have other sizes than its op makes is none whose channels can be cut."""
+    text = """other (float[n,6] x) => (float[n,6] y) <float[n,7] h> {
+        [h] h = MatMul(x, w)
+        [r] r = Relu(h)
+        [y] y = MatMul(r, v)
+    }"""
+    model = parse(text, {"w": random(6, 8), "v": random(8, 6, seed=1)}, opset=18)
+    graph = OnnxGraph(ir.serde.deserialize_model(model), Path())
+    assert all(group.fixed for group in Axes.of(graph).groups(Action.SELECT) if group.constants)
 
 
 def test_what_is_fixed_or_empty_is_no_selection() -> None:

@@ -54,7 +54,7 @@ def test_all_that_a_library_has(model: Path, capsys: pytest.CaptureFixture[str],
 
 @pytest.mark.slow
 def test_assembly_is_code_alone() -> None:
-    from qcc.codegen.library.show import assembly
+    from qcc.codegen.cpu.library.show import assembly
 
     for target in ("avx512-vnni", "armv8.2-dotprod"):
         text = assembly(OPS, [TARGETS[target]], "int8")

@@ -23,6 +23,7 @@ def squared_error(x: np.ndarray, step: np.float32) -> float:
     return float(((np.clip(np.rint(x / step), -128, 127) * step - x).astype(np.float64) ** 2).sum())
 
 
+@pytest.mark.slow
 @given(floats, st.integers(0, 300))
 def test_parts_add_up(x: np.ndarray, at: int) -> None:
     whole, parts = Magnitudes.of(x), Magnitudes.of(x[:at]) + Magnitudes.of(x[at:])
@@ -30,6 +31,7 @@ def test_parts_add_up(x: np.ndarray, at: int) -> None:
     assert whole.largest == parts.largest == np.abs(x).max() and whole.finite
 
 
+@pytest.mark.slow
 @given(floats, st.floats(0.01, 1))
 def test_quantile(x: np.ndarray, share: float) -> None:
     """So many are within it, and with a bin less they are not."""
@@ -38,6 +40,7 @@ def test_quantile(x: np.ndarray, share: float) -> None:
     assert (sizes <= found * (1 - 2 * BIN)).mean() <= share or found < 1e-30
 
 
+@pytest.mark.slow
 @given(floats)
 def test_absmax_cuts_nothing_off(x: np.ndarray) -> None:
     step = Static().step(Magnitudes.of(x))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from qcc.__main__ import main
-from qcc.codegen.ceilings import ceilings
-from qcc.codegen.ceilings.ceilings import Ceiling, Ceilings
+from qcc.codegen.cpu.ceilings import ceilings
+from qcc.codegen.cpu.ceilings.ceilings import Ceiling, Ceilings
 from qcc.codegen.target import machine, target
 from qcc.codegen.target.target import TARGETS, native
 from qcc.compiler.commands import targets as command_targets

@@ -201,6 +201,16 @@ def test_a_constant_output_verifies_nothing(tmp_path: Path) -> None:
     assert result.verification.outputs[0].unverified == "is the same on all samples"
 
 
+def test_what_is_ruined_is_told_where_nothing_bounds_it(tmp_path: Path) -> None:
+    """A small difference of two large products, which two bits do not keep."""
+    body = "g (float[N,64] x) => (float[N,32] y) { a = MatMul(x, w) b = MatMul(x, v) y = Sub(a, b) }"
+    weights = {"v": W + models.random(64, 32, seed=1) / 50}
+    assert codes(compiled(tmp_path, body, INT2, weights)) == ["Q325"]
+    assert codes(compiled(tmp_path, body, "rule any { weights = int8 channel }", weights)) == []
+    bounded = compiled(tmp_path, body, INT2 + COSINE, weights)
+    assert not bounded.passed and codes(bounded) == []
+
+
 def test_one_sample_is_judged_as_it_is() -> None:
     check = one(np.array([[1.0, 2.0]]), np.array([[1.0, 2.1]]))
     assert check.whole is None

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import ClassVar
 
-from qcc.codegen.cpu.codes import Codes, codes_of
+from qcc.codegen.cpu.processors.tiling import tiling
+from qcc.codegen.cpu.tir.codes import Codes, codes_of
 from qcc.codegen.target.target import AMX, AVX2, DOTPROD, VNNI, CpuTarget
-from qcc.codegen.target.tiling import tiling
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, group
 from qcc.ir.kernel.op import BF16, CHUNK, LinearOp
@@ -102,7 +102,8 @@ class _Few(Template):
     def make(self, word: str, name: str, product: KernelProduct, processor: CpuTarget) -> Expr:
         """See `Template.make`."""
         if word == "quantize":
-            from qcc.codegen.cpu import gemv_int8, static
+            from qcc.codegen.cpu.rows import gemv_int8
+            from qcc.codegen.cpu.tiles import static
 
             shared = {"quantize": gemv_int8.quantize, "quantize_static": static.quantize}
             return shared.get(self.functions(product)[word], static.round_floats)(name)
@@ -123,7 +124,7 @@ class FloatRows(_Few):
         return product.codes.is_float and not product.pointwise
 
     def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuTarget) -> Expr:
-        from qcc.codegen.cpu import gemv_bf16
+        from qcc.codegen.cpu.rows import gemv_bf16
 
         return gemv_bf16.gemv(name, rows, processor.has(*VNNI))
 
@@ -155,7 +156,7 @@ class VnniRows(_Rounded):
     needs: ClassVar[tuple[str, ...]] = VNNI
 
     def _module(self) -> ModuleType:
-        from qcc.codegen.cpu import gemv_int8
+        from qcc.codegen.cpu.rows import gemv_int8
 
         return gemv_int8
 
@@ -167,7 +168,7 @@ class Avx2Rows(_Rounded):
     needs: ClassVar[tuple[str, ...]] = AVX2
 
     def _module(self) -> ModuleType:
-        from qcc.codegen.cpu import gemv_avx2
+        from qcc.codegen.cpu.rows import gemv_avx2
 
         return gemv_avx2
 
@@ -183,7 +184,7 @@ class NeonRows(_Rounded):
         return product.codes.table is None and super().accepts(product, processor, activations)
 
     def _module(self) -> ModuleType:
-        from qcc.codegen.cpu import gemv_neon
+        from qcc.codegen.cpu.rows import gemv_neon
 
         return gemv_neon
 
@@ -199,7 +200,7 @@ class ExactRows(_Few):
         return integers and not product.codes.is_float and not product.pointwise
 
     def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuTarget) -> Expr:
-        from qcc.codegen.cpu import gemv_exact
+        from qcc.codegen.cpu.rows import gemv_exact
 
         return gemv_exact.gemv(name, product.codes, rows, processor.has(*VNNI))
 
@@ -235,7 +236,7 @@ class _Tiles(Template):
 
     def make(self, word: str, name: str, product: KernelProduct, processor: CpuTarget) -> Expr:
         """See `Template.make`."""
-        from qcc.codegen.cpu import gemm_bf16, gemm_int8, static
+        from qcc.codegen.cpu.tiles import gemm_bf16, gemm_int8, static
 
         packers = {"pack_bf16": gemm_bf16.pack, "pack_int8": gemm_int8.pack, "pack_static": static.pack}
         if word == "pack":
@@ -292,7 +293,7 @@ class Convolution(Template):
 
     def make(self, word: str, name: str, product: KernelProduct, processor: CpuTarget) -> Expr:
         """See `Template.make`."""
-        from qcc.codegen.cpu import conv1x1
+        from qcc.codegen.cpu.tiles import conv1x1
 
         return conv1x1.pack(name)
 

@@ -1,1 +1,1 @@
-"""From ops to a library."""
+"""What every library is made with."""

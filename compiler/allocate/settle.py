@@ -5,6 +5,7 @@ smallest file that the candidates allow is written first: either it breaks the b
 message can name the true bound, or it shows the framing, with which the integer program decides.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -53,7 +54,7 @@ def settle(plan: Plan, write: Write, measure: Callable[[], Losses]) -> Settled:
     """
     if plan.allocate is None:
         return Settled(plan, *write(plan))
-    limit = min((one.bound for one in plan.allocate.limits if one.metric == "size"), default=None)
+    limit = plan.most_bytes if math.isfinite(plan.most_bytes) else None
     least = smallest(plan)
     fixed = 0.0
     if limit is not None:

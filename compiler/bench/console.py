@@ -15,8 +15,8 @@ from qcc.ir.onnx.file.runtime import onnxruntime
 MS = 1e3
 NONE = "-"
 PAIRED = (
-    "ratios are paired: the median, over rounds in which all models take turns, of a model's time over the first's;\n"
-    "slower: by more than 2 %, and in the whole of the interval in which the median lies 99 times in 100"
+    "ratios are paired: the median, over rounds in which all models take turns, of a model's time over the first's",
+    "slower: by more than 2 %, and in the whole of the interval in which the median lies 99 times in 100",
 )
 
 
@@ -27,7 +27,9 @@ def write_report(result: Bench) -> None:
     terminal.write_line()
     terminal.write_table(_times(result), marks={SLOWER: "red"})
     if len(result.entries) > 1:
-        terminal.write_line(f"\n{PAIRED}")
+        terminal.write_line()
+        for line in PAIRED:
+            terminal.write_text(line)
 
 
 def place_text() -> str:
@@ -102,14 +104,17 @@ def _sqnr(sqnr: float) -> str:
 
 
 def _times(result: Bench) -> Table:
-    titles = ("threads", "batch", "model", "median ms", "quartiles ms", "against the first, paired")
-    columns = tuple(Column(title, title not in ("model", titles[-1]), cut=title == "model") for title in titles)
+    titles = ("threads", "batch", "model", "median ms", "quartiles ms", "against the first")
+    columns = tuple(
+        Column(title, title not in ("model", titles[-1]), cut=title == "model", spare=int(title == "quartiles ms"))
+        for title in titles
+    )
     rows: list[tuple[str, ...]] = []
     for setting in result.settings:
         for at, entry in enumerate(result.entries):
             low, middle, high = map(ms_text, setting.quartiles(at))
             head = (str(setting.threads), str(setting.batch)) if at == 0 else ("", "")
             ratio = setting.ratio(at)
-            words = times_text(ratio.median, "the first", ratio.slower) if at else NONE
+            words = times_text(ratio.median, "", ratio.slower) if at else NONE
             rows.append((*head, entry.label, middle, f"{low} to {high}", words))
     return Table(columns, tuple(rows))

@@ -54,7 +54,8 @@ def write(
         built: the graph.
         path: of the file.
         export: how.
-        metadata: what the file says of its origin; left out where it makes a file larger than ``most_bytes``.
+        metadata: what the file says of its origin; left out, as are names that no author gave, where the file is larger
+            than ``most_bytes`` with it.
         most_bytes: if there is a limit.
 
     Raises:
@@ -62,5 +63,5 @@ def write(
     """
     written = built.graph.save(path, export.external_data, metadata)
     if most_bytes is not None and written.size_bytes > most_bytes:
-        return built.graph.save(path, export.external_data, {})
+        return built.graph.save(path, export.external_data, {}, given_names=False)
     return written

@@ -9,7 +9,7 @@ import argparse
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from qcc.codegen.ceilings.ceilings import Ceiling, CeilingError, Ceilings, known, measure
+from qcc.codegen.cpu.ceilings.ceilings import Ceiling, CeilingError, Ceilings, known, measure
 from qcc.codegen.target.machine import Machine, machine
 from qcc.codegen.target.target import TARGETS, CpuTarget, TargetError, cpu_flags, here, native
 from qcc.compiler.console import terminal

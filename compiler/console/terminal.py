@@ -86,6 +86,12 @@ def write_table(table: Table, indent: str = "", marks: Mapping[str, Style] = Map
         write_line(indent + (paint(line, style) if style else line))
 
 
+def write_text(text: str, style: Style | None = None) -> None:
+    """Print a line of a report, on several where a terminal is narrower."""
+    for piece in _pieces(escape(text), shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None):
+        write_line(paint(piece, style) if style else piece)
+
+
 def write_topics(topics: Mapping[str, Sequence[tuple[str, Style | None]]]) -> None:
     """Print lines with their colours, each topic's first under its word; a terminal's width is kept to."""
     width = shutil.get_terminal_size().columns - TOPIC if is_terminal(sys.stdout) else None

@@ -1,8 +1,12 @@
 """What the operating system may refuse, through no fault of ours."""
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
+from qcc.dsl.diagnostics.report import QccError
+from qcc.ir.errors import ModelError
 
 REFUSED = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG,
@@ -16,3 +20,20 @@ def refused(error: OSError) -> Diagnostic | None:
         return None
     message = f"`{error.filename}`: {error.strerror}" if error.filename else str(error.strerror)
     return Diagnostic("Q409", message)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Tell what is wrong with a model, and what the system refuses, as diagnostics.
+
+    Raises:
+        QccError: of either.
+    """
+    try:
+        yield
+    except ModelError as error:
+        raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
+    except OSError as error:
+        if found := refused(error):
+            raise QccError([found]) from error
+        raise

@@ -11,6 +11,7 @@ from qcc.compiler.console.phases import Phases
 from qcc.compiler.measure.sensitivity import Losses, measure, unmeasured
 from qcc.compiler.observe.statistics import layer_statistics
 from qcc.compiler.plan.plan import Allocate, Plan
+from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.passes.contract.contract import Context, Rounding
@@ -83,6 +84,13 @@ class Evidence:
 
 def _rests_on_losses(allocate: Allocate) -> bool:
     return allocate.objective == OUTPUT_ERROR or any(limit.metric == OUTPUT_ERROR for limit in allocate.limits)
+
+
+def warn_of_generated_steps(plan: Plan, data: Samples, diagnostics: Diagnostics) -> None:
+    """Say so where the steps of activations come from generated data."""
+    if data.generated and rounded_inputs(plan):
+        message = "the steps of static activations come from generated data, which the model will hardly see"
+        diagnostics.warning("Q434", message, help='name data: `calibrate "data.npz"`')
 
 
 def rounded_inputs(plan: Plan) -> list[str]:

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from qcc.codegen.library.build import sources_digest
+from qcc.codegen.cpu.library.build import sources_digest
 from qcc.codegen.target.cache import add_numbers, read_numbers
 from qcc.codegen.target.scratch import scratch
 from qcc.codegen.target.target import cpu_name

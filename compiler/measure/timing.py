@@ -66,8 +66,8 @@ def paired(seconds: np.ndarray, base: np.ndarray) -> Ratio:
 
 
 def times_text(ratio: float, of: str, slower: bool) -> str:
-    """A time over another, in words that cannot be read as a speed."""
-    return f"{ratio:.2f}x the time of {of}" + (f" {SLOWER}" if slower else "")
+    """A time over another, in words that cannot be read as a speed; ``of`` what, where no heading says it."""
+    return f"{ratio:.2f}x the time" + (f" of {of}" if of else "") + (f" {SLOWER}" if slower else "")
 
 
 def interleaved(

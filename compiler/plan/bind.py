@@ -36,6 +36,8 @@ from qcc.passes.rounding.nearest import Nearest
 
 BEFORE = (Phase.BRANCHES, Phase.STRUCTURE)
 """The phases whose passes change which weights there are, or their shapes."""
+FALLBACK = "fallback"
+"""The property that says what the weights that lose most become where a bound of ``verify`` fails."""
 NO_ENCODINGS: Mapping[str, Encoding | None] = MappingProxyType({})
 ActionT = TypeVar("ActionT", bound=Pass)
 Chooser = Callable[[Weight, Encoding], Choice]
@@ -48,6 +50,11 @@ class Latency:
 
     model_s: float
     of: Callable[[Weight, Encode | None], float]
+
+
+def after_speed(policy: Policy) -> bool:
+    """It bounds or minimises latency."""
+    return policy.minimize == "latency" or any(one.metric == "latency" for one in policy.budget)
 
 
 @dataclass(frozen=True)
@@ -160,8 +167,7 @@ def bind(
     params, seconds = sum(one.weight.params for one in resolved), latency.of if latency else None
 
     def costed(candidate: Candidate, weight: Weight) -> Candidate:
-        action = candidate.action if isinstance(candidate.action, Encode) else None
-        return replace(candidate, costs=costs_of(weight, action, params, seconds))
+        return replace(candidate, costs=costs_of(weight, _encode(candidate), params, seconds))
 
     activations = ActivationBinder(kernels, diagnostics)
     for one in resolved:
@@ -257,14 +263,30 @@ def steps_of(steps: Mapping[ActionT, Sequence[PlanRow]]) -> Iterable[Step]:
         yield Step(action, weights, sources, value_sources=values if any(values) else ())
 
 
-def _candidates(one: Resolved, chooser: Chooser) -> list[Candidate]:
+def fallbacks(
+    policy: Policy, weights: Sequence[Weight], chooser: Chooser, given: bool
+) -> Mapping[str, tuple[Candidate, ...]]:
+    """What each weight becomes if it loses too much: by name, to be tried in order."""
+    found: dict[str, tuple[Candidate, ...]] = {}
+    for one in resolve(policy, weights, Diagnostics(), given):
+        ladder = _candidates(one, chooser, FALLBACK) if FALLBACK in one.properties else []
+        rows = (replace(rung, costs=costs_of(one.weight, _encode(rung), 1, None)) for rung in ladder)
+        found[one.weight.name] = tuple(rows)
+    return {name: ladder for name, ladder in found.items() if ladder}
+
+
+def _candidates(one: Resolved, chooser: Chooser, name: str = "weights") -> list[Candidate]:
     if one.kept:
         return []
-    assignment = one.properties["weights"]
+    assignment = one.properties[name]
     rounding = one.properties["rounding"].value if "rounding" in one.properties else Nearest()
     assert isinstance(assignment.value, tuple) and isinstance(rounding, Rounding)
     found = [_candidate(one.weight, spec, rounding, chooser) for spec in assignment.value]
     return [candidate for candidate in found if candidate is not None]
+
+
+def _encode(candidate: Candidate) -> Encode | None:
+    return candidate.action if isinstance(candidate.action, Encode) else None
 
 
 def _candidate(weight: Weight, spec: FormatSpec, rounding: Rounding, chooser: Chooser) -> Candidate | None:

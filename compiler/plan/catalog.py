@@ -135,6 +135,10 @@ def schema() -> Schema:
     """What the checker holds policies to."""
     properties = {
         "weights": Property("weights", summary="formats that the weight may get; the allocator chooses among several"),
+        "fallback": Property(
+            "fallback",
+            summary="formats for the weights that lose most where `verify` fails, to be tried in order",
+        ),
         "rounding": Property("rounding", dict(roundings()), summary="how codes are chosen"),
         "activations": Property(
             "activations", {**activations(), OFF: Off}, summary="how what is multiplied with the weights is rounded"

@@ -5,6 +5,7 @@ asked for it. It prints as stable text, serialises, and running it needs no poli
 is undecided; the allocator replaces that by `Encode` steps.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -121,6 +122,12 @@ class Plan:
     allocate: Allocate | None = None
     kernels: Kernels | None = None
     terms: tuple[str, ...] = ()
+
+    @property
+    def most_bytes(self) -> float:
+        """What the written file may take at most."""
+        limits = self.allocate.limits if self.allocate else ()
+        return min((one.bound for one in limits if one.metric == "size"), default=math.inf)
 
     @property
     def decided(self) -> bool:

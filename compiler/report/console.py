@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from qcc.compiler.build.rewrite_row import RewriteRow
-from qcc.compiler.console.fit_table import GAP, Column, Table
-from qcc.compiler.console.numbered_names import collapse
+from qcc.compiler.console.fit_table import GAP
 from qcc.compiler.console.percent import percent
-from qcc.compiler.console.terminal import Style, paint, write_line, write_table, write_topics
+from qcc.compiler.console.terminal import Style, paint, write_line, write_table, write_text, write_topics
 from qcc.compiler.report.data import data_lines, plural
 from qcc.compiler.report.failures import losses, measured
+from qcc.compiler.report.layer_tables import footnotes, format_table, layer_table
 from qcc.compiler.report.result import Allocation, LayerRow, Result, average_bits
 from qcc.compiler.report.text import MISLEADS
 from qcc.compiler.report.times import latency_lines
@@ -20,17 +20,8 @@ from qcc.dsl.diagnostics.excerpt import escape
 from qcc.ir.forms.find import forms
 
 LISTED_LAYERS = 40
-NONE = "-"
 SHOWN_SECONDS = 0.05
 QUOTED = re.compile("`[^`]*`")
-LAYER_COLUMNS = (
-    Column("layer", cut=True),
-    Column("kind", spare=3),
-    Column("shape", spare=2),
-    Column("format"),
-    Column("form", spare=1),
-)
-DEFAULT_WORDS = (" scale fp16", " sym")
 
 
 def write_report(result: Result, verbose: bool = False) -> None:
@@ -42,65 +33,12 @@ def write_report(result: Result, verbose: bool = False) -> None:
     write_line()
     listed = layer_table(result.layers, alone=verbose)
     write_table(listed if verbose or len(listed.rows) <= LISTED_LAYERS else format_table(result.layers))
+    for line in footnotes(result.layers):
+        write_text(line, "dim")
     if not verbose and len(listed.rows) < len(result.layers):
-        write_line(paint("a row of several layers has their bytes together and what the worst of them lost", "dim"))
+        write_text("a row of several layers has their bytes together and what the worst of them lost", "dim")
     write_line()
     write_topics(_topics(result))
-
-
-def layer_table(layers: Sequence[LayerRow], alone: bool = False) -> Table:
-    """A row a weight; layers whose names differ in one number share one unless each is to stand ``alone``."""
-    parts = [(row.name, [row]) for row in layers]
-    if not alone:
-        parts = collapse(layers, lambda row: row.name, lambda row: (row.kinds, row.shape, row.format, row.form))
-    loss = any(row.loss is not None for row in layers)
-    numbers = ["bytes", "bits", "sqnr"] + ["output loss"] * loss
-    rows = tuple(tuple(_layer_cells(name, part)[: len(LAYER_COLUMNS) + len(numbers)]) for name, part in parts)
-    return Table((*LAYER_COLUMNS, *(Column(title, right=True) for title in numbers)), rows)
-
-
-def format_table(layers: Sequence[LayerRow]) -> Table:
-    """A row for each format and form, the largest first; the layer that suffers most stands for its group."""
-    groups: dict[tuple[str, str], list[LayerRow]] = {}
-    for row in layers:
-        groups.setdefault((row.format, row.form), []).append(row)
-    rows = []
-    for (format, form), members in sorted(groups.items(), key=lambda item: -sum(row.size_bytes for row in item[1])):
-        size, params = sum(row.size_bytes for row in members), sum(row.shape[0] * row.shape[1] for row in members)
-        worst = max(members, key=lambda row: row.error)
-        name, bits = worst.name if worst.error else NONE, f"{average_bits(members) or 0:.2f}"
-        numbers = f"{len(members):,}", f"{params:,}", f"{size:,}", bits, decibels(worst.error)
-        rows.append((short_format(format), form or NONE, *numbers, name))
-    titles = ("layers", "weights", "bytes", "bits", "worst sqnr")
-    spare = {"layers": 1, "weights": 2}
-    counted = (Column(title, right=True, spare=spare.get(title, 0)) for title in titles)
-    columns = (Column("format"), Column("form"), *counted, Column("of", cut=True))
-    return Table(columns, tuple(rows))
-
-
-def decibels(error: float) -> str:
-    """Noise power over signal power as a signal-to-noise ratio."""
-    return NONE if error <= 0 else f"{-10 * math.log10(error):.1f} dB"
-
-
-def short_format(text: str) -> str:
-    """A format without the words that go without saying."""
-    for word in DEFAULT_WORDS:
-        text = text.removesuffix(word)
-    return text
-
-
-def _layer_cells(name: str, rows: Sequence[LayerRow]) -> list[str]:
-    row = rows[0]
-    shape = f"{row.shape[0]}x{row.shape[1]}"
-    losses = [one.loss for one in rows if one.loss is not None]
-    start = [name, "+".join(row.kinds), shape, short_format(row.format), row.form or NONE]
-    size, bits, error = (
-        sum(one.size_bytes for one in rows),
-        average_bits(rows) or row.bits,
-        max(one.error for one in rows),
-    )
-    return [*start, f"{size:,}", f"{bits:.2f}", decibels(error), percent(max(losses)) if losses else NONE]
 
 
 def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from qcc.codegen.library.build import build, tvm_version
+from qcc.codegen.cpu.library.build import build, tvm_version
+from qcc.codegen.cpu.library.spec import served
 from qcc.codegen.library.c_compiler import BuildError
-from qcc.codegen.library.spec import served
 from qcc.codegen.target.target import NATIVE, TargetError, architecture, cpu_flags, here, named
 from qcc.compiler.plan.catalog import Export
 from qcc.compiler.plan.plan import Kernels
@@ -77,7 +77,7 @@ def listing(ops: Collection[LinearOp], kernels: Kernels, stage: Stage) -> str:
     """
     with _refusals():
         tvm_version()
-        from qcc.codegen.library import show  # loads TVM
+        from qcc.codegen.cpu.library import show  # loads TVM
 
         write = {"tir": show.tir, "asm": show.assembly}[stage]
         return write(ops, tuple(map(named, kernels.targets)), kernels.activations)

@@ -120,6 +120,11 @@ class Verifier:
             if one.unverified:
                 message = f"output `{one.output}` {one.unverified}: it verifies nothing"
                 self._diagnostics.warning("Q322", message, help=give)
+            elif not self._bounds and one.changed is None and one.sqnr <= 0:
+                where = " on generated data" if self.reference.samples.generated else ""
+                message = f"nothing is left of output `{one.output}`: the error is as large as what it holds{where}"
+                help = "the policy bounds it by nothing: `verify { cosine >= 0.9 }` would stop here"
+                self._diagnostics.warning("Q325", message, help=help)
         for check in checks:
             if check.excuse and AMPLIFIED in check.excuse:
                 message = f"`{check.bound.text}` is finer than the model's own rounding: {check.excuse}"

@@ -104,7 +104,8 @@ class Predicate:
         numbers |= {"groups": facts.groups, "bytes": facts.bytes}
         if self.fact in numbers:
             return float(numbers[self.fact])
-        others = {"kernel": facts.kernel, "data": facts.data, "op": facts.op, "dtype": standard_dtype(facts.dtype)}
+        others: dict[str, str | tuple[int, ...]] = {"kernel": facts.kernel}
+        others |= {"data": facts.data, "op": facts.op, "dtype": standard_dtype(facts.dtype)}
         return others.get(self.fact, facts.name)
 
     def _holds_for_name(self, name: str) -> bool:

@@ -1,6 +1,7 @@
 """Laying out an array by the channels of one group, and back."""
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
@@ -27,6 +28,26 @@ def index_of(dim: Dim, channels: Dim) -> Array:
             shape[axis] = sizes[axis]
             found = np.broadcast_to(index_of(part, channels).reshape(shape), sizes)
     return found.reshape(-1)
+
+
+def extent(dim: Dim, channels: Dim) -> tuple[int, int]:
+    """From where to where a plain dim lies on a dim: its first position and the one behind its last; else 0 and 0."""
+    if dim.root is channels.root:
+        return 0, dim.size or 0
+    before, found = 0, (0, 0)
+    if dim.order is Order.SUM:
+        for part in dim.parts:
+            start, stop = extent(part, channels)
+            if stop:
+                found = (found[0] if found[1] else before + start, before + stop)
+            before += part.size or 0
+        return found
+    for at, part in enumerate(dim.parts):
+        start, stop = extent(part, channels)
+        slower, faster = (prod(one.size or 0 for one in some) for some in (dim.parts[:at], dim.parts[at + 1 :]))
+        if stop and slower and faster:
+            found = (start * faster, (slower - 1) * (part.size or 0) * faster + stop * faster)
+    return found
 
 
 class Arrangement:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from math import prod
 
+MOST_CHANNELS = 1 << 26  # shapes can say anything; an index of that many takes half a gigabyte
+
 
 class Order(Enum):
     """How the parts of a dim make it."""
@@ -30,6 +32,8 @@ class Dim:
 
     def __init__(self, size: int | None, broken: str = "") -> None:
         self.size = size
+        if size is not None and size > MOST_CHANNELS:
+            broken = broken or "there are more channels than can be looked at"
         self._broken = self._fixed = broken or ("the size is not known" if size is None else "")
         self._link: Dim | None = None
         self._order = Order.PLAIN
@@ -108,8 +112,7 @@ def concatenation(parts: Iterable[Dim]) -> Dim:
             freeze(part, "it lies beside channels of unknown number")
         return Dim(None)
     made = Dim(sum(part.size or 0 for part in flat))
-    made._order, made._parts = Order.SUM, tuple(flat)
-    return made
+    return _made(made, Order.SUM, flat)
 
 
 def product(factors: Iterable[Dim]) -> Dim:
@@ -121,8 +124,13 @@ def product(factors: Iterable[Dim]) -> Dim:
         return flat[0]
     sizes = [part.size for part in flat]
     made = Dim(None if None in sizes else prod(size or 0 for size in sizes))
-    made._order, made._parts = Order.PRODUCT, tuple(flat)
-    return made
+    return _made(made, Order.PRODUCT, flat)
+
+
+def _made(dim: Dim, order: Order, parts: Sequence[Dim]) -> Dim:
+    dim._order, dim._parts = order, tuple(parts)
+    _mark(dim, dim._broken, dim._broken)
+    return dim
 
 
 def _flat(parts: Iterable[Dim], order: Order, neutral: int) -> Iterator[Dim]:
@@ -161,6 +169,9 @@ def cut(dim: Dim, start: int, stop: int) -> Dim:
     root = dim.root
     if root.size is None:
         return Dim(max(stop - start, 0), "it is a part of channels of unknown number")
+    if not 0 <= start <= stop <= root.size:
+        freeze(root, "it is cut beyond its end")
+        return Dim(max(stop - start, 0), "it is cut beyond its end")
     if (start, stop) == (0, root.size):
         return root
     if root._order is Order.PLAIN:

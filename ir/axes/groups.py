@@ -3,12 +3,11 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import lru_cache
 
 import numpy as np
 
 from qcc.ir.axes.actions import AxisNode, Ties, bands, permutations, rotations, scales, selections, settle_products
-from qcc.ir.axes.arrange import index_of
+from qcc.ir.axes.arrange import extent, index_of
 from qcc.ir.axes.dims import Dim
 from qcc.ir.axes.trace import FLOATS, INNER, Holder, Relation, Trace
 
@@ -147,6 +146,10 @@ class Finder:
         dtype = "" if INNER in place.name else self._trace.graph.value(place.name).dtype
         return "" if not dtype or dtype.startswith(FLOATS) else "it holds no real numbers"
 
+    def _is_empty(self, place: Holder) -> bool:
+        """It holds no numbers, such as the past of a model that starts without one: no channel lies there."""
+        return any(dim.size == 0 for dim in self._trace.dims[place])
+
     def _weighing(self) -> set[AxisNode]:
         """The channels of real constants, which go to zero with what they weigh."""
         return {
@@ -209,7 +212,7 @@ class Finder:
         members = [
             self._member(node, exponent)
             for node, exponent in sorted(sides.items(), key=lambda item: (self._order[item[0][0]], item[0][1]))
-            if exponent and INNER not in node[0].name
+            if exponent and INNER not in node[0].name and not self._is_empty(node[0])
         ]
         dim = ordered[0][2]
         contexts = [] if action is Action.SELECT else self._contexts(ties, ordered, sides, dim)
@@ -300,7 +303,7 @@ class Finder:
     def _member(self, node: AxisNode, exponent: int) -> Member:
         place, axis, dim = node
         weight = self._weights.get(place.name)
-        start, stop = _extent(self._trace.dims[place][axis].root, dim)
+        start, stop = extent(self._trace.dims[place][axis].root, dim)
         side = "" if weight is None else "out" if axis in weight.view.out_axes else "in"
         constant = self._trace.constant(place.name) is not None
         name = weight.name if weight else ""
@@ -312,13 +315,6 @@ class Finder:
         return min(
             places, default=min((self._order[Holder(one.value, one.reader)] for one in group.members), default=0)
         )
-
-
-@lru_cache(maxsize=1024)
-def _extent(dim: Dim, channels: Dim) -> tuple[int, int]:
-    """From where to where a plain dim lies on a dim."""
-    here = np.flatnonzero(index_of(dim, channels) >= 0)
-    return (int(here[0]), int(here[-1]) + 1) if len(here) else (0, 0)
 
 
 def _named(groups: list[Group]) -> Iterator[Group]:

@@ -1,6 +1,6 @@
 """Cutting channels: what is left of every axis when some channels of some groups go, and what ops then say of sizes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from itertools import pairwise
 
 import numpy as np
@@ -34,9 +34,11 @@ def resized(trace: Trace, roots: KeptDims) -> Resized:
     shapes: dict[str, tuple[Size, ...]] = {}
     constants: dict[str, Array] = {}
     operands: dict[tuple[str, int], Array] = {}
+    changed: set[Holder] = set()
     for place, dims in trace.dims.items():
         if INNER in place.name or not any(leaf in roots for dim in dims for leaf in dim.leaves()):
             continue
+        changed.add(place)
         array = trace.constant(place.name)
         if array is None:
             old = trace.shape(place.name)
@@ -46,7 +48,8 @@ def resized(trace: Trace, roots: KeptDims) -> Resized:
             constants[place.name] = _cut(array, dims, roots)
         else:
             operands[place.reader] = _cut(array, dims, roots)
-    attributes = {op.name: found for op in _ops(trace) if (found := _attributes(trace, op, shapes, roots))}
+    ops = [op for op in trace.graph.ops() if _is_told(trace, op, changed)]
+    attributes = {op.name: found for op in ops if (found := _attributes(trace, op, shapes, roots))}
     return Resized(constants, operands, shapes, attributes)
 
 
@@ -76,8 +79,10 @@ def _cut(array: Array, dims: Sequence[Dim], roots: KeptDims) -> Array:
     return np.ascontiguousarray(array)
 
 
-def _ops(trace: Trace) -> list[Op]:
-    return [op for op in trace.graph.ops() if op.inputs]
+def _is_told(trace: Trace, op: Op, changed: Set[Holder]) -> bool:
+    """An op reads or makes what changes, so it is none whose types do not fit: nothing around such a one is cut."""
+    reads = (trace.place(op, position) for position, name in enumerate(op.inputs) if name)
+    return bool(op.inputs) and any(place in changed for place in (*reads, *map(Holder, op.outputs)))
 
 
 def _attributes(trace: Trace, op: Op, shapes: Mapping[str, tuple[Size, ...]], roots: KeptDims) -> dict[str, Attribute]:

@@ -118,11 +118,14 @@ class Trace:
         """Set the dims of what an op makes.
 
         Raises:
-            Unfit: its type says another rank.
+            Unfit: its type says another rank, or other sizes.
         """
         place, made, shape = Holder(name), tuple(dims), self.shape(name)
         if shape is not None and len(shape) != len(made):
             raise Unfit(f"`{name}` has {len(shape)} axes, not {len(made)}")
+        for dim, size in zip(made, shape or (), strict=False):
+            if isinstance(size, int) and dim.size not in (size, None):
+                raise Unfit(f"`{name}` has {size} channels where its op makes {dim.size}")
         self.dims[place] = made
         return place
 

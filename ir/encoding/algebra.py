@@ -129,7 +129,7 @@ class Fitted(ABC):
 
         Args:
             rows: of the weights.
-            columns: theirs: one for all rows, or one for each.
+            columns: theirs: one for all rows, or one for each of an array of rows.
             values: a number for each weight, float32.
         """
 

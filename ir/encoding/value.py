@@ -41,11 +41,6 @@ class ValueEncoding:
         return " ".join((grid.text, _WORDS.get(block, block.text), grid.symmetry, self.when))
 
     @property
-    def per_token(self) -> bool:
-        """Each token has a step of its own."""
-        return self.stored.block == TOKEN
-
-    @property
     def grid(self) -> IntGrid:
         """Its integers, where it `refuses` nothing."""
         assert isinstance(self.stored.grid, IntGrid)

@@ -3,6 +3,7 @@
 # ruff: noqa: D102 - the face documents the methods that it asks for
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +54,7 @@ from qcc.ir.onnx.graph.simplify import simplify
 from qcc.ir.onnx.graph.uses import USES
 from qcc.ir.onnx.graph.values import VALUE_OPSET, write_rounded
 
+GIVEN_NAME = re.compile(r"node(_\d+)?")  # what the library calls an op that has no name
 LAYER = "qcc.layer"  # metadata of a node: what its layer is called, however its weight is
 
 
@@ -261,14 +263,26 @@ class OnnxGraph(Graph):
         return list(self._data_files)
 
     def save(
-        self, path: Path, external: ExternalData = "auto", metadata: Mapping[str, str] | None = None
+        self,
+        path: Path,
+        external: ExternalData = "auto",
+        metadata: Mapping[str, str] | None = None,
+        given_names: bool = True,
     ) -> onnx_save.Written:
         """Write the model, all of it or nothing; node metadata and doc strings are left out.
+
+        Args:
+            path: of the file.
+            external: whether large weights lie in a file of their own.
+            metadata: what the file says of its origin.
+            given_names: ops that had no name keep the one that they got here.
 
         Raises:
             ModelError: the place cannot be written to.
         """
         model = self._stripped()
+        for node in model.graph if not given_names else ():
+            node.name = None if GIVEN_NAME.fullmatch(node.name or "") else node.name
         model.metadata_props.update(metadata or {})
         return onnx_save.save(model, path, external)
 

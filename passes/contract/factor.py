@@ -69,10 +69,10 @@ def _made(gram: Array, damping: float) -> Factor:
     order = np.argsort(-np.diag(gram), kind="stable")
     wide = gram[np.ix_(order[::-1], order[::-1])].astype(np.float64)
     mean = float(np.mean(np.diag(wide))) or 1.0
-    dead = np.diag(wide) <= 0
-    wide[dead, dead] = mean
+    diagonal = np.where(np.diag(wide) > 0, np.diag(wide), mean)
     while np.isfinite(damping * mean):
-        damped = wide + damping * mean * np.eye(len(wide))
+        damped = wide.copy()
+        np.fill_diagonal(damped, diagonal + damping * mean)
         lower, failed = lapack.dpotrf(damped.T, lower=1, clean=1, overwrite_a=1)  # symmetric: as LAPACK likes it
         if not failed:
             inverse, _ = lapack.dtrtri(lower, lower=1, overwrite_c=1)

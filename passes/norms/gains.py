@@ -1,5 +1,6 @@
 """Folding gains into what has their channels: the second half of `fold_norm`."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,16 +37,17 @@ class Gain:
 
 
 def settle_gains(graph: Graph) -> None:
-    """Compute gains that are made of constants alone, such as ``1 + weight``: what reads one gets a constant."""
+    """Compute gains that are made of constants alone, such as ``1 + weight``: what reads one gets a constant.
+
+    A table that is made of two vectors, or a vector of one number, is no gain: it would only make the file larger.
+    """
     ops = graph.ops()
     makers = {op.outputs[0]: op for op in ops if len(op.outputs) == 1}
     for op in ops:
         for position in _gain_positions(op):
             name = op.inputs[position]
-            if name in makers and _is_constant(graph, makers, name) and len(graph.value(name).shape or ()) < 3:
-                array = graph.runner([], [name])({})[name]
-                if array.size > 1:
-                    graph.set_operand(op.name, position, array)
+            if 1 < _vector_size(graph, name) <= _made_of(graph, makers, name):
+                graph.set_operand(op.name, position, graph.runner([], [name])({})[name])
 
 
 def gains(graph: Graph, axes: Axes, targets: Sequence[str]) -> list[Gain]:
@@ -113,8 +115,6 @@ def _gain(axes: Axes, op: Op, member: Member, group: Group, layers: tuple[str, .
     subject = f"gain {member.value} ({op.name})"
     ones = np.ones((*group.contexts, group.size))
     numbers = axes.read(member, group)
-    if not numbers.size:  # it has no channel of the group's
-        return None
     values = numbers[..., 0]
     usable = np.abs(values) > LEAST * np.max(np.abs(values))
     if group.fixed:
@@ -152,17 +152,27 @@ def _gain_positions(op: Op) -> tuple[int, ...]:
     return (0, 1) if op.kind is Kind.BINARY and op.function == "mul" and len(op.inputs) == 2 else ()
 
 
-def _is_constant(graph: Graph, makers: dict[str, Op], name: str) -> bool:
-    """A value is made of constants by a few ops that work number by number."""
+def _vector_size(graph: Graph, name: str) -> int:
+    """How many numbers a value has along its one axis; 0 where it has two, or nobody knows."""
+    sizes = [size if isinstance(size, int) else 0 for size in graph.value(name).shape or ()] if name else []
+    return max(sizes, default=0) if math.prod(sizes) == max(sizes, default=0) else 0
+
+
+def _made_of(graph: Graph, makers: dict[str, Op], name: str) -> int:
+    """The numbers of the largest constant of which a few ops make a value number by number; 0 where they do not."""
+    if name not in makers:
+        return 0
     seen: set[str] = set()
-    open_ = [name]
+    open_, most = [name], 0
     while open_ and len(seen) < COMPUTED:
         value = open_.pop()
-        if not value or graph.constant(value) is not None:
+        constant = graph.constant(value) if value else None
+        if not value or constant is not None:
+            most = max(most, 0 if constant is None else constant.size)
             continue
         op = makers.get(value)
         if op is None or op.kind not in (Kind.BINARY, Kind.ELEMENTWISE, Kind.RESHAPE):
-            return False
+            return 0
         seen.add(value)
         open_ += op.inputs
-    return not open_
+    return 0 if open_ else most

@@ -40,7 +40,7 @@ def _float_product(op: LinearOp) -> Lines:
     if op.is_float:
         weight, lines = _float_weight()
     elif isinstance(op.encoding.grid, TableGrid):
-        weight, lines = "turned", [*_table_weight(op), "turned = Transpose <perm: ints = [1, 0]> (weight)"]
+        weight, lines = "turned", [*_rows_weight(op), "turned = Transpose <perm: ints = [1, 0]> (weight)"]
     else:
         weight, lines = _decoded_weight(op)
     return [*lines, f"v0 = MatMul (x, {weight})"]
@@ -127,13 +127,13 @@ def _has_zero(op: LinearOp) -> bool:
     return "zero" in op.weight_inputs
 
 
-def _table_weight(op: LinearOp) -> Lines:
-    """``weight [out, in]`` of codes that are looked up; scales may be looked up, too."""
+def _rows_weight(op: LinearOp) -> Lines:
+    """``weight [out, in]`` of codes, as they lie; scales may be looked up, too."""
     scales = op.encoding.scales
     found, lines = "scale", ["rest = Constant <value_ints: ints = [-1]> ()"]
     if isinstance(scales, Blocked):
         found = "scales"
-        lines += [*_looked_up_scales(scales.grid, planes(op.encoding.grid.bits)[0], op.group)]
+        lines += _looked_up_scales(scales.grid, planes(op.encoding.grid.bits)[0], op.group)
     return [
         *lines,
         f"groups = Shape ({found})",
@@ -142,7 +142,8 @@ def _table_weight(op: LinearOp) -> Lines:
         "shape = Concat <axis: int = 0> (rows, rest)",
         *numbers(op.encoding.grid),
         f"spread_scale = Unsqueeze ({found}, rest)",
-        *values(True, ir.DataType.FLOAT, "spread_"),
+        *(["spread_zero = Unsqueeze (zero, rest)"] if _has_zero(op) else []),
+        *values(not _has_zero(op), ir.DataType.FLOAT, "spread_"),
     ]
 
 
@@ -170,27 +171,8 @@ def _looked_up_scales(grid: Grid, width: int, group: int | None) -> Lines:
 
 def _filters(op: LinearOp) -> Lines:
     """The weight as ``[out, in, 1, 1]``."""
-    ends = "ends = Constant <value_ints: ints = [2, 3]> ()"
-    if isinstance(op.encoding.grid, TableGrid):
-        return [*_table_weight(op), ends, "filters = Unsqueeze (weight, ends)"]
-    if op.is_float:
-        return ["wide = Cast <to: int = 1> (weight)", ends, "filters = Unsqueeze (wide, ends)"]
-    lines = [
-        "rest = Constant <value_ints: ints = [-1]> ()",
-        "groups = Shape (scale)",
-        "blocked = Concat <axis: int = 0> (groups, rest)",
-        "rows = Shape <start: int = 0, end: int = 1> (scale)",
-        "shape = Concat <axis: int = 0> (rows, rest)",
-    ]
-    for name in ("scale", "zero") if _has_zero(op) else ("scale",):
-        lines.append(f"spread_{name} = Unsqueeze ({name}, rest)")
-    lines += [
-        *codes(op.encoding.grid.bits),
-        "spread_codes = Identity (codes)",
-        "steps = Cast <to: int = 1> (spread_codes)",
-    ]
-    lines += [*values(not _has_zero(op), ir.DataType.FLOAT, "spread_"), ends]
-    return [*lines, "filters = Unsqueeze (weight, ends)"]
+    found, lines = ("wide", ["wide = Cast <to: int = 1> (weight)"]) if op.is_float else ("weight", _rows_weight(op))
+    return [*lines, "ends = Constant <value_ints: ints = [2, 3]> ()", f"filters = Unsqueeze ({found}, ends)"]
 
 
 def _float_weight() -> tuple[str, Lines]:

@@ -5,9 +5,9 @@ so the products are those of activations with a step a row, and their integers a
 takes a quarter of the time of ``x / step``, and is rounded to another integer only right between two.
 """
 
-from qcc.codegen.cpu import emit
-from qcc.codegen.cpu.emit import Expr, T
-from qcc.codegen.cpu.gemm_int8 import places
+from qcc.codegen.cpu.tiles.gemm_int8 import places
+from qcc.codegen.cpu.tir import emit
+from qcc.codegen.cpu.tir.emit import Expr, T
 
 LOW, HIGH = -128, 127
 ROUND = 12582912.0  # 1.5 * 2**23: a small number that is added to it, and taken off again, comes back whole

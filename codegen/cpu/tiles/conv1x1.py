@@ -7,11 +7,11 @@ activations. Every tile of results is finished by the op's steps while it is in 
 
 from collections.abc import Callable
 
-from qcc.codegen.cpu import emit
-from qcc.codegen.cpu.emit import LANES, Expr, T
-from qcc.codegen.cpu.gemm import ORDER, WORDS, amx
-from qcc.codegen.cpu.gemm_bf16 import TO_BF16
-from qcc.codegen.cpu.steps import applied
+from qcc.codegen.cpu.tiles.gemm import ORDER, WORDS, amx
+from qcc.codegen.cpu.tiles.gemm_bf16 import TO_BF16
+from qcc.codegen.cpu.tir import emit
+from qcc.codegen.cpu.tir.emit import LANES, Expr, T
+from qcc.codegen.cpu.tir.steps import applied
 from qcc.ir.kernel.op import step_inputs
 
 PERMUTE = "llvm.x86.avx512.permvar.hi.512"

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Callable, Iterable
 
-from qcc.codegen.cpu.emit import Expr
+from qcc.codegen.cpu.library.generate import compiled, functions
+from qcc.codegen.cpu.library.header import prefix
+from qcc.codegen.cpu.library.spec import products, served
 from qcc.codegen.cpu.templates import templates
-from qcc.codegen.library.generate import compiled, functions
-from qcc.codegen.library.header import prefix
-from qcc.codegen.library.spec import products, served
+from qcc.codegen.cpu.tir.emit import Expr
 from qcc.codegen.target.target import CpuTarget
 from qcc.ir.kernel.op import LinearOp
 

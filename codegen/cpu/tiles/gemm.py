@@ -10,8 +10,8 @@ fits the first cache; until the last slab, results wait in ``part``.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from qcc.codegen.cpu import emit
-from qcc.codegen.cpu.emit import Expr, T
+from qcc.codegen.cpu.tir import emit
+from qcc.codegen.cpu.tir.emit import Expr, T
 
 POINTERS = {
     "a": "int32", "w": "int32", "steps": "float32", "sums": "int32", "scale": "float32", "offset": "int16",

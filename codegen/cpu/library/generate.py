@@ -6,9 +6,10 @@ from pathlib import Path
 
 import tvm  # type: ignore[import-untyped]  # TVM has no stubs
 
-from qcc.codegen.cpu import conv1x1, steps
-from qcc.codegen.cpu.emit import Expr
-from qcc.codegen.library.spec import chain, chain_name, functions_of, norm, products, served
+from qcc.codegen.cpu.library.spec import chain, chain_name, functions_of, norm, products, served
+from qcc.codegen.cpu.tiles import conv1x1
+from qcc.codegen.cpu.tir import steps
+from qcc.codegen.cpu.tir.emit import Expr
 from qcc.codegen.target.interruption import held_back
 from qcc.codegen.target.target import CpuTarget
 from qcc.ir.kernel.op import LinearOp

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qcc.codegen.ceilings.loops import wide
+from qcc.codegen.cpu.ceilings.loops import wide
 from qcc.codegen.target.cache import cache_folder, is_measured, read_json, write_json
 from qcc.codegen.target.machine import Machine, machine
 from qcc.codegen.target.target import CpuTarget, cpu_flags, native
@@ -131,7 +131,7 @@ def measure(tick: Ticker = lambda *_: None) -> Ceilings:
     target, flags, here = native(), cpu_flags(), machine()
     if importlib.util.find_spec("tvm") is None:
         raise CeilingError("ceilings are measured by loops that TVM compiles, and TVM is not installed")
-    from qcc.codegen.ceilings.loops import runners  # loads TVM
+    from qcc.codegen.cpu.ceilings.loops import runners  # loads TVM
 
     loops = [loop for loop in LOOPS if target.has(*loop.needs) and loop.flag in ("", *flags) and _granted(loop)]
     run = runners(sorted({loop.function for loop in loops}), target)

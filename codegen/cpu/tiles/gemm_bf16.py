@@ -5,11 +5,11 @@ float32, cut to bfloat16. Cutting alone would make all weights smaller, so the s
 what is cut is then as often too large as too small, and a weight that bfloat16 can hold stays as it is.
 """
 
-from qcc.codegen.cpu import emit
-from qcc.codegen.cpu.codes import REGISTER, Codes
-from qcc.codegen.cpu.emit import Expr, T
-from qcc.codegen.cpu.gemm import WORDS, Arguments, ProductKind, function
-from qcc.codegen.target.tiling import Tiling
+from qcc.codegen.cpu.processors.tiling import Tiling
+from qcc.codegen.cpu.tiles.gemm import WORDS, Arguments, ProductKind, function
+from qcc.codegen.cpu.tir import emit
+from qcc.codegen.cpu.tir.codes import REGISTER, Codes
+from qcc.codegen.cpu.tir.emit import Expr, T
 from qcc.ir.encoding.packing import planes
 
 TO_BF16 = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"

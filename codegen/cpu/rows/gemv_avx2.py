@@ -6,22 +6,26 @@ bits are multiplied in two parts. ``vpmaddwd`` then adds the halves of a quad in
 A table is looked up by ``vpshufb``, in both halves of a register.
 """
 
-from qcc.codegen.cpu import emit, gemv_narrow
-from qcc.codegen.cpu.codes import Codes, CodeTerm
-from qcc.codegen.cpu.emit import Expr, T
-from qcc.codegen.cpu.gemv_narrow import Narrow
+from qcc.codegen.cpu.rows import gemv_narrow
+from qcc.codegen.cpu.rows.gemv_narrow import Narrow
+from qcc.codegen.cpu.tir import emit
+from qcc.codegen.cpu.tir.codes import Codes, CodeTerm
+from qcc.codegen.cpu.tir.emit import Expr, T
 
 PAIRS = "llvm.x86.avx2.pmadd.ub.sw"
 WIDEN = "llvm.x86.avx2.pmadd.wd"
 SHUFFLE = "llvm.x86.avx2.pshuf.b"
 LANES = 8
 MOST = 127  # of a whole number, so that a pair fits 16 bits
-PARTS = 2  # of 8 outputs: with more, sums and codes of four rows outgrow the registers
+PARTS = emit.BLOCKS * emit.LANES // LANES  # of 8 outputs: as many streams as there are blocks keep memory busy
+FEW = 2  # of four rows, or two terms: with more, their sums and codes outgrow the registers
 
 
 def gemv(name: str, codes: Codes, rows: int, static: bool = False) -> Expr:
     """A function of the arguments of ``gemv_int8.gemv``."""
-    narrow = Narrow(LANES, PARTS, _zero, _inputs, _dots, codes.terms(MOST).factor)
+    terms = codes.terms(MOST)
+    parts = PARTS if rows * len(terms.parts) == 1 else FEW
+    narrow = Narrow(LANES, parts, _zero, _inputs, _dots, terms.factor)
     return gemv_narrow.gemv(name, codes, rows, static, narrow)
 
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from qcc.codegen.cpu import emit
-from qcc.codegen.cpu.codes import Codes
-from qcc.codegen.cpu.emit import Expr, T
-from qcc.codegen.cpu.gemv_int8 import POINTERS, SCALARS
+from qcc.codegen.cpu.rows.gemv_int8 import POINTERS, SCALARS
+from qcc.codegen.cpu.tir import emit
+from qcc.codegen.cpu.tir.codes import Codes
+from qcc.codegen.cpu.tir.emit import Expr, T
 
 NarrowInputs = Any  # of a chunk of one row, as an instruction set wants them
 

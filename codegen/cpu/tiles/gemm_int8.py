@@ -8,12 +8,12 @@ output of the row NaN or infinite. A row below 1e-30 counts as zero.
 
 from collections.abc import Callable
 
-from qcc.codegen.cpu import emit
-from qcc.codegen.cpu.codes import Codes
-from qcc.codegen.cpu.emit import Expr, T
-from qcc.codegen.cpu.gemm import WORDS, Arguments, ProductKind, function
-from qcc.codegen.cpu.gemv_int8 import TINY
-from qcc.codegen.target.tiling import Tiling
+from qcc.codegen.cpu.processors.tiling import Tiling
+from qcc.codegen.cpu.rows.gemv_int8 import TINY
+from qcc.codegen.cpu.tiles.gemm import WORDS, Arguments, ProductKind, function
+from qcc.codegen.cpu.tir import emit
+from qcc.codegen.cpu.tir.codes import Codes
+from qcc.codegen.cpu.tir.emit import Expr, T
 
 DOT = "tdpbsud"  # activations have a sign, codes none
 

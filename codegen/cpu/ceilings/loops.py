@@ -9,9 +9,9 @@ import numpy as np
 import tvm  # type: ignore[import-untyped]  # TVM has no stubs
 from tvm import tirx
 
-from qcc.codegen.cpu import emit
-from qcc.codegen.cpu.emit import Expr, T
-from qcc.codegen.library.generate import compiled
+from qcc.codegen.cpu.library.generate import compiled
+from qcc.codegen.cpu.tir import emit
+from qcc.codegen.cpu.tir.emit import Expr, T
 from qcc.codegen.target.target import AVX2, CpuTarget
 
 TILE = 256  # int32 of a tile

@@ -4,9 +4,9 @@ The weights are tiles of the matrix product, ``w [out / 32, in / 32, 2, 16, 16]`
 the first is the lower half. As float32 they cost a shift or a mask, less than reading them.
 """
 
-from qcc.codegen.cpu import emit
-from qcc.codegen.cpu.emit import Expr, T
-from qcc.codegen.cpu.gemv_exact import NARROW, POINTERS, SCALARS
+from qcc.codegen.cpu.rows.gemv_exact import NARROW, POINTERS, SCALARS
+from qcc.codegen.cpu.tir import emit
+from qcc.codegen.cpu.tir.emit import Expr, T
 
 PAIRS = 16  # of inputs in a chunk
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+from qcc.codegen.cpu.library.header import header, prefix
 from qcc.codegen.library.c_compiler import BuildError, Compiler, compiler
-from qcc.codegen.library.header import header, prefix
 from qcc.codegen.target import cache
 from qcc.codegen.target.scratch import scratch
 from qcc.codegen.target.target import CpuTarget, architecture
@@ -19,8 +19,8 @@ from qcc.ir.kernel.op import LinearOp
 from qcc.ir.onnx.file.whole_files import place, unfinished
 
 Arithmetic = Literal["int8", "bf16", "exact"]
-ROOM = Path(__file__).parent.parent
-SHIM = ROOM / "shim"
+ROOM = Path(__file__).parents[2]
+SHIM, ABI = ROOM / "cpu" / "shim", ROOM / "shim"
 FLAGS = (
     "-O2",
     "-ftree-vectorize",
@@ -106,7 +106,7 @@ def write_sources(
     specs: tuple[LinearOp, ...], targets: tuple[CpuTarget, ...], activations: str, folder: Path
 ) -> list[Path]:
     """Write to a folder what the shim's C files include, and give these files and the targets' objects."""
-    from qcc.codegen.library.generate import generate  # loads TVM
+    from qcc.codegen.cpu.library.generate import generate  # loads TVM
 
     objects = []
     for index, target in enumerate(targets):
@@ -119,7 +119,7 @@ def write_sources(
 def _link(sources: list[Path], with_: Compiler, folder: Path) -> Path:
     made, exports = folder / "kernels.so", folder / "exports.map"
     exports.write_text("{ global: RegisterCustomOps; local: *; };\n", encoding="utf-8")
-    last = [f"-Wl,--version-script={exports}", f"-I{folder}", *map(str, sources), "-o", str(made)]
+    last = [f"-Wl,--version-script={exports}", f"-I{folder}", f"-I{ABI}", *map(str, sources), "-o", str(made)]
     run = subprocess.run([*with_.command, *FLAGS, *last], capture_output=True, text=True)
     if run.returncode:
         raise BuildError(f"the C compiler failed: {run.stderr.strip()[-2000:]}")

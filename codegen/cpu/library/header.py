@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qcc.codegen.cpu.codes import codes_of
+from qcc.codegen.cpu.library.spec import chain, chain_name, functions_of, norm, products, served
+from qcc.codegen.cpu.processors.tiling import tiling
 from qcc.codegen.cpu.templates import product_of, templates
-from qcc.codegen.library.spec import chain, chain_name, functions_of, norm, products, served
+from qcc.codegen.cpu.tir.codes import codes_of
 from qcc.codegen.target.target import CpuTarget
-from qcc.codegen.target.tiling import tiling
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.grid import TableGrid
 from qcc.ir.kernel.op import LinearOp, step_inputs

@@ -1,0 +1,1 @@
+"""From ops to a library."""

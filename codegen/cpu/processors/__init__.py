@@ -1,0 +1,1 @@
+"""Processors, and what follows from one's caches."""

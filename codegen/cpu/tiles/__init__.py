@@ -1,0 +1,1 @@
+"""Products of many rows, by tiles, and what lays rows out for them."""

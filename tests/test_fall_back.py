@@ -1,0 +1,100 @@
+"""Where a bound fails, the weights that lose most become what their rules fall back to; nothing else does."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import qcc
+from qcc.compiler.report.lock import read_lock
+from qcc.compiler.report.result import Result
+from tests import onnx_models as models
+
+LAYERS = 6
+BODY = (
+    "g (float[N,64] x) => (float[N,64] h6) { "
+    + " ".join(f"[m{at}] m{at} = MatMul(h{at}, w{at}) h{at + 1} = Add(m{at}, h{at})" for at in range(LAYERS)).replace(
+        "h0", "x"
+    )
+    + " }"
+)
+HEAD = "qpolicy 1\nrule any { weights = int3 channel"
+BOUND = "verify { cosine >= 0.98 }\n"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A residual network, in which the layer `m4` speaks loudest and is hard to encode."""
+    weights = {f"w{at}": models.random(64, 64, seed=at) / 60 for at in range(LAYERS)}
+    outlier = models.random(64, 64) / 8
+    outlier[::9] *= 12
+    weights["w4"] = outlier.astype(np.float32)
+    onnx.save(models.parse(BODY, weights), tmp_path / "m.onnx")
+    return tmp_path / "m.onnx"
+
+
+def formats(result: Result) -> dict[str, str]:
+    return {row.name: " ".join(row.format.split()[:2]) for row in result.layers}
+
+
+def fell_back(result: Result) -> list[str]:
+    return [one.message for one in result.warnings if one.code == "Q620"]
+
+
+@pytest.mark.parametrize(("ladder", "worst"), [("float", "float32"), ("int8 channel | float", "int8 channel")])
+def test_what_loses_most_falls_back_and_the_bound_holds(model: Path, ladder: str, worst: str) -> None:
+    result = qcc.compile(model, f"{HEAD}; fallback = {ladder} }}\n{BOUND}")
+    assert result.passed
+    found = formats(result)
+    assert found.pop("m4") == worst
+    assert set(found.values()) == {"int3 channel"}
+    assert fell_back(result) == [
+        "1 of 6 weights fell back, so that `cosine >= 0.98` holds on generated data: `m4`",
+    ]
+
+
+def test_nothing_falls_back_without_a_rule_for_it_reject(model: Path) -> None:
+    result = qcc.compile(model, f"{HEAD} }}\n{BOUND}")
+    assert not result.passed
+    assert set(formats(result).values()) == {"int3 channel"}
+    assert fell_back(result) == []
+
+
+def test_nothing_falls_back_where_the_bound_holds(model: Path) -> None:
+    result = qcc.compile(model, f"{HEAD}; fallback = float }}\nverify {{ cosine >= 0.5 }}\n")
+    assert result.passed
+    assert set(formats(result).values()) == {"int3 channel"}
+    assert fell_back(result) == []
+
+
+def test_a_bound_on_the_size_stays_reject(model: Path) -> None:
+    """The worst layer in float would break it, so that no layer may fall back."""
+    size = qcc.compile(model, f"{HEAD} }}\nverify {{ cosine >= 0.5 }}\n").output_bytes
+    text = f"{HEAD}; fallback = float }}\nbudget {{ size <= {size + 500} B }}\n{BOUND}"
+    result = qcc.compile(model, text)
+    assert not result.passed
+    assert set(formats(result).values()) == {"int3 channel"}
+
+
+def test_a_bound_that_nothing_keeps_is_told_with_what_fell_back_reject(model: Path) -> None:
+    text = f"{HEAD}; fallback = int4 channel }}\nverify {{ cosine >= 0.99999 }}\n"
+    result = qcc.compile(model, text)
+    assert not result.passed
+    (message,) = fell_back(result)
+    assert "still does not hold" in message
+
+
+def test_a_lock_repeats_what_was_decided(model: Path, tmp_path: Path) -> None:
+    first = qcc.compile(model, f"{HEAD}; fallback = float }}\n{BOUND}", output=tmp_path / "a.onnx")
+    again = qcc.compile(model, plan=read_lock(first.lock), output=tmp_path / "b.onnx")
+    assert first.output.read_bytes() == again.output.read_bytes()
+    assert fell_back(again) == []
+
+
+def test_what_is_chosen_among_several_falls_back_too(model: Path) -> None:
+    head = HEAD.replace("int3 channel", "int{2,3} channel")
+    result = qcc.compile(model, f"{head}; fallback = float }}\nminimize size\n{BOUND}")
+    assert result.passed
+    assert formats(result)["m4"] == "float32"
+    assert result.allocation is not None
