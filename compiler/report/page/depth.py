@@ -121,7 +121,7 @@ _Plot = tuple[_Panel, list[list[Shape]]]
 def _sizes(columns: Sequence[_Column], centres: Sequence[float], top: float) -> _Plot:
     sizes = [max(size, 1) for one in columns for size in (one.before, one.after)]
     panel = _decades(top, "size before (ring) and after (dot), log scale", sizes, _size_tick)
-    shapes = []
+    shapes: list[list[Shape]] = []
     for one, x in zip(columns, centres, strict=True):
         before, after = (panel.y(math.log10(max(size, 1))) for size in (one.before, one.after))
         ring = _mark(x, before, False)
@@ -154,7 +154,7 @@ def _errors(columns: Sequence[_Column], centres: Sequence[float], top: float) ->
     every = 10 * -(-(high - 10 - low) // 40)
     ticks = tuple((float(at), f"{at} dB".replace("-", "−")) for at in range(low, high - 9, every))
     panel = _Panel(top, "signal to noise in the weight, higher is better", low, high, (*ticks, (high, "exact")))
-    shapes = []
+    shapes: list[list[Shape]] = []
     for one, x in zip(columns, centres, strict=True):
         exact = one.error <= 0
         value = high if exact else decibels(one.error) if one.error < math.inf else low
@@ -166,7 +166,7 @@ def _losses(columns: Sequence[_Column], centres: Sequence[float], top: float) ->
     known = [one.loss for one in columns if one.loss is not None and 0 < one.loss < math.inf]
     title = "loss at the output (noise over signal), log scale, lower is better"
     panel = _decades(top, title, known or [1.0], lambda power: f"1e{power}".replace("-", "−"))
-    shapes = []
+    shapes: list[list[Shape]] = []
     for one, x in zip(columns, centres, strict=True):
         if one.loss is None or math.isnan(one.loss):
             shapes.append([])
