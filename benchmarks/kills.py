@@ -30,7 +30,7 @@ from benchmarks.timing import machine
 from qcc.compiler.compile import compile
 from qcc.compiler.files.kernel_library import kernels_beside
 from qcc.compiler.runtime.session import Session
-from qcc.ir.onnx.file.whole_files import sha256
+from qcc.ir.model.whole_files import sha256
 
 SIZE, ROWS = 256, 4
 KERNEL_TOLERANCE = 0.02  # of the largest value: kernels round activations to 8 bits

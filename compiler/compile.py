@@ -51,10 +51,9 @@ from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.forms.choose import choose
+from qcc.ir.graph.graph import Graph
 from qcc.ir.kernel.op import LinearOp
-from qcc.ir.onnx.adapter import OnnxGraph
-from qcc.ir.onnx.file.save import Written
-from qcc.ir.onnx.graph.run import reference
+from qcc.ir.model.model import Written
 from qcc.passes.encode import Encode
 
 
@@ -125,7 +124,7 @@ def decide_plan(
 class _Opened:
     """A model ready to compile: cleaned, bound to a plan, with what the cleaning did, and then the rewriting."""
 
-    graph: OnnxGraph
+    graph: Graph
     plan: Plan
     data: Samples
     inputs: Inputs
@@ -177,7 +176,7 @@ class _Compilation:
     def run(self, plan: Plan | Lock | None) -> Result:
         opened = self._open(plan)
         with self.phases.phase("reference"):
-            verifier = Verifier(reference(self.model), opened.data, self.policy.verify, self.diagnostics)
+            verifier = Verifier(opened.file.model.reference(), opened.data, self.policy.verify, self.diagnostics)
             verifier.see_finite(opened.graph)
         before, opened = opened.graph, self._rewrite(opened)
         with staging(self.output) as folder:
@@ -201,12 +200,10 @@ class _Compilation:
             if verification.passed:
                 publish_result(result, *used, settled.written)
             elif self.keep_failed:
-                result = publish_failed(result, *used)
+                result = publish_failed(result, *used, opened.file.model.copy)
         return result
 
-    def _held(
-        self, opened: _Opened, staged: Path, verifier: Verifier, before: OnnxGraph, plan: Plan | Lock | None
-    ) -> Made:
+    def _held(self, opened: _Opened, staged: Path, verifier: Verifier, before: Graph, plan: Plan | Lock | None) -> Made:
         """The model made, and made again where its bounds fail and rules say what to fall back to."""
         made = self._made(opened, staged, verifier, before)
         if plan is not None or copies(made[0].plan):
@@ -220,14 +217,15 @@ class _Compilation:
         back.tell(made[2], self.diagnostics)
         return made
 
-    def _made(self, opened: _Opened, staged: Path, verifier: Verifier, before: OnnxGraph) -> Made:
+    def _made(self, opened: _Opened, staged: Path, verifier: Verifier, before: Graph) -> Made:
         """The model and its library, written and verified."""
         settled = self._build(opened, staged)
         library = self._library(settled.plan, settled.built.ops, staged)
         encoded = [n for one in settled.plan.steps if isinstance(one.action, Encode) for n in one.weights]
         with self.phases.phase("verify"):
-            here = library if self.runs_here else None
-            return settled, library, verifier.verify(staged, here, before, encoded)
+            runner = partial(opened.file.model.runner, staged)
+            kernels = partial(runner, library) if library and self.runs_here else None
+            return settled, library, verifier.verify(runner, kernels, before, encoded)
 
     def _keep(self, name: str, encoded: Encoded) -> None:
         if self.policy.verify:
@@ -289,17 +287,15 @@ class _Compilation:
         with self.phases.phase("load"):
             before = state_of(self.model)
             opened = open_model(self.model)
-            inputs = Inputs.of(self.model, opened.graph.data_files(), before)
+            inputs = Inputs.of(self.model, opened.model.data_files, before)
             check_outputs(output_files(self.output, self.keep_failed), (file.path for file in inputs.data))
-        data = chosen_data(self.policy, self.data, opened.graph, reference(self.model), self.dims)
+        data = chosen_data(self.policy, self.data, opened.graph, opened.model.reference(), self.dims)
         if isinstance(plan, Lock):
             check_lock(self.output, self.keep_failed, plan.path)
             tell_differences(plan, inputs, data, self.diagnostics)
             plan = plan.plan
         told = self.phases, self.diagnostics
-        done, earlier = run_first_phases(
-            opened, plan or self.policy, data, lambda: reference(self.model), *told, bool(self.policy.verify)
-        )
+        done, earlier = run_first_phases(opened, plan or self.policy, data, *told, bool(self.policy.verify))
         graph = done.graph
         if plan is not None:
             check_plan(plan, graph, self.model)
@@ -308,7 +304,7 @@ class _Compilation:
         warn_of_generated_steps(bound, data, self.diagnostics)
         return _Opened(graph, bound, data, inputs, opened, done.rows)
 
-    def _bind(self, graph: OnnxGraph, data: Samples, size_bytes: int, earlier: Earlier) -> Plan:
+    def _bind(self, graph: Graph, data: Samples, size_bytes: int, earlier: Earlier) -> Plan:
         with self.phases.phase("choose"):
             chooser = chooser_of(self.policy, graph, data, self.phases.counter("choose"))
             self.chooser, latency = chooser, self._latency(chooser, data)
@@ -330,7 +326,7 @@ class _Compilation:
         """Run the passes that keep the function, and see that they do."""
         if not rewrite_steps(opened.plan):
             return opened
-        cleaned = None if opened.rewrites else Cleaned(lambda: reference(self.model), opened.file.edits)
+        cleaned = None if opened.rewrites else Cleaned(opened.file.model.reference, opened.file.edits)
         tick = partial(self.phases.tell, "rewrite")
         with self.phases.phase("rewrite"):
             told = self.covered.by(self.diagnostics, self.phases)
@@ -345,18 +341,18 @@ class _Compilation:
         if evidence is None:  # what is made again, under a plan that was open, asks for nothing else
             covered = self.covered.by(self.diagnostics, self.phases)
             evidence = self.evidence = Evidence.of(graph, plan, opened.data, self.phases, covered)
-        raised: dict[int, OnnxGraph] = {}
+        raised: dict[int, Graph] = {}
         most = opened.file.size_bytes if any(row.treated for row in opened.rewrites if row.action != "clean") else None
 
-        def write(decided: Plan) -> tuple[build.Built[OnnxGraph], Written]:
+        def write(decided: Plan) -> tuple[build.Built[Graph], Written]:
             opset = max(needed_opset(graph, decided), self._export().opset or 0)
             if opset not in raised:
                 with self.phases.phase("raise"):
-                    raised[opset] = raise_graph(graph, opset, opened.data)
+                    raised[opset] = raise_graph(opened.file.model, graph, opset, opened.data)
             with self.phases.phase("encode"):
                 built = build.run_plan(raised[opset], decided, evidence.context(decided, self._keep))
-            metadata = lock.provenance(self.model, self.policy, decided)
-            return built, build.write(built, staged, self._export(), metadata, most)
+            notes = lock.provenance(self.model, self.policy, decided)
+            return built, build.write(opened.file.model, built, staged, self._export(), notes, most)
 
         settled = None if copies(plan) else settle(plan, write, evidence.losses)
         for edit in settled.built.edits if settled else ():
@@ -364,7 +360,7 @@ class _Compilation:
                 self.diagnostics.warning("Q411", f"`{edit.subject}` stays as it is: {edit.text}")
         if settled is None or (settled.written.size_bytes >= opened.file.size_bytes and most is None):
             self.diagnostics.warning("Q430", f"`{self.model}` gets no smaller: the output is a copy of it")
-            settled = copied(self.model, graph, settled.plan if settled else plan, staged)
+            settled = copied(opened.file.model, graph, settled.plan if settled else plan, staged)
         return settled
 
     def _export(self) -> Export:
@@ -393,5 +389,5 @@ class _Compilation:
             rewrites=() if same else opened.rewrites,
             notes=opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else (),
             data=self.output.with_name(data.name) if data else None,
-            reach=reach(source.graph, source.size_bytes, source.graph.note_bytes, layer_rows.unencoded(rows)),
+            reach=reach(source.graph, source.size_bytes, source.model.note_bytes, layer_rows.unencoded(rows)),
         )

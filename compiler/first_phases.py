@@ -1,6 +1,6 @@
 """What runs before rules are bound to weights: the passes that change which there are, or their shapes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from qcc.compiler.build.cleaning import Cleaned
@@ -16,8 +16,7 @@ from qcc.compiler.plan.text import action_text
 from qcc.compiler.repeat import check_targets
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Policy
-from qcc.ir.graph.graph import Runner
-from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.ir.graph.graph import Graph
 
 NAMED = 3
 
@@ -26,18 +25,16 @@ def run_first_phases(
     model: OpenModel,
     asked: Policy | Plan,
     data: Samples,
-    original: Callable[[], Runner],
     phases: Phases,
     diagnostics: Diagnostics,
     bounded: bool,
-) -> tuple[Rewritten[OnnxGraph], Earlier]:
+) -> tuple[Rewritten[Graph], Earlier]:
     """Run the passes that a policy asks for, or the steps of a plan that has been made before.
 
     Args:
         model: cleaned.
         asked: the policy or the plan.
         data: to validate on.
-        original: how to run the model as it came.
         phases: timed and told.
         diagnostics: told what was not done.
         bounded: the outputs of the written model are held to something.
@@ -52,7 +49,7 @@ def run_first_phases(
         steps = first_steps(asked, graph, not data.generated, diagnostics)
         diagnostics.raise_if_errors()
     check_targets(steps, graph, model.path)
-    cleaned = Cleaned(original, model.edits)
+    cleaned = Cleaned(model.model.reference, model.edits)
     with phases.phase("structure"):
         done = restructure(graph, steps, data, cleaned, partial(phases.tell, "structure"))
     _see_that_named_went(steps, done.rows, diagnostics)

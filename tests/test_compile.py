@@ -25,7 +25,7 @@ from qcc.ir.encoding.blocks import CHANNEL
 from qcc.ir.encoding.fit import encode
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.forms.choose import choose
-from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.ir.graph.graph import Graph
 from qcc.passes.contract.contract import Context
 from qcc.passes.encode import Encode
 from qcc.passes.rounding.nearest import Nearest
@@ -40,17 +40,17 @@ def policy(text: str) -> Policy:
 
 
 @pytest.fixture(scope="module")
-def graph() -> OnnxGraph:
+def graph() -> Graph:
     return open_model(MODEL).graph
 
 
 @pytest.fixture(scope="module")
-def data(graph: OnnxGraph) -> samples.Samples:
+def data(graph: Graph) -> samples.Samples:
     return samples.load(FOLDER / "calibration.npz", graph, 16, 0)
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 16])
-def test_pieces_run_as_the_whole(graph: OnnxGraph, data: samples.Samples, most: int) -> None:
+def test_pieces_run_as_the_whole(graph: Graph, data: samples.Samples, most: int) -> None:
     pieces = cut(graph, most)
     assert 1 <= len(pieces) <= most
     chain = Chain(graph, pieces)
@@ -62,7 +62,7 @@ def test_pieces_run_as_the_whole(graph: OnnxGraph, data: samples.Samples, most: 
 
 
 def test_sensitivity_is_the_loss_of_the_encoded_graph(
-    graph: OnnxGraph, data: samples.Samples, monkeypatch: pytest.MonkeyPatch
+    graph: Graph, data: samples.Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("qcc.compiler.measure.probe.SURE", 0.0)
     encoding = Blocked(IntGrid(3), CHANNEL)
@@ -81,7 +81,7 @@ def test_sensitivity_is_the_loss_of_the_encoded_graph(
         )  # float32 noise on losses down to 1e-4
 
 
-def test_like_candidates_share_runs(graph: OnnxGraph, data: samples.Samples) -> None:
+def test_like_candidates_share_runs(graph: Graph, data: samples.Samples) -> None:
     weight = graph.weights()[1]
     encodings = [Blocked(IntGrid(bits), CHANNEL) for bits in (2, 3, 4, 5, 6, 7, 8)] * 2
     candidates = tuple(Candidate(Encode(one, Nearest(), choose(weight, one).form), "") for one in encodings)
@@ -166,7 +166,7 @@ class Reader:
         return {"image": np.full((2, 1, 28, 28), self.left, np.float32)} if self.left >= 0 else None
 
 
-def test_readers_and_iterables_are_calibration_data(graph: OnnxGraph) -> None:
+def test_readers_and_iterables_are_calibration_data(graph: Graph) -> None:
     assert samples.load(Reader(3), graph, None, 0).count == 6
     assert samples.load(({"image": np.zeros((1, 1, 28, 28), np.float32)} for _ in range(4)), graph, 2, 0).count == 2
 

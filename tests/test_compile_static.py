@@ -11,7 +11,6 @@ import pytest
 
 import qcc
 from qcc.compiler.compile import decide_plan
-from qcc.compiler.files.open_model import open_model
 from qcc.compiler.measure.time_forms import FLOAT, Timings
 from qcc.compiler.plan.activations import saturating, untargeted
 from qcc.compiler.plan.catalog import schema
@@ -28,6 +27,7 @@ from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.value import STATIC_INT8, EncodedValue
 from qcc.ir.forms.integers import INTEGERS
 from qcc.ir.kernel.op import LinearOp, OpError, parse
+from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.passes.encode import Encode
 from tests import onnx_models
 from tests.codegen_models import linear
@@ -141,7 +141,7 @@ def test_eight_bits_where_all_targets_have_the_instructions(targets: str, bits: 
 
 def test_eight_bits_have_a_sign(odd: Path) -> None:
     """What is written is in two's complement, whatever this processor makes of the product."""
-    graph = open_model(odd).graph
+    graph = OnnxGraph.load(odd)
     (weight,) = graph.weights()
     encoded = fit.encode(graph.matrix(weight), INT8)
     graph.encode(graph.encode_inputs(weight, EncodedValue(STATIC_INT8, np.float32(0.01))), encoded, INTEGERS)

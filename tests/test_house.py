@@ -85,6 +85,32 @@ def _imports(path: Path) -> set[str]:
     return found
 
 
+RUNTIME = ("qcc.compiler.runtime", "qcc.compiler.measure.time_forms")
+"""What knows ONNX Runtime, since it runs on it."""
+FRAMEWORKS = ("qcc.ir.onnx", "qcc.ir.fx", "onnx", "onnx_ir", "onnxruntime", "torch")
+
+
+def test_the_driver_names_no_framework() -> None:
+    """Functions' own imports count."""
+    found = [
+        f"{_name(path)}: {name}"
+        for path in MODULES
+        if path.relative_to(ROOT).parts[0] in ("compiler", "passes")
+        if not _name(path).startswith(RUNTIME)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name in _named(node)
+        if any(name == one or name.startswith(f"{one}.") for one in FRAMEWORKS)
+    ]
+    assert found == []
+
+
+def _named(node: ast.AST) -> list[str]:
+    """The modules that an import names."""
+    if isinstance(node, ast.ImportFrom):
+        return [node.module or "", *(f"{node.module}.{one.name}" for one in node.names)]
+    return [one.name for one in node.names] if isinstance(node, ast.Import) else []
+
+
 def test_a_name_has_one_meaning() -> None:
     """A public class or function is defined once; what a folder's modules all have by contract is left out."""
     places: dict[str, list[str]] = {}

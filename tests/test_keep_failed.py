@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 import qcc
 from qcc.compiler.files.staging import failed_path
-from qcc.ir.onnx.file.whole_files import sha256
+from qcc.ir.model.whole_files import sha256
 
 run = runpy.run_path(str(Path(__file__).with_name("test_cli.py")))["run"]
 Run = Callable[..., tuple[int, str, str]]

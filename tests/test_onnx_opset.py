@@ -10,9 +10,9 @@ import pytest
 
 from qcc.ir.errors import ModelError
 from qcc.ir.graph.ops import Array
+from qcc.ir.model.options import MOST_RAISED
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.file.adapters import ADAPTERS
-from qcc.ir.onnx.file.options import MOST_RAISED
 from tests.onnx_models import parse, random
 
 X = "float[2,3,4,6] x"

@@ -18,9 +18,9 @@ from qcc.ir.encoding.blocks import group
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.errors import ModelError
 from qcc.ir.forms.decoded import DECODED
+from qcc.ir.model.options import ExternalData
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.file import save as onnx_save
-from qcc.ir.onnx.file.options import ExternalData
 from tests.onnx_models import MATMUL, X, parse, random, run
 
 BIG = random(64, 64)

@@ -18,7 +18,7 @@ from onnx import numpy_helper
 
 import qcc
 from qcc.compiler.files import publish
-from qcc.ir.onnx.file.whole_files import place, sha256
+from qcc.ir.model.whole_files import place, sha256
 
 run = runpy.run_path(str(Path(__file__).with_name("test_cli.py")))["run"]
 Run = Callable[..., tuple[int, str, str]]
@@ -82,7 +82,7 @@ def test_data_that_another_model_shares_stays(folder: Path, run: Run) -> None:
 def test_data_of_a_dead_run_is_swept_with_its_folder(folder: Path, run: Run) -> None:
     script = """
 import os, signal, sys
-from qcc.ir.onnx.file import whole_files
+from qcc.ir.model import whole_files
 real = os.replace
 def replace(source, target):
     if str(target).endswith("net.qcc.onnx") and ".qcc-" not in str(target):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from qcc.ir.onnx.file.whole_files import data_name, is_ours, own_data, retire
+from qcc.ir.model.whole_files import data_name, is_ours, own_data, retire
 
 CONTENT = b"weights"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -5,13 +5,13 @@ from pathlib import Path
 from qcc.compiler.allocate.settle import Settled
 from qcc.compiler.build.run import Built
 from qcc.compiler.plan.plan import Kept, Plan
-from qcc.ir.onnx.adapter import OnnxGraph
-from qcc.ir.onnx.file.copy import copy_model
+from qcc.ir.graph.graph import Graph
+from qcc.ir.model.model import AnyModel
 
 REASON = "the output is a copy of the input, since the model gets no smaller"
 
 
-def copy_plan(plan: Plan, graph: OnnxGraph) -> Plan:
+def copy_plan(plan: Plan, graph: Graph) -> Plan:
     """The plan that does nothing, not even clean, instead of one that would gain nothing."""
     kept = {one.weight: one.reason for one in plan.kept}
     rows = tuple(Kept(weight.name, kept.get(weight.name, REASON)) for weight in graph.weights())
@@ -23,10 +23,10 @@ def copies(plan: Plan) -> bool:
     return not plan.steps and plan.decided
 
 
-def copied(model: Path, graph: OnnxGraph, plan: Plan, staged: Path) -> Settled:
+def copied(model: AnyModel, graph: Graph, plan: Plan, staged: Path) -> Settled:
     """Copy a model to a file, under a plan that says so.
 
     Raises:
         OSError: it cannot be copied.
     """
-    return Settled(copy_plan(plan, graph), Built(graph, ()), copy_model(model, staged))
+    return Settled(copy_plan(plan, graph), Built(graph, ()), model.copy(staged))

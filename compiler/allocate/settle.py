@@ -22,12 +22,12 @@ from qcc.compiler.measure.sensitivity import Losses
 from qcc.compiler.plan.costs import LATENCY, SIZE
 from qcc.compiler.plan.plan import Plan
 from qcc.compiler.report.result import Allocation
-from qcc.ir.onnx.adapter import OnnxGraph
-from qcc.ir.onnx.file.save import Written
+from qcc.ir.graph.graph import Graph
+from qcc.ir.model.model import Written
 
 ROUNDS = 6
 
-Write = Callable[[Plan], tuple[Built[OnnxGraph], Written]]
+Write = Callable[[Plan], tuple[Built[Graph], Written]]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Settled:
     """A decided plan with the file that it gave; no decision where nothing was open."""
 
     plan: Plan
-    built: Built[OnnxGraph]
+    built: Built[Graph]
     written: Written
     decision: Decision | None = None
     losses: Losses | None = None

@@ -19,8 +19,6 @@ from qcc.compiler.runtime.session import Session
 from qcc.compiler.verify import outputs as verify
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
-from qcc.ir.onnx.file.load import parse
-from qcc.ir.onnx.file.save import whole_size
 
 TURN_S, SETTLE_S = 0.01, 0.01
 NEEDS_DATA = "`--data` gives inputs that the model accepts; `--dim` and `--sequence` set the sizes of generated ones"
@@ -163,9 +161,9 @@ def _entries(runs: Sequence[Run], sessions: Sequence[Session]) -> tuple[Contende
         alone = {path for path, _ in runs if path.name == model.name} == {model}
         label = model.name if alone else str(model)
         label += ", plain" if not kernels and (model, True) in runs else ""
-        size = whole_size(model, parse(model).data_files)
         library = session.kernels
-        made.append(Contender(model, library, label, size, library.stat().st_size if library else 0, session.nodes))
+        size = library.stat().st_size if library else 0
+        made.append(Contender(model, library, label, session.size_bytes, size, session.nodes))
     return tuple(made)
 
 

@@ -10,7 +10,7 @@ from qcc.compiler.console import terminal
 from qcc.compiler.console.fit_table import Column, Table
 from qcc.compiler.measure.timing import SLOWER, times_text
 from qcc.compiler.report.text import ratio_text, size_text
-from qcc.ir.onnx.file.runtime import onnxruntime
+from qcc.compiler.runtime.session import runtime_version
 
 MS = 1e3
 NONE = "-"
@@ -35,15 +35,13 @@ def write_report(result: Bench) -> None:
 def place_text() -> str:
     """The machine and the runtime."""
     here = machine()
-    return (
-        f"{here.processor}, {here.cores} core{'' if here.cores == 1 else 's'}, ONNX Runtime {onnxruntime.__version__}"
-    )
+    return f"{here.processor}, {here.cores} core{'' if here.cores == 1 else 's'}, ONNX Runtime {runtime_version()}"
 
 
 def as_json(result: Bench) -> dict[str, Any]:
     """The result as plain data; what is infinite, as the SQNR of equal outputs, is null."""
     return {
-        "machine": {**asdict(machine()), "onnxruntime": onnxruntime.__version__},
+        "machine": {**asdict(machine()), "onnxruntime": runtime_version()},
         "inputs": result.data,
         "models": [_model_json(entry, close) for entry, close in zip(result.entries, result.closeness, strict=True)],
         "settings": [_setting_json(setting, len(result.entries)) for setting in result.settings],

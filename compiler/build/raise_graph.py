@@ -4,6 +4,7 @@ Both graphs run without the runtime's optimisations, so that every op runs as it
 numbers. What the graph as it was refuses to run on is left out.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -14,21 +15,23 @@ from qcc.compiler.calibrate.samples import Samples, generate
 from qcc.compiler.plan.plan import Plan
 from qcc.compiler.verify.translation import Difference, compare, tolerance
 from qcc.ir.errors import ModelError
-from qcc.ir.graph.graph import Runner
+from qcc.ir.graph.graph import Graph, Runner
 from qcc.ir.graph.ops import Value
-from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.ir.model.model import Model, Raised
+from qcc.passes.contract.contract import G
 from qcc.passes.encode import Encode
 
 DRAWS = 2
 SIZES = (1, 2, 7)  # of free axes: one element hides what broadcasts, an odd number shows what is rounded
 OUTPUT_BYTES = 1 << 26  # of the outputs that are held
+PATIENCE_S = 5.0  # of all cores, after which each size has been drawn once and that is enough
 LISTED = 6
 
 RunOutputs = dict[str, np.ndarray]
 
 
-def needed_opset(graph: OnnxGraph, plan: Plan) -> int:
-    """The lowest opset that can express all that a decided plan encodes, never below the graph's own."""
+def needed_opset(graph: Graph, plan: Plan) -> int:
+    """The lowest opset that can express all that a decided plan encodes."""
     weights = {weight.name: weight for weight in graph.weights()}
     needed = [
         step.action.form.opset(step.action.encoding, weights[name].shape)
@@ -36,13 +39,14 @@ def needed_opset(graph: OnnxGraph, plan: Plan) -> int:
         if isinstance(step.action, Encode)
         for name in step.weights
     ]
-    return max([graph.opset, *needed])
+    return max(needed, default=0)
 
 
-def raise_graph(graph: OnnxGraph, opset: int, data: Samples) -> OnnxGraph:
+def raise_graph(model: Model[G], graph: G, opset: int, data: Samples) -> G:
     """The graph at an opset, found to compute the same; the graph itself where it needs no raising.
 
     Args:
+        model: that it is of.
         graph: left as it is.
         opset: to be reached at least.
         data: to compare on, beside drawn inputs.
@@ -50,24 +54,21 @@ def raise_graph(graph: OnnxGraph, opset: int, data: Samples) -> OnnxGraph:
     Raises:
         ModelError: an op has no equivalent there, or what the graph computes has changed.
     """
-    if graph.opset >= opset:
-        return graph
-    raised = graph.copy()
-    changed = raised.require_opset(opset)
-    if changed:
-        _compare(graph, raised, data, changed)
-    return raised
+    raised = model.raised(graph, opset)
+    if raised.changed:
+        _compare(graph, raised, data)
+    return raised.graph
 
 
-def _compare(graph: OnnxGraph, raised: OnnxGraph, data: Samples, changed: Sequence[str]) -> None:
-    feeds, wanted = _run(_runner(graph), [*_drawn(graph), *data.first(1).batches])
+def _compare(graph: G, raised: Raised[G], data: Samples) -> None:
+    feeds, wanted = _run(_runner(graph), [*data.first(1).batches, *_drawn(graph)])
     if not feeds:
         return  # it runs on nothing that is at hand, which is for others to say
+    changed, where = raised.changed, raised.done
     ops = ", ".join(changed[:LISTED]) + (f" and {len(changed) - LISTED} more" if len(changed) > LISTED else "")
-    where = f"raising the model's opset from {graph.opset} to {raised.opset}"
-    help = f"export the model with opset {raised.opset}; ops that differ between the two: {ops}"
+    help = f"{raised.help}; ops that differ between the two: {ops}"
     try:
-        got = _outputs(raised, feeds)
+        got = _outputs(raised.graph, feeds)
     except ModelError as error:
         raise ModelError("Q412", f"{where} makes a model that does not run: {error.message}", help) from error
     wrong = _wrong(wanted, got, tolerance(graph))
@@ -80,11 +81,11 @@ def _compare(graph: OnnxGraph, raised: OnnxGraph, data: Samples, changed: Sequen
         raise ModelError("Q412", f"{where} changes what it computes: output `{told}` {_by(wrong[told])}", help)
 
 
-def _drawn(graph: OnnxGraph) -> Iterator[Batch]:
+def _drawn(graph: Graph) -> Iterator[Batch]:
     """Inputs at each size of the free axes, from two draws."""
-    for size in SIZES:
-        inputs = tuple(_sized(value, size) for value in graph.inputs)
-        for seed in range(DRAWS):
+    for seed in range(DRAWS):
+        for size in SIZES:
+            inputs = tuple(_sized(value, size) for value in graph.inputs)
             try:
                 yield from generate(graph, 1, seed, inputs).batches
             except ModelError:
@@ -97,17 +98,18 @@ def _sized(value: Value, size: int) -> Value:
     return replace(value, shape=tuple(one if isinstance(one, int) else size for one in value.shape))
 
 
-def _outputs(graph: OnnxGraph, feeds: Sequence[Batch]) -> list[RunOutputs]:
+def _outputs(graph: Graph, feeds: Sequence[Batch]) -> list[RunOutputs]:
     """What a graph makes of feeds; its session is gone when this returns, so that never two hold the weights."""
     runner = _runner(graph)
     return [dict(runner(feed)) for feed in feeds]
 
 
 def _run(runner: Runner, feeds: Sequence[Batch]) -> tuple[list[Batch], list[RunOutputs]]:
-    """The feeds that a graph runs on, as far as its outputs can be held, with those."""
-    ran, found, held = [], [], 0
+    """The feeds that a graph runs on, as far as its outputs can be held and it is not slow, with those."""
+    ran, found = list[Batch](), list[RunOutputs]()
+    held, start = 0, time.process_time()
     for feed in feeds:
-        if held > OUTPUT_BYTES:
+        if held > OUTPUT_BYTES or (len(ran) > len(SIZES) and time.process_time() - start > PATIENCE_S):
             break
         try:
             outputs = dict(runner(feed))
@@ -134,6 +136,6 @@ def _by(difference: Difference) -> str:
     return f"has {difference.changed:.2g} of its numbers changed"
 
 
-def _runner(graph: OnnxGraph) -> Runner:
+def _runner(graph: Graph) -> Runner:
     inputs, outputs = (tuple(value.name for value in values) for values in (graph.inputs, graph.outputs))
     return graph.runner(inputs, outputs, optimise=False)

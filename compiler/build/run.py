@@ -8,8 +8,7 @@ from qcc.compiler.plan.catalog import Export
 from qcc.compiler.plan.plan import Plan
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.kernel.op import LinearOp
-from qcc.ir.onnx.adapter import OnnxGraph
-from qcc.ir.onnx.file.save import Written
+from qcc.ir.model.model import Model, Written
 from qcc.passes.contract.contract import Context, Edit, G, Phase
 
 
@@ -46,22 +45,28 @@ def run_plan(graph: G, plan: Plan, context: Context) -> Built[G]:
 
 
 def write(
-    built: Built[OnnxGraph], path: Path, export: Export, metadata: dict[str, str], most_bytes: int | None = None
+    model: Model[G],
+    built: Built[G],
+    path: Path,
+    export: Export,
+    notes: dict[str, str],
+    most_bytes: int | None = None,
 ) -> Written:
     """Write the graph to a file.
 
     Args:
+        model: that it was.
         built: the graph.
         path: of the file.
         export: how.
-        metadata: what the file says of its origin; left out, as are names that no author gave, where the file is larger
+        notes: what the file says of its origin; left out, as are names that no author gave, where the file is larger
             than ``most_bytes`` with it.
         most_bytes: if there is a limit.
 
     Raises:
         ModelError: the place cannot be written to.
     """
-    written = built.graph.save(path, export.external_data, metadata)
+    written = model.write(built.graph, path, export.external_data, notes)
     if most_bytes is not None and written.size_bytes > most_bytes:
-        return built.graph.save(path, export.external_data, {}, given_names=False)
+        return model.write(built.graph, path, export.external_data, bare=True)
     return written

@@ -86,15 +86,13 @@ def _draw(path: Path, text: str) -> None:
 
 
 def _facts(model: "OpenModel") -> dict[str, Any]:
-    graph, proto = model.graph, model.graph.model
+    graph, origin = model.graph, model.model.origin
     return {
         "model": str(model.path),
         "bytes": model.size_bytes,
-        "producer": " ".join(filter(None, (proto.producer_name, proto.producer_version))) or None,
-        "ir_version": proto.ir_version,
-        "opset": graph.opset,
-        "domains": {domain: version for domain, version in proto.opset_imports.items() if domain},
-        "metadata": dict(proto.metadata_props),
+        "producer": origin.producer or None,
+        **origin.versions,
+        "metadata": dict(origin.notes),
         "inputs": [_value(value) for value in graph.inputs],
         "outputs": [_value(value) for value in graph.outputs],
         "ops": _kinds(model),
@@ -120,8 +118,7 @@ def _kinds(model: "OpenModel") -> dict[str, dict[str, int]]:
 
 
 def _weight(weight: "Weight", model: "OpenModel") -> dict[str, Any]:
-    constant = model.graph.model.graph.initializers[weight.constant].const_value
-    size = 0 if constant is None else constant.nbytes
+    size = weight.size_bytes
     return {
         "name": weight.name,
         "kinds": sorted(weight.kinds),
@@ -136,11 +133,10 @@ def _weight(weight: "Weight", model: "OpenModel") -> dict[str, Any]:
 
 def _write(model: "OpenModel") -> None:
     facts = _facts(model)
-    domains = "".join(f", {domain} {version}" for domain, version in facts["domains"].items())
     rows = [
         ("model", f"{model.path}, {model.size_bytes:,} bytes"),
         ("producer", facts["producer"] or "unknown"),
-        ("format", f"IR {facts['ir_version']}, opset {facts['opset']}{domains}"),
+        ("format", model.model.origin.format),
         *_named("inputs", [_typed(value) for value in model.graph.inputs]),
         *_named("outputs", [_typed(value) for value in model.graph.outputs]),
         *_named("ops", [_ops(kind, functions) for kind, functions in facts["ops"].items()]),
@@ -167,7 +163,7 @@ def _write(model: "OpenModel") -> None:
 def _write_reach(model: "OpenModel") -> None:
     from qcc.compiler.report.reach import reach  # loads the graph's adapter
 
-    lines = reach(model.graph, model.size_bytes, note_bytes=model.graph.note_bytes).lines
+    lines = reach(model.graph, model.size_bytes, note_bytes=model.model.note_bytes).lines
     terminal.write(terminal.pairs(_named("in reach", lines)))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qcc.ir.errors import ModelError
-from qcc.ir.onnx.file.whole_files import sha256
+from qcc.ir.model.whole_files import sha256
 
 State = tuple[int, ...]
 

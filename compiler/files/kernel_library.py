@@ -1,11 +1,9 @@
-"""Finding a model's kernel library, and registering it with ONNX Runtime."""
+"""Finding a model's kernel library."""
 
 from pathlib import Path
 
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
-from qcc.ir.errors import first_line
-from qcc.ir.onnx.file.runtime import onnxruntime
 
 PLAIN = "the model runs without a library too, slower: `Session(path, kernels=False)`, or move the file away"
 
@@ -29,20 +27,3 @@ def find(model: Path, kernels: bool | str | Path | None) -> Path | None:
     if kernels is None:
         return None
     raise QccError([Diagnostic("Q408", f"no such kernel library: `{path}`", help=PLAIN)])
-
-
-def register(options: onnxruntime.SessionOptions, library: str) -> None:
-    """Let sessions with these options take kernels from a library.
-
-    Args:
-        options: changed.
-        library: as `loadable` spells it.
-
-    Raises:
-        QccError: the system or the runtime refuses it.
-    """
-    try:
-        options.register_custom_ops_library(library)
-    except Exception as error:  # the runtime raises a dozen unrelated classes
-        message = f"cannot load the kernel library `{library}`: {first_line(error)}"
-        raise QccError([Diagnostic("Q408", message, help=PLAIN)]) from error

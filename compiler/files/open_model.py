@@ -6,20 +6,33 @@ from pathlib import Path
 
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
-from qcc.ir.onnx.adapter import OnnxGraph
-from qcc.ir.onnx.file.save import whole_size
+from qcc.ir.graph.graph import Graph
+from qcc.ir.model.model import AnyModel
+from qcc.ir.open_file import open_file
 from qcc.passes.clean import Clean
 from qcc.passes.contract.contract import Context
 
 
 @dataclass(frozen=True)
 class OpenModel:
-    """A cleaned graph, the size of the files it came from, and what the cleaning did."""
+    """A model with its graph cleaned, and what the cleaning did.
+
+    Args:
+        path: of its file; its name alone where it lies in none.
+        model: as it came.
+        graph: the cleaned one.
+        edits: of the cleaning, in words.
+    """
 
     path: Path
-    graph: OnnxGraph
-    size_bytes: int
+    model: AnyModel
+    graph: Graph
     edits: tuple[str, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the model as it came."""
+        return self.model.size_bytes
 
 
 def model_path(model: object) -> Path:
@@ -45,9 +58,12 @@ def open_model(path: Path) -> OpenModel:
     """Load and clean a model.
 
     Raises:
-        ModelError: see `onnx_load.load`.
+        ModelError: there is none that can be read.
     """
-    loaded = OnnxGraph.load(path)
-    size = whole_size(path, loaded.data_files())
-    cleaned, edits = Clean().apply(loaded, (), Context())
-    return OpenModel(path, cleaned, size, tuple(edit.text for edit in edits))
+    return cleaned_model(open_file(path), path)
+
+
+def cleaned_model(model: AnyModel, path: Path) -> OpenModel:
+    """A model with its graph cleaned."""
+    cleaned, edits = Clean().apply(model.graph, (), Context())
+    return OpenModel(path, model, cleaned, tuple(edit.text for edit in edits))

@@ -19,7 +19,7 @@ from qcc.codegen.target.interruption import held_back
 from qcc.codegen.target.scratch import owned_folder
 from qcc.compiler.files.staging import target_of
 from qcc.ir.errors import ModelError
-from qcc.ir.onnx.file.whole_files import is_ours, own_data, place, remove, retire, sha256
+from qcc.ir.model.whole_files import is_ours, own_data, place, remove, retire, sha256
 
 PREFIX = ".qcc-"
 RECORD = "published.json"

@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 from qcc.ir.errors import ModelError
-from qcc.ir.onnx.file.whole_files import place
+from qcc.ir.model.whole_files import place
 
 
 def output_path(model: Path, output: str | Path | None) -> Path:

@@ -13,7 +13,7 @@ from qcc.compiler.observe.statistics import layer_statistics
 from qcc.compiler.plan.plan import Allocate, Plan
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.ir.encoding.encoded import Encoded
-from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.ir.graph.graph import Graph
 from qcc.passes.contract.contract import Context, Rounding
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.moments import Moments, grams_of, seen_of
@@ -30,7 +30,7 @@ class Evidence:
     those of activations that it rounds.
     """
 
-    graph: OnnxGraph
+    graph: Graph
     plan: Plan
     data: Samples
     phases: Phases
@@ -39,7 +39,7 @@ class Evidence:
     advice: MutableMapping[Hashable, tuple[Rounding, str]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, graph: OnnxGraph, plan: Plan, data: Samples, phases: Phases, told: Told) -> "Evidence":
+    def of(cls, graph: Graph, plan: Plan, data: Samples, phases: Phases, told: Told) -> "Evidence":
         """Gather the statistics, and tell what they cover."""
         wanted = _weights_with_gram(plan)
         rounded = rounded_inputs(plan)

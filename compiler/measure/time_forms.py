@@ -113,10 +113,11 @@ def _time(
         for form in forms:
             assert encoding is not None
             encode = Encode(encoding, Nearest(clip="absmax"), form, how)
-            graph = open_model(path).graph
+            opened = open_model(path)
+            graph = opened.graph
             target = [weight.name for weight in graph.weights() if weight.constant == "w"]
             encoded, edits = encode.apply(graph, target, Context(magnitudes=dict.fromkeys(target, LARGE)))
-            written = encoded.save(folder / f"{form}.onnx", "auto", {}).path
+            written = opened.model.write(encoded, folder / f"{form}.onnx").path
             ops = {op for edit in edits for op in edit.ops}
             library = folder / f"{form}.so" if ops and kernels is not None else None
             if library is not None and kernels is not None:

@@ -16,7 +16,7 @@ from qcc.compiler.plan.formats import families, summary
 from qcc.dsl.policy.schema import Interval, Metric, Off, Property, Schema, TargetKind
 from qcc.dsl.policy.select import GIVEN
 from qcc.ir.graph.ops import LAYER_KINDS, Kind
-from qcc.ir.onnx.file.options import LEAST_RAISED, MOST_RAISED, ExternalData
+from qcc.ir.model.options import LEAST_RAISED, MOST_RAISED, ExternalData
 from qcc.ir.vocabulary.find import OPS
 from qcc.passes.contract.contract import Activations, Invariant, Pass, Phase, Rounding, SitePass
 

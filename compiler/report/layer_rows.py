@@ -9,13 +9,12 @@ from qcc.compiler.plan.plan import Plan
 from qcc.compiler.report.result import LayerRow
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
-from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.passes.contract.contract import Edit
 from qcc.passes.encode import Encode
 
 
 def rows(
-    graph: Graph, plan: Plan, built: Built[OnnxGraph], loss: Callable[[str], float | None], chooser: Chooser
+    graph: Graph, plan: Plan, built: Built[Graph], loss: Callable[[str], float | None], chooser: Chooser
 ) -> tuple[LayerRow, ...]:
     """One row a weight, in the order in which they run; the chooser tells the reasons for the forms."""
     refused = {edit.subject for edit in built.edits if edit.refused}

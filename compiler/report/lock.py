@@ -22,8 +22,8 @@ from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.policy.policy import Policy
 from qcc.dsl.policy.policy import to_text as policy_text
 from qcc.ir.errors import first_line
-from qcc.ir.onnx.file.save import Written
-from qcc.ir.onnx.file.whole_files import sha256
+from qcc.ir.model.model import Written
+from qcc.ir.model.whole_files import sha256
 
 FORMAT = 2
 PACKAGES = ("qcc", "numpy", "onnx", "onnx_ir", "onnxruntime", "scipy")

@@ -1,5 +1,6 @@
 """Writing what goes beside a model, and giving everything its final name."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,8 @@ from qcc.compiler.report.lock import lock_text
 from qcc.compiler.report.page.html import render_html
 from qcc.compiler.report.result import Result
 from qcc.dsl.policy.policy import Policy
-from qcc.ir.onnx.file.copy import copy_model
-from qcc.ir.onnx.file.save import Written
-from qcc.ir.onnx.file.whole_files import place
+from qcc.ir.model.model import Written
+from qcc.ir.model.whole_files import place
 
 
 def publish_result(
@@ -39,8 +39,18 @@ def publish_result(
     publish(files, staged.parent, [] if result.kernels else [final.kernels])  # of an earlier run
 
 
-def publish_failed(result: Result, policy: Policy, data: Samples, inputs: Inputs, staged: Path) -> Result:
+def publish_failed(
+    result: Result, policy: Policy, data: Samples, inputs: Inputs, staged: Path, copy: Callable[[Path, Path], Written]
+) -> Result:
     """Publish a model whose verification failed, under a name that tells it; files of an earlier run stay.
+
+    Args:
+        result: of the compilation.
+        policy: of it.
+        data: of it.
+        inputs: of it.
+        staged: where the model was written.
+        copy: makes a copy, at a path, of a model that was written.
 
     Returns:
         The result with the names that its files have.
@@ -50,7 +60,7 @@ def publish_failed(result: Result, policy: Policy, data: Samples, inputs: Inputs
     """
     path = failed_path(result.output)
     there, final = staged.with_name(path.name), OutputFiles.of(path)
-    written = copy_model(staged, there)  # its data gets another name, too
+    written = copy(there, staged)  # its data gets another name, too
     if result.kernels:
         place(kernels_beside(staged), kernels_beside(there))
     kept = replace(

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from qcc.compiler.files.kernel_library import register
+from qcc.compiler.runtime.register import register
 from qcc.ir.kernel.op import CHUNK, STEPS, LinearOp
 from qcc.ir.onnx.file.domain import DOMAIN, VERSION
 from qcc.ir.onnx.file.runtime import onnxruntime

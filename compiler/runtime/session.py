@@ -6,15 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from qcc.compiler.files.kernel_library import find, register
+from qcc.compiler.files.kernel_library import find
 from qcc.compiler.runtime.kernel_nodes import KernelNode, kernel_nodes, listing, summary
+from qcc.compiler.runtime.register import register
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.diagnostics.spelling import did_you_mean
 from qcc.ir.errors import ModelError, first_line
 from qcc.ir.graph.ops import Value
 from qcc.ir.kernel.loadable import loadable
+from qcc.ir.onnx.file.load import parse
 from qcc.ir.onnx.file.runtime import onnxruntime
+from qcc.ir.onnx.file.save import whole_size
 
 PREFIX = "qcc."
 DTYPES = {"float": "float32", "double": "float64"}
@@ -75,6 +78,15 @@ class Session:
         except ModelError as error:
             raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the model's file, and of the data files beside it.
+
+        Raises:
+            ModelError: the file can no longer be read.
+        """
+        return whole_size(self.path, parse(self.path).data_files)
+
     def report(self) -> str:
         """What runs where, as text: a summary, and a line a node that a kernel may run."""
         library = f"with {self.kernels.name}" if self.kernels else "without a kernel library"
@@ -104,6 +116,11 @@ class Session:
         except Exception as error:
             message = f"ONNX Runtime failed while running the model: {first_line(error)}"
             raise QccError([Diagnostic("Q406", message)]) from error
+
+
+def runtime_version() -> str:
+    """Of ONNX Runtime."""
+    return str(onnxruntime.__version__)
 
 
 def _value(one: onnxruntime.NodeArg) -> Value:

@@ -1,8 +1,7 @@
 """The stage that verifies: what was written beside the original, on data that tells something."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -17,9 +16,9 @@ from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Bound
 from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Graph, Runner
-from qcc.ir.onnx.graph.run import OnnxRunner
 
 JITTER_FACTOR = 10.0  # rounding adds up over a model's ops; the last digit of inputs and weights is one step of it
+MakeRunner = Callable[[], Runner]
 AMPLIFIED = "is as far from itself when its inputs and weights move by their last digit"
 
 
@@ -55,12 +54,14 @@ class Verifier:
         if self._bounds and self.reference.not_finite and not (graph and _broken(graph)):
             raise not_finite(self.reference.not_finite, self.reference.samples.generated)
 
-    def verify(self, staged: Path, library: Path | None, graph: Graph, encoded: Collection[str]) -> Verification:
-        """Run the written file, also with its kernels, and compare.
+    def verify(
+        self, plain: MakeRunner, kernels: MakeRunner | None, graph: Graph, encoded: Collection[str]
+    ) -> Verification:
+        """Run what was written, also with its kernels, and compare.
 
         Args:
-            staged: the file.
-            library: its kernels, where they run here.
+            plain: makes what runs it.
+            kernels: the same with its kernels, where they run here.
             graph: the model, to find what rounding alone does to it where a bound does not hold.
             encoded: the weights that changed.
 
@@ -69,16 +70,14 @@ class Verifier:
         """
         self.see_finite()
         held = self.reference.samples
-        plain = self.reference.compare(verify.run(OnnxRunner(staged), held.batches))
-        fast: tuple[OutputCheck, ...] = ()
-        if library is not None:
-            fast = self.reference.compare(verify.run(OnnxRunner(staged, library=library), held.batches))
-        checks = verify.judge(self._bounds, (*plain, *fast), self.reference.floors)
+        found = self.reference.compare(verify.run(plain(), held.batches))
+        fast = self.reference.compare(verify.run(kernels(), held.batches)) if kernels is not None else ()
+        checks = verify.judge(self._bounds, (*found, *fast), self.reference.floors)
         if not all(check.passed for check in checks):
-            checks = verify.judge(self._bounds, (*plain, *fast), {**self._rounding(graph), **self.reference.floors})
-        self._see_what_failed((*plain, *fast), checks)
-        self._tell(plain, checks)
-        return Verification(plain, checks, held.count, held.origin, fast, self._untold(graph, encoded))
+            checks = verify.judge(self._bounds, (*found, *fast), {**self._rounding(graph), **self.reference.floors})
+        self._see_what_failed((*found, *fast), checks)
+        self._tell(found, checks)
+        return Verification(found, checks, held.count, held.origin, fast, self._untold(graph, encoded))
 
     def _see_what_failed(self, outputs: Sequence[OutputCheck], checks: Sequence[BoundCheck]) -> None:
         """Generated data on which the original itself is not finite condemns no compressed model by that alone."""

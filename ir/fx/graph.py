@@ -260,7 +260,10 @@ class FxGraph(Graph):
             found.update(np.ascontiguousarray(to_array(tensor)).reshape(-1).view(np.uint8).data)
         return found.hexdigest()
 
-    def runner(self, inputs: Sequence[str], outputs: Sequence[str], free: Iterable[str] = ()) -> Runner:
+    def runner(
+        self, inputs: Sequence[str], outputs: Sequence[str], free: Iterable[str] = (), optimise: bool = True
+    ) -> Runner:
+        del optimise  # the interpreter never does
         overridable = {name: self._tensors[self._nodes[name]] for name in free}
         fed = [self._nodes[name] for name in (*inputs, *overridable)]
         wanted = [self._nodes[name] for name in outputs]

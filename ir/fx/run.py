@@ -63,14 +63,13 @@ class FxRunner:
         for name in [*(self._inputs.keys() - feeds.keys()), *(feeds.keys() - known)]:
             raise ModelError("Q406", f"`{name}` is {'not an input' if name in feeds else 'not fed'}")
         try:
-            given = [to_tensor(feeds[name]) if tensor else feeds[name].item() for name, tensor in self._inputs.items()]
+            given = [fed(feeds[name], tensor) for name, tensor in self._inputs.items()]
             given += [to_tensor(feeds[name]) if name in feeds else value for name, value in self._free.items()]
             with torch.no_grad():
                 results = self._piece(*given)
         except Exception as error:  # torch raises many unrelated classes
-            line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ModelError("Q406", f"PyTorch failed while running the model: {line[:300]}") from error
-        return {name: _result(result) for name, result in zip(self._outputs, results, strict=True)}
+            raise failed(error) from error
+        return {name: result(one) for name, one in zip(self._outputs, results, strict=True)}
 
 
 def _needed(outputs: Iterable[Node], given: Iterable[Node]) -> set[Node]:
@@ -84,5 +83,17 @@ def _needed(outputs: Iterable[Node], given: Iterable[Node]) -> set[Node]:
     return needed
 
 
-def _result(value: object) -> Array:
+def fed(array: Array, tensor: bool) -> Any:  # noqa: ANN401 - a tensor or a number
+    """What torch takes for an array: a tensor, or a number where it wants that."""
+    return to_tensor(array) if tensor else array.item()
+
+
+def result(value: object) -> Array:
+    """What torch gave, as an array."""
     return to_array(value) if isinstance(value, torch.Tensor) else np.asarray(value)
+
+
+def failed(error: Exception) -> ModelError:
+    """What to say where torch fails on feeds."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ModelError("Q406", f"PyTorch failed while running the model: {line[:300]}")

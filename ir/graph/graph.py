@@ -229,13 +229,16 @@ class Graph(ABC):
         """
 
     @abstractmethod
-    def runner(self, inputs: Sequence[str], outputs: Sequence[str], free: Iterable[str] = ()) -> Runner:
+    def runner(
+        self, inputs: Sequence[str], outputs: Sequence[str], free: Iterable[str] = (), optimise: bool = True
+    ) -> Runner:
         """Prepare the part of the graph between some values.
 
         Args:
             inputs: the values fed; all that the outputs depend on, constants aside.
             outputs: the values wanted.
             free: constants that a feed may override from run to run.
+            optimise: the runtime may put other ops in the place of the graph's; else each runs as it is written.
         """
 
     def encode_inputs(self, weight: Weight, encoded: EncodedValue) -> Weight:

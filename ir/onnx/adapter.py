@@ -35,6 +35,8 @@ from qcc.ir.graph.ops import Array, Kind, Layer, Op, Value, Weight
 from qcc.ir.graph.resized import check_resized, sized_ops
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
+from qcc.ir.model.model import Written
+from qcc.ir.model.options import ExternalData
 from qcc.ir.onnx.emit.write import write
 from qcc.ir.onnx.file import load as onnx_load
 from qcc.ir.onnx.file import save as onnx_save
@@ -42,7 +44,6 @@ from qcc.ir.onnx.file.bodies import bodies, sink
 from qcc.ir.onnx.file.external import open_in, relative_to
 from qcc.ir.onnx.file.load import array_of
 from qcc.ir.onnx.file.opset import raise_opset
-from qcc.ir.onnx.file.options import ExternalData
 from qcc.ir.onnx.graph.attributes import attributes
 from qcc.ir.onnx.graph.edit import OnnxEditor
 from qcc.ir.onnx.graph.kinds import kind_of
@@ -268,7 +269,7 @@ class OnnxGraph(Graph):
         external: ExternalData = "auto",
         metadata: Mapping[str, str] | None = None,
         given_names: bool = True,
-    ) -> onnx_save.Written:
+    ) -> Written:
         """Write the model, all of it or nothing; node metadata and doc strings are left out.
 
         Args:

@@ -16,7 +16,7 @@ from qcc.codegen.target.target import CpuTarget, architecture
 from qcc.ir.encoding import blocked, grid, packing
 from qcc.ir.kernel import op as kernel_op
 from qcc.ir.kernel.op import LinearOp
-from qcc.ir.onnx.file.whole_files import place, unfinished
+from qcc.ir.model.whole_files import place, unfinished
 
 Arithmetic = Literal["int8", "bf16", "exact"]
 ROOM = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from graphlib import CycleError, TopologicalSorter
 import onnx
 from google.protobuf.message import Message  # type: ignore[import-untyped]
 
-from qcc.ir.onnx.file.options import NEWEST_OPSET, OLDEST_OPSET
+from qcc.ir.model.options import NEWEST_OPSET, OLDEST_OPSET
 
 Nodes = MutableSequence[onnx.NodeProto]
 

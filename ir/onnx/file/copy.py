@@ -5,9 +5,10 @@ from pathlib import Path
 
 import onnx
 
+from qcc.ir.model.model import Written
+from qcc.ir.model.whole_files import data_name, own_data, place, retire, sha256, unfinished
 from qcc.ir.onnx.file.external import entries_of, external_tensors, real_file
-from qcc.ir.onnx.file.save import ALIGNMENT, Written
-from qcc.ir.onnx.file.whole_files import data_name, own_data, place, retire, sha256, unfinished
+from qcc.ir.onnx.file.save import ALIGNMENT
 
 
 def copy_model(source: Path, target: Path) -> Written:

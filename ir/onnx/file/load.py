@@ -12,11 +12,11 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx_ir.passes import common
 
 from qcc.ir.errors import ModelError, first_line
+from qcc.ir.model.options import NEWEST_OPSET, OLDEST_OPSET
 from qcc.ir.onnx.file import wire
 from qcc.ir.onnx.file.bodies import lift
 from qcc.ir.onnx.file.check import Malformed, check_model, opset_of, supported
 from qcc.ir.onnx.file.external import DataError, Located, locate, open_in
-from qcc.ir.onnx.file.options import NEWEST_OPSET, OLDEST_OPSET
 from qcc.ir.onnx.file.other_files import LONGEST, kind_of_file
 
 logging.getLogger("onnx_ir").addHandler(logging.NullHandler())  # it logs tracebacks, which are no one's to read here

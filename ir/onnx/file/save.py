@@ -6,7 +6,6 @@ last: the data's name tells its content, so a model always finds the data that i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,9 +13,10 @@ import onnx
 import onnx_ir as ir
 
 from qcc.ir.errors import ModelError
+from qcc.ir.model.model import Written
+from qcc.ir.model.options import ExternalData
+from qcc.ir.model.whole_files import data_name, own_data, place, retire, sha256, unfinished
 from qcc.ir.onnx.file import wire
-from qcc.ir.onnx.file.options import ExternalData
-from qcc.ir.onnx.file.whole_files import data_name, own_data, place, retire, sha256, unfinished
 
 INLINE_LIMIT_BYTES = 1_500_000_000  # a protobuf message ends at 2 GB
 STREAM_BYTES = 4096  # weights from this size on are streamed
@@ -24,16 +24,6 @@ ALIGNMENT = 4096  # data files are mapped page by page
 MESSAGE_LIMIT_BYTES = 2**31 - 1
 # below opset 18 it is 4, from which constants need not be inputs too
 IR_OF_OPSET = ((28, 14), (25, 13), (24, 12), (23, 11), (21, 10), (20, 9), (18, 8), (0, 4))
-
-
-@dataclass(frozen=True)
-class Written:
-    """What was written: the model file and, if its weights lie apart, the data file and its digest."""
-
-    path: Path
-    data: Path | None
-    size_bytes: int
-    data_sha256: str | None = None
 
 
 def ir_version(opset: int, current: int) -> int:

@@ -1,9 +1,9 @@
-"""How a model is written: the choices, apart from the code that needs ONNX to carry them out."""
+"""How a model is written: the choices, apart from the code that carries them out."""
 
 from typing import Literal
 
 ExternalData = Literal["auto", "always", "never"]
 OLDEST_OPSET, NEWEST_OPSET = 1, 28
-"""The versions of the default operator set that are read."""
+"""The versions of ONNX's default operator set that are read."""
 LEAST_RAISED, MOST_RAISED = 7, 25
 """Those that a model can be raised to: from the first that the runtime runs whole to the last that it knows whole."""

@@ -1,0 +1,83 @@
+"""An ONNX model in its file."""
+
+# ruff: noqa: D102 - the face documents the methods that it asks for
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from qcc.ir.graph.graph import Runner
+from qcc.ir.model.model import Model, Origin, Raised, Written
+from qcc.ir.model.options import ExternalData
+from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.ir.onnx.file.copy import copy_model
+from qcc.ir.onnx.file.save import whole_size
+from qcc.ir.onnx.graph.run import OnnxRunner, reference
+
+
+class OnnxModel(Model[OnnxGraph]):
+    """A model that lies in an ``.onnx`` file, its large weights maybe beside it.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        ModelError: see `onnx_load.load`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._graph = OnnxGraph.load(path)
+        self._size = whole_size(path, self._graph.data_files())
+
+    @property
+    def graph(self) -> OnnxGraph:
+        return self._graph
+
+    @property
+    def size_bytes(self) -> int:
+        return self._size
+
+    @property
+    def origin(self) -> Origin:
+        proto = self._graph.model
+        domains = {domain: version for domain, version in proto.opset_imports.items() if domain}
+        versions = {"ir_version": proto.ir_version, "opset": self._graph.opset, "domains": domains}
+        told = "".join(f", {domain} {version}" for domain, version in domains.items())
+        producer = " ".join(filter(None, (proto.producer_name, proto.producer_version)))
+        format = f"IR {proto.ir_version}, opset {self._graph.opset}{told}"
+        return Origin(format, versions, producer, dict(proto.metadata_props))
+
+    @property
+    def note_bytes(self) -> int:
+        return self._graph.note_bytes
+
+    @property
+    def data_files(self) -> tuple[str, ...]:
+        return tuple(self._graph.data_files())
+
+    def reference(self) -> Runner:
+        return reference(self.path)
+
+    def raised(self, graph: OnnxGraph, version: int) -> Raised[OnnxGraph]:
+        if graph.opset >= version:
+            return Raised(graph)
+        after = graph.copy()
+        changed = after.require_opset(version)
+        done = f"raising the model's opset from {graph.opset} to {after.opset}"
+        return Raised(after, changed, done, f"export the model with opset {after.opset}")
+
+    def write(
+        self,
+        graph: OnnxGraph,
+        path: Path,
+        external: ExternalData = "auto",
+        notes: Mapping[str, str] | None = None,
+        bare: bool = False,
+    ) -> Written:
+        return graph.save(path, external, notes, given_names=not bare)
+
+    def copy(self, path: Path, written: Path | None = None) -> Written:
+        return copy_model(written or self.path, path)
+
+    def runner(self, written: Path, library: Path | None = None) -> Runner:
+        return OnnxRunner(written, library=library)
