@@ -6,6 +6,8 @@ from importlib.resources import files
 from string import Template
 
 from qcc.compiler.measure.time_model import ModelTimes, Race
+from qcc.compiler.metrics.find import additive
+from qcc.compiler.metrics.texts import ratio_text, share_text
 from qcc.compiler.plan.text import action_text
 from qcc.compiler.report.data import data_lines
 from qcc.compiler.report.failures import losses, suggestion
@@ -21,8 +23,6 @@ from qcc.compiler.report.text import (
     file_names,
     milliseconds,
     power_text,
-    ratio_text,
-    share_text,
     size_text,
     sqnr_text,
     worst_first,
@@ -199,14 +199,17 @@ def _allocation_facts(found: Allocation, result: Result) -> list[tuple[str, str]
         ("proven gap", gap),
         ("layers to decide", f"{found.options:,} of {len(result.layers):,}"),
         ("candidates", f"{found.candidates:,}: {how}"),
-        ("output error, predicted", _predicted(found.predicted_error)),
+        (f"{additive()[found.metric].title}, predicted", _predicted(found)),
         ("output error, found", f"{sqnr_text(worst)} at the worst output"),
     ]
 
 
-def _predicted(error: float | None) -> str:
+def _predicted(found: Allocation) -> str:
+    error, metric = found.predicted_error, additive()[found.metric]
     if error is None:
         return "not measured: the choice does not rest on it"
+    if "%" not in metric.units:
+        return metric.text(error)
     return f"{power_text(error)} (noise over signal {ratio_text(error, 3)})"
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 
 from qcc.compiler.build.rewrite_row import RewriteRow
+from qcc.compiler.metrics.texts import ratio_text, share_text
 from qcc.compiler.report.page.tables import Cell, count, folded, table
 from qcc.compiler.report.result import Result
-from qcc.compiler.report.text import escaped, file_names, ratio_text, share_text
+from qcc.compiler.report.text import escaped, file_names
 from qcc.passes.contract.contract import Edit
 
 

@@ -2,18 +2,17 @@
 
 from collections.abc import Iterable, Sequence
 
+from qcc.compiler.metrics.find import judged, to_measure
+from qcc.compiler.metrics.metric import Judged
+from qcc.compiler.metrics.texts import ratio_text, share_text
 from qcc.compiler.report.result import LayerRow, Result, average_bits
 from qcc.compiler.report.text import (
     breakable,
     colour,
-    cosine_text,
     escaped,
     file_names,
     power_text,
-    ratio_text,
-    share_text,
     size_text,
-    sqnr_text,
 )
 from qcc.compiler.verify.outputs import BoundCheck, OutputCheck
 from qcc.passes.encode import Encode
@@ -48,17 +47,14 @@ def count(number: int, noun: str) -> str:
 
 def bound_value(check: BoundCheck) -> str:
     """The value that a bound was held to."""
-    if check.bound.metric == "sqnr":
-        return sqnr_text(check.value)
-    if check.bound.metric == "cosine":
-        return cosine_text(check.value)
-    return share_text(check.value) if check.bound.quantity.unit == "%" else ratio_text(check.value, 4)
+    return judged()[check.bound.metric].text(check.value, check.bound.quantity.unit)
 
 
 def outputs_table(outputs: Sequence[OutputCheck]) -> str:
     """How each output compares."""
-    head = [("", "output"), ("n", "cosine"), ("n", "SQNR"), ("n", "largest relative error")]
-    rows = [[("", breakable(one.output)), *_measures(one)] for one in outputs]
+    found = to_measure(name for one in outputs for name in one.found.values)
+    head = [("", "output"), *(("n", one.title or one.name) for one in found)]
+    rows = [[("", breakable(one.output)), *_measures(one, found)] for one in outputs]
     if any(one.changed is not None for one in outputs):
         head.append(("n", "whole numbers changed"))
         for row, one in zip(rows, outputs, strict=True):
@@ -66,9 +62,9 @@ def outputs_table(outputs: Sequence[OutputCheck]) -> str:
     return table("Outputs", head, rows)
 
 
-def _measures(one: OutputCheck) -> list[Cell]:
-    texts = (cosine_text(one.cosine), sqnr_text(one.sqnr), share_text(one.relative_error))
-    return [("n", text) for text in texts]
+def _measures(one: OutputCheck, metrics: Sequence[Judged]) -> list[Cell]:
+    """Where a metric can be a share, as such."""
+    return [("n", metric.text(one.found.values[metric.name], "%" if "%" in metric.units else "")) for metric in metrics]
 
 
 def formats_table(result: Result) -> str:
