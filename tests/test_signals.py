@@ -122,3 +122,40 @@ def test_samples_go_one_by_one_where_a_state_is_of_one(tmp_path: Path) -> None:
         assert (len(found.batches), found.count, found.batches[5]["x"].shape) == (6, 6, (1, 4, 8))
     whole = chosen_data(load_policy("balanced", schema()), feeds, graph, lambda _: {}, {})
     assert len(whole.batches) == 1
+
+
+COMPARED = {"bins": np.linspace(40, 2000, 64, dtype=np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("body", "low", "high"),
+    [
+        ("y = GreaterOrEqual (bins, limit)", 40, 530),
+        ("y = Less (limit, bins)", 40, 530),
+        ("y = LessOrEqual (bins, limit)", 1510, 2000),
+        ("one = Reshape (limit, whole) y = Greater (one, bins)", 1510, 2000),
+    ],
+)
+def test_a_limit_lies_among_the_constants_that_are_compared_with_it(
+    tmp_path: Path, body: str, low: float, high: float
+) -> None:
+    """A frequency of about one leaves all bins, or none: the model's outputs would be the same on all samples."""
+    weights = {**COMPARED, "whole": np.array([1])}
+    graph = opened(tmp_path, f"g (float limit) => (bool[M] y) {{ {body} }}", weights)
+    found = [batch["limit"].item() for batch in fitted(tmp_path, graph).batches]
+    assert len(set(found)) > 1 and all(low <= one <= high for one in found)
+
+
+@pytest.mark.parametrize("body", ["z = Mul (bins, limit) y = Cast <to = 9> (z)", "y = Greater (limit, one)"])
+def test_a_number_that_limits_no_constants_is_about_one_reject(tmp_path: Path, body: str) -> None:
+    graph = opened(tmp_path, f"g (float limit) => (bool[M] y) {{ {body} }}", {**COMPARED, "one": random(1)})
+    assert all(0.5 <= batch["limit"].item() <= 1.5 for batch in fitted(tmp_path, graph).batches)
+
+
+def test_what_leaves_boxes_out_is_a_share(tmp_path: Path) -> None:
+    text = """g (float[1,6,4] boxes, float[1,1,6] scores, float[1] overlap) => (int64[M,3] y) {
+        most = Constant <value = int64[1] {3}> ()
+        y = NonMaxSuppression (boxes, scores, most, overlap)
+    }"""
+    graph = opened(tmp_path, text, {})
+    assert all(0 < batch["overlap"].item() < 1 for batch in fitted(tmp_path, graph).batches)

@@ -1,5 +1,7 @@
 """What verification sees: non-finite places, shapes, chance, rounding, and what varies under what stands still."""
 
+import itertools
+import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -297,3 +299,15 @@ def test_figures_say_what_they_rest_on(tmp_path: Path, capsys: pytest.CaptureFix
     np.savez(tmp_path / "d.npz", x=models.random(8, 64))
     assert main(["compile", str(tmp_path / "m.onnx"), "--data", str(tmp_path / "d.npz")]) == 0
     assert "generated" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("seconds", "samples"), [(0.001, 32), (2.0, 15), (100.0, 8)])
+def test_a_slow_model_is_verified_on_fewer_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, samples: int
+) -> None:
+    """The clock is the process's own: each reading is so much later."""
+    clock = itertools.count()
+    monkeypatch.setattr(time, "process_time", lambda: seconds * next(clock))
+    result = compiled(tmp_path, "g (float[N,64] x) => (float[N,32] y) { y = MatMul (x, w) }", INT8 + COSINE)
+    assert result.passed
+    assert result.verification.samples == samples

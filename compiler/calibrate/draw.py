@@ -1,7 +1,7 @@
 """Drawing the numbers of generated inputs: what an input is for decides what it may hold."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -38,6 +38,7 @@ class Role(StrEnum):
     BYTES = "bytes"
     RATE = "rate"
     COUNT = "count"
+    LIMIT = "limit"
     CHOICE = "choice"
 
 
@@ -60,12 +61,21 @@ WORDS: tuple[tuple[Role, str, tuple[str, ...]], ...] = (
 WHOLE_WORDS = ("sr", "h", "c", "len")  # too short to be looked for inside others
 
 
+LOWER = {"greater": 1, "greater_or_equal": 1, "less": 0, "less_or_equal": 0}
+"""Comparisons, and at which operand a number is a lower limit; at the other it is an upper one."""
+NEAR = 0.25  # of the numbers that are compared with a limit lie beyond it, at most
+SUPPRESSION = "NonMaxSuppression"
+SHARES_AT = slice(3, 5)  # of its inputs: an overlap, a score
+SHARE = (0.2, 0.6)
+
+
 @dataclass(frozen=True)
 class Purpose:
-    """An input's role, and for an index the size of what it looks into."""
+    """An input's role; for an index the size of what it looks into, for a limit between what it lies."""
 
     role: Role
     table: int = 0
+    bounds: tuple[float, float] = (0.0, 1.0)
 
 
 def purposes(graph: Graph, inputs: Sequence[Value]) -> dict[str, Purpose]:
@@ -116,6 +126,7 @@ class Drawing:
             Role.BYTES: lambda: self._rng.integers(0, 128, shape),
             Role.RATE: lambda: np.full(shape, RATE),
             Role.COUNT: lambda: np.ones(shape),
+            Role.LIMIT: lambda: self._rng.uniform(*purpose.bounds, shape),
             Role.CHOICE: lambda: self._choice(shape),
             Role.NUMBERS: lambda: self._numbers(shape),
             Role.WAVE: lambda: self._waves(shape, batch_axis),
@@ -277,7 +288,8 @@ def _purpose(graph: Graph, ops: Sequence[Op], value: Value) -> Purpose:
     if kind == "b":
         return Purpose(Role.MASK)
     if kind not in "iu":
-        return Purpose(Role.NUMBERS)
+        bounds = _limit(graph, ops, copies) if all(size == 1 for size in value.shape or ()) else None
+        return Purpose(Role.NUMBERS) if bounds is None else Purpose(Role.LIMIT, bounds=bounds)
     if np.dtype(dtype_of(value)).itemsize == 1:
         return Purpose(Role.BYTES)
     return Purpose(Role.COUNT if value.shape == () or _sets_a_shape(ops, copies) else Role.CHOICE)
@@ -306,6 +318,26 @@ def _table(graph: Graph, ops: Sequence[Op], copies: Collection[str]) -> int:
             if table is not None and isinstance(axis, int) and axis < table.ndim:
                 found.append(table.shape[axis])
     return min(found, default=0)
+
+
+def _limit(graph: Graph, ops: Sequence[Op], copies: Set[str]) -> tuple[float, float] | None:
+    """Where a number lies with which constants are compared, or boxes are left out; None for another.
+
+    A limit leaves most of them on its side: a lower one lies among the smallest, an upper one among the largest.
+    """
+    for op in ops:
+        if op.function == SUPPRESSION and not copies.isdisjoint(op.inputs[SHARES_AT]):
+            return SHARE
+        if op.function not in LOWER or len(op.inputs) != 2 or copies.isdisjoint(op.inputs):
+            continue
+        at = next(at for at, name in enumerate(op.inputs) if name in copies)
+        compared = graph.constant(op.inputs[1 - at])
+        if compared is None or compared.size < 2 or compared.dtype.kind != "f" or not np.isfinite(compared).all():
+            continue
+        ends = (0.0, NEAR) if LOWER[op.function] == at else (1 - NEAR, 1.0)
+        low, high = np.quantile(compared.astype(np.float64), ends)
+        return float(low), float(high)
+    return None
 
 
 def _sets_a_shape(ops: Sequence[Op], copies: set[str]) -> bool:

@@ -1,5 +1,6 @@
 """What the original computes, and how far it is from itself: what compressed models are held to."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +15,8 @@ from qcc.ir.graph.graph import Runner
 
 RANDOM = 1e-5  # of an output: sums in another order differ less
 RANDOM_FACTOR = 2.0  # two independent draws, one of them of another model
+PATIENCE_S = 30.0  # of all cores, for all samples: of a model that takes longer fewer are verified
+LEAST = 8  # samples, however long they take
 GIVE_DATA = "give data that it is meant for: `--data FILE.npz`"
 
 
@@ -51,9 +54,13 @@ def run_reference(runner: Runner, samples: Samples, metrics: Sequence[Judged]) -
         ModelError: it fails.
     """
     one = samples.first(1)
-    first, again = (verify.run(runner, one.batches) for _ in range(2))
+    first = verify.run(runner, one.batches)
+    start = time.process_time()  # what else the machine does lets no sample go
+    again = verify.run(runner, one.batches)
+    taken = (time.process_time() - start) / max(one.count, 1)
     size = sum(array.nbytes for array in first[0].values()) / max(one.count, 1)
-    held = samples.first(max(min(verify.SAMPLES, int(verify.OUTPUT_BYTES // max(size, 1))), 1))
+    most = min(verify.SAMPLES, max(int(PATIENCE_S // max(taken, 1e-9)), LEAST))
+    held = samples.first(max(min(most, int(verify.OUTPUT_BYTES // max(size, 1))), 1))
     outputs = verify.run(runner, held.batches)
     found = Reference(held, outputs, metrics)
     if not any(_moves(check) for check in verify.compare(first, again)):

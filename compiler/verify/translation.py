@@ -1,5 +1,6 @@
 """Translation validation: a graph before and after a pass that promises the same function, run on the same inputs."""
 
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ OWN = 10.0  # times what the graph's own outputs do when its inputs and weights 
 RANDOM = 2.0  # times what they do from run to run
 CHANGED = 0.01  # of an output's whole numbers: where two are about equal, noise tips which one is the larger
 SAMPLES = 4  # of random data, and as many of calibration data
+LEAST, PATIENCE_S = 2, 2.0  # samples, however long they take; seconds of all cores, after which none is added
 OUTPUT_BYTES = 1 << 25  # of each that are held
 SEED = 0
 NARROW = {"float16": 2.0**-10, "bfloat16": 2.0**-7}  # the step above one
@@ -92,9 +94,9 @@ class Trial:
                 self.moving.add(name)
 
     def _hold(self, runner: Runner, samples: Samples) -> None:
-        held = 0
-        for batch in samples.parts(1):
-            if held > OUTPUT_BYTES:
+        held, start = 0, time.process_time()
+        for done, batch in enumerate(samples.parts(1)):
+            if held > OUTPUT_BYTES or (done >= LEAST and time.process_time() - start > PATIENCE_S):
                 return
             outputs = flattened(runner(batch))
             self.feeds.append(batch)
