@@ -5,7 +5,7 @@ from string import Template
 
 from qcc.compiler.bench.bench import Bench, Setting, setting_text
 from qcc.compiler.bench.console import ms_text, place_text
-from qcc.compiler.report.page.charts import number, text
+from qcc.compiler.report.page.shapes import number, text_markup
 from qcc.compiler.report.text import escaped, short, size_text
 
 WIDTH, MARGIN = 900, 28
@@ -26,12 +26,12 @@ def draw(result: Bench) -> str:
 
 
 def _parts(result: Bench, title: str) -> Iterator[str]:
-    yield text(MARGIN, 34, title, "title")
-    yield text(MARGIN, 56, f"{place_text()}; medians and quartiles; shorter is faster", "soft")
+    yield text_markup(MARGIN, 34, title, "title")
+    yield text_markup(MARGIN, 56, f"{place_text()}; medians and quartiles; shorter is faster", "soft")
     y = float(HEAD)
     for setting in result.settings:
-        yield text(MARGIN, y + 22, setting_text(setting.batch, setting.threads), "name")
-        yield text(RIGHT + 24, y + 22, "median", "soft small")
+        yield text_markup(MARGIN, y + 22, setting_text(setting.batch, setting.threads), "name")
+        yield text_markup(RIGHT + 24, y + 22, "median", "soft small")
         y += PANEL
         longest = max(setting.quartiles(at)[2] for at in range(len(result.entries)))
         for at in range(len(result.entries)):
@@ -46,15 +46,15 @@ def _bar(result: Bench, setting: Setting, at: int, y: float, scale: float) -> st
     times = f"{ms_text(middle)} ms, quartiles {ms_text(low)} to {ms_text(high)}"
     told = f"{entry.label}, {size_text(entry.size_bytes)}: {times}"
     shapes = [
-        text(MARGIN, base, short(entry.label, _LETTERS)),
+        text_markup(MARGIN, base, short(entry.label, _LETTERS)),
         f'<rect class="bar c{at % COLOURS}" x="{LEFT}" y="{number(y)}" width="{number(ends[1] - LEFT)}" '
         f'height="{BAR}" rx="3"/>',
         f'<path class="spread" d="M{number(ends[0])} {number(y + BAR / 2)}H{number(ends[2])}'
         f'M{number(ends[0])} {number(y + 5)}v{BAR - 10}M{number(ends[2])} {number(y + 5)}v{BAR - 10}"/>',
-        text(RIGHT + 24, base, f"{ms_text(middle)} ms", "name"),
+        text_markup(RIGHT + 24, base, f"{ms_text(middle)} ms", "name"),
     ]
     if at:
-        shapes.append(text(RIGHT + 124, base, f"{setting.ratio(at).median:.2f}x the time", "soft"))
+        shapes.append(text_markup(RIGHT + 124, base, f"{setting.ratio(at).median:.2f}x the time", "soft"))
     return f"<g><title>{escaped(told)}</title>{''.join(shapes)}</g>"
 
 

@@ -7,7 +7,7 @@ from qcc.compiler.console.numbered_names import patterns
 from qcc.compiler.inspect.console import common_name, freedom_text
 from qcc.compiler.inspect.layout import AFTER, PITCH, WIRE, DrawnRow, Frame, Lane, Layout, layout
 from qcc.compiler.inspect.survey import Side, Survey, WeightChannels
-from qcc.compiler.report.page.charts import number, text
+from qcc.compiler.report.page.shapes import number, text_markup
 from qcc.compiler.report.text import escaped, short
 from qcc.ir.axes.axes import Action, Group
 
@@ -62,11 +62,11 @@ class _Picture:
     def _heading(self, title: str) -> Iterator[str]:
         groups = [one.group for one in self._survey.channels]
         free = sum(not group.fixed for group in groups)
-        yield text(MARGIN, 34, f"{title}: which channels are the same", "title")
+        yield text_markup(MARGIN, 34, f"{title}: which channels are the same", "title")
         words = (
             f"{len(self._survey.weights):,} weights share {len(groups):,} groups of channels; {free:,} may be permuted"
         )
-        yield text(MARGIN, 56, words, "soft")
+        yield text_markup(MARGIN, 56, words, "soft")
         y, marks = (
             84,
             (
@@ -79,7 +79,7 @@ class _Picture:
         )
         x = 0.0
         for shape, gap, words in marks:
-            yield f'<g transform="translate({number(MARGIN + x)} 0)">{shape}{text(gap, y, words, "soft")}</g>'
+            yield f'<g transform="translate({number(MARGIN + x)} 0)">{shape}{text_markup(gap, y, words, "soft")}</g>'
             x += gap + LETTER * len(words) + 22
 
     def _x(self, lane: Lane) -> float:
@@ -94,7 +94,7 @@ class _Picture:
             f'height="{number(bottom - top)}" rx="8"/>'
         )
         words = f"× {frame.count}" + (f", {frame.numbers}" if frame.numbers else "")
-        return box + text(self._left, top + 21, words, "times")
+        return box + text_markup(self._left, top + 21, words, "times")
 
     def _band(self, lane: Lane) -> str:
         group, x = lane.channels[0].group, self._x(lane)
@@ -104,7 +104,7 @@ class _Picture:
             f'<rect class="lane {css}" x="{number(x - thick / 2)}" y="{number(lane.start)}" width="{thick}" '
             f'height="{number(lane.stop - lane.start)}" rx="3"/>'
         )
-        tag = text(x, lane.start - AFTER, f"{group.size}", "tag")
+        tag = text_markup(x, lane.start - AFTER, f"{group.size}", "tag")
         return f"<g><title>{escaped(self._told(lane.channels[0]))}</title>{shape}{tag}</g>"
 
     def _told(self, one: WeightChannels) -> str:
@@ -159,8 +159,8 @@ class _Picture:
             f'<rect class="box" x="{number(self._left)}" y="{number(y - BOX_HEIGHT / 2)}" width="{BOX}" '
             f'height="{BOX_HEIGHT}" rx="5"/>'
         )
-        words = text(self._left + 12, y - 3, short(name, _FITS), "name")
-        words += text(self._left + 12, y + 12, detail.replace(" x ", " × "), "soft small")
+        words = text_markup(self._left + 12, y - 3, short(name, _FITS), "name")
+        words += text_markup(self._left + 12, y + 12, detail.replace(" x ", " × "), "soft small")
         told = "\n".join(
             [name, *(f"{part}: {self._side(side)}" for part, side in (("in", box.reads), ("out", box.writes)))]
         )
@@ -171,7 +171,7 @@ class _Picture:
 
     def _table(self, y: float) -> Iterator[str]:
         for title, x in _COLUMNS:
-            yield text(MARGIN + x, y, title, "head small")
+            yield text_markup(MARGIN + x, y, title, "head small")
         for number_, lane in enumerate(self._ordered):
             one, at = lane.channels[0], y + LINE * (number_ + 1)
             css = "fixed" if one.group.fixed else self._colours[id(lane)]
@@ -179,7 +179,9 @@ class _Picture:
             names = patterns(common_name(each) for each in lane.channels)
             name = names[0] if len(names) == 1 else f"{names[0]}, ..."
             cells = (one.size_text, short(name, _NAME_FITS), *(_words(one.of(action)) for action in Action))
-            line = "".join(text(MARGIN + x, at, cell, "small") for (_, x), cell in zip(_COLUMNS, cells, strict=True))
+            line = "".join(
+                text_markup(MARGIN + x, at, cell, "small") for (_, x), cell in zip(_COLUMNS, cells, strict=True)
+            )
             yield f"<g><title>{escaped(self._told(one))}</title>{swatch}{line}</g>"
 
 

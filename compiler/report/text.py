@@ -5,6 +5,8 @@ import math
 import re
 from collections.abc import Iterable
 
+from markupsafe import Markup
+
 from qcc.compiler.report.result import LayerRow, Result
 from qcc.dsl.diagnostics.excerpt import cells, escape
 
@@ -21,9 +23,14 @@ def escaped(text: object) -> str:
     return html.escape(escape(str(text)))
 
 
-def breakable(name: str) -> str:
-    """A name, escaped, that breaks after a dot or a slash if it is long."""
-    return "<wbr/>".join(escaped(part) for part in re.findall(r".{1,31}[./]|.+", name, re.DOTALL))
+def spelled_out(value: object) -> object:
+    """What a template shows of a value: characters that would not show are spelled out, markup is left as it is."""
+    return value if hasattr(value, "__html__") else escape(str(value))
+
+
+def breakable(name: str) -> Markup:
+    """A name that breaks after a dot or a slash if it is long."""
+    return Markup("<wbr/>").join(escape(part) for part in re.findall(r".{1,31}[./]|.+", name, re.DOTALL))
 
 
 def short(text: str, length: int) -> str:

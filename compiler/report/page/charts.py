@@ -1,13 +1,11 @@
-"""Drawing the report's charts as inline SVG, and the first of them: where the bytes are."""
+"""The report's chart of where the bytes are."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from qcc.compiler.report.page.shapes import LEFT, RIGHT, Shape, box, group, number, path, svg, text
 from qcc.compiler.report.result import LayerRow
-from qcc.compiler.report.text import LONGEST_NAME, colour, escaped, formats_text, short, size_text
-
-WIDTH, LEFT, RIGHT = 1000, 64, 992
-"""The drawing's width, and where its plots begin and end."""
+from qcc.compiler.report.text import LONGEST_NAME, colour, formats_text, short, size_text
 
 BAR, NARROWEST = 26, 6.0
 NUMBER = 64  # room for a size beside a bar
@@ -32,24 +30,24 @@ class _Segment:
         return f"{first}{last}: {self.label}, {size_text(self.size)}"
 
 
-def bytes_chart(layers: Sequence[LayerRow], input_bytes: int, output_bytes: int) -> str:
+def bytes_chart(layers: Sequence[LayerRow], input_bytes: int, output_bytes: int) -> Shape:
     """Both files to one scale, coloured by format; below, the compressed one enlarged, layer by layer."""
     whole = max(input_bytes, output_bytes, 1)
     room = RIGHT - LEFT - NUMBER
     before = _by_former(layers, input_bytes)
     after = _by_format(layers, output_bytes, lambda row: row.size_bytes)
-    parts = []
+    shapes: list[Shape] = []
     for y, name, size, segments in ((4, "before", input_bytes, before), (38, "after", output_bytes, after)):
-        parts.append(text(LEFT - 8, y + 17, name, "end"))
-        parts.append(_bar(segments, y, room * size / whole, size))
-        parts.append(text(LEFT + room * size / whole + 6, y + 17, size_text(size), "head"))
+        shapes.append(text(LEFT - 8, y + 17, name, "end"))
+        shapes += _bar(segments, y, room * size / whole, size)
+        shapes.append(text(LEFT + room * size / whole + 6, y + 17, size_text(size), "head"))
     if layers and output_bytes:
         edge, y = LEFT + room * output_bytes / whole, 38 + BAR
-        parts.append(f'<path class="zoom" d="M{LEFT} {y}L{number(edge)} {y}L{LEFT + room} {y + 22}L{LEFT} {y + 22}Z"/>')
-        parts.append(text(LEFT - 8, y + 44, "enlarged", "end"))
-        parts.append(_bar(_by_layer(layers, output_bytes, room), y + 22, room, output_bytes, 36))
+        shapes.append(path("zoom", f"M{LEFT} {y}L{number(edge)} {y}L{LEFT + room} {y + 22}L{LEFT} {y + 22}Z"))
+        shapes.append(text(LEFT - 8, y + 44, "enlarged", "end"))
+        shapes += _bar(_by_layer(layers, output_bytes, room), y + 22, room, output_bytes, 36)
     label = f"Bytes by format: {size_text(input_bytes)} before, {size_text(output_bytes)} after"
-    return svg(label, 126 if layers and output_bytes else 70, parts)
+    return svg(label, 126 if layers and output_bytes else 70, shapes)
 
 
 def _by_format(layers: Sequence[LayerRow], file_bytes: int, size: Callable[[LayerRow], int]) -> list[_Segment]:
@@ -103,47 +101,26 @@ def _rest(segments: Sequence[_Segment], file_bytes: int) -> list[_Segment]:
     return [_Segment("rest", size, ("rest",), "graph, biases and small constants")] if size > 0 else []
 
 
-def _bar(segments: Sequence[_Segment], y: float, width: float, size: int, height: int = BAR) -> str:
+def _bar(segments: Sequence[_Segment], y: float, width: float, size: int, height: int = BAR) -> Iterator[Shape]:
     """Segments side by side, no wider than ``width``, labelled where there is room."""
     scale = width / max(size, sum(one.size for one in segments), 1)
-    parts, x = [], float(LEFT)
+    x = float(LEFT)
     for one in segments:
         long = one.size * scale
-        box = f'<rect class="seg" x="{number(x)}" y="{number(y)}" width="{number(long)}" height="{height}"/>'
-        parts.append(
-            f'<g class="{one.css}"><title>{escaped(one.title)}</title>{box}{_inside(one, x, y, long, height)}</g>'
-        )
+        yield group(one.css, one.title, [box("seg", x, y, long, height), *_inside(one, x, y, long, height)])
         x += long
-    return "".join(parts)
 
 
-def _inside(one: _Segment, x: float, y: float, long: float, height: int) -> str:
+def _inside(one: _Segment, x: float, y: float, long: float, height: int) -> list[Shape]:
     fits = int((long - 8) / LETTER)
     ink = "on white" if one.css == "int8" else "on"
     if height == BAR:
         named = one.inside or {"kept": "as it was"}.get(one.css, one.css)
-        return text(x + 5, y + 17, named, ink) if len(named) <= fits else ""
+        return [text(x + 5, y + 17, named, ink)] if len(named) <= fits else []
     name = one.names[0] if len(one.names) == 1 else f"{len(one.names)} layers"
     grid = one.label.split(" ")[0] if one.css != "rest" else size_text(one.size)
     if len(grid) > fits:
-        return ""
+        return []
     if len(name) > fits < 9:
-        return text(x + 5, y + 22, grid, ink)
-    return text(x + 5, y + 15, short(name, fits), ink) + text(x + 5, y + 29, grid, ink)
-
-
-def text(x: float, y: float, words: str, css: str = "") -> str:
-    """A line of text; ``css`` names its classes."""
-    named = f' class="{css}"' if css else ""
-    return f'<text{named} x="{number(x)}" y="{number(y)}">{escaped(words)}</text>'
-
-
-def number(value: float) -> str:
-    """A coordinate, no longer than it need be."""
-    return f"{value:.1f}".removesuffix(".0")
-
-
-def svg(label: str, height: float, parts: Iterable[str]) -> str:
-    """A drawing that scales with the page; ``label`` is what a screen reader says."""
-    head = f'<svg viewBox="0 0 {WIDTH} {number(height)}" role="img" aria-label="{escaped(label)}">'
-    return f"{head}{''.join(parts)}</svg>"
+        return [text(x + 5, y + 22, grid, ink)]
+    return [text(x + 5, y + 15, short(name, fits), ink), text(x + 5, y + 29, grid, ink)]

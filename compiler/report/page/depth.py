@@ -4,13 +4,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from qcc.compiler.report.page.charts import LEFT, RIGHT, number, svg, text
+from qcc.compiler.report.page.shapes import LEFT, RIGHT, Shape, box, group, number, path, svg, text
 from qcc.compiler.report.result import LayerRow, average_bits
 from qcc.compiler.report.text import (
     LONGEST_NAME,
     colour,
     decibels,
-    escaped,
     formats_text,
     power_text,
     ratio_text,
@@ -66,7 +65,7 @@ class _Column:
         lines.append(
             f"weight {power_text(self.error)}" + ("" if self.loss is None else f", output loss {ratio_text(self.loss)}")
         )
-        return "\n".join(map(escaped, lines))
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -83,18 +82,16 @@ class _Panel:
         share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
         return self.top + PANEL * (1 - share)
 
-    def frame(self) -> str:
-        lines = [text(LEFT, self.top - 10, self.title, "head")]
+    def frame(self) -> list[Shape]:
+        shapes = [text(LEFT, self.top - 10, self.title, "head")]
         for value, label in self.ticks:
             y = self.y(value)
-            lines.append(f'<path class="axis" d="M{LEFT} {number(y)}H{RIGHT}"/>{text(LEFT - 8, y + 4, label, "end")}')
-        return "".join(lines)
+            shapes += [path("axis", f"M{LEFT} {number(y)}H{RIGHT}"), text(LEFT - 8, y + 4, label, "end")]
+        return shapes
 
 
-def depth_chart(layers: Sequence[LayerRow]) -> str:
+def depth_chart(layers: Sequence[LayerRow]) -> Shape:
     """Size, bits, weight error and output loss of each layer, one above the other, in the order in which they run."""
-    if not layers:
-        return ""
     step = group_size(len(layers))
     columns = [_Column(at, tuple(layers[at : at + step])) for at in range(0, len(layers), step)]
     wide = (RIGHT - LEFT) / len(columns)
@@ -102,15 +99,14 @@ def depth_chart(layers: Sequence[LayerRow]) -> str:
     plots = [_sizes, _bits, _errors, *([_losses] if any(one.loss is not None for one in columns) else [])]
     drawn = [plot(columns, centres, 24 + at * (PANEL + PANEL_GAP)) for at, plot in enumerate(plots)]
     bottom = 24 + len(plots) * (PANEL + PANEL_GAP) - PANEL_GAP
-    parts = [panel.frame() for panel, _ in drawn]
-    across = f'y="20" width="{number(wide)}" height="{number(bottom - 16)}"'
+    shapes = [shape for panel, _ in drawn for shape in panel.frame()]
     for at, column in enumerate(columns):
-        hit = f'<rect class="hit" x="{number(centres[at] - wide / 2)}" {across}/>'
-        marks = "".join(shapes[at] for _, shapes in drawn)
-        parts.append(f'<g class="{column.css}"><title>{column.title}</title>{hit}{marks}</g>')
-    parts.append(_names(columns, centres, bottom))
+        hit = box("hit", centres[at] - wide / 2, 20, wide, bottom - 16)
+        marks = [shape for _, found in drawn for shape in found[at]]
+        shapes.append(group(column.css, column.title, [hit, *marks]))
+    shapes += _names(columns, centres, bottom)
     label = f"Size, bits, weight error and output loss of {len(layers)} layers along the depth"
-    return svg(label, bottom + (96 if len(columns) <= LABELLED else 40), parts)
+    return svg(label, bottom + (96 if len(columns) <= LABELLED else 40), shapes)
 
 
 def group_size(layers: int) -> int:
@@ -118,19 +114,19 @@ def group_size(layers: int) -> int:
     return max(1, -(-layers // COLUMNS))
 
 
-_Plot = tuple[_Panel, list[str]]
+_Plot = tuple[_Panel, list[list[Shape]]]
+"""A panel, and the shapes of each column in it."""
 
 
 def _sizes(columns: Sequence[_Column], centres: Sequence[float], top: float) -> _Plot:
     sizes = [max(size, 1) for one in columns for size in (one.before, one.after)]
     panel = _decades(top, "size before (ring) and after (dot), log scale", sizes, _size_tick)
-    shapes = []
+    shapes: list[list[Shape]] = []
     for one, x in zip(columns, centres, strict=True):
         before, after = (panel.y(math.log10(max(size, 1))) for size in (one.before, one.after))
-        stem = (
-            f'<path class="stem" d="M{number(x)} {number(before)}V{number(after)}"/>' if one.before != one.after else ""
-        )
-        shapes.append(stem + _mark(x, before, False) + (_mark(x, after, True) if stem else ""))
+        ring = _mark(x, before, False)
+        stem = path("stem", f"M{number(x)} {number(before)}V{number(after)}")
+        shapes.append([ring] if one.before == one.after else [stem, ring, _mark(x, after, True)])
     return panel, shapes
 
 
@@ -145,8 +141,7 @@ def _bits(columns: Sequence[_Column], centres: Sequence[float], top: float) -> _
     panel = _Panel(top, "bits a weight, all overheads included", 0.0, high, ticks)
     wide = min(22.0, 0.7 * (RIGHT - LEFT) / len(columns))
     shapes = [
-        f'<rect class="dot" x="{number(x - wide / 2)}" y="{number(panel.y(one.bits))}" width="{number(wide)}" '
-        f'height="{number(top + PANEL - panel.y(one.bits))}"/>'
+        [box("dot", x - wide / 2, panel.y(one.bits), wide, top + PANEL - panel.y(one.bits))]
         for one, x in zip(columns, centres, strict=True)
     ]
     return panel, shapes
@@ -159,11 +154,11 @@ def _errors(columns: Sequence[_Column], centres: Sequence[float], top: float) ->
     every = 10 * -(-(high - 10 - low) // 40)
     ticks = tuple((float(at), f"{at} dB".replace("-", "−")) for at in range(low, high - 9, every))
     panel = _Panel(top, "signal to noise in the weight, higher is better", low, high, (*ticks, (high, "exact")))
-    shapes = []
+    shapes: list[list[Shape]] = []
     for one, x in zip(columns, centres, strict=True):
         exact = one.error <= 0
         value = high if exact else decibels(one.error) if one.error < math.inf else low
-        shapes.append(_mark(x, panel.y(value), not exact))
+        shapes.append([_mark(x, panel.y(value), not exact)])
     return panel, shapes
 
 
@@ -171,13 +166,13 @@ def _losses(columns: Sequence[_Column], centres: Sequence[float], top: float) ->
     known = [one.loss for one in columns if one.loss is not None and 0 < one.loss < math.inf]
     title = "loss at the output (noise over signal), log scale, lower is better"
     panel = _decades(top, title, known or [1.0], lambda power: f"1e{power}".replace("-", "−"))
-    shapes = []
+    shapes: list[list[Shape]] = []
     for one, x in zip(columns, centres, strict=True):
         if one.loss is None or math.isnan(one.loss):
-            shapes.append("")
+            shapes.append([])
             continue
         power = panel.low if one.loss <= 0 else panel.high if math.isinf(one.loss) else math.log10(one.loss)
-        shapes.append(_mark(x, panel.y(power), one.loss > 0))
+        shapes.append([_mark(x, panel.y(power), one.loss > 0)])
     return panel, shapes
 
 
@@ -188,22 +183,19 @@ def _decades(top: float, title: str, values: Sequence[float], label: Callable[[i
     return _Panel(top, title, low, high, tuple((float(at), label(at)) for at in range(low, high + 1, every)))
 
 
-def _names(columns: Sequence[_Column], centres: Sequence[float], bottom: float) -> str:
+def _names(columns: Sequence[_Column], centres: Sequence[float], bottom: float) -> list[Shape]:
     """Names under the columns if there is room, or else the layers' numbers."""
     if len(columns) <= LABELLED:
-        slanted = '<text class="end" transform="translate({} {}) rotate(-35)">{}</text>'
-        names = [one.rows[0].name for one in columns]
-        cut = [short(name, 20) for name in names]
-        return "".join(
-            slanted.format(number(x + 4), bottom + 16, escaped(n)) for x, n in zip(centres, cut, strict=True)
-        )
+        places = [f"translate({number(x + 4)} {number(bottom + 16)}) rotate(-35)" for x in centres]
+        names = [short(one.rows[0].name, 20) for one in columns]
+        slanted = zip(places, names, strict=True)
+        return [Shape("text", {"class": "end", "transform": place}, name) for place, name in slanted]
     every = -(-len(columns) // 20)
-    marks = [
-        text(x, bottom + 18, str(one.first + 1), "mid") for one, x in list(zip(columns, centres, strict=True))[::every]
-    ]
-    return "".join(marks) + text((LEFT + RIGHT) / 2, bottom + 36, "layer, as numbered in the table", "mid")
+    shown = list(zip(columns, centres, strict=True))[::every]
+    marks = [text(x, bottom + 18, str(one.first + 1), "mid") for one, x in shown]
+    return [*marks, text((LEFT + RIGHT) / 2, bottom + 36, "layer, as numbered in the table", "mid")]
 
 
-def _mark(x: float, y: float, filled: bool) -> str:
-    css, radius = ("dot", "3.5") if filled else ("ring", "3")
-    return f'<circle class="{css}" cx="{number(x)}" cy="{number(y)}" r="{radius}"/>'
+def _mark(x: float, y: float, filled: bool) -> Shape:
+    css, radius = ("dot", 3.5) if filled else ("ring", 3)
+    return Shape("circle", {"class": css, "cx": x, "cy": y, "r": radius})
