@@ -23,7 +23,8 @@ from qcc.compiler.plan.plan import Plan
 from qcc.compiler.report import console as report_console
 from qcc.compiler.report.json import as_json
 from qcc.compiler.report.result import Allocation, LayerRow, Result
-from qcc.compiler.verify.outputs import BoundCheck, OutputCheck, Verification
+from qcc.compiler.verify.outputs import BoundCheck, Verification
+from tests.output_checks import output_check
 
 FACE = runpy.run_path(str(Path(__file__).with_name("test_cli.py")))
 GOLDEN: Path = FACE["GOLDEN"]
@@ -326,8 +327,8 @@ def result(count: int, passed: bool, allocation: Allocation | None) -> Result:
         )
         for at in range(count)
     )
-    outputs = (OutputCheck("logits", 0.9991234, 31.25, 0.0123), OutputCheck("same", 1.0, float("inf"), 0.0))
-    ids = OutputCheck("ids", 0.75, 0.0, 0.25, 0.25)
+    outputs = (output_check("logits", 0.9991234, 31.25, 0.0123), output_check("same", 1.0, float("inf"), 0.0))
+    ids = output_check("ids", 0.75, 0.0, 0.25, 0.25)
     bound = qcc.load_policy("balanced").verify[0]
     checks = (BoundCheck(bound, 0.75 if not passed else 0.9991234, passed),)
     return Result(

@@ -11,6 +11,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = ("dsl", "ir", "passes", "codegen", "compiler")
 MODULES = sorted(path for room in (*ROOMS, "benchmarks") for path in (ROOT / room).rglob("*.py"))
+MEASURED = tuple(Path("ir/forms", f"{name}.py") for name in ("capabilities", "fused", "fusible", "kernel"))
+"""Where a row of measurements is found for codes: by what they are like."""
 LONGEST_MODULE, LONGEST_FUNCTION, LARGEST_FOLDER = 400, 60, 15
 HEAVY = ("torch", "onnx", "onnx_ir", "onnxruntime", "tvm", "scipy", "networkx")
 
@@ -129,3 +131,21 @@ def test_checking_a_policy_loads_nothing_heavy() -> None:
     policy = ROOT / "examples" / "fashion" / "fashion.qpolicy"
     run = subprocess.run([sys.executable, "-c", script, policy], capture_output=True, text=True, cwd=ROOT)
     assert run.stdout.splitlines()[-1] == "0 []", run.stdout + run.stderr
+
+
+def test_only_encodings_know_how_they_are_decoded() -> None:
+    """Elsewhere nobody asks for the bits or the symmetry of codes: a new encoding or grid would be read as another.
+
+    How many bits a part takes in a file, it says itself; interpreters ask a grid for its planes and numbers.
+    """
+    asked = []
+    for path in MODULES:
+        place = path.relative_to(ROOT)
+        if place.parts[0] not in ROOMS or place.parts[:2] == ("ir", "encoding") or place in MEASURED:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr in ("bits", "symmetric"):
+                of = node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
+                if node.attr == "symmetric" or of in ("encoding", "grid", "found", "stored", "format"):
+                    asked.append(f"{place}:{node.lineno}")
+    assert asked == []

@@ -8,7 +8,7 @@ from qcc.dsl.policy.policy import FormatSpec
 from qcc.dsl.policy.schema import FormatFamily, Word
 from qcc.ir.discovery import classes
 from qcc.ir.encoding.algebra import Encoding
-from qcc.ir.encoding.blocked import FLOAT32, SCALES, Blocked
+from qcc.ir.encoding.blocked import FLOAT32, SCALES
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block
 from qcc.ir.encoding.format import Composition, Format, Spelled
 
@@ -54,8 +54,8 @@ def families() -> dict[str, FormatFamily]:
 def _family(one: Format) -> FormatFamily:
     words = {word: WORDS[word] for word in one.words}
     scale = {"scale": Word(one.scales, excludes="scale")} if len(one.scales) > 1 else {}
-    encoding = None if one.bits else one.encoding(Spelled())
-    least = encoding.bits if isinstance(encoding, Blocked) else 0
+    codes = None if one.bits else one.encoding(Spelled()).parts((1, 1)).get("codes")
+    least = 0 if codes is None else codes.bits
     return FormatFamily(one.keyword, one.bits, words | scale, summary=summary(type(one)), least_bits=least)
 
 

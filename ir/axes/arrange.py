@@ -30,23 +30,22 @@ def index_of(dim: Dim, channels: Dim) -> Array:
     return found.reshape(-1)
 
 
-def extent(dim: Dim, channels: Dim) -> tuple[int, int]:
-    """From where to where a plain dim lies on a dim: its first position and the one behind its last; else 0 and 0."""
-    if dim.root is channels.root:
-        return 0, dim.size or 0
-    before, found = 0, (0, 0)
+def extents(dim: Dim) -> dict[Dim, tuple[int, int]]:
+    """From where to where each plain dim lies on a dim: its first position and the one behind its last."""
+    if dim.order is Order.PLAIN:
+        return {dim.root: (0, dim.size)} if dim.size else {}
+    found: dict[Dim, tuple[int, int]] = {}
     if dim.order is Order.SUM:
+        before = 0
         for part in dim.parts:
-            start, stop = extent(part, channels)
-            if stop:
-                found = (found[0] if found[1] else before + start, before + stop)
+            for leaf, (start, stop) in extents(part).items():
+                found[leaf] = found[leaf][0] if leaf in found else before + start, before + stop
             before += part.size or 0
         return found
     for at, part in enumerate(dim.parts):
-        start, stop = extent(part, channels)
         slower, faster = (prod(one.size or 0 for one in some) for some in (dim.parts[:at], dim.parts[at + 1 :]))
-        if stop and slower and faster:
-            found = (start * faster, (slower - 1) * (part.size or 0) * faster + stop * faster)
+        for leaf, (start, stop) in extents(part).items() if slower and faster else ():
+            found[leaf] = start * faster, (slower - 1) * (part.size or 0) * faster + stop * faster
     return found
 
 

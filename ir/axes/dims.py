@@ -72,12 +72,13 @@ class Dim:
 
     def leaves(self) -> "Iterator[Dim]":
         """The plain dims that it is made of, in order, with repetition."""
-        root = self.root
-        if root._order is Order.PLAIN:
-            yield root
-        else:
-            for part in root._parts:
-                yield from part.leaves()
+        open_ = [self]
+        while open_:
+            root = open_.pop().root
+            if root._order is Order.PLAIN:
+                yield root
+            else:
+                open_.extend(reversed(root._parts))
 
     def _become(self, order: Order, parts: "Sequence[Dim]") -> None:
         """Refine a plain dim."""

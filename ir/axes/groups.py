@@ -1,5 +1,6 @@
 """Finding the groups of an action: components of its ties, with the constants that have to change."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -7,7 +8,7 @@ from enum import StrEnum
 import numpy as np
 
 from qcc.ir.axes.actions import AxisNode, Ties, bands, permutations, rotations, scales, selections, settle_products
-from qcc.ir.axes.arrange import extent, index_of
+from qcc.ir.axes.arrange import extents, index_of
 from qcc.ir.axes.dims import Dim
 from qcc.ir.axes.trace import FLOATS, INNER, Holder, Relation, Trace
 
@@ -101,6 +102,7 @@ class Finder:
         self._weights = {weight.constant: weight for weight in traced.graph.weights()}
         self._order = {place: number for number, place in enumerate(traced.dims)}
         self._single: dict[Holder, frozenset[Dim]] = {}
+        self._extents: dict[Dim, dict[Dim, tuple[int, int]]] = {}
         self.held = {
             (place, axis): frozenset(dim.leaves())
             for place, dims in traced.dims.items()
@@ -259,7 +261,7 @@ class Finder:
         """A dim counts the channels of a node; it does not lie beside them in a sum."""
         place, axis, dim = node
         whole = self._trace.dims[place][axis].root
-        if other not in whole.leaves():
+        if other not in self.held[place, axis]:
             return True
         return bool(np.any((index_of(whole, dim) >= 0) & (index_of(whole, other) >= 0)))
 
@@ -294,8 +296,8 @@ class Finder:
         return self._single[place]
 
     def _find_single(self, place: Holder) -> frozenset[Dim]:
-        leaves = [leaf for one in self._trace.dims[place] for leaf in one.leaves()]
-        return frozenset(leaf for leaf in leaves if leaves.count(leaf) == 1)
+        leaves = Counter(leaf for one in self._trace.dims[place] for leaf in one.leaves())
+        return frozenset(leaf for leaf, count in leaves.items() if count == 1)
 
     def _first(self, place: Holder, dim: Dim) -> int:
         return [leaf for one in self._trace.dims[place] for leaf in one.leaves()].index(dim)
@@ -303,7 +305,10 @@ class Finder:
     def _member(self, node: AxisNode, exponent: int) -> Member:
         place, axis, dim = node
         weight = self._weights.get(place.name)
-        start, stop = extent(self._trace.dims[place][axis].root, dim)
+        whole = self._trace.dims[place][axis].root
+        if whole not in self._extents:
+            self._extents[whole] = extents(whole)
+        start, stop = self._extents[whole].get(dim, (0, 0))
         side = "" if weight is None else "out" if axis in weight.view.out_axes else "in"
         constant = self._trace.constant(place.name) is not None
         name = weight.name if weight else ""

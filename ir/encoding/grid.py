@@ -2,8 +2,8 @@
 
 A grid is its list of numbers, so every grid answers the same: how many bits a code takes (``bits``), the ends of the
 range (``lowest``, ``highest``), the ``widest`` step in it, the nearest codes of values (``codes``), the numbers of
-codes (``numbers``) and both in one (``round``). ``values`` are in units of the scale wherever there is one. Codes are
-unsigned, one a number.
+codes (``numbers``) and both in one (``round``), and in which ``planes`` a code is stored. ``values`` are in units of
+the scale wherever there is one. Codes are unsigned, one a number.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ from typing import ClassVar
 
 import ml_dtypes
 import numpy as np
+
+from qcc.ir.encoding.packing import planes
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,20 @@ class IntGrid:
     def dtype(self) -> type[np.unsignedinteger]:
         """Numpy's type of the codes."""
         return np.uint8
+
+    @property
+    def planes(self) -> tuple[int, ...]:
+        """The widths of the planes of a code, lowest bits first."""
+        return planes(self.bits)
+
+    @property
+    def number_type(self) -> str:
+        """The type of integers whose numbers are its own, or where there are zero points, its codes."""
+        return self.text if self.symmetric else f"u{self.text}"
+
+    def as_numbers(self, codes: np.ndarray) -> np.ndarray:
+        """Codes in the bits of that type: those with a sign in two's complement, of `bits` bits."""
+        return np.asarray(codes ^ self.dtype(self.middle) if self.symmetric else codes)
 
     @property
     def levels(self) -> int:
@@ -115,6 +131,11 @@ class FloatGrid:
         return np.uint8 if self.bits <= 8 else np.uint16
 
     @property
+    def planes(self) -> tuple[int, ...]:
+        """The widths of the planes of a code, lowest bits first."""
+        return planes(self.bits)
+
+    @property
     def lowest(self) -> float:
         """The least finite number."""
         return -self.highest
@@ -175,6 +196,11 @@ class TableGrid:
     def dtype(self) -> type[np.unsignedinteger]:
         """Numpy's type of the codes."""
         return np.uint8
+
+    @property
+    def planes(self) -> tuple[int, ...]:
+        """The widths of the planes of a code, lowest bits first."""
+        return planes(self.bits)
 
     @property
     def table(self) -> np.ndarray:

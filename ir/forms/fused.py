@@ -43,9 +43,8 @@ class FusedForm(Form):
 
     def part_bytes(self, encoding: Encoding, name: str, part: Part, shape: MatrixShape) -> int:
         """Zero points lie in the narrow type of the codes."""
-        found = integers(encoding)
-        if name == "zero" and found is not None:
-            return -(-prod(part.shape) * found.bits // 8)
+        if name == "zero" and integers(encoding) is not None:
+            return -(-prod(part.shape) * encoding.parts(shape)["codes"].bits // 8)
         return super().part_bytes(encoding, name, part, shape)
 
 

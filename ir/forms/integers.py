@@ -21,7 +21,7 @@ from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Weight
 from qcc.ir.kernel.op import LONGEST
 
-WHOLE, EXACT = 8, 7  # bits of a code: two of its products with a byte do not fit 16 bits, or do
+WHOLE, EXACT = IntGrid(8), IntGrid(7)  # of which two products with a byte do not fit 16 bits, or do
 NARROWED = "int7 channel: products of 8 bits saturate on processors without VNNI"
 
 
@@ -47,24 +47,24 @@ class IntegersForm(Form):
         if reason := refuses_integers(weight, encoding):
             return reason
         found = integers(encoding)
-        if found is None or found.bits not in (WHOLE, EXACT) or not found.symmetric:
+        if found is None or found.grid not in (WHOLE, EXACT):
             return f"without a kernel that takes weights in `int8 channel sym`, not {encoding.text}"
         return ""
 
     def everywhere(self, encoding: Encoding) -> Encoding:
         """In 7 bits: what the runtime multiplies exactly on every processor in the place of 8."""
         found = integers(encoding)
-        return encoding if found is None or found.bits != WHOLE else Blocked(IntGrid(EXACT), found.block, found.scale)
+        return encoding if found is None or found.grid != WHOLE else Blocked(EXACT, found.block, found.scale)
 
     def note(self, encoding: Encoding) -> str:
         """Of 7 bits."""
         found = integers(encoding)
-        return NARROWED if found is not None and found.bits == EXACT else ""
+        return NARROWED if found is not None and found.grid == EXACT else ""
 
     def stored_as(self, encoding: Encoding) -> Encoding:
         """In bytes, with scales of float32."""
         found = integers(encoding)
-        return encoding if found is None else Blocked(IntGrid(WHOLE), found.block, "fp32")
+        return encoding if found is None else Blocked(WHOLE, found.block, "fp32")
 
 
 def refuses_integers(weight: Weight, encoding: Encoding) -> str:

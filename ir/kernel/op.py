@@ -23,7 +23,7 @@ from qcc.ir.vocabulary.find import STEPS as VOCABULARY_STEPS
 
 CHUNK = 32  # inputs that kernels read at once; a group is a whole number of them
 LONGEST = 1 << 16  # inputs that a static op may have: it adds up their products in 32 bits
-TABLE_BITS = (1, 2, 4)  # of codes of a table that a register holds, in one plane
+TABLE_PLANES = ((1,), (2,), (4,))  # of codes of a table that a register holds
 BF16 = FLOAT_ENCODINGS["bf16"]
 
 
@@ -59,7 +59,7 @@ def unmultiplied(encoding: Encoding) -> str:
         return ""
     if isinstance(encoding, Blocked) and isinstance(encoding.grid, TableGrid) and encoding.scale is not None:
         bytes_of_one = isinstance(encoding.scales, Blocked) and encoding.scales.scale is None
-        if encoding.bits in TABLE_BITS and (bytes_of_one or isinstance(encoding.scales, Floats)):
+        if encoding.grid.planes in TABLE_PLANES and (bytes_of_one or isinstance(encoding.scales, Floats)):
             return ""
     return f"no kernel multiplies by weights of {encoding.text}"
 

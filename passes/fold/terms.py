@@ -7,11 +7,11 @@ import numpy as np
 
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.fit import encode
+from qcc.ir.encoding.rough import roughly
 from qcc.ir.errors import Refused
 from qcc.ir.graph.ops import Array
 
 NORM = 8  # of a block's weights, a power of two: its step is about proportional to it
-CLIPS = {2: (0.5, 0.7), 3: (0.65, 0.85), 4: (0.8, 0.95)}  # of the largest weight, for a rough rounding
 TINY = 1e-30
 
 
@@ -99,7 +99,7 @@ def rough_error(term: Term, t: Array) -> float:
     """
     factors = term.factors(t)
     scaled = term.matrix * factors
-    error = (_rounded(scaled, term.format) - scaled) / factors
+    error = (roughly(scaled, term.format) - scaled) / factors
     return float(np.einsum("ij,ij->j", error, error) @ term.powers)
 
 
@@ -123,27 +123,3 @@ def derivatives(term: Term, t: Array) -> tuple[Array, Array]:
     share *= step * counts.sum(1, keepdims=True) / total
     axis = 1 if term.rowwise else 0
     return block.join(counts * step, shape).sum(axis), block.join(share, shape).sum(axis)
-
-
-def _rounded(matrix: Array, encoding: Blocked) -> Array:
-    """A matrix rounded to nearest, the clipping range of each block being the best of very few."""
-    grid = encoding.grid
-    blocks, zero = encoding.block.split(matrix), None
-    if encoding.symmetric:
-        largest = np.abs(blocks).argmax(1, keepdims=True)
-        step = np.take_along_axis(blocks, largest, 1) / np.float32(grid.lowest)
-    else:
-        least, most = (np.asarray(edge(blocks, 1))[:, None] for edge in (np.min, np.max))
-        least, most = np.minimum(least, 0), np.maximum(most, 0)
-        step = (most - least) / np.float32(grid.highest - grid.lowest)
-        zero = -np.rint(least / np.where(step != 0, step, 1))
-    best, smallest = np.zeros_like(blocks), np.full((len(blocks), 1), np.inf)
-    for ratio in CLIPS.get(encoding.bits, (1.0,)):
-        width = np.where(step != 0, step * np.float32(ratio), np.float32(1))
-        got = blocks / width
-        grid.round(got, zero, out=got)
-        got *= width
-        error = np.einsum("ij,ij->i", got - blocks, got - blocks)[:, None]
-        np.copyto(best, got, where=error < smallest)
-        smallest = np.minimum(error, smallest)
-    return encoding.block.join(best, (matrix.shape[0], matrix.shape[1]))

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcc.ir.encoding.blocked import Blocked
-from qcc.ir.encoding.grid import IntGrid, TableGrid
+from qcc.ir.encoding.grid import TableGrid
+from qcc.ir.kernel.op import CHUNK
 
 FINEST = 8  # halvings that are tried before a table is split in two
 REGISTER = 16  # numbers that a table in a register has
@@ -86,10 +87,9 @@ class Codes:
 
 def codes_of(encoding: Blocked) -> Codes:
     """The codes of an encoding that kernels take."""
-    grid = encoding.grid
-    if isinstance(grid, TableGrid):
-        return Codes(grid.bits, table=tuple(map(float, grid.table)))
-    return Codes(grid.bits, isinstance(grid, IntGrid) and not grid.symmetric)
+    grid, parts = encoding.grid, encoding.parts((1, CHUNK))
+    table = tuple(map(float, grid.table)) if isinstance(grid, TableGrid) else None
+    return Codes(parts["codes"].bits, "zero" in parts, table)
 
 
 def _terms(numbers: np.ndarray, most: int) -> CodeTerms:

@@ -16,7 +16,7 @@ import onnx.parser
 import onnx_ir as ir
 
 from qcc.ir.encoding.grid import Grid, IntGrid, TableGrid
-from qcc.ir.encoding.packing import UNIT, planes
+from qcc.ir.encoding.packing import UNIT
 from qcc.ir.onnx.file.domain import DOMAIN
 
 
@@ -34,7 +34,7 @@ def decode_function(grid: Grid, operands: int, padded: bool, dtype: ir.DataType,
     ``zero`` (int8), ``blocked`` and ``shape`` (int64), and, if the codes were padded to whole units, ``units`` (the
     shape before the padding is cut) and ``count`` (codes along its last axis).
     """
-    names = [f"plane{position}" for position in range(len(planes(grid.bits)))]
+    names = [f"plane{position}" for position in range(len(grid.planes))]
     inputs = [*names, *("scale", "zero")[:operands], "blocked", "shape"] + (["units", "count"] if padded else [])
     lines = numbers(grid, padded) + values(operands < 2, dtype, scaled=operands > 0)
     return function(decode_name(grid, operands, padded, dtype), inputs, lines, "weight", opset)
@@ -54,14 +54,14 @@ def function(
 def numbers(grid: Grid, padded: bool = False) -> list[str]:
     """Lines that make ``steps``: the numbers of codes, float32, in shape ``blocked``."""
     if isinstance(grid, IntGrid):
-        return [*codes(grid.bits, padded), "steps = Cast <to: int = 1> (codes)"]
+        return [*codes(grid, padded), "steps = Cast <to: int = 1> (codes)"]
     assert isinstance(grid, TableGrid)
     lines = table_of(grid, "numbers")
-    widths = planes(grid.bits)
+    widths = grid.planes
     if len(widths) > 1:
         return [
             *lines,
-            *codes(grid.bits, padded, centred=False),
+            *codes(grid, padded),
             "index = Cast <to: int = 6> (codes)",
             "steps = Gather <axis: int = 0> (numbers, index)",
         ]
@@ -93,10 +93,10 @@ def _cut(name: str) -> list[str]:
     ]
 
 
-def codes(bits: int, padded: bool = False, centred: bool = True) -> list[str]:
-    """Lines that make ``codes``: minus half the range if they are ``centred``, as int8, in shape ``blocked``."""
-    widths = planes(bits)
-    middle = 1 << (bits - 1) if centred else 0
+def codes(grid: Grid, padded: bool = False) -> list[str]:
+    """Lines that make ``codes``, those of integers less half their range, as int8, in shape ``blocked``."""
+    widths = grid.planes
+    middle = grid.middle if isinstance(grid, IntGrid) else 0
     target = "units" if padded else "blocked"
     lines, parts, shift = [], [], 0
     for position, width in enumerate(widths):

@@ -46,8 +46,9 @@ class Emitter:
         found.shape = value.shape
         return found
 
-    def integers(self, suffix: str, codes: np.ndarray, dtype: ir.DataType, bits: int) -> ir.Value:
+    def integers(self, suffix: str, codes: np.ndarray, dtype: ir.DataType) -> ir.Value:
         """Codes as a constant of one of ONNX's own integer types."""
+        bits = dtype.bitwidth
         if bits == 8:
             array = np.ascontiguousarray(codes)
             return self._register(suffix, ir.Tensor(array.view(np.int8) if dtype is ir.DataType.INT8 else array))

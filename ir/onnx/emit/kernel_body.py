@@ -8,13 +8,12 @@ import onnx_ir as ir
 
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.grid import Grid, TableGrid
-from qcc.ir.encoding.packing import planes
 from qcc.ir.kernel.op import BIAS, STEPS, LinearOp
 from qcc.ir.onnx.emit.decode import codes, function, numbers, table_of, values
 from qcc.ir.onnx.emit.step_lines import step_lines
 from qcc.ir.vocabulary.definition import Lines
 
-WHOLE = 8  # bits of a code that leave no room for two products in 16 bits
+WHOLE = (8,)  # planes of a code that leave no room for two products in 16 bits
 TURNED = "turned_"
 
 
@@ -53,15 +52,15 @@ def _integer_product(op: LinearOp) -> Lines:
     where no other layer reads the same. The axis in front keeps it from making a ``Gemm`` of a matrix product and its
     bias before, which it then runs in float.
     """
-    bits = op.encoding.grid.bits
-    zeros = ", zeros" if bits == WHOLE or _has_zero(op) else ""
+    whole = op.encoding.grid.planes == WHOLE
+    zeros = ", zeros" if whole or _has_zero(op) else ""
     lines = [
         "rest = Constant <value_ints: ints = [-1]> ()",
         "rows = Shape <start: int = 0, end: int = 1> (scale)",
         "blocked = Concat <axis: int = 0> (rows, rest)",
         "number = Constant <value_int: int = 128> ()",
         "middle = Cast <to: int = 2> (number)",
-        *(_bytes(op) if bits == WHOLE else _signed(op)),
+        *(_bytes(op) if whole else _signed(op)),
         "flat_scale = Reshape (scale, rest)",
         "steps = Cast <to: int = 1> (flat_scale)",
         f"weight = DequantizeLinear <axis: int = 1> (turned, steps{zeros})",
@@ -80,7 +79,7 @@ def _signed(op: LinearOp) -> Lines:
     A processor with AVX2 alone adds two products with a byte in 16 bits, which those of up to 7 bits fit.
     """
     zeros = ["zeros = Reshape (zero, rest)"] if _has_zero(op) else []
-    return [*codes(op.encoding.grid.bits), "turned = Transpose <perm: ints = [1, 0]> (codes)", *zeros]
+    return [*codes(op.encoding.grid), "turned = Transpose <perm: ints = [1, 0]> (codes)", *zeros]
 
 
 def _bytes(op: LinearOp) -> Lines:
@@ -115,7 +114,7 @@ def _decoded_weight(op: LinearOp) -> tuple[str, Lines]:
         ]
     return "weight", [
         *shapes,
-        *codes(op.encoding.grid.bits),
+        *codes(op.encoding.grid),
         *turned,
         f"steps = Cast <to: int = 1> ({TURNED}codes)",
         *values(not _has_zero(op), ir.DataType.FLOAT, TURNED),
@@ -133,7 +132,7 @@ def _rows_weight(op: LinearOp) -> Lines:
     found, lines = "scale", ["rest = Constant <value_ints: ints = [-1]> ()"]
     if isinstance(scales, Blocked):
         found = "scales"
-        lines += _looked_up_scales(scales.grid, planes(op.encoding.grid.bits)[0], op.group)
+        lines += _looked_up_scales(scales.grid, op.encoding.grid.planes[0], op.group)
     return [
         *lines,
         f"groups = Shape ({found})",

@@ -24,7 +24,7 @@ class IntegersWriter(FormWriter):
         encoding, scales = self._integers_of(), self._encoded.scales
         steps = [self.step(layer) for layer in self._weight.layers]
         numbers = self._encoded.codes.T + np.uint8(encoding.grid.lowest % 256)  # in two's complement
-        codes = self.integers("codes", numbers, ir.DataType.INT8, 8)
+        codes = self.integers("codes", numbers, ir.DataType.INT8)
         outputs = self._encoded.shape[0]
         zero = self.shared(f"qcc.zeros.int8.{outputs}", np.zeros(outputs, np.int8))
         scale = self.stored("scale", scales.scale.reshape(-1).astype(np.float32))

@@ -3,6 +3,8 @@
 import onnx_ir as ir
 
 from qcc.ir.encoding.blocked import Blocked, integers
+from qcc.ir.encoding.grid import IntGrid
+from qcc.ir.encoding.packing import packed_bytes
 from qcc.ir.forms.capabilities import fused_capability, fused_cost
 from qcc.ir.graph.ops import Kind, Layer
 from qcc.ir.kernel.op import LinearOp
@@ -43,13 +45,13 @@ class RowsWriter(FormWriter):
         old = self._nodes[layer.op]
         if encoding is None or not (self._shareable(encoding) and layer.form_free and self._reads_rows(old)):
             return
-        codes, scale = table["codes"], table["scale.values"]
+        codes, scale, part = table["codes"], table["scale.values"], encoding.parts((rows, columns))["codes"]
         assert isinstance(codes, Packed) and isinstance(scale, ir.Value)
         size = encoding.block.columns
-        blob = self.shape((rows, columns // size, size * encoding.bits // 8))
+        blob = self.shape((rows, columns // size, packed_bytes(size, part.bits)))
         blocks = self.node("Reshape", [codes.planes[0], blob], old, dtype=ir.DataType.UINT8)
         flat = self.node("Reshape", [self.as_float32(scale, old), self.shape((-1,))], old, dtype=ir.DataType.FLOAT)
-        numbers = {"K": columns, "N": rows, "bits": encoding.bits, "block_size": size, "accuracy_level": 4}
+        numbers = {"K": columns, "N": rows, "bits": part.bits, "block_size": size, "accuracy_level": 4}
         attributes = [ir.AttrInt64(key, number) for key, number in numbers.items()]
         value = self.node("MatMulNBits", [old.inputs[0], blocks, flat], old, attributes, ir.DataType.FLOAT, CONTRIB)
         self._graph.opset_imports.setdefault(CONTRIB, 1)
@@ -60,7 +62,7 @@ class RowsWriter(FormWriter):
         fused = fused_capability(encoding, self._encoded.shape) is not None
         whole = encoding.block.columns > 0 and self._encoded.shape[1] % encoding.block.columns == 0
         fast = whole and fused and fused_cost(encoding).ratio <= 1
-        return fast and encoding.symmetric and encoding.bits == 4 and self._weight.dtype == "float32"
+        return fast and encoding.grid == IntGrid(4) and self._weight.dtype == "float32"
 
     def _reads_rows(self, node: ir.Node) -> bool:
         """The node multiplies by the transposed table."""
