@@ -23,7 +23,8 @@ from qcc.compiler.plan.plan import Plan
 from qcc.compiler.report import console as report_console
 from qcc.compiler.report.json import as_json
 from qcc.compiler.report.result import Allocation, LayerRow, Result
-from qcc.compiler.verify.outputs import BoundCheck, OutputCheck, Verification
+from qcc.compiler.verify.outputs import BoundCheck, Verification
+from tests.output_checks import output_check
 
 FACE = runpy.run_path(str(Path(__file__).with_name("test_cli.py")))
 GOLDEN: Path = FACE["GOLDEN"]
@@ -209,9 +210,9 @@ def test_a_policy_of_ten_thousand_rules(folder: Path, run: Run) -> None:
     (folder / "long.qpolicy").write_text(
         "qpolicy 1\n" + "rule linear { weights = int8 channel }\n" * 10_000, encoding="utf-8"
     )
-    start = time.perf_counter()
+    start = time.process_time()
     assert run("compile", "mlp.onnx", "-p", "long.qpolicy", "-q") == (0, "", "")
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 60  # seconds; what grows with the square takes minutes
 
 
 # Interruption, in a process of its own.
@@ -225,7 +226,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and so does one under nohup
 def hang(*_):
     Path("hanging").touch()
     time.sleep(60)
-qcc.compiler.verify.verifier.OnnxRunner = hang
+qcc.compiler.verify.verifier.Verifier.verify = hang
 from qcc.__main__ import main
 sys.exit(main(["compile", "mlp.onnx"]))
 """
@@ -240,7 +241,7 @@ def test_interruption_leaves_nothing(folder: Path, sent: str, status: int, said:
     before = names(folder) | {"hanging"}
     process = subprocess.Popen([sys.executable, "-c", HANG], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while not (folder / "hanging").exists() and time.monotonic() < deadline:
+    while not (folder / "hanging").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     assert any(name.startswith(".qcc-") for name in names(folder))
     process.send_signal(signal.Signals[sent])
@@ -326,8 +327,8 @@ def result(count: int, passed: bool, allocation: Allocation | None) -> Result:
         )
         for at in range(count)
     )
-    outputs = (OutputCheck("logits", 0.9991234, 31.25, 0.0123), OutputCheck("same", 1.0, float("inf"), 0.0))
-    ids = OutputCheck("ids", 0.75, 0.0, 0.25, 0.25)
+    outputs = (output_check("logits", 0.9991234, 31.25, 0.0123), output_check("same", 1.0, float("inf"), 0.0))
+    ids = output_check("ids", 0.75, 0.0, 0.25, 0.25)
     bound = qcc.load_policy("balanced").verify[0]
     checks = (BoundCheck(bound, 0.75 if not passed else 0.9991234, passed),)
     return Result(

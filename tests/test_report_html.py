@@ -10,11 +10,12 @@ from xml.etree import ElementTree
 import pytest
 
 from qcc.compiler.build.rewrite_row import RewriteRow
+from qcc.compiler.metrics.texts import share_text
 from qcc.compiler.plan.plan import Kept, Plan, Step
 from qcc.compiler.report.page import html
 from qcc.compiler.report.page.html import render_html
 from qcc.compiler.report.result import Allocation, LayerRow, Result
-from qcc.compiler.report.text import cosine_text, power_text, share_text, size_text, sqnr_text
+from qcc.compiler.report.text import cosine_text, power_text, size_text, sqnr_text
 from qcc.compiler.verify.outputs import BoundCheck, OutputCheck, Verification
 from qcc.dsl.diagnostics.diagnostic import Diagnostic, Severity
 from qcc.dsl.diagnostics.source import Source, Span
@@ -28,6 +29,7 @@ from qcc.passes.clean import Clean
 from qcc.passes.contract.contract import Edit
 from qcc.passes.encode import Encode
 from qcc.passes.rounding.nearest import Nearest
+from tests.output_checks import output_check
 
 FOLDER = Path("/home/someone/models")
 HOSTILE = "<script>alert('1')</script>\"&amp;' \x00\u202e\ud800 ]]> $body ${title} größe/重み"
@@ -52,7 +54,7 @@ def layer(at: int, bits: int | None = 4, name: str | None = None, loss: float | 
 
 def result(
     *layers: LayerRow,
-    outputs: tuple[OutputCheck, ...] = (OutputCheck("logits", 0.9987, 25.2, 0.043),),
+    outputs: tuple[OutputCheck, ...] = (output_check("logits", 0.9987, 25.2, 0.043),),
     value: float = 0.9987,
     allocation: Allocation | None = None,
     warnings: tuple[Diagnostic, ...] = (),
@@ -96,7 +98,7 @@ def hostile() -> Result:
     found = result(
         layer(0, 4, HOSTILE),
         layer(1, None, HOSTILE * 20),
-        outputs=(OutputCheck(HOSTILE, 0.995, 20.0, 0.1),),
+        outputs=(output_check(HOSTILE, 0.995, 20.0, 0.1),),
         allocation=Allocation(HOSTILE, (HOSTILE,), 2, 8, 2, 0.001, 0.01),
         warnings=(warning,),
         edits=(HOSTILE,),
@@ -115,10 +117,10 @@ def edges() -> Result:
         "nan", ("linear",), (4, 4), "int2 tensor sym scale fp16", "decoded", 9, 64, 4.5, math.nan, math.nan, ""
     )
     checks = (
-        OutputCheck("same", 1.0, math.inf, 0.0),
-        OutputCheck("whole", 1.0, math.inf, 0.0, 0.0),
-        OutputCheck("broken", -1.0, -math.inf, math.inf),
-        OutputCheck("nan", math.nan, math.nan, math.nan),
+        output_check("same", 1.0, math.inf, 0.0),
+        output_check("whole", 1.0, math.inf, 0.0, 0.0),
+        output_check("broken", -1.0, -math.inf, math.inf),
+        output_check("nan", math.nan, math.nan, math.nan),
     )
     return result(empty, exact, lost, nothing, outputs=checks, allocation=Allocation("size", (), 0, 0, 0, 0.0, 0.0))
 

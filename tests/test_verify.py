@@ -23,6 +23,7 @@ from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.load import load_text
 from qcc.dsl.policy.policy import Bound
 from tests import onnx_models as models
+from tests.output_checks import output_check
 
 W = models.random(64, 32)
 INT2, INT4, INT8 = (f"rule any {{ weights = int{bits} channel }}\n" for bits in (2, 4, 8))
@@ -266,14 +267,14 @@ def test_a_random_model_is_held_to_itself(tmp_path: Path) -> None:
 
 
 def test_floors_excuse_what_is_no_worse() -> None:
-    own = OutputCheck("y", 0.9, 10.0, 0.5)
+    own = output_check("y", 0.9, 10.0, 0.5)
     floor = Floor(own, 2.0, "is random")
     assert [floor.excuses("cosine", value) for value in (0.7, 0.5)] == [True, False]
     assert [floor.excuses("sqnr", value) for value in (4.0, 3.9)] == [True, False]
     assert [floor.excuses("relative_error", value) for value in (1.0, 1.1)] == [True, False]
-    (held,) = judge(bounds("cosine >= 0.99"), [OutputCheck("y", 0.7, 5.0, 0.9)], {"y": floor})
+    (held,) = judge(bounds("cosine >= 0.99"), [output_check("y", 0.7, 5.0, 0.9)], {"y": floor})
     assert (held.passed, held.excuse) == (True, "`y` is random")
-    (lost,) = judge(bounds("cosine >= 0.99"), [OutputCheck("z", 0.7, 5.0, 0.9)], {"y": floor})
+    (lost,) = judge(bounds("cosine >= 0.99"), [output_check("z", 0.7, 5.0, 0.9)], {"y": floor})
     assert (lost.passed, lost.output) == (False, "z")
 
 

@@ -19,7 +19,6 @@ from qcc.passes.contract.contract import Pass, Phase
 TIME_LIMIT_S = 60.0
 BYTES_WEIGH = 1e-3
 SEPARATOR = ", and "
-ERROR = "output_error"
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def _problem(allocate: Allocate, losses: Losses, fixed: Mapping[str, float]) -> 
     sizes, latencies = _row(allocate, SIZE), _row(allocate, LATENCY)
     rows = []
     for limit in allocate.limits:
-        row = losses.loss if limit.metric == ERROR else _row(allocate, limit.metric)
+        row = losses.loss if limit.metric == losses.metric else _row(allocate, limit.metric)
         rows.append(BudgetRow(limit.metric, row, limit.bound - fixed.get(limit.metric, 0.0)))
     costs = {SIZE: sizes, LATENCY: _or_smaller(latencies, sizes)}.get(allocate.objective, losses.loss)
     return Problem(costs, tuple(rows))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from qcc.compiler.allocate.settle import Settled
 from qcc.compiler.console.numbered_names import patterns
+from qcc.compiler.metrics.find import judged
 from qcc.compiler.plan.bind import Chooser, fallbacks, steps_of
 from qcc.compiler.plan.costs import SIZE, costs_of
 from qcc.compiler.plan.plan import Candidate, Kept, Plan, PlanRow, Step
@@ -110,12 +111,8 @@ def _surplus(check: BoundCheck) -> float:
     value, limit = check.value, check.bound.quantity.of(1.0)
     if not math.isfinite(value):
         return 1.0
-    if check.bound.metric == "cosine":
-        allowed = (1 - limit) / max(1 - value, 1e-12)
-    elif check.bound.metric == "sqnr":
-        allowed = 10 ** ((value - limit) / 10)
-    else:
-        allowed = (limit / max(value, 1e-12)) ** 2
+    noise = judged()[check.bound.metric].noise
+    allowed = noise(limit) / max(noise(value), 1e-24)
     return 1 - AIM * min(max(allowed, 0.0), 1.0)
 
 

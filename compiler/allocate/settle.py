@@ -93,6 +93,7 @@ def allocation_of(plan: Plan, settled: Settled) -> Allocation | None:
         gap=settled.decision.gap,
         predicted_error=settled.decision.predicted_error if settled.losses.samples else None,
         held_out=settled.losses.samples if settled.losses.held_out else 0,
+        metric=settled.losses.metric,
     )
 
 

@@ -9,7 +9,8 @@ from qcc.compiler.bench.bench import Bench, Closeness, Contender, Setting
 from qcc.compiler.console import terminal
 from qcc.compiler.console.fit_table import Column, Table
 from qcc.compiler.measure.timing import SLOWER, times_text
-from qcc.compiler.report.text import ratio_text, size_text
+from qcc.compiler.metrics.texts import ratio_text
+from qcc.compiler.report.text import size_text
 from qcc.compiler.runtime.session import runtime_version
 
 MS = 1e3

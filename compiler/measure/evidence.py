@@ -9,17 +9,19 @@ from qcc.compiler.calibrate.parts import held_out
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.console.phases import Phases
 from qcc.compiler.measure.sensitivity import Losses, measure, unmeasured
+from qcc.compiler.metrics.find import additive
+from qcc.compiler.metrics.metric import Additive
+from qcc.compiler.observe.executor import HERE, Executor
 from qcc.compiler.observe.statistics import layer_statistics
 from qcc.compiler.plan.plan import Allocate, Plan
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.ir.encoding.encoded import Encoded
+from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Graph
 from qcc.passes.contract.contract import Context, Rounding
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.moments import Moments, grams_of, seen_of
 from qcc.passes.encode import Encode
-
-OUTPUT_ERROR = "output_error"
 
 
 @dataclass(frozen=True)
@@ -37,19 +39,23 @@ class Evidence:
     moments: Mapping[str, Moments]
     magnitudes: Mapping[str, Magnitudes]
     advice: MutableMapping[Hashable, tuple[Rounding, str]] = field(default_factory=dict)
+    executor: Executor = HERE
+    """Where the model is run."""
 
     @classmethod
-    def of(cls, graph: Graph, plan: Plan, data: Samples, phases: Phases, told: Told) -> "Evidence":
+    def of(
+        cls, graph: Graph, plan: Plan, data: Samples, phases: Phases, told: Told, executor: Executor = HERE
+    ) -> "Evidence":
         """Gather the statistics, and tell what they cover."""
         wanted = _weights_with_gram(plan)
         rounded = rounded_inputs(plan)
         if not wanted and not rounded:
-            return cls(graph, plan, data, phases, {}, {})
+            return cls(graph, plan, data, phases, {}, {}, executor=executor)
         with phases.phase("statistics"):
             tick = partial(phases.tell, "statistics")
-            found = layer_statistics(graph, data, tick, moments=wanted, magnitudes=rounded)
+            found = layer_statistics(graph, data, tick, moments=wanted, magnitudes=rounded, executor=executor)
             told(coverage_of(found.moments))
-            return cls(graph, plan, data, phases, found.moments, found.magnitudes)
+            return cls(graph, plan, data, phases, found.moments, found.magnitudes, executor=executor)
 
     def losses(self) -> Losses:
         """What each candidate of the plan's options costs at the outputs; not measured where it decides nothing.
@@ -58,16 +64,18 @@ class Evidence:
         """
         allocate = self.plan.allocate
         options = allocate.options if allocate else ()
-        if allocate is None or not options or not _rests_on_losses(allocate):
+        metric = _lost(allocate) if allocate is not None and options else None
+        if metric is None:
             return unmeasured(options)
         with self.phases.phase("measure"):
             tick = self.phases.counter("measure", len(options))
             judges = held_out(self.data) if self.moments else None
             grams = grams_of(self.moments) if judges is None else seen_of(self.moments)
             context = Context(tick, grams, self.moments, magnitudes=self.magnitudes, advice=self.advice)
+            how = context, metric, self.executor
             if judges is None:
-                return measure(self.graph, options, self.data, context)
-            return replace(measure(self.graph, options, judges, context), held_out=True)
+                return measure(self.graph, options, self.data, *how)
+            return replace(measure(self.graph, options, judges, *how), held_out=True)
 
     def context(self, decided: Plan, became: Callable[[str, Encoded], None]) -> Context:
         """What the passes of a decided plan need; it is told what weights are stored as."""
@@ -82,8 +90,18 @@ class Evidence:
         )
 
 
-def _rests_on_losses(allocate: Allocate) -> bool:
-    return allocate.objective == OUTPUT_ERROR or any(limit.metric == OUTPUT_ERROR for limit in allocate.limits)
+def _lost(allocate: Allocate) -> Additive | None:
+    """The metric whose losses decide; None where none does.
+
+    Raises:
+        ModelError: several would.
+    """
+    named = (allocate.objective, *(limit.metric for limit in allocate.limits))
+    found = list(dict.fromkeys(name for name in named if name in additive()))
+    if len(found) > 1:
+        help = "bound and minimise one of them; `verify` can hold the model to others"
+        raise ModelError("Q641", f"losses are measured in one metric, not in `{found[0]}` and `{found[1]}`", help)
+    return additive()[found[0]] if found else None
 
 
 def warn_of_generated_steps(plan: Plan, data: Samples, diagnostics: Diagnostics) -> None:

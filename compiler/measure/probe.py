@@ -9,7 +9,8 @@ from qcc.compiler.calibrate.find_masks import find_masks
 from qcc.compiler.calibrate.generate import Batch
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.measure.segments import Chain, Values
-from qcc.compiler.measure.tally import Tally, output_noise
+from qcc.compiler.measure.tally import NOISE, Tally, output_noise
+from qcc.compiler.metrics.metric import Additive
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array, Feeds
 
@@ -32,8 +33,8 @@ class Probe:
     Samples are run a few at a time, until the loss is sure enough or all have been.
     """
 
-    def __init__(self, graph: Graph, chain: Chain, samples: Samples) -> None:
-        self.chain = chain
+    def __init__(self, graph: Graph, chain: Chain, samples: Samples, metric: Additive = NOISE) -> None:
+        self.chain, self._metric = chain, metric
         self._names = tuple(value.name for value in graph.outputs)
         hiding = find_masks(graph.inputs, self._outputs, samples)
         self._held: list[_Held] = []
@@ -52,7 +53,7 @@ class Probe:
         found = Tally()
         for held in self._held:
             outputs = self._named((chain or self.chain).outputs(start, held.states[start], overrides))
-            found += output_noise(outputs, self._named(held.states[-1]), held.size, held.sight)
+            found += output_noise(outputs, self._named(held.states[-1]), held.size, held.sight, self._metric)
             if 0 < found.error <= SURE * found.loss:
                 break
         return found

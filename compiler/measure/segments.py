@@ -46,6 +46,11 @@ def cut(graph: Graph, most: int = PIECES) -> list[Segment]:
     return _pieces(graph, ops, alive, readers, ends)
 
 
+def first_reader(pieces: Sequence[Segment], constant: str) -> int:
+    """The first piece that reads a constant."""
+    return next(at for at, piece in enumerate(pieces) if constant in piece.constants)
+
+
 class Chain:
     """The pieces of a graph, ready to run on one set of feeds from any piece on."""
 
@@ -65,7 +70,7 @@ class Chain:
 
     def first_reader(self, constant: str) -> int:
         """The first piece that reads a constant."""
-        return next(at for at, piece in enumerate(self.pieces) if constant in piece.constants)
+        return first_reader(self.pieces, constant)
 
     def states(self, feeds: Mapping[str, np.ndarray]) -> list[Values]:
         """The values alive before each piece, and at the end the outputs."""

@@ -9,15 +9,18 @@ Source: one-at-a-time measurement, Hubara et al. 2020 (arXiv:2006.10518), sectio
 (arXiv:2405.17873), section 4.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from qcc.compiler.calibrate.arrays import flattened
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.measure.probe import Probe
-from qcc.compiler.measure.segments import Chain, cut
+from qcc.compiler.measure.segments import Chain, Segment, cut, first_reader
+from qcc.compiler.measure.tally import NOISE
+from qcc.compiler.metrics.metric import Additive
+from qcc.compiler.observe.executor import HERE, Executor
 from qcc.compiler.plan.plan import Candidate, OpenChoice
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.errors import ModelError, Refused
@@ -37,13 +40,14 @@ class Losses:
     """Per option and candidate, the loss at the output; ``measured`` says which were run rather than scaled.
 
     Without any ``samples`` nothing is known of them.
-    ``held_out`` says that the samples are none of those that chose the codes.
+    ``held_out`` says that the samples are none of those that chose the codes, ``metric`` what the losses are of.
     """
 
     loss: tuple[np.ndarray, ...]
     measured: tuple[tuple[bool, ...], ...]
     samples: int
     held_out: bool = False
+    metric: str = NOISE.name
 
 
 def unmeasured(options: Sequence[OpenChoice]) -> Losses:
@@ -52,7 +56,14 @@ def unmeasured(options: Sequence[OpenChoice]) -> Losses:
     return Losses(tuple(np.zeros(count) for count in counts), tuple((False,) * count for count in counts), 0)
 
 
-def measure(graph: Graph, options: Sequence[OpenChoice], samples: Samples, context: Context) -> Losses:
+def measure(
+    graph: Graph,
+    options: Sequence[OpenChoice],
+    samples: Samples,
+    context: Context,
+    metric: Additive = NOISE,
+    executor: Executor = HERE,
+) -> Losses:
     """Measure the candidates of all options.
 
     Args:
@@ -60,17 +71,46 @@ def measure(graph: Graph, options: Sequence[OpenChoice], samples: Samples, conte
         options: weights with their candidates.
         samples: what to run on.
         context: progress, and statistics for rounding.
+        metric: what is lost.
+        executor: where it is run.
 
     Raises:
         ModelError: a weight cannot be encoded.
     """
-    chain = Chain(graph, cut(graph))
+    pieces = cut(graph)
     held = within(graph, samples, MEASURED_SAMPLES, OUTPUT_BYTES)
-    held = held.first(int(AFFORDABLE_MACS // max(_macs_per_sample(graph, options, chain, held), 1)))
-    probe = Probe(graph, chain, held)
-    weights = {weight.name: weight for weight in graph.weights()}
-    found = [_option(probe, graph, weights[option.subject], option, context) for option in options]
-    return Losses(tuple(loss for loss, _ in found), tuple(runs for _, runs in found), held.count)
+    held = held.first(int(AFFORDABLE_MACS // max(_macs_per_sample(graph, options, pieces, held), 1)))
+    away = executor.workers > 1
+    probing = _Probing(graph, pieces, held, replace(context, progress=_quiet) if away else context, metric)
+    found = []
+    for option, one in zip(options, executor.each(probing, options), strict=True):
+        found.append(one)
+        if away:
+            context.progress(option.subject)
+    return Losses(tuple(loss for loss, _ in found), tuple(runs for _, runs in found), held.count, metric=metric.name)
+
+
+Measured = tuple[np.ndarray, tuple[bool, ...]]
+
+
+@dataclass(frozen=True)
+class _Probing:
+    """Makes what measures one option, wherever that is done."""
+
+    graph: Graph
+    pieces: Sequence[Segment]
+    samples: Samples
+    context: Context
+    metric: Additive
+
+    def __call__(self) -> Callable[[OpenChoice], Measured]:
+        probe = Probe(self.graph, Chain(self.graph, self.pieces), self.samples, self.metric)
+        weights = {weight.name: weight for weight in self.graph.weights()}
+        return lambda option: _option(probe, self.graph, weights[option.subject], option, self.context)
+
+
+def _quiet(_: str) -> None:
+    """Tell nothing: whoever takes the results does."""
 
 
 def within(graph: Graph, samples: Samples, count: int, output_bytes: int) -> Samples:
@@ -81,9 +121,7 @@ def within(graph: Graph, samples: Samples, count: int, output_bytes: int) -> Sam
     return samples.first(max(min(count, int(output_bytes // max(size, 1))), 1))
 
 
-def _option(
-    probe: Probe, graph: Graph, weight: Weight, option: OpenChoice, context: Context
-) -> tuple[np.ndarray, tuple[bool, ...]]:
+def _option(probe: Probe, graph: Graph, weight: Weight, option: OpenChoice, context: Context) -> Measured:
     context.progress(option.subject)
     matrix = graph.matrix(weight)
     encoded = [_encoded(weight, matrix, candidate, context) for candidate in option.candidates]
@@ -136,16 +174,16 @@ def _encoded(weight: Weight, matrix: np.ndarray, candidate: Candidate, context: 
         return None  # forbidden: it would stay as it is
 
 
-def _macs_per_sample(graph: Graph, options: Sequence[OpenChoice], chain: Chain, samples: Samples) -> float:
+def _macs_per_sample(graph: Graph, options: Sequence[OpenChoice], pieces: Sequence[Segment], samples: Samples) -> float:
     """Multiply-accumulates on one sample if every candidate's suffix were run."""
-    work = [0.0] * len(chain.pieces)
+    work = [0.0] * len(pieces)
     rows = _rows(graph, samples.first(1))
     for weight in graph.weights():
         used = [layer for layer in weight.layers if layer.kind is not Kind.EMBEDDING]
-        work[chain.first_reader(weight.constant)] += sum(weight.params * rows[layer.output] for layer in used)
+        work[first_reader(pieces, weight.constant)] += sum(weight.params * rows[layer.output] for layer in used)
     suffix = np.cumsum(work[::-1])[::-1]
     constants = {weight.name: weight.constant for weight in graph.weights()}
-    return float(sum(len(one.candidates) * suffix[chain.first_reader(constants[one.subject])] for one in options)) / 2
+    return float(sum(len(one.candidates) * suffix[first_reader(pieces, constants[one.subject])] for one in options)) / 2
 
 
 def _rows(graph: Graph, one: Samples) -> dict[str, float]:

@@ -6,7 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qcc.compiler.calibrate.arrays import flattened
+from qcc.compiler.metrics.metric import Additive
+from qcc.compiler.metrics.output_error import OutputError
 from qcc.ir.graph.ops import Array
+
+NOISE = OutputError()
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,11 @@ class Tally:
 
 
 def output_noise(
-    outputs: Mapping[str, object], reference: Mapping[str, object], size: int, sight: Mapping[str, Array] | None = None
+    outputs: Mapping[str, object],
+    reference: Mapping[str, object],
+    size: int,
+    sight: Mapping[str, Array] | None = None,
+    metric: Additive = NOISE,
 ) -> Tally:
     """The powers of what outputs are off by, and of the reference; for whole numbers, how many changed, of how many.
 
@@ -66,6 +74,7 @@ def output_noise(
         reference: what they should be.
         size: samples in the batch.
         sight: of some outputs, which rows count: an index of all axes but the last.
+        metric: what noise and signal are.
     """
     noise: dict[str, Array] = {}
     signal: dict[str, Array] = {}
@@ -73,11 +82,11 @@ def output_noise(
     for name, wanted in flattened(reference).items():
         parts = size if wanted.ndim and wanted.shape[0] == size else 1
         kept = (sight or {}).get(name)
-        noise[name], signal[name] = _powers(wanted, got.get(name), kept, parts)
+        noise[name], signal[name] = _powers(wanted, got.get(name), kept, parts, metric)
     return Tally(noise, signal)
 
 
-def _powers(wanted: Array, got: Array | None, kept: Array | None, parts: int) -> tuple[Array, Array]:
+def _powers(wanted: Array, got: Array | None, kept: Array | None, parts: int, metric: Additive) -> tuple[Array, Array]:
     """Noise and signal of the parts of an output."""
     whole = got is not None and got.shape == wanted.shape
     if wanted.dtype.kind not in "fV":
@@ -87,11 +96,11 @@ def _powers(wanted: Array, got: Array | None, kept: Array | None, parts: int) ->
     have = want if got is None or not whole else got.astype(np.float64)
     finite = np.isfinite(want) & np.isfinite(have)
     want, have = np.where(finite, want, 0), np.where(finite, have, 0)
-    signal = _sums(want**2, kept, parts)
+    noise, signal = (_sums(one, kept, parts) for one in metric.powers(want, have))
     if not whole:
         signal = np.where(signal > 0, signal, 1.0)
         return signal, signal
-    return _sums((have - want) ** 2, kept, parts), signal
+    return noise, signal
 
 
 def _sums(powers: Array, kept: Array | None, parts: int) -> Array:

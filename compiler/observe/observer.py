@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -150,7 +151,14 @@ def _emptied(one: Observed[Any]) -> Observed[Any]:
 def _digest(view: View, asked: Sequence[Observed[Any]]) -> str:
     """What tells a pass from all others."""
     graphs = [graph.digest() for graph in (view.graph, view.beside) if graph is not None]
-    told = [*graphs, view.samples.digest, repr(view.samples.axes), repr(view.tokens), *(one.text for one in asked)]
+    told = [
+        version("qcc"),
+        *graphs,
+        view.samples.digest,
+        repr(view.samples.axes),
+        repr(view.tokens),
+        *(one.text for one in asked),
+    ]
     return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 

@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 import qcc.passes
 from qcc.codegen.target.target import NATIVE
 from qcc.codegen.target.target import TARGETS as PROCESSORS
+from qcc.compiler.metrics.find import additive, judged
 from qcc.compiler.plan.formats import families, summary
 from qcc.dsl.policy.schema import Interval, Metric, Off, Property, Schema, TargetKind
-from qcc.dsl.policy.select import GIVEN
 from qcc.ir.graph.ops import LAYER_KINDS, Kind
 from qcc.ir.model.options import LEAST_RAISED, MOST_RAISED, ExternalData
 from qcc.ir.vocabulary.find import OPS
@@ -32,28 +32,12 @@ BUDGET = {
         {"%": (0, float("inf")), "ms": (0, float("inf"))},
         summary="predicted time of one sample on one thread, of the input's",
     ),
-    "output_error": Metric(
-        "output_error",
-        "<=",
-        {"": (0, float("inf")), "%": (0, float("inf"))},
-        (GIVEN,),
-        optional=True,
-        summary="predicted noise power over signal power at the outputs; of `given`, only on data that is given",
-    ),
+} | {
+    one.name: Metric(one.name, one.relation, one.units, one.arguments, bool(one.arguments), one.summary)
+    for one in additive().values()
 }
-OBJECTIVES = ("output_error", "size", "latency")
-VERIFY = {
-    "cosine": Metric(
-        "cosine", ">=", {"": (-1, 1)}, summary="similarity to the input model's outputs, least of all outputs"
-    ),
-    "sqnr": Metric("sqnr", ">=", {"dB": (-200, 200), "": (-200, 200)}, summary="signal over error at the outputs"),
-    "relative_error": Metric(
-        "relative_error",
-        "<=",
-        {"": (0, float("inf")), "%": (0, float("inf"))},
-        summary="largest error over largest value at the outputs",
-    ),
-}
+OBJECTIVES = ("output_error", "size", "latency", *(name for name in additive() if name != "output_error"))
+VERIFY = {one.name: Metric(one.name, one.relation, one.units, summary=one.summary) for one in judged().values()}
 TARGETS = {
     "onnxruntime": TargetKind("onnxruntime", summary="plain ONNX Runtime on any CPU"),
     "cpu": TargetKind(

@@ -9,6 +9,8 @@ from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.console.fit_table import GAP
 from qcc.compiler.console.percent import percent
 from qcc.compiler.console.terminal import Style, paint, write_line, write_table, write_text, write_topics
+from qcc.compiler.metrics.find import additive, to_measure
+from qcc.compiler.metrics.metric import Judged
 from qcc.compiler.report.data import data_lines, plural
 from qcc.compiler.report.failures import losses, measured
 from qcc.compiler.report.layer_tables import footnotes, format_table, layer_table
@@ -96,7 +98,13 @@ def _output_text(one: OutputCheck) -> str:
     if one.changed is not None:
         return ("equal" if one.changed == 0 else f"{percent(one.changed)} of the values changed") + notes
     sqnr = "exact" if one.sqnr == math.inf else f"{one.sqnr:.1f} dB"
-    return f"cosine {one.cosine:.6f}, SQNR {sqnr}, relative error {percent(one.relative_error)}{notes}"
+    more = "".join(f", {metric.title} {metric.text(one.found.values[metric.name])}" for metric in _asked(one))
+    return f"cosine {one.cosine:.6f}, SQNR {sqnr}, relative error {percent(one.relative_error)}{more}{notes}"
+
+
+def _asked(one: OutputCheck) -> list[Judged]:
+    """What was measured because a bound names it."""
+    return [metric for metric in to_measure(one.found.values) if not metric.told]
 
 
 def _bound_line(check: BoundCheck, generated: bool) -> tuple[str, Style | None]:
@@ -113,7 +121,11 @@ def _allocation_lines(allocation: Allocation | None) -> list[str]:
     under = f" under {', '.join(allocation.limits)}" if allocation.limits else ""
     proof = "proven optimal" if allocation.gap <= 0 else f"within {percent(allocation.gap)} of the optimum"
     predicted = allocation.predicted_error
-    error = "" if predicted is None else f"; predicted error at the outputs {percent(predicted)}"
+    metric = additive()[allocation.metric]
+    told = f"error at the outputs {percent(predicted or 0.0)}"
+    if "%" not in metric.units:
+        told = f"{metric.title} at the outputs {metric.text(predicted or 0.0)}"
+    error = "" if predicted is None else f"; predicted {told}"
     held = f" on {plural(allocation.held_out, 'sample')} held out" if allocation.held_out else ""
     counts = f"{plural(allocation.candidates, 'candidate')} for {plural(allocation.options, 'layer')}"
     return [

@@ -43,8 +43,8 @@ def verification_json(verification: Verification) -> dict[str, Any]:
         for one in verification.bounds
     ]
     return {
-        "outputs": [_plain(one) for one in verification.outputs],
-        "kernel_outputs": [_plain(one) for one in verification.kernel_outputs],
+        "outputs": [_output_json(one) for one in verification.outputs],
+        "kernel_outputs": [_output_json(one) for one in verification.kernel_outputs],
         "bounds": bounds,
         "samples": verification.samples,
         "origin": verification.origin,
@@ -70,8 +70,20 @@ def _rewrite_json(row: RewriteRow) -> dict[str, object]:
     }
 
 
-def _plain(data: LayerRow | Allocation | OutputCheck) -> dict[str, object]:
+def _plain(data: LayerRow | Allocation) -> dict[str, object]:
     return {name: _finite(value) for name, value in asdict(data).items()}
+
+
+def _output_json(one: OutputCheck) -> dict[str, object]:
+    """With what metrics say of it side by side."""
+    found: dict[str, object] = {
+        "output": one.output,
+        **one.found.values,
+        "changed": one.changed,
+        "whole": one.whole and one.whole.values,
+    }
+    found |= {"notes": one.notes, "kept": one.kept and one.kept.values, "unverified": one.unverified}
+    return {name: _finite(value) for name, value in found.items()}
 
 
 def _finite(value: object) -> object:

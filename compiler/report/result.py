@@ -64,6 +64,8 @@ class Allocation:
     """None where the decision rests on no errors, and none were measured."""
     held_out: int = 0
     """Samples that measured, if statistics that chose the codes have not seen them."""
+    metric: str = "output_error"
+    """What the error is measured in."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from markupsafe import Markup
 
+from qcc.compiler.metrics.find import judged
 from qcc.compiler.report.result import LayerRow, Result
 from qcc.dsl.diagnostics.excerpt import cells, escape
 
@@ -82,19 +83,12 @@ def power_text(ratio: float) -> str:
 
 def sqnr_text(ratio_db: float) -> str:
     """A signal-to-noise ratio."""
-    if math.isnan(ratio_db):
-        return "not a number"
-    if math.isinf(ratio_db):
-        return "∞ dB, identical" if ratio_db > 0 else "−∞ dB"
-    return f"{ratio_db:.1f} dB".replace("-", "−")
+    return judged()["sqnr"].text(ratio_db)
 
 
 def cosine_text(cosine: float) -> str:
-    """A cosine in six decimals; 1 only where it is 1."""
-    if math.isnan(cosine):
-        return "not a number"
-    shown = f"{cosine:.6f}".replace("-", "−")
-    return "1" if cosine == 1 else "> 0.999999" if shown == "1.000000" else shown
+    """A cosine in six decimals."""
+    return judged()["cosine"].text(cosine)
 
 
 def worst_first(value: float) -> tuple[bool, float]:
@@ -102,23 +96,9 @@ def worst_first(value: float) -> tuple[bool, float]:
     return (not math.isnan(value), value)
 
 
-def share_text(share: float) -> str:
-    """A share as a percentage in three digits."""
-    if not math.isfinite(share):
-        return "not a number" if math.isnan(share) else "∞ %"
-    return f"{100 * share:.3g} %" if abs(share) < 1 else f"{100 * share:.0f} %"
-
-
 def milliseconds(seconds: float) -> str:
     """A time in three digits."""
     return f"{seconds * 1e3:.3g} ms"
-
-
-def ratio_text(ratio: float, digits: int = 2) -> str:
-    """A plain number in a few digits."""
-    if not math.isfinite(ratio):
-        return "not a number" if math.isnan(ratio) else "∞"
-    return f"{ratio:.{digits}g}"
 
 
 def file_names(text: str, result: Result) -> str:

@@ -1,28 +1,55 @@
 """How far two runs of one output are apart: over all of it, and over what varies from sample to sample."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from qcc.compiler.metrics.find import judged
+from qcc.compiler.metrics.metric import Compared, Judged, Pair
+
 CONSTANT = 1e-5  # of an output's size: what varies less is rounding
 LARGEST = 1e120  # whose square is still a number
-
-Pair = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Measures:
-    """Cosine, signal to noise in dB, and the largest error over the largest value."""
+    """What metrics say of two runs, by their names."""
 
-    cosine: float = 1.0
-    sqnr: float = np.inf
-    relative_error: float = 0.0
+    values: Mapping[str, float]
+
+    @property
+    def cosine(self) -> float:
+        """Which every report tells, as it does the next two."""
+        return self.values["cosine"]
+
+    @property
+    def sqnr(self) -> float:
+        """In dB."""
+        return self.values["sqnr"]
+
+    @property
+    def relative_error(self) -> float:
+        """The largest error over the largest value."""
+        return self.values["relative_error"]
 
     def worse(self, other: "Measures") -> "Measures":
         """The worse of each."""
-        error = max(self.relative_error, other.relative_error)
-        return Measures(min(self.cosine, other.cosine), min(self.sqnr, other.sqnr), error)
+        known = judged()
+        return Measures({name: known[name].worse(one, other.values[name]) for name, one in self.values.items()})
+
+    def without(self, share: float) -> "Measures":
+        """Where a share of the values is finite in one run only and counts as lost."""
+        return Measures({name: judged()[name].without(one, share) for name, one in self.values.items()})
+
+    def reshaped(self, share: float) -> "Measures":
+        """Where a share of the batches has another shape."""
+        return Measures({name: judged()[name].reshaped(one, share) for name, one in self.values.items()})
+
+
+def changed_numbers(share: float, metrics: Sequence[Judged]) -> Measures:
+    """Of whole numbers, of which a share differs."""
+    return Measures({one.name: one.changed(share) for one in metrics})
 
 
 @dataclass(frozen=True)
@@ -51,7 +78,7 @@ class Distance:
     kept: Measures | None = None
 
 
-def distance(pairs: Sequence[Pair], samples: Sequence[int] | None = None) -> Distance:
+def distance(pairs: Sequence[Pair], samples: Sequence[int] | None, metrics: Sequence[Judged]) -> Distance:
     """Compare runs, batch by batch, of equal shapes.
 
     Places that are not finite must be so in both runs and are left out; where they differ the value counts as lost.
@@ -59,6 +86,7 @@ def distance(pairs: Sequence[Pair], samples: Sequence[int] | None = None) -> Dis
     Args:
         pairs: what is wanted, and what was got.
         samples: how many are in each batch; None takes the first axis for them.
+        metrics: to be measured.
     """
     strays = size = finite = 0
     cleaned: list[Pair] = []
@@ -75,51 +103,31 @@ def distance(pairs: Sequence[Pair], samples: Sequence[int] | None = None) -> Dis
         cleaned = [(want / largest, have / largest) for want, have in cleaned]
     broken = strays > 0 and finite == size
     if broken:
-        return Distance(Measures(-1.0, -np.inf, np.inf), None, False, strays, broken, size, finite)
-    rows = list(_rows(cleaned, samples))
-    whole = _whole(rows)
-    varying, constant = _varying(rows)
+        lost = Measures({one.name: one.lost for one in metrics})
+        return Distance(lost, None, False, strays, broken, size, finite)
+    compared = Compared(cleaned, list(_rows(cleaned, samples)))
+    whole = Measures({one.name: one.of(compared) for one in metrics})
+    varying, constant = _varying(compared, whole, metrics)
     kept = whole.worse(varying or whole) if strays else None
-    whole, varying = _lose(whole, strays, size), varying and _lose(varying, strays, size)
+    if strays:
+        whole, varying = whole.without(strays / size), varying and varying.without(strays / size)
     return Distance(whole, varying, constant, strays, broken, size, finite, kept)
 
 
-def _whole(rows: Sequence[Pair]) -> Measures:
-    cosines: list[float] = []
-    signal = noise = largest = worst = 0.0
-    for want, have in rows:
-        cosines.append(_cosine(want, have))
-        signal += float(np.vdot(want, want))
-        largest = max(largest, float(np.abs(want).max(initial=0)))
-        error = have - want
-        noise += float(np.vdot(error, error))
-        worst = max(worst, float(np.abs(error).max(initial=0)))
-    return Measures(float(np.mean(cosines)) if cosines else 1.0, _sqnr(signal, noise), _ratio(worst, largest))
-
-
-def _varying(rows: Sequence[Pair]) -> tuple[Measures | None, bool]:
-    """What varies: the cosine takes each run's own mean off, so that it tells of the variation alone."""
-    if len(rows) < 2 or len({want.size for want, _ in rows}) > 1 or rows[0][0].size == 0:
+def _varying(compared: Compared, whole: Measures, metrics: Sequence[Judged]) -> tuple[Measures | None, bool]:
+    """Of what varies over samples; and that nothing does, though there are several."""
+    if compared.signal is None:
         return None, False
-    want, have = (np.stack([pair[at] for pair in rows]) for at in (0, 1))
-    error, power = have - want, float(np.vdot(want, want))
-    want -= want.mean(axis=0)
-    have -= have.mean(axis=0)
-    signal = float(np.vdot(want, want))
+    signal, power = (float(np.vdot(one, one)) for one in (compared.signal[0], _stacked(compared)))
     if signal <= CONSTANT**2 * power:
         return None, True
-    sqnr = _sqnr(signal, float(np.vdot(error, error)))
-    relative = _ratio(float(np.abs(error).max()), float(np.abs(want).max()))
-    return Measures(_cosine(want.reshape(-1), have.reshape(-1)), sqnr, relative), False
+    found = {one.name: one.varying(compared) for one in metrics}
+    return Measures({name: whole.values[name] if value is None else value for name, value in found.items()}), False
 
 
-def _lose(found: Measures, strays: int, size: int) -> Measures:
-    """Count values that are finite in one run only as lost: as noise as strong as the signal."""
-    if not strays:
-        return found
-    share = strays / size
-    sqnr = -10 * np.log10(10 ** (-found.sqnr / 10) + share)
-    return Measures(min(found.cosine, 1 - share), float(sqnr), max(found.relative_error, 1.0))
+def _stacked(compared: Compared) -> np.ndarray:
+    assert compared.stacked is not None
+    return compared.stacked[0]
 
 
 def _real(array: np.ndarray) -> np.ndarray:
@@ -138,18 +146,3 @@ def _rows(pairs: Sequence[Pair], samples: Sequence[int] | None) -> Iterator[Pair
             yield from ((w.reshape(-1), h.reshape(-1)) for w, h in zip(want, have, strict=True))
         else:
             yield want.reshape(-1), have.reshape(-1)
-
-
-def _cosine(wanted: np.ndarray, got: np.ndarray) -> float:
-    if np.array_equal(wanted, got):
-        return 1.0
-    scale = float(np.linalg.norm(wanted) * np.linalg.norm(got))
-    return float(wanted @ got) / scale if scale else 0.0
-
-
-def _sqnr(signal: float, noise: float) -> float:
-    return np.inf if noise == 0 else -np.inf if signal == 0 else float(10 * np.log10(signal / noise))
-
-
-def _ratio(worst: float, largest: float) -> float:
-    return 0.0 if worst == 0 else worst / largest if largest else np.inf

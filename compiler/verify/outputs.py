@@ -1,13 +1,14 @@
 """Comparing the file that was written with the model that came in, both as ONNX Runtime runs them."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from qcc.compiler.calibrate.arrays import flattened
-from qcc.compiler.verify.differences import Distance, Measures, Pair, distance
+from qcc.compiler.metrics.find import judged, to_measure
+from qcc.compiler.metrics.metric import Judged, Pair
+from qcc.compiler.verify.differences import Distance, Measures, changed_numbers, distance
 from qcc.dsl.policy.policy import Bound
 from qcc.ir.graph.graph import Runner
 
@@ -22,15 +23,12 @@ NOTHING_FINITE = "holds nothing finite on this data"
 class OutputCheck:
     """How one output of the compressed model compares with the input model's.
 
-    ``cosine`` is the mean over samples; ``sqnr`` is in dB; ``relative_error`` is the largest error over the largest
-    value; ``changed`` is the share of whole numbers that differ. Of numbers these are the worse of two: of the values
-    as they are, and of what varies from sample to sample.
+    ``found`` is what metrics say; ``changed`` is the share of whole numbers that differ. Of numbers it is the worse of
+    two: of the values as they are, and of what varies from sample to sample.
     """
 
     output: str
-    cosine: float
-    sqnr: float
-    relative_error: float
+    found: Measures
     changed: float | None = None
     whole: Measures | None = None
     """Of the values as they are, where what varies is judged too."""
@@ -44,7 +42,22 @@ class OutputCheck:
     @property
     def plain(self) -> Measures:
         """Of the values as they are."""
-        return self.whole or Measures(self.cosine, self.sqnr, self.relative_error)
+        return self.whole or self.found
+
+    @property
+    def cosine(self) -> float:
+        """Which every report tells, as it does the next two."""
+        return self.found.cosine
+
+    @property
+    def sqnr(self) -> float:
+        """In dB."""
+        return self.found.sqnr
+
+    @property
+    def relative_error(self) -> float:
+        """The largest error over the largest value."""
+        return self.found.relative_error
 
 
 @dataclass(frozen=True)
@@ -57,12 +70,8 @@ class Floor:
 
     def excuses(self, metric: str, value: float) -> bool:
         """An error that is no larger says nothing against the compressed model."""
-        own = float(getattr(self.check, metric))
-        if metric == "cosine":
-            return 1 - value <= self.factor**2 * (1 - own)
-        if metric == "sqnr":
-            return value >= own - 20 * math.log10(self.factor)
-        return value <= self.factor * own
+        noise = judged()[metric].noise
+        return noise(value) <= self.factor**2 * noise(self.check.found.values[metric])
 
 
 Floors = Mapping[str, Floor]
@@ -129,6 +138,7 @@ def compare(
     reference: Sequence[Mapping[str, np.ndarray]],
     outputs: Sequence[Mapping[str, np.ndarray]],
     samples: Sequence[int] | None = None,
+    metrics: Sequence[Judged] | None = None,
 ) -> tuple[OutputCheck, ...]:
     """Compare output by output over all batches.
 
@@ -136,9 +146,11 @@ def compare(
         reference: what is wanted, batch by batch.
         outputs: what was got.
         samples: how many are in each batch; None takes the first axis of each output for them.
+        metrics: to be measured; by default those that every report tells.
     """
+    chosen = to_measure() if metrics is None else metrics
     names = dict.fromkeys(name for batch in (*reference, *outputs) for name in batch)
-    return tuple(_compare(name, reference, outputs, samples) for name in names)
+    return tuple(_compare(name, reference, outputs, samples, chosen) for name in names)
 
 
 def judge(
@@ -150,15 +162,19 @@ def judge(
 
 def _judge(bound: Bound, outputs: Sequence[OutputCheck], floors: Floors) -> BoundCheck:
     found = [_held(bound, check, floors.get(check.output)) for check in outputs]
-    sign = 1 if bound.relation == ">=" else -1
-    worst = min(found, key=lambda one: (one.passed, sign * one.value), default=BoundCheck(bound, 0.0, True))
+    worst = BoundCheck(bound, 0.0, True) if not found else found[0]
+    metric = judged()[bound.metric]
+    for one in found[1:]:
+        ahead = one.value != worst.value and metric.worse(one.value, worst.value) == one.value
+        if one.passed < worst.passed or (one.passed == worst.passed and ahead):
+            worst = one
     excuse = next((one.excuse for one in found if one.excuse), "")
     return replace(worst, excuse=excuse if worst.passed else "")
 
 
 def _held(bound: Bound, check: OutputCheck, floor: Floor | None) -> BoundCheck:
-    value, limit = float(getattr(check, bound.metric)), bound.quantity.of(1.0)
-    if value >= limit if bound.relation == ">=" else value <= limit:
+    value = check.found.values[bound.metric]
+    if judged()[bound.metric].holds(value, bound.quantity.of(1.0)):
         return BoundCheck(bound, value, True, check.output)
     if floor is not None and floor.excuses(bound.metric, value):
         return BoundCheck(bound, value, True, check.output, f"`{check.output}` {floor.reason}")
@@ -170,6 +186,7 @@ def _compare(
     reference: Sequence[Mapping[str, np.ndarray]],
     outputs: Sequence[Mapping[str, np.ndarray]],
     samples: Sequence[int] | None,
+    metrics: Sequence[Judged],
 ) -> OutputCheck:
     pairs: list[Pair] = []
     counts: list[int] = []
@@ -183,22 +200,20 @@ def _compare(
     lost = len(reshaped) / max(len(reshaped) + len(pairs), 1)
     notes = _shape_notes(reshaped, len(reshaped) + len(pairs))
     if pairs and pairs[0][0].dtype.kind in "fcV":
-        return _numbers(name, distance(pairs, counts if samples else None), lost, notes)
+        return _numbers(name, distance(pairs, counts if samples else None, metrics), lost, notes)
     shares = [float(np.mean(_differ(want, have))) if want.size else 0.0 for want, have in pairs] + [1.0] * len(reshaped)
     changed = float(np.mean(shares)) if shares else 0.0
     unverified = "" if changed or any(want.size for want, _ in pairs) else EMPTY
-    sqnr = 0.0 if changed else np.inf
-    return OutputCheck(name, 1 - changed, sqnr, changed, changed, notes=notes, unverified=unverified)
+    return OutputCheck(name, changed_numbers(changed, metrics), changed, notes=notes, unverified=unverified)
 
 
 def _numbers(name: str, found: Distance, lost: float, notes: tuple[str, ...]) -> OutputCheck:
     """The check of an output of numbers, of which a share of the batches has another shape."""
-    judged, reason = found.whole, ""
+    value, reason = found.whole, ""
     if found.varying is not None:
-        judged = judged.worse(found.varying)
+        value = value.worse(found.varying)
     if lost:
-        sqnr = -10 * math.log10(10 ** (-judged.sqnr / 10) * (1 - lost) + lost)
-        judged = Measures(judged.cosine * (1 - lost), min(judged.sqnr, sqnr), max(judged.relative_error, 1.0))
+        value = value.reshaped(lost)
     if found.strays:
         notes = (*notes, f"{found.strays:,} of {found.size:,} values are finite on one side only, or not alike")
     if not found.size and not lost:
@@ -208,17 +223,7 @@ def _numbers(name: str, found: Distance, lost: float, notes: tuple[str, ...]) ->
     elif found.constant:
         reason = "is the same on all samples"
     whole = found.whole if found.varying is not None or lost else None
-    return OutputCheck(
-        name,
-        judged.cosine,
-        judged.sqnr,
-        judged.relative_error,
-        None,
-        whole,
-        notes,
-        found.kept,
-        reason,
-    )
+    return OutputCheck(name, value, None, whole, notes, found.kept, reason)
 
 
 def _differ(want: np.ndarray, have: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.metrics.metric import Judged
 from qcc.compiler.verify import outputs as verify
 from qcc.compiler.verify.outputs import Floor, Floors
 from qcc.ir.errors import ModelError
@@ -25,6 +26,7 @@ class Reference:
 
     samples: Samples
     outputs: list[dict[str, np.ndarray]]
+    metrics: Sequence[Judged]
     floors: Floors = field(default_factory=dict)
 
     @property
@@ -34,7 +36,7 @@ class Reference:
 
     def compare(self, outputs: Sequence[Mapping[str, np.ndarray]]) -> tuple[verify.OutputCheck, ...]:
         """Another model's outputs beside the original's."""
-        return verify.compare(self.outputs, outputs, self.sizes)
+        return verify.compare(self.outputs, outputs, self.sizes, self.metrics)
 
     @property
     def not_finite(self) -> list[str]:
@@ -45,7 +47,7 @@ class Reference:
         return dead if len(dead) + len(empty) == len(checks) else []
 
 
-def run_reference(runner: Runner, samples: Samples) -> Reference:
+def run_reference(runner: Runner, samples: Samples, metrics: Sequence[Judged]) -> Reference:
     """Run the original on as many samples as are verified, twice where it does not repeat itself.
 
     Raises:
@@ -60,12 +62,13 @@ def run_reference(runner: Runner, samples: Samples) -> Reference:
     most = min(verify.SAMPLES, max(int(PATIENCE_S // max(taken, 1e-9)), LEAST))
     held = samples.first(max(min(most, int(verify.OUTPUT_BYTES // max(size, 1))), 1))
     outputs = verify.run(runner, held.batches)
-    found = Reference(held, outputs)
+    found = Reference(held, outputs, metrics)
     if not any(_moves(check) for check in verify.compare(first, again)):
         return found
     checks = found.compare(verify.run(runner, held.batches))
     reason = "differs from itself from run to run"
-    return Reference(held, outputs, {one.output: Floor(one, RANDOM_FACTOR, reason) for one in checks if _moves(one)})
+    floors = {one.output: Floor(one, RANDOM_FACTOR, reason) for one in checks if _moves(one)}
+    return Reference(held, outputs, metrics, floors)
 
 
 def not_finite(names: Sequence[str], generated: bool, more: str = "") -> ModelError:

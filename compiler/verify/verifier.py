@@ -1,12 +1,13 @@
 """The stage that verifies: what was written beside the original, on data that tells something."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.console.percent import percent
+from qcc.compiler.metrics.find import to_measure
 from qcc.compiler.verify import outputs as verify
 from qcc.compiler.verify.exercised import unexercised, unread_rows
 from qcc.compiler.verify.outputs import BoundCheck, Floor, Floors, OutputCheck, Verification
@@ -37,7 +38,7 @@ class Verifier:
 
     def __init__(self, original: Runner, samples: Samples, bounds: Sequence[Bound], diagnostics: Diagnostics) -> None:
         self._bounds, self._diagnostics = bounds, diagnostics
-        self.reference = run_reference(original, samples)
+        self.reference = run_reference(original, samples, to_measure(bound.metric for bound in bounds))
         for name in self.reference.floors:
             message = f"the original's output `{name}` differs from run to run: it is held to no more than that"
             diagnostics.warning("Q323", message)
@@ -85,7 +86,7 @@ class Verifier:
         odd = list(dict.fromkeys(one.output for one in outputs if one.kept is not None))
         if not failed or not odd or not self.reference.samples.generated:
             return
-        kept = [one if one.kept is None else replace(one, **asdict(one.kept)) for one in outputs]
+        kept = [one if one.kept is None else replace(one, found=one.kept) for one in outputs]
         if all(check.passed for check in verify.judge(failed, kept, self.reference.floors)):
             bounds = ", ".join(f"`{bound.text}`" for bound in failed)
             raise not_finite(odd, True, f", so that {bounds} cannot be judged")
@@ -98,7 +99,7 @@ class Verifier:
         except ModelError:
             return {}  # weights that a subgraph reads cannot be moved
         still, moved = ([pair[at] for pair in pairs] for at in (0, 1))
-        checks = verify.compare(still, moved, [samples.size(batch) for batch in samples.batches])
+        checks = verify.compare(still, moved, self.reference.sizes, self.reference.metrics)
         return {check.output: Floor(check, JITTER_FACTOR, AMPLIFIED) for check in checks}
 
     def _untold(self, graph: Graph, encoded: Collection[str]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from qcc.compiler.metrics.texts import ratio_text
 from qcc.compiler.report.page.shapes import LEFT, RIGHT, Shape, box, group, number, path, svg, text
 from qcc.compiler.report.result import LayerRow, average_bits
 from qcc.compiler.report.text import (
@@ -12,7 +13,6 @@ from qcc.compiler.report.text import (
     decibels,
     formats_text,
     power_text,
-    ratio_text,
     short,
     size_text,
 )

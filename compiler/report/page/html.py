@@ -14,6 +14,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from qcc.compiler.measure.time_model import ModelTimes, Race
+from qcc.compiler.metrics.find import additive, judged, to_measure
+from qcc.compiler.metrics.texts import ratio_text, share_text
 from qcc.compiler.plan.text import action_text
 from qcc.compiler.report.data import data_lines
 from qcc.compiler.report.failures import losses, suggestion
@@ -28,8 +30,6 @@ from qcc.compiler.report.text import (
     file_names,
     milliseconds,
     power_text,
-    ratio_text,
-    share_text,
     size_text,
     spelled_out,
     sqnr_text,
@@ -72,6 +72,8 @@ def render_html(result: Result) -> str:
         formats=list(_formats(result)),
         depth_chart=depth_chart(result.layers) if result.layers else "",
         group_size=group_size(len(result.layers)),
+        metrics=to_measure(name for one in done.outputs for name in one.found.values),
+        lost_in=additive()[result.allocation.metric] if result.allocation else None,
         worst_sqnr=min((one.sqnr for one in done.outputs), key=worst_first, default=math.nan),
         origin=named(re.split(r"[/\\]", done.origin)[-1]),
         misleads=MISLEADS,
@@ -97,7 +99,6 @@ def _templates() -> Environment:
         "bound_value": _bound_value,
         "breakable": breakable,
         "colour": colour,
-        "cosine": cosine_text,
         "count": _count,
         "power": power_text,
         "quoted": repr,
@@ -116,11 +117,7 @@ def _count(number: int, noun: str) -> str:
 
 def _bound_value(check: BoundCheck) -> str:
     """The value that a bound was held to."""
-    if check.bound.metric == "sqnr":
-        return sqnr_text(check.value)
-    if check.bound.metric == "cosine":
-        return cosine_text(check.value)
-    return share_text(check.value) if check.bound.quantity.unit == "%" else ratio_text(check.value, 4)
+    return judged()[check.bound.metric].text(check.value, check.bound.quantity.unit)
 
 
 @dataclass(frozen=True)
