@@ -11,7 +11,7 @@ from qcc.compiler.measure.timing import NOTICEABLE, times_text
 from qcc.compiler.plan.catalog import Export
 from qcc.compiler.plan.plan import Kernels
 from qcc.compiler.plan.targets import target_of, unserved
-from qcc.compiler.runtime.build_kernels import kernels_of
+from qcc.compiler.runtime.build_kernels import kernels_of, runs_here
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.forms.choose import Choice, choose, plain_forms
@@ -158,8 +158,7 @@ def chooser_of(policy: Policy, graph: Graph, data: Samples, tick: CaseTick) -> F
         linear = (weight.name for weight in graph.weights() if "linear" in weight.kinds)
         rows |= dict.fromkeys(linear, policy.export.rows)
     target = target_of(policy)
-    here = kernels is None or target.runs_here(kernels.names)
-    timings = Timings(target, kernels, tick) if here else None
+    timings = Timings(target, kernels, tick) if runs_here(target, kernels) else None
     return FormChooser(target, kernels, rows, timings, target.at_hand(policy.target.arguments))
 
 
