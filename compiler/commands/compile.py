@@ -1,8 +1,9 @@
 """Make a model smaller, as a policy says.
 
 Without a policy the preset `balanced` is taken. Beside the model go a lock file, from which --plan repeats the run, and
-an HTML report. If the policy's `verify` fails, nothing is written and the exit status is 3, as for a budget that cannot
-be met. With --keep-failed the files are written all the same, as MODEL.failed.qcc.onnx and so on.
+an HTML report; --plan takes the text of a plan as well. If the policy's `verify` fails, nothing is written and the exit
+status is 3, as for a budget that cannot be met. With --keep-failed the files are written all the same, as
+MODEL.failed.qcc.onnx and so on.
 
 --emit prints a stage of the compilation and stops there: `ast` is the policy as parsed, `policy` as checked (neither
 needs a model), `plan` what would be done to each weight, with all that is left open decided. Where the policy's target
@@ -29,8 +30,7 @@ from qcc.dsl.syntax.parse import parse
 from qcc.dsl.syntax.tree import to_text as tree_text
 
 if TYPE_CHECKING:
-    from qcc.compiler.plan.plan import Plan
-    from qcc.compiler.report.lock import Lock
+    from qcc.compiler.plan.plan import Plan, PlanFile
     from qcc.dsl.policy.policy import Policy
 
 KERNELS = ("tir", "asm")
@@ -41,6 +41,7 @@ EXAMPLES = """examples:
   qcc compile model.onnx -p my.qpolicy -D bits=4    with a parameter of the policy
   qcc compile model.onnx -p my.qpolicy --emit plan  what would be done to each weight
   qcc compile model.onnx --plan model.qcc.lock      the same again
+  qcc compile model.onnx --plan model.plan          a plan that --emit plan printed, edited or not
 """
 
 
@@ -52,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", metavar="OUT", type=Path, help="the file to write (default: MODEL.qcc.onnx beside the model)")
     add("--data", metavar="FILE.npz", help="calibration data: arrays named like the inputs, one sample a row")
     add_dims(parser)
-    add("--plan", metavar="LOCK", type=Path, help="do what a lock file's plan says, instead of the policy's rules")
+    add("--plan", metavar="FILE", type=Path, help="do what a plan says, of a lock or as text, not the policy's rules")
     add("--keep-failed", action="store_true", help="write a model whose verification fails, under a name that tells it")
     add("--emit", choices=("ast", "policy", "plan", *KERNELS), help="print this stage and stop")
     add("--format", choices=("text", "json", "github"), default="text", help="how to print (default: text)")
@@ -70,12 +71,12 @@ def run(args: argparse.Namespace) -> int:
     from qcc.compiler.report import console as report_console
     from qcc.compiler.report.failures import failed_bounds
     from qcc.compiler.report.json import as_json
-    from qcc.compiler.report.lock import policy_sha256, read_lock
+    from qcc.compiler.report.lock import Lock, policy_sha256, read_plan
 
-    plan = read_lock(args.plan) if args.plan else None
+    plan = read_plan(args.plan) if args.plan else None
     report = Diagnostics()
     policy = _policy(args, plan, report)
-    if plan and plan.policy != policy_sha256(policy):
+    if isinstance(plan, Lock) and plan.policy != policy_sha256(policy):
         help = "give the policy that the plan was made of with -p: verify and export come from it"
         report.warning("Q433", f"`{args.plan}` was made of another policy than `{args.policy}`", help=help)
     if args.emit in KERNELS:
@@ -98,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if result.passed else DEMAND
 
 
-def _policy(args: argparse.Namespace, plan: "Lock | None", report: Diagnostics) -> "Policy":
+def _policy(args: argparse.Namespace, plan: "PlanFile | None", report: Diagnostics) -> "Policy":
     """The policy that is named, or what the plan keeps of its own, or the default."""
     if args.policy is None and plan is not None:
         from qcc.compiler.repeat import loaded_policy
@@ -137,7 +138,7 @@ def _emit_plan(plan: "Plan", warnings: list[Diagnostic], args: argparse.Namespac
     return 0
 
 
-def _emit_kernels(policy: "Policy", plan: "Lock | None", report: Diagnostics, args: argparse.Namespace) -> int:
+def _emit_kernels(policy: "Policy", plan: "PlanFile | None", report: Diagnostics, args: argparse.Namespace) -> int:
     from qcc.compiler import compile as driver
     from qcc.compiler.runtime import build_kernels
 

@@ -7,6 +7,7 @@ is undecided; the allocator replaces that by `Encode` steps.
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from qcc.ir.encoding.algebra import Encoding
@@ -133,3 +134,11 @@ class Plan:
     def decided(self) -> bool:
         """Nothing is left to choose."""
         return self.allocate is None
+
+
+@dataclass(frozen=True)
+class PlanFile:
+    """A plan that was read from a file, beside which its data lies."""
+
+    path: Path
+    plan: Plan
