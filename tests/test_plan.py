@@ -54,8 +54,7 @@ def test_kernels_of_plans_that_named_no_target_are_the_cpus() -> None:
     data = json.loads(to_json(plan))
     data["kernels"] = {"is": "Kernels", "targets": ["avx2", "generic"], "activations": "exact"}
     assert from_json(json.dumps(data)) == plan
-    wrong: dict[str, object]
-    for wrong in ({"targets": []}, {"targets": ["avx3"]}, {"targets": ["native"]}, {"target": "onnxruntime"}):
-        data["kernels"] = {"is": "Kernels", "targets": ["avx2"], "activations": "exact", **wrong}
+    for wrong in ('"targets": []', '"targets": ["avx3"]', '"targets": ["native"]', '"target": "onnxruntime"'):
+        data["kernels"] = {"is": "Kernels", "targets": ["avx2"], "activations": "exact", **json.loads(f"{{{wrong}}}")}
         with pytest.raises(ValueError, match=r"not a plan: `plan\.kernels`"):
             from_json(json.dumps(data))
