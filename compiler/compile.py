@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 from qcc.codegen.target.scratch import scratch
-from qcc.codegen.target.target import runs_here
 from qcc.compiler.allocate.copied import copied, copies
 from qcc.compiler.allocate.fall_back import FallBack, Made
 from qcc.compiler.allocate.settle import Settled, allocation_of, loss_of, predicted_seconds, settle
@@ -32,9 +31,10 @@ from qcc.compiler.measure.evidence import Evidence, warn_of_generated_steps
 from qcc.compiler.measure.most_lost import most_lost
 from qcc.compiler.measure.time_model import ModelTimes, time_models
 from qcc.compiler.observe.executor import HERE, Executor, executor_of
-from qcc.compiler.plan.bind import Chooser, Earlier, after_speed, bind, opened_by_data
+from qcc.compiler.plan.bind import Earlier, after_speed, bind, opened_by_data
 from qcc.compiler.plan.catalog import Export
-from qcc.compiler.plan.plan import Plan
+from qcc.compiler.plan.plan import Plan, PlanFile
+from qcc.compiler.plan.targets import runtime_chooser
 from qcc.compiler.repeat import check_plan, loaded_policy, tell_differences
 from qcc.compiler.report import layer_rows, lock
 from qcc.compiler.report.budget import compare_with_budget
@@ -51,7 +51,7 @@ from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.encoding.encoded import Encoded
-from qcc.ir.forms.choose import choose
+from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.graph import Graph
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.model.model import Written
@@ -65,7 +65,7 @@ def compile(
     output: str | Path | None = None,
     data: Data | None = None,
     definitions: Mapping[str, str] | None = None,
-    plan: Plan | Lock | None = None,
+    plan: Plan | PlanFile | None = None,
     dims: Mapping[str, int] | None = None,
     keep_failed: bool = False,
     jobs: int = 1,
@@ -80,7 +80,7 @@ def compile(
         output: the file to write; by default ``<model>.qcc.onnx`` beside the model.
         data: calibration data, instead of what the policy names: an ``.npz`` file, a CalibrationDataReader, or feeds.
         definitions: values of the policy's parameters, as ``-D`` gives them.
-        plan: a decided plan, or a lock file that was read, to run instead of the policy's rules.
+        plan: a decided plan, or one that was read from a file, to run instead of the policy's rules.
         dims: sizes of the inputs' free axes by name, for data that is generated.
         keep_failed: write a model whose verification fails, too, under a name that tells it (``net.failed.qcc.onnx``).
         jobs: processes that run the model on data, each with its own copy of what it holds; one does it here.
@@ -104,7 +104,7 @@ def decide_plan(
     *,
     data: Data | None = None,
     definitions: Mapping[str, str] | None = None,
-    plan: Plan | Lock | None = None,
+    plan: Plan | PlanFile | None = None,
     dims: Mapping[str, int] | None = None,
     progress: Progress = silent,
 ) -> tuple[Plan, frozenset[LinearOp], tuple[Diagnostic, ...]]:
@@ -151,7 +151,7 @@ class _Compilation:
     """The files that are read, beside the model's."""
     executor: Executor = HERE
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
-    chooser: Chooser = choose
+    chooser: Chooser = field(init=False)
     runs_here: bool = False
     """The kernels can be run on this machine."""
     covered: Covered = field(default_factory=Covered)
@@ -159,6 +159,9 @@ class _Compilation:
     """What weights were last stored as, where a bound may fail."""
     evidence: Evidence | None = None
     """What the data says of the rewritten model."""
+
+    def __post_init__(self) -> None:
+        self.chooser = runtime_chooser(self.policy)
 
     @classmethod
     def prepare(
@@ -178,7 +181,7 @@ class _Compilation:
         check_model(model, target, keep_failed, read)
         return cls(model, target, policy, data, Phases(progress), dims or {}, keep_failed, tuple(read), executor)
 
-    def run(self, plan: Plan | Lock | None) -> Result:
+    def run(self, plan: Plan | PlanFile | None) -> Result:
         opened = self._open(plan)
         with self.phases.phase("reference"):
             verifier = Verifier(
@@ -210,7 +213,9 @@ class _Compilation:
                 result = publish_failed(result, *used, opened.file.model.copy)
         return result
 
-    def _held(self, opened: _Opened, staged: Path, verifier: Verifier, before: Graph, plan: Plan | Lock | None) -> Made:
+    def _held(
+        self, opened: _Opened, staged: Path, verifier: Verifier, before: Graph, plan: Plan | PlanFile | None
+    ) -> Made:
         """The model made, and made again where its bounds fail and rules say what to fall back to."""
         made = self._made(opened, staged, verifier, before)
         if plan is not None or copies(made[0].plan):
@@ -283,14 +288,14 @@ class _Compilation:
             return None
         with self.phases.phase("kernels"):
             build_counted(ops, plan.kernels, kernels_beside(staged))
-        self.runs_here = runs_here(plan.kernels.targets)
+        self.runs_here = plan.kernels.of.runs_here(plan.kernels.names)
         return kernels_beside(staged)
 
-    def decide(self, plan: Plan | Lock | None) -> Settled:
+    def decide(self, plan: Plan | PlanFile | None) -> Settled:
         """What `run` decides, which is not verified; the file that it takes to decide is left to the caller."""
         return self._build(self._rewrite(self._open(plan)), self.output)
 
-    def _open(self, plan: Plan | Lock | None) -> _Opened:
+    def _open(self, plan: Plan | PlanFile | None) -> _Opened:
         with self.phases.phase("load"):
             before = state_of(self.model)
             opened = open_model(self.model)
@@ -298,8 +303,9 @@ class _Compilation:
             check_outputs(output_files(self.output, self.keep_failed), (file.path for file in inputs.data))
         data = chosen_data(self.policy, self.data, opened.graph, opened.model.reference(), self.dims)
         if isinstance(plan, Lock):
-            check_lock(self.output, self.keep_failed, plan.path)
             tell_differences(plan, inputs, data, self.diagnostics)
+        if isinstance(plan, PlanFile):
+            check_lock(self.output, self.keep_failed, plan.path)
             plan = plan.plan
         told = self.phases, self.diagnostics
         done, earlier = run_first_phases(opened, plan or self.policy, data, *told, bool(self.policy.verify))

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from qcc.codegen.target.target import cpu_name
+from qcc.codegen.target.machine import cpu_name
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.files.inputs import Inputs
 from qcc.compiler.plan.activations import saturating
 from qcc.compiler.plan.bind import BEFORE
 from qcc.compiler.plan.catalog import schema
-from qcc.compiler.plan.plan import Plan, Step
+from qcc.compiler.plan.plan import Plan, PlanFile, Step
 from qcc.compiler.plan.terms import policy_of
 from qcc.compiler.report.lock import Lock, versions
 from qcc.dsl.diagnostics.report import Diagnostics
@@ -25,7 +25,7 @@ HELP = "a plan fits the model that it was made for"
 
 
 def loaded_policy(
-    policy: str | Path | Policy | None, plan: Plan | Lock | None, definitions: Mapping[str, str] | None
+    policy: str | Path | Policy | None, plan: Plan | PlanFile | None, definitions: Mapping[str, str] | None
 ) -> Policy:
     """The policy that is given, or else what a plan keeps of its own, or else the default one.
 
@@ -34,8 +34,9 @@ def loaded_policy(
     """
     if isinstance(policy, Policy):
         return policy
-    if policy is None and isinstance(plan, Lock):
-        return policy_of(plan.plan.terms, plan.path.parent, definitions, plan.policy)
+    if policy is None and isinstance(plan, PlanFile):
+        digest = plan.policy if isinstance(plan, Lock) else ""
+        return policy_of(plan.plan.terms, plan.path.parent, definitions, digest)
     if policy is None and isinstance(plan, Plan):
         return policy_of(plan.terms, None, definitions)
     return load_policy(DEFAULT_POLICY if policy is None else policy, schema(), definitions)

@@ -210,9 +210,9 @@ def test_a_policy_of_ten_thousand_rules(folder: Path, run: Run) -> None:
     (folder / "long.qpolicy").write_text(
         "qpolicy 1\n" + "rule linear { weights = int8 channel }\n" * 10_000, encoding="utf-8"
     )
-    start = time.perf_counter()
+    start = time.process_time()
     assert run("compile", "mlp.onnx", "-p", "long.qpolicy", "-q") == (0, "", "")
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 60  # seconds; what grows with the square takes minutes
 
 
 # Interruption, in a process of its own.
@@ -226,7 +226,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and so does one under nohup
 def hang(*_):
     Path("hanging").touch()
     time.sleep(60)
-qcc.compiler.verify.verifier.OnnxRunner = hang
+qcc.compiler.verify.verifier.Verifier.verify = hang
 from qcc.__main__ import main
 sys.exit(main(["compile", "mlp.onnx"]))
 """
@@ -241,7 +241,7 @@ def test_interruption_leaves_nothing(folder: Path, sent: str, status: int, said:
     before = names(folder) | {"hanging"}
     process = subprocess.Popen([sys.executable, "-c", HANG], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while not (folder / "hanging").exists() and time.monotonic() < deadline:
+    while not (folder / "hanging").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     assert any(name.startswith(".qcc-") for name in names(folder))
     process.send_signal(signal.Signals[sent])

@@ -9,9 +9,11 @@ from qcc.compiler.files.open_model import open_model
 from qcc.compiler.plan.bind import bind
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.plan.plan import Plan
+from qcc.compiler.plan.read_text import from_text
 from qcc.compiler.plan.serial import from_json, to_json
 from qcc.compiler.plan.text import to_text
 from qcc.dsl.diagnostics.report import Diagnostics
+from qcc.dsl.diagnostics.source import Source
 from qcc.dsl.load import load_policy
 
 ROOT = Path(__file__).parent
@@ -37,6 +39,7 @@ def test_plan_text(policy: Path, golden: Callable[[Path, str], None]) -> None:
 def test_a_plan_reads_back_as_it_was(policy: Path) -> None:
     plan = _plan(policy)
     assert from_json(to_json(plan)) == plan
+    assert from_text(Source("net.plan", to_text(plan))) == plan
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 2}', '{"version": 1, "is": "Plan"}', '{"version": 1}'])

@@ -165,7 +165,7 @@ rule any[name == "l5"] { keep }"""
         "toy_scale = constant(factor = 2)",
         "toy_scale = constant(factor = 3)",
         'toy_break = on(victim = "", how = "double")',
-        "encode int4 channel sym scale fp16, rounding nearest(clip = mse), decoded",
+        "encode(int4 channel sym scale fp16, rounding = nearest(clip = mse), form = decoded)",
     ]
     scaled = plan.steps[1]
     assert scaled.weights == ("l0", "l1", "l2", "l5", "l6", "l7")

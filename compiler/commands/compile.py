@@ -1,8 +1,9 @@
 """Make a model smaller, as a policy says.
 
 Without a policy the preset `balanced` is taken. Beside the model go a lock file, from which --plan repeats the run, and
-an HTML report. If the policy's `verify` fails, nothing is written and the exit status is 3, as for a budget that cannot
-be met. With --keep-failed the files are written all the same, as MODEL.failed.qcc.onnx and so on.
+an HTML report; --plan takes the text of a plan as well. If the policy's `verify` fails, nothing is written and the exit
+status is 3, as for a budget that cannot be met. With --keep-failed the files are written all the same, as
+MODEL.failed.qcc.onnx and so on.
 
 --emit prints a stage of the compilation and stops there: `ast` is the policy as parsed, `policy` as checked (neither
 needs a model), `plan` what would be done to each weight, with all that is left open decided. Where the policy's target
@@ -14,6 +15,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qcc.codegen.target.find import kernel_stages
 from qcc.compiler.commands.cli import DEMAND
 from qcc.compiler.commands.dim_options import add_dims, dims
 from qcc.compiler.commands.policy_options import DEFAULT_POLICY, add_policy, definitions
@@ -29,11 +31,11 @@ from qcc.dsl.syntax.parse import parse
 from qcc.dsl.syntax.tree import to_text as tree_text
 
 if TYPE_CHECKING:
-    from qcc.compiler.plan.plan import Plan
-    from qcc.compiler.report.lock import Lock
+    from qcc.compiler.plan.plan import Plan, PlanFile
     from qcc.dsl.policy.policy import Policy
 
-KERNELS = ("tir", "asm")
+STAGES = ("ast", "policy", "plan")
+"""Of every compilation; targets have stages of their kernels."""
 
 EXAMPLES = """examples:
   qcc compile model.onnx                            eight bits a weight, no data needed
@@ -41,6 +43,7 @@ EXAMPLES = """examples:
   qcc compile model.onnx -p my.qpolicy -D bits=4    with a parameter of the policy
   qcc compile model.onnx -p my.qpolicy --emit plan  what would be done to each weight
   qcc compile model.onnx --plan model.qcc.lock      the same again
+  qcc compile model.onnx --plan model.plan          a plan that --emit plan printed, edited or not
 """
 
 
@@ -52,10 +55,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", metavar="OUT", type=Path, help="the file to write (default: MODEL.qcc.onnx beside the model)")
     add("--data", metavar="FILE.npz", help="calibration data: arrays named like the inputs, one sample a row")
     add_dims(parser)
-    add("--plan", metavar="LOCK", type=Path, help="do what a lock file's plan says, instead of the policy's rules")
+    add("--plan", metavar="FILE", type=Path, help="do what a plan says, of a lock or as text, not the policy's rules")
     add("--keep-failed", action="store_true", help="write a model whose verification fails, under a name that tells it")
     add("--jobs", metavar="N", type=int, default=1, help="processes that run the model on data (default: 1)")
-    add("--emit", choices=("ast", "policy", "plan", *KERNELS), help="print this stage and stop")
+    add("--emit", choices=(*STAGES, *kernel_stages()), help="print this stage and stop")
     add("--format", choices=("text", "json", "github"), default="text", help="how to print (default: text)")
     add("-q", "--quiet", action="store_true", help="print nothing but errors and warnings")
     add("-v", "--verbose", action="store_true", help="list every layer, however many there are")
@@ -73,15 +76,15 @@ def run(args: argparse.Namespace) -> int:
     from qcc.compiler.report import console as report_console
     from qcc.compiler.report.failures import failed_bounds
     from qcc.compiler.report.json import as_json
-    from qcc.compiler.report.lock import policy_sha256, read_lock
+    from qcc.compiler.report.lock import Lock, policy_sha256, read_plan
 
-    plan = read_lock(args.plan) if args.plan else None
+    plan = read_plan(args.plan) if args.plan else None
     report = Diagnostics()
     policy = _policy(args, plan, report)
-    if plan and plan.policy != policy_sha256(policy):
+    if isinstance(plan, Lock) and plan.policy != policy_sha256(policy):
         help = "give the policy that the plan was made of with -p: verify and export come from it"
         report.warning("Q433", f"`{args.plan}` was made of another policy than `{args.policy}`", help=help)
-    if args.emit in KERNELS:
+    if args.emit and args.emit not in STAGES:
         return _emit_kernels(policy, plan, report, args)
     sizes = dims(args)
     with progress(args.quiet or args.format != "text") as update:
@@ -103,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if result.passed else DEMAND
 
 
-def _policy(args: argparse.Namespace, plan: "Lock | None", report: Diagnostics) -> "Policy":
+def _policy(args: argparse.Namespace, plan: "PlanFile | None", report: Diagnostics) -> "Policy":
     """The policy that is named, or what the plan keeps of its own, or the default."""
     if args.policy is None and plan is not None:
         from qcc.compiler.repeat import loaded_policy
@@ -142,13 +145,17 @@ def _emit_plan(plan: "Plan", warnings: list[Diagnostic], args: argparse.Namespac
     return 0
 
 
-def _emit_kernels(policy: "Policy", plan: "Lock | None", report: Diagnostics, args: argparse.Namespace) -> int:
+def _emit_kernels(policy: "Policy", plan: "PlanFile | None", report: Diagnostics, args: argparse.Namespace) -> int:
     from qcc.compiler import compile as driver
     from qcc.compiler.runtime import build_kernels
 
-    if (plan.plan.kernels if plan else build_kernels.kernels_of(policy)) is None:
+    kernels = plan.plan.kernels if plan else build_kernels.kernels_of(policy)
+    if kernels is None:
         asked = args.plan or args.policy or DEFAULT_POLICY
         raise UsageError(f"`{asked}` asks for no kernels", "`target cpu` in the policy does")
+    if args.emit not in kernels.of.stages:
+        shown = ", ".join((*STAGES, *kernels.of.stages))
+        raise UsageError(f"kernels for `{kernels.target}` are not shown as `{args.emit}`", f"there are {shown}")
     with progress(args.quiet or args.format != "text") as update:
         decided, ops, warnings = driver.decide_plan(
             args.model, policy, data=args.data, plan=plan, dims=dims(args), progress=update

@@ -72,11 +72,18 @@ def _plain(value: object, hint: type, place: str) -> object:
     allowed = (int, float) if hint is float else (hint,)
     if type(value) not in allowed:
         raise DecodeError(f"`{place}` is {'nothing' if hint is type(None) else hint.__name__}")
-    if isinstance(value, float) and math.isnan(value):
+    if hint is float and not math.isfinite(_float(value)):
         raise DecodeError(f"`{place}` is a number")
     if isinstance(value, str) and not value.isascii() and value != value.encode(errors="replace").decode():
         raise DecodeError(f"`{place}` is text")
     return value
+
+
+def _float(value: Any) -> float:  # noqa: ANN401
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _bounded(value: Any, bounds: tuple[object, ...], place: str) -> Any:  # noqa: ANN401

@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from qcc.compiler.plan.catalog import activations, passes, rewrites, roundings
-from qcc.compiler.plan.costs import BITS, SIZE
+from qcc.compiler.plan.costs import BITS, LATENCY, SIZE
 from qcc.compiler.plan.decode import TAG, decode
 from qcc.compiler.plan.formats import composed_encodings
 from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, Step
-from qcc.compiler.plan.terms import policy_of
+from qcc.compiler.plan.terms import policy_of, terms_of
+from qcc.compiler.plan.values import encoding_named
 from qcc.dsl.diagnostics.report import QccError
-from qcc.ir.encoding.algebra import Encoding, leaves
+from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import Blocked, Floats
 from qcc.ir.encoding.blocks import Block
 from qcc.ir.encoding.grid import FloatGrid, IntGrid, TableGrid
@@ -24,8 +25,14 @@ from qcc.passes.contract.contract import SitePass
 from qcc.passes.encode import Encode
 
 VERSION = 1
-LATER: Mapping[str, Mapping[str, Any]] = {"Step": {"value_sources": []}, "Candidate": {"value_source": ""}}
+LATER: Mapping[str, Mapping[str, Any]] = {
+    "Step": {"value_sources": []},
+    "Candidate": {"value_source": ""},
+    "Kernels": {"target": "cpu"},
+}
 """Fields that came later, by class: what they are where a plan lacks them."""
+RENAMED: Mapping[str, Mapping[str, str]] = {"Kernels": {"targets": "names"}}
+"""Fields that were called otherwise, by class."""
 
 
 def to_json(plan: Plan) -> str:
@@ -57,7 +64,7 @@ def from_data(data: object) -> Plan:
             raise ValueError(f"its version is not {VERSION}")
         parts = {key: _completed(part) for key, part in data.items() if key != "version"}
         plan: Plan = decode(parts, Plan, _types(), "plan")
-        _check(plan)
+        check(plan)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not a plan: {error}") from error
     return replace(plan, steps=tuple(map(_of_today, plan.steps)))
@@ -70,8 +77,8 @@ def _completed(value: Any) -> Any:  # noqa: ANN401  (JSON)
     if not isinstance(value, dict):
         return value
     name = value.get(TAG)
-    later = LATER.get(name, {}) if isinstance(name, str) else {}
-    return {**later, **{key: _completed(one) for key, one in value.items()}}
+    later, renamed = (of.get(name, {}) if isinstance(name, str) else {} for of in (LATER, RENAMED))
+    return {**later, **{renamed.get(key, key): _completed(one) for key, one in value.items()}}
 
 
 def _of_today(step: Step) -> Step:
@@ -82,12 +89,18 @@ def _of_today(step: Step) -> Step:
     return replace(step, action=replace(action, form=INTEGERS))
 
 
-def _check(plan: Plan) -> None:
-    """See that the parts of a plan fit each other."""
+def check(plan: Plan) -> None:
+    """See that the parts of a plan fit each other, and that it can be written as text.
+
+    Raises:
+        ValueError: they do not.
+    """
     try:
-        policy_of(plan.terms)
+        whole = terms_of(policy_of(plan.terms))
     except QccError as error:
         raise ValueError(f"its terms are no policy: {error.diagnostics[0].message}") from error
+    if stray := [term for term in plan.terms if term not in whole]:
+        raise ValueError(f"`{stray[0]}` is none of its terms")
     encoded = [name for step in plan.steps if isinstance(step.action, Encode) for name in step.weights]
     open_ = [option.subject for option in plan.allocate.options] if plan.allocate else []
     treated = [*encoded, *open_, *(one.weight for one in plan.kept)]
@@ -104,6 +117,9 @@ def _check(plan: Plan) -> None:
         raise ValueError("a candidate stores a weight, or leaves it")
     if any(not {SIZE, BITS} <= one.costs.keys() or min(one.costs.values()) < 0 for one in candidates):
         raise ValueError("a candidate has its size and bits")
+    rows = [*(one.costs for one in candidates), plan.allocate.fixed if plan.allocate else {}]
+    if unknown := [name for row in rows for name in row if name not in (SIZE, BITS, LATENCY)]:
+        raise ValueError(f"nothing is called `{unknown[0]}` that a candidate could take")
     actions += [one.action for one in candidates if isinstance(one.action, Encode)]
     for encoding in (*(action.encoding for action in actions), *(one for step in plan.steps for one in step.encodings)):
         if encoding is not None and not _can_be(encoding):
@@ -113,11 +129,8 @@ def _check(plan: Plan) -> None:
 
 
 def _can_be(encoding: Encoding) -> bool:
-    """A form could hold it, and its blocks have a size."""
-    if isinstance(encoding, Floats) or encoding.undecodable:
-        return False
-    blocks = [one.block for one in leaves(encoding) if isinstance(one, Blocked)]
-    return all(min(block.rows, block.columns) >= 0 for block in blocks)
+    """A form could hold it, and the language can spell it."""
+    return not encoding.undecodable and encoding_named(encoding.text) == encoding
 
 
 def _types() -> dict[str, type]:

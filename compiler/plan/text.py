@@ -1,52 +1,87 @@
-"""A plan as stable text."""
+"""A plan as stable text, which reads back as the same plan (`read_text`)."""
 
-from collections.abc import Iterable
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 from qcc.compiler.plan.catalog import keyword_of
-from qcc.compiler.plan.plan import Plan, Step
+from qcc.compiler.plan.plan import Allocate, OpenChoice, Plan, Step
 from qcc.compiler.plan.serial import VERSION
 from qcc.dsl.policy.policy import options_text
+from qcc.dsl.syntax.literals import number_text
 from qcc.passes.contract.contract import Activations, Pass, Rounding, SitePass
 from qcc.passes.encode import Encode
+
+PLAIN = re.compile(r'[^\s"#][^\s"]*')
+FLOAT = "float"
+Row = Sequence[str]
 
 
 def to_text(plan: Plan) -> str:
     """Stable text, one line a weight."""
-    lines = [f"plan {VERSION}", *plan.terms] + ([f"kernels {plan.kernels.text}"] if plan.kernels else [])
+    lines = [f"plan {VERSION}", *plan.terms]
+    if plan.kernels is not None:
+        words = (plan.kernels.target, *plan.kernels.names)
+        lines.append(" ".join(["kernels", plan.kernels.activations, "for", *map(_word, words)]))
     for step in plan.steps:
-        lines.append(action_text(step.action))
-        lines += _columns(zip(step.weights, step.sources, strict=True))
-        lines += _values(step)
+        lines += [action_text(step.action), *_columns(_treated(step))]
     if plan.allocate is not None:
-        bounds = "".join(f", {limit.metric} <= {limit.bound:.10g}" for limit in plan.allocate.limits)
-        lines.append(f"allocate minimize {plan.allocate.objective}{bounds}")
-        lines += _columns(
-            (option.subject, " | ".join(one.text for one in option.candidates)) for option in plan.allocate.options
-        )
+        lines += _allocate(plan.allocate)
     if plan.kept:
-        lines.append("keep")
-        lines += _columns((kept.weight, kept.reason) for kept in plan.kept)
+        lines += ["keep", *_columns((_word(kept.weight), _word(kept.reason)) for kept in plan.kept)]
     return "\n".join(lines) + "\n"
 
 
 def action_text(action: Pass | Rounding | Activations) -> str:
     """A pass as it would be written: keyword and options."""
     if isinstance(action, Encode):
-        return f"encode {action.encoding.text}, rounding {action_text(action.rounding)}, {action.form}"
+        how = "" if action.activations is None else f", activations = {action_text(action.activations)}"
+        rounding = action_text(action.rounding)
+        return f"{keyword_of(Encode)}({action.encoding.text}, rounding = {rounding}, form = {action.form}{how})"
     options = [f"{name} = {text}" for name, text in options_text(action).items()]  # type: ignore[arg-type]
     owner = f"{action.property} = " if isinstance(action, SitePass) else ""
     return owner + keyword_of(type(action)) + (f"({', '.join(options)})" if options else "")
 
 
-def _values(step: Step) -> list[str]:
-    """How what the layers of weights read is encoded, if it is."""
-    if not isinstance(step.action, Encode) or (how := step.action.activations) is None:
-        return []
-    head = f"encode {how.encoding.text}, activations {action_text(how)}, the values read by"
-    return [head, *_columns((name, value) for name, _, value in step.rows)]
+def _treated(step: Step) -> Iterable[Row]:
+    """The weights of a step, who asked, and what else the step knows of each."""
+    stored = [f"stored {FLOAT if one is None else one.text}" for one in step.encodings]
+    for at, (name, source, value) in enumerate(step.rows):
+        more = [f"values {_word(value)}"] if step.value_sources else []
+        more += stored[at : at + 1]
+        yield _word(name), _word(source), *more
 
 
-def _columns(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    rows = list(pairs)
-    width = max((len(left) for left, _ in rows), default=0)
-    return [f"    {left:<{width}}  {right}".rstrip() for left, right in rows]
+def _allocate(found: Allocate) -> Iterable[str]:
+    yield f"allocate {_word(found.objective)}"
+    for limit in found.limits:
+        yield f"    limit {_word(limit.metric)} <= {number_text(limit.bound)}  {_word(limit.source)}"
+    yield from (f"    fixed {text}" for text in _costs(found.fixed))
+    for option in found.options:
+        yield f"choose {_word(option.subject)}"
+        yield from _columns(_candidates(option))
+
+
+def _candidates(option: OpenChoice) -> Iterable[Row]:
+    for one in option.candidates:
+        values = [f"values {_word(one.value_source)}"] if one.value_source else []
+        action = FLOAT if one.action is None else action_text(one.action)
+        yield " ".join([_word(one.source), *values]), f"{' '.join(_costs(one.costs))}: {action}"
+
+
+def _costs(costs: Mapping[str, float]) -> Iterable[str]:
+    return (f"{_word(name)} {number_text(value)}" for name, value in costs.items())
+
+
+def _columns(rows: Iterable[Row]) -> list[str]:
+    listed = list(rows)
+    widths = [max(map(len, column)) for column in zip(*listed, strict=True)]
+    cells = ("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in listed)
+    return [f"    {line.rstrip()}" for line in cells]
+
+
+def _word(text: str) -> str:
+    """A name or a place, in quotes if it is not plain."""
+    if PLAIN.fullmatch(text) and text.isprintable():
+        return text
+    return json.dumps(text, ensure_ascii=not text.isprintable())

@@ -24,9 +24,9 @@ LONGEST = 24
 
 
 def names_of(layers: Iterable[LayerRow]) -> dict[str, str]:
-    """What a table calls each format: itself without what goes without saying, or a number where that is long."""
+    """What a table calls each format: itself without what goes without saying; one of long parts by a number."""
     short = dict.fromkeys(UNSAID.sub("", row.format) for row in layers)
-    long = [text for text in short if len(text) > LONGEST]
+    long = [text for text in short if "(" in text and len(text) > LONGEST]
     return {text: f"{text.partition('(')[0]} [{long.index(text) + 1}]" if text in long else text for text in short}
 
 

@@ -7,18 +7,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from qcc.codegen.target.target import cpu_name
+from qcc.codegen.target.machine import cpu_name
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.files.inputs import Inputs
 from qcc.compiler.files.kernel_library import kernels_beside
 from qcc.compiler.plan.decode import DecodeError, decode, fields
-from qcc.compiler.plan.plan import Plan
+from qcc.compiler.plan.plan import Plan, PlanFile
+from qcc.compiler.plan.read_text import from_text
 from qcc.compiler.plan.serial import from_data, to_json
 from qcc.compiler.report.data import coverage_json
 from qcc.compiler.report.json import verification_json
 from qcc.compiler.report.result import Result
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
+from qcc.dsl.diagnostics.source import Source
 from qcc.dsl.policy.policy import Policy
 from qcc.dsl.policy.policy import to_text as policy_text
 from qcc.ir.errors import first_line
@@ -138,14 +140,12 @@ def _kernels(result: Result, staged: Path) -> dict[str, object] | None:
 
 
 @dataclass(frozen=True)
-class Lock:
+class Lock(PlanFile):
     """A lock file that was read: its plan, and what the plan was made of.
 
     ``model`` and ``data`` are digests, ``data`` by the names of the model's data files.
     """
 
-    path: Path
-    plan: Plan
     model: str
     data: dict[str, str]
     policy: str
@@ -161,12 +161,31 @@ def read_lock(path: Path) -> Lock:
     Raises:
         QccError: it cannot be read, or it is not as a compilation wrote it.
     """
+    text = _read(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return _lock(path, content)
+        return _lock(path, json.loads(text))
+    except (DecodeError, ValueError, RecursionError) as error:
+        raise _refused(f"`{path}` is not a lock file of this qcc: {first_line(error)}") from error
+
+
+def read_plan(path: Path) -> PlanFile:
+    """Read a plan from a file: a lock, or the text of a plan as `--emit plan` prints it.
+
+    Raises:
+        QccError: it cannot be read, or it is neither.
+    """
+    text = _read(path)
+    if text.lstrip().startswith(("{", "[")):
+        return read_lock(path)
+    return PlanFile(path, from_text(Source(str(path), text.removeprefix("\ufeff"), path)))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise _refused(f"cannot read `{path}`: {(error.strerror or str(error)).lower()}") from error
-    except (DecodeError, ValueError, RecursionError) as error:
+    except ValueError as error:  # a NUL in the path, or no text
         raise _refused(f"`{path}` is not a lock file of this qcc: {first_line(error)}") from error
 
 

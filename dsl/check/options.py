@@ -9,6 +9,7 @@ from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.diagnostics.spelling import did_you_mean
 from qcc.dsl.policy.options import Option, options_of
 from qcc.dsl.syntax import tree as syntax
+from qcc.dsl.syntax.literals import from_percent
 
 T = TypeVar("T")
 WRONG = object()
@@ -172,7 +173,7 @@ def _number(context: CheckState, option: Option, literal: syntax.WrittenNumber) 
             help = f"did you mean `{scaled:g}%`?"
         _wrong_type(context, option, literal, help)
         return WRONG
-    value = quantity.value / 100 if option.unit == "%" else quantity.value
+    value = from_percent(literal.digits) if option.unit == "%" else quantity.value
     if option.kind == "int" and value != int(value):
         message = f"`{option.name}` takes a whole number, not `{literal.span.text}`"
         context.report.error("Q203", message, literal.span)

@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from qcc.dsl.syntax.literals import FAMILIES, number_text, quote
+from qcc.dsl.syntax.literals import FAMILIES, number_text, percent_text, quote
 
 OptionType = Literal["bool", "int", "float", "str", "words", "dims", "format"]
 
@@ -126,7 +126,7 @@ def option_text(option: Option, value: object) -> str:
         return "x".join(str(size) for size in value)
     if isinstance(value, int | float):
         if option.unit == "%":
-            return f"{number_text(round(value * 100, 10))}%"
+            return percent_text(value)
         return number_text(value) + (f" {option.unit}" if option.unit else "")
     text = str(value)
     if option.kind == "words" and text.isidentifier():

@@ -15,7 +15,7 @@ from qcc.dsl.syntax.literals import unquote
 DEEPEST = 64
 """How far parentheses and `not` may nest; no reader follows more, and recursion stays shallow."""
 
-STARTS = ["file", "statement", "setting", "bound", "value"]
+STARTS = ["file", "statement", "setting", "bound", "value", "argument"]
 OPERATORS = frozenset({"PIPE", "COMMA", "EQUAL", "COMPARISON", "MATCH", "AND", "OR", "NOT", "LEFT_BRACE"})
 """Tokens after which a line goes on."""
 
@@ -158,7 +158,7 @@ class _TreeBuilder(Transformer[Token, syntax.SyntaxNode]):
         digits = _number_prefix(text)
         # A number too long to be meant reads as infinite, which every check refuses.
         value = float(digits) if len(digits) < 64 else float("inf")
-        return syntax.WrittenNumber(self.span(children[0]), value, text[len(digits) :].strip())
+        return syntax.WrittenNumber(self.span(children[0]), value, text[len(digits) :].strip(), digits)
 
     def dims(self, children: Children) -> syntax.Dims:
         sizes = tuple(int(size[:10]) for size in str(children[0]).split("x"))

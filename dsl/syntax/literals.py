@@ -1,6 +1,7 @@
 """How the language spells numbers, units and strings."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from types import MappingProxyType
 
 UNITS: Mapping[str, tuple[str, float]] = MappingProxyType(
@@ -52,6 +53,16 @@ def nearest_unit(word: str) -> str | None:
         "m": "M",
     }
     return same[0] if same else named.get(word.lower())
+
+
+def from_percent(digits: str) -> float:
+    """The share that a percentage is, to the last bit: ``12.3`` is 0.123."""
+    return float(Decimal(digits).scaleb(-2))
+
+
+def percent_text(share: float) -> str:
+    """A share as a percentage that reads back as the same number."""
+    return f"{Decimal(repr(float(share))).scaleb(2).normalize():f}%"
 
 
 def number_text(value: float) -> str:

@@ -4,7 +4,7 @@ Two trees are equal when they say the same; places don't count.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from qcc.dsl.diagnostics.source import Span
 
@@ -26,7 +26,7 @@ class SyntaxNode:
         return f"<{type(self).__name__} {self.span.text!r}>"
 
     def _said(self) -> list[object]:
-        values = (getattr(self, one.name) for one in fields(self))
+        values = (getattr(self, one.name) for one in fields(self) if one.compare)
         return [value for value in values if not isinstance(value, Span)]
 
 
@@ -43,6 +43,8 @@ class WrittenNumber(SyntaxNode):
 
     value: float
     unit: str
+    digits: str = field(default="", compare=False)
+    """As written, without the unit."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -301,7 +303,7 @@ def to_text(tree: SyntaxNode) -> str:
 
 def _lines(node: SyntaxNode, indent: str, label: str) -> Iterator[str]:
     inline, nested = [], []
-    for one in fields(node):
+    for one in (one for one in fields(node) if one.compare):
         value = getattr(node, one.name)
         if isinstance(value, SyntaxNode):
             nested.append((one.name, value))

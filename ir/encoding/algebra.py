@@ -8,6 +8,7 @@ interpreter of the operations: numpy computes the matrix (`reference`), the ONNX
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from math import prod
 from typing import ClassVar, Protocol, TypeVar
 
@@ -277,4 +278,4 @@ def leaves(encoding: Encoding) -> Iterator[Encoding]:
 
 def percent(share: float) -> str:
     """A share as the language spells it."""
-    return f"{100 * share:.10g}%"
+    return f"{Decimal(repr(float(share))).scaleb(2).normalize():f}%"
