@@ -24,6 +24,7 @@ from qcc.compiler.plan.plan import Plan
 from qcc.compiler.report.result import Allocation
 from qcc.ir.graph.graph import Graph
 from qcc.ir.model.model import Written
+from qcc.passes.encode import Encode
 
 ROUNDS = 6
 
@@ -106,8 +107,22 @@ def predicted_seconds(plan: Plan, settled: Settled) -> float | None:
 
 
 def loss_of(plan: Plan, settled: Settled) -> Callable[[str], float | None]:
-    """What each weight's encoding alone costs at the outputs, by name, where that was measured."""
+    """What each weight's encoding alone costs at the outputs, by name, where that was measured.
+
+    What a weight fell back to afterwards was not.
+    """
     if plan.allocate is None or settled.decision is None or settled.losses is None or not settled.losses.samples:
         return lambda _: None
+    now = {
+        name: one.action.encoding
+        for one in settled.plan.steps
+        if isinstance(one.action, Encode)
+        for name in one.weights
+    }
+    found: dict[str, float] = {}
     chosen = zip(plan.allocate.options, settled.losses.loss, settled.decision.choice, strict=True)
-    return {option.subject: float(loss[choice]) for option, loss, choice in chosen}.get
+    for option, loss, choice in chosen:
+        action = option.candidates[choice].action
+        if now.get(option.subject) == (action.encoding if isinstance(action, Encode) else None):
+            found[option.subject] = float(loss[choice])
+    return found.get

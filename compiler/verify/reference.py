@@ -15,7 +15,7 @@ from qcc.ir.graph.graph import Runner
 
 RANDOM = 1e-5  # of an output: sums in another order differ less
 RANDOM_FACTOR = 2.0  # two independent draws, one of them of another model
-PATIENCE_S = 30.0  # of all cores, for all samples: of a model that takes longer fewer are verified
+PATIENCE_S = 10.0  # of all cores, for all samples: of a model that takes longer fewer are verified
 LEAST = 8  # samples, however long they take
 GIVE_DATA = "give data that it is meant for: `--data FILE.npz`"
 
