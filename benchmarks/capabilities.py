@@ -4,9 +4,9 @@
     python -m benchmarks.capabilities --write            and make it what the compiler chooses forms by
     python -m benchmarks.capabilities --write fused      only the runtime's own, or only `kernel`
 
-``--write`` replaces those rows in ``ir/onnxruntime.json``, and leaves the other instruction sets alone. One layer of
-1024 x 1024, one thread, activations of 1, 16 and 128 rows, runs taken in turn; medians of the thread's own time over
-the float product's. A ratio above 1 is slower than float32.
+``--write`` replaces those rows in ``codegen/cpu/capabilities.json``, and leaves the other instruction sets alone. One
+layer of 1024 x 1024, one thread, activations of 1, 16 and 128 rows, runs taken in turn; medians of the thread's own
+time over the float product's. A ratio above 1 is slower than float32.
 """
 
 import argparse
@@ -23,22 +23,25 @@ import numpy as np
 import onnx_ir as ir
 
 from benchmarks.timing import machine
-from qcc.codegen.cpu.library.build import Arithmetic, build
+from qcc.codegen.cpu.library.build import build
+from qcc.codegen.cpu.processors.processors import instruction_set, named
 from qcc.codegen.target import machine as hardware
-from qcc.codegen.target.target import NATIVE, cpu_flags, instruction_set, named
+from qcc.codegen.target.machine import cpu_flags
+from qcc.codegen.target.target import NATIVE, Arithmetic
 from qcc.compiler.measure.timing import Turns, interleaved
 from qcc.ir.encoding.blocked import FLOAT_ENCODINGS, Blocked
 from qcc.ir.encoding.blocks import CHANNEL, group
 from qcc.ir.encoding.fit import encode
 from qcc.ir.encoding.grid import IntGrid
-from qcc.ir.forms.capabilities import KERNEL_GROUP, Way, capabilities
 from qcc.ir.forms.fused import FUSED
-from qcc.ir.forms.kernel import KERNEL, kernel_op
+from qcc.ir.forms.fusible import fusible
+from qcc.ir.forms.kernel import KERNEL, MEASURED_GROUP, kernel_op
+from qcc.ir.graph.costs import Way
 from qcc.ir.graph.form import Form
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.file.runtime import onnxruntime
 
-TABLE = Path(__file__).parent.parent / "ir" / "forms" / "onnxruntime.json"
+TABLE = Path(__file__).parent.parent / "codegen" / "cpu" / "capabilities.json"
 SIZE, ROWS = 1024, (1, 16, 128)
 LEVELS = ("level 4", "level 0")
 ACTIVATIONS: tuple[Arithmetic, ...] = ("bf16", "int8", "exact")
@@ -84,7 +87,7 @@ def encoded(matrix: np.ndarray, encoding: Blocked, form: Form) -> ir.Model:
 
 def fused(matrix: np.ndarray) -> Iterator[Sessions]:
     """The runtime's own kernels, a format at a time."""
-    for one in capabilities():
+    for one in fusible():
         for size in one.groups:
             model = encoded(matrix, Blocked(IntGrid(one.bits, one.symmetric), group(size)), FUSED)
             yield {Way("fused", one.bits, one.symmetric, size, level): session(model, level) for level in LEVELS}
@@ -93,7 +96,7 @@ def fused(matrix: np.ndarray) -> Iterator[Sessions]:
 def kernels(matrix: np.ndarray, folder: Path) -> Iterator[Sessions]:
     """Ours for this machine, at one way to round activations at a time."""
     widths = range(2, 9)
-    formats = [Blocked(IntGrid(bits), block) for bits in widths for block in (CHANNEL, group(KERNEL_GROUP))]
+    formats = [Blocked(IntGrid(bits), block) for bits in widths for block in (CHANNEL, group(MEASURED_GROUP))]
     formats.append(FLOAT_ENCODINGS["bf16"])
     models = {one: encoded(matrix, one, KERNEL) for one in formats}
     ops = [kernel_op(one, matrix.shape[::-1]) for one in formats]
@@ -124,8 +127,8 @@ def write(instructions: str, rows: list[dict[str, Any]]) -> None:
     """Put the rows in place of what the table has of their forms for this instruction set."""
     table = json.loads(TABLE.read_text(encoding="utf-8"))
     forms = {row["form"] for row in rows}
-    kept = [row for row in table["measured"].get(instructions, {"rows": []})["rows"] if row["form"] not in forms]
-    table["measured"][instructions] = {
+    kept = [row for row in table.get(instructions, {"rows": []})["rows"] if row["form"] not in forms]
+    table[instructions] = {
         "processor": hardware.machine().processor,
         "runtime": f"onnxruntime {onnxruntime.__version__}",
         "date": str(date.today()),
@@ -137,11 +140,10 @@ def write(instructions: str, rows: list[dict[str, Any]]) -> None:
 def _text(table: Mapping[str, Any]) -> str:
     """JSON with a row a line."""
     sets = []
-    for name, one in sorted(table["measured"].items()):
-        facts = "".join(f"      {json.dumps(key)}: {json.dumps(one[key])},\n" for key in one if key != "rows")
-        sets.append(f'    {json.dumps(name)}: {{\n{facts}      "rows": [\n{_block(one["rows"], 8)}\n      ]\n    }}')
-    measured = ",\n".join(sets)
-    return f'{{\n  "fused": [\n{_block(table["fused"], 4)}\n  ],\n  "measured": {{\n{measured}\n  }}\n}}\n'
+    for name, one in sorted(table.items()):
+        facts = "".join(f"    {json.dumps(key)}: {json.dumps(one[key])},\n" for key in one if key != "rows")
+        sets.append(f'  {json.dumps(name)}: {{\n{facts}    "rows": [\n{_block(one["rows"], 6)}\n    ]\n  }}')
+    return "{\n" + ",\n".join(sets) + "\n}\n"
 
 
 def _block(rows: list[dict[str, Any]], indent: int) -> str:

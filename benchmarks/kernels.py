@@ -25,8 +25,9 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from benchmarks.timing import machine
-from qcc.codegen.cpu.library.build import Arithmetic, build
-from qcc.codegen.target.target import native
+from qcc.codegen.cpu.library.build import build
+from qcc.codegen.cpu.processors.processors import native
+from qcc.codegen.target.target import Arithmetic
 from qcc.compiler.measure.timing import Turns, interleaved
 from qcc.ir.kernel.op import BF16, LinearOp, parse
 from qcc.ir.onnx.file.runtime import onnxruntime

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 from qcc.codegen.target.scratch import scratch
-from qcc.codegen.target.target import runs_here
 from qcc.compiler.allocate.copied import copied, copies
 from qcc.compiler.allocate.fall_back import FallBack, Made
 from qcc.compiler.allocate.settle import Settled, allocation_of, loss_of, predicted_seconds, settle
@@ -31,9 +30,10 @@ from qcc.compiler.measure.compete import faster_plan, warn_if_slower, warn_of_no
 from qcc.compiler.measure.evidence import Evidence, warn_of_generated_steps
 from qcc.compiler.measure.most_lost import most_lost
 from qcc.compiler.measure.time_model import ModelTimes, time_input, time_models
-from qcc.compiler.plan.bind import Chooser, Earlier, Latency, after_speed, bind, opened_by_data
+from qcc.compiler.plan.bind import Earlier, Latency, after_speed, bind, opened_by_data
 from qcc.compiler.plan.catalog import Export
 from qcc.compiler.plan.plan import Plan, PlanFile
+from qcc.compiler.plan.targets import runtime_chooser
 from qcc.compiler.repeat import check_plan, loaded_policy, tell_differences
 from qcc.compiler.report import layer_rows, lock
 from qcc.compiler.report.budget import compare_with_budget
@@ -50,7 +50,7 @@ from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.encoding.encoded import Encoded
-from qcc.ir.forms.choose import choose
+from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.graph import Graph
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.model.model import Written
@@ -147,7 +147,7 @@ class _Compilation:
     read: tuple[Path, ...] = ()
     """The files that are read, beside the model's."""
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
-    chooser: Chooser = choose
+    chooser: Chooser = field(init=False)
     runs_here: bool = False
     """The kernels can be run on this machine."""
     covered: Covered = field(default_factory=Covered)
@@ -155,6 +155,9 @@ class _Compilation:
     """What weights were last stored as, where a bound may fail."""
     evidence: Evidence | None = None
     """What the data says of the rewritten model."""
+
+    def __post_init__(self) -> None:
+        self.chooser = runtime_chooser(self.policy)
 
     @classmethod
     def prepare(
@@ -278,7 +281,7 @@ class _Compilation:
             return None
         with self.phases.phase("kernels"):
             build_counted(ops, plan.kernels, kernels_beside(staged))
-        self.runs_here = runs_here(plan.kernels.targets)
+        self.runs_here = plan.kernels.of.runs_here(plan.kernels.names)
         return kernels_beside(staged)
 
     def decide(self, plan: Plan | PlanFile | None) -> Settled:

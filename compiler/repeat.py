@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from qcc.codegen.target.target import cpu_name
+from qcc.codegen.target.machine import cpu_name
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.files.inputs import Inputs
 from qcc.compiler.plan.activations import saturating

@@ -10,8 +10,8 @@ import onnxruntime
 from onnx import FunctionProto, ModelProto, TensorProto, helper, numpy_helper
 from scipy.special import erf
 
+from qcc.codegen.cpu.processors.processors import VNNI, CpuProcessor
 from qcc.codegen.cpu.tir.codes import codes_of
-from qcc.codegen.target.target import VNNI, CpuTarget
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import Block
 from qcc.ir.encoding.grid import IntGrid, TableGrid
@@ -214,7 +214,7 @@ class InWholeNumbers(Layer):
         return np.asarray((whole - terms.zero) * terms.factor)
 
 
-def in_whole_numbers(layer: Layer, target: CpuTarget) -> InWholeNumbers:
+def in_whole_numbers(layer: Layer, target: CpuProcessor) -> InWholeNumbers:
     """A layer as rows of activations in int8 are multiplied with it on a processor."""
     from qcc.codegen.cpu.rows import gemv_avx2, gemv_int8  # load TVM
 

@@ -8,7 +8,7 @@ import pytest
 from onnx import helper
 
 from qcc.codegen.cpu.library.build import build
-from qcc.codegen.target.target import CpuTarget, native
+from qcc.codegen.cpu.processors.processors import CpuProcessor, native
 from qcc.ir.kernel.op import LinearOp, parse
 from tests.codegen_models import draw
 
@@ -18,7 +18,7 @@ INPUTS, OUTPUTS = 768, 768
 needs_tvm = pytest.mark.skipif(importlib.util.find_spec("tvm") is None, reason="needs TVM")
 
 
-def library(path: Path, *ops: str, target: CpuTarget | None = None) -> Path:
+def library(path: Path, *ops: str, target: CpuProcessor | None = None) -> Path:
     """The library of these ops, built or from the cache."""
     return build([parse(op) for op in ops], (target or native(),), path)
 

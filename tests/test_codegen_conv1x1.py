@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qcc.codegen.cpu.library.build import build
-from qcc.codegen.target.target import AMX, TARGETS, cpu_flags, native
+from qcc.codegen.cpu.processors.processors import AMX, PROCESSORS, native
+from qcc.codegen.target.machine import cpu_flags
 from qcc.ir.kernel.op import LinearOp, OpError, parse
 from qcc.ir.onnx.emit.kernel_body import kernel_function
 from tests.codegen_models import draw, linear, session, unaligned
@@ -110,8 +111,8 @@ def test_the_body_says_the_same(op: LinearOp) -> None:
 @pytest.mark.slow
 def test_other_targets_leave_it_to_the_body(tmp_path: Path) -> None:
     op = linear(8, pointwise=True)
-    build([op, linear(8)], (TARGETS["avx2"],), tmp_path / "k.so")
-    build([op], (TARGETS["avx2"],), tmp_path / "only.so")
+    build([op, linear(8)], (PROCESSORS["avx2"],), tmp_path / "k.so")
+    build([op], (PROCESSORS["avx2"],), tmp_path / "only.so")
 
 
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)

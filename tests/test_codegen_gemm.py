@@ -8,9 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qcc.codegen.cpu.library.build import build
+from qcc.codegen.cpu.processors.processors import AMX, native
 from qcc.codegen.cpu.processors.tiling import Tiling, tiling
 from qcc.codegen.cpu.templates import CodeTiles, FloatTiles
-from qcc.codegen.target.target import AMX, cpu_flags, native
+from qcc.codegen.target.machine import cpu_flags
 from qcc.ir.kernel.op import LinearOp
 from tests.codegen_models import Layer, draw, linear, quantize, session, unaligned
 

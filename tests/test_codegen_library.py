@@ -12,9 +12,9 @@ import pytest
 from onnx import FunctionProto, helper
 
 from qcc.codegen.cpu.library.build import build
+from qcc.codegen.cpu.processors.processors import PROCESSORS, CpuProcessor, named, native
 from qcc.codegen.cpu.templates import product_of, templates
-from qcc.codegen.library.c_compiler import BuildError
-from qcc.codegen.target.target import TARGETS, CpuTarget, TargetError, named, native
+from qcc.codegen.target.errors import BuildError, TargetError
 from qcc.ir.kernel.op import BIAS, LinearOp, OpError, parse
 from tests.codegen_models import draw, linear, session
 
@@ -54,7 +54,7 @@ def test_steps_whose_names_read_as_others_are_refused() -> None:
 
 
 def _templates(op: LinearOp, target: str, activations: str = "bf16") -> list[str]:
-    return [one.name for one in templates(product_of(op), TARGETS[target], activations)]
+    return [one.name for one in templates(product_of(op), PROCESSORS[target], activations)]
 
 
 def test_templates() -> None:
@@ -167,4 +167,4 @@ def test_exports_one_symbol(tmp_path: Path) -> None:
 
 
 def test_target_is_data() -> None:
-    assert all(isinstance(target, CpuTarget) and target.name == name for name, target in TARGETS.items())
+    assert all(isinstance(target, CpuProcessor) and target.name == name for name, target in PROCESSORS.items())

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from qcc.codegen.cpu.library.build import Arithmetic, build
+from qcc.codegen.cpu.library.build import build
 from qcc.codegen.cpu.library.spec import served
+from qcc.codegen.cpu.processors.processors import AMX, AVX2, CpuProcessor, named, native
 from qcc.codegen.cpu.templates import IntegerTiles, product_of, templates
-from qcc.codegen.target.target import AMX, AVX2, CpuTarget, cpu_flags, named, native
+from qcc.codegen.target.machine import cpu_flags
+from qcc.codegen.target.target import Arithmetic
 from qcc.ir.kernel.op import BIAS, LinearOp, parse
 from tests.codegen_models import Layer, draw, in_whole_numbers, linear, session, unaligned
 
@@ -62,7 +64,7 @@ def error(layer: Layer, x: np.ndarray, result: np.ndarray, wanted: np.ndarray) -
 
 
 def check(
-    layer: Layer, x: np.ndarray, result: np.ndarray, target: CpuTarget, activations: Arithmetic, amx: bool
+    layer: Layer, x: np.ndarray, result: np.ndarray, target: CpuProcessor, activations: Arithmetic, amx: bool
 ) -> None:
     assert result.shape == (*x.shape[:-1], len(layer.codes))
     rows = x.size // x.shape[-1]
@@ -115,7 +117,7 @@ def test_integers_for_any_number_of_rows(libraries: Libraries, target: str, case
 
 
 def run(
-    library: Path, case: dict[str, object], target: CpuTarget, activations: Arithmetic, amx: bool | None = None
+    library: Path, case: dict[str, object], target: CpuProcessor, activations: Arithmetic, amx: bool | None = None
 ) -> None:
     kernel = case["kernel"]
     assert isinstance(kernel, LinearOp)

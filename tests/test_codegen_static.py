@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import FunctionProto
 
-from qcc.codegen.cpu.library.build import Arithmetic, build
-from qcc.codegen.target.target import cpu_flags, named
+from qcc.codegen.cpu.library.build import build
+from qcc.codegen.cpu.processors.processors import named
+from qcc.codegen.target.machine import cpu_flags
+from qcc.codegen.target.target import Arithmetic
 from qcc.ir.kernel.op import BIAS, LinearOp
 from qcc.ir.onnx.emit.kernel_body import kernel_function
 from tests.codegen_models import Layer, draw, linear, session, unaligned

@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qcc.codegen.cpu.library.build import build
-from qcc.codegen.target.target import cpu_flags, named
-from qcc.codegen.target.target import native as native_target
+from qcc.codegen.cpu.processors.processors import named
+from qcc.codegen.cpu.processors.processors import native as native_target
+from qcc.codegen.target.machine import cpu_flags
 from qcc.ir.kernel.op import BIAS, KEEP, STEPS, LinearOp, OpError
 from tests.codegen_models import REFERENCE, Layer, draw, linear, session
 

@@ -24,11 +24,11 @@ from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL
 from qcc.ir.encoding.fit import encode
 from qcc.ir.encoding.grid import IntGrid
-from qcc.ir.forms.choose import choose
 from qcc.ir.graph.graph import Graph
 from qcc.passes.contract.contract import Context
 from qcc.passes.encode import Encode
 from qcc.passes.rounding.nearest import Nearest
+from tests.chooser import choose
 
 FOLDER = Path(__file__).parent.parent / "examples" / "fashion"
 MODEL = FOLDER / "fashion-cnn.onnx"

@@ -9,7 +9,8 @@ import onnx
 import pytest
 
 import qcc
-from qcc.codegen.target.target import AMX, cpu_flags
+from qcc.codegen.cpu.processors.processors import AMX
+from qcc.codegen.target.machine import cpu_flags
 from qcc.compiler.calibrate.rows import rows_of
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.compile import decide_plan
@@ -31,6 +32,7 @@ from qcc.ir.forms.decoded import DECODED
 from qcc.ir.forms.fused import FUSED
 from qcc.ir.forms.kernel import KERNEL
 from qcc.ir.graph.form import Form
+from tests.chooser import CPU, PLAIN
 from tests.onnx_models import parse, random
 
 pytest.importorskip("tvm")
@@ -158,19 +160,18 @@ def test_without_a_compiler_nothing_is_written(model: Path, timed: Times, monkey
 
 
 def test_another_processor_is_not_timed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qcc.compiler.measure.choose_form.runs_here", lambda names: False)
     plan, _, _ = decide_plan(model, policy("target cpu(avx512-vnni)\n" + RULE))
-    assert plan.kernels == Kernels(("avx512-vnni",), "bf16")
+    assert plan.kernels == Kernels("cpu", ("avx512-vnni",), "bf16")
     with pytest.raises(qcc.QccError, match="latency cannot be measured") as caught:
         decide_plan(model, policy("target cpu(avx512-vnni)\n" + RULE + "minimize latency"))
     assert [one.code for one in caught.value.diagnostics] == ["Q311"]
 
 
 def test_targets_are_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qcc.codegen.target.target.cpu_flags", lambda: frozenset({"avx2", "fma", "f16c"}))
-    assert kernels_of(policy("target cpu\n" + RULE)) == Kernels(("avx2",), "bf16")
+    monkeypatch.setattr("qcc.codegen.target.machine.cpu_flags", lambda: frozenset({"avx2", "fma", "f16c"}))
+    assert kernels_of(policy("target cpu\n" + RULE)) == Kernels("cpu", ("avx2",), "bf16")
     assert kernels_of(policy("target cpu(avx2, native, sapphire-rapids)\n" + RULE)) == Kernels(
-        ("avx2", "sapphire-rapids"), "bf16"
+        "cpu", ("avx2", "sapphire-rapids"), "bf16"
     )
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
     with pytest.raises(qcc.QccError, match="no native target for riscv64") as caught:
@@ -221,22 +222,22 @@ def test_the_policy_may_say_the_rows(model: Path, timed: Times) -> None:
 def test_timings_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     seen: list[str] = []
-    kernels = Kernels(("avx2",), "exact")
+    kernels = Kernels("cpu", ("avx2",), "exact")
     case = Case(64, 32, 3)
-    first = Timings(kernels, seen.append).seconds(case, GROUP32, (FUSED, DECODED))
+    first = Timings(CPU, kernels, seen.append).seconds(case, GROUP32, (FUSED, DECODED))
     assert set(first) == {FLOAT, FUSED, DECODED} and all(seconds > 0 for seconds in first.values())
     assert seen == ["64x32, 3 rows, int4 group 32 sym scale fp16"]
-    again = Timings(kernels, seen.append)
+    again = Timings(CPU, kernels, seen.append)
     assert again.seconds(case, GROUP32, (FUSED, DECODED)) == first and len(seen) == 1
     assert again.seconds(case, None, ()) == {FLOAT: first[FLOAT]} and len(seen) == 1
     (kept,) = (path for path in (tmp_path / "qcc").iterdir() if path.name.startswith("timings-"))
     kept.write_text("broken", encoding="utf-8")
-    assert Timings(kernels, seen.append).seconds(case, None, ())[FLOAT] > 0 and len(seen) == 2
+    assert Timings(CPU, kernels, seen.append).seconds(case, None, ())[FLOAT] > 0 and len(seen) == 2
 
 
 def test_a_chooser_without_kernels_goes_by_the_table(model: Path) -> None:
     weight = open_model(model).graph.weights()[0]
-    assert FormChooser()(weight, GROUP32).form == FUSED
+    assert FormChooser(PLAIN)(weight, GROUP32).form == FUSED
 
 
 CONVS = """
@@ -283,7 +284,7 @@ def test_convolutions_of_one_point_take_kernels(convolutions: Path, timed: Times
 def test_convolutions_without_a_kernel(
     convolutions: Path, timed: Times, target: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qcc.compiler.measure.choose_form.runs_here", lambda names: True)
+    monkeypatch.setattr(type(CPU), "runs_here", lambda *_: True)
     graph = open_model(convolutions).graph
     data = Samples(({"x": np.zeros((4, 16, 6, 6), np.float32)},), "test", divisible=True)
     chooser = chooser_of(policy(target + CONV_RULE), graph, data, lambda _: None)
@@ -293,8 +294,7 @@ def test_convolutions_without_a_kernel(
 
 
 def test_convolutions_are_not_guessed_at(convolutions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qcc.compiler.measure.choose_form.runs_here", lambda names: False)
-    graph, chosen = open_model(convolutions).graph, FormChooser(Kernels(("sapphire-rapids",), "bf16"))
+    graph, chosen = open_model(convolutions).graph, FormChooser(CPU, Kernels("cpu", ("sapphire-rapids",), "bf16"))
     choices = [chosen(weight, INT8) for weight in graph.weights()]
     assert {one.form for one in choices} == {DECODED}
     assert sum("only where it was timed" in one.reason for one in choices) == 2
@@ -318,7 +318,7 @@ def test_ratios_are_kept_from_rounds_in_common(tmp_path: Path, monkeypatch: pyte
         return busy * np.outer([1.0, 0.5] if len(runs) == 2 else [1.0], np.ones(turns.rounds))
 
     monkeypatch.setattr("qcc.compiler.measure.time_forms.interleaved", slow)
-    case, timings = Case(64, 32, 3), Timings(None, lambda _: None)
+    case, timings = Case(64, 32, 3), Timings(PLAIN, None, lambda _: None)
     first = timings.seconds(case, GROUP32, (FUSED,))
     busy = 10.0
     second = timings.seconds(case, INT8, (DECODED,))
@@ -328,7 +328,7 @@ def test_ratios_are_kept_from_rounds_in_common(tmp_path: Path, monkeypatch: pyte
 def test_what_noise_hides_is_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("qcc.compiler.measure.time_forms.interleaved", lambda runs, turns: _noisy(turns.rounds))
-    found = Timings(None, lambda _: None).seconds(Case(64, 32, 3), GROUP32, (DECODED,))
+    found = Timings(PLAIN, None, lambda _: None).seconds(Case(64, 32, 3), GROUP32, (DECODED,))
     assert found[DECODED] == found[FLOAT]
 
 
@@ -339,5 +339,5 @@ def _noisy(rounds: int) -> np.ndarray:
 def test_a_convolution_is_timed_among_depthwise_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     seen: list[str] = []
-    found = Timings(None, seen.append).seconds(Case(24, 16, 49, pointwise=True), INT8, (DECODED,))
+    found = Timings(PLAIN, None, seen.append).seconds(Case(24, 16, 49, pointwise=True), INT8, (DECODED,))
     assert set(found) == {FLOAT, DECODED} and seen == ["24x16, 49 positions, int8 channel sym scale fp16"]

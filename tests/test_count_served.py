@@ -8,10 +8,12 @@ import pytest
 from onnx import numpy_helper
 
 import qcc
+from qcc.codegen.cpu.processors.processors import native
 from qcc.codegen.target import cache
-from qcc.codegen.target.target import native, runs_here
+from qcc.codegen.target.target import Library, Processor
 from qcc.compiler.files.kernel_library import kernels_beside
 from qcc.compiler.runtime import count_served
+from tests.chooser import CPU
 from tests.codegen_models import linear
 
 POLICY = "qpolicy 1\ntarget cpu\nrule any { weights = int4 group 32 }\n"
@@ -33,6 +35,14 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "net.onnx"
 
 
+class Here(Processor):
+    """One that this machine is."""
+
+    @property
+    def obstacle(self) -> str:
+        return ""
+
+
 def _kernel(*_: object) -> object:
     from qcc.ir.forms.choose import Choice
     from qcc.ir.forms.kernel import KERNEL
@@ -49,7 +59,7 @@ def compiled(model: Path) -> bytes:
 
 @pytest.mark.slow
 def test_planted_and_damaged_libraries_are_replaced(model: Path) -> None:
-    if not runs_here([native().name]):
+    if not CPU.runs_here([native().name]):
         pytest.skip("kernels do not run here")
     if compiled_without_library(model):
         pytest.skip("a library does not pay for so small a model")
@@ -80,11 +90,15 @@ def test_what_serves_nothing_even_fresh_is_told(tmp_path: Path, monkeypatch: pyt
     from qcc.compiler.plan.plan import Kernels
 
     built: list[bool] = []
-    monkeypatch.setattr(count_served, "build_library", lambda *_, fresh=False: built.append(fresh))
+
+    def build(*_: object, fresh: bool = False) -> Library:
+        built.append(fresh)
+        return Library(tmp_path / "k.so", ((Here("any"), frozenset({linear(4, 32)})),))
+
+    monkeypatch.setattr(count_served, "build_library", build)
     monkeypatch.setattr(count_served, "loadable", str)
     monkeypatch.setattr(count_served, "serves", lambda *_: set())
-    monkeypatch.setattr(count_served, "promised", lambda *_: {linear(4, 32)})
     with pytest.raises(qcc.QccError, match="serves no `linear_int4_group32`") as caught:
-        count_served.build_counted({linear(4, 32)}, Kernels(("generic",), "exact"), tmp_path / "k.so")
+        count_served.build_counted({linear(4, 32)}, Kernels("cpu", ("generic",), "exact"), tmp_path / "k.so")
     assert [one.code for one in caught.value.diagnostics] == ["Q451"]
     assert built == [False, True]

@@ -15,10 +15,13 @@ import pytest
 from onnx import numpy_helper
 
 import qcc
-from qcc.codegen.cpu.library.build import ABI, SHIM, Arithmetic, build, write_sources
+from qcc.codegen.cpu.library.build import SHIM, build, write_sources
+from qcc.codegen.cpu.processors.processors import named, native
 from qcc.codegen.library import c_compiler
-from qcc.codegen.library.c_compiler import BuildError, compiler
-from qcc.codegen.target.target import TargetError, named, native
+from qcc.codegen.library.c_compiler import compiler
+from qcc.codegen.library.link import SHIM as SHARED
+from qcc.codegen.target.errors import BuildError, TargetError
+from qcc.codegen.target.target import Arithmetic
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.runtime.build_kernels import kernels_of
 from qcc.dsl.load import load_text
@@ -97,9 +100,9 @@ def test_two_architectures_reject(tmp_path: Path) -> None:
 
 def test_native_target_of_arm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    monkeypatch.setattr("qcc.codegen.target.target.cpu_flags", lambda: frozenset({"fp", "asimd", "asimddp"}))
+    monkeypatch.setattr("qcc.codegen.target.machine.cpu_flags", lambda: frozenset({"fp", "asimd", "asimddp"}))
     assert native().name == ARM
-    monkeypatch.setattr("qcc.codegen.target.target.cpu_flags", lambda: frozenset({"fp", "asimd"}))
+    monkeypatch.setattr("qcc.codegen.target.machine.cpu_flags", lambda: frozenset({"fp", "asimd"}))
     with pytest.raises(TargetError, match="lacks asimddp"):
         native()
     monkeypatch.setattr("platform.system", lambda: "Darwin")
@@ -124,7 +127,15 @@ def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     specs = tuple(sorted(OPS, key=lambda op: op.name))
     sources = write_sources(specs, (named(ARM),), activations, folder)
     zig = [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-musl", "-static", "-O1"]
-    words = [f"-I{folder}", f"-I{SHIM}", f"-I{ABI}", str(HARNESS), *map(str, sources), "-o", str(folder / "run")]
+    words = [
+        f"-I{folder}",
+        f"-I{SHIM}",
+        f"-I{SHARED}",
+        str(HARNESS),
+        *map(str, [*SHARED.glob("*.c"), *sources]),
+        "-o",
+        str(folder / "run"),
+    ]
     done = subprocess.run([*zig, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder / "run", activations

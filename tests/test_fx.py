@@ -17,7 +17,6 @@ from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, Block, group
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.errors import ModelError, Refused
-from qcc.ir.forms import choose as forms
 from qcc.ir.forms.decoded import DECODED
 from qcc.ir.forms.fused import FUSED
 from qcc.ir.forms.rows import ROWS
@@ -27,6 +26,7 @@ from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array, Kind, Weight
 from qcc.ir.onnx.adapter import OnnxGraph
 from tests import models_torch as models
+from tests.chooser import choose
 
 INT4 = Blocked(IntGrid(4), group(32))
 INT3 = Blocked(IntGrid(3, symmetric=False), CHANNEL)
@@ -139,7 +139,7 @@ def test_codes_and_forms_are_the_same(pair: Pair, encoding: Blocked) -> None:
         left, right = fit.encode(pair.fx.matrix(fx), encoding), fit.encode(pair.onnx.matrix(onnx), encoding)
         assert left.codes.tobytes() == right.codes.tobytes()
         assert left.scales.scale.tobytes() == right.scales.scale.tobytes()
-        assert forms.choose(fx, encoding) == forms.choose(onnx, encoding)
+        assert choose(fx, encoding) == choose(onnx, encoding)
 
 
 def test_results_are_the_same(pair: Pair) -> None:

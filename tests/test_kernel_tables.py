@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qcc.codegen.cpu.processors.processors import native
 from qcc.codegen.cpu.tir.codes import codes_of
-from qcc.codegen.target.target import native
 from qcc.ir.encoding.blocked import Blocked, named
 from qcc.ir.encoding.blocks import CHANNEL, group
 from qcc.ir.encoding.grid import TableGrid

@@ -21,7 +21,6 @@ from qcc.ir.encoding.grid import FloatGrid, Grid, IntGrid
 from qcc.ir.encoding.value import DYNAMIC_INT8, STATIC_INT8, ValueEncoding
 from qcc.ir.errors import Refused
 from qcc.ir.forms import integers
-from qcc.ir.forms.choose import choose
 from qcc.ir.forms.decoded import DECODED
 from qcc.ir.forms.find import forms
 from qcc.ir.forms.fused import FUSED
@@ -31,6 +30,7 @@ from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Weight
 from qcc.ir.kernel.op import OpError
 from qcc.ir.onnx.emit.write import writers
+from tests.chooser import choose
 from tests.onnx_models import CASES, emit, loaded, run
 
 INTEGERS = [IntGrid(bits, symmetric) for bits in range(1, 10) for symmetric in (True, False)]

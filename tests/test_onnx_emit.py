@@ -11,14 +11,13 @@ from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.errors import Refused
-from qcc.ir.forms import choose as forms
-from qcc.ir.forms.capabilities import fused_capability
 from qcc.ir.forms.decoded import DECODED
 from qcc.ir.forms.fused import FUSED
+from qcc.ir.forms.fusible import fusible_as
 from qcc.ir.forms.rows import ROWS
-from qcc.ir.graph.form import Cost, Form
+from qcc.ir.graph.form import Form
 from qcc.ir.onnx.adapter import OnnxGraph
-from qcc.ir.onnx.emit.forms import rows as onnx_encode
+from tests.chooser import choose
 from tests.onnx_models import CASES, CHAINS, CONV, EMBEDDING, LINEAR, Case, Emitted, emit, loaded, run
 
 INT3 = Blocked(IntGrid(3), group(16))
@@ -115,8 +114,7 @@ def test_rows_gathers_bytes(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["tied_transpose", "tied_gemm"])
-def test_a_tied_head_multiplies_by_the_packed_table(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_encode, "fused_cost", lambda *_: Cost(0.5, "avx2"))
+def test_a_tied_head_multiplies_by_the_packed_table(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     emitted = emit(case, INT4, ROWS, tmp_path)
     assert "MatMulNBits" in op_types(emitted.path)
@@ -180,7 +178,7 @@ def test_the_chosen_form_is_never_refused(name: str, tmp_path: Path) -> None:
     for block in BLOCKS.values():
         encoding = Blocked(IntGrid(4), block)
         weight = loaded(CASES[name], tmp_path).weights()[0]
-        emit(CASES[name], encoding, forms.choose(weight, encoding).form, tmp_path)
+        emit(CASES[name], encoding, choose(weight, encoding).form, tmp_path)
 
 
 @pytest.mark.sampled
@@ -191,7 +189,7 @@ def test_stored_bytes_are_what_is_stored(bits: int, symmetric: bool, tmp_path: P
         for block in (CHANNEL, group(16), group(20)):
             encoding = Blocked(IntGrid(bits, symmetric), block)
             shape = loaded(CASES[name], tmp_path).weights()[0].shape
-            if form == FUSED and fused_capability(encoding, shape) is None:
+            if form == FUSED and fusible_as(encoding, shape) is None:
                 continue
             emitted = emit(CASES[name], encoding, form, tmp_path)
             stored = sum(len(tensor.raw_data) for tensor in emitted.stored)
@@ -240,7 +238,7 @@ def test_what_is_encoded_is_no_weight_any_more(name: str, tmp_path: Path) -> Non
     for symmetric, block in ((True, CHANNEL), (False, group(20)), (False, group(16))):
         encoding = Blocked(IntGrid(4, symmetric), block)
         graph = loaded(CASES[name], tmp_path)
-        emitted = emit(CASES[name], encoding, forms.choose(graph.weights()[0], encoding).form, tmp_path)
+        emitted = emit(CASES[name], encoding, choose(graph.weights()[0], encoding).form, tmp_path)
         again = OnnxGraph.load(emitted.path)
         again.simplify()
         assert not again.weights()

@@ -10,12 +10,12 @@ import pytest
 from qcc.ir.encoding import fit
 from qcc.ir.encoding.blocked import FLOAT_ENCODINGS
 from qcc.ir.errors import Refused
-from qcc.ir.forms import choose as forms
 from qcc.ir.forms.decoded import DECODED
 from qcc.ir.forms.fused import FUSED
 from qcc.ir.forms.rows import ROWS
 from qcc.ir.graph.form import CAST_BYTES, Form
 from qcc.ir.onnx.adapter import OnnxGraph
+from tests.chooser import choose
 from tests.onnx_models import CASES, CHAINS, CONV, EMBEDDING, LINEAR, emit, loaded, run
 from tests.test_onnx_emit import check, op_types, tolerance_of
 
@@ -72,7 +72,7 @@ def test_rows_gathers_what_is_stored(name: str, form: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("name", CASES)
 def test_the_chosen_form_is_never_refused(name: str, form: str, tmp_path: Path) -> None:
     encoding = FLOAT_ENCODINGS[form]
-    choice = forms.choose(loaded(CASES[name], tmp_path).weights()[0], encoding)
+    choice = choose(loaded(CASES[name], tmp_path).weights()[0], encoding)
     assert choice.form in (DECODED, ROWS)
     emit(CASES[name], encoding, choice.form, tmp_path)
 
@@ -103,7 +103,7 @@ def test_what_is_stored_is_the_cast(form: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["matmul", "gather_1d", "tied_gemm"])
 def test_the_file_has_a_weight_of_16_bits(name: str, form: str, tmp_path: Path) -> None:
     encoding = FLOAT_ENCODINGS[form]
-    kind = forms.choose(loaded(CASES[name], tmp_path).weights()[0], encoding).form
+    kind = choose(loaded(CASES[name], tmp_path).weights()[0], encoding).form
     again = OnnxGraph.load(emit(CASES[name], encoding, kind, tmp_path).path)
     again.simplify()
     (weight,) = again.weights()
@@ -128,7 +128,7 @@ def test_an_old_opset_is_raised_as_far_as_needed(name: str, form: str, tmp_path:
     graph.simplify()
     (weight,) = graph.weights()
     encoding = FLOAT_ENCODINGS[form]
-    graph.encode(weight, fit.encode(graph.matrix(weight), encoding), forms.choose(weight, encoding).form)
+    graph.encode(weight, fit.encode(graph.matrix(weight), encoding), choose(weight, encoding).form)
     graph.save(tmp_path / "new.onnx")
     run(tmp_path / "new.onnx", CASES[name].feeds)
     (opset,) = onnx.load(tmp_path / "new.onnx").opset_import

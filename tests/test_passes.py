@@ -24,7 +24,6 @@ from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding.fit import encode
 from qcc.ir.encoding.grid import IntGrid
-from qcc.ir.forms.choose import choose
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.passes.contract.contract import EVERYTHING, Context, Invariant, Pass, Phase, Restructure, Rewrite, Rounding
 from qcc.passes.contract.moments import grams_of
@@ -32,6 +31,7 @@ from qcc.passes.encode import Encode
 from qcc.passes.rounding.gptq import Gptq, round_columns
 from qcc.passes.rounding.nearest import Nearest
 from qcc.passes.structure.channels import Channels
+from tests.chooser import choose
 
 WIDTH = 16
 EXACT_TOLERANCE = 1e-5  # float32 sums of 16 terms on values of about 1

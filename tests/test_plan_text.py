@@ -134,6 +134,9 @@ def steps(draw: st.DrawFn, names: list[str]) -> Step:
     return Step(action, taken, draw(names_of), encodings, values)
 
 
+PROCESSORS = st.lists(st.sampled_from(["generic", "avx2", "avx512-vnni"]), min_size=1, unique=True).map(tuple)
+
+
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
     names = draw(st.lists(NAMES, unique=True, max_size=9))
@@ -147,7 +150,7 @@ def plans(draw: st.DrawFn) -> Plan:
         fixed = draw(st.dictionaries(st.sampled_from(["size", "bits", "latency"]), AMOUNTS))
         allocate = Allocate(draw(NAMES), tuple(limits), open_, fixed)
     kernels = draw(
-        st.none() | st.builds(Kernels, st.lists(NAMES).map(tuple), st.sampled_from(["int8", "bf16", "exact"]))
+        st.none() | st.builds(Kernels, st.just("cpu"), PROCESSORS, st.sampled_from(["int8", "bf16", "exact"]))
     )
     terms = draw(st.lists(st.sampled_from(TERMS), unique=True))
     return Plan(done, kept, allocate, kernels, tuple(sorted(terms, key=TERMS.index)))
@@ -207,7 +210,10 @@ INT8 = "encode(int8 channel, rounding = nearest, form = decoded)"
         (f"plan 1\n{INT8.replace('int8', 'int8 | int4')}\n", "Q651", "one format is expected", "", "2:8"),
         (f"plan 1\n{INT8[:-1]}\n", "Q651", "the line ends", "", "2:"),
         ("plan 1\ntarget onnxruntim\n", "Q226", "unknown target", "did you mean `onnxruntime`?", "2:8"),
-        ("plan 1\nkernels int9 for avx2\n", "Q651", "unknown activations `int9`", "`int8`", "2:9"),
+        ("plan 1\nkernels int9 for cpu avx2\n", "Q651", "unknown activations `int9`", "`int8`", "2:9"),
+        ("plan 1\nkernels bf16 for cpu avx3\n", "Q651", "unknown target `avx3`", "of it", "2:18"),
+        ("plan 1\nkernels bf16 for onnxruntime avx2\n", "Q651", "no kernels for `onnxruntime(avx2)`", "of it", "2:18"),
+        ("plan 1\nkernels bf16 for cpu avx2 armv8.2-dotprod\n", "Q651", "for one architecture", "of it", "2:18"),
         (f"plan 1\nchoose w\n    a size 1 bits 2: {INT8}\n", "Q651", "nothing says how", "allocate", ""),
         (f"plan 1\nallocate size\nchoose w\n    a size 1: {INT8}\n", "Q652", "its size and bits", "", ""),
         (f"plan 1\nallocate size\nchoose w\n    a sise 1: {INT8}\n", "Q652", "", "", ""),

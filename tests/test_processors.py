@@ -24,8 +24,8 @@ from qcc.ir.encoding.blocks import CHANNEL, Block
 from qcc.ir.encoding.encoded import Encoded, Scales, stored
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.value import DYNAMIC_INT8, STATIC_INT8, EncodedValue
-from qcc.ir.forms.capabilities import capabilities
 from qcc.ir.forms.fused import FUSED
+from qcc.ir.forms.fusible import fusible
 from qcc.ir.forms.integers import INTEGERS
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.emit.kernel_body import kernel_function
@@ -62,7 +62,7 @@ class Case:
 
 def cases() -> Iterator[Case]:
     """Every form of whole numbers that the runtime multiplies: fused, with static activations, in a kernel's body."""
-    for row in capabilities():
+    for row in fusible():
         for size in row.groups:
             yield written(Blocked(IntGrid(row.bits, row.symmetric), Block(1, size)))
     yield written(Blocked(IntGrid(7), CHANNEL), EncodedValue(STATIC_INT8, np.float32(1 / 127)))

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 
 import qcc
-from qcc.codegen.target.target import native
+from qcc.codegen.cpu.processors.processors import native
 from qcc.dsl.diagnostics.report import QccError
 from tests.kernel_files import INPUTS, OP, OTHER, library, model, needs_tvm
 from tests.onnx_models import parse, random

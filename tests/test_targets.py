@@ -8,10 +8,10 @@ import pytest
 
 from qcc.__main__ import main
 from qcc.codegen.cpu.ceilings import ceilings
-from qcc.codegen.cpu.ceilings.ceilings import Ceiling, Ceilings
-from qcc.codegen.target import machine, target
-from qcc.codegen.target.target import TARGETS, native
-from qcc.compiler.commands import targets as command_targets
+from qcc.codegen.cpu.processors.processors import PROCESSORS, VNNI, native
+from qcc.codegen.target import machine
+from qcc.codegen.target.ceiling import Ceiling, Ceilings
+from qcc.codegen.target.find import targets
 from tests.kernel_files import needs_tvm
 
 
@@ -31,19 +31,22 @@ def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def test_every_target_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     out = told(capsys)
-    assert [line.split()[0] for line in out.split("\n\n")[0].splitlines()[1:]] == list(TARGETS)
+    first, second, *_ = ([line.split()[0] for line in part.splitlines()] for part in out.split("\n\n"))
+    assert first == ["target", *targets()]
+    assert second == ["cpu(...)", *PROCESSORS]
     assert f"cpu(native)  {native().name}\n" in out
     assert "one core at most" not in out
     data = json.loads(told(capsys, "--format", "json"))
-    assert [one["name"] for one in data["targets"]] == list(TARGETS)
-    assert (data["native"], data["ceilings"]) == (native().name, None)
+    plain, cpu = data["targets"]
+    assert (plain["name"], plain["processors"], plain["native"]) == ("onnxruntime", [], None)
+    assert [one["name"] for one in cpu["processors"]] == list(PROCESSORS)
+    assert (cpu["native"], cpu["ceilings"], cpu["providers"]) == (native().name, None, ["CPUExecutionProvider"])
     assert data["machine"]["cores"] >= 1
-    assert {one["name"]: one["runs_here"] for one in data["targets"]}[native().name] is True
+    assert {one["name"]: one["runs_here"] for one in cpu["processors"]}[native().name] is True
 
 
 def test_what_a_lesser_machine_lacks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for module in (target, command_targets):
-        monkeypatch.setattr(module, "cpu_flags", lambda: frozenset(target.VNNI))
+    monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset(VNNI))
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     lines = {line.split()[0]: line for line in told(capsys).splitlines() if line}
     assert "no, lacks avx512_bf16 and 3 more" in lines["sapphire-rapids"]
@@ -55,7 +58,7 @@ def test_what_a_lesser_machine_lacks(monkeypatch: pytest.MonkeyPatch, capsys: py
 def test_a_machine_without_a_target(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
     assert "cpu(native)  none: no native target for riscv64 yet\n" in told(capsys)
-    assert json.loads(told(capsys, "--format", "json"))["native"] is None
+    assert json.loads(told(capsys, "--format", "json"))["targets"][1]["native"] is None
     assert main(["targets", "--measure"]) == 1
     assert "Q460" in capsys.readouterr().err
 
@@ -86,7 +89,7 @@ def test_measured_once_and_kept(
     assert rates["fp32 multiply-add"] > 1  # GFLOP/s; far less means denormals
     assert [path.suffix for path in cache.iterdir()] == [".json"]
     assert told(capsys) == out  # shown from then on
-    assert json.loads(told(capsys, "--format", "json"))["ceilings"]["measured"] == made.measured
+    assert json.loads(told(capsys, "--format", "json"))["targets"][1]["ceilings"]["measured"] == made.measured
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"measured": 1}', '{"measured": "x", "ceilings": [{"name": 1}]}', "[1]"])

@@ -4,14 +4,15 @@ Few rows are multiplied one by one or by fours by the first template of `FEW` th
 the first of `MANY` that does takes over, if one does. TVM is loaded when a function is made, and not before.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from types import ModuleType
 from typing import ClassVar
 
+from qcc.codegen.cpu.processors.processors import AMX, AVX2, DOTPROD, VNNI, CpuProcessor
 from qcc.codegen.cpu.processors.tiling import tiling
 from qcc.codegen.cpu.tir.codes import Codes, codes_of
-from qcc.codegen.target.target import AMX, AVX2, DOTPROD, VNNI, CpuTarget
+from qcc.codegen.target.target import Arithmetic, Template
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, group
 from qcc.ir.kernel.op import BF16, CHUNK, LinearOp
@@ -58,16 +59,18 @@ def product_of(op: LinearOp) -> KernelProduct:
     return KernelProduct(Blocked(op.encoding.grid, block), static=op.static)
 
 
-class Template(ABC):
+class CpuTemplate(Template[CpuProcessor]):
     """A way to multiply rows of activations with stored weights.
 
     The shim calls its functions by their ``words``; what it must know of them beside stands in `facts`.
     """
 
-    name: ClassVar[str]
+    def serves(self, op: LinearOp, processor: CpuProcessor, activations: Arithmetic) -> bool:
+        """See `Template.serves`."""
+        return self.accepts(product_of(op), processor, activations)
 
     @abstractmethod
-    def accepts(self, product: KernelProduct, processor: CpuTarget, activations: str) -> bool:
+    def accepts(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
         """It multiplies such weights on such a processor, rounding activations as asked for at most."""
 
     @abstractmethod
@@ -75,7 +78,7 @@ class Template(ABC):
         """The functions' names by the shim's words."""
 
     @abstractmethod
-    def make(self, word: str, name: str, product: KernelProduct, processor: CpuTarget) -> Expr:
+    def make(self, word: str, name: str, product: KernelProduct, processor: CpuProcessor) -> Expr:
         """The TIR of the function that the shim calls by a word, under a name."""
 
     def facts(self, product: KernelProduct) -> dict[str, int]:
@@ -83,7 +86,7 @@ class Template(ABC):
         return {}
 
 
-class _Few(Template):
+class _Few(CpuTemplate):
     """One row, or four: ``rounds`` says that they are rounded to int8 by chunks."""
 
     rounds: ClassVar[bool] = False
@@ -99,8 +102,8 @@ class _Few(Template):
         """Activations are rounded or not."""
         return {"rounds": int(self.rounds)}
 
-    def make(self, word: str, name: str, product: KernelProduct, processor: CpuTarget) -> Expr:
-        """See `Template.make`."""
+    def make(self, word: str, name: str, product: KernelProduct, processor: CpuProcessor) -> Expr:
+        """See `CpuTemplate.make`."""
         if word == "quantize":
             from qcc.codegen.cpu.rows import gemv_int8
             from qcc.codegen.cpu.tiles import static
@@ -110,7 +113,7 @@ class _Few(Template):
         return self._gemv(name, product, ROWS[word], processor)
 
     @abstractmethod
-    def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuTarget) -> Expr:
+    def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuProcessor) -> Expr:
         """The function for so many rows."""
 
 
@@ -119,11 +122,11 @@ class FloatRows(_Few):
 
     name: ClassVar[str] = "bf16 weights"
 
-    def accepts(self, product: KernelProduct, processor: CpuTarget, activations: str) -> bool:
+    def accepts(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
         """Such weights, anywhere."""
         return product.codes.is_float and not product.pointwise
 
-    def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuTarget) -> Expr:
+    def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuProcessor) -> Expr:
         from qcc.codegen.cpu.rows import gemv_bf16
 
         return gemv_bf16.gemv(name, rows, processor.has(*VNNI))
@@ -135,12 +138,12 @@ class _Rounded(_Few):
     rounds: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]]
 
-    def accepts(self, product: KernelProduct, processor: CpuTarget, activations: str) -> bool:
+    def accepts(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
         """All codes, unless activations are to stay as they are."""
         codes = not product.codes.is_float and not product.pointwise
         return codes and activations != "exact" and processor.has(*self.needs)
 
-    def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuTarget) -> Expr:
+    def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuProcessor) -> Expr:
         gemv: Expr = self._module().gemv(name, product.codes, rows, product.static)
         return gemv
 
@@ -179,7 +182,7 @@ class NeonRows(_Rounded):
     name: ClassVar[str] = "int8 by NEON"
     needs: ClassVar[tuple[str, ...]] = DOTPROD
 
-    def accepts(self, product: KernelProduct, processor: CpuTarget, activations: str) -> bool:
+    def accepts(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
         """Codes of integers."""
         return product.codes.table is None and super().accepts(product, processor, activations)
 
@@ -194,18 +197,18 @@ class ExactRows(_Few):
 
     name: ClassVar[str] = "exact"
 
-    def accepts(self, product: KernelProduct, processor: CpuTarget, activations: str) -> bool:
+    def accepts(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
         """Codes of integers anywhere, and tables with AVX-512."""
         integers = product.codes.table is None or processor.has(*VNNI)
         return integers and not product.codes.is_float and not product.pointwise
 
-    def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuTarget) -> Expr:
+    def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuProcessor) -> Expr:
         from qcc.codegen.cpu.rows import gemv_exact
 
         return gemv_exact.gemv(name, product.codes, rows, processor.has(*VNNI))
 
 
-class _Tiles(Template):
+class _Tiles(CpuTemplate):
     """Tiles of rows by AMX, from ``rows`` on.
 
     The rows were measured at 1024x1024, 384x1536 and 1536x384 on Sapphire Rapids: from there on a matrix product is
@@ -217,7 +220,7 @@ class _Tiles(Template):
     """Of 32 inputs, in a step."""
     packs: ClassVar[str] = "pack_bf16"
 
-    def accepts(self, product: KernelProduct, processor: CpuTarget, activations: str) -> bool:
+    def accepts(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
         """What `_takes` does, on processors with AMX."""
         takes = not product.pointwise and self._takes(product, activations)
         return takes and activations != "exact" and processor.has(*AMX)
@@ -234,8 +237,8 @@ class _Tiles(Template):
         """The rows, and what a step is long."""
         return {"many": self.rows, "chunks": self.chunks}
 
-    def make(self, word: str, name: str, product: KernelProduct, processor: CpuTarget) -> Expr:
-        """See `Template.make`."""
+    def make(self, word: str, name: str, product: KernelProduct, processor: CpuProcessor) -> Expr:
+        """See `CpuTemplate.make`."""
         from qcc.codegen.cpu.tiles import gemm_bf16, gemm_int8, static
 
         packers = {"pack_bf16": gemm_bf16.pack, "pack_int8": gemm_int8.pack, "pack_static": static.pack}
@@ -278,12 +281,12 @@ class CodeTiles(_Tiles):
         return not product.codes.is_float
 
 
-class Convolution(Template):
+class Convolution(CpuTemplate):
     """Convolutions of one point, whose weights were decoded to bfloat16 before."""
 
     name: ClassVar[str] = "convolutions by AMX"
 
-    def accepts(self, product: KernelProduct, processor: CpuTarget, activations: str) -> bool:
+    def accepts(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
         """Those, where there is AMX."""
         return product.pointwise and activations != "exact" and processor.has(*AMX)
 
@@ -291,18 +294,18 @@ class Convolution(Template):
         """What makes tiles of channels; the product comes with an op's steps."""
         return {"pack": "pack_conv1x1"}
 
-    def make(self, word: str, name: str, product: KernelProduct, processor: CpuTarget) -> Expr:
-        """See `Template.make`."""
+    def make(self, word: str, name: str, product: KernelProduct, processor: CpuProcessor) -> Expr:
+        """See `CpuTemplate.make`."""
         from qcc.codegen.cpu.tiles import conv1x1
 
         return conv1x1.pack(name)
 
 
-FEW: tuple[Template, ...] = (FloatRows(), VnniRows(), NeonRows(), Avx2Rows(), ExactRows(), Convolution())
+FEW: tuple[CpuTemplate, ...] = (FloatRows(), VnniRows(), NeonRows(), Avx2Rows(), ExactRows(), Convolution())
 MANY: tuple[_Tiles, ...] = (FloatTiles(), IntegerTiles(), CodeTiles())
 
 
-def templates(product: KernelProduct, processor: CpuTarget, activations: str) -> tuple[Template, ...]:
+def templates(product: KernelProduct, processor: CpuProcessor, activations: str) -> tuple[CpuTemplate, ...]:
     """Those that make a product's functions: one for few rows, and where there is one, one for many; none at all where
     the processor has no kernel for it.
     """

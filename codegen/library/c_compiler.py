@@ -8,14 +8,11 @@ import shutil
 import sys
 from dataclasses import dataclass
 
-from qcc.codegen.target.target import here
+from qcc.codegen.target.errors import BuildError
+from qcc.codegen.target.machine import here
 
 GLIBC = "2.28"  # the oldest that zig links for: that of Debian 10 and RHEL 8
 NATIVE = ("cc", "gcc", "clang")
-
-
-class BuildError(Exception):
-    """Kernels could not be built: something is missing, or the C compiler failed."""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,10 @@
-/* The two C interfaces that the shim speaks. No header of ONNX Runtime or TVM is needed: ONNX Runtime's API is a table
+/* ONNX Runtime's C API, version 17, as far as libraries of kernels speak it. No header of it is needed: the API is a table
  * of functions that only ever grows at its end, so a function is known by its index. */
 #ifndef QCC_ABI_H
 #define QCC_ABI_H
 #include <stddef.h>
 #include <stdint.h>
 
-/* ---- ONNX Runtime's C API, version 17 ---- */
 enum { API_VERSION = 17, FLOAT = 1, UINT8 = 2, INT8 = 3, FLOAT16 = 10, BFLOAT16 = 16, FAIL = 1, INVALID = 2 };
 enum { CREATE_STATUS = 0, CREATE_DOMAIN = 26, DOMAIN_ADD = 27, ADD_DOMAIN = 28, TENSOR_DATA = 51, ELEMENT_TYPE = 60,
        RANK = 61, DIMENSIONS = 62, TYPE_AND_SHAPE = 65, FLOAT_ATTRIBUTE = 85, GET_INPUT = 90, GET_OUTPUT = 91,
@@ -39,17 +38,5 @@ typedef struct Op {
 } Op;
 
 static inline void *status(int code, const char *message) { return ORT(CREATE_STATUS, int, const char *)(code, message); }
-
-/* ---- TVM's calling convention ---- */
-typedef struct {
-  void *data; int32_t device_type, device_id, ndim; uint8_t code, bits; uint16_t lanes;
-  int64_t *shape, *strides; uint64_t byte_offset;
-} Tensor;
-typedef struct { int32_t type; uint32_t zero; union { int64_t number; const void *pointer; }; } Any;
-typedef int (*Kernel)(void *, const Any *, int, Any *);
-#define POINTER(p) {4, 0, {.pointer = (p)}}
-#define NUMBER(n) {1, 0, {.number = (n)}}
-#define TENSOR(t) {7, 0, {.pointer = (t)}}
-#define CALL(kernel, args) ({ Any result_ = {0}; (kernel)(NULL, args, sizeof(args) / sizeof(*args), &result_); })
 
 #endif

@@ -1,1 +1,1 @@
-"""Processors that kernels are made for."""
+"""What a target is, and the machine that this process runs on."""

@@ -1,162 +1,251 @@
-"""What a processor offers to kernels: targets as data, and the one this process runs on."""
+"""What a target is: where a model is to run, and all that is known of running it there.
 
-import platform
-from collections.abc import Iterable
+A target is a folder of `qcc.codegen` with a module ``target``, in which stands a class that derives from `Target`;
+nothing registers it. The language learns the names from it, forms are chosen by its capability data, and where it has
+templates it builds libraries of kernels. Whoever compiles asks the object, and nothing else.
+"""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-CPUINFO = Path("/proc/cpuinfo")
-CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
-UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+from qcc.codegen.target.ceiling import CeilingError, Ceilings
+from qcc.codegen.target.digest import digest
+from qcc.codegen.target.errors import BuildError, TargetError
+from qcc.ir.graph.costs import CapabilityTable, Costs
+from qcc.ir.kernel.op import LinearOp
 
-AVX2 = ("avx2", "fma", "f16c")
-AVX512 = (*AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl")
-VNNI = (*AVX512, "avx512_vnni")
-AMX = (*VNNI, "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")
-DOTPROD = ("asimddp",)
-INSTRUCTION_SETS = {"amx": AMX, "avx512-vnni": VNNI, "avx512": AVX512, "avx2": AVX2, "dotprod": DOTPROD}
-"""What tells processors apart in what they take for products, the most first: its name, and the flags that it needs."""
-
-
-class TargetError(Exception):
-    """A target that is unknown, or that kernels cannot be built for on this machine."""
+Arithmetic = Literal["bf16", "int8", "exact"]
+"""How kernels round what they multiply, as `export { activations = ... }` spells it."""
+Ticker = Callable[[int, int, str], None]
+NATIVE = "native"
+"""The word for the processor of this machine."""
+CPU = ("CPUExecutionProvider",)
 
 
 @dataclass(frozen=True)
-class CpuTarget:
-    """A processor to build for.
-
-    Args:
-        name: as the policy spells it.
-        mcpu: LLVM's name of the processor that has these features.
-        features: the flags, as Linux names them, that generated code needs; a library refuses to register without them.
-        triple: LLVM's target triple.
-        l1_bytes: of data cache, one core.
-        l2_bytes: one core.
-    """
+class Processor(ABC):
+    """What kernels can be made for, by the name that a policy gives in the target's parentheses."""
 
     name: str
-    mcpu: str
-    features: tuple[str, ...] = ()
-    triple: str = "x86_64-unknown-linux-gnu"
-    l1_bytes: int = 32 << 10
-    l2_bytes: int = 512 << 10
 
     @property
-    def architecture(self) -> str:
-        """As the triple spells it."""
-        return self.triple.partition("-")[0]
+    @abstractmethod
+    def obstacle(self) -> str:
+        """Why what is made for it would not run on this machine; empty if it would."""
 
     @property
     def instructions(self) -> str:
-        """The instruction set that the features amount to."""
-        return instruction_set(self.features)
+        """What it is told apart by in the capability data; empty where it has no table."""
+        return self.name
 
-    def has(self, *features: str) -> bool:
-        """All these features are there."""
-        return set(features) <= set(self.features)
+    @property
+    def adds_bytes_exactly(self) -> bool:
+        """The runtime's products of two bytes are added up in 32 bits, so that none saturates."""
+        return False
 
-
-TARGETS = {
-    target.name: target
-    for target in (
-        CpuTarget("generic", "x86-64"),
-        CpuTarget("avx2", "haswell", AVX2),
-        CpuTarget("avx512-vnni", "cascadelake", VNNI, l2_bytes=1 << 20),
-        CpuTarget("sapphire-rapids", "sapphirerapids", AMX, l1_bytes=48 << 10, l2_bytes=2 << 20),
-        CpuTarget("armv8.2-dotprod", "cortex-a76", DOTPROD, "aarch64-unknown-linux-gnu", 64 << 10),
-    )
-}
-NATIVE = "native"
-NATIVE_ORDER = ("sapphire-rapids", "avx512-vnni", "avx2", "generic", "armv8.2-dotprod")
+    @property
+    def facts(self) -> Mapping[str, str | list[str]]:
+        """What a list tells of it beside its name."""
+        return {}
 
 
-def named(name: str) -> CpuTarget:
-    """The target of that name; ``native`` is this machine's.
+P = TypeVar("P", bound=Processor)
 
-    Raises:
-        TargetError: there is none.
+
+class Template(ABC, Generic[P]):
+    """A way to make kernels. Outside of its target nothing is known of it but what it serves."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def serves(self, op: LinearOp, processor: P, activations: Arithmetic) -> bool:
+        """It makes such an op for a processor, rounding activations as asked for at most."""
+
+
+@dataclass(frozen=True)
+class Library:
+    """A library of kernels that was built.
+
+    Args:
+        path: the file.
+        served: the ops that it was built to take, by processor, the best first.
     """
-    if name == NATIVE:
-        return native()
-    if name not in TARGETS:
-        raise TargetError(f"unknown target `{name}`; known are native, {', '.join(TARGETS)}")
-    return TARGETS[name]
+
+    path: Path
+    served: tuple[tuple[Processor, frozenset[LinearOp]], ...]
+
+    @property
+    def here(self) -> frozenset[LinearOp]:
+        """The ops that it should take on this machine."""
+        return next((ops for processor, ops in self.served if not processor.obstacle), frozenset())
 
 
-def native() -> CpuTarget:
-    """The best named target whose features this machine has, with its own cache sizes.
+class Target(ABC, Generic[P]):
+    """A target; the first line of its docstring is what lists tell of it."""
 
-    Raises:
-        TargetError: no target describes this kind of processor.
-    """
-    flags, kin = cpu_flags(), [TARGETS[name] for name in NATIVE_ORDER if TARGETS[name].architecture == here()]
-    if not kin:
-        raise TargetError(f"no native target for {here()} yet")
-    best = next((one for one in kin if set(one.features) <= flags), None)
-    if best is None:
-        raise TargetError(f"no native target: this processor lacks {', '.join(set(kin[-1].features) - flags)}")
-    return CpuTarget(
-        best.name, best.mcpu, best.features, best.triple, cache_bytes(1, best.l1_bytes), cache_bytes(2, best.l2_bytes)
-    )
+    name: ClassVar[str]
+    """As a policy spells it."""
+    default: ClassVar[bool] = False
+    """It is meant where a policy names none."""
+    providers: ClassVar[tuple[str, ...]] = CPU
+    """The execution providers of ONNX Runtime that run what is compiled for it."""
+    stages: ClassVar[tuple[str, ...]] = ()
+    """What its kernels can be shown as (`show`)."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Distributions whose versions decide what is built, beside qcc's own."""
+    headings: ClassVar[Mapping[str, str]] = {}
+    """Of the `Processor.facts` that a table shows."""
+    has_ceilings: ClassVar[bool] = False
+    """What this machine can do at most can be measured."""
+
+    @property
+    def summary(self) -> str:
+        """What lists tell of it."""
+        return (inspect.getdoc(type(self)) or "").partition("\n")[0].rstrip(".")
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Mapping[str, CapabilityTable]:
+        """What layers were measured to cost in each form, by the `Processor.instructions`."""
+
+    @property
+    def processors(self) -> tuple[P, ...]:
+        """What kernels can be made for, the best last."""
+        return ()
+
+    @property
+    def templates(self) -> tuple[Template[P], ...]:
+        """The ways to make kernels; none where all is left to the runtime."""
+        return ()
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What may stand in its parentheses."""
+        return (NATIVE, *(one.name for one in self.processors)) if self.processors else ()
+
+    def native(self) -> P:
+        """The processor that this machine is.
+
+        Raises:
+            TargetError: it is none of the target's.
+        """
+        found = next((one for one in reversed(self.processors) if not one.obstacle), None)
+        if found is None:
+            raise TargetError(f"no native target: this machine is no processor of `{self.name}`")
+        return found
+
+    def named(self, names: Iterable[str]) -> tuple[P, ...]:
+        """The processors of these names.
+
+        Raises:
+            TargetError: one is unknown.
+        """
+        known = {one.name: one for one in self.processors}
+        names = tuple(names)
+        for name in names:
+            if name not in known:
+                raise TargetError(f"unknown target `{name}`; known are {', '.join(self.words) or 'none'}")
+        return tuple(known[name] for name in names)
+
+    def chosen(self, words: Collection[str]) -> tuple[str, ...]:
+        """The names of the processors that stand in the parentheses; without any, of this machine's.
+
+        Raises:
+            TargetError: one is unknown, this machine is none, or they do not go together.
+        """
+        names = (self.native().name if word == NATIVE else word for word in words or (NATIVE,))
+        found = tuple(dict.fromkeys(names))
+        self.check(self.named(found))
+        return found
+
+    def check(self, processors: tuple[P, ...]) -> None:
+        """See that one library can be for all of these.
+
+        Raises:
+            TargetError: it cannot.
+        """
+
+    def at_hand(self, words: Collection[str]) -> bool:
+        """What stands in the parentheses means this machine, so that its clock may decide."""
+        return not words or NATIVE in words
+
+    def runs_here(self, names: Iterable[str]) -> bool:
+        """What is made for these processors runs on this machine."""
+        return any(not one.obstacle for one in self.named(names))
+
+    def costs(self, names: Iterable[str] = (), activations: Arithmetic | Literal[""] = "") -> Costs:
+        """What forms cost on processors; anywhere, where none is named."""
+        instructions = dict.fromkeys(one.instructions for one in self.named(names))
+        return Costs(self.capabilities, tuple(instructions), activations)
+
+    def served(self, ops: Iterable[LinearOp], processor: P, activations: Arithmetic) -> list[LinearOp]:
+        """The ops that there is a template for."""
+        return [op for op in ops if any(one.serves(op, processor, activations) for one in self.templates)]
+
+    def serves(self, op: LinearOp, names: Iterable[str], activations: Arithmetic) -> bool:
+        """There is a template for the op on one of these processors."""
+        return any(self.served([op], one, activations) for one in self.named(names))
+
+    def build(
+        self, ops: Iterable[LinearOp], names: Collection[str], out: Path, activations: Arithmetic, fresh: bool = False
+    ) -> Library:
+        """Write the library that serves ops to ``out``, from the cache if it was built before.
+
+        Args:
+            ops: in any order.
+            names: of processors, the best first: a library uses what was made for the first that this machine is.
+            out: the file to write, replaced at once.
+            activations: how kernels round what they multiply, at most.
+            fresh: build it even where it was built before.
+
+        Raises:
+            BuildError: something that makes kernels is missing, or failed.
+            TargetError: no library can be for these processors.
+        """
+        processors, wanted = self.named(names), sorted(set(ops), key=lambda op: op.name)
+        if not wanted or not processors:
+            raise BuildError("there are no kernels to build")
+        self.check(processors)
+        self.make(tuple(wanted), processors, out, activations, fresh)
+        return Library(out, tuple((one, frozenset(self.served(wanted, one, activations))) for one in processors))
+
+    def make(
+        self, ops: tuple[LinearOp, ...], processors: tuple[P, ...], out: Path, activations: Arithmetic, fresh: bool
+    ) -> None:
+        """Write the file of `build`: ops are sorted, each once."""
+        raise BuildError(f"`{self.name}` has no kernels")
+
+    def show(self, stage: str, ops: Iterable[LinearOp], names: Iterable[str], activations: Arithmetic) -> str:
+        """What a library is made of, as text, in one of `stages`.
+
+        Raises:
+            BuildError: something that makes kernels is missing.
+        """
+        raise BuildError(f"`{self.name}` has no stage `{stage}`")
+
+    def digest(self) -> str:
+        """A hash of all of qcc that decides what is built: what all targets share, and the target's own folder."""
+        return digest(Path(inspect.getfile(type(self))).parent)
+
+    def ceilings(self) -> Ceilings | None:
+        """What this machine was measured to do at most."""
+        return None
+
+    def measure_ceilings(self, tick: Ticker) -> Ceilings:
+        """Measure it, and keep it.
+
+        Args:
+            tick: told how much is done, of how much, and what is next.
+
+        Raises:
+            CeilingError: it cannot be measured.
+            TargetError: nothing is known of this machine.
+        """
+        raise CeilingError(f"`{self.name}` has no ceilings to measure")
 
 
-def instruction_set(features: Iterable[str]) -> str:
-    """The best of `INSTRUCTION_SETS` that these flags have; empty if they have none."""
-    return next((name for name, needed in INSTRUCTION_SETS.items() if set(needed) <= set(features)), "")
-
-
-def here() -> str:
-    """This machine's architecture, as triples spell it; other systems than Linux, which no target is for, by name."""
-    system, machine = platform.system(), platform.machine()
-    return machine if system == "Linux" else f"{system} on {machine}"
-
-
-def architecture(targets: Iterable[CpuTarget]) -> str:
-    """The one that these targets, at least one, share.
-
-    Raises:
-        TargetError: they do not.
-    """
-    found = {target.architecture: target.name for target in targets}
-    if len(found) > 1:
-        said = " and ".join(f"{name} is {kind}" for kind, name in found.items())
-        raise TargetError(f"a library holds kernels for one architecture, but {said}: compile once for each")
-    return next(iter(found))
-
-
-def runs_here(names: Iterable[str]) -> bool:
-    """One of these targets has no need of what this machine lacks."""
-    flags = cpu_flags()
-    return any(one.architecture == here() and set(one.features) <= flags for one in map(named, names))
-
-
-def cpu_name() -> str:
-    """What this machine's processor is called; its kind where it does not say."""
-    return _cpuinfo("model name", "Model") or platform.processor() or platform.machine()
-
-
-def cpu_flags() -> frozenset[str]:
-    """The flags of this machine's processor, as Linux names them; none where they cannot be read."""
-    return frozenset(_cpuinfo("flags", "Features").split())
-
-
-def _cpuinfo(*keys: str) -> str:
-    """The first line of one of these keys; empty where there is none."""
-    if not CPUINFO.exists():
-        return ""
-    lines = CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(keys)), "")
-
-
-def cache_bytes(level: int, default: int) -> int:
-    """The size of a cache of the first core, data or unified; ``default`` where it cannot be read."""
-    for index in sorted(CACHES.glob("index*")):
-        try:
-            fits = (index / "level").read_text().strip() == str(level)
-            kind, size = (index / "type").read_text().strip(), (index / "size").read_text().strip()
-        except OSError:
-            continue
-        if fits and kind in ("Data", "Unified"):
-            return int(size.rstrip("KMG")) * UNITS.get(size[-1], 1)
-    return default
+AnyTarget = Target[Any]

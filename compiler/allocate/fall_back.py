@@ -11,12 +11,13 @@ from pathlib import Path
 from qcc.compiler.allocate.settle import Settled
 from qcc.compiler.console.numbered_names import patterns
 from qcc.compiler.metrics.find import judged
-from qcc.compiler.plan.bind import Chooser, fallbacks, steps_of
+from qcc.compiler.plan.bind import fallbacks, steps_of
 from qcc.compiler.plan.costs import SIZE, costs_of
 from qcc.compiler.plan.plan import Candidate, Kept, Plan, PlanRow, Step
 from qcc.compiler.verify.outputs import BoundCheck, Loser, Verification
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Policy
+from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.ops import Weight
 from qcc.passes.encode import Encode
 

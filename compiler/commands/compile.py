@@ -15,6 +15,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qcc.codegen.target.find import kernel_stages
 from qcc.compiler.commands.cli import DEMAND
 from qcc.compiler.commands.dim_options import add_dims, dims
 from qcc.compiler.commands.policy_options import DEFAULT_POLICY, add_policy, definitions
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from qcc.compiler.plan.plan import Plan, PlanFile
     from qcc.dsl.policy.policy import Policy
 
-KERNELS = ("tir", "asm")
+STAGES = ("ast", "policy", "plan")
+"""Of every compilation; targets have stages of their kernels."""
 
 EXAMPLES = """examples:
   qcc compile model.onnx                            eight bits a weight, no data needed
@@ -55,7 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_dims(parser)
     add("--plan", metavar="FILE", type=Path, help="do what a plan says, of a lock or as text, not the policy's rules")
     add("--keep-failed", action="store_true", help="write a model whose verification fails, under a name that tells it")
-    add("--emit", choices=("ast", "policy", "plan", *KERNELS), help="print this stage and stop")
+    add("--emit", choices=(*STAGES, *kernel_stages()), help="print this stage and stop")
     add("--format", choices=("text", "json", "github"), default="text", help="how to print (default: text)")
     add("-q", "--quiet", action="store_true", help="print nothing but errors and warnings")
     add("-v", "--verbose", action="store_true", help="list every layer, however many there are")
@@ -79,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     if isinstance(plan, Lock) and plan.policy != policy_sha256(policy):
         help = "give the policy that the plan was made of with -p: verify and export come from it"
         report.warning("Q433", f"`{args.plan}` was made of another policy than `{args.policy}`", help=help)
-    if args.emit in KERNELS:
+    if args.emit and args.emit not in STAGES:
         return _emit_kernels(policy, plan, report, args)
     sizes = dims(args)
     with progress(args.quiet or args.format != "text") as update:
@@ -142,9 +144,13 @@ def _emit_kernels(policy: "Policy", plan: "PlanFile | None", report: Diagnostics
     from qcc.compiler import compile as driver
     from qcc.compiler.runtime import build_kernels
 
-    if (plan.plan.kernels if plan else build_kernels.kernels_of(policy)) is None:
+    kernels = plan.plan.kernels if plan else build_kernels.kernels_of(policy)
+    if kernels is None:
         asked = args.plan or args.policy or DEFAULT_POLICY
         raise UsageError(f"`{asked}` asks for no kernels", "`target cpu` in the policy does")
+    if args.emit not in kernels.of.stages:
+        shown = ", ".join((*STAGES, *kernels.of.stages))
+        raise UsageError(f"kernels for `{kernels.target}` are not shown as `{args.emit}`", f"there are {shown}")
     with progress(args.quiet or args.format != "text") as update:
         decided, ops, warnings = driver.decide_plan(
             args.model, policy, data=args.data, plan=plan, dims=dims(args), progress=update

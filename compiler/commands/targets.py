@@ -1,6 +1,6 @@
-"""List the processors that kernels can be built for, and what this machine is.
+"""List what can be compiled for, the processors that kernels can be built for, and what this machine is.
 
-A library that is built for a target runs where its instructions are; elsewhere the model's own functions run. With
+A library that is built for a processor runs where its instructions are; elsewhere the model's own functions run. With
 --measure it also measures what one core of this machine can do at most, which takes some seconds; the result is kept
 and shown from then on.
 """
@@ -9,9 +9,11 @@ import argparse
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from qcc.codegen.cpu.ceilings.ceilings import Ceiling, CeilingError, Ceilings, known, measure
+from qcc.codegen.target.ceiling import Ceiling, CeilingError, Ceilings
+from qcc.codegen.target.errors import TargetError
+from qcc.codegen.target.find import targets
 from qcc.codegen.target.machine import Machine, machine
-from qcc.codegen.target.target import TARGETS, CpuTarget, TargetError, cpu_flags, here, native
+from qcc.codegen.target.target import NATIVE, AnyTarget, Processor
 from qcc.compiler.console import terminal
 from qcc.compiler.console.fit_table import Column, Table
 from qcc.compiler.console.progress import progress
@@ -23,16 +25,16 @@ TVM = "`pip install --force-reinstall qcc` brings TVM in the version that qcc ne
 
 @dataclass(frozen=True)
 class TargetFacts:
-    """What is told: this machine, its native target (or why there is none), and its ceilings, if they are known."""
+    """What is told of a target: its processor that this machine is, or why it is none, and ceilings that are known."""
 
-    here: Machine
-    target: CpuTarget | None
+    target: AnyTarget
+    native: Processor | None
     reason: str
     ceilings: Ceilings | None
 
 
 EXAMPLES = """examples:
-  qcc targets              processors that kernels can be built for
+  qcc targets              what can be compiled for, and processors that kernels can be built for
   qcc targets --measure    what one core can do at most, measured
 """
 
@@ -46,69 +48,80 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List."""
-    ceilings = _measured(args.format) if args.measure else known()
-    facts = TargetFacts(machine(), *_native(), ceilings)
+    if args.measure:
+        _measure(args.format)
+    facts = [TargetFacts(one, *_native(one), one.ceilings()) for one in targets().values()]
     if args.format == "json":
-        terminal.write_json(_json(facts))
+        terminal.write_json({"targets": list(map(_json, facts)), "machine": asdict(machine()), "diagnostics": []})
     else:
-        _write(facts)
+        _write(facts, machine())
     return 0
 
 
-def _measured(format: str) -> Ceilings:
+def _measure(format: str) -> None:
+    """Measure the ceilings of all targets that have some."""
     try:
         with progress(format != "text") as update:
-            return measure(lambda done, total, name: update("measuring ceilings", done, total, name))
+            for target in targets().values():
+                if target.has_ceilings:
+                    target.measure_ceilings(lambda done, total, name: update("measuring ceilings", done, total, name))
     except CeilingError as error:
         raise QccError([Diagnostic("Q460", str(error), help=TVM)]) from error
     except TargetError as error:
         raise QccError([Diagnostic("Q460", str(error))]) from error
 
 
-def _native() -> tuple[CpuTarget | None, str]:
+def _native(target: AnyTarget) -> tuple[Processor | None, str]:
+    if not target.processors:
+        return None, ""
     try:
-        return native(), ""
+        return target.native(), ""
     except TargetError as error:
         return None, str(error)
 
 
-def _obstacle(target: CpuTarget) -> str:
-    """Why kernels for a target would not run here; empty if they would."""
-    if target.architecture != here():
-        return f"is {target.architecture}"
-    missing = [feature for feature in target.features if feature not in cpu_flags()]
-    return f"lacks {', '.join(missing)}" if missing else ""
-
-
 def _json(facts: TargetFacts) -> dict[str, Any]:
-    targets = []
-    for target in TARGETS.values():
-        obstacle = _obstacle(target)
-        entry = {"name": target.name, "mcpu": target.mcpu, "triple": target.triple, "features": list(target.features)}
-        targets.append({**entry, "runs_here": not obstacle, "obstacle": obstacle or None})
+    target = facts.target
     return {
-        "targets": targets,
-        "native": facts.target.name if facts.target else None,
-        "machine": asdict(facts.here),
+        "name": target.name,
+        "summary": target.summary,
+        "providers": list(target.providers),
+        "processors": list(map(_processor_json, target.processors)),
+        "native": facts.native.name if facts.native else None,
         "ceilings": asdict(facts.ceilings) if facts.ceilings else None,
-        "diagnostics": [],
     }
 
 
-def _write(facts: TargetFacts) -> None:
-    rows = []
-    for target in TARGETS.values():
-        obstacle = _obstacle(target)
-        here = f"no, {_short(obstacle)}" if obstacle else "yes"
-        rows.append((target.name, target.mcpu, here, " ".join(target.features) or "-"))
-    columns = tuple(map(Column, ("target", "LLVM's processor", "runs here", "instructions")))
-    terminal.write_table(Table(columns, tuple(rows)))
+def _processor_json(one: Processor) -> dict[str, Any]:
+    return {"name": one.name, **one.facts, "runs_here": not one.obstacle, "obstacle": one.obstacle or None}
+
+
+def _write(facts: list[TargetFacts], here: Machine) -> None:
+    rows = tuple((one.target.name, ", ".join(one.target.providers), one.target.summary) for one in facts)
+    terminal.write_table(Table(tuple(map(Column, ("target", "runs in", ""))), rows))
+    for one in facts:
+        if one.target.processors:
+            terminal.write_line()
+            _write_processors(one.target)
     terminal.write_line()
-    terminal.write(terminal.pairs(_machine(facts)))
-    if facts.ceilings:
-        terminal.write_line(f"\none core at most, measured on {facts.ceilings.measured}:")
-        columns = (Column("ceiling"), Column("", right=True), Column("unit"))
-        terminal.write_table(Table(columns, tuple(map(_ceiling, facts.ceilings.ceilings))))
+    terminal.write(terminal.pairs(_machine(facts, here)))
+    for one in facts:
+        if one.ceilings:
+            terminal.write_line(f"\none core at most, measured on {one.ceilings.measured}:")
+            columns = (Column("ceiling"), Column("", right=True), Column("unit"))
+            terminal.write_table(Table(columns, tuple(map(_ceiling, one.ceilings.ceilings))))
+
+
+def _write_processors(target: AnyTarget) -> None:
+    columns = (f"{target.name}(...)", "runs here", *target.headings.values())
+    rows = [_row(target, one) for one in target.processors]
+    terminal.write_table(Table(tuple(map(Column, columns)), tuple(rows)))
+
+
+def _row(target: AnyTarget, one: Processor) -> tuple[str, ...]:
+    facts = (one.facts[key] for key in target.headings)
+    told = (fact if isinstance(fact, str) else " ".join(fact) or "-" for fact in facts)
+    return one.name, f"no, {_short(one.obstacle)}" if one.obstacle else "yes", *told
 
 
 def _short(obstacle: str) -> str:
@@ -117,18 +130,21 @@ def _short(obstacle: str) -> str:
     return f"{first} and {len(rest)} more" if rest else first
 
 
-def _machine(facts: TargetFacts) -> list[tuple[str, str]]:
-    here = facts.here
+def _machine(facts: list[TargetFacts], here: Machine) -> list[tuple[str, str]]:
     caches = [
         f"{_binary(size)} L{level}"
         for level, size in enumerate((here.l1_bytes, here.l2_bytes, here.l3_bytes), 1)
         if size
     ]
     return [
-        ("cpu(native)", facts.target.name if facts.target else f"none: {facts.reason}"),
+        *((f"{one.target.name}({NATIVE})", _native_text(one)) for one in facts if one.target.processors),
         ("processor", f"{here.processor}, {here.cores} core{'' if here.cores == 1 else 's'}"),
         ("caches", ", ".join(caches) or "unknown"),
     ]
+
+
+def _native_text(facts: TargetFacts) -> str:
+    return facts.native.name if facts.native else f"none: {facts.reason}"
 
 
 def _binary(size_bytes: int) -> str:

@@ -3,22 +3,24 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from qcc.codegen.target.target import NATIVE, named, runs_here
+from qcc.codegen.target.target import AnyTarget
 from qcc.compiler.calibrate.rows import rows_of
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.measure.time_forms import FLOAT, Case, Timings
 from qcc.compiler.measure.timing import NOTICEABLE, times_text
 from qcc.compiler.plan.catalog import Export
 from qcc.compiler.plan.plan import Kernels
-from qcc.compiler.runtime.build_kernels import kernels_of, serve_convolutions
+from qcc.compiler.plan.targets import target_of, unserved
+from qcc.compiler.runtime.build_kernels import kernels_of
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.encoding.algebra import Encoding
-from qcc.ir.forms.capabilities import kernel_cost
 from qcc.ir.forms.choose import Choice, choose, plain_forms
 from qcc.ir.forms.kernel import KERNEL, kernel_layers
+from qcc.ir.graph.costs import Costs
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
+from qcc.ir.kernel.op import BF16
 from qcc.passes.contract.contract import Activations
 from qcc.passes.encode import Encode
 
@@ -30,13 +32,15 @@ class FormChooser:
     """Chooses among the runtime's own forms and a kernel.
 
     Args:
-        kernels: that are to be made; without any, the runtime's capability table alone decides.
+        target: whose capability data decides, or whose clock, where it is the machine at hand.
+        kernels: that are to be made; without any, the costs of the runtime's own forms alone decide.
         rows: of activations, by weight name.
         timings: of this machine; None where kernels are for processors that it is not.
         at_hand: the target is the machine at hand, so that its timings decide; else the committed tables of the
             processors that the target names do, and timings only say what a choice costs here.
     """
 
+    target: AnyTarget
     kernels: Kernels | None = None
     rows: Mapping[str, int] | None = None
     timings: Timings | None = None
@@ -55,10 +59,10 @@ class FormChooser:
         return self._made[key]
 
     def _choice(self, weight: Weight, encoding: Encoding) -> Choice:
-        plain = choose(weight, encoding, self._instructions)
+        plain = choose(weight, encoding, self._costs)
         if self.kernels is None or not _may_be_product(weight):
             return plain
-        refused = KERNEL.refuses(weight, encoding) or self._refuses(weight)
+        refused = KERNEL.refuses(weight, encoding) or self._refuses(weight, encoding)
         if not self.by_clock and not refused:
             return self._by_table(weight, encoding, plain)
         forms = plain_forms(weight, encoding, plain.form) + (() if refused else (KERNEL,))
@@ -72,15 +76,13 @@ class FormChooser:
         return self.at_hand and self.timings is not None
 
     @property
-    def _instructions(self) -> tuple[str, ...]:
-        """The instruction sets of the processors that kernels are made for."""
-        targets = () if self.kernels is None else self.kernels.targets
-        return tuple(dict.fromkeys(named(name).instructions for name in targets))
+    def _costs(self) -> Costs:
+        """What forms were measured to cost on the processors that kernels are made for; anywhere, without kernels."""
+        return self.target.costs() if self.kernels is None else self.kernels.costs
 
     def _by_table(self, weight: Weight, encoding: Encoding, plain: Choice) -> Choice:
         """A kernel or the runtime's own form, whichever was measured faster on the processors of the target."""
-        assert self.kernels is not None
-        ours = kernel_cost(encoding, weight.shape, self.kernels.activations, self._instructions)
+        ours = KERNEL.cost(encoding, weight.shape, self._costs)
         if ours is None:
             return Choice(KERNEL, "a kernel takes it; none was measured on such a processor")
         theirs = 1.0 if plain.cost is None else plain.cost.ratio
@@ -117,7 +119,7 @@ class FormChooser:
         take count with what `Case` has around them, which is the same in every form.
         """
         count = sum(layer.kind == "linear" for layer in weight.layers)
-        if not count and self.kernels is not None and _may_be_product(weight) and not self._refuses(weight):
+        if not count and self.kernels is not None and _may_be_product(weight) and not self._refuses(weight, BF16):
             count = len(weight.layers)
         if not count:
             return 0.0
@@ -129,14 +131,13 @@ class FormChooser:
     def _case(self, weight: Weight) -> Case:
         return Case(*weight.shape, (self.rows or {})[weight.name], weight.kinds == {"conv"})
 
-    def _refuses(self, weight: Weight) -> str:
-        """Why a convolution gets no kernel; empty for linear layers."""
-        if weight.kinds != {"conv"}:
-            return ""
+    def _refuses(self, weight: Weight, encoding: Encoding) -> str:
+        """Why a weight gets no kernel that its form would allow."""
         assert self.kernels is not None
-        if not serve_convolutions(self.kernels):
-            return "these processors have no kernel for convolutions"
-        return "" if self.by_clock else "a convolution gets a kernel only where it was timed on the machine at hand"
+        if reason := unserved(self.kernels, weight, encoding):
+            return reason
+        clocked = weight.kinds != {"conv"} or self.by_clock
+        return "" if clocked else "a convolution gets a kernel only where it was timed on the machine at hand"
 
 
 def chooser_of(policy: Policy, graph: Graph, data: Samples, tick: CaseTick) -> FormChooser:
@@ -156,9 +157,10 @@ def chooser_of(policy: Policy, graph: Graph, data: Samples, tick: CaseTick) -> F
     if isinstance(policy.export, Export) and policy.export.rows is not None:
         linear = (weight.name for weight in graph.weights() if "linear" in weight.kinds)
         rows |= dict.fromkeys(linear, policy.export.rows)
-    here = kernels is None or runs_here(kernels.targets)
-    at_hand = not policy.target.arguments or NATIVE in policy.target.arguments
-    return FormChooser(kernels, rows, Timings(kernels, tick) if here else None, at_hand)
+    target = target_of(policy)
+    here = kernels is None or target.runs_here(kernels.names)
+    timings = Timings(target, kernels, tick) if here else None
+    return FormChooser(target, kernels, rows, timings, target.at_hand(policy.target.arguments))
 
 
 def _may_be_product(weight: Weight) -> bool:

@@ -16,10 +16,10 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from qcc.codegen.cpu.library.build import sources_digest
 from qcc.codegen.target.cache import add_numbers, read_numbers
+from qcc.codegen.target.machine import cpu_name
 from qcc.codegen.target.scratch import scratch
-from qcc.codegen.target.target import cpu_name
+from qcc.codegen.target.target import AnyTarget
 from qcc.compiler.files.open_model import open_model
 from qcc.compiler.measure.timing import NORMAL_99, NOTICEABLE, Turns, interleaved, paired
 from qcc.compiler.plan.plan import Kernels
@@ -62,13 +62,14 @@ class Timings:
     """Seconds by case, format and form; measured when first asked for, and kept on disk.
 
     Args:
+        target: by whose providers they are run.
         kernels: the library's processors and arithmetic; None if no form is a kernel.
         tick: told of each layer that is timed.
     """
 
-    def __init__(self, kernels: Kernels | None, tick: Callable[[str], None]) -> None:
-        self._kernels, self._tick = kernels, tick
-        self._name = f"timings-{_digest(kernels)}.json"
+    def __init__(self, target: AnyTarget, kernels: Kernels | None, tick: Callable[[str], None]) -> None:
+        self._target, self._kernels, self._tick = target, kernels, tick
+        self._name = f"timings-{_digest(target, kernels)}.json"
         self._known: dict[str, float] = read_numbers(self._name)
 
     def seconds(
@@ -166,8 +167,8 @@ def _key(case: Case, encoding: Encoding | None, form: str) -> str:
     return f"{case.outputs}x{case.inputs} {case.unit}s {case.rows}{text} {form}"
 
 
-def _digest(kernels: Kernels | None) -> str:
+def _digest(target: AnyTarget, kernels: Kernels | None) -> str:
     """What the times depend on beside the layer: how they are taken, processor, versions, kernels."""
-    made = sources_digest(), kernels and kernels.text
+    made = target.digest(), target.providers, kernels and kernels.text
     facts = ("ratios", NORMAL_99, NOTICEABLE, TURNS, cpu_name(), os.cpu_count(), onnxruntime.__version__, made)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]

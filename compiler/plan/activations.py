@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from qcc.codegen.target.target import TARGETS, VNNI
 from qcc.compiler.plan.plan import Candidate, Kernels, Plan, Step
 from qcc.compiler.plan.sources import place
+from qcc.compiler.plan.targets import unserved
 from qcc.compiler.plan.text import action_text
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Assignment
@@ -18,10 +18,9 @@ from qcc.passes.encode import Encode
 NAMED = 3
 
 
-def declares_vnni(kernels: Kernels | None) -> bool:
+def adds_bytes_exactly(kernels: Kernels | None) -> bool:
     """All the processors that the file is for, if it is for some, add products of bytes in 32 bits."""
-    names = () if kernels is None else kernels.targets
-    return bool(names) and all(name in TARGETS and TARGETS[name].has(*VNNI) for name in names)
+    return kernels is not None and all(one.adds_bytes_exactly for one in kernels.processors)
 
 
 def everywhere(action: Encode) -> Encode:
@@ -48,7 +47,7 @@ def rounded_reason(action: Encode) -> str:
 
 def saturating(plan: Plan) -> list[str]:
     """The weights whose products are exact with VNNI alone, where no target declares it."""
-    if declares_vnni(plan.kernels):
+    if adds_bytes_exactly(plan.kernels):
         return []
     actions = [(step.action, step.weights) for step in plan.steps if isinstance(step.action, Encode)]
     if plan.allocate is not None:
@@ -87,7 +86,7 @@ class ActivationBinder:
             self._refused.setdefault((reason, asked), []).append(weight.name)
             return one
         action = replace(one.action, activations=how, form=form)
-        action = action if declares_vnni(self._kernels) else everywhere(action)
+        action = action if adds_bytes_exactly(self._kernels) else everywhere(action)
         return replace(one, action=action, value_source=place(asked.span))
 
     def report(self) -> None:
@@ -104,6 +103,8 @@ class ActivationBinder:
         for form in sorted(forms().values(), key=lambda form: not form.takes_steps):
             if form.rounds and (self._kernels is not None or not form.takes_steps):
                 reason = form.refuses(weight, action.encoding)
+                if not reason and form.takes_steps and self._kernels is not None:
+                    reason = unserved(self._kernels, weight, action.encoding)
                 if not reason:
                     return form, ""
         return None, reason

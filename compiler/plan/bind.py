@@ -12,6 +12,7 @@ from qcc.compiler.plan.costs import BITS, LATENCY, costs_of
 from qcc.compiler.plan.formats import encoding_of
 from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, PlanRow, Step
 from qcc.compiler.plan.sources import place
+from qcc.compiler.plan.targets import runtime_chooser
 from qcc.compiler.plan.terms import terms_of
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import KEEP, Assignment, FormatSpec, Policy, Rule
@@ -26,7 +27,7 @@ from qcc.dsl.policy.select import (
     near_misses,
 )
 from qcc.ir.encoding.algebra import Encoding
-from qcc.ir.forms.choose import Choice, choose
+from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.passes.clean import Clean
@@ -40,7 +41,6 @@ FALLBACK = "fallback"
 """The property that says what the weights that lose most become where a bound of ``verify`` fails."""
 NO_ENCODINGS: Mapping[str, Encoding | None] = MappingProxyType({})
 ActionT = TypeVar("ActionT", bound=Pass)
-Chooser = Callable[[Weight, Encoding], Choice]
 """Finds the form of a weight under an encoding."""
 
 
@@ -149,7 +149,7 @@ def bind(
     graph: Graph,
     input_bytes: int,
     diagnostics: Diagnostics,
-    chooser: Chooser = choose,
+    chooser: Chooser | None = None,
     kernels: Kernels | None = None,
     latency: Latency | None = None,
     given: bool = True,
@@ -160,6 +160,7 @@ def bind(
     ``latency`` is needed where the policy bounds or minimises it. Data is ``given``, or generated. Where the steps
     that change the structure have run, ``earlier`` says so; else the plan has those that the policy asks for.
     """
+    chooser = chooser or runtime_chooser(policy)
     resolved = resolve(policy, graph.weights(), diagnostics, given, earlier.weights if earlier else ())
     steps: dict[Encode, list[PlanRow]] = {}
     options, kept = [], []

@@ -1,4 +1,4 @@
-"""What the language may name: read off the passes and the encodings, so that nothing is declared twice."""
+"""What the language may name: read off the passes, the encodings and the targets, so that nothing is declared twice."""
 
 import importlib
 import inspect
@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import Annotated, Literal
 
 import qcc.passes
-from qcc.codegen.target.target import NATIVE
-from qcc.codegen.target.target import TARGETS as PROCESSORS
+from qcc.codegen.target.find import targets
+from qcc.codegen.target.target import Arithmetic
 from qcc.compiler.metrics.find import additive, judged
 from qcc.compiler.plan.formats import families, summary
 from qcc.dsl.policy.schema import Interval, Metric, Off, Property, Schema, TargetKind
@@ -38,14 +38,6 @@ BUDGET = {
 }
 OBJECTIVES = ("output_error", "size", "latency", *(name for name in additive() if name != "output_error"))
 VERIFY = {one.name: Metric(one.name, one.relation, one.units, summary=one.summary) for one in judged().values()}
-TARGETS = {
-    "onnxruntime": TargetKind("onnxruntime", summary="plain ONNX Runtime on any CPU"),
-    "cpu": TargetKind(
-        "cpu",
-        (NATIVE, *PROCESSORS),
-        summary="ONNX Runtime with kernels made for these processors, by default for this machine's; runs on any CPU",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -55,7 +47,7 @@ class Export:
     Args:
         opset: raise the model at least to this version; what the formats need is always met.
         external_data: weights beside the model in one file: for large models, always, or never.
-        kernels: who makes the kernels of a `cpu` target; `none` leaves all to ONNX Runtime.
+        kernels: who makes the kernels of a target that has some; `none` leaves all to ONNX Runtime.
         activations: how kernels compute: `bf16` as exactly as ONNX Runtime's own with inputs rounded to 8 bits, `int8`
             faster with formats of one scale a row, whose inputs are rounded to int8 row by row, `exact` in float32.
         rows: the rows of activations that kernels are chosen for; by default, as many as calibration shows, and one.
@@ -64,7 +56,7 @@ class Export:
     opset: Annotated[int, Interval(LEAST_RAISED, MOST_RAISED)] | None = None
     external_data: ExternalData = "auto"
     kernels: Literal["tvm", "none"] = "tvm"
-    activations: Literal["bf16", "int8", "exact"] = "bf16"
+    activations: Arithmetic = "bf16"
     rows: Annotated[int, Interval(1, 1 << 20)] | None = None
 
 
@@ -130,8 +122,9 @@ def schema() -> Schema:
     }
     for name, values in asked_by("rule").items():
         properties[name] = Property(name, {**values, OFF: Off}, summary=_modulesummary(name))
+    kinds = {one.name: TargetKind(one.name, one.words, one.summary) for one in targets().values()}
     depth = {name: values[ON] for name, values in asked_by("depth").items()}
-    return Schema(properties, families(), TARGETS, BUDGET, VERIFY, OBJECTIVES, Export, depth, ops=_ops())
+    return Schema(properties, families(), kinds, BUDGET, VERIFY, OBJECTIVES, Export, depth, ops=_ops())
 
 
 def _ops() -> dict[str, tuple[str, ...]]:

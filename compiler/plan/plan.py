@@ -8,9 +8,12 @@ is undecided; the allocator replaces that by `Encode` steps.
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
+from qcc.codegen.target.errors import TargetError
+from qcc.codegen.target.find import targets
+from qcc.codegen.target.target import AnyTarget, Arithmetic, Processor
 from qcc.ir.encoding.algebra import Encoding
+from qcc.ir.graph.costs import Costs
 from qcc.passes.contract.contract import Pass
 
 PlanRow = tuple[str, str, str]
@@ -100,15 +103,48 @@ class Kept:
 
 @dataclass(frozen=True)
 class Kernels:
-    """The kernels that go beside the model: the names of the processors they are made for, and how they compute."""
+    """The kernels that go beside the model.
 
-    targets: tuple[str, ...]
-    activations: Literal["int8", "bf16", "exact"]
+    Args:
+        target: that they are made for, by its name.
+        names: of the processors, the best first.
+        activations: how kernels round what they multiply.
+
+    Raises:
+        ValueError: there is no such target with kernels, or no such processor of it.
+    """
+
+    target: str
+    names: tuple[str, ...]
+    activations: Arithmetic
+
+    def __post_init__(self) -> None:
+        if self.target not in targets() or not self.of.templates or not self.names:
+            raise ValueError(f"there are no kernels for `{self.target}({', '.join(self.names)})`")
+        try:
+            self.of.check(self.processors)
+        except TargetError as error:
+            raise ValueError(str(error)) from error
+
+    @property
+    def of(self) -> AnyTarget:
+        """The target."""
+        return targets()[self.target]
+
+    @property
+    def processors(self) -> tuple[Processor, ...]:
+        """Those that the names are of."""
+        return self.of.named(self.names)
+
+    @property
+    def costs(self) -> Costs:
+        """What forms were measured to cost on them."""
+        return self.of.costs(self.names, self.activations)
 
     @property
     def text(self) -> str:
         """As the language spells it."""
-        return f"cpu({', '.join(self.targets)}), activations {self.activations}"
+        return f"{self.target}({', '.join(self.names)}), activations {self.activations}"
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, TypeVar, cast, get_args, get_type_hints
+from typing import TypeVar, cast, get_args, get_type_hints
 
 from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
+from qcc.codegen.target.target import Arithmetic
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, Step
 from qcc.compiler.plan.serial import VERSION, check
@@ -142,14 +143,18 @@ class _PlanBuilder(Transformer[Token, object]):
         """A statement of the policy."""
         return children[0]
 
-    def kernels(self, children: list[Token]) -> Kernels:
+    def kernels(self, children: list[Token]) -> Kernels | None:
         """What kernels are made for."""
-        activations, *targets = children
+        activations, target, *processors = children
         known = get_args(get_type_hints(Kernels)["activations"])
         if str(activations) not in known:
             self._error(f"unknown activations `{activations}`", activations, did_you_mean(str(activations), known))
-        names = tuple(self._word(one) for one in targets)
-        return Kernels(names, cast(Literal["int8", "bf16", "exact"], str(activations)))
+        names = tuple(self._word(one) for one in processors)
+        try:
+            return Kernels(self._word(target), names, cast(Arithmetic, str(activations)))
+        except ValueError as error:
+            self._error(str(error), target, "`kernels bf16 for cpu avx2`: a target, and processors of it")
+            return None
 
     def values(self, children: list[Token]) -> _ValueSource:
         """Who asked for the encoding of what layers read."""

@@ -25,8 +25,14 @@ from qcc.passes.contract.contract import SitePass
 from qcc.passes.encode import Encode
 
 VERSION = 1
-LATER: Mapping[str, Mapping[str, Any]] = {"Step": {"value_sources": []}, "Candidate": {"value_source": ""}}
+LATER: Mapping[str, Mapping[str, Any]] = {
+    "Step": {"value_sources": []},
+    "Candidate": {"value_source": ""},
+    "Kernels": {"target": "cpu"},
+}
 """Fields that came later, by class: what they are where a plan lacks them."""
+RENAMED: Mapping[str, Mapping[str, str]] = {"Kernels": {"targets": "names"}}
+"""Fields that were called otherwise, by class."""
 
 
 def to_json(plan: Plan) -> str:
@@ -71,8 +77,8 @@ def _completed(value: Any) -> Any:  # noqa: ANN401  (JSON)
     if not isinstance(value, dict):
         return value
     name = value.get(TAG)
-    later = LATER.get(name, {}) if isinstance(name, str) else {}
-    return {**later, **{key: _completed(one) for key, one in value.items()}}
+    later, renamed = (of.get(name, {}) if isinstance(name, str) else {} for of in (LATER, RENAMED))
+    return {**later, **{renamed.get(key, key): _completed(one) for key, one in value.items()}}
 
 
 def _of_today(step: Step) -> Step:

@@ -21,7 +21,8 @@ def to_text(plan: Plan) -> str:
     """Stable text, one line a weight."""
     lines = [f"plan {VERSION}", *plan.terms]
     if plan.kernels is not None:
-        lines.append(" ".join(["kernels", plan.kernels.activations, "for", *map(_word, plan.kernels.targets)]))
+        words = (plan.kernels.target, *plan.kernels.names)
+        lines.append(" ".join(["kernels", plan.kernels.activations, "for", *map(_word, words)]))
     for step in plan.steps:
         lines += [action_text(step.action), *_columns(_treated(step))]
     if plan.allocate is not None:

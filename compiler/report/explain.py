@@ -10,7 +10,7 @@ from qcc.compiler.console import terminal
 from qcc.compiler.files.open_model import open_model
 from qcc.compiler.measure.choose_form import chooser_of
 from qcc.compiler.plan.activations import rounded_reason
-from qcc.compiler.plan.bind import Chooser, Resolved, bind, resolve
+from qcc.compiler.plan.bind import Resolved, bind, resolve
 from qcc.compiler.plan.formats import encoding_of
 from qcc.compiler.plan.plan import Plan, Step
 from qcc.compiler.plan.policy import load_policy
@@ -22,6 +22,7 @@ from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.diagnostics.spelling import nearest
 from qcc.dsl.policy.policy import KEEP, Assignment, FormatSpec
 from qcc.dsl.policy.select import matches_glob
+from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.contract import Site
 from qcc.passes.encode import Encode

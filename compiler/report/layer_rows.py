@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable
 
 from qcc.compiler.build.run import Built
 from qcc.compiler.plan.activations import rounded_reason
-from qcc.compiler.plan.bind import Chooser
 from qcc.compiler.plan.plan import Plan
 from qcc.compiler.report.result import LayerRow
+from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.contract import Edit

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from qcc.codegen.target.target import cpu_name
+from qcc.codegen.target.machine import cpu_name
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.files.inputs import Inputs
 from qcc.compiler.files.kernel_library import kernels_beside

@@ -3,21 +3,17 @@
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
-from qcc.codegen.cpu.library.build import build, tvm_version
-from qcc.codegen.cpu.library.spec import served
-from qcc.codegen.library.c_compiler import BuildError
-from qcc.codegen.target.target import NATIVE, TargetError, architecture, cpu_flags, here, named
+from qcc.codegen.target.errors import BuildError, TargetError
+from qcc.codegen.target.target import Library
 from qcc.compiler.plan.catalog import Export
 from qcc.compiler.plan.plan import Kernels
+from qcc.compiler.plan.targets import target_of
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.policy.policy import Policy
-from qcc.ir.kernel.op import BF16, LinearOp
-
-Stage = Literal["tir", "asm"]
+from qcc.ir.kernel.op import LinearOp
 
 
 def kernels_of(policy: Policy) -> Kernels | None:
@@ -27,14 +23,13 @@ def kernels_of(policy: Policy) -> Kernels | None:
         QccError: nothing is known of this machine's processor, or the targets are of several architectures.
     """
     export = policy.export if isinstance(policy.export, Export) else Export()
-    if policy.target.name != "cpu" or export.kernels == "none":
+    target = target_of(policy)
+    if not target.templates or export.kernels == "none":
         return None
     try:
-        targets = [named(name) for name in policy.target.arguments or (NATIVE,)]
-        architecture(targets)
+        return Kernels(target.name, target.chosen(policy.target.arguments), export.activations)
     except TargetError as error:
         raise _refused("Q501", str(error), policy.target.span) from error
-    return Kernels(tuple(dict.fromkeys(target.name for target in targets)), export.activations)
 
 
 def warn_of_no_ops(diagnostics: Diagnostics, timed: bool) -> None:
@@ -44,43 +39,24 @@ def warn_of_no_ops(diagnostics: Diagnostics, timed: bool) -> None:
     diagnostics.warning("Q503", f"{why}: no library is written", help=help)
 
 
-def serve_convolutions(kernels: Kernels) -> bool:
-    """One of the processors has a kernel for convolutions of one point."""
-    op = LinearOp(BF16, pointwise=True)
-    return any(served([op], named(name), kernels.activations) for name in kernels.targets)
-
-
-def build_library(ops: Collection[LinearOp], kernels: Kernels, out: Path, fresh: bool = False) -> None:
+def build_library(ops: Collection[LinearOp], kernels: Kernels, out: Path, fresh: bool = False) -> Library:
     """Make the library, or take it from the cache unless it is to be ``fresh``.
 
     Raises:
         QccError: it cannot be built here.
     """
     with _refusals():
-        build(ops, tuple(map(named, kernels.targets)), out, kernels.activations, fresh)
+        return kernels.of.build(ops, kernels.names, out, kernels.activations, fresh)
 
 
-def promised(ops: Collection[LinearOp], kernels: Kernels) -> set[LinearOp]:
-    """Those ops that a library of these kernels serves on this machine."""
-    flags = cpu_flags()
-    for target in map(named, kernels.targets):
-        if target.architecture == here() and set(target.features) <= flags:
-            return set(served(ops, target, kernels.activations))
-    return set()
-
-
-def listing(ops: Collection[LinearOp], kernels: Kernels, stage: Stage) -> str:
-    """What the library would be made of, as text: its TIR, or its assembly.
+def listing(ops: Collection[LinearOp], kernels: Kernels, stage: str) -> str:
+    """What the library would be made of, as text, in one of its target's stages.
 
     Raises:
-        QccError: a target is unknown, or TVM is missing.
+        QccError: the target has no such stage, or what makes kernels is missing.
     """
     with _refusals():
-        tvm_version()
-        from qcc.codegen.cpu.library import show  # loads TVM
-
-        write = {"tir": show.tir, "asm": show.assembly}[stage]
-        return write(ops, tuple(map(named, kernels.targets)), kernels.activations)
+        return kernels.of.show(stage, ops, kernels.names, kernels.activations)
 
 
 @contextmanager

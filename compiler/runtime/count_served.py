@@ -3,8 +3,9 @@
 from collections.abc import Collection
 from pathlib import Path
 
+from qcc.codegen.target.target import Library
 from qcc.compiler.plan.plan import Kernels
-from qcc.compiler.runtime.build_kernels import build_library, promised
+from qcc.compiler.runtime.build_kernels import build_library
 from qcc.compiler.runtime.serves import serves
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
@@ -18,23 +19,20 @@ def build_counted(ops: Collection[LinearOp], kernels: Kernels, out: Path) -> Non
     Raises:
         QccError: it cannot be built here, or not even a fresh one serves it.
     """
-    build_library(ops, kernels, out)
-    if not _missing(ops, kernels, out):
+    if not _missing(build_library(ops, kernels, out)):
         return
-    build_library(ops, kernels, out, fresh=True)
-    if missing := _missing(ops, kernels, out):
+    if missing := _missing(build_library(ops, kernels, out, fresh=True)):
         message = f"the kernel library serves no `{missing[0]}`, which it was built for"
         help = "`export { kernels = none }` does without kernels; please report it to the authors of qcc"
         raise QccError([Diagnostic("Q451", message, help=help)])
 
 
-def _missing(ops: Collection[LinearOp], kernels: Kernels, library: Path) -> list[str]:
+def _missing(library: Library) -> list[str]:
     """Ops that the library should serve on this machine, and does not."""
-    wanted = promised(ops, kernels)
-    if not wanted:
+    if not library.here:
         return []
     try:
-        taken = serves(loadable(library), wanted)
+        taken = serves(loadable(library.path), library.here)
     except QccError:  # the system does not even load it
         taken = set()
-    return sorted(op.name for op in wanted - taken)
+    return sorted(op.name for op in library.here - taken)

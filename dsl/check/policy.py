@@ -15,7 +15,7 @@ from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.diagnostics.spelling import did_you_mean
 from qcc.dsl.policy.options import Interval
-from qcc.dsl.policy.policy import KEEP, Assignment, Bound, Calibration, DepthPart, Policy, Rule, Target
+from qcc.dsl.policy.policy import KEEP, Assignment, Bound, Calibration, DepthPart, Policy, Rule, TargetName
 from qcc.dsl.policy.schema import Metric, Property, Schema
 from qcc.dsl.syntax import tree as syntax
 
@@ -57,7 +57,7 @@ class _Checker:
         self.tree = tree
         self.selectors = Resolver(context)
         self.rules: list[Rule] = []
-        self.target: Target | None = None
+        self.target: TargetName | None = None
         self.calibrate: Calibration | None = None
         self.minimize = context.schema.objectives[0]
         self.bounds: dict[str, dict[tuple[str, str | None, str], Bound]] = {"budget": {}, "verify": {}}
@@ -74,7 +74,7 @@ class _Checker:
         return Policy(
             sources=tuple(self.linker.sources),
             rules=tuple(self.rules),
-            target=self.target or Target(next(iter(self.context.schema.targets))),
+            target=self.target or TargetName(next(iter(self.context.schema.targets))),
             calibrate=self.calibrate,
             budget=tuple(self.bounds["budget"].values()),
             minimize=self.minimize,
@@ -163,7 +163,7 @@ class _Checker:
             help = f"write `{formats} = {name}`; candidates are separated by `|`"
         self.context.report.error("Q231", f"expected `name = value` or `keep`, found `{name}`", setting.span, help=help)
 
-    def _target(self, node: syntax.TargetLine) -> Target | None:
+    def _target(self, node: syntax.TargetLine) -> TargetName | None:
         known = self.context.schema.targets.get(node.name.text)
         if known is None:
             help = did_you_mean(node.name.text, self.context.schema.targets, "target")
@@ -180,7 +180,7 @@ class _Checker:
                 message = f"unknown argument of `{known.name}`: `{shown}`"
                 self.context.report.error("Q226", message, argument.span, help=help)
             words.append(text)
-        return Target(known.name, tuple(words), node.span)
+        return TargetName(known.name, tuple(words), node.span)
 
     def _calibrate(self, node: syntax.CalibrateLine) -> Calibration | None:
         options = build(self.context, "calibrate", CalibrateOptions, self._given(node.settings), node.span)

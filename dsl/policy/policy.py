@@ -108,8 +108,8 @@ class DepthPart:
 
 
 @dataclass(frozen=True)
-class Target:
-    """What the model is compiled for."""
+class TargetName:
+    """What the model is compiled for, as it is named."""
 
     name: str
     arguments: tuple[str, ...] = ()
@@ -172,7 +172,7 @@ class Policy:
     sources: tuple[Source, ...] = field(compare=False, repr=False)
     """The file and all that it uses."""
     rules: tuple[Rule, ...]
-    target: Target
+    target: TargetName
     calibrate: Calibration | None
     budget: tuple[Bound, ...]
     minimize: str

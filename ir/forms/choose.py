@@ -1,17 +1,18 @@
 """Which form a weight gets.
 
-`choose` rests on tables of what was measured (`capabilities`), one for each instruction set, not on what the machine
-at hand does today: the same input must give the same bytes. Where kernels are made for this machine the driver times
-forms instead, and the plan keeps its choice. What a form can hold, it says itself (`Form.refuses`).
+`choose` rests on a target's tables of what was measured (`Costs`), one for each instruction set, not on what the
+machine at hand does today: the same input must give the same bytes. Where kernels are made for this machine the driver
+times forms instead, and the plan keeps its choice. What a form can hold, it says itself (`Form.refuses`).
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.errors import Refused
 from qcc.ir.forms.find import forms
-from qcc.ir.graph.form import Cost, Form
+from qcc.ir.graph.costs import Cost, Costs
+from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Weight
 
 
@@ -24,8 +25,12 @@ class Choice:
     cost: Cost | None = None
 
 
-def choose(weight: Weight, encoding: Encoding, instructions: Collection[str] = ()) -> Choice:
-    """The form of a weight under an encoding, by the committed measurements of instruction sets; of all without any.
+Chooser = Callable[[Weight, Encoding], Choice]
+"""Finds the form of a weight under an encoding."""
+
+
+def choose(weight: Weight, encoding: Encoding, costs: Costs) -> Choice:
+    """The form of a weight under an encoding, by what the forms were measured to cost.
 
     The first form of the runtime that holds the weight and was not measured slower than float is taken; the reason is
     why the first that is meant for such weights is it, or is not.
@@ -38,9 +43,9 @@ def choose(weight: Weight, encoding: Encoding, instructions: Collection[str] = (
         if not form.concerns(weight):
             continue
         refused = form.refuses(weight, encoding)
-        cost = None if refused else form.cost(encoding, weight.shape, instructions)
+        cost = None if refused else form.cost(encoding, weight.shape, costs)
         told = told or refused or form.reason(cost)
-        if not refused and (cost is None or cost.ratio <= 1):
+        if not refused and form.pays(cost):
             return Choice(form, told, cost)
     raise Refused(told)
 

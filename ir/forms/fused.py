@@ -1,14 +1,16 @@
 """The runtime's own compressed product: ``DequantizeLinear`` by blocks, which it fuses with the product."""
 
-from collections.abc import Collection
 from math import prod
 from typing import ClassVar
 
 from qcc.ir.encoding.algebra import Encoding, MatrixShape, Part
-from qcc.ir.encoding.blocked import integers
-from qcc.ir.forms.capabilities import fused_capability, fused_cost
-from qcc.ir.graph.form import Cost, Form
+from qcc.ir.encoding.blocked import Blocked, integers
+from qcc.ir.forms.fusible import fusible_as
+from qcc.ir.graph.costs import Cost, Costs, Way
+from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Weight
+
+LEVEL = "level 4"  # the accuracy at which the runtime fuses, unless a session asks for another
 
 
 class FusedForm(Form):
@@ -28,17 +30,26 @@ class FusedForm(Form):
             return "the runtime has no compressed kernel for this layer"
         if len(weight.layers) > 1 or not all(layer.form_free for layer in weight.layers):
             return "the weight is shared, or read in a way that no compressed kernel takes"
-        if fused_capability(encoding, weight.shape) is None or weight.dtype != "float32":
+        if fusible_as(encoding, weight.shape) is None or weight.dtype != "float32":
             return "the runtime has no compressed kernel for this format"
         return ""
 
-    def cost(self, encoding: Encoding, shape: MatrixShape, instructions: Collection[str]) -> Cost | None:
+    def cost(self, encoding: Encoding, shape: MatrixShape, costs: Costs) -> Cost | None:
         """Of the runtime's kernel."""
-        return fused_cost(encoding, instructions)
+        assert isinstance(encoding, Blocked)
+        return costs.anywhere(Way("fused", encoding.bits, encoding.symmetric, encoding.block.columns, LEVEL))
+
+    def pays(self, cost: Cost | None) -> bool:
+        """Only where it was measured."""
+        return cost is not None and super().pays(cost)
+
+    def reason(self, cost: Cost | None) -> str:
+        """See `Form.reason`."""
+        return super().reason(cost) if cost else "the runtime's kernel was not measured for this target"
 
     def opset(self, encoding: Encoding, shape: MatrixShape) -> int:
         """That of the runtime's kernel."""
-        row = fused_capability(encoding, shape)
+        row = fusible_as(encoding, shape)
         return super().opset(encoding, shape) if row is None else row.opset
 
     def part_bytes(self, encoding: Encoding, name: str, part: Part, shape: MatrixShape) -> int:

@@ -9,9 +9,12 @@ from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.packing import UNIT, packed_bytes
 from qcc.ir.encoding.value import STATIC_INT8
 from qcc.ir.forms.integers import refuses_integers
+from qcc.ir.graph.costs import Cost, Costs, Way
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Layer, Weight
 from qcc.ir.kernel.op import CHUNK, LinearOp, OpError, kernel_encoding, unmultiplied
+
+MEASURED_GROUP = 32  # inputs that share a scale in kernels that were measured by groups
 
 
 class KernelForm(Form):
@@ -46,6 +49,16 @@ class KernelForm(Form):
             or _does_not_fit(weight, encoding, UNIT if conv else CHUNK)
             or _no_rounding(weight, encoding)
         )
+
+    def cost(self, encoding: Encoding, shape: MatrixShape, costs: Costs) -> Cost | None:
+        """Of our kernels; None where they were not measured.
+
+        Groups of any size, zero points and tables count as what they are like: integers of as many bits in groups of
+        32 without zero points.
+        """
+        assert isinstance(encoding, Blocked)
+        group = 0 if encoding.scale is None or encoding.block.grid(shape)[1] == 1 else MEASURED_GROUP
+        return costs.as_asked(Way("kernel", encoding.bits, True, group, costs.activations))
 
     def part_bytes(self, encoding: Encoding, name: str, part: Part, shape: MatrixShape) -> int:
         """The bytes of each row fill whole units."""

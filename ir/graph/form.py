@@ -5,8 +5,6 @@ stands around them in a file and what that takes. An adapter writes it in a modu
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
-from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar, Self
 
@@ -17,24 +15,12 @@ from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.packing import packed_bytes
 from qcc.ir.errors import Refused
+from qcc.ir.graph.costs import Cost, Costs
 from qcc.ir.graph.ops import Weight
 
 DECODE_OPSET = 18  # BitwiseAnd and BitwiseOr
 CAST_OPSET = 13  # Cast and Gather of bfloat16
 CAST_BYTES = 150  # of the ops around a weight that is stored in a narrower type of ONNX's own, in any form
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Time over the float product's, the mean over rows, on the instruction set where it is worst."""
-
-    ratio: float
-    instructions: str
-
-    @property
-    def text(self) -> str:
-        """For a report."""
-        return f"{self.ratio:.2f}x the time of float on {self.instructions}"
 
 
 class Form(ABC):
@@ -107,9 +93,13 @@ class Form(ABC):
         if reason := self.refuses(weight, encoded.encoding):
             raise Refused(reason)
 
-    def cost(self, encoding: Encoding, shape: MatrixShape, instructions: Collection[str]) -> Cost | None:
-        """What a layer was measured to take on instruction sets (all, without any); None if that is as float does."""
+    def cost(self, encoding: Encoding, shape: MatrixShape, costs: Costs) -> Cost | None:
+        """What a layer was measured to take; None if that is as float does, or was not measured."""
         return None
+
+    def pays(self, cost: Cost | None) -> bool:
+        """At this cost it is no slower than float."""
+        return cost is None or cost.ratio <= 1
 
     def reason(self, cost: Cost | None) -> str:
         """Why it is taken, or at this cost is not."""

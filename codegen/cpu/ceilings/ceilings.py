@@ -17,10 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from qcc.codegen.cpu.ceilings.loops import wide
+from qcc.codegen.cpu.ceilings.registers import wide
+from qcc.codegen.cpu.processors.processors import CpuProcessor, native
 from qcc.codegen.target.cache import cache_folder, is_measured, read_json, write_json
-from qcc.codegen.target.machine import Machine, machine
-from qcc.codegen.target.target import CpuTarget, cpu_flags, native
+from qcc.codegen.target.ceiling import Ceiling, CeilingError, Ceilings
+from qcc.codegen.target.machine import Machine, cpu_flags, machine
+from qcc.codegen.target.target import Ticker
 
 BURST_S, TOTAL_S = 1e-3, 0.15  # of one timed call, and of all calls of a loop
 FEWEST = 5  # calls
@@ -31,31 +33,6 @@ AMX_REQUEST = (
     0x1023,
     18,
 )  # arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA): tiles are asked for once a process
-
-Ticker = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True)
-class Ceiling:
-    """The most that one core was seen to do.
-
-    Args:
-        name: of the instruction or the memory.
-        value: in ``unit``; a multiplication with its addition is two operations.
-        unit: ``GFLOP/s``, ``GOP/s`` or ``GB/s``, powers of ten.
-    """
-
-    name: str
-    value: float
-    unit: str
-
-
-@dataclass(frozen=True)
-class Ceilings:
-    """What was measured, and when."""
-
-    measured: str
-    ceilings: tuple[Ceiling, ...]
 
 
 @dataclass(frozen=True)
@@ -77,7 +54,7 @@ class Loop:
     needs: tuple[str, ...]
     flag: str
     function: str
-    work: Callable[[CpuTarget, int], float]
+    work: Callable[[CpuProcessor, int], float]
     size: Callable[[Machine], int] = lambda _: 1 << 14
 
 
@@ -99,10 +76,6 @@ LOOPS = (
     Loop("reading L2", "GB/s", (), "", "read", lambda _, size: size, _half_l2),
     Loop("reading memory", "GB/s", (), "", "read", lambda _, size: size, _past_caches),
 )
-
-
-class CeilingError(Exception):
-    """Ceilings cannot be measured here."""
 
 
 def known() -> Ceilings | None:
@@ -178,7 +151,7 @@ def _timed(run: Callable[[np.ndarray, int], None], data: np.ndarray, rounds: int
 def _file() -> Path:
     """Named by all that decides the results but the moment."""
     flags = sorted(cpu_flags())
-    sources = [Path(__file__), Path(__file__).with_name("loops.py")]
+    sources = [Path(__file__), *(Path(__file__).with_name(name) for name in ("loops.py", "registers.py"))]
     digest = hashlib.sha256(repr((machine(), flags, platform.node())).encode())
     for source in sources:
         digest.update(source.read_bytes())

@@ -9,25 +9,19 @@ import numpy as np
 import tvm  # type: ignore[import-untyped]  # TVM has no stubs
 from tvm import tirx
 
+from qcc.codegen.cpu.ceilings.registers import wide
 from qcc.codegen.cpu.library.generate import compiled
+from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.tir import emit
 from qcc.codegen.cpu.tir.emit import Expr, T
-from qcc.codegen.target.target import AVX2, CpuTarget
 
 TILE = 256  # int32 of a tile
-
-
-def wide(target: CpuTarget) -> int:
-    """Accumulators of 16 lanes that a target's registers hold, enough to hide a multiply-add's latency."""
-    return 16 if target.has("avx512f") else 6 if target.has(*AVX2) else 3
-
-
 DOT = "llvm.x86.avx512.vpdpbusd.512"
 AMX = {"amx_int8": "tdpbusd", "amx_bf16": "tdpbf16ps"}
 STREAMS = 8  # registers of 16 lanes that are read in a step
 
 
-def runners(names: Iterable[str], target: CpuTarget) -> dict[str, Callable[[np.ndarray, int], None]]:
+def runners(names: Iterable[str], target: CpuProcessor) -> dict[str, Callable[[np.ndarray, int], None]]:
     """The loops of these names as functions of ``data`` and the number of rounds."""
     made = {name: _function(name, target) for name in names}
     module = compiled(made, target)
@@ -43,7 +37,7 @@ def _callable(function: Expr) -> Callable[[np.ndarray, int], None]:
     return run
 
 
-def _function(name: str, target: CpuTarget) -> Expr:
+def _function(name: str, target: CpuProcessor) -> Expr:
     with emit.function(name) as builder:
         data = T.arg("data", T.buffer((tirx.Var("size", "int64"),), "int32"))
         y = T.arg("y", T.buffer((TILE,), "int32"))

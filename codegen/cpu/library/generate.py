@@ -7,15 +7,15 @@ from pathlib import Path
 import tvm  # type: ignore[import-untyped]  # TVM has no stubs
 
 from qcc.codegen.cpu.library.spec import chain, chain_name, functions_of, norm, products, served
+from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.tiles import conv1x1
 from qcc.codegen.cpu.tir import steps
 from qcc.codegen.cpu.tir.emit import Expr
 from qcc.codegen.target.interruption import held_back
-from qcc.codegen.target.target import CpuTarget
 from qcc.ir.kernel.op import LinearOp
 
 
-def functions(ops: Iterable[LinearOp], activations: str, target: CpuTarget, prefix: str) -> dict[str, Expr]:
+def functions(ops: Iterable[LinearOp], activations: str, target: CpuProcessor, prefix: str) -> dict[str, Expr]:
     """The TIR of all that the ops need, by name."""
     made: dict[str, Expr] = {}
     ops = served(ops, target, activations)
@@ -33,7 +33,7 @@ def functions(ops: Iterable[LinearOp], activations: str, target: CpuTarget, pref
     return dict(sorted(made.items()))
 
 
-def generate(ops: Iterable[LinearOp], activations: str, target: CpuTarget, out: Path, prefix: str = "") -> None:
+def generate(ops: Iterable[LinearOp], activations: str, target: CpuProcessor, out: Path, prefix: str = "") -> None:
     """Compile to the object file ``out``; the prefix keeps apart the functions for several targets."""
 
     def keep(_: str, files: list[str], **__: object) -> None:
@@ -43,7 +43,7 @@ def generate(ops: Iterable[LinearOp], activations: str, target: CpuTarget, out: 
     made.export_library(str(out.with_suffix(".tvm.so")), fcompile=keep)
 
 
-def compiled(made: dict[str, Expr], target: CpuTarget) -> Expr:
+def compiled(made: dict[str, Expr], target: CpuProcessor) -> Expr:
     """TVM's executable of these functions."""
     machine = tvm.target.Target({"kind": "llvm", "mcpu": target.mcpu, "mtriple": target.triple})
     options = {"tirx.disable_storage_rewrite": True}  # it would merge registers into one array

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from qcc.codegen.cpu.library.spec import chain, chain_name, functions_of, norm, products, served
+from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.processors.tiling import tiling
 from qcc.codegen.cpu.templates import product_of, templates
 from qcc.codegen.cpu.tir.codes import codes_of
-from qcc.codegen.target.target import CpuTarget
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.grid import TableGrid
 from qcc.ir.kernel.op import LinearOp, step_inputs
@@ -19,7 +19,7 @@ def prefix(index: int) -> str:
     return f"t{index}_"
 
 
-def header(ops: Sequence[LinearOp], targets: Sequence[CpuTarget], activations: str) -> str:
+def header(ops: Sequence[LinearOp], targets: Sequence[CpuProcessor], activations: str) -> str:
     """Write ``kernels.h``; the types are those of ``shim.h``."""
     lines = [f"enum {{ QCC_OPS = {len(ops)} }};"]
     for index, target in enumerate(targets):
@@ -31,7 +31,7 @@ def header(ops: Sequence[LinearOp], targets: Sequence[CpuTarget], activations: s
     return "\n".join([*lines, f"static const Target targets[] = {{{entries}}};", ""])
 
 
-def _target(ops: Sequence[LinearOp], target: CpuTarget, activations: str, start: str) -> list[str]:
+def _target(ops: Sequence[LinearOp], target: CpuProcessor, activations: str, start: str) -> list[str]:
     lines, cuts, ops = [], tiling(target), served(ops, target, activations)
     for product in products(ops):
         found = {word: start + name for word, (name, _) in functions_of(product, target, activations).items()}

@@ -6,29 +6,29 @@ from collections.abc import Callable, Iterable
 from qcc.codegen.cpu.library.generate import compiled, functions
 from qcc.codegen.cpu.library.header import prefix
 from qcc.codegen.cpu.library.spec import products, served
+from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.templates import templates
 from qcc.codegen.cpu.tir.emit import Expr
-from qcc.codegen.target.target import CpuTarget
 from qcc.ir.kernel.op import LinearOp
 
-Texts = Callable[[dict[str, Expr], CpuTarget], dict[str, str]]
+Texts = Callable[[dict[str, Expr], CpuProcessor], dict[str, str]]
 END = re.compile(r"^\.Lfunc_end\d+:$", re.MULTILINE)
 LABEL = re.compile(r"^([A-Za-z_]\w*):", re.MULTILINE)
 NOISE = (".cfi_", ".loc", ".file", ".size", ".type", ".globl", ".p2align", ".text", ".section", ".Lfunc", ".Ltmp")
 """What an assembler and a debugger need, and a reader does not."""
 
 
-def tir(ops: Iterable[LinearOp], targets: Iterable[CpuTarget], activations: str) -> str:
+def tir(ops: Iterable[LinearOp], targets: Iterable[CpuProcessor], activations: str) -> str:
     """The TIR of all that a library of these ops has, for each target function by function."""
     return _listing(ops, targets, activations, _tir)
 
 
-def assembly(ops: Iterable[LinearOp], targets: Iterable[CpuTarget], activations: str) -> str:
+def assembly(ops: Iterable[LinearOp], targets: Iterable[CpuProcessor], activations: str) -> str:
     """The assembly of the same functions, without the entries that take apart their arguments and call them."""
     return _listing(ops, targets, activations, _assembly)
 
 
-def _listing(ops: Iterable[LinearOp], targets: Iterable[CpuTarget], activations: str, texts: Texts) -> str:
+def _listing(ops: Iterable[LinearOp], targets: Iterable[CpuProcessor], activations: str, texts: Texts) -> str:
     parts, specs = [], sorted(set(ops), key=lambda op: op.name)
     for index, target in enumerate(targets):
         made = functions(specs, activations, target, prefix(index))
@@ -39,7 +39,7 @@ def _listing(ops: Iterable[LinearOp], targets: Iterable[CpuTarget], activations:
     return "\n".join(parts)
 
 
-def _tir(made: dict[str, Expr], _: CpuTarget) -> dict[str, str]:
+def _tir(made: dict[str, Expr], _: CpuProcessor) -> dict[str, str]:
     return {name: _uncommented(function.script()) for name, function in made.items()}
 
 
@@ -48,7 +48,7 @@ def _uncommented(script: str) -> str:
     return "".join(f"{line}\n" for line in script.splitlines() if line and not line.startswith("# "))
 
 
-def _assembly(made: dict[str, Expr], target: CpuTarget) -> dict[str, str]:
+def _assembly(made: dict[str, Expr], target: CpuProcessor) -> dict[str, str]:
     pieces = END.split(compiled(made, target).mod.inspect_source("s"))
     bodies = {found[1]: _cleaned(piece) for piece in pieces if (found := LABEL.search(piece))}
     return {name: bodies.get(f"{name}_compute_") or bodies[f"__tvm_ffi_{name}"] for name in made}

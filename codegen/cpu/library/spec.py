@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from qcc.codegen.cpu.templates import KernelProduct, Template, product_of, templates
-from qcc.codegen.target.target import CpuTarget
+from qcc.codegen.cpu.processors.processors import CpuProcessor
+from qcc.codegen.cpu.templates import CpuTemplate, KernelProduct, product_of, templates
 from qcc.ir.kernel.op import KEEP, STEPS, LinearOp
 
 
@@ -12,7 +12,9 @@ def products(ops: Iterable[LinearOp]) -> list[KernelProduct]:
     return sorted({product_of(op) for op in ops}, key=lambda one: one.name)
 
 
-def functions_of(product: KernelProduct, processor: CpuTarget, activations: str) -> dict[str, tuple[str, Template]]:
+def functions_of(
+    product: KernelProduct, processor: CpuProcessor, activations: str
+) -> dict[str, tuple[str, CpuTemplate]]:
     """What the shim calls for a product, by the shim's word: the function's name, and the template that makes it."""
     return {
         word: (name, template)
@@ -21,7 +23,7 @@ def functions_of(product: KernelProduct, processor: CpuTarget, activations: str)
     }
 
 
-def served(ops: Iterable[LinearOp], processor: CpuTarget, activations: str) -> list[LinearOp]:
+def served(ops: Iterable[LinearOp], processor: CpuProcessor, activations: str) -> list[LinearOp]:
     """Those that there are templates for."""
     return [op for op in ops if templates(product_of(op), processor, activations)]
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from qcc.codegen.target.target import CpuTarget
+from qcc.codegen.cpu.processors.processors import CpuProcessor
 
 TILES_BYTES = 2 << 10  # two tiles: a step of 32 rows, or of 32 outputs
 
@@ -24,6 +24,6 @@ class Tiling:
     panel_bytes: int = 1 << 20
 
 
-def tiling(target: CpuTarget) -> Tiling:
+def tiling(target: CpuProcessor) -> Tiling:
     """The cuts by the sizes of the caches: a third of the first, half of the second."""
     return Tiling(max(1, target.l1_bytes // 3 // TILES_BYTES), panel_bytes=target.l2_bytes // 2)

@@ -1,7 +1,8 @@
 /* What the files of the shim share: the tables that library.py writes, a layer, and where the processor is asked. */
 #ifndef QCC_SHIM_H
 #define QCC_SHIM_H
-#include "abi.h"
+#include "ops.h"
+#include "tvm.h"
 
 /* The functions for one kind of weights. Static activations are rounded by `quantize`, to float32 where not `rounds`. Few rows are rounded to int8 (`rounds`) and multiplied by `one` or by `four`;
  * from `many` rows on it is `gemm`, where there is one. Its step along the inputs is so many `chunks` long; `depth`,
@@ -39,15 +40,10 @@ enum { STRIP = 64, CHUNK = 32, OVER = 1024 /* bytes that may be read behind the 
 
 static inline size_t padded(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 
-/* weights.c; what gives a status gives NULL where all is well */
-typedef struct { const void *data; int type; size_t rank; int64_t dims[8]; } Input;
-void *describe(const void *value, Input *input);
-void *constant(const void *info, size_t index, Input *input);
-int is_matrix(const Input *input, int64_t rows, int64_t columns);
+/* layer.c; what gives a status gives NULL where all is well */
 void *find_scales(const Layer *layer, const void *info, int planes, Input *scale, Input *zero);
 float scale_of(const Layer *layer, const Input *scale, int64_t n, int64_t group);
 int middle_of(const Spec *spec, const Input *zero, int64_t at);
-int planes_of(int bits, int *widths);
 int weight_inputs(const Spec *spec);
 void *make_layer(const Spec *spec, const void *info, Layer **made);
 void free_layer(void *layer);
@@ -57,8 +53,6 @@ enum { CALL_ARENA, TASK_ARENA, ARENAS };
 extern const uint8_t tile_config[64];
 extern const Tensor none_filled; /* TVM takes the device from a tensor, so functions that fill a bare pointer get this one */
 void *arena(int which, size_t size); /* what a thread keeps of memory; NULL where there is none */
-void *input(void *context, size_t index, Input *found);
-void *output(void *context, size_t index, const Input *shape, float **data);
 void *take_tensors(const Layer *l, void *context, const Input *shape, const float **operands);
 
 /* conv1x1.c */

@@ -213,9 +213,13 @@ class Emitter:
 
 def _names(graph: ir.Graph) -> set[str]:
     """All names of values and nodes, those of subgraphs included."""
-    names: set[str | None] = {node.name for node in graph.all_nodes()}
-    for part in (graph, *graph.subgraphs()):
-        names.update(part.initializers)
-        names.update(value.name for value in part.inputs)
-    names.update(output.name for node in graph.all_nodes() for output in node.outputs)
+    names: set[str | None] = {*graph.initializers, *(value.name for value in graph.inputs)}
+    for node in graph:  # by hand, in one go: every weight asks anew
+        names.add(node.name)
+        names.update([output.name for output in node.outputs])
+        for attribute in node.attributes.values():
+            if attribute.type is ir.AttributeType.GRAPH:
+                names |= _names(attribute.as_graph())
+            elif attribute.type is ir.AttributeType.GRAPHS:
+                names.update(*map(_names, attribute.as_graphs()))
     return {name for name in names if name}

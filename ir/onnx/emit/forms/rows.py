@@ -5,7 +5,7 @@ import onnx_ir as ir
 from qcc.ir.encoding.blocked import Blocked, integers
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.packing import packed_bytes
-from qcc.ir.forms.capabilities import fused_capability, fused_cost
+from qcc.ir.forms.fusible import fusible_as
 from qcc.ir.graph.ops import Kind, Layer
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.onnx.emit.ops import Packed
@@ -58,11 +58,10 @@ class RowsWriter(FormWriter):
         self.finish(old, value)
 
     def _shareable(self, encoding: Blocked) -> bool:
-        """The packed rows are bytes that the runtime's kernel takes, and it is worth it."""
-        fused = fused_capability(encoding, self._encoded.shape) is not None
+        """The packed rows are bytes that the runtime's kernel takes."""
         whole = encoding.block.columns > 0 and self._encoded.shape[1] % encoding.block.columns == 0
-        fast = whole and fused and fused_cost(encoding).ratio <= 1
-        return fast and encoding.grid == IntGrid(4) and self._weight.dtype == "float32"
+        fusible = whole and fusible_as(encoding, self._encoded.shape) is not None
+        return fusible and encoding.grid == IntGrid(4) and self._weight.dtype == "float32"
 
     def _reads_rows(self, node: ir.Node) -> bool:
         """The node multiplies by the transposed table."""

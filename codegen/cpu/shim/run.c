@@ -8,8 +8,6 @@
 
 enum { WORK = 1 << 20 /* products of a task, at least */, KEPT_TILES = 4 /* of rows that a kept panel meets at once */,
        NORM_WORK = 32 /* products that take as long as one value of a norm */ };
-typedef struct { Op op; const Spec *spec; } Registered;
-const Function *api;
 
 void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int count) {
   (void)kind, (void)parts, (void)count; /* the non-zero return becomes a status */
@@ -209,20 +207,6 @@ static void *multiply(const Layer *l, void *context, Call *call) {
   return spread_tasks(context, call, gemv_task, l->strips, call->rows * l->k * STRIP, 1);
 }
 
-void *output(void *context, size_t index, const Input *shape, float **data) {
-  void *value = NULL;
-  void *bad = ORT(GET_OUTPUT, void *, size_t, const int64_t *, size_t, void **)(context, index, shape->dims, shape->rank, &value);
-  if (bad) return bad;
-  return value ? ORT(TENSOR_DATA, void *, void **)(value, (void **)data) : status(INVALID, "qcc: an output is missing");
-}
-
-void *input(void *context, size_t index, Input *found) {
-  const void *value = NULL;
-  void *bad = ORT(GET_INPUT, const void *, size_t, const void **)(context, index, &value);
-  if (bad) return bad;
-  return value ? describe(value, found) : status(INVALID, "qcc: an input is missing");
-}
-
 /* Tensors among the operands: of the output's shape. */
 void *take_tensors(const Layer *l, void *context, const Input *shape, const float **operands) {
   const char *kinds = l->spec->operands;
@@ -262,23 +246,16 @@ static void *compute(void *kernel, void *context) {
   return call.failed ? status(FAIL, "qcc: a kernel failed") : NULL;
 }
 
-static void *create(const Op *op, const void *unused, const void *info, void **kernel) {
-  (void)unused;
+static void *create(const void *spec, const void *info, void **kernel) {
   Layer *layer = NULL;
-  void *bad = make_layer(((const Registered *)op)->spec, info, &layer);
+  void *bad = make_layer(spec, info, &layer);
   *kernel = layer;
   return bad;
 }
 
-/* ---- registration ---- */
-static const char *name(const Op *op) { return ((const Registered *)op)->spec->name; }
-static const char *provider(const Op *op) { (void)op; return "CPUExecutionProvider"; }
-static size_t inputs(const Op *op) {
-  const Spec *spec = ((const Registered *)op)->spec;
-  return 1 + (size_t)weight_inputs(spec) + strlen(spec->operands);
-}
-static int input_type(const Op *op, size_t index) {
-  const Spec *spec = ((const Registered *)op)->spec;
+/* ---- the ops that are served here ---- */
+static int input_type(const void *of, size_t index) {
+  const Spec *spec = of;
   int widths[4], scale = 1 + planes_of(spec->bits, widths);
   if (!index) return FLOAT;
   if (spec->bits == 16) return index == 1 ? BFLOAT16 : FLOAT;
@@ -286,45 +263,22 @@ static int input_type(const Op *op, size_t index) {
   if ((int)index == scale) return 0; /* float16 or float32, looked at when the kernel is made */
   return (int)index == scale + 1 && !spec->symmetric ? INT8 : FLOAT;
 }
-static size_t outputs(const Op *op) { return 1 + (size_t)((const Registered *)op)->spec->keeps; }
-static int output_type(const Op *op, size_t index) { (void)op, (void)index; return FLOAT; }
-static int one_int(const Op *op) { (void)op; return 1; }
-static int none(const Op *op, size_t index) { (void)op, (void)index; return 0; }
 
-static Registered registered[QCC_OPS];
-static void *domain;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-
-static void *make_domain(const Spec *specs, int count) {
-  void *made, *bad;
-  if (pthread_key_create(&key, release_arenas)) return status(FAIL, "qcc: no thread key");
-  if ((bad = ORT(CREATE_DOMAIN, const char *, void **)("qcc", &made))) return bad;
-  for (int i = 0; i < count; i++) {
-    registered[i] = (Registered){
-        .spec = specs + i,
-        .op = {.version = API_VERSION, .GetName = name, .GetExecutionProviderType = provider, .GetInputType = input_type,
-               .GetInputTypeCount = inputs, .GetOutputType = output_type, .GetOutputTypeCount = outputs,
-               .KernelDestroy = free_layer, .GetInputCharacteristic = none, .GetOutputCharacteristic = none,
-               .GetInputMemoryType = none, .GetVariadicInputMinArity = one_int, .GetVariadicInputHomogeneity = one_int,
-               .GetVariadicOutputMinArity = one_int, .GetVariadicOutputHomogeneity = one_int, .CreateKernelV2 = create,
-               .KernelComputeV2 = compute}};
-    if ((bad = ORT(DOMAIN_ADD, void *, const Op *)(made, &registered[i].op))) return bad;
+/* Those of the first target whose instructions the processor has; on one without, none. */
+void *serve(const Served **ops, int *count) {
+  static Served served[QCC_OPS];
+  for (size_t t = 0; t < sizeof targets / sizeof *targets; t++) {
+    if (!usable(targets[t].needs)) continue;
+    if (pthread_key_create(&key, release_arenas)) return status(FAIL, "qcc: no thread key");
+    for (int i = 0; i < targets[t].ops; i++) {
+      const Spec *spec = targets[t].specs + i;
+      served[i] = (Served){
+          .name = spec->name, .provider = "CPUExecutionProvider", .spec = spec, .input_type = input_type, .create = create,
+          .compute = compute, .destroy = free_layer, .outputs = 1 + (size_t)spec->keeps,
+          .inputs = 1 + (size_t)weight_inputs(spec) + strlen(spec->operands)};
+    }
+    *ops = served, *count = targets[t].ops;
+    break;
   }
-  domain = made;
   return NULL;
-}
-
-/* The first target whose instructions the processor has; on one without, nothing is registered, and the model's own
- * functions run. */
-__attribute__((visibility("default"))) void *RegisterCustomOps(void *options, const ApiBase *base) {
-  const Function *found = base->GetApi(API_VERSION);
-  if (!found) return NULL;
-  void *bad = NULL;
-  pthread_mutex_lock(&lock);
-  api = found;
-  for (size_t i = 0; !domain && !bad && i < sizeof targets / sizeof *targets; i++)
-    if (usable(targets[i].needs)) bad = make_domain(targets[i].specs, targets[i].ops);
-  if (!bad && domain) bad = ORT(ADD_DOMAIN, void *, void *)(options, domain);
-  pthread_mutex_unlock(&lock);
-  return bad;
 }

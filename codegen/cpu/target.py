@@ -1,0 +1,84 @@
+"""The CPU, as ONNX Runtime's own provider runs it: plain, and with kernels."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from qcc.codegen.cpu import templates
+from qcc.codegen.cpu.ceilings import ceilings
+from qcc.codegen.cpu.library.build import TVM, build, tvm_version
+from qcc.codegen.cpu.processors.processors import PROCESSORS, CpuProcessor, architecture, native
+from qcc.codegen.target import capabilities
+from qcc.codegen.target.ceiling import Ceilings
+from qcc.codegen.target.target import Arithmetic, Target, Template, Ticker
+from qcc.ir.graph.costs import CapabilityTable
+from qcc.ir.kernel.op import LinearOp
+
+DATA = Path(__file__).with_name("capabilities.json")
+
+
+class OnnxRuntime(Target[CpuProcessor]):
+    """plain ONNX Runtime on any CPU."""
+
+    name: ClassVar[str] = "onnxruntime"
+    default: ClassVar[bool] = True
+
+    @property
+    def capabilities(self) -> Mapping[str, CapabilityTable]:
+        """The tables of all instruction sets that were measured."""
+        return capabilities.read(DATA)
+
+
+class Cpu(OnnxRuntime):
+    """ONNX Runtime with kernels made for these processors, by default for this machine's; runs on any CPU."""
+
+    name: ClassVar[str] = "cpu"
+    default: ClassVar[bool] = False
+    stages: ClassVar[tuple[str, ...]] = ("tir", "asm")
+    packages: ClassVar[tuple[str, ...]] = (TVM,)
+    headings: ClassVar[Mapping[str, str]] = {"mcpu": "LLVM's processor", "features": "instructions"}
+    has_ceilings: ClassVar[bool] = True
+
+    @property
+    def processors(self) -> tuple[CpuProcessor, ...]:
+        """See `Target.processors`."""
+        return tuple(PROCESSORS.values())
+
+    @property
+    def templates(self) -> tuple[Template[CpuProcessor], ...]:
+        """See `Target.templates`."""
+        return (*templates.FEW, *templates.MANY)
+
+    def native(self) -> CpuProcessor:
+        """See `Target.native`; it has this machine's caches."""
+        return native()
+
+    def check(self, processors: tuple[CpuProcessor, ...]) -> None:
+        """See that they are of one architecture."""
+        architecture(processors)
+
+    def make(
+        self,
+        ops: tuple[LinearOp, ...],
+        processors: tuple[CpuProcessor, ...],
+        out: Path,
+        activations: Arithmetic,
+        fresh: bool,
+    ) -> None:
+        """See `Target.make`."""
+        build(ops, processors, out, activations, fresh)
+
+    def show(self, stage: str, ops: Iterable[LinearOp], names: Iterable[str], activations: Arithmetic) -> str:
+        """The TIR of the functions, or their assembly."""
+        tvm_version()
+        from qcc.codegen.cpu.library import show  # loads TVM
+
+        return {"tir": show.tir, "asm": show.assembly}[stage](ops, self.named(names), activations)
+
+    def ceilings(self) -> Ceilings | None:
+        """What one core was measured to do at most."""
+        return ceilings.known()
+
+    def measure_ceilings(self, tick: Ticker) -> Ceilings:
+        """See `Target.measure_ceilings`; takes some seconds."""
+        return ceilings.measure(tick)

@@ -1,0 +1,32 @@
+"""The targets, found by their folders."""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+
+import qcc.codegen
+from qcc.codegen.target.target import AnyTarget, Target
+from qcc.ir.discovery import classes_of
+
+
+@lru_cache
+def targets() -> Mapping[str, AnyTarget]:
+    """Every target by its name, the one first that is meant where none is named."""
+    found = [one() for module in _modules() for one in classes_of(module, Target)]  # type: ignore[type-abstract]
+    named = {one.name: one for one in sorted(found, key=lambda one: (not one.default, one.name))}
+    assert len(named) == len(found), "two targets have a name in common"
+    assert [one.default for one in named.values()].count(True) == 1, "one target is the default"
+    return named
+
+
+def kernel_stages() -> tuple[str, ...]:
+    """What kernels of some target can be shown as."""
+    return tuple(dict.fromkeys(stage for one in targets().values() for stage in one.stages))
+
+
+def _modules() -> Iterator[str]:
+    """The modules called ``target`` in the folders of this room."""
+    for folder in sorted(one.name for one in pkgutil.iter_modules(qcc.codegen.__path__, "qcc.codegen.") if one.ispkg):
+        inner = pkgutil.iter_modules(importlib.import_module(folder).__path__, f"{folder}.")
+        yield from (one.name for one in inner if one.name == f"{folder}.target")

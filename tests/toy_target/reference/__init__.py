@@ -1,0 +1,1 @@
+"""A toy target: kernels in plain C, for weights of one kind."""
