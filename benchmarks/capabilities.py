@@ -33,7 +33,7 @@ from qcc.compiler.measure.timing import Turns, interleaved
 from qcc.ir.encoding.blocked import FLOAT_ENCODINGS, Blocked
 from qcc.ir.encoding.blocks import CHANNEL, group
 from qcc.ir.encoding.fit import encode
-from qcc.ir.encoding.grid import IntGrid, TableGrid, grid_of
+from qcc.ir.encoding.grid import Grid, IntGrid, TableGrid, grid_of
 from qcc.ir.forms.fused import FUSED
 from qcc.ir.forms.fusible import fusible
 from qcc.ir.forms.kernel import KERNEL, MEASURED_GROUP, kernel_op
@@ -100,7 +100,7 @@ def fused(matrix: np.ndarray) -> Iterator[Sessions]:
 
 def kernels(matrix: np.ndarray, folder: Path) -> Iterator[Sessions]:
     """Ours for this machine, at one way to round activations at a time."""
-    grids = [*(IntGrid(bits) for bits in range(2, 9)), *map(TableGrid, TABLE_NAMES)]
+    grids: list[Grid] = [*(IntGrid(bits) for bits in range(2, 9)), *map(TableGrid, TABLE_NAMES)]
     formats = [Blocked(grid, block) for grid in grids for block in (CHANNEL, group(MEASURED_GROUP))]
     formats.append(FLOAT_ENCODINGS["bf16"])
     models = {one: encoded(matrix, one, KERNEL) for one in formats}
