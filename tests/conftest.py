@@ -1,12 +1,12 @@
 """Fixtures shared by all tests."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from benchmarks.kills import even_race
 from qcc.compiler.measure import time_model
 
 SAMPLED = 8
@@ -53,10 +53,6 @@ def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
 @pytest.fixture(scope="session", autouse=True)
 def _even_races() -> Iterator[None]:
     """Whole models are not timed: speed is never asserted, and no test may warn of a busy machine's."""
-
-    def even(entrants: Sequence[time_model.Entrant], data: object, threads: int | None) -> time_model.Race:
-        return time_model.Race(threads, np.full((len(entrants), time_model.FEWEST), 1e-3), (1e-3,) * len(entrants))
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(time_model, "race", even)
+        patch.setattr(time_model, "race", even_race)
         yield

@@ -695,3 +695,100 @@ def test_new_layers_take_no_name_that_is_kept() -> None:
     names = [weight.name for weight in graph.weights()]
     assert names[0] == weight.name
     assert len({*names}) == 2
+
+
+def _computed(graph: Graph, function: str) -> str:
+    """The one value that ops of this function make."""
+    (op,) = (one for one in graph.ops() if one.function == function)
+    return op.outputs[0]
+
+
+def _feeds_of(graph: Graph, known: Results) -> Results:
+    return {value.name: known[value.name] for value in graph.inputs}
+
+
+def test_a_graph_is_cut_in_two_at_values(graph: Graph) -> None:
+    expected, before = _run(graph, FEEDS), graph.digest()
+    middle = (_computed(graph, "mean"), _computed(graph, "tanh"))
+    first, second = graph.split(middle[:1])
+    known = {**FEEDS, **_run(first, FEEDS)}
+    assert [value.name for value in first.outputs] == [value.name for value in second.inputs] == [middle[0]]
+    found = _run(second, _feeds_of(second, known))
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, atol=TOLERANCE)
+    assert {op.name for op in first.ops()}.isdisjoint(op.name for op in second.ops())
+    assert len(first.ops()) + len(second.ops()) == len(graph.ops())
+    names = [{weight.name for weight in part.weights()} for part in (first, second)]
+    assert names[0] | names[1] == {weight.name for weight in graph.weights()} and not names[0] & names[1]
+    assert graph.digest() == before
+
+
+def test_an_output_and_an_input_are_added_and_lost(graph: Graph) -> None:
+    middle, outputs = _computed(graph, "mean"), [value.name for value in graph.outputs]
+    more = graph.between(["image"], [*outputs, middle])
+    found = _run(more, FEEDS)
+    assert list(found) == [*outputs, middle]
+    less = more.between([middle], outputs[:1])
+    assert [value.name for value in less.inputs] == [middle] and len(less.ops()) < len(graph.ops())
+    assert less.value(middle) == graph.value(middle)
+    again = _run(less, {middle: found[middle]})
+    np.testing.assert_allclose(again[outputs[0]], found[outputs[0]], atol=TOLERANCE)
+    copied = less.copy()
+    assert [value.name for value in copied.inputs] == [middle]
+    np.testing.assert_allclose(_run(copied, {middle: found[middle]})[outputs[0]], found[outputs[0]], atol=TOLERANCE)
+
+
+def test_a_part_is_edited_and_written_as_any_graph(graph: Graph, tmp_path: Path) -> None:
+    _, second = graph.split([_computed(graph, "mean")])
+    (value,) = second.inputs
+    before = _run(second, {value.name: random(3, WIDTH)})
+    for weight in second.weights():
+        second.encode(weight, fit.encode(second.matrix(weight), Blocked(IntGrid(8), CHANNEL)), DECODED)
+    after = _run(second, {value.name: random(3, WIDTH)})
+    assert all(np.abs(after[name] - before[name]).max() < 0.05 for name in before)  # eight bits of weights below 1
+    if isinstance(second, OnnxGraph):
+        second.save(tmp_path / "part.onnx")
+        onnx.checker.check_model(str(tmp_path / "part.onnx"), full_check=True)
+
+
+def test_parts_that_are_none_are_refused(graph: Graph) -> None:
+    middle, (first, *_), before = _computed(graph, "mean"), graph.outputs, graph.digest()
+    constant = graph.weights()[0].constant
+    for inputs, outputs, why in (
+        ([middle], [middle], "named twice"),
+        ([constant, "image"], [first.name], "a constant"),
+        ([], [first.name], "`image` is needed and not fed"),
+    ):
+        with pytest.raises(Refused, match=why):
+            graph.between(inputs, outputs)
+    for name in ("image", first.name, constant):
+        with pytest.raises(Refused, match="computed on both sides"):
+            graph.split([name])
+    assert graph.digest() == before
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_an_input_and_an_output_are_of_another_type(graph: Graph, dtype: str) -> None:
+    expected, changed = _run(graph, FEEDS), graph.copy()
+    first, second = (value.name for value in graph.outputs)
+    for name in ("image", first):
+        changed.retype(name, dtype)
+    assert [(value.name, value.dtype) for value in changed.inputs] == [("image", dtype)]
+    assert [(value.name, value.dtype) for value in changed.outputs] == [(first, dtype), (second, "float32")]
+    found = _run(changed, {"image": FEEDS["image"].astype(dtype)})
+    assert found[first].dtype == dtype and found[second].dtype == np.float32
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, atol=5e-3)  # half floats have eleven digits of values of about 1
+    assert [weight.name for weight in changed.weights()] == [weight.name for weight in graph.weights()]
+
+
+def test_types_that_nothing_is_cast_to_are_refused(graph: Graph) -> None:
+    before = graph.digest()
+    for value, dtype, why in (
+        (_computed(graph, "mean"), "float16", "neither an input nor an output"),
+        ("image", "string", "nothing is cast to or from string"),
+    ):
+        with pytest.raises(Refused, match=why):
+            graph.retype(value, dtype)
+    assert graph.digest() == before

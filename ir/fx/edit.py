@@ -138,6 +138,37 @@ class FxEditor:
         self._sweep(old)
         return weight
 
+    def cut(self, inputs: Sequence[Node], outputs: Sequence[Node]) -> list[Node]:
+        """Let the graph be fed some values and return others; the placeholders of the first."""
+        self._graph.output_node().args = (tuple(outputs),)
+        return [node if node.op == "placeholder" else self._feed(node) for node in inputs]
+
+    def _feed(self, old: Node) -> Node:
+        """A placeholder in the place of a value, under its name."""
+        *_, last = self._graph.find_nodes(op="placeholder")
+        with self._graph.inserting_after(last):
+            new = self._graph.placeholder(old.name)
+        new.meta["val"] = old.meta["val"]
+        old.replace_all_uses_with(new)
+        self._take_name(new, old)
+        new.target = new.name
+        return new
+
+    def retype(self, node: Node, dtype: torch.dtype) -> None:
+        """Give an input or an output another type, with a cast between it and what it was."""
+        value, fed = node.meta["val"], node.op == "placeholder"
+        users = [user for user in node.users if fed or user.op == "output"]
+        *_, last = self._graph.find_nodes(op="placeholder")
+        with self._graph.inserting_after(last if fed else node):
+            to = {"dtype": value.dtype if fed else dtype}
+            cast = self._graph.create_node("call_function", torch.ops.aten._to_copy.default, (node,), to)
+        other = value.new_empty(value.shape, dtype=dtype)
+        cast.meta["val"], node.meta["val"] = (value, other) if fed else (other, value)
+        for user in users:
+            user.replace_input_with(node, cast)
+        if not fed:
+            self._take_name(cast, node)
+
     def _sweep(self, node: Node) -> None:
         """Remove what made a value that nobody needs, and what only that needed."""
         todo = [node]

@@ -11,7 +11,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
 
 from qcc.ir.encoding.encoded import Encoded
@@ -22,18 +21,21 @@ from qcc.ir.fx.edit import FxEditor
 from qcc.ir.fx.kinds import aten_name, is_check, kind_of
 from qcc.ir.fx.layers import find_weights
 from qcc.ir.fx.operands import CallNumber, operands
+from qcc.ir.fx.program import constants, fed, paths, returned, tie
 from qcc.ir.fx.resize import FxResizer
 from qcc.ir.fx.run import FxRunner, extract
 from qcc.ir.fx.simplify import is_item, remove_identities, share_items
-from qcc.ir.fx.tensors import dtype_name, to_array, to_tensor
+from qcc.ir.fx.tensors import dtype_name, to_array, to_tensor, torch_dtype
 from qcc.ir.fx.values import ROUNDED, write_rounded
 from qcc.ir.graph.attributes import Attributes, Opaque
 from qcc.ir.graph.edits import (
+    check_borders,
     check_bypass,
     check_constant,
     check_insert,
     check_instead,
     check_region,
+    check_type,
     check_value,
     keep_names,
     layer_names,
@@ -47,7 +49,6 @@ from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 
 LAYER = "qcc_layer"  # metadata of a node: what its layer is called, however its weight is
-CONSTANTS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
 
 class FxGraph(Graph):
@@ -64,12 +65,13 @@ class FxGraph(Graph):
         # an empty table keeps linear, conv2d, layer_norm, ... whole and removes what mutates
         self._program = program.run_decompositions({})
         self._graph = self._program.graph
-        self._tensors = _constants(self._program)
+        self._tensors = constants(self._program)
         self.encoded: dict[str, Encoded] = {}
         self.forms: dict[str, Form] = {}
         self._weights: tuple[Weight, ...] | None = None
-        self._paths = _paths(self._program, self._tensors)
-        self._aliases = _tie(self._tensors)
+        self._paths = paths(self._program, self._tensors)
+        self._aliases = tie(self._tensors)
+        self._fed, self._returned = fed(self._program), returned(self._program)
         share_items(self._graph)
         self._index()
 
@@ -102,8 +104,7 @@ class FxGraph(Graph):
 
     @property
     def inputs(self) -> tuple[Value, ...]:
-        specs = zip(self._graph.find_nodes(op="placeholder"), self._program.graph_signature.input_specs, strict=False)
-        return tuple(self.value(node.name) for node, spec in specs if _is_input(node, spec.kind))
+        return tuple(self.value(node.name) for node in self._fed)
 
     @property
     def outputs(self) -> tuple[Value, ...]:
@@ -148,6 +149,7 @@ class FxGraph(Graph):
         other._tensors = {nodes[node]: tensor for node, tensor in self._tensors.items()}
         other._paths = {nodes[node]: path for node, path in self._paths.items()}
         other._aliases = {nodes[alias]: nodes[node] for alias, node in self._aliases.items()}
+        other._fed = tuple(nodes[node] for node in self._fed)
         other.encoded, other.forms = dict(self.encoded), dict(self.forms)
         other._index()
         return other
@@ -235,6 +237,22 @@ class FxGraph(Graph):
         check_resized(self, after, resized)
         vars(self).update(vars(after))
 
+    def between(self, inputs: Sequence[str], outputs: Sequence[str]) -> Self:
+        check_borders(self, inputs, outputs)
+        other = self.copy()
+        nodes = [other._nodes[name] for name in inputs]
+        other._fed = tuple(other._editor().cut(nodes, [other._nodes[name] for name in outputs]))
+        other._returned = tuple(range(len(outputs)))
+        other._graph.eliminate_dead_code()
+        other._tensors = {node: tensor for node, tensor in other._tensors.items() if node.users}
+        other._index()
+        return other
+
+    def retype(self, value: str, dtype: str) -> None:
+        check_type(self, value, dtype)
+        self._editor().retype(self._nodes[value], torch_dtype(dtype))
+        self._index()
+
     def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]]) -> str:
         check_value(self, value, encoded.encoding)
         node = write_rounded(
@@ -297,10 +315,10 @@ class FxGraph(Graph):
                     self._numbers[_number_name(node, number)] = array
 
     def _results(self) -> list[Node]:
-        specs = self._program.graph_signature.output_specs
         (results,) = self._graph.output_node().args
-        nodes = zip(results, specs, strict=True)
-        return [node for node, spec in nodes if isinstance(node, Node) and spec.kind is OutputKind.USER_OUTPUT]
+        assert isinstance(results, Sequence)
+        nodes = (results[at] for at in self._returned)
+        return [node for node in nodes if isinstance(node, Node)]
 
     def _op(self, node: Node, layer: Kind | None) -> Op:
         kind, function = kind_of(node, layer)
@@ -336,49 +354,6 @@ def _number_name(node: Node, number: CallNumber) -> str:
     return f"{node.name}:{number.argument}"
 
 
-def _constants(program: ExportedProgram) -> dict[Node, torch.Tensor]:
-    """The tensors that a program holds.
-
-    Raises:
-        ModelError: it writes to them, or holds other things.
-    """
-    signature = program.graph_signature
-    for spec in (*signature.input_specs, *signature.output_specs):
-        if spec.kind not in (*CONSTANTS, InputKind.USER_INPUT, OutputKind.USER_OUTPUT):
-            raise ModelError("Q441", f"the module has side effects: {spec.kind.name.lower()} of `{spec.target}`")
-    held: Mapping[str, Any] = {**program.state_dict, **program.constants}
-    nodes = zip(program.graph.find_nodes(op="placeholder"), signature.input_specs, strict=True)
-    return {node: held[spec.target].detach() for node, spec in nodes if spec.kind in CONSTANTS and spec.target}
-
-
-def _paths(program: ExportedProgram, tensors: Iterable[Node]) -> dict[Node, str]:
-    """Where the module keeps its tensors."""
-    signature = program.graph_signature
-    paths = signature.inputs_to_parameters | signature.inputs_to_buffers
-    paths = paths | signature.inputs_to_lifted_tensor_constants
-    return {node: paths[node.name] for node in tensors}
-
-
-def _tie(tensors: dict[Node, torch.Tensor]) -> dict[Node, Node]:
-    """Make one constant of parameters that share their storage, the first that is read.
-
-    Returns:
-        What each of the others became.
-    """
-    first: dict[tuple[Any, ...], Node] = {}
-    aliases: dict[Node, Node] = {}
-    for node in sorted(tensors, key=lambda node: not node.users):
-        tensor = tensors[node]
-        memory = tensor.untyped_storage().data_ptr(), tensor.storage_offset()
-        place = (*memory, tensor.dtype, tensor.shape, tensor.stride())
-        kept = first.setdefault(place, node)
-        if kept is not node and tensor.numel():
-            node.replace_all_uses_with(kept)
-            aliases[node] = kept
-            del tensors[node]
-    return aliases
-
-
 def _output_names(node: Node) -> tuple[str, ...]:
     """An op's results; those that nobody reads have no name."""
     value = node.meta.get("val")
@@ -386,7 +361,3 @@ def _output_names(node: Node) -> tuple[str, ...]:
         return () if is_check(node) else (node.name,)
     items = {user.args[1]: user.name for user in node.users if is_item(user)}
     return tuple(items.get(position, "") for position in range(len(value)))
-
-
-def _is_input(node: Node, kind: InputKind) -> bool:
-    return kind is InputKind.USER_INPUT and isinstance(node.meta.get("val"), (torch.Tensor, torch.SymInt))

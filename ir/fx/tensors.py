@@ -20,6 +20,13 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def torch_dtype(name: str) -> torch.dtype:
+    """The type of numpy's name."""
+    found = getattr(torch, name)
+    assert isinstance(found, torch.dtype)
+    return found
+
+
 def to_array(tensor: torch.Tensor) -> np.ndarray:
     """A tensor as an array over the same memory."""
     tensor = tensor.detach().cpu()

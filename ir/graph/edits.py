@@ -9,7 +9,7 @@ import numpy as np
 
 from qcc.ir.encoding.value import ValueEncoding
 from qcc.ir.errors import Refused
-from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.graph import Graph, needed
 from qcc.ir.graph.ops import Array, Value, Weight
 
 SizeType = TypeVar("SizeType")
@@ -216,3 +216,36 @@ def _picked(shape: Sequence[SizeType], indices: Array) -> tuple[SizeType | int, 
 def _check_type(value: Value, array: Array) -> None:
     if value.dtype and value.dtype != array.dtype.name:
         raise Refused(f"`{value.name}` is {value.dtype}, the array {array.dtype.name}")
+
+
+def check_borders(graph: Graph, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Say no to values between which there is no graph.
+
+    Raises:
+        Refused: one is a constant or is named twice, or what an output depends on is not fed.
+    """
+    named = [*inputs, *outputs]
+    if twice := [name for name, count in Counter(named).items() if count > 1]:
+        raise Refused(f"`{twice[0]}` is named twice among what is fed and returned")
+    if constants := [name for name in named if graph.constant(name) is not None]:
+        raise Refused(f"`{constants[0]}` is a constant, which is neither fed nor returned")
+    reached = needed(graph, outputs, inputs)
+    if missing := [one.name for one in graph.inputs if one.name in reached and one.name not in inputs]:
+        raise Refused(f"`{missing[0]}` is needed and not fed")
+
+
+CAST = ("float32", "float16", "float64", "bfloat16", "int8", "uint8", "int32", "int64")
+"""The types that inputs and outputs may be cast to and from."""
+
+
+def check_type(graph: Graph, value: str, dtype: str) -> None:
+    """Say no to another type of what is no input and no output, or cannot be cast.
+
+    Raises:
+        Refused: it is neither, or both, or one of the types is not known.
+    """
+    ends = [one for one in (*graph.inputs, *graph.outputs) if one.name == value]
+    if len(ends) != 1:
+        raise Refused(f"`{value}` is {'both' if ends else 'neither'} an input {'and' if ends else 'nor'} an output")
+    if wrong := [one for one in (dtype, ends[0].dtype) if one not in CAST]:
+        raise Refused(f"nothing is cast to or from {wrong[0]}")

@@ -192,6 +192,45 @@ class Graph(ABC):
         """
 
     @abstractmethod
+    def between(self, inputs: Sequence[str], outputs: Sequence[str]) -> Self:
+        """The part of the graph between some values, as a graph of its own: it is fed the first and returns the last.
+
+        It is how a graph gets another input or output, or loses one. What is fed and was computed keeps its name;
+        what no output depends on goes.
+
+        Raises:
+            Refused: a value is a constant, is named twice, or is both fed and returned, or an output depends on an
+                input that is not fed.
+        """
+
+    @abstractmethod
+    def retype(self, value: str, dtype: str) -> None:
+        """Feed an input, or return an output, in another type: it is cast to the type that it has, or from it.
+
+        Args:
+            value: an input's or an output's name, which it keeps.
+            dtype: numpy's name.
+
+        Raises:
+            Refused: it is neither, or no such type can be cast; nothing has changed.
+        """
+
+    def split(self, values: Sequence[str]) -> tuple[Self, Self]:
+        """The graph cut in two at values: what computes them, and what computes the outputs of them.
+
+        Both read what they need of the inputs.
+
+        Raises:
+            Refused: a value is fed, or returned, or a constant.
+        """
+        fed, returned = [one.name for one in self.inputs], [one.name for one in self.outputs]
+        if wrong := [name for name in values if name in fed or name in returned or self.constant(name) is not None]:
+            raise Refused(f"`{wrong[0]}` is fed, returned or a constant: nothing is computed on both sides of it")
+        before, after = needed(self, values), needed(self, returned, values)
+        first = self.between([name for name in fed if name in before], values)
+        return first, self.between([*(name for name in fed if name in after), *values], returned)
+
+    @abstractmethod
     def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]]) -> str:
         """Let some readers of a value read it rounded; others read it as it is.
 
@@ -289,3 +328,16 @@ class Graph(ABC):
             Refused: the constant cannot be read.
         """
         self.replace_constant(weight.constant, self.as_constant(weight, matrix))
+
+
+def needed(graph: Graph, outputs: Iterable[str], known: Iterable[str] = ()) -> frozenset[str]:
+    """All values that some depend on, themselves among them, where others are ``known`` and depend on nothing."""
+    makers = {name: op for op in graph.ops() for name in op.outputs}
+    found, todo, ends = set[str](), list(outputs), set(known)
+    while todo:
+        name = todo.pop()
+        if name in found:
+            continue
+        found.add(name)
+        todo += [one for one in makers[name].inputs if one] if name in makers and name not in ends else []
+    return frozenset(found)

@@ -19,11 +19,13 @@ from qcc.ir.encoding.value import EncodedValue, ValueEncoding
 from qcc.ir.errors import ModelError, Refused, first_line
 from qcc.ir.graph.attributes import Attributes, Opaque
 from qcc.ir.graph.edits import (
+    check_borders,
     check_bypass,
     check_constant,
     check_insert,
     check_instead,
     check_region,
+    check_type,
     check_value,
     keep_names,
     layer_names,
@@ -188,6 +190,20 @@ class OnnxGraph(Graph):
         check_resized(self, after, resized)
         self.model = after.model
         self._forget()
+
+    def between(self, inputs: Sequence[str], outputs: Sequence[str]) -> Self:
+        check_borders(self, inputs, outputs)
+        other = self.copy()
+        other._keep_names()
+        OnnxEditor(other.model.graph).cut(inputs, outputs)
+        common.RemoveUnusedNodesPass()(other.model)
+        other._forget()
+        return other
+
+    def retype(self, value: str, dtype: str) -> None:
+        check_type(self, value, dtype)
+        self._keep_names()
+        OnnxEditor(self.model.graph).retype(value, ir.DataType.from_numpy(np.dtype(dtype)))
 
     def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]]) -> str:
         check_value(self, value, encoded.encoding)

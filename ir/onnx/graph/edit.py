@@ -132,6 +132,49 @@ class OnnxEditor:
         self._sweep(old)
         return weight.name or ""
 
+    def cut(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        """Let the graph be fed some values and return others; what nobody needs any more is left in it."""
+        returned = [self._values[name] for name in outputs]
+        constants = [value for value in self._graph.inputs if value.is_initializer()]
+        fed = [self._fed(self._values[name]) for name in inputs]
+        self._graph.outputs.clear()
+        self._graph.outputs.extend(returned)
+        self._graph.inputs.clear()
+        self._graph.inputs.extend([*fed, *constants])
+
+    def _fed(self, old: ir.Value) -> ir.Value:
+        """An input in the place of a value, under its name."""
+        if old.is_graph_input():
+            return old
+        name, old.name = old.name or "", self.fresh_name(f"{old.name}.computed")
+        new = ir.Value(name=name, type=old.type, shape=old.shape)
+        for reader, position in old.uses():
+            reader.replace_input_with(position, new)
+        return new
+
+    def retype(self, value: str, dtype: ir.DataType) -> None:
+        """Give an input or an output another type, with a cast between it and what it was."""
+        old = self._values[value]
+        if old.is_graph_input():
+            new = ir.Value(name=value, type=ir.TensorType(dtype), shape=old.shape)
+            uses = list(old.uses())
+            old.name = self.fresh_name(f"{value}.{dtype.name.lower()}")
+            self._graph.inputs[self._graph.inputs.index(old)] = new
+            cast = self.node("Cast", [new], old.name, None, [ir.AttrInt64("to", self._type(old))])
+            cast.type, cast.shape = old.type, old.shape
+            for reader, position in uses:
+                reader.replace_input_with(position, cast)
+            return
+        cast = self.node(
+            "Cast", [old], f"{value}.{dtype.name.lower()}", old.producer(), [ir.AttrInt64("to", dtype.value)]
+        )
+        cast.type, cast.shape = ir.TensorType(dtype), old.shape
+        self._return_instead(old, cast)
+
+    def _type(self, value: ir.Value) -> int:
+        assert value.type is not None
+        return int(value.type.dtype.value)
+
     def _sweep(self, value: ir.Value) -> None:
         """Remove what made a value that nobody needs, and what only that needed."""
         todo = [value.producer()]

@@ -1,0 +1,69 @@
+"""What an exported program holds, is fed and returns."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.fx import Node
+
+from qcc.ir.errors import ModelError
+
+CONSTANTS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
+
+
+def fed(program: ExportedProgram) -> tuple[Node, ...]:
+    """The placeholders of what a caller feeds."""
+    specs = zip(program.graph.find_nodes(op="placeholder"), program.graph_signature.input_specs, strict=True)
+    given = (node for node, spec in specs if spec.kind is InputKind.USER_INPUT)
+    return tuple(node for node in given if isinstance(node.meta.get("val"), (torch.Tensor, torch.SymInt)))
+
+
+def returned(program: ExportedProgram) -> tuple[int, ...]:
+    """Where among its results those stand that a caller gets."""
+    specs = enumerate(program.graph_signature.output_specs)
+    return tuple(at for at, spec in specs if spec.kind is OutputKind.USER_OUTPUT)
+
+
+def constants(program: ExportedProgram) -> dict[Node, torch.Tensor]:
+    """The tensors that a program holds.
+
+    Raises:
+        ModelError: it writes to them, or holds other things.
+    """
+    signature = program.graph_signature
+    for spec in (*signature.input_specs, *signature.output_specs):
+        if spec.kind not in (*CONSTANTS, InputKind.USER_INPUT, OutputKind.USER_OUTPUT):
+            raise ModelError("Q441", f"the module has side effects: {spec.kind.name.lower()} of `{spec.target}`")
+    held: Mapping[str, Any] = {**program.state_dict, **program.constants}
+    nodes = zip(program.graph.find_nodes(op="placeholder"), signature.input_specs, strict=True)
+    return {node: held[spec.target].detach() for node, spec in nodes if spec.kind in CONSTANTS and spec.target}
+
+
+def paths(program: ExportedProgram, tensors: Iterable[Node]) -> dict[Node, str]:
+    """Where the module keeps its tensors."""
+    signature = program.graph_signature
+    found = signature.inputs_to_parameters | signature.inputs_to_buffers
+    found = found | signature.inputs_to_lifted_tensor_constants
+    return {node: found[node.name] for node in tensors}
+
+
+def tie(tensors: dict[Node, torch.Tensor]) -> dict[Node, Node]:
+    """Make one constant of parameters that share their storage, the first that is read.
+
+    Returns:
+        What each of the others became.
+    """
+    first: dict[tuple[Any, ...], Node] = {}
+    aliases: dict[Node, Node] = {}
+    for node in sorted(tensors, key=lambda node: not node.users):
+        tensor = tensors[node]
+        memory = tensor.untyped_storage().data_ptr(), tensor.storage_offset()
+        place = (*memory, tensor.dtype, tensor.shape, tensor.stride())
+        kept = first.setdefault(place, node)
+        if kept is not node and tensor.numel():
+            node.replace_all_uses_with(kept)
+            aliases[node] = kept
+            del tensors[node]
+    return aliases
