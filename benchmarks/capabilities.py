@@ -24,6 +24,7 @@ import onnx_ir as ir
 
 from benchmarks.timing import machine
 from qcc.codegen.cpu.library.build import build
+from qcc.codegen.cpu.library.spec import served
 from qcc.codegen.cpu.processors.processors import instruction_set, named
 from qcc.codegen.target import machine as hardware
 from qcc.codegen.target.machine import cpu_flags
@@ -32,7 +33,7 @@ from qcc.compiler.measure.timing import Turns, interleaved
 from qcc.ir.encoding.blocked import FLOAT_ENCODINGS, Blocked
 from qcc.ir.encoding.blocks import CHANNEL, group
 from qcc.ir.encoding.fit import encode
-from qcc.ir.encoding.grid import IntGrid
+from qcc.ir.encoding.grid import Grid, IntGrid, TableGrid, grid_of
 from qcc.ir.forms.fused import FUSED
 from qcc.ir.forms.fusible import fusible
 from qcc.ir.forms.kernel import KERNEL, MEASURED_GROUP, kernel_op
@@ -44,6 +45,7 @@ from qcc.ir.onnx.file.runtime import onnxruntime
 TABLE = Path(__file__).parent.parent / "codegen" / "cpu" / "capabilities.json"
 SIZE, ROWS = 1024, (1, 16, 128)
 LEVELS = ("level 4", "level 0")
+TABLE_NAMES = ("int1", "fp4", "nf4")
 ACTIVATIONS: tuple[Arithmetic, ...] = ("bf16", "int8", "exact")
 TURNS = Turns(rounds=31, own=True)
 Sessions = dict[Way | None, onnxruntime.InferenceSession]
@@ -89,22 +91,26 @@ def fused(matrix: np.ndarray) -> Iterator[Sessions]:
     """The runtime's own kernels, a format at a time."""
     for one in fusible():
         for size in one.groups:
-            model = encoded(matrix, Blocked(IntGrid(one.bits, one.symmetric), group(size)), FUSED)
-            yield {Way("fused", one.bits, one.symmetric, size, level): session(model, level) for level in LEVELS}
+            text, _, word = one.codes.partition(" ")
+            grid = grid_of(text, word != "asym")
+            assert grid is not None
+            model = encoded(matrix, Blocked(grid, group(size)), FUSED)
+            yield {Way("fused", one.codes, size, level): session(model, level) for level in LEVELS}
 
 
 def kernels(matrix: np.ndarray, folder: Path) -> Iterator[Sessions]:
     """Ours for this machine, at one way to round activations at a time."""
-    widths = range(2, 9)
-    formats = [Blocked(IntGrid(bits), block) for bits in widths for block in (CHANNEL, group(MEASURED_GROUP))]
+    grids: list[Grid] = [*(IntGrid(bits) for bits in range(2, 9)), *map(TableGrid, TABLE_NAMES)]
+    formats = [Blocked(grid, block) for grid in grids for block in (CHANNEL, group(MEASURED_GROUP))]
     formats.append(FLOAT_ENCODINGS["bf16"])
     models = {one: encoded(matrix, one, KERNEL) for one in formats}
-    ops = [kernel_op(one, matrix.shape[::-1]) for one in formats]
+    ops = {one: kernel_op(one, matrix.shape[::-1]) for one in formats}
     for activations in ACTIVATIONS:
-        library = build(ops, (named(NATIVE),), folder / f"{activations}.so", activations)
+        made = [one for one in formats if served([ops[one]], named(NATIVE), activations)]
+        library = build([ops[one] for one in made], (named(NATIVE),), folder / f"{activations}.so", activations)
         yield {
-            Way("kernel", one.bits, True, max(one.block.columns, 0), activations): session(model, library=library)
-            for one, model in models.items()
+            Way("kernel", one.kind, max(one.block.columns, 0), activations): session(models[one], library=library)
+            for one in made
         }
 
 
@@ -132,7 +138,7 @@ def write(instructions: str, rows: list[dict[str, Any]]) -> None:
         "processor": hardware.machine().processor,
         "runtime": f"onnxruntime {onnxruntime.__version__}",
         "date": str(date.today()),
-        "rows": sorted(kept + rows, key=lambda row: [str(row[key]) for key in ("form", "bits", "symmetric", "group")]),
+        "rows": sorted(kept + rows, key=lambda row: [str(row[key]) for key in ("form", "codes", "group")]),
     }
     TABLE.write_text(_text(table), encoding="utf-8")
 

@@ -25,12 +25,13 @@ from qcc.compiler.files.publish import staging
 from qcc.compiler.files.staging import output_path
 from qcc.compiler.files.system_errors import told
 from qcc.compiler.first_phases import run_first_phases, tell_left_out
-from qcc.compiler.measure.choose_form import FormChooser, chooser_of
+from qcc.compiler.measure.choose_form import FormChooser, chooser_of, latency_of
 from qcc.compiler.measure.compete import faster_plan, warn_if_slower, warn_of_no_library
 from qcc.compiler.measure.evidence import Evidence, warn_of_generated_steps
 from qcc.compiler.measure.most_lost import most_lost
-from qcc.compiler.measure.time_model import ModelTimes, time_input, time_models
-from qcc.compiler.plan.bind import Earlier, Latency, after_speed, bind, opened_by_data
+from qcc.compiler.measure.time_model import ModelTimes, time_models
+from qcc.compiler.observe.executor import HERE, Executor, executor_of
+from qcc.compiler.plan.bind import Earlier, after_speed, bind, opened_by_data
 from qcc.compiler.plan.catalog import Export
 from qcc.compiler.plan.plan import Plan, PlanFile
 from qcc.compiler.plan.targets import runtime_chooser
@@ -47,7 +48,7 @@ from qcc.compiler.runtime.count_served import build_counted
 from qcc.compiler.verify.outputs import Verification
 from qcc.compiler.verify.verifier import Verifier
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
-from qcc.dsl.diagnostics.report import Diagnostics, QccError
+from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.forms.choose import Chooser
@@ -67,6 +68,7 @@ def compile(
     plan: Plan | PlanFile | None = None,
     dims: Mapping[str, int] | None = None,
     keep_failed: bool = False,
+    jobs: int = 1,
     progress: Progress = silent,
 ) -> Result:
     """Compile a model.
@@ -81,6 +83,7 @@ def compile(
         plan: a decided plan, or one that was read from a file, to run instead of the policy's rules.
         dims: sizes of the inputs' free axes by name, for data that is generated.
         keep_failed: write a model whose verification fails, too, under a name that tells it (``net.failed.qcc.onnx``).
+        jobs: processes that run the model on data, each with its own copy of what it holds; one does it here.
         progress: told of long work.
 
     Returns:
@@ -92,7 +95,7 @@ def compile(
     with told():
         path = model_path(model)
         given = path, loaded_policy(policy, plan, definitions), output, data, dims, progress
-        return _Compilation.prepare(*given, keep_failed).run(plan)
+        return _Compilation.prepare(*given, keep_failed, executor_of(jobs)).run(plan)
 
 
 def decide_plan(
@@ -146,6 +149,7 @@ class _Compilation:
     keep_failed: bool = False
     read: tuple[Path, ...] = ()
     """The files that are read, beside the model's."""
+    executor: Executor = HERE
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
     chooser: Chooser = field(init=False)
     runs_here: bool = False
@@ -169,17 +173,20 @@ class _Compilation:
         dims: Mapping[str, int] | None,
         progress: Progress,
         keep_failed: bool = False,
+        executor: Executor = HERE,
     ) -> "_Compilation":
         target = output_path(model, output)
         calibrate = policy.calibrate.path if policy.calibrate else None
         read = input_files([*(source.path for source in policy.sources), calibrate, data])
         check_model(model, target, keep_failed, read)
-        return cls(model, target, policy, data, Phases(progress), dims or {}, keep_failed, tuple(read))
+        return cls(model, target, policy, data, Phases(progress), dims or {}, keep_failed, tuple(read), executor)
 
     def run(self, plan: Plan | PlanFile | None) -> Result:
         opened = self._open(plan)
         with self.phases.phase("reference"):
-            verifier = Verifier(opened.file.model.reference(), opened.data, self.policy.verify, self.diagnostics)
+            verifier = Verifier(
+                opened.file.model.reference, opened.data, self.policy.verify, self.diagnostics, self.executor
+            )
             verifier.see_finite(opened.graph)
         before, opened = opened.graph, self._rewrite(opened)
         with staging(self.output) as folder:
@@ -313,20 +320,9 @@ class _Compilation:
     def _bind(self, graph: Graph, data: Samples, size_bytes: int, earlier: Earlier) -> Plan:
         with self.phases.phase("choose"):
             chooser = chooser_of(self.policy, graph, data, self.phases.counter("choose"))
-            self.chooser, latency = chooser, self._latency(chooser, data)
+            self.chooser, latency = chooser, latency_of(self.policy, chooser, self.model, data)
             found = self.diagnostics, chooser, chooser.kernels, latency
             return bind(self.policy, graph, size_bytes, *found, given=not data.generated, earlier=earlier)
-
-    def _latency(self, chooser: FormChooser, data: Samples) -> Latency | None:
-        """What the allocator must know where the policy bounds or minimises latency."""
-        if not after_speed(self.policy):
-            return None
-        bound = next((one for one in self.policy.budget if one.metric == "latency"), None)
-        if chooser.timings is None:
-            message = "latency cannot be measured here: the target is another processor"
-            raise QccError([Diagnostic("Q311", message, bound.span if bound else self.policy.target.span)])
-
-        return Latency(time_input(self.model, data), chooser.seconds_of)
 
     def _rewrite(self, opened: _Opened) -> _Opened:
         """Run the passes that keep the function, and see that they do."""
@@ -346,7 +342,7 @@ class _Compilation:
         evidence = self.evidence
         if evidence is None:  # what is made again, under a plan that was open, asks for nothing else
             covered = self.covered.by(self.diagnostics, self.phases)
-            evidence = self.evidence = Evidence.of(graph, plan, opened.data, self.phases, covered)
+            evidence = self.evidence = Evidence.of(graph, plan, opened.data, self.phases, covered, self.executor)
         raised: dict[int, Graph] = {}
         most = opened.file.size_bytes if any(row.treated for row in opened.rewrites if row.action != "clean") else None
 

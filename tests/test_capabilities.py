@@ -34,7 +34,7 @@ from tests.chooser import CPU, PLAIN
 from tests.onnx_models import MATMUL, parse, random
 
 INT4 = Blocked(IntGrid(4), group(32))
-FUSED_WAY, EIGHT = Way("fused", 4, True, 32, LEVEL), Way("kernel", 4, True, 32, "bf16")
+FUSED_WAY, EIGHT = Way("fused", "int4 sym", 32, LEVEL), Way("kernel", "int4 sym", 32, "bf16")
 
 
 FAST, SLOW = {1: 0.25, 16: 1.0}, {1: 1.0, 16: 4.0}
@@ -64,7 +64,7 @@ def test_every_set_has_every_kernel_of_the_runtime() -> None:
     for ways in CPU.capabilities.values():
         for row in fusible():
             for size in row.groups:
-                assert set(ways[Way("fused", row.bits, row.symmetric, size, LEVEL)]) == {1, 16, 128}
+                assert set(ways[Way("fused", row.codes, size, LEVEL)]) == {1, 16, 128}
 
 
 def test_what_a_processor_has_names_its_set() -> None:
@@ -126,7 +126,7 @@ def test_a_set_is_written_and_the_others_stay(tmp_path: Path, monkeypatch: pytes
     path.write_bytes(benchmark.TABLE.read_bytes())
     before = json.loads(path.read_text(encoding="utf-8"))
     monkeypatch.setattr(benchmark, "TABLE", path)
-    row = {"form": "fused", "bits": 4, "symmetric": True, "group": 32, "activations": LEVEL, "ratio": {"1": 0.5}}
+    row = {"form": "fused", "codes": "int4 sym", "group": 32, "activations": LEVEL, "ratio": {"1": 0.5}}
     benchmark.write("avx512", [row])
     after = json.loads(path.read_text(encoding="utf-8"))
     assert after.pop("avx512")["rows"] == [row]

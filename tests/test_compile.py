@@ -14,6 +14,7 @@ from qcc.compiler.files.open_model import open_model
 from qcc.compiler.measure.segments import Chain, cut
 from qcc.compiler.measure.sensitivity import measure
 from qcc.compiler.measure.tally import output_noise
+from qcc.compiler.observe.executor import executor_of
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.plan.plan import Candidate, OpenChoice
 from qcc.compiler.report import lock
@@ -24,6 +25,7 @@ from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL
 from qcc.ir.encoding.fit import encode
 from qcc.ir.encoding.grid import IntGrid
+from qcc.ir.forms.decoded import DECODED
 from qcc.ir.graph.graph import Graph
 from qcc.passes.contract.contract import Context
 from qcc.passes.encode import Encode
@@ -79,6 +81,17 @@ def test_sensitivity_is_the_loss_of_the_encoded_graph(
         assert loss[0] == pytest.approx(
             output_noise(got, wanted, 16).loss, rel=0.02
         )  # float32 noise on losses down to 1e-4
+
+
+@pytest.mark.slow
+def test_measured_in_processes_is_the_same(graph: Graph, data: samples.Samples) -> None:
+    actions = [Encode(Blocked(IntGrid(bits), CHANNEL), Nearest(), DECODED) for bits in (2, 4)]
+    options = [OpenChoice(w.name, tuple(Candidate(one, "") for one in actions)) for w in graph.weights()]
+    told: list[str] = []
+    here, away = (measure(graph, options, data, Context(told.append), executor=executor_of(jobs)) for jobs in (1, 2))
+    assert told == 2 * [option.subject for option in options]
+    for one, other in zip(here.loss, away.loss, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3)  # threads sum in another order
 
 
 def test_like_candidates_share_runs(graph: Graph, data: samples.Samples) -> None:
@@ -152,7 +165,8 @@ def test_what_would_grow_is_copied(tmp_path: Path) -> None:
     assert lossless.output_bytes < lossless.input_bytes
     again = qcc.compile(tmp_path / "once.onnx", "lossless", output=tmp_path / "twice.onnx")
     assert again.output_bytes <= again.input_bytes
-    assert verify.run(qcc.Session(tmp_path / "twice.onnx").run, [{"image": np.ones((1, 1, 28, 28), np.float32)}])
+    session = qcc.Session(tmp_path / "twice.onnx")
+    assert verify.run(lambda: session.run, [{"image": np.ones((1, 1, 28, 28), np.float32)}])
 
 
 class Reader:

@@ -1,6 +1,8 @@
 """Weights that no sample exercises are named: masked, multiplied by zero, fed zeros or always the same."""
 
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -8,6 +10,7 @@ import pytest
 
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.compile import compile
+from qcc.compiler.observe.executor import Here
 from qcc.compiler.verify.exercised import unexercised, unread_rows
 from qcc.ir.onnx.adapter import OnnxGraph
 from tests import onnx_models as models
@@ -81,3 +84,26 @@ def test_a_compilation_names_them(tmp_path: Path) -> None:
     assert [one.code for one in result.warnings] == ["Q321"]
     assert "zeros" in result.verification.notes[0]
     assert compile(tmp_path / "m.onnx").verification.notes == ()  # generated masks are drawn
+
+
+def test_no_more_samples_are_run_than_it_takes(tmp_path: Path) -> None:
+    """Two show that inputs vary; of what is always zero all that are allowed are looked at."""
+    for k, wanted in ((MIXED, 2), (np.zeros((4, 64), bool), 4)):
+        onnx.save(models.parse(MASKED, {"w": W, "v": V, "z": ZERO}), tmp_path / "m.onnx")
+        graph = OnnxGraph.load(tmp_path / "m.onnx")
+        counted = Counted()
+        samples = Samples(({"x": X, "k": np.broadcast_to(k, (4, 64))},), "given", divisible=True)
+        unexercised(graph, [weight.name for weight in graph.weights()], samples, counted)
+        assert counted.done == wanted
+
+
+class Counted(Here):
+    """Counts what is done."""
+
+    done = 0
+
+    def each(self, make: Callable[[], Callable[[Any], Any]], things: Sequence[Any]) -> Iterator[Any]:
+        """Do the work."""
+        for found in super().each(make, things):
+            self.done += 1
+            yield found

@@ -90,7 +90,7 @@ def _staged(opened: OpenModel, folder: Path) -> Outcome:
     data = chosen_data(policy, None, opened.graph, model.reference(), {})
     graph = run_first_phases(opened, policy, data, phases, diagnostics, True)[0].graph
     plan = bind(policy, graph, opened.size_bytes, diagnostics)
-    verifier = Verifier(model.reference(), data, policy.verify, diagnostics)
+    verifier = Verifier(model.reference, data, policy.verify, diagnostics)
     evidence = Evidence.of(graph, plan, data, phases, lambda _: None)
     runners: list[Callable[[], Runner]] = []
 

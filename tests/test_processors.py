@@ -64,7 +64,8 @@ def cases() -> Iterator[Case]:
     """Every form of whole numbers that the runtime multiplies: fused, with static activations, in a kernel's body."""
     for row in fusible():
         for size in row.groups:
-            yield written(Blocked(IntGrid(row.bits, row.symmetric), Block(1, size)))
+            text, _, word = row.codes.partition(" ")
+            yield written(Blocked(IntGrid(int(text.removeprefix("int")), word == "sym"), Block(1, size)))
     yield written(Blocked(IntGrid(7), CHANNEL), EncodedValue(STATIC_INT8, np.float32(1 / 127)))
     yield written(Blocked(IntGrid(7), CHANNEL), EncodedValue(DYNAMIC_INT8))
     for bits, symmetric in product((4, 7, 8), (True, False)):

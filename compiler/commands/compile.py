@@ -57,6 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_dims(parser)
     add("--plan", metavar="FILE", type=Path, help="do what a plan says, of a lock or as text, not the policy's rules")
     add("--keep-failed", action="store_true", help="write a model whose verification fails, under a name that tells it")
+    add("--jobs", metavar="N", type=int, default=1, help="processes that run the model on data (default: 1)")
     add("--emit", choices=(*STAGES, *kernel_stages()), help="print this stage and stop")
     add("--format", choices=("text", "json", "github"), default="text", help="how to print (default: text)")
     add("-q", "--quiet", action="store_true", help="print nothing but errors and warnings")
@@ -67,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
     """Compile."""
     if args.emit in ("ast", "policy"):
         return _emit_policy(args)
+    if args.jobs < 1:
+        raise UsageError(f"`--jobs` is at least 1, not {args.jobs}")
     if args.model is None:
         raise UsageError("no model is given", "`qcc compile MODEL`, where MODEL is an .onnx file")
     from qcc.compiler import compile as driver  # these load onnx and the runtime
@@ -89,7 +92,9 @@ def run(args: argparse.Namespace) -> int:
         if args.emit == "plan":
             decided, _, warnings = driver.decide_plan(args.model, policy, **given)
         else:
-            result = driver.compile(args.model, policy, output=args.output, keep_failed=args.keep_failed, **given)
+            result = driver.compile(
+                args.model, policy, output=args.output, keep_failed=args.keep_failed, jobs=args.jobs, **given
+            )
     if args.emit == "plan":
         return _emit_plan(decided, [*report.warnings, *warnings], args)
     diagnostics = (*report.warnings, *result.warnings, *failed_bounds(result))

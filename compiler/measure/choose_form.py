@@ -2,16 +2,21 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from qcc.codegen.target.target import AnyTarget
 from qcc.compiler.calibrate.rows import rows_of
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.measure.time_forms import FLOAT, Case, Timings
+from qcc.compiler.measure.time_model import time_input
 from qcc.compiler.measure.timing import NOTICEABLE, times_text
+from qcc.compiler.plan.bind import Latency, after_speed
 from qcc.compiler.plan.catalog import Export
 from qcc.compiler.plan.plan import Kernels
 from qcc.compiler.plan.targets import target_of, unserved
 from qcc.compiler.runtime.build_kernels import kernels_of
+from qcc.dsl.diagnostics.diagnostic import Diagnostic
+from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.forms.choose import Choice, choose, plain_forms
@@ -165,3 +170,18 @@ def chooser_of(policy: Policy, graph: Graph, data: Samples, tick: CaseTick) -> F
 
 def _may_be_product(weight: Weight) -> bool:
     return "linear" in weight.kinds or (weight.kinds == {"conv"} and bool(kernel_layers(weight)))
+
+
+def latency_of(policy: Policy, chooser: FormChooser, model: Path, data: Samples) -> Latency | None:
+    """What the allocator must know where a policy bounds or minimises latency.
+
+    Raises:
+        QccError: it cannot be measured here.
+    """
+    if not after_speed(policy):
+        return None
+    bound = next((one for one in policy.budget if one.metric == "latency"), None)
+    if chooser.timings is None:
+        message = "latency cannot be measured here: the target is another processor"
+        raise QccError([Diagnostic("Q311", message, bound.span if bound else policy.target.span)])
+    return Latency(time_input(model, data), chooser.seconds_of)

@@ -78,6 +78,18 @@ class Processes(Executor):
 
 HERE = Here()
 
+
+def executor_of(jobs: int) -> Executor:
+    """One thing after the other here, or in so many processes.
+
+    Raises:
+        ValueError: there is less than one.
+    """
+    if jobs < 1:
+        raise ValueError(f"jobs is at least 1, not {jobs}")
+    return HERE if jobs == 1 else Processes(jobs)
+
+
 _work: Callable[[Any], Any] | None = None
 
 

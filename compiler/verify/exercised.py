@@ -3,13 +3,16 @@
 One run a sample with the values looked at, until all that can be seen has been; no run a weight.
 """
 
-from collections.abc import Collection, Iterator
+import hashlib
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 
 from qcc.compiler.calibrate.generate import Batch
 from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.observe.executor import HERE, Executor
 from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Kind, Op, Weight
@@ -20,12 +23,12 @@ ALIKE = "its layer reads the same on all samples"
 CUT_OFF = "on all samples its result is masked, or multiplied by zero"
 
 
-def unexercised(graph: Graph, names: Collection[str], samples: Samples) -> dict[str, str]:
+def unexercised(graph: Graph, names: Collection[str], samples: Samples, executor: Executor = HERE) -> dict[str, str]:
     """The weights, of those named, that no sample exercises, with the reason; none where values cannot be looked at."""
     weights = [weight for weight in graph.weights() if weight.name in names]
     seen = _Seen(graph, weights)
     try:
-        seen.look(samples)
+        seen.look(samples, executor)
     except ModelError:
         return {}
     return {weight.name: reason for weight in weights if (reason := seen.reason(weight))}
@@ -46,6 +49,46 @@ def unread_rows(graph: Graph, names: Collection[str], samples: Samples) -> dict[
     return found
 
 
+@dataclass(frozen=True)
+class Glimpse:
+    """What one sample shows of values: which are other than zero somewhere, or zero, and hashes of what is read."""
+
+    nonzero: frozenset[str]
+    zero: frozenset[str]
+    hashes: Mapping[str, str]
+
+    @classmethod
+    def of(cls, values: Batch, read: Collection[str]) -> "Glimpse":
+        """Of a sample's values; text is never zero."""
+        numbers = {name: value for name, value in values.items() if value.dtype.kind in "biufcV"}
+        filled = {name: value.astype(bool) for name, value in numbers.items()}
+        nonzero = {name for name in values if name not in filled or filled[name].any()}
+        zero = {name for name, value in filled.items() if not value.all()}
+        return cls(
+            frozenset(nonzero), frozenset(zero), {name: _hash(numbers[name]) for name in numbers if name in read}
+        )
+
+
+@dataclass(frozen=True)
+class _Looking:
+    """Makes what looks at one sample, wherever that is done."""
+
+    graph: Graph
+    looked: Sequence[str]
+    fed: Sequence[str]
+    read: frozenset[str]
+
+    def __call__(self) -> Callable[[Batch], Glimpse]:
+        names = tuple(value.name for value in self.graph.inputs)
+        runner = self.graph.runner(names, self.looked) if self.looked else None
+
+        def look(batch: Batch) -> Glimpse:
+            found: Batch = {name: batch[name] for name in self.fed}
+            return Glimpse.of(found if runner is None else found | runner(batch), self.read)
+
+        return look
+
+
 class _Seen:
     """What has been seen of values: which were ever other than zero, which ever differed between samples."""
 
@@ -53,7 +96,7 @@ class _Seen:
         self._graph, self._ops = graph, graph.ops()
         self._nonzero: set[str] = set()
         self._zero: set[str] = set()  # a place of it is zero: a condition is false there
-        self._first: dict[str, np.ndarray] = {}
+        self._first: dict[str, str] = {}
         self._varies: set[str] = set()
         self._count = 0
         self._read = {layer.input for weight in weights for layer in weight.layers if layer.kind is not Kind.EMBEDDING}
@@ -61,22 +104,19 @@ class _Seen:
         inputs = {value.name for value in graph.inputs}
         self._conditions = {op.inputs[0] for op in self._ops if op.function == "where"}
         self._gates = {name for op in self._ops for name in _gates(op) if name in made | inputs}
-        self._looked = sorted((self._read | self._gates) & made)
-        self._fed = sorted((self._read | self._gates) & inputs)
+        looked, fed = sorted((self._read | self._gates) & made), sorted((self._read | self._gates) & inputs)
+        self._looking = _Looking(graph, looked, fed, frozenset(self._read))
 
-    def look(self, samples: Samples) -> None:
+    def look(self, samples: Samples, executor: Executor) -> None:
         """Run samples, as many as it takes."""
-        names = tuple(value.name for value in self._graph.inputs)
-        runner = self._graph.runner(names, self._looked) if self._looked else None
-        for batch in islice(samples.parts(1), LOOKED):
-            found: Batch = {name: batch[name] for name in self._fed}
-            if runner is not None:
-                found |= runner(batch)
-            for name, value in found.items():
-                self._note(name, value)
-            self._count += 1
-            if self._count > 1 and not any(map(self._may_open, found)):
-                return
+        names = {*self._looking.looked, *self._looking.fed}
+        glimpses = executor.each(self._looking, list(islice(samples.parts(1), LOOKED)))
+        for glimpse in glimpses:
+            self._note(glimpse)
+            if self._count > 1 and not any(map(self._may_open, names)):
+                break
+        if isinstance(glimpses, Generator):
+            glimpses.close()  # what is left is not run
 
     def reason(self, weight: Weight) -> str:
         """Why no sample exercises a weight, if none does."""
@@ -99,21 +139,11 @@ class _Seen:
             return True
         return name in self._read and name not in self._varies
 
-    def _note(self, name: str, value: np.ndarray) -> None:
-        if value.dtype.kind not in "biufcV":
-            self._nonzero.add(name)
-            return
-        filled = value.astype(bool)
-        if filled.any():
-            self._nonzero.add(name)
-        if not filled.all():
-            self._zero.add(name)
-        if name in self._varies or name not in self._read:
-            return
-        first = self._first.setdefault(name, value)
-        if first.shape != value.shape or not np.array_equal(first, value):
-            self._varies.add(name)
-            del self._first[name]
+    def _note(self, glimpse: Glimpse) -> None:
+        self._count += 1
+        self._nonzero |= glimpse.nonzero
+        self._zero |= glimpse.zero
+        self._varies |= {name for name, told in glimpse.hashes.items() if self._first.setdefault(name, told) != told}
 
     def _live(self) -> set[str]:
         """The values that reach an output on some sample."""
@@ -130,6 +160,12 @@ class _Seen:
             return gate in self._gates and gate not in (self._nonzero if at == 1 else self._zero)
         others = [name for one, name in enumerate(op.inputs) if one != at]
         return op.function == "mul" and any(name in self._gates and name not in self._nonzero for name in others)
+
+
+def _hash(value: np.ndarray) -> str:
+    """Of all that is compared."""
+    whole = np.ascontiguousarray(value)
+    return hashlib.sha256(f"{value.shape} {value.dtype}".encode() + whole.tobytes()).hexdigest()
 
 
 def _gates(op: Op) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Comparing the file that was written with the model that came in, both as ONNX Runtime runs them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from qcc.compiler.calibrate.arrays import flattened
 from qcc.compiler.metrics.find import judged, to_measure
 from qcc.compiler.metrics.metric import Judged, Pair
+from qcc.compiler.observe.executor import HERE, Executor
 from qcc.compiler.verify.differences import Distance, Measures, changed_numbers, distance
 from qcc.dsl.policy.policy import Bound
 from qcc.ir.graph.graph import Runner
@@ -129,9 +130,31 @@ class Verification:
         return self.origin == "generated"
 
 
-def run(runner: Runner, batches: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
-    """The outputs, batch by batch."""
-    return [flattened(runner(batch)) for batch in batches]
+MakeRunner = Callable[[], Runner]
+
+
+def run(
+    make: MakeRunner, batches: Sequence[Mapping[str, np.ndarray]], executor: Executor = HERE
+) -> list[dict[str, np.ndarray]]:
+    """The outputs, batch by batch.
+
+    Args:
+        make: makes what runs them, once in every place where that is done.
+        batches: the feeds.
+        executor: where it is run.
+    """
+    return list(executor.each(_Flat(make), batches))
+
+
+@dataclass(frozen=True)
+class _Flat:
+    """Makes what runs one batch."""
+
+    make: MakeRunner
+
+    def __call__(self) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+        runner = self.make()
+        return lambda batch: flattened(runner(batch))
 
 
 def compare(

@@ -3,13 +3,15 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.metrics.metric import Judged
+from qcc.compiler.observe.executor import HERE, Executor
 from qcc.compiler.verify import outputs as verify
-from qcc.compiler.verify.outputs import Floor, Floors
+from qcc.compiler.verify.outputs import Floor, Floors, MakeRunner
 from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Runner
 
@@ -47,28 +49,43 @@ class Reference:
         return dead if len(dead) + len(empty) == len(checks) else []
 
 
-def run_reference(runner: Runner, samples: Samples, metrics: Sequence[Judged]) -> Reference:
+def run_reference(
+    original: MakeRunner, samples: Samples, metrics: Sequence[Judged], executor: Executor = HERE
+) -> Reference:
     """Run the original on as many samples as are verified, twice where it does not repeat itself.
+
+    Args:
+        original: makes what runs it.
+        samples: to run on.
+        metrics: that will be measured.
+        executor: where it is run.
 
     Raises:
         ModelError: it fails.
     """
     one = samples.first(1)
-    first = verify.run(runner, one.batches)
+    runner = original()
+    here = partial(_same, runner)
+    first = verify.run(here, one.batches)
     start = time.process_time()  # what else the machine does lets no sample go
-    again = verify.run(runner, one.batches)
+    again = verify.run(here, one.batches)
     taken = (time.process_time() - start) / max(one.count, 1)
     size = sum(array.nbytes for array in first[0].values()) / max(one.count, 1)
     most = min(verify.SAMPLES, max(int(PATIENCE_S // max(taken, 1e-9)), LEAST))
     held = samples.first(max(min(most, int(verify.OUTPUT_BYTES // max(size, 1))), 1))
-    outputs = verify.run(runner, held.batches)
+    whole = partial(verify.run, here if executor.workers == 1 else original, executor=executor)
+    outputs = whole(held.batches)
     found = Reference(held, outputs, metrics)
     if not any(_moves(check) for check in verify.compare(first, again)):
         return found
-    checks = found.compare(verify.run(runner, held.batches))
+    checks = found.compare(whole(held.batches))
     reason = "differs from itself from run to run"
     floors = {one.output: Floor(one, RANDOM_FACTOR, reason) for one in checks if _moves(one)}
     return Reference(held, outputs, metrics, floors)
+
+
+def _same(runner: Runner) -> Runner:
+    return runner
 
 
 def not_finite(names: Sequence[str], generated: bool, more: str = "") -> ModelError:

@@ -1,6 +1,6 @@
 """The stage that verifies: what was written beside the original, on data that tells something."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,18 +8,18 @@ import numpy as np
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.console.percent import percent
 from qcc.compiler.metrics.find import to_measure
+from qcc.compiler.observe.executor import HERE, Executor
 from qcc.compiler.verify import outputs as verify
 from qcc.compiler.verify.exercised import unexercised, unread_rows
-from qcc.compiler.verify.outputs import BoundCheck, Floor, Floors, OutputCheck, Verification
+from qcc.compiler.verify.outputs import BoundCheck, Floor, Floors, MakeRunner, OutputCheck, Verification
 from qcc.compiler.verify.reference import not_finite, run_reference
 from qcc.compiler.verify.rounding import Jitter
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Bound
 from qcc.ir.errors import ModelError
-from qcc.ir.graph.graph import Graph, Runner
+from qcc.ir.graph.graph import Graph
 
 JITTER_FACTOR = 10.0  # rounding adds up over a model's ops; the last digit of inputs and weights is one step of it
-MakeRunner = Callable[[], Runner]
 AMPLIFIED = "is as far from itself when its inputs and weights move by their last digit"
 
 
@@ -27,18 +27,26 @@ class Verifier:
     """Holds the original's outputs, and compares what is written with them.
 
     Args:
-        original: runs the model as its author wrote it.
+        original: makes what runs the model as its author wrote it.
         samples: to run on.
         bounds: of the policy.
         diagnostics: told what could not be verified.
+        executor: where models are run.
 
     Raises:
         ModelError: the model fails on the data.
     """
 
-    def __init__(self, original: Runner, samples: Samples, bounds: Sequence[Bound], diagnostics: Diagnostics) -> None:
-        self._bounds, self._diagnostics = bounds, diagnostics
-        self.reference = run_reference(original, samples, to_measure(bound.metric for bound in bounds))
+    def __init__(
+        self,
+        original: MakeRunner,
+        samples: Samples,
+        bounds: Sequence[Bound],
+        diagnostics: Diagnostics,
+        executor: Executor = HERE,
+    ) -> None:
+        self._bounds, self._diagnostics, self._executor = bounds, diagnostics, executor
+        self.reference = run_reference(original, samples, to_measure(bound.metric for bound in bounds), executor)
         for name in self.reference.floors:
             message = f"the original's output `{name}` differs from run to run: it is held to no more than that"
             diagnostics.warning("Q323", message)
@@ -71,8 +79,8 @@ class Verifier:
         """
         self.see_finite()
         held = self.reference.samples
-        found = self.reference.compare(verify.run(plain(), held.batches))
-        fast = self.reference.compare(verify.run(kernels(), held.batches)) if kernels is not None else ()
+        found = self.reference.compare(verify.run(plain, held.batches, self._executor))
+        fast = self.reference.compare(verify.run(kernels, held.batches, self._executor)) if kernels else ()
         checks = verify.judge(self._bounds, (*found, *fast), self.reference.floors)
         if not all(check.passed for check in checks):
             checks = verify.judge(self._bounds, (*found, *fast), {**self._rounding(graph), **self.reference.floors})
@@ -105,7 +113,7 @@ class Verifier:
     def _untold(self, graph: Graph, encoded: Collection[str]) -> tuple[str, ...]:
         """What the samples do not exercise, which no figure can tell of."""
         held = self.reference.samples
-        idle = unexercised(graph, encoded, held)
+        idle = unexercised(graph, encoded, held, self._executor)
         for name, reason in idle.items():
             help = "give data on which it matters: `--data FILE.npz`"
             self._diagnostics.warning("Q321", f"the weight `{name}` is not verified: {reason}", help=help)

@@ -120,6 +120,11 @@ class Blocked(Encoding):
         return "_".join(word for word in (self.grid.text, block, asym, scale) if word)
 
     @property
+    def kind(self) -> str:
+        """What its codes are, however they are blocked: ``int4 sym``, ``nf4``."""
+        return " ".join(word for word in (self.grid.text, self.grid.symmetry) if word)
+
+    @property
     def is_float(self) -> bool:
         """The weights are floats of a type of their own, with no scales."""
         return self.scale is None and isinstance(self.grid, FloatGrid)

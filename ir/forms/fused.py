@@ -37,7 +37,7 @@ class FusedForm(Form):
     def cost(self, encoding: Encoding, shape: MatrixShape, costs: Costs) -> Cost | None:
         """Of the runtime's kernel."""
         assert isinstance(encoding, Blocked)
-        return costs.anywhere(Way("fused", encoding.bits, encoding.symmetric, encoding.block.columns, LEVEL))
+        return costs.anywhere(Way("fused", encoding.kind, encoding.block.columns, LEVEL))
 
     def pays(self, cost: Cost | None) -> bool:
         """Only where it was measured."""

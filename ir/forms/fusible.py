@@ -11,24 +11,29 @@ from importlib.resources import files
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import integers
 
-WHOLE_BYTE = 4  # 2-bit codes: ONNX Runtime 1.32 fuses other output counts too, and computes nonsense
-
 
 @dataclass(frozen=True)
 class Fusible:
-    """A kind of codes that the runtime has a fused kernel for: its block sizes, and the opset that can express it."""
+    """A kind of codes that the runtime has a fused kernel for.
 
-    bits: int
-    symmetric: bool
+    Args:
+        codes: what they are, as `Blocked.kind` says it.
+        groups: the sizes of blocks.
+        opset: the first that can express it.
+        outputs: come in multiples of that: of 2 bits ONNX Runtime 1.32 fuses others too, and computes nonsense.
+    """
+
+    codes: str
     groups: tuple[int, ...]
     opset: int
+    outputs: int
 
 
 @lru_cache
 def fusible() -> tuple[Fusible, ...]:
     """What the runtime fuses."""
     rows = json.loads(files("qcc.ir.forms").joinpath("fused.json").read_text(encoding="utf-8"))
-    return tuple(Fusible(row["bits"], row["symmetric"], tuple(row["groups"]), row["opset"]) for row in rows)
+    return tuple(Fusible(row["codes"], tuple(row["groups"]), row["opset"], row["outputs"]) for row in rows)
 
 
 def fusible_as(encoding: Encoding, shape: tuple[int, int]) -> Fusible | None:
@@ -39,9 +44,7 @@ def fusible_as(encoding: Encoding, shape: tuple[int, int]) -> Fusible | None:
     block = found.block
     if block.rows != 1 or block.columns == 0 or not block.divides(shape):
         return None
-    if found.bits == 2 and shape[0] % WHOLE_BYTE:
-        return None
     for row in fusible():
-        if (row.bits, row.symmetric) == (found.bits, found.symmetric) and block.columns in row.groups:
+        if row.codes == found.kind and block.columns in row.groups and shape[0] % row.outputs == 0:
             return row
     return None

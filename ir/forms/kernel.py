@@ -53,12 +53,14 @@ class KernelForm(Form):
     def cost(self, encoding: Encoding, shape: MatrixShape, costs: Costs) -> Cost | None:
         """Of our kernels; None where they were not measured.
 
-        Groups of any size, zero points and tables count as what they are like: integers of as many bits in groups of
-        32 without zero points.
+        Groups of any size count as groups of 32; codes that were not measured, those with zero points among them, as
+        integers of as many bits without any.
         """
         assert isinstance(encoding, Blocked)
         group = 0 if encoding.scale is None or encoding.block.grid(shape)[1] == 1 else MEASURED_GROUP
-        return costs.as_asked(Way("kernel", encoding.bits, True, group, costs.activations))
+        like = f"int{encoding.parts(shape)['codes'].bits} sym"
+        ways = [Way("kernel", kind, group, costs.activations) for kind in (encoding.kind, like)]
+        return next(filter(None, map(costs.as_asked, ways)), None)
 
     def part_bytes(self, encoding: Encoding, name: str, part: Part, shape: MatrixShape) -> int:
         """The bytes of each row fill whole units."""

@@ -14,16 +14,14 @@ class Way:
 
     Args:
         form: ``fused``, or ``kernel`` for one of ours.
-        bits: of a code, 16 for bfloat16.
-        symmetric: there is no zero point.
+        codes: what they are, as `Blocked.kind` says it.
         group: inputs that share a scale; 0 for all of them.
         activations: how they are rounded: the runtime's ``level 4`` (to int8) or ``level 0`` (not), or as the policy
             spells it for kernels.
     """
 
     form: str
-    bits: int
-    symmetric: bool
+    codes: str
     group: int
     activations: str
 

@@ -29,6 +29,10 @@ class OnnxModel(Model[OnnxGraph]):
         self._graph = OnnxGraph.load(path)
         self._size = whole_size(path, self._graph.data_files())
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Another process opens the file."""
+        return OnnxModel, (self.path,)
+
     @property
     def graph(self) -> OnnxGraph:
         return self._graph
