@@ -34,7 +34,7 @@ from qcc.compiler.observe.executor import HERE, Executor, executor_of
 from qcc.compiler.plan.bind import Earlier, after_speed, bind, opened_by_data
 from qcc.compiler.plan.catalog import Export
 from qcc.compiler.plan.plan import Plan, PlanFile
-from qcc.compiler.plan.targets import runtime_chooser
+from qcc.compiler.plan.targets import runtime_chooser, target_of
 from qcc.compiler.repeat import check_plan, loaded_policy, tell_differences
 from qcc.compiler.report import layer_rows, lock
 from qcc.compiler.report.budget import compare_with_budget
@@ -43,7 +43,7 @@ from qcc.compiler.report.lock import Lock
 from qcc.compiler.report.publish_result import publish_failed, publish_result
 from qcc.compiler.report.reach import reach
 from qcc.compiler.report.result import Result
-from qcc.compiler.runtime.build_kernels import warn_of_no_ops
+from qcc.compiler.runtime.build_kernels import runs_here, warn_of_no_ops
 from qcc.compiler.runtime.count_served import build_counted
 from qcc.compiler.verify.outputs import Verification
 from qcc.compiler.verify.verifier import Verifier
@@ -161,7 +161,7 @@ class _Compilation:
     """What the data says of the rewritten model."""
 
     def __post_init__(self) -> None:
-        self.chooser = runtime_chooser(self.policy)
+        self.chooser, self._target = runtime_chooser(self.policy), target_of(self.policy)
 
     @classmethod
     def prepare(
@@ -192,7 +192,7 @@ class _Compilation:
         with staging(self.output) as folder:
             staged = folder / self.output.name
             settled, library, verification = self._held(opened, staged, verifier, before, plan)
-            timed = verification.passed and not copies(settled.plan)
+            timed = verification.passed and not copies(settled.plan) and runs_here(self._target)
             times = self._time(opened, settled, staged, library) if timed else None
             better = None if plan or times is None else self._faster(opened, settled, (staged, library), times)
             if better is not None:
@@ -235,7 +235,7 @@ class _Compilation:
         library = self._library(settled.plan, settled.built.ops, staged)
         encoded = [n for one in settled.plan.steps if isinstance(one.action, Encode) for n in one.weights]
         with self.phases.phase("verify"):
-            runner = partial(opened.file.model.runner, staged)
+            runner = partial(opened.file.model.runner, staged, providers=self._target.providers)
             kernels = partial(runner, library) if library and self.runs_here else None
             return settled, library, verifier.verify(runner, kernels, before, encoded)
 
@@ -268,7 +268,7 @@ class _Compilation:
         weights = {weight.name: weight for weight in opened.graph.weights()}
         with self.phases.phase("time"):
             files = self.model, staged, library
-            better = faster_plan(settled.plan, weights, times, files, write, opened.data)
+            better = faster_plan(settled.plan, weights, times, files, write, opened.data, self._target.providers)
         if better is not None and library is not None:
             warn_of_no_library(times, self.diagnostics)
         return better
@@ -277,7 +277,8 @@ class _Compilation:
         """Time the written model against the input; what was predicted, where speed is what the policy is after."""
         predicted = predicted_seconds(opened.plan, settled) if after_speed(self.policy) else None
         with self.phases.phase("time"):
-            return time_models(self.model, staged, library if self.runs_here else None, opened.data, predicted)
+            files = self.model, staged, library if self.runs_here else None
+            return time_models(files, opened.data, predicted, self._target.providers)
 
     def _library(self, plan: Plan, ops: Collection[LinearOp], staged: Path) -> Path | None:
         """Make the kernels that the written model calls, beside it."""
@@ -288,7 +289,7 @@ class _Compilation:
             return None
         with self.phases.phase("kernels"):
             build_counted(ops, plan.kernels, kernels_beside(staged))
-        self.runs_here = plan.kernels.of.runs_here(plan.kernels.names)
+        self.runs_here = runs_here(plan.kernels.of, plan.kernels)
         return kernels_beside(staged)
 
     def decide(self, plan: Plan | PlanFile | None) -> Settled:

@@ -181,7 +181,7 @@ def test_decoded_leaves_no_kernel(model: Path, kernels_win: None) -> None:
 def test_real_races_run(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time_model, "race", real_race)
     data = Samples(({"x": np.zeros((1, 3, 64), np.float32)},), "test", divisible=True)
-    assert time_input(model, data) > 0
-    times = time_models(model, model, None, data, None)
+    assert time_input(model, data, ()) > 0
+    times = time_models((model, model, None), data, None, ())
     assert times.before_s > 0 and times.plain_s > 0 and times.kernels_s is None
     assert all(len(race.starts_s) == 2 for race in times.races)

@@ -189,7 +189,7 @@ def test_latency_binds_and_is_minimised(model: Path, monkeypatch: pytest.MonkeyP
         return {FLOAT: 1e-3, FUSED: 2e-3, DECODED: 1e-3, KERNEL: ours}
 
     monkeypatch.setattr(Timings, "seconds", seconds)
-    monkeypatch.setattr("qcc.compiler.compile.time_input", lambda model, data: 3e-3)
+    monkeypatch.setattr("qcc.compiler.measure.choose_form.time_input", lambda *_: 3e-3)
     rule = "target cpu\nrule linear { weights = int2 group 32 | int4 group 32 | int8 group 32 }\n"
     plan, _, _ = decide_plan(model, policy(rule + "minimize latency"))
     assert [step.action.encoding.bits for step in plan.steps if hasattr(step.action, "encoding")] == [8]

@@ -1,5 +1,6 @@
 """Plans: golden text for a real model, and that they survive being written down."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from qcc.compiler.files.open_model import open_model
 from qcc.compiler.plan.bind import bind
 from qcc.compiler.plan.catalog import schema
-from qcc.compiler.plan.plan import Plan
+from qcc.compiler.plan.plan import Kernels, Plan
 from qcc.compiler.plan.read_text import from_text
 from qcc.compiler.plan.serial import from_json, to_json
 from qcc.compiler.plan.text import to_text
@@ -46,3 +47,14 @@ def test_a_plan_reads_back_as_it_was(policy: Path) -> None:
 def test_what_is_no_plan_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a plan"):
         from_json(text)
+
+
+def test_kernels_of_plans_that_named_no_target_are_the_cpus() -> None:
+    plan = Plan((), kernels=Kernels("cpu", ("avx2", "generic"), "exact"))
+    data = json.loads(to_json(plan))
+    data["kernels"] = {"is": "Kernels", "targets": ["avx2", "generic"], "activations": "exact"}
+    assert from_json(json.dumps(data)) == plan
+    for wrong in ('"targets": []', '"targets": ["avx3"]', '"targets": ["native"]', '"target": "onnxruntime"'):
+        data["kernels"] = {"is": "Kernels", "targets": ["avx2"], "activations": "exact", **json.loads(f"{{{wrong}}}")}
+        with pytest.raises(ValueError, match=r"not a plan: `plan\.kernels`"):
+            from_json(json.dumps(data))

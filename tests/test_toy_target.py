@@ -5,9 +5,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import numpy_helper
 
@@ -112,6 +114,28 @@ def test_the_same_bytes_and_from_the_lock(model: Path, tmp_path: Path, monkeypat
     lock = read_lock(result.lock)
     again = qcc.compile(model, plan=lock)
     assert again.kernels is not None and (again.output.read_bytes(), again.kernels.read_bytes()) == made[0]
+
+
+def test_its_providers_run_what_is_compiled(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    session = onnxruntime.InferenceSession
+
+    def opened(*given: Any, providers: list[str]) -> onnxruntime.InferenceSession:
+        asked.append(providers)
+        return session(*given, providers=["CPUExecutionProvider"])
+
+    here = ["Toy", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "InferenceSession", opened)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: here)
+    monkeypatch.setattr(type(targets()["toy"]), "providers", ("Toy",))
+    result = compiled(model, "rule any { weights = int8 channel }")
+    assert result.kernels is not None and result.times is not None
+    assert ["Toy"] in asked and ["CPUExecutionProvider"] in asked  # the original is verified against as it always is
+    here.remove("Toy")
+    asked.clear()
+    result = compiled(model, "rule any { weights = int8 channel }")
+    assert result.kernels is not None and result.times is None and not result.verification.kernel_outputs
+    assert all(one == ["CPUExecutionProvider"] for one in asked)
 
 
 def test_commands_know_it(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

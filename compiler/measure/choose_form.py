@@ -14,7 +14,7 @@ from qcc.compiler.plan.bind import Latency, after_speed
 from qcc.compiler.plan.catalog import Export
 from qcc.compiler.plan.plan import Kernels
 from qcc.compiler.plan.targets import target_of, unserved
-from qcc.compiler.runtime.build_kernels import kernels_of
+from qcc.compiler.runtime.build_kernels import kernels_of, runs_here
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.policy.policy import Policy
@@ -163,8 +163,7 @@ def chooser_of(policy: Policy, graph: Graph, data: Samples, tick: CaseTick) -> F
         linear = (weight.name for weight in graph.weights() if "linear" in weight.kinds)
         rows |= dict.fromkeys(linear, policy.export.rows)
     target = target_of(policy)
-    here = kernels is None or target.runs_here(kernels.names)
-    timings = Timings(target, kernels, tick) if here else None
+    timings = Timings(target, kernels, tick) if runs_here(target, kernels) else None
     return FormChooser(target, kernels, rows, timings, target.at_hand(policy.target.arguments))
 
 
@@ -184,4 +183,4 @@ def latency_of(policy: Policy, chooser: FormChooser, model: Path, data: Samples)
     if chooser.timings is None:
         message = "latency cannot be measured here: the target is another processor"
         raise QccError([Diagnostic("Q311", message, bound.span if bound else policy.target.span)])
-    return Latency(time_input(model, data), chooser.seconds_of)
+    return Latency(time_input(model, data, chooser.target.providers), chooser.seconds_of)

@@ -1,6 +1,6 @@
 """Which way of running is taken for a written model that is slower than it need be."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ def faster_plan(
     files: tuple[Path, Path, Path | None],
     write: Callable[[Plan, Path], Path],
     data: Samples,
+    providers: Sequence[str],
 ) -> Plan | None:
     """A plan that runs faster than the one that was written; None if that stands.
 
@@ -39,6 +40,7 @@ def faster_plan(
         files: the input, what was written, and its library.
         write: writes a plan's model near a path, and tells where.
         data: its first sample is run.
+        providers: of the runtime, by which models are run.
     """
     if not times.slower and not times.kernels_lose:
         return None
@@ -48,8 +50,8 @@ def faster_plan(
         return None
     with scratch() as folder:
         other = write(rival, folder / written.name)
-        entrants = [Entrant(original), Entrant(written, library), Entrant(other)]
-        entrants += [] if library is None else [Entrant(written)]
+        runs = [(original, None), (written, library), (other, None), *([(written, None)] if library else [])]
+        entrants = [Entrant(model, beside, providers) for model, beside in runs]
         found = races(entrants, data)
     best = fastest(found, range(AS_IT_IS, len(entrants)), INPUT)
     return {AS_IT_IS: None, DECODED: rival, WITHOUT_KERNELS: untargeted(plan)}[best]

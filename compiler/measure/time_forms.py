@@ -89,7 +89,7 @@ class Timings:
         if missing or base not in self._known:
             text = encoding.text if encoding else FLOAT
             self._tick(f"{case.outputs}x{case.inputs}, {case.rows} {case.unit}s, {text}")
-            seconds = _time(case, encoding, missing, self._kernels, how)
+            seconds = _time(case, encoding, missing, (self._target, self._kernels), how)
             self._known.setdefault(base, float(np.median(seconds[FLOAT])))
             self._known |= {keys[form]: _told(seconds[form], seconds[FLOAT]) for form in missing}
             self._known |= add_numbers(self._name, self._known)  # another process may have timed others
@@ -104,26 +104,31 @@ def _told(seconds: np.ndarray, base: np.ndarray) -> float:
 
 
 def _time(
-    case: Case, encoding: Encoding | None, forms: tuple[Form, ...], kernels: Kernels | None, how: Activations | None
+    case: Case,
+    encoding: Encoding | None,
+    forms: tuple[Form, ...],
+    on: tuple[AnyTarget, Kernels | None],
+    how: Activations | None,
 ) -> dict[Form | str, np.ndarray]:
     """Seconds by form ``[rounds]``."""
+    kernels, opened_by = on[1], partial(Session, threads=1, providers=on[0].providers)
     with scratch() as folder:
         path = folder / "float.onnx"
         onnx.save(_layer(case), path)
-        sessions: dict[Form | str, Session] = {FLOAT: Session(path, kernels=False, threads=1)}
+        sessions: dict[Form | str, Session] = {FLOAT: opened_by(path, kernels=False)}
         for form in forms:
             assert encoding is not None
             encode = Encode(encoding, Nearest(clip="absmax"), form, how)
             opened = open_model(path)
             graph = opened.graph
-            target = [weight.name for weight in graph.weights() if weight.constant == "w"]
-            encoded, edits = encode.apply(graph, target, Context(magnitudes=dict.fromkeys(target, LARGE)))
+            named = [weight.name for weight in graph.weights() if weight.constant == "w"]
+            encoded, edits = encode.apply(graph, named, Context(magnitudes=dict.fromkeys(named, LARGE)))
             written = opened.model.write(encoded, folder / f"{form}.onnx").path
             ops = {op for edit in edits for op in edit.ops}
             library = folder / f"{form}.so" if ops and kernels is not None else None
             if library is not None and kernels is not None:
                 build_library(ops, kernels, library)
-            sessions[form] = Session(written, kernels=library or False, threads=1)
+            sessions[form] = opened_by(written, kernels=library or False)
         shape = (1, case.inputs, 1, case.rows) if case.pointwise else (case.rows, case.inputs)
         x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
         seconds = interleaved([partial(session.run, {"x": x}) for session in sessions.values()], TURNS)

@@ -21,10 +21,11 @@ TURN_S, SETTLE_S = 0.002, 0.01
 
 @dataclass(frozen=True)
 class Entrant:
-    """A model as it is run: with the library at ``library``, or without any."""
+    """A model as it is run: with the library at ``library``, or without any, by the runtime's providers."""
 
     model: Path
     library: Path | None = None
+    providers: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -107,14 +108,18 @@ class ModelTimes:
         return tuple(race for race in self.races if self.with_kernels and race.ratio(2, 1).slower)
 
 
-def time_input(model: Path, data: Samples) -> float:
+def time_input(model: Path, data: Samples, providers: Sequence[str]) -> float:
     """Median seconds of a model as it came in, for one sample, on one thread."""
-    return race((Entrant(model),), data, 1).median_s(0)
+    return race((Entrant(model, None, providers),), data, 1).median_s(0)
 
 
-def time_models(model: Path, written: Path, library: Path | None, data: Samples, predicted: float | None) -> ModelTimes:
+def time_models(
+    files: tuple[Path, Path, Path | None], data: Samples, predicted: float | None, providers: Sequence[str]
+) -> ModelTimes:
     """Time the input model and the written one, in turn."""
-    entrants = [Entrant(model), Entrant(written)] + ([] if library is None else [Entrant(written, library)])
+    model, written, library = files
+    entrants = [Entrant(model, None, providers), Entrant(written, None, providers)]
+    entrants += [] if library is None else [Entrant(written, library, providers)]
     found = races(entrants, data)
     starts = found[0].starts_s
     return ModelTimes(found, library is not None, (starts[0], starts[-1]), predicted)
@@ -145,7 +150,7 @@ def race(entrants: Sequence[Entrant], data: Samples, threads: int | None) -> Rac
     sessions, starts = [], []
     for one in entrants:
         start = time.perf_counter()
-        sessions.append(Session(one.model, kernels=one.library or False, threads=threads))
+        sessions.append(Session(one.model, one.library or False, threads, one.providers))
         starts.append(time.perf_counter() - start)
     sample = next(data.parts(1))
     runs = [partial(session.run, sample) for session in sessions]

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from qcc.codegen.target.errors import BuildError, TargetError
-from qcc.codegen.target.target import Library
+from qcc.codegen.target.target import AnyTarget, Library
 from qcc.compiler.plan.catalog import Export
 from qcc.compiler.plan.plan import Kernels
 from qcc.compiler.plan.targets import target_of
@@ -14,6 +14,7 @@ from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.kernel.op import LinearOp
+from qcc.ir.onnx.file.runtime import onnxruntime
 
 
 def kernels_of(policy: Policy) -> Kernels | None:
@@ -30,6 +31,12 @@ def kernels_of(policy: Policy) -> Kernels | None:
         return Kernels(target.name, target.chosen(policy.target.arguments), export.activations)
     except TargetError as error:
         raise _refused("Q501", str(error), policy.target.span) from error
+
+
+def runs_here(target: AnyTarget, kernels: Kernels | None = None) -> bool:
+    """The runtime has the target's execution providers, and one of the kernels' processors is this machine."""
+    has = set(target.providers) <= set(onnxruntime.get_available_providers())
+    return has and (kernels is None or target.runs_here(kernels.names))
 
 
 def warn_of_no_ops(diagnostics: Diagnostics, timed: bool) -> None:

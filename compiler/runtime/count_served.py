@@ -5,7 +5,7 @@ from pathlib import Path
 
 from qcc.codegen.target.target import Library
 from qcc.compiler.plan.plan import Kernels
-from qcc.compiler.runtime.build_kernels import build_library
+from qcc.compiler.runtime.build_kernels import build_library, runs_here
 from qcc.compiler.runtime.serves import serves
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
@@ -19,20 +19,20 @@ def build_counted(ops: Collection[LinearOp], kernels: Kernels, out: Path) -> Non
     Raises:
         QccError: it cannot be built here, or not even a fresh one serves it.
     """
-    if not _missing(build_library(ops, kernels, out)):
+    if not _missing(build_library(ops, kernels, out), kernels):
         return
-    if missing := _missing(build_library(ops, kernels, out, fresh=True)):
+    if missing := _missing(build_library(ops, kernels, out, fresh=True), kernels):
         message = f"the kernel library serves no `{missing[0]}`, which it was built for"
         help = "`export { kernels = none }` does without kernels; please report it to the authors of qcc"
         raise QccError([Diagnostic("Q451", message, help=help)])
 
 
-def _missing(library: Library) -> list[str]:
+def _missing(library: Library, kernels: Kernels) -> list[str]:
     """Ops that the library should serve on this machine, and does not."""
-    if not library.here:
+    if not library.here or not runs_here(kernels.of, kernels):
         return []
     try:
-        taken = serves(loadable(library.path), library.here)
+        taken = serves(loadable(library.path), library.here, kernels.of.providers)
     except QccError:  # the system does not even load it
         taken = set()
     return sorted(op.name for op in library.here - taken)

@@ -1,6 +1,6 @@
 """Which nodes of a model its kernel library runs, and which the model's own functions do."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,18 +26,19 @@ class KernelNode:
     by_kernel: bool
 
 
-def kernel_nodes(model: Path, library: str | None) -> tuple[KernelNode, ...]:
+def kernel_nodes(model: Path, library: str | None, providers: Sequence[str] = ()) -> tuple[KernelNode, ...]:
     """The nodes whose ops name kernels, in the model's order, subgraphs included.
 
     Args:
         model: an ``.onnx`` file; its weights are not read.
         library: as `loadable` spells it; None for none.
+        providers: the runtime's, by which it is run.
 
     Raises:
         ModelError: the file cannot be read.
     """
     found = [(node, op) for node in _nodes(onnx_load.parse(model).proto.graph) if (op := _kernel_op(node)) is not None]
-    taken = set() if library is None else serves(library, {op for _, op in found})
+    taken = set() if library is None else serves(library, {op for _, op in found}, providers)
     return tuple(KernelNode(node.name or node.output[0], node.op_type, op in taken) for node, op in found)
 
 

@@ -1,6 +1,6 @@
 """Which ops a kernel library takes: each is tried, and nothing that a library says of itself is believed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import ml_dtypes
 import numpy as np
@@ -10,12 +10,12 @@ from onnx import helper, numpy_helper
 from qcc.compiler.runtime.register import register
 from qcc.ir.kernel.op import CHUNK, STEPS, LinearOp
 from qcc.ir.onnx.file.domain import DOMAIN, VERSION
-from qcc.ir.onnx.file.runtime import onnxruntime
+from qcc.ir.onnx.file.runtime import onnxruntime, usable
 
 OPSET, IR_VERSION = 21, 10
 
 
-def serves(library: str, ops: Iterable[LinearOp]) -> set[LinearOp]:
+def serves(library: str, ops: Iterable[LinearOp], providers: Sequence[str] = ()) -> set[LinearOp]:
     """Those of these ops that a library takes.
 
     A library that needs instructions which the processor lacks takes none, and one that was built for another model
@@ -25,8 +25,9 @@ def serves(library: str, ops: Iterable[LinearOp]) -> set[LinearOp]:
     Args:
         library: as `loadable` spells it.
         ops: to try.
+        providers: the runtime's, by which they are run.
     """
-    return {op for op in ops if _loads(_alone(op), library)}
+    return {op for op in ops if _loads(_alone(op), library, providers)}
 
 
 def _alone(op: LinearOp) -> onnx.ModelProto:
@@ -54,13 +55,13 @@ def _constants(op: LinearOp) -> Mapping[str, np.ndarray]:
     return found | {name: np.ones(1, np.float32) for name, kind in op.step_inputs if kind == "vector"}
 
 
-def _loads(model: onnx.ModelProto, library: str) -> bool:
+def _loads(model: onnx.ModelProto, library: str, providers: Sequence[str]) -> bool:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     register(options, library)
     try:
-        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=usable(providers))
     except Exception:  # the runtime raises a dozen unrelated classes
         return False
     return True

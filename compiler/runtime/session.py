@@ -1,6 +1,6 @@
 """Running a model that was written in ONNX Runtime, with its kernel library where there is one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from qcc.ir.errors import ModelError, first_line
 from qcc.ir.graph.ops import Value
 from qcc.ir.kernel.loadable import loadable
 from qcc.ir.onnx.file.load import parse
-from qcc.ir.onnx.file.runtime import onnxruntime
+from qcc.ir.onnx.file.runtime import onnxruntime, usable
 from qcc.ir.onnx.file.save import whole_size
 
 PREFIX = "qcc."
@@ -35,16 +35,23 @@ class Session:
         kernels: the kernel library. None takes ``MODEL.kernels.so`` beside the model if it is there, True insists on
             it, False does without, and a path names another file.
         threads: that a run may use; None leaves it to the runtime, which takes all cores.
+        providers: the runtime's execution providers, as far as it has them; without any, the CPU's.
 
     Raises:
         QccError: a file is missing, the library cannot be loaded, or the runtime refuses the model.
         ValueError: ``threads`` is less than one.
     """
 
-    def __init__(self, path: str | Path, kernels: bool | str | Path | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        kernels: bool | str | Path | None = None,
+        threads: int | None = None,
+        providers: Sequence[str] = (),
+    ) -> None:
         if threads is not None and threads < 1:
             raise ValueError(f"threads is at least 1, not {threads}")
-        self.path = Path(path)
+        self.path, self._providers = Path(path), tuple(providers)
         if not self.path.is_file():
             raise QccError([Diagnostic("Q400", f"no such file: `{path}`")])
         self.kernels: Path | None = find(self.path, kernels)
@@ -55,7 +62,7 @@ class Session:
         if self._loaded:
             register(options, self._loaded)
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=usable(providers))
         except Exception as error:  # the runtime raises a dozen unrelated classes
             message = f"ONNX Runtime cannot load the model: {first_line(error)}"
             raise QccError([Diagnostic("Q405", message)]) from error
@@ -74,7 +81,7 @@ class Session:
             QccError: the model's file can no longer be read.
         """
         try:
-            return kernel_nodes(self.path, self._loaded)
+            return kernel_nodes(self.path, self._loaded, self._providers)
         except ModelError as error:
             raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
 

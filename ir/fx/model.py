@@ -2,7 +2,7 @@
 
 # ruff: noqa: D102 - the face documents the methods that it asks for
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -70,8 +70,8 @@ class FxModel(Model[FxGraph]):
         del written
         _refuse(path)
 
-    def runner(self, written: Path, library: Path | None = None) -> Runner:
-        del library
+    def runner(self, written: Path, library: Path | None = None, providers: Sequence[str] = ()) -> Runner:
+        del library, providers
         _refuse(written)
 
 

@@ -1,7 +1,7 @@
 """What the driver knows of a framework: a model opened, run as its author wrote it, and written."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -144,12 +144,13 @@ class Model(ABC, Generic[G]):
         """
 
     @abstractmethod
-    def runner(self, written: Path, library: Path | None = None) -> Runner:
+    def runner(self, written: Path, library: Path | None = None, providers: Sequence[str] = ()) -> Runner:
         """Runs a file that `write` made.
 
         Args:
             written: the file.
             library: of kernels that it calls.
+            providers: of the runtime, as far as it has them; without any, the CPU's.
 
         Raises:
             ModelError: the runtime refuses it.

@@ -2,7 +2,7 @@
 
 # ruff: noqa: D102 - the face documents the methods that it asks for
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from qcc.ir.graph.graph import Runner
@@ -83,5 +83,5 @@ class OnnxModel(Model[OnnxGraph]):
     def copy(self, path: Path, written: Path | None = None) -> Written:
         return copy_model(written or self.path, path)
 
-    def runner(self, written: Path, library: Path | None = None) -> Runner:
-        return OnnxRunner(written, library=library)
+    def runner(self, written: Path, library: Path | None = None, providers: Sequence[str] = ()) -> Runner:
+        return OnnxRunner(written, library=library, providers=providers)

@@ -6,6 +6,7 @@ too late for the first of it, and serves where something else has loaded the run
 """
 
 import os
+from collections.abc import Sequence
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("ORT_TELEMETRY_DISABLED", "1")  # as some releases spell it
@@ -14,4 +15,9 @@ import onnxruntime
 
 onnxruntime.disable_telemetry_events()
 
-__all__ = ["onnxruntime"]
+__all__ = ["onnxruntime", "usable"]
+
+
+def usable(providers: Sequence[str] = ()) -> list[str]:
+    """Those of some execution providers that this runtime has; its CPU's where it has none of them."""
+    return [one for one in providers if one in onnxruntime.get_available_providers()] or ["CPUExecutionProvider"]

@@ -1,6 +1,6 @@
 """Running ONNX models and pieces of them under ONNX Runtime."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from qcc.ir.errors import ModelError, first_line
 from qcc.ir.graph.ops import Array, Feeds
 from qcc.ir.kernel.loadable import loadable
 from qcc.ir.onnx.file import load as onnx_load
-from qcc.ir.onnx.file.runtime import onnxruntime
+from qcc.ir.onnx.file.runtime import onnxruntime, usable
 from qcc.ir.onnx.graph.lend import lend
 
 
@@ -31,6 +31,7 @@ class OnnxRunner:
         lent: Mapping[str, Array] | None = None,
         library: Path | None = None,
         optimise: bool = True,
+        providers: Sequence[str] = (),
     ) -> None:
         options = onnxruntime.SessionOptions()
         if not optimise:
@@ -46,7 +47,7 @@ class OnnxRunner:
         try:
             if library is not None:
                 options.register_custom_ops_library(loadable(library))
-            self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(source, options, providers=usable(providers))
         except Exception as error:  # the runtime raises a dozen unrelated classes
             raise ModelError("Q405", f"ONNX Runtime cannot load the model: {first_line(error)}") from error
         self.outputs = [output.name for output in self._session.get_outputs()]
