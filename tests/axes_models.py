@@ -14,6 +14,17 @@ Feeds = dict[str, np.ndarray]
 
 TOKENS, WIDTH, CHANNELS, PIXELS = 6, 16, 8, 5
 
+PARTED_HEADS = (
+    "{y}q = MatMul({x}, {w}q_16x16)\n{y}k = MatMul({x}, {w}k_16x16)\n{y}v = MatMul({x}, {w}v_16x16)\n"
+    "{y}qr = Reshape({y}q, heads)\n{y}kr = Reshape({y}k, heads)\n{y}vr = Reshape({y}v, heads)\n"
+    "{y}qt = Transpose<perm=[0,2,1,3]>({y}qr)\n{y}kt = Transpose<perm=[0,2,3,1]>({y}kr)\n"
+    "{y}vt = Transpose<perm=[0,2,1,3]>({y}vr)\n{y}s = MatMul({y}qt, {y}kt)\n{y}p = Softmax<axis=-1>({y}s)\n"
+    "{y}o = MatMul({y}p, {y}vt)\n{y}ot = Transpose<perm=[0,2,1,3]>({y}o)\n{y}f = Reshape({y}ot, flat)\n"
+    "{y}a, {y}b = Split<axis=-1>({y}f, {parts})\n{y}c = Concat<axis=-1>({y}b, {y}a)\n"
+    "{y} = MatMul({y}c, {w}o_16x16)"
+)
+"""Attention behind which the heads are two parts that change places."""
+
 TOKEN_BLOCKS = {
     "linear": "{y} = MatMul({x}, {w}_16x16)",
     "biased": "{y}a = MatMul({x}, {w}_16x16)\n{y}b = Add({y}a, {w}b_16)\n{y} = Relu({y}b)",
@@ -82,6 +93,8 @@ TOKEN_BLOCKS = {
         "{y}o = MatMul({y}p, {y}vt)\n{y}ot = Transpose<perm=[0,2,1,3]>({y}o)\n{y}f = Reshape({y}ot, flat)\n"
         "{y} = MatMul({y}f, {w}o_16x16)"
     ),
+    "half_heads": PARTED_HEADS.replace("{parts}", "eight_eight"),
+    "one_head": PARTED_HEADS.replace("{parts}", "four_twelve"),
     "rotary": (
         "{y}q = MatMul({x}, {w}q_16x16)\n{y}k = MatMul({x}, {w}k_16x16)\n"
         "{y}a, {y}b = Split<axis=-1, num_outputs=2>({y}q)\n{y}n = Neg({y}b)\n{y}t = Concat<axis=-1>({y}n, {y}a)\n"
@@ -136,6 +149,8 @@ NUMBERS = {
     "middle": np.array([1]),
     "last_scalar": np.array(-1),
     "five_eleven": np.array([5, 11]),
+    "eight_eight": np.array([8, 8]),
+    "four_twelve": np.array([4, 12]),
     "zero": np.array([0]),
     "one": np.array([1]),
     "three": np.array([3]),

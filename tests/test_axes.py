@@ -108,6 +108,14 @@ def test_one_scale_of_a_head_serves_its_queries_and_keys() -> None:
     assert sorted(member.exponent for member in group.constants) == [-1, 1, 1]  # q, its bias, and k
 
 
+@pytest.mark.parametrize("kind", ["half_heads", "one_head"])
+def test_heads_that_are_parts_of_others_are_no_contexts_since_each_counts_only_some_channels(kind: str) -> None:
+    axes = Axes.of(models.chain([kind], 0))
+    (group,) = [one for one in axes.groups(Action.SCALE) if (one.size, one.fixed, one.readers) == (4, "", ())]
+    assert group.contexts == ()
+    assert [axes.read(member, group).shape for member in group.constants] == [(4, 64), (4, 64)]  # q and k as a whole
+
+
 def test_a_stream_turns_only_without_gains() -> None:
     plain = _free(["plain_norm", "residual"], Action.ROTATE)
     assert (plain[0].size, plain[0].keeps_mean) == (16, False)

@@ -165,6 +165,19 @@ def faster(dim: Dim, channels: Dim) -> Iterator[Dim]:
         yield from faster(part, channels)
 
 
+def lies_throughout(other: Dim, dim: Dim, channels: Dim | None = None) -> bool:
+    """A plain dim lies at every position of a dim; if channels are given, at every one at which they lie."""
+    root = dim.root
+    if root._order is Order.PLAIN:
+        return root is other.root or (channels is not None and root is not channels.root)
+    if root._order is Order.SUM:
+        return all(lies_throughout(other, part, channels) for part in root._parts)
+    if any(lies_throughout(other, part) for part in root._parts):
+        return True
+    holders = [part for part in root._parts if channels is not None and channels.root in part.leaves()]
+    return channels is not None and (not holders or any(lies_throughout(other, part, channels) for part in holders))
+
+
 def cut(dim: Dim, start: int, stop: int) -> Dim:
     """The channels from ``start`` to ``stop``; a plain dim is refined for it."""
     root = dim.root

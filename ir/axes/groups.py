@@ -5,11 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-import numpy as np
-
 from qcc.ir.axes.actions import AxisNode, Ties, bands, permutations, rotations, scales, selections, settle_products
-from qcc.ir.axes.arrange import extents, index_of
-from qcc.ir.axes.dims import Dim
+from qcc.ir.axes.arrange import extents
+from qcc.ir.axes.dims import Dim, lies_throughout
 from qcc.ir.axes.trace import FLOATS, INNER, Holder, Relation, Trace
 
 
@@ -254,16 +252,16 @@ class Finder:
             once = self._once(place)
             common = once if common is None else common & once
         found = [one for one in common or () if one is not dim and not one.broken and (one.size or 0) > 1]
-        found = [one for one in found if all(self._index(node, one) for node in (*nodes, *sides))]
+        found = [one for one in found if all(self._counts(node, one) for node in (*nodes, *sides))]
         return sorted(found, key=lambda one: self._first(nodes[0][0], one))
 
-    def _index(self, node: AxisNode, other: Dim) -> bool:
-        """A dim counts the channels of a node; it does not lie beside them in a sum."""
+    def _counts(self, node: AxisNode, other: Dim) -> bool:
+        """A dim counts the channels of a node wherever they lie: nothing that has them lies beside it in a sum."""
         place, axis, dim = node
-        whole = self._trace.dims[place][axis].root
-        if other not in self.held[place, axis]:
-            return True
-        return bool(np.any((index_of(whole, dim) >= 0) & (index_of(whole, other) >= 0)))
+        for at, whole in enumerate(self._trace.dims[place]):
+            if other in self.held[place, at]:
+                return lies_throughout(other, whole, dim if at == axis else None)
+        return True
 
     def _finest(self, groups: list[Group]) -> list[Group]:
         """The groups without those that others hold: a scale for each head is one for each of its channels, too.
