@@ -230,11 +230,12 @@ def _ended(running: dict[int, Running], show: bool = False) -> Iterator[tuple[in
         del running[process]
         if hung:
             _kill(process)
-        yield one.case, ("hang", f"{SLOW * LIMIT_S} s") if hung else _outcome(one.folder, status)
+        outcome = ("hang", f"{SLOW * LIMIT_S} s") if hung else _outcome(one.folder, status)
         if show:
             printed = one.folder / "printed"
             print(printed.read_text(errors="replace") if printed.exists() else "")
-        shutil.rmtree(one.folder, ignore_errors=True)
+        shutil.rmtree(one.folder, ignore_errors=True)  # before it is told, for who asked for one does not come back
+        yield one.case, outcome
 
 
 def _abandon(running: dict[int, Running]) -> None:

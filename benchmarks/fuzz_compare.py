@@ -1,5 +1,6 @@
 """Whether a result of qcc computes what its input does, on data that qcc did not see."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ NOISE_DB = {"balanced": 15.0, "tiny": 3.0}
 """What passes verification keeps more than this of the signal on other data, or it is wrong."""
 EXACT_ERROR = 1e-4
 """Of the largest value at an output, as the exact passes promise."""
+ROUNDINGS = 8
+"""As often the last bits of the data are changed, to see what rounding alone does to the original."""
 
 
 def compared(before: Path, after: Path, preset: str, seed: int) -> str:
@@ -26,26 +29,40 @@ def compared(before: Path, after: Path, preset: str, seed: int) -> str:
         first = onnxruntime.InferenceSession(str(before), options)
         again = onnxruntime.InferenceSession(str(before), plain)
         feeds = _feeds(first, np.random.default_rng(seed))
-        wanted, floor = first.run(None, feeds), again.run(None, feeds)
+        wanted = first.run(None, feeds)
+        floor = [again.run(None, feeds), *(first.run(None, one) for one in _rounded(feeds, seed))]
     except Exception:  # the original does not run on such data, so nothing can be said
         return ""
     try:
         found = onnxruntime.InferenceSession(str(after), options).run(None, feeds)
     except Exception as error:
         return f"the original runs, the result does not: {error}"[:300]
-    for one, same, other in zip(wanted, floor, found, strict=True):
-        said = _differ(np.asarray(one), np.asarray(same), np.asarray(other), preset)
+    for one, other, *same in zip(wanted, found, *floor, strict=True):
+        said = _differ(np.asarray(one), [np.asarray(again) for again in same], np.asarray(other), preset)
         if said:
             return said
     return ""
 
 
-def _differ(one: np.ndarray, same: np.ndarray, other: np.ndarray, preset: str) -> str:
-    if one.dtype.kind != "f" or one.shape != same.shape or not one.size:
-        return "" if one.shape == other.shape or one.shape != same.shape else f"shape {one.shape} became {other.shape}"
+def _rounded(feeds: dict[str, np.ndarray], seed: int) -> Iterator[dict[str, np.ndarray]]:
+    """The same data with numbers that are the next ones up or down, or what they were."""
+    rng = np.random.default_rng(seed)
+    for _ in range(ROUNDINGS):
+        yield {
+            name: np.nextafter(one, one + rng.integers(-1, 2, one.shape).astype(one.dtype))
+            if one.dtype.kind == "f"
+            else one
+            for name, one in feeds.items()
+        }
+
+
+def _differ(one: np.ndarray, same: Sequence[np.ndarray], other: np.ndarray, preset: str) -> str:
+    steady = all(again.shape == one.shape for again in same)
+    if one.dtype.kind != "f" or not steady or not one.size:
+        return "" if one.shape == other.shape or not steady else f"shape {one.shape} became {other.shape}"
     if one.shape != other.shape:
         return f"shape {one.shape} became {other.shape}"
-    if not np.isfinite(one).all() or not np.isfinite(same).all():
+    if not np.isfinite(one).all() or not all(np.isfinite(again).all() for again in same):
         return (
             "" if (np.isfinite(one) == np.isfinite(other)).all() or preset != EXACT else "other places are not finite"
         )
@@ -53,7 +70,7 @@ def _differ(one: np.ndarray, same: np.ndarray, other: np.ndarray, preset: str) -
         return "the result is not finite"
     a, b = one.astype(np.float64), other.astype(np.float64)
     scale = float(np.abs(a).max())
-    rounding = float(np.abs(a - same).max())
+    rounding = max(float(np.abs(a - again).max()) for again in same)
     error = float(np.abs(a - b).max())
     if preset == EXACT:
         return f"off by {error / scale:.1e} of the largest value" if error > EXACT_ERROR * scale + 10 * rounding else ""

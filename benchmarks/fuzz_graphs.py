@@ -1,6 +1,7 @@
 """Graphs drawn at random: chains of the pieces that exact passes look for, with residuals and shared weights.
 
-Every graph is valid and its numbers are tame, so that any difference is a fault of what was done to it.
+Every graph is valid and its numbers are tame, so that a difference beyond what rounding makes of the graph itself is a
+fault of what was done to it.
 """
 
 import random

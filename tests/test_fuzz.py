@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnx_ir as ir
 import onnxruntime
 import pytest
@@ -93,6 +94,27 @@ def test_a_fault_is_seen(tmp_path: Path) -> None:
     assert said.startswith("off by")
     assert not compared(tmp_path / "m.onnx", tmp_path / "m.onnx", "lossless", 0)
     assert not compared(tmp_path / "m.onnx", tmp_path / "out.onnx", "balanced", 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [("a = Mul(x, hundred)  b = Mul(a, hundred)", ""), ("b = Mul(x, more)", "off by")],
+    ids=["rounds otherwise", "is another"],
+)
+def test_what_the_last_bits_of_the_data_do_to_the_original_is_no_fault(tmp_path: Path, body: str, said: str) -> None:
+    """The sine of ten thousand times a number moves by about 1e-3 with its last bit, ten times what is allowed."""
+    numbers = "float hundred = {100}, float much = {10000}, float more = {10100}"
+    for name, lines in (("m", "b = Mul(x, much)"), ("out", body)):
+        graph = f"g (float[4,64] x) => (float[4,64] y) <{numbers}> {{ {lines}  y = Sin(b) }}"
+        onnx.save(
+            onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 20]>{graph}'), tmp_path / f"{name}.onnx"
+        )
+    assert compared(tmp_path / "m.onnx", tmp_path / "out.onnx", "lossless", 0)[:6] == said
+
+
+def test_one_case_shows_what_it_printed() -> None:
+    done = run("--only", "policies", "--case", "0")
+    assert done.returncode == 0 and "qcc check p.qpolicy" in done.stdout
 
 
 @pytest.mark.slow
