@@ -113,6 +113,8 @@ def _bytes(data: bytes, rng: random.Random) -> bytes:
     if kind == 1:
         return bytes(raw) + rng.randbytes(rng.randrange(1, 40))
     for _ in range(rng.randrange(1, 6)):
+        if not raw:
+            break
         at = rng.randrange(len(raw))
         if kind == 2:
             raw[at] ^= 1 << rng.randrange(8)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -153,6 +154,20 @@ def test_bug_is_told_in_one_line(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_
     assert json.loads(run("presets", "--format", "json")[1])["diagnostics"][0]["code"] == "internal"
     monkeypatch.setenv("QCC_DEBUG", "1")
     assert "Traceback" in run("presets")[2]
+
+
+def test_an_interruption_stays_one_whatever_is_made_of_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module in C that is interrupted while it is imported says that it cannot be."""
+
+    def fail(arguments: object) -> int:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt as end:
+            raise ImportError("initialization failed") from end
+        return 0
+
+    monkeypatch.setattr(command_presets, "run", fail)
+    assert run("presets") == (143, "", "qcc: terminated\n")
 
 
 @pytest.mark.slow

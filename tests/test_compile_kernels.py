@@ -160,6 +160,7 @@ def test_without_a_compiler_nothing_is_written(model: Path, timed: Times, monkey
 
 
 def test_another_processor_is_not_timed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qcc.codegen.target.machine.cpu_flags", lambda: frozenset({"avx2", "fma", "f16c"}))
     plan, _, _ = decide_plan(model, policy("target cpu(avx512-vnni)\n" + RULE))
     assert plan.kernels == Kernels("cpu", ("avx512-vnni",), "bf16")
     with pytest.raises(qcc.QccError, match="latency cannot be measured") as caught:

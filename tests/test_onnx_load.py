@@ -282,6 +282,16 @@ def test_nonsense_about_a_data_file(key: str, value: str, tmp_path: Path) -> Non
     assert caught.value.code == "Q403"
 
 
+def test_texts_in_a_data_file(tmp_path: Path) -> None:
+    path = _apart(tmp_path)
+    model = onnx.load(path, load_external_data=False)
+    model.graph.initializer[0].data_type = onnx.TensorProto.STRING
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError) as caught:
+        OnnxGraph.load(path)
+    assert caught.value.code == "Q403"
+
+
 @pytest.mark.parametrize("apart", [True, False])
 def test_a_download_cache_of_links(apart: bool, tmp_path: Path) -> None:
     """Hubs store files by their hash and link to them; package managers link hard."""

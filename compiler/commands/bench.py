@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qcc.codegen.target.interruption import held_back
 from qcc.codegen.target.machine import machine
 from qcc.compiler.commands.dim_options import add_dims, dims, whole_number
 from qcc.compiler.console import terminal
@@ -57,9 +58,10 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.picture is not None:
         _check_picture(args.picture)
-    from qcc.compiler.bench.bench import bench  # these load onnx and the runtime
-    from qcc.compiler.bench.console import as_json, write_report
-    from qcc.compiler.bench.picture import draw
+    with held_back():  # modules in C do not stand being interrupted while they load
+        from qcc.compiler.bench.bench import bench  # these load onnx and the runtime
+        from qcc.compiler.bench.console import as_json, write_report
+        from qcc.compiler.bench.picture import draw
 
     with progress(args.format != "text") as update:
         result = bench(args.models, threads, wanted, rounds, args.plain, update)

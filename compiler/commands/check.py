@@ -8,6 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from qcc.codegen.target.interruption import held_back
 from qcc.compiler.commands.policy_options import add_definitions, definitions
 from qcc.compiler.console import terminal
 from qcc.compiler.plan.catalog import schema
@@ -80,8 +81,9 @@ def _load(name: str, given: dict[str, str], report: Diagnostics) -> Policy:
 
 
 def _bound(policy: Policy, path: Path, report: Diagnostics) -> str:
-    from qcc.compiler.files.open_model import open_model
-    from qcc.compiler.plan.bind import bind  # these load onnx
+    with held_back():  # modules in C do not stand being interrupted while they load
+        from qcc.compiler.files.open_model import open_model
+        from qcc.compiler.plan.bind import bind  # these load onnx
 
     model = open_model(path)
     plan = bind(policy, model.graph, model.size_bytes, report)

@@ -57,8 +57,7 @@ def run(words: Sequence[str]) -> int:
     """Run a command line and tell what goes wrong; the exit status is returned."""
     format = _format_of(words)
     try:
-        with _ended_by_signals():
-            return _dispatch(words)
+        return _interruptible(words)
     except UsageError as error:
         return _tell(Diagnostic("usage", error.message, help=error.help), format, USAGE)
     except QccError as error:
@@ -76,6 +75,28 @@ def run(words: Sequence[str]) -> int:
             return _report([found], format, INPUT)
         describe_crash = importlib.import_module("qcc.compiler.commands.crash").describe_crash
         return _tell(describe_crash(error, words), format, BUG)
+
+
+def _interruptible(words: Sequence[str]) -> int:
+    try:
+        with _ended_by_signals():
+            return _dispatch(words)
+    except Exception as error:
+        # a module in C that is just being imported makes an ImportError of it
+        if (end := _interruption_behind(error)) is not None:
+            raise end from None
+        raise
+
+
+def _interruption_behind(error: BaseException) -> KeyboardInterrupt | None:
+    seen: list[BaseException] = []
+    at: BaseException | None = error
+    while at is not None and at not in seen:
+        if isinstance(at, KeyboardInterrupt):
+            return at
+        seen.append(at)
+        at = at.__cause__ or at.__context__
+    return None
 
 
 def _status(error: QccError) -> int:

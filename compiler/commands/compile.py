@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qcc.codegen.target.find import kernel_stages
+from qcc.codegen.target.interruption import held_back
 from qcc.compiler.commands.cli import DEMAND
 from qcc.compiler.commands.dim_options import add_dims, dims
 from qcc.compiler.commands.policy_options import DEFAULT_POLICY, add_policy, definitions
@@ -72,11 +73,12 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"`--jobs` is at least 1, not {args.jobs}")
     if args.model is None:
         raise UsageError("no model is given", "`qcc compile MODEL`, where MODEL is an .onnx file")
-    from qcc.compiler import compile as driver  # these load onnx and the runtime
-    from qcc.compiler.report import console as report_console
-    from qcc.compiler.report.failures import failed_bounds
-    from qcc.compiler.report.json import as_json
-    from qcc.compiler.report.lock import Lock, policy_sha256, read_plan
+    with held_back():  # modules in C do not stand being interrupted while they load
+        from qcc.compiler import compile as driver  # these load onnx and the runtime
+        from qcc.compiler.report import console as report_console
+        from qcc.compiler.report.failures import failed_bounds
+        from qcc.compiler.report.json import as_json
+        from qcc.compiler.report.lock import Lock, policy_sha256, read_plan
 
     plan = read_plan(args.plan) if args.plan else None
     report = Diagnostics()
@@ -146,8 +148,9 @@ def _emit_plan(plan: "Plan", warnings: list[Diagnostic], args: argparse.Namespac
 
 
 def _emit_kernels(policy: "Policy", plan: "PlanFile | None", report: Diagnostics, args: argparse.Namespace) -> int:
-    from qcc.compiler import compile as driver
-    from qcc.compiler.runtime import build_kernels
+    with held_back():  # modules in C do not stand being interrupted while they load
+        from qcc.compiler import compile as driver
+        from qcc.compiler.runtime import build_kernels
 
     kernels = plan.plan.kernels if plan else build_kernels.kernels_of(policy)
     if kernels is None:

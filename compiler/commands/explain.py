@@ -9,6 +9,7 @@ import argparse
 import re
 from pathlib import Path
 
+from qcc.codegen.target.interruption import held_back
 from qcc.compiler.commands.policy_options import add_policy, definitions
 from qcc.compiler.console import terminal
 from qcc.compiler.console.usage import UsageError
@@ -35,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
     """Explain."""
     if CODE.fullmatch(args.subject):
         return _code(args)
-    from qcc.compiler.report.explain import explain_layers  # loads onnx
+    with held_back():  # modules in C do not stand being interrupted while they load
+        from qcc.compiler.report.explain import explain_layers  # loads onnx
 
     return explain_layers(Path(args.subject), args.policy, definitions(args), args.layers, args.format)
 

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qcc.codegen.target.interruption import held_back
 from qcc.compiler.console import terminal
 from qcc.compiler.console.fit_table import Column, Table
 from qcc.compiler.console.usage import UsageError
@@ -43,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"`--{'picture' if args.group is None else 'group'}` needs `--axes`")
     if args.picture is not None and args.picture.suffix not in (".svg", ".html"):
         raise UsageError(f"a picture ends in .svg or .html: `{args.picture}`")
-    from qcc.compiler.files.open_model import open_model  # loads onnx
+    with held_back():  # modules in C do not stand being interrupted while they load
+        from qcc.compiler.files.open_model import open_model  # loads onnx
 
     model = open_model(args.model)
     if args.axes:

@@ -141,6 +141,8 @@ def real_file(path: Path, location: str, name: str) -> Path:
 
 
 def _check_span(tensor: onnx.TensorProto, file: Path) -> None:
+    if tensor.data_type == onnx.TensorProto.STRING:
+        raise DataError(f"weight `{tensor.name}` holds texts, which cannot lie in a file of their own")
     entries, size = entries_of(tensor), size_of(tensor)
     try:
         offset, length = int(entries.get("offset", "0")), int(entries.get("length", str(size)))
