@@ -10,7 +10,7 @@ from benchmarks.kills import even_race
 from qcc.compiler.measure import time_model
 
 SAMPLED = 8
-EXPORTED_LONG = ("transformer", "encoder")
+EXPORTED_LONG = ("transformer", "encoder", "upsampler", "shared_storage")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,8 +21,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what takes long as slow.
 
     Libraries of all kernels are built once for the tests that share them, which takes the first of these long, and so
-    does exporting transformers. Of a law over a whole table of formats, marked ``sampled``, all cases but every eighth
-    are slow.
+    does exporting the larger modules. Of a law over a whole table of formats, marked ``sampled``, all cases but every
+    eighth are slow.
     """
     cases: Counter[str] = Counter()
     for item in items:

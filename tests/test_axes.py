@@ -205,6 +205,7 @@ class Masked(torch.nn.Module):
         return out.sum(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("causal", [False, True])
 def test_heads_take_their_biases_along_and_a_causal_mask_keeps_its_order(causal: bool) -> None:
     torch.manual_seed(0)

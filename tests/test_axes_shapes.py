@@ -106,6 +106,7 @@ def test_types_that_do_not_fit_cost_opportunity_and_never_raise(drawn: Drawn, se
                     axes.mask({group: models.drawn_change(group, rng)})
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_where_channels_lie_on_an_axis(data: st.DataObject) -> None:
     """From the first to the last of the positions that an index has of them."""

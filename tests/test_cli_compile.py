@@ -150,6 +150,7 @@ def bad_files(folder: Path) -> None:
         np.savez(folder / f"{name}.npz", **feeds)  # type: ignore[arg-type]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -119,6 +119,7 @@ def body() -> FunctionProto:
     return helper.make_function("qcc", KERNEL.name, ["x", "w", "s"], ["y"], nodes, [helper.make_opsetid("", 21)])
 
 
+@pytest.mark.slow
 @needs_tvm
 def test_takes_over_the_function(tmp_path: Path) -> None:
     layer = draw(KERNEL, 64, 64)

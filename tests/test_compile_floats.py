@@ -51,6 +51,7 @@ def test_every_layer_takes_it_and_the_lock_gives_the_same_bytes(folder: Path, ru
     assert not onnx.load(folder / "f.onnx").functions
 
 
+@pytest.mark.slow
 def test_the_allocator_chooses_among_kinds_of_formats(folder: Path, run: Run) -> None:
     text = "rule linear {{ weights = int4 group 32 | int8 channel | bf16 | float }}\nbudget {{ bits <= {} }}"
     chosen = set()

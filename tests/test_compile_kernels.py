@@ -215,6 +215,7 @@ def test_rows_come_from_the_data(model: Path, tmp_path: Path) -> None:
     assert set(rows_of(open_model(path).graph, data).values()) == {7}
 
 
+@pytest.mark.slow
 def test_the_policy_may_say_the_rows(model: Path, timed: Times) -> None:
     result = qcc.compile(model, policy("target cpu\n" + RULE + "export { rows = 1 }"))
     assert "timed on 1 row:" in result.layers[0].reason

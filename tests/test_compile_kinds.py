@@ -120,6 +120,7 @@ CASES: dict[str, tuple[int, str, Mapping[str, Any], Mapping[str, Any]]] = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", CASES)
 def test_it_is_compiled_and_runs(name: str, tmp_path: Path) -> None:
     opset, body, weights, feeds = CASES[name]

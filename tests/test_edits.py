@@ -162,6 +162,7 @@ def test_one_reader_of_a_shared_constant_gets_its_own(graph: Graph) -> None:
         _assert_equal(edited, list(_with(graph, layer.output, lambda x: 2 * bias - x).values()))
 
 
+@pytest.mark.slow
 def test_a_constant_that_nobody_reads_goes_and_leaves_its_name(graph: Graph) -> None:
     op = _op(graph, "conv")
     with Untouched(graph) as edited:

@@ -171,6 +171,7 @@ def test_a_batch_norm_goes_into_the_convolution_before_it(case: str) -> None:
     assert functions(graph)[1:] == ["relu"] and [edit.layers for edit in edits] == [("0",)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_batch_norm_goes_into_the_linear_layer_before_it(bias: bool) -> None:
     graph, edits = apply(fx(nn.Sequential(nn.Linear(WIDTH, 4, bias), nn.BatchNorm1d(4)), ROWS), FoldNorm())
@@ -344,6 +345,7 @@ def test_values_and_outputs_of_attention_become_even_and_queries_stay(adapter: s
     assert np.array_equal(graph.matrix(weight(graph, "q")), before.matrix(weight(before, "q")))
 
 
+@pytest.mark.slow
 def test_a_bias_is_absorbed_where_nothing_is_between() -> None:
     module = _uneven(nn.Conv2d(6, 5, 1), nn.Conv2d(5, 4, 3, bias=False), nn.ReLU(), nn.Conv2d(4, 4, 1))
     graph, edits = apply(fx(module, IMAGE), Equalize(absorb=True))

@@ -56,6 +56,7 @@ def test_drawn_graphs_run_and_are_tame() -> None:
         assert np.isfinite(found).all() and np.abs(found).max() < 1e4
 
 
+@pytest.mark.slow
 def test_groups_of_drawn_graphs_read_something() -> None:
     """Halves beside each other are no contexts of each other: case 9 has a norm's gain over two that changed places."""
     for case in range(12):
@@ -112,6 +113,7 @@ def test_what_the_last_bits_of_the_data_do_to_the_original_is_no_fault(tmp_path:
     assert compared(tmp_path / "m.onnx", tmp_path / "out.onnx", "lossless", 0)[:6] == said
 
 
+@pytest.mark.slow
 def test_one_case_shows_what_it_printed() -> None:
     done = run("--only", "policies", "--case", "0")
     assert done.returncode == 0 and "qcc check p.qpolicy" in done.stdout

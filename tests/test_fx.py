@@ -124,6 +124,7 @@ def test_weights_are_the_same(pair: Pair) -> None:
     assert [_seen(weight) for weight in pair.fx.weights()] == [_seen(weight) for weight in pair.onnx.weights()]
 
 
+@pytest.mark.slow
 def test_values_fed_and_returned_are_the_same(pair: Pair) -> None:
     for fx, onnx in ((pair.fx.inputs, pair.onnx.inputs), (pair.fx.outputs, pair.onnx.outputs)):
         assert [(x.name, x.dtype) for x in fx] == [(x.name, x.dtype) for x in onnx]
@@ -132,6 +133,7 @@ def test_values_fed_and_returned_are_the_same(pair: Pair) -> None:
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", [INT4, INT3], ids=lambda encoding: encoding.text)
 def test_codes_and_forms_are_the_same(pair: Pair, encoding: Blocked) -> None:
     for fx, onnx in zip(pair.fx.weights(), pair.onnx.weights(), strict=True):
@@ -363,6 +365,7 @@ def test_bfloat16() -> None:
     np.testing.assert_array_equal(graph.constant(weight.constant), encoded.decode().astype(ml_dtypes.bfloat16))
 
 
+@pytest.mark.slow
 def test_untidy_modules_become_pure() -> None:
     torch.manual_seed(0)
     module = models.Untidy()
@@ -394,6 +397,7 @@ def test_indices_that_are_constants_make_no_layer() -> None:
     assert [weight.name for weight in graph.weights()] == ["table"]
 
 
+@pytest.mark.slow
 def test_refusals() -> None:
     graph = _graph("cnn")
     conv = graph.weights()[0]
@@ -437,6 +441,7 @@ def test_modules_that_cannot_be_exported_are_refused() -> None:
     assert caught.value.code == "Q440"
 
 
+@pytest.mark.slow
 def test_bad_feeds_are_refused() -> None:
     graph = _graph("cnn")
     with pytest.raises(ValueError, match="depend on `image`"):

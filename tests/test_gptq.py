@@ -28,6 +28,7 @@ def moments(rows: int, seed: int, common: float = 1.0) -> Moments:
     return Moments(x.T @ x / len(x), len(x), held.T @ held / len(held), len(held))
 
 
+@pytest.mark.slow
 @given(st.integers(2, 400), st.integers(0, 99), st.floats(0, 3))
 @settings(max_examples=40, deadline=None)
 def test_on_samples_held_out_it_is_never_worse_than_nearest(rows: int, seed: int, common: float) -> None:

@@ -89,6 +89,7 @@ def test_codes_are_the_nearest_in_range(matrix: np.ndarray, encoding: Blocked, c
     assert (error <= np.abs(scale) * (0.5 + FLOAT_SLACK)).all()
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(matrices(), encodings)
 def test_decoding_is_the_formula(matrix: np.ndarray, encoding: Blocked) -> None:

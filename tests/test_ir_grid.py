@@ -163,6 +163,7 @@ def test_short_floats_are_fitted_with_scales(grid: FloatGrid, block: Block) -> N
     np.testing.assert_array_equal(swept.codes, searched.codes)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.integers(2, 8), st.booleans(), st.integers(0, 2**32 - 1))
 def test_integers_round_as_their_codes(bits: int, symmetric: bool, seed: int) -> None:

@@ -277,6 +277,7 @@ def test_a_region_holds_while_others_take_other_forms(block: Path, tmp_path: Pat
     check(tmp_path / "encoded.onnx", feeds, decoded.runner(list(feeds), names)(feeds))
 
 
+@pytest.mark.slow
 def test_the_pass_finds_regions(block: Path, tmp_path: Path) -> None:
     graph = OnnxGraph.load(block)
     graph.simplify()

@@ -22,6 +22,7 @@ FLOAT = 1e-5  # of the largest output: sums in float32 in another order
 SUMS = 1e-6  # of the sum of magnitudes: sums of 128 products in float32
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda one: one.text)
 @pytest.mark.parametrize("name", ["matmul", "gemm", "tied_gemm", "conv2d_pointwise"])
 def test_the_function_computes_what_is_decoded(name: str, encoding: Blocked, tmp_path: Path) -> None:

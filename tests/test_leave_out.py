@@ -134,6 +134,7 @@ def test_the_rest_is_encoded_and_rules_for_what_went_are_no_mistake(model: Path,
     np.testing.assert_array_equal(_run(tmp_path / "again.onnx"), _run(tmp_path / "less.onnx"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("globs", "code"),
     [('"outer"', "Q522"), ('"layers.0.mlp.0"', "Q522"), ('"layers.7.*"', "Q521"), ('"layers.0.*" | "inner"', "Q522")],
@@ -162,6 +163,7 @@ def test_what_no_policy_may_say(block: str, code: str) -> None:
     assert code in [one.code for one in caught.value.diagnostics]
 
 
+@pytest.mark.slow
 def test_both_adapters_find_the_same_branches(net: Net, model: Path) -> None:
     from qcc.compiler.files.open_model import open_model
 

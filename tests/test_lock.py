@@ -95,6 +95,7 @@ def mutate(data: Any, draw: random.Random) -> None:
         data[place[-1]] = draw.choice(VALUES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rehash", [False, True])
 def test_mutants_are_refused_or_mean_the_same(folder: Path, rehash: bool) -> None:
     """With the plan's hash made right, too, so that types alone must tell."""

@@ -160,6 +160,7 @@ def test_the_reference_is_the_module(opened: OpenModel) -> None:
         model.reference()({})
 
 
+@pytest.mark.slow
 def test_a_reference_is_fed_as_the_module_is_called() -> None:
     module = Pairing()
     arguments = ((torch.ones(2, 4), torch.zeros(2, 3)), 2.0)

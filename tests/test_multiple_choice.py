@@ -103,6 +103,7 @@ def test_solve_equals_brute_force(problem: Problem) -> None:
     assert solve(problem) == solution
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(problems())
 def test_infeasible_rows_name_the_smallest_bound(problem: Problem) -> None:
@@ -155,6 +156,7 @@ def test_highs_agrees_on_the_core(problem: Problem) -> None:
     assert total == pytest.approx(best, rel=1e-9, abs=1e-9 * most + 1e-300)
 
 
+@pytest.mark.slow
 def test_a_looser_bound_never_costs_more() -> None:
     problem = realistic(60, 0)
     costs = []
@@ -179,6 +181,7 @@ def test_continuous_bits_are_a_lower_bound() -> None:
     assert continuous <= solution.cost <= 1.2 * continuous  # rounding b to integers costs about 8 % here
 
 
+@pytest.mark.slow
 def test_a_thousand_units_to_gap_zero() -> None:
     problem = realistic(1000, 3)
     solution = solve(problem)

@@ -70,6 +70,7 @@ def test_a_model_in_memory_is_told_to_be_written_first(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["rule any { weights = int8 channel }", "qpolicy 1\nrule any { weights = int8 channel }"]
 )

@@ -67,6 +67,7 @@ def feeds(body: str) -> list[dict[str, np.ndarray]]:
     return [{"x": x}]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("how", ["", "; rounding = gptq", "; rounding = gptq; fold = awq", "; activations = static"])
 @pytest.mark.parametrize("body", [FILLED, MASKED, ADDED], ids=["filled", "masked", "added"])
 def test_what_the_model_makes_finite_is_taken(tmp_path: Path, body: str, how: str) -> None:

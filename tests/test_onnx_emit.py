@@ -66,6 +66,7 @@ def test_decoded_takes_any_encoding(bits: int, symmetric: bool, block: str, tmp_
         check(case, emit(case, encoding, DECODED, tmp_path))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", [*LINEAR, *CONV, *CHAINS])
 def test_decoded_folds_when_the_session_starts(name: str, tmp_path: Path) -> None:
     emitted = emit(CASES[name], Blocked(IntGrid(3, False), group(20)), DECODED, tmp_path)
@@ -94,6 +95,7 @@ def test_rows_take_any_width(bits: int, symmetric: bool, block: str, tmp_path: P
         check(case, emit(case, encoding, ROWS, tmp_path))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("name", [*EMBEDDING, "fp16_embedding", "cast_embedding"])
 def test_rows_stand_for_any_table(name: str, symmetric: bool, tmp_path: Path) -> None:
@@ -122,6 +124,7 @@ def test_a_tied_head_multiplies_by_the_packed_table(name: str, tmp_path: Path) -
     check(case, emitted, 0.03)  # the kernel rounds activations to 8 bits
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("name", FUSIBLE)

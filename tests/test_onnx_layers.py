@@ -42,6 +42,7 @@ def views(draw: st.DrawFn) -> MatrixView:
     return MatrixView(shape, tuple(axes[: draw(st.integers(0, len(shape)))]))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(views())
 def test_a_view_and_back(view: MatrixView) -> None:
@@ -55,6 +56,7 @@ def test_a_view_and_back(view: MatrixView) -> None:
         np.testing.assert_array_equal(matrix.T.ravel(), array.ravel())
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(views(), st.data())
 def test_views_compose_with_transpositions(view: MatrixView, data: st.DataObject) -> None:
@@ -96,6 +98,7 @@ def test_every_weight_is_found_once(name: str, tmp_path: Path) -> None:
     assert kind is None or weight.layers[0].kind is kind
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", [*CASES, *RECURRENT])
 def test_a_layer_does_what_its_op_does(name: str, tmp_path: Path) -> None:
     graph = loaded((CASES | RECURRENT)[name], tmp_path)

@@ -132,6 +132,7 @@ OLD_WEIGHTS = {"k": random(32, 4, 3, 3), "w": random(8, 32), "b": random(8), "t"
 OLD_FEEDS = {"x": random(2, 4, 6, 6, seed=3), "i": np.array([0, 8, 3])}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("opset", OPSETS)
 def test_every_opset_comes_in_and_is_raised(opset: int, tmp_path: Path) -> None:
     model = parse(OLD, OLD_WEIGHTS, opset, ir_version=3 if opset < 10 else 8)

@@ -52,6 +52,7 @@ CASES = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("encoding", [Blocked(IntGrid(8), CHANNEL), Blocked(IntGrid(3), group(16))], ids=str)
 def test_codes_decode_to_the_layout_that_the_op_reads(name: str, encoding: Blocked, tmp_path: Path) -> None:

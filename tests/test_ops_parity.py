@@ -113,6 +113,7 @@ def test_ops_are_the_same(graphs: tuple[Graph, Graph]) -> None:
     assert sorted(covered) == sorted(op.name for op in onnx.ops() if not _is_of_sizes(onnx, op))
 
 
+@pytest.mark.slow
 def test_layers_are_the_same(graphs: tuple[Graph, Graph]) -> None:
     fx, onnx = ([layer for weight in graph.weights() for layer in weight.layers] for graph in graphs)
     for left, right in zip(fx, onnx, strict=True):

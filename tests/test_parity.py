@@ -128,6 +128,7 @@ def _codes(graph: Graph, plan: Plan, context: Context) -> dict[str, tuple[np.nda
     return found
 
 
+@pytest.mark.slow
 def test_both_run_the_plan_alike(pair: Pair) -> None:
     samples = generate(pair.graphs[1], 4, 1)
     outputs = []

@@ -162,6 +162,7 @@ def test_rewriting_keeps_the_function_and_the_weights(kinds: list[str], seed: in
         assert all(edit.refused for edit in edits)
 
 
+@pytest.mark.slow
 @given(CHAINS, st.integers(0, 5))
 @settings(max_examples=15, deadline=None)
 def test_restructuring_does_what_it_means(kinds: list[str], seed: int) -> None:

@@ -235,6 +235,7 @@ def test_bad_text_is_told(text: str, code: str, message: str, help: str, place: 
     assert place in (found.span.location if found.span else "")
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_mutants_are_told_or_read(data: st.DataObject) -> None:

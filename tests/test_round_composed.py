@@ -45,6 +45,7 @@ def name(encoding: Encoding) -> str:
     return encoding.text.replace(" ", "_")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("encoding", [*SEPARATE, *SUMS, LowRank(0, 0.5, INT8)], ids=name)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_a_weight_is_stored_as_what_rounding_says(encoding: Encoding, shape: tuple[int, int]) -> None:

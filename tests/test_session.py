@@ -60,6 +60,7 @@ def test_nodes_agree_with_what_the_runtime_ran(tmp_path: Path) -> None:
     assert "kernels run 2 of 3 nodes" in session.report()
 
 
+@pytest.mark.slow
 @needs_tvm
 def test_on_another_processor_functions_run(tmp_path: Path) -> None:
     lacking = dataclasses.replace(native(), features=(*native().features, "amx_never"))

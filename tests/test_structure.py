@@ -120,6 +120,7 @@ def test_what_is_left_is_encoded_under_rules_for_what_is_left(model: Path, tmp_p
     assert [type(step.action).__name__ for step in result.plan.steps][:2] == ["Clean", "Channels"]
 
 
+@pytest.mark.slow
 def test_a_plan_cuts_again(model: Path, tmp_path: Path) -> None:
     plan = compile(model, _policy(HALF), output=tmp_path / "one.onnx").plan
     again: Plan = from_json(to_json(plan))
@@ -135,6 +136,7 @@ def test_a_lossy_cut_is_held_to_the_bounds_of_the_policy(model: Path, tmp_path: 
     assert not output.exists()
 
 
+@pytest.mark.slow
 def test_a_cut_that_nothing_bounds_is_told_once(model: Path, tmp_path: Path) -> None:
     result = compile(model, _policy(HALF), output=tmp_path / "half.onnx")
     (warning,) = [one for one in result.warnings if one.code == "Q650"]

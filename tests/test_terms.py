@@ -87,6 +87,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.mark.slow
 def test_a_lock_runs_without_its_policy_to_the_same_bytes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lock, output = folder / "net.qcc.lock", folder / "again.onnx"
     assert main(["compile", str(folder / "net.onnx"), "--plan", str(lock), "-o", str(output), "-q"]) == 0

@@ -84,6 +84,7 @@ def test_it_builds_its_library_and_publishes_it_beside_the_model(model: Path) ->
     np.testing.assert_allclose(session.run({"x": x})["y"], plain.run({"x": x})["y"], rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_its_capability_data_chooses(model: Path) -> None:
     """Kernels that were measured to be slow are not taken, nor are forms of the runtime that were not measured."""
     slow = compiled(model, "rule any { weights = int8 channel }", "toy(slow)")
@@ -94,6 +95,7 @@ def test_its_capability_data_chooses(model: Path) -> None:
     assert forms(compiled(model, grouped)) == {"first": "decoded", "second": "decoded"}
 
 
+@pytest.mark.slow
 def test_what_no_template_takes_gets_no_kernel(model: Path) -> None:
     result = compiled(model, 'rule any { weights = int8 channel }\nrule any[name ~ "first"] { weights = int4 channel }')
     assert forms(result) == {"first": "decoded", "second": "kernel"}
@@ -103,6 +105,7 @@ def test_what_no_template_takes_gets_no_kernel(model: Path) -> None:
     assert set(forms(rounded).values()) == {"integers"}
 
 
+@pytest.mark.slow
 def test_the_same_bytes_and_from_the_lock(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     for name in ("one", "two"):
@@ -160,6 +163,7 @@ def test_commands_know_it(model: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "kernels for `toy` are not shown as `tir`" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_plan_for_a_target_that_is_not_there_is_refused(model: Path) -> None:
     lock = compiled(model, "rule any { weights = int8 channel }").lock
     with pytest.raises(ValueError, match=r"no kernels for `gone\(quick\)`"):

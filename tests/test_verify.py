@@ -176,6 +176,7 @@ def test_what_loses_beside_strays_fails(tmp_path: Path) -> None:
 # what varies
 
 
+@pytest.mark.slow
 def test_an_offset_hides_nothing(tmp_path: Path) -> None:
     body = "g (float[N,64] x) => (float[N,32] y) { h = MatMul(x, w) y = Add(h, b) }"
     offset = {"b": np.full(32, 100, np.float32)}
