@@ -25,6 +25,7 @@ T = TypeVar("T")
 ENCODE = keyword_of(Encode)
 FORMAT, ROUNDING, FORM, ACTIVATIONS = "encoding", "rounding", "form", "activations"
 """The arguments of `encode`; the first has no name."""
+WRITTEN = "write `encode(int8 channel, rounding = nearest, form = decoded)`"
 
 
 class WrongValueError(Exception):
@@ -68,7 +69,10 @@ class ValueReader:
                 raise self._wrong(f"unknown pass `{parsed.name.text}`", parsed.name.span, help)
             return self._method(parsed.name.text, parsed.value, found, Pass)  # type: ignore[type-abstract]
         first = parsed.value.terms[0].atoms[0]
-        if isinstance(first, syntax.Invocation) and first.name.text == ENCODE and parsed.span == first.span:
+        named = first.name if isinstance(first, syntax.Invocation) else first
+        if isinstance(named, syntax.Name) and named.text == ENCODE:
+            if not isinstance(first, syntax.Invocation) or parsed.span != first.span:
+                raise self._wrong(f"`{ENCODE}` has all that it says in brackets", parsed.span, WRITTEN)
             return self._encode(first)
         return self._method("plan", parsed.value, passes(), Pass)  # type: ignore[type-abstract]
 
@@ -85,8 +89,7 @@ class ValueReader:
             given[name] = one.value
         for name in (FORMAT, ROUNDING, FORM):
             if name not in given:
-                help = "write `encode(int8 channel, rounding = nearest, form = decoded)`"
-                raise self._wrong(f"`{ENCODE}` does not say its {name}", call.span, help)
+                raise self._wrong(f"`{ENCODE}` does not say its {name}", call.span, WRITTEN)
         encoding = self._encoding(given[FORMAT])
         if encoding is None:
             raise self._wrong("`float` is not encoded", given[FORMAT].span, "list the weight under `keep`")
