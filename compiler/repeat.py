@@ -1,7 +1,6 @@
 """Running a plan that was made before: that it is for this model, and what else is not as it was."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from qcc.codegen.target.machine import cpu_name
@@ -12,7 +11,7 @@ from qcc.compiler.plan.bind import BEFORE
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.plan.plan import Plan, PlanFile, Step
 from qcc.compiler.plan.terms import policy_of
-from qcc.compiler.report.lock import Lock, versions
+from qcc.compiler.report.lock import NO_PACKAGE, Lock, versions
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.load import load_policy
 from qcc.dsl.policy.policy import Policy
@@ -89,20 +88,11 @@ def tell_differences(lock: Lock, inputs: Inputs, data: Samples, diagnostics: Dia
         found.append("the model's data files")
     if lock.calibration != data.digest:
         found.append("the calibration data")
-    now = versions()
+    now = versions(lock.plan)
     changed = [name for name, text in now.items() if lock.versions.get(name) != text]
-    found += [f"{name} {now[name]} (was {lock.versions.get(name, 'none')})" for name in changed]
-    if lock.tvm is not None and lock.tvm != (tvm := _tvm()):
-        found.append(f"TVM {tvm} (was {lock.tvm})")
+    found += [f"{name} {now[name]} (was {lock.versions.get(name, NO_PACKAGE)})" for name in changed]
     if lock.processor != cpu_name():
         found.append(f"the processor {cpu_name()} (was {lock.processor})")
     if found:
         message = f"`{lock.path}` was made of other things: {', '.join(found)} differ"
         diagnostics.warning("Q452", message, help="the result can differ from what the lock describes")
-
-
-def _tvm() -> str:
-    try:
-        return version("apache-tvm")
-    except PackageNotFoundError:
-        return "none"

@@ -73,7 +73,7 @@ def written(folder: Path, data: object, rehash: bool = False) -> Path:
 def test_what_was_written_is_read(folder: Path) -> None:
     found = read_lock(folder / "net.qcc.lock")
     assert to_json(found.plan) == json.dumps(content(folder)["plan"], indent=1)
-    assert found.versions == lock.versions()
+    assert found.versions == lock.versions(found.plan)
 
 
 def places(value: object, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,10 @@ ENTRIES: dict[str, dict[str, Any]] = {
         "file": str, "sha256": str, "data": OPTIONAL_TEXT, "data_sha256": OPTIONAL_TEXT, "bytes": int,
     },
 }  # fmt: skip
-LIBRARY: dict[str, Any] = {"file": str, "sha256": str, "bytes": int, "tvm": str, "ops": tuple[str, ...]}
+LIBRARY: dict[str, Any] = {"file": str, "sha256": str, "bytes": int, "ops": tuple[str, ...]}
 REWRITE: dict[str, Any] = {"pass": str, "treated": int, "refused": int, "relative_error": float, "bound": float}
 PLAIN: dict[str, Any] = {"format": int, "versions": dict[str, str], "processor": str, "plan_sha256": str}
+NO_PACKAGE = "none"
 HELP = "give the .lock file that `qcc compile` wrote beside a model, as it wrote it"
 
 
@@ -70,9 +71,17 @@ def provenance(model: Path, policy: Policy, plan: Plan) -> dict[str, str]:
     }
 
 
-def versions() -> dict[str, str]:
-    """The versions of the packages that matter."""
-    return {name: version(name) for name in PACKAGES}
+def versions(plan: Plan) -> dict[str, str]:
+    """The versions of the packages that matter to a plan; `NO_PACKAGE` for one that is not installed."""
+    made_by = plan.kernels.of.packages if plan.kernels is not None else ()
+    return {name: _version(name) for name in (*PACKAGES, *made_by)}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return NO_PACKAGE
 
 
 def lock_text(result: Result, policy: Policy, data: Samples, inputs: Inputs, staged: Path, written: Written) -> str:
@@ -98,7 +107,7 @@ def lock_text(result: Result, policy: Policy, data: Samples, inputs: Inputs, sta
             "seed": calibrate.seed if calibrate else 0,
         },
         "coverage": coverage_json(result.layers),
-        "versions": versions(),
+        "versions": versions(result.plan),
         "processor": cpu_name(),
         "output": {
             "file": result.output.name,
@@ -134,7 +143,6 @@ def _kernels(result: Result, staged: Path) -> dict[str, object] | None:
         "file": result.kernels.name,
         "sha256": sha256(library),
         "bytes": library.stat().st_size,
-        "tvm": version("apache-tvm"),
         "ops": list(result.ops),
     }
 
@@ -152,7 +160,6 @@ class Lock(PlanFile):
     calibration: str
     versions: dict[str, str]
     processor: str
-    tvm: str | None
 
 
 def read_lock(path: Path) -> Lock:
@@ -205,7 +212,8 @@ def _lock(path: Path, content: object) -> Lock:
     assert isinstance(content, dict)
     found = {name: fields(content.get(name), entry, {}, name) for name, entry in ENTRIES.items()}
     library = content.get("kernels")
-    kernels = None if library is None else fields(library, LIBRARY, {}, "kernels")
+    if library is not None:
+        fields(library, LIBRARY, {}, "kernels")
     rewrites = content.get("rewrites")
     if not isinstance(rewrites, list):
         raise DecodeError("`rewrites` is a list")
@@ -224,7 +232,6 @@ def _lock(path: Path, content: object) -> Lock:
         found["calibration"]["sha256"],
         plain["versions"],
         plain["processor"],
-        kernels["tvm"] if kernels else None,
     )
 
 
