@@ -133,14 +133,10 @@ def _emit_policy(args: argparse.Namespace) -> int:
 
 
 def _emit_plan(plan: "Plan", warnings: list[Diagnostic], args: argparse.Namespace) -> int:
-    import json
-
-    from qcc.compiler.plan.serial import to_json
     from qcc.compiler.plan.text import to_text
 
     if args.format == "json":
-        data = json.loads(to_json(plan))
-        terminal.write_json({"plan": data, "diagnostics": terminal.as_json(warnings)})
+        terminal.write_json({"plan": to_text(plan), "diagnostics": terminal.as_json(warnings)})
         return 0
     terminal.write(to_text(plan))
     terminal.report(warnings, args.format)
