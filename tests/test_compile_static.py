@@ -176,8 +176,8 @@ def test_a_plan_of_before_reads_as_integers(model: Path, x: np.ndarray) -> None:
     old["steps"][-1]["value_sources"] = ["one"]
     with pytest.raises(ValueError, match="as many sources as weights"):
         from_json(json.dumps(old))
-    with pytest.raises(ValueError, match="is one of rows, fused, decoded, integers, kernel"):
-        from_json(to_json(made.plan).replace('"form": "integers"', '"form": "bytes"'))
+    with pytest.raises(ValueError, match="is one of rows, fused, decoded, bytes, integers, kernel"):
+        from_json(to_json(made.plan).replace('"form": "integers"', '"form": "words"'))
 
 
 @pytest.mark.parametrize(("spec", "served"), [("int7 channel", True), ("int6 channel", False), ("int7 asym", False)])
