@@ -1,7 +1,7 @@
 """Sums: a matrix as the sum of what several encodings hold, each of what those before it left."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -92,7 +92,8 @@ class Stack(Encoding):
             found.append(level.fit(matrix, fitter))
             if len(found) < len(self.levels):
                 parts = found[-1].parts()
-                matrix = matrix - level.decode(NUMPY, parts.__getitem__, (matrix.shape[0], matrix.shape[1]))
+                stored = found[-1].settled(level)
+                matrix = matrix - stored.decode(NUMPY, parts.__getitem__, (matrix.shape[0], matrix.shape[1]))
         return FittedStack(found)
 
 
@@ -108,6 +109,13 @@ class FittedStack(Fitted):
         for level in sorted(self._levels, key=lambda one: not one.fixed):
             left = left - level.round(rows, columns, left)
         return np.asarray(values - left)
+
+    def settled(self, asked: Encoding) -> Encoding:
+        """Each level."""
+        assert isinstance(asked, Stack)
+        return replace(
+            asked, levels=tuple(one.settled(level) for one, level in zip(self._levels, asked.levels, strict=True))
+        )
 
     def parts(self) -> dict[str, np.ndarray]:
         """Those of the levels, numbered."""
