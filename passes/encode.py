@@ -9,13 +9,16 @@ import numpy as np
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.errors import Refused
+from qcc.ir.graph.edits import check_value
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.regions.find import regions
+from qcc.ir.regions.flow import Flow
 from qcc.passes.contract.contract import Activations, Context, Edit, Invariant, Pass, Phase, Rounding
+from qcc.passes.contract.places import places
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Encode(Pass):
         """Encode the targets."""
         weights = {weight.name: weight for weight in graph.weights()}
         found = self._regions(graph, [weights[name] for name in targets])
+        flow = None if self.activations is None else Flow(graph)
         edits = []
         for name in targets:
             context.progress(name)
@@ -67,7 +71,7 @@ class Encode(Pass):
             try:
                 matrix = graph.matrix(weight)
                 encoded, why = self.encoded(weight, matrix, context)
-                ops = self._write(graph, weight, encoded, context, found)
+                ops = self._write(graph, flow, weight, encoded, context, found)
             except Refused as refused:
                 if refused.broken:
                     raise Refused(f"`{name}` cannot be encoded: {refused.reason}", broken=True) from refused
@@ -79,14 +83,43 @@ class Encode(Pass):
         return edits
 
     def _write(
-        self, graph: Graph, weight: Weight, encoded: Encoded, context: Context, found: Mapping[str, Region]
+        self,
+        graph: Graph,
+        flow: Flow | None,
+        weight: Weight,
+        encoded: Encoded,
+        context: Context,
+        found: Mapping[str, Region],
     ) -> tuple[LinearOp, ...]:
-        """Encode what the weight's layers read, if that is asked for, and the weight; all of it or nothing."""
-        if self.activations is not None:
-            value = self.activations.encoded(context.magnitudes.get(weight.name))
-            self.form.check(weight.reading(value.encoding), encoded)
-            weight = graph.encode_inputs(weight, value)
+        """Encode the values around the weight's layers, if that is asked for, and the weight; all of it or nothing."""
+        if flow is not None:
+            assert self.activations is not None
+            reading = weight.reading(self.activations.encoding(weight))
+            self.form.check(reading, encoded)
+            self.round_values(graph, flow, weight, context)
+            weight = reading
         return graph.encode(weight, encoded, self.form, found)
+
+    def round_values(self, graph: Graph, flow: Flow, weight: Weight, context: Context) -> None:
+        """Encode the values around a weight's layers, each once.
+
+        Args:
+            graph: is edited.
+            flow: of the graph before any value was encoded.
+            weight: one of the flow's graph.
+            context: the magnitudes of the values.
+
+        Raises:
+            Refused: a value cannot be encoded; nothing has changed.
+        """
+        assert self.activations is not None
+        encoding = self.activations.encoding(weight)
+        found = places(flow, weight, self.form)
+        values = [self.activations.encoded(encoding, one.magnitudes(context.magnitudes)) for one in found]
+        for one in found:
+            check_value(graph, one.value, encoding)
+        for one, value in zip(found, values, strict=True):
+            graph.encode_value(one.value, value, one.readers)
 
     def encoded(self, weight: Weight, matrix: np.ndarray, context: Context) -> tuple[Encoded, str]:
         """The stored matrix ``[out, in]`` of a weight, and what was chosen of the rounding for it.
@@ -108,8 +141,10 @@ class Encode(Pass):
         """What kernels do beside the products of these weights."""
         if not self.form.takes_steps:
             return NO_REGIONS
-        reads = None if self.activations is None else self.activations.encoding
-        return regions(graph, [one for one in weights if not self.form.refuses(one.reading(reads), self.encoding)])
+        how = self.activations
+        as_read = (one if how is None else one.reading(how.encoding(one)) for one in weights)
+        taken = [one for one, read in zip(weights, as_read, strict=True) if not self.form.refuses(read, self.encoding)]
+        return regions(graph, taken)
 
 
 def relative_error(matrix: np.ndarray, decoded: np.ndarray) -> float:

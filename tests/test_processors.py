@@ -23,12 +23,16 @@ from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, Block
 from qcc.ir.encoding.encoded import Encoded, Scales, stored
 from qcc.ir.encoding.grid import IntGrid
-from qcc.ir.encoding.value import DYNAMIC_INT8, STATIC_INT8, EncodedValue
+from qcc.ir.encoding.value import DYNAMIC_INT8, STATIC_BYTES, STATIC_INT8, EncodedValue
+from qcc.ir.forms.bytes import BYTES
 from qcc.ir.forms.fused import FUSED
 from qcc.ir.forms.fusible import fusible
 from qcc.ir.forms.integers import INTEGERS
+from qcc.ir.graph.form import Form
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.emit.kernel_body import kernel_function
+from qcc.ir.regions.flow import Flow
+from qcc.passes.contract.places import places
 from tests import onnx_models
 from tests.codegen_models import STEP, draw, linear
 
@@ -70,6 +74,8 @@ def cases() -> Iterator[Case]:
     yield written(Blocked(IntGrid(7), CHANNEL), EncodedValue(DYNAMIC_INT8))
     for bits, symmetric in product((4, 7, 8), (True, False)):
         yield body(bits, symmetric)
+    for form, name in product((BYTES, INTEGERS), CONVOLUTIONS):
+        yield convolution(form, name)
 
 
 def codes(bits: int, outputs: int, inputs: int) -> np.ndarray:
@@ -116,6 +122,50 @@ def body(bits: int, symmetric: bool) -> Case:
     x = (integers()[None] * STEP).astype(np.float32)
     model = layer.model(body=ir.serde.serialize_function(kernel_function(op, 21)))
     return Case(op.name, model.SerializeToString(), x, layer.product(x), layer.magnitude(x))
+
+
+CONVOLUTIONS = {
+    "1d": ((48, 16, 3), (16, 9), 1),
+    "2d": ((48, 16, 3, 3), (16, 6, 6), 1),
+    "3d": ((48, 8, 2, 2, 2), (8, 4, 4, 4), 1),
+    "point": ((48, 64, 1, 1), (64, 4, 4), 1),
+    "grouped": ((48, 16, 3, 3), (64, 6, 6), 4),
+    "multiplied": ((48, 1, 3, 3), (24, 6, 6), 24),
+    "depthwise": ((48, 1, 3, 3), (48, 6, 6), 48),
+    "depthwise_1d": ((48, 1, 5), (48, 12), 48),
+    "depthwise_3d": ((48, 1, 2, 2, 2), (48, 4, 4, 4), 48),
+}
+
+
+def convolution(form: Form, name: str) -> Case:
+    """One convolution of bytes up to 255 with the largest codes; what it makes is rounded, and the same exactly."""
+    shape, inputs, groups = CONVOLUTIONS[name]
+    bits = 8 if form is BYTES else 7
+    text = f"g (float[N,{', '.join(map(str, inputs))}] x) => (float[N{''.join(f',y{at}' for at in inputs)}] y) "
+    text += f"{{ y = Conv <group = {groups}> (x, w) }}"
+    model = onnx_models.parse(text, {"w": np.zeros(shape, np.float32)}, opset=21, ir_version=10)
+    model.graph.node[0].name = "conv"
+    graph = OnnxGraph(ir.serde.deserialize_model(model), Path())
+    graph.simplify()
+    (weight,) = graph.weights()
+    encoding = Blocked(IntGrid(bits), CHANNEL)
+    scale = np.full((weight.shape[0], 1), 0.0625, np.float16)
+    encoded = Encoded(encoding, weight.shape, stored(encoding, codes(bits, *weight.shape), Scales(scale, None)))
+    x = np.random.default_rng(1).integers(0, 256, (3, *inputs))
+    x[0], x[1, :, ::2] = 255, 255
+    largest = 255 * np.abs(encoded.decode()).sum(1).max()
+    made = EncodedValue(STATIC_BYTES, np.float32(2.0 ** np.ceil(np.log2(largest / 100))), 128)
+    for place in places(Flow(graph), weight, form):
+        value = EncodedValue(STATIC_BYTES, np.float32(1), 0) if place.readers else made
+        graph.encode_value(place.value, value, place.readers)
+    (weight,) = graph.weights()
+    reference = graph.copy()
+    reference.replace_constant("w", graph.as_constant(weight, encoded.decode()))
+    graph.encode(weight, encoded, form)
+    fed = x.astype(np.float32)
+    wanted = reference.runner(["x"], ["y"], optimise=False)({"x": fed})["y"]
+    model_bytes = ir.serde.serialize_model(graph.model).SerializeToString()
+    return Case(f"{form}-{name}", model_bytes, fed, wanted, float(np.abs(wanted).max()))
 
 
 @pytest.mark.parametrize("case", list(cases()), ids=lambda case: case.name)

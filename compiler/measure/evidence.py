@@ -1,6 +1,7 @@
 """What the data says of a model while it is compiled: statistics for the passes, losses for the allocator."""
 
 from collections.abc import Callable, Hashable, Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -16,11 +17,14 @@ from qcc.compiler.observe.statistics import layer_statistics
 from qcc.compiler.plan.plan import Allocate, Plan
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.ir.encoding.encoded import Encoded
-from qcc.ir.errors import ModelError
+from qcc.ir.errors import ModelError, Refused
+from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
+from qcc.ir.regions.flow import Flow
 from qcc.passes.contract.contract import Context, Rounding
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.moments import Moments, grams_of, seen_of
+from qcc.passes.contract.places import places
 from qcc.passes.encode import Encode
 
 
@@ -29,7 +33,7 @@ class Evidence:
     """Of one graph under one plan.
 
     ``moments`` holds the second moments of inputs that the plan's ways of rounding want, by weight name; ``magnitudes``
-    those of activations that it rounds.
+    those of the values that it rounds, by name.
     """
 
     graph: Graph
@@ -48,7 +52,7 @@ class Evidence:
     ) -> "Evidence":
         """Gather the statistics, and tell what they cover."""
         wanted = _weights_with_gram(plan)
-        rounded = rounded_inputs(plan)
+        rounded = _rounded_values(graph, plan)
         if not wanted and not rounded:
             return cls(graph, plan, data, phases, {}, {}, executor=executor)
         with phases.phase("statistics"):
@@ -106,18 +110,31 @@ def _lost(allocate: Allocate) -> Additive | None:
 
 def warn_of_generated_steps(plan: Plan, data: Samples, diagnostics: Diagnostics) -> None:
     """Say so where the steps of activations come from generated data."""
-    if data.generated and rounded_inputs(plan):
+    if data.generated and _rounding(plan):
         message = "the steps of static activations come from generated data, which the model will hardly see"
         diagnostics.warning("Q434", message, help='name data: `calibrate "data.npz"`')
 
 
-def rounded_inputs(plan: Plan) -> list[str]:
-    """The weights whose layers round what they read, or may, by steps that data shows."""
+def _rounding(plan: Plan) -> set[tuple[str, Form]]:
+    """The weights whose layers round values, or may, by steps that data shows, and the forms that want it."""
     found = [(step.action, step.weights) for step in plan.steps if isinstance(step.action, Encode)]
     for option in plan.allocate.options if plan.allocate else ():
         found += [(one.action, (option.subject,)) for one in option.candidates if isinstance(one.action, Encode)]
-    rounded = [names for action, names in found if action.activations and action.activations.encoding.when == "static"]
-    return list(dict.fromkeys(name for names in rounded for name in names))
+    rounded = [(one.form, names) for one, names in found if one.activations and one.activations.when == "static"]
+    return {(name, form) for form, names in rounded for name in names}
+
+
+def _rounded_values(graph: Graph, plan: Plan) -> list[str]:
+    """The values that show the steps of what the plan rounds, or may."""
+    asked = _rounding(plan)
+    if not asked:
+        return []
+    weights, flow, found = {one.name: one for one in graph.weights()}, Flow(graph), set[str]()
+    for name, form in asked:
+        if name in weights:
+            with suppress(Refused):  # so will be what is to be written
+                found.update(seen for place in places(flow, weights[name], form) for seen in place.seen)
+    return sorted(found)
 
 
 def _weights_with_gram(plan: Plan) -> list[str]:

@@ -26,6 +26,7 @@ from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Kind, Weight
+from qcc.ir.regions.flow import Flow
 from qcc.passes.contract.contract import Context
 from qcc.passes.encode import Encode, relative_error
 
@@ -155,7 +156,7 @@ def _rounding(probe: Probe, graph: Graph, weight: Weight, action: Encode, contex
     assert action.activations is not None
     rounded = graph.copy()
     try:
-        rounded.encode_inputs(weight, action.activations.encoded(context.magnitudes.get(weight.name)))
+        action.round_values(rounded, Flow(graph), weight, context)
     except Refused as refused:
         raise ModelError("Q410", f"`{weight.name}` cannot be encoded: {refused.reason}") from refused
     return probe.chain.where(weight.constant, rounded)

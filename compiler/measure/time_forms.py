@@ -121,8 +121,9 @@ def _time(
             encode = Encode(encoding, Nearest(clip="absmax"), form, how)
             opened = open_model(path)
             graph = opened.graph
+            values = [name for op in graph.ops() for name in (*op.inputs, *op.outputs)]
             named = [weight.name for weight in graph.weights() if weight.constant == "w"]
-            encoded, edits = encode.apply(graph, named, Context(magnitudes=dict.fromkeys(named, LARGE)))
+            encoded, edits = encode.apply(graph, named, Context(magnitudes=dict.fromkeys(values, LARGE)))
             written = opened.model.write(encoded, folder / f"{form}.onnx").path
             ops = {op for edit in edits for op in edit.ops}
             library = folder / f"{form}.so" if ops and kernels is not None else None
@@ -164,7 +165,7 @@ def _convolutions(case: Case) -> onnx.ModelProto:
 
 
 def _named(form: Form, how: Activations | None) -> str:
-    return form.name if how is None else f"{form.name} {how.encoding.text}"
+    return form.name if how is None else f"{form.name} {how.when}"
 
 
 def _key(case: Case, encoding: Encoding | None, form: str) -> str:

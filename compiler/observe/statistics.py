@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.observe.executor import HERE, Executor
@@ -17,7 +16,7 @@ from qcc.passes.contract.moments import Moments
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """Of what layers read, by weight name: second moments, and how large the numbers are."""
+    """Second moments of what layers read, by weight name, and how large numbers are, by the name of a value."""
 
     moments: Mapping[str, Moments]
     magnitudes: Mapping[str, Magnitudes]
@@ -40,7 +39,7 @@ def layer_statistics(
         tick: told how far it is.
         moments: of the inputs of linear layers of these weights. Weights that read the same value share theirs; weights
             without a linear layer get none.
-        magnitudes: of all that the layers of these weights read.
+        magnitudes: of these values.
         executor: where it is run.
 
     Raises:
@@ -49,17 +48,13 @@ def layer_statistics(
     weights = {weight.name: weight for weight in graph.weights()}
     observer = Observer(graph, samples, tick, executor=executor)
     linear = {name: value for name in moments if name in weights and (value := _input(weights[name])) is not None}
-    read = {name: {layer.input for layer in weights[name].layers} for name in magnitudes if name in weights}
     grams = {value: observer.ask(value, GramSum()) for value in sorted(set(linear.values()))}
-    sizes = {value: observer.ask(value, MagnitudeSum()) for value in sorted(set().union(*read.values()))}
+    sizes = {value: observer.ask(value, MagnitudeSum()) for value in sorted(set(magnitudes))}
     observer.gather()
     found = {value: _moments(grams.pop(value)) for value in list(grams)}
     return LayerStatistics(
         {name: found[value] for name, value in linear.items()},
-        {
-            name: reduce(Magnitudes.__add__, (sizes[value].whole.found for value in sorted(values)))
-            for name, values in read.items()
-        },
+        {value: one.whole.found for value, one in sizes.items()},
     )
 
 

@@ -80,7 +80,7 @@ class GramSum(Statistic):
 class MagnitudeSum(Statistic):
     """How large the numbers are."""
 
-    found: Magnitudes = field(default_factory=lambda: Magnitudes(np.zeros(BINS, np.int64), 0.0))
+    found: Magnitudes = field(default_factory=lambda: Magnitudes(np.zeros(BINS, np.int64), 0.0, 0.0))
 
     def add(self, rows: Rows) -> None:
         """Count the numbers of rows that weigh anything."""
@@ -91,12 +91,12 @@ class MagnitudeSum(Statistic):
         self.found += other.found
 
     def state(self) -> dict[str, Array]:
-        """The counts of the bins, and the largest number."""
-        return {"counts": self.found.counts, "largest": np.array(self.found.largest)}
+        """The counts of the bins, and the ends."""
+        return {"counts": self.found.counts, "ends": np.array([self.found.lowest, self.found.highest])}
 
     def restore(self, state: Mapping[str, Array]) -> None:
         """Take them over."""
-        self.found = Magnitudes(state["counts"], float(state["largest"]))
+        self.found = Magnitudes(state["counts"], *(float(end) for end in state["ends"]))
 
 
 @dataclass

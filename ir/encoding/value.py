@@ -49,13 +49,14 @@ class ValueEncoding:
     @property
     def refuses(self) -> str:
         """Why no graph rounds values so; empty if graphs do."""
-        if self.stored.grid != IntGrid(8):
+        if self.stored.grid not in (IntGrid(8), IntGrid(8, False)):
             return f"values are rounded to int8, not {self.stored.grid.text}"
-        known = {"static": TENSOR, "dynamic": TOKEN}
+        known = {"static": TENSOR, "dynamic": TOKEN if self.grid.symmetric else None}
         return "" if self.stored.block == known[self.when] else f"values are not rounded by steps of {self.text}"
 
 
 STATIC_INT8 = ValueEncoding(Blocked(IntGrid(8), TENSOR, "fp32"), "static")
+STATIC_BYTES = ValueEncoding(Blocked(IntGrid(8, False), TENSOR, "fp32"), "static")
 DYNAMIC_INT8 = ValueEncoding(Blocked(IntGrid(8), TOKEN, "fp32"), "dynamic")
 
 
@@ -66,17 +67,26 @@ class EncodedValue:
     Args:
         encoding: how it is rounded.
         step: of a static one.
+        zero: the code of zero, in half the range but for a grid without symmetry.
 
     Raises:
-        ValueError: a static one has no step, or a dynamic one has.
+        ValueError: a static one has no step, a dynamic one has, or the zero is elsewhere.
     """
 
     encoding: ValueEncoding
     step: np.float32 | None = None
+    zero: int = 128
 
     def __post_init__(self) -> None:
         if (self.step is None) != (self.encoding.when == "dynamic"):
             raise ValueError(f"{self.encoding.text} with the step {self.step}")
+        if self.zero not in range(256) or (self.encoding.stored.grid.symmetric and self.zero != 128):
+            raise ValueError(f"{self.encoding.text} with the zero {self.zero}")
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The least and the largest whole number."""
+        return -self.zero, self.encoding.grid.levels - 1 - self.zero
 
     def steps(self, value: np.ndarray) -> np.ndarray:
         """The steps of a value ``[..., channel]``, in a shape that broadcasts over it."""
@@ -88,7 +98,7 @@ class EncodedValue:
 
     def rounded(self, value: np.ndarray) -> np.ndarray:
         """The value as it is read: whole numbers of the grid, times its steps."""
-        steps, grid = self.steps(value), self.encoding.grid
-        codes = np.clip(np.rint(value / steps), grid.lowest, grid.highest)
+        steps = self.steps(value)
+        codes = np.clip(np.rint(value / steps), *self.ends)
         found: np.ndarray = (codes * steps).astype(np.float32)
         return found

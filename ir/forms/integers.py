@@ -1,35 +1,42 @@
-"""The runtime's own product of integers, of a weight and a value that are both encoded as such.
+"""The runtime's own product of integers, of a weight and values that are encoded as such.
 
 From a policy's ``activations = ...`` to the file:
 
 1. `qcc.compiler.plan.activations` gives the weight's `Encode` action the `Activations`, and the first form that
    ``rounds`` and takes the weight so: a kernel's where some are made, else this one.
-2. `Encode` asks the `Activations` for the `EncodedValue` of what the weight's layers were seen to read, and
-   `Graph.encode_value` writes it: the graph then computes with rounded values, whatever the weight is stored as.
+2. `places` says which values around the weight's layers the form needs encoded. `Encode` asks the `Activations` for
+   the `EncodedValue` of what was seen there, and `Graph.encode_value` writes it: the graph then computes with rounded
+   values, whatever the weight is stored as.
 3. A layer knows how what it reads is encoded (`Layer.rounded`), and `Form.refuses` which of that it takes.
-4. The adapter's module of the form's name takes the whole numbers from before they are decoded, and multiplies behind
-   the product by what is left of the step: here the step of a token, and for kernels nothing, since one step for all
-   is an input of theirs.
+4. The adapter's module of the form's name gives each layer the weight's codes behind a ``DequantizeLinear``. That is
+   all where the runtime finds integers in the op as it stands; around a product of matrices it takes the whole numbers
+   from before they are decoded, and multiplies behind by what is left of the step: here the step of a token, and for
+   kernels nothing, since one step for all is an input of theirs.
 """
 
+from collections.abc import Collection
 from typing import ClassVar
 
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import Blocked, integers
 from qcc.ir.encoding.grid import IntGrid
+from qcc.ir.encoding.value import DYNAMIC_INT8, STATIC_BYTES, STATIC_INT8
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Weight
 from qcc.ir.kernel.op import LONGEST
 
 WHOLE, EXACT = IntGrid(8), IntGrid(7)  # of which two products with a byte do not fit 16 bits, or do
+MOST_ADDED = LONGEST // 2  # inputs, so that a bias of 31 bits can be added to the sum of their products
+_NAMES = {"linear": "linear layers", "conv": "convolutions"}
 NARROWED = "int7 channel: products of 8 bits saturate on processors without VNNI"
 
 
 class IntegersForm(Form):
-    """``x @ W  -->  DequantizeLinear(QuantizeLinear(x, step)) @ DequantizeLinear(codes, scale)``.
+    """``x @ W  -->  DequantizeLinear(QuantizeLinear(x, step)) @ DequantizeLinear(codes, scale)``; and convolutions.
 
-    The runtime makes that one product of integers. With a step a token ``x`` is divided by it before, and the product
-    multiplied by it. Codes lie in bytes: in fewer nothing is gained.
+    The runtime makes that one product of integers, of a convolution where what it makes is rounded, too. With a step a
+    token ``x`` is divided by it before, and the product multiplied by it. Codes lie in bytes: in fewer nothing is
+    gained.
     """
 
     name: ClassVar[str] = "integers"
@@ -44,12 +51,19 @@ class IntegersForm(Form):
     def _refuses(self, weight: Weight, encoding: Encoding) -> str:
         if None in weight.reads:
             return "the runtime multiplies integers only where activations are rounded"
-        if reason := refuses_integers(weight, encoding):
+        reason = _refuses_convolution(weight) if self.rounds_results(weight) else ""
+        if reason := reason or refuses_integers(weight, encoding, ("linear", "conv")):
             return reason
+        if weight.kinds == {"linear"} and not weight.reads <= {STATIC_INT8, DYNAMIC_INT8}:
+            return "linear layers round what they multiply to int8 with its zero in the middle"
         found = integers(encoding)
         if found is None or found.grid not in (WHOLE, EXACT):
             return f"without a kernel that takes weights in `int8 channel sym`, not {encoding.text}"
         return ""
+
+    def rounds_results(self, weight: Weight) -> bool:
+        """Of a convolution: the runtime has none from integers to floats."""
+        return weight.kinds == {"conv"}
 
     def everywhere(self, encoding: Encoding) -> Encoding:
         """In 7 bits: what the runtime multiplies exactly on every processor in the place of 8."""
@@ -67,13 +81,24 @@ class IntegersForm(Form):
         return encoding if found is None else Blocked(WHOLE, found.block, "fp32")
 
 
-def refuses_integers(weight: Weight, encoding: Encoding) -> str:
+def _refuses_convolution(weight: Weight) -> str:
+    """Why the runtime has no convolution of integers for a weight; empty if it has."""
+    if weight.reads != {STATIC_BYTES}:
+        return "convolutions take steps that are known before, as in `activations = static`"
+    if any(layer.function != "conv" for layer in weight.layers):
+        return "the runtime multiplies no integers in transposed convolutions"
+    if not all(layer.input for layer in weight.layers):
+        return "it is read in a branch or a loop, where nothing is rounded"
+    return f"that takes up to {MOST_ADDED} inputs" if weight.shape[1] > MOST_ADDED else ""
+
+
+def refuses_integers(weight: Weight, encoding: Encoding, kinds: Collection[str] = ("linear",)) -> str:
     """Why no product of integers, the runtime's or a kernel's, takes a weight whose layers round; empty if one does."""
-    if weight.kinds != {"linear"}:
-        return "only those of linear layers are"
+    if len(weight.kinds) > 1 or not weight.kinds <= {*kinds}:
+        return f"only those of {' and '.join(_NAMES[kind] for kind in kinds)} are"
     if weight.dtype != "float32":
         return f"that takes float32, and the layers compute in {weight.dtype}"
-    if not all(layer.form_free for layer in weight.layers):
+    if weight.kinds == {"linear"} and not all(layer.form_free for layer in weight.layers):
         return "the weight is read in a way that no product of integers takes"
     found = integers(encoding)
     if found is None or found.block.rows != 1 or found.block.grid(weight.shape)[1] != 1:

@@ -198,6 +198,12 @@ class FxEditor:
         self._take_name(new, old)
         return True
 
+    def read_instead(self, old: Node, new: Node, users: Sequence[Node]) -> None:
+        """Let users of a node read another, which the program returns under the same name if it returned that."""
+        old.replace_all_uses_with(new, delete_user_cb=lambda user: user in users)
+        if self._is_result(new):
+            self._take_name(new, old)
+
     def _take_name(self, new: Node, old: Node) -> None:
         """Let the graph return a value under the name that another had."""
         name = old.name

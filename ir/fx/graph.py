@@ -253,11 +253,10 @@ class FxGraph(Graph):
         self._editor().retype(self._nodes[value], torch_dtype(dtype))
         self._index()
 
-    def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]]) -> str:
+    def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]] | None = None) -> str:
         check_value(self, value, encoded.encoding)
-        node = write_rounded(
-            self._editor(), self._nodes[value], encoded, [(self._nodes[op], position) for op, position in readers]
-        )
+        uses = None if readers is None else [(self._nodes[op], position) for op, position in readers]
+        node = write_rounded(self._editor(), self._nodes[value], encoded, uses)
         self._index()
         return self._names[node]
 

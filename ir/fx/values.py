@@ -6,32 +6,45 @@ import numpy as np
 import torch
 from torch.fx import Node
 
-from qcc.ir.encoding.value import SMALLEST_STEP, EncodedValue
+from qcc.ir.encoding.value import SMALLEST_STEP, EncodedValue, ValueEncoding
+from qcc.ir.errors import Refused
 from qcc.ir.fx.edit import FxEditor
 from qcc.ir.fx.operands import put
 
 ROUNDED = "qcc_rounded"  # metadata of a node: how `write_rounded` made it
+READ_AS = "qcc_read_as"  # metadata of a node: the encoding in which all read it, and the node that they read
 
 _aten = torch.ops.aten
 
 
-def write_rounded(editor: FxEditor, value: Node, encoded: EncodedValue, readers: Sequence[tuple[Node, int]]) -> Node:
-    """Let readers of a value read it rounded; what they read then.
+def write_rounded(
+    editor: FxEditor, value: Node, encoded: EncodedValue, readers: Sequence[tuple[Node, int]] | None
+) -> Node:
+    """Let readers of a value read it rounded, or all; what they read then.
 
     Raises:
-        Refused: a reader does not read the value.
+        Refused: a reader does not read the value, or it is fed or a constant and all are to read it rounded.
     """
-    uses = [editor.use(value, node, position) for node, position in readers]
-    grid, step = encoded.encoding.grid, _step(editor, value, encoded)
+    known: tuple[ValueEncoding | None, Node] = value.meta.get(READ_AS, (None, value))
+    if known[0] == encoded.encoding:
+        return known[1]
+    if readers is None and value.op == "placeholder":
+        raise Refused(f"`{value.name}` is fed or stored: not all can read it rounded")
+    uses = [editor.use(value, node, position) for node, position in readers or ()]
+    users = [*value.users]
+    step, ends = _step(editor, value, encoded), [float(end) for end in encoded.ends]
     found = editor.call(_aten.div.Tensor, step if isinstance(step, Node) else value, value, step)
     for target, given in (
-        (_aten.round.default, ()), (_aten.clamp.default, (float(grid.lowest), float(grid.highest))),
+        (_aten.round.default, ()), (_aten.clamp.default, tuple(ends)),
         (_aten.mul.Tensor, (step,)),
     ):  # fmt: skip
         found = editor.call(target, found, found, *given)
     found.meta[ROUNDED] = encoded.encoding
     for node, place in uses:
         put(node, place, found)
+    if readers is None:
+        editor.read_instead(value, found, users)
+        value.meta[READ_AS] = encoded.encoding, found
     return found
 
 

@@ -90,7 +90,7 @@ def check_insert(graph: Graph, function: str, value: str, array: Array) -> None:
 
 
 def check_value(graph: Graph, value: str, encoding: ValueEncoding) -> None:
-    """Say no to rounding a value in a way that no graph has, or one that is no float32.
+    """Say no to rounding a value in a way that no graph has, or one that is no tensor of float32.
 
     Raises:
         Refused: it cannot be rounded so.

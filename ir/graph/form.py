@@ -78,6 +78,10 @@ class Form(ABC):
             return "activations are rounded in the runtime's product of integers or in a kernel; this form is neither"
         return self._refuses(weight, encoding)
 
+    def rounds_results(self, weight: Weight) -> bool:
+        """It multiplies whole numbers only where what the weight's layers make is encoded as such, too."""
+        return False
+
     @abstractmethod
     def _refuses(self, weight: Weight, encoding: Encoding) -> str:
         """The same of what some form decodes, and rounds."""

@@ -231,21 +231,24 @@ class Graph(ABC):
         return first, self.between([*(name for name in fed if name in after), *values], returned)
 
     @abstractmethod
-    def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]]) -> str:
-        """Let some readers of a value read it rounded; others read it as it is.
+    def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]] | None = None) -> str:
+        """Let readers of a value read it rounded; other readers read it as it is.
 
-        Layers among the readers know it (`Layer.rounded`), so that a form may multiply whole numbers.
+        Layers among the readers know it (`Layer.rounded`), so that a form may multiply whole numbers. Where others read
+        the value rounded in the same way already, they read what those do; where all do, nothing changes.
 
         Args:
             value: the value's name; a float32 tensor, whose last axis are the channels.
             encoded: how it is rounded.
-            readers: ops and positions in their ``inputs``.
+            readers: ops and positions in their ``inputs``; None for all, the graph's outputs included, which keep
+                their names.
 
         Returns:
             The name of the rounded value.
 
         Raises:
-            Refused: a reader does not read the value, or no graph rounds it so; nothing has changed.
+            Refused: a reader does not read the value, it is fed or a constant and all are to read it rounded, or no
+                graph rounds it so; nothing has changed.
         """
 
     @abstractmethod

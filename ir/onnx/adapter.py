@@ -205,8 +205,10 @@ class OnnxGraph(Graph):
         self._keep_names()
         OnnxEditor(self.model.graph).retype(value, ir.DataType.from_numpy(np.dtype(dtype)))
 
-    def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]]) -> str:
+    def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]] | None = None) -> str:
         check_value(self, value, encoded.encoding)
+        if self._rounded.get(value) == encoded.encoding:
+            return value
         self.require_opset(VALUE_OPSET)
         name = write_rounded(OnnxEditor(self.model.graph), value, encoded, readers).name or ""
         self._rounded[name] = encoded.encoding

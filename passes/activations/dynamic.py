@@ -1,9 +1,10 @@
 """Rounding activations by a step that each token computes for itself."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from qcc.ir.encoding.value import DYNAMIC_INT8, EncodedValue, ValueEncoding
+from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.contract import Activations
 from qcc.passes.contract.magnitudes import Magnitudes
 
@@ -21,8 +22,12 @@ class Dynamic(Activations):
     Source: ZeroQuant, Yao et al. 2022 (arXiv:2206.01861), section 4.1.
     """
 
-    encoding: ClassVar[ValueEncoding] = DYNAMIC_INT8
+    when: ClassVar[Literal["static", "dynamic"]] = "dynamic"
 
-    def encoded(self, magnitudes: Magnitudes | None) -> EncodedValue:
+    def encoding(self, weight: Weight) -> ValueEncoding:
+        """The same for all layers."""
+        return DYNAMIC_INT8
+
+    def encoded(self, encoding: ValueEncoding, magnitudes: Magnitudes | None) -> EncodedValue:
         """The same for all values."""
-        return EncodedValue(self.encoding)
+        return EncodedValue(encoding)

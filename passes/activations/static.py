@@ -1,16 +1,18 @@
 """Rounding activations by a step that calibration decides."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
-from qcc.ir.encoding.value import SMALLEST_STEP, STATIC_INT8, EncodedValue, ValueEncoding
+from qcc.ir.encoding.value import SMALLEST_STEP, STATIC_BYTES, STATIC_INT8, EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
+from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.contract import Activations, Between
 from qcc.passes.contract.magnitudes import Magnitudes
 
-LEVELS = 127
+LEVELS, BYTES = 127, 255  # beside zero on each side, and in all
 SHARES = np.geomspace(1 / 64, 1, 97)  # of the largest magnitude, that a search by squared error tries
 
 
@@ -20,8 +22,11 @@ class Static(Activations):
 
     The layer multiplies integers, which plain ONNX Runtime does much faster than floats. One step serves all inputs, so
     it is less exact than a step a row (`dynamic`, and of kernels ``export { activations = int8 }``), and with kernels
-    hardly faster than those. Give calibration data that is like what the model will see. It takes linear layers whose
-    weights become ``int8 channel``, with kernels also fewer bits.
+    hardly faster than those. Give calibration data that is like what the model will see. It takes linear layers and
+    convolutions whose weights become ``int8 channel`` or ``int7 channel``; with kernels linear layers of fewer bits.
+
+    Around a convolution what it makes is rounded as well, each value by a step and a zero of its own, once for all that
+    reads it, so that sums and pools between convolutions run on integers with them.
 
     Args:
         range: ``absmax`` reaches the largest magnitude that calibration shows, ``percentile`` leaves out a few,
@@ -31,31 +36,56 @@ class Static(Activations):
     Source: A white paper on neural network quantization, Nagel et al. 2021 (arXiv:2106.08295), section 3.1.
     """
 
-    encoding: ClassVar[ValueEncoding] = STATIC_INT8
+    when: ClassVar[Literal["static", "dynamic"]] = "static"
 
     range: Literal["absmax", "percentile", "mse"] = "absmax"
     percentile: Annotated[float, Between(50, 100)] = 99.99
 
-    def encoded(self, magnitudes: Magnitudes | None) -> EncodedValue:
-        """With the step that the magnitudes show."""
-        assert magnitudes is not None
-        return EncodedValue(self.encoding, self.step(magnitudes))
+    def encoding(self, weight: Weight) -> ValueEncoding:
+        """Around convolutions, whose activations mostly have one sign, with a zero that calibration decides."""
+        return STATIC_BYTES if weight.kinds == {"conv"} else STATIC_INT8
+
+    def encoded(self, encoding: ValueEncoding, magnitudes: Magnitudes | None) -> EncodedValue:
+        """With the step, and the zero, that the magnitudes show."""
+        if magnitudes is None:
+            raise Refused("calibration did not see what its layers read")
+        if encoding == STATIC_INT8:
+            return EncodedValue(encoding, self.step(magnitudes))
+        top = self._top(magnitudes, lambda top: _span(magnitudes, top) / BYTES)
+        step = _below(_span(magnitudes, top) / BYTES)
+        return EncodedValue(encoding, step, int(np.clip(np.rint(min(-magnitudes.lowest, top) / step), 0, BYTES)))
 
     def step(self, magnitudes: Magnitudes) -> np.float32:
         """The range's end over 127; where all is zero, any step does."""
+        top = self._top(magnitudes, lambda top: top / LEVELS)
+        return np.float32(max(top / LEVELS, SMALLEST_STEP)) if top else np.float32(1)
+
+    def _top(self, magnitudes: Magnitudes, step: Callable[[float], float]) -> float:
+        """The largest magnitude in the range, where one of such gives this step."""
         if not magnitudes.finite:
             raise Refused("its activations are not finite on the calibration data", broken=True)
         top = magnitudes.largest
         if self.range == "percentile":
-            top = magnitudes.quantile(self.percentile / 100)
-        elif self.range == "mse":
-            top *= min(SHARES, key=lambda share: _noise(magnitudes, share * magnitudes.largest))
-        return np.float32(max(top / LEVELS, SMALLEST_STEP)) if top else np.float32(1)
+            return magnitudes.quantile(self.percentile / 100)
+        if self.range == "mse":
+            top *= min(SHARES, key=lambda share: _noise(magnitudes, share * top, step(share * top)))
+        return top
 
 
-def _noise(magnitudes: Magnitudes, top: float) -> float:
+def _span(magnitudes: Magnitudes, top: float) -> float:
+    """From one end of a range to the other, zero between; where there is one sign alone, they are on one side."""
+    return min(magnitudes.highest, top) + min(-magnitudes.lowest, top)
+
+
+def _below(step: float) -> np.float32:
+    """The step, or the next below it: no whole number lies beyond the range, so that what cut it off is needless."""
+    found = np.float32(step)
+    found = np.nextafter(found, np.float32(0)) if float(found) > step else found
+    return max(found, np.float32(SMALLEST_STEP)) if step else np.float32(1)
+
+
+def _noise(magnitudes: Magnitudes, top: float, step: float) -> float:
     """The expected squared error, summed: of what is cut off, of what becomes zero, and of rounding between."""
     middles, counts = magnitudes.bins()
-    step = top / LEVELS
     errors = np.where(middles > top, (middles - top) ** 2, step**2 / 12)
     return float(counts @ np.where(middles < step / 2, middles**2, errors))

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
 
@@ -104,8 +104,8 @@ class Context:
     ``grams`` holds, by weight name, the Gram matrix ``X'X / rows`` ``[in, in]`` of the inputs that the weight's linear
     layers saw on calibration data, ``moments`` the same in two parts, one to learn from and one to judge by, where
     there are two. ``encodings`` holds, by weight name, what the weight will be stored in, the
-    narrowest where that is open; a weight that stays float has none. ``magnitudes`` tells, by weight name, how large
-    the numbers are that the weight's layers read. ``takes`` tells whether a site, by its subject, is
+    narrowest where that is open; a weight that stays float has none. ``magnitudes`` tells, by the name of a value,
+    how large its numbers are. ``takes`` tells whether a site, by its subject, is
     to be treated: a search for a guilty one leaves some out. ``became`` is told what weights are stored as. ``advice``
     remembers what data recommends in place of a way of rounding, while weights and moments are the same.
     """
@@ -255,14 +255,21 @@ class Rounding(ABC):
 
 
 class Activations(ABC):
-    """A way to round what is multiplied with an encoded weight: the values of the rule property ``activations``."""
+    """A way to round what is multiplied with an encoded weight: the values of the rule property ``activations``.
+
+    ``when`` says when steps are known, as `ValueEncoding` has it.
+    """
 
     property: ClassVar[str] = "activations"
-    encoding: ClassVar[ValueEncoding]
+    when: ClassVar[Literal["static", "dynamic"]]
 
     @abstractmethod
-    def encoded(self, magnitudes: Magnitudes | None) -> EncodedValue:
-        """The encoding for values of these magnitudes, which are there where steps are static.
+    def encoding(self, weight: Weight) -> ValueEncoding:
+        """How the values around the layers of a weight are encoded."""
+
+    @abstractmethod
+    def encoded(self, encoding: ValueEncoding, magnitudes: Magnitudes | None) -> EncodedValue:
+        """The encoding of values of these magnitudes, which are there where steps are static.
 
         Raises:
             Refused: there is none.

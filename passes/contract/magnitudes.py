@@ -15,22 +15,31 @@ class Magnitudes:
 
     Args:
         counts: ``[BINS]``; a bin is the first 15 bits behind the sign of float32.
-        largest: exactly.
+        lowest: of the numbers and zero, exactly.
+        highest: likewise.
     """
 
     counts: np.ndarray
-    largest: float
+    lowest: float
+    highest: float
+
+    @property
+    def largest(self) -> float:
+        """The largest magnitude; NaN where there is one."""
+        return float(np.maximum(-self.lowest, self.highest))
 
     @classmethod
     def of(cls, array: np.ndarray) -> "Magnitudes":
         """Of one array."""
-        bits = np.abs(array.astype(np.float32, copy=False)).reshape(-1).view(np.uint32)
-        largest = np.array(bits.max(initial=0), np.uint32).view(np.float32)
-        return cls(np.bincount(bits >> SHIFT, minlength=BINS), float(largest))
+        numbers = array.astype(np.float32, copy=False)
+        bits = np.abs(numbers).reshape(-1).view(np.uint32)
+        ends = float(numbers.min(initial=0)), float(numbers.max(initial=0))
+        return cls(np.bincount(bits >> SHIFT, minlength=BINS), *ends)
 
     def __add__(self, other: "Magnitudes") -> "Magnitudes":
         """Of both."""
-        return Magnitudes(self.counts + other.counts, float(np.maximum(self.largest, other.largest)))
+        lowest, highest = np.minimum(self.lowest, other.lowest), np.maximum(self.highest, other.highest)
+        return Magnitudes(self.counts + other.counts, float(lowest), float(highest))
 
     @property
     def finite(self) -> bool:

@@ -207,6 +207,10 @@ class OnnxEditor:
         self._return_instead(old, new)
         return True
 
+    def take_name(self, old: ir.Value, new: ir.Value) -> None:
+        """Let a value go by the name of another, which gets one of its own, also where the graph returns that."""
+        self._return_instead(old, new)
+
     def _return_instead(self, old: ir.Value, new: ir.Value) -> None:
         """Let the graph return another value, under the same name."""
         name, old.name = old.name, self.fresh_name(f"{old.name}.raw")

@@ -1,8 +1,9 @@
 """Values that are rounded as the model runs: how they are written, and what they were made of.
 
-Whole numbers are bytes without a sign, around 128: of those with one ONNX Runtime's products take four times as long
-on AVX2. A step of each token's own is divided by before, and multiplied with behind, so that what lies between is
-rounded by the step 1 and is the same in every encoding.
+This is the one writer of an encoding of a value, whatever op reads it. Whole numbers are bytes without a sign, mostly
+around 128: of those with one ONNX Runtime's products take four times as long on AVX2. A step of each token's own is
+divided by before, and multiplied with behind, so that what lies between is rounded by the step 1 and is the same in
+every encoding.
 """
 
 from collections.abc import Sequence
@@ -12,11 +13,13 @@ import numpy as np
 import onnx_ir as ir
 
 from qcc.ir.encoding.value import SMALLEST_STEP, EncodedValue
+from qcc.ir.errors import Refused
 from qcc.ir.onnx.file.load import array_of
 from qcc.ir.onnx.graph.edit import OnnxEditor
 
 VALUE_OPSET = 18  # ReduceMax reads its axes
 ONE = np.float32(1)
+OPERANDS = 3  # of QuantizeLinear: what is rounded, the step, and the code of zero
 
 
 @dataclass(frozen=True)
@@ -34,21 +37,56 @@ class RoundedValue:
     scale: ir.Value | None
 
 
-def write_rounded(editor: OnnxEditor, name: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]]) -> ir.Value:
-    """Let readers of a value read it rounded; that value.
+def write_rounded(
+    editor: OnnxEditor, name: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]] | None
+) -> ir.Value:
+    """Let readers of a value read it rounded, or all, so that it takes the name over; that value.
 
     Raises:
-        Refused: a reader does not read the value.
+        Refused: a reader does not read the value, or it cannot leave its name to another.
     """
     value = editor.value(name)
-    uses = [editor.use(value, op, position) for op, position in readers]
-    scale, source = (None, value) if encoded.step is not None else _per_token(editor, value, encoded)
-    found = _stepped(editor, value, source, encoded.step or ONE)
-    if scale is not None:
-        found = _like(editor.node("Mul", [found, scale], f"{name}.rounded.scaled", found.producer()), value)
-    for node, position in uses:
-        node.replace_input_with(position, found)
+    if readers is None and value.producer() is None:
+        raise Refused(f"`{name}` is fed or stored: not all can read it rounded")
+    asked = value.uses() if readers is None else [editor.use(value, op, position) for op, position in readers]
+    found = None if encoded.step is None else _known(value, encoded)
+    mine = () if found is None else (_coder(found),)
+    found = found or _written(editor, value, encoded)
+    for node, position in asked:
+        if node not in mine:
+            node.replace_input_with(position, found)
+    if readers is None:
+        editor.take_name(value, found)
     return found
+
+
+def _written(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.Value:
+    """The value, rounded, which nothing reads yet."""
+    if encoded.step is not None:
+        return _stepped(editor, value, value, encoded.step, encoded.zero)
+    scale, source = _per_token(editor, value, encoded)
+    found = _stepped(editor, value, source, ONE, encoded.zero)
+    return _like(editor.node("Mul", [found, scale], f"{value.name}.rounded.scaled", found.producer()), value)
+
+
+def _known(value: ir.Value, encoded: EncodedValue) -> ir.Value | None:
+    """The value as it is read rounded in this way already."""
+    for node, position in value.uses():
+        if node.op_type != "QuantizeLinear" or position != 0 or len(node.inputs) != OPERANDS:
+            continue
+        step, zero = (None if one is None else array_of(one) for one in node.inputs[1:])
+        if step is None or zero is None or (step.shape, zero.shape) != ((), ()):
+            continue
+        if zero.dtype == np.uint8 and (float(step), int(zero)) == (float(encoded.step or 0), encoded.zero):
+            return next((one.outputs[0] for one in node.outputs[0].consumers()), None)
+    return None
+
+
+def _coder(value: ir.Value) -> ir.Node | None:
+    """The op that makes the whole numbers of a value that `_stepped` made."""
+    decoder = value.producer()
+    codes = None if decoder is None else decoder.inputs[0]
+    return None if codes is None else codes.producer()
 
 
 def read_rounded(value: ir.Value) -> RoundedValue:
@@ -64,11 +102,11 @@ def read_rounded(value: ir.Value) -> RoundedValue:
     return RoundedValue(coder.inputs[0], np.float32(step), scale)
 
 
-def _stepped(editor: OnnxEditor, value: ir.Value, source: ir.Value, step: np.float32) -> ir.Value:
+def _stepped(editor: OnnxEditor, value: ir.Value, source: ir.Value, step: np.float32, zero: int) -> ir.Value:
     """Rounded by one step, and decoded again; the constants are this value's own, so that they go with it."""
     name = f"{value.name}.rounded"
     given = [editor.constant(f"{name}.step", np.array(step, np.float32))]
-    given.append(editor.constant(f"{name}.middle", np.array(128, np.uint8)))
+    given.append(editor.constant(f"{name}.middle", np.array(zero, np.uint8)))
     codes = editor.node("QuantizeLinear", [source, *given], f"{name}.codes", source.producer())
     codes.dtype, codes.shape = ir.DataType.UINT8, value.shape
     return _like(editor.node("DequantizeLinear", [codes, *given], name, codes.producer()), value)
