@@ -28,6 +28,7 @@ from qcc.ir.encoding.grid import TableGrid
 from qcc.ir.encoding.reference import NUMPY
 
 LEVEL = Blocked(TableGrid("int1"), group(64))
+LAST_DIGIT = 2.0**-23  # of a float32, as a share of it
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,15 @@ class Stack(Encoding):
     def fit(self, matrix: np.ndarray, fitter: Fitter) -> Fitted:
         """Level by level, what is left."""
         found: list[Fitted] = []
+        lost = LAST_DIGIT * np.abs(matrix)  # it has been stored whole: no scale holds what is left
         for level in self.levels:
             found.append(level.fit(matrix, fitter))
             if len(found) < len(self.levels):
                 parts = found[-1].parts()
                 stored = found[-1].settled(level)
-                matrix = matrix - stored.decode(NUMPY, parts.__getitem__, (matrix.shape[0], matrix.shape[1]))
+                left = matrix - stored.decode(NUMPY, parts.__getitem__, (matrix.shape[0], matrix.shape[1]))
+                left[np.abs(left) <= lost] = 0
+                matrix = left
         return FittedStack(found)
 
 
