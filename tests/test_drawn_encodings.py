@@ -12,13 +12,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from qcc.ir.encoding.algebra import Encoding, leaves
-from qcc.ir.encoding.blocked import FLOAT32, FLOAT_ENCODINGS, SCALES, Blocked
+from qcc.ir.encoding.blocked import FLOAT32, FLOAT_ENCODINGS, PLAIN_NAMES, Blocked, scales
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
-from qcc.ir.encoding.formats.bands import Bands
-from qcc.ir.encoding.formats.blocks import Sparse
-from qcc.ir.encoding.formats.low_rank import LowRank
-from qcc.ir.encoding.formats.stack import Stack
-from qcc.ir.encoding.grid import TABLES, Grid, IntGrid, TableGrid
+from qcc.ir.encoding.formats.composed.bands import Bands
+from qcc.ir.encoding.formats.composed.blocks import Sparse
+from qcc.ir.encoding.formats.composed.low_rank import LowRank
+from qcc.ir.encoding.formats.composed.stack import Stack
+from qcc.ir.encoding.grid import Grid, IntGrid, TableGrid, tables
 from qcc.ir.encoding.packing import UNIT
 from qcc.ir.errors import Refused
 from qcc.ir.forms.decoded import DECODED
@@ -34,10 +34,13 @@ SHARES = st.sampled_from((0.01, 0.2, 0.5, 0.9, 1.0))
 GRIDS: list[Grid] = [
     *(IntGrid(bits, symmetric) for bits in range(2, 9) for symmetric in (True, False)),
     IntGrid(1, symmetric=False),
-    *(TableGrid(name) for name in TABLES if name != "e8m0"),
+    *(TableGrid(name) for name in tables() if name != "e8m0"),
 ]
 BLOCKS = [TENSOR, CHANNEL, group(2), group(16), group(24), group(32), Block(4, 8), Block(3, 0), Block(0, 5)]
-BLOCKED = st.builds(Blocked, st.sampled_from(GRIDS), st.sampled_from(BLOCKS), st.sampled_from(list(SCALES)))
+SCALED = [(grid, scale) for grid in GRIDS for scale in (PLAIN_NAMES + tuple(scales() if grid.symmetric else ()))]
+BLOCKED = st.builds(
+    lambda pair, block: Blocked(pair[0], block, pair[1]), st.sampled_from(SCALED), st.sampled_from(BLOCKS)
+)
 PLAIN = st.sampled_from(list(FLOAT_ENCODINGS.values()))
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcc.ir.encoding import fit
-from qcc.ir.encoding.blocked import Blocked, Floats, ScaleType
+from qcc.ir.encoding.blocked import Blocked, Floats
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.grid import IntGrid
@@ -20,7 +20,7 @@ from qcc.ir.errors import Refused
 # a float32 product and its quotient by the scale are each off by an ulp; codes go up to 255
 FLOAT_SLACK = 256 * float(np.finfo(np.float32).eps)
 CLIPS: tuple[fit.Clip, ...] = ("mse", "absmax")
-SCALE_NAMES: tuple[ScaleType, ...] = ("fp16", "fp32")
+SCALE_NAMES: tuple[str, ...] = ("fp16", "fp32")
 
 sizes = st.integers(1, 40)
 block_shapes = st.one_of(

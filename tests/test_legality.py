@@ -14,7 +14,7 @@ import onnx
 import pytest
 
 from qcc.ir.encoding import fit
-from qcc.ir.encoding.blocked import FLOAT_ENCODINGS, Blocked, ScaleType
+from qcc.ir.encoding.blocked import FLOAT_ENCODINGS, Blocked
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding.encoded import Encoded, Scales, stored
 from qcc.ir.encoding.grid import FloatGrid, Grid, IntGrid
@@ -36,7 +36,7 @@ from tests.onnx_models import CASES, emit, loaded, run
 INTEGERS = [IntGrid(bits, symmetric) for bits in range(1, 10) for symmetric in (True, False)]
 FLOATS = [FloatGrid(*bits) for bits in ((2, 1), (3, 2), (4, 3), (5, 2), (3, 4), (5, 10), (8, 7), (8, 10))]
 BLOCKS = [TENSOR, CHANNEL, group(16), group(20), group(32), group(64), Block(5, 12), Block(2, 0), Block(0, 16)]
-SCALES: tuple[ScaleType | None, ...] = (None, "fp16", "fp32")
+SCALES: tuple[str | None, ...] = (None, "fp16", "fp32")
 LAYERS = ["matmul", "matmul_ragged", "gemm", "shared", "gather_1d", "tied_gemm", "conv2d_pointwise", "conv2d", "fp16"]
 WRITTEN = (2, 3, 4, 8)
 FLOAT = 1e-5  # of the largest output: sums in float32 in another order
@@ -156,7 +156,7 @@ def test_parts_that_do_not_fit_reject() -> None:
     with pytest.raises(ValueError, match="has the parts"):
         Encoded(asymmetric, shape, stored(asymmetric, codes, Scales(scale, None)))
     with pytest.raises(ValueError, match="scales are fp16, fp32"):
-        Blocked(IntGrid(4), CHANNEL, "bf16")  # type: ignore[arg-type]
+        Blocked(IntGrid(4), CHANNEL, "bf16")
     with pytest.raises(ValueError, match="holds nothing"):
         Block(1, -32)
 

@@ -21,7 +21,7 @@ from qcc.compiler.plan.text import to_text
 from qcc.dsl.diagnostics.source import Source
 from qcc.dsl.policy.options import Option, options_of
 from qcc.ir.encoding.algebra import Encoding
-from qcc.ir.encoding.blocked import FLOAT32
+from qcc.ir.encoding.blocked import FLOAT32, PLAIN_NAMES, scales
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block
 from qcc.ir.encoding.format import Spelled
 from qcc.ir.forms.find import forms
@@ -50,7 +50,7 @@ def simple(draw: st.DrawFn) -> Encoding:
     bits = draw(st.integers(*family.bits)) if family.bits else None
     block = draw(st.none() | BLOCKS) if "group" in family.words else None
     asym = draw(st.booleans()) if "asym" in family.words else False
-    scale = draw(st.sampled_from(family.scales)) if len(family.scales) > 1 else None
+    scale = draw(st.sampled_from((*PLAIN_NAMES, *(scales() if not asym else ())))) if family.scale else None
     return family.encoding(Spelled(bits, block, asym, scale))
 
 

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from qcc.ir.encoding.algebra import Encoding
-from qcc.ir.encoding.blocked import FLOAT32, FLOAT_ENCODINGS, Blocked, ScaleType
+from qcc.ir.encoding.blocked import FLOAT32, FLOAT_ENCODINGS, Blocked
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.fit import encode, fitted
-from qcc.ir.encoding.formats.bands import Bands
-from qcc.ir.encoding.formats.blocks import Sparse
-from qcc.ir.encoding.formats.low_rank import LowRank
-from qcc.ir.encoding.formats.stack import Stack
+from qcc.ir.encoding.formats.composed.bands import Bands
+from qcc.ir.encoding.formats.composed.blocks import Sparse
+from qcc.ir.encoding.formats.composed.low_rank import LowRank
+from qcc.ir.encoding.formats.composed.stack import Stack
 from qcc.ir.encoding.grid import IntGrid, TableGrid
 from qcc.ir.encoding.reference import NUMPY
 from qcc.ir.errors import Refused
@@ -115,7 +115,7 @@ def test_products_mind_what_columns_are_multiplied_with() -> None:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("scale", ["e8m0", "e4m3", "fp16"])
-def test_blocks_of_nothing_but_zeros_have_no_inverse(scale: ScaleType) -> None:
+def test_blocks_of_nothing_but_zeros_have_no_inverse(scale: str) -> None:
     matrix = np.zeros((4, 64), np.float32)
     matrix[0, 0] = 1
     found = encode(matrix, Stack((Blocked(TableGrid("fp4"), group(32), scale), INT4)))

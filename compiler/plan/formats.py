@@ -8,7 +8,7 @@ from qcc.dsl.policy.policy import FormatSpec
 from qcc.dsl.policy.schema import FormatFamily, Word
 from qcc.ir.discovery import classes
 from qcc.ir.encoding.algebra import Encoding
-from qcc.ir.encoding.blocked import FLOAT32, SCALES
+from qcc.ir.encoding.blocked import FLOAT32, PLAIN_NAMES, scales
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block
 from qcc.ir.encoding.format import Composition, Format, Spelled
 
@@ -53,10 +53,13 @@ def families() -> dict[str, FormatFamily]:
 
 def _family(one: Format) -> FormatFamily:
     words = {word: WORDS[word] for word in one.words}
-    scale = {"scale": Word(one.scales, excludes="scale")} if len(one.scales) > 1 else {}
+    names = sorted((*PLAIN_NAMES, *scales()), key=lambda name: (name != one.scale, name not in PLAIN_NAMES, name))
+    scale = {"scale": Word(tuple(names), excludes="scale")} if one.scale else {}
     codes = None if one.bits else one.encoding(Spelled()).parts((1, 1)).get("codes")
     least = 0 if codes is None else codes.bits
-    return FormatFamily(one.keyword, one.bits, words | scale, summary=summary(type(one)), least_bits=least)
+    return FormatFamily(
+        one.keyword, one.bits, words | scale, summary=summary(type(one)), least_bits=least, fault=_fault
+    )
 
 
 def _composed(one: type[Composition]) -> FormatFamily:
@@ -64,7 +67,7 @@ def _composed(one: type[Composition]) -> FormatFamily:
 
 
 def _fault(spec: FormatSpec) -> str:
-    """What is wrong with a format whose arguments are right one by one."""
+    """What is wrong with a format whose words or arguments are right one by one."""
     try:
         encoding_of(spec)
     except ValueError as error:
@@ -76,7 +79,7 @@ def encoding_of(spec: FormatSpec) -> Encoding | None:
     """The encoding that a format of the language names; None for ``float``.
 
     Raises:
-        ValueError: its arguments do not go together.
+        ValueError: its words or arguments do not go together.
     """
     if spec.arguments is not None:
         arguments = {name: _argument(value) for name, value in spec.arguments.items()}
@@ -92,8 +95,9 @@ def encoding_of(spec: FormatSpec) -> Encoding | None:
         block = Block(1, size)
     elif isinstance(tile := words.get("tile"), tuple):
         block = Block(tile[0], tile[1])
-    scale = next((name for name in SCALES if name == words.get("scale")), None)
-    return formats()[spec.family].encoding(Spelled(spec.bits, block, "asym" in words, scale))
+    scale = words.get("scale")
+    spelled = Spelled(spec.bits, block, "asym" in words, scale if isinstance(scale, str) else None)
+    return formats()[spec.family].encoding(spelled)
 
 
 def _argument(value: object) -> Any:  # noqa: ANN401 - of the type of the field

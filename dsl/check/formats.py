@@ -86,6 +86,9 @@ class _Term:
             ordered = {word: given[word] for word in family.words if word in given}
             least = family.least_bits if width is None else width
             spec = FormatSpec(family.keyword, width, ordered, self.term.span, family.spaced, least_bits=least)
+            if fault := family.fault(spec):
+                self._error("Q204", fault, self.term.span)
+                return None
             specs.append(spec)
         return specs
 

@@ -62,7 +62,7 @@ class FormatFamily:
     arguments: type | None = None
     """The frozen dataclass whose fields stand in parentheses behind the keyword; such a family has no words."""
     fault: Callable[[FormatSpec], str] = _none
-    """What is wrong with arguments that are right one by one."""
+    """What is wrong with words or arguments that are right one by one."""
 
 
 @dataclass(frozen=True)

@@ -5,22 +5,26 @@ there is a zero point ``z``, ``w ~ (n - z) * s``. A scale is stored by an encodi
 far as weights do needs none.
 """
 
+import importlib
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from functools import lru_cache
+from typing import ClassVar, Literal
 
 import numpy as np
 
+from qcc.ir.discovery import classes, named_once
 from qcc.ir.encoding.algebra import Encoding, Fitted, Fitter, MatrixShape, Ops, Part, Read, V, inside, under
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block
-from qcc.ir.encoding.grid import FLOATS, FloatGrid, Grid, IntGrid, TableGrid, grid_of
+from qcc.ir.encoding.grid import FLOATS, FORMATS, FloatGrid, Grid, IntGrid, grid_of
 
-ScaleType = Literal["fp16", "fp32", "e8m0", "e4m3"]
+PLAIN_NAMES = ("fp16", "fp32")
+"""Scales that are floats as they are, in the language's words."""
 MAX_BITS = 8  # of integers in a file
 _NAME = re.compile(
-    rf"(?P<grid>[a-z]+\d+(?:m\d+)?)(?P<block>_(?:channel|group(?P<group>[1-9]\d*)))?(?P<asym>_asym)?"
-    rf"(?:_(?P<scale>{'|'.join(get_args(ScaleType))}))?",
+    r"(?P<grid>[a-z0-9_]+?)(?P<block>_(?:channel|group(?P<group>[1-9]\d*)))?(?P<asym>_asym)?(?:_(?P<scale>[a-z0-9]+))?",
     re.ASCII,
 )
 
@@ -74,16 +78,26 @@ class Blocked(Encoding):
     Args:
         grid: the numbers that codes stand for.
         block: the weights that share a scale, and a zero point where there is one.
-        scale: how scales are stored (`SCALES`); None for weights that are numbers of the grid themselves.
+        scale: how scales are stored: ``fp16``, ``fp32`` or the name of a `Scale`; None for weights that are numbers of
+            the grid themselves.
+
+    Raises:
+        ValueError: nothing is called like the scale, or it cannot stand beside zero points.
     """
 
     grid: Grid
     block: Block = CHANNEL
-    scale: ScaleType | None = "fp16"
+    scale: str | None = "fp16"
 
     def __post_init__(self) -> None:
-        if self.scale is not None and self.scale not in get_args(ScaleType):
-            raise ValueError(f"scales are {', '.join(get_args(ScaleType))}, not {self.scale}")
+        if self.scale is None or self.scale in PLAIN_NAMES:
+            return
+        if not self.grid.symmetric:
+            raise ValueError(f"zero points need scales of {' or '.join(PLAIN_NAMES)}, not {self.scale}")
+        try:
+            _stored_as(self.scale)
+        except KeyError:
+            raise ValueError(f"scales are {', '.join((*PLAIN_NAMES, *scales()))}, not {self.scale}") from None
 
     @property
     def bits(self) -> int:
@@ -133,7 +147,7 @@ class Blocked(Encoding):
     def scales(self) -> Encoding:
         """How scales are stored, of an encoding that has some."""
         assert self.scale is not None
-        return SCALES[self.scale]
+        return _stored_as(self.scale)
 
     @property
     def undecodable(self) -> str:
@@ -210,8 +224,10 @@ class Blocked(Encoding):
         """By the fitter."""
         return fitter.leaf(matrix, self)
 
-    def turned(self) -> "Blocked":
-        """With its blocks on their sides."""
+    def turned(self) -> "Blocked | None":
+        """With its blocks on their sides, where scales go by the same name when they are turned."""
+        if self.scale is not None and self.scales.turned() != self.scales:
+            return None
         return Blocked(self.grid, Block(self.block.columns, self.block.rows), self.scale)
 
 
@@ -225,7 +241,7 @@ def named(name: str) -> Blocked:
     grid = found and grid_of(found["grid"], not found["asym"])
     if not found or grid is None:
         raise ValueError(f"`{name}` names no encoding")
-    scale: ScaleType = next((one for one in SCALES if one == found["scale"]), "fp16")
+    scale = found["scale"] or "fp16"
     block = Block(1, int(found["group"])) if found["group"] else CHANNEL
     encoding = Blocked(grid, block, scale if found["block"] else None)
     if encoding.name != name:
@@ -246,10 +262,34 @@ FLOAT32 = Floats("fp32")
 FLOAT_ENCODINGS = {name: Blocked(grid, scale=None) for name, grid in FLOATS.items()}
 """Floats without scales, by their names in the language."""
 
-SCALES: dict[ScaleType, Encoding] = {
-    "fp16": Floats("fp16"),
-    "fp32": Floats("fp32"),
-    "e8m0": Blocked(TableGrid("e8m0"), scale=None),
-    "e4m3": Blocked(TableGrid("e4m3"), TENSOR, "fp32"),
-}
-"""How scales may be stored, by the language's word for it."""
+PLAIN: Mapping[str, Floats] = {"fp16": Floats("fp16"), "fp32": FLOAT32}
+
+
+class Scale(ABC):
+    """A way to store the scales of blocks, beside plain floats. The docstring says what it is.
+
+    One that a module of the folder of formats holds is found there; nothing registers it.
+    """
+
+    name: ClassVar[str]
+    """The language's word behind ``scale``."""
+
+    @abstractmethod
+    def encoding(self) -> Encoding:
+        """How the scales ``[blocks down, blocks across]``, none of which is negative, are stored."""
+
+
+def scales() -> dict[str, Scale]:
+    """Every way to store scales beside plain floats, by its name."""
+    found = classes(importlib.import_module(FORMATS), Scale)  # type: ignore[type-abstract]  # concrete ones
+    return named_once(one() for one in found)
+
+
+@lru_cache
+def _stored_as(scale: str) -> Encoding:
+    """How scales of a name are stored.
+
+    Raises:
+        KeyError: nothing is called so; not kept, as a folder that is being imported may yet hold it.
+    """
+    return PLAIN.get(scale) or scales()[scale].encoding()

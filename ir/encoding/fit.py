@@ -12,15 +12,16 @@ Source: OMSE clipping, Choukroun et al. 2019 (arXiv:1902.06822), section 3; leas
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Literal
 
 import numpy as np
 
 from qcc.ir.encoding.algebra import Columns, Encoding, Fitted, Fitter, MatrixShape, Rows
 from qcc.ir.encoding.blocked import Blocked, Floats
+from qcc.ir.encoding.blocks import TENSOR
 from qcc.ir.encoding.encoded import Encoded, Scales, check_finite, stored
-from qcc.ir.encoding.grid import TableGrid
+from qcc.ir.encoding.grid import Grid
 from qcc.ir.encoding.reference import NUMPY
 from qcc.ir.errors import Refused
 
@@ -133,8 +134,6 @@ def fit(matrix: np.ndarray, encoding: Blocked, clip: Clip = "mse") -> Scales:
     _check(matrix)
     if encoding.scale is None:
         return _ones(matrix, encoding)
-    if not (encoding.symmetric or isinstance(encoding.scales, Floats)):
-        raise Refused(f"zero points need scales of fp16 or fp32, not {encoding.scale}")
     blocks = encoding.block.split(matrix.astype(np.float32, copy=False))
     scale = np.empty((len(blocks), 1), np.float32)
     zero = np.zeros((len(blocks), 1), np.uint8)
@@ -299,21 +298,25 @@ def _scale_type(encoding: Blocked) -> type[np.floating]:
 def coarse(scale: np.ndarray, blocks: np.ndarray, encoding: Blocked, shape: MatrixShape) -> dict[str, np.ndarray]:
     """Scales stored in few bits: of the two numbers beside each, the one under which its block errs less.
 
+    Where scales are not numbers of a grid, in units of one number of their own if need be, they store themselves.
+
     Args:
         scale: of each block ``[blocks, 1]``, not negative.
         blocks: of weights, a row each.
-        encoding: of the weights; its scales are numbers of a grid, in units of one number of their own if need be.
+        encoding: of the weights.
         shape: of the scales, blocks down and across.
 
     Source: the neighbours matter most where scales are powers of two: the nearest one to a good scale may clip.
     """
     kept, parts = encoding.scales, {}
-    assert isinstance(kept, Blocked) and isinstance(kept.grid, TableGrid)
+    plain = isinstance(kept, Blocked) and (kept.scale is None or (kept.block == TENSOR and kept.scale == "fp32"))
+    if not isinstance(kept, Blocked) or not plain or not kept.symmetric:
+        return fitted(scale.reshape(shape), kept).parts()
     unit = np.float32(1)
     if kept.scale is not None:
         unit = np.float32(max(float(scale.max(initial=0)) / kept.grid.highest, float(np.finfo(np.float32).tiny)))
         parts["scale.values"] = np.full((1, 1), unit, np.float32)
-    numbers = kept.grid.positive
+    numbers = _positive(kept.grid)
     at = np.clip(np.searchsorted(numbers, scale / unit), 1, len(numbers) - 1)
     chosen = np.empty(scale.shape, np.float32)
 
@@ -323,6 +326,13 @@ def coarse(scale: np.ndarray, blocks: np.ndarray, encoding: Blocked, shape: Matr
 
     _for_each_chunk(blocks, work)
     return parts | {"codes": kept.grid.codes(chosen).reshape(shape)}
+
+
+@lru_cache
+def _positive(grid: Grid) -> np.ndarray:
+    """The numbers of a grid above zero, in order."""
+    numbers = np.unique(grid.numbers(np.arange(1 << grid.bits, dtype=grid.dtype)))
+    return np.asarray(numbers[np.isfinite(numbers) & (numbers > 0)])
 
 
 def _error(blocks: np.ndarray, step: np.ndarray, encoding: Blocked) -> np.ndarray:

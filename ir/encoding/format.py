@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from qcc.ir.encoding.algebra import Encoding
-from qcc.ir.encoding.blocked import ScaleType
 from qcc.ir.encoding.blocks import Block
 
 MOST_LEAVES = 64
@@ -28,7 +27,7 @@ class Spelled:
     bits: int | None = None
     block: Block | None = None
     asym: bool = False
-    scale: ScaleType | None = None
+    scale: str | None = None
 
 
 class Format(ABC):
@@ -42,8 +41,8 @@ class Format(ABC):
     """The widths it comes in, spelled after the keyword."""
     words: ClassVar[tuple[str, ...]] = ()
     """Of `BLOCK_WORDS` and `SYMMETRY_WORDS`, in the order of the canonical spelling."""
-    scales: ClassVar[tuple[ScaleType, ...]] = ()
-    """How scales may be stored, the default first; one that is fixed is not spelled."""
+    scale: ClassVar[str] = ""
+    """How scales are stored by default, where ``scale`` may stand with every other way; empty where it may not."""
 
     @abstractmethod
     def encoding(self, spelled: Spelled) -> Encoding:

@@ -13,7 +13,11 @@ from typing import ClassVar
 import ml_dtypes
 import numpy as np
 
+from qcc.ir.discovery import named_once, values
 from qcc.ir.encoding.packing import planes
+
+FORMATS = "qcc.ir.encoding.formats"
+"""The folder whose modules hold tables and scales; they rest on this one, so it knows them by name alone."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,7 @@ class FloatGrid:
 
 @dataclass(frozen=True)
 class TableGrid:
-    """The numbers of a list of `TABLES`, by code."""
+    """The numbers of a `NumberList`, by code."""
 
     name: str
 
@@ -206,12 +210,6 @@ class TableGrid:
     def table(self) -> np.ndarray:
         """The number of each code, float32; NaN for codes that stand for none."""
         return _table(self.name)
-
-    @property
-    def positive(self) -> np.ndarray:
-        """The numbers above zero, in order."""
-        numbers = _sorted(self.name)[0]
-        return numbers[numbers > 0]
 
     @property
     def lowest(self) -> float:
@@ -246,33 +244,42 @@ class TableGrid:
 Grid = IntGrid | FloatGrid | TableGrid
 
 
-def _floats(dtype: type) -> tuple[float, ...]:
+@dataclass(frozen=True)
+class NumberList:
+    """A list of numbers, by code, under its name in the language; NaN for a code that stands for none.
+
+    One that stands at the top of a module of the folder of formats is found there; nothing registers it.
+    """
+
+    name: str
+    numbers: tuple[float, ...]
+
+    @property
+    def grid(self) -> TableGrid:
+        """The grid of its numbers."""
+        return TableGrid(self.name)
+
+
+def tables() -> dict[str, NumberList]:
+    """Every table by its name."""
+    return named_once(values(FORMATS, NumberList))
+
+
+def numbers_of(dtype: type) -> tuple[float, ...]:
     """The numbers of a float type of at most a byte, by code."""
     bits: int = ml_dtypes.finfo(dtype).bits  # type: ignore[no-untyped-call]  # it has no types
     codes = np.arange(1 << bits, dtype=np.uint8)
     return tuple(codes.view(dtype).astype(np.float64).tolist())
 
 
-TABLES: dict[str, tuple[float, ...]] = {
-    # the halves of steps beside zero: one bit, and no zero
-    "int1": (-1.0, 1.0),
-    # QLoRA, Dettmers et al. 2023 (arXiv:2305.14314), appendix E: quantiles of a normal distribution
-    "nf4": (
-        -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
-        -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
-        0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
-    ),
-    # OCP Microscaling Formats (MX) v1.0, section 5.3
-    "fp4": _floats(ml_dtypes.float4_e2m1fn),
-    "e4m3": _floats(ml_dtypes.float8_e4m3fn),
-    "e8m0": _floats(ml_dtypes.float8_e8m0fnu),
-}  # fmt: skip
-"""Grids that are lists of numbers, by code, under their names in the language."""
-
-
 @lru_cache
 def _table(name: str) -> np.ndarray:
-    table = np.array(TABLES[name], np.float32)
+    """The numbers of a table.
+
+    Raises:
+        KeyError: nothing is called so; not kept, as a folder that is being imported may yet hold it.
+    """
+    table = np.array(tables()[name].numbers, np.float32)
     table.flags.writeable = False
     return table
 
@@ -305,7 +312,7 @@ def _all_numbers(grid: FloatGrid) -> np.ndarray:
 
 def grid_of(name: str, symmetric: bool = True) -> Grid | None:
     """The grid of a name in the language; None if there is none."""
-    if name in TABLES and symmetric:
+    if symmetric and name in tables():
         return TableGrid(name)
     bits = name.removeprefix("int")
     return IntGrid(int(bits), symmetric) if bits != name and bits.isdecimal() else FLOATS.get(name)

@@ -39,8 +39,7 @@ A norm takes its epsilon from the op's attribute ``epsilon``.
 
 MAX_TENSORS = 2
 _WORDS = "|".join(sorted(STEPS, key=len, reverse=True))
-_STORED = r"[a-z]+\d+(?:_(?:channel|group\d+))?(?:_asym)?(?:_e\d+m\d+)?"
-_NAME = re.compile(rf"(linear|conv1x1)_({_STORED})(_static)?((?:_(?:{_WORDS}))*)", re.ASCII)
+_NAME = re.compile(rf"(linear|conv1x1)_([a-z0-9_]+?)(_static)?((?:_(?:{_WORDS}))*)", re.ASCII)
 
 
 class OpError(ValueError):

@@ -1,1 +1,1 @@
-"""The formats that policies may name: one module a family, found by being here."""
+"""What policies may call a way to store weights: one module a family, found by being in a folder of this one."""

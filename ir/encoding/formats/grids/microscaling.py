@@ -2,13 +2,16 @@
 
 from typing import ClassVar
 
+import ml_dtypes
+
 from qcc.ir.encoding.algebra import Encoding
-from qcc.ir.encoding.blocked import Blocked, ScaleType
+from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import group
 from qcc.ir.encoding.format import BLOCK_WORDS, Format, Spelled
-from qcc.ir.encoding.grid import TableGrid
+from qcc.ir.encoding.grid import NumberList, numbers_of
 
-GRID = TableGrid("fp4")
+TABLE = NumberList("fp4", numbers_of(ml_dtypes.float4_e2m1fn))
+"""Those of OCP Microscaling Formats (MX) v1.0, section 5.3."""
 
 
 class Fp4(Format):
@@ -19,11 +22,11 @@ class Fp4(Format):
 
     keyword: ClassVar[str] = "fp4"
     words: ClassVar[tuple[str, ...]] = BLOCK_WORDS
-    scales: ClassVar[tuple[ScaleType, ...]] = ("fp16", "fp32", "e8m0", "e4m3")
+    scale: ClassVar[str] = "fp16"
 
     def encoding(self, spelled: Spelled) -> Encoding:
         """By block and scale."""
-        return Blocked(GRID, spelled.block or group(32), spelled.scale or "fp16")
+        return Blocked(TABLE.grid, spelled.block or group(32), spelled.scale or self.scale)
 
 
 class Mxfp4(Format):
@@ -38,7 +41,7 @@ class Mxfp4(Format):
 
     def encoding(self, spelled: Spelled) -> Encoding:
         """The only one."""
-        return Blocked(GRID, group(32), "e8m0")
+        return Blocked(TABLE.grid, group(32), "e8m0")
 
 
 class Nvfp4(Format):
@@ -51,4 +54,4 @@ class Nvfp4(Format):
 
     def encoding(self, spelled: Spelled) -> Encoding:
         """The only one."""
-        return Blocked(GRID, group(16), "e4m3")
+        return Blocked(TABLE.grid, group(16), "e4m3")

@@ -24,7 +24,7 @@ from qcc.ir.encoding.algebra import (
 )
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.format import Composition, Limits, Share, check_share
-from qcc.ir.encoding.formats.stack import Stack
+from qcc.ir.encoding.formats.composed.stack import Stack
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.reference import NUMPY
 

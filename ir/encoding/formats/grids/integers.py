@@ -3,12 +3,13 @@
 from typing import ClassVar
 
 from qcc.ir.encoding.algebra import Encoding
-from qcc.ir.encoding.blocked import Blocked, ScaleType
+from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL
 from qcc.ir.encoding.format import BLOCK_WORDS, SYMMETRY_WORDS, Format, Spelled
-from qcc.ir.encoding.grid import IntGrid, TableGrid
+from qcc.ir.encoding.grid import IntGrid, NumberList
 
-HALVES = TableGrid("int1")
+TABLE = NumberList("int1", (-1.0, 1.0))
+"""The halves of steps beside zero: one bit, and no zero."""
 
 
 class Integers(Format):
@@ -21,13 +22,13 @@ class Integers(Format):
     keyword: ClassVar[str] = "int"
     bits: ClassVar[tuple[int, int] | None] = (1, 8)
     words: ClassVar[tuple[str, ...]] = (*BLOCK_WORDS, *SYMMETRY_WORDS)
-    scales: ClassVar[tuple[ScaleType, ...]] = ("fp16", "fp32")
+    scale: ClassVar[str] = "fp16"
 
     def encoding(self, spelled: Spelled) -> Encoding:
         """By the number of bits."""
         assert spelled.bits is not None
-        grid = HALVES if spelled.bits == 1 and not spelled.asym else IntGrid(spelled.bits, not spelled.asym)
-        return Blocked(grid, spelled.block or CHANNEL, spelled.scale or "fp16")
+        grid = TABLE.grid if spelled.bits == 1 and not spelled.asym else IntGrid(spelled.bits, not spelled.asym)
+        return Blocked(grid, spelled.block or CHANNEL, spelled.scale or self.scale)
 
 
 class Binary(Format):
@@ -35,8 +36,8 @@ class Binary(Format):
 
     keyword: ClassVar[str] = "binary"
     words: ClassVar[tuple[str, ...]] = BLOCK_WORDS
-    scales: ClassVar[tuple[ScaleType, ...]] = ("fp16", "fp32")
+    scale: ClassVar[str] = "fp16"
 
     def encoding(self, spelled: Spelled) -> Encoding:
         """By block."""
-        return Blocked(HALVES, spelled.block or CHANNEL, spelled.scale or "fp16")
+        return Blocked(TABLE.grid, spelled.block or CHANNEL, spelled.scale or self.scale)

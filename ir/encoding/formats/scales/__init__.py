@@ -1,0 +1,1 @@
+"""How the scales of blocks may be stored, beside plain floats."""
