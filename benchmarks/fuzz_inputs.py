@@ -1,6 +1,7 @@
 """What else can be wrong: policies, locks, calibration data, and files that mean harm."""
 
 import copy
+import hashlib
 import io
 import json
 import os
@@ -11,8 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-
-from qcc.compiler.report.lock import text_sha256
 
 POLICIES = (
     'use "balanced"',
@@ -67,6 +66,14 @@ ODD_VALUES: tuple[object, ...] = (
 def policy(rng: random.Random) -> bytes:
     """A policy of some good statements, mutated token by token, now and then byte by byte."""
     text = "qpolicy 1\n" + "\n".join(rng.sample(POLICIES, rng.randrange(1, 5))) + "\n"
+    data = bytearray(_other_words(text, rng).encode("utf-8", "surrogatepass"))
+    if rng.random() < 0.1:
+        data[rng.randrange(len(data))] = rng.randrange(256)
+    return bytes(data)
+
+
+def _other_words(text: str, rng: random.Random) -> str:
+    """A text in which tokens are gone, doubled, moved or others."""
     tokens = TOKENS.findall(text)
     for _ in range(rng.choice((1, 1, 2, 3, 6))):
         at = rng.randrange(len(tokens))
@@ -83,15 +90,19 @@ def policy(rng: random.Random) -> bytes:
             other = rng.randrange(len(tokens))
             tokens[at], tokens[other] = tokens[other], tokens[at]
         tokens = tokens or ["x"]
-    data = bytearray("".join(tokens).encode("utf-8", "surrogatepass"))
-    if rng.random() < 0.1:
-        data[rng.randrange(len(data))] = rng.randrange(256)
-    return bytes(data)
+    return "".join(tokens)
 
 
 def lock(text: str, rng: random.Random) -> bytes:
-    """A lock file in which values are of other types, gone, doubled or others'; half of them have the right hash."""
+    """A lock file in which values are of other types, gone, doubled or others', or the plan has other words.
+
+    Half of them have the right hash.
+    """
     data = json.loads(text)
+    if rng.random() < 0.5:
+        data["plan"] = _other_words("\n".join(data["plan"]), rng).split("\n")
+        data["plan_sha256"] = _plan_sha256(data)
+        return json.dumps(data).encode()
     for _ in range(rng.choice((1, 1, 2, 4))):
         places: list[tuple[object, object]] = []
         _places(data, places)
@@ -104,11 +115,17 @@ def lock(text: str, rng: random.Random) -> bytes:
         else:
             parent[key] = value  # type: ignore[index]
     if rng.random() < 0.5:
-        data["plan_sha256"] = text_sha256(json.dumps(data.get("plan"), indent=1))
+        data["plan_sha256"] = _plan_sha256(data)
     raw = json.dumps(data).encode()
     if rng.random() < 0.1:
         raw = raw[: rng.randrange(len(raw))]
     return raw
+
+
+def _plan_sha256(data: dict[str, object]) -> str:
+    lines = data.get("plan")
+    text = "\n".join(map(str, lines if isinstance(lines, list) else [lines]))
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
 def _get(parent: object, key: object) -> object:

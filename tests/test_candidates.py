@@ -1,14 +1,15 @@
 """The allocator sees rows: of any action its costs and its loss decide, and a decided plan is in its phases."""
 
-import json
-
 import numpy as np
 import pytest
 
 from qcc.compiler.allocate.decide import BudgetError, decide, smallest
 from qcc.compiler.measure.sensitivity import Losses
 from qcc.compiler.plan.plan import Allocate, Candidate, Limit, OpenChoice, Plan, Step
-from qcc.compiler.plan.serial import from_json, to_json
+from qcc.compiler.plan.read_text import from_text
+from qcc.compiler.plan.text import to_text
+from qcc.dsl.diagnostics.report import QccError
+from qcc.dsl.diagnostics.source import Source
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL
 from qcc.ir.encoding.grid import IntGrid
@@ -68,17 +69,16 @@ def test_a_decided_plan_is_in_its_phases() -> None:
 
 def test_an_undecided_plan_reads_back_with_its_rows() -> None:
     plan = _plan(WEIGHT, limits=(Limit("size", 120.0, "size <= 120 B"),), fixed={"bits": 0.5})
-    assert from_json(to_json(plan)) == plan
+    assert from_text(Source("p.plan", to_text(plan))) == plan
 
 
-@pytest.mark.parametrize("costs", [{}, {"size": 1.0}, {"size": -1.0, "bits": 1.0}, {"size": "1", "bits": 1.0}])
-def test_a_candidate_without_its_rows_is_no_plan(costs: dict[str, object]) -> None:
-    data = json.loads(to_json(_plan(WEIGHT)))
-    data["allocate"]["options"][0]["candidates"][0]["costs"] = costs
-    with pytest.raises(ValueError, match="not a plan"):
-        from_json(json.dumps(data))
+@pytest.mark.parametrize("costs", [{}, {"size": 1.0}, {"size": -1.0, "bits": 1.0}])
+def test_a_candidate_without_its_rows_is_no_plan(costs: dict[str, float]) -> None:
+    found = Allocate("size", (), (OpenChoice("w", (Candidate(_int(8), "here", costs),)),))
+    with pytest.raises(QccError, match="a candidate has its size and bits"):
+        from_text(Source("p.plan", to_text(Plan((), allocate=found))))
 
 
 def test_a_candidate_that_nothing_measures_is_no_plan() -> None:
-    with pytest.raises(ValueError, match="a candidate stores a weight"):
-        from_json(to_json(_plan(BLOCK)))
+    with pytest.raises(QccError, match="a candidate stores a weight"):
+        from_text(Source("p.plan", to_text(_plan(BLOCK))))

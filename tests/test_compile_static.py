@@ -1,6 +1,5 @@
 """`activations = static`, from policy to file: what is written, what it computes, and what is told."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from qcc.compiler.compile import decide_plan
 from qcc.compiler.measure.time_forms import FLOAT, Timings
 from qcc.compiler.plan.activations import saturating, untargeted
 from qcc.compiler.plan.catalog import schema
-from qcc.compiler.plan.serial import from_json, to_json
 from qcc.compiler.plan.text import to_text
 from qcc.compiler.report.lock import plan_of
 from qcc.compiler.runtime.session import Session
@@ -160,24 +158,6 @@ def test_a_plan_that_saturates_reject(model: Path, x: np.ndarray) -> None:
     with pytest.raises(QccError) as refused:
         qcc.compile(model, policy(STATIC), data=[{"x": x}], plan=replace(made.plan, steps=steps))
     assert [one.code for one in refused.value.diagnostics] == ["Q504"]
-
-
-def test_a_plan_of_before_reads_as_integers(model: Path, x: np.ndarray) -> None:
-    """Locks of earlier versions call the product of integers `fused` with activations, and know not who asked."""
-    made = qcc.compile(model, policy(STATIC), data=[{"x": x}])
-    assert '"form": "integers"' in to_json(made.plan)
-    assert from_json(to_json(made.plan).replace('"form": "integers"', '"form": "fused"')) == made.plan
-    old = json.loads(to_json(made.plan))
-    for step in old["steps"]:
-        del step["value_sources"]
-    read = from_json(json.dumps(old))
-    assert [step.action for step in read.steps] == [step.action for step in made.plan.steps]
-    assert "activations = static(" in to_text(read) and "  values " not in to_text(read)
-    old["steps"][-1]["value_sources"] = ["one"]
-    with pytest.raises(ValueError, match="as many sources as weights"):
-        from_json(json.dumps(old))
-    with pytest.raises(ValueError, match="is one of rows, fused, decoded, bytes, integers, kernel"):
-        from_json(to_json(made.plan).replace('"form": "integers"', '"form": "words"'))
 
 
 @pytest.mark.parametrize(("spec", "served"), [("int7 channel", True), ("int6 channel", False), ("int7 asym", False)])

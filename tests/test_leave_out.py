@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from qcc.compiler.compile import compile
-from qcc.compiler.plan.serial import from_json, to_json
+from qcc.compiler.plan.read_text import from_text
+from qcc.compiler.plan.text import to_text
 from qcc.dsl.diagnostics.report import QccError
+from qcc.dsl.diagnostics.source import Source
 from qcc.ir.fx.graph import FxGraph
 from qcc.ir.onnx.graph.run import reference
 from qcc.ir.regions.residual import residual_branches
@@ -128,7 +130,7 @@ def test_the_rest_is_encoded_and_rules_for_what_went_are_no_mistake(model: Path,
     result = compile(model, text, output=tmp_path / "less.onnx")
     assert {row.name for row in result.layers if row.form} <= {"layers.0.mix", "layers.0.mlp.0", "layers.0.mlp.2"}
     assert not any(row.name.startswith("layers.1") for row in result.layers)
-    again = from_json(to_json(result.plan))
+    again = from_text(Source("p.plan", to_text(result.plan)))
     assert again == result.plan
     compile(model, "qpolicy 1\nrule any { keep }", output=tmp_path / "again.onnx", plan=again)
     np.testing.assert_array_equal(_run(tmp_path / "again.onnx"), _run(tmp_path / "less.onnx"))

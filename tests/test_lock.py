@@ -13,7 +13,7 @@ import pytest
 from onnx import numpy_helper
 
 import qcc
-from qcc.compiler.plan.serial import to_json
+from qcc.compiler.plan.text import to_text
 from qcc.compiler.report import lock
 from qcc.compiler.report.lock import plan_of, read_lock, text_sha256
 
@@ -64,7 +64,9 @@ def test_the_verification_is_in_it(folder: Path) -> None:
 
 def written(folder: Path, data: object, rehash: bool = False) -> Path:
     if rehash and isinstance(data, dict):
-        data["plan_sha256"] = text_sha256(json.dumps(data["plan"], indent=1))
+        lines = data["plan"] if isinstance(data["plan"], list) else [data["plan"]]
+        text = "\n".join(map(str, lines)).encode(errors="replace").decode()
+        data["plan_sha256"] = text_sha256(text)
     path = folder / "mutant.lock"
     path.write_text(json.dumps(data, indent=1), encoding="utf-8")
     return path
@@ -72,7 +74,7 @@ def written(folder: Path, data: object, rehash: bool = False) -> Path:
 
 def test_what_was_written_is_read(folder: Path) -> None:
     found = read_lock(folder / "net.qcc.lock")
-    assert to_json(found.plan) == json.dumps(content(folder)["plan"], indent=1)
+    assert to_text(found.plan).split("\n") == content(folder)["plan"]
     assert found.versions == lock.versions(found.plan)
 
 
@@ -140,16 +142,34 @@ def test_what_is_no_lock_is_refused(folder: Path, text: str) -> None:
         plan_of(path)
 
 
+def test_a_lock_of_another_version_is_to_be_made_anew(folder: Path) -> None:
+    with pytest.raises(qcc.QccError, match="its format is 2, and not 3: compile the model anew"):
+        plan_of(written(folder, content(folder) | {"format": 2, "plan": {"version": 1}}))
+
+
+def test_what_is_wrong_in_the_plan_is_told_with_its_line(folder: Path) -> None:
+    data = content(folder)
+    at = next(at for at, line in enumerate(data["plan"]) if line.startswith("clean"))
+    data["plan"][at] = "cleen"
+    with pytest.raises(qcc.QccError, match=rf"Q431.*line {at + 1}:1 of its plan: unknown method of `plan`: `cleen`"):
+        plan_of(written(folder, data, rehash=True))
+
+
+def test_the_hash_is_of_the_plan_as_it_is_printed(folder: Path) -> None:
+    data = content(folder)
+    assert data["plan_sha256"] == text_sha256(to_text(plan_of(folder / "net.qcc.lock")))
+
+
 def test_a_plan_that_was_edited_is_refused(folder: Path) -> None:
     data = content(folder)
-    data["plan"]["kept"] = [{"is": "Kept", "weight": "other", "reason": ""}]
+    data["plan"] += ["keep", "    other  none"]
     with pytest.raises(qcc.QccError, match="its plan was changed"):
         plan_of(written(folder, data))
 
 
 def test_an_emptied_plan_is_refused(folder: Path) -> None:
     data = content(folder)
-    data["plan"] |= {"steps": [], "kept": []}
+    data["plan"] = ["plan 1", ""]
     given = read_lock(written(folder, data, rehash=True))
     with pytest.raises(qcc.QccError, match="it says nothing of `down`"):
         qcc.compile(folder / "net.onnx", folder / "p.qpolicy", plan=given.plan, output=folder / "out.onnx")

@@ -16,7 +16,6 @@ from qcc.compiler.plan.catalog import activations, passes, rewrites, roundings
 from qcc.compiler.plan.formats import compositions, formats
 from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, Step
 from qcc.compiler.plan.read_text import from_text
-from qcc.compiler.plan.serial import from_json, to_json
 from qcc.compiler.plan.text import to_text
 from qcc.dsl.diagnostics.source import Source
 from qcc.dsl.policy.options import Option, options_of
@@ -167,7 +166,6 @@ def test_every_plan_prints_and_parses_back(plan: Plan) -> None:
     text = to_text(plan)
     assert read(text) == plan
     assert to_text(read(text)) == text
-    assert from_json(to_json(plan)) == plan
 
 
 def test_every_part_of_a_plan_is_drawn() -> None:

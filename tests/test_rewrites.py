@@ -20,13 +20,14 @@ from qcc.compiler.plan import catalog
 from qcc.compiler.plan.bind import bind
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.plan.plan import Plan, Step
-from qcc.compiler.plan.serial import from_json, to_json
+from qcc.compiler.plan.read_text import from_text
 from qcc.compiler.plan.text import action_text, to_text
 from qcc.compiler.report import lock
 from qcc.compiler.report.result import Result
 from qcc.compiler.verify import translation as validate
 from qcc.compiler.verify.translation import Trial, compare, first_guilty, relative_error, tolerance
 from qcc.dsl.diagnostics.report import Diagnostics, QccError
+from qcc.dsl.diagnostics.source import Source
 from qcc.dsl.load import load_text
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.errors import ModelError
@@ -171,7 +172,7 @@ rule any[name == "l5"] { keep }"""
     assert scaled.weights == ("l0", "l1", "l2", "l5", "l6", "l7")
     assert set(scaled.sources) == {"<text>:2:49"} or all(":2:" in source for source in scaled.sources)
     assert [one and one.order[0] for one in scaled.encodings] == [4, 4, 4, None, 4, 4]
-    assert from_json(to_json(plan)) == plan
+    assert from_text(Source("p.plan", to_text(plan))) == plan
     assert "toy_scale = constant(factor = 3)\n    l3  " in to_text(plan)
 
 

@@ -10,8 +10,10 @@ from qcc.__main__ import main
 from qcc.compiler.compile import compile
 from qcc.compiler.files.open_model import open_model
 from qcc.compiler.plan.plan import Plan
-from qcc.compiler.plan.serial import from_json, to_json
+from qcc.compiler.plan.read_text import from_text
+from qcc.compiler.plan.text import to_text
 from qcc.dsl.diagnostics.report import QccError
+from qcc.dsl.diagnostics.source import Source
 from qcc.ir.axes.axes import Action, Axes
 from qcc.ir.onnx.graph.run import reference
 from qcc.passes.contract.contract import Context
@@ -123,7 +125,7 @@ def test_what_is_left_is_encoded_under_rules_for_what_is_left(model: Path, tmp_p
 @pytest.mark.slow
 def test_a_plan_cuts_again(model: Path, tmp_path: Path) -> None:
     plan = compile(model, _policy(HALF), output=tmp_path / "one.onnx").plan
-    again: Plan = from_json(to_json(plan))
+    again: Plan = from_text(Source("p.plan", to_text(plan)))
     assert again == plan
     compile(model, _policy("rule any { keep }"), output=tmp_path / "two.onnx", plan=again)
     assert _shapes(tmp_path / "two.onnx") == _shapes(tmp_path / "one.onnx")

@@ -1,6 +1,5 @@
 """A plan is whole: it keeps what its policy says beside rules, reads back, and runs without the policy."""
 
-import json
 import string
 from pathlib import Path
 
@@ -13,10 +12,12 @@ import qcc
 from qcc.__main__ import main
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.plan.plan import Plan
-from qcc.compiler.plan.serial import from_json, to_json
+from qcc.compiler.plan.read_text import from_text
 from qcc.compiler.plan.terms import policy_of, terms_of
 from qcc.compiler.plan.text import to_text
 from qcc.compiler.report.lock import read_lock
+from qcc.dsl.diagnostics.report import QccError
+from qcc.dsl.diagnostics.source import Source
 from qcc.dsl.load import load_text
 from tests.onnx_models import parse, random
 
@@ -55,17 +56,16 @@ def test_terms_are_what_the_policy_says(target: str, data: str, export: str, bou
         assert (again.calibrate.samples, again.calibrate.seed) == (policy.calibrate.samples, policy.calibrate.seed)
         assert again.calibrate.path == (policy.calibrate.path and Path(policy.calibrate.path).name)
     plan = Plan((), terms=terms_of(policy))
-    assert from_json(to_json(plan)) == plan
+    assert from_text(Source("p.plan", to_text(plan))) == plan
     assert all(line in to_text(plan) for line in plan.terms)
 
 
 @given(st.lists(st.text(string.printable, max_size=20), min_size=1, max_size=3))
 @settings(max_examples=60, deadline=None)
 def test_what_are_no_terms_is_no_plan(lines: list[str]) -> None:
-    data = {**json.loads(to_json(Plan(()))), "terms": lines}
     try:
-        plan = from_json(json.dumps(data))
-    except ValueError:
+        plan = from_text(Source("p.plan", to_text(Plan((), terms=tuple(lines)))))
+    except QccError:
         return
     policy_of(plan.terms)
 

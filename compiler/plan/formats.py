@@ -39,11 +39,6 @@ def compositions() -> dict[str, type[Composition]]:
     return {one.keyword: one for one in sorted(found, key=lambda one: one.keyword)}
 
 
-def composed_encodings() -> tuple[type[Encoding], ...]:
-    """The encodings that formats bring with them."""
-    return classes(qcc.ir.encoding.formats, Encoding)  # type: ignore[type-abstract]  # concrete ones
-
-
 @lru_cache
 def families() -> dict[str, FormatFamily]:
     """The families of formats as the language sees them, by keyword."""

@@ -12,9 +12,9 @@ from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput
 
 from qcc.codegen.target.target import Arithmetic
 from qcc.compiler.plan.catalog import schema
+from qcc.compiler.plan.check import check
 from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, Step
-from qcc.compiler.plan.serial import VERSION, check
-from qcc.compiler.plan.text import FLOAT
+from qcc.compiler.plan.text import FLOAT, VERSION
 from qcc.compiler.plan.values import ValueReader, WrongValueError
 from qcc.dsl.diagnostics.diagnostic import Diagnostic, Severity
 from qcc.dsl.diagnostics.report import Diagnostics, QccError

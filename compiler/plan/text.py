@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from qcc.compiler.plan.catalog import keyword_of
 from qcc.compiler.plan.plan import Allocate, OpenChoice, Plan, Step
-from qcc.compiler.plan.serial import VERSION
 from qcc.dsl.policy.policy import options_text
 from qcc.dsl.syntax.literals import number_text
 from qcc.passes.contract.contract import Activations, Pass, Rounding, SitePass
 from qcc.passes.encode import Encode
 
+VERSION = 1
 PLAIN = re.compile(r'[^\s"#][^\s"]*')
 FLOAT = "float"
 Row = Sequence[str]

@@ -11,10 +11,10 @@ from qcc.codegen.target.machine import cpu_name
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.files.inputs import Inputs
 from qcc.compiler.files.kernel_library import kernels_beside
-from qcc.compiler.plan.decode import DecodeError, decode, fields
+from qcc.compiler.files.shape import ShapeError, check_shape
 from qcc.compiler.plan.plan import Plan, PlanFile
 from qcc.compiler.plan.read_text import from_text
-from qcc.compiler.plan.serial import from_data, to_json
+from qcc.compiler.plan.text import to_text
 from qcc.compiler.report.data import coverage_json
 from qcc.compiler.report.json import verification_json
 from qcc.compiler.report.result import Result
@@ -27,20 +27,22 @@ from qcc.ir.errors import first_line
 from qcc.ir.model.model import Written
 from qcc.ir.model.whole_files import sha256
 
-FORMAT = 2
+FORMAT = 3
+"""2 spelled plans as JSON, beside their text."""
 PACKAGES = ("qcc", "numpy", "onnx", "onnx_ir", "onnxruntime", "scipy")
-OPTIONAL_TEXT = str | None
-ENTRIES: dict[str, dict[str, Any]] = {
-    "model": {"file": str, "sha256": str, "data": dict[str, str], "bytes": int},
-    "policy": {"sources": dict[str, str], "sha256": str, "params": dict[str, OPTIONAL_TEXT]},
+SHAPE: dict[str, Any] = {
+    "model": {"file": str, "sha256": str, "data": {str: str}, "bytes": int},
+    "policy": {"sources": {str: str}, "sha256": str, "params": {str: (str, None)}},
     "calibration": {"origin": str, "sha256": str, "samples": int, "seed": int},
-    "output": {
-        "file": str, "sha256": str, "data": OPTIONAL_TEXT, "data_sha256": OPTIONAL_TEXT, "bytes": int,
-    },
-}  # fmt: skip
-LIBRARY: dict[str, Any] = {"file": str, "sha256": str, "bytes": int, "ops": tuple[str, ...]}
-REWRITE: dict[str, Any] = {"pass": str, "treated": int, "refused": int, "relative_error": float, "bound": float}
-PLAIN: dict[str, Any] = {"format": int, "versions": dict[str, str], "processor": str, "plan_sha256": str}
+    "versions": {str: str},
+    "processor": str,
+    "output": {"file": str, "sha256": str, "data": (str, None), "data_sha256": (str, None), "bytes": int},
+    "kernels": ({"file": str, "sha256": str, "bytes": int, "ops": [str]}, None),
+    "rewrites": [{"pass": str, "treated": int, "refused": int, "relative_error": float, "bound": float}],
+    "plan_sha256": str,
+    "plan": [str],
+}
+"""What a lock holds, beside what is told for people alone."""
 NO_PACKAGE = "none"
 HELP = "give the .lock file that `qcc compile` wrote beside a model, as it wrote it"
 
@@ -67,7 +69,7 @@ def provenance(model: Path, policy: Policy, plan: Plan) -> dict[str, str]:
         "qcc.version": version("qcc"),
         "qcc.model": model.name,
         "qcc.policy.sha256": policy_sha256(policy),
-        "qcc.plan.sha256": text_sha256(to_json(plan)),
+        "qcc.plan.sha256": text_sha256(to_text(plan)),
     }
 
 
@@ -128,8 +130,8 @@ def lock_text(result: Result, policy: Policy, data: Samples, inputs: Inputs, sta
             }
             for row in result.rewrites
         ],
-        "plan_sha256": text_sha256(to_json(result.plan)),
-        "plan": json.loads(to_json(result.plan)),
+        "plan_sha256": text_sha256(to_text(result.plan)),
+        "plan": to_text(result.plan).split("\n"),
     }
     return json.dumps(content, indent=1) + "\n"
 
@@ -171,7 +173,7 @@ def read_lock(path: Path) -> Lock:
     text = _read(path)
     try:
         return _lock(path, json.loads(text))
-    except (DecodeError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise _refused(f"`{path}` is not a lock file of this qcc: {first_line(error)}") from error
 
 
@@ -205,34 +207,33 @@ def plan_of(path: Path) -> Plan:
     return read_lock(path).plan
 
 
-def _lock(path: Path, content: object) -> Lock:
-    plain = fields(content, PLAIN, {}, "lock")
-    if plain["format"] != FORMAT:
-        raise DecodeError(f"its format is {plain['format']}, and not {FORMAT}")
-    assert isinstance(content, dict)
-    found = {name: fields(content.get(name), entry, {}, name) for name, entry in ENTRIES.items()}
-    library = content.get("kernels")
-    if library is not None:
-        fields(library, LIBRARY, {}, "kernels")
-    rewrites = content.get("rewrites")
-    if not isinstance(rewrites, list):
-        raise DecodeError("`rewrites` is a list")
-    for at, row in enumerate(rewrites):
-        fields(row, REWRITE, {}, f"rewrites[{at}]")
-    plan = from_data(content.get("plan"))
-    if text_sha256(json.dumps(content["plan"], indent=1)) != plain["plan_sha256"]:
-        raise DecodeError("its plan was changed: it does not have the hash that the lock tells")
-    decode(plain["versions"], dict[str, str], {}, "versions")
+def _lock(path: Path, content: Any) -> Lock:  # noqa: ANN401  (JSON)
+    check_shape(content, {"format": int}, "lock")
+    if content["format"] != FORMAT:
+        raise ShapeError(f"its format is {content['format']}, and not {FORMAT}: compile the model anew")
+    check_shape(content, SHAPE, "lock")
+    text = "\n".join(content["plan"])
+    if text_sha256(text) != content["plan_sha256"]:
+        raise ShapeError("its plan was changed: it does not have the hash that the lock tells")
     return Lock(
         path,
-        plan,
-        found["model"]["sha256"],
-        found["model"]["data"],
-        found["policy"]["sha256"],
-        found["calibration"]["sha256"],
-        plain["versions"],
-        plain["processor"],
+        _plan(text),
+        content["model"]["sha256"],
+        content["model"]["data"],
+        content["policy"]["sha256"],
+        content["calibration"]["sha256"],
+        content["versions"],
+        content["processor"],
     )
+
+
+def _plan(text: str) -> Plan:
+    try:
+        return from_text(Source("plan", text))
+    except QccError as error:
+        wrong = error.diagnostics[0]
+        place = f"line {wrong.span.location.partition(':')[2]} of its plan: " if wrong.span else ""
+        raise ShapeError(f"{place}{wrong.message}") from error
 
 
 def _refused(message: str) -> QccError:
