@@ -32,10 +32,21 @@ def encode(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse") -> Encode
     Raises:
         Refused: there are no weights, they are not finite, or their scale's type cannot hold their range.
     """
-    return Encoded(encoding, _shape(matrix), fitted(matrix, encoding, clip).parts())
+    return encoded(matrix, encoding, fitted(matrix, encoding, clip))
 
 
-def fitted(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse", power: np.ndarray | None = None) -> Fitted:
+def encoded(matrix: np.ndarray, encoding: Encoding, found: Fitted) -> Encoded:
+    """A matrix as it was fitted to an encoding."""
+    return Encoded(found.settled(encoding), _shape(matrix), found.parts())
+
+
+def fitted(
+    matrix: np.ndarray,
+    encoding: Encoding,
+    clip: Clip = "mse",
+    power: np.ndarray | None = None,
+    sensitivity: np.ndarray | None = None,
+) -> Fitted:
     """A matrix ``[out, in]`` with all fixed that its codes rest on, and to nearest.
 
     Args:
@@ -43,13 +54,14 @@ def fitted(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse", power: np
         encoding: how to store them.
         clip: see `encode`.
         power: of what each column is multiplied with, the mean square, if data tells.
+        sensitivity: see `Fitter`.
 
     Raises:
         Refused: see `encode`.
     """
     if encoding.within:
         _check(matrix)
-    return encoding.fit(matrix, Fitter(partial(_leaf, clip=clip), power))
+    return encoding.fit(matrix, Fitter(partial(_leaf, clip=clip), power, sensitivity))
 
 
 def _leaf(matrix: np.ndarray, encoding: Encoding, clip: Clip) -> Fitted:

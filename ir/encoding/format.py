@@ -71,6 +71,9 @@ class Composition(ABC):
     """
 
     keyword: ClassVar[str]
+    beside: ClassVar[str] = ""
+    """Where this argument is given, alternatives in formats of which there may be many are no candidates but more of
+    them, side by side."""
 
     @abstractmethod
     def encoding(self) -> Encoding:

@@ -26,6 +26,7 @@ REFINEMENTS = 3  # rounds of codes from the scale, scale from the codes
 
 
 def symmetric(blocks: np.ndarray, encoding: Blocked, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
+    """Scales ``[blocks, 1]`` of blocks, a row each, without zero points; and zeros."""
     grid = encoding.grid
     largest = np.take_along_axis(blocks, np.abs(blocks).argmax(1, keepdims=True), 1)
     best = _Best(len(blocks))
@@ -49,6 +50,7 @@ def symmetric(blocks: np.ndarray, encoding: Blocked, clip: Clip) -> tuple[np.nda
 
 
 def asymmetric(blocks: np.ndarray, encoding: Blocked, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
+    """Scales and zero points ``[blocks, 1]`` of blocks, a row each."""
     grid = encoding.grid
     top = grid.highest - grid.lowest
     low = np.minimum(blocks.min(1, keepdims=True), 0)
@@ -83,9 +85,9 @@ class _Best:
         self.zero = np.zeros((count, 1), np.float32)
 
     def offer(self, blocks: np.ndarray, codes: np.ndarray, zero: np.ndarray) -> None:
-        inner, energy = inner(blocks, codes), inner(codes, codes)
-        scale = inner * inverse_of(energy)
-        gain = inner * scale
+        shared = inner(blocks, codes)
+        scale = shared * inverse_of(inner(codes, codes))
+        gain = shared * scale
         better = gain > self.gain
         np.copyto(self.gain, gain, where=better)
         np.copyto(self.scale, scale, where=better, casting="same_kind")
@@ -143,6 +145,7 @@ def inverse_of(values: np.ndarray) -> np.ndarray:
 
 
 def for_each_chunk(blocks: np.ndarray, work: Callable[[slice], None]) -> None:
+    """Work on some blocks at a time, in threads."""
     parts = list(_chunks(blocks))
     if len(parts) == 1:
         work(parts[0])

@@ -6,6 +6,7 @@ from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL
 from qcc.ir.encoding.format import BLOCK_WORDS, MID, SYMMETRY_WORDS, Format, Spelled
+from qcc.ir.encoding.formats.composed.nothing import Nothing
 from qcc.ir.encoding.grid import IntGrid, NumberList, TableGrid
 
 TABLE = NumberList("int1", (-1.0, 1.0))
@@ -26,18 +27,20 @@ class Integers(Format):
 
     A symmetric one has its zero at half the range. The numbers of one with ``mid`` lie half a step beside the integers,
     so that there are as many below zero as above, and none is zero. With one bit that is all there can be: ``int1`` is
-    the two halves of a step beside zero.
+    the two halves of a step beside zero. ``int0`` stores nothing, of weights that are zero then.
 
     Source: OFQ, Liu et al. 2023 (arXiv:2302.02210), for grids with zero between two numbers.
     """
 
     keyword: ClassVar[str] = "int"
-    bits: ClassVar[tuple[int, int] | None] = (1, 8)
+    bits: ClassVar[tuple[int, int] | None] = (0, 8)
     words: ClassVar[tuple[str, ...]] = (*BLOCK_WORDS, *SYMMETRY_WORDS, MID)
     scale: ClassVar[str] = "fp16"
 
     def encoding(self, spelled: Spelled) -> Encoding:
         """By the number of bits."""
+        if not spelled.bits:
+            return Nothing()
         return Blocked(_grid(spelled), spelled.block or CHANNEL, spelled.scale or self.scale)
 
 
