@@ -3,7 +3,7 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import TENSOR
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.fit import encoded, fitted
+from qcc.ir.encoding.search import Clip
 from qcc.ir.graph.ops import Kind, Weight
 from qcc.passes.contract.contract import Between, Context, Rounding
 from qcc.passes.contract.factor import inverse_factor
@@ -52,7 +53,7 @@ class Gptq(Rounding):
     uses_gram: ClassVar[bool] = True
 
     damping: Annotated[float, Between(0, 10)] = 0.01
-    clip: Literal["mse", "absmax"] = "mse"
+    clip: Clip = "mse"
 
     def advised(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> tuple[Rounding, str]:
         """The damping that does best on samples held out, or rounding to nearest."""
@@ -89,9 +90,7 @@ class Gptq(Rounding):
         return round_columns(matrix, encoding, gram, self.damping, self.clip)
 
 
-def round_columns(
-    matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Literal["mse", "absmax"]
-) -> Encoded:
+def round_columns(matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Clip) -> Encoded:
     """Encode a matrix ``[out, in]`` against the Gram matrix ``[in, in]`` of its inputs."""
     found = _fitted(matrix, encoding, gram, damping, clip)
     if not found.fixed:
@@ -105,9 +104,7 @@ def output_error(matrix: np.ndarray, stored: Encoded, gram: np.ndarray) -> float
     return float(np.vdot(noise @ gram, noise))
 
 
-def _fitted(
-    matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Literal["mse", "absmax"]
-) -> Fitted:
+def _fitted(matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Clip) -> Fitted:
     """With all fixed that codes rest on, by what data tells."""
     return fitted(matrix, encoding, clip, np.diag(gram), inverse_factor(gram, damping).sensitivity)
 
@@ -122,7 +119,7 @@ def _judged_rows(count: int, encoding: Encoding) -> np.ndarray:
 
 def _sweep(matrix: np.ndarray, found: Fitted, gram: np.ndarray, damping: float) -> None:
     """Round by columns under fixed scales."""
-    factor = inverse_factor(gram, damping)
+    factor = inverse_factor(gram, damping, found.width)
     order, columns = factor.order, factor.order.tolist()
 
     def work(start: int) -> None:
@@ -142,11 +139,19 @@ def _sweep_rows(values: np.ndarray, found: Fitted, rows: slice, columns: list[in
 
     ``factor`` is the upper Cholesky factor of the inverse Gram matrix.
     """
-    for start in range(0, len(values), COLUMNS):
-        end = min(start + COLUMNS, len(values))
+    step = COLUMNS if len(values) % found.width == 0 else len(values)  # no tuple lies across the end of a step
+    for start in range(0, len(values), step):
+        end = min(start + step, len(values))
         errors = np.empty((end - start, values.shape[1]), np.float32)
         for at in range(start, end):
-            error = (values[at] - found.round(rows, columns[at], values[at])) / factor[at, at]
+            if found.width == 1:
+                rounded = found.round(rows, columns[at], values[at])
+            else:
+                if columns[at] % found.width == 0:  # the columns of a tuple follow each other
+                    size = min(found.width, len(columns) - columns[at])
+                    first, several = at, found.round_tuple(rows, columns[at], values[at : at + size])
+                rounded = several[at - first]
+            error = (values[at] - rounded) / factor[at, at]
             values[at + 1 : end] -= np.multiply.outer(factor[at, at + 1 : end], error)
             errors[at - start] = error
         values[end:] -= factor[start:end, end:].T @ errors
