@@ -8,6 +8,7 @@ import numpy as np
 from qcc.ir.encoding.algebra import Encoding, Fitted
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.fit import encoded
+from qcc.ir.encoding.search import Clip
 from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.contract import Between, Context, Rounding, Share
 from qcc.passes.contract.trust import held_by, judged_rows, judging, seen_by, trusted
@@ -51,7 +52,7 @@ class Descent(Rounding):
     free: Annotated[float, Share(0.01)] = 1.0
     start: Literal["gptq", "nearest"] = "gptq"
     damping: Annotated[float, Between(0, 10)] = 0.01
-    clip: Literal["mse", "absmax"] = "mse"
+    clip: Clip = "mse"
     doubt: Annotated[float, Between(0, 10)] = 1.0
 
     def advised(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> tuple[Rounding, str]:
