@@ -101,6 +101,8 @@ class Descent(Rounding):
             sweep(matrix, found, gram, self.damping)
 
     def _descend(self, matrix: np.ndarray, encoding: Encoding, found: Fitted, gram: np.ndarray) -> None:
+        if found.width > 1:
+            return  # no code stands for a weight alone
         values = encoded(matrix, encoding, found).decode()
         damped = gram + np.float32(self.damping * float(np.mean(np.diag(gram)))) * np.eye(len(gram), dtype=gram.dtype)
         descend(matrix, found, values, damped, self.rule, self.sweeps, self.free)
