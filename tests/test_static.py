@@ -63,7 +63,7 @@ def test_entropy_leaves_out_what_is_rare(seed: int) -> None:
     """A few magnitudes far out do not widen the range, however many zeros there are; without any, all stays inside."""
     rng = np.random.default_rng(seed)
     x = np.abs(rng.standard_normal(50_000)).astype(np.float32)
-    far = np.append(x, np.float32([300, 400]))
+    far = np.append(x, np.array([300, 400], np.float32))
     zeros = np.append(far, np.zeros(200_000, np.float32))
     step = Static("entropy").step(Magnitudes.of(far))
     assert x.max() / 4 < 127 * step < 8 * x.max()
