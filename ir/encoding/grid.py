@@ -258,6 +258,8 @@ Grid = IntGrid | FloatGrid | TableGrid
 class NumberList:
     """A list of numbers, by code, under its name in the language; NaN for a code that stands for none.
 
+    So do codes beyond the list, if their bits leave room for some.
+
     The name is one word, or several with underscores between: ``fp8_e4m3``.
 
     One that stands at the top of a module of the folder of formats is found there; nothing registers it.
@@ -291,7 +293,9 @@ def _table(name: str) -> np.ndarray:
     Raises:
         KeyError: nothing is called so; not kept, as a folder that is being imported may yet hold it.
     """
-    table = np.array(tables()[name].numbers, np.float32)
+    numbers = tables()[name].numbers
+    table = np.full(1 << (len(numbers) - 1).bit_length(), np.nan, np.float32)
+    table[: len(numbers)] = numbers
     table.flags.writeable = False
     return table
 
