@@ -3,7 +3,7 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import TENSOR
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.fit import encoded, fitted
+from qcc.ir.encoding.search import Clip
 from qcc.ir.graph.ops import Kind, Weight
 from qcc.passes.contract.contract import Between, Context, Rounding
 from qcc.passes.contract.factor import inverse_factor
@@ -52,7 +53,7 @@ class Gptq(Rounding):
     uses_gram: ClassVar[bool] = True
 
     damping: Annotated[float, Between(0, 10)] = 0.01
-    clip: Literal["mse", "absmax"] = "mse"
+    clip: Clip = "mse"
 
     def advised(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> tuple[Rounding, str]:
         """The damping that does best on samples held out, or rounding to nearest."""
@@ -89,9 +90,7 @@ class Gptq(Rounding):
         return round_columns(matrix, encoding, gram, self.damping, self.clip)
 
 
-def round_columns(
-    matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Literal["mse", "absmax"]
-) -> Encoded:
+def round_columns(matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Clip) -> Encoded:
     """Encode a matrix ``[out, in]`` against the Gram matrix ``[in, in]`` of its inputs."""
     found = _fitted(matrix, encoding, gram, damping, clip)
     if not found.fixed:
@@ -105,9 +104,7 @@ def output_error(matrix: np.ndarray, stored: Encoded, gram: np.ndarray) -> float
     return float(np.vdot(noise @ gram, noise))
 
 
-def _fitted(
-    matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Literal["mse", "absmax"]
-) -> Fitted:
+def _fitted(matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Clip) -> Fitted:
     """With all fixed that codes rest on, by what data tells."""
     return fitted(matrix, encoding, clip, np.diag(gram), inverse_factor(gram, damping).sensitivity)
 
