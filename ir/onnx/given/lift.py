@@ -10,7 +10,7 @@ import onnx_ir as ir
 from qcc.ir.errors import ModelError
 from qcc.ir.graph.edits import fresh
 from qcc.ir.onnx.file.bodies import values
-from qcc.ir.onnx.given.tensor import Given, Decoding, alike, register
+from qcc.ir.onnx.given.tensor import Decoding, Given, alike, register
 
 PRODUCT, CONTRIB = "MatMulNBits", "com.microsoft"
 BIAS = 5  # its position

@@ -84,8 +84,15 @@ def _is_read(value: ir.Value) -> bool:
     for node, at in value.uses():
         if node.domain not in DEFAULT:
             continue
-        if node.op_type in USES and at in [position for position, use in USES[node.op_type](node) if use is not None]:
+        if node.op_type in USES and at in _weight_operands(node):
             return True
         if node.op_type in PASSING and at == 0 and any(_is_read(output) for output in node.outputs):
             return True
     return False
+
+
+def _weight_operands(node: ir.Node) -> list[int]:
+    try:
+        return [position for position, use in USES[node.op_type](node) if use is not None]
+    except (TypeError, ValueError):  # an attribute is not of its operator's type
+        return []
