@@ -295,6 +295,8 @@ def _candidate(weight: Weight, spec: FormatSpec, rounding: Rounding, chooser: Ch
     encoding = encoding_of(spec)
     if encoding is None:
         return Candidate(None, source)
+    if weight.given is not None and encoding.order[0] >= weight.given.bits:
+        return None  # rounded twice to as many bits it would only lose
     form = chooser(weight, encoding).form
     if form.stored_bytes(encoding, weight.shape) >= weight.size_bytes:
         return None
@@ -315,6 +317,8 @@ def _why_kept(one: Resolved) -> str:
         return f"keep, {place(assignment.span)}"
     if any(spec.family == "float" for spec in assignment.value):
         return f"float, {place(assignment.span)}"
+    if one.weight.given is not None:
+        return f"comes in {one.weight.given.text}, and no format asked for has fewer bits"
     return "encoded it would not be smaller"
 
 

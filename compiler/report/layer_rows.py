@@ -43,7 +43,8 @@ def unencoded(rows: Iterable[LayerRow]) -> set[str]:
 
 def _kept_row(weight: Weight, reason: str) -> LayerRow:
     bits, size, kinds = float(weight.stored_bits), weight.size_bytes, tuple(sorted(weight.kinds))
-    return LayerRow(weight.name, kinds, weight.shape, weight.dtype, "", size, size, bits, 0.0, None, reason)
+    text = weight.given.text if weight.given else weight.dtype
+    return LayerRow(weight.name, kinds, weight.shape, text, "", size, size, bits, 0.0, None, reason)
 
 
 def _encoded_row(weight: Weight, action: Encode, edit: Edit, loss: float | None, chooser: Chooser) -> LayerRow:
