@@ -17,6 +17,7 @@ from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding.formats.composed.bands import Bands
 from qcc.ir.encoding.formats.composed.blocks import Sparse
 from qcc.ir.encoding.formats.composed.low_rank import LowRank
+from qcc.ir.encoding.formats.composed.signs import Signs
 from qcc.ir.encoding.formats.composed.stack import Stack
 from qcc.ir.encoding.grid import Grid, IntGrid, TableGrid, tables
 from qcc.ir.encoding.packing import UNIT
@@ -52,6 +53,7 @@ def composed(inner: st.SearchStrategy[Encoding]) -> st.SearchStrategy[Encoding]:
         st.lists(inner, min_size=1, max_size=3).map(tuple).map(Stack),
         st.builds(LowRank, st.just(0), SHARES, part),
         st.builds(LowRank, st.integers(1, 99), st.just(0.0), part),
+        st.builds(Signs, st.integers(0, 9)),
         st.builds(Sparse, side, side.map(lambda size: size + 1), SHARES, part),
     )
 
@@ -123,4 +125,4 @@ def test_what_is_drawn_is_of_every_kind() -> None:
         seen.update(type(one).__name__ for one in (encoding, *leaves(encoding), *encoding.within))
 
     look()
-    assert {"Bands", "Stack", "LowRank", "Sparse", "Blocked", "Floats"} <= seen
+    assert {"Bands", "Stack", "LowRank", "Signs", "Sparse", "Blocked", "Floats"} <= seen

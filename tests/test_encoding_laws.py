@@ -12,6 +12,7 @@ from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding.formats.composed.bands import Bands
 from qcc.ir.encoding.formats.composed.blocks import Sparse
 from qcc.ir.encoding.formats.composed.low_rank import LowRank
+from qcc.ir.encoding.formats.composed.signs import Signs
 from qcc.ir.encoding.formats.composed.stack import Stack
 from qcc.ir.encoding.grid import FLOATS, Grid, IntGrid, TableGrid, tables
 from qcc.ir.encoding.packing import UNIT
@@ -34,6 +35,8 @@ TREES: list[Encoding] = [
     Stack((NF4, Blocked(TableGrid("int1"), CHANNEL, "e8m0"))),
     Stack((INT4, LowRank(4, 0.0, Blocked(FLOATS["fp16"], scale=None)))),
     LowRank(0, 0.25, Blocked(IntGrid(8))),
+    Signs(),
+    Stack((Signs(3), Signs())),
     Bands(INT4, BINARY, 0.25),
     Bands(Blocked(IntGrid(3, False), group(8)), NF4, 0.5),
     Sparse(4, 8, 0.5, INT4),

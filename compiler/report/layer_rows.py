@@ -1,6 +1,7 @@
 """What became of each weight, a row each."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from qcc.compiler.build.run import Built
 from qcc.compiler.plan.activations import rounded_reason
@@ -48,6 +49,7 @@ def _kept_row(weight: Weight, reason: str) -> LayerRow:
 
 def _encoded_row(weight: Weight, action: Encode, edit: Edit, loss: float | None, chooser: Chooser) -> LayerRow:
     original = weight.size_bytes
+    action = action if edit.instead is None else replace(action, encoding=edit.instead)
     size = action.form.stored_bytes(action.encoding, weight.shape)
     choice = chooser(weight, action.encoding)
     reason = choice.reason if choice.form == action.form else "as the plan says"

@@ -23,6 +23,7 @@ Parts = Mapping[str, np.ndarray]
 Rows = slice | np.ndarray
 Columns = int | np.ndarray
 LEAST_POWER = 1e-3  # of the mean
+DOUBT = 1e-2  # of the mean of a Gram matrix's diagonal, on top of all of it
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ class Ops(Protocol[V]):
         """What rows of an encoding within another decode to."""
         ...
 
-    def add(self, left: V, right: V) -> V:
-        """The sum."""
+    def total(self, levels: Sequence[V]) -> V:
+        """The sum of all levels: whoever reads it may leave out the last ones."""
         ...
 
     def multiply(self, left: V, right: V) -> V:
@@ -146,18 +147,32 @@ class Fitter:
     Args:
         leaf: stores a matrix in an encoding that holds no other.
         power: of what each column is multiplied with, the mean square; None if no data tells.
+        gram: the mean products of what two columns are multiplied with ``[in, in]``; None if no data tells.
     """
 
     leaf: Callable[[np.ndarray, "Encoding"], Fitted]
     power: np.ndarray | None = None
+    gram: np.ndarray | None = None
 
     def of(self, columns: np.ndarray) -> "Fitter":
         """For a matrix of some of the columns."""
-        return replace(self, power=None if self.power is None else self.power[columns])
+        power = None if self.power is None else self.power[columns]
+        return replace(self, power=power, gram=None if self.gram is None else self.gram[np.ix_(columns, columns)])
 
     def blind(self) -> "Fitter":
         """For a matrix whose columns are others."""
-        return replace(self, power=None)
+        return replace(self, power=None, gram=None)
+
+    def whitened(self, matrix: np.ndarray) -> np.ndarray:
+        """A matrix ``[out, in]``, float64, such that the plain squared error of it is that of the layer's output.
+
+        Where no products are known, columns weigh what they do by themselves.
+        """
+        if self.gram is None or not self.gram.any():
+            return np.asarray(matrix * np.sqrt(self.weights(matrix.shape[1]), dtype=np.float64))
+        products = self.gram / np.float64(np.mean(np.diag(self.gram)))
+        products[np.diag_indices(len(products))] += DOUBT
+        return np.asarray(matrix @ np.linalg.cholesky(products))
 
     def weights(self, count: int) -> np.ndarray:
         """How much the squared error of each column matters, float32, one in the mean."""
@@ -172,6 +187,8 @@ class Encoding(ABC):
 
     option_kind: ClassVar[str] = "format"
     """How the language spells one where it is an argument."""
+    corrects: ClassVar[bool] = False
+    """In a sum it makes up for what stands before it, and goes only where that goes."""
 
     @property
     @abstractmethod
@@ -209,6 +226,24 @@ class Encoding(ABC):
     def undecodable(self) -> str:
         """Why no decoder in a file knows it, though it can be rounded to and decoded here; empty if one does."""
         return next((one.undecodable for one in self.within if one.undecodable), "")
+
+    @property
+    def learns(self) -> bool:
+        """It is the better for knowing what the matrix is multiplied with."""
+        return any(one.learns for one in self.within)
+
+    @property
+    def summands(self) -> tuple["Encoding", ...]:
+        """What it is the sum of, each holding what those before it left, by the names of parts ``0.`` and so on."""
+        return ()
+
+    def first(self, count: int) -> "Encoding":
+        """The sum of the first of the `summands` alone.
+
+        Raises:
+            NotImplementedError: it is no sum.
+        """
+        raise NotImplementedError(f"{self.text} is no sum of {count}")
 
     @property
     def rows_apart(self) -> bool:

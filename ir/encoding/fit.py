@@ -33,21 +33,28 @@ WIDE_RATIOS = (0.85, 1.0, 7)
 REFINEMENTS = 3  # rounds of codes from the scale, scale from the codes
 
 
-def encode(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse") -> Encoded:
+def encode(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse", gram: np.ndarray | None = None) -> Encoded:
     """Encode a matrix ``[out, in]`` by round-to-nearest.
 
     Args:
         matrix: the weights.
         encoding: how to store them.
         clip: ``absmax`` covers each block's whole range, ``mse`` searches the range of least squared error.
+        gram: the mean products of what two columns are multiplied with ``[in, in]``, if data tells.
 
     Raises:
         Refused: there are no weights, they are not finite, or their scale's type cannot hold their range.
     """
-    return Encoded(encoding, _shape(matrix), fitted(matrix, encoding, clip).parts())
+    return Encoded(encoding, _shape(matrix), fitted(matrix, encoding, clip, gram=gram).parts())
 
 
-def fitted(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse", power: np.ndarray | None = None) -> Fitted:
+def fitted(
+    matrix: np.ndarray,
+    encoding: Encoding,
+    clip: Clip = "mse",
+    power: np.ndarray | None = None,
+    gram: np.ndarray | None = None,
+) -> Fitted:
     """A matrix ``[out, in]`` with all fixed that its codes rest on, and to nearest.
 
     Args:
@@ -55,13 +62,16 @@ def fitted(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse", power: np
         encoding: how to store them.
         clip: see `encode`.
         power: of what each column is multiplied with, the mean square, if data tells.
+        gram: the mean products of what two columns are multiplied with ``[in, in]``, whose diagonal is the power.
 
     Raises:
         Refused: see `encode`.
     """
     if encoding.within:
         _check(matrix)
-    return encoding.fit(matrix, Fitter(partial(_leaf, clip=clip), power))
+    if power is None and gram is not None:
+        power = np.diag(gram)
+    return encoding.fit(matrix, Fitter(partial(_leaf, clip=clip), power, gram))
 
 
 def _leaf(matrix: np.ndarray, encoding: Encoding, clip: Clip) -> Fitted:

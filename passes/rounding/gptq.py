@@ -7,19 +7,20 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
-from qcc.ir.encoding.algebra import Encoding, Fitted
+from qcc.ir.encoding.algebra import Encoding, Fitted, inside
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import TENSOR
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.fit import fitted
-from qcc.ir.graph.ops import Kind, Weight
+from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.contract import Between, Context, Rounding
 from qcc.passes.contract.factor import inverse_factor
-from qcc.passes.contract.moments import Moments
+from qcc.passes.contract.trust import trusted, trusted_gram
 from qcc.passes.rounding.nearest import Nearest
 
 COLUMNS = 64  # columns whose mutual corrections are made before the rest of the row is touched
 MORE = (1, 10, 100)  # times the damping that was asked for
+WORSE = 1.1  # what a whole sum may lose so that each of its levels stands by itself
 JUDGED = 96  # rows of a weight that are rounded to choose
 ROWS = 512  # rows are independent: threads share them, so many at a time; fewer are not worth a thread
 
@@ -30,8 +31,9 @@ class Gptq(Rounding):
 
     Minimises the error of the layer's output on calibration data, ``|X (W - Q)'|^2``, through the Gram matrix of its
     inputs. Columns are taken in the order of their inputs' power; scales are fixed beforehand, so groups stay in place.
-    An encoding that is made of others is rounded in one sweep, too: each column as its band says, each level of a sum
-    what those before left, and what is no part of a kept block is an error that the columns still to come make up for.
+    An encoding that is made of others is rounded in one sweep, too: each column as its band says, and what is no part
+    of a kept block is an error that the columns still to come make up for. A sum is swept level by level, each with
+    what those before it left, unless all of it in one sweep is better by more than a tenth.
     A weight without calibrated linear layers (a convolution, an embedding that is only gathered) is rounded to nearest.
 
     The fewer the rows of data, the less they are trusted: the diagonal is raised by as much as chance alone spreads the
@@ -59,19 +61,17 @@ class Gptq(Rounding):
         moments = context.moments.get(weight.name)
         if moments is None or not moments.judged or moments.gram.shape[0] != matrix.shape[1]:
             return self, ""
-        seen, held = _doubted(moments.seen, moments), moments.held
-        if Kind.EMBEDDING in weight.kinds:
-            seen, held = _with_rows(seen), _with_rows(held)
+        seen, held = trusted(weight, moments.seen, moments), trusted(weight, moments.held)
         part = matrix[_judged_rows(matrix.shape[0], encoding)]
-        found = fitted(part, encoding, self.clip, np.diag(seen))
+        found = fitted(part, encoding, self.clip, gram=seen)
         if found.fixed:
             return self, ""
         nearest = output_error(part, _encoded(part, encoding, found), held)
         tried = list(dict.fromkeys(self.damping * more for more in MORE))
         errors = []
         for one in tried:
-            _sweep(part, found, seen, one)
-            errors.append(output_error(part, _encoded(part, encoding, found), held))
+            again = found if not encoding.summands else None
+            errors.append(output_error(part, round_columns(part, encoding, seen, one, self.clip, again), held))
         best = int(np.argmin(errors))
         if not errors[best] < nearest:
             return Nearest(self.clip), "to nearest, which is better on samples held out"
@@ -79,24 +79,54 @@ class Gptq(Rounding):
 
     def encode(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> Encoded:
         """Round by columns, or to nearest where there is no Gram matrix."""
-        gram = context.grams.get(weight.name)
+        gram = trusted_gram(weight, context)
         if gram is None or gram.shape[0] != matrix.shape[1]:
             return Nearest(self.clip).encode(weight, matrix, encoding, context)
-        if (moments := context.moments.get(weight.name)) is not None:
-            gram = _doubted(gram, moments)
-        if Kind.EMBEDDING in weight.kinds:
-            gram = _with_rows(gram)
         return round_columns(matrix, encoding, gram, self.damping, self.clip)
 
 
 def round_columns(
-    matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Literal["mse", "absmax"]
+    matrix: np.ndarray,
+    encoding: Encoding,
+    gram: np.ndarray,
+    damping: float,
+    clip: Literal["mse", "absmax"],
+    found: Fitted | None = None,
 ) -> Encoded:
-    """Encode a matrix ``[out, in]`` against the Gram matrix ``[in, in]`` of its inputs."""
-    found = fitted(matrix, encoding, clip, np.diag(gram))
+    """Encode a matrix ``[out, in]`` against the Gram matrix ``[in, in]`` of its inputs.
+
+    A sum is rounded level by level, each as good as it gets by itself, so that it stands without those behind it;
+    all levels in one sweep where the whole is much the worse for that.
+
+    Args:
+        matrix: the weights.
+        encoding: how to store them.
+        gram: of their inputs.
+        damping: added to its diagonal.
+        clip: how scales are found.
+        found: the matrix fitted before, whose codes are chosen anew.
+    """
+    found = found or fitted(matrix, encoding, clip, gram=gram)
     if not found.fixed:
         _sweep(matrix, found, gram, damping)
-    return _encoded(matrix, encoding, found)
+    together = _encoded(matrix, encoding, found)
+    if len(encoding.summands) < 2:
+        return together
+    apart = _round_levels(matrix, encoding, gram, damping, clip)
+    errors = [output_error(matrix, one, gram) for one in (apart, together)]
+    return apart if errors[0] <= WORSE * errors[1] else together
+
+
+def _round_levels(
+    matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Literal["mse", "absmax"]
+) -> Encoded:
+    parts: dict[str, np.ndarray] = {}
+    left = matrix
+    for at, level in enumerate(encoding.summands):
+        one = round_columns(left, level, gram, damping, clip)
+        left = left - one.decode()
+        parts |= inside(one.parts, str(at))
+    return Encoded(encoding, (matrix.shape[0], matrix.shape[1]), parts)
 
 
 def output_error(matrix: np.ndarray, encoded: Encoded, gram: np.ndarray) -> float:
@@ -147,15 +177,3 @@ def _sweep_rows(values: np.ndarray, found: Fitted, rows: slice, columns: list[in
             values[at + 1 : end] -= np.multiply.outer(factor[at, at + 1 : end], error)
             errors[at - start] = error
         values[end:] -= factor[start:end, end:].T @ errors
-
-
-def _doubted(gram: np.ndarray, moments: Moments) -> np.ndarray:
-    """A Gram matrix with as much more on its diagonal as chance may have put beside it: of few rows, little is left."""
-    doubted = gram.copy()
-    np.fill_diagonal(doubted, np.diag(gram) * gram.dtype.type(1 + moments.chance))
-    return doubted
-
-
-def _with_rows(gram: np.ndarray) -> np.ndarray:
-    """A table that is also gathered: its rows' own errors count as much as those of the layer that multiplies by it."""
-    return np.asarray(gram / (float(np.mean(np.diag(gram))) or 1.0) + np.eye(len(gram), dtype=gram.dtype))

@@ -21,13 +21,11 @@ from qcc.ir.encoding.algebra import (
     leaves,
     under,
 )
-from qcc.ir.encoding.blocked import Blocked
-from qcc.ir.encoding.blocks import group
 from qcc.ir.encoding.format import MOST_LEAVES, Composition, Limits
-from qcc.ir.encoding.grid import TableGrid
+from qcc.ir.encoding.formats.composed.signs import Signs
 from qcc.ir.encoding.reference import NUMPY
 
-LEVEL = Blocked(TableGrid("int1"), group(64))
+LEVEL = Signs()
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,15 @@ class Stack(Encoding):
         return self.levels
 
     @property
+    def summands(self) -> tuple[Encoding, ...]:
+        """The levels."""
+        return self.levels
+
+    def first(self, count: int) -> Encoding:
+        """The first levels."""
+        return Stack(self.levels[:count])
+
+    @property
     def rows_apart(self) -> bool:
         """Where all levels have their rows apart."""
         return all(level.rows_apart for level in self.levels)
@@ -72,18 +79,12 @@ class Stack(Encoding):
 
     def decode(self, ops: Ops[V], read: Read[V], shape: MatrixShape) -> V:
         """The sum."""
-        first, *others = (ops.decode(level, under(read, str(at)), shape) for at, level in enumerate(self.levels))
-        for other in others:
-            first = ops.add(first, other)
-        return first
+        return ops.total([ops.decode(level, under(read, str(at)), shape) for at, level in enumerate(self.levels)])
 
     def decode_rows(self, ops: Ops[V], read: Read[V], lead: Sequence[int], shape: MatrixShape) -> V:
         """The sum."""
         levels = enumerate(self.levels)
-        first, *others = (ops.decode_rows(level, under(read, str(at)), lead, shape) for at, level in levels)
-        for other in others:
-            first = ops.add(first, other)
-        return first
+        return ops.total([ops.decode_rows(level, under(read, str(at)), lead, shape) for at, level in levels])
 
     def fit(self, matrix: np.ndarray, fitter: Fitter) -> Fitted:
         """Level by level, what is left."""
@@ -121,11 +122,12 @@ class FittedStack(Fitted):
 class SumOfLevels(Composition):
     """A weight as the sum of several encodings, each of what those before it left.
 
-    ``stack(16)`` has 16 levels of ``int1 group 64``: signs, with a size for each group.
+    ``stack(8)`` has 8 levels of `signs`, a little more than a bit each. Every level makes the weight better, and what
+    is left without the last ones is whole: `qcc trim` makes one file as small as wanted.
 
     Args:
         count: how often the levels are repeated.
-        levels: how each is stored, ``int1 group 64`` if none is given.
+        levels: how each is stored, ``signs()`` if none is given.
 
     Source: BitStack, Wang et al. 2024 (arXiv:2410.23918), section 3, for levels of the same kind.
     """
