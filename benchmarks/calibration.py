@@ -20,7 +20,7 @@ from types import ModuleType
 import numpy as np
 
 import qcc
-from benchmarks.timing import machine
+from benchmarks.processes.timing import machine
 from qcc.compiler.report.data import data_lines
 
 FORMATS = ("int3 group 128", "int4 group 32")

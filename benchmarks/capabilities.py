@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from benchmarks.timing import machine
+from benchmarks.processes.timing import machine
 from qcc.codegen.cpu.library.build import build
 from qcc.codegen.cpu.library.spec import served
 from qcc.codegen.cpu.processors.processors import instruction_set, named

@@ -20,8 +20,8 @@ import onnx
 from onnxruntime.quantization import quantize_dynamic
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-from benchmarks import children
-from benchmarks.timing import machine
+from benchmarks.processes import children
+from benchmarks.processes.timing import machine
 
 POLICIES = Path(__file__).parent / "policies"
 QCC = Path(sys.executable).with_name("qcc")

@@ -22,8 +22,8 @@ import onnx
 import onnx.parser
 from onnx import numpy_helper
 
-from benchmarks import children
-from benchmarks.timing import machine
+from benchmarks.processes import children
+from benchmarks.processes.timing import machine
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.plan.formats import encoding_of
 from qcc.dsl.load import load_text

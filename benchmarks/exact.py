@@ -21,7 +21,7 @@ import onnx.parser
 import onnx_ir as ir
 
 import qcc
-from benchmarks.timing import machine
+from benchmarks.processes.timing import machine
 from qcc.compiler.files.open_model import open_model
 from qcc.ir.axes.axes import Action, Axes
 from qcc.ir.onnx.adapter import OnnxGraph

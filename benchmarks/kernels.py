@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from benchmarks.timing import machine
+from benchmarks.processes.timing import machine
 from qcc.codegen.cpu.library.build import build
 from qcc.codegen.cpu.processors.processors import native
 from qcc.codegen.target.target import Arithmetic

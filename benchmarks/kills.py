@@ -26,7 +26,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from benchmarks.timing import machine
+from benchmarks.processes.timing import machine
 from qcc.compiler.compile import compile
 from qcc.compiler.files.kernel_library import kernels_beside
 from qcc.compiler.measure import time_model

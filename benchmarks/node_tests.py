@@ -24,7 +24,7 @@ from onnx import numpy_helper
 from onnx.backend.test.case import node as node_cases
 
 import qcc
-from benchmarks.timing import machine
+from benchmarks.processes.timing import machine
 from qcc.compiler.verify.translation import relative_error
 from qcc.dsl.diagnostics.report import QccError
 from qcc.ir.errors import ModelError

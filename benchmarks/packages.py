@@ -18,8 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
-from benchmarks import children
-from benchmarks.timing import machine
+from benchmarks.processes import children
+from benchmarks.processes.timing import machine
 
 PRESETS = ("balanced", "lossless")
 WORDS = {0: "ok", 3: "bound fails"}

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import qcc
-from benchmarks.timing import machine
+from benchmarks.processes.timing import machine
 from qcc.codegen.target.machine import machine as hardware
 from qcc.compiler.bench.bench import bench
 from qcc.compiler.bench.feeds import Wanted

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from benchmarks.timing import machine, session
+from benchmarks.processes.timing import machine, session
 from qcc.compiler.measure.timing import Turns, interleaved
 
 SHAPES = ((384, 384), (384, 1536), (1024, 1024))  # inputs, outputs

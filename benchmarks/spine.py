@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import children
-from benchmarks.timing import machine, medians, session
+from benchmarks.processes import children
+from benchmarks.processes.timing import machine, medians, session
 
 POLICIES = Path(__file__).parent / "policies"
 SEQUENCE = 32

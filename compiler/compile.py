@@ -191,15 +191,17 @@ class _Compilation:
         before, opened = opened.graph, self._rewrite(opened)
         with staging(self.output) as folder:
             staged = folder / self.output.name
-            settled, library, verification = self._held(opened, staged, verifier, before, plan)
+            back = self._fall_back(opened, plan)
+            settled, library, verification = self._held(opened, staged, verifier, before, back)
             timed = verification.passed and not copies(settled.plan) and runs_here(self._target)
             times = self._time(opened, settled, staged, library) if timed else None
             better = None if plan or times is None else self._faster(opened, settled, (staged, library), times)
             if better is not None:
                 other = replace(opened, plan=better)
-                made, library, verification = self._made(other, staged, verifier, before)
+                made, library, verification = self._held(other, staged, verifier, before, back)
                 settled = replace(made, decision=settled.decision, losses=settled.losses)
                 times = self._time(other, settled, staged, library)
+            back.tell(verification, self.diagnostics)
             forms_timed = isinstance(self.chooser, FormChooser) and self.chooser.kernels is not None
             warn_if_slower(times, forms_timed, self.diagnostics)
             verification = self._located(opened, (settled, library, verification), verifier)
@@ -213,21 +215,21 @@ class _Compilation:
                 result = publish_failed(result, *used, opened.file.model.copy)
         return result
 
-    def _held(
-        self, opened: _Opened, staged: Path, verifier: Verifier, before: Graph, plan: Plan | PlanFile | None
-    ) -> Made:
+    def _fall_back(self, opened: _Opened, plan: Plan | PlanFile | None) -> FallBack:
+        """What weights may become where bounds fail; a given plan is carried out as it is."""
+        policy = self.policy if plan is None else replace(self.policy, rules=())
+        given, most = not opened.data.generated, opened.plan.most_bytes
+        return FallBack.of(policy, opened.graph.weights(), self.chooser, given, most)
+
+    def _held(self, opened: _Opened, staged: Path, verifier: Verifier, before: Graph, back: FallBack) -> Made:
         """The model made, and made again where its bounds fail and rules say what to fall back to."""
         made = self._made(opened, staged, verifier, before)
-        if plan is not None or copies(made[0].plan):
-            return made  # a given plan is carried out as it is
-        given, most = not opened.data.generated, opened.plan.most_bytes
-        back = FallBack.of(self.policy, opened.graph.weights(), self.chooser, given, most)
+        if copies(made[0].plan):
+            return made
         locate = partial(self._located, opened, verifier=verifier)
-        made = back.until_held(
+        return back.until_held(
             made, locate, lambda other: self._made(replace(opened, plan=other), staged, verifier, before)
         )
-        back.tell(made[2], self.diagnostics)
-        return made
 
     def _made(self, opened: _Opened, staged: Path, verifier: Verifier, before: Graph) -> Made:
         """The model and its library, written and verified."""

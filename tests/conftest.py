@@ -10,7 +10,7 @@ from benchmarks.kills import even_race
 from qcc.compiler.measure import time_model
 
 SAMPLED = 8
-EXPORTED_LONG = ("transformer", "encoder", "upsampler", "shared_storage")
+EXPORTED_LONG = ("cnn", "transformer", "encoder", "upsampler", "shared_storage")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import children
+from benchmarks.processes import children
 
 ROOT = Path(__file__).parent.parent
 PATIENCE_S = 60.0  # a process that is ended is gone in milliseconds; a machine may be busy
@@ -50,7 +50,7 @@ def _is_gone(process: int) -> bool:
     ("body", "sent"), [(ALONE, signal.SIGKILL), (ALONE, signal.SIGTERM), (IN_THREADS, signal.SIGTERM)]
 )
 def test_a_child_ends_with_its_parent(body: str, sent: signal.Signals, tmp_path: Path) -> None:
-    head = "import sys\nfrom concurrent.futures import ThreadPoolExecutor\nfrom benchmarks import children\n"
+    head = "import sys\nfrom concurrent.futures import ThreadPoolExecutor\nfrom benchmarks.processes import children\n"
     code = f"{head}sleeper, file = sys.argv[1:]\n{textwrap.dedent(body)}"
     file = tmp_path / "process"
     parent = subprocess.Popen([sys.executable, "-c", code, SLEEPER, str(file)], cwd=ROOT, stderr=subprocess.DEVNULL)

@@ -167,6 +167,7 @@ def test_let_bombs_are_refused_quickly() -> None:
         load_text(chain, SCHEMA)
 
 
+@pytest.mark.slow
 def test_a_long_list_of_layers_is_no_bomb() -> None:
     names = ", ".join(f'linear[name == "l{i}"]' for i in range(2_000))
     assert len(load_text(f"rule {names} {{ keep }}", SCHEMA).rules) == 1

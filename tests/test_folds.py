@@ -220,6 +220,7 @@ REJECTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REJECTED)
 def test_a_batch_norm_between_others_stays_reject(case: str) -> None:
     module, shape, reason = REJECTED[case]

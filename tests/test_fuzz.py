@@ -13,10 +13,10 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from benchmarks import fuzz
-from benchmarks.fuzz_compare import compared
-from benchmarks.fuzz_graphs import drawn
-from benchmarks.fuzz_models import MUTATIONS, mutated, seeds
+from benchmarks.fuzz import run as fuzz
+from benchmarks.fuzz.compare import compared
+from benchmarks.fuzz.graphs import drawn
+from benchmarks.fuzz.models import MUTATIONS, mutated, seeds
 from qcc.ir.axes.axes import Action, Axes
 from qcc.ir.onnx.adapter import OnnxGraph
 

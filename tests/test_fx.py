@@ -278,6 +278,7 @@ def test_operands_stand_in_one_order() -> None:
     assert (layer.bias, layer.bias_op, layer.output) == ("bias", None, "addmm")
 
 
+@pytest.mark.slow
 def test_a_bias_added_after_a_product_is_the_layers() -> None:
     class Added(nn.Module):
         def __init__(self) -> None:
@@ -414,6 +415,7 @@ def test_refusals() -> None:
         graph.replace_constant("relu", np.zeros(16, np.float32))
 
 
+@pytest.mark.slow
 def test_modules_with_side_effects_are_refused() -> None:
     class Counter(nn.Module):
         count: torch.Tensor

@@ -157,3 +157,8 @@ def test_losses_are_of_one_metric(model: Path, tmp_path: Path) -> None:
     with pytest.raises(QccError) as caught:
         qcc.compile(model, _policy(tmp_path, "budget { top_kl <= 0.1 }\nminimize output_error\n"))
     assert caught.value.diagnostics[0].code == "Q641"
+
+
+def test_what_the_budget_bounds_is_minimised_where_nothing_is_said(model: Path, tmp_path: Path) -> None:
+    result = qcc.compile(model, _policy(tmp_path, "budget { top_kl <= 0.5; size <= 90% }\n"))
+    assert result.allocation is not None and result.allocation.objective == result.allocation.metric == "top_kl"

@@ -132,6 +132,7 @@ def test_a_file_goes_through_the_same_stages(file: OpenModel, tmp_path: Path) ->
     assert (tmp_path / "made").is_file()
 
 
+@pytest.mark.slow
 def test_models_tell_of_themselves(opened: OpenModel, file: OpenModel) -> None:
     tensors = sum(weight.size_bytes for weight in opened.graph.weights())
     assert tensors < opened.size_bytes < 1.2 * tensors  # biases, too

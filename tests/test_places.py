@@ -141,6 +141,7 @@ def test_no_reader_no_float_reject() -> None:
         EncodedValue(STATIC_INT8)
 
 
+@pytest.mark.slow
 def test_torch_computes_the_same() -> None:
     torch = pytest.importorskip("torch")
     from qcc.ir.fx.graph import FxGraph

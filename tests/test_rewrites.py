@@ -424,6 +424,7 @@ def test_a_plan_can_be_decided_alone(model: Path) -> None:
     assert actions(plan)[1] == "toy_scale = constant(factor = 4)"
 
 
+@pytest.mark.slow
 def test_reports(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = model.with_name("p.qpolicy")
     path.write_text("qpolicy 1\nrule any { weights = int8 channel }\n" + ALL, encoding="utf-8")

@@ -1,5 +1,6 @@
 """Trimming's law: one file, many sizes; what is left computes what its levels say, and is what compiling would give."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def test_one_file_gives_many_sizes_each_better_than_the_one_below(model: Path, w
         found.append((done.output_bytes, noise(done.output, model)))
     assert len({size for size, _ in found}) >= 8
     losses = [loss for _, loss in sorted(found)]
-    assert all(after <= before * 1.005 for before, after in zip(losses, losses[1:], strict=False))
+    assert all(after <= before * 1.005 for before, after in pairwise(losses))
     assert losses[-1] < 0.1 * losses[0]
     assert (tmp_path / "1.0.onnx").read_bytes() == whole.read_bytes()
 

@@ -1,6 +1,5 @@
 """The C compiler that makes the shim and links a library, for this machine's architecture or another."""
 
-import importlib.metadata
 import importlib.util
 import os
 import shlex
@@ -60,4 +59,6 @@ def compiler(architecture: str) -> Compiler:
 
 def zig_version() -> str:
     """The version of zig that is installed as a Python package; empty if none is."""
-    return importlib.metadata.version("ziglang") if importlib.util.find_spec("ziglang") else ""
+    from importlib.metadata import version  # loads a reader of mails
+
+    return version("ziglang") if importlib.util.find_spec("ziglang") else ""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 import qcc.codegen
-from qcc.codegen.target.target import AnyTarget, Target
+from qcc.codegen.target.target import NATIVE, AnyTarget, Target
 from qcc.ir.discovery import classes_of
 
 
@@ -18,6 +18,16 @@ def targets() -> Mapping[str, AnyTarget]:
     assert len(named) == len(found), "two targets have a name in common"
     assert [one.default for one in named.values()].count(True) == 1, "one target is the default"
     return named
+
+
+def spelled_default() -> str:
+    """The statement that names the target that is meant where none is named."""
+    return f"target {next(iter(targets()))}"
+
+
+def spelled_native() -> str:
+    """The statement that asks for the kernels of this machine, of the first target that has some."""
+    return f"target {next(name for name, one in targets().items() if one.templates)}({NATIVE})"
 
 
 def kernel_stages() -> tuple[str, ...]:

@@ -15,6 +15,7 @@ def held_back() -> Iterator[None]:
     """Interruptions come when the block is left.
 
     TVM calls back into Python, and what is raised there comes out as a bare ``RuntimeError``.
+    Modules in C do not stand being interrupted while they load: a command loads what it needs in such a block.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # Python delivers signals elsewhere

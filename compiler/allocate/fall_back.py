@@ -75,7 +75,7 @@ class FallBack:
         return made
 
     def tell(self, verification: Verification, diagnostics: Diagnostics) -> None:
-        """Say which weights fell back, and what came of it."""
+        """Say which weights fell back, and what came of it in the end."""
         if not self.fallen:
             return
         names = patterns(self.fallen)

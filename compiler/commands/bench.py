@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.picture is not None:
         _check_picture(args.picture)
-    with held_back():  # modules in C do not stand being interrupted while they load
+    with held_back():
         from qcc.compiler.bench.bench import bench  # these load onnx and the runtime
         from qcc.compiler.bench.console import as_json, write_report
         from qcc.compiler.bench.picture import draw

@@ -81,7 +81,7 @@ def _load(name: str, given: dict[str, str], report: Diagnostics) -> Policy:
 
 
 def _bound(policy: Policy, path: Path, report: Diagnostics) -> str:
-    with held_back():  # modules in C do not stand being interrupted while they load
+    with held_back():
         from qcc.compiler.files.open_model import open_model
         from qcc.compiler.plan.bind import bind  # these load onnx
 

@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qcc.codegen.target.find import kernel_stages
+from qcc.codegen.target.find import kernel_stages, spelled_native
 from qcc.codegen.target.interruption import held_back
 from qcc.compiler.commands.cli import DEMAND
 from qcc.compiler.commands.dim_options import add_dims, dims
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"`--jobs` is at least 1, not {args.jobs}")
     if args.model is None:
         raise UsageError("no model is given", "`qcc compile MODEL`, where MODEL is an .onnx file")
-    with held_back():  # modules in C do not stand being interrupted while they load
+    with held_back():
         from qcc.compiler import compile as driver  # these load onnx and the runtime
         from qcc.compiler.report import console as report_console
         from qcc.compiler.report.failures import failed_bounds
@@ -144,14 +144,14 @@ def _emit_plan(plan: "Plan", warnings: list[Diagnostic], args: argparse.Namespac
 
 
 def _emit_kernels(policy: "Policy", plan: "PlanFile | None", report: Diagnostics, args: argparse.Namespace) -> int:
-    with held_back():  # modules in C do not stand being interrupted while they load
+    with held_back():
         from qcc.compiler import compile as driver
         from qcc.compiler.runtime import build_kernels
 
     kernels = plan.plan.kernels if plan else build_kernels.kernels_of(policy)
     if kernels is None:
         asked = args.plan or args.policy or DEFAULT_POLICY
-        raise UsageError(f"`{asked}` asks for no kernels", "`target cpu` in the policy does")
+        raise UsageError(f"`{asked}` asks for no kernels", f"`{spelled_native()}` in the policy does")
     if args.emit not in kernels.of.stages:
         shown = ", ".join((*STAGES, *kernels.of.stages))
         raise UsageError(f"kernels for `{kernels.target}` are not shown as `{args.emit}`", f"there are {shown}")

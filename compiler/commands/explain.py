@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Explain."""
     if CODE.fullmatch(args.subject):
         return _code(args)
-    with held_back():  # modules in C do not stand being interrupted while they load
+    with held_back():
         from qcc.compiler.report.explain import explain_layers  # loads onnx
 
     return explain_layers(Path(args.subject), args.policy, definitions(args), args.layers, args.format)

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"`--{'picture' if args.group is None else 'group'}` needs `--axes`")
     if args.picture is not None and args.picture.suffix not in (".svg", ".html"):
         raise UsageError(f"a picture ends in .svg or .html: `{args.picture}`")
-    with held_back():  # modules in C do not stand being interrupted while they load
+    with held_back():
         from qcc.compiler.files.open_model import open_model  # loads onnx
 
     model = open_model(args.model)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from qcc.codegen.target.find import spelled_native
 from qcc.codegen.target.scratch import scratch
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.measure.time_model import Entrant, ModelTimes, fastest, races
@@ -88,6 +89,6 @@ def warn_if_slower(times: ModelTimes | None, timed: bool, diagnostics: Diagnosti
         return
     race = times.slower[0]
     message = f"the file is slower than its input: {race.ratio(times.entrant).median:.2f}x the time"
-    help = "`target cpu(native)` times every form of a layer and takes the fastest"
+    help = f"`{spelled_native()}` times every form of a layer and takes the fastest"
     help = "give the layers other formats or `float` as candidates, and `minimize latency`" if timed else help
     diagnostics.warning("Q507", f"{message}, {race.threads_text}", help=help)

@@ -59,8 +59,8 @@ class LevelMeter:
 
     def _shortened(self, edit: Edit, count: int) -> Edit:
         (encoding,) = (found for name, found in self._found if name == edit.subject)
-        left = encoding.first(count)
-        return replace(edit, text=left.text, error=float(self._errors[edit.subject][count - 1]), instead=left)
+        left = encoding.summing(encoding.summands[:count])
+        return replace(edit, text=left.text, error=float(self._errors[edit.subject][count - 1]), stored=left)
 
     def levels(self, stored: Mapping[str, Encoded]) -> Levels | None:
         """The levels of weights that are stored so, by name; None where none has any."""

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import lstsq
 
 from qcc.compiler.observe.sums import PairSum
 from qcc.ir.graph.ops import Array
@@ -27,6 +26,8 @@ def fit_map(pairs: PairSum, ridge: float = 0.0, bias: bool = True, towards: Arra
         bias: the map may add a constant, which costs nothing.
         towards: a matrix ``[in, out]`` to stay near to; by default zero.
     """
+    from scipy.linalg import lstsq  # who fits no map needs none of it
+
     counts = 1.0 if bias else 0.0
     x, y = pairs.mean("x") * counts, pairs.mean("y") * counts
     gram = pairs.mean("xx") - np.outer(x, x)

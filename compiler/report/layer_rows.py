@@ -1,7 +1,6 @@
 """What became of each weight, a row each."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from qcc.compiler.build.run import Built
 from qcc.compiler.plan.activations import rounded_reason
@@ -49,13 +48,14 @@ def _kept_row(weight: Weight, reason: str) -> LayerRow:
 
 def _encoded_row(weight: Weight, action: Encode, edit: Edit, loss: float | None, chooser: Chooser) -> LayerRow:
     original = weight.size_bytes
-    action = action if edit.instead is None else replace(action, encoding=edit.instead)
-    size = action.form.stored_bytes(action.encoding, weight.shape)
+    stored = edit.stored or action.encoding
+    size = action.form.stored_bytes(stored, weight.shape)
     choice = chooser(weight, action.encoding)
     reason = choice.reason if choice.form == action.form else "as the plan says"
     if action.activations is not None:
         reason = rounded_reason(action)
-    bits, text = action.form.stored_as(action.encoding).bits_per_weight(weight.shape), action.encoding.text
+    bits, asked = action.form.stored_as(stored).bits_per_weight(weight.shape), action.encoding
+    text = (stored if len(stored.summands) < len(asked.summands) else asked).text
     kinds = tuple(sorted(weight.kinds))
     sizes = size, original, bits, edit.error
     return LayerRow(weight.name, kinds, weight.shape, text, action.form.name, *sizes, loss, reason, edit.chosen)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from qcc.codegen.target.errors import BuildError, TargetError
+from qcc.codegen.target.find import spelled_default
 from qcc.codegen.target.target import AnyTarget, Library
 from qcc.compiler.plan.catalog import Export
 from qcc.compiler.plan.plan import Kernels
@@ -78,5 +79,5 @@ def _refusals() -> Iterator[None]:
 
 
 def _refused(code: str, message: str, span: Span | None) -> QccError:
-    help = "`target onnxruntime` or `export { kernels = none }` does without kernels"
+    help = f"`{spelled_default()}` or `export {{ kernels = none }}` does without kernels"
     return QccError([Diagnostic(code, message, span, help=help)])

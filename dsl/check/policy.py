@@ -59,7 +59,7 @@ class _Checker:
         self.rules: list[Rule] = []
         self.target: TargetName | None = None
         self.calibrate: Calibration | None = None
-        self.minimize = context.schema.objectives[0]
+        self.minimize: str | None = None
         self.bounds: dict[str, dict[tuple[str, str | None, str], Bound]] = {"budget": {}, "verify": {}}
         self.export: dict[str, GivenOption] = {}
         self.depth: dict[str, DepthPart] = {}
@@ -77,12 +77,19 @@ class _Checker:
             target=self.target or TargetName(next(iter(self.context.schema.targets))),
             calibrate=self.calibrate,
             budget=tuple(self.bounds["budget"].values()),
-            minimize=self.minimize,
+            minimize=self.minimize or self._bounded_loss(),
             verify=tuple(self.bounds["verify"].values()),
             export=export,
             params=dict(spelled(self.context.params)),
             depth=tuple(self.depth.values()),
         )
+
+    def _bounded_loss(self) -> str:
+        """What is minimised where nothing is said: the loss that the budget bounds, or else the language's default."""
+        schema = self.context.schema
+        bounded = (bound.metric for bound in self.bounds["budget"].values())
+        losses = [name for name in bounded if name in schema.objectives and name in schema.verify]
+        return losses[0] if losses else schema.objectives[0]
 
     def _statement(self, linked: Linked) -> None:
         match linked.statement:

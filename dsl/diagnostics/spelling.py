@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 
-from rapidfuzz.distance import OSA
-
 from qcc.dsl.diagnostics.other_tools import Place, told
 
 LISTED_AT_MOST = 12
@@ -33,6 +31,8 @@ def _one_begins_other(left: str, right: str) -> bool:
 
 def edit_distance(left: str, right: str, limit: int) -> int:
     """Insertions, deletions, replacements and swaps of neighbours between two words; above ``limit``, ``limit + 1``."""
+    from rapidfuzz.distance import OSA  # a policy without mistakes needs none of it
+
     return OSA.distance(left, right, score_cutoff=limit)
 
 

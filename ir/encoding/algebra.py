@@ -22,6 +22,7 @@ Read = Callable[[str], V]
 Parts = Mapping[str, np.ndarray]
 Rows = slice | np.ndarray
 Columns = int | np.ndarray
+LAST_DIGIT = 2.0**-23  # of a float32, as a share of it
 LEAST_POWER = 1e-3  # of the mean
 DOUBT = 1e-2  # of the mean of a Gram matrix's diagonal, on top of all of it
 
@@ -105,6 +106,10 @@ class Ops(Protocol[V]):
         """What stands at these places of an axis."""
         ...
 
+    def places(self, numbers: V, count: int) -> V:
+        """Where each of so many numbers stands when they are sorted; equal ones stay as they stand."""
+        ...
+
     def cut(self, value: V, shape: Sequence[int]) -> V:
         """The first elements along each axis."""
         ...
@@ -139,6 +144,10 @@ class Fitted(ABC):
     def parts(self) -> dict[str, np.ndarray]:
         """What is stored now; not a copy."""
 
+    def settled(self, asked: "Encoding") -> "Encoding":
+        """The encoding whose parts these are: the one that was asked for, with all decided that it left open."""
+        return asked
+
 
 @dataclass(frozen=True)
 class Fitter:
@@ -148,20 +157,24 @@ class Fitter:
         leaf: stores a matrix in an encoding that holds no other.
         power: of what each column is multiplied with, the mean square; None if no data tells.
         gram: the mean products of what two columns are multiplied with ``[in, in]``; None if no data tells.
+        sensitivity: what a squared error of each column costs once columns that are rounded later have made up for it;
+            None if it is not known.
     """
 
     leaf: Callable[[np.ndarray, "Encoding"], Fitted]
     power: np.ndarray | None = None
+    sensitivity: np.ndarray | None = None
     gram: np.ndarray | None = None
 
     def of(self, columns: np.ndarray) -> "Fitter":
         """For a matrix of some of the columns."""
-        power = None if self.power is None else self.power[columns]
-        return replace(self, power=power, gram=None if self.gram is None else self.gram[np.ix_(columns, columns)])
+        power, sensitivity = (None if one is None else one[columns] for one in (self.power, self.sensitivity))
+        gram = None if self.gram is None else self.gram[np.ix_(columns, columns)]
+        return replace(self, power=power, sensitivity=sensitivity, gram=gram)
 
     def blind(self) -> "Fitter":
         """For a matrix whose columns are others."""
-        return replace(self, power=None, gram=None)
+        return replace(self, power=None, sensitivity=None, gram=None)
 
     def whitened(self, matrix: np.ndarray) -> np.ndarray:
         """A matrix ``[out, in]``, float64, such that the plain squared error of it is that of the layer's output.
@@ -237,13 +250,18 @@ class Encoding(ABC):
         """What it is the sum of, each holding what those before it left, by the names of parts ``0.`` and so on."""
         return ()
 
-    def first(self, count: int) -> "Encoding":
-        """The sum of the first of the `summands` alone.
+    def summing(self, summands: tuple["Encoding", ...]) -> "Encoding":
+        """The sum of others in the place of the `summands`.
 
         Raises:
             NotImplementedError: it is no sum.
         """
-        raise NotImplementedError(f"{self.text} is no sum of {count}")
+        raise NotImplementedError(f"{self.text} is no sum of {len(summands)}")
+
+    @property
+    def open(self) -> bool:
+        """The parts of a matrix depend on what is in it: `parts` tells about how large they are, for all alike."""
+        return any(one.open for one in self.within)
 
     @property
     def rows_apart(self) -> bool:
@@ -280,6 +298,13 @@ class Encoding(ABC):
     def bits_per_weight(self, shape: MatrixShape) -> float:
         """``size_bits`` shared out over the weights."""
         return self.size_bits(shape) / max(shape[0] * shape[1], 1)
+
+
+def remainder(matrix: np.ndarray, stored: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """What storing a matrix left of it; nothing where that is no digit of what it was once: no scale holds it."""
+    left: np.ndarray = matrix - stored
+    left[np.abs(left) <= LAST_DIGIT * np.abs(whole)] = 0
+    return left
 
 
 def under(read: Read[V], prefix: str) -> Read[V]:

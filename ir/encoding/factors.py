@@ -3,8 +3,6 @@
 from contextlib import suppress
 
 import numpy as np
-import scipy.linalg
-from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
 FEW = 32  # times fewer directions than there are: found one by one
 NEAR = 1e-6  # of an eigenvalue
@@ -25,6 +23,9 @@ def leading(matrix: np.ndarray, rank: int) -> np.ndarray:
 
 def _largest(gram: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
     """The largest eigenvalues of a Gram matrix, in rising order, and their vectors."""
+    import scipy.linalg  # languages and policies do without
+    from scipy.sparse.linalg import ArpackNoConvergence, eigsh
+
     last, power = len(gram) - 1, float(np.trace(gram))
     if rank * FEW <= len(gram) and power > 0:
         start = np.random.default_rng(0).standard_normal(len(gram))

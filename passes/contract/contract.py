@@ -54,7 +54,7 @@ class Edit:
     ``error`` is what it did to a weight: noise power over signal power. ``refused`` marks what was asked and not done;
     the text is then the reason. ``layers`` names the weights that changed, or would have, where the subject is no
     weight's name. ``chosen`` tells what data decided in place of what was asked. ``ops`` are the kernel ops that
-    were written for the subject. ``instead`` is what a weight was stored in at last, where that is less than was asked.
+    were written for the subject. ``stored`` is the encoding that a weight got, with all decided that was left open.
     """
 
     subject: str
@@ -64,7 +64,7 @@ class Edit:
     layers: tuple[str, ...] = ()
     chosen: str = ""
     ops: tuple[LinearOp, ...] = ()
-    instead: Encoding | None = None
+    stored: Encoding | None = None
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,16 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import numpy as np
 
-from qcc.ir.encoding.algebra import Encoding, Fitted, inside
+from qcc.ir.encoding.algebra import Encoding, Fitted, inside, remainder
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import TENSOR
 from qcc.ir.encoding.encoded import Encoded
-from qcc.ir.encoding.fit import fitted
+from qcc.ir.encoding.fit import encoded, fitted
+from qcc.ir.encoding.search import Clip
 from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.contract import Between, Context, Rounding
 from qcc.passes.contract.factor import inverse_factor
@@ -54,7 +55,7 @@ class Gptq(Rounding):
     uses_gram: ClassVar[bool] = True
 
     damping: Annotated[float, Between(0, 10)] = 0.01
-    clip: Literal["mse", "absmax"] = "mse"
+    clip: Clip = "mse"
 
     def advised(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> tuple[Rounding, str]:
         """The damping that does best on samples held out, or rounding to nearest."""
@@ -63,10 +64,10 @@ class Gptq(Rounding):
             return self, ""
         seen, held = trusted(weight, moments.seen, moments), trusted(weight, moments.held)
         part = matrix[_judged_rows(matrix.shape[0], encoding)]
-        found = fitted(part, encoding, self.clip, gram=seen)
+        found = _fitted(part, encoding, seen, self.damping, self.clip)
         if found.fixed:
             return self, ""
-        nearest = output_error(part, _encoded(part, encoding, found), held)
+        nearest = output_error(part, encoded(part, encoding, found), held)
         tried = list(dict.fromkeys(self.damping * more for more in MORE))
         errors = []
         for one in tried:
@@ -90,7 +91,7 @@ def round_columns(
     encoding: Encoding,
     gram: np.ndarray,
     damping: float,
-    clip: Literal["mse", "absmax"],
+    clip: Clip,
     found: Fitted | None = None,
 ) -> Encoded:
     """Encode a matrix ``[out, in]`` against the Gram matrix ``[in, in]`` of its inputs.
@@ -106,10 +107,10 @@ def round_columns(
         clip: how scales are found.
         found: the matrix fitted before, whose codes are chosen anew.
     """
-    found = found or fitted(matrix, encoding, clip, gram=gram)
+    found = found or _fitted(matrix, encoding, gram, damping, clip)
     if not found.fixed:
         _sweep(matrix, found, gram, damping)
-    together = _encoded(matrix, encoding, found)
+    together = encoded(matrix, encoding, found)
     if len(encoding.summands) < 2:
         return together
     apart = _round_levels(matrix, encoding, gram, damping, clip)
@@ -117,26 +118,27 @@ def round_columns(
     return apart if errors[0] <= WORSE * errors[1] else together
 
 
-def _round_levels(
-    matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Literal["mse", "absmax"]
-) -> Encoded:
+def _round_levels(matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Clip) -> Encoded:
     parts: dict[str, np.ndarray] = {}
+    settled: list[Encoding] = []
     left = matrix
     for at, level in enumerate(encoding.summands):
         one = round_columns(left, level, gram, damping, clip)
-        left = left - one.decode()
+        left = remainder(left, one.decode(), matrix)
         parts |= inside(one.parts, str(at))
-    return Encoded(encoding, (matrix.shape[0], matrix.shape[1]), parts)
+        settled.append(one.encoding)
+    return Encoded(encoding.summing(tuple(settled)), (matrix.shape[0], matrix.shape[1]), parts)
 
 
-def output_error(matrix: np.ndarray, encoded: Encoded, gram: np.ndarray) -> float:
+def output_error(matrix: np.ndarray, stored: Encoded, gram: np.ndarray) -> float:
     """The noise power at a layer's output, for a matrix ``[out, in]`` and the Gram matrix of its inputs."""
-    noise = encoded.decode() - matrix
+    noise = stored.decode() - matrix
     return float(np.vdot(noise @ gram, noise))
 
 
-def _encoded(matrix: np.ndarray, encoding: Encoding, found: Fitted) -> Encoded:
-    return Encoded(encoding, (matrix.shape[0], matrix.shape[1]), found.parts())
+def _fitted(matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Clip) -> Fitted:
+    """With all fixed that codes rest on, by what data tells."""
+    return fitted(matrix, encoding, clip, None, inverse_factor(gram, damping).sensitivity, gram)
 
 
 def _judged_rows(count: int, encoding: Encoding) -> np.ndarray:

@@ -1,6 +1,5 @@
 """The CPU's kernels as one shared library: TVM's object code for each processor, and the C shim."""
 
-import importlib.metadata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -58,9 +57,14 @@ def tvm_version() -> str:
     Raises:
         BuildError: none is.
     """
+    from importlib.metadata import (
+        PackageNotFoundError,
+        version,
+    )  # loads a reader of mails
+
     try:
-        return importlib.metadata.version(TVM)
-    except importlib.metadata.PackageNotFoundError as error:
+        return version(TVM)
+    except PackageNotFoundError as error:
         raise BuildError("TVM is missing, which comes with qcc: `pip install --force-reinstall qcc`") from error
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linprog
 
 FloatArray = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -150,6 +149,8 @@ def _master(
     gap: float,
 ) -> tuple[FloatArray, float] | None:
     """Maximise the cutting-plane model; return the multipliers and the model's value there."""
+    from scipy.optimize import linprog  # who has nothing to choose needs none of it
+
     centre = best.multipliers
     right = values - best.bound + ((centre - points) * slopes).sum(axis=1)
     left = np.column_stack([-slopes * unit, np.full(len(values), gap)])

@@ -20,8 +20,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sparse
-from scipy import optimize
 
 from qcc.compiler.allocate.choice.bound import Dual, FloatArray, Ints, PaddedProblem
 
@@ -217,6 +215,8 @@ def sweep(core: Core, limit: float, width: int, deadline: float) -> Outcome:
 
 def milp(core: Core, limit: float, deadline: float) -> Outcome:
     """Search a core with HiGHS; `limit` sets the scale of the objective, so that its tolerances mean little."""
+    from scipy import optimize, sparse  # who has nothing to choose needs none of it
+
     rows, depth = len(core.room), len(core.units)
     who, what = np.nonzero(np.isfinite(core.price))
     count = len(who)

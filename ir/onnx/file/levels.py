@@ -24,7 +24,7 @@ ALWAYS: Need = ("", 0)
 
 
 @dataclass(frozen=True)
-class Chain:
+class SumOfValues:
     """A sum of levels.
 
     Args:
@@ -115,7 +115,7 @@ def _either(needs: Iterable[Need | None]) -> Need:
     return min(found) if len({weight for weight, _ in found}) == 1 else ALWAYS
 
 
-def _chains(graph: onnx.GraphProto, levels: Levels) -> Iterator[Chain]:
+def _chains(graph: onnx.GraphProto, levels: Levels) -> Iterator[SumOfValues]:
     """The sums of levels in a graph, those left out whose form is another.
 
     Raises:
@@ -138,7 +138,7 @@ def _chains(graph: onnx.GraphProto, levels: Levels) -> Iterator[Chain]:
             raise ValueError(f"`{weight}` has {len(names)} levels instead of {levels.counts[weight]}")
         if outputs.intersection(names) or any(readers[name] != 1 for name in names[:-1]):
             raise ValueError(f"the levels of `{weight}` are read by themselves")
-        yield Chain(weight, names)
+        yield SumOfValues(weight, names)
     missing = [name for name, count in levels.counts.items() if count > 1 and name not in {w for w, _ in sums.values()}]
     if missing:
         raise ValueError(f"the levels of `{missing[0]}` are not there")

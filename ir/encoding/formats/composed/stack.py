@@ -1,7 +1,7 @@
 """Sums: a matrix as the sum of what several encodings hold, each of what those before it left."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -19,6 +19,7 @@ from qcc.ir.encoding.algebra import (
     V,
     inside,
     leaves,
+    remainder,
     under,
 )
 from qcc.ir.encoding.format import MOST_LEAVES, Composition, Limits
@@ -61,9 +62,9 @@ class Stack(Encoding):
         """The levels."""
         return self.levels
 
-    def first(self, count: int) -> Encoding:
-        """The first levels."""
-        return Stack(self.levels[:count])
+    def summing(self, summands: tuple[Encoding, ...]) -> Encoding:
+        """Of other levels."""
+        return Stack(summands)
 
     @property
     def rows_apart(self) -> bool:
@@ -89,11 +90,14 @@ class Stack(Encoding):
     def fit(self, matrix: np.ndarray, fitter: Fitter) -> Fitted:
         """Level by level, what is left."""
         found: list[Fitted] = []
+        whole = matrix
         for level in self.levels:
             found.append(level.fit(matrix, fitter))
             if len(found) < len(self.levels):
                 parts = found[-1].parts()
-                matrix = matrix - level.decode(NUMPY, parts.__getitem__, (matrix.shape[0], matrix.shape[1]))
+                stored = found[-1].settled(level)
+                decoded = stored.decode(NUMPY, parts.__getitem__, (matrix.shape[0], matrix.shape[1]))
+                matrix = remainder(matrix, decoded, whole)
         return FittedStack(found)
 
 
@@ -109,6 +113,13 @@ class FittedStack(Fitted):
         for level in sorted(self._levels, key=lambda one: not one.fixed):
             left = left - level.round(rows, columns, left)
         return np.asarray(values - left)
+
+    def settled(self, asked: Encoding) -> Encoding:
+        """Each level."""
+        assert isinstance(asked, Stack)
+        return replace(
+            asked, levels=tuple(one.settled(level) for one, level in zip(self._levels, asked.levels, strict=True))
+        )
 
     def parts(self) -> dict[str, np.ndarray]:
         """Those of the levels, numbered."""

@@ -10,7 +10,7 @@ import onnx
 import onnx.parser
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
-FASHION = Path(__file__).parent.parent / "examples" / "fashion" / "fashion-cnn.onnx"
+FASHION = Path(__file__).parents[2] / "examples" / "fashion" / "fashion-cnn.onnx"
 HUGE = (-1, 0, 1, 2**31, 2**40, 2**62, -(2**63))
 ODD_NAMES = ("", "x", "é\n\x00", "a" * 5000, "../../etc/passwd", " ")
 OTHER_OPS = (

@@ -39,11 +39,12 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from benchmarks import children, fuzz_inputs
-from benchmarks.fuzz_compare import EXACT, compared
-from benchmarks.fuzz_graphs import drawn
-from benchmarks.fuzz_models import FASHION, mutated, seeds
-from benchmarks.timing import machine
+from benchmarks.fuzz import inputs
+from benchmarks.fuzz.compare import EXACT, compared
+from benchmarks.fuzz.graphs import drawn
+from benchmarks.fuzz.models import FASHION, mutated, seeds
+from benchmarks.processes import children
+from benchmarks.processes.timing import machine
 from qcc.compiler.commands.cli import BUG, INPUT
 from qcc.compiler.commands.cli import run as command
 from qcc.compiler.plan.catalog import schema
@@ -332,25 +333,25 @@ def _graph(seed: int, case: int, folder: Path) -> list[str]:
 
 
 def _policy(seed: int, case: int, folder: Path) -> list[str]:
-    (folder / "p.qpolicy").write_bytes(fuzz_inputs.policy(_random("policies", seed, case)))
+    (folder / "p.qpolicy").write_bytes(inputs.policy(_random("policies", seed, case)))
     return ["check", "p.qpolicy"]
 
 
 def _lock(seed: int, case: int, folder: Path) -> list[str]:
     shutil.copy(FASHION, folder / "m.onnx")
-    (folder / "p.lock").write_bytes(fuzz_inputs.lock(_good_lock(), _random("locks", seed, case)))
+    (folder / "p.lock").write_bytes(inputs.lock(_good_lock(), _random("locks", seed, case)))
     return ["compile", "m.onnx", "--plan", "p.lock", "-o", "out.onnx"]
 
 
 def _data(seed: int, case: int, folder: Path) -> list[str]:
     shutil.copy(FASHION, folder / "m.onnx")
-    (folder / "d.npz").write_bytes(fuzz_inputs.data(_random("data", seed, case)))
+    (folder / "d.npz").write_bytes(inputs.data(_random("data", seed, case)))
     return ["compile", "m.onnx", "--data", "d.npz", "-o", "out.onnx"]
 
 
 def _hostile(_: int, case: int, folder: Path) -> list[str]:
     shutil.copy(FASHION, folder / "m.onnx")
-    return fuzz_inputs.hostile(case, folder, FASHION.read_bytes())
+    return inputs.hostile(case, folder, FASHION.read_bytes())
 
 
 @cache
@@ -378,6 +379,3 @@ KINDS = {
     "data": Kind(300, _data),
     "hostile": Kind(60, _hostile),
 }
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Small convolutional and mixed architectures with the structure of the published ones; see `benchmarks.architectures`.
+"""Small convolutional and mixed architectures with the structure of the published ones; see `export`.
 
 Imported only when models are built: it needs torch.
 """

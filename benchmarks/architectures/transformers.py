@@ -1,4 +1,4 @@
-"""Small transformers, of the library of that name and our own, and recurrent models; see `benchmarks.architectures`.
+"""Small transformers, of the library of that name and our own, and recurrent models; see `export`.
 
 Imported only when models are built: it needs torch.
 """

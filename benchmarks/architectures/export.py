@@ -26,7 +26,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from benchmarks.timing import machine, session
+from benchmarks.processes.timing import machine, session
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -82,11 +82,11 @@ def export_all(arguments: argparse.Namespace) -> None:
 
 def catalogue() -> dict[str, Builder]:
     """Every architecture: its name, and what builds it."""
-    from benchmarks import architectures_cnn, architectures_transformers
+    from benchmarks.architectures import cnn, transformers
 
-    specs = architectures_transformers.MODELS
-    library = {name: partial(architectures_transformers.build, spec) for name, spec in specs.items()}
-    own = {**architectures_transformers.OWN, **architectures_cnn.MODELS}
+    specs = transformers.MODELS
+    library = {name: partial(transformers.build, spec) for name, spec in specs.items()}
+    own = {**transformers.OWN, **cnn.MODELS}
     found: dict[str, Builder] = {**library, **{name: partial(_own, *one) for name, one in own.items()}}
     return {**found, **{f"{name}{UNFUSED}": found[name] for name in UNFUSED_TOO}}
 
@@ -303,7 +303,3 @@ def verify(module: "nn.Module", shapes: Shapes, path: Path, axes: tuple[str, ...
     if not all(error < TOLERANCE for error in errors):  # also when one is not a number
         raise Unfit(f"relative error {max(errors):.1e}")
     return max(errors)
-
-
-if __name__ == "__main__":
-    main()

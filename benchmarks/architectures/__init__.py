@@ -1,0 +1,1 @@
+"""Models of published architectures with random weights, exported to ONNX (`export`)."""

@@ -1,0 +1,1 @@
+"""Inputs that are wrong or drawn, through the command: what goes wrong is told (`run`)."""

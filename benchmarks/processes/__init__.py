@@ -1,0 +1,1 @@
+"""What benchmarks share: processes of their own, and time."""
