@@ -62,7 +62,7 @@ def fitted(
     Raises:
         Refused: see `encode`.
     """
-    if encoding.within:
+    if not isinstance(encoding, Blocked):
         _check(matrix)
     if power is None and gram is not None:
         power = np.diag(gram)
