@@ -11,7 +11,7 @@ from qcc.ir.encoding.fit import encode
 from qcc.ir.encoding.search import Clip
 from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.contract import Context, Rounding
-from qcc.passes.contract.trust import trusted_gram
+from qcc.passes.contract.trust import trusted
 
 
 @dataclass(frozen=True)
@@ -34,4 +34,4 @@ class Nearest(Rounding):
 
     def encode(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> Encoded:
         """Round to nearest."""
-        return encode(matrix, encoding, self.clip, trusted_gram(weight, context) if encoding.learns else None)
+        return encode(matrix, encoding, self.clip, trusted(weight, matrix, context, 1.0) if encoding.learns else None)
