@@ -356,8 +356,9 @@ class _Compilation:
                     raised[opset] = raise_graph(opened.file.model, graph, opset, opened.data)
             with self.phases.phase("encode"):
                 built = build.run_plan(raised[opset], decided, evidence.context(decided, self._keep))
-            notes = lock.provenance(self.model, self.policy, decided)
-            return built, build.write(opened.file.model, built, staged, self._export(), notes, most)
+            notes = lock.provenance(self.model, self.policy, decided) | evidence.notes()
+            written = build.write(opened.file.model, built, staged, self._export(), notes, most)
+            return replace(built, edits=evidence.meter.shortened(built.edits, written.levels)), written
 
         settled = None if copies(plan) else settle(plan, write, evidence.losses)
         for edit in settled.built.edits if settled else ():

@@ -19,6 +19,7 @@ from qcc.ir.encoding.formats.composed.blocks import Sparse
 from qcc.ir.encoding.formats.composed.codebook import Codebook
 from qcc.ir.encoding.formats.composed.low_rank import LowRank
 from qcc.ir.encoding.formats.composed.nothing import Nothing
+from qcc.ir.encoding.formats.composed.signs import Signs
 from qcc.ir.encoding.formats.composed.stack import Stack
 from qcc.ir.encoding.grid import Grid, IntGrid, TableGrid, tables
 from qcc.ir.encoding.packing import UNIT
@@ -55,6 +56,7 @@ def composed(inner: st.SearchStrategy[Encoding]) -> st.SearchStrategy[Encoding]:
         st.lists(inner, min_size=1, max_size=3).map(tuple).map(Stack),
         st.builds(LowRank, st.just(0), SHARES, closed),
         st.builds(LowRank, st.integers(1, 99), st.just(0.0), closed),
+        st.builds(Signs, st.integers(0, 9)),
         st.builds(Sparse, side, side.map(lambda size: size + 1), SHARES, part),
     )
 
@@ -134,4 +136,4 @@ def test_what_is_drawn_is_of_every_kind() -> None:
         seen.update(type(one).__name__ for one in (encoding, *leaves(encoding), *encoding.within))
 
     look()
-    assert {"Bands", "Nothing", "Stack", "LowRank", "Sparse", "Codebook", "Blocked", "Floats"} <= seen
+    assert {"Bands", "Nothing", "Stack", "LowRank", "Signs", "Sparse", "Codebook", "Blocked", "Floats"} <= seen

@@ -15,6 +15,7 @@ from qcc.ir.encoding.formats.composed.codebook import Codebook
 from qcc.ir.encoding.formats.composed.low_rank import LowRank
 from qcc.ir.encoding.formats.composed.nothing import Nothing
 from qcc.ir.encoding.formats.composed.radix import DIGITS, Radix
+from qcc.ir.encoding.formats.composed.signs import Signs
 from qcc.ir.encoding.formats.composed.stack import Stack
 from qcc.ir.encoding.grid import FLOATS, Grid, IntGrid, TableGrid, tables
 from qcc.ir.encoding.packing import UNIT
@@ -37,6 +38,8 @@ TREES: list[Encoding] = [
     Stack((NF4, Blocked(TableGrid("int1"), CHANNEL, "e8m0"))),
     Stack((INT4, LowRank(4, 0.0, Blocked(FLOATS["fp16"], scale=None)))),
     LowRank(0, 0.25, Blocked(IntGrid(8))),
+    Signs(),
+    Stack((Signs(3), Signs())),
     Bands((INT4, BINARY), 0.25),
     Bands((Blocked(IntGrid(3, False), group(8)), NF4), 0.5),
     Bands((INT4, Blocked(IntGrid(2)), BINARY, Nothing()), average=1.8),

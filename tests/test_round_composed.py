@@ -11,6 +11,7 @@ from qcc.ir.encoding.formats.composed.bands import Bands
 from qcc.ir.encoding.formats.composed.blocks import Sparse
 from qcc.ir.encoding.formats.composed.low_rank import LowRank
 from qcc.ir.encoding.formats.composed.nothing import Nothing
+from qcc.ir.encoding.formats.composed.signs import Signs
 from qcc.ir.encoding.formats.composed.stack import Stack
 from qcc.ir.encoding.grid import IntGrid, TableGrid
 from qcc.ir.encoding.reference import NUMPY
@@ -32,6 +33,7 @@ SEPARATE = [
     Sparse(4, 8, 0.5, Bands((INT4, INT2), 0.5)),
     Sparse(4, 8, 0.5, Bands((INT4, INT2, Nothing()), average=2.5)),
     Sparse(8, 8, 0.6, Sparse(1, 4, 0.5, INT8)),
+    Signs(),
 ]  # fmt: skip
 SUMS = [
     Stack((INT2, INT4)),
@@ -40,6 +42,7 @@ SUMS = [
     Stack((Bands((INT4, INT2, BINARY), average=1.9), INT2)),
     Stack((INT4, LowRank(0, 0.25, INT8))),
     Stack((LowRank(4, 0.0, INT8), INT4)),
+    Stack((Signs(), Signs(), Signs(2))),
 ]
 SHAPES = ((24, 64), (13, 50), (1, 9), (5, 1))
 RNG = np.random.default_rng(0)

@@ -55,7 +55,8 @@ def _encoded_row(weight: Weight, action: Encode, edit: Edit, loss: float | None,
     reason = choice.reason if choice.form == action.form else "as the plan says"
     if action.activations is not None:
         reason = rounded_reason(action)
-    bits, text = action.form.stored_as(stored).bits_per_weight(weight.shape), action.encoding.text
+    bits, asked = action.form.stored_as(stored).bits_per_weight(weight.shape), action.encoding
+    text = (stored if len(stored.summands) < len(asked.summands) else asked).text
     kinds = tuple(sorted(weight.kinds))
     sizes = size, original, bits, edit.error
     return LayerRow(weight.name, kinds, weight.shape, text, action.form.name, *sizes, loss, reason, edit.chosen)

@@ -20,7 +20,7 @@ NEIGHBOURS = (-1, 0, -2, 1, -3, 2)  # of a scale, by how many numbers they are a
 NEAR = 0.5  # doublings: what is farther off is tried only if it is next
 
 
-def encode(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse") -> Encoded:
+def encode(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse", gram: np.ndarray | None = None) -> Encoded:
     """Encode a matrix ``[out, in]`` by round-to-nearest.
 
     Args:
@@ -28,11 +28,12 @@ def encode(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse") -> Encode
         encoding: how to store them.
         clip: ``absmax`` covers each block's whole range, ``statsq`` twice its mean magnitude, and ``mse`` searches the
             range of least squared error.
+        gram: the mean products of what two columns are multiplied with ``[in, in]``, if data tells.
 
     Raises:
         Refused: there are no weights, they are not finite, or their scale's type cannot hold their range.
     """
-    return encoded(matrix, encoding, fitted(matrix, encoding, clip))
+    return encoded(matrix, encoding, fitted(matrix, encoding, clip, gram=gram))
 
 
 def encoded(matrix: np.ndarray, encoding: Encoding, found: Fitted) -> Encoded:
@@ -46,6 +47,7 @@ def fitted(
     clip: Clip = "mse",
     power: np.ndarray | None = None,
     sensitivity: np.ndarray | None = None,
+    gram: np.ndarray | None = None,
 ) -> Fitted:
     """A matrix ``[out, in]`` with all fixed that its codes rest on, and to nearest.
 
@@ -55,13 +57,16 @@ def fitted(
         clip: see `encode`.
         power: of what each column is multiplied with, the mean square, if data tells.
         sensitivity: see `Fitter`.
+        gram: the mean products of what two columns are multiplied with ``[in, in]``, whose diagonal is the power.
 
     Raises:
         Refused: see `encode`.
     """
     if not isinstance(encoding, Blocked):
         _check(matrix)
-    return encoding.fit(matrix, Fitter(partial(_leaf, clip=clip), power, sensitivity))
+    if power is None and gram is not None:
+        power = np.diag(gram)
+    return encoding.fit(matrix, Fitter(partial(_leaf, clip=clip), power, sensitivity, gram))
 
 
 def _leaf(matrix: np.ndarray, encoding: Encoding, clip: Clip) -> Fitted:

@@ -9,6 +9,7 @@ from qcc.ir.encoding.blocks import Block
 
 MOST_LEAVES = 64
 """Of the encodings that one is made of."""
+LARGEST_RANK = 1 << 20
 BLOCK_WORDS = ("tensor", "channel", "group", "tile")
 SYMMETRY_WORDS = ("sym", "asym")
 MID = "mid"

@@ -46,10 +46,12 @@ class NumpyOps:
         """See `Ops.decode_rows`."""
         return encoding.decode_rows(self, read, lead, shape)
 
-    def add(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """See `Ops.add`."""
-        total: np.ndarray = left + right
-        return total
+    def total(self, levels: Sequence[np.ndarray]) -> np.ndarray:
+        """See `Ops.total`."""
+        found, *others = levels
+        for other in others:
+            found = found + other
+        return found
 
     def multiply(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """See `Ops.multiply`."""

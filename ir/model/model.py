@@ -20,6 +20,8 @@ class Written:
     data: Path | None
     size_bytes: int
     data_sha256: str | None = None
+    levels: Mapping[str, int] = field(default_factory=dict)
+    """How many levels are left of weights that had more."""
 
 
 @dataclass(frozen=True)

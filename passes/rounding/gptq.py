@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
-from qcc.ir.encoding.algebra import Encoding, Fitted
+from qcc.ir.encoding.algebra import Encoding, Fitted, inside, remainder
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.fit import encoded, fitted
 from qcc.ir.encoding.search import Clip
@@ -20,6 +20,7 @@ from qcc.passes.rounding.nearest import Nearest
 
 COLUMNS = 64  # columns whose mutual corrections are made before the rest of the row is touched
 TRIED = ((0.1, 1), (0.3, 1), (1, 1), (1, 10))  # of the doubt, and of the damping that was asked for
+WORSE = 1.1  # what a whole sum may lose so that each of its levels stands by itself
 ROWS = 512  # rows are independent: threads share them, so many at a time; fewer are not worth a thread
 
 
@@ -29,8 +30,9 @@ class Gptq(Rounding):
 
     Minimises the error of the layer's output on calibration data, ``|X (W - Q)'|^2``, through the Gram matrix of its
     inputs. Columns are taken in the order of their inputs' power; scales are fixed beforehand, so groups stay in place.
-    An encoding that is made of others is rounded in one sweep, too: each column as its band says, each level of a sum
-    what those before left, and what is no part of a kept block is an error that the columns still to come make up for.
+    An encoding that is made of others is rounded in one sweep, too: each column as its band says, and what is no part
+    of a kept block is an error that the columns still to come make up for. A sum is swept level by level, each with
+    what those before it left, unless all of it in one sweep is better by more than a tenth.
     A weight without calibrated linear layers (a convolution, an embedding that is only gathered) is rounded to nearest.
 
     The fewer the rows of data, the less they are trusted: the diagonal is raised by as much as chance alone spreads the
@@ -68,8 +70,9 @@ class Gptq(Rounding):
         nearest = output_error(part, encoded(part, encoding, found), held)
         errors = []
         for one in dict.fromkeys(tried):
-            sweep(part, found, seen_by(weight, moments, one.doubt), one.damping)
-            errors.append(output_error(part, encoded(part, encoding, found), held))
+            again = None if encoding.summands else found
+            gram = seen_by(weight, moments, one.doubt)
+            errors.append(output_error(part, round_columns(part, encoding, gram, one.damping, self.clip, again), held))
         best = int(np.argmin(errors))
         if not errors[best] < nearest:
             return Nearest(self.clip), "to nearest, which is better on samples held out"
@@ -84,12 +87,48 @@ class Gptq(Rounding):
         return round_columns(matrix, encoding, gram, self.damping, self.clip)
 
 
-def round_columns(matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Clip) -> Encoded:
-    """Encode a matrix ``[out, in]`` against the Gram matrix ``[in, in]`` of its inputs."""
-    found = fitted_to(matrix, encoding, gram, damping, clip)
+def round_columns(
+    matrix: np.ndarray,
+    encoding: Encoding,
+    gram: np.ndarray,
+    damping: float,
+    clip: Clip,
+    found: Fitted | None = None,
+) -> Encoded:
+    """Encode a matrix ``[out, in]`` against the Gram matrix ``[in, in]`` of its inputs.
+
+    A sum is rounded level by level, each as good as it gets by itself, so that it stands without those behind it;
+    all levels in one sweep where the whole is much the worse for that.
+
+    Args:
+        matrix: the weights.
+        encoding: how to store them.
+        gram: of their inputs.
+        damping: added to its diagonal.
+        clip: how scales are found.
+        found: the matrix fitted before, whose codes are chosen anew.
+    """
+    found = found or fitted_to(matrix, encoding, gram, damping, clip)
     if not found.fixed:
         sweep(matrix, found, gram, damping)
-    return encoded(matrix, encoding, found)
+    together = encoded(matrix, encoding, found)
+    if len(encoding.summands) < 2:
+        return together
+    apart = _round_levels(matrix, encoding, gram, damping, clip)
+    errors = [output_error(matrix, one, gram) for one in (apart, together)]
+    return apart if errors[0] <= WORSE * errors[1] else together
+
+
+def _round_levels(matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Clip) -> Encoded:
+    parts: dict[str, np.ndarray] = {}
+    settled: list[Encoding] = []
+    left = matrix
+    for at, level in enumerate(encoding.summands):
+        one = round_columns(left, level, gram, damping, clip)
+        left = remainder(left, one.decode(), matrix)
+        parts |= inside(one.parts, str(at))
+        settled.append(one.encoding)
+    return Encoded(encoding.summing(tuple(settled)), (matrix.shape[0], matrix.shape[1]), parts)
 
 
 def output_error(matrix: np.ndarray, stored: Encoded, gram: np.ndarray) -> float:
@@ -100,7 +139,7 @@ def output_error(matrix: np.ndarray, stored: Encoded, gram: np.ndarray) -> float
 
 def fitted_to(matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Clip) -> Fitted:
     """With all fixed that codes rest on, by what data tells."""
-    return fitted(matrix, encoding, clip, np.diag(gram), inverse_factor(gram, damping).sensitivity)
+    return fitted(matrix, encoding, clip, None, inverse_factor(gram, damping).sensitivity, gram)
 
 
 def sweep(matrix: np.ndarray, found: Fitted, gram: np.ndarray, damping: float) -> None:

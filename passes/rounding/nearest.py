@@ -11,13 +11,14 @@ from qcc.ir.encoding.fit import encode
 from qcc.ir.encoding.search import Clip
 from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.contract import Context, Rounding
+from qcc.passes.contract.trust import trusted
 
 
 @dataclass(frozen=True)
 class Nearest(Rounding):
     """Round every weight to the nearest code, with the clipping range searched per block.
 
-    Needs no data.
+    Needs no data. An encoding that is the better for it (`low_rank`, `signs`) is fitted to what calibration saw.
 
     Args:
         clip: ``mse`` searches the range of least squared error, ``absmax`` covers all weights, ``statsq`` twice their
@@ -33,4 +34,4 @@ class Nearest(Rounding):
 
     def encode(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> Encoded:
         """Round to nearest."""
-        return encode(matrix, encoding, self.clip)
+        return encode(matrix, encoding, self.clip, trusted(weight, matrix, context, 1.0) if encoding.learns else None)

@@ -16,6 +16,7 @@ from qcc.ir.encoding.packing import UNIT
 from qcc.ir.onnx.emit.decode import decode_function, decode_name, padded_count
 from qcc.ir.onnx.emit.emitter import Emitter
 from qcc.ir.onnx.file.domain import DOMAIN
+from qcc.ir.onnx.file.levels import LEVEL
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,12 @@ class OnnxOps:
         self._result = result
         return found
 
-    def add(self, left: Held, right: Held) -> Held:
-        """See `Ops.add`."""
-        return self._node("Add", [self._float(left), self._float(right)])
+    def total(self, levels: Sequence[Held]) -> Held:
+        """See `Ops.total`: sums that are called levels, of which each reads the one before."""
+        found, *others = map(self._float, levels)
+        for other in others:
+            found = self._emitter.node("Add", [found, other], self._anchor, dtype=ir.DataType.FLOAT, label=LEVEL)
+        return found
 
     def multiply(self, left: Held, right: Held) -> Held:
         """See `Ops.multiply`."""
