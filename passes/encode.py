@@ -78,7 +78,9 @@ class Encode(Pass):
                 edits.append(Edit(name, refused.reason, refused=True))
                 continue
             error = relative_error(matrix, encoded.decode())
-            edits.append(Edit(name, f"{self.encoding.text}, {self.form}", error, chosen=why, ops=ops))
+            edits.append(
+                Edit(name, f"{self.encoding.text}, {self.form}", error, chosen=why, ops=ops, stored=encoded.encoding)
+            )
             context.became(name, encoded)
         return edits
 

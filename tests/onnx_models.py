@@ -263,6 +263,7 @@ class Emitted:
     expected: dict[str, Array]
     stored: Sequence[onnx.TensorProto]
     shape: tuple[int, int]
+    encoding: Encoding
 
 
 def emit(case: Case, encoding: Encoding, form: Form, folder: Path) -> Emitted:
@@ -283,7 +284,7 @@ def emit(case: Case, encoding: Encoding, form: Form, folder: Path) -> Emitted:
     proto = onnx.load(path)
     onnx.checker.check_model(proto)
     stored = [tensor for tensor in proto.graph.initializer if tensor.name.startswith(f"{weight.name}.")]
-    return Emitted(path, graph, expected, stored, weight.shape)
+    return Emitted(path, graph, expected, stored, weight.shape, encoded.encoding)
 
 
 def run(path: Path, feeds: Feeds, optimized: Path | None = None) -> dict[str, Array]:

@@ -29,6 +29,14 @@ SPELLINGS = {
     "bands(int4 channel asym, binary channel, share = 20%)": (
         "bands(int4 channel asym scale fp16, int1 channel scale fp16, share = 20%)"
     ),
+    "bands(int{0,1,2,4} channel, average = 2.0, by = sensitivity)": (
+        "bands(int4 channel sym scale fp16, int2 channel sym scale fp16, int1 channel scale fp16, int0, average = 2)"
+    ),
+    "bands(nf4, int1 | int2 group 8, average = 1.5, by = activation)": (
+        "bands(nf4 group 64 scale fp16, int2 group 8 sym scale fp16, int1 channel scale fp16, average = 1.5,"
+        " by = activation)"
+    ),
+    "ptq161": "bands(int4 channel asym scale fp16, int1 channel scale fp16, share = 20%)",
     "bands(float, nf4, 5%)": "bands(float, nf4 group 64 scale fp16, share = 5%)",
     "stack(int2 group 32, int3 group 32)": "stack(int2 group 32 sym scale fp16, int3 group 32 sym scale fp16)",
     "stack(16)": "stack(count = 16, int1 group 64 scale fp16)",
@@ -81,7 +89,14 @@ def test_alternatives_in_arguments_are_candidates() -> None:
         ("blocks(2x2x2, keep = 25%)", "Q204", "two extents"),
         ("blocks(1x1, keep = 25%)", "Q204", "2 to 65536 weights"),
         ("bands(int4, int9, share = 20%)", "Q204", "no 9 bits"),
-        ("bands(int4, int1)", "Q205", "needs its argument `share`"),
+        ("bands(int4, int1)", "Q204", "take the share of the first of two, as in `share = 20%`, or an average"),
+        ("bands(int4, int1, share = 20%, average = 2)", "Q204", "or an average"),
+        ("bands(int4, int2, int1, share = 20%)", "Q204", "the first of two formats, not of 3"),
+        ("bands(int4, average = 2)", "Q204", "2 to 8 formats, not 1"),
+        ("bands(int{1,2,4}, average = 5)", "Q204", "5 bits are no average of formats of 1 to 4"),
+        ("bands(int4, int4 group 32, average = 4)", "Q204", "as many bits as no other"),
+        ("bands(int{2,4}, average = 3, by = magnitude)", "Q203", "`by` takes"),
+        ("low_rank(8, bands(int{2,4}, average = 3))", "Q204", "differs from matrix to matrix"),
         ("stak(4)", "Q207", "unknown format `stak`"),
     ],
 )
@@ -146,7 +161,14 @@ def compiled(model: Path, policy: str) -> Result:
 
 
 @pytest.mark.parametrize("rounding", ["nearest", "gptq"])
-@pytest.mark.parametrize("text", ["bands(int4 group 32, int2, share = 30%)", "low_rank(int4 group 16, 25%, int8)"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bands(int4 group 32, int2, share = 30%)",
+        "bands(int{1,2,4}, average = 2.5)",
+        "low_rank(int4 group 16, 25%, int8)",
+    ],
+)
 def test_a_policy_becomes_a_file_that_computes_what_the_report_says(model: Path, text: str, rounding: str) -> None:
     """The table of the embedding is gathered by rows; the report's figures are of the file itself."""
     found = compiled(model, f"rule any {{ weights = {text}; rounding = {rounding} }}\nverify {{ sqnr >= 4 dB }}")
@@ -157,7 +179,8 @@ def test_a_policy_becomes_a_file_that_computes_what_the_report_says(model: Path,
 
 
 def test_the_allocator_chooses_among_them(model: Path) -> None:
-    text = "int8 channel | bands(int4 group 32, int1, share = 30%) | stack(2, int2 group 32) | blocks(8x8, keep = 25%)"
+    text = "int8 channel | bands(int4 group 32, int1, share = 30%) | bands(int{1,2,3}, average = {1.5, 2})"
+    text += " | stack(2, int2 group 32) | blocks(8x8, keep = 25%)"
     found = compiled(model, f"rule any {{ weights = {text} }}\nbudget {{ size <= 30% }}")
     assert found.written and found.output_bytes <= 0.3 * found.input_bytes
-    assert found.allocation is not None and found.allocation.candidates == 12
+    assert found.allocation is not None and found.allocation.candidates == 18

@@ -62,6 +62,8 @@ class Case:
     attributes: str = ""
     behind: str = "y = Identity(c)"
     bias: bool = True
+    op: str = "Conv"
+    channels: int = 0
     more: dict[str, np.ndarray] = field(default_factory=dict)
 
     def graph(self) -> OnnxGraph:
@@ -69,13 +71,17 @@ class Case:
         given = f"<{self.attributes}>" if self.attributes else ""
         x = ", ".join(map(str, ("n", *self.x)))
         y = ", ".join(f"y{at}" for at in range(len(self.x) + 1))
-        text = f"g (float[{x}] x) => (float[{y}] y) {{ c = Conv {given} ({inputs}) {self.behind} }}"
+        text = f"g (float[{x}] x) => (float[{y}] y) {{ c = {self.op} {given} ({inputs}) {self.behind} }}"
         w = random(*self.weight, seed=1) * np.geomspace(0.05, 20, self.weight[0]).reshape(-1, *[1] * (len(self.x)))
-        arrays = {"w": w.astype(np.float32), "b": random(self.weight[0], seed=2), **self.more}
+        arrays = {"w": w.astype(np.float32), "b": random(self.channels or self.weight[0], seed=2), **self.more}
         return made(text, arrays)
 
     def feed(self) -> np.ndarray:
         return random(6, *self.x, seed=3)
+
+
+def turned(weight: tuple[int, ...], x: tuple[int, ...], channels: int, attributes: str, bias: bool = True) -> Case:
+    return Case(weight, x, attributes, bias=bias, op="ConvTranspose", channels=channels)
 
 
 SIX = {"zero": np.array(0, np.float32), "six": np.array(6, np.float32)}
@@ -93,6 +99,15 @@ CASES = {
     "same": Case((8, 6, 4, 4), (6, 11, 11), 'auto_pad = "SAME_UPPER"'),
     "no_bias": Case((8, 6, 3, 3), (6, 8, 8), bias=False),
     "relu": Case((12, 5, 3, 3), (5, 9, 9), behind="y = Relu(c)"),
+    "turned_1d": turned((6, 8, 4), (6, 9), 8, "strides = [2], pads = [1, 1]"),
+    "turned_3": turned((5, 8, 3), (5, 9), 8, "strides = [3], pads = [0, 2], output_padding = [2]", bias=False),
+    "turned_2d": turned((6, 8, 2, 2), (6, 5, 7), 8, "strides = [2, 2]"),
+    "turned_odd": turned((6, 8, 3, 3), (6, 5, 7), 8, "strides = [2, 2], pads = [1, 1, 1, 1], output_padding = [1, 1]"),
+    "turned_grouped": turned((8, 3, 4, 3), (8, 5, 7), 12, "group = 4, strides = [2, 2], pads = [1, 0, 1, 1]"),
+    "turned_depthwise": turned((8, 1, 4, 4), (8, 5, 7), 8, "group = 8, strides = [2, 2], pads = [1, 1, 1, 1]"),
+    "turned_dilated": turned((6, 8, 3, 2), (6, 5, 7), 8, "strides = [2, 2], dilations = [2, 3], pads = [3, 1, 0, 2]"),
+    "turned_3d": turned((4, 6, 2, 3, 2), (4, 4, 5, 6), 6, "pads = [1, 1, 0, 0, 2, 1]"),
+    "turned_short": turned((6, 8, 2, 2), (6, 5, 7), 8, "strides = [4, 4], output_padding = [3, 3]"),
     "relu6": Case((12, 5, 3, 3), (5, 9, 9), behind="y = Clip(c, zero, six)", more=SIX),
 }
 
@@ -142,7 +157,7 @@ def test_integers_are_the_reference(name: str, form: Form, encoding: Blocked, tm
     steps = (found - values[last].rounded(wanted)) / values[last].step
     assert np.abs(steps).max() < 1.01 and (np.abs(steps) < 0.01).mean() > ALIKE
     ops = optimised(tmp_path / "made.onnx", tmp_path)
-    assert ops.count("QLinearConv") == 1 and not {"Conv", "FusedConv", "Relu", "Clip"} & {*ops}
+    assert ops.count("QLinearConv") == 1 and not {"Conv", "ConvTranspose", "FusedConv", "Relu", "Clip"} & {*ops}
 
 
 CHAIN = """chain (float[n, 32, 12, 12] x) => (float[n, 32, 1, 1] y) {
@@ -256,8 +271,16 @@ def test_what_no_convolution_of_integers_takes_reject() -> None:
     assert "up to" in INTEGERS.refuses(wide.reading(STATIC_BYTES), INT7)
 
 
-def test_transposed_convolutions_stay_float_reject(tmp_path: Path) -> None:
-    text = "g (float[n, 4, 5, 5] x) => (float[n, 60, 7, 7] y) { y = ConvTranspose(x, w) }"
+@pytest.mark.parametrize(
+    ("op", "given"),
+    [
+        ("ConvTranspose", "strides = [2, 1]"),
+        ("ConvTranspose", 'auto_pad = "SAME_UPPER"'),
+        ("ConvTranspose", "strides = [2, 2], output_shape = [12, 12]"),
+    ],
+)
+def test_transposed_convolutions_that_stay_float_reject(op: str, given: str, tmp_path: Path) -> None:
+    text = f"g (float[n, 4, 5, 5] x) => (float[n, 60, k, l] y) {{ y = {op} <{given}> (x, w) }}"
     onnx.save(onnx_models.parse(text, {"w": random(4, 60, 3, 3)}, opset=21, ir_version=10), tmp_path / "t.onnx")
     policy, x = load_text("qpolicy 1\n" + POLICY, schema()), random(4, 4, 5, 5)
     result = qcc.compile(tmp_path / "t.onnx", policy, data=[{"x": x}])
@@ -306,6 +329,7 @@ def test_an_open_choice_is_measured_with_its_activations(chain: Path) -> None:
     assert rounded and all(row.loss is not None and row.loss > 0 for row in rounded)
 
 
+@pytest.mark.slow
 def test_torch_computes_the_same() -> None:
     torch = pytest.importorskip("torch")
     from qcc.ir.fx.graph import FxGraph

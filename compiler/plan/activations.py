@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from qcc.compiler.plan.plan import Candidate, Kernels, Plan, Step
 from qcc.compiler.plan.sources import place
@@ -9,10 +10,14 @@ from qcc.compiler.plan.targets import unserved
 from qcc.compiler.plan.text import action_text
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Assignment
+from qcc.ir.errors import Refused
 from qcc.ir.forms.find import forms
 from qcc.ir.graph.form import Form
+from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
+from qcc.ir.regions.flow import Flow
 from qcc.passes.contract.contract import Activations, Pass
+from qcc.passes.contract.places import places
 from qcc.passes.encode import Encode
 
 NAMED = 3
@@ -59,8 +64,8 @@ def saturating(plan: Plan) -> list[str]:
 class ActivationBinder:
     """Gives candidates the activations that rules ask for, and tells of layers where that is impossible."""
 
-    def __init__(self, kernels: Kernels | None, diagnostics: Diagnostics) -> None:
-        self._kernels, self._diagnostics = kernels, diagnostics
+    def __init__(self, graph: Graph, kernels: Kernels | None, diagnostics: Diagnostics) -> None:
+        self._graph, self._kernels, self._diagnostics = graph, kernels, diagnostics
         self._exact = adds_bytes_exactly(kernels)
         self._refused: dict[tuple[str, Assignment], list[str]] = {}
 
@@ -114,6 +119,19 @@ class ActivationBinder:
                 reason = form.refuses(weight, action.encoding)
                 if not reason and form.takes_steps and self._kernels is not None:
                     reason = unserved(self._kernels, weight, action.encoding)
+                reason = reason or self._misplaced(weight, form)
                 if not reason:
                     return form, ""
         return None, reason
+
+    def _misplaced(self, weight: Weight, form: Form) -> str:
+        """Why what the form needs encoded around the weight's layers cannot be; empty if it can."""
+        try:
+            places(self._flow, weight, form)
+        except Refused as refused:
+            return refused.reason
+        return ""
+
+    @cached_property
+    def _flow(self) -> Flow:
+        return Flow(self._graph)

@@ -170,7 +170,7 @@ def bind(
     def costed(candidate: Candidate, weight: Weight) -> Candidate:
         return replace(candidate, costs=costs_of(weight, _encode(candidate), params, seconds))
 
-    activations = ActivationBinder(kernels, diagnostics)
+    activations = ActivationBinder(graph, kernels, diagnostics)
     for one in resolved:
         possible = activations(one.weight, one.properties.get("activations"), _candidates(one, chooser))
         candidates = [costed(candidate, one.weight) for candidate in possible]

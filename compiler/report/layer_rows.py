@@ -48,12 +48,13 @@ def _kept_row(weight: Weight, reason: str) -> LayerRow:
 
 def _encoded_row(weight: Weight, action: Encode, edit: Edit, loss: float | None, chooser: Chooser) -> LayerRow:
     original = weight.size_bytes
-    size = action.form.stored_bytes(action.encoding, weight.shape)
+    stored = edit.stored or action.encoding
+    size = action.form.stored_bytes(stored, weight.shape)
     choice = chooser(weight, action.encoding)
     reason = choice.reason if choice.form == action.form else "as the plan says"
     if action.activations is not None:
         reason = rounded_reason(action)
-    bits, text = action.form.stored_as(action.encoding).bits_per_weight(weight.shape), action.encoding.text
+    bits, text = action.form.stored_as(stored).bits_per_weight(weight.shape), action.encoding.text
     kinds = tuple(sorted(weight.kinds))
     sizes = size, original, bits, edit.error
     return LayerRow(weight.name, kinds, weight.shape, text, action.form.name, *sizes, loss, reason, edit.chosen)

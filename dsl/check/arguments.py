@@ -56,11 +56,14 @@ class ArgumentReader:
                 self._error("Q205", f"`{self.family.keyword}` needs its argument `{name}`", self.name.span, spelling)
         if not self._good:
             return None
-        count = prod(len(values) for given in self._given.values() for values in given)
+        sides = (self._side_by_side(options[name], given) for name, given in self._given.items())
+        count = prod(len(values) for given in sides for values in given)
         return count if count > self.most else self._specs(options, span)
 
     def _specs(self, options: Mapping[str, Option], span: Span) -> list[FormatSpec] | None:
-        choices = {name: list(product(*given)) for name, given in self._given.items()}
+        choices = {
+            name: list(product(*self._side_by_side(options[name], given))) for name, given in self._given.items()
+        }
         found: dict[str, FormatSpec] = {}
         for values in product(*choices.values()):
             pairs = zip(choices, values, strict=True)
@@ -76,6 +79,13 @@ class ArgumentReader:
                 return None
             found[spec.text] = spec
         return list(found.values())
+
+    def _side_by_side(self, option: Option, given: list[list[object]]) -> list[list[object]]:
+        """Alternatives of a format of which there may be many, as many formats where another argument says so."""
+        beside = getattr(self.family.arguments, "beside", "")
+        if option.many and beside in self._given:
+            return [[value] for values in given for value in values]
+        return given
 
     def _which(self, options: Mapping[str, Option], given: syntax.Argument) -> Option | None:
         """The option that an argument is for."""

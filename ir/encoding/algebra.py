@@ -104,6 +104,10 @@ class Ops(Protocol[V]):
         """What stands at these places of an axis."""
         ...
 
+    def places(self, numbers: V, count: int) -> V:
+        """Where each of so many numbers stands when they are sorted; equal ones stay as they stand."""
+        ...
+
     def cut(self, value: V, shape: Sequence[int]) -> V:
         """The first elements along each axis."""
         ...
@@ -138,6 +142,10 @@ class Fitted(ABC):
     def parts(self) -> dict[str, np.ndarray]:
         """What is stored now; not a copy."""
 
+    def settled(self, asked: "Encoding") -> "Encoding":
+        """The encoding whose parts these are: the one that was asked for, with all decided that it left open."""
+        return asked
+
 
 @dataclass(frozen=True)
 class Fitter:
@@ -146,18 +154,22 @@ class Fitter:
     Args:
         leaf: stores a matrix in an encoding that holds no other.
         power: of what each column is multiplied with, the mean square; None if no data tells.
+        sensitivity: what a squared error of each column costs once columns that are rounded later have made up for it;
+            None if it is not known.
     """
 
     leaf: Callable[[np.ndarray, "Encoding"], Fitted]
     power: np.ndarray | None = None
+    sensitivity: np.ndarray | None = None
 
     def of(self, columns: np.ndarray) -> "Fitter":
         """For a matrix of some of the columns."""
-        return replace(self, power=None if self.power is None else self.power[columns])
+        power, sensitivity = (None if one is None else one[columns] for one in (self.power, self.sensitivity))
+        return replace(self, power=power, sensitivity=sensitivity)
 
     def blind(self) -> "Fitter":
         """For a matrix whose columns are others."""
-        return replace(self, power=None)
+        return replace(self, power=None, sensitivity=None)
 
     def weights(self, count: int) -> np.ndarray:
         """How much the squared error of each column matters, float32, one in the mean."""
@@ -209,6 +221,11 @@ class Encoding(ABC):
     def undecodable(self) -> str:
         """Why no decoder in a file knows it, though it can be rounded to and decoded here; empty if one does."""
         return next((one.undecodable for one in self.within if one.undecodable), "")
+
+    @property
+    def open(self) -> bool:
+        """The parts of a matrix depend on what is in it: `parts` tells about how large they are, for all alike."""
+        return any(one.open for one in self.within)
 
     @property
     def rows_apart(self) -> bool:

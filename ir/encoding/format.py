@@ -11,6 +11,8 @@ MOST_LEAVES = 64
 """Of the encodings that one is made of."""
 BLOCK_WORDS = ("tensor", "channel", "group", "tile")
 SYMMETRY_WORDS = ("sym", "asym")
+MID = "mid"
+"""No number is zero: it lies in the middle between two."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,16 @@ class Spelled:
         bits: the number that belongs to the keyword, as in ``int4``.
         block: of ``tensor``, ``channel``, ``group n`` and ``tile nxm``.
         asym: zero points are stored.
+        mid: zero is half a step from the numbers beside it.
+        variant: of the family's variants.
         scale: the word behind ``scale``.
     """
 
     bits: int | None = None
     block: Block | None = None
     asym: bool = False
+    mid: bool = False
+    variant: str | None = None
     scale: str | None = None
 
 
@@ -39,8 +45,12 @@ class Format(ABC):
     keyword: ClassVar[str]
     bits: ClassVar[tuple[int, int] | None] = None
     """The widths it comes in, spelled after the keyword."""
+    spaced: ClassVar[bool] = False
+    """They stand apart from it: ``bfp 5``."""
     words: ClassVar[tuple[str, ...]] = ()
-    """Of `BLOCK_WORDS` and `SYMMETRY_WORDS`, in the order of the canonical spelling."""
+    """Of `BLOCK_WORDS`, `SYMMETRY_WORDS` and `MID`, in the order of the canonical spelling."""
+    variants: ClassVar[tuple[str, ...]] = ()
+    """Words that say which numbers they are, of which one may stand before all others; the first is the default."""
     scale: ClassVar[str] = ""
     """How scales are stored by default, where ``scale`` may stand with every other way; empty where it may not."""
 
@@ -61,6 +71,9 @@ class Composition(ABC):
     """
 
     keyword: ClassVar[str]
+    beside: ClassVar[str] = ""
+    """Where this argument is given, alternatives in formats of which there may be many are no candidates but more of
+    them, side by side."""
 
     @abstractmethod
     def encoding(self) -> Encoding:

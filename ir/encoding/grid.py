@@ -37,6 +37,11 @@ class IntGrid:
         return f"int{self.bits}"
 
     @property
+    def name(self) -> str:
+        """As names of functions spell it."""
+        return self.text
+
+    @property
     def symmetry(self) -> str:
         """The language's word for what zero points there are."""
         return "sym" if self.symmetric else "asym"
@@ -125,6 +130,11 @@ class FloatGrid:
         return next((name for name, known in FLOATS.items() if known == self), f"e{self.exponent}m{self.mantissa}")
 
     @property
+    def name(self) -> str:
+        """As names of functions spell it."""
+        return self.text
+
+    @property
     def bits(self) -> int:
         """Bits of one code."""
         return 1 + self.exponent + self.mantissa
@@ -188,8 +198,8 @@ class TableGrid:
 
     @property
     def text(self) -> str:
-        """The name in the language."""
-        return self.name
+        """The name in the language, which has words where names of functions have underscores."""
+        return self.name.replace("_", " ")
 
     @property
     def bits(self) -> int:
@@ -247,6 +257,8 @@ Grid = IntGrid | FloatGrid | TableGrid
 @dataclass(frozen=True)
 class NumberList:
     """A list of numbers, by code, under its name in the language; NaN for a code that stands for none.
+
+    The name is one word, or several with underscores between: ``fp8_e4m3``.
 
     One that stands at the top of a module of the folder of formats is found there; nothing registers it.
     """

@@ -80,6 +80,10 @@ class NumpyOps:
         """See `Ops.take`."""
         return np.take(value, index, axis)
 
+    def places(self, numbers: np.ndarray, count: int) -> np.ndarray:
+        """See `Ops.places`."""
+        return np.argsort(np.argsort(numbers, kind="stable"), kind="stable")
+
     def cut(self, value: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         """See `Ops.cut`."""
         return value[tuple(map(slice, shape))]

@@ -85,8 +85,6 @@ def _refuses_convolution(weight: Weight) -> str:
     """Why the runtime has no convolution of integers for a weight; empty if it has."""
     if weight.reads != {STATIC_BYTES}:
         return "convolutions take steps that are known before, as in `activations = static`"
-    if any(layer.function != "conv" for layer in weight.layers):
-        return "the runtime multiplies no integers in transposed convolutions"
     if not all(layer.input for layer in weight.layers):
         return "it is read in a branch or a loop, where nothing is rounded"
     return f"that takes up to {MOST_ADDED} inputs" if weight.shape[1] > MOST_ADDED else ""

@@ -54,7 +54,7 @@ class Edit:
     ``error`` is what it did to a weight: noise power over signal power. ``refused`` marks what was asked and not done;
     the text is then the reason. ``layers`` names the weights that changed, or would have, where the subject is no
     weight's name. ``chosen`` tells what data decided in place of what was asked. ``ops`` are the kernel ops that
-    were written for the subject.
+    were written for the subject. ``stored`` is the encoding that a weight got, with all decided that was left open.
     """
 
     subject: str
@@ -64,6 +64,7 @@ class Edit:
     layers: tuple[str, ...] = ()
     chosen: str = ""
     ops: tuple[LinearOp, ...] = ()
+    stored: Encoding | None = None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,13 @@ class Factor:
     order: Array
     upper: Array
 
+    @property
+    def sensitivity(self) -> Array:
+        """What a squared error of each column costs once those that come later in the order have made up for it."""
+        found = np.empty(len(self.order))
+        found[self.order] = 1 / np.diag(self.upper).astype(np.float64) ** 2
+        return found
+
 
 def inverse_factor(gram: Array, damping: float) -> Factor:
     """The factor of the inverse of a matrix with ``damping`` times its diagonal's mean added to the diagonal.

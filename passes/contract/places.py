@@ -16,6 +16,7 @@ from qcc.passes.contract.magnitudes import Magnitudes
 
 RIDES = frozenset((Kind.BINARY, Kind.CONCAT, Kind.POOL, Kind.RESHAPE, Kind.TRANSPOSE))
 """The kinds of op that runtimes run on whole numbers, if what they read and make is encoded."""
+TWO = 2  # dimensions
 MOVES = frozenset((Kind.RESHAPE, Kind.TRANSPOSE))
 
 
@@ -67,9 +68,19 @@ def _op(flow: Flow, layer: Layer) -> Op:
     op = flow.ops[flow.position[layer.op]] if layer.op in flow.position else None
     if op is None or op.inputs[:1] != (layer.input,):
         raise Refused("it is read in a branch or a loop, where nothing is rounded")
+    if op.function == "conv_transpose" and not _interleaves(op):
+        raise Refused("transposed convolutions take pads that are said, and one stride for both axes; in three it is 1")
     if len(op.inputs) > 2 and op.inputs[2] and flow.constant(op.inputs[2]) is None:
         raise Refused("its bias is computed as the model runs, which no product of integers takes")
     return op
+
+
+def _interleaves(op: Op) -> bool:
+    """It is a plain convolution whose results are interleaved in a way that needs no sizes."""
+    strides = op.attributes.get("strides")
+    if not isinstance(strides, tuple) or "pads" not in op.attributes:
+        return False
+    return set(strides) == {1} or (len(strides) <= TWO and len(set(strides)) == 1)
 
 
 def _uses(op: Op, value: str, asked: Mapping[str, Op]) -> list[tuple[str, int]]:
@@ -81,6 +92,8 @@ def _uses(op: Op, value: str, asked: Mapping[str, Op]) -> list[tuple[str, int]]:
 def _result(flow: Flow, op: Op) -> str:
     """What a layer makes, behind a function that cuts off below zero: that is done by rounding."""
     value = op.outputs[0]
+    if op.function == "conv_transpose":
+        return value  # it is interleaved before anything else is done
     behind = flow.only_reader(value)
     if behind is None or not behind.outputs or behind.inputs[:1] != (value,):
         return value

@@ -3,7 +3,7 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -11,7 +11,8 @@ from qcc.ir.encoding.algebra import Encoding, Fitted
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import TENSOR
 from qcc.ir.encoding.encoded import Encoded
-from qcc.ir.encoding.fit import fitted
+from qcc.ir.encoding.fit import encoded, fitted
+from qcc.ir.encoding.search import Clip
 from qcc.ir.graph.ops import Kind, Weight
 from qcc.passes.contract.contract import Between, Context, Rounding
 from qcc.passes.contract.factor import inverse_factor
@@ -52,7 +53,7 @@ class Gptq(Rounding):
     uses_gram: ClassVar[bool] = True
 
     damping: Annotated[float, Between(0, 10)] = 0.01
-    clip: Literal["mse", "absmax"] = "mse"
+    clip: Clip = "mse"
 
     def advised(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> tuple[Rounding, str]:
         """The damping that does best on samples held out, or rounding to nearest."""
@@ -63,15 +64,15 @@ class Gptq(Rounding):
         if Kind.EMBEDDING in weight.kinds:
             seen, held = _with_rows(seen), _with_rows(held)
         part = matrix[_judged_rows(matrix.shape[0], encoding)]
-        found = fitted(part, encoding, self.clip, np.diag(seen))
+        found = _fitted(part, encoding, seen, self.damping, self.clip)
         if found.fixed:
             return self, ""
-        nearest = output_error(part, _encoded(part, encoding, found), held)
+        nearest = output_error(part, encoded(part, encoding, found), held)
         tried = list(dict.fromkeys(self.damping * more for more in MORE))
         errors = []
         for one in tried:
             _sweep(part, found, seen, one)
-            errors.append(output_error(part, _encoded(part, encoding, found), held))
+            errors.append(output_error(part, encoded(part, encoding, found), held))
         best = int(np.argmin(errors))
         if not errors[best] < nearest:
             return Nearest(self.clip), "to nearest, which is better on samples held out"
@@ -89,24 +90,23 @@ class Gptq(Rounding):
         return round_columns(matrix, encoding, gram, self.damping, self.clip)
 
 
-def round_columns(
-    matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Literal["mse", "absmax"]
-) -> Encoded:
+def round_columns(matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Clip) -> Encoded:
     """Encode a matrix ``[out, in]`` against the Gram matrix ``[in, in]`` of its inputs."""
-    found = fitted(matrix, encoding, clip, np.diag(gram))
+    found = _fitted(matrix, encoding, gram, damping, clip)
     if not found.fixed:
         _sweep(matrix, found, gram, damping)
-    return _encoded(matrix, encoding, found)
+    return encoded(matrix, encoding, found)
 
 
-def output_error(matrix: np.ndarray, encoded: Encoded, gram: np.ndarray) -> float:
+def output_error(matrix: np.ndarray, stored: Encoded, gram: np.ndarray) -> float:
     """The noise power at a layer's output, for a matrix ``[out, in]`` and the Gram matrix of its inputs."""
-    noise = encoded.decode() - matrix
+    noise = stored.decode() - matrix
     return float(np.vdot(noise @ gram, noise))
 
 
-def _encoded(matrix: np.ndarray, encoding: Encoding, found: Fitted) -> Encoded:
-    return Encoded(encoding, (matrix.shape[0], matrix.shape[1]), found.parts())
+def _fitted(matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Clip) -> Fitted:
+    """With all fixed that codes rest on, by what data tells."""
+    return fitted(matrix, encoding, clip, np.diag(gram), inverse_factor(gram, damping).sensitivity)
 
 
 def _judged_rows(count: int, encoding: Encoding) -> np.ndarray:

@@ -22,7 +22,8 @@ from qcc.ir.onnx.file.domain import DOMAIN
 
 def decode_name(grid: Grid, operands: int, padded: bool, dtype: ir.DataType) -> str:
     """The function's name; it says all that its body depends on."""
-    parts = [f"decode_{grid.text}", "asym" if operands > 1 else "", "padded" if padded else ""]
+    scaled = ("unscaled", "", "asym")[operands]
+    parts = [f"decode_{grid.name}", scaled, "padded" if padded else ""]
     parts.append("" if dtype is ir.DataType.FLOAT else dtype.name.lower())
     return "_".join(part for part in parts if part)
 

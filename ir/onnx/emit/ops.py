@@ -131,6 +131,19 @@ class OnnxOps:
         wide = self._emitter.cast(_value(index), ir.DataType.INT32, self._anchor)
         return self._node("Gather", [found, wide], [ir.AttrInt64("axis", axis)], found.dtype)
 
+    def places(self, numbers: Held, count: int) -> Held:
+        """See `Ops.places`: the order, and its inverse."""
+        found = _value(numbers)
+        every = self._emitter.shape((count,))
+        for _ in range(2):
+            least_first = [ir.AttrInt64("largest", 0)]
+            values = self._emitter.node("TopK", [found, every], self._anchor, least_first, found.dtype, count=2)
+            node = values.producer()
+            assert node is not None
+            found = node.outputs[1]
+            found.dtype = ir.DataType.INT64
+        return found
+
     def cut(self, value: Held, shape: Sequence[int]) -> Held:
         """See `Ops.cut`."""
         found = _value(value)

@@ -1,7 +1,7 @@
 """Block-sparse matrices: some tiles are stored, all others are zero."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -124,6 +124,11 @@ class FittedTiles(Fitted):
         within = (rows % high * wide + columns % wide)[here]
         found[here] = self._kept.round(number[here].astype(np.intp) - 1, within, values[here])
         return found
+
+    def settled(self, asked: Encoding) -> Encoding:
+        """With what the kept tiles are stored in."""
+        assert isinstance(asked, Sparse)
+        return replace(asked, inner=self._kept.settled(asked.inner))
 
     def parts(self) -> dict[str, np.ndarray]:
         """Those of the kept tiles, and the numbers."""

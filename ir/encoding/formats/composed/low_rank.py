@@ -51,6 +51,8 @@ class LowRank(Encoding):
     factors: Encoding
 
     def __post_init__(self) -> None:
+        if self.factors.open:
+            raise ValueError(f"both factors are stored alike, and {self.factors.text} differs from matrix to matrix")
         if bool(self.rank) == bool(self.share):
             raise ValueError("`low_rank` takes a share, as in `25%`, or a rank")
         if self.share:

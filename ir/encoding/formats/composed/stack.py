@@ -1,7 +1,7 @@
 """Sums: a matrix as the sum of what several encodings hold, each of what those before it left."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -28,6 +28,7 @@ from qcc.ir.encoding.grid import TableGrid
 from qcc.ir.encoding.reference import NUMPY
 
 LEVEL = Blocked(TableGrid("int1"), group(64))
+LAST_DIGIT = 2.0**-23  # of a float32, as a share of it
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,15 @@ class Stack(Encoding):
     def fit(self, matrix: np.ndarray, fitter: Fitter) -> Fitted:
         """Level by level, what is left."""
         found: list[Fitted] = []
+        lost = LAST_DIGIT * np.abs(matrix)  # it has been stored whole: no scale holds what is left
         for level in self.levels:
             found.append(level.fit(matrix, fitter))
             if len(found) < len(self.levels):
                 parts = found[-1].parts()
-                matrix = matrix - level.decode(NUMPY, parts.__getitem__, (matrix.shape[0], matrix.shape[1]))
+                stored = found[-1].settled(level)
+                left = matrix - stored.decode(NUMPY, parts.__getitem__, (matrix.shape[0], matrix.shape[1]))
+                left[np.abs(left) <= lost] = 0
+                matrix = left
         return FittedStack(found)
 
 
@@ -108,6 +113,13 @@ class FittedStack(Fitted):
         for level in sorted(self._levels, key=lambda one: not one.fixed):
             left = left - level.round(rows, columns, left)
         return np.asarray(values - left)
+
+    def settled(self, asked: Encoding) -> Encoding:
+        """Each level."""
+        assert isinstance(asked, Stack)
+        return replace(
+            asked, levels=tuple(one.settled(level) for one, level in zip(self._levels, asked.levels, strict=True))
+        )
 
     def parts(self) -> dict[str, np.ndarray]:
         """Those of the levels, numbered."""

@@ -1,5 +1,7 @@
 """The form ``bytes``."""
 
+import numpy as np
+
 from qcc.ir.graph.ops import Layer
 from qcc.ir.onnx.emit.forms.integers import IntegersWriter
 
@@ -7,5 +9,5 @@ from qcc.ir.onnx.emit.forms.integers import IntegersWriter
 class BytesWriter(IntegersWriter):
     """Writes weights of 8 bits without a sign, but for depthwise convolutions."""
 
-    def _signed(self, layer: Layer) -> bool:
-        return layer.groups == self._encoded.shape[0] and self._depth(layer) == 1
+    def _signed(self, layer: Layer, numbers: np.ndarray) -> bool:
+        return layer.groups == len(numbers) and numbers.shape[1] == 1

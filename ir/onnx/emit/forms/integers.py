@@ -1,6 +1,7 @@
 """The form ``integers``."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -8,10 +9,12 @@ import onnx_ir as ir
 from qcc.ir.encoding.value import DYNAMIC_INT8
 from qcc.ir.graph.ops import Layer
 from qcc.ir.kernel.op import LinearOp
+from qcc.ir.onnx.emit.interleave import Transposed
 from qcc.ir.onnx.emit.writer import FormWriter
 from qcc.ir.onnx.file.load import array_of
 
 LARGEST_BIAS = 2.0**30  # in the integers of the sum that it is added to: the sum itself takes as much
+LAST = np.iinfo(np.int64).max  # the end of an axis
 Written = dict[tuple[bool, bytes, bytes], list[ir.Value]]
 SMALLEST_SCALE = 2.0**-120  # of a sum: the next smaller ones lose digits
 
@@ -34,32 +37,73 @@ class IntegersWriter(FormWriter):
         """The op stays as it is; its bias becomes one of the integers that are added up.
 
         A channel whose sums are too small beside its bias gets a wider scale, which a rounded result does not see.
-        Layers that share a weight share what is ``written`` of it, where none has such a channel.
+        Layers that share a weight share what is ``written`` of it, where none has such a channel. A transposed
+        convolution becomes a plain one, whose results are interleaved after they were rounded.
         """
-        node, rows = self._nodes[layer.op], self._encoded.shape[0]
-        numbers, scale = self._numbers().astype(np.float64), self._encoded.scales.scale.reshape(-1).astype(np.float64)
+        node = self._nodes[layer.op]
+        turned = Transposed.of(node, len(layer.kernel)) if node.op_type == "ConvTranspose" else None
+        numbers, scale = self._filters(layer, turned)
         bias = node.inputs[2] if len(node.inputs) > len(("x", "w")) else None
-        added = np.zeros(rows) if bias is None else np.asarray(array_of(bias), np.float64).reshape(-1)
+        added = np.zeros(1) if bias is None else np.asarray(array_of(bias), np.float64).reshape(-1)
+        added = np.repeat(added, len(numbers) // len(added))
         step = float(self.read(layer).step)
-        numbers[scale == 0] = 0
-        least = np.maximum(np.abs(added) / LARGEST_BIAS, SMALLEST_SCALE) / step
-        wider = np.where(np.abs(scale) < least, least, scale)
-        numbers = np.rint(numbers * (scale / wider)[:, None])
-        scales = wider.astype(np.float32)
-        signed, whole_numbers = self._signed(layer), numbers.astype(np.int8)
-        key = signed, scales.tobytes(), whole_numbers.tobytes()
+        numbers, scales = _widened(numbers, scale, added, step)
+        signed = self._signed(layer, numbers)
+        key = signed, scales.tobytes(), numbers.tobytes()
         if key not in written:
-            codes, zero = self._codes(whole_numbers.reshape(rows, -1, *layer.kernel), signed)
+            codes, zero = self._codes(numbers, signed)
             written[key] = [codes, self.stored("scale", scales), zero]
-        codes = written[key][0]
         weight = self._decoded(written[key], node, 0)
-        weight.shape = ir.Shape(codes.shape or ())
+        weight.shape = ir.Shape(numbers.shape)
         node.replace_input_with(1, weight)
         if bias is not None:
             sums = (scales * np.float32(step)).astype(np.float32)
             whole = self.stored("bias", np.rint(added / sums.astype(np.float64)).astype(np.int32))
             node.replace_input_with(2, self._decoded([whole, self.stored("bias_scale", sums)], node, 0))
             self.remove_unread(bias)
+        if turned is not None:
+            self._interleave(node, turned, layer.kernel, len(numbers))
+
+    def _filters(self, layer: Layer, turned: Transposed | None) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers in the layout of a plain convolution, and the scales of its channels."""
+        scale = self._encoded.scales.scale.reshape(-1).astype(np.float64)
+        numbers = self._numbers().astype(np.float64).reshape(len(scale), -1, *layer.kernel)
+        numbers[scale == 0] = 0
+        if turned is None:
+            return numbers, scale
+        phases = math.prod(turned.strides)
+        return turned.filters(numbers), np.tile(np.repeat(scale, phases), turned.groups)
+
+    def _interleave(self, node: ir.Node, turned: Transposed, kernel: tuple[int, ...], rows: int) -> None:
+        """``ConvTranspose(x, W)  -->  interleaved(Conv(x, W'))``, behind the op that rounds."""
+        pads, cut = turned.pads(kernel)
+        attributes = [ir.AttrInt64("group", turned.groups), ir.AttrInt64s("pads", pads)]
+        plain = self.node("Conv", list(node.inputs), node, attributes, dtype=ir.DataType.FLOAT)
+        node.outputs[0].replace_all_uses_with(plain)
+        self._graph.remove(node, safe=True)
+        (coder,) = plain.consumers()
+        codes, readers = coder.outputs[0], list(coder.outputs[0].uses())
+        anchor, found, stride = readers[0][0], codes, turned.strides[0]
+        if stride > 1 and len(kernel) == 1:
+            channels = rows // stride
+            found = self._moved("Reshape", [found, self.shape((0, channels, stride, -1))], anchor)
+            found = self._moved("Transpose", [found], anchor, [ir.AttrInt64s("perm", (0, 1, 3, 2))])
+            found = self._moved("Reshape", [found, self.shape((0, channels, -1))], anchor)
+        elif stride > 1:
+            how = [ir.AttrInt64("blocksize", stride), ir.AttrString("mode", "CRD")]
+            found = self._moved("DepthToSpace", [found], anchor, how)
+        if any(turned.begins) or any(cut):
+            last, axes = [-end or LAST for end in cut], range(2, 2 + len(kernel))
+            ends = [self.shape(sizes) for sizes in (turned.begins, last, axes)]
+            found = self._moved("Slice", [found, *ends], anchor)
+        found.shape, codes.shape = codes.shape, None if found is not codes else codes.shape
+        for reader, position in readers:
+            reader.replace_input_with(position, found)
+
+    def _moved(
+        self, op_type: str, inputs: list[ir.Value], anchor: ir.Node, attributes: Sequence[ir.Attr] = ()
+    ) -> ir.Value:
+        return self.node(op_type, inputs, anchor, attributes, dtype=ir.DataType.UINT8)
 
     def _products(self) -> None:
         """``x @ W  -->  DequantizeLinear(QuantizeLinear(x, step)) @ DequantizeLinear(codes, scale)``.
@@ -106,19 +150,23 @@ class IntegersWriter(FormWriter):
         middles = self.shared(f"qcc.middles.uint8.{len(numbers)}", np.full(len(numbers), 128, np.uint8))
         return self.integers("codes", numbers.view(np.uint8) ^ np.uint8(128), ir.DataType.UINT8), middles
 
-    def _signed(self, layer: Layer) -> bool:
+    def _signed(self, layer: Layer, numbers: np.ndarray) -> bool:
         """The codes of a layer have a sign."""
         return True
-
-    def _depth(self, layer: Layer) -> int:
-        """The input channels of a group."""
-        return self._encoded.shape[1] // math.prod(layer.kernel)
 
     def _zeros(self, count: int) -> ir.Value:
         return self.shared(f"qcc.zeros.int8.{count}", np.zeros(count, np.int8))
 
     def _decoded(self, inputs: list[ir.Value], anchor: ir.Node, axis: int) -> ir.Value:
         return self.node("DequantizeLinear", inputs, anchor, [ir.AttrInt64("axis", axis)], dtype=ir.DataType.FLOAT)
+
+
+def _widened(numbers: np.ndarray, scale: np.ndarray, bias: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers ``[out, ...]`` and scales ``[out]`` under which a bias can be added up in 31 bits."""
+    least = np.maximum(np.abs(bias) / LARGEST_BIAS, SMALLEST_SCALE) / step
+    wider = np.where(np.abs(scale) < least, least, scale)
+    ratio = (scale / wider).reshape(-1, *[1] * (numbers.ndim - 1))
+    return np.rint(numbers * ratio).astype(np.int8), wider.astype(np.float32)
 
 
 def _clipped(node: ir.Node) -> bool:
