@@ -33,8 +33,8 @@ from qcc.compiler.measure.most_lost import most_lost
 from qcc.compiler.measure.time_model import ModelTimes, time_models
 from qcc.compiler.observe.executor import HERE, Executor, executor_of
 from qcc.compiler.plan.bind import Earlier, after_speed, bind, opened_by_data
-from qcc.compiler.plan.catalog import Export
 from qcc.compiler.plan.plan import Plan, PlanFile
+from qcc.compiler.plan.policy import export_of
 from qcc.compiler.plan.targets import runtime_chooser, target_of
 from qcc.compiler.repeat import check_plan, loaded_policy, tell_differences
 from qcc.compiler.report import layer_rows, lock
@@ -136,8 +136,7 @@ class _Opened:
     plan: Plan
     data: Samples
     inputs: Inputs
-    file: OpenModel
-    """The model as it was opened."""
+    file: OpenModel  # the model as it was opened
     rewrites: tuple[RewriteRow, ...] = ()
 
 
@@ -162,8 +161,7 @@ class _Compilation:
     covered: Covered = field(default_factory=Covered)
     encoded: dict[str, Encoded] = field(default_factory=dict)
     """What weights were last stored as, where a bound may fail."""
-    evidence: Evidence | None = None
-    """What the data says of the rewritten model."""
+    evidence: Evidence | None = None  # what the data says of the rewritten model
 
     def __post_init__(self) -> None:
         self.chooser, self._target = runtime_chooser(self.policy), target_of(self.policy)
@@ -308,7 +306,7 @@ class _Compilation:
         with self.phases.phase("load"):
             before = state_of(self.model)
             opened = open_model(self.model)
-            opened.model.check_place(self.output, self._export().external_data)
+            opened.model.check_place(self.output, export_of(self.policy).external_data)
             inputs = Inputs.of(self.model, opened.model.data_files, before)
             check_outputs(output_files(self.output, self.keep_failed), (file.path for file in inputs.data))
         data = chosen_data(self.policy, self.data, opened.graph, opened.model.reference(), self.dims)
@@ -357,14 +355,14 @@ class _Compilation:
         most = opened.file.size_bytes if any(row.treated for row in opened.rewrites if row.action != "clean") else None
 
         def write(decided: Plan) -> tuple[build.Built[Graph], Written]:
-            opset = max(needed_opset(graph, decided), self._export().opset or 0)
+            opset = max(needed_opset(graph, decided), export_of(self.policy).opset or 0)
             if opset not in raised:
                 with self.phases.phase("raise"):
                     raised[opset] = raise_graph(opened.file.model, graph, opset, opened.data)
             with self.phases.phase("encode"):
                 built = build.run_plan(raised[opset], decided, evidence.context(decided, self._keep))
             notes = lock.provenance(self.model, self.policy, decided)
-            return built, build.write(opened.file.model, built, staged, self._export(), notes, most)
+            return built, build.write(opened.file.model, built, staged, export_of(self.policy), notes, most)
 
         settled = None if copies(plan) else settle(plan, write, evidence.losses)
         for edit in settled.built.edits if settled else ():
@@ -374,9 +372,6 @@ class _Compilation:
             self.diagnostics.warning("Q430", f"`{self.model}` gets no smaller: the output is a copy of it")
             settled = copied(opened.file.model, graph, settled.plan if settled else plan, staged)
         return settled
-
-    def _export(self) -> Export:
-        return self.policy.export if isinstance(self.policy.export, Export) else Export()
 
     def _result(self, opened: _Opened, settled: Settled, verification: Verification) -> Result:
         same, data, source = copies(settled.plan), settled.written.data, opened.file

@@ -33,12 +33,12 @@ def test_torch_decodes_what_numpy_does(turn: int) -> None:
             continue
         held += 1
         tensors = stored_tensors(encoded)
-        found, wanted = decoded(encoding, shape, tensors).numpy(), encoded.decode()
+        found, wanted = decoded(encoded.encoding, shape, tensors).numpy(), encoded.decode()
         assert found.dtype == wanted.dtype and found.shape == wanted.shape
         assert np.abs(found - wanted).max() <= TOLERANCE * np.abs(wanted).max(), encoding.text
         if isinstance(encoding, Blocked):
             np.testing.assert_array_equal(found, wanted)
         stored = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-        planes = sum(8 for part in encoding.parts(shape).values())  # what fills them up to whole units
-        assert stored * 8 <= encoding.size_bits(shape) + 8 * planes, encoding.text
+        planes = sum(8 for part in encoded.encoding.parts(shape).values())  # what fills them up to whole units
+        assert stored * 8 <= encoded.encoding.size_bits(shape) + 8 * planes, encoding.text
     assert held > 100

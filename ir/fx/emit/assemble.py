@@ -121,7 +121,9 @@ class _Assembly:
         self._trace(node, one, tensor, held)
 
     def _kind(self, path: str) -> InputKind:
-        kinds: dict[str | None, InputKind] = {spec.target: spec.kind for spec in self.of.program.graph_signature.input_specs}
+        kinds: dict[str | None, InputKind] = {
+            spec.target: spec.kind for spec in self.of.program.graph_signature.input_specs
+        }
         return kinds.get(path, InputKind.BUFFER)
 
     def _placeholder(self, path: str, tensor: Tensor, kind: InputKind) -> Node:

@@ -37,7 +37,7 @@ class TorchOps:
         codes = codes.reshape(tuple(shape))
         if codes.is_floating_point():
             return codes.to(torch.float32)
-        return self.take(self._constant(grid.numbers(np.arange(1 << grid.bits).astype(grid.dtype))), codes, 0)
+        return self.take(self._constant(grid.numbers(np.arange(1 << sum(grid.planes)).astype(grid.dtype))), codes, 0)
 
     def scaled(
         self,
@@ -102,6 +102,11 @@ class TorchOps:
         found = torch.index_select(value, axis, index.reshape(-1).to(torch.int32))
         axis %= value.dim()
         return found.reshape((*value.shape[:axis], *index.shape, *value.shape[axis + 1 :]))
+
+    def places(self, numbers: Tensor, count: int) -> Tensor:
+        """See `Ops.places`."""
+        del count
+        return torch.argsort(torch.argsort(numbers, stable=True), stable=True)
 
     def cut(self, value: Tensor, shape: Sequence[int]) -> Tensor:
         """See `Ops.cut`."""
