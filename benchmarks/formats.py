@@ -25,6 +25,9 @@ FORMATS = (
     *("int4 group 64", "fp4 group 32 scale ue5m3", "mxfp4", "bfp 4 group 32", "int4 channel", "int4 mid channel"),
     *("int3 group 32", "int3 mid group 32", "int3 channel", "int3 mid channel"),
     *("int2 group 32", "int2 mid group 32", "int2 channel", "int2 mid channel", "int1 channel"),
+    *("codebook(256, size = 2)", "codebook(16)", "codebook(64, size = 2)", "codebook(8)"),
+    *("codebook(256, size = 4, group = 64)", "codebook(256, size = 4)", "codebook(16, size = 2)", "codebook(4)"),
+    "codebook(256, size = 8)",
 )
 
 

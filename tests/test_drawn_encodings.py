@@ -16,6 +16,7 @@ from qcc.ir.encoding.blocked import FLOAT32, FLOAT_ENCODINGS, PLAIN_NAMES, Block
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding.formats.composed.bands import Bands
 from qcc.ir.encoding.formats.composed.blocks import Sparse
+from qcc.ir.encoding.formats.composed.codebook import Codebook
 from qcc.ir.encoding.formats.composed.low_rank import LowRank
 from qcc.ir.encoding.formats.composed.nothing import Nothing
 from qcc.ir.encoding.formats.composed.stack import Stack
@@ -42,7 +43,7 @@ SCALED = [(grid, scale) for grid in GRIDS for scale in (PLAIN_NAMES + tuple(scal
 BLOCKED = st.builds(
     lambda pair, block: Blocked(pair[0], block, pair[1]), st.sampled_from(SCALED), st.sampled_from(BLOCKS)
 )
-PLAIN = st.sampled_from(list(FLOAT_ENCODINGS.values()))
+PLAIN = st.sampled_from([*FLOAT_ENCODINGS.values(), Codebook(16), Codebook(32, 4, 12), Codebook(4, 8)])
 
 
 def composed(inner: st.SearchStrategy[Encoding]) -> st.SearchStrategy[Encoding]:
@@ -133,4 +134,4 @@ def test_what_is_drawn_is_of_every_kind() -> None:
         seen.update(type(one).__name__ for one in (encoding, *leaves(encoding), *encoding.within))
 
     look()
-    assert {"Bands", "Nothing", "Stack", "LowRank", "Sparse", "Blocked", "Floats"} <= seen
+    assert {"Bands", "Nothing", "Stack", "LowRank", "Sparse", "Codebook", "Blocked", "Floats"} <= seen

@@ -11,6 +11,7 @@ from qcc.ir.encoding.blocked import PLAIN_NAMES, Blocked, scales
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding.formats.composed.bands import Bands
 from qcc.ir.encoding.formats.composed.blocks import Sparse
+from qcc.ir.encoding.formats.composed.codebook import Codebook
 from qcc.ir.encoding.formats.composed.low_rank import LowRank
 from qcc.ir.encoding.formats.composed.nothing import Nothing
 from qcc.ir.encoding.formats.composed.stack import Stack
@@ -43,6 +44,10 @@ TREES: list[Encoding] = [
     Sparse(4, 8, 0.5, INT4),
     Sparse(4, 8, 0.25, Blocked(TableGrid("fp4"), group(32), "e8m0")),
     Sparse(4, 8, 0.5, Stack((BINARY, BINARY))),
+    Codebook(16),
+    Codebook(64, 2, 24),
+    Codebook(256, 4),
+    Stack((Codebook(4, 8, 16), BINARY)),
 ]
 SHAPES = ((40, 64), (12, 88), (7, 33))
 TOLERANCE = 1e-5  # of the largest number: sums of up to 88 products in another order

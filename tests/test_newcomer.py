@@ -28,7 +28,7 @@ def zipped(*names: str) -> bytes:
 
 OTHERS = {
     "model.pt": (zipped("model/data.pkl", "model/version"), "torch.onnx.export"),
-    "model.pt2": (zipped("model/archive_format", "model/models/model.json"), "torch.onnx.export"),
+    "program.zip": (zipped("model/archive_format", "model/models/model.json"), "torch.onnx.export"),
     "model.bin": (pickle.dumps({"weight": 1}), "torch.onnx.export"),
     "model.safetensors": (struct.pack("<Q", 20) + b'{"w":{"dtype":"F32"}}', "torch.onnx.export"),
     "archive.zip": (zipped("models/model.onnx"), "unpack"),

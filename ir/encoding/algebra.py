@@ -101,7 +101,11 @@ class Ops(Protocol[V]):
         ...
 
     def take(self, value: V, index: V, axis: int) -> V:
-        """What stands at these places of an axis."""
+        """What stands at these places of an axis, which count from its end below zero; whole numbers, as floats too."""
+        ...
+
+    def times(self, left: V, right: V) -> V:
+        """The products of elements, over which both broadcast."""
         ...
 
     def places(self, numbers: V, count: int) -> V:
@@ -125,6 +129,8 @@ class Fitted(ABC):
 
     fixed: ClassVar[bool] = False
     """What it stands for does not depend on what it is asked to `round`."""
+    width: int = 1
+    """So many neighbouring columns, from the first on, have one code: they are chosen by `round_tuple`."""
 
     @abstractmethod
     def round(self, rows: Rows, columns: Columns, values: np.ndarray) -> np.ndarray:
@@ -137,6 +143,16 @@ class Fitted(ABC):
             columns: theirs: one for all rows, or one for each of an array of rows.
             values: a number for each weight, float32.
         """
+
+    def round_tuple(self, rows: slice, start: int, values: np.ndarray) -> np.ndarray:
+        """Store as many neighbouring columns as have one code, and give what they are.
+
+        Args:
+            rows: of the weights.
+            start: the first of the columns, a multiple of `width`.
+            values: of the columns ``[width or what is left, rows]``, float32.
+        """
+        return np.stack([self.round(rows, start + at, one) for at, one in enumerate(values)])
 
     @abstractmethod
     def parts(self) -> dict[str, np.ndarray]:

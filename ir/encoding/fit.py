@@ -59,7 +59,7 @@ def fitted(
     Raises:
         Refused: see `encode`.
     """
-    if encoding.within:
+    if not isinstance(encoding, Blocked):
         _check(matrix)
     return encoding.fit(matrix, Fitter(partial(_leaf, clip=clip), power, sensitivity))
 

@@ -78,7 +78,12 @@ class NumpyOps:
 
     def take(self, value: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
         """See `Ops.take`."""
-        return np.take(value, index, axis)
+        return np.take(value, index.astype(np.intp, copy=False), axis)
+
+    def times(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """See `Ops.times`."""
+        product: np.ndarray = left * right
+        return product
 
     def places(self, numbers: np.ndarray, count: int) -> np.ndarray:
         """See `Ops.places`."""

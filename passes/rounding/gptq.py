@@ -119,7 +119,7 @@ def _judged_rows(count: int, encoding: Encoding) -> np.ndarray:
 
 def _sweep(matrix: np.ndarray, found: Fitted, gram: np.ndarray, damping: float) -> None:
     """Round by columns under fixed scales."""
-    factor = inverse_factor(gram, damping)
+    factor = inverse_factor(gram, damping, found.width)
     order, columns = factor.order, factor.order.tolist()
 
     def work(start: int) -> None:
@@ -139,11 +139,19 @@ def _sweep_rows(values: np.ndarray, found: Fitted, rows: slice, columns: list[in
 
     ``factor`` is the upper Cholesky factor of the inverse Gram matrix.
     """
-    for start in range(0, len(values), COLUMNS):
-        end = min(start + COLUMNS, len(values))
+    step = COLUMNS if len(values) % found.width == 0 else len(values)  # no tuple lies across the end of a step
+    for start in range(0, len(values), step):
+        end = min(start + step, len(values))
         errors = np.empty((end - start, values.shape[1]), np.float32)
         for at in range(start, end):
-            error = (values[at] - found.round(rows, columns[at], values[at])) / factor[at, at]
+            if found.width == 1:
+                rounded = found.round(rows, columns[at], values[at])
+            else:
+                if columns[at] % found.width == 0:  # the columns of a tuple follow each other
+                    size = min(found.width, len(columns) - columns[at])
+                    first, several = at, found.round_tuple(rows, columns[at], values[at : at + size])
+                rounded = several[at - first]
+            error = (values[at] - rounded) / factor[at, at]
             values[at + 1 : end] -= np.multiply.outer(factor[at, at + 1 : end], error)
             errors[at - start] = error
         values[end:] -= factor[start:end, end:].T @ errors

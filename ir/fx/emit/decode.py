@@ -99,9 +99,14 @@ class TorchOps:
 
     def take(self, value: Tensor, index: Tensor, axis: int) -> Tensor:
         """See `Ops.take`."""
-        found = torch.index_select(value, axis, index.reshape(-1).to(torch.int32))
         axis %= value.dim()
+        places = index.reshape(-1).to(torch.int32) % value.shape[axis]  # those below zero count from the end
+        found = torch.index_select(value, axis, places)
         return found.reshape((*value.shape[:axis], *index.shape, *value.shape[axis + 1 :]))
+
+    def times(self, left: Tensor, right: Tensor) -> Tensor:
+        """See `Ops.times`."""
+        return left * right
 
     def places(self, numbers: Tensor, count: int) -> Tensor:
         """See `Ops.places`."""

@@ -28,6 +28,8 @@ class Packed:
 
 
 Held = ir.Value | Packed
+WHOLE = (1 << 63) - 1
+"""Beyond the end of any axis."""
 
 
 class OnnxOps:
@@ -131,6 +133,10 @@ class OnnxOps:
         wide = self._emitter.cast(_value(index), ir.DataType.INT32, self._anchor)
         return self._node("Gather", [found, wide], [ir.AttrInt64("axis", axis)], found.dtype)
 
+    def times(self, left: Held, right: Held) -> Held:
+        """See `Ops.times`."""
+        return self._node("Mul", [self._float(left), self._float(right)])
+
     def places(self, numbers: Held, count: int) -> Held:
         """See `Ops.places`: the order, and its inverse."""
         found = _value(numbers)
@@ -145,9 +151,9 @@ class OnnxOps:
         return found
 
     def cut(self, value: Held, shape: Sequence[int]) -> Held:
-        """See `Ops.cut`."""
-        found = _value(value)
-        return self._node("Slice", [found, self._emitter.shape((0,) * len(shape)), self._emitter.shape(shape)])
+        """See `Ops.cut`; an axis whose extent is not known stays whole."""
+        found, ends = _value(value), self._emitter.shape([size or WHOLE for size in shape])
+        return self._node("Slice", [found, self._emitter.shape((0,) * len(shape)), ends], dtype=found.dtype)
 
     def zeros(self, shape: Sequence[int]) -> Held:
         """See `Ops.zeros`."""
