@@ -14,6 +14,7 @@ from qcc.ir.encoding.formats.composed.blocks import Sparse
 from qcc.ir.encoding.formats.composed.codebook import Codebook
 from qcc.ir.encoding.formats.composed.low_rank import LowRank
 from qcc.ir.encoding.formats.composed.nothing import Nothing
+from qcc.ir.encoding.formats.composed.radix import DIGITS, Radix
 from qcc.ir.encoding.formats.composed.stack import Stack
 from qcc.ir.encoding.grid import FLOATS, Grid, IntGrid, TableGrid, tables
 from qcc.ir.encoding.packing import UNIT
@@ -45,6 +46,8 @@ TREES: list[Encoding] = [
     Sparse(4, 8, 0.25, Blocked(TableGrid("fp4"), group(32), "e8m0")),
     Sparse(4, 8, 0.5, Stack((BINARY, BINARY))),
     Codebook(16),
+    *(Radix(levels) for levels in DIGITS),
+    Bands((INT4, Radix(3, 24)), 0.25),
     Codebook(64, 2, 24),
     Codebook(256, 4),
     Stack((Codebook(4, 8, 16), BINARY)),

@@ -116,6 +116,10 @@ class Ops(Protocol[V]):
         """The first elements along each axis."""
         ...
 
+    def constant(self, name: str, array: np.ndarray) -> V:
+        """An array that is the same for all weights, by its name."""
+        ...
+
     def zeros(self, shape: Sequence[int]) -> V:
         """Nothing but zeros, float32."""
         ...

@@ -155,6 +155,10 @@ class OnnxOps:
         found, ends = _value(value), self._emitter.shape([size or WHOLE for size in shape])
         return self._node("Slice", [found, self._emitter.shape((0,) * len(shape)), ends], dtype=found.dtype)
 
+    def constant(self, name: str, array: np.ndarray) -> Held:
+        """See `Ops.constant`: once in a file."""
+        return self._emitter.shared(f"qcc.{name}", array)
+
     def zeros(self, shape: Sequence[int]) -> Held:
         """See `Ops.zeros`."""
         name = "qcc.zeros." + "x".join(map(str, shape))
