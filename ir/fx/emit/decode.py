@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qcc.ir.encoding.algebra import Encoding, MatrixShape, Part, Read
 from qcc.ir.encoding.encoded import Encoded
-from qcc.ir.encoding.grid import Grid
+from qcc.ir.encoding.grid import Grid, TableGrid
 from qcc.ir.encoding.packing import pack, planes
 from qcc.ir.fx.tensors import to_tensor, torch_dtype
 
@@ -37,7 +37,8 @@ class TorchOps:
         codes = codes.reshape(tuple(shape))
         if codes.is_floating_point():
             return codes.to(torch.float32)
-        return self.take(self._constant(grid.numbers(np.arange(1 << sum(grid.planes)).astype(grid.dtype))), codes, 0)
+        count = len(grid.table) if isinstance(grid, TableGrid) else 1 << sum(grid.planes)
+        return self.take(self._constant(grid.numbers(np.arange(count).astype(grid.dtype))), codes, 0)
 
     def scaled(
         self,
