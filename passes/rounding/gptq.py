@@ -1,6 +1,7 @@
 """Rounding that lets the codes still to come make up for the errors already made."""
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
@@ -8,20 +9,17 @@ from typing import Annotated, ClassVar
 import numpy as np
 
 from qcc.ir.encoding.algebra import Encoding, Fitted
-from qcc.ir.encoding.blocked import Blocked
-from qcc.ir.encoding.blocks import TENSOR
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.fit import encoded, fitted
 from qcc.ir.encoding.search import Clip
-from qcc.ir.graph.ops import Kind, Weight
+from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.contract import Between, Context, Rounding
 from qcc.passes.contract.factor import inverse_factor
-from qcc.passes.contract.moments import Moments
+from qcc.passes.contract.trust import held_by, judged_rows, judging, seen_by, trusted
 from qcc.passes.rounding.nearest import Nearest
 
 COLUMNS = 64  # columns whose mutual corrections are made before the rest of the row is touched
-MORE = (1, 10, 100)  # times the damping that was asked for
-JUDGED = 96  # rows of a weight that are rounded to choose
+TRIED = ((0.1, 1), (0.3, 1), (1, 1), (1, 10))  # of the doubt, and of the damping that was asked for
 ROWS = 512  # rows are independent: threads share them, so many at a time; fewer are not worth a thread
 
 
@@ -37,14 +35,15 @@ class Gptq(Rounding):
 
     The fewer the rows of data, the less they are trusted: the diagonal is raised by as much as chance alone spreads the
     eigenvalues of ``n`` inputs over so many rows, ``2 √γ + γ`` of itself with ``γ = n / rows``. Without data in plenty
-    it comes close to rounding to nearest. Beyond that a quarter of the samples is held out, and the damping that does
-    best on it is taken layer by layer, the one given or ten or a hundred times as much; where none does better than
-    rounding to nearest, that is done. What was chosen then learns from all samples. The report says what was chosen,
-    and how many rows of data there were.
+    it comes close to rounding to nearest. Beyond that a quarter of the samples is held out, and what does best on it is
+    taken layer by layer: the doubt and the damping given, three tenths or a tenth of that doubt, or ten times that
+    damping; where none does better than rounding to nearest, that is done. What was chosen then learns from all
+    samples. The report says what was chosen, and how many rows of data there were.
 
     Args:
         damping: added to the Gram matrix's diagonal, as a share of its mean; larger trusts the data less.
         clip: how scales are found, see `nearest`.
+        doubt: of what chance may have put beside the diagonal, how much is added to it.
 
     Source: GPTQ, Frantar et al. 2022 (arXiv:2210.17323), algorithm 1 and section 3.3; the spread of eigenvalues is
     Marchenko and Pastur's (1967).
@@ -54,47 +53,42 @@ class Gptq(Rounding):
 
     damping: Annotated[float, Between(0, 10)] = 0.01
     clip: Clip = "mse"
+    doubt: Annotated[float, Between(0, 10)] = 1.0
 
     def advised(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> tuple[Rounding, str]:
-        """The damping that does best on samples held out, or rounding to nearest."""
-        moments = context.moments.get(weight.name)
-        if moments is None or not moments.judged or moments.gram.shape[0] != matrix.shape[1]:
+        """The doubt and damping that do best on samples held out, or rounding to nearest."""
+        moments = judging(weight, matrix, context)
+        if moments is None:
             return self, ""
-        seen, held = _doubted(moments.seen, moments), moments.held
-        if Kind.EMBEDDING in weight.kinds:
-            seen, held = _with_rows(seen), _with_rows(held)
-        part = matrix[_judged_rows(matrix.shape[0], encoding)]
-        found = _fitted(part, encoding, seen, self.damping, self.clip)
+        part, held = matrix[judged_rows(matrix.shape[0], encoding)], held_by(weight, moments)
+        tried = [replace(self, doubt=self.doubt * doubt, damping=self.damping * more) for doubt, more in TRIED]
+        found = fitted_to(part, encoding, seen_by(weight, moments, self.doubt), self.damping, self.clip)
         if found.fixed:
             return self, ""
         nearest = output_error(part, encoded(part, encoding, found), held)
-        tried = list(dict.fromkeys(self.damping * more for more in MORE))
         errors = []
-        for one in tried:
-            _sweep(part, found, seen, one)
+        for one in dict.fromkeys(tried):
+            sweep(part, found, seen_by(weight, moments, one.doubt), one.damping)
             errors.append(output_error(part, encoded(part, encoding, found), held))
         best = int(np.argmin(errors))
         if not errors[best] < nearest:
             return Nearest(self.clip), "to nearest, which is better on samples held out"
-        return replace(self, damping=tried[best]), f"damping {tried[best]:g}"
+        chosen = list(dict.fromkeys(tried))[best]
+        return chosen, f"damping {chosen.damping:g}, doubt {chosen.doubt:g}"
 
     def encode(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> Encoded:
         """Round by columns, or to nearest where there is no Gram matrix."""
-        gram = context.grams.get(weight.name)
-        if gram is None or gram.shape[0] != matrix.shape[1]:
+        gram = trusted(weight, matrix, context, self.doubt)
+        if gram is None:
             return Nearest(self.clip).encode(weight, matrix, encoding, context)
-        if (moments := context.moments.get(weight.name)) is not None:
-            gram = _doubted(gram, moments)
-        if Kind.EMBEDDING in weight.kinds:
-            gram = _with_rows(gram)
         return round_columns(matrix, encoding, gram, self.damping, self.clip)
 
 
 def round_columns(matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Clip) -> Encoded:
     """Encode a matrix ``[out, in]`` against the Gram matrix ``[in, in]`` of its inputs."""
-    found = _fitted(matrix, encoding, gram, damping, clip)
+    found = fitted_to(matrix, encoding, gram, damping, clip)
     if not found.fixed:
-        _sweep(matrix, found, gram, damping)
+        sweep(matrix, found, gram, damping)
     return encoded(matrix, encoding, found)
 
 
@@ -104,34 +98,30 @@ def output_error(matrix: np.ndarray, stored: Encoded, gram: np.ndarray) -> float
     return float(np.vdot(noise @ gram, noise))
 
 
-def _fitted(matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Clip) -> Fitted:
+def fitted_to(matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Clip) -> Fitted:
     """With all fixed that codes rest on, by what data tells."""
     return fitted(matrix, encoding, clip, np.diag(gram), inverse_factor(gram, damping).sensitivity)
 
 
-def _judged_rows(count: int, encoding: Encoding) -> np.ndarray:
-    """Rows to choose by: some, evenly, where each has blocks of its own."""
-    lone = isinstance(encoding, Blocked) and encoding.block == TENSOR
-    if lone or not encoding.rows_apart or count <= JUDGED:
-        return np.arange(count)
-    return np.linspace(0, count - 1, JUDGED).astype(int)
-
-
-def _sweep(matrix: np.ndarray, found: Fitted, gram: np.ndarray, damping: float) -> None:
+def sweep(matrix: np.ndarray, found: Fitted, gram: np.ndarray, damping: float) -> None:
     """Round by columns under fixed scales."""
     factor = inverse_factor(gram, damping, found.width)
     order, columns = factor.order, factor.order.tolist()
 
-    def work(start: int) -> None:
-        part = slice(start, min(start + ROWS, matrix.shape[0]))
+    def work(part: slice) -> None:
         _sweep_rows(np.ascontiguousarray(matrix[part, order].T, dtype=np.float32), found, part, columns, factor.upper)
 
-    starts = range(0, matrix.shape[0], ROWS)
-    if len(starts) == 1:
-        work(0)
+    by_rows(matrix.shape[0], work)
+
+
+def by_rows(count: int, work: Callable[[slice], None]) -> None:
+    """Do something for all of so many rows, a part at a time, in threads where there are enough."""
+    parts = [slice(start, min(start + ROWS, count)) for start in range(0, count, ROWS)]
+    if len(parts) == 1:
+        work(parts[0])
         return
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(work, starts))
+        list(pool.map(work, parts))
 
 
 def _sweep_rows(values: np.ndarray, found: Fitted, rows: slice, columns: list[int], factor: np.ndarray) -> None:
@@ -155,15 +145,3 @@ def _sweep_rows(values: np.ndarray, found: Fitted, rows: slice, columns: list[in
             values[at + 1 : end] -= np.multiply.outer(factor[at, at + 1 : end], error)
             errors[at - start] = error
         values[end:] -= factor[start:end, end:].T @ errors
-
-
-def _doubted(gram: np.ndarray, moments: Moments) -> np.ndarray:
-    """A Gram matrix with as much more on its diagonal as chance may have put beside it: of few rows, little is left."""
-    doubted = gram.copy()
-    np.fill_diagonal(doubted, np.diag(gram) * gram.dtype.type(1 + moments.chance))
-    return doubted
-
-
-def _with_rows(gram: np.ndarray) -> np.ndarray:
-    """A table that is also gathered: its rows' own errors count as much as those of the layer that multiplies by it."""
-    return np.asarray(gram / (float(np.mean(np.diag(gram))) or 1.0) + np.eye(len(gram), dtype=gram.dtype))
