@@ -18,6 +18,7 @@ from qcc.compiler.calibrate.chosen_data import chosen_data
 from qcc.compiler.calibrate.samples import Data, Samples
 from qcc.compiler.console.phases import Phases, Progress, silent
 from qcc.compiler.files.check_outputs import check_lock, check_model, check_outputs, input_files, output_files
+from qcc.compiler.files.in_memory import file_of
 from qcc.compiler.files.inputs import Inputs, state_of
 from qcc.compiler.files.kernel_library import kernels_beside
 from qcc.compiler.files.open_model import OpenModel, model_path, open_model
@@ -32,15 +33,15 @@ from qcc.compiler.measure.most_lost import most_lost
 from qcc.compiler.measure.time_model import ModelTimes, time_models
 from qcc.compiler.observe.executor import HERE, Executor, executor_of
 from qcc.compiler.plan.bind import Earlier, after_speed, bind, opened_by_data
-from qcc.compiler.plan.catalog import Export
 from qcc.compiler.plan.plan import Plan, PlanFile
+from qcc.compiler.plan.policy import export_of
 from qcc.compiler.plan.targets import runtime_chooser, target_of
 from qcc.compiler.repeat import check_plan, loaded_policy, tell_differences
 from qcc.compiler.report import layer_rows, lock
 from qcc.compiler.report.budget import compare_with_budget
 from qcc.compiler.report.covered import Covered
 from qcc.compiler.report.lock import Lock
-from qcc.compiler.report.publish_result import publish_failed, publish_result
+from qcc.compiler.report.publish_result import publish_failed, publish_result, with_object
 from qcc.compiler.report.reach import reach
 from qcc.compiler.report.result import Result
 from qcc.compiler.runtime.build_kernels import runs_here, warn_of_no_ops
@@ -55,13 +56,15 @@ from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.graph import Graph
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.model.model import Written
+from qcc.ir.open_file import is_object
 from qcc.passes.encode import Encode
 
 
 def compile(
-    model: str | Path,
+    model: object,
     policy: str | Path | Policy | None = None,
     *,
+    example_inputs: object = None,
     output: str | Path | None = None,
     data: Data | None = None,
     definitions: Mapping[str, str] | None = None,
@@ -74,10 +77,11 @@ def compile(
     """Compile a model.
 
     Args:
-        model: an ``.onnx`` file.
+        model: an ``.onnx`` or ``.pt2`` file, or a PyTorch module or exported program.
         policy: a ``.qpolicy`` file, a preset's name, the text of a policy, or a loaded policy; by default what the plan
             keeps of its own, or ``balanced`` without a plan.
-        output: the file to write; by default ``<model>.qcc.onnx`` beside the model.
+        example_inputs: what a module is called with, to be exported: a tuple, or a mapping of named ones.
+        output: the file to write; by default ``<model>.qcc.onnx`` beside the model, or none for a model in memory.
         data: calibration data, instead of what the policy names: an ``.npz`` file, a CalibrationDataReader, or feeds.
         definitions: values of the policy's parameters, as ``-D`` gives them.
         plan: a decided plan, or one that was read from a file, to run instead of the policy's rules.
@@ -87,15 +91,16 @@ def compile(
         progress: told of long work.
 
     Returns:
-        What was done. If the policy's verification fails, ``passed`` is false and the output is not written.
+        What was done. If the verification fails, ``passed`` is false and the output is not written. Of a model in
+        memory, ``model`` is what was made of it; without an ``output`` nothing is written.
 
     Raises:
         QccError: the policy, the model or the data is at fault.
     """
-    with told():
-        path = model_path(model)
-        given = path, loaded_policy(policy, plan, definitions), output, data, dims, progress
-        return _Compilation.prepare(*given, keep_failed, executor_of(jobs)).run(plan)
+    with told(), file_of(model, example_inputs, output) as (path, target):
+        given = path, loaded_policy(policy, plan, definitions), target, data, dims, progress
+        result = _Compilation.prepare(*given, keep_failed, executor_of(jobs)).run(plan)
+        return with_object(result, output is not None) if is_object(model) else result
 
 
 def decide_plan(
@@ -131,8 +136,7 @@ class _Opened:
     plan: Plan
     data: Samples
     inputs: Inputs
-    file: OpenModel
-    """The model as it was opened."""
+    file: OpenModel  # the model as it was opened
     rewrites: tuple[RewriteRow, ...] = ()
 
 
@@ -157,8 +161,7 @@ class _Compilation:
     covered: Covered = field(default_factory=Covered)
     encoded: dict[str, Encoded] = field(default_factory=dict)
     """What weights were last stored as, where a bound may fail."""
-    evidence: Evidence | None = None
-    """What the data says of the rewritten model."""
+    evidence: Evidence | None = None  # what the data says of the rewritten model
 
     def __post_init__(self) -> None:
         self.chooser, self._target = runtime_chooser(self.policy), target_of(self.policy)
@@ -193,8 +196,7 @@ class _Compilation:
             staged = folder / self.output.name
             back = self._fall_back(opened, plan)
             settled, library, verification = self._held(opened, staged, verifier, before, back)
-            timed = verification.passed and not copies(settled.plan) and runs_here(self._target)
-            times = self._time(opened, settled, staged, library) if timed else None
+            times = self._time(opened, settled, staged, library) if verification.passed else None
             better = None if plan or times is None else self._faster(opened, settled, (staged, library), times)
             if better is not None:
                 other = replace(opened, plan=better)
@@ -260,7 +262,7 @@ class _Compilation:
         self, opened: _Opened, settled: Settled, made: tuple[Path, Path | None], times: ModelTimes
     ) -> Plan | None:
         """The plan that takes the place of a slow one, where the target is the machine at hand."""
-        chooser, (staged, library) = self.chooser, made
+        chooser, files = self.chooser, (self.model, *made)
         if not isinstance(chooser, FormChooser) or chooser.kernels is None or not chooser.by_clock:
             return None
 
@@ -269,14 +271,15 @@ class _Compilation:
 
         weights = {weight.name: weight for weight in opened.graph.weights()}
         with self.phases.phase("time"):
-            files = self.model, staged, library
             better = faster_plan(settled.plan, weights, times, files, write, opened.data, self._target.providers)
-        if better is not None and library is not None:
+        if better is not None and made[1] is not None:
             warn_of_no_library(times, self.diagnostics)
         return better
 
     def _time(self, opened: _Opened, settled: Settled, staged: Path, library: Path | None) -> ModelTimes | None:
         """Time the written model against the input; what was predicted, where speed is what the policy is after."""
+        if copies(settled.plan) or not opened.file.model.timed or not runs_here(self._target):
+            return None
         predicted = predicted_seconds(opened.plan, settled) if after_speed(self.policy) else None
         with self.phases.phase("time"):
             files = self.model, staged, library if self.runs_here else None
@@ -302,6 +305,7 @@ class _Compilation:
         with self.phases.phase("load"):
             before = state_of(self.model)
             opened = open_model(self.model)
+            opened.model.check_place(self.output, export_of(self.policy).external_data)
             inputs = Inputs.of(self.model, opened.model.data_files, before)
             check_outputs(output_files(self.output, self.keep_failed), (file.path for file in inputs.data))
         data = chosen_data(self.policy, self.data, opened.graph, opened.model.reference(), self.dims)
@@ -315,17 +319,17 @@ class _Compilation:
         graph = done.graph
         if plan is not None:
             check_plan(plan, graph, self.model)
-        bound = plan or self._bind(graph, data, opened.size_bytes, earlier)
+        bound = plan or self._bind(graph, data, opened, earlier)
         self.diagnostics.raise_if_errors()
         warn_of_generated_steps(bound, data, self.diagnostics)
         return _Opened(graph, bound, data, inputs, opened, done.rows)
 
-    def _bind(self, graph: Graph, data: Samples, size_bytes: int, earlier: Earlier) -> Plan:
+    def _bind(self, graph: Graph, data: Samples, opened: OpenModel, earlier: Earlier) -> Plan:
         with self.phases.phase("choose"):
             chooser = chooser_of(self.policy, graph, data, self.phases.counter("choose"))
-            self.chooser, latency = chooser, latency_of(self.policy, chooser, self.model, data)
+            self.chooser, latency = chooser, latency_of(self.policy, chooser, self.model, data, opened.model.timed)
             found = self.diagnostics, chooser, chooser.kernels, latency
-            return bind(self.policy, graph, size_bytes, *found, given=not data.generated, earlier=earlier)
+            return bind(self.policy, graph, opened.size_bytes, *found, given=not data.generated, earlier=earlier)
 
     def _rewrite(self, opened: _Opened) -> _Opened:
         """Run the passes that keep the function, and see that they do."""
@@ -350,14 +354,14 @@ class _Compilation:
         most = opened.file.size_bytes if any(row.treated for row in opened.rewrites if row.action != "clean") else None
 
         def write(decided: Plan) -> tuple[build.Built[Graph], Written]:
-            opset = max(needed_opset(graph, decided), self._export().opset or 0)
+            opset = max(needed_opset(graph, decided), export_of(self.policy).opset or 0)
             if opset not in raised:
                 with self.phases.phase("raise"):
                     raised[opset] = raise_graph(opened.file.model, graph, opset, opened.data)
             with self.phases.phase("encode"):
                 built = build.run_plan(raised[opset], decided, evidence.context(decided, self._keep))
             notes = lock.provenance(self.model, self.policy, decided) | evidence.notes()
-            written = build.write(opened.file.model, built, staged, self._export(), notes, most)
+            written = build.write(opened.file.model, built, staged, export_of(self.policy), notes, most)
             return replace(built, edits=evidence.meter.shortened(built.edits, written.levels)), written
 
         settled = None if copies(plan) else settle(plan, write, evidence.losses)
@@ -369,15 +373,12 @@ class _Compilation:
             settled = copied(opened.file.model, graph, settled.plan if settled else plan, staged)
         return settled
 
-    def _export(self) -> Export:
-        return self.policy.export if isinstance(self.policy.export, Export) else Export()
-
     def _result(self, opened: _Opened, settled: Settled, verification: Verification) -> Result:
         same, data, source = copies(settled.plan), settled.written.data, opened.file
         rows = layer_rows.rows(opened.graph, settled.plan, settled.built, loss_of(opened.plan, settled), self.chooser)
         rows = self.covered.told(rows)
         return Result(
-            model=self.model,
+            source=self.model,
             output=self.output,
             lock=self.output.with_suffix(".lock"),
             report=self.output.with_suffix(".html"),

@@ -6,12 +6,15 @@ import stat
 from pathlib import Path
 
 from qcc.ir.errors import ModelError
+from qcc.ir.model.options import PROGRAM
 from qcc.ir.model.whole_files import place
 
 
 def output_path(model: Path, output: str | Path | None) -> Path:
     """Where the compressed model goes."""
-    return Path(output) if output is not None else model.parent / f"{model.stem}.qcc.onnx"  # a folder has no name
+    if output is not None:
+        return Path(output)
+    return model.parent / f"{model.stem}.qcc{PROGRAM if model.suffix == PROGRAM else '.onnx'}"  # a folder has no name
 
 
 def failed_path(output: Path) -> Path:

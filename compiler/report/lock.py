@@ -101,7 +101,7 @@ def lock_text(result: Result, policy: Policy, data: Samples, inputs: Inputs, sta
     content = {
         "format": FORMAT,
         "model": {
-            "file": result.model.name,
+            "file": result.source.name,
             "sha256": inputs.model.sha256,
             "data": {file.path.name: file.sha256 for file in inputs.data},
             "bytes": result.input_bytes,

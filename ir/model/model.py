@@ -110,6 +110,22 @@ class Model(ABC, Generic[G]):
         del version
         return Raised(graph)
 
+    @property
+    def timed(self) -> bool:
+        """Its files run in the runtime whose times policies bound and reports tell."""
+        return True
+
+    def check_place(self, path: Path, external: ExternalData = "auto") -> None:
+        """See that a file of this name can hold what becomes of the model, before work is done on it.
+
+        Args:
+            path: of the file.
+            external: whether large weights are to lie beside it.
+
+        Raises:
+            ModelError: it is a name of another framework's files, or weights never lie beside such.
+        """
+
     @abstractmethod
     def write(
         self,
