@@ -12,7 +12,7 @@ from qcc.ir.encoding.search import Clip
 from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.contract import Between, Context, Rounding, Share
 from qcc.passes.contract.trust import held_by, judged_rows, judging, seen_by, trusted
-from qcc.passes.rounding.gptq import Gptq, by_rows, fitted_to, output_error, sweep
+from qcc.passes.rounding.gptq import Gptq, by_rows, fitted_to, output_error, round_columns, sweep
 from qcc.passes.rounding.nearest import Nearest
 
 Rule = Literal["cyclic", "random", "southwell", "lipschitz"]
@@ -73,6 +73,9 @@ class Descent(Rounding):
             return self, ""
         here._begin(part, found, seen)
         before = output_error(part, encoded(part, encoding, found), held)
+        if encoding.summands and here.start == "gptq":  # which rounds level by level; descent starts from one sweep
+            alone = round_columns(part, encoding, seen, here.damping, self.clip)
+            before = min(before, output_error(part, alone, held))
         here._descend(part, encoding, found, seen)
         after = output_error(part, encoded(part, encoding, found), held)
         if not after < before:

@@ -19,7 +19,7 @@ from qcc.passes.contract.trust import held_by, judged_rows, judging, seen_by, tr
 from qcc.passes.rounding.nearest import Nearest
 
 COLUMNS = 64  # columns whose mutual corrections are made before the rest of the row is touched
-TRIED = ((0.1, 1), (0.3, 1), (1, 1), (1, 10))  # of the doubt, and of the damping that was asked for
+MORE = (1, 10, 100)  # times the damping that was asked for
 WORSE = 1.1  # what a whole sum may lose so that each of its levels stands by itself
 ROWS = 512  # rows are independent: threads share them, so many at a time; fewer are not worth a thread
 
@@ -37,15 +37,16 @@ class Gptq(Rounding):
 
     The fewer the rows of data, the less they are trusted: the diagonal is raised by as much as chance alone spreads the
     eigenvalues of ``n`` inputs over so many rows, ``2 √γ + γ`` of itself with ``γ = n / rows``. Without data in plenty
-    it comes close to rounding to nearest. Beyond that a quarter of the samples is held out, and what does best on it is
-    taken layer by layer: the doubt and the damping given, three tenths or a tenth of that doubt, or ten times that
-    damping; where none does better than rounding to nearest, that is done. What was chosen then learns from all
-    samples. The report says what was chosen, and how many rows of data there were.
+    it comes close to rounding to nearest. Beyond that a quarter of the samples is held out, and the damping that does
+    best on it is taken layer by layer, the one given or ten or a hundred times as much; where none does better than
+    rounding to nearest, that is done. What was chosen then learns from all samples. The report says what was chosen,
+    and how many rows of data there were.
 
     Args:
         damping: added to the Gram matrix's diagonal, as a share of its mean; larger trusts the data less.
         clip: how scales are found, see `nearest`.
-        doubt: of what chance may have put beside the diagonal, how much is added to it.
+        doubt: of what chance may have put beside the diagonal, how much is added to it. Samples held out are like those
+            that were seen, and would always ask for less: it is not chosen by them.
 
     Source: GPTQ, Frantar et al. 2022 (arXiv:2210.17323), algorithm 1 and section 3.3; the spread of eigenvalues is
     Marchenko and Pastur's (1967).
@@ -58,26 +59,23 @@ class Gptq(Rounding):
     doubt: Annotated[float, Between(0, 10)] = 1.0
 
     def advised(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> tuple[Rounding, str]:
-        """The doubt and damping that do best on samples held out, or rounding to nearest."""
+        """The damping that does best on samples held out, or rounding to nearest."""
         moments = judging(weight, matrix, context)
         if moments is None:
             return self, ""
-        part, held = matrix[judged_rows(matrix.shape[0], encoding)], held_by(weight, moments)
-        tried = [replace(self, doubt=self.doubt * doubt, damping=self.damping * more) for doubt, more in TRIED]
-        found = fitted_to(part, encoding, seen_by(weight, moments, self.doubt), self.damping, self.clip)
+        seen, held = seen_by(weight, moments, self.doubt), held_by(weight, moments)
+        part = matrix[judged_rows(matrix.shape[0], encoding)]
+        found = fitted_to(part, encoding, seen, self.damping, self.clip)
         if found.fixed:
             return self, ""
         nearest = output_error(part, encoded(part, encoding, found), held)
-        errors = []
-        for one in dict.fromkeys(tried):
-            again = None if encoding.summands else found
-            gram = seen_by(weight, moments, one.doubt)
-            errors.append(output_error(part, round_columns(part, encoding, gram, one.damping, self.clip, again), held))
+        again = None if encoding.summands else found
+        tried = list(dict.fromkeys(self.damping * more for more in MORE))
+        errors = [output_error(part, round_columns(part, encoding, seen, one, self.clip, again), held) for one in tried]
         best = int(np.argmin(errors))
         if not errors[best] < nearest:
             return Nearest(self.clip), "to nearest, which is better on samples held out"
-        chosen = list(dict.fromkeys(tried))[best]
-        return chosen, f"damping {chosen.damping:g}, doubt {chosen.doubt:g}"
+        return replace(self, damping=tried[best]), f"damping {tried[best]:g}"
 
     def encode(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> Encoded:
         """Round by columns, or to nearest where there is no Gram matrix."""
