@@ -71,8 +71,8 @@ class OnnxModel(Model[OnnxGraph]):
         done = f"raising the model's opset from {graph.opset} to {after.opset}"
         return Raised(after, changed, done, f"export the model with opset {after.opset}")
 
-    def check_place(self, path: Path, external: ExternalData = "auto") -> None:
-        del external
+    def check_place(self, path: Path, external: ExternalData = "auto", trimmed: bool = False) -> None:
+        del external, trimmed
         if path.suffix == PROGRAM:
             message = f"cannot write `{path}`: an ONNX model is not written as a program of torch.export"
             raise ModelError("Q640", message, "name an `.onnx` file with -o, or compile the module")
