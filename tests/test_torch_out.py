@@ -1,5 +1,7 @@
 """PyTorch in, PyTorch out: a program that holds what is stored of weights, and computes with what that decodes to."""
 
+import logging
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import qcc
 from qcc.__main__ import main
 from qcc.compiler.report.result import Result
 from qcc.ir.fx.model import FxModel
+from qcc.ir.fx.quiet import LOGGER, quiet
 from tests.onnx_models import random
 
 POLICY = """qpolicy 1
@@ -126,12 +129,21 @@ def test_what_is_no_program_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
     path = tmp_path / "net.pt2"
     assert main(["compile", str(path)]) == 1 and "Q400" in capsys.readouterr().err
     path.write_bytes(b"PK\x03\x04 no archive")
-    assert main(["compile", str(path)]) == 1 and "Q643" in capsys.readouterr().err
+    assert main(["compile", str(path)]) == 1 and capsys.readouterr().err.startswith("error[Q643]")
+    assert main(["trim", str(path)]) == 1 and "Q370" in capsys.readouterr().err
+
+
+def test_torch_tells_developers_of_itself_elsewhere() -> None:
+    with quiet():
+        assert not LOGGER.isEnabledFor(logging.WARNING)
+        warnings.warn("to be ignored", FutureWarning, stacklevel=1)
+    assert LOGGER.isEnabledFor(logging.WARNING)
 
 
 @pytest.mark.slow
 def test_a_program_is_not_written_as_another_kind(program: ExportedProgram, tmp_path: Path) -> None:
-    for output, policy in (("out.onnx", POLICY), ("out.pt2", POLICY + "export { external_data = always }")):
+    always, trimmed = (POLICY + f"export {{ {words} }}" for words in ("external_data = always", "trim = 1 MiB"))
+    for output, policy in (("out.onnx", POLICY), ("out.pt2", always), ("out.pt2", trimmed)):
         with pytest.raises(qcc.QccError) as caught:
             qcc.compile(program, policy, output=tmp_path / output)
         assert caught.value.diagnostics[0].code == "Q640"

@@ -23,6 +23,7 @@ from qcc.ir.fx.kinds import aten_name, is_check, kind_of
 from qcc.ir.fx.layers import find_weights
 from qcc.ir.fx.operands import CallNumber, operands
 from qcc.ir.fx.program import constants, export_module, fed, paths, returned, tie
+from qcc.ir.fx.quiet import quiet
 from qcc.ir.fx.resize import FxResizer
 from qcc.ir.fx.run import FxRunner, extract
 from qcc.ir.fx.simplify import is_item, remove_identities, share_items
@@ -64,7 +65,8 @@ class FxGraph(Graph):
 
     def __init__(self, program: ExportedProgram) -> None:
         # an empty table keeps linear, conv2d, layer_norm, ... whole and removes what mutates
-        self._program = program.run_decompositions({})
+        with quiet():
+            self._program = program.run_decompositions({})
         self._graph = self._program.graph
         self._tensors = constants(self._program)
         self.encoded: dict[str, Encoded] = {}

@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from qcc.ir.errors import ModelError
 from qcc.ir.fx.file.archive import load_program, repack
 from qcc.ir.fx.graph import FxGraph
+from qcc.ir.fx.quiet import quiet
 from qcc.ir.fx.run import failed, fed, result
 from qcc.ir.graph.graph import Runner
 from qcc.ir.graph.ops import Array, Feeds
@@ -82,7 +83,7 @@ class FxModel(Model[FxGraph]):
     def reference(self) -> Runner:
         return self._runs(self._program)
 
-    def check_place(self, path: Path, external: ExternalData = "auto") -> None:
+    def check_place(self, path: Path, external: ExternalData = "auto", trimmed: bool = False) -> None:
         if path.suffix != PROGRAM:
             message = f"cannot write `{path}`: a PyTorch model is written as a program of torch.export"
             help = f"name a `{PROGRAM}` file with -o; for ONNX, export the module and compile that file"
@@ -90,6 +91,9 @@ class FxModel(Model[FxGraph]):
         if external == "always":
             message = f"cannot write `{path}`: the weights of a `{PROGRAM}` file never lie beside it"
             raise ModelError("Q640", message, "leave `external_data` out of the policy")
+        if trimmed:
+            message = f"cannot write `{path}`: no levels are left out of a `{PROGRAM}` file"
+            raise ModelError("Q640", message, "leave `trim` out of the policy, or compile the ONNX model of the module")
 
     def write(
         self,
@@ -103,7 +107,8 @@ class FxModel(Model[FxGraph]):
         self.check_place(path, external)
         archive = BytesIO()
         kept = {NOTES: json.dumps(dict(notes or {}), sort_keys=True)}
-        torch.export.save(graph.program(), archive, extra_files=kept)
+        with quiet():
+            torch.export.save(graph.program(), archive, extra_files=kept)
         try:
             with unfinished(path) as made:
                 repack(archive, made)
@@ -139,7 +144,8 @@ class ProgramRunner:
     """
 
     def __init__(self, program: ExportedProgram, inputs: "list[FedInput]", outputs: list[str]) -> None:
-        self._module = program.module()
+        with quiet():
+            self._module = program.module()
         self._inputs = inputs
         self._spec = program.call_spec.in_spec
         self._outputs = outputs

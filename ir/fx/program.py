@@ -8,7 +8,8 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
 
-from qcc.ir.errors import ModelError
+from qcc.ir.errors import ModelError, first_line
+from qcc.ir.fx.quiet import quiet
 
 CONSTANTS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
@@ -27,11 +28,10 @@ def export_module(
     training = {part: part.training for part in module.modules()}
     module.eval()
     try:
-        with torch.no_grad():  # else a no_grad block inside becomes an opaque call
+        with quiet(), torch.no_grad():  # else a no_grad block inside becomes an opaque call
             return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
     except Exception as error:  # torch raises many unrelated classes
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError("Q440", f"torch.export cannot export the module: {line[:300]}") from error
+        raise ModelError("Q440", f"torch.export cannot export the module: {first_line(error)}") from error
     finally:
         for part, mode in training.items():
             part.training = mode

@@ -130,7 +130,7 @@ class TorchOps:
 
     def zeros(self, shape: Sequence[int]) -> Tensor:
         """See `Ops.zeros`."""
-        return self._constant(np.zeros(shape, np.float32))
+        return self._constant(np.zeros(1, np.float32)).expand(tuple(shape))
 
 
 def stored_tensors(encoded: Encoded) -> dict[str, Tensor]:

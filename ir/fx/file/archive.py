@@ -1,6 +1,5 @@
 """Files of ``torch.export.save``."""
 
-import warnings
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -9,6 +8,7 @@ import torch
 from torch.export import ExportedProgram
 
 from qcc.ir.errors import ModelError, first_line
+from qcc.ir.fx.quiet import quiet
 
 
 def load_program(path: Path) -> ExportedProgram:
@@ -20,8 +20,7 @@ def load_program(path: Path) -> ExportedProgram:
     if not path.is_file():
         raise ModelError("Q400", f"no such file: `{path}`")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's own, of its own calls
+        with quiet():
             return torch.export.load(path)
     except Exception as error:  # torch raises many unrelated classes
         message = f"`{path}` holds no program that PyTorch {torch.__version__} can read: {first_line(error)}"

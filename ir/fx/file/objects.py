@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from qcc.ir.errors import ModelError
+from qcc.ir.errors import ModelError, first_line
 from qcc.ir.fx.file.archive import load_program
 from qcc.ir.fx.program import export_module
+from qcc.ir.fx.quiet import quiet
 
 
 def is_model(model: object) -> bool:
@@ -31,15 +32,17 @@ def save(model: torch.nn.Module | ExportedProgram, inputs: object, path: Path) -
     if isinstance(model, torch.nn.Module):
         model = _exported(model, inputs)
     try:
-        torch.export.save(model, path)
+        with quiet():
+            torch.export.save(model, path)
     except Exception as error:  # torch raises many unrelated classes
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError("Q440", f"torch.export.save cannot write the program: {line[:300]}") from error
+        raise ModelError("Q440", f"torch.export.save cannot write the program: {first_line(error)}") from error
 
 
 def load(path: Path) -> Any:  # noqa: ANN401 - torch types it so
     """The graph module of a program in a file."""
-    return load_program(path).module()
+    program = load_program(path)
+    with quiet():
+        return program.module()
 
 
 def _exported(module: torch.nn.Module, inputs: object) -> ExportedProgram:
