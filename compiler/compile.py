@@ -62,8 +62,10 @@ def compile(
     Raises:
         QccError: the policy, the model or the data is at fault.
     """
-    with told(), ExitStack() as held:
+    with told(), scratch() as passing, ExitStack() as held:
         path, target = held.enter_context(source_file(model, example_inputs, output))
+        if is_object(model) and target is None:
+            target = passing / output_path(path, None).name
         loaded = loaded_policy(policy, plan, definitions)
         given = path, loaded, target, data, dims, progress
         result = Compilation.prepare(*given, keep_failed, executor_of(jobs)).run(plan)
@@ -88,8 +90,16 @@ class _AsOnnx:
 
     def __call__(self, output: Path, keep_failed: bool) -> Result:
         """Under the plan that there is."""
-        given = {"data": self.data, "plan": self.plan, "dims": self.dims, "jobs": self.jobs}
-        return compile(self.model, self.policy, output=output, keep_failed=keep_failed, **given)
+        return compile(
+            self.model,
+            self.policy,
+            output=output,
+            data=self.data,
+            plan=self.plan,
+            dims=self.dims,
+            keep_failed=keep_failed,
+            jobs=self.jobs,
+        )
 
 
 def decide_plan(

@@ -107,9 +107,11 @@ class Own(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Twice what comes."""
-        return twice(x)
+        result: Tensor = twice(x)
+        return result
 
 
+@pytest.mark.slow
 def test_what_has_no_onnx_is_refused(tmp_path: Path) -> None:
     with pytest.raises(qcc.QccError) as caught:
         qcc.compile(Own(), "balanced", example_inputs=(torch.zeros(2),), output=tmp_path / "net.onnx")

@@ -10,7 +10,6 @@ from pathlib import Path
 from qcc.codegen.target.scratch import scratch
 from qcc.compiler.files.check_outputs import check_model
 from qcc.compiler.files.open_model import model_path
-from qcc.compiler.files.staging import output_path
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
 from qcc.ir.model.options import ONNX, PROGRAM
@@ -21,12 +20,12 @@ Output = str | Path | None
 
 @contextmanager
 def source_file(model: object, inputs: object, output: Output) -> Iterator[tuple[Path, Output]]:
-    """The file that a model is compiled from and where the output goes; what is made for it is gone then.
+    """The file that a model is compiled from, which is gone then if it was made for it, and where the output goes.
 
     Args:
         model: a path, or a model in memory.
         inputs: what a module is called with.
-        output: where the output goes, if that is given.
+        output: where the output goes; None leaves it to the file's name, and of a model in memory means nowhere.
 
     Raises:
         QccError: it is no model, or cannot be exported.
@@ -36,7 +35,7 @@ def source_file(model: object, inputs: object, output: Output) -> Iterator[tuple
         with scratch() as folder:
             path = folder / f"{type(model).__name__}{ONNX if as_onnx else PROGRAM}"
             save_object(model, inputs, path)
-            yield path, output_path(path, output)
+            yield path, output
         return
     path = model_path(model)
     if inputs is not None:
