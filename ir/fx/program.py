@@ -42,7 +42,8 @@ def pure(program: ExportedProgram) -> ExportedProgram:
     if all(_is_pure(node) for node in program.graph.nodes):
         return program
     with quiet():  # an empty table keeps linear, conv2d, layer_norm, ... whole
-        return program.run_decompositions({})
+        made: ExportedProgram = program.run_decompositions({})
+        return made
 
 
 def _is_pure(node: Node) -> bool:
