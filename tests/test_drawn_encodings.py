@@ -18,9 +18,11 @@ from qcc.ir.encoding.formats.composed.bands import Bands
 from qcc.ir.encoding.formats.composed.blocks import Sparse
 from qcc.ir.encoding.formats.composed.low_rank import LowRank
 from qcc.ir.encoding.formats.composed.nothing import Nothing
+from qcc.ir.encoding.formats.composed.scattered import ShareOfRow, SomeOfEvery
 from qcc.ir.encoding.formats.composed.stack import Stack
 from qcc.ir.encoding.grid import Grid, IntGrid, TableGrid, tables
 from qcc.ir.encoding.packing import UNIT
+from qcc.ir.encoding.pruning import BY
 from qcc.ir.errors import Refused
 from qcc.ir.forms.decoded import DECODED
 from qcc.ir.forms.find import forms
@@ -55,6 +57,8 @@ def composed(inner: st.SearchStrategy[Encoding]) -> st.SearchStrategy[Encoding]:
         st.builds(LowRank, st.just(0), SHARES, closed),
         st.builds(LowRank, st.integers(1, 99), st.just(0.0), closed),
         st.builds(Sparse, side, side.map(lambda size: size + 1), SHARES, part),
+        st.builds(lambda inner, count, more: SomeOfEvery(inner, "obs", count, count + more), part, side, side),
+        st.builds(ShareOfRow, part, st.sampled_from(BY), SHARES),
     )
 
 
@@ -91,7 +95,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=90, deadline=None, derandomize=True)
 @given(ENCODINGS, cases(), st.sampled_from([DECODED, *forms().values()]))
 def test_a_drawn_encoding_is_refused_or_computed(encoding: Encoding, case: Case, form: Form) -> None:
     with TemporaryDirectory() as folder:
@@ -127,10 +131,10 @@ def test_what_is_drawn_is_of_every_kind() -> None:
     """No kind is left out by chance."""
     seen: set[str] = set()
 
-    @settings(max_examples=60, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=90, deadline=None, derandomize=True, database=None)
     @given(ENCODINGS)
     def look(encoding: Encoding) -> None:
         seen.update(type(one).__name__ for one in (encoding, *leaves(encoding), *encoding.within))
 
     look()
-    assert {"Bands", "Nothing", "Stack", "LowRank", "Sparse", "Blocked", "Floats"} <= seen
+    assert {"Bands", "Nothing", "Stack", "LowRank", "Sparse", "SomeOfEvery", "ShareOfRow", "Blocked", "Floats"} <= seen

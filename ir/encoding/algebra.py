@@ -108,6 +108,10 @@ class Ops(Protocol[V]):
         """Where each of so many numbers stands when they are sorted; equal ones stay as they stand."""
         ...
 
+    def ranks(self, numbers: V) -> V:
+        """For each number above zero, the first being 1, which of those it is; 0 for others."""
+        ...
+
     def cut(self, value: V, shape: Sequence[int]) -> V:
         """The first elements along each axis."""
         ...
@@ -142,6 +146,10 @@ class Fitted(ABC):
     def parts(self) -> dict[str, np.ndarray]:
         """What is stored now; not a copy."""
 
+    def meant(self, matrix: np.ndarray) -> np.ndarray:
+        """What a matrix ``[out, in]`` should be rounded to: where some weights are gone, others have moved for it."""
+        return matrix
+
     def settled(self, asked: "Encoding") -> "Encoding":
         """The encoding whose parts these are: the one that was asked for, with all decided that it left open."""
         return asked
@@ -156,20 +164,24 @@ class Fitter:
         power: of what each column is multiplied with, the mean square; None if no data tells.
         sensitivity: what a squared error of each column costs once columns that are rounded later have made up for it;
             None if it is not known.
+        gram: the Gram matrix of what columns are multiplied with, ``[in, in]``, damped; None if no data tells.
+        inverse: gives its inverse.
     """
 
     leaf: Callable[[np.ndarray, "Encoding"], Fitted]
     power: np.ndarray | None = None
     sensitivity: np.ndarray | None = None
+    gram: np.ndarray | None = None
+    inverse: Callable[[], np.ndarray] | None = None
 
     def of(self, columns: np.ndarray) -> "Fitter":
         """For a matrix of some of the columns."""
         power, sensitivity = (None if one is None else one[columns] for one in (self.power, self.sensitivity))
-        return replace(self, power=power, sensitivity=sensitivity)
+        return replace(self, power=power, sensitivity=sensitivity, gram=None, inverse=None)
 
     def blind(self) -> "Fitter":
         """For a matrix whose columns are others."""
-        return replace(self, power=None, sensitivity=None)
+        return Fitter(self.leaf)
 
     def weights(self, count: int) -> np.ndarray:
         """How much the squared error of each column matters, float32, one in the mean."""

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache, partial
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 import numpy as np
 
@@ -47,6 +47,15 @@ def encode(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse") -> Encode
     return encoded(matrix, encoding, fitted(matrix, encoding, clip))
 
 
+class Known(TypedDict, total=False):
+    """What data may tell a `Fitter`."""
+
+    power: np.ndarray
+    sensitivity: np.ndarray
+    gram: np.ndarray
+    inverse: Callable[[], np.ndarray]
+
+
 def encoded(matrix: np.ndarray, encoding: Encoding, found: Fitted) -> Encoded:
     """A matrix as it was fitted to an encoding."""
     return Encoded(found.settled(encoding), _shape(matrix), found.parts())
@@ -56,8 +65,7 @@ def fitted(
     matrix: np.ndarray,
     encoding: Encoding,
     clip: Clip = "mse",
-    power: np.ndarray | None = None,
-    sensitivity: np.ndarray | None = None,
+    **known: Unpack[Known],
 ) -> Fitted:
     """A matrix ``[out, in]`` with all fixed that its codes rest on, and to nearest.
 
@@ -65,15 +73,14 @@ def fitted(
         matrix: the weights.
         encoding: how to store them.
         clip: see `encode`.
-        power: of what each column is multiplied with, the mean square, if data tells.
-        sensitivity: see `Fitter`.
+        known: what data tells, see `Fitter`.
 
     Raises:
         Refused: see `encode`.
     """
     if encoding.within:
         _check(matrix)
-    return encoding.fit(matrix, Fitter(partial(_leaf, clip=clip), power, sensitivity))
+    return encoding.fit(matrix, Fitter(partial(_leaf, clip=clip), **known))
 
 
 def _leaf(matrix: np.ndarray, encoding: Encoding, clip: Clip) -> Fitted:

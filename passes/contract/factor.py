@@ -30,6 +30,21 @@ class Factor:
         found[self.order] = 1 / np.diag(self.upper).astype(np.float64) ** 2
         return found
 
+    def inverse(self) -> Array:
+        """The inverse, its rows and columns as the matrix has them, float32."""
+        found = np.empty_like(self.upper)
+        found[np.ix_(self.order, self.order)] = self.upper.T @ self.upper
+        return found
+
+
+def damped_gram(gram: Array, damping: float) -> Array:
+    """What a factor is the inverse of, unless more damping was needed: columns of nothing count like usual ones."""
+    mean = float(np.mean(np.diag(gram))) or 1.0
+    diagonal = np.where(np.diag(gram) > 0, np.diag(gram), mean)
+    found = gram.copy()
+    np.fill_diagonal(found, diagonal + damping * mean)
+    return found
+
 
 def inverse_factor(gram: Array, damping: float) -> Factor:
     """The factor of the inverse of a matrix with ``damping`` times its diagonal's mean added to the diagonal.

@@ -11,10 +11,10 @@ from qcc.ir.encoding.algebra import Encoding, Fitted
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import TENSOR
 from qcc.ir.encoding.encoded import Encoded
-from qcc.ir.encoding.fit import encoded, fitted
+from qcc.ir.encoding.fit import Known, encoded, fitted
 from qcc.ir.graph.ops import Kind, Weight
 from qcc.passes.contract.contract import Between, Context, Rounding
-from qcc.passes.contract.factor import inverse_factor
+from qcc.passes.contract.factor import damped_gram, inverse_factor
 from qcc.passes.contract.moments import Moments
 from qcc.passes.rounding.nearest import Nearest
 
@@ -109,7 +109,11 @@ def _fitted(
     matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Literal["mse", "absmax"]
 ) -> Fitted:
     """With all fixed that codes rest on, by what data tells."""
-    return fitted(matrix, encoding, clip, np.diag(gram), inverse_factor(gram, damping).sensitivity)
+    factor = inverse_factor(gram, damping)
+    known = Known(power=np.diag(gram), sensitivity=factor.sensitivity)
+    if encoding.within:  # which may leave weights out
+        known |= Known(gram=damped_gram(gram, damping), inverse=factor.inverse)
+    return fitted(matrix, encoding, clip, **known)
 
 
 def _judged_rows(count: int, encoding: Encoding) -> np.ndarray:
@@ -122,7 +126,7 @@ def _judged_rows(count: int, encoding: Encoding) -> np.ndarray:
 
 def _sweep(matrix: np.ndarray, found: Fitted, gram: np.ndarray, damping: float) -> None:
     """Round by columns under fixed scales."""
-    factor = inverse_factor(gram, damping)
+    factor, matrix = inverse_factor(gram, damping), found.meant(matrix)
     order, columns = factor.order, factor.order.tolist()
 
     def work(start: int) -> None:
