@@ -1,67 +1,32 @@
 """The main job: a model and a policy in, a verified artifact out."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 
 from qcc.codegen.target.scratch import scratch
-from qcc.compiler.allocate.copied import copied, copies
-from qcc.compiler.allocate.fall_back import FallBack, Made
-from qcc.compiler.allocate.settle import Settled, allocation_of, loss_of, predicted_seconds, settle
-from qcc.compiler.build import run as build
-from qcc.compiler.build.cleaning import Cleaned
-from qcc.compiler.build.raise_graph import needed_opset, raise_graph
-from qcc.compiler.build.rewrite import rewrite_graph, rewrite_steps
-from qcc.compiler.build.rewrite_row import RewriteRow
-from qcc.compiler.calibrate.chosen_data import chosen_data
-from qcc.compiler.calibrate.samples import Data, Samples
-from qcc.compiler.console.phases import Phases, Progress, silent
-from qcc.compiler.files.check_outputs import check_lock, check_model, check_outputs, input_files, output_files
-from qcc.compiler.files.inputs import Inputs, state_of
-from qcc.compiler.files.kernel_library import kernels_beside
-from qcc.compiler.files.open_model import OpenModel, model_path, open_model
-from qcc.compiler.files.publish import staging
+from qcc.compiler.calibrate.samples import Data
+from qcc.compiler.compilation import Compilation
+from qcc.compiler.console.phases import Progress, silent
+from qcc.compiler.files.in_memory import file_of
+from qcc.compiler.files.open_model import model_path
 from qcc.compiler.files.staging import output_path
 from qcc.compiler.files.system_errors import told
-from qcc.compiler.first_phases import run_first_phases, tell_left_out
-from qcc.compiler.measure.choose_form import FormChooser, chooser_of, latency_of
-from qcc.compiler.measure.compete import faster_plan, warn_if_slower, warn_of_no_library
-from qcc.compiler.measure.evidence import Evidence, warn_of_generated_steps
-from qcc.compiler.measure.most_lost import most_lost
-from qcc.compiler.measure.time_model import ModelTimes, time_models
-from qcc.compiler.observe.executor import HERE, Executor, executor_of
-from qcc.compiler.plan.bind import Earlier, after_speed, bind, opened_by_data
-from qcc.compiler.plan.catalog import Export
+from qcc.compiler.observe.executor import executor_of
 from qcc.compiler.plan.plan import Plan, PlanFile
-from qcc.compiler.plan.targets import runtime_chooser, target_of
-from qcc.compiler.repeat import check_plan, loaded_policy, tell_differences
-from qcc.compiler.report import layer_rows, lock
-from qcc.compiler.report.budget import compare_with_budget
-from qcc.compiler.report.covered import Covered
-from qcc.compiler.report.lock import Lock
-from qcc.compiler.report.publish_result import publish_failed, publish_result
-from qcc.compiler.report.reach import reach
+from qcc.compiler.repeat import loaded_policy
+from qcc.compiler.report.publish_result import with_object
 from qcc.compiler.report.result import Result
-from qcc.compiler.runtime.build_kernels import runs_here, warn_of_no_ops
-from qcc.compiler.runtime.count_served import build_counted
-from qcc.compiler.verify.outputs import Verification
-from qcc.compiler.verify.verifier import Verifier
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
-from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Policy
-from qcc.ir.encoding.encoded import Encoded
-from qcc.ir.forms.choose import Chooser
-from qcc.ir.graph.graph import Graph
 from qcc.ir.kernel.op import LinearOp
-from qcc.ir.model.model import Written
-from qcc.passes.encode import Encode
+from qcc.ir.open_file import is_object
 
 
 def compile(
-    model: str | Path,
+    model: object,
     policy: str | Path | Policy | None = None,
     *,
+    example_inputs: object = None,
     output: str | Path | None = None,
     data: Data | None = None,
     definitions: Mapping[str, str] | None = None,
@@ -74,10 +39,11 @@ def compile(
     """Compile a model.
 
     Args:
-        model: an ``.onnx`` file.
+        model: an ``.onnx`` or ``.pt2`` file, or a PyTorch module or exported program.
         policy: a ``.qpolicy`` file, a preset's name, the text of a policy, or a loaded policy; by default what the plan
             keeps of its own, or ``balanced`` without a plan.
-        output: the file to write; by default ``<model>.qcc.onnx`` beside the model.
+        example_inputs: what a module is called with, to be exported: a tuple, or a mapping of named ones.
+        output: the file to write; by default ``<model>.qcc.onnx`` beside the model, or none for a model in memory.
         data: calibration data, instead of what the policy names: an ``.npz`` file, a CalibrationDataReader, or feeds.
         definitions: values of the policy's parameters, as ``-D`` gives them.
         plan: a decided plan, or one that was read from a file, to run instead of the policy's rules.
@@ -87,15 +53,16 @@ def compile(
         progress: told of long work.
 
     Returns:
-        What was done. If the policy's verification fails, ``passed`` is false and the output is not written.
+        What was done. If the verification fails, ``passed`` is false and the output is not written. Of a model in
+        memory, ``model`` is what was made of it; without an ``output`` nothing is written.
 
     Raises:
         QccError: the policy, the model or the data is at fault.
     """
-    with told():
-        path = model_path(model)
-        given = path, loaded_policy(policy, plan, definitions), output, data, dims, progress
-        return _Compilation.prepare(*given, keep_failed, executor_of(jobs)).run(plan)
+    with told(), file_of(model, example_inputs, output) as (path, target):
+        given = path, loaded_policy(policy, plan, definitions), target, data, dims, progress
+        result = Compilation.prepare(*given, keep_failed, executor_of(jobs)).run(plan)
+        return with_object(result, output is not None) if is_object(model) else result
 
 
 def decide_plan(
@@ -118,281 +85,6 @@ def decide_plan(
         path = model_path(model)
         written = folder / output_path(path, None).name
         loaded = loaded_policy(policy, plan, definitions)
-        compilation = _Compilation.prepare(path, loaded, written, data, dims, progress)
+        compilation = Compilation.prepare(path, loaded, written, data, dims, progress)
         settled = compilation.decide(plan)
         return settled.plan, settled.built.ops, compilation.diagnostics.warnings
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """A model ready to compile: cleaned, bound to a plan, with what the cleaning did, and then the rewriting."""
-
-    graph: Graph
-    plan: Plan
-    data: Samples
-    inputs: Inputs
-    file: OpenModel
-    """The model as it was opened."""
-    rewrites: tuple[RewriteRow, ...] = ()
-
-
-@dataclass
-class _Compilation:
-    """One run, with what it has found so far."""
-
-    model: Path
-    output: Path
-    policy: Policy
-    data: Data | None
-    phases: Phases
-    dims: Mapping[str, int] = field(default_factory=dict)
-    keep_failed: bool = False
-    read: tuple[Path, ...] = ()
-    """The files that are read, beside the model's."""
-    executor: Executor = HERE
-    diagnostics: Diagnostics = field(default_factory=Diagnostics)
-    chooser: Chooser = field(init=False)
-    runs_here: bool = False
-    """The kernels can be run on this machine."""
-    covered: Covered = field(default_factory=Covered)
-    encoded: dict[str, Encoded] = field(default_factory=dict)
-    """What weights were last stored as, where a bound may fail."""
-    evidence: Evidence | None = None
-    """What the data says of the rewritten model."""
-
-    def __post_init__(self) -> None:
-        self.chooser, self._target = runtime_chooser(self.policy), target_of(self.policy)
-
-    @classmethod
-    def prepare(
-        cls,
-        model: Path,
-        policy: Policy,
-        output: str | Path | None,
-        data: Data | None,
-        dims: Mapping[str, int] | None,
-        progress: Progress,
-        keep_failed: bool = False,
-        executor: Executor = HERE,
-    ) -> "_Compilation":
-        target = output_path(model, output)
-        calibrate = policy.calibrate.path if policy.calibrate else None
-        read = input_files([*(source.path for source in policy.sources), calibrate, data])
-        check_model(model, target, keep_failed, read)
-        return cls(model, target, policy, data, Phases(progress), dims or {}, keep_failed, tuple(read), executor)
-
-    def run(self, plan: Plan | PlanFile | None) -> Result:
-        opened = self._open(plan)
-        with self.phases.phase("reference"):
-            verifier = Verifier(
-                opened.file.model.reference, opened.data, self.policy.verify, self.diagnostics, self.executor
-            )
-            verifier.see_finite(opened.graph)
-        before, opened = opened.graph, self._rewrite(opened)
-        with staging(self.output) as folder:
-            staged = folder / self.output.name
-            back = self._fall_back(opened, plan)
-            settled, library, verification = self._held(opened, staged, verifier, before, back)
-            timed = verification.passed and not copies(settled.plan) and runs_here(self._target)
-            times = self._time(opened, settled, staged, library) if timed else None
-            better = None if plan or times is None else self._faster(opened, settled, (staged, library), times)
-            if better is not None:
-                other = replace(opened, plan=better)
-                made, library, verification = self._held(other, staged, verifier, before, back)
-                settled = replace(made, decision=settled.decision, losses=settled.losses)
-                times = self._time(other, settled, staged, library)
-            back.tell(verification, self.diagnostics)
-            forms_timed = isinstance(self.chooser, FormChooser) and self.chooser.kernels is not None
-            warn_if_slower(times, forms_timed, self.diagnostics)
-            verification = self._located(opened, (settled, library, verification), verifier)
-            compare_with_budget(opened.plan, verification, times, self.diagnostics)
-            kernels = kernels_beside(self.output) if library else None
-            result = replace(self._result(opened, settled, verification), kernels=kernels, times=times)
-            used = self.policy, opened.data, opened.inputs, staged
-            if verification.passed:
-                publish_result(result, *used, settled.written)
-            elif self.keep_failed:
-                result = publish_failed(result, *used, opened.file.model.copy)
-        return result
-
-    def _fall_back(self, opened: _Opened, plan: Plan | PlanFile | None) -> FallBack:
-        """What weights may become where bounds fail; a given plan is carried out as it is."""
-        policy = self.policy if plan is None else replace(self.policy, rules=())
-        given, most = not opened.data.generated, opened.plan.most_bytes
-        return FallBack.of(policy, opened.graph.weights(), self.chooser, given, most)
-
-    def _held(self, opened: _Opened, staged: Path, verifier: Verifier, before: Graph, back: FallBack) -> Made:
-        """The model made, and made again where its bounds fail and rules say what to fall back to."""
-        made = self._made(opened, staged, verifier, before)
-        if copies(made[0].plan):
-            return made
-        locate = partial(self._located, opened, verifier=verifier)
-        return back.until_held(
-            made, locate, lambda other: self._made(replace(opened, plan=other), staged, verifier, before)
-        )
-
-    def _made(self, opened: _Opened, staged: Path, verifier: Verifier, before: Graph) -> Made:
-        """The model and its library, written and verified."""
-        settled = self._build(opened, staged)
-        library = self._library(settled.plan, settled.built.ops, staged)
-        encoded = [n for one in settled.plan.steps if isinstance(one.action, Encode) for n in one.weights]
-        with self.phases.phase("verify"):
-            runner = partial(opened.file.model.runner, staged, providers=self._target.providers)
-            kernels = partial(runner, library) if library and self.runs_here else None
-            return settled, library, verifier.verify(runner, kernels, before, encoded)
-
-    def _keep(self, name: str, encoded: Encoded) -> None:
-        if self.policy.verify:
-            self.encoded[name] = encoded
-
-    def _located(self, opened: _Opened, made: Made, verifier: Verifier) -> Verification:
-        """The verification; where it failed, with the weights that lose most."""
-        settled, _, verification = made
-        if verification.passed or verification.losers:
-            return verification
-        names = {name for step in settled.plan.steps if isinstance(step.action, Encode) for name in step.weights}
-        encoded = {name: one for name, one in self.encoded.items() if name in names}
-        data, tick = verifier.reference.samples, self.phases.counter("locate")
-        with self.phases.phase("locate"):
-            return replace(verification, losers=most_lost(opened.graph, encoded, data, tick))
-
-    def _faster(
-        self, opened: _Opened, settled: Settled, made: tuple[Path, Path | None], times: ModelTimes
-    ) -> Plan | None:
-        """The plan that takes the place of a slow one, where the target is the machine at hand."""
-        chooser, (staged, library) = self.chooser, made
-        if not isinstance(chooser, FormChooser) or chooser.kernels is None or not chooser.by_clock:
-            return None
-
-        def write(plan: Plan, path: Path) -> Path:
-            return self._build(replace(opened, plan=plan), path).written.path
-
-        weights = {weight.name: weight for weight in opened.graph.weights()}
-        with self.phases.phase("time"):
-            files = self.model, staged, library
-            better = faster_plan(settled.plan, weights, times, files, write, opened.data, self._target.providers)
-        if better is not None and library is not None:
-            warn_of_no_library(times, self.diagnostics)
-        return better
-
-    def _time(self, opened: _Opened, settled: Settled, staged: Path, library: Path | None) -> ModelTimes | None:
-        """Time the written model against the input; what was predicted, where speed is what the policy is after."""
-        predicted = predicted_seconds(opened.plan, settled) if after_speed(self.policy) else None
-        with self.phases.phase("time"):
-            files = self.model, staged, library if self.runs_here else None
-            return time_models(files, opened.data, predicted, self._target.providers)
-
-    def _library(self, plan: Plan, ops: Collection[LinearOp], staged: Path) -> Path | None:
-        """Make the kernels that the written model calls, beside it."""
-        if plan.kernels is None:
-            return None
-        if not ops:
-            warn_of_no_ops(self.diagnostics, isinstance(self.chooser, FormChooser) and self.chooser.timings is not None)
-            return None
-        with self.phases.phase("kernels"):
-            build_counted(ops, plan.kernels, kernels_beside(staged))
-        self.runs_here = runs_here(plan.kernels.of, plan.kernels)
-        return kernels_beside(staged)
-
-    def decide(self, plan: Plan | PlanFile | None) -> Settled:
-        """What `run` decides, which is not verified; the file that it takes to decide is left to the caller."""
-        return self._build(self._rewrite(self._open(plan)), self.output)
-
-    def _open(self, plan: Plan | PlanFile | None) -> _Opened:
-        with self.phases.phase("load"):
-            before = state_of(self.model)
-            opened = open_model(self.model)
-            inputs = Inputs.of(self.model, opened.model.data_files, before)
-            check_outputs(output_files(self.output, self.keep_failed), (file.path for file in inputs.data))
-        data = chosen_data(self.policy, self.data, opened.graph, opened.model.reference(), self.dims)
-        if isinstance(plan, Lock):
-            tell_differences(plan, inputs, data, self.diagnostics)
-        if isinstance(plan, PlanFile):
-            check_lock(self.output, self.keep_failed, plan.path)
-            plan = plan.plan
-        told = self.phases, self.diagnostics
-        done, earlier = run_first_phases(opened, plan or self.policy, data, *told, bool(self.policy.verify))
-        graph = done.graph
-        if plan is not None:
-            check_plan(plan, graph, self.model)
-        bound = plan or self._bind(graph, data, opened.size_bytes, earlier)
-        self.diagnostics.raise_if_errors()
-        warn_of_generated_steps(bound, data, self.diagnostics)
-        return _Opened(graph, bound, data, inputs, opened, done.rows)
-
-    def _bind(self, graph: Graph, data: Samples, size_bytes: int, earlier: Earlier) -> Plan:
-        with self.phases.phase("choose"):
-            chooser = chooser_of(self.policy, graph, data, self.phases.counter("choose"))
-            self.chooser, latency = chooser, latency_of(self.policy, chooser, self.model, data)
-            found = self.diagnostics, chooser, chooser.kernels, latency
-            return bind(self.policy, graph, size_bytes, *found, given=not data.generated, earlier=earlier)
-
-    def _rewrite(self, opened: _Opened) -> _Opened:
-        """Run the passes that keep the function, and see that they do."""
-        if not rewrite_steps(opened.plan):
-            return opened
-        cleaned = None if opened.rewrites else Cleaned(opened.file.model.reference, opened.file.edits)
-        tick = partial(self.phases.tell, "rewrite")
-        with self.phases.phase("rewrite"):
-            told = self.covered.by(self.diagnostics, self.phases)
-            done = rewrite_graph(opened.graph, opened.plan, opened.data, cleaned, tick, told)
-        tell_left_out(done.rows, self.diagnostics)
-        return replace(opened, graph=done.graph, rewrites=(*opened.rewrites, *done.rows))
-
-    def _build(self, opened: _Opened, staged: Path) -> Settled:
-        """Decide what is open and write the file."""
-        plan, graph = opened.plan, opened.graph
-        evidence = self.evidence
-        if evidence is None:  # what is made again, under a plan that was open, asks for nothing else
-            covered = self.covered.by(self.diagnostics, self.phases)
-            evidence = self.evidence = Evidence.of(graph, plan, opened.data, self.phases, covered, self.executor)
-        raised: dict[int, Graph] = {}
-        most = opened.file.size_bytes if any(row.treated for row in opened.rewrites if row.action != "clean") else None
-
-        def write(decided: Plan) -> tuple[build.Built[Graph], Written]:
-            opset = max(needed_opset(graph, decided), self._export().opset or 0)
-            if opset not in raised:
-                with self.phases.phase("raise"):
-                    raised[opset] = raise_graph(opened.file.model, graph, opset, opened.data)
-            with self.phases.phase("encode"):
-                built = build.run_plan(raised[opset], decided, evidence.context(decided, self._keep))
-            notes = lock.provenance(self.model, self.policy, decided)
-            return built, build.write(opened.file.model, built, staged, self._export(), notes, most)
-
-        settled = None if copies(plan) else settle(plan, write, evidence.losses)
-        for edit in settled.built.edits if settled else ():
-            if edit.refused:
-                self.diagnostics.warning("Q411", f"`{edit.subject}` stays as it is: {edit.text}")
-        if settled is None or (settled.written.size_bytes >= opened.file.size_bytes and most is None):
-            self.diagnostics.warning("Q430", f"`{self.model}` gets no smaller: the output is a copy of it")
-            settled = copied(opened.file.model, graph, settled.plan if settled else plan, staged)
-        return settled
-
-    def _export(self) -> Export:
-        return self.policy.export if isinstance(self.policy.export, Export) else Export()
-
-    def _result(self, opened: _Opened, settled: Settled, verification: Verification) -> Result:
-        same, data, source = copies(settled.plan), settled.written.data, opened.file
-        rows = layer_rows.rows(opened.graph, settled.plan, settled.built, loss_of(opened.plan, settled), self.chooser)
-        rows = self.covered.told(rows)
-        return Result(
-            model=self.model,
-            output=self.output,
-            lock=self.output.with_suffix(".lock"),
-            report=self.output.with_suffix(".html"),
-            written=verification.passed,
-            input_bytes=source.size_bytes,
-            output_bytes=settled.written.size_bytes,
-            layers=rows,
-            plan=settled.plan,
-            ops=tuple(sorted(op.name for op in settled.built.ops)),
-            edits=() if same else source.edits,
-            allocation=allocation_of(opened.plan, settled),
-            verification=verification,
-            warnings=self.diagnostics.warnings,
-            seconds=dict(self.phases.seconds),
-            rewrites=() if same else opened.rewrites,
-            notes=opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else (),
-            data=self.output.with_name(data.name) if data else None,
-            reach=reach(source.graph, source.size_bytes, source.model.note_bytes, layer_rows.unencoded(rows)),
-        )

@@ -1,8 +1,14 @@
-"""Opening a model's file, whatever framework it is of."""
+"""Opening a model, whatever framework it is of. PyTorch is loaded where a model of it is given, and not before."""
 
+import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from qcc.ir.errors import ModelError
 from qcc.ir.model.model import AnyModel
+from qcc.ir.model.options import PROGRAM
 from qcc.ir.onnx.model import OnnxModel
 
 
@@ -12,4 +18,37 @@ def open_file(path: Path) -> AnyModel:
     Raises:
         ModelError: there is none that can be read.
     """
-    return OnnxModel(path)
+    if path.suffix != PROGRAM:
+        return OnnxModel(path)
+    if find_spec("torch") is None:
+        raise ModelError("Q642", f"PyTorch reads `{path}`, and is not installed", "install it: `pip install torch`")
+    model: AnyModel = import_module("qcc.ir.fx.model").FxModel.load(path)
+    return model
+
+
+def is_object(model: object) -> bool:
+    """It is a model in memory, as `save_object` takes it."""
+    return "torch" in sys.modules and bool(import_module("qcc.ir.fx.file.objects").is_model(model))
+
+
+def save_object(model: object, inputs: object, path: Path) -> None:
+    """Write a model in memory to a file that `open_file` reads.
+
+    Args:
+        model: a module, or an exported program.
+        inputs: what a module is called with: a tuple, or a mapping of named ones.
+        path: of the file.
+
+    Raises:
+        ModelError: it cannot be exported.
+    """
+    import_module("qcc.ir.fx.file.objects").save(model, inputs, path)
+
+
+def load_object(path: Path) -> Any:  # noqa: ANN401 - of a framework that need not be installed
+    """What a file that was made of a model in memory holds, to be called as that was.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    return import_module("qcc.ir.fx.file.objects").load(path)

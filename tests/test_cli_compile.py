@@ -333,7 +333,7 @@ def result(count: int, passed: bool, allocation: Allocation | None) -> Result:
     bound = qcc.load_policy("balanced").verify[0]
     checks = (BoundCheck(bound, 0.75 if not passed else 0.9991234, passed),)
     return Result(
-        model=Path("in.onnx"),
+        source=Path("in.onnx"),
         output=Path("out.onnx"),
         lock=Path("out.lock"),
         report=Path("out.html"),

@@ -39,8 +39,10 @@ SPELLINGS = {
     "ptq161": "bands(int4 channel asym scale fp16, int1 channel scale fp16, share = 20%)",
     "bands(float, nf4, 5%)": "bands(float, nf4 group 64 scale fp16, share = 5%)",
     "stack(int2 group 32, int3 group 32)": "stack(int2 group 32 sym scale fp16, int3 group 32 sym scale fp16)",
-    "stack(16)": "stack(count = 16, int1 group 64 scale fp16)",
+    "stack(16)": "stack(count = 16, signs())",
     "stack(2, int1 group 8)": "stack(count = 2, int1 group 8 scale fp16)",
+    "signs()": "signs()",
+    "stack(3, signs(2))": "stack(count = 3, signs(rank = 2))",
     "low_rank(25%, int8)": "low_rank(share = 25%, int8 channel sym scale fp16)",
     "low_rank(8)": "low_rank(rank = 8, int8 channel sym scale fp16)",
     "low_rank(int4 group 32, 25%, int8)": (

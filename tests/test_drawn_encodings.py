@@ -16,9 +16,11 @@ from qcc.ir.encoding.blocked import FLOAT32, FLOAT_ENCODINGS, PLAIN_NAMES, Block
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding.formats.composed.bands import Bands
 from qcc.ir.encoding.formats.composed.blocks import Sparse
+from qcc.ir.encoding.formats.composed.codebook import Codebook
 from qcc.ir.encoding.formats.composed.low_rank import LowRank
 from qcc.ir.encoding.formats.composed.nothing import Nothing
 from qcc.ir.encoding.formats.composed.scattered import ShareOfRow, SomeOfEvery
+from qcc.ir.encoding.formats.composed.signs import Signs
 from qcc.ir.encoding.formats.composed.stack import Stack
 from qcc.ir.encoding.grid import Grid, IntGrid, TableGrid, tables
 from qcc.ir.encoding.packing import UNIT
@@ -37,14 +39,14 @@ SHARES = st.sampled_from((0.01, 0.2, 0.5, 0.9, 1.0))
 GRIDS: list[Grid] = [
     *(IntGrid(bits, symmetric) for bits in range(2, 9) for symmetric in (True, False)),
     IntGrid(1, symmetric=False),
-    *(TableGrid(name) for name in tables() if name != "e8m0"),
+    *(TableGrid(name) for name in tables() if TableGrid(name).lowest < 0),
 ]
 BLOCKS = [TENSOR, CHANNEL, group(2), group(16), group(24), group(32), Block(4, 8), Block(3, 0), Block(0, 5)]
 SCALED = [(grid, scale) for grid in GRIDS for scale in (PLAIN_NAMES + tuple(scales() if grid.symmetric else ()))]
 BLOCKED = st.builds(
     lambda pair, block: Blocked(pair[0], block, pair[1]), st.sampled_from(SCALED), st.sampled_from(BLOCKS)
 )
-PLAIN = st.sampled_from(list(FLOAT_ENCODINGS.values()))
+PLAIN = st.sampled_from([*FLOAT_ENCODINGS.values(), Codebook(16), Codebook(32, 4, 12), Codebook(4, 8)])
 
 
 def composed(inner: st.SearchStrategy[Encoding]) -> st.SearchStrategy[Encoding]:
@@ -56,6 +58,7 @@ def composed(inner: st.SearchStrategy[Encoding]) -> st.SearchStrategy[Encoding]:
         st.lists(inner, min_size=1, max_size=3).map(tuple).map(Stack),
         st.builds(LowRank, st.just(0), SHARES, closed),
         st.builds(LowRank, st.integers(1, 99), st.just(0.0), closed),
+        st.builds(Signs, st.integers(0, 9)),
         st.builds(Sparse, side, side.map(lambda size: size + 1), SHARES, part),
         st.builds(lambda inner, count, more: SomeOfEvery(inner, "obs", count, count + more), part, side, side),
         st.builds(ShareOfRow, part, st.sampled_from(BY), SHARES),
@@ -137,4 +140,5 @@ def test_what_is_drawn_is_of_every_kind() -> None:
         seen.update(type(one).__name__ for one in (encoding, *leaves(encoding), *encoding.within))
 
     look()
-    assert {"Bands", "Nothing", "Stack", "LowRank", "Sparse", "SomeOfEvery", "ShareOfRow", "Blocked", "Floats"} <= seen
+    assert seen >= {"Bands", "Nothing", "Stack", "LowRank", "Signs", "Sparse", "SomeOfEvery", "ShareOfRow"}
+    assert seen >= {"Codebook", "Blocked", "Floats"}

@@ -57,7 +57,7 @@ def test_what_loses_most_falls_back_and_the_bound_holds(model: Path, ladder: str
 def test_what_takes_the_place_of_a_slow_file_falls_back_too(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan that is faster is held to the same bounds, by the same rules."""
     failing = qcc.compile(model, f"{HEAD} }}\n{BOUND}").plan
-    monkeypatch.setattr("qcc.compiler.compile._Compilation._faster", lambda *_: failing)
+    monkeypatch.setattr("qcc.compiler.compilation.Compilation._faster", lambda *_: failing)
     result = qcc.compile(model, f"qpolicy 1\nrule any {{ weights = int8 channel; fallback = float }}\n{BOUND}")
     assert result.passed and formats(result)["m4"] == "float32"
     assert len(fell_back(result)) == 1

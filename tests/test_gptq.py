@@ -87,3 +87,25 @@ def test_what_many_rows_show_is_followed() -> None:
 def test_without_samples_held_out_it_stays_what_was_asked_for() -> None:
     matrix = np.random.default_rng(0).standard_normal((OUT, IN)).astype(np.float32)
     assert Gptq().advised(WEIGHT, matrix, INT3, Context(grams={"w": np.eye(IN)})) == (Gptq(), "")
+
+
+@pytest.mark.parametrize("rows", [150, 400])
+def test_data_of_one_kind_does_not_ruin_what_others_need(rows: int) -> None:
+    """Samples held out are of the kind that was seen, and do not show what is lost on another."""
+    rng = np.random.default_rng(rows)
+    mixed = np.eye(192) + rng.standard_normal((192, 192)) / np.sqrt(192)
+    directions = np.linalg.qr(rng.standard_normal((192, 192)))[0]
+    few = np.exp(-np.arange(192) / 40)[:, None] * directions.T @ mixed
+    matrix = rng.standard_normal((96, 192)).astype(np.float32)
+    seen, held, other = rng.standard_normal((rows, 192)), rng.standard_normal((rows // 3, 192)), mixed.T @ mixed
+    both = np.concatenate([seen, held]) @ few
+    gram = np.asarray(both.T @ both / len(both), np.float32)
+    judged = held @ few
+    found = Moments(gram, len(both), np.asarray(judged.T @ judged / len(held), np.float32), len(held))
+    weight = Weight("w", "w", MatrixView(matrix.shape, (0,)), "float32", ())
+    context = Context(grams={"w": gram}, moments={"w": found})
+    chosen, _ = Gptq().advised(weight, matrix, INT3, context)
+    lost, nearest = (
+        output_error(matrix, one.encode(weight, matrix, INT3, context), other) for one in (chosen, Nearest())
+    )
+    assert lost < 1.05 * nearest  # 1.1 and more where little data is believed because like data does well by it

@@ -15,11 +15,12 @@ from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.packing import pack, packed_bytes, planes, unpack
+from qcc.ir.encoding.search import Clip
 from qcc.ir.errors import Refused
 
 # a float32 product and its quotient by the scale are each off by an ulp; codes go up to 255
 FLOAT_SLACK = 256 * float(np.finfo(np.float32).eps)
-CLIPS: tuple[fit.Clip, ...] = ("mse", "absmax")
+CLIPS: tuple[Clip, ...] = ("mse", "absmax")
 SCALE_NAMES: tuple[str, ...] = ("fp16", "fp32")
 
 sizes = st.integers(1, 40)
@@ -72,7 +73,7 @@ def _squared_error(matrix: np.ndarray, encoded: Encoded) -> float:
 @pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(matrices(), encodings, st.sampled_from(CLIPS))
-def test_codes_are_the_nearest_in_range(matrix: np.ndarray, encoding: Blocked, clip: fit.Clip) -> None:
+def test_codes_are_the_nearest_in_range(matrix: np.ndarray, encoding: Blocked, clip: Clip) -> None:
     encoded = fit.encode(matrix, encoding, clip)
     scale = _per_weight(encoded, encoded.scales.scale)
     assert isinstance(encoding.grid, IntGrid)
@@ -161,7 +162,7 @@ def _every(*blocks: Block) -> Iterator[Blocked]:
 @pytest.mark.parametrize("clip", CLIPS)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 37), (37, 1), (5, 24)])
 @pytest.mark.parametrize("value", [0.0, -0.0, 0.75, -1.25])
-def test_a_constant_matrix_is_kept(value: float, shape: tuple[int, int], clip: fit.Clip) -> None:
+def test_a_constant_matrix_is_kept(value: float, shape: tuple[int, int], clip: Clip) -> None:
     matrix = np.full(shape, value, np.float32)
     for encoding in _every(TENSOR, CHANNEL, group(8), Block(3, 5)):
         decoded = fit.encode(matrix, encoding, clip).decode()
@@ -172,7 +173,7 @@ def test_a_constant_matrix_is_kept(value: float, shape: tuple[int, int], clip: f
 @pytest.mark.sampled
 @pytest.mark.parametrize("clip", CLIPS)
 @pytest.mark.parametrize("size", [1e30, 1e36, 1e-30, 1e-36, 1e-40])
-def test_magnitude_does_not_matter(size: float, clip: fit.Clip) -> None:
+def test_magnitude_does_not_matter(size: float, clip: Clip) -> None:
     matrix = np.random.default_rng(0).uniform(-1, 1, (6, 33)).astype(np.float32)
     for encoding in _every(CHANNEL, group(16)):
         if encoding.scale == "fp16":

@@ -12,6 +12,7 @@ from qcc.ir.encoding import fit
 from qcc.ir.encoding.blocked import FLOAT_ENCODINGS, Blocked
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding.grid import FloatGrid, IntGrid
+from qcc.ir.encoding.search import Clip
 from qcc.ir.errors import Refused
 from qcc.ir.graph.ops import Weight
 from qcc.ir.graph.view import MatrixView
@@ -111,7 +112,7 @@ def test_a_float_format_is_its_codes_alone(name: str) -> None:
 
 @pytest.mark.parametrize("clip", ["mse", "absmax"])
 @pytest.mark.parametrize("name", FLOAT_ENCODINGS)
-def test_zeros_stay_zeros(name: str, clip: fit.Clip) -> None:
+def test_zeros_stay_zeros(name: str, clip: Clip) -> None:
     np.testing.assert_array_equal(
         fit.encode(np.zeros((3, 4), np.float32), FLOAT_ENCODINGS[name], clip).decode(), np.zeros((3, 4))
     )

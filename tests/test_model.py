@@ -69,7 +69,7 @@ def opened() -> OpenModel:
     torch.manual_seed(0)
     images = torch.zeros(2, 3, 16, 16)
     program = torch.export.export(models.SmallCnn().eval(), (images,), dynamic_shapes=({0: Dim("batch")},))
-    return cleaned_model(FxModel(program), Path("cnn"))
+    return cleaned_model(FxModel(program), Path("cnn.pt2"))
 
 
 @pytest.fixture
@@ -97,13 +97,8 @@ def _staged(opened: OpenModel, folder: Path) -> Outcome:
     def write(decided: Plan) -> tuple[Built[Graph], Written]:
         raised = raise_graph(model, graph, needed_opset(graph, decided), data)
         built = run_plan(raised, decided, evidence.context(decided, lambda *_: None))
-        try:
-            written = model.write(built.graph, folder / "made", Export().external_data)
-            runners.append(partial(model.runner, written.path))
-        except ModelError as error:
-            assert error.code == "Q640"
-            written = Written(folder / "made", None, 0)
-            runners.append(partial(_whole, built.graph))
+        written = model.write(built.graph, folder / f"made{opened.path.suffix}", Export().external_data)
+        runners.append(partial(model.runner, written.path))
         return built, written
 
     settled = settle(plan, write, evidence.losses)
@@ -129,7 +124,7 @@ def test_a_module_goes_through_the_stages(opened: OpenModel, tmp_path: Path) -> 
 
 def test_a_file_goes_through_the_same_stages(file: OpenModel, tmp_path: Path) -> None:
     _check(_staged(file, tmp_path), 2)
-    assert (tmp_path / "made").is_file()
+    assert (tmp_path / "made.onnx").is_file()
 
 
 @pytest.mark.slow
@@ -175,14 +170,17 @@ def test_a_reference_is_fed_as_the_module_is_called() -> None:
     np.testing.assert_allclose(found[model.graph.outputs[0].name], np.asarray(wanted), atol=1e-6)
 
 
-def test_what_cannot_be_written_yet_is_refused(opened: OpenModel, tmp_path: Path) -> None:
-    model = opened.model
-    for refused in (
-        lambda: model.write(model.graph, tmp_path / "x.pt2"),
-        lambda: model.copy(tmp_path / "x.pt2"),
-        lambda: model.runner(tmp_path / "x.pt2"),
-    ):
-        with pytest.raises(ModelError) as caught:
-            refused()
-        assert caught.value.code == "Q640" and "torch.onnx.export" in (caught.value.help or "")
+def test_a_program_in_no_file_is_not_copied(opened: OpenModel, tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        opened.model.copy(tmp_path / "x.pt2")
+    assert caught.value.code == "Q640" and "torch.export.save" in (caught.value.help or "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_each_writes_files_of_its_own_kind(opened: OpenModel, file: OpenModel) -> None:
+    opened.model.check_place(Path("x.pt2"))
+    file.model.check_place(Path("x.onnx"))
+    for model, path in ((opened.model, "x.onnx"), (file.model, "x.pt2")):
+        with pytest.raises(ModelError) as caught:
+            model.check_place(Path(path))
+        assert caught.value.code == "Q640"

@@ -28,7 +28,7 @@ def zipped(*names: str) -> bytes:
 
 OTHERS = {
     "model.pt": (zipped("model/data.pkl", "model/version"), "torch.onnx.export"),
-    "model.pt2": (zipped("model/archive_format", "model/models/model.json"), "torch.onnx.export"),
+    "program.zip": (zipped("model/archive_format", "model/models/model.json"), "torch.onnx.export"),
     "model.bin": (pickle.dumps({"weight": 1}), "torch.onnx.export"),
     "model.safetensors": (struct.pack("<Q", 20) + b'{"w":{"dtype":"F32"}}', "torch.onnx.export"),
     "archive.zip": (zipped("models/model.onnx"), "unpack"),
@@ -65,7 +65,7 @@ def test_a_model_in_memory_is_told_to_be_written_first(tmp_path: Path) -> None:
     proto = onnx.load(EXAMPLE)
     for given, hint in ((proto, "onnx.save"), (proto.SerializeToString(), "write_bytes"), (None, "path of an .onnx")):
         with pytest.raises(qcc.QccError, match="Q462") as caught:
-            qcc.compile(given, output=tmp_path / "out.onnx")  # type: ignore[arg-type]
+            qcc.compile(given, output=tmp_path / "out.onnx")
         assert hint in str(caught.value)
     assert not list(tmp_path.iterdir())
 

@@ -30,7 +30,6 @@ LEFT: dict[str, tuple[str, dict[str, Array]]] = {
     "spread": ("a = Expand (w, s) y = MatMul(x, a)", {"w": random(64, 1), "s": np.array([64, 4096])}),
     "filled": ("a = ConstantOfShape (s) y = MatMul(x, a)", {"s": np.array([64, 4096])}),
     "tiled": ("a = Tile (w, s) y = MatMul(x, a)", {"w": V, "s": np.array([1, 16])}),
-    "decoded": ("a = DequantizeLinear (w, c) y = MatMul(x, a)", {"w": V.astype(np.int8), "c": np.array(1, np.float32)}),
     "cast": ("a = Cast <to=1> (w) y = MatMul(x, a)", {"w": V.astype(np.int8)}),
     "drawn": ("a = RandomNormalLike (w) y = MatMul(x, a)", {"w": V}),
     "read_too": ("a = Mul (w, g) b = MatMul(x, a) c = MatMul(x, w) y = Add (b, c)", {"w": V, "g": G}),

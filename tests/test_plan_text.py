@@ -22,7 +22,7 @@ from qcc.dsl.policy.options import Option, options_of
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import FLOAT32, PLAIN_NAMES, scales
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block
-from qcc.ir.encoding.format import Spelled
+from qcc.ir.encoding.format import MID, Spelled
 from qcc.ir.forms.find import forms
 from qcc.passes.encode import Encode
 from tests.onnx_models import parse, random
@@ -50,7 +50,9 @@ def simple(draw: st.DrawFn) -> Encoding:
     block = draw(st.none() | BLOCKS) if "group" in family.words else None
     asym = draw(st.booleans()) if "asym" in family.words else False
     scale = draw(st.sampled_from((*PLAIN_NAMES, *(scales() if not asym else ())))) if family.scale else None
-    return family.encoding(Spelled(bits, block, asym, scale))
+    mid = draw(st.booleans()) if MID in family.words and not asym else False
+    variant = draw(st.none() | st.sampled_from(family.variants)) if family.variants else None
+    return family.encoding(Spelled(bits, block, asym, mid, variant, scale))
 
 
 @st.composite

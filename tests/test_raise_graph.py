@@ -115,7 +115,7 @@ def test_the_newest_opsets_are_kept(opset: int, policy: str, tmp_path: Path) -> 
     result = _compiled(tmp_path, PLAIN, LINEAR, opset, policy, ir_version=13 if opset < 28 else 14)
     assert (result.passed, _opset(result)) == (True, opset)
     feeds = {"x": random(3, 64, seed=4)}
-    before, after = run(result.model, feeds)["y"], run(result.output, feeds)["y"]
+    before, after = run(result.source, feeds)["y"], run(result.output, feeds)["y"]
     assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.98
 
 

@@ -46,7 +46,7 @@ def test_every_byte_has_its_reason(tmp_path: Path) -> None:
     assert found.reached_bytes == WEIGHTS["w"].nbytes + WEIGHTS["inner"].nbytes
     assert rest["biases and norms"] == WEIGHTS["bias"].nbytes
     assert rest["in bodies of If"] == WEIGHTS["offset"].nbytes
-    assert rest["whole numbers and codes"] == WEIGHTS["codes"].nbytes
+    assert rest["codes read by DequantizeLinear"] == WEIGHTS["codes"].nbytes
     assert rest["read by mul"] == WEIGHTS["table"].nbytes
     assert found.reached_bytes + sum(rest.values()) == found.total_bytes == path.stat().st_size
     assert LEFT in rest

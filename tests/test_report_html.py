@@ -68,7 +68,7 @@ def result(
     kept = tuple(Kept(row.name, row.reason) for row in layers if not row.form)
     bound = BoundCheck(Bound("cosine", None, ">=", Quantity(0.99), PLACE), value, value >= 0.99)
     return Result(
-        model=FOLDER / "net.onnx",
+        source=FOLDER / "net.onnx",
         output=FOLDER / "net.qcc.onnx",
         lock=FOLDER / "net.qcc.lock",
         report=FOLDER / "net.qcc.html",

@@ -12,6 +12,7 @@ from qcc.ir.encoding.formats.composed.blocks import Sparse
 from qcc.ir.encoding.formats.composed.low_rank import LowRank
 from qcc.ir.encoding.formats.composed.nothing import Nothing
 from qcc.ir.encoding.formats.composed.scattered import ShareOfRow, SomeOfEvery
+from qcc.ir.encoding.formats.composed.signs import Signs
 from qcc.ir.encoding.formats.composed.stack import Stack
 from qcc.ir.encoding.grid import IntGrid, TableGrid
 from qcc.ir.encoding.reference import NUMPY
@@ -33,10 +34,11 @@ SEPARATE = [
     Sparse(4, 8, 0.5, Bands((INT4, INT2), 0.5)),
     Sparse(4, 8, 0.5, Bands((INT4, INT2, Nothing()), average=2.5)),
     Sparse(8, 8, 0.6, Sparse(1, 4, 0.5, INT8)),
-    SomeOfEvery(INT4, "obs", 2, 4),
+    SomeOfEvery(INT4, "wanda", 2, 4),
     SomeOfEvery(FLOAT32, "magnitude", 5, 7),
     ShareOfRow(INT2, "wanda", 0.3),
     SomeOfEvery(Sparse(4, 2, 0.5, INT8), "taylor", 4, 8),
+    Signs(),
 ]  # fmt: skip
 SUMS = [
     Stack((INT2, INT4)),
@@ -45,6 +47,7 @@ SUMS = [
     Stack((Bands((INT4, INT2, BINARY), average=1.9), INT2)),
     Stack((INT4, LowRank(0, 0.25, INT8))),
     Stack((LowRank(4, 0.0, INT8), INT4)),
+    Stack((Signs(), Signs(), Signs(2))),
 ]
 SHAPES = ((24, 64), (13, 50), (1, 9), (5, 1))
 RNG = np.random.default_rng(0)

@@ -58,8 +58,23 @@ def test_mse_is_best_for_long_tails(seed: int) -> None:
     assert steps["percentile"] < steps["absmax"]
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_entropy_leaves_out_what_is_rare(seed: int) -> None:
+    """A few magnitudes far out do not widen the range, however many zeros there are; without any, all stays inside."""
+    rng = np.random.default_rng(seed)
+    x = np.abs(rng.standard_normal(50_000)).astype(np.float32)
+    far = np.append(x, np.array([300, 400], np.float32))
+    zeros = np.append(far, np.zeros(200_000, np.float32))
+    step = Static("entropy").step(Magnitudes.of(far))
+    assert x.max() / 4 < 127 * step < 8 * x.max()
+    assert Static("entropy").step(Magnitudes.of(zeros)) == step
+    even = rng.uniform(-1, 1, 50_000).astype(np.float32)
+    assert Static("entropy").step(Magnitudes.of(even)) > 0.9 / 127
+
+
 def test_zeros() -> None:
-    assert Static().step(Magnitudes.of(np.zeros(5, np.float32))) == 1
+    for name in ("absmax", "percentile", "mse", "entropy"):
+        assert Static(name).step(Magnitudes.of(np.zeros(5, np.float32))) == 1
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

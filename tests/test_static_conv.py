@@ -240,7 +240,7 @@ def test_steps_end_where_the_data_does() -> None:
         found = Static().encoded(STATIC_BYTES, Magnitudes.of(np.array([-top, 0], np.float32)))
         assert found.zero == 255
     both = rng.normal(1, 1, 1000).astype(np.float32)
-    for how in (Static(), Static("mse"), Static("percentile")):
+    for how in (Static(), Static("mse"), Static("percentile"), Static("entropy")):
         found = how.encoded(STATIC_BYTES, Magnitudes.of(both))
         error = np.abs(found.rounded(both) - both)
         assert np.median(error) <= float(found.step or 0) / 2 and 0 < found.zero < 128

@@ -91,7 +91,7 @@ def test_it_compiles_computes_and_repeats(spelled: str, text: str, model: Path, 
 def test_the_manual_and_the_language_know_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["passes", "fives"]) == 0
     page = capsys.readouterr().out
-    assert "Five numbers with a scale by block." in page and "scale brief/fp16/fp32/e4m3/e8m0/twice" in page
+    assert "Five numbers with a scale by block." in page and "scale brief/fp16/fp32/e4m3/e8m0/twice/ue5m3" in page
     (tmp_path / "bad.qpolicy").write_text("qpolicy 1\nrule any { weights = fivs group 16 | int4 scale breif }\n")
     assert main(["check", str(tmp_path / "bad.qpolicy")]) != 0
     told = capsys.readouterr().err

@@ -1,13 +1,14 @@
-"""The CPU, as ONNX Runtime's own provider runs it: plain, and with kernels."""
+"""The CPU, as ONNX Runtime's own provider runs it: plain, and with kernels.
+
+How kernels are made is loaded where some are asked for: whoever only names the target has no need of it.
+"""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from qcc.codegen.cpu import templates
-from qcc.codegen.cpu.ceilings import ceilings
-from qcc.codegen.cpu.library.build import TVM, build, tvm_version
 from qcc.codegen.cpu.processors.processors import PROCESSORS, CpuProcessor, architecture, native
+from qcc.codegen.cpu.tvm_package import TVM, tvm_version
 from qcc.codegen.target import capabilities
 from qcc.codegen.target.ceiling import Ceilings
 from qcc.codegen.target.target import Arithmetic, Target, Template, Ticker
@@ -47,6 +48,8 @@ class Cpu(OnnxRuntime):
     @property
     def templates(self) -> tuple[Template[CpuProcessor], ...]:
         """See `Target.templates`."""
+        from qcc.codegen.cpu import templates
+
         return (*templates.FEW, *templates.MANY)
 
     def native(self) -> CpuProcessor:
@@ -66,6 +69,8 @@ class Cpu(OnnxRuntime):
         fresh: bool,
     ) -> None:
         """See `Target.make`."""
+        from qcc.codegen.cpu.library.build import build
+
         build(ops, processors, out, activations, fresh)
 
     def show(self, stage: str, ops: Iterable[LinearOp], names: Iterable[str], activations: Arithmetic) -> str:
@@ -77,8 +82,12 @@ class Cpu(OnnxRuntime):
 
     def ceilings(self) -> Ceilings | None:
         """What one core was measured to do at most."""
+        from qcc.codegen.cpu.ceilings import ceilings
+
         return ceilings.known()
 
     def measure_ceilings(self, tick: Ticker) -> Ceilings:
         """See `Target.measure_ceilings`; takes some seconds."""
+        from qcc.codegen.cpu.ceilings import ceilings
+
         return ceilings.measure(tick)

@@ -100,7 +100,7 @@ def _run(
     start = time.perf_counter()
     progress(action_text(action))
     context = gather(_context(step, progress)) if action.uses_gram else _context(step, progress)
-    attempt = _Attempt(graph, action, step, context, trial)
+    attempt = _Attempt(graph, action, step, context, trial, _decoding(graph, action, step, context))
     after, row = attempt.best()
     return after, replace(row, seconds=time.perf_counter() - start)
 
@@ -160,6 +160,19 @@ class _Attempt(Generic[G]):
         found = self._difference(subjects[: subjects.index(guilty) + 1])
         layers = next(edit.layers for edit in treated if edit.subject == guilty)
         self.left_out[guilty] = Edit(guilty, f"left out: with it {told(found)}", refused=True, layers=layers)
+
+
+def _decoding(graph: Graph, action: Rewrite, step: Step, context: Context) -> dict[str, Edit]:
+    """The sites at which a weight that comes compressed, and may stay so, would become floats."""
+    given = {weight.name: weight.given.text for weight in graph.weights() if weight.given is not None}
+    stay = {name: text for name, text in given.items() if name not in context.encodings}
+    found: dict[str, Edit] = {}
+    for site in action.sites(graph, step.weights) if stay else ():
+        name = next((layer for layer in site.layers if layer in stay), None)
+        if name is not None and not site.refused:
+            why = f"left out: `{name}`, which comes in {stay[name]}, would become floats"
+            found[site.subject] = Edit(site.subject, why, refused=True, layers=site.layers)
+    return found
 
 
 def _gathered(graph: Graph, step: Step, data: Samples, covers: Told, context: Context) -> Context:

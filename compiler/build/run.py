@@ -9,6 +9,7 @@ from qcc.compiler.plan.plan import Plan
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.model.model import Model, Written
+from qcc.ir.trim_file import open_trimmer
 from qcc.passes.contract.contract import Context, Edit, G, Phase
 
 
@@ -67,6 +68,9 @@ def write(
         ModelError: the place cannot be written to.
     """
     written = model.write(built.graph, path, export.external_data, notes)
+    if export.trim is not None:
+        trimmer = open_trimmer(path, path)
+        return trimmer.write(trimmer.fitting(export.trim), path)
     if most_bytes is not None and written.size_bytes > most_bytes:
         return model.write(built.graph, path, export.external_data, bare=True)
     return written

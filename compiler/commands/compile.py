@@ -51,9 +51,15 @@ EXAMPLES = """examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
-    add("model", metavar="MODEL", nargs="?", type=Path, help="an .onnx file")
+    add("model", metavar="MODEL", nargs="?", type=Path, help="an .onnx file, or a .pt2 file of torch.export")
     add_policy(parser, default=None)
-    add("-o", "--output", metavar="OUT", type=Path, help="the file to write (default: MODEL.qcc.onnx beside the model)")
+    add(
+        "-o",
+        "--output",
+        metavar="OUT",
+        type=Path,
+        help="the file to write (default: MODEL.qcc.onnx or .pt2 beside the model)",
+    )
     add("--data", metavar="FILE.npz", help="calibration data: arrays named like the inputs, one sample a row")
     add_dims(parser)
     add("--plan", metavar="FILE", type=Path, help="do what a plan says, of a lock or as text, not the policy's rules")

@@ -126,6 +126,7 @@ def _weight(weight: "Weight", model: "OpenModel") -> dict[str, Any]:
         "kinds": sorted(weight.kinds),
         "shape": list(weight.view.shape),
         "dtype": weight.dtype,
+        "given": weight.given.text if weight.given else None,
         "params": weight.params,
         "bytes": size,
         "share": size / model.size_bytes,
@@ -197,5 +198,5 @@ def _table(weights: list[dict[str, Any]]) -> Table:
         tied = f" (tied, {len(one['layers'])} layers)" if len(one["layers"]) > 1 else ""
         shape = "x".join(map(str, one["shape"]))
         numbers = f"{one['params']:,}", f"{one['bytes']:,}", f"{one['share']:.1%}"
-        rows.append((one["name"], "+".join(one["kinds"]) + tied, shape, one["dtype"], *numbers))
+        rows.append((one["name"], "+".join(one["kinds"]) + tied, shape, one["given"] or one["dtype"], *numbers))
     return Table(columns, tuple(rows))

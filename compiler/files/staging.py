@@ -6,19 +6,27 @@ import stat
 from pathlib import Path
 
 from qcc.ir.errors import ModelError
+from qcc.ir.model.options import PROGRAM
 from qcc.ir.model.whole_files import place
 
 
 def output_path(model: Path, output: str | Path | None) -> Path:
     """Where the compressed model goes."""
-    return Path(output) if output is not None else model.parent / f"{model.stem}.qcc.onnx"  # a folder has no name
+    if output is not None:
+        return Path(output)
+    return model.parent / f"{model.stem}.qcc{PROGRAM if model.suffix == PROGRAM else '.onnx'}"  # a folder has no name
 
 
 def failed_path(output: Path) -> Path:
     """Where a model goes whose verification failed, if it is kept: ``net.failed.qcc.onnx`` for ``net.qcc.onnx``."""
-    stem, dot, word = output.stem.rpartition(".qcc")
-    name = f"{stem}.failed{dot}" if dot and not word else f"{output.stem}.failed"
-    return output.with_name(name + output.suffix)
+    return named_beside(output, "failed")
+
+
+def named_beside(model: Path, word: str) -> Path:
+    """A model's name with a word in it."""
+    stem, dot, rest = model.stem.rpartition(".qcc")
+    name = f"{stem}.{word}{dot}" if dot and not rest else f"{model.stem}.{word}"
+    return model.with_name(name + model.suffix)
 
 
 def target_of(path: Path) -> Path:

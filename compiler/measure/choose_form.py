@@ -171,7 +171,7 @@ def _may_be_product(weight: Weight) -> bool:
     return "linear" in weight.kinds or (weight.kinds == {"conv"} and bool(kernel_layers(weight)))
 
 
-def latency_of(policy: Policy, chooser: FormChooser, model: Path, data: Samples) -> Latency | None:
+def latency_of(policy: Policy, chooser: FormChooser, model: Path, data: Samples, timed: bool = True) -> Latency | None:
     """What the allocator must know where a policy bounds or minimises latency.
 
     Raises:
@@ -180,7 +180,8 @@ def latency_of(policy: Policy, chooser: FormChooser, model: Path, data: Samples)
     if not after_speed(policy):
         return None
     bound = next((one for one in policy.budget if one.metric == "latency"), None)
-    if chooser.timings is None:
-        message = "latency cannot be measured here: the target is another processor"
+    if chooser.timings is None or not timed:
+        why = "the target is another processor" if timed else f"`{model}` does not run in ONNX Runtime"
+        message = f"latency cannot be measured here: {why}"
         raise QccError([Diagnostic("Q311", message, bound.span if bound else policy.target.span)])
     return Latency(time_input(model, data, chooser.target.providers), chooser.seconds_of)

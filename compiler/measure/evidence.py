@@ -9,6 +9,7 @@ from qcc.compiler.calibrate.coverage import Told, coverage_of
 from qcc.compiler.calibrate.parts import held_out
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.console.phases import Phases
+from qcc.compiler.measure.levels import LevelMeter, has_levels
 from qcc.compiler.measure.sensitivity import Losses, measure, unmeasured
 from qcc.compiler.metrics.find import additive
 from qcc.compiler.metrics.metric import Additive
@@ -21,7 +22,7 @@ from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
 from qcc.ir.regions.flow import Flow
-from qcc.passes.contract.contract import Context, Rounding
+from qcc.passes.contract.contract import Context, Pass, Rounding
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.moments import Moments, grams_of, seen_of
 from qcc.passes.contract.places import places
@@ -45,13 +46,27 @@ class Evidence:
     advice: MutableMapping[Hashable, tuple[Rounding, str]] = field(default_factory=dict)
     executor: Executor = HERE
     """Where the model is run."""
+    stacked: dict[str, Encoded] = field(default_factory=dict)
+    """The weights that were last stored as sums."""
+    meter: LevelMeter = field(init=False)
+
+    def __post_init__(self) -> None:
+        judges = held_out(self.data) if self.moments else None
+        object.__setattr__(self, "meter", LevelMeter(self.graph, judges or self.data, self.phases.counter("levels")))
+
+    def notes(self) -> dict[str, str]:
+        """What the file says of weights that were stored as sums: what their levels are worth."""
+        if not self.stacked:
+            return {}
+        with self.phases.phase("levels"):
+            return self.meter.note(self.stacked)
 
     @classmethod
     def of(
         cls, graph: Graph, plan: Plan, data: Samples, phases: Phases, told: Told, executor: Executor = HERE
     ) -> "Evidence":
         """Gather the statistics, and tell what they cover."""
-        wanted = _weights_with_gram(plan)
+        wanted = _weights_with_gram(plan, not data.generated)
         rounded = _rounded_values(graph, plan)
         if not wanted and not rounded:
             return cls(graph, plan, data, phases, {}, {}, executor=executor)
@@ -84,12 +99,19 @@ class Evidence:
     def context(self, decided: Plan, became: Callable[[str, Encoded], None]) -> Context:
         """What the passes of a decided plan need; it is told what weights are stored as."""
         total = sum(len(step.weights) for step in decided.steps if isinstance(step.action, Encode))
+        self.stacked.clear()
+
+        def stored(name: str, encoded: Encoded) -> None:
+            became(name, encoded)
+            if has_levels(encoded.encoding):
+                self.stacked[name] = encoded
+
         return Context(
             self.phases.counter("encode", total),
             grams_of(self.moments),
             self.moments,
             magnitudes=self.magnitudes,
-            became=became,
+            became=stored,
             advice=self.advice,
         )
 
@@ -137,12 +159,14 @@ def _rounded_values(graph: Graph, plan: Plan) -> list[str]:
     return sorted(found)
 
 
-def _weights_with_gram(plan: Plan) -> list[str]:
-    wanted = [
-        name for s in plan.steps if isinstance(s.action, Encode) and s.action.rounding.uses_gram for name in s.weights
-    ]
+def _weights_with_gram(plan: Plan, given: bool) -> list[str]:
+    """The weights whose ways of rounding want statistics, or whose encodings learn from data that is given."""
+
+    def wants(action: Pass | None) -> bool:
+        return isinstance(action, Encode) and (action.rounding.uses_gram or (given and action.encoding.learns))
+
+    wanted = [name for step in plan.steps if wants(step.action) for name in step.weights]
     for option in plan.allocate.options if plan.allocate else ():
-        actions = [one.action for one in option.candidates]
-        if any(isinstance(one, Encode) and one.rounding.uses_gram for one in actions):
+        if any(wants(one.action) for one in option.candidates):
             wanted.append(option.subject)
     return wanted

@@ -134,21 +134,46 @@ def _option(probe: Probe, graph: Graph, weight: Weight, option: OpenChoice, cont
     if np.isinf(losses).all():
         message = f"`{weight.name}` can be encoded in none of its candidates"
         raise ModelError("Q410", message, help="add `float` to them, or `scale fp32`")
-    anchor = -1
-    for at in np.argsort(errors, kind="stable"):
-        one, action = encoded[at], option.candidates[at].action
-        if one is not None and isinstance(action, Encode) and action.activations is not None:
+    alone: list[int] = []
+    for at, (one, candidate) in enumerate(zip(encoded, option.candidates, strict=True)):
+        if one is None:
+            continue
+        action = candidate.action
+        if isinstance(action, Encode) and action.activations is not None:
             decoded = {weight.constant: graph.as_constant(weight, one.decode())}
             losses[at], runs[at] = probe.loss(decoded, _rounding(probe, graph, weight, action, context)), True
+        else:
+            alone.append(at)
+
+    def lost(at: int) -> float:
+        one = encoded[alone[at]]
+        assert one is not None
+        return probe.loss({weight.constant: graph.as_constant(weight, one.decode())})
+
+    found, ran = losses_along(errors[alone], lost, ALIKE)
+    for at, loss, run in zip(alone, found, ran, strict=True):
+        losses[at], runs[at] = loss, run
+    return losses, tuple(runs)
+
+
+def losses_along(errors: np.ndarray, lost: Callable[[int], float], alike: float) -> tuple[np.ndarray, list[bool]]:
+    """What ways to store a weight lose, and which of them were run.
+
+    Args:
+        errors: of each, in the weight.
+        lost: runs one.
+        alike: how far errors may differ for one run to stand for both, scaled by them.
+    """
+    losses, runs = np.zeros(len(errors)), [False] * len(errors)
+    anchor = -1
+    for at in map(int, np.argsort(errors, kind="stable")):
+        if errors[at] == 0:
             continue
-        if one is None or errors[at] == 0:
-            continue
-        if anchor < 0 or errors[at] > ALIKE * errors[anchor]:
-            losses[at] = probe.loss({weight.constant: graph.as_constant(weight, one.decode())})
-            runs[at], anchor = True, at
+        if anchor < 0 or errors[at] > alike * errors[anchor]:
+            losses[at], runs[at], anchor = lost(at), True, at
         else:
             losses[at] = losses[anchor] * errors[at] / errors[anchor]
-    return losses, tuple(runs)
+    return losses, runs
 
 
 def _rounding(probe: Probe, graph: Graph, weight: Weight, action: Encode, context: Context) -> Chain:

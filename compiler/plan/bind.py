@@ -12,7 +12,7 @@ from qcc.compiler.plan.costs import BITS, LATENCY, costs_of
 from qcc.compiler.plan.formats import encoding_of
 from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, PlanRow, Step
 from qcc.compiler.plan.sources import place
-from qcc.compiler.plan.sparsity import blind, combined
+from qcc.compiler.plan.sparsity import combined, warn_blind
 from qcc.compiler.plan.targets import runtime_chooser
 from qcc.compiler.plan.terms import terms_of
 from qcc.dsl.diagnostics.report import Diagnostics
@@ -34,7 +34,6 @@ from qcc.ir.graph.ops import Weight
 from qcc.passes.clean import Clean
 from qcc.passes.contract.contract import Pass, Phase, Rounding, SitePass
 from qcc.passes.encode import Encode
-from qcc.passes.rounding.gptq import Gptq
 from qcc.passes.rounding.nearest import Nearest
 
 BEFORE = (Phase.BRANCHES, Phase.STRUCTURE)
@@ -176,7 +175,8 @@ def bind(
 
     activations = ActivationBinder(graph, kernels, diagnostics)
     for one in resolved:
-        possible = activations(one.weight, one.properties.get("activations"), _candidates(one, chooser, diagnostics))
+        asked = _candidates(one, chooser, diagnostics, given)
+        possible = activations(one.weight, one.properties.get("activations"), asked)
         candidates = [costed(candidate, one.weight) for candidate in possible]
         narrowest[one.weight.name] = _narrowest(one.weight, candidates)
         encoded = [(one.action, one) for one in candidates if isinstance(one.action, Encode)]
@@ -281,7 +281,7 @@ def fallbacks(
     return {name: ladder for name, ladder in found.items() if ladder}
 
 
-def _candidates(one: Resolved, chooser: Chooser, diagnostics: Diagnostics) -> list[Candidate]:
+def _candidates(one: Resolved, chooser: Chooser, diagnostics: Diagnostics, given: bool) -> list[Candidate]:
     """What a weight may become by the formats and the sparsities that rules set: each with each."""
     if one.kept:
         return []
@@ -289,17 +289,14 @@ def _candidates(one: Resolved, chooser: Chooser, diagnostics: Diagnostics) -> li
     if asked is None:
         assert formats is not None
         return _of(one, formats.value, chooser)
+    if not given:
+        warn_blind(asked, diagnostics)
     kept = (FormatSpec("float", None, {}, asked.span),) if formats is None else formats.value
-    found = [] if blind(asked, one.properties.get("rounding"), diagnostics) else combined(asked, kept, diagnostics)
-    default = Gptq() if any(one.family != "dense" for one in asked.value) else Nearest()
-    return _of(one, found, chooser, default)
+    return _of(one, combined(asked, kept, diagnostics), chooser)
 
 
-def _of(
-    one: Resolved, specs: Sequence[FormatSpec], chooser: Chooser, default: Rounding | None = None
-) -> list[Candidate]:
-    asked = one.properties.get("rounding")
-    rounding = (default or Nearest()) if asked is None else asked.value
+def _of(one: Resolved, specs: Sequence[FormatSpec], chooser: Chooser) -> list[Candidate]:
+    rounding = one.properties["rounding"].value if "rounding" in one.properties else Nearest()
     assert isinstance(rounding, Rounding)
     found = [_candidate(one.weight, spec, rounding, chooser) for spec in specs]
     return [candidate for candidate in found if candidate is not None]
@@ -314,6 +311,8 @@ def _candidate(weight: Weight, spec: FormatSpec, rounding: Rounding, chooser: Ch
     encoding = encoding_of(spec)
     if encoding is None:
         return Candidate(None, source)
+    if weight.given is not None and encoding.order[0] >= weight.given.bits:
+        return None  # rounded twice to as many bits it would only lose
     form = chooser(weight, encoding).form
     if form.stored_bytes(encoding, weight.shape) >= weight.size_bytes:
         return None
@@ -334,6 +333,8 @@ def _why_kept(one: Resolved) -> str:
         return f"keep, {place(assignment.span)}"
     if any(spec.family == "float" for spec in assignment.value):
         return f"float, {place(assignment.span)}"
+    if one.weight.given is not None:
+        return f"comes in {one.weight.given.text}, and no format asked for has fewer bits"
     return "encoded it would not be smaller"
 
 

@@ -14,7 +14,7 @@ from qcc.codegen.target.find import targets
 from qcc.codegen.target.target import Arithmetic
 from qcc.compiler.metrics.find import additive, judged
 from qcc.compiler.plan.formats import families, sparsities, summary
-from qcc.dsl.policy.schema import Interval, Metric, Off, Property, Schema, TargetKind
+from qcc.dsl.policy.schema import Interval, Metric, Off, Property, Schema, TargetKind, Unit
 from qcc.ir.graph.ops import LAYER_KINDS, Kind
 from qcc.ir.model.options import LEAST_RAISED, MOST_RAISED, ExternalData
 from qcc.ir.vocabulary.find import OPS
@@ -51,6 +51,8 @@ class Export:
         activations: how kernels compute: `bf16` as exactly as ONNX Runtime's own with inputs rounded to 8 bits, `int8`
             faster with formats of one scale a row, whose inputs are rounded to int8 row by row, `exact` in float32.
         rows: the rows of activations that kernels are chosen for; by default, as many as calibration shows, and one.
+        trim: what the written model may take at most: levels of sums (`stack`) are left out for it, those of least
+            worth first. `qcc trim` makes the same of the whole file.
     """
 
     opset: Annotated[int, Interval(LEAST_RAISED, MOST_RAISED)] | None = None
@@ -58,6 +60,7 @@ class Export:
     kernels: Literal["tvm", "none"] = "tvm"
     activations: Arithmetic = "bf16"
     rows: Annotated[int, Interval(1, 1 << 20)] | None = None
+    trim: Annotated[int, Interval(1, 1 << 50), Unit("B")] | None = None
 
 
 @lru_cache

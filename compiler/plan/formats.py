@@ -11,7 +11,7 @@ from qcc.ir.discovery import classes
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import FLOAT32, PLAIN_NAMES, scales
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block
-from qcc.ir.encoding.format import Composition, Format, Spelled
+from qcc.ir.encoding.format import MID, Composition, Format, Spelled
 
 SMALLEST_GROUP = 2
 WORDS = {
@@ -21,6 +21,7 @@ WORDS = {
     "tile": Word("tile", excludes="block"),
     "sym": Word(excludes="symmetry"),
     "asym": Word(excludes="symmetry"),
+    MID: Word(excludes="symmetry"),
 }
 """What may stand behind a format's keyword, beside ``scale``."""
 FLOAT = FormatFamily("float", summary="as it is")
@@ -49,14 +50,13 @@ def families() -> dict[str, FormatFamily]:
 
 
 def _family(one: Format) -> FormatFamily:
-    words = {word: WORDS[word] for word in one.words}
+    words = {word: Word(excludes="numbers") for word in one.variants} | {word: WORDS[word] for word in one.words}
     names = sorted((*PLAIN_NAMES, *scales()), key=lambda name: (name != one.scale, name not in PLAIN_NAMES, name))
     scale = {"scale": Word(tuple(names), excludes="scale")} if one.scale else {}
     codes = None if one.bits else one.encoding(Spelled()).parts((1, 1)).get("codes")
     least = 0 if codes is None else codes.bits
-    return FormatFamily(
-        one.keyword, one.bits, words | scale, summary=summary(type(one)), least_bits=least, fault=_fault
-    )
+    words |= scale
+    return FormatFamily(one.keyword, one.bits, words, one.spaced, summary(type(one)), least, fault=_fault)
 
 
 def _composed(one: type[Composition]) -> FormatFamily:
@@ -108,9 +108,10 @@ def thinned(sparsity: FormatSpec, kept: FormatSpec) -> FormatSpec:
     return found
 
 
-def asks_data(spec: FormatSpec) -> bool:
-    """What it leaves out is told by calibration data, as it was asked for in words."""
-    return (spec.arguments or {}).get("by", "magnitude") != "magnitude"
+def learns(spec: FormatSpec) -> bool:
+    """Calibration data tells what it becomes."""
+    encoding = encoding_of(spec)
+    return encoding is not None and encoding.learns
 
 
 def encoding_of(spec: FormatSpec) -> Encoding | None:
@@ -122,7 +123,8 @@ def encoding_of(spec: FormatSpec) -> Encoding | None:
     if spec.arguments is not None:
         arguments = {name: _argument(value) for name, value in spec.arguments.items()}
         return compositions()[spec.family](**arguments).encoding()
-    if spec.family not in formats():
+    family = formats().get(spec.family)
+    if family is None:
         return None
     words, block = spec.words, None
     if "tensor" in words:
@@ -134,8 +136,9 @@ def encoding_of(spec: FormatSpec) -> Encoding | None:
     elif isinstance(tile := words.get("tile"), tuple):
         block = Block(tile[0], tile[1])
     scale = words.get("scale")
-    spelled = Spelled(spec.bits, block, "asym" in words, scale if isinstance(scale, str) else None)
-    return formats()[spec.family].encoding(spelled)
+    variant = next((word for word in family.variants if word in words), None)
+    scale = scale if isinstance(scale, str) else None
+    return family.encoding(Spelled(spec.bits, block, "asym" in words, MID in words, variant, scale))
 
 
 def _argument(value: object) -> Any:  # noqa: ANN401 - of the type of the field

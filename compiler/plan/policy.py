@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from qcc.compiler.plan.catalog import schema
+from qcc.compiler.plan.catalog import Export, schema
 from qcc.dsl import load
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Policy
@@ -23,3 +23,8 @@ def load_policy(
         QccError: with everything that is wrong.
     """
     return load.load_policy(path_or_preset, schema(), definitions, report=report)
+
+
+def export_of(policy: Policy) -> Export:
+    """How a policy has the model written."""
+    return policy.export if isinstance(policy.export, Export) else Export()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePath
 
-from qcc.compiler.plan.catalog import schema
+from qcc.compiler.plan.catalog import Export, schema
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.load import load_text
 from qcc.dsl.policy.policy import Policy, to_text
@@ -24,6 +24,11 @@ def terms_of(policy: Policy) -> tuple[str, ...]:
     bare = replace(policy, rules=(), depth=(), budget=(), params={}, calibrate=calibrate)
     lines = to_text(bare).removesuffix("\n").split("\n")  # a path may hold what else ends a line
     return tuple(line for line in lines if line != HEAD and not line.startswith(DROPPED))
+
+
+def untrimmed(policy: Policy) -> Policy:
+    """The same policy for the whole model, of which nothing is left out at last."""
+    return replace(policy, export=replace(policy.export, trim=None)) if isinstance(policy.export, Export) else policy
 
 
 def policy_of(

@@ -31,7 +31,7 @@ def write_report(result: Result, verbose: bool = False) -> None:
 
     With ``verbose`` each layer has its row.
     """
-    write_line(paint(f"{escape(str(result.model))} -> {escape(str(result.output))}", "bold"))
+    write_line(paint(f"{escape(str(result.source))} -> {escape(str(result.output))}", "bold"))
     write_line()
     listed = layer_table(result.layers, alone=verbose)
     write_table(listed if verbose or len(listed.rows) <= LISTED_LAYERS else format_table(result.layers))

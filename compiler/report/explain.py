@@ -22,6 +22,7 @@ from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.diagnostics.spelling import nearest
 from qcc.dsl.policy.policy import KEEP, Assignment, FormatSpec
 from qcc.dsl.policy.select import matches_glob
+from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.contract import Site
@@ -129,7 +130,7 @@ def _explained(
         name=weight.name,
         kinds=tuple(sorted(weight.kinds)),
         shape=weight.shape,
-        dtype=weight.dtype,
+        dtype=weight.given.text if weight.given else weight.dtype,
         size_bytes=weight.size_bytes,
         layers=tuple(layer.name for layer in weight.layers),
         properties=tuple(_property(name, assignment) for name, assignment in one.properties.items()),
@@ -201,17 +202,22 @@ def _rounded(weight: Weight, spec: FormatSpec, action: Encode) -> Possibility:
 
 
 def _possibility(weight: Weight, spec: FormatSpec, surviving: set[str], chooser: Chooser) -> Possibility:
-    original = weight.size_bytes
     encoding = encoding_of(spec)
     if encoding is None:
-        bits = 8 * original / max(weight.params, 1)
+        bits, original = 8 * weight.size_bytes / max(weight.params, 1), weight.size_bytes
         return Possibility(spec.text, spec.span.location, True, "", original, bits, "as it is")
     choice = chooser(weight, encoding)
     size = choice.form.stored_bytes(encoding, weight.shape)
     survives = encoding.text in surviving
-    reason = choice.reason if survives else "no smaller than the original" if size >= original else "not for this layer"
+    reason = choice.reason if survives else _why_not(weight, encoding, size)
     bits = encoding.bits_per_weight(weight.shape)
     return Possibility(encoding.text, spec.span.location, survives, choice.form.name, size, bits, reason)
+
+
+def _why_not(weight: Weight, encoding: Encoding, size: int) -> str:
+    if weight.given is not None and encoding.order[0] >= weight.given.bits:
+        return f"no fewer bits than it comes in: {weight.given.text}"
+    return "no smaller than the original" if size >= weight.size_bytes else "not for this layer"
 
 
 def _text(one: Explanation) -> str:

@@ -13,7 +13,7 @@ from qcc.compiler.verify.outputs import OutputCheck, Verification
 def as_json(result: Result) -> dict[str, Any]:
     """The result as plain data; what is infinite, as the SQNR of equal outputs, is null."""
     return {
-        "model": str(result.model),
+        "model": str(result.source),
         "output": str(result.output),
         "lock": str(result.lock),
         "data": str(result.data) if result.data else None,

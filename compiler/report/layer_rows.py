@@ -43,7 +43,8 @@ def unencoded(rows: Iterable[LayerRow]) -> set[str]:
 
 def _kept_row(weight: Weight, reason: str) -> LayerRow:
     bits, size, kinds = float(weight.stored_bits), weight.size_bytes, tuple(sorted(weight.kinds))
-    return LayerRow(weight.name, kinds, weight.shape, weight.dtype, "", size, size, bits, 0.0, None, reason)
+    text = weight.given.text if weight.given else weight.dtype
+    return LayerRow(weight.name, kinds, weight.shape, text, "", size, size, bits, 0.0, None, reason)
 
 
 def _encoded_row(weight: Weight, action: Encode, edit: Edit, loss: float | None, chooser: Chooser) -> LayerRow:
@@ -54,7 +55,8 @@ def _encoded_row(weight: Weight, action: Encode, edit: Edit, loss: float | None,
     reason = choice.reason if choice.form == action.form else "as the plan says"
     if action.activations is not None:
         reason = rounded_reason(action)
-    bits, text = action.form.stored_as(stored).bits_per_weight(weight.shape), action.encoding.text
+    bits, asked = action.form.stored_as(stored).bits_per_weight(weight.shape), action.encoding
+    text = (stored if len(stored.summands) < len(asked.summands) else asked).text
     kinds = tuple(sorted(weight.kinds))
     sizes = size, original, bits, edit.error
     return LayerRow(weight.name, kinds, weight.shape, text, action.form.name, *sizes, loss, reason, edit.chosen)

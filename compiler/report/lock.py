@@ -14,6 +14,7 @@ from qcc.compiler.files.kernel_library import kernels_beside
 from qcc.compiler.files.shape import ShapeError, check_shape
 from qcc.compiler.plan.plan import Plan, PlanFile
 from qcc.compiler.plan.read_text import from_text
+from qcc.compiler.plan.terms import policy_of, terms_of, untrimmed
 from qcc.compiler.plan.text import to_text
 from qcc.compiler.report.data import coverage_json
 from qcc.compiler.report.json import verification_json
@@ -53,9 +54,10 @@ def text_sha256(text: str) -> str:
 
 
 def policy_sha256(policy: Policy) -> str:
-    """A policy's digest, which does not depend on how the path to its data is spelled."""
+    """A policy's digest; it does not depend on how the path to its data is spelled, nor on what is trimmed at last."""
     if policy.digest:
         return policy.digest
+    policy = untrimmed(policy)
     calibrate = policy.calibrate
     if calibrate is not None and calibrate.path is not None:
         policy = replace(policy, calibrate=replace(calibrate, path=Path(calibrate.path).name))
@@ -69,8 +71,15 @@ def provenance(model: Path, policy: Policy, plan: Plan) -> dict[str, str]:
         "qcc.version": version("qcc"),
         "qcc.model": model.name,
         "qcc.policy.sha256": policy_sha256(policy),
-        "qcc.plan.sha256": text_sha256(to_text(plan)),
+        "qcc.plan.sha256": text_sha256(to_text(_untrimmed(policy, plan))),
     }
+
+
+def _untrimmed(policy: Policy, plan: Plan) -> Plan:
+    """The plan of the whole model: what is left of it is no part of what was planned."""
+    if getattr(policy.export, "trim", None) is None:
+        return plan
+    return replace(plan, terms=terms_of(untrimmed(policy_of(plan.terms))))
 
 
 def versions(plan: Plan) -> dict[str, str]:
@@ -92,7 +101,7 @@ def lock_text(result: Result, policy: Policy, data: Samples, inputs: Inputs, sta
     content = {
         "format": FORMAT,
         "model": {
-            "file": result.model.name,
+            "file": result.source.name,
             "sha256": inputs.model.sha256,
             "data": {file.path.name: file.sha256 for file in inputs.data},
             "bytes": result.input_bytes,

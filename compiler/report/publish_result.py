@@ -16,6 +16,7 @@ from qcc.compiler.report.result import Result
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.model.model import Written
 from qcc.ir.model.whole_files import place
+from qcc.ir.open_file import load_object
 
 
 def publish_result(
@@ -74,3 +75,14 @@ def publish_failed(
     )
     publish_result(kept, policy, data, inputs, there, written)
     return kept
+
+
+def with_object(result: Result, kept: bool) -> Result:
+    """The result for a model in memory: what was written is read again.
+
+    Args:
+        result: whose files are there.
+        kept: they stay; else they are about to go, and the result says so.
+    """
+    model = load_object(result.output) if result.written and result.passed else None
+    return replace(result, model=model, written=result.written and kept)

@@ -5,12 +5,13 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from qcc.ir.graph.graph import Graph
-from qcc.ir.graph.ops import LAYER_KINDS, Kind, Op
+from qcc.ir.graph.ops import LAYER_KINDS, Array, Kind, Op
 
 SHOWN = 5
 LEFT = "graph and names"
 NOTES = "notes of nodes, left out"
 KEPT = "weights kept"
+GIVEN = "weights kept compressed, as they came"
 _ADDED = "biases and norms"
 _WHOLE = "whole numbers and codes"
 
@@ -56,16 +57,21 @@ def reach(graph: Graph, file_bytes: int, note_bytes: int = 0, kept: Collection[s
         kept: the names of weights that stay as they are.
     """
     reasons = dict(_reasons(graph, kept))
+    given = {weight.constant: weight.size_bytes for weight in graph.weights() if weight.given is not None}
     reached, rest = 0, Counter[str]()
     for name, reason in reasons.items():
-        array = graph.constant(name)
-        size = 0 if array is None else array.nbytes
+        size = given[name] if name in given else _bytes(graph, name)
         reached += 0 if reason else size
         rest[reason or LEFT] += size if reason else 0
     rest[NOTES] = note_bytes
     rest[LEFT] += max(file_bytes - reached - sum(rest.values()), 0)
     ordered = sorted(((one, size) for one, size in rest.items() if size), key=lambda pair: (-pair[1], pair[0]))
     return Reach(file_bytes, reached, tuple(ordered))
+
+
+def _bytes(graph: Graph, name: str) -> int:
+    array = graph.constant(name)
+    return 0 if array is None else array.nbytes
 
 
 def _reasons(graph: Graph, kept: Collection[str]) -> Iterator[tuple[str, str]]:
@@ -75,9 +81,19 @@ def _reasons(graph: Graph, kept: Collection[str]) -> Iterator[tuple[str, str]]:
         for name in op.inputs:
             array = graph.constant(name) if name else None
             if array is not None:
-                yield name, _reason(op, name in biases, array.dtype.kind in "fV")
+                yield name, _codes(op) if is_codes(array) else _reason(op, name in biases, array.dtype.kind in "fV")
     for weight in graph.weights():
-        yield weight.constant, KEPT if weight.name in kept else ""
+        stays = GIVEN if weight.given is not None else KEPT
+        yield weight.constant, stays if weight.name in kept else ""
+
+
+def is_codes(array: Array) -> bool:
+    """A constant is codes of several channels, of a byte or less each."""
+    return array.ndim > 1 and array.dtype.itemsize == 1 and array.dtype.kind in "iuV"
+
+
+def _codes(op: Op) -> str:
+    return f"codes read by {op.function}"
 
 
 def _reason(op: Op, bias: bool, real: bool) -> str:

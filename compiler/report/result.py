@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.calibrate.coverage import Coverage
@@ -75,7 +76,8 @@ class Result:
     Where the verification failed and the files are kept, their names tell it.
     """
 
-    model: Path
+    source: Path
+    """The file that was compiled."""
     output: Path
     lock: Path
     report: Path
@@ -103,6 +105,8 @@ class Result:
 
     reach: Reach | None = None
     """Which bytes of the input were reached, and why the others were not."""
+    model: Any = None
+    """What was made of a model in memory, to be called as that was; None of one in a file, or of a failed one."""
 
     @property
     def passed(self) -> bool:

@@ -103,7 +103,7 @@ def milliseconds(seconds: float) -> str:
 
 def file_names(text: str, result: Result) -> str:
     """A text without the folders of the machine: of the result's files, and of a place in a policy."""
-    files = {result.model, result.output, result.lock, result.report, result.kernels or result.output}
+    files = {result.source, result.output, result.lock, result.report, result.kernels or result.output}
     for path in sorted(files, key=lambda one: (-len(str(one)), one)):
         for spelled in (str(path.absolute()), str(path)):
             text = text.replace(spelled, path.name)

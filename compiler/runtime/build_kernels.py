@@ -7,8 +7,8 @@ from pathlib import Path
 from qcc.codegen.target.errors import BuildError, TargetError
 from qcc.codegen.target.find import spelled_default
 from qcc.codegen.target.target import AnyTarget, Library
-from qcc.compiler.plan.catalog import Export
 from qcc.compiler.plan.plan import Kernels
+from qcc.compiler.plan.policy import export_of
 from qcc.compiler.plan.targets import target_of
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import Diagnostics, QccError
@@ -24,7 +24,7 @@ def kernels_of(policy: Policy) -> Kernels | None:
     Raises:
         QccError: nothing is known of this machine's processor, or the targets are of several architectures.
     """
-    export = policy.export if isinstance(policy.export, Export) else Export()
+    export = export_of(policy)
     target = target_of(policy)
     if not target.templates or export.kernels == "none":
         return None

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from qcc.compiler.console.byte_size import byte_size
 from qcc.compiler.files.kernel_library import find
+from qcc.compiler.runtime.fitting import fitting
 from qcc.compiler.runtime.kernel_nodes import KernelNode, kernel_nodes, listing, summary
 from qcc.compiler.runtime.register import register
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
@@ -36,10 +38,14 @@ class Session:
             it, False does without, and a path names another file.
         threads: that a run may use; None leaves it to the runtime, which takes all cores.
         providers: the runtime's execution providers, as far as it has them; without any, the CPU's.
+        memory: what may be loaded of the model, as in ``"45 MiB"`` or in bytes: of one whose weights are stacks of
+            levels, as many as fit. It bounds what is stored; a weight that is decoded when the session starts takes its
+            floats beside it.
 
     Raises:
-        QccError: a file is missing, the library cannot be loaded, or the runtime refuses the model.
-        ValueError: ``threads`` is less than one.
+        QccError: a file is missing, the library cannot be loaded, or the runtime refuses the model; or the model is
+            larger than the memory, whatever is left out of it.
+        ValueError: ``threads`` is less than one, or ``memory`` is no size.
     """
 
     def __init__(
@@ -48,7 +54,9 @@ class Session:
         kernels: bool | str | Path | None = None,
         threads: int | None = None,
         providers: Sequence[str] = (),
+        memory: str | int | None = None,
     ) -> None:
+        most = byte_size(memory)[0] if isinstance(memory, str) else memory
         if threads is not None and threads < 1:
             raise ValueError(f"threads is at least 1, not {threads}")
         self.path, self._providers = Path(path), tuple(providers)
@@ -61,11 +69,12 @@ class Session:
         self._loaded = loadable(self.kernels) if self.kernels else None
         if self._loaded:
             register(options, self._loaded)
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=usable(providers))
-        except Exception as error:  # the runtime raises a dozen unrelated classes
-            message = f"ONNX Runtime cannot load the model: {first_line(error)}"
-            raise QccError([Diagnostic("Q405", message)]) from error
+        with fitting(self.path, most) as fits:
+            try:
+                self._session = onnxruntime.InferenceSession(str(fits), options, providers=usable(providers))
+            except Exception as error:  # the runtime raises a dozen unrelated classes
+                message = f"ONNX Runtime cannot load the model: {first_line(error)}"
+                raise QccError([Diagnostic("Q405", message)]) from error
         self.inputs: tuple[Value, ...] = tuple(map(_value, self._session.get_inputs()))
         self.outputs: tuple[Value, ...] = tuple(map(_value, self._session.get_outputs()))
         metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map

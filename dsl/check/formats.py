@@ -244,7 +244,7 @@ class _Term:
             return
         atom = self.term.atoms[self.at] if self.at < len(self.term.atoms) else None
         names_a_word = isinstance(atom, syntax.Name) and (
-            not isinstance(word.argument, tuple) or atom.text in family.words
+            not isinstance(word.argument, tuple) or atom.text in set(family.words) - set(word.argument)
         )
         if atom is None or isinstance(atom, syntax.Invocation) or names_a_word:
             example = {"int": "32", "tile": "16x16"}.get(str(word.argument), word.argument[0])

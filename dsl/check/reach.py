@@ -49,7 +49,8 @@ def _candidates(policy: Policy) -> list[FormatSpec]:
 
 def _thinned(policy: Policy) -> bool:
     """Some weights may be left out: what is left is not for the formats alone to say."""
-    return any(one.name == "sparsity" for rule in policy.rules for one in rule.assignments)
+    sparsities = [one.value for rule in policy.rules for one in rule.assignments if one.name == "sparsity"]
+    return any(isinstance(value, tuple) and not all(spec.least_bits for spec in value) for value in sparsities)
 
 
 def _least(bound: Bound, specs: list[FormatSpec]) -> tuple[float, str]:

@@ -22,7 +22,9 @@ Read = Callable[[str], V]
 Parts = Mapping[str, np.ndarray]
 Rows = slice | np.ndarray
 Columns = int | np.ndarray
+LAST_DIGIT = 2.0**-23  # of a float32, as a share of it
 LEAST_POWER = 1e-3  # of the mean
+DOUBT = 1e-2  # of the mean of a Gram matrix's diagonal, on top of all of it
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ class Ops(Protocol[V]):
         """What rows of an encoding within another decode to."""
         ...
 
-    def add(self, left: V, right: V) -> V:
-        """The sum."""
+    def total(self, levels: Sequence[V]) -> V:
+        """The sum of all levels: whoever reads it may leave out the last ones."""
         ...
 
     def multiply(self, left: V, right: V) -> V:
@@ -101,7 +103,11 @@ class Ops(Protocol[V]):
         ...
 
     def take(self, value: V, index: V, axis: int) -> V:
-        """What stands at these places of an axis."""
+        """What stands at these places of an axis, which count from its end below zero; whole numbers, as floats too."""
+        ...
+
+    def times(self, left: V, right: V) -> V:
+        """The products of elements, over which both broadcast."""
         ...
 
     def places(self, numbers: V, count: int) -> V:
@@ -114,6 +120,10 @@ class Ops(Protocol[V]):
 
     def cut(self, value: V, shape: Sequence[int]) -> V:
         """The first elements along each axis."""
+        ...
+
+    def constant(self, name: str, array: np.ndarray) -> V:
+        """An array that is the same for all weights, by its name."""
         ...
 
     def zeros(self, shape: Sequence[int]) -> V:
@@ -129,6 +139,8 @@ class Fitted(ABC):
 
     fixed: ClassVar[bool] = False
     """What it stands for does not depend on what it is asked to `round`."""
+    width: int = 1
+    """So many neighbouring columns, from the first on, have one code: they are chosen by `round_tuple`."""
 
     @abstractmethod
     def round(self, rows: Rows, columns: Columns, values: np.ndarray) -> np.ndarray:
@@ -141,6 +153,16 @@ class Fitted(ABC):
             columns: theirs: one for all rows, or one for each of an array of rows.
             values: a number for each weight, float32.
         """
+
+    def round_tuple(self, rows: slice, start: int, values: np.ndarray) -> np.ndarray:
+        """Store as many neighbouring columns as have one code, and give what they are.
+
+        Args:
+            rows: of the weights.
+            start: the first of the columns, a multiple of `width`.
+            values: of the columns ``[width or what is left, rows]``, float32.
+        """
+        return np.stack([self.round(rows, start + at, one) for at, one in enumerate(values)])
 
     @abstractmethod
     def parts(self) -> dict[str, np.ndarray]:
@@ -162,26 +184,50 @@ class Fitter:
     Args:
         leaf: stores a matrix in an encoding that holds no other.
         power: of what each column is multiplied with, the mean square; None if no data tells.
+        gram: the mean products of what two columns are multiplied with ``[in, in]``; None if no data tells.
         sensitivity: what a squared error of each column costs once columns that are rounded later have made up for it;
             None if it is not known.
-        gram: the Gram matrix of what columns are multiplied with, ``[in, in]``, damped; None if no data tells.
-        inverse: gives its inverse.
+        damping: what is added to the diagonal of ``gram`` where it is to have an inverse, as a share of its mean.
     """
 
     leaf: Callable[[np.ndarray, "Encoding"], Fitted]
     power: np.ndarray | None = None
     sensitivity: np.ndarray | None = None
     gram: np.ndarray | None = None
-    inverse: Callable[[], np.ndarray] | None = None
+    damping: float = 0.0
 
     def of(self, columns: np.ndarray) -> "Fitter":
         """For a matrix of some of the columns."""
         power, sensitivity = (None if one is None else one[columns] for one in (self.power, self.sensitivity))
-        return replace(self, power=power, sensitivity=sensitivity, gram=None, inverse=None)
+        gram = None if self.gram is None else self.gram[np.ix_(columns, columns)]
+        return replace(self, power=power, sensitivity=sensitivity, gram=gram)
 
     def blind(self) -> "Fitter":
         """For a matrix whose columns are others."""
-        return Fitter(self.leaf)
+        return replace(self, power=None, sensitivity=None, gram=None)
+
+    def damped(self) -> np.ndarray | None:
+        """The products, float64, one in the mean of the diagonal, with so much added that they have an inverse.
+
+        Columns of nothing count like usual ones. None where data tells of nothing.
+        """
+        if self.gram is None or not self.gram.any():
+            return None
+        power = np.diag(self.gram).astype(np.float64)
+        found = self.gram / np.mean(power)
+        np.fill_diagonal(found, np.where(power > 0, power / np.mean(power), 1.0) + max(self.damping, DOUBT))
+        return found
+
+    def whitened(self, matrix: np.ndarray) -> np.ndarray:
+        """A matrix ``[out, in]``, float64, such that the plain squared error of it is that of the layer's output.
+
+        Where no products are known, columns weigh what they do by themselves.
+        """
+        if self.gram is None or not self.gram.any():
+            return np.asarray(matrix * np.sqrt(self.weights(matrix.shape[1]), dtype=np.float64))
+        products = self.gram / np.float64(np.mean(np.diag(self.gram)))
+        products[np.diag_indices(len(products))] += DOUBT
+        return np.asarray(matrix @ np.linalg.cholesky(products))
 
     def weights(self, count: int) -> np.ndarray:
         """How much the squared error of each column matters, float32, one in the mean."""
@@ -196,6 +242,8 @@ class Encoding(ABC):
 
     option_kind: ClassVar[str] = "format"
     """How the language spells one where it is an argument."""
+    corrects: ClassVar[bool] = False
+    """In a sum it makes up for what stands before it, and goes only where that goes."""
 
     @property
     @abstractmethod
@@ -233,6 +281,24 @@ class Encoding(ABC):
     def undecodable(self) -> str:
         """Why no decoder in a file knows it, though it can be rounded to and decoded here; empty if one does."""
         return next((one.undecodable for one in self.within if one.undecodable), "")
+
+    @property
+    def learns(self) -> bool:
+        """It is the better for knowing what the matrix is multiplied with."""
+        return any(one.learns for one in self.within)
+
+    @property
+    def summands(self) -> tuple["Encoding", ...]:
+        """What it is the sum of, each holding what those before it left, by the names of parts ``0.`` and so on."""
+        return ()
+
+    def summing(self, summands: tuple["Encoding", ...]) -> "Encoding":
+        """The sum of others in the place of the `summands`.
+
+        Raises:
+            NotImplementedError: it is no sum.
+        """
+        raise NotImplementedError(f"{self.text} is no sum of {len(summands)}")
 
     @property
     def open(self) -> bool:
@@ -274,6 +340,13 @@ class Encoding(ABC):
     def bits_per_weight(self, shape: MatrixShape) -> float:
         """``size_bits`` shared out over the weights."""
         return self.size_bits(shape) / max(shape[0] * shape[1], 1)
+
+
+def remainder(matrix: np.ndarray, stored: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """What storing a matrix left of it; nothing where that is no digit of what it was once: no scale holds it."""
+    left: np.ndarray = matrix - stored
+    left[np.abs(left) <= LAST_DIGIT * np.abs(whole)] = 0
+    return left
 
 
 def under(read: Read[V], prefix: str) -> Read[V]:

@@ -131,7 +131,7 @@ class Blocked(Encoding):
         block = "" if self.scale is None else "channel" if self.block == CHANNEL else f"group{self.block.columns}"
         asym = "asym" if self.grid.symmetry == "asym" else ""
         scale = "" if self.scale is None or isinstance(self.scales, Floats) else self.scale
-        return "_".join(word for word in (self.grid.text, block, asym, scale) if word)
+        return "_".join(word for word in (self.grid.name, block, asym, scale) if word)
 
     @property
     def kind(self) -> str:

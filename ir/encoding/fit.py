@@ -1,19 +1,9 @@
-"""Choosing scales and codes: round-to-nearest with a clipping range searched per block.
+"""Choosing scales and codes: round-to-nearest with a clipping range searched per block (`search`).
 
-For every block a few clipping ratios are tried; for the numbers ``q`` of the grid that a ratio gives, the best scale
-has the closed form ``<w, q> / <q, q>``, so candidates compare by ``<w, q>^2 / <q, q>`` without decoding. A symmetric
-grid of two's complement has one more level below zero than above: a negative scale puts it where the block needs it.
 Where the encoding has no scale there is nothing to choose: a weight becomes the nearest number of the grid.
-
-Source: OMSE clipping, Choukroun et al. 2019 (arXiv:1902.06822), section 3; least-squares scales, Hubara et al. 2020
-(arXiv:2006.10518), section 3.
 """
 
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache, partial
-from typing import Literal, TypedDict, Unpack
 
 import numpy as np
 
@@ -23,37 +13,27 @@ from qcc.ir.encoding.blocks import TENSOR
 from qcc.ir.encoding.encoded import Encoded, Scales, check_finite, stored
 from qcc.ir.encoding.grid import Grid
 from qcc.ir.encoding.reference import NUMPY
+from qcc.ir.encoding.search import Clip, asymmetric, for_each_chunk, in_steps, inner, inverse_of, symmetric, unit_of
 from qcc.ir.errors import Refused
 
-Clip = Literal["mse", "absmax"]
-CHUNK = 1 << 16  # elements worked on at once: a few arrays of it fit a core's second-level cache
-LONGEST_SUM = 4096  # float32 sums over more terms lose the differences that the search looks for
-RATIOS = {2: (0.35, 1.0, 14), 3: (0.5, 1.0, 12), 4: (0.6, 1.0, 12)}  # first, last, count; wider grids clip little
-WIDE_RATIOS = (0.85, 1.0, 7)
-REFINEMENTS = 3  # rounds of codes from the scale, scale from the codes
+NEIGHBOURS = (-1, 0, -2, 1, -3, 2)  # of a scale, by how many numbers they are above the next larger one
+NEAR = 0.5  # doublings: what is farther off is tried only if it is next
 
 
-def encode(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse") -> Encoded:
+def encode(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse", gram: np.ndarray | None = None) -> Encoded:
     """Encode a matrix ``[out, in]`` by round-to-nearest.
 
     Args:
         matrix: the weights.
         encoding: how to store them.
-        clip: ``absmax`` covers each block's whole range, ``mse`` searches the range of least squared error.
+        clip: ``absmax`` covers each block's whole range, ``statsq`` twice its mean magnitude, and ``mse`` searches the
+            range of least squared error.
+        gram: the mean products of what two columns are multiplied with ``[in, in]``, if data tells.
 
     Raises:
         Refused: there are no weights, they are not finite, or their scale's type cannot hold their range.
     """
-    return encoded(matrix, encoding, fitted(matrix, encoding, clip))
-
-
-class Known(TypedDict, total=False):
-    """What data may tell a `Fitter`."""
-
-    power: np.ndarray
-    sensitivity: np.ndarray
-    gram: np.ndarray
-    inverse: Callable[[], np.ndarray]
+    return encoded(matrix, encoding, fitted(matrix, encoding, clip, gram=gram))
 
 
 def encoded(matrix: np.ndarray, encoding: Encoding, found: Fitted) -> Encoded:
@@ -65,7 +45,10 @@ def fitted(
     matrix: np.ndarray,
     encoding: Encoding,
     clip: Clip = "mse",
-    **known: Unpack[Known],
+    power: np.ndarray | None = None,
+    sensitivity: np.ndarray | None = None,
+    gram: np.ndarray | None = None,
+    damping: float = 0.0,
 ) -> Fitted:
     """A matrix ``[out, in]`` with all fixed that its codes rest on, and to nearest.
 
@@ -73,14 +56,19 @@ def fitted(
         matrix: the weights.
         encoding: how to store them.
         clip: see `encode`.
-        known: what data tells, see `Fitter`.
+        power: of what each column is multiplied with, the mean square, if data tells.
+        sensitivity: see `Fitter`.
+        gram: the mean products of what two columns are multiplied with ``[in, in]``, whose diagonal is the power.
+        damping: see `Fitter`.
 
     Raises:
         Refused: see `encode`.
     """
-    if encoding.within:
+    if not isinstance(encoding, Blocked):
         _check(matrix)
-    return encoding.fit(matrix, Fitter(partial(_leaf, clip=clip), **known))
+    if power is None and gram is not None:
+        power = np.diag(gram)
+    return encoding.fit(matrix, Fitter(partial(_leaf, clip=clip), power, sensitivity, gram, damping))
 
 
 def _leaf(matrix: np.ndarray, encoding: Encoding, clip: Clip) -> Fitted:
@@ -100,7 +88,7 @@ class FittedBlocks(Fitted):
 
     def round(self, rows: Rows, columns: Columns, values: np.ndarray) -> np.ndarray:
         """By the scale of each weight's block."""
-        step, inverse, zero = self._steps
+        step, inverse, zero = self.in_steps
         at = columns // self._size[1], rows
         below = None if zero is None else zero[at]
         codes = self._encoding.grid.codes(values * inverse[at], below)
@@ -112,13 +100,13 @@ class FittedBlocks(Fitted):
         return stored(self._encoding, self._codes, self._scales)
 
     @cached_property
-    def _steps(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def in_steps(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Scales, their inverses and zeros, float32 ``[blocks across, out]``."""
         rows, blocks = len(self._codes), self._scales.scale.shape
         at = np.arange(rows) // self._size[0]
         step, zero = self._scales.rows()
         step = np.ascontiguousarray(step.reshape(blocks)[at].T)
-        return step, _inverse(step), None if zero is None else zero.reshape(blocks)[at].T.astype(np.float32, "C")
+        return step, inverse_of(step), None if zero is None else zero.reshape(blocks)[at].T.astype(np.float32, "C")
 
 
 class FittedFloats(Fitted):
@@ -156,16 +144,16 @@ def fit(matrix: np.ndarray, encoding: Blocked, clip: Clip = "mse") -> Scales:
     blocks = encoding.block.split(matrix.astype(np.float32, copy=False))
     scale = np.empty((len(blocks), 1), np.float32)
     zero = np.zeros((len(blocks), 1), np.uint8)
-    search = _fit_symmetric if encoding.symmetric else _fit_asymmetric
+    search = symmetric if encoding.symmetric else asymmetric
 
     def work(part: slice) -> None:
-        unit = _unit(blocks[part])
+        unit = unit_of(blocks[part])
         found, zero[part] = search(
             np.ascontiguousarray(blocks[part]) * unit, encoding, clip
         )  # sums must not follow the layout
         scale[part] = found / unit
 
-    _for_each_chunk(blocks, work)
+    for_each_chunk(blocks, work)
     shape = encoding.block.grid(_shape(matrix))
     zeros = None if encoding.symmetric else zero.reshape(shape)
     if isinstance(encoding.scales, Floats):
@@ -185,10 +173,10 @@ def quantize(matrix: np.ndarray, encoding: Blocked, scales: Scales) -> np.ndarra
         blocks, scale = blocks * lift, scale * lift
 
     def work(part: slice) -> None:
-        steps = _steps(blocks[part], scale[part])
+        steps = in_steps(blocks[part], scale[part])
         codes[part] = encoding.grid.codes(steps, None if zero is None else zero[part])
 
-    _for_each_chunk(blocks, work)
+    for_each_chunk(blocks, work)
     return encoding.block.join(codes, (matrix.shape[0], matrix.shape[1]))
 
 
@@ -201,101 +189,6 @@ def _ones(matrix: np.ndarray, encoding: Blocked) -> Scales:
     if largest and not grid.round(largest.reshape(1)).any():
         raise Refused(f"the largest weight, {largest:.3g}, is lost in {name}")
     return Scales(np.ones(encoding.block.grid((matrix.shape[0], matrix.shape[1])), np.float32), None)
-
-
-def _fit_symmetric(blocks: np.ndarray, encoding: Blocked, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
-    grid = encoding.grid
-    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(1, keepdims=True), 1)
-    best = _Best(len(blocks))
-    if clip == "absmax":
-        return np.abs(largest) / grid.highest, best.zero
-    signed = isinstance(encoding.scales, Floats)
-    for ratio in _ratios(encoding.bits):
-        # one puts the largest weight on a level that both sides have, the other on the one level that only one side has
-        ends = ((largest * (ratio / grid.lowest),) if signed else ()) + (np.abs(largest) * (ratio / grid.highest),)
-        for step in ends:
-            steps = _steps(blocks, step)
-            best.offer(blocks, grid.round(steps, out=steps), best.zero)
-    for _ in range(REFINEMENTS):
-        best.offer(blocks, grid.round(_steps(blocks, best.scale)), best.zero)
-    return best.scale, best.zero
-
-
-def _fit_asymmetric(blocks: np.ndarray, encoding: Blocked, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
-    grid = encoding.grid
-    top = grid.highest - grid.lowest
-    low = np.minimum(blocks.min(1, keepdims=True), 0)
-    high = np.maximum(blocks.max(1, keepdims=True), 0)
-    if clip == "absmax":
-        step = (high - low) / top
-        return step, _zero(-low, step, top)
-    best = _Best(len(blocks))
-    for ratio in _ratios(encoding.bits):
-        for shrink_low, shrink_high in ((ratio, ratio), (ratio, 1.0), (1.0, ratio)):
-            step = (high * shrink_high - low * shrink_low) / top
-            zero, steps = _zero(-low * shrink_low, step, top), _steps(blocks, step)
-            best.offer(blocks, grid.round(steps, zero, out=steps), zero)
-    for _ in range(REFINEMENTS):
-        best.offer(blocks, grid.round(_steps(blocks, best.scale), best.zero), best.zero)
-    return best.scale, best.zero
-
-
-class _Best:
-    """The best scale and zero seen for each block, by the squared error that its codes would leave."""
-
-    def __init__(self, count: int) -> None:
-        self.gain = np.full((count, 1), -1.0)
-        self.scale = np.zeros((count, 1), np.float32)
-        self.zero = np.zeros((count, 1), np.float32)
-
-    def offer(self, blocks: np.ndarray, codes: np.ndarray, zero: np.ndarray) -> None:
-        inner, energy = _inner(blocks, codes), _inner(codes, codes)
-        scale = inner * _inverse(energy)
-        gain = inner * scale
-        better = gain > self.gain
-        np.copyto(self.gain, gain, where=better)
-        np.copyto(self.scale, scale, where=better, casting="same_kind")
-        np.copyto(self.zero, zero, where=better)
-
-
-def _inner(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Inner products of the rows of two matrices, float64 ``[rows, 1]``."""
-    total = np.zeros((len(left), 1))
-    for start in range(0, left.shape[1], LONGEST_SUM):
-        part = slice(start, start + LONGEST_SUM)
-        total[:, 0] += np.einsum("ij,ij->i", left[:, part], right[:, part])
-    return total
-
-
-def _unit(blocks: np.ndarray) -> np.ndarray:
-    """A power of two for each block that brings its largest weight near 1, so that no square over- or underflows."""
-    largest = np.abs(blocks).max(1, keepdims=True)
-    exponent = np.frexp(largest)[1]
-    unit: np.ndarray = np.ldexp(np.float32(1), np.clip(-exponent, -126, 126))
-    return unit
-
-
-def _steps(values: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Values in steps; no steps where the step is zero."""
-    steps: np.ndarray = values * _inverse(step)
-    return steps
-
-
-def _zero(below: np.ndarray, step: np.ndarray, top: float) -> np.ndarray:
-    """The zero point under which so much lies below zero."""
-    return np.asarray(np.clip(np.rint(_steps(below, step)), 0, top))
-
-
-def _ratios(bits: int) -> np.ndarray:
-    first, last, count = RATIOS.get(bits, WIDE_RATIOS)
-    return np.linspace(first, last, count, dtype=np.float32)
-
-
-def _inverse(values: np.ndarray) -> np.ndarray:
-    """One over each; zero for those whose inverse would overflow."""
-    inverse = np.zeros_like(values)
-    np.divide(1, values, out=inverse, where=np.abs(values) >= np.finfo(values.dtype).tiny)
-    return inverse
 
 
 def _stored(scale: np.ndarray, encoding: Blocked) -> np.ndarray:
@@ -315,7 +208,9 @@ def _scale_type(encoding: Blocked) -> type[np.floating]:
 
 
 def coarse(scale: np.ndarray, blocks: np.ndarray, encoding: Blocked, shape: MatrixShape) -> dict[str, np.ndarray]:
-    """Scales stored in few bits: of the two numbers beside each, the one under which its block errs less.
+    """Scales stored in few bits: of the numbers beside each, the one under which its block errs least.
+
+    Both neighbours are tried, and where numbers lie close some more.
 
     Where scales are not numbers of a grid, in units of one number of their own if need be, they store themselves.
 
@@ -336,15 +231,34 @@ def coarse(scale: np.ndarray, blocks: np.ndarray, encoding: Blocked, shape: Matr
         unit = np.float32(max(float(scale.max(initial=0)) / kept.grid.highest, float(np.finfo(np.float32).tiny)))
         parts["scale.values"] = np.full((1, 1), unit, np.float32)
     numbers = _positive(kept.grid)
-    at = np.clip(np.searchsorted(numbers, scale / unit), 1, len(numbers) - 1)
+    if kept.scale is None:
+        _check_reach(float(scale.max(initial=0)), numbers, encoding)
+    wanted = scale / unit
+    above = np.clip(np.searchsorted(numbers, wanted), 1, len(numbers) - 1)
     chosen = np.empty(scale.shape, np.float32)
 
     def work(part: slice) -> None:
-        errors = [_error(blocks[part], numbers[at[part] - below] * unit, encoding) for below in (0, 1)]
-        chosen[part] = numbers[np.where(errors[0] <= errors[1], at[part], at[part] - 1)]
+        best = np.full((len(blocks[part]), 1), np.inf)
+        for offset in NEIGHBOURS:
+            number = numbers[np.clip(above[part] + offset, 0, len(numbers) - 1)]
+            near = np.abs(np.log2(number / np.maximum(wanted[part], numbers[0]))) < NEAR
+            if offset not in (-1, 0) and not near.any():
+                continue
+            error = _error(blocks[part], number * unit, encoding)
+            better = error < best
+            np.copyto(best, error, where=better)
+            np.copyto(chosen[part], number, where=better)
 
-    _for_each_chunk(blocks, work)
+    for_each_chunk(blocks, work)
     return parts | {"codes": kept.grid.codes(chosen).reshape(shape)}
+
+
+def _check_reach(largest: float, numbers: np.ndarray, encoding: Blocked) -> None:
+    """See that the largest of some scales is about a number of those, in order, that it may become."""
+    if largest > numbers[-1]:
+        raise Refused(f"a scale of {largest:.3g} does not fit {encoding.scale}: use scale fp32")
+    if 0 < largest < numbers[0] / 2:
+        raise Refused(f"a scale of {largest:.3g} is lost in {encoding.scale}: use scale fp32")
 
 
 @lru_cache
@@ -356,12 +270,12 @@ def _positive(grid: Grid) -> np.ndarray:
 
 def _error(blocks: np.ndarray, step: np.ndarray, encoding: Blocked) -> np.ndarray:
     """The squared error of each block under these steps ``[blocks, 1]``."""
-    unit = _unit(blocks)  # no square over- or underflows
-    rounded = encoding.grid.round(_steps(blocks, step))
+    unit = unit_of(blocks)  # no square over- or underflows
+    rounded = encoding.grid.round(in_steps(blocks, step))
     rounded *= step
     rounded -= blocks
     rounded *= unit
-    return _inner(rounded, rounded)
+    return inner(rounded, rounded)
 
 
 def _check(matrix: np.ndarray) -> None:
@@ -376,18 +290,3 @@ def _shape(matrix: np.ndarray) -> MatrixShape:
 
 def _advice(encoding: Blocked) -> str:
     return ": use scale fp32" if encoding.scale == "fp16" else ""
-
-
-def _for_each_chunk(blocks: np.ndarray, work: Callable[[slice], None]) -> None:
-    parts = list(_chunks(blocks))
-    if len(parts) == 1:
-        work(parts[0])
-        return
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(work, parts))
-
-
-def _chunks(blocks: np.ndarray) -> Iterator[slice]:
-    rows = max(CHUNK // max(blocks.shape[1], 1), 1)
-    for start in range(0, len(blocks), rows):
-        yield slice(start, start + rows)

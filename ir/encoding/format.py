@@ -9,8 +9,11 @@ from qcc.ir.encoding.blocks import Block
 
 MOST_LEAVES = 64
 """Of the encodings that one is made of."""
+LARGEST_RANK = 1 << 20
 BLOCK_WORDS = ("tensor", "channel", "group", "tile")
 SYMMETRY_WORDS = ("sym", "asym")
+MID = "mid"
+"""No number is zero: it lies in the middle between two."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,16 @@ class Spelled:
         bits: the number that belongs to the keyword, as in ``int4``.
         block: of ``tensor``, ``channel``, ``group n`` and ``tile nxm``.
         asym: zero points are stored.
+        mid: zero is half a step from the numbers beside it.
+        variant: of the family's variants.
         scale: the word behind ``scale``.
     """
 
     bits: int | None = None
     block: Block | None = None
     asym: bool = False
+    mid: bool = False
+    variant: str | None = None
     scale: str | None = None
 
 
@@ -39,8 +46,12 @@ class Format(ABC):
     keyword: ClassVar[str]
     bits: ClassVar[tuple[int, int] | None] = None
     """The widths it comes in, spelled after the keyword."""
+    spaced: ClassVar[bool] = False
+    """They stand apart from it: ``bfp 5``."""
     words: ClassVar[tuple[str, ...]] = ()
-    """Of `BLOCK_WORDS` and `SYMMETRY_WORDS`, in the order of the canonical spelling."""
+    """Of `BLOCK_WORDS`, `SYMMETRY_WORDS` and `MID`, in the order of the canonical spelling."""
+    variants: ClassVar[tuple[str, ...]] = ()
+    """Words that say which numbers they are, of which one may stand before all others; the first is the default."""
     scale: ClassVar[str] = ""
     """How scales are stored by default, where ``scale`` may stand with every other way; empty where it may not."""
 

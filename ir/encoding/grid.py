@@ -37,6 +37,11 @@ class IntGrid:
         return f"int{self.bits}"
 
     @property
+    def name(self) -> str:
+        """As names of functions spell it."""
+        return self.text
+
+    @property
     def symmetry(self) -> str:
         """The language's word for what zero points there are."""
         return "sym" if self.symmetric else "asym"
@@ -125,6 +130,11 @@ class FloatGrid:
         return next((name for name, known in FLOATS.items() if known == self), f"e{self.exponent}m{self.mantissa}")
 
     @property
+    def name(self) -> str:
+        """As names of functions spell it."""
+        return self.text
+
+    @property
     def bits(self) -> int:
         """Bits of one code."""
         return 1 + self.exponent + self.mantissa
@@ -188,8 +198,8 @@ class TableGrid:
 
     @property
     def text(self) -> str:
-        """The name in the language."""
-        return self.name
+        """The name in the language, which has words where names of functions have underscores."""
+        return self.name.replace("_", " ")
 
     @property
     def bits(self) -> int:
@@ -248,6 +258,10 @@ Grid = IntGrid | FloatGrid | TableGrid
 class NumberList:
     """A list of numbers, by code, under its name in the language; NaN for a code that stands for none.
 
+    So do codes beyond the list, if their bits leave room for some.
+
+    The name is one word, or several with underscores between: ``fp8_e4m3``.
+
     One that stands at the top of a module of the folder of formats is found there; nothing registers it.
     """
 
@@ -279,7 +293,9 @@ def _table(name: str) -> np.ndarray:
     Raises:
         KeyError: nothing is called so; not kept, as a folder that is being imported may yet hold it.
     """
-    table = np.array(tables()[name].numbers, np.float32)
+    numbers = tables()[name].numbers
+    table = np.full(1 << (len(numbers) - 1).bit_length(), np.nan, np.float32)
+    table[: len(numbers)] = numbers
     table.flags.writeable = False
     return table
 

@@ -12,8 +12,9 @@ from qcc.ir.encoding.algebra import Fitter
 
 By = Literal["magnitude", "wanda", "taylor", "obs"]
 BY: tuple[By, ...] = get_args(By)
+USUAL: By = "wanda"
 STEPS = 60  # of conjugate gradients
-LEAST_GAIN = 1e-4  # of the error that a step takes away, as a share of all that is gone so far
+LEAST_GAIN = 3e-4  # of the error that a step takes away, as a share of all that is gone so far
 
 
 def losses(matrix: np.ndarray, by: By, fitter: Fitter, tile: tuple[int, int]) -> np.ndarray:
@@ -21,44 +22,46 @@ def losses(matrix: np.ndarray, by: By, fitter: Fitter, tile: tuple[int, int]) ->
 
     By ``magnitude`` it is the sum of the squares; ``wanda`` multiplies each with the power of its input; ``taylor``
     takes what the inputs of a tile have in common into account, and ``obs`` that all that stays makes up for the loss.
-    Each falls back on the one before where data does not tell.
+    Where data does not tell it is the sum of the squares.
 
     Source: Wanda, Sun et al. 2023 (arXiv:2306.11695), section 3; LPViT, Xu et al. 2024 (arXiv:2407.02068), section 3.2,
     with the Gram matrix in place of gradients; Optimal Brain Surgeon, Hassibi and Stork 1992, for sets of weights as in
     Optimal BERT Surgeon, Kurtic et al. 2022 (arXiv:2203.07259), equation 6.
     """
     rows, columns = tile
-    starts = range(0, matrix.shape[1], columns)
-    across = np.empty((matrix.shape[0], len(starts)))
-    forms = _forms(by, fitter, matrix.shape[1])
-    for at, start in enumerate(starts):
-        part = matrix[:, start : start + columns].astype(np.float64)
-        if forms.ndim == 1:
-            across[:, at] = np.square(part) @ forms[start : start + columns]
-            continue
-        form = forms[start : start + columns, start : start + columns]
-        met = np.linalg.solve(form, part.T).T if by == "obs" else part @ form
-        across[:, at] = np.einsum("ij,ij->i", met, part)
+    starts = np.arange(0, matrix.shape[1], columns)
+    damped = fitter.damped() if by in ("taylor", "obs") else None
+    if damped is None or columns == 1:
+        weights = _of_each(by, fitter, damped, matrix.shape[1])
+        across = np.add.reduceat(np.square(matrix, dtype=np.float64) * weights, starts, axis=1)
+    else:
+        inverted = by == "obs"
+        products = np.linalg.inv(damped) if inverted else damped
+        parts = [_lost(matrix, products, slice(at, at + columns), inverted) for at in starts]
+        across = np.stack(parts, axis=1)
     return np.asarray(np.add.reduceat(across, np.arange(0, matrix.shape[0], rows), axis=0))
 
 
-def _forms(by: By, fitter: Fitter, count: int) -> np.ndarray:
-    """What ``A`` is cut from: of each column, or of each two; of ``obs`` the inverse."""
+def _of_each(by: By, fitter: Fitter, damped: np.ndarray | None, count: int) -> np.ndarray:
+    """What the square of a weight costs that goes by itself, by its column."""
     if by == "magnitude":
         return np.ones(count)
-    if by == "obs" and fitter.inverse is not None:
-        return np.asarray(fitter.inverse(), np.float64)
-    if by == "obs" and fitter.sensitivity is not None:
-        return np.asarray(fitter.sensitivity, np.float64)
-    if by in ("taylor", "obs") and fitter.gram is not None:
-        return np.asarray(fitter.gram, np.float64)
-    return np.asarray(fitter.weights(count), np.float64)
+    if damped is None:
+        return fitter.weights(count).astype(np.float64)
+    return np.asarray(1 / np.diag(np.linalg.inv(damped)) if by == "obs" else np.diag(damped))
+
+
+def _lost(matrix: np.ndarray, products: np.ndarray, columns: slice, inverted: bool) -> np.ndarray:
+    """What each row loses with some columns: by the products of these, or by the inverse of all of them."""
+    part, form = matrix[:, columns].astype(np.float64), products[columns, columns]
+    met = np.linalg.solve(form, part.T).T if inverted else part @ form
+    return np.asarray(np.einsum("ij,ij->i", met, part))
 
 
 def refitted(matrix: np.ndarray, stays: np.ndarray, fitter: Fitter) -> np.ndarray:
     """What stays of a matrix, moved to where the error at the output is least; as it is where no Gram matrix tells.
 
-    Rows are independent and each has weights of its own, so all are solved at once by conjugate gradients under the
+    Rows are independent and each may keep weights of its own: all are solved at once by conjugate gradients under the
     mask. Each step lowers the error of every row, so that stopping early is safe.
 
     Args:
@@ -69,12 +72,11 @@ def refitted(matrix: np.ndarray, stays: np.ndarray, fitter: Fitter) -> np.ndarra
     Source: the least squares problem is that of SparseGPT, Frantar and Alistarh 2023 (arXiv:2301.00774), section 3.1.
     """
     found = np.where(stays, matrix, np.float32(0))
-    if fitter.gram is None or stays.all():
+    damped = None if stays.all() else fitter.damped()
+    if damped is None:
         return found
-    gram = fitter.gram.astype(np.float32, copy=False)
-    lift = np.float32(1 / max(float(np.mean(np.diag(gram))), float(np.finfo(np.float32).tiny)))
-    gram = gram * lift  # no inner product over- or underflows
-    smooth = stays / np.maximum(np.diag(gram), np.finfo(np.float32).eps)
+    gram = damped.astype(np.float32)
+    smooth = stays / np.diag(gram)
     left = ((matrix - found) @ gram) * stays
     step = smooth * left
     slope = _inner(left, step)

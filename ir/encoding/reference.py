@@ -46,10 +46,12 @@ class NumpyOps:
         """See `Ops.decode_rows`."""
         return encoding.decode_rows(self, read, lead, shape)
 
-    def add(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """See `Ops.add`."""
-        total: np.ndarray = left + right
-        return total
+    def total(self, levels: Sequence[np.ndarray]) -> np.ndarray:
+        """See `Ops.total`."""
+        found, *others = levels
+        for other in others:
+            found = found + other
+        return found
 
     def multiply(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """See `Ops.multiply`."""
@@ -78,7 +80,12 @@ class NumpyOps:
 
     def take(self, value: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
         """See `Ops.take`."""
-        return np.take(value, index, axis)
+        return np.take(value, index.astype(np.intp, copy=False), axis)
+
+    def times(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """See `Ops.times`."""
+        product: np.ndarray = left * right
+        return product
 
     def places(self, numbers: np.ndarray, count: int) -> np.ndarray:
         """See `Ops.places`."""
@@ -92,6 +99,10 @@ class NumpyOps:
     def cut(self, value: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         """See `Ops.cut`."""
         return value[tuple(map(slice, shape))]
+
+    def constant(self, name: str, array: np.ndarray) -> np.ndarray:
+        """See `Ops.constant`."""
+        return array
 
     def zeros(self, shape: Sequence[int]) -> np.ndarray:
         """See `Ops.zeros`."""

@@ -15,13 +15,15 @@ from torch.fx import Node
 
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.value import EncodedValue, ValueEncoding
-from qcc.ir.errors import ModelError, Refused
+from qcc.ir.errors import Refused
 from qcc.ir.fx.attributes import attributes
 from qcc.ir.fx.edit import FxEditor
+from qcc.ir.fx.emit.assemble import Compact, Sources, assemble
 from qcc.ir.fx.kinds import aten_name, is_check, kind_of
 from qcc.ir.fx.layers import find_weights
 from qcc.ir.fx.operands import CallNumber, operands
-from qcc.ir.fx.program import constants, fed, paths, returned, tie
+from qcc.ir.fx.program import constants, export_module, fed, paths, returned, tie
+from qcc.ir.fx.quiet import quiet
 from qcc.ir.fx.resize import FxResizer
 from qcc.ir.fx.run import FxRunner, extract
 from qcc.ir.fx.simplify import is_item, remove_identities, share_items
@@ -63,7 +65,8 @@ class FxGraph(Graph):
 
     def __init__(self, program: ExportedProgram) -> None:
         # an empty table keeps linear, conv2d, layer_norm, ... whole and removes what mutates
-        self._program = program.run_decompositions({})
+        with quiet():
+            self._program = program.run_decompositions({})
         self._graph = self._program.graph
         self._tensors = constants(self._program)
         self.encoded: dict[str, Encoded] = {}
@@ -88,19 +91,7 @@ class FxGraph(Graph):
         Raises:
             ModelError: torch cannot export it.
         """
-        training = {part: part.training for part in module.modules()}
-        module.eval()
-        try:
-            with torch.no_grad():  # else a no_grad block inside becomes an opaque call
-                return cls(torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes))
-        except ModelError:
-            raise
-        except Exception as error:  # torch raises many unrelated classes
-            line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ModelError("Q440", f"torch.export cannot export the module: {line[:300]}") from error
-        finally:
-            for part, mode in training.items():
-                part.training = mode
+        return cls(export_module(module, args, kwargs, dynamic_shapes))
 
     @property
     def inputs(self) -> tuple[Value, ...]:
@@ -172,16 +163,14 @@ class FxGraph(Graph):
         if name in self._numbers:
             raise Refused(f"`{name}` is a number in the program, not one of its tensors")
         self._tensors[self._nodes[name]] = to_tensor(array)
+        self._forget(name)
 
     def set_operand(self, op: str, position: int, array: Array) -> str:
         node = self._nodes[op]
         name = operand_name(self, self._all_weights(), op, self._inputs(node), position, array)
         constant = self._editor().set_operand(node, position, array, name)
         self._index()
-        for weight in self._all_weights():
-            if weight.constant == self._names[constant]:  # what was encoded under this name is gone
-                self.encoded.pop(weight.name, None)
-                self.forms.pop(weight.name, None)
+        self._forget(self._names[constant])
         return self._names[constant]
 
     def insert(self, function: str, value: str, array: Array, readers: Sequence[tuple[str, int]] | None = None) -> str:
@@ -289,6 +278,21 @@ class FxGraph(Graph):
         piece = extract(self._graph, fed, wanted, {**self._tensors, **opaque})
         is_tensor = {name: isinstance(self._nodes[name].meta["val"], torch.Tensor) for name in inputs}
         return FxRunner(piece, is_tensor, overridable, outputs)
+
+    def program(self) -> ExportedProgram:
+        """A program that holds what is stored of encoded weights in their place, and decodes it when it is called."""
+        weights = {weight.name: weight for weight in self._all_weights()}
+        compact = {
+            self._nodes[weights[name].constant]: Compact(one, weights[name].view) for name, one in self.encoded.items()
+        }
+        return assemble(Sources(self._program, self._graph, self._tensors, self._paths, compact))
+
+    def _forget(self, constant: str) -> None:
+        """What a weight was encoded as, whose constant is another now."""
+        for weight in self._all_weights() if self.encoded else ():
+            if weight.constant == constant:
+                self.encoded.pop(weight.name, None)
+                self.forms.pop(weight.name, None)
 
     def _all_weights(self) -> tuple[Weight, ...]:
         """The weights, those that are encoded among them."""

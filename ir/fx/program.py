@@ -8,9 +8,33 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
 
-from qcc.ir.errors import ModelError
+from qcc.ir.errors import ModelError, first_line
+from qcc.ir.fx.quiet import quiet
 
 CONSTANTS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
+
+
+def export_module(
+    module: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+    dynamic_shapes: Any = None,  # noqa: ANN401 - torch accepts nested dicts, tuples and lists
+) -> ExportedProgram:
+    """Export a module as it runs in evaluation; the arguments are ``torch.export.export``'s.
+
+    Raises:
+        ModelError: torch cannot export it.
+    """
+    training = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        with quiet(), torch.no_grad():  # else a no_grad block inside becomes an opaque call
+            return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
+    except Exception as error:  # torch raises many unrelated classes
+        raise ModelError("Q440", f"torch.export cannot export the module: {first_line(error)}") from error
+    finally:
+        for part, mode in training.items():
+            part.training = mode
 
 
 def fed(program: ExportedProgram) -> tuple[Node, ...]:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from qcc.ir.errors import ModelError
+from qcc.ir.errors import ModelError, first_line
 from qcc.ir.fx.tensors import to_array, to_tensor
 from qcc.ir.graph.ops import Array, Feeds
 
@@ -95,5 +95,4 @@ def result(value: object) -> Array:
 
 def failed(error: Exception) -> ModelError:
     """What to say where torch fails on feeds."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return ModelError("Q406", f"PyTorch failed while running the model: {line[:300]}")
+    return ModelError("Q406", f"PyTorch failed while running the model: {first_line(error)}")

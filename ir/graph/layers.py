@@ -4,7 +4,7 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from math import prod
 
-from qcc.ir.graph.ops import Kind, Layer, Weight
+from qcc.ir.graph.ops import Compressed, Kind, Layer, Weight
 from qcc.ir.graph.view import MatrixView
 
 Shape = tuple[int, ...]
@@ -40,7 +40,7 @@ class Reading:
 
     ``use`` is how the op reads its operand and ``view`` the same of the constant behind it; ``dtype`` is the type in
     which the op gets it, ``stored`` the constant's own. ``module`` and ``path`` say where op and constant come from,
-    and may be empty.
+    and may be empty. ``given`` tells of a constant that comes compressed.
     """
 
     use: Use
@@ -53,6 +53,7 @@ class Reading:
     result: LayerOutput
     module: str
     path: str
+    given: Compressed | None = None
 
 
 def right_operand(shape: Shape | None, rank: int | None, transposed: bool = False, plain: bool = True) -> Use | None:
@@ -159,7 +160,7 @@ def assemble(readings: Iterable[Reading], shared: Container[str]) -> tuple[Weigh
             for reading, name in zip(readers, names, strict=True)
         )
         first = readers[0]
-        weights.append(Weight(layers[0].name, constant, first.view, first.dtype, layers, first.stored))
+        weights.append(Weight(layers[0].name, constant, first.view, first.dtype, layers, first.stored, first.given))
     return tuple(weights)
 
 

@@ -119,10 +119,26 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Compressed:
+    """How a weight is stored that comes compressed.
+
+    Args:
+        text: as the language spells it, as far as it has words for it.
+        bits: of a code.
+        size_bytes: of all that it is decoded from.
+    """
+
+    text: str
+    bits: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
 class Weight:
     """A constant read by one or more layers, seen as a matrix ``[out, in]`` (conv: ``[out, in*kh*kw]``).
 
     ``dtype`` is the type in which layers get it, ``stored`` the one in which it is stored: the same if it is empty.
+    ``given`` tells of one that comes compressed; its numbers are what it is decoded to.
     """
 
     name: str
@@ -131,6 +147,7 @@ class Weight:
     dtype: str
     layers: tuple[Layer, ...]
     stored: str = ""
+    given: Compressed | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -143,14 +160,18 @@ class Weight:
         return self.shape[0] * self.shape[1]
 
     @property
-    def stored_bits(self) -> int:
-        """Bits of one number as it is stored."""
+    def stored_bits(self) -> float:
+        """Bits of one number as it is stored, with its share of what all rest on."""
+        if self.given is not None:
+            return 8 * self.given.size_bytes / max(self.params, 1)
         return BITS_OF[self.stored or self.dtype]
 
     @property
     def size_bytes(self) -> int:
         """The bytes it is stored in."""
-        return self.params * self.stored_bits // 8
+        if self.given is not None:
+            return self.given.size_bytes
+        return self.params * BITS_OF[self.stored or self.dtype] // 8
 
     @property
     def kinds(self) -> frozenset[str]:

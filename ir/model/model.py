@@ -20,6 +20,8 @@ class Written:
     data: Path | None
     size_bytes: int
     data_sha256: str | None = None
+    levels: Mapping[str, int] = field(default_factory=dict)
+    """How many levels are left of weights that had more."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,23 @@ class Model(ABC, Generic[G]):
         """
         del version
         return Raised(graph)
+
+    @property
+    def timed(self) -> bool:
+        """Its files run in the runtime whose times policies bound and reports tell."""
+        return True
+
+    def check_place(self, path: Path, external: ExternalData = "auto", trimmed: bool = False) -> None:
+        """See that a file of this name can hold what becomes of the model, before work is done on it.
+
+        Args:
+            path: of the file.
+            external: whether large weights are to lie beside it.
+            trimmed: levels of its weights are to be left out of it.
+
+        Raises:
+            ModelError: it is a name of another framework's files, or weights never lie beside such, or never in levels.
+        """
 
     @abstractmethod
     def write(

@@ -46,6 +46,7 @@ from qcc.ir.onnx.file.bodies import bodies, sink
 from qcc.ir.onnx.file.external import open_in, relative_to
 from qcc.ir.onnx.file.load import array_of
 from qcc.ir.onnx.file.opset import raise_opset
+from qcc.ir.onnx.given.put_back import put_back
 from qcc.ir.onnx.graph.attributes import attributes
 from qcc.ir.onnx.graph.edit import OnnxEditor
 from qcc.ir.onnx.graph.kinds import kind_of
@@ -53,7 +54,7 @@ from qcc.ir.onnx.graph.layers import find_weights
 from qcc.ir.onnx.graph.lend import take_out
 from qcc.ir.onnx.graph.resize import resize
 from qcc.ir.onnx.graph.run import OnnxRunner
-from qcc.ir.onnx.graph.simplify import simplify
+from qcc.ir.onnx.graph.simplify import lift, simplify
 from qcc.ir.onnx.graph.uses import USES
 from qcc.ir.onnx.graph.values import VALUE_OPSET, write_rounded
 
@@ -235,7 +236,12 @@ class OnnxGraph(Graph):
         if self.opset >= opset:
             return ()
         self._forget()
-        return raise_opset(self.model, opset)
+        given = put_back(self.model)  # what decodes weights is raised as well
+        try:
+            return raise_opset(self.model, opset)
+        finally:
+            if given:
+                lift(self.model, given)
 
     def runner(
         self, inputs: Sequence[str], outputs: Sequence[str], free: Iterable[str] = (), optimise: bool = True
@@ -308,6 +314,7 @@ class OnnxGraph(Graph):
     def _stripped(self) -> ir.Model:
         """The model without what only people read, and with the versions that it needs."""
         model = self.model.clone()
+        put_back(model)
         sink(model.graph)
         common.ClearMetadataAndDocStringPass()(model)
         common.RemoveUnusedOpsetsPass()(model)

@@ -5,9 +5,10 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Runner
 from qcc.ir.model.model import Model, Origin, Raised, Written
-from qcc.ir.model.options import ExternalData
+from qcc.ir.model.options import PROGRAM, ExternalData
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.file.copy import copy_model
 from qcc.ir.onnx.file.save import whole_size
@@ -69,6 +70,12 @@ class OnnxModel(Model[OnnxGraph]):
         changed = after.require_opset(version)
         done = f"raising the model's opset from {graph.opset} to {after.opset}"
         return Raised(after, changed, done, f"export the model with opset {after.opset}")
+
+    def check_place(self, path: Path, external: ExternalData = "auto", trimmed: bool = False) -> None:
+        del external, trimmed
+        if path.suffix == PROGRAM:
+            message = f"cannot write `{path}`: an ONNX model is not written as a program of torch.export"
+            raise ModelError("Q640", message, "name an `.onnx` file with -o, or compile the module")
 
     def write(
         self,

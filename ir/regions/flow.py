@@ -36,6 +36,7 @@ class Flow:
         for at, op in enumerate(self.ops):
             for name in dict.fromkeys(op.inputs):
                 self._readers.setdefault(name, []).append(at)
+        self._makers = {name: at for at, op in enumerate(self.ops) for name in op.outputs}
         self._constants: dict[str, Array | None] = {}
 
     def constant(self, name: str) -> Array | None:
@@ -47,6 +48,11 @@ class Flow:
     def readers(self, value: str) -> list[Op]:
         """The ops that read a value, once each."""
         return [self.ops[at] for at in self._readers.get(value, ())]
+
+    def maker(self, value: str) -> Op | None:
+        """The op that makes a value; none of what is fed or stored."""
+        at = self._makers.get(value)
+        return None if at is None else self.ops[at]
 
     def is_returned(self, value: str) -> bool:
         """The graph returns the value."""

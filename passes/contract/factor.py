@@ -30,32 +30,18 @@ class Factor:
         found[self.order] = 1 / np.diag(self.upper).astype(np.float64) ** 2
         return found
 
-    def inverse(self) -> Array:
-        """The inverse, its rows and columns as the matrix has them, float32."""
-        found = np.empty_like(self.upper)
-        found[np.ix_(self.order, self.order)] = self.upper.T @ self.upper
-        return found
 
-
-def damped_gram(gram: Array, damping: float) -> Array:
-    """What a factor is the inverse of, unless more damping was needed: columns of nothing count like usual ones."""
-    mean = float(np.mean(np.diag(gram))) or 1.0
-    diagonal = np.where(np.diag(gram) > 0, np.diag(gram), mean)
-    found = gram.copy()
-    np.fill_diagonal(found, diagonal + damping * mean)
-    return found
-
-
-def inverse_factor(gram: Array, damping: float) -> Factor:
+def inverse_factor(gram: Array, damping: float, together: int = 1) -> Factor:
     """The factor of the inverse of a matrix with ``damping`` times its diagonal's mean added to the diagonal.
 
-    Damping grows until there is one. The last results are remembered, by what is in the matrix.
+    Neighbouring columns stay ``together``, so many from the first on. Damping grows until there is one. The last
+    results are remembered, by what is in the matrix.
 
     Raises:
         Refused: the matrix is not finite.
     """
-    key = hashlib.blake2b(np.ascontiguousarray(gram).data).digest(), gram.dtype.str, damping
-    return _REMEMBERED.get(key) or _REMEMBERED.put(key, _made(gram, damping))
+    key = hashlib.blake2b(np.ascontiguousarray(gram).data).digest(), gram.dtype.str, damping, together
+    return _REMEMBERED.get(key) or _REMEMBERED.put(key, _made(gram, damping, together))
 
 
 class _Remembered:
@@ -82,13 +68,15 @@ class _Remembered:
 _REMEMBERED = _Remembered()
 
 
-def _made(gram: Array, damping: float) -> Factor:
+def _made(gram: Array, damping: float, together: int) -> Factor:
     """With the order of rows and columns reversed, the matrix's own lower factor gives that of its inverse: ``U`` is
     the inverse of ``L``, reversed again.
     """
     from scipy.linalg import lapack  # who checks a policy needs none of it
 
-    order = np.argsort(-np.diag(gram), kind="stable")
+    starts = np.arange(0, len(gram), together)
+    power = np.add.reduceat(np.diag(gram), starts) / np.diff([*starts, len(gram)])
+    order = np.argsort(-np.repeat(power, together)[: len(gram)], kind="stable")
     wide = gram[np.ix_(order[::-1], order[::-1])].astype(np.float64)
     mean = float(np.mean(np.diag(wide))) or 1.0
     diagonal = np.where(np.diag(wide) > 0, np.diag(wide), mean)

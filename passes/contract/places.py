@@ -103,8 +103,7 @@ def _result(flow: Flow, op: Op) -> str:
 
 def _origin(flow: Flow, value: str) -> str:
     """Where numbers come from that were only moved, or of which the largest were taken: both have one range."""
-    makers = {op.outputs[0]: op for op in flow.ops if op.outputs}
-    while (op := makers.get(value)) is not None and (op.kind in MOVES or op.function == "max_pool"):
+    while (op := flow.maker(value)) is not None and (op.kind in MOVES or op.function == "max_pool"):
         if flow.constant(op.inputs[0]) is not None:
             return value
         value = op.inputs[0]

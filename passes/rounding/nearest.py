@@ -1,33 +1,37 @@
 """Rounding each weight on its own."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.fit import encode
+from qcc.ir.encoding.search import Clip
 from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.contract import Context, Rounding
+from qcc.passes.contract.trust import trusted
 
 
 @dataclass(frozen=True)
 class Nearest(Rounding):
     """Round every weight to the nearest code, with the clipping range searched per block.
 
-    Needs no data.
+    Needs no data. An encoding that is the better for it (`low_rank`, `signs`) is fitted to what calibration saw.
 
     Args:
-        clip: ``mse`` searches the range of least squared error, ``absmax`` covers all weights.
+        clip: ``mse`` searches the range of least squared error, ``absmax`` covers all weights, ``statsq`` twice their
+            mean magnitude.
 
-    Source: OMSE, Choukroun et al. 2019 (arXiv:1902.06822), section 3.
+    Source: OMSE, Choukroun et al. 2019 (arXiv:1902.06822), section 3; StatsQ, Liu et al. 2023 (arXiv:2302.02210),
+    section 3.1.
     """
 
     uses_gram: ClassVar[bool] = False
 
-    clip: Literal["mse", "absmax"] = "mse"
+    clip: Clip = "mse"
 
     def encode(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> Encoded:
         """Round to nearest."""
-        return encode(matrix, encoding, self.clip)
+        return encode(matrix, encoding, self.clip, trusted(weight, matrix, context, 1.0) if encoding.learns else None)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from qcc.codegen.cpu.library.header import header, prefix
 from qcc.codegen.cpu.processors.processors import CpuProcessor, architecture
+from qcc.codegen.cpu.tvm_package import tvm_version
 from qcc.codegen.library.link import library
 from qcc.codegen.target.digest import digest
 from qcc.codegen.target.errors import BuildError
@@ -13,7 +14,6 @@ from qcc.ir.kernel.op import LinearOp
 
 CPU = Path(__file__).parents[1]
 SHIM = CPU / "shim"
-TVM = "apache-tvm"
 
 
 def build(
@@ -49,23 +49,6 @@ def build(
 
     library(architecture(processors), facts, write, out, fresh)
     return out
-
-
-def tvm_version() -> str:
-    """The version of TVM that is installed.
-
-    Raises:
-        BuildError: none is.
-    """
-    from importlib.metadata import (
-        PackageNotFoundError,
-        version,
-    )  # loads a reader of mails
-
-    try:
-        return version(TVM)
-    except PackageNotFoundError as error:
-        raise BuildError("TVM is missing, which comes with qcc: `pip install --force-reinstall qcc`") from error
 
 
 def write_sources(

@@ -52,7 +52,7 @@ def _target(ops: Sequence[LinearOp], target: CpuProcessor, activations: str, sta
 
 def _tables(ops: Sequence[LinearOp]) -> dict[str, str]:
     """The numbers of grids that are tables, of weights and of scales, as C has them."""
-    grids = {grid.text: grid for op in ops for grid in _grids(op.encoding) if grid is not None}
+    grids = {grid.name: grid for op in ops for grid in _grids(op.encoding) if grid is not None}
     return {name: ", ".join(map(_number, np.nan_to_num(grids[name].table))) for name in sorted(grids)}
 
 
@@ -68,7 +68,7 @@ def _spec(op: LinearOp, start: str) -> str:
     operands = "".join(kind[0] for _, kind in op.step_inputs)
     chained = len(step_inputs(chain(op)))
     functions = [f"{_symbol(start)}{name}" if name else "NULL" for name in (chain_name(op), norm(op))]
-    tables = [f"{start}{grid.text}" if grid else "NULL" for grid in _grids(op.encoding)]
+    tables = [f"{start}{grid.name}" if grid else "NULL" for grid in _grids(op.encoding)]
     codes = codes_of(op.encoding)
     fields = [
         f'"{op.name}"', codes.bits, op.group or 0, int(not codes.stored_zero), int(op.static), *tables,

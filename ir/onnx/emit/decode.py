@@ -23,7 +23,7 @@ from qcc.ir.onnx.file.domain import DOMAIN
 def decode_name(grid: Grid, operands: int, padded: bool, dtype: ir.DataType) -> str:
     """The function's name; it says all that its body depends on."""
     scaled = ("unscaled", "", "asym")[operands]
-    parts = [f"decode_{grid.text}", scaled, "padded" if padded else ""]
+    parts = [f"decode_{grid.name}", scaled, "padded" if padded else ""]
     parts.append("" if dtype is ir.DataType.FLOAT else dtype.name.lower())
     return "_".join(part for part in parts if part)
 

@@ -113,10 +113,14 @@ class Emitter:
         dtype: ir.DataType | None = None,
         domain: str = "",
         count: int = 1,
+        label: str = "",
     ) -> ir.Value:
-        """Insert a node of so many outputs before the anchor, or after all others; the first of them."""
+        """Insert a node of so many outputs before the anchor, or after all others; the first of them.
+
+        It is called by its type, unless a label says otherwise.
+        """
         node = ir.Node(domain, op_type, inputs, attributes, num_outputs=count)
-        node.name = self._fresh(f"{self._weight.name}/{op_type}")
+        node.name = self._fresh(f"{self._weight.name}/{label or op_type}")
         for output in node.outputs:
             output.name = self._fresh(f"{node.name}.out")
             if dtype is not None:

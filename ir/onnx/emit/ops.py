@@ -16,6 +16,7 @@ from qcc.ir.encoding.packing import UNIT
 from qcc.ir.onnx.emit.decode import decode_function, decode_name, padded_count
 from qcc.ir.onnx.emit.emitter import Emitter
 from qcc.ir.onnx.file.domain import DOMAIN
+from qcc.ir.onnx.file.levels import LEVEL
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Packed:
 
 
 Held = ir.Value | Packed
+WHOLE = (1 << 63) - 1
+"""Beyond the end of any axis."""
 
 
 class OnnxOps:
@@ -84,9 +87,12 @@ class OnnxOps:
         self._result = result
         return found
 
-    def add(self, left: Held, right: Held) -> Held:
-        """See `Ops.add`."""
-        return self._node("Add", [self._float(left), self._float(right)])
+    def total(self, levels: Sequence[Held]) -> Held:
+        """See `Ops.total`: sums that are called levels, of which each reads the one before."""
+        found, *others = map(self._float, levels)
+        for other in others:
+            found = self._emitter.node("Add", [found, other], self._anchor, dtype=ir.DataType.FLOAT, label=LEVEL)
+        return found
 
     def multiply(self, left: Held, right: Held) -> Held:
         """See `Ops.multiply`."""
@@ -131,6 +137,10 @@ class OnnxOps:
         wide = self._emitter.cast(_value(index), ir.DataType.INT32, self._anchor)
         return self._node("Gather", [found, wide], [ir.AttrInt64("axis", axis)], found.dtype)
 
+    def times(self, left: Held, right: Held) -> Held:
+        """See `Ops.times`."""
+        return self._node("Mul", [self._float(left), self._float(right)])
+
     def places(self, numbers: Held, count: int) -> Held:
         """See `Ops.places`: the order, and its inverse."""
         found = _value(numbers)
@@ -154,9 +164,13 @@ class OnnxOps:
         return self._node("Mul", [counted, one], dtype=ir.DataType.INT32)
 
     def cut(self, value: Held, shape: Sequence[int]) -> Held:
-        """See `Ops.cut`."""
-        found = _value(value)
-        return self._node("Slice", [found, self._emitter.shape((0,) * len(shape)), self._emitter.shape(shape)])
+        """See `Ops.cut`; an axis whose extent is not known stays whole."""
+        found, ends = _value(value), self._emitter.shape([size or WHOLE for size in shape])
+        return self._node("Slice", [found, self._emitter.shape((0,) * len(shape)), ends], dtype=found.dtype)
+
+    def constant(self, name: str, array: np.ndarray) -> Held:
+        """See `Ops.constant`: once in a file."""
+        return self._emitter.shared(f"qcc.{name}", array)
 
     def zeros(self, shape: Sequence[int]) -> Held:
         """See `Ops.zeros`."""

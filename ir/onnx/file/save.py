@@ -15,7 +15,7 @@ import onnx_ir as ir
 from qcc.ir.errors import ModelError
 from qcc.ir.model.model import Written
 from qcc.ir.model.options import ExternalData
-from qcc.ir.model.whole_files import data_name, own_data, place, retire, sha256, unfinished
+from qcc.ir.model.whole_files import DIGITS, data_name, own_data, place, retire, sha256, unfinished
 from qcc.ir.onnx.file import wire
 
 INLINE_LIMIT_BYTES = 1_500_000_000  # a protobuf message ends at 2 GB
@@ -55,7 +55,15 @@ def save(model: ir.Model, path: Path, external: ExternalData = "auto") -> Writte
     Raises:
         ModelError: the place cannot be written to.
     """
-    proto, large = serialise(model)
+    return save_parts(*serialise(model), path, external)
+
+
+def save_parts(proto: onnx.ModelProto, large: list[ir.Value], path: Path, external: ExternalData = "auto") -> Written:
+    """Write a model that is serialised but for its large weights, all of it or nothing.
+
+    Raises:
+        ModelError: the place cannot be written to.
+    """
     total = proto.ByteSize() + sum(_size(value) for value in large)
     apart = external == "always" or (external == "auto" and total > INLINE_LIMIT_BYTES)
     if not apart and total > MESSAGE_LIMIT_BYTES:
@@ -100,10 +108,35 @@ def _save_apart(path: Path, proto: onnx.ModelProto, large: list[ir.Value]) -> Wr
 
 def size_bytes(model: ir.Model) -> int:
     """What a model takes in one file, to the byte."""
-    proto, large = serialise(model)
-    graph = int(proto.graph.ByteSize()) + sum(len(_frame(value)) + _size(value) for value in large)
-    proto.ClearField("graph")
-    return int(proto.ByteSize()) + len(wire.header(wire.MODEL_GRAPH, graph)) + graph
+    return size_of_parts(*serialise(model))
+
+
+def size_of_parts(proto: onnx.ModelProto, large: list[ir.Value]) -> int:
+    """What a model takes in one file, which is serialised but for its large weights."""
+    small = int(proto.graph.ByteSize())
+    around = int(proto.ByteSize()) - small - len(wire.header(wire.MODEL_GRAPH, small))
+    graph = small + sum(framed_size(value) for value in large)
+    return around + len(wire.header(wire.MODEL_GRAPH, graph)) + graph
+
+
+def size_apart(proto: onnx.ModelProto, large: list[ir.Value], path: Path) -> int:
+    """The same where those lie in a data file beside a model of this name."""
+    spans, end = [], 0
+    for value in large:
+        start = end + -end % ALIGNMENT
+        spans.append((start, _size(value)))
+        end = start + _size(value)
+    heads = _references(large, spans, data_name(path, "0" * DIGITS))
+    small, around = int(proto.graph.ByteSize()), int(proto.ByteSize())
+    around -= small + len(wire.header(wire.MODEL_GRAPH, small))
+    for head in heads:
+        small += head.ByteSize() + len(wire.header(wire.GRAPH_INITIALIZER, head.ByteSize()))
+    return around + len(wire.header(wire.MODEL_GRAPH, small)) + small + end
+
+
+def framed_size(value: ir.Value) -> int:
+    """What a large weight takes in a graph's message."""
+    return len(_frame(value)) + _size(value)
 
 
 def whole_size(path: Path, data_files: Sequence[str]) -> int:

@@ -13,13 +13,14 @@ import onnx_ir as ir
 from qcc.ir.errors import ModelError
 from qcc.ir.onnx.file.bodies import bodies
 from qcc.ir.onnx.file.load import array_of
+from qcc.ir.onnx.given.tensor import given_of
 from qcc.ir.onnx.graph.kinds import DEFAULT_DOMAINS
 from qcc.ir.onnx.graph.run import OnnxRunner
 
 MOST_GROWTH = 128  # bytes by which folding may enlarge the file, for each constant that it makes: about what ops take
 MOST_SPREAD = 8  # times what it is made of: no value on the way is larger
 SMALL_BYTES = 4096  # constants up to this size tie nothing together: an exponent, an axis
-LEFT = ("DequantizeLinear", "QuantizeLinear")  # they tell the runtime of integers
+LEFT = ("DequantizeLinear",)  # it tells the runtime of integers
 RANDOM = (
     *("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"),
     *("Multinomial", "Bernoulli", "Dropout"),
@@ -28,7 +29,7 @@ VIEWS = ("Identity", "Cast", "Transpose")  # layers see through them: as the las
 
 
 @dataclass
-class _Part:
+class ConstantPart:
     """Ops that hang together, what they read and what others read of them."""
 
     nodes: list[ir.Node]
@@ -45,12 +46,12 @@ class _Part:
     @property
     def gain_bytes(self) -> int:
         """By how much smaller the file gets."""
-        return sum(map(_size, self.gone)) - sum(_size(value) - MOST_GROWTH for value in self.makes)
+        return sum(map(size_of, self.gone)) - sum(size_of(value) - MOST_GROWTH for value in self.makes)
 
     @property
     def names(self) -> dict[ir.Value, str]:
         """What the results are called: a weight that is only turned or scaled keeps its name, which is its path."""
-        large = [value for value in self.gone if 8 * _size(value) >= sum(map(_size, self.makes))]
+        large = [value for value in self.gone if 8 * size_of(value) >= sum(map(size_of, self.makes))]
         if len(self.makes) == len(large) == 1:
             return {self.makes[0]: large[0].name or ""}
         return {value: value.name or "" for value in self.makes}
@@ -64,10 +65,10 @@ class FoldConstants(ir.passes.InPlacePass):
         if not any(is_constant(node, {}) for node in model.graph.all_nodes()):
             return ir.passes.PassResult(model, False)
         found = _candidates(model.graph)
-        parts = [part for part in _parts(found) if part.makes and part.gain_bytes >= 0]
-        for part in parts:
+        taken = [part for part in parts(found) if part.makes and part.gain_bytes >= 0]
+        for part in taken:
             _fold(model, part)
-        return ir.passes.PassResult(model, bool(parts))
+        return ir.passes.PassResult(model, bool(taken))
 
 
 def _candidates(graph: ir.Graph) -> list[ir.Node]:
@@ -96,21 +97,30 @@ def is_constant(node: ir.Node, made: Container[ir.Node | None]) -> bool:
     if node.domain not in DEFAULT_DOMAINS or node.op_type in (*RANDOM, *LEFT) or any(bodies(node)):
         return False
     reads = [value for value in node.inputs if value is not None]
-    fixed = (one.const_value is not None and one.is_initializer() and not one.is_graph_input() for one in reads)
+    fixed = (
+        one.const_value is not None and one.is_initializer() and not one.is_graph_input() and given_of(one) is None
+        for one in reads
+    )
     return bool(reads) and all(known or one.producer() in made for known, one in zip(fixed, reads, strict=True))
 
 
 def _fits(node: ir.Node) -> bool:
-    """Its results are tensors of known size, none much larger than what they are made of, and no output of a graph."""
-    outputs = [value for value in node.outputs if value.name or value.uses()]
-    sized = all(isinstance(one.type, ir.TensorType) and _size(one) >= 0 for one in outputs)
-    if not sized or not outputs or any(one.is_graph_output() for one in outputs):
+    """Its results are of known size, and none is much larger than what they are made of."""
+    if not is_sized(node):
         return False
-    limit = MOST_SPREAD * sum(max(_size(value), 0) for value in node.inputs if value is not None) + SMALL_BYTES
-    return all(_size(one) <= limit for one in outputs)
+    outputs = [value for value in node.outputs if value.name or value.uses()]
+    limit = MOST_SPREAD * sum(max(size_of(value), 0) for value in node.inputs if value is not None) + SMALL_BYTES
+    return all(size_of(one) <= limit for one in outputs)
 
 
-def _size(value: ir.Value) -> int:
+def is_sized(node: ir.Node) -> bool:
+    """Its results are tensors of known size, and no output of a graph."""
+    outputs = [value for value in node.outputs if value.name or value.uses()]
+    sized = all(isinstance(one.type, ir.TensorType) and size_of(one) >= 0 for one in outputs)
+    return sized and bool(outputs) and not any(one.is_graph_output() for one in outputs)
+
+
+def size_of(value: ir.Value) -> int:
     """Bytes of a tensor; -1 where its size is not known, or it holds no numbers."""
     tensor = value.const_value
     shape, dtype = (value.shape, value.dtype) if tensor is None else (tensor.shape, tensor.dtype)
@@ -121,7 +131,7 @@ def _size(value: ir.Value) -> int:
     return int(np.prod(sizes, dtype=np.int64) * dtype.bitwidth // 8) if len(sizes) == len(shape) else -1
 
 
-def _parts(nodes: list[ir.Node]) -> list[_Part]:
+def parts(nodes: list[ir.Node]) -> list[ConstantPart]:
     """Parts of the nodes that share no value but small ones."""
     known, above = set[ir.Node | None](nodes), dict[ir.Node | ir.Value, ir.Node | ir.Value]()
 
@@ -132,22 +142,22 @@ def _parts(nodes: list[ir.Node]) -> list[_Part]:
 
     for node in nodes:
         for value in (*node.inputs, *node.outputs):
-            if value is not None and (value.producer() in known or _size(value) > SMALL_BYTES):
+            if value is not None and (value.producer() in known or size_of(value) > SMALL_BYTES):
                 above[root(value)] = root(node)
-    parts: dict[ir.Node | ir.Value, list[ir.Node]] = {}
+    found: dict[ir.Node | ir.Value, list[ir.Node]] = {}
     for node in nodes:
-        parts.setdefault(root(node), []).append(node)
-    return [_part(part) for part in parts.values()]
+        found.setdefault(root(node), []).append(node)
+    return [_part(part) for part in found.values()]
 
 
-def _part(nodes: list[ir.Node]) -> _Part:
+def _part(nodes: list[ir.Node]) -> ConstantPart:
     mine = set(nodes)
     reads = dict.fromkeys(value for node in nodes for value in node.inputs if value is not None)
     makes = [value for node in nodes for value in node.outputs if any(reader not in mine for reader, _ in value.uses())]
-    return _Part(nodes, [value for value in reads if value.producer() not in mine], makes)
+    return ConstantPart(nodes, [value for value in reads if value.producer() not in mine], makes)
 
 
-def _fold(model: ir.Model, part: _Part) -> None:
+def _fold(model: ir.Model, part: ConstantPart) -> None:
     """Compute a part and put constants in its place."""
     try:
         arrays = _computed(model, part)
@@ -170,7 +180,7 @@ def _fold(model: ir.Model, part: _Part) -> None:
         graph.register_initializer(constant)
 
 
-def _computed(model: ir.Model, part: _Part) -> list[np.ndarray]:
+def _computed(model: ir.Model, part: ConstantPart) -> list[np.ndarray]:
     """What a part makes, in the order of ``makes``."""
     values: dict[ir.Value, ir.Value] = {
         value: ir.Value(name=f"v{at}", type=ir.TensorType(_dtype(value)), shape=_shape(value))

@@ -17,6 +17,8 @@ from qcc.ir.graph.layers import LayerOutput, Reading, Use
 from qcc.ir.graph.ops import Kind, Weight
 from qcc.ir.graph.view import MatrixView
 from qcc.ir.onnx.file.bodies import inside
+from qcc.ir.onnx.given.tensor import given_of
+from qcc.ir.onnx.given.told import compressed
 from qcc.ir.onnx.graph.kinds import DEFAULT_DOMAINS
 from qcc.ir.onnx.graph.uses import BIASED, USES, has, rank_of, shape_of
 
@@ -111,6 +113,7 @@ def _traced(node: ir.Node, holder: ir.Node) -> list[OnnxTraced]:
 
 def _reading(traced: OnnxTraced) -> Reading:
     node, holder, constant = traced.node, traced.holder, traced.constant.name or ""
+    given = given_of(traced.constant)
     inner = node is not holder
     path = "" if GENERIC.fullmatch(constant) else constant
     module = next((scope for scope in reversed(_scopes(node)[:-1]) if scope), "")
@@ -129,6 +132,7 @@ def _reading(traced: OnnxTraced) -> Reading:
         result=LayerOutput(_first_output(holder)) if inner else _result(node, traced.index, traced.use),
         module=_one_line(module),
         path=_one_line(path),
+        given=None if given is None else compressed(given, traced.view),
     )
 
 

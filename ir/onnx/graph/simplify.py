@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Container
 
 import numpy as np
 import onnx_ir as ir
@@ -11,8 +12,10 @@ from qcc.ir.errors import ModelError, first_line
 from qcc.ir.onnx.file.domain import DOMAIN
 from qcc.ir.onnx.file.infer import InferTypes
 from qcc.ir.onnx.file.load import align_functions, array_of, normalise
+from qcc.ir.onnx.given.lift import lift_products
 from qcc.ir.onnx.graph.fold import FoldConstants
 from qcc.ir.onnx.graph.hoist import HoistConstants
+from qcc.ir.onnx.graph.pieces import LiftWeights
 from qcc.ir.onnx.graph.tie import TieTransposed
 
 NAMES = ("ops", "constants")
@@ -42,11 +45,23 @@ def simplify(model: ir.Model) -> list[str]:
         ):
             step(model)
         normalise(model)
+        after = _counts(model)
+        lift(model)
     except Exception as error:  # the passes trust their input: what they raise on a bad one is any error at all
         raise ModelError("Q401", f"the model is not valid: {first_line(error.__cause__ or error)}") from error
-    return [
-        f"{name}: {old} -> {new}" for name, old, new in zip(NAMES, before, _counts(model), strict=True) if new != old
-    ]
+    return [f"{name}: {old} -> {new}" for name, old, new in zip(NAMES, before, after, strict=True) if new != old]
+
+
+def lift(model: ir.Model, only: Container[str] | None = None) -> None:
+    """Let constants stand where weights are decoded; what follows then knows their shapes.
+
+    Args:
+        model: edited.
+        only: the names of what makes them, or multiplies them; None for all.
+    """
+    lift_products(model, only)
+    InferTypes()(model)
+    LiftWeights(only)(model)
 
 
 def _counts(model: ir.Model) -> tuple[int, int]:

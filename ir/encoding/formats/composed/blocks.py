@@ -24,7 +24,7 @@ from qcc.ir.encoding.algebra import (
 )
 from qcc.ir.encoding.blocked import FLOAT32
 from qcc.ir.encoding.format import Composition, Share, check_share
-from qcc.ir.encoding.pruning import By, losses, refitted
+from qcc.ir.encoding.pruning import USUAL, By, losses, refitted
 
 LARGEST_TILE = 1 << 16  # weights
 
@@ -50,7 +50,7 @@ class Sparse(Encoding):
     columns: int
     keep: float
     inner: Encoding
-    by: By = "obs"
+    by: By = USUAL
 
     def __post_init__(self) -> None:
         if min(self.rows, self.columns) < 1 or not 1 < self.rows * self.columns <= LARGEST_TILE:
@@ -60,7 +60,7 @@ class Sparse(Encoding):
     @property
     def text(self) -> str:
         """The tiles, the share and how they are stored."""
-        by = "" if self.by == "obs" else f", by = {self.by}"
+        by = "" if self.by == USUAL else f", by = {self.by}"
         inner = "" if self.inner == FLOAT32 else f", {self.inner.text}"
         return f"blocks({self.rows}x{self.columns}, keep = {percent(self.keep)}{by}{inner})"
 
@@ -68,6 +68,11 @@ class Sparse(Encoding):
     def within(self) -> tuple[Encoding, ...]:
         """How kept tiles are stored."""
         return (self.inner,)
+
+    @property
+    def learns(self) -> bool:
+        """What data tells says what stays."""
+        return self.by != "magnitude" or self.inner.learns
 
     def parts(self, shape: MatrixShape) -> Mapping[str, Part]:
         """Those of the kept tiles, and the number of each tile."""
@@ -152,9 +157,8 @@ class SparseBlocks(Composition):
     """Blocks of weights that are kept; all others are zero and take no space.
 
     Those blocks are kept whose loss would cost most at the layer's output, and the weights in them are fitted anew, so
-    that they make up for those that are gone. That takes calibration data and `gptq`, which keeps the result only where
-    samples held out say that it is better; else the blocks with the largest weights are kept as they are. Blocks at the
-    edges of a weight are filled up with zeros.
+    that they make up for those that are gone. Both take calibration data; without, the blocks with the largest weights
+    are kept as they are. Blocks at the edges of a weight are filled up with zeros.
 
     Args:
         tile: outputs by inputs of a block.
@@ -170,7 +174,7 @@ class SparseBlocks(Composition):
 
     tile: tuple[int, int]
     keep: Share
-    by: By = "obs"
+    by: By = USUAL
     inner: Encoding = FLOAT32
 
     def encoding(self) -> Encoding:

@@ -23,14 +23,13 @@ from qcc.ir.encoding.algebra import (
     whole,
 )
 from qcc.ir.encoding.blocked import Blocked
-from qcc.ir.encoding.format import Composition, Limits, Share, check_share
+from qcc.ir.encoding.factors import leading, partner
+from qcc.ir.encoding.format import LARGEST_RANK, Composition, Limits, Share, check_share
 from qcc.ir.encoding.formats.composed.stack import Stack
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.reference import NUMPY
 
 FACTORS = Blocked(IntGrid(8))
-LARGEST_RANK = 1 << 20
-RIDGE = 1e-6  # of the mean of a diagonal: keeps factors that repeat each other solvable
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,8 @@ class LowRank(Encoding):
     Raises:
         ValueError: neither is given, or both are.
     """
+
+    corrects: ClassVar[bool] = True
 
     rank: int
     share: float
@@ -72,6 +73,11 @@ class LowRank(Encoding):
         return (self.factors,)
 
     @property
+    def learns(self) -> bool:
+        """Singular vectors follow what columns are multiplied with."""
+        return True
+
+    @property
     def rows_apart(self) -> bool:
         """A row is that of the left factor, times the right one."""
         return self.factors.rows_apart
@@ -97,18 +103,14 @@ class LowRank(Encoding):
     def fit(self, matrix: np.ndarray, fitter: Fitter) -> Fitted:
         """The leading singular vectors, each scaled by the root of its singular value.
 
-        Errors of columns count as much as data says. The right factor makes up for what storing the left one lost.
+        Errors count as they do at the layer's output, as far as data tells. The right factor makes up for what storing
+        the left one lost.
         """
         shape = matrix.shape[0], matrix.shape[1]
         rank = self._rank(shape)
-        roots = np.sqrt(fitter.weights(shape[1]))
-        left = _leading(matrix * roots, rank)
-        first = self.factors.fit(left, fitter.blind())
-        stored = self.factors.decode(NUMPY, first.parts().__getitem__, (shape[0], rank)).astype(np.float64)
-        gram = stored.T @ stored
-        gram[np.diag_indices(rank)] += RIDGE * float(np.trace(gram)) / rank + float(np.finfo(np.float32).tiny)
-        right = np.linalg.solve(gram, stored.T @ matrix).astype(np.float32)
-        second = self.factors.fit(right, fitter)
+        first = self.factors.fit(leading(fitter.whitened(matrix), rank), fitter.blind())
+        stored = self.factors.decode(NUMPY, first.parts().__getitem__, (shape[0], rank))
+        second = self.factors.fit(partner(stored, matrix), fitter)
         parts = {**inside(first.parts(), "left"), **inside(second.parts(), "right")}
         return FittedProduct(parts, self.decode(NUMPY, parts.__getitem__, shape))
 
@@ -161,16 +163,3 @@ class NarrowProduct(Composition):
         """By its arguments."""
         product = LowRank(self.rank or 0, self.share or 0.0, self.factors)
         return product if self.base is None else Stack((self.base, product))
-
-
-def _leading(matrix: np.ndarray, rank: int) -> np.ndarray:
-    """The leading left singular vectors of a matrix, each times the root of its singular value ``[out, rank]``."""
-    turned = matrix.shape[0] > matrix.shape[1]  # the Gram matrix of the shorter side has all there is
-    wide = matrix.astype(np.float64)
-    gram = wide.T @ wide if turned else wide @ wide.T
-    squares, vectors = np.linalg.eigh(gram)
-    vectors = vectors[:, : -rank - 1 : -1]
-    sizes = np.sqrt(np.maximum(squares[: -rank - 1 : -1], 0))
-    if turned:
-        vectors = wide @ np.divide(vectors, sizes, out=np.zeros_like(vectors), where=sizes > 0)
-    return np.ascontiguousarray(vectors * np.sqrt(sizes), np.float32)

@@ -25,7 +25,7 @@ from qcc.ir.encoding.algebra import (
 from qcc.ir.encoding.blocked import FLOAT32
 from qcc.ir.encoding.format import Composition, Limits, Share, check_share
 from qcc.ir.encoding.grid import TableGrid
-from qcc.ir.encoding.pruning import By, losses, refitted
+from qcc.ir.encoding.pruning import USUAL, By, losses, refitted
 
 LARGEST_RUN = 1 << 12  # inputs of which some stay
 
@@ -52,9 +52,14 @@ class Scattered(Encoding):
         return (self.inner,)
 
     @property
+    def learns(self) -> bool:
+        """What data tells says what stays."""
+        return self.by != "magnitude" or self.inner.learns
+
+    @property
     def told(self) -> str:
         """The last arguments as the language spells them."""
-        by = "" if self.by == "obs" else f", by = {self.by}"
+        by = "" if self.by == USUAL else f", by = {self.by}"
         return by if self.inner == FLOAT32 else f"{by}, {self.inner.text}"
 
     def parts(self, shape: MatrixShape) -> Mapping[str, Part]:
@@ -205,7 +210,7 @@ class KeptOfEvery(Composition):
 
     count: Annotated[int, Limits(1, LARGEST_RUN)]
     every: Annotated[int, Limits(2, LARGEST_RUN)]
-    by: By = "obs"
+    by: By = USUAL
     inner: Encoding = FLOAT32
 
     def encoding(self) -> Encoding:
@@ -230,7 +235,7 @@ class Unstructured(Composition):
     filled: ClassVar[str] = "inner"
 
     keep: Share
-    by: By = "obs"
+    by: By = USUAL
     inner: Encoding = FLOAT32
 
     def encoding(self) -> Encoding:

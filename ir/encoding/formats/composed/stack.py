@@ -19,16 +19,14 @@ from qcc.ir.encoding.algebra import (
     V,
     inside,
     leaves,
+    remainder,
     under,
 )
-from qcc.ir.encoding.blocked import Blocked
-from qcc.ir.encoding.blocks import group
 from qcc.ir.encoding.format import MOST_LEAVES, Composition, Limits
-from qcc.ir.encoding.grid import TableGrid
+from qcc.ir.encoding.formats.composed.signs import Signs
 from qcc.ir.encoding.reference import NUMPY
 
-LEVEL = Blocked(TableGrid("int1"), group(64))
-LAST_DIGIT = 2.0**-23  # of a float32, as a share of it
+LEVEL = Signs()
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,15 @@ class Stack(Encoding):
         return self.levels
 
     @property
+    def summands(self) -> tuple[Encoding, ...]:
+        """The levels."""
+        return self.levels
+
+    def summing(self, summands: tuple[Encoding, ...]) -> Encoding:
+        """Of other levels."""
+        return Stack(summands)
+
+    @property
     def rows_apart(self) -> bool:
         """Where all levels have their rows apart."""
         return all(level.rows_apart for level in self.levels)
@@ -73,31 +80,24 @@ class Stack(Encoding):
 
     def decode(self, ops: Ops[V], read: Read[V], shape: MatrixShape) -> V:
         """The sum."""
-        first, *others = (ops.decode(level, under(read, str(at)), shape) for at, level in enumerate(self.levels))
-        for other in others:
-            first = ops.add(first, other)
-        return first
+        return ops.total([ops.decode(level, under(read, str(at)), shape) for at, level in enumerate(self.levels)])
 
     def decode_rows(self, ops: Ops[V], read: Read[V], lead: Sequence[int], shape: MatrixShape) -> V:
         """The sum."""
         levels = enumerate(self.levels)
-        first, *others = (ops.decode_rows(level, under(read, str(at)), lead, shape) for at, level in levels)
-        for other in others:
-            first = ops.add(first, other)
-        return first
+        return ops.total([ops.decode_rows(level, under(read, str(at)), lead, shape) for at, level in levels])
 
     def fit(self, matrix: np.ndarray, fitter: Fitter) -> Fitted:
         """Level by level, what is left."""
         found: list[Fitted] = []
-        lost = LAST_DIGIT * np.abs(matrix)  # it has been stored whole: no scale holds what is left
+        whole = matrix
         for level in self.levels:
             found.append(level.fit(matrix, fitter))
             if len(found) < len(self.levels):
                 parts = found[-1].parts()
                 stored = found[-1].settled(level)
-                left = matrix - stored.decode(NUMPY, parts.__getitem__, (matrix.shape[0], matrix.shape[1]))
-                left[np.abs(left) <= lost] = 0
-                matrix = left
+                decoded = stored.decode(NUMPY, parts.__getitem__, (matrix.shape[0], matrix.shape[1]))
+                matrix = remainder(matrix, decoded, whole)
         return FittedStack(found)
 
 
@@ -133,11 +133,12 @@ class FittedStack(Fitted):
 class SumOfLevels(Composition):
     """A weight as the sum of several encodings, each of what those before it left.
 
-    ``stack(16)`` has 16 levels of ``int1 group 64``: signs, with a size for each group.
+    ``stack(8)`` has 8 levels of `signs`, a little more than a bit each. Every level makes the weight better, and what
+    is left without the last ones is whole: `qcc trim` makes one file as small as wanted.
 
     Args:
         count: how often the levels are repeated.
-        levels: how each is stored, ``int1 group 64`` if none is given.
+        levels: how each is stored, ``signs()`` if none is given.
 
     Source: BitStack, Wang et al. 2024 (arXiv:2410.23918), section 3, for levels of the same kind.
     """

@@ -17,10 +17,12 @@ TABLE = NumberList("fp4", numbers_of(ml_dtypes.float4_e2m1fn))
 class Fp4(Format):
     """Floats of 4 bits, 0.5 to 6 with a sign, that share a scale by block; in groups of 32 by default.
 
-    A scale of ``e8m0`` is a power of two; one of ``e4m3`` takes 8 bits, in units of one number for the whole weight.
+    A scale of ``e8m0`` is a power of two; one of ``e4m3`` takes 8 bits, in units of one number for the whole weight,
+    and one of ``ue5m3`` 8 bits without such a unit.
     """
 
     keyword: ClassVar[str] = "fp4"
+    variants: ClassVar[tuple[str, ...]] = ("e2m1",)
     words: ClassVar[tuple[str, ...]] = BLOCK_WORDS
     scale: ClassVar[str] = "fp16"
 

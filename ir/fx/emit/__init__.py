@@ -1,0 +1,1 @@
+"""Writing what became of a graph: programs that decode what is stored."""

@@ -1,0 +1,39 @@
+"""Files of ``torch.export.save``."""
+
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import torch
+from torch.export import ExportedProgram
+
+from qcc.ir.errors import ModelError, first_line
+from qcc.ir.fx.quiet import quiet
+
+
+def load_program(path: Path) -> ExportedProgram:
+    """The program in a file.
+
+    Raises:
+        ModelError: there is no such file, or torch reads no program in it.
+    """
+    if not path.is_file():
+        raise ModelError("Q400", f"no such file: `{path}`")
+    try:
+        with quiet():
+            return torch.export.load(path)
+    except Exception as error:  # torch raises many unrelated classes
+        message = f"`{path}` holds no program that PyTorch {torch.__version__} can read: {first_line(error)}"
+        raise ModelError("Q643", message, "write it with `torch.export.save`, under this version") from error
+
+
+def repack(archive: BytesIO, path: Path) -> None:
+    """Write an archive with its texts compressed: a graph is many words. Equal archives give equal files.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(path, "w") as target:
+        for entry in source.infolist():
+            method = zipfile.ZIP_DEFLATED if entry.filename.endswith(".json") else zipfile.ZIP_STORED
+            target.writestr(zipfile.ZipInfo(entry.filename), source.read(entry), method)

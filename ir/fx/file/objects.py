@@ -1,0 +1,54 @@
+"""Models of PyTorch that are in memory: modules, graph modules and exported programs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from qcc.ir.errors import ModelError, first_line
+from qcc.ir.fx.file.archive import load_program
+from qcc.ir.fx.program import export_module
+from qcc.ir.fx.quiet import quiet
+
+
+def is_model(model: object) -> bool:
+    """It is a module or a program."""
+    return isinstance(model, torch.nn.Module | ExportedProgram)
+
+
+def save(model: torch.nn.Module | ExportedProgram, inputs: object, path: Path) -> None:
+    """Write a program, or what a module is exported to, to a file.
+
+    Args:
+        model: the module, which is left as it is, or the program.
+        inputs: what the module is called with: a tuple, one tensor, or a mapping of named ones.
+        path: of the file.
+
+    Raises:
+        ModelError: there are no inputs to export the module with, or torch cannot do it.
+    """
+    if isinstance(model, torch.nn.Module):
+        model = _exported(model, inputs)
+    try:
+        with quiet():
+            torch.export.save(model, path)
+    except Exception as error:  # torch raises many unrelated classes
+        raise ModelError("Q440", f"torch.export.save cannot write the program: {first_line(error)}") from error
+
+
+def load(path: Path) -> Any:  # noqa: ANN401 - torch types it so
+    """The graph module of a program in a file."""
+    program = load_program(path)
+    with quiet():
+        return program.module()
+
+
+def _exported(module: torch.nn.Module, inputs: object) -> ExportedProgram:
+    if inputs is None:
+        message = "a module is compiled by what it computes, which inputs must show"
+        raise ModelError("Q644", message, "give them: `qcc.compile(module, policy, example_inputs=(tensor,))`")
+    if isinstance(inputs, Mapping):
+        return export_module(module, (), dict(inputs))
+    return export_module(module, tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,))

@@ -1,0 +1,1 @@
+"""Weights that come compressed: see `tensor`."""
