@@ -12,7 +12,7 @@ from qcc.compiler.plan.costs import BITS, LATENCY, costs_of
 from qcc.compiler.plan.formats import encoding_of
 from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, PlanRow, Step
 from qcc.compiler.plan.sources import place
-from qcc.compiler.plan.sparsity import combined, warn_blind
+from qcc.compiler.plan.sparsity import combined, specs_of, warn_blind
 from qcc.compiler.plan.targets import runtime_chooser
 from qcc.compiler.plan.terms import terms_of
 from qcc.dsl.diagnostics.report import Diagnostics
@@ -275,7 +275,7 @@ def fallbacks(
     found: dict[str, tuple[Candidate, ...]] = {}
     for one in resolve(policy, weights, Diagnostics(), given):
         asked = None if one.kept else one.properties.get(FALLBACK)
-        ladder = [] if asked is None else _of(one, asked.value, chooser)
+        ladder = [] if asked is None else _of(one, specs_of(asked), chooser)
         rows = (replace(rung, costs=costs_of(one.weight, _encode(rung), 1, None)) for rung in ladder)
         found[one.weight.name] = tuple(rows)
     return {name: ladder for name, ladder in found.items() if ladder}
@@ -288,10 +288,10 @@ def _candidates(one: Resolved, chooser: Chooser, diagnostics: Diagnostics, given
     asked, formats = one.properties.get(SPARSITY), one.properties.get("weights")
     if asked is None:
         assert formats is not None
-        return _of(one, formats.value, chooser)
+        return _of(one, specs_of(formats), chooser)
     if not given:
         warn_blind(asked, diagnostics)
-    kept = (FormatSpec("float", None, {}, asked.span),) if formats is None else formats.value
+    kept = (FormatSpec("float", None, {}, asked.span),) if formats is None else specs_of(formats)
     return _of(one, combined(asked, kept, diagnostics), chooser)
 
 

@@ -92,20 +92,13 @@ def _default(one: "Field[Any]") -> Any:  # noqa: ANN401 - a field has no other t
 
 
 def thinned(sparsity: FormatSpec, kept: FormatSpec) -> FormatSpec:
-    """A format that leaves weights out, with what is kept stored in another.
-
-    Raises:
-        ValueError: these do not go together.
-    """
+    """A format that leaves weights out, with what is kept stored in another."""
     if sparsity.family == DENSE.keyword:
         return kept
     assert sparsity.arguments is not None
     name = compositions()[sparsity.family].filled
     spelled = (*sparsity.spelled, kept.text)
-    found = replace(sparsity, arguments={**sparsity.arguments, name: kept}, spelled=spelled, span=kept.span)
-    if fault := _fault(found):
-        raise ValueError(fault)
-    return found
+    return replace(sparsity, arguments={**sparsity.arguments, name: kept}, spelled=spelled, span=kept.span)
 
 
 def learns(spec: FormatSpec) -> bool:

@@ -1,6 +1,7 @@
-"""Sparsity beside formats: which candidates follow, and what does not go together."""
+"""Sparsity beside formats: which candidates follow."""
 
 from collections.abc import Sequence
+from itertools import product
 
 from qcc.compiler.plan.formats import learns, thinned
 from qcc.dsl.diagnostics.report import Diagnostics
@@ -10,29 +11,20 @@ MOST_CANDIDATES = 1000
 
 
 def combined(asked: Assignment, kept: Sequence[FormatSpec], diagnostics: Diagnostics) -> list[FormatSpec]:
-    """Each format under each sparsity, those that store the same once; none if any is wrong, which is reported."""
-    sparsities = _specs(asked)
+    """Each format under each sparsity, those that store the same once; none where there are too many, which is told."""
+    sparsities = specs_of(asked)
     count = len(sparsities) * len(kept)
     if count > MOST_CANDIDATES:
         message = f"{count:,} formats and sparsities, more than {MOST_CANDIDATES:,}"
-        _error(diagnostics, "Q392", message, asked, "list fewer of one of them")
+        if _fresh(diagnostics, "Q391", asked):
+            diagnostics.error("Q391", message, asked.span, help="list fewer of one of them")
         return []
-    found: dict[str, FormatSpec] = {}
-    for sparsity in sparsities:
-        for format in kept:
-            try:
-                spec = thinned(sparsity, format)
-            except ValueError as error:
-                message = f"`{sparsity.text}` does not go with `{format.text}`: {error}"
-                _error(diagnostics, "Q391", message, asked, "give one of them a rule of its own")
-                return []
-            found[spec.text] = spec
-    return list(found.values())
+    return list({one.text: one for one in (thinned(*pair) for pair in product(sparsities, kept))}.values())
 
 
 def warn_blind(asked: Assignment, diagnostics: Diagnostics) -> None:
     """Tell that data is to say what is left out, and that none is given."""
-    spec = next((one for one in _specs(asked) if learns(one)), None)
+    spec = next((one for one in specs_of(asked) if learns(one)), None)
     if spec is None:
         return
     message = f"`{spec.text}` goes by calibration data, and none is given"
@@ -41,7 +33,8 @@ def warn_blind(asked: Assignment, diagnostics: Diagnostics) -> None:
         diagnostics.warning("Q390", message, asked.span, help=help)
 
 
-def _specs(asked: Assignment) -> tuple[FormatSpec, ...]:
+def specs_of(asked: Assignment) -> tuple[FormatSpec, ...]:
+    """The candidates that a property of formats was given."""
     assert isinstance(asked.value, tuple)  # a property without methods
     return asked.value
 
@@ -49,8 +42,3 @@ def _specs(asked: Assignment) -> tuple[FormatSpec, ...]:
 def _fresh(diagnostics: Diagnostics, code: str, asked: Assignment) -> bool:
     """It was not yet told of another weight."""
     return all((one.code, one.span) != (code, asked.span) for one in diagnostics.found)
-
-
-def _error(diagnostics: Diagnostics, code: str, message: str, asked: Assignment, help: str) -> None:
-    if _fresh(diagnostics, code, asked):
-        diagnostics.error(code, message, asked.span, help=help)

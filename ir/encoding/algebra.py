@@ -214,7 +214,7 @@ class Fitter:
         if self.gram is None or not self.gram.any():
             return None
         power = np.diag(self.gram).astype(np.float64)
-        found = self.gram / np.mean(power)
+        found = np.asarray(self.gram / np.mean(power))
         np.fill_diagonal(found, np.where(power > 0, power / np.mean(power), 1.0) + max(self.damping, DOUBT))
         return found
 
