@@ -53,6 +53,8 @@ class Export:
         rows: the rows of activations that kernels are chosen for; by default, as many as calibration shows, and one.
         trim: what the written model may take at most: levels of sums (`stack`) are left out for it, those of least
             worth first. `qcc trim` makes the same of the whole file.
+        entropy: write the model a second time, for transport: `rans` takes as many bits for a code as it is unlikely.
+            `qcc expand` makes the model of it again, bit for bit, and `qcc.Session` opens it.
     """
 
     opset: Annotated[int, Interval(LEAST_RAISED, MOST_RAISED)] | None = None
@@ -61,6 +63,7 @@ class Export:
     activations: Arithmetic = "bf16"
     rows: Annotated[int, Interval(1, 1 << 20)] | None = None
     trim: Annotated[int, Interval(1, 1 << 50), Unit("B")] | None = None
+    entropy: Literal["rans"] | None = None
 
 
 @lru_cache
