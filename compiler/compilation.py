@@ -189,7 +189,8 @@ class Compilation:
     def _made(self, opened: _Opened, staged: Path, verifier: Verifier, before: Graph) -> Made:
         """The model and its library, written and verified."""
         settled = self._build(opened, staged)
-        library = self._library(settled.plan, settled.built.ops, staged)
+        runs_kernels = opened.file.model.timed
+        library = self._library(settled.plan, settled.built.ops, staged) if runs_kernels else None
         encoded = [n for one in settled.plan.steps if isinstance(one.action, Encode) for n in one.weights]
         with self.phases.phase("verify"):
             runner = partial(opened.file.model.runner, staged, providers=self._target.providers)

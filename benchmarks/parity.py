@@ -1,0 +1,186 @@
+"""The same policy on a PyTorch module and on its ONNX export: the same plan, the same parts, the same numbers?
+
+    python -m benchmarks.parity [--only NAME ...] [--policy NAME ...]
+
+Takes the modules of `benchmarks.architectures`, those of transformers where that is installed. A row is a model under a
+policy: whether the plans are one text, which share of the stored numbers differs, how far the outputs are apart (of the
+largest one; the export runs without 8-bit products), and the seconds of both compilations, without the export. What one
+of them refuses is told in its place.
+"""
+
+import argparse
+import gc
+import logging
+import tempfile
+import time
+import warnings
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks.architectures import export
+from benchmarks.processes.timing import machine
+from qcc.compiler.calibrate.generate import Batch
+from qcc.compiler.compilation import Compilation
+from qcc.compiler.console.phases import silent
+from qcc.compiler.plan.text import to_text
+from qcc.compiler.repeat import loaded_policy
+from qcc.compiler.report.result import Result
+from qcc.dsl.diagnostics.report import QccError
+from qcc.ir.encoding.encoded import Encoded
+from qcc.ir.errors import ModelError
+from qcc.ir.onnx.file.runtime import onnxruntime
+from qcc.ir.open_file import load_object, save_object, write_as_onnx
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.export import ExportedProgram
+
+BATCHES, HELD = 8, 99
+POLICIES = {
+    "int4 gptq": "rule any { weights = int4 group 16; rounding = gptq }",
+    "static": "rule any { weights = int8 channel; activations = static }",
+    "exact": "rule any { weights = int8 channel; fold_norm = on; permute = magnitude; equalize = on; query_key = on }",
+    "bands": "rule any { weights = bands(int5 channel, int2 channel, share = 50%) }",
+}
+
+
+@dataclass(frozen=True)
+class Side:
+    """What became of one of the two."""
+
+    result: Result
+    encoded: Mapping[str, Encoded]
+    seconds: float
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", metavar="NAME")
+    parser.add_argument("--policy", nargs="+", metavar="NAME", choices=POLICIES, default=list(POLICIES))
+    arguments = parser.parse_args()
+    builders = {name: one for name, one in export.catalogue().items() if not name.endswith(export.UNFUSED)}
+    names = arguments.only or list(builders)
+    if unknown := sorted(set(names) - set(builders)):
+        raise SystemExit(f"no such architecture: {', '.join(unknown)}; there are {', '.join(builders)}")
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.ERROR)
+    print(f"# {machine()}\n# python -m benchmarks.parity")
+    print("| model | policy | weights | plans | numbers that differ | outputs apart | torch, s | ONNX, s |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            for line in rows(name, builders[name], Path(folder), arguments.policy):
+                print(line, flush=True)
+        gc.collect()
+
+
+def rows(name: str, builder: export.Builder, folder: Path, policies: Sequence[str]) -> list[str]:
+    """The rows of a model."""
+    program, onnx = folder / "model.pt2", folder / "model.onnx"
+    try:
+        batches, other = _written(name, builder, program)
+        write_as_onnx(program, onnx)
+    except Exception as problem:  # whatever a library or an exporter may raise
+        return [f"| {name} | | | FAILED: {type(problem).__name__}: {export.first_line(problem)} | | | | |"]
+    return [
+        f"| {name} | {policy} | {_compared(program, onnx, POLICIES[policy], batches, other)} |" for policy in policies
+    ]
+
+
+def _written(name: str, builder: export.Builder, path: Path) -> tuple[list[Batch], Batch]:
+    """Export a module; data to calibrate on, and to compare on."""
+    import torch
+
+    seed = zlib.crc32(name.encode())
+    torch.manual_seed(seed)
+    module, shapes = builder()
+    export.randomise(module.eval(), shapes, seed)
+    program = _program(module, shapes)
+    save_object(program, None, path)
+    names = program.graph_signature.user_inputs
+
+    def drawn(seed: int) -> Batch:
+        given = export.inputs(shapes, export.BATCH, None, seed)
+        return {str(one): array.numpy() for one, array in zip(names, given, strict=True)}
+
+    return [drawn(seed) for seed in range(BATCHES)], drawn(HELD)
+
+
+def _program(module: object, shapes: export.Shapes) -> "ExportedProgram":
+    """With as many free axes as torch takes."""
+    import torch
+
+    assert isinstance(module, torch.nn.Module)
+    arguments = export.inputs(shapes, export.BATCH, None, 1)
+    tries = export.AXES if any(name in export.TEXT for name in shapes) else export.AXES[1:]
+    for axes in tries:
+        dims = {name: torch.export.Dim(name) for name in axes}
+        tokens = {1: dims["sequence"]} if "sequence" in axes else {}
+        free = tuple({0: dims["batch"], **(tokens if name in export.TEXT else {})} for name in shapes) if axes else None
+        try:
+            with torch.no_grad():
+                return torch.export.export(module, arguments, dynamic_shapes=free)
+        except Exception:  # whatever torch may raise; the last try's is told
+            if axes == tries[-1]:
+                raise
+    raise AssertionError
+
+
+def _compared(program: Path, onnx: Path, rules: str, batches: Sequence[Batch], other: Batch) -> str:
+    """The cells of a row, from the count of weights on."""
+    try:
+        torch, exported = (
+            _compiled(path, f"qpolicy 1\n{rules}\nverify {{ cosine >= 0 }}", batches) for path in (program, onnx)
+        )
+    except (QccError, ModelError) as error:
+        return f"| refused: {export.first_line(error)} | | | |"
+    plans = "the same" if to_text(torch.result.plan) == to_text(exported.result.plan) else "OTHER"
+    apart = _apart(torch, exported, other)
+    differ = _differing(torch.encoded, exported.encoded)
+    return (
+        f"{len(torch.result.layers)} | {plans} | {differ} | {apart:.1e} | {torch.seconds:.1f} | {exported.seconds:.1f}"
+    )
+
+
+def _compiled(path: Path, policy: str, batches: Sequence[Batch]) -> Side:
+    output = path.with_name(f"out{path.suffix}")
+    start = time.perf_counter()
+    compilation = Compilation.prepare(path, loaded_policy(policy, None, None), output, batches, None, silent)
+    result = compilation.run(None)
+    return Side(result, compilation.encoded, time.perf_counter() - start)
+
+
+def _differing(one: Mapping[str, Encoded], other: Mapping[str, Encoded]) -> str:
+    if one.keys() != other.keys():
+        return f"OTHER WEIGHTS: {', '.join(sorted(one.keys() ^ other.keys())[:3])}"
+    pairs = [(part, other[name].parts[key]) for name, found in one.items() for key, part in found.parts.items()]
+    if any(left.shape != right.shape for left, right in pairs):
+        return "OTHER SHAPES"
+    count = sum(left.size for left, _ in pairs)
+    return f"{sum(int((left != right).sum()) for left, right in pairs) / max(count, 1):.2%}"
+
+
+def _apart(torch: Side, exported: Side, feeds: Batch) -> float:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    session = onnxruntime.InferenceSession(exported.result.output, options, providers=["CPUExecutionProvider"])
+    wanted = session.run(None, {one.name: feeds[one.name] for one in session.get_inputs()})
+    found = export.reference(load_object(torch.result.output), _tensors(feeds))
+    return max(export.distance(left, right) for left, right in zip(found, wanted, strict=True))
+
+
+def _tensors(feeds: Batch) -> tuple["Tensor", ...]:
+    import torch
+
+    return tuple(torch.from_numpy(np.asarray(array)) for array in feeds.values())
+
+
+if __name__ == "__main__":
+    main()
