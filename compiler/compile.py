@@ -59,9 +59,9 @@ def compile(
     Raises:
         QccError: the policy, the model or the data is at fault.
     """
-    with told(), file_of(model, example_inputs, output) as (path, target):
+    with told(), file_of(model, example_inputs, output) as (path, target), executor_of(jobs) as executor:
         given = path, loaded_policy(policy, plan, definitions), target, data, dims, progress
-        result = Compilation.prepare(*given, keep_failed, executor_of(jobs)).run(plan)
+        result = Compilation.prepare(*given, keep_failed, executor).run(plan)
         return with_object(result, output is not None) if is_object(model) else result
 
 
