@@ -10,12 +10,13 @@ from lark import Lark, Token, Transformer
 
 from qcc.dsl.diagnostics.source import Source, Span
 from qcc.dsl.syntax import tree as syntax
+from qcc.dsl.syntax.grammar import Grammar
 from qcc.dsl.syntax.literals import unquote
 
 DEEPEST = 64
 """How far parentheses and `not` may nest; no reader follows more, and recursion stays shallow."""
 
-STARTS = ["file", "statement", "setting", "bound", "value", "argument"]
+STARTS = ("file", "statement", "setting", "bound", "value", "argument")
 OPERATORS = frozenset({"PIPE", "COMMA", "EQUAL", "COMPARISON", "MATCH", "AND", "OR", "NOT", "LEFT_BRACE"})
 """Tokens after which a line goes on."""
 
@@ -219,27 +220,19 @@ def _number_prefix(text: str) -> str:
     return text[:end].rstrip()
 
 
-_GRAMMAR = Path(__file__).with_name("grammar.lark")
+GRAMMAR = Grammar(Path(__file__).with_name("grammar.lark"), STARTS, LineEnds())
 _BUILDER = _TreeBuilder(visit_tokens=False)
 _ONE_AT_A_TIME = threading.Lock()
 
 
 @lru_cache(maxsize=1)
 def _parser() -> Lark:
-    return Lark(
-        _GRAMMAR.read_text(encoding="utf-8"),
-        parser="lalr",
-        lexer="contextual",
-        start=STARTS,
-        postlex=LineEnds(),
-        transformer=_BUILDER,
-        maybe_placeholders=False,
-    )
+    return GRAMMAR.parser(_BUILDER)
 
 
 @lru_cache(maxsize=1)
 def _lexer() -> Lark:
-    return Lark(_GRAMMAR.read_text(encoding="utf-8"), parser=None, lexer="basic", start=STARTS)
+    return GRAMMAR.lexer()
 
 
 def build_tree(source: Source, start: str, text: str, offset: int = 0) -> syntax.SyntaxNode:
