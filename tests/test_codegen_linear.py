@@ -123,7 +123,7 @@ INTEGERS = [
 @pytest.mark.parametrize("target", INTEGERS)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases)
-def test_integers_for_any_number_of_rows(libraries: Libraries, target: str, case: dict[str, object]) -> None:
+def test_integers_for_any_number_of_rows(libraries: Libraries, target: str, case: dict[str, Any]) -> None:
     skip_what_is_not_here(target)
     run(libraries(target, "int8"), {**case, "kernel": KERNELS[case["kernel"]]}, named(target), "int8", amx=False)
 

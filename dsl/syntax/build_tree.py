@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lark import Lark, Token, Transformer
+from lark.lark import PostLex
 
 from qcc.dsl.diagnostics.source import Source, Span
 from qcc.dsl.syntax import tree as syntax
@@ -35,7 +36,7 @@ class TooDeepError(Exception):
         super().__init__(token)
 
 
-class LineEnds:
+class LineEnds(PostLex):
     """Drops the line ends that end nothing, and refuses absurd nesting before the parser's stack grows."""
 
     # With these the contextual lexer finds a token even where it's an error, so that the parser can say which.

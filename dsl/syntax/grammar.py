@@ -43,7 +43,8 @@ class Grammar:
         made = self._made
         if made is None:
             return self._work_out(transformer)
-        found: Lark = Lark._load_from_dict(made["data"], made["memo"], postlex=self.postlex, transformer=transformer)
+        use = {"postlex": self.postlex, "transformer": transformer}
+        found: Lark = Lark._load_from_dict(made["data"], made["memo"], **use)  # type: ignore[no-untyped-call]  # lark's own
         return found
 
     def lexer(self) -> Lark:
