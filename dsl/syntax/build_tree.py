@@ -1,10 +1,10 @@
 """From the grammar's tokens to the syntax tree's nodes."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from lark import Lark, Token, Transformer
 from lark.lark import PostLex
@@ -40,7 +40,7 @@ class LineEnds(PostLex):
     """Drops the line ends that end nothing, and refuses absurd nesting before the parser's stack grows."""
 
     # With these the contextual lexer finds a token even where it's an error, so that the parser can say which.
-    always_accept: ClassVar[list[str]] = [*WORDS, *SIGNS, *NEVER_RIGHT]
+    always_accept: Iterable[str] = (*WORDS, *SIGNS, *NEVER_RIGHT)
 
     def process(self, stream: Iterator[Token]) -> Iterator[Token]:
         """Filter one text's tokens, lazily: the lexer must see the parser's state."""
