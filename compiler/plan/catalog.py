@@ -13,7 +13,7 @@ import qcc.passes
 from qcc.codegen.target.find import targets
 from qcc.codegen.target.target import Arithmetic
 from qcc.compiler.metrics.find import additive, judged
-from qcc.compiler.plan.formats import families, summary
+from qcc.compiler.plan.formats import families, sparsities, summary
 from qcc.dsl.policy.schema import Interval, Metric, Off, Property, Schema, TargetKind, Unit
 from qcc.ir.graph.ops import LAYER_KINDS, Kind
 from qcc.ir.model.options import LEAST_RAISED, MOST_RAISED, ExternalData
@@ -117,6 +117,11 @@ def schema() -> Schema:
     """What the checker holds policies to."""
     properties = {
         "weights": Property("weights", summary="formats that the weight may get; the allocator chooses among several"),
+        "sparsity": Property(
+            "sparsity",
+            formats=sparsities(),
+            summary="weights that are left out; what stays is stored as `weights` says, or as it is",
+        ),
         "fallback": Property(
             "fallback",
             summary="formats for the weights that lose most where `verify` fails, to be tried in order",
