@@ -8,6 +8,7 @@ import numpy as np
 
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.encoded import Encoded
+from qcc.ir.encoding.value import EncodedValue
 from qcc.ir.errors import Refused
 from qcc.ir.graph.edits import check_value
 from qcc.ir.graph.form import Form
@@ -17,7 +18,9 @@ from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.regions.find import regions
 from qcc.ir.regions.flow import Flow
+from qcc.passes.contract.chains import joined
 from qcc.passes.contract.contract import Activations, Context, Edit, Invariant, Pass, Phase, Rounding
+from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.places import places
 
 
@@ -82,7 +85,41 @@ class Encode(Pass):
                 Edit(name, f"{self.encoding.text}, {self.form}", error, chosen=why, ops=ops, stored=encoded.encoding)
             )
             context.became(name, encoded)
+        if self.activations is not None and self.form.takes_zeros:
+            self._join(graph, context)
         return edits
+
+    def _join(self, graph: Graph, context: Context) -> None:
+        """Let what stands between layers on whole numbers run on them too, where the values that it makes were seen."""
+        assert self.activations is not None
+        flow, encoding = Flow(graph), self.activations.encoding(self.form)
+        known = {name: one for name, one in graph.encoded_values().items() if one.encoding == encoding}
+        for one in joined(flow, known) if encoding.when == "static" else ():
+            try:
+                reads = {value: known.get(value) or self._constant(flow, value) for value, _ in one.reads}
+                made = {
+                    name: known.get(name) or reads.get(one.source) or self._made(name, context) for name in one.results
+                }
+                for name in (*reads, *made):
+                    check_value(graph, name, encoding)
+            except Refused:
+                continue  # it stays float
+            for value, position in one.reads:
+                graph.encode_value(value, reads[value], [(one.op, position)])
+            for name, value_encoding in made.items():
+                graph.encode_value(name, value_encoding)
+            known |= made
+
+    def _constant(self, flow: Flow, value: str) -> EncodedValue:
+        array = flow.constant(value)
+        if array is None:
+            raise Refused(f"`{value}` is not rounded")
+        assert self.activations is not None
+        return self.activations.encoded(self.activations.encoding(self.form), Magnitudes.of(array))
+
+    def _made(self, value: str, context: Context) -> EncodedValue:
+        assert self.activations is not None
+        return self.activations.encoded(self.activations.encoding(self.form), context.magnitudes.get(value))
 
     def _write(
         self,
@@ -96,7 +133,7 @@ class Encode(Pass):
         """Encode the values around the weight's layers, if that is asked for, and the weight; all of it or nothing."""
         if flow is not None:
             assert self.activations is not None
-            reading = weight.reading(self.activations.encoding(weight))
+            reading = weight.reading(self.activations.encoding(self.form))
             self.form.check(reading, encoded)
             self.round_values(graph, flow, weight, context)
             weight = reading
@@ -115,7 +152,7 @@ class Encode(Pass):
             Refused: a value cannot be encoded; nothing has changed.
         """
         assert self.activations is not None
-        encoding = self.activations.encoding(weight)
+        encoding = self.activations.encoding(self.form)
         found = places(flow, weight, self.form)
         values = [self.activations.encoded(encoding, one.magnitudes(context.magnitudes)) for one in found]
         for one in found:
@@ -144,7 +181,7 @@ class Encode(Pass):
         if not self.form.takes_steps:
             return NO_REGIONS
         how = self.activations
-        as_read = (one if how is None else one.reading(how.encoding(one)) for one in weights)
+        as_read = (one if how is None else one.reading(how.encoding(self.form)) for one in weights)
         taken = [one for one, read in zip(weights, as_read, strict=True) if not self.form.refuses(read, self.encoding)]
         return regions(graph, taken)
 

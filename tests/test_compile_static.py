@@ -22,10 +22,12 @@ from qcc.dsl.policy.policy import Policy
 from qcc.ir.encoding import fit
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.grid import IntGrid
-from qcc.ir.encoding.value import STATIC_INT8, EncodedValue
+from qcc.ir.encoding.value import STATIC_BYTES, STATIC_INT8, EncodedValue, ValueEncoding
 from qcc.ir.forms.integers import INTEGERS
 from qcc.ir.kernel.op import LinearOp, OpError, parse
 from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.passes.activations.static import Static
+from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.encode import Encode
 from tests import onnx_models
 from tests.codegen_models import linear
@@ -66,22 +68,21 @@ def x(model: Path) -> np.ndarray:
     return random(40, *(size.dim_value for size in shape), seed=5)
 
 
-def wanted(x: np.ndarray, encoding: Blocked) -> dict[str, np.ndarray]:
+def wanted(x: np.ndarray, encoding: Blocked, how: ValueEncoding) -> dict[str, np.ndarray]:
     """In float64, with each product's input rounded by the range of the float model."""
+
+    def rounded(x: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        return Static().encoded(how, Magnitudes.of(seen)).rounded(x.astype(np.float32)).astype(np.float64)
+
     weights = {name: fit.encode(WEIGHTS[name].T, encoding).decode().T.astype(np.float64) for name in ("w1", "w2", "w3")}
-    h = np.maximum(_rounded(x, x) @ weights["w1"], 0)
-    r = _rounded(h, np.maximum(x @ WEIGHTS["w1"], 0))
+    h = np.maximum(rounded(x, x) @ weights["w1"], 0)
+    r = rounded(h, np.maximum(x @ WEIGHTS["w1"], 0))
     return {"y": r @ weights["w2"] + WEIGHTS["b"], "z": r @ weights["w3"]}
 
 
-def _rounded(x: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    step = np.float32(np.abs(seen).max() / 127)
-    return np.clip(np.rint(x / step), -128, 127) * np.float64(step)
-
-
-def close(found: dict[str, np.ndarray], x: np.ndarray, encoding: Blocked) -> None:
+def close(found: dict[str, np.ndarray], x: np.ndarray, encoding: Blocked, how: ValueEncoding) -> None:
     """Almost everywhere as it should be: float32 may round a value right between two integers to the other."""
-    for name, array in wanted(x, encoding).items():
+    for name, array in wanted(x, encoding, how).items():
         errors = np.abs(found[name] - array) / np.abs(array).max()
         assert np.median(errors) < TOLERANCE and errors.max() < 0.02
 
@@ -95,7 +96,7 @@ def test_plain_runtime_multiplies_integers(model: Path, x: np.ndarray, tmp_path:
     assert "products of 8 bits saturate" in result.layers[0].reason
     for row in result.layers:
         assert row.size_bytes - INTEGERS.node_bytes == row.shape[0] * (row.shape[1] + 4)
-    close(Session(result.output, False).run({"x": x}), x, INT7)
+    close(Session(result.output, False).run({"x": x}), x, INT7, STATIC_BYTES)
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     onnxruntime.InferenceSession(result.output, options, providers=["CPUExecutionProvider"])
@@ -112,7 +113,7 @@ def test_kernels(model: Path, x: np.ndarray, monkeypatch: pytest.MonkeyPatch) ->
     ops = {parse(node.op_type) for node in onnx.load(result.output).graph.node if node.domain == "qcc"}
     assert ops == {linear(8, None, steps=steps, static=True) for steps in ((), ("relu",), ("bias",))}
     for library in (False, result.kernels):
-        close(Session(result.output, library).run({"x": x}), x, INT8)
+        close(Session(result.output, library).run({"x": x}), x, INT8, STATIC_INT8)
 
 
 ODD = {"w": random(48, 16)}

@@ -22,6 +22,7 @@ from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
 from qcc.ir.regions.flow import Flow
+from qcc.passes.contract.chains import joined
 from qcc.passes.contract.contract import Context, Pass, Rounding
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.moments import Moments, grams_of, seen_of
@@ -151,11 +152,15 @@ def _rounded_values(graph: Graph, plan: Plan) -> list[str]:
     asked = _rounding(plan)
     if not asked:
         return []
-    weights, flow, found = {one.name: one for one in graph.weights()}, Flow(graph), set[str]()
+    weights, flow, found, rounded = {one.name: one for one in graph.weights()}, Flow(graph), set[str](), set[str]()
     for name, form in asked:
         if name in weights:
             with suppress(Refused):  # so will be what is to be written
-                found.update(seen for place in places(flow, weights[name], form) for seen in place.seen)
+                around = places(flow, weights[name], form)
+                found.update(seen for place in around for seen in place.seen)
+                rounded.update(place.value for place in around if form.takes_zeros)
+    for one in joined(flow, rounded):
+        found.update(() if one.source else one.results)
     return sorted(found)
 
 

@@ -16,6 +16,7 @@ from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.ir.regions.flow import Flow
+from qcc.passes.contract.chains import follows_convolution
 from qcc.passes.contract.contract import Activations, Pass
 from qcc.passes.contract.places import places
 from qcc.passes.encode import Encode
@@ -87,7 +88,7 @@ class ActivationBinder:
         """The candidate with activations, if that is possible."""
         if not isinstance(one.action, Encode):
             return one
-        form, reason = self._form(weight.reading(how.encoding(weight)), one.action)
+        form, reason = self._form(weight, how, one.action)
         if form is None:
             self._refused.setdefault((reason, asked), []).append(weight.name)
             return one
@@ -103,23 +104,26 @@ class ActivationBinder:
             shown += f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
             self._diagnostics.warning("Q313", f"activations of {shown} are not rounded: {reason}", asked.span)
 
-    def _form(self, weight: Weight, action: Encode) -> tuple[Form | None, str]:
+    def _form(self, weight: Weight, how: Activations, action: Encode) -> tuple[Form | None, str]:
         """The first form that rounds and takes the weight, kernels' before the runtime's; or why the last does not.
 
-        Of the runtime's that one comes first which keeps all bits on every processor, or where the targets add exactly,
-        the one that does not: it is faster there.
+        Of the runtime's that one comes first for convolutions, and for what is computed of their results alone, which
+        keeps all bits on every processor. Where the targets add exactly it is the one that does not, which is faster;
+        also for other linear layers, which are most of the work where they stand, and lose nothing by 7 bits.
         """
         reason, encoding = "", action.encoding
+        fast = self._exact or not any(follows_convolution(self._flow, layer) for layer in weight.layers)
 
         def order(form: Form) -> tuple[bool, bool]:
-            return not form.takes_steps, (form.everywhere(encoding) == encoding) == self._exact
+            return not form.takes_steps, (form.everywhere(encoding) == encoding) == fast
 
         for form in sorted(forms().values(), key=order):
             if form.rounds and (self._kernels is not None or not form.takes_steps):
-                reason = form.refuses(weight, action.encoding)
+                reading = weight.reading(how.encoding(form))
+                reason = form.refuses(reading, action.encoding)
                 if not reason and form.takes_steps and self._kernels is not None:
-                    reason = unserved(self._kernels, weight, action.encoding)
-                reason = reason or self._misplaced(weight, form)
+                    reason = unserved(self._kernels, reading, action.encoding)
+                reason = reason or self._misplaced(reading, form)
                 if not reason:
                     return form, ""
         return None, reason

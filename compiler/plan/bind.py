@@ -173,7 +173,7 @@ def bind(
     activations = ActivationBinder(graph, kernels, diagnostics)
     for one in resolved:
         possible = activations(one.weight, one.properties.get("activations"), _candidates(one, chooser))
-        candidates = [costed(candidate, one.weight) for candidate in possible]
+        candidates = [costed(candidate, one.weight) for candidate in possible if _gains(one.weight, candidate)]
         narrowest[one.weight.name] = _narrowest(one.weight, candidates)
         encoded = [(one.action, one) for one in candidates if isinstance(one.action, Encode)]
         if not encoded:
@@ -271,7 +271,8 @@ def fallbacks(
     found: dict[str, tuple[Candidate, ...]] = {}
     for one in resolve(policy, weights, Diagnostics(), given):
         ladder = _candidates(one, chooser, FALLBACK) if FALLBACK in one.properties else []
-        rows = (replace(rung, costs=costs_of(one.weight, _encode(rung), 1, None)) for rung in ladder)
+        rungs = (rung for rung in ladder if _gains(one.weight, rung))
+        rows = (replace(rung, costs=costs_of(one.weight, _encode(rung), 1, None)) for rung in rungs)
         found[one.weight.name] = tuple(rows)
     return {name: ladder for name, ladder in found.items() if ladder}
 
@@ -297,10 +298,15 @@ def _candidate(weight: Weight, spec: FormatSpec, rounding: Rounding, chooser: Ch
         return Candidate(None, source)
     if weight.given is not None and encoding.order[0] >= weight.given.bits:
         return None  # rounded twice to as many bits it would only lose
-    form = chooser(weight, encoding).form
-    if form.stored_bytes(encoding, weight.shape) >= weight.size_bytes:
-        return None
-    return Candidate(Encode(encoding, rounding, form), source)
+    return Candidate(Encode(encoding, rounding, chooser(weight, encoding).form), source)
+
+
+def _gains(weight: Weight, candidate: Candidate) -> bool:
+    """It makes the weight smaller, or multiplies integers, which is for speed."""
+    action = candidate.action
+    if not isinstance(action, Encode) or action.activations is not None:
+        return True
+    return action.form.stored_bytes(action.encoding, weight.shape) < weight.size_bytes
 
 
 def _narrowest(weight: Weight, candidates: Sequence[Candidate]) -> Encoding | None:

@@ -1,18 +1,19 @@
-"""The runtime's own convolution of integers whose weights keep all 8 bits on every processor."""
+"""The runtime's own product of integers whose weights keep all 8 bits on every processor."""
 
 from typing import ClassVar
 
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import integers
+from qcc.ir.encoding.value import DYNAMIC_INT8
 from qcc.ir.forms.integers import WHOLE, IntegersForm
 from qcc.ir.graph.ops import Weight
 
 
 class BytesForm(IntegersForm):
-    """``conv(x, W)  -->  conv(DequantizeLinear(QuantizeLinear(x, step)), DequantizeLinear(codes, scale))``.
+    """``op(x, W)  -->  op(DequantizeLinear(QuantizeLinear(x, step)), DequantizeLinear(codes, scale))``.
 
-    The codes are bytes without a sign, whose products the runtime widens before it adds them; those of depthwise
-    convolutions, which it widens in any case, have one.
+    ``op`` is a convolution or a product of matrices. The codes are bytes without a sign, whose products the runtime
+    widens before it adds them; those of depthwise convolutions, which it widens in any case, have one.
     """
 
     name: ClassVar[str] = "bytes"
@@ -23,11 +24,12 @@ class BytesForm(IntegersForm):
     )
 
     def _refuses(self, weight: Weight, encoding: Encoding) -> str:
-        if not self.rounds_results(weight):
-            return "only convolutions are multiplied as whole bytes"
         found = integers(encoding)
         narrow = found is None or found.grid != WHOLE
-        return super()._refuses(weight, encoding) or ("codes of fewer bits have a sign" if narrow else "")
+        reason = super()._refuses(weight, encoding) or ("codes of fewer bits have a sign" if narrow else "")
+        if not reason and DYNAMIC_INT8 in weight.reads:
+            reason = "whole bytes are multiplied by one step for all, as in `activations = static`"
+        return reason
 
     def everywhere(self, encoding: Encoding) -> Encoding:
         """As it is."""

@@ -47,6 +47,7 @@ class IntegersForm(Form):
     node_bytes: ClassVar[int] = 520
     packed: ClassVar[bool] = True
     rounds: ClassVar[bool] = True
+    takes_zeros: ClassVar[bool] = True
 
     def _refuses(self, weight: Weight, encoding: Encoding) -> str:
         if None in weight.reads:
@@ -54,8 +55,8 @@ class IntegersForm(Form):
         reason = _refuses_convolution(weight) if self.rounds_results(weight) else ""
         if reason := reason or refuses_integers(weight, encoding, ("linear", "conv")):
             return reason
-        if weight.kinds == {"linear"} and not weight.reads <= {STATIC_INT8, DYNAMIC_INT8}:
-            return "linear layers round what they multiply to int8 with its zero in the middle"
+        if not weight.reads <= {STATIC_BYTES, STATIC_INT8, DYNAMIC_INT8}:
+            return "the runtime multiplies bytes with one step for all, or a token's own with its zero in the middle"
         found = integers(encoding)
         if found is None or found.grid not in (WHOLE, EXACT):
             return f"without a kernel that takes weights in `int8 channel sym`, not {encoding.text}"

@@ -71,6 +71,7 @@ class FxGraph(Graph):
         self._tensors = constants(self._program)
         self.encoded: dict[str, Encoded] = {}
         self.forms: dict[str, Form] = {}
+        self._encoded_values: dict[str, EncodedValue] = {}
         self._weights: tuple[Weight, ...] | None = None
         self._paths = paths(self._program, self._tensors)
         self._aliases = tie(self._tensors)
@@ -142,6 +143,7 @@ class FxGraph(Graph):
         other._aliases = {nodes[alias]: nodes[node] for alias, node in self._aliases.items()}
         other._fed = tuple(nodes[node] for node in self._fed)
         other.encoded, other.forms = dict(self.encoded), dict(self.forms)
+        other._encoded_values = dict(self._encoded_values)
         other._index()
         return other
 
@@ -247,7 +249,11 @@ class FxGraph(Graph):
         uses = None if readers is None else [(self._nodes[op], position) for op, position in readers]
         node = write_rounded(self._editor(), self._nodes[value], encoded, uses)
         self._index()
+        self._encoded_values |= {value: encoded, self._names[node]: encoded}
         return self._names[node]
+
+    def encoded_values(self) -> Mapping[str, EncodedValue]:
+        return self._encoded_values
 
     def encode(
         self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS

@@ -42,6 +42,8 @@ class Form(ABC):
     """The codes themselves are multiplied, so that the weight stays as small in memory."""
     rounds: ClassVar[bool] = False
     """It multiplies whole numbers where what its layers read is encoded as such."""
+    takes_zeros: ClassVar[bool] = False
+    """The zero of what it multiplies may be any code, so that a range with one sign uses all of them."""
     takes_steps: ClassVar[bool] = False
     """It takes the ops behind the product along (`qcc.ir.regions`)."""
     _only: ClassVar[Any]

@@ -252,6 +252,10 @@ class Graph(ABC):
         """
 
     @abstractmethod
+    def encoded_values(self) -> Mapping[str, EncodedValue]:
+        """How values are read rounded, by all or by some: by the names of those values, and of the rounded ones."""
+
+    @abstractmethod
     def encode(
         self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS
     ) -> tuple[LinearOp, ...]:

@@ -81,6 +81,7 @@ class OnnxGraph(Graph):
         self._values: Mapping[str, ir.Value] | None = None
         self._ops: tuple[Op, ...] | None = None
         self._rounded: dict[str, ValueEncoding] = {}  # by the names of what `encode_value` made
+        self._encoded_values: dict[str, EncodedValue] = {}
 
     @classmethod
     def load(cls, path: Path) -> "OnnxGraph":
@@ -131,7 +132,7 @@ class OnnxGraph(Graph):
 
     def copy(self) -> Self:
         other = type(self)(self.model.clone(), self.folder, self._data_files, self.note_bytes)
-        other._rounded = dict(self._rounded)
+        other._rounded, other._encoded_values = dict(self._rounded), dict(self._encoded_values)
         return other
 
     def simplify(self) -> list[str]:
@@ -213,8 +214,12 @@ class OnnxGraph(Graph):
         self.require_opset(VALUE_OPSET)
         name = write_rounded(OnnxEditor(self.model.graph), value, encoded, readers).name or ""
         self._rounded[name] = encoded.encoding
+        self._encoded_values |= {value: encoded, name: encoded}
         self._forget()
         return name
+
+    def encoded_values(self) -> Mapping[str, EncodedValue]:
+        return self._encoded_values
 
     def encode(
         self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from qcc.ir.encoding.value import DYNAMIC_INT8, EncodedValue, ValueEncoding
-from qcc.ir.graph.ops import Weight
+from qcc.ir.graph.form import Form
 from qcc.passes.contract.contract import Activations
 from qcc.passes.contract.magnitudes import Magnitudes
 
@@ -24,7 +24,7 @@ class Dynamic(Activations):
 
     when: ClassVar[Literal["static", "dynamic"]] = "dynamic"
 
-    def encoding(self, weight: Weight) -> ValueEncoding:
+    def encoding(self, form: Form) -> ValueEncoding:
         """The same for all layers."""
         return DYNAMIC_INT8
 

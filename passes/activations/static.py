@@ -8,7 +8,7 @@ import numpy as np
 
 from qcc.ir.encoding.value import SMALLEST_STEP, STATIC_BYTES, STATIC_INT8, EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
-from qcc.ir.graph.ops import Weight
+from qcc.ir.graph.form import Form
 from qcc.passes.contract.contract import Activations, Between
 from qcc.passes.contract.magnitudes import Magnitudes
 
@@ -43,9 +43,9 @@ class Static(Activations):
     range: Literal["absmax", "percentile", "mse", "entropy"] = "absmax"
     percentile: Annotated[float, Between(50, 100)] = 99.99
 
-    def encoding(self, weight: Weight) -> ValueEncoding:
-        """Around convolutions, whose activations mostly have one sign, with a zero that calibration decides."""
-        return STATIC_BYTES if weight.kinds == {"conv"} else STATIC_INT8
+    def encoding(self, form: Form) -> ValueEncoding:
+        """With a zero that calibration decides, where the form takes one: activations mostly lie on one side of it."""
+        return STATIC_BYTES if form.takes_zeros else STATIC_INT8
 
     def encoded(self, encoding: ValueEncoding, magnitudes: Magnitudes | None) -> EncodedValue:
         """With the step, and the zero, that the magnitudes show."""

@@ -17,6 +17,7 @@ from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.value import EncodedValue, ValueEncoding
+from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.ir.kernel.op import LinearOp
@@ -265,8 +266,8 @@ class Activations(ABC):
     when: ClassVar[Literal["static", "dynamic"]]
 
     @abstractmethod
-    def encoding(self, weight: Weight) -> ValueEncoding:
-        """How the values around the layers of a weight are encoded."""
+    def encoding(self, form: Form) -> ValueEncoding:
+        """How the values around layers are encoded whose weight has this form."""
 
     @abstractmethod
     def encoded(self, encoding: ValueEncoding, magnitudes: Magnitudes | None) -> EncodedValue:

@@ -1,7 +1,6 @@
 """Which values are rounded where a layer multiplies whole numbers, and what shows their ranges.
 
-A value is encoded once, and all that run on whole numbers read it so: layers that are asked for, and between them sums,
-pools and what only moves numbers. A runtime then computes a chain of them without leaving integers.
+A value is encoded once, and all layers that run on whole numbers read it so.
 """
 
 from collections.abc import Mapping
@@ -10,14 +9,12 @@ from functools import reduce
 
 from qcc.ir.errors import Refused
 from qcc.ir.graph.form import Form
-from qcc.ir.graph.ops import Kind, Layer, Op, Weight
+from qcc.ir.graph.ops import Layer, Op, Weight
 from qcc.ir.regions.flow import Flow
+from qcc.passes.contract.chains import cut_off, origin
 from qcc.passes.contract.magnitudes import Magnitudes
 
-RIDES = frozenset((Kind.BINARY, Kind.CONCAT, Kind.POOL, Kind.RESHAPE, Kind.TRANSPOSE))
-"""The kinds of op that runtimes run on whole numbers, if what they read and make is encoded."""
 TWO = 2  # dimensions
-MOVES = frozenset((Kind.RESHAPE, Kind.TRANSPOSE))
 
 
 @dataclass(frozen=True)
@@ -49,16 +46,17 @@ def places(flow: Flow, weight: Weight, form: Form) -> tuple[Place, ...]:
     if not form.rounds_results(weight):
         values = dict.fromkeys(layer.input for layer in weight.layers)
         readers = {one: tuple((layer.op, 0) for layer in weight.layers if layer.input == one) for one in values}
-        return tuple(Place(one, readers[one], tuple(sorted(values))) for one in values)
+        seen = {one: (origin(flow, one),) if form.takes_zeros else tuple(sorted(values)) for one in values}
+        return tuple(Place(one, readers[one], seen[one]) for one in values)
     ops = {layer.op: _op(flow, layer) for layer in weight.layers}
     if len({op.inputs[1] for op in ops.values()}) > 1:
         raise Refused("its layers read it in several ways, and no product of integers takes that")
     found: dict[str, Place] = {}
     for value in dict.fromkeys(layer.input for layer in weight.layers):
-        read = tuple(use for op in flow.readers(value) for use in _uses(op, value, ops))
-        found[value] = Place(value, read, (_origin(flow, value),))
+        read = tuple((layer.op, 0) for layer in weight.layers if layer.input == value)
+        found[value] = Place(value, read, (origin(flow, value),))
     for op in ops.values():
-        value = _result(flow, op)
+        value = op.outputs[0] if op.function == "conv_transpose" else cut_off(flow, op)  # that is interleaved first
         found[value] = Place(value, None, (value,))
     return tuple(found.values())
 
@@ -81,30 +79,3 @@ def _interleaves(op: Op) -> bool:
     if not isinstance(strides, tuple) or "pads" not in op.attributes:
         return False
     return set(strides) == {1} or (len(strides) <= TWO and len(set(strides)) == 1)
-
-
-def _uses(op: Op, value: str, asked: Mapping[str, Op]) -> list[tuple[str, int]]:
-    """Where an op reads a value rounded: a layer that is asked for, or what rides along."""
-    positions = [0] if op.name in asked else range(len(op.inputs)) if op.kind in RIDES else []
-    return [(op.name, at) for at in positions if op.inputs[at] == value]
-
-
-def _result(flow: Flow, op: Op) -> str:
-    """What a layer makes, behind a function that cuts off below zero: that is done by rounding."""
-    value = op.outputs[0]
-    if op.function == "conv_transpose":
-        return value  # it is interleaved before anything else is done
-    behind = flow.only_reader(value)
-    if behind is None or not behind.outputs or behind.inputs[:1] != (value,):
-        return value
-    cuts = behind.function == "relu" or (behind.function == "clip" and behind.attributes.get("min") == 0)
-    return behind.outputs[0] if behind.kind is Kind.ELEMENTWISE and cuts else value
-
-
-def _origin(flow: Flow, value: str) -> str:
-    """Where numbers come from that were only moved, or of which the largest were taken: both have one range."""
-    while (op := flow.maker(value)) is not None and (op.kind in MOVES or op.function == "max_pool"):
-        if flow.constant(op.inputs[0]) is not None:
-            return value
-        value = op.inputs[0]
-    return value

@@ -116,7 +116,7 @@ class OnnxEditor:
         """Let readers of a value read another; what only the first needed goes."""
         old, new = self._values[value], self._values[instead]
         self._read_instead(old, new)
-        self._sweep(old)
+        self.sweep(old)
 
     def replace_region(self, value: str, source: str, matrix: Array, bias: Array | None) -> str:
         """Make a value by a product of another; the name of the matrix."""
@@ -129,7 +129,7 @@ class OnnxEditor:
             new = self.node("Add", added, f"{value}.sum", new.producer())
             new.type, new.shape = old.type, old.shape
         self._read_instead(old, new)
-        self._sweep(old)
+        self.sweep(old)
         return weight.name or ""
 
     def cut(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
@@ -175,7 +175,7 @@ class OnnxEditor:
         assert value.type is not None
         return int(value.type.dtype.value)
 
-    def _sweep(self, value: ir.Value) -> None:
+    def sweep(self, value: ir.Value) -> None:
         """Remove what made a value that nobody needs, and what only that needed."""
         todo = [value.producer()]
         while todo:

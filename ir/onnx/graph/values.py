@@ -20,21 +20,30 @@ from qcc.ir.onnx.graph.edit import OnnxEditor
 VALUE_OPSET = 18  # ReduceMax reads its axes
 ONE = np.float32(1)
 OPERANDS = 3  # of QuantizeLinear: what is rounded, the step, and the code of zero
+MOVES = frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand", "Transpose", "Slice"))
+"""Ops whose results are numbers of their first operand; they run on bytes as they do on floats."""
 
 
 @dataclass(frozen=True)
 class RoundedValue:
-    """What a rounded value is made of: ``step * rint(source / step) * scale``.
+    """What a rounded value is made of: ``step * (codes - zero) * scale``.
 
     Args:
-        source: what is rounded.
-        step: of all of it.
+        source: what is rounded, or where that is not at hand, what gives the same codes.
+        codes: its whole numbers.
+        how: the step of all of it and the code of zero, as constants.
         scale: what the result is multiplied with, a number a token; None for nothing.
     """
 
     source: ir.Value
-    step: np.float32
+    codes: ir.Value
+    how: tuple[ir.Value, ir.Value]
     scale: ir.Value | None
+
+    @property
+    def step(self) -> np.float32:
+        """The step of all of it."""
+        return np.float32(array_of(self.how[0]))
 
 
 def write_rounded(
@@ -49,44 +58,88 @@ def write_rounded(
     if readers is None and value.producer() is None:
         raise Refused(f"`{name}` is fed or stored: not all can read it rounded")
     asked = value.uses() if readers is None else [editor.use(value, op, position) for op, position in readers]
-    found = None if encoded.step is None else _known(value, encoded)
-    mine = () if found is None else (_coder(found),)
-    found = found or _written(editor, value, encoded)
+    found = _stepped(editor, value, encoded) if encoded.step is not None else _per_token(editor, value, encoded)
+    mine = _makers(found)
     for node, position in asked:
-        if node not in mine:
+        if node not in mine and node.graph is not None:  # what made its codes before may be gone
             node.replace_input_with(position, found)
     if readers is None:
         editor.take_name(value, found)
+    for one in (value, found):
+        editor.sweep(one)  # where nothing reads it any more
     return found
 
 
-def _written(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.Value:
-    """The value, rounded, which nothing reads yet."""
-    if encoded.step is not None:
-        return _stepped(editor, value, value, encoded.step, encoded.zero)
-    scale, source = _per_token(editor, value, encoded)
-    found = _stepped(editor, value, source, ONE, encoded.zero)
-    return _like(editor.node("Mul", [found, scale], f"{value.name}.rounded.scaled", found.producer()), value)
+def _stepped(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.Value:
+    """A value rounded by one step, which is done once; where numbers are only moved, that is done to the codes."""
+    made, moved = _coded(value, encoded), _moved(editor, value, encoded)
+    if made is not None and moved is not None and made is not moved:
+        made.replace_all_uses_with(moved)
+        editor.sweep(made)
+    codes = moved or made
+    if codes is None:
+        return _rounded(editor, value, value, np.float32(encoded.step or 0), encoded.zero)
+    known = (node.outputs[0] for node in codes.consumers() if _how(node) == _wanted(encoded))
+    return next(known, None) or _decoded(editor, value, codes, encoded)
 
 
-def _known(value: ir.Value, encoded: EncodedValue) -> ir.Value | None:
-    """The value as it is read rounded in this way already."""
-    for node, position in value.uses():
-        if node.op_type != "QuantizeLinear" or position != 0 or len(node.inputs) != OPERANDS:
-            continue
-        step, zero = (None if one is None else array_of(one) for one in node.inputs[1:])
-        if step is None or zero is None or (step.shape, zero.shape) != ((), ()):
-            continue
-        if zero.dtype == np.uint8 and (float(step), int(zero)) == (float(encoded.step or 0), encoded.zero):
-            return next((one.outputs[0] for one in node.outputs[0].consumers()), None)
-    return None
+def _coded(value: ir.Value, encoded: EncodedValue) -> ir.Value | None:
+    """The codes of a value that is rounded in this way already."""
+    found = (node.outputs[0] for node, at in value.uses() if at == 0 and _how(node, coder=True) == _wanted(encoded))
+    return next(found, None)
 
 
-def _coder(value: ir.Value) -> ir.Node | None:
-    """The op that makes the whole numbers of a value that `_stepped` made."""
+def _how(node: ir.Node, coder: bool = False) -> tuple[float, int] | None:
+    """The step and the code of zero of an op that makes codes, or reads them; None of another."""
+    if node.op_type != ("QuantizeLinear" if coder else "DequantizeLinear") or len(node.inputs) != OPERANDS:
+        return None
+    step, zero = (None if one is None else array_of(one) for one in node.inputs[1:])
+    if step is None or zero is None or (step.shape, zero.shape) != ((), ()) or zero.dtype != np.uint8:
+        return None
+    return float(step), int(zero)
+
+
+def _wanted(encoded: EncodedValue) -> tuple[float, int]:
+    return float(encoded.step or 0), encoded.zero
+
+
+def _moved(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.Value | None:
+    """The codes of a value that holds another's numbers, which are rounded in this way; None of others."""
+    move = value.producer()
+    if move is None or not _only_moves(move):
+        return None
+    source = move.inputs[0]
+    decoder = None if source is None else source.producer()
+    if decoder is None or _how(decoder) != _wanted(encoded):
+        return None
+    codes, others = decoder.inputs[0], list(move.inputs[1:])
+    assert codes is not None
+    for node, position in codes.uses():
+        if position == 0 and node.op_type == move.op_type and node.outputs[0].name == f"{value.name}.codes":
+            return node.outputs[0]
+    if move.op_type == "Pad":
+        others = [*others, None][: len(("pads", "value"))]
+        others[1] = editor.constant(f"{value.name}.zero", np.array(encoded.zero, np.uint8))
+    given = [codes, *others, *move.inputs[len(others) + 1 :]]
+    found = editor.node(move.op_type, given, f"{value.name}.codes", move, list(move.attributes.values()))
+    found.dtype, found.shape = ir.DataType.UINT8, value.shape
+    return found
+
+
+def _only_moves(node: ir.Node) -> bool:
+    """The op gives numbers of its first operand another place, or leaves some out; and puts zeros beside them."""
+    if node.op_type == "Pad":
+        value = array_of(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else np.zeros(1)
+        return value is not None and not value.any()
+    return node.op_type in MOVES
+
+
+def _makers(value: ir.Value) -> tuple[ir.Node, ...]:
+    """The ops that made a rounded value of what is rounded, which still read that."""
     decoder = value.producer()
     codes = None if decoder is None else decoder.inputs[0]
-    return None if codes is None else codes.producer()
+    maker = None if codes is None else codes.producer()
+    return () if maker is None or maker.op_type != "QuantizeLinear" else (maker,)
 
 
 def read_rounded(value: ir.Value) -> RoundedValue:
@@ -96,13 +149,16 @@ def read_rounded(value: ir.Value) -> RoundedValue:
     decoded, scale = (made.inputs[0], made.inputs[1]) if made.op_type == "Mul" else (value, None)
     assert decoded is not None
     decoder = decoded.producer()
-    assert decoder is not None and decoder.inputs[0] is not None and decoder.inputs[1] is not None
-    coder, step = decoder.inputs[0].producer(), array_of(decoder.inputs[1])
-    assert coder is not None and coder.inputs[0] is not None and step is not None
-    return RoundedValue(coder.inputs[0], np.float32(step), scale)
+    assert decoder is not None
+    codes, step, zero = decoder.inputs
+    assert codes is not None and step is not None and zero is not None
+    coder = codes.producer()
+    source = coder.inputs[0] if coder is not None and coder.op_type == "QuantizeLinear" else decoded
+    assert source is not None
+    return RoundedValue(source, codes, (step, zero), scale)
 
 
-def _stepped(editor: OnnxEditor, value: ir.Value, source: ir.Value, step: np.float32, zero: int) -> ir.Value:
+def _rounded(editor: OnnxEditor, value: ir.Value, source: ir.Value, step: np.float32, zero: int) -> ir.Value:
     """Rounded by one step, and decoded again; the constants are this value's own, so that they go with it."""
     name = f"{value.name}.rounded"
     given = [editor.constant(f"{name}.step", np.array(step, np.float32))]
@@ -112,7 +168,22 @@ def _stepped(editor: OnnxEditor, value: ir.Value, source: ir.Value, step: np.flo
     return _like(editor.node("DequantizeLinear", [codes, *given], name, codes.producer()), value)
 
 
-def _per_token(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> tuple[ir.Value, ir.Value]:
+def _decoded(editor: OnnxEditor, value: ir.Value, codes: ir.Value, encoded: EncodedValue) -> ir.Value:
+    """What codes stand for that are there."""
+    name = f"{value.name}.rounded"
+    given = [editor.constant(f"{name}.step", np.array(encoded.step, np.float32))]
+    given.append(editor.constant(f"{name}.middle", np.array(encoded.zero, np.uint8)))
+    return _like(editor.node("DequantizeLinear", [codes, *given], name, codes.producer()), value)
+
+
+def _per_token(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.Value:
+    """A value rounded by a step a token."""
+    scale, source = _over_tokens(editor, value, encoded)
+    found = _rounded(editor, value, source, ONE, encoded.zero)
+    return _like(editor.node("Mul", [found, scale], f"{value.name}.rounded.scaled", found.producer()), value)
+
+
+def _over_tokens(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> tuple[ir.Value, ir.Value]:
     """The steps of the tokens, and the value over them; written once for all that read it so."""
     name = f"{value.name}.qcc.over"
     for node, position in value.uses():

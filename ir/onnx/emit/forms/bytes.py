@@ -10,4 +10,4 @@ class BytesWriter(IntegersWriter):
     """Writes weights of 8 bits without a sign, but for depthwise convolutions."""
 
     def _signed(self, layer: Layer, numbers: np.ndarray) -> bool:
-        return layer.groups == len(numbers) and numbers.shape[1] == 1
+        return bool(layer.kernel) and layer.groups == len(numbers) and numbers.shape[1] == 1

@@ -51,7 +51,7 @@ class IntegersWriter(FormWriter):
         signed = self._signed(layer, numbers)
         key = signed, scales.tobytes(), numbers.tobytes()
         if key not in written:
-            codes, zero = self._codes(numbers, signed)
+            codes, zero = self._codes(numbers, signed, len(numbers))
             written[key] = [codes, self.stored("scale", scales), zero]
         weight = self._decoded(written[key], node, 0)
         weight.shape = ir.Shape(numbers.shape)
@@ -111,23 +111,20 @@ class IntegersWriter(FormWriter):
         With a step a token that is done to ``x`` over it, and the product multiplied by it, which keeps it from a bias.
         The runtime makes that a product of integers. But of a matrix product and its bias it makes a ``Gemm`` before,
         which it does not; nor a product that is clipped alone. The axis in front keeps it from both. And where layers
-        read the same value it only multiplies bytes without a sign, so the activations are such, around 128. The
-        weights have one: ``vpmaddubsw``, which multiplies such where there is no VNNI, adds two products in 16 bits,
-        which two with codes of 7 bits fit. Those of 8 do not: whoever asks for them knows the processor.
+        read the same value it only multiplies bytes without a sign, so the activations are such. Weights with one are
+        multiplied by ``vpmaddubsw`` where there is no VNNI, which adds two products in 16 bits: two with codes of 7
+        bits fit. Those of 8 do not: whoever asks for them knows the processor.
         """
-        steps = [self.step(layer) for layer in self._weight.layers]
-        codes = self.integers("codes", self._numbers().view(np.uint8).T, ir.DataType.INT8)
-        zero = self._zeros(self._encoded.shape[0])
+        numbers = self._numbers()
+        codes, zero = self._codes(numbers.T, self._signed(self._weight.layers[0], numbers), len(numbers))
         scale = self.stored("scale", self._encoded.scales.scale.reshape(-1).astype(np.float32))
-        middle = self.shared("qcc.number.uint8.128", np.array(128, np.uint8))
         front = None if self._weight.reads == {DYNAMIC_INT8} else self.shape((0,))
-        for layer, step in zip(self._weight.layers, steps, strict=True):
+        for layer in self._weight.layers:
             old, read = self._nodes[layer.op], self.read(layer)
-            x = read.source
+            x, value = read.source, read.codes
             apart = read.scale is None and (x.shape is None or len(x.shape) == 2 or _clipped(old))
-            value = self.node("Unsqueeze", [x, front], old, dtype=ir.DataType.FLOAT) if apart else x
-            rounded = self.node("QuantizeLinear", [value, step, middle], old, dtype=ir.DataType.UINT8)
-            value = self.node("DequantizeLinear", [rounded, step, middle], old, dtype=ir.DataType.FLOAT)
+            value = self.node("Unsqueeze", [value, front], old, dtype=ir.DataType.UINT8) if apart else value
+            value = self.node("DequantizeLinear", [value, *read.how], old, dtype=ir.DataType.FLOAT)
             weight = self._decoded([codes, scale, zero], old, 1)
             product = self.node("MatMul", [value, weight], old, dtype=ir.DataType.FLOAT)
             if apart:
@@ -143,11 +140,11 @@ class IntegersWriter(FormWriter):
         lowest = self._integers_of().grid.lowest
         return (self._encoded.codes + np.uint8(lowest % 256)).view(np.int8)
 
-    def _codes(self, numbers: np.ndarray, signed: bool) -> tuple[ir.Value, ir.Value]:
-        """Numbers in bytes with a sign, or without one around 128; and the zeros of the channels."""
+    def _codes(self, numbers: np.ndarray, signed: bool, count: int) -> tuple[ir.Value, ir.Value]:
+        """Numbers in bytes with a sign, or without one around 128; and the zeros of so many channels."""
         if signed:
-            return self.integers("codes", numbers.view(np.uint8), ir.DataType.INT8), self._zeros(len(numbers))
-        middles = self.shared(f"qcc.middles.uint8.{len(numbers)}", np.full(len(numbers), 128, np.uint8))
+            return self.integers("codes", numbers.view(np.uint8), ir.DataType.INT8), self._zeros(count)
+        middles = self.shared(f"qcc.middles.uint8.{count}", np.full(count, 128, np.uint8))
         return self.integers("codes", numbers.view(np.uint8) ^ np.uint8(128), ir.DataType.UINT8), middles
 
     def _signed(self, layer: Layer, numbers: np.ndarray) -> bool:
