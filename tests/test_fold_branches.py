@@ -37,13 +37,15 @@ class Adapted(nn.Module):
         self.beside = beside
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(self.beside(self, torch.tanh(x)))
+        result: Tensor = torch.tanh(self.beside(self, torch.tanh(x)))
+        return result
 
 
 def _lokr(m: Adapted, x: Tensor) -> Tensor:
     """A Kronecker product beside the base, applied factor by factor."""
     parts = x.reshape(3, 5, 4, 6).transpose(2, 3) @ m.small
-    return m.base(x) + (parts.transpose(2, 3) @ m.large).reshape(3, 5, OUT)
+    result: Tensor = m.base(x) + (parts.transpose(2, 3) @ m.large).reshape(3, 5, OUT)
+    return result
 
 
 FOLDS: dict[str, Callable[[Adapted, Tensor], Tensor]] = {
@@ -83,7 +85,7 @@ def _fx(module: nn.Module, _: Path) -> FxGraph:
 
 @pytest.fixture(params=[_onnx, _fx], ids=["onnx", "fx"])
 def graph_of(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[nn.Module], Graph]:
-    return lambda module: request.param(module.eval(), tmp_path)  # type: ignore[no-any-return]
+    return lambda module: request.param(module.eval(), tmp_path)
 
 
 def _folded(graph: Graph) -> tuple[Graph, list[Edit]]:

@@ -95,7 +95,7 @@ def _powers(wanted: Array, got: Array | None, kept: Array | None, parts: int, me
         powers = _rows(changed, parts).sum(axis=-1, dtype=np.float64), _rows(np.ones(wanted.shape, bool), parts)
         return _sums(powers[0], kept, parts), _sums(powers[1].sum(axis=-1, dtype=np.float64), kept, parts)
     have = wanted if got is None or not whole else got
-    noise, signal = _row_powers(*(_rows(one, parts) for one in (wanted, have)), metric)
+    noise, signal = _row_powers(_rows(wanted, parts), _rows(have, parts), metric)
     noise, signal = (_sums(one, kept, parts) for one in (noise, signal))
     if not whole:
         signal = np.where(signal > 0, signal, 1.0)
