@@ -38,7 +38,7 @@ from qcc.compiler.report import layer_rows, lock
 from qcc.compiler.report.budget import compare_with_budget
 from qcc.compiler.report.covered import Covered
 from qcc.compiler.report.lock import Lock
-from qcc.compiler.report.publish_result import publish_failed, publish_result
+from qcc.compiler.report.publish_result import packed, publish_failed, publish_result
 from qcc.compiler.report.reach import reach
 from qcc.compiler.report.result import Result
 from qcc.compiler.runtime.build_kernels import runs_here, warn_of_no_ops
@@ -160,6 +160,9 @@ class Compilation:
             compare_with_budget(opened.plan, verification, times, self.diagnostics)
             kernels = kernels_beside(self.output) if library else None
             result = replace(self._result(opened, settled, verification), kernels=kernels, times=times)
+            if verification.passed and export_of(self.policy).entropy:
+                with self.phases.phase("pack"):
+                    result = packed(result, staged, settled.written)
             used = self.policy, opened.data, opened.inputs, staged
             if verification.passed:
                 publish_result(result, *used, settled.written)

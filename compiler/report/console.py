@@ -47,7 +47,8 @@ def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
     """Each line with its colour, under the word that starts it."""
     kernels = [result.kernels] if result.kernels else []
     data = [result.data] if result.data else []
-    files = [result.output, *data, *kernels, result.lock, result.report] if result.written else []
+    packed = [result.packed] if result.packed else []
+    files = [result.output, *data, *kernels, *packed, result.lock, result.report] if result.written else []
     wrote = ", ".join(map(str, files)) if files else "nothing: the verification failed"
     wrote += "; kept although the verification failed" if files and not result.passed else ""
     whole = sum(result.seconds.values())
@@ -59,6 +60,7 @@ def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
     verify = [*(bounds or [("the policy sets no bound", None)]), *lost, *notes]
     topics: dict[str, list[tuple[str, Style | None]]] = {
         "size": [(_size_line(result), "bold")],
+        "transport": [(_packed_line(result), None)] if result.packed else [],
         "latency": [] if result.times is None else latency_lines(result.times),
         "outputs": [(line, None) for line in _output_lines(result)],
         "verify": verify,
@@ -80,6 +82,11 @@ def _size_line(result: Result) -> str:
     bits = average_bits(result.layers)
     shared = "" if bits is None else f"; {bits:.2f} bits a weight on average"
     return f"{before:,} -> {after:,} bytes, {percent(after / before)}, {before / max(after, 1):.2f}x smaller{shared}"
+
+
+def _packed_line(result: Result) -> str:
+    share = percent(result.packed_bytes / max(result.output_bytes, 1))
+    return f"{result.packed_bytes:,} bytes, {share} of the model's; `qcc expand` makes it again, bit for bit"
 
 
 def _output_lines(result: Result) -> list[str]:

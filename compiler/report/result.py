@@ -98,6 +98,10 @@ class Result:
     """The kernel ops that the model calls, in alphabetical order."""
     data: Path | None = None
     """The file beside the model that its weights lie in, if they lie apart."""
+    packed: Path | None = None
+    """The model for transport, if it was asked for."""
+    packed_bytes: int = 0
+    """What that takes."""
     times: ModelTimes | None = None
     """Of the input and the written model; None where the verification failed."""
     notes: tuple[str, ...] = ()

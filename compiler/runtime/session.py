@@ -8,7 +8,7 @@ import numpy as np
 
 from qcc.compiler.console.byte_size import byte_size
 from qcc.compiler.files.kernel_library import find
-from qcc.compiler.runtime.fitting import fitting
+from qcc.compiler.runtime.fitting import fitting, whole
 from qcc.compiler.runtime.kernel_nodes import KernelNode, kernel_nodes, listing, summary
 from qcc.compiler.runtime.register import register
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
@@ -33,7 +33,8 @@ class Session:
     which library is loaded, None without one; ``nodes`` which of its nodes the library runs.
 
     Args:
-        path: an ``.onnx`` file.
+        path: an ``.onnx`` file, or one for transport (``.rans``), which is expanded to a folder that is gone
+            afterwards.
         kernels: the kernel library. None takes ``MODEL.kernels.so`` beside the model if it is there, True insists on
             it, False does without, and a path names another file.
         threads: that a run may use; None leaves it to the runtime, which takes all cores.
@@ -69,7 +70,7 @@ class Session:
         self._loaded = loadable(self.kernels) if self.kernels else None
         if self._loaded:
             register(options, self._loaded)
-        with fitting(self.path, most) as fits:
+        with whole(self.path) as plain, fitting(plain, most) as fits:
             try:
                 self._session = onnxruntime.InferenceSession(str(fits), options, providers=usable(providers))
             except Exception as error:  # the runtime raises a dozen unrelated classes
@@ -90,7 +91,8 @@ class Session:
             QccError: the model's file can no longer be read.
         """
         try:
-            return kernel_nodes(self.path, self._loaded, self._providers)
+            with whole(self.path) as plain:
+                return kernel_nodes(plain, self._loaded, self._providers)
         except ModelError as error:
             raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
 
@@ -101,7 +103,8 @@ class Session:
         Raises:
             ModelError: the file can no longer be read.
         """
-        return whole_size(self.path, parse(self.path).data_files)
+        with whole(self.path) as plain:
+            return whole_size(plain, parse(plain).data_files)
 
     def report(self) -> str:
         """What runs where, as text: a summary, and a line a node that a kernel may run."""
