@@ -1,8 +1,9 @@
-"""A checkpoint's law: its header tells how each tensor is stored; what no header says is refused, and nothing is compiled."""
+"""A checkpoint's law: its header tells how each tensor is stored; damage is told, and nothing is compiled."""
 
 import io
 import json
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ def text(word: str) -> bytes:
     return struct.pack("<Q", len(word)) + word.encode()
 
 
-def gguf(tensors: list[tuple[str, tuple[int, ...], int]], version: int = 3) -> bytes:
+def gguf(tensors: Sequence[tuple[str, tuple[int, ...], int]], version: int = 3) -> bytes:
     facts = [
         text("general.name") + struct.pack("<I", 8) + text("a model"),
         text("a.number") + struct.pack("<II", 4, 7),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from qcc.compiler.console import terminal
 from qcc.compiler.console.fit_table import Column, Table
-from qcc.ir.checkpoint.held import Checkpoint, Held
+from qcc.ir.checkpoint.held import Held, WeightFile
 
 COLUMNS = (
     Column("stored as"),
@@ -15,7 +15,7 @@ COLUMNS = (
 NO_GRAPH = "weights without what is computed with them: qcc compiles the ONNX export of the original model"
 
 
-def write_checkpoint(path: Path, found: Checkpoint, format: str) -> int:
+def write_checkpoint(path: Path, found: WeightFile, format: str) -> int:
     """Tell what it holds; the exit status."""
     if format == "json":
         tensors = [asdict(one) for one in found.tensors]
@@ -29,7 +29,7 @@ def write_checkpoint(path: Path, found: Checkpoint, format: str) -> int:
     return 0
 
 
-def _table(found: Checkpoint) -> Table:
+def _table(found: WeightFile) -> Table:
     """A row each way to store."""
     ways: dict[str, list[Held]] = {}
     for one in found.tensors:

@@ -7,7 +7,7 @@ import struct
 from math import prod
 from typing import BinaryIO
 
-from qcc.ir.checkpoint.held import Checkpoint, Held
+from qcc.ir.checkpoint.held import Held, WeightFile
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -56,7 +56,7 @@ TYPES: dict[int, tuple[str, int, int, str, str]] = {
 """By number: the name, weights and bytes of a block, the format of ours that stores the same, or what is different."""
 
 
-def read_gguf(file: BinaryIO) -> Checkpoint:
+def read_gguf(file: BinaryIO) -> WeightFile:
     """The tensors of a file, by its header alone.
 
     Raises:
@@ -74,7 +74,7 @@ def read_gguf(file: BinaryIO) -> Checkpoint:
     for _ in range(values):
         reader.text()
         reader.skip_value(reader.number("I"))
-    return Checkpoint(f"GGUF {version}", tuple(_tensor(reader) for _ in range(tensors)))
+    return WeightFile(f"GGUF {version}", tuple(_tensor(reader) for _ in range(tensors)))
 
 
 def _tensor(reader: "_Reader") -> Held:

@@ -31,7 +31,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class WeightFile:
     """A file of weights.
 
     Args:

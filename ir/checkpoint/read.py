@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from qcc.ir.checkpoint.gguf import MAGIC, read_gguf
-from qcc.ir.checkpoint.held import Checkpoint
+from qcc.ir.checkpoint.held import WeightFile
 from qcc.ir.checkpoint.safetensors import read_safetensors
 from qcc.ir.errors import ModelError
 
 
-def read_checkpoint(path: Path) -> Checkpoint | None:
+def read_checkpoint(path: Path) -> WeightFile | None:
     """What a checkpoint holds, by its header alone; None if the file is none.
 
     Raises:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
-from qcc.ir.checkpoint.held import Checkpoint, Held
+from qcc.ir.checkpoint.held import Held, WeightFile
 
 LONGEST = 100_000_000  # bytes of a header, as the format bounds it
 FLOATS = {"F32": "float", "F64": "float", "F16": "fp16", "BF16": "bf16"}
@@ -16,7 +16,7 @@ WORD = 32  # bits of the numbers that codes lie in
 Entry = Mapping[str, Any]
 
 
-def read_safetensors(file: BinaryIO) -> Checkpoint:
+def read_safetensors(file: BinaryIO) -> WeightFile:
     """The tensors of a file, by its header alone.
 
     Raises:
@@ -35,7 +35,7 @@ def read_safetensors(file: BinaryIO) -> Checkpoint:
     except (KeyError, TypeError, AttributeError, RecursionError, UnicodeDecodeError, ZeroDivisionError) as error:
         raise ValueError(f"its header is not understood: {error}") from error
     packed = {one.stored.split()[0] for one in tensors if one.stored.startswith(("GPTQ", "AWQ"))}
-    return Checkpoint(", ".join(("safetensors", *sorted(packed))), tensors)
+    return WeightFile(", ".join(("safetensors", *sorted(packed))), tensors)
 
 
 def _tensors(entries: Mapping[str, Entry]) -> Iterator[Held]:
