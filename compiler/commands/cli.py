@@ -144,7 +144,7 @@ def _unknown(words: Sequence[str]) -> UsageError:
     name = words[0]
     if name.startswith("-"):
         return UsageError(f"unknown option: `{name}`", "`qcc --help` lists the commands")
-    if name.endswith(".onnx"):
+    if name.endswith((".onnx", ".pt2")):
         return UsageError(f"unknown command: `{name}`", f"did you mean `qcc compile {name}`?")
     if name.endswith(".qpolicy"):
         return UsageError(f"unknown command: `{name}`", f"did you mean `qcc check {name}`?")

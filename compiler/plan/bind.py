@@ -92,6 +92,7 @@ def facts(weights: Sequence[Weight], given: bool) -> list[list[Facts]]:
                 op=layer.function,
                 bytes=weight.size_bytes,
                 data=GIVEN if given else GENERATED,
+                others=layer.names[1:],
             )
             for layer in weight.layers
         ]
@@ -236,7 +237,8 @@ def _depth_steps(policy: Policy, weights: Sequence[Weight], diagnostics: Diagnos
     for part in policy.depth:
         meant: dict[str, None] = {}
         for glob in part.globs:
-            found = [one.name for one in weights if any(matches_glob(glob, layer.name) for layer in one.layers)]
+            names = {one.name: [name for layer in one.layers for name in layer.names] for one in weights}
+            found = [one for one, called in names.items() if any(matches_glob(glob, name) for name in called)]
             meant.update(dict.fromkeys(found))
             if not found:
                 help = "`qcc inspect` lists the layers"

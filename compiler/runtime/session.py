@@ -17,9 +17,11 @@ from qcc.dsl.diagnostics.spelling import did_you_mean
 from qcc.ir.errors import ModelError, first_line
 from qcc.ir.graph.ops import Value
 from qcc.ir.kernel.loadable import loadable
+from qcc.ir.model.options import ONNX
 from qcc.ir.onnx.file.load import parse
 from qcc.ir.onnx.file.runtime import onnxruntime, usable
 from qcc.ir.onnx.file.save import whole_size
+from qcc.ir.open_file import is_program
 
 PREFIX = "qcc."
 DTYPES = {"float": "float32", "double": "float64"}
@@ -63,6 +65,10 @@ class Session:
         self.path, self._providers = Path(path), tuple(providers)
         if not self.path.is_file():
             raise QccError([Diagnostic("Q400", f"no such file: `{path}`")])
+        if is_program(self.path):
+            message = f"`{path}` is a PyTorch program, and ONNX Runtime runs ONNX models"
+            made = f"`qcc compile {path} -o {self.path.with_suffix(ONNX).name}` makes one of it"
+            raise QccError([Diagnostic("Q384", message, help=made)])
         self.kernels: Path | None = find(self.path, kernels)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3

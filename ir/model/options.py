@@ -4,6 +4,8 @@ from typing import Literal
 
 PROGRAM = ".pt2"
 """The suffix of files that hold programs of torch.export."""
+ONNX = ".onnx"
+"""That of ONNX models."""
 PACKED = ".rans"
 """The suffix of models for transport."""
 ExternalData = Literal["auto", "always", "never"]
