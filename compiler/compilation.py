@@ -318,7 +318,7 @@ class Compilation:
             written = build.write(opened.file.model, built, staged, export_of(self.policy), notes, most)
             return replace(built, edits=evidence.meter.shortened(built.edits, written.levels)), written
 
-        settled = None if copies(plan) else settle(plan, write, evidence.losses)
+        settled = None if copies(plan) else settle(plan, write, evidence.losses, evidence.together)
         for edit in settled.built.edits if settled else ():
             if edit.refused:
                 self.diagnostics.warning("Q411", f"`{edit.subject}` stays as it is: {edit.text}")
@@ -343,7 +343,7 @@ class Compilation:
             plan=settled.plan,
             ops=tuple(sorted(op.name for op in settled.built.ops)),
             edits=() if same else source.edits,
-            allocation=allocation_of(opened.plan, settled),
+            allocation=allocation_of(opened.plan, settled, opened.graph),
             verification=verification,
             warnings=self.diagnostics.warnings,
             seconds=dict(self.phases.seconds),

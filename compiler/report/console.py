@@ -122,6 +122,10 @@ def _bound_line(check: BoundCheck, generated: bool) -> tuple[str, Style | None]:
     return text, "red" if not check.passed else "yellow" if check.excuse else "green"
 
 
+def _uniform(allocation: Allocation) -> bool:
+    return allocation.rivals is not None and allocation.rivals[1] < allocation.rivals[0]
+
+
 def _allocation_lines(allocation: Allocation | None) -> list[str]:
     if allocation is None:
         return []
@@ -129,10 +133,13 @@ def _allocation_lines(allocation: Allocation | None) -> list[str]:
     proof = "proven optimal" if allocation.gap <= 0 else f"within {percent(allocation.gap)} of the optimum"
     predicted = allocation.predicted_error
     metric = additive()[allocation.metric]
-    told = f"error at the outputs {percent(predicted or 0.0)}"
-    if "%" not in metric.units:
-        told = f"{metric.title} at the outputs {metric.text(predicted or 0.0)}"
+    text, title = (percent, "error") if "%" in metric.units else (metric.text, metric.title)
+    told = f"{title} at the outputs {text(predicted or 0.0)}"
+    if allocation.least_error is not None:
+        told += f", at least {text(allocation.least_error)} by the closed form"
     error = "" if predicted is None else f"; predicted {told}"
+    if _uniform(allocation):
+        proof = "one format for all, which loses less than the optimum's mix when all weights are run together"
     held = f" on {plural(allocation.held_out, 'sample')} held out" if allocation.held_out else ""
     counts = f"{plural(allocation.candidates, 'candidate')} for {plural(allocation.options, 'layer')}"
     return [

@@ -69,6 +69,10 @@ class Allocation:
     """Samples that measured, if statistics that chose the codes have not seen them."""
     metric: str = "output_error"
     """What the error is measured in."""
+    least_error: float | None = None
+    """What no choice can lose less than, by a closed form; None where no size is bounded."""
+    rivals: tuple[float, float] | None = None
+    """What the chosen mix of formats and the best single format lost, all weights together, where both were run."""
 
 
 @dataclass(frozen=True)
