@@ -1,6 +1,6 @@
 """The same policy on a PyTorch module and on its ONNX export: the same plan, the same parts, the same numbers?
 
-    python -m benchmarks.parity [--only NAME ...] [--policy NAME ...]
+    python -m benchmarks.architectures.parity [--only NAME ...] [--policy NAME ...]
 
 Takes the modules of `benchmarks.architectures`, those of transformers where that is installed. A row is a model under a
 policy: whether the plans are one text, which share of the stored numbers differs, how far the outputs are apart (of the
@@ -70,7 +70,7 @@ def main() -> None:
         raise SystemExit(f"no such architecture: {', '.join(unknown)}; there are {', '.join(builders)}")
     warnings.filterwarnings("ignore")
     logging.disable(logging.ERROR)
-    print(f"# {machine()}\n# python -m benchmarks.parity")
+    print(f"# {machine()}\n# python -m benchmarks.architectures.parity")
     print("| model | policy | weights | plans | numbers that differ | outputs apart | torch, s | ONNX, s |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name in names:
