@@ -1,6 +1,6 @@
 """What formats and ways of rounding lose at a layer's output, on samples that neither has seen.
 
-    python -m benchmarks.layers MODEL --data FILE.npz [--every 7] [--formats FORMAT ...]
+    python -m benchmarks.layers MODEL --data FILE.npz [--every 7] [--formats FORMAT ...] [--roundings WAY ...]
 
 FILE.npz holds samples by the names of the model's inputs, in an order that says nothing. A quarter of them is held out:
 grids, bits, codes and scales come from the others, and the error, squared over the squares of the layer's output, is
@@ -57,20 +57,27 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--every", type=int, default=7)
     parser.add_argument("--formats", nargs="*", default=FORMATS)
+    parser.add_argument("--roundings", nargs="*", default=list(ROUNDINGS), choices=list(ROUNDINGS))
     arguments = parser.parse_args()
     print(f"# {machine()}\n# python -m benchmarks.layers {' '.join(sys.argv[1:])}")
     graph = OnnxGraph.load(arguments.model)
     weights, moments = _observed(graph, load(arguments.data, graph, None, 0), arguments.every)
-    print(f"| format | bits | {' | '.join(ROUNDINGS)} |\n| --- | --- |{' --- |' * len(ROUNDINGS)}")
+    names = arguments.roundings
+    print(f"| format | bits | {' | '.join(names)} |\n| --- | --- |{' --- |' * len(names)}")
     for text in arguments.formats:
-        print(_row(text, format_of(text), graph, weights, moments), flush=True)
+        print(_row(text, format_of(text), [ROUNDINGS[name] for name in names], graph, weights, moments), flush=True)
 
 
 def _row(
-    text: str, encoding: Encoding, graph: OnnxGraph, weights: Sequence[Weight], moments: dict[str, Moments]
+    text: str,
+    encoding: Encoding,
+    roundings: Sequence[Rounding],
+    graph: OnnxGraph,
+    weights: Sequence[Weight],
+    moments: dict[str, Moments],
 ) -> str:
     cells, bits = [], 0.0
-    for rounding in ROUNDINGS.values():
+    for rounding in roundings:
         logs, taken, count = [], 0, 0
         for weight in weights:
             matrix = np.asarray(graph.matrix(weight), np.float32)

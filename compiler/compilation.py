@@ -38,7 +38,7 @@ from qcc.compiler.report import layer_rows, lock
 from qcc.compiler.report.budget import compare_with_budget
 from qcc.compiler.report.covered import Covered
 from qcc.compiler.report.lock import Lock
-from qcc.compiler.report.publish_result import publish_failed, publish_result
+from qcc.compiler.report.publish_result import packed, publish_failed, publish_result
 from qcc.compiler.report.reach import reach
 from qcc.compiler.report.result import Result
 from qcc.compiler.runtime.build_kernels import runs_here, warn_of_no_ops
@@ -160,6 +160,9 @@ class Compilation:
             compare_with_budget(opened.plan, verification, times, self.diagnostics)
             kernels = kernels_beside(self.output) if library else None
             result = replace(self._result(opened, settled, verification), kernels=kernels, times=times)
+            if verification.passed and export_of(self.policy).entropy:
+                with self.phases.phase("pack"):
+                    result = packed(result, staged, settled.written)
             used = self.policy, opened.data, opened.inputs, staged
             if verification.passed:
                 publish_result(result, *used, settled.written)
@@ -314,7 +317,7 @@ class Compilation:
             written = build.write(opened.file.model, built, staged, export_of(self.policy), notes, most)
             return replace(built, edits=evidence.meter.shortened(built.edits, written.levels)), written
 
-        settled = None if copies(plan) else settle(plan, write, evidence.losses)
+        settled = None if copies(plan) else settle(plan, write, evidence.losses, evidence.together)
         for edit in settled.built.edits if settled else ():
             if edit.refused:
                 self.diagnostics.warning("Q411", f"`{edit.subject}` stays as it is: {edit.text}")
@@ -339,7 +342,7 @@ class Compilation:
             plan=settled.plan,
             ops=tuple(sorted(op.name for op in settled.built.ops)),
             edits=() if same else source.edits,
-            allocation=allocation_of(opened.plan, settled),
+            allocation=allocation_of(opened.plan, settled, opened.graph),
             verification=verification,
             warnings=self.diagnostics.warnings,
             seconds=dict(self.phases.seconds),

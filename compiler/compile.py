@@ -1,14 +1,16 @@
 """The main job: a model and a policy in, a verified artifact out."""
 
+import weakref
 from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qcc.codegen.target.scratch import scratch
 from qcc.compiler.calibrate.samples import Data
 from qcc.compiler.compilation import Compilation
 from qcc.compiler.console.phases import Progress, silent
-from qcc.compiler.files.in_memory import file_of
-from qcc.compiler.files.open_model import model_path
+from qcc.compiler.files.source_file import source_file
 from qcc.compiler.files.staging import output_path
 from qcc.compiler.files.system_errors import told
 from qcc.compiler.observe.executor import executor_of
@@ -19,7 +21,7 @@ from qcc.compiler.report.result import Result
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.kernel.op import LinearOp
-from qcc.ir.open_file import is_object
+from qcc.ir.open_file import is_object, is_program
 
 
 def compile(
@@ -43,7 +45,8 @@ def compile(
         policy: a ``.qpolicy`` file, a preset's name, the text of a policy, or a loaded policy; by default what the plan
             keeps of its own, or ``balanced`` without a plan.
         example_inputs: what a module is called with, to be exported: a tuple, or a mapping of named ones.
-        output: the file to write; by default ``<model>.qcc.onnx`` beside the model, or none for a model in memory.
+        output: the file to write; by default ``<model>.qcc.onnx`` beside the model, or none for a model in memory. A
+            PyTorch model whose output is an ``.onnx`` file is exported first, and compiled as ONNX.
         data: calibration data, instead of what the policy names: an ``.npz`` file, a CalibrationDataReader, or feeds.
         definitions: values of the policy's parameters, as ``-D`` gives them.
         plan: a decided plan, or one that was read from a file, to run instead of the policy's rules.
@@ -59,16 +62,51 @@ def compile(
     Raises:
         QccError: the policy, the model or the data is at fault.
     """
-    with told(), file_of(model, example_inputs, output) as (path, target):
-        given = path, loaded_policy(policy, plan, definitions), target, data, dims, progress
+    with told(), scratch() as passing, ExitStack() as held:
+        path, target = held.enter_context(source_file(model, example_inputs, output))
+        if is_object(model) and target is None:
+            target = passing / output_path(path, None).name
+        loaded = loaded_policy(policy, plan, definitions)
+        given = path, loaded, target, data, dims, progress
         result = Compilation.prepare(*given, keep_failed, executor_of(jobs)).run(plan)
-        return with_object(result, output is not None) if is_object(model) else result
+        if not is_program(path):
+            return result
+        result = with_object(result, output is not None) if is_object(model) else result
+        again = _AsOnnx(path, loaded, result.plan, data, dims or {}, jobs)
+        weakref.finalize(again, held.pop_all().close)
+        return replace(result, as_onnx=again)
+
+
+@dataclass(frozen=True, eq=False)
+class _AsOnnx:
+    """Compiles a model again, as ONNX; what was made for it lives as long."""
+
+    model: Path
+    policy: Policy
+    plan: Plan
+    data: Data | None
+    dims: Mapping[str, int]
+    jobs: int
+
+    def __call__(self, output: Path, keep_failed: bool) -> Result:
+        """Under the plan that there is."""
+        return compile(
+            self.model,
+            self.policy,
+            output=output,
+            data=self.data,
+            plan=self.plan,
+            dims=self.dims,
+            keep_failed=keep_failed,
+            jobs=self.jobs,
+        )
 
 
 def decide_plan(
     model: str | Path,
     policy: str | Path | Policy | None = None,
     *,
+    output: str | Path | None = None,
     data: Data | None = None,
     definitions: Mapping[str, str] | None = None,
     plan: Plan | PlanFile | None = None,
@@ -76,14 +114,13 @@ def decide_plan(
     progress: Progress = silent,
 ) -> tuple[Plan, frozenset[LinearOp], tuple[Diagnostic, ...]]:
     """The plan that `compile` would run, with all that is open decided, the kernel ops that its model would call, and
-    the warnings; nothing is verified.
+    the warnings; nothing is verified, nor written.
 
     Raises:
         QccError: the policy, the model or the data is at fault.
     """
-    with scratch() as folder, told():
-        path = model_path(model)
-        written = folder / output_path(path, None).name
+    with told(), scratch() as folder, source_file(model, None, output) as (path, target):
+        written = folder / output_path(path, target).name
         loaded = loaded_policy(policy, plan, definitions)
         compilation = Compilation.prepare(path, loaded, written, data, dims, progress)
         settled = compilation.decide(plan)

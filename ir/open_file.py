@@ -20,10 +20,24 @@ def open_file(path: Path) -> AnyModel:
     """
     if path.suffix != PROGRAM:
         return OnnxModel(path)
-    if find_spec("torch") is None:
-        raise ModelError("Q642", f"PyTorch reads `{path}`, and is not installed", "install it: `pip install torch`")
+    _need_torch(path)
     model: AnyModel = import_module("qcc.ir.fx.model").FxModel.load(path)
     return model
+
+
+def is_program(path: Path) -> bool:
+    """A file of this name holds a program of torch.export."""
+    return path.suffix == PROGRAM
+
+
+def write_as_onnx(source: Path, path: Path) -> None:
+    """Write the model of a file that is no ONNX model as one: as its framework exports it.
+
+    Raises:
+        ModelError: there is none that can be read, or that can be exported.
+    """
+    _need_torch(source)
+    import_module("qcc.ir.fx.file.objects").convert(source, path)
 
 
 def is_object(model: object) -> bool:
@@ -37,7 +51,7 @@ def save_object(model: object, inputs: object, path: Path) -> None:
     Args:
         model: a module, or an exported program.
         inputs: what a module is called with: a tuple, or a mapping of named ones.
-        path: of the file.
+        path: of the file; its name tells the format.
 
     Raises:
         ModelError: it cannot be exported.
@@ -52,3 +66,8 @@ def load_object(path: Path) -> Any:  # noqa: ANN401 - of a framework that need n
         ModelError: it cannot be read.
     """
     return import_module("qcc.ir.fx.file.objects").load(path)
+
+
+def _need_torch(path: Path) -> None:
+    if find_spec("torch") is None:
+        raise ModelError("Q642", f"PyTorch reads `{path}`, and is not installed", "install it: `pip install torch`")

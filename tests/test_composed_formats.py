@@ -51,6 +51,11 @@ SPELLINGS = {
     "low_rank(int4 group 32, 8, bf16)": "stack(int4 group 32 sym scale fp16, low_rank(rank = 8, bf16))",
     "blocks(32x32, keep = 25%)": "blocks(32x32, keep = 25%)",
     "blocks(16x4, keep = 50%, int4 group 32)": "blocks(16x4, keep = 50%, int4 group 32 sym scale fp16)",
+    "blocks(16x16, 50%, by = obs)": "blocks(16x16, keep = 50%, by = obs)",
+    "blocks(16x16, 50%, by = wanda)": "blocks(16x16, keep = 50%)",
+    "of(2, 4)": "of(count = 2, every = 4)",
+    "of(4, 8, by = magnitude, int4 group 32)": "of(count = 4, every = 8, by = magnitude, int4 group 32 sym scale fp16)",
+    "unstructured(keep = 30%, nf4)": "unstructured(keep = 30%, nf4 group 64 scale fp16)",
     "blocks(4x1, keep = 0.5%, mxfp4)": "blocks(4x1, keep = 0.5%, fp4 group 32 scale e8m0)",
     "stack(blocks(8x8, keep = 10%, bands(int8, int4, share = 1%)), int2)": (
         "stack(blocks(8x8, keep = 10%, bands(int8 channel sym scale fp16, int4 channel sym scale fp16, share = 1%)),"
@@ -90,6 +95,10 @@ def test_alternatives_in_arguments_are_candidates() -> None:
         ("stack(64, stack(2))", "Q204", "1 to 64 parts, not 128"),
         ("blocks(2x2x2, keep = 25%)", "Q204", "two extents"),
         ("blocks(1x1, keep = 25%)", "Q204", "2 to 65536 weights"),
+        ("of(5, 4)", "Q204", "keeps 1 or more of 2 to 4,096 inputs, not 5 of 4"),
+        ("of(1, 1)", "Q204", "every"),
+        ("of(2, 4, by = size)", "Q203", "`by` takes"),
+        ("unstructured(keep = 0%)", "Q204", "keep"),
         ("bands(int4, int9, share = 20%)", "Q204", "no 9 bits"),
         ("bands(int4, int1)", "Q204", "take the share of the first of two, as in `share = 20%`, or an average"),
         ("bands(int4, int1, share = 20%, average = 2)", "Q204", "or an average"),

@@ -19,10 +19,12 @@ from qcc.ir.encoding.formats.composed.blocks import Sparse
 from qcc.ir.encoding.formats.composed.codebook import Codebook
 from qcc.ir.encoding.formats.composed.low_rank import LowRank
 from qcc.ir.encoding.formats.composed.nothing import Nothing
+from qcc.ir.encoding.formats.composed.scattered import ShareOfRow, SomeOfEvery
 from qcc.ir.encoding.formats.composed.signs import Signs
 from qcc.ir.encoding.formats.composed.stack import Stack
 from qcc.ir.encoding.grid import Grid, IntGrid, TableGrid, tables
 from qcc.ir.encoding.packing import UNIT
+from qcc.ir.encoding.pruning import BY
 from qcc.ir.errors import Refused
 from qcc.ir.forms.decoded import DECODED
 from qcc.ir.forms.find import forms
@@ -58,6 +60,8 @@ def composed(inner: st.SearchStrategy[Encoding]) -> st.SearchStrategy[Encoding]:
         st.builds(LowRank, st.integers(1, 99), st.just(0.0), closed),
         st.builds(Signs, st.integers(0, 9)),
         st.builds(Sparse, side, side.map(lambda size: size + 1), SHARES, part),
+        st.builds(lambda inner, count, more: SomeOfEvery(inner, "obs", count, count + more), part, side, side),
+        st.builds(ShareOfRow, part, st.sampled_from(BY), SHARES),
     )
 
 
@@ -94,7 +98,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=90, deadline=None, derandomize=True)
 @given(ENCODINGS, cases(), st.sampled_from([DECODED, *forms().values()]))
 def test_a_drawn_encoding_is_refused_or_computed(encoding: Encoding, case: Case, form: Form) -> None:
     with TemporaryDirectory() as folder:
@@ -130,10 +134,11 @@ def test_what_is_drawn_is_of_every_kind() -> None:
     """No kind is left out by chance."""
     seen: set[str] = set()
 
-    @settings(max_examples=60, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=90, deadline=None, derandomize=True, database=None)
     @given(ENCODINGS)
     def look(encoding: Encoding) -> None:
         seen.update(type(one).__name__ for one in (encoding, *leaves(encoding), *encoding.within))
 
     look()
-    assert {"Bands", "Nothing", "Stack", "LowRank", "Signs", "Sparse", "Codebook", "Blocked", "Floats"} <= seen
+    assert seen >= {"Bands", "Nothing", "Stack", "LowRank", "Signs", "Sparse", "SomeOfEvery", "ShareOfRow"}
+    assert seen >= {"Codebook", "Blocked", "Floats"}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from qcc.ir.encoding.algebra import Encoding
-from qcc.ir.encoding.blocked import PLAIN_NAMES, Blocked, scales
+from qcc.ir.encoding.blocked import FLOAT32, PLAIN_NAMES, Blocked, scales
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding.formats.composed.bands import Bands
 from qcc.ir.encoding.formats.composed.blocks import Sparse
@@ -15,6 +15,7 @@ from qcc.ir.encoding.formats.composed.codebook import Codebook
 from qcc.ir.encoding.formats.composed.low_rank import LowRank
 from qcc.ir.encoding.formats.composed.nothing import Nothing
 from qcc.ir.encoding.formats.composed.radix import DIGITS, Radix
+from qcc.ir.encoding.formats.composed.scattered import ShareOfRow, SomeOfEvery
 from qcc.ir.encoding.formats.composed.signs import Signs
 from qcc.ir.encoding.formats.composed.stack import Stack
 from qcc.ir.encoding.grid import FLOATS, Grid, IntGrid, TableGrid, tables
@@ -48,6 +49,10 @@ TREES: list[Encoding] = [
     Sparse(4, 8, 0.5, INT4),
     Sparse(4, 8, 0.25, Blocked(TableGrid("fp4"), group(32), "e8m0")),
     Sparse(4, 8, 0.5, Stack((BINARY, BINARY))),
+    SomeOfEvery(INT4, "obs", 2, 4),
+    SomeOfEvery(FLOAT32, "obs", 3, 5),
+    ShareOfRow(Blocked(TableGrid("fp4"), group(32), "e8m0"), "obs", 0.25),
+    ShareOfRow(Stack((BINARY, BINARY)), "obs", 1.0),
     Codebook(16),
     *(Radix(levels) for levels in DIGITS),
     Bands((INT4, Radix(3, 24)), 0.25),

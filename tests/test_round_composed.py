@@ -11,6 +11,7 @@ from qcc.ir.encoding.formats.composed.bands import Bands
 from qcc.ir.encoding.formats.composed.blocks import Sparse
 from qcc.ir.encoding.formats.composed.low_rank import LowRank
 from qcc.ir.encoding.formats.composed.nothing import Nothing
+from qcc.ir.encoding.formats.composed.scattered import ShareOfRow, SomeOfEvery
 from qcc.ir.encoding.formats.composed.signs import Signs
 from qcc.ir.encoding.formats.composed.stack import Stack
 from qcc.ir.encoding.grid import IntGrid, TableGrid
@@ -33,6 +34,10 @@ SEPARATE = [
     Sparse(4, 8, 0.5, Bands((INT4, INT2), 0.5)),
     Sparse(4, 8, 0.5, Bands((INT4, INT2, Nothing()), average=2.5)),
     Sparse(8, 8, 0.6, Sparse(1, 4, 0.5, INT8)),
+    SomeOfEvery(INT4, "wanda", 2, 4),
+    SomeOfEvery(FLOAT32, "magnitude", 5, 7),
+    ShareOfRow(INT2, "wanda", 0.3),
+    SomeOfEvery(Sparse(4, 2, 0.5, INT8), "taylor", 4, 8),
     Signs(),
 ]  # fmt: skip
 SUMS = [

@@ -1,7 +1,7 @@
 """Deciding: one candidate for each subject, least predicted error within the budget, proven."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,10 +11,11 @@ from qcc.compiler.allocate.choice.solve import BudgetRow, Infeasible, Problem, S
 from qcc.compiler.measure.sensitivity import Losses
 from qcc.compiler.plan.bind import steps_of
 from qcc.compiler.plan.costs import LATENCY, SIZE
-from qcc.compiler.plan.plan import Allocate, Kept, Limit, Plan, PlanRow, Step
+from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Limit, Plan, PlanRow, Step
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
 from qcc.passes.contract.contract import Pass, Phase
+from qcc.passes.encode import Encode
 
 TIME_LIMIT_S = 60.0
 BYTES_WEIGH = 1e-3
@@ -23,12 +24,16 @@ SEPARATOR = ", and "
 
 @dataclass(frozen=True)
 class Decision:
-    """A decided plan, the choice made for each option, how well it was proven, and what is predicted of it."""
+    """A decided plan, the choice made for each option, how well it was proven, and what is predicted of it.
+
+    ``room`` is what the options may take in bytes, where that is bounded.
+    """
 
     plan: Plan
     choice: tuple[int, ...]
     gap: float
     predicted_error: float
+    room: float | None = None
 
 
 class BudgetError(QccError):
@@ -54,7 +59,39 @@ def decide(plan: Plan, losses: Losses, fixed_bytes: float) -> Decision:
         solution = multiple_choice.solve(problem, time_limit_s=TIME_LIMIT_S)
     except Infeasible as infeasible:
         raise _explained(allocate, infeasible, fixed) from infeasible
-    return decision_of(plan, solution.choice, losses, solution)
+    room = next((one.bound - fixed_bytes for one in allocate.limits if one.metric == SIZE), None)
+    return replace(decision_of(plan, solution.choice, losses, solution), room=room)
+
+
+def uniform(plan: Plan, losses: Losses) -> list[Decision]:
+    """The decisions for one format for all that may keep the budget, those predicted to lose least first.
+
+    What stands around the weights is left out of their sizes: it is less than with several formats, and only a written
+    file tells.
+
+    Args:
+        plan: with an open `Allocate`, of whose losses the objective is.
+        losses: of the plan's options.
+    """
+    allocate = plan.allocate
+    assert allocate is not None
+    problem = _problem(allocate, losses, allocate.fixed)
+    ways = [{_way(one): at for at, one in enumerate(option.candidates)} for option in allocate.options]
+    found = []
+    for way in ways[0] if ways else ():
+        if not all(way in others for others in ways):
+            continue
+        choice = [others[way] for others in ways]
+        taken = [sum(float(w[at]) for w, at in zip(row.weight, choice, strict=True)) for row in problem.rows]
+        if all(one <= row.bound for one, row in zip(taken, problem.rows, strict=True)):
+            found.append(decision_of(plan, choice, losses))
+    return sorted(found, key=lambda one: one.predicted_error)
+
+
+def _way(candidate: Candidate) -> Hashable:
+    """What is done to a weight, wherever it is decoded."""
+    action = candidate.action
+    return (action.encoding, action.rounding, action.activations) if isinstance(action, Encode) else action
 
 
 def decision_of(plan: Plan, choice: Sequence[int], losses: Losses | None, solution: Solution | None = None) -> Decision:

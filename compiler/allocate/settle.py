@@ -3,12 +3,19 @@
 What a weight's codes and scales take is known exactly; what the ops around them take, only a written file tells. So the
 smallest file that the candidates allow is written first: either it breaks the budget, which is then infeasible and the
 message can name the true bound, or it shows the framing, with which the integer program decides.
+
+Losses were measured one weight at a time, and add up only as far as weights err independently. So where the choice is
+not predicted to be far better than the best single format for all, both are run whole, on samples that the losses are
+not of where there are enough, and what loses less is taken.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
+
+from qcc.compiler.allocate.choice.closed_form import least_loss
 from qcc.compiler.allocate.decide import (
     BudgetError,
     Decision,
@@ -16,6 +23,7 @@ from qcc.compiler.allocate.decide import (
     decision_of,
     smallest,
     too_small,
+    uniform,
 )
 from qcc.compiler.build.run import Built
 from qcc.compiler.measure.sensitivity import Losses
@@ -27,6 +35,7 @@ from qcc.ir.model.model import Written
 from qcc.passes.encode import Encode
 
 ROUNDS = 6
+FAR = 4.0  # times less predicted loss: as much as weights that err together were not seen to make up for
 
 Write = Callable[[Plan], tuple[Built[Graph], Written]]
 
@@ -40,15 +49,20 @@ class Settled:
     written: Written
     decision: Decision | None = None
     losses: Losses | None = None
+    rivals: tuple[float, float] | None = None
+    """What the chosen mix of formats and the best single format lose, where both were run."""
 
 
-def settle(plan: Plan, write: Write, measure: Callable[[], Losses]) -> Settled:
+def settle(
+    plan: Plan, write: Write, measure: Callable[[], Losses], together: Callable[[], float] | None = None
+) -> Settled:
     """Decide what is open in a plan, and write the file.
 
     Args:
         plan: bound, perhaps undecided.
         write: runs a decided plan and writes its file.
         measure: the losses of the plan's options; called once, after the budget is known to be feasible.
+        together: what all weights that were last written lose together.
 
     Raises:
         BudgetError: the budget is infeasible.
@@ -74,14 +88,40 @@ def settle(plan: Plan, write: Write, measure: Callable[[], Losses]) -> Settled:
             break  # only the smallest file fits
         built, written = write(decision.plan)
         if limit is None or written.size_bytes <= limit:
-            return Settled(decision.plan, built, written, decision, losses)
+            made = Settled(decision.plan, built, written, decision, losses)
+            return made if together is None else _or_uniform(plan, made, write, together)
         fixed += (written.size_bytes - limit) * (attempt + 1)  # other formats, other ops around them
     decision = decision_of(plan, least, losses)
     return Settled(decision.plan, *write(decision.plan), decision, losses)
 
 
-def allocation_of(plan: Plan, settled: Settled) -> Allocation | None:
-    """What the integer program decided of a plan; None where nothing was open."""
+def _or_uniform(plan: Plan, made: Settled, write: Write, together: Callable[[], float]) -> Settled:
+    """What was made, or one format for all where that loses less."""
+    assert made.losses is not None and made.decision is not None and plan.allocate is not None
+    if plan.allocate.objective != made.losses.metric or not made.losses.samples:
+        return made
+    mixed: float | None = None
+    for rival in uniform(plan, made.losses):
+        if rival.choice == made.decision.choice or made.decision.predicted_error * FAR < rival.predicted_error:
+            break
+        mixed = together() if mixed is None else mixed
+        built, written = write(rival.plan)
+        if written.size_bytes > plan.most_bytes:
+            continue
+        rivals = mixed, together()
+        if rivals[1] < mixed:
+            decision = replace(rival, room=made.decision.room)
+            return replace(made, plan=rival.plan, built=built, written=written, decision=decision, rivals=rivals)
+        made = replace(made, rivals=rivals)
+        break
+    if mixed is None:
+        return made
+    built, written = write(made.plan)  # its file was written over
+    return replace(made, built=built, written=written)
+
+
+def allocation_of(plan: Plan, settled: Settled, graph: Graph) -> Allocation | None:
+    """What the integer program decided of a plan for a graph; None where nothing was open."""
     if plan.allocate is None or settled.decision is None or settled.losses is None:
         return None
     return Allocation(
@@ -94,7 +134,21 @@ def allocation_of(plan: Plan, settled: Settled) -> Allocation | None:
         predicted_error=settled.decision.predicted_error if settled.losses.samples else None,
         held_out=settled.losses.samples if settled.losses.held_out else 0,
         metric=settled.losses.metric,
+        least_error=_least(plan, settled, graph),
+        rivals=settled.rivals,
     )
+
+
+def _least(plan: Plan, settled: Settled, graph: Graph) -> float | None:
+    """What no choice within the size can lose less than."""
+    assert plan.allocate is not None and settled.decision is not None and settled.losses is not None
+    room = settled.decision.room
+    if room is None or not settled.losses.samples or plan.allocate.objective != settled.losses.metric:
+        return None
+    params = {weight.name: weight.params for weight in graph.weights()}
+    counts = [params.get(option.subject, 0) for option in plan.allocate.options]
+    sizes = [np.array([one.costs[SIZE] for one in option.candidates]) for option in plan.allocate.options]
+    return least_loss(settled.losses.loss, sizes, counts, room)
 
 
 def predicted_seconds(plan: Plan, settled: Settled) -> float | None:

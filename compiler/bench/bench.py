@@ -19,6 +19,7 @@ from qcc.compiler.runtime.session import Session
 from qcc.compiler.verify import outputs as verify
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
+from qcc.ir.open_file import is_program
 
 TURN_S, SETTLE_S = 0.01, 0.01
 NEEDS_DATA = "`--data` gives inputs that the model accepts; `--dim` and `--sequence` set the sizes of generated ones"
@@ -115,6 +116,8 @@ def bench(
         raise QccError(missing)
     runs = tuple((model, kernels) for model in models for kernels in _kernels(model, plain))
     progress("opening the models", 0, 0, "")
+    for one in filter(is_program, models):
+        Session(one)  # says why it cannot be timed
     batches = feeds(open_model(models[0]).graph, wanted)
     settings: list[Setting] = []
     closeness = [Closeness()] * len(runs)

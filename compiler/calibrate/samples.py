@@ -132,6 +132,18 @@ class Samples:
             left -= self.size(batch)
         return replace(self, batches=tuple(kept))
 
+    def last(self, count: int) -> "Samples":
+        """The last ``count`` samples, or as few more as whole batches allow; at least one batch."""
+        kept: list[Batch] = []
+        left = max(count, 1)
+        for batch in reversed(self.batches):
+            if left <= 0:
+                break
+            size = self.size(batch)
+            kept.append(self.cut(batch, max(size - left, 0), size) if self.divisible else batch)
+            left -= size
+        return replace(self, batches=tuple(reversed(kept)))
+
     def parts(self, size: int) -> Iterator[Batch]:
         """All batches cut into batches of at most ``size`` samples, where they can be; bounds what captures hold."""
         for batch in self.batches:

@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
     add("policies", metavar="POLICY", nargs="+", help="a .qpolicy file, a preset, or - for standard input")
-    add("--model", metavar="MODEL", type=Path, help="an .onnx file that the policies must fit")
+    add("--model", metavar="MODEL", type=Path, help="an .onnx or .pt2 file that the policies must fit")
     add_definitions(parser)
     add("--format", choices=("text", "json", "github"), default="text", help="how to print (default: text)")
     add("-q", "--quiet", action="store_true", help="print nothing but errors and warnings")

@@ -24,6 +24,7 @@ COMMANDS = {
     "explain": "say what a diagnostic means, or what a policy does to each layer of a model",
     "inspect": "show what a model is made of",
     "trim": "make a compiled model smaller, whose weights are stacks of levels",
+    "expand": "make the model again that was packed for transport",
     "bench": "time models against each other, and compare what they compute",
     "targets": "list the processors that kernels can be built for, and what this machine is",
     "passes": "list what a policy may name, each with its manual page",
@@ -143,7 +144,7 @@ def _unknown(words: Sequence[str]) -> UsageError:
     name = words[0]
     if name.startswith("-"):
         return UsageError(f"unknown option: `{name}`", "`qcc --help` lists the commands")
-    if name.endswith(".onnx"):
+    if name.endswith((".onnx", ".pt2")):
         return UsageError(f"unknown command: `{name}`", f"did you mean `qcc compile {name}`?")
     if name.endswith(".qpolicy"):
         return UsageError(f"unknown command: `{name}`", f"did you mean `qcc check {name}`?")

@@ -58,7 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--output",
         metavar="OUT",
         type=Path,
-        help="the file to write (default: MODEL.qcc.onnx or .pt2 beside the model)",
+        help="the file to write (default: MODEL.qcc.onnx or .pt2 beside the model); .onnx exports a .pt2 model first",
     )
     add("--data", metavar="FILE.npz", help="calibration data: arrays named like the inputs, one sample a row")
     add_dims(parser)
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     with progress(args.quiet or args.format != "text") as update:
         given = {"data": args.data, "plan": plan, "dims": sizes, "progress": update}
         if args.emit == "plan":
-            decided, _, warnings = driver.decide_plan(args.model, policy, **given)
+            decided, _, warnings = driver.decide_plan(args.model, policy, output=args.output, **given)
         else:
             result = driver.compile(
                 args.model, policy, output=args.output, keep_failed=args.keep_failed, jobs=args.jobs, **given
@@ -163,7 +163,7 @@ def _emit_kernels(policy: "Policy", plan: "PlanFile | None", report: Diagnostics
         raise UsageError(f"kernels for `{kernels.target}` are not shown as `{args.emit}`", f"there are {shown}")
     with progress(args.quiet or args.format != "text") as update:
         decided, ops, warnings = driver.decide_plan(
-            args.model, policy, data=args.data, plan=plan, dims=dims(args), progress=update
+            args.model, policy, output=args.output, data=args.data, plan=plan, dims=dims(args), progress=update
         )
     if decided.kernels and not ops:
         build_kernels.warn_of_no_ops(report, timed=False)

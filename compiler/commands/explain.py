@@ -26,7 +26,7 @@ EXAMPLES = """examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
-    add("subject", metavar="CODE|MODEL", help="a diagnostic's code, or an .onnx file")
+    add("subject", metavar="CODE|MODEL", help="a diagnostic's code, or an .onnx or .pt2 file")
     add("layers", metavar="LAYERS", nargs="?", help="only the layers whose names match, such as '*/ffn/*'")
     add_policy(parser)
     add("--format", choices=("text", "json"), default="text", help="how to print (default: text)")

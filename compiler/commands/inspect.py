@@ -1,6 +1,7 @@
 """Show what a model is made of: where it comes from, its inputs and outputs, its ops by kind, and its weights.
 
-Layers have the names that a policy's selectors match, as they are after cleaning. With --axes it shows instead which
+Layers have the names that a policy's selectors match, as they are after cleaning; a selector may as well say what
+another exporter would have called them. With --axes it shows instead which
 channels are the same throughout the model, and whether they may be permuted, scaled and rotated (docs/axes.md).
 """
 
@@ -31,7 +32,7 @@ EXAMPLES = """examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
-    add("model", metavar="MODEL", type=Path, help="an .onnx file")
+    add("model", metavar="MODEL", type=Path, help="an .onnx file, or a .pt2 file of torch.export")
     add("--axes", action="store_true", help="show which channels are the same and what may be done to them")
     add("--group", metavar="GLOB", help="with --axes: show in full the groups of this name, or on layers of this name")
     add("--picture", metavar="FILE", type=Path, help="with --axes: draw them into an .svg or .html file")
@@ -131,6 +132,7 @@ def _weight(weight: "Weight", model: "OpenModel") -> dict[str, Any]:
         "bytes": size,
         "share": size / model.size_bytes,
         "layers": [layer.name for layer in weight.layers],
+        "also": list(weight.layers[0].names[1:]),
     }
 
 
@@ -186,8 +188,10 @@ def _ops(kind: str, functions: dict[str, int]) -> str:
 
 
 def _table(weights: list[dict[str, Any]]) -> Table:
+    also = any(one["also"] for one in weights)
     columns = (
         Column("layer", cut=True),
+        *([Column("also called", spare=3)] if also else []),
         Column("kind", spare=1),
         Column("shape"),
         Column("dtype", spare=2),
@@ -198,5 +202,6 @@ def _table(weights: list[dict[str, Any]]) -> Table:
         tied = f" (tied, {len(one['layers'])} layers)" if len(one["layers"]) > 1 else ""
         shape = "x".join(map(str, one["shape"]))
         numbers = f"{one['params']:,}", f"{one['bytes']:,}", f"{one['share']:.1%}"
-        rows.append((one["name"], "+".join(one["kinds"]) + tied, shape, one["given"] or one["dtype"], *numbers))
+        names = one["name"], *(one["also"][:1] or [""] if also else [])
+        rows.append((*names, "+".join(one["kinds"]) + tied, shape, one["given"] or one["dtype"], *numbers))
     return Table(columns, tuple(rows))

@@ -8,6 +8,7 @@ from pathlib import Path
 from qcc.compiler.files.kernel_library import kernels_beside
 from qcc.compiler.files.staging import failed_path, target_of
 from qcc.ir.errors import ModelError
+from qcc.ir.model.options import PACKED
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class OutputFiles:
     lock: Path
     report: Path
     kernels: Path
+    packed: Path
 
     @classmethod
     def of(cls, model: Path) -> "OutputFiles":
@@ -28,12 +30,13 @@ class OutputFiles:
         """
         if not model.name:
             raise ModelError("Q404", f"cannot write `{model}`: it is a folder")
-        return cls(model, model.with_suffix(".lock"), model.with_suffix(".html"), kernels_beside(model))
+        lock, report, packed = (model.with_suffix(suffix) for suffix in (".lock", ".html", PACKED))
+        return cls(model, lock, report, kernels_beside(model), packed)
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All of them."""
-        return self.model, self.lock, self.report, self.kernels
+        return self.model, self.lock, self.report, self.kernels, self.packed
 
 
 def output_files(output: Path, keep_failed: bool) -> tuple[Path, ...]:

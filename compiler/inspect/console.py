@@ -47,7 +47,7 @@ def write_groups(survey: Survey, found: Sequence[WeightChannels]) -> None:
 
 def matching(survey: Survey, glob: str) -> list[WeightChannels]:
     """The groups whose name, or the name of one of whose layers, a glob fits."""
-    aliases = {weight.name: [layer.name for layer in weight.layers] for weight in survey.weights}
+    aliases = {weight.name: [name for layer in weight.layers for name in layer.names] for weight in survey.weights}
     return [
         one
         for one in survey.channels

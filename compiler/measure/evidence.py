@@ -10,7 +10,9 @@ from qcc.compiler.calibrate.parts import held_out
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.console.phases import Phases
 from qcc.compiler.measure.levels import LevelMeter, has_levels
-from qcc.compiler.measure.sensitivity import Losses, measure, unmeasured
+from qcc.compiler.measure.probe import Probe
+from qcc.compiler.measure.segments import Chain, cut
+from qcc.compiler.measure.sensitivity import MEASURED_SAMPLES, OUTPUT_BYTES, Losses, measure, unmeasured, within
 from qcc.compiler.metrics.find import additive
 from qcc.compiler.metrics.metric import Additive
 from qcc.compiler.observe.executor import HERE, Executor
@@ -49,6 +51,8 @@ class Evidence:
     """Where the model is run."""
     stacked: dict[str, Encoded] = field(default_factory=dict)
     """The weights that were last stored as sums."""
+    stored: dict[str, Encoded] = field(default_factory=dict)
+    """All weights that were last stored, where formats are chosen."""
     meter: LevelMeter = field(init=False)
 
     def __post_init__(self) -> None:
@@ -97,13 +101,34 @@ class Evidence:
                 return measure(self.graph, options, self.data, *how)
             return replace(measure(self.graph, options, judges, *how), held_out=True)
 
+    def together(self) -> float:
+        """What all weights that were last stored lose together, on the last of the samples that judge.
+
+        Where there are enough of them, these are others than those that told the losses one by one.
+        """
+        allocate = self.plan.allocate
+        metric = _lost(allocate) if allocate is not None else None
+        assert metric is not None
+        judges = (held_out(self.data) if self.moments else None) or self.data
+        samples = within(self.graph, judges.last(MEASURED_SAMPLES), MEASURED_SAMPLES, OUTPUT_BYTES)
+        weights = {weight.name: weight for weight in self.graph.weights() if weight.name in self.stored}
+        with self.phases.phase("compare"):
+            probe = Probe(self.graph, Chain(self.graph, cut(self.graph)), samples, metric)
+            decoded = {
+                one.constant: self.graph.as_constant(one, self.stored[name].decode()) for name, one in weights.items()
+            }
+            return probe.tally(decoded, sure=0).loss if decoded else 0.0
+
     def context(self, decided: Plan, became: Callable[[str, Encoded], None]) -> Context:
         """What the passes of a decided plan need; it is told what weights are stored as."""
         total = sum(len(step.weights) for step in decided.steps if isinstance(step.action, Encode))
         self.stacked.clear()
+        self.stored.clear()
 
         def stored(name: str, encoded: Encoded) -> None:
             became(name, encoded)
+            if self.plan.allocate is not None:
+                self.stored[name] = encoded
             if has_levels(encoded.encoding):
                 self.stacked[name] = encoded
 

@@ -47,14 +47,14 @@ class Probe:
         """Noise over signal at the outputs when constants are replaced, maybe in a chain that differs behind them."""
         return self.tally(overrides, chain).loss
 
-    def tally(self, overrides: Mapping[str, np.ndarray], chain: Chain | None = None) -> Tally:
-        """Noise and signal at the outputs when constants are replaced, of as many samples as it takes."""
+    def tally(self, overrides: Mapping[str, np.ndarray], chain: Chain | None = None, sure: float = SURE) -> Tally:
+        """Noise and signal at the outputs when constants are replaced, of as many samples as it takes to be so sure."""
         start = min(self.chain.first_reader(constant) for constant in overrides)
         found = Tally()
         for held in self._held:
             outputs = self._named((chain or self.chain).outputs(start, held.states[start], overrides))
             found += output_noise(outputs, self._named(held.states[-1]), held.size, held.sight, self._metric)
-            if 0 < found.error <= SURE * found.loss:
+            if 0 < found.error <= sure * found.loss:
                 break
         return found
 

@@ -12,6 +12,7 @@ from qcc.compiler.plan.costs import BITS, LATENCY, costs_of
 from qcc.compiler.plan.formats import encoding_of
 from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, PlanRow, Step
 from qcc.compiler.plan.sources import place
+from qcc.compiler.plan.sparsity import combined, specs_of, warn_blind
 from qcc.compiler.plan.targets import runtime_chooser
 from qcc.compiler.plan.terms import terms_of
 from qcc.dsl.diagnostics.report import Diagnostics
@@ -37,6 +38,8 @@ from qcc.passes.rounding.nearest import Nearest
 
 BEFORE = (Phase.BRANCHES, Phase.STRUCTURE)
 """The phases whose passes change which weights there are, or their shapes."""
+SPARSITY = "sparsity"
+"""The property that says which weights are left out."""
 FALLBACK = "fallback"
 """The property that says what the weights that lose most become where a bound of ``verify`` fails."""
 NO_ENCODINGS: Mapping[str, Encoding | None] = MappingProxyType({})
@@ -67,7 +70,7 @@ class Resolved:
     @property
     def kept(self) -> bool:
         """The last word on the weight is to leave it alone."""
-        value = self.properties.get("weights")
+        value = self.properties.get("weights", self.properties.get(SPARSITY))
         return value is None or value.value is KEEP
 
 
@@ -89,6 +92,7 @@ def facts(weights: Sequence[Weight], given: bool) -> list[list[Facts]]:
                 op=layer.function,
                 bytes=weight.size_bytes,
                 data=GIVEN if given else GENERATED,
+                others=layer.names[1:],
             )
             for layer in weight.layers
         ]
@@ -172,7 +176,8 @@ def bind(
 
     activations = ActivationBinder(graph, kernels, diagnostics)
     for one in resolved:
-        possible = activations(one.weight, one.properties.get("activations"), _candidates(one, chooser))
+        asked = _candidates(one, chooser, diagnostics, given)
+        possible = activations(one.weight, one.properties.get("activations"), asked)
         candidates = [costed(candidate, one.weight) for candidate in possible if _gains(one.weight, candidate)]
         narrowest[one.weight.name] = _narrowest(one.weight, candidates)
         encoded = [(one.action, one) for one in candidates if isinstance(one.action, Encode)]
@@ -232,7 +237,8 @@ def _depth_steps(policy: Policy, weights: Sequence[Weight], diagnostics: Diagnos
     for part in policy.depth:
         meant: dict[str, None] = {}
         for glob in part.globs:
-            found = [one.name for one in weights if any(matches_glob(glob, layer.name) for layer in one.layers)]
+            names = {one.name: [name for layer in one.layers for name in layer.names] for one in weights}
+            found = [one for one, called in names.items() if any(matches_glob(glob, name) for name in called)]
             meant.update(dict.fromkeys(found))
             if not found:
                 help = "`qcc inspect` lists the layers"
@@ -270,20 +276,32 @@ def fallbacks(
     """What each weight becomes if it loses too much: by name, to be tried in order."""
     found: dict[str, tuple[Candidate, ...]] = {}
     for one in resolve(policy, weights, Diagnostics(), given):
-        ladder = _candidates(one, chooser, FALLBACK) if FALLBACK in one.properties else []
+        asked = None if one.kept else one.properties.get(FALLBACK)
+        ladder = [] if asked is None else _of(one, specs_of(asked), chooser)
         rungs = (rung for rung in ladder if _gains(one.weight, rung))
         rows = (replace(rung, costs=costs_of(one.weight, _encode(rung), 1, None)) for rung in rungs)
         found[one.weight.name] = tuple(rows)
     return {name: ladder for name, ladder in found.items() if ladder}
 
 
-def _candidates(one: Resolved, chooser: Chooser, name: str = "weights") -> list[Candidate]:
+def _candidates(one: Resolved, chooser: Chooser, diagnostics: Diagnostics, given: bool) -> list[Candidate]:
+    """What a weight may become by the formats and the sparsities that rules set: each with each."""
     if one.kept:
         return []
-    assignment = one.properties[name]
+    asked, formats = one.properties.get(SPARSITY), one.properties.get("weights")
+    if asked is None:
+        assert formats is not None
+        return _of(one, specs_of(formats), chooser)
+    if not given:
+        warn_blind(asked, diagnostics)
+    kept = (FormatSpec("float", None, {}, asked.span),) if formats is None else specs_of(formats)
+    return _of(one, combined(asked, kept, diagnostics), chooser)
+
+
+def _of(one: Resolved, specs: Sequence[FormatSpec], chooser: Chooser) -> list[Candidate]:
     rounding = one.properties["rounding"].value if "rounding" in one.properties else Nearest()
-    assert isinstance(assignment.value, tuple) and isinstance(rounding, Rounding)
-    found = [_candidate(one.weight, spec, rounding, chooser) for spec in assignment.value]
+    assert isinstance(rounding, Rounding)
+    found = [_candidate(one.weight, spec, rounding, chooser) for spec in specs]
     return [candidate for candidate in found if candidate is not None]
 
 
@@ -316,7 +334,7 @@ def _narrowest(weight: Weight, candidates: Sequence[Candidate]) -> Encoding | No
 
 
 def _why_kept(one: Resolved) -> str:
-    assignment = one.properties.get("weights")
+    assignment = one.properties.get("weights", one.properties.get(SPARSITY))
     if assignment is None:
         return "no rule sets its format"
     if assignment.value is KEEP:

@@ -13,7 +13,7 @@ import qcc.passes
 from qcc.codegen.target.find import targets
 from qcc.codegen.target.target import Arithmetic
 from qcc.compiler.metrics.find import additive, judged
-from qcc.compiler.plan.formats import families, summary
+from qcc.compiler.plan.formats import families, sparsities, summary
 from qcc.dsl.policy.schema import Interval, Metric, Off, Property, Schema, TargetKind, Unit
 from qcc.ir.graph.ops import LAYER_KINDS, Kind
 from qcc.ir.model.options import LEAST_RAISED, MOST_RAISED, ExternalData
@@ -53,6 +53,8 @@ class Export:
         rows: the rows of activations that kernels are chosen for; by default, as many as calibration shows, and one.
         trim: what the written model may take at most: levels of sums (`stack`) are left out for it, those of least
             worth first. `qcc trim` makes the same of the whole file.
+        entropy: write the model a second time, for transport: `rans` takes as many bits for a code as it is unlikely.
+            `qcc expand` makes the model of it again, bit for bit, and `qcc.Session` opens it.
     """
 
     opset: Annotated[int, Interval(LEAST_RAISED, MOST_RAISED)] | None = None
@@ -61,6 +63,7 @@ class Export:
     activations: Arithmetic = "bf16"
     rows: Annotated[int, Interval(1, 1 << 20)] | None = None
     trim: Annotated[int, Interval(1, 1 << 50), Unit("B")] | None = None
+    entropy: Literal["rans"] | None = None
 
 
 @lru_cache
@@ -114,6 +117,11 @@ def schema() -> Schema:
     """What the checker holds policies to."""
     properties = {
         "weights": Property("weights", summary="formats that the weight may get; the allocator chooses among several"),
+        "sparsity": Property(
+            "sparsity",
+            formats=sparsities(),
+            summary="weights that are left out; what stays is stored as `weights` says, or as it is",
+        ),
         "fallback": Property(
             "fallback",
             summary="formats for the weights that lose most where `verify` fails, to be tried in order",

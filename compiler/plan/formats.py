@@ -1,7 +1,8 @@
 """The formats that the language may name, read off their definitions, and what a format of a policy stands for."""
 
+from dataclasses import MISSING, Field, field, fields, make_dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_type_hints
 
 import qcc.ir.encoding.formats
 from qcc.dsl.policy.policy import FormatSpec
@@ -24,6 +25,7 @@ WORDS = {
 }
 """What may stand behind a format's keyword, beside ``scale``."""
 FLOAT = FormatFamily("float", summary="as it is")
+DENSE = FormatFamily("dense", summary="all weights stay")
 
 
 @lru_cache
@@ -68,6 +70,41 @@ def _fault(spec: FormatSpec) -> str:
     except ValueError as error:
         return str(error)
     return ""
+
+
+@lru_cache
+def sparsities() -> dict[str, FormatFamily]:
+    """What the property `sparsity` takes: formats that leave weights out, without what the property `weights` says."""
+    found = {one.keyword: _thinned(one) for one in compositions().values() if one.filled}
+    return found | {DENSE.keyword: DENSE}
+
+
+def _thinned(one: type[Composition]) -> FormatFamily:
+    hints = get_type_hints(one, include_extras=True)
+    left = [(each.name, hints[each.name], each) for each in fields(one) if each.name != one.filled]
+    asked = make_dataclass(one.__name__, [(name, hint, _default(each)) for name, hint, each in left], frozen=True)
+    asked.__doc__ = one.__doc__
+    return replace(_composed(one), arguments=asked)
+
+
+def _default(one: "Field[Any]") -> Any:  # noqa: ANN401 - a field has no other type
+    return field() if one.default is MISSING else field(default=one.default)
+
+
+def thinned(sparsity: FormatSpec, kept: FormatSpec) -> FormatSpec:
+    """A format that leaves weights out, with what is kept stored in another."""
+    if sparsity.family == DENSE.keyword:
+        return kept
+    assert sparsity.arguments is not None
+    name = compositions()[sparsity.family].filled
+    spelled = (*sparsity.spelled, kept.text)
+    return replace(sparsity, arguments={**sparsity.arguments, name: kept}, spelled=spelled, span=kept.span)
+
+
+def learns(spec: FormatSpec) -> bool:
+    """Calibration data tells what it becomes."""
+    encoding = encoding_of(spec)
+    return encoding is not None and encoding.learns
 
 
 def encoding_of(spec: FormatSpec) -> Encoding | None:

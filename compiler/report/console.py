@@ -47,7 +47,8 @@ def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
     """Each line with its colour, under the word that starts it."""
     kernels = [result.kernels] if result.kernels else []
     data = [result.data] if result.data else []
-    files = [result.output, *data, *kernels, result.lock, result.report] if result.written else []
+    packed = [result.packed] if result.packed else []
+    files = [result.output, *data, *kernels, *packed, result.lock, result.report] if result.written else []
     wrote = ", ".join(map(str, files)) if files else "nothing: the verification failed"
     wrote += "; kept although the verification failed" if files and not result.passed else ""
     whole = sum(result.seconds.values())
@@ -59,6 +60,7 @@ def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
     verify = [*(bounds or [("the policy sets no bound", None)]), *lost, *notes]
     topics: dict[str, list[tuple[str, Style | None]]] = {
         "size": [(_size_line(result), "bold")],
+        "transport": [(_packed_line(result), None)] if result.packed else [],
         "latency": [] if result.times is None else latency_lines(result.times),
         "outputs": [(line, None) for line in _output_lines(result)],
         "verify": verify,
@@ -80,6 +82,11 @@ def _size_line(result: Result) -> str:
     bits = average_bits(result.layers)
     shared = "" if bits is None else f"; {bits:.2f} bits a weight on average"
     return f"{before:,} -> {after:,} bytes, {percent(after / before)}, {before / max(after, 1):.2f}x smaller{shared}"
+
+
+def _packed_line(result: Result) -> str:
+    share = percent(result.packed_bytes / max(result.output_bytes, 1))
+    return f"{result.packed_bytes:,} bytes, {share} of the model's; `qcc expand` makes it again, bit for bit"
 
 
 def _output_lines(result: Result) -> list[str]:
@@ -115,6 +122,10 @@ def _bound_line(check: BoundCheck, generated: bool) -> tuple[str, Style | None]:
     return text, "red" if not check.passed else "yellow" if check.excuse else "green"
 
 
+def _uniform(allocation: Allocation) -> bool:
+    return allocation.rivals is not None and allocation.rivals[1] < allocation.rivals[0]
+
+
 def _allocation_lines(allocation: Allocation | None) -> list[str]:
     if allocation is None:
         return []
@@ -122,10 +133,13 @@ def _allocation_lines(allocation: Allocation | None) -> list[str]:
     proof = "proven optimal" if allocation.gap <= 0 else f"within {percent(allocation.gap)} of the optimum"
     predicted = allocation.predicted_error
     metric = additive()[allocation.metric]
-    told = f"error at the outputs {percent(predicted or 0.0)}"
-    if "%" not in metric.units:
-        told = f"{metric.title} at the outputs {metric.text(predicted or 0.0)}"
+    text, title = (percent, "error") if "%" in metric.units else (metric.text, metric.title)
+    told = f"{title} at the outputs {text(predicted or 0.0)}"
+    if allocation.least_error is not None:
+        told += f", at least {text(allocation.least_error)} by the closed form"
     error = "" if predicted is None else f"; predicted {told}"
+    if _uniform(allocation):
+        proof = "one format for all, which loses less than the optimum's mix when all weights are run together"
     held = f" on {plural(allocation.held_out, 'sample')} held out" if allocation.held_out else ""
     counts = f"{plural(allocation.candidates, 'candidate')} for {plural(allocation.options, 'layer')}"
     return [

@@ -111,7 +111,7 @@ def explain_layers(model: Path, policy: str, definitions: Mapping[str, str], glo
 
 
 def _chosen(weight: Weight, glob: str | None) -> bool:
-    return glob is None or any(matches_glob(glob, layer.name) for layer in weight.layers)
+    return glob is None or any(matches_glob(glob, name) for layer in weight.layers for name in layer.names)
 
 
 def _no_layer(glob: str, weights: tuple[Weight, ...]) -> QccError:

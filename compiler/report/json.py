@@ -24,6 +24,8 @@ def as_json(result: Result) -> dict[str, Any]:
         "input_bytes": result.input_bytes,
         "reach": None if result.reach is None else asdict(result.reach),
         "output_bytes": result.output_bytes,
+        "packed": None if result.packed is None else str(result.packed),
+        "packed_bytes": result.packed_bytes if result.packed else None,
         "bits": average_bits(result.layers),
         "layers": [_plain(row) for row in result.layers],
         "edits": list(result.edits),

@@ -14,9 +14,11 @@ from qcc.compiler.report.lock import lock_text
 from qcc.compiler.report.page.html import render_html
 from qcc.compiler.report.result import Result
 from qcc.dsl.policy.policy import Policy
+from qcc.ir.errors import ModelError
 from qcc.ir.model.model import Written
 from qcc.ir.model.whole_files import place
 from qcc.ir.open_file import load_object
+from qcc.ir.transport.container import is_packed, write_packed
 
 
 def publish_result(
@@ -34,10 +36,29 @@ def publish_result(
     files = [Staged(made.lock, final.lock), Staged(made.report, final.report), Staged(staged, final.model)]
     if result.kernels:
         files.insert(0, Staged(made.kernels, final.kernels))
+    if result.packed:
+        files.insert(0, Staged(made.packed, final.packed))
     if written.data is not None and result.data is not None and not same_file(result.data, written.data_sha256):
         check_outputs([result.data], (file.path for file in inputs.data))
         files.insert(0, Staged(written.data, result.data))
-    publish(files, staged.parent, [] if result.kernels else [final.kernels])  # of an earlier run
+    stale = [] if result.kernels else [final.kernels]  # of an earlier run
+    if not result.packed and is_packed(final.packed):
+        stale.append(final.packed)
+    publish(files, staged.parent, stale)
+
+
+def packed(result: Result, staged: Path, written: Written) -> Result:
+    """The result with the model for transport, made where the model was staged.
+
+    Raises:
+        ModelError: the system refuses.
+    """
+    path = OutputFiles.of(staged).packed
+    try:
+        size = write_packed(written.path, written.data, path)
+    except OSError as error:
+        raise ModelError("Q404", f"cannot write `{path.name}`: {error.strerror or error}") from error
+    return replace(result, packed=OutputFiles.of(result.output).packed, packed_bytes=size)
 
 
 def publish_failed(

@@ -1,7 +1,7 @@
 """What a compilation did: the facts that the table, the JSON, the lock file and the HTML report are made of."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from qcc.compiler.plan.plan import Plan
 from qcc.compiler.report.reach import Reach
 from qcc.compiler.verify.outputs import Verification
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
+from qcc.dsl.diagnostics.report import QccError
+from qcc.ir.model.options import ONNX
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,10 @@ class Allocation:
     """Samples that measured, if statistics that chose the codes have not seen them."""
     metric: str = "output_error"
     """What the error is measured in."""
+    least_error: float | None = None
+    """What no choice can lose less than, by a closed form; None where no size is bounded."""
+    rivals: tuple[float, float] | None = None
+    """What the chosen mix of formats and the best single format lost, all weights together, where both were run."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,10 @@ class Result:
     """The kernel ops that the model calls, in alphabetical order."""
     data: Path | None = None
     """The file beside the model that its weights lie in, if they lie apart."""
+    packed: Path | None = None
+    """The model for transport, if it was asked for."""
+    packed_bytes: int = 0
+    """What that takes."""
     times: ModelTimes | None = None
     """Of the input and the written model; None where the verification failed."""
     notes: tuple[str, ...] = ()
@@ -107,6 +117,31 @@ class Result:
     """Which bytes of the input were reached, and why the others were not."""
     model: Any = None
     """What was made of a model in memory, to be called as that was; None of one in a file, or of a failed one."""
+
+    as_onnx: Callable[[Path, bool], "Result"] | None = field(default=None, repr=False, compare=False)
+    """Compiles a model of another framework as ONNX, under this plan; None of what is ONNX."""
+
+    def to_onnx(self, path: str | Path, *, keep_failed: bool = False) -> "Result":
+        """Write the ONNX model that compiling the export of a PyTorch model gives: same plan, kernels beside it.
+
+        The model is exported and compiled under the plan that was decided, on the same data; data that can be read
+        but once is gone.
+
+        Args:
+            path: of the ``.onnx`` file; lock and report go beside it.
+            keep_failed: write a model whose verification fails, too, under a name that tells it.
+
+        Returns:
+            What was done. If the verification fails, nothing is written.
+
+        Raises:
+            QccError: the model is ONNX already, cannot be exported, or no such file can be written.
+        """
+        if self.as_onnx is None:
+            raise QccError([Diagnostic("Q383", f"`{self.output}` is ONNX already", help="copy it")])
+        if Path(path).suffix != ONNX:
+            raise QccError([Diagnostic("Q383", f"`{path}` is no name of an ONNX model", help=f"end it in `{ONNX}`")])
+        return self.as_onnx(Path(path), keep_failed)
 
     @property
     def passed(self) -> bool:

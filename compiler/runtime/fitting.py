@@ -10,7 +10,26 @@ from qcc.dsl.diagnostics.report import QccError
 from qcc.ir.errors import ModelError
 from qcc.ir.onnx.file.load import parse
 from qcc.ir.onnx.file.save import whole_size
+from qcc.ir.transport.container import expand_into, is_packed
 from qcc.ir.trim_file import open_trimmer
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """The model's file, of one for transport what it becomes, which is gone afterwards.
+
+    Raises:
+        QccError: it is damaged.
+    """
+    if not is_packed(path):
+        yield path
+        return
+    with scratch() as folder:
+        try:
+            plain = expand_into(path, folder)[0]
+        except ModelError as error:
+            raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
+        yield plain
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import numpy as np
 
 from qcc.compiler.console.byte_size import byte_size
 from qcc.compiler.files.kernel_library import find
-from qcc.compiler.runtime.fitting import fitting
+from qcc.compiler.runtime.fitting import fitting, whole
 from qcc.compiler.runtime.kernel_nodes import KernelNode, kernel_nodes, listing, summary
 from qcc.compiler.runtime.register import register
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
@@ -17,9 +17,11 @@ from qcc.dsl.diagnostics.spelling import did_you_mean
 from qcc.ir.errors import ModelError, first_line
 from qcc.ir.graph.ops import Value
 from qcc.ir.kernel.loadable import loadable
+from qcc.ir.model.options import ONNX
 from qcc.ir.onnx.file.load import parse
 from qcc.ir.onnx.file.runtime import onnxruntime, usable
 from qcc.ir.onnx.file.save import whole_size
+from qcc.ir.open_file import is_program
 
 PREFIX = "qcc."
 DTYPES = {"float": "float32", "double": "float64"}
@@ -33,7 +35,8 @@ class Session:
     which library is loaded, None without one; ``nodes`` which of its nodes the library runs.
 
     Args:
-        path: an ``.onnx`` file.
+        path: an ``.onnx`` file, or one for transport (``.rans``), which is expanded to a folder that is gone
+            afterwards.
         kernels: the kernel library. None takes ``MODEL.kernels.so`` beside the model if it is there, True insists on
             it, False does without, and a path names another file.
         threads: that a run may use; None leaves it to the runtime, which takes all cores.
@@ -62,6 +65,10 @@ class Session:
         self.path, self._providers = Path(path), tuple(providers)
         if not self.path.is_file():
             raise QccError([Diagnostic("Q400", f"no such file: `{path}`")])
+        if is_program(self.path):
+            message = f"`{path}` is a PyTorch program, and ONNX Runtime runs ONNX models"
+            made = f"`qcc compile {path} -o {self.path.with_suffix(ONNX).name}` makes one of it"
+            raise QccError([Diagnostic("Q384", message, help=made)])
         self.kernels: Path | None = find(self.path, kernels)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -69,7 +76,7 @@ class Session:
         self._loaded = loadable(self.kernels) if self.kernels else None
         if self._loaded:
             register(options, self._loaded)
-        with fitting(self.path, most) as fits:
+        with whole(self.path) as plain, fitting(plain, most) as fits:
             try:
                 self._session = onnxruntime.InferenceSession(str(fits), options, providers=usable(providers))
             except Exception as error:  # the runtime raises a dozen unrelated classes
@@ -90,7 +97,8 @@ class Session:
             QccError: the model's file can no longer be read.
         """
         try:
-            return kernel_nodes(self.path, self._loaded, self._providers)
+            with whole(self.path) as plain:
+                return kernel_nodes(plain, self._loaded, self._providers)
         except ModelError as error:
             raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
 
@@ -101,7 +109,8 @@ class Session:
         Raises:
             ModelError: the file can no longer be read.
         """
-        return whole_size(self.path, parse(self.path).data_files)
+        with whole(self.path) as plain:
+            return whole_size(plain, parse(plain).data_files)
 
     def report(self) -> str:
         """What runs where, as text: a summary, and a line a node that a kernel may run."""

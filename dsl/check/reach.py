@@ -12,7 +12,7 @@ def check_reach(policy: Policy, report: Diagnostics) -> None:
     """Report calibration data that is not there, and bounds of size or bits below what the candidates can reach."""
     _check_data(policy, report)
     specs = _candidates(policy)
-    if not specs:
+    if not specs or _thinned(policy):
         return
     for bound in policy.budget:
         least, what = _least(bound, specs)
@@ -45,6 +45,12 @@ def _candidates(policy: Policy) -> list[FormatSpec]:
         if one.name == "weights" and isinstance(one.value, tuple)
         for spec in one.value
     ]
+
+
+def _thinned(policy: Policy) -> bool:
+    """Some weights may be left out: what is left is not for the formats alone to say."""
+    sparsities = [one.value for rule in policy.rules for one in rule.assignments if one.name == "sparsity"]
+    return any(isinstance(value, tuple) and not all(spec.least_bits for spec in value) for value in sparsities)
 
 
 def _least(bound: Bound, specs: list[FormatSpec]) -> tuple[float, str]:

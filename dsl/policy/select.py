@@ -59,6 +59,8 @@ class Facts:
     """What the layer does, by its op's name within the class."""
     data: str = GENERATED
     """Where the data comes from that the layers are run on, the same for all: one of `ORIGINS`."""
+    others: tuple[str, ...] = ()
+    """What the layer is called by other exporters; a predicate about the name may mean any."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ class Predicate:
     def holds(self, facts: Facts) -> bool:
         """Whether it's true of a layer."""
         if FACTS[self.fact] == "text":
-            return self._holds_for_name(facts.name)
+            found = any(map(self._fits, (facts.name, *facts.others)))
+            return found != self.operator.startswith("!")
         actual = self.actual(facts)
         wanted = self.value
         if self.fact == "position" and isinstance(actual, float):
@@ -108,14 +111,10 @@ class Predicate:
         others |= {"data": facts.data, "op": facts.op, "dtype": standard_dtype(facts.dtype)}
         return others.get(self.fact, facts.name)
 
-    def _holds_for_name(self, name: str) -> bool:
+    def _fits(self, name: str) -> bool:
         if isinstance(self.value, Regex):
-            found = self.value.found_in(name[:LONGEST_NAME])
-        elif "~" in self.operator:
-            found = matches_glob(str(self.value), name)
-        else:
-            found = self.value == name
-        return found != self.operator.startswith("!")
+            return self.value.found_in(name[:LONGEST_NAME])
+        return matches_glob(str(self.value), name) if "~" in self.operator else self.value == name
 
     def _place(self, count: int) -> float:
         if self.value == "first":

@@ -114,6 +114,10 @@ class Ops(Protocol[V]):
         """Where each of so many numbers stands when they are sorted; equal ones stay as they stand."""
         ...
 
+    def ranks(self, numbers: V) -> V:
+        """For each number above zero, the first being 1, which of those it is; 0 for others."""
+        ...
+
     def cut(self, value: V, shape: Sequence[int]) -> V:
         """The first elements along each axis."""
         ...
@@ -164,6 +168,10 @@ class Fitted(ABC):
     def parts(self) -> dict[str, np.ndarray]:
         """What is stored now; not a copy."""
 
+    def meant(self, matrix: np.ndarray) -> np.ndarray:
+        """What a matrix ``[out, in]`` should be rounded to: where some weights are gone, others have moved for it."""
+        return matrix
+
     def settled(self, asked: "Encoding") -> "Encoding":
         """The encoding whose parts these are: the one that was asked for, with all decided that it left open."""
         return asked
@@ -179,12 +187,14 @@ class Fitter:
         gram: the mean products of what two columns are multiplied with ``[in, in]``; None if no data tells.
         sensitivity: what a squared error of each column costs once columns that are rounded later have made up for it;
             None if it is not known.
+        damping: what is added to the diagonal of ``gram`` where it is to have an inverse, as a share of its mean.
     """
 
     leaf: Callable[[np.ndarray, "Encoding"], Fitted]
     power: np.ndarray | None = None
     sensitivity: np.ndarray | None = None
     gram: np.ndarray | None = None
+    damping: float = 0.0
 
     def of(self, columns: np.ndarray) -> "Fitter":
         """For a matrix of some of the columns."""
@@ -195,6 +205,18 @@ class Fitter:
     def blind(self) -> "Fitter":
         """For a matrix whose columns are others."""
         return replace(self, power=None, sensitivity=None, gram=None)
+
+    def damped(self) -> np.ndarray | None:
+        """The products, float64, one in the mean of the diagonal, with so much added that they have an inverse.
+
+        Columns of nothing count like usual ones. None where data tells of nothing.
+        """
+        if self.gram is None or not self.gram.any():
+            return None
+        power = np.diag(self.gram).astype(np.float64)
+        found = np.asarray(self.gram / np.mean(power))
+        np.fill_diagonal(found, np.where(power > 0, power / np.mean(power), 1.0) + max(self.damping, DOUBT))
+        return found
 
     def whitened(self, matrix: np.ndarray) -> np.ndarray:
         """A matrix ``[out, in]``, float64, such that the plain squared error of it is that of the layer's output.

@@ -48,6 +48,7 @@ def fitted(
     power: np.ndarray | None = None,
     sensitivity: np.ndarray | None = None,
     gram: np.ndarray | None = None,
+    damping: float = 0.0,
 ) -> Fitted:
     """A matrix ``[out, in]`` with all fixed that its codes rest on, and to nearest.
 
@@ -58,6 +59,7 @@ def fitted(
         power: of what each column is multiplied with, the mean square, if data tells.
         sensitivity: see `Fitter`.
         gram: the mean products of what two columns are multiplied with ``[in, in]``, whose diagonal is the power.
+        damping: see `Fitter`.
 
     Raises:
         Refused: see `encode`.
@@ -66,7 +68,7 @@ def fitted(
         _check(matrix)
     if power is None and gram is not None:
         power = np.diag(gram)
-    return encoding.fit(matrix, Fitter(partial(_leaf, clip=clip), power, sensitivity, gram))
+    return encoding.fit(matrix, Fitter(partial(_leaf, clip=clip), power, sensitivity, gram, damping))
 
 
 def _leaf(matrix: np.ndarray, encoding: Encoding, clip: Clip) -> Fitted:

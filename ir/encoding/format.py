@@ -75,6 +75,9 @@ class Composition(ABC):
     beside: ClassVar[str] = ""
     """Where this argument is given, alternatives in formats of which there may be many are no candidates but more of
     them, side by side."""
+    filled: ClassVar[str] = ""
+    """The argument that `weights` says where the format is asked for as `sparsity`: what is left of a weight is stored
+    so; empty where it leaves nothing out."""
 
     @abstractmethod
     def encoding(self) -> Encoding:

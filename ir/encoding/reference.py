@@ -91,6 +91,11 @@ class NumpyOps:
         """See `Ops.places`."""
         return np.argsort(np.argsort(numbers, kind="stable"), kind="stable")
 
+    def ranks(self, numbers: np.ndarray) -> np.ndarray:
+        """See `Ops.ranks`."""
+        above = numbers > 0
+        return np.cumsum(above, dtype=np.int32) * above
+
     def cut(self, value: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         """See `Ops.cut`."""
         return value[tuple(map(slice, shape))]

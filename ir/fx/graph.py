@@ -22,8 +22,7 @@ from qcc.ir.fx.emit.assemble import Compact, Sources, assemble
 from qcc.ir.fx.kinds import aten_name, is_check, kind_of
 from qcc.ir.fx.layers import find_weights
 from qcc.ir.fx.operands import CallNumber, operands
-from qcc.ir.fx.program import constants, export_module, fed, paths, returned, tie
-from qcc.ir.fx.quiet import quiet
+from qcc.ir.fx.program import constants, export_module, fed, paths, pure, returned, tie, twin
 from qcc.ir.fx.resize import FxResizer
 from qcc.ir.fx.run import FxRunner, extract
 from qcc.ir.fx.simplify import is_item, remove_identities, share_items
@@ -64,18 +63,17 @@ class FxGraph(Graph):
     """
 
     def __init__(self, program: ExportedProgram) -> None:
-        # an empty table keeps linear, conv2d, layer_norm, ... whole and removes what mutates
-        with quiet():
-            self._program = program.run_decompositions({})
-        self._graph = self._program.graph
-        self._tensors = constants(self._program)
+        self._program = pure(program)
+        self._graph, nodes = twin(self._program.graph)
+        held = constants(self._program)
+        self._tensors = {nodes[node]: tensor for node, tensor in held.items()}
         self.encoded: dict[str, Encoded] = {}
         self.forms: dict[str, Form] = {}
         self._encoded_values: dict[str, EncodedValue] = {}
         self._weights: tuple[Weight, ...] | None = None
-        self._paths = paths(self._program, self._tensors)
+        self._paths = {nodes[node]: path for node, path in paths(self._program, held).items()}
         self._aliases = tie(self._tensors)
-        self._fed, self._returned = fed(self._program), returned(self._program)
+        self._fed, self._returned = tuple(nodes[node] for node in fed(self._program)), returned(self._program)
         share_items(self._graph)
         self._index()
 
@@ -133,11 +131,7 @@ class FxGraph(Graph):
 
     def copy(self) -> Self:
         other = copy.copy(self)
-        nodes: dict[Node, Node] = {}
-        other._graph = torch.fx.Graph()
-        other._graph.output(other._graph.graph_copy(self._graph, nodes))
-        for node, twin in nodes.items():
-            twin.name = node.name  # torch gives what is called like a builtin another name
+        other._graph, nodes = twin(self._graph)
         other._tensors = {nodes[node]: tensor for node, tensor in self._tensors.items()}
         other._paths = {nodes[node]: path for node, path in self._paths.items()}
         other._aliases = {nodes[alias]: nodes[node] for alias, node in self._aliases.items()}

@@ -23,7 +23,7 @@ from qcc.ir.fx.run import failed, fed, result
 from qcc.ir.graph.graph import Runner
 from qcc.ir.graph.ops import Array, Feeds
 from qcc.ir.model.model import Model, Origin, Written
-from qcc.ir.model.options import PROGRAM, ExternalData
+from qcc.ir.model.options import ONNX, PROGRAM, ExternalData
 from qcc.ir.model.whole_files import place, unfinished
 
 EXPORT = "write `torch.export.export(module, inputs)` with `torch.export.save`"
@@ -86,7 +86,7 @@ class FxModel(Model[FxGraph]):
     def check_place(self, path: Path, external: ExternalData = "auto", trimmed: bool = False) -> None:
         if path.suffix != PROGRAM:
             message = f"cannot write `{path}`: a PyTorch model is written as a program of torch.export"
-            help = f"name a `{PROGRAM}` file with -o; for ONNX, export the module and compile that file"
+            help = f"name a `{PROGRAM}` file with -o, or an `{ONNX}` file"
             raise ModelError("Q640", message, help)
         if external == "always":
             message = f"cannot write `{path}`: the weights of a `{PROGRAM}` file never lie beside it"

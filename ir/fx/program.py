@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from qcc.ir.errors import ModelError, first_line
 from qcc.ir.fx.quiet import quiet
@@ -35,6 +35,34 @@ def export_module(
     finally:
         for part, mode in training.items():
             part.training = mode
+
+
+def pure(program: ExportedProgram) -> ExportedProgram:
+    """The program with nothing that writes in place; the same one where there is none."""
+    if all(_is_pure(node) for node in program.graph.nodes):
+        return program
+    with quiet():  # an empty table keeps linear, conv2d, layer_norm, ... whole
+        made: ExportedProgram = program.run_decompositions({})
+        return made
+
+
+def _is_pure(node: Node) -> bool:
+    """It writes nothing, and holds no graph that may."""
+    if node.op != "call_function":
+        return node.op != "get_attr"
+    if isinstance(node.target, torch._ops.OpOverload):
+        return not node.target._schema.is_mutable
+    return not isinstance(node.target, torch._ops.HigherOrderOperator)
+
+
+def twin(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
+    """A copy of a graph, its nodes called the same, and what became of each."""
+    nodes: dict[Node, Node] = {}
+    other = Graph()
+    other.output(other.graph_copy(graph, nodes))
+    for node, copied in nodes.items():
+        copied.name = node.name  # torch gives what is called like a builtin another name
+    return other, nodes
 
 
 def fed(program: ExportedProgram) -> tuple[Node, ...]:

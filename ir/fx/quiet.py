@@ -5,17 +5,19 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LOGGER = logging.getLogger("torch.export")
+LOGGERS = tuple(logging.getLogger(name) for name in ("torch.export", "torch.onnx"))
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Within, torch neither warns of its own calls nor logs the tracebacks of exceptions that it raises as well."""
-    level = LOGGER.level
-    LOGGER.setLevel(logging.CRITICAL)
+    levels = [logger.level for logger in LOGGERS]
+    for logger in LOGGERS:
+        logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        LOGGER.setLevel(level)
+        for logger, level in zip(LOGGERS, levels, strict=True):
+            logger.setLevel(level)

@@ -16,12 +16,13 @@ LAYOUT = frozenset({"as_strided", "view_as_complex", "view_as_real", "view", "_u
 
 
 def share_items(graph: Graph) -> None:
-    """Make one value of each result of an op that has several."""
+    """Make one value of each result of an op that has several, and none of those that nobody reads."""
     first: dict[tuple[Any, ...], Node] = {}
     for node in [node for node in graph.nodes if is_item(node)]:
-        kept = first.setdefault(node.args, node)
-        if kept is not node:
+        kept = first.setdefault(node.args, node) if node.users else None
+        if kept is not None and kept is not node:
             node.replace_all_uses_with(kept)
+        if kept is not node:
             graph.erase_node(node)
 
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 import numpy as np
 
 from qcc.ir.encoding.value import ValueEncoding
+from qcc.ir.graph.names import spellings
 from qcc.ir.graph.view import MatrixView
 
 Array = np.ndarray
@@ -116,6 +117,11 @@ class Layer:
     bias_op: str | None = None
     rounded: ValueEncoding | None = None
     function: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name, and what other exporters of the same model would have made of it."""
+        return spellings(self.name)
 
 
 @dataclass(frozen=True)

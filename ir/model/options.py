@@ -4,6 +4,10 @@ from typing import Literal
 
 PROGRAM = ".pt2"
 """The suffix of files that hold programs of torch.export."""
+ONNX = ".onnx"
+"""That of ONNX models."""
+PACKED = ".rans"
+"""The suffix of models for transport."""
 ExternalData = Literal["auto", "always", "never"]
 OLDEST_OPSET, NEWEST_OPSET = 1, 28
 """The versions of ONNX's default operator set that are read."""

@@ -138,12 +138,12 @@ def output_error(matrix: np.ndarray, stored: Encoded, gram: np.ndarray) -> float
 
 def fitted_to(matrix: np.ndarray, encoding: Encoding, gram: np.ndarray, damping: float, clip: Clip) -> Fitted:
     """With all fixed that codes rest on, by what data tells."""
-    return fitted(matrix, encoding, clip, None, inverse_factor(gram, damping).sensitivity, gram)
+    return fitted(matrix, encoding, clip, None, inverse_factor(gram, damping).sensitivity, gram, damping)
 
 
 def sweep(matrix: np.ndarray, found: Fitted, gram: np.ndarray, damping: float) -> None:
     """Round by columns under fixed scales."""
-    factor = inverse_factor(gram, damping, found.width)
+    factor, matrix = inverse_factor(gram, damping, found.width), found.meant(matrix)
     order, columns = factor.order, factor.order.tolist()
 
     def work(part: slice) -> None:

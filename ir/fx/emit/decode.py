@@ -117,6 +117,11 @@ class TorchOps:
         del count
         return torch.argsort(torch.argsort(numbers, stable=True), stable=True)
 
+    def ranks(self, numbers: Tensor) -> Tensor:
+        """See `Ops.ranks`."""
+        above = (numbers > 0).to(torch.int32)
+        return torch.cumsum(above, 0, dtype=torch.int32) * above
+
     def cut(self, value: Tensor, shape: Sequence[int]) -> Tensor:
         """See `Ops.cut`."""
         for axis, size in enumerate(shape):

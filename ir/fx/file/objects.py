@@ -9,8 +9,10 @@ from torch.export import ExportedProgram
 
 from qcc.ir.errors import ModelError, first_line
 from qcc.ir.fx.file.archive import load_program
+from qcc.ir.fx.file.to_onnx import write_onnx
 from qcc.ir.fx.program import export_module
 from qcc.ir.fx.quiet import quiet
+from qcc.ir.model.options import ONNX
 
 
 def is_model(model: object) -> bool:
@@ -19,7 +21,7 @@ def is_model(model: object) -> bool:
 
 
 def save(model: torch.nn.Module | ExportedProgram, inputs: object, path: Path) -> None:
-    """Write a program, or what a module is exported to, to a file.
+    """Write a program, or what a module is exported to, to a file: as ONNX where that is the file's name.
 
     Args:
         model: the module, which is left as it is, or the program.
@@ -27,10 +29,15 @@ def save(model: torch.nn.Module | ExportedProgram, inputs: object, path: Path) -
         path: of the file.
 
     Raises:
-        ModelError: there are no inputs to export the module with, or torch cannot do it.
+        ModelError: there are no inputs to export the module with, or torch cannot do it; or a program is given some.
     """
     if isinstance(model, torch.nn.Module):
         model = _exported(model, inputs)
+    elif inputs is not None:
+        raise ModelError("Q382", "`example_inputs` are for modules: a program has its own", "leave them out")
+    if path.suffix == ONNX:
+        write_onnx(model, path)
+        return
     try:
         with quiet():
             torch.export.save(model, path)
@@ -43,6 +50,15 @@ def load(path: Path) -> Any:  # noqa: ANN401 - torch types it so
     program = load_program(path)
     with quiet():
         return program.module()
+
+
+def convert(source: Path, path: Path) -> None:
+    """Write a program in a file as an ONNX model.
+
+    Raises:
+        ModelError: there is none that torch can read, or torch cannot export it.
+    """
+    write_onnx(load_program(source), path)
 
 
 def _exported(module: torch.nn.Module, inputs: object) -> ExportedProgram:

@@ -154,6 +154,15 @@ class OnnxOps:
             found.dtype = ir.DataType.INT64
         return found
 
+    def ranks(self, numbers: Held) -> Held:
+        """See `Ops.ranks`."""
+        zero = self._emitter.shared("qcc.zeros.1", np.zeros((1,), np.float32))
+        above = self._node("Greater", [_value(numbers), zero], dtype=ir.DataType.BOOL)
+        one = self._emitter.cast(above, ir.DataType.INT32, self._anchor)
+        axis = self._emitter.scalar(0)
+        counted = self._node("CumSum", [one, axis], dtype=ir.DataType.INT32)
+        return self._node("Mul", [counted, one], dtype=ir.DataType.INT32)
+
     def cut(self, value: Held, shape: Sequence[int]) -> Held:
         """See `Ops.cut`; an axis whose extent is not known stays whole."""
         found, ends = _value(value), self._emitter.shape([size or WHOLE for size in shape])

@@ -19,6 +19,7 @@ _MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"<?xml", "an XML file, of OpenVINO perhaps", "give the .onnx file that it was made of"),
     (0, b"<net", "an XML file, of OpenVINO perhaps", "give the .onnx file that it was made of"),
     (0, b"qpolicy ", "a policy", "the model comes first: `qcc compile MODEL -p POLICY`"),
+    (0, b"qcc transport ", "a model for transport", "make the model of it again: `qcc expand FILE`"),
     (0, b"#", "a text file", "give the .onnx file; a policy is given with `-p`"),
     (0, b"version https://git-lfs", "a pointer of Git LFS", "fetch what it stands for: `git lfs pull`"),
     (0, b"<!DOCTYPE", "a web page", "the download went wrong; fetch the file itself"),

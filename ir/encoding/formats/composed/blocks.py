@@ -24,6 +24,7 @@ from qcc.ir.encoding.algebra import (
 )
 from qcc.ir.encoding.blocked import FLOAT32
 from qcc.ir.encoding.format import Composition, Share, check_share
+from qcc.ir.encoding.pruning import USUAL, By, losses, refitted
 
 LARGEST_TILE = 1 << 16  # weights
 
@@ -39,6 +40,7 @@ class Sparse(Encoding):
         columns: of a tile.
         keep: the share of tiles that are kept.
         inner: how the kept tiles are stored ``[tiles, rows * columns]``.
+        by: what tells how much a tile matters.
 
     Raises:
         ValueError: a tile has no weights or too many, or nothing is kept.
@@ -48,6 +50,7 @@ class Sparse(Encoding):
     columns: int
     keep: float
     inner: Encoding
+    by: By = USUAL
 
     def __post_init__(self) -> None:
         if min(self.rows, self.columns) < 1 or not 1 < self.rows * self.columns <= LARGEST_TILE:
@@ -57,13 +60,19 @@ class Sparse(Encoding):
     @property
     def text(self) -> str:
         """The tiles, the share and how they are stored."""
+        by = "" if self.by == USUAL else f", by = {self.by}"
         inner = "" if self.inner == FLOAT32 else f", {self.inner.text}"
-        return f"blocks({self.rows}x{self.columns}, keep = {percent(self.keep)}{inner})"
+        return f"blocks({self.rows}x{self.columns}, keep = {percent(self.keep)}{by}{inner})"
 
     @property
     def within(self) -> tuple[Encoding, ...]:
         """How kept tiles are stored."""
         return (self.inner,)
+
+    @property
+    def learns(self) -> bool:
+        """What data tells says what stays."""
+        return self.by != "magnitude" or self.inner.learns
 
     def parts(self, shape: MatrixShape) -> Mapping[str, Part]:
         """Those of the kept tiles, and the number of each tile."""
@@ -84,24 +93,28 @@ class Sparse(Encoding):
         return matrix if filled == shape else ops.cut(matrix, shape)
 
     def fit(self, matrix: np.ndarray, fitter: Fitter) -> Fitted:
-        """The tiles that matter most are kept: by their norm, and the power that their columns are multiplied with."""
-        shape = matrix.shape[0], matrix.shape[1]
-        (down, across), count = self._tiles(shape), self._count(shape)
-        fill = (0, down * self.rows - shape[0]), (0, across * self.columns - shape[1])
-        tiles = np.pad(matrix, fill).reshape(down, self.rows, across, self.columns).swapaxes(1, 2)
-        power = np.pad(fitter.weights(shape[1]), fill[1]).reshape(across, self.columns)
-        matter = np.einsum("daij,daij,aj->da", tiles, tiles, power).reshape(-1)
-        kept = np.sort(np.argsort(-matter, kind="stable")[:count])
+        """The tiles whose loss would cost most are kept, and make up for the others."""
+        (down, across), count = self._tiles(matrix.shape), self._count(matrix.shape)
+        cost = losses(matrix, self.by, fitter, (self.rows, self.columns)).reshape(-1)
+        kept = np.sort(np.argsort(-cost, kind="stable")[:count])
         number = np.zeros(down * across, numbers_below(count + 1, ()).dtype)
         number[kept] = np.arange(1, count + 1)
+        number = number.reshape(down, across)
+        meant = refitted(matrix, self._whole(number > 0)[: matrix.shape[0], : matrix.shape[1]], fitter)
+        fill = (0, down * self.rows - matrix.shape[0]), (0, across * self.columns - matrix.shape[1])
+        tiles = np.pad(meant, fill).reshape(down, self.rows, across, self.columns).swapaxes(1, 2)
         flat = tiles.reshape(-1, self.rows * self.columns)[kept]
-        return FittedTiles(self, self.inner.fit(flat, fitter.blind()), number.reshape(down, across))
+        return FittedTiles(self, self.inner.fit(flat, fitter.blind()), number, meant)
 
-    def _tiles(self, shape: MatrixShape) -> tuple[int, int]:
+    def _whole(self, tiles: np.ndarray) -> np.ndarray:
+        """For each weight what is said of its tile."""
+        return np.repeat(np.repeat(tiles, self.rows, 0), self.columns, 1)
+
+    def _tiles(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """Tiles down and across."""
         return -(-shape[0] // self.rows), -(-shape[1] // self.columns)
 
-    def _count(self, shape: MatrixShape) -> int:
+    def _count(self, shape: tuple[int, ...]) -> int:
         down, across = self._tiles(shape)
         return max(round(down * across * self.keep), 1)
 
@@ -109,8 +122,12 @@ class Sparse(Encoding):
 class FittedTiles(Fitted):
     """The kept tiles, and the number of every tile."""
 
-    def __init__(self, encoding: Sparse, kept: Fitted, number: np.ndarray) -> None:
-        self._encoding, self._kept, self._number = encoding, kept, number
+    def __init__(self, encoding: Sparse, kept: Fitted, number: np.ndarray, meant: np.ndarray) -> None:
+        self._encoding, self._kept, self._number, self._meant = encoding, kept, number, meant
+
+    def meant(self, matrix: np.ndarray) -> np.ndarray:
+        """With what stays in place of what is gone."""
+        return self._meant
 
     def round(self, rows: Rows, columns: Columns, values: np.ndarray) -> np.ndarray:
         """What is kept by its tile; all else is zero."""
@@ -139,23 +156,29 @@ class FittedTiles(Fitted):
 class SparseBlocks(Composition):
     """Blocks of weights that are kept; all others are zero and take no space.
 
-    The blocks with the largest weights are kept, times what their inputs are on calibration data where the rounding
-    method asks for it. Blocks at the edges of a weight are filled up with zeros.
+    Those blocks are kept whose loss would cost most at the layer's output, and the weights in them are fitted anew, so
+    that they make up for those that are gone. Both take calibration data; without, the blocks with the largest weights
+    are kept as they are. Blocks at the edges of a weight are filled up with zeros.
 
     Args:
         tile: outputs by inputs of a block.
         keep: the share of blocks that is kept.
+        by: what tells the cost: `magnitude` the squares of the weights, `wanda` those times the power of the inputs,
+            `taylor` all that the inputs of a block have to do with each other, `obs` also what the weights that stay
+            can make up for.
         inner: how kept blocks are stored, each as one row; as they are by default.
     """
 
     keyword: ClassVar[str] = "blocks"
+    filled: ClassVar[str] = "inner"
 
     tile: tuple[int, int]
     keep: Share
+    by: By = USUAL
     inner: Encoding = FLOAT32
 
     def encoding(self) -> Encoding:
         """By its arguments."""
         if len(self.tile) != 2:
             raise ValueError("a block has two extents, outputs by inputs, as in `32x32`")
-        return Sparse(*self.tile, self.keep, self.inner)
+        return Sparse(*self.tile, self.keep, self.inner, self.by)

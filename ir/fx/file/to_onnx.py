@@ -1,0 +1,39 @@
+"""Programs as ONNX models: as the exporter of torch makes them."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch.export import ExportedProgram
+
+from qcc.ir.errors import ModelError, first_line
+from qcc.ir.fx.quiet import quiet
+
+WRITER = "onnxscript"
+"""The package that torch writes ONNX with."""
+
+
+def write_onnx(program: ExportedProgram, path: Path) -> None:
+    """Write a program as an ONNX model, its weights beside it where one file cannot hold them.
+
+    Raises:
+        ModelError: the exporter is not installed, or knows no ONNX for an op of the program.
+    """
+    if find_spec(WRITER) is None:
+        message = f"PyTorch writes ONNX models with `{WRITER}`, which is not installed"
+        raise ModelError("Q380", message, f"install it: `pip install {WRITER}`; a `.pt2` file needs none")
+    try:
+        with quiet():
+            made = torch.onnx.export(program, dynamo=True, verbose=False)
+            assert made is not None  # what is given no file is returned
+            made.save(path)
+    except Exception as error:  # torch raises many unrelated classes
+        message = f"torch.onnx cannot export the program: {_reason(error)}"
+        raise ModelError("Q381", message, "a `.pt2` file holds any program: name one with -o") from error
+
+
+def _reason(error: BaseException) -> str:
+    """What is wrong at last: torch wraps it in a report of all that it tried."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return first_line(error)
