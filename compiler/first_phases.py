@@ -17,6 +17,7 @@ from qcc.compiler.repeat import check_targets
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.graph.graph import Graph
+from qcc.passes.contract.contract import Invariant
 
 NAMED = 3
 
@@ -54,10 +55,16 @@ def run_first_phases(
         done = restructure(graph, steps, data, cleaned, partial(phases.tell, "structure"))
     _see_that_named_went(steps, done.rows, diagnostics)
     tell_left_out(done.rows, diagnostics)
-    _tell_nothing_cut(done.rows, diagnostics)
+    lossy = [row for row in done.rows if row.action in _lossy(steps)]
+    _tell_nothing_cut(lossy, diagnostics)
     if not bounded:
-        _tell_unbounded(done.rows, diagnostics)
+        _tell_unbounded(lossy, diagnostics)
     return done, Earlier(steps, graph.weights())
+
+
+def _lossy(steps: Sequence[Step]) -> set[str]:
+    """The actions that take something from the function."""
+    return {action_text(step.action) for step in steps if Invariant.FUNCTION not in step.action.keeps}
 
 
 def _see_that_named_went(steps: Sequence[Step], rows: Sequence[RewriteRow], diagnostics: Diagnostics) -> None:
@@ -87,7 +94,7 @@ def tell_left_out(rows: Sequence[RewriteRow], diagnostics: Diagnostics) -> None:
 def _tell_nothing_cut(rows: Sequence[RewriteRow], diagnostics: Diagnostics) -> None:
     """Warn of steps that were to change the structure and changed nothing."""
     for row in rows:
-        if row.action != "clean" and not row.treated and not row.left_out:
+        if not row.treated and not row.left_out:
             why = f": {row.refused[0].text}" if row.refused else ""
             help = "`qcc inspect --axes` tells what may be cut"
             diagnostics.warning("Q520", f"`{row.action}` cuts nothing{why}", help=help)
@@ -95,7 +102,7 @@ def _tell_nothing_cut(rows: Sequence[RewriteRow], diagnostics: Diagnostics) -> N
 
 def _tell_unbounded(rows: Sequence[RewriteRow], diagnostics: Diagnostics) -> None:
     """Warn, once, that what steps took from the function is bounded by nothing."""
-    cut = [f"`{row.action}`" for row in rows if row.action != "clean" and row.treated]
+    cut = [f"`{row.action}`" for row in rows if row.treated]
     if cut:
         takes = "take parts of the model away, and nothing bounds what they lose"
         if len(cut) == 1:

@@ -54,6 +54,10 @@ SPELLINGS = {
     "blocks(16x16, 50%, by = obs)": "blocks(16x16, keep = 50%, by = obs)",
     "blocks(16x16, 50%, by = wanda)": "blocks(16x16, keep = 50%)",
     "of(2, 4)": "of(count = 2, every = 4)",
+    "of(2, 4, effort = 8)": "of(count = 2, every = 4, effort = 8)",
+    "blocks(16x16, 50%, by = obs, effort = 8, nf4)": (
+        "blocks(16x16, keep = 50%, by = obs, effort = 8, nf4 group 64 scale fp16)"
+    ),
     "of(4, 8, by = magnitude, int4 group 32)": "of(count = 4, every = 8, by = magnitude, int4 group 32 sym scale fp16)",
     "unstructured(keep = 30%, nf4)": "unstructured(keep = 30%, nf4 group 64 scale fp16)",
     "blocks(4x1, keep = 0.5%, mxfp4)": "blocks(4x1, keep = 0.5%, fp4 group 32 scale e8m0)",

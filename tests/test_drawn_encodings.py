@@ -60,8 +60,8 @@ def composed(inner: st.SearchStrategy[Encoding]) -> st.SearchStrategy[Encoding]:
         st.builds(LowRank, st.integers(1, 99), st.just(0.0), closed),
         st.builds(Signs, st.integers(0, 9)),
         st.builds(Sparse, side, side.map(lambda size: size + 1), SHARES, part),
-        st.builds(lambda inner, count, more: SomeOfEvery(inner, "obs", count, count + more), part, side, side),
-        st.builds(ShareOfRow, part, st.sampled_from(BY), SHARES),
+        st.builds(lambda inner, count, more: SomeOfEvery(inner, "obs", 0, count, count + more), part, side, side),
+        st.builds(ShareOfRow, part, st.sampled_from(BY), st.sampled_from([0, 3]), SHARES),
     )
 
 

@@ -158,6 +158,7 @@ SCHEMA = Schema(
         "permute": Property("permute", {"magnitude": Magnitude}),
         "sparsity": Property("sparsity", {"blocks": Blocks}),
         # what the presets set besides
+        "fold_branches": Property("fold_branches", {"on": Plain}),
         "fold_norm": Property("fold_norm", {"on": Gains}),
         "rotate": Property("rotate", {"hadamard": Plain}),
         "equalize": Property("equalize", {"on": Plain}),

@@ -34,10 +34,10 @@ SEPARATE = [
     Sparse(4, 8, 0.5, Bands((INT4, INT2), 0.5)),
     Sparse(4, 8, 0.5, Bands((INT4, INT2, Nothing()), average=2.5)),
     Sparse(8, 8, 0.6, Sparse(1, 4, 0.5, INT8)),
-    SomeOfEvery(INT4, "wanda", 2, 4),
-    SomeOfEvery(FLOAT32, "magnitude", 5, 7),
-    ShareOfRow(INT2, "wanda", 0.3),
-    SomeOfEvery(Sparse(4, 2, 0.5, INT8), "taylor", 4, 8),
+    SomeOfEvery(INT4, "wanda", 0, 2, 4),
+    SomeOfEvery(FLOAT32, "magnitude", 0, 5, 7),
+    ShareOfRow(INT2, "wanda", 0, 0.3),
+    SomeOfEvery(Sparse(4, 2, 0.5, INT8), "taylor", 0, 4, 8),
     Signs(),
 ]  # fmt: skip
 SUMS = [

@@ -1,5 +1,6 @@
 """Sparsity: which weights are left out, what those that stay become, and what policies may say of it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +41,9 @@ def gram_of(inner: int, rows: int = 4000) -> np.ndarray:
 GRAM, MATRIX = gram_of(IN), RNG.standard_normal((OUT, IN)).astype(np.float32)
 
 
-def every(by: By, inner: Encoding = FLOAT32) -> list[Encoding]:
+def every(by: By, inner: Encoding = FLOAT32) -> list[Sparse | SomeOfEvery | ShareOfRow]:
     """One of each kind that keeps half."""
-    return [Sparse(8, 8, 0.5, inner, by), SomeOfEvery(inner, by, 2, 4), ShareOfRow(inner, by, 0.5)]
+    return [Sparse(8, 8, 0.5, inner, by), SomeOfEvery(inner, by, 0, 2, 4), ShareOfRow(inner, by, 0, 0.5)]
 
 
 @pytest.mark.parametrize("by", BY)
@@ -169,3 +170,24 @@ def test_a_budget_of_bits_counts_what_may_be_left_out(sparsity: str, reached: bo
     rule = f"qpolicy 1\nrule any {{ weights = int4; sparsity = {sparsity} }}\nbudget {{ bits <= 3 }}"
     check_reach(load_text(rule, schema()), report)
     assert [one.code for one in report.found] == ([] if reached else ["Q233"])
+
+
+@pytest.mark.parametrize("shape", [(48, 96), (45, 91)], ids=str)
+@pytest.mark.parametrize("at", range(3))
+def test_exchanges_lower_the_error_the_more_the_longer(at: int, shape: tuple[int, int]) -> None:
+    """On what was seen never up, whatever the sizes; as many stay where they may as before, and runs repeat."""
+    matrix, gram = MATRIX[: shape[0], : shape[1]], GRAM[: shape[1], : shape[1]]
+    found = [encode(matrix, replace(every("wanda")[at], effort=rounds), gram=gram) for rounds in (0, 1, 4, 30)]
+    errors = [output_error(matrix, one, gram) for one in found]
+    assert errors == sorted(errors, reverse=True) or at == 0
+    assert errors[-1] < (0.99 if at == 0 else 0.9) * errors[0]
+    stay = [one.decode() != 0 for one in (found[0], found[-1])]
+    assert (stay[0] != stay[1]).any()
+    if at == 0:
+        assert found[0].parts["number"].max() == found[-1].parts["number"].max()
+    else:
+        starts = np.arange(0, shape[1], (4, shape[1])[at - 1])
+        before, after = (np.add.reduceat(one.astype(int), starts, axis=1) for one in stay)
+        assert (before == after).all()
+    again = encode(matrix, replace(every("wanda")[at], effort=30), gram=gram)
+    assert all(np.array_equal(part, again.parts[name]) for name, part in found[-1].parts.items())

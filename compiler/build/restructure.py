@@ -14,7 +14,8 @@ from qcc.compiler.plan.plan import Plan, Step
 from qcc.compiler.plan.text import action_text
 from qcc.compiler.verify.translation import Trial
 from qcc.ir.errors import ModelError, Refused
-from qcc.passes.contract.contract import Context, Edit, G, Restructure
+from qcc.ir.graph.graph import Graph
+from qcc.passes.contract.contract import Context, Edit, G, Invariant, Restructure
 
 
 def structure_steps(plan: Plan) -> tuple[Step, ...]:
@@ -40,14 +41,21 @@ def restructure(
     Raises:
         ModelError: the model does not run, or is another once cleaned.
     """
-    if not steps:
+    waiting = [step for step in steps if _concerns(step, graph)]
+    if not waiting:
         return Rewritten(graph, ())
     rows = [] if cleaned is None else [validate_cleaning(cleaned, Trial(graph, data))]
-    for done, step in enumerate(steps):
-        tick(done, len(steps), action_text(step.action))
+    for done, step in enumerate(waiting):
+        tick(done, len(waiting), action_text(step.action))
         graph, found = _run(graph, step, data)
         rows += found
     return Rewritten(graph, tuple(rows))
+
+
+def _concerns(step: Step, graph: Graph) -> bool:
+    """A step has something to do or to say; one that keeps the function has nothing to say of a graph without sites."""
+    assert isinstance(step.action, Restructure)
+    return Invariant.FUNCTION not in step.action.keeps or bool(step.action.sites(graph, step.weights))
 
 
 def _run(graph: G, step: Step, data: Samples) -> tuple[G, list[RewriteRow]]:

@@ -3,6 +3,8 @@
 Layers have the names that a policy's selectors match, as they are after cleaning; a selector may as well say what
 another exporter would have called them. With --axes it shows instead which
 channels are the same throughout the model, and whether they may be permuted, scaled and rotated (docs/axes.md).
+Of a checkpoint, a GGUF or safetensors file with what GPTQ and AWQ store in one, it tells how its tensors are stored,
+and which formats of a policy store the same numbers.
 """
 
 import argparse
@@ -32,7 +34,8 @@ EXAMPLES = """examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
-    add("model", metavar="MODEL", type=Path, help="an .onnx file, or a .pt2 file of torch.export")
+    files = "an .onnx file, a .pt2 file of torch.export, or a checkpoint: .gguf, .safetensors"
+    add("model", metavar="MODEL", type=Path, help=files)
     add("--axes", action="store_true", help="show which channels are the same and what may be done to them")
     add("--group", metavar="GLOB", help="with --axes: show in full the groups of this name, or on layers of this name")
     add("--picture", metavar="FILE", type=Path, help="with --axes: draw them into an .svg or .html file")
@@ -47,7 +50,11 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"a picture ends in .svg or .html: `{args.picture}`")
     with held_back():
         from qcc.compiler.files.open_model import open_model  # loads onnx
+        from qcc.compiler.inspect.checkpoint import write_checkpoint
+        from qcc.ir.checkpoint.read import read_checkpoint
 
+    if not args.axes and (found := read_checkpoint(args.model)) is not None:
+        return write_checkpoint(args.model, found, args.format)
     model = open_model(args.model)
     if args.axes:
         return _axes(model, args)

@@ -11,6 +11,7 @@ from qcc.compiler.metrics.output_error import OutputError
 from qcc.ir.graph.ops import Array
 
 NOISE = OutputError()
+BLOCK = 1 << 17  # numbers that are compared at a time
 
 
 @dataclass(frozen=True)
@@ -91,21 +92,41 @@ def _powers(wanted: Array, got: Array | None, kept: Array | None, parts: int, me
     whole = got is not None and got.shape == wanted.shape
     if wanted.dtype.kind not in "fV":
         changed = wanted != got if whole else np.ones(wanted.shape, bool)
-        return _sums(changed, kept, parts), _sums(np.ones(wanted.shape, bool), kept, parts)
-    want = wanted.astype(np.float64)
-    have = want if got is None or not whole else got.astype(np.float64)
-    finite = np.isfinite(want) & np.isfinite(have)
-    want, have = np.where(finite, want, 0), np.where(finite, have, 0)
-    noise, signal = (_sums(one, kept, parts) for one in metric.powers(want, have))
+        powers = _rows(changed, parts).sum(axis=-1, dtype=np.float64), _rows(np.ones(wanted.shape, bool), parts)
+        return _sums(powers[0], kept, parts), _sums(powers[1].sum(axis=-1, dtype=np.float64), kept, parts)
+    have = wanted if got is None or not whole else got
+    noise, signal = _row_powers(_rows(wanted, parts), _rows(have, parts), metric)
+    noise, signal = (_sums(one, kept, parts) for one in (noise, signal))
     if not whole:
         signal = np.where(signal > 0, signal, 1.0)
         return signal, signal
     return noise, signal
 
 
+def _rows(array: Array, parts: int) -> Array:
+    """An output as rows of its last axis, none of which belongs to two samples."""
+    if array.ndim > 1:
+        return array.reshape(-1, array.shape[-1]) if array.size else array.reshape(0, 1)
+    return array.reshape(parts, -1) if array.size else array.reshape(0, 1)
+
+
+def _row_powers(wanted: Array, got: Array, metric: Additive) -> tuple[Array, Array]:
+    """Noise and signal of each row, without what is not finite; a few rows at a time, so that caches hold them."""
+    noise, signal = np.zeros(len(wanted)), np.zeros(len(wanted))
+    step = max(BLOCK // max(wanted.shape[-1], 1), 1)
+    for start in range(0, len(wanted), step):
+        at = slice(start, start + step)
+        want, have = wanted[at].astype(np.float64), got[at].astype(np.float64)
+        lost = ~(np.isfinite(want) & np.isfinite(have))
+        want[lost] = have[lost] = 0.0
+        noise[at], signal[at] = (one.sum(axis=-1) for one in metric.powers(want, have))
+    return noise, signal
+
+
 def _sums(powers: Array, kept: Array | None, parts: int) -> Array:
+    """Of the rows of each sample, those that count."""
     if kept is not None:
-        powers = powers * kept[..., None]
+        powers = powers * kept.reshape(-1)
     return powers.reshape(parts, -1).sum(axis=1, dtype=np.float64) if powers.size else np.zeros(parts)
 
 

@@ -13,8 +13,14 @@ from qcc.ir.encoding.algebra import Fitter
 By = Literal["magnitude", "wanda", "taylor", "obs"]
 BY: tuple[By, ...] = get_args(By)
 USUAL: By = "wanda"
+MOST_ROUNDS = 10_000  # of exchanges
 STEPS = 60  # of conjugate gradients
 LEAST_GAIN = 3e-4  # of the error that a step takes away, as a share of all that is gone so far
+
+
+def told(by: By, effort: int) -> str:
+    """How these are spelled behind other arguments."""
+    return ("" if by == USUAL else f", by = {by}") + (f", effort = {effort}" if effort else "")
 
 
 def losses(matrix: np.ndarray, by: By, fitter: Fitter, tile: tuple[int, int]) -> np.ndarray:
@@ -62,7 +68,7 @@ def refitted(matrix: np.ndarray, stays: np.ndarray, fitter: Fitter) -> np.ndarra
     """What stays of a matrix, moved to where the error at the output is least; as it is where no Gram matrix tells.
 
     Rows are independent and each may keep weights of its own: all are solved at once by conjugate gradients under the
-    mask. Each step lowers the error of every row, so that stopping early is safe.
+    mask (`descended`). Each step lowers the error of every row, so that stopping early is safe.
 
     Args:
         matrix: float32 ``[out, in]``.
@@ -75,7 +81,12 @@ def refitted(matrix: np.ndarray, stays: np.ndarray, fitter: Fitter) -> np.ndarra
     damped = None if stays.all() else fitter.damped()
     if damped is None:
         return found
-    gram = damped.astype(np.float32)
+    return descended(matrix, found, stays, damped.astype(np.float32))
+
+
+def descended(matrix: np.ndarray, start: np.ndarray, stays: np.ndarray, gram: np.ndarray) -> np.ndarray:
+    """The same from a matrix that is nought where nothing stays, by the damped products of the inputs, float32."""
+    found = start.copy()
     smooth = stays / np.diag(gram)
     left = ((matrix - found) @ gram) * stays
     step = smooth * left

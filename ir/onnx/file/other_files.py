@@ -4,6 +4,7 @@ import zipfile
 from pathlib import Path
 
 _EXPORT = 'export the module where its code is: `torch.onnx.export(module, inputs, "model.onnx")`'
+_ORIGINAL = "export the original model to ONNX; `qcc inspect FILE` tells which formats store the same numbers"
 _MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\x80\x02\x8a", "a PyTorch file", _EXPORT),
     (0, b"\x80\x02", "a pickled object of Python", _EXPORT),
@@ -11,7 +12,7 @@ _MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\x80\x04", "a pickled object of Python", _EXPORT),
     (0, b"\x80\x05", "a pickled object of Python", _EXPORT),
     (8, b'{"', "a safetensors file: weights without what is computed with them", _EXPORT),
-    (0, b"GGUF", "a GGUF file", "export the original model to ONNX"),
+    (0, b"GGUF", "a GGUF file: weights without what is computed with them", _ORIGINAL),
     (4, b"TFL3", "a TensorFlow Lite file", "convert it: `python -m tf2onnx.convert --tflite FILE --output model.onnx`"),
     (0, b"\x89HDF", "an HDF5 file, of Keras perhaps", "export the model to ONNX: `model.export(PATH, format='onnx')`"),
     (4, b"ORTM", "a model in ONNX Runtime's own format", "give the .onnx file that it was made of"),

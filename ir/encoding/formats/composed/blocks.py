@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -23,8 +23,9 @@ from qcc.ir.encoding.algebra import (
     under,
 )
 from qcc.ir.encoding.blocked import FLOAT32
-from qcc.ir.encoding.format import Composition, Share, check_share
-from qcc.ir.encoding.pruning import USUAL, By, losses, refitted
+from qcc.ir.encoding.format import Composition, Limits, Share, check_share
+from qcc.ir.encoding.pruning import MOST_ROUNDS, USUAL, By, losses, told
+from qcc.ir.encoding.swaps import exchanged
 
 LARGEST_TILE = 1 << 16  # weights
 
@@ -41,6 +42,7 @@ class Sparse(Encoding):
         keep: the share of tiles that are kept.
         inner: how the kept tiles are stored ``[tiles, rows * columns]``.
         by: what tells how much a tile matters.
+        effort: rounds of exchanges.
 
     Raises:
         ValueError: a tile has no weights or too many, or nothing is kept.
@@ -51,6 +53,7 @@ class Sparse(Encoding):
     keep: float
     inner: Encoding
     by: By = USUAL
+    effort: int = 0
 
     def __post_init__(self) -> None:
         if min(self.rows, self.columns) < 1 or not 1 < self.rows * self.columns <= LARGEST_TILE:
@@ -60,7 +63,7 @@ class Sparse(Encoding):
     @property
     def text(self) -> str:
         """The tiles, the share and how they are stored."""
-        by = "" if self.by == USUAL else f", by = {self.by}"
+        by = told(self.by, self.effort)
         inner = "" if self.inner == FLOAT32 else f", {self.inner.text}"
         return f"blocks({self.rows}x{self.columns}, keep = {percent(self.keep)}{by}{inner})"
 
@@ -96,19 +99,16 @@ class Sparse(Encoding):
         """The tiles whose loss would cost most are kept, and make up for the others."""
         (down, across), count = self._tiles(matrix.shape), self._count(matrix.shape)
         cost = losses(matrix, self.by, fitter, (self.rows, self.columns)).reshape(-1)
-        kept = np.sort(np.argsort(-cost, kind="stable")[:count])
-        number = np.zeros(down * across, numbers_below(count + 1, ()).dtype)
-        number[kept] = np.arange(1, count + 1)
-        number = number.reshape(down, across)
-        meant = refitted(matrix, self._whole(number > 0)[: matrix.shape[0], : matrix.shape[1]], fitter)
+        stays = np.zeros(down * across, bool)
+        stays[np.argsort(-cost, kind="stable")[:count]] = True
+        tile = self.rows, self.columns
+        stays, meant = exchanged(matrix, stays.reshape(down, across), tile, 0, fitter, self.effort)
+        number = np.zeros((down, across), numbers_below(count + 1, ()).dtype)
+        number[stays] = np.arange(1, count + 1)
         fill = (0, down * self.rows - matrix.shape[0]), (0, across * self.columns - matrix.shape[1])
         tiles = np.pad(meant, fill).reshape(down, self.rows, across, self.columns).swapaxes(1, 2)
-        flat = tiles.reshape(-1, self.rows * self.columns)[kept]
+        flat = tiles.reshape(-1, self.rows * self.columns)[stays.reshape(-1)]
         return FittedTiles(self, self.inner.fit(flat, fitter.blind()), number, meant)
-
-    def _whole(self, tiles: np.ndarray) -> np.ndarray:
-        """For each weight what is said of its tile."""
-        return np.repeat(np.repeat(tiles, self.rows, 0), self.columns, 1)
 
     def _tiles(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """Tiles down and across."""
@@ -166,6 +166,8 @@ class SparseBlocks(Composition):
         by: what tells the cost: `magnitude` the squares of the weights, `wanda` those times the power of the inputs,
             `taylor` all that the inputs of a block have to do with each other, `obs` also what the weights that stay
             can make up for.
+        effort: so many rounds in which blocks that stay are exchanged for others, as long as that lowers the error,
+            after iCBS, Rosenberg et al. 2024 (arXiv:2411.17796).
         inner: how kept blocks are stored, each as one row; as they are by default.
     """
 
@@ -175,10 +177,11 @@ class SparseBlocks(Composition):
     tile: tuple[int, int]
     keep: Share
     by: By = USUAL
+    effort: Annotated[int, Limits(0, MOST_ROUNDS)] = 0
     inner: Encoding = FLOAT32
 
     def encoding(self) -> Encoding:
         """By its arguments."""
         if len(self.tile) != 2:
             raise ValueError("a block has two extents, outputs by inputs, as in `32x32`")
-        return Sparse(*self.tile, self.keep, self.inner, self.by)
+        return Sparse(*self.tile, self.keep, self.inner, self.by, self.effort)

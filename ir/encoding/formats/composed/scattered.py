@@ -25,7 +25,8 @@ from qcc.ir.encoding.algebra import (
 from qcc.ir.encoding.blocked import FLOAT32
 from qcc.ir.encoding.format import Composition, Limits, Share, check_share
 from qcc.ir.encoding.grid import TableGrid
-from qcc.ir.encoding.pruning import USUAL, By, losses, refitted
+from qcc.ir.encoding.pruning import MOST_ROUNDS, USUAL, By, losses, told
+from qcc.ir.encoding.swaps import exchanged
 
 LARGEST_RUN = 1 << 12  # inputs of which some stay
 
@@ -37,10 +38,12 @@ class Scattered(Encoding):
     Args:
         inner: how those that are kept are stored ``[out, kept]``.
         by: what tells how much a weight matters.
+        effort: rounds of exchanges.
     """
 
     inner: Encoding
     by: By
+    effort: int
 
     @abstractmethod
     def run(self, columns: int) -> tuple[int, int]:
@@ -59,7 +62,7 @@ class Scattered(Encoding):
     @property
     def told(self) -> str:
         """The last arguments as the language spells them."""
-        by = "" if self.by == USUAL else f", by = {self.by}"
+        by = told(self.by, self.effort)
         return by if self.inner == FLOAT32 else f"{by}, {self.inner.text}"
 
     def parts(self, shape: MatrixShape) -> Mapping[str, Part]:
@@ -82,7 +85,7 @@ class Scattered(Encoding):
     def fit(self, matrix: np.ndarray, fitter: Fitter) -> Fitted:
         """The weights whose loss would cost most are kept, and make up for the others."""
         stays = self._stays(losses(matrix, self.by, fitter, (1, 1)))
-        meant = refitted(matrix, stays, fitter)
+        stays, meant = exchanged(matrix, stays, (1, 1), self.run(matrix.shape[1])[1], fitter, self.effort)
         kept = meant[stays].reshape(matrix.shape[0], self._kept(matrix.shape[1]))
         return FittedScattered(self.inner.fit(kept, fitter.blind()), stays, meant)
 
@@ -202,6 +205,7 @@ class KeptOfEvery(Composition):
         count: the inputs that are kept.
         every: of how many neighbours.
         by: what tells which, see `blocks`.
+        effort: rounds of exchanges, see `blocks`.
         inner: how kept weights are stored; as they are by default.
     """
 
@@ -211,11 +215,12 @@ class KeptOfEvery(Composition):
     count: Annotated[int, Limits(1, LARGEST_RUN)]
     every: Annotated[int, Limits(2, LARGEST_RUN)]
     by: By = USUAL
+    effort: Annotated[int, Limits(0, MOST_ROUNDS)] = 0
     inner: Encoding = FLOAT32
 
     def encoding(self) -> Encoding:
         """By its arguments."""
-        return SomeOfEvery(self.inner, self.by, self.count, self.every)
+        return SomeOfEvery(self.inner, self.by, self.effort, self.count, self.every)
 
 
 @dataclass(frozen=True)
@@ -228,6 +233,7 @@ class Unstructured(Composition):
     Args:
         keep: the share of each output's weights.
         by: what tells which, see `blocks`.
+        effort: rounds of exchanges, see `blocks`.
         inner: how kept weights are stored; as they are by default.
     """
 
@@ -236,8 +242,9 @@ class Unstructured(Composition):
 
     keep: Share
     by: By = USUAL
+    effort: Annotated[int, Limits(0, MOST_ROUNDS)] = 0
     inner: Encoding = FLOAT32
 
     def encoding(self) -> Encoding:
         """By its arguments."""
-        return ShareOfRow(self.inner, self.by, self.keep)
+        return ShareOfRow(self.inner, self.by, self.effort, self.keep)

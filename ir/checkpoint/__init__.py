@@ -1,0 +1,1 @@
+"""Checkpoints: weights in a file without what is computed with them."""

@@ -1,0 +1,159 @@
+"""Folding what hangs beside layers, such as adapters, into their weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from qcc.ir.errors import Refused
+from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import Array
+from qcc.ir.regions.flow import Flow
+from qcc.ir.regions.linear import LinearRegion, linear_regions, product_of
+from qcc.passes.channels.affine import LayerUse, Wiring, put_bias, takes_affine
+from qcc.passes.contract.contract import Context, Edit, Invariant, Phase, Restructure, Site
+
+
+@dataclass(frozen=True)
+class FoldBranches(Restructure):
+    """Fold what is linear between two values into one layer: side branches, adapters, scales, added vectors.
+
+    Wherever all paths from one value to another multiply by constants and add, along the last axis and at every place
+    alike, they are one product; and the layer among them that has its shape, if there is one, takes it up and keeps
+    its name. So a model with LoRA, LoLDU, VeRA, DoRA, parallel adapters without an activation, the scales of (IA)3, SSF
+    and DiffFit or the vectors of BitFit becomes the model that it would have been, had its weights been trained whole.
+
+    Rewrite:
+        x W + b + s (x A) B  -->  x (W + s A B) + b
+        (x W + b) g + t      -->  x (W g) + (b g + t)
+
+    It is done where fewer ops are left and no more bytes: a factor pair with a narrow middle and nothing beside it
+    stays as it is. It is refused where the paths turn out to treat places differently. Adapters with an activation
+    inside, prompts and gates that depend on data are no products, and stay.
+
+    Fold before anything that rounds: a branch that was trained beside a weight in float is not what it was beside the
+    rounded one, and costs bytes and time of its own.
+
+    Source: LoRA, Hu et al. 2021 (arXiv:2106.09685), section 4.1; what else folds: Parameter-efficient fine-tuning for
+        large models: a comprehensive survey, Han et al. 2024 (arXiv:2403.14608), section 3.
+    """
+
+    property: ClassVar[str] = "fold_branches"
+    phase: ClassVar[Phase] = Phase.BRANCHES
+    keeps: ClassVar[frozenset[Invariant]] = frozenset((Invariant.FUNCTION,))
+    after: ClassVar[tuple[str, ...]] = ("clean",)
+
+    def sites(self, graph: Graph, targets: Sequence[str]) -> Sequence[Site]:
+        """The regions of which a target is a part; one that would take more bytes as a product is refused."""
+        return [branch.site for branch in _branches(graph, targets)]
+
+    def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
+        """Fold, the last first, until nothing is left to be folded."""
+        edits, refused = list[Edit](), dict[str, Edit]()
+        while True:
+            found = [branch for branch in _branches(graph, targets) if context.takes(branch.site.subject)]
+            left = [branch for branch in found if branch.site.subject not in refused]
+            refused.update({branch.site.subject: branch.site.refusal for branch in left if branch.site.refused})
+            branch = next((one for one in left if not one.site.refused), None)
+            if branch is None:
+                return [*edits, *refused.values()]
+            context.progress(branch.site.subject)
+            try:
+                edits.append(_fold(graph, branch))
+            except Refused as reason:
+                refused[branch.site.subject] = Edit(
+                    branch.site.subject, reason.reason, refused=True, layers=branch.site.layers
+                )
+
+    def silence(self, graph: Graph, targets: Sequence[str], context: Context) -> None:
+        """Leave the graph as it is: nothing is lost."""
+
+
+@dataclass(frozen=True)
+class _Branch:
+    """A region with the layer in it that takes it up, if one can, and how many ops go with the fold."""
+
+    site: Site
+    region: LinearRegion
+    base: LayerUse | None
+    saved: int
+
+
+def _branches(graph: Graph, targets: Sequence[str]) -> list[_Branch]:
+    """The regions with a target in them of which fewer ops would be left, none of which share an op."""
+    flow, wiring, best = Flow(graph), Wiring.of(graph), dict[str, _Branch]()
+    for region in linear_regions(graph, flow):
+        branch = _branch(graph, wiring, region, targets)
+        if branch is not None and (region.end not in best or _worth(branch) > _worth(best[region.end])):
+            best[region.end] = branch
+    taken, kept = set[str](), list[_Branch]()
+    for branch in sorted(best.values(), key=lambda one: bool(one.site.refused)):
+        if not branch.region.ops & taken:
+            kept.append(branch)
+            taken |= branch.region.ops
+    return kept
+
+
+def _worth(branch: _Branch) -> tuple[bool, int]:
+    return not branch.site.refused, branch.saved
+
+
+def _branch(graph: Graph, wiring: Wiring, region: LinearRegion, targets: Sequence[str]) -> _Branch | None:
+    uses = [use for name, use in wiring.layers.items() if name in region.ops]
+    names = tuple(dict.fromkeys(weight.name for weight, _ in uses))
+    if not set(names) & set(targets):
+        return None
+    base = next((use for use in uses if _takes_up(wiring, region, use)), None)
+    left = 2 if base is None or base[1].bias_op else 1
+    saved = len(region.ops) - left
+    if saved < 1:
+        return None
+    more = _bytes(graph, region, base) - region.freed_bytes
+    if more > 0 and len(names) < 2:
+        return None  # a gain beside a table that others read, say: no branch
+    refused = f"as one product it would take {more:,} bytes more" if more > 0 else ""
+    subject = base[1].name if base else uses[0][1].name
+    return _Branch(Site(subject, names, refused), region, base, saved)
+
+
+def _takes_up(wiring: Wiring, region: LinearRegion, use: LayerUse) -> bool:
+    """The layer is a plain product of the region's shape."""
+    weight, layer = use
+    shape = (weight.shape[1], weight.shape[0])
+    return shape == region.shape and not takes_affine(wiring, use, layer.input)
+
+
+def _bytes(graph: Graph, region: LinearRegion, base: LayerUse | None) -> int:
+    """What the product's matrix takes, with a vector where the layer that takes it up has one."""
+    size = np.dtype(graph.value(region.end).dtype).itemsize
+    rows, columns = region.shape
+    return size * (rows * columns + (columns if base is not None and base[1].bias else 0))
+
+
+def _fold(graph: Graph, branch: _Branch) -> Edit:
+    """Put one product in the place of a region.
+
+    Raises:
+        Refused: it is none; nothing has changed.
+    """
+    region, before = branch.region, len(graph.ops())
+    matrix, bias = product_of(graph, region)
+    if branch.base is None:
+        graph.replace_region(region.end, region.source, matrix, bias if np.any(bias) else None)
+    else:
+        _take_up(graph, region, branch.base, matrix, bias)
+    text = f"folded what hangs beside it into one product, {before - len(graph.ops())} ops less"
+    return Edit(branch.site.subject, text, layers=branch.site.layers)
+
+
+def _take_up(graph: Graph, region: LinearRegion, use: LayerUse, matrix: Array, bias: Array) -> None:
+    """Let a layer of a region be all of it."""
+    weight, layer = use
+    if region.end != layer.output:
+        graph.remove(region.end, layer.output)
+    if layer.input != region.source:
+        graph.remove(layer.input, region.source)
+    graph.replace_matrix(weight, matrix.T)
+    if layer.bias is not None or np.any(bias):
+        put_bias(graph, Wiring.of(graph), use, bias)

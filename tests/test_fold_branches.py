@@ -1,0 +1,141 @@
+"""Side branches that are products become a part of the layers beside them, on both frontends; others stay."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx_ir import serde
+from torch import Tensor, nn
+
+from qcc.compiler.compile import compile
+from qcc.ir.fx.graph import FxGraph
+from qcc.ir.graph.graph import Graph
+from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.passes.branches.fold_branches import FoldBranches
+from qcc.passes.contract.contract import Context, Edit
+
+IN, OUT, RANK = 24, 32, 4
+FEED = np.random.default_rng(1).standard_normal((3, 5, IN)).astype(np.float32)
+
+
+class Adapted(nn.Module):
+    """A layer with something of rank four beside it, between functions that no product goes through."""
+
+    def __init__(self, beside: Callable[["Adapted", Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.base, self.down, self.up = nn.Linear(IN, OUT), nn.Linear(IN, RANK, False), nn.Linear(RANK, OUT, False)
+        self.gain, self.shift, self.narrow = (nn.Parameter(torch.randn(size)) for size in (OUT, OUT, RANK))
+        self.square = nn.Parameter(torch.randn(IN))
+        self.lower, self.upper = nn.Parameter(torch.randn(RANK, IN)), nn.Parameter(torch.randn(OUT, RANK))
+        self.small, self.large = nn.Parameter(torch.randn(4, 4)), nn.Parameter(torch.randn(6, 8))
+        self.places = nn.Parameter(torch.randn(5, OUT))
+        self.order = torch.randperm(OUT)
+        self.beside = beside
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = torch.tanh(self.beside(self, torch.tanh(x)))
+        return result
+
+
+def _lokr(m: Adapted, x: Tensor) -> Tensor:
+    """A Kronecker product beside the base, applied factor by factor."""
+    parts = x.reshape(3, 5, 4, 6).transpose(2, 3) @ m.small
+    result: Tensor = m.base(x) + (parts.transpose(2, 3) @ m.large).reshape(3, 5, OUT)
+    return result
+
+
+FOLDS: dict[str, Callable[[Adapted, Tensor], Tensor]] = {
+    "lora": lambda m, x: m.base(x) + 0.5 * m.up(m.down(x)),
+    "block-lora": lambda m, x: (
+        m.base(x) + torch.cat([m.up(m.down(x))[..., : OUT // 2], 2 * m.up(m.down(x))[..., OUT // 2 :]], -1)
+    ),
+    "loldu": lambda m, x: m.base(x) + ((x @ m.lower.T * m.narrow) @ m.upper.T)[..., m.order],
+    "vera": lambda m, x: m.base(x) + m.up(m.down(x) * m.narrow) * m.gain,
+    "lokr": _lokr,
+    "dora": lambda m, x: (m.base(x) + m.up(m.down(x)) * 2 - m.shift) * m.gain + m.shift,
+    "parallel adapter": lambda m, x: (m.base(x) + (m.up(m.down(x)) + m.shift)) / 4,
+    "ia3": lambda m, x: m.base(x * m.square),
+    "ssf": lambda m, x: m.base(x) * m.gain + m.shift,
+    "bitfit": lambda m, x: m.base(x) + m.shift,
+    "two adapters": lambda m, x: m.base(x) - m.up(m.down(x)) + (x @ m.lower.T) @ m.upper.T,
+}
+STAYS: dict[str, Callable[[Adapted, Tensor], Tensor]] = {
+    "activation inside": lambda m, x: m.base(x) + m.up(torch.relu(m.down(x))),
+    "gate that depends on data": lambda m, x: m.base(x) * m.down(x)[..., :1],
+    "factors alone": lambda m, x: m.up(m.down(x)),
+    "vector of a place": lambda m, x: m.base(x) + 0.5 * m.up(m.down(x)) + m.places,
+    "middle read elsewhere": lambda m, x: m.up(h := m.down(x)) * torch.exp(h[..., :1]),
+}
+
+
+def _onnx(module: nn.Module, path: Path) -> OnnxGraph:
+    onnx_path = path / "net.onnx"
+    options = {"dynamo": True, "external_data": False, "verbose": False}
+    torch.onnx.export(module, (torch.from_numpy(FEED),), onnx_path, **options)  # type: ignore[arg-type]
+    return OnnxGraph(serde.deserialize_model(onnx.load(onnx_path)), path)
+
+
+def _fx(module: nn.Module, _: Path) -> FxGraph:
+    return FxGraph.export(module, (torch.from_numpy(FEED),))
+
+
+@pytest.fixture(params=[_onnx, _fx], ids=["onnx", "fx"])
+def graph_of(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[nn.Module], Graph]:
+    return lambda module: request.param(module.eval(), tmp_path)
+
+
+def _folded(graph: Graph) -> tuple[Graph, list[Edit]]:
+    graph = graph.copy()
+    graph.simplify()
+    return FoldBranches().apply(graph, [weight.name for weight in graph.weights()], Context())
+
+
+def _run(graph: Graph) -> np.ndarray:
+    names = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
+    return graph.runner(*names)({names[0][0]: FEED})[names[1][0]]
+
+
+@pytest.mark.parametrize("kind", FOLDS)
+def test_what_is_a_product_becomes_one(kind: str, graph_of: Callable[[nn.Module], Graph]) -> None:
+    graph = graph_of(Adapted(FOLDS[kind]))
+    plain = graph_of(Adapted(lambda m, x: m.base(x)))
+    after, edits = _folded(graph)
+    np.testing.assert_allclose(_run(after), _run(graph), atol=1e-5)  # outputs within one
+    assert any(not edit.refused for edit in edits), edits
+    assert len(after.ops()) == len(_folded(plain)[0].ops())
+    (weight,) = after.weights()
+    assert weight.shape == (OUT, IN)
+    assert weight.layers[0].name == plain.weights()[0].layers[0].name
+
+
+@pytest.mark.parametrize("kind", STAYS)
+def test_what_is_none_stays(kind: str, graph_of: Callable[[nn.Module], Graph]) -> None:
+    graph = graph_of(Adapted(STAYS[kind]))
+    after, _ = _folded(graph)
+    np.testing.assert_allclose(_run(after), _run(graph), atol=1e-5)  # outputs within one
+    names = {weight.layers[0].name for weight in after.weights()}
+    assert len(names) > 1 or kind == "gate that depends on data" or kind == "vector of a place", names
+    assert kind != "vector of a place" or any(op.function == "add" for op in after.ops())
+
+
+def test_a_preset_encodes_the_folded_layer_and_nothing_beside_it(tmp_path: Path) -> None:
+    for name in ("plain", "lora"):
+        (tmp_path / name).mkdir()
+    plain, lora = (tmp_path / name / "net.onnx" for name in ("plain", "lora"))
+    _onnx(Adapted(lambda m, x: m.base(x)).eval(), plain.parent)
+    _onnx(Adapted(FOLDS["lora"]).eval(), lora.parent)
+    found = [compile(path, "balanced", output=path.with_suffix(".qcc.onnx")) for path in (plain, lora)]
+    assert found[0].passed and found[1].passed
+    ops = [[node.op_type for node in onnx.load(path.with_suffix(".qcc.onnx")).graph.node] for path in (plain, lora)]
+    assert ops[0] == ops[1]
+
+
+def test_a_pair_that_would_take_more_bytes_is_refused_with_the_reason(tmp_path: Path) -> None:
+    graph = _onnx(Adapted(STAYS["factors alone"]).eval(), tmp_path)
+    after, edits = _folded(graph)
+    assert [edit.text for edit in edits] == [] or all("more" in edit.text for edit in edits)
+    assert len(after.weights()) == 2
