@@ -56,7 +56,10 @@ def graphs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     module = make().eval()
     path = tmp_path_factory.mktemp("ops") / "model.onnx"
     torch.onnx.export(module, (example,), path, dynamo=True, dynamic_shapes=shapes, verbose=False)
-    fx, onnx = FxGraph.export(module, (example,), dynamic_shapes=shapes), OnnxGraph.load(path)
+    program = torch.export.export(module, (example,), dynamic_shapes=shapes).run_decompositions(
+        {}
+    )  # as the exporter does
+    fx, onnx = FxGraph(program), OnnxGraph.load(path)
     fx.simplify()
     onnx.simplify()
     return fx, onnx
