@@ -62,13 +62,13 @@ def compile(
     Raises:
         QccError: the policy, the model or the data is at fault.
     """
-    with told(), scratch() as passing, ExitStack() as held:
+    with told(), scratch() as passing, executor_of(jobs) as executor, ExitStack() as held:
         path, target = held.enter_context(source_file(model, example_inputs, output))
         if is_object(model) and target is None:
             target = passing / output_path(path, None).name
         loaded = loaded_policy(policy, plan, definitions)
         given = path, loaded, target, data, dims, progress
-        result = Compilation.prepare(*given, keep_failed, executor_of(jobs)).run(plan)
+        result = Compilation.prepare(*given, keep_failed, executor).run(plan)
         if not is_program(path):
             return result
         result = with_object(result, output is not None) if is_object(model) else result

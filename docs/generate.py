@@ -1,4 +1,5 @@
-"""Write what is made from definitions: ``passes.md``, ``diagnostics.md`` and the picture of ``axes.md``.
+"""Write what is made from definitions: ``passes.md``, ``diagnostics.md``, the picture of ``axes.md``, and the tables of
+grammars.
 
     python docs/generate.py [--check]
 
@@ -20,11 +21,13 @@ from qcc.compiler.commands.passes import entries
 from qcc.compiler.files.open_model import open_model
 from qcc.compiler.inspect.picture import draw
 from qcc.compiler.inspect.survey import Survey
+from qcc.compiler.plan import read_text
 from qcc.compiler.plan.catalog import schema
 from qcc.dsl.diagnostics.diagnostic import Diagnostic, Severity
 from qcc.dsl.diagnostics.pages import Example, Page, all_codes, page
 from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.load import load_text
+from qcc.dsl.syntax import build_tree
 
 DOCS = Path(__file__).parent
 FAMILIES = {
@@ -93,6 +96,7 @@ def pages() -> dict[Path, str]:
         DOCS / "passes.md": passes_page(),
         DOCS / "diagnostics.md": diagnostics_page(),
         DOCS / "block.svg": block_picture(),
+        **{grammar.tables_path: grammar.tables() for grammar in (build_tree.GRAMMAR, read_text.GRAMMAR)},
     }
 
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import pytest
 from onnx import FunctionProto, ModelProto, TensorProto, helper, numpy_helper
 from scipy.special import erf
 
-from qcc.codegen.cpu.processors.processors import VNNI, CpuProcessor
+from qcc.codegen.cpu.processors.processors import VNNI, CpuProcessor, named, native
 from qcc.codegen.cpu.tir.codes import codes_of
+from qcc.codegen.target.target import NATIVE
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import Block
 from qcc.ir.encoding.grid import IntGrid, TableGrid
@@ -256,6 +258,13 @@ def _vectors(kernel: LinearOp, outputs: int, random: np.random.Generator) -> dic
         for name, kind in kernel.step_inputs
         if kind == "vector"
     }
+
+
+def skip_what_is_not_here(target: str) -> None:
+    """Leave out what this processor cannot run, and its own kernels under another name."""
+    wanted, here = named(target), native()
+    if wanted.obstacle or (wanted == here and target != NATIVE):
+        pytest.skip("the processor lacks it, or is it and tried as `native`")
 
 
 def session(model: ModelProto, library: Path | None, threads: int = 1) -> Any:

@@ -36,14 +36,14 @@ def _check(kinds: list[str], seed: int, images: bool) -> None:
 
 @pytest.mark.slow
 @given(st.lists(st.sampled_from(sorted(models.TOKEN_BLOCKS)), min_size=1, max_size=5), st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=35, deadline=None)
 def test_whatever_is_free_leaves_the_function_over_tokens(kinds: list[str], seed: int) -> None:
     _check(kinds, seed, images=False)
 
 
 @pytest.mark.slow
 @given(st.lists(st.sampled_from(sorted(models.IMAGE_BLOCKS)), min_size=1, max_size=5), st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=35, deadline=None)
 @example(["group_norm", "shuffled", "joined"], 0)  # shapes are not inferred behind a group norm
 def test_whatever_is_free_leaves_the_function_over_images(kinds: list[str], seed: int) -> None:
     _check(kinds, seed, images=True)

@@ -92,7 +92,7 @@ def graphs(draw: st.DrawFn) -> Drawn:
 
 @pytest.mark.slow
 @given(graphs(), st.integers(0, 3))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_types_that_do_not_fit_cost_opportunity_and_never_raise(drawn: Drawn, seed: int) -> None:
     graph = cast("Graph", drawn)
     for action in Action:

@@ -19,9 +19,8 @@ from hypothesis import strategies as st
 from qcc.codegen.cpu.library.build import build
 from qcc.codegen.cpu.processors.processors import named
 from qcc.codegen.cpu.processors.processors import native as native_target
-from qcc.codegen.target.machine import cpu_flags
 from qcc.ir.kernel.op import BIAS, KEEP, STEPS, LinearOp, OpError
-from tests.codegen_models import REFERENCE, Layer, draw, linear, session
+from tests.codegen_models import REFERENCE, Layer, draw, linear, session, skip_what_is_not_here
 
 pytest.importorskip("tvm")
 
@@ -50,7 +49,7 @@ def chains(count: int) -> list[tuple[str, ...]]:
     return made
 
 
-OPS = [linear(4, 32, True, steps) for steps in [(), *chains(70)]]
+OPS = [linear(4, 32, True, steps) for steps in [(), *chains(45)]]
 PLAIN = OPS[0]
 Libraries = Callable[[str], Path]
 
@@ -60,8 +59,7 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> Libraries:
     folder, made = tmp_path_factory.mktemp("steps"), dict[str, Path]()
 
     def make(target: str) -> Path:
-        if not set(named(target).features) <= cpu_flags():
-            pytest.skip("the processor lacks it")
+        skip_what_is_not_here(target)
         if target not in made:
             made[target] = build(OPS, (named(target),), folder / f"{target}.so", "int8")
         return made[target]
@@ -101,7 +99,7 @@ cases = st.fixed_dictionaries(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases)
 def test_steps(libraries: Libraries, target: str, case: dict[str, Any]) -> None:
     """The op gives what float64 makes of the kernel's own product."""

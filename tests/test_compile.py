@@ -14,7 +14,7 @@ from qcc.compiler.files.open_model import open_model
 from qcc.compiler.measure.segments import Chain, cut
 from qcc.compiler.measure.sensitivity import measure
 from qcc.compiler.measure.tally import output_noise
-from qcc.compiler.observe.executor import executor_of
+from qcc.compiler.observe.executor import HERE, executor_of
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.plan.plan import Candidate, OpenChoice
 from qcc.compiler.report import lock
@@ -88,7 +88,8 @@ def test_measured_in_processes_is_the_same(graph: Graph, data: samples.Samples) 
     actions = [Encode(Blocked(IntGrid(bits), CHANNEL), Nearest(), DECODED) for bits in (2, 4)]
     options = [OpenChoice(w.name, tuple(Candidate(one, "") for one in actions)) for w in graph.weights()]
     told: list[str] = []
-    here, away = (measure(graph, options, data, Context(told.append), executor=executor_of(jobs)) for jobs in (1, 2))
+    with executor_of(2) as others:
+        here, away = (measure(graph, options, data, Context(told.append), executor=one) for one in (HERE, others))
     assert told == 2 * [option.subject for option in options]
     for one, other in zip(here.loss, away.loss, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3)  # threads sum in another order

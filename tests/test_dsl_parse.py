@@ -86,14 +86,14 @@ def test_monotonous_files_take_linear_time(text: str) -> None:
 
 
 @pytest.mark.slow
-def test_ten_thousand_rules() -> None:
+def test_thousands_of_rules() -> None:
     start = time.process_time()
-    assert len(tree(RULE * 2_500).statements) == 2_500
+    assert len(tree(RULE * 1_000).statements) == 1_000
     quarter = time.process_time() - start
     start = time.process_time()
-    assert len(tree(RULE * 10_000).statements) == 10_000
+    assert len(tree(RULE * 4_000).statements) == 4_000
     whole = time.process_time() - start
-    assert whole < 30
+    assert whole < 12
     assert whole < 8 * max(quarter, 0.1)  # linear, with room for a busy machine
 
 

@@ -18,7 +18,7 @@ from qcc.dsl.syntax.format import format_source
 from qcc.dsl.syntax.parse import load_source, parse
 
 SCHEMA: Schema = runpy.run_path(str(Path(__file__).with_name("test_dsl_schema.py")))["SCHEMA"]
-few = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=70, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 # Between two tokens of a line, and where a line may end.
 blank = st.sampled_from([" ", "  ", "\t"])
@@ -153,7 +153,7 @@ def survives(text: str) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.text(max_size=200))
 def test_any_text_is_a_policy_or_a_diagnostic(text: str) -> None:
     survives(text)
@@ -182,7 +182,7 @@ NOISE += [",", ";", "|", ":", "&", "*", "“", "'", "\x00", "\ufeff"]
 
 
 @pytest.mark.slow
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.lists(st.sampled_from(NOISE), max_size=40).map(" ".join))
 def test_any_tokens_are_a_policy_or_a_diagnostic(text: str) -> None:
     survives(text)

@@ -23,6 +23,7 @@ from qcc.ir.graph.graph import Graph, Resized
 from qcc.ir.graph.ops import Array, Op
 from qcc.ir.onnx.adapter import OnnxGraph
 from tests.onnx_models import parse, random
+from tests.torch_export import to_onnx
 
 TOLERANCE = 1e-5  # float32 sums of at most 27 terms, in another order, on values of about 1
 FEEDS = {"image": random(3, 3, 6, 6)}
@@ -69,8 +70,7 @@ def graph(request: pytest.FixtureRequest, graphs: dict[str, Graph]) -> Graph:
 
 
 def _export(module: nn.Module, example: torch.Tensor, path: Path, shapes: Any = None) -> None:
-    options = {"dynamo": True, "external_data": False, "verbose": False}
-    torch.onnx.export(module, (example,), path, dynamic_shapes=shapes, **options)  # type: ignore[arg-type]
+    to_onnx(module, (example,), path, dynamic_shapes=shapes, external_data=False)
 
 
 def _run(graph: Graph, feeds: Mapping[str, Array], outputs: Sequence[str] = ()) -> Results:

@@ -89,7 +89,7 @@ def matrix_of(graph: Graph, name: str) -> np.ndarray:
     st.sampled_from(PASSES),
     st.sampled_from(ENCODINGS),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_the_function_stays(kinds: list[str], seed: int, closed: bool, kind: Fold, encoding: Blocked) -> None:
     graph = chain(kinds, seed, closed=closed)
     fed = axes_models.feeds()

@@ -22,6 +22,7 @@ from qcc.passes.balance.query_key import QueryKey
 from qcc.passes.contract.contract import Context, Edit, Rewrite
 from qcc.passes.norms.fold_norm import FoldNorm
 from tests import onnx_models as models
+from tests.torch_export import to_onnx
 
 TOLERANCE = (
     1e-4  # of the largest output: float32 sums in another order, of numbers that were scaled by up to a thousand
@@ -93,10 +94,7 @@ def both(module: nn.Module, shape: Sequence[int], adapter: str, folder: Path) ->
     if adapter == "fx":
         return fx(module, shape)
     path = folder / "model.onnx"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        options = {"dynamo": True, "external_data": False, "verbose": False}
-        torch.onnx.export(settled(module), (torch.zeros(*shape),), path, **options)  # type: ignore[arg-type]
+    to_onnx(settled(module), (torch.zeros(*shape),), path, external_data=False)
     graph = OnnxGraph.load(path)
     graph.simplify()
     return graph
@@ -435,7 +433,7 @@ def _drawn(parts: Sequence[str]) -> tuple[str, dict[str, Array]]:
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(parts=st.lists(st.sampled_from(PARTS), min_size=1, max_size=7))
 def test_any_graph_keeps_its_function(parts: Sequence[str], tmp_path: Path) -> None:
     graph = text(*_drawn(["linear", *parts]), tmp_path)

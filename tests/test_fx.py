@@ -27,6 +27,7 @@ from qcc.ir.graph.ops import Array, Kind, Weight
 from qcc.ir.onnx.adapter import OnnxGraph
 from tests import models_torch as models
 from tests.chooser import choose
+from tests.torch_export import to_onnx
 
 INT4 = Blocked(IntGrid(4), group(32))
 INT3 = Blocked(IntGrid(3, symmetric=False), CHANNEL)
@@ -86,7 +87,7 @@ def _pair(case: Case, folder: Path) -> Pair:
     torch.manual_seed(0)
     module = case.make().eval()
     path = folder / "model.onnx"
-    torch.onnx.export(module, case.args, path, dynamo=True, dynamic_shapes=case.shapes, verbose=False)
+    to_onnx(module, case.args, path, dynamic_shapes=case.shapes)
     pair = Pair(FxGraph.export(module, case.args, dynamic_shapes=case.shapes), OnnxGraph.load(path), case.feeds)
     pair.fx.simplify()
     pair.onnx.simplify()

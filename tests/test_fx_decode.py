@@ -25,10 +25,10 @@ def drawn() -> list[Encoding]:
 @pytest.mark.parametrize("turn", range(len(SHAPES)))
 @pytest.mark.sampled
 def test_torch_decodes_what_numpy_does(turn: int) -> None:
-    """Each encoding in one of the shapes, by turns."""
+    """Each encoding in one of the shapes, a third of them a turn."""
     held = 0
-    for at, encoding in enumerate(drawn()):
-        shape = SHAPES[(at + turn) % len(SHAPES)]
+    for at, encoding in enumerate(drawn()[turn :: len(SHAPES)]):
+        shape = SHAPES[at % len(SHAPES)]
         try:
             encoded = fit.encode(random(*shape), encoding)
         except Refused:
@@ -43,7 +43,7 @@ def test_torch_decodes_what_numpy_does(turn: int) -> None:
         stored = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
         planes = sum(8 for part in encoded.encoding.parts(shape).values())  # what fills them up to whole units
         assert stored * 8 <= encoded.encoding.size_bits(shape) + 8 * planes, encoding.text
-    assert held > 100
+    assert held > 60
 
 
 @pytest.mark.parametrize("encoding", TREES, ids=lambda one: one.text.replace(" ", "_"))

@@ -4,9 +4,8 @@ import ast
 import subprocess
 import sys
 import tomllib
+from functools import lru_cache
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("dsl", "ir", "passes", "codegen", "compiler")
@@ -33,13 +32,22 @@ def test_every_folder_is_packaged() -> None:
     assert sorted(packages) == sorted(["qcc", *(".".join(("qcc", *folder.parts)) for folder in folders)])
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_modules_are_small(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert text.count("\n") <= LONGEST_MODULE
-    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
-    long = [f"{node.name}: {_length(node)}" for node in functions if _length(node) > LONGEST_FUNCTION]
-    assert long == []
+@lru_cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_modules_are_small() -> None:
+    lines = {path: path.read_text(encoding="utf-8").count("\n") for path in MODULES}
+    assert {str(path): count for path, count in lines.items() if count > LONGEST_MODULE} == {}
+
+
+def test_functions_are_short() -> None:
+    functions = [
+        (path, node) for path in MODULES for node in ast.walk(_tree(path)) if isinstance(node, ast.FunctionDef)
+    ]
+    lengths = {f"{path}: {node.name}": _length(node) for path, node in functions}
+    assert {name: length for name, length in lengths.items() if length > LONGEST_FUNCTION} == {}
 
 
 def _length(node: ast.FunctionDef) -> int:
@@ -72,7 +80,7 @@ def _name(path: Path) -> str:
 def _imports(path: Path) -> set[str]:
     """Modules of ours that a module names outside of its functions."""
     found: set[str] = set()
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = _tree(path)
     blocks = [node.body for node in tree.body if isinstance(node, ast.If)]
     for node in (*tree.body, *(inner for block in blocks for inner in block)):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -95,7 +103,7 @@ def test_the_driver_names_no_framework() -> None:
         for path in MODULES
         if path.relative_to(ROOT).parts[0] in ("compiler", "passes")
         if not _name(path).startswith(RUNTIME)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(_tree(path))
         for name in _named(node)
         if any(name == one or name.startswith(f"{one}.") for one in FRAMEWORKS)
     ]
@@ -115,7 +123,7 @@ def test_a_name_has_one_meaning() -> None:
     for path in MODULES:
         if path.relative_to(ROOT).parts[0] not in ROOMS:
             continue
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in _tree(path).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places.setdefault(node.name, []).append(_name(path))
     assert {name: homes for name, homes in places.items() if len(homes) > 1} == {}
@@ -142,7 +150,7 @@ def test_only_encodings_know_how_they_are_decoded() -> None:
         place = path.relative_to(ROOT)
         if place.parts[0] not in ROOMS or place.parts[:2] == ("ir", "encoding"):
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(_tree(path)):
             if isinstance(node, ast.Attribute) and node.attr in ("bits", "symmetric"):
                 of = node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
                 if node.attr == "symmetric" or of in ("encoding", "grid", "found", "stored", "format"):

@@ -71,7 +71,7 @@ def _squared_error(matrix: np.ndarray, encoded: Encoded) -> float:
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(matrices(), encodings, st.sampled_from(CLIPS))
 def test_codes_are_the_nearest_in_range(matrix: np.ndarray, encoding: Blocked, clip: Clip) -> None:
     encoded = fit.encode(matrix, encoding, clip)
@@ -106,7 +106,7 @@ def test_decoding_is_the_formula(matrix: np.ndarray, encoding: Blocked) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(matrices(), encodings)
 def test_searching_the_range_never_costs(matrix: np.ndarray, encoding: Blocked) -> None:
     searched, covered = (_squared_error(matrix, fit.encode(matrix, encoding, clip)) for clip in CLIPS)
@@ -129,7 +129,7 @@ def test_size_counts_what_is_stored(matrix: np.ndarray, encoding: Blocked) -> No
     assert encoding.bits_per_weight(encoded.shape) == bits / matrix.size
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.integers(2, 8), st.lists(st.integers(0, 3), max_size=2), st.integers(0, 70), st.integers(0, 2**32 - 1))
 def test_packing_is_lossless_and_dense(bits: int, leading: list[int], count: int, seed: int) -> None:
     codes = np.random.default_rng(seed).integers(0, 1 << bits, (*leading, count)).astype(np.uint8)

@@ -76,7 +76,7 @@ def test_ties_go_to_even_and_what_is_near_them_to_the_nearer(name: str) -> None:
 
 @pytest.mark.slow
 @every
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(numbers=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=50))
 def test_rounding_is_the_cast_up_to_the_end_of_the_range(name: str, numbers: list[float]) -> None:
     grid, values = GRIDS[name], np.array(numbers, np.float32)

@@ -37,6 +37,7 @@ from tests.codegen_models import linear
 from tests.models_torch import SmallTransformer
 from tests.onnx_models import CASES, Case, loaded, random, run
 from tests.region_models import ACTIVATIONS, IN, KEPT, NORMS, OPERANDS, OUT, RESULT, Block, case
+from tests.torch_export import to_onnx
 
 TABLES = ("nf4_group64", "nf4_channel", "fp4_group32_e8m0", "fp4_channel_e8m0", "fp4_group32", "int1_group32")
 INT4 = Blocked(IntGrid(4), group(32))
@@ -242,7 +243,7 @@ def block(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("block") / "model.onnx"
     shapes = ({0: Dim("batch"), 1: Dim("length")},)
-    torch.onnx.export(Block().eval(), (torch.zeros(2, 3, 32),), path, dynamic_shapes=shapes, verbose=False)
+    to_onnx(Block().eval(), (torch.zeros(2, 3, 32),), path, dynamic_shapes=shapes)
     return path
 
 
@@ -350,7 +351,7 @@ def test_layers_that_read_another_matrix_reject(name: str, tmp_path: Path) -> No
 def test_a_block_that_runs_twice_and_a_tied_head(tmp_path: Path) -> None:
     torch.manual_seed(0)
     example = torch.zeros(2, 5, dtype=torch.int64)
-    torch.onnx.export(SmallTransformer().eval(), (example,), tmp_path / "model.onnx", verbose=False)
+    to_onnx(SmallTransformer().eval(), (example,), tmp_path / "model.onnx")
     graph = OnnxGraph.load(tmp_path / "model.onnx")
     graph.simplify()
     weights = [weight for weight in graph.weights() if not KERNEL.refuses(weight, INT4)]

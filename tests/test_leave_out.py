@@ -18,6 +18,7 @@ from qcc.ir.onnx.graph.run import reference
 from qcc.ir.regions.residual import residual_branches
 from qcc.passes.contract.contract import Context
 from qcc.passes.structure.leave_out import LeaveOut
+from tests.torch_export import to_onnx
 
 
 class Block(nn.Module):
@@ -63,8 +64,7 @@ def net() -> Net:
 @pytest.fixture(scope="module")
 def model(net: Net, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("leave_out") / "net.onnx"
-    options = {"dynamo": True, "external_data": False, "verbose": False}
-    torch.onnx.export(net, (torch.zeros(3, 8),), path, **options)  # type: ignore[arg-type]
+    to_onnx(net, (torch.zeros(3, 8),), path, external_data=False)
     return path
 
 

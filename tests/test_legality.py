@@ -82,8 +82,11 @@ def test_all_others_are_decoded(weights: dict[str, Weight]) -> None:
 def test_what_is_taken_computes_what_it_decodes_to(
     name: str, form: Form, weights: dict[str, Weight], tmp_path: Path
 ) -> None:
+    """Half of the formats, for the next layer the others."""
     case, taken = CASES[name], 0
     for at, (bits, block) in enumerate(itertools.product(WRITTEN, BLOCKS)):
+        if at % 4 // 2 != LAYERS.index(name) % 2:
+            continue
         encoding = Blocked(IntGrid(bits, at % 3 > 0), block, "fp32" if at % 2 else "fp16")
         if form.refuses(weights[name], encoding):
             with pytest.raises(Refused):

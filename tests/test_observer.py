@@ -1,9 +1,11 @@
 """The observer: parts add up, an interrupted pass goes on, tokens can be left out, pairs fit least squares."""
 
+import os
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from qcc.compiler.observe.solve import fit_map, residual
 from qcc.compiler.observe.statistic import Rows, Statistic
 from qcc.compiler.observe.sums import GramSum, MagnitudeSum, PairSum
 from qcc.compiler.observe.tokens import Tokens
+from qcc.ir.errors import ModelError
 from qcc.ir.onnx.adapter import OnnxGraph
 from tests import onnx_models as models
 from tests.test_statistics import attention, padded, sentences
@@ -229,16 +232,34 @@ def test_a_killed_pass_goes_on(tmp_path: Path) -> None:
 def test_processes_gather_what_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "MOST_SAMPLES", 2)
     found = []
-    for executor in (Here(), Processes(2)):
-        told: list[int] = []
-        observer = Observer(two(), texts(20), lambda done, *_, told=told: told.append(done), executor=executor)
-        gram = observer.ask("x", GramSum())
-        observer.gather()
+    for made in (Here(), Processes(2)):
+        with made as executor:
+            told: list[int] = []
+            observer = Observer(two(), texts(20), lambda done, *_, told=told: told.append(done), executor=executor)
+            gram = observer.ask("x", GramSum())
+            observer.gather()
         assert told[-1] == 20
         found.append(gram)
     one, other = found
     np.testing.assert_allclose(one.whole.total, other.whole.total, rtol=TOLERANCE)
     assert one.held.rows == other.held.rows
+
+
+def test_processes_do_one_work_after_the_other() -> None:
+    """They are started once; what breaks off leaves them for the next, and one that died is replaced."""
+    make, process = partial(partial, eval), "__import__('os').getpid()"
+    with Processes(1) as executor:
+        (first,) = executor.each(make, [process])
+        assert first != os.getpid()
+        assert next(executor.each(make, [process] * 8)) == first
+        with pytest.raises(ZeroDivisionError):
+            list(executor.each(make, ["1 / 0"]))
+        assert list(executor.each(partial(partial, len), ["four"])) == [4]
+        assert list(executor.each(make, [process])) == [first]
+        with pytest.raises(ModelError) as refused:
+            list(executor.each(make, ["__import__('os')._exit(1)"]))
+        assert refused.value.code == "Q530"
+        assert list(executor.each(make, [process])) != [first]
 
 
 @pytest.mark.parametrize("ridge", [0.0, 0.1])

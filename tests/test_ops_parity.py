@@ -21,6 +21,7 @@ from qcc.ir.graph.ops import Kind, Op
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.graph import kinds as onnx_kinds
 from tests import models_torch as models
+from tests.torch_export import to_onnx
 
 Said = tuple[Kind, str, tuple[tuple[str, object], ...]]
 BATCH = Dim("batch")
@@ -55,7 +56,7 @@ def graphs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     torch.manual_seed(0)
     module = make().eval()
     path = tmp_path_factory.mktemp("ops") / "model.onnx"
-    torch.onnx.export(module, (example,), path, dynamo=True, dynamic_shapes=shapes, verbose=False)
+    to_onnx(module, (example,), path, dynamic_shapes=shapes)
     fx, onnx = FxGraph.export(module, (example,), dynamic_shapes=shapes), OnnxGraph.load(path)
     fx.simplify()
     onnx.simplify()

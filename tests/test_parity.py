@@ -26,6 +26,7 @@ from qcc.passes.contract.contract import Context
 from qcc.passes.contract.moments import grams_of
 from qcc.passes.encode import Encode
 from tests import models_torch as models
+from tests.torch_export import to_onnx
 
 COMMON = """qpolicy 1
 rule linear { weights = int{2,3,4} group {16,32} }
@@ -63,9 +64,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     module = make().eval()
     fx = FxGraph.export(module, (example,), dynamic_shapes=({0: BATCH},))
     path = tmp_path_factory.mktemp("parity") / "model.onnx"
-    exported = torch.onnx.export(module, (example,), dynamo=True, dynamic_shapes=({0: BATCH},))
-    assert exported is not None
-    exported.save(path)
+    to_onnx(module, (example,), path, dynamic_shapes=({0: BATCH},))
     onnx = OnnxGraph.load(path)
     return Pair((Clean().apply(fx, (), Context())[0], Clean().apply(onnx, (), Context())[0]), COMMON + rules)
 

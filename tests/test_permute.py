@@ -88,7 +88,7 @@ def output_error(graph: Graph, name: str, found: Context) -> float:
 
 
 @given(SIZES, st.integers(2, 20))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_orders_are_permutations(sizes: list[float], tile: int) -> None:
     loads, still = np.array(sizes), np.arange(len(sizes))
     powers = np.random.default_rng(tile).uniform(0, 1, (2, len(sizes)))

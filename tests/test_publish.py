@@ -161,8 +161,9 @@ def test_modes_and_links_are_kept(folder: Path, run: Run) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", ["p.qpolicy", "balanced"])
-@pytest.mark.parametrize("limit", [0, 6_000, 20_000])
+@pytest.mark.parametrize(
+    ("policy", "limit"), [("p.qpolicy", 0), ("p.qpolicy", 6_000), ("balanced", 6_000), ("balanced", 20_000)]
+)
 def test_a_full_disk(folder: Path, policy: str, limit: int) -> None:
     """A limit on the size of files stands in for the disk's: 6 kB hold the report, 20 kB some of the weights."""
     before = content(folder)

@@ -18,6 +18,7 @@ from qcc.ir.regions.find import regions
 from tests.models_torch import WIDTH, SmallTransformer
 from tests.onnx_models import Case, loaded, random
 from tests.region_models import ACTIVATIONS, IN, INPUTS, KEPT, NORMS, OPERANDS, OUT, RESULT, RMS, Block, case
+from tests.torch_export import to_onnx
 
 
 def found(nodes: str, folder: Path, outputs: str = RESULT, inputs: str = INPUTS, opset: int = 18) -> Region:
@@ -325,7 +326,7 @@ def test_adapters_agree(adapter: str, tmp_path: Path) -> None:
         graph = FxGraph.export(module, (example,), dynamic_shapes=shapes)
     else:
         path, opset = tmp_path / "model.onnx", int(adapter[4:])
-        torch.onnx.export(module, (example,), path, dynamic_shapes=shapes, opset_version=opset, verbose=False)
+        to_onnx(module, (example,), path, dynamic_shapes=shapes, opset_version=opset)
         graph = OnnxGraph.load(path)
     graph.simplify()
     told = {name: (region.steps, region.epsilon) for name, region in regions(graph, graph.weights()).items()}

@@ -19,6 +19,7 @@ from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.file.infer import InferTypes
 from tests import axes_models as models
 from tests.onnx_models import parse, random
+from tests.torch_export import to_onnx
 
 TOLERANCE = 1e-5  # of the largest value: sums of the same terms, in another order without the zeros
 
@@ -144,8 +145,7 @@ def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         made: Graph = FxGraph.export(module, example_, dynamic_shapes=shapes)
     else:
         path = tmp_path_factory.mktemp("select") / "model.onnx"
-        options = {"dynamo": True, "external_data": False, "verbose": False}
-        torch.onnx.export(module, example_, path, dynamic_shapes=shapes, **options)  # type: ignore[arg-type]
+        to_onnx(module, example_, path, dynamic_shapes=shapes, external_data=False)
         made = OnnxGraph.load(path)
     made.simplify()
     return made

@@ -23,13 +23,15 @@ from qcc.compiler.plan import catalog
 from qcc.compiler.plan.plan import Kernels
 from qcc.compiler.report.lock import read_lock
 from qcc.compiler.report.result import Result
+from qcc.dsl.diagnostics.report import QccError
+from qcc.dsl.policy import options
 from tests.chooser import PLAIN
 
 TOY = Path(__file__).with_name("toy_target")
 ROOT = Path(__file__).parent.parent
 TOLERANCE = 1e-5  # of outputs of a few units: float32 sums of 64 products, in another order
 OP, WITH_BIAS = "linear_int8_channel", "linear_int8_channel_bias"
-CACHED = (targets, catalog.schema)
+CACHED = (targets, catalog.schema, options._options_of)
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +84,18 @@ def test_it_builds_its_library_and_publishes_it_beside_the_model(model: Path) ->
     plain = qcc.Session(result.output, kernels=False)
     assert not any(one.by_kernel for one in plain.nodes)
     np.testing.assert_allclose(session.run({"x": x})["y"], plain.run({"x": x})["y"], rtol=0, atol=TOLERANCE)
+
+
+def test_it_says_what_makes_its_kernels(model: Path) -> None:
+    """The language learns the word; that of another target asks for what this one does not make."""
+    rule = "rule any { weights = int8 channel }\nexport { kernels = %s }"
+    assert forms(compiled(model, rule % "none")) == {"first": "decoded", "second": "decoded"}
+    assert set(forms(compiled(model, rule % "cc")).values()) == {"kernel"}
+    with pytest.raises(QccError, match="`tvm` makes no kernels for `toy`") as refused:
+        compiled(model, rule % "tvm")
+    assert refused.value.diagnostics[0].code == "Q501"
+    with pytest.raises(QccError, match="takes `tvm`, `cc` or `none`, not `llvm`"):
+        compiled(model, rule % "llvm")
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ class Cpu(OnnxRuntime):
 
     name: ClassVar[str] = "cpu"
     default: ClassVar[bool] = False
+    maker: ClassVar[str] = "tvm"
     stages: ClassVar[tuple[str, ...]] = ("tir", "asm")
     packages: ClassVar[tuple[str, ...]] = (TVM,)
     headings: ClassVar[Mapping[str, str]] = {"mcpu": "LLVM's processor", "features": "instructions"}

@@ -30,6 +30,11 @@ def spelled_native() -> str:
     return f"target {next(name for name, one in targets().items() if one.templates)}({NATIVE})"
 
 
+def makers() -> tuple[str, ...]:
+    """What makes kernels of some target."""
+    return tuple(dict.fromkeys(one.maker for one in targets().values() if one.maker))
+
+
 def kernel_stages() -> tuple[str, ...]:
     """What kernels of some target can be shown as."""
     return tuple(dict.fromkeys(stage for one in targets().values() for stage in one.stages))

@@ -93,6 +93,8 @@ class Target(ABC, Generic[P]):
     """It is meant where a policy names none."""
     providers: ClassVar[tuple[str, ...]] = CPU
     """The execution providers of ONNX Runtime that run what is compiled for it."""
+    maker: ClassVar[str] = ""
+    """What makes its kernels, as `export { kernels = ... }` asks for it; empty where it makes none."""
     stages: ClassVar[tuple[str, ...]] = ()
     """What its kernels can be shown as (`show`)."""
     packages: ClassVar[tuple[str, ...]] = ()

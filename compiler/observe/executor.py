@@ -2,12 +2,17 @@
 
 import multiprocessing
 import os
+import pickle
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any, Self, TypeVar
 
+from qcc.codegen.target.scratch import scratch
 from qcc.ir.errors import ModelError
 
 T = TypeVar("T")
@@ -36,6 +41,19 @@ class Executor(ABC):
             ModelError: of the work.
         """
 
+    def close(self, wait: bool = True) -> None:  # noqa: B027 - not all start something
+        """End what was started for the work; more of it may be asked for all the same.
+
+        Args:
+            wait: for what is still being done.
+        """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self.close(wait=error is None)
+
 
 class Here(Executor):
     """One thing after the other, in this process."""
@@ -47,7 +65,7 @@ class Here(Executor):
 
 
 class Processes(Executor):
-    """In processes of this machine, each with its own runtime.
+    """In processes of this machine, each with its own runtime; they are started once and do one work after the other.
 
     Args:
         workers: how many; by default one for each processor.
@@ -55,25 +73,41 @@ class Processes(Executor):
 
     def __init__(self, workers: int | None = None) -> None:
         self.workers = workers or os.cpu_count() or 1
+        self._pool: ProcessPoolExecutor | None = None
 
     def each(self, make: Callable[[], Callable[[T], R]], things: Sequence[T]) -> Iterator[R]:
         """Do the work; no more is handed out than a few things a worker."""
-        context = multiprocessing.get_context("spawn")  # threads of a runtime do not survive a fork
-        pool = ProcessPoolExecutor(min(self.workers, max(len(things), 1)), context, _begin, (make,))
-        waiting: list[Future[R]] = []
-        left = iter(things)
+        with scratch() as folder:
+            made = folder / "work"
+            made.write_bytes(ForkingPickler.dumps(make))
+            yield from self._each(made, things)
+
+    def _each(self, made: Path, things: Sequence[T]) -> Iterator[R]:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")  # threads of a runtime do not survive a fork
+            self._pool = ProcessPoolExecutor(self.workers, context)
+        pool = self._pool
+        waiting: deque[Future[R]] = deque()
         try:
-            for thing in left:
-                waiting.append(pool.submit(_do, thing))
+            for thing in things:
+                waiting.append(pool.submit(_do, made, thing))
                 if len(waiting) >= AHEAD * self.workers:
-                    yield waiting.pop(0).result()
+                    yield waiting.popleft().result()
             while waiting:
-                yield waiting.pop(0).result()
+                yield waiting.popleft().result()
         except BrokenProcessPool as error:
+            self.close(wait=False)
             help = "run it with fewer of them, or in this one"
             raise ModelError("Q530", "a process that does part of the work ended", help) from error
         finally:
-            pool.shutdown(wait=not waiting, cancel_futures=True)
+            for one in waiting:
+                one.cancel()
+
+    def close(self, wait: bool = True) -> None:
+        """End the processes."""
+        if self._pool is not None:
+            self._pool.shutdown(wait, cancel_futures=True)
+            self._pool = None
 
 
 HERE = Here()
@@ -90,15 +124,14 @@ def executor_of(jobs: int) -> Executor:
     return HERE if jobs == 1 else Processes(jobs)
 
 
-_work: Callable[[Any], Any] | None = None
+_ready: tuple[Path, Callable[[Any], Any]] | None = None
+"""The work that this process does, by the file that says how it is made."""
 
 
-def _begin(make: Callable[[], Callable[[Any], Any]]) -> None:
-    """Make ready what does the work in this process."""
-    global _work
-    _work = make()
-
-
-def _do(thing: Any) -> Any:  # noqa: ANN401 - whatever the work takes and gives
-    assert _work is not None
-    return _work(thing)
+def _do(made: Path, thing: Any) -> Any:  # noqa: ANN401 - whatever the work takes and gives
+    """Do the work to one thing, having made ready for it, and forgotten the work before."""
+    global _ready
+    if _ready is None or _ready[0] != made:
+        _ready = None
+        _ready = made, pickle.loads(made.read_bytes())()
+    return _ready[1](thing)

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Annotated, Literal
 
 import qcc.passes
-from qcc.codegen.target.find import targets
+from qcc.codegen.target.find import makers, targets
 from qcc.codegen.target.target import Arithmetic
 from qcc.compiler.metrics.find import additive, judged
 from qcc.compiler.plan.formats import families, sparsities, summary
@@ -40,6 +40,17 @@ OBJECTIVES = ("output_error", "size", "latency", *(name for name in additive() i
 VERIFY = {one.name: Metric(one.name, one.relation, one.units, summary=one.summary) for one in judged().values()}
 
 
+NO_KERNELS = "none"
+
+
+class _Makers:
+    """The words for what makes kernels, as the targets say them."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return *makers(), NO_KERNELS
+
+
 @dataclass(frozen=True)
 class Export:
     """How the model is written.
@@ -47,7 +58,8 @@ class Export:
     Args:
         opset: raise the model at least to this version; what the formats need is always met.
         external_data: weights beside the model in one file: for large models, always, or never.
-        kernels: who makes the kernels of a target that has some; `none` leaves all to ONNX Runtime.
+        kernels: who makes the kernels of a target that has some, by default as the target has it; `none` leaves all to
+            ONNX Runtime.
         activations: how kernels compute: `bf16` as exactly as ONNX Runtime's own with inputs rounded to 8 bits, `int8`
             faster with formats of one scale a row, whose inputs are rounded to int8 row by row, `exact` in float32.
         rows: the rows of activations that kernels are chosen for; by default, as many as calibration shows, and one.
@@ -59,7 +71,7 @@ class Export:
 
     opset: Annotated[int, Interval(LEAST_RAISED, MOST_RAISED)] | None = None
     external_data: ExternalData = "auto"
-    kernels: Literal["tvm", "none"] = "tvm"
+    kernels: Annotated[str, _Makers()] | None = None
     activations: Arithmetic = "bf16"
     rows: Annotated[int, Interval(1, 1 << 20)] | None = None
     trim: Annotated[int, Interval(1, 1 << 50), Unit("B")] | None = None

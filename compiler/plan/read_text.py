@@ -21,9 +21,11 @@ from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.diagnostics.source import Source, Span
 from qcc.dsl.diagnostics.spelling import did_you_mean
 from qcc.dsl.load import load_text
+from qcc.dsl.syntax.grammar import Grammar
 from qcc.ir.encoding.algebra import Encoding
 
 T = TypeVar("T")
+GRAMMAR = Grammar(Path(__file__).with_name("plan.lark"))
 HELP = "`qcc compile MODEL --emit plan` prints plans as they are written"
 EXPECTED = {
     "ACTION": "a pass", "COLON": "`:`", "FOR": "`for`", "LESSTHAN": "`<=`", "NUMBER": "a number", "PLAN": "`plan 1`",
@@ -41,7 +43,7 @@ def from_text(source: Source) -> Plan:
     """
     report = Diagnostics()
     try:
-        tree = _grammar().parse(source.text)
+        tree = _parser().parse(source.text)
     except UnexpectedInput as failure:
         raise QccError([_syntax_error(source, failure)]) from None
     plan = _PlanBuilder(source, report).transform(tree)
@@ -57,9 +59,8 @@ def from_text(source: Source) -> Plan:
 
 
 @lru_cache(maxsize=1)
-def _grammar() -> Lark:
-    text = Path(__file__).with_name("plan.lark").read_text(encoding="utf-8")
-    return Lark(text, parser="lalr", lexer="contextual", maybe_placeholders=False)
+def _parser() -> Lark:
+    return GRAMMAR.parser()
 
 
 def _syntax_error(source: Source, failure: UnexpectedInput) -> Diagnostic:

@@ -7,6 +7,7 @@ from pathlib import Path
 from qcc.codegen.target.errors import BuildError, TargetError
 from qcc.codegen.target.find import spelled_default
 from qcc.codegen.target.target import AnyTarget, Library
+from qcc.compiler.plan.catalog import NO_KERNELS
 from qcc.compiler.plan.plan import Kernels
 from qcc.compiler.plan.policy import export_of
 from qcc.compiler.plan.targets import target_of
@@ -26,8 +27,11 @@ def kernels_of(policy: Policy) -> Kernels | None:
     """
     export = export_of(policy)
     target = target_of(policy)
-    if not target.templates or export.kernels == "none":
+    if not target.templates or export.kernels == NO_KERNELS:
         return None
+    if export.kernels not in (None, target.maker):
+        help = f"write `kernels = {target.maker}`, or leave it out"
+        raise _refused("Q501", f"`{export.kernels}` makes no kernels for `{target.name}`", policy.target.span, help)
     try:
         return Kernels(target.name, target.chosen(policy.target.arguments), export.activations)
     except TargetError as error:
@@ -78,6 +82,6 @@ def _refusals() -> Iterator[None]:
         raise _refused("Q502", f"the kernels cannot be built: {error}", None) from error
 
 
-def _refused(code: str, message: str, span: Span | None) -> QccError:
-    help = f"`{spelled_default()}` or `export {{ kernels = none }}` does without kernels"
-    return QccError([Diagnostic(code, message, span, help=help)])
+def _refused(code: str, message: str, span: Span | None, help: str = "") -> QccError:
+    without = f"`{spelled_default()}` or `export {{ kernels = none }}` does without kernels"
+    return QccError([Diagnostic(code, message, span, help=help or without)])

@@ -86,7 +86,9 @@ def _options_of(method: Hashable) -> Mapping[str, Option]:
 
 
 def _option(name: str, hint: object, default: object, summary: str) -> Option:
+    """An option of a type with notes: a text that sums it up, objects with ``low``, ``high``, ``unit`` or ``words``."""
     low = high = None
+    words: tuple[str | int, ...] = ()
     unit = ""
     while True:
         if get_origin(hint) is Annotated:
@@ -95,6 +97,7 @@ def _option(name: str, hint: object, default: object, summary: str) -> Option:
                 summary = note if isinstance(note, str) else summary
                 low, high = getattr(note, "low", low), getattr(note, "high", high)
                 unit = getattr(note, "unit", unit)
+                words = getattr(note, "words", words)
         elif get_origin(hint) in (Union, types.UnionType):
             parts = [part for part in get_args(hint) if part is not type(None)]
             if len(parts) != 1:
@@ -102,7 +105,7 @@ def _option(name: str, hint: object, default: object, summary: str) -> Option:
             hint = parts[0]
         else:
             break
-    words: tuple[str | int, ...] = get_args(hint) if get_origin(hint) is Literal else ()
+    words = get_args(hint) if get_origin(hint) is Literal else words
     kinds: dict[Any, OptionType] = {bool: "bool", int: "int", float: "float", str: "str"}
     many = get_origin(hint) is tuple and get_args(hint)[1:] == (...,)
     kind: OptionType | None = "words" if words else "dims" if get_origin(hint) is tuple else kinds.get(hint)

@@ -1,21 +1,23 @@
 """From the grammar's tokens to the syntax tree's nodes."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from lark import Lark, Token, Transformer
+from lark.lark import PostLex
 
 from qcc.dsl.diagnostics.source import Source, Span
 from qcc.dsl.syntax import tree as syntax
+from qcc.dsl.syntax.grammar import Grammar
 from qcc.dsl.syntax.literals import unquote
 
 DEEPEST = 64
 """How far parentheses and `not` may nest; no reader follows more, and recursion stays shallow."""
 
-STARTS = ["file", "statement", "setting", "bound", "value", "argument"]
+STARTS = ("file", "statement", "setting", "bound", "value", "argument")
 OPERATORS = frozenset({"PIPE", "COMMA", "EQUAL", "COMPARISON", "MATCH", "AND", "OR", "NOT", "LEFT_BRACE"})
 """Tokens after which a line goes on."""
 
@@ -34,11 +36,11 @@ class TooDeepError(Exception):
         super().__init__(token)
 
 
-class LineEnds:
+class LineEnds(PostLex):
     """Drops the line ends that end nothing, and refuses absurd nesting before the parser's stack grows."""
 
     # With these the contextual lexer finds a token even where it's an error, so that the parser can say which.
-    always_accept: ClassVar[list[str]] = [*WORDS, *SIGNS, *NEVER_RIGHT]
+    always_accept: Iterable[str] = (*WORDS, *SIGNS, *NEVER_RIGHT)
 
     def process(self, stream: Iterator[Token]) -> Iterator[Token]:
         """Filter one text's tokens, lazily: the lexer must see the parser's state."""
@@ -219,27 +221,19 @@ def _number_prefix(text: str) -> str:
     return text[:end].rstrip()
 
 
-_GRAMMAR = Path(__file__).with_name("grammar.lark")
+GRAMMAR = Grammar(Path(__file__).with_name("grammar.lark"), STARTS, LineEnds())
 _BUILDER = _TreeBuilder(visit_tokens=False)
 _ONE_AT_A_TIME = threading.Lock()
 
 
 @lru_cache(maxsize=1)
 def _parser() -> Lark:
-    return Lark(
-        _GRAMMAR.read_text(encoding="utf-8"),
-        parser="lalr",
-        lexer="contextual",
-        start=STARTS,
-        postlex=LineEnds(),
-        transformer=_BUILDER,
-        maybe_placeholders=False,
-    )
+    return GRAMMAR.parser(_BUILDER)
 
 
 @lru_cache(maxsize=1)
 def _lexer() -> Lark:
-    return Lark(_GRAMMAR.read_text(encoding="utf-8"), parser=None, lexer="basic", start=STARTS)
+    return GRAMMAR.lexer()
 
 
 def build_tree(source: Source, start: str, text: str, offset: int = 0) -> syntax.SyntaxNode:

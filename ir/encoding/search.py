@@ -10,7 +10,7 @@ Source: OMSE clipping, Choukroun et al. 2019 (arXiv:1902.06822), section 3; leas
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent import futures
 from typing import Literal
 
 import numpy as np
@@ -150,7 +150,7 @@ def for_each_chunk(blocks: np.ndarray, work: Callable[[slice], None]) -> None:
     if len(parts) == 1:
         work(parts[0])
         return
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(work, parts))
 
 

@@ -92,7 +92,7 @@ class _Rough:
         return logarithm
 
 
-def _parted(terms: Sequence[Term], rng: np.random.Generator) -> tuple[list[Term], list[Term]]:
+def _parted(terms: Sequence[Term], rng: "np.random.Generator") -> tuple[list[Term], list[Term]]:
     """Each weight's rows, with the Gram matrix of one part of the data, to search on; others, with the other's, choose.
 
     They are the same if there is only one.

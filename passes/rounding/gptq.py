@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent import futures
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
@@ -157,7 +157,7 @@ def by_rows(count: int, work: Callable[[slice], None]) -> None:
     if len(parts) == 1:
         work(parts[0])
         return
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(work, parts))
 
 

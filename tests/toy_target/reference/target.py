@@ -42,6 +42,7 @@ class Toy(Target[Reference]):
     """Kernels in plain C, which show what a target is."""
 
     name: ClassVar[str] = "toy"
+    maker: ClassVar[str] = "cc"
 
     @property
     def capabilities(self) -> Mapping[str, CapabilityTable]:
