@@ -62,10 +62,10 @@ def compile(
     Raises:
         QccError: the policy, the model or the data is at fault.
     """
-    with told(), scratch() as passing, executor_of(jobs) as executor, ExitStack() as held:
+    with told(), ExitStack() as passing, executor_of(jobs) as executor, ExitStack() as held:
         path, target = held.enter_context(source_file(model, example_inputs, output))
         if is_object(model) and target is None:
-            target = passing / output_path(path, None).name
+            target = passing.enter_context(scratch()) / output_path(path, None).name
         loaded = loaded_policy(policy, plan, definitions)
         given = path, loaded, target, data, dims, progress
         result = Compilation.prepare(*given, keep_failed, executor).run(plan)

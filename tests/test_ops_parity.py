@@ -57,7 +57,8 @@ def graphs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     module = make().eval()
     path = tmp_path_factory.mktemp("ops") / "model.onnx"
     to_onnx(module, (example,), path, dynamic_shapes=shapes)
-    fx, onnx = FxGraph.export(module, (example,), dynamic_shapes=shapes), OnnxGraph.load(path)
+    program = torch.export.export(module, (example,), dynamic_shapes=shapes)
+    fx, onnx = FxGraph(program.run_decompositions({})), OnnxGraph.load(path)  # as the exporter sees it
     fx.simplify()
     onnx.simplify()
     return fx, onnx

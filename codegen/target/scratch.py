@@ -4,6 +4,7 @@ The owner holds a lock on a file in the folder, which the system takes from a pr
 folder's name tells the host and its boot, so that nobody judges by locks what another machine may be using.
 """
 
+import errno
 import fcntl
 import functools
 import hashlib
@@ -51,8 +52,16 @@ def owned_folder(parent: Path, prefix: str, salvage: Salvage = lambda _: None) -
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder of this process among the system's temporary files."""
-    with owned_folder(Path(tempfile.gettempdir()), "qcc-") as folder:
+    """A folder of this process among the system's temporary files.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    try:
+        parent = Path(tempfile.gettempdir())
+    except FileNotFoundError as error:  # a full disk, say: the module found none that it can write to
+        raise OSError(errno.ENOSPC, "no folder for temporary files can be written to") from error
+    with owned_folder(parent, "qcc-") as folder:
         yield folder
 
 
