@@ -161,7 +161,7 @@ def test_a_plan_that_saturates_reject(model: Path, x: np.ndarray) -> None:
     assert [one.code for one in refused.value.diagnostics] == ["Q504"]
 
 
-@pytest.mark.parametrize(("spec", "served"), [("int7 channel", True), ("int6 channel", False), ("int7 asym", False)])
+@pytest.mark.parametrize(("spec", "served"), [("int7 channel", True), ("int4 channel", True), ("int7 asym", False)])
 def test_what_the_runtime_multiplies(spec: str, served: bool, model: Path, x: np.ndarray) -> None:
     result = qcc.compile(model, policy(STATIC.replace("int8 channel", spec)), data=[{"x": x}])
     assert [one.code for one in result.warnings] == ([] if served else ["Q313"])
@@ -188,10 +188,10 @@ def test_an_open_choice_is_measured_with_its_activations(model: Path, x: np.ndar
     """Both candidates become int7, of which one is left; beside `float` and 4 bits it is measured as it would run."""
     text = "rule linear { weights = int8 channel | int7 channel; activations = static }"
     assert qcc.compile(model, policy(text), data=[{"x": x}]).plan.allocate is None
-    text = "rule linear { weights = int8 channel | int4 channel | float; activations = static }\n"
+    text = "rule linear { weights = int8 channel | int4 group 32 | float; activations = static }\n"
     text += "budget { output_error <= 0.1% }\nminimize size"
     result = qcc.compile(model, policy(text), data=[{"x": x}])
-    assert [one.code for one in result.warnings] == ["Q313"] and "int4 channel" in result.warnings[0].message
+    assert [one.code for one in result.warnings] == ["Q313"] and "int4 group 32" in result.warnings[0].message
     rounded = [row for row in result.layers if row.form == "integers"]
     assert rounded and all(row.loss is not None and row.loss > 0 for row in rounded)
     told = sum(row.loss or 0 for row in result.layers)
@@ -199,7 +199,7 @@ def test_an_open_choice_is_measured_with_its_activations(model: Path, x: np.ndar
     wanted = Session(model, False).run({"x": x})
     ratios = [float(((run[name] - wanted[name]) ** 2).sum() / (wanted[name] ** 2).sum()) for name in wanted]
     assert 0.5 < told / np.mean(ratios) < 2  # errors of layers are not quite independent
-    assert plan_of(result.lock) == result.plan and "  values <policy>:2:62" in to_text(result.plan)
+    assert plan_of(result.lock) == result.plan and "  values <policy>:2:63" in to_text(result.plan)
 
 
 @pytest.mark.parametrize(

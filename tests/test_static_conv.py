@@ -35,7 +35,7 @@ from tests import onnx_models
 from tests.onnx_models import random
 
 INT8, INT7 = Blocked(IntGrid(8)), Blocked(IntGrid(7))
-FORMS = [(BYTES, INT8), (INTEGERS, INT7)]
+FORMS = [(BYTES, INT8), (INTEGERS, INT7), (INTEGERS, Blocked(IntGrid(4))), (INTEGERS, Blocked(IntGrid(3)))]
 POLICY = "rule conv { weights = int8 channel; activations = static }\n"
 ALIKE = 0.99  # of the outputs; float32 may round a value right between two integers to the other
 
@@ -139,7 +139,7 @@ def write(graph: OnnxGraph, form: Form, stored_as: Encoded, values: dict[str, En
     graph.encode(weight, stored_as, form)
 
 
-@pytest.mark.parametrize(("form", "encoding"), FORMS, ids=["bytes", "integers"])
+@pytest.mark.parametrize(("form", "encoding"), FORMS, ids=["bytes", "int7", "int4", "int3"])
 @pytest.mark.parametrize("name", CASES)
 def test_integers_are_the_reference(name: str, form: Form, encoding: Blocked, tmp_path: Path) -> None:
     case = CASES[name]
@@ -265,7 +265,7 @@ def test_what_no_convolution_of_integers_takes_reject() -> None:
             assert "known before" in form.refuses(weight.reading(other), encoding)
         for block in (TENSOR, group(9)):
             assert "one scale a channel" in form.refuses(weight, Blocked(encoding.grid, block))
-        assert form.refuses(weight, Blocked(IntGrid(6)))
+        assert form.refuses(weight, Blocked(IntGrid(4, False)))
     assert "have a sign" in BYTES.refuses(weight, INT7)
     wide = Case((2, MOST_ADDED // 4 + 1, 2, 2), (MOST_ADDED // 4 + 1, 2, 2)).graph().weights()[0]
     assert "up to" in INTEGERS.refuses(wide.reading(STATIC_BYTES), INT7)

@@ -187,7 +187,7 @@ def test_feeds_of_one_sample_run_together() -> None:
     runner = graph.runner
 
     class Counted:
-        inputs, weights, value = graph.inputs, graph.weights, graph.value
+        inputs, weights, value, ops = graph.inputs, graph.weights, graph.value, graph.ops
 
         @staticmethod
         def runner(inputs: Sequence[str], outputs: Sequence[str]) -> Callable[[Feeds], dict[str, np.ndarray]]:

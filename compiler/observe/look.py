@@ -78,13 +78,15 @@ class Look:
         session = self._session(step.group)
         feeds = self.parted.samples.joined([self.parted.ones[at] for at in step.chunk.members])
         wanted = {(one.value, one.beside) for one in self.asked if one.value in session.names}
-        found = session.rows(feeds, self.view.tokens, wanted)
+        found, results = session.rows(feeds, self.view.tokens, wanted)
         if step.chunk.repeated:
             found = {key: replace(rows, repeated=True) for key, rows in found.items()}
         alone = not any(self.parted.held)
         with held_back():
             for one in self.asked:
                 rows = found.get((one.value, one.beside))
+                own = None if rows is None else one.seen.own_rows(results[one.value])
+                rows = rows if own is None else Rows(own, repeated=step.chunk.repeated)
                 if rows is not None:
                     one.add(rows, step.chunk.held, alone)
 
@@ -113,8 +115,10 @@ class _Session:
         other = view.beside.runner(inputs, beside) if view.beside is not None and beside else None
         return cls(names, runner, hiding, other)
 
-    def rows(self, feeds: Batch, tokens: Tokens, wanted: Collection[tuple[str, str]]) -> dict[tuple[str, str], Rows]:
-        """The rows that count of values, each beside those of a value of the other graph if one is named."""
+    def rows(
+        self, feeds: Batch, tokens: Tokens, wanted: Collection[tuple[str, str]]
+    ) -> tuple[dict[tuple[str, str], Rows], Mapping[str, Array]]:
+        """The rows that count of values, each beside those of the other graph's if one is named; the values."""
         cropped = self.hiding.cropped(feeds)
         results = self.runner(cropped)
         others = self.beside(cropped) if self.beside is not None else {}
@@ -124,7 +128,7 @@ class _Session:
                 if value == name:
                     beside = _flat(others[other])[index] if other else None
                     found[value, other] = replace(rows, beside=beside)
-        return found
+        return found, results
 
     def _kept(
         self, feeds: Batch, cropped: Batch, results: Mapping[str, Array], tokens: Tokens

@@ -45,6 +45,10 @@ class Statistic(ABC):
         """What it is, with its options: statistics of one text are the same."""
         return type(self).__name__
 
+    def own_rows(self, array: Array) -> Array | None:
+        """The rows of a value that it takes of itself; None where they are those along the last axis."""
+        return None
+
     @abstractmethod
     def add(self, rows: Rows) -> None:
         """More rows."""

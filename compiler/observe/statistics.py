@@ -7,9 +7,10 @@ from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.observe.executor import HERE, Executor
 from qcc.compiler.observe.observed import Observed
 from qcc.compiler.observe.observer import Observer, Tick
-from qcc.compiler.observe.sums import GramSum, MagnitudeSum
+from qcc.compiler.observe.sums import GramSum, MagnitudeSum, WindowSum
 from qcc.ir.graph.graph import Graph
-from qcc.ir.graph.ops import Kind, Weight
+from qcc.ir.graph.ops import Kind, Op, Weight
+from qcc.ir.graph.windows import Windows
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.moments import Moments
 
@@ -37,8 +38,8 @@ def layer_statistics(
         graph: what is run.
         samples: the data; a quarter of it is held out.
         tick: told how far it is.
-        moments: of the inputs of linear layers of these weights. Weights that read the same value share theirs; weights
-            without a linear layer get none.
+        moments: of the inputs of linear layers of these weights, and of the windows that convolutions of one group
+            read. Weights that read the same share theirs; weights without such a layer get none.
         magnitudes: of these values.
         executor: where it is run.
 
@@ -47,13 +48,14 @@ def layer_statistics(
     """
     weights = {weight.name: weight for weight in graph.weights()}
     observer = Observer(graph, samples, tick, executor=executor)
-    linear = {name: value for name in moments if name in weights and (value := _input(weights[name])) is not None}
-    grams = {value: observer.ask(value, GramSum()) for value in sorted(set(linear.values()))}
+    ops = {op.name: op for op in graph.ops()}
+    read = {name: found for name in moments if name in weights and (found := _read(weights[name], ops)) is not None}
+    grams = {one: observer.ask(one[0], _sum(one[1])) for one in sorted(set(read.values()), key=repr)}
     sizes = {value: observer.ask(value, MagnitudeSum()) for value in sorted(set(magnitudes))}
     observer.gather()
-    found = {value: _moments(grams.pop(value)) for value in list(grams)}
+    made = {one: _moments(grams.pop(one)) for one in list(grams)}
     return LayerStatistics(
-        {name: found[value] for name, value in linear.items()},
+        {name: made[one] for name, one in read.items()},
         {value: one.whole.found for value, one in sizes.items()},
     )
 
@@ -70,5 +72,17 @@ def _moments(found: Observed[GramSum]) -> Moments:
     return Moments(whole, rows, judge, held.rows, seen.hidden + held.hidden, seen.repeated + held.repeated)
 
 
-def _input(weight: Weight) -> str | None:
-    return next((layer.input for layer in weight.layers if layer.kind is Kind.LINEAR and layer.form_free), None)
+def _sum(windows: Windows | None) -> GramSum:
+    return GramSum() if windows is None else WindowSum(windows=windows)
+
+
+def _read(weight: Weight, ops: Mapping[str, Op]) -> tuple[str, Windows | None] | None:
+    """The value whose rows, or whose windows, a weight's matrix multiplies; None where it multiplies neither."""
+    for layer in weight.layers:
+        if layer.kind is Kind.LINEAR and layer.form_free:
+            return layer.input, None
+        op = ops.get(layer.op) if layer.kind is Kind.CONV and layer.input else None
+        windows = None if op is None else Windows.of(op, layer)
+        if windows is not None:
+            return layer.input, windows
+    return None

@@ -7,6 +7,7 @@ import numpy as np
 
 from qcc.compiler.observe.statistic import Rows, Statistic
 from qcc.ir.graph.ops import Array
+from qcc.ir.graph.windows import Windows
 from qcc.passes.contract.magnitudes import BINS, Magnitudes
 
 ROWS_AT_ONCE = 512  # that are multiplied: adding up a matrix costs as much as multiplying about a hundred rows
@@ -74,6 +75,26 @@ class GramSum(Statistic):
             self._total = product
         else:
             self._total += product
+
+
+@dataclass
+class WindowSum(GramSum):
+    """``X'X`` of windows that a convolution reads; its matrix multiplies them as a linear layer's does rows."""
+
+    windows: Windows | None = None
+
+    @property
+    def text(self) -> str:
+        """With the windows."""
+        return f"{type(self).__name__} {self.windows}"
+
+    def own_rows(self, array: Array) -> Array | None:
+        """The windows."""
+        return None if self.windows is None else self.windows.rows(array)
+
+    def empty(self) -> "WindowSum":
+        """Of the same windows."""
+        return WindowSum(windows=self.windows)
 
 
 @dataclass

@@ -25,7 +25,8 @@ from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Weight
 from qcc.ir.kernel.op import LONGEST
 
-WHOLE, EXACT = IntGrid(8), IntGrid(7)  # of which two products with a byte do not fit 16 bits, or do
+GRIDS = tuple(map(IntGrid, range(2, 9)))
+EXACT, WHOLE = GRIDS[-2:]  # of which two products with a byte fit 16 bits, or do not
 MOST_ADDED = LONGEST // 2  # inputs, so that a bias of 31 bits can be added to the sum of their products
 _NAMES = {"linear": "linear layers", "conv": "convolutions"}
 NARROWED = "int7 channel: products of 8 bits saturate on processors without VNNI"
@@ -35,8 +36,8 @@ class IntegersForm(Form):
     """``x @ W  -->  DequantizeLinear(QuantizeLinear(x, step)) @ DequantizeLinear(codes, scale)``; and convolutions.
 
     The runtime makes that one product of integers, of a convolution where what it makes is rounded, too. With a step a
-    token ``x`` is divided by it before, and the product multiplied by it. Codes lie in bytes: in fewer nothing is
-    gained.
+    token ``x`` is divided by it before, and the product multiplied by it. Codes of
+    7 and 8 bits lie in bytes; those of fewer are packed, and become bytes when a session starts.
     """
 
     name: ClassVar[str] = "integers"
@@ -58,8 +59,8 @@ class IntegersForm(Form):
         if not weight.reads <= {STATIC_BYTES, STATIC_INT8, DYNAMIC_INT8}:
             return "the runtime multiplies bytes with one step for all, or a token's own with its zero in the middle"
         found = integers(encoding)
-        if found is None or found.grid not in (WHOLE, EXACT):
-            return f"without a kernel that takes weights in `int8 channel sym`, not {encoding.text}"
+        if found is None or found.grid not in GRIDS:
+            return f"without a kernel that takes integers that are symmetric around zero, not {encoding.text}"
         return ""
 
     def rounds_results(self, weight: Weight) -> bool:
@@ -77,9 +78,11 @@ class IntegersForm(Form):
         return NARROWED if found is not None and found.grid == EXACT else ""
 
     def stored_as(self, encoding: Encoding) -> Encoding:
-        """In bytes, with scales of float32."""
+        """With scales of float32; those of 7 bits in bytes, which a runtime multiplies as they lie."""
         found = integers(encoding)
-        return encoding if found is None else Blocked(WHOLE, found.block, "fp32")
+        if found is None:
+            return encoding
+        return Blocked(WHOLE if found.grid == EXACT else found.grid, found.block, "fp32")
 
 
 def _refuses_convolution(weight: Weight) -> str:

@@ -120,7 +120,8 @@ def _conv(call: FxCall) -> Attributes:
     if isinstance(padding, str):
         padding = [0] * count if padding == "valid" else None
     pads = None if padding is None else canonical.spread(padding, count) * 2
-    return known(groups=call["groups"], kernel=kernel, strides=canonical.spread(call["stride"], count), pads=pads)
+    strides, dilations = (canonical.spread(call[name], count) for name in ("stride", "dilation"))
+    return known(groups=call["groups"], kernel=kernel, strides=strides, dilations=dilations, pads=pads)
 
 
 def _pool(call: FxCall) -> Attributes:

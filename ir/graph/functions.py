@@ -6,7 +6,7 @@ that is missing is unknown. Axes count from zero wherever the rank is known.
 - ``transposed``: those of the first two operands whose last two axes are swapped before they are multiplied, a linear
   op's weight among them. The layout in which that is stored is its exporter's choice; a weight's view tells it too.
 - An average over the whole of all spatial axes is a ``mean``, whatever the framework calls it.
-- ``kernel``, ``strides``: one number a spatial axis; ``pads``: all begins, then all ends.
+- ``kernel``, ``strides``, ``dilations``: one number a spatial axis; ``pads``: all begins, then all ends.
 - ``sizes``: of a split's parts, of an adaptive pool's output, of a reshape's output; -1 is unknown.
 - ``axis`` of a layer or RMS norm: the first that is normalised, as are all that follow.
 - ``heads``: of the queries, and of keys and values. ``scale``: what the scores are multiplied by.

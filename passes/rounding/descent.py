@@ -31,7 +31,7 @@ class Descent(Rounding):
     its curvature; under ``southwell`` the one with the largest gradient; ``cyclic`` and ``random`` go over all of them.
 
     As `gptq` it judges itself by samples held out: where they are not better off, the weight stays as it started, so
-    descent never costs anything there. A weight without calibrated linear layers is rounded to nearest.
+    descent never costs anything there. A weight without calibrated layers is rounded to nearest.
 
     Args:
         rule: which code is next.

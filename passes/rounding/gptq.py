@@ -33,7 +33,8 @@ class Gptq(Rounding):
     An encoding that is made of others is rounded in one sweep, too: each column as its band says, and what is no part
     of a kept block is an error that the columns still to come make up for. A sum is swept level by level, each with
     what those before it left, unless all of it in one sweep is better by more than a tenth.
-    A weight without calibrated linear layers (a convolution, an embedding that is only gathered) is rounded to nearest.
+    Of a convolution the rows are windows of its input, up to 64 of a sample. A weight of neither (a grouped or
+    transposed convolution, an embedding that is only gathered) is rounded to nearest.
 
     The fewer the rows of data, the less they are trusted: the diagonal is raised by as much as chance alone spreads the
     eigenvalues of ``n`` inputs over so many rows, ``2 √γ + γ`` of itself with ``γ = n / rows``. Without data in plenty

@@ -53,7 +53,8 @@ def _conv(site: NodeSite) -> Attributes:
         pads = None
     if "output_shape" in site.node.attributes:
         pads = None
-    return known(groups=site.whole("group", 1), kernel=kernel, strides=site.wholes("strides") or ones, pads=pads)
+    strides, dilations = (site.wholes(name) or ones for name in ("strides", "dilations"))
+    return known(groups=site.whole("group", 1), kernel=kernel, strides=strides, dilations=dilations, pads=pads)
 
 
 def _pool(site: NodeSite) -> Attributes:

@@ -5,8 +5,9 @@ from qcc.ir.vocabulary.definition import OpDef
 PRODUCTS = (
     OpDef("linear", "linear", read="transposed"),
     OpDef("matmul", "matmul", read="transposed", onnx="MatMul Gemm", aten="matmul mm bmm linear addmm"),
-    OpDef("conv", "conv", read="groups kernel strides pads", onnx="Conv", aten="conv1d conv2d conv3d convolution"),
-    OpDef("conv", "conv_transpose", read="groups kernel strides pads", onnx="ConvTranspose",
+    OpDef("conv", "conv", read="groups kernel strides dilations pads", onnx="Conv",
+          aten="conv1d conv2d conv3d convolution"),
+    OpDef("conv", "conv_transpose", read="groups kernel strides dilations pads", onnx="ConvTranspose",
           aten="conv_transpose1d conv_transpose2d conv_transpose3d"),
     OpDef("embedding", "embedding"),
     OpDef("recurrent", "lstm", onnx="LSTM"),

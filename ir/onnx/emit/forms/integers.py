@@ -6,10 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.value import DYNAMIC_INT8
+from qcc.ir.forms.integers import EXACT
 from qcc.ir.graph.ops import Layer
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.onnx.emit.interleave import Transposed
+from qcc.ir.onnx.emit.ops import OnnxOps, Packed
 from qcc.ir.onnx.emit.writer import FormWriter
 from qcc.ir.onnx.file.load import array_of
 
@@ -51,7 +54,7 @@ class IntegersWriter(FormWriter):
         signed = self._signed(layer, numbers)
         key = signed, scales.tobytes(), numbers.tobytes()
         if key not in written:
-            codes, zero = self._codes(numbers, signed, len(numbers))
+            codes, zero = self._codes(numbers, signed, len(numbers), node)
             written[key] = [codes, self.stored("scale", scales), zero]
         weight = self._decoded(written[key], node, 0)
         weight.shape = ir.Shape(numbers.shape)
@@ -66,7 +69,7 @@ class IntegersWriter(FormWriter):
 
     def _filters(self, layer: Layer, turned: Transposed | None) -> tuple[np.ndarray, np.ndarray]:
         """Numbers in the layout of a plain convolution, and the scales of its channels."""
-        scale = self._encoded.scales.scale.reshape(-1).astype(np.float64)
+        scale = self._scales()
         numbers = self._numbers().astype(np.float64).reshape(len(scale), -1, *layer.kernel)
         numbers[scale == 0] = 0
         if turned is None:
@@ -116,8 +119,9 @@ class IntegersWriter(FormWriter):
         bits fit. Those of 8 do not: whoever asks for them knows the processor.
         """
         numbers = self._numbers()
-        codes, zero = self._codes(numbers.T, self._signed(self._weight.layers[0], numbers), len(numbers))
-        scale = self.stored("scale", self._encoded.scales.scale.reshape(-1).astype(np.float32))
+        signed = self._signed(self._weight.layers[0], numbers)
+        codes, zero = self._codes(numbers.T, signed, len(numbers), self.first_reader())
+        scale = self.stored("scale", self._scales().astype(np.float32))
         front = None if self._weight.reads == {DYNAMIC_INT8} else self.shape((0,))
         for layer in self._weight.layers:
             old, read = self._nodes[layer.op], self.read(layer)
@@ -136,16 +140,43 @@ class IntegersWriter(FormWriter):
             self.remove_rounded(before, layer)
 
     def _numbers(self) -> np.ndarray:
-        """What the codes stand for, ``[out, in]``, in bytes with a sign."""
+        """What the codes stand for, ``[out, in]``, in bytes with a sign; those of few bits spread over 7."""
         lowest = self._integers_of().grid.lowest
-        return (self._encoded.codes + np.uint8(lowest % 256)).view(np.int8)
+        return (self._encoded.codes + np.uint8(lowest % 256)).view(np.int8) * np.int8(self._spread)
 
-    def _codes(self, numbers: np.ndarray, signed: bool, count: int) -> tuple[ir.Value, ir.Value]:
+    def _scales(self) -> np.ndarray:
+        """Of the channels, for those numbers."""
+        return self._encoded.scales.scale.reshape(-1).astype(np.float64) / self._spread
+
+    @property
+    def _spread(self) -> int:
+        """How far apart the numbers are: a bias is one of the sums of products, and rounded as finely as they are."""
+        grid = self._integers_of().grid
+        assert isinstance(grid, IntGrid)
+        return max(EXACT.levels // grid.levels, 1)
+
+    def _codes(
+        self, numbers: np.ndarray, signed: bool, count: int, anchor: ir.Node | None
+    ) -> tuple[ir.Value, ir.Value]:
         """Numbers in bytes with a sign, or without one around 128; and the zeros of so many channels."""
+        spread = self._spread
+        if spread > 1 and not (numbers.astype(np.int16) % spread).any():
+            return self._unpacked(numbers.astype(np.int16) // spread, anchor), self._zeros(count)
         if signed:
             return self.integers("codes", numbers.view(np.uint8), ir.DataType.INT8), self._zeros(count)
         middles = self.shared(f"qcc.middles.uint8.{count}", np.full(count, 128, np.uint8))
         return self.integers("codes", numbers.view(np.uint8) ^ np.uint8(128), ir.DataType.UINT8), middles
+
+    def _unpacked(self, numbers: np.ndarray, anchor: ir.Node | None) -> ir.Value:
+        """Numbers of few bits, packed, which become spread bytes when a session starts."""
+        grid, ops = self._integers_of().grid, OnnxOps(self, anchor, ir.DataType.FLOAT)
+        flat = (numbers - grid.lowest).astype(np.uint8).reshape(-1)
+        part = self._encoded.encoding.parts(self._encoded.shape)["codes"]
+        held = Packed(self.planes("codes", flat, part.bits), (), flat.size)
+        spread = ops.constant(f"spread.{self._spread}", np.array(self._spread, np.float32))
+        found = ops.times(ops.numbers(held, grid, numbers.shape), spread)
+        assert isinstance(found, ir.Value)
+        return self.cast(found, ir.DataType.INT8, anchor)
 
     def _signed(self, layer: Layer, numbers: np.ndarray) -> bool:
         """The codes of a layer have a sign."""
