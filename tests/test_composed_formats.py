@@ -49,6 +49,9 @@ SPELLINGS = {
         "stack(int4 group 32 sym scale fp16, low_rank(share = 25%, int8 channel sym scale fp16))"
     ),
     "low_rank(int4 group 32, 8, bf16)": "stack(int4 group 32 sym scale fp16, low_rank(rank = 8, bf16))",
+    "monarch(4)": "monarch(4, int8 channel sym scale fp16)",
+    "monarch(4, rank = 2, bf16)": "monarch(4, rank = 2, bf16)",
+    "block_dense(4, 16)": "block_dense(4, rank = 16, int8 channel sym scale fp16)",
     "blocks(32x32, keep = 25%)": "blocks(32x32, keep = 25%)",
     "blocks(16x4, keep = 50%, int4 group 32)": "blocks(16x4, keep = 50%, int4 group 32 sym scale fp16)",
     "blocks(16x16, 50%, by = obs)": "blocks(16x16, keep = 50%, by = obs)",

@@ -22,6 +22,7 @@ from qcc.ir.encoding.formats.composed.nothing import Nothing
 from qcc.ir.encoding.formats.composed.scattered import ShareOfRow, SomeOfEvery
 from qcc.ir.encoding.formats.composed.signs import Signs
 from qcc.ir.encoding.formats.composed.stack import Stack
+from qcc.ir.encoding.formats.composed.structured import BlockProducts
 from qcc.ir.encoding.grid import Grid, IntGrid, TableGrid, tables
 from qcc.ir.encoding.packing import UNIT
 from qcc.ir.encoding.pruning import BY
@@ -58,6 +59,7 @@ def composed(inner: st.SearchStrategy[Encoding]) -> st.SearchStrategy[Encoding]:
         st.lists(inner, min_size=1, max_size=3).map(tuple).map(Stack),
         st.builds(LowRank, st.just(0), SHARES, closed),
         st.builds(LowRank, st.integers(1, 99), st.just(0.0), closed),
+        st.builds(BlockProducts, st.integers(1, 4), st.integers(1, 4), st.integers(1, 9), st.booleans(), closed),
         st.builds(Signs, st.integers(0, 9)),
         st.builds(Sparse, side, side.map(lambda size: size + 1), SHARES, part),
         st.builds(lambda inner, count, more: SomeOfEvery(inner, "obs", 0, count, count + more), part, side, side),

@@ -18,6 +18,7 @@ from qcc.ir.encoding.formats.composed.radix import DIGITS, Radix
 from qcc.ir.encoding.formats.composed.scattered import ShareOfRow, SomeOfEvery
 from qcc.ir.encoding.formats.composed.signs import Signs
 from qcc.ir.encoding.formats.composed.stack import Stack
+from qcc.ir.encoding.formats.composed.structured import BlockProducts
 from qcc.ir.encoding.grid import FLOATS, Grid, IntGrid, TableGrid, tables
 from qcc.ir.encoding.packing import UNIT
 from qcc.ir.errors import Refused
@@ -39,6 +40,9 @@ TREES: list[Encoding] = [
     Stack((NF4, Blocked(TableGrid("int1"), CHANNEL, "e8m0"))),
     Stack((INT4, LowRank(4, 0.0, Blocked(FLOATS["fp16"], scale=None)))),
     LowRank(0, 0.25, Blocked(IntGrid(8))),
+    BlockProducts(4, 4, 2, True, Blocked(IntGrid(8))),
+    BlockProducts(2, 1, 3, False, INT4),
+    Stack((INT4, BlockProducts(4, 4, 1, True, Blocked(FLOATS["fp16"], scale=None)))),
     Signs(),
     Stack((Signs(3), Signs())),
     Bands((INT4, BINARY), 0.25),

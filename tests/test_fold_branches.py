@@ -16,6 +16,7 @@ from qcc.ir.graph.graph import Graph
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.passes.branches.fold_branches import FoldBranches
 from qcc.passes.contract.contract import Context, Edit
+from tests.torch_export import to_onnx
 
 IN, OUT, RANK = 24, 32, 4
 FEED = np.random.default_rng(1).standard_normal((3, 5, IN)).astype(np.float32)
@@ -74,8 +75,7 @@ STAYS: dict[str, Callable[[Adapted, Tensor], Tensor]] = {
 
 def _onnx(module: nn.Module, path: Path) -> OnnxGraph:
     onnx_path = path / "net.onnx"
-    options = {"dynamo": True, "external_data": False, "verbose": False}
-    torch.onnx.export(module, (torch.from_numpy(FEED),), onnx_path, **options)  # type: ignore[arg-type]
+    to_onnx(module, (torch.from_numpy(FEED),), onnx_path, external_data=False)
     return OnnxGraph(serde.deserialize_model(onnx.load(onnx_path)), path)
 
 

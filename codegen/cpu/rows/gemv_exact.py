@@ -36,10 +36,7 @@ def gemv(name: str, codes: Codes, rows: int, wide: bool) -> Expr:
             with T.serial(T.int64(0), groups) as group, T.serial(T.int64(0), per) as inner:
                 chunk = T.bind(group * per + inner)
                 at = [T.bind(first * emit.BLOCKS + strip * blocks + block) for block in range(blocks)]
-                words = [
-                    [T.bind(w[emit.lanes(((at[block] * chunks + chunk) * bits + bit) * 16)]) for bit in range(bits)]
-                    for block in range(blocks)
-                ]
+                words = [emit.chunk_words(w, one * chunks + chunk, bits) for one in at]
                 for part in parts:
                     emit.clear(part)
                 for k in range(32):

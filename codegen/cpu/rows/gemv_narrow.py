@@ -52,8 +52,7 @@ def gemv(name: str, codes: Codes, rows: int, static: bool, narrow: Narrow) -> Ex
                 for part in range(parts):
                     here = T.truncdiv(start, T.int64(emit.LANES)) + part // in_block
                     block, side = T.bind(first * emit.BLOCKS + here), part % in_block * lanes
-                    starts = [((block * chunks + chunk) * bits + bit) * 16 + side for bit in range(bits)]
-                    words = [T.bind(w[emit.lanes(start, lanes)]) for start in starts]
+                    words = emit.chunk_words(w, block * chunks + chunk, bits, lanes, side)
                     place = emit.lanes((block * groups + group) * 16 + side, lanes)
                     stored = T.bind(T.cast(offset[place], f"int32x{lanes}")) if codes.stored_zero else None
                     zero = narrow.zero(codes, stored)

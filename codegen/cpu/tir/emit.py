@@ -115,6 +115,12 @@ def place(width: int, number: int) -> tuple[int, int]:
     return number % 4 // each, width * (number % each) + 4 * (number // 4)
 
 
+def chunk_words(w: Expr, number: Expr, bits: int, count: int = LANES, side: int = 0) -> list[Expr]:
+    """The words of a block's chunk, as many as its codes have bits: of ``count`` outputs from the ``side``th on."""
+    starts = [(number * bits + bit) * LANES + side for bit in range(bits)]
+    return [T.bind(w[lanes(start, count)]) for start in starts]
+
+
 def quad(words: list[Expr], bits: int, number: int, count: int = LANES) -> Expr:
     """The codes of inputs ``4 * number + 0..3``, one a byte, of as many outputs as words have lanes."""
     codes, first, shift = None, 0, 0
