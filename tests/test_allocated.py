@@ -80,6 +80,7 @@ def lost(folder: Path) -> float:
     return float(sum(((a - b) ** 2).sum() for a, b in pairs) / sum((a**2).sum() for a, _ in pairs))
 
 
+@pytest.mark.slow
 def test_one_format_for_all_is_taken_where_errors_that_meet_undo_each_other(tmp_path: Path) -> None:
     uniform = compiled(tmp_path, "int4 channel", "")
     alone = lost(tmp_path)

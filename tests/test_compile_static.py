@@ -184,6 +184,7 @@ def test_what_cannot_be_served_is_told_once(model: Path, x: np.ndarray) -> None:
     assert all(f"`{name}`" in warning.message for name in ("node", "node_2", "node_4"))
 
 
+@pytest.mark.slow
 def test_an_open_choice_is_measured_with_its_activations(model: Path, x: np.ndarray) -> None:
     """Both candidates become int7, of which one is left; beside `float` and 4 bits it is measured as it would run."""
     text = "rule linear { weights = int8 channel | int7 channel; activations = static }"

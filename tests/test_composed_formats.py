@@ -178,6 +178,7 @@ def compiled(model: Path, policy: str) -> Result:
     return qcc.compile(model, load_text(text, schema()), output=model.with_name("out.onnx"))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("rounding", ["nearest", "gptq"])
 @pytest.mark.parametrize(
     "text",

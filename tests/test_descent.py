@@ -50,6 +50,7 @@ def descended(encoding: Encoding, rule: Rule, sweeps: float, free: float = 1.0) 
     return output_error(MATRIX, stored, GRAM), looked, changed
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda one: one.text.replace(" ", "_"))
 def test_no_rule_loses(encoding: Encoding, rule: Rule) -> None:

@@ -99,6 +99,7 @@ def _run(graph: Graph) -> np.ndarray:
     return graph.runner(*names)({names[0][0]: FEED})[names[1][0]]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("kind", FOLDS)
 def test_what_is_a_product_becomes_one(kind: str, graph_of: Callable[[nn.Module], Graph]) -> None:
     graph = graph_of(Adapted(FOLDS[kind]))
@@ -112,6 +113,7 @@ def test_what_is_a_product_becomes_one(kind: str, graph_of: Callable[[nn.Module]
     assert weight.layers[0].name == plain.weights()[0].layers[0].name
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("kind", STAYS)
 def test_what_is_none_stays(kind: str, graph_of: Callable[[nn.Module], Graph]) -> None:
     graph = graph_of(Adapted(STAYS[kind]))
@@ -122,6 +124,7 @@ def test_what_is_none_stays(kind: str, graph_of: Callable[[nn.Module], Graph]) -
     assert kind != "vector of a place" or any(op.function == "add" for op in after.ops())
 
 
+@pytest.mark.slow
 def test_a_preset_encodes_the_folded_layer_and_nothing_beside_it(tmp_path: Path) -> None:
     for name in ("plain", "lora"):
         (tmp_path / name).mkdir()

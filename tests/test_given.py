@@ -186,6 +186,7 @@ def test_what_training_left_as_floats_is_written_as_its_codes(tmp_path: Path) ->
     assert (tmp_path / "out.onnx").stat().st_size < path.stat().st_size / 3
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("way", WAYS)
 def test_fewer_bits_are_encoded_anew_beside_what_is_kept(way: Way, tmp_path: Path) -> None:
     path = write(tmp_path / "given.onnx", way)

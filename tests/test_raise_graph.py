@@ -109,6 +109,7 @@ def test_the_oldest_opsets_come_in(opset: int, preset: str, tmp_path: Path) -> N
     assert _opset(result) == (18 if preset == "balanced" else opset)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("opset", [26, 27, 28])
 @pytest.mark.parametrize("policy", [INT4, 'qpolicy 1\nuse "balanced"\n', 'qpolicy 1\nuse "lossless"\n'])
 def test_the_newest_opsets_are_kept(opset: int, policy: str, tmp_path: Path) -> None:

@@ -139,6 +139,7 @@ def write(graph: OnnxGraph, form: Form, stored_as: Encoded, values: dict[str, En
     graph.encode(weight, stored_as, form)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("form", "encoding"), FORMS, ids=["bytes", "int7", "int4", "int3"])
 @pytest.mark.parametrize("name", CASES)
 def test_integers_are_the_reference(name: str, form: Form, encoding: Blocked, tmp_path: Path) -> None:

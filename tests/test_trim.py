@@ -58,6 +58,7 @@ def noise(path: Path, model: Path) -> float:
     return sum(float(((a - b) ** 2).sum() / (b**2).sum()) for a, b in zip(got, wanted, strict=True))
 
 
+@pytest.mark.slow
 def test_one_file_gives_many_sizes_each_better_than_the_one_below(model: Path, whole: Path, tmp_path: Path) -> None:
     known = sizes(whole)
     assert known.largest == whole.stat().st_size and known.levels == 4 * len(WEIGHTS)
@@ -86,6 +87,7 @@ def test_compiling_at_a_size_gives_the_same_bytes(model: Path, whole: Path, tmp_
     assert again.output.read_bytes() == result.output.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3])
 def test_what_is_left_is_a_stack_of_so_many_levels(model: Path, whole: Path, tmp_path: Path, count: int) -> None:
     """Of each weight alike: the sums of other levels were made when compiling."""
