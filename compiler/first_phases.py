@@ -55,7 +55,8 @@ def run_first_phases(
         done = restructure(graph, steps, data, cleaned, partial(phases.tell, "structure"))
     _see_that_named_went(steps, done.rows, diagnostics)
     tell_left_out(done.rows, diagnostics)
-    lossy = [row for row in done.rows if row.action in _lossy(steps)]
+    taking = _lossy(steps)
+    lossy = [row for row in done.rows if row.action in taking]
     _tell_nothing_cut(lossy, diagnostics)
     if not bounded:
         _tell_unbounded(lossy, diagnostics)

@@ -12,6 +12,7 @@ import qcc
 from qcc.compiler.allocate.choice.closed_form import least_loss
 from qcc.compiler.allocate.choice.solve import BudgetRow, Problem, solve
 from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.console.percent import percent
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.report.console import _allocation_lines
 from qcc.compiler.report.result import Result
@@ -96,7 +97,7 @@ def test_the_bound_is_told(tmp_path: Path) -> None:
     found = result.allocation
     assert found is not None and found.least_error is not None and found.predicted_error is not None
     assert 0 < found.least_error <= found.predicted_error * (1 + CLOSE)
-    assert "by the closed form" in _allocation_lines(found)[0]
+    assert f"{percent(found.least_error)}, by BAQ's closed form" in _allocation_lines(found)[1]
     free = compiled(tmp_path, "int{2,3,4,6,8} group 32", "budget { bits <= 5 }\nminimize output_error").allocation
     assert free is not None and free.least_error is None
 

@@ -134,16 +134,16 @@ def _allocation_lines(allocation: Allocation | None) -> list[str]:
     predicted = allocation.predicted_error
     metric = additive()[allocation.metric]
     text, title = (percent, "error") if "%" in metric.units else (metric.text, metric.title)
-    told = f"{title} at the outputs {text(predicted or 0.0)}"
-    if allocation.least_error is not None:
-        told += f", at least {text(allocation.least_error)} by the closed form"
-    error = "" if predicted is None else f"; predicted {told}"
+    error = "" if predicted is None else f"; predicted {title} at the outputs {text(predicted)}"
+    least = allocation.least_error
+    bound = [] if least is None else [f"no choice within the size loses less than {text(least)}, by BAQ's closed form"]
     if _uniform(allocation):
         proof = "one format for all, which loses less than the optimum's mix when all weights are run together"
     held = f" on {plural(allocation.held_out, 'sample')} held out" if allocation.held_out else ""
     counts = f"{plural(allocation.candidates, 'candidate')} for {plural(allocation.options, 'layer')}"
     return [
         f"minimize {allocation.objective}{under}: {proof}{error}",
+        *bound,
         f"{counts}, {allocation.measured:,} of them measured" + held,
     ]
 

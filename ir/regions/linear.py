@@ -13,11 +13,8 @@ from qcc.ir.regions.flow import Flow
 from qcc.ir.vocabulary.find import OPS
 
 MOST_OPS = 64  # of a part; a layer with eight adapters has about fifty
-AFFINE_KINDS = (Kind.LINEAR, Kind.MATMUL, Kind.RESHAPE, Kind.TRANSPOSE, Kind.SPLIT)
-"""Kinds of op that are affine in what they read first, if all else is constant."""
-AFFINE = ("div", "slice", "gather", "gather_nd", "gather_elements")
-"""Functions of other kinds that are."""
 TOLERANCES = {"float64": 1e-4, "float32": 1e-4, "float16": 2e-2}  # of the largest number that a part makes
+MOST_TWICE = 12  # that unit vectors are made twice as long: float16 holds what follows
 TRIED = 8  # rows of random numbers
 SEED = 0
 UNLIKE = "it is not one product that is the same at every place"
@@ -33,6 +30,7 @@ class LinearRegion:
         ops: that only the end needs.
         shape: ``(in, out)``: the last axes of source and end; their other axes are the same.
         freed_bytes: of the constants that only those ops read.
+        adds: constants are added in it.
     """
 
     source: str
@@ -40,6 +38,12 @@ class LinearRegion:
     ops: frozenset[str]
     shape: tuple[int, int]
     freed_bytes: int
+    adds: bool
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """What tells it from the other regions of its graph."""
+        return self.source, self.end
 
 
 def linear_regions(graph: Graph, flow: Flow) -> Iterator[LinearRegion]:
@@ -64,9 +68,15 @@ def product_of(graph: Graph, region: LinearRegion) -> tuple[Array, Array]:
     run = graph.runner([region.source], [region.end])
     value = graph.value(region.source)
     inputs = region.shape[0]
-    units = np.concatenate([np.zeros((1, inputs)), np.eye(inputs)])
-    found = np.concatenate([_rows(run, region, part, value.dtype) for part in _feeds(value.shape or (), units)])
-    bias, matrix = found[0], found[1 : inputs + 1] - found[0]
+
+    def made(rows: Array) -> Array:
+        return np.concatenate([_rows(run, region, feed, value.dtype) for feed in _feeds(value.shape or (), rows)])
+
+    bias = made(np.zeros((1, inputs)))[0]
+    matrix = made(np.eye(inputs))[:inputs] - bias
+    size = _beside(bias, matrix)
+    if size > 1:  # else the sum keeps few digits of what is added to a large vector
+        matrix = (made(size * np.eye(inputs))[:inputs] - bias) / size
     random = np.random.default_rng(SEED).standard_normal((TRIED, inputs))
     for feed in _feeds(value.shape or (), random, spread=True):
         want = feed.reshape(-1, inputs) @ matrix + bias
@@ -116,15 +126,11 @@ class _Finder:
         """What an op is affine in of what it reads, the rest being constants; nothing where it is not."""
         at = [position for position, name in enumerate(op.inputs) if name and not self._is_fixed(name)]
         names = tuple(dict.fromkeys(op.inputs[position] for position in at))
-        if not names or len(op.outputs) != 1 or op.function == "cast":
-            return ()
-        if op.kind is Kind.CONCAT or (op.kind is Kind.BINARY and op.function in ("add", "sub")):
-            return names
-        if op.kind is Kind.BINARY and op.function == "mul":
-            return names if len(at) == 1 else ()
         known = OPS.get((op.kind, op.function))
-        linear = known is not None and known.law == "linear" and op.kind in (Kind.ELEMENTWISE, Kind.REDUCE)
-        return names if at == [0] and (linear or op.kind in AFFINE_KINDS or op.function in AFFINE) else ()
+        if not names or known is None or len(op.outputs) != 1:
+            return ()
+        fits = {"all": True, "one": len(at) == 1, "first": at == [0], "": False}
+        return names if fits[known.affine] else ()
 
     def _region(self, last: Op, inside: Mapping[str, Op], start: Value, end: Value) -> LinearRegion:
         fixed = self._behind(name for op in inside.values() for name in op.inputs)
@@ -132,7 +138,13 @@ class _Finder:
         held = {name for op in (*inside.values(), *fixed.values()) if op.name in ops for name in op.inputs}
         arrays = {name: self._flow.constant(name) for name in held}
         freed = (array.nbytes for name, array in arrays.items() if array is not None and self._is_freed(name, ops))
-        return LinearRegion(start.name, end.name, ops, (_width(start), _width(end)), sum(freed))
+        adds = any(map(self._adds, inside.values()))
+        return LinearRegion(start.name, end.name, ops, (_width(start), _width(end)), sum(freed), adds)
+
+    def _adds(self, op: Op) -> bool:
+        """A constant is a term of what the op makes, be it the bias of a product."""
+        terms = op.inputs if OPS[op.kind, op.function].affine == "all" else op.inputs[2:]
+        return any(name and self._is_fixed(name) for name in terms)
 
     def _is_freed(self, name: str, ops: Container[str]) -> bool:
         return all(reader.name in ops for reader in self._flow.readers(name))
@@ -168,6 +180,14 @@ def _places(value: Value) -> tuple[int | str | None, ...]:
 
 def _width(value: Value) -> int:
     return int((value.shape or ())[-1])  # type: ignore[arg-type]  # `_is_rows`
+
+
+def _beside(bias: Array, matrix: Array) -> float:
+    """A power of two that makes a matrix about as large as the vector that is added to its products."""
+    large, small = np.abs(bias).max(), np.abs(matrix).max()
+    if not (np.isfinite(large) and 0 < small < large):
+        return 1.0
+    return float(2.0 ** min(np.ceil(np.log2(large / small)), MOST_TWICE))
 
 
 def _feeds(shape: Sequence[int | str | None], rows: Array, spread: bool = False) -> Iterator[Array]:

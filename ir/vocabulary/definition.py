@@ -113,6 +113,8 @@ class OpDef:
         onnx_only: ONNX attributes that the op does not have, and what they are then; another number makes it opaque.
         aten_only: the same for arguments of ATen.
         law: what it does to the numbers along the axes that it passes on (`Law`).
+        affine: in which operands it is affine where the others are constants: its first, any one, or all together.
+        integer: runtimes have it for whole numbers: it ``computes`` others, or ``moves`` those of its first operand.
         over: of a norm: what it is over.
         plain: it may be a part of a piece of plain arithmetic, which is told by what it computes.
         steps: what kernels may do of it behind a product.
@@ -127,6 +129,8 @@ class OpDef:
     onnx_only: Mapping[str, float] = field(default_factory=dict, hash=False)
     aten_only: Mapping[str, float] = field(default_factory=dict, hash=False)
     law: Literal["linear", "homogeneous", "normalised", "squared", "other"] = "other"
+    affine: Literal["", "first", "one", "all"] = ""
+    integer: Literal["", "computes", "moves"] = ""
     over: Literal["", "last", "batch", "group", "instance", "one"] = ""
     plain: bool = False
     steps: tuple[EpilogueStep, ...] = ()

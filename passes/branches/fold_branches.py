@@ -1,6 +1,6 @@
 """Folding what hangs beside layers, such as adapters, into their weights."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -49,22 +49,22 @@ class FoldBranches(Restructure):
         return [branch.site for branch in _branches(graph, targets)]
 
     def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
-        """Fold, the last first, until nothing is left to be folded."""
-        edits, refused = list[Edit](), dict[str, Edit]()
+        """Fold, the last first, until nothing is left to be folded: what is folded may be a part of more."""
+        edits, folded = list[Edit](), set[str]()
+        refused: dict[tuple[str, str], tuple[frozenset[str], Edit]] = {}
         while True:
-            found = [branch for branch in _branches(graph, targets) if context.takes(branch.site.subject)]
-            left = [branch for branch in found if branch.site.subject not in refused]
-            refused.update({branch.site.subject: branch.site.refusal for branch in left if branch.site.refused})
-            branch = next((one for one in left if not one.site.refused), None)
-            if branch is None:
-                return [*edits, *refused.values()]
-            context.progress(branch.site.subject)
-            try:
-                edits.append(_fold(graph, branch))
-            except Refused as reason:
-                refused[branch.site.subject] = Edit(
-                    branch.site.subject, reason.reason, refused=True, layers=branch.site.layers
-                )
+            found = _branches(graph, targets, refused)
+            left = [branch for branch in found if context.takes(branch.site.subject)]
+            if not left:
+                return [*edits, *_apart(refused.values(), folded)]
+            for branch in left:  # those that end last come first, so that what others start at is still there
+                context.progress(branch.site.subject)
+                edit = branch.site.refusal if branch.site.refused else _tried(graph, branch)
+                if edit.refused:
+                    refused[branch.region.place] = branch.region.ops, edit  # a part of it may do
+                else:
+                    edits.append(edit)
+                    folded |= branch.region.ops
 
     def silence(self, graph: Graph, targets: Sequence[str], context: Context) -> None:
         """Leave the graph as it is: nothing is lost."""
@@ -80,11 +80,14 @@ class _Branch:
     saved: int
 
 
-def _branches(graph: Graph, targets: Sequence[str]) -> list[_Branch]:
-    """The regions with a target in them of which fewer ops would be left, none of which share an op."""
+def _branches(graph: Graph, targets: Sequence[str], known: Container[tuple[str, str]] = ()) -> list[_Branch]:
+    """The regions with a target in them of which fewer ops would be left, none of which share an op.
+
+    Those that are ``known`` to be no product are none.
+    """
     flow, wiring, best = Flow(graph), Wiring.of(graph), dict[str, _Branch]()
     for region in linear_regions(graph, flow):
-        branch = _branch(graph, wiring, region, targets)
+        branch = None if region.place in known else _branch(graph, wiring, region, targets)
         if branch is not None and (region.end not in best or _worth(branch) > _worth(best[region.end])):
             best[region.end] = branch
     taken, kept = set[str](), list[_Branch]()
@@ -93,6 +96,16 @@ def _branches(graph: Graph, targets: Sequence[str]) -> list[_Branch]:
             kept.append(branch)
             taken |= branch.region.ops
     return kept
+
+
+def _apart(refused: Iterable[tuple[frozenset[str], Edit]], folded: Collection[str]) -> list[Edit]:
+    """What to tell of regions that were refused: none of which a part is told already, or was folded."""
+    told, found = set(folded), list[Edit]()
+    for ops, edit in refused:
+        if not ops & told:
+            found.append(edit)
+        told |= ops
+    return found
 
 
 def _worth(branch: _Branch) -> tuple[bool, int]:
@@ -105,8 +118,8 @@ def _branch(graph: Graph, wiring: Wiring, region: LinearRegion, targets: Sequenc
     if not set(names) & set(targets):
         return None
     base = next((use for use in uses if _takes_up(wiring, region, use)), None)
-    left = 2 if base is None or base[1].bias_op else 1
-    saved = len(region.ops) - left
+    apart = region.adds if base is None else bool(base[1].bias_op) or (base[1].bias is None and region.adds)
+    saved = len(region.ops) - (2 if apart else 1)  # the vector is added by an op of its own
     if saved < 1:
         return None
     more = _bytes(graph, region, base) - region.freed_bytes
@@ -125,10 +138,18 @@ def _takes_up(wiring: Wiring, region: LinearRegion, use: LayerUse) -> bool:
 
 
 def _bytes(graph: Graph, region: LinearRegion, base: LayerUse | None) -> int:
-    """What the product's matrix takes, with a vector where the layer that takes it up has one."""
+    """What the product takes, with a vector where one is added, or the layer that takes it up has one."""
     size = np.dtype(graph.value(region.end).dtype).itemsize
     rows, columns = region.shape
-    return size * (rows * columns + (columns if base is not None and base[1].bias else 0))
+    return size * (rows * columns + (columns if region.adds or (base is not None and base[1].bias) else 0))
+
+
+def _tried(graph: Graph, branch: _Branch) -> Edit:
+    """What came of folding a branch; where nothing did, the graph is as it was."""
+    try:
+        return _fold(graph, branch)
+    except Refused as refused:
+        return Edit(branch.site.subject, refused.reason, refused=True, layers=branch.site.layers)
 
 
 def _fold(graph: Graph, branch: _Branch) -> Edit:
@@ -137,13 +158,13 @@ def _fold(graph: Graph, branch: _Branch) -> Edit:
     Raises:
         Refused: it is none; nothing has changed.
     """
-    region, before = branch.region, len(graph.ops())
+    region = branch.region
     matrix, bias = product_of(graph, region)
     if branch.base is None:
         graph.replace_region(region.end, region.source, matrix, bias if np.any(bias) else None)
     else:
         _take_up(graph, region, branch.base, matrix, bias)
-    text = f"folded what hangs beside it into one product, {before - len(graph.ops())} ops less"
+    text = f"folded what hangs beside it into one product, {branch.saved} ops less"
     return Edit(branch.site.subject, text, layers=branch.site.layers)
 
 

@@ -10,20 +10,8 @@ from dataclasses import dataclass
 
 from qcc.ir.graph.ops import Kind, Layer, Op
 from qcc.ir.regions.flow import Flow
+from qcc.ir.vocabulary.find import OPS
 
-JOINS = frozenset(
-    (
-        (Kind.BINARY, "add"),
-        (Kind.BINARY, "mul"),
-        (Kind.CONCAT, "concat"),
-        (Kind.POOL, "avg_pool"),
-        (Kind.REDUCE, "mean"),
-        (Kind.ELEMENTWISE, "sigmoid"),
-        (Kind.ELEMENTWISE, "leaky_relu"),
-    )
-)
-"""Ops that runtimes have for whole numbers; what they make is rounded anew."""
-MOVES = frozenset((Kind.RESHAPE, Kind.TRANSPOSE, Kind.SPLIT))
 OPERANDS = 2  # of the sums and products that runtimes have
 
 
@@ -69,7 +57,7 @@ def _joined(flow: Flow, op: Op, have: set[str]) -> Joined | None:
     if moves(op):
         results = tuple(name for name in op.outputs if name)
         return Joined(op.name, ((op.inputs[0], 0),), results, op.inputs[0]) if op.inputs[0] in have else None
-    known = (op.kind, op.function) in JOINS and (op.kind is not Kind.BINARY or len(op.inputs) == OPERANDS)
+    known = _integer(op) == "computes" and (op.kind is not Kind.BINARY or len(op.inputs) == OPERANDS)
     if not known or have.isdisjoint(op.inputs):
         return None
     reads = range(len(op.inputs) if op.kind in (Kind.BINARY, Kind.CONCAT) else 1)
@@ -80,9 +68,14 @@ def _joined(flow: Flow, op: Op, have: set[str]) -> Joined | None:
 
 def moves(op: Op) -> bool:
     """What an op makes are numbers of its first operand, or zeros beside them."""
-    if op.function == "pad":
-        return op.attributes.get("mode", "constant") == "constant" and not op.attributes.get("value", 0)
-    return op.kind in MOVES or op.function in ("slice", "max_pool")
+    beside = op.attributes.get("mode", "constant"), op.attributes.get("value", 0)  # of what is padded
+    return _integer(op) == "moves" and beside == ("constant", 0)
+
+
+def _integer(op: Op) -> str:
+    """What the vocabulary says of it for whole numbers."""
+    known = OPS.get((op.kind, op.function))
+    return known.integer if known is not None else ""
 
 
 def cut_off(flow: Flow, op: Op) -> str:
@@ -112,7 +105,7 @@ def follows_convolution(flow: Flow, layer: Layer) -> bool:
     while (op := flow.maker(value)) is not None:
         if op.kind is Kind.CONV:
             return True
-        if not moves(op) and (op.kind, op.function) not in JOINS and op.function not in ("relu", "clip"):
+        if not moves(op) and _integer(op) != "computes" and op.function not in ("relu", "clip"):
             return False
         value = op.inputs[0]
     return False

@@ -72,7 +72,7 @@ SILU = OpDef(
     steps=(EpilogueStep("silu", lambda m, v: v * m.logistic(v), lines=_silu),),
 )  # fmt: skip
 SIGMOID = OpDef(
-    "elementwise", "sigmoid", onnx="Sigmoid", aten="sigmoid", plain=True,
+    "elementwise", "sigmoid", onnx="Sigmoid", aten="sigmoid", plain=True, integer="computes",
     steps=(EpilogueStep("sigmoid", lambda m, v: m.logistic(v), lines=node("Sigmoid")),),
 )  # fmt: skip
 TANH = OpDef(
@@ -90,7 +90,7 @@ CLIP = OpDef(
 
 OTHERS = (
     OpDef("elementwise", "leaky_relu", (Real("alpha", 0.01, "negative_slope"),), onnx="LeakyRelu", aten="leaky_relu",
-          law="homogeneous", plain=True),
+          law="homogeneous", plain=True, integer="computes"),
     OpDef("elementwise", "prelu", onnx="PRelu", aten="prelu", law="homogeneous"),
     OpDef("elementwise", "elu", (Real("alpha", 1.0, "alpha"),), onnx="Elu", aten="elu",
           aten_only={"scale": 1, "input_scale": 1}),

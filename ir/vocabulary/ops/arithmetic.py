@@ -3,14 +3,14 @@
 from qcc.ir.vocabulary.definition import EpilogueStep, OpDef, node
 
 ADD = OpDef(
-    "binary", "add", onnx="Add Sum", aten="add", plain=True,
+    "binary", "add", onnx="Add Sum", aten="add", plain=True, affine="all", integer="computes",
     steps=(
         EpilogueStep("bias", lambda _, v, bias: v + bias, (("bias", "vector"),), lines=node("Add")),
         EpilogueStep("add", lambda _, v, added: v + added, (("added", "tensor"),), lines=node("Add")),
     ),
 )  # fmt: skip
 MUL = OpDef(
-    "binary", "mul", onnx="Mul", aten="mul", plain=True,
+    "binary", "mul", onnx="Mul", aten="mul", plain=True, affine="one", integer="computes",
     steps=(EpilogueStep("mul", lambda _, v, factor: v * factor, (("factor", "tensor"),), lines=node("Mul")),),
 )  # fmt: skip
 
@@ -21,7 +21,7 @@ ONE_OPERAND = (
     OpDef("elementwise", "sqrt", onnx="Sqrt", aten="sqrt", plain=True),
     OpDef("elementwise", "rsqrt", aten="rsqrt", plain=True),
     OpDef("elementwise", "reciprocal", onnx="Reciprocal", aten="reciprocal", plain=True),
-    OpDef("elementwise", "neg", onnx="Neg", aten="neg", law="linear", plain=True),
+    OpDef("elementwise", "neg", onnx="Neg", aten="neg", law="linear", plain=True, affine="first"),
     OpDef("elementwise", "abs", onnx="Abs", aten="abs", law="homogeneous", plain=True),
     OpDef("elementwise", "floor", onnx="Floor", aten="floor"),
     OpDef("elementwise", "ceil", onnx="Ceil", aten="ceil"),
@@ -31,14 +31,14 @@ ONE_OPERAND = (
     OpDef("elementwise", "isnan", onnx="IsNaN", aten="isnan"),
     OpDef("elementwise", "sin", onnx="Sin", aten="sin"),
     OpDef("elementwise", "cos", onnx="Cos", aten="cos"),
-    OpDef("elementwise", "dropout", onnx="Dropout", aten="dropout", law="linear"),
+    OpDef("elementwise", "dropout", onnx="Dropout", aten="dropout", law="linear", affine="first"),
     OpDef("elementwise", "identity", onnx="Identity", aten="clone contiguous alias detach lift_fresh_copy",
-          law="linear", plain=True),
+          law="linear", plain=True, affine="first"),
     OpDef("elementwise", "cast", read="to", onnx="Cast CastLike", aten="_to_copy to", law="linear", plain=True),
 )  # fmt: skip
 SEVERAL = (
-    OpDef("binary", "sub", onnx="Sub", aten="sub rsub", plain=True),
-    OpDef("binary", "div", onnx="Div", aten="div", plain=True),
+    OpDef("binary", "sub", onnx="Sub", aten="sub rsub", plain=True, affine="all"),
+    OpDef("binary", "div", onnx="Div", aten="div", plain=True, affine="first"),
     OpDef("binary", "pow", onnx="Pow", aten="pow", plain=True),
     OpDef("binary", "min", onnx="Min", aten="minimum min.other", plain=True),
     OpDef("binary", "max", onnx="Max", aten="maximum max.other", plain=True),

@@ -3,8 +3,9 @@
 from qcc.ir.vocabulary.definition import OpDef
 
 PRODUCTS = (
-    OpDef("linear", "linear", read="transposed"),
-    OpDef("matmul", "matmul", read="transposed", onnx="MatMul Gemm", aten="matmul mm bmm linear addmm"),
+    OpDef("linear", "linear", read="transposed", affine="first"),
+    OpDef("matmul", "matmul", read="transposed", onnx="MatMul Gemm", aten="matmul mm bmm linear addmm",
+          affine="first"),
     OpDef("conv", "conv", read="groups kernel strides dilations pads", onnx="Conv",
           aten="conv1d conv2d conv3d convolution"),
     OpDef("conv", "conv_transpose", read="groups kernel strides dilations pads", onnx="ConvTranspose",

@@ -4,8 +4,18 @@ from qcc.ir.vocabulary.definition import OpDef
 
 BOTH = "axes keepdims"
 REDUCTIONS = (
-    OpDef("reduce", "mean", read=BOTH, onnx="GlobalAveragePool ReduceMean", aten="mean", law="linear", plain=True),
-    OpDef("reduce", "sum", read=BOTH, onnx="ReduceSum", aten="sum", law="linear", plain=True),
+    OpDef(
+        "reduce",
+        "mean",
+        read=BOTH,
+        onnx="GlobalAveragePool ReduceMean",
+        aten="mean",
+        law="linear",
+        plain=True,
+        affine="first",
+        integer="computes",
+    ),
+    OpDef("reduce", "sum", read=BOTH, onnx="ReduceSum", aten="sum", law="linear", plain=True, affine="first"),
     OpDef("reduce", "max", read=BOTH, onnx="GlobalMaxPool ReduceMax", aten="amax max", law="homogeneous"),
     OpDef("reduce", "min", read=BOTH, onnx="ReduceMin", aten="amin min", law="homogeneous"),
     OpDef("reduce", "prod", read=BOTH, onnx="ReduceProd", aten="prod"),
@@ -21,9 +31,9 @@ REDUCTIONS = (
 )
 POOLS = (
     OpDef("pool", "max_pool", read="kernel strides", onnx="MaxPool",
-          aten="max_pool1d max_pool2d max_pool3d max_pool2d_with_indices", law="homogeneous"),
+          aten="max_pool1d max_pool2d max_pool3d max_pool2d_with_indices", law="homogeneous", integer="moves"),
     OpDef("pool", "avg_pool", read="kernel strides", onnx="AveragePool", aten="avg_pool1d avg_pool2d avg_pool3d",
-          law="linear"),
+          law="linear", integer="computes"),
     OpDef("pool", "lp_pool", read="kernel strides", onnx="LpPool"),
     OpDef("pool", "adaptive_avg_pool", read="sizes",
           aten="adaptive_avg_pool1d adaptive_avg_pool2d _adaptive_avg_pool2d", law="linear"),
