@@ -65,6 +65,8 @@ class _Opened:
     inputs: Inputs
     file: OpenModel
     """The model as it was opened."""
+    folder: Path
+    """In which files lie that formats name."""
     rewrites: tuple[RewriteRow, ...] = ()
 
 
@@ -163,7 +165,8 @@ class Compilation:
             if verification.passed and export_of(self.policy).entropy:
                 with self.phases.phase("pack"):
                     result = packed(result, staged, settled.written)
-            used = self.policy, opened.data, opened.inputs, staged
+            looked_up = self.evidence.lookups.files if self.evidence else ()
+            used = self.policy, opened.data, replace(opened.inputs, interactions=looked_up), staged
             if verification.passed:
                 publish_result(result, *used, settled.written)
             elif self.keep_failed:
@@ -265,7 +268,9 @@ class Compilation:
         data = chosen_data(self.policy, self.data, opened.graph, opened.model.reference(), self.dims)
         if isinstance(plan, Lock):
             tell_differences(plan, inputs, data, self.diagnostics)
+        folder = self.policy.folder
         if isinstance(plan, PlanFile):
+            folder = plan.path.parent
             check_lock(self.output, self.keep_failed, plan.path)
             plan = plan.plan
         told = self.phases, self.diagnostics
@@ -276,7 +281,7 @@ class Compilation:
         bound = plan or self._bind(graph, data, opened, earlier)
         self.diagnostics.raise_if_errors()
         warn_of_generated_steps(bound, data, self.diagnostics)
-        return _Opened(graph, bound, data, inputs, opened, done.rows)
+        return _Opened(graph, bound, data, inputs, opened, folder, done.rows)
 
     def _bind(self, graph: Graph, data: Samples, opened: OpenModel, earlier: Earlier) -> Plan:
         with self.phases.phase("choose"):
@@ -303,7 +308,8 @@ class Compilation:
         evidence = self.evidence
         if evidence is None:  # what is made again, under a plan that was open, asks for nothing else
             covered = self.covered.by(self.diagnostics, self.phases)
-            evidence = self.evidence = Evidence.of(graph, plan, opened.data, self.phases, covered, self.executor)
+            given = graph, plan, opened.data, self.phases, covered, self.executor, opened.folder
+            evidence = self.evidence = Evidence.of(*given)
         raised: dict[int, Graph] = {}
         most = opened.file.size_bytes if any(row.treated for row in opened.rewrites if row.action != "clean") else None
 
@@ -319,9 +325,11 @@ class Compilation:
             return replace(built, edits=evidence.meter.shortened(built.edits, written.levels)), written
 
         settled = None if copies(plan) else settle(plan, write, evidence.losses, evidence.together)
-        for edit in settled.built.edits if settled else ():
+        edits = settled.built.edits if settled else ()
+        for edit in edits:
             if edit.refused:
                 self.diagnostics.warning("Q411", f"`{edit.subject}` stays as it is: {edit.text}")
+        evidence.lookups.warn_of_merged({edit.subject: edit.stored for edit in edits if edit.stored}, self.diagnostics)
         if settled is None or (settled.written.size_bytes >= opened.file.size_bytes and most is None):
             self.diagnostics.warning("Q430", f"`{self.model}` gets no smaller: the output is a copy of it")
             settled = copied(opened.file.model, graph, settled.plan if settled else plan, staged)

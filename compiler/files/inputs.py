@@ -44,10 +44,11 @@ class InputFile:
 
 @dataclass(frozen=True)
 class Inputs:
-    """A model's own file, and the data files that it refers to, by the names that it gives them."""
+    """A model's own file, the data files that it refers to, and files of interactions that formats go by."""
 
     model: InputFile
     data: tuple[InputFile, ...]
+    interactions: tuple[InputFile, ...] = ()
 
     @classmethod
     def of(cls, model: Path, names: Iterable[str], before: State) -> "Inputs":
@@ -73,7 +74,7 @@ class Inputs:
         Raises:
             ModelError: one has.
         """
-        for file in (self.model, *self.data):
+        for file in (self.model, *self.data, *self.interactions):
             file.check()
 
 

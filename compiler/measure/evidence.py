@@ -4,6 +4,7 @@ from collections.abc import Callable, Hashable, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 from qcc.compiler.calibrate.coverage import Told, coverage_of
 from qcc.compiler.calibrate.parts import held_out
@@ -16,9 +17,11 @@ from qcc.compiler.measure.sensitivity import MEASURED_SAMPLES, OUTPUT_BYTES, Los
 from qcc.compiler.metrics.find import additive
 from qcc.compiler.metrics.metric import Additive
 from qcc.compiler.observe.executor import HERE, Executor
+from qcc.compiler.observe.lookups import FoundLookups, find_lookups
 from qcc.compiler.observe.statistics import layer_statistics
 from qcc.compiler.plan.plan import Allocate, Plan
 from qcc.dsl.diagnostics.report import Diagnostics
+from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph.form import Form
@@ -53,6 +56,8 @@ class Evidence:
     """The weights that were last stored as sums."""
     stored: dict[str, Encoded] = field(default_factory=dict)
     """All weights that were last stored, where formats are chosen."""
+    lookups: FoundLookups = field(default_factory=FoundLookups)
+    """How the rows of tables are looked up."""
     meter: LevelMeter = field(init=False)
 
     def __post_init__(self) -> None:
@@ -68,18 +73,27 @@ class Evidence:
 
     @classmethod
     def of(
-        cls, graph: Graph, plan: Plan, data: Samples, phases: Phases, told: Told, executor: Executor = HERE
+        cls,
+        graph: Graph,
+        plan: Plan,
+        data: Samples,
+        phases: Phases,
+        told: Told,
+        executor: Executor = HERE,
+        folder: Path = Path(),
     ) -> "Evidence":
-        """Gather the statistics, and tell what they cover."""
+        """Gather the statistics, and tell what they cover; files of interactions lie in the folder."""
         wanted = _weights_with_gram(plan, not data.generated)
         rounded = _rounded_values(graph, plan)
+        lookups = find_lookups(graph, _encodings(plan), data, folder)
         if not wanted and not rounded:
-            return cls(graph, plan, data, phases, {}, {}, executor=executor)
+            return cls(graph, plan, data, phases, {}, {}, executor=executor, lookups=lookups)
         with phases.phase("statistics"):
             tick = partial(phases.tell, "statistics")
             found = layer_statistics(graph, data, tick, moments=wanted, magnitudes=rounded, executor=executor)
             told(coverage_of(found.moments))
-            return cls(graph, plan, data, phases, found.moments, found.magnitudes, executor=executor)
+            given = graph, plan, data, phases, found.moments, found.magnitudes
+            return cls(*given, executor=executor, lookups=lookups)
 
     def losses(self) -> Losses:
         """What each candidate of the plan's options costs at the outputs; not measured where it decides nothing.
@@ -95,7 +109,10 @@ class Evidence:
             tick = self.phases.counter("measure", len(options))
             judges = held_out(self.data) if self.moments else None
             grams = grams_of(self.moments) if judges is None else seen_of(self.moments)
-            context = Context(tick, grams, self.moments, magnitudes=self.magnitudes, advice=self.advice)
+            lookups = self.lookups.by_weight
+            context = Context(
+                tick, grams, self.moments, magnitudes=self.magnitudes, advice=self.advice, lookups=lookups
+            )
             how = context, metric, self.executor
             if judges is None:
                 return measure(self.graph, options, self.data, *how)
@@ -139,6 +156,7 @@ class Evidence:
             magnitudes=self.magnitudes,
             became=stored,
             advice=self.advice,
+            lookups=self.lookups.by_weight,
         )
 
 
@@ -187,6 +205,18 @@ def _rounded_values(graph: Graph, plan: Plan) -> list[str]:
     for one in joined(flow, rounded):
         found.update(() if one.source else one.results)
     return sorted(found)
+
+
+def _encodings(plan: Plan) -> dict[str, list[Encoding]]:
+    """What each weight is stored in, or may be, by name."""
+    found: dict[str, list[Encoding]] = {}
+    pairs = [(name, step.action) for step in plan.steps for name in step.weights]
+    for option in plan.allocate.options if plan.allocate else ():
+        pairs += [(option.subject, one.action) for one in option.candidates if one.action is not None]
+    for name, action in pairs:
+        if isinstance(action, Encode):
+            found.setdefault(name, []).append(action.encoding)
+    return found
 
 
 def _weights_with_gram(plan: Plan, given: bool) -> list[str]:

@@ -48,9 +48,9 @@ def _candidates(policy: Policy) -> list[FormatSpec]:
 
 
 def _thinned(policy: Policy) -> bool:
-    """Some weights may be left out: what is left is not for the formats alone to say."""
-    sparsities = [one.value for rule in policy.rules for one in rule.assignments if one.name == "sparsity"]
-    return any(isinstance(value, tuple) and not all(spec.least_bits for spec in value) for value in sparsities)
+    """Some weights or rows may be left out: what is left is not for the formats alone to say."""
+    values = [one.value for rule in policy.rules for one in rule.assignments if one.name in ("sparsity", "rows")]
+    return any(isinstance(value, tuple) and not all(spec.least_bits for spec in value) for value in values)
 
 
 def _least(bound: Bound, specs: list[FormatSpec]) -> tuple[float, str]:
