@@ -25,6 +25,7 @@ from onnx import numpy_helper
 import qcc
 from qcc.codegen.target.machine import cpu_name
 from qcc.compiler.report.result import LayerRow
+from qcc.ir.encoding.tables.clusters import means
 from qcc.ir.encoding.tables.graph import communities, features
 from qcc.ir.encoding.tables.lookups import Interactions, Lookups
 
@@ -117,12 +118,10 @@ def scores(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(found)
 
 
-def hashed(table: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """A table whose rows are the means of so many random sets of them."""
+def hashed(table: np.ndarray, count: int, trained: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """A table whose rows are the means of so many random sets of them, of the trained ones where there are some."""
     labels = random.integers(0, count, len(table))
-    total, size = np.zeros((count, SIZE)), np.bincount(labels, minlength=count)
-    np.add.at(total, labels, table)
-    return np.asarray((total / np.maximum(size, 1)[:, None])[labels], np.float32)
+    return means(table, labels, count, trained.astype(float))[labels]
 
 
 def measure(ratings: Ratings, early: bool) -> None:
@@ -145,32 +144,36 @@ def measure(ratings: Ratings, early: bool) -> None:
             policy = f"qpolicy 1\nrule embedding {{ {text} }}\n"
             (folder / "tables.qpolicy").write_text(policy, encoding="utf-8")
             made = qcc.compile(folder / "model.onnx", folder / "tables.qpolicy", output=folder / "out.onnx")
-            kept = left(made.layers) or kept
+            kept = kept_rows(made.layers) or kept
             size = sum(row.bits * row.shape[0] * row.shape[1] / 8 for row in made.layers)
             found = recall(scores(folder / "out.onnx", known.shape), known, held)
-            share = 100 * sum(kept.values()) / (len(users) + len(items)) if left(made.layers) else 100.0
+            share = 100 * sum(kept.values()) / (len(users) + len(items)) if kept_rows(made.layers) else 100.0
             line(title, found, share, size / whole)
             if "graph" in title and "left" not in title:
-                random_line(kept, users, items, known, held)
+                random_line(kept, (users, items), trained, known, held)
 
 
-def left(rows: tuple[LayerRow, ...]) -> dict[str, float]:
+def kept_rows(rows: tuple[LayerRow, ...]) -> dict[str, float]:
     """How many rows are left of each table whose rows were merged, as the report tells."""
     return {row.name: float(row.reason.rpartition("; ")[2].partition(" of ")[0].replace(",", ""))
             for row in rows if "rows are left" in row.reason}  # fmt: skip
 
 
 def random_line(
-    kept: Mapping[str, float], users: np.ndarray, items: np.ndarray, known: np.ndarray, held: np.ndarray
+    kept: Mapping[str, float],
+    tables: tuple[np.ndarray, np.ndarray],
+    trained: np.ndarray,
+    known: np.ndarray,
+    held: np.ndarray,
 ) -> None:
     """Random hashing to as many rows, the mean of five draws."""
+    counts, seen = [int(kept[name]) for name in ("users", "items")], (trained.any(1), trained.any(0))
     found = []
     for seed in range(5):
         random = np.random.default_rng(seed)
-        pair = (hashed(table, int(kept[name]), random) for name, table in (("users", users), ("items", items)))
-        left_, right = pair
-        found.append(recall(left_ @ right.T, known, held))
-    share = 100 * sum(kept.values()) / (len(users) + len(items))
+        left, right = (hashed(*each, random) for each in zip(tables, counts, seen, strict=True))
+        found.append(recall(left @ right.T, known, held))
+    share = 100 * sum(counts) / sum(map(len, tables))
     line("  random hashing to as many rows", float(np.mean(found)), share, share)
 
 
@@ -199,9 +202,8 @@ def cluster(pairs: int = 1_000_000, rows: int = 50_000) -> None:
         made = work(Lookups(np.bincount(columns[0], minlength=rows), found, 0))
         took = f"{time.perf_counter() - start:.1f} s, {time.process_time() - spent:.1f} s of CPU time"
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        print(
-            f"{name} of {pairs:,} pairs of 2 x {rows:,} rows: {took}, {memory:.2f} GB; {len(np.unique(made, axis=0)):,}"
-        )
+        groups = len(np.unique(made, axis=0))
+        print(f"{name} of {pairs:,} pairs of 2 x {rows:,} rows: {took}, {memory:.2f} GB; {groups:,} differ")
 
 
 def main() -> None:
