@@ -14,7 +14,7 @@ RANDOM = np.random.default_rng(0)
 
 
 def test_tensors_are_read_as_they_are(tmp_path: Path) -> None:
-    written = {
+    written: dict[str, np.ndarray] = {
         "a": RANDOM.standard_normal((3, 4)).astype(np.float32),
         "half": half(RANDOM.standard_normal((2, 5))),
         "none": np.zeros((0, 4), np.float16),

@@ -116,7 +116,8 @@ def product(up: Array, down: Array, what: str) -> Array:
     left, right = up.reshape(len(up), -1), down.reshape(len(down), -1)
     if left.shape[1] != len(right):
         raise Refused(f"the factors of {what} are {spelled(up)} and {spelled(down)}")
-    return left @ right
+    found: Array = left @ right
+    return found
 
 
 def tucker(core: Array, up: Array, down: Array, what: str) -> Array:
@@ -127,7 +128,8 @@ def tucker(core: Array, up: Array, down: Array, what: str) -> Array:
     """
     if core.ndim < 3 or up.ndim != 2 or down.ndim != 2 or core.shape[:2] != (len(up), len(down)):
         raise Refused(f"the core and factors of {what} are {spelled(core)}, {spelled(up)} and {spelled(down)}")
-    return np.einsum("ij...,ip,jr->pr...", core, up, down)
+    found: Array = np.einsum("ij...,ip,jr->pr...", core, up, down)
+    return found
 
 
 def vector(array: Array, size: int, what: str) -> Array:

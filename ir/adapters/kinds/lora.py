@@ -55,7 +55,9 @@ def _sized(matrix: Array, magnitude: Array, base: Affine) -> Array:
     inputs = magnitude.ndim >= 2 and len(magnitude) == 1 and magnitude.shape[1] != 1
     if not inputs:
         size = vector(magnitude, len(matrix), "DoRA's magnitude")
-        return matrix * (size / np.maximum(np.linalg.norm(matrix, axis=1), np.finfo(np.float64).tiny))[:, None]
+        rows = np.maximum(np.linalg.norm(matrix, axis=1), np.finfo(np.float64).tiny)
+        found: Array = matrix * (size / rows)[:, None]
+        return found
     whole = matrix.reshape(len(matrix), base.weight.shape[1], -1)
     if magnitude.size != whole.shape[1]:
         raise Refused(f"DoRA's magnitude is {spelled(magnitude)}, the weight {spelled(base.weight)}")

@@ -26,7 +26,7 @@ class SparseDelta(Delta):
         places, values = parts["places"], parts["values"].reshape(-1)
         if places.ndim == 2 and len(places) == 2:
             rows, columns = places
-            outside = np.any((rows < 0) | (rows >= len(matrix)) | (columns < 0) | (columns >= matrix.shape[1]))
+            outside = bool(np.any((rows < 0) | (rows >= len(matrix)) | (columns < 0) | (columns >= matrix.shape[1])))
             flat = rows * matrix.shape[1] + columns
         else:
             flat = places.reshape(-1)
