@@ -327,6 +327,7 @@ class Compilation:
             with self.phases.phase("encode"):
                 built = build.run_plan(raised[opset], decided, evidence.context(decided, self._keep))
             notes = lock.provenance(self.model, self.policy, decided) | evidence.notes()
+            notes |= layer_rows.merged_note(graph, built.edits)
             written = build.write(opened.file.model, built, staged, export_of(self.policy), notes, most)
             return replace(built, edits=evidence.meter.shortened(built.edits, written.levels)), written
 

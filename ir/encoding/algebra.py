@@ -215,11 +215,7 @@ class Fitter:
 
     def blind(self) -> "Fitter":
         """For a matrix whose rows and columns are others."""
-        return replace(self.of_rows(), power=None, sensitivity=None, gram=None)
-
-    def of_rows(self) -> "Fitter":
-        """For a matrix whose rows are others."""
-        return replace(self, lookups=NO_LOOKUPS)
+        return replace(self, power=None, sensitivity=None, gram=None, lookups=NO_LOOKUPS)
 
     def damped(self) -> np.ndarray | None:
         """The products, float64, one in the mean of the diagonal, with so much added that they have an inverse.
@@ -400,8 +396,3 @@ def under(read: Read[V], prefix: str) -> Read[V]:
 def inside(parts: Mapping[str, V], prefix: str) -> dict[str, V]:
     """The parts of an encoding within another, by their names in that."""
     return {f"{prefix}.{name}": part for name, part in parts.items()}
-
-
-def whole(parts: Mapping[str, Part]) -> dict[str, Part]:
-    """The same parts, of the matrix as a whole."""
-    return {name: replace(part, whole=True) for name, part in parts.items()}

@@ -16,8 +16,9 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from qcc.ir.discovery import classes, named_once
-from qcc.ir.encoding.algebra import Encoding, Fitted, Fitter, MatrixShape, Ops, Part, Read, V, inside, under, whole
+from qcc.ir.encoding.algebra import Encoding, Fitted, Fitter, MatrixShape, Ops, Part, Read, V, inside, under
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block
+from qcc.ir.encoding.format import whole
 from qcc.ir.encoding.grid import FLOATS, FORMATS, FloatGrid, Grid, IntGrid, grid_of
 
 PLAIN_NAMES = ("fp16", "fp32")

@@ -1,7 +1,8 @@
 """What a format of the language is: a keyword, what may follow it, and the encoding that is named so."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Annotated, ClassVar
 
@@ -127,3 +128,8 @@ def quoted(text: str) -> str:
     """A text as the language spells it."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def whole(parts: Mapping[str, Part]) -> dict[str, Part]:
+    """The same parts, of the matrix as a whole."""
+    return {name: replace(part, whole=True) for name, part in parts.items()}

@@ -26,7 +26,7 @@ from qcc.ir.encoding.format import Composition, numbers_below
 from qcc.ir.encoding.formats.composed.stack import Stack
 from qcc.ir.encoding.reference import NUMPY
 from qcc.ir.encoding.tables.clusters import means
-from qcc.ir.encoding.tables.lookups import Lookups
+from qcc.ir.encoding.tables.lookups import NO_LOOKUPS, Lookups
 
 Tied = Literal["refuse", "expand"]
 
@@ -174,7 +174,7 @@ class Merged(Encoding):
         settled = replace(self, settled=int(labels.max()) + 1) if self.how.open else self
         count = settled.count(len(matrix))
         table = means(matrix, labels, count, self.how.weights(len(matrix), lookups))
-        return FittedMerged(settled, self.inner.fit(table, fitter.of_rows()), labels, table.shape)
+        return FittedMerged(settled, self.inner.fit(table, replace(fitter, lookups=NO_LOOKUPS)), labels, table.shape)
 
     def count(self, rows: int) -> int:
         """How many of so many are left."""
