@@ -1,5 +1,6 @@
 """Tables whose rows are merged: which become one, by what, what files do with it, and what policies may say of it."""
 
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -350,7 +351,7 @@ def test_generated_data_tells_nothing_of_lookups(model: Path) -> None:
 
 def test_a_large_graph_takes_another_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph, "MOST_EDGES", 10)
-    monkeypatch.setattr(graph.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ModelError, match="take scikit-network") as caught:
         Merged(Together("pairs.npz")).check_lookups(lookups())
     assert caught.value.code == "Q350"
@@ -374,7 +375,8 @@ class Tables(torch.nn.Module):
 
     def forward(self, user: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
         """Scores."""
-        return self.users(user) @ self.items(item).T
+        found: torch.Tensor = self.users(user) @ self.items(item).T
+        return found
 
 
 @pytest.mark.slow

@@ -171,7 +171,8 @@ def random_line(
     found = []
     for seed in range(5):
         random = np.random.default_rng(seed)
-        left, right = (hashed(*each, random) for each in zip(tables, counts, seen, strict=True))
+        parts = zip(tables, counts, seen, strict=True)
+        left, right = (hashed(table, count, own, random) for table, count, own in parts)
         found.append(recall(left @ right.T, known, held))
     share = 100 * sum(counts) / sum(map(len, tables))
     line("  random hashing to as many rows", float(np.mean(found)), share, share)
