@@ -18,7 +18,7 @@ from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.regions.joined import Joins
 from qcc.passes.contract.contract import Context
 from qcc.passes.contract.moments import Moments
-from qcc.passes.contract.trust import aimed, trial
+from qcc.passes.contract.trust import aimed, judged
 from qcc.passes.rounding.qronos import Qronos
 from tests import onnx_models
 
@@ -125,10 +125,10 @@ def test_the_aim_is_the_least_squares_answer() -> None:
     assert np.abs(found - best).max() < 1e-3  # damping of a millionth, in float32
 
 
-def test_what_a_trial_tells_is_the_error_on_samples_held_out() -> None:
+def test_what_is_told_is_the_error_on_samples_held_out() -> None:
     matrix, inputs, wanted, moments = paired(400)
     encoding = Blocked(IntGrid(4), group(16))
-    by = trial(WEIGHT, matrix, encoding, moments, 0)
+    by = judged(WEIGHT, matrix, encoding, moments, 0)
     rounded = Qronos().encode(WEIGHT, matrix, encoding, Context(moments={"w": moments}, grams={"w": moments.gram}))
     held = slice(0, 100)
 

@@ -71,7 +71,7 @@ def _aimed(matrix: Array, gram: Array, pull: Array | None, damping: float) -> Ar
 
 
 @dataclass(frozen=True)
-class Trial:
+class JudgedRows:
     """Rows of a weight, with what they are rounded by to choose, and what judges the choice.
 
     Args:
@@ -100,12 +100,12 @@ class Trial:
         return power if pull is None else power - 2 * float(np.vdot(noise, pull))
 
 
-def trial(weight: Weight, matrix: Array, encoding: Encoding, moments: Moments, doubt: float) -> Trial:
+def judged(weight: Weight, matrix: Array, encoding: Encoding, moments: Moments, doubt: float) -> JudgedRows:
     """Some rows of a matrix to choose by, where a part of the data judges what was learned from the other."""
     rows = judged_rows(matrix.shape[0], encoding)
     pulls = [None if one is None else one[rows] for one in (moments.pull, moments.held_pull)]
     some = replace(moments, pull=pulls[0], held_pull=pulls[1])
-    return Trial(matrix[rows], seen_by(weight, moments, doubt), some, held_by(weight, moments))
+    return JudgedRows(matrix[rows], seen_by(weight, moments, doubt), some, held_by(weight, moments))
 
 
 def judged_rows(count: int, encoding: Encoding) -> np.ndarray:

@@ -11,7 +11,7 @@ from qcc.ir.encoding.fit import encoded
 from qcc.ir.encoding.search import Clip
 from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.contract import Between, Context, Rounding, Share
-from qcc.passes.contract.trust import aimed, judging, trial, trusted
+from qcc.passes.contract.trust import aimed, judged, judging, trusted
 from qcc.passes.rounding.gptq import Gptq, by_rows, fitted_to, round_columns, sweep
 from qcc.passes.rounding.nearest import Nearest
 from qcc.passes.rounding.qronos import Qronos
@@ -71,7 +71,7 @@ class Descent(Rounding):
         here = replace(self, start="nearest")
         if isinstance(first, Gptq):
             here = replace(self, damping=first.damping, doubt=first.doubt)
-        by = trial(weight, matrix, encoding, moments, here.doubt)
+        by = judged(weight, matrix, encoding, moments, here.doubt)
         meant = by.aimed(here.damping)
         found = fitted_to(meant, encoding, by.gram, here.damping, self.clip)
         if found.fixed:

@@ -15,7 +15,7 @@ from qcc.ir.encoding.search import Clip
 from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.contract import Between, Context, Rounding
 from qcc.passes.contract.factor import inverse_factor
-from qcc.passes.contract.trust import aimed, judging, trial, trusted
+from qcc.passes.contract.trust import aimed, judged, judging, trusted
 from qcc.passes.rounding.nearest import Nearest
 
 COLUMNS = 64  # columns whose mutual corrections are made before the rest of the row is touched
@@ -64,7 +64,7 @@ class Gptq(Rounding):
         moments = judging(weight, matrix, context)
         if moments is None:
             return self, ""
-        by = trial(weight, matrix, encoding, moments, self.doubt)
+        by = judged(weight, matrix, encoding, moments, self.doubt)
         found = fitted_to(by.matrix, encoding, by.gram, self.damping, self.clip)
         if found.fixed:
             return self, ""
