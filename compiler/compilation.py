@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from qcc.compiler.adapters.adapted import AdaptedModel, adapter_sources
 from qcc.compiler.allocate.copied import copied, copies
 from qcc.compiler.allocate.fall_back import FallBack, Made
 from qcc.compiler.allocate.settle import Settled, allocation_of, loss_of, predicted_seconds, settle
@@ -20,13 +21,13 @@ from qcc.compiler.console.phases import Phases, Progress
 from qcc.compiler.files.check_outputs import check_lock, check_model, check_outputs, input_files, output_files
 from qcc.compiler.files.inputs import Inputs, state_of
 from qcc.compiler.files.kernel_library import kernels_beside
-from qcc.compiler.files.open_model import OpenModel, open_model
+from qcc.compiler.files.open_model import OpenModel, cleaned_model
 from qcc.compiler.files.publish import staging
 from qcc.compiler.files.staging import output_path
 from qcc.compiler.first_phases import run_first_phases, tell_left_out
 from qcc.compiler.judge.blame import blamed
 from qcc.compiler.judge.judge import Judge
-from qcc.compiler.judge.prepare import Given, drop_bounds, prepare
+from qcc.compiler.judge.prepare import Given, drop_bounds, judge_of
 from qcc.compiler.measure.choose_form import FormChooser, chooser_of, latency_of
 from qcc.compiler.measure.compete import faster_plan, warn_if_slower, warn_of_no_library
 from qcc.compiler.measure.evidence import Evidence, warn_of_generated_steps
@@ -57,9 +58,10 @@ from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.graph import Graph
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.model.model import Written
+from qcc.ir.open_file import open_file
 from qcc.passes.encode import Encode
 
-OF_A_FILE = ("Q321", "Q324", "Q411", "Q430")
+OF_A_FILE = ("Q321", "Q324", "Q362", "Q363", "Q411", "Q430")
 """Warnings about what was written, which go when it is written anew."""
 
 
@@ -138,7 +140,8 @@ class Compilation:
         """
         target = output_path(model, output)
         calibrate = policy.calibrate.path if policy.calibrate else None
-        read = input_files([*(source.path for source in policy.sources), calibrate, data, evaluate])
+        adapters = (path for one in adapter_sources(policy) for _, path in one.files)
+        read = input_files([*(source.path for source in policy.sources), calibrate, data, evaluate, *adapters])
         check_model(model, target, keep_failed, read)
         told = Phases(progress), dims or {}, keep_failed, tuple(read), executor, evaluate
         return cls(model, target, policy, data, *told)
@@ -164,8 +167,6 @@ class Compilation:
                 settled = replace(made, decision=settled.decision, losses=settled.losses)
                 times = self._time(other, settled, staged, library)
             back.tell(verification, self.diagnostics)
-            if self.judge is not None:
-                self.judge.tell(verification)
             see_budget((settled, library, verification), self.policy.budget)
             forms_timed = isinstance(self.chooser, FormChooser) and self.chooser.kernels is not None
             warn_if_slower(times, forms_timed, self.diagnostics)
@@ -296,15 +297,15 @@ class Compilation:
     def _open(self, plan: Plan | PlanFile | None) -> _Opened:
         with self.phases.phase("load"):
             before, export = state_of(self.model), export_of(self.policy)
-            opened = open_model(self.model)
+            sources, base = adapter_sources(self.policy), open_file(self.model)
+            opened = cleaned_model(AdaptedModel(base, sources) if sources else base, self.model)
             opened.model.check_place(self.output, export.external_data, export.trim is not None)
             inputs = Inputs.of(self.model, opened.model.data_files, before)
+            inputs = inputs.with_more(file for one in sources for file in one.files)
             check_outputs(output_files(self.output, self.keep_failed), (file.path for file in inputs.data))
         data = chosen_data(self.policy, self.data, opened.graph, opened.model.reference(), self.dims)
-        prepared = prepare(self.policy, self.evaluate, self.data, data, opened.graph, self.diagnostics)
-        data = prepared.data
-        if prepared.evaluation is not None:
-            self.judge = Judge(prepared.evaluation, drop_bounds(self.policy), opened.model.reference, self.diagnostics)
+        found = data, opened.graph, opened.model.reference, self.diagnostics
+        self.judge, data = judge_of(self.policy, self.evaluate, self.data, *found)
         if isinstance(plan, Lock):
             tell_differences(plan, inputs, data, self.diagnostics)
         if isinstance(plan, PlanFile):
@@ -347,7 +348,8 @@ class Compilation:
             covered = self.covered.by(self.diagnostics, self.phases)
             evidence = self.evidence = Evidence.of(graph, plan, opened.data, self.phases, covered, self.executor)
         raised: dict[int, Graph] = {}
-        most = opened.file.size_bytes if any(row.treated for row in opened.rewrites if row.action != "clean") else None
+        changed = bool(self.policy.adapters) or any(row.treated for row in opened.rewrites if row.action != "clean")
+        most = opened.file.size_bytes if changed else None
 
         def write(decided: Plan) -> tuple[build.Built[Graph], Written]:
             opset = max(needed_opset(graph, decided), export_of(self.policy).opset or 0)
@@ -392,5 +394,6 @@ class Compilation:
             rewrites=() if same else opened.rewrites,
             notes=opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else (),
             data=self.output.with_name(data.name) if data else None,
+            adapters=getattr(source.model, "merged", ()),
             reach=reach(source.graph, source.size_bytes, source.model.note_bytes, layer_rows.unencoded(rows)),
         )

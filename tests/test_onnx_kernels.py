@@ -11,8 +11,10 @@ import onnxruntime
 import pytest
 
 from qcc.ir.encoding import fit
-from qcc.ir.encoding.blocked import FLOAT_ENCODINGS, Blocked
+from qcc.ir.encoding.algebra import Encoding
+from qcc.ir.encoding.blocked import FLOAT32, FLOAT_ENCODINGS, Blocked
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
+from qcc.ir.encoding.formats.composed.blocks import Sparse
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.packing import planes, unpack
 from qcc.ir.errors import Refused
@@ -257,11 +259,14 @@ REFUSED = [
     ("matmul", Blocked(IntGrid(4), group(48)), "not of 48"),
     ("matmul", FLOAT_ENCODINGS["fp16"], "no kernel multiplies by weights of fp16"),
     ("conv2d", BF16, "convolutions of one point"),
+    ("matmul", Sparse(3, 3, 0.5, FLOAT32), "a multiple of 4 outputs or inputs"),
+    ("matmul", Sparse(4, 1, 0.5, Blocked(IntGrid(4))), "blocks of int4"),
+    ("matmul", Sparse(160, 4, 0.5, FLOAT32), "do not divide"),
 ]
 
 
 @pytest.mark.parametrize(("name", "encoding", "reason"), REFUSED)
-def test_kernels_refuse(name: str, encoding: Blocked, reason: str, tmp_path: Path) -> None:
+def test_kernels_refuse(name: str, encoding: Encoding, reason: str, tmp_path: Path) -> None:
     weight = loaded(CASES[name], tmp_path).weights()[0]
     assert reason in KERNEL.refuses(weight, encoding)
     with pytest.raises(Refused, match=reason):
@@ -276,6 +281,17 @@ def test_kernels_refuse_ragged_rows(columns: int, size: int, tmp_path: Path) -> 
     assert KERNEL.refuses(loaded(case, tmp_path).weights()[0], encoding) != ""
     with pytest.raises(Refused, match="multiple"):
         emit(case, encoding, KERNEL, tmp_path)
+
+
+@pytest.mark.parametrize("tile", [(8, 16), (4, 1), (1, 16)], ids=str)
+@pytest.mark.parametrize("name", ["matmul_3d", "gemm_trans_b_bias", "add_4d"])
+def test_blocks_become_one_node(name: str, tile: tuple[int, int], tmp_path: Path) -> None:
+    case = (PLAIN | BIASED)[name]
+    emitted = emit(case, Sparse(*tile, 0.3, FLOAT32, "magnitude"), KERNEL, tmp_path)
+    check(case, emitted, tmp_path / "optimized.onnx")
+    assert op_types(tmp_path / "optimized.onnx") <= NOTHING_TO_DECODE
+    (node,) = onnx.load(emitted.path).graph.node
+    assert parse(node.op_type).tile == tile
 
 
 @pytest.mark.parametrize("name", ["transpose_identity", "transpose_twice", "reshape_transpose", "cast_fp16"])

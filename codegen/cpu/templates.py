@@ -15,10 +15,12 @@ from qcc.codegen.cpu.tir.codes import Codes, codes_of
 from qcc.codegen.target.target import Arithmetic, Template
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, group
-from qcc.ir.kernel.op import BF16, CHUNK, LinearOp
+from qcc.ir.kernel.op import BF16, CHUNK, Leaf, LinearOp, Tile, stored_name, vector_of
 
 Expr = object  # of TVM, which carries no types
-ONE, FOUR = "one", "four"
+ONE, FOUR, SOME = "one", "four", "some"
+PANEL = 16  # rows that lie side by side
+SEVERAL = 4  # rows that blocks are multiplied with at once
 ROWS = {ONE: 1, FOUR: 4}
 
 
@@ -26,22 +28,27 @@ ROWS = {ONE: 1, FOUR: 4}
 class KernelProduct:
     """What ops share functions: how codes are read, one scale for all inputs or by groups, a step of activations.
 
-    Scales are floats by the time that a function reads them, and groups of any size are read by chunks.
+    Scales are floats by the time that a function reads them, and groups of any size are read by chunks. Of tiles of
+    which some are stored alone, ``tile`` is their extents.
     """
 
-    encoding: Blocked
+    encoding: Leaf
     pointwise: bool = False
     static: bool = False
+    tile: Tile | None = None
 
     @property
     def name(self) -> str:
         """How names of functions spell it."""
-        return "conv1x1" if self.pointwise else self.encoding.name + "_static" * self.static
+        if self.pointwise:
+            return "conv1x1"
+        return stored_name(self.encoding, self.tile) + "_static" * self.static
 
     @property
     def channel(self) -> bool:
         """All inputs share a scale."""
-        return self.encoding.scale is not None and self.encoding.block == CHANNEL
+        held = self.encoding
+        return isinstance(held, Blocked) and held.scale is not None and held.block == CHANNEL
 
     @property
     def codes(self) -> Codes:
@@ -53,10 +60,10 @@ def product_of(op: LinearOp) -> KernelProduct:
     """The product whose functions an op calls."""
     if op.pointwise:
         return KernelProduct(BF16, pointwise=True)  # their codes are decoded when a layer is made
-    if op.is_float:
-        return KernelProduct(op.encoding)
+    if op.is_float or op.tile is not None:
+        return KernelProduct(op.encoding, tile=op.tile)
     block = CHANNEL if op.group is None else group(CHUNK)
-    return KernelProduct(Blocked(op.encoding.grid, block), static=op.static)
+    return KernelProduct(Blocked(op.blocked.grid, block), static=op.static)
 
 
 class CpuTemplate(Template[CpuProcessor]):
@@ -67,7 +74,7 @@ class CpuTemplate(Template[CpuProcessor]):
 
     def serves(self, op: LinearOp, processor: CpuProcessor, activations: Arithmetic) -> bool:
         """See `Template.serves`."""
-        return self.accepts(product_of(op), processor, activations)
+        return self in templates(product_of(op), processor, activations)
 
     @abstractmethod
     def accepts(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
@@ -208,6 +215,48 @@ class ExactRows(_Few):
         return gemv_exact.gemv(name, product.codes, rows, processor.has(*VNNI))
 
 
+class BlockRows(CpuTemplate):
+    """Blocks of float32 that are stored alone, some rows at a time."""
+
+    name: ClassVar[str] = "blocks"
+
+    def accepts(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
+        """Those, anywhere."""
+        return product.tile is not None
+
+    def functions(self, product: KernelProduct) -> dict[str, str]:
+        """A function for one row, and one for several."""
+        return {ONE: f"{ONE}_{product.name}", SOME: f"{SOME}_{product.name}"}
+
+    def facts(self, product: KernelProduct) -> dict[str, int]:
+        """How many several rows are, and of how many neighbouring outputs weights lie together."""
+        size, axis = _vector(product)
+        panels = _in_panels(product)
+        return {"together": PANEL if panels else SEVERAL, "lanes": size if axis == 0 else 1, "panels": int(panels)}
+
+    def make(self, word: str, name: str, product: KernelProduct, processor: CpuProcessor) -> Expr:
+        """See `CpuTemplate.make`."""
+        from qcc.codegen.cpu.rows import blocks
+
+        assert product.tile is not None
+        if word == SOME and _in_panels(product):
+            return blocks.panels(name, product.tile)
+        return blocks.product(name, product.tile, 1 if word == ONE else SEVERAL)
+
+
+def _vector(product: KernelProduct) -> tuple[int, int]:
+    """What is multiplied at once of a tile, and along which axis."""
+    assert product.tile is not None
+    found = vector_of(product.tile)
+    assert found is not None
+    return found
+
+
+def _in_panels(product: KernelProduct) -> bool:
+    """Rows lie side by side, since fewer weights of a block do; measured on Zen 3."""
+    return _vector(product)[0] < PANEL
+
+
 class _Tiles(CpuTemplate):
     """Tiles of rows by AMX, from ``rows`` on.
 
@@ -303,11 +352,13 @@ class Convolution(CpuTemplate):
 
 FEW: tuple[CpuTemplate, ...] = (FloatRows(), VnniRows(), NeonRows(), Avx2Rows(), ExactRows(), Convolution())
 MANY: tuple[_Tiles, ...] = (FloatTiles(), IntegerTiles(), CodeTiles())
+BLOCKS: tuple[CpuTemplate, ...] = (BlockRows(),)
 
 
 def templates(product: KernelProduct, processor: CpuProcessor, activations: str) -> tuple[CpuTemplate, ...]:
     """Those that make a product's functions: one for few rows, and where there is one, one for many; none at all where
     the processor has no kernel for it.
     """
-    found = (next((one for one in all_ if one.accepts(product, processor, activations)), None) for all_ in (FEW, MANY))
+    kinds: tuple[tuple[CpuTemplate, ...], ...] = (FEW, MANY) if product.tile is None else (BLOCKS,)
+    found = (next((one for one in all_ if one.accepts(product, processor, activations)), None) for all_ in kinds)
     return tuple(one for one in found if one is not None)

@@ -61,11 +61,12 @@ class Judge:
         if kernels is not None:
             fast = self.checks(kernels())
             found = tuple(max(pair, key=lambda one: one.drop.judged) for pair in zip(found, fast, strict=True))
+        self._tell(found)
         return verification.judged(found)
 
-    def tell(self, verification: Verification) -> None:
+    def _tell(self, found: Sequence[ScoreCheck]) -> None:
         """Say where nothing tells how sure a score is, and where no model could be told to hold a bound."""
-        for one in verification.scores:
+        for one in found:
             count = one.drop.samples
             if one.drop.upper is None:
                 message = f"nothing tells how sure `{one.bound.argument}` is: there is one number for all samples"

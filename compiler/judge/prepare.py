@@ -17,11 +17,13 @@ from qcc.compiler.calibrate.read_npz import names_in, read_npz
 from qcc.compiler.calibrate.samples import Data, Samples, digest_of, load
 from qcc.compiler.judge.evaluation import Evaluation
 from qcc.compiler.judge.function import CalledEvaluation, from_script
+from qcc.compiler.judge.judge import Judge
 from qcc.compiler.judge.labelled import LABELS, LabelledEvaluation, of_labels
 from qcc.compiler.judge.run import ModelRun
 from qcc.compiler.scores.check import DROP
 from qcc.compiler.scores.find import scores
 from qcc.compiler.scores.score import OfLabels
+from qcc.compiler.verify.outputs import MakeRunner
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.policy.policy import Bound, Policy
@@ -84,6 +86,22 @@ def prepare(
         return Prepared(CalledEvaluation(function, names, graph.inputs, graph.outputs, Path(path)), data)
     limit = policy.calibrate.samples if policy.calibrate else None
     return _labelled(Path(path), bounds, data, graph, limit)
+
+
+def judge_of(
+    policy: Policy,
+    given: Given | None,
+    named: Data | None,
+    data: Samples,
+    graph: Graph,
+    original: MakeRunner,
+    diagnostics: Diagnostics,
+) -> tuple[Judge | None, Samples]:
+    """What scores written models beside the ``original``, and the samples that are left to choose by; see `prepare`."""
+    found = prepare(policy, given, named, data, graph, diagnostics)
+    if found.evaluation is None:
+        return None, found.data
+    return Judge(found.evaluation, drop_bounds(policy), original, diagnostics), found.data
 
 
 def _with_labels(data: object) -> Path | None:

@@ -9,6 +9,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Graph, Node
 
 from qcc.ir.errors import ModelError, first_line
+from qcc.ir.fx.in_place import make_anew
 from qcc.ir.fx.quiet import quiet
 
 CONSTANTS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
@@ -41,9 +42,28 @@ def pure(program: ExportedProgram) -> ExportedProgram:
     """The program with nothing that writes in place; the same one where there is none."""
     if all(_is_pure(node) for node in program.graph.nodes):
         return program
+    graph, _ = twin(program.graph)
+    make_anew(graph)
+    if all(_is_pure(node) for node in graph.nodes):
+        return _of(program, graph)
     with quiet():  # an empty table keeps linear, conv2d, layer_norm, ... whole
         made: ExportedProgram = program.run_decompositions({})
         return made
+
+
+def _of(program: ExportedProgram, graph: Graph) -> ExportedProgram:
+    """A program that holds what another does, and computes by a graph without parts."""
+    return ExportedProgram(
+        root={},
+        graph=graph,
+        graph_signature=program.graph_signature,
+        state_dict=program.state_dict,
+        range_constraints=program.range_constraints,
+        module_call_graph=program.module_call_graph,
+        example_inputs=program.example_inputs,
+        constants=program.constants,
+        verifiers=program.verifiers,
+    )
 
 
 def _is_pure(node: Node) -> bool:

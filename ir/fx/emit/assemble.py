@@ -86,6 +86,8 @@ class _Assembly:
     tables: dict[Node, list[Node]] = field(default_factory=dict)
     """Those that a constant's decoding takes, in its order."""
     traced: dict[Node, GraphModule] = field(default_factory=dict)
+    decodings: dict[tuple[object, ...], tuple[GraphModule, list[Node]]] = field(default_factory=dict)
+    """Those of weights stored alike, with the arrays that they bring along."""
     taken: set[str] = field(default_factory=set)
     """The names that nodes have, those of the old graph included, which its nodes keep."""
 
@@ -144,6 +146,13 @@ class _Assembly:
 
     def _trace(self, node: Node, one: Compact, like: Tensor, held: Mapping[str, Tensor]) -> None:
         """The decoding of a weight as a graph, and the arrays that it brings along as constants."""
+        given = tuple((name, tuple(part.shape), part.dtype, part.device) for name, part in held.items())
+        key = (one.encoded.encoding, one.encoded.shape, one.view, tuple(like.shape), like.dtype, given)
+        if key not in self.decodings:
+            self.decodings[key] = self._decoding(one, like, held)
+        self.traced[node], self.tables[node] = self.decodings[key]
+
+    def _decoding(self, one: Compact, like: Tensor, held: Mapping[str, Tensor]) -> tuple[GraphModule, list[Node]]:
         arrays: list[np.ndarray] = []
         with self._fake:
             fakes = [torch.empty(part.shape, dtype=part.dtype, device=part.device) for part in held.values()]
@@ -161,8 +170,7 @@ class _Assembly:
             return _constant_of(one, like, dict(zip(held, given, strict=False)), lambda _: next(rest))
 
         with self._fake:
-            self.traced[node] = make_fx(run)(*fakes, *(table.meta["val"] for table in tables))
-        self.tables[node] = tables
+            return make_fx(run)(*fakes, *(table.meta["val"] for table in tables)), tables
 
     def _like(self, tensor: Tensor) -> Tensor:
         with self._fake:
