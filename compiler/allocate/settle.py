@@ -54,6 +54,8 @@ class Settled:
     losses: Losses | None = None
     rivals: tuple[float, float] | None = None
     """What the chosen mix of formats and the best single format lose, where both were run."""
+    rounds: int = 0
+    """Files that were written and judged, where what holds was searched for."""
 
 
 def settle(
@@ -184,6 +186,7 @@ def allocation_of(plan: Plan, settled: Settled, graph: Graph) -> Allocation | No
         metric=settled.losses.metric,
         least_error=_least(plan, settled, graph),
         rivals=settled.rivals,
+        rounds=settled.rounds,
     )
 
 
