@@ -20,6 +20,7 @@ from qcc.ir.encoding.formats.composed.blocks import Sparse
 from qcc.ir.encoding.formats.composed.codebook import Codebook
 from qcc.ir.encoding.formats.composed.graph import Together
 from qcc.ir.encoding.formats.composed.kmeans import Nearby
+from qcc.ir.encoding.formats.composed.lattice import Lattice
 from qcc.ir.encoding.formats.composed.low_rank import LowRank
 from qcc.ir.encoding.formats.composed.merged import Merged
 from qcc.ir.encoding.formats.composed.nothing import Nothing
@@ -51,7 +52,7 @@ SCALED = [(grid, scale) for grid in GRIDS for scale in (PLAIN_NAMES + tuple(scal
 BLOCKED = st.builds(
     lambda pair, block: Blocked(pair[0], block, pair[1]), st.sampled_from(SCALED), st.sampled_from(BLOCKS)
 )
-PLAIN = st.sampled_from([*FLOAT_ENCODINGS.values(), Codebook(16), Codebook(32, 4, 12), Codebook(4, 8)])
+PLAIN = st.sampled_from([*FLOAT_ENCODINGS.values(), Codebook(16), Codebook(32, 4, 12), Codebook(4, 8), Lattice(12)])
 
 
 def composed(inner: st.SearchStrategy[Encoding]) -> st.SearchStrategy[Encoding]:
@@ -153,4 +154,4 @@ def test_what_is_drawn_is_of_every_kind() -> None:
 
     look()
     assert seen >= {"Bands", "Nothing", "Stack", "LowRank", "Signs", "Sparse", "SomeOfEvery", "ShareOfRow", "Merged"}
-    assert seen >= {"Codebook", "Blocked", "Floats"}
+    assert seen >= {"Codebook", "Lattice", "Blocked", "Floats"}

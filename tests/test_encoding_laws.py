@@ -15,6 +15,7 @@ from qcc.ir.encoding.formats.composed.codebook import Codebook
 from qcc.ir.encoding.formats.composed.frequent import OftenAsked
 from qcc.ir.encoding.formats.composed.graph import Together
 from qcc.ir.encoding.formats.composed.kmeans import Nearby
+from qcc.ir.encoding.formats.composed.lattice import Lattice
 from qcc.ir.encoding.formats.composed.low_rank import LowRank
 from qcc.ir.encoding.formats.composed.merged import Merged
 from qcc.ir.encoding.formats.composed.nothing import Nothing
@@ -74,6 +75,8 @@ TREES: list[Encoding] = [
     Merged(OftenAsked(least=2, seen="pairs.npz", within=0.5), Bands((INT4, BINARY), 0.25)),
     Merged(Nearby(0.02), Blocked(IntGrid(3), TENSOR, "e4m3"), "expand"),
     Stack((Merged(Nearby(0.5), Merged(Nearby(0.5), INT4)), Blocked(IntGrid(2)))),
+    Lattice(),
+    Lattice(24),
 ]
 SHAPES = ((40, 64), (12, 88), (7, 33))
 TOLERANCE = 1e-5  # of the largest number: sums of up to 88 products in another order

@@ -54,6 +54,15 @@ def read_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, np.
         raise UnreadableError(_kind(path)) from error
 
 
+def names_in(path: Path) -> list[str]:
+    """The names of the arrays of a file; none of what is no such archive, which is told where it is read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(SUFFIX) for name in archive.namelist()]
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return []
+
+
 def check_names(given: Sequence[str], wanted: Sequence[str], origin: str) -> None:
     """Every input has its array.
 

@@ -1,6 +1,6 @@
 """What the data says of a model while it is compiled: statistics for the passes, losses for the allocator."""
 
-from collections.abc import Callable, Hashable, Mapping, MutableMapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,6 +10,7 @@ from qcc.compiler.calibrate.coverage import Told, coverage_of
 from qcc.compiler.calibrate.parts import held_out
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.console.phases import Phases
+from qcc.compiler.measure.in_order import Chosen, asks_for_order, choose_in_order
 from qcc.compiler.measure.levels import LevelMeter, has_levels
 from qcc.compiler.measure.probe import Probe
 from qcc.compiler.measure.segments import Chain, cut
@@ -28,7 +29,7 @@ from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
 from qcc.ir.regions.flow import Flow
 from qcc.passes.contract.chains import joined
-from qcc.passes.contract.contract import Context, Pass, Rounding
+from qcc.passes.contract.contract import Context, Edit, Pass, Rounding
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.moments import Moments, grams_of, seen_of
 from qcc.passes.contract.places import places
@@ -59,6 +60,7 @@ class Evidence:
     lookups: FoundLookups = field(default_factory=FoundLookups)
     """How the rows of tables are looked up."""
     meter: LevelMeter = field(init=False)
+    _ordered: dict[Plan, Chosen] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         judges = held_out(self.data) if self.moments else None
@@ -94,6 +96,16 @@ class Evidence:
             told(coverage_of(found.moments))
             given = graph, plan, data, phases, found.moments, found.magnitudes
             return cls(*given, executor=executor, lookups=lookups)
+
+    def warn_of_edits(self, edits: Iterable[Edit], diagnostics: Diagnostics) -> None:
+        """Tell of weights that stay as they are, and of tables whose rows were merged."""
+        stored: dict[str, Encoding] = {}
+        for edit in edits:
+            if edit.refused:
+                diagnostics.warning("Q411", f"`{edit.subject}` stays as it is: {edit.text}")
+            elif edit.stored is not None:
+                stored[edit.subject] = edit.stored
+        self.lookups.warn_of_merged(stored, diagnostics)
 
     def losses(self) -> Losses:
         """What each candidate of the plan's options costs at the outputs; not measured where it decides nothing.
@@ -157,7 +169,20 @@ class Evidence:
             became=stored,
             advice=self.advice,
             lookups=self.lookups.by_weight,
+            chosen=self._in_order(decided),
         )
+
+    def _in_order(self, decided: Plan) -> Chosen:
+        """What weights become that are rounded in order; the last answer is remembered."""
+        if not self.moments or not asks_for_order(decided):
+            return {}
+        if decided not in self._ordered:
+            self._ordered.clear()
+            tick = self.phases.counter("encode", sum(len(step.weights) for step in decided.steps))
+            context = Context(tick, grams_of(self.moments), self.moments, advice=self.advice)
+            context = replace(context, lookups=self.lookups.by_weight)
+            self._ordered[decided] = choose_in_order(self.graph, decided, self.data, context)
+        return self._ordered[decided]
 
 
 def _lost(allocate: Allocate) -> Additive | None:

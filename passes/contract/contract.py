@@ -112,6 +112,7 @@ class Context:
     to be treated: a search for a guilty one leaves some out. ``became`` is told what weights are stored as. ``advice``
     remembers what data recommends in place of a way of rounding, while weights and moments are the same. ``lookups``
     tells, by weight name and by what tells it, how the rows of a table are looked up.
+    ``chosen`` holds what weights are to be stored as, and why, by name, where that has been found in order.
     """
 
     progress: Callable[[str], None] = _silent
@@ -123,6 +124,7 @@ class Context:
     became: Callable[[str, Encoded], None] = _ignored
     advice: "MutableMapping[Hashable, tuple[Rounding, str]]" = field(default_factory=dict)
     lookups: Mapping[str, Mapping[str, Lookups]] = field(default_factory=dict)
+    chosen: Mapping[str, tuple[Encoded, str]] = field(default_factory=dict)
 
     def blocked(self, name: str) -> Blocked | None:
         """What a weight will be stored in, if that is codes by blocks."""
@@ -240,6 +242,10 @@ class Rounding(ABC):
 
     property: ClassVar[str] = "rounding"
     uses_gram: ClassVar[bool] = False
+
+    def goes_in_order(self) -> bool:
+        """Weights are rounded in the order in which the model reads them, each on what those before it became."""
+        return False
 
     def advised(
         self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context
