@@ -38,7 +38,7 @@ from qcc.compiler.plan.bind import Earlier, after_speed, bind, opened_by_data
 from qcc.compiler.plan.plan import Plan, PlanFile
 from qcc.compiler.plan.policy import export_of
 from qcc.compiler.plan.targets import runtime_chooser, target_of
-from qcc.compiler.repeat import check_plan, tell_differences
+from qcc.compiler.repeat import check_plan, folder_of, tell_differences
 from qcc.compiler.report import layer_rows, lock
 from qcc.compiler.report.budget import compare_with_budget
 from qcc.compiler.report.covered import Covered
@@ -75,8 +75,6 @@ class _Opened:
     inputs: Inputs
     file: OpenModel
     """The model as it was opened."""
-    folder: Path
-    """In which files lie that formats name."""
     rewrites: tuple[RewriteRow, ...] = ()
 
 
@@ -303,7 +301,7 @@ class Compilation:
             sources, base = adapter_sources(self.policy), open_file(self.model)
             opened = cleaned_model(AdaptedModel(base, sources) if sources else base, self.model)
             opened.model.check_place(self.output, export.external_data, export.trim is not None)
-            inputs = Inputs.of(self.model, opened.model.data_files, before)
+            inputs = Inputs.of(self.model, opened.model.data_files, before, folder_of(plan, self.policy))
             inputs = inputs.with_more(file for one in sources for file in one.files)
             check_outputs(output_files(self.output, self.keep_failed), (file.path for file in inputs.data))
         data = chosen_data(self.policy, self.data, opened.graph, opened.model.reference(), self.dims)
@@ -311,9 +309,7 @@ class Compilation:
         self.judge, data = judge_of(self.policy, self.evaluate, self.data, *found)
         if isinstance(plan, Lock):
             tell_differences(plan, inputs, data, self.diagnostics)
-        folder = self.policy.folder
         if isinstance(plan, PlanFile):
-            folder = plan.path.parent
             check_lock(self.output, self.keep_failed, plan.path)
             plan = plan.plan
         told = self.phases, self.diagnostics
@@ -324,7 +320,7 @@ class Compilation:
         bound = plan or foreseen(self._bind(graph, data, opened, earlier), drop_bounds(self.policy))
         self.diagnostics.raise_if_errors()
         warn_of_generated_steps(bound, data, self.diagnostics)
-        return _Opened(graph, bound, data, inputs, opened, folder, done.rows)
+        return _Opened(graph, bound, data, inputs, opened, done.rows)
 
     def _bind(self, graph: Graph, data: Samples, opened: OpenModel, earlier: Earlier) -> Plan:
         with self.phases.phase("choose"):
@@ -351,7 +347,7 @@ class Compilation:
         evidence = self.evidence
         if evidence is None:  # what is made again, under a plan that was open, asks for nothing else
             covered = self.covered.by(self.diagnostics, self.phases)
-            given = graph, plan, opened.data, self.phases, covered, self.executor, opened.folder
+            given = graph, plan, opened.data, self.phases, covered, self.executor, opened.inputs.folder
             evidence = self.evidence = Evidence.of(*given)
         raised: dict[int, Graph] = {}
         changed = bool(self.policy.adapters) or any(row.treated for row in opened.rewrites if row.action != "clean")
@@ -364,8 +360,7 @@ class Compilation:
                     raised[opset] = raise_graph(opened.file.model, graph, opset, opened.data)
             with self.phases.phase("encode"):
                 built = build.run_plan(raised[opset], decided, evidence.context(decided, self._keep))
-            notes = lock.provenance(self.model, self.policy, decided) | evidence.notes()
-            notes |= layer_rows.merged_note(graph, built.edits)
+            notes = lock.provenance(self.model, self.policy, decided) | evidence.notes(built.edits)
             written = build.write(opened.file.model, built, staged, export_of(self.policy), notes, most)
             return replace(built, edits=evidence.meter.shortened(built.edits, written.levels)), written
 

@@ -42,6 +42,11 @@ def loaded_policy(
     return load_policy(DEFAULT_POLICY if policy is None else policy, schema(), definitions)
 
 
+def folder_of(plan: Plan | PlanFile | None, policy: Policy) -> Path:
+    """In which the files lie that formats name: the one of the plan's file, or of the policy's."""
+    return plan.path.parent if isinstance(plan, PlanFile) else policy.folder
+
+
 def check_plan(plan: Plan, graph: Graph, model: Path) -> None:
     """See that a plan speaks of the weights of a model, and of all of them, and is right on every processor.
 

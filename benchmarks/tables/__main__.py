@@ -167,7 +167,7 @@ def random_line(
     held: np.ndarray,
 ) -> None:
     """Random hashing to as many rows, the mean of five draws."""
-    counts, seen = [int(kept[name]) for name in ("users", "items")], (trained.any(1), trained.any(0))
+    counts, seen = [int(kept[name]) for name in ("users", "items")], [np.asarray(trained.any(at)) for at in (1, 0)]
     found = []
     for seed in range(5):
         random = np.random.default_rng(seed)

@@ -66,12 +66,16 @@ class Evidence:
         judges = held_out(self.data) if self.moments else None
         object.__setattr__(self, "meter", LevelMeter(self.graph, judges or self.data, self.phases.counter("levels")))
 
-    def notes(self) -> dict[str, str]:
-        """What the file says of weights that were stored as sums: what their levels are worth."""
+    def notes(self, edits: Iterable[Edit]) -> dict[str, str]:
+        """What the file says of weights that its bytes do not: what levels of sums are worth, which rows are left."""
+        stored = {edit.subject: edit.stored for edit in edits if edit.stored is not None}
+        told = {one.name: stored[one.name].note(one.shape) for one in self.graph.weights() if one.name in stored}
+        rows = "; ".join(f"{name}: {note}" for name, note in told.items() if note)
+        found = {"qcc.rows": rows} if rows else {}
         if not self.stacked:
-            return {}
+            return found
         with self.phases.phase("levels"):
-            return self.meter.note(self.stacked)
+            return self.meter.note(self.stacked) | found
 
     @classmethod
     def of(

@@ -36,14 +36,6 @@ def rows(
     )
 
 
-def merged_note(graph: Graph, edits: Iterable[Edit]) -> dict[str, str]:
-    """What a written model says of tables whose rows were merged, which its bytes alone do not tell."""
-    stored = {edit.subject: edit.stored for edit in edits if edit.stored is not None and not edit.refused}
-    found = {one.name: stored[one.name].note(one.shape) for one in graph.weights() if one.name in stored}
-    told = [f"{name}: {note}" for name, note in found.items() if note]
-    return {"qcc.rows": "; ".join(told)} if told else {}
-
-
 def unencoded(rows: Iterable[LayerRow]) -> set[str]:
     """The names of weights that stay as they are."""
     return {row.name for row in rows if not row.form}

@@ -116,8 +116,8 @@ def lock_text(result: Result, policy: Policy, data: Samples, inputs: Inputs, sta
             "sha256": data.digest,
             "samples": data.count,
             "seed": calibrate.seed if calibrate else 0,
-            "interactions": {file.path.name: file.sha256 for file in inputs.interactions},
-        },
+        }
+        | _interactions(inputs),
         "coverage": coverage_json(result.layers),
         "versions": versions(result.plan),
         "processor": cpu_name(),
@@ -144,6 +144,12 @@ def lock_text(result: Result, policy: Policy, data: Samples, inputs: Inputs, sta
         "plan": to_text(result.plan).split("\n"),
     }
     return json.dumps(content, indent=1) + "\n"
+
+
+def _interactions(inputs: Inputs) -> dict[str, object]:
+    """The files that formats go by, where they do."""
+    found = {file.path.name: file.sha256 for file in inputs.interactions}
+    return {"interactions": found} if found else {}
 
 
 def _kernels(result: Result, staged: Path) -> dict[str, object] | None:
