@@ -78,7 +78,7 @@ def test_two_metrics_agree_as_their_orders_do(folder: Path) -> None:
     value = found.agreement["int3"]["top_kl"]
     orders = [[one.loss("int3", name) or 0.0 for one in found.layers] for name in found.metrics]
     ranks = [np.argsort(np.argsort(order)) for order in orders]
-    assert value == pytest.approx(np.corrcoef(*ranks)[0, 1], abs=EXACT)
+    assert value == pytest.approx(np.corrcoef(ranks[0], ranks[1])[0, 1], abs=EXACT)
 
 
 @pytest.mark.parametrize("width", [80, 60])
@@ -90,7 +90,7 @@ def test_a_table_fits_and_repeated_layers_share_a_row(
     monkeypatch.setenv("NO_COLOR", "1")
     assert main(["analyze", str(folder / "m.onnx"), "--data", str(folder / "d.npz")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines[1:])) <= width
+    assert max(len(line) for line in lines if str(folder) not in line) <= width
     assert any(line.startswith("m{0..3,5}") for line in lines)
     assert main(["analyze", str(folder / "m.onnx"), "--data", str(folder / "d.npz"), "-v"]) == 0
     assert sum(line.startswith("m") for line in capsys.readouterr().out.splitlines()) == LAYERS

@@ -24,6 +24,7 @@ from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.load import load_text
 from qcc.dsl.policy.policy import FormatSpec, Policy
 from qcc.dsl.policy.schema import Schema
+from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.contract import Context
 from qcc.passes.encode import Encode
@@ -134,10 +135,10 @@ def analyze(
     with phases.phase("time"):
         times = layer_seconds(opened.graph, samples, phases.counter("time", len(opened.graph.weights())))
         whole = model_seconds(opened.graph, samples)
-    names = {encoding_of(spec): spec.text for spec in _specs(policy) if encoding_of(spec) is not None}
+    names = {found: spec.text for spec in _specs(policy) if (found := encoding_of(spec)) is not None}
     told = [_tried(option, at, losses, names) for at, option in enumerate(options)]
-    found = {option.subject: one for option, one in zip(options, told, strict=True)}
-    layers = [_layer(weight, times, found.get(weight.name, ())) for weight in opened.graph.weights()]
+    tried = {option.subject: one for option, one in zip(options, told, strict=True)}
+    layers = [_layer(weight, times, tried.get(weight.name, ())) for weight in opened.graph.weights()]
     ordered = _worst_first(layers, tuple(names.values()), metrics[0])
     agreement = _agreement(ordered, tuple(names.values()), metrics)
     count = max((one.samples for one in losses.values()), default=0)
@@ -187,7 +188,7 @@ def _losses(
 
 
 def _tried(
-    option: OpenChoice, at: int, losses: Mapping[str, Losses], names: Mapping[object, str]
+    option: OpenChoice, at: int, losses: Mapping[str, Losses], names: Mapping[Encoding, str]
 ) -> tuple[TriedFormat, ...]:
     found = []
     for place, candidate in enumerate(option.candidates):
@@ -227,5 +228,5 @@ def _agreement(
             known = np.array([pair for pair in pairs if None not in pair], dtype=np.float64)
             if len(known) > 2:
                 ranks = np.argsort(np.argsort(known, axis=0), axis=0)
-                found.setdefault(format, {})[other] = float(np.corrcoef(ranks.T)[0, 1])
+                found.setdefault(format, {})[other] = float(np.corrcoef(ranks[:, 0], ranks[:, 1])[0, 1])
     return found
