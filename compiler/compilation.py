@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from qcc.compiler.adapters.adapted import AdaptedModel, adapter_sources
 from qcc.compiler.allocate.copied import copied, copies
 from qcc.compiler.allocate.fall_back import FallBack, Made
 from qcc.compiler.allocate.settle import Settled, allocation_of, loss_of, predicted_seconds, settle
@@ -19,7 +20,7 @@ from qcc.compiler.console.phases import Phases, Progress
 from qcc.compiler.files.check_outputs import check_lock, check_model, check_outputs, input_files, output_files
 from qcc.compiler.files.inputs import Inputs, state_of
 from qcc.compiler.files.kernel_library import kernels_beside
-from qcc.compiler.files.open_model import OpenModel, open_model
+from qcc.compiler.files.open_model import OpenModel, cleaned_model
 from qcc.compiler.files.publish import staging
 from qcc.compiler.files.staging import output_path
 from qcc.compiler.first_phases import run_first_phases, tell_left_out
@@ -52,6 +53,7 @@ from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.graph import Graph
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.model.model import Written
+from qcc.ir.open_file import open_file
 from qcc.passes.encode import Encode
 
 
@@ -125,7 +127,8 @@ class Compilation:
         """
         target = output_path(model, output)
         calibrate = policy.calibrate.path if policy.calibrate else None
-        read = input_files([*(source.path for source in policy.sources), calibrate, data])
+        adapters = (path for one in adapter_sources(policy) for _, path in one.files)
+        read = input_files([*(source.path for source in policy.sources), calibrate, data, *adapters])
         check_model(model, target, keep_failed, read)
         return cls(model, target, policy, data, Phases(progress), dims or {}, keep_failed, tuple(read), executor)
 
@@ -258,9 +261,11 @@ class Compilation:
     def _open(self, plan: Plan | PlanFile | None) -> _Opened:
         with self.phases.phase("load"):
             before, export = state_of(self.model), export_of(self.policy)
-            opened = open_model(self.model)
+            sources, base = adapter_sources(self.policy), open_file(self.model)
+            opened = cleaned_model(AdaptedModel(base, sources) if sources else base, self.model)
             opened.model.check_place(self.output, export.external_data, export.trim is not None)
             inputs = Inputs.of(self.model, opened.model.data_files, before)
+            inputs = inputs.with_more(file for one in sources for file in one.files)
             check_outputs(output_files(self.output, self.keep_failed), (file.path for file in inputs.data))
         data = chosen_data(self.policy, self.data, opened.graph, opened.model.reference(), self.dims)
         if isinstance(plan, Lock):
@@ -305,7 +310,8 @@ class Compilation:
             covered = self.covered.by(self.diagnostics, self.phases)
             evidence = self.evidence = Evidence.of(graph, plan, opened.data, self.phases, covered, self.executor)
         raised: dict[int, Graph] = {}
-        most = opened.file.size_bytes if any(row.treated for row in opened.rewrites if row.action != "clean") else None
+        changed = bool(self.policy.adapters) or any(row.treated for row in opened.rewrites if row.action != "clean")
+        most = opened.file.size_bytes if changed else None
 
         def write(decided: Plan) -> tuple[build.Built[Graph], Written]:
             opset = max(needed_opset(graph, decided), export_of(self.policy).opset or 0)
@@ -350,5 +356,6 @@ class Compilation:
             rewrites=() if same else opened.rewrites,
             notes=opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else (),
             data=self.output.with_name(data.name) if data else None,
+            adapters=getattr(source.model, "merged", ()),
             reach=reach(source.graph, source.size_bytes, source.model.note_bytes, layer_rows.unencoded(rows)),
         )

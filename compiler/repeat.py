@@ -84,8 +84,8 @@ def tell_differences(lock: Lock, inputs: Inputs, data: Samples, diagnostics: Dia
     found = []
     if lock.model != inputs.model.sha256:
         found.append("the model")
-    if lock.data != {file.path.name: file.sha256 for file in inputs.data}:
-        found.append("the model's data files")
+    if lock.data != {file.name: file.sha256 for file in inputs.data}:
+        found.append("the files that the model and its adapters lie in")
     if lock.calibration != data.digest:
         found.append("the calibration data")
     now = versions(lock.plan)

@@ -88,18 +88,18 @@ class Layer:
     @property
     def scale(self) -> np.ndarray:
         """The scales as numbers."""
-        scales = None if self.kernel.is_float else self.kernel.encoding.scales
+        scales = None if self.kernel.is_float else self.kernel.blocked.scales
         return scales.grid.numbers(self.stored_scale) if isinstance(scales, Blocked) else self.stored_scale
 
     @property
     def middle(self) -> int:
         """The code of zero where there is no zero point."""
-        return 0 if self.kernel.is_float else 1 << (self.kernel.encoding.bits - 1)
+        return 0 if self.kernel.is_float else 1 << (self.kernel.blocked.bits - 1)
 
     @property
     def numbers(self) -> np.ndarray:
         """What codes stand for but for zero points ``[out, in]``, float64."""
-        grid = self.kernel.encoding.grid
+        grid = self.kernel.blocked.grid
         if isinstance(grid, TableGrid):
             return grid.numbers(self.codes).astype(np.float64)
         return self.codes.astype(np.float64) - self.middle
@@ -241,7 +241,7 @@ def draw(kernel: LinearOp, outputs: int, inputs: int, seed: int = 0, scale: Any 
         return Layer(
             kernel, weight.view(np.float32), np.ones((outputs, 1), scale), None, _vectors(kernel, outputs, random)
         )
-    encoding = kernel.encoding
+    encoding = kernel.blocked
     middle = 1 << (encoding.bits - 1)
     zero = None if encoding.symmetric else random.integers(-middle, middle, (outputs, groups)).astype(np.int8)
     if isinstance(encoding.scales, Blocked):  # powers of two about 1/64

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import numpy_helper
+from onnx import ModelProto, numpy_helper
 
 import qcc
 from qcc.codegen.cpu.library.build import SHIM, build, write_sources
@@ -26,6 +26,7 @@ from qcc.compiler.plan.catalog import schema
 from qcc.compiler.runtime.build_kernels import kernels_of
 from qcc.dsl.load import load_text
 from qcc.ir.kernel.op import LinearOp, parse
+from tests.block_models import drawn, model, wanted
 from tests.codegen_models import Layer, draw
 
 ARM, EMULATOR = "armv8.2-dotprod", "qemu-aarch64"
@@ -41,6 +42,9 @@ OPS = tuple(
             "linear_bf16",
         ),
     )
+)
+BLOCKS = tuple(
+    map(parse, ("linear_blocks16x16_fp32_bias", "linear_blocks4x1_fp32", "linear_blocks1x16_int8_channel_gelu"))
 )
 FLOAT = 1e-6  # of the sum of magnitudes, as for the kernels that run here
 STEPS = 2e-5  # what gelu and a norm may add
@@ -124,7 +128,7 @@ def test_links_for_an_old_system(tmp_path: Path) -> None:
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Arithmetic]:
     """The kernels for ARM in a program that needs nothing else."""
     folder, activations = tmp_path_factory.mktemp("arm"), request.param
-    specs = tuple(sorted(OPS, key=lambda op: op.name))
+    specs = tuple(sorted(OPS + BLOCKS, key=lambda op: op.name))
     sources = write_sources(specs, (named(ARM),), activations, folder)
     zig = [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-musl", "-static", "-O1"]
     words = [
@@ -165,6 +169,20 @@ def test_arm_in_an_emulator(program: tuple[Path, Arithmetic]) -> None:
 
 @needs_tvm
 @needs_emulator
+def test_blocks_on_arm_in_an_emulator(program: tuple[Path, Arithmetic]) -> None:
+    for op, rows in itertools.product(BLOCKS, (1, 6, 21)):
+        layer = drawn(op, 3, 8, 0.5, rows)
+        x = np.random.default_rng(rows).standard_normal((rows, layer.dense.shape[1])).astype(np.float32)
+        case = _case_of(op, model(op, layer.stored), 0.0, {"x": x})
+        told = subprocess.run([EMULATOR, "-cpu", "max", program[0]], input=case, capture_output=True)
+        assert told.returncode == 0, told.stderr
+        found = np.frombuffer(told.stdout, np.float32).reshape(rows, -1)
+        largest = (np.abs(x) @ np.abs(layer.dense).T).max()
+        assert np.abs(found - wanted(layer, {"x": x})).max() < FLOAT * largest, op.name
+
+
+@needs_tvm
+@needs_emulator
 def test_arm_without_dot_products_takes_nothing(program: tuple[Path, Arithmetic]) -> None:
     layer = draw(OPS[0], 64, 64)
     case = _case(layer, _feeds(layer, 1))
@@ -181,15 +199,18 @@ def _feeds(layer: Layer, rows: int) -> dict[str, np.ndarray]:
 
 
 def _case(layer: Layer, feeds: dict[str, np.ndarray]) -> bytes:
+    return _case_of(layer.kernel, layer.model(), layer.epsilon, feeds)
+
+
+def _case_of(op: LinearOp, model: ModelProto, epsilon: float, feeds: dict[str, np.ndarray]) -> bytes:
     """As the harness reads it."""
-    constants = {one.name: one for one in layer.model().graph.initializer}
-    parts = [_numbers(len(layer.kernel.name)), layer.kernel.name.encode(), np.float32(layer.epsilon).tobytes()]
-    parts.append(_numbers(len(layer.kernel.inputs)))
-    for name in layer.kernel.inputs:
+    constants = {one.name: one for one in model.graph.initializer}
+    parts = [_numbers(len(op.name)), op.name.encode(), np.float32(epsilon).tobytes(), _numbers(len(op.inputs))]
+    for name in op.inputs:
         one = constants.get(name) or numpy_helper.from_array(feeds[name], name)
         data = one.raw_data
         parts += [_numbers(one.data_type, int(name in constants), len(one.dims), *one.dims, len(data)), data]
-    return b"".join([*parts, _numbers(len(layer.kernel.outputs))])
+    return b"".join([*parts, _numbers(len(op.outputs))])
 
 
 def _numbers(*values: int) -> bytes:

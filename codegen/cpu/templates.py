@@ -5,85 +5,16 @@ the first of `MANY` that does takes over, if one does. TVM is loaded when a func
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from types import ModuleType
 from typing import ClassVar
 
+from qcc.codegen.cpu.block_templates import BLOCKS
 from qcc.codegen.cpu.processors.processors import AMX, AVX2, DOTPROD, VNNI, CpuProcessor
 from qcc.codegen.cpu.processors.tiling import tiling
-from qcc.codegen.cpu.tir.codes import Codes, codes_of
-from qcc.codegen.target.target import Arithmetic, Template
-from qcc.ir.encoding.blocked import Blocked
-from qcc.ir.encoding.blocks import CHANNEL, group
-from qcc.ir.kernel.op import BF16, CHUNK, LinearOp
+from qcc.codegen.cpu.product import ONE, CpuTemplate, Expr, KernelProduct
 
-Expr = object  # of TVM, which carries no types
-ONE, FOUR = "one", "four"
+FOUR = "four"
 ROWS = {ONE: 1, FOUR: 4}
-
-
-@dataclass(frozen=True)
-class KernelProduct:
-    """What ops share functions: how codes are read, one scale for all inputs or by groups, a step of activations.
-
-    Scales are floats by the time that a function reads them, and groups of any size are read by chunks.
-    """
-
-    encoding: Blocked
-    pointwise: bool = False
-    static: bool = False
-
-    @property
-    def name(self) -> str:
-        """How names of functions spell it."""
-        return "conv1x1" if self.pointwise else self.encoding.name + "_static" * self.static
-
-    @property
-    def channel(self) -> bool:
-        """All inputs share a scale."""
-        return self.encoding.scale is not None and self.encoding.block == CHANNEL
-
-    @property
-    def codes(self) -> Codes:
-        """How codes are read."""
-        return codes_of(self.encoding)
-
-
-def product_of(op: LinearOp) -> KernelProduct:
-    """The product whose functions an op calls."""
-    if op.pointwise:
-        return KernelProduct(BF16, pointwise=True)  # their codes are decoded when a layer is made
-    if op.is_float:
-        return KernelProduct(op.encoding)
-    block = CHANNEL if op.group is None else group(CHUNK)
-    return KernelProduct(Blocked(op.encoding.grid, block), static=op.static)
-
-
-class CpuTemplate(Template[CpuProcessor]):
-    """A way to multiply rows of activations with stored weights.
-
-    The shim calls its functions by their ``words``; what it must know of them beside stands in `facts`.
-    """
-
-    def serves(self, op: LinearOp, processor: CpuProcessor, activations: Arithmetic) -> bool:
-        """See `Template.serves`."""
-        return self.accepts(product_of(op), processor, activations)
-
-    @abstractmethod
-    def accepts(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
-        """It multiplies such weights on such a processor, rounding activations as asked for at most."""
-
-    @abstractmethod
-    def functions(self, product: KernelProduct) -> dict[str, str]:
-        """The functions' names by the shim's words."""
-
-    @abstractmethod
-    def make(self, word: str, name: str, product: KernelProduct, processor: CpuProcessor) -> Expr:
-        """The TIR of the function that the shim calls by a word, under a name."""
-
-    def facts(self, product: KernelProduct) -> dict[str, int]:
-        """Fields of the shim's `Family`."""
-        return {}
 
 
 class _Few(CpuTemplate):
@@ -301,7 +232,10 @@ class Convolution(CpuTemplate):
         return conv1x1.pack(name)
 
 
-FEW: tuple[CpuTemplate, ...] = (FloatRows(), VnniRows(), NeonRows(), Avx2Rows(), ExactRows(), Convolution())
+FEW: tuple[CpuTemplate, ...] = (
+    *(FloatRows(), VnniRows(), NeonRows(), Avx2Rows(), ExactRows(), Convolution()),
+    *BLOCKS,
+)
 MANY: tuple[_Tiles, ...] = (FloatTiles(), IntegerTiles(), CodeTiles())
 
 
@@ -309,5 +243,5 @@ def templates(product: KernelProduct, processor: CpuProcessor, activations: str)
     """Those that make a product's functions: one for few rows, and where there is one, one for many; none at all where
     the processor has no kernel for it.
     """
-    found = (next((one for one in all_ if one.accepts(product, processor, activations)), None) for all_ in (FEW, MANY))
+    found = (next((one for one in all_ if one.takes(product, processor, activations)), None) for all_ in (FEW, MANY))
     return tuple(one for one in found if one is not None)

@@ -82,10 +82,13 @@ def _load(name: str, given: dict[str, str], report: Diagnostics) -> Policy:
 
 def _bound(policy: Policy, path: Path, report: Diagnostics) -> str:
     with held_back():
-        from qcc.compiler.files.open_model import open_model
+        from qcc.compiler.adapters.adapted import AdaptedModel, adapter_sources
+        from qcc.compiler.files.open_model import cleaned_model
         from qcc.compiler.plan.bind import bind  # these load onnx
+        from qcc.ir.open_file import open_file
 
-    model = open_model(path)
+    sources, base = adapter_sources(policy), open_file(path)
+    model = cleaned_model(AdaptedModel(base, sources) if sources else base, path)
     plan = bind(policy, model.graph, model.size_bytes, report)
     report.raise_if_errors()
     encoded = sum(len(step.weights) for step in plan.steps)

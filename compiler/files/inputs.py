@@ -1,7 +1,7 @@
 """The files of a model as they were when it was opened: what the lock says was compiled is what was read."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qcc.ir.errors import ModelError
@@ -17,16 +17,18 @@ class InputFile:
     path: Path
     sha256: str
     state: State
+    name: str = ""
+    """By which a lock knows it."""
 
     @classmethod
-    def of(cls, path: Path) -> "InputFile":
+    def of(cls, path: Path, name: str = "") -> "InputFile":
         """As it is now.
 
         Raises:
             OSError: it cannot be read.
         """
         state = state_of(path)
-        return cls(path, sha256(path), state)
+        return cls(path, sha256(path), state, name or path.name)
 
     def check(self) -> None:
         """See that it is still what it was.
@@ -66,6 +68,14 @@ class Inputs:
         if found.model.state != before:
             raise _changed(model)
         return found
+
+    def with_more(self, files: Iterable[tuple[str, Path]]) -> "Inputs":
+        """With other files that are read, by the names that a lock has for them.
+
+        Raises:
+            OSError: one cannot be read.
+        """
+        return replace(self, data=(*self.data, *(InputFile.of(path, name) for name, path in files)))
 
     def check(self) -> None:
         """See that none has changed.

@@ -1,4 +1,4 @@
-"""What a plan keeps of its policy beside what is done to weights: target, data, verification and export."""
+"""What a plan keeps of its policy beside what is done to weights: target, data, adapters, verification and export."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -50,4 +50,7 @@ def policy_of(
     calibrate = policy.calibrate
     if folder is not None and calibrate is not None and calibrate.path is not None:
         calibrate = replace(calibrate, path=str(folder / calibrate.path))
-    return replace(policy, calibrate=calibrate, digest=digest)
+    adapters = policy.adapters
+    if folder is not None:
+        adapters = tuple(replace(one, path=str(folder / one.name)) for one in adapters)
+    return replace(policy, calibrate=calibrate, adapters=adapters, digest=digest)

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from qcc.compiler.adapters.merge import texts
 from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.console.fit_table import GAP
 from qcc.compiler.console.percent import percent
@@ -69,6 +70,7 @@ def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
         "data": [(line, None) for line in data_lines(result.layers)],
         "layers": [(line, None) for line in _reasons(result.layers)],
         "reached": [(line, None) for line in (result.reach.lines if result.reach else [])],
+        "adapters": [(f"{name}  {text}", None) for name, text in texts(result.adapters).items()],
         "cleaned": [("; ".join(result.edits), None)] if result.edits else [],
         "rewrote": [(line, None) for line in _rewrite_lines(result.rewrites)],
         "wrote": [(wrote, None if result.passed else "red")],

@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from qcc.compiler.adapters.merge import MergedAdapter
 from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.report.result import Allocation, LayerRow, Result, average_bits
 from qcc.compiler.report.times import latency_json
@@ -29,6 +30,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "bits": average_bits(result.layers),
         "layers": [_plain(row) for row in result.layers],
         "edits": list(result.edits),
+        "adapters": [_adapter_json(one) for one in result.adapters],
         "rewrites": [_rewrite_json(row) for row in result.rewrites],
         "notes": list(result.notes),
         "allocation": None if result.allocation is None else _plain(result.allocation),
@@ -70,6 +72,11 @@ def _rewrite_json(row: RewriteRow) -> dict[str, object]:
         "seconds": row.seconds,
         "edits": edits,
     }
+
+
+def _adapter_json(one: MergedAdapter) -> dict[str, object]:
+    changes = [{**asdict(change), "share": _finite(change.share)} for change in one.changes]
+    return {"file": one.source.name, "scale": one.source.scale, "changes": changes}
 
 
 def _plain(data: LayerRow | Allocation) -> dict[str, object]:

@@ -103,7 +103,7 @@ def lock_text(result: Result, policy: Policy, data: Samples, inputs: Inputs, sta
         "model": {
             "file": result.source.name,
             "sha256": inputs.model.sha256,
-            "data": {file.path.name: file.sha256 for file in inputs.data},
+            "data": {file.name: file.sha256 for file in inputs.data},
             "bytes": result.input_bytes,
         },
         "policy": {

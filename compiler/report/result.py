@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qcc.compiler.adapters.merge import MergedAdapter
 from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.calibrate.coverage import Coverage
 from qcc.compiler.measure.time_model import ModelTimes
@@ -98,6 +99,8 @@ class Result:
     warnings: tuple[Diagnostic, ...]
     seconds: dict[str, float]
     rewrites: tuple[RewriteRow, ...] = ()
+    adapters: tuple[MergedAdapter, ...] = ()
+    """What was put into the weights before all else."""
     kernels: Path | None = None
     """The library of kernels beside the model, if there is one."""
     ops: tuple[str, ...] = ()

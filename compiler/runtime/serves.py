@@ -8,7 +8,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from qcc.compiler.runtime.register import register
-from qcc.ir.kernel.op import CHUNK, STEPS, LinearOp
+from qcc.ir.encoding.algebra import inside, numbers_below
+from qcc.ir.kernel.op import CHUNK, NUMBER, STEPS, TILES, LinearOp
 from qcc.ir.onnx.file.domain import DOMAIN, VERSION
 from qcc.ir.onnx.file.runtime import onnxruntime, usable
 
@@ -31,7 +32,7 @@ def serves(library: str, ops: Iterable[LinearOp], providers: Sequence[str] = ())
 
 
 def _alone(op: LinearOp) -> onnx.ModelProto:
-    """A model of one node, of one output and the fewest inputs; constants are ones: steps of activations are not 0."""
+    """A model of one node, of the fewest outputs and inputs; constants are ones: steps of activations are not 0."""
     constants = _constants(op)
     values = {name: helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in op.inputs}
     inputs = [value for name, value in values.items() if name not in constants]
@@ -47,12 +48,17 @@ def _alone(op: LinearOp) -> onnx.ModelProto:
 
 def _constants(op: LinearOp) -> Mapping[str, np.ndarray]:
     """What the op reads of its weight, and the vectors of its steps."""
-    parts = op.encoding.parts((1, op.group or CHUNK))
+    if op.tile is None:
+        parts = dict(op.encoding.parts((1, op.group or CHUNK)))
+    else:
+        inner = op.encoding.parts((1, op.tile[0] * op.tile[1]))
+        parts = {**inside(inner, TILES.rstrip(".")), NUMBER: numbers_below(2, (1, 1))}
     found = op.arrays({name: np.ones(part.shape, part.dtype) for name, part in parts.items()})
     if op.is_float:
-        found = {name: array.astype(ml_dtypes.bfloat16) for name, array in found.items()}
+        found["weight"] = found["weight"].astype(ml_dtypes.bfloat16)
     found |= {"input_scale": np.ones((), np.float32)} if op.static else {}
-    return found | {name: np.ones(1, np.float32) for name, kind in op.step_inputs if kind == "vector"}
+    outputs = 1 if op.tile is None else op.tile[0]
+    return found | {name: np.ones(outputs, np.float32) for name, kind in op.step_inputs if kind == "vector"}
 
 
 def _loads(model: onnx.ModelProto, library: str, providers: Sequence[str]) -> bool:

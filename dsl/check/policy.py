@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
+from qcc.dsl.check.adapters import read_adapter_line
 from qcc.dsl.check.bounds import check_objective, read_bound
 from qcc.dsl.check.context import CheckState, only_literal
 from qcc.dsl.check.depth import read_depth
@@ -15,7 +16,7 @@ from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.diagnostics.spelling import did_you_mean
 from qcc.dsl.policy.options import Interval
-from qcc.dsl.policy.policy import KEEP, Assignment, Bound, Calibration, DepthPart, Policy, Rule, TargetName
+from qcc.dsl.policy.policy import KEEP, AdapterFile, Assignment, Bound, Calibration, DepthPart, Policy, Rule, TargetName
 from qcc.dsl.policy.schema import Metric, Property, Schema
 from qcc.dsl.syntax import tree as syntax
 
@@ -63,6 +64,7 @@ class _Checker:
         self.bounds: dict[str, dict[tuple[str, str | None, str], Bound]] = {"budget": {}, "verify": {}}
         self.export: dict[str, GivenOption] = {}
         self.depth: dict[str, DepthPart] = {}
+        self.adapters: list[AdapterFile] = []
 
     def run(self) -> Policy:
         for linked in self.linker.statements:
@@ -82,6 +84,7 @@ class _Checker:
             export=export,
             params=dict(spelled(self.context.params)),
             depth=tuple(self.depth.values()),
+            adapters=tuple(self.adapters),
         )
 
     def _bounded_loss(self) -> str:
@@ -101,6 +104,9 @@ class _Checker:
                 self.target = self._target(target)
             case syntax.CalibrateLine() as calibrate:
                 self.calibrate = self._calibrate(calibrate)
+            case syntax.AdapterLine() as adapter:
+                given = self._given(adapter.settings)
+                self.adapters += read_adapter_line(self.context, adapter, given, self.adapters)
             case syntax.BudgetBlock(bounds=bounds):
                 self._bounds("budget", bounds, self.context.schema.budget, self.context.schema.verify)
             case syntax.VerifyBlock(bounds=bounds):
@@ -264,7 +270,7 @@ class _Checker:
             if one.ours and not one.used:
                 help = f"remove it, or write `${name}` where it's meant"
                 self.context.report.warning("Q240", f"parameter `{name}` is never used", one.declared, help=help)
-        ruling = (syntax.RuleBlock, syntax.UseLine, syntax.DepthBlock)
+        ruling = (syntax.RuleBlock, syntax.UseLine, syntax.DepthBlock, syntax.AdapterLine)
         if not any(isinstance(one.statement, ruling) for one in self.linker.statements):
             message = f"`{self.tree.span.source.name}` has no rule, so nothing is compressed"
             help = "add `rule any { weights = int8 channel }`, or `use` a preset"

@@ -11,6 +11,7 @@ FLOAT_BITS = 32
 def check_reach(policy: Policy, report: Diagnostics) -> None:
     """Report calibration data that is not there, and bounds of size or bits below what the candidates can reach."""
     _check_data(policy, report)
+    _check_adapters(policy, report)
     specs = _candidates(policy)
     if not specs or _thinned(policy):
         return
@@ -28,13 +29,23 @@ def _check_data(policy: Policy, report: Diagnostics) -> None:
     calibrate = policy.calibrate
     if calibrate is None or calibrate.path is None:
         return
-    try:
-        there = Path(calibrate.path).is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        there = False
-    if not there:
+    if not _is_file(calibrate.path):
         help = "make it with `numpy.savez`, an array for each input, or write `calibrate generated`"
         report.warning("Q420", f"no such calibration file: `{calibrate.path}`", calibrate.span, help=help)
+
+
+def _check_adapters(policy: Policy, report: Diagnostics) -> None:
+    for one in policy.adapters:
+        if not _is_file(one.path):
+            help = "it is looked for beside the policy"
+            report.warning("Q420", f"no such adapter: `{one.path}`", one.span, help=help)
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _candidates(policy: Policy) -> list[FormatSpec]:

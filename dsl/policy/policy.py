@@ -129,6 +129,28 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class AdapterFile:
+    """What fine-tuning changed in the weights, in a file beside the model."""
+
+    path: str
+    """As written, or beside the policy that wrote it."""
+    name: str
+    """As written."""
+    scale: float = 1.0
+    alpha: float | None = None
+    only: str | None = None
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def text(self) -> str:
+        """The statement as the language spells it."""
+        options = [] if self.scale == 1 else [f"scale = {number_text(self.scale)}"]
+        options += [] if self.alpha is None else [f"alpha = {number_text(self.alpha)}"]
+        options += [] if self.only is None else [f"only = {quote(self.only)}"]
+        return f"adapter {quote(self.name)}" + (f" {{ {', '.join(options)} }}" if options else "")
+
+
+@dataclass(frozen=True)
 class Quantity:
     """A number with its unit's family: ``""``, ``%``, ``B``, ``ms`` or ``dB``."""
 
@@ -183,6 +205,8 @@ class Policy:
     """Each parameter's value, as spelled."""
     depth: tuple[DepthPart, ...] = ()
     """Which blocks the model loses."""
+    adapters: tuple[AdapterFile, ...] = ()
+    """What the model's weights become before anything else is done."""
     digest: str = field(default="", compare=False, repr=False)
     """Of the policy that this one is a part of; its own if it is empty."""
 
@@ -207,6 +231,7 @@ def _lines(policy: Policy) -> Iterator[str]:
     yield f"target {policy.target.name}{arguments}"
     if policy.calibrate is not None:
         yield _calibrate_text(policy.calibrate)
+    yield from (one.text for one in policy.adapters)
     for rule in policy.rules:
         yield f"rule {rule.selector.text} {{"
         for one in rule.assignments:

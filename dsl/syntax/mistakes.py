@@ -17,7 +17,20 @@ if TYPE_CHECKING:
     from qcc.dsl.syntax.failure import Failure
 
 STATEMENTS = (
-    *("use", "param", "target", "calibrate", "let", "rule", "depth", "budget", "minimize", "verify", "export"),
+    *(
+        "use",
+        "param",
+        "target",
+        "calibrate",
+        "adapter",
+        "let",
+        "rule",
+        "depth",
+        "budget",
+        "minimize",
+        "verify",
+        "export",
+    ),
     "qpolicy",
 )
 

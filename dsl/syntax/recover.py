@@ -15,7 +15,7 @@ from qcc.dsl.syntax.syntax_errors import report_syntax_error
 
 BLOCKLESS = frozenset({"QPOLICY", "USE", "PARAM", "TARGET", "LET", "MINIMIZE"})
 """Statements that have no `{ ... }` of their own."""
-KEYWORDS = BLOCKLESS | {"CALIBRATE", "RULE", "BUDGET", "VERIFY", "EXPORT", "DEPTH"}
+KEYWORDS = BLOCKLESS | {"CALIBRATE", "ADAPTER", "RULE", "BUDGET", "VERIFY", "EXPORT", "DEPTH"}
 
 MOST_ERRORS = 10_000
 """A file with more has another problem."""

@@ -223,6 +223,14 @@ class CalibrateLine(SyntaxNode):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class AdapterLine(SyntaxNode):
+    """``adapter "file" { settings }``."""
+
+    file: String
+    settings: tuple[PropertySetting, ...]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class LetLine(SyntaxNode):
     """``let name = selector``."""
 
@@ -279,6 +287,7 @@ Statement = (
     | ParamLine
     | TargetLine
     | CalibrateLine
+    | AdapterLine
     | LetLine
     | RuleBlock
     | BudgetBlock

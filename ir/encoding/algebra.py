@@ -278,6 +278,14 @@ class Encoding(ABC):
         return ()
 
     @property
+    def tile(self) -> MatrixShape | None:
+        """The extents of the tiles of which it stores some, by their parts ``tiles.``, and zeros for all others.
+
+        Each is a row of the one encoding `within`; which stands where tells the part ``number``. None if it has none.
+        """
+        return None
+
+    @property
     def undecodable(self) -> str:
         """Why no decoder in a file knows it, though it can be rounded to and decoded here; empty if one does."""
         return next((one.undecodable for one in self.within if one.undecodable), "")

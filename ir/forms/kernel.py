@@ -12,7 +12,7 @@ from qcc.ir.forms.integers import refuses_integers
 from qcc.ir.graph.costs import Cost, Costs, Way
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Layer, Weight
-from qcc.ir.kernel.op import CHUNK, LinearOp, OpError, kernel_encoding, unmultiplied
+from qcc.ir.kernel.op import CHUNK, Leaf, LinearOp, OpError, kernel_encoding, unmultiplied
 
 MEASURED_GROUP = 32  # inputs that share a scale in kernels that were measured by groups
 
@@ -51,12 +51,13 @@ class KernelForm(Form):
         )
 
     def cost(self, encoding: Encoding, shape: MatrixShape, costs: Costs) -> Cost | None:
-        """Of our kernels; None where they were not measured.
+        """Of our kernels; None where they were not measured, as of blocks: what these take depends on how many stay.
 
         Groups of any size count as groups of 32; codes that were not measured, those with zero points among them, as
         integers of as many bits without any.
         """
-        assert isinstance(encoding, Blocked)
+        if not isinstance(encoding, Blocked):
+            return None
         group = 0 if encoding.scale is None or encoding.block.grid(shape)[1] == 1 else MEASURED_GROUP
         like = f"int{encoding.parts(shape)['codes'].bits} sym"
         ways = [Way("kernel", kind, group, costs.activations) for kind in (encoding.kind, like)]
@@ -80,6 +81,8 @@ def _no_rounding(weight: Weight, encoding: Encoding) -> str:
 
 def _does_not_fit(weight: Weight, encoding: Encoding, unit: int) -> str:
     """Why no kernel takes a matrix of this shape in such blocks; empty if one does."""
+    if encoding.tile is not None:
+        return _tiles_do_not_fit(weight, encoding.tile)
     assert isinstance(encoding, Blocked)
     block = encoding.block
     if block.rows != 1:
@@ -89,6 +92,15 @@ def _does_not_fit(weight: Weight, encoding: Encoding, unit: int) -> str:
         return f"kernels take multiples of {unit} inputs, and the layer has {columns}"
     if (size % CHUNK and size != columns) or columns % size:
         return f"kernels take groups of a multiple of {CHUNK} that divide the {columns} inputs, not of {size}"
+    return ""
+
+
+def _tiles_do_not_fit(weight: Weight, tile: MatrixShape) -> str:
+    if weight.kinds != {"linear"}:
+        return "kernels take blocks of linear layers alone"
+    if any(extent % size for extent, size in zip(weight.shape, tile, strict=True)):
+        shape = "x".join(map(str, weight.shape))
+        return f"kernels take blocks that divide a layer, and {tile[0]}x{tile[1]} do not divide {shape}"
     return ""
 
 
@@ -109,8 +121,13 @@ def kernel_op(
     Raises:
         OpError: there is no such op.
     """
-    if not isinstance(encoding, Blocked):
-        raise OpError(unmultiplied(encoding))
+    if reason := unmultiplied(encoding):
+        raise OpError(reason)
+    if encoding.tile is not None:
+        (inner,), size = encoding.within, encoding.tile[0] * encoding.tile[1]
+        assert isinstance(inner, Leaf)
+        return LinearOp(kernel_encoding(inner, (1, size)), steps, pointwise, static, encoding.tile)
+    assert isinstance(encoding, Blocked)
     return LinearOp(kernel_encoding(encoding, shape), steps, pointwise, static)
 
 

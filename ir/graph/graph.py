@@ -326,7 +326,8 @@ class Graph(ABC):
         if old is None:
             raise Refused(f"`{weight.constant}` is not a constant")
         array = weight.view.array(matrix).reshape(old.shape)
-        return np.asarray(array, old.dtype, order="C")
+        with np.errstate(over="ignore"):
+            return np.asarray(array, old.dtype, order="C")
 
     def replace_matrix(self, weight: Weight, matrix: Array) -> None:
         """Give a weight another matrix ``[out, in]``.

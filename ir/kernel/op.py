@@ -4,7 +4,8 @@ An op's name says all that its inputs and its meaning depend on, in both directi
 multiplies by 4-bit codes that share a scale by 32, adds a bias and applies a gelu. So the writer of a model, the
 builder of a library and the library itself need no other word between them. ``conv1x1_...`` are the same products along
 the second axis of ``x``: convolutions of one point. How the weight is stored stands in the name as in `Blocked.name`,
-and the inputs that hold it are the parts of that encoding.
+and the inputs that hold it are the parts of that encoding. ``linear_blocks16x16_fp32`` stores some tiles of the
+weight alone, each as a row of what follows in the name, and the number of each tile.
 """
 
 import re
@@ -14,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcc.ir.encoding.algebra import Encoding, MatrixShape, Part, Parts
-from qcc.ir.encoding.blocked import FLOAT_ENCODINGS, Blocked, Floats, integers, named
+from qcc.ir.encoding.blocked import FLOAT32, FLOAT_ENCODINGS, Blocked, Floats, integers, named
 from qcc.ir.encoding.blocks import CHANNEL, Block
 from qcc.ir.encoding.grid import TableGrid
-from qcc.ir.encoding.packing import pack, planes
+from qcc.ir.encoding.packing import UNIT, pack, planes
 from qcc.ir.vocabulary.definition import EpilogueStep, Operand
 from qcc.ir.vocabulary.find import STEPS as VOCABULARY_STEPS
 
@@ -25,7 +26,12 @@ CHUNK = 32  # inputs that kernels read at once; a group is a whole number of the
 LONGEST = 1 << 16  # inputs that a static op may have: it adds up their products in 32 bits
 TABLE_PLANES = ((1,), (2,), (4,))  # of codes of a table that a register holds
 BF16 = FLOAT_ENCODINGS["bf16"]
-
+Leaf = Blocked | Floats
+"""What kernels read: codes, or floats as they are."""
+Tile = tuple[int, int]
+TILES, NUMBER = "tiles.", "number"
+"""The parts of tiles: those of what each is a row of, and which stands where."""
+VECTORS = (16, 8, 4)  # neighbours of a tile, outputs or inputs, that are multiplied at once
 
 BIAS, KEEP = "bias", "keep"
 STEPS: Mapping[str, EpilogueStep] = {
@@ -39,7 +45,9 @@ A norm takes its epsilon from the op's attribute ``epsilon``.
 
 MAX_TENSORS = 2
 _WORDS = "|".join(sorted(STEPS, key=len, reverse=True))
-_NAME = re.compile(rf"(linear|conv1x1)_([a-z0-9_]+?)(_static)?((?:_(?:{_WORDS}))*)", re.ASCII)
+_NAME = re.compile(
+    rf"(linear|conv1x1)_(?:blocks([1-9]\d*)x([1-9]\d*)_)?([a-z0-9_]+?)(_static)?((?:_(?:{_WORDS}))*)", re.ASCII
+)
 
 
 class OpError(ValueError):
@@ -50,10 +58,12 @@ def unmultiplied(encoding: Encoding) -> str:
     """Why no kernel multiplies by weights of an encoding; empty if one does.
 
     Kernels know integers of 2 to 8 bits with scales that are floats, tables that fit a register with scales that are
-    floats or stand in a byte for one of a table, and bfloat16.
+    floats or stand in a byte for one of a table, and bfloat16; of tiles that are stored alone, float32, too.
     """
     if encoding.undecodable:
         return encoding.undecodable
+    if encoding.tile is not None:
+        return _tiles_unmultiplied(encoding.tile, encoding.within[0])
     if integers(encoding) is not None or encoding == BF16:
         return ""
     if isinstance(encoding, Blocked) and isinstance(encoding.grid, TableGrid) and encoding.scale is not None:
@@ -63,9 +73,32 @@ def unmultiplied(encoding: Encoding) -> str:
     return f"no kernel multiplies by weights of {encoding.text}"
 
 
-def kernel_encoding(encoding: Blocked, shape: MatrixShape) -> Blocked:
+def _tiles_unmultiplied(tile: Tile, inner: Encoding) -> str:
+    """The same of tiles, each a row of an inner encoding."""
+    if vector_of(tile) is None:
+        least = VECTORS[-1]
+        return f"kernels take blocks of a multiple of {least} outputs or inputs, not of {tile[0]}x{tile[1]}"
+    if inner == FLOAT32:
+        return ""
+    size = tile[0] * tile[1]
+    if not isinstance(inner, Blocked):
+        return f"no kernel multiplies by blocks of {inner.text}"
+    if size % UNIT:
+        return f"kernels take blocks of a multiple of {UNIT} codes, not of {tile[0]}x{tile[1]}"
+    if inner.scale is not None and (inner.block.rows != 1 or size % (inner.block.columns or 1)):
+        return f"kernels take blocks whose scales are by block or by groups that divide it, not {inner.text}"
+    return unmultiplied(inner)
+
+
+def vector_of(tile: Tile) -> tuple[int, int] | None:
+    """How many neighbours of a tile are multiplied at once, and along which axis; None if they are too few."""
+    found = [(size, axis) for size in VECTORS for axis in (0, 1) if tile[axis] % size == 0]
+    return found[0] if found else None
+
+
+def kernel_encoding(encoding: Leaf, shape: MatrixShape) -> Leaf:
     """An encoding as kernels tell apart: one group a row is a channel, and scales that are floats may be either."""
-    if encoding.scale is None:
+    if isinstance(encoding, Floats) or encoding.scale is None:
         return encoding
     block = CHANNEL if encoding.block.grid(shape)[1] == 1 else Block(1, encoding.block.columns)
     return Blocked(encoding.grid, block, "fp16" if isinstance(encoding.scales, Floats) else encoding.scale)
@@ -76,25 +109,29 @@ class LinearOp:
     """``y[..., out] = steps(x[..., in] @ decode(weight)[out, in].T)``.
 
     Args:
-        encoding: of the weight: by channel, or in groups of a multiple of 32; scales that are floats count as fp16.
+        encoding: of the weight: by channel, or in groups of a multiple of 32; scales that are floats count as fp16. Of
+            tiles, what each is a row of.
         steps: names of `STEPS`, in order.
         pointwise: the inputs are channels: ``y[n, out, ...] = steps(decode(weight) @ x[n, in, ...])``. A bias is then
             the first step, which adds a number to each channel, and no step is a norm.
         static: ``x`` is rounded to int8 by a step that is an input of the op, before all else: ``input_scale *
             clip(rint(x / input_scale), -128, 127)`` is multiplied.
+        tile: outputs and inputs of the tiles of which some are stored; all others are zero. None where there are none.
     """
 
-    encoding: Blocked
+    encoding: Leaf
     steps: tuple[str, ...] = ()
     pointwise: bool = False
     static: bool = False
+    tile: Tile | None = None
 
     def __post_init__(self) -> None:
-        if reason := unmultiplied(self.encoding):
+        if self.tile is None:
+            self._check_codes()
+        elif reason := _tiles_unmultiplied(self.tile, self.encoding):
             raise OpError(reason)
-        block = self.encoding.block
-        if block.rows != 1 or block.columns % CHUNK or kernel_encoding(self.encoding, (1, CHUNK)) != self._whole:
-            raise OpError(f"a kernel's scales are by channel or by groups of a multiple of {CHUNK}: {block.text}")
+        elif self.pointwise or self.static:
+            raise OpError("blocks are of linear layers, and what those read has no step")
         if self.static and (integers(self.encoding) is None or self.group is not None or self.pointwise):
             raise OpError("activations with a static step meet codes of linear layers with one scale a channel")
         whole = [step for step in self.steps if STEPS[step].whole]
@@ -109,39 +146,61 @@ class LinearOp:
         if _steps("".join(f"_{step}" for step in self.steps)) != self.steps:
             raise OpError(f"the names of {', '.join(self.steps)} in a row read as other steps")
 
+    def _check_codes(self) -> None:
+        if reason := unmultiplied(self.encoding):
+            raise OpError(reason)
+        block, whole = self.blocked.block, Blocked(self.blocked.grid, CHANNEL, self.blocked.scale)
+        if block.rows != 1 or block.columns % CHUNK or kernel_encoding(self.encoding, (1, CHUNK)) != whole:
+            raise OpError(f"a kernel's scales are by channel or by groups of a multiple of {CHUNK}: {block.text}")
+
     @property
-    def _whole(self) -> Blocked:
-        """The encoding with one scale a row."""
-        return Blocked(self.encoding.grid, CHANNEL, self.encoding.scale)
+    def blocked(self) -> Blocked:
+        """The encoding where it has codes."""
+        assert isinstance(self.encoding, Blocked)
+        return self.encoding
 
     @property
     def group(self) -> int | None:
         """Inputs that share a scale, a multiple of 32; None for all of them, or without scales."""
-        return self.encoding.block.columns or None
+        return self.encoding.block.columns or None if isinstance(self.encoding, Blocked) else None
 
     @property
     def is_float(self) -> bool:
         """The weights are bfloat16 numbers, with no codes and no scales."""
-        return self.encoding.is_float
+        return isinstance(self.encoding, Blocked) and self.encoding.is_float
 
     @property
     def name(self) -> str:
         """The op's name in domain ``qcc``."""
         kind = "conv1x1" if self.pointwise else "linear"
-        return "_".join((kind, self.encoding.name, *(("static",) if self.static else ()), *self.steps))
+        return "_".join((kind, self.stored, *(("static",) if self.static else ()), *self.steps))
+
+    @property
+    def stored(self) -> str:
+        """How the weight is stored, as the name spells it."""
+        return stored_name(self.encoding, self.tile)
 
     @property
     def weight_inputs(self) -> tuple[str, ...]:
         """The inputs that hold the weight, by name: its codes ``[out, in]`` as planes of bytes, lowest bits first, the
         ``scale [out, groups]`` (float16 or float32, or bytes, rows filled up to multiples of 8) and the ``zero [out,
-        groups]`` (int8, where there are zero points); or the bfloat16 ``weight [out, in]``. Behind them the
-        ``input_scale []`` (float32) of a static op.
+        groups]`` (int8, where there are zero points); or the bfloat16 ``weight [out, in]``; or the float32 ``values``.
+        Of tiles a row is one, and behind it stands the ``number [tiles down, tiles across]`` of each, from 1 on, or 0
+        for zeros. Behind them the ``input_scale []`` (float32) of a static op.
         """
-        return (*(name for name, _ in self._inputs((1, self.group or CHUNK))), *(("input_scale",) * self.static))
+        stored = [name for name, _ in self._inputs((1, self.group or CHUNK))]
+        return (*stored, *((NUMBER,) * (self.tile is not None)), *(("input_scale",) * self.static))
 
     def arrays(self, parts: Parts) -> dict[str, np.ndarray]:
         """What these inputs, the last apart, hold of a matrix's parts."""
-        return dict(array for name, part in self._parts(parts["codes"].shape) for array in _arrays(name, part, parts))
+        if self.tile is not None:
+            inner = {name.removeprefix(TILES): part for name, part in parts.items() if name.startswith(TILES)}
+            return {**self._leaf_arrays(inner), NUMBER: parts[NUMBER]}
+        return self._leaf_arrays(parts)
+
+    def _leaf_arrays(self, parts: Parts) -> dict[str, np.ndarray]:
+        shape = parts["values" if isinstance(self.encoding, Floats) else "codes"].shape
+        return dict(array for name, part in self._parts(shape) for array in _arrays(name, part, parts))
 
     def _parts(self, shape: tuple[int, ...]) -> Iterator[tuple[str, Part]]:
         """The parts in the order of the inputs: codes first."""
@@ -171,6 +230,11 @@ class LinearOp:
         return ("y", "kept") if KEEP in self.steps else ("y",)
 
 
+def stored_name(encoding: Leaf, tile: Tile | None) -> str:
+    """How names spell a weight: what it is stored as, and of tiles, whose rows that is, their extents."""
+    return encoding.name if tile is None else f"blocks{tile[0]}x{tile[1]}_{encoding.name}"
+
+
 def step_inputs(steps: Iterable[str]) -> tuple[tuple[str, Operand], ...]:
     """The operands of steps, in order, with names of their own."""
     found: list[tuple[str, Operand]] = []
@@ -190,9 +254,11 @@ def parse(name: str) -> LinearOp:
     found = _NAME.fullmatch(name)
     if found is None:
         raise OpError(f"`{name}` names no kernel")
-    kind, stored, static, rest = found.groups()
+    kind, high, wide, stored, static, rest = found.groups()
+    tile = (int(high), int(wide)) if high else None
     try:
-        return LinearOp(named(stored), _steps(rest), kind != "linear", bool(static))
+        encoding = FLOAT32 if tile and stored == FLOAT32.name else named(stored)
+        return LinearOp(encoding, _steps(rest), kind != "linear", bool(static), tile)
     except ValueError as error:
         raise OpError(f"`{name}` names no kernel: {error}") from error
 

@@ -7,11 +7,12 @@ import numpy as np
 from qcc.codegen.cpu.library.spec import chain, chain_name, functions_of, norm, products, served
 from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.processors.tiling import tiling
-from qcc.codegen.cpu.templates import product_of, templates
+from qcc.codegen.cpu.product import product_of
+from qcc.codegen.cpu.templates import templates
 from qcc.codegen.cpu.tir.codes import codes_of
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.grid import TableGrid
-from qcc.ir.kernel.op import LinearOp, step_inputs
+from qcc.ir.kernel.op import Leaf, LinearOp, step_inputs
 
 
 def prefix(index: int) -> str:
@@ -56,8 +57,10 @@ def _tables(ops: Sequence[LinearOp]) -> dict[str, str]:
     return {name: ", ".join(map(_number, np.nan_to_num(grids[name].table))) for name in sorted(grids)}
 
 
-def _grids(encoding: Blocked) -> tuple[TableGrid | None, TableGrid | None]:
+def _grids(encoding: Leaf) -> tuple[TableGrid | None, TableGrid | None]:
     """The tables of the codes and of the scales, where they are such."""
+    if not isinstance(encoding, Blocked):
+        return None, None
     scales = None if encoding.scale is None else encoding.scales
     pair = encoding.grid, scales.grid if isinstance(scales, Blocked) else None
     codes, scale = (grid if isinstance(grid, TableGrid) else None for grid in pair)
@@ -73,7 +76,7 @@ def _spec(op: LinearOp, start: str) -> str:
     fields = [
         f'"{op.name}"', codes.bits, op.group or 0, int(not codes.stored_zero), int(op.static), *tables,
         f'"{operands}"', chained, int(not chain(op)), len(op.outputs) - 1, *functions,
-        f"&{start}{product_of(op).name}", int(op.pointwise),
+        f"&{start}{product_of(op).name}", int(op.pointwise), *(op.tile or (0, 0)),
     ]  # fmt: skip
     return f"  {{{', '.join(map(str, fields))}}},"
 

@@ -9,12 +9,14 @@ void free_layer(void *p) {
   Layer *layer = p;
   if (!layer) return;
   for (size_t i = 0; layer->vectors && layer->spec->operands[i]; i++) free(layer->vectors[i]);
-  free(layer->words), free(layer->scale), free(layer->offset), free(layer->vectors), free(layer);
+  free(layer->words), free(layer->scale), free(layer->offset), free(layer->vectors);
+  free(layer->starts), free(layer->places), free(layer);
 }
 
 int weight_inputs(const Spec *spec) {
   int widths[4];
-  return spec->bits == 16 ? 1 : planes_of(spec->bits, widths) + 1 + !spec->symmetric + spec->fixed;
+  if (spec->bits >= 16) return 1 + !!spec->high;
+  return !!spec->high + planes_of(spec->bits, widths) + 1 + !spec->symmetric + spec->fixed;
 }
 
 /* Where quads lie: `place` of emit.py. */
@@ -153,7 +155,7 @@ void *make_layer(const Spec *spec, const void *info, Layer **made) {
   Layer *layer = calloc(1, sizeof *layer);
   if (!layer) return status(FAIL, NO_MEMORY);
   layer->spec = spec;
-  void *bad = spec->pointwise ? fill_filters(layer, info) : spec->bits == 16 ? fill_floats(layer, info) : fill_codes(layer, info);
+  void *bad = spec->pointwise ? fill_filters(layer, info) : spec->high ? fill_tiles(layer, info) : spec->bits == 16 ? fill_floats(layer, info) : fill_codes(layer, info);
   if (!bad) bad = fill_step(layer, info);
   if (!bad) bad = fill_vectors(layer, info);
   if (bad) free_layer(layer); else *made = layer;

@@ -33,26 +33,13 @@ void *arena(int which, size_t size) {
 }
 
 /* ---- a call ---- */
-typedef struct {
-  const Layer *layer;
-  const float *x;
-  float *to, *y;          /* y, and where its norm reads from: y itself, or the kept value */
-  const float **operands; /* of the steps: vectors and tensors */
-  int64_t rows, share, tiles, block; /* share: strips (or, with tiles, pairs of blocks) of a task */
-  char *inputs;           /* int8 or bfloat16 */
-  float *steps;
-  void *sums;
-  int failed;
-} Call;
-
-static void fail(Call *call) { __atomic_store_n(&call->failed, 1, __ATOMIC_RELAXED); }
+void fail(Call *call) { __atomic_store_n(&call->failed, 1, __ATOMIC_RELAXED); }
 
 static int64_t nothing;
 const Tensor none_filled = {&nothing, 1, 0, 1, 2, 32, 1, &nothing, NULL, 0};
 
 /* The steps behind a tile of the product, rows `stride` apart: as many columns as there are. */
-static void finish(Call *call, const float *from, int64_t stride, int64_t row, int64_t rows, int64_t first,
-                   int64_t count) {
+void finish(Call *call, const float *from, int64_t stride, int64_t row, int64_t rows, int64_t first, int64_t count) {
   const Spec *spec = call->layer->spec;
   int64_t n = call->layer->n, at = row * n + first;
   if (first + count > n) count = n - first;
@@ -136,7 +123,7 @@ static void gemm_task(void *p, size_t task) {
   }
 }
 
-static void *spread_tasks(void *context, Call *call, void (*task)(void *, size_t), int64_t units, int64_t work, int64_t least) {
+void *spread_tasks(void *context, Call *call, void (*task)(void *, size_t), int64_t units, int64_t work, int64_t least) {
   call->share = work >= WORK ? 1 : (WORK + work - 1) / work;
   if (call->share < least) call->share = least;
   int64_t tasks = (units + call->share - 1) / call->share;
@@ -187,6 +174,7 @@ static void *multiply_many(const Layer *l, void *context, Call *call) {
 static void *multiply(const Layer *l, void *context, Call *call) {
   const Family *family = l->spec->family;
   int64_t chunks = call->rows * l->chunks;
+  if (l->spec->high) return multiply_tiles(context, call);
   if (family->gemm && call->rows >= family->many && l->k <= LONGEST) return multiply_many(l, context, call);
   size_t units = (size_t)(chunks + 3 * l->chunks);
   size_t bytes = !family->quantize ? 0 : family->rounds ? units * CHUNK : units * CHUNK * 4;
@@ -258,7 +246,8 @@ static int input_type(const void *of, size_t index) {
   const Spec *spec = of;
   int widths[4], scale = 1 + planes_of(spec->bits, widths);
   if (!index) return FLOAT;
-  if (spec->bits == 16) return index == 1 ? BFLOAT16 : FLOAT;
+  if (spec->high && (int)index == weight_inputs(spec)) return 0; /* uint16 or int32, looked at as well */
+  if (spec->bits >= 16) return index == 1 && spec->bits == 16 ? BFLOAT16 : FLOAT;
   if ((int)index < scale) return UINT8;
   if ((int)index == scale) return 0; /* float16 or float32, looked at when the kernel is made */
   return (int)index == scale + 1 && !spec->symmetric ? INT8 : FLOAT;

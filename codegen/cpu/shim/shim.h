@@ -7,7 +7,12 @@
 /* The functions for one kind of weights. Static activations are rounded by `quantize`, to float32 where not `rounds`. Few rows are rounded to int8 (`rounds`) and multiplied by `one` or by `four`;
  * from `many` rows on it is `gemm`, where there is one. Its step along the inputs is so many `chunks` long; `depth`,
  * `panel` and `block` are its cuts (tiling.py). */
-typedef struct { Kernel quantize, one, four, pack, gemm; int rounds, many, chunks, depth; int64_t panel, block; } Family;
+typedef struct {
+  Kernel quantize, one, four, some, pack, gemm;
+  int rounds, many, chunks, depth, together /* rows of `some` */, lanes /* outputs of a tile that lie together */,
+      panels /* `some` reads rows that lie side by side */;
+  int64_t panel, block;
+} Family;
 
 typedef struct {
   const char *name;
@@ -20,6 +25,7 @@ typedef struct {
   Kernel chain, norm;   /* no norm: NULL */
   const Family *family;
   int pointwise;        /* a convolution, in conv1x1.c */
+  int high, wide;       /* outputs and inputs of a tile where some are stored alone, in blocks.c; else 0 */
 } Spec;
 
 typedef struct { const char *const *needs; const Spec *specs; int ops; } Target; /* processor flags, and the ops */
@@ -33,7 +39,20 @@ typedef struct {
   float **vectors; /* an operand of the steps each: [n], or NULL for a tensor */
   float step;      /* of static activations */
   float epsilon;   /* of the norm */
+  int32_t *starts, *places; /* of tiles: where each row of them begins in the words, and where each stands in its row */
 } Layer;
+
+typedef struct {
+  const Layer *layer;
+  const float *x;
+  float *to, *y;          /* y, and where its norm reads from: y itself, or the kept value */
+  const float **operands; /* of the steps: vectors and tensors */
+  int64_t rows, share, tiles, block; /* share: strips (or, with tiles, pairs of blocks) of a task */
+  char *inputs;           /* int8 or bfloat16 */
+  float *steps;
+  void *sums;
+  int failed;
+} Call;
 
 enum { STRIP = 64, CHUNK = 32, OVER = 1024 /* bytes that may be read behind the words */,
        LONGEST = 1 << 16 /* inputs whose products fit 32 bits together */ };
@@ -48,12 +67,19 @@ int weight_inputs(const Spec *spec);
 void *make_layer(const Spec *spec, const void *info, Layer **made);
 void free_layer(void *layer);
 
-/* shim.c */
+/* run.c */
 enum { CALL_ARENA, TASK_ARENA, ARENAS };
 extern const uint8_t tile_config[64];
 extern const Tensor none_filled; /* TVM takes the device from a tensor, so functions that fill a bare pointer get this one */
 void *arena(int which, size_t size); /* what a thread keeps of memory; NULL where there is none */
 void *take_tensors(const Layer *l, void *context, const Input *shape, const float **operands);
+void fail(Call *call);
+void finish(Call *call, const float *from, int64_t stride, int64_t row, int64_t rows, int64_t first, int64_t count);
+void *spread_tasks(void *context, Call *call, void (*task)(void *, size_t), int64_t units, int64_t work, int64_t least);
+
+/* blocks.c */
+void *fill_tiles(Layer *layer, const void *info);
+void *multiply_tiles(void *context, Call *call);
 
 /* conv1x1.c */
 void *fill_filters(Layer *layer, const void *info);

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qcc.ir.encoding.blocked import Blocked
+from qcc.ir.encoding.blocked import Floats
 from qcc.ir.encoding.grid import TableGrid
-from qcc.ir.kernel.op import CHUNK
+from qcc.ir.kernel.op import CHUNK, Leaf
 
 FINEST = 8  # halvings that are tried before a table is split in two
 REGISTER = 16  # numbers that a table in a register has
@@ -49,7 +49,7 @@ class Codes:
     """The codes of a grid.
 
     Args:
-        bits: of a code; 16 for weights that are bfloat16 themselves.
+        bits: of a code; 16 for weights that are bfloat16 themselves, 32 for float32.
         stored_zero: there are zero points.
         table: the number of each code; None for whole numbers around half their range, or floats.
     """
@@ -60,8 +60,8 @@ class Codes:
 
     @property
     def is_float(self) -> bool:
-        """There are no codes: weights are bfloat16."""
-        return self.bits == 16
+        """There are no codes: weights are floats."""
+        return self.bits >= 16
 
     @property
     def middle(self) -> int:
@@ -85,8 +85,10 @@ class Codes:
         return CodeTerms(parts, self.middle)
 
 
-def codes_of(encoding: Blocked) -> Codes:
+def codes_of(encoding: Leaf) -> Codes:
     """The codes of an encoding that kernels take."""
+    if isinstance(encoding, Floats):
+        return Codes(encoding.parts((1, 1))["values"].bits)
     grid, parts = encoding.grid, encoding.parts((1, CHUNK))
     table = tuple(map(float, grid.table)) if isinstance(grid, TableGrid) else None
     return Codes(parts["codes"].bits, "zero" in parts, table)

@@ -99,10 +99,10 @@ def add(register: Expr, value: Expr) -> None:
     put(register, get(register) + value)
 
 
-def total(vector: Expr) -> Expr:
-    """The sum of 16 float32 lanes."""
-    for distance in (8, 4, 2, 1):
-        order = [T.int32((lane + distance) % LANES) for lane in range(LANES)]
+def total(vector: Expr, count: int = LANES) -> Expr:
+    """The sum of float32 lanes, a power of two of them."""
+    for distance in (one for one in (8, 4, 2, 1) if one < count):
+        order = [T.int32((lane + distance) % count) for lane in range(count)]
         vector = T.bind(vector + tirx.Shuffle([vector], order))
     return tirx.Shuffle([vector], [T.int32(0)])
 

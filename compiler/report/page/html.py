@@ -48,6 +48,7 @@ SECTIONS = {
     "outputs": "Outputs compared",
     "layers": "Layers",
     "kept": "Kept as they were",
+    "adapters": "Adapters",
     "rewrites": "Rewritten",
     "work": "What the compiler did",
     "load": "Load it",
@@ -62,9 +63,10 @@ def render_html(result: Result) -> str:
     page = _templates().overlay()
     page.filters = {**page.filters, "named": named}
     done = result.verification
+    absent = [key for key, rows in (("adapters", result.adapters), ("rewrites", result.rewrites)) if not rows]
     return page.get_template("report.html").render(
         result=result,
-        sections=[(key, heading) for key, heading in SECTIONS.items() if key != "rewrites" or result.rewrites],
+        sections=[(key, heading) for key, heading in SECTIONS.items() if key not in absent],
         tiles=list(_tiles(result)),
         lost=losses(done),
         rule=suggestion(result),

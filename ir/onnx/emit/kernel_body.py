@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.grid import Grid, TableGrid
-from qcc.ir.kernel.op import BIAS, STEPS, LinearOp
+from qcc.ir.kernel.op import BIAS, STEPS, LinearOp, Tile
 from qcc.ir.onnx.emit.decode import codes, function, numbers, table_of, values
 from qcc.ir.onnx.emit.step_lines import step_lines
 from qcc.ir.vocabulary.definition import Lines
@@ -36,13 +36,44 @@ def kernel_function(op: LinearOp, opset: int) -> ir.Function:
 
 
 def _float_product(op: LinearOp) -> Lines:
-    if op.is_float:
+    if op.tile is not None:
+        weight, lines = "turned", _tiled_weight(op, op.tile)
+    elif op.is_float:
         weight, lines = _float_weight()
-    elif isinstance(op.encoding.grid, TableGrid):
+    elif isinstance(op.blocked.grid, TableGrid):
         weight, lines = "turned", [*_rows_weight(op), "turned = Transpose <perm: ints = [1, 0]> (weight)"]
     else:
         weight, lines = _decoded_weight(op)
     return [*lines, f"v0 = MatMul (x, {weight})"]
+
+
+def _tiled_weight(op: LinearOp, tile: Tile) -> Lines:
+    """``turned [in, out]`` of tiles: each by its number from all that are stored, behind one of zeros, in its place."""
+    high, wide = tile
+    values: str
+    lines: Lines
+    values, lines = "values", []
+    if op.is_float:
+        values, lines = "wide", ["wide = Cast <to: int = 1> (weight)"]
+    elif isinstance(op.encoding, Blocked):
+        values, lines = "weight", _rows_weight(op)
+    return [
+        *lines,
+        f"zero_shape = Constant <value_ints: ints = [1, {high * wide}]> ()",
+        "nothing = ConstantOfShape (zero_shape)",
+        f"tiles = Concat <axis: int = 0> (nothing, {values})",
+        "whole_number = Cast <to: int = 6> (number)",
+        "picked = Gather <axis: int = 0> (tiles, whole_number)",
+        "counts = Shape (number)",
+        f"extents = Constant <value_ints: ints = [{high}, {wide}]> ()",
+        "apart = Concat <axis: int = 0> (counts, extents)",
+        "blocks = Reshape (picked, apart)",
+        "mixed = Transpose <perm: ints = [1, 3, 0, 2]> (blocks)",
+        "sizes = Mul (counts, extents)",
+        "order = Constant <value_ints: ints = [1, 0]> ()",
+        "shape_turned = Gather <axis: int = 0> (sizes, order)",
+        "turned = Reshape (mixed, shape_turned)",
+    ]
 
 
 def _integer_product(op: LinearOp) -> Lines:
@@ -52,7 +83,7 @@ def _integer_product(op: LinearOp) -> Lines:
     where no other layer reads the same. The axis in front keeps it from making a ``Gemm`` of a matrix product and its
     bias before, which it then runs in float.
     """
-    whole = op.encoding.grid.planes == WHOLE
+    whole = op.blocked.grid.planes == WHOLE
     zeros = ", zeros" if whole or _has_zero(op) else ""
     lines = [
         "rest = Constant <value_ints: ints = [-1]> ()",
@@ -79,7 +110,7 @@ def _signed(op: LinearOp) -> Lines:
     A processor with AVX2 alone adds two products with a byte in 16 bits, which those of up to 7 bits fit.
     """
     zeros = ["zeros = Reshape (zero, rest)"] if _has_zero(op) else []
-    return [*codes(op.encoding.grid), "turned = Transpose <perm: ints = [1, 0]> (codes)", *zeros]
+    return [*codes(op.blocked.grid), "turned = Transpose <perm: ints = [1, 0]> (codes)", *zeros]
 
 
 def _bytes(op: LinearOp) -> Lines:
@@ -114,7 +145,7 @@ def _decoded_weight(op: LinearOp) -> tuple[str, Lines]:
         ]
     return "weight", [
         *shapes,
-        *codes(op.encoding.grid),
+        *codes(op.blocked.grid),
         *turned,
         f"steps = Cast <to: int = 1> ({TURNED}codes)",
         *values(not _has_zero(op), ir.DataType.FLOAT, TURNED),
@@ -128,18 +159,18 @@ def _has_zero(op: LinearOp) -> bool:
 
 def _rows_weight(op: LinearOp) -> Lines:
     """``weight [out, in]`` of codes, as they lie; scales may be looked up, too."""
-    scales = op.encoding.scales
+    scales = op.blocked.scales
     found, lines = "scale", ["rest = Constant <value_ints: ints = [-1]> ()"]
     if isinstance(scales, Blocked):
         found = "scales"
-        lines += _looked_up_scales(scales.grid, op.encoding.grid.planes[0], op.group)
+        lines += _looked_up_scales(scales.grid, op.blocked.grid.planes[0], op.group)
     return [
         *lines,
         f"groups = Shape ({found})",
         "blocked = Concat <axis: int = 0> (groups, rest)",
         f"rows = Shape <start: int = 0, end: int = 1> ({found})",
         "shape = Concat <axis: int = 0> (rows, rest)",
-        *numbers(op.encoding.grid),
+        *numbers(op.blocked.grid),
         f"spread_scale = Unsqueeze ({found}, rest)",
         *(["spread_zero = Unsqueeze (zero, rest)"] if _has_zero(op) else []),
         *values(not _has_zero(op), ir.DataType.FLOAT, "spread_"),

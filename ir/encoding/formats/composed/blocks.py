@@ -73,6 +73,11 @@ class Sparse(Encoding):
         return (self.inner,)
 
     @property
+    def tile(self) -> MatrixShape:
+        """Outputs by inputs."""
+        return self.rows, self.columns
+
+    @property
     def learns(self) -> bool:
         """What data tells says what stays."""
         return self.by != "magnitude" or self.inner.learns
@@ -101,8 +106,7 @@ class Sparse(Encoding):
         cost = losses(matrix, self.by, fitter, (self.rows, self.columns)).reshape(-1)
         stays = np.zeros(down * across, bool)
         stays[np.argsort(-cost, kind="stable")[:count]] = True
-        tile = self.rows, self.columns
-        stays, meant = exchanged(matrix, stays.reshape(down, across), tile, 0, fitter, self.effort)
+        stays, meant = exchanged(matrix, stays.reshape(down, across), self.tile, 0, fitter, self.effort)
         number = np.zeros((down, across), numbers_below(count + 1, ()).dtype)
         number[stays] = np.arange(1, count + 1)
         fill = (0, down * self.rows - matrix.shape[0]), (0, across * self.columns - matrix.shape[1])

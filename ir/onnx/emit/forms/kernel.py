@@ -14,10 +14,11 @@ import onnx_ir as ir
 
 from qcc.ir.forms.kernel import kernel_op
 from qcc.ir.graph.ops import Kind, Layer
-from qcc.ir.kernel.op import BIAS, KEEP, LinearOp
+from qcc.ir.kernel.op import BIAS, KEEP, NUMBER, LinearOp
 from qcc.ir.kernel.region import Region
 from qcc.ir.onnx.emit.kernel_body import kernel_function
-from qcc.ir.onnx.emit.ops import Packed
+from qcc.ir.onnx.emit.ops import Held, Packed
+from qcc.ir.onnx.emit.rows import Rows
 from qcc.ir.onnx.emit.writer import FormWriter
 from qcc.ir.onnx.file.domain import DOMAIN
 from qcc.ir.onnx.file.load import array_of
@@ -30,7 +31,7 @@ class KernelWriter(FormWriter):
 
     def write(self) -> tuple[LinearOp, ...]:
         """``steps(x @ W)  -->  linear_steps(x, codes, scale, operands)``; embeddings gather rows of the same codes."""
-        table = self.rows()
+        table = self.rows() if self._encoded.encoding.tile is None else self._tiles()
         parts = (held.planes if isinstance(held, Packed) else (held,) for held in table.values())
         stored = [*chain(*parts)]
         ops = []
@@ -41,6 +42,18 @@ class KernelWriter(FormWriter):
                 ops.append(self._multiply(layer, stored))
         self.drop()
         return tuple(ops)
+
+    def _tiles(self) -> Rows:
+        """What is stored of tiles, a row each, codes first and the numbers of all tiles last."""
+        parts = self._encoded.encoding.parts(self._encoded.shape)
+        found: dict[str, Held] = {}
+        for name in sorted(parts, key=lambda name: (name == NUMBER, not name.endswith("codes"))):
+            part, array = parts[name], self._encoded.parts[name]
+            if part.dtype is np.uint8:
+                found[name] = Packed(self.planes(name, array, part.bits), (len(array),), array.shape[1])
+            else:
+                found[name] = self.part(name)
+        return found
 
     def _multiply(self, layer: Layer, stored: list[ir.Value]) -> LinearOp:
         """Put one op in the place of a layer's region."""

@@ -1,0 +1,1 @@
+"""Blocks that are stored alone, against dense products."""

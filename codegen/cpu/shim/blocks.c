@@ -1,0 +1,216 @@
+/* Weights of which some tiles are stored alone: each a row of what the first inputs hold, in the order of its number in
+ * the last, [tiles down, tiles across], from 1 on; 0 is a tile of zeros, of which nothing is kept here. */
+#include "shim.h"
+#include <stdlib.h>
+#include <string.h>
+
+enum { ROWS = 64 /* that all strips of a task are multiplied with while they are in the second cache */,
+       ALONE = 4 /* rows that are faster one by one than filled up */, TURN_WORK = 8 /* products that take as long as a value */,
+       LANES = 16 };
+static const char NO_MEMORY[] = "qcc: out of memory";
+
+/* What rows of tiles are stored as: numbers, or codes [count, size] with their scales by groups. */
+typedef struct { Layer rows; Input values, scale, zero; uint8_t *codes; int64_t size, group; } Stored;
+
+static void *read_codes(Stored *stored, const void *info) {
+  int widths[4], count = planes_of(stored->rows.spec->bits, widths);
+  Input plane;
+  for (int p = 0, first = 0; p < count; first += widths[p++]) {
+    void *bad = constant(info, 1 + (size_t)p, &plane);
+    if (bad) return bad;
+    if (plane.type == UINT8 && plane.rank == 2 && !p) stored->rows.n = plane.dims[0];
+    int64_t bytes = (stored->size + 7) / 8 * widths[p];
+    if (plane.type != UINT8 || !is_matrix(&plane, stored->rows.n, bytes))
+      return status(INVALID, "qcc: a plane is a matrix of uint8, tiles as rows");
+    if (!p && !(stored->codes = calloc((size_t)stored->rows.n + 1, (size_t)stored->size))) return status(FAIL, NO_MEMORY);
+    int each = 8 / widths[p], mask = (1 << widths[p]) - 1;
+    for (int64_t row = 0; row < stored->rows.n; row++)
+      for (int64_t i = 0; i < stored->size; i++) {
+        uint8_t byte = ((const uint8_t *)plane.data)[row * bytes + i / each];
+        stored->codes[row * stored->size + i] |= (uint8_t)((byte >> widths[p] * (i % each) & mask) << first);
+      }
+  }
+  stored->group = stored->rows.spec->group ? stored->rows.spec->group : stored->size;
+  if (stored->size % stored->group) return status(INVALID, "qcc: tiles are a multiple of the group");
+  stored->rows.groups = stored->size / stored->group;
+  return find_scales(&stored->rows, info, count, &stored->scale, &stored->zero);
+}
+
+static void *read_stored(Stored *stored, const void *info) {
+  int bits = stored->rows.spec->bits;
+  if (bits < 16) return read_codes(stored, info);
+  void *bad = constant(info, 1, &stored->values);
+  if (bad) return bad;
+  if (stored->values.type != (bits == 16 ? BFLOAT16 : FLOAT) || stored->values.rank != 2 || stored->values.dims[1] != stored->size)
+    return status(INVALID, "qcc: tiles are rows of floats, as long as a tile is large");
+  stored->rows.n = stored->values.dims[0];
+  return NULL;
+}
+
+/* A code less its zero; what it stands for, scale included. */
+static int whole_at(const Stored *stored, int64_t row, int64_t i) {
+  return stored->codes[row * stored->size + i] - middle_of(stored->rows.spec, &stored->zero, row * stored->rows.groups + i / stored->group);
+}
+
+static float float_at(const Stored *stored, int64_t row, int64_t i) {
+  const Spec *spec = stored->rows.spec;
+  int64_t at = row * stored->size + i;
+  if (spec->bits == 32) return ((const float *)stored->values.data)[at];
+  if (spec->bits == 16) { union { uint32_t u; float f; } wide = {.u = (uint32_t)((const uint16_t *)stored->values.data)[at] << 16}; return wide.f; }
+  float number = spec->numbers ? spec->numbers[stored->codes[at]] : (float)whole_at(stored, row, i);
+  return number * scale_of(&stored->rows, &stored->scale, row, i / stored->group);
+}
+
+static int64_t number_of(const Input *numbers, int64_t at) {
+  return numbers->type == UINT16 ? ((const uint16_t *)numbers->data)[at] : ((const int32_t *)numbers->data)[at];
+}
+
+/* The starts and places of tiles that are kept; `of` is their numbers, so many in all. */
+static void *find_places(Layer *layer, const Input *numbers, int64_t stored, int32_t **of, int64_t *count) {
+  int64_t down = numbers->dims[0], across = numbers->dims[1], kept = 0;
+  for (int64_t at = 0; at < down * across; at++) {
+    int64_t number = number_of(numbers, at);
+    if (number < 0 || number > stored) return status(INVALID, "qcc: there is no tile of such a number");
+    kept += number > 0;
+  }
+  size_t room = padded((size_t)(kept + 1) * 4);
+  layer->starts = aligned_alloc(64, padded((size_t)(down + 1) * 4)), layer->places = aligned_alloc(64, room);
+  if (!layer->starts || !layer->places || !(*of = malloc(room))) return status(FAIL, NO_MEMORY);
+  kept = 0;
+  for (int64_t at = 0; at < down * across; at++) {
+    if (at % across == 0) layer->starts[at / across] = (int32_t)kept;
+    int64_t number = number_of(numbers, at);
+    if (number) (*of)[kept] = (int32_t)number, layer->places[kept++] = (int32_t)(at % across);
+  }
+  layer->starts[down] = (int32_t)kept, *count = kept;
+  return NULL;
+}
+
+/* A tile [high, wide] with the weights of so many neighbouring outputs for one input side by side. */
+static void turn_floats(const Stored *stored, int64_t row, float *to, int64_t high, int64_t wide, int64_t lanes) {
+  for (int64_t n = 0; n < high; n++)
+    for (int64_t k = 0; k < wide; k++) to[(n / lanes * wide + k) * lanes + n % lanes] = float_at(stored, row, n * wide + k);
+}
+
+/* The same of whole numbers, two inputs of 16 outputs side by side, and the scale of each output. */
+static void turn_pairs(const Stored *stored, int64_t row, int8_t *to, float *scale, int64_t high, int64_t wide) {
+  for (int64_t n = 0; n < high; n++) {
+    scale[n] = scale_of(&stored->rows, &stored->scale, row, n * wide / stored->group);
+    for (int64_t k = 0; k < wide; k++)
+      to[((n / LANES * wide + k) / 2 * LANES + n % LANES) * 2 + k % 2] = (int8_t)whole_at(stored, row, n * wide + k);
+  }
+}
+
+static void *turn_all(Layer *layer, const Stored *stored, const int32_t *of, int64_t count) {
+  const Spec *spec = layer->spec;
+  int64_t size = stored->size, whole = spec->family->rounds;
+  layer->words = aligned_alloc(64, padded((size_t)(count * size) * (whole ? 1 : 4) + 64));
+  if (whole) layer->scale = aligned_alloc(64, padded((size_t)(count * spec->high) * 4 + 64));
+  if (!layer->words || (whole && !layer->scale)) return status(FAIL, NO_MEMORY);
+  for (int64_t at = 0; at < count; at++)
+    if (whole) turn_pairs(stored, of[at] - 1, (int8_t *)layer->words + at * size, layer->scale + at * spec->high, spec->high, spec->wide);
+    else turn_floats(stored, of[at] - 1, (float *)layer->words + at * size, spec->high, spec->wide, spec->family->lanes);
+  return NULL;
+}
+
+void *fill_tiles(Layer *layer, const void *info) {
+  const Spec *spec = layer->spec;
+  Stored stored = {.rows = {.spec = spec}, .size = (int64_t)spec->high * spec->wide};
+  Input numbers;
+  int32_t *of = NULL;
+  int64_t count = 0;
+  void *bad = constant(info, (size_t)weight_inputs(spec), &numbers);
+  if (!bad && ((numbers.type != UINT16 && numbers.type != INT32) || numbers.rank != 2 || numbers.dims[0] < 1 || numbers.dims[1] < 1))
+    bad = status(INVALID, "qcc: the numbers of tiles are a matrix of uint16 or int32");
+  if (!bad) bad = read_stored(&stored, info);
+  if (!bad) {
+    layer->n = numbers.dims[0] * spec->high, layer->k = numbers.dims[1] * spec->wide;
+    bad = find_places(layer, &numbers, stored.rows.n, &of, &count);
+  }
+  if (!bad) bad = turn_all(layer, &stored, of, count);
+  free(of), free(stored.codes);
+  return bad;
+}
+
+/* ---- a call: strips of at least 64 outputs ---- */
+static int64_t rows_of_strip(const Spec *spec) { return spec->high < STRIP ? STRIP / spec->high : 1; }
+
+/* The rows that are multiplied some at a time; where they lie side by side, a last few are filled up. */
+static int64_t whole_rows(const Call *call) {
+  const Family *family = call->layer->spec->family;
+  int64_t rest = call->rows % family->together;
+  return call->rows - rest + (family->panels && rest > ALONE ? family->together : 0);
+}
+
+/* Rows side by side: [groups, inputs, together]. */
+static void side_task(void *p, size_t task) {
+  Call *call = p;
+  int64_t k = call->layer->k, each = call->layer->spec->family->together, row = (int64_t)task * call->share * each;
+  for (int64_t end = row + call->share * each; row < end && row < call->tiles * each; row++) {
+    float *to = (float *)call->inputs + row / each * each * k + row % each;
+    const float *from = call->x + row * k;
+    for (int64_t i = 0; i < k; i++) to[i * each] = row < call->rows ? from[i] : 0;
+  }
+}
+
+/* A strip of rows that are whole groups, or single ones. */
+static int strip(Call *call, int64_t row, int64_t rows, int64_t first, int64_t count, float *out, int64_t stride, int one) {
+  const Layer *l = call->layer;
+  const Family *family = l->spec->family;
+  const float *x = !one && family->panels ? (const float *)call->inputs : call->x;
+  int64_t size = 1 << 30;
+  Tensor y = {out, 1, 0, 1, 2, 32, 1, &size, NULL, 0};
+  if (family->rounds) {
+    Any args[] = {POINTER((const int16_t *)call->inputs + row * l->k), POINTER(call->steps + row * (l->k / family->chunks)),
+                  POINTER(l->words), POINTER(l->scale), POINTER(l->starts), POINTER(l->places), TENSOR(&y),
+                  NUMBER(one ? rows : rows / family->together), NUMBER(l->k), NUMBER(stride), NUMBER(first), NUMBER(count)};
+    return CALL(one ? family->one : family->some, args);
+  }
+  Any args[] = {POINTER(x + row * l->k), POINTER(l->words), POINTER(l->starts), POINTER(l->places), TENSOR(&y),
+                NUMBER(one ? rows : rows / family->together), NUMBER(l->k), NUMBER(stride), NUMBER(first), NUMBER(count)};
+  return CALL(one ? family->one : family->some, args);
+}
+
+static void tiles_task(void *p, size_t task) {
+  Call *call = p;
+  const Layer *l = call->layer;
+  const Spec *spec = l->spec;
+  int64_t each = rows_of_strip(spec), down = l->n / spec->high, stride = (each * spec->high + 15) / 16 * 16;
+  int64_t whole = whole_rows(call), all = whole > call->rows ? whole : call->rows;
+  float *out = arena(TASK_ARENA, (size_t)((all < ROWS ? all : ROWS) * stride) * 4);
+  if (!out) { fail(call); return; }
+  int64_t begin = (int64_t)task * call->share * each, end = begin + call->share * each < down ? begin + call->share * each : down;
+  for (int64_t row = 0, rows; row < call->rows; row += rows) {
+    int64_t end_row = row < whole ? whole : call->rows;
+    rows = end_row - row < ROWS ? end_row - row : ROWS;
+    int64_t there = row + rows < call->rows ? rows : call->rows - row;
+    for (int64_t first = begin; first < end; first += each) {
+      int64_t count = end - first < each ? end - first : each;
+      if (strip(call, row, rows, first, count, out, stride, row >= whole)) { fail(call); return; }
+      finish(call, out, stride, row, there, first * spec->high, count * spec->high);
+    }
+  }
+}
+
+void *multiply_tiles(void *context, Call *call) {
+  const Layer *l = call->layer;
+  const Spec *spec = l->spec;
+  const Family *family = spec->family;
+  int64_t down = l->n / spec->high, each = rows_of_strip(spec), strips = (down + each - 1) / each;
+  int64_t kept = (int64_t)l->starts[down] * spec->high * spec->wide, whole = whole_rows(call);
+  if (family->rounds) {
+    int64_t chunks = call->rows * (l->k / family->chunks);
+    size_t bytes = padded((size_t)(call->rows * l->k) * 2);
+    if (!(call->inputs = arena(CALL_ARENA, bytes + (size_t)chunks * 4))) return status(FAIL, NO_MEMORY);
+    call->steps = (float *)(call->inputs + bytes);
+    Any args[] = {POINTER(call->x), POINTER(call->inputs), POINTER(call->steps), TENSOR(&none_filled), NUMBER(chunks)};
+    if (CALL(family->quantize, args)) return status(FAIL, "qcc: a kernel failed");
+  }
+  if (family->panels && whole) {
+    call->tiles = whole / family->together;
+    if (!(call->inputs = arena(CALL_ARENA, (size_t)(whole * l->k) * 4))) return status(FAIL, NO_MEMORY);
+    void *bad = spread_tasks(context, call, side_task, call->tiles, l->k * family->together * TURN_WORK, 1);
+    if (bad) return bad;
+  }
+  return spread_tasks(context, call, tiles_task, strips, call->rows * (kept / strips) + 1, 1);
+}

@@ -1,0 +1,1 @@
+"""Adapters: files of what fine-tuning changed in the weights of a model."""
