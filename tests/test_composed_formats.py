@@ -153,6 +153,9 @@ def test_what_cannot_be_is_told(text: str, code: str, told: str) -> None:
         ("nf4", "bits <= 3", False),
         ("stack(2) | int8", "size <= 10%", True),
         ("int8", "size <= 10%", False),
+        ("kmeans(25%, int4)", "bits <= 1", True),
+        ("kmeans(25%, int4)", "bits <= 0.5", False),
+        ('graph("pairs.npz", int4)', "bits <= 0.5", True),
     ],
 )
 def test_a_budget_is_held_against_the_bits_that_codes_really_have(formats: str, bound: str, reached: bool) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import FLOAT32
-from qcc.ir.encoding.format import Limits, Share, check_share, percent, quoted
+from qcc.ir.encoding.format import Limits, Share, check_share, least_share, percent, quoted
 from qcc.ir.encoding.formats.composed.merged import MergedRows, Merging, Tied
 from qcc.ir.encoding.tables.lookups import CALIBRATION, Lookups, lookups_of, times_of
 
@@ -55,6 +55,11 @@ class OftenAsked(Merging):
     def open(self) -> bool:
         """Where lookups say it."""
         return not self.keep or self.within is not None
+
+    @property
+    def least(self) -> float:
+        """As asked, rounded; nothing where lookups say it."""
+        return 0.0 if self.open else least_share(self.keep)
 
     @property
     def sources(self) -> frozenset[str]:

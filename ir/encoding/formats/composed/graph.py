@@ -48,6 +48,11 @@ class Together(Merging):
         return True
 
     @property
+    def least(self) -> float:
+        """Nothing tells."""
+        return 0.0
+
+    @property
     def sources(self) -> frozenset[str]:
         """The interactions."""
         return frozenset((self.interactions,))

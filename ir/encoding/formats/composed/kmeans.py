@@ -8,7 +8,7 @@ import numpy as np
 
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import FLOAT32
-from qcc.ir.encoding.format import Limits, Share, check_share, percent, quoted
+from qcc.ir.encoding.format import Limits, Share, check_share, least_share, percent, quoted
 from qcc.ir.encoding.formats.composed.merged import MergedRows, Merging, Tied
 from qcc.ir.encoding.tables.clusters import kmeans
 from qcc.ir.encoding.tables.graph import features
@@ -49,6 +49,11 @@ class Nearby(Merging):
     def count(self, rows: int) -> int:
         """The share of so many."""
         return max(round(self.keep * rows), 1)
+
+    @property
+    def least(self) -> float:
+        """As asked, rounded."""
+        return least_share(self.keep)
 
     @property
     def sources(self) -> frozenset[str]:

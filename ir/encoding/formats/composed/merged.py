@@ -65,6 +65,11 @@ class Merging(ABC):
             Refused: nothing tells.
         """
 
+    @property
+    @abstractmethod
+    def least(self) -> float:
+        """The share of rows that are left at least, as far as nothing is known of the table."""
+
     def warning(self, rows: int, count: int, lookups: Mapping[str, Lookups]) -> str:
         """See `Encoding.warning`, for so many rows of which so many are left."""
         return ""
@@ -124,6 +129,11 @@ class Merged(Encoding):
         """See `Encoding.check_lookups`."""
         self.how.check_lookups(lookups)
         super().check_lookups(lookups)
+
+    @property
+    def stays(self) -> tuple[float, float]:
+        """What is told of rows; they may be so long that the map is nothing beside them."""
+        return self.how.least, 0.0
 
     def note(self, shape: MatrixShape) -> str:
         """How many rows are left, and what the map takes."""
