@@ -323,11 +323,7 @@ class Encoding(ABC):
         return any(one.merges for one in self.within)
 
     def check_lookups(self, lookups: Mapping[str, Lookups]) -> None:
-        """See that what tells how rows are looked up tells enough.
-
-        Raises:
-            ModelError: it does not.
-        """
+        """Raise a `ModelError` where what tells how rows are looked up does not tell enough."""
         for one in self.within:
             one.check_lookups(lookups)
 

@@ -57,7 +57,7 @@ class OftenAsked(Merging):
         return not self.keep or self.within is not None
 
     @property
-    def least(self) -> float:
+    def least_left(self) -> float:
         """As asked, rounded; nothing where lookups say it."""
         return 0.0 if self.open else least_share(self.keep)
 

@@ -48,7 +48,7 @@ class Together(Merging):
         return True
 
     @property
-    def least(self) -> float:
+    def least_left(self) -> float:
         """Nothing tells."""
         return 0.0
 

@@ -51,7 +51,7 @@ class Nearby(Merging):
         return max(round(self.keep * rows), 1)
 
     @property
-    def least(self) -> float:
+    def least_left(self) -> float:
         """As asked, rounded."""
         return least_share(self.keep)
 

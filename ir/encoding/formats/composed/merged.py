@@ -67,7 +67,7 @@ class Merging(ABC):
 
     @property
     @abstractmethod
-    def least(self) -> float:
+    def least_left(self) -> float:
         """The share of rows that are left at least, as far as nothing is known of the table."""
 
     def warning(self, rows: int, count: int, lookups: Mapping[str, Lookups]) -> str:
@@ -133,7 +133,7 @@ class Merged(Encoding):
     @property
     def stays(self) -> tuple[float, float]:
         """What is told of rows; they may be so long that the map is nothing beside them."""
-        return self.how.least, 0.0
+        return self.how.least_left, 0.0
 
     def note(self, shape: MatrixShape) -> str:
         """How many rows are left, and what the map takes."""
