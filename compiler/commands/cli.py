@@ -24,6 +24,7 @@ COMMANDS = {
     "explain": "say what a diagnostic means, or what a policy does to each layer of a model",
     "inspect": "show what a model is made of",
     "analyze": "tell which layers of a model are sensitive, in which format",
+    "sweep": "show what a policy would lose at every size that its formats allow",
     "trim": "make a compiled model smaller, whose weights are stacks of levels",
     "expand": "make the model again that was packed for transport",
     "bench": "time models against each other, and compare what they compute",
