@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from qcc.codegen.target.interruption import held_back
 from qcc.codegen.target.machine import machine
-from qcc.compiler.commands.dim_options import add_dims, dims, whole_number
+from qcc.compiler.commands.options.dims import add_dims, dims, whole_number
 from qcc.compiler.console import terminal
 from qcc.compiler.console.progress import progress
 from qcc.compiler.console.usage import UsageError

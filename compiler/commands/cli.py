@@ -25,6 +25,7 @@ COMMANDS = {
     "inspect": "show what a model is made of",
     "trim": "make a compiled model smaller, whose weights are stacks of levels",
     "expand": "make the model again that was packed for transport",
+    "pack": "store models of one family in a folder, each constant once",
     "bench": "time models against each other, and compare what they compute",
     "targets": "list the processors that kernels can be built for, and what this machine is",
     "passes": "list what a policy may name, each with its manual page",
