@@ -27,6 +27,7 @@ FORMATS = (
     *("int2 group 32", "int2 mid group 32", "int2 channel", "int2 mid channel", "int1 channel"),
     *("codebook(256, size = 2)", "codebook(16)", "codebook(64, size = 2)", "codebook(8)"),
     *("codebook(256, size = 4, group = 64)", "codebook(256, size = 4)", "codebook(16, size = 2)", "codebook(4)"),
+    *("lattice()", "lattice(group = 64)", "stack(lattice(), codebook(256, size = 8))"),
     *("codebook(256, size = 8)", "radix(11)", "radix(6)", "radix(5)", "radix(3)", "radix(3, group = 32)"),
 )
 

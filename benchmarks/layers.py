@@ -40,7 +40,15 @@ FORMATS = (
         "radix(5)",
     ),
     *("bands(int{0,1,2,4} channel, average = 1.6)", "bands(int{0,1,2,4} channel, average = 2)", "ptq161"),
-    *("codebook(256, size = 4)", "stack(1)", "stack(2)", "stack(3)", "low_rank(int2 group 64, rank = 8)"),
+    *(
+        "codebook(256, size = 4)",
+        "lattice()",
+        "stack(lattice(), codebook(256, size = 8))",
+        "stack(1)",
+        "stack(2)",
+        "stack(3)",
+        "low_rank(int2 group 64, rank = 8)",
+    ),
 )
 ROUNDINGS: dict[str, Rounding] = {
     "nearest": Nearest(),

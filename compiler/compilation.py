@@ -9,6 +9,7 @@ from qcc.compiler.adapters.adapted import AdaptedModel, adapter_sources
 from qcc.compiler.allocate.copied import copied, copies
 from qcc.compiler.allocate.fall_back import FallBack, Made
 from qcc.compiler.allocate.settle import Settled, allocation_of, loss_of, predicted_seconds, settle
+from qcc.compiler.allocate.tighten import foreseen, see_budget, tightened
 from qcc.compiler.build import run as build
 from qcc.compiler.build.cleaning import Cleaned
 from qcc.compiler.build.raise_graph import needed_opset, raise_graph
@@ -24,6 +25,9 @@ from qcc.compiler.files.open_model import OpenModel, cleaned_model
 from qcc.compiler.files.publish import staging
 from qcc.compiler.files.staging import output_path
 from qcc.compiler.first_phases import run_first_phases, tell_left_out
+from qcc.compiler.judge.blame import blamed
+from qcc.compiler.judge.judge import Judge
+from qcc.compiler.judge.prepare import Given, drop_bounds, judge_of
 from qcc.compiler.measure.choose_form import FormChooser, chooser_of, latency_of
 from qcc.compiler.measure.compete import faster_plan, warn_if_slower, warn_of_no_library
 from qcc.compiler.measure.evidence import Evidence, warn_of_generated_steps
@@ -44,6 +48,7 @@ from qcc.compiler.report.reach import reach
 from qcc.compiler.report.result import Result
 from qcc.compiler.runtime.build_kernels import runs_here, warn_of_no_ops
 from qcc.compiler.runtime.count_served import build_counted
+from qcc.compiler.scores.check import DROP
 from qcc.compiler.verify.outputs import Verification
 from qcc.compiler.verify.verifier import Verifier
 from qcc.dsl.diagnostics.report import Diagnostics
@@ -55,6 +60,9 @@ from qcc.ir.kernel.op import LinearOp
 from qcc.ir.model.model import Written
 from qcc.ir.open_file import open_file
 from qcc.passes.encode import Encode
+
+OF_A_FILE = ("Q321", "Q324", "Q362", "Q363", "Q411", "Q430")
+"""Warnings about what was written, which go when it is written anew."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,7 @@ class Compilation:
         keep_failed: a file that fails its bounds is kept, under another name.
         read: the files that are read, beside the model's.
         executor: where independent work is done.
+        evaluate: what scores a model, where bounds name a score.
     """
 
     model: Path
@@ -95,6 +104,7 @@ class Compilation:
     keep_failed: bool = False
     read: tuple[Path, ...] = ()
     executor: Executor = HERE
+    evaluate: Given | None = None
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
     chooser: Chooser = field(init=False)
     runs_here: bool = False
@@ -104,6 +114,8 @@ class Compilation:
     """What weights were last stored as, where a bound may fail."""
     evidence: Evidence | None = None
     """What the data says of the rewritten model."""
+    judge: Judge | None = None
+    """What scores written models, where bounds name a score."""
 
     def __post_init__(self) -> None:
         self.chooser, self._target = runtime_chooser(self.policy), target_of(self.policy)
@@ -119,6 +131,7 @@ class Compilation:
         progress: Progress,
         keep_failed: bool = False,
         executor: Executor = HERE,
+        evaluate: Given | None = None,
     ) -> "Compilation":
         """A run that may begin: what it reads is no file that it writes.
 
@@ -128,9 +141,10 @@ class Compilation:
         target = output_path(model, output)
         calibrate = policy.calibrate.path if policy.calibrate else None
         adapters = (path for one in adapter_sources(policy) for _, path in one.files)
-        read = input_files([*(source.path for source in policy.sources), calibrate, data, *adapters])
+        read = input_files([*(source.path for source in policy.sources), calibrate, data, evaluate, *adapters])
         check_model(model, target, keep_failed, read)
-        return cls(model, target, policy, data, Phases(progress), dims or {}, keep_failed, tuple(read), executor)
+        told = Phases(progress), dims or {}, keep_failed, tuple(read), executor, evaluate
+        return cls(model, target, policy, data, *told)
 
     def run(self, plan: Plan | PlanFile | None) -> Result:
         """All of it, under a plan if one is given.
@@ -139,11 +153,7 @@ class Compilation:
             QccError: the policy, the model, the data or the plan is at fault.
         """
         opened = self._open(plan)
-        with self.phases.phase("reference"):
-            verifier = Verifier(
-                opened.file.model.reference, opened.data, self.policy.verify, self.diagnostics, self.executor
-            )
-            verifier.see_finite(opened.graph)
+        verifier = self._verifier(opened)
         before, opened = opened.graph, self._rewrite(opened)
         with staging(self.output) as folder:
             staged = folder / self.output.name
@@ -157,6 +167,7 @@ class Compilation:
                 settled = replace(made, decision=settled.decision, losses=settled.losses)
                 times = self._time(other, settled, staged, library)
             back.tell(verification, self.diagnostics)
+            see_budget((settled, library, verification), self.policy.budget)
             forms_timed = isinstance(self.chooser, FormChooser) and self.chooser.kernels is not None
             warn_if_slower(times, forms_timed, self.diagnostics)
             verification = self._located(opened, (settled, library, verification), verifier)
@@ -184,10 +195,14 @@ class Compilation:
         made = self._made(opened, staged, verifier, before)
         if copies(made[0].plan):
             return made
+
+        def make(plan: Plan) -> Made:
+            self.diagnostics.forget(OF_A_FILE)
+            return self._made(replace(opened, plan=plan), staged, verifier, before)
+
+        made = tightened(opened.plan, made, make)
         locate = partial(self._located, opened, verifier=verifier)
-        return back.until_held(
-            made, locate, lambda other: self._made(replace(opened, plan=other), staged, verifier, before)
-        )
+        return back.until_held(made, locate, make)
 
     def _made(self, opened: _Opened, staged: Path, verifier: Verifier, before: Graph) -> Made:
         """The model and its library, written and verified."""
@@ -198,10 +213,22 @@ class Compilation:
         with self.phases.phase("verify"):
             runner = partial(opened.file.model.runner, staged, providers=self._target.providers)
             kernels = partial(runner, library) if library and self.runs_here else None
-            return settled, library, verifier.verify(runner, kernels, before, encoded)
+            verification = verifier.verify(runner, kernels, before, encoded)
+        if self.judge is not None:
+            with self.phases.phase("judge"):
+                verification = self.judge.added(verification, runner, kernels)
+        return settled, library, verification
+
+    def _verifier(self, opened: _Opened) -> Verifier:
+        """What holds written models to the original, on data that is given or generated."""
+        bounds = [bound for bound in self.policy.verify if bound.metric != DROP]
+        with self.phases.phase("reference"):
+            found = Verifier(opened.file.model.reference, opened.data, bounds, self.diagnostics, self.executor)
+            found.see_finite(opened.graph)
+        return found
 
     def _keep(self, name: str, encoded: Encoded) -> None:
-        if self.policy.verify:
+        if self.policy.verify or self.judge is not None:
             self.encoded[name] = encoded
 
     def _located(self, opened: _Opened, made: Made, verifier: Verifier) -> Verification:
@@ -212,8 +239,10 @@ class Compilation:
         names = {name for step in settled.plan.steps if isinstance(step.action, Encode) for name in step.weights}
         encoded = {name: one for name, one in self.encoded.items() if name in names}
         data, tick = verifier.reference.samples, self.phases.counter("locate")
+        lost = not all(check.passed for check in verification.scores)
         with self.phases.phase("locate"):
-            return replace(verification, losers=most_lost(opened.graph, encoded, data, tick))
+            found = blamed(self.judge, opened.graph, encoded, tick) if self.judge is not None and lost else ()
+            return replace(verification, losers=found or most_lost(opened.graph, encoded, data, tick))
 
     def _faster(
         self, opened: _Opened, settled: Settled, made: tuple[Path, Path | None], times: ModelTimes
@@ -256,7 +285,14 @@ class Compilation:
 
     def decide(self, plan: Plan | PlanFile | None) -> Settled:
         """What `run` decides, which is not verified; the file that it takes to decide is left to the caller."""
-        return self._build(self._rewrite(self._open(plan)), self.output)
+        opened = self._open(plan)
+        if self.judge is None or opened.plan.decided:
+            return self._build(self._rewrite(opened), self.output)
+        verifier = self._verifier(opened)
+        before, opened = opened.graph, self._rewrite(opened)
+        made = self._held(opened, self.output, verifier, before, self._fall_back(opened, plan))
+        see_budget(made, self.policy.budget)
+        return made[0]
 
     def _open(self, plan: Plan | PlanFile | None) -> _Opened:
         with self.phases.phase("load"):
@@ -268,6 +304,8 @@ class Compilation:
             inputs = inputs.with_more(file for one in sources for file in one.files)
             check_outputs(output_files(self.output, self.keep_failed), (file.path for file in inputs.data))
         data = chosen_data(self.policy, self.data, opened.graph, opened.model.reference(), self.dims)
+        found = data, opened.graph, opened.model.reference, self.diagnostics
+        self.judge, data = judge_of(self.policy, self.evaluate, self.data, *found)
         if isinstance(plan, Lock):
             tell_differences(plan, inputs, data, self.diagnostics)
         if isinstance(plan, PlanFile):
@@ -278,7 +316,7 @@ class Compilation:
         graph = done.graph
         if plan is not None:
             check_plan(plan, graph, self.model)
-        bound = plan or self._bind(graph, data, opened, earlier)
+        bound = plan or foreseen(self._bind(graph, data, opened, earlier), drop_bounds(self.policy))
         self.diagnostics.raise_if_errors()
         warn_of_generated_steps(bound, data, self.diagnostics)
         return _Opened(graph, bound, data, inputs, opened, done.rows)

@@ -13,6 +13,7 @@ from qcc.compiler.console.phases import Progress, silent
 from qcc.compiler.files.source_file import source_file
 from qcc.compiler.files.staging import output_path
 from qcc.compiler.files.system_errors import told
+from qcc.compiler.judge.prepare import Given
 from qcc.compiler.observe.executor import executor_of
 from qcc.compiler.plan.plan import Plan, PlanFile
 from qcc.compiler.repeat import loaded_policy
@@ -31,6 +32,7 @@ def compile(
     example_inputs: object = None,
     output: str | Path | None = None,
     data: Data | None = None,
+    evaluate: Given | None = None,
     definitions: Mapping[str, str] | None = None,
     plan: Plan | PlanFile | None = None,
     dims: Mapping[str, int] | None = None,
@@ -48,6 +50,9 @@ def compile(
         output: the file to write; by default ``<model>.qcc.onnx`` beside the model, or none for a model in memory. A
             PyTorch model whose output is an ``.onnx`` file is exported first, and compiled as ONNX.
         data: calibration data, instead of what the policy names: an ``.npz`` file, a CalibrationDataReader, or feeds.
+        evaluate: what the policy's ``drop(...)`` is measured by: a function that takes a model that runs and returns a
+            score, or one for each sample; a script that defines it as ``evaluate``; or an ``.npz`` file of samples with
+            an array ``labels``. By default the ``labels`` in the calibration data.
         definitions: values of the policy's parameters, as ``-D`` gives them.
         plan: a decided plan, or one that was read from a file, to run instead of the policy's rules.
         dims: sizes of the inputs' free axes by name, for data that is generated.
@@ -68,11 +73,11 @@ def compile(
             target = passing.enter_context(scratch()) / output_path(path, None).name
         loaded = loaded_policy(policy, plan, definitions)
         given = path, loaded, target, data, dims, progress
-        result = Compilation.prepare(*given, keep_failed, executor).run(plan)
+        result = Compilation.prepare(*given, keep_failed, executor, evaluate).run(plan)
         if not is_program(path):
             return result
         result = with_object(result, output is not None) if is_object(model) else result
-        again = _AsOnnx(path, loaded, result.plan, data, dims or {}, jobs)
+        again = _AsOnnx(path, loaded, result.plan, data, evaluate, dims or {}, jobs)
         weakref.finalize(again, held.pop_all().close)
         return replace(result, as_onnx=again)
 
@@ -85,6 +90,7 @@ class _AsOnnx:
     policy: Policy
     plan: Plan
     data: Data | None
+    evaluate: Given | None
     dims: Mapping[str, int]
     jobs: int
 
@@ -95,6 +101,7 @@ class _AsOnnx:
             self.policy,
             output=output,
             data=self.data,
+            evaluate=self.evaluate,
             plan=self.plan,
             dims=self.dims,
             keep_failed=keep_failed,
@@ -108,6 +115,7 @@ def decide_plan(
     *,
     output: str | Path | None = None,
     data: Data | None = None,
+    evaluate: Given | None = None,
     definitions: Mapping[str, str] | None = None,
     plan: Plan | PlanFile | None = None,
     dims: Mapping[str, int] | None = None,
@@ -122,6 +130,6 @@ def decide_plan(
     with told(), scratch() as folder, source_file(model, None, output) as (path, target):
         written = folder / output_path(path, target).name
         loaded = loaded_policy(policy, plan, definitions)
-        compilation = Compilation.prepare(path, loaded, written, data, dims, progress)
+        compilation = Compilation.prepare(path, loaded, written, data, dims, progress, evaluate=evaluate)
         settled = compilation.decide(plan)
         return settled.plan, settled.built.ops, compilation.diagnostics.warnings

@@ -166,6 +166,8 @@ class Encode(Pass):
         Raises:
             Refused: the encoding cannot hold it.
         """
+        if weight.name in context.chosen:
+            return context.chosen[weight.name]
         rounding, why = self._advised(weight, matrix, context)
         return rounding.encode(weight, matrix, self.encoding, context), why
 

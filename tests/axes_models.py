@@ -82,6 +82,16 @@ TOKEN_BLOCKS = {
         "{y}ot = Transpose<perm=[0,2,1,3]>({y}o)\n{y}f = Reshape({y}ot, flat)\n{y}w = MatMul({y}f, {w}o_16x16)\n"
         "{y} = Add({x}, {y}w)"
     ),
+    "keys_in_batches": (  # as torch exports attention: heads and batch are one axis while keys are transposed
+        "{y}q = MatMul({x}, {w}q_16x16)\n{y}qb = Add({y}q, {w}qb_16)\n{y}k = MatMul({x}, {w}k_16x16)\n"
+        "{y}v = MatMul({x}, {w}v_16x16)\n{y}qr = Reshape({y}qb, heads)\n{y}kr = Reshape({y}k, heads)\n"
+        "{y}vr = Reshape({y}v, heads)\n{y}qt = Transpose<perm=[0,2,1,3]>({y}qr)\n"
+        "{y}ks = Transpose<perm=[0,2,1,3]>({y}kr)\n{y}km = Reshape({y}ks, merged_heads)\n"
+        "{y}kn = Transpose<perm=[0,2,1]>({y}km)\n{y}kt = Reshape({y}kn, turned_heads)\n"
+        "{y}vt = Transpose<perm=[0,2,1,3]>({y}vr)\n{y}s = MatMul({y}qt, {y}kt)\n{y}p = Softmax<axis=-1>({y}s)\n"
+        "{y}o = MatMul({y}p, {y}vt)\n{y}ot = Transpose<perm=[0,2,1,3]>({y}o)\n{y}f = Reshape({y}ot, flat)\n"
+        "{y}w = MatMul({y}f, {w}o_16x16)\n{y} = Add({x}, {y}w)"
+    ),
     "grouped_query": (
         "{y}q = MatMul({x}, {w}q_16x16)\n{y}k = MatMul({x}, {w}k_16x8)\n{y}v = MatMul({x}, {w}v_16x8)\n"
         "{y}qr = Reshape({y}q, heads)\n{y}kr = Reshape({y}k, few_heads)\n{y}vr = Reshape({y}v, few_heads)\n"
@@ -167,6 +177,8 @@ NUMBERS = {
     "number1": np.array(1),
     "number2": np.array(2),
     "two_groups": np.array([0, 2, 4, 5, 5]),
+    "merged_heads": np.array([-1, 6, 4]),
+    "turned_heads": np.array([-1, 4, 4, 6]),
     "image": np.array([0, 8, 5, 5]),
     "pads": np.array([0, 1, 0, 0, 0, 1, 0, 0]),
 }

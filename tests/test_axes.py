@@ -68,6 +68,7 @@ PERMUTED: dict[str, list[tuple[int, tuple[int, ...]]]] = {
     "cumulative": [],
     "strided": [(8, ())],
     "attention": [(4, ()), (4, (4,)), (4, (4,)), (16, ())],
+    "keys_in_batches": [(4, ()), (4, (4,)), (4, (4,)), (16, ())],
     "grouped_query": [(2, ()), (2, (2,)), (4, (2,)), (4, (2,)), (16, ()), (16, ())],
 }
 
@@ -83,6 +84,7 @@ SCALED: dict[str, list[tuple[int, tuple[int, ...]]]] = {
     "gated": [(16, ()), (16, ()), (24, ())],
     "layer_norm": [(16, ()), (16, ())],  # behind the gain; before it the norm holds
     "attention": [(4, (4,)), (4, (4,)), (16, ())],
+    "keys_in_batches": [(4, (4,)), (4, (4,)), (16, ())],
     "grouped_query": [(4, (2,)), (4, (2,)), (16, ()), (16, ())],
 }
 

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from qcc.codegen.cpu.library.build import build
-from qcc.codegen.cpu.processors.processors import named
+from qcc.codegen.cpu.processors.processors import CpuProcessor, named, native
+from qcc.codegen.cpu.product import product_of
+from qcc.codegen.cpu.templates import templates
 from qcc.ir.encoding.blocked import FLOAT32
 from qcc.ir.kernel.op import LinearOp, OpError, Tile, parse
-from tests.block_models import drawn, matrix, model, wanted
+from tests.block_models import drawn, model, wanted
 from tests.codegen_models import session, skip_what_is_not_here
 
 pytest.importorskip("tvm")
@@ -18,7 +20,24 @@ pytest.importorskip("tvm")
 FLOAT = 1e-6  # of the largest sum of magnitudes: float32 sums of a few hundred products
 TILES: tuple[Tile, ...] = ((16, 16), (32, 32), (1, 16), (4, 1), (8, 3), (24, 2), (48, 5), (2, 12), (3, 4), (128, 1))
 OPS = [LinearOp(FLOAT32, ("bias",) * (at % 2), tile=tile) for at, tile in enumerate(TILES)]
-OPS += [parse("linear_blocks16x16_fp32_bias_gelu"), parse("linear_blocks16x16_fp32_bias_add_keep_layer_norm")]
+OPS += [
+    parse(f"linear_blocks{name}")
+    for name in (
+        "16x16_fp32_bias_gelu",
+        "16x16_fp32_bias_add_keep_layer_norm",
+        "16x16_int8_channel",
+        "32x32_int8_group32_bias_gelu",
+        "16x48_int4_group96_asym_bias",
+        "48x16_int3_group16",
+        "64x32_int7_channel_asym",
+        "32x32_int8_channel_asym",
+        "16x16_int4_group8_bias",
+        "4x8_int4_channel",
+        "8x4_nf4_group32",
+        "16x16_fp4_group32_e8m0",
+        "16x16_bf16_bias",
+    )
+]
 Built = Callable[[str], Path]
 
 
@@ -28,24 +47,25 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
     def make(target: str) -> Path:
         path = folder / f"{target}.so"
-        return path if path.exists() else build(OPS, (named(target),), path)
+        return path if path.exists() else build(OPS, (named(target),), path, "int8")
 
     return make
 
 
-def check(op: LinearOp, rows: int, seed: int, library: Path | None, threads: int = 1) -> None:
-    down, across = 1 + seed % 5, 1 + seed * 7 % 9
-    stored = drawn(op, down, across, 0.4, seed)
-    outputs, inputs = matrix(op, stored).shape
+def check(op: LinearOp, rows: int, seed: int, library: Path | None, target: CpuProcessor, threads: int = 1) -> None:
+    layer = drawn(op, 1 + seed % 5, 1 + seed * 7 % 9, 0.4, seed)
+    outputs, inputs = layer.dense.shape
     random = np.random.default_rng(seed)
     feeds = {"x": random.standard_normal((rows, inputs)).astype(np.float32)}
     if "added" in op.inputs:
         feeds["added"] = random.standard_normal((rows, outputs)).astype(np.float32)
-    found = session(model(op, stored), library, threads).run(None, feeds)
-    largest = max(1.0, float((np.abs(feeds["x"]) @ np.abs(matrix(op, stored)).T).max(initial=0)))
+    found = session(model(op, layer.stored), library, threads).run(None, feeds)
+    facts = templates(product_of(op), target, "int8")[0].facts(product_of(op))
+    chunk = facts["chunks"] if library is not None and facts.get("rounds") else 0
+    largest = max(1.0, float((np.abs(feeds["x"]) @ np.abs(layer.dense).T).max(initial=0)))
     reach = 10 if "layer_norm" in op.steps else 1  # what a norm multiplies with
     assert found[0].shape == (rows, outputs)
-    assert np.abs(found[0] - wanted(op, stored, feeds)).max() < FLOAT * largest * reach, (op.name, rows)
+    assert np.abs(found[0] - wanted(layer, feeds, chunk)).max() < FLOAT * largest * reach, (op.name, rows)
 
 
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
@@ -53,12 +73,12 @@ def check(op: LinearOp, rows: int, seed: int, library: Path | None, threads: int
 def test_a_kernel_multiplies_as_the_dense_matrix(built: Built, op: LinearOp, target: str) -> None:
     skip_what_is_not_here(target)
     for seed, rows in enumerate((1, 3, 4, 7, 18, 22, 131, 259)):
-        check(op, rows, seed, built(target), 1 + seed % 2)
+        check(op, rows, seed, built(target), named(target), 1 + seed % 2)
 
 
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
 def test_the_body_does_too(op: LinearOp) -> None:
-    check(op, 5, 3, None)
+    check(op, 5, 3, None, native())
 
 
 def test_names_read_back() -> None:
@@ -74,6 +94,9 @@ def test_names_read_back() -> None:
         "linear_blocks16x16_fp32_static",
         "conv1x1_blocks16x16_fp32",
         "linear_fp32",
+        "linear_blocks16x16_int4_group48",
+        "linear_blocks16x16_int8_channel_static",
+        "linear_blocks16x16_fp16",
     ],
 )
 def test_names_reject(name: str) -> None:
@@ -84,7 +107,7 @@ def test_names_reject(name: str) -> None:
 def test_tiles_reject(built: Built) -> None:
     """Numbers of tiles that are not there, and tiles of another size, make no session."""
     op = OPS[0]
-    stored = drawn(op, 3, 4, 0.5, 1)
+    stored = drawn(op, 3, 4, 0.5, 1).stored
     for bad in (
         {"number": stored["number"] + np.array(len(stored["values"]), stored["number"].dtype)},
         {"number": stored["number"].astype(np.int32) - 1},

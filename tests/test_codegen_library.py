@@ -13,7 +13,8 @@ from onnx import FunctionProto, helper
 
 from qcc.codegen.cpu.library.build import build
 from qcc.codegen.cpu.processors.processors import PROCESSORS, CpuProcessor, named, native
-from qcc.codegen.cpu.templates import product_of, templates
+from qcc.codegen.cpu.product import product_of
+from qcc.codegen.cpu.templates import templates
 from qcc.codegen.target.errors import BuildError, TargetError
 from qcc.ir.kernel.op import BIAS, LinearOp, OpError, parse
 from tests.codegen_models import draw, linear, session

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from qcc.codegen.cpu.library.build import build
 from qcc.codegen.cpu.library.spec import served
 from qcc.codegen.cpu.processors.processors import AMX, AVX2, CpuProcessor, named, native
-from qcc.codegen.cpu.templates import IntegerTiles, product_of, templates
+from qcc.codegen.cpu.product import product_of
+from qcc.codegen.cpu.templates import IntegerTiles, templates
 from qcc.codegen.target.machine import cpu_flags
 from qcc.codegen.target.target import Arithmetic
 from qcc.ir.kernel.op import BIAS, LinearOp, parse

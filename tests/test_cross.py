@@ -26,7 +26,7 @@ from qcc.compiler.plan.catalog import schema
 from qcc.compiler.runtime.build_kernels import kernels_of
 from qcc.dsl.load import load_text
 from qcc.ir.kernel.op import LinearOp, parse
-from tests.block_models import drawn, matrix, model, wanted
+from tests.block_models import drawn, model, wanted
 from tests.codegen_models import Layer, draw
 
 ARM, EMULATOR = "armv8.2-dotprod", "qemu-aarch64"
@@ -43,7 +43,9 @@ OPS = tuple(
         ),
     )
 )
-BLOCKS = tuple(map(parse, ("linear_blocks16x16_fp32_bias", "linear_blocks4x1_fp32", "linear_blocks1x16_fp32_gelu")))
+BLOCKS = tuple(
+    map(parse, ("linear_blocks16x16_fp32_bias", "linear_blocks4x1_fp32", "linear_blocks1x16_int8_channel_gelu"))
+)
 FLOAT = 1e-6  # of the sum of magnitudes, as for the kernels that run here
 STEPS = 2e-5  # what gelu and a norm may add
 
@@ -169,15 +171,14 @@ def test_arm_in_an_emulator(program: tuple[Path, Arithmetic]) -> None:
 @needs_emulator
 def test_blocks_on_arm_in_an_emulator(program: tuple[Path, Arithmetic]) -> None:
     for op, rows in itertools.product(BLOCKS, (1, 6, 21)):
-        stored = drawn(op, 3, 8, 0.5, rows)
-        dense = matrix(op, stored)
-        x = np.random.default_rng(rows).standard_normal((rows, dense.shape[1])).astype(np.float32)
-        case = _case_of(op, model(op, stored), 0.0, {"x": x})
+        layer = drawn(op, 3, 8, 0.5, rows)
+        x = np.random.default_rng(rows).standard_normal((rows, layer.dense.shape[1])).astype(np.float32)
+        case = _case_of(op, model(op, layer.stored), 0.0, {"x": x})
         told = subprocess.run([EMULATOR, "-cpu", "max", program[0]], input=case, capture_output=True)
         assert told.returncode == 0, told.stderr
         found = np.frombuffer(told.stdout, np.float32).reshape(rows, -1)
-        largest = (np.abs(x) @ np.abs(dense).T).max()
-        assert np.abs(found - wanted(op, stored, {"x": x})).max() < FLOAT * largest, op.name
+        largest = (np.abs(x) @ np.abs(layer.dense).T).max()
+        assert np.abs(found - wanted(layer, {"x": x})).max() < FLOAT * largest, op.name
 
 
 @needs_tvm

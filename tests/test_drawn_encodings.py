@@ -17,6 +17,7 @@ from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding.formats.composed.bands import Bands
 from qcc.ir.encoding.formats.composed.blocks import Sparse
 from qcc.ir.encoding.formats.composed.codebook import Codebook
+from qcc.ir.encoding.formats.composed.lattice import Lattice
 from qcc.ir.encoding.formats.composed.low_rank import LowRank
 from qcc.ir.encoding.formats.composed.nothing import Nothing
 from qcc.ir.encoding.formats.composed.scattered import ShareOfRow, SomeOfEvery
@@ -47,7 +48,7 @@ SCALED = [(grid, scale) for grid in GRIDS for scale in (PLAIN_NAMES + tuple(scal
 BLOCKED = st.builds(
     lambda pair, block: Blocked(pair[0], block, pair[1]), st.sampled_from(SCALED), st.sampled_from(BLOCKS)
 )
-PLAIN = st.sampled_from([*FLOAT_ENCODINGS.values(), Codebook(16), Codebook(32, 4, 12), Codebook(4, 8)])
+PLAIN = st.sampled_from([*FLOAT_ENCODINGS.values(), Codebook(16), Codebook(32, 4, 12), Codebook(4, 8), Lattice(12)])
 
 
 def composed(inner: st.SearchStrategy[Encoding]) -> st.SearchStrategy[Encoding]:
@@ -147,4 +148,4 @@ def test_what_is_drawn_is_of_every_kind() -> None:
 
     look()
     assert seen >= {"Bands", "Nothing", "Stack", "LowRank", "Signs", "Sparse", "SomeOfEvery", "ShareOfRow"}
-    assert seen >= {"Codebook", "Blocked", "Floats"}
+    assert seen >= {"Codebook", "Lattice", "Blocked", "Floats"}

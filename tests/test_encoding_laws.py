@@ -12,6 +12,7 @@ from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding.formats.composed.bands import Bands
 from qcc.ir.encoding.formats.composed.blocks import Sparse
 from qcc.ir.encoding.formats.composed.codebook import Codebook
+from qcc.ir.encoding.formats.composed.lattice import Lattice
 from qcc.ir.encoding.formats.composed.low_rank import LowRank
 from qcc.ir.encoding.formats.composed.nothing import Nothing
 from qcc.ir.encoding.formats.composed.radix import DIGITS, Radix
@@ -63,6 +64,8 @@ TREES: list[Encoding] = [
     Codebook(64, 2, 24),
     Codebook(256, 4),
     Stack((Codebook(4, 8, 16), BINARY)),
+    Lattice(),
+    Lattice(24),
 ]
 SHAPES = ((40, 64), (12, 88), (7, 33))
 TOLERANCE = 1e-5  # of the largest number: sums of up to 88 products in another order

@@ -12,7 +12,7 @@ import pytest
 
 from qcc.ir.encoding import fit
 from qcc.ir.encoding.algebra import Encoding
-from qcc.ir.encoding.blocked import FLOAT32, FLOAT_ENCODINGS, Blocked
+from qcc.ir.encoding.blocked import FLOAT32, FLOAT_ENCODINGS, Blocked, named
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding.formats.composed.blocks import Sparse
 from qcc.ir.encoding.grid import IntGrid
@@ -20,7 +20,7 @@ from qcc.ir.encoding.packing import planes, unpack
 from qcc.ir.errors import Refused
 from qcc.ir.forms.kernel import KERNEL, kernel_op
 from qcc.ir.graph.ops import Array
-from qcc.ir.kernel.op import parse
+from qcc.ir.kernel.op import parse, unmultiplied
 from qcc.ir.onnx.adapter import OnnxGraph
 from tests.onnx_models import CASES, Case, Emitted, emit, loaded, random, run
 
@@ -260,7 +260,10 @@ REFUSED = [
     ("matmul", FLOAT_ENCODINGS["fp16"], "no kernel multiplies by weights of fp16"),
     ("conv2d", BF16, "convolutions of one point"),
     ("matmul", Sparse(3, 3, 0.5, FLOAT32), "a multiple of 4 outputs or inputs"),
-    ("matmul", Sparse(4, 1, 0.5, Blocked(IntGrid(4))), "blocks of int4"),
+    ("matmul", Sparse(4, 1, 0.5, Blocked(IntGrid(4))), "a multiple of 8 codes"),
+    ("matmul", Sparse(8, 8, 0.5, Blocked(IntGrid(4), group(48))), "not int4 group 48"),
+    ("matmul", Sparse(8, 8, 0.5, Sparse(4, 4, 0.5, FLOAT32)), "no kernel multiplies by blocks of blocks"),
+    ("conv2d_pointwise", Sparse(4, 4, 0.5, FLOAT32), "blocks of linear layers"),
     ("matmul", Sparse(160, 4, 0.5, FLOAT32), "do not divide"),
 ]
 
@@ -283,11 +286,17 @@ def test_kernels_refuse_ragged_rows(columns: int, size: int, tmp_path: Path) -> 
         emit(case, encoding, KERNEL, tmp_path)
 
 
+INSIDE = [FLOAT32, Blocked(IntGrid(4), group(32)), Blocked(IntGrid(5, False)), BF16, named("nf4_group16")]
+
+
 @pytest.mark.parametrize("tile", [(8, 16), (4, 1), (1, 16)], ids=str)
+@pytest.mark.parametrize("inner", INSIDE, ids=lambda one: one.text)
 @pytest.mark.parametrize("name", ["matmul_3d", "gemm_trans_b_bias", "add_4d"])
-def test_blocks_become_one_node(name: str, tile: tuple[int, int], tmp_path: Path) -> None:
-    case = (PLAIN | BIASED)[name]
-    emitted = emit(case, Sparse(*tile, 0.3, FLOAT32, "magnitude"), KERNEL, tmp_path)
+def test_blocks_become_one_node(name: str, inner: Encoding, tile: tuple[int, int], tmp_path: Path) -> None:
+    case, encoding = (PLAIN | BIASED)[name], Sparse(*tile, 0.3, inner, "magnitude")
+    if unmultiplied(encoding):
+        pytest.skip("refused")
+    emitted = emit(case, encoding, KERNEL, tmp_path)
     check(case, emitted, tmp_path / "optimized.onnx")
     assert op_types(tmp_path / "optimized.onnx") <= NOTHING_TO_DECODE
     (node,) = onnx.load(emitted.path).graph.node

@@ -18,7 +18,7 @@ def test_tensors_are_read_as_they_are(tmp_path: Path) -> None:
         "a": RANDOM.standard_normal((3, 4)).astype(np.float32),
         "half": half(RANDOM.standard_normal((2, 5))),
         "none": np.zeros((0, 4), np.float16),
-        "number": np.asarray(7, np.float32),
+        "number": np.array(7, np.float32),
         "places": np.arange(5),
     }
     read = read_tensors(write_safetensors(tmp_path / "a.safetensors", written, {"alpha": "8"}))

@@ -23,7 +23,7 @@ from benchmarks.kernels import WARM, measure, model, ours, rival, session
 from benchmarks.processes.timing import machine
 from qcc.codegen.cpu.library.build import build
 from qcc.codegen.cpu.processors.processors import native
-from qcc.ir.kernel.op import NUMBER, LinearOp, Tile, parse
+from qcc.ir.kernel.op import NUMBER, TILES, LinearOp, Tile, parse
 
 DENSITIES = (0.5, 0.25, 0.1)
 ROWS = (1, 16, 128, 512)
@@ -48,7 +48,11 @@ class Kind:
         return parse(f"linear_blocks{tile[0]}x{tile[1]}_{self.stored}")
 
 
-KINDS = (Kind("fp32", ((16, 16), (32, 32), (1, 16), (4, 1))),)
+KINDS = (
+    Kind("fp32", ((16, 16), (32, 32), (1, 16), (4, 1))),
+    Kind("int8_channel", ((16, 16), (32, 32)), "linear_int8_channel"),
+    Kind("int4_group32", ((16, 16), (32, 32)), "linear_int4_group32"),
+)
 
 
 def sparse(op: LinearOp, size: int, density: float) -> bytes:
@@ -59,8 +63,12 @@ def sparse(op: LinearOp, size: int, density: float) -> bytes:
     count = max(1, round(down * across * density))
     number = np.zeros(down * across, np.int32)
     number[draw.permutation(down * across)[:count]] = np.arange(1, count + 1)
-    values = draw.standard_normal((count, op.tile[0] * op.tile[1]), np.float32) * np.float32(0.05)
-    stored = op.arrays({"tiles.values": values, NUMBER: number.reshape(down, across)})
+    parts: dict[str, np.ndarray] = {NUMBER: number.reshape(down, across)}
+    for name, part in op.encoding.parts((count, op.tile[0] * op.tile[1])).items():
+        codes = draw.integers(0, 1 << min(part.bits, 8), part.shape)
+        values = codes if name == "codes" else draw.uniform(0.01, 0.02, part.shape)
+        parts[f"{TILES}{name}"] = values.astype(part.dtype)
+    stored = op.arrays(parts)
     constants = [numpy_helper.from_array(array, name) for name, array in stored.items()]
     return model([helper.make_node(op.name, op.inputs, ["y"], domain="qcc")], constants)
 

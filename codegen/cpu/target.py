@@ -51,7 +51,7 @@ class Cpu(OnnxRuntime):
         """See `Target.templates`."""
         from qcc.codegen.cpu import templates
 
-        return (*templates.FEW, *templates.MANY, *templates.BLOCKS)
+        return (*templates.FEW, *templates.MANY)
 
     def native(self) -> CpuProcessor:
         """See `Target.native`; it has this machine's caches."""

@@ -5,92 +5,16 @@ the first of `MANY` that does takes over, if one does. TVM is loaded when a func
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from types import ModuleType
 from typing import ClassVar
 
+from qcc.codegen.cpu.block_templates import BLOCKS
 from qcc.codegen.cpu.processors.processors import AMX, AVX2, DOTPROD, VNNI, CpuProcessor
 from qcc.codegen.cpu.processors.tiling import tiling
-from qcc.codegen.cpu.tir.codes import Codes, codes_of
-from qcc.codegen.target.target import Arithmetic, Template
-from qcc.ir.encoding.blocked import Blocked
-from qcc.ir.encoding.blocks import CHANNEL, group
-from qcc.ir.kernel.op import BF16, CHUNK, Leaf, LinearOp, Tile, stored_name, vector_of
+from qcc.codegen.cpu.product import ONE, CpuTemplate, Expr, KernelProduct
 
-Expr = object  # of TVM, which carries no types
-ONE, FOUR, SOME = "one", "four", "some"
-PANEL = 16  # rows that lie side by side
-SEVERAL = 4  # rows that blocks are multiplied with at once
+FOUR = "four"
 ROWS = {ONE: 1, FOUR: 4}
-
-
-@dataclass(frozen=True)
-class KernelProduct:
-    """What ops share functions: how codes are read, one scale for all inputs or by groups, a step of activations.
-
-    Scales are floats by the time that a function reads them, and groups of any size are read by chunks. Of tiles of
-    which some are stored alone, ``tile`` is their extents.
-    """
-
-    encoding: Leaf
-    pointwise: bool = False
-    static: bool = False
-    tile: Tile | None = None
-
-    @property
-    def name(self) -> str:
-        """How names of functions spell it."""
-        if self.pointwise:
-            return "conv1x1"
-        return stored_name(self.encoding, self.tile) + "_static" * self.static
-
-    @property
-    def channel(self) -> bool:
-        """All inputs share a scale."""
-        held = self.encoding
-        return isinstance(held, Blocked) and held.scale is not None and held.block == CHANNEL
-
-    @property
-    def codes(self) -> Codes:
-        """How codes are read."""
-        return codes_of(self.encoding)
-
-
-def product_of(op: LinearOp) -> KernelProduct:
-    """The product whose functions an op calls."""
-    if op.pointwise:
-        return KernelProduct(BF16, pointwise=True)  # their codes are decoded when a layer is made
-    if op.is_float or op.tile is not None:
-        return KernelProduct(op.encoding, tile=op.tile)
-    block = CHANNEL if op.group is None else group(CHUNK)
-    return KernelProduct(Blocked(op.blocked.grid, block), static=op.static)
-
-
-class CpuTemplate(Template[CpuProcessor]):
-    """A way to multiply rows of activations with stored weights.
-
-    The shim calls its functions by their ``words``; what it must know of them beside stands in `facts`.
-    """
-
-    def serves(self, op: LinearOp, processor: CpuProcessor, activations: Arithmetic) -> bool:
-        """See `Template.serves`."""
-        return self in templates(product_of(op), processor, activations)
-
-    @abstractmethod
-    def accepts(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
-        """It multiplies such weights on such a processor, rounding activations as asked for at most."""
-
-    @abstractmethod
-    def functions(self, product: KernelProduct) -> dict[str, str]:
-        """The functions' names by the shim's words."""
-
-    @abstractmethod
-    def make(self, word: str, name: str, product: KernelProduct, processor: CpuProcessor) -> Expr:
-        """The TIR of the function that the shim calls by a word, under a name."""
-
-    def facts(self, product: KernelProduct) -> dict[str, int]:
-        """Fields of the shim's `Family`."""
-        return {}
 
 
 class _Few(CpuTemplate):
@@ -215,48 +139,6 @@ class ExactRows(_Few):
         return gemv_exact.gemv(name, product.codes, rows, processor.has(*VNNI))
 
 
-class BlockRows(CpuTemplate):
-    """Blocks of float32 that are stored alone, some rows at a time."""
-
-    name: ClassVar[str] = "blocks"
-
-    def accepts(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
-        """Those, anywhere."""
-        return product.tile is not None
-
-    def functions(self, product: KernelProduct) -> dict[str, str]:
-        """A function for one row, and one for several."""
-        return {ONE: f"{ONE}_{product.name}", SOME: f"{SOME}_{product.name}"}
-
-    def facts(self, product: KernelProduct) -> dict[str, int]:
-        """How many several rows are, and of how many neighbouring outputs weights lie together."""
-        size, axis = _vector(product)
-        panels = _in_panels(product)
-        return {"together": PANEL if panels else SEVERAL, "lanes": size if axis == 0 else 1, "panels": int(panels)}
-
-    def make(self, word: str, name: str, product: KernelProduct, processor: CpuProcessor) -> Expr:
-        """See `CpuTemplate.make`."""
-        from qcc.codegen.cpu.rows import blocks
-
-        assert product.tile is not None
-        if word == SOME and _in_panels(product):
-            return blocks.panels(name, product.tile)
-        return blocks.product(name, product.tile, 1 if word == ONE else SEVERAL)
-
-
-def _vector(product: KernelProduct) -> tuple[int, int]:
-    """What is multiplied at once of a tile, and along which axis."""
-    assert product.tile is not None
-    found = vector_of(product.tile)
-    assert found is not None
-    return found
-
-
-def _in_panels(product: KernelProduct) -> bool:
-    """Rows lie side by side, since fewer weights of a block do; measured on Zen 3."""
-    return _vector(product)[0] < PANEL
-
-
 class _Tiles(CpuTemplate):
     """Tiles of rows by AMX, from ``rows`` on.
 
@@ -350,15 +232,16 @@ class Convolution(CpuTemplate):
         return conv1x1.pack(name)
 
 
-FEW: tuple[CpuTemplate, ...] = (FloatRows(), VnniRows(), NeonRows(), Avx2Rows(), ExactRows(), Convolution())
+FEW: tuple[CpuTemplate, ...] = (
+    *(FloatRows(), VnniRows(), NeonRows(), Avx2Rows(), ExactRows(), Convolution()),
+    *BLOCKS,
+)
 MANY: tuple[_Tiles, ...] = (FloatTiles(), IntegerTiles(), CodeTiles())
-BLOCKS: tuple[CpuTemplate, ...] = (BlockRows(),)
 
 
 def templates(product: KernelProduct, processor: CpuProcessor, activations: str) -> tuple[CpuTemplate, ...]:
     """Those that make a product's functions: one for few rows, and where there is one, one for many; none at all where
     the processor has no kernel for it.
     """
-    kinds: tuple[tuple[CpuTemplate, ...], ...] = (FEW, MANY) if product.tile is None else (BLOCKS,)
-    found = (next((one for one in all_ if one.accepts(product, processor, activations)), None) for all_ in kinds)
+    found = (next((one for one in all_ if one.takes(product, processor, activations)), None) for all_ in (FEW, MANY))
     return tuple(one for one in found if one is not None)

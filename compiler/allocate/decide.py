@@ -73,19 +73,29 @@ def uniform(plan: Plan, losses: Losses) -> list[Decision]:
         plan: with an open `Allocate`, of whose losses the objective is.
         losses: of the plan's options.
     """
-    allocate = plan.allocate
-    assert allocate is not None
-    problem = _problem(allocate, losses, allocate.fixed)
-    ways = [{_way(one): at for at, one in enumerate(option.candidates)} for option in allocate.options]
+    assert plan.allocate is not None
+    rows = _problem(plan.allocate, losses, plan.allocate.fixed).rows
     found = []
-    for way in ways[0] if ways else ():
-        if not all(way in others for others in ways):
-            continue
-        choice = [others[way] for others in ways]
-        taken = [sum(float(w[at]) for w, at in zip(row.weight, choice, strict=True)) for row in problem.rows]
-        if all(one <= row.bound for one, row in zip(taken, problem.rows, strict=True)):
+    for choice in alike(plan):
+        taken = [sum(float(w[at]) for w, at in zip(row.weight, choice, strict=True)) for row in rows]
+        if all(one <= row.bound for one, row in zip(taken, rows, strict=True)):
             found.append(decision_of(plan, choice, losses))
     return sorted(found, key=lambda one: one.predicted_error)
+
+
+def alike(plan: Plan) -> list[tuple[int, ...]]:
+    """The choices of one way for all weights, those of least bytes first."""
+    allocate = plan.allocate
+    assert allocate is not None
+    ways = [{_way(one): at for at, one in enumerate(option.candidates)} for option in allocate.options]
+    shared = [way for way in (ways[0] if ways else ()) if all(way in others for others in ways)]
+    return sorted((tuple(others[way] for others in ways) for way in shared), key=lambda one: bytes_of(plan, one))
+
+
+def bytes_of(plan: Plan, choice: Sequence[int]) -> float:
+    """What the weights of a choice take, without what stands around them."""
+    assert plan.allocate is not None
+    return sum(one.candidates[at].costs[SIZE] for one, at in zip(plan.allocate.options, choice, strict=True))
 
 
 def _way(candidate: Candidate) -> Hashable:

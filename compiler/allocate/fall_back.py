@@ -14,6 +14,7 @@ from qcc.compiler.metrics.find import judged
 from qcc.compiler.plan.bind import fallbacks, steps_of
 from qcc.compiler.plan.costs import SIZE, costs_of
 from qcc.compiler.plan.plan import Candidate, Kept, Plan, PlanRow, Step
+from qcc.compiler.scores.check import DROP
 from qcc.compiler.verify.outputs import BoundCheck, Loser, Verification
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Policy
@@ -112,6 +113,8 @@ def _surplus(check: BoundCheck) -> float:
     value, limit = check.value, check.bound.quantity.of(1.0)
     if not math.isfinite(value):
         return 1.0
+    if check.bound.metric == DROP:
+        return 1 - AIM * min(limit / value, 1.0)
     noise = judged()[check.bound.metric].noise
     allowed = noise(limit) / max(noise(value), 1e-24)
     return 1 - AIM * min(max(allowed, 0.0), 1.0)

@@ -19,6 +19,8 @@ from qcc.compiler.allocate.choice.closed_form import least_loss
 from qcc.compiler.allocate.decide import (
     BudgetError,
     Decision,
+    alike,
+    bytes_of,
     decide,
     decision_of,
     smallest,
@@ -35,6 +37,7 @@ from qcc.ir.model.model import Written
 from qcc.passes.encode import Encode
 
 ROUNDS = 6
+ROOM = 2e-3  # of the size, that is not worth writing another file
 FAR = 4.0  # times less predicted loss: as much as weights that err together were not seen to make up for
 
 Write = Callable[[Plan], tuple[Built[Graph], Written]]
@@ -51,6 +54,8 @@ class Settled:
     losses: Losses | None = None
     rivals: tuple[float, float] | None = None
     """What the chosen mix of formats and the best single format lose, where both were run."""
+    rounds: int = 0
+    """Files that were written and judged, where what holds was searched for."""
 
 
 def settle(
@@ -70,29 +75,74 @@ def settle(
     if plan.allocate is None:
         return Settled(plan, *write(plan))
     limit = plan.most_bytes if math.isfinite(plan.most_bytes) else None
-    least = smallest(plan)
-    fixed = 0.0
+    least, fixed = smallest(plan), 0.0
     if limit is not None:
-        built, written = write(decision_of(plan, least, None).plan)
-        if written.size_bytes > limit:
-            raise too_small(plan, written.size_bytes)
-        chosen = (option.candidates[at] for option, at in zip(plan.allocate.options, least, strict=True))
-        fixed = written.size_bytes - sum(one.costs[SIZE] for one in chosen)
+        least, size = _smallest_written(plan, least, write, limit)
+        fixed = size - bytes_of(plan, least)
     losses = measure()
+    made = _fitted(plan, write, losses, fixed)
+    if made is None:  # of what was tried, the smallest file fits
+        decision = decision_of(plan, least, losses)
+        made = Settled(decision.plan, *write(decision.plan), decision, losses)
+    return made if together is None else _or_uniform(plan, made, write, together)
+
+
+def _smallest_written(plan: Plan, least: tuple[int, ...], write: Write, limit: float) -> tuple[tuple[int, ...], int]:
+    """The choice of least bytes, and what its file takes; one format for all where only that keeps the limit.
+
+    Several formats bring their own decoders, which in a small model weigh more than what they save.
+
+    Raises:
+        BudgetError: nothing keeps it.
+    """
+    smallest_file = math.inf
+    for choice in dict.fromkeys((least, *alike(plan))):
+        if choice != least and bytes_of(plan, choice) >= min(limit, smallest_file):
+            break
+        size = write(decision_of(plan, choice, None).plan)[1].size_bytes
+        if size <= limit:
+            return choice, size
+        smallest_file = min(smallest_file, size)
+    raise too_small(plan, int(smallest_file))
+
+
+def _fitted(plan: Plan, write: Write, losses: Losses, fixed: float) -> Settled | None:
+    """The best decision whose file keeps the size; None where none was found.
+
+    What the ops around the weights take depends on which formats there are, so it is found out by writing: more is set
+    aside where a file was too large, less where one left room. A file that is not the last to be written is written
+    again.
+    """
+    best: Settled | None = None
+    limit, too_little = plan.most_bytes, -math.inf
     for attempt in range(ROUNDS):
         try:
             decision = decide(plan, losses, fixed)
         except BudgetError:
             if attempt == 0:
                 raise
-            break  # only the smallest file fits
-        built, written = write(decision.plan)
-        if limit is None or written.size_bytes <= limit:
-            made = Settled(decision.plan, built, written, decision, losses)
-            return made if together is None else _or_uniform(plan, made, write, together)
-        fixed += (written.size_bytes - limit) * (attempt + 1)  # other formats, other ops around them
-    decision = decision_of(plan, least, losses)
-    return Settled(decision.plan, *write(decision.plan), decision, losses)
+            break
+        if best is not None and best.decision is not None and decision.choice == best.decision.choice:
+            return best
+        made = Settled(decision.plan, *write(decision.plan), decision, losses)
+        around, over = made.written.size_bytes - bytes_of(plan, decision.choice), made.written.size_bytes - limit
+        if over > 0:
+            too_little = max(too_little, fixed)
+            if best is not None:
+                break
+            fixed = max(fixed + over * (attempt + 1), around)  # other formats, other ops around them
+            continue
+        best = made
+        if math.isinf(limit):
+            return best
+        aside = max(around, too_little)
+        if fixed - aside <= ROOM * limit:
+            return best
+        fixed = (fixed + aside) / 2 if aside == too_little else aside
+    if best is None:
+        return None
+    built, written = write(best.plan)
+    return replace(best, built=built, written=written)
 
 
 def _or_uniform(plan: Plan, made: Settled, write: Write, together: Callable[[], float]) -> Settled:
@@ -136,6 +186,7 @@ def allocation_of(plan: Plan, settled: Settled, graph: Graph) -> Allocation | No
         metric=settled.losses.metric,
         least_error=_least(plan, settled, graph),
         rivals=settled.rivals,
+        rounds=settled.rounds,
     )
 
 

@@ -37,6 +37,15 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         raise _unreadable(path, _kind(path)) from error
 
 
+def names_in(path: Path) -> list[str]:
+    """The names of the arrays of a file; none of what is no such archive, which is told where it is read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(SUFFIX) for name in archive.namelist()]
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return []
+
+
 def check_names(given: Sequence[str], wanted: Sequence[str], origin: str) -> None:
     """Every input has its array.
 

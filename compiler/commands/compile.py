@@ -61,6 +61,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="the file to write (default: MODEL.qcc.onnx or .pt2 beside the model); .onnx exports a .pt2 model first",
     )
     add("--data", metavar="FILE.npz", help="calibration data: arrays named like the inputs, one sample a row")
+    help = "what `drop(...)` is measured by: a script that defines `evaluate(run)`, or samples with an array `labels`"
+    add("--evaluate", metavar="FILE", type=Path, help=help)
     add_dims(parser)
     add("--plan", metavar="FILE", type=Path, help="do what a plan says, of a lock or as text, not the policy's rules")
     add("--keep-failed", action="store_true", help="write a model whose verification fails, under a name that tells it")
@@ -96,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         return _emit_kernels(policy, plan, report, args)
     sizes = dims(args)
     with progress(args.quiet or args.format != "text") as update:
-        given = {"data": args.data, "plan": plan, "dims": sizes, "progress": update}
+        given = {"data": args.data, "evaluate": args.evaluate, "plan": plan, "dims": sizes, "progress": update}
         if args.emit == "plan":
             decided, _, warnings = driver.decide_plan(args.model, policy, output=args.output, **given)
         else:
@@ -163,7 +165,14 @@ def _emit_kernels(policy: "Policy", plan: "PlanFile | None", report: Diagnostics
         raise UsageError(f"kernels for `{kernels.target}` are not shown as `{args.emit}`", f"there are {shown}")
     with progress(args.quiet or args.format != "text") as update:
         decided, ops, warnings = driver.decide_plan(
-            args.model, policy, output=args.output, data=args.data, plan=plan, dims=dims(args), progress=update
+            args.model,
+            policy,
+            output=args.output,
+            data=args.data,
+            evaluate=args.evaluate,
+            plan=plan,
+            dims=dims(args),
+            progress=update,
         )
     if decided.kernels and not ops:
         build_kernels.warn_of_no_ops(report, timed=False)

@@ -9,6 +9,7 @@ from qcc.compiler.calibrate.coverage import Told, coverage_of
 from qcc.compiler.calibrate.parts import held_out
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.console.phases import Phases
+from qcc.compiler.measure.in_order import Chosen, asks_for_order, choose_in_order
 from qcc.compiler.measure.levels import LevelMeter, has_levels
 from qcc.compiler.measure.probe import Probe
 from qcc.compiler.measure.segments import Chain, cut
@@ -54,6 +55,7 @@ class Evidence:
     stored: dict[str, Encoded] = field(default_factory=dict)
     """All weights that were last stored, where formats are chosen."""
     meter: LevelMeter = field(init=False)
+    _ordered: dict[Plan, Chosen] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         judges = held_out(self.data) if self.moments else None
@@ -139,7 +141,19 @@ class Evidence:
             magnitudes=self.magnitudes,
             became=stored,
             advice=self.advice,
+            chosen=self._in_order(decided),
         )
+
+    def _in_order(self, decided: Plan) -> Chosen:
+        """What weights become that are rounded in order; the last answer is remembered."""
+        if not self.moments or not asks_for_order(decided):
+            return {}
+        if decided not in self._ordered:
+            self._ordered.clear()
+            tick = self.phases.counter("encode", sum(len(step.weights) for step in decided.steps))
+            context = Context(tick, grams_of(self.moments), self.moments, advice=self.advice)
+            self._ordered[decided] = choose_in_order(self.graph, decided, self.data, context)
+        return self._ordered[decided]
 
 
 def _lost(allocate: Allocate) -> Additive | None:

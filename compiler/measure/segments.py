@@ -4,7 +4,7 @@ A cut lies where few values are alive. Every piece is one prepared runner in whi
 overridden; a value that a piece only passes on is carried beside it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 
@@ -19,12 +19,21 @@ Values = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of ops: the values it reads, those it makes for later pieces, and the constants of weights in it."""
+    """A stretch of ops: the values it reads, those it makes for later pieces, and the constants of weights in it.
+
+    ``inside`` are all the values that it computes.
+    """
 
     reads: tuple[str, ...]
     makes: tuple[str, ...]
+    inside: frozenset[str]
     alive: frozenset[str]
     constants: tuple[str, ...]
+
+    def carried(self, before: Values, made: Values, outputs: Collection[str] = ()) -> Values:
+        """What there is behind it, of what there was before and what it made."""
+        kept = {name: array for name, array in before.items() if name in self.alive or name in outputs}
+        return {**kept, **{name: made[name] for name in self.makes}}
 
 
 def cut(graph: Graph, most: int = PIECES) -> list[Segment]:
@@ -89,9 +98,7 @@ class Chain:
         piece = self.pieces[at]
         feeds = {name: state[name] for name in piece.reads}
         feeds.update({name: array for name, array in overrides.items() if name in piece.constants})
-        made = self._runners[at](feeds)
-        carried = {name: array for name, array in state.items() if name in piece.alive or name in self._outputs}
-        return {**carried, **made}
+        return piece.carried(state, self._runners[at](feeds), self._outputs)
 
 
 def _alive(graph: Graph, ops: Sequence[Op]) -> list[frozenset[str]]:
@@ -136,6 +143,8 @@ def _pieces(
         read = {name for op in inside for name in op.inputs} & (before | outputs) - made
         makes = sorted(made & (alive[end] | outputs))
         constants = sorted({name for at in range(start, end + 1) for name in readers.get(at, [])})
-        pieces.append(Segment(tuple(sorted(read & before)), tuple(makes), alive[end], tuple(constants)))
+        pieces.append(
+            Segment(tuple(sorted(read & before)), tuple(makes), frozenset(made), alive[end], tuple(constants))
+        )
         before, start = alive[end] | (before & outputs) | (made & outputs), end + 1
     return pieces

@@ -49,7 +49,7 @@ def layer_statistics(
     weights = {weight.name: weight for weight in graph.weights()}
     observer = Observer(graph, samples, tick, executor=executor)
     ops = {op.name: op for op in graph.ops()}
-    read = {name: found for name in moments if name in weights and (found := _read(weights[name], ops)) is not None}
+    read = {name: found for name in moments if name in weights and (found := read_by(weights[name], ops)) is not None}
     grams = {one: observer.ask(one[0], _sum(one[1])) for one in sorted(set(read.values()), key=repr)}
     sizes = {value: observer.ask(value, MagnitudeSum()) for value in sorted(set(magnitudes))}
     observer.gather()
@@ -76,7 +76,7 @@ def _sum(windows: Windows | None) -> GramSum:
     return GramSum() if windows is None else WindowSum(windows=windows)
 
 
-def _read(weight: Weight, ops: Mapping[str, Op]) -> tuple[str, Windows | None] | None:
+def read_by(weight: Weight, ops: Mapping[str, Op]) -> tuple[str, Windows | None] | None:
     """The value whose rows, or whose windows, a weight's matrix multiplies; None where it multiplies neither."""
     for layer in weight.layers:
         if layer.kind is Kind.LINEAR and layer.form_free:

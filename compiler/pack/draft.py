@@ -9,9 +9,8 @@ from qcc.compiler.pack.index import DATA, PackedConstant, PackedModel, PackIndex
 from qcc.compiler.pack.judge import OutputJudge
 from qcc.compiler.pack.near import Nearby, rebuilt
 from qcc.compiler.pack.store import BlobStore
+from qcc.ir.model.packed import BlobPlace, PackSource, Rebuilt
 from qcc.ir.model.whole_files import sha256
-from qcc.ir.onnx.pack.constants import BlobPlace, PackSource
-from qcc.ir.onnx.pack.rebuild import Rebuilt
 
 EASED = (1.0, 1 / 4, 1 / 16, 1 / 256, 0.0)  # shares of the tolerance that constants may be off by, tried in this order
 LEFT = ".qcc-*.draft.onnx"

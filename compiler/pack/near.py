@@ -7,8 +7,7 @@ import numpy as np
 from qcc.compiler.pack.index import PackIndex
 from qcc.compiler.pack.store import BlobStore, digest_of
 from qcc.ir.graph.ops import Array
-from qcc.ir.onnx.pack.constants import PackSource
-from qcc.ir.onnx.pack.rebuild import LowRank, Rebuilt, Sparsely
+from qcc.ir.model.packed import NarrowDelta, PackSource, Rebuilt, Sparsely
 
 MOST_RANK, MORE = 64, 8  # ranks that are looked for, and those that are drawn beside them
 WORTH = 0.5  # of a constant's bytes: what takes more is stored whole
@@ -87,7 +86,7 @@ def rebuilt(source: PackSource, store: BlobStore, near: Nearby, level: float) ->
         return Sparsely(near.base, places, store.put(array.reshape(-1)[few]), len(few))
     assert narrow is not None
     up, down = (part.astype(np.float32) for part in narrow)
-    return LowRank(near.base, store.put(up), store.put(down), up.shape[1])
+    return NarrowDelta(near.base, store.put(up), store.put(down), up.shape[1])
 
 
 def _apart(array: Array, data: Array) -> float:

@@ -12,11 +12,9 @@ from qcc.compiler.pack.judge import OutputJudge
 from qcc.compiler.pack.near import find_near
 from qcc.compiler.pack.store import BlobStore, reading
 from qcc.ir.errors import ModelError
-from qcc.ir.model.options import ONNX
 from qcc.ir.model.whole_files import place, sha256, unfinished
-from qcc.ir.onnx.file.save import whole_size
-from qcc.ir.onnx.pack.constants import PackSource, packed_places
 from qcc.ir.open_file import open_file
+from qcc.ir.pack_file import check_packable, data_files_of, open_pack_source
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ def check_pack(folder: Path) -> PackIndex:
             path = folder / file
             if not path.is_file() or path.is_symlink() or sha256(path) != digest:
                 raise ModelError("Q471", f"`{path}` is missing or is not what was packed", HELP)
-        if others := set(packed_places(folder / name)) - {DATA}:
+        if others := set(data_files_of(folder / name)) - {DATA}:
             raise ModelError("Q471", f"`{folder / name}` reads `{min(others)}`, which is no part of the pack", HELP)
         open_file(folder / name).reference()
     return index
@@ -103,9 +101,7 @@ def check_pack(folder: Path) -> PackIndex:
 def _check_models(models: Sequence[Path]) -> None:
     names: dict[str, Path] = {}
     for path in models:
-        if path.suffix != ONNX or path.name in (INDEX, DATA):
-            help = "export it first: `qcc compile model.pt2 -o model.onnx`"
-            raise ModelError("Q470", f"`{path}` is no ONNX file: packs hold those", help)
+        check_packable(path)
         if path.name in names:
             help = "models keep their names: rename one"
             raise ModelError("Q472", f"`{names[path.name]}` and `{path}` have one name", help)
@@ -139,8 +135,7 @@ def _opened(folder: Path, models: Sequence[Path], add: bool) -> PackIndex:
 
 def _add(index: PackIndex, path: Path, digest: str, within: float | None, data: Path | None) -> None:
     """Put one model into a pack: data first, then the index, the model last."""
-    source = PackSource(path)
-    size = whole_size(path, source.data_files)
+    source = open_pack_source(path)
     if not index.folder.exists():
         index.folder.mkdir()
     if not (index.folder / INDEX).exists():
@@ -153,7 +148,7 @@ def _add(index: PackIndex, path: Path, digest: str, within: float | None, data: 
         else:
             draft.write({})
         text, files = draft.path.read_bytes(), _copied_library(index, path)
-        packed = draft.model(digest, size, within if near else None, error)
+        packed = draft.model(digest, source.size_bytes, within if near else None, error)
         grown = store.commit()
         there = index.models.get(path.name)  # of a run that was stopped
         new_bytes = grown + len(text) if there is None else there.new_bytes

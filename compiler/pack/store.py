@@ -11,8 +11,8 @@ import numpy as np
 from qcc.compiler.pack.index import PackIndex
 from qcc.ir.errors import ModelError
 from qcc.ir.graph.ops import Array
+from qcc.ir.model.packed import BlobPlace
 from qcc.ir.model.whole_files import CHUNK_BYTES
-from qcc.ir.onnx.pack.constants import BlobPlace
 
 SMALL_ALIGNMENT, PAGE = 64, 4096
 PAGED = 1 << 20  # bytes from which a blob begins on a page: less than a half percent is lost

@@ -15,6 +15,7 @@ from qcc.compiler.plan.sources import place
 from qcc.compiler.plan.sparsity import combined, specs_of, warn_blind
 from qcc.compiler.plan.targets import runtime_chooser
 from qcc.compiler.plan.terms import terms_of
+from qcc.compiler.scores.check import DROP
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import KEEP, Assignment, FormatSpec, Policy, Rule
 from qcc.dsl.policy.select import (
@@ -190,7 +191,7 @@ def bind(
             options.append(OpenChoice(one.weight.name, tuple(candidates)))
     activations.report()
     reference = {"size": float(input_bytes), "latency": latency.model_s * 1e3 if latency else 1.0}
-    bounds = [bound for bound in policy.budget if given or bound.argument != GIVEN]
+    bounds = [one for one in policy.budget if one.metric != DROP and (given or one.argument != GIVEN)]
     limits = tuple(Limit(b.metric, b.quantity.of(reference.get(b.metric, 1.0)), b.text) for b in bounds)
     fixed = _fixed(resolved, steps, options, latency)
     allocate = Allocate(policy.minimize, limits, tuple(options), fixed) if options or limits else None

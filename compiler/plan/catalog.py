@@ -14,6 +14,8 @@ from qcc.codegen.target.find import makers, targets
 from qcc.codegen.target.target import Arithmetic
 from qcc.compiler.metrics.find import additive, judged
 from qcc.compiler.plan.formats import families, sparsities, summary
+from qcc.compiler.scores.check import DROP
+from qcc.compiler.scores.find import scores
 from qcc.dsl.policy.schema import Interval, Metric, Off, Property, Schema, TargetKind, Unit
 from qcc.ir.graph.ops import LAYER_KINDS, Kind
 from qcc.ir.model.options import LEAST_RAISED, MOST_RAISED, ExternalData
@@ -21,6 +23,14 @@ from qcc.ir.vocabulary.find import OPS
 from qcc.passes.contract.contract import Activations, Invariant, Pass, Phase, Rounding, SitePass
 
 ON, OFF = "on", "off"
+LOST = Metric(
+    DROP,
+    "<=",
+    {"%": (0, float("inf")), "": (0, float("inf"))},
+    tuple(scores()),
+    summary="what is lost of a score on labels or by a function of your own, as far as samples tell",
+    whole=True,
+)
 BUDGET = {
     "size": Metric(
         "size", "<=", {"%": (0, 100), "B": (0, float("inf"))}, summary="of the written model, of the input's"
@@ -36,8 +46,10 @@ BUDGET = {
     one.name: Metric(one.name, one.relation, one.units, one.arguments, bool(one.arguments), one.summary)
     for one in additive().values()
 }
+BUDGET[DROP] = LOST
 OBJECTIVES = ("output_error", "size", "latency", *(name for name in additive() if name != "output_error"))
 VERIFY = {one.name: Metric(one.name, one.relation, one.units, summary=one.summary) for one in judged().values()}
+VERIFY[DROP] = LOST
 
 
 NO_KERNELS = "none"

@@ -10,6 +10,7 @@ from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.console.fit_table import GAP
 from qcc.compiler.console.percent import percent
 from qcc.compiler.console.terminal import Style, paint, write_line, write_table, write_text, write_topics
+from qcc.compiler.judge.told import score_lines
 from qcc.compiler.metrics.find import additive, to_measure
 from qcc.compiler.metrics.metric import Judged
 from qcc.compiler.report.data import data_lines, plural
@@ -18,6 +19,7 @@ from qcc.compiler.report.layer_tables import footnotes, format_table, layer_tabl
 from qcc.compiler.report.result import Allocation, LayerRow, Result, average_bits
 from qcc.compiler.report.text import MISLEADS
 from qcc.compiler.report.times import latency_lines
+from qcc.compiler.scores.check import DROP
 from qcc.compiler.verify.outputs import BoundCheck, OutputCheck
 from qcc.dsl.diagnostics.excerpt import escape
 from qcc.ir.forms.find import forms
@@ -64,6 +66,7 @@ def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
         "transport": [(_packed_line(result), None)] if result.packed else [],
         "latency": [] if result.times is None else latency_lines(result.times),
         "outputs": [(line, None) for line in _output_lines(result)],
+        "score": [(line, None) for line in score_lines(verification)],
         "verify": verify,
         "allocate": [(line, None) for line in _allocation_lines(result.allocation)],
         "note": [(line, None) for line in result.notes],
@@ -118,7 +121,7 @@ def _asked(one: OutputCheck) -> list[Judged]:
 
 def _bound_line(check: BoundCheck, generated: bool) -> tuple[str, Style | None]:
     verdict = "holds" if check.passed else "FAILS"
-    where = " on generated data" if generated else ""
+    where = " on generated data" if generated and check.bound.metric != DROP else ""
     excuse = f"; {check.excuse}" if check.excuse else ""
     text = f"{check.bound.text}: {verdict}{where}, {measured(check)}{excuse}"
     return text, "red" if not check.passed else "yellow" if check.excuse else "green"
@@ -143,8 +146,12 @@ def _allocation_lines(allocation: Allocation | None) -> list[str]:
         proof = "one format for all, which loses less than the optimum's mix when all weights are run together"
     held = f" on {plural(allocation.held_out, 'sample')} held out" if allocation.held_out else ""
     counts = f"{plural(allocation.candidates, 'candidate')} for {plural(allocation.options, 'layer')}"
+    rounds = [f"the smallest that holds of {allocation.rounds} files that were judged"] if allocation.rounds else []
+    if rounds:
+        proof = f"the least error for the size, {proof}"
     return [
         f"minimize {allocation.objective}{under}: {proof}{error}",
+        *rounds,
         *bound,
         f"{counts}, {allocation.measured:,} of them measured" + held,
     ]

@@ -3,6 +3,7 @@
 import re
 
 from qcc.compiler.console.percent import percent
+from qcc.compiler.judge.told import score_text
 from qcc.compiler.report.result import LayerRow, Result
 from qcc.compiler.verify.outputs import BoundCheck, OutputCheck, Verification
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
@@ -29,12 +30,14 @@ def measured(check: BoundCheck) -> str:
 
 def _failed(check: BoundCheck, result: Result) -> Diagnostic:
     verification = result.verification
-    data = " on generated data" if verification.generated else ""
+    score = next((one for one in verification.scores if one.bound == check.bound), None)
+    data = " on generated data" if verification.generated and score is None else ""
     output = next((one for one in verification.outputs if one.output == check.output), None)
     message = f"verification failed: `{check.bound.text}` does not hold{data}, it is {measured(check)}"
     kept = [f"kept as `{result.output}`"] if result.written else []
-    notes = [*losses(verification), *_notes(output), *kept]
-    return Diagnostic("Q320", message, check.bound.span, _help(result), "; ".join(notes) or None)
+    notes = [*([score_text(score)] if score else []), *losses(verification), *_notes(output), *kept]
+    more = "give more samples with labels, which make it surer; " if score is not None and score.unsure else ""
+    return Diagnostic("Q320", message, check.bound.span, more + _help(result), "; ".join(notes) or None)
 
 
 def _notes(output: OutputCheck | None) -> list[str]:

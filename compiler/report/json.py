@@ -6,6 +6,7 @@ from typing import Any
 
 from qcc.compiler.adapters.merge import MergedAdapter
 from qcc.compiler.build.rewrite_row import RewriteRow
+from qcc.compiler.judge.told import scores_json
 from qcc.compiler.report.result import Allocation, LayerRow, Result, average_bits
 from qcc.compiler.report.times import latency_json
 from qcc.compiler.verify.outputs import OutputCheck, Verification
@@ -50,6 +51,7 @@ def verification_json(verification: Verification) -> dict[str, Any]:
         "outputs": [_output_json(one) for one in verification.outputs],
         "kernel_outputs": [_output_json(one) for one in verification.kernel_outputs],
         "bounds": bounds,
+        "scores": [_finite(one) for one in scores_json(verification)],
         "samples": verification.samples,
         "origin": verification.origin,
         "notes": list(verification.notes),

@@ -74,6 +74,8 @@ class Allocation:
     """What no choice can lose less than, by a closed form; None where no size is bounded."""
     rivals: tuple[float, float] | None = None
     """What the chosen mix of formats and the best single format lost, all weights together, where both were run."""
+    rounds: int = 0
+    """Files that were written and judged, where the smallest that holds its bounds was searched for."""
 
 
 @dataclass(frozen=True)

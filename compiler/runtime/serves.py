@@ -55,7 +55,7 @@ def _constants(op: LinearOp) -> Mapping[str, np.ndarray]:
         parts = {**inside(inner, TILES.rstrip(".")), NUMBER: numbers_below(2, (1, 1))}
     found = op.arrays({name: np.ones(part.shape, part.dtype) for name, part in parts.items()})
     if op.is_float:
-        found = {name: array.astype(ml_dtypes.bfloat16) for name, array in found.items()}
+        found["weight"] = found["weight"].astype(ml_dtypes.bfloat16)
     found |= {"input_scale": np.ones((), np.float32)} if op.static else {}
     outputs = 1 if op.tile is None else op.tile[0]
     return found | {name: np.ones(outputs, np.float32) for name, kind in op.step_inputs if kind == "vector"}

@@ -99,7 +99,7 @@ class _Seen:
         self._first: dict[str, str] = {}
         self._varies: set[str] = set()
         self._count = 0
-        self._read = {layer.input for weight in weights for layer in weight.layers if layer.kind is not Kind.EMBEDDING}
+        self._read = {name for weight in weights for name in _values_read(weight)}
         made = {name for op in self._ops for name in op.outputs}
         inputs = {value.name for value in graph.inputs}
         self._conditions = {op.inputs[0] for op in self._ops if op.function == "where"}
@@ -125,7 +125,7 @@ class _Seen:
         places = [op for op in self._ops if op.name in layers]
         if not any(name in live for op in places for name in op.outputs):
             return CUT_OFF
-        read = [layer.input for layer in weight.layers if layer.kind is not Kind.EMBEDDING]
+        read = _values_read(weight)
         if len(read) < len(weight.layers):
             return ""
         if not any(name in self._nonzero for name in read):
@@ -174,3 +174,8 @@ def _gates(op: Op) -> Iterator[str]:
         yield op.inputs[0]
     if op.function == "mul":
         yield from op.inputs
+
+
+def _values_read(weight: Weight) -> list[str]:
+    """What a weight is multiplied with, where that is a value of the graph."""
+    return [layer.input for layer in weight.layers if layer.kind is not Kind.EMBEDDING and layer.input]

@@ -9,6 +9,7 @@ from qcc.compiler.calibrate.arrays import flattened
 from qcc.compiler.metrics.find import judged, to_measure
 from qcc.compiler.metrics.metric import Judged, Pair
 from qcc.compiler.observe.executor import HERE, Executor
+from qcc.compiler.scores.check import ScoreCheck
 from qcc.compiler.verify.differences import Distance, Measures, changed_numbers, distance
 from qcc.dsl.policy.policy import Bound
 from qcc.ir.graph.graph import Runner
@@ -118,6 +119,8 @@ class Verification:
     """What was not verified, and what the original itself does not keep."""
     losers: tuple[Loser, ...] = ()
     """After a failure, the weights that lose most, the worst first."""
+    scores: tuple[ScoreCheck, ...] = ()
+    """What is lost of the user's scores, where bounds name them."""
 
     @property
     def passed(self) -> bool:
@@ -128,6 +131,11 @@ class Verification:
     def generated(self) -> bool:
         """Nobody gave data."""
         return self.origin == "generated"
+
+    def judged(self, scores: Sequence[ScoreCheck]) -> "Verification":
+        """With what is lost of the user's scores, which is bounded, too."""
+        found = (BoundCheck(one.bound, one.drop.judged, one.passed) for one in scores)
+        return replace(self, bounds=(*self.bounds, *found), scores=tuple(scores))
 
 
 MakeRunner = Callable[[], Runner]

@@ -90,7 +90,9 @@ class _Checker:
     def _bounded_loss(self) -> str:
         """What is minimised where nothing is said: the loss that the budget bounds, or else the language's default."""
         schema = self.context.schema
-        bounded = (bound.metric for bound in self.bounds["budget"].values())
+        bounded = [bound.metric for bound in self.bounds["budget"].values()]
+        if "size" in schema.objectives and any(schema.budget[name].whole for name in bounded):
+            return "size"
         losses = [name for name in bounded if name in schema.objectives and name in schema.verify]
         return losses[0] if losses else schema.objectives[0]
 

@@ -1,6 +1,6 @@
 """Diagnostics collected, and raised."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from qcc.dsl.diagnostics.diagnostic import Diagnostic, Severity
@@ -38,6 +38,10 @@ class Diagnostics:
     ) -> None:
         """Note a warning."""
         self.found.append(Diagnostic(code, message, span, help, note, Severity.WARNING))
+
+    def forget(self, codes: Collection[str]) -> None:
+        """Leave out warnings of some codes, about what has been done anew."""
+        self.found = [one for one in self.found if one.code not in codes or one.severity is Severity.ERROR]
 
     @property
     def errors(self) -> tuple[Diagnostic, ...]:

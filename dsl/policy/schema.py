@@ -103,6 +103,8 @@ class Metric:
     """What may stand in its parentheses, which are then required unless ``optional``."""
     optional: bool = False
     summary: str = ""
+    whole: bool = False
+    """It is measured on the written file: where ``budget`` bounds it, size is minimised if nothing else is asked."""
 
 
 @dataclass(frozen=True)

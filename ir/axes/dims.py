@@ -129,8 +129,10 @@ def product(factors: Iterable[Dim]) -> Dim:
 
 
 def _made(dim: Dim, order: Order, parts: Sequence[Dim]) -> Dim:
+    """A dim of parts. Too many channels are for none of them; of unknown number, a factor that is known stays free."""
     dim._order, dim._parts = order, tuple(parts)
-    _mark(dim, dim._broken, dim._broken)
+    if dim.size is not None:
+        _mark(dim, dim._broken, dim._broken)
     return dim
 
 

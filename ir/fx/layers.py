@@ -3,6 +3,7 @@
 A weight may reach its layer through casts, transpositions and reshapes; the layer is still that of the constant behind.
 """
 
+import operator
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,10 @@ TURNS = frozenset({"permute", "transpose", "t", "numpy_T"})
 
 @dataclass(frozen=True)
 class FoundUse:
-    """A use of an operand: which, with what other input and what bias."""
+    """A use of an operand: which, with what other input and what bias.
+
+    ``inner``: what it is multiplied with is no value of the graph, but made by the op of its input.
+    """
 
     weight: Node
     input: Node
@@ -34,6 +38,7 @@ class FoundUse:
     bias: Node | None = None
     biased: bool = False
     left: bool = False
+    inner: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,6 +175,22 @@ def _index(given: CallArguments) -> Iterator[FoundUse]:
         yield from _embedding({"weight": given["self"], "indices": given["indices"][0]})
 
 
+def _recurrent(function: str) -> Callable[[CallArguments], Iterator[FoundUse]]:
+    """Of each layer and direction the weights of its input and of its state, biases and a projection between them."""
+
+    def read(given: CallArguments) -> Iterator[FoundUse]:
+        taken = given["input"] if "input" in given else given["data"]
+        directions = 2 if given["bidirectional"] else 1
+        each = len(given["params"]) // (given["num_layers"] * directions)
+        for at, weight in enumerate(given["params"]):
+            shape = shape_of(weight)
+            if shape is not None and len(shape) == 2:
+                inner = at % each > 0 or at >= each * directions
+                yield FoundUse(weight, taken, layers.gates(shape, function), biased=True, inner=inner)
+
+    return read
+
+
 _READERS: dict[str, Callable[[CallArguments], Iterator[FoundUse]]] = {
     "linear": _linear,
     **dict.fromkeys(("matmul", "mm", "bmm"), _matmul),
@@ -179,12 +200,15 @@ _READERS: dict[str, Callable[[CallArguments], Iterator[FoundUse]]] = {
     "embedding": _embedding,
     "index_select": _index_select,
     "index": _index,
+    "lstm": _recurrent("lstm"),
+    "gru": _recurrent("gru"),
+    **dict.fromkeys(("rnn_tanh", "rnn_relu"), _recurrent("rnn")),
 }
 
 
 def _reading(traced: FxTraced, constants: Mapping[Node, str], paths: Mapping[Node, str]) -> Reading:
-    node = traced.node
-    modules = [module for module, _ in node.meta.get("nn_module_stack", {}).values() if module]
+    node, recurrent = traced.node, traced.use.kind is Kind.RECURRENT  # whose module has several weights
+    modules = [module for module, _ in node.meta.get("nn_module_stack", {}).values() if module and not recurrent]
     return Reading(
         use=traced.use,
         view=traced.view,
@@ -192,7 +216,7 @@ def _reading(traced: FxTraced, constants: Mapping[Node, str], paths: Mapping[Nod
         stored=dtype_name(traced.constant.meta["val"].dtype),
         constant=constants[traced.constant],
         op=node.name,
-        input=traced.found.input.name,
+        input="" if traced.found.inner else traced.found.input.name,
         result=_result(traced, constants),
         module=str(modules[-1]) if modules else "",
         path=paths[traced.constant],
@@ -202,7 +226,7 @@ def _reading(traced: FxTraced, constants: Mapping[Node, str], paths: Mapping[Nod
 def _result(traced: FxTraced, constants: Mapping[Node, str]) -> LayerOutput:
     """What a layer makes, together with a bias of its own or of the addition behind it."""
     node, found, use = traced.node, traced.found, traced.use
-    own = LayerOutput(node.name)
+    own = LayerOutput(_first_item(node).name)
     if found.biased:
         known = found.bias is not None and _is_bias(found.bias, use, _rank(node), constants)
         return LayerOutput(node.name, constants[found.bias]) if known and found.bias is not None else own
@@ -216,6 +240,12 @@ def _result(traced: FxTraced, constants: Mapping[Node, str]) -> LayerOutput:
     if add.meta["val"].dtype != node.meta["val"].dtype or not _is_bias(bias, use, _rank(node), constants):
         return own
     return LayerOutput(add.name, constants[bias], add.name)
+
+
+def _first_item(node: Node) -> Node:
+    """The first of several results, or the one that there is."""
+    items = (user for user in node.users if user.target is operator.getitem and user.args[1] == 0)
+    return next(items, node)
 
 
 def _is_bias(node: Node, use: Use, rank: int | None, constants: Container[Node]) -> bool:

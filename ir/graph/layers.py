@@ -92,10 +92,10 @@ def table(shape: Shape | None) -> Use | None:
 
 
 def gates(shape: Shape | None, function: str) -> Use | None:
-    """A weight ``[directions, gates * hidden, in]`` of a recurrent op: a row is one channel of one gate."""
-    if shape is None or len(shape) != 3:
+    """A weight ``[gates * hidden, in]`` of a recurrent op, for each direction or one: a row is a channel of a gate."""
+    if shape is None or len(shape) not in (2, 3):
         return None
-    return Use(MatrixView(shape, (0, 1)), Kind.RECURRENT, form_free=False, function=function)
+    return Use(MatrixView(shape, tuple(range(len(shape) - 1))), Kind.RECURRENT, form_free=False, function=function)
 
 
 def einsum_terms(equation: str) -> tuple[list[str], str]:

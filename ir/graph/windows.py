@@ -52,7 +52,7 @@ class Windows:
         total = prod(counts)
         if not total:
             return np.zeros((0, array.shape[1] * prod(self.kernel)), array.dtype)
-        picked = np.unique(np.linspace(0, total - 1, min(MOST, total)).astype(np.int64))
+        picked = _picked(total)
         places = np.unravel_index(picked, counts)
         taps = np.unravel_index(np.arange(prod(self.kernel)), self.kernel)
         index = tuple(
@@ -62,3 +62,12 @@ class Windows:
         flat = np.ravel_multi_index(index, padded.shape[2:])
         found = padded.reshape(*padded.shape[:2], -1)[:, :, flat]  # [n, channels, windows, taps]
         return np.ascontiguousarray(found.swapaxes(1, 2)).reshape(array.shape[0] * len(picked), -1)
+
+    def results(self, array: Array) -> Array:
+        """What a convolution makes ``[n, channels, ...]`` of the same windows ``[rows, channels]``."""
+        flat = array.reshape(*array.shape[:2], -1)
+        return np.ascontiguousarray(flat[:, :, _picked(flat.shape[2])].swapaxes(1, 2)).reshape(-1, array.shape[1])
+
+
+def _picked(total: int) -> Array:
+    return np.unique(np.linspace(0, total - 1, min(MOST, total)).astype(np.int64))

@@ -18,7 +18,7 @@ from qcc.ir.encoding.algebra import Encoding, MatrixShape, Part, Parts
 from qcc.ir.encoding.blocked import FLOAT32, FLOAT_ENCODINGS, Blocked, Floats, integers, named
 from qcc.ir.encoding.blocks import CHANNEL, Block
 from qcc.ir.encoding.grid import TableGrid
-from qcc.ir.encoding.packing import pack, planes
+from qcc.ir.encoding.packing import UNIT, pack, planes
 from qcc.ir.vocabulary.definition import EpilogueStep, Operand
 from qcc.ir.vocabulary.find import STEPS as VOCABULARY_STEPS
 
@@ -58,7 +58,7 @@ def unmultiplied(encoding: Encoding) -> str:
     """Why no kernel multiplies by weights of an encoding; empty if one does.
 
     Kernels know integers of 2 to 8 bits with scales that are floats, tables that fit a register with scales that are
-    floats or stand in a byte for one of a table, and bfloat16; of tiles that are stored alone, float32.
+    floats or stand in a byte for one of a table, and bfloat16; of tiles that are stored alone, float32, too.
     """
     if encoding.undecodable:
         return encoding.undecodable
@@ -78,7 +78,16 @@ def _tiles_unmultiplied(tile: Tile, inner: Encoding) -> str:
     if vector_of(tile) is None:
         least = VECTORS[-1]
         return f"kernels take blocks of a multiple of {least} outputs or inputs, not of {tile[0]}x{tile[1]}"
-    return "" if inner == FLOAT32 else f"no kernel multiplies by blocks of {inner.text}"
+    if inner == FLOAT32:
+        return ""
+    size = tile[0] * tile[1]
+    if not isinstance(inner, Blocked):
+        return f"no kernel multiplies by blocks of {inner.text}"
+    if size % UNIT:
+        return f"kernels take blocks of a multiple of {UNIT} codes, not of {tile[0]}x{tile[1]}"
+    if inner.scale is not None and (inner.block.rows != 1 or size % (inner.block.columns or 1)):
+        return f"kernels take blocks whose scales are by block or by groups that divide it, not {inner.text}"
+    return unmultiplied(inner)
 
 
 def vector_of(tile: Tile) -> tuple[int, int] | None:
@@ -121,8 +130,8 @@ class LinearOp:
             self._check_codes()
         elif reason := _tiles_unmultiplied(self.tile, self.encoding):
             raise OpError(reason)
-        elif self.pointwise:
-            raise OpError("blocks are of linear layers")
+        elif self.pointwise or self.static:
+            raise OpError("blocks are of linear layers, and what those read has no step")
         if self.static and (integers(self.encoding) is None or self.group is not None or self.pointwise):
             raise OpError("activations with a static step meet codes of linear layers with one scale a channel")
         whole = [step for step in self.steps if STEPS[step].whole]

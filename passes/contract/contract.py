@@ -110,6 +110,7 @@ class Context:
     how large its numbers are. ``takes`` tells whether a site, by its subject, is
     to be treated: a search for a guilty one leaves some out. ``became`` is told what weights are stored as. ``advice``
     remembers what data recommends in place of a way of rounding, while weights and moments are the same.
+    ``chosen`` holds what weights are to be stored as, and why, by name, where that has been found in order.
     """
 
     progress: Callable[[str], None] = _silent
@@ -120,6 +121,7 @@ class Context:
     takes: Callable[[str], bool] = _every
     became: Callable[[str, Encoded], None] = _ignored
     advice: "MutableMapping[Hashable, tuple[Rounding, str]]" = field(default_factory=dict)
+    chosen: Mapping[str, tuple[Encoded, str]] = field(default_factory=dict)
 
     def blocked(self, name: str) -> Blocked | None:
         """What a weight will be stored in, if that is codes by blocks."""
@@ -237,6 +239,10 @@ class Rounding(ABC):
 
     property: ClassVar[str] = "rounding"
     uses_gram: ClassVar[bool] = False
+
+    def goes_in_order(self) -> bool:
+        """Weights are rounded in the order in which the model reads them, each on what those before it became."""
+        return False
 
     def advised(
         self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context

@@ -30,6 +30,12 @@ class Factor:
         found[self.order] = 1 / np.diag(self.upper).astype(np.float64) ** 2
         return found
 
+    def solved(self, matrix: Array) -> Array:
+        """A matrix ``[rows, in]`` times the inverse."""
+        found = np.empty(matrix.shape, np.float32)
+        found[:, self.order] = matrix[:, self.order] @ self.upper.T @ self.upper
+        return found
+
 
 def inverse_factor(gram: Array, damping: float, together: int = 1) -> Factor:
     """The factor of the inverse of a matrix with ``damping`` times its diagonal's mean added to the diagonal.

@@ -22,6 +22,9 @@ class Moments:
         held_rows: how many of the rows are theirs; none if nothing could be held out.
         hidden_rows: how many more there were that a mask hides.
         repeated_rows: how many of the rows are of samples that were there before.
+        pull: where inputs ``X`` are a compressed model's, what the float weights leave undone on them, ``D'X / rows``
+            ``[out, in]`` with ``D`` what the layer must add to ``XW'``; None where inputs are the float model's own.
+        held_pull: the same of the samples held out.
     """
 
     gram: Array
@@ -30,6 +33,8 @@ class Moments:
     held_rows: int
     hidden_rows: int = 0
     repeated_rows: int = 0
+    pull: Array | None = None
+    held_pull: Array | None = None
 
     @property
     def judged(self) -> bool:
@@ -50,9 +55,17 @@ class Moments:
     @property
     def seen(self) -> Array:
         """The Gram matrix of the samples that are not held out."""
+        return self._seen(self.gram, self.held)
+
+    @property
+    def seen_pull(self) -> Array | None:
+        """The pull of the samples that are not held out."""
+        return None if self.pull is None or self.held_pull is None else self._seen(self.pull, self.held_pull)
+
+    def _seen(self, whole: Array, held: Array) -> Array:
         left = self.rows - self.held_rows
-        dtype = self.gram.dtype.type
-        return np.asarray(self.gram * dtype(self.rows / left) - self.held * dtype(self.held_rows / left))
+        dtype = whole.dtype.type
+        return np.asarray(whole * dtype(self.rows / left) - held * dtype(self.held_rows / left))
 
 
 def grams_of(moments: Mapping[str, Moments]) -> dict[str, Array]:

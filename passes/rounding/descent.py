@@ -11,9 +11,10 @@ from qcc.ir.encoding.fit import encoded
 from qcc.ir.encoding.search import Clip
 from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.contract import Between, Context, Rounding, Share
-from qcc.passes.contract.trust import held_by, judged_rows, judging, seen_by, trusted
-from qcc.passes.rounding.gptq import Gptq, by_rows, fitted_to, output_error, round_columns, sweep
+from qcc.passes.contract.trust import aimed, judged, judging, trusted
+from qcc.passes.rounding.gptq import Gptq, by_rows, fitted_to, round_columns, sweep
 from qcc.passes.rounding.nearest import Nearest
+from qcc.passes.rounding.qronos import Qronos
 
 Rule = Literal["cyclic", "random", "southwell", "lipschitz"]
 DOUBLINGS = 7  # of a quarter of a row's usual error: beyond, a code is taken for the last one until it is tried
@@ -38,7 +39,7 @@ class Descent(Rounding):
         sweeps: how often all of a row's codes may be gone over, or as many changes.
         free: of each row's weights that may change, those farthest from what they became, which are nearest to another
             code; all others are frozen.
-        start: where it begins.
+        start: where it begins; from `qronos` on, weights are rounded in the order of the model, as that does.
         damping: see `gptq`.
         clip: how scales are found, see `nearest`.
         doubt: see `gptq`.
@@ -52,10 +53,14 @@ class Descent(Rounding):
     rule: Rule = "lipschitz"
     sweeps: Annotated[int, Between(1, 100)] = 3
     free: Annotated[float, Share(0.01)] = 1.0
-    start: Literal["gptq", "nearest"] = "gptq"
+    start: Literal["gptq", "qronos", "nearest"] = "gptq"
     damping: Annotated[float, Between(0, 10)] = 0.01
     clip: Clip = "mse"
     doubt: Annotated[float, Between(0, 10)] = 1.0
+
+    def goes_in_order(self) -> bool:
+        """As it starts."""
+        return self.start == "qronos"
 
     def advised(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> tuple[Rounding, str]:
         """Descent from what does best on samples held out, or that alone where it does better."""
@@ -66,18 +71,18 @@ class Descent(Rounding):
         here = replace(self, start="nearest")
         if isinstance(first, Gptq):
             here = replace(self, damping=first.damping, doubt=first.doubt)
-        part, held = matrix[judged_rows(matrix.shape[0], encoding)], held_by(weight, moments)
-        seen = seen_by(weight, moments, here.doubt)
-        found = fitted_to(part, encoding, seen, here.damping, self.clip)
+        by = judged(weight, matrix, encoding, moments, here.doubt)
+        meant = by.aimed(here.damping)
+        found = fitted_to(meant, encoding, by.gram, here.damping, self.clip)
         if found.fixed:
             return self, ""
-        here._begin(part, found, seen)
-        before = output_error(part, encoded(part, encoding, found), held)
-        if encoding.summands and here.start == "gptq":  # which rounds level by level; descent starts from one sweep
-            alone = round_columns(part, encoding, seen, here.damping, self.clip)
-            before = min(before, output_error(part, alone, held))
-        here._descend(part, encoding, found, seen)
-        after = output_error(part, encoded(part, encoding, found), held)
+        here._begin(meant, found, by.gram)
+        before = by.lost(encoded(meant, encoding, found).decode())
+        if encoding.summands and here.start != "nearest":  # which rounds level by level; descent starts from one sweep
+            alone = round_columns(meant, encoding, by.gram, here.damping, self.clip)
+            before = min(before, by.lost(alone.decode()))
+        here._descend(meant, encoding, found, by.gram)
+        after = by.lost(encoded(meant, encoding, found).decode())
         if not after < before:
             return first, f"{why}: descent is no better on samples held out"
         return here, f"descent from {why}"
@@ -86,21 +91,23 @@ class Descent(Rounding):
         """How it starts, and what is told of that."""
         if self.start == "nearest":
             return Nearest(self.clip), "to nearest"
-        return Gptq(self.damping, self.clip, self.doubt).advised(weight, matrix, encoding, context)
+        first = Qronos if self.goes_in_order() else Gptq
+        return first(self.damping, self.clip, self.doubt).advised(weight, matrix, encoding, context)
 
     def encode(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> Encoded:
         """Start, and descend; or round to nearest where there is no Gram matrix."""
         gram = trusted(weight, matrix, context, self.doubt)
         if gram is None:
             return Nearest(self.clip).encode(weight, matrix, encoding, context)
-        found = fitted_to(matrix, encoding, gram, self.damping, self.clip)
+        meant = aimed(weight, matrix, context, gram, self.damping)
+        found = fitted_to(meant, encoding, gram, self.damping, self.clip)
         if not found.fixed:
-            self._begin(matrix, found, gram)
-            self._descend(matrix, encoding, found, gram)
-        return encoded(matrix, encoding, found)
+            self._begin(meant, found, gram)
+            self._descend(meant, encoding, found, gram)
+        return encoded(meant, encoding, found)
 
     def _begin(self, matrix: np.ndarray, found: Fitted, gram: np.ndarray) -> None:
-        if self.start == "gptq":
+        if self.start != "nearest":
             sweep(matrix, found, gram, self.damping)
 
     def _descend(self, matrix: np.ndarray, encoding: Encoding, found: Fitted, gram: np.ndarray) -> None:

@@ -15,7 +15,7 @@ from qcc.ir.encoding.search import Clip
 from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.contract import Between, Context, Rounding
 from qcc.passes.contract.factor import inverse_factor
-from qcc.passes.contract.trust import held_by, judged_rows, judging, seen_by, trusted
+from qcc.passes.contract.trust import aimed, judged, judging, trusted
 from qcc.passes.rounding.nearest import Nearest
 
 COLUMNS = 64  # columns whose mutual corrections are made before the rest of the row is touched
@@ -64,15 +64,17 @@ class Gptq(Rounding):
         moments = judging(weight, matrix, context)
         if moments is None:
             return self, ""
-        seen, held = seen_by(weight, moments, self.doubt), held_by(weight, moments)
-        part = matrix[judged_rows(matrix.shape[0], encoding)]
-        found = fitted_to(part, encoding, seen, self.damping, self.clip)
+        by = judged(weight, matrix, encoding, moments, self.doubt)
+        found = fitted_to(by.matrix, encoding, by.gram, self.damping, self.clip)
         if found.fixed:
             return self, ""
-        nearest = output_error(part, encoded(part, encoding, found), held)
-        again = None if encoding.summands else found
+        nearest = by.lost(encoded(by.matrix, encoding, found).decode())
+        again = found if moments.pull is None and not encoding.summands else None
         tried = list(dict.fromkeys(self.damping * more for more in MORE))
-        errors = [output_error(part, round_columns(part, encoding, seen, one, self.clip, again), held) for one in tried]
+        errors = []
+        for one in tried:
+            rounded = round_columns(by.aimed(one), encoding, by.gram, one, self.clip, again)
+            errors.append(by.lost(rounded.decode()))
         best = int(np.argmin(errors))
         if not errors[best] < nearest:
             return Nearest(self.clip), "to nearest, which is better on samples held out"
@@ -83,7 +85,8 @@ class Gptq(Rounding):
         gram = trusted(weight, matrix, context, self.doubt)
         if gram is None:
             return Nearest(self.clip).encode(weight, matrix, encoding, context)
-        return round_columns(matrix, encoding, gram, self.damping, self.clip)
+        meant = aimed(weight, matrix, context, gram, self.damping)
+        return round_columns(meant, encoding, gram, self.damping, self.clip)
 
 
 def round_columns(

@@ -7,7 +7,8 @@ import numpy as np
 from qcc.codegen.cpu.library.spec import chain, chain_name, functions_of, norm, products, served
 from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.processors.tiling import tiling
-from qcc.codegen.cpu.templates import product_of, templates
+from qcc.codegen.cpu.product import product_of
+from qcc.codegen.cpu.templates import templates
 from qcc.codegen.cpu.tir.codes import codes_of
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.grid import TableGrid

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from qcc.codegen.cpu.processors.processors import CpuProcessor
-from qcc.codegen.cpu.templates import CpuTemplate, KernelProduct, product_of, templates
+from qcc.codegen.cpu.product import CpuTemplate, KernelProduct, product_of
+from qcc.codegen.cpu.templates import templates
 from qcc.ir.kernel.op import KEEP, STEPS, LinearOp
 
 

@@ -1,11 +1,65 @@
-/* Weights of which some tiles are stored alone: each a row of the first input, in the order of its number in the last,
- * [tiles down, tiles across], from 1 on; 0 is a tile of zeros, of which nothing is kept here. */
+/* Weights of which some tiles are stored alone: each a row of what the first inputs hold, in the order of its number in
+ * the last, [tiles down, tiles across], from 1 on; 0 is a tile of zeros, of which nothing is kept here. */
 #include "shim.h"
 #include <stdlib.h>
 #include <string.h>
 
 enum { ROWS = 64 /* that all strips of a task are multiplied with while they are in the second cache */,
-       ALONE = 4 /* rows that are faster one by one than filled up */, TURN_WORK = 8 /* products that take as long as a value */ };
+       ALONE = 4 /* rows that are faster one by one than filled up */, TURN_WORK = 8 /* products that take as long as a value */,
+       LANES = 16 };
+static const char NO_MEMORY[] = "qcc: out of memory";
+
+/* What rows of tiles are stored as: numbers, or codes [count, size] with their scales by groups. */
+typedef struct { Layer rows; Input values, scale, zero; uint8_t *codes; int64_t size, group; } Stored;
+
+static void *read_codes(Stored *stored, const void *info) {
+  int widths[4], count = planes_of(stored->rows.spec->bits, widths);
+  Input plane;
+  for (int p = 0, first = 0; p < count; first += widths[p++]) {
+    void *bad = constant(info, 1 + (size_t)p, &plane);
+    if (bad) return bad;
+    if (plane.type == UINT8 && plane.rank == 2 && !p) stored->rows.n = plane.dims[0];
+    int64_t bytes = (stored->size + 7) / 8 * widths[p];
+    if (plane.type != UINT8 || !is_matrix(&plane, stored->rows.n, bytes))
+      return status(INVALID, "qcc: a plane is a matrix of uint8, tiles as rows");
+    if (!p && !(stored->codes = calloc((size_t)stored->rows.n + 1, (size_t)stored->size))) return status(FAIL, NO_MEMORY);
+    int each = 8 / widths[p], mask = (1 << widths[p]) - 1;
+    for (int64_t row = 0; row < stored->rows.n; row++)
+      for (int64_t i = 0; i < stored->size; i++) {
+        uint8_t byte = ((const uint8_t *)plane.data)[row * bytes + i / each];
+        stored->codes[row * stored->size + i] |= (uint8_t)((byte >> widths[p] * (i % each) & mask) << first);
+      }
+  }
+  stored->group = stored->rows.spec->group ? stored->rows.spec->group : stored->size;
+  if (stored->size % stored->group) return status(INVALID, "qcc: tiles are a multiple of the group");
+  stored->rows.groups = stored->size / stored->group;
+  return find_scales(&stored->rows, info, count, &stored->scale, &stored->zero);
+}
+
+static void *read_stored(Stored *stored, const void *info) {
+  int bits = stored->rows.spec->bits;
+  if (bits < 16) return read_codes(stored, info);
+  void *bad = constant(info, 1, &stored->values);
+  if (bad) return bad;
+  if (stored->values.type != (bits == 16 ? BFLOAT16 : FLOAT) || stored->values.rank != 2 || stored->values.dims[1] != stored->size)
+    return status(INVALID, "qcc: tiles are rows of floats, as long as a tile is large");
+  stored->rows.n = stored->values.dims[0];
+  return NULL;
+}
+
+/* A code less its zero; what it stands for, scale included. */
+static int whole_at(const Stored *stored, int64_t row, int64_t i) {
+  return stored->codes[row * stored->size + i] - middle_of(stored->rows.spec, &stored->zero, row * stored->rows.groups + i / stored->group);
+}
+
+static float float_at(const Stored *stored, int64_t row, int64_t i) {
+  const Spec *spec = stored->rows.spec;
+  int64_t at = row * stored->size + i;
+  if (spec->bits == 32) return ((const float *)stored->values.data)[at];
+  if (spec->bits == 16) { union { uint32_t u; float f; } wide = {.u = (uint32_t)((const uint16_t *)stored->values.data)[at] << 16}; return wide.f; }
+  float number = spec->numbers ? spec->numbers[stored->codes[at]] : (float)whole_at(stored, row, i);
+  return number * scale_of(&stored->rows, &stored->scale, row, i / stored->group);
+}
 
 static int64_t number_of(const Input *numbers, int64_t at) {
   return numbers->type == UINT16 ? ((const uint16_t *)numbers->data)[at] : ((const int32_t *)numbers->data)[at];
@@ -21,7 +75,7 @@ static void *find_places(Layer *layer, const Input *numbers, int64_t stored, int
   }
   size_t room = padded((size_t)(kept + 1) * 4);
   layer->starts = aligned_alloc(64, padded((size_t)(down + 1) * 4)), layer->places = aligned_alloc(64, room);
-  if (!layer->starts || !layer->places || !(*of = malloc(room))) return status(FAIL, "qcc: out of memory");
+  if (!layer->starts || !layer->places || !(*of = malloc(room))) return status(FAIL, NO_MEMORY);
   kept = 0;
   for (int64_t at = 0; at < down * across; at++) {
     if (at % across == 0) layer->starts[at / across] = (int32_t)kept;
@@ -33,28 +87,48 @@ static void *find_places(Layer *layer, const Input *numbers, int64_t stored, int
 }
 
 /* A tile [high, wide] with the weights of so many neighbouring outputs for one input side by side. */
-static void turn(const float *from, float *to, int64_t high, int64_t wide, int64_t lanes) {
+static void turn_floats(const Stored *stored, int64_t row, float *to, int64_t high, int64_t wide, int64_t lanes) {
   for (int64_t n = 0; n < high; n++)
-    for (int64_t k = 0; k < wide; k++) to[(n / lanes * wide + k) * lanes + n % lanes] = from[n * wide + k];
+    for (int64_t k = 0; k < wide; k++) to[(n / lanes * wide + k) * lanes + n % lanes] = float_at(stored, row, n * wide + k);
+}
+
+/* The same of whole numbers, two inputs of 16 outputs side by side, and the scale of each output. */
+static void turn_pairs(const Stored *stored, int64_t row, int8_t *to, float *scale, int64_t high, int64_t wide) {
+  for (int64_t n = 0; n < high; n++) {
+    scale[n] = scale_of(&stored->rows, &stored->scale, row, n * wide / stored->group);
+    for (int64_t k = 0; k < wide; k++)
+      to[((n / LANES * wide + k) / 2 * LANES + n % LANES) * 2 + k % 2] = (int8_t)whole_at(stored, row, n * wide + k);
+  }
+}
+
+static void *turn_all(Layer *layer, const Stored *stored, const int32_t *of, int64_t count) {
+  const Spec *spec = layer->spec;
+  int64_t size = stored->size, whole = spec->family->rounds;
+  layer->words = aligned_alloc(64, padded((size_t)(count * size) * (whole ? 1 : 4) + 64));
+  if (whole) layer->scale = aligned_alloc(64, padded((size_t)(count * spec->high) * 4 + 64));
+  if (!layer->words || (whole && !layer->scale)) return status(FAIL, NO_MEMORY);
+  for (int64_t at = 0; at < count; at++)
+    if (whole) turn_pairs(stored, of[at] - 1, (int8_t *)layer->words + at * size, layer->scale + at * spec->high, spec->high, spec->wide);
+    else turn_floats(stored, of[at] - 1, (float *)layer->words + at * size, spec->high, spec->wide, spec->family->lanes);
+  return NULL;
 }
 
 void *fill_tiles(Layer *layer, const void *info) {
   const Spec *spec = layer->spec;
-  int64_t high = spec->high, wide = spec->wide, size = high * wide, count = 0;
-  Input tiles, numbers;
-  void *bad = constant(info, 1, &tiles);
-  if (bad || (bad = constant(info, (size_t)weight_inputs(spec), &numbers))) return bad;
-  if (tiles.type != FLOAT || tiles.rank != 2 || tiles.dims[1] != size)
-    return status(INVALID, "qcc: tiles are rows of float32, as long as a tile is large");
-  if ((numbers.type != UINT16 && numbers.type != INT32) || numbers.rank != 2 || numbers.dims[0] < 1 || numbers.dims[1] < 1)
-    return status(INVALID, "qcc: the numbers of tiles are a matrix of uint16 or int32");
-  layer->n = numbers.dims[0] * high, layer->k = numbers.dims[1] * wide;
+  Stored stored = {.rows = {.spec = spec}, .size = (int64_t)spec->high * spec->wide};
+  Input numbers;
   int32_t *of = NULL;
-  bad = find_places(layer, &numbers, tiles.dims[0], &of, &count);
-  if (!bad && !(layer->words = aligned_alloc(64, padded((size_t)(count * size) * 4 + 4)))) bad = status(FAIL, "qcc: out of memory");
-  for (int64_t at = 0; at < count && !bad; at++)
-    turn((const float *)tiles.data + (of[at] - 1) * size, (float *)layer->words + at * size, high, wide, spec->family->lanes);
-  free(of);
+  int64_t count = 0;
+  void *bad = constant(info, (size_t)weight_inputs(spec), &numbers);
+  if (!bad && ((numbers.type != UINT16 && numbers.type != INT32) || numbers.rank != 2 || numbers.dims[0] < 1 || numbers.dims[1] < 1))
+    bad = status(INVALID, "qcc: the numbers of tiles are a matrix of uint16 or int32");
+  if (!bad) bad = read_stored(&stored, info);
+  if (!bad) {
+    layer->n = numbers.dims[0] * spec->high, layer->k = numbers.dims[1] * spec->wide;
+    bad = find_places(layer, &numbers, stored.rows.n, &of, &count);
+  }
+  if (!bad) bad = turn_all(layer, &stored, of, count);
+  free(of), free(stored.codes);
   return bad;
 }
 
@@ -86,6 +160,12 @@ static int strip(Call *call, int64_t row, int64_t rows, int64_t first, int64_t c
   const float *x = !one && family->panels ? (const float *)call->inputs : call->x;
   int64_t size = 1 << 30;
   Tensor y = {out, 1, 0, 1, 2, 32, 1, &size, NULL, 0};
+  if (family->rounds) {
+    Any args[] = {POINTER((const int16_t *)call->inputs + row * l->k), POINTER(call->steps + row * (l->k / family->chunks)),
+                  POINTER(l->words), POINTER(l->scale), POINTER(l->starts), POINTER(l->places), TENSOR(&y),
+                  NUMBER(one ? rows : rows / family->together), NUMBER(l->k), NUMBER(stride), NUMBER(first), NUMBER(count)};
+    return CALL(one ? family->one : family->some, args);
+  }
   Any args[] = {POINTER(x + row * l->k), POINTER(l->words), POINTER(l->starts), POINTER(l->places), TENSOR(&y),
                 NUMBER(one ? rows : rows / family->together), NUMBER(l->k), NUMBER(stride), NUMBER(first), NUMBER(count)};
   return CALL(one ? family->one : family->some, args);
@@ -118,9 +198,17 @@ void *multiply_tiles(void *context, Call *call) {
   const Family *family = spec->family;
   int64_t down = l->n / spec->high, each = rows_of_strip(spec), strips = (down + each - 1) / each;
   int64_t kept = (int64_t)l->starts[down] * spec->high * spec->wide, whole = whole_rows(call);
+  if (family->rounds) {
+    int64_t chunks = call->rows * (l->k / family->chunks);
+    size_t bytes = padded((size_t)(call->rows * l->k) * 2);
+    if (!(call->inputs = arena(CALL_ARENA, bytes + (size_t)chunks * 4))) return status(FAIL, NO_MEMORY);
+    call->steps = (float *)(call->inputs + bytes);
+    Any args[] = {POINTER(call->x), POINTER(call->inputs), POINTER(call->steps), TENSOR(&none_filled), NUMBER(chunks)};
+    if (CALL(family->quantize, args)) return status(FAIL, "qcc: a kernel failed");
+  }
   if (family->panels && whole) {
     call->tiles = whole / family->together;
-    if (!(call->inputs = arena(CALL_ARENA, (size_t)(whole * l->k) * 4))) return status(FAIL, "qcc: out of memory");
+    if (!(call->inputs = arena(CALL_ARENA, (size_t)(whole * l->k) * 4))) return status(FAIL, NO_MEMORY);
     void *bad = spread_tasks(context, call, side_task, call->tiles, l->k * family->together * TURN_WORK, 1);
     if (bad) return bad;
   }

@@ -18,7 +18,7 @@ from qcc.compiler.metrics.find import additive, judged, to_measure
 from qcc.compiler.metrics.texts import ratio_text, share_text
 from qcc.compiler.plan.text import action_text
 from qcc.compiler.report.data import data_lines
-from qcc.compiler.report.failures import losses, suggestion
+from qcc.compiler.report.failures import losses, measured, suggestion
 from qcc.compiler.report.page.charts import bytes_chart
 from qcc.compiler.report.page.depth import depth_chart, group_size
 from qcc.compiler.report.result import LayerRow, Result, average_bits
@@ -119,6 +119,8 @@ def _count(number: int, noun: str) -> str:
 
 def _bound_value(check: BoundCheck) -> str:
     """The value that a bound was held to."""
+    if check.bound.metric not in judged():
+        return measured(check)
     return judged()[check.bound.metric].text(check.value, check.bound.quantity.unit)
 
 

@@ -37,7 +37,7 @@ def kernel_function(op: LinearOp, opset: int) -> ir.Function:
 
 def _float_product(op: LinearOp) -> Lines:
     if op.tile is not None:
-        weight, lines = "turned", _tiled_weight(op.tile)
+        weight, lines = "turned", _tiled_weight(op, op.tile)
     elif op.is_float:
         weight, lines = _float_weight()
     elif isinstance(op.blocked.grid, TableGrid):
@@ -47,13 +47,21 @@ def _float_product(op: LinearOp) -> Lines:
     return [*lines, f"v0 = MatMul (x, {weight})"]
 
 
-def _tiled_weight(tile: Tile) -> Lines:
+def _tiled_weight(op: LinearOp, tile: Tile) -> Lines:
     """``turned [in, out]`` of tiles: each by its number from all that are stored, behind one of zeros, in its place."""
     high, wide = tile
+    values: str
+    lines: Lines
+    values, lines = "values", []
+    if op.is_float:
+        values, lines = "wide", ["wide = Cast <to: int = 1> (weight)"]
+    elif isinstance(op.encoding, Blocked):
+        values, lines = "weight", _rows_weight(op)
     return [
+        *lines,
         f"zero_shape = Constant <value_ints: ints = [1, {high * wide}]> ()",
         "nothing = ConstantOfShape (zero_shape)",
-        "tiles = Concat <axis: int = 0> (nothing, values)",
+        f"tiles = Concat <axis: int = 0> (nothing, {values})",
         "whole_number = Cast <to: int = 6> (number)",
         "picked = Gather <axis: int = 0> (tiles, whole_number)",
         "counts = Shape (number)",

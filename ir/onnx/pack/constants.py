@@ -1,34 +1,28 @@
 """A model's file as a graph and large constants, which may be put anywhere."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+# ruff: noqa: D102 - the face documents the methods that it asks for
+
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 from onnx import numpy_helper
 
 from qcc.ir.graph.ops import Array
+from qcc.ir.model.packed import BlobPlace, PackSource, Rebuilt
 from qcc.ir.model.whole_files import place, unfinished
 from qcc.ir.onnx.file.external import entries_of, size_of
 from qcc.ir.onnx.file.load import parse
-from qcc.ir.onnx.pack.rebuild import Rebuilt, write_rebuilt
+from qcc.ir.onnx.file.save import whole_size
+from qcc.ir.onnx.pack.rebuild import write_rebuilt
 
 SMALLEST = 1024  # bytes: what is less stays in the graph
 LATEST_PLAIN = 13  # the opset from which all is there that rebuilds a constant
 MAIN = ("", "ai.onnx")
 
 
-@dataclass(frozen=True)
-class BlobPlace:
-    """Where the bytes of a constant lie in a data file."""
-
-    offset: int
-    length: int
-
-
-class PackSource:
+class OnnxPackSource(PackSource):
     """A model that is to lie in a pack.
 
     Args:
@@ -41,7 +35,7 @@ class PackSource:
     def __init__(self, path: Path) -> None:
         located = parse(path)
         self._proto, self._folder = located.proto, located.folder
-        self.data_files = located.data_files
+        self._bytes = whole_size(path, located.data_files)
         _lift(self._proto.graph)
         self._large = {one.name: one for one in self._proto.graph.initializer if _is_large(one)}
         named = [*self._proto.graph.input, *self._proto.graph.output]
@@ -49,19 +43,16 @@ class PackSource:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The large constants, in their order."""
         return tuple(self._large)
 
-    def size(self, name: str) -> int:
-        """The bytes of a constant."""
-        return size_of(self._large[name])
+    @property
+    def size_bytes(self) -> int:
+        return self._bytes
 
     def layout(self, name: str) -> tuple[int, tuple[int, ...]]:
-        """A constant's type, as ONNX numbers them, and shape."""
         return self._large[name].data_type, tuple(self._large[name].dims)
 
     def data(self, name: str) -> Array:
-        """The bytes of a constant, mapped where they lie in a file."""
         tensor = self._large[name]
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             return np.frombuffer(tensor.raw_data, np.uint8)
@@ -70,7 +61,6 @@ class PackSource:
         return np.memmap(file, np.uint8, "r", int(entries.get("offset", "0")), (size_of(tensor),)).view(np.ndarray)
 
     def floats(self, name: str) -> Array | None:
-        """A constant as an array, if it is of float32 and may be computed of others; None otherwise."""
         kind, shape = self.layout(name)
         versions = [one.version for one in self._proto.opset_import if one.domain in MAIN]
         if kind != onnx.TensorProto.FLOAT or name in self._fixed or min(versions, default=0) < LATEST_PLAIN:
@@ -78,20 +68,13 @@ class PackSource:
         return self.data(name).view(np.float32).reshape(shape)
 
     def write(
-        self, path: Path, data: str, places: Mapping[str, BlobPlace], rebuilt: Mapping[str, Rebuilt], pool: "Places"
+        self,
+        path: Path,
+        data: str,
+        places: Mapping[str, BlobPlace],
+        rebuilt: Mapping[str, Rebuilt],
+        pool: Mapping[str, BlobPlace],
     ) -> None:
-        """Write the model with its large constants in a data file beside it.
-
-        Args:
-            path: of the file.
-            data: the data file's name.
-            places: of the constants that lie there as they are.
-            rebuilt: those that are computed of others when a session starts.
-            pool: where the parts of those lie.
-
-        Raises:
-            OSError: it cannot be written.
-        """
         proto = onnx.ModelProto()
         proto.CopyFrom(self._proto)
         kept = [one for one in proto.graph.initializer if one.name not in rebuilt]
@@ -108,10 +91,6 @@ class PackSource:
         with unfinished(path) as made:
             made.write_bytes(proto.SerializeToString(deterministic=True))
             place(made, path)
-
-
-Places = Mapping[str, BlobPlace]
-"""Where blobs lie, by their digests."""
 
 
 def packed_places(path: Path) -> tuple[str, ...]:
@@ -148,13 +127,3 @@ def _refer(tensor: onnx.TensorProto, data: str, found: BlobPlace) -> None:
     tensor.data_location = onnx.TensorProto.EXTERNAL
     for key, value in (("location", data), ("offset", str(found.offset)), ("length", str(found.length))):
         tensor.external_data.add(key=key, value=value)
-
-
-def dtype_text(number: int) -> str:
-    """What people call a type of ONNX."""
-    return ir.DataType(number).name.lower()
-
-
-def digests(ones: Iterable[Rebuilt]) -> set[str]:
-    """The blobs that some constants are computed of."""
-    return {key for one in ones for key in one.blobs}

@@ -1,56 +1,14 @@
 """Constants that are computed of another and a little more when a session starts, by ops that every runtime has."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from onnx import helper
 
+from qcc.ir.model.packed import NarrowDelta, Rebuilt
+
 MARK = "qcc.pack"
-
-
-@dataclass(frozen=True)
-class LowRank:
-    """``base + up @ down``, reshaped; digests of blobs, and the rank."""
-
-    base: str
-    up: str
-    down: str
-    rank: int
-
-    @property
-    def blobs(self) -> tuple[str, ...]:
-        """All that it is computed of."""
-        return self.base, self.up, self.down
-
-    @property
-    def text(self) -> str:
-        """For people."""
-        return f"rank {self.rank}"
-
-
-@dataclass(frozen=True)
-class Sparsely:
-    """``base`` with other numbers at some places, counted through; digests of blobs, and how many."""
-
-    base: str
-    places: str
-    values: str
-    count: int
-
-    @property
-    def blobs(self) -> tuple[str, ...]:
-        """All that it is computed of."""
-        return self.base, self.places, self.values
-
-    @property
-    def text(self) -> str:
-        """For people."""
-        return f"{self.count:,} numbers"
-
-
-Rebuilt = LowRank | Sparsely
 
 
 def write_rebuilt(
@@ -59,7 +17,7 @@ def write_rebuilt(
     """Put the ops that compute a constant at the front of a graph; the constants that they read, with their digests."""
     shape = list(tensor.dims)
     base = _like(f"{name}/{MARK}/base", onnx.TensorProto.FLOAT, shape)
-    if isinstance(how, LowRank):
+    if isinstance(how, NarrowDelta):
         rows, columns = shape[0], int(np.prod(shape[1:]))
         up = _like(f"{name}/{MARK}/up", onnx.TensorProto.FLOAT, [rows, how.rank])
         down = _like(f"{name}/{MARK}/down", onnx.TensorProto.FLOAT, [how.rank, columns])

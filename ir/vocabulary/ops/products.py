@@ -11,8 +11,8 @@ PRODUCTS = (
     OpDef("conv", "conv_transpose", read="groups kernel strides dilations pads", onnx="ConvTranspose",
           aten="conv_transpose1d conv_transpose2d conv_transpose3d"),
     OpDef("embedding", "embedding"),
-    OpDef("recurrent", "lstm", onnx="LSTM"),
-    OpDef("recurrent", "gru", onnx="GRU"),
-    OpDef("recurrent", "rnn", onnx="RNN"),
+    OpDef("recurrent", "lstm", onnx="LSTM", aten="lstm"),
+    OpDef("recurrent", "gru", onnx="GRU", aten="gru"),
+    OpDef("recurrent", "rnn", onnx="RNN", aten="rnn_tanh rnn_relu"),
     OpDef("attention", "attention", read="causal scale heads", onnx="Attention", aten="scaled_dot_product_attention"),
 )  # fmt: skip

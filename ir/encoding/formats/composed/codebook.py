@@ -154,7 +154,7 @@ class FittedCodebook(Fitted):
         table = self._table.astype(np.float32)
         if self.width > 1:
             return np.asarray(table[self._at[rows, columns // self.width], columns % self.width] * scale)
-        at = _nearest(_over(values, scale)[:, None], table)
+        at = _nearest(over(values, scale)[:, None], table)
         self._at[rows, columns] = at
         return np.asarray(table[at, 0] * scale)
 
@@ -163,7 +163,7 @@ class FittedCodebook(Fitted):
         columns = np.arange(start, start + len(values))
         scale = self._scale[rows][:, columns // self._together].astype(np.float32)
         table = self._table.astype(np.float32)[:, : len(values)]
-        at = _nearest(_over(values.T, scale), table)
+        at = _nearest(over(values.T, scale), table)
         self._at[rows, start // self.width] = at
         return np.asarray((table[at] * scale).T)
 
@@ -181,7 +181,7 @@ class FittedCodebook(Fitted):
         return np.repeat(self._scale.astype(np.float32), self._together, 1)[:, : self._columns]
 
     def _tuples(self, matrix: np.ndarray) -> np.ndarray:
-        values = _over(matrix, self._spread())
+        values = over(matrix, self._spread())
         return np.pad(values, ((0, 0), (0, -self._columns % self.width)))
 
 
@@ -214,7 +214,7 @@ class LearnedTable(Composition):
         return Codebook(self.levels, self.size, self.group)
 
 
-def _over(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def over(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Values over scales, none where the scale is zero."""
     found = np.zeros(values.shape, np.float32)
     np.divide(values, scale, out=found, where=scale != 0)

@@ -1,0 +1,102 @@
+"""The templates of weights of which tiles are stored alone."""
+
+from typing import ClassVar
+
+from qcc.codegen.cpu.processors.processors import AVX2, AVX512, CpuProcessor
+from qcc.codegen.cpu.product import ONE, CpuTemplate, Expr, KernelProduct
+from qcc.ir.encoding.blocked import integers
+from qcc.ir.kernel.op import vector_of
+
+SOME = "some"
+LANES = 16  # outputs that lie together, or rows that lie side by side
+SEVERAL = 4  # rows that are multiplied at once
+BYTE = 8
+
+
+class IntegerBlocks(CpuTemplate):
+    """Blocks of whole numbers that are stored alone, times activations that are rounded to int8."""
+
+    name: ClassVar[str] = "blocks by int8"
+    of_tiles: ClassVar[bool] = True
+
+    def accepts(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
+        """Blocks of multiples of 16 with a scale for whole outputs, whose numbers are bytes with a sign."""
+        held = integers(product.encoding)
+        if held is None or product.tile is None or activations == "exact" or not processor.has(*AVX2):
+            return False
+        fits = not any(extent % LANES for extent in product.tile) and held.block.columns % product.tile[1] == 0
+        return fits and (not product.codes.stored_zero or product.codes.bits < BYTE)
+
+    def functions(self, product: KernelProduct) -> dict[str, str]:
+        """A function for one row, one for several, and what rounds activations."""
+        return {
+            "quantize": f"quantize_pairs{_chunk(product)}",
+            ONE: f"{ONE}_{product.name}",
+            SOME: f"{SOME}_{product.name}",
+        }
+
+    def facts(self, product: KernelProduct) -> dict[str, int]:
+        """See `BlockRows.facts`; and how many neighbours share a step of activations."""
+        return {"rounds": 1, "together": SEVERAL, "chunks": _chunk(product)}
+
+    def make(self, word: str, name: str, product: KernelProduct, processor: CpuProcessor) -> Expr:
+        """See `CpuTemplate.make`."""
+        from qcc.codegen.cpu.rows import int8_blocks
+
+        assert product.tile is not None
+        if word == "quantize":
+            return int8_blocks.quantize(name, _chunk(product))
+        lanes = LANES if processor.has(*AVX512) else LANES // 2
+        return int8_blocks.product(name, product.tile, (1 if word == ONE else SEVERAL, lanes, _chunk(product)))
+
+
+def _chunk(product: KernelProduct) -> int:
+    """Neighbouring inputs that share a step of activations."""
+    assert product.tile is not None
+    return 2 * LANES if product.tile[1] % (2 * LANES) == 0 else LANES
+
+
+class BlockRows(CpuTemplate):
+    """Blocks that are stored alone as float32, some rows at a time; others are decoded when a layer is made."""
+
+    name: ClassVar[str] = "blocks"
+    of_tiles: ClassVar[bool] = True
+
+    def accepts(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
+        """All, anywhere."""
+        return product.tile is not None
+
+    def functions(self, product: KernelProduct) -> dict[str, str]:
+        """A function for one row, and one for several."""
+        return {ONE: f"{ONE}_{product.name}", SOME: f"{SOME}_{product.name}"}
+
+    def facts(self, product: KernelProduct) -> dict[str, int]:
+        """How many several rows are, and of how many neighbouring outputs weights lie together."""
+        size, axis = _vector(product)
+        panels = _in_panels(product)
+        return {"together": LANES if panels else SEVERAL, "lanes": size if axis == 0 else 1, "panels": int(panels)}
+
+    def make(self, word: str, name: str, product: KernelProduct, processor: CpuProcessor) -> Expr:
+        """See `CpuTemplate.make`."""
+        from qcc.codegen.cpu.rows import blocks
+
+        assert product.tile is not None
+        if word == SOME and _in_panels(product):
+            return blocks.panels(name, product.tile)
+        return blocks.product(name, product.tile, 1 if word == ONE else SEVERAL)
+
+
+def _vector(product: KernelProduct) -> tuple[int, int]:
+    """What is multiplied at once of a tile, and along which axis."""
+    assert product.tile is not None
+    found = vector_of(product.tile)
+    assert found is not None
+    return found
+
+
+def _in_panels(product: KernelProduct) -> bool:
+    """Rows lie side by side, since fewer weights of a block do; measured on Zen 3."""
+    return _vector(product)[0] < LANES
+
+
+BLOCKS: tuple[CpuTemplate, ...] = (IntegerBlocks(), BlockRows())
