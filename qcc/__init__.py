@@ -1,7 +1,8 @@
 """qcc: a compression compiler for neural networks.
 
-`compile` makes a model smaller as a policy says; `load_policy` reads a policy; `Session` runs what was written. Input
-that is at fault raises `QccError`, a budget that cannot be met `BudgetError`.
+`compile` makes a model smaller as a policy says; `analyze` tells which of its layers are sensitive; `load_policy` reads
+a policy; `Session` runs what was written. Input that is at fault raises `QccError`, a budget that cannot be met
+`BudgetError`.
 
 Nothing is imported before it is asked for, so that `import qcc` costs nothing.
 """
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qcc.compiler.allocate.decide import BudgetError
+    from qcc.compiler.analyze.analyze import analyze
     from qcc.compiler.compile import compile
     from qcc.compiler.plan.policy import load_policy
     from qcc.compiler.runtime.session import Session
@@ -18,12 +20,13 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = ["BudgetError", "QccError", "Session", "__version__", "compile", "load_policy"]
+__all__ = ["BudgetError", "QccError", "Session", "__version__", "analyze", "compile", "load_policy"]
 
 _HOMES = {
     "BudgetError": "qcc.compiler.allocate.decide",
     "QccError": "qcc.dsl.diagnostics.report",
     "Session": "qcc.compiler.runtime.session",
+    "analyze": "qcc.compiler.analyze.analyze",
     "compile": "qcc.compiler.compile",
     "load_policy": "qcc.compiler.plan.policy",
 }

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.observe.statistics import layer_statistics
+from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, group
 from qcc.ir.encoding.fit import encode
@@ -71,7 +72,7 @@ def names(graph: Graph) -> tuple[str, ...]:
     return tuple(weight.name for weight in graph.weights())
 
 
-def context(graph: Graph, fed: Mapping[str, np.ndarray], encoding: Blocked = INT4) -> Context:
+def context(graph: Graph, fed: Mapping[str, np.ndarray], encoding: Encoding = INT4) -> Context:
     found = layer_statistics(graph, Samples((dict(fed),), "drawn"), lambda *_: None, moments=names(graph)).moments
     return Context(grams=grams_of(found), encodings=dict.fromkeys(names(graph), encoding))
 

@@ -164,12 +164,39 @@ def test_what_does_not_go_together_is_told_once(model: Path, rule: str, code: st
     assert [one.code for one in caught.value.diagnostics] == [code]
 
 
-@pytest.mark.parametrize(("sparsity", "reached"), [("dense", False), ("dense | of(2, 4)", True)])
-def test_a_budget_of_bits_counts_what_may_be_left_out(sparsity: str, reached: bool) -> None:
+@pytest.mark.parametrize(
+    ("rule", "bound", "reached"),
+    [
+        ("weights = int4; sparsity = dense", "bits <= 3", False),
+        ("weights = int4; sparsity = dense | of(2, 4)", "bits <= 3", True),
+        ("weights = int4; sparsity = dense | of(2, 4)", "bits <= 2.9", False),
+        ("weights = int4; sparsity = of(2, 4)", "size <= 9%", False),
+        ("weights = int4; sparsity = of(2, 4)", "size <= 10%", True),
+        ("weights = int{4,8}; sparsity = blocks(16x16, keep = 50%)", "bits <= 1.3", False),
+        ("weights = int{4,8}; sparsity = blocks(16x16, keep = 50%)", "bits <= 2", True),
+        ("sparsity = unstructured(keep = 25%)", "bits <= 3", False),
+        ("sparsity = unstructured(keep = 25%)", "bits <= 5", True),
+        ("weights = blocks(16x16, keep = 50%, int8)", "bits <= 2", False),
+        ("weights = blocks(16x16, keep = 50%, int8)", "bits <= 4", True),
+        ("weights = blocks(16x16, keep = 100%, int8)", "bits <= 7", False),
+    ],
+)
+def test_a_budget_of_bits_counts_what_may_be_left_out(rule: str, bound: str, reached: bool) -> None:
     report = Diagnostics()
-    rule = f"qpolicy 1\nrule any {{ weights = int4; sparsity = {sparsity} }}\nbudget {{ bits <= 3 }}"
-    check_reach(load_text(rule, schema()), report)
+    check_reach(load_text(f"qpolicy 1\nrule any {{ {rule} }}\nbudget {{ {bound} }}", schema()), report)
     assert [one.code for one in report.found] == ([] if reached else ["Q233"])
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (2, 5), (7, 11), (64, 64)], ids=str)
+@pytest.mark.parametrize("keep", [0.1, 0.25, 0.3, 0.5, 0.75, 1.0])
+def test_no_matrix_takes_fewer_bits_than_is_told(shape: tuple[int, int], keep: float) -> None:
+    """What `check_reach` goes by holds for the sizes of all matrices, also of few tiles."""
+    inner = Blocked(IntGrid(4))
+    kinds = [Sparse(2, 2, keep, inner), ShareOfRow(inner, "wanda", 0, keep), SomeOfEvery(inner, "wanda", 0, 1, 3)]
+    for one in kinds:
+        assert one.stays is not None
+        share, beside = one.stays
+        assert one.bits_per_weight(shape) >= min(4, 4 * share + beside)
 
 
 @pytest.mark.parametrize("shape", [(48, 96), (45, 91)], ids=str)

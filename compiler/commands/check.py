@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from qcc.codegen.target.interruption import held_back
-from qcc.compiler.commands.options.policies import add_definitions, definitions
+from qcc.compiler.commands.options.policy import add_definitions, definitions
 from qcc.compiler.console import terminal
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.plan.policy import load_policy

@@ -23,6 +23,7 @@ COMMANDS = {
     "fmt": "lay policies out",
     "explain": "say what a diagnostic means, or what a policy does to each layer of a model",
     "inspect": "show what a model is made of",
+    "analyze": "tell which layers of a model are sensitive, in which format",
     "trim": "make a compiled model smaller, whose weights are stacks of levels",
     "expand": "make the model again that was packed for transport",
     "pack": "store models of one family in a folder, each constant once",
@@ -39,7 +40,7 @@ EXAMPLES = """examples:
   qcc explain Q202                           what a diagnostic means
 """
 INPUT, USAGE, DEMAND, BUG, HUNG_UP, INTERRUPTED, TERMINATED = 1, 2, 3, 70, 129, 130, 143
-DEMANDS = ("Q310", "Q320")  # the policy is right, but the model can't be, or isn't, what it demands
+DEMANDS = ("Q310", "Q320", "Q361")  # the policy is right, but the model can't be, or isn't, what it demands
 
 
 class Parser(argparse.ArgumentParser):

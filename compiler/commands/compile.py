@@ -19,7 +19,7 @@ from qcc.codegen.target.find import kernel_stages, spelled_native
 from qcc.codegen.target.interruption import held_back
 from qcc.compiler.commands.cli import DEMAND
 from qcc.compiler.commands.options.dims import add_dims, dims
-from qcc.compiler.commands.options.policies import DEFAULT_POLICY, add_policy, definitions
+from qcc.compiler.commands.options.policy import DEFAULT_POLICY, add_policy, definitions
 from qcc.compiler.console import terminal
 from qcc.compiler.console.progress import progress
 from qcc.compiler.console.usage import UsageError

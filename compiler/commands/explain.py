@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from qcc.codegen.target.interruption import held_back
-from qcc.compiler.commands.options.policies import add_policy, definitions
+from qcc.compiler.commands.options.policy import add_policy, definitions
 from qcc.compiler.console import terminal
 from qcc.compiler.console.usage import UsageError
 from qcc.dsl.diagnostics.pages import explain_code, page

@@ -60,7 +60,7 @@ def _family(one: Format) -> FormatFamily:
 
 
 def _composed(one: type[Composition]) -> FormatFamily:
-    return FormatFamily(one.keyword, summary=summary(one), least_bits=0, arguments=one, fault=_fault)
+    return FormatFamily(one.keyword, summary=summary(one), least_bits=0, arguments=one, fault=_fault, stays=_stays)
 
 
 def _fault(spec: FormatSpec) -> str:
@@ -70,6 +70,11 @@ def _fault(spec: FormatSpec) -> str:
     except ValueError as error:
         return str(error)
     return ""
+
+
+def _stays(spec: FormatSpec) -> tuple[float, float] | None:
+    encoding = encoding_of(spec)
+    return None if encoding is None else encoding.stays
 
 
 @lru_cache

@@ -1,7 +1,7 @@
 """Arguments of formats: from `bands(int4 | int3, int1, share = {10%, 20%})` to what each candidate is made of."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from math import prod
 
@@ -77,7 +77,7 @@ class ArgumentReader:
             if fault := family.fault(spec):
                 self._error("Q204", fault, span)
                 return None
-            found[spec.text] = spec
+            found[spec.text] = replace(spec, stays=family.stays(spec))
         return list(found.values())
 
     def _side_by_side(self, option: Option, given: list[list[object]]) -> list[list[object]]:

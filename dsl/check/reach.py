@@ -6,20 +6,20 @@ from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Bound, FormatSpec, Policy
 
 FLOAT_BITS = 32
+LEAST_FLOAT = 16  # of a weight that stays as it is, which may be float16 already
 
 
 def check_reach(policy: Policy, report: Diagnostics) -> None:
     """Report calibration data that is not there, and bounds of size or bits below what the candidates can reach."""
     _check_data(policy, report)
-    _check_adapters(policy, report)
-    specs = _candidates(policy)
-    if not specs or _thinned(policy):
+    choices = _choices(policy)
+    if not choices:
         return
+    bits, smallest = min(choices, key=lambda choice: choice[0])
     for bound in policy.budget:
-        least, what = _least(bound, specs)
+        least, what = _least(bound, bits)
         if bound.quantity.value < least:
             message = f"no choice of this policy's formats reaches `{bound.text}`"
-            smallest = min(specs, key=lambda spec: spec.least_bits).text
             note = f"the smallest candidate is `{smallest}`: {what}"
             help = "allow fewer bits, such as `int{2,3,4} group 32`, or more of the budget"
             report.error("Q233", message, bound.span, help=help, note=note)
@@ -48,27 +48,48 @@ def _is_file(path: str) -> bool:
         return False
 
 
-def _candidates(policy: Policy) -> list[FormatSpec]:
+def _choices(policy: Policy) -> list[tuple[float, str]]:
+    """The fewest bits of each format that weights may have, also of what may stay of them, and how it is spelled."""
+    formats, sparsities = _asked(policy, "weights"), _asked(policy, "sparsity")
+    kept = [(_bits(spec), spec.text) for spec in formats]
+    left = [
+        (_thinned(spec, bits), f"{spec.text}` of `{text}" if text else spec.text)
+        for spec in sparsities
+        for bits, text in kept or [(LEAST_FLOAT, "")]
+        if spec.stays is not None
+    ]
+    return [*kept, *left]
+
+
+def _asked(policy: Policy, name: str) -> list[FormatSpec]:
     return [
         spec
         for rule in policy.rules
         for one in rule.assignments
-        if one.name == "weights" and isinstance(one.value, tuple)
+        if one.name == name and isinstance(one.value, tuple)
         for spec in one.value
     ]
 
 
-def _thinned(policy: Policy) -> bool:
-    """Some weights may be left out: what is left is not for the formats alone to say."""
-    sparsities = [one.value for rule in policy.rules for one in rule.assignments if one.name == "sparsity"]
-    return any(isinstance(value, tuple) and not all(spec.least_bits for spec in value) for value in sparsities)
+def _bits(spec: FormatSpec) -> float:
+    """The fewest bits of a weight in a format, also where that leaves some out."""
+    if spec.stays is None:
+        return spec.least_bits
+    inner = [_bits(one) for one in (spec.arguments or {}).values() if isinstance(one, FormatSpec)]
+    return _thinned(spec, min(inner, default=LEAST_FLOAT))
 
 
-def _least(bound: Bound, specs: list[FormatSpec]) -> tuple[float, str]:
-    """What a bound cannot be below, and why; 0 where the policy alone does not tell."""
-    bits = min(spec.least_bits for spec in specs)
+def _thinned(spec: FormatSpec, bits: float) -> float:
+    """The same of one that leaves weights out, where others have so many."""
+    assert spec.stays is not None
+    share, beside = spec.stays
+    return min(bits, share * bits + beside)
+
+
+def _least(bound: Bound, bits: float) -> tuple[float, str]:
+    """What a bound cannot be below with so many bits a weight, and why; 0 where the policy alone does not tell."""
     if bound.metric == "bits":
-        return bits, f"{bits:g} bits a weight before its scales"
+        return bits, f"{bits:.3g} bits a weight before its scales"
     if bound.metric == "size" and bound.quantity.unit == "%":
         share = 100 * bits / FLOAT_BITS
         return share, f"{share:.3g}% of float32 before its scales"

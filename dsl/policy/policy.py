@@ -35,6 +35,8 @@ class FormatSpec:
     """The arguments as the language spells them."""
     least_bits: int = field(default=16, compare=False, repr=False)
     """The fewest bits of a weight."""
+    stays: tuple[float, float] | None = field(default=None, compare=False, repr=False)
+    """The least share of weights that is stored, and bits of each weight beside; None where none is left out."""
 
     @property
     def text(self) -> str:

@@ -45,6 +45,10 @@ def _none(_: FormatSpec) -> str:
     return ""
 
 
+def _all(_: FormatSpec) -> None:
+    """No weights are left out."""
+
+
 @dataclass(frozen=True)
 class FormatFamily:
     """Formats of one keyword: ``int4``, ``float``, ``nf4``."""
@@ -63,6 +67,8 @@ class FormatFamily:
     """The frozen dataclass whose fields stand in parentheses behind the keyword; such a family has no words."""
     fault: Callable[[FormatSpec], str] = _none
     """What is wrong with words or arguments that are right one by one."""
+    stays: Callable[[FormatSpec], tuple[float, float] | None] = _all
+    """See `FormatSpec.stays`, of one with arguments in which nothing is wrong."""
 
 
 @dataclass(frozen=True)

@@ -279,10 +279,16 @@ class Encoding(ABC):
 
     @property
     def tile(self) -> MatrixShape | None:
-        """The extents of the tiles of which it stores some, by their parts ``tiles.``, and zeros for all others.
+        """Extents of the tiles of which it stores some, each a row of the one `within`; None if it has none."""
+        return None
 
-        Each is a row of the one encoding `within`; which stands where tells the part ``number``. None if it has none.
-        """
+    def tiles_kept(self, shape: MatrixShape) -> int:
+        """How many of the tiles of a matrix are stored."""
+        return 0
+
+    @property
+    def stays(self) -> tuple[float, float] | None:
+        """The least share of weights that is stored, and bits of each weight beside; None where none is left out."""
         return None
 
     @property

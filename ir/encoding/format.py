@@ -97,6 +97,14 @@ Share = Annotated[float, Limits(1e-4, 1, "%")]
 """An argument spelled ``50%``, which is 0.5."""
 
 
+def least_share(asked: float) -> float:
+    """What a share of a few things is at least, once it is rounded to one or more of them.
+
+    One of 1.5 that were asked for is two thirds; more are less off.
+    """
+    return asked if asked == 1 else asked * 2 / 3
+
+
 def check_share(share: float) -> None:
     """See that a share is one.
 

@@ -18,7 +18,7 @@ GAIN, GATHER_GAIN = 0.01, 0.05  # how much better an order must be: of itself, a
 
 
 @dataclass
-class _Run:
+class Run:
     """One run of the pass: the graph, and of its targets what is known of their inputs, kept up to date."""
 
     graph: Graph
@@ -27,6 +27,10 @@ class _Run:
     powers: dict[str, InputPowers]
     context: Context
     edits: list[Edit] = field(default_factory=list)
+
+    def readers(self, group: Group) -> list[Reader]:
+        """The targets that have a group's channels as inputs."""
+        return readers_of(self.axes, group, self.weights, self.powers, self.context)
 
     def move(self, readers: Sequence[Reader], order: Array) -> None:
         """Note that inputs have moved."""
@@ -79,7 +83,7 @@ class Permute(Rewrite):
         wanted = set(targets)
         weights = {weight.name: weight for weight in graph.weights() if weight.name in wanted}
         powers = powers_of(list(weights.values()), context) if self.uses_gram else {}
-        run = _Run(graph, Axes.of(graph), weights, powers, context)
+        run = Run(graph, Axes.of(graph), weights, powers, context)
         groups = groups_of(run.axes, weights)
         gathers = gathers_of(groups, weights) if self.gathers() else {}
         for group in groups:
@@ -87,19 +91,20 @@ class Permute(Rewrite):
             if site.refused:
                 run.edits.append(site.refusal)
             elif not group.fixed and context.takes(site.subject):
-                self._permute(run, site, group)
+                self.permute(run, site, group)
         for value, readers in gathers.items():
             site = gather_site((value, readers))
             if context.takes(site.subject):
                 self._gather(run, site, value, readers)
         return run.edits
 
-    def _permute(self, run: _Run, site: Site, group: Group) -> None:
+    def permute(self, run: Run, site: Site, group: Group) -> None:
+        """Reorder the channels of a group that may be, if that is better."""
         run.context.progress(site.subject)
-        readers = readers_of(run.axes, group, run.weights, run.powers, run.context)
+        readers = run.readers(group)
         self._reorder(run, site, readers, GAIN, lambda order: run.axes.apply(group, order))
 
-    def _gather(self, run: _Run, site: Site, value: str, weights: Sequence[Weight]) -> None:
+    def _gather(self, run: Run, site: Site, value: str, weights: Sequence[Weight]) -> None:
         def insert(order: Array) -> None:
             for one in readers:
                 run.graph.replace_matrix(one.weight, one.matrix[:, order])
@@ -112,7 +117,7 @@ class Permute(Rewrite):
         self._reorder(run, site, readers, GATHER_GAIN, insert)
 
     def _reorder(
-        self, run: _Run, site: Site, readers: Sequence[Reader], gain: float, act: Callable[[Array], None]
+        self, run: Run, site: Site, readers: Sequence[Reader], gain: float, act: Callable[[Array], None]
     ) -> None:
         """Find an order and use it if it is better."""
         concerned = [one for one in readers if self.concerns(one)]

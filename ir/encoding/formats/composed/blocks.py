@@ -23,7 +23,7 @@ from qcc.ir.encoding.algebra import (
     under,
 )
 from qcc.ir.encoding.blocked import FLOAT32
-from qcc.ir.encoding.format import Composition, Limits, Share, check_share
+from qcc.ir.encoding.format import Composition, Limits, Share, check_share, least_share
 from qcc.ir.encoding.pruning import MOST_ROUNDS, USUAL, By, losses, told
 from qcc.ir.encoding.swaps import exchanged
 
@@ -76,6 +76,15 @@ class Sparse(Encoding):
     def tile(self) -> MatrixShape:
         """Outputs by inputs."""
         return self.rows, self.columns
+
+    def tiles_kept(self, shape: MatrixShape) -> int:
+        """As asked, one at least."""
+        return self._count(shape)
+
+    @property
+    def stays(self) -> tuple[float, float]:
+        """As asked, rounded; few tiles may be so large that their numbers are nothing beside them."""
+        return least_share(self.keep), 0.0
 
     @property
     def learns(self) -> bool:

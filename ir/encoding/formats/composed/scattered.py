@@ -23,7 +23,7 @@ from qcc.ir.encoding.algebra import (
     under,
 )
 from qcc.ir.encoding.blocked import FLOAT32
-from qcc.ir.encoding.format import Composition, Limits, Share, check_share
+from qcc.ir.encoding.format import Composition, Limits, Share, check_share, least_share
 from qcc.ir.encoding.grid import TableGrid
 from qcc.ir.encoding.pruning import MOST_ROUNDS, USUAL, By, losses, told
 from qcc.ir.encoding.swaps import exchanged
@@ -132,6 +132,11 @@ class SomeOfEvery(Scattered):
         """The two numbers and what is within."""
         return f"of(count = {self.count}, every = {self.every}{self.told})"
 
+    @property
+    def stays(self) -> tuple[float, float]:
+        """As asked, or more in a last run that is shorter, and a bit for each weight."""
+        return self.count / self.every, float(self.count < self.every)
+
     def run(self, columns: int) -> tuple[int, int]:
         """As asked."""
         return self.count, self.every
@@ -152,6 +157,11 @@ class ShareOfRow(Scattered):
 
     def __post_init__(self) -> None:
         check_share(self.keep)
+
+    @property
+    def stays(self) -> tuple[float, float]:
+        """As asked, rounded, and a bit for each weight."""
+        return least_share(self.keep), float(self.keep < 1)
 
     @property
     def text(self) -> str:

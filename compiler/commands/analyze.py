@@ -1,0 +1,62 @@
+"""Tell which layers of a model are sensitive: what each loses in each format, the worst first, and what time it takes.
+
+No policy is needed. One layer at a time is stored in a format, and the outputs are compared with those of the model as
+it is; layers are listed by their share of what all lose, over all formats alike. Times are those of the float model in
+ONNX Runtime, each layer run alone. With several metrics the order of layers in one and in another is compared.
+"""
+
+import argparse
+from pathlib import Path
+
+from qcc.codegen.target.interruption import held_back
+from qcc.compiler.commands.options.dims import add_dims, dims
+from qcc.compiler.console import terminal
+from qcc.compiler.console.progress import progress
+from qcc.compiler.console.usage import UsageError
+from qcc.compiler.metrics.find import additive
+from qcc.dsl.diagnostics.spelling import did_you_mean
+
+EXAMPLES = """examples:
+  qcc analyze model.onnx --data data.npz                  which layers are sensitive
+  qcc analyze model.onnx --formats "int4 group 32, nf4 group 32"
+  qcc analyze model.onnx --metric top_kl,output_error     by two metrics, and how far they agree
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add = parser.add_argument
+    add("model", metavar="MODEL", type=Path, help="an .onnx file, or a .pt2 file of torch.export")
+    add("--data", metavar="FILE.npz", help="samples: arrays named like the inputs, one sample a row")
+    add_dims(parser)
+    add("--formats", metavar="LIST", help="formats as a policy spells them, commas between (default: int8 to int2)")
+    names = ", ".join(additive())
+    add("--metric", metavar="NAME,NAME", default="output_error", help=f"in which losses are told: {names}")
+    add("--jobs", metavar="N", type=int, default=1, help="processes that run the model (default: 1)")
+    add("--format", choices=("text", "json"), default="text", help="how to print (default: text)")
+    add("-v", "--verbose", action="store_true", help="list every layer, however many there are")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Analyze."""
+    metrics = [name.strip() for name in args.metric.split(",")]
+    for name in metrics:
+        if name not in additive():
+            raise UsageError(f"no metric of losses is called `{name}`", did_you_mean(name, additive(), "metric"))
+    if args.jobs < 1:
+        raise UsageError(f"`--jobs` is at least 1, not {args.jobs}")
+    if args.formats is not None and not args.formats.strip(", "):
+        raise UsageError("`--formats` names none", '`--formats "int8 channel, int4 group 32"`')
+    sizes = dims(args)
+    with held_back():
+        from qcc.compiler.analyze.analyze import analyze  # these load onnx and the runtime
+        from qcc.compiler.analyze.console import as_json, write_analysis
+
+    with progress(args.format != "text") as update:
+        given = {"formats": args.formats, "data": args.data, "dims": sizes, "jobs": args.jobs, "progress": update}
+        found = analyze(args.model, metrics=tuple(dict.fromkeys(metrics)), **given)
+    if args.format == "json":
+        terminal.write_json({**as_json(found), "diagnostics": []})
+    else:
+        write_analysis(found, args.verbose)
+    return 0
