@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 from qcc.compiler.adapters.adapted import AdaptedModel, adapter_sources
 from qcc.compiler.allocate.copied import copied, copies
@@ -132,7 +133,7 @@ class Compilation:
         keep_failed: bool = False,
         executor: Executor = HERE,
         evaluate: Given | None = None,
-    ) -> "Compilation":
+    ) -> Self:
         """A run that may begin: what it reads is no file that it writes.
 
         Raises:

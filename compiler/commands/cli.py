@@ -24,6 +24,7 @@ COMMANDS = {
     "explain": "say what a diagnostic means, or what a policy does to each layer of a model",
     "inspect": "show what a model is made of",
     "analyze": "tell which layers of a model are sensitive, in which format",
+    "sweep": "show what a policy would lose at every size that its formats allow",
     "trim": "make a compiled model smaller, whose weights are stacks of levels",
     "expand": "make the model again that was packed for transport",
     "pack": "store models of one family in a folder, each constant once",
@@ -77,7 +78,7 @@ def run(words: Sequence[str]) -> int:
     except Exception as error:
         if isinstance(error, OSError) and (found := refused(error)):
             return _report([found], format, INPUT)
-        describe_crash = importlib.import_module("qcc.compiler.commands.crash").describe_crash
+        describe_crash = importlib.import_module("qcc.compiler.console.crash").describe_crash
         return _tell(describe_crash(error, words), format, BUG)
 
 
