@@ -19,6 +19,7 @@ MIDDLE = 128
 SHIFT = 0.25
 NORM, LAST = 10, 12  # squared: all tuples of magnitudes up to the first, and some of the second
 SPREADS = (0.75, 0.85, 0.95, 1.05, 1.15, 1.25)  # of a scale, around the root of the mean square
+SEARCHED = 256  # rows that the search looks at: it finds one spread for all, and each scale is fitted to what follows
 CHUNK = 1 << 12  # tuples that are compared at once
 
 
@@ -111,7 +112,7 @@ class Lattice(Encoding):
         return ops.times(values, scale if together == columns else ops.spread(scale, -1, together, columns))
 
     def fit(self, matrix: np.ndarray, fitter: Fitter) -> Fitted:
-        """The scales of least error among some, each input counting as data says that it matters.
+        """Scales in proportion to root mean squares, then fitted to their tuples; inputs count as data says.
 
         Raises:
             Refused: fp16 does not hold the scales.
@@ -134,17 +135,20 @@ class FittedLattice(Fitted):
         largest = float(root.max())
         if largest * SPREADS[-1] > LIMIT or 0 < largest < float(np.finfo(np.float16).tiny):
             raise Refused(f"a scale of {largest:.3g} {'does not fit' if largest > 1 else 'is lost in'} fp16")
-        lost = np.full(root.shape, np.inf)
-        for spread in SPREADS:
-            scale = (root * spread).astype(np.float16)
-            codes = self._codes(matrix, scale)
-            noise = np.square((self._values(codes, scale) - matrix) / unit) * weights
-            error = np.add.reduceat(noise, starts, 1, dtype=np.float64)
-            if spread == SPREADS[0]:
-                self._scale, self._at = scale, codes
-            better = error < lost
-            lost = np.minimum(error, lost)
-            np.copyto(self._scale, scale, where=better)
+        some = np.unique(np.linspace(0, len(matrix) - 1, min(len(matrix), SEARCHED)).astype(int))
+        part = matrix[some]
+
+        def lost(spread: float) -> float:
+            scale = (root[some] * spread).astype(np.float16)
+            noise = (self._tuples(self._codes(part, scale)) * self._spread(scale) - part) / unit
+            return float((np.square(noise) * weights).sum())
+
+        self._scale = (root * min(SPREADS, key=lost)).astype(np.float16)
+        self._at = self._codes(matrix, self._scale)
+        tuples = self._tuples(self._at)
+        inner = np.add.reduceat(tuples * weights * (matrix / unit), starts, 1, dtype=np.float64)
+        energy = np.add.reduceat(np.square(tuples) * weights, starts, 1, dtype=np.float64)
+        self._scale = np.where(inner > 0, unit * inner / energy, root).astype(np.float16)
         self._at = self._codes(matrix, self._scale)
 
     def round(self, rows: Rows, columns: Columns, values: np.ndarray) -> np.ndarray:
@@ -173,8 +177,8 @@ class FittedLattice(Fitted):
         wanted = np.pad(over(matrix, self._spread(scale)), ((0, 0), (0, -self._columns % SIZE)))
         return nearest(wanted.reshape(-1, SIZE)).reshape(2, len(matrix), -1)
 
-    def _values(self, codes: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        return np.asarray(_decoded(codes).reshape(len(scale), -1)[:, : self._columns] * self._spread(scale))
+    def _tuples(self, codes: np.ndarray) -> np.ndarray:
+        return np.asarray(_decoded(codes).reshape(codes.shape[1], -1)[:, : self._columns])
 
 
 def nearest(wanted: np.ndarray) -> np.ndarray:
