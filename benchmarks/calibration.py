@@ -14,6 +14,7 @@ import argparse
 import importlib.util
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -100,9 +101,7 @@ def _sentences(folder: Path) -> list[str]:
 
 
 def _tokens(folder: Path, texts: Sequence[str], length: int | None = None) -> list[object]:
-    from tokenizers import Tokenizer  # type: ignore[import-not-found]  # of the machine that measures
-
-    tokenizer = Tokenizer.from_file(str(folder / "minilm-tokenizer.json"))
+    tokenizer = import_module("tokenizers").Tokenizer.from_file(str(folder / "minilm-tokenizer.json"))
     tokenizer.enable_truncation(length or 256)
     tokenizer.no_padding()
     if length:

@@ -43,7 +43,7 @@ def compile(
     """Compile a model.
 
     Args:
-        model: an ``.onnx`` or ``.pt2`` file, or a PyTorch module or exported program.
+        model: an ``.onnx`` or ``.pt2`` file, a folder of transformers, or a PyTorch module or exported program.
         policy: a ``.qpolicy`` file, a preset's name, the text of a policy, or a loaded policy; by default what the plan
             keeps of its own, or ``balanced`` without a plan.
         example_inputs: what a module is called with, to be exported: a tuple, or a mapping of named ones.
@@ -74,6 +74,8 @@ def compile(
         loaded = loaded_policy(policy, plan, definitions)
         given = path, loaded, target, data, dims, progress
         result = Compilation.prepare(*given, keep_failed, executor, evaluate).run(plan)
+        if not is_object(model):
+            result = replace(result, source=Path(str(model)))  # not what was made of it
         if not is_program(path):
             return result
         result = with_object(result, output is not None) if is_object(model) else result

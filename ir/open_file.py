@@ -11,6 +11,8 @@ from qcc.ir.model.model import AnyModel
 from qcc.ir.model.options import PROGRAM
 from qcc.ir.onnx.model import OnnxModel
 
+CONFIG = "config.json"
+
 
 def open_file(path: Path) -> AnyModel:
     """The model in a file.
@@ -38,6 +40,21 @@ def write_as_onnx(source: Path, path: Path) -> None:
     """
     _need_torch(source)
     import_module("qcc.ir.fx.file.objects").convert(source, path)
+
+
+def is_pretrained(path: Path) -> bool:
+    """A folder of transformers: a configuration, with weights beside it."""
+    return (path / CONFIG).is_file()
+
+
+def save_pretrained(folder: Path, path: Path) -> None:
+    """Write the model in a folder of transformers to a file that `open_file` reads.
+
+    Raises:
+        ModelError: there is none that can be read, or that can be exported.
+    """
+    _need_torch(folder)
+    import_module("qcc.ir.fx.file.objects").save_pretrained(folder, path)
 
 
 def is_object(model: object) -> bool:

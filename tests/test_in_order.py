@@ -137,3 +137,32 @@ def test_what_is_told_is_the_error_on_samples_held_out() -> None:
 
     assert by.lost(rounded.decode()) == pytest.approx(error(rounded.decode()) - error(matrix), abs=1e-3)
     assert by.lost(rounded.decode()) < 0
+
+
+CONVOLUTIONS = """g (float[N,8,9,9] x) => (float[N,8,9,9] z) {
+    a = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (x, w1)
+    b = Relu(a)
+    c = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (b, w2)
+    d = Add(c, x)
+    z = Conv <kernel_shape = [1, 1]> (d, w3)
+}"""
+
+
+@pytest.mark.slow
+def test_convolutions_make_up_for_the_stream_too(tmp_path: Path) -> None:
+    kernels = {"w1": (8, 8, 3, 3), "w2": (8, 8, 3, 3), "w3": (8, 8, 1, 1)}
+    drawn = {
+        name: onnx_models.random(*shape, seed=at) / np.float32(6) for at, (name, shape) in enumerate(kernels.items())
+    }
+    onnx.save(onnx_models.parse(CONVOLUTIONS, drawn), tmp_path / "model.onnx")
+    rng = np.random.default_rng(0)
+    mix = rng.standard_normal((8, 8)) / 8**0.5 + np.eye(8)
+    images = np.einsum("ncyx,cd->ndyx", rng.standard_normal((48, 8, 9, 9)), mix).astype(np.float32)
+    found = []
+    for rounding in ("gptq", "qronos"):
+        policy = load_text(f"qpolicy 1\nrule conv {{ weights = int3 channel; rounding = {rounding} }}", schema())
+        data = [{"x": one[None]} for one in images[:32]]
+        qcc.compile(tmp_path / "model.onnx", policy, output=tmp_path / "out.onnx", data=data)
+        wanted, got = (qcc.Session(tmp_path / name).run({"x": images[32:]})["z"] for name in ("model.onnx", "out.onnx"))
+        found.append(float(np.sum((got - wanted) ** 2) / np.sum(wanted**2)))
+    assert found[1] < found[0]

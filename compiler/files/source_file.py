@@ -1,6 +1,7 @@
 """What a model is compiled from: a file, so that all is hashed, checked and told alike.
 
-It is the model's own, or one that is made of it: of a model in memory, and of a program that is to come out as ONNX.
+It is the model's own, or one that is made of it: of a model in memory, of a folder of transformers, and of a program
+that is to come out as ONNX.
 """
 
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from qcc.compiler.files.open_model import model_path
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
 from qcc.ir.model.options import ONNX, PROGRAM
-from qcc.ir.open_file import is_object, is_program, save_object, write_as_onnx
+from qcc.ir.open_file import is_object, is_pretrained, is_program, save_object, save_pretrained, write_as_onnx
 
 Output = str | Path | None
 
@@ -41,6 +42,14 @@ def source_file(model: object, inputs: object, output: Output) -> Iterator[tuple
     if inputs is not None:
         message = f"`example_inputs` are for modules in memory: what `{path}` takes stands in it"
         raise QccError([Diagnostic("Q382", message, help="leave them out")])
+    if is_pretrained(path):
+        target = path.parent / f"{path.name}.qcc{PROGRAM}" if output is None else Path(output)
+        check_model(path, target, True, ())
+        with scratch() as folder:
+            made = folder / f"{path.name}{ONNX if as_onnx else PROGRAM}"
+            save_pretrained(path, made)
+            yield made, target
+        return
     if not (as_onnx and is_program(path)):
         yield path, output
         return

@@ -9,6 +9,7 @@ from torch.export import ExportedProgram
 
 from qcc.ir.errors import ModelError, first_line
 from qcc.ir.fx.file.archive import load_program
+from qcc.ir.fx.file.pretrained import export_pretrained
 from qcc.ir.fx.file.to_onnx import write_onnx
 from qcc.ir.fx.program import export_module
 from qcc.ir.fx.quiet import quiet
@@ -43,6 +44,15 @@ def save(model: torch.nn.Module | ExportedProgram, inputs: object, path: Path) -
             torch.export.save(model, path)
     except Exception as error:  # torch raises many unrelated classes
         raise ModelError("Q440", f"torch.export.save cannot write the program: {first_line(error)}") from error
+
+
+def save_pretrained(folder: Path, path: Path) -> None:
+    """Write the model in a folder of transformers to a file: as ONNX where that is the file's name.
+
+    Raises:
+        ModelError: see `export_pretrained`.
+    """
+    save(export_pretrained(folder), None, path)
 
 
 def load(path: Path) -> Any:  # noqa: ANN401 - torch types it so
