@@ -39,7 +39,7 @@ from qcc.compiler.plan.bind import Earlier, after_speed, bind, opened_by_data
 from qcc.compiler.plan.plan import Plan, PlanFile
 from qcc.compiler.plan.policy import export_of
 from qcc.compiler.plan.targets import runtime_chooser, target_of
-from qcc.compiler.repeat import check_plan, tell_differences
+from qcc.compiler.repeat import check_plan, folder_of, tell_differences
 from qcc.compiler.report import layer_rows, lock
 from qcc.compiler.report.budget import compare_with_budget
 from qcc.compiler.report.covered import Covered
@@ -178,7 +178,8 @@ class Compilation:
             if verification.passed and export_of(self.policy).entropy:
                 with self.phases.phase("pack"):
                     result = packed(result, staged, settled.written)
-            used = self.policy, opened.data, opened.inputs, staged
+            looked_up = self.evidence.lookups.files if self.evidence else ()
+            used = self.policy, opened.data, replace(opened.inputs, interactions=looked_up), staged
             if verification.passed:
                 publish_result(result, *used, settled.written)
             elif self.keep_failed:
@@ -301,7 +302,7 @@ class Compilation:
             sources, base = adapter_sources(self.policy), open_file(self.model)
             opened = cleaned_model(AdaptedModel(base, sources) if sources else base, self.model)
             opened.model.check_place(self.output, export.external_data, export.trim is not None)
-            inputs = Inputs.of(self.model, opened.model.data_files, before)
+            inputs = Inputs.of(self.model, opened.model.data_files, before, folder_of(plan, self.policy))
             inputs = inputs.with_more(file for one in sources for file in one.files)
             check_outputs(output_files(self.output, self.keep_failed), (file.path for file in inputs.data))
         data = chosen_data(self.policy, self.data, opened.graph, opened.model.reference(), self.dims)
@@ -347,7 +348,8 @@ class Compilation:
         evidence = self.evidence
         if evidence is None:  # what is made again, under a plan that was open, asks for nothing else
             covered = self.covered.by(self.diagnostics, self.phases)
-            evidence = self.evidence = Evidence.of(graph, plan, opened.data, self.phases, covered, self.executor)
+            given = graph, plan, opened.data, self.phases, covered, self.executor, opened.inputs.folder
+            evidence = self.evidence = Evidence.of(*given)
         raised: dict[int, Graph] = {}
         changed = bool(self.policy.adapters) or any(row.treated for row in opened.rewrites if row.action != "clean")
         most = opened.file.size_bytes if changed else None
@@ -359,14 +361,12 @@ class Compilation:
                     raised[opset] = raise_graph(opened.file.model, graph, opset, opened.data)
             with self.phases.phase("encode"):
                 built = build.run_plan(raised[opset], decided, evidence.context(decided, self._keep))
-            notes = lock.provenance(self.model, self.policy, decided) | evidence.notes()
+            notes = lock.provenance(self.model, self.policy, decided) | evidence.notes(built.edits)
             written = build.write(opened.file.model, built, staged, export_of(self.policy), notes, most)
             return replace(built, edits=evidence.meter.shortened(built.edits, written.levels)), written
 
         settled = None if copies(plan) else settle(plan, write, evidence.losses, evidence.together)
-        for edit in settled.built.edits if settled else ():
-            if edit.refused:
-                self.diagnostics.warning("Q411", f"`{edit.subject}` stays as it is: {edit.text}")
+        evidence.warn_of_edits(settled.built.edits if settled else (), self.diagnostics)
         if settled is None or (settled.written.size_bytes >= opened.file.size_bytes and most is None):
             self.diagnostics.warning("Q430", f"`{self.model}` gets no smaller: the output is a copy of it")
             settled = copied(opened.file.model, graph, settled.plan if settled else plan, staged)

@@ -17,6 +17,7 @@ from qcc.dsl.load import load_policy
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Graph
+from qcc.ir.model.whole_files import sha256
 from qcc.passes.encode import Encode
 
 DEFAULT_POLICY = "balanced"
@@ -39,6 +40,11 @@ def loaded_policy(
     if policy is None and isinstance(plan, Plan):
         return policy_of(plan.terms, None, definitions)
     return load_policy(DEFAULT_POLICY if policy is None else policy, schema(), definitions)
+
+
+def folder_of(plan: Plan | PlanFile | None, policy: Policy) -> Path:
+    """In which the files lie that formats name: the one of the plan's file, or of the policy's."""
+    return plan.path.parent if isinstance(plan, PlanFile) else policy.folder
 
 
 def check_plan(plan: Plan, graph: Graph, model: Path) -> None:
@@ -79,6 +85,14 @@ def _check_names(names: Iterable[str], graph: Graph, model: Path) -> None:
         raise ModelError("Q431", f"the plan is for another model: `{model}` has no weight `{missing[0]}`", help=HELP)
 
 
+def _digest(path: Path) -> str:
+    """Of a file; empty if there is none."""
+    try:
+        return sha256(path)
+    except (OSError, ValueError):
+        return ""
+
+
 def tell_differences(lock: Lock, inputs: Inputs, data: Samples, diagnostics: Diagnostics) -> None:
     """Warn where what a lock was made of differs from what there is now."""
     found = []
@@ -88,6 +102,8 @@ def tell_differences(lock: Lock, inputs: Inputs, data: Samples, diagnostics: Dia
         found.append("the files that the model and its adapters lie in")
     if lock.calibration != data.digest:
         found.append("the calibration data")
+    if changed := [name for name, digest in lock.interactions.items() if _digest(lock.path.with_name(name)) != digest]:
+        found.append(f"the interactions `{changed[0]}`")
     now = versions(lock.plan)
     changed = [name for name, text in now.items() if lock.versions.get(name) != text]
     found += [f"{name} {now[name]} (was {lock.versions.get(name, NO_PACKAGE)})" for name in changed]

@@ -15,6 +15,8 @@ from onnx import numpy_helper
 
 from qcc.ir.encoding import fit
 from qcc.ir.encoding.algebra import Encoding
+from qcc.ir.encoding.encoded import Encoded
+from qcc.ir.encoding.tables.lookups import Interactions, Lookups
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Array
 from qcc.ir.onnx.adapter import OnnxGraph
@@ -270,7 +272,7 @@ def emit(case: Case, encoding: Encoding, form: Form, folder: Path) -> Emitted:
     """Encode the first weight of a model in a form and save it."""
     graph = loaded(case, folder)
     weight = graph.weights()[0]
-    encoded = fit.encode(graph.matrix(weight), encoding)
+    encoded = stored_in(graph.matrix(weight), encoding)
     decoded = graph.copy()
     constant = decoded.constant(weight.constant)
     assert constant is not None
@@ -285,6 +287,20 @@ def emit(case: Case, encoding: Encoding, form: Form, folder: Path) -> Emitted:
     onnx.checker.check_model(proto)
     stored = [tensor for tensor in proto.graph.initializer if tensor.name.startswith(f"{weight.name}.")]
     return Emitted(path, graph, expected, stored, weight.shape, encoded.encoding)
+
+
+def stored_in(matrix: Array, encoding: Encoding) -> Encoded:
+    """A matrix encoded to nearest, with something drawn for all that its encoding goes by."""
+    lookups = {source: drawn_lookups(source, len(matrix)) for source in encoding.sources}
+    return fit.encode(matrix, encoding, lookups=lookups)
+
+
+def drawn_lookups(source: str, rows: int) -> Lookups:
+    """Some rows of a table, looked up with some of another."""
+    random = np.random.default_rng(rows)
+    left, right = random.integers(0, rows, 2 * rows), random.integers(0, 9, 2 * rows)
+    found = Interactions(source, ("left", "right"), (left, right), random.random(2 * rows))
+    return Lookups(np.bincount(left, minlength=rows), found)
 
 
 def run(path: Path, feeds: Feeds, optimized: Path | None = None) -> dict[str, Array]:

@@ -16,7 +16,8 @@ from qcc.dsl.check.reach import check_reach
 from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.diagnostics.source import Source
 from qcc.dsl.load import load_text
-from qcc.ir.encoding.algebra import Encoding, leaves
+from qcc.ir.encoding.algebra import Encoding
+from qcc.ir.encoding.encoded import leaves
 from qcc.ir.forms.decoded import DECODED
 from qcc.passes.encode import Encode
 from qcc.passes.rounding.nearest import Nearest
@@ -64,6 +65,17 @@ SPELLINGS = {
     "of(4, 8, by = magnitude, int4 group 32)": "of(count = 4, every = 8, by = magnitude, int4 group 32 sym scale fp16)",
     "unstructured(keep = 30%, nf4)": "unstructured(keep = 30%, nf4 group 64 scale fp16)",
     "blocks(4x1, keep = 0.5%, mxfp4)": "blocks(4x1, keep = 0.5%, fp4 group 32 scale e8m0)",
+    "kmeans(25%)": "kmeans(keep = 25%)",
+    'kmeans(25%, "pairs.npz", trained = 881250949, int4 group 32, tied = expand)': (
+        'kmeans(keep = 25%, graph = "pairs.npz", trained = 881250949, tied = expand, int4 group 32 sym scale fp16)'
+    ),
+    'graph("pairs.npz", resolution = 10, nf4, residual = int2)': (
+        'stack(graph(interactions = "pairs.npz", resolution = 10, nf4 group 64 scale fp16),'
+        " int2 channel sym scale fp16)"
+    ),
+    'frequent(10%, seen = "pairs.npz", within = 0.5)': 'frequent(keep = 10%, seen = "pairs.npz", within = 0.5)',
+    'kmeans(25%, seen = "pairs.npz")': 'kmeans(keep = 25%, seen = "pairs.npz")',
+    "frequent(least = 5, int8)": "frequent(least = 5, int8 channel sym scale fp16)",
     "stack(blocks(8x8, keep = 10%, bands(int8, int4, share = 1%)), int2)": (
         "stack(blocks(8x8, keep = 10%, bands(int8 channel sym scale fp16, int4 channel sym scale fp16, share = 1%)),"
         " int2 channel sym scale fp16)"
@@ -115,6 +127,15 @@ def test_alternatives_in_arguments_are_candidates() -> None:
         ("bands(int4, int4 group 32, average = 4)", "Q204", "as many bits as no other"),
         ("bands(int{2,4}, average = 3, by = magnitude)", "Q203", "`by` takes"),
         ("low_rank(8, bands(int{2,4}, average = 3))", "Q204", "differs from matrix to matrix"),
+        ("kmeans(0%)", "Q204", "keep"),
+        ("kmeans(25%, trained = 5)", "Q204", "`trained` needs a `graph`"),
+        ('kmeans(25%, graph = "a.npz", seen = "a.npz")', "Q204", "by a `graph`"),
+        ("graph(resolution = 5)", "Q205", "interactions"),
+        ('graph("")', "Q204", "takes a file of interactions"),
+        ("frequent(int4)", "Q204", "takes a share, as in `10%`, or the least lookups"),
+        ("frequent(10%, least = 2)", "Q204", "takes a share"),
+        ("frequent(10%, within = 5)", "Q204", "`within` needs a file of interactions"),
+        ("kmeans(25%, tied = split)", "Q203", "`tied` takes"),
         ("stak(4)", "Q207", "unknown format `stak`"),
     ],
 )
@@ -132,6 +153,9 @@ def test_what_cannot_be_is_told(text: str, code: str, told: str) -> None:
         ("nf4", "bits <= 3", False),
         ("stack(2) | int8", "size <= 10%", True),
         ("int8", "size <= 10%", False),
+        ("kmeans(25%, int4)", "bits <= 1", True),
+        ("kmeans(25%, int4)", "bits <= 0.5", False),
+        ('graph("pairs.npz", int4)', "bits <= 0.5", True),
     ],
 )
 def test_a_budget_is_held_against_the_bits_that_codes_really_have(formats: str, bound: str, reached: bool) -> None:

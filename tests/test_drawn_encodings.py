@@ -11,14 +11,18 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from qcc.ir.encoding.algebra import Encoding, leaves
+from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import FLOAT32, FLOAT_ENCODINGS, PLAIN_NAMES, Blocked, scales
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
+from qcc.ir.encoding.encoded import leaves
 from qcc.ir.encoding.formats.composed.bands import Bands
 from qcc.ir.encoding.formats.composed.blocks import Sparse
 from qcc.ir.encoding.formats.composed.codebook import Codebook
+from qcc.ir.encoding.formats.composed.graph import Together
+from qcc.ir.encoding.formats.composed.kmeans import Nearby
 from qcc.ir.encoding.formats.composed.lattice import Lattice
 from qcc.ir.encoding.formats.composed.low_rank import LowRank
+from qcc.ir.encoding.formats.composed.merged import Merged
 from qcc.ir.encoding.formats.composed.nothing import Nothing
 from qcc.ir.encoding.formats.composed.scattered import ShareOfRow, SomeOfEvery
 from qcc.ir.encoding.formats.composed.signs import Signs
@@ -65,6 +69,8 @@ def composed(inner: st.SearchStrategy[Encoding]) -> st.SearchStrategy[Encoding]:
         st.builds(Sparse, side, side.map(lambda size: size + 1), SHARES, part),
         st.builds(lambda inner, count, more: SomeOfEvery(inner, "obs", 0, count, count + more), part, side, side),
         st.builds(ShareOfRow, part, st.sampled_from(BY), st.sampled_from([0, 3]), SHARES),
+        st.builds(lambda keep, inner: Merged(Nearby(keep), inner), SHARES, part),
+        st.builds(lambda inner: Merged(Together("pairs.npz"), inner), part),
     )
 
 
@@ -147,5 +153,5 @@ def test_what_is_drawn_is_of_every_kind() -> None:
         seen.update(type(one).__name__ for one in (encoding, *leaves(encoding), *encoding.within))
 
     look()
-    assert seen >= {"Bands", "Nothing", "Stack", "LowRank", "Signs", "Sparse", "SomeOfEvery", "ShareOfRow"}
+    assert seen >= {"Bands", "Nothing", "Stack", "LowRank", "Signs", "Sparse", "SomeOfEvery", "ShareOfRow", "Merged"}
     assert seen >= {"Codebook", "Lattice", "Blocked", "Floats"}

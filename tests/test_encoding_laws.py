@@ -12,8 +12,12 @@ from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding.formats.composed.bands import Bands
 from qcc.ir.encoding.formats.composed.blocks import Sparse
 from qcc.ir.encoding.formats.composed.codebook import Codebook
+from qcc.ir.encoding.formats.composed.frequent import OftenAsked
+from qcc.ir.encoding.formats.composed.graph import Together
+from qcc.ir.encoding.formats.composed.kmeans import Nearby
 from qcc.ir.encoding.formats.composed.lattice import Lattice
 from qcc.ir.encoding.formats.composed.low_rank import LowRank
+from qcc.ir.encoding.formats.composed.merged import Merged
 from qcc.ir.encoding.formats.composed.nothing import Nothing
 from qcc.ir.encoding.formats.composed.radix import DIGITS, Radix
 from qcc.ir.encoding.formats.composed.scattered import ShareOfRow, SomeOfEvery
@@ -64,6 +68,13 @@ TREES: list[Encoding] = [
     Codebook(64, 2, 24),
     Codebook(256, 4),
     Stack((Codebook(4, 8, 16), BINARY)),
+    Merged(Nearby(0.5)),
+    Merged(Nearby(0.25, "pairs.npz", 0.5), INT4),
+    Merged(Together("pairs.npz"), Stack((INT4, LowRank(2, 0.0, NF4)))),
+    Merged(OftenAsked(0.3, seen="pairs.npz"), Blocked(IntGrid(3, False), TENSOR)),
+    Merged(OftenAsked(least=2, seen="pairs.npz", within=0.5), Bands((INT4, BINARY), 0.25)),
+    Merged(Nearby(0.02), Blocked(IntGrid(3), TENSOR, "e4m3"), "expand"),
+    Stack((Merged(Nearby(0.5), Merged(Nearby(0.5), INT4)), Blocked(IntGrid(2)))),
     Lattice(),
     Lattice(24),
 ]

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from qcc.ir.encoding import fit
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.errors import Refused
 from qcc.ir.fx.emit.decode import decoded, stored_tensors
 from qcc.ir.fx.tensors import to_tensor
-from tests.onnx_models import random
+from tests.onnx_models import random, stored_in
 from tests.test_encoding_laws import BLOCKS, GRIDS, PLAIN, SHAPES, TREES, scale_names
 
 TOLERANCE = 1e-5  # of the largest number: products of factors are summed in another order
@@ -30,7 +29,7 @@ def test_torch_decodes_what_numpy_does(turn: int) -> None:
     for at, encoding in enumerate(drawn()[turn :: len(SHAPES)]):
         shape = SHAPES[at % len(SHAPES)]
         try:
-            encoded = fit.encode(random(*shape), encoding)
+            encoded = stored_in(random(*shape), encoding)
         except Refused:
             continue
         held += 1
@@ -56,7 +55,7 @@ def test_decoding_brings_along_nothing_as_large_as_a_weight(encoding: Encoding) 
         return to_tensor(array)
 
     for shape in ((40, 64), (80, 128)):
-        encoded = fit.encode(random(*shape), encoding)
+        encoded = stored_in(random(*shape), encoding)
         decoded(encoded.encoding, shape, stored_tensors(encoded), noted)
     half = len(brought) // 2
     assert brought[:half] == brought[half:]

@@ -79,6 +79,8 @@ def _argument(option: Option, inner: st.SearchStrategy[Encoding]) -> st.SearchSt
         return st.tuples(st.integers(2, 64), st.integers(1, 64))
     if option.kind == "words":
         return st.sampled_from(option.words)
+    if option.kind == "str":
+        return st.sampled_from(("pairs.npz", 'odd " \\ name.npz', ""))
     return st.integers(int(option.low or 1), min(int(option.high or 8), 8))
 
 

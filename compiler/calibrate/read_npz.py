@@ -17,24 +17,41 @@ SUFFIX = ".npy"
 MEMORY = Path("/proc/meminfo")
 
 
+class UnreadableError(Exception):
+    """Why a file gives no arrays."""
+
+
 def read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """The arrays of these names.
+    """The arrays of these names of a file of calibration data.
 
     Raises:
         ModelError: the file is missing, is no such archive, is damaged, lacks one, or takes more memory than is free.
     """
     if not os.path.exists(path):  # noqa: PTH110 (also of a name that no file can have)
         raise ModelError("Q420", f"no such calibration file: `{path}`")
+    try:
+        return read_arrays(path, names)
+    except UnreadableError as error:
+        raise ModelError("Q420", f"cannot read calibration data from `{path}`: {error}") from error
+
+
+def read_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of these names, or all of them.
+
+    Raises:
+        UnreadableError: the file is missing, is no such archive, is damaged, or takes more memory than is free.
+        ModelError: it lacks one.
+    """
     if not path.is_file():  # reading a pipe or a device may never end
-        raise _unreadable(path, "it is a folder" if path.is_dir() else "it is no regular file")
+        raise UnreadableError("it is a folder" if path.is_dir() else "it is no regular file")
     try:
         return _read(path, names)
-    except ModelError:
+    except (ModelError, UnreadableError):
         raise
     except Exception as error:  # zip, zlib and numpy raise a dozen unrelated classes on bytes that they do not know
         if zipfile.is_zipfile(path):
-            raise _unreadable(path, "it is damaged") from error
-        raise _unreadable(path, _kind(path)) from error
+            raise UnreadableError("it is damaged") from error
+        raise UnreadableError(_kind(path)) from error
 
 
 def names_in(path: Path) -> list[str]:
@@ -61,33 +78,34 @@ def check_names(given: Sequence[str], wanted: Sequence[str], origin: str) -> Non
     raise ModelError("Q420", f"{origin} has no array for input `{missing[0]}`", help=help)
 
 
-def _read(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+def _read(path: Path, names: Sequence[str] | None) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(path) as archive:
         given = [name.removesuffix(SUFFIX) for name in archive.namelist()]
-        twice = next((name for name, count in Counter(given).items() if count > 1 and name in names), None)
+        wanted = given if names is None else names
+        twice = next((name for name, count in Counter(given).items() if count > 1 and name in wanted), None)
         if twice is not None:
-            raise _unreadable(path, f"it holds the array `{twice}` more than once")
-        check_names(given, names, f"`{path}`")
-        total = sum(_size_bytes(path, archive, name) for name in names)
+            raise UnreadableError(f"it holds the array `{twice}` more than once")
+        check_names(given, wanted, f"`{path}`")
+        total = sum(_size_bytes(archive, name) for name in wanted)
     free = _free_bytes()
     if free is not None and total > free:
-        raise _unreadable(path, f"its arrays take {total:,} bytes of memory, {free:,} are free")
+        raise UnreadableError(f"its arrays take {total:,} bytes of memory, {free:,} are free")
     with np.load(path, allow_pickle=False) as file:
-        return {name: np.asarray(file[name]) for name in names}
+        return {name: np.asarray(file[name]) for name in wanted}
 
 
-def _size_bytes(path: Path, archive: zipfile.ZipFile, name: str) -> int:
+def _size_bytes(archive: zipfile.ZipFile, name: str) -> int:
     """What an array takes, by its header, which the rest of its entry must agree with."""
     entry = name + SUFFIX if name + SUFFIX in archive.namelist() else name
     with archive.open(entry) as file:
         shape, dtype = _header(file)
         begins = file.tell()
     if dtype.hasobject:
-        raise _unreadable(path, "it holds pickled objects")
+        raise UnreadableError("it holds pickled objects")
     size, holds = math.prod(shape) * dtype.itemsize, archive.getinfo(entry).file_size - begins
     if min(shape, default=0) < 0 or size != holds:
         shown = "x".join(map(str, shape)) or "one number"
-        raise _unreadable(path, f"`{name}` says that it is {dtype} {shown}, {size:,} bytes, and holds {holds:,}")
+        raise UnreadableError(f"`{name}` says that it is {dtype} {shown}, {size:,} bytes, and holds {holds:,}")
     return size
 
 
@@ -96,10 +114,6 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
     return shape, dtype
-
-
-def _unreadable(path: Path, reason: str) -> ModelError:
-    return ModelError("Q420", f"cannot read calibration data from `{path}`: {reason}")
 
 
 def _kind(path: Path) -> str:

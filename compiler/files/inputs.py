@@ -1,7 +1,7 @@
 """The files of a model as they were when it was opened: what the lock says was compiled is what was read."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from qcc.ir.errors import ModelError
@@ -46,25 +46,29 @@ class InputFile:
 
 @dataclass(frozen=True)
 class Inputs:
-    """A model's own file, and the data files that it refers to, by the names that it gives them."""
+    """A model's own file, the data files that it refers to, and files of interactions that formats go by."""
 
     model: InputFile
     data: tuple[InputFile, ...]
+    interactions: tuple[InputFile, ...] = ()
+    folder: Path = field(default_factory=Path)
+    """In which files lie that formats name."""
 
     @classmethod
-    def of(cls, model: Path, names: Iterable[str], before: State) -> "Inputs":
+    def of(cls, model: Path, names: Iterable[str], before: State, folder: Path) -> "Inputs":
         """As they are now.
 
         Args:
             model: the file.
             names: of the data files, as it refers to them.
             before: the file's state before it was read.
+            folder: in which files lie that formats name.
 
         Raises:
             ModelError: the file has changed since.
             OSError: one cannot be read.
         """
-        found = cls(InputFile.of(model), tuple(InputFile.of(model.parent / name) for name in names))
+        found = cls(InputFile.of(model), tuple(InputFile.of(model.parent / name) for name in names), (), folder)
         if found.model.state != before:
             raise _changed(model)
         return found
@@ -83,7 +87,7 @@ class Inputs:
         Raises:
             ModelError: one has.
         """
-        for file in (self.model, *self.data):
+        for file in (self.model, *self.data, *self.interactions):
             file.check()
 
 

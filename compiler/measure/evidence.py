@@ -1,9 +1,10 @@
 """What the data says of a model while it is compiled: statistics for the passes, losses for the allocator."""
 
-from collections.abc import Callable, Hashable, Mapping, MutableMapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 from qcc.compiler.calibrate.coverage import Told, coverage_of
 from qcc.compiler.calibrate.parts import held_out
@@ -17,16 +18,18 @@ from qcc.compiler.measure.sensitivity import MEASURED_SAMPLES, OUTPUT_BYTES, Los
 from qcc.compiler.metrics.find import additive
 from qcc.compiler.metrics.metric import Additive
 from qcc.compiler.observe.executor import HERE, Executor
+from qcc.compiler.observe.lookups import FoundLookups, find_lookups
 from qcc.compiler.observe.statistics import layer_statistics
 from qcc.compiler.plan.plan import Allocate, Plan
 from qcc.dsl.diagnostics.report import Diagnostics
+from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
 from qcc.ir.regions.flow import Flow
 from qcc.passes.contract.chains import joined
-from qcc.passes.contract.contract import Context, Pass, Rounding
+from qcc.passes.contract.contract import Context, Edit, Pass, Rounding
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.moments import Moments, grams_of, seen_of
 from qcc.passes.contract.places import places
@@ -54,6 +57,8 @@ class Evidence:
     """The weights that were last stored as sums."""
     stored: dict[str, Encoded] = field(default_factory=dict)
     """All weights that were last stored, where formats are chosen."""
+    lookups: FoundLookups = field(default_factory=FoundLookups)
+    """How the rows of tables are looked up."""
     meter: LevelMeter = field(init=False)
     _ordered: dict[Plan, Chosen] = field(default_factory=dict)
 
@@ -61,27 +66,50 @@ class Evidence:
         judges = held_out(self.data) if self.moments else None
         object.__setattr__(self, "meter", LevelMeter(self.graph, judges or self.data, self.phases.counter("levels")))
 
-    def notes(self) -> dict[str, str]:
-        """What the file says of weights that were stored as sums: what their levels are worth."""
+    def notes(self, edits: Iterable[Edit]) -> dict[str, str]:
+        """What the file says of weights that its bytes do not: what levels of sums are worth, which rows are left."""
+        stored = {edit.subject: edit.stored for edit in edits if edit.stored is not None}
+        told = {one.name: stored[one.name].note(one.shape) for one in self.graph.weights() if one.name in stored}
+        rows = "; ".join(f"{name}: {note}" for name, note in told.items() if note)
+        found = {"qcc.rows": rows} if rows else {}
         if not self.stacked:
-            return {}
+            return found
         with self.phases.phase("levels"):
-            return self.meter.note(self.stacked)
+            return self.meter.note(self.stacked) | found
 
     @classmethod
     def of(
-        cls, graph: Graph, plan: Plan, data: Samples, phases: Phases, told: Told, executor: Executor = HERE
+        cls,
+        graph: Graph,
+        plan: Plan,
+        data: Samples,
+        phases: Phases,
+        told: Told,
+        executor: Executor = HERE,
+        folder: Path = Path(),
     ) -> "Evidence":
-        """Gather the statistics, and tell what they cover."""
+        """Gather the statistics, and tell what they cover; files of interactions lie in the folder."""
         wanted = _weights_with_gram(plan, not data.generated)
         rounded = _rounded_values(graph, plan)
+        lookups = find_lookups(graph, _encodings(plan), data, folder)
         if not wanted and not rounded:
-            return cls(graph, plan, data, phases, {}, {}, executor=executor)
+            return cls(graph, plan, data, phases, {}, {}, executor=executor, lookups=lookups)
         with phases.phase("statistics"):
             tick = partial(phases.tell, "statistics")
             found = layer_statistics(graph, data, tick, moments=wanted, magnitudes=rounded, executor=executor)
             told(coverage_of(found.moments))
-            return cls(graph, plan, data, phases, found.moments, found.magnitudes, executor=executor)
+            given = graph, plan, data, phases, found.moments, found.magnitudes
+            return cls(*given, executor=executor, lookups=lookups)
+
+    def warn_of_edits(self, edits: Iterable[Edit], diagnostics: Diagnostics) -> None:
+        """Tell of weights that stay as they are, and of tables whose rows were merged."""
+        stored: dict[str, Encoding] = {}
+        for edit in edits:
+            if edit.refused:
+                diagnostics.warning("Q411", f"`{edit.subject}` stays as it is: {edit.text}")
+            elif edit.stored is not None:
+                stored[edit.subject] = edit.stored
+        self.lookups.warn_of_merged(stored, diagnostics)
 
     def losses(self) -> Losses:
         """What each candidate of the plan's options costs at the outputs; not measured where it decides nothing.
@@ -97,7 +125,10 @@ class Evidence:
             tick = self.phases.counter("measure", len(options))
             judges = held_out(self.data) if self.moments else None
             grams = grams_of(self.moments) if judges is None else seen_of(self.moments)
-            context = Context(tick, grams, self.moments, magnitudes=self.magnitudes, advice=self.advice)
+            lookups = self.lookups.by_weight
+            context = Context(
+                tick, grams, self.moments, magnitudes=self.magnitudes, advice=self.advice, lookups=lookups
+            )
             how = context, metric, self.executor
             if judges is None:
                 return measure(self.graph, options, self.data, *how)
@@ -141,6 +172,7 @@ class Evidence:
             magnitudes=self.magnitudes,
             became=stored,
             advice=self.advice,
+            lookups=self.lookups.by_weight,
             chosen=self._in_order(decided),
         )
 
@@ -152,6 +184,7 @@ class Evidence:
             self._ordered.clear()
             tick = self.phases.counter("encode", sum(len(step.weights) for step in decided.steps))
             context = Context(tick, grams_of(self.moments), self.moments, advice=self.advice)
+            context = replace(context, lookups=self.lookups.by_weight)
             self._ordered[decided] = choose_in_order(self.graph, decided, self.data, context)
         return self._ordered[decided]
 
@@ -201,6 +234,18 @@ def _rounded_values(graph: Graph, plan: Plan) -> list[str]:
     for one in joined(flow, rounded):
         found.update(() if one.source else one.results)
     return sorted(found)
+
+
+def _encodings(plan: Plan) -> dict[str, list[Encoding]]:
+    """What each weight is stored in, or may be, by name."""
+    found: dict[str, list[Encoding]] = {}
+    pairs = [(name, step.action) for step in plan.steps for name in step.weights]
+    for option in plan.allocate.options if plan.allocate else ():
+        pairs += [(option.subject, one.action) for one in option.candidates if one.action is not None]
+    for name, action in pairs:
+        if isinstance(action, Encode):
+            found.setdefault(name, []).append(action.encoding)
+    return found
 
 
 def _weights_with_gram(plan: Plan, given: bool) -> list[str]:

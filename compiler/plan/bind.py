@@ -9,10 +9,10 @@ from typing import TypeVar
 from qcc.compiler.plan.activations import ActivationBinder
 from qcc.compiler.plan.catalog import rewrites
 from qcc.compiler.plan.costs import BITS, LATENCY, costs_of
+from qcc.compiler.plan.filled import check_tied, combined, specs_of, warn_blind
 from qcc.compiler.plan.formats import encoding_of
 from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, PlanRow, Step
 from qcc.compiler.plan.sources import place
-from qcc.compiler.plan.sparsity import combined, specs_of, warn_blind
 from qcc.compiler.plan.targets import runtime_chooser
 from qcc.compiler.plan.terms import terms_of
 from qcc.compiler.scores.check import DROP
@@ -31,7 +31,7 @@ from qcc.dsl.policy.select import (
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.graph import Graph
-from qcc.ir.graph.ops import Weight
+from qcc.ir.graph.ops import Kind, Weight
 from qcc.passes.clean import Clean
 from qcc.passes.contract.contract import Pass, Phase, Rounding, SitePass
 from qcc.passes.encode import Encode
@@ -41,6 +41,8 @@ BEFORE = (Phase.BRANCHES, Phase.STRUCTURE)
 """The phases whose passes change which weights there are, or their shapes."""
 SPARSITY = "sparsity"
 """The property that says which weights are left out."""
+ROWS = "rows"
+"""The property that says which rows of a table become one."""
 FALLBACK = "fallback"
 """The property that says what the weights that lose most become where a bound of ``verify`` fails."""
 NO_ENCODINGS: Mapping[str, Encoding | None] = MappingProxyType({})
@@ -71,8 +73,18 @@ class Resolved:
     @property
     def kept(self) -> bool:
         """The last word on the weight is to leave it alone."""
-        value = self.properties.get("weights", self.properties.get(SPARSITY))
+        value = self.asked
         return value is None or value.value is KEEP
+
+    @property
+    def asked(self) -> Assignment | None:
+        """What says how the weight is stored: its formats, or if there are none what leaves something out."""
+        return next((self.properties[name] for name in ("weights", *self.filling) if name in self.properties), None)
+
+    @property
+    def filling(self) -> tuple[str, ...]:
+        """The properties that may leave something of the weight out, from the inside out."""
+        return (SPARSITY, ROWS) if Kind.EMBEDDING in self.weight.kinds else (SPARSITY,)
 
 
 def facts(weights: Sequence[Weight], given: bool) -> list[list[Facts]]:
@@ -286,17 +298,19 @@ def fallbacks(
 
 
 def _candidates(one: Resolved, chooser: Chooser, diagnostics: Diagnostics, given: bool) -> list[Candidate]:
-    """What a weight may become by the formats and the sparsities that rules set: each with each."""
+    """What a weight may become by the formats that rules set, and by what leaves something out: each with each."""
     if one.kept:
         return []
-    asked, formats = one.properties.get(SPARSITY), one.properties.get("weights")
-    if asked is None:
-        assert formats is not None
-        return _of(one, specs_of(formats), chooser)
-    if not given:
-        warn_blind(asked, diagnostics)
-    kept = (FormatSpec("float", None, {}, asked.span),) if formats is None else specs_of(formats)
-    return _of(one, combined(asked, kept, diagnostics), chooser)
+    formats, others = one.properties.get("weights"), [one.properties.get(name) for name in one.filling]
+    assert one.asked is not None
+    kept: Sequence[FormatSpec] = (
+        (FormatSpec("float", None, {}, one.asked.span),) if formats is None else specs_of(formats)
+    )
+    for asked in others:
+        if asked is not None and not given and asked.name == SPARSITY:
+            warn_blind(asked, diagnostics)
+        kept = kept if asked is None else combined(asked, kept, diagnostics)
+    return _of(one, check_tied(one.weight, kept, diagnostics), chooser)
 
 
 def _of(one: Resolved, specs: Sequence[FormatSpec], chooser: Chooser) -> list[Candidate]:
@@ -335,7 +349,7 @@ def _narrowest(weight: Weight, candidates: Sequence[Candidate]) -> Encoding | No
 
 
 def _why_kept(one: Resolved) -> str:
-    assignment = one.properties.get("weights", one.properties.get(SPARSITY))
+    assignment = one.asked
     if assignment is None:
         return "no rule sets its format"
     if assignment.value is KEEP:

@@ -13,7 +13,7 @@ import qcc.passes
 from qcc.codegen.target.find import makers, targets
 from qcc.codegen.target.target import Arithmetic
 from qcc.compiler.metrics.find import additive, judged
-from qcc.compiler.plan.formats import families, sparsities, summary
+from qcc.compiler.plan.formats import families, filling, summary
 from qcc.compiler.scores.check import DROP
 from qcc.compiler.scores.find import scores
 from qcc.dsl.policy.schema import Interval, Metric, Off, Property, Schema, TargetKind, Unit
@@ -143,8 +143,13 @@ def schema() -> Schema:
         "weights": Property("weights", summary="formats that the weight may get; the allocator chooses among several"),
         "sparsity": Property(
             "sparsity",
-            formats=sparsities(),
+            formats=filling("sparsity"),
             summary="weights that are left out; what stays is stored as `weights` says, or as it is",
+        ),
+        "rows": Property(
+            "rows",
+            formats=filling("rows"),
+            summary="rows of embeddings that become one; what is left is stored as `weights` says, or as it is",
         ),
         "fallback": Property(
             "fallback",

@@ -25,7 +25,11 @@ WORDS = {
 }
 """What may stand behind a format's keyword, beside ``scale``."""
 FLOAT = FormatFamily("float", summary="as it is")
-DENSE = FormatFamily("dense", summary="all weights stay")
+WHOLE = {
+    "sparsity": FormatFamily("dense", summary="all weights stay"),
+    "rows": FormatFamily("all", summary="all rows stay"),
+}
+"""The properties that leave something out and fill in what `weights` says, each with what leaves nothing out."""
 
 
 @lru_cache
@@ -78,13 +82,13 @@ def _stays(spec: FormatSpec) -> tuple[float, float] | None:
 
 
 @lru_cache
-def sparsities() -> dict[str, FormatFamily]:
-    """What the property `sparsity` takes: formats that leave weights out, without what the property `weights` says."""
-    found = {one.keyword: _thinned(one) for one in compositions().values() if one.filled}
-    return found | {DENSE.keyword: DENSE}
+def filling(name: str) -> dict[str, FormatFamily]:
+    """What a property of `WHOLE` takes: formats that leave something out, without what the property `weights` says."""
+    found = {one.keyword: _open(one) for one in compositions().values() if one.filled and one.fills == name}
+    return found | {WHOLE[name].keyword: WHOLE[name]}
 
 
-def _thinned(one: type[Composition]) -> FormatFamily:
+def _open(one: type[Composition]) -> FormatFamily:
     hints = get_type_hints(one, include_extras=True)
     left = [(each.name, hints[each.name], each) for each in fields(one) if each.name != one.filled]
     asked = make_dataclass(one.__name__, [(name, hint, _default(each)) for name, hint, each in left], frozen=True)
@@ -96,14 +100,13 @@ def _default(one: "Field[Any]") -> Any:  # noqa: ANN401 - a field has no other t
     return field() if one.default is MISSING else field(default=one.default)
 
 
-def thinned(sparsity: FormatSpec, kept: FormatSpec) -> FormatSpec:
-    """A format that leaves weights out, with what is kept stored in another."""
-    if sparsity.family == DENSE.keyword:
+def filled(asked: FormatSpec, kept: FormatSpec) -> FormatSpec:
+    """A format that leaves something out, with what is kept stored in another."""
+    if asked.arguments is None:
         return kept
-    assert sparsity.arguments is not None
-    name = compositions()[sparsity.family].filled
-    spelled = (*sparsity.spelled, kept.text)
-    return replace(sparsity, arguments={**sparsity.arguments, name: kept}, spelled=spelled, span=kept.span)
+    name = compositions()[asked.family].filled
+    spelled = (*asked.spelled, kept.text)
+    return replace(asked, arguments={**asked.arguments, name: kept}, spelled=spelled, span=kept.span)
 
 
 def learns(spec: FormatSpec) -> bool:

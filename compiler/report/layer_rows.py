@@ -55,6 +55,8 @@ def _encoded_row(weight: Weight, action: Encode, edit: Edit, loss: float | None,
     reason = choice.reason if choice.form == action.form else "as the plan says"
     if action.activations is not None:
         reason = rounded_reason(action)
+    note = stored.note(weight.shape)
+    reason = f"{reason}; {note}" if note else reason
     bits, asked = action.form.stored_as(stored).bits_per_weight(weight.shape), action.encoding
     text = (stored if len(stored.summands) < len(asked.summands) else asked).text
     kinds = tuple(sorted(weight.kinds))

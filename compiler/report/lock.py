@@ -116,7 +116,8 @@ def lock_text(result: Result, policy: Policy, data: Samples, inputs: Inputs, sta
             "sha256": data.digest,
             "samples": data.count,
             "seed": calibrate.seed if calibrate else 0,
-        },
+        }
+        | _interactions(inputs),
         "coverage": coverage_json(result.layers),
         "versions": versions(result.plan),
         "processor": cpu_name(),
@@ -145,6 +146,12 @@ def lock_text(result: Result, policy: Policy, data: Samples, inputs: Inputs, sta
     return json.dumps(content, indent=1) + "\n"
 
 
+def _interactions(inputs: Inputs) -> dict[str, object]:
+    """The files that formats go by, where they do."""
+    found = {file.path.name: file.sha256 for file in inputs.interactions}
+    return {"interactions": found} if found else {}
+
+
 def _kernels(result: Result, staged: Path) -> dict[str, object] | None:
     """The library beside the model, and the ops that it serves."""
     if result.kernels is None:
@@ -162,13 +169,14 @@ def _kernels(result: Result, staged: Path) -> dict[str, object] | None:
 class Lock(PlanFile):
     """A lock file that was read: its plan, and what the plan was made of.
 
-    ``model`` and ``data`` are digests, ``data`` by the names of the model's data files.
+    ``model``, ``data`` and ``interactions`` are digests, the last two by the names of files.
     """
 
     model: str
     data: dict[str, str]
     policy: str
     calibration: str
+    interactions: dict[str, str]
     versions: dict[str, str]
     processor: str
 
@@ -221,6 +229,7 @@ def _lock(path: Path, content: Any) -> Lock:  # noqa: ANN401  (JSON)
     if content["format"] != FORMAT:
         raise ShapeError(f"its format is {content['format']}, and not {FORMAT}: compile the model anew")
     check_shape(content, SHAPE, "lock")
+    check_shape(content["calibration"].get("interactions", {}), {str: str}, "lock.calibration.interactions")
     text = "\n".join(content["plan"])
     if text_sha256(text) != content["plan_sha256"]:
         raise ShapeError("its plan was changed: it does not have the hash that the lock tells")
@@ -231,6 +240,7 @@ def _lock(path: Path, content: Any) -> Lock:  # noqa: ANN401  (JSON)
         content["model"]["data"],
         content["policy"]["sha256"],
         content["calibration"]["sha256"],
+        content["calibration"].get("interactions", {}),
         content["versions"],
         content["processor"],
     )

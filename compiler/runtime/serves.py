@@ -8,7 +8,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from qcc.compiler.runtime.register import register
-from qcc.ir.encoding.algebra import inside, numbers_below
+from qcc.ir.encoding.algebra import inside
+from qcc.ir.encoding.format import numbers_below
 from qcc.ir.kernel.op import CHUNK, NUMBER, STEPS, TILES, LinearOp
 from qcc.ir.onnx.file.domain import DOMAIN, VERSION
 from qcc.ir.onnx.file.runtime import onnxruntime, usable

@@ -109,7 +109,7 @@ class _Term:
         assert isinstance(name, syntax.Name)
 
         def read(value: syntax.Alternatives) -> tuple[FormatSpec, ...] | None:
-            return read_formats(self.context, value, self.formats)
+            return read_formats(self.context, value, self.context.schema.formats)
 
         found = ArgumentReader(self.context, family, name, read, MOST_CANDIDATES).read(given, self.term.span)
         if isinstance(found, int):

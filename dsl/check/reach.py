@@ -12,6 +12,7 @@ LEAST_FLOAT = 16  # of a weight that stays as it is, which may be float16 alread
 def check_reach(policy: Policy, report: Diagnostics) -> None:
     """Report calibration data that is not there, and bounds of size or bits below what the candidates can reach."""
     _check_data(policy, report)
+    _check_adapters(policy, report)
     choices = _choices(policy)
     if not choices:
         return
@@ -50,15 +51,15 @@ def _is_file(path: str) -> bool:
 
 def _choices(policy: Policy) -> list[tuple[float, str]]:
     """The fewest bits of each format that weights may have, also of what may stay of them, and how it is spelled."""
-    formats, sparsities = _asked(policy, "weights"), _asked(policy, "sparsity")
-    kept = [(_bits(spec), spec.text) for spec in formats]
-    left = [
-        (_thinned(spec, bits), f"{spec.text}` of `{text}" if text else spec.text)
-        for spec in sparsities
-        for bits, text in kept or [(LEAST_FLOAT, "")]
-        if spec.stays is not None
-    ]
-    return [*kept, *left]
+    found = [(_bits(spec), spec.text) for spec in _asked(policy, "weights")]
+    for name in ("sparsity", "rows"):
+        found += [
+            (_thinned(spec, bits), f"{spec.text}` of `{text}" if text else spec.text)
+            for spec in _asked(policy, name)
+            for bits, text in found or [(LEAST_FLOAT, "")]
+            if spec.stays is not None
+        ]
+    return found
 
 
 def _asked(policy: Policy, name: str) -> list[FormatSpec]:

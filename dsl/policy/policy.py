@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qcc.dsl.diagnostics.source import Source, Span
@@ -211,6 +212,12 @@ class Policy:
     """What the model's weights become before anything else is done."""
     digest: str = field(default="", compare=False, repr=False)
     """Of the policy that this one is a part of; its own if it is empty."""
+
+    @property
+    def folder(self) -> Path:
+        """In which the files lie that its formats name: the policy's own, or the one at hand."""
+        paths = (source.path for source in self.sources if source.path is not None and not source.preset)
+        return next((path.parent for path in paths), Path())
 
 
 def options_text(value: "DataclassInstance") -> dict[str, str]:

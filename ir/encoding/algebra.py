@@ -6,15 +6,15 @@ interpreter of the operations: numpy computes the matrix (`reference`), the ONNX
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from decimal import Decimal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import ClassVar, Protocol, TypeVar
 
 import numpy as np
 
 from qcc.ir.encoding.grid import Grid
+from qcc.ir.encoding.tables.lookups import NO_LOOKUPS, Lookups
 
 V = TypeVar("V")
 MatrixShape = tuple[int, int]
@@ -22,7 +22,6 @@ Read = Callable[[str], V]
 Parts = Mapping[str, np.ndarray]
 Rows = slice | np.ndarray
 Columns = int | np.ndarray
-LAST_DIGIT = 2.0**-23  # of a float32, as a share of it
 LEAST_POWER = 1e-3  # of the mean
 DOUBT = 1e-2  # of the mean of a Gram matrix's diagonal, on top of all of it
 
@@ -37,6 +36,7 @@ class Part:
         dtype: numpy's type of the elements in memory; codes of few bits lie one a byte.
         floats: the float type of ONNX's own whose bits the elements are, by its name in the language.
         whole: it belongs to the matrix as a whole, even if it is as long as there are rows.
+        apart: a decoder reads rows of it, wherever they belong to: each fills whole units of codes by itself.
     """
 
     shape: tuple[int, ...]
@@ -44,6 +44,11 @@ class Part:
     dtype: type[np.generic] = np.uint8
     floats: str = ""
     whole: bool = False
+    apart: bool = False
+
+    def is_of_rows(self, rows: int) -> bool:
+        """It holds something of each row of a matrix of so many."""
+        return not self.whole and self.shape[:1] == (rows,)
 
     @property
     def size_bits(self) -> int:
@@ -104,6 +109,10 @@ class Ops(Protocol[V]):
 
     def take(self, value: V, index: V, axis: int) -> V:
         """What stands at these places of an axis, which count from its end below zero; whole numbers, as floats too."""
+        ...
+
+    def rows(self, part: V, index: V, lead: Sequence[int]) -> V:
+        """The rows of a part that stand at these places ``[*lead]``; codes stay codes."""
         ...
 
     def times(self, left: V, right: V) -> V:
@@ -188,6 +197,7 @@ class Fitter:
         sensitivity: what a squared error of each column costs once columns that are rounded later have made up for it;
             None if it is not known.
         damping: what is added to the diagonal of ``gram`` where it is to have an inverse, as a share of its mean.
+        lookups: how rows are looked up, by what tells so (`Encoding.sources`).
     """
 
     leaf: Callable[[np.ndarray, "Encoding"], Fitted]
@@ -195,6 +205,7 @@ class Fitter:
     sensitivity: np.ndarray | None = None
     gram: np.ndarray | None = None
     damping: float = 0.0
+    lookups: Mapping[str, Lookups] = field(default_factory=dict)
 
     def of(self, columns: np.ndarray) -> "Fitter":
         """For a matrix of some of the columns."""
@@ -203,8 +214,8 @@ class Fitter:
         return replace(self, power=power, sensitivity=sensitivity, gram=gram)
 
     def blind(self) -> "Fitter":
-        """For a matrix whose columns are others."""
-        return replace(self, power=None, sensitivity=None, gram=None)
+        """For a matrix whose rows and columns are others."""
+        return replace(self, power=None, sensitivity=None, gram=None, lookups=NO_LOOKUPS)
 
     def damped(self) -> np.ndarray | None:
         """The products, float64, one in the mean of the diagonal, with so much added that they have an inverse.
@@ -302,6 +313,29 @@ class Encoding(ABC):
         return any(one.learns for one in self.within)
 
     @property
+    def sources(self) -> frozenset[str]:
+        """What must tell how rows are looked up: files of interactions by name, `CALIBRATION` for the data at hand."""
+        return frozenset(name for one in self.within for name in one.sources)
+
+    @property
+    def merges(self) -> bool:
+        """Rows share what is stored: what multiplies by the matrix gets as many equal results."""
+        return any(one.merges for one in self.within)
+
+    def check_lookups(self, lookups: Mapping[str, Lookups]) -> None:
+        """Raise a `ModelError` where what tells how rows are looked up does not tell enough."""
+        for one in self.within:
+            one.check_lookups(lookups)
+
+    def note(self, shape: MatrixShape) -> str:
+        """What is worth telling of a matrix that is stored so, beside its size; empty if nothing is."""
+        return "; ".join(filter(None, (one.note(shape) for one in self.within)))
+
+    def warning(self, shape: MatrixShape, lookups: Mapping[str, Lookups]) -> str:
+        """What whoever uses the model must know of a matrix that is stored so; empty if nothing."""
+        return "; ".join(filter(None, (one.warning(shape, lookups) for one in self.within)))
+
+    @property
     def summands(self) -> tuple["Encoding", ...]:
         """What it is the sum of, each holding what those before it left, by the names of parts ``0.`` and so on."""
         return ()
@@ -356,13 +390,6 @@ class Encoding(ABC):
         return self.size_bits(shape) / max(shape[0] * shape[1], 1)
 
 
-def remainder(matrix: np.ndarray, stored: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """What storing a matrix left of it; nothing where that is no digit of what it was once: no scale holds it."""
-    left: np.ndarray = matrix - stored
-    left[np.abs(left) <= LAST_DIGIT * np.abs(whole)] = 0
-    return left
-
-
 def under(read: Read[V], prefix: str) -> Read[V]:
     """Reads the parts of an encoding that stands within another."""
     return lambda name: read(f"{prefix}.{name}")
@@ -371,27 +398,3 @@ def under(read: Read[V], prefix: str) -> Read[V]:
 def inside(parts: Mapping[str, V], prefix: str) -> dict[str, V]:
     """The parts of an encoding within another, by their names in that."""
     return {f"{prefix}.{name}": part for name, part in parts.items()}
-
-
-def whole(parts: Mapping[str, Part]) -> dict[str, Part]:
-    """The same parts, of the matrix as a whole."""
-    return {name: replace(part, whole=True) for name, part in parts.items()}
-
-
-def numbers_below(limit: int, shape: tuple[int, ...]) -> Part:
-    """The part that holds whole numbers below a limit."""
-    narrow = limit <= 1 << 16
-    return Part(shape, 16 if narrow else 32, np.uint16 if narrow else np.int32)
-
-
-def leaves(encoding: Encoding) -> Iterator[Encoding]:
-    """The encodings in it, itself included, that hold no others."""
-    if not encoding.within:
-        yield encoding
-    for one in encoding.within:
-        yield from leaves(one)
-
-
-def percent(share: float) -> str:
-    """A share as the language spells it."""
-    return f"{Decimal(repr(float(share))).scaleb(2).normalize():f}%"

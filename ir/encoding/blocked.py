@@ -18,6 +18,7 @@ import numpy as np
 from qcc.ir.discovery import classes, named_once
 from qcc.ir.encoding.algebra import Encoding, Fitted, Fitter, MatrixShape, Ops, Part, Read, V, inside, under
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block
+from qcc.ir.encoding.format import whole
 from qcc.ir.encoding.grid import FLOATS, FORMATS, FloatGrid, Grid, IntGrid, grid_of
 
 PLAIN_NAMES = ("fp16", "fp32")
@@ -174,18 +175,19 @@ class Blocked(Encoding):
             return codes
         blocks = self.block.grid(shape)
         zero = {} if self.symmetric else {"zero": Part(blocks, 8, np.int8)}
-        return {**inside(self.scales.parts(blocks), "scale"), **zero, **codes}
+        of_blocks = {**inside(self.scales.parts(blocks), "scale"), **zero}
+        return {**(whole(of_blocks) if self.block == TENSOR else of_blocks), **codes}
 
     def decode(self, ops: Ops[V], read: Read[V], shape: MatrixShape) -> V:
         """``(number - zero) * scale``, block by block."""
         if self.scale is None:
             return ops.numbers(read("codes"), self.grid, shape)
         blocks, size = self.block.grid(shape), self.block.of(shape)
-        whole = self.block.divides(shape)
+        divides = self.block.divides(shape)
 
         def over(value: V) -> V:
             """A value a block, in a shape that broadcasts over the codes with their blocks apart."""
-            if whole:
+            if divides:
                 return ops.apart(value, (1, 3))
             for axis in (0, 1):
                 if blocks[axis] > 1 and size[axis] > 1:
@@ -194,7 +196,7 @@ class Blocked(Encoding):
 
         scale = over(ops.decode(self.scales, under(read, "scale"), blocks))
         zero = None if self.symmetric else over(read("zero"))
-        apart = (blocks[0], size[0], blocks[1], size[1]) if whole else shape
+        apart = (blocks[0], size[0], blocks[1], size[1]) if divides else shape
         return ops.scaled(read("codes"), self.grid, zero, scale, apart, shape)
 
     def decode_rows(self, ops: Ops[V], read: Read[V], lead: Sequence[int], shape: MatrixShape) -> V:
@@ -204,12 +206,12 @@ class Blocked(Encoding):
             return ops.numbers(read("codes"), self.grid, (*lead, columns))
         size = self.block.of((1, columns))[1]
         count = -(-columns // size)
-        whole = columns % size == 0
+        divides = columns % size == 0
 
         def over(value: V) -> V:
             if count == 1 or self.block == TENSOR:
                 return value
-            return ops.apart(value, (-1,)) if whole else ops.spread(value, -1, size, columns)
+            return ops.apart(value, (-1,)) if divides else ops.spread(value, -1, size, columns)
 
         held = under(read, "scale")
         lone = self.block == TENSOR  # one scale, whatever rows are asked for
@@ -217,7 +219,7 @@ class Blocked(Encoding):
         scale = ops.decode(self.scales, held, (1, 1)) if lone else ops.decode_rows(self.scales, held, lead, of_rows)
         scale = over(scale)
         zero = None if self.symmetric else over(read("zero"))
-        apart = (*lead, count, size) if whole and count > 1 else (*lead, columns)
+        apart = (*lead, count, size) if divides and count > 1 else (*lead, columns)
         return ops.scaled(read("codes"), self.grid, zero, scale, apart, (*lead, columns))
 
     def fit(self, matrix: np.ndarray, fitter: Fitter) -> Fitted:

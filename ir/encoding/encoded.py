@@ -1,6 +1,6 @@
 """A stored matrix: an encoding with the parts of one matrix."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,8 @@ from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.reference import NUMPY
 from qcc.ir.errors import Refused
+
+LAST_DIGIT = 2.0**-23  # of a float32, as a share of it
 
 
 @dataclass(frozen=True)
@@ -109,3 +111,18 @@ def check_finite(matrix: np.ndarray) -> None:
     if not np.isfinite(total) and not np.isfinite(matrix).all():
         bad = np.argwhere(~np.isfinite(matrix))[0]
         raise Refused(f"the weight holds {matrix[tuple(bad)]} at row {bad[0]}, column {bad[1]}", broken=True)
+
+
+def remainder(matrix: np.ndarray, stored: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """What storing a matrix left of it; nothing where that is no digit of what it was once: no scale holds it."""
+    left: np.ndarray = matrix - stored
+    left[np.abs(left) <= LAST_DIGIT * np.abs(whole)] = 0
+    return left
+
+
+def leaves(encoding: Encoding) -> Iterator[Encoding]:
+    """The encodings in it, itself included, that hold no others."""
+    if not encoding.within:
+        yield encoding
+    for one in encoding.within:
+        yield from leaves(one)

@@ -3,6 +3,7 @@
 Where the encoding has no scale there is nothing to choose: a weight becomes the nearest number of the grid.
 """
 
+from collections.abc import Mapping
 from functools import cached_property, lru_cache, partial
 
 import numpy as np
@@ -14,13 +15,20 @@ from qcc.ir.encoding.encoded import Encoded, Scales, check_finite, stored
 from qcc.ir.encoding.grid import Grid
 from qcc.ir.encoding.reference import NUMPY
 from qcc.ir.encoding.search import Clip, asymmetric, for_each_chunk, in_steps, inner, inverse_of, symmetric, unit_of
+from qcc.ir.encoding.tables.lookups import NO_LOOKUPS, Lookups
 from qcc.ir.errors import Refused
 
 NEIGHBOURS = (-1, 0, -2, 1, -3, 2)  # of a scale, by how many numbers they are above the next larger one
 NEAR = 0.5  # doublings: what is farther off is tried only if it is next
 
 
-def encode(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse", gram: np.ndarray | None = None) -> Encoded:
+def encode(
+    matrix: np.ndarray,
+    encoding: Encoding,
+    clip: Clip = "mse",
+    gram: np.ndarray | None = None,
+    lookups: Mapping[str, Lookups] = NO_LOOKUPS,
+) -> Encoded:
     """Encode a matrix ``[out, in]`` by round-to-nearest.
 
     Args:
@@ -29,11 +37,12 @@ def encode(matrix: np.ndarray, encoding: Encoding, clip: Clip = "mse", gram: np.
         clip: ``absmax`` covers each block's whole range, ``statsq`` twice its mean magnitude, and ``mse`` searches the
             range of least squared error.
         gram: the mean products of what two columns are multiplied with ``[in, in]``, if data tells.
+        lookups: see `Fitter`.
 
     Raises:
         Refused: there are no weights, they are not finite, or their scale's type cannot hold their range.
     """
-    return encoded(matrix, encoding, fitted(matrix, encoding, clip, gram=gram))
+    return encoded(matrix, encoding, fitted(matrix, encoding, clip, gram=gram, lookups=lookups))
 
 
 def encoded(matrix: np.ndarray, encoding: Encoding, found: Fitted) -> Encoded:
@@ -49,6 +58,7 @@ def fitted(
     sensitivity: np.ndarray | None = None,
     gram: np.ndarray | None = None,
     damping: float = 0.0,
+    lookups: Mapping[str, Lookups] = NO_LOOKUPS,
 ) -> Fitted:
     """A matrix ``[out, in]`` with all fixed that its codes rest on, and to nearest.
 
@@ -60,6 +70,7 @@ def fitted(
         sensitivity: see `Fitter`.
         gram: the mean products of what two columns are multiplied with ``[in, in]``, whose diagonal is the power.
         damping: see `Fitter`.
+        lookups: see `Fitter`.
 
     Raises:
         Refused: see `encode`.
@@ -68,7 +79,7 @@ def fitted(
         _check(matrix)
     if power is None and gram is not None:
         power = np.diag(gram)
-    return encoding.fit(matrix, Fitter(partial(_leaf, clip=clip), power, sensitivity, gram, damping))
+    return encoding.fit(matrix, Fitter(partial(_leaf, clip=clip), power, sensitivity, gram, damping, lookups))
 
 
 def _leaf(matrix: np.ndarray, encoding: Encoding, clip: Clip) -> Fitted:

@@ -1,10 +1,14 @@
 """What a format of the language is: a keyword, what may follow it, and the encoding that is named so."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Annotated, ClassVar
 
-from qcc.ir.encoding.algebra import Encoding
+import numpy as np
+
+from qcc.ir.encoding.algebra import Encoding, Part
 from qcc.ir.encoding.blocks import Block
 
 MOST_LEAVES = 64
@@ -76,8 +80,10 @@ class Composition(ABC):
     """Where this argument is given, alternatives in formats of which there may be many are no candidates but more of
     them, side by side."""
     filled: ClassVar[str] = ""
-    """The argument that `weights` says where the format is asked for as `sparsity`: what is left of a weight is stored
-    so; empty where it leaves nothing out."""
+    """The argument that `weights` says where the format is asked for by the property `fills`: what is left of a weight
+    is stored so; empty where it leaves nothing out."""
+    fills: ClassVar[str] = "sparsity"
+    """The rule property that takes it without that argument."""
 
     @abstractmethod
     def encoding(self) -> Encoding:
@@ -113,3 +119,25 @@ def check_share(share: float) -> None:
     """
     if not 0 < share <= 1:
         raise ValueError(f"a share is above 0% and up to 100%, not {share:.6g}")
+
+
+def percent(share: float) -> str:
+    """A share as the language spells it."""
+    return f"{Decimal(repr(float(share))).scaleb(2).normalize():f}%"
+
+
+def numbers_below(limit: int, shape: tuple[int, ...]) -> Part:
+    """The part that holds whole numbers below a limit."""
+    narrow = limit <= 1 << 16
+    return Part(shape, 16 if narrow else 32, np.uint16 if narrow else np.int32)
+
+
+def quoted(text: str) -> str:
+    """A text as the language spells it."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def whole(parts: Mapping[str, Part]) -> dict[str, Part]:
+    """The same parts, of the matrix as a whole."""
+    return {name: replace(part, whole=True) for name, part in parts.items()}

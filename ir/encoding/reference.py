@@ -82,6 +82,10 @@ class NumpyOps:
         """See `Ops.take`."""
         return np.take(value, index.astype(np.intp, copy=False), axis)
 
+    def rows(self, part: np.ndarray, index: np.ndarray, lead: Sequence[int]) -> np.ndarray:
+        """See `Ops.rows`."""
+        return self.take(part, index, 0)
+
     def times(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """See `Ops.times`."""
         product: np.ndarray = left * right

@@ -47,7 +47,7 @@ class RowsForm(Form):
 
     def part_bytes(self, encoding: Encoding, name: str, part: Part, shape: MatrixShape) -> int:
         """Each row's codes fill whole units."""
-        if part.dtype is np.uint8 and part.shape[0] == shape[0]:
+        if part.dtype is np.uint8 and (part.apart or part.is_of_rows(shape[0])):
             return part.shape[0] * packed_bytes(prod(part.shape[1:]), part.bits)
         return super().part_bytes(encoding, name, part, shape)
 

@@ -16,6 +16,7 @@ import numpy as np
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.encoded import Encoded
+from qcc.ir.encoding.tables.lookups import Lookups
 from qcc.ir.encoding.value import EncodedValue, ValueEncoding
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
@@ -109,7 +110,8 @@ class Context:
     narrowest where that is open; a weight that stays float has none. ``magnitudes`` tells, by the name of a value,
     how large its numbers are. ``takes`` tells whether a site, by its subject, is
     to be treated: a search for a guilty one leaves some out. ``became`` is told what weights are stored as. ``advice``
-    remembers what data recommends in place of a way of rounding, while weights and moments are the same.
+    remembers what data recommends in place of a way of rounding, while weights and moments are the same. ``lookups``
+    tells, by weight name and by what tells it, how the rows of a table are looked up.
     ``chosen`` holds what weights are to be stored as, and why, by name, where that has been found in order.
     """
 
@@ -121,6 +123,7 @@ class Context:
     takes: Callable[[str], bool] = _every
     became: Callable[[str, Encoded], None] = _ignored
     advice: "MutableMapping[Hashable, tuple[Rounding, str]]" = field(default_factory=dict)
+    lookups: Mapping[str, Mapping[str, Lookups]] = field(default_factory=dict)
     chosen: Mapping[str, tuple[Encoded, str]] = field(default_factory=dict)
 
     def blocked(self, name: str) -> Blocked | None:

@@ -33,9 +33,9 @@ def trusted(weight: Weight, matrix: np.ndarray, context: Context, doubt: float) 
     return _with_rows(weight, gram if moments is None else _doubted(gram, moments, doubt))
 
 
-def judging(weight: Weight, matrix: np.ndarray, context: Context) -> Moments | None:
+def judging(weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> Moments | None:
     """The moments of what a weight's layers read, where a part can judge what was learned from the other."""
-    moments = context.moments.get(weight.name)
+    moments = None if encoding.sources else context.moments.get(weight.name)
     judged = moments is not None and moments.judged and moments.gram.shape[0] == matrix.shape[1]
     return moments if judged else None
 

@@ -64,7 +64,7 @@ class Descent(Rounding):
 
     def advised(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> tuple[Rounding, str]:
         """Descent from what does best on samples held out, or that alone where it does better."""
-        moments = judging(weight, matrix, context)
+        moments = judging(weight, matrix, encoding, context)
         if moments is None:
             return self, ""
         first, why = self._first(weight, matrix, encoding, context)
@@ -97,7 +97,7 @@ class Descent(Rounding):
     def encode(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> Encoded:
         """Start, and descend; or round to nearest where there is no Gram matrix."""
         gram = trusted(weight, matrix, context, self.doubt)
-        if gram is None:
+        if gram is None or encoding.sources:  # which goes by rows
             return Nearest(self.clip).encode(weight, matrix, encoding, context)
         meant = aimed(weight, matrix, context, gram, self.damping)
         found = fitted_to(meant, encoding, gram, self.damping, self.clip)

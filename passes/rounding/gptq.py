@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
-from qcc.ir.encoding.algebra import Encoding, Fitted, inside, remainder
-from qcc.ir.encoding.encoded import Encoded
+from qcc.ir.encoding.algebra import Encoding, Fitted, inside
+from qcc.ir.encoding.encoded import Encoded, remainder
 from qcc.ir.encoding.fit import encoded, fitted
 from qcc.ir.encoding.search import Clip
 from qcc.ir.graph.ops import Weight
@@ -61,7 +61,7 @@ class Gptq(Rounding):
 
     def advised(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> tuple[Rounding, str]:
         """The damping that does best on samples held out, or rounding to nearest."""
-        moments = judging(weight, matrix, context)
+        moments = judging(weight, matrix, encoding, context)
         if moments is None:
             return self, ""
         by = judged(weight, matrix, encoding, moments, self.doubt)
@@ -83,7 +83,7 @@ class Gptq(Rounding):
     def encode(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> Encoded:
         """Round by columns, or to nearest where there is no Gram matrix."""
         gram = trusted(weight, matrix, context, self.doubt)
-        if gram is None:
+        if gram is None or encoding.sources:  # which goes by rows
             return Nearest(self.clip).encode(weight, matrix, encoding, context)
         meant = aimed(weight, matrix, context, gram, self.damping)
         return round_columns(meant, encoding, gram, self.damping, self.clip)

@@ -9,6 +9,7 @@ from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.fit import encode
 from qcc.ir.encoding.search import Clip
+from qcc.ir.encoding.tables.lookups import NO_LOOKUPS
 from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.contract import Context, Rounding
 from qcc.passes.contract.trust import trusted
@@ -34,4 +35,5 @@ class Nearest(Rounding):
 
     def encode(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> Encoded:
         """Round to nearest."""
-        return encode(matrix, encoding, self.clip, trusted(weight, matrix, context, 1.0) if encoding.learns else None)
+        gram = trusted(weight, matrix, context, 1.0) if encoding.learns else None
+        return encode(matrix, encoding, self.clip, gram, context.lookups.get(weight.name, NO_LOOKUPS))

@@ -108,6 +108,10 @@ class TorchOps:
         found = torch.index_select(value, axis, places)
         return found.reshape((*value.shape[:axis], *index.shape, *value.shape[axis + 1 :]))
 
+    def rows(self, part: Tensor, index: Tensor, lead: Sequence[int]) -> Tensor:
+        """See `Ops.rows`."""
+        return self.take(part, index, 0)
+
     def times(self, left: Tensor, right: Tensor) -> Tensor:
         """See `Ops.times`."""
         return left * right

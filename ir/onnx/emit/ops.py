@@ -56,6 +56,7 @@ class OnnxOps:
         self._own = own
         self._made: ir.Value | None = None  # it has the result's shape already
         self._blocks: dict[tuple[int, int], ir.Value] = {}
+        self._wide: dict[ir.Value, ir.Value] = {}  # indices, as they are gathered by
 
     def numbers(self, codes: Held, grid: Grid, shape: Sequence[int]) -> Held:
         """See `Ops.numbers`: a call of a function."""
@@ -133,9 +134,17 @@ class OnnxOps:
 
     def take(self, value: Held, index: Held, axis: int) -> Held:
         """See `Ops.take`."""
-        found = _value(value)
-        wide = self._emitter.cast(_value(index), ir.DataType.INT32, self._anchor)
-        return self._node("Gather", [found, wide], [ir.AttrInt64("axis", axis)], found.dtype)
+        found, narrow = _value(value), _value(index)
+        if narrow not in self._wide:
+            self._wide[narrow] = self._emitter.cast(narrow, ir.DataType.INT32, self._anchor)
+        return self._node("Gather", [found, self._wide[narrow]], [ir.AttrInt64("axis", axis)], found.dtype)
+
+    def rows(self, part: Held, index: Held, lead: Sequence[int]) -> Held:
+        """See `Ops.rows`."""
+        if not isinstance(part, Packed):
+            return self.take(part, index, 0)
+        planes = (_value(self.take(plane, index, 0)) for plane in part.planes)
+        return Packed(tuple(planes), tuple(lead), part.count)
 
     def times(self, left: Held, right: Held) -> Held:
         """See `Ops.times`."""

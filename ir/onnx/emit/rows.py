@@ -46,8 +46,8 @@ class RowEmitter(Emitter):
             part, array = parts[name], self._encoded.parts[name]
             if name == "codes" and self.is_float:
                 found[name] = self.floats(part.floats, array, part.floats)
-            elif part.dtype is np.uint8 and len(array) == rows and not part.whole:
-                found[name] = Packed(self.planes(name, array, part.bits), (rows,), array.shape[1])
+            elif part.dtype is np.uint8 and (part.apart or part.is_of_rows(rows)):
+                found[name] = Packed(self.planes(name, array, part.bits), (len(array),), array.shape[1])
             else:
                 found[name] = self.part(name)
         return found
@@ -70,7 +70,7 @@ class RowEmitter(Emitter):
         found: dict[str, Held] = {}
         parts = self._encoded.encoding.parts(self._encoded.shape)
         for name, held in table.items():
-            if parts[name].whole or parts[name].shape[0] != self._encoded.shape[0]:
+            if not parts[name].is_of_rows(self._encoded.shape[0]):
                 found[name] = held  # of the whole weight
             elif isinstance(held, Packed):
                 found[name] = Packed(tuple(map(gathered, held.planes)), lead, held.count)

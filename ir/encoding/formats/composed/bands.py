@@ -19,12 +19,11 @@ from qcc.ir.encoding.algebra import (
     Rows,
     V,
     inside,
-    percent,
     under,
 )
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL
-from qcc.ir.encoding.format import Composition, Format, Limits, Share, Spelled, check_share
+from qcc.ir.encoding.format import Composition, Format, Limits, Share, Spelled, check_share, percent
 from qcc.ir.encoding.grid import Grid, IntGrid, TableGrid
 from qcc.ir.encoding.packing import UNIT
 

@@ -18,12 +18,10 @@ from qcc.ir.encoding.algebra import (
     Rows,
     V,
     inside,
-    numbers_below,
-    percent,
     under,
 )
 from qcc.ir.encoding.blocked import FLOAT32
-from qcc.ir.encoding.format import Composition, Limits, Share, check_share, least_share
+from qcc.ir.encoding.format import Composition, Limits, Share, check_share, least_share, numbers_below, percent
 from qcc.ir.encoding.pruning import MOST_ROUNDS, USUAL, By, losses, told
 from qcc.ir.encoding.swaps import exchanged
 

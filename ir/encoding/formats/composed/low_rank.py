@@ -18,13 +18,11 @@ from qcc.ir.encoding.algebra import (
     Rows,
     V,
     inside,
-    percent,
     under,
-    whole,
 )
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.factors import leading, partner
-from qcc.ir.encoding.format import LARGEST_RANK, Composition, Limits, Share, check_share
+from qcc.ir.encoding.format import LARGEST_RANK, Composition, Limits, Share, check_share, percent, whole
 from qcc.ir.encoding.formats.composed.stack import Stack
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.reference import NUMPY

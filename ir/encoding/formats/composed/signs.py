@@ -19,11 +19,10 @@ from qcc.ir.encoding.algebra import (
     V,
     inside,
     under,
-    whole,
 )
 from qcc.ir.encoding.blocked import Floats
 from qcc.ir.encoding.factors import leading, partner
-from qcc.ir.encoding.format import LARGEST_RANK, Composition, Limits
+from qcc.ir.encoding.format import LARGEST_RANK, Composition, Limits, whole
 from qcc.ir.encoding.grid import TableGrid
 from qcc.ir.encoding.reference import NUMPY
 

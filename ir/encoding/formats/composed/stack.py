@@ -18,10 +18,9 @@ from qcc.ir.encoding.algebra import (
     Rows,
     V,
     inside,
-    leaves,
-    remainder,
     under,
 )
+from qcc.ir.encoding.encoded import leaves, remainder
 from qcc.ir.encoding.format import MOST_LEAVES, Composition, Limits
 from qcc.ir.encoding.formats.composed.signs import Signs
 from qcc.ir.encoding.reference import NUMPY
