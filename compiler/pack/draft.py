@@ -7,7 +7,7 @@ from pathlib import Path
 
 from qcc.compiler.pack.index import DATA, PackedConstant, PackedModel, PackIndex
 from qcc.compiler.pack.judge import OutputJudge
-from qcc.compiler.pack.near import Nearby, rebuilt
+from qcc.compiler.pack.near import NearConstant, rebuilt
 from qcc.compiler.pack.store import BlobStore
 from qcc.ir.model.packed import BlobPlace, PackSource, Rebuilt
 from qcc.ir.model.whole_files import sha256
@@ -50,7 +50,7 @@ class PackDraft:
         self._store.flush()
         self._source.write(self.path, DATA, places, made, self._store)
 
-    def nearest(self, near: Sequence[Nearby], within: float, judge: OutputJudge) -> float:
+    def nearest(self, near: Sequence[NearConstant], within: float, judge: OutputJudge) -> float:
         """Write the model with constants as near to others as its outputs allow; how far those are off.
 
         Raises:

@@ -18,7 +18,7 @@ Layout = tuple[int, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Nearby:
+class NearConstant:
     """A constant and one that it is like.
 
     Args:
@@ -32,7 +32,7 @@ class Nearby:
     share: float
 
 
-def find_near(source: PackSource, index: PackIndex, store: BlobStore) -> list[Nearby]:
+def find_near(source: PackSource, index: PackIndex, store: BlobStore) -> list[NearConstant]:
     """The constants of a model that are like one of the pack: of that name, or else of that shape.
 
     Args:
@@ -58,11 +58,11 @@ def find_near(source: PackSource, index: PackIndex, store: BlobStore) -> list[Ne
         others = [same] if same is not None else by_layout.get(layout, [])[:TRIED]
         nearest = min((_apart(array, store.data(key)), key) for key in others) if others else (np.inf, "")
         if nearest[0] < 1:
-            found.append(Nearby(name, nearest[1], nearest[0]))
+            found.append(NearConstant(name, nearest[1], nearest[0]))
     return found
 
 
-def rebuilt(source: PackSource, store: BlobStore, near: Nearby, level: float) -> Rebuilt | str | None:
+def rebuilt(source: PackSource, store: BlobStore, near: NearConstant, level: float) -> Rebuilt | str | None:
     """How a constant becomes another with an error of a level at most: that blob itself, or with something added.
 
     None where storing it whole is better.
