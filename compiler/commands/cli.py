@@ -27,6 +27,7 @@ COMMANDS = {
     "sweep": "show what a policy would lose at every size that its formats allow",
     "trim": "make a compiled model smaller, whose weights are stacks of levels",
     "expand": "make the model again that was packed for transport",
+    "pack": "store models of one family in a folder, each constant once",
     "bench": "time models against each other, and compare what they compute",
     "targets": "list the processors that kernels can be built for, and what this machine is",
     "passes": "list what a policy may name, each with its manual page",
@@ -77,7 +78,7 @@ def run(words: Sequence[str]) -> int:
     except Exception as error:
         if isinstance(error, OSError) and (found := refused(error)):
             return _report([found], format, INPUT)
-        describe_crash = importlib.import_module("qcc.compiler.commands.crash").describe_crash
+        describe_crash = importlib.import_module("qcc.compiler.console.crash").describe_crash
         return _tell(describe_crash(error, words), format, BUG)
 
 

@@ -8,9 +8,11 @@ import numpy as np
 
 from qcc.ir.errors import Refused
 from qcc.ir.graph.graph import Graph
-from qcc.ir.graph.ops import Array
+from qcc.ir.graph.ops import Array, Kind
+from qcc.ir.regions.affine import LinearRegion
 from qcc.ir.regions.flow import Flow
-from qcc.ir.regions.linear import LinearRegion, linear_regions, product_of
+from qcc.ir.regions.linear import linear_regions, product_of
+from qcc.ir.regions.windows import UNLIKE, Window, is_same, kernel_of, window_regions
 from qcc.passes.channels.affine import LayerUse, Wiring, put_bias, takes_affine
 from qcc.passes.contract.contract import Context, Edit, Invariant, Phase, Restructure, Site
 
@@ -20,17 +22,21 @@ class FoldBranches(Restructure):
     """Fold what is linear between two values into one layer: side branches, adapters, scales, added vectors.
 
     Wherever all paths from one value to another multiply by constants and add, along the last axis and at every place
-    alike, they are one product; and the layer among them that has its shape, if there is one, takes it up and keeps
-    its name. So a model with LoRA, LoLDU, VeRA, DoRA, parallel adapters without an activation, the scales of (IA)3, SSF
-    and DiffFit or the vectors of BitFit becomes the model that it would have been, had its weights been trained whole.
+    alike, they are one product; where they are convolutions, sums and norms of batches, and their windows lie within
+    that of one of them, they are that one. The layer among them that has its shape, if there is one, takes it up and
+    keeps its name. So a model with LoRA, LoLDU, VeRA, DoRA, parallel adapters without an activation, the scales of
+    (IA)3, SSF and DiffFit, the vectors of BitFit or the branches of RepVGG becomes the model that it would have been,
+    had its weights been trained whole.
 
     Rewrite:
         x W + b + s (x A) B  -->  x (W + s A B) + b
         (x W + b) g + t      -->  x (W g) + (b g + t)
+        conv3x3(x) + s conv1x1(conv3x3(x)) + conv1x1(x) + x  -->  conv3x3(x)
 
     It is done where fewer ops are left and no more bytes: a factor pair with a narrow middle and nothing beside it
     stays as it is. It is refused where the paths turn out to treat places differently. Adapters with an activation
-    inside, prompts and gates that depend on data are no products, and stay.
+    inside, prompts and gates that depend on data are no products, and stay; so do prefixes, which are rows beside
+    keys and values and no part of a weight.
 
     Fold before anything that rounds: a branch that was trained beside a weight in float is not what it was beside the
     rounded one, and costs bytes and time of its own.
@@ -78,6 +84,8 @@ class _Branch:
     region: LinearRegion
     base: LayerUse | None
     saved: int
+    window: Window | None = None
+    """Of the convolution that it is to be."""
 
 
 def _branches(graph: Graph, targets: Sequence[str], known: Container[tuple[str, str]] = ()) -> list[_Branch]:
@@ -86,7 +94,8 @@ def _branches(graph: Graph, targets: Sequence[str], known: Container[tuple[str, 
     Those that are ``known`` to be no product are none.
     """
     flow, wiring, best = Flow(graph), Wiring.of(graph), dict[str, _Branch]()
-    for region in linear_regions(graph, flow):
+    found = (one for regions in (linear_regions, window_regions) for one in regions(graph, flow))
+    for region in found:
         branch = None if region.place in known else _branch(graph, wiring, region, targets)
         if branch is not None and (region.end not in best or _worth(branch) > _worth(best[region.end])):
             best[region.end] = branch
@@ -118,6 +127,11 @@ def _branch(graph: Graph, wiring: Wiring, region: LinearRegion, targets: Sequenc
     if not set(names) & set(targets):
         return None
     base = next((use for use in uses if _takes_up(wiring, region, use)), None)
+    window = None
+    if any(layer.kind is Kind.CONV for _, layer in uses):
+        base, window = _widest(graph, wiring, region, uses)
+        if base is None or _is_normed(wiring, region, uses):
+            return None
     apart = region.adds if base is None else bool(base[1].bias_op) or (base[1].bias is None and region.adds)
     saved = len(region.ops) - (2 if apart else 1)  # the vector is added by an op of its own
     if saved < 1:
@@ -127,7 +141,32 @@ def _branch(graph: Graph, wiring: Wiring, region: LinearRegion, targets: Sequenc
         return None  # a gain beside a table that others read, say: no branch
     refused = f"as one product it would take {more:,} bytes more" if more > 0 else ""
     subject = base[1].name if base else uses[0][1].name
-    return _Branch(Site(subject, names, refused), region, base, saved)
+    return _Branch(Site(subject, names, refused), region, base, saved, window)
+
+
+def _widest(
+    graph: Graph, wiring: Wiring, region: LinearRegion, uses: Sequence[LayerUse]
+) -> tuple[LayerUse | None, Window | None]:
+    """The convolution of a region with the largest window of those that go from its source's places to its end's."""
+    best: tuple[LayerUse | None, Window | None] = None, None
+    end = graph.value(region.end)
+    for use in uses:
+        weight, layer = use
+        window = Window.of(wiring.ops[layer.op]) if layer.kind is Kind.CONV else None
+        if window is None or takes_affine(wiring, use):
+            continue
+        ends = (weight.view.shape[1] * window.groups, weight.shape[0])
+        given, made = graph.value(layer.input).shape, graph.value(layer.output).shape
+        alike = given == graph.value(region.source).shape and made == end.shape
+        if ends == region.shape and alike and (best[1] is None or window.reach > best[1].reach):
+            best = use, window
+    return best
+
+
+def _is_normed(wiring: Wiring, region: LinearRegion, uses: Sequence[LayerUse]) -> bool:
+    """Nothing but norms stand beside one layer: `fold_norm` knows more of them."""
+    layers = {layer.op for _, layer in uses}
+    return len(layers) == 1 and all(wiring.ops[name].kind is Kind.NORM for name in region.ops - layers)
 
 
 def _takes_up(wiring: Wiring, region: LinearRegion, use: LayerUse) -> bool:
@@ -141,7 +180,8 @@ def _bytes(graph: Graph, region: LinearRegion, base: LayerUse | None) -> int:
     """What the product takes, with a vector where one is added, or the layer that takes it up has one."""
     size = np.dtype(graph.value(region.end).dtype).itemsize
     rows, columns = region.shape
-    return size * (rows * columns + (columns if region.adds or (base is not None and base[1].bias) else 0))
+    numbers = base[0].params if base is not None and base[1].kind is Kind.CONV else rows * columns
+    return size * (numbers + (columns if region.adds or (base is not None and base[1].bias) else 0))
 
 
 def _tried(graph: Graph, branch: _Branch) -> Edit:
@@ -159,22 +199,46 @@ def _fold(graph: Graph, branch: _Branch) -> Edit:
         Refused: it is none; nothing has changed.
     """
     region = branch.region
+    if branch.window is not None:
+        return _fold_windows(graph, branch, branch.window)
     matrix, bias = product_of(graph, region)
     if branch.base is None:
         graph.replace_region(region.end, region.source, matrix, bias if np.any(bias) else None)
     else:
-        _take_up(graph, region, branch.base, matrix, bias)
-    text = f"folded what hangs beside it into one product, {branch.saved} ops less"
+        _take_up(graph, region, branch.base, matrix.T, bias)
+    return _done(branch, "product")
+
+
+def _fold_windows(graph: Graph, branch: _Branch, window: Window) -> Edit:
+    """Put one convolution in the place of a region, if it is one at the edges of images, too.
+
+    Raises:
+        Refused: it is none; nothing has changed.
+    """
+    region, base = branch.region, branch.base
+    assert base is not None
+    kernel, bias = kernel_of(graph, region, window)
+    trial = graph.copy()
+    for after in (trial, graph):
+        _take_up(after, region, base, kernel.reshape(len(kernel), -1), bias)
+        end = region.end if any(one.name == region.end for one in graph.outputs) else base[1].output
+        if after is trial and not is_same(graph, trial, region, end, window):
+            raise Refused(UNLIKE)
+    return _done(branch, "convolution")
+
+
+def _done(branch: _Branch, what: str) -> Edit:
+    text = f"folded what hangs beside it into one {what}, {branch.saved} ops less"
     return Edit(branch.site.subject, text, layers=branch.site.layers)
 
 
 def _take_up(graph: Graph, region: LinearRegion, use: LayerUse, matrix: Array, bias: Array) -> None:
-    """Let a layer of a region be all of it."""
+    """Let a layer of a region be all of it, with another matrix ``[out, in]``."""
     weight, layer = use
     if region.end != layer.output:
         graph.remove(region.end, layer.output)
     if layer.input != region.source:
         graph.remove(layer.input, region.source)
-    graph.replace_matrix(weight, matrix.T)
+    graph.replace_matrix(weight, matrix)
     if layer.bias is not None or np.any(bias):
         put_bias(graph, Wiring.of(graph), use, bias)

@@ -35,7 +35,7 @@ RMS_NORM = OpDef(
 )  # fmt: skip
 OTHERS = (
     OpDef("norm", "batch_norm", read="epsilon", onnx="BatchNormalization",
-          aten="batch_norm _native_batch_norm_legit_no_training", over="batch"),
+          aten="batch_norm _native_batch_norm_legit_no_training", over="batch", affine="first"),
     OpDef("norm", "group_norm", read="groups epsilon", onnx="GroupNormalization",
           aten="group_norm native_group_norm", over="group"),
     OpDef("norm", "instance_norm", read="epsilon", onnx="InstanceNormalization", aten="instance_norm",

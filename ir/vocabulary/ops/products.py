@@ -7,7 +7,7 @@ PRODUCTS = (
     OpDef("matmul", "matmul", read="transposed", onnx="MatMul Gemm", aten="matmul mm bmm linear addmm",
           affine="first"),
     OpDef("conv", "conv", read="groups kernel strides dilations pads", onnx="Conv",
-          aten="conv1d conv2d conv3d convolution"),
+          aten="conv1d conv2d conv3d convolution", affine="first"),
     OpDef("conv", "conv_transpose", read="groups kernel strides dilations pads", onnx="ConvTranspose",
           aten="conv_transpose1d conv_transpose2d conv_transpose3d"),
     OpDef("embedding", "embedding"),

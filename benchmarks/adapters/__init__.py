@@ -1,0 +1,1 @@
+"""Adapters that were trained beside a model, folded and not."""

@@ -1,0 +1,1 @@
+"""Packs: models of one family in a folder, each constant of theirs stored once."""

@@ -1,0 +1,1 @@
+"""Models whose constants lie in one file together with those of others."""
