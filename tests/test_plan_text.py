@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def _argument(option: Option, inner: st.SearchStrategy[Encoding]) -> st.SearchSt
         return st.sampled_from(option.words)
     if option.kind == "str":
         return st.sampled_from(("pairs.npz", 'odd " \\ name.npz', ""))
-    return st.integers(int(option.low or 1), min(int(option.high or 8), 8))
+    return st.integers(ceil(option.low or 1), min(int(option.high or 8), 8))
 
 
 ENCODINGS = st.recursive(simple(), composed, max_leaves=4)
