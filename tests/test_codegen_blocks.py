@@ -68,6 +68,7 @@ def check(op: LinearOp, rows: int, seed: int, library: Path | None, target: CpuP
     assert np.abs(found[0] - wanted(layer, feeds, chunk)).max() < FLOAT * largest * reach, (op.name, rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
 @pytest.mark.parametrize("target", ["native", "generic"])
 def test_a_kernel_multiplies_as_the_dense_matrix(built: Built, op: LinearOp, target: str) -> None:

@@ -258,6 +258,7 @@ def test_a_weight_that_is_returned_stays_where_it_is_reject(tmp_path: Path) -> N
     assert [weight.name for weight in opened.graph.weights()] == ["fc1"]
 
 
+@pytest.mark.slow
 def test_a_fold_leaves_what_is_kept_alone(tmp_path: Path) -> None:
     path = write(tmp_path / "given.onnx", per_channel)
     policy = 'qpolicy 1\nrule any[name ~ "*fc2*"] { weights = int3 channel; equalize = on }\n'

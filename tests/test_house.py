@@ -4,7 +4,7 @@ import ast
 import subprocess
 import sys
 import tomllib
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -32,7 +32,7 @@ def test_every_folder_is_packaged() -> None:
     assert sorted(packages) == sorted(["qcc", *(".".join(("qcc", *folder.parts)) for folder in folders)])
 
 
-@lru_cache
+@cache
 def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 

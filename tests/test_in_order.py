@@ -79,6 +79,7 @@ def test_what_is_decided_by_the_allocator_is_rounded_in_order_too(tmp_path: Path
     assert result.written
 
 
+@pytest.mark.slow
 def test_without_data_it_is_rounded_as_by_gptq(tmp_path: Path) -> None:
     """Generated data is of one kind for both; nothing fails where samples are few."""
     assert lost(tmp_path, "qronos", feeds(0)[:1]) < 1

@@ -62,6 +62,7 @@ def test_the_smallest_file_that_holds_is_found(folder: Path, tmp_path: Path) -> 
     assert sizes["10%"] < sizes["2%"]
 
 
+@pytest.mark.slow
 def test_a_search_ends_with_the_file_that_it_tells_of(folder: Path, tmp_path: Path) -> None:
     result = compiled(folder, tmp_path, "budget { drop(accuracy) <= 3% }", data=folder / "labelled.npz")
     assert 1 < result.allocation.rounds <= 8
@@ -212,6 +213,7 @@ def test_samples_that_calibrate_do_not_judge(folder: Path, tmp_path: Path) -> No
     assert only(result).drop.samples == COUNT - 100
 
 
+@pytest.mark.slow
 def test_the_report_and_the_json_tell_it(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     policy = tmp_path / "p.qpolicy"
     policy.write_text(RULE + "budget { drop(accuracy) <= 5% }\n")

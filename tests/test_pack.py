@@ -114,6 +114,7 @@ def _few(tuned: Weights, at: int) -> None:
     tuned["layer.3.weight"].reshape(-1)[draw.choice(WIDTH**2, 40, replace=False)] += 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [_low_rank, _few], ids=["narrow", "few"])
 def test_variants_are_computed_of_the_base(change: Callable[[Weights, int], None], tmp_path: Path) -> None:
     models, folder = _variants(tmp_path, 8, change), tmp_path / "pack"

@@ -63,6 +63,7 @@ def drawn(seed: int, layers: int) -> np.ndarray:
     return np.outer(rng.integers(50, 2000, layers), np.array(BITS) / 8).round() + rng.integers(0, 90, (layers, 5))
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10_000), st.integers(1, 9), st.floats(0, 1))
 @settings(max_examples=80, deadline=None)
 def test_what_one_format_for_all_keeps_is_kept(seed: int, layers: int, share: float) -> None:

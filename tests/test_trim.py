@@ -114,6 +114,7 @@ def test_what_was_trimmed_can_be_trimmed_again(whole: Path, tmp_path: Path) -> N
     assert again.output.read_bytes() == trim(whole, known.smallest, tmp_path / "least.onnx").output.read_bytes()
 
 
+@pytest.mark.slow
 def test_weights_that_lie_apart_stay_apart(model: Path, tmp_path: Path) -> None:
     apart = compiled(model, LEVELS, "apart.onnx", "export { external_data = always }").output
     known = sizes(apart)
@@ -122,6 +123,7 @@ def test_weights_that_lie_apart_stay_apart(model: Path, tmp_path: Path) -> None:
     assert noise(apart, model) <= noise(done.output, model) < 1
 
 
+@pytest.mark.slow
 def test_a_session_loads_what_memory_allows(whole: Path) -> None:
     known = sizes(whole)
     least = qcc.Session(whole, memory=known.smallest).run(FEEDS)
