@@ -1,14 +1,14 @@
 """Folding what hangs beside layers, such as adapters, into their weights."""
 
 from collections.abc import Collection, Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
 from qcc.ir.errors import Refused
 from qcc.ir.graph.graph import Graph
-from qcc.ir.graph.ops import Array, Kind
+from qcc.ir.graph.ops import Array, Kind, Layer
 from qcc.ir.regions.affine import LinearRegion
 from qcc.ir.regions.flow import Flow
 from qcc.ir.regions.linear import linear_regions, product_of
@@ -65,12 +65,13 @@ class FoldBranches(Restructure):
                 return [*edits, *_apart(refused.values(), folded)]
             for branch in left:  # those that end last come first, so that what others start at is still there
                 context.progress(branch.site.subject)
+                before = len(graph.ops())
                 edit = branch.site.refusal if branch.site.refused else _tried(graph, branch)
-                if edit.refused:
-                    refused[branch.region.place] = branch.region.ops, edit  # a part of it may do
-                else:
+                if not edit.refused:
                     edits.append(edit)
                     folded |= branch.region.ops
+                if edit.refused or len(graph.ops()) >= before:  # a part of it may do; what stays as large is done
+                    refused[branch.region.place] = branch.region.ops, edit
 
     def silence(self, graph: Graph, targets: Sequence[str], context: Context) -> None:
         """Leave the graph as it is: nothing is lost."""
@@ -133,7 +134,8 @@ def _branch(graph: Graph, wiring: Wiring, region: LinearRegion, targets: Sequenc
         if base is None or _is_normed(wiring, region, uses):
             return None
     apart = region.adds if base is None else bool(base[1].bias_op) or (base[1].bias is None and region.adds)
-    saved = len(region.ops) - (2 if apart else 1)  # the vector is added by an op of its own
+    staying = 0 if base is None else _preparing(wiring, region, base[1])
+    saved = len(region.ops) - staying - (2 if apart else 1)  # the vector is added by an op of its own
     if saved < 1:
         return None
     more = _bytes(graph, region, base) - region.freed_bytes
@@ -142,6 +144,18 @@ def _branch(graph: Graph, wiring: Wiring, region: LinearRegion, targets: Sequenc
     refused = f"as one product it would take {more:,} bytes more" if more > 0 else ""
     subject = base[1].name if base else uses[0][1].name
     return _Branch(Site(subject, names, refused), region, base, saved, window)
+
+
+def _preparing(wiring: Wiring, region: LinearRegion, layer: Layer) -> int:
+    """How many ops of a region make a layer's weight of its constant, and stay with the layer."""
+    open_ = [name for name in wiring.ops[layer.op].inputs if name not in (layer.input, region.source)]
+    found = set[str]()
+    while open_:
+        maker = wiring.makers.get(open_.pop())
+        if maker is not None and maker.name in region.ops and maker.name not in found:
+            found.add(maker.name)
+            open_ += maker.inputs
+    return len(found)
 
 
 def _widest(
@@ -218,10 +232,9 @@ def _fold_windows(graph: Graph, branch: _Branch, window: Window) -> Edit:
     region, base = branch.region, branch.base
     assert base is not None
     kernel, bias = kernel_of(graph, region, window)
-    trial = graph.copy()
+    trial, end = graph.copy(), _end(graph, region, base)
     for after in (trial, graph):
         _take_up(after, region, base, kernel.reshape(len(kernel), -1), bias)
-        end = region.end if any(one.name == region.end for one in graph.outputs) else base[1].output
         if after is trial and not is_same(graph, trial, region, end, window):
             raise Refused(UNLIKE)
     return _done(branch, "convolution")
@@ -235,10 +248,16 @@ def _done(branch: _Branch, what: str) -> Edit:
 def _take_up(graph: Graph, region: LinearRegion, use: LayerUse, matrix: Array, bias: Array) -> None:
     """Let a layer of a region be all of it, with another matrix ``[out, in]``."""
     weight, layer = use
+    end = _end(graph, region, use)
     if region.end != layer.output:
         graph.remove(region.end, layer.output)
     if layer.input != region.source:
         graph.remove(layer.input, region.source)
     graph.replace_matrix(weight, matrix)
     if layer.bias is not None or np.any(bias):
-        put_bias(graph, Wiring.of(graph), use, bias)
+        put_bias(graph, Wiring.of(graph), (weight, replace(layer, output=end)), bias)
+
+
+def _end(graph: Graph, region: LinearRegion, use: LayerUse) -> str:
+    """What a layer's output is called once it is all of a region: an output of the graph keeps its name."""
+    return region.end if any(one.name == region.end for one in graph.outputs) else use[1].output
