@@ -40,10 +40,13 @@ def from_script(path: Path) -> Function:
     sys.modules[MODULE] = module  # where classes of the script look for their module
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing is left beside the script
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # whatever a script may raise
         raise ModelError("Q480", f"the script `{path}` fails: {_told(error, path)}") from error
+    finally:
+        sys.dont_write_bytecode = writes
     found = getattr(module, FUNCTION, None)
     if not callable(found):
         help = f"define `def {FUNCTION}(run):`, where `run(feeds)` gives the outputs by name; {WANTED}"
