@@ -89,6 +89,14 @@ def test_scales_beyond_fp16_are_refused(size: float) -> None:
         encode(np.full((4, 8), size, np.float32), Lattice())
 
 
+def test_scales_that_data_raises_beyond_fp16_are_refused() -> None:
+    """One weight is all that counts, and no scale that a search begins with reaches it."""
+    matrix, power = np.zeros((2, 1024), np.float32), np.full(1024, 1e-3)
+    matrix[:, 0], power[0] = 1.5e6, 1e6
+    with pytest.raises(Refused, match="does not fit fp16"):
+        fitted(matrix, Lattice(), power=power)
+
+
 def test_zeros_stay() -> None:
     assert not encode(np.zeros((4, 8), np.float32), Lattice()).decode().any()
 

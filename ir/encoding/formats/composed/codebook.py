@@ -127,7 +127,7 @@ class FittedCodebook(Fitted):
         self._columns = matrix.shape[1]
         self._together = encoding.columns(self._columns)
         self._middle = encoding.levels // 2
-        self._scale = self._stored(scale)
+        self._scale = stored_scale(scale)
         tuples = self._tuples(matrix).reshape(-1, encoding.size)
         weighted = np.pad(weights, (0, -len(weights) % encoding.size)).reshape(-1, encoding.size).mean(1)
         weighted = np.tile(weighted, len(matrix)) * np.repeat(
@@ -138,7 +138,7 @@ class FittedCodebook(Fitted):
 
     def rescale(self, matrix: np.ndarray, scale: np.ndarray) -> None:
         """Take other scales, and the nearest codes under them."""
-        self._scale = self._stored(scale)
+        self._scale = stored_scale(scale)
         tuples = self._tuples(matrix).reshape(-1, self.width)
         self._at = _nearest(tuples, self._table.astype(np.float32)).reshape(len(matrix), -1)
 
@@ -170,12 +170,6 @@ class FittedCodebook(Fitted):
     def parts(self) -> dict[str, np.ndarray]:
         """The table, scales and codes."""
         return {"table": self._table, "scale": self._scale, "codes": (self._at ^ self._middle).astype(np.uint8)}
-
-    def _stored(self, scale: np.ndarray) -> np.ndarray:
-        largest = float(np.abs(scale).max())
-        if largest > LIMIT or 0 < largest < float(np.finfo(np.float16).tiny):
-            raise Refused(f"a scale of {largest:.3g} {'does not fit' if largest > 1 else 'is lost in'} fp16")
-        return scale.astype(np.float16)
 
     def _spread(self) -> np.ndarray:
         return np.repeat(self._scale.astype(np.float32), self._together, 1)[:, : self._columns]
@@ -212,6 +206,18 @@ class LearnedTable(Composition):
     def encoding(self) -> Encoding:
         """By its arguments."""
         return Codebook(self.levels, self.size, self.group)
+
+
+def stored_scale(scale: np.ndarray) -> np.ndarray:
+    """Scales as they are stored.
+
+    Raises:
+        Refused: fp16 does not hold the largest.
+    """
+    largest = float(np.abs(scale).max())
+    if largest > LIMIT or 0 < largest < float(np.finfo(np.float16).tiny):
+        raise Refused(f"a scale of {largest:.3g} {'does not fit' if largest > 1 else 'is lost in'} fp16")
+    return scale.astype(np.float16)
 
 
 def over(values: np.ndarray, scale: np.ndarray) -> np.ndarray:

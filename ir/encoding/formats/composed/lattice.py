@@ -9,9 +9,8 @@ import numpy as np
 
 from qcc.ir.encoding.algebra import Columns, Encoding, Fitted, Fitter, MatrixShape, Ops, Part, Read, Rows, V
 from qcc.ir.encoding.format import Composition, Limits
-from qcc.ir.encoding.formats.composed.codebook import LIMIT, over
+from qcc.ir.encoding.formats.composed.codebook import over, stored_scale
 from qcc.ir.encoding.grid import IntGrid
-from qcc.ir.errors import Refused
 
 SIZE = 8  # of a tuple
 CODES = IntGrid(8)
@@ -132,9 +131,7 @@ class FittedLattice(Fitted):
         counts = np.diff([*starts, self._columns])
         unit = np.float64(np.abs(matrix).max() or 1)
         root = unit * np.sqrt(np.add.reduceat(np.square(matrix / unit, dtype=np.float64), starts, 1) / counts)
-        largest = float(root.max())
-        if largest * SPREADS[-1] > LIMIT or 0 < largest < float(np.finfo(np.float16).tiny):
-            raise Refused(f"a scale of {largest:.3g} {'does not fit' if largest > 1 else 'is lost in'} fp16")
+        stored_scale(root * SPREADS[-1])
         some = np.unique(np.linspace(0, len(matrix) - 1, min(len(matrix), SEARCHED)).astype(int))
         part = matrix[some]
 
@@ -143,12 +140,12 @@ class FittedLattice(Fitted):
             noise = (self._tuples(self._codes(part, scale)) * self._spread(scale) - part) / unit
             return float((np.square(noise) * weights).sum())
 
-        self._scale = (root * min(SPREADS, key=lost)).astype(np.float16)
+        self._scale = stored_scale(root * min(SPREADS, key=lost))
         self._at = self._codes(matrix, self._scale)
         tuples = self._tuples(self._at)
         inner = np.add.reduceat(tuples * weights * (matrix / unit), starts, 1, dtype=np.float64)
         energy = np.add.reduceat(np.square(tuples) * weights, starts, 1, dtype=np.float64)
-        self._scale = np.where(inner > 0, unit * inner / energy, root).astype(np.float16)
+        self._scale = stored_scale(np.where(inner > 0, unit * inner / energy, root))
         self._at = self._codes(matrix, self._scale)
 
     def round(self, rows: Rows, columns: Columns, values: np.ndarray) -> np.ndarray:
