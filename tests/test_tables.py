@@ -105,6 +105,13 @@ def test_rows_that_are_looked_up_often_stay() -> None:
     np.testing.assert_array_equal(whole.decode(), matrix)
 
 
+@pytest.mark.parametrize(("share", "told"), [(0.5, (4, 4)), (0.17, (6, 5))])
+def test_of_rows_that_are_one_now_no_more_were_never_looked_up(share: float, told: tuple[int, int]) -> None:
+    known = {CALIBRATION: Lookups(np.array([0, 0, 9, 0, 0, 0]))}
+    wanted = f"{told[0]} of 6 rows are one now, {told[1]} of which calibration data never looks up"
+    assert Merged(OftenAsked(share)).warning((6, SIZE), known) == wanted
+
+
 def test_rows_expire() -> None:
     """What was last looked up too long before the last of all is no row of its own any more."""
     found = Interactions("p", ("a", "b"), (np.array([0, 0, 1, 2]), np.array([0, 1, 0, 1])), np.array([1.0, 9, 5, 10]))

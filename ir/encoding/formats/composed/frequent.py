@@ -90,9 +90,10 @@ class OftenAsked(Merging):
         """How many rows are the same from now on, and how many of those nothing ever looked up."""
         if count >= rows:
             return ""
-        unseen = int((lookups_of(lookups, self.seen).counts == 0).sum())
+        one = rows - count + 1
+        unseen = min(one, int((lookups_of(lookups, self.seen).counts == 0).sum()))  # the first to go
         told = f"`{self.seen}`" if self.seen else "calibration data"
-        return f"{rows - count + 1:,} of {rows:,} rows are one now, {unseen:,} of which {told} never looks up"
+        return f"{one:,} of {rows:,} rows are one now, {unseen:,} of which {told} never looks up"
 
 
 @dataclass(frozen=True)
