@@ -78,6 +78,18 @@ def test_as_many_clusters_as_are_asked_for(
         assert sorted(set(kmeans(points, count, often))) == list(range(count))
 
 
+def test_rows_that_nothing_parts_are_one_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in tables of which most rows were never trained; others have the rest of the clusters."""
+    monkeypatch.setattr(clusters, "MANY", 16)
+    monkeypatch.setattr(clusters, "PART", 8)
+    points = np.concatenate([np.zeros((400, SIZE), np.float32), random(ROWS, SIZE)])
+    points[:400:2] *= -1
+    for often in (None, np.arange(len(points))):
+        found = kmeans(points, 40, often)
+        assert len(set(found[:400])) == 1 and len(set(found[400:]) - {found[0]}) == 39
+        assert sorted(set(kmeans(points, 200, often))) == list(range(200))
+
+
 def test_clusters_that_are_there_are_found() -> None:
     centres, member = random(5, SIZE) * 10, np.arange(ROWS) % 5
     found = kmeans(centres[member] + random(ROWS, SIZE, seed=1), 5)

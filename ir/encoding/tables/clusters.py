@@ -29,6 +29,9 @@ def kmeans(points: np.ndarray, count: int, often: np.ndarray | None = None) -> n
         return np.zeros(rows, np.int64)
     if rows <= MANY:
         return _lloyd(wide, _started(wide, count, often))
+    alike = _alike(wide)
+    if 0 <= int(alike.max()) < count - 1:
+        return _beside(alike, wide, count, often)
     parts = min(-(-rows // PART), count)
     coarse = _lloyd(wide, wide[np.sort(np.random.default_rng(0).permutation(rows)[:parts])])
     found, start = np.empty(rows, np.int64), 0
@@ -36,6 +39,23 @@ def kmeans(points: np.ndarray, count: int, often: np.ndarray | None = None) -> n
         members = np.flatnonzero(coarse == part)
         found[members] = start + kmeans(wide[members], share, None if often is None else often[members])
         start += share
+    return found
+
+
+def _alike(points: np.ndarray) -> np.ndarray:
+    """A number from 0 on for equal rows that are more than a part, which nothing parts; -1 for others."""
+    whole = np.ascontiguousarray(points + np.float32(0)).view(np.dtype((np.void, points.shape[1] * 4)))[:, 0]
+    _, which, counts = np.unique(whole, return_inverse=True, return_counts=True)
+    return np.where(counts > PART, np.cumsum(counts > PART) - 1, -1)[which.reshape(-1)]
+
+
+def _beside(alike: np.ndarray, points: np.ndarray, count: int, often: np.ndarray | None) -> np.ndarray:
+    """Clusters of rows of which those that are alike have one each."""
+    found, others = alike.copy(), np.flatnonzero(alike < 0)
+    taken = int(alike.max()) + 1
+    share = min(count - taken, len(others))
+    found[others] = taken + kmeans(points[others], share, None if often is None else often[others])
+    _fill(found, np.zeros(len(points), np.float32), count)
     return found
 
 
