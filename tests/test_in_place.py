@@ -39,6 +39,11 @@ def _given_back(made: Tensor, image: Tensor) -> Tensor:
     return made + kept
 
 
+def _cast_to_what_it_is(made: Tensor, image: Tensor) -> Tensor:
+    kept = made.contiguous().to(torch.float32)
+    return made + kept.relu_()
+
+
 def _the_input(made: Tensor, image: Tensor) -> Tensor:
     return made + image.clone().view(-1).mul_(2.0).view_as(image)
 
@@ -47,18 +52,21 @@ REPLACED: dict[str, Step] = {
     "activation": lambda made, image: made.relu_(),
     "bounded": lambda made, image: nn.functional.relu6(made, inplace=True),
     "residual": lambda made, image: made.add_(image, alpha=2).relu_(),
+    "bent otherwise": lambda made, image: nn.functional.mish(made, inplace=True),
+    "pooled": lambda made, image: nn.functional.max_pool2d(made, 2).relu_(),
     "read after": lambda made, image: made.mul_(2.0) * made,
 }
 LEFT: dict[str, Step] = {
     "read before": _read_before,
     "a row of it": _row_of_it,
     "maybe what was given": _given_back,
+    "cast to what it is": _cast_to_what_it_is,
     "a view": _the_input,
 }
 
 
 @pytest.mark.parametrize(
-    "name", [*REPLACED, "read before", "a row of it", "a view"]
+    "name", [*REPLACED, "read before", "a row of it", "cast to what it is", "a view"]
 )  # torch itself gets the other wrong
 def test_the_function_stays(name: str) -> None:
     torch.manual_seed(0)

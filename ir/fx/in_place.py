@@ -8,18 +8,15 @@ long as the export did.
 import torch
 from torch.fx import Graph, Node
 
-from qcc.ir.fx.kinds import aten_name
+from qcc.ir.fx.kinds import aten_name, kind_of
+from qcc.ir.graph.ops import Kind
+from qcc.ir.vocabulary.find import OPS
 
-# ops that always make a tensor of their own; many others may give back what they were given, `dropout` for one
-FRESH = frozenset(
-    {
-        *("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
-        *("linear", "addmm", "mm", "bmm", "matmul", "baddbmm", "embedding"),
-        *("batch_norm", "layer_norm", "group_norm", "instance_norm"),
-        *("add", "sub", "mul", "div", "relu", "silu", "gelu", "sigmoid", "tanh", "hardtanh", "hardswish", "leaky_relu"),
-        *("cat", "softmax", "max_pool2d", "avg_pool2d"),
-    }
+FRESH = (
+    *(Kind.CONV, Kind.MATMUL, Kind.ATTENTION, Kind.NORM, Kind.SOFTMAX),
+    *(Kind.POOL, Kind.ELEMENTWISE, Kind.BINARY, Kind.CONCAT),
 )
+"""Kinds whose ops make a tensor of their own, but for what may leave all numbers as they are."""
 
 
 def make_anew(graph: Graph) -> None:
@@ -57,7 +54,9 @@ def _given(target: torch._ops.OpOverload) -> list[torch.Argument]:
 
 
 def _is_fresh(node: Node) -> bool:
-    return node.op == "call_function" and aten_name(node) in FRESH
+    """It is a tensor of its own: `dropout` and casts, which are linear, may give back what they were given."""
+    known = OPS.get(kind_of(node)) if aten_name(node) else None
+    return known is not None and known.kind in FRESH and (known.kind != Kind.ELEMENTWISE or known.law != "linear")
 
 
 def _first_reader(source: Node) -> Node | None:
