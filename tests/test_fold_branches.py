@@ -7,16 +7,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx_ir import serde
 from torch import Tensor, nn
 
 from qcc.compiler.compile import compile
-from qcc.ir.fx.graph import FxGraph
 from qcc.ir.graph.graph import Graph
-from qcc.ir.onnx.adapter import OnnxGraph
-from qcc.passes.branches.fold_branches import FoldBranches
-from qcc.passes.contract.contract import Context, Edit
-from tests.torch_export import to_onnx
+from tests.fold_graphs import FRONT_ENDS, folded, of_onnx, run
 
 IN, OUT, RANK = 24, 32, 4
 FEED = np.random.default_rng(1).standard_normal((3, 5, IN)).astype(np.float32)
@@ -73,30 +68,9 @@ STAYS: dict[str, Callable[[Adapted, Tensor], Tensor]] = {
 }
 
 
-def _onnx(module: nn.Module, path: Path) -> OnnxGraph:
-    onnx_path = path / "net.onnx"
-    to_onnx(module, (torch.from_numpy(FEED),), onnx_path, external_data=False)
-    return OnnxGraph(serde.deserialize_model(onnx.load(onnx_path)), path)
-
-
-def _fx(module: nn.Module, _: Path) -> FxGraph:
-    return FxGraph.export(module, (torch.from_numpy(FEED),))
-
-
-@pytest.fixture(params=[_onnx, _fx], ids=["onnx", "fx"])
+@pytest.fixture(params=FRONT_ENDS)
 def graph_of(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[nn.Module], Graph]:
-    return lambda module: request.param(module.eval(), tmp_path)
-
-
-def _folded(graph: Graph) -> tuple[Graph, list[Edit]]:
-    graph = graph.copy()
-    graph.simplify()
-    return FoldBranches().apply(graph, [weight.name for weight in graph.weights()], Context())
-
-
-def _run(graph: Graph) -> np.ndarray:
-    names = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
-    return graph.runner(*names)({names[0][0]: FEED})[names[1][0]]
+    return lambda module: FRONT_ENDS[request.param](module, FEED, tmp_path)
 
 
 @pytest.mark.sampled
@@ -104,10 +78,10 @@ def _run(graph: Graph) -> np.ndarray:
 def test_what_is_a_product_becomes_one(kind: str, graph_of: Callable[[nn.Module], Graph]) -> None:
     graph = graph_of(Adapted(FOLDS[kind]))
     plain = graph_of(Adapted(lambda m, x: m.base(x)))
-    after, edits = _folded(graph)
-    np.testing.assert_allclose(_run(after), _run(graph), atol=1e-5)  # outputs within one
+    after, edits = folded(graph)
+    np.testing.assert_allclose(run(after, FEED), run(graph, FEED), atol=1e-5)  # outputs within one
     assert any(not edit.refused for edit in edits), edits
-    assert len(after.ops()) == len(_folded(plain)[0].ops())
+    assert len(after.ops()) == len(folded(plain)[0].ops())
     (weight,) = after.weights()
     assert weight.shape == (OUT, IN)
     assert weight.layers[0].name == plain.weights()[0].layers[0].name
@@ -121,15 +95,15 @@ LEFT = {"activation inside": 3, "gate that depends on data": 2, "factors alone":
 @pytest.mark.parametrize("kind", LEFT)
 def test_what_is_none_stays(kind: str, graph_of: Callable[[nn.Module], Graph]) -> None:
     graph = graph_of(Adapted(STAYS[kind]))
-    after, edits = _folded(graph)
-    np.testing.assert_allclose(_run(after), _run(graph), atol=1e-5)  # outputs within one
+    after, edits = folded(graph)
+    np.testing.assert_allclose(run(after, FEED), run(graph, FEED), atol=1e-5)  # outputs within one
     assert len(after.weights()) == LEFT[kind] and len(edits) <= 1
 
 
 def test_a_vector_that_is_of_a_place_stays_a_sum(graph_of: Callable[[nn.Module], Graph]) -> None:
     graph = graph_of(Adapted(STAYS["vector of a place"]))
-    after, edits = _folded(graph)
-    np.testing.assert_allclose(_run(after), _run(graph), atol=1e-5)  # outputs within one
+    after, edits = folded(graph)
+    np.testing.assert_allclose(run(after, FEED), run(graph, FEED), atol=1e-5)  # outputs within one
     assert len(after.weights()) == 1 and any(not edit.refused for edit in edits)
     constants = (after.constant(name) for op in after.ops() if op.function == "add" for name in op.inputs)
     assert [one.shape for one in constants if one is not None and one.ndim > 1] == [(5, OUT)]
@@ -142,7 +116,7 @@ def test_a_large_vector_costs_the_weights_no_digits(graph_of: Callable[[nn.Modul
         return result
 
     module = Adapted(beside)
-    (weight,) = (found := _folded(graph_of(module))[0]).weights()
+    (weight,) = (found := folded(graph_of(module))[0]).weights()
     gain, base, up, down = (
         one.detach().double() for one in (module.gain, module.base.weight, module.up.weight, module.down.weight)
     )
@@ -155,8 +129,8 @@ def test_a_preset_encodes_the_folded_layer_and_nothing_beside_it(tmp_path: Path)
     for name in ("plain", "lora"):
         (tmp_path / name).mkdir()
     plain, lora = (tmp_path / name / "net.onnx" for name in ("plain", "lora"))
-    _onnx(Adapted(lambda m, x: m.base(x)).eval(), plain.parent)
-    _onnx(Adapted(FOLDS["lora"]).eval(), lora.parent)
+    of_onnx(Adapted(lambda m, x: m.base(x)), FEED, plain.parent)
+    of_onnx(Adapted(FOLDS["lora"]), FEED, lora.parent)
     found = [compile(path, "balanced", output=path.with_suffix(".qcc.onnx")) for path in (plain, lora)]
     assert found[0].passed and found[1].passed
     ops = [[node.op_type for node in onnx.load(path.with_suffix(".qcc.onnx")).graph.node] for path in (plain, lora)]
@@ -164,8 +138,8 @@ def test_a_preset_encodes_the_folded_layer_and_nothing_beside_it(tmp_path: Path)
 
 
 def test_factors_that_would_take_more_bytes_as_one_are_refused_with_the_reason(tmp_path: Path) -> None:
-    graph = _onnx(Adapted(STAYS["factors alone"]).eval(), tmp_path)
-    _, edits = _folded(graph)
+    graph = of_onnx(Adapted(STAYS["factors alone"]), FEED, tmp_path)
+    _, edits = folded(graph)
     size = 4 * (IN * OUT - RANK * (IN + OUT))
     assert [(edit.refused, edit.text) for edit in edits] == [
         (True, f"as one product it would take {size:,} bytes more")
@@ -186,7 +160,7 @@ class Twice(nn.Module):
 
 def test_layers_in_a_row_fold_each(graph_of: Callable[[nn.Module], Graph]) -> None:
     graph = graph_of(Twice())
-    after, edits = _folded(graph)
-    np.testing.assert_allclose(_run(after), _run(graph), atol=1e-5)  # outputs within one
+    after, edits = folded(graph)
+    np.testing.assert_allclose(run(after, FEED), run(graph, FEED), atol=1e-5)  # outputs within one
     assert [edit.refused for edit in edits] == [False, False]
     assert sorted(weight.shape for weight in after.weights()) == [(OUT, IN), (OUT, IN)]

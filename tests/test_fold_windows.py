@@ -4,18 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx_ir import serde
 from torch import Tensor, nn
 
-from qcc.ir.fx.graph import FxGraph
 from qcc.ir.graph.graph import Graph
-from qcc.ir.onnx.adapter import OnnxGraph
-from qcc.passes.branches.fold_branches import FoldBranches
-from qcc.passes.contract.contract import Context, Edit
-from tests.torch_export import to_onnx
+from tests.fold_graphs import FRONT_ENDS, folded, run
 
 IN, OUT, RANK = 8, 8, 2
 FEED = np.random.default_rng(1).standard_normal((2, IN, 9, 10)).astype(np.float32)
@@ -66,38 +60,17 @@ STAYS: dict[str, tuple[Callable[[Conv, Tensor], Tensor], int, int]] = {
 }
 
 
-def _onnx(module: nn.Module, path: Path) -> OnnxGraph:
-    onnx_path = path / "net.onnx"
-    to_onnx(module, (torch.from_numpy(FEED),), onnx_path, external_data=False)
-    return OnnxGraph(serde.deserialize_model(onnx.load(onnx_path)), path)
-
-
-def _fx(module: nn.Module, _: Path) -> FxGraph:
-    return FxGraph.export(module, (torch.from_numpy(FEED),))
-
-
-@pytest.fixture(params=[_onnx, _fx], ids=["onnx", "fx"])
+@pytest.fixture(params=FRONT_ENDS)
 def graph_of(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[nn.Module], Graph]:
-    return lambda module: request.param(module.eval(), tmp_path)
-
-
-def _folded(graph: Graph) -> tuple[Graph, list[Edit]]:
-    graph = graph.copy()
-    graph.simplify()
-    return FoldBranches().apply(graph, [weight.name for weight in graph.weights()], Context())
-
-
-def _run(graph: Graph) -> np.ndarray:
-    names = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
-    return graph.runner(*names)({names[0][0]: FEED})[names[1][0]]
+    return lambda module: FRONT_ENDS[request.param](module, FEED, tmp_path)
 
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("kind", FOLDS)
 def test_what_is_a_convolution_becomes_one(kind: str, graph_of: Callable[[nn.Module], Graph]) -> None:
     graph = graph_of(Conv(*FOLDS[kind]))
-    after, edits = _folded(graph)
-    np.testing.assert_allclose(_run(after), _run(graph), atol=1e-5)  # outputs within one
+    after, edits = folded(graph)
+    np.testing.assert_allclose(run(after, FEED), run(graph, FEED), atol=1e-5)  # outputs within one
     assert any(not edit.refused for edit in edits), edits
     assert [op.function for op in after.ops()] == ["tanh", "conv", "tanh"]
 
@@ -106,11 +79,11 @@ def test_what_is_a_convolution_becomes_one(kind: str, graph_of: Callable[[nn.Mod
 @pytest.mark.parametrize("kind", STAYS)
 def test_what_is_none_stays(kind: str, graph_of: Callable[[nn.Module], Graph]) -> None:
     graph = graph_of(Conv(*STAYS[kind]))
-    after, _ = _folded(graph)
-    np.testing.assert_allclose(_run(after), _run(graph), atol=1e-5)  # outputs within one
+    after, _ = folded(graph)
+    np.testing.assert_allclose(run(after, FEED), run(graph, FEED), atol=1e-5)  # outputs within one
     assert len(after.ops()) > 3
 
 
 def test_a_norm_alone_is_left_to_its_own_pass(graph_of: Callable[[nn.Module], Graph]) -> None:
-    _, edits = _folded(graph_of(Conv(lambda m, x: m.norms[0](m.base(x)))))
+    _, edits = folded(graph_of(Conv(lambda m, x: m.norms[0](m.base(x)))))
     assert edits == []
