@@ -1,21 +1,13 @@
-"""Tuples of a lattice: which there are, that the nearest is found, what they lose, and that gptq chooses them whole."""
-
-from pathlib import Path
+"""Tuples of a lattice: which there are, that the nearest is found, and what they lose; also test_tuples."""
 
 import numpy as np
-import onnxruntime
 import pytest
-from onnx import numpy_helper, parser, save
 
-import qcc
 from qcc.compiler.plan.values import encoding_named
-from qcc.ir.encoding.fit import encode, encoded, fitted
+from qcc.ir.encoding.fit import fitted
 from qcc.ir.encoding.formats.composed.lattice import Lattice, nearest, tables
 from qcc.ir.errors import Refused
-from qcc.passes.rounding.gptq import output_error, round_columns
-from tests.test_grid_formats import drawn, error, spelled
-
-DAMPING = 0.01
+from tests.test_grid_formats import error, spelled
 
 
 def every() -> np.ndarray:
@@ -62,57 +54,9 @@ def test_it_loses_less_than_integers_of_more_bits() -> None:
     assert error("stack(lattice(), codebook(256, size = 8))", matrix) < 0.85 * error("int3 group 128", matrix)
 
 
-@pytest.mark.parametrize("text", ["lattice()", "lattice(group = 32)"])
-@pytest.mark.parametrize("inner", [96, 90])
-def test_errors_are_fed_on_by_tuples(text: str, inner: int) -> None:
-    """The last tuple may reach beyond the row."""
-    random = np.random.default_rng(1)
-    inputs = random.standard_normal((400, inner)) @ (random.standard_normal((inner, inner)) / 6 + np.eye(inner))
-    gram = (inputs.T @ inputs / 400).astype(np.float32)
-    matrix, encoding = drawn(1, 48, inner), spelled(text)
-    to_nearest, fed = encode(matrix, encoding), round_columns(matrix, encoding, gram, DAMPING, "mse")
-    assert output_error(matrix, fed, gram) < 0.85 * output_error(matrix, to_nearest, gram)
-
-
-def test_single_columns_of_a_tuple_stay() -> None:
-    matrix = drawn(0, 8, 16)
-    found = fitted(matrix, Lattice())
-    before = encoded(matrix, Lattice(), found).decode()
-    got = found.round(slice(0, 8), 5, np.full(8, 9.0, np.float32))
-    np.testing.assert_array_equal(got, before[:, 5])
-    np.testing.assert_array_equal(encoded(matrix, Lattice(), found).decode(), before)
-
-
-@pytest.mark.parametrize("size", [1e-30, 1e7])
-def test_scales_beyond_fp16_are_refused(size: float) -> None:
-    with pytest.raises(Refused, match="fp16"):
-        encode(np.full((4, 8), size, np.float32), Lattice())
-
-
 def test_scales_that_data_raises_beyond_fp16_are_refused() -> None:
     """One weight is all that counts, and no scale that a search begins with reaches it."""
     matrix, power = np.zeros((2, 1024), np.float32), np.full(1024, 1e-3)
     matrix[:, 0], power[0] = 1.5e6, 1e6
     with pytest.raises(Refused, match="does not fit fp16"):
         fitted(matrix, Lattice(), power=power)
-
-
-def test_zeros_stay() -> None:
-    assert not encode(np.zeros((4, 8), np.float32), Lattice()).decode().any()
-
-
-@pytest.mark.parametrize("rounding", ["nearest", "gptq"])
-def test_it_compiles(rounding: str, tmp_path: Path) -> None:
-    model = parser.parse_model(
-        '<ir_version: 10, opset_import: ["": 21]> g (float[n, 50] x) => (float[n, 640] y) { y = MatMul (x, first) }'
-    )
-    matrix = drawn(0, 50, 640)
-    model.graph.initializer.append(numpy_helper.from_array(matrix, "first"))
-    save(model, tmp_path / "net.onnx")
-    x = np.random.default_rng(1).standard_normal((300, 50)).astype(np.float32)
-    np.savez(tmp_path / "data.npz", x=x)
-    policy = f"qpolicy 1\nrule linear {{ weights = lattice(), rounding = {rounding} }}\n"
-    result = qcc.compile(tmp_path / "net.onnx", policy, data=tmp_path / "data.npz")
-    assert [row.format for row in result.layers] == ["lattice()"]
-    (y,) = onnxruntime.InferenceSession(result.output).run(None, {"x": x})
-    assert np.square(y - x @ matrix).mean() < 0.2 * np.square(x @ matrix).mean()
