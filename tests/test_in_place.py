@@ -57,6 +57,7 @@ LEFT: dict[str, Step] = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "name", [*REPLACED, "read before", "a row of it", "a view"]
 )  # torch itself gets the other wrong

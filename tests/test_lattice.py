@@ -93,6 +93,7 @@ def test_zeros_stay() -> None:
     assert not encode(np.zeros((4, 8), np.float32), Lattice()).decode().any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounding", ["nearest", "gptq"])
 def test_it_compiles(rounding: str, tmp_path: Path) -> None:
     model = parser.parse_model(
