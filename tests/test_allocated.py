@@ -92,6 +92,7 @@ def test_one_format_for_all_is_taken_where_errors_that_meet_undo_each_other(tmp_
     assert "one format for all" in _allocation_lines(found)[0]
 
 
+@pytest.mark.slow
 def test_the_bound_is_told(tmp_path: Path) -> None:
     result = compiled(tmp_path, "int{2,3,4,6,8} group 32", "budget { size <= 30% }\nminimize output_error")
     found = result.allocation

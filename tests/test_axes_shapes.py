@@ -175,6 +175,7 @@ verify { relative_error <= 1e-4 }
 """
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", MODELS)
 def test_all_axis_passes_take_what_exporters_write(name: str, tmp_path: Path) -> None:
     body, weights = MODELS[name]

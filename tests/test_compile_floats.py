@@ -37,6 +37,7 @@ def rewritten(folder: Path, name: str, change: Callable[[np.ndarray], np.ndarray
     onnx.save(model, folder / name)
 
 
+@pytest.mark.slow
 @every
 def test_every_layer_takes_it_and_the_lock_gives_the_same_bytes(folder: Path, run: Run, form: str) -> None:
     policy(folder, f"rule linear {{ weights = {form} }}")

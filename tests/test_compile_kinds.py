@@ -140,6 +140,7 @@ def test_it_is_compiled_and_runs(name: str, tmp_path: Path) -> None:
             np.testing.assert_array_equal(got[key], array)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("ir_version", [3, 4, 6, 8, 10, 11, 13])
 def test_every_ir_version_comes_in_with_its_weights_as_inputs(ir_version: int, tmp_path: Path) -> None:
     model = parse("g (float[A,64] x) => (float[A,B] y) { y = MatMul(x, w) }", {"w": W}, 8, ir_version)

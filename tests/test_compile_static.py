@@ -161,6 +161,7 @@ def test_a_plan_that_saturates_reject(model: Path, x: np.ndarray) -> None:
     assert [one.code for one in refused.value.diagnostics] == ["Q504"]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("spec", "served"), [("int7 channel", True), ("int4 channel", True), ("int7 asym", False)])
 def test_what_the_runtime_multiplies(spec: str, served: bool, model: Path, x: np.ndarray) -> None:
     result = qcc.compile(model, policy(STATIC.replace("int8 channel", spec)), data=[{"x": x}])

@@ -94,6 +94,7 @@ def context(rows: int, held: np.ndarray) -> tuple[Weight, Context]:
     )
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda one: one.text.replace(" ", "_"))
 def test_after_gptq_it_is_never_worse_on_samples_held_out(encoding: Encoding) -> None:
     held = inputs(400)

@@ -100,6 +100,7 @@ def test_what_is_none_stays(kind: str, graph_of: Callable[[nn.Module], Graph]) -
     assert len(after.weights()) == LEFT[kind] and len(edits) <= 1
 
 
+@pytest.mark.slow
 def test_a_vector_that_is_of_a_place_stays_a_sum(graph_of: Callable[[nn.Module], Graph]) -> None:
     graph = graph_of(Adapted(STAYS["vector of a place"]))
     after, edits = folded(graph)
@@ -109,6 +110,7 @@ def test_a_vector_that_is_of_a_place_stays_a_sum(graph_of: Callable[[nn.Module],
     assert [one.shape for one in constants if one is not None and one.ndim > 1] == [(5, OUT)]
 
 
+@pytest.mark.slow
 def test_a_large_vector_costs_the_weights_no_digits(graph_of: Callable[[nn.Module], Graph]) -> None:
     def beside(m: Adapted, x: Tensor) -> Tensor:
         large = 3000 * m.shift
@@ -158,6 +160,7 @@ class Twice(nn.Module):
         return result
 
 
+@pytest.mark.slow
 def test_layers_in_a_row_fold_each(graph_of: Callable[[nn.Module], Graph]) -> None:
     graph = graph_of(Twice())
     after, edits = folded(graph)

@@ -84,6 +84,7 @@ def test_what_is_none_stays(kind: str, graph_of: Callable[[nn.Module], Graph]) -
     assert len(after.ops()) > 3
 
 
+@pytest.mark.slow
 def test_a_norm_alone_is_left_to_its_own_pass(graph_of: Callable[[nn.Module], Graph]) -> None:
     _, edits = folded(graph_of(Conv(lambda m, x: m.norms[0](m.base(x)))))
     assert edits == []

@@ -206,6 +206,7 @@ def test_a_batch_norm_goes_into_the_convolution_behind_it(reader: nn.Module) -> 
     assert functions(graph) == ["relu", "conv"] and len(done(edits)) == 1
 
 
+@pytest.mark.slow
 def test_a_batch_norm_goes_into_all_linear_layers_behind_it() -> None:
     graph, edits = apply(fx(nn.Sequential(nn.ReLU(), Forked(nn.BatchNorm1d(WIDTH))), ROWS), FoldNorm())
     assert "batch_norm" not in functions(graph) and [edit.layers for edit in edits] == [("1.a", "1.b")]

@@ -45,6 +45,7 @@ def test_torch_decodes_what_numpy_does(turn: int) -> None:
     assert held > 60
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("encoding", TREES, ids=lambda one: one.text.replace(" ", "_"))
 def test_decoding_brings_along_nothing_as_large_as_a_weight(encoding: Encoding) -> None:
     """What it brings along, such as tables, is the same for weights of every size: a program holds it once."""

@@ -35,9 +35,8 @@ MADE: dict[str, Callable[[], nn.RNNBase]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [name if name == "gru" else pytest.param(name, marks=pytest.mark.slow) for name in MADE]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MADE)
 def test_weights_are_found_and_stored_in_few_bits(name: str) -> None:
     torch.manual_seed(1)
     module, tokens = Tagger(MADE[name]()).eval(), torch.randn(3, 5, 6)

@@ -232,6 +232,7 @@ def test_a_product_is_encoded_anew(tmp_path: Path) -> None:
     assert _stored(path) == _stored(tmp_path / "out.onnx")
 
 
+@pytest.mark.slow
 def test_qcc_reads_its_own_files(tmp_path: Path) -> None:
     plain = tmp_path / "plain.onnx"
     nodes = [

@@ -89,6 +89,7 @@ def test_without_samples_held_out_it_stays_what_was_asked_for() -> None:
     assert Gptq().advised(WEIGHT, matrix, INT3, Context(grams={"w": np.eye(IN)})) == (Gptq(), "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [150, 400])
 def test_data_of_one_kind_does_not_ruin_what_others_need(rows: int) -> None:
     """Samples held out are of the kind that was seen, and do not show what is lost on another."""

@@ -65,6 +65,7 @@ LEFT: dict[str, Step] = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "name", [*REPLACED, "read before", "a row of it", "cast to what it is", "a view"]
 )  # torch itself gets the other wrong

@@ -51,6 +51,7 @@ def only(result: Any) -> ScoreCheck:
     return found
 
 
+@pytest.mark.slow
 def test_the_smallest_file_that_holds_is_found(folder: Path, tmp_path: Path) -> None:
     sizes = {}
     for limit in ("2%", "10%"):
@@ -144,6 +145,7 @@ def test_a_script_judges(folder: Path, tmp_path: Path) -> None:
     assert result.passed and only(result).drop.samples == COUNT
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("text", "code", "message"),
     [

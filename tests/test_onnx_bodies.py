@@ -47,6 +47,7 @@ def _bodies(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
     return [*own, *(inner for body in own for inner in _bodies(body))]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("outside", [False, True], ids=["inside", "outside"])
 @pytest.mark.parametrize("name", MODELS)
 def test_weights_of_bodies_are_encoded(name: str, outside: bool, tmp_path: Path) -> None:
@@ -62,6 +63,7 @@ def test_weights_of_bodies_are_encoded(name: str, outside: bool, tmp_path: Path)
         assert np.abs(got - wanted).max() <= 0.02 * np.abs(wanted).max()  # 8 bits
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", MODELS)
 def test_nothing_is_decoded_while_a_body_runs(name: str, tmp_path: Path) -> None:
     path, output, optimised = _saved(name, tmp_path, False), tmp_path / "out.onnx", tmp_path / "optimised.onnx"

@@ -50,6 +50,17 @@ def test_weights_in_a_pickle_are_not_read(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("net.*"))
 
 
+@pytest.mark.slow
+def test_weights_that_are_missing_are_not_drawn(tmp_path: Path) -> None:
+    model = _saved(tmp_path)
+    said = (tmp_path / "config.json").read_text()
+    model.bert.save_pretrained(tmp_path)  # without the classifier that the configuration goes on to name
+    (tmp_path / "config.json").write_text(said)
+    with pytest.raises(ModelError, match="does not hold all weights of `BertForSequenceClassification`: `classifier"):
+        save_pretrained(tmp_path, tmp_path / "x.pt2")
+
+
+@pytest.mark.sampled
 @pytest.mark.parametrize("text", ["", "[]", '{"architectures": ["Nothing"]}', '{"architectures": 3}'])
 def test_a_configuration_of_nothing_is_told(tmp_path: Path, text: str) -> None:
     pytest.importorskip("transformers")

@@ -182,6 +182,7 @@ def test_a_full_disk(folder: Path, policy: str, limit: int) -> None:
     assert not hidden(folder)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("at", range(4))
 def test_a_refusal_between_two_renames_leaves_all_as_it_was(
     folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, at: int

@@ -169,6 +169,7 @@ def read(page: str) -> Balance:
     return reader
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("case", CASES)
 def test_the_page_is_well_formed_as_html_and_as_xml(case: str) -> None:
     page = render_html(CASES[case])
@@ -184,6 +185,7 @@ def test_the_page_is_well_formed_as_html_and_as_xml(case: str) -> None:
         assert numbers and not any(re.search("nan|inf|e", value) for value in numbers)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("case", CASES)
 def test_nothing_is_fetched_and_no_path_of_the_machine_is_told(case: str) -> None:
     page = render_html(CASES[case])

@@ -246,6 +246,7 @@ def test_statistics_are_of_the_graph_as_it_is_then(model: Path) -> None:
     assert np.ptp(sizes[sizes > 1]) < 2
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("at", [0, 3, DEPTH - 1])
 def test_a_site_that_lies_is_left_out(model: Path, tmp_path: Path, at: int) -> None:
     text = f'rule any {{ weights = int8 channel; toy_scale = constant; toy_break = on(victim = "l{at}") }}'

@@ -82,6 +82,7 @@ def test_rounding_what_was_fitted_changes_nothing(encoding: Encoding) -> None:
     assert np.array_equal(encoded(matrix, encoding, found).decode(), before)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("encoding", [*SEPARATE[7:], *SUMS], ids=name)
 def test_feedback_lowers_the_error_at_the_output(encoding: Encoding) -> None:
     """Inputs that lean on each other, and of all powers; the same, whatever ran before."""

@@ -69,6 +69,7 @@ def test_a_knee_is_where_a_curve_bends_and_a_line_has_none() -> None:
     assert knee([1, 2], [2, 1]) is None
 
 
+@pytest.mark.slow
 def test_the_table_fits_and_json_has_the_curve(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["sweep", str(folder / "m.onnx"), "-p", str(folder / "p.qpolicy"), "--data", str(folder / "d.npz")]
     assert main([*words, "--sizes", "6"]) == 0

@@ -134,6 +134,7 @@ def test_the_same_bytes_and_from_the_lock(model: Path, tmp_path: Path, monkeypat
     assert again.kernels is not None and (again.output.read_bytes(), again.kernels.read_bytes()) == made[0]
 
 
+@pytest.mark.slow
 def test_its_providers_run_what_is_compiled(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
     session = onnxruntime.InferenceSession

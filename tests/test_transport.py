@@ -112,6 +112,7 @@ def test_what_is_no_file_for_transport_is_told(
     assert main(["inspect", str(packed)]) == 1 and "qcc expand" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_damage_is_told_and_nothing_is_written(packed: Path, tmp_path: Path) -> None:
     data = packed.read_bytes()
     rng = np.random.default_rng(0)

@@ -75,6 +75,7 @@ def test_one_file_gives_many_sizes_each_better_than_the_one_below(model: Path, w
     assert (tmp_path / "1.0.onnx").read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.slow
 def test_compiling_at_a_size_gives_the_same_bytes(model: Path, whole: Path, tmp_path: Path) -> None:
     most = (sizes(whole).smallest + sizes(whole).largest) // 2
     result = compiled(model, LEVELS, "trimmed.onnx", f"export {{ trim = {most} B }}")

@@ -60,6 +60,7 @@ def test_zeros_stay(text: str) -> None:
     assert not encode(np.zeros((4, 8), np.float32), spelled(text)).decode().any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "outer"), [("codebook(64, size = 4)", 40), ("lattice()", 640)])
 @pytest.mark.parametrize("rounding", ["nearest", "gptq"])
 def test_they_compile(text: str, outer: int, rounding: str, tmp_path: Path) -> None:

@@ -20,6 +20,13 @@ from qcc.ir.fx.program import export_module
 from qcc.ir.fx.quiet import quiet
 
 BATCH, TOKENS, SAMPLES, FRAMES = 2, 16, 16000, 3000  # what a model is traced with; only what is not free stays so
+HOW = {
+    "local_files_only": True,
+    "use_safetensors": True,
+    "trust_remote_code": False,
+    "dtype": torch.float32,
+    "output_loading_info": True,
+}
 TEXT = frozenset({"input_ids", "attention_mask", "decoder_input_ids"})
 FREE = (("batch", "sequence"), ("batch",), ())
 """The axes that stay free, as many as torch takes."""
@@ -56,12 +63,15 @@ def _model(folder: Path) -> torch.nn.Module:
         named = next(iter(said.get("architectures") or ()), "")
         kind = getattr(transformers, named, transformers.AutoModel)
         with quiet(), _no_bars(transformers):
-            built = kind.from_pretrained(
-                str(folder), local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
-            )
+            built, found = kind.from_pretrained(str(folder), **HOW)
     except Exception as error:  # a library that trusts its input: what it raises on a bad one is any error at all
         help = "it takes a `config.json` and weights in safetensors, as `save_pretrained` writes them"
         raise ModelError("Q443", f"transformers cannot read `{folder}`: {first_line(error)}", help) from error
+    missing = sorted({*found["missing_keys"], *(str(one[0]) for one in found["mismatched_keys"])})
+    if missing:  # the library draws them at random, and warns
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        message = f"`{folder}` does not hold all weights of `{type(built).__name__}`: `{missing[0]}`{more}"
+        raise ModelError("Q443", message, "save the whole model, or name the class that it is under `architectures`")
     built.eval()
     built.config.use_cache = False
     assert isinstance(built, torch.nn.Module)
