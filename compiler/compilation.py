@@ -54,7 +54,6 @@ from qcc.compiler.verify.outputs import Verification
 from qcc.compiler.verify.verifier import Verifier
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Policy
-from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.graph import Graph
 from qcc.ir.kernel.op import LinearOp
@@ -111,8 +110,6 @@ class Compilation:
     runs_here: bool = False
     """The kernels can be run on this machine."""
     covered: Covered = field(default_factory=Covered)
-    encoded: dict[str, Encoded] = field(default_factory=dict)
-    """What weights were last stored as, where a bound may fail."""
     evidence: Evidence | None = None
     """What the data says of the rewritten model."""
     judge: Judge | None = None
@@ -229,17 +226,14 @@ class Compilation:
             found.see_finite(opened.graph)
         return found
 
-    def _keep(self, name: str, encoded: Encoded) -> None:
-        if self.policy.verify or self.judge is not None:
-            self.encoded[name] = encoded
-
     def _located(self, opened: _Opened, made: Made, verifier: Verifier) -> Verification:
         """The verification; where it failed, with the weights that lose most."""
         settled, _, verification = made
         if verification.passed or verification.losers:
             return verification
         names = {name for step in settled.plan.steps if isinstance(step.action, Encode) for name in step.weights}
-        encoded = {name: one for name, one in self.encoded.items() if name in names}
+        stored = self.evidence.stored if self.evidence is not None else {}
+        encoded = {name: one for name, one in stored.items() if name in names}
         data, tick = verifier.reference.samples, self.phases.counter("locate")
         lost = not all(check.passed for check in verification.scores)
         with self.phases.phase("locate"):
@@ -349,7 +343,7 @@ class Compilation:
         if evidence is None:  # what is made again, under a plan that was open, asks for nothing else
             covered = self.covered.by(self.diagnostics, self.phases)
             given = graph, plan, opened.data, self.phases, covered, self.executor, opened.inputs.folder
-            evidence = self.evidence = Evidence.of(*given)
+            evidence = self.evidence = Evidence.of(*given, keeps=bool(self.policy.verify) or self.judge is not None)
         raised: dict[int, Graph] = {}
         changed = bool(self.policy.adapters) or any(row.treated for row in opened.rewrites if row.action != "clean")
         most = opened.file.size_bytes if changed else None
@@ -360,7 +354,7 @@ class Compilation:
                 with self.phases.phase("raise"):
                     raised[opset] = raise_graph(opened.file.model, graph, opset, opened.data)
             with self.phases.phase("encode"):
-                built = build.run_plan(raised[opset], decided, evidence.context(decided, self._keep))
+                built = build.run_plan(raised[opset], decided, evidence.context(decided))
             notes = lock.provenance(self.model, self.policy, decided) | evidence.notes(built.edits)
             written = build.write(opened.file.model, built, staged, export_of(self.policy), notes, most)
             return replace(built, edits=evidence.meter.shortened(built.edits, written.levels)), written
