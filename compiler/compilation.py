@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Self
 
 from qcc.compiler.adapters.adapted import AdaptedModel, adapter_sources
-from qcc.compiler.allocate.copied import copied, copies
+from qcc.compiler.allocate.copied import copies
 from qcc.compiler.allocate.fall_back import FallBack, Made
-from qcc.compiler.allocate.settle import Settled, allocation_of, loss_of, predicted_seconds, settle
+from qcc.compiler.allocate.settle import Settled, allocation_of, loss_of, predicted_seconds
 from qcc.compiler.allocate.tighten import foreseen, see_budget, tightened
-from qcc.compiler.build import run as build
+from qcc.compiler.allocate.write_plan import PlanWriter
 from qcc.compiler.build.cleaning import Cleaned
-from qcc.compiler.build.raise_graph import needed_opset, raise_graph
 from qcc.compiler.build.rewrite import rewrite_graph, rewrite_steps
 from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.calibrate.chosen_data import chosen_data
@@ -40,7 +39,7 @@ from qcc.compiler.plan.plan import Plan, PlanFile
 from qcc.compiler.plan.policy import export_of
 from qcc.compiler.plan.targets import runtime_chooser, target_of
 from qcc.compiler.repeat import check_plan, folder_of, tell_differences
-from qcc.compiler.report import layer_rows, lock
+from qcc.compiler.report import layer_rows
 from qcc.compiler.report.budget import compare_with_budget
 from qcc.compiler.report.covered import Covered
 from qcc.compiler.report.lock import Lock
@@ -54,11 +53,9 @@ from qcc.compiler.verify.outputs import Verification
 from qcc.compiler.verify.verifier import Verifier
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Policy
-from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.graph import Graph
 from qcc.ir.kernel.op import LinearOp
-from qcc.ir.model.model import Written
 from qcc.ir.open_file import open_file
 from qcc.passes.encode import Encode
 
@@ -111,8 +108,6 @@ class Compilation:
     runs_here: bool = False
     """The kernels can be run on this machine."""
     covered: Covered = field(default_factory=Covered)
-    encoded: dict[str, Encoded] = field(default_factory=dict)
-    """What weights were last stored as, where a bound may fail."""
     evidence: Evidence | None = None
     """What the data says of the rewritten model."""
     judge: Judge | None = None
@@ -229,17 +224,14 @@ class Compilation:
             found.see_finite(opened.graph)
         return found
 
-    def _keep(self, name: str, encoded: Encoded) -> None:
-        if self.policy.verify or self.judge is not None:
-            self.encoded[name] = encoded
-
     def _located(self, opened: _Opened, made: Made, verifier: Verifier) -> Verification:
         """The verification; where it failed, with the weights that lose most."""
         settled, _, verification = made
         if verification.passed or verification.losers:
             return verification
         names = {name for step in settled.plan.steps if isinstance(step.action, Encode) for name in step.weights}
-        encoded = {name: one for name, one in self.encoded.items() if name in names}
+        stored = self.evidence.stored if self.evidence is not None else {}
+        encoded = {name: one for name, one in stored.items() if name in names}
         data, tick = verifier.reference.samples, self.phases.counter("locate")
         lost = not all(check.passed for check in verification.scores)
         with self.phases.phase("locate"):
@@ -344,33 +336,14 @@ class Compilation:
 
     def _build(self, opened: _Opened, staged: Path) -> Settled:
         """Decide what is open and write the file."""
-        plan, graph = opened.plan, opened.graph
-        evidence = self.evidence
-        if evidence is None:  # what is made again, under a plan that was open, asks for nothing else
+        if self.evidence is None:  # what is made again, under a plan that was open, asks for nothing else
             covered = self.covered.by(self.diagnostics, self.phases)
-            given = graph, plan, opened.data, self.phases, covered, self.executor, opened.inputs.folder
-            evidence = self.evidence = Evidence.of(*given)
-        raised: dict[int, Graph] = {}
+            given = opened.graph, opened.plan, opened.data, self.phases, covered, self.executor, opened.inputs.folder
+            self.evidence = Evidence.of(*given, keeps=bool(self.policy.verify) or self.judge is not None)
         changed = bool(self.policy.adapters) or any(row.treated for row in opened.rewrites if row.action != "clean")
-        most = opened.file.size_bytes if changed else None
-
-        def write(decided: Plan) -> tuple[build.Built[Graph], Written]:
-            opset = max(needed_opset(graph, decided), export_of(self.policy).opset or 0)
-            if opset not in raised:
-                with self.phases.phase("raise"):
-                    raised[opset] = raise_graph(opened.file.model, graph, opset, opened.data)
-            with self.phases.phase("encode"):
-                built = build.run_plan(raised[opset], decided, evidence.context(decided, self._keep))
-            notes = lock.provenance(self.model, self.policy, decided) | evidence.notes(built.edits)
-            written = build.write(opened.file.model, built, staged, export_of(self.policy), notes, most)
-            return replace(built, edits=evidence.meter.shortened(built.edits, written.levels)), written
-
-        settled = None if copies(plan) else settle(plan, write, evidence.losses, evidence.together)
-        evidence.warn_of_edits(settled.built.edits if settled else (), self.diagnostics)
-        if settled is None or (settled.written.size_bytes >= opened.file.size_bytes and most is None):
-            self.diagnostics.warning("Q430", f"`{self.model}` gets no smaller: the output is a copy of it")
-            settled = copied(opened.file.model, graph, settled.plan if settled else plan, staged)
-        return settled
+        told = self.evidence, self.phases, changed
+        writer = PlanWriter(self.model, self.policy, opened.file, opened.graph, opened.data, *told)
+        return writer.settled(opened.plan, staged, self.diagnostics)
 
     def _result(self, opened: _Opened, settled: Settled, verification: Verification) -> Result:
         same, data, source = copies(settled.plan), settled.written.data, opened.file

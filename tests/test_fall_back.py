@@ -1,6 +1,7 @@
 """Where a bound fails, the weights that lose most become what their rules fall back to; nothing else does."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -9,6 +10,9 @@ import pytest
 import qcc
 from qcc.compiler.report.lock import read_lock
 from qcc.compiler.report.result import Result
+from qcc.ir.encoding.encoded import Encoded
+from qcc.ir.graph.ops import Weight
+from qcc.passes.rounding.nearest import Nearest
 from tests import onnx_models as models
 
 LAYERS = 6
@@ -111,3 +115,20 @@ def test_what_is_chosen_among_several_falls_back_too(model: Path) -> None:
     losses = {row.name: row.loss for row in result.layers}
     assert losses.pop("m4") is None
     assert None not in losses.values()
+
+
+def test_what_stays_as_it_was_is_not_encoded_again(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each weight is once, and what falls back once more; the file is that of the plan alone."""
+    rounded: list[str] = []
+    encode = Nearest.encode
+
+    def counted(self: Nearest, weight: Weight, *given: Any) -> Encoded:
+        rounded.append(weight.name)
+        return encode(self, weight, *given)
+
+    monkeypatch.setattr(Nearest, "encode", counted)
+    result = qcc.compile(model, f"{HEAD}; fallback = int8 channel }}\n{BOUND}", output=model.with_name("a.onnx"))
+    assert formats(result)["m4"] == "int8 channel"
+    assert sorted(rounded) == ["m0", "m1", "m2", "m3", "m4", "m4", "m5"]
+    alone = qcc.compile(model, plan=read_lock(result.lock), output=model.with_name("b.onnx"))
+    assert alone.output.read_bytes() == result.output.read_bytes()

@@ -10,6 +10,7 @@ import pytest
 import qcc
 from qcc.__main__ import main
 from qcc.compiler.judge.run import ModelRun
+from qcc.compiler.judge.told import score_text
 from qcc.compiler.scores.check import ScoreCheck
 from qcc.ir.onnx.file.runtime import onnxruntime
 from tests import onnx_models as models
@@ -120,6 +121,26 @@ def test_one_number_is_told_to_have_no_confidence(folder: Path, tmp_path: Path) 
     assert "Q363" in {one.code for one in result.warnings}
 
 
+def too_few(result: Any) -> list[str]:
+    return [one.message for one in result.warnings if one.code == "Q362"]
+
+
+def test_answers_too_few_to_show_a_bound_are_told(folder: Path, tmp_path: Path) -> None:
+    rest = "verify { drop(accuracy) <= 0.1% }"
+    result = compiled(folder, tmp_path, rest, evaluate=lambda run: right(folder, run).astype(float))
+    assert not result.passed and not only(result).drop.by_margins
+    assert too_few(result) == ["400 samples cannot show that `drop(accuracy) <= 0.1%` holds, whatever the model"]
+
+
+def test_margins_are_not_said_to_be_too_few_reject(folder: Path, tmp_path: Path) -> None:
+    """They can show what no count of so few samples can; the report says what they are."""
+    rest = "verify { drop(accuracy) <= 0.1% }"
+    result = compiled(folder, tmp_path, rest, evaluate=folder / "labelled.npz")
+    assert not result.passed and only(result).drop.by_margins
+    assert too_few(result) == []
+    assert "95% confidence asked for, approximated by margins" in score_text(only(result))
+
+
 def test_several_scores_are_given_by_name(folder: Path, tmp_path: Path) -> None:
     def evaluate(run: ModelRun) -> dict[str, object]:
         return {"accuracy": right(folder, run), "loss": 1 - right(folder, run).mean()}
@@ -222,7 +243,7 @@ def test_the_report_and_the_json_tell_it(folder: Path, tmp_path: Path, capsys: p
     words = ["compile", str(folder / "m.onnx"), "-p", str(policy), "-o", str(tmp_path / "out.onnx")]
     assert main([*words, "--evaluate", str(folder / "labelled.npz")]) == 0
     text = capsys.readouterr().out
-    assert "score     accuracy 0." in text and "with 95% confidence" in text
+    assert "score     accuracy 0." in text and "with 95% confidence asked for, approximated by margins" in text
     assert "drop(accuracy) <= 5%: holds" in text
     (tmp_path / "out.onnx").unlink()
     assert main([*words, "--evaluate", str(folder / "labelled.npz"), "--emit", "plan"]) == 0

@@ -96,7 +96,7 @@ def _staged(opened: OpenModel, folder: Path) -> Outcome:
 
     def write(decided: Plan) -> tuple[Built[Graph], Written]:
         raised = raise_graph(model, graph, needed_opset(graph, decided), data)
-        built = run_plan(raised, decided, evidence.context(decided, lambda *_: None))
+        built = run_plan(raised, decided, evidence.context(decided))
         written = model.write(built.graph, folder / f"made{opened.path.suffix}", Export().external_data)
         runners.append(partial(model.runner, written.path))
         return built, written

@@ -28,8 +28,7 @@ def test_the_names_of_scores_are_those_that_the_issue_spells() -> None:
 def test_the_factor_is_students(count: int) -> None:
     from scipy.stats import t
 
-    tolerance = {2: 2.5, 5: 0.02}.get(count, 1e-3)  # the series is for more than a few
-    assert factor(count) == pytest.approx(t.ppf(CONFIDENCE, count - 1), abs=tolerance)
+    assert factor(count) == pytest.approx(t.ppf(CONFIDENCE, count - 1), rel=1e-9)
 
 
 @pytest.mark.parametrize(("rate", "lost"), [(0.01, 0.5), (0.01, 0.8), (0.05, 0.5), (0.05, 0.8)])

@@ -1,14 +1,14 @@
 """Adapters that were trained beside MiniLM's last block, in files and unfolded: do they score alike?
 
-    python -m benchmarks.adapters --models FOLDER --evaluate FOLDER --data FOLDER [--keep FOLDER]
+    python -m benchmarks.adapters --models FOLDER --evaluate FOLDER --data FOLDER [--kinds KIND ...]
 
 FOLDER of models holds ``minilm.onnx``, of evaluation ``evaluate.py``, of data ``sts-train.csv``, ``sts-dev.csv`` and
 ``minilm-tokenizer.json``. Each kind is trained for some steps on pairs of STS-B's train split, in PyTorch, beside a
 last block whose weights are the model's own; what was trained is written as training libraries write it. A row is a
 kind: the bytes of its file, the score on STS-B's dev split (Spearman x 100, sentences cut at 32 tokens) of the block
 with the adapter as a branch of its own, run by PyTorch, and of the compiled model, run by ONNX Runtime; the largest
-difference of embeddings; the ops, and the bits of a weight under int4 beside the base's. ``--keep`` keeps files and
-models for `benchmarks.packs`.
+difference of embeddings; the ops, and the bits of a weight under int4 beside the base's. ``--kinds`` takes some of the
+rows, ``--keep FOLDER`` keeps files and models for `benchmarks.packs`.
 """
 
 import argparse
@@ -80,6 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("models", "evaluate", "data"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--steps", type=int, default=STEPS)
     args = parser.parse_args()
@@ -92,7 +93,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         keep = args.keep or Path(folder)
         keep.mkdir(exist_ok=True)
-        for kind in KINDS:
+        for kind in args.kinds:
             print(bench.row(kind, keep), flush=True)
 
 

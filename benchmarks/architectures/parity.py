@@ -153,7 +153,8 @@ def _compiled(path: Path, policy: str, batches: Sequence[Batch]) -> Side:
     start = time.perf_counter()
     compilation = Compilation.prepare(path, loaded_policy(policy, None, None), output, batches, None, silent)
     result = compilation.run(None)
-    return Side(result, compilation.encoded, time.perf_counter() - start)
+    assert compilation.evidence is not None
+    return Side(result, compilation.evidence.stored, time.perf_counter() - start)
 
 
 def _differing(one: Mapping[str, Encoded], other: Mapping[str, Encoded]) -> str:

@@ -72,8 +72,13 @@ class Judge:
                 message = f"nothing tells how sure `{one.bound.argument}` is: there is one number for all samples"
                 help = "return one number for each sample: then the bound holds for what else the model will see"
                 self._diagnostics.warning("Q363", message, help=help)
-            elif one.drop.lost is not None and one.drop.judged > one.limit and samples_needed(one.limit) > count + 2:
+            elif _counted(one) and one.drop.judged > one.limit and samples_needed(one.limit) > count + 2:
                 needed = samples_needed(one.limit) - 2
                 message = f"{count:,} samples cannot show that `{one.bound.text}` holds, whatever the model"
                 help = f"it takes {needed:,} samples with labels of which none changes, and more where some do"
                 self._diagnostics.warning("Q362", message, one.bound.span, help=help)
+
+
+def _counted(one: ScoreCheck) -> bool:
+    """What is lost of a score is counted: margins, where they tell, can show what no count of so few samples can."""
+    return one.drop.lost is not None and not one.drop.by_margins

@@ -19,7 +19,8 @@ def score_text(one: ScoreCheck) -> str:
     count = f"{one.drop.samples:,} samples" if one.drop.samples > 1 else "one number for all samples"
     text = f"{one.bound.argument} {_value(one.before)} -> {_value(one.after)}, {lost_text(one, one.drop.estimate)} lost"
     if one.drop.upper is not None:
-        text += f", at most {lost_text(one, one.drop.upper)} with {CONFIDENCE:.0%} confidence"
+        how = " asked for, approximated by margins" if one.drop.by_margins else ""
+        text += f", at most {lost_text(one, one.drop.upper)} with {CONFIDENCE:.0%} confidence{how}"
     text += f"; {count}"
     if one.drop.lost is not None:
         text += f", {one.drop.lost:,} worse and {one.drop.gained:,} better"
@@ -50,6 +51,7 @@ def scores_json(verification: Verification) -> list[dict[str, Any]]:
             "drop": one.drop.estimate,
             "drop_at_most": one.drop.upper,
             "confidence": CONFIDENCE,
+            "by_margins": one.drop.by_margins,
             "samples": one.drop.samples,
             "worse": one.drop.lost,
             "better": one.drop.gained,

@@ -1,6 +1,6 @@
 """What the data says of a model while it is compiled: statistics for the passes, losses for the allocator."""
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, MutableMapping
+from collections.abc import Hashable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -55,12 +55,16 @@ class Evidence:
     """Where the model is run."""
     stacked: dict[str, Encoded] = field(default_factory=dict)
     """The weights that were last stored as sums."""
+    keeps: bool = False
+    """What weights are stored as is kept: a bound may fail, or much the same be written again."""
     stored: dict[str, Encoded] = field(default_factory=dict)
-    """All weights that were last stored, where formats are chosen."""
+    """All weights that were last stored, where they are kept."""
     lookups: FoundLookups = field(default_factory=FoundLookups)
     """How the rows of tables are looked up."""
     meter: LevelMeter = field(init=False)
     _ordered: dict[Plan, Chosen] = field(default_factory=dict)
+    _asked: dict[str, tuple[Encoding, Rounding]] = field(default_factory=dict)
+    """How weights were last stored, where each was by itself."""
 
     def __post_init__(self) -> None:
         judges = held_out(self.data) if self.moments else None
@@ -87,19 +91,21 @@ class Evidence:
         told: Told,
         executor: Executor = HERE,
         folder: Path = Path(),
+        keeps: bool = False,
     ) -> "Evidence":
         """Gather the statistics, and tell what they cover; files of interactions lie in the folder."""
+        keeps = keeps or plan.allocate is not None
         wanted = _weights_with_gram(plan, not data.generated)
         rounded = _rounded_values(graph, plan)
         lookups = find_lookups(graph, _encodings(plan), data, folder)
         if not wanted and not rounded:
-            return cls(graph, plan, data, phases, {}, {}, executor=executor, lookups=lookups)
+            return cls(graph, plan, data, phases, {}, {}, executor=executor, lookups=lookups, keeps=keeps)
         with phases.phase("statistics"):
             tick = partial(phases.tell, "statistics")
             found = layer_statistics(graph, data, tick, moments=wanted, magnitudes=rounded, executor=executor)
             told(coverage_of(found.moments))
             given = graph, plan, data, phases, found.moments, found.magnitudes
-            return cls(*given, executor=executor, lookups=lookups)
+            return cls(*given, executor=executor, lookups=lookups, keeps=keeps)
 
     def warn_of_edits(self, edits: Iterable[Edit], diagnostics: Diagnostics) -> None:
         """Tell of weights that stay as they are, and of tables whose rows were merged."""
@@ -152,33 +158,40 @@ class Evidence:
             }
             return probe.tally(decoded, sure=0).loss if decoded else 0.0
 
-    def context(self, decided: Plan, became: Callable[[str, Encoded], None]) -> Context:
-        """What the passes of a decided plan need; it is told what weights are stored as."""
-        total = sum(len(step.weights) for step in decided.steps if isinstance(step.action, Encode))
-        self.stacked.clear()
-        self.stored.clear()
+    def context(self, decided: Plan) -> Context:
+        """What the passes of a decided plan need; what stays as the last plan had it is not encoded again."""
+        encodes = [(one.action, one.weights) for one in decided.steps if isinstance(one.action, Encode)]
+        asked = {name: (one.encoding, one.rounding) for one, names in encodes for name in names}
+        chosen = self._in_order(decided) if asks_for_order(decided) else self._as_before(asked)
+        for known in (self.stacked, self.stored, self._asked):
+            known.clear()
+        self._asked.update({} if asks_for_order(decided) else asked)
 
         def stored(name: str, encoded: Encoded) -> None:
-            became(name, encoded)
-            if self.plan.allocate is not None:
+            if self.keeps:
                 self.stored[name] = encoded
             if has_levels(encoded.encoding):
                 self.stacked[name] = encoded
 
         return Context(
-            self.phases.counter("encode", total),
+            self.phases.counter("encode", len(asked)),
             grams_of(self.moments),
             self.moments,
             magnitudes=self.magnitudes,
             became=stored,
             advice=self.advice,
             lookups=self.lookups.by_weight,
-            chosen=self._in_order(decided),
+            chosen=chosen,
         )
+
+    def _as_before(self, asked: Mapping[str, tuple[Encoding, Rounding]]) -> Chosen:
+        """What weights became under the last plan that are stored in the same way again."""
+        same = [name for name, how in asked.items() if name in self.stored and self._asked.get(name) == how]
+        return {name: (self.stored[name], self.advice[name, *asked[name]][1]) for name in same}
 
     def _in_order(self, decided: Plan) -> Chosen:
         """What weights become that are rounded in order; the last answer is remembered."""
-        if not self.moments or not asks_for_order(decided):
+        if not self.moments:
             return {}
         if decided not in self._ordered:
             self._ordered.clear()

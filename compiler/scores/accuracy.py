@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from qcc.compiler.scores.paired import Drop, margin_drop
+from qcc.compiler.scores.paired import Drop, margin_drop, margins_tell
 from qcc.compiler.scores.score import OfLabels
 
 IGNORED = -100  # a label that does not count, as frameworks have it
@@ -36,10 +36,10 @@ class Accuracy(OfLabels):
         """How many samples get worse, by their margins where there are any."""
         found = self.of_means(before[:, :2], after[:, :2], relative)
         margins = before[:, 2], after[:, 2]
-        if found.lost is None or not np.isfinite(margins).all():
+        if found.lost is None or not np.isfinite(margins).all() or not margins_tell(len(before)):
             return found
         estimate, upper = margin_drop(*margins)
-        return replace(found, estimate=estimate, upper=upper)
+        return replace(found, estimate=estimate, upper=upper, by_margins=True)
 
 
 def _margins(output: np.ndarray, known: np.ndarray) -> np.ndarray:

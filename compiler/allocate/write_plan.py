@@ -1,0 +1,81 @@
+"""Writing the file of a plan: what is open is decided, the graph raised and encoded, its file told where it is from."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from qcc.compiler.allocate.copied import copied, copies
+from qcc.compiler.allocate.settle import Settled, settle
+from qcc.compiler.build import run as build
+from qcc.compiler.build.raise_graph import needed_opset, raise_graph
+from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.console.phases import Phases
+from qcc.compiler.files.open_model import OpenModel
+from qcc.compiler.measure.evidence import Evidence
+from qcc.compiler.plan.plan import Plan
+from qcc.compiler.plan.policy import export_of
+from qcc.compiler.report.lock import provenance
+from qcc.dsl.diagnostics.report import Diagnostics
+from qcc.dsl.policy.policy import Policy
+from qcc.ir.graph.graph import Graph
+from qcc.ir.model.model import Written
+
+
+@dataclass(frozen=True)
+class PlanWriter:
+    """Writes files of a graph that is rewritten, as plans say.
+
+    Args:
+        source: the model's file.
+        policy: what is asked for.
+        file: the model as it was opened.
+        graph: to encode.
+        data: to compare on where the opset is raised.
+        evidence: what the data says of the graph.
+        phases: are told of long work.
+        changed: the graph computes or holds other things than the file, so that its own size is no measure.
+    """
+
+    source: Path
+    policy: Policy
+    file: OpenModel
+    graph: Graph
+    data: Samples
+    evidence: Evidence
+    phases: Phases
+    changed: bool
+    _raised: dict[int, Graph] = field(default_factory=dict)
+
+    def settled(self, plan: Plan, path: Path, diagnostics: Diagnostics) -> Settled:
+        """Decide what is open of a plan and write the file; a copy of the model where it gets no smaller.
+
+        Raises:
+            BudgetError: the budget is infeasible.
+            ModelError: a pass refuses a weight, or the place cannot be written to.
+        """
+        found = None
+        if not copies(plan):
+            found = settle(plan, lambda one: self._write(one, path), self.evidence.losses, self.evidence.together)
+        self.evidence.warn_of_edits(found.built.edits if found else (), diagnostics)
+        if found is None or (found.written.size_bytes >= self.file.size_bytes and not self.changed):
+            diagnostics.warning("Q430", f"`{self.source}` gets no smaller: the output is a copy of it")
+            return copied(self.file.model, self.graph, found.plan if found else plan, path)
+        return found
+
+    def _write(self, decided: Plan, path: Path) -> tuple[build.Built[Graph], Written]:
+        """The file of a decided plan, and what the passes did."""
+        export = export_of(self.policy)
+        raised = self._at_opset(decided, export.opset or 0)
+        with self.phases.phase("encode"):
+            built = build.run_plan(raised, decided, self.evidence.context(decided))
+        notes = provenance(self.source, self.policy, decided) | self.evidence.notes(built.edits)
+        most = self.file.size_bytes if self.changed else None
+        written = build.write(self.file.model, built, path, export, notes, most)
+        return replace(built, edits=self.evidence.meter.shortened(built.edits, written.levels)), written
+
+    def _at_opset(self, decided: Plan, least: int) -> Graph:
+        """The graph at the opset that a plan needs, raised once."""
+        opset = max(needed_opset(self.graph, decided), least)
+        if opset not in self._raised:
+            with self.phases.phase("raise"):
+                self._raised[opset] = raise_graph(self.file.model, self.graph, opset, self.data)
+        return self._raised[opset]
