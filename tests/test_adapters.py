@@ -209,6 +209,7 @@ def _run(model: AnyModel) -> np.ndarray:
     return runner({model.graph.inputs[0].name: FEED})[model.graph.outputs[0].name]
 
 
+@pytest.mark.slow
 @pytest.mark.sampled
 @pytest.mark.parametrize("framework", ["onnx", "torch"])
 @pytest.mark.parametrize("kind", KINDS)
@@ -364,6 +365,7 @@ def test_numbers_that_are_not_finite_are_refused(files: dict[str, Path], tmp_pat
     assert "too large" in _fault(files, tmp_path, {f"{AT}.query.diff": huge}, scale=10.0).message
 
 
+@pytest.mark.slow
 def test_a_table_and_its_head_are_told_apart(tmp_path: Path) -> None:
     """The head of a tied model is changed, and the table stays."""
 

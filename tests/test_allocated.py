@@ -23,6 +23,7 @@ CLOSE = 1e-9  # of a loss: rounding
 SLACK = 3000  # bytes: of the functions that decode two formats more
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 10_000), st.integers(1, 8), st.floats(0, 1))
 def test_no_choice_loses_less_than_the_closed_form(seed: int, layers: int, share: float) -> None:

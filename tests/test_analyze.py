@@ -35,6 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
+@pytest.mark.slow
 def test_losses_are_those_of_the_allocator_and_the_worst_comes_first(folder: Path, tmp_path: Path) -> None:
     found = qcc.analyze(folder / "m.onnx", data=folder / "d.npz", formats="int4 group 32, int3 channel")
     assert found.layers[0].name == "m4"

@@ -98,6 +98,7 @@ def test_without_data_large_weights_matter() -> None:
     assert set(bits_of(found)[::4].tolist()) == {8} and set(bits_of(found)[1::4].tolist()) == {1}
 
 
+@pytest.mark.slow
 def test_what_is_settled_takes_about_what_was_told() -> None:
     """The allocator asks before a weight is fitted."""
     asked = bands(4, 3, 2, 1, 0, average=2.0)

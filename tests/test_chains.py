@@ -133,6 +133,7 @@ def test_numbers_that_are_moved_are_rounded_once(tmp_path: Path) -> None:
         np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_small_weight_does_not_cut_a_chain(tmp_path: Path) -> None:
     """Encoded it takes more bytes; without activations it is kept for that."""
     body = "a = Conv(x, w1) b = Conv <group = 64> (a, d) y = Conv(b, w1)"

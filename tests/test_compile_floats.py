@@ -70,6 +70,7 @@ def test_gptq_rounds_to_it(folder: Path, run: Run, form: str) -> None:
     assert compiled(run, "mlp.onnx")[0] == {"up": form, "down": form}
 
 
+@pytest.mark.slow
 def test_what_fp16_cannot_hold_stays_float(folder: Path, run: Run) -> None:
     rewritten(folder, "large.onnx", lambda array: array * np.float32(1e6))
     policy(folder, "rule linear { weights = fp16 }")

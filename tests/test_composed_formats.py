@@ -221,6 +221,7 @@ def test_a_policy_becomes_a_file_that_computes_what_the_report_says(model: Path,
     assert all(one.form == "decoded" for one in decoded)
 
 
+@pytest.mark.slow
 def test_the_allocator_chooses_among_them(model: Path) -> None:
     text = "int8 channel | bands(int4 group 32, int1, share = 30%) | bands(int{1,2,3}, average = {1.5, 2})"
     text += " | stack(2, int2 group 32) | blocks(8x8, keep = 25%)"

@@ -105,6 +105,7 @@ def scale_names(grid: Grid) -> tuple[str, ...]:
 PLACES = tuple(product(("linear", "conv", "rows"), SHAPES))
 
 
+@pytest.mark.slow
 @pytest.mark.sampled
 @pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: f"{grid.text}_{grid.symmetry}")
 def test_a_file_of_blocks_computes_what_decoding_says(grid: Grid, tmp_path: Path) -> None:

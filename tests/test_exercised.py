@@ -77,6 +77,7 @@ def test_rows_that_nobody_looks_up_are_a_share(tmp_path: Path) -> None:
     assert unread_rows(graph, [name], Samples(({"i": np.arange(10)},), "given")) == {}
 
 
+@pytest.mark.slow
 def test_a_compilation_names_them(tmp_path: Path) -> None:
     onnx.save(models.parse(MASKED, {"w": W, "v": V, "z": ZERO}), tmp_path / "m.onnx")
     np.savez(tmp_path / "d.npz", x=models.random(8, 64), k=np.ones((8, 64), bool))

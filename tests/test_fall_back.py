@@ -58,6 +58,7 @@ def test_what_loses_most_falls_back_and_the_bound_holds(model: Path, ladder: str
     ]
 
 
+@pytest.mark.slow
 def test_what_takes_the_place_of_a_slow_file_falls_back_too(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan that is faster is held to the same bounds, by the same rules."""
     failing = qcc.compile(model, f"{HEAD} }}\n{BOUND}").plan
@@ -81,6 +82,7 @@ def test_nothing_falls_back_where_the_bound_holds(model: Path) -> None:
     assert fell_back(result) == []
 
 
+@pytest.mark.slow
 def test_a_bound_on_the_size_stays_reject(model: Path) -> None:
     """The worst layer in float would break it, so that no layer may fall back."""
     size = qcc.compile(model, f"{HEAD} }}\nverify {{ cosine >= 0.5 }}\n").output_bytes

@@ -101,6 +101,7 @@ def test_where_nothing_gains_the_smaller_is_taken(model: Path, kernels: Callable
     assert result.warnings[0].message == "no layer gains by a kernel on this processor: no library is written"
 
 
+@pytest.mark.slow
 def test_the_report_says_what_data_opens(model: Path, kernels: Callable[[dict[str, float]], None]) -> None:
     kernels({"int8": 1.5, "bf16": 1.5})
     (note,) = qcc.compile(model, "fast").notes

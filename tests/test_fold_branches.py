@@ -139,6 +139,7 @@ def test_a_preset_encodes_the_folded_layer_and_nothing_beside_it(tmp_path: Path)
     assert ops[0] == ops[1]
 
 
+@pytest.mark.slow
 def test_factors_that_would_take_more_bytes_as_one_are_refused_with_the_reason(tmp_path: Path) -> None:
     graph = of_onnx(Adapted(STAYS["factors alone"]), FEED, tmp_path)
     _, edits = folded(graph)

@@ -75,6 +75,7 @@ def test_what_is_a_convolution_becomes_one(kind: str, graph_of: Callable[[nn.Mod
     assert [op.function for op in after.ops()] == ["tanh", "conv", "tanh"]
 
 
+@pytest.mark.slow
 @pytest.mark.sampled
 @pytest.mark.parametrize("kind", STAYS)
 def test_what_is_none_stays(kind: str, graph_of: Callable[[nn.Module], Graph]) -> None:

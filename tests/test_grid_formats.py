@@ -165,6 +165,7 @@ def test_dynamic8_keeps_what_spans_decades() -> None:
     assert len(np.unique(numbers)) == 256 and numbers.max() == 1 and numbers.min() > -1 and 0 in numbers
 
 
+@pytest.mark.slow
 def test_the_allocator_takes_dynamic8_only_where_it_is_better(tmp_path: Path) -> None:
     """Both take the same space: a normal weight gets int8, whatever the order of candidates."""
     model = onnx.parser.parse_model(

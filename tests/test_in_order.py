@@ -58,6 +58,7 @@ def lost(folder: Path, rounding: str, data: list[dict[str, np.ndarray]] | None) 
     return float(np.sum((after - before) ** 2) / np.sum(before**2))
 
 
+@pytest.mark.slow
 def test_layers_make_up_for_those_before_them(tmp_path: Path) -> None:
     parallel, ordered = (lost(tmp_path, rounding, feeds(0)) for rounding in ("gptq", "qronos"))
     assert ordered < 0.9 * parallel

@@ -76,6 +76,7 @@ def test_repeated_layers_are_told_once(deep: Path, capsys: pytest.CaptureFixture
     assert "(3 groups)" in text
 
 
+@pytest.mark.slow
 def test_repeated_layers_are_drawn_once(deep: Path) -> None:
     from qcc.compiler.files.open_model import open_model
 

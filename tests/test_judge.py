@@ -103,6 +103,7 @@ def right(folder: Path, run: ModelRun) -> np.ndarray:
         return np.asarray(got.argmax(axis=1) == file["labels"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1, 100])
 def test_a_function_judges(folder: Path, tmp_path: Path, scale: int) -> None:
     """Shares may be given in per cent."""

@@ -60,6 +60,7 @@ def test_what_is_suggested_compiles_and_helps(model: Path) -> None:
     assert after > before + 3  # dB: more than half of the noise is gone
 
 
+@pytest.mark.slow
 def test_it_is_told_and_is_in_the_json(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (model.parent / "p.qpolicy").write_text(POLICY)
     words = ["compile", str(model), "-p", str(model.parent / "p.qpolicy")]

@@ -60,6 +60,7 @@ def test_weights_that_are_missing_are_not_drawn(tmp_path: Path) -> None:
         save_pretrained(tmp_path, tmp_path / "x.pt2")
 
 
+@pytest.mark.slow
 @pytest.mark.sampled
 @pytest.mark.parametrize("text", ["", "[]", '{"architectures": ["Nothing"]}', '{"architectures": 3}'])
 def test_a_configuration_of_nothing_is_told(tmp_path: Path, text: str) -> None:

@@ -25,6 +25,7 @@ def entropy_bytes(symbols: np.ndarray) -> float:
     return float(-(shares * np.log2(shares)).sum() * len(symbols) / 8)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(st.integers(2, 3000), st.integers(2, 256), st.integers(0, 99))
 def test_symbols_come_back(count: int, kinds: int, seed: int) -> None:

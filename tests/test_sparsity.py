@@ -131,6 +131,7 @@ def test_what_is_left_is_stored_as_weights_say(model: Path) -> None:
     assert sorted(encodings(found).values()) == [f"{left})", f"{left}, int4 group 16 sym scale fp16)"]
 
 
+@pytest.mark.slow
 def test_densities_and_formats_are_chosen_together(model: Path) -> None:
     rules = "rule any { weights = int{4,8} group 16; sparsity = dense | blocks(8x8, keep = {50%, 75%}) }"
     found = compiled(model, f"{rules}\nbudget {{ size <= 16% }}")

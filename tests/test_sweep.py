@@ -35,6 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
+@pytest.mark.slow
 def test_every_point_is_what_a_compilation_for_its_loss_takes(folder: Path, tmp_path: Path) -> None:
     found = sweep(folder / "m.onnx", POLICY, sizes=4, data=folder / "d.npz")
     losses, sizes = [one.loss for one in found.points], [one.size_bytes for one in found.points]

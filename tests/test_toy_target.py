@@ -86,6 +86,7 @@ def test_it_builds_its_library_and_publishes_it_beside_the_model(model: Path) ->
     np.testing.assert_allclose(session.run({"x": x})["y"], plain.run({"x": x})["y"], rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_it_says_what_makes_its_kernels(model: Path) -> None:
     """The language learns the word; that of another target asks for what this one does not make."""
     rule = "rule any { weights = int8 channel }\nexport { kernels = %s }"

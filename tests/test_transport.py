@@ -87,6 +87,7 @@ def test_the_report_tells_the_size(model: Path, tmp_path: Path, capsys: pytest.C
     assert f"{(tmp_path / 'net.rans').stat().st_size:,} bytes" in told and "net.rans" in told
 
 
+@pytest.mark.slow
 def test_an_earlier_file_for_transport_goes(model: Path, tmp_path: Path) -> None:
     compiled(model, "int4 channel", tmp_path / "net.onnx")
     compiled(model, "int4 channel", tmp_path / "net.onnx", "kernels = none")
