@@ -13,7 +13,7 @@ from qcc.compiler.files.open_model import OpenModel
 from qcc.compiler.measure.evidence import Evidence
 from qcc.compiler.plan.plan import Plan
 from qcc.compiler.plan.policy import export_of
-from qcc.compiler.report.lock import provenance
+from qcc.compiler.report import lock
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.graph.graph import Graph
@@ -67,7 +67,7 @@ class PlanWriter:
         raised = self._at_opset(decided, export.opset or 0)
         with self.phases.phase("encode"):
             built = build.run_plan(raised, decided, self.evidence.context(decided))
-        notes = provenance(self.source, self.policy, decided) | self.evidence.notes(built.edits)
+        notes = lock.provenance(self.source, self.policy, decided) | self.evidence.notes(built.edits)
         most = self.file.size_bytes if self.changed else None
         written = build.write(self.file.model, built, path, export, notes, most)
         return replace(built, edits=self.evidence.meter.shortened(built.edits, written.levels)), written
