@@ -96,6 +96,7 @@ def of_whole(original: Path, library: float, plain: float, rival: float, threads
     return speed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, None])
 def test_a_library_that_loses_is_not_written(
     model: Path, kernels_win: None, whole: Callable[[Speed], None], threads: int | None

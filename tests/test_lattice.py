@@ -47,6 +47,7 @@ def test_a_tuple_comes_back() -> None:
     np.testing.assert_array_equal(every()[codes[0].astype(int) * 256 + codes[1]], found)
 
 
+@pytest.mark.slow
 def test_it_loses_less_than_integers_of_more_bits() -> None:
     matrix = np.random.default_rng(0).standard_normal((64, 384)).astype(np.float32)
     assert error("lattice()", matrix) < 0.85 * error("int2 group 32", matrix)

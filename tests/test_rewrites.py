@@ -419,6 +419,7 @@ def test_a_lock_replays_rewriting_with_the_same_bytes(model: Path, tmp_path: Pat
     ]
 
 
+@pytest.mark.slow
 def test_a_plan_can_be_decided_alone(model: Path) -> None:
     plan, _, _ = decide_plan(model, policy(MIXED + ALL))
     assert plan.decided

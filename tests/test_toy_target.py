@@ -69,6 +69,7 @@ def forms(result: Result) -> dict[str, str]:
     return {row.name: row.form for row in result.layers}
 
 
+@pytest.mark.slow
 def test_it_builds_its_library_and_publishes_it_beside_the_model(model: Path) -> None:
     result = compiled(model, "rule any { weights = int8 channel }")
     assert forms(result) == {"first": "kernel", "second": "kernel"}

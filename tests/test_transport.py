@@ -43,6 +43,7 @@ def compiled(model: Path, weights: str, output: Path, export: str = "entropy = r
 FORMATS = ("int3 group 32", "int4 channel", "int7 channel", "nf4 group 64", "radix(5)", "fp16")
 
 
+@pytest.mark.slow
 @pytest.mark.sampled
 @pytest.mark.parametrize("weights", FORMATS)
 def test_expanding_gives_the_same_bytes(model: Path, weights: str, tmp_path: Path) -> None:
