@@ -24,6 +24,7 @@ def test_it_reads_back_and_takes_what_its_parts_take(text: str, bits: int) -> No
     assert found.size_bits((64, 96)) == 2 * 64 * 96 + bits
 
 
+@pytest.mark.slow
 def test_the_tuples_are_those_of_the_lattice() -> None:
     """Every one differs, and is half an odd number everywhere beside its shift, with an even sum."""
     found = every()

@@ -159,6 +159,7 @@ def test_its_providers_run_what_is_compiled(model: Path, monkeypatch: pytest.Mon
     assert all(one == ["CPUExecutionProvider"] for one in asked)
 
 
+@pytest.mark.slow
 def test_commands_know_it(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["targets"]) == 0
     assert (
