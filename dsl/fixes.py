@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from qcc.dsl.diagnostics.diagnostic import Diagnostic, Edit, Fix
+from qcc.dsl.diagnostics.diagnostic import Diagnostic, Fix, TextEdit
 from qcc.dsl.diagnostics.source import Source, Span
 
 Judge = Callable[[str], Sequence[Diagnostic]]
@@ -49,7 +49,7 @@ def fixes(one: Diagnostic, known: Sequence[Diagnostic], judge: Judge) -> tuple[F
     return ()
 
 
-def applied(text: str, edits: Sequence[Edit]) -> str:
+def applied(text: str, edits: Sequence[TextEdit]) -> str:
     """A text after edits, which do not overlap."""
     for edit in sorted(edits, key=lambda edit: edit.span.start, reverse=True):
         text = text[: edit.span.start] + edit.text + text[edit.span.end :]
@@ -64,7 +64,7 @@ def _ends(one: Diagnostic, known: Sequence[Diagnostic], now: Sequence[Diagnostic
     return after[one.code, one.message] < before[one.code, one.message] and not after - before
 
 
-def _edits(one: Diagnostic) -> Iterator[Edit]:
+def _edits(one: Diagnostic) -> Iterator[TextEdit]:
     if one.span is None or one.help is None:
         return
     if said := _SAID.search(one.help):
@@ -73,35 +73,35 @@ def _edits(one: Diagnostic) -> Iterator[Edit]:
     if added := _ADDED.search(one.help):
         yield from _added(one.span, added["text"], added["line"])
     if "candidates with `|`" in one.help:
-        yield Edit(Span(one.span.source, one.span.start, one.span.start), "| ")
+        yield TextEdit(Span(one.span.source, one.span.start, one.span.start), "| ")
     if "on its own line" in one.help:
-        yield Edit(Span(one.span.source, one.span.start, one.span.start), "\n")
+        yield TextEdit(Span(one.span.source, one.span.start, one.span.start), "\n")
     if re.search(r"\bremove (it|one|this line)|\bkeep one\b", one.help):
         yield from _removed(one.span)
 
 
-def _replaced(span: Span, text: str) -> Iterator[Edit]:
+def _replaced(span: Span, text: str) -> Iterator[TextEdit]:
     """A text in the place of the span, or, the most first, of more round it that stands in the text as well."""
     if _VAGUE.search(text):
         return
     if span.source.text[: span.end].strip() and text.startswith("qpolicy"):
-        yield Edit(Span(span.source, 0, 0), text + "\n")
+        yield TextEdit(Span(span.source, 0, 0), text + "\n")
     if span.text.startswith('"') and not text.startswith('"'):
         text = f'"{text}"'
     for start in reversed([*_starts(span)]):
         for end in reversed([*_ends_of(span)]):
             lost = span.source.text[start : span.start], span.source.text[span.end : end]
             if text.startswith(lost[0].strip()) and text.endswith(lost[1].strip()):
-                yield Edit(Span(span.source, start, end), text)
+                yield TextEdit(Span(span.source, start, end), text)
 
 
-def _within(one: Diagnostic, text: str) -> Iterator[Edit]:
+def _within(one: Diagnostic, text: str) -> Iterator[TextEdit]:
     """A text in the place of what the message blames in the span, such as the unit of a number."""
     blamed = re.findall(r"`([^`]+)`", one.message)
     if one.span is None or not blamed or one.span.text.count(blamed[-1]) != 1:
         return
     start = one.span.start + one.span.text.index(blamed[-1])
-    yield Edit(Span(one.span.source, start, start + len(blamed[-1])), text)
+    yield TextEdit(Span(one.span.source, start, start + len(blamed[-1])), text)
 
 
 def _starts(span: Span) -> Iterator[int]:
@@ -123,33 +123,33 @@ def _ends_of(span: Span) -> Iterator[int]:
             yield at
 
 
-def _added(span: Span, text: str, line: str | None) -> Iterator[Edit]:
+def _added(span: Span, text: str, line: str | None) -> Iterator[TextEdit]:
     """What is missing, before a line, or behind the span as near as it does."""
     source = span.source
     if line is not None:
         place = source.line_starts[int(line) - 1]
-        yield Edit(Span(source, place, place), text + "\n")
+        yield TextEdit(Span(source, place, place), text + "\n")
         return
     for found in re.finditer(r"(?=[ \t]*[{};#\n])|\Z", source.text[span.end :]):
         place = span.end + found.start()
         ends = place == len(source.text.rstrip())
-        yield Edit(Span(source, place, place), f"\n{text}" if ends and text == "}" else text)
+        yield TextEdit(Span(source, place, place), f"\n{text}" if ends and text == "}" else text)
         if "\n" in source.text[span.end : place]:
             break
     end = len(source.text.rstrip())
-    yield Edit(Span(source, end, end), f"\n{text}")
+    yield TextEdit(Span(source, end, end), f"\n{text}")
 
 
-def _removed(span: Span) -> Iterator[Edit]:
+def _removed(span: Span) -> Iterator[TextEdit]:
     """Nothing in the place of the span, and of what would be left over round it."""
     text = span.source.text
     first = text.rfind("\n", 0, span.start) + 1
     last = text.find("\n", span.end)
     last = len(text) if last < 0 else last + 1
     if not text[first : span.start].strip() and not text[span.end : last].split("#")[0].strip():
-        yield Edit(Span(span.source, first, last), "")
+        yield TextEdit(Span(span.source, first, last), "")
     for before, after in ((r"", r"[ \t]*[,;|][ \t]*"), (r"[ \t]*[,;|][ \t]*", r""), (r"", r"[ \t]*")):
         front = re.search(rf"(?:{before})\Z", text[first : span.start])
         behind = re.match(after, text[span.end : last])
         if front is not None and behind is not None:
-            yield Edit(Span(span.source, first + front.start(), span.end + behind.end()), "")
+            yield TextEdit(Span(span.source, first + front.start(), span.end + behind.end()), "")

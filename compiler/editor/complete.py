@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from qcc.compiler.editor.context import Place, place_at
+from qcc.compiler.editor.context import CursorPlace, place_at
 from qcc.compiler.editor.document import Document
 from qcc.compiler.editor.names import visible
 from qcc.dsl.check.policy import CalibrateOptions
@@ -38,7 +38,7 @@ def completions(document: Document, offset: int, schema: Schema) -> list[Complet
     return [one for one in found.values() if one.label.lower().startswith(place.word.lower())] or [*found.values()]
 
 
-def _all(document: Document, place: Place, schema: Schema) -> Iterator[Completion]:
+def _all(document: Document, place: CursorPlace, schema: Schema) -> Iterator[Completion]:
     if not place.statement:
         yield from (Completion(word, "keyword") for word in STATEMENTS)
         return
@@ -65,7 +65,7 @@ def _files(document: Document, offset: int) -> Iterator[Completion]:
         yield from (Completion(name, "file", "beside this policy") for name in beside)
 
 
-def _selector(place: Place, schema: Schema) -> Iterator[Completion]:
+def _selector(place: CursorPlace, schema: Schema) -> Iterator[Completion]:
     if place.statement == "let" and "=" not in place.before and not place.brackets:
         return
     if "[" in place.brackets:
@@ -78,7 +78,7 @@ def _selector(place: Place, schema: Schema) -> Iterator[Completion]:
     yield Completion("not", "keyword", behind=" ")
 
 
-def _predicate(place: Place, schema: Schema) -> Iterator[Completion]:
+def _predicate(place: CursorPlace, schema: Schema) -> Iterator[Completion]:
     values: dict[str, Iterable[str]] = {"position": ("first", "last"), "dtype": DTYPES, "data": ORIGINS}
     values["op"] = schema.ops
     if place.option:
@@ -89,7 +89,7 @@ def _predicate(place: Place, schema: Schema) -> Iterator[Completion]:
         yield from (Completion(fact, "property", f"a fact of a layer: {kind}") for fact, kind in FACTS.items())
 
 
-def _rule(place: Place, schema: Schema) -> Iterator[Completion]:
+def _rule(place: CursorPlace, schema: Schema) -> Iterator[Completion]:
     if not place.setting:
         yield from (Completion(one.name, "property", one.summary, " = ") for one in schema.properties.values())
         yield Completion("keep", "keyword", "leave the layers as they are")
@@ -103,7 +103,7 @@ def _rule(place: Place, schema: Schema) -> Iterator[Completion]:
         yield from _formats(place, schema.formats if known.formats is None else known.formats)
 
 
-def _methods(place: Place, methods: Mapping[str, type]) -> Iterator[Completion]:
+def _methods(place: CursorPlace, methods: Mapping[str, type]) -> Iterator[Completion]:
     if place.owners:
         method = methods.get(place.owners[-1])
         yield from _options(place, {} if method is None else options_of(method))
@@ -113,7 +113,7 @@ def _methods(place: Place, methods: Mapping[str, type]) -> Iterator[Completion]:
         yield Completion(keyword, "function" if options_of(method) else "value", summary)
 
 
-def _formats(place: Place, formats: Mapping[str, FormatFamily]) -> Iterator[Completion]:
+def _formats(place: CursorPlace, formats: Mapping[str, FormatFamily]) -> Iterator[Completion]:
     composed = formats.get(place.owners[-1]) if place.owners else None
     if composed is not None and composed.arguments is not None:
         options = options_of(composed.arguments)
@@ -153,7 +153,7 @@ def _spellings(formats: Mapping[str, FormatFamily]) -> Iterator[Completion]:
         yield from (Completion(text, "function" if one.arguments else "value", one.summary) for text in spelled)
 
 
-def _options(place: Place, options: Mapping[str, Option]) -> Iterator[Completion]:
+def _options(place: CursorPlace, options: Mapping[str, Option]) -> Iterator[Completion]:
     if place.option:
         option = options.get(place.option)
         words = () if option is None else ("true", "false") if option.kind == "bool" else option.words
@@ -164,8 +164,8 @@ def _options(place: Place, options: Mapping[str, Option]) -> Iterator[Completion
             yield Completion(name, "option", detail, " = ")
 
 
-def _bounds(which: Literal["budget", "verify"]) -> Callable[[Place, Schema], Iterator[Completion]]:
-    def found(place: Place, schema: Schema) -> Iterator[Completion]:
+def _bounds(which: Literal["budget", "verify"]) -> Callable[[CursorPlace, Schema], Iterator[Completion]]:
+    def found(place: CursorPlace, schema: Schema) -> Iterator[Completion]:
         known = schema.budget if which == "budget" else schema.verify
         if not place.setting:
             for one in known.values():
@@ -177,21 +177,23 @@ def _bounds(which: Literal["budget", "verify"]) -> Callable[[Place, Schema], Ite
     return found
 
 
-def _settings(options: Callable[[Schema], Mapping[str, Option]]) -> Callable[[Place, Schema], Iterator[Completion]]:
-    def found(place: Place, schema: Schema) -> Iterator[Completion]:
+def _settings(
+    options: Callable[[Schema], Mapping[str, Option]],
+) -> Callable[[CursorPlace, Schema], Iterator[Completion]]:
+    def found(place: CursorPlace, schema: Schema) -> Iterator[Completion]:
         known = options(schema)
-        inner = place if place.setting else Place("", "", (), "", (), place.word, True)
+        inner = place if place.setting else CursorPlace("", "", (), "", (), place.word, True)
         yield from _options(inner, known)
 
     return found
 
 
-def _depth(place: Place, schema: Schema) -> Iterator[Completion]:
+def _depth(place: CursorPlace, schema: Schema) -> Iterator[Completion]:
     if not place.setting:
         yield from (Completion(name, "property", behind=" = ") for name in schema.depth)
 
 
-def _target(place: Place, schema: Schema) -> Iterator[Completion]:
+def _target(place: CursorPlace, schema: Schema) -> Iterator[Completion]:
     if place.owners:
         kind = schema.targets.get(place.owners[-1])
         yield from (Completion(word, "value") for word in (kind.arguments or () if kind else ()))
@@ -199,17 +201,17 @@ def _target(place: Place, schema: Schema) -> Iterator[Completion]:
         yield from (Completion(one.name, "value", one.summary) for one in schema.targets.values())
 
 
-def _minimize(place: Place, schema: Schema) -> Iterator[Completion]:
+def _minimize(place: CursorPlace, schema: Schema) -> Iterator[Completion]:
     if place.before == ("minimize",):
         yield from (Completion(word, "value") for word in schema.objectives)
 
 
-def _calibrate(place: Place, _schema: Schema) -> Iterator[Completion]:
+def _calibrate(place: CursorPlace, _schema: Schema) -> Iterator[Completion]:
     if place.before == ("calibrate",):
         yield Completion("generated", "value", "data from the shapes of the inputs")
 
 
-_BLOCKS: dict[str, Callable[[Place, Schema], Iterator[Completion]]] = {
+_BLOCKS: dict[str, Callable[[CursorPlace, Schema], Iterator[Completion]]] = {
     "rule": _rule,
     "budget": _bounds("budget"),
     "verify": _bounds("verify"),
@@ -217,7 +219,7 @@ _BLOCKS: dict[str, Callable[[Place, Schema], Iterator[Completion]]] = {
     "calibrate": _settings(lambda _: options_of(CalibrateOptions)),
     "depth": _depth,
 }
-_HEADS: dict[str, Callable[[Place, Schema], Iterator[Completion]]] = {
+_HEADS: dict[str, Callable[[CursorPlace, Schema], Iterator[Completion]]] = {
     "rule": _selector,
     "let": _selector,
     "target": _target,

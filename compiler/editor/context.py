@@ -24,7 +24,7 @@ class _Bracket:
 
 
 @dataclass(frozen=True)
-class Place:
+class CursorPlace:
     """Where the cursor is.
 
     Args:
@@ -54,7 +54,7 @@ class Place:
 COMPARISONS = ("~", "!~", "==", "!=", "<", "<=", ">", ">=")
 
 
-def place_at(text: str, offset: int) -> Place | None:
+def place_at(text: str, offset: int) -> CursorPlace | None:
     """What stands at an offset; None within a comment, or where a text is quoted."""
     start = piece_start(text, offset)
     before = text[start:offset]
@@ -79,7 +79,7 @@ def _quoted(line: str) -> bool:
     return len(re.findall(r'(?<!\\)"', line)) % 2 == 1
 
 
-def _read(listed: list[Token], word: str) -> Place:
+def _read(listed: list[Token], word: str) -> CursorPlace:
     statement, setting = "", ""
     stack = [_Bracket("", "")]
     block = False
@@ -111,7 +111,7 @@ def _read(listed: list[Token], word: str) -> Place:
             if block and len(stack) == 2 and not setting:
                 setting = text
     inner = stack[2:] if block else stack[1:]
-    return Place(
+    return CursorPlace(
         statement,
         setting,
         tuple(one.owner for one in inner),

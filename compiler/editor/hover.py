@@ -1,6 +1,6 @@
 """What stands at a place, explained: its manual page, or what it was defined as."""
 
-from qcc.compiler.editor.context import Place, place_at, word_span
+from qcc.compiler.editor.context import CursorPlace, place_at, word_span
 from qcc.compiler.editor.document import Document
 from qcc.compiler.editor.manual import ManualEntry, entries
 from qcc.compiler.editor.names import definition
@@ -31,7 +31,7 @@ def explained(document: Document, offset: int, schema: Schema) -> str | None:
     return None if found is None else found.page()
 
 
-def _entry(place: Place, word: str) -> ManualEntry | None:
+def _entry(place: CursorPlace, word: str) -> ManualEntry | None:
     """The page of a word: where several have it, the one of the place."""
     bare = word.rstrip("0123456789")
     named = [one for one in entries() if one.value in (word, bare) or one.name == word]
@@ -48,7 +48,7 @@ def _entry(place: Place, word: str) -> ManualEntry | None:
     return next(iter([*first, *formats]), None)
 
 
-def _option(place: Place, word: str, schema: Schema) -> Option | None:
+def _option(place: CursorPlace, word: str, schema: Schema) -> Option | None:
     """The option that a word is the name of."""
     if place.option or place.before:
         return None

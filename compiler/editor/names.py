@@ -8,7 +8,7 @@ from typing import Literal
 from qcc.compiler.editor.document import Document
 from qcc.dsl.check.context import CheckState
 from qcc.dsl.check.link import Linker
-from qcc.dsl.diagnostics.diagnostic import Diagnostic, Edit
+from qcc.dsl.diagnostics.diagnostic import Diagnostic, TextEdit
 from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.load import FileLoader
@@ -21,7 +21,7 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True)
-class Use:
+class NameUse:
     """A name where it stands, the definition included."""
 
     sort: Literal["let", "param"]
@@ -93,7 +93,7 @@ def uses(document: Document, offset: int, schema: Schema) -> list[Span]:
     return [one.span for one in _uses(linked.tree) if (one.sort, one.name) == (use.sort, use.name)]
 
 
-def rename(document: Document, offset: int, new: str, schema: Schema) -> list[Edit]:
+def rename(document: Document, offset: int, new: str, schema: Schema) -> list[TextEdit]:
     """The edits that give what is named at a place another name.
 
     Raises:
@@ -114,14 +114,14 @@ def rename(document: Document, offset: int, new: str, schema: Schema) -> list[Ed
     taken = (*places, *(() if use.sort == "param" else (*schema.kinds, "any", "and", "or", "not", *STATEMENTS)))
     if new != use.name and new in taken:
         raise _refused(f"`{new}` already means something", "choose another name")
-    return [Edit(span, new) for span in uses(document, offset, schema)]
+    return [TextEdit(span, new) for span in uses(document, offset, schema)]
 
 
 def _refused(message: str, help: str | None) -> QccError:
     return QccError([Diagnostic("Q590", message, help=help)])
 
 
-def _at(tree: syntax.File, offset: int) -> Use | None:
+def _at(tree: syntax.File, offset: int) -> NameUse | None:
     return next((one for one in _uses(tree) if _holds(one.span, offset)), None)
 
 
@@ -129,18 +129,18 @@ def _holds(span: Span, offset: int) -> bool:
     return span.start <= offset <= span.end
 
 
-def _uses(tree: syntax.File) -> Iterator[Use]:
+def _uses(tree: syntax.File) -> Iterator[NameUse]:
     """All names of selectors and parameters; a class of layers may look like one, and is told by who asks."""
     for statement in tree.statements:
         if isinstance(statement, syntax.LetLine):
-            yield Use("let", statement.name.text, statement.name.span)
+            yield NameUse("let", statement.name.text, statement.name.span)
         elif isinstance(statement, syntax.ParamLine):
-            yield Use("param", statement.name.text, statement.name.span)
+            yield NameUse("param", statement.name.text, statement.name.span)
     for node in _nodes(tree):
         if isinstance(node, syntax.Class):
-            yield Use("let", node.name, Span(node.span.source, node.span.start, node.span.start + len(node.name)))
+            yield NameUse("let", node.name, Span(node.span.source, node.span.start, node.span.start + len(node.name)))
         elif isinstance(node, syntax.Param):
-            yield Use("param", node.name, Span(node.span.source, node.span.start + 1, node.span.end))
+            yield NameUse("param", node.name, Span(node.span.source, node.span.start + 1, node.span.end))
 
 
 def _nodes(node: syntax.SyntaxNode) -> Iterator[syntax.SyntaxNode]:

@@ -16,7 +16,7 @@ from qcc.compiler.editor.rpc import BrokenStreamError, Message, messages, write_
 from qcc.dsl.diagnostics.report import QccError
 
 if TYPE_CHECKING:
-    from qcc.compiler.editor.session import Session
+    from qcc.compiler.editor.session import ClientSession
 
 IDLE_S = 0.25
 """How long nothing must come before whole texts are looked at."""
@@ -49,7 +49,7 @@ class Server:
     def __init__(self, source: IO[bytes], sink: IO[bytes], model: Path | None = None) -> None:
         self._source, self._sink, self._model = source, sink, model
         self._waiting: queue.SimpleQueue[Message | BrokenStreamError | None] = queue.SimpleQueue()
-        self._session: Session | None = None
+        self._session: ClientSession | None = None
         self._writing = threading.Lock()
         self._shut_down = False
 
@@ -130,13 +130,13 @@ class Server:
             raise _NoMethodError
         return handler(given)
 
-    def _loaded(self) -> "Session":
+    def _loaded(self) -> "ClientSession":
         """The part that knows the language, which takes a moment to load."""
         if self._session is None:
             with held_back():
-                from qcc.compiler.editor.session import Session  # all that the language may name
+                from qcc.compiler.editor.session import ClientSession  # all that the language may name
 
-            self._session = Session(self._send, self._model)
+            self._session = ClientSession(self._send, self._model)
         return self._session
 
     def _send(self, message: Message) -> None:

@@ -14,7 +14,7 @@ from qcc.compiler.editor.hover import explained
 from qcc.compiler.editor.names import definition, rename, uses
 from qcc.compiler.editor.rpc import Message
 from qcc.compiler.plan.catalog import schema
-from qcc.dsl.diagnostics.diagnostic import Diagnostic, Edit, Severity
+from qcc.dsl.diagnostics.diagnostic import Diagnostic, Severity, TextEdit
 from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.fixes import fixes
@@ -30,7 +30,7 @@ SORTS = {
 SEVERITIES = {Severity.ERROR: 1, Severity.WARNING: 2}
 
 
-class Session:
+class ClientSession:
     """The open documents of one client.
 
     Args:
@@ -147,7 +147,7 @@ class Session:
             text = format_source(one.text, one.source.name)
         except QccError:
             return []  # which is told as diagnostics
-        whole = Edit(Span(one.source, 0, len(one.text)), text)
+        whole = TextEdit(Span(one.source, 0, len(one.text)), text)
         return [] if text == one.text else [_edit(whole)]
 
     def _act(self, given: Message) -> list[Message]:
@@ -211,7 +211,7 @@ def _item(found: Completion, at: int, where: Message) -> Message:
     }
 
 
-def _edit(edit: Edit) -> Message:
+def _edit(edit: TextEdit) -> Message:
     return {"range": span_range(edit.span), "newText": edit.text}
 
 

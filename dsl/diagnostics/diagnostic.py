@@ -25,7 +25,7 @@ class Related:
 
 
 @dataclass(frozen=True)
-class Edit:
+class TextEdit:
     """A text in the place of a span."""
 
     span: Span
@@ -37,7 +37,7 @@ class Fix:
     """Edits that end a diagnostic, and what they do, in the words of its help."""
 
     title: str
-    edits: tuple[Edit, ...]
+    edits: tuple[TextEdit, ...]
 
 
 @dataclass(frozen=True)
