@@ -16,9 +16,9 @@ from qcc.codegen.target.ceiling import Ceiling, Ceilings
 from qcc.codegen.target.machine import Machine
 from qcc.compiler.bench.layers.console import layer_table
 from qcc.compiler.bench.layers.layers import LayerTime, LayerTimes
-from qcc.compiler.bench.layers.profile import Node, Tensor, launch_s, profiled
-from qcc.compiler.bench.layers.roofline import Place, terms, work_of
+from qcc.compiler.bench.layers.roofline import Surroundings, terms, work_of
 from qcc.compiler.console.fit_table import fitted
+from qcc.compiler.runtime.profile import Node, Tensor, launch_s, profiled
 from tests.kernel_files import OP, library, model, needs_tvm
 
 RATES = {
@@ -39,12 +39,12 @@ def floats(*shape: int, constant: bool = False) -> Tensor:
     return Tensor(shape, size, constant)
 
 
-def node(op: str, inputs: tuple[Tensor, ...], output: Tensor, domain: str = "", **attributes: int) -> Node:
-    return Node("n", op, domain, 1e-3, inputs, (output,), attributes)
+def node(op: str, inputs: tuple[Tensor, ...], output: Tensor, ours: bool = False, **attributes: int) -> Node:
+    return Node("n", op, ours, 1e-3, inputs, (output,), attributes)
 
 
-def place(threads: int = 1, weights: float = 1 << 30) -> Place:
-    return Place(HERE, KNOWN, threads, 1e-6, weights)
+def place(threads: int = 1, weights: float = 1 << 30) -> Surroundings:
+    return Surroundings(HERE, KNOWN, threads, 1e-6, weights)
 
 
 def chain(path: Path) -> Path:
@@ -85,7 +85,7 @@ def test_integers_are_held_to_integers() -> None:
 
 def test_a_kernel_of_ours_is_held_to_its_template() -> None:
     weight = Tensor((768, 384), 768 * 384, constant=True)
-    made = node(OP, (floats(1, 768), weight), floats(1, 768), "qcc")
+    made = node(OP, (floats(1, 768), weight), floats(1, 768), True)
     work = work_of(made)
     assert work.operations == 2 * 768 * 768
     names = {template.name: template.ceiling for template in (*FEW, *MANY)}
@@ -96,7 +96,7 @@ def test_a_kernel_of_ours_is_held_to_its_template() -> None:
 
 
 def test_an_op_that_is_no_kernel_computes_nothing_that_is_known() -> None:
-    assert work_of(node("linear_of_no_kind", (floats(1, 8),), floats(1, 8), "qcc")).operations == 0
+    assert work_of(node("linear_of_no_kind", (floats(1, 8),), floats(1, 8), True)).operations == 0
 
 
 def test_weights_come_from_the_cache_that_holds_all_of_them() -> None:
@@ -144,10 +144,10 @@ def test_a_table_fits_80_columns() -> None:
     name = "model.encoder.layer.{}.attention.output.dense/" + OP
     products = (Tensor((768, 384), 768 * 384, constant=True),)
     nodes = [
-        replace(node(OP, (floats(1, 768), *products), floats(1, 768), "qcc"), name=name.format(at)) for at in range(6)
+        replace(node(OP, (floats(1, 768), *products), floats(1, 768), True), name=name.format(at)) for at in range(6)
     ]
     nodes += [replace(node("Slice", (floats(8),), floats(8)), name=f"node_Slice_{at * at}") for at in range(20)]
-    made = [LayerTime(one, 1e-4, "arithmetic" if one.domain else "reorder") for one in nodes]
+    made = [LayerTime(one, 1e-4, "arithmetic" if one.ours else "reorder") for one in nodes]
     titles, *lines = fitted(layer_table(LayerTimes(Path("m.onnx"), None, 1, 1, tuple(made))), 80)
     assert max(map(len, (titles, *lines))) <= 80
     first, second, last = lines

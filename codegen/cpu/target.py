@@ -12,7 +12,7 @@ from qcc.codegen.cpu.tvm_package import TVM, tvm_version
 from qcc.codegen.target import capabilities
 from qcc.codegen.target.ceiling import Ceilings
 from qcc.codegen.target.errors import TargetError
-from qcc.codegen.target.target import Arithmetic, Bound, Target, Template, Ticker
+from qcc.codegen.target.target import Arithmetic, KernelBound, Target, Template, Ticker
 from qcc.ir.graph.costs import CapabilityTable
 from qcc.ir.kernel.op import LinearOp
 
@@ -88,7 +88,7 @@ class Cpu(OnnxRuntime):
 
         return ceilings.known()
 
-    def bound(self, op: LinearOp, rows: int, activations: Arithmetic = "bf16") -> Bound | None:
+    def bound(self, op: LinearOp, rows: int, activations: Arithmetic = "bf16") -> KernelBound | None:
         """What the template that takes over from the fewest rows is bound by."""
         from qcc.codegen.cpu import templates
         from qcc.codegen.cpu.product import product_of
@@ -101,7 +101,7 @@ class Cpu(OnnxRuntime):
         found = templates.templates(product, processor, activations)
         facts = [(one, one.facts(product)) for one in found]
         taken = [pair for pair in facts if pair[1].get("many", 0) <= rows]
-        return Bound(taken[-1][0].ceiling, bool(taken[-1][1].get("rounds"))) if taken else None
+        return KernelBound(taken[-1][0].ceiling, bool(taken[-1][1].get("rounds"))) if taken else None
 
     def measure_ceilings(self, tick: Ticker) -> Ceilings:
         """See `Target.measure_ceilings`; takes some seconds."""

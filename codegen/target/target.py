@@ -67,7 +67,7 @@ class Template(ABC, Generic[P]):
 
 
 @dataclass(frozen=True)
-class Bound:
+class KernelBound:
     """What a kernel is held to: the ceiling of the instruction that it multiplies by; it may round what it reads."""
 
     ceiling: str
@@ -245,7 +245,7 @@ class Target(ABC, Generic[P]):
         """What this machine was measured to do at most."""
         return None
 
-    def bound(self, op: LinearOp, rows: int, activations: Arithmetic = "bf16") -> Bound | None:
+    def bound(self, op: LinearOp, rows: int, activations: Arithmetic = "bf16") -> KernelBound | None:
         """What this machine's kernel for an op is bound by at so many rows; None where it has none."""
         return None
 

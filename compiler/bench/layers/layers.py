@@ -10,11 +10,11 @@ from qcc.codegen.target.find import targets
 from qcc.codegen.target.machine import machine
 from qcc.compiler.bench.bench import setting_text
 from qcc.compiler.bench.feeds import Wanted, feeds
-from qcc.compiler.bench.layers.profile import Node, launch_s, profiled
-from qcc.compiler.bench.layers.roofline import Place, terms
+from qcc.compiler.bench.layers.roofline import Surroundings, terms
 from qcc.compiler.console.phases import Progress
 from qcc.compiler.files.kernel_library import kernels_beside
 from qcc.compiler.files.open_model import open_model
+from qcc.compiler.runtime.profile import Node, launch_s, profiled
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
 
@@ -81,13 +81,13 @@ def layers(models: Sequence[Path], threads: Sequence[int], wanted: Wanted, round
                 library = beside if beside.is_file() else None
                 nodes = profiled(model, library, count, given, rounds)
                 read = sum(one.bytes for node in nodes for one in node.inputs if one.constant)
-                place = Place(machine(), ceilings, count, launch, read)
+                place = Surroundings(machine(), ceilings, count, launch, read)
                 timed = tuple(_judged(node, place) for node in nodes)
                 tables.append(LayerTimes(model, library, count, batch, timed))
     return Layers(tuple(tables), ceilings, launch)
 
 
-def _judged(node: Node, place: Place) -> LayerTime:
+def _judged(node: Node, place: Surroundings) -> LayerTime:
     found = terms(node, place)
     held = max(found, key=lambda term: found[term])
     return LayerTime(node, found[held], held)

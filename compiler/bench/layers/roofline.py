@@ -13,10 +13,9 @@ from math import prod
 from qcc.codegen.target.ceiling import Ceilings
 from qcc.codegen.target.find import targets
 from qcc.codegen.target.machine import Machine
-from qcc.codegen.target.target import Bound
-from qcc.compiler.bench.layers.profile import Node
+from qcc.codegen.target.target import KernelBound
+from qcc.compiler.runtime.profile import Node
 from qcc.ir.kernel.op import LinearOp, OpError, parse
-from qcc.ir.onnx.file.domain import DOMAIN
 
 FLOATS, INT8 = "fp32 multiply-add", "int8"
 ROUNDING = "rounding to int8"
@@ -44,7 +43,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Place:
+class Surroundings:
     """Where nodes run: the machine with its ceilings, ``threads``, what a node takes at least, and what weights there
     are in all, by which a cache holds them from one run to the next or not.
     """
@@ -56,7 +55,7 @@ class Place:
     weight_bytes: float
 
 
-def terms(node: Node, place: Place) -> Mapping[str, float]:
+def terms(node: Node, place: Surroundings) -> Mapping[str, float]:
     """Seconds at least of each thing that a node must do."""
     fixed = sum(one.bytes for one in node.inputs if one.constant)
     values = [one.bytes for one in (*node.inputs, *node.outputs) if not one.constant]
@@ -76,13 +75,13 @@ def terms(node: Node, place: Place) -> Mapping[str, float]:
 
 def work_of(node: Node) -> Work:
     """What a node computes; values that are merely added or scaled count one operation each."""
-    counted = _COUNTED.get(node.op) if node.domain != DOMAIN else _kernel
+    counted = _kernel if node.ours else _COUNTED.get(node.op)
     if counted is not None and node.inputs and node.outputs:
         return counted(node)
     return Work() if node.op in MOVES else Work(sum(one.size for one in node.outputs))
 
 
-def _bandwidth(size: float, place: Place) -> float:
+def _bandwidth(size: float, place: Surroundings) -> float:
     """Bytes a second of one core, of the first cache that holds so many."""
     here = place.machine
     for level, room in (("L1", here.l1_bytes), ("L2", here.l2_bytes), ("L3", here.l3_bytes)):
@@ -100,12 +99,12 @@ def _kernel(node: Node) -> Work:
     read, given = node.inputs[0], node.outputs[0]
     axis = 1 if op.pointwise else -1
     inner, rows = read.shape[axis], read.size / max(read.shape[axis], 1)
-    bound = _bound(op, int(rows)) or Bound(FLOATS, False)
+    bound = _bound(op, int(rows)) or KernelBound(FLOATS, False)
     kept = _kept(op, node, given.shape[axis] * inner)
     return Work(2.0 * given.size * inner * kept, bound.ceiling, read.size if bound.rounds else 0)
 
 
-def _bound(op: LinearOp, rows: int) -> Bound | None:
+def _bound(op: LinearOp, rows: int) -> KernelBound | None:
     return next((found for one in targets().values() if (found := one.bound(op, rows)) is not None), None)
 
 

@@ -19,6 +19,7 @@ from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
 from qcc.ir.errors import first_line
 from qcc.ir.kernel.loadable import loadable
+from qcc.ir.onnx.file.domain import DOMAIN
 from qcc.ir.onnx.file.runtime import onnxruntime, usable
 
 WHOLE = "`qcc bench` without `--layers` times the model as a whole"
@@ -49,12 +50,13 @@ class Tensor:
 class Node:
     """A node as the runtime ran it: after it fused and replaced nodes, so names need not be the model's.
 
-    ``seconds`` is the first quartile over runs: the profile tells the clock's time, which other work adds to.
+    ``ours`` says that it is of a kernel library. ``seconds`` is the first quartile over runs: the profile tells the
+    clock's time, which other work adds to.
     """
 
     name: str
     op: str
-    domain: str
+    ours: bool
     seconds: float
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
@@ -132,11 +134,11 @@ def _node(
     given = [_tensor(one) for one in told.get("input_type_shape", ())]
     outputs = tuple(_tensor(one) for one in told.get("output_type_shape", ()))
     if node is None:
-        return Node(name, told["op_name"], "", seconds, tuple(given), outputs)
+        return Node(name, told["op_name"], False, seconds, tuple(given), outputs)
     fixed = tuple(constants[one] for one in node.input if one in constants)
     values = _values(given, node, constants)
     attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute if not one.HasField("g")}
-    return Node(name, node.op_type, node.domain, seconds, (*values, *fixed), outputs, attributes)
+    return Node(name, node.op_type, node.domain == DOMAIN, seconds, (*values, *fixed), outputs, attributes)
 
 
 def _values(given: Sequence[Tensor], node: onnx.NodeProto, constants: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
