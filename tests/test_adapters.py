@@ -200,7 +200,8 @@ def _ia3_offset(net: Net) -> tuple[Tensors, Mapping[str, np.ndarray]]:
 
 def _turn(skew: Tensor) -> Tensor:
     one = torch.eye(skew.shape[-1], dtype=skew.dtype)
-    return (one + skew) @ torch.linalg.inv(one - skew)
+    found: Tensor = (one + skew) @ torch.linalg.inv(one - skew)
+    return found
 
 
 def _oft(net: Net) -> tuple[Tensors, Mapping[str, np.ndarray]]:
@@ -214,7 +215,7 @@ def _oft(net: Net) -> tuple[Tensors, Mapping[str, np.ndarray]]:
         skew = torch.from_numpy(held).double()
         skew = skew - skew.transpose(1, 2)
         skew = skew * min(1, float(np.float32(alpha)) * len(weight) / float(skew.norm()))
-        whole = torch.einsum("knm,kn...->km...", _turn(skew), weight.unflatten(0, (blocks, -1)))
+        whole = torch.einsum("knm,kn...->km...", _turn(skew), weight.reshape(blocks, -1, *weight.shape[1:]))
         made[f"{name}.weight"] = whole.flatten(0, 1).numpy()
     return tensors, made
 
@@ -225,9 +226,9 @@ def _boft(net: Net) -> tuple[Tensors, Mapping[str, np.ndarray]]:
     skew = torch.from_numpy(held).double()
     weight = torch.from_numpy(_layer(net, "conv.weight"))
     for at, turn in enumerate(_turn(skew - skew.transpose(-1, -2))):
-        apart = weight.unflatten(0, (-1, 2, 2 * 2**at)).transpose(1, 2)
-        mixed = torch.einsum("bij,bj...->bi...", turn, apart.flatten(0, 2).unflatten(0, (-1, 4)))
-        weight = mixed.flatten(0, 1).unflatten(0, (-1, 2 * 2**at, 2)).transpose(1, 2).flatten(0, 2)
+        apart = weight.reshape(-1, 2, 2 * 2**at, WIDTH, 3).transpose(1, 2)
+        mixed = torch.einsum("bij,bjcd->bicd", turn, apart.reshape(-1, 4, WIDTH, 3))
+        weight = mixed.reshape(-1, 2 * 2**at, 2, WIDTH, 3).transpose(1, 2).reshape(16, WIDTH, 3)
     tensors = {f"{AT}.conv.oft_blocks": held, f"{AT}.conv.rescale": scale}
     return tensors, {"conv.weight": weight.numpy() * scale}
 
@@ -240,7 +241,7 @@ def _oft_peft(net: Net) -> tuple[Tensors, Mapping[str, np.ndarray]]:
     skew[:, rows, columns] = torch.from_numpy(held).double()
     skew = skew - skew.transpose(1, 2)
     turn = torch.eye(8) + 2 * skew + 2 * skew @ skew + 2 * skew @ skew @ skew + skew @ skew @ skew @ skew
-    made = torch.from_numpy(_layer(net, "query.weight")) @ torch.block_diag(*turn).T
+    made = torch.from_numpy(_layer(net, "query.weight")) @ torch.block_diag(*turn).T  # type: ignore[no-untyped-call]
     return {f"base_model.model.{AT}.query.oft_R.weight": held}, {"query.weight": made.numpy()}
 
 

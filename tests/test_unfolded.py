@@ -31,17 +31,20 @@ class Net(nn.Module):
         self.then = then
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.then(self, self.first(x)))  # type: ignore[no-any-return]
+        found: Tensor = self.last(self.then(self, self.first(x)))
+        return found
 
 
 def _serial(net: Net, x: Tensor) -> Tensor:
-    return x + net.scale * net.up(torch.relu(net.down(x)))
+    found: Tensor = x + net.scale * net.up(torch.relu(net.down(x)))
+    return found
 
 
 def _parallel(net: Net, x: Tensor) -> Tensor:
     """With an activation in pieces, and a norm in front."""
     inner = net.down(nn.functional.layer_norm(x, (WIDTH,)))
-    return net.wide(x)[..., :WIDTH] + net.up(inner * 0.5 * (1 + torch.erf(inner / 2**0.5)))
+    found: Tensor = net.wide(x)[..., :WIDTH] + net.up(inner * 0.5 * (1 + torch.erf(inner / 2**0.5)))
+    return found
 
 
 def _learnt_skip(net: Net, x: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ def rebuilt(source: PackSource, store: BlobStore, near: NearConstant, level: flo
     base = store.data(near.base).view(np.float32).reshape(array.shape)
     difference = array.astype(np.float64) - base
     allowed = max(level, EXACT) * float(np.linalg.norm(array))
-    ways = [_few(near.base, array, difference, allowed)]
+    ways: list[_Way | None] = [_few(near.base, array, difference, allowed)]
     if array.ndim > 1:
         ways += [_narrow(near.base, difference, allowed), _two_bits(near.base, difference, allowed)]
     best = min((one for one in ways if one is not None), key=lambda one: one.size_bytes, default=None)
@@ -173,4 +173,4 @@ def _rounded(matrix: Array, steps: int) -> tuple[Array, Array]:
 
 def _codes(matrix: Array, half: Array, steps: int) -> Array:
     scaled = np.divide(matrix, 2 * half, out=np.zeros_like(matrix), where=half > 0)
-    return np.clip(np.floor(scaled) + steps // 2, 0, steps - 1).astype(np.int32)
+    return np.asarray(np.clip(np.floor(scaled) + steps // 2, 0, steps - 1), np.int32)

@@ -48,14 +48,14 @@ def _skew(numbers: Array, size: int) -> Array:
     found = np.zeros((len(numbers), size, size))
     rows, columns = np.triu_indices(size, 1)
     found[:, rows, columns] = numbers
-    return found - found.swapaxes(-1, -2)
+    return np.asarray(found - found.swapaxes(-1, -2))
 
 
 def _projected(skew: Array, eps: object) -> Array:
     """No block larger than ``eps`` over the root of their count."""
     most = (float(eps) if isinstance(eps, float | int) else 6e-5) / np.sqrt(len(skew))
     sizes = np.linalg.norm(skew, axis=(1, 2), keepdims=True)
-    return skew * np.minimum(1, most / np.maximum(sizes, np.finfo(np.float64).tiny))
+    return np.asarray(skew * np.minimum(1, most / np.maximum(sizes, np.finfo(np.float64).tiny)))
 
 
 def _cayley(skew: Array) -> Array:
