@@ -58,8 +58,8 @@ def test_sizes_are_those_of_the_files(model: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_is_written_compiles(model: Path, tmp_path: Path) -> None:
-    data = {"i": np.arange(40).reshape(40), "x": np.random.default_rng(0).normal(size=(40, 64)).astype(np.float32)}
-    np.savez(tmp_path / "d.npz", **data)
+    drawn = np.random.default_rng(0).normal(size=(40, 64)).astype(np.float32)
+    np.savez(tmp_path / "d.npz", i=np.arange(40), x=drawn)
     assert main(["init", str(model), "--data", str(tmp_path / "d.npz")]) == 0
     assert main(["compile", str(model), "-p", str(model.with_suffix(".qpolicy")), "--keep-failed", "-q"]) in (0, 3)
 

@@ -14,7 +14,7 @@ from qcc.compiler.console.numbered_names import collapse
 from qcc.dsl.diagnostics.excerpt import escape
 
 if TYPE_CHECKING:
-    from qcc.compiler.report.builds.compare import Comparison, Difference
+    from qcc.compiler.report.builds.compare import BuildComparison, BuildDifference
 
 EXAMPLES = """examples:
   qcc report old.qcc.lock new.qcc.lock                    what differs
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _write(found: "Comparison") -> None:
+def _write(found: "BuildComparison") -> None:
     before, after = found.sizes
     share = f", {after / before:.1%}" if before else ""
     terminal.write_line(terminal.paint(f"{escape(str(found.before))} -> {escape(str(found.after))}", "bold"))
@@ -61,7 +61,7 @@ def _write(found: "Comparison") -> None:
         terminal.write_text("both were made of the same")
 
 
-def _collapsed(listed: "tuple[Difference, ...]") -> "list[Difference]":
+def _collapsed(listed: "tuple[BuildDifference, ...]") -> "list[BuildDifference]":
     """Layers whose names differ in one number and that changed alike, as one."""
     kind = type(listed[0]) if listed else None
     parts = collapse(listed, lambda one: one.name, lambda one: (one.before, one.after))

@@ -18,7 +18,7 @@ MADE_OF = ("model", "policy", "calibration", "versions", "processor")
 
 
 @dataclass(frozen=True)
-class Difference:
+class BuildDifference:
     """Something that two builds have otherwise."""
 
     name: str
@@ -27,7 +27,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class BuildComparison:
     """Two builds.
 
     Args:
@@ -42,13 +42,13 @@ class Comparison:
     before: Path
     after: Path
     sizes: tuple[int, int]
-    made_of: tuple[Difference, ...]
-    outcome: tuple[Difference, ...]
-    layers: tuple[Difference, ...]
+    made_of: tuple[BuildDifference, ...]
+    outcome: tuple[BuildDifference, ...]
+    layers: tuple[BuildDifference, ...]
     same: int
 
 
-def compare_builds(before: Path, after: Path) -> Comparison:
+def compare_builds(before: Path, after: Path) -> BuildComparison:
     """Compare two lock files.
 
     Raises:
@@ -58,14 +58,16 @@ def compare_builds(before: Path, after: Path) -> Comparison:
     facts = _facts(before), _facts(after)
     stored = _stored(plans[0]), _stored(plans[1])
     names = list(dict.fromkeys([*stored[0], *stored[1]]))
-    layers = [Difference(name, stored[0].get(name, ABSENT), stored[1].get(name, ABSENT)) for name in names]
+    layers = [BuildDifference(name, stored[0].get(name, ABSENT), stored[1].get(name, ABSENT)) for name in names]
     differing = tuple(one for one in layers if one.before != one.after)
     sizes = facts[0]["output"]["bytes"], facts[1]["output"]["bytes"]
     made_of = tuple(_differing(facts[0], facts[1]))
-    return Comparison(before, after, sizes, made_of, tuple(_outcome(*facts)), differing, len(layers) - len(differing))
+    return BuildComparison(
+        before, after, sizes, made_of, tuple(_outcome(*facts)), differing, len(layers) - len(differing)
+    )
 
 
-def as_json(found: Comparison) -> dict[str, Any]:
+def as_json(found: BuildComparison) -> dict[str, Any]:
     """The comparison as plain data."""
     parts = {"made_of": found.made_of, "outcome": found.outcome, "layers": found.layers}
     return {
@@ -92,12 +94,12 @@ def _stored(plan: Plan) -> dict[str, str]:
     return found
 
 
-def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Difference]:
+def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[BuildDifference]:
     for part in MADE_OF:
         left, right = dict(_leaves(part, before[part])), dict(_leaves(part, after[part]))
         for name in dict.fromkeys([*left, *right]):
             if left.get(name) != right.get(name):
-                yield Difference(name, left.get(name, ABSENT), right.get(name, ABSENT))
+                yield BuildDifference(name, left.get(name, ABSENT), right.get(name, ABSENT))
 
 
 def _leaves(name: str, value: object) -> Iterator[tuple[str, str]]:
@@ -110,10 +112,10 @@ def _leaves(name: str, value: object) -> Iterator[tuple[str, str]]:
     yield name, f"{text[:12]}..." if len(text) == 64 and text.isalnum() else text
 
 
-def _outcome(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Difference]:
+def _outcome(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[BuildDifference]:
     left, right = (_measures(one.get("verification")) for one in (before, after))
     for name in dict.fromkeys([*left, *right]):
-        yield Difference(name, left.get(name, ABSENT), right.get(name, ABSENT))
+        yield BuildDifference(name, left.get(name, ABSENT), right.get(name, ABSENT))
 
 
 def _measures(verification: object) -> dict[str, str]:
