@@ -9,7 +9,7 @@ import pytest
 from benchmarks.kills import even_race
 from qcc.compiler.measure import time_model
 
-SAMPLED = 8
+SAMPLED = 16
 EXPORTED_LONG = ("cnn", "transformer", "encoder", "upsampler", "shared_storage")
 
 
@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Libraries of all kernels are built once for the tests that share them, which takes the first of these long, and so
     does exporting the larger modules. Of a law over a whole table of formats, marked ``sampled``, all cases but every
-    eighth are slow.
+    sixteenth are slow.
     """
     cases: Counter[str] = Counter()
     for item in items:

@@ -82,6 +82,7 @@ def test_two_metrics_agree_as_their_orders_do(folder: Path) -> None:
     assert value == pytest.approx(np.corrcoef(ranks[0], ranks[1])[0, 1], abs=EXACT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [80, 60])
 def test_a_table_fits_and_repeated_layers_share_a_row(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int

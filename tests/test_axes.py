@@ -156,6 +156,7 @@ def test_numbers_by_channel() -> None:
     np.testing.assert_array_equal(axes.read(reader, group), array.reshape(4, 4, 16))
 
 
+@pytest.mark.slow
 def test_what_a_branch_reads_from_around_it_stays() -> None:
     text = """<ir_version: 10, opset_import: ["" : 21]>
     branches (float[n,4] x, bool c) => (float[n,4] y) {

@@ -120,6 +120,7 @@ def test_good_numbers_among_bad_ones_stay(folder: Path) -> None:
     assert cache.read_numbers("t.json") == {"a": 1.5, "c": 3.0}
 
 
+@pytest.mark.slow
 def test_processes_at_once_lose_nothing(folder: Path) -> None:
     code = "import sys; from qcc.codegen.target import cache\nfor at in range(20): "
     code += "cache.add_numbers('t.json', {sys.argv[1] + str(at): 1.0})"

@@ -64,6 +64,7 @@ def saved(body: str, path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.sampled
 @pytest.mark.parametrize("name", BODIES)
 def test_a_chain_stays_in_integers(name: str, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_compile(folder: Path, run: Run) -> None:
     before = names(folder)
     status, out, err = run("compile", "mlp.onnx", "-p", "p.qpolicy")
@@ -48,6 +49,7 @@ def test_compile(folder: Path, run: Run) -> None:
     assert run("compile", "mlp.onnx", "-q", "-o", "other.onnx") == (0, "", "")
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_bytes_also_from_the_lock(folder: Path, run: Run) -> None:
     for words in (["-o", "a.onnx"], ["-o", "b.onnx"], ["-o", "c.onnx", "--plan", "a.lock"]):
         assert run("compile", "mlp.onnx", "-p", "p.qpolicy", *words)[0] == 0
@@ -195,6 +197,7 @@ def test_bad_input(folder: Path, run: Run, words: str, code: str, said: str) -> 
     assert names(folder) == before
 
 
+@pytest.mark.slow
 def test_a_plan_for_another_model(folder: Path, run: Run) -> None:
     assert run("compile", "mlp.onnx", "-q")[0] == 0
     other = folder / "other"

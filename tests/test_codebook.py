@@ -41,6 +41,7 @@ def test_a_table_of_what_there_is_loses_nothing() -> None:
     assert all((again.parts[name] == part).all() for name, part in stored.parts.items())
 
 
+@pytest.mark.slow
 def test_learned_numbers_lose_less_and_tuples_still_less() -> None:
     matrix = np.random.default_rng(0).standard_normal((192, 192)).astype(np.float32)
     even, one, pairs, fours = (

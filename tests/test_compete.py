@@ -96,6 +96,7 @@ def of_whole(original: Path, library: float, plain: float, rival: float, threads
     return speed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, None])
 def test_a_library_that_loses_is_not_written(
     model: Path, kernels_win: None, whole: Callable[[Speed], None], threads: int | None
@@ -122,6 +123,7 @@ def test_a_library_that_wins_is_written(model: Path, kernels_win: None, whole: C
     assert result.kernels is not None and not result.warnings
 
 
+@pytest.mark.slow
 def test_another_assignment_of_forms_is_taken(model: Path, kernels_win: None, whole: Callable[[Speed], None]) -> None:
     pytest.importorskip("tvm")
     whole(of_whole(model, library=1.5, plain=1.4, rival=1.0))

@@ -64,6 +64,7 @@ def test_the_allocator_chooses_among_kinds_of_formats(folder: Path, run: Run) ->
     assert chosen == {"int4 group 32 sym scale fp16", "int8 channel sym scale fp16", "bf16", "float32"}
 
 
+@pytest.mark.slow
 @every
 def test_gptq_rounds_to_it(folder: Path, run: Run, form: str) -> None:
     policy(folder, f"rule linear {{ weights = {form}; rounding = gptq }}")
@@ -94,6 +95,7 @@ def test_nan_is_an_error(folder: Path, run: Run, form: str) -> None:
     assert "Q410" in err
 
 
+@pytest.mark.slow
 @every
 def test_what_is_stored_in_16_bits_is_kept(folder: Path, run: Run, form: str) -> None:
     policy(folder, f"rule linear {{ weights = {form} }}")

@@ -149,6 +149,7 @@ def test_eight_bits_have_a_sign(odd: Path) -> None:
     assert np.array_equal(codes.numpy(), (encoded.codes.astype(int) - 128).T)
 
 
+@pytest.mark.slow
 def test_a_plan_that_saturates_reject(model: Path, x: np.ndarray) -> None:
     made = qcc.compile(model, policy(STATIC), data=[{"x": x}])
     steps = tuple(

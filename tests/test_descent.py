@@ -66,6 +66,7 @@ def test_where_it_ends_no_single_change_gains() -> None:
     assert descend(MATRIX, found, values, GRAM, "cyclic", 1)[1] <= 2  # ties, in float32
 
 
+@pytest.mark.slow
 def test_the_bound_on_the_gain_finds_the_codes_that_pay() -> None:
     """It reaches what taking turns does by a third of the codes looked at, and by fewer changes."""
     goal, looked, changed = descended(INT3, "cyclic", 100)

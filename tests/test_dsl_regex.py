@@ -21,6 +21,7 @@ def draw(rng: random.Random, depth: int = 0) -> str:
     return f"({rng.choice(('', '?:'))}{inside})" + (rng.choice(REPEATS) if kind > 0.85 else "")
 
 
+@pytest.mark.slow
 def test_finds_what_python_finds() -> None:
     rng = random.Random(0)
     drawn = {(rng.choice(("", "", "(?i)", "(?is)")) + draw(rng))[:60] for _ in range(600)}

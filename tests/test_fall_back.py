@@ -100,6 +100,7 @@ def test_a_bound_that_nothing_keeps_is_told_with_what_fell_back_reject(model: Pa
     assert "still does not hold" in message
 
 
+@pytest.mark.slow
 def test_a_lock_repeats_what_was_decided(model: Path, tmp_path: Path) -> None:
     first = qcc.compile(model, f"{HEAD}; fallback = float }}\n{BOUND}", output=tmp_path / "a.onnx")
     again = qcc.compile(model, plan=read_lock(first.lock), output=tmp_path / "b.onnx")
@@ -107,6 +108,7 @@ def test_a_lock_repeats_what_was_decided(model: Path, tmp_path: Path) -> None:
     assert fell_back(again) == []
 
 
+@pytest.mark.slow
 def test_what_is_chosen_among_several_falls_back_too(model: Path) -> None:
     """The loss of what was chosen first is none of what it fell back to."""
     head = HEAD.replace("int3 channel", "int{2,3} channel")
@@ -119,6 +121,7 @@ def test_what_is_chosen_among_several_falls_back_too(model: Path) -> None:
     assert None not in losses.values()
 
 
+@pytest.mark.slow
 def test_what_stays_as_it_was_is_not_encoded_again(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each weight is once, and what falls back once more; the file is that of the plan alone."""
     rounded: list[str] = []

@@ -78,6 +78,7 @@ def test_without_data_four_bits_do_not_compete(model: Path, kernels: Callable[[d
     assert chosen(fast(model)) == {("bf16", "kernel")}
 
 
+@pytest.mark.slow
 def test_data_opens_four_bits(model: Path, kernels: Callable[[dict[str, float]], None]) -> None:
     kernels({"int4": 0.1, "int8": 0.5, "bf16": 0.7})
     loose = policy('use "fast"\nbudget { output_error(given) <= 10% }')

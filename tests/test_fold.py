@@ -129,6 +129,7 @@ def test_layers_of_a_norm_and_of_a_gate_lose_less() -> None:
     assert pairs["down"][1] < pairs["down"][0]
 
 
+@pytest.mark.slow
 def test_the_same_comes_out_again() -> None:
     graph, fed = gated(), inputs()
     (one, edits), (other, same) = (Awq().apply(graph, names(graph), context(graph, fed)) for _ in range(2))

@@ -73,6 +73,7 @@ def graph_of(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[nn.Mod
     return lambda module: FRONT_ENDS[request.param](module, FEED, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled
 @pytest.mark.parametrize("kind", FOLDS)
 def test_what_is_a_product_becomes_one(kind: str, graph_of: Callable[[nn.Module], Graph]) -> None:
@@ -91,6 +92,7 @@ LEFT = {"activation inside": 3, "gate that depends on data": 2, "factors alone":
 """Weights that are as they were; of a vector that is of a place, the sum stays, and what is beside it folds."""
 
 
+@pytest.mark.slow
 @pytest.mark.sampled
 @pytest.mark.parametrize("kind", LEFT)
 def test_what_is_none_stays(kind: str, graph_of: Callable[[nn.Module], Graph]) -> None:

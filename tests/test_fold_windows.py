@@ -65,6 +65,7 @@ def graph_of(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[nn.Mod
     return lambda module: FRONT_ENDS[request.param](module, FEED, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled
 @pytest.mark.parametrize("kind", FOLDS)
 def test_what_is_a_convolution_becomes_one(kind: str, graph_of: Callable[[nn.Module], Graph]) -> None:

@@ -90,6 +90,7 @@ def test_orders_are_permutations(shape: tuple[int, int, int], size: int) -> None
     assert (np.sort(nothing, axis=1) == np.arange(shape[1])).all()
 
 
+@pytest.mark.slow
 def test_a_report_tells_what_blocks_keep_layer_by_layer(tmp_path: Path) -> None:
     up, down = shuffled(1)
     path = tmp_path / "m.onnx"

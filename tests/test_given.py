@@ -225,6 +225,7 @@ def test_products_that_hold_their_weights_are_kept(bits: int, order: bool, bias:
     assert np.abs(want - reference(path)(FEEDS)["y"]).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_a_product_is_encoded_anew(tmp_path: Path) -> None:
     path = products(tmp_path / "held.onnx", 8, bias=True)
     result = compile(path, POLICY.format("int4 group 32"), output=tmp_path / "out.onnx")

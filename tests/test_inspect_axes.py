@@ -86,6 +86,7 @@ def test_repeated_layers_are_drawn_once(deep: Path) -> None:
     assert sum(len(row.names) for row in made.rows) == sum(len(weight.layers) for weight in survey.weights)
 
 
+@pytest.mark.slow
 def test_lanes_do_not_overlap(deep: Path, block: Path) -> None:
     from qcc.compiler.files.open_model import open_model
 

@@ -117,6 +117,7 @@ def test_searching_the_range_never_costs(matrix: np.ndarray, encoding: Blocked) 
     assert np.sqrt(searched) <= np.sqrt(covered) + off * 2**encoding.bits * np.sqrt(matrix.size)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(matrices(), encodings)
 def test_size_counts_what_is_stored(matrix: np.ndarray, encoding: Blocked) -> None:
@@ -158,6 +159,7 @@ def _every(*blocks: Block) -> Iterator[Blocked]:
                     yield Blocked(IntGrid(bits, symmetric), block, scale)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled
 @pytest.mark.parametrize("clip", CLIPS)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 37), (37, 1), (5, 24)])
@@ -231,6 +233,7 @@ def test_other_floats_encode_as_float32(dtype: type) -> None:
     np.testing.assert_array_equal(fit.encode(matrix, encoding).codes, expected.codes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_threads_do_not_show(symmetric: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = np.random.default_rng(0).standard_normal((64, 8192)).astype(np.float32)

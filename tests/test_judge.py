@@ -72,6 +72,7 @@ def test_a_search_ends_with_the_file_that_it_tells_of(folder: Path, tmp_path: Pa
     assert (tmp_path / "again.onnx").stat().st_size == again.output_bytes == result.output_bytes
 
 
+@pytest.mark.slow
 def test_a_budget_that_nothing_keeps_reject(folder: Path, tmp_path: Path) -> None:
     policy = "qpolicy 1\nrule any { weights = int2 tensor | int3 tensor }\nbudget { drop(accuracy) <= 0.5% }"
     with pytest.raises(qcc.BudgetError, match="drop") as error:
@@ -80,6 +81,7 @@ def test_a_budget_that_nothing_keeps_reject(folder: Path, tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_verify_names_the_weights_that_lose(folder: Path, tmp_path: Path) -> None:
     policy = 'qpolicy 1\nrule any { weights = int8 channel }\nrule any[name == "c"] { weights = int2 tensor }\n'
     policy = policy.replace('name == "c"', "in == 96, out == 96") + "verify { drop(accuracy) <= 1% }"
@@ -133,6 +135,7 @@ def test_answers_too_few_to_show_a_bound_are_told(folder: Path, tmp_path: Path) 
     assert too_few(result) == ["400 samples cannot show that `drop(accuracy) <= 0.1%` holds, whatever the model"]
 
 
+@pytest.mark.slow
 def test_margins_are_not_said_to_be_too_few_reject(folder: Path, tmp_path: Path) -> None:
     """They can show what no count of so few samples can; the report says what they are."""
     rest = "verify { drop(accuracy) <= 0.1% }"
@@ -142,6 +145,7 @@ def test_margins_are_not_said_to_be_too_few_reject(folder: Path, tmp_path: Path)
     assert "95% confidence asked for, approximated by margins" in score_text(only(result))
 
 
+@pytest.mark.slow
 def test_several_scores_are_given_by_name(folder: Path, tmp_path: Path) -> None:
     def evaluate(run: ModelRun) -> dict[str, object]:
         return {"accuracy": right(folder, run), "loss": 1 - right(folder, run).mean()}
@@ -161,6 +165,7 @@ def evaluate(run):
 """
 
 
+@pytest.mark.slow
 def test_a_script_judges(folder: Path, tmp_path: Path) -> None:
     (folder / "good.py").write_text(SCRIPT)
     result = compiled(folder, tmp_path, "verify { drop(accuracy) <= 5% }", evaluate=folder / "good.py")
@@ -223,11 +228,13 @@ def test_a_score_that_labels_do_not_give_reject(folder: Path, tmp_path: Path) ->
         compiled(folder, tmp_path, "verify { drop(map) <= 5% }", evaluate=folder / "labelled.npz")
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_no_bound_asks_for_is_told(folder: Path, tmp_path: Path) -> None:
     result = compiled(folder, tmp_path, "", evaluate=folder / "labelled.npz")
     assert "Q364" in {one.code for one in result.warnings}
 
 
+@pytest.mark.slow
 def test_samples_that_calibrate_do_not_judge(folder: Path, tmp_path: Path) -> None:
     """Of a file of its own that repeats some of them, the others judge."""
     with np.load(folder / "bare.npz") as file:

@@ -59,6 +59,7 @@ def test_the_name_tells_it(output: str, failed: str) -> None:
     assert failed_path(Path(output)) == Path(failed)
 
 
+@pytest.mark.slow
 def test_the_file_is_kept_and_it_is_a_failure(folder: Path, run: Run) -> None:
     assert run("compile", "net.onnx", "-q", "-p", "holds.qpolicy")[0] == 0
     before = content(folder)
@@ -91,6 +92,7 @@ def test_what_holds_is_written_as_ever(folder: Path, run: Run) -> None:
     assert not KEPT & set(content(folder))
 
 
+@pytest.mark.slow
 def test_quiet_tells_it_once_and_json_names_the_files(folder: Path, run: Run) -> None:
     status, out, err = run("compile", "net.onnx", "-q", "-p", "fails.qpolicy", "--keep-failed", "-o", "out.onnx")
     assert (status, out, err.count("error[")) == (3, "", 1)
@@ -101,6 +103,7 @@ def test_quiet_tells_it_once_and_json_names_the_files(folder: Path, run: Run) ->
     assert told["output_bytes"] == (folder / told["output"]).stat().st_size
 
 
+@pytest.mark.slow
 def test_data_that_lies_apart_bears_its_name(folder: Path) -> None:
     policy = f"{FAILS}export {{ external_data = always }}\n"
     result = qcc.compile("net.onnx", policy, keep_failed=True)
@@ -113,6 +116,7 @@ def test_data_that_lies_apart_bears_its_name(folder: Path) -> None:
     assert [path.name for path in folder.glob("*.onnx_data")] == [other.data.name if other.data else ""]
 
 
+@pytest.mark.slow
 def test_a_failed_lock_can_be_repeated(folder: Path, run: Run) -> None:
     words = ("compile", "net.onnx", "-q", "-p", "fails.qpolicy", "--keep-failed")
     assert run(*words)[0] == 3

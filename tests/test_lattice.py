@@ -24,6 +24,7 @@ def test_it_reads_back_and_takes_what_its_parts_take(text: str, bits: int) -> No
     assert found.size_bits((64, 96)) == 2 * 64 * 96 + bits
 
 
+@pytest.mark.slow
 def test_the_tuples_are_those_of_the_lattice() -> None:
     """Every one differs, and is half an odd number everywhere beside its shift, with an even sum."""
     found = every()
@@ -47,6 +48,7 @@ def test_a_tuple_comes_back() -> None:
     np.testing.assert_array_equal(every()[codes[0].astype(int) * 256 + codes[1]], found)
 
 
+@pytest.mark.slow
 def test_it_loses_less_than_integers_of_more_bits() -> None:
     matrix = np.random.default_rng(0).standard_normal((64, 384)).astype(np.float32)
     assert error("lattice()", matrix) < 0.85 * error("int2 group 32", matrix)

@@ -54,6 +54,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Weight]:
     return {name: loaded(CASES[name], tmp_path_factory.mktemp(name)).weights()[0] for name in LAYERS}
 
 
+@pytest.mark.slow
 def test_what_no_decoder_knows_is_refused_everywhere(weights: dict[str, Weight]) -> None:
     """By every form, for every layer, by the choice of a form and by the names of kernels."""
     refused = [one for one in encodings([*INTEGERS, *FLOATS]) if one.undecodable]

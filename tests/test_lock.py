@@ -50,6 +50,7 @@ def content(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "net.qcc.lock").read_text(encoding="utf-8")))
 
 
+@pytest.mark.slow
 def test_the_verification_is_in_it(folder: Path) -> None:
     bounded = POLICY + "verify { cosine >= 0.9 }\n"
     (folder / "v.qpolicy").write_text(bounded, encoding="utf-8")
@@ -118,6 +119,7 @@ def test_mutants_are_refused_or_mean_the_same(folder: Path, rehash: bool) -> Non
     assert refused > MUTANTS / 3  # the others change what is only told: paths, digests, figures
 
 
+@pytest.mark.slow
 def test_mutants_on_the_command_line(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     draw = random.Random(1)

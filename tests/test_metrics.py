@@ -136,6 +136,7 @@ def _policy(folder: Path, rules: str) -> Path:
     return folder / "p.qpolicy"
 
 
+@pytest.mark.slow
 def test_a_metric_is_bounded_minimised_and_told(model: Path, tmp_path: Path) -> None:
     rules = "budget { bits <= 7 }\nminimize top_kl\nverify { top_kl <= 0.5; cosine >= 0.5 }\n"
     result = qcc.compile(model, _policy(tmp_path, rules))

@@ -136,6 +136,7 @@ def test_models_tell_of_themselves(opened: OpenModel, file: OpenModel) -> None:
     assert file.size_bytes == file.path.stat().st_size
 
 
+@pytest.mark.slow
 def test_nothing_is_raised_where_ops_have_no_versions(opened: OpenModel, file: OpenModel) -> None:
     raised = opened.model.raised(opened.graph, 25)
     assert raised.graph is opened.graph and raised.changed == ()

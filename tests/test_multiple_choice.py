@@ -120,6 +120,7 @@ def test_infeasible_rows_name_the_smallest_bound(problem: Problem) -> None:
             assert least == smallest_feasible(problem, name)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(problems())
 def test_greedy_is_never_better(problem: Problem) -> None:
@@ -132,6 +133,7 @@ def test_greedy_is_never_better(problem: Problem) -> None:
     assert solve(finite).cost <= cost * (1 + 1e-9)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(problems())
 def test_highs_agrees_on_the_core(problem: Problem) -> None:
@@ -191,6 +193,7 @@ def test_a_thousand_units_to_gap_zero() -> None:
     assert solve(problem).choice == solution.choice
 
 
+@pytest.mark.slow
 def test_ten_thousand_units_to_a_small_gap() -> None:
     assert solve(realistic(10_000, 0), gap=1e-4).gap <= 1e-4
 
@@ -224,6 +227,7 @@ def test_equal_shapes_and_zero_costs() -> None:
     assert (free.cost, free.gap) == (0.0, 0.0)
 
 
+@pytest.mark.slow
 def test_progress_brackets_the_cost() -> None:
     seen: list[tuple[float, float]] = []
     solution = solve(realistic(200, 2), progress=lambda cost, bound: seen.append((cost, bound)))

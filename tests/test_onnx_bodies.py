@@ -100,6 +100,7 @@ def _shared(folder: Path, branches: str = SHARED) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_what_two_branches_compute_of_constants_is_one_weight(tmp_path: Path) -> None:
     path, output = _shared(tmp_path), tmp_path / "out.onnx"
     policy = tmp_path / "int8.qpolicy"
@@ -113,6 +114,7 @@ def test_what_two_branches_compute_of_constants_is_one_weight(tmp_path: Path) ->
         assert np.abs(got - wanted).max() <= 0.05 * np.abs(wanted).max()  # 8 bits, through five steps
 
 
+@pytest.mark.slow
 def test_one_name_in_two_branches_stays_two_values(tmp_path: Path) -> None:
     apart = SHARED.replace("m = Concat <axis=1> (high, low)", "m = Concat <axis=1> (low, high)", 1)
     path = _shared(tmp_path, branches=apart)

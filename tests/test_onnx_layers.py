@@ -225,6 +225,7 @@ def test_attributes_of_another_type_hide_the_layer(attribute: str, value: object
     assert not OnnxGraph.load(tmp_path / "model.onnx").weights()
 
 
+@pytest.mark.slow
 def test_form_free_is_false_where_others_read_the_weight(tmp_path: Path) -> None:
     free = {name: loaded(CASES[name], tmp_path).weights()[0].layers[-1].form_free for name in CASES}
     assert [name for name in ("matmul", "matmul_3d", "gemm", "transpose", "reshape", "shared") if not free[name]] == []

@@ -286,6 +286,7 @@ def compiled(folder: Path, *options: str) -> int:
     return main(["compile", str(folder / "net.onnx"), *options])
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_plan_that_it_runs(folder: Path, capsys: Captured) -> None:
     assert compiled(folder, "-p", str(folder / "p.qpolicy"), "-q", "-o", str(folder / "one.onnx")) == 0
     assert compiled(folder, "-p", str(folder / "p.qpolicy"), "--emit", "plan") == 0

@@ -55,6 +55,7 @@ def data_files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.onnx_data"))
 
 
+@pytest.mark.slow
 def test_data_is_named_by_its_content_and_replaced(folder: Path, run: Run) -> None:
     assert run("compile", "net.onnx", "-q", "-p", "p.qpolicy")[0] == 0
     (first,) = data_files(folder)
@@ -70,6 +71,7 @@ def test_data_is_named_by_its_content_and_replaced(folder: Path, run: Run) -> No
     onnxruntime.InferenceSession(str(folder / "net.qcc.onnx"))
 
 
+@pytest.mark.slow
 def test_data_that_another_model_shares_stays(folder: Path, run: Run) -> None:
     assert run("compile", "net.onnx", "-q", "-p", "p.qpolicy")[0] == 0
     (folder / "copy.onnx").write_bytes((folder / "net.qcc.onnx").read_bytes())
@@ -182,6 +184,7 @@ def test_a_full_disk(folder: Path, policy: str, limit: int) -> None:
     assert not hidden(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled
 @pytest.mark.parametrize("at", range(4))
 def test_a_refusal_between_two_renames_leaves_all_as_it_was(

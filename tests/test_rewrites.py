@@ -206,6 +206,7 @@ def test_notes_make_no_file_larger(model: Path, monkeypatch: pytest.MonkeyPatch)
     assert not onnx.load(result.output).metadata_props
 
 
+@pytest.mark.slow
 def test_names_that_no_author_gave_make_no_file_larger(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ops without a name get one while they are worked on; in a small file that is more than a rewriting saves."""
     real = lock.provenance
@@ -246,6 +247,7 @@ def test_statistics_are_of_the_graph_as_it_is_then(model: Path) -> None:
     assert np.ptp(sizes[sizes > 1]) < 2
 
 
+@pytest.mark.slow
 @pytest.mark.sampled
 @pytest.mark.parametrize("at", [0, 3, DEPTH - 1])
 def test_a_site_that_lies_is_left_out(model: Path, tmp_path: Path, at: int) -> None:
@@ -268,6 +270,7 @@ def test_a_pass_that_lies_is_caught_reject(model: Path) -> None:
     assert len(row.treated) == DEPTH - 1
 
 
+@pytest.mark.slow
 def test_a_site_left_out_is_told_and_no_failure(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = model.with_name("p.qpolicy")
     path.write_text('qpolicy 1\nrule any { toy_break = on(victim = "l1") }\n', encoding="utf-8")
@@ -419,6 +422,7 @@ def test_a_lock_replays_rewriting_with_the_same_bytes(model: Path, tmp_path: Pat
     ]
 
 
+@pytest.mark.slow
 def test_a_plan_can_be_decided_alone(model: Path) -> None:
     plan, _, _ = decide_plan(model, policy(MIXED + ALL))
     assert plan.decided

@@ -79,6 +79,7 @@ def test_others_have_none_reject(order: int) -> None:
     assert hadamard(order) is None
 
 
+@pytest.mark.slow
 @given(st.integers(2, 96), st.integers(0, 9), st.sampled_from([(), (3,), (2, 2)]))
 @settings(max_examples=40, deadline=None)
 def test_ones_can_be_kept(size: int, seed: int, contexts: Sequence[int]) -> None:

@@ -162,6 +162,7 @@ def test_a_free_axis_is_long_enough_for_what_reads_it(tmp_path: Path) -> None:
     assert fitted(tmp_path, wide, {"k": models.random(4, 8, 300)}).batches[0]["x"].shape == (16, 8, 512)
 
 
+@pytest.mark.slow
 def test_images_have_the_channels_that_the_model_wants(tmp_path: Path) -> None:
     body = "g (float[N,C,H,U] x) => (float[N,4,A,B] y) { y = Conv(x, k) }"
     assert fitted(tmp_path, body, {"k": models.random(4, 5, 3, 3)}).batches[0]["x"].shape[1:] == (5, 224, 224)

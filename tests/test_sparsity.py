@@ -122,6 +122,7 @@ def encodings(result: Result) -> dict[str, str]:
     return {name: one.action.encoding.text for one in steps for name in one.weights if isinstance(one.action, Encode)}
 
 
+@pytest.mark.slow
 def test_what_is_left_is_stored_as_weights_say(model: Path) -> None:
     """The two properties meet from different rules; one alone leaves what stays as it is."""
     rules = "rule any { sparsity = of(2, 4) }\nrule any[in == 64] { weights = int4 group 16; rounding = gptq }"
@@ -140,6 +141,7 @@ def test_densities_and_formats_are_chosen_together(model: Path) -> None:
     assert any("blocks" in one for one in encodings(found).values())
 
 
+@pytest.mark.slow
 def test_no_data_is_told(model: Path) -> None:
     found = compiled(model, "rule any { sparsity = of(3, 4) }", data=False)
     assert [one.code for one in found.warnings if one.code == "Q390"] == ["Q390"]

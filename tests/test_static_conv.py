@@ -184,6 +184,7 @@ def chain(tmp_path: Path) -> Path:
     return tmp_path / "chain.onnx"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [7, 8])
 def test_a_chain_stays_in_integers(chain: Path, tmp_path: Path, bits: int) -> None:
     x = random(12, 32, 12, 12, seed=9)
@@ -313,6 +314,7 @@ def test_all_cannot_read_what_is_fed_reject() -> None:
     assert graph.ops() == before
 
 
+@pytest.mark.slow
 def test_generated_data_and_dynamic_steps_are_told(chain: Path) -> None:
     policy = load_text("qpolicy 1\n" + POLICY, schema())
     assert "Q434" in [one.code for one in qcc.compile(chain, policy).warnings]
@@ -321,6 +323,7 @@ def test_generated_data_and_dynamic_steps_are_told(chain: Path) -> None:
     assert "known before" in next(one.message for one in result.warnings if one.code == "Q313")
 
 
+@pytest.mark.slow
 def test_an_open_choice_is_measured_with_its_activations(chain: Path) -> None:
     text = "rule conv { weights = int8 channel | int7 channel | float; activations = static }\n"
     text += "budget { output_error <= 0.1% }\nminimize size"

@@ -108,6 +108,7 @@ def same(one: Mapping[str, Moments], other: Mapping[str, Moments]) -> bool:
 LENGTHS = st.lists(st.integers(1, LONGEST - 1), min_size=2, max_size=9)
 
 
+@pytest.mark.slow
 @given(LENGTHS, st.booleans(), st.sampled_from([PLAIN, TURNED, FLAT]), st.sampled_from(sorted(HIDES)))
 @settings(max_examples=15, deadline=None)
 def test_padding_changes_no_statistics(lengths: list[int], left: bool, tail: str, hides: str) -> None:

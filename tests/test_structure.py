@@ -109,6 +109,7 @@ def _zeroed(model: Path, keep: float) -> np.ndarray:
     return _run(zeroed)
 
 
+@pytest.mark.slow
 def test_what_is_left_is_encoded_under_rules_for_what_is_left(model: Path, tmp_path: Path) -> None:
     """The rule for layers of few parameters sees the shapes after the cut."""
     text = HALF + "\nrule conv[params <= 1000] { weights = int4 channel }\nrule linear { weights = int8 channel }"
@@ -199,6 +200,7 @@ def test_heads_stay_and_lose_channels(tmp_path: Path) -> None:
     assert len(heads) >= 2
 
 
+@pytest.mark.slow
 def test_the_command_tells_what_was_cut(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     policy = tmp_path / "half.qpolicy"
     policy.write_text(_policy(HALF), encoding="utf-8")

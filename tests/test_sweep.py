@@ -47,6 +47,7 @@ def test_every_point_is_what_a_compilation_for_its_loss_takes(folder: Path, tmp_
     assert result.output_bytes > found.points[0].size_bytes * (1 - CLOSE)
 
 
+@pytest.mark.slow
 def test_a_law_of_either_form_is_found_and_foretells_points_left_out() -> None:
     for form, rate, losses in (
         ("power", 3.0, 0.01 + 5 * BITS**-3.0),

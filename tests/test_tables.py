@@ -236,6 +236,7 @@ def test_users_of_kept_rows_see_no_difference(model: Path) -> None:
     assert np.ptp(scores(found.output)[7:], 0).max() == 0
 
 
+@pytest.mark.slow
 def test_the_lock_knows_the_interactions_and_its_plan_runs(model: Path) -> None:
     found = compiled(model, 'rows = graph("pairs.npz", resolution = 2)')
     lock = json.loads(found.lock.read_text(encoding="utf-8"))
@@ -248,6 +249,7 @@ def test_the_lock_knows_the_interactions_and_its_plan_runs(model: Path) -> None:
     assert "the interactions `pairs.npz`" in next(one.message for one in changed.warnings if one.code == "Q452")
 
 
+@pytest.mark.slow
 def test_the_allocator_chooses_among_rows(model: Path) -> None:
     text = "rows = all | kmeans({10%,50%}); weights = int{4,8} channel"
     path = model.with_name("tables.qpolicy")
@@ -265,6 +267,7 @@ def test_rows_are_those_of_embeddings_alone(tmp_path: Path) -> None:
     assert [row.format.startswith("kmeans") for row in found.layers] == [True, False]
 
 
+@pytest.mark.slow
 def test_a_tied_table_is_refused_or_expanded(tmp_path: Path) -> None:
     onnx.save(onnx_models.parse(TIED, {"table": random(ROWS, 64)}), tmp_path / "model.onnx")
     np.savez(tmp_path / "data.npz", ids=np.arange(20))

@@ -26,6 +26,7 @@ def test_no_file_appears_in_an_empty_home(tmp_path: Path, words: list[str]) -> N
         assert list(home.rglob("*")) == []
 
 
+@pytest.mark.slow
 def test_a_process_that_asked_for_telemetry_keeps_it() -> None:
     code = "import os, qcc.ir.onnx.file.runtime; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     done = subprocess.run(

@@ -35,6 +35,7 @@ NET = """net (float[n,32] x) => (float[n,16] y) {
 }"""
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(TARGETS),
     st.sampled_from(DATA),
@@ -98,6 +99,7 @@ def test_a_lock_runs_without_its_policy_to_the_same_bytes(folder: Path, capsys: 
     assert result.verification.samples == 8
 
 
+@pytest.mark.slow
 def test_parameters_are_for_policies(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lock = str(folder / "net.qcc.lock")
     status = main(["compile", str(folder / "net.onnx"), "--plan", lock, "-D", "bits=8", "-o", str(folder / "no.onnx")])

@@ -69,6 +69,7 @@ def forms(result: Result) -> dict[str, str]:
     return {row.name: row.form for row in result.layers}
 
 
+@pytest.mark.slow
 def test_it_builds_its_library_and_publishes_it_beside_the_model(model: Path) -> None:
     result = compiled(model, "rule any { weights = int8 channel }")
     assert forms(result) == {"first": "kernel", "second": "kernel"}
@@ -158,6 +159,7 @@ def test_its_providers_run_what_is_compiled(model: Path, monkeypatch: pytest.Mon
     assert all(one == ["CPUExecutionProvider"] for one in asked)
 
 
+@pytest.mark.slow
 def test_commands_know_it(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["targets"]) == 0
     assert (

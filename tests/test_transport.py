@@ -43,6 +43,7 @@ def compiled(model: Path, weights: str, output: Path, export: str = "entropy = r
 FORMATS = ("int3 group 32", "int4 channel", "int7 channel", "nf4 group 64", "radix(5)", "fp16")
 
 
+@pytest.mark.slow
 @pytest.mark.sampled
 @pytest.mark.parametrize("weights", FORMATS)
 def test_expanding_gives_the_same_bytes(model: Path, weights: str, tmp_path: Path) -> None:
@@ -62,6 +63,7 @@ def test_codes_of_several_planes_are_coded_together(model: Path, tmp_path: Path)
     assert result.output_bytes - result.packed_bytes > 0.08 * codes
 
 
+@pytest.mark.slow
 def test_weights_beside_the_model_travel_along(model: Path, tmp_path: Path) -> None:
     result = compiled(model, "int5 channel", tmp_path / "net.onnx", "entropy = rans, external_data = always")
     assert result.data is not None and result.packed is not None
@@ -71,6 +73,7 @@ def test_weights_beside_the_model_travel_along(model: Path, tmp_path: Path) -> N
     assert {path.name: path.read_bytes() for path in (tmp_path / "there").iterdir()} == wanted
 
 
+@pytest.mark.slow
 def test_a_session_opens_either(model: Path, tmp_path: Path) -> None:
     result = compiled(model, "int4 group 32", tmp_path / "net.onnx")
     plain, packed = (qcc.Session(path, kernels=False) for path in (result.output, tmp_path / "net.rans"))
@@ -79,6 +82,7 @@ def test_a_session_opens_either(model: Path, tmp_path: Path) -> None:
     assert packed.size_bytes == plain.size_bytes and packed.nodes == plain.nodes
 
 
+@pytest.mark.slow
 def test_the_report_tells_the_size(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     policy = tmp_path / "one.qpolicy"
     policy.write_text("qpolicy 1\nrule any { weights = int3 channel }\nexport { entropy = rans }\n", encoding="utf-8")
@@ -104,6 +108,7 @@ def packed(model: Path) -> Path:
     return found
 
 
+@pytest.mark.slow
 def test_what_is_no_file_for_transport_is_told(
     model: Path, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

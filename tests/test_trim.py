@@ -108,6 +108,7 @@ def test_what_is_left_is_a_stack_of_so_many_levels(model: Path, whole: Path, tmp
         assert np.abs(got - wanted).max() <= 1e-5 * np.abs(wanted).max()  # sums in another order
 
 
+@pytest.mark.slow
 def test_what_was_trimmed_can_be_trimmed_again(whole: Path, tmp_path: Path) -> None:
     known = sizes(whole)
     first = trim(whole, known.largest - 1, tmp_path / "first.onnx")

@@ -62,6 +62,7 @@ ANY = FLOATS.flatmap(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(ANY)
 def test_a_copy_is_exact_whatever_it_holds(array: np.ndarray) -> None:
@@ -205,6 +206,7 @@ def test_a_constant_output_verifies_nothing(tmp_path: Path) -> None:
     assert result.verification.outputs[0].unverified == "is the same on all samples"
 
 
+@pytest.mark.slow
 def test_what_is_ruined_is_told_where_nothing_bounds_it(tmp_path: Path) -> None:
     """A small difference of two large products, which two bits do not keep."""
     body = "g (float[N,64] x) => (float[N,32] y) { a = MatMul(x, w) b = MatMul(x, v) y = Sub(a, b) }"
@@ -256,6 +258,7 @@ def test_texts_are_compared() -> None:
 # chance and rounding
 
 
+@pytest.mark.slow
 def test_a_random_model_is_held_to_itself(tmp_path: Path) -> None:
     body = "g (float[N,64] x) => (float[N,32] y, float[N,32] h) { h = MatMul(x, w) y = Dropout(h, r, t) }"
     random = {"r": np.array(0.5, np.float32), "t": np.array(True)}
@@ -289,6 +292,7 @@ def test_a_bound_below_the_models_own_rounding_is_told_and_holds(tmp_path: Path)
     assert result.passed
 
 
+@pytest.mark.slow
 def test_figures_say_what_they_rest_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     onnx.save(models.parse("g (float[N,64] x) => (float[N,32] y) { y = MatMul(x, w) }", {"w": W}), tmp_path / "m.onnx")
     assert main(["compile", str(tmp_path / "m.onnx")]) == 0
