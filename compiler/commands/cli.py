@@ -33,12 +33,15 @@ COMMANDS = {
     "targets": "list the processors that kernels can be built for, and what this machine is",
     "passes": "list what a policy may name, each with its manual page",
     "presets": "list the policies that come with qcc",
+    "init": "look at a model and write a first policy for it",
+    "report": "compare two builds by their lock files",
+    "doctor": "look at the installation: what works, what is missing, and what is lost without it",
     "lsp": "serve an editor",
     "completion": "write a script by which a shell completes commands and options",
 }
 FOLDERS = {
-    "language": ("check", "fmt", "explain", "passes", "presets", "lsp"),
-    "machine": ("targets", "completion"),
+    "language": ("check", "fmt", "explain", "passes", "presets", "lsp", "init"),
+    "machine": ("targets", "completion", "doctor"),
 }
 """Where the modules of commands lie that are not about models."""
 EXAMPLES = """examples:
