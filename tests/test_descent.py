@@ -118,7 +118,7 @@ def test_where_it_is_worse_it_is_not_done() -> None:
 
 def test_it_starts_where_gptq_ends() -> None:
     damped = GRAM + 0.01 * np.mean(np.diag(GRAM)) * np.eye(96, dtype=np.float32)
-    found = fitted(MATRIX, INT3)
+    found = fitted_to(MATRIX, INT3, GRAM, 0.01, "mse")
     sweep(MATRIX, found, GRAM, 0.01)
     before = output_error(MATRIX, round_columns(MATRIX, INT3, GRAM, 0.01, "mse"), damped)
     values = encoded(MATRIX, INT3, found).decode().copy()
