@@ -94,7 +94,7 @@ def test_measured_once_and_kept(
 
 @pytest.mark.parametrize("text", ["", "{}", '{"measured": 1}', '{"measured": "x", "ceilings": [{"name": 1}]}', "[1]"])
 def test_a_damaged_record_is_none(text: str) -> None:
-    ceilings._keep(Ceilings("2026-01-01", (Ceiling("read", 1.0, "GB/s"),)))
+    ceilings._keep(Ceilings("2026-01-01", (Ceiling("read", 1.0, "GB/s", 0.9),)))
     assert ceilings.known() is not None
     ceilings._file().write_text(text, encoding="utf-8")
     assert ceilings.known() is None

@@ -12,6 +12,7 @@ from qcc.ir.encoding.blocks import CHANNEL, group
 from qcc.ir.kernel.op import BF16, CHUNK, Leaf, LinearOp, Tile, stored_name
 
 Expr = object  # of TVM, which carries no types
+FLOATS = "fp32 multiply-add"
 ONE = "one"  # row: the shim's word for the function
 
 
@@ -63,6 +64,8 @@ class CpuTemplate(Template[CpuProcessor]):
     The shim calls its functions by their ``words``; what it must know of them beside stands in `facts`.
     """
 
+    ceiling: ClassVar[str] = FLOATS
+    """The measured ceiling of the instruction that it multiplies by."""
     of_tiles: ClassVar[bool] = False
     """It is for weights of which tiles are stored alone, and for no others."""
 

@@ -11,7 +11,8 @@ from qcc.codegen.cpu.processors.processors import PROCESSORS, CpuProcessor, arch
 from qcc.codegen.cpu.tvm_package import TVM, tvm_version
 from qcc.codegen.target import capabilities
 from qcc.codegen.target.ceiling import Ceilings
-from qcc.codegen.target.target import Arithmetic, Target, Template, Ticker
+from qcc.codegen.target.errors import TargetError
+from qcc.codegen.target.target import Arithmetic, KernelBound, Target, Template, Ticker
 from qcc.ir.graph.costs import CapabilityTable
 from qcc.ir.kernel.op import LinearOp
 
@@ -86,6 +87,21 @@ class Cpu(OnnxRuntime):
         from qcc.codegen.cpu.ceilings import ceilings
 
         return ceilings.known()
+
+    def bound(self, op: LinearOp, rows: int, activations: Arithmetic = "bf16") -> KernelBound | None:
+        """What the template that takes over from the fewest rows is bound by."""
+        from qcc.codegen.cpu import templates
+        from qcc.codegen.cpu.product import product_of
+
+        try:
+            processor = native()
+        except TargetError:
+            return None
+        product = product_of(op)
+        found = templates.templates(product, processor, activations)
+        facts = [(one, one.facts(product)) for one in found]
+        taken = [pair for pair in facts if pair[1].get("many", 0) <= rows]
+        return KernelBound(taken[-1][0].ceiling, bool(taken[-1][1].get("rounds"))) if taken else None
 
     def measure_ceilings(self, tick: Ticker) -> Ceilings:
         """See `Target.measure_ceilings`; takes some seconds."""

@@ -87,6 +87,7 @@ class VnniRows(_Rounded):
     """By ``vpdpbusd``."""
 
     name: ClassVar[str] = "int8 by VNNI"
+    ceiling: ClassVar[str] = "int8 VNNI"
     needs: ClassVar[tuple[str, ...]] = VNNI
 
     def _module(self) -> ModuleType:
@@ -99,6 +100,7 @@ class Avx2Rows(_Rounded):
     """By ``vpmaddubsw``."""
 
     name: ClassVar[str] = "int8 by AVX2"
+    ceiling: ClassVar[str] = "int8 AVX2"
     needs: ClassVar[tuple[str, ...]] = AVX2
 
     def _module(self) -> ModuleType:
@@ -111,6 +113,7 @@ class NeonRows(_Rounded):
     """By ``sdot``; tables are not looked up there yet."""
 
     name: ClassVar[str] = "int8 by NEON"
+    ceiling: ClassVar[str] = "int8 NEON"
     needs: ClassVar[tuple[str, ...]] = DOTPROD
 
     def accepts(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
@@ -183,6 +186,7 @@ class FloatTiles(_Tiles):
     """Weights that are bfloat16."""
 
     name: ClassVar[str] = "bf16 by AMX"
+    ceiling: ClassVar[str] = "bf16 AMX"
     rows: ClassVar[int] = 2
 
     def _takes(self, product: KernelProduct, activations: str) -> bool:
@@ -193,6 +197,7 @@ class IntegerTiles(_Tiles):
     """Codes that AMX multiplies as they are, with activations rounded to int8 row by row or by a step."""
 
     name: ClassVar[str] = "int8 by AMX"
+    ceiling: ClassVar[str] = "int8 AMX"
     rows: ClassVar[int] = 5
     chunks: ClassVar[int] = 2
     packs: ClassVar[str] = "pack_int8"
@@ -206,6 +211,7 @@ class CodeTiles(_Tiles):
     """Codes that are decoded to bfloat16."""
 
     name: ClassVar[str] = "codes by AMX"
+    ceiling: ClassVar[str] = "bf16 AMX"
     rows: ClassVar[int] = 11
 
     def _takes(self, product: KernelProduct, activations: str) -> bool:
@@ -216,6 +222,7 @@ class Convolution(CpuTemplate):
     """Convolutions of one point, whose weights were decoded to bfloat16 before."""
 
     name: ClassVar[str] = "convolutions by AMX"
+    ceiling: ClassVar[str] = "bf16 AMX"
 
     def accepts(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
         """Those, where there is AMX."""

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+STEADY = 0.8
+"""Of the best call, where a machine is quiet, the median is at least this."""
+
 
 @dataclass(frozen=True)
 class Ceiling:
@@ -9,13 +12,20 @@ class Ceiling:
 
     Args:
         name: of the instruction or the memory.
-        value: in ``unit``; a multiplication with its addition is two operations.
-        unit: ``GFLOP/s``, ``GOP/s`` or ``GB/s``, powers of ten.
+        value: in ``unit``, the best of many short calls; a multiplication with its addition is two operations.
+        unit: ``GFLOP/s``, ``GOP/s``, ``GB/s`` or ``Gvalue/s``, powers of ten.
+        usual: the median call's, in the same unit: far below the best where something else kept the machine busy.
     """
 
     name: str
     value: float
     unit: str
+    usual: float
+
+    @property
+    def noisy(self) -> bool:
+        """The best call is far from the usual one, so it may itself be too low."""
+        return self.usual < STEADY * self.value
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,14 @@ class Ceilings:
 
     measured: str
     ceilings: tuple[Ceiling, ...]
+
+    def rate(self, name: str) -> float | None:
+        """Operations, bytes or values a second of a ceiling; None where it was not measured."""
+        return next((one.value * 1e9 for one in self.ceilings if one.name == name), None)
+
+    def best(self, kind: str) -> float | None:
+        """The highest rate of those whose names begin so, as ``int8`` by any instruction."""
+        return max((one.value * 1e9 for one in self.ceilings if one.name.startswith(kind)), default=None)
 
 
 class CeilingError(Exception):

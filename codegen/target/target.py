@@ -67,6 +67,14 @@ class Template(ABC, Generic[P]):
 
 
 @dataclass(frozen=True)
+class KernelBound:
+    """What a kernel is held to: the ceiling of the instruction that it multiplies by; it may round what it reads."""
+
+    ceiling: str
+    rounds: bool
+
+
+@dataclass(frozen=True)
 class Library:
     """A library of kernels that was built.
 
@@ -235,6 +243,10 @@ class Target(ABC, Generic[P]):
 
     def ceilings(self) -> Ceilings | None:
         """What this machine was measured to do at most."""
+        return None
+
+    def bound(self, op: LinearOp, rows: int, activations: Arithmetic = "bf16") -> KernelBound | None:
+        """What this machine's kernel for an op is bound by at so many rows; None where it has none."""
         return None
 
     def measure_ceilings(self, tick: Ticker) -> Ceilings:

@@ -5,6 +5,9 @@ model is run with the kernel library that lies beside it, `MODEL.kernels.so`, wh
 quartiles, of one thread its own processor time; ratios to the first are medians over rounds in common. Outputs are
 compared with those of the first model. Inputs are generated unless --data gives some: the first axis is the batch,
 other free axes are 32 long, those of images 224.
+
+With --layers the nodes of each model are timed instead, as the runtime runs them, each beside the least that it could
+take on this machine (`qcc targets --measure`), with what holds it.
 """
 
 import argparse
@@ -31,6 +34,7 @@ EXAMPLES = """examples:
   qcc bench model.onnx model.qcc.onnx                  how fast both are, and how far apart
   qcc bench model.onnx model.qcc.onnx --threads 1 --batch 1,16
   qcc bench model.onnx model.qcc.onnx --data data.npz  on inputs of your own
+  qcc bench model.qcc.onnx --layers --threads 1        every node's time beside its floor, and what holds it
 """
 
 
@@ -45,6 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--data", metavar="FILE.npz", type=Path, help="inputs: arrays named like them, one sample a row")
     add("--rounds", metavar="N", default=str(ROUNDS), help=f"turns of each model in each setting (default: {ROUNDS})")
     add("--plain", action="store_true", help="run what has a kernel library without it, too")
+    add("--layers", action="store_true", help="time every node beside its floor, and tell what holds it")
     add("--picture", metavar="FILE", type=Path, help="draw the times into an .svg file")
     add("--format", choices=("text", "json"), default="text", help="how to print (default: text)")
 
@@ -56,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
         whole_number("--rounds", args.rounds, FEWEST_ROUNDS),
         _wanted(args),
     )
+    if args.layers:
+        return _layers(args, threads, rounds, wanted)
     if args.picture is not None:
         _check_picture(args.picture)
     with held_back():
@@ -73,6 +80,24 @@ def run(args: argparse.Namespace) -> int:
     write_report(result)
     if args.picture is not None:
         terminal.write_line(f"\nwrote {escape(str(args.picture))}")
+    return 0
+
+
+def _layers(args: argparse.Namespace, threads: tuple[int, ...], rounds: int, wanted: "Wanted") -> int:
+    """Time nodes."""
+    for option, given in (("--picture", args.picture is not None), ("--plain", args.plain)):
+        if given:
+            raise UsageError(f"`--layers` prints tables of nodes, so `{option}` has nothing to show")
+    with held_back():
+        from qcc.compiler.bench.layers.console import as_json, write_layers  # these load onnx and the runtime
+        from qcc.compiler.bench.layers.layers import layers
+
+    with progress(args.format != "text") as update:
+        result = layers(args.models, threads, wanted, rounds, update)
+    if args.format == "json":
+        terminal.write_json({**as_json(result), "diagnostics": []})
+    else:
+        write_layers(result)
     return 0
 
 

@@ -127,8 +127,7 @@ class _Checker:
         for setting in node.settings:
             name = setting.name.text
             if name in placed:
-                note = f"first at {placed[name].location}"
-                self.context.report.error("Q206", f"`{name}` is given twice", setting.name.span, note=note)
+                self.context.twice(f"`{name}` is given twice", setting.name.span, placed[name])
                 continue
             placed[name] = setting.name.span
             assignments[name] = self._assignment(setting)
@@ -237,9 +236,8 @@ class _Checker:
                 continue
             key = (bound.metric, bound.argument, bound.quantity.unit)
             if key in here:
-                note = f"first at {here[key].span.location}"
                 message = f"`{bound.metric}` is bounded twice"
-                self.context.report.error("Q206", message, node.span, help="keep the tighter one", note=note)
+                self.context.twice(message, node.span, here[key].span, help="keep the tighter one")
                 continue
             here[key] = bound
         # A bound of the same metric, in whatever unit and with whatever argument, replaces what a used policy asked.

@@ -1,7 +1,8 @@
 """What a processor can do at most: loops of nothing but the instruction, or the loads, in question.
 
 A kernel is judged against these. TVM compiles the loops for `target.native`; one core runs each for a moment, and the
-best run counts, since whatever else the machine does can only slow it. Results are kept by machine.
+best run counts, since whatever else the machine does can only slow it; the median is kept beside it, which tells how
+much that was. Results are kept by machine.
 """
 
 import ctypes
@@ -14,10 +15,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
-from qcc.codegen.cpu.ceilings.registers import wide
+from qcc.codegen.cpu.ceilings.registers import PAIRS, wide
 from qcc.codegen.cpu.processors.processors import CpuProcessor, native
 from qcc.codegen.target.cache import cache_folder, is_measured, read_json, write_json
 from qcc.codegen.target.ceiling import Ceiling, CeilingError, Ceilings
@@ -58,8 +60,17 @@ class Loop:
     size: Callable[[Machine], int] = lambda _: 1 << 14
 
 
+def _half_l1(here: Machine) -> int:
+    return (here.l1_bytes or 32 << 10) // 2
+
+
 def _half_l2(here: Machine) -> int:
     return (here.l2_bytes or 512 << 10) // 2
+
+
+def _half_l3(here: Machine) -> int:
+    """None of it where there is none: then the loop is left out."""
+    return here.l3_bytes // 2 // 4096 * 4096
 
 
 def _past_caches(here: Machine) -> int:
@@ -70,10 +81,14 @@ def _past_caches(here: Machine) -> int:
 
 LOOPS = (
     Loop("fp32 multiply-add", "GFLOP/s", (), "", "multiply_add", lambda target, _: 32 * wide(target)),
+    Loop("int8 AVX2", "GOP/s", ("avx2",), "", "pairs", lambda *_: 64 * PAIRS),
     Loop("int8 VNNI", "GOP/s", ("avx512_vnni",), "", "vnni", lambda target, _: 128 * wide(target)),
     Loop("int8 AMX", "GOP/s", ("amx_tile",), "amx_int8", "amx_int8", lambda *_: 4 * 2 * 16 * 16 * 64),
     Loop("bf16 AMX", "GFLOP/s", ("amx_tile", "amx_bf16"), "", "amx_bf16", lambda *_: 4 * 2 * 16 * 16 * 32),
+    Loop("rounding to int8", "Gvalue/s", (), "", "quantize", lambda _, size: size / 4, _half_l1),
+    Loop("reading L1", "GB/s", (), "", "read", lambda _, size: size, _half_l1),
     Loop("reading L2", "GB/s", (), "", "read", lambda _, size: size, _half_l2),
+    Loop("reading L3", "GB/s", (), "", "read", lambda _, size: size, _half_l3),
     Loop("reading memory", "GB/s", (), "", "read", lambda _, size: size, _past_caches),
 )
 
@@ -85,10 +100,12 @@ def known() -> Ceilings | None:
         found = Ceilings(str(data["measured"]), tuple(Ceiling(**one) for one in data["ceilings"]))  # type: ignore[index]
     except (KeyError, TypeError, IndexError):
         return None  # a damaged file is as good as none
-    whole = all(
-        is_measured(one.value) and isinstance(one.name, str) and isinstance(one.unit, str) for one in found.ceilings
-    )
-    return found if whole else None
+    return found if all(map(_is_whole, found.ceilings)) else None
+
+
+def _is_whole(one: Ceiling) -> bool:
+    named = isinstance(one.name, str) and isinstance(one.unit, str)
+    return named and is_measured(one.value) and is_measured(one.usual)
 
 
 def measure(tick: Ticker = lambda *_: None) -> Ceilings:
@@ -106,14 +123,16 @@ def measure(tick: Ticker = lambda *_: None) -> Ceilings:
         raise CeilingError("ceilings are measured by loops that TVM compiles, and TVM is not installed")
     from qcc.codegen.cpu.ceilings.loops import runners  # loads TVM
 
-    loops = [loop for loop in LOOPS if target.has(*loop.needs) and loop.flag in ("", *flags) and _granted(loop)]
+    able = [loop for loop in LOOPS if target.has(*loop.needs) and loop.flag in ("", *flags) and _granted(loop)]
+    loops = [loop for loop in able if loop.size(here)]
     run = runners(sorted({loop.function for loop in loops}), target)
     found = []
     for done, loop in enumerate(loops):
         tick(done, len(loops), loop.name)
         size = loop.size(here)
-        rate = loop.work(target, size) / _round_s(run[loop.function], _data(size))
-        found.append(Ceiling(loop.name, rate / 1e9, loop.unit))
+        work = loop.work(target, size) / 1e9
+        best_s, usual_s = _round_s(run[loop.function], _data(size))
+        found.append(Ceiling(loop.name, work / best_s, loop.unit, work / usual_s))
     made = Ceilings(str(date.today()), tuple(found))
     _keep(made)
     return made
@@ -132,20 +151,21 @@ def _data(size: int) -> np.ndarray:
     return data.view(np.int32)
 
 
-def _round_s(run: Callable[[np.ndarray, int], None], data: np.ndarray) -> float:
-    """Seconds of a round at best."""
+def _round_s(run: Callable[[np.ndarray, int], None], data: np.ndarray) -> tuple[float, float]:
+    """Seconds of a round: at best, and in the median call."""
     rounds, taken = 1, _timed(run, data, 1)
     while taken < BURST_S:
         rounds *= max(2, min(64, int(BURST_S / max(taken, 1e-7))))
         taken = _timed(run, data, rounds)
     calls = max(FEWEST, int(TOTAL_S / taken))
-    return min(_timed(run, data, rounds) for _ in range(calls)) / rounds
+    seconds = [_timed(run, data, rounds) / rounds for _ in range(calls)]
+    return min(seconds), median(seconds)
 
 
 def _timed(run: Callable[[np.ndarray, int], None], data: np.ndarray, rounds: int) -> float:
-    start = time.perf_counter()
+    start = time.thread_time()  # what else the machine runs in between does not count
     run(data, rounds)
-    return time.perf_counter() - start
+    return time.thread_time() - start
 
 
 def _file() -> Path:

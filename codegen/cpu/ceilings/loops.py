@@ -1,23 +1,29 @@
 """The loops of `ceilings` in TIR. Each is a function ``(data, y, size, rounds)`` that does its round so many times.
 
-``data [size]`` and ``y [256]`` are int32, aligned to 64 bytes. Results go to ``y``, so that nothing is left out.
+``data [size]`` and ``y [256]`` are int32, aligned to 64 bytes. Results go to ``y``, so that nothing is left out. The
+rounding of activations is the kernels' own function.
 """
 
+import ctypes
 from collections.abc import Callable, Iterable
 
 import numpy as np
 import tvm  # type: ignore[import-untyped]  # TVM has no stubs
 from tvm import tirx
 
-from qcc.codegen.cpu.ceilings.registers import wide
+from qcc.codegen.cpu.ceilings.registers import PAIRS, wide
 from qcc.codegen.cpu.library.generate import compiled
 from qcc.codegen.cpu.processors.processors import CpuProcessor
+from qcc.codegen.cpu.rows import gemv_int8
 from qcc.codegen.cpu.tir import emit
 from qcc.codegen.cpu.tir.emit import Expr, T
 
 TILE = 256  # int32 of a tile
 DOT = "llvm.x86.avx512.vpdpbusd.512"
+BYTES, WORDS = "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd"
+ROUND = "quantize"
 AMX = {"amx_int8": "tdpbusd", "amx_bf16": "tdpbf16ps"}
+LANES = 8  # of AVX2, in 32 bits
 STREAMS = 8  # registers of 16 lanes that are read in a step
 
 
@@ -25,7 +31,7 @@ def runners(names: Iterable[str], target: CpuProcessor) -> dict[str, Callable[[n
     """The loops of these names as functions of ``data`` and the number of rounds."""
     made = {name: _function(name, target) for name in names}
     module = compiled(made, target)
-    return {name: _callable(module[name]) for name in made}
+    return {name: (_rounding if name == ROUND else _callable)(module[name]) for name in made}
 
 
 def _callable(function: Expr) -> Callable[[np.ndarray, int], None]:
@@ -37,7 +43,25 @@ def _callable(function: Expr) -> Callable[[np.ndarray, int], None]:
     return run
 
 
+def _rounding(function: Expr) -> Callable[[np.ndarray, int], None]:
+    """Activations rounded as kernels do it, so many times."""
+    result = tvm.runtime.tensor(np.zeros(TILE, np.float32))
+
+    def run(data: np.ndarray, rounds: int) -> None:
+        chunks = len(data) // 32
+        room = np.empty(data.nbytes * 2, np.uint8)
+        start = room.ctypes.data + -room.ctypes.data % 64
+        places = (start, start + data.nbytes // 4, start + data.nbytes // 2)
+        values, codes, steps, sums = (ctypes.c_void_p(one // 64 * 64) for one in (data.ctypes.data, *places))
+        for _ in range(rounds):
+            function(values, codes, steps, sums, result, chunks)
+
+    return run
+
+
 def _function(name: str, target: CpuProcessor) -> Expr:
+    if name == ROUND:
+        return gemv_int8.quantize(name)
     with emit.function(name) as builder:
         data = T.arg("data", T.buffer((tirx.Var("size", "int64"),), "int32"))
         y = T.arg("y", T.buffer((TILE,), "int32"))
@@ -46,6 +70,8 @@ def _function(name: str, target: CpuProcessor) -> Expr:
             _multiply_add(data, y, rounds, wide(target))
         elif name == "vnni":
             _vnni(data, y, rounds, wide(target))
+        elif name == "pairs":
+            _pairs(data, y, rounds)
         elif name == "read":
             _read(data, y, rounds)
         else:
@@ -71,6 +97,21 @@ def _vnni(data: Expr, y: Expr, rounds: Expr, count: int) -> None:
         for register in registers:
             emit.put(register, emit.llvm(DOT, "int32x16", emit.get(register), codes, four))
     _store(y, registers)
+
+
+def _pairs(data: Expr, y: Expr, rounds: Expr) -> None:
+    """Products of bytes, added up in 16 and then in 32 bits; each reads its own sum, so that none leaves the loop."""
+    registers = emit.accumulators(PAIRS, "int32", LANES)
+    for register in registers:
+        emit.put(register, emit.word(0, LANES))
+    four = T.bind(T.reinterpret("int8x32", data[emit.lanes(16, LANES)]))
+    ones = emit.spread(T.int16(1), 2 * LANES)
+    with T.serial(T.int64(0), rounds):
+        for register in registers:
+            pair = emit.llvm(BYTES, "int16x16", T.reinterpret("int8x32", emit.get(register)), four)
+            emit.put(register, emit.get(register) + emit.llvm(WORDS, "int32x8", pair, ones))
+    for at, register in enumerate(registers):
+        T.buffer_store(y, emit.get(register), [emit.lanes(at * LANES, LANES)])
 
 
 def _read(data: Expr, y: Expr, rounds: Expr) -> None:

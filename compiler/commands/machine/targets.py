@@ -20,6 +20,7 @@ from qcc.compiler.console.progress import progress
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
 
+NOISY = "the machine was busy, and the best may be too low where the usual call is far below it; measure again for"
 TVM = "`pip install --force-reinstall qcc` brings TVM in the version that qcc needs"
 
 
@@ -108,8 +109,10 @@ def _write(facts: list[TargetFacts], here: Machine) -> None:
     for one in facts:
         if one.ceilings:
             terminal.write_line(f"\none core at most, measured on {one.ceilings.measured}:")
-            columns = (Column("ceiling"), Column("", right=True), Column("unit"))
+            columns = (Column("ceiling"), Column("best", right=True), Column("usual", right=True), Column("unit"))
             terminal.write_table(Table(columns, tuple(map(_ceiling, one.ceilings.ceilings))))
+            if noisy := [ceiling.name for ceiling in one.ceilings.ceilings if ceiling.noisy]:
+                terminal.write_text(f"{NOISY}: {', '.join(noisy)}")
 
 
 def _write_processors(target: AnyTarget) -> None:
@@ -151,5 +154,6 @@ def _binary(size_bytes: int) -> str:
     return f"{size_bytes / (1 << 20):g} MiB" if size_bytes >= 1 << 20 else f"{size_bytes / (1 << 10):g} KiB"
 
 
-def _ceiling(one: Ceiling) -> tuple[str, str, str]:
-    return one.name, f"{one.value:,.0f}", one.unit
+def _ceiling(one: Ceiling) -> tuple[str, str, str, str]:
+    best, usual = (f"{rate:,.{int(rate < 10)}f}" for rate in (one.value, one.usual))
+    return one.name, best, usual, one.unit

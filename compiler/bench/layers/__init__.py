@@ -1,0 +1,1 @@
+"""What a model's nodes take, beside what they could."""

@@ -1,0 +1,158 @@
+"""What a node could take at least, and what holds it: the longest of what it must do.
+
+A floor is no promise: rates are those of one core at its best, times the threads, and what is done twice or badly is
+not counted. What a node must do is read and write its bytes at the rate of the cache that they fit, multiply at the
+rate of its instruction, round its activations (``packing``), move values without computing (``reorder``), and be called
+at all (``launch``).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+
+from qcc.codegen.target.ceiling import Ceilings
+from qcc.codegen.target.find import targets
+from qcc.codegen.target.machine import Machine
+from qcc.codegen.target.target import KernelBound
+from qcc.compiler.runtime.profile import Node
+from qcc.ir.kernel.op import LinearOp, OpError, parse
+
+FLOATS, INT8 = "fp32 multiply-add", "int8"
+ROUNDING = "rounding to int8"
+MEMORY = "memory"
+BYTES, ARITHMETIC, PACKING, REORDER, LAUNCH = "bytes", "arithmetic", "packing", "reorder", "launch"
+MOVES = frozenset(
+    (
+        *("Cast", "Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "ReorderInput", "ReorderOutput"),
+        *("Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+    )
+)
+"""Ops that compute nothing: they put values elsewhere, or in another order or width."""
+ATTENTION = frozenset(("Attention", "MultiHeadAttention", "GroupQueryAttention"))
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a node must do: ``operations``, two for a multiplication with its addition, by the instruction that
+    ``ceiling`` names, and so many values to be ``rounded`` before.
+    """
+
+    operations: float = 0.0
+    ceiling: str = FLOATS
+    rounded: float = 0.0
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where nodes run: the machine with its ceilings, ``threads``, what a node takes at least, and what weights there
+    are in all, by which a cache holds them from one run to the next or not.
+    """
+
+    machine: Machine
+    ceilings: Ceilings
+    threads: int
+    launch_s: float
+    weight_bytes: float
+
+
+def terms(node: Node, place: Surroundings) -> Mapping[str, float]:
+    """Seconds at least of each thing that a node must do."""
+    fixed = sum(one.bytes for one in node.inputs if one.constant)
+    values = [one.bytes for one in (*node.inputs, *node.outputs) if not one.constant]
+    if node.op in MOVES:
+        fixed = min(fixed, sum(one.bytes for one in node.outputs))  # a table is not read whole
+    work = work_of(node)
+    weights_s = fixed / _bandwidth(place.weight_bytes, place)
+    moved_s = weights_s + sum(one / _bandwidth(one, place) for one in values)
+    found = {REORDER if node.op in MOVES else BYTES: moved_s / place.threads, LAUNCH: place.launch_s}
+    peak = place.ceilings.rate(work.ceiling) or place.ceilings.best(work.ceiling)
+    if peak:
+        found[ARITHMETIC] = work.operations / peak / place.threads
+    if rounding := place.ceilings.rate(ROUNDING):
+        found[PACKING] = work.rounded / rounding / place.threads
+    return found
+
+
+def work_of(node: Node) -> Work:
+    """What a node computes; values that are merely added or scaled count one operation each."""
+    counted = _kernel if node.ours else _COUNTED.get(node.op)
+    if counted is not None and node.inputs and node.outputs:
+        return counted(node)
+    return Work() if node.op in MOVES else Work(sum(one.size for one in node.outputs))
+
+
+def _bandwidth(size: float, place: Surroundings) -> float:
+    """Bytes a second of one core, of the first cache that holds so many."""
+    here = place.machine
+    for level, room in (("L1", here.l1_bytes), ("L2", here.l2_bytes), ("L3", here.l3_bytes)):
+        if size <= room and (rate := place.ceilings.rate(f"reading {level}")):
+            return rate
+    return place.ceilings.rate(f"reading {MEMORY}") or float("inf")
+
+
+def _kernel(node: Node) -> Work:
+    """A kernel of ours, by the template that this machine takes."""
+    try:
+        op = parse(node.op)
+    except OpError:
+        return Work()
+    read, given = node.inputs[0], node.outputs[0]
+    axis = 1 if op.pointwise else -1
+    inner, rows = read.shape[axis], read.size / max(read.shape[axis], 1)
+    bound = _bound(op, int(rows)) or KernelBound(FLOATS, False)
+    kept = _kept(op, node, given.shape[axis] * inner)
+    return Work(2.0 * given.size * inner * kept, bound.ceiling, read.size if bound.rounds else 0)
+
+
+def _bound(op: LinearOp, rows: int) -> KernelBound | None:
+    return next((found for one in targets().values() if (found := one.bound(op, rows)) is not None), None)
+
+
+def _kept(op: LinearOp, node: Node, weights: int) -> float:
+    """The share of a weight's tiles that is stored, where they are stored alone."""
+    if op.tile is None:
+        return 1.0
+    rows = next(one.shape[0] for one in node.inputs if one.constant)
+    return min(rows * prod(op.tile) / max(weights, 1), 1.0)
+
+
+def _product(node: Node) -> Work:
+    """A matrix product: the inner size is that of the first input."""
+    first = node.inputs[0].shape
+    turned = bool(node.attributes.get("transA")) and len(first) > 1
+    return Work(2.0 * node.outputs[0].size * (first[-2 if turned else -1] if first else 1))
+
+
+def _whole(node: Node) -> Work:
+    return Work(_product(node).operations, INT8)
+
+
+def _rounding(node: Node) -> Work:
+    return Work(_product(node).operations, INT8, node.inputs[0].size)
+
+
+def _convolution(node: Node) -> Work:
+    """Each output adds up the products of a filter: of the weight's size over its first axis, also in the runtime's
+    blocks of channels.
+    """
+    weights = [one for one in node.inputs if one.constant and len(one.shape) > 2]
+    each = weights[0].size / max(weights[0].shape[0], 1) if weights else 1
+    return Work(2.0 * node.outputs[0].size * each)
+
+
+def _attention(node: Node) -> Work:
+    """Scores and their sums; the product that makes queries, keys and values where its weight is an input."""
+    read, given = node.inputs[0].shape, node.outputs[0]
+    length = read[1] if len(read) == 3 else 1
+    weight = next((one for one in node.inputs if one.constant and len(one.shape) == 2), None)
+    made = 2.0 * read[0] * length * weight.size if weight else 0.0
+    return Work(made + 4.0 * given.size * length)
+
+
+_COUNTED: Mapping[str, Callable[[Node], Work]] = {
+    **dict.fromkeys(("MatMul", "FusedMatMul", "Gemm", "FusedGemm", "MatMulNBits"), _product),
+    **dict.fromkeys(("MatMulInteger", "QLinearMatMul", "QGemm", "MatMulIntegerToFloat"), _whole),
+    "DynamicQuantizeMatMul": _rounding,
+    **dict.fromkeys(("Conv", "FusedConv", "NhwcFusedConv"), _convolution),
+    **dict.fromkeys(ATTENTION, _attention),
+}
