@@ -152,8 +152,8 @@ def turned(layout: str) -> Spelling:
             "half": whole(WIDTH // 2),
             "end": whole(99),
         }
-        | {"last": whole(3), "step": whole(2), "four": whole(4), "full": whole(0, 0, 0, -1), "from": np.int64(0)}
-        | {"by": np.int64(1), "rates": rates.astype(np.float32)},
+        | {"last": whole(3), "step": whole(2), "four": whole(4), "full": whole(0, 0, 0, -1), "from": np.array(0)}
+        | {"by": np.array(1), "rates": rates.astype(np.float32)},
     )
 
 

@@ -11,6 +11,7 @@ from qcc.ir.attention.find import attentions
 from qcc.ir.onnx.adapter import OnnxGraph
 from tests import attention_models as models
 from tests.attention_models import HEADS, SHARED, WIDTH, Spelling, case
+from tests.onnx_models import random
 
 
 def found(folder: Path, spelling: Spelling) -> list[Attention | NotAttention]:
@@ -120,7 +121,7 @@ def test_other_formulas_reject(tmp_path: Path, spelling: Spelling, before: str, 
 
 
 def test_scales_of_heads_reject(tmp_path: Path) -> None:
-    scales = models.random(1, HEADS, 1, 1)
+    scales = random(1, HEADS, 1, 1)
     spelling = replace(models.PLAIN, constants={**models.PLAIN.constants, "scale": scales})
     assert "several numbers" in reason(tmp_path, spelling)
 
@@ -134,7 +135,7 @@ def test_scaled_after_a_bias_reject(tmp_path: Path) -> None:
 
 def test_a_softmax_of_a_head_is_none(tmp_path: Path) -> None:
     """A classifier's softmax is multiplied with nothing that is computed."""
-    spelling = Spelling("p = Softmax <axis = -1> (q)\n y = MatMul (p, w)", {"w": models.random(models.ALL, 3)})
+    spelling = Spelling("p = Softmax <axis = -1> (q)\n y = MatMul (p, w)", {"w": random(models.ALL, 3)})
     assert found(tmp_path, spelling) == []
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnxruntime.capi import onnxruntime_pybind11_state
 import onnx.parser
 import onnxruntime
 import pytest
+from onnxruntime.capi import onnxruntime_pybind11_state
 
 from qcc.ir.axes.trace import Law
 from qcc.ir.graph.ops import Kind

@@ -11,7 +11,7 @@ import numpy as np
 
 from qcc.ir.attention.attention import Attention, NotAttention
 from qcc.ir.attention.fused import of_op, of_runtime
-from qcc.ir.attention.part import Part, judged, of_core
+from qcc.ir.attention.part import AttentionPart, judged, of_core
 from qcc.ir.attention.paths import Paths, UntoldError
 from qcc.ir.attention.trace import Tracer
 from qcc.ir.errors import ModelError
@@ -33,9 +33,9 @@ def attentions(graph: Graph, sample: Feeds) -> list[Attention | NotAttention]:
     """
     finder = _Finder(graph)
     found = finder.parts()
-    parts = [one for one in found if isinstance(one, Part)]
+    parts = [one for one in found if isinstance(one, AttentionPart)]
     captured = _captured(graph, sample, parts)
-    return [finder.judge(one, captured) if isinstance(one, Part) else one for one in found]
+    return [finder.judge(one, captured) if isinstance(one, AttentionPart) else one for one in found]
 
 
 class _Finder:
@@ -51,9 +51,9 @@ class _Finder:
             float(array.reshape(-1)[0]) if array is not None and array.size == 1 and array.dtype.kind in "fiu" else None
         )
 
-    def parts(self) -> list[Part | Attention | NotAttention]:
+    def parts(self) -> list[AttentionPart | Attention | NotAttention]:
         """What may be an attention, and what is one or none by what it is called."""
-        found = list[Part | Attention | NotAttention]()
+        found = list[AttentionPart | Attention | NotAttention]()
         for op in self._paths.flow.ops:
             try:
                 if op.kind is Kind.ATTENTION:
@@ -66,7 +66,7 @@ class _Finder:
                 found.append(NotAttention(op.name, str(error)))
         return found
 
-    def judge(self, part: Part, captured: Mapping[str, Array]) -> Attention | NotAttention:
+    def judge(self, part: AttentionPart, captured: Mapping[str, Array]) -> Attention | NotAttention:
         """Run a part on drawn numbers and compare."""
         try:
             values = self._drawn(part, captured)
@@ -75,8 +75,10 @@ class _Finder:
             return NotAttention(part.name, str(error))
         except ModelError as error:
             return NotAttention(part.name, f"it does not run apart from the rest: {error}")
+        except (ValueError, IndexError, ZeroDivisionError):
+            return NotAttention(part.name, "its sizes do not fit an attention")
 
-    def _drawn(self, part: Part, captured: Mapping[str, Array]) -> dict[str, Array]:
+    def _drawn(self, part: AttentionPart, captured: Mapping[str, Array]) -> dict[str, Array]:
         """All values of a part, of drawn numbers at its borders."""
         draw = np.random.default_rng(SEED)
         known = {name: _numbers(draw, captured[name]) for name in part.borders}
@@ -100,7 +102,7 @@ def _numbers(draw: np.random.Generator, like: Array) -> Array:
     return draw.standard_normal(like.shape).astype(like.dtype) if like.dtype.kind == "f" else like
 
 
-def _captured(graph: Graph, sample: Feeds, parts: Iterable[Part]) -> dict[str, Array]:
+def _captured(graph: Graph, sample: Feeds, parts: Iterable[AttentionPart]) -> dict[str, Array]:
     """Every value of some parts, as the sample gives it."""
     names = dict.fromkeys(name for part in parts for name in (*part.names, part.output))
     stored = {name: array for name in names if (array := graph.constant(name)) is not None}

@@ -4,7 +4,7 @@ from itertools import zip_longest
 
 from qcc.ir.attention.attention import Attention, Masking, Operand, Rotary
 from qcc.ir.attention.operands import Traced
-from qcc.ir.attention.part import Part
+from qcc.ir.attention.part import AttentionPart
 from qcc.ir.attention.paths import ScoreStep, UntoldError
 from qcc.ir.attention.trace import Tracer, TraceStep
 from qcc.ir.graph.graph import Graph
@@ -29,7 +29,7 @@ INPUTS = {"multi_head_attention": _MANY, "grouped_attention": _GROUPED}
 """What the ops of the runtime read, by function."""
 
 
-def of_op(op: Op, tracer: Tracer) -> Part:
+def of_op(op: Op, tracer: Tracer) -> AttentionPart:
     """The standard's attention, to be compared with the formula.
 
     Raises:
@@ -53,7 +53,7 @@ def of_op(op: Op, tracer: Tracer) -> Part:
     )
     masks = [name for name in op.inputs[3:4] if name]
     steps = tuple(ScoreStep("mask" if tracer.is_flag(name) else "add", "", name, True) for name in masks)
-    return Part(
+    return AttentionPart(
         op.name, op.outputs[0], queries, keys, values, steps, scale=scale, causal=bool(causal), heads=heads, cap=cap
     )
 
@@ -80,12 +80,12 @@ def of_runtime(graph: Graph, op: Op) -> Attention:
     if read.get("bias"):
         raise UntoldError("the op adds biases to queries, keys and values")
     presents = _names(op.outputs[1:3], 2)
-    operands = [_operand(graph, op, read, at, presents) for at in range(3)]
+    queries, keys, values = (_operand(graph, op, read, at, presents) for at in range(3))
     masking = [Masking(read[name], kind) for name, kind in (("key_mask", "mask"), ("added", "bias")) if read.get(name)]
     causal = op.function == "grouped_attention" or op.attributes.get("causal")
     found = (*([Masking("", "causal")] if causal else []), *masking)
     bound = cap if isinstance(cap, float) and cap else None
-    return Attention(op.name, op.outputs[0], *operands, scale, found, bound, read.get("sinks", ""))
+    return Attention(op.name, op.outputs[0], queries, keys, values, scale, found, bound, read.get("sinks", ""))
 
 
 def _operand(graph: Graph, op: Op, read: dict[str, str], at: int, presents: tuple[str, ...]) -> Operand:

@@ -9,7 +9,7 @@ import numpy as np
 from qcc.ir.attention.attention import Attention, Masking
 from qcc.ir.attention.formulas import is_close, mask_kind, softmax, visible
 from qcc.ir.attention.operands import Traced, standing, told
-from qcc.ir.attention.paths import Core, Paths, ScoreStep, UntoldError
+from qcc.ir.attention.paths import Paths, ScorePath, ScoreStep, UntoldError
 from qcc.ir.attention.trace import Tracer
 from qcc.ir.graph.ops import Array, Op
 
@@ -19,7 +19,7 @@ HIDDEN = np.float32(-1e30)
 
 
 @dataclass(frozen=True)
-class Part:
+class AttentionPart:
     """A softmax with the products beside it, or one op that is all of them.
 
     Args:
@@ -79,7 +79,7 @@ class Part:
         return tuple(dict.fromkeys((*self.borders, *self.inner, *scales, *scores, *shape)))
 
 
-def of_core(core: Core, paths: Paths, tracer: Tracer) -> Part:
+def of_core(core: ScorePath, paths: Paths, tracer: Tracer) -> AttentionPart:
     """A softmax between two products.
 
     Raises:
@@ -91,9 +91,13 @@ def of_core(core: Core, paths: Paths, tracer: Tracer) -> Part:
         raise UntoldError("its weights stand on the right of the values")
     names = first.inputs[0], first.inputs[1], second.inputs[1]
     columns = 0 in one, 1 not in one, 1 in two
-    traced = (Traced(name, tuple(tracer.steps(name)), at) for name, at in zip(names, columns, strict=True))
+    queries, keys, values = (
+        Traced(name, tuple(tracer.steps(name)), at) for name, at in zip(names, columns, strict=True)
+    )
     read = paths.is_read(core, inner)
-    return Part(core.softmax.name, second.outputs[0], *traced, core.steps, second.inputs[0], read)
+    return AttentionPart(
+        core.softmax.name, second.outputs[0], queries, keys, values, core.steps, second.inputs[0], read
+    )
 
 
 def _transposed(op: Op) -> tuple[int, ...]:
@@ -102,7 +106,7 @@ def _transposed(op: Op) -> tuple[int, ...]:
 
 
 def judged(
-    part: Part, values: Mapping[str, Array], captured: Mapping[str, Array], returned: frozenset[str]
+    part: AttentionPart, values: Mapping[str, Array], captured: Mapping[str, Array], returned: frozenset[str]
 ) -> Attention:
     """The attention that a part is.
 
@@ -114,15 +118,13 @@ def judged(
 
     Raises:
         UntoldError: it computes something else.
+        ValueError: sizes do not fit the formula.
     """
     q, k, v = (standing(one, values) for one in part.operands)
     actual = values[part.output]
     if part.heads and part.queries.heads:
         actual = standing(Traced(part.output, (), heads=part.heads[0]), values)
-    try:
-        expected = _formula(part, q, k, v, values)
-    except ValueError as error:
-        raise UntoldError("its sizes do not fit an attention") from error
+    expected = _formula(part, q, k, v, values)
     if not is_close(actual.reshape(-1), expected.reshape(-1), TOLERANCES.get(actual.dtype.name, TOLERANCE)):
         raise UntoldError("it computes something else than softmax(scale * queries keys' + bias) values")
     seen = [told(one, values, returned) for one in part.operands]
@@ -132,7 +134,9 @@ def judged(
     return Attention(
         part.name,
         part.output,
-        *(one.operand for one in seen),
+        seen[0].operand,
+        seen[1].operand,
+        seen[2].operand,
         scale=part.scale * seen[0].scale * seen[1].scale * math.prod(number for _, number in factors),
         masking=_masking(part, captured),
         cap=_cap(part, factors),
@@ -142,7 +146,7 @@ def judged(
     )
 
 
-def _formula(part: Part, q: Array, k: Array, v: Array, values: Mapping[str, Array]) -> Array:
+def _formula(part: AttentionPart, q: Array, k: Array, v: Array, values: Mapping[str, Array]) -> Array:
     """What the part should compute."""
     if part.heads:
         times = part.heads[0] // part.heads[1]
@@ -169,7 +173,7 @@ def _stepped(scores: Array, step: ScoreStep, values: Mapping[str, Array]) -> Arr
         shape = values[step.result].shape
         return scores.reshape(shape) if scores.size == math.prod(shape) else np.broadcast_to(scores, shape)
     if step.what == "tanh":
-        return np.tanh(scores)
+        return np.asarray(np.tanh(scores))
     if step.what == "mask":
         return np.where(value if step.keeps else ~value.astype(bool), scores, HIDDEN)
     if step.what == "sinks":
@@ -180,7 +184,7 @@ def _stepped(scores: Array, step: ScoreStep, values: Mapping[str, Array]) -> Arr
 _ARITHMETIC = {"add": np.add, "mul": np.multiply, "div": np.divide}
 
 
-def _factors(part: Part, values: Mapping[str, Array]) -> list[tuple[str, float]]:
+def _factors(part: AttentionPart, values: Mapping[str, Array]) -> list[tuple[str, float]]:
     """What is done to scores in order, numbers where they are scaled.
 
     Raises:
@@ -202,13 +206,13 @@ def _factors(part: Part, values: Mapping[str, Array]) -> list[tuple[str, float]]
     return found
 
 
-def _cap(part: Part, factors: Sequence[tuple[str, float]]) -> float | None:
+def _cap(part: AttentionPart, factors: Sequence[tuple[str, float]]) -> float | None:
     """The bound of scores, where a tangent keeps them under one."""
     names = [name for name, _ in factors]
     return math.prod(number for _, number in factors[names.index("tanh") :]) if "tanh" in names else part.cap or None
 
 
-def _masking(part: Part, captured: Mapping[str, Array]) -> tuple[Masking, ...]:
+def _masking(part: AttentionPart, captured: Mapping[str, Array]) -> tuple[Masking, ...]:
     found = [Masking("", "causal")] if part.causal else []
     for step in part.steps:
         if step.what not in ("add", "mask"):

@@ -39,7 +39,7 @@ class ScoreStep:
 
 
 @dataclass(frozen=True)
-class Core:
+class ScorePath:
     """A softmax between two products."""
 
     softmax: Op
@@ -58,7 +58,7 @@ class Paths:
         self._leads: dict[str, bool] = {}
         self._least = 2
 
-    def core(self, softmax: Op) -> Core | None:
+    def core(self, softmax: Op) -> ScorePath | None:
         """The products beside a softmax of the last axis; None where its result is multiplied with nothing computed.
 
         Raises:
@@ -77,14 +77,14 @@ class Paths:
                 return self._between(softmax, second)
         raise UntoldError("no product of two computed values makes its scores")
 
-    def _between(self, softmax: Op, second: Op) -> Core:
+    def _between(self, softmax: Op, second: Op) -> ScorePath:
         value, steps = softmax.inputs[0], list[ScoreStep]()
         while not self._is_product(self.flow.maker(value), self._least):
             step, value = self._step(value)
             steps += [] if step is None else [step]
         first = self.flow.maker(value)
         assert first is not None
-        return Core(softmax, first, second, tuple(steps[::-1]))
+        return ScorePath(softmax, first, second, tuple(steps[::-1]))
 
     def _is_product(self, op: Op | None, least: int = 2) -> bool:
         """A product of two values, of which at least so many come of what is fed and of layers."""
@@ -162,7 +162,7 @@ class Paths:
         op = self.flow.maker(value)
         return op is not None and op.kind is Kind.REDUCE and op.function == "max" and op.inputs[:1] == (scores,)
 
-    def between(self, core: Core) -> frozenset[str] | None:
+    def between(self, core: ScorePath) -> frozenset[str] | None:
         """The ops from the softmax to the second product; None if its left factor is not made of the weights."""
         start, found, todo = core.softmax.outputs[0], dict[str, bool](), [core.second.inputs[0]]
         if todo == [start]:
@@ -184,7 +184,7 @@ class Paths:
             found.update(op.name for op in ops)
         return found
 
-    def is_read(self, core: Core, inner: frozenset[str]) -> bool:
+    def is_read(self, core: ScorePath, inner: frozenset[str]) -> bool:
         """Others than the second product see the weights."""
         ends = {core.second.name, *inner}
         values = [name for op in self.flow.ops if op.name in inner for name in op.outputs if name]
