@@ -206,6 +206,11 @@ def _minimize(place: CursorPlace, schema: Schema) -> Iterator[Completion]:
         yield from (Completion(word, "value") for word in schema.objectives)
 
 
+def _graph(place: CursorPlace, schema: Schema) -> Iterator[Completion]:
+    if place.before == ("graph",):
+        yield from (Completion(word, "value") for word in schema.floats)
+
+
 def _calibrate(place: CursorPlace, _schema: Schema) -> Iterator[Completion]:
     if place.before == ("calibrate",):
         yield Completion("generated", "value", "data from the shapes of the inputs")
@@ -224,5 +229,6 @@ _HEADS: dict[str, Callable[[CursorPlace, Schema], Iterator[Completion]]] = {
     "let": _selector,
     "target": _target,
     "minimize": _minimize,
+    "graph": _graph,
     "calibrate": _calibrate,
 }

@@ -14,7 +14,7 @@ from qcc.dsl.syntax.build_tree import CLOSING, OPENING, OPERATORS, TooDeepError,
 from qcc.dsl.syntax.failure import FailurePlace
 from qcc.dsl.syntax.syntax_errors import report_syntax_error
 
-BLOCKLESS = frozenset({"QPOLICY", "USE", "PARAM", "TARGET", "LET", "MINIMIZE"})
+BLOCKLESS = frozenset({"QPOLICY", "USE", "PARAM", "TARGET", "LET", "MINIMIZE", "GRAPH"})
 """Statements that have no `{ ... }` of their own."""
 KEYWORDS = BLOCKLESS | {"CALIBRATE", "ADAPTER", "RULE", "BUDGET", "VERIFY", "EXPORT", "DEPTH"}
 
