@@ -171,6 +171,21 @@ PAST = Spelling(
     types=dict.fromkeys(("past_key", "past_value"), f"float[{BATCH}, {HEADS}, P, {WIDTH}]"),
     outputs=", float key_all, float value_all",
 )
+MASKED_PAST = Spelling(
+    PAST.body.replace(
+        "z = Mul (s, scale)",
+        """floats = Cast <to = 1> (attention_mask)
+    hidden = Sub (floats, one)
+    large = Mul (hidden, least)
+    rows = Unsqueeze (large, axes)
+    scaled = Mul (s, scale)
+    z = Add (scaled, rows)""",
+    ),
+    {**PAST.constants, "one": scalar(1), "least": scalar(1e9), "axes": whole(1, 2)},
+    inputs={**PAST.inputs, "attention_mask": np.ones((BATCH, ROWS + 3), np.int64)},
+    types={**PAST.types, "attention_mask": f"int64[{BATCH}, T]"},
+    outputs=PAST.outputs,
+)
 SINKS = Spelling(
     f"""{split()}\n{PRODUCT}
     z = Mul (s, scale)

@@ -153,6 +153,13 @@ def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert '"past": "past_key"' in capsys.readouterr().out
 
 
+def test_masks_of_earlier_rows_are_generated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The mask covers the rows of all runs, which torch's export calls by a name of their own."""
+    path = case(models.MASKED_PAST).save(tmp_path)
+    assert main(["inspect", str(path), "--attention"]) == 0
+    assert "1 attention, 0 refused" in capsys.readouterr().out
+
+
 def test_inspect_two_questions_reject(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = case(models.PLAIN).save(tmp_path)
     assert main(["inspect", str(path), "--attention", "--axes"]) == 2
