@@ -48,6 +48,7 @@ from qcc.compiler.report.reach import reach
 from qcc.compiler.report.result import Result
 from qcc.compiler.runtime.build_kernels import runs_here, warn_of_no_ops
 from qcc.compiler.runtime.count_served import build_counted
+from qcc.compiler.runtime.half_served import half_lines, on_device, widened_ops
 from qcc.compiler.scores.check import DROP
 from qcc.compiler.verify.outputs import Verification
 from qcc.compiler.verify.verifier import Verifier
@@ -209,7 +210,10 @@ class Compilation:
         encoded = [n for one in settled.plan.steps if isinstance(one.action, Encode) for n in one.weights]
         with self.phases.phase("verify"):
             runner = partial(opened.file.model.runner, staged, providers=self._target.providers)
-            kernels = partial(runner, library) if library and self.runs_here else None
+            kernels_of = runner
+            if settled.plan.half is not None and not on_device(self._target.providers):
+                runner = partial(opened.file.model.emulation, staged)
+            kernels = partial(kernels_of, library) if library and self.runs_here else None
             verification = verifier.verify(runner, kernels, before, encoded)
         if self.judge is not None:
             with self.phases.phase("judge"):
@@ -260,6 +264,8 @@ class Compilation:
         """Time the written model against the input; what was predicted, where speed is what the policy is after."""
         if copies(settled.plan) or not opened.file.model.timed or not runs_here(self._target):
             return None
+        if settled.plan.half is not None and widened_ops(staged, self._target.providers) is None:
+            return None  # the runtime has no such ops here
         predicted = predicted_seconds(opened.plan, settled) if after_speed(self.policy) else None
         with self.phases.phase("time"):
             files = self.model, staged, library if self.runs_here else None
@@ -340,13 +346,22 @@ class Compilation:
             covered = self.covered.by(self.diagnostics, self.phases)
             given = opened.graph, opened.plan, opened.data, self.phases, covered, self.executor, opened.inputs.folder
             self.evidence = Evidence.of(*given, keeps=bool(self.policy.verify) or self.judge is not None)
-        changed = bool(self.policy.adapters) or any(row.treated for row in opened.rewrites if row.action != "clean")
+        changed = bool(self.policy.adapters or opened.plan.half) or any(
+            row.treated for row in opened.rewrites if row.action != "clean"
+        )
         told = self.evidence, self.phases, changed
         writer = PlanWriter(self.model, self.policy, opened.file, opened.graph, opened.data, *told)
         return writer.settled(opened.plan, staged, self.diagnostics)
 
+    def _notes(self, opened: _Opened, settled: Settled) -> tuple[str, ...]:
+        """What is worth knowing: of data that was not given, and of a graph in half precision."""
+        data = opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else ()
+        half, files = settled.plan.half, (settled.written.path, self._target.providers)
+        return (*data, *(half_lines(half, settled.built.edits, *files, self.diagnostics) if half else ()))
+
     def _result(self, opened: _Opened, settled: Settled, verification: Verification) -> Result:
         same, data, source = copies(settled.plan), settled.written.data, opened.file
+        notes = self._notes(opened, settled)
         rows = layer_rows.rows(opened.graph, settled.plan, settled.built, loss_of(opened.plan, settled), self.chooser)
         rows = self.covered.told(rows)
         return Result(
@@ -366,7 +381,7 @@ class Compilation:
             warnings=self.diagnostics.warnings,
             seconds=dict(self.phases.seconds),
             rewrites=() if same else opened.rewrites,
-            notes=opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else (),
+            notes=notes,
             data=self.output.with_name(data.name) if data else None,
             adapters=getattr(source.model, "merged", ()),
             reach=reach(source.graph, source.size_bytes, source.model.note_bytes, layer_rows.unencoded(rows)),

@@ -1,23 +1,26 @@
-"""Write what is made from definitions: ``passes.md``, ``diagnostics.md``, the picture of ``axes.md``, and the tables of
-grammars.
+"""Write what is made from definitions: ``passes.md``, ``diagnostics.md``, the picture of ``axes.md``, the tables of
+grammars, and what editors colour and offer.
 
     python docs/generate.py [--check]
 
 With --check nothing is written, and the exit status is 1 if a page is out of date.
 """
 
+import json
 import re
 import sys
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx.parser
 
-from qcc.compiler.commands.passes import entries
+from qcc.compiler.editor.manual import entries
+from qcc.compiler.editor.textmate import grammar, snippets
 from qcc.compiler.files.open_model import open_model
 from qcc.compiler.inspect.picture import draw
 from qcc.compiler.inspect.survey import Survey
@@ -30,6 +33,7 @@ from qcc.dsl.load import load_text
 from qcc.dsl.syntax import build_tree
 
 DOCS = Path(__file__).parent
+VSCODE = DOCS.parent / "editors" / "vscode"
 FAMILIES = {
     "Q1": "Syntax",
     "Q2": "Names and types",
@@ -96,8 +100,14 @@ def pages() -> dict[Path, str]:
         DOCS / "passes.md": passes_page(),
         DOCS / "diagnostics.md": diagnostics_page(),
         DOCS / "block.svg": block_picture(),
-        **{grammar.tables_path: grammar.tables() for grammar in (build_tree.GRAMMAR, read_text.GRAMMAR)},
+        **{one.tables_path: one.tables() for one in (build_tree.GRAMMAR, read_text.GRAMMAR)},
+        VSCODE / "syntaxes" / "qpolicy.tmLanguage.json": _json(grammar(schema())),
+        VSCODE / "snippets" / "qpolicy.json": _json(snippets(schema())),
     }
+
+
+def _json(found: dict[str, Any]) -> str:
+    return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qcc.dsl.check.policy import check
+from qcc.dsl.check.reach import check_reach
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.diagnostics.source import Source, Span
@@ -33,8 +34,13 @@ def preset_source(name: str) -> Source:
     if name not in preset_names():
         help = did_you_mean(name, preset_names())
         raise QccError([Diagnostic("Q223", f"unknown preset `{name}`", help=help)])
-    source = load_source(_PRESETS / f"{name}{SUFFIX}", f"presets/{name}{SUFFIX}")
+    source = load_source(preset_path(name), f"presets/{name}{SUFFIX}")
     return replace(source, path=None, preset=True)
+
+
+def preset_path(name: str) -> Path:
+    """Where a preset lies."""
+    return _PRESETS / f"{name}{SUFFIX}"
 
 
 def preset_summary(name: str) -> str:
@@ -156,7 +162,8 @@ def open_source(given: str | Path) -> tuple[Source, Path | None]:
     return load_source(given), Path(given).parent
 
 
-_TEXT = re.compile(r"[^\n]*\n|\s*(qpolicy\s+\d|(rule|use|target|calibrate|budget|minimize|verify|export|let|param)\s)")
+_STATEMENTS = "rule|use|target|calibrate|graph|budget|minimize|verify|export|let|param"
+_TEXT = re.compile(rf"[^\n]*\n|\s*(qpolicy\s+\d|({_STATEMENTS})\s)")
 """What no file and no preset is called."""
 
 
@@ -174,6 +181,20 @@ def _presets_help(name: str) -> str:
     width = max(map(len, preset_names()))
     listed = "\n".join(f"  {one:<{width}}  {preset_summary(one)}" for one in preset_names())
     return (f"did you mean `{near}`? " if near else "") + f"the presets are\n{listed}"
+
+
+def faults(
+    source: Source, schema: Schema, root: Path | None, definitions: Mapping[str, str] | None = None
+) -> tuple[Policy | None, list[Diagnostic]]:
+    """All that is wrong with a text and the files that it uses, by place; and the policy, if nothing stops it."""
+    report = Diagnostics()
+    try:
+        policy = _load(source, schema, definitions, root, report)
+        check_reach(policy, report)
+        report.raise_if_errors()
+    except QccError as error:
+        return None, list(QccError([*report.warnings, *error.diagnostics]).diagnostics)
+    return policy, list(report.warnings)
 
 
 def load_text(

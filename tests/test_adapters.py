@@ -188,7 +188,65 @@ def _sparse(net: Net) -> tuple[Tensors, Mapping[str, np.ndarray]]:
     return {f"{AT}.query.indices": places, f"{AT}.query.values": values}, {"query.weight": made}
 
 
+def _ia3_offset(net: Net) -> tuple[Tensors, Mapping[str, np.ndarray]]:
+    """As kohya's scripts write it: around zero, biases left alone, a convolution by what it reads."""
+    made, read = _random(48), _random(1, WIDTH, 1)
+    query, conv = f"lora_unet_{AT.replace('.', '_')}_query", f"lora_unet_{AT.replace('.', '_')}_conv"
+    tensors = {f"{query}.weight": made, f"{query}.on_input": np.asarray(0, np.int64)}
+    tensors |= {f"{conv}.weight": read, f"{conv}.on_input": np.asarray(1, np.int64)}
+    weights = {"query.weight": _layer(net, "query.weight") * (1 + made)[:, None]}
+    return tensors, {**weights, "conv.weight": _layer(net, "conv.weight") * (1 + read)}
+
+
+def _turn(skew: Tensor) -> Tensor:
+    one = torch.eye(skew.shape[-1], dtype=skew.dtype)
+    found: Tensor = (one + skew) @ torch.linalg.inv(one - skew)
+    return found
+
+
+def _oft(net: Net) -> tuple[Tensors, Mapping[str, np.ndarray]]:
+    """Of kohya's scripts: a bound that holds for one layer and not for the other."""
+    tensors, made = dict[str, np.ndarray](), dict[str, np.ndarray]()
+    for name, blocks, alpha in (("query", 6, 1e-3), ("conv", 4, 1.0)):
+        weight = torch.from_numpy(_layer(net, f"{name}.weight"))
+        held = _random(blocks, len(weight) // blocks, len(weight) // blocks)
+        at = f"oft_unet_{AT.replace('.', '_')}_{name}"
+        tensors |= {f"{at}.oft_blocks": held, f"{at}.alpha": np.asarray(alpha, np.float32)}
+        skew = torch.from_numpy(held).double()
+        skew = skew - skew.transpose(1, 2)
+        skew = skew * min(1, float(np.float32(alpha)) * len(weight) / float(skew.norm()))
+        whole = torch.einsum("knm,kn...->km...", _turn(skew), weight.reshape(blocks, -1, *weight.shape[1:]))
+        made[f"{name}.weight"] = whole.flatten(0, 1).numpy()
+    return tensors, made
+
+
+def _boft(net: Net) -> tuple[Tensors, Mapping[str, np.ndarray]]:
+    """Three stages of a butterfly, and rows that are scaled."""
+    held, scale = _random(3, 4, 4, 4), _random(16, 1, 1) + 1
+    skew = torch.from_numpy(held).double()
+    weight = torch.from_numpy(_layer(net, "conv.weight"))
+    for at, turn in enumerate(_turn(skew - skew.transpose(-1, -2))):
+        apart = weight.reshape(-1, 2, 2 * 2**at, WIDTH, 3).transpose(1, 2)
+        mixed = torch.einsum("bij,bjcd->bicd", turn, apart.reshape(-1, 4, WIDTH, 3))
+        weight = mixed.reshape(-1, 2 * 2**at, 2, WIDTH, 3).transpose(1, 2).reshape(16, WIDTH, 3)
+    tensors = {f"{AT}.conv.oft_blocks": held, f"{AT}.conv.rescale": scale}
+    return tensors, {"conv.weight": weight.numpy() * scale}
+
+
+def _oft_peft(net: Net) -> tuple[Tensors, Mapping[str, np.ndarray]]:
+    """Of what a layer reads, in blocks of eight, by the series that peft takes."""
+    held = _random(4, 28) / 10
+    skew = torch.zeros(4, 8, 8, dtype=torch.float64)
+    rows, columns = torch.triu_indices(8, 8, 1)
+    skew[:, rows, columns] = torch.from_numpy(held).double()
+    skew = skew - skew.transpose(1, 2)
+    turn = torch.eye(8) + 2 * skew + 2 * skew @ skew + 2 * skew @ skew @ skew + skew @ skew @ skew @ skew
+    made = torch.from_numpy(_layer(net, "query.weight")) @ torch.block_diag(*turn).T  # type: ignore[no-untyped-call]
+    return {f"base_model.model.{AT}.query.oft_R.weight": held}, {"query.weight": made.numpy()}
+
+
 KINDS: dict[str, Change] = {
+    "ia3_offset": _ia3_offset, "oft": _oft, "boft": _boft, "oft_peft": _oft_peft,
     "lora": _lora, "dora": _dora, "kohya": _kohya, "core": _core, "lokr": _lokr, "loha": _loha, "ia3": _ia3,
     "vera": _vera, "scales": _scales, "bitfit": _bitfit, "loldu": _loldu, "full": _full, "sparse": _sparse,
 }  # fmt: skip
@@ -219,7 +277,7 @@ def test_a_file_makes_the_model_that_was_trained(
     tensors, made = KINDS[kind](net)
     path = write_safetensors(tmp_path / "adapter.safetensors", tensors)
     if kind not in ("kohya",):
-        write_config(tmp_path, lora_alpha=8, r=RANK)
+        write_config(tmp_path, lora_alpha=8, r=RANK, use_cayley_neumann=True, num_cayley_neumann_terms=5)
     base = open_file(files[framework])
     model = AdaptedModel(base, (AdapterSource(path, path.name),))
     np.testing.assert_allclose(_run(model), _with(net, made), atol=1e-5)  # outputs within one

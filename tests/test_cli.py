@@ -17,7 +17,7 @@ from onnx import numpy_helper, parser
 import qcc
 from qcc.__main__ import main
 from qcc.compiler.commands import cli
-from qcc.compiler.commands import presets as command_presets
+from qcc.compiler.commands.language import presets as command_presets
 from qcc.dsl.diagnostics.pages import all_codes, page
 from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.load import load_text

@@ -182,6 +182,7 @@ SCHEMA = Schema(
         "drop": Metric("drop", "<=", {"%": (0, 100)}, arguments=("accuracy",)),
     },
     export=Export,
+    floats=("float", "fp16", "bf16"),
 )
 
 

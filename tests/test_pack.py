@@ -139,9 +139,37 @@ def test_what_is_nearly_the_same_is_shared_as_far_as_outputs_allow(tmp_path: Pat
     wanted = [run(path) for path in models]
     index = pack(folder, models, within=1e-2).index
     assert set(index.models["variant1.onnx"].near.values()) == {"another"}
-    assert index.models["variant0.onnx"].near == {}  # noise of a tenth is no other's, and has no rank
+    assert set(index.models["variant0.onnx"].near.values()) <= {"6 bits a number", "8 bits a number"}  # of a hundredth
     for path, output in zip(models, wanted, strict=True):
         assert np.linalg.norm(run(folder / path.name) - output) <= 1e-2 * np.linalg.norm(output)
+
+
+@pytest.mark.parametrize("columns", [64, 61])
+def test_what_is_neither_narrow_nor_few_takes_two_bits_a_level(columns: int, tmp_path: Path) -> None:
+    """Full fine-tuning: a difference of each number, of every size, in four bits each."""
+    draw = np.random.default_rng(7)
+    base = draw.standard_normal((48, columns)).astype(np.float32)
+    tuned = base + (0.03 * draw.standard_normal(base.shape) * np.linspace(0, 1, 48)[:, None]).astype(np.float32)
+    models = []
+    for name, array in (("base", base), ("tuned", tuned)):
+        path = tmp_path / f"{name}.onnx"
+        model = onnx.parser.parse_model(
+            f"""<ir_version: 8, opset_import: ["": 13]>
+            net (float[n, 48] x) => (float[n, {columns}] y) {{ y = MatMul(x, w) }}"""
+        )
+        model.graph.initializer.append(numpy_helper.from_array(array, "w"))
+        onnx.save(model, path)
+        models.append(path)
+    done = pack(tmp_path / "pack", models, within=2e-3)
+    told = done.index.models["tuned.onnx"]
+    assert told.near == {"w": "4 bits a number"} and told.error is not None and told.error <= 2e-3
+    assert told.new_bytes < 0.3 * base.nbytes + 6000  # of which the table of a byte's numbers is 4,096
+    feed = {"x": np.eye(48, dtype=np.float32)}
+    session = onnxruntime.InferenceSession(str(tmp_path / "pack" / "tuned.onnx"), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, feed)
+    assert np.linalg.norm(found - tuned) <= 2.5e-3 * np.linalg.norm(tuned)
+    np.testing.assert_array_equal(found[0], tuned[0])  # a row that nobody changed
+    check_pack(tmp_path / "pack")
 
 
 def test_nothing_is_near_without_being_asked(tmp_path: Path) -> None:

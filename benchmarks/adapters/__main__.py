@@ -8,7 +8,8 @@ last block whose weights are the model's own; what was trained is written as tra
 kind: the bytes of its file, the score on STS-B's dev split (Spearman x 100, sentences cut at 32 tokens) of the block
 with the adapter as a branch of its own, run by PyTorch, and of the compiled model, run by ONNX Runtime; the largest
 difference of embeddings; the ops, and the bits of a weight under int4 beside the base's. ``--kinds`` takes some of the
-rows, ``--keep FOLDER`` keeps files and models for `benchmarks.packs`.
+rows, ``--keep FOLDER`` keeps files and models for `benchmarks.packs`, and ``--variants N`` trains as many LoRAs there
+instead, each from a start of its own and on pairs of its own.
 """
 
 import argparse
@@ -83,9 +84,15 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--variants", type=int, default=0)
     args = parser.parse_args()
     bench = _Bench(args.models / "minilm.onnx", _module(args.evaluate / "evaluate.py"), args.steps)
     print(machine())
+    if args.variants:
+        args.keep.mkdir(exist_ok=True)
+        for seed in range(args.variants):
+            bench.trained("lora", args.keep / f"lora-{seed}.safetensors", seed)
+        return
     base = bench.score(bench.pairs(bench.model, bench.dev))
     print(f"base: STS-B dev {base:.2f}, {len(onnx.load(bench.model).graph.node)} ops\n")
     print("| kind | file, bytes | unfolded, PyTorch | folded | embeddings apart | ops | bits under int4, base's |")
@@ -120,13 +127,8 @@ class _Bench:
 
     def row(self, kind: str, keep: Path) -> str:
         """One kind: trained, written, compiled, scored."""
-        torch.manual_seed(0)
-        block = LastBlock(self.weights)
-        trained, change, tensors = KINDS[kind](block)
-        block.change = change
-        self._fit(block, trained)
         file = keep / f"{kind}.safetensors"
-        _write(file, {name: np.ascontiguousarray(one) for name, one in tensors().items()})
+        block = self.trained(kind, file)
         (keep / f"{kind}.qpolicy").write_text(f'qpolicy 1\nadapter "{file.name}" {{ alpha = {ALPHA:g} }}\n')
         folded = keep / f"{kind}.onnx"
         if not qcc.compile(self.model, keep / f"{kind}.qpolicy", output=folded).passed:
@@ -141,6 +143,16 @@ class _Bench:
         bits = f"{average_bits(small.layers):.3f}, {average_bits(plain.layers):.3f}"
         scores = f"{self.score((one, other)):.2f} | {self.score((left, right)):.2f}"
         return f"| {kind} | {file.stat().st_size:,} | {scores} | {apart:.1e} | {nodes} | {bits} |"
+
+    def trained(self, kind: str, file: Path, seed: int = 0) -> LastBlock:
+        """A kind, trained and written."""
+        torch.manual_seed(seed)
+        block = LastBlock(self.weights)
+        trained, change, tensors = KINDS[kind](block)
+        block.change = change
+        self._fit(block, trained, seed)
+        _write(file, {name: np.ascontiguousarray(one) for name, one in tensors().items()})
+        return block
 
     def pairs(self, model: Path, texts: "tuple[np.ndarray, list[str], list[str]]") -> tuple[np.ndarray, np.ndarray]:
         """Embeddings of both sides by ONNX Runtime."""
@@ -159,10 +171,10 @@ class _Bench:
             found = [[block(*self._hidden(feed)).numpy() for feed in self._feeds(side)] for side in texts[1:]]
         return np.concatenate(found[0]), np.concatenate(found[1])
 
-    def _fit(self, block: LastBlock, trained: Trained) -> None:
+    def _fit(self, block: LastBlock, trained: Trained, seed: int) -> None:
         """Cosines to scores, pair by pair."""
         optimiser = torch.optim.Adam(trained.values(), lr=2e-3)
-        draw = np.random.default_rng(0)
+        draw = np.random.default_rng(seed)
         for _ in range(self.steps):
             some = draw.choice(len(self.train[0]), BATCH, replace=False)
             sides = [block(*self._hidden(self._feed([texts[at] for at in some]))) for texts in self.train[1:]]

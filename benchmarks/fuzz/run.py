@@ -53,7 +53,7 @@ from qcc.dsl.load import load_policy
 PRELOADED = (
     *(
         "qcc.compiler.commands.compile",
-        "qcc.compiler.commands.check",
+        "qcc.compiler.commands.language.check",
         "qcc.compiler.compile",
         "qcc.compiler.report.lock",
     ),

@@ -2,8 +2,10 @@
 
     python -m benchmarks.packs --models FOLDER --adapters FOLDER [--data FILE.npz]
 
-FOLDER of models holds ``minilm.onnx``, of adapters ``lora.safetensors`` as `benchmarks.adapters` keeps it. A row is a
-family: two models that differ in their last block, the base beside it with a LoRA merged at eight scales, and the base
+FOLDER of models holds ``minilm.onnx``, of adapters ``lora-0.safetensors`` to ``lora-7.safetensors`` as
+`benchmarks.adapters --variants 8` trains them. A row is a
+family: two models that differ in their last block, the base beside itself with each of eight LoRAs merged that have
+nothing in common but the base, the base beside a last block of which every number was changed a little, and the base
 beside itself with weights that went through float16; the bytes of the models and of the pack, and how far outputs are
 off. Then, for two sessions over one pack and over two files, the memory that is the process's own (``Private`` of
 ``smaps_rollup``) and what lies in mapped files, as the runtime does it by default and with matrices read in place.
@@ -24,7 +26,8 @@ import qcc
 from benchmarks.processes.timing import machine
 from qcc.compiler.pack.pack import pack
 
-SCALES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+VARIANTS = 8
+CHANGED = 0.02  # of the size of a block's matrices
 MEASURE = """
 import sys, onnxruntime
 options = onnxruntime.SessionOptions()
@@ -51,14 +54,19 @@ def main() -> None:
     print("\n| family | models, bytes | pack, bytes | of one | outputs off by, allowed |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        variants = [_merged(base, args.adapters / "lora.safetensors", scale, folder) for scale in SCALES]
-        row("two, one block apart", [base, variants[3]], folder / "block", None, args.data)
-        row("the base and 8 merged LoRAs", [base, *variants], folder / "loras", 1e-4, args.data)
+        files = [args.adapters / f"lora-{at}.safetensors" for at in range(VARIANTS)]
+        variants = [_merged(base, file, folder) for file in files]
+        row("two, one block apart", [base, variants[0]], folder / "block", None, args.data)
+        row("the base and 8 trained LoRAs, merged", [base, *variants], folder / "loras", 1e-4, args.data)
+        changed = _changed(base, folder)
+        for allowed in (1e-2, 1e-3):
+            title = "the base and a block all of which changed"
+            row(title, [base, changed], folder / f"changed-{allowed}", allowed, args.data)
         row("the base and its float16", [base, _rounded(base, folder)], folder / "near", 1e-3, args.data)
         print("\n| two sessions over | matrices | private, MiB | resident, MiB |\n|---|---|---|---|")
-        files = {"one file": [base], "two files": [base, variants[3]]}
-        files["one pack"] = [folder / "block" / "minilm.onnx", folder / "block" / variants[3].name]
-        for told, paths in files.items():
+        sessions = {"one file": [base], "two files": [base, variants[0]]}
+        sessions["one pack"] = [folder / "block" / "minilm.onnx", folder / "block" / variants[0].name]
+        for told, paths in sessions.items():
             for prepacking, word in (("0", "packed anew"), ("1", "read in place")):
                 private, resident = _memory(paths, prepacking)
                 print(f"| {told}{' (one session)' if len(paths) == 1 else ''} | {word} | {private} | {resident} |")
@@ -73,11 +81,26 @@ def row(name: str, models: Sequence[Path], folder: Path, within: float | None, d
     print(f"| {name} | {before:,} | {done.size_bytes:,} | {done.size_bytes / one:.3f}x | {off} |", flush=True)
 
 
-def _merged(base: Path, adapter: Path, scale: float, folder: Path) -> Path:
-    policy = folder / f"{scale}.qpolicy"
-    (folder / "lora.safetensors").write_bytes(adapter.read_bytes())
-    policy.write_text(f'qpolicy 1\nadapter "lora.safetensors" {{ scale = {scale}, alpha = 8 }}\n', encoding="utf-8")
-    return qcc.compile(base, policy, output=folder / f"lora-{scale}.onnx").output
+def _merged(base: Path, adapter: Path, folder: Path) -> Path:
+    policy = folder / f"{adapter.stem}.qpolicy"
+    (folder / adapter.name).write_bytes(adapter.read_bytes())
+    policy.write_text(f'qpolicy 1\nadapter "{adapter.name}" {{ alpha = 8 }}\n', encoding="utf-8")
+    return qcc.compile(base, policy, output=folder / f"{adapter.stem}.onnx").output
+
+
+def _changed(base: Path, folder: Path) -> Path:
+    """Every number of the last matrices moved at random, as training of all of them does."""
+    model, draw = onnx.load(base), np.random.default_rng(0)
+    matrices = [
+        one for one in model.graph.initializer if len(one.dims) == 2 and one.dims[0] > 100 and one.dims[1] > 100
+    ]
+    for tensor in matrices[-6:]:
+        array = numpy_helper.to_array(tensor)
+        moved = array + CHANGED * array.std() * draw.standard_normal(array.shape)
+        tensor.CopyFrom(numpy_helper.from_array(moved.astype(array.dtype), tensor.name))
+    path = folder / "changed.onnx"
+    onnx.save(model, path)
+    return path
 
 
 def _rounded(base: Path, folder: Path) -> Path:

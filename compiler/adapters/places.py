@@ -11,7 +11,7 @@ from qcc.ir.graph.names import spellings
 from qcc.ir.graph.ops import Layer, Weight
 
 AGAIN = re.compile(r"#\d+$")
-FLAT = re.compile(r"^(lora|lycoris|loha|lokr)(_(unet|te\d?|transformer|prior))?_")  # names of kohya's scripts
+FLAT = re.compile(r"^(lora|lycoris|loha|lokr|oft|ia3)(_(unet|te\d?|transformer|prior))?_")  # names of kohya's scripts
 PARTS = (".weight", ".bias")
 FLOATS = ("float32", "float16", "float64", "bfloat16")
 Rule = tuple[str, str]

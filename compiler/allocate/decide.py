@@ -196,4 +196,4 @@ def _merged(plan: Plan, steps: Mapping[Pass, Sequence[PlanRow]]) -> tuple[Step, 
             others += steps_of({action: pairs})
     ordered = dict(sorted(fixed.items(), key=lambda item: item[0].order))
     phases = list(Phase)
-    return (*sorted(others, key=lambda step: phases.index(step.action.phase)), *steps_of(ordered))
+    return tuple(sorted((*others, *steps_of(ordered)), key=lambda step: phases.index(step.action.phase)))

@@ -1,5 +1,6 @@
 """Writing the file of a plan: what is open is decided, the graph raised and encoded, its file told where it is from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.console.phases import Phases
 from qcc.compiler.files.open_model import OpenModel
 from qcc.compiler.measure.evidence import Evidence
+from qcc.compiler.measure.half_ops import half_ops, in_own_numbers
 from qcc.compiler.plan.plan import Plan
 from qcc.compiler.plan.policy import export_of
 from qcc.compiler.report import lock
@@ -18,6 +20,7 @@ from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.graph.graph import Graph
 from qcc.ir.model.model import Written
+from qcc.passes.half.half import Half
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class PlanWriter:
     phases: Phases
     changed: bool
     _raised: dict[int, Graph] = field(default_factory=dict)
+    _lost: dict[tuple[int, Half], Mapping[str, str]] = field(default_factory=dict)
 
     def settled(self, plan: Plan, path: Path, diagnostics: Diagnostics) -> Settled:
         """Decide what is open of a plan and write the file; a copy of the model where it gets no smaller.
@@ -65,12 +69,24 @@ class PlanWriter:
         """The file of a decided plan, and what the passes did."""
         export = export_of(self.policy)
         raised = self._at_opset(decided, export.opset or 0)
+        halves = self._halves(raised, decided)
         with self.phases.phase("encode"):
-            built = build.run_plan(raised, decided, self.evidence.context(decided))
+            built = build.run_plan(raised, decided, replace(self.evidence.context(decided), halves=halves))
         notes = lock.provenance(self.source, self.policy, decided) | self.evidence.notes(built.edits)
         most = self.file.size_bytes if self.changed else None
         written = build.write(self.file.model, built, path, export, notes, most)
         return replace(built, edits=self.evidence.meter.shortened(built.edits, written.levels)), written
+
+    def _halves(self, raised: Graph, decided: Plan) -> Mapping[str, str]:
+        """Which ops cannot compute in half, where a plan asks for that; found out once for each graph."""
+        step = decided.half
+        if step is None:
+            return {}
+        key = id(raised), step
+        if key not in self._lost:
+            with self.phases.phase("half"):
+                self._lost[key] = half_ops(raised, step, self.data, self.phases.counter("half"))
+        return {**self._lost[key], **in_own_numbers(raised, decided)}
 
     def _at_opset(self, decided: Plan, least: int) -> Graph:
         """The graph at the opset that a plan needs, raised once."""

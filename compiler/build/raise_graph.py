@@ -20,6 +20,7 @@ from qcc.ir.graph.ops import Value
 from qcc.ir.model.model import Model, Raised
 from qcc.passes.contract.contract import G
 from qcc.passes.encode import Encode
+from qcc.passes.half.half import Half
 
 DRAWS = 2
 SIZES = (1, 2, 7)  # of free axes: one element hides what broadcasts, an odd number shows what is rounded
@@ -39,6 +40,7 @@ def needed_opset(graph: Graph, plan: Plan) -> int:
         if isinstance(step.action, Encode)
         for name in step.weights
     ]
+    needed += [step.action.opset for step in plan.steps if isinstance(step.action, Half)]
     return max(needed, default=0)
 
 

@@ -35,12 +35,13 @@ def run_plan(graph: G, plan: Plan, context: Context) -> Built[G]:
     current = graph
     edits: list[Edit] = []
     for step in plan.steps:
-        if step.action.phase is not Phase.ENCODE:
+        if step.action.phase not in (Phase.ENCODE, Phase.HALF):
             continue  # has been done, and validated
         try:
             current, done = step.action.apply(current, step.weights, context)
         except Refused as refused:
-            raise ModelError("Q410", refused.reason) from refused
+            code = "Q541" if step.action.phase is Phase.HALF else "Q410"
+            raise ModelError(code, refused.reason) from refused
         edits += done
     return Built(current, tuple(edits))
 

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import NoReturn
 
 from qcc.compiler.console import terminal
@@ -32,7 +32,17 @@ COMMANDS = {
     "targets": "list the processors that kernels can be built for, and what this machine is",
     "passes": "list what a policy may name, each with its manual page",
     "presets": "list the policies that come with qcc",
+    "init": "look at a model and write a first policy for it",
+    "report": "compare two builds by their lock files",
+    "doctor": "look at the installation: what works, what is missing, and what is lost without it",
+    "lsp": "serve an editor",
+    "completion": "write a script by which a shell completes commands and options",
 }
+FOLDERS = {
+    "language": ("check", "fmt", "explain", "passes", "presets", "lsp", "init"),
+    "machine": ("targets", "completion", "doctor"),
+}
+"""Where the modules of commands lie that are not about models."""
 EXAMPLES = """examples:
   qcc compile model.onnx                     eight bits a weight, no data needed
   qcc compile model.onnx -p my.qpolicy       as the policy says
@@ -121,7 +131,22 @@ def _dispatch(words: Sequence[str]) -> int:
     name = words[0]
     if name not in COMMANDS:
         raise _unknown(words)
-    module = importlib.import_module(f"qcc.compiler.commands.{name}")
+    module = command_module(name)
+    try:
+        arguments = parser_of(name, module).parse_intermixed_args(list(words[1:]))
+    except SystemExit as end:  # --help
+        return int(end.code or 0)
+    return int(module.run(arguments))
+
+
+def command_module(name: str) -> ModuleType:
+    """The module of a command."""
+    folder = next((f"{folder}." for folder, names in FOLDERS.items() if name in names), "")
+    return importlib.import_module(f"qcc.compiler.commands.{folder}{name}")
+
+
+def parser_of(name: str, module: ModuleType) -> Parser:
+    """A command's parser."""
     parser = Parser(
         prog=f"qcc {name}",
         description=module.__doc__,
@@ -130,11 +155,7 @@ def _dispatch(words: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.configure(parser)
-    try:
-        arguments = parser.parse_intermixed_args(list(words[1:]))
-    except SystemExit as end:  # --help
-        return int(end.code or 0)
-    return int(module.run(arguments))
+    return parser
 
 
 def _overview() -> str:
@@ -157,9 +178,9 @@ def _unknown(words: Sequence[str]) -> UsageError:
 def _format_of(words: Sequence[str]) -> str:
     """The format that errors are told in, also those of a command line that cannot be parsed."""
     for at, word in enumerate(words):
-        if word in ("--format=json", "--format=github"):
+        if word in ("--format=json", "--format=github", "--format=sarif"):
             return word.partition("=")[2]
-        if word == "--format" and words[at + 1 : at + 2] in (["json"], ["github"]):
+        if word == "--format" and words[at + 1 : at + 2] in (["json"], ["github"], ["sarif"]):
             return words[at + 1]
     return "text"
 
@@ -173,7 +194,7 @@ def _report(diagnostics: Sequence[Diagnostic], format: str, status: int) -> int:
 
 def _tell(one: Diagnostic, format: str, status: int) -> int:
     """Tell what has no page of its own."""
-    if format == "json":
+    if format in ("json", "sarif"):
         return _report([one], format, status)
     terminal.note(f"qcc: {one.message}" + (f"\n  = help: {one.help}" if one.help else ""))
     return status

@@ -4,17 +4,20 @@ Layers have the names that a policy's selectors match, as they are after cleanin
 another exporter would have called them. With --axes it shows instead which
 channels are the same throughout the model, and whether they may be permuted, scaled and rotated (docs/axes.md).
 Of a checkpoint, a GGUF or safetensors file with what GPTQ and AWQ store in one, it tells how its tensors are stored,
-and which formats of a policy store the same numbers.
+and which formats of a policy store the same numbers. What hangs beside the layers and cannot be folded into them is
+listed with the reason (docs/adapters.md).
 """
 
 import argparse
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qcc.codegen.target.interruption import held_back
 from qcc.compiler.console import terminal
 from qcc.compiler.console.fit_table import Column, Table
+from qcc.compiler.console.numbered_names import collapse, template
 from qcc.compiler.console.usage import UsageError
 from qcc.compiler.files.staging import write_whole
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
@@ -96,6 +99,8 @@ def _draw(path: Path, text: str) -> None:
 
 
 def _facts(model: "OpenModel") -> dict[str, Any]:
+    from qcc.ir.regions.unfolded import unfolded_branches  # loads the vocabulary
+
     graph, origin = model.graph, model.model.origin
     return {
         "model": str(model.path),
@@ -108,6 +113,7 @@ def _facts(model: "OpenModel") -> dict[str, Any]:
         "ops": _kinds(model),
         "cleaned": list(model.edits),
         "weights": [_weight(weight, model) for weight in graph.weights()],
+        "unfolded": [asdict(one) for one in unfolded_branches(graph)],
     }
 
 
@@ -170,6 +176,18 @@ def _write(model: "OpenModel") -> None:
     for one in facts["weights"]:
         if len(one["layers"]) > 1:
             terminal.write_line(escape(f"tied: {one['name']} is also {', '.join(one['layers'][1:])}"))
+    _write_unfolded(facts["unfolded"])
+
+
+def _write_unfolded(found: list[dict[str, Any]]) -> None:
+    """What hangs beside the layers and is no part of their weights, and why; what is alike in one line."""
+    if not found:
+        return
+    terminal.write_line("\nstays beside the layers whatever is folded:")
+    alike = collapse(found, lambda one: one["name"], lambda one: (one["what"], template(one["reason"])))
+    for name, ones in alike:
+        count = f" ({len(ones):,})" if len(ones) > 1 else ""
+        terminal.write_line(escape(f"  {ones[0]['what']} {name}{count}: {ones[0]['reason']}"))
 
 
 def _write_reach(model: "OpenModel") -> None:

@@ -56,7 +56,10 @@ def note(text: str) -> None:
 
 
 def report(diagnostics: Sequence[Diagnostic], format: str) -> None:
-    """Print diagnostics: for people on stderr, GitHub's annotations on stdout; JSON goes into the result."""
+    """Print diagnostics: for people on stderr, GitHub's annotations and SARIF on stdout; JSON goes into the result."""
+    if format == "sarif":
+        write(render(diagnostics, format="sarif"))
+        return
     if not diagnostics or format == "json":
         return
     if format == "github":

@@ -21,8 +21,9 @@ from qcc.ir.graph.ops import LAYER_KINDS, Kind
 from qcc.ir.model.options import LEAST_RAISED, MOST_RAISED, ExternalData
 from qcc.ir.vocabulary.find import OPS
 from qcc.passes.contract.contract import Activations, Invariant, Pass, Phase, Rounding, SitePass
+from qcc.passes.half.half import DTYPES
 
-ON, OFF = "on", "off"
+ON, OFF, FLOAT = "on", "off", "float"
 LOST = Metric(
     DROP,
     "<=",
@@ -164,7 +165,8 @@ def schema() -> Schema:
         properties[name] = Property(name, {**values, OFF: Off}, summary=_modulesummary(name))
     kinds = {one.name: TargetKind(one.name, one.words, one.summary) for one in targets().values()}
     depth = {name: values[ON] for name, values in asked_by("depth").items()}
-    return Schema(properties, families(), kinds, BUDGET, VERIFY, OBJECTIVES, Export, depth, ops=_ops())
+    bounds = BUDGET, VERIFY, OBJECTIVES
+    return Schema(properties, families(), kinds, *bounds, Export, depth, floats=(FLOAT, *DTYPES), ops=_ops())
 
 
 def _ops() -> dict[str, tuple[str, ...]]:

@@ -15,6 +15,7 @@ from qcc.codegen.target.target import AnyTarget, Arithmetic, Processor
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.graph.costs import Costs
 from qcc.passes.contract.contract import Pass
+from qcc.passes.half.half import Half
 
 PlanRow = tuple[str, str, str]
 """A weight, who asked for its encoding, and who for that of what its layers read."""
@@ -165,6 +166,11 @@ class Plan:
         """What the written file may take at most."""
         limits = self.allocate.limits if self.allocate else ()
         return min((one.bound for one in limits if one.metric == "size"), default=math.inf)
+
+    @property
+    def half(self) -> Half | None:
+        """The step that computes in half precision, if there is one."""
+        return next((step.action for step in self.steps if isinstance(step.action, Half)), None)
 
     @property
     def decided(self) -> bool:

@@ -21,7 +21,7 @@ def terms_of(policy: Policy) -> tuple[str, ...]:
     calibrate = policy.calibrate
     if calibrate is not None and calibrate.path is not None:
         calibrate = replace(calibrate, path=PurePath(calibrate.path).name)
-    bare = replace(policy, rules=(), depth=(), budget=(), params={}, calibrate=calibrate)
+    bare = replace(policy, rules=(), depth=(), floats=None, budget=(), params={}, calibrate=calibrate)
     lines = to_text(bare).removesuffix("\n").split("\n")  # a path may hold what else ends a line
     return tuple(line for line in lines if line != HEAD and not line.startswith(DROPPED))
 

@@ -28,10 +28,11 @@ def rows(
     done = {edit.subject: edit for edit in built.edits}
     kept = {one.weight: one.reason for one in plan.kept}
     kept |= {edit.subject: edit.text for edit in built.edits if edit.refused}
+    left = {weight.name: weight for weight in built.graph.weights()}
     return tuple(
         _encoded_row(weight, action, done.get(weight.name, Edit(weight.name, "")), loss(weight.name), chooser)
         if (action := actions.get(weight.name)) is not None
-        else _kept_row(weight, kept.get(weight.name, ""))
+        else _kept_row(weight, left.get(weight.name, weight), kept.get(weight.name, ""))
         for weight in graph.weights()
     )
 
@@ -41,10 +42,12 @@ def unencoded(rows: Iterable[LayerRow]) -> set[str]:
     return {row.name for row in rows if not row.form}
 
 
-def _kept_row(weight: Weight, reason: str) -> LayerRow:
-    bits, size, kinds = float(weight.stored_bits), weight.size_bytes, tuple(sorted(weight.kinds))
-    text = weight.given.text if weight.given else weight.dtype
-    return LayerRow(weight.name, kinds, weight.shape, text, "", size, size, bits, 0.0, None, reason)
+def _kept_row(weight: Weight, now: Weight, reason: str) -> LayerRow:
+    """The row of a weight that is not encoded; what the whole graph computes in may be narrower now."""
+    bits, kinds = float(now.stored_bits), tuple(sorted(weight.kinds))
+    text = now.given.text if now.given else now.dtype
+    sizes = now.size_bytes, weight.size_bytes
+    return LayerRow(weight.name, kinds, weight.shape, text, "", *sizes, bits, 0.0, None, reason)
 
 
 def _encoded_row(weight: Weight, action: Encode, edit: Edit, loss: float | None, chooser: Chooser) -> LayerRow:

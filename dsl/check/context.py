@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from qcc.dsl.diagnostics.diagnostic import Related
 from qcc.dsl.diagnostics.other_tools import Place
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.diagnostics.source import Span
@@ -49,6 +50,11 @@ class CheckState:
             return None
         found.used = True
         return replace(found.value, span=node.span)
+
+    def twice(self, message: str, span: Span, first: Span, help: str | None = None) -> None:
+        """Report what stands a second time, and where it stood first."""
+        related = (Related(first, "first here"),)
+        self.report.error("Q206", message, span, help=help, note=f"first at {first.location}", related=related)
 
     def quantity(self, node: syntax.WrittenNumber) -> Quantity | None:
         """A number in the base unit of its family; an unknown unit or an absurd size is reported."""

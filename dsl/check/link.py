@@ -83,9 +83,8 @@ class Linker:
         if what not in seen:
             seen[what] = node.span
             return True
-        note = f"first at {seen[what].location}"
         span = Span(node.span.source, node.span.start, node.span.start + len(what.split()[0]))
-        self.context.report.error("Q206", f"`{what}` is given twice", span, help="keep one", note=note)
+        self.context.twice(f"`{what}` is given twice", span, seen[what], help="keep one")
         return False
 
     def _version(self, statement: syntax.VersionLine, *, first: bool) -> None:
@@ -126,16 +125,14 @@ class Linker:
         if reserved(self.context, self.context.schema.kinds, name):
             return
         if name.text in scope.lets:
-            note = f"first at {scope.lets[name.text].name.span.location}"
-            self.context.report.error("Q206", f"selector `{name.text}` is defined twice", name.span, note=note)
+            self.context.twice(f"selector `{name.text}` is defined twice", name.span, scope.lets[name.text].name.span)
             return
         scope.lets[name.text] = statement
 
     def _param(self, statement: syntax.ParamLine, seen: dict[str, Span]) -> None:
         name, literal = statement.name, only_literal(statement.default)
         if f"param {name.text}" in seen:
-            note = f"first at {seen[f'param {name.text}'].location}"
-            self.context.report.error("Q206", f"parameter `{name.text}` is declared twice", name.span, note=note)
+            self.context.twice(f"parameter `{name.text}` is declared twice", name.span, seen[f"param {name.text}"])
             return
         seen[f"param {name.text}"] = name.span
         ours = len(self.chain) == 1

@@ -16,7 +16,18 @@ from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.diagnostics.spelling import did_you_mean
 from qcc.dsl.policy.options import Interval
-from qcc.dsl.policy.policy import KEEP, AdapterFile, Assignment, Bound, Calibration, DepthPart, Policy, Rule, TargetName
+from qcc.dsl.policy.policy import (
+    KEEP,
+    AdapterFile,
+    Assignment,
+    Bound,
+    Calibration,
+    DepthPart,
+    GraphFloats,
+    Policy,
+    Rule,
+    TargetName,
+)
 from qcc.dsl.policy.schema import Metric, Property, Schema
 from qcc.dsl.syntax import tree as syntax
 
@@ -61,6 +72,7 @@ class _Checker:
         self.target: TargetName | None = None
         self.calibrate: Calibration | None = None
         self.minimize: str | None = None
+        self.floats: GraphFloats | None = None
         self.bounds: dict[str, dict[tuple[str, str | None, str], Bound]] = {"budget": {}, "verify": {}}
         self.export: dict[str, GivenOption] = {}
         self.depth: dict[str, DepthPart] = {}
@@ -85,6 +97,7 @@ class _Checker:
             params=dict(spelled(self.context.params)),
             depth=tuple(self.depth.values()),
             adapters=tuple(self.adapters),
+            floats=self.floats,
         )
 
     def _bounded_loss(self) -> str:
@@ -106,6 +119,8 @@ class _Checker:
                 self.target = self._target(target)
             case syntax.CalibrateLine() as calibrate:
                 self.calibrate = self._calibrate(calibrate)
+            case syntax.GraphLine(floats=floats):
+                self.floats = self._graph(floats)
             case syntax.AdapterLine() as adapter:
                 given = self._given(adapter.settings)
                 self.adapters += read_adapter_line(self.context, adapter, given, self.adapters)
@@ -127,8 +142,7 @@ class _Checker:
         for setting in node.settings:
             name = setting.name.text
             if name in placed:
-                note = f"first at {placed[name].location}"
-                self.context.report.error("Q206", f"`{name}` is given twice", setting.name.span, note=note)
+                self.context.twice(f"`{name}` is given twice", setting.name.span, placed[name])
                 continue
             placed[name] = setting.name.span
             assignments[name] = self._assignment(setting)
@@ -197,6 +211,14 @@ class _Checker:
             words.append(text)
         return TargetName(known.name, tuple(words), node.span)
 
+    def _graph(self, floats: syntax.Name) -> GraphFloats | None:
+        known = self.context.schema.floats
+        if floats.text not in known:
+            help = did_you_mean(floats.text, known)
+            self.context.report.error("Q540", f"`graph` takes no `{floats.text}`", floats.span, help=help)
+            return None
+        return None if floats.text == known[0] else GraphFloats(floats.text, floats.span)
+
     def _calibrate(self, node: syntax.CalibrateLine) -> Calibration | None:
         options = build(self.context, "calibrate", CalibrateOptions, self._given(node.settings), node.span)
         path: str | None = None
@@ -237,9 +259,8 @@ class _Checker:
                 continue
             key = (bound.metric, bound.argument, bound.quantity.unit)
             if key in here:
-                note = f"first at {here[key].span.location}"
                 message = f"`{bound.metric}` is bounded twice"
-                self.context.report.error("Q206", message, node.span, help="keep the tighter one", note=note)
+                self.context.twice(message, node.span, here[key].span, help="keep the tighter one")
                 continue
             here[key] = bound
         # A bound of the same metric, in whatever unit and with whatever argument, replaces what a used policy asked.
@@ -272,7 +293,7 @@ class _Checker:
             if one.ours and not one.used:
                 help = f"remove it, or write `${name}` where it's meant"
                 self.context.report.warning("Q240", f"parameter `{name}` is never used", one.declared, help=help)
-        ruling = (syntax.RuleBlock, syntax.UseLine, syntax.DepthBlock, syntax.AdapterLine)
+        ruling = (syntax.GraphLine, syntax.RuleBlock, syntax.UseLine, syntax.DepthBlock, syntax.AdapterLine)
         if not any(isinstance(one.statement, ruling) for one in self.linker.statements):
             message = f"`{self.tree.span.source.name}` has no rule, so nothing is compressed"
             help = "add `rule any { weights = int8 channel }`, or `use` a preset"

@@ -21,7 +21,7 @@ _OTHER_NAMES = {
     "recurrent": ("lstm", "gru", "rnn"),
     ANY: ("all", "every", "layer", "layers"),
 }
-_OPERATORS = {
+OPERATORS = {
     "text": ("~", "!~", "==", "!="),
     "number": ("==", "!=", "<", "<=", ">", ">="),
     "size": ("==", "!=", "<", "<=", ">", ">="),
@@ -31,6 +31,7 @@ _OPERATORS = {
     "origin": ("==", "!="),
     "op": ("==", "!="),
 }
+"""The comparisons of each type of fact."""
 
 
 @dataclass
@@ -173,8 +174,8 @@ def read_predicate(context: CheckState, node: syntax.Comparison) -> select.Predi
         context.report.error("Q218", f"unknown field `{name}`", node.fact.span, help=help)
         return None
     kind = FACTS[name]
-    if node.operator not in _OPERATORS[kind]:
-        help = f"`{name}` takes {one_of(_OPERATORS[kind])}".replace("one of ", "")
+    if node.operator not in OPERATORS[kind]:
+        help = f"`{name}` takes {one_of(OPERATORS[kind])}".replace("one of ", "")
         if kind == "text":
             help = 'compare names with `~`: `name ~ "*ffn*"`, or with `==`'
         message = f"`{node.operator}` doesn't apply to `{name}`"

@@ -6,7 +6,7 @@ from typing import Literal
 
 from qcc.dsl.diagnostics.source import Span
 
-OutputFormat = Literal["text", "json", "github"]
+OutputFormat = Literal["text", "json", "github", "sarif"]
 
 
 class Severity(StrEnum):
@@ -14,6 +14,30 @@ class Severity(StrEnum):
 
     ERROR = "error"
     WARNING = "warning"
+
+
+@dataclass(frozen=True)
+class Related:
+    """Another place that a diagnostic is about, and what it has to do with it."""
+
+    span: Span
+    message: str
+
+
+@dataclass(frozen=True)
+class TextEdit:
+    """A text in the place of a span."""
+
+    span: Span
+    text: str
+
+
+@dataclass(frozen=True)
+class Fix:
+    """Edits that end a diagnostic, and what they do, in the words of its help."""
+
+    title: str
+    edits: tuple[TextEdit, ...]
 
 
 @dataclass(frozen=True)
@@ -28,6 +52,10 @@ class Diagnostic:
     note: str | None = None
     """Why it's so."""
     severity: Severity = Severity.ERROR
+    related: tuple[Related, ...] = ()
+    """Other places that it's about, such as the first of two."""
+    fixes: tuple[Fix, ...] = ()
+    """What ends it: tried on the text, not guessed (see `qcc.dsl.fixes`)."""
 
     @property
     def place(self) -> tuple[bool, str, int]:

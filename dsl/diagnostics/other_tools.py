@@ -3,7 +3,6 @@
 The words are data, in ``other_tools.toml``.
 """
 
-import tomllib
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -28,4 +27,6 @@ def told(word: str, place: Place) -> str | None:
 @lru_cache(maxsize=1)
 def other_tools() -> dict[str, dict[str, str]]:
     """The table: by place, each word's help line."""
+    import tomllib  # a text without mistakes needs none of it
+
     return tomllib.loads(_TABLE.read_text(encoding="utf-8"))

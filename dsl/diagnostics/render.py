@@ -1,4 +1,4 @@
-"""Diagnostics as text, as JSON, and for a build server."""
+"""Diagnostics as text, as JSON, for a build server, and for code scanning."""
 
 import json
 import shutil
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from qcc.dsl.diagnostics.diagnostic import Diagnostic, OutputFormat, Severity
 from qcc.dsl.diagnostics.excerpt import escape, excerpt
+from qcc.dsl.diagnostics.sarif import sarif
 from qcc.dsl.diagnostics.source import Span
 
 PRINTED_AT_MOST = 50
@@ -17,12 +18,14 @@ LONGEST_MESSAGE = 400
 def render(
     diagnostics: Sequence[Diagnostic], *, format: OutputFormat = "text", color: bool = False, width: int | None = None
 ) -> str:
-    """Diagnostics as text for people, JSON for tools, or GitHub's annotations.
+    """Diagnostics as text for people, JSON for tools, GitHub's annotations, or SARIF.
 
     ``width`` is the terminal's, in columns; without it the terminal is asked.
     """
     if format == "json":
         return json.dumps([_json(one) for one in diagnostics], indent=2, ensure_ascii=False) + "\n"
+    if format == "sarif":
+        return json.dumps(sarif(diagnostics), indent=2, ensure_ascii=False) + "\n"
     if format == "github":
         return "".join(_github(one) + "\n" for one in diagnostics)
     width = max(40, width or shutil.get_terminal_size((120, 24)).columns)
@@ -72,10 +75,21 @@ def _json(one: Diagnostic) -> dict[str, object]:
         "note": one.note,
     }
     if one.span is not None:
-        last = Span(one.span.source, one.span.end, one.span.end)
-        entry |= {"file": one.span.source.name, "line": one.span.line, "column": one.span.column}
-        entry |= {"end_line": last.line, "end_column": last.column}
+        entry |= _place(one.span)
+    if one.related:
+        entry["related"] = [{"message": other.message, **_place(other.span)} for other in one.related]
+    if one.fixes:
+        entry["fixes"] = [
+            {"title": fix.title, "edits": [{**_place(edit.span), "text": edit.text} for edit in fix.edits]}
+            for fix in one.fixes
+        ]
     return entry
+
+
+def _place(span: Span) -> dict[str, object]:
+    last = Span(span.source, span.end, span.end)
+    place = {"file": span.source.name, "line": span.line, "column": span.column}
+    return {**place, "end_line": last.line, "end_column": last.column}
 
 
 def _github(one: Diagnostic) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from qcc.dsl.diagnostics.diagnostic import Diagnostic, Severity
+from qcc.dsl.diagnostics.diagnostic import Diagnostic, Related, Severity
 from qcc.dsl.diagnostics.render import render
 from qcc.dsl.diagnostics.source import Span
 
@@ -28,16 +28,30 @@ class Diagnostics:
     found: list[Diagnostic] = field(default_factory=list)
 
     def error(
-        self, code: str, message: str, span: Span | None = None, *, help: str | None = None, note: str | None = None
+        self,
+        code: str,
+        message: str,
+        span: Span | None = None,
+        *,
+        help: str | None = None,
+        note: str | None = None,
+        related: tuple[Related, ...] = (),
     ) -> None:
         """Note an error."""
-        self.found.append(Diagnostic(code, message, span, help, note))
+        self.found.append(Diagnostic(code, message, span, help, note, Severity.ERROR, related))
 
     def warning(
-        self, code: str, message: str, span: Span | None = None, *, help: str | None = None, note: str | None = None
+        self,
+        code: str,
+        message: str,
+        span: Span | None = None,
+        *,
+        help: str | None = None,
+        note: str | None = None,
+        related: tuple[Related, ...] = (),
     ) -> None:
         """Note a warning."""
-        self.found.append(Diagnostic(code, message, span, help, note, Severity.WARNING))
+        self.found.append(Diagnostic(code, message, span, help, note, Severity.WARNING, related))
 
     def forget(self, codes: Collection[str]) -> None:
         """Leave out warnings of some codes, about what has been done anew."""

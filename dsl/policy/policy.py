@@ -132,6 +132,19 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class GraphFloats:
+    """The type of numbers in which the whole graph computes."""
+
+    name: str
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def text(self) -> str:
+        """The statement as the language spells it."""
+        return f"graph {self.name}"
+
+
+@dataclass(frozen=True)
 class AdapterFile:
     """What fine-tuning changed in the weights, in a file beside the model."""
 
@@ -210,6 +223,8 @@ class Policy:
     """Which blocks the model loses."""
     adapters: tuple[AdapterFile, ...] = ()
     """What the model's weights become before anything else is done."""
+    floats: GraphFloats | None = None
+    """What the whole graph computes in, if it is another type than the one it came in."""
     digest: str = field(default="", compare=False, repr=False)
     """Of the policy that this one is a part of; its own if it is empty."""
 
@@ -241,6 +256,8 @@ def _lines(policy: Policy) -> Iterator[str]:
     if policy.calibrate is not None:
         yield _calibrate_text(policy.calibrate)
     yield from (one.text for one in policy.adapters)
+    if policy.floats is not None:
+        yield policy.floats.text
     for rule in policy.rules:
         yield f"rule {rule.selector.text} {{"
         for one in rule.assignments:

@@ -131,5 +131,7 @@ class Schema:
     """The settings of ``depth``, which name layers, with the dataclass that each becomes."""
     kinds: tuple[str, ...] = ("linear", "conv", "embedding", "recurrent")
     """Classes of layers, beside ``any``."""
+    floats: tuple[str, ...] = ()
+    """The types that ``graph`` may name; the first is what there is without it."""
     ops: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What layers do, with what others call it, in lower case without separators."""

@@ -105,6 +105,9 @@ class _TreeBuilder(Transformer[Token, syntax.SyntaxNode]):
         data = self.string(children[1:]) if children[1].type == "STRING" else self._word(children[1])
         return syntax.CalibrateLine(self.span(children[0], children[-1]), data, tuple(children[3:-1]))
 
+    def graph(self, children: Children) -> syntax.GraphLine:
+        return syntax.GraphLine(self.span(children[0], children[1]), self._word(children[1]))
+
     def adapter(self, children: Children) -> syntax.AdapterLine:
         return syntax.AdapterLine(
             self.span(children[0], children[-1]), self.string(children[1:]), tuple(children[3:-1])

@@ -22,6 +22,7 @@ STATEMENTS = (
         "param",
         "target",
         "calibrate",
+        "graph",
         "adapter",
         "let",
         "rule",

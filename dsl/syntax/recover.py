@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 from lark import Token, UnexpectedToken
 
+from qcc.dsl.diagnostics.diagnostic import Related
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.diagnostics.source import Source, Span
 from qcc.dsl.syntax.build_tree import CLOSING, OPENING, OPERATORS, TooDeepError, build_tree, tokens
 from qcc.dsl.syntax.failure import FailurePlace
 from qcc.dsl.syntax.syntax_errors import report_syntax_error
 
-BLOCKLESS = frozenset({"QPOLICY", "USE", "PARAM", "TARGET", "LET", "MINIMIZE"})
+BLOCKLESS = frozenset({"QPOLICY", "USE", "PARAM", "TARGET", "LET", "MINIMIZE", "GRAPH"})
 """Statements that have no `{ ... }` of their own."""
 KEYWORDS = BLOCKLESS | {"CALIBRATE", "ADAPTER", "RULE", "BUDGET", "VERIFY", "EXPORT", "DEPTH"}
 
@@ -141,8 +142,9 @@ class _Cutter:
             expected = _SHOWN[_PAIRS[self.inner[-1].type]]
             if not self.broken:
                 message = f"expected `{expected}`, found `{token}`"
-                note = f"`{self.inner[-1]}` was opened at {self._span(self.inner[-1]).location}"
-                self.report.error("Q102", message, self._span(token), note=note)
+                opened = self._span(self.inner[-1])
+                note, related = f"`{self.inner[-1]}` was opened at {opened.location}", (Related(opened, "opened here"),)
+                self.report.error("Q102", message, self._span(token), note=note, related=related)
             self.broken = True
             self.inner.pop()
         else:

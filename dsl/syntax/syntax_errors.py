@@ -70,7 +70,13 @@ _PHRASES = {
     "NUMBER": "a number",
     "NAME": "a name",
 }
-_NAMES = {"MINIMIZE": "an objective", "TARGET": "a target", "LET": "a name", "PARAM": "a name"}
+_NAMES = {
+    "MINIMIZE": "an objective",
+    "GRAPH": "a type of numbers",
+    "TARGET": "a target",
+    "LET": "a name",
+    "PARAM": "a name",
+}
 
 
 def _phrase(accepts: Set[str], before: str) -> str:

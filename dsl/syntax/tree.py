@@ -223,6 +223,13 @@ class CalibrateLine(SyntaxNode):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class GraphLine(SyntaxNode):
+    """``graph type``."""
+
+    floats: Name
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class AdapterLine(SyntaxNode):
     """``adapter "file" { settings }``."""
 
@@ -287,6 +294,7 @@ Statement = (
     | ParamLine
     | TargetLine
     | CalibrateLine
+    | GraphLine
     | AdapterLine
     | LetLine
     | RuleBlock

@@ -50,11 +50,13 @@ class DeltaParts:
         arrays: by their roles, in float64; those that all layers share are among them.
         scaling: what a product of a rank is multiplied by, as the file or its settings say.
         settings: what stands beside the file.
+        alpha: what the file itself says at this layer, if it does.
     """
 
     arrays: Mapping[str, Array]
     scaling: Callable[[int], float]
     settings: Mapping[str, object]
+    alpha: float | None = None
 
     def __getitem__(self, role: str) -> Array:
         return self.arrays[role]
@@ -73,7 +75,8 @@ class Delta(ABC):
 
     Args:
         label: what reports call it.
-        endings: how the names of its tensors end, by role; the longest ending of all kinds wins.
+        endings: how the names of its tensors end, by role; the longest ending of all kinds wins, and of kinds with
+            the same that of which the layer has more.
         needed: the roles of which one set must be there.
         shared: the roles whose tensors stand once in a file, for all layers.
     """

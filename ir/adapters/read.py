@@ -25,12 +25,13 @@ NOTED = ("lora_alpha", "alpha", "ss_network_alpha")
 OWN_RANK = ("lora_down", "lora.down")  # whoever writes so means a scale of one where nothing is said
 FOREIGN = (
     (r"prompt|prefix", "prompts and prefixes are fed to a model, and are no part of its weights"),
-    (r"o?ft_|boft", "rotations of weights are not read"),
+    (r"oft_", "of rotations those are read that kohya's scripts, LyCORIS and new versions of peft write"),
     (r"adapter|bottleneck|houlsby|pfeiffer", "layers with an activation between change no weight"),
     (r"gate|router|expert", "what depends on the input changes no weight"),
 )
 UNKNOWN = "no kind of adapter has tensors of such names"
 AdapterKey = tuple[str, type[Delta]]
+_Role = tuple[type[Delta], str]
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class AdapterTensors:
         if wrong is not None:
             raise Refused(f"`{wrong}` has numbers that are not finite")
         own = any(name.rpartition(module)[2].lstrip(".").startswith(OWN_RANK) for name in names.values())
-        return DeltaParts(arrays, partial(self._scaling, module, own), self.settings)
+        return DeltaParts(arrays, partial(self._scaling, module, own), self.settings, self._own_alpha(module))
 
     def _scaling(self, module: str, own: bool, rank: int) -> float:
         """Alpha over rank."""
@@ -123,8 +124,8 @@ class AdapterTensors:
     def _alpha(self, module: str) -> float | None:
         if self.source.alpha is not None:
             return self.source.alpha
-        if f"{module}{ALPHA}" in self.file:
-            return float(np.asarray(self.file[f"{module}{ALPHA}"], np.float64).reshape(-1)[0])
+        if (own := self._own_alpha(module)) is not None:
+            return own
         patterns = self.settings.get("alpha_pattern")
         for pattern, value in patterns.items() if isinstance(patterns, dict) else ():
             if module == pattern or module.endswith(f".{pattern}"):
@@ -132,6 +133,13 @@ class AdapterTensors:
         told = (self.settings.get(name) for name in ("lora_alpha", "alpha"))
         noted = (self.file.notes.get(name) for name in NOTED)
         return next((alpha for one in (*told, *noted) if (alpha := _number(one)) is not None), None)
+
+    def _own_alpha(self, module: str) -> float | None:
+        name = f"{module}{ALPHA}"
+        if name not in self.file:
+            return None
+        held = np.asarray(self.file[name], np.float64).reshape(-1)
+        return float(held[0]) if held.size and np.isfinite(held[0]) else None
 
 
 def read_adapter(source: AdapterSource) -> AdapterTensors:
@@ -143,18 +151,21 @@ def read_adapter(source: AdapterSource) -> AdapterTensors:
     file = read_tensors(source.path)
     found: dict[AdapterKey, dict[str, str]] = {}
     shared: dict[type[Delta], dict[str, str]] = {}
-    unread = list[str]()
+    unread, unclear = list[str](), list[tuple[str, str, tuple[_Role, ...]]]()
     for name in file:
         plain = WRAPPERS.sub("", name)
-        ending = next((one for one in _endings() if plain.endswith(one[0])), None)
-        if ending is not None:
-            text, kind, role = ending
-            if role in kind.shared:
-                shared.setdefault(kind, {})[role] = name
-            else:
-                found.setdefault((plain.removesuffix(text), kind), {})[role] = name
-        elif not plain.endswith(ALPHA):
+        text, roles = next((one for one in _endings() if plain.endswith(one[0])), ("", ()))
+        module = plain.removesuffix(text)
+        if len(roles) > 1:
+            unclear.append((name, module, roles))
+        for kind, role in roles if len(roles) == 1 else ():
+            held = shared.setdefault(kind, {}) if role in kind.shared else found.setdefault((module, kind), {})
+            held[role] = name
+        if not roles and not plain.endswith(ALPHA):
             unread.append(name)
+    for name, module, roles in unclear:
+        kind, role = next((one for one in roles if (module, one[0]) in found), roles[-1])
+        found.setdefault((module, kind), {})[role] = name
     return AdapterTensors(source, file, _settings(source.path), found, shared, tuple(unread))
 
 
@@ -164,11 +175,15 @@ def why_unread(name: str) -> str:
 
 
 @lru_cache
-def _endings() -> tuple[tuple[str, type[Delta], str], ...]:
-    """The endings of names, the longest first, with kind and role."""
+def _endings() -> tuple[tuple[str, tuple[_Role, ...]], ...]:
+    """The endings of names, the longest first, with the roles that they may be; those that need more come first."""
     kinds: tuple[type[Delta], ...] = classes(qcc.ir.adapters.kinds, Delta)  # type: ignore[type-abstract]
-    found = [(f".{text}", kind, role) for kind in kinds for role, texts in kind.endings.items() for text in texts]
-    return tuple(sorted(found, key=lambda one: -len(one[0])))
+    found: dict[str, list[_Role]] = {}
+    for kind in sorted(kinds, key=lambda one: -min(map(len, one.needed))):
+        for role, texts in kind.endings.items():
+            for text in texts:
+                found.setdefault(f".{text}", []).append((kind, role))
+    return tuple((text, tuple(found[text])) for text in sorted(found, key=lambda one: -len(one)))
 
 
 def _settings(path: Path) -> Mapping[str, object]:

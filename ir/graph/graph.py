@@ -6,7 +6,7 @@ is encoded, so that a table tied between an embedding and a head is encoded, and
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, Self
 
@@ -229,6 +229,34 @@ class Graph(ABC):
         before, after = needed(self, values), needed(self, returned, values)
         first = self.between([name for name in fed if name in before], values)
         return first, self.between([*(name for name in fed if name in after), *values], returned)
+
+    def castable(self, dtype: str) -> frozenset[str]:
+        """The ops that read or make float32 and could do so in another float type; by default none.
+
+        Among them are those that read numbers and look only at their shapes.
+
+        Args:
+            dtype: numpy's name of the type.
+        """
+        return frozenset()
+
+    def cast(self, ops: Collection[str], dtype: str) -> int:
+        """Let ops compute in another float type than float32.
+
+        What they read that is made elsewhere is cast, as is what others read that they make, each value once. Their
+        constants become constants of that type. What the graph is fed and returns keeps its type.
+
+        Args:
+            ops: of those that are `castable`.
+            dtype: numpy's name of the type.
+
+        Returns:
+            How many casts there are.
+
+        Raises:
+            Refused: an op cannot; nothing has changed.
+        """
+        raise Refused("this kind of graph computes in the types that it has")
 
     @abstractmethod
     def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]] | None = None) -> str:

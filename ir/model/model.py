@@ -175,6 +175,14 @@ class Model(ABC, Generic[G]):
             ModelError: the runtime refuses it.
         """
 
+    def emulation(self, written: Path) -> Runner:
+        """Runs a file that `write` made so that each op of half precision rounds what it makes, on any runtime.
+
+        Raises:
+            ModelError: the runtime refuses it.
+        """
+        return self.runner(written)
+
 
 AnyModel = Model[Any]
 """Of a framework that whoever holds it need not know."""

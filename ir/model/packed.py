@@ -56,7 +56,34 @@ class Sparsely:
         return f"{self.count:,} numbers"
 
 
-Rebuilt = NarrowDelta | Sparsely
+@dataclass(frozen=True)
+class TwoBitDelta:
+    """``base`` with multiples of -3, -1, 1 and 3 added, some a number: each row of each level has a size of its own.
+
+    Args:
+        base: the digest of the other constant.
+        codes: of the blob of bytes ``[rows, levels, columns / 4]``, rounded up: four codes each, the lowest first.
+        sizes: of the blob of floats ``[rows, 1, levels]``.
+        levels: how many there are.
+    """
+
+    base: str
+    codes: str
+    sizes: str
+    levels: int
+
+    @property
+    def blobs(self) -> tuple[str, ...]:
+        """All that it is computed of."""
+        return self.base, self.codes, self.sizes
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        return f"{2 * self.levels} bits a number"
+
+
+Rebuilt = NarrowDelta | Sparsely | TwoBitDelta
 
 
 class PackSource(ABC):

@@ -4,7 +4,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -44,7 +44,6 @@ from qcc.ir.onnx.file import load as onnx_load
 from qcc.ir.onnx.file import save as onnx_save
 from qcc.ir.onnx.file.bodies import bodies, sink
 from qcc.ir.onnx.file.external import open_in, relative_to
-from qcc.ir.onnx.file.load import array_of
 from qcc.ir.onnx.file.opset import raise_opset
 from qcc.ir.onnx.given.put_back import put_back
 from qcc.ir.onnx.graph.attributes import attributes
@@ -57,6 +56,7 @@ from qcc.ir.onnx.graph.run import OnnxRunner
 from qcc.ir.onnx.graph.simplify import lift, simplify
 from qcc.ir.onnx.graph.uses import USES
 from qcc.ir.onnx.graph.values import VALUE_OPSET, write_rounded
+from qcc.ir.onnx.half.cast import cast, castable, check_castable
 
 GIVEN_NAME = re.compile(r"node(_\d+)?")  # what the library calls an op that has no name
 LAYER = "qcc.layer"  # metadata of a node: what its layer is called, however its weight is
@@ -207,6 +207,14 @@ class OnnxGraph(Graph):
         self._keep_names()
         OnnxEditor(self.model.graph).retype(value, ir.DataType.from_numpy(np.dtype(dtype)))
 
+    def castable(self, dtype: str) -> frozenset[str]:
+        return castable(self.model, dtype)
+
+    def cast(self, ops: Collection[str], dtype: str) -> int:
+        check_castable(self.model, ops, dtype)
+        self._keep_names()
+        return cast(self.model, ops, dtype)
+
     def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]] | None = None) -> str:
         check_value(self, value, encoded.encoding)
         if self._rounded.get(value) == encoded.encoding:
@@ -230,10 +238,7 @@ class OnnxGraph(Graph):
         return write(form, self.model, weight, encoded, regions)
 
     def require_opset(self, opset: int) -> tuple[str, ...]:
-        """Raise the model's default opset where it is lower.
-
-        Returns:
-            The types of the ops whose definitions differ; none where nothing was raised, or where all are the same.
+        """Raise the model's default opset where it is lower; the types of the ops whose definitions differ then.
 
         Raises:
             ModelError: a node has no equivalent there; the model is as it was.
@@ -260,23 +265,24 @@ class OnnxGraph(Graph):
             if name in graph.initializers and graph.initializers[name] not in graph.inputs:
                 graph.inputs.append(graph.initializers[name])
         lent = take_out(graph, self.folder, free)
-        functions = tuple(self.model.functions.values())
         version = max(self.model.ir_version, onnx_save.ir_version(self.opset, 0))
-        proto = ir.serde.serialize_model(ir.Model(graph, ir_version=version, functions=functions))
+        proto = ir.serde.serialize_model(
+            ir.Model(graph, ir_version=version, functions=[*self.model.functions.values()])
+        )
         relative_to(proto, self.folder)
         return OnnxRunner(proto, self.folder, lent, optimise=optimise)
 
     def digest(self) -> str:
         found = hashlib.sha256(self._proto().SerializeToString(deterministic=True))
         for name, value in self.model.graph.initializers.items():
-            array = array_of(value) if isinstance(value.const_value, ir.ExternalTensor) else None
+            array = onnx_load.array_of(value) if isinstance(value.const_value, ir.ExternalTensor) else None
             found.update(name.encode())
             if array is not None:
                 found.update(np.ascontiguousarray(array).data.cast("B"))
         return found.hexdigest()
 
-    def _proto(self) -> onnx.ModelProto:
-        proto = ir.serde.serialize_model(self.model)
+    def _proto(self, part: ir.Model | None = None) -> onnx.ModelProto:
+        proto = ir.serde.serialize_model(part or self.model)
         relative_to(proto, self.folder)
         return proto
 
@@ -285,7 +291,7 @@ class OnnxGraph(Graph):
         return _revived, (self._proto().SerializeToString(), self.folder, self._data_files, self.note_bytes)
 
     def size_bytes(self) -> int:
-        """The size of the file that `save` would write, without writing it."""
+        """Of the file that `save` would write."""
         return onnx_save.size_bytes(self._stripped())
 
     def data_files(self) -> list[str]:
@@ -342,9 +348,7 @@ class OnnxGraph(Graph):
 
     def _forget(self) -> None:
         """The graph changes: what was found out about it holds no more."""
-        self._weights = None
-        self._values = None
-        self._ops = None
+        self._weights = self._values = self._ops = None
 
 
 def _revived(content: bytes, folder: Path, data_files: tuple[str, ...], note_bytes: int) -> OnnxGraph:

@@ -13,6 +13,7 @@ from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.file.copy import copy_model
 from qcc.ir.onnx.file.save import whole_size
 from qcc.ir.onnx.graph.run import OnnxRunner, reference
+from qcc.ir.onnx.half.emulate import emulate
 
 
 class OnnxModel(Model[OnnxGraph]):
@@ -89,6 +90,12 @@ class OnnxModel(Model[OnnxGraph]):
 
     def copy(self, path: Path, written: Path | None = None) -> Written:
         return copy_model(written or self.path, path)
+
+    def emulation(self, written: Path) -> Runner:
+        graph = OnnxGraph.load(written)
+        fed, returned = ([value.name for value in values] for values in (graph.inputs, graph.outputs))
+        emulate(graph.model)
+        return graph.runner(fed, returned, optimise=False)
 
     def runner(self, written: Path, library: Path | None = None, providers: Sequence[str] = ()) -> Runner:
         return OnnxRunner(written, library=library, providers=providers)

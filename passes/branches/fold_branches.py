@@ -12,6 +12,7 @@ from qcc.ir.graph.ops import Array, Kind, Layer
 from qcc.ir.regions.affine import LinearRegion
 from qcc.ir.regions.flow import Flow
 from qcc.ir.regions.linear import linear_regions, product_of
+from qcc.ir.regions.unfolded import unfolded_branches
 from qcc.ir.regions.windows import UNLIKE, Window, is_same, kernel_of, window_regions
 from qcc.passes.channels.affine import LayerUse, Wiring, put_bias, takes_affine
 from qcc.passes.contract.contract import Context, Edit, Invariant, Phase, Restructure, Site
@@ -35,8 +36,8 @@ class FoldBranches(Restructure):
 
     It is done where fewer ops are left and no more bytes: a factor pair with a narrow middle and nothing beside it
     stays as it is. It is refused where the paths turn out to treat places differently. Adapters with an activation
-    inside, prompts and gates that depend on data are no products, and stay; so do prefixes, which are rows beside
-    keys and values and no part of a weight.
+    inside and gates that depend on data are no products, and stay, with the reason; so do prompts and prefixes,
+    which are rows beside what is computed and no part of a weight. `qcc inspect` lists all that stays.
 
     Fold before anything that rounds: a branch that was trained beside a weight in float is not what it was beside the
     rounded one, and costs bytes and time of its own.
@@ -51,8 +52,8 @@ class FoldBranches(Restructure):
     after: ClassVar[tuple[str, ...]] = ("clean",)
 
     def sites(self, graph: Graph, targets: Sequence[str]) -> Sequence[Site]:
-        """The regions of which a target is a part; one that would take more bytes as a product is refused."""
-        return [branch.site for branch in _branches(graph, targets)]
+        """The regions of which a target is a part; what would take more bytes as a product, or is none, is refused."""
+        return [*(branch.site for branch in _branches(graph, targets)), *_staying(graph, targets)]
 
     def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
         """Fold, the last first, until nothing is left to be folded: what is folded may be a part of more."""
@@ -62,7 +63,8 @@ class FoldBranches(Restructure):
             found = _branches(graph, targets, refused)
             left = [branch for branch in found if context.takes(branch.site.subject)]
             if not left:
-                return [*edits, *_apart(refused.values(), folded)]
+                staying = [site.refusal for site in _staying(graph, targets) if context.takes(site.subject)]
+                return [*edits, *_apart(refused.values(), folded), *staying]
             for branch in left:  # those that end last come first, so that what others start at is still there
                 context.progress(branch.site.subject)
                 before = len(graph.ops())
@@ -106,6 +108,12 @@ def _branches(graph: Graph, targets: Sequence[str], known: Container[tuple[str, 
             kept.append(branch)
             taken |= branch.region.ops
     return kept
+
+
+def _staying(graph: Graph, targets: Sequence[str]) -> list[Site]:
+    """What hangs beside layers and is no product, whatever it would take."""
+    found = [one for one in unfolded_branches(graph) if set(one.weights) & set(targets)]
+    return [Site(one.name, one.weights, f"it is no product: {one.reason}") for one in found]
 
 
 def _apart(refused: Iterable[tuple[frozenset[str], Edit]], folded: Collection[str]) -> list[Edit]:

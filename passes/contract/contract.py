@@ -47,6 +47,7 @@ class Phase(StrEnum):
     STRUCTURE = "structure"
     REWRITE = "rewrite"
     ENCODE = "encode"
+    HALF = "half"
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,8 @@ class Context:
     to be treated: a search for a guilty one leaves some out. ``became`` is told what weights are stored as. ``advice``
     remembers what data recommends in place of a way of rounding, while weights and moments are the same. ``lookups``
     tells, by weight name and by what tells it, how the rows of a table are looked up.
+    ``halves`` tells, by the name of an op that there was before anything was encoded, why it cannot compute in half
+    precision; nothing where it can.
     ``chosen`` holds what weights are to be stored as, and why, by name, where that has been found in order.
     """
 
@@ -125,6 +128,7 @@ class Context:
     advice: "MutableMapping[Hashable, tuple[Rounding, str]]" = field(default_factory=dict)
     lookups: Mapping[str, Mapping[str, Lookups]] = field(default_factory=dict)
     chosen: Mapping[str, tuple[Encoded, str]] = field(default_factory=dict)
+    halves: Mapping[str, str] = field(default_factory=dict)
 
     def blocked(self, name: str) -> Blocked | None:
         """What a weight will be stored in, if that is codes by blocks."""

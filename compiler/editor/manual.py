@@ -1,9 +1,5 @@
-"""List what a policy may name: passes, properties of rules with their methods, formats, targets and bounds.
+"""The manual: a page for everything that a policy may name."""
 
-With NAME the manual page of one of them.
-"""
-
-import argparse
 import inspect
 import math
 from collections.abc import Callable
@@ -11,24 +7,10 @@ from dataclasses import dataclass
 
 from qcc.compiler.console import terminal
 from qcc.compiler.plan.catalog import after, passes, promises, schema
-from qcc.dsl.diagnostics.diagnostic import Diagnostic
-from qcc.dsl.diagnostics.report import QccError
-from qcc.dsl.diagnostics.spelling import did_you_mean
 from qcc.dsl.policy.options import describe
 from qcc.dsl.policy.schema import FormatFamily, Metric, Off, Property, TargetKind, Word
 from qcc.dsl.syntax.literals import FAMILIES
 from qcc.passes.contract.contract import Pass, SitePass
-
-EXAMPLES = """examples:
-  qcc passes               what a policy may name
-  qcc passes gptq          a manual page
-"""
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument("name", metavar="NAME", nargs="?", help="what to show the manual page of")
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="how to print (default: text)")
 
 
 @dataclass(frozen=True)
@@ -44,26 +26,6 @@ class ManualEntry:
     def value(self) -> str:
         """The name without the property that it is a value of."""
         return self.name.rpartition(" = ")[2]
-
-
-def run(args: argparse.Namespace) -> int:
-    """List or show."""
-    listed = entries()
-    if args.name is not None:
-        named = [entry for entry in listed if entry.name == args.name]
-        listed = named or [entry for entry in listed if entry.value == args.name]
-    if not listed:
-        names = [name for entry in entries() for name in (entry.name, entry.value)]
-        help = did_you_mean(args.name, names)
-        raise QccError([Diagnostic("Q304", f"nothing is called `{args.name}`", help=help)])
-    if args.format == "json":
-        found = [{"section": e.section, "name": e.name, "summary": e.summary, "page": e.page()} for e in listed]
-        terminal.write_json({"entries": found, "diagnostics": []})
-    elif args.name is not None:
-        terminal.write("\n".join(entry.page() for entry in listed))
-    else:
-        _write_list(listed)
-    return 0
 
 
 def entries() -> list[ManualEntry]:
@@ -96,17 +58,6 @@ def entries() -> list[ManualEntry]:
 def _value_name(keyword: str, method: type) -> str:
     """A pass goes by its property and its value: several may be called ``on``."""
     return f"{method.property} = {keyword}" if issubclass(method, SitePass) else keyword
-
-
-def _write_list(listed: list[ManualEntry]) -> None:
-    width = max(len(entry.name) for entry in listed)
-    section = ""
-    for entry in listed:
-        if entry.section != section:
-            terminal.write_line(("\n" if section else "") + terminal.paint(f"{entry.section}:", "bold"))
-            section = entry.section
-        terminal.write_line(f"  {entry.name:<{width}}  {entry.summary}".rstrip())
-    terminal.write_line("\n`qcc passes NAME` shows a manual page.")
 
 
 def _summary(definition: type) -> str:

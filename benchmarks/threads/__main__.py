@@ -110,7 +110,7 @@ def report_ops(model: Path, threads: Sequence[int], inputs: Mapping[str, np.ndar
     library = kernels_beside(model) if kernels_beside(model).is_file() else None
     kinds: dict[str, list[float]] = {}
     for at, count in enumerate(threads):
-        for node in profiled(model, library, count, inputs, rounds):
+        for node in profiled(model, library, count, dict(inputs), rounds):
             taken = kinds.setdefault(node.op, [0.0] * len(threads))
             taken[at] += node.seconds
     print(f"\n{model.name}: ms of nodes by threads\n{'':44}" + "".join(f"{count:9}" for count in threads))

@@ -6,6 +6,7 @@ whether the policy fits that model: selectors that match nothing, formats that a
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from qcc.codegen.target.interruption import held_back
@@ -17,7 +18,9 @@ from qcc.dsl.check.reach import check_reach
 from qcc.dsl.diagnostics.diagnostic import Diagnostic, Severity
 from qcc.dsl.diagnostics.excerpt import escape
 from qcc.dsl.diagnostics.report import Diagnostics, QccError
-from qcc.dsl.load import load_text
+from qcc.dsl.diagnostics.source import Source
+from qcc.dsl.fixes import Judge, with_fixes
+from qcc.dsl.load import faults, load_text, preset_names
 from qcc.dsl.policy.policy import Policy
 
 STDIN = "-"
@@ -26,6 +29,7 @@ EXAMPLES = """examples:
   qcc check my.qpolicy                       what is wrong with it
   qcc check my.qpolicy --model model.onnx    whether it fits a model, too
   qcc check - < my.qpolicy                   from standard input
+  qcc check my.qpolicy --format sarif        for code scanning, with what ends each diagnostic
 """
 
 
@@ -35,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("policies", metavar="POLICY", nargs="+", help="a .qpolicy file, a preset, or - for standard input")
     add("--model", metavar="MODEL", type=Path, help="an .onnx or .pt2 file that the policies must fit")
     add_definitions(parser)
-    add("--format", choices=("text", "json", "github"), default="text", help="how to print (default: text)")
+    add("--format", choices=("text", "json", "github", "sarif"), default="text", help="how to print (default: text)")
     add("-q", "--quiet", action="store_true", help="print nothing but errors and warnings")
 
 
@@ -52,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if args.format == "json":
         terminal.write_json({"ok": not failed, "diagnostics": terminal.as_json(found)})
         return int(failed)
-    if not args.quiet:
+    if not args.quiet and args.format != "sarif":
         for line in accepted:
             terminal.write_line(escape(line))
     terminal.report(found, args.format)
@@ -70,14 +74,29 @@ def _check(name: str, args: argparse.Namespace) -> tuple[list[Diagnostic], str]:
         if args.model is not None:
             summary += f"; {_bound(policy, args.model, report)}"
     except QccError as error:
-        return list(dict.fromkeys((*report.warnings, *error.diagnostics))), ""
-    return [*report.warnings], summary
+        return _fixed(list(dict.fromkeys((*report.warnings, *error.diagnostics))), name, args), ""
+    return _fixed([*report.warnings], name, args), summary
 
 
 def _load(name: str, given: dict[str, str], report: Diagnostics) -> Policy:
     if name != STDIN:
         return load_policy(name, given, report=report)
     return load_text(sys.stdin.read(), schema(), "<stdin>", Path(), given, report=report)
+
+
+def _fixed(found: list[Diagnostic], name: str, args: argparse.Namespace) -> list[Diagnostic]:
+    """Diagnostics with what ends them, for formats that have room for it."""
+    if not found or args.format not in ("json", "sarif") or name in preset_names():
+        return found
+    sources = {one.span.source for one in found if one.span is not None and one.span.source.name in (name, "<stdin>")}
+    for source in sources:
+        root = Path(name).parent if name != STDIN else Path()
+        found = with_fixes(found, source, _judge(source, root, definitions(args)))
+    return found
+
+
+def _judge(source: Source, root: Path, given: dict[str, str]) -> Judge:
+    return lambda text: faults(replace(source, text=text), schema(), root, given)[1]
 
 
 def _bound(policy: Policy, path: Path, report: Diagnostics) -> str:

@@ -1,0 +1,1 @@
+"""How fast `qcc lsp` answers."""

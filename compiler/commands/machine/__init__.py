@@ -1,0 +1,1 @@
+"""Commands about the machine, and about the command line itself."""

@@ -1,0 +1,1 @@
+"""What editors ask of the language: diagnostics as one types, completion, pages, names, fixes, hints."""

@@ -1,0 +1,1 @@
+"""Ops of half precision: made, and emulated."""

@@ -1,0 +1,241 @@
+"""Half precision of the whole graph: what loses its numbers stays float32, and the file computes what it says."""
+
+from collections.abc import Mapping
+from itertools import chain, combinations
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import qcc
+from qcc.compiler.measure.half_bounds import value_bounds
+from qcc.compiler.plan.policy import load_policy
+from qcc.compiler.plan.read_text import from_text
+from qcc.compiler.plan.text import to_text
+from qcc.compiler.report.result import Result
+from qcc.dsl.diagnostics.source import Source
+from qcc.ir.errors import Refused
+from qcc.ir.graph.ops import Array
+from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.ir.onnx.model import OnnxModel
+from qcc.passes.contract.contract import Context
+from qcc.passes.half.half import Half
+from qcc.passes.half.sides import CAST_BYTES, FLOAT_BYTES, Flowing, sides
+from tests.onnx_models import parse, random
+
+BODY = """
+g (float[N, 8] x) => (float[N, 4] y) {
+    h = MatMul (x, w)
+    r = Relu (h)
+    big = Mul (r, thousands)
+    less = Mul (big, thousandth)
+    y = MatMul (less, v)
+}
+"""
+WEIGHTS = {
+    "w": random(8, 32),
+    "v": random(32, 4, seed=1),
+    "thousands": np.array(1e5, np.float32),
+    "thousandth": np.array(1e-5, np.float32),
+}
+SMALL = "g (float[N, 8] x) => (float[N, 4] y) { h = MatMul (x, w)\n r = Relu (h)\n y = MatMul (r, v) }"
+NORM = "g (float[N, 8] x) => (float[N, 8] y) { s = Softmax (x)\n t = Mul (s, s)\n y = Softmax (t) }"
+
+
+def written(body: str, folder: Path, weights: Mapping[str, Array] | None = None) -> Path:
+    path = folder / "net.onnx"
+    onnx.save(parse(body, weights), path)
+    return path
+
+
+def compiled(path: Path, policy: str, rows: int = 16) -> tuple[Result, onnx.ModelProto]:
+    x = np.random.default_rng(0).standard_normal((rows, 8), np.float32)
+    result = qcc.compile(path, f"qpolicy 1\n{policy}\n", data=[{"x": one[None]} for one in x])
+    return result, onnx.load(result.output)
+
+
+def types(model: onnx.ModelProto) -> dict[str, int]:
+    return {one.name: one.data_type for one in model.graph.initializer}
+
+
+def casts(model: onnx.ModelProto) -> int:
+    return sum(node.op_type == "Cast" for node in model.graph.node)
+
+
+def test_whole_graph(tmp_path: Path) -> None:
+    result, model = compiled(
+        written(SMALL, tmp_path, {"w": WEIGHTS["w"], "v": WEIGHTS["v"]}), "graph fp16\nverify { cosine >= 0.9999 }"
+    )
+    assert result.passed and set(types(model).values()) == {onnx.TensorProto.FLOAT16}
+    assert casts(model) == 2
+    fed, returned = model.graph.input[0].type.tensor_type, model.graph.output[0].type.tensor_type
+    assert fed.elem_type == returned.elem_type == onnx.TensorProto.FLOAT
+    assert "3 of 3 ops compute in fp16, between 2 casts" in result.notes
+    assert {row.format for row in result.layers} == {"float16"}  # and so they are told
+    assert sum(row.size_bytes for row in result.layers) == 2 * (8 * 32 + 32 * 4)
+
+
+def test_what_overflows_stays_float(tmp_path: Path) -> None:
+    result, model = compiled(written(BODY, tmp_path, WEIGHTS), "graph fp16\nverify { cosine >= 0.9999 }")
+    assert result.passed
+    kept = {name for name, dtype in types(model).items() if dtype == onnx.TensorProto.FLOAT}
+    assert kept == {"thousands", "thousandth"} and casts(model) == 4
+    assert any("2 stay float32, since their numbers overflow" in note for note in result.notes)
+
+
+def test_bf16_has_the_range_and_is_not_run_here(tmp_path: Path) -> None:
+    result, model = compiled(written(BODY, tmp_path, WEIGHTS), "graph bf16\nverify { cosine >= 0.999 }")
+    assert set(types(model).values()) == {onnx.TensorProto.BFLOAT16} and casts(model) == 2
+    assert result.passed and result.times is None
+    assert [one.code for one in result.warnings] == ["Q542"]
+
+
+def test_with_encoded_weights(tmp_path: Path) -> None:
+    policy = "graph fp16\nrule linear { weights = int8 channel }\nverify { cosine >= 0.999 }"
+    result, _ = compiled(written(SMALL, tmp_path, {"w": random(8, 512), "v": random(512, 4)}), policy)
+    assert result.passed and {row.format for row in result.layers} == {"int8 channel sym scale fp16"}
+    assert any(note.startswith("3 of 3 ops compute in fp16") for note in result.notes)
+
+
+def test_epsilon_that_becomes_zero_stays(tmp_path: Path) -> None:
+    body = "g (float[N, 8] x) => (float[N, 8] y) { s = Mul (x, x)\n t = Mul (s, z)\n u = Add (t, e)\n y = Div (x, u) }"
+    weights: dict[str, Array] = {"e": np.array(1e-9, np.float32), "z": np.array(0, np.float32)}
+    result, model = compiled(written(body, tmp_path, weights), "graph fp16\nverify { cosine >= 0.99 }")
+    assert result.passed and types(model)["e"] == onnx.TensorProto.FLOAT
+
+
+def test_without_data_softmax_stays_unless_bounded(tmp_path: Path) -> None:
+    result = qcc.compile(written(NORM, tmp_path), "qpolicy 1\ngraph fp16\n")
+    lines = [note for note in result.notes if "nothing bounds" in note]
+    assert len(lines) == 1 and lines[0].startswith("1 stays")  # the second one's operand is at most one
+
+
+def test_emulation_rounds_every_result(tmp_path: Path) -> None:
+    """A sum of four numbers, op by op, is numpy's in float16; the runtime leaves the roundings between out."""
+    body = "g (float[N] x) => (float[N] y) { a = Add (x, p)\n b = Add (a, q)\n y = Sub (b, p) }"
+    path = written(body, tmp_path, {"p": np.array(2048, np.float32), "q": np.array(0.75, np.float32)})
+    graph = OnnxGraph.load(path)
+    graph.simplify()
+    half, _ = Half("fp16").apply(graph, (), Context(halves=dict.fromkeys(graph.castable("float16"), "")))
+    half.save(tmp_path / "half.onnx")
+    x = np.linspace(-3, 3, 33, dtype=np.float32)
+    found = OnnxModel(path).emulation(tmp_path / "half.onnx")({"x": x})["y"]
+    wanted = ((x.astype(np.float16) + np.float16(2048)) + np.float16(0.75)) - np.float16(2048)
+    np.testing.assert_array_equal(found, wanted.astype(np.float32))
+
+
+def test_constant_that_others_read_stays_for_them(tmp_path: Path) -> None:
+    body = "g (float[N, 8] x) => (float[N, 8] y, float[8] z) { y = Mul (x, c)\n z = Mul (c, d) }"
+    graph = OnnxGraph.load(written(body, tmp_path, {"c": random(8), "d": random(8)}))
+    graph.simplify()
+    one = next(op.name for op in graph.ops() if "x" in op.inputs)
+    graph.cast({one}, "float16")
+    assert graph.value("c").dtype == "float32"
+    graph.save(tmp_path / "cast.onnx")
+    onnx.checker.check_model(tmp_path / "cast.onnx", full_check=True)
+
+
+def test_cast_reject(tmp_path: Path) -> None:
+    graph = OnnxGraph.load(written(SMALL, tmp_path, {"w": WEIGHTS["w"], "v": WEIGHTS["v"]}))
+    before = graph.digest()
+    with pytest.raises(Refused, match="`nothing` cannot compute in float16"):
+        graph.cast({"nothing"}, "float16")
+    assert graph.digest() == before
+
+
+def _moved(values: Flowing, half: frozenset[str]) -> int:
+    """What a choice costs, told from its definition."""
+    total = 0
+    for op in set(values.made.values()) - half:
+        around = {name for name in values.sizes if values.made.get(name) == op or op in values.read[name]}
+        total += FLOAT_BYTES * (values.weights.get(op, 0) + sum(values.sizes[name] for name in around))
+    for name, op in values.made.items():
+        sides_of = {reader in half for reader in values.read[name]}
+        total += CAST_BYTES * values.sizes[name] * len(sides_of - {op in half})
+    return total
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_casts_are_fewest(seed: int) -> None:
+    """No choice of up to eight ops moves fewer bytes: all are tried."""
+    rng = np.random.default_rng(seed)
+    ops = [f"op{at}" for at in range(8)]
+    made = {f"v{at}": op for at, op in enumerate(ops)}
+    read: dict[str, list[str]] = {name: [] for name in ("x", *made)}
+    for at, op in enumerate(ops):
+        for name in {str(rng.choice(["x", *[f"v{one}" for one in range(at)]])) for _ in range(2)}:
+            read[name].append(op)
+    sizes = {name: int(rng.integers(1, 50)) for name in read}
+    weights = {op: int(rng.choice([0, 0, 60])) for op in ops}
+    values = Flowing(made, read, sizes, weights)
+    free = {op for op in ops if rng.random() < 0.75}
+    tried = chain.from_iterable(combinations(sorted(free), count) for count in range(len(free) + 1))
+    assert _moved(values, sides(values, free)) == min(_moved(values, frozenset(one)) for one in tried)
+
+
+def test_bounds_hold(tmp_path: Path) -> None:
+    body = """
+    g (float[N, 8] x) => (float[N, 4] y) {
+        s = Sigmoid (x)
+        h = MatMul (s, w)
+        r = Relu (h)
+        d = Sub (r, s2)
+        n = LayerNormalization (d, gain, shift)
+        m = Mul (n, n)
+        y = MatMul (m, v)
+    }
+    """
+    weights = {"w": random(8, 32), "v": random(32, 4), "s2": random(32), "gain": random(32), "shift": random(32)}
+    graph = OnnxGraph.load(written(body, tmp_path, weights))
+    graph.simplify()
+    found = value_bounds(graph)
+    names = [name for op in graph.ops() for name in op.outputs]
+    seen = graph.runner(["x"], names)({"x": 100 * random(200, 8, seed=3)})
+    assert all(np.abs(seen[name]).max() <= found[name] for name in names)
+    assert np.isfinite(found["y"])
+
+
+@pytest.mark.slow
+def test_plan_reads_back(tmp_path: Path) -> None:
+    result, model = compiled(
+        written(SMALL, tmp_path, {"w": WEIGHTS["w"], "v": WEIGHTS["v"]}), "graph fp16\nrule any { keep }"
+    )
+    text = to_text(result.plan)
+    assert "half(floats = fp16)" in text and from_text(Source("plan", text)) == result.plan
+    again = qcc.compile(tmp_path / "net.onnx", output=tmp_path / "again.onnx", plan=result.plan)
+    assert types(onnx.load(again.output)) == types(model)
+
+
+def test_float_takes_it_back(tmp_path: Path) -> None:
+    (tmp_path / "base.qpolicy").write_text("qpolicy 1\ngraph fp16\nrule any { keep }\n", encoding="utf-8")
+    main = tmp_path / "main.qpolicy"
+    main.write_text('qpolicy 1\nuse "base.qpolicy"\ngraph float\n', encoding="utf-8")
+    assert load_policy(main).floats is None
+    assert load_policy(tmp_path / "base.qpolicy").floats is not None
+
+
+def test_a_word_still_names_what_it_named() -> None:
+    """`graph` begins a statement and is a value elsewhere."""
+    policy = load_policy('qpolicy 1\ngraph fp16\nrule embedding { rows = graph("links.npz", resolution = 2) }\n')
+    assert policy.rules[0].assignments[0].text.startswith("graph(")
+
+
+def test_nothing_in_half_reject(tmp_path: Path) -> None:
+    body = "g (float16[N, 8] x) => (float16[N, 8] y) { y = Relu (x) }"
+    with pytest.raises(qcc.QccError) as caught:
+        qcc.compile(written(body, tmp_path), "qpolicy 1\ngraph fp16\n")
+    assert [one.code for one in caught.value.diagnostics] == ["Q541"]
+
+
+@pytest.mark.slow
+def test_module_reject(tmp_path: Path) -> None:
+    with pytest.raises(qcc.QccError) as caught:
+        qcc.compile(
+            torch.nn.Linear(8, 8),
+            "qpolicy 1\ngraph fp16\n",
+            example_inputs=(torch.zeros(1, 8),),
+            output=tmp_path / "a.pt2",
+        )
+    assert [one.code for one in caught.value.diagnostics] == ["Q541"]
