@@ -16,7 +16,7 @@ from qcc.ir.graph.view import MatrixView
 from qcc.passes.contract.contract import Context
 from qcc.passes.contract.moments import Moments
 from qcc.passes.rounding.descent import Descent, Rule, descend
-from qcc.passes.rounding.gptq import Gptq, output_error, round_columns, sweep
+from qcc.passes.rounding.gptq import Gptq, fitted_to, output_error, round_columns, sweep
 from qcc.passes.rounding.nearest import Nearest
 
 INT3, INT2, BINARY = Blocked(IntGrid(3), group(32)), Blocked(IntGrid(2, False), group(16)), Blocked(TableGrid("int1"))
