@@ -11,6 +11,7 @@ from qcc.compiler.calibrate.samples import Data
 from qcc.compiler.compilation import Compilation
 from qcc.compiler.console.phases import Progress, silent
 from qcc.compiler.files.source_file import source_file
+from qcc.compiler.files.spoken import by_name, in_words
 from qcc.compiler.files.staging import output_path
 from qcc.compiler.files.system_errors import told
 from qcc.compiler.judge.prepare import Given
@@ -75,8 +76,11 @@ def compile(
         loaded = loaded_policy(policy, plan, definitions)
         given = path, loaded, target, data, dims, progress
         result = Compilation.prepare(*given, keep_failed, executor, evaluate).run(plan)
+        name = type(model).__name__ if is_object(model) else str(model)
+        warnings = tuple(map(in_words, by_name(result.warnings, path, name)))
+        result = replace(result, warnings=warnings)
         if not is_object(model):
-            result = replace(result, source=Path(str(model)))  # not what was made of it
+            result = replace(result, source=Path(name))  # not what was made of it
         if not is_program(path):
             return result
         result = with_object(result, output is not None) if is_object(model) else result
@@ -135,4 +139,5 @@ def decide_plan(
         loaded = loaded_policy(policy, plan, definitions)
         compilation = Compilation.prepare(path, loaded, written, data, dims, progress, evaluate=evaluate)
         settled = compilation.decide(plan)
-        return settled.plan, settled.built.ops, compilation.diagnostics.warnings
+        warnings = map(in_words, by_name(compilation.diagnostics.warnings, path, str(model)))
+        return settled.plan, settled.built.ops, tuple(warnings)

@@ -236,6 +236,30 @@ def test_users_of_kept_rows_see_no_difference(model: Path) -> None:
     assert np.ptp(scores(found.output)[7:], 0).max() == 0
 
 
+def test_rows_that_calibration_looks_up_most_share_with_none(model: Path) -> None:
+    """To the bit; where nobody gives any, no row is before others."""
+    with np.load(model.with_name("data.npz")) as data:
+        often = np.argsort(-np.bincount(data["user"].reshape(-1), minlength=ROWS), kind="stable")[:5]
+    found = compiled(model, "rows = kmeans(25%)")
+    users = [merged_rows(path) for path in (model, found.output)]
+    np.testing.assert_array_equal(users[1][often], users[0][often])
+    path = model.with_name("tables.qpolicy")
+    bare = qcc.compile(model, path, output=model.with_name("bare.onnx"))
+    assert len(np.unique(merged_rows(bare.output), axis=0)) == 15
+    assert not np.array_equal(merged_rows(bare.output)[often], users[0][often])
+
+
+def merged_rows(path: Path) -> np.ndarray:
+    """What a model makes of each user, before it is multiplied with items."""
+    held = onnx.load(path)
+    held.graph.output[0].name = "a"
+    held.graph.output[0].type.tensor_type.shape.dim[1].Clear()
+    other = path.with_name("rows.onnx")
+    onnx.save(held, other)
+    (found,) = onnx_models.run(other, {"user": np.arange(ROWS), "item": np.arange(OTHERS)}).values()
+    return found
+
+
 @pytest.mark.slow
 def test_the_lock_knows_the_interactions_and_its_plan_runs(model: Path) -> None:
     found = compiled(model, 'rows = graph("pairs.npz", resolution = 2)')

@@ -43,6 +43,8 @@ POLICIES = {
     "int4 rows": "weights = int4 channel",
     "graph, resolution 10": f'rows = graph("{FILE}", resolution = 10)',
     "k-means, 40 %": "rows = kmeans(40%)",
+    "k-means, 40 %, 128 pairs to calibrate on": "rows = kmeans(40%)",
+    "k-means, 40 %, all pairs to calibrate on": "rows = kmeans(40%)",
     "k-means, the most seen apart, 40 %": f'rows = kmeans(40%, seen = "{FILE}")',
     "k-means, 38 %, int4": "rows = kmeans(38%); weights = int4 channel",
     "the most seen apart, 38 %, int4": f'rows = kmeans(38%, seen = "{FILE}"); weights = int4 channel',
@@ -138,10 +140,11 @@ def measure(ratings: Ratings, early: bool) -> None:
         save(folder / "model.onnx", users, items)
         own = ~ratings.held
         np.savez(folder / FILE, user=ratings.users[own], item=ratings.items[own], time=ratings.times[own])
+        np.savez(folder / "pairs.npz", user=ratings.users[own], item=ratings.items[own])
         kept: dict[str, float] = {}
         for title, text in (UNTRAINED if early else POLICIES).items():
             text = text.replace("LAST", f"{last:.0f}")
-            policy = f"qpolicy 1\nrule embedding {{ {text} }}\n"
+            policy = f"qpolicy 1\n{_calibrate(title)}rule embedding {{ {text} }}\n"
             (folder / "tables.qpolicy").write_text(policy, encoding="utf-8")
             made = qcc.compile(folder / "model.onnx", folder / "tables.qpolicy", output=folder / "out.onnx")
             kept = kept_rows(made.layers) or kept
@@ -151,6 +154,13 @@ def measure(ratings: Ratings, early: bool) -> None:
             line(title, found, share, size / whole)
             if "graph" in title and "left" not in title:
                 random_line(kept, (users, items), trained, known, held)
+
+
+def _calibrate(title: str) -> str:
+    """The statement that a policy's title asks for."""
+    if "to calibrate on" not in title:
+        return ""
+    return f'calibrate "pairs.npz" {{ samples = {128 if "128" in title else 100_000}, seed = 0 }}\n'
 
 
 def kept_rows(rows: tuple[LayerRow, ...]) -> dict[str, float]:

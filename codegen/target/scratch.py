@@ -10,6 +10,7 @@ import functools
 import hashlib
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -63,6 +64,17 @@ def scratch() -> Iterator[Path]:
         raise OSError(errno.ENOSPC, "no folder for temporary files can be written to") from error
     with owned_folder(parent, "qcc-") as folder:
         yield folder
+
+
+def without_folders(text: str) -> str:
+    """A message without the folders that are made here, which are gone when it is read."""
+    return _made(tempfile.gettempdir()).sub("", text)
+
+
+@functools.cache
+def _made(temporary: str) -> re.Pattern[str]:
+    name = f"qcc-{'-'.join(_here())}-[^/`'\"\\s]+/"
+    return re.compile(f"{re.escape(temporary.rstrip('/'))}/{name}|(?<![^/`'\"\\s])\\.{name}")
 
 
 def sweep(parent: Path, prefix: str, salvage: Salvage = lambda _: None) -> None:

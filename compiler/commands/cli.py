@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from qcc.compiler.console import terminal
 from qcc.compiler.console.usage import UsageError
+from qcc.compiler.files.spoken import in_words
 from qcc.compiler.files.system_errors import refused
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
@@ -186,9 +187,10 @@ def _format_of(words: Sequence[str]) -> str:
 
 
 def _report(diagnostics: Sequence[Diagnostic], format: str, status: int) -> int:
+    found = [in_words(one) for one in diagnostics]
     if format == "json":
-        terminal.write_json({"diagnostics": terminal.as_json(diagnostics)})
-    terminal.report(diagnostics, format)
+        terminal.write_json({"diagnostics": terminal.as_json(found)})
+    terminal.report(found, format)
     return status
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from qcc.codegen.target.scratch import scratch
 from qcc.compiler.files.check_outputs import check_model
 from qcc.compiler.files.open_model import model_path
+from qcc.compiler.files.spoken import called
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
 from qcc.ir.model.options import ONNX, PROGRAM
@@ -36,7 +37,8 @@ def source_file(model: object, inputs: object, output: Output) -> Iterator[tuple
         with scratch() as folder:
             path = folder / f"{type(model).__name__}{ONNX if as_onnx else PROGRAM}"
             save_object(model, inputs, path)
-            yield path, output
+            with called(path, type(model).__name__):
+                yield path, output
         return
     path = model_path(model)
     if inputs is not None:
@@ -47,8 +49,9 @@ def source_file(model: object, inputs: object, output: Output) -> Iterator[tuple
         check_model(path, target, True, ())
         with scratch() as folder:
             made = folder / f"{path.name}{ONNX if as_onnx else PROGRAM}"
-            save_pretrained(path, made)
-            yield made, target
+            with called(made, str(path)):
+                save_pretrained(path, made)
+                yield made, target
         return
     if not (as_onnx and is_program(path)):
         yield path, output
@@ -56,5 +59,6 @@ def source_file(model: object, inputs: object, output: Output) -> Iterator[tuple
     check_model(path, Path(str(output)), True, ())  # before the work
     with scratch() as folder:
         made = folder / f"{path.stem}{ONNX}"
-        write_as_onnx(path, made)
-        yield made, output
+        with called(made, str(path)):
+            write_as_onnx(path, made)
+            yield made, output

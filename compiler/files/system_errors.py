@@ -4,6 +4,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from qcc.compiler.files.spoken import in_words
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
 from qcc.ir.errors import ModelError
@@ -32,8 +33,11 @@ def told() -> Iterator[None]:
     try:
         yield
     except ModelError as error:
-        raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
+        raise QccError([in_words(Diagnostic(error.code, error.message, help=error.help))]) from error
+    except QccError as error:
+        error.diagnostics = tuple(map(in_words, error.diagnostics))
+        raise
     except OSError as error:
         if found := refused(error):
-            raise QccError([found]) from error
+            raise QccError([in_words(found)]) from error
         raise

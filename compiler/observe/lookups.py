@@ -11,12 +11,13 @@ from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.files.inputs import InputFile
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.ir.encoding.algebra import Encoding, MatrixShape
-from qcc.ir.encoding.tables.lookups import CALIBRATION, Lookups
+from qcc.ir.encoding.tables.lookups import CALIBRATION, WHERE_GIVEN, Lookups
 from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Graph, needed
 from qcc.ir.graph.ops import Kind, Op, Weight
 from qcc.ir.regions.flow import Flow
 
+COUNTED = frozenset((CALIBRATION, WHERE_GIVEN))
 STEPS = 16  # from an input to where it is looked up
 SAMPLES_AT_ONCE = 256
 
@@ -62,14 +63,17 @@ def find_lookups(graph: Graph, asked: Mapping[str, Sequence[Encoding]], data: Sa
     weights = {one.name: one for one in graph.weights() if one.name in wanted}
     if not weights:
         return FoundLookups()
-    names = sorted({one for name in weights for one in wanted[name]} - {CALIBRATION})
+    names = sorted({one for name in weights for one in wanted[name]} - COUNTED)
     files = {name: InteractionFile.read(folder / name, name) for name in names}
     flow, found = Flow(graph), dict[str, dict[str, Lookups]]()
-    counted = _counted(graph, [one for name, one in weights.items() if CALIBRATION in wanted[name]], data)
+    asking = [one for name, one in weights.items() if CALIBRATION in wanted[name]]
+    if not data.generated:
+        asking += [one for name, one in weights.items() if WHERE_GIVEN in wanted[name] and _is_told(one)]
+    counted = _counted(graph, list(dict.fromkeys(asking)), data)
     for name, weight in weights.items():
         called, rows = _called(flow, weight), weight.shape[0]
-        found[name] = {one: files[one].of(called, name, rows) for one in wanted[name] if one != CALIBRATION}
-        found[name] |= {CALIBRATION: Lookups(counted[name])} if name in counted else {}
+        found[name] = {one: files[one].of(called, name, rows) for one in wanted[name] if one not in COUNTED}
+        found[name] |= dict.fromkeys(COUNTED, Lookups(counted[name])) if name in counted else {}
         for encoding in asked[name]:
             encoding.check_lookups(found[name])
     shapes = {name: one.shape for name, one in weights.items()}
@@ -92,14 +96,22 @@ def _keeps_numbers(op: Op) -> bool:
     return op.kind in (Kind.RESHAPE, Kind.TRANSPOSE) or op.function in ("cast", "identity")
 
 
+def _ids(weight: Weight) -> list[str]:
+    """The values by which a table is looked up."""
+    return [layer.input for layer in weight.layers if layer.input and layer.kind is Kind.EMBEDDING]
+
+
+def _is_told(weight: Weight) -> bool:
+    return len(_ids(weight)) == sum(layer.kind is Kind.EMBEDDING for layer in weight.layers) > 0
+
+
 def _counted(graph: Graph, weights: Sequence[Weight], data: Samples) -> dict[str, np.ndarray]:
     """How often the data looks up each row of some tables, by weight name.
 
     Raises:
         ModelError: the data is generated, or does not run.
     """
-    ids = {one.name: [layer.input for layer in one.layers if layer.input and layer.kind is Kind.EMBEDDING]
-           for one in weights}  # fmt: skip
+    ids = {one.name: _ids(one) for one in weights}
     if not ids:
         return {}
     name = next(iter(ids))

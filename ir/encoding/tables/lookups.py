@@ -10,6 +10,8 @@ from qcc.ir.errors import ModelError, Refused
 
 CALIBRATION = ""
 """The source of what calibration data looks up; others are files of interactions, by their names."""
+WHERE_GIVEN = "/"
+"""The same, but nothing is missing where no data is given; no file has this name."""
 TIME = "time"
 """The array of a file of interactions that says when."""
 

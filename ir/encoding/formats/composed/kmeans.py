@@ -12,7 +12,7 @@ from qcc.ir.encoding.format import Limits, Share, check_share, least_share, perc
 from qcc.ir.encoding.formats.composed.merged import MergedRows, Merging, Tied
 from qcc.ir.encoding.tables.clusters import kmeans
 from qcc.ir.encoding.tables.graph import features
-from qcc.ir.encoding.tables.lookups import Lookups, interactions_of, lookups_of, trained_rows
+from qcc.ir.encoding.tables.lookups import WHERE_GIVEN, Lookups, interactions_of, lookups_of, trained_rows
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Nearby(Merging):
         keep: the share of rows that are left.
         graph: the interactions that tell what rows are looked up with; rows are compared by their numbers if empty.
         trained: the time up to which rows have been trained; without it all have.
-        seen: the interactions that tell which rows are looked up most, which share with no other; empty for none.
+        seen: the interactions that tell which rows are looked up most, which share with no other; calibration data
+            where it is empty, and is given.
     """
 
     keep: float
@@ -57,8 +58,8 @@ class Nearby(Merging):
 
     @property
     def sources(self) -> frozenset[str]:
-        """The interactions, if there are some."""
-        return frozenset(one for one in (self.graph, self.seen) if one)
+        """The interactions, if there are some, or else calibration data, if that is given."""
+        return frozenset((self.graph or self.seen or WHERE_GIVEN,))
 
     def check_lookups(self, lookups: Mapping[str, Lookups]) -> None:
         """See that times are told where they are needed."""
@@ -71,7 +72,8 @@ class Nearby(Merging):
         if self.graph:
             found = interactions_of(lookups, self.graph)
             return kmeans(features(found), count, found.counts)
-        counts = lookups_of(lookups, self.seen).counts if self.seen else np.zeros(len(matrix), np.int64)
+        known = lookups_of(lookups, self.seen) if self.seen else lookups.get(WHERE_GIVEN)
+        counts = np.zeros(len(matrix), np.int64) if known is None else known.counts
         alone = np.sort(np.argsort(-counts, kind="stable")[: min(count // 2, int((counts > 0).sum()))])
         labels = np.empty(len(matrix), np.int64)
         labels[alone] = np.arange(len(alone))
@@ -88,8 +90,9 @@ class Nearby(Merging):
 class NearbyRows(MergedRows):
     """A table of fewer rows, each the mean of some that are near each other, and a small number for each id.
 
-    Rows are near by their numbers. With a file of interactions that says which rows are ``seen``, those that are looked
-    up most stay as they are, half of the rows that are left, and all others share the other half. With a ``graph`` of
+    Rows are near by their numbers. Those that calibration data looks up most stay as they are, at most half of the
+    rows that are left, and all others share the rest; a file of interactions may say which rows are ``seen`` instead,
+    and without either no row is before others. With a ``graph`` of
     interactions rows are near by what they are looked up with, which tells something of rows that were never trained
     too; of the rows that become one those count that have been trained.
 
@@ -98,7 +101,8 @@ class NearbyRows(MergedRows):
         graph: a file of interactions, see docs/tables.md: rows are compared by what it pairs them with.
         trained: the time, in the file's units, up to which the model was trained: a row that the file pairs with
             nothing up to then counts nothing beside rows that it does.
-        seen: a file of interactions: the rows that it looks up most share with no other.
+        seen: a file of interactions: the rows that it looks up most share with no other, in place of those that
+            calibration data does.
         inner: how the rows that are left are stored; as they are by default.
         residual: how what is left of each row is stored beside; it is not, by default.
         tied: of a table that a linear layer multiplies with as well: it is refused, or `expand` gives that layer all
