@@ -172,3 +172,26 @@ def test_numbers_of_one_in_scores(tmp_path: Path) -> None:
         "z = Mul (s, scale)", "sh = Shape <start = 2, end = 3> (qh)\n n = Cast <to = 1> (sh)\n z = Div (s, n)"
     )
     assert only(tmp_path, replace(models.PLAIN, body=body)).scale == pytest.approx(1 / models.ROWS)
+
+
+@pytest.mark.slow
+def test_a_program_of_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same recogniser on another face: an op of ATen, behind heads that are repeated by a view."""
+    torch = pytest.importorskip("torch")
+
+    class Grouped(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k = torch.nn.Linear(24, 24), torch.nn.Linear(24, 12)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[name-defined]
+            q = self.q(x).view(2, 5, 4, 6).transpose(1, 2)
+            k = self.k(x).view(2, 5, 2, 1, 6).expand(2, 5, 2, 2, 6).reshape(2, 5, 4, 6).transpose(1, 2)
+            return torch.nn.functional.scaled_dot_product_attention(q, k, k, is_causal=True)
+
+    path = tmp_path / "grouped.pt2"
+    torch.export.save(torch.export.export(Grouped().eval(), (torch.randn(2, 5, 24),)), path)
+    assert main(["inspect", str(path), "--attention"]) == 0
+    text = capsys.readouterr().out
+    assert "4 of 2" in text
+    assert "causal" in text

@@ -206,4 +206,4 @@ def _learned(graph: Graph) -> set[str]:
         varying.update(op.outputs)
         if op.kind in LAYER_KINDS or learned & set(op.inputs):
             learned.update(op.outputs)
-    return (learned if layers else {name for name in varying if graph.value(name).dtype.startswith("float")}) - {""}
+    return (learned if layers else {name for name in varying if "float" in graph.value(name).dtype}) - {""}
