@@ -10,7 +10,7 @@ not of where there are enough, and what loses less is taken.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,11 +27,13 @@ from qcc.compiler.allocate.decide import (
     too_small,
     uniform,
 )
+from qcc.compiler.allocate.frontier import frontier
 from qcc.compiler.build.run import Built
 from qcc.compiler.measure.sensitivity import Losses
 from qcc.compiler.plan.costs import LATENCY, SIZE
 from qcc.compiler.plan.plan import Plan
-from qcc.compiler.report.result import Allocation
+from qcc.compiler.plan.text import FLOAT
+from qcc.compiler.report.result import Allocation, Alternative
 from qcc.ir.graph.graph import Graph
 from qcc.ir.model.model import Written
 from qcc.passes.encode import Encode
@@ -187,7 +189,30 @@ def allocation_of(plan: Plan, settled: Settled, graph: Graph) -> Allocation | No
         least_error=_least(plan, settled, graph),
         rivals=settled.rivals,
         rounds=settled.rounds,
+        frontier=_frontier(plan, settled),
+        alternatives=tuple(_alternatives(plan, settled)) if settled.losses.samples else (),
     )
+
+
+def _frontier(plan: Plan, settled: Settled) -> tuple[tuple[float, float], ...]:
+    """The sizes that the file could have had, and what each would lose."""
+    assert plan.allocate is not None and settled.decision is not None and settled.losses is not None
+    if not settled.losses.samples:
+        return ()
+    around = settled.written.size_bytes - bytes_of(plan, settled.decision.choice)
+    sizes = [np.array([one.costs[SIZE] for one in option.candidates]) for option in plan.allocate.options]
+    return frontier(sizes, settled.losses.loss, around)
+
+
+def _alternatives(plan: Plan, settled: Settled) -> Iterator[Alternative]:
+    assert plan.allocate is not None and settled.decision is not None and settled.losses is not None
+    rows = zip(plan.allocate.options, settled.losses.loss, settled.decision.choice, strict=True)
+    for option, losses, chosen in rows:
+        for at, one in enumerate(option.candidates):
+            if not math.isfinite(losses[at]):
+                continue
+            stored = one.action.encoding.text if isinstance(one.action, Encode) else FLOAT
+            yield Alternative(option.subject, stored, one.costs[SIZE], float(losses[at]), at == chosen)
 
 
 def _least(plan: Plan, settled: Settled, graph: Graph) -> float | None:

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 
 from qcc.compiler.calibrate.arrays import flattened
-from qcc.compiler.calibrate.draw import Filling, Role, dtype_of, purposes
+from qcc.compiler.calibrate.draw import Filling, Purpose, Role, dtype_of, purposes
 from qcc.compiler.calibrate.generate import Recipe, check_sizes
-from qcc.compiler.calibrate.input_axes import free_keys, input_axes, is_image
+from qcc.compiler.calibrate.input_axes import axis_key, free_keys, input_axes, is_image
 from qcc.compiler.calibrate.samples import Samples, generate
 from qcc.dsl.diagnostics.spelling import did_you_mean
 from qcc.ir.errors import ModelError
@@ -42,14 +42,16 @@ def fit_samples(
     Raises:
         ModelError: an input cannot be generated, the model takes none of what is tried, or no axis has such a name.
     """
-    roles = {purpose.role for purpose in purposes(graph, graph.inputs).values()}
+    uses = purposes(graph, graph.inputs)
+    roles = {purpose.role for purpose in uses.values()}
     first = Recipe(sizes=dict(sizes or {}))
     if Role.STATE in roles:
         first = replace(first, wave=FRAME)  # who is handed what was heard before hears a frame at a time
     check_dims(graph.inputs, first.sizes)
     runs: Recipe | None = None
     failure: ModelError | None = None
-    for recipe in islice(_recipes(graph.inputs, first, Role.WAVE in roles), ATTEMPTS):
+    recipes = chain(_behind_earlier(graph.inputs, uses, first), _recipes(graph.inputs, first, Role.WAVE in roles))
+    for recipe in islice(recipes, ATTEMPTS):
         if runs is not None and recipe != replace(runs, filling=recipe.filling):
             continue  # sizes are not to blame for what is not finite
         try:
@@ -80,6 +82,23 @@ def check_dims(inputs: Sequence[Value], sizes: Mapping[str, int]) -> None:
     below = next((name for name, size in sizes.items() if size < 1), None)
     if below is not None:
         raise ModelError("Q428", f"the axis `{below}` cannot be {sizes[below]} long", help="sizes are at least 1")
+
+
+def _behind_earlier(inputs: Sequence[Value], uses: Mapping[str, Purpose], first: Recipe) -> Iterator[Recipe]:
+    """Masks that cover rows of earlier runs and those of this one, where no other input has as many as they do.
+
+    Exporters that trace a model name the number of all rows on its own, and do not say of what it is the sum.
+    """
+    axes, named = input_axes(inputs), dict[str, list[str]]()
+    for value in inputs:
+        places = [at for at, size in enumerate(value.shape or ()) if not isinstance(size, int)]
+        for key in {axis_key(value, at) for at in places if at != axes.batch[value.name]}:
+            named.setdefault(key, []).append(value.name)
+    masks = [name for name, use in uses.items() if use.role is Role.MASK]
+    alone = [key for key, owners in named.items() if set(owners) <= set(masks) and key in free_keys(inputs)]
+    earlier = any(use.role is Role.STATE for use in uses.values())
+    if earlier and alone and not set(alone) & {*first.sizes, *axes.names}:
+        yield replace(first, sizes={**first.sizes, **dict.fromkeys(alone, 2 * first.free)})
 
 
 def _recipes(inputs: Sequence[Value], first: Recipe, waves: bool) -> Iterator[Recipe]:

@@ -3,6 +3,7 @@
 Layers have the names that a policy's selectors match, as they are after cleaning; a selector may as well say what
 another exporter would have called them. With --axes it shows instead which
 channels are the same throughout the model, and whether they may be permuted, scaled and rotated (docs/axes.md).
+With --attention it shows every attention, however its exporter spells it (docs/attention.md).
 Of a checkpoint, a GGUF or safetensors file with what GPTQ and AWQ store in one, it tells how its tensors are stored,
 and which formats of a policy store the same numbers. What hangs beside the layers and cannot be folded into them is
 listed with the reason (docs/adapters.md).
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   qcc inspect model.onnx           layers with the names that selectors match
   qcc inspect model.onnx --axes    which channels belong together
+  qcc inspect model.onnx --attention  every attention: heads, masks, rotary embeddings, earlier rows
 """
 
 
@@ -40,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     files = "an .onnx file, a .pt2 file of torch.export, or a checkpoint: .gguf, .safetensors"
     add("model", metavar="MODEL", type=Path, help=files)
     add("--axes", action="store_true", help="show which channels are the same and what may be done to them")
+    add("--attention", action="store_true", help="show every attention and what looks like one and is none")
     add("--group", metavar="GLOB", help="with --axes: show in full the groups of this name, or on layers of this name")
     add("--picture", metavar="FILE", type=Path, help="with --axes: draw them into an .svg or .html file")
     add("--format", choices=("text", "json"), default="text", help="how to print (default: text)")
@@ -51,16 +54,20 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"`--{'picture' if args.group is None else 'group'}` needs `--axes`")
     if args.picture is not None and args.picture.suffix not in (".svg", ".html"):
         raise UsageError(f"a picture ends in .svg or .html: `{args.picture}`")
+    if args.axes and args.attention:
+        raise UsageError("`--axes` and `--attention` are two questions: ask one")
     with held_back():
         from qcc.compiler.files.open_model import open_model  # loads onnx
         from qcc.compiler.inspect.checkpoint import write_checkpoint
         from qcc.ir.checkpoint.read import read_checkpoint
 
-    if not args.axes and (found := read_checkpoint(args.model)) is not None:
+    if not (args.axes or args.attention) and (found := read_checkpoint(args.model)) is not None:
         return write_checkpoint(args.model, found, args.format)
     model = open_model(args.model)
     if args.axes:
         return _axes(model, args)
+    if args.attention:
+        return _attention(model, args.format)
     if args.format == "json":
         terminal.write_json({**_facts(model), "diagnostics": []})
     else:
@@ -88,6 +95,17 @@ def _axes(model: "OpenModel", args: argparse.Namespace) -> int:
         write_axes(survey)
     else:
         terminal.write_line(f"wrote {escape(str(args.picture))}")
+    return 0
+
+
+def _attention(model: "OpenModel", format: str) -> int:
+    from qcc.compiler.inspect.attention import attentions_json, find_attentions, write_attentions  # runs the model
+
+    found = find_attentions(model)
+    if format == "json":
+        terminal.write_json({**_facts(model), "attentions": attentions_json(found), "diagnostics": []})
+    else:
+        write_attentions(model, found)
     return 0
 
 

@@ -55,6 +55,17 @@ def average_bits(rows: Iterable[LayerRow]) -> float | None:
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """What one weight could have become: what it would take, and lose at the outputs if it alone did."""
+
+    layer: str
+    format: str
+    size_bytes: float
+    loss: float
+    chosen: bool
+
+
+@dataclass(frozen=True)
 class Allocation:
     """What the integer program decided, and how sure it is."""
 
@@ -76,6 +87,10 @@ class Allocation:
     """What the chosen mix of formats and the best single format lost, all weights together, where both were run."""
     rounds: int = 0
     """Files that were written and judged, where the smallest that holds its bounds was searched for."""
+    frontier: tuple[tuple[float, float], ...] = ()
+    """Sizes of files with the least loss for each, the smallest first; empty where losses were not measured."""
+    alternatives: tuple[Alternative, ...] = ()
+    """All that was measured, weight by weight."""
 
 
 @dataclass(frozen=True)

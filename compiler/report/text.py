@@ -31,7 +31,7 @@ def spelled_out(value: object) -> object:
 
 def breakable(name: str) -> Markup:
     """A name that breaks after a dot or a slash if it is long."""
-    return Markup("<wbr/>").join(escape(part) for part in re.findall(r".{1,31}[./]|.+", name, re.DOTALL))
+    return Markup("<wbr/>").join(escape(part) for part in re.findall(r".{11,31}?[./]|.+", name, re.DOTALL))
 
 
 def short(text: str, length: int) -> str:

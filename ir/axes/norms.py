@@ -115,7 +115,8 @@ def attention(trace: Trace, op: Op) -> None:
     ranks = {len(shape) for shape in shapes if shape is not None}
     masked = len(op.inputs) > 3 and bool(op.inputs[3])
     mask = trace.shape(op.inputs[3]) if masked else None
-    plain = len(shapes) == 3 and None not in shapes and len(op.inputs) <= 4 and len(list(filter(None, op.outputs))) == 1
+    plain = op.function == "attention" and len(shapes) == 3 and None not in shapes and len(op.inputs) <= 4
+    plain = plain and len(list(filter(None, op.outputs))) == 1
     plain = plain and (not masked or (mask is not None and len(mask) <= 4))
     if not plain or not isinstance(heads, tuple) or len(heads) != 2 or heads[0] % heads[1] or ranks not in ({3}, {4}):
         trace.opaque(op)

@@ -158,7 +158,7 @@ def _group_norm(call: FxCall) -> Attributes:
 def _attention(call: FxCall) -> Attributes:
     queries, keys = sizes_at(call["query"]), sizes_at(call["key"])
     scale = canonical.scale_of(call["scale"], queries[-1] if queries else None)
-    return known(causal=int(call["is_causal"]), scale=scale, heads=canonical.heads_of(queries, keys))
+    return known(causal=int(call["is_causal"]), scale=scale, heads=canonical.heads_of(queries, keys), cap=0.0)
 
 
 def _sizes(call: FxCall) -> Attributes:

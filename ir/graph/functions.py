@@ -10,6 +10,7 @@ that is missing is unknown. Axes count from zero wherever the rank is known.
 - ``sizes``: of a split's parts, of an adaptive pool's output, of a reshape's output; -1 is unknown.
 - ``axis`` of a layer or RMS norm: the first that is normalised, as are all that follow.
 - ``heads``: of the queries, and of keys and values. ``scale``: what the scores are multiplied by.
+  ``cap``: the bound that a hyperbolic tangent keeps them under; 0 for none.
 - ``min``, ``max`` of a clip: its bounds, which are also its second and third inputs.
 """
 

@@ -9,6 +9,7 @@ from qcc.codegen.cpu.tir import emit
 from qcc.codegen.cpu.tir.codes import Codes
 from qcc.codegen.cpu.tir.emit import Expr, T
 
+NarrowWords = Any  # of a chunk of 32 inputs
 NarrowInputs = Any  # of a chunk of one row, as an instruction set wants them
 
 
@@ -23,14 +24,16 @@ class Narrow:
         inputs: of ``q`` int32 and a chunk's number, its 32 inputs.
         dots: of words, codes, each row's inputs and what it starts from, each row's products added to that.
         factor: of all that is added up.
+        words: of ``w``, a chunk's number, bits, lanes and the first output, the chunk's words, or where they lie.
     """
 
     lanes: int
     parts: int
     zero: Callable[[Codes, Expr | None], Expr]
     inputs: Callable[[Expr, Expr], NarrowInputs]
-    dots: Callable[[list[Expr], Codes, list[NarrowInputs], list[Expr]], list[Expr]]
+    dots: Callable[[NarrowWords, Codes, list[NarrowInputs], list[Expr]], list[Expr]]
     factor: float = 1.0
+    words: Callable[[Expr, Expr, int, int, int], NarrowWords] = emit.chunk_words
 
 
 def gemv(name: str, codes: Codes, rows: int, static: bool, narrow: Narrow) -> Expr:
@@ -52,7 +55,7 @@ def gemv(name: str, codes: Codes, rows: int, static: bool, narrow: Narrow) -> Ex
                 for part in range(parts):
                     here = T.truncdiv(start, T.int64(emit.LANES)) + part // in_block
                     block, side = T.bind(first * emit.BLOCKS + here), part % in_block * lanes
-                    words = emit.chunk_words(w, block * chunks + chunk, bits, lanes, side)
+                    words = narrow.words(w, block * chunks + chunk, bits, lanes, side)
                     place = emit.lanes((block * groups + group) * 16 + side, lanes)
                     stored = T.bind(T.cast(offset[place], f"int32x{lanes}")) if codes.stored_zero else None
                     zero = narrow.zero(codes, stored)

@@ -209,8 +209,8 @@ void *multiply_tiles(void *context, Call *call) {
   if (family->panels && whole) {
     call->tiles = whole / family->together;
     if (!(call->inputs = arena(CALL_ARENA, (size_t)(whole * l->k) * 4))) return status(FAIL, NO_MEMORY);
-    void *bad = spread_tasks(context, call, side_task, call->tiles, l->k * family->together * TURN_WORK, 1);
+    void *bad = spread_tasks(context, call, side_task, call->tiles, l->k * family->together * TURN_WORK);
     if (bad) return bad;
   }
-  return spread_tasks(context, call, tiles_task, strips, call->rows * (kept / strips) + 1, 1);
+  return spread_tasks(context, call, tiles_task, strips, call->rows * (kept / strips) + 1);
 }

@@ -5,7 +5,7 @@
 #include <string.h>
 
 enum { PANEL = 64 << 10 /* bytes of activations that a task packs at once, about */,
-       TASK_WORK = 1 << 20 /* products of a task, at least */, SHARES = 4 /* of a call, where there is so much work */ };
+       TASK_WORK = 1 << 20 /* products of a task, at least */ };
 
 static uint16_t to_bfloat16(float value) {
   union { float f; uint32_t u; } in = {.f = value};
@@ -158,14 +158,13 @@ void *convolve(void *layer, void *context) {
   if (!conv.images || !conv.positions) return NULL;
   conv.pairs = (conv.positions + 31) / 32;
   int64_t least = (TASK_WORK + l->n * l->k * 32 - 1) / (l->n * l->k * 32), most = PANEL / (l->chunks * 2048);
-  conv.share = (conv.images * conv.pairs + SHARES - 1) / SHARES;
+  int64_t wanted = tasks_of(l, conv.images * conv.pairs * 32 * l->n * l->k / 4); /* 4 take the time of one elsewhere */
+  conv.share = (conv.images * conv.pairs + wanted - 1) / wanted;
   if (conv.share > most) conv.share = most;
   if (conv.share < least) conv.share = least;
   if (conv.share > conv.pairs) conv.share = conv.pairs;
   if (conv.share < 1) conv.share = 1;
   int64_t tasks = conv.images * ((conv.pairs + conv.share - 1) / conv.share);
-  if (tasks == 1) conv_task(&conv, 0);
-  else if ((bad = ORT(PARALLEL_FOR, const void *, void (*)(void *, size_t), size_t, size_t, void *)(
-                context, conv_task, (size_t)tasks, 0, &conv))) return bad;
+  if ((bad = spread(l, context, &conv, conv_task, tasks))) return bad;
   return conv.failed ? status(FAIL, "qcc: a kernel failed") : NULL;
 }

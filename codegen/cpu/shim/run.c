@@ -6,8 +6,12 @@
 #include <string.h>
 #include "kernels.h"
 
-enum { WORK = 1 << 20 /* products of a task, at least */, KEPT_TILES = 4 /* of rows that a kept panel meets at once */,
-       NORM_WORK = 32 /* products that take as long as one value of a norm */ };
+enum { WORK = 1 << 18 /* products of a task, at least */, KEPT_TILES = 4 /* of rows that a kept panel meets at once */,
+       NORM_WORK = 32, ROUND_WORK = 16 /* products that take as long as one value of a norm, or one that is rounded */,
+       EACH = 4 /* tasks for each thread, so that one which is late keeps no other waiting for long */,
+       OWN_ROWS = 32 /* of a task that takes all outputs, at least: it reads all weights */,
+       STRIPS = 128 << 10 /* bytes of weights that a task's rows meet before the next, about: in the second cache */,
+       DECODING = 4 /* tiles of rows that take as long to multiply as a panel to decode */ };
 
 void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int count) {
   (void)kind, (void)parts, (void)count; /* the non-zero return becomes a status */
@@ -52,11 +56,9 @@ void finish(Call *call, const float *from, int64_t stride, int64_t row, int64_t 
   if (CALL(spec->chain, args)) fail(call);
 }
 
-static void norm_task(void *p, size_t task) {
-  Call *call = p;
+static void norm_rows(Call *call, int64_t first, int64_t rows) {
   const Layer *l = call->layer;
-  int64_t first = (int64_t)task * call->share, rows = call->share, at = first * l->n;
-  if (first + rows > call->rows) rows = call->rows - first;
+  int64_t at = first * l->n;
   Any args[strlen(l->spec->operands) - (size_t)l->spec->chained + 6], *next = args;
   *next++ = (Any)POINTER(call->to + at);
   for (const float **operand = call->operands + l->spec->chained; *operand; operand++) *next++ = (Any)POINTER(*operand);
@@ -65,26 +67,75 @@ static void norm_task(void *p, size_t task) {
   if (CALL(l->spec->norm, args)) fail(call);
 }
 
-static void gemv_task(void *p, size_t task) {
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static void norm_task(void *p, size_t task) {
   Call *call = p;
+  int64_t first = (int64_t)task * call->share;
+  norm_rows(call, first, least(call->share, call->rows - first));
+}
+
+/* Rows that `one` and `four` are to read: rounded, and added up, as far as they need that. */
+static void prepare_rows(Call *call, int64_t first, int64_t rows) {
   const Layer *l = call->layer;
   const Family *family = l->spec->family;
-  int64_t first = (int64_t)task * call->share, count = call->share;
-  if (first + count > l->strips) count = l->strips - first;
+  int64_t at = first * l->chunks, chunks = rows * l->chunks;
+  if (family->quantize) {
+    Any args[] = {POINTER(call->x + at * CHUNK), POINTER(call->inputs + at * CHUNK * (family->rounds ? 1 : 4)),
+                  POINTER(call->steps + at), POINTER((int32_t *)call->sums + at), TENSOR(&none_filled), NUMBER(chunks)};
+    if (CALL(family->quantize, args)) { fail(call); return; }
+  }
+  if (family->rounds || l->spec->symmetric) return;
+  for (int64_t c = at; c < at + chunks; c++) {
+    float sum = 0;
+    for (int k = 0; k < CHUNK; k++) sum += call->read[c * CHUNK + k];
+    ((float *)call->sums)[c] = sum;
+  }
+}
+
+static void prepare_task(void *p, size_t task) {
+  Call *call = p;
+  int64_t first = (int64_t)task * call->share;
+  prepare_rows(call, first, least(call->share, call->rows - first));
+}
+
+/* Rows from one to another, by fours, times some strips. */
+static void multiply_rows(Call *call, int64_t row, int64_t end, int64_t first, int64_t count) {
+  const Layer *l = call->layer;
+  const Family *family = l->spec->family;
   float *out = arena(TASK_ARENA, (size_t)(4 * count * STRIP) * 4);
   if (!out) { fail(call); return; }
-  for (int64_t row = 0, rows; row < call->rows; row += rows) {
-    int64_t left = call->rows - row, four = left >= 4 || (left == 3 && family->rounds); /* our own rows have spare room */
+  for (int64_t rows; row < end; row += rows) {
+    int64_t left = end - row, four = left >= 4 || (left == 3 && family->rounds); /* our own rows have spare room */
     rows = four ? (left < 4 ? left : 4) : 1;
     int64_t size = (four ? 4 : 1) * count * STRIP, at = row * l->chunks;
     Tensor y = {out, 1, 0, 1, 2, 32, 1, &size, NULL, 0};
-    const void *in = family->rounds ? (const void *)(call->inputs + at * CHUNK) : (const void *)(call->x + at * CHUNK);
+    const void *in = family->rounds ? (const void *)(call->inputs + at * CHUNK) : (const void *)(call->read + at * CHUNK);
     Any args[] = {POINTER(in), POINTER(call->steps + at), POINTER((int32_t *)call->sums + at), POINTER(l->words),
                   POINTER(l->scale), POINTER(l->offset), TENSOR(&y), NUMBER(l->chunks), NUMBER(l->chunks / l->groups),
                   NUMBER(first), NUMBER(count)};
     if (CALL(four ? family->four : family->one, args)) { fail(call); return; }
     finish(call, out, count * STRIP, row, rows, first * STRIP, count * STRIP);
   }
+}
+
+/* Some rows times some strips: tasks lie side by side, `across` of them for the same rows. */
+static void gemv_task(void *p, size_t task) {
+  Call *call = p;
+  int64_t row = (int64_t)task / call->across * call->down, first = (int64_t)task % call->across * call->share;
+  multiply_rows(call, row, least(row + call->down, call->rows), first, least(call->share, call->layer->strips - first));
+}
+
+/* All of some rows, from rounding to the norm: what a thread wrote it reads. */
+static void rows_task(void *p, size_t task) {
+  Call *call = p;
+  const Layer *l = call->layer;
+  int64_t row = (int64_t)task * call->down, end = least(row + call->down, call->rows);
+  int64_t some = STRIPS / (STRIP * l->k * l->spec->bits / 8) + 1;
+  prepare_rows(call, row, end - row);
+  for (int64_t first = 0; first < l->strips && !call->failed; first += some)
+    multiply_rows(call, row, end, first, least(some, l->strips - first));
+  if (l->spec->norm && !call->failed) norm_rows(call, row, end - row);
 }
 
 const uint8_t tile_config[64] __attribute__((aligned(64))) = {
@@ -95,15 +146,17 @@ static void gemm_task(void *p, size_t task) {
   Call *call = p;
   const Layer *l = call->layer;
   const Family *family = l->spec->family;
-  int64_t first = (int64_t)task * call->share, pairs = (l->n + 31) / 32 - first, block = call->block;
+  int64_t first = (int64_t)task % call->across * call->share, pairs = (l->n + 31) / 32 - first;
+  int64_t start = (int64_t)task / call->across * call->down, end = least(start + call->down, call->tiles);
+  int64_t block = end - start <= family->block ? end - start : KEPT_TILES;
   int64_t count = (l->chunks + family->chunks - 1) / family->chunks; /* steps along the inputs */
   if (pairs > call->share) pairs = call->share;
-  int keep = block < call->tiles; /* other rows will need the panel */
+  int keep = block < end - start; /* other rows will need the panel */
   size_t panel = (size_t)(keep ? pairs * count : family->depth) * 2048, parts = (size_t)block * 2048;
   char *scratch = arena(TASK_ARENA, panel + parts + (size_t)(block * pairs) * 2048);
   if (!scratch) { fail(call); return; }
-  for (int64_t tile = 0, tiles; tile < call->tiles; tile += tiles) {
-    tiles = call->tiles - tile < block ? call->tiles - tile : block;
+  for (int64_t tile = start, tiles; tile < end; tile += tiles) {
+    tiles = least(end - tile, block);
     int64_t rows = call->rows - tile * 16, row = tile * 16, size = 1 << 30;
     if (rows > tiles * 16) rows = tiles * 16;
     float *out = call->to + row * l->n + first * 32;
@@ -117,18 +170,53 @@ static void gemm_task(void *p, size_t task) {
                   POINTER((int32_t *)call->sums + row), POINTER(l->scale), POINTER(l->offset), POINTER(scratch),
                   POINTER(scratch + panel), POINTER(tile_config), TENSOR(&y), NUMBER(l->chunks),
                   NUMBER(l->chunks / l->groups), NUMBER(first), NUMBER(pairs), NUMBER(tiles), NUMBER(stride),
-                  NUMBER(!tile || !keep), NUMBER(keep)};
+                  NUMBER(tile == start || !keep), NUMBER(keep)};
     if (CALL(family->gemm, args)) { fail(call); return; }
     if (!whole || !l->spec->copies) finish(call, out, stride, row, rows, first * 32, pairs * 32);
   }
 }
 
-void *spread_tasks(void *context, Call *call, void (*task)(void *, size_t), int64_t units, int64_t work, int64_t least) {
-  call->share = work >= WORK ? 1 : (WORK + work - 1) / work;
-  if (call->share < least) call->share = least;
-  int64_t tasks = (units + call->share - 1) / call->share;
-  if (tasks == 1) { task(call, 0); return NULL; }
-  return ORT(PARALLEL_FOR, const void *, void (*)(void *, size_t), size_t, size_t, void *)(context, task, (size_t)tasks, 0, call);
+/* ---- threads: the runtime does not tell how many a session has, so a layer sees how many of its tasks run at once ---- */
+typedef struct { void (*task)(void *, size_t); void *argument; int running, most; } Spread;
+
+static void counted_task(void *p, size_t task) {
+  Spread *spread = p;
+  int now = __atomic_add_fetch(&spread->running, 1, __ATOMIC_RELAXED), most = __atomic_load_n(&spread->most, __ATOMIC_RELAXED);
+  while (now > most && !__atomic_compare_exchange_n(&spread->most, &most, now, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+  spread->task(spread->argument, task);
+  __atomic_sub_fetch(&spread->running, 1, __ATOMIC_RELAXED);
+}
+
+int64_t tasks_of(const Layer *l, int64_t work) {
+  int64_t most = (int64_t)EACH * (1 + __atomic_load_n(&l->others, __ATOMIC_RELAXED));
+  return work < 2 * WORK ? 1 : least(work / WORK, most);
+}
+
+void *spread(const Layer *l, void *context, void *argument, void (*task)(void *, size_t), int64_t tasks) {
+  if (tasks == 1) { task(argument, 0); return NULL; }
+  Spread all = {task, argument, 0, 0};
+  void *bad = ORT(PARALLEL_FOR, const void *, void (*)(void *, size_t), size_t, size_t, void *)(context, counted_task, (size_t)tasks, 0, &all);
+  int *others = (int *)&l->others; /* of all that a layer is, this alone is learned while it runs */
+  if (all.most - 1 > __atomic_load_n(others, __ATOMIC_RELAXED)) __atomic_store_n(others, all.most - 1, __ATOMIC_RELAXED);
+  return bad;
+}
+
+void *spread_tasks(void *context, Call *call, void (*task)(void *, size_t), int64_t units, int64_t work) {
+  int64_t tasks = tasks_of(call->layer, units * work);
+  call->share = tasks < units ? units / tasks : 1;
+  if (tasks == 1) call->share = units;
+  return spread(call->layer, context, call, task, (units + call->share - 1) / call->share);
+}
+
+/* So many units across, and so many down, as tasks: those across first, since what is down is read anew by each. */
+static void *spread_grid(void *context, Call *call, void (*task)(void *, size_t), int64_t across, int64_t down, int64_t tasks) {
+  call->share = tasks < across ? across / tasks : 1;
+  call->across = (across + call->share - 1) / call->share;
+  int64_t each = least((tasks + call->across - 1) / call->across, down);
+  call->down = (down + each - 1) / each;
+  int64_t deep = (down + call->down - 1) / call->down;
+  call->down *= call->unit;
+  return spread(call->layer, context, call, task, call->across * deep);
 }
 
 /* Room for so many bytes of activations, and for a step and a sum of each unit of them that may be rounded. */
@@ -164,11 +252,12 @@ static void *multiply_many(const Layer *l, void *context, Call *call) {
     memset(call->inputs + bytes - tile, 0, tile);
     memset(call->steps + call->rows, 0, rest), memset((int32_t *)call->sums + call->rows, 0, rest);
   }
-  void *bad = spread_tasks(context, call, pack_task, call->tiles, l->k * 16 * 32, 1);
+  void *bad = spread_tasks(context, call, pack_task, call->tiles, l->k * 16 * ROUND_WORK);
   if (bad) return bad;
-  call->block = call->tiles <= family->block ? call->tiles : KEPT_TILES;
-  int64_t fit = family->panel / (count * 2048), most = pairs / 4; /* some for each of four threads */
-  return spread_tasks(context, call, gemm_task, pairs, call->tiles * l->k * 32, fit < most ? fit : most);
+  int64_t fit = family->panel / (count * 2048), tasks = tasks_of(l, (call->tiles + DECODING) * pairs * l->k * 32);
+  if (fit && tasks < (pairs + fit - 1) / fit) tasks = (pairs + fit - 1) / fit; /* panels stay in the second cache */
+  call->unit = family->block;
+  return spread_grid(context, call, gemm_task, pairs, (call->tiles + family->block - 1) / family->block, tasks);
 }
 
 static void *multiply(const Layer *l, void *context, Call *call) {
@@ -179,20 +268,18 @@ static void *multiply(const Layer *l, void *context, Call *call) {
   size_t units = (size_t)(chunks + 3 * l->chunks);
   size_t bytes = !family->quantize ? 0 : family->rounds ? units * CHUNK : units * CHUNK * 4;
   if (!take_room(call, bytes, units)) return status(FAIL, "qcc: out of memory");
-  if (family->quantize) {
-    if (call->rows % 4 == 3) memset(call->steps + chunks, 0, (size_t)l->chunks * 4); /* stray denormals are slow */
-    Any args[] = {POINTER(call->x), POINTER(call->inputs), POINTER(call->steps), POINTER(call->sums), TENSOR(&none_filled), NUMBER(chunks)};
-    if (CALL(family->quantize, args)) return status(FAIL, "qcc: a kernel failed");
-    if (!family->rounds) call->x = (const float *)call->inputs;
+  call->read = family->quantize && !family->rounds ? (const float *)call->inputs : call->x;
+  if (family->quantize && call->rows % 4 == 3)
+    memset(call->steps + chunks, 0, (size_t)l->chunks * 4); /* stray denormals are slow */
+  int64_t tasks = tasks_of(l, call->rows * l->k * l->strips * STRIP);
+  if (tasks == 1 || call->rows >= tasks * OWN_ROWS) {
+    call->down = ((call->rows + tasks - 1) / tasks + 3) / 4 * 4, call->normed = 1;
+    return spread(l, context, call, rows_task, (call->rows + call->down - 1) / call->down);
   }
-  if (!family->rounds && !l->spec->symmetric) {
-    for (int64_t c = 0; c < chunks; c++) {
-      float sum = 0;
-      for (int k = 0; k < CHUNK; k++) sum += call->x[c * CHUNK + k];
-      ((float *)call->sums)[c] = sum;
-    }
-  }
-  return spread_tasks(context, call, gemv_task, l->strips, call->rows * l->k * STRIP, 1);
+  void *bad = spread_tasks(context, call, prepare_task, call->rows, l->k * ROUND_WORK);
+  if (bad) return bad;
+  call->unit = 4;
+  return spread_grid(context, call, gemv_task, l->strips, (call->rows + 3) / 4, tasks);
 }
 
 /* Tensors among the operands: of the output's shape. */
@@ -230,7 +317,8 @@ static void *compute(void *kernel, void *context) {
   if (!call.rows) return NULL;
   call.x = x.data;
   if ((bad = multiply(l, context, &call))) return bad;
-  if (!call.failed && l->spec->norm && (bad = spread_tasks(context, &call, norm_task, call.rows, l->n * NORM_WORK, 1))) return bad;
+  if (!call.failed && !call.normed && l->spec->norm && (bad = spread_tasks(context, &call, norm_task, call.rows, l->n * NORM_WORK)))
+    return bad;
   return call.failed ? status(FAIL, "qcc: a kernel failed") : NULL;
 }
 

@@ -39,15 +39,18 @@ typedef struct {
   float **vectors; /* an operand of the steps each: [n], or NULL for a tensor */
   float step;      /* of static activations */
   float epsilon;   /* of the norm */
+  int others;      /* threads that were seen to work beside the calling one */
   int32_t *starts, *places; /* of tiles: where each row of them begins in the words, and where each stands in its row */
 } Layer;
 
 typedef struct {
   const Layer *layer;
-  const float *x;
+  const float *x, *read;  /* what comes in, and that or its rounding, where rows are read as floats */
   float *to, *y;          /* y, and where its norm reads from: y itself, or the kept value */
   const float **operands; /* of the steps: vectors and tensors */
-  int64_t rows, share, tiles, block; /* share: strips (or, with tiles, pairs of blocks) of a task */
+  int64_t rows, share, tiles; /* share: strips (or, with tiles, pairs of blocks) of a task */
+  int64_t across, down, unit; /* tasks for the same rows (or tiles of rows); rows of a task, a multiple of unit */
+  int normed;                 /* the norm is done */
   char *inputs;           /* int8 or bfloat16 */
   float *steps;
   void *sums;
@@ -75,7 +78,9 @@ void *arena(int which, size_t size); /* what a thread keeps of memory; NULL wher
 void *take_tensors(const Layer *l, void *context, const Input *shape, const float **operands);
 void fail(Call *call);
 void finish(Call *call, const float *from, int64_t stride, int64_t row, int64_t rows, int64_t first, int64_t count);
-void *spread_tasks(void *context, Call *call, void (*task)(void *, size_t), int64_t units, int64_t work, int64_t least);
+int64_t tasks_of(const Layer *l, int64_t work); /* how many tasks so many products are worth */
+void *spread(const Layer *l, void *context, void *argument, void (*task)(void *, size_t), int64_t tasks);
+void *spread_tasks(void *context, Call *call, void (*task)(void *, size_t), int64_t units, int64_t work);
 
 /* blocks.c */
 void *fill_tiles(Layer *layer, const void *info);

@@ -86,7 +86,7 @@ class _Panel:
         shapes = [text(LEFT, self.top - 10, self.title, "head")]
         for value, label in self.ticks:
             y = self.y(value)
-            shapes += [path("axis", f"M{LEFT} {number(y)}H{RIGHT}"), text(LEFT - 8, y + 4, label, "end")]
+            shapes += [path("axis", f"M{LEFT} {number(y)}H{RIGHT}"), text(LEFT - 8, y + 4, label, "end tick")]
         return shapes
 
 

@@ -1,9 +1,14 @@
-"""The HTML report: one file that needs no network and no script, the same bytes for the same result.
+"""The HTML report: one file that needs no network, the same bytes for the same result.
+
+Without its script, which sorts and filters tables, all of it is there. The page allows that script alone, by its
+digest.
 
 All markup is in the templates, but for that of drawings (`shapes`); here stands what they show. Whatever is put into a
 template is text, unless it says that it is markup.
 """
 
+import base64
+import hashlib
 import math
 import re
 from collections.abc import Iterator
@@ -20,7 +25,9 @@ from qcc.compiler.plan.text import action_text
 from qcc.compiler.report.data import data_lines
 from qcc.compiler.report.failures import losses, measured, suggestion
 from qcc.compiler.report.page.charts import bytes_chart
+from qcc.compiler.report.page.curve import curve_chart
 from qcc.compiler.report.page.depth import depth_chart, group_size
+from qcc.compiler.report.page.sensitivity import sensitivity
 from qcc.compiler.report.result import LayerRow, Result, average_bits
 from qcc.compiler.report.text import (
     MISLEADS,
@@ -45,6 +52,7 @@ SECTIONS = {
     "bytes": "Where the bytes are",
     "depth": "Along the depth",
     "allocation": "Allocation",
+    "sensitivity": "What each layer could have become",
     "outputs": "Outputs compared",
     "layers": "Layers",
     "kept": "Kept as they were",
@@ -63,9 +71,16 @@ def render_html(result: Result) -> str:
     page = _templates().overlay()
     page.filters = {**page.filters, "named": named}
     done = result.verification
-    absent = [key for key, rows in (("adapters", result.adapters), ("rewrites", result.rewrites)) if not rows]
+    found = result.allocation
+    tried = sensitivity(found.alternatives) if found else None
+    sparse = ("adapters", result.adapters), ("rewrites", result.rewrites), ("sensitivity", tried)
+    absent = [key for key, rows in sparse if not rows]
+    script = page.get_template("script.html").render()
     return page.get_template("report.html").render(
         result=result,
+        script=script_digest(script),
+        curve=curve_chart(result) if found and len(found.frontier) > 1 else "",
+        tried=tried,
         sections=[(key, heading) for key, heading in SECTIONS.items() if key not in absent],
         tiles=list(_tiles(result)),
         lost=losses(done),
@@ -85,6 +100,11 @@ def render_html(result: Result) -> str:
         data_lines=data_lines(result.layers),
         forms=forms().values(),
     )
+
+
+def script_digest(script: str) -> str:
+    """What the page's policy of content says of its only script."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 @lru_cache

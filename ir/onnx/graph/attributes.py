@@ -120,7 +120,22 @@ def _attention(site: NodeSite) -> Attributes:
     if all(given) and queries is not None and len(queries) == 3 and isinstance(width, int):
         width //= given[0]
     scale = canonical.scale_of(site.real("scale", 0.0), width)
-    return known(causal=site.whole("is_causal", 0), scale=scale, heads=heads)
+    return known(causal=site.whole("is_causal", 0), scale=scale, heads=heads, cap=site.real("softcap", 0.0))
+
+
+def _fused_attention(site: NodeSite) -> Attributes:
+    """Of the runtime's own ops; a scale of 0 is the usual one."""
+    queries = site.whole("num_heads", 0)
+    heads = queries, site.whole("kv_num_heads", queries)
+    shape = site.shape()
+    width = shape[-1] if shape else None
+    packed = site.input(1) is None  # queries, keys and values are one input
+    own = (sum(heads) + heads[1]) if packed else queries
+    width = width // own if isinstance(width, int) and own else None
+    rotary = ("half", "interleaved")[site.whole("rotary_interleaved", 0)] if site.whole("do_rotary", 0) else "none"
+    scale = canonical.scale_of(site.real("scale", 0.0), width)
+    cap, causal = site.real("softcap", 0.0), site.whole("unidirectional", 0)
+    return known(causal=causal, scale=scale, heads=heads, cap=cap, rotary=rotary)
 
 
 def _reshape(site: NodeSite) -> Attributes:
@@ -234,6 +249,8 @@ _READERS: dict[str, OnnxReader] = {
     "clip": lambda site: known(min=site.number("min", 1), max=site.number("max", 2)),
     "cast": _cast,
     "attention": _attention,
+    "multi_head_attention": _fused_attention,
+    "grouped_attention": _fused_attention,
     "reshape": _reshape,
     "expand": lambda site: known(sizes=canonical.sizes_of(site.result())),
     "squeeze": _squeeze,

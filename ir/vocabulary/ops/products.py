@@ -14,5 +14,9 @@ PRODUCTS = (
     OpDef("recurrent", "lstm", onnx="LSTM", aten="lstm"),
     OpDef("recurrent", "gru", onnx="GRU", aten="gru"),
     OpDef("recurrent", "rnn", onnx="RNN", aten="rnn_tanh rnn_relu"),
-    OpDef("attention", "attention", read="causal scale heads", onnx="Attention", aten="scaled_dot_product_attention"),
+    OpDef("attention", "attention", read="causal scale heads cap", onnx="Attention",
+          aten="scaled_dot_product_attention"),
+    OpDef("attention", "multi_head_attention", read="causal scale heads", onnx="com.microsoft.MultiHeadAttention"),
+    OpDef("attention", "grouped_attention", read="scale heads cap rotary", onnx="com.microsoft.GroupQueryAttention"),
+    OpDef("attention", "packed_attention", onnx="com.microsoft.Attention"),
 )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Attention: where a graph has it, told by what its parts compute."""

@@ -1,0 +1,97 @@
+"""What an attention is made of, however its exporter spells it."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """A rotary embedding of queries or keys.
+
+    Args:
+        layout: which channels turn together: the two ``half``s of a head, or neighbours, ``interleaved``.
+        width: how many channels of a head turn, from the first on.
+        cos: the value that holds the cosines, and ``sin`` the sines.
+        sin: see there.
+    """
+
+    layout: str
+    width: int
+    cos: str
+    sin: str
+
+
+@dataclass(frozen=True)
+class Operand:
+    """The queries, keys or values of an attention.
+
+    Args:
+        value: of which they are made by nothing but what is told here.
+        heads: how many it holds.
+        width: channels of a head.
+        layout: of the value's axes, a letter each: batch, sequence, heads, d (channels); ``bs(hd)`` holds both in one.
+        rotary: what turns them.
+        past: rows of earlier runs that stand in front of theirs; empty for none.
+        present: those and theirs together, where the graph returns them.
+    """
+
+    value: str
+    heads: int
+    width: int
+    layout: str
+    rotary: Rotary | None = None
+    past: str = ""
+    present: str = ""
+
+
+@dataclass(frozen=True)
+class Masking:
+    """What is added to scores, or hides some.
+
+    Args:
+        value: its name; empty for what the op itself hides.
+        kind: on the sample ``causal``, ``window``, ``open`` where it hides nothing, ``mask`` for others, or ``bias``.
+        keeps: of a value of booleans: what is true is seen.
+    """
+
+    value: str
+    kind: str
+    keeps: bool | None = None
+
+
+@dataclass(frozen=True)
+class Attention:
+    """A region that computes ``softmax(scale * queries keys' + bias) values``, head by head.
+
+    Args:
+        name: of the op that makes weights of scores.
+        output: the value that the products with values make.
+        queries: where they come from.
+        keys: the same of keys.
+        values: and of values.
+        scale: what the products of queries and keys are multiplied by.
+        masking: what is added to scores, or hides some.
+        cap: scores stay under it by a hyperbolic tangent; None for no such bound.
+        sinks: further scores, a number each head, that only weaken the others; empty for none.
+        weights_read: others read the weights, too.
+        shape: of the output, on the sample.
+    """
+
+    name: str
+    output: str
+    queries: Operand
+    keys: Operand
+    values: Operand
+    scale: float
+    masking: tuple[Masking, ...] = ()
+    cap: float | None = None
+    sinks: str = ""
+    weights_read: bool = False
+    shape: tuple[int, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True)
+class NotAttention:
+    """What looks like an attention and is none that can be told: by whose name, and why."""
+
+    name: str
+    reason: str

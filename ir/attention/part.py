@@ -1,0 +1,229 @@
+"""What may be an attention, and the comparison of what it computes with the formula."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qcc.ir.attention.attention import Attention, Masking
+from qcc.ir.attention.formulas import is_close, mask_kind, softmax, visible
+from qcc.ir.attention.operands import Traced, standing, told
+from qcc.ir.attention.paths import Paths, ScorePath, ScoreStep, UntoldError
+from qcc.ir.attention.trace import Tracer
+from qcc.ir.graph.ops import Array, Op
+
+TOLERANCE = 2e-5  # of the largest result: two sums of products in float32 and a softmax
+TOLERANCES = {"float16": 2e-2}
+HIDDEN = np.float32(-1e30)
+
+
+@dataclass(frozen=True)
+class AttentionPart:
+    """A softmax with the products beside it, or one op that is all of them.
+
+    Args:
+        name: of the op in the middle.
+        output: the value that the second product makes.
+        queries: at the first product.
+        keys: see there.
+        values: at the second.
+        steps: what is done to scores between.
+        weights: the name under which the second product reads the weights.
+        weights_read: others read the weights, too.
+        scale: of an op that has one.
+        causal: the op hides what comes later.
+        heads: of an op: of queries, and of keys and values.
+        cap: of an op: its bound of scores; 0 for none.
+    """
+
+    name: str
+    output: str
+    queries: Traced
+    keys: Traced
+    values: Traced
+    steps: tuple[ScoreStep, ...] = ()
+    weights: str = ""
+    weights_read: bool = False
+    scale: float = 1.0
+    causal: bool = False
+    heads: tuple[int, ...] = ()
+    cap: float = 0.0
+
+    @property
+    def operands(self) -> tuple[Traced, Traced, Traced]:
+        """Queries, keys and values."""
+        return self.queries, self.keys, self.values
+
+    @property
+    def borders(self) -> tuple[str, ...]:
+        """The values at which numbers are drawn."""
+        found = [one.root for one in self.operands]
+        for step in (step for one in self.operands for step in one.steps):
+            found += step.turn.tables if step.turn else ()
+            found += [step.value] if step.what == "past" else []
+        found += [step.value for step in self.steps if step.what in ("add", "mask", "sinks")]
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def inner(self) -> tuple[str, ...]:
+        """The values that are computed of those."""
+        return tuple(dict.fromkeys(name for one in self.operands for name in one.names))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All values that matter."""
+        scales = [step.value for one in self.operands for step in one.steps if step.what in ("mul", "div")]
+        scores = [name for step in self.steps for name in (step.value, step.result) if name]
+        shape = [self.weights] if self.weights else []
+        return tuple(dict.fromkeys((*self.borders, *self.inner, *scales, *scores, *shape)))
+
+
+def of_core(core: ScorePath, paths: Paths, tracer: Tracer) -> AttentionPart:
+    """A softmax between two products.
+
+    Raises:
+        UntoldError: the products stand in another way.
+    """
+    first, second = core.first, core.second
+    inner, (one, two) = paths.between(core), (_transposed(op) for op in (first, second))
+    if 0 in two or inner is None:
+        raise UntoldError("its weights stand on the right of the values")
+    names = first.inputs[0], first.inputs[1], second.inputs[1]
+    columns = 0 in one, 1 not in one, 1 in two
+    queries, keys, values = (
+        Traced(name, tuple(tracer.steps(name)), at) for name, at in zip(names, columns, strict=True)
+    )
+    read = paths.is_read(core, inner)
+    return AttentionPart(
+        core.softmax.name, second.outputs[0], queries, keys, values, core.steps, second.inputs[0], read
+    )
+
+
+def _transposed(op: Op) -> tuple[int, ...]:
+    found = op.attributes.get("transposed", ())
+    return found if isinstance(found, tuple) else ()
+
+
+def judged(
+    part: AttentionPart, values: Mapping[str, Array], captured: Mapping[str, Array], returned: frozenset[str]
+) -> Attention:
+    """The attention that a part is.
+
+    Args:
+        part: the part.
+        values: of drawn numbers.
+        captured: of the sample.
+        returned: the values that the graph returns.
+
+    Raises:
+        UntoldError: it computes something else.
+        ValueError: sizes do not fit the formula.
+    """
+    q, k, v = (standing(one, values) for one in part.operands)
+    actual = values[part.output]
+    if part.heads and part.queries.heads:
+        actual = standing(Traced(part.output, (), heads=part.heads[0]), values)
+    expected = _formula(part, q, k, v, values)
+    if not is_close(actual.reshape(-1), expected.reshape(-1), TOLERANCES.get(actual.dtype.name, TOLERANCE)):
+        raise UntoldError("it computes something else than softmax(scale * queries keys' + bias) values")
+    seen = [told(one, values, returned) for one in part.operands]
+    if abs(seen[2].scale - 1) > TOLERANCE:
+        raise UntoldError("its values are scaled")
+    factors = _factors(part, values)
+    return Attention(
+        part.name,
+        part.output,
+        seen[0].operand,
+        seen[1].operand,
+        seen[2].operand,
+        scale=part.scale * seen[0].scale * seen[1].scale * math.prod(number for _, number in factors),
+        masking=_masking(part, captured),
+        cap=_cap(part, factors),
+        sinks=next((step.value for step in part.steps if step.what == "sinks"), ""),
+        weights_read=part.weights_read,
+        shape=tuple(captured[part.output].shape),
+    )
+
+
+def _formula(part: AttentionPart, q: Array, k: Array, v: Array, values: Mapping[str, Array]) -> Array:
+    """What the part should compute."""
+    if part.heads:
+        times = part.heads[0] // part.heads[1]
+        k, v = (np.repeat(one, times, 1) for one in (k, v))
+    scores = q.astype(np.float64) @ k.swapaxes(-1, -2) * part.scale
+    width = scores.shape[-1]
+    scores = np.tanh(scores / part.cap) * part.cap if part.cap else scores
+    if part.causal:
+        rows = scores.shape[-2]
+        later = width - rows if any(step.what == "past" for step in part.keys.steps) else 0
+        scores = np.where(np.tri(rows, width, later, dtype=bool), scores, HIDDEN)
+    for step in part.steps:
+        scores = _stepped(scores, step, values)
+    shares = softmax(scores)
+    shares = shares if shares.shape[-1] == width else shares[..., :width]
+    if part.weights:
+        shares = shares.reshape(values[part.weights].shape)
+    return np.asarray(shares @ v)
+
+
+def _stepped(scores: Array, step: ScoreStep, values: Mapping[str, Array]) -> Array:
+    value = values[step.value] if step.value else np.zeros(0)
+    if step.what == "reshape":
+        shape = values[step.result].shape
+        return scores.reshape(shape) if scores.size == math.prod(shape) else np.broadcast_to(scores, shape)
+    if step.what == "tanh":
+        return np.asarray(np.tanh(scores))
+    if step.what == "mask":
+        return np.where(value if step.keeps else ~value.astype(bool), scores, HIDDEN)
+    if step.what == "sinks":
+        return np.concatenate([scores, np.broadcast_to(value, (*scores.shape[:-1], value.shape[-1]))], -1)
+    return np.asarray(_ARITHMETIC[step.what](scores, value))
+
+
+_ARITHMETIC = {"add": np.add, "mul": np.multiply, "div": np.divide}
+
+
+def _factors(part: AttentionPart, values: Mapping[str, Array]) -> list[tuple[str, float]]:
+    """What is done to scores in order, numbers where they are scaled.
+
+    Raises:
+        UntoldError: it is done in another order than the formula has, or several numbers scale them.
+    """
+    found = list[tuple[str, float]]()
+    for step in part.steps:
+        if step.what in ("mul", "div") and values[step.value].size != 1:
+            raise UntoldError("its scores are scaled by several numbers, one a head or more")
+        if step.what in ("mul", "div", "tanh") and any(name in ("add", "sinks") for name, _ in found):
+            raise UntoldError("its scores are scaled after something was added to them")
+        if step.what == "tanh" and any(name == "mask" for name, _ in found):
+            raise UntoldError("its scores are bounded after some were hidden")
+        if step.what in ("mul", "div"):
+            number = float(values[step.value].reshape(-1)[0])
+            found.append(("scale", number if step.what == "mul" else 1 / number))
+        else:
+            found.append((step.what, 1.0))
+    return found
+
+
+def _cap(part: AttentionPart, factors: Sequence[tuple[str, float]]) -> float | None:
+    """The bound of scores, where a tangent keeps them under one."""
+    names = [name for name, _ in factors]
+    return math.prod(number for _, number in factors[names.index("tanh") :]) if "tanh" in names else part.cap or None
+
+
+def _masking(part: AttentionPart, captured: Mapping[str, Array]) -> tuple[Masking, ...]:
+    found = [Masking("", "causal")] if part.causal else []
+    for step in part.steps:
+        if step.what not in ("add", "mask"):
+            continue
+        array = captured.get(step.value)
+        if array is None:
+            found.append(Masking(step.value, "mask" if step.what == "mask" else "bias", step.keeps))
+        elif step.what == "mask":
+            seen = array.astype(bool) if step.keeps else ~array.astype(bool)
+            found.append(Masking(step.value, mask_kind(seen), step.keeps))
+        else:
+            hides = bool(((array <= -1e4) | (array == 0)).all())
+            found.append(Masking(step.value, mask_kind(visible(array)) if hides else "bias"))
+    return tuple(found)

@@ -1,0 +1,197 @@
+"""Attentions are told by what they compute, however they are spelled; what computes something else is refused."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from qcc.__main__ import main
+from qcc.ir.attention.attention import Attention, NotAttention, Rotary
+from qcc.ir.attention.find import attentions
+from qcc.ir.onnx.adapter import OnnxGraph
+from tests import attention_models as models
+from tests.attention_models import HEADS, SHARED, WIDTH, Spelling, case
+from tests.onnx_models import random
+
+
+def found(folder: Path, spelling: Spelling) -> list[Attention | NotAttention]:
+    one = case(spelling)
+    graph = OnnxGraph.load(one.save(folder))
+    graph.simplify()
+    return attentions(graph, one.feeds)
+
+
+def only(folder: Path, spelling: Spelling) -> Attention:
+    (one,) = found(folder, spelling)
+    assert isinstance(one, Attention), one
+    return one
+
+
+def reason(folder: Path, spelling: Spelling) -> str:
+    (one,) = found(folder, spelling)
+    assert isinstance(one, NotAttention), one
+    return one.reason
+
+
+def test_plain(tmp_path: Path) -> None:
+    one = only(tmp_path, models.PLAIN)
+    assert [(part.value, part.heads, part.width, part.layout) for part in (one.queries, one.keys, one.values)] == [
+        (name, HEADS, WIDTH, "bs(hd)") for name in "qkv"
+    ]
+    assert (one.scale, one.masking, one.cap, one.sinks, one.weights_read) == (0.25, (), None, "", False)
+
+
+def test_grouped_queries_behind_a_causal_mask(tmp_path: Path) -> None:
+    """As torch's export spells it: half of the scale on each side, weights that are no number made zero."""
+    one = only(tmp_path, models.GROUPED)
+    assert (one.queries.heads, one.keys.heads, one.values.heads) == (HEADS, SHARED, SHARED)
+    assert one.keys.value == "k"
+    assert one.scale == pytest.approx(0.5)
+    assert [(masking.value, masking.kind) for masking in one.masking] == [("mask", "causal")]
+    assert not one.weights_read
+
+
+@pytest.mark.parametrize("layout", ["half", "interleaved"])
+def test_rotary(tmp_path: Path, layout: str) -> None:
+    one = only(tmp_path, models.turned(layout))
+    assert one.queries.rotary == one.keys.rotary == Rotary(layout, WIDTH, "cos", "sin")
+    assert one.values.rotary is None
+    assert one.queries.value == "q"
+
+
+def test_an_unknown_turn_is_left_to_the_values(tmp_path: Path) -> None:
+    """Channels that are turned the other way round are no rotary embedding: queries are what comes out of it."""
+    spelling = models.turned("half")
+    one = only(
+        tmp_path,
+        replace(spelling, body=spelling.body.replace("Concat <axis = -1> (qn, qa)", "Concat <axis = -1> (qa, qn)")),
+    )
+    assert one.queries.rotary is None
+    assert one.queries.value == "qr"
+    assert one.keys.rotary is not None
+
+
+def test_rows_of_earlier_runs(tmp_path: Path) -> None:
+    one = only(tmp_path, models.PAST)
+    assert (one.keys.past, one.keys.present) == ("past_key", "key_all")
+    assert (one.values.past, one.values.present) == ("past_value", "value_all")
+    assert one.keys.value == "k"
+
+
+def test_sinks(tmp_path: Path) -> None:
+    assert only(tmp_path, models.SINKS).sinks
+
+
+def test_a_cap(tmp_path: Path) -> None:
+    one = only(tmp_path, models.CAPPED)
+    assert one.cap == pytest.approx(30)
+    assert one.scale == pytest.approx(0.25)
+    assert [(masking.kind, masking.keeps) for masking in one.masking] == [("causal", True)]
+
+
+def test_the_standard_op(tmp_path: Path) -> None:
+    one = only(tmp_path, models.STANDARD)
+    assert (one.queries.heads, one.keys.heads) == (HEADS, SHARED)
+    assert (one.keys.past, one.keys.present, one.scale) == ("past_key", "key_all", 0.3)
+
+
+def test_the_op_of_the_runtime(tmp_path: Path) -> None:
+    one = only(tmp_path, models.MANY)
+    assert (one.queries.heads, one.keys.heads, one.keys.width, one.scale) == (HEADS, HEADS, WIDTH, 0.3)
+
+
+def altered(spelling: Spelling, before: str, after: str) -> Spelling:
+    assert before in spelling.body
+    return replace(spelling, body=spelling.body.replace(before, after))
+
+
+@pytest.mark.parametrize(
+    ("spelling", "before", "after", "why"),
+    [
+        (models.PLAIN, "Mul (s, scale)", "Mul (s, s)", "something"),
+        (models.PLAIN, "Mul (s, scale)", "Relu (s)", "no product"),
+        (models.CAPPED, "Mul (bent, bound)", "Mul (bent, z)", "something"),
+        (models.CAPPED, "(mask, high, never)", "(mask, high, scale)", "something else than what hides"),
+        (models.SINKS, "Slice (p, zero_, minus, last)", "Slice (p, one_, end, last)", "something else"),
+    ],
+)
+def test_other_formulas_reject(tmp_path: Path, spelling: Spelling, before: str, after: str, why: str) -> None:
+    spelling = replace(spelling, constants={**spelling.constants, "end": models.whole(99)})
+    assert why in reason(tmp_path, altered(spelling, before, after))
+
+
+def test_scales_of_heads_reject(tmp_path: Path) -> None:
+    scales = random(1, HEADS, 1, 1)
+    spelling = replace(models.PLAIN, constants={**models.PLAIN.constants, "scale": scales})
+    assert "several numbers" in reason(tmp_path, spelling)
+
+
+def test_scaled_after_a_bias_reject(tmp_path: Path) -> None:
+    spelling = altered(
+        models.GROUPED, "p = Softmax <axis = -1> (z)", "zz = Mul (z, scale)\n p = Softmax <axis = -1> (zz)"
+    )
+    assert "after something was added" in reason(tmp_path, spelling)
+
+
+def test_a_softmax_of_a_head_is_none(tmp_path: Path) -> None:
+    """A classifier's softmax is multiplied with nothing that is computed."""
+    spelling = Spelling("p = Softmax <axis = -1> (q)\n y = MatMul (p, w)", {"w": random(models.ALL, 3)})
+    assert found(tmp_path, spelling) == []
+
+
+def test_weights_that_others_read(tmp_path: Path) -> None:
+    assert only(tmp_path, replace(models.PLAIN, outputs=", float p")).weights_read
+
+
+def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = case(models.PAST).save(tmp_path)
+    assert main(["inspect", str(path), "--attention"]) == 0
+    text = capsys.readouterr().out
+    assert "past_key, past_value" in text
+    assert "1 attention, 0 refused" in text
+    assert main(["inspect", str(path), "--attention", "--format=json"]) == 0
+    assert '"past": "past_key"' in capsys.readouterr().out
+
+
+def test_masks_of_earlier_rows_are_generated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The mask covers the rows of all runs, which torch's export calls by a name of their own."""
+    path = case(models.MASKED_PAST).save(tmp_path)
+    assert main(["inspect", str(path), "--attention"]) == 0
+    assert "1 attention, 0 refused" in capsys.readouterr().out
+
+
+def test_inspect_two_questions_reject(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = case(models.PLAIN).save(tmp_path)
+    assert main(["inspect", str(path), "--attention", "--axes"]) == 2
+    assert "ask one" in capsys.readouterr().err
+
+
+def test_numbers_of_one_in_scores(tmp_path: Path) -> None:
+    """A scale that is computed of sizes is one all the same."""
+    body = models.PLAIN.body.replace(
+        "z = Mul (s, scale)", "sh = Shape <start = 2, end = 3> (qh)\n n = Cast <to = 1> (sh)\n z = Div (s, n)"
+    )
+    assert only(tmp_path, replace(models.PLAIN, body=body)).scale == pytest.approx(1 / models.ROWS)
+
+
+@pytest.mark.slow
+def test_a_program_of_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same recogniser on another face: an op of ATen, behind heads that are repeated by a view."""
+    torch = pytest.importorskip("torch")
+
+    class Grouped(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k = torch.nn.Linear(24, 24), torch.nn.Linear(24, 12)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[name-defined]
+            q = self.q(x).view(2, 5, 4, 6).transpose(1, 2)
+            k = self.k(x).view(2, 5, 2, 1, 6).expand(2, 5, 2, 2, 6).reshape(2, 5, 4, 6).transpose(1, 2)
+            return torch.nn.functional.scaled_dot_product_attention(q, k, k, is_causal=True)
+
+    path = tmp_path / "grouped.pt2"
+    torch.export.save(torch.export.export(Grouped().eval(), (torch.randn(2, 5, 24),)), path)
+    assert main(["inspect", str(path), "--attention"]) == 0
+    text = capsys.readouterr().out
+    assert "4 of 2" in text
+    assert "causal" in text
