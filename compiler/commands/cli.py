@@ -34,13 +34,14 @@ COMMANDS = {
     "passes": "list what a policy may name, each with its manual page",
     "presets": "list the policies that come with qcc",
     "init": "look at a model and write a first policy for it",
+    "translate": "write the policy that a configuration of another tool comes to",
     "report": "compare two builds by their lock files",
     "doctor": "look at the installation: what works, what is missing, and what is lost without it",
     "lsp": "serve an editor",
     "completion": "write a script by which a shell completes commands and options",
 }
 FOLDERS = {
-    "language": ("check", "fmt", "explain", "passes", "presets", "lsp", "init"),
+    "language": ("check", "fmt", "explain", "passes", "presets", "lsp", "init", "translate"),
     "machine": ("targets", "completion", "doctor"),
 }
 """Where the modules of commands lie that are not about models."""

@@ -1,0 +1,209 @@
+"""Configurations of NNCF: its JSON files, and arguments of `compress_weights` and `quantize`."""
+
+import re
+from typing import Any
+
+from qcc.compiler.draft.settings import Settings, names_of, number
+from qcc.dsl.syntax.literals import quote
+
+NAME = "nncf"
+MODES = {
+    "int8": "int8 channel",
+    "int8_sym": "int8 channel",
+    "int8_asym": "int8 channel asym",
+    "nf4": "nf4",
+    "e2m1": "mxfp4",
+}
+WEIGHTS = {
+    "mode",
+    "ratio",
+    "group_size",
+    "ignored_scope",
+    "awq",
+    "scale_estimation",
+    "gptq",
+    "all_layers",
+    "backup_mode",
+}
+QUANTIZE = {"preset", "fast_bias_correction", "model_type", "subset_size", "ignored_scope"}
+KINDS = {
+    "Conv": "conv",
+    "MatMul": "linear",
+    "Gemm": "linear",
+    "Gather": "embedding",
+    "Linear": "linear",
+    "Conv2d": "conv",
+}
+TRAINED = "it is learned while the model is trained"
+
+
+def recognized(config: dict[str, Any]) -> bool:
+    """Whether a configuration is one of these."""
+    return (
+        "compression" in config
+        or len(WEIGHTS & set(config)) >= 2
+        or len(QUANTIZE & set(config)) >= 2
+        or "compress_weights" in config
+    )
+
+
+def translate(config: Settings) -> None:
+    """Translate."""
+    config.moot("inputs are the model's", "input_info", "model", "target_device")
+    config.moot("how a model is trained or logged leaves no trace", "log_dir", "nncf_logging", "dataset", "epochs")
+    if "compression" in config.found:
+        value = config.take("compression")
+        steps = value if isinstance(value, list) else [value]
+        for at, step in enumerate(steps):
+            path = "compression" if len(steps) == 1 else f"compression.{at}"
+            _algorithm(Settings(step if isinstance(step, dict) else {}, config.draft, path))
+        config.finish()
+        return
+    given = config.inner("compress_weights") if "compress_weights" in config.found else config
+    if given is not config or "mode" in given.found or "ratio" in given.found:
+        _compress_weights(given)
+    else:
+        _quantized(given, weights=True)
+    config.finish()
+
+
+def _compress_weights(given: Settings) -> None:
+    mode = str(given.take("mode", default="int8_asym")).rpartition(".")[2].lower()
+    size = number(given.take("group_size", default=-1 if mode.startswith("int8") else 128))
+    format = MODES.get(mode)
+    if format is None and (found := re.fullmatch(r"int4_(sym|asym)", mode)):
+        block = f"group {size:g}" if size is not None and size > 0 else "channel"
+        format = f"int4 {block}" + (" asym" if found[1] == "asym" else "")
+    elif format in ("nf4", "mxfp4") and format == "nf4" and size is not None and size > 0:
+        format = f"nf4 group {size:g}"
+    if format is None:
+        given.draft.miss(given.place("mode"), mode, "there is no format like it")
+        format = "int8 channel"
+    backup = str(given.take("backup_mode", default="int8_asym")).rpartition(".")[2].lower()
+    other = "float" if backup == "none" else MODES.get(backup, "int8 channel asym")
+    ratio = number(given.take("ratio", default=1.0))
+    if ratio is not None and ratio < 1 and not mode.startswith("int8"):
+        bits = ratio * 4.5 + (1 - ratio) * (32 if other == "float" else 8.1)
+        given.draft.set("linear", weights=f"{format} | {other}")
+        given.draft.statements += [
+            f"budget {{ bits <= {bits:.2f} }}  # {ratio:g} of the weights in four bits",
+            "minimize output_error",
+        ]
+    else:
+        given.draft.set("linear", weights=format)
+    given.draft.set("embedding", weights=format if given.take("all_layers", default=False) is True else other)
+    if given.take("gptq", default=False) is True:
+        given.draft.set("linear", rounding="gptq")
+    if given.take("awq", default=False) is True:
+        given.draft.set("linear", fold="awq")
+    if given.take("scale_estimation", default=False) is True:
+        given.miss("scale_estimation", "scales are searched for by the clip of `rounding` (`clip = mse`)")
+    if given.take("lora_correction", default=False) is True:
+        given.miss("lora_correction", "a low rank beside a weight is a format: `low_rank(...)`")
+    given.moot(
+        "what each layer loses is measured at the outputs, on all data", "sensitivity_metric", "subset_size", "dataset"
+    )
+    _ignored(given)
+    given.finish()
+
+
+def _quantized(given: Settings, *, weights: bool) -> None:
+    if weights:
+        for kind in ("linear", "conv"):
+            given.draft.set(kind, weights="int8 channel", activations="static")
+        given.draft.set("embedding", weights="int8 channel")
+    given.moot("which zero points activations have is the form's choice", "preset", "overflow_fix")
+    given.moot("data is given to `qcc compile --data`", "subset_size", "calibration_dataset", "initializer")
+    if given.take("fast_bias_correction", default=True) is False:
+        given.miss("fast_bias_correction", "biases are not corrected")
+    given.moot("what a layer is, the graph tells", "model_type")
+    advanced = given.inner("advanced_parameters")
+    smooth = advanced.number("smooth_quant_alpha", default=-1)
+    if smooth >= 0:
+        given.draft.set("linear", fold=f"smoothquant({smooth:g})")
+    advanced.finish()
+    _ignored(given)
+    given.finish()
+
+
+def _algorithm(given: Settings) -> None:
+    name = str(given.take("algorithm", default=""))
+    if name == "quantization":
+        _quantization(given)
+    elif name in ("magnitude_sparsity", "rb_sparsity", "const_sparsity"):
+        _sparsity(given)
+    elif name == "filter_pruning":
+        params = given.inner("params")
+        share = params.number("pruning_target", default=0.5)
+        given.draft.set("conv", structure=f"channels(keep = {100 * (1 - share):g}%)")
+        params.moot(
+            TRAINED, "schedule", "num_init_steps", "pruning_steps", "filter_importance", "interlayer_ranking_type"
+        )
+        params.finish()
+        _ignored(given)
+    else:
+        given.draft.miss(given.place("algorithm"), name, "there is no pass like it")
+    given.moot(TRAINED, "initializer", "compression_lr_multiplier", "export_to_onnx_standard_ops")
+    given.finish()
+
+
+def _quantization(given: Settings) -> None:
+    weights, activations = given.inner("weights"), given.inner("activations")
+    bits = weights.number("bits", default=8)
+    block = "channel" if weights.take("per_channel", default=True) is not False else "tensor"
+    loose = weights.take("mode", default="symmetric") == "asymmetric"
+    format = f"int{bits:g} {block}{' asym' if loose else ''}"
+    wide = activations.number("bits", default=8)
+    if wide != 8:
+        activations.miss("bits", "activations are rounded to 8 bits")
+    activations.moot("which zero points activations have is the form's choice", "mode", "per_channel", "signed")
+    for kind in ("linear", "conv"):
+        given.draft.set(kind, weights=format, activations="static")
+    given.draft.set("embedding", weights=format)
+    for part in (weights, activations):
+        _ignored(part)
+        part.finish()
+    _quantized(given, weights=False)
+
+
+def _sparsity(given: Settings) -> None:
+    params = given.inner("params")
+    level = params.number("sparsity_target", "sparsity_level", default=0.5)
+    for kind in ("linear", "conv"):
+        given.draft.set(kind, sparsity=f"unstructured(keep = {100 * (1 - level):g}%)")
+    params.moot(TRAINED, *params.found)
+    params.finish()
+    _ignored(given)
+
+
+def _ignored(given: Settings) -> None:
+    value = given.take("ignored_scope", "ignored_scopes")
+    if isinstance(value, list | str):
+        for name in names_of(value):
+            _scope(given, name)
+        return
+    if not isinstance(value, dict):
+        return
+    inner = Settings(value, given.draft, given.place("ignored_scope"))
+    for name in names_of(inner.take("names", default=[])):
+        given.draft.keep_named(name)
+    for pattern in names_of(inner.take("patterns", default=[])):
+        given.draft.keep(f"any[name ~ /{pattern.replace('/', chr(92) + '/')}/]")
+    for op in names_of(inner.take("types", default=[])):
+        if op in KINDS:
+            given.draft.keep(KINDS[op])
+        else:
+            given.draft.miss(inner.place("types"), op, "only what layers with weights become is said")
+    inner.moot("what is not there is told anyway", "validate")
+    inner.finish()
+
+
+def _scope(given: Settings, name: str) -> None:
+    """A scope of a module: its path between slashes, with classes in brackets, or an expression behind `{re}`."""
+    if name.startswith("{re}"):
+        given.draft.keep(f"any[name ~ /{name[4:].replace('/', chr(92) + '/')}/]")
+        return
+    parts = re.findall(r"\[([^\]]+)\]", name)
+    given.draft.keep(
+        f"any[name ~ {quote('*' + '*'.join(parts) + '*')}]" if parts else f"any[name ~ {quote(f'*{name}*')}]"
+    )

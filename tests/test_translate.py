@@ -1,0 +1,124 @@
+"""Configurations of other tools become policies that check, and no option of theirs is dropped in silence."""
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qcc.__main__ import main
+from qcc.compiler.draft.translate import TOOLS, Translation, translate
+from qcc.compiler.plan.catalog import schema
+from qcc.dsl.load import load_text
+from qcc.dsl.syntax.format import format_source
+
+CONFIGS = sorted((Path(__file__).parent / "golden" / "translate").glob("*.json"))
+ODD = "zz_unheard_of"
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_translated(config: Path, golden: Callable[[Path, str], None]) -> None:
+    found = translate(config)
+    assert found.tool == {"ort": "onnxruntime"}.get(word := config.stem.partition("_")[0], word)
+    assert format_source(found.text) == found.text
+    load_text(found.text, schema())
+    moot = "".join(f"moot: {one.path} = {one.value}: {one.reason}\n" for one in found.moot)
+    golden(config.with_suffix(".out"), f"{found.text}\n{moot}")
+    assert all(f"# Not translated: {one.path} = " in found.text for one in found.left)
+
+
+def _objects(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    if isinstance(value, dict):
+        yield path
+        for key, inner in value.items():
+            yield from _objects(inner, (*path, key))
+    elif isinstance(value, list):
+        for at, inner in enumerate(value):
+            yield from _objects(inner, (*path, at))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_an_option_anywhere_is_named(config: Path, tmp_path: Path) -> None:
+    """Wherever it stands: itself, or the whole that it is a part of."""
+    content = json.loads(config.read_text(encoding="utf-8"))
+    for place in _objects(content):
+        changed = copy.deepcopy(content)
+        inner = changed
+        for key in place:
+            inner = inner[key]
+        inner[ODD] = 7
+        (tmp_path / "c.json").write_text(json.dumps(changed), encoding="utf-8")
+        found = translate(tmp_path / "c.json")
+        told = [
+            one for one in (*found.left, *found.moot) if ODD in one.path or ODD in one.value or _within(one.path, place)
+        ]
+        assert told, place
+
+
+def _within(path: str, place: tuple[str | int, ...]) -> bool:
+    """Whether a path names an object that holds the place."""
+    parents = [".".join(map(str, place[:at])) for at in range(1, len(place) + 1)]
+    return path in parents
+
+
+def _of(config: object, tmp_path: Path, tool: str | None = None) -> Translation:
+    (tmp_path / "c.json").write_text(json.dumps(config), encoding="utf-8")
+    return translate(tmp_path / "c.json", tool)
+
+
+def test_later_patterns_and_exclusions_win(tmp_path: Path) -> None:
+    config = {"quant_cfg": {"*lm_head*": {"enable": False}, "*weight_quantizer": {"num_bits": 8, "axis": 0}}}
+    rules = [one for one in _of(config, tmp_path).text.splitlines() if one.startswith("rule")]
+    assert "keep" in rules[0] and "int8" in rules[1]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", '{"name": "package"}', '{"passes": {}}', '{"passes": {"a": {"type": "LoRA"}}}', "a: yaml", "\x00"],
+)
+def test_what_is_no_configuration_reject(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.json").write_text(content, encoding="utf-8")
+    assert main(["translate", str(tmp_path / "c.json")]) == 1
+    assert main(["translate", str(tmp_path / "none.json")]) == 1
+    assert "Q596" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [None, True, "x", [], {}, -1, 1e99, [[1]], {"a": 1}, "\u202e\n; rule any { keep }"])
+@pytest.mark.parametrize("config", CONFIGS[::3], ids=lambda path: path.stem)
+def test_odd_values_are_never_a_bug_reject(config: Path, value: object, tmp_path: Path) -> None:
+    """Each option in turn is something else: a policy, or a diagnostic."""
+    content = json.loads(config.read_text(encoding="utf-8"))
+    for place in _objects(content):
+        inner: Any = content
+        for key in place:
+            inner = inner[key]
+        for key in inner:
+            changed = copy.deepcopy(content)
+            spot: Any = changed
+            for step in place:
+                spot = spot[step]
+            spot[key] = value
+            (tmp_path / "c.json").write_text(json.dumps(changed), encoding="utf-8")
+            status = main(["translate", str(tmp_path / "c.json"), "--from", translate(config).tool, "--format", "json"])
+            assert status in (0, 1), (place, key)
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "p.qpolicy"
+    config = next(one for one in CONFIGS if one.stem == "ort_int16")
+    assert main(["translate", str(config), "-o", str(out)]) == 0
+    assert "warning[Q595]" in capsys.readouterr().err
+    assert main(["check", str(out)]) == 0
+    assert main(["translate", str(config), "-o", str(out)]) == 1
+    assert "Q594" in capsys.readouterr().err
+    assert main(["translate", str(config), "-o", str(tmp_path / "p.txt")]) == 2
+    assert main(["translate", str(config), "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tool"] == "onnxruntime"
+
+
+def test_the_command_offers_every_tool() -> None:
+    from qcc.compiler.commands.language import translate as command
+
+    assert set(command.TOOLS) == set(TOOLS)
