@@ -17,6 +17,7 @@ from qcc.compiler.build.rewrite import rewrite_graph, rewrite_steps
 from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.calibrate.chosen_data import chosen_data
 from qcc.compiler.calibrate.samples import Data, Samples
+from qcc.compiler.calibrate.sources.source import DataSource
 from qcc.compiler.console.phases import Phases, Progress
 from qcc.compiler.files.check_outputs import check_lock, check_model, check_outputs, input_files, output_files
 from qcc.compiler.files.inputs import Inputs, state_of
@@ -138,7 +139,8 @@ class Compilation:
         target = output_path(model, output)
         calibrate = policy.calibrate.path if policy.calibrate else None
         adapters = (path for one in adapter_sources(policy) for _, path in one.files)
-        read = input_files([*(source.path for source in policy.sources), calibrate, data, evaluate, *adapters])
+        given = data.path if isinstance(data, DataSource) else data
+        read = input_files([*(source.path for source in policy.sources), calibrate, given, evaluate, *adapters])
         check_model(model, target, keep_failed, read)
         told = Phases(progress), dims or {}, keep_failed, tuple(read), executor, evaluate
         return cls(model, target, policy, data, *told)

@@ -50,7 +50,8 @@ def compile(
         example_inputs: what a module is called with, to be exported: a tuple, or a mapping of named ones.
         output: the file to write; by default ``<model>.qcc.onnx`` beside the model, or none for a model in memory. A
             PyTorch model whose output is an ``.onnx`` file is exported first, and compiled as ONNX.
-        data: calibration data, instead of what the policy names: an ``.npz`` file, a CalibrationDataReader, or feeds.
+        data: calibration data, instead of what the policy names: an ``.npz`` file, a folder of images, a script, a
+            `DataSource`, a CalibrationDataReader, or feeds.
         evaluate: what the policy's ``drop(...)`` is measured by: a function that takes a model that runs and returns a
             score, or one for each sample; a script that defines it as ``evaluate``; or an ``.npz`` file of samples with
             an array ``labels``. By default the ``labels`` in the calibration data.

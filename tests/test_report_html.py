@@ -296,6 +296,14 @@ def test_losses_that_were_not_measured_have_no_chart() -> None:
     assert "was not measured" in page
 
 
+def test_a_result_shows_itself_in_a_line_and_in_a_notebook() -> None:
+    found = many(1000)
+    assert len(repr(found)) < 300 and "877 of 1,000 encoded" in repr(found) and "passed, 1 bound" in repr(found)
+    named = replace(found, output=Path("<script>.onnx"))
+    assert "&lt;script&gt;.onnx" in named._repr_html_() and "<script" not in named._repr_html_()
+    assert "failed" in repr(result(layer(0), value=0.5))
+
+
 def test_every_form_is_explained() -> None:
     text = read(render_html(result(layer(0)))).text
     assert all(f"form {form.name}{form.explains}" in text for form in forms().values())

@@ -30,7 +30,7 @@ CHANNELS = 3
 BATCH_ELEMENTS = 1 << 23  # more than that in an input, and batches get smaller
 MOST_BYTES = 1 << 31  # of a batch
 
-Batch = dict[str, np.ndarray]
+Batch = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)

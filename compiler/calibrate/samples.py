@@ -14,6 +14,8 @@ from qcc.compiler.calibrate.draw import dtype_of
 from qcc.compiler.calibrate.generate import BATCH, Batch, Recipe
 from qcc.compiler.calibrate.input_axes import InputAxes, input_axes
 from qcc.compiler.calibrate.read_npz import check_names, read_npz
+from qcc.compiler.calibrate.sources.source import DataSource
+from qcc.compiler.calibrate.sources.spool import Spool, Spooled
 from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Value
@@ -31,7 +33,7 @@ class DataReader(Protocol):
         ...
 
 
-Data = str | Path | DataReader | Iterable[Mapping[str, np.ndarray]]
+Data = str | Path | DataSource | DataReader | Iterable[Mapping[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class Samples:
 
     def cut(self, batch: Batch, begin: int, end: int) -> Batch:
         """Some samples of a batch that can be cut."""
+        if isinstance(batch, Spooled):
+            return batch  # each is one sample
         found = {}
         for name, array in batch.items():
             at = self.axis(name, array)
@@ -109,7 +113,9 @@ class Samples:
         return found
 
     def neighbours(self, ones: Sequence[Batch]) -> tuple[Batch, ...]:
-        """Samples in their order, neighbours of one kind in a batch."""
+        """Samples in their order, neighbours of one kind in a batch; those in a file stay there, one by one."""
+        if all(isinstance(one, Spooled) for one in ones):
+            return tuple(ones)
         found: list[list[Batch]] = []
         last: tuple[object, ...] = ()
         for one in ones:
@@ -177,6 +183,10 @@ def load(data: Data, graph: Graph, limit: int | None, seed: int) -> Samples:
     Raises:
         ModelError: the data does not fit the model.
     """
+    if isinstance(data, str | Path) and DataSource.takes(Path(data)):
+        data = DataSource(Path(data))
+    if isinstance(data, DataSource):
+        return _streamed(data, graph, limit)
     if isinstance(data, str | Path):
         return _from_file(Path(data), graph.inputs, limit, seed)
     feeds = _read(data) if isinstance(data, DataReader) else iter(data)
@@ -222,6 +232,23 @@ def generate(
     axes, recipe = input_axes(inputs), recipe or Recipe()
     batches = drawing.batches(graph, inputs, axes, count or DEFAULT_SAMPLES, seed, recipe)
     return Samples(tuple(batches), GENERATED, axes.free, axes.batch, recipe)
+
+
+def _streamed(data: DataSource, graph: Graph, limit: int | None) -> Samples:
+    """Feeds that are made one by one and kept in a file; the first of them where there is a limit."""
+    spool, axes, kept, odd = Spool(), input_axes(graph.inputs), list[Batch](), ""
+    for feed in islice(data.feeds(graph.inputs), limit):
+        if not isinstance(feed, Mapping):
+            raise ModelError("Q543", f"`{data.path}` gives no feeds: a mapping of arrays by the names of inputs is one")
+        check_names(list(feed), [value.name for value in graph.inputs], f"`{data.path}`")
+        for value in graph.inputs:
+            _check(value, feed[value.name], value.shape)
+        odd = odd or next((_odd(name) for name, one in feed.items() if not finite(one)), "")
+        kept.append(spool.add({value.name: np.asarray(feed[value.name]) for value in graph.inputs}))
+    if not kept:
+        raise ModelError("Q420", f"`{data.path}` holds no samples")
+    found = Samples(tuple(kept), data.origin, axes=axes.batch, odd=odd)
+    return replace(found, divisible=axes.free and all(map(found.single, kept)))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcc.compiler.calibrate.find_masks import find_masks
-from qcc.compiler.calibrate.generate import Batch
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.measure.segments import Chain, Values
 from qcc.compiler.measure.tally import NOISE, Tally, output_noise
@@ -65,6 +64,6 @@ class Probe:
         return {name: state[name] for name in self._names}
 
 
-def _arrays(values: Mapping[str, np.ndarray]) -> Batch:
+def _arrays(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Without sequences."""
     return {name: array for name, array in values.items() if isinstance(array, np.ndarray)}

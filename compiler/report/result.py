@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,28 @@ class Result:
 
     as_onnx: Callable[[Path, bool], "Result"] | None = field(default=None, repr=False, compare=False)
     """Compiles a model of another framework as ONNX, under this plan; None of what is ONNX."""
+
+    def __repr__(self) -> str:
+        """A line: a result holds thousands of rows."""
+        return f"<qcc.Result {', '.join(f'{name} {value}' for name, value in self._summary())}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows; the report beside the model has all."""
+        cells = [f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self._summary()]
+        return f"<table>{''.join(cells)}</table>"
+
+    def _summary(self) -> list[tuple[str, str]]:
+        encoded = sum(bool(one.form) for one in self.layers)
+        share = f", {self.output_bytes / self.input_bytes:.1%}" if self.input_bytes else ""
+        bounds = self.verification.bounds
+        held = "passed" if self.passed else "failed"
+        return [
+            ("model", str(self.output if self.written else self.source)),
+            ("bytes", f"{self.input_bytes:,} -> {self.output_bytes:,}{share}"),
+            ("layers", f"{encoded:,} of {len(self.layers):,} encoded"),
+            ("verification", f"{held}, {len(bounds)} bound{'' if len(bounds) == 1 else 's'}"),
+            ("report", str(self.report) if self.written else "none"),
+        ]
 
     def to_onnx(self, path: str | Path, *, keep_failed: bool = False) -> "Result":
         """Write the ONNX model that compiling the export of a PyTorch model gives: same plan, kernels beside it.

@@ -84,7 +84,7 @@ class _Looking:
 
         def look(batch: Batch) -> Glimpse:
             found: Batch = {name: batch[name] for name in self.fed}
-            return Glimpse.of(found if runner is None else found | runner(batch), self.read)
+            return Glimpse.of(found if runner is None else {**found, **runner(batch)}, self.read)
 
         return look
 

@@ -1,0 +1,1 @@
+"""Data from what people have: images, text, scripts; a sample at a time."""
