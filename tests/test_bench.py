@@ -248,3 +248,18 @@ def test_the_picture_escapes_names() -> None:
 )
 def test_times_in_three_digits(seconds: float, text: str) -> None:
     assert report_bench.ms_text(seconds) == text
+
+
+def test_what_sessions_keep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "large.onnx", FIXED)
+    made = onnx.load(path)
+    made.graph.node[0].CopyFrom(onnx.helper.make_node("MatMul", ["x", "w"], ["y"]))
+    made.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1 << 22
+    made.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((3, 1 << 22), np.float32), "w"))
+    onnx.save(made, path)  # 48 MiB of weights, which no session can do without
+    assert main(["bench", str(path), "--memory", "--format", "json", *QUICK]) == 0
+    (kept,) = json.loads(capsys.readouterr().out)["memory"]
+    assert 40 << 20 < kept["made"] <= kept["most"]
+    assert kept["ran"] >= kept["made"] - (1 << 20)
+    assert main(["bench", str(path), *QUICK]) == 0
+    assert "session over file" not in capsys.readouterr().out

@@ -199,6 +199,6 @@ def test_a_model_that_does_not_run_reject(tmp_path: Path, capsys: pytest.Capture
 
 def test_what_does_not_go_with_it_reject(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(chain(tmp_path / "chain.onnx"))
-    for words in (("--plain",), ("--picture", str(tmp_path / "x.svg"))):
+    for words in (("--plain",), ("--memory",), ("--picture", str(tmp_path / "x.svg"))):
         assert f"so `{words[0]}` has nothing to show" in told(capsys, path, "--layers", *words, status=2)
     assert "Q400" in told(capsys, str(tmp_path / "none.onnx"), "--layers", status=1)

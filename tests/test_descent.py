@@ -16,7 +16,7 @@ from qcc.ir.graph.view import MatrixView
 from qcc.passes.contract.contract import Context
 from qcc.passes.contract.moments import Moments
 from qcc.passes.rounding.descent import Descent, Rule, descend
-from qcc.passes.rounding.gptq import Gptq, output_error, round_columns, sweep
+from qcc.passes.rounding.gptq import Gptq, fitted_to, output_error, round_columns, sweep
 from qcc.passes.rounding.nearest import Nearest
 
 INT3, INT2, BINARY = Blocked(IntGrid(3), group(32)), Blocked(IntGrid(2, False), group(16)), Blocked(TableGrid("int1"))
@@ -118,7 +118,7 @@ def test_where_it_is_worse_it_is_not_done() -> None:
 
 def test_it_starts_where_gptq_ends() -> None:
     damped = GRAM + 0.01 * np.mean(np.diag(GRAM)) * np.eye(96, dtype=np.float32)
-    found = fitted(MATRIX, INT3)
+    found = fitted_to(MATRIX, INT3, GRAM, 0.01, "mse")
     sweep(MATRIX, found, GRAM, 0.01)
     before = output_error(MATRIX, round_columns(MATRIX, INT3, GRAM, 0.01, "mse"), damped)
     values = encoded(MATRIX, INT3, found).decode().copy()

@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import group
+from qcc.ir.encoding.fit import encoded, fitted
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.graph.ops import Weight
 from qcc.ir.graph.view import MatrixView
 from qcc.passes.contract.contract import Context
 from qcc.passes.contract.moments import Moments
-from qcc.passes.rounding.gptq import Gptq, output_error
+from qcc.passes.rounding.gptq import Gptq, output_error, round_columns, sweep
 from qcc.passes.rounding.nearest import Nearest
 
 INT3 = Blocked(IntGrid(3), group(16))
@@ -110,3 +111,17 @@ def test_data_of_one_kind_does_not_ruin_what_others_need(rows: int) -> None:
         output_error(matrix, one.encode(weight, matrix, INT3, context), other) for one in (chosen, Nearest())
     )
     assert lost < 1.05 * nearest  # 1.1 and more where little data is believed because like data does well by it
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_scales_count_errors_by_what_they_cost(symmetric: bool) -> None:
+    """Where inputs are of very different power, scales fit those whose errors no other column makes up for."""
+    rng = np.random.default_rng(5)
+    matrix, power = rng.standard_normal((64, 96)).astype(np.float32), np.exp(2 * rng.standard_normal(96))
+    inputs = rng.standard_normal((4000, 96)).astype(np.float32) * np.sqrt(power).astype(np.float32)
+    seen, held = (half.T @ half / len(half) for half in (inputs[:2000], inputs[2000:]))
+    encoding = Blocked(IntGrid(3, symmetric), group(16))
+    blind = fitted(matrix, encoding)
+    sweep(matrix, blind, seen, 0.01)
+    weighed = output_error(matrix, round_columns(matrix, encoding, seen, 0.01, "mse"), held)
+    assert weighed < 0.8 * output_error(matrix, encoded(matrix, encoding, blind), held)

@@ -15,6 +15,7 @@ from qcc.compiler.files.kernel_library import kernels_beside
 from qcc.compiler.files.open_model import open_model
 from qcc.compiler.measure.timing import Ratio, Turns, interleaved, paired
 from qcc.compiler.runtime.kernel_nodes import KernelNode
+from qcc.compiler.runtime.resident import Resident, resident
 from qcc.compiler.runtime.session import Session
 from qcc.compiler.verify import outputs as verify
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
@@ -85,16 +86,25 @@ class Closeness:
 
 @dataclass(frozen=True)
 class Bench:
-    """The result; ``closeness`` is by entry, the first's being to itself."""
+    """The result; ``closeness`` is by entry, the first's being to itself; so is ``kept``, what sessions keep in memory,
+    where that was asked for.
+    """
 
     entries: tuple[Contender, ...]
     settings: tuple[Setting, ...]
     closeness: tuple[Closeness, ...]
     data: str
+    kept: tuple[Resident | None, ...] = ()
 
 
 def bench(
-    models: Sequence[Path], threads: Sequence[int], wanted: Wanted, rounds: int, plain: bool, progress: Progress
+    models: Sequence[Path],
+    threads: Sequence[int],
+    wanted: Wanted,
+    rounds: int,
+    plain: bool,
+    progress: Progress,
+    memory: bool = False,
 ) -> Bench:
     """Time models.
 
@@ -105,6 +115,7 @@ def bench(
         rounds: turns of each model in each setting.
         plain: run what has a library without it, too.
         progress: told what is being done.
+        memory: measure what each session keeps, in a process of its own.
 
     Raises:
         QccError: a file is missing, a model does not load or run, or takes or gives other names than the first.
@@ -130,7 +141,13 @@ def bench(
             settings.append(Setting(count, batch, {name: array.shape for name, array in given.items()}, seconds))
         entries = _entries(runs, sessions)
         sessions.clear()  # before others are opened
-    return Bench(entries, tuple(settings), tuple(closeness), str(wanted.data) if wanted.data else "generated")
+    kept = tuple(_kept(one, threads[0], next(iter(batches.values())), progress) for one in entries) if memory else ()
+    return Bench(entries, tuple(settings), tuple(closeness), str(wanted.data) if wanted.data else "generated", kept)
+
+
+def _kept(entry: Contender, threads: int, given: Batch, progress: Progress) -> Resident | None:
+    progress(f"measuring the memory of {entry.label}", 0, 0, "")
+    return resident(entry.model, entry.library, threads, given)
 
 
 def setting_text(batch: int, threads: int) -> str:

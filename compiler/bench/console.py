@@ -15,6 +15,7 @@ from qcc.compiler.runtime.session import runtime_version
 
 MS = 1e3
 NONE = "-"
+MEMORY = ("session", "after a run", "at most", "session over file")
 PAIRED = (
     "ratios are paired: the median, over rounds in which all models take turns, of a model's time over the first's",
     "slower: by more than 2 %, and in the whole of the interval in which the median lies 99 times in 100",
@@ -27,6 +28,9 @@ def write_report(result: Bench) -> None:
     terminal.write_table(_models(result))
     terminal.write_line()
     terminal.write_table(_times(result), marks={SLOWER: "red"})
+    if result.kept:
+        terminal.write_line()
+        terminal.write_table(_memory(result))
     if len(result.entries) > 1:
         terminal.write_line()
         for line in PAIRED:
@@ -45,6 +49,7 @@ def as_json(result: Bench) -> dict[str, Any]:
         "machine": {**asdict(machine()), "onnxruntime": runtime_version()},
         "inputs": result.data,
         "models": [_model_json(entry, close) for entry, close in zip(result.entries, result.closeness, strict=True)],
+        "memory": [asdict(one) if one else None for one in result.kept],
         "settings": [_setting_json(setting, len(result.entries)) for setting in result.settings],
     }
 
@@ -95,6 +100,17 @@ def _models(result: Bench) -> Table:
         nodes = f"{taken} of {len(entry.nodes)} nodes" if entry.nodes else NONE
         found = (_sqnr(close.sqnr), ratio_text(close.relative_error)) if at else ("reference", NONE)
         rows.append((entry.label, size_text(entry.size_bytes), library, nodes, *found))
+    return Table(columns, tuple(rows))
+
+
+def _memory(result: Bench) -> Table:
+    """What sessions keep, beside the size of their files."""
+    columns = (Column("model", cut=True), *(Column(title, True) for title in MEMORY))
+    rows = []
+    for entry, kept in zip(result.entries, result.kept, strict=True):
+        sizes = map(size_text, (kept.made, kept.ran, kept.most)) if kept else (NONE,) * 3
+        over = f"{kept.made / entry.size_bytes:.2f}x" if kept else NONE
+        rows.append((entry.label, *sizes, over))
     return Table(columns, tuple(rows))
 
 

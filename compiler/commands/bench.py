@@ -49,6 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--data", metavar="FILE.npz", type=Path, help="inputs: arrays named like them, one sample a row")
     add("--rounds", metavar="N", default=str(ROUNDS), help=f"turns of each model in each setting (default: {ROUNDS})")
     add("--plain", action="store_true", help="run what has a kernel library without it, too")
+    add("--memory", action="store_true", help="measure what each session keeps in memory, in a process of its own")
     add("--layers", action="store_true", help="time every node beside its floor, and tell what holds it")
     add("--picture", metavar="FILE", type=Path, help="draw the times into an .svg file")
     add("--format", choices=("text", "json"), default="text", help="how to print (default: text)")
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         from qcc.compiler.bench.picture import draw
 
     with progress(args.format != "text") as update:
-        result = bench(args.models, threads, wanted, rounds, args.plain, update)
+        result = bench(args.models, threads, wanted, rounds, args.plain, update, args.memory)
     if args.picture is not None:
         _write_picture(args.picture, draw(result))
     if args.format == "json":
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _layers(args: argparse.Namespace, threads: tuple[int, ...], rounds: int, wanted: "Wanted") -> int:
     """Time nodes."""
-    for option, given in (("--picture", args.picture is not None), ("--plain", args.plain)):
+    for option, given in (("--picture", args.picture is not None), ("--plain", args.plain), ("--memory", args.memory)):
         if given:
             raise UsageError(f"`--layers` prints tables of nodes, so `{option}` has nothing to show")
     with held_back():

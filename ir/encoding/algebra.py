@@ -200,7 +200,7 @@ class Fitter:
         lookups: how rows are looked up, by what tells so (`Encoding.sources`).
     """
 
-    leaf: Callable[[np.ndarray, "Encoding"], Fitted]
+    leaf: Callable[[np.ndarray, "Encoding", "Fitter"], Fitted]
     power: np.ndarray | None = None
     sensitivity: np.ndarray | None = None
     gram: np.ndarray | None = None

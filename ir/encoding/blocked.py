@@ -60,7 +60,7 @@ class Floats(Encoding):
 
     def fit(self, matrix: np.ndarray, fitter: Fitter) -> Fitted:
         """By the fitter."""
-        return fitter.leaf(matrix, self)
+        return fitter.leaf(matrix, self, fitter)
 
     @property
     def rows_apart(self) -> bool:
@@ -224,7 +224,7 @@ class Blocked(Encoding):
 
     def fit(self, matrix: np.ndarray, fitter: Fitter) -> Fitted:
         """By the fitter."""
-        return fitter.leaf(matrix, self)
+        return fitter.leaf(matrix, self, fitter)
 
     def turned(self) -> "Blocked | None":
         """With its blocks on their sides, where scales go by the same name when they are turned."""

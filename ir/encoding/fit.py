@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache, partial
 
 import numpy as np
 
-from qcc.ir.encoding.algebra import Columns, Encoding, Fitted, Fitter, MatrixShape, Rows
+from qcc.ir.encoding.algebra import LEAST_POWER, Columns, Encoding, Fitted, Fitter, MatrixShape, Rows
 from qcc.ir.encoding.blocked import Blocked, Floats
 from qcc.ir.encoding.blocks import TENSOR
 from qcc.ir.encoding.encoded import Encoded, Scales, check_finite, stored
@@ -82,11 +82,22 @@ def fitted(
     return encoding.fit(matrix, Fitter(partial(_leaf, clip=clip), power, sensitivity, gram, damping, lookups))
 
 
-def _leaf(matrix: np.ndarray, encoding: Encoding, clip: Clip) -> Fitted:
+def _leaf(matrix: np.ndarray, encoding: Encoding, fitter: Fitter, clip: Clip) -> Fitted:
     if isinstance(encoding, Floats):
         return FittedFloats(matrix, encoding)
     assert isinstance(encoding, Blocked), f"{encoding.text} holds others, or fits itself"
-    return FittedBlocks(matrix, encoding, fit(matrix, encoding, clip))
+    return FittedBlocks(matrix, encoding, fit(matrix, encoding, clip, _cost(fitter)))
+
+
+def _cost(fitter: Fitter) -> np.ndarray | None:
+    """What a squared error of each column costs, as far as data tells, about one in the mean.
+
+    Source: what is left of it once other columns make up for it, Frantar et al. 2022 (arXiv:2210.17323), equation 2.
+    """
+    told = fitter.power if fitter.sensitivity is None else fitter.sensitivity
+    if told is None or not told.any():
+        return None
+    return np.asarray(np.maximum(told / np.mean(told), LEAST_POWER), np.float32)
 
 
 class FittedBlocks(Fitted):
@@ -143,8 +154,14 @@ class FittedFloats(Fitted):
         return {"values": self._values}
 
 
-def fit(matrix: np.ndarray, encoding: Blocked, clip: Clip = "mse") -> Scales:
+def fit(matrix: np.ndarray, encoding: Blocked, clip: Clip = "mse", cost: np.ndarray | None = None) -> Scales:
     """The scales and zero points of a matrix's blocks.
+
+    Args:
+        matrix: the weights ``[out, in]``.
+        encoding: how to store them.
+        clip: see `encode`.
+        cost: of a squared error in each column ``[in]``, positive; None if all cost the same.
 
     Raises:
         Refused: see `encode`.
@@ -156,12 +173,12 @@ def fit(matrix: np.ndarray, encoding: Blocked, clip: Clip = "mse") -> Scales:
     scale = np.empty((len(blocks), 1), np.float32)
     zero = np.zeros((len(blocks), 1), np.uint8)
     search = symmetric if encoding.symmetric else asymmetric
+    costs = None if cost is None else encoding.block.split(np.broadcast_to(cost.astype(np.float32), matrix.shape))
 
     def work(part: slice) -> None:
         unit = unit_of(blocks[part])
-        found, zero[part] = search(
-            np.ascontiguousarray(blocks[part]) * unit, encoding, clip
-        )  # sums must not follow the layout
+        chosen = np.ascontiguousarray(blocks[part]) * unit  # sums must not follow the layout
+        found, zero[part] = search(chosen, encoding, clip, None if costs is None else np.ascontiguousarray(costs[part]))
         scale[part] = found / unit
 
     for_each_chunk(blocks, work)
@@ -169,7 +186,7 @@ def fit(matrix: np.ndarray, encoding: Blocked, clip: Clip = "mse") -> Scales:
     zeros = None if encoding.symmetric else zero.reshape(shape)
     if isinstance(encoding.scales, Floats):
         return Scales(_stored(scale, encoding).reshape(shape), zeros)
-    kept = coarse(scale, blocks, encoding, shape)
+    kept = coarse(scale, blocks, encoding, shape, costs)
     return Scales(encoding.scales.decode(NUMPY, kept.__getitem__, shape), zeros, kept)
 
 
@@ -218,7 +235,9 @@ def _scale_type(encoding: Blocked) -> type[np.floating]:
     return encoding.scales.dtype
 
 
-def coarse(scale: np.ndarray, blocks: np.ndarray, encoding: Blocked, shape: MatrixShape) -> dict[str, np.ndarray]:
+def coarse(
+    scale: np.ndarray, blocks: np.ndarray, encoding: Blocked, shape: MatrixShape, costs: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """Scales stored in few bits: of the numbers beside each, the one under which its block errs least.
 
     Both neighbours are tried, and where numbers lie close some more.
@@ -230,6 +249,7 @@ def coarse(scale: np.ndarray, blocks: np.ndarray, encoding: Blocked, shape: Matr
         blocks: of weights, a row each.
         encoding: of the weights.
         shape: of the scales, blocks down and across.
+        costs: of a squared error of each weight, like ``blocks``; None if all cost the same.
 
     Source: the neighbours matter most where scales are powers of two: the nearest one to a good scale may clip.
     """
@@ -255,7 +275,7 @@ def coarse(scale: np.ndarray, blocks: np.ndarray, encoding: Blocked, shape: Matr
             near = np.abs(np.log2(number / np.maximum(wanted[part], numbers[0]))) < NEAR
             if offset not in (-1, 0) and not near.any():
                 continue
-            error = _error(blocks[part], number * unit, encoding)
+            error = _error(blocks[part], number * unit, encoding, None if costs is None else costs[part])
             better = error < best
             np.copyto(best, error, where=better)
             np.copyto(chosen[part], number, where=better)
@@ -279,14 +299,14 @@ def _positive(grid: Grid) -> np.ndarray:
     return np.asarray(numbers[np.isfinite(numbers) & (numbers > 0)])
 
 
-def _error(blocks: np.ndarray, step: np.ndarray, encoding: Blocked) -> np.ndarray:
-    """The squared error of each block under these steps ``[blocks, 1]``."""
+def _error(blocks: np.ndarray, step: np.ndarray, encoding: Blocked, costs: np.ndarray | None) -> np.ndarray:
+    """What the squared error of each block under these steps costs ``[blocks, 1]``."""
     unit = unit_of(blocks)  # no square over- or underflows
     rounded = encoding.grid.round(in_steps(blocks, step))
     rounded *= step
     rounded -= blocks
     rounded *= unit
-    return inner(rounded, rounded)
+    return inner(rounded if costs is None else rounded * costs, rounded)
 
 
 def _check(matrix: np.ndarray) -> None:

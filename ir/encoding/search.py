@@ -4,6 +4,8 @@ For every block a few clipping ratios are tried; for the numbers ``q`` of the gr
 has the closed form ``<w, q> / <q, q>``, so candidates compare by ``<w, q>^2 / <q, q>`` without decoding. A symmetric
 grid of two's complement has one more level below zero than above: a negative scale puts it where the block needs it.
 
+Where data tells what a squared error of each weight costs, ``<a, b>`` counts each by that.
+
 Source: OMSE clipping, Choukroun et al. 2019 (arXiv:1902.06822), section 3; least-squares scales, Hubara et al. 2020
 (arXiv:2006.10518), section 3.
 """
@@ -25,32 +27,43 @@ WIDE_RATIOS = (0.85, 1.0, 7)
 REFINEMENTS = 3  # rounds of codes from the scale, scale from the codes
 
 
-def symmetric(blocks: np.ndarray, encoding: Blocked, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
-    """Scales ``[blocks, 1]`` of blocks, a row each, without zero points; and zeros."""
+def symmetric(
+    blocks: np.ndarray, encoding: Blocked, clip: Clip, cost: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scales ``[blocks, 1]`` of blocks, a row each, without zero points; and zeros.
+
+    Args:
+        blocks: of weights.
+        encoding: of the weights.
+        clip: see `fit.encode`.
+        cost: of a squared error of each weight, as many as the blocks have; None if all cost the same.
+    """
     grid = encoding.grid
     largest = np.take_along_axis(blocks, np.abs(blocks).argmax(1, keepdims=True), 1)
-    best = _Best(len(blocks))
+    best = _Best(blocks, cost)
     if clip == "absmax":
         return np.abs(largest) / grid.highest, best.zero
     typical = _reach(blocks) * np.float32(2 / (grid.highest - grid.lowest + grid.widest))
     if clip == "statsq":
         return typical, best.zero
     steps = in_steps(blocks, typical)
-    best.offer(blocks, grid.round(steps, out=steps), best.zero)
+    best.offer(grid.round(steps, out=steps), best.zero)
     signed = isinstance(encoding.scales, Floats)
     for ratio in _ratios(encoding.bits):
         # one puts the largest weight on a level that both sides have, the other on the one level that only one side has
         ends = ((largest * (ratio / grid.lowest),) if signed else ()) + (np.abs(largest) * (ratio / grid.highest),)
         for step in ends:
             steps = in_steps(blocks, step)
-            best.offer(blocks, grid.round(steps, out=steps), best.zero)
+            best.offer(grid.round(steps, out=steps), best.zero)
     for _ in range(REFINEMENTS):
-        best.offer(blocks, grid.round(in_steps(blocks, best.scale)), best.zero)
+        best.offer(grid.round(in_steps(blocks, best.scale)), best.zero)
     return best.scale, best.zero
 
 
-def asymmetric(blocks: np.ndarray, encoding: Blocked, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
-    """Scales and zero points ``[blocks, 1]`` of blocks, a row each."""
+def asymmetric(
+    blocks: np.ndarray, encoding: Blocked, clip: Clip, cost: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scales and zero points ``[blocks, 1]`` of blocks, a row each; see `symmetric`."""
     grid = encoding.grid
     top = grid.highest - grid.lowest
     low = np.minimum(blocks.min(1, keepdims=True), 0)
@@ -64,29 +77,31 @@ def asymmetric(blocks: np.ndarray, encoding: Blocked, clip: Clip) -> tuple[np.nd
     zero = _zero(-below, step, top)
     if clip == "statsq":
         return step, zero
-    best = _Best(len(blocks))
-    best.offer(blocks, grid.round(in_steps(blocks, step), zero), zero)
+    best = _Best(blocks, cost)
+    best.offer(grid.round(in_steps(blocks, step), zero), zero)
     for ratio in _ratios(encoding.bits):
         for shrink_low, shrink_high in ((ratio, ratio), (ratio, 1.0), (1.0, ratio)):
             step = (high * shrink_high - low * shrink_low) / top
             zero, steps = _zero(-low * shrink_low, step, top), in_steps(blocks, step)
-            best.offer(blocks, grid.round(steps, zero, out=steps), zero)
+            best.offer(grid.round(steps, zero, out=steps), zero)
     for _ in range(REFINEMENTS):
-        best.offer(blocks, grid.round(in_steps(blocks, best.scale), best.zero), best.zero)
+        best.offer(grid.round(in_steps(blocks, best.scale), best.zero), best.zero)
     return best.scale, best.zero
 
 
 class _Best:
     """The best scale and zero seen for each block, by the squared error that its codes would leave."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, blocks: np.ndarray, cost: np.ndarray | None) -> None:
+        count = len(blocks)
+        self._cost, self._wanted = cost, blocks if cost is None else blocks * cost
         self.gain = np.full((count, 1), -1.0)
         self.scale = np.zeros((count, 1), np.float32)
         self.zero = np.zeros((count, 1), np.float32)
 
-    def offer(self, blocks: np.ndarray, codes: np.ndarray, zero: np.ndarray) -> None:
-        shared = inner(blocks, codes)
-        scale = shared * inverse_of(inner(codes, codes))
+    def offer(self, codes: np.ndarray, zero: np.ndarray) -> None:
+        shared = inner(self._wanted, codes)
+        scale = shared * inverse_of(inner(codes if self._cost is None else codes * self._cost, codes))
         gain = shared * scale
         better = gain > self.gain
         np.copyto(self.gain, gain, where=better)

@@ -13,6 +13,7 @@ from qcc.passes.contract.factor import inverse_factor
 from qcc.passes.contract.moments import Moments
 
 JUDGED = 96  # rows of a weight that are rounded to choose
+UNSEEN = 8  # rows of data: a mean square of so few is known to about a half
 
 
 def trusted(weight: Weight, matrix: np.ndarray, context: Context, doubt: float) -> Array | None:
@@ -117,8 +118,11 @@ def judged_rows(count: int, encoding: Encoding) -> np.ndarray:
 
 
 def _doubted(gram: Array, moments: Moments, doubt: float) -> Array:
-    doubted = gram.copy()
-    np.fill_diagonal(doubted, np.diag(gram) * gram.dtype.type(1 + doubt * moments.chance))
+    """With powers drawn to their mean, as if so many rows more had told nothing, and raised by what chance may do."""
+    doubted, power, unseen = gram.copy(), np.diag(gram), doubt * UNSEEN
+    rows = max(moments.rows - moments.repeated_rows, 1)
+    drawn = (rows * power + unseen * np.mean(power)) / (rows + unseen)
+    np.fill_diagonal(doubted, drawn * gram.dtype.type(1 + doubt * moments.chance))
     return doubted
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from qcc.ir.encoding.algebra import Encoding, Fitted, inside
 from qcc.ir.encoding.encoded import Encoded, remainder
-from qcc.ir.encoding.fit import encoded, fitted
+from qcc.ir.encoding.fit import encode, encoded, fitted
 from qcc.ir.encoding.search import Clip
 from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.contract import Between, Context, Rounding
@@ -29,7 +29,8 @@ class Gptq(Rounding):
     """Round column by column, spreading each column's error over the columns not yet rounded.
 
     Minimises the error of the layer's output on calibration data, ``|X (W - Q)'|^2``, through the Gram matrix of its
-    inputs. Columns are taken in the order of their inputs' power; scales are fixed beforehand, so groups stay in place.
+    inputs. Columns are taken in the order of their inputs' power; scales are fixed beforehand, so groups stay in place,
+    and searched for the least of what errors cost that columns still to come cannot make up for.
     An encoding that is made of others is rounded in one sweep, too: each column as its band says, and what is no part
     of a kept block is an error that the columns still to come make up for. A sum is swept level by level, each with
     what those before it left, unless all of it in one sweep is better by more than a tenth.
@@ -65,15 +66,14 @@ class Gptq(Rounding):
         if moments is None:
             return self, ""
         by = judged(weight, matrix, encoding, moments, self.doubt)
-        found = fitted_to(by.matrix, encoding, by.gram, self.damping, self.clip)
-        if found.fixed:
+        if fitted_to(by.matrix, encoding, by.gram, self.damping, self.clip).fixed:
             return self, ""
-        nearest = by.lost(encoded(by.matrix, encoding, found).decode())
-        again = found if moments.pull is None and not encoding.summands else None
+        plain = encode(by.matrix, encoding, self.clip, by.gram if encoding.learns else None)
+        nearest = by.lost(plain.decode())
         tried = list(dict.fromkeys(self.damping * more for more in MORE))
         errors = []
         for one in tried:
-            rounded = round_columns(by.aimed(one), encoding, by.gram, one, self.clip, again)
+            rounded = round_columns(by.aimed(one), encoding, by.gram, one, self.clip)
             errors.append(by.lost(rounded.decode()))
         best = int(np.argmin(errors))
         if not errors[best] < nearest:
@@ -95,7 +95,6 @@ def round_columns(
     gram: np.ndarray,
     damping: float,
     clip: Clip,
-    found: Fitted | None = None,
 ) -> Encoded:
     """Encode a matrix ``[out, in]`` against the Gram matrix ``[in, in]`` of its inputs.
 
@@ -108,9 +107,8 @@ def round_columns(
         gram: of their inputs.
         damping: added to its diagonal.
         clip: how scales are found.
-        found: the matrix fitted before, whose codes are chosen anew.
     """
-    found = found or fitted_to(matrix, encoding, gram, damping, clip)
+    found = fitted_to(matrix, encoding, gram, damping, clip)
     if not found.fixed:
         sweep(matrix, found, gram, damping)
     together = encoded(matrix, encoding, found)

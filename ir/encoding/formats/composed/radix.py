@@ -93,7 +93,7 @@ class Radix(Encoding):
 
     def fit(self, matrix: np.ndarray, fitter: Fitter) -> Fitted:
         """As the digits are."""
-        return FittedDigits(self.levels, fitter.leaf(matrix, self.digits))
+        return FittedDigits(self.levels, fitter.leaf(matrix, self.digits, fitter))
 
 
 class FittedDigits(Fitted):
