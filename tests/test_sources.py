@@ -35,7 +35,7 @@ def calibration():
 class _Held(np.ndarray):
     """An array that is told by what it is."""
 
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # type: ignore[assignment]  # arrays have none
 
 
 def graph(body: str, folder: Path, **weights: np.ndarray) -> OnnxGraph:
