@@ -2,6 +2,7 @@
 
 import gc
 import pickle
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from qcc.compiler.calibrate.parts import Parted, held_out
 from qcc.compiler.calibrate.samples import load
 from qcc.compiler.calibrate.sources.source import DataSource
 from qcc.compiler.calibrate.sources.spool import Spool, Spooled
+from qcc.compiler.observe.chunks import MOST_SAMPLES
 from qcc.ir.errors import ModelError
 from qcc.ir.onnx.adapter import OnnxGraph
 from tests.onnx_models import parse, random
@@ -28,6 +30,12 @@ def calibration():
     for seed in range(20):
         yield {"x": np.random.default_rng(seed).standard_normal((1, 8), np.float32)}
 """
+
+
+class _Held(np.ndarray):
+    """An array that is told by what it is."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]  # arrays have none
 
 
 def graph(body: str, folder: Path, **weights: np.ndarray) -> OnnxGraph:
@@ -77,6 +85,26 @@ def test_compiles_from_a_script(tmp_path: Path) -> None:
     policy = "qpolicy 1\nrule linear { weights = int8 tensor; rounding = gptq }\nverify { cosine >= 0.99 }\n"
     result = qcc.compile(tmp_path / "net.onnx", policy, data=tmp_path / "data.py")
     assert result.passed and result.verification.origin.endswith("data.py")
+
+
+def test_few_samples_are_held_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compilation with statistics never holds more of what it reads than a run takes."""
+    graph(ROWS, tmp_path, w=random(8, 4))
+    (tmp_path / "data.py").write_text(SCRIPT.replace("range(20)", "range(400)"), encoding="utf-8")
+    read, most = Spooled.__getitem__, 0
+    alive: weakref.WeakSet[_Held] = weakref.WeakSet()
+
+    def counted(feed: Spooled, name: str) -> np.ndarray:
+        nonlocal most
+        found = read(feed, name).view(_Held)
+        alive.add(found)
+        most = max(most, len(alive))
+        return found
+
+    monkeypatch.setattr(Spooled, "__getitem__", counted)
+    policy = "qpolicy 1\nrule linear { weights = int8 channel; activations = static; rounding = gptq }\n"
+    qcc.compile(tmp_path / "net.onnx", policy, data=tmp_path / "data.py")
+    assert most <= 2 * MOST_SAMPLES  # those of a run, and of the one before
 
 
 @pytest.mark.parametrize(

@@ -77,11 +77,13 @@ class _Effect:
 
 def _candidates(value: Value, inputs: Sequence[Value], ones: Sequence[Batch]) -> list[Mask]:
     """An input that may be a mask, hiding by zeros or by ones."""
-    arrays = [one[value.name] for one in ones]
-    if not all(_is_layout(array) and array.dtype.kind in "biu" and array.size for array in arrays):
-        return []
-    lowest, highest = min(int(one.min()) for one in arrays), max(int(one.max()) for one in arrays)
-    if (lowest, highest) != (0, 1):
+    ends = set[int]()
+    for one in ones:  # each is held no longer than it is looked at: there may be more than memory holds
+        array = one[value.name]
+        if not (_is_layout(array) and array.dtype.kind in "biu" and array.size):
+            return []
+        ends |= {int(array.min()), int(array.max())}
+    if (min(ends), max(ends)) != (0, 1):
         return []
     contents = tuple(
         other.name
