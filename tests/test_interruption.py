@@ -81,8 +81,9 @@ def test_whenever_it_comes_nothing_is_left(tmp_path: Path, sent: signal.Signals)
         process.send_signal(sent)
         process.communicate(timeout=60)
         names = {path.name for path in work.iterdir()}
-        assert process.returncode in (0, STATUS[sent])
         whole = {"net.onnx", "net.qcc.onnx", "net.qcc.lock", "net.qcc.html"}
+        late = names == whole and process.returncode == -sent  # all was done, and the interpreter on its way out
+        assert late or process.returncode in (0, STATUS[sent])
         assert names in ({"net.onnx"}, whole)
         assert list(temporary.iterdir()) == []
         for name in whole - {"net.onnx"}:
