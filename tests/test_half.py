@@ -197,6 +197,41 @@ def test_bounds_hold(tmp_path: Path) -> None:
     assert np.isfinite(found["y"])
 
 
+TRAPS: dict[str, tuple[str, dict[str, Array]]] = {
+    "clipped up": ("y = Clip (s, lo, hi)", {"lo": np.array(5, np.float32), "hi": np.array(9, np.float32)}),
+    "clipped down": ("y = Clip (s, , hi)", {"hi": np.array(-5, np.float32)}),
+    "a weight on the left": ("y = MatMul (w, s)", {"w": random(8, 8) / 100}),
+    "a scaled product": ("y = Gemm <alpha = 7.0> (s, w)", {"w": random(8, 8)}),
+    "a scaled bias": ("y = Gemm <beta = 9.0> (s, w, b)", {"w": random(8, 8), "b": 30 * random(8)}),
+    "a norm of two axes": ("t = Mul (x, spike)\n y = LayerNormalization <axis = 0> (t, one)",
+                           {"one": np.ones((8, 8), np.float32), "spike": np.diag(np.eye(8, dtype=np.float32)[0])}),
+    "a norm's mean": ("t, y, u = LayerNormalization (x, one)", {"one": np.ones(8, np.float32)}),
+    "a mean of two": ("t = Mul (s, big)\n y = Mean (s, t)", {"big": np.array(500, np.float32)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_bounds_hold_of_what_looks_bounded(name: str, tmp_path: Path) -> None:
+    text, weights = TRAPS[name]
+    body = f"g (float[8, 8] x) => (float[8, m] y) {{ s = Sigmoid (x)\n {text} }}"
+    graph = OnnxGraph.load(written(body, tmp_path, weights))
+    graph.simplify()
+    seen = graph.runner(["x"], ["y"])({"x": 100 * random(8, 8, seed=3)})["y"]
+    assert np.abs(seen).max() <= value_bounds(graph)["y"] * (1 + 1e-6)  # both are sums of float32
+
+
+@pytest.mark.parametrize(
+    ("text", "bound"), [("y = Clip (s, lo, hi)", 1), ("y = Conv (s, w)", 12), ("y = Conv (s, w, b)", 14)]
+)
+def test_bounds_are_near(text: str, bound: float, tmp_path: Path) -> None:
+    weights = {"lo": np.array(-3, np.float32), "hi": np.array(3, np.float32), "w": np.ones((2, 4, 3), np.float32)}
+    body = f"g (float[1, 4, 8] x) => (float[1, n, m] y) {{ s = Sigmoid (x)\n {text} }}"
+    weights["b"] = np.full(2, 2, np.float32)
+    graph = OnnxGraph.load(written(body, tmp_path, {one: array for one, array in weights.items() if one in text}))
+    graph.simplify()
+    assert value_bounds(graph)["y"] == bound
+
+
 @pytest.mark.slow
 def test_plan_reads_back(tmp_path: Path) -> None:
     result, model = compiled(
