@@ -14,6 +14,8 @@ from qcc.compiler.measure.half_bounds import value_bounds
 from qcc.compiler.plan.policy import load_policy
 from qcc.compiler.plan.read_text import from_text
 from qcc.compiler.plan.text import to_text
+from qcc.compiler.report.console import write_report
+from qcc.compiler.report.failures import failed_bounds
 from qcc.compiler.report.result import Result
 from qcc.dsl.diagnostics.source import Source
 from qcc.ir.errors import Refused
@@ -41,6 +43,7 @@ WEIGHTS = {
     "thousandth": np.array(1e-5, np.float32),
 }
 SMALL = "g (float[N, 8] x) => (float[N, 4] y) { h = MatMul (x, w)\n r = Relu (h)\n y = MatMul (r, v) }"
+LARGE = {"w": random(8, 512), "v": random(512, 4)}
 NORM = "g (float[N, 8] x) => (float[N, 8] y) { s = Softmax (x)\n t = Mul (s, s)\n y = Softmax (t) }"
 
 
@@ -92,9 +95,34 @@ def test_bf16_has_the_range_and_is_not_run_here(tmp_path: Path) -> None:
     assert [one.code for one in result.warnings] == ["Q542"]
 
 
+@pytest.mark.parametrize(("floats", "told"), [("graph fp16", True), ("", False)])
+def test_what_was_run_in_place_of_the_file_is_told_everywhere(
+    floats: str, told: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result, _ = compiled(written(SMALL, tmp_path, LARGE), f"{floats}\nrule linear {{ weights = int8 }}")
+    copy = "a copy of it whose ops each round what they make to fp16"
+    assert result.verification.stand_in.startswith(copy) == told
+    write_report(result)
+    places = {
+        "console": " ".join(capsys.readouterr().out.split()),
+        "page": result.report.read_text(encoding="utf-8"),
+        "lock": result.lock.read_text(encoding="utf-8"),
+        "notebook": result._repr_html_(),
+    }
+    assert {name for name, text in places.items() if copy in text} == (set(places) if told else set())
+    assert ("The written file and the original" in places["page"]) != told
+
+
+def test_a_failure_tells_what_was_run(tmp_path: Path) -> None:
+    path = written(SMALL, tmp_path, {"w": WEIGHTS["w"], "v": WEIGHTS["v"]})
+    result = qcc.compile(path, "qpolicy 1\ngraph fp16\nverify { sqnr >= 140 dB }\n")
+    (one,) = failed_bounds(result)
+    assert "not the file was run, but a copy of it" in (one.note or "")
+
+
 def test_with_encoded_weights(tmp_path: Path) -> None:
     policy = "graph fp16\nrule linear { weights = int8 channel }\nverify { cosine >= 0.999 }"
-    result, _ = compiled(written(SMALL, tmp_path, {"w": random(8, 512), "v": random(512, 4)}), policy)
+    result, _ = compiled(written(SMALL, tmp_path, LARGE), policy)
     assert result.passed and {row.format for row in result.layers} == {"int8 channel sym scale fp16"}
     assert any(note.startswith("3 of 3 ops compute in fp16") for note in result.notes)
 
