@@ -8,7 +8,7 @@
 
 enum { WORK = 1 << 18 /* products of a task, at least */, KEPT_TILES = 4 /* of rows that a kept panel meets at once */,
        NORM_WORK = 32, ROUND_WORK = 16 /* products that take as long as one value of a norm, or one that is rounded */,
-       EACH = 4 /* tasks for each thread, so that one which is late keeps no other waiting for long */,
+       EACH = 4 /* tasks for each thread that was seen: with more than those, others are seen */,
        OWN_ROWS = 32 /* of a task that takes all outputs, at least: it reads all weights */,
        STRIPS = 128 << 10 /* bytes of weights that a task's rows meet before the next, about: in the second cache */,
        DECODING = 4 /* tiles of rows that take as long to multiply as a panel to decode */ };
