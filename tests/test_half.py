@@ -140,6 +140,13 @@ def test_without_data_softmax_stays_unless_bounded(tmp_path: Path) -> None:
     assert len(lines) == 1 and lines[0].startswith("1 stays")  # the second one's operand is at most one
 
 
+@pytest.mark.parametrize("op", ["ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp", "ReduceProd"])
+def test_without_data_every_sum_stays(op: str, tmp_path: Path) -> None:
+    body = f"g (float[N, 8] x) => (float[N, 4] y, float[N, 1] z) {{ y = MatMul (x, v)\n z = {op} <axes = [1]> (x) }}"
+    result = qcc.compile(written(body, tmp_path, {"v": random(8, 4)}), "qpolicy 1\ngraph fp16\n")
+    assert any(note.startswith("1 stays float32, since without data nothing bounds") for note in result.notes)
+
+
 def test_emulation_rounds_every_result(tmp_path: Path) -> None:
     """A sum of four numbers, op by op, is numpy's in float16; the runtime leaves the roundings between out."""
     body = "g (float[N] x) => (float[N] y) { a = Add (x, p)\n b = Add (a, q)\n y = Sub (b, p) }"
