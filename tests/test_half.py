@@ -17,6 +17,7 @@ from qcc.compiler.plan.text import to_text
 from qcc.compiler.report.console import write_report
 from qcc.compiler.report.failures import failed_bounds
 from qcc.compiler.report.result import Result
+from qcc.compiler.runtime import half_served
 from qcc.dsl.diagnostics.source import Source
 from qcc.ir.errors import Refused
 from qcc.ir.graph.ops import Array
@@ -93,6 +94,18 @@ def test_bf16_has_the_range_and_is_not_run_here(tmp_path: Path) -> None:
     assert set(types(model).values()) == {onnx.TensorProto.BFLOAT16} and casts(model) == 2
     assert result.passed and result.times is None
     assert [one.code for one in result.warnings] == ["Q542"]
+
+
+@pytest.mark.parametrize(("floats", "codes"), [("fp16", []), ("bf16", ["Q542"])])
+def test_what_is_too_large_to_be_looked_at_is_still_tried(
+    floats: str, codes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that lie apart count: that the runtime cannot write all of it out is no fault of the model."""
+    monkeypatch.setattr(half_served, "MOST_BYTES", 8 * 32 * 2)
+    policy = f"graph {floats}\nexport {{ external_data = always }}"
+    result, _ = compiled(written(SMALL, tmp_path, {"w": WEIGHTS["w"], "v": WEIGHTS["v"]}), policy)
+    assert result.data is not None and [one.code for one in result.warnings if one.code == "Q542"] == codes
+    assert not any("with casts of its own" in note for note in result.notes)
 
 
 @pytest.mark.parametrize(("floats", "told"), [("graph fp16", True), ("", False)])
