@@ -49,7 +49,7 @@ from qcc.compiler.report.reach import reach
 from qcc.compiler.report.result import Result
 from qcc.compiler.runtime.build_kernels import runs_here, warn_of_no_ops
 from qcc.compiler.runtime.count_served import build_counted
-from qcc.compiler.runtime.half_served import half_lines, on_device, widened_ops
+from qcc.compiler.runtime.half_served import half_lines, on_device, stand_in, widened_ops
 from qcc.compiler.scores.check import DROP
 from qcc.compiler.verify.outputs import Verification
 from qcc.compiler.verify.verifier import Verifier
@@ -212,11 +212,11 @@ class Compilation:
         encoded = [n for one in settled.plan.steps if isinstance(one.action, Encode) for n in one.weights]
         with self.phases.phase("verify"):
             runner = partial(opened.file.model.runner, staged, providers=self._target.providers)
-            kernels_of = runner
-            if settled.plan.half is not None and not on_device(self._target.providers):
-                runner = partial(opened.file.model.emulation, staged)
-            kernels = partial(kernels_of, library) if library and self.runs_here else None
-            verification = verifier.verify(runner, kernels, before, encoded)
+            kernels = partial(runner, library) if library and self.runs_here else None
+            half, other = settled.plan.half, ""
+            if half is not None and not on_device(self._target.providers):
+                runner, other = partial(opened.file.model.emulation, staged), stand_in(half)
+            verification = replace(verifier.verify(runner, kernels, before, encoded), stand_in=other)
         if self.judge is not None:
             with self.phases.phase("judge"):
                 verification = self.judge.added(verification, runner, kernels)

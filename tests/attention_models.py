@@ -1,7 +1,7 @@
 """Attentions as exporters spell them, as text: of one layer, without weights but those of the projections."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -220,3 +220,9 @@ STANDARD = Spelling(
     opset=23,
 )
 MANY = Spelling(f"y = com.microsoft.MultiHeadAttention <num_heads = {HEADS}, scale = 0.3> (q, k, v)")
+RUNTIME_GROUPED = replace(
+    STANDARD,
+    body=f"y, key_all, value_all = com.microsoft.GroupQueryAttention <num_heads = {HEADS}, kv_num_heads = {SHARED},"
+    " scale = 0.3> (q, k, v, past_key, past_value, lengths, total)",
+    constants={"lengths": np.full(BATCH, ROWS + 2, np.int32), "total": np.array(ROWS + 3, np.int32)},
+)

@@ -100,6 +100,30 @@ def test_the_op_of_the_runtime(tmp_path: Path) -> None:
     assert (one.queries.heads, one.keys.heads, one.keys.width, one.scale) == (HEADS, HEADS, WIDTH, 0.3)
 
 
+def test_the_grouped_op_of_the_runtime(tmp_path: Path) -> None:
+    one = only(tmp_path, models.RUNTIME_GROUPED)
+    assert (one.queries.heads, one.keys.heads, one.keys.width, one.keys.past) == (HEADS, SHARED, WIDTH, "past_key")
+    assert [masking.kind for masking in one.masking] == ["causal"]
+
+
+@pytest.mark.parametrize(("size", "kind"), [(-1, "causal"), (3, "window")])
+def test_a_window_of_the_op_of_the_runtime(tmp_path: Path, size: int, kind: str) -> None:
+    spelling = altered(models.RUNTIME_GROUPED, "scale = 0.3", f"local_window_size = {size}")
+    assert [masking.kind for masking in only(tmp_path, spelling).masking] == [kind]
+
+
+def test_a_softmax_of_one_score_more_reject(tmp_path: Path) -> None:
+    """Nothing is compared of such an op, so that what its attributes say has to be told."""
+    spelling = altered(models.RUNTIME_GROUPED, "scale = 0.3", "smooth_softmax = 1")
+    assert "counts one score more" in reason(tmp_path, spelling)
+
+
+def test_scores_that_the_op_of_the_runtime_returns_reject(tmp_path: Path) -> None:
+    spelling = altered(models.RUNTIME_GROUPED, "value_all =", "value_all, scores =")
+    spelling = replace(spelling, outputs=f"{spelling.outputs}, float scores")
+    assert "returns its scores" in reason(tmp_path, spelling)
+
+
 def altered(spelling: Spelling, before: str, after: str) -> Spelling:
     assert before in spelling.body
     return replace(spelling, body=spelling.body.replace(before, after))

@@ -250,6 +250,7 @@ def test_times_in_three_digits(seconds: float, text: str) -> None:
     assert report_bench.ms_text(seconds) == text
 
 
+@pytest.mark.slow
 def test_what_sessions_keep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "large.onnx", FIXED)
     made = onnx.load(path)
@@ -263,3 +264,17 @@ def test_what_sessions_keep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert kept["ran"] >= kept["made"] - (1 << 20)
     assert main(["bench", str(path), *QUICK]) == 0
     assert "session over file" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["file", "arr_1.npy"])
+def test_what_sessions_keep_whatever_inputs_are_called(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "named.onnx", FIXED)
+    made = onnx.load(path)
+    made.graph.input[0].name = made.graph.node[0].input[0] = name
+    onnx.save(made, path)
+    assert main(["bench", str(path), "--memory", "--format", "json", *QUICK]) == 0
+    (kept,) = json.loads(capsys.readouterr().out)["memory"]
+    assert kept["made"] > 0

@@ -207,15 +207,31 @@ def test_tiny_and_huge(libraries: Libraries, activations: Arithmetic, size: floa
 
 
 @pytest.mark.parametrize("activations", ["int8", "exact"])
-@pytest.mark.parametrize("rows", [1, 5, 33])
-def test_shared_out_over_threads(libraries: Libraries, activations: Arithmetic, rows: int) -> None:
-    """A product large enough to be cut into tasks, on ONNX Runtime's own threads: the same bits as on one."""
-    layer = draw(linear(4, 64, False, (BIAS,)), 2000, 1088)
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("rows", [1, 5, 33, 131])
+def test_shared_out_over_threads(libraries: Libraries, activations: Arithmetic, rows: int, symmetric: bool) -> None:
+    """A product large enough to be cut into tasks, on ONNX Runtime's own threads: the same bits as on one, however
+    many of them the layer has seen when it cuts.
+    """
+    layer = draw(linear(4, 32 if symmetric else 64, symmetric, (BIAS,)), 1000, 1088)
     x = np.random.default_rng(rows).standard_normal((rows, 1088)).astype(np.float32)
     library = libraries("native", activations)
-    results = [session(layer.model(), library, threads).run(None, {"x": x})[0] for threads in (1, 2, 4)]
-    assert error(layer, x, results[0], layer.exact(x)) < BFLOAT
-    assert (results[0] == results[1]).all() and (results[0] == results[2]).all()
+    (alone,) = session(layer.model(), library, 1).run(None, {"x": x})
+    assert error(layer, x, alone, layer.exact(x)) < BFLOAT
+    for threads in (2, 8):
+        shared = session(layer.model(), library, threads)
+        for _ in range(4):  # the first cut knows of no other thread, the later ones of as many as ran at once
+            np.testing.assert_array_equal(shared.run(None, {"x": x})[0], alone)
+
+
+@pytest.mark.parametrize("order", [(1, 200, 3, 131), (200, 1, 131, 2)])
+def test_one_session_for_any_number_of_rows_in_turn(libraries: Libraries, order: tuple[int, ...]) -> None:
+    """What a layer learned from one number of rows cuts the next: rows that nobody multiplied would be seen."""
+    layer = draw(linear(8, 32, False), 1000, 1088)
+    shared = session(layer.model(), libraries("native", "int8"), 8)
+    for rows in (*order, *order):
+        x = np.random.default_rng(rows).standard_normal((rows, 1088)).astype(np.float32)
+        assert error(layer, x, shared.run(None, {"x": x})[0], layer.exact(x)) < BFLOAT
 
 
 def test_no_rows(libraries: Libraries) -> None:

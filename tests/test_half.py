@@ -14,6 +14,8 @@ from qcc.compiler.measure.half_bounds import value_bounds
 from qcc.compiler.plan.policy import load_policy
 from qcc.compiler.plan.read_text import from_text
 from qcc.compiler.plan.text import to_text
+from qcc.compiler.report.console import write_report
+from qcc.compiler.report.failures import failed_bounds
 from qcc.compiler.report.result import Result
 from qcc.dsl.diagnostics.source import Source
 from qcc.ir.errors import Refused
@@ -41,6 +43,7 @@ WEIGHTS = {
     "thousandth": np.array(1e-5, np.float32),
 }
 SMALL = "g (float[N, 8] x) => (float[N, 4] y) { h = MatMul (x, w)\n r = Relu (h)\n y = MatMul (r, v) }"
+LARGE = {"w": random(8, 512), "v": random(512, 4)}
 NORM = "g (float[N, 8] x) => (float[N, 8] y) { s = Softmax (x)\n t = Mul (s, s)\n y = Softmax (t) }"
 
 
@@ -92,9 +95,34 @@ def test_bf16_has_the_range_and_is_not_run_here(tmp_path: Path) -> None:
     assert [one.code for one in result.warnings] == ["Q542"]
 
 
+@pytest.mark.parametrize(("floats", "told"), [("graph fp16", True), ("", False)])
+def test_what_was_run_in_place_of_the_file_is_told_everywhere(
+    floats: str, told: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result, _ = compiled(written(SMALL, tmp_path, LARGE), f"{floats}\nrule linear {{ weights = int8 }}")
+    copy = "a copy of it whose ops each round what they make to fp16"
+    assert result.verification.stand_in.startswith(copy) == told
+    write_report(result)
+    places = {
+        "console": " ".join(capsys.readouterr().out.split()),
+        "page": result.report.read_text(encoding="utf-8"),
+        "lock": result.lock.read_text(encoding="utf-8"),
+        "notebook": result._repr_html_(),
+    }
+    assert {name for name, text in places.items() if copy in text} == (set(places) if told else set())
+    assert ("The written file and the original" in places["page"]) != told
+
+
+def test_a_failure_tells_what_was_run(tmp_path: Path) -> None:
+    path = written(SMALL, tmp_path, {"w": WEIGHTS["w"], "v": WEIGHTS["v"]})
+    result = qcc.compile(path, "qpolicy 1\ngraph fp16\nverify { sqnr >= 140 dB }\n")
+    (one,) = failed_bounds(result)
+    assert "not the file was run, but a copy of it" in (one.note or "")
+
+
 def test_with_encoded_weights(tmp_path: Path) -> None:
     policy = "graph fp16\nrule linear { weights = int8 channel }\nverify { cosine >= 0.999 }"
-    result, _ = compiled(written(SMALL, tmp_path, {"w": random(8, 512), "v": random(512, 4)}), policy)
+    result, _ = compiled(written(SMALL, tmp_path, LARGE), policy)
     assert result.passed and {row.format for row in result.layers} == {"int8 channel sym scale fp16"}
     assert any(note.startswith("3 of 3 ops compute in fp16") for note in result.notes)
 
@@ -195,6 +223,41 @@ def test_bounds_hold(tmp_path: Path) -> None:
     seen = graph.runner(["x"], names)({"x": 100 * random(200, 8, seed=3)})
     assert all(np.abs(seen[name]).max() <= found[name] for name in names)
     assert np.isfinite(found["y"])
+
+
+TRAPS: dict[str, tuple[str, dict[str, Array]]] = {
+    "clipped up": ("y = Clip (s, lo, hi)", {"lo": np.array(5, np.float32), "hi": np.array(9, np.float32)}),
+    "clipped down": ("y = Clip (s, , hi)", {"hi": np.array(-5, np.float32)}),
+    "a weight on the left": ("y = MatMul (w, s)", {"w": random(8, 8) / 100}),
+    "a scaled product": ("y = Gemm <alpha = 7.0> (s, w)", {"w": random(8, 8)}),
+    "a scaled bias": ("y = Gemm <beta = 9.0> (s, w, b)", {"w": random(8, 8), "b": 30 * random(8)}),
+    "a norm of two axes": ("t = Mul (x, spike)\n y = LayerNormalization <axis = 0> (t, one)",
+                           {"one": np.ones((8, 8), np.float32), "spike": np.diag(np.eye(8, dtype=np.float32)[0])}),
+    "a norm's mean": ("t, y, u = LayerNormalization (x, one)", {"one": np.ones(8, np.float32)}),
+    "a mean of two": ("t = Mul (s, big)\n y = Mean (s, t)", {"big": np.array(500, np.float32)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_bounds_hold_of_what_looks_bounded(name: str, tmp_path: Path) -> None:
+    text, weights = TRAPS[name]
+    body = f"g (float[8, 8] x) => (float[8, m] y) {{ s = Sigmoid (x)\n {text} }}"
+    graph = OnnxGraph.load(written(body, tmp_path, weights))
+    graph.simplify()
+    seen = graph.runner(["x"], ["y"])({"x": 100 * random(8, 8, seed=3)})["y"]
+    assert np.abs(seen).max() <= value_bounds(graph)["y"] * (1 + 1e-6)  # both are sums of float32
+
+
+@pytest.mark.parametrize(
+    ("text", "bound"), [("y = Clip (s, lo, hi)", 1), ("y = Conv (s, w)", 12), ("y = Conv (s, w, b)", 14)]
+)
+def test_bounds_are_near(text: str, bound: float, tmp_path: Path) -> None:
+    weights = {"lo": np.array(-3, np.float32), "hi": np.array(3, np.float32), "w": np.ones((2, 4, 3), np.float32)}
+    body = f"g (float[1, 4, 8] x) => (float[1, n, m] y) {{ s = Sigmoid (x)\n {text} }}"
+    weights["b"] = np.full(2, 2, np.float32)
+    graph = OnnxGraph.load(written(body, tmp_path, {one: array for one, array in weights.items() if one in text}))
+    graph.simplify()
+    assert value_bounds(graph)["y"] == bound
 
 
 @pytest.mark.slow

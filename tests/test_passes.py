@@ -24,6 +24,7 @@ from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding.fit import encode
 from qcc.ir.encoding.grid import IntGrid
+from qcc.ir.errors import Refused
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.passes.contract.contract import EVERYTHING, Context, Invariant, Pass, Phase, Restructure, Rewrite, Rounding
 from qcc.passes.contract.moments import grams_of
@@ -36,6 +37,7 @@ from tests.chooser import choose
 
 WIDTH = 16
 EXACT_TOLERANCE = 1e-5  # float32 sums of 16 terms on values of about 1
+HALF_TOLERANCE = 5e-3  # ten roundings to eleven bits of values of about one, some subtracted from each other
 
 BLOCKS = {
     "linear": "{y} = MatMul({x}, {w})",
@@ -89,7 +91,7 @@ def instances(graph: OnnxGraph) -> list[tuple[Pass, tuple[str, ...]]]:
             weights = graph.weights()
             forms = {weight.name: choose(weight, encoding).form for weight in weights}
             found += [(Encode(encoding, Nearest(), forms[one.name]), (one.name,)) for one in weights]
-        elif definition is not Half:  # which may refuse a graph as a whole, and edits what it chooses: `test_half*`
+        elif definition is not Half:  # which treats a whole graph, not targets: see below
             found.append((definition(), ()))
     return found
 
@@ -137,6 +139,34 @@ def test_passes_are_pure_and_keep_their_word(kinds: list[str], seed: int) -> Non
         else:
             assert [edit.subject for edit in edits] == list(targets)
         assert broken_promise(graph, after, action.keeps) == ""
+
+
+@given(CHAINS, st.integers(0, 5), st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_half_is_pure_and_leaves_nothing_to_do(kinds: list[str], seed: int, some: bool) -> None:
+    """Of all ops that could be in half, or of every second one."""
+    graph = build(kinds, seed)
+    graph.simplify()
+    before, wanted, action = dump(graph), run(graph), Half("fp16")
+    can = sorted(graph.castable(action.dtype))
+    staying = can[1::2] if some else []
+    context = Context(halves={name: "it is to stay" if name in staying else "" for name in can})
+    try:
+        after, (first, *_) = action.apply(graph, (), context)
+    except Refused as error:
+        assert staying and "casts around them would cost more" in str(error)
+        assert dump(graph) == before, "the pass touched its input"
+        return
+    assert dump(graph) == before, "the pass touched its input"
+    onnx.checker.check_model(ir.serde.serialize_model(after.model), full_check=True)
+    assert first.text.startswith(f"{len(can) - len(staying)} of {len(can)} ops") or some
+    assert relative_error(wanted, run(after)) <= HALF_TOLERANCE
+    assert broken_promise(graph, after, action.keeps) == ""
+    left = after.castable(action.dtype) & set(can)
+    assert left == set() if not some else left >= set(staying)
+    with pytest.raises(Refused, match="no op of the model"):
+        action.apply(graph, (), Context(halves=dict.fromkeys(can, "it is to stay")))
+    assert dump(graph) == before
 
 
 @pytest.mark.slow

@@ -66,6 +66,24 @@ def test_script_feeds(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.batches[4]["x"], expected)
 
 
+@pytest.mark.parametrize(("rows", "reads"), [(1, 0), (3, 20)])
+def test_single_samples_are_counted_without_reading_them(
+    rows: int, reads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, script = graph(ROWS, tmp_path, w=random(8, 4)), tmp_path / "data.py"
+    script.write_text(SCRIPT.replace("(1, 8)", f"({rows}, 8)"), encoding="utf-8")
+    read, asked = Spooled.__getitem__, list[str]()
+
+    def counted(feed: Spooled, name: str) -> np.ndarray:
+        asked.append(name)
+        return read(feed, name)
+
+    monkeypatch.setattr(Spooled, "__getitem__", counted)
+    found = load(script, net, None, 0)
+    assert asked == [] and found.divisible == (rows == 1)
+    assert found.count == 20 * rows and len(asked) == reads
+
+
 def test_spool_lives_as_long_as_its_feeds() -> None:
     spool = Spool()
     one = spool.add({"a": np.arange(6, dtype=np.int64).reshape(2, 3), "b": np.zeros((0, 2), np.float32)})

@@ -77,6 +77,8 @@ class Samples:
 
     def size(self, batch: Batch) -> int:
         """How many samples a batch has: by the first input that counts them, one if none does."""
+        if self.divisible and isinstance(batch, Spooled):
+            return 1  # see `cut`; what lies in a file is not read to be counted
         for name, array in batch.items():
             at = self.axis(name, array)
             if at is not None:
@@ -237,6 +239,7 @@ def generate(
 def _streamed(data: DataSource, graph: Graph, limit: int | None) -> Samples:
     """Feeds that are made one by one and kept in a file; the first of them where there is a limit."""
     spool, axes, kept, odd = Spool(), input_axes(graph.inputs), list[Batch](), ""
+    found, single = Samples((), data.origin, axes=axes.batch), axes.free
     for feed in islice(data.feeds(graph.inputs), limit):
         if not isinstance(feed, Mapping):
             raise ModelError("Q543", f"`{data.path}` gives no feeds: a mapping of arrays by the names of inputs is one")
@@ -244,11 +247,12 @@ def _streamed(data: DataSource, graph: Graph, limit: int | None) -> Samples:
         for value in graph.inputs:
             _check(value, feed[value.name], value.shape)
         odd = odd or next((_odd(name) for name, one in feed.items() if not finite(one)), "")
-        kept.append(spool.add({value.name: np.asarray(feed[value.name]) for value in graph.inputs}))
+        arrays = {value.name: np.asarray(feed[value.name]) for value in graph.inputs}
+        single = single and found.single(arrays)
+        kept.append(spool.add(arrays))
     if not kept:
         raise ModelError("Q420", f"`{data.path}` holds no samples")
-    found = Samples(tuple(kept), data.origin, axes=axes.batch, odd=odd)
-    return replace(found, divisible=axes.free and all(map(found.single, kept)))
+    return replace(found, batches=tuple(kept), divisible=single, odd=odd)
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,8 @@ def _output_lines(result: Result) -> list[str]:
     width = max((len(name) for name, _ in rows), default=0)
     data = "generated data" if verification.generated else verification.origin
     lines = [f"{name:<{width}}{GAP}{text}" for name, text in rows]
-    lines.append(f"on {plural(verification.samples, 'sample')} of {data}")
+    run = f"; not the file was run, but {verification.stand_in}" if verification.stand_in else ""
+    lines.append(f"on {plural(verification.samples, 'sample')} of {data}{run}")
     return [*lines, MISLEADS] if verification.generated else lines
 
 

@@ -35,7 +35,8 @@ def _failed(check: BoundCheck, result: Result) -> Diagnostic:
     output = next((one for one in verification.outputs if one.output == check.output), None)
     message = f"verification failed: `{check.bound.text}` does not hold{data}, it is {measured(check)}"
     kept = [f"kept as `{result.output}`"] if result.written else []
-    notes = [*([score_text(score)] if score else []), *losses(verification), *_notes(output), *kept]
+    run = [f"not the file was run, but {verification.stand_in}"] if verification.stand_in else []
+    notes = [*([score_text(score)] if score else []), *losses(verification), *_notes(output), *run, *kept]
     more = "give more samples with labels, which make it surer; " if score is not None and score.unsure else ""
     return Diagnostic("Q320", message, check.bound.span, more + _help(result), "; ".join(notes) or None)
 

@@ -54,6 +54,7 @@ def verification_json(verification: Verification) -> dict[str, Any]:
         "scores": [_finite(one) for one in scores_json(verification)],
         "samples": verification.samples,
         "origin": verification.origin,
+        "stand_in": verification.stand_in or None,
         "notes": list(verification.notes),
         "losers": [asdict(one) for one in verification.losers],
     }

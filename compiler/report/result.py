@@ -156,11 +156,12 @@ class Result:
         share = f", {self.output_bytes / self.input_bytes:.1%}" if self.input_bytes else ""
         bounds = self.verification.bounds
         held = "passed" if self.passed else "failed"
+        run = f", of {self.verification.stand_in}" if self.verification.stand_in else ""
         return [
             ("model", str(self.output if self.written else self.source)),
             ("bytes", f"{self.input_bytes:,} -> {self.output_bytes:,}{share}"),
             ("layers", f"{encoded:,} of {len(self.layers):,} encoded"),
-            ("verification", f"{held}, {len(bounds)} bound{'' if len(bounds) == 1 else 's'}"),
+            ("verification", f"{held}, {len(bounds)} bound{'' if len(bounds) == 1 else 's'}{run}"),
             ("report", str(self.report) if self.written else "none"),
         ]
 

@@ -20,19 +20,27 @@ def on_device(providers: Sequence[str]) -> bool:
     return usable(providers) != ["CPUExecutionProvider"]
 
 
+def stand_in(half: Half) -> str:
+    """What is run to verify a model where the runtime has no such ops: see `Model.emulation`."""
+    return f"a copy of it whose ops each round what they make to {half.floats}, as ops of that type do"
+
+
 def half_lines(half: Half, built: Iterable[Edit], path: Path, providers: Sequence[str], told: Diagnostics) -> list[str]:
     """What is worth knowing of a written model in half precision; what does not run here is warned of."""
     lines = [edit.text for edit in built if edit.subject == WHOLE]
     if on_device(providers):
         return lines
     widened = widened_ops(path, providers)
-    checked = f"verified with the results of every op rounded to {half.floats}, as ops of that type round them"
     if widened is None:
         message = f"ONNX Runtime has no {half.floats} ops for this processor: the model does not run here"
-        told.warning("Q542", message, help=f"it was {checked}; run it where there are such ops, or take `graph fp16`")
-        return [*lines, checked]
+        told.warning(
+            "Q542",
+            message,
+            help=f"verified was {stand_in(half)}; run it where there are such ops, or take `graph fp16`",
+        )
+        return lines
     here = f"ONNX Runtime on this processor computes {widened:,} of them in float32, with casts of its own"
-    return [*lines, here, checked] if widened else lines
+    return [*lines, here] if widened else lines
 
 
 def widened_ops(path: Path, providers: Sequence[str] = ()) -> int | None:

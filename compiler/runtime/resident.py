@@ -20,8 +20,9 @@ def kept(word):
     with open("/proc/self/status", encoding="ascii") as status:
         return next(int(line.split()[1]) << 10 for line in status if line.startswith(word))
 
-model, kernels, threads, feeds = json.loads(sys.argv[1])
-given = dict(np.load(feeds))
+model, kernels, threads, feeds, names = json.loads(sys.argv[1])
+with np.load(feeds) as arrays:
+    given = {name: arrays[f"arr_{at}"] for at, name in enumerate(names)}
 before = kept("VmRSS:")
 session = Session(model, kernels or False, threads)
 made = kept("VmRSS:")
@@ -45,8 +46,8 @@ def resident(model: Path, library: Path | None, threads: int, feeds: Batch) -> R
         return None
     with scratch() as folder:
         arrays = folder / "feeds.npz"
-        np.savez(arrays, **feeds)  # type: ignore[arg-type]  # no input is called allow_pickle
-        words = json.dumps([str(model), str(library) if library else None, threads, str(arrays)])
+        np.savez(arrays, *feeds.values())  # without their names: one may be that of an argument, as `file`
+        words = json.dumps([str(model), str(library) if library else None, threads, str(arrays), list(feeds)])
         run = subprocess.run([sys.executable, "-c", CHILD, words], capture_output=True, text=True)
     if run.returncode:
         return None

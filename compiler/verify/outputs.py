@@ -107,7 +107,8 @@ class Verification:
     """The comparison, output by output, and what became of the policy's bounds.
 
     ``outputs`` are those of plain ONNX Runtime, ``kernel_outputs`` those with the kernels, where they run here; the
-    bounds hold for both.
+    bounds hold for both. ``stand_in`` says what was run for ``outputs`` in place of the written file; empty where the
+    file was.
     """
 
     outputs: tuple[OutputCheck, ...]
@@ -121,6 +122,7 @@ class Verification:
     """After a failure, the weights that lose most, the worst first."""
     scores: tuple[ScoreCheck, ...] = ()
     """What is lost of the user's scores, where bounds name them."""
+    stand_in: str = ""
 
     @property
     def passed(self) -> bool:

@@ -75,6 +75,10 @@ def of_runtime(graph: Graph, op: Op) -> Attention:
     heads, scale, cap = (op.attributes.get(name) for name in ("heads", "scale", "cap"))
     if op.function not in INPUTS or not isinstance(heads, tuple) or not isinstance(scale, float):
         raise UntoldError("projections are part of the op, or its sizes are not known")
+    if op.attributes.get("smooth"):
+        raise UntoldError("its softmax counts one score more, of zero, that is no value's")
+    if any(op.outputs[3:]):
+        raise UntoldError("the op returns its scores, too")
     names = INPUTS[op.function]
     read = dict(zip_longest(names, op.inputs[: len(names)], fillvalue=""))
     if read.get("bias"):
@@ -83,7 +87,8 @@ def of_runtime(graph: Graph, op: Op) -> Attention:
     queries, keys, values = (_operand(graph, op, read, at, presents) for at in range(3))
     masking = [Masking(read[name], kind) for name, kind in (("key_mask", "mask"), ("added", "bias")) if read.get(name)]
     causal = op.function == "grouped_attention" or op.attributes.get("causal")
-    found = (*([Masking("", "causal")] if causal else []), *masking)
+    hidden = [Masking("", "window" if op.attributes.get("window") else "causal")] if causal else []
+    found = (*hidden, *masking)
     bound = cap if isinstance(cap, float) and cap else None
     return Attention(op.name, op.outputs[0], queries, keys, values, scale, found, bound, read.get("sinks", ""))
 

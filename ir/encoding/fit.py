@@ -3,14 +3,14 @@
 Where the encoding has no scale there is nothing to choose: a weight becomes the nearest number of the grid.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache, partial
 
 import numpy as np
 
 from qcc.ir.encoding.algebra import LEAST_POWER, Columns, Encoding, Fitted, Fitter, MatrixShape, Rows
 from qcc.ir.encoding.blocked import Blocked, Floats
-from qcc.ir.encoding.blocks import TENSOR
+from qcc.ir.encoding.blocks import TENSOR, Block
 from qcc.ir.encoding.encoded import Encoded, Scales, check_finite, stored
 from qcc.ir.encoding.grid import Grid
 from qcc.ir.encoding.reference import NUMPY
@@ -18,6 +18,7 @@ from qcc.ir.encoding.search import Clip, asymmetric, for_each_chunk, in_steps, i
 from qcc.ir.encoding.tables.lookups import NO_LOOKUPS, Lookups
 from qcc.ir.errors import Refused
 
+Costs = Callable[[slice], np.ndarray | None]
 NEIGHBOURS = (-1, 0, -2, 1, -3, 2)  # of a scale, by how many numbers they are above the next larger one
 NEAR = 0.5  # doublings: what is farther off is tried only if it is next
 
@@ -86,10 +87,10 @@ def _leaf(matrix: np.ndarray, encoding: Encoding, fitter: Fitter, clip: Clip) ->
     if isinstance(encoding, Floats):
         return FittedFloats(matrix, encoding)
     assert isinstance(encoding, Blocked), f"{encoding.text} holds others, or fits itself"
-    return FittedBlocks(matrix, encoding, fit(matrix, encoding, clip, _cost(fitter)))
+    return FittedBlocks(matrix, encoding, fit(matrix, encoding, clip, _column_cost(fitter)))
 
 
-def _cost(fitter: Fitter) -> np.ndarray | None:
+def _column_cost(fitter: Fitter) -> np.ndarray | None:
     """What a squared error of each column costs, as far as data tells, about one in the mean.
 
     Source: what is left of it once other columns make up for it, Frantar et al. 2022 (arXiv:2210.17323), equation 2.
@@ -173,12 +174,12 @@ def fit(matrix: np.ndarray, encoding: Blocked, clip: Clip = "mse", cost: np.ndar
     scale = np.empty((len(blocks), 1), np.float32)
     zero = np.zeros((len(blocks), 1), np.uint8)
     search = symmetric if encoding.symmetric else asymmetric
-    costs = None if cost is None else encoding.block.split(np.broadcast_to(cost.astype(np.float32), matrix.shape))
+    costs = _costs(cost, encoding.block, _shape(matrix))
 
     def work(part: slice) -> None:
         unit = unit_of(blocks[part])
         chosen = np.ascontiguousarray(blocks[part]) * unit  # sums must not follow the layout
-        found, zero[part] = search(chosen, encoding, clip, None if costs is None else np.ascontiguousarray(costs[part]))
+        found, zero[part] = search(chosen, encoding, clip, costs(part))
         scale[part] = found / unit
 
     for_each_chunk(blocks, work)
@@ -188,6 +189,18 @@ def fit(matrix: np.ndarray, encoding: Blocked, clip: Clip = "mse", cost: np.ndar
         return Scales(_stored(scale, encoding).reshape(shape), zeros)
     kept = coarse(scale, blocks, encoding, shape, costs)
     return Scales(encoding.scales.decode(NUMPY, kept.__getitem__, shape), zeros, kept)
+
+
+def _costs(cost: np.ndarray | None, block: Block, shape: MatrixShape) -> Costs:
+    """What a squared error of each weight of some blocks costs, like the blocks, by what it costs in each column.
+
+    Blocks one below the other cost the same, so one row of them is kept.
+    """
+    if cost is None:
+        return lambda _: None
+    row = block.split(np.broadcast_to(cost, (block.of(shape)[0], shape[1])))
+    down, across = block.grid(shape)
+    return lambda part: row[np.arange(*part.indices(down * across)) % across]
 
 
 def quantize(matrix: np.ndarray, encoding: Blocked, scales: Scales) -> np.ndarray:
@@ -236,7 +249,7 @@ def _scale_type(encoding: Blocked) -> type[np.floating]:
 
 
 def coarse(
-    scale: np.ndarray, blocks: np.ndarray, encoding: Blocked, shape: MatrixShape, costs: np.ndarray | None = None
+    scale: np.ndarray, blocks: np.ndarray, encoding: Blocked, shape: MatrixShape, costs: Costs
 ) -> dict[str, np.ndarray]:
     """Scales stored in few bits: of the numbers beside each, the one under which its block errs least.
 
@@ -249,7 +262,7 @@ def coarse(
         blocks: of weights, a row each.
         encoding: of the weights.
         shape: of the scales, blocks down and across.
-        costs: of a squared error of each weight, like ``blocks``; None if all cost the same.
+        costs: see `_costs`.
 
     Source: the neighbours matter most where scales are powers of two: the nearest one to a good scale may clip.
     """
@@ -275,7 +288,7 @@ def coarse(
             near = np.abs(np.log2(number / np.maximum(wanted[part], numbers[0]))) < NEAR
             if offset not in (-1, 0) and not near.any():
                 continue
-            error = _error(blocks[part], number * unit, encoding, None if costs is None else costs[part])
+            error = _error(blocks[part], number * unit, encoding, costs(part))
             better = error < best
             np.copyto(best, error, where=better)
             np.copyto(chosen[part], number, where=better)

@@ -65,7 +65,8 @@ class Half(Pass):
         free = {name for name, why in reasons.items() if not why}
         chosen = sides(_flowing(graph), free)
         if not chosen:
-            raise Refused(f"no op of the model can compute in {self.floats}")
+            count = f"{len(free):,} of {len(reasons):,} ops could compute in {self.floats}"
+            raise Refused(f"{count}, and {BESIDE}" if free else f"no op of the model can compute in {self.floats}")
         computing = sum(op.name in chosen and bool(op.outputs) for op in graph.ops())
         casts = graph.cast(chosen, self.dtype)
         stay = {**{name: why for name, why in reasons.items() if why}, **dict.fromkeys(free - chosen, BESIDE)}

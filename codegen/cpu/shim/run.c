@@ -38,6 +38,7 @@ void *arena(int which, size_t size) {
 
 /* ---- a call ---- */
 void fail(Call *call) { __atomic_store_n(&call->failed, 1, __ATOMIC_RELAXED); }
+static int failed(const Call *call) { return __atomic_load_n(&call->failed, __ATOMIC_RELAXED); }
 
 static int64_t nothing;
 const Tensor none_filled = {&nothing, 1, 0, 1, 2, 32, 1, &nothing, NULL, 0};
@@ -133,9 +134,9 @@ static void rows_task(void *p, size_t task) {
   int64_t row = (int64_t)task * call->down, end = least(row + call->down, call->rows);
   int64_t some = STRIPS / (STRIP * l->k * l->spec->bits / 8) + 1;
   prepare_rows(call, row, end - row);
-  for (int64_t first = 0; first < l->strips && !call->failed; first += some)
+  for (int64_t first = 0; first < l->strips && !failed(call); first += some)
     multiply_rows(call, row, end, first, least(some, l->strips - first));
-  if (l->spec->norm && !call->failed) norm_rows(call, row, end - row);
+  if (l->spec->norm && !failed(call)) norm_rows(call, row, end - row);
 }
 
 const uint8_t tile_config[64] __attribute__((aligned(64))) = {
@@ -179,10 +180,14 @@ static void gemm_task(void *p, size_t task) {
 /* ---- threads: the runtime does not tell how many a session has, so a layer sees how many of its tasks run at once ---- */
 typedef struct { void (*task)(void *, size_t); void *argument; int running, most; } Spread;
 
+static void raise_to(int *most, int seen) {
+  int before = __atomic_load_n(most, __ATOMIC_RELAXED);
+  while (seen > before && !__atomic_compare_exchange_n(most, &before, seen, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+}
+
 static void counted_task(void *p, size_t task) {
   Spread *spread = p;
-  int now = __atomic_add_fetch(&spread->running, 1, __ATOMIC_RELAXED), most = __atomic_load_n(&spread->most, __ATOMIC_RELAXED);
-  while (now > most && !__atomic_compare_exchange_n(&spread->most, &most, now, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+  raise_to(&spread->most, __atomic_add_fetch(&spread->running, 1, __ATOMIC_RELAXED));
   spread->task(spread->argument, task);
   __atomic_sub_fetch(&spread->running, 1, __ATOMIC_RELAXED);
 }
@@ -196,8 +201,7 @@ void *spread(const Layer *l, void *context, void *argument, void (*task)(void *,
   if (tasks == 1) { task(argument, 0); return NULL; }
   Spread all = {task, argument, 0, 0};
   void *bad = ORT(PARALLEL_FOR, const void *, void (*)(void *, size_t), size_t, size_t, void *)(context, counted_task, (size_t)tasks, 0, &all);
-  int *others = (int *)&l->others; /* of all that a layer is, this alone is learned while it runs */
-  if (all.most - 1 > __atomic_load_n(others, __ATOMIC_RELAXED)) __atomic_store_n(others, all.most - 1, __ATOMIC_RELAXED);
+  raise_to((int *)&l->others, all.most - 1); /* of all that a layer is, this alone is learned while it runs */
   return bad;
 }
 
@@ -276,7 +280,8 @@ static void *multiply(const Layer *l, void *context, Call *call) {
     call->down = ((call->rows + tasks - 1) / tasks + 3) / 4 * 4, call->normed = 1;
     return spread(l, context, call, rows_task, (call->rows + call->down - 1) / call->down);
   }
-  void *bad = spread_tasks(context, call, prepare_task, call->rows, l->k * ROUND_WORK);
+  int prepared = !family->quantize && (family->rounds || l->spec->symmetric);
+  void *bad = prepared ? NULL : spread_tasks(context, call, prepare_task, call->rows, l->k * ROUND_WORK);
   if (bad) return bad;
   call->unit = 4;
   return spread_grid(context, call, gemv_task, l->strips, (call->rows + 3) / 4, tasks);

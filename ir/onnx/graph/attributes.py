@@ -135,7 +135,8 @@ def _fused_attention(site: NodeSite) -> Attributes:
     rotary = ("half", "interleaved")[site.whole("rotary_interleaved", 0)] if site.whole("do_rotary", 0) else "none"
     scale = canonical.scale_of(site.real("scale", 0.0), width)
     cap, causal = site.real("softcap", 0.0), site.whole("unidirectional", 0)
-    return known(causal=causal, scale=scale, heads=heads, cap=cap, rotary=rotary)
+    window, smooth = max(site.whole("local_window_size", -1), 0), max(site.whole("smooth_softmax", 0), 0)
+    return known(causal=causal, scale=scale, heads=heads, cap=cap, rotary=rotary, window=window, smooth=smooth)
 
 
 def _reshape(site: NodeSite) -> Attributes:

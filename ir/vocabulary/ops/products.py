@@ -17,6 +17,7 @@ PRODUCTS = (
     OpDef("attention", "attention", read="causal scale heads cap", onnx="Attention",
           aten="scaled_dot_product_attention"),
     OpDef("attention", "multi_head_attention", read="causal scale heads", onnx="com.microsoft.MultiHeadAttention"),
-    OpDef("attention", "grouped_attention", read="scale heads cap rotary", onnx="com.microsoft.GroupQueryAttention"),
+    OpDef("attention", "grouped_attention", read="scale heads cap rotary window smooth",
+          onnx="com.microsoft.GroupQueryAttention"),
     OpDef("attention", "packed_attention", onnx="com.microsoft.Attention"),
 )  # fmt: skip
