@@ -266,7 +266,7 @@ class Compilation:
         """Time the written model against the input; what was predicted, where speed is what the policy is after."""
         if copies(settled.plan) or not opened.file.model.timed or not runs_here(self._target):
             return None
-        if settled.plan.half is not None and widened_ops(staged, self._target.providers) is None:
+        if settled.plan.half is not None and widened_ops(settled.written, self._target.providers) is None:
             return None  # the runtime has no such ops here
         predicted = predicted_seconds(opened.plan, settled) if after_speed(self.policy) else None
         with self.phases.phase("time"):
@@ -358,7 +358,7 @@ class Compilation:
     def _notes(self, opened: _Opened, settled: Settled) -> tuple[str, ...]:
         """What is worth knowing: of data that was not given, and of a graph in half precision."""
         data = opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else ()
-        half, files = settled.plan.half, (settled.written.path, self._target.providers)
+        half, files = settled.plan.half, (settled.written, self._target.providers)
         return (*data, *(half_lines(half, settled.built.edits, *files, self.diagnostics) if half else ()))
 
     def _result(self, opened: _Opened, settled: Settled, verification: Verification) -> Result:

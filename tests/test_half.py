@@ -17,6 +17,7 @@ from qcc.compiler.plan.text import to_text
 from qcc.compiler.report.console import write_report
 from qcc.compiler.report.failures import failed_bounds
 from qcc.compiler.report.result import Result
+from qcc.compiler.runtime import half_served
 from qcc.dsl.diagnostics.source import Source
 from qcc.ir.errors import Refused
 from qcc.ir.graph.ops import Array
@@ -95,6 +96,18 @@ def test_bf16_has_the_range_and_is_not_run_here(tmp_path: Path) -> None:
     assert [one.code for one in result.warnings] == ["Q542"]
 
 
+@pytest.mark.parametrize(("floats", "codes"), [("fp16", []), ("bf16", ["Q542"])])
+def test_what_is_too_large_to_be_looked_at_is_still_tried(
+    floats: str, codes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that lie apart count: that the runtime cannot write all of it out is no fault of the model."""
+    monkeypatch.setattr(half_served, "MOST_BYTES", 8 * 32 * 2)
+    policy = f"graph {floats}\nexport {{ external_data = always }}"
+    result, _ = compiled(written(SMALL, tmp_path, {"w": WEIGHTS["w"], "v": WEIGHTS["v"]}), policy)
+    assert result.data is not None and [one.code for one in result.warnings if one.code == "Q542"] == codes
+    assert not any("with casts of its own" in note for note in result.notes)
+
+
 @pytest.mark.parametrize(("floats", "told"), [("graph fp16", True), ("", False)])
 def test_what_was_run_in_place_of_the_file_is_told_everywhere(
     floats: str, told: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -138,6 +151,13 @@ def test_without_data_softmax_stays_unless_bounded(tmp_path: Path) -> None:
     result = qcc.compile(written(NORM, tmp_path), "qpolicy 1\ngraph fp16\n")
     lines = [note for note in result.notes if "nothing bounds" in note]
     assert len(lines) == 1 and lines[0].startswith("1 stays")  # the second one's operand is at most one
+
+
+@pytest.mark.parametrize("op", ["ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp", "ReduceProd"])
+def test_without_data_every_sum_stays(op: str, tmp_path: Path) -> None:
+    body = f"g (float[N, 8] x) => (float[N, 4] y, float[N, 1] z) {{ y = MatMul (x, v)\n z = {op} <axes = [1]> (x) }}"
+    result = qcc.compile(written(body, tmp_path, {"v": random(8, 4)}), "qpolicy 1\ngraph fp16\n")
+    assert any(note.startswith("1 stays float32, since without data nothing bounds") for note in result.notes)
 
 
 def test_emulation_rounds_every_result(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from qcc.passes.half.half import Half
 SAMPLES, HELD_BYTES = 8, 1 << 28  # that are run, and what is held of their values
 ABOVE = 1e3  # times the noise of rounding one number: 30 dB
 MARGIN = 2.0  # of ranges: data that is to come is larger
-SUMS = frozenset({"pow", "exp", "sum", "l2", "sum_square", "logsumexp", "prod", "cumsum", "square"})
+SUMS = frozenset({"pow", "exp", "sum", "l1", "l2", "sum_square", "logsumexp", "prod", "cumsum", "square", "lp_pool"})
 FORM = "the form of their weights computes in numbers of its own"
 NOISE = "rounding alone makes noise there"
 OVERFLOWS = "their numbers overflow, or come within half of that"
