@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from qcc.__main__ import main
@@ -142,6 +143,18 @@ def altered(spelling: Spelling, before: str, after: str) -> Spelling:
 def test_other_formulas_reject(tmp_path: Path, spelling: Spelling, before: str, after: str, why: str) -> None:
     spelling = replace(spelling, constants={**spelling.constants, "end": models.whole(99)})
     assert why in reason(tmp_path, altered(spelling, before, after))
+
+
+@pytest.mark.parametrize(("low", "high", "told"), [(-3e38, 3e38, True), (-50, 50, False), (-3e38, 50, False)])
+def test_clipped_scores(tmp_path: Path, low: float, high: float, told: bool) -> None:
+    """Bounds that drawn scores never come near would not show in a comparison."""
+    spelling = altered(
+        models.PLAIN, "p = Softmax <axis = -1> (z)", "c = Clip (z, low, high) p = Softmax <axis = -1> (c)"
+    )
+    ends = {"low": np.array(low, np.float32), "high": np.array(high, np.float32)}
+    (one,) = found(tmp_path, replace(spelling, constants={**spelling.constants, **ends}))
+    assert isinstance(one, Attention) == told
+    assert told or (isinstance(one, NotAttention) and one.reason == "scores are clipped")
 
 
 def test_scales_of_heads_reject(tmp_path: Path) -> None:

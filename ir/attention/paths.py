@@ -131,6 +131,8 @@ class Paths:
                 raise UntoldError("its scores are several that are put together")
             return ScoreStep("sinks", value, value=others[0]), before
         if op.kind is Kind.ELEMENTWISE:
+            if op.function == "clip":
+                _check_wide(op)
             return (ScoreStep("tanh", value) if op.function == "tanh" else None), before
         return self._arithmetic(op, at, before, others), before
 
@@ -190,6 +192,18 @@ class Paths:
         values = [name for op in self.flow.ops if op.name in inner for name in op.outputs if name]
         seen = any(map(self.flow.is_returned, values))
         return seen or any(op.name not in ends for name in values for op in self.flow.readers(name))
+
+
+def _check_wide(op: Op) -> None:
+    """A clip leaves scores as they are, but for what hides some: drawn ones are small, and would not tell.
+
+    Raises:
+        UntoldError: it may not.
+    """
+    low, high = (end if isinstance(end, int | float) else None for end in map(op.attributes.get, ("min", "max")))
+    computed = any(name and end is None for name, end in zip(op.inputs[1:], (low, high), strict=False))
+    if computed or (low is not None and low > LOWEST) or (high is not None and high < -LOWEST):
+        raise UntoldError("scores are clipped")
 
 
 def _learned(graph: Graph) -> set[str]:
