@@ -122,6 +122,14 @@ def test_usage_errors(run: Run, words: list[str], said: str) -> None:
     assert json.loads(out)["diagnostics"][0]["code"] == "usage"
 
 
+@pytest.mark.parametrize("word", ["", " ", "--data=", "-p"])
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_an_empty_argument_reject(run: Run, name: str, word: str) -> None:
+    """It would be the folder one is in, or the default policy: `-p "$POLICY"` of a variable that is not set."""
+    status, out, err = run(name, *(["m.onnx", "-p", ""] if word == "-p" else [word]))
+    assert (status, out) == (2, "") and "an argument is empty" in err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "words",

@@ -1,7 +1,10 @@
 """`qcc doctor`: what is broken ends in an error, what is missing is told with what is lost."""
 
+import errno
 import json
+import tempfile
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +47,29 @@ def test_no_compiler_is_no_fault(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setenv("CC", "no-such-compiler")
     status, found = _found(monkeypatch, capsys)
     assert (status, found["C compiler"][0]) == (0, "missing")
+
+
+def test_no_room_for_temporary_files_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A doctor that falls ill with the patient helps nobody."""
+
+    def none() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    status, found = _found(monkeypatch, capsys)
+    assert (status, found["temporary files"][0], found["C compiler"][0]) == (1, "broken", "missing")
+    assert "`TMPDIR` names another" in found["temporary files"][1]
+
+
+def test_a_folder_that_is_asked_for_and_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
+    status, found = _found(monkeypatch, capsys)
+    assert (status, found["temporary files"][0]) == (0, "ok")
+    assert f"`{tmp_path / 'none'}`, which cannot be used" in found["temporary files"][1]
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,24 @@ def test_nothing_to_compress_reject(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert not (tmp_path / "m.qpolicy").exists()
 
 
+@pytest.mark.parametrize("words", [["."], ["/"], [".."], ["no.onnx"]])
+def test_no_model_reject(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", *words]) == 1
+    assert "Q400" in capsys.readouterr().err
+
+
+def test_the_model_itself_reject(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = model.rename(model.with_suffix(".qpolicy"))
+    before = named.read_bytes()
+    assert main(["init", str(named), "--force"]) == 2
+    assert "is the model itself" in capsys.readouterr().err and named.read_bytes() == before
+
+
+def test_data_that_is_not_there_reject(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", str(model), "--data", str(model.with_name("d.npz"))]) == 1
+    assert "Q420" in capsys.readouterr().err and not model.with_suffix(".qpolicy").exists()
+
+
 @pytest.mark.parametrize("words", [["-o", "policy.txt"], ["--data", "../d.npz"]])
 def test_what_no_policy_can_be_reject(model: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", str(model), *words]) == 2

@@ -17,7 +17,8 @@ import pytest
 from onnx import numpy_helper
 
 import qcc
-from qcc.compiler.files import publish
+from qcc.compiler.files import publish, staging
+from qcc.ir.errors import ModelError
 from qcc.ir.model.whole_files import place, sha256
 
 run = runpy.run_path(str(Path(__file__).with_name("test_cli.py")))["run"]
@@ -182,6 +183,24 @@ def test_a_full_disk(folder: Path, policy: str, limit: int) -> None:
     assert "Q404" in done.stderr or "Q409" in done.stderr
     assert content(folder) == before
     assert not hidden(folder)
+
+
+def test_a_text_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Policies, pictures and indexes go through one door: the user's path is told, and no temporary one."""
+
+    def fails(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(source))
+
+    (tmp_path / "p.qpolicy").write_text("old", encoding="utf-8")
+    monkeypatch.setattr(staging, "place", fails)
+    with pytest.raises(ModelError) as caught:
+        staging.write_whole(tmp_path / "p.qpolicy", "new")
+    path = tmp_path / "p.qpolicy"
+    assert (caught.value.code, caught.value.message) == (
+        "Q409",
+        f"cannot write `{path}`: no space left on device",
+    )
+    assert [one.name for one in tmp_path.iterdir()] == ["p.qpolicy"] and path.read_text(encoding="utf-8") == "old"
 
 
 @pytest.mark.slow

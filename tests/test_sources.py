@@ -23,6 +23,7 @@ from tests.onnx_models import parse, random
 IMAGES = "g (float[N, 3, 6, 4] image) => (float[N, 2] y) { f = Flatten (image)\n y = MatMul (f, w) }"
 IDS = "g (int64[N, S] input_ids, int64[N, S] attention_mask) => (int64[N, S] y) { y = Mul (input_ids, attention_mask) }"
 ROWS = "g (float[N, 8] x) => (float[N, 4] y) { y = MatMul (x, w) }"
+REFUSING = "class Refusing:\n    def __array__(self, *rest, **more):\n        raise RuntimeError('it has a gradient')\n"
 SCRIPT = """
 import numpy as np
 
@@ -134,6 +135,10 @@ def test_few_samples_are_held_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
         ("def calibration():\n    return [1, 2]\n", "Q543"),
         ("def calibration():\n    return []\n", "Q420"),
         ("def calibration():\n    return [{'z': 1}]\n", "Q420"),
+        ("def calibration():\n    return [{1: 2}]\n", "Q420"),
+        ("def calibration():\n    return [{'x': [[1.0], [1.0, 2.0]]}]\n", "Q423"),
+        ("def calibration():\n    return [{'x': [[0.0] * 8]}]\n", "Q423"),
+        (f"{REFUSING}def calibration():\n    return [{{'x': Refusing()}}]\n", "Q423"),
     ],
 )
 def test_script_reject(text: str, code: str, tmp_path: Path) -> None:

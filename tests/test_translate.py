@@ -122,3 +122,68 @@ def test_the_command_offers_every_tool() -> None:
     from qcc.compiler.commands.language import translate as command
 
     assert set(command.TOOLS) == set(TOOLS)
+
+
+NNCF: dict[str, Any] = {"mode": "int4_sym", "ratio": 0.5}
+OLIVE: dict[str, Any] = {"type": "GptqQuantizer"}
+
+
+@pytest.mark.parametrize(
+    ("config", "path"),
+    [
+        (NNCF | {"ratio": "0.5"}, "ratio"),
+        (NNCF | {"ratio": -5}, "ratio"),
+        (NNCF | {"ratio": float("nan")}, "ratio"),
+        (NNCF | {"group_size": "128"}, "group_size"),
+        (NNCF | {"mode": "e2m1", "group_size": 64}, "group_size"),
+        (NNCF | {"backup_mode": {}}, "backup_mode"),
+        (NNCF | {"awq": "yes"}, "awq"),
+        (NNCF | {"all_layers": 3}, "all_layers"),
+        (NNCF | {"ignored_scope": 5}, "ignored_scope"),
+        (NNCF | {"ignored_scope": {"names": ["a", 1]}}, "ignored_scope.names"),
+        (NNCF | {"ignored_scope": {"names": ["a\nb"]}}, "names"),
+        ({"passes": {"q": OLIVE | {"damp_percent": "much"}}}, "passes.q.damp_percent"),
+        ({"passes": {"q": OLIVE | {"sym": "false"}}}, "passes.q.sym"),
+        ({"bits": 4, "block_size": 32, "nodes_to_exclude": [7]}, "nodes_to_exclude"),
+        ({"quant_cfg": {"*weight_quantizer": {"num_bits": 4, "enable": "no"}}}, "quant_cfg.*weight_quantizer.enable"),
+        (
+            {"quant_cfg": {"*weight_quantizer": {"num_bits": 4, "block_sizes": {"-1": "x"}}}},
+            "quant_cfg.*weight_quantizer.block_sizes.-1",
+        ),
+    ],
+)
+def test_a_value_of_another_kind_is_named(config: dict[str, Any], path: str, tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text(json.dumps(config), encoding="utf-8")
+    assert path in [one.path for one in translate(tmp_path / "c.json").left]
+
+
+def test_names_are_quoted(tmp_path: Path) -> None:
+    config = NNCF | {"ignored_scope": {"names": ['a"b'], "patterns": ["a/b", r"x\/y", r"e\\/f"]}}
+    (tmp_path / "c.json").write_text(json.dumps(config), encoding="utf-8")
+    text = translate(tmp_path / "c.json").text
+    assert all(rf"/{one}/" in text for one in (r"a\/b", r"x\/y", r"e\\\/f"))
+    onnxruntime = {"bits": 4, "block_size": 32, "nodes_to_include": ['a"b']}
+    (tmp_path / "c.json").write_text(json.dumps(onnxruntime), encoding="utf-8")
+    assert r'"a\"b"' in translate(tmp_path / "c.json").text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"quant_cfg": {"*weight_quantizer": {"num_bits": 4.5}}}', "int4.5"),
+        ('{"quant_cfg": {"*a\\n.weight_quantizer": {"num_bits": 4}}}', "unterminated"),
+        ('{"compression": {"algorithm": "quantization", "weights": {"bits": 99}}}', "99 bits"),
+        ('{"mode": "int4_sym", "ratio": 1, "ignored_scope": {"patterns": ["((("]}}', "what no policy can say"),
+        ('{"a":' * 60_000, "nested too deep"),
+        (" " * (4 << 20) + "{}", "more than 4 MiB"),
+    ],
+)
+def test_what_no_policy_can_say_reject(
+    text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message is about the file that was given, not about the text that was made of it."""
+    (tmp_path / "c.json").write_text(text, encoding="utf-8")
+    assert main(["translate", str(tmp_path / "c.json")]) == 1
+    told = capsys.readouterr()
+    assert "error[Q596]" in told.err and "c.json" in told.err and said in told.err and not told.out
+    assert "the translation" not in told.err and "<policy>" not in told.err

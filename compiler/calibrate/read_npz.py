@@ -4,7 +4,7 @@ import math
 import os
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -63,12 +63,13 @@ def names_in(path: Path) -> list[str]:
         return []
 
 
-def check_names(given: Sequence[str], wanted: Sequence[str], origin: str) -> None:
+def check_names(keys: Iterable[object], wanted: Sequence[str], origin: str) -> None:
     """Every input has its array.
 
     Raises:
         ModelError: one has none.
     """
+    given = [key for key in keys if isinstance(key, str)]
     missing = [name for name in wanted if name not in given]
     if not missing:
         return

@@ -16,7 +16,7 @@ from qcc.compiler.calibrate.input_axes import InputAxes, input_axes
 from qcc.compiler.calibrate.read_npz import check_names, read_npz
 from qcc.compiler.calibrate.sources.source import DataSource
 from qcc.compiler.calibrate.sources.spool import Spool, Spooled
-from qcc.ir.errors import ModelError
+from qcc.ir.errors import ModelError, first_line
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Value
 
@@ -331,9 +331,13 @@ def _read(reader: DataReader) -> Iterator[Mapping[str, np.ndarray]]:
 
 def _check(value: Value, feed: object, known: tuple[int | str | None, ...] | None) -> None:
     """Hold an array to an input's type and to a shape; a list is a sequence of arrays, which the runtime checks."""
-    if isinstance(feed, list) or value.container:
+    if value.container:
         return
-    array, wanted = np.asarray(feed), dtype_of(value)
+    try:
+        array, wanted = np.asarray(feed), dtype_of(value)
+    except Exception as error:  # whatever the array of another library raises, one with a gradient for example
+        message = f"what is given for input `{value.name}` is no array: {first_line(error)}"
+        raise ModelError("Q423", message) from error
     if array.dtype != wanted and not (wanted.kind == "U" and array.dtype.kind in "UO"):
         raise ModelError("Q423", f"input `{value.name}` takes {wanted}, the calibration array is {array.dtype}")
     if known is None:

@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     with progress(args.format != "text") as update:
         result = bench(args.models, threads, wanted, rounds, args.plain, update, args.memory)
     if args.picture is not None:
-        _write_picture(args.picture, draw(result))
+        write_whole(args.picture, draw(result))
     if args.format == "json":
         terminal.write_json({**as_json(result), "diagnostics": []})
         return 0
@@ -132,10 +132,3 @@ def _check_picture(path: Path) -> None:
         raise QccError([Diagnostic("Q404", f"cannot write `{path}`: no such folder")])
     if path.is_dir():
         raise QccError([Diagnostic("Q404", f"cannot write `{path}`: it is a folder")])
-
-
-def _write_picture(path: Path, text: str) -> None:
-    try:
-        write_whole(path, text)
-    except OSError as error:
-        raise QccError([Diagnostic("Q404", f"cannot write `{path}`: {error.strerror}")]) from error

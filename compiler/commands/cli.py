@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import re
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -45,6 +46,8 @@ FOLDERS = {
     "machine": ("targets", "completion", "doctor"),
 }
 """Where the modules of commands lie that are not about models."""
+EMPTY = re.compile(r"(--[\w-]+=)?\s*")
+"""An argument that says nothing: a path would be the folder that one is in, and a policy the default one."""
 EXAMPLES = """examples:
   qcc compile model.onnx                     eight bits a weight, no data needed
   qcc compile model.onnx -p my.qpolicy       as the policy says
@@ -133,6 +136,8 @@ def _dispatch(words: Sequence[str]) -> int:
     name = words[0]
     if name not in COMMANDS:
         raise _unknown(words)
+    if any(EMPTY.fullmatch(word) for word in words[1:]):
+        raise UsageError("an argument is empty", "is it a variable that is not set?")
     module = command_module(name)
     try:
         arguments = parser_of(name, module).parse_intermixed_args(list(words[1:]))

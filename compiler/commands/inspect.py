@@ -21,9 +21,7 @@ from qcc.compiler.console.fit_table import Column, Table
 from qcc.compiler.console.numbered_names import collapse, template
 from qcc.compiler.console.usage import UsageError
 from qcc.compiler.files.staging import write_whole
-from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.excerpt import escape
-from qcc.dsl.diagnostics.report import QccError
 
 if TYPE_CHECKING:
     from qcc.compiler.files.open_model import OpenModel
@@ -86,7 +84,7 @@ def _axes(model: "OpenModel", args: argparse.Namespace) -> int:
         help = f"`qcc inspect {args.model} --axes` lists the groups; a name may hold `*`"
         raise UsageError(f"no group and no layer fits `{args.group}`", help)
     if args.picture is not None:
-        _draw(args.picture, draw(survey, model.path.name, html=args.picture.suffix == ".html"))
+        write_whole(args.picture, draw(survey, model.path.name, html=args.picture.suffix == ".html"))
     if args.format == "json":
         terminal.write_json({**_facts(model), "axes": axes_json(survey), "diagnostics": []})
     elif found:
@@ -107,13 +105,6 @@ def _attention(model: "OpenModel", format: str) -> int:
     else:
         write_attentions(model, found)
     return 0
-
-
-def _draw(path: Path, text: str) -> None:
-    try:
-        write_whole(path, text)
-    except OSError as error:
-        raise QccError([Diagnostic("Q404", f"cannot write `{path}`: {error.strerror}")]) from error
 
 
 def _facts(model: "OpenModel") -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import Any
 from qcc.dsl.syntax.literals import quote
 
 MOST_DEEP = 40
+MOST = 1e12
+"""What a number of a configuration is at most; JSON in Python has NaN and infinity."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,9 @@ class Draft:
 
     def keep_named(self, name: str, glob: bool = False) -> None:
         """Leave the layers of a name as they are."""
+        if not name.isprintable():
+            self.miss("names", name, "a name in a policy is on one line")
+            return
         self.keep(f"any[name {'~' if glob else '=='} {quote(name)}]")
 
     def miss(self, path: str, value: object, reason: str) -> None:
@@ -78,12 +83,36 @@ class Settings:
 
     def number(self, *keys: str, default: float) -> float:
         """The number of the first of some keys that is there; what is none is named."""
+        found = self.optional_number(*keys, otherwise=f"{default:g} is taken")
+        return default if found is None else found
+
+    def optional_number(self, *keys: str, otherwise: str = "it is left out") -> float | None:
+        """The number of the first of some keys that is there, if one is; what is none is named."""
         value = self.take(*keys)
         found = number(value)
         if found is None and value is not None:
-            key = next(key for key in keys if key in self.found)
-            self.draft.miss(self.place(key), value, f"it is no number: {default:g} is taken")
-        return default if found is None else found
+            self._miss_first(keys, value, f"it is no number: {otherwise}")
+        return found
+
+    def flag(self, *keys: str, default: bool) -> bool:
+        """The truth value of the first of some keys that is there; what is none is named."""
+        value = self.take(*keys)
+        if value is not None and not isinstance(value, bool):
+            self._miss_first(keys, value, f"it is neither true nor false: {spelled(default)} is taken")
+        return value if isinstance(value, bool) else default
+
+    def names(self, *keys: str) -> list[str]:
+        """The texts under the first of some keys that is there, or the one; what is none is named."""
+        value = self.take(*keys)
+        listed = value if isinstance(value, list) else [] if value is None else [value]
+        for one in listed:
+            if not isinstance(one, str):
+                self._miss_first(keys, one, "it is no name")
+        return [one for one in listed if isinstance(one, str)]
+
+    def _miss_first(self, keys: tuple[str, ...], value: object, reason: str) -> None:
+        key = next(key for key in keys if key in self.found)
+        self.draft.miss(self.place(key), value, reason)
 
     def inner(self, key: str) -> "Settings":
         """An object in the object; empty where it is none."""
@@ -131,11 +160,7 @@ def spelled(value: object) -> str:
 
 
 def number(value: object) -> float | None:
-    """A number, not a truth value."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def names_of(value: object) -> list[str]:
-    """A list of texts, or one."""
-    listed = value if isinstance(value, list) else [value]
-    return [one for one in listed if isinstance(one, str)]
+    """A number that is one, not a truth value."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not -MOST <= value <= MOST:
+        return None
+    return float(value)

@@ -58,20 +58,29 @@ def translate(path: Path, tool: str | None = None) -> Translation:
         left = "; ".join(f"`{one.path}`: {one.reason}" for one in draft.left[:3])
         message = f"nothing in `{path}` says what layers become"
         raise QccError([Diagnostic("Q596", message, note=left or None, help="`qcc init MODEL` writes a first policy")])
-    text = format_source(_text(draft, path, name))
-    load_text(text, schema(), "the translation")
+    try:
+        text = format_source(_text(draft, path, name))
+        load_text(text, schema(), "the translation")
+    except QccError as error:  # a number that no format has, an expression that is none: what is not there is no place
+        message = f"`{path}` asks for what no policy can say: {error.diagnostics[0].message}"
+        raise QccError([Diagnostic("Q596", message, help=error.diagnostics[0].help)]) from error
     return Translation(name, text, tuple(draft.left), tuple(draft.moot))
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            content = json.loads(file.read(LARGEST_BYTES))
+            text = file.read(LARGEST_BYTES + 1)
+        if len(text) > LARGEST_BYTES:
+            raise QccError([Diagnostic("Q596", f"`{path}` is no configuration: it has more than 4 MiB")])
+        content = json.loads(text)
     except OSError as error:
         raise QccError(
             [Diagnostic("Q596", f"cannot read `{path}`: {(error.strerror or str(error)).lower()}")]
         ) from error
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise QccError([Diagnostic("Q596", f"`{path}` is no configuration: it is nested too deep")]) from error
+    except ValueError as error:
         help = "a configuration in YAML or Python: write it as JSON first"
         raise QccError([Diagnostic("Q596", f"`{path}` is no JSON: {first_line(error)}", help=help)]) from error
     if not isinstance(content, dict):

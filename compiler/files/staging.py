@@ -60,8 +60,7 @@ def write_whole(path: Path, text: str) -> None:
     """Write a file, or the file that a link leads to, at one stroke: whole or not at all.
 
     Raises:
-        ModelError: it is no regular file, or its folder is not there.
-        OSError: it cannot be written.
+        ModelError: it is no regular file, its folder is not there, or the system refuses.
     """
     target = target_of(path)
     unfinished = target.with_name(f".qcc-{os.getpid()}.tmp")
@@ -71,6 +70,8 @@ def write_whole(path: Path, text: str) -> None:
         if target.exists():
             shutil.copymode(target, unfinished)
         place(unfinished, target)
+    except OSError as error:  # the temporary name is nothing to the user
+        raise ModelError("Q409", f"cannot write `{path}`: {(error.strerror or str(error)).lower()}") from error
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -96,7 +96,7 @@ class PackIndex:
         """Replace the index at one stroke.
 
         Raises:
-            OSError: it cannot be written.
+            ModelError: it cannot be written.
         """
         content = {
             "format": FORMAT,

@@ -3,12 +3,12 @@
 import json
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from qcc.codegen.target.scratch import scratch
 from qcc.compiler.calibrate.generate import Batch
 
 CHILD = """
@@ -44,8 +44,8 @@ def resident(model: Path, library: Path | None, threads: int, feeds: Batch) -> R
     """What a session keeps; None where the system does not tell, or inputs cannot be handed over."""
     if not Path("/proc/self/status").is_file():
         return None
-    with tempfile.TemporaryDirectory(prefix="qcc-") as folder:
-        arrays = Path(folder) / "feeds.npz"
+    with scratch() as folder:
+        arrays = folder / "feeds.npz"
         np.savez(arrays, *feeds.values())  # without their names: one may be that of an argument, as `file`
         words = json.dumps([str(model), str(library) if library else None, threads, str(arrays), list(feeds)])
         run = subprocess.run([sys.executable, "-c", CHILD, words], capture_output=True, text=True)

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     rewrite = not (args.check or args.diff)
     for one in layouts:
         if rewrite and one.changed and one.name != STDIN:
-            _replace(Path(one.name), one.after)
+            write_whole(Path(one.name), one.after)
     if args.format == "json":
         _write_json(layouts, found, args)
     else:
@@ -100,11 +100,3 @@ def _write_json(layouts: list[_Layout], found: list[Diagnostic], args: argparse.
             entry["text"] = one.after
         files.append(entry)
     terminal.write_json({"files": files, "diagnostics": terminal.as_json(found)})
-
-
-def _replace(path: Path, text: str) -> None:
-    """Rewrite a file."""
-    try:
-        write_whole(path, text)
-    except OSError as error:
-        raise QccError([Diagnostic("Q409", f"cannot rewrite `{path}`: {error.strerror}")]) from error

@@ -35,10 +35,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write."""
-    out = args.model.with_suffix(SUFFIX) if args.output is None else Path(args.output)
+    model: Path = args.model
+    out = model.parent / f"{model.stem}{SUFFIX}" if args.output is None else Path(args.output)  # a folder has no name
     printed = args.output == STDOUT
-    if not printed and out.suffix != SUFFIX:
+    if args.output is not None and not printed and out.suffix != SUFFIX:
         raise UsageError(f"a policy ends in {SUFFIX}: `{out}`")
+    if not printed and os.path.realpath(out) == os.path.realpath(model):
+        raise UsageError(f"`{out}` is the model itself", "name an .onnx file, and with `-o` the policy to write")
     if not printed and not args.force and out.exists():
         help = "`--force` writes over it, `-o` names another"
         raise QccError([Diagnostic("Q594", f"`{out}` is there already", help=help)])
@@ -46,14 +49,11 @@ def run(args: argparse.Namespace) -> int:
         from qcc.compiler.draft.first_policy import first_policy  # these load onnx
         from qcc.compiler.files.open_model import open_model
 
-    text = first_policy(open_model(args.model), _beside(args.data, Path() if printed else out.parent))
+    text = first_policy(open_model(model), _beside(args.data, Path() if printed else out.parent))
     if printed:
         terminal.write(text)
         return 0
-    try:
-        write_whole(out, text)
-    except OSError as error:
-        raise QccError([Diagnostic("Q409", f"cannot write `{out}`: {error.strerror}")]) from error
+    write_whole(out, text)
     terminal.write_line(f"wrote {escape(str(out))}")
     return 0
 
@@ -65,4 +65,6 @@ def _beside(data: Path | None, folder: Path) -> str | None:
     found = Path(os.path.relpath(data, folder))
     if ".." in found.parts:
         raise UsageError(f"a policy uses files of its own folder, and `{data}` is none of `{folder}`")
+    if not data.is_file():
+        raise QccError([Diagnostic("Q420", f"no such file: `{data}`")])
     return found.as_posix()

@@ -46,10 +46,7 @@ def run(args: argparse.Namespace) -> int:
     found = translate(args.config, args.tool)
     told = [_warning(one.path, one.value, one.reason) for one in found.left]
     if out is not None:
-        try:
-            write_whole(out, found.text)
-        except OSError as error:
-            raise QccError([Diagnostic("Q409", f"cannot write `{out}`: {error.strerror}")]) from error
+        write_whole(out, found.text)
     if args.format == "json":
         parts = {"left": found.left, "moot": found.moot}
         listed = {name: [vars(one) for one in part] for name, part in parts.items()}

@@ -9,9 +9,9 @@ import os
 import platform
 import re
 import shutil
+import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -22,6 +22,7 @@ from qcc.codegen.target.cache import cache_folder
 from qcc.codegen.target.errors import BuildError, TargetError
 from qcc.codegen.target.find import targets
 from qcc.codegen.target.machine import here, machine
+from qcc.codegen.target.scratch import scratch
 from qcc.compiler.console import terminal
 from qcc.compiler.console.fit_table import Column, Table
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
@@ -157,10 +158,10 @@ def _compiler() -> Iterator[Finding]:
     """Whether a C file becomes a library."""
     try:
         found = compiler(here())
-        with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder, "a.c")
+        with scratch() as folder:
+            source = folder / "a.c"
             source.write_text("int one(void) { return 1; }\n", encoding="utf-8")
-            words = [*found.command, "-shared", "-fPIC", "-o", str(Path(folder, "a.so")), str(source)]
+            words = [*found.command, "-shared", "-fPIC", "-o", str(folder / "a.so"), str(source)]
             run = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     except (BuildError, OSError, subprocess.SubprocessError) as error:
         yield Finding("C compiler", "missing", f"without it kernels are not made: {error}")
@@ -186,14 +187,33 @@ def _processor() -> Iterator[Finding]:
 
 def _folders() -> Iterator[Finding]:
     folder = cache_folder()
-    size = sum(one.stat().st_size for one in folder.rglob("*") if one.is_file()) if folder.is_dir() else 0
     nearest = next(one for one in (folder, *folder.parents) if one.exists())
-    usable = os.access(nearest, os.W_OK)
+    usable = nearest.is_dir() and os.access(nearest, os.W_OK)
+    size = sum(map(_size_bytes, folder.rglob("*"))) if folder.is_dir() else 0
     lost = "kernels and measurements are made anew each time"
     told = f"{folder}, {size / 1e6:.0f} MB" if usable else f"{folder} cannot be written: {lost}"
     yield Finding("cache", "ok" if usable else "missing", told)
-    free = shutil.disk_usage(tempfile.gettempdir()).free
-    yield Finding("temporary files", "ok", f"{tempfile.gettempdir()}, {free / 1e9:.1f} GB free")
+    yield _temporary()
+
+
+def _temporary() -> Finding:
+    name, asked = "temporary files", os.environ.get("TMPDIR")
+    try:
+        with scratch() as made:
+            found, free = made.parent, shutil.disk_usage(made).free
+    except OSError as error:
+        return Finding(name, "broken", f"{error.strerror or error}; `TMPDIR` names another folder")
+    ignored = f"; `TMPDIR` names `{asked}`, which cannot be used" if asked and Path(asked).resolve() != found else ""
+    return Finding(name, "ok", f"{found}, {free / 1e9:.1f} GB free{ignored}")
+
+
+def _size_bytes(path: Path) -> int:
+    """Of a file, if it is one that is still there: other processes use the cache as well."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
 LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (

@@ -7,6 +7,7 @@ and shown from then on.
 
 import argparse
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from qcc.codegen.target.ceiling import Ceiling, CeilingError, Ceilings
@@ -49,9 +50,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List."""
-    if args.measure:
-        _measure(args.format)
-    facts = [TargetFacts(one, *_native(one), one.ceilings()) for one in targets().values()]
+    measured = _measure(args.format) if args.measure else {}  # told even if it cannot be kept
+    facts = [TargetFacts(one, *_native(one), measured.get(one.name) or one.ceilings()) for one in targets().values()]
     if args.format == "json":
         terminal.write_json({"targets": list(map(_json, facts)), "machine": asdict(machine()), "diagnostics": []})
     else:
@@ -59,13 +59,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _measure(format: str) -> None:
+def _measure(format: str) -> dict[str, Ceilings]:
     """Measure the ceilings of all targets that have some."""
+    able = [one for one in targets().values() if one.has_ceilings]
     try:
         with progress(format != "text") as update:
-            for target in targets().values():
-                if target.has_ceilings:
-                    target.measure_ceilings(lambda done, total, name: update("measuring ceilings", done, total, name))
+            tick = partial(update, "measuring ceilings")
+            return {one.name: one.measure_ceilings(tick) for one in able}
     except CeilingError as error:
         raise QccError([Diagnostic("Q460", str(error), help=TVM)]) from error
     except TargetError as error:

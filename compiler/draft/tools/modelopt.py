@@ -34,7 +34,7 @@ def _pattern(patterns: Settings, pattern: str) -> None:
         patterns.miss(pattern)
         return
     given = patterns.inner(pattern)
-    off = given.take("enable", default=True) is False
+    off = not given.flag("enable", default=True)
     if pattern == "default":
         if not off:
             given.miss("enable", "what no rule says stays as it is")
@@ -80,7 +80,7 @@ def _weights(given: Settings, selector: str, off: bool) -> None:
         given.moot("what is not rounded stays as it is", *given.found)
         return
     blocks = given.inner("block_sizes")
-    size = number(blocks.take("-1", "-2"))
+    size = blocks.optional_number("-1", "-2")
     scale = blocks.take("scale_bits")
     blocks.moot("weights are rounded once", "type")
     blocks.finish()

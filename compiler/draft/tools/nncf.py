@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from qcc.compiler.draft.settings import Settings, names_of, number
+from qcc.compiler.draft.settings import Settings
 from qcc.dsl.syntax.literals import quote
 
 NAME = "nncf"
@@ -69,20 +69,27 @@ def translate(config: Settings) -> None:
 
 def _compress_weights(given: Settings) -> None:
     mode = str(given.take("mode", default="int8_asym")).rpartition(".")[2].lower()
-    size = number(given.take("group_size", default=-1 if mode.startswith("int8") else 128))
+    size = given.number("group_size", default=-1 if mode.startswith("int8") else 128)
     format = MODES.get(mode)
     if format is None and (found := re.fullmatch(r"int4_(sym|asym)", mode)):
-        block = f"group {size:g}" if size is not None and size > 0 else "channel"
+        block = f"group {size:g}" if size > 0 else "channel"
         format = f"int4 {block}" + (" asym" if found[1] == "asym" else "")
-    elif format in ("nf4", "mxfp4") and format == "nf4" and size is not None and size > 0:
+    elif format == "nf4" and size > 0:
         format = f"nf4 group {size:g}"
+    elif format == "mxfp4" and "group_size" in given.found and size != 32:
+        given.draft.miss(given.place("group_size"), size, "blocks of mxfp4 are of 32")
     if format is None:
         given.draft.miss(given.place("mode"), mode, "there is no format like it")
         format = "int8 channel"
     backup = str(given.take("backup_mode", default="int8_asym")).rpartition(".")[2].lower()
-    other = "float" if backup == "none" else MODES.get(backup, "int8 channel asym")
-    ratio = number(given.take("ratio", default=1.0))
-    if ratio is not None and ratio < 1 and not mode.startswith("int8"):
+    other = "float" if backup == "none" else MODES.get(backup)
+    if other is None:
+        given.draft.miss(given.place("backup_mode"), backup, "there is no format like it: int8_asym is taken")
+        other = MODES["int8_asym"]
+    ratio = given.number("ratio", default=1.0)
+    if not 0 <= ratio <= 1:
+        given.draft.miss(given.place("ratio"), ratio, "it is no share: 1 is taken")
+    if 0 <= ratio < 1 and not mode.startswith("int8"):
         bits = ratio * 4.5 + (1 - ratio) * (32 if other == "float" else 8.1)
         given.draft.set("linear", weights=f"{format} | {other}")
         given.draft.statements += [
@@ -91,14 +98,14 @@ def _compress_weights(given: Settings) -> None:
         ]
     else:
         given.draft.set("linear", weights=format)
-    given.draft.set("embedding", weights=format if given.take("all_layers", default=False) is True else other)
-    if given.take("gptq", default=False) is True:
+    given.draft.set("embedding", weights=format if given.flag("all_layers", default=False) else other)
+    if given.flag("gptq", default=False):
         given.draft.set("linear", rounding="gptq")
-    if given.take("awq", default=False) is True:
+    if given.flag("awq", default=False):
         given.draft.set("linear", fold="awq")
-    if given.take("scale_estimation", default=False) is True:
+    if given.flag("scale_estimation", default=False):
         given.miss("scale_estimation", "scales are searched for by the clip of `rounding` (`clip = mse`)")
-    if given.take("lora_correction", default=False) is True:
+    if given.flag("lora_correction", default=False):
         given.miss("lora_correction", "a low rank beside a weight is a format: `low_rank(...)`")
     given.moot(
         "what each layer loses is measured at the outputs, on all data", "sensitivity_metric", "subset_size", "dataset"
@@ -114,7 +121,7 @@ def _quantized(given: Settings, *, weights: bool) -> None:
         given.draft.set("embedding", weights="int8 channel")
     given.moot("which zero points activations have is the form's choice", "preset", "overflow_fix")
     given.moot("data is given to `qcc compile --data`", "subset_size", "calibration_dataset", "initializer")
-    if given.take("fast_bias_correction", default=True) is False:
+    if not given.flag("fast_bias_correction", default=True):
         given.miss("fast_bias_correction", "biases are not corrected")
     given.moot("what a layer is, the graph tells", "model_type")
     advanced = given.inner("advanced_parameters")
@@ -150,7 +157,7 @@ def _algorithm(given: Settings) -> None:
 def _quantization(given: Settings) -> None:
     weights, activations = given.inner("weights"), given.inner("activations")
     bits = weights.number("bits", default=8)
-    block = "channel" if weights.take("per_channel", default=True) is not False else "tensor"
+    block = "channel" if weights.flag("per_channel", default=True) else "tensor"
     loose = weights.take("mode", default="symmetric") == "asymmetric"
     format = f"int{bits:g} {block}{' asym' if loose else ''}"
     wide = activations.number("bits", default=8)
@@ -177,19 +184,18 @@ def _sparsity(given: Settings) -> None:
 
 
 def _ignored(given: Settings) -> None:
-    value = given.take("ignored_scope", "ignored_scopes")
-    if isinstance(value, list | str):
-        for name in names_of(value):
+    value = given.found.get("ignored_scope", given.found.get("ignored_scopes"))
+    if not isinstance(value, dict):
+        for name in given.names("ignored_scope", "ignored_scopes"):
             _scope(given, name)
         return
-    if not isinstance(value, dict):
-        return
+    given.take("ignored_scope", "ignored_scopes")
     inner = Settings(value, given.draft, given.place("ignored_scope"))
-    for name in names_of(inner.take("names", default=[])):
+    for name in inner.names("names"):
         given.draft.keep_named(name)
-    for pattern in names_of(inner.take("patterns", default=[])):
-        given.draft.keep(f"any[name ~ /{pattern.replace('/', chr(92) + '/')}/]")
-    for op in names_of(inner.take("types", default=[])):
+    for pattern in inner.names("patterns"):
+        given.draft.keep(_expression(pattern))
+    for op in inner.names("types"):
         if op in KINDS:
             given.draft.keep(KINDS[op])
         else:
@@ -198,10 +204,16 @@ def _ignored(given: Settings) -> None:
     inner.finish()
 
 
+def _expression(pattern: str) -> str:
+    """Layers by a regular expression; a slash ends one in a policy, unless it is escaped already."""
+    escaped = re.sub(r"\\.|/", lambda found: "\\/" if found[0] == "/" else found[0], pattern)
+    return f"any[name ~ /{escaped}/]"
+
+
 def _scope(given: Settings, name: str) -> None:
     """A scope of a module: its path between slashes, with classes in brackets, or an expression behind `{re}`."""
     if name.startswith("{re}"):
-        given.draft.keep(f"any[name ~ /{name[4:].replace('/', chr(92) + '/')}/]")
+        given.draft.keep(_expression(name[4:]))
         return
     parts = re.findall(r"\[([^\]]+)\]", name)
     given.draft.keep(

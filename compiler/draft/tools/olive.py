@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from qcc.compiler.draft.settings import Settings, names_of, number
+from qcc.compiler.draft.settings import Settings
 from qcc.compiler.draft.tools.onnxruntime import translate_arguments
 
 NAME = "olive"
@@ -58,14 +58,14 @@ def _moot(step: Settings) -> None:
 
 
 def _optimized(step: Settings) -> None:
-    if step.take("float16", "fp16", default=False) is True:
+    if step.flag("float16", "fp16", default=False):
         step.draft.set("any", weights="fp16")
     step.moot("ONNX Runtime does so when it loads the model", *step.found)
 
 
 def _half(step: Settings) -> None:
     step.draft.set("any", weights="fp16")
-    for name in names_of(step.take("node_block_list", default=[])):
+    for name in step.names("node_block_list"):
         step.draft.keep_named(name)
 
 
@@ -88,13 +88,13 @@ def _either(step: Settings) -> None:
 
 def _gptq(step: Settings) -> None:
     bits, size = step.number("bits", "wbits", default=4), step.number("group_size", default=128)
-    damping = number(step.take("damp_percent", "percdamp"))
-    loose = step.take("sym", default=True) is False
+    damping = step.optional_number("damp_percent", "percdamp")
+    loose = not step.flag("sym", default=True)
     rounding = "gptq" if damping is None else f"gptq(damping = {damping:g})"
     step.draft.set("linear", weights=f"int{bits:g} {_block(size)}{' asym' if loose else ''}", rounding=rounding)
-    if step.take("desc_act", default=True) is False:
+    if not step.flag("desc_act", default=True):
         step.miss("desc_act", "columns are taken in the order of their inputs' power")
-    if step.take("lm_head", default=False) is not True:
+    if not step.flag("lm_head", default=False):
         step.draft.keep("any[position == last]")
     step.moot("data is given to `qcc compile --data`", "data_config", "nsamples", "seqlen", "layers_block_name")
 
@@ -102,7 +102,7 @@ def _gptq(step: Settings) -> None:
 def _awq(step: Settings) -> None:
     bits = step.number("w_bit", "bits", default=4)
     size = step.number("q_group_size", "group_size", default=128)
-    loose = step.take("zero_point", default=True) is True
+    loose = step.flag("zero_point", default=True)
     step.draft.set("linear", weights=f"int{bits:g} {_block(size)}{' asym' if loose else ''}", fold="awq")
     step.moot("data is given to `qcc compile --data`", "data_config", "calib_data", "split", "text_column")
     step.moot("kernels are a target's", "version", "input_model_dtype")

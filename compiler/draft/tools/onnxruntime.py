@@ -3,7 +3,8 @@
 import re
 from typing import Any
 
-from qcc.compiler.draft.settings import Settings, names_of, number
+from qcc.compiler.draft.settings import Settings, number
+from qcc.dsl.syntax.literals import quote
 
 NAME = "onnxruntime"
 FUNCTIONS = ("quantize_static", "quantize_dynamic", "MatMulNBitsQuantizer", "matmul_nbits_quantizer")
@@ -59,7 +60,7 @@ def translate_arguments(given: Settings, *, static: bool, blocks: bool) -> None:
     )
     given.moot("how it is worked on leaves no trace", "verbose", "log_level", "tensors_range", "MinimumRealRange")
     given.moot(FORM, "quant_format", "prepare_qnn_config", "quant_preprocess")
-    if given.take("use_external_data_format", "save_as_external_data") is True:
+    if given.flag("use_external_data_format", "save_as_external_data", default=False):
         given.draft.exported["external_data"] = "always"
     kinds = _kinds(given, ("MatMul",) if blocks else ("MatMul", "Gemm", "Conv", "Gather"))
     format = _blocked(given) if blocks else _plain(given)
@@ -76,18 +77,18 @@ def translate_arguments(given: Settings, *, static: bool, blocks: bool) -> None:
         given.draft.set(kind, **own)
     if given.take("quant_axis") not in (None, 0, 1):
         given.miss("quant_axis")
-    for name in names_of(given.take("nodes_to_exclude", default=[])):
+    for name in given.names("nodes_to_exclude"):
         given.draft.keep_named(name)
-    included = names_of(given.take("nodes_to_quantize", "nodes_to_include", default=[]))
+    included = given.names("nodes_to_quantize", "nodes_to_include")
     if included:
-        named = " and ".join(f'not any[name == "{name}"]' for name in included)
+        named = " and ".join(f"not any[name == {quote(name)}]" for name in included)
         given.draft.keep(f"any and {named}")
     _extra(given.inner("extra_options"))
     given.finish()
 
 
 def _kinds(given: Settings, default: tuple[str, ...]) -> list[str]:
-    ops = names_of(given.take("op_types_to_quantize", default=None)) or list(default)
+    ops = given.names("op_types_to_quantize") or list(default)
     for op in ops:
         if op not in KINDS:
             given.draft.miss(
@@ -99,8 +100,8 @@ def _kinds(given: Settings, default: tuple[str, ...]) -> list[str]:
 def _plain(given: Settings) -> str:
     bits, float8, unsigned = _type(given, given.take("weight_type", default="QInt8"), "weight_type")
     _type(given, given.take("activation_type", default="QInt8"), "activation_type", activations=True)
-    block = "channel" if given.take("per_channel", default=False) is True else "tensor"
-    if given.take("reduce_range") is True:
+    block = "channel" if given.flag("per_channel", default=False) else "tensor"
+    if given.flag("reduce_range", default=False):
         bits = min(bits, 7)
     symmetric = given.inner("extra_options").found.get("WeightSymmetric")
     loose = unsigned if symmetric is None else symmetric is False
@@ -123,7 +124,7 @@ def _blocked(given: Settings) -> str:
     bits = given.number("bits", "n_bits", "weight_bits", default=4)
     size = given.number("block_size", "group_size", default=128)
     block = f"group {size:g}" if size > 0 else "channel"
-    loose = given.take("is_symmetric", "symmetric", "sym", default=True) is False
+    loose = not given.flag("is_symmetric", "symmetric", "sym", default=True)
     if given.take("accuracy_level") not in (None, 0):
         given.miss("accuracy_level", "what is multiplied is rounded by `activations`, or by the kernels of a target")
     return f"int{bits:g} {block}" + (" asym" if loose else "")
@@ -162,13 +163,13 @@ def _range(given: Settings) -> str:
 
 def _extra(given: Settings) -> None:
     given.take("WeightSymmetric", "CalibPercentile")
-    if given.take("ActivationSymmetric", default=False) is True:
+    if given.flag("ActivationSymmetric", default=False):
         given.miss("ActivationSymmetric", "which zero points activations have is the form's choice")
-    if given.take("SmoothQuant", default=False) is True:
+    if given.flag("SmoothQuant", default=False):
         alpha = given.number("SmoothQuantAlpha", default=0.5)
         given.draft.set("linear", fold=f"smoothquant({alpha:g})")
     given.take("SmoothQuantFolding")
-    if given.take("EnableSubgraph", "MatMulConstBOnly", default=True) is not True:
+    if not given.flag("EnableSubgraph", "MatMulConstBOnly", default=True):
         given.miss("MatMulConstBOnly", "only products with weights are stored otherwise")
     given.moot(FORM, "AddQDQPairToWeight", "QDQKeepRemovableActivations", "DedicatedQDQPair", "UseQDQContribOps")
     given.finish()
