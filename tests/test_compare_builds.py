@@ -44,7 +44,19 @@ def _compared(folder: Path, before: str, after: str, capsys: pytest.CaptureFixtu
 
 def test_alike(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = _compared(folder, "a", "b", capsys)
-    assert (found["layers"], found["made_of"], found["same_layers"]) == ([], [], 3)
+    assert (found["layers"], found["made_of"], found["same_layers"], found["identical"]) == ([], [], 3, True)
+
+
+def test_alike_in_form_and_not_in_bytes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is stored alike need not be the same: another library may round otherwise, a layer may be folded."""
+    content = json.loads((folder / "b.lock").read_text(encoding="utf-8"))
+    content["output"]["sha256"] = "0" * 64
+    (folder / "other.lock").write_text(json.dumps(content), encoding="utf-8")
+    found = _compared(folder, "a", "other", capsys)
+    assert (found["layers"], found["identical"]) == ([], False)
+    for after, said in (("b", "the same, byte for byte"), ("other", "differ nevertheless")):
+        assert main(["report", str(folder / "a.lock"), str(folder / f"{after}.lock")]) == 0
+        assert said in capsys.readouterr().out
 
 
 def test_otherwise(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

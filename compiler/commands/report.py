@@ -59,6 +59,10 @@ def _write(found: "BuildComparison") -> None:
     terminal.write_text(alike if found.layers else f"{alike}: all of them")
     if not found.made_of:
         terminal.write_text("both were made of the same")
+    if found.identical:
+        terminal.write_text("the models are the same, byte for byte")
+    elif not found.layers:
+        terminal.write_text("the models differ nevertheless, in what is no layer's form")
 
 
 def _collapsed(listed: "tuple[BuildDifference, ...]") -> "list[BuildDifference]":

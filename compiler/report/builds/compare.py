@@ -37,6 +37,7 @@ class BuildComparison:
         outcome: measures of the written files, equal ones too, with their change in words.
         layers: weights that are stored otherwise.
         same: how many are stored alike.
+        identical: the models are the same, byte for byte.
     """
 
     before: Path
@@ -46,6 +47,7 @@ class BuildComparison:
     outcome: tuple[BuildDifference, ...]
     layers: tuple[BuildDifference, ...]
     same: int
+    identical: bool
 
 
 def compare_builds(before: Path, after: Path) -> BuildComparison:
@@ -62,9 +64,9 @@ def compare_builds(before: Path, after: Path) -> BuildComparison:
     differing = tuple(one for one in layers if one.before != one.after)
     sizes = facts[0]["output"]["bytes"], facts[1]["output"]["bytes"]
     made_of = tuple(_differing(facts[0], facts[1]))
-    return BuildComparison(
-        before, after, sizes, made_of, tuple(_outcome(*facts)), differing, len(layers) - len(differing)
-    )
+    outcome, same = tuple(_outcome(*facts)), len(layers) - len(differing)
+    files = [(one["output"]["sha256"], one["output"]["data_sha256"]) for one in facts]
+    return BuildComparison(before, after, sizes, made_of, outcome, differing, same, files[0] == files[1])
 
 
 def as_json(found: BuildComparison) -> dict[str, Any]:
@@ -76,6 +78,7 @@ def as_json(found: BuildComparison) -> dict[str, Any]:
         "bytes": list(found.sizes),
         **{part: [vars(one) for one in listed] for part, listed in parts.items()},
         "same_layers": found.same,
+        "identical": found.identical,
     }
 
 
