@@ -45,6 +45,7 @@ POLICIES = {
     "int4 gptq": "rule any { weights = int4 group 16; rounding = gptq }",
     "static": "rule any { weights = int8 channel; activations = static }",
     "exact": "rule any { weights = int8 channel; fold_norm = on; permute = magnitude; equalize = on; query_key = on }",
+    "blocks": "rule any { weights = blocks(8x8, keep = 50%, int8 channel) }",
     "bands": "rule any { weights = bands(int5 channel, int2 channel, share = 50%) }",
 }
 
@@ -170,7 +171,7 @@ def _differing(one: Mapping[str, Encoded], other: Mapping[str, Encoded]) -> str:
 def _apart(torch: Side, exported: Side, feeds: Batch) -> float:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # what the file says
     session = onnxruntime.InferenceSession(exported.result.output, options, providers=["CPUExecutionProvider"])
     wanted = session.run(None, {one.name: feeds[one.name] for one in session.get_inputs()})
     found = export.reference(load_object(torch.result.output), _tensors(feeds))
