@@ -17,18 +17,18 @@ from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.value import EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
 from qcc.ir.fx.attributes import attributes
-from qcc.ir.fx.edit import FxEditor
+from qcc.ir.fx.edits.edit import FxEditor
+from qcc.ir.fx.edits.norms import fold_batch_norms
+from qcc.ir.fx.edits.resize import FxResizer
+from qcc.ir.fx.edits.simplify import is_item, remove_identities, share_items
+from qcc.ir.fx.edits.values import ROUNDED, write_rounded
 from qcc.ir.fx.emit.assemble import Compact, Sources, assemble
 from qcc.ir.fx.kinds import aten_name, is_check, kind_of
 from qcc.ir.fx.layers import find_weights
-from qcc.ir.fx.norms import fold_batch_norms
 from qcc.ir.fx.operands import CallNumber, operands
 from qcc.ir.fx.program import constants, export_module, fed, paths, pure, returned, tie, twin
-from qcc.ir.fx.resize import FxResizer
 from qcc.ir.fx.run import FxRunner, extract
-from qcc.ir.fx.simplify import is_item, remove_identities, share_items
 from qcc.ir.fx.tensors import dtype_name, to_array, to_tensor, torch_dtype
-from qcc.ir.fx.values import ROUNDED, write_rounded
 from qcc.ir.graph.attributes import Attributes, Opaque
 from qcc.ir.graph.edits import (
     check_borders,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.fx import Graph, Node
 
-from qcc.ir.fx.edit import FxEditor
+from qcc.ir.fx.edits.edit import FxEditor
 from qcc.ir.fx.kinds import arguments, aten_name, kind_of
 from qcc.ir.fx.operands import places
 from qcc.ir.fx.tensors import to_array, to_tensor
