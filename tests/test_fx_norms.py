@@ -63,7 +63,9 @@ def test_the_numbers_are_the_exporters(name: str, tmp_path: Path) -> None:
     (one,), (other,) = fx.weights(), onnx.weights()
     assert np.array_equal(fx.matrix(one), onnx.matrix(other))
     biases = [graph.constant(weight.layers[0].bias or "") for graph, weight in ((fx, one), (onnx, other))]
-    assert biases[0] is not None and biases[1] is not None and np.array_equal(*biases)
+    assert biases[0] is not None
+    assert biases[1] is not None
+    assert np.array_equal(biases[0], biases[1])
     run = fx.runner([value.name for value in fx.inputs], [value.name for value in fx.outputs])
     (found,) = run({fx.inputs[0].name: args[0].numpy()}).values()
     np.testing.assert_allclose(found, module(*args).detach().numpy(), atol=1e-5)  # float32, numbers of about 1
