@@ -82,7 +82,7 @@ static void *find_places(Layer *layer, const Input *numbers, int64_t stored, int
     int64_t number = number_of(numbers, at);
     if (number) (*of)[kept] = (int32_t)number, layer->places[kept++] = (int32_t)(at % across);
   }
-  layer->starts[down] = (int32_t)kept, *count = kept;
+  layer->starts[down] = (int32_t)kept, layer->places[kept] = 0 /* looked at ahead */, *count = kept;
   return NULL;
 }
 
@@ -214,20 +214,22 @@ static void tiles_task(void *p, size_t task) {
   Call *call = p;
   const Layer *l = call->layer;
   const Spec *spec = l->spec;
-  int64_t each = rows_of_strip(spec), down = l->n / spec->high, whole = whole_rows(call), most = call->rows <= FEW ? each * LONG : each;
+  int64_t each = rows_of_strip(spec), down = l->n / spec->high, filled = whole_rows(call), most = call->rows <= FEW ? each * LONG : each;
   int64_t begin = (int64_t)task * call->share * each, end = begin + call->share * each < down ? begin + call->share * each : down;
   if (most > end - begin) most = end - begin;
-  int64_t stride = (most * spec->high + 15) / 16 * 16, all = whole > call->rows ? whole : call->rows;
+  int64_t stride = (most * spec->high + 15) / 16 * 16, all = filled > call->rows ? filled : call->rows;
   float *out = arena(TASK_ARENA, (size_t)((all < ROWS ? all : ROWS) * stride) * 4);
   if (!out) { fail(call); return; }
   for (int64_t row = 0, rows; row < call->rows; row += rows) {
     Zone zone = zone_of(call, row);
     rows = zone.end - row < ROWS ? zone.end - row : ROWS;
     int64_t there = row + rows < call->rows ? rows : call->rows - row;
+    int whole = there == rows && spec->high % 16 == 0 && (uintptr_t)call->to % 64 == 0; /* goes where it belongs */
     for (int64_t first = begin; first < end; first += most) {
-      int64_t count = end - first < most ? end - first : most;
-      if (strip(call, row, rows, first, count, out, stride, zone)) { fail(call); return; }
-      finish(call, out, stride, row, there, first * spec->high, count * spec->high);
+      int64_t count = end - first < most ? end - first : most, apart = whole ? l->n : stride;
+      float *to = whole ? call->to + row * l->n + first * spec->high : out;
+      if (strip(call, row, rows, first, count, to, apart, zone)) { fail(call); return; }
+      if (!whole || !spec->copies) finish(call, to, apart, row, there, first * spec->high, count * spec->high);
     }
   }
 }

@@ -64,16 +64,21 @@ def product(name: str, tile: Tile, step: int) -> Expr:
                     for index in range(high * sides):
                         amx("tilezero", T.int8(index))
                     with T.serial(begin, end) as kept:
-                        start = T.bind(T.Cast("int64", places[kept]) * across)
+                        start, ahead = (T.bind(T.Cast("int64", places[kept + one]) * across) for one in range(2))
                         with T.serial(T.int64(0), T.int64(across)) as one:
                             strip = kept * (tile[0] // LANES) + part * sides
                             weights = [
                                 w[((strip + side) * across + one) * (step // 2 * LANES)] for side in range(sides)
                             ]
-                            met = [
-                                a[((group + up) * steps + start + one) * (LANES * step // 2)] for up in range(high)
-                            ]
-                            _multiply(met, weights, 2 * step)
+                            size = LANES * step // 2
+                            met, next_ = (
+                                [((group + up) * steps + from_ + one) * size for up in range(high)]
+                                for from_ in (start, ahead)
+                            )
+                            for place in next_:
+                                for line in range(0, size, LANES):
+                                    _fetch(a[place + line])
+                            _multiply([a[place] for place in met], weights, 2 * step)
                     for index in range(high * sides):
                         up, side = divmod(index, sides)
                         place = (group + up) * LANES * stride + row * tile[0] + (part * sides + side) * LANES
@@ -85,6 +90,13 @@ def product(name: str, tile: Tile, step: int) -> Expr:
                     some(group, 1)
         amx("tilerelease")
     return builder.get()
+
+
+def _fetch(place: Expr) -> None:
+    """Let a line come to the first cache: which one is next no hardware can guess."""
+    T.evaluate(
+        T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(place), T.int32(0), T.int32(3), T.int32(1))
+    )
 
 
 def _multiply(rows: list[Expr], weights: list[Expr], stride: int) -> None:
