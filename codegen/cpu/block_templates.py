@@ -11,7 +11,7 @@ SOME = "some"
 LANES = 16  # outputs that lie together, or rows that lie side by side
 FOUR = "four"
 SEVERAL = 4  # rows that are multiplied at once
-WIDE = 16  # rows of a group, all at once where there are 32 registers
+WIDE = 8  # rows of a group, all at once where there are 32 registers
 ROOM = WIDE * 2 * LANES  # sums of which fill half of those
 BYTE, FULL = 8, 32  # bits
 
@@ -125,10 +125,8 @@ class BlockRows(CpuTemplate):
             return blocks.panels(name, product.tile)
         if word != SOME:
             return blocks.product(name, product.tile, {ONE: 1, FOUR: SEVERAL}[word])
-        import os
         wide = processor.has(*AVX512)
-        r = int(os.environ.get("QR", "0")) or (8 if product.tile[0] % 32 == 0 else 16)
-        return blocks.product(name, product.tile, r if wide else SEVERAL, int(os.environ.get("QROOM","256")) if wide else 0, WIDE)
+        return blocks.product(name, product.tile, WIDE if wide else SEVERAL, ROOM if wide else 0, WIDE)
 
 
 def _vector(product: KernelProduct) -> tuple[int, int]:

@@ -94,9 +94,7 @@ def product(name: str, tile: Tile, step: int) -> Expr:
 
 def _fetch(place: Expr) -> None:
     """Let a line come to the first cache: which one is next no hardware can guess."""
-    T.evaluate(
-        T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(place), T.int32(0), T.int32(3), T.int32(1))
-    )
+    T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(place), T.int32(0), T.int32(3), T.int32(1)))
 
 
 def _multiply(rows: list[Expr], weights: list[Expr], stride: int) -> None:
