@@ -34,8 +34,8 @@ class Layer(nn.Module):
             for one, heads in ((self.q, HEADS), (self.k, SHARED), (self.v, SHARED))
         )
         k, v = torch.cat([key, k], 2), torch.cat([value, v], 2)
-        every = (one.repeat_interleave(HEADS // SHARED, 1) for one in (k, v))
-        y = nn.functional.scaled_dot_product_attention(q, *every)
+        k_all, v_all = (one.repeat_interleave(HEADS // SHARED, 1) for one in (k, v))
+        y = nn.functional.scaled_dot_product_attention(q, k_all, v_all)
         return x + self.o(y.transpose(1, 2).flatten(2)), k, v
 
 
