@@ -10,6 +10,8 @@ from qcc.compiler.files.staging import failed_path, target_of
 from qcc.ir.errors import ModelError
 from qcc.ir.model.options import PACKED
 
+CACHE = ".cache.npz"
+
 
 @dataclass(frozen=True)
 class OutputFiles:
@@ -20,6 +22,7 @@ class OutputFiles:
     report: Path
     kernels: Path
     packed: Path
+    cache: Path
 
     @classmethod
     def of(cls, model: Path) -> "OutputFiles":
@@ -30,13 +33,13 @@ class OutputFiles:
         """
         if not model.name:
             raise ModelError("Q404", f"cannot write `{model}`: it is a folder")
-        lock, report, packed = (model.with_suffix(suffix) for suffix in (".lock", ".html", PACKED))
-        return cls(model, lock, report, kernels_beside(model), packed)
+        lock, report, packed, cache = (model.with_suffix(suffix) for suffix in (".lock", ".html", PACKED, CACHE))
+        return cls(model, lock, report, kernels_beside(model), packed, cache)
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All of them."""
-        return self.model, self.lock, self.report, self.kernels, self.packed
+        return self.model, self.lock, self.report, self.kernels, self.packed, self.cache
 
 
 def output_files(output: Path, keep_failed: bool) -> tuple[Path, ...]:

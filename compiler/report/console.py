@@ -51,7 +51,8 @@ def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
     kernels = [result.kernels] if result.kernels else []
     data = [result.data] if result.data else []
     packed = [result.packed] if result.packed else []
-    files = [result.output, *data, *kernels, *packed, result.lock, result.report] if result.written else []
+    cache = [result.cache] if result.cache else []
+    files = [result.output, *data, *kernels, *packed, *cache, result.lock, result.report] if result.written else []
     wrote = ", ".join(map(str, files)) if files else "nothing: the verification failed"
     wrote += "; kept although the verification failed" if files and not result.passed else ""
     whole = sum(result.seconds.values())

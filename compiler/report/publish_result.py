@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from qcc.compiler.adapters.prefix import is_cache, write_cache
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.files.check_outputs import OutputFiles, check_outputs
 from qcc.compiler.files.inputs import Inputs
@@ -30,6 +31,9 @@ def publish_result(
         ModelError: an input changed meanwhile, or the system refuses.
     """
     final, made = OutputFiles.of(result.output), OutputFiles.of(staged)
+    caches = [one.cache for one in result.adapters if one.cache is not None]
+    for one in caches:
+        write_cache(made.cache, one)
     made.lock.write_text(lock_text(result, policy, data, inputs, staged, written), encoding="utf-8")
     made.report.write_text(render_html(result), encoding="utf-8")
     inputs.check()
@@ -38,12 +42,16 @@ def publish_result(
         files.insert(0, Staged(made.kernels, final.kernels))
     if result.packed:
         files.insert(0, Staged(made.packed, final.packed))
+    if caches:
+        files.insert(0, Staged(made.cache, final.cache))
     if written.data is not None and result.data is not None and not same_file(result.data, written.data_sha256):
         check_outputs([result.data], (file.path for file in inputs.data))
         files.insert(0, Staged(written.data, result.data))
     stale = [] if result.kernels else [final.kernels]  # of an earlier run
     if not result.packed and is_packed(final.packed):
         stale.append(final.packed)
+    if not caches and is_cache(final.cache):
+        stale.append(final.cache)
     publish(files, staged.parent, stale)
 
 
