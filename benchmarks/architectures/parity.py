@@ -15,7 +15,7 @@ import tempfile
 import time
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,17 +81,17 @@ def main() -> None:
         gc.collect()
 
 
-def rows(name: str, builder: export.Builder, folder: Path, policies: Sequence[str]) -> list[str]:
-    """The rows of a model."""
+def rows(name: str, builder: export.Builder, folder: Path, policies: Sequence[str]) -> Iterator[str]:
+    """The rows of a model, as they are made."""
     program, onnx = folder / "model.pt2", folder / "model.onnx"
     try:
         batches, other = _written(name, builder, program)
         write_as_onnx(program, onnx)
     except Exception as problem:  # whatever a library or an exporter may raise
-        return [f"| {name} | | | FAILED: {type(problem).__name__}: {export.first_line(problem)} | | | | |"]
-    return [
-        f"| {name} | {policy} | {_compared(program, onnx, POLICIES[policy], batches, other)} |" for policy in policies
-    ]
+        yield f"| {name} | | | FAILED: {type(problem).__name__}: {export.first_line(problem)} | | | | |"
+        return
+    for policy in policies:
+        yield f"| {name} | {policy} | {_compared(program, onnx, POLICIES[policy], batches, other)} |"
 
 
 def _written(name: str, builder: export.Builder, path: Path) -> tuple[list[Batch], Batch]:
