@@ -1,7 +1,6 @@
 """The loop of a policy, and the data that a compilation works on: given, from the loop, or generated."""
 
 from collections.abc import Mapping
-from functools import partial
 
 from qcc.compiler.calibrate.chosen_data import chosen_data
 from qcc.compiler.calibrate.samples import Data, Samples
@@ -27,7 +26,7 @@ def loop_and_data(
         ModelError: the loop or the data does not fit the model, or the model fails.
     """
     original, calibrate = opened.model.reference(), policy.calibrate
-    loop = Sampling.of(policy, opened.graph, original, partial(phases.tell, "sample"))
+    loop = Sampling.of(policy, opened.graph, original)
     if loop is None or given is not None or (calibrate is not None and calibrate.path is not None):
         return loop, chosen_data(policy, given, opened.graph, original, sizes)
     with phases.phase("sample"):

@@ -44,11 +44,10 @@ class Sampling:
     loop: SamplingLoop | ScriptLoop
     original: Runner
     inputs: Sequence[Value]
-    tell: Callable[[str], None] = lambda _: None
     _distance: float = field(default=0.0, init=False)
 
     @classmethod
-    def of(cls, policy: Policy, graph: Graph, original: Runner, tell: Callable[[str], None]) -> "Sampling | None":
+    def of(cls, policy: Policy, graph: Graph, original: Runner) -> "Sampling | None":
         """The loop of a policy, if it names one.
 
         Raises:
@@ -64,10 +63,10 @@ class Sampling:
             if file.evaluations or file.search:
                 message = f"the steps of `{file.name}` are known to it alone: they are neither counted nor searched for"
                 raise ModelError("Q573", message, help="describe the loop in a `.toml` file")
-            return cls(file, from_script(path), original, graph.inputs, tell)
+            return cls(file, from_script(path), original, graph.inputs)
         loop = read_loop(path)
         check_loop(loop, graph, path)
-        return cls(file, loop, original, graph.inputs, tell)
+        return cls(file, loop, original, graph.inputs)
 
     @cached_property
     def table(self) -> LoopTable | None:
@@ -76,7 +75,7 @@ class Sampling:
             return None
         evaluations = self.file.evaluations or self.loop.evaluations
         if self.file.search:
-            return searched(self.loop, evaluations, self.file.search, self._of_original, self.tell)
+            return searched(self.loop, evaluations, self.file.search, self._of_original)
         return self.loop.table(evaluations)
 
     def _of_original(self, table: LoopTable) -> Driver:

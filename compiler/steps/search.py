@@ -38,9 +38,7 @@ class ShortLoop:
     error: float = np.inf
 
 
-def searched(
-    loop: SamplingLoop, evaluations: int, search: Sequence[str], run: Run, tell: Callable[[str], None] = lambda _: None
-) -> LoopTable:
+def searched(loop: SamplingLoop, evaluations: int, search: Sequence[str], run: Run) -> LoopTable:
     """The loop of so many evaluations that ends nearest to the long one.
 
     Args:
@@ -48,7 +46,6 @@ def searched(
         evaluations: of the model.
         search: what may differ from it: ``times``, ``order``.
         run: runs a table.
-        tell: of what is found.
 
     Raises:
         ModelError: the loop adds noise, so that no two ways of solving it end alike.
@@ -58,7 +55,6 @@ def searched(
         raise ModelError("Q576", "a loop that adds noise ends nowhere that could be searched for", help=help)
     found = _Search(loop, evaluations, "times" in search, "order" in search, run)
     best = found.best()
-    tell(f"{evaluations} evaluations end {best.error:.2%} from {loop.reference}")
     return loop.over(best.steps, best.orders)
 
 
