@@ -6,13 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from qcc.compiler.adapters.adapted import AdaptedModel, adapter_sources
+from qcc.compiler.adapters.adapted import adapter_sources
 from qcc.compiler.allocate.copied import copies
 from qcc.compiler.allocate.fall_back import FallBack, Made
 from qcc.compiler.allocate.settle import Settled, allocation_of, loss_of, predicted_seconds
 from qcc.compiler.allocate.tighten import foreseen, see_budget, tightened
 from qcc.compiler.allocate.write_plan import PlanWriter
 from qcc.compiler.build.cleaning import Cleaned
+from qcc.compiler.build.open_adapted import open_adapted
 from qcc.compiler.build.rewrite import rewrite_graph, rewrite_steps
 from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.calibrate.samples import Data, Samples
@@ -21,7 +22,7 @@ from qcc.compiler.console.phases import Phases, Progress
 from qcc.compiler.files.check_outputs import check_lock, check_model, check_outputs, input_files, output_files
 from qcc.compiler.files.inputs import Inputs, state_of
 from qcc.compiler.files.kernel_library import kernels_beside
-from qcc.compiler.files.open_model import OpenModel, cleaned_model
+from qcc.compiler.files.open_model import OpenModel
 from qcc.compiler.files.publish import staging
 from qcc.compiler.files.staging import output_path
 from qcc.compiler.first_phases import run_first_phases, tell_left_out
@@ -59,7 +60,6 @@ from qcc.dsl.policy.policy import Policy
 from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.graph import Graph
 from qcc.ir.kernel.op import LinearOp
-from qcc.ir.open_file import open_file
 from qcc.passes.encode import Encode
 
 OF_A_FILE = ("Q321", "Q324", "Q362", "Q363", "Q411", "Q430")
@@ -308,11 +308,10 @@ class Compilation:
     def _open(self, plan: Plan | PlanFile | None) -> _Opened:
         with self.phases.phase("load"):
             before, export = state_of(self.model), export_of(self.policy)
-            sources, base = adapter_sources(self.policy), open_file(self.model)
-            opened = cleaned_model(AdaptedModel(base, sources) if sources else base, self.model)
+            opened = open_adapted(self.model, self.policy)
             opened.model.check_place(self.output, export.external_data, export.trim is not None)
             inputs = Inputs.of(self.model, opened.model.data_files, before, folder_of(plan, self.policy))
-            inputs = inputs.with_more(file for one in sources for file in one.files)
+            inputs = inputs.with_more(file for one in adapter_sources(self.policy) for file in one.files)
             check_outputs(output_files(self.output, self.keep_failed), (file.path for file in inputs.data))
         asked = self.policy, self.data, opened, self.dims, self.phases
         self.sampling, data = loop_and_data(*asked)

@@ -52,7 +52,9 @@ def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
     data = [result.data] if result.data else []
     packed = [result.packed] if result.packed else []
     loop = list(result.loop.files) if result.loop else []
-    files = [result.output, *data, *kernels, *packed, *loop, result.lock, result.report] if result.written else []
+    cache = [result.cache] if result.cache else []
+    beside = [*data, *kernels, *packed, *loop, *cache]
+    files = [result.output, *beside, result.lock, result.report] if result.written else []
     wrote = ", ".join(map(str, files)) if files else "nothing: the verification failed"
     wrote += "; kept although the verification failed" if files and not result.passed else ""
     whole = sum(result.seconds.values())

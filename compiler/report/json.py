@@ -21,6 +21,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "data": str(result.data) if result.data else None,
         "report": str(result.report),
         "kernels": None if result.kernels is None else str(result.kernels),
+        "cache": None if result.cache is None else str(result.cache),
         "written": result.written,
         "passed": result.passed,
         "input_bytes": result.input_bytes,

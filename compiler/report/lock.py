@@ -9,6 +9,7 @@ from typing import Any
 
 from qcc.codegen.target.machine import cpu_name
 from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.files.check_outputs import OutputFiles
 from qcc.compiler.files.inputs import Inputs
 from qcc.compiler.files.kernel_library import kernels_beside
 from qcc.compiler.files.shape import ShapeError, check_shape
@@ -130,6 +131,7 @@ def lock_text(result: Result, policy: Policy, data: Samples, inputs: Inputs, sta
             "bytes": result.output_bytes,
         },
         "kernels": _kernels(result, staged),
+        "cache": None if result.cache is None else sha256(OutputFiles.of(staged).cache),
         "verification": verification_json(replace(result.verification, origin=Path(data.origin).name)),
         "rewrites": [
             {

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from qcc.compiler.adapters.prefix import is_cache, write_cache
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.files.check_outputs import OutputFiles, check_outputs
 from qcc.compiler.files.inputs import Inputs
@@ -31,6 +32,9 @@ def publish_result(
         ModelError: an input changed meanwhile, or the system refuses.
     """
     final, made = OutputFiles.of(result.output), OutputFiles.of(staged)
+    caches = [one.cache for one in result.adapters if one.cache is not None]
+    for one in caches:
+        write_cache(made.cache, one)
     made.lock.write_text(lock_text(result, policy, data, inputs, staged, written), encoding="utf-8")
     made.report.write_text(render_html(result), encoding="utf-8")
     inputs.check()
@@ -41,6 +45,8 @@ def publish_result(
         files.insert(0, Staged(made.packed, final.packed))
     beside = result.loop.files if result.loop else ()
     files[0:0] = [Staged(staged.with_name(path.name), path) for path in beside]
+    if caches:
+        files.insert(0, Staged(made.cache, final.cache))
     if written.data is not None and result.data is not None and not same_file(result.data, written.data_sha256):
         check_outputs([result.data], (file.path for file in inputs.data))
         files.insert(0, Staged(written.data, result.data))
@@ -48,6 +54,8 @@ def publish_result(
     if not result.packed and is_packed(final.packed):
         stale.append(final.packed)
     stale += [path for path in earlier_files(final.model) if path not in beside]
+    if not caches and is_cache(final.cache):
+        stale.append(final.cache)
     publish(files, staged.parent, stale)
 
 
