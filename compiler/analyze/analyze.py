@@ -7,12 +7,12 @@ from typing import Literal
 
 import numpy as np
 
+from qcc.compiler.analyze.foresee import foresee
 from qcc.compiler.analyze.time_layers import layer_seconds, model_seconds
 from qcc.compiler.calibrate.chosen_data import chosen_data
 from qcc.compiler.calibrate.samples import Data, Samples
 from qcc.compiler.console.phases import Phases, Progress, silent
 from qcc.compiler.files.open_model import OpenModel, open_model
-from qcc.compiler.measure.gradients import foresee
 from qcc.compiler.measure.sensitivity import Losses, measure
 from qcc.compiler.measure.tally import NOISE
 from qcc.compiler.metrics.find import additive
