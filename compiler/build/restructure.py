@@ -62,12 +62,11 @@ def _concerns(step: Step, graph: Graph) -> bool:
     return Invariant.FUNCTION not in step.action.keeps or bool(step.action.sites(graph, step.weights))
 
 
-def _watched(data: Samples, graph: Graph, names: Sequence[str]) -> Iterator[tuple[bool, dict[str, np.ndarray]]]:
+def _watched(data: Samples, graph: Graph, names: Sequence[str], held: bool) -> Iterator[dict[str, np.ndarray]]:
     """See `contract.Watch`."""
     runner = graph.runner([value.name for value in graph.inputs], names)
     parted = Parted.of(data)
-    for one, held in zip(parted.ones, parted.held, strict=True):
-        yield held, runner(one)
+    return (runner(one) for one, other in zip(parted.ones, parted.held, strict=True) if other == held)
 
 
 def _run(graph: G, step: Step, data: Samples) -> tuple[G, list[RewriteRow]]:

@@ -97,8 +97,8 @@ def _every(_: str) -> bool:
     return True
 
 
-Watch = Callable[[Graph, Sequence[str]], Iterator[tuple[bool, dict[str, Array]]]]
-"""Runs a graph on calibration data: for each sample, whether it is held out, and the values that are named."""
+Watch = Callable[[Graph, Sequence[str], bool], Iterator[dict[str, Array]]]
+"""Runs a graph on calibration data, on what is held out or on the rest: the values that are named, by sample."""
 
 
 def _ignored(_name: str, _encoded: Encoded) -> None:

@@ -133,13 +133,13 @@ def _replaced(graph: Graph, run: Run, cure: StreamMap | None, told: str) -> list
 def _found(whole: Graph, graph: Graph, run: Run, cure: Cure, watch: Watch) -> tuple[StreamMap | None, str]:
     """The map that stands in best for branches of the whole model on what comes before them now; None if none helps."""
     stream, sum_ = _now(graph, run[0]).stream, run[-1].sum
-    sums: dict[bool, StreamSums] = {}
-    for (held, before), (_, behind) in zip(watch(graph, (stream,)), watch(whole, (sum_,)), strict=True):
-        width = before[stream].shape[-1]
-        sums.setdefault(held, StreamSums(width)).add(before[stream], behind[sum_])
-    if len(sums) < len((True, False)):
+    seen, judged = (StreamSums() for _ in range(2))
+    for sums, held in ((seen, False), (judged, True)):
+        for before, behind in zip(watch(graph, (stream,), held), watch(whole, (sum_,), held), strict=True):
+            sums.add(before[stream], behind[sum_])
+    if not judged.size:
         return None, "; not cured: a cure is judged by data held out, and there is none"
-    made = fitted(sums[False], sums[True], cure)
+    made = fitted(seen, judged, cure)
     if made is None:
         return None, "; not cured: no map is nearer than none on data held out"
     bare, cured = (graph.copy() for _ in range(2))
@@ -155,13 +155,12 @@ def _output_errors(whole: Graph, others: Sequence[Graph], watch: Watch) -> list[
     """Noise power over signal power at the outputs, of each other graph, on data held out."""
     names = [value.name for value in whole.outputs]
     noise, signal = np.zeros((len(others), len(names))), np.zeros(len(names))
-    for results in zip(watch(whole, names), *(watch(other, names) for other in others), strict=True):
-        (held, wanted), *got = results
-        for at, name in enumerate(names if held else ()):
+    for wanted, *got in zip(watch(whole, names, True), *(watch(other, names, True) for other in others), strict=True):
+        for at, name in enumerate(names):
             if np.asarray(wanted[name]).dtype.kind != "f":
                 continue
             right = wanted[name].astype(np.float64)
             signal[at] += np.square(right).sum()
-            noise[:, at] += [np.square(one[name] - right).sum() for _, one in got]
+            noise[:, at] += [np.square(one[name] - right).sum() for one in got]
     shares = np.divide(noise, signal, out=np.zeros_like(noise), where=signal > 0)
     return [float(one) for one in shares.mean(1)]

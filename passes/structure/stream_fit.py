@@ -47,10 +47,8 @@ class StreamMap:
 class StreamSums:
     """The sums that a fit needs, of rows before and behind what is missing, with a one behind each row before."""
 
-    def __init__(self, width: int) -> None:
-        self.gram = np.zeros((width + 1, width + 1))
-        self.pull = np.zeros((width + 1, width))
-        self.size = 0.0
+    def __init__(self) -> None:
+        self.gram, self.pull, self.size = np.zeros((1, 1)), np.zeros((1, 0)), 0.0
 
     def add(self, before: Array, behind: Array) -> None:
         """Add a sample's rows ``[..., width]``."""
@@ -58,8 +56,8 @@ class StreamSums:
         weights = _weights(x)
         rows = np.concatenate([x, np.ones((len(x), 1))], 1)
         change = y - x
-        self.gram += rows.T @ (rows * weights[:, None])
-        self.pull += rows.T @ (change * weights[:, None])
+        gram, pull = rows.T @ (rows * weights[:, None]), rows.T @ (change * weights[:, None])
+        self.gram, self.pull = (self.gram + gram, self.pull + pull) if self.size else (gram, pull)
         self.size += float(np.einsum("ij,ij,i->", change, change, weights))
 
     def error(self, map_: Array) -> float:
