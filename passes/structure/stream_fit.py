@@ -2,7 +2,7 @@
 
 Rows are tokens. Each counts by what it is off in proportion to its size, so that a few large ones do not decide alone.
 Some models have a massive token, often the first, a thousand times as large as the others, and all attention rests on
-it: as one row among hundreds it would be mangled, so such rows together count a tenth of all others.
+it: as one row among hundreds it would be mangled, so such rows together count as much as all others.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from qcc.ir.graph.ops import Array
 
 Cure = Literal["off", "best", "gain", "linear"]
 MASSIVE = 10.0  # times the middle size of a sample's rows
-WEIGHT = 0.1  # of massive rows together, beside all others
+WEIGHT = 1.0  # of massive rows together, beside all others
 RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0)  # of the diagonal
 FLOOR = 1e-4  # of the mean of the diagonal
 
