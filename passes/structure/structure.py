@@ -51,6 +51,7 @@ class Structure(Restructure):
         made_up = self.made_up(graph, stays, context)
         for name, array in made_up.items():
             graph.replace_constant(name, array)
+        axes = Axes.of(graph) if made_up else axes
         try:
             axes.cut({group: stays[group.name] for group in axes.groups(Action.SELECT) if group.name in stays})
             return [*refused, *(_told(group, stays) for group in axes.groups(Action.SELECT) if group.name in stays)]
@@ -65,6 +66,7 @@ class Structure(Restructure):
         stays = self._stays(axes, graph, targets, context)
         for name, array in self.made_up(graph, stays, context).items():
             graph.replace_constant(name, array)
+        axes = Axes.of(graph)
         axes.mask({group: stays[group.name] for group in axes.groups(Action.SELECT) if group.name in stays})
 
     def _stays(self, axes: Axes, graph: Graph, targets: Sequence[str], context: Context) -> Stays:
