@@ -248,7 +248,7 @@ class Between:
 
 
 @dataclass(frozen=True)
-class Share(Between):
+class InPercent(Between):
     """Bounds of an option that is spelled in percent; the pass gets a fraction."""
 
     high: float = 1.0

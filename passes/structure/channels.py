@@ -10,7 +10,7 @@ import numpy as np
 from qcc.ir.axes.axes import Action, Axes, Group
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array, Weight
-from qcc.passes.contract.contract import Context, Share, Watch
+from qcc.passes.contract.contract import Context, InPercent, Watch
 from qcc.passes.structure.channel_fit import grams_of, kept_by_error, made_up, readers_of
 from qcc.passes.structure.structure import Stays, Structure
 
@@ -45,7 +45,7 @@ class Channels(Structure):
         (arXiv:2302.04089), section 3.1; for ``refit`` ThiNet, Luo et al. 2017 (arXiv:1707.06342), section 3.2.
     """
 
-    keep: Annotated[float, Share(0.01)]
+    keep: Annotated[float, InPercent(0.01)]
     by: Literal["magnitude", "obs"] = "magnitude"
     refit: bool = False
 
