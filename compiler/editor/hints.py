@@ -15,7 +15,7 @@ def model_facts(path: Path) -> list[list[Facts]]:
         ModelError: there is none that can be read.
     """
     from qcc.compiler.files.open_model import open_model  # loads onnx
-    from qcc.compiler.plan.bind import facts
+    from qcc.compiler.plan.cascade import facts
 
     return facts(open_model(path).graph.weights(), given=False)
 

@@ -233,6 +233,18 @@ def matches(selector: Selector, facts: Facts) -> bool:
     raise AssertionError(selector)
 
 
+def classes(selector: Selector) -> frozenset[str]:
+    """The classes that a selector names."""
+    match selector:
+        case LayerClass(name=name):
+            return frozenset({name})
+        case Where(base=item) | Not(item=item):
+            return classes(item)
+        case Either(items=items) | Both(items=items):
+            return frozenset().union(*map(classes, items))
+    raise AssertionError(selector)
+
+
 def has_predicate(selector: Selector) -> bool:
     """Whether a selector looks at more than classes, so that matching nothing is a mistake."""
     match selector:

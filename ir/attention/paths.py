@@ -197,6 +197,15 @@ class Paths:
             found.update(op.name for op in ops)
         return found
 
+    def moves(self, value: str) -> tuple[str, ...]:
+        """A value and those that hold it moved, one made of the other, as long as nothing else reads them."""
+        found = [value]
+        while (op := self.flow.only_reader(found[-1])) is not None and op.inputs[0] == found[-1]:
+            if op.kind not in (Kind.RESHAPE, Kind.TRANSPOSE) or op.function == "expand":
+                break
+            found.append(op.outputs[0])
+        return tuple(found)
+
     def is_read(self, core: ScorePath, inner: frozenset[str]) -> bool:
         """Others than the second product see the weights."""
         ends = {core.second.name, *inner}

@@ -17,6 +17,7 @@ from onnx_ir.passes import common
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.value import EncodedValue, ValueEncoding
 from qcc.ir.errors import ModelError, Refused, first_line
+from qcc.ir.graph.attention import Attention
 from qcc.ir.graph.attributes import Attributes, Opaque
 from qcc.ir.graph.edits import (
     check_borders,
@@ -39,6 +40,7 @@ from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.model.model import Written
 from qcc.ir.model.options import ExternalData
+from qcc.ir.onnx.attention.fuse import OPSET, check_fusible, fuse
 from qcc.ir.onnx.emit.write import write
 from qcc.ir.onnx.file import load as onnx_load
 from qcc.ir.onnx.file import save as onnx_save
@@ -214,6 +216,13 @@ class OnnxGraph(Graph):
         check_castable(self.model, ops, dtype)
         self._keep_names()
         return cast(self.model, ops, dtype)
+
+    def fuse(self, attention: Attention) -> None:
+        check_fusible(self, attention)
+        self.require_opset(OPSET)
+        self._keep_names()
+        fuse(self.model, attention)
+        self._forget()
 
     def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]] | None = None) -> str:
         check_value(self, value, encoded.encoding)
