@@ -33,6 +33,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "layers": [_plain(row) for row in result.layers],
         "edits": list(result.edits),
         "adapters": [_adapter_json(one) for one in result.adapters],
+        "loop": None if result.loop is None else dict(result.loop.facts),
         "rewrites": [_rewrite_json(row) for row in result.rewrites],
         "notes": list(result.notes),
         "allocation": None if result.allocation is None else _plain(result.allocation),

@@ -120,6 +120,7 @@ def lock_text(result: Result, policy: Policy, data: Samples, inputs: Inputs, sta
         }
         | _interactions(inputs),
         "coverage": coverage_json(result.layers),
+        "loop": None if result.loop is None else dict(result.loop.facts),
         "versions": versions(result.plan),
         "processor": cpu_name(),
         "output": {

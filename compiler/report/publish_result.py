@@ -14,6 +14,7 @@ from qcc.compiler.files.staging import failed_path
 from qcc.compiler.report.lock import lock_text
 from qcc.compiler.report.page.html import render_html
 from qcc.compiler.report.result import Result
+from qcc.compiler.sampler.table import earlier_files
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.errors import ModelError
 from qcc.ir.model.model import Written
@@ -42,6 +43,8 @@ def publish_result(
         files.insert(0, Staged(made.kernels, final.kernels))
     if result.packed:
         files.insert(0, Staged(made.packed, final.packed))
+    beside = result.loop.files if result.loop else ()
+    files[0:0] = [Staged(staged.with_name(path.name), path) for path in beside]
     if caches:
         files.insert(0, Staged(made.cache, final.cache))
     if written.data is not None and result.data is not None and not same_file(result.data, written.data_sha256):
@@ -50,6 +53,7 @@ def publish_result(
     stale = [] if result.kernels else [final.kernels]  # of an earlier run
     if not result.packed and is_packed(final.packed):
         stale.append(final.packed)
+    stale += [path for path in earlier_files(final.model) if path not in beside]
     if not caches and is_cache(final.cache):
         stale.append(final.cache)
     publish(files, staged.parent, stale)
@@ -101,6 +105,7 @@ def publish_failed(
         kernels=final.kernels if result.kernels else None,
         data=path.with_name(written.data.name) if written.data else None,
         written=True,
+        loop=None if result.loop is None else replace(result.loop, files=()),  # they are of the other name
     )
     publish_result(kept, policy, data, inputs, there, written)
     return kept

@@ -13,6 +13,7 @@ from qcc.compiler.files.check_outputs import OutputFiles
 from qcc.compiler.measure.time_model import ModelTimes
 from qcc.compiler.plan.plan import Plan
 from qcc.compiler.report.reach import Reach
+from qcc.compiler.steps.told import LoopTold
 from qcc.compiler.verify.outputs import Verification
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
@@ -118,6 +119,8 @@ class Result:
     warnings: tuple[Diagnostic, ...]
     seconds: dict[str, float]
     rewrites: tuple[RewriteRow, ...] = ()
+    loop: LoopTold | None = None
+    """What became of the loop that the model is run in."""
     adapters: tuple[MergedAdapter, ...] = ()
     """What was put into the weights before all else."""
     kernels: Path | None = None
