@@ -2,7 +2,8 @@
 
 `Attention` takes queries, keys and values as ``[batch, rows, heads * channels]``, as projections make them, so that
 nothing is transposed around it, or all of them by heads; it puts rows of earlier runs in front. Scores get a bias of
-all rows and columns. ONNX Runtime's own `MultiHeadAttention` and `GroupQueryAttention` are slower on CPUs, and take less.
+all rows and columns. ONNX Runtime's own `MultiHeadAttention` and `GroupQueryAttention` are slower on CPUs, and take
+less (docs/benchmarks.md).
 """
 
 import numpy as np
