@@ -88,6 +88,26 @@ def test_hidden_columns_stay_hidden(tmp_path: Path) -> None:
     fused(tmp_path, models.MASKED_PAST, {"attention_mask": mask})
 
 
+@pytest.mark.parametrize("fill", [-1e9, -np.inf])
+def test_rows_that_see_nothing(tmp_path: Path, fill: float) -> None:
+    """All that is hidden weighs the same where it is set to a low number, and nothing where that is infinite."""
+    seen = np.tri(ROWS, dtype=bool)
+    seen[1] = False
+    body = models.CAPPED.body.replace("Where (mask, high", "Where (mask, s").replace("y = MatMul (p, vh)", "")
+    rest = "bad = IsNaN (p)\n good = Where (bad, zero, p)\n y = MatMul (good, vh)"
+    constants = {**models.CAPPED.constants, "mask": seen, "never": models.scalar(fill), "zero": models.scalar(0)}
+    fused(tmp_path, replace(models.CAPPED, body=body + rest, constants=constants))
+
+
+@pytest.mark.parametrize("low", [np.finfo(np.float32).min, -np.inf])
+def test_rows_that_a_bias_hides(tmp_path: Path, low: float) -> None:
+    """The lowest number is none that is infinite: Hugging Face's masks hold it."""
+    seen = np.tri(ROWS, dtype=bool)
+    seen[1] = False
+    mask = np.where(seen, 0, low).astype(np.float32)[None, None]
+    fused(tmp_path, replace(models.GROUPED, constants={**models.GROUPED.constants, "mask": mask}))
+
+
 @pytest.mark.parametrize(
     ("spelling", "why"),
     [

@@ -8,7 +8,7 @@ from qcc.compiler.plan.catalog import subjects_of
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.policy.policy import KEEP, Assignment, Policy, Rule
-from qcc.dsl.policy.select import GENERATED, GIVEN, Facts, asks_for_data, has_predicate, matches, near_misses
+from qcc.dsl.policy.select import GENERATED, GIVEN, SUBJECTS, Facts, asks_for_data, has_predicate, matches, near_misses
 from qcc.ir.attention.find import attention_names
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Kind, Weight
@@ -102,12 +102,17 @@ def other_subjects(graph: Graph, subject: str) -> tuple[str, ...]:
     return attention_names(graph) if subject == "attention" else ()
 
 
+def other_facts(graph: Graph) -> list[list[Facts]]:
+    """What selectors see of what is no layer."""
+    return [[one] for subject in SUBJECTS for one in _facts_of(other_subjects(graph, subject), subject)]
+
+
 def resolve_others(policy: Policy, graph: Graph, diagnostics: Diagnostics) -> dict[str, dict[str, Assignment]]:
     """Apply the rules about what is no layer: by the name of each subject, what they set, property by property."""
     found: dict[str, dict[str, Assignment]] = {}
     for rule in (rule for rule in policy.rules if (subject := _subject(rule))):
         names = other_subjects(graph, subject)
-        seen = [[_facts_of(name, subject, at, len(names))] for at, name in enumerate(names)]
+        seen = [[one] for one in _facts_of(names, subject)]
         hits = _hits(rule, seen)
         if not hits and not rule.from_preset:
             _report_unmatched(rule, [one for ones in seen for one in ones], diagnostics)
@@ -121,8 +126,9 @@ def _subject(rule: Rule) -> str:
     return next((subject for one in rule.assignments for subject in subjects_of(one.name)), "")
 
 
-def _facts_of(name: str, subject: str, position: int, count: int) -> Facts:
-    return Facts(name, frozenset({subject}), 0, 0, 0, "", position, count, op=subject)
+def _facts_of(names: Sequence[str], subject: str) -> list[Facts]:
+    kinds, count = frozenset({subject}), len(names)
+    return [Facts(name, kinds, 0, 0, 0, "", at, count, op=subject) for at, name in enumerate(names)]
 
 
 def _hits(rule: Rule, seen: Sequence[Sequence[Facts]]) -> list[int]:

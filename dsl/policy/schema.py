@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from qcc.dsl.policy.options import Interval, Unit
 from qcc.dsl.policy.policy import FormatSpec
+from qcc.dsl.policy.select import SUBJECTS
 
 __all__ = [
     "FormatFamily",
@@ -133,7 +134,7 @@ class Schema:
     """The settings of ``depth``, which name layers, with the dataclass that each becomes."""
     kinds: tuple[str, ...] = ("linear", "conv", "embedding", "recurrent")
     """Classes of layers, beside ``any``."""
-    subjects: tuple[str, ...] = ("attention",)
+    subjects: tuple[str, ...] = SUBJECTS
     """Classes of what is no layer; `any` is none of them."""
     floats: tuple[str, ...] = ()
     """The types that ``graph`` may name; the first is what there is without it."""

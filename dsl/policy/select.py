@@ -10,6 +10,8 @@ from qcc.dsl.policy.regex import Regex
 from qcc.dsl.syntax.literals import bytes_text, count_text, number_text, quote
 
 ANY = "any"
+SUBJECTS = ("attention",)
+"""Classes of what is no layer."""
 FACTS = {
     "name": "text",
     "params": "number",

@@ -240,10 +240,15 @@ def _masking(part: AttentionPart, captured: Mapping[str, Array]) -> tuple[Maskin
             _number(later, captured) for later in part.steps[at + 1 :] if step.what == "add" and later.what in SCALES
         )
         if array is None:
-            found.append(Masking(step.value, "mask" if step.what == "mask" else "bias", step.keeps, scale))
+            found.append(
+                Masking(
+                    step.value, "mask" if step.what == "mask" else "bias", step.keeps, scale, infinite=step.infinite
+                )
+            )
         elif step.what == "mask":
             seen = array.astype(bool) if step.keeps else ~array.astype(bool)
-            found.append(Masking(step.value, mask_kind(seen), step.keeps, hides_later=hides_later(seen)))
+            kind, later = mask_kind(seen), hides_later(seen)
+            found.append(Masking(step.value, kind, step.keeps, hides_later=later, infinite=step.infinite))
         else:
             array = array * scale
             hides, seen = bool(((array <= -1e4) | (array == 0)).all()), visible(array)

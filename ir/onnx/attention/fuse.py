@@ -16,7 +16,8 @@ from qcc.ir.onnx.attention.nodes import INT64, NodeWriter
 from qcc.ir.onnx.graph.edit import OnnxEditor
 
 OPSET = 23
-LOWEST = float(np.finfo(np.float32).min)
+LOWEST = float(np.finfo(np.float32).min)  # by which masks of exporters hide; the runtime takes it for infinite
+HIDDEN = -1e38  # beside which no score counts either
 HEADS = "bhsd"
 LAYOUTS: dict[str, tuple[int, ...]] = {
     "bs(hd)": (),
@@ -165,6 +166,9 @@ class _Fuser:
         bias = added[0]
         for one in added[1:]:
             bias = nodes.one("Add", [bias, one])
+        if any(masking.keeps is None for masking in self._one.masking):
+            lowest = nodes.one("Equal", [bias, nodes.real(LOWEST)], ir.DataType.BOOL)
+            bias = nodes.one("Where", [lowest, nodes.real(HIDDEN), bias], bias.dtype)
         total = nodes.size(keys, self._row_axis)
         total = nodes.one("Add", [nodes.size(self._value(past), 2), total]) if past else total
         sizes = [nodes.numbers([1, 1]), nodes.size(queries, self._row_axis), total]
@@ -174,6 +178,6 @@ class _Fuser:
         """One of them as numbers."""
         nodes, value = self._nodes, self._value(masking.value)
         if masking.keeps is not None:
-            ends = [nodes.real(0), nodes.real(LOWEST)]
+            ends = [nodes.real(0), nodes.real(-np.inf if masking.infinite else HIDDEN)]
             return nodes.one("Where", [value, *(ends if masking.keeps else ends[::-1])], ir.DataType.FLOAT)
         return value if masking.scale == 1 else nodes.one("Mul", [value, nodes.real(masking.scale)])
