@@ -1,6 +1,6 @@
 """One attention in ONNX Runtime: as exporters spell it, and as each op that computes it.
 
-    python -m benchmarks.attention [--threads N]
+    python -m benchmarks.attention.one_op [--threads N]
 
 Prints one row a shape: each op's time beside that of the ops that torch's exporter writes, in the same process and in
 turns, the median of 20. Heads share keys where there are rows of earlier runs (9 of 3 with 64 channels, as SmolLM2
