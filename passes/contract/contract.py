@@ -24,6 +24,7 @@ from qcc.ir.graph.ops import Weight
 from qcc.ir.kernel.op import LinearOp
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.moments import Moments
+from qcc.passes.contract.tunable import ChannelFit, Tunable
 
 G = TypeVar("G", bound=Graph)
 
@@ -46,6 +47,7 @@ class Phase(StrEnum):
     BRANCHES = "branches"
     STRUCTURE = "structure"
     REWRITE = "rewrite"
+    TUNE = "tune"
     ENCODE = "encode"
     HALF = "half"
 
@@ -115,6 +117,7 @@ class Context:
     tells, by weight name and by what tells it, how the rows of a table are looked up.
     ``halves`` tells, by the name of an op that there was before anything was encoded, why it cannot compute in half
     precision; nothing where it can.
+    ``tuned`` holds how what values will hold is to be corrected, by the subject of a `Tunable`.
     ``chosen`` holds what weights are to be stored as, and why, by name, where that has been found in order.
     """
 
@@ -129,6 +132,7 @@ class Context:
     lookups: Mapping[str, Mapping[str, Lookups]] = field(default_factory=dict)
     chosen: Mapping[str, tuple[Encoded, str]] = field(default_factory=dict)
     halves: Mapping[str, str] = field(default_factory=dict)
+    tuned: Mapping[str, ChannelFit] = field(default_factory=dict)
 
     def blocked(self, name: str) -> Blocked | None:
         """What a weight will be stored in, if that is codes by blocks."""
@@ -191,6 +195,8 @@ class SitePass(Pass):
 
     property: ClassVar[str]
     statement: ClassVar[str] = "rule"
+    keyword: ClassVar[str] = ""
+    """The value of the property, where it is not the class's name."""
 
     @abstractmethod
     def sites(self, graph: Graph, targets: Sequence[str]) -> Sequence[Site]:
@@ -223,6 +229,42 @@ class Restructure(SitePass):
     @abstractmethod
     def silence(self, graph: Graph, targets: Sequence[str], context: Context) -> None:
         """Let what `rewrite` removes contribute nothing, in place; called by `meant` alone."""
+
+
+class Tuning(SitePass):
+    """A pass that changes constants so that an encoded graph makes what the float one makes, as far as data shows.
+
+    A site is tuned after those before it, on what they make by then. The driver finds the corrections on a graph that
+    computes what the encoded one will, and hands them over in `Context.tuned`; only then is anything stored.
+    ``frees_means`` says that whatever rounding does to the mean of what a layer makes is made up for.
+    """
+
+    phase: ClassVar[Phase] = Phase.TUNE
+    keeps: ClassVar[frozenset[Invariant]] = frozenset((Invariant.WEIGHTS, Invariant.SHAPES))
+    after: ClassVar[tuple[str, ...]] = ("clean",)
+    frees_means: ClassVar[bool] = False
+
+    @abstractmethod
+    def tunables(self, graph: Graph, targets: Sequence[str]) -> Sequence[Tunable]:
+        """What may be tuned, in the order in which it runs."""
+
+    def sites(self, graph: Graph, targets: Sequence[str]) -> Sequence[Site]:
+        """The same, as sites."""
+        return [Site(one.subject, one.layers, one.refused) for one in self.tunables(graph, targets)]
+
+    def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
+        """Put the corrections in."""
+        edits = []
+        for one in self.tunables(graph, targets):
+            fit = context.tuned.get(one.subject)
+            if one.refused:
+                edits.append(Edit(one.subject, one.refused, refused=True, layers=one.layers))
+            elif fit is not None and context.takes(one.subject):
+                for (op, position), array in one.operands(fit).items():
+                    graph.set_operand(op, position, array)
+                changed = int(np.sum((fit.gain != 1) | (fit.shift != 0)))
+                edits.append(Edit(one.subject, f"{changed} of {fit.gain.size} channels", layers=one.layers))
+        return edits
 
 
 @dataclass(frozen=True)
