@@ -8,7 +8,7 @@ from qcc.ir.graph.ops import Array
 
 
 @dataclass(frozen=True)
-class Operand:
+class TunedOperand:
     """A constant vector that an op reads, a number a channel.
 
     ``array`` is what it is, in the layout in which the op reads it; it may be left out, which is zeros.
@@ -37,8 +37,8 @@ class Tunable:
     layers: tuple[str, ...]
     value: str = ""
     axis: int = -1
-    gain: Operand | None = None
-    shift: Operand | None = None
+    gain: TunedOperand | None = None
+    shift: TunedOperand | None = None
     refused: str = ""
 
     def operands(self, fit: "ChannelFit") -> dict[tuple[str, int], Array]:
@@ -52,7 +52,7 @@ class Tunable:
         return found
 
 
-def _flat(operand: Operand) -> Array:
+def _flat(operand: TunedOperand) -> Array:
     return operand.array.reshape(-1).astype(np.float64)
 
 

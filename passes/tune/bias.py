@@ -10,7 +10,7 @@ from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Kind, Layer, Op, Weight
 from qcc.ir.regions.joined import Joins
 from qcc.passes.contract.contract import Tuning
-from qcc.passes.contract.tunable import Operand, Tunable
+from qcc.passes.contract.tunable import Tunable, TunedOperand
 
 BIAS = 2  # of a convolution or Gemm, its place among what it reads
 
@@ -74,11 +74,11 @@ def _refused(graph: Graph, weight: Weight, ops: Mapping[str, Op]) -> str:
     return "" if value.dtype == "float32" and value.shape is not None else "it makes no float32 of known rank"
 
 
-def _bias(graph: Graph, layer: Layer, ops: Mapping[str, Op], size: int) -> Operand:
+def _bias(graph: Graph, layer: Layer, ops: Mapping[str, Op], size: int) -> TunedOperand:
     """The bias that is added; zeros where there is none."""
     op = ops[layer.bias_op or layer.op]
     if layer.bias is None:
-        return Operand(op.name, BIAS, np.zeros(size, np.float32))
+        return TunedOperand(op.name, BIAS, np.zeros(size, np.float32))
     array = graph.constant(layer.bias)
     assert array is not None
-    return Operand(op.name, op.inputs.index(layer.bias), array)
+    return TunedOperand(op.name, op.inputs.index(layer.bias), array)

@@ -7,7 +7,7 @@ from typing import ClassVar
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Kind, Op
 from qcc.passes.contract.contract import Tuning
-from qcc.passes.contract.tunable import Operand, Tunable
+from qcc.passes.contract.tunable import Tunable, TunedOperand
 
 GAIN, SHIFT = 1, 2  # their places among what a norm reads
 
@@ -58,8 +58,8 @@ def _tunable(graph: Graph, op: Op, layers: tuple[str, ...]) -> Tunable:
     return Tunable(op.name, layers, op.outputs[0], axis, gain=operands[0], shift=operands[1])
 
 
-def _operand(graph: Graph, op: Op, position: int) -> Operand | None:
+def _operand(graph: Graph, op: Op, position: int) -> TunedOperand | None:
     array = graph.constant(op.inputs[position]) if len(op.inputs) > position and op.inputs[position] else None
     if array is None or array.dtype != "float32" or array.size != array.shape[-1] or array.size < 2:
         return None
-    return Operand(op.name, position, array)
+    return TunedOperand(op.name, position, array)
