@@ -20,7 +20,7 @@ from qcc.ir.encoding.grid import IntGrid, TableGrid
 from qcc.ir.graph.ops import Array, Weight
 from qcc.ir.graph.view import MatrixView
 from qcc.passes.contract.contract import Context
-from qcc.passes.contract.moments import Moments, about
+from qcc.passes.contract.moments import Moments
 from qcc.passes.contract.tunable import ChannelSums, fit_channels
 from qcc.passes.rounding.adaquant import Adaquant
 from qcc.passes.rounding.adaround import Adaround
@@ -47,7 +47,7 @@ def told(count: int) -> Context:
     x = rows(count, 0)
     held = x[: count // 4]
     grams = [one.T @ one / len(one) for one in (x, held)]
-    moments = Moments(grams[0], len(x), grams[1], len(held), mean=x.mean(0), held_mean=held.mean(0))
+    moments = Moments(grams[0], len(x), grams[1], len(held))
     return Context(grams={"w": grams[0]}, moments={"w": moments})
 
 
@@ -100,19 +100,6 @@ def test_without_data_nearest() -> None:
     nearest = encode(MATRIX, INT3).decode()
     for one in (Adaquant(), Adaround()):
         np.testing.assert_array_equal(one.encode(WEIGHT, MATRIX, INT3, Context()).decode(), nearest)
-
-
-def test_centred_moments_are_those_about_the_mean() -> None:
-    x = rows(400, 1).astype(np.float64)
-    held = x[:100]
-    moments = Moments(x.T @ x / 400, 400, held.T @ held / 100, 100, mean=x.mean(0), held_mean=held.mean(0)).centred()
-    np.testing.assert_allclose(moments.gram, np.cov(x.T, bias=True), atol=1e-10)
-    np.testing.assert_allclose(moments.held, (held - x.mean(0)).T @ (held - x.mean(0)) / 100, atol=1e-10)
-    seen = x[100:] - x.mean(0)
-    np.testing.assert_allclose(moments.seen, seen.T @ seen / 300, atol=1e-10)
-    y = RNG.standard_normal((400, 3))
-    found = about(y.T @ x / 400, y.mean(0), x.mean(0), y.mean(0), x.mean(0))
-    np.testing.assert_allclose(found, (y - y.mean(0)).T @ (x - x.mean(0)) / 400, atol=1e-10)
 
 
 def test_channels_are_fitted_where_others_agree() -> None:
@@ -216,7 +203,7 @@ def test_what_cannot_be_tuned_reject(tmp_path: Path) -> None:
     assert TuneNorm().tunables(graph, names[:1]) == []  # nothing that the first layer reads is a norm's
 
 
-def test_rounding_in_order_sees_the_biases_before_it(tmp_path: Path) -> None:
+def test_steps_and_biases_in_order(tmp_path: Path) -> None:
     model = convolutions(tmp_path)
     _, before = compiled(model, "weights = int3 channel; rounding = qronos", images(0))
     result, after = compiled(model, "weights = int3 channel; rounding = adaquant; bias = tune", images(0))

@@ -11,7 +11,7 @@ from qcc.compiler.calibrate.parts import held_out
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.console.phases import Phases
 from qcc.compiler.measure.levels import LevelMeter, has_levels
-from qcc.compiler.measure.march.imitate import imitated, tunables_of, with_free_means
+from qcc.compiler.measure.march.imitate import imitated, tunables_of
 from qcc.compiler.measure.march.in_order import Chosen, asks_for_order, choose_in_order
 from qcc.compiler.measure.march.tune_in_order import tune_in_order
 from qcc.compiler.measure.probe import Probe
@@ -108,9 +108,7 @@ class Evidence:
             tick = partial(phases.tell, "statistics")
             found = layer_statistics(graph, data, tick, moments=wanted, magnitudes=rounded, executor=executor)
             told(coverage_of(found.moments))
-            free = with_free_means(graph, plan)
-            moments = {name: one.centred() if name in free else one for name, one in found.moments.items()}
-            given = graph, plan, data, phases, moments, found.magnitudes
+            given = graph, plan, data, phases, found.moments, found.magnitudes
             return cls(*given, executor=executor, lookups=lookups, keeps=keeps)
 
     def warn_of_edits(self, edits: Iterable[Edit], diagnostics: Diagnostics) -> None:
@@ -213,6 +211,10 @@ class Evidence:
         why = {name: text or self.advice.get((name, *asked[name]), (None, ""))[1] for name, text in why.items()}
         return replace(context, tuned=fits, chosen={name: (one, why[name]) for name, one in stored.items()})
 
+    def told_of_tuning(self, decided: Plan) -> tuple[str, ...]:
+        """A line, where a plan tunes something."""
+        return (f"tuned {self.tuning[decided]}",) if decided in self.tuning else ()
+
     def _as_before(self, asked: Mapping[str, tuple[Encoding, Rounding]]) -> Chosen:
         """What weights became under the last plan that are stored in the same way again."""
         same = [name for name, how in asked.items() if name in self.stored and self._asked.get(name) == how]
@@ -227,8 +229,7 @@ class Evidence:
             tick = self.phases.counter("encode", sum(len(step.weights) for step in decided.steps))
             context = Context(tick, grams_of(self.moments), self.moments, advice=self.advice)
             context = replace(context, lookups=self.lookups.by_weight)
-            free = with_free_means(self.graph, decided)
-            self._ordered[decided] = choose_in_order(self.graph, decided, self.data, context, free)
+            self._ordered[decided] = choose_in_order(self.graph, decided, self.data, context)
         return self._ordered[decided]
 
 

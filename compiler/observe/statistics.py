@@ -69,10 +69,7 @@ def _moments(found: Observed[GramSum]) -> Moments:
         whole, judge = (seen.total + held.total if seen.total.size else held.total.copy()), held.total
     whole /= max(rows, 1)
     judge /= max(held.rows, 1)
-    mean = (seen + held).sum / max(rows, 1)
-    judged = held.sum / max(held.rows, 1) if held.sum.size else mean
-    counts = rows, judge, held.rows, seen.hidden + held.hidden, seen.repeated + held.repeated
-    return Moments(whole, *counts, mean=mean, held_mean=judged)
+    return Moments(whole, rows, judge, held.rows, seen.hidden + held.hidden, seen.repeated + held.repeated)
 
 
 def _sum(windows: Windows | None) -> GramSum:

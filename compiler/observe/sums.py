@@ -21,7 +21,6 @@ class GramSum(Statistic):
     hidden: int = 0
     repeated: int = 0
     _total: Array | None = None
-    _sum: Array | None = None
     _waiting: list[Array] = field(default_factory=list)
     _count: int = 0
 
@@ -32,9 +31,6 @@ class GramSum(Statistic):
         self.hidden += rows.hidden
         self.repeated += len(rows.array) if rows.repeated else 0
         wide = rows.array.astype(np.float32, copy=False)
-        weighed = wide if rows.weights is None else wide * rows.weights[:, None]
-        found = weighed.sum(0, dtype=np.float64)
-        self._sum = found if self._sum is None else self._sum + found
         self._waiting.append(wide if rows.weights is None else wide * np.sqrt(rows.weights, dtype=np.float32)[:, None])
         self._count += len(rows.array)
         if self._count >= ROWS_AT_ONCE:
@@ -46,15 +42,8 @@ class GramSum(Statistic):
         self._multiply()
         return np.zeros((0, 0), np.float32) if self._total is None else self._total
 
-    @property
-    def sum(self) -> Array:
-        """Of the rows, ``[size]``."""
-        return np.zeros(0) if self._sum is None else self._sum
-
     def merge(self, other: "GramSum") -> None:
         """Add the sums."""
-        mean, more = self.sum, other.sum
-        self._sum = (mean + more if mean.size else more.copy()) if more.size else self._sum
         self.rows += other.rows
         self.hidden += other.hidden
         self.repeated += other.repeated
@@ -67,13 +56,12 @@ class GramSum(Statistic):
         total = empty if self._total is None else self._total
         waiting = np.concatenate(self._waiting) if self._waiting else empty
         counts = np.array([self.rows, self.hidden, self.repeated], np.int64)
-        return {"total": total, "waiting": waiting, "counts": counts, "sum": self.sum}
+        return {"total": total, "waiting": waiting, "counts": counts}
 
     def restore(self, state: Mapping[str, Array]) -> None:
         """Take them over."""
         self.rows, self.hidden, self.repeated = (int(count) for count in state["counts"])
         self._total = state["total"] if state["total"].size else None
-        self._sum = state["sum"] if state["sum"].size else None
         self._waiting = [state["waiting"]] if state["waiting"].size else []
         self._count = len(state["waiting"])
 

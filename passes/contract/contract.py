@@ -236,13 +236,11 @@ class Tuning(SitePass):
 
     A site is tuned after those before it, on what they make by then. The driver finds the corrections on a graph that
     computes what the encoded one will, and hands them over in `Context.tuned`; only then is anything stored.
-    ``frees_means`` says that whatever rounding does to the mean of what a layer makes is made up for.
     """
 
     phase: ClassVar[Phase] = Phase.TUNE
     keeps: ClassVar[frozenset[Invariant]] = frozenset((Invariant.WEIGHTS, Invariant.SHAPES))
     after: ClassVar[tuple[str, ...]] = ("clean",)
-    frees_means: ClassVar[bool] = False
 
     @abstractmethod
     def tunables(self, graph: Graph, targets: Sequence[str]) -> Sequence[Tunable]:

@@ -1,7 +1,7 @@
 """What calibration saw of the numbers that a layer reads: their second moments, in two parts."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,8 +25,6 @@ class Moments:
         pull: where inputs ``X`` are a compressed model's, what the float weights leave undone on them, ``D'X / rows``
             ``[out, in]`` with ``D`` what the layer must add to ``XW'``; None where inputs are the float model's own.
         held_pull: the same of the samples held out.
-        mean: of the inputs of all samples ``[in]``; None where that is not known.
-        held_mean: of those held out.
     """
 
     gram: Array
@@ -37,23 +35,6 @@ class Moments:
     repeated_rows: int = 0
     pull: Array | None = None
     held_pull: Array | None = None
-    mean: Array | None = None
-    held_mean: Array | None = None
-
-    def centred(self) -> "Moments":
-        """About the mean of all inputs: what a layer does to it, its bias makes up for.
-
-        Both parts are about the same mean, so that one can still be taken from the other.
-        """
-        if self.mean is None or self.held_mean is None or self.pull is not None:
-            return self
-        gram, held = (about(*one, self.mean, self.mean) for one in ((self.gram, self.mean, self.mean), self._held))
-        return replace(self, gram=gram, held=held, mean=None, held_mean=None)
-
-    @property
-    def _held(self) -> tuple[Array, Array, Array]:
-        assert self.held_mean is not None
-        return self.held, self.held_mean, self.held_mean
 
     @property
     def judged(self) -> bool:
@@ -85,12 +66,6 @@ class Moments:
         left = self.rows - self.held_rows
         dtype = whole.dtype.type
         return np.asarray(whole * dtype(self.rows / left) - held * dtype(self.held_rows / left))
-
-
-def about(product: Array, left: Array, right: Array, first: Array, second: Array) -> Array:
-    """The mean of ``(l - first)'(r - second)``, from that of ``l'r`` and the means ``left`` of l and ``right`` of r."""
-    found = product - np.outer(first, right) - np.outer(left, second) + np.outer(first, second)
-    return np.asarray(found, product.dtype)
 
 
 def grams_of(moments: Mapping[str, Moments]) -> dict[str, Array]:

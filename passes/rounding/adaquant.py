@@ -28,8 +28,7 @@ class Adaquant(Rounding):
 
     Minimises the error of the layer's output on what it reads by then, ``|F W' + R - X (s q)'|^2``, as `qronos` has it.
     Under fixed steps codes are found as `gptq` does, and changed one at a time as `descent` does; under fixed codes the
-    best step of each row is a least-squares fit, ``s = <q, T G> / <q, q G>``. With `bias = tune` means are left to the
-    bias, and steps and codes fit what varies.
+    best step of each row is a least-squares fit, ``s = <q, T G> / <q, q G>``.
 
     How often that is done is chosen by samples held out, layer by layer; where not even the first time is better than
     `qronos` there, that is done. An encoding without floats for scales has no steps to fit: it gets `descent`

@@ -29,8 +29,7 @@ class TuneBias(Tuning):
     float model then; all do where the model's outputs on these samples are not: so it is in deep networks whose signals
     rounding shrinks layer by layer, which only weights that make up for it (`qronos`, `adaquant`) cure.
 
-    What means lose costs nothing then, so ways of rounding that go by data (`gptq`, `qronos`, `adaquant`) look at what
-    varies about them alone. A layer without a bias gets one if it is a convolution, and is left alone otherwise.
+    A layer without a bias gets one if it is a convolution, and is left alone otherwise.
 
     Source: Data-free quantization through weight equalization and bias correction, Nagel et al. 2019
     (arXiv:1906.04721), section 4.2, there in closed form from batch norms; Hubara et al. 2020 (arXiv:2006.10518),
@@ -39,7 +38,6 @@ class TuneBias(Tuning):
 
     property: ClassVar[str] = "bias"
     keyword: ClassVar[str] = "tune"
-    frees_means: ClassVar[bool] = True
 
     def tunables(self, graph: Graph, targets: Sequence[str]) -> Sequence[Tunable]:
         """The layers of the targets."""

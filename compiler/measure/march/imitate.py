@@ -14,13 +14,6 @@ def tunables_of(graph: Graph, plan: Plan) -> list[Tunable]:
     return [one for one in found if not one.refused]
 
 
-def with_free_means(graph: Graph, plan: Plan) -> frozenset[str]:
-    """The weights for whose mean errors a step of the plan makes up."""
-    steps = [(step.action, step.weights) for step in plan.steps if isinstance(step.action, Tuning)]
-    asked = [one for action, weights in steps if action.frees_means for one in action.tunables(graph, weights)]
-    return frozenset(name for one in asked if not one.refused for name in one.layers)
-
-
 def imitated(graph: Graph, plan: Plan, context: Context) -> Graph:
     """A copy that computes what the encoded graph will.
 

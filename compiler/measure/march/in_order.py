@@ -5,7 +5,7 @@ What a layer reads and is to make on both sides gives the moments that its weigh
 makes of the stored weight goes on to the next one. So the model is run about three times, however many weights it has.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -24,7 +24,7 @@ from qcc.ir.graph.ops import Array, Kind, Weight
 from qcc.ir.graph.windows import Windows
 from qcc.ir.regions.joined import Joins
 from qcc.passes.contract.contract import Context
-from qcc.passes.contract.moments import Moments, about
+from qcc.passes.contract.moments import Moments
 from qcc.passes.encode import Encode
 
 TOGETHER = 8  # samples that run at once
@@ -36,7 +36,7 @@ def asks_for_order(plan: Plan) -> bool:
     return any(isinstance(step.action, Encode) and step.action.rounding.goes_in_order() for step in plan.steps)
 
 
-def choose_in_order(graph: Graph, plan: Plan, samples: Samples, context: Context, free: Collection[str] = ()) -> Chosen:
+def choose_in_order(graph: Graph, plan: Plan, samples: Samples, context: Context) -> Chosen:
     """What the weights of a decided plan are to be stored as, and why, by name.
 
     Those that are refused, or that no layer reads, are left out.
@@ -46,15 +46,13 @@ def choose_in_order(graph: Graph, plan: Plan, samples: Samples, context: Context
         plan: decided.
         samples: to run on; a quarter is held out.
         context: statistics of the float model.
-        free: weights for whose mean errors biases make up.
 
     Raises:
         ModelError: the model fails on the data.
     """
     actions = {name: one.action for one in plan.steps if isinstance(one.action, Encode) for name in one.weights}
     weights = {one.constant: one for one in graph.weights() if one.name in actions}
-    ordered = [one for one in weights.values() if actions[one.name].rounding.goes_in_order()]
-    march = _March(graph, samples, ordered, free)
+    march = _March(graph, samples, [one for one in weights.values() if actions[one.name].rounding.goes_in_order()])
     chosen: Chosen = {}
     stored: dict[str, Array] = {}
     left = set(weights)
@@ -69,11 +67,9 @@ def choose_in_order(graph: Graph, plan: Plan, samples: Samples, context: Context
             found = _stored(graph, weight, actions[weight.name], _told(context, weight, known))
             if found is not None:
                 chosen[weight.name] = found
-                decoded = found[0].decode()
-                stored[weight.constant] = graph.as_constant(weight, decoded)
-                stored |= march.shifted(weight, known, decoded)
+                stored[weight.constant] = graph.as_constant(weight, found[0].decode())
         if left:
-            march.leave(stored)
+            march.leave({name: stored[name] for name in piece.constants if name in stored})
     return chosen
 
 
@@ -104,8 +100,6 @@ class _Reading:
     value: str
     windows: Windows | None
     beside: tuple[str, ...] | None
-    bias: str = ""
-    """The constant that makes up for mean errors; empty where none does."""
 
 
 @dataclass
@@ -117,8 +111,6 @@ class _Sums:
     gram: list[Array] = field(default_factory=list)
     pull: list[Array] = field(default_factory=list)
     counts: list[int] = field(default_factory=lambda: [0, 0])
-    means: list[Array] = field(default_factory=list)
-    missing: list[Array] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
@@ -130,35 +122,17 @@ class _Sums:
         if not self.gram:
             sizes = (x.shape[1], x.shape[1]), (missing.shape[1], x.shape[1])
             self.gram, self.pull = ([np.zeros(size, np.float32) for _ in range(2)] for size in sizes)
-            self.means, self.missing = ([np.zeros(one.shape[1]) for _ in range(2)] for one in (x, missing))
         gram, pull = x.T @ x, missing.T @ x
         for at in range(1 + held):
             self.gram[at] += gram
             self.pull[at] += pull
-            self.means[at] += x.sum(0, dtype=np.float64)
-            self.missing[at] += missing.sum(0, dtype=np.float64)
             self.counts[at] += len(x)
-
-    def _means(self, part: int) -> tuple[Array, Array]:
-        """Of what is read, and of what results miss."""
-        count = max(self.counts[part], 1)
-        return self.means[part] / count, self.missing[part] / count
-
-    def shift(self, decoded: Array) -> Array:
-        """What a bias has to make up for once the matrix is another ``[out]``."""
-        mean, missing = self._means(0)
-        return np.asarray(missing + (self.matrix - decoded) @ mean)
 
     def moments(self, before: Moments) -> Moments:
         """The same as means; what was hidden and repeated is as before."""
         rows, held = self.counts
         gram, judge = (one / np.float32(max(count, 1)) for one, count in zip(self.gram, self.counts, strict=True))
         pull, judged = (one / np.float32(max(count, 1)) for one, count in zip(self.pull, self.counts, strict=True))
-        if self.reading.bias:
-            means = [self._means(at) for at in range(2)]
-            mean, missing = means[0]
-            gram, judge = (about(one, x, x, mean, mean) for one, (x, _) in zip((gram, judge), means, strict=True))
-            pull, judged = (about(one, m, x, missing, mean) for one, (x, m) in zip((pull, judged), means, strict=True))
         untold = self.reading.beside is None
         found = replace(before, gram=gram, rows=rows, held=judge, held_rows=held)
         return found if untold else replace(found, pull=pull, held_pull=judged)
@@ -180,7 +154,7 @@ class _Side:
 class _March:
     """All samples, before the same piece."""
 
-    def __init__(self, graph: Graph, samples: Samples, ordered: Sequence[Weight], free: Collection[str]) -> None:
+    def __init__(self, graph: Graph, samples: Samples, ordered: Sequence[Weight]) -> None:
         self._graph = graph
         ops, joins = {op.name: op for op in graph.ops()}, Joins(graph)
         self._readings: dict[str, _Reading] = {}
@@ -189,8 +163,7 @@ class _March:
             if read is not None and Kind.EMBEDDING not in weight.kinds:
                 layer = next(one for one in weight.layers if one.input == read[0])
                 beside = joins.beside(ops[layer.op].outputs[0]) if len(weight.layers) == 1 else None
-                bias = layer.bias if weight.name in free else None
-                self._readings[weight.name] = _Reading(*read, beside, bias or "")
+                self._readings[weight.name] = _Reading(*read, beside)
         self._sides = self._begun(samples) if self._readings else []
         self._alone = not any(side.held for side in self._sides)
 
@@ -209,8 +182,7 @@ class _March:
         if not found and not (goes_on and self._sides):
             return found
         wanted = list(dict.fromkeys([*inner, *(piece.makes if goes_on else ())]))
-        self._free = {*piece.constants, *(one.bias for one in known.values() if one.bias)}
-        self._runner = self._graph.runner(piece.reads, wanted, sorted(self._free)) if wanted else lambda _: {}
+        self._runner = self._graph.runner(piece.reads, wanted, piece.constants) if wanted else lambda _: {}
         for side in self._sides:
             made = self._run(side.floats, {})
             both = {**side.floats, **made}, {**side.now, **(self._run(side.now, {}) if inner else {})}
@@ -220,19 +192,10 @@ class _March:
                 side.floats = piece.carried(side.floats, made)
         return found
 
-    def shifted(self, weight: Weight, known: dict[str, _Sums], decoded: Array) -> dict[str, Array]:
-        """The bias of a layer that makes up for what its weight became, by its constant; nothing where none does."""
-        sums = known.get(weight.name)
-        bias = self._graph.constant(sums.reading.bias) if sums is not None and sums.reading.bias else None
-        if sums is None or bias is None or not sums.rows:
-            return {}
-        return {sums.reading.bias: np.asarray(bias.reshape(-1) + sums.shift(decoded), bias.dtype).reshape(bias.shape)}
-
     def leave(self, stored: dict[str, Array]) -> None:
-        """Carry the compressed side over the piece, with what its weights and biases became."""
-        here = {name: array for name, array in stored.items() if name in self._free}
+        """Carry the compressed side over the piece, with what its weights became."""
         for side in self._sides:
-            side.now = self._piece.carried(side.now, self._run(side.now, here))
+            side.now = self._piece.carried(side.now, self._run(side.now, stored))
 
     def _add(self, sums: _Sums, side: _Side, floats: Values, now: Values) -> None:
         """The rows of some samples that count, with what their results miss: what the float ones have more."""
