@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from qcc.codegen.target.interruption import held_back
+from qcc.compiler.commands.options.data import add_data, data_of
 from qcc.compiler.commands.options.dims import add_dims, dims
 from qcc.compiler.console import terminal
 from qcc.compiler.console.progress import progress
@@ -28,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
     add("model", metavar="MODEL", type=Path, help="an .onnx file, or a .pt2 file of torch.export")
-    add("--data", metavar="FILE.npz", help="samples: arrays named like the inputs, one sample a row")
+    add_data(parser, "samples")
     add_dims(parser)
     add("--formats", metavar="LIST", help="formats as a policy spells them, commas between (default: int8 to int2)")
     names = ", ".join(additive())
@@ -56,8 +57,13 @@ def run(args: argparse.Namespace) -> int:
         from qcc.compiler.analyze.console import as_json, write_analysis
 
     with progress(args.format != "text") as update:
+<<<<<<< HEAD
         given = {"formats": args.formats, "data": args.data, "dims": sizes, "jobs": args.jobs, "by": args.by}
         found = analyze(args.model, metrics=tuple(dict.fromkeys(metrics)), progress=update, **given)
+=======
+        given = {"formats": args.formats, "data": data_of(args), "dims": sizes, "jobs": args.jobs, "progress": update}
+        found = analyze(args.model, metrics=tuple(dict.fromkeys(metrics)), **given)
+>>>>>>> main
     if args.format == "json":
         terminal.write_json({**as_json(found), "diagnostics": []})
     else:
