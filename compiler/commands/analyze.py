@@ -57,13 +57,8 @@ def run(args: argparse.Namespace) -> int:
         from qcc.compiler.analyze.console import as_json, write_analysis
 
     with progress(args.format != "text") as update:
-<<<<<<< HEAD
-        given = {"formats": args.formats, "data": args.data, "dims": sizes, "jobs": args.jobs, "by": args.by}
+        given = {"formats": args.formats, "data": data_of(args), "dims": sizes, "jobs": args.jobs, "by": args.by}
         found = analyze(args.model, metrics=tuple(dict.fromkeys(metrics)), progress=update, **given)
-=======
-        given = {"formats": args.formats, "data": data_of(args), "dims": sizes, "jobs": args.jobs, "progress": update}
-        found = analyze(args.model, metrics=tuple(dict.fromkeys(metrics)), **given)
->>>>>>> main
     if args.format == "json":
         terminal.write_json({**as_json(found), "diagnostics": []})
     else:
