@@ -94,3 +94,18 @@ def test_static_convolutions_compute_what_the_file_says(tmp_path: Path) -> None:
     (wanted,) = session.run(None, feeds[0])
     found = result.model(torch.from_numpy(feeds[0]["input"])).numpy()
     assert np.abs(found - wanted).max() <= 1e-5 * np.abs(wanted).max()  # sums of floats in another order
+
+
+@pytest.mark.parametrize("shifts", [(-2, -3), (1, 0), (9, 4)])
+def test_a_roll_is_slices_as_in_the_export(shifts: tuple[int, int]) -> None:
+    class Rolled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.roll(torch.roll(x * 2, shifts, (1, 2)) + 1, -shifts[0], 1)
+
+    x = torch.randn(2, 6, 7, 3)
+    fx = FxGraph.export(Rolled(), (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    names = [value.name for value in fx.outputs]
+    fx.simplify()
+    assert "roll" not in [op.function for op in fx.ops()] and [value.name for value in fx.outputs] == names
+    (found,) = fx.runner([value.name for value in fx.inputs], names)({fx.inputs[0].name: x.numpy()}).values()
+    np.testing.assert_array_equal(found, Rolled()(x).numpy())

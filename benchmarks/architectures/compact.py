@@ -17,7 +17,7 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
-from torch.fx import Graph, GraphModule
+from torch.fx import Graph, GraphModule, Node
 
 import qcc
 from benchmarks.architectures import export
@@ -61,7 +61,7 @@ def row(name: str, builder: export.Builder) -> str:
     decode = decoding(compact)
     runs = (lambda: module(*given), decode, lambda: compact(*given))
     plain, decoded, call = in_turns(*runs)
-    compiled = torch.compile(compact, backend="aot_eager")
+    compiled: torch.nn.Module = torch.compile(compact, backend="aot_eager")  # type: ignore[assignment]  # a module's
     pairs = zip(export.reference(compiled, given), export.reference(compact, given), strict=True)
     apart = max(export.distance(got, wanted) for got, wanted in pairs)
     at_rest = held(compact)
@@ -83,7 +83,7 @@ def held(module: torch.nn.Module) -> int:
 
 def decoding(module: GraphModule) -> GraphModule:
     """All that decodes weights, and nothing else."""
-    graph, copies = Graph(), {}
+    graph, copies = Graph(), dict[Node, Node]()
     nodes = [one for one in module.graph.nodes if one.op == "get_attr" or one.name.startswith(DECODING)]
     for node in nodes:
         copies[node] = graph.node_copy(node, copies.__getitem__)

@@ -20,6 +20,7 @@ from qcc.ir.fx.attributes import attributes
 from qcc.ir.fx.edits.edit import FxEditor
 from qcc.ir.fx.edits.norms import fold_batch_norms
 from qcc.ir.fx.edits.resize import FxResizer
+from qcc.ir.fx.edits.rolls import write_rolls
 from qcc.ir.fx.edits.simplify import is_item, remove_identities, share_items
 from qcc.ir.fx.edits.values import ROUNDED, write_rounded
 from qcc.ir.fx.emit.assemble import Compact, Sources, assemble
@@ -148,7 +149,9 @@ class FxGraph(Graph):
         for node in [node for node in self._graph.nodes if is_check(node)]:
             self._graph.erase_node(node)
         remove_identities(self._graph)
-        folded = fold_batch_norms(self._graph, self._editor(), self._tensors, self._paths)
+        editor = self._editor()
+        write_rolls(self._graph, editor)
+        folded = fold_batch_norms(self._graph, editor, self._tensors, self._paths)
         self._graph.eliminate_dead_code()
         self._tensors = {node: tensor for node, tensor in self._tensors.items() if node.users}
         self._index()

@@ -1,0 +1,49 @@
+"""Rolls as the exporter to ONNX writes them: two slices, the second before the first."""
+
+from typing import Any
+
+import torch
+from torch.fx import Graph, Node
+
+from qcc.ir.fx.edits.edit import FxEditor
+from qcc.ir.fx.kinds import arguments, aten_name
+from qcc.ir.graph.attributes import END
+
+_aten = torch.ops.aten
+
+
+def write_rolls(graph: Graph, editor: FxEditor) -> None:
+    """Let no op stand in the way of axes that only moves them, where a program says by how much.
+
+    Rewrite:
+        roll(x, shift, axis)  -->  cat(x[-shift:], x[:-shift])
+    """
+    for node in [*graph.nodes]:
+        if aten_name(node) != "roll":
+            continue
+        given = arguments(node)
+        moves = [*zip(given["shifts"], given["dims"], strict=False)]
+        sizes = [given["self"].meta["val"].shape[axis] for _, axis in moves]
+        known = all(isinstance(shift, int) for shift, _ in moves) and all(isinstance(size, int) for size in sizes)
+        if not given["dims"] or not known:
+            continue
+        made = given["self"]
+        with graph.inserting_before(node):
+            for (shift, axis), size in zip(moves, sizes, strict=True):
+                if shift % size:
+                    made = _rolled(graph, made, shift % size, axis)
+        if made is not given["self"]:
+            editor.read_instead(node, made, [*node.users])
+            graph.erase_node(node)
+
+
+def _rolled(graph: Graph, x: Node, shift: int, axis: int) -> Node:
+    first = _call(graph, _aten.slice.Tensor, x, axis, -shift, END)
+    rest = _call(graph, _aten.slice.Tensor, x, axis, 0, -shift)
+    return _call(graph, _aten.cat.default, [first, rest], axis)
+
+
+def _call(graph: Graph, target: Any, *given: Any) -> Node:  # noqa: ANN401 - as torch.fx types it
+    node = graph.call_function(target, given)
+    node.meta["val"] = target(*torch.fx.map_arg(given, lambda one: one.meta["val"]))
+    return node
