@@ -7,7 +7,7 @@ from typing import Literal
 from qcc.compiler.editor.context import CursorPlace, place_at
 from qcc.compiler.editor.document import Document
 from qcc.compiler.editor.names import visible
-from qcc.dsl.check.policy import CalibrateOptions
+from qcc.dsl.check.calibrate import CalibrateOptions
 from qcc.dsl.check.selectors import OPERATORS
 from qcc.dsl.load import SUFFIX, preset_names, preset_summary
 from qcc.dsl.policy.options import Option, options_of
@@ -75,6 +75,7 @@ def _selector(place: CursorPlace, schema: Schema) -> Iterator[Completion]:
         yield from (Completion(word, "keyword", behind=" ") for word in ("and", "or"))
         return
     yield from (Completion(kind, "value", "a class of layers") for kind in (ANY, *schema.kinds))
+    yield from (Completion(one, "value", "no layer, with properties of its own") for one in schema.subjects)
     yield Completion("not", "keyword", behind=" ")
 
 
@@ -190,7 +191,8 @@ def _settings(
 
 def _depth(place: CursorPlace, schema: Schema) -> Iterator[Completion]:
     if not place.setting:
-        yield from (Completion(name, "property", behind=" = ") for name in schema.depth)
+        options = [name for method in schema.depth.values() for name in options_of(method)]
+        yield from (Completion(name, "property", behind=" = ") for name in (*schema.depth, *options))
 
 
 def _target(place: CursorPlace, schema: Schema) -> Iterator[Completion]:

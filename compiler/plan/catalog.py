@@ -162,11 +162,18 @@ def schema() -> Schema:
         ),
     }
     for name, values in asked_by("rule").items():
-        properties[name] = Property(name, {**values, OFF: Off}, summary=_modulesummary(name))
+        properties[name] = Property(
+            name, {**values, OFF: Off}, summary=_modulesummary(name), subjects=subjects_of(name)
+        )
     kinds = {one.name: TargetKind(one.name, one.words, one.summary) for one in targets().values()}
     depth = {name: values[ON] for name, values in asked_by("depth").items()}
     bounds = BUDGET, VERIFY, OBJECTIVES
     return Schema(properties, families(), kinds, *bounds, Export, depth, floats=(FLOAT, *DTYPES), ops=_ops())
+
+
+def subjects_of(name: str) -> tuple[str, ...]:
+    """What a property of rules is about beside layers; empty for what layers have."""
+    return tuple(dict.fromkeys(subject for one in rewrites().get(name, {}).values() for subject in one.subjects))
 
 
 def _ops() -> dict[str, tuple[str, ...]]:
@@ -183,7 +190,7 @@ def _ops() -> dict[str, tuple[str, ...]]:
 
 def keyword_of(definition: type) -> str:
     """A pass's keyword: its class's name in snake_case, or ``on`` for a rewriting pass called like its property."""
-    name = _snake_case(definition.__name__)
+    name = getattr(definition, "keyword", "") or _snake_case(definition.__name__)
     return ON if issubclass(definition, SitePass) and name == definition.property else name
 
 

@@ -6,7 +6,7 @@ did.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, Literal, TypeVar
@@ -20,10 +20,11 @@ from qcc.ir.encoding.tables.lookups import Lookups
 from qcc.ir.encoding.value import EncodedValue, ValueEncoding
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
-from qcc.ir.graph.ops import Weight
+from qcc.ir.graph.ops import Array, Feeds, Weight
 from qcc.ir.kernel.op import LinearOp
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.moments import Moments
+from qcc.passes.contract.tunable import ChannelFit, Tunable
 
 G = TypeVar("G", bound=Graph)
 
@@ -46,6 +47,7 @@ class Phase(StrEnum):
     BRANCHES = "branches"
     STRUCTURE = "structure"
     REWRITE = "rewrite"
+    TUNE = "tune"
     ENCODE = "encode"
     HALF = "half"
 
@@ -97,6 +99,10 @@ def _every(_: str) -> bool:
     return True
 
 
+Watch = Callable[[Graph, Sequence[str], bool], Iterator[dict[str, Array]]]
+"""Runs a graph on calibration data, on what is held out or on the rest: the values that are named, by sample."""
+
+
 def _ignored(_name: str, _encoded: Encoded) -> None:
     """Keep nothing."""
 
@@ -115,7 +121,11 @@ class Context:
     tells, by weight name and by what tells it, how the rows of a table are looked up.
     ``halves`` tells, by the name of an op that there was before anything was encoded, why it cannot compute in half
     precision; nothing where it can.
+    ``tuned`` holds how what values will hold is to be corrected, by the subject of a `Tunable`.
+    ``sample`` is an input on which the graph runs, where the pass `uses_sample`.
     ``chosen`` holds what weights are to be stored as, and why, by name, where that has been found in order.
+    ``watch`` runs graphs on calibration data, where such was given; ``found`` keeps what a pass worked out by it, so
+    that the same is asked once.
     """
 
     progress: Callable[[str], None] = _silent
@@ -129,6 +139,10 @@ class Context:
     lookups: Mapping[str, Mapping[str, Lookups]] = field(default_factory=dict)
     chosen: Mapping[str, tuple[Encoded, str]] = field(default_factory=dict)
     halves: Mapping[str, str] = field(default_factory=dict)
+    tuned: Mapping[str, ChannelFit] = field(default_factory=dict)
+    sample: Feeds = field(default_factory=dict)
+    watch: Watch | None = None
+    found: MutableMapping[Hashable, object] = field(default_factory=dict)
 
     def blocked(self, name: str) -> Blocked | None:
         """What a weight will be stored in, if that is codes by blocks."""
@@ -141,13 +155,14 @@ class Pass(ABC):
 
     ``phase`` says when it runs, and ``keeps`` what it leaves as it is; what is fed and returned stays in any case.
     ``after`` names the passes that must have run before, where they run at all: the driver orders by it. ``uses_gram``
-    says that `Context.grams` is needed.
+    says that `Context.grams` is needed, ``uses_sample`` that `Context.sample` is.
     """
 
     phase: ClassVar[Phase]
     keeps: ClassVar[frozenset[Invariant]]
     after: ClassVar[tuple[str, ...]] = ()
     uses_gram: ClassVar[bool] = False
+    uses_sample: ClassVar[bool] = False
 
     @property
     def label(self) -> str:
@@ -186,11 +201,15 @@ class SitePass(Pass):
     module itself is the value ``on``. The family treats each site that concerns a target, asks `Context.takes` before,
     and tells each site treated or refused in one `Edit` with the site's subject. What it does depends on the graph and
     the context alone. ``statement`` is where the language asks for it: a setting of the block ``depth`` goes by
-    the name of the family, names layers, and has the value ``on`` alone.
+    the name of the family, names layers, and has the value ``on`` alone. ``subjects`` names what rules ask it for
+    that is no layer; its targets are those then.
     """
 
     property: ClassVar[str]
     statement: ClassVar[str] = "rule"
+    keyword: ClassVar[str] = ""
+    """The value of the property, where it is not the class's name."""
+    subjects: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def sites(self, graph: Graph, targets: Sequence[str]) -> Sequence[Site]:
@@ -213,6 +232,12 @@ class Restructure(SitePass):
 
     phase: ClassVar[Phase] = Phase.STRUCTURE
     keeps: ClassVar[frozenset[Invariant]] = frozenset()
+    asks: ClassVar[str] = ""
+    """What layers that are named in ``depth`` are to do, in words."""
+
+    def uses_data(self) -> bool:
+        """It fits something to calibration data, which has to be there (`Context.watch`)."""
+        return False
 
     def meant(self, graph: G, targets: Sequence[str], context: Context) -> G:
         """A copy of the graph that computes what `apply` must make of it at the sites that the context takes."""
@@ -225,6 +250,40 @@ class Restructure(SitePass):
         """Let what `rewrite` removes contribute nothing, in place; called by `meant` alone."""
 
 
+class Tuning(SitePass):
+    """A pass that changes constants so that an encoded graph makes what the float one makes, as far as data shows.
+
+    A site is tuned after those before it, on what they make by then. The driver finds the corrections on a graph that
+    computes what the encoded one will, and hands them over in `Context.tuned`; only then is anything stored.
+    """
+
+    phase: ClassVar[Phase] = Phase.TUNE
+    keeps: ClassVar[frozenset[Invariant]] = frozenset((Invariant.WEIGHTS, Invariant.SHAPES))
+    after: ClassVar[tuple[str, ...]] = ("clean",)
+
+    @abstractmethod
+    def tunables(self, graph: Graph, targets: Sequence[str]) -> Sequence[Tunable]:
+        """What may be tuned, in the order in which it runs."""
+
+    def sites(self, graph: Graph, targets: Sequence[str]) -> Sequence[Site]:
+        """The same, as sites."""
+        return [Site(one.subject, one.layers, one.refused) for one in self.tunables(graph, targets)]
+
+    def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
+        """Put the corrections in."""
+        edits = []
+        for one in self.tunables(graph, targets):
+            fit = context.tuned.get(one.subject)
+            if one.refused:
+                edits.append(Edit(one.subject, one.refused, refused=True, layers=one.layers))
+            elif fit is not None and context.takes(one.subject):
+                for (op, position), array in one.operands(fit).items():
+                    graph.set_operand(op, position, array)
+                changed = int(np.sum((fit.gain != 1) | (fit.shift != 0)))
+                edits.append(Edit(one.subject, f"{changed} of {fit.gain.size} channels", layers=one.layers))
+        return edits
+
+
 @dataclass(frozen=True)
 class Between:
     """Bounds of a numeric option, both included."""
@@ -234,7 +293,7 @@ class Between:
 
 
 @dataclass(frozen=True)
-class Share(Between):
+class InPercent(Between):
     """Bounds of an option that is spelled in percent; the pass gets a fraction."""
 
     high: float = 1.0
