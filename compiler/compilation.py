@@ -43,7 +43,7 @@ from qcc.compiler.repeat import check_plan, folder_of, tell_differences
 from qcc.compiler.report import layer_rows
 from qcc.compiler.report.budget import compare_with_budget
 from qcc.compiler.report.covered import Covered
-from qcc.compiler.report.lock import Lock
+from qcc.compiler.report.lock import Lock, policy_sha256
 from qcc.compiler.report.publish_result import packed, publish_failed, publish_result
 from qcc.compiler.report.reach import reach
 from qcc.compiler.report.result import Result
@@ -56,6 +56,7 @@ from qcc.compiler.verify.verifier import Verifier
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.forms.choose import Chooser
+from qcc.ir.graph import in_pieces
 from qcc.ir.graph.graph import Graph
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.open_file import open_file
@@ -76,6 +77,11 @@ class _Opened:
     file: OpenModel
     """The model as it was opened."""
     rewrites: tuple[RewriteRow, ...] = ()
+
+    @property
+    def large(self) -> bool:
+        """It is worked on in pieces, and goes on where it was killed."""
+        return self.file.size_bytes > in_pieces.LARGE_BYTES
 
 
 @dataclass
@@ -182,6 +188,8 @@ class Compilation:
                 publish_result(result, *used, settled.written)
             elif self.keep_failed:
                 result = publish_failed(result, *used, opened.file.model.copy)
+            if self.evidence is not None:
+                self.evidence.forget()
         return result
 
     def _fall_back(self, opened: _Opened, plan: Plan | PlanFile | None) -> FallBack:
@@ -233,7 +241,7 @@ class Compilation:
     def _located(self, opened: _Opened, made: Made, verifier: Verifier) -> Verification:
         """The verification; where it failed, with the weights that lose most."""
         settled, _, verification = made
-        if verification.passed or verification.losers:
+        if verification.passed or verification.losers or opened.large:
             return verification
         names = {name for step in settled.plan.steps if isinstance(step.action, Encode) for name in step.weights}
         stored = self.evidence.stored if self.evidence is not None else {}
@@ -264,7 +272,7 @@ class Compilation:
 
     def _time(self, opened: _Opened, settled: Settled, staged: Path, library: Path | None) -> ModelTimes | None:
         """Time the written model against the input; what was predicted, where speed is what the policy is after."""
-        if copies(settled.plan) or not opened.file.model.timed or not runs_here(self._target):
+        if opened.large or copies(settled.plan) or not opened.file.model.timed or not runs_here(self._target):
             return None
         if settled.plan.half is not None and widened_ops(settled.written, self._target.providers) is None:
             return None  # the runtime has no such ops here
@@ -347,7 +355,9 @@ class Compilation:
         if self.evidence is None:  # what is made again, under a plan that was open, asks for nothing else
             covered = self.covered.by(self.diagnostics, self.phases)
             given = opened.graph, opened.plan, opened.data, self.phases, covered, self.executor, opened.inputs.folder
-            self.evidence = Evidence.of(*given, keeps=bool(self.policy.verify) or self.judge is not None)
+            run = f"{opened.inputs.digest} {opened.data.digest} {policy_sha256(self.policy)}" if opened.large else None
+            keeps = bool(self.policy.verify) or self.judge is not None
+            self.evidence = Evidence.of(*given, keeps=keeps, run=run)
         changed = bool(self.policy.adapters or opened.plan.half) or any(
             row.treated for row in opened.rewrites if row.action != "clean"
         )

@@ -190,7 +190,9 @@ def fit(matrix: np.ndarray, encoding: Blocked, clip: Clip = "mse", cost: np.ndar
 
     def work(part: slice) -> None:
         unit = unit_of(blocks[part])
-        chosen = np.ascontiguousarray(_laid(blocks[part], along) * _laid(unit, along))  # sums must not follow the layout
+        chosen = np.ascontiguousarray(
+            _laid(blocks[part], along) * _laid(unit, along)
+        )  # sums must not follow the layout
         each = costs(part)
         found, zeros = search(chosen, encoding, clip, None if each is None else _laid(each, along), along)
         scale[part], zero[part] = _laid(found, along) / unit, _laid(zeros, along)

@@ -139,7 +139,8 @@ class _Best:
 def inner(left: np.ndarray, right: np.ndarray, along: int = 1) -> np.ndarray:
     """Inner products of the rows of two matrices, or of their columns, float64."""
     if along == 0:
-        return np.einsum("ji,ji->i", left, right).astype(np.float64)
+        down: np.ndarray = np.einsum("ji,ji->i", left, right)
+        return down.astype(np.float64)
     total = np.zeros(len(left))
     for start in range(0, left.shape[1], LONGEST_SUM):
         part = slice(start, start + LONGEST_SUM)
