@@ -21,7 +21,7 @@ import numpy as np
 from qcc.ir.encoding.blocked import Blocked, Floats
 
 Clip = Literal["mse", "absmax", "statsq"]
-CHUNK = 1 << 16  # elements worked on at once: a few arrays of it fit a core's second-level cache
+CHUNK = 1 << 18  # elements worked on at once: fewer, and calls take longer than what they do
 LONGEST_SUM = 4096  # float32 sums over more terms lose the differences that the search looks for
 LONGEST_COLUMN = 256  # the same, one after the other down a column
 RATIOS = {2: (0.35, 1.0, 14), 3: (0.5, 1.0, 12), 4: (0.6, 1.0, 12)}  # first, last, count; wider grids clip little

@@ -16,7 +16,7 @@ PIECE_BYTES = 1 << 29
 
 
 @dataclass(frozen=True)
-class Piece:
+class GraphPiece:
     """A stretch of a graph: the values that it reads and makes, and those that are needed after it."""
 
     reads: tuple[str, ...]
@@ -33,7 +33,9 @@ class InPieces:
         prepare: makes the runner of a piece.
     """
 
-    def __init__(self, pieces: Sequence[Piece], outputs: Sequence[str], prepare: Callable[[Piece], Runner]) -> None:
+    def __init__(
+        self, pieces: Sequence[GraphPiece], outputs: Sequence[str], prepare: Callable[[GraphPiece], Runner]
+    ) -> None:
         self.pieces, self.outputs, self._prepare = pieces, tuple(outputs), prepare
 
     def __call__(self, feeds: Feeds) -> dict[str, Array]:
@@ -49,7 +51,7 @@ class InPieces:
         return [{name: state[name] for name in self.outputs} for state in states]
 
 
-def _carried(piece: Piece, before: Feeds, made: Feeds) -> dict[str, Array]:
+def _carried(piece: GraphPiece, before: Feeds, made: Feeds) -> dict[str, Array]:
     return {name: array for name, array in {**before, **made}.items() if name in piece.alive}
 
 
@@ -58,7 +60,9 @@ def run_each(runner: Runner, feeds: Sequence[Feeds]) -> list[dict[str, Array]]:
     return runner.each(feeds) if isinstance(runner, InPieces) else [runner(one) for one in feeds]
 
 
-def pieces_of(graph: Graph, inputs: Sequence[str], outputs: Sequence[str], free: Collection[str] = ()) -> list[Piece]:
+def pieces_of(
+    graph: Graph, inputs: Sequence[str], outputs: Sequence[str], free: Collection[str] = ()
+) -> list[GraphPiece]:
     """The pieces of what lies between some values; one where it is small.
 
     Args:
@@ -71,7 +75,7 @@ def pieces_of(graph: Graph, inputs: Sequence[str], outputs: Sequence[str], free:
     ops = [op for op in graph.ops() if not wanted.isdisjoint(op.outputs) and not set(inputs).issuperset(op.outputs)]
     sizes = [_constant_bytes(graph, op) for op in ops]
     if sum(sizes) <= LARGE_BYTES:
-        return [Piece(tuple(inputs), tuple(outputs), frozenset(outputs))]
+        return [GraphPiece(tuple(inputs), tuple(outputs), frozenset(outputs))]
     alive = [names | frozenset(free) for names in _alive(ops, inputs, outputs)]
     found, start = [], 0
     for end in [*_ends(graph, sizes, alive), len(ops) - 1]:
@@ -80,7 +84,7 @@ def pieces_of(graph: Graph, inputs: Sequence[str], outputs: Sequence[str], free:
         makes = {name for op in inside for name in op.outputs} & alive[end]
         reads = {name for op in inside for name in op.inputs} & before
         if makes:
-            found.append(Piece(tuple(sorted(reads)), tuple(sorted(makes)), alive[end]))
+            found.append(GraphPiece(tuple(sorted(reads)), tuple(sorted(makes)), alive[end]))
             start = end + 1
     return found
 
@@ -104,12 +108,13 @@ def _ends(graph: Graph, sizes: Sequence[int], alive: Sequence[frozenset[str]]) -
     """After which ops to cut: where the fewest values are alive in the second half of what a piece may hold."""
     ends: list[int] = []
     held, best = 0, -1
+    contained = {name for name in frozenset().union(*alive) if graph.value(name).container}
     for at in range(len(sizes) - 1):
         if best >= 0 and held + sizes[at] > PIECE_BYTES:
             ends.append(best)
             held, best = sum(sizes[best + 1 : at]), -1
         held += sizes[at]
-        fits = not any(graph.value(name).container for name in alive[at])
+        fits = contained.isdisjoint(alive[at])
         if held > PIECE_BYTES // 2 and fits and (best < 0 or len(alive[at]) <= len(alive[best])):
             best = at
     return ends
