@@ -3,10 +3,10 @@
     python -m benchmarks.scale build 7B FOLDER/7b.onnx
     python -m benchmarks.scale run FOLDER/7b.onnx [--kill 0.9] [--weights 'int4 group 32']
 
-``run`` prints what `qcc compile --estimate` said, the seconds and the peak of resident memory of the compilation, mapped
-files among it, each per billion parameters, and the seconds by phase. With ``--kill`` the compilation is run once more,
-killed after that share of its time, and gone on with; the bytes must be the same. What the system's cache holds of the
-model's files is left there.
+``run`` prints what `qcc compile --estimate` said, the seconds and the peak of resident memory of the compilation,
+mapped files among it, each per billion parameters, and the seconds by phase. With ``--kill`` the compilation is run
+once more, killed after that share of its time, and gone on with; the bytes must be the same. What the system's cache
+holds of the model's files is left there.
 """
 
 import argparse

@@ -16,6 +16,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 import qcc.ir.encoding
+import qcc.ir.encoding.formats
 import qcc.passes
 from qcc.codegen.target import cache
 from qcc.ir.encoding.algebra import Encoding
@@ -162,7 +163,7 @@ def _read(held: Mapping[str, np.ndarray], encoding: Encoding, shape: tuple[int, 
 def _sources() -> str:
     """A hash of what rounds and stores weights."""
     found = hashlib.sha256()
-    for package in (qcc.ir.encoding, qcc.passes):
+    for package in (qcc.ir.encoding, qcc.ir.encoding.formats, qcc.passes):
         for folder in package.__path__:
             for path in sorted(Path(folder).rglob("*.py")):
                 found.update(path.read_bytes())
