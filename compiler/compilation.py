@@ -6,23 +6,23 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from qcc.compiler.adapters.adapted import AdaptedModel, adapter_sources
+from qcc.compiler.adapters.adapted import adapter_sources
 from qcc.compiler.allocate.copied import copies
 from qcc.compiler.allocate.fall_back import FallBack, Made
 from qcc.compiler.allocate.settle import Settled, allocation_of, loss_of, predicted_seconds
 from qcc.compiler.allocate.tighten import foreseen, see_budget, tightened
 from qcc.compiler.allocate.write_plan import PlanWriter
 from qcc.compiler.build.cleaning import Cleaned
+from qcc.compiler.build.open_adapted import open_adapted
 from qcc.compiler.build.rewrite import rewrite_graph, rewrite_steps
 from qcc.compiler.build.rewrite_row import RewriteRow
-from qcc.compiler.calibrate.chosen_data import chosen_data
 from qcc.compiler.calibrate.samples import Data, Samples
 from qcc.compiler.calibrate.sources.source import DataSource
 from qcc.compiler.console.phases import Phases, Progress
 from qcc.compiler.files.check_outputs import check_lock, check_model, check_outputs, input_files, output_files
 from qcc.compiler.files.inputs import Inputs, state_of
 from qcc.compiler.files.kernel_library import kernels_beside
-from qcc.compiler.files.open_model import OpenModel, cleaned_model
+from qcc.compiler.files.open_model import OpenModel
 from qcc.compiler.files.publish import staging
 from qcc.compiler.files.staging import output_path
 from qcc.compiler.first_phases import run_first_phases, tell_left_out
@@ -51,6 +51,8 @@ from qcc.compiler.runtime.build_kernels import runs_here, warn_of_no_ops
 from qcc.compiler.runtime.count_served import build_counted
 from qcc.compiler.runtime.half_served import half_lines, on_device, stand_in, widened_ops
 from qcc.compiler.scores.check import DROP
+from qcc.compiler.steps.loop_data import loop_and_data
+from qcc.compiler.steps.sampling import Sampling
 from qcc.compiler.verify.outputs import Verification
 from qcc.compiler.verify.verifier import Verifier
 from qcc.dsl.diagnostics.report import Diagnostics
@@ -59,7 +61,6 @@ from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph import in_pieces
 from qcc.ir.graph.graph import Graph
 from qcc.ir.kernel.op import LinearOp
-from qcc.ir.open_file import open_file
 from qcc.passes.encode import Encode
 
 OF_A_FILE = ("Q321", "Q324", "Q362", "Q363", "Q411", "Q430")
@@ -120,6 +121,8 @@ class Compilation:
     """What the data says of the rewritten model."""
     judge: Judge | None = None
     """What scores written models, where bounds name a score."""
+    sampling: Sampling | None = None
+    """The loop that the model is run in, where the policy names one."""
 
     def __post_init__(self) -> None:
         self.chooser, self._target = runtime_chooser(self.policy), target_of(self.policy)
@@ -146,7 +149,8 @@ class Compilation:
         calibrate = policy.calibrate.path if policy.calibrate else None
         adapters = (path for one in adapter_sources(policy) for _, path in one.files)
         given = data.path if isinstance(data, DataSource) else data
-        read = input_files([*(source.path for source in policy.sources), calibrate, given, evaluate, *adapters])
+        loop = policy.sampler.path if policy.sampler else None
+        read = input_files([*(source.path for source in policy.sources), calibrate, given, evaluate, loop, *adapters])
         check_model(model, target, keep_failed, read)
         told = Phases(progress), dims or {}, keep_failed, tuple(read), executor, evaluate
         return cls(model, target, policy, data, *told)
@@ -178,7 +182,8 @@ class Compilation:
             verification = self._located(opened, (settled, library, verification), verifier)
             compare_with_budget(opened.plan, verification, times, self.diagnostics)
             kernels = kernels_beside(self.output) if library else None
-            result = replace(self._result(opened, settled, verification), kernels=kernels, times=times)
+            loop = self.sampling.told(self.output) if self.sampling else None
+            result = replace(self._result(opened, settled, verification), kernels=kernels, times=times, loop=loop)
             if verification.passed and export_of(self.policy).entropy:
                 with self.phases.phase("pack"):
                     result = packed(result, staged, settled.written)
@@ -225,6 +230,10 @@ class Compilation:
             if half is not None and not on_device(self._target.providers):
                 runner, other = partial(opened.file.model.emulation, staged), stand_in(half)
             verification = replace(verifier.verify(runner, kernels, before, encoded), stand_in=other)
+        if self.sampling is not None:
+            with self.phases.phase("sample"):
+                opens = partial(opened.file.model.runner, library=library if kernels else None)
+                verification = self.sampling.added(verification, staged, opens)
         if self.judge is not None:
             with self.phases.phase("judge"):
                 verification = self.judge.added(verification, runner, kernels)
@@ -307,13 +316,13 @@ class Compilation:
     def _open(self, plan: Plan | PlanFile | None) -> _Opened:
         with self.phases.phase("load"):
             before, export = state_of(self.model), export_of(self.policy)
-            sources, base = adapter_sources(self.policy), open_file(self.model)
-            opened = cleaned_model(AdaptedModel(base, sources) if sources else base, self.model)
+            opened = open_adapted(self.model, self.policy)
             opened.model.check_place(self.output, export.external_data, export.trim is not None)
             inputs = Inputs.of(self.model, opened.model.data_files, before, folder_of(plan, self.policy))
-            inputs = inputs.with_more(file for one in sources for file in one.files)
+            inputs = inputs.with_more(file for one in adapter_sources(self.policy) for file in one.files)
             check_outputs(output_files(self.output, self.keep_failed), (file.path for file in inputs.data))
-        data = chosen_data(self.policy, self.data, opened.graph, opened.model.reference(), self.dims)
+        asked = self.policy, self.data, opened, self.dims, self.phases
+        self.sampling, data = loop_and_data(*asked)
         found = data, opened.graph, opened.model.reference, self.diagnostics
         self.judge, data = judge_of(self.policy, self.evaluate, self.data, *found)
         if isinstance(plan, Lock):

@@ -92,6 +92,14 @@ TOKEN_BLOCKS = {
         "{y}o = MatMul({y}p, {y}vt)\n{y}ot = Transpose<perm=[0,2,1,3]>({y}o)\n{y}f = Reshape({y}ot, flat)\n"
         "{y}w = MatMul({y}f, {w}o_16x16)\n{y} = Add({x}, {y}w)"
     ),
+    "einsums": (  # the same attention, whose products say which axes go with which
+        '{y}q = Einsum<equation="od,...d->...o">({w}q_16x16, {x})\n{y}qb = Add({y}q, {w}qb_16)\n'
+        '{y}k = MatMul({x}, {w}k_16x16)\n{y}v = Einsum<equation="abd,de">({x}, {w}v_16x16)\n'
+        "{y}qr = Reshape({y}qb, heads)\n{y}kr = Reshape({y}k, heads)\n{y}vr = Reshape({y}v, heads)\n"
+        '{y}s = Einsum<equation="bqhd,bkhd->bhqk">({y}qr, {y}kr)\n{y}p = Softmax<axis=-1>({y}s)\n'
+        '{y}o = Einsum<equation="bkhd,bhqk->bqhd">({y}vr, {y}p)\n{y}f = Reshape({y}o, flat)\n'
+        "{y}w = MatMul({y}f, {w}o_16x16)\n{y} = Add({x}, {y}w)"
+    ),
     "grouped_query": (
         "{y}q = MatMul({x}, {w}q_16x16)\n{y}k = MatMul({x}, {w}k_16x8)\n{y}v = MatMul({x}, {w}v_16x8)\n"
         "{y}qr = Reshape({y}q, heads)\n{y}kr = Reshape({y}k, few_heads)\n{y}vr = Reshape({y}v, few_heads)\n"

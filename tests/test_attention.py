@@ -72,6 +72,51 @@ def test_an_unknown_turn_is_left_to_the_values(tmp_path: Path) -> None:
     assert one.keys.rotary is not None
 
 
+def _equations(queries: str, keys: str, values: str, made: str, turned: bool = False) -> Spelling:
+    """The products of a plain attention as equations of heads that stand where they are split."""
+    shapes = zip("qkv", ("heads", "held", "held"), strict=True)
+    lines = "\n".join(f"{name}h = Reshape ({name}, {shape})" for name, shape in shapes)
+    first, second = ("kh, qh", f"{keys},{queries}") if turned else ("qh, kh", f"{queries},{keys}")
+    last = ("vh, p", f"{values},bhqk") if turned else ("p, vh", f"bhqk,{values}")
+    return replace(
+        models.PLAIN,
+        body=f"""{lines}
+        s = Einsum <equation = "{second}->bhqk"> ({first})
+        z = Mul (s, scale)
+        p = Softmax <axis = -1> (z)
+        y = Einsum <equation = "{last[1]}->{made}"> ({last[0]})""",
+    )
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("made", ["bqhd", "bhqd", "bhdq"])
+def test_products_as_equations(tmp_path: Path, made: str, turned: bool) -> None:
+    one = only(tmp_path, _equations("bqhd", "bkhd", "bkhd", made, turned))
+    assert [(part.value, part.heads, part.width, part.layout) for part in (one.queries, one.keys, one.values)] == [
+        (name, HEADS, WIDTH, "bs(hd)") for name in "qkv"
+    ]
+    assert one.scale == 0.25
+
+
+def test_rows_before_samples(tmp_path: Path) -> None:
+    """What has no way further back is told by the layout of its own axes."""
+    spelling = _equations("qbhd", "kbhd", "kbhd", "qbhd")
+    turned = "\n".join(f"{name}t = Transpose <perm = [1, 0, 2]> ({name})" for name in "qkv")
+    body = spelling.body.replace("Reshape (q,", "Reshape (qt,").replace("Reshape (k,", "Reshape (kt,")
+    one = only(tmp_path, replace(spelling, body=f"{turned}\n{body.replace('Reshape (v,', 'Reshape (vt,')}"))
+    assert [(part.value, part.layout) for part in (one.queries, one.keys)] == [(name, "bs(hd)") for name in "qk"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("->bhqk", "->bqhk"), ("bhqk,bkhd->bqhd", "bhqk,bhqd->bkhd"), ("bqhd,bkhd->bhqk", "bqhd,bkhe->bhqk")],
+)
+def test_other_equations_reject(tmp_path: Path, before: str, after: str) -> None:
+    """Sums over the rows of queries, scores whose heads stand behind the rows, and sums of one side alone."""
+    spelling = altered(_equations("bqhd", "bkhd", "bkhd", "bqhd"), before, after)
+    assert not any(isinstance(one, Attention) for one in found(tmp_path, spelling))
+
+
 def test_rows_of_earlier_runs(tmp_path: Path) -> None:
     one = only(tmp_path, models.PAST)
     assert (one.keys.past, one.keys.present) == ("past_key", "key_all")
@@ -163,11 +208,21 @@ def test_scales_of_heads_reject(tmp_path: Path) -> None:
     assert "several numbers" in reason(tmp_path, spelling)
 
 
-def test_scaled_after_a_bias_reject(tmp_path: Path) -> None:
+def test_scaled_after_a_bias(tmp_path: Path) -> None:
+    """The bias is scaled, too."""
     spelling = altered(
         models.GROUPED, "p = Softmax <axis = -1> (z)", "zz = Mul (z, scale)\n p = Softmax <axis = -1> (zz)"
     )
-    assert "after something was added" in reason(tmp_path, spelling)
+    one = only(tmp_path, spelling)
+    assert one.scale == pytest.approx(0.25)
+    assert [(masking.kind, masking.scale) for masking in one.masking] == [("causal", 0.5)]
+
+
+def test_scaled_after_sinks_reject(tmp_path: Path) -> None:
+    spelling = altered(
+        models.SINKS, "p = Softmax <axis = -1> (w)", "ww = Mul (w, scale)\n p = Softmax <axis = -1> (ww)"
+    )
+    assert "after others were put beside them" in reason(tmp_path, spelling)
 
 
 def test_a_softmax_of_a_head_is_none(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from tests.codegen_models import session, skip_what_is_not_here
 pytest.importorskip("tvm")
 
 FLOAT = 1e-6  # of the largest sum of magnitudes: float32 sums of a few hundred products
+HALF = 2**-7  # the same where both factors are rounded to bfloat16, each by 1/512 at most; half to spare
 TILES: tuple[Tile, ...] = ((16, 16), (32, 32), (1, 16), (4, 1), (8, 3), (24, 2), (48, 5), (2, 12), (3, 4), (128, 1))
 OPS = [LinearOp(FLOAT32, ("bias",) * (at % 2), tile=tile) for at, tile in enumerate(TILES)]
 OPS += [
@@ -60,12 +61,13 @@ def check(op: LinearOp, rows: int, seed: int, library: Path | None, target: CpuP
     if "added" in op.inputs:
         feeds["added"] = random.standard_normal((rows, outputs)).astype(np.float32)
     found = session(model(op, layer.stored), library, threads).run(None, feeds)
-    facts = templates(product_of(op), target, "int8")[0].facts(product_of(op))
-    chunk = facts["chunks"] if library is not None and facts.get("rounds") else 0
+    facts = templates(product_of(op), target, "int8")[0].facts(product_of(op)) if library is not None else {}
+    chunk = facts["chunks"] if facts.get("rounds") else 0
     largest = max(1.0, float((np.abs(feeds["x"]) @ np.abs(layer.dense).T).max(initial=0)))
     reach = 10 if "layer_norm" in op.steps else 1  # what a norm multiplies with
     assert found[0].shape == (rows, outputs)
-    assert np.abs(found[0] - wanted(layer, feeds, chunk)).max() < FLOAT * largest * reach, (op.name, rows)
+    close = HALF if "many" in facts else FLOAT
+    assert np.abs(found[0] - wanted(layer, feeds, chunk)).max() < close * largest * reach, (op.name, rows)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,26 @@ ONES = {"x": np.ones((2, INPUTS), np.float32)}
 
 def by_kernel(session: qcc.Session) -> dict[str, bool]:
     return {node.name: node.by_kernel for node in session.nodes}
+
+
+def _mapped_bytes(path: Path) -> list[int]:
+    """What of each mapping of a file is in memory."""
+    parts = re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(encoding="utf-8"))
+    return [1024 * int(part.split("Rss:")[1].split()[0]) for part in parts if str(path) in part]
+
+
+@needs_tvm
+def test_codes_of_a_data_file_are_let_go(tmp_path: Path) -> None:
+    path, data = model(tmp_path / "net.onnx", OP, OP), tmp_path / "net.data"
+    library(tmp_path / "net.kernels.so", OP)
+    within = qcc.Session(path).run(ONES)["y"]
+    apart = onnx.load(path)
+    onnx.save(apart, path, save_as_external_data=True, location=data.name, size_threshold=4096)
+    plain, session = qcc.Session(path, kernels=False), qcc.Session(path)
+    mapped = _mapped_bytes(data)
+    assert mapped and sum(mapped) < data.stat().st_size / 4
+    np.testing.assert_array_equal(session.run(ONES)["y"], within)
+    assert plain.run(ONES)
 
 
 @needs_tvm

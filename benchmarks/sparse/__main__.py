@@ -17,7 +17,7 @@ from itertools import product as pairs
 from pathlib import Path
 
 import numpy as np
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.kernels import WARM, measure, model, ours, rival, session
 from benchmarks.processes.timing import machine
@@ -50,6 +50,7 @@ class Kind:
 
 KINDS = (
     Kind("fp32", ((16, 16), (32, 32), (1, 16), (4, 1))),
+    Kind("bf16", ((16, 16), (32, 32)), "linear_bf16"),
     Kind("int8_channel", ((16, 16), (32, 32)), "linear_int8_channel"),
     Kind("int4_group32", ((16, 16), (32, 32)), "linear_int4_group32"),
 )
@@ -65,11 +66,17 @@ def sparse(op: LinearOp, size: int, density: float) -> bytes:
     number[draw.permutation(down * across)[:count]] = np.arange(1, count + 1)
     parts: dict[str, np.ndarray] = {NUMBER: number.reshape(down, across)}
     for name, part in op.encoding.parts((count, op.tile[0] * op.tile[1])).items():
+        if part.bits == 16:
+            halves = draw.standard_normal(part.shape, np.float32).view(np.uint32) >> 16
+            parts[f"{TILES}{name}"] = halves.astype(part.dtype)
+            continue
         codes = draw.integers(0, 1 << min(part.bits, 8), part.shape)
         values = codes if name == "codes" else draw.uniform(0.01, 0.02, part.shape)
         parts[f"{TILES}{name}"] = values.astype(part.dtype)
     stored = op.arrays(parts)
     constants = [numpy_helper.from_array(array, name) for name, array in stored.items()]
+    for one in constants[: op.is_float]:
+        one.data_type = TensorProto.BFLOAT16  # numpy has no such type
     return model([helper.make_node(op.name, op.inputs, ["y"], domain="qcc")], constants)
 
 

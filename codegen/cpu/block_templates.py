@@ -2,15 +2,55 @@
 
 from typing import ClassVar
 
-from qcc.codegen.cpu.processors.processors import AVX2, AVX512, CpuProcessor
+from qcc.codegen.cpu.processors.processors import AMX, AVX2, AVX512, CpuProcessor
 from qcc.codegen.cpu.product import ONE, CpuTemplate, Expr, KernelProduct
 from qcc.ir.encoding.blocked import integers
 from qcc.ir.kernel.op import vector_of
 
 SOME = "some"
 LANES = 16  # outputs that lie together, or rows that lie side by side
+FOUR = "four"
 SEVERAL = 4  # rows that are multiplied at once
-BYTE = 8
+WIDE = 8  # rows of a group, all at once where there are 32 registers
+ROOM = WIDE * 2 * LANES  # sums of which fill half of those
+BYTE, FULL = 8, 32  # bits
+
+
+class BlockTiles(CpuTemplate):
+    """Blocks of codes or bfloat16 that are stored alone, as bfloat16 by AMX; from two rows on in tiles of 16."""
+
+    name: ClassVar[str] = "blocks by AMX"
+    ceiling: ClassVar[str] = "bf16 AMX"
+    of_tiles: ClassVar[bool] = True
+
+    def accepts(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
+        """Blocks of multiples of 16 of what bfloat16 holds well enough, where activations may be rounded to it."""
+        if product.tile is None or activations == "exact" or not processor.has(*AMX):
+            return False
+        return product.codes.bits < FULL and not any(extent % LANES for extent in product.tile)
+
+    def functions(self, product: KernelProduct) -> dict[str, str]:
+        """A function for one row, one for tiles of rows, and what makes these."""
+        return {
+            ONE: f"{ONE}_{product.name}",
+            "pack": f"pack_blocks{_chunk(product)}",
+            "gemm": f"gemm_{product.name}",
+        }
+
+    def facts(self, product: KernelProduct) -> dict[str, int]:
+        """The rows of a tile, from how many on they pay, and the inputs of a step."""
+        return {"many": 2, "together": LANES, "chunks": _chunk(product)}
+
+    def make(self, word: str, name: str, product: KernelProduct, processor: CpuProcessor) -> Expr:
+        """See `CpuTemplate.make`."""
+        from qcc.codegen.cpu.tiles import blocks_bf16
+
+        assert product.tile is not None
+        if word == "pack":
+            return blocks_bf16.pack(name, _chunk(product))
+        if word == ONE:
+            return blocks_bf16.one_row(name, product.tile)
+        return blocks_bf16.product(name, product.tile, _chunk(product))
 
 
 class IntegerBlocks(CpuTemplate):
@@ -67,14 +107,14 @@ class BlockRows(CpuTemplate):
         return product.tile is not None
 
     def functions(self, product: KernelProduct) -> dict[str, str]:
-        """A function for one row, and one for several."""
-        return {ONE: f"{ONE}_{product.name}", SOME: f"{SOME}_{product.name}"}
+        """A function for one row, one for four, and one for several."""
+        return {ONE: f"{ONE}_{product.name}", FOUR: f"{FOUR}_{product.name}", SOME: f"{SOME}_{product.name}"}
 
     def facts(self, product: KernelProduct) -> dict[str, int]:
         """How many several rows are, and of how many neighbouring outputs weights lie together."""
         size, axis = _vector(product)
         panels = _in_panels(product)
-        return {"together": LANES if panels else SEVERAL, "lanes": size if axis == 0 else 1, "panels": int(panels)}
+        return {"together": LANES if panels else WIDE, "lanes": size if axis == 0 else 1, "panels": int(panels)}
 
     def make(self, word: str, name: str, product: KernelProduct, processor: CpuProcessor) -> Expr:
         """See `CpuTemplate.make`."""
@@ -83,7 +123,10 @@ class BlockRows(CpuTemplate):
         assert product.tile is not None
         if word == SOME and _in_panels(product):
             return blocks.panels(name, product.tile)
-        return blocks.product(name, product.tile, 1 if word == ONE else SEVERAL)
+        if word != SOME:
+            return blocks.product(name, product.tile, {ONE: 1, FOUR: SEVERAL}[word])
+        wide = processor.has(*AVX512)
+        return blocks.product(name, product.tile, WIDE if wide else SEVERAL, ROOM if wide else 0, WIDE)
 
 
 def _vector(product: KernelProduct) -> tuple[int, int]:
@@ -99,4 +142,4 @@ def _in_panels(product: KernelProduct) -> bool:
     return _vector(product)[0] < LANES
 
 
-BLOCKS: tuple[CpuTemplate, ...] = (IntegerBlocks(), BlockRows())
+BLOCKS: tuple[CpuTemplate, ...] = (BlockTiles(), IntegerBlocks(), BlockRows())

@@ -27,4 +27,7 @@ int is_matrix(const Input *input, int64_t rows, int64_t columns);
 int planes_of(int bits, int *widths); /* of codes, lowest bits first */
 float half_to_float(uint16_t h);
 
+/* memory.c: constants that were made into something else are no longer read */
+void *let_go(const void *info, size_t first, size_t count);
+
 #endif

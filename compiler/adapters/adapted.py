@@ -2,15 +2,19 @@
 
 # ruff: noqa: D102 - the face documents the methods that it asks for
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from qcc.compiler.adapters.merge import MergedAdapter, merge_adapters
+from qcc.compiler.adapters.prefix import PrefilledCache
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.adapters.read import AdapterSource
-from qcc.ir.graph.graph import Runner
+from qcc.ir.graph.graph import Graph, Runner
+from qcc.ir.graph.ops import Feeds
 from qcc.ir.model.model import G, Model, Origin, Raised, Written
 from qcc.ir.model.options import ExternalData
+
+SampleMaker = Callable[[Graph, Runner], Feeds]
 
 
 def adapter_sources(policy: Policy) -> tuple[AdapterSource, ...]:
@@ -24,19 +28,26 @@ class AdaptedModel(Model[G]):
     Args:
         base: the model as it lies in its file.
         sources: the adapters.
+        sample: makes inputs of a graph on which a runner of it runs; without it a prefix is refused.
 
     Raises:
         ModelError: see `merge_adapters`.
     """
 
-    def __init__(self, base: Model[G], sources: tuple[AdapterSource, ...]) -> None:
-        self._base, self._sources = base, sources
+    def __init__(self, base: Model[G], sources: tuple[AdapterSource, ...], sample: SampleMaker | None = None) -> None:
+        self._base, self._sources, self._sample = base, sources, sample
         self._graph = base.graph.copy()
-        self.merged: tuple[MergedAdapter, ...] = merge_adapters(self._graph, sources)
+        made = (lambda: sample(self._graph, base.reference())) if sample is not None else None
+        self.merged: tuple[MergedAdapter, ...] = merge_adapters(self._graph, sources, made)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Another process reads the files."""
-        return AdaptedModel, (self._base, self._sources)
+        return AdaptedModel, (self._base, self._sources, self._sample)
+
+    @property
+    def cache(self) -> PrefilledCache | None:
+        """What a prefix comes to, where there is one."""
+        return next((one.cache for one in self.merged if one.cache is not None), None)
 
     @property
     def graph(self) -> G:

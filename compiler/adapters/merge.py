@@ -1,19 +1,20 @@
 """Putting adapters into the weights of a graph."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 import numpy as np
 
 from qcc.compiler.adapters.places import AdapterPlace, MatchedNames, match_names, places_of
+from qcc.compiler.adapters.prefix import PrefilledCache, has_prefix, prefilled, told
 from qcc.compiler.adapters.put import base_of, put
 from qcc.ir.adapters.delta import Affine
 from qcc.ir.adapters.read import AdapterKey, AdapterSource, AdapterTensors, read_adapter, why_unread
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph.graph import Graph
-from qcc.ir.graph.ops import Array
+from qcc.ir.graph.ops import Array, Feeds
 
 TOLD = 5
 
@@ -42,10 +43,16 @@ class AdapterChange:
 
 @dataclass(frozen=True)
 class MergedAdapter:
-    """An adapter that was put into the weights, and what it changed."""
+    """An adapter that was put into the weights, and what it changed; or a prefix, and the cache that it fills."""
 
     source: AdapterSource
-    changes: tuple[AdapterChange, ...]
+    changes: tuple[AdapterChange, ...] = ()
+    cache: PrefilledCache | None = field(default=None, repr=False)
+
+    @property
+    def cache_text(self) -> str:
+        """What is to be done with the cache, in words; empty without one."""
+        return "" if self.cache is None else told(self.cache)
 
 
 @dataclass
@@ -60,8 +67,15 @@ class _Sums:
         self.added[part] = self.added[part] + more if part in self.added else more
 
 
-def merge_adapters(graph: Graph, sources: Sequence[AdapterSource]) -> tuple[MergedAdapter, ...]:
+def merge_adapters(
+    graph: Graph, sources: Sequence[AdapterSource], sample: Callable[[], Feeds] | None = None
+) -> tuple[MergedAdapter, ...]:
     """Change the weights of a graph as some adapters say: each adds what it would change of the graph as it is.
+
+    Args:
+        graph: whose weights change.
+        sources: the adapters.
+        sample: makes inputs on which the graph runs; by them caches are found that a prefix fills.
 
     Raises:
         ModelError: one cannot be read, names what is not there, or does not fit; nothing has changed.
@@ -69,6 +83,11 @@ def merge_adapters(graph: Graph, sources: Sequence[AdapterSource]) -> tuple[Merg
     places, sums, merged = places_of(graph), dict[str, _Sums](), list[MergedAdapter]()
     for source in sources:
         tensors = read_adapter(source)
+        if has_prefix(tensors) and sample is not None:
+            if any(one.cache for one in merged):
+                raise ModelError("Q333", f"`{source.name}` is a second prefix", "a cache begins with one of them")
+            merged.append(MergedAdapter(source, cache=prefilled(tensors, graph, sample)))
+            continue
         keys = _taken(tensors)
         matched = match_names(list(dict.fromkeys(module for module, _ in keys)), places)
         _check_names(source, matched)
@@ -190,6 +209,8 @@ def texts(merged: Sequence[MergedAdapter]) -> Mapping[str, str]:
 
 
 def _text(one: MergedAdapter) -> str:
+    if one.cache is not None:
+        return one.cache_text
     weights = [change for change in one.changes if change.part == "weight"]
     biases = [change for change in one.changes if change.part == "bias"]
     kinds = " and ".join(dict.fromkeys(change.kind for change in one.changes))

@@ -12,6 +12,9 @@ from qcc.ir.model.model import Model, Written
 from qcc.ir.trim_file import open_trimmer
 from qcc.passes.contract.contract import Context, Edit, G, Phase
 
+MAPPED_BYTES = 256 << 20
+"""Kernels have codes in an order of their own; from a data file, which is mapped, those of the file can be let go."""
+
 
 @dataclass(frozen=True)
 class Built(Generic[G]):
@@ -68,7 +71,8 @@ def write(
     Raises:
         ModelError: the place cannot be written to.
     """
-    written = model.write(built.graph, path, export.external_data, notes)
+    mapped = export.external_data == "auto" and bool(built.ops) and model.size_bytes >= MAPPED_BYTES
+    written = model.write(built.graph, path, "always" if mapped else export.external_data, notes)
     if export.trim is not None:
         trimmer = open_trimmer(path, path)
         return trimmer.write(trimmer.fitting(export.trim), path)

@@ -8,7 +8,9 @@ from pathlib import Path
 from qcc.compiler.files.kernel_library import kernels_beside
 from qcc.compiler.files.staging import failed_path, target_of
 from qcc.ir.errors import ModelError
-from qcc.ir.model.options import PACKED
+from qcc.ir.model.options import LOOP, PACKED
+
+CACHE = ".cache.npz"
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class OutputFiles:
     report: Path
     kernels: Path
     packed: Path
+    loop: Path
+    cache: Path
 
     @classmethod
     def of(cls, model: Path) -> "OutputFiles":
@@ -30,13 +34,14 @@ class OutputFiles:
         """
         if not model.name:
             raise ModelError("Q404", f"cannot write `{model}`: it is a folder")
-        lock, report, packed = (model.with_suffix(suffix) for suffix in (".lock", ".html", PACKED))
-        return cls(model, lock, report, kernels_beside(model), packed)
+        suffixes = ".lock", ".html", PACKED, LOOP, CACHE
+        lock, report, packed, loop, cache = (model.with_suffix(suffix) for suffix in suffixes)
+        return cls(model, lock, report, kernels_beside(model), packed, loop, cache)
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All of them."""
-        return self.model, self.lock, self.report, self.kernels, self.packed
+        return self.model, self.lock, self.report, self.kernels, self.packed, self.loop, self.cache
 
 
 def output_files(output: Path, keep_failed: bool) -> tuple[Path, ...]:

@@ -53,4 +53,7 @@ def policy_of(
     adapters = policy.adapters
     if folder is not None:
         adapters = tuple(replace(one, path=str(folder / one.name)) for one in adapters)
-    return replace(policy, calibrate=calibrate, adapters=adapters, digest=digest)
+    sampler = policy.sampler
+    if folder is not None and sampler is not None:
+        sampler = replace(sampler, path=str(folder / sampler.name))
+    return replace(policy, calibrate=calibrate, adapters=adapters, sampler=sampler, digest=digest)

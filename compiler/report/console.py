@@ -51,7 +51,10 @@ def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
     kernels = [result.kernels] if result.kernels else []
     data = [result.data] if result.data else []
     packed = [result.packed] if result.packed else []
-    files = [result.output, *data, *kernels, *packed, result.lock, result.report] if result.written else []
+    loop = list(result.loop.files) if result.loop else []
+    cache = [result.cache] if result.cache else []
+    beside = [*data, *kernels, *packed, *loop, *cache]
+    files = [result.output, *beside, result.lock, result.report] if result.written else []
     wrote = ", ".join(map(str, files)) if files else "nothing: the verification failed"
     wrote += "; kept although the verification failed" if files and not result.passed else ""
     whole = sum(result.seconds.values())
@@ -66,6 +69,7 @@ def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
         "transport": [(_packed_line(result), None)] if result.packed else [],
         "latency": [] if result.times is None else latency_lines(result.times),
         "outputs": [(line, None) for line in _output_lines(result)],
+        "loop": [(line, None) for line in (result.loop.lines if result.loop else ())],
         "score": [(line, None) for line in score_lines(verification)],
         "verify": verify,
         "allocate": [(line, None) for line in _allocation_lines(result.allocation)],

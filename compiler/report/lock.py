@@ -9,6 +9,7 @@ from typing import Any
 
 from qcc.codegen.target.machine import cpu_name
 from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.files.check_outputs import OutputFiles
 from qcc.compiler.files.inputs import Inputs
 from qcc.compiler.files.kernel_library import kernels_beside
 from qcc.compiler.files.shape import ShapeError, check_shape
@@ -121,6 +122,7 @@ def lock_text(result: Result, policy: Policy, data: Samples, inputs: Inputs, sta
         }
         | _interactions(inputs),
         "coverage": coverage_json(result.layers),
+        "loop": None if result.loop is None else dict(result.loop.facts),
         "versions": versions(result.plan),
         "processor": cpu_name(),
         "output": {
@@ -131,6 +133,7 @@ def lock_text(result: Result, policy: Policy, data: Samples, inputs: Inputs, sta
             "bytes": result.output_bytes,
         },
         "kernels": _kernels(result, staged),
+        "cache": None if result.cache is None else sha256(OutputFiles.of(staged).cache),
         "verification": verification_json(replace(result.verification, origin=Path(data.origin).name)),
         "rewrites": [
             {

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from qcc.compiler.adapters.prefix import is_cache, write_cache
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.files.check_outputs import OutputFiles, check_outputs
 from qcc.compiler.files.inputs import Inputs
@@ -13,6 +14,7 @@ from qcc.compiler.files.staging import failed_path
 from qcc.compiler.report.lock import lock_text
 from qcc.compiler.report.page.html import render_html
 from qcc.compiler.report.result import Result
+from qcc.compiler.sampler.table import earlier_files
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.errors import ModelError
 from qcc.ir.model.model import Written
@@ -30,6 +32,9 @@ def publish_result(
         ModelError: an input changed meanwhile, or the system refuses.
     """
     final, made = OutputFiles.of(result.output), OutputFiles.of(staged)
+    caches = [one.cache for one in result.adapters if one.cache is not None]
+    for one in caches:
+        write_cache(made.cache, one)
     made.lock.write_text(lock_text(result, policy, data, inputs, staged, written), encoding="utf-8")
     made.report.write_text(render_html(result), encoding="utf-8")
     inputs.check()
@@ -38,12 +43,19 @@ def publish_result(
         files.insert(0, Staged(made.kernels, final.kernels))
     if result.packed:
         files.insert(0, Staged(made.packed, final.packed))
+    beside = result.loop.files if result.loop else ()
+    files[0:0] = [Staged(staged.with_name(path.name), path) for path in beside]
+    if caches:
+        files.insert(0, Staged(made.cache, final.cache))
     if written.data is not None and result.data is not None and not same_file(result.data, written.data_sha256):
         check_outputs([result.data], (file.path for file in inputs.data))
         files.insert(0, Staged(written.data, result.data))
     stale = [] if result.kernels else [final.kernels]  # of an earlier run
     if not result.packed and is_packed(final.packed):
         stale.append(final.packed)
+    stale += [path for path in earlier_files(final.model) if path not in beside]
+    if not caches and is_cache(final.cache):
+        stale.append(final.cache)
     publish(files, staged.parent, stale)
 
 
@@ -93,6 +105,7 @@ def publish_failed(
         kernels=final.kernels if result.kernels else None,
         data=path.with_name(written.data.name) if written.data else None,
         written=True,
+        loop=None if result.loop is None else replace(result.loop, files=()),  # they are of the other name
     )
     publish_result(kept, policy, data, inputs, there, written)
     return kept

@@ -9,9 +9,11 @@ from typing import Any
 from qcc.compiler.adapters.merge import MergedAdapter
 from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.calibrate.coverage import Coverage
+from qcc.compiler.files.check_outputs import OutputFiles
 from qcc.compiler.measure.time_model import ModelTimes
 from qcc.compiler.plan.plan import Plan
 from qcc.compiler.report.reach import Reach
+from qcc.compiler.steps.told import LoopTold
 from qcc.compiler.verify.outputs import Verification
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
@@ -117,6 +119,8 @@ class Result:
     warnings: tuple[Diagnostic, ...]
     seconds: dict[str, float]
     rewrites: tuple[RewriteRow, ...] = ()
+    loop: LoopTold | None = None
+    """What became of the loop that the model is run in."""
     adapters: tuple[MergedAdapter, ...] = ()
     """What was put into the weights before all else."""
     kernels: Path | None = None
@@ -141,6 +145,12 @@ class Result:
 
     as_onnx: Callable[[Path, bool], "Result"] | None = field(default=None, repr=False, compare=False)
     """Compiles a model of another framework as ONNX, under this plan; None of what is ONNX."""
+
+    @property
+    def cache(self) -> Path | None:
+        """What a prefix fills the model's caches with at first, ``.npz``; None without one."""
+        filled = any(one.cache is not None for one in self.adapters)
+        return OutputFiles.of(self.output).cache if filled else None
 
     def __repr__(self) -> str:
         """A line: a result holds thousands of rows."""

@@ -1,6 +1,6 @@
 """Running a model that was written in ONNX Runtime, with its kernel library where there is one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -10,7 +10,9 @@ from qcc.compiler.console.byte_size import byte_size
 from qcc.compiler.files.kernel_library import find
 from qcc.compiler.runtime.fitting import fitting, whole
 from qcc.compiler.runtime.kernel_nodes import KernelNode, kernel_nodes, listing, summary
+from qcc.compiler.runtime.loop import driver_of
 from qcc.compiler.runtime.register import register
+from qcc.compiler.sampler.drive import Driver
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.diagnostics.spelling import did_you_mean
@@ -62,7 +64,8 @@ class Session:
         most = byte_size(memory)[0] if isinstance(memory, str) else memory
         if threads is not None and threads < 1:
             raise ValueError(f"threads is at least 1, not {threads}")
-        self.path, self._providers = Path(path), tuple(providers)
+        self.path, self._providers, self._threads = Path(path), tuple(providers), threads
+        self._driver: Driver | None = None
         if not self.path.is_file():
             raise QccError([Diagnostic("Q400", f"no such file: `{path}`")])
         if is_program(self.path):
@@ -117,6 +120,36 @@ class Session:
         library = f"with {self.kernels.name}" if self.kernels else "without a kernel library"
         head = f"{self.path.name} {library}: {summary(self.nodes)}\n"
         return head + (listing(self.nodes) if self.nodes else "")
+
+    def sample(
+        self,
+        seeds: int | Sequence[int] = 1,
+        inputs: Mapping[str, object] | None = None,
+        loop: Callable[..., object] | None = None,
+    ) -> np.ndarray:
+        """What the model's loop makes, ``[seed, ...]``, by the table beside the model.
+
+        Args:
+            seeds: how many, or which; each draws its own noise.
+            inputs: what other inputs are fed instead of the table's values, an entry a seed.
+            loop: instead of the table, a function of ``run`` and a seed that returns the sample.
+
+        Raises:
+            QccError: there is no table, a graph that it names is missing, or the model fails.
+        """
+        chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+        if loop is not None:
+            return np.stack([np.asarray(loop(self.run, seed)) for seed in chosen])
+        arrays = {name: np.asarray(one) for name, one in (inputs or {}).items()}
+        if self._driver is None:
+            self._driver = driver_of(self, self._other)
+        try:
+            return self._driver.samples(chosen, arrays)
+        except ModelError as error:
+            raise QccError([Diagnostic(error.code, error.message, help=error.help)]) from error
+
+    def _other(self, path: Path) -> "Session":
+        return Session(path, self.kernels or False, self._threads, self._providers)
 
     def run(self, feeds: Mapping[str, object]) -> dict[str, np.ndarray]:
         """The outputs by name.

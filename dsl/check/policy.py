@@ -12,6 +12,7 @@ from qcc.dsl.check.formats import read_formats
 from qcc.dsl.check.link import Linked, Linker, Loader, define, spelled
 from qcc.dsl.check.options import GivenOption, build, read_method
 from qcc.dsl.check.selectors import Resolver
+from qcc.dsl.check.steps import read_sampler, read_step_cache, see_together
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.diagnostics.spelling import did_you_mean
@@ -26,6 +27,8 @@ from qcc.dsl.policy.policy import (
     GraphFloats,
     Policy,
     Rule,
+    SamplerFile,
+    StepCache,
     TargetName,
 )
 from qcc.dsl.policy.schema import Metric, Property, Schema
@@ -77,6 +80,8 @@ class _Checker:
         self.export: dict[str, GivenOption] = {}
         self.depth: dict[str, DepthPart] = {}
         self.adapters: list[AdapterFile] = []
+        self.sampler: SamplerFile | None = None
+        self.step_cache: StepCache | None = None
 
     def run(self) -> Policy:
         for linked in self.linker.statements:
@@ -85,6 +90,7 @@ class _Checker:
         if self.context.schema.export is not None:
             export = build(self.context, "export", self.context.schema.export, [*self.export.values()], self.tree.span)
         self._warn_of_unused()
+        see_together(self.context, self.sampler, self.step_cache)
         return Policy(
             sources=tuple(self.linker.sources),
             rules=tuple(self.rules),
@@ -97,6 +103,8 @@ class _Checker:
             params=dict(spelled(self.context.params)),
             depth=tuple(self.depth.values()),
             adapters=tuple(self.adapters),
+            sampler=self.sampler,
+            step_cache=self.step_cache,
             floats=self.floats,
         )
 
@@ -124,6 +132,10 @@ class _Checker:
             case syntax.AdapterLine() as adapter:
                 given = self._given(adapter.settings)
                 self.adapters += read_adapter_line(self.context, adapter, given, self.adapters)
+            case syntax.SamplerLine() as sampler:
+                self.sampler = read_sampler(self.context, sampler)
+            case syntax.StepCacheBlock() as cache:
+                self.step_cache = read_step_cache(self.context, cache)
             case syntax.BudgetBlock(bounds=bounds):
                 self._bounds("budget", bounds, self.context.schema.budget, self.context.schema.verify)
             case syntax.VerifyBlock(bounds=bounds):
@@ -293,7 +305,10 @@ class _Checker:
             if one.ours and not one.used:
                 help = f"remove it, or write `${name}` where it's meant"
                 self.context.report.warning("Q240", f"parameter `{name}` is never used", one.declared, help=help)
-        ruling = (syntax.GraphLine, syntax.RuleBlock, syntax.UseLine, syntax.DepthBlock, syntax.AdapterLine)
+        ruling = (
+            *(syntax.GraphLine, syntax.RuleBlock, syntax.UseLine, syntax.DepthBlock, syntax.AdapterLine),
+            *(syntax.StepCacheBlock, syntax.SamplerLine),
+        )
         if not any(isinstance(one.statement, ruling) for one in self.linker.statements):
             message = f"`{self.tree.span.source.name}` has no rule, so nothing is compressed"
             help = "add `rule any { weights = int8 channel }`, or `use` a preset"

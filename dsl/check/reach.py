@@ -13,6 +13,7 @@ def check_reach(policy: Policy, report: Diagnostics) -> None:
     """Report calibration data that is not there, and bounds of size or bits below what the candidates can reach."""
     _check_data(policy, report)
     _check_adapters(policy, report)
+    _check_sampler(policy, report)
     choices = _choices(policy)
     if not choices:
         return
@@ -40,6 +41,12 @@ def _check_adapters(policy: Policy, report: Diagnostics) -> None:
         if not _is_file(one.path):
             help = "it is looked for beside the policy"
             report.warning("Q420", f"no such adapter: `{one.path}`", one.span, help=help)
+
+
+def _check_sampler(policy: Policy, report: Diagnostics) -> None:
+    one = policy.sampler
+    if one is not None and not _is_file(one.path):
+        report.warning("Q570", f"no such loop: `{one.path}`", one.span, help="it is looked for beside the policy")
 
 
 def _is_file(path: str) -> bool:

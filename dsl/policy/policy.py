@@ -167,6 +167,51 @@ class AdapterFile:
 
 
 @dataclass(frozen=True)
+class SamplerFile:
+    """The loop in which the model is run, in a file: how often it is called, and what is searched for."""
+
+    path: str
+    """As written, or beside the policy that wrote it."""
+    name: str
+    """As written."""
+    evaluations: int | None = None
+    """Of the model a sample; None as the file says."""
+    search: tuple[str, ...] = ()
+    """What may differ from the file."""
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def text(self) -> str:
+        """The statement as the language spells it."""
+        options = [] if self.evaluations is None else [f"evaluations = {self.evaluations}"]
+        options += [f"search = {' '.join(self.search)}"] if self.search else []
+        return f"sampler {quote(self.name)}" + (f" {{ {', '.join(options)} }}" if options else "")
+
+
+@dataclass(frozen=True)
+class StepCache:
+    """Which evaluations of a loop reuse a part of an earlier one."""
+
+    regions: tuple[tuple[str, tuple[int | str, ...]], ...]
+    """Each a word with its arguments."""
+    evaluations: "Quantity"
+    """That run the whole model: a share, or how many."""
+    fit: str = "affine"
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def text(self) -> str:
+        """The statement as the language spells it."""
+        regions = " | ".join(_region_text(*one) for one in self.regions)
+        return f"step_cache {{ region = {regions}, evaluations = {self.evaluations.text}, fit = {self.fit} }}"
+
+
+def _region_text(word: str, arguments: tuple[int | str, ...]) -> str:
+    told = ", ".join(quote(one) if isinstance(one, str) else str(one) for one in arguments)
+    return f"{word}({told})" if arguments else word
+
+
+@dataclass(frozen=True)
 class Quantity:
     """A number with its unit's family: ``""``, ``%``, ``B``, ``ms`` or ``dB``."""
 
@@ -223,6 +268,10 @@ class Policy:
     """Which blocks the model loses."""
     adapters: tuple[AdapterFile, ...] = ()
     """What the model's weights become before anything else is done."""
+    sampler: SamplerFile | None = None
+    """The loop that the model is run in."""
+    step_cache: StepCache | None = None
+    """What of it is done again and what is kept."""
     floats: GraphFloats | None = None
     """What the whole graph computes in, if it is another type than the one it came in."""
     digest: str = field(default="", compare=False, repr=False)
@@ -256,6 +305,7 @@ def _lines(policy: Policy) -> Iterator[str]:
     if policy.calibrate is not None:
         yield _calibrate_text(policy.calibrate)
     yield from (one.text for one in policy.adapters)
+    yield from (one.text for one in (policy.sampler, policy.step_cache) if one is not None)
     if policy.floats is not None:
         yield policy.floats.text
     for rule in policy.rules:

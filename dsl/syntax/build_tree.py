@@ -113,6 +113,14 @@ class _TreeBuilder(Transformer[Token, syntax.SyntaxNode]):
             self.span(children[0], children[-1]), self.string(children[1:]), tuple(children[3:-1])
         )
 
+    def sampler(self, children: Children) -> syntax.SamplerLine:
+        return syntax.SamplerLine(
+            self.span(children[0], children[-1]), self.string(children[1:]), tuple(children[3:-1])
+        )
+
+    def step_cache(self, children: Children) -> syntax.StepCacheBlock:
+        return syntax.StepCacheBlock(self.span(children[0], children[-1]), tuple(children[2:-1]))
+
     def let(self, children: Children) -> syntax.LetLine:
         return syntax.LetLine(self.span(children[0], children[2]), self._word(children[1]), children[2])
 

@@ -24,6 +24,8 @@ STATEMENTS = (
         "calibrate",
         "graph",
         "adapter",
+        "sampler",
+        "step_cache",
         "let",
         "rule",
         "depth",

@@ -16,7 +16,7 @@ from qcc.dsl.syntax.syntax_errors import report_syntax_error
 
 BLOCKLESS = frozenset({"QPOLICY", "USE", "PARAM", "TARGET", "LET", "MINIMIZE", "GRAPH"})
 """Statements that have no `{ ... }` of their own."""
-KEYWORDS = BLOCKLESS | {"CALIBRATE", "ADAPTER", "RULE", "BUDGET", "VERIFY", "EXPORT", "DEPTH"}
+KEYWORDS = BLOCKLESS | {"CALIBRATE", "ADAPTER", "SAMPLER", "STEP_CACHE", "RULE", "BUDGET", "VERIFY", "EXPORT", "DEPTH"}
 
 MOST_ERRORS = 10_000
 """A file with more has another problem."""

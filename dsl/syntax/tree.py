@@ -238,6 +238,21 @@ class AdapterLine(SyntaxNode):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class SamplerLine(SyntaxNode):
+    """``sampler "file" { settings }``."""
+
+    file: String
+    settings: tuple[PropertySetting, ...]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StepCacheBlock(SyntaxNode):
+    """``step_cache { settings }``."""
+
+    settings: tuple[PropertySetting, ...]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class LetLine(SyntaxNode):
     """``let name = selector``."""
 
@@ -296,6 +311,8 @@ Statement = (
     | CalibrateLine
     | GraphLine
     | AdapterLine
+    | SamplerLine
+    | StepCacheBlock
     | LetLine
     | RuleBlock
     | BudgetBlock

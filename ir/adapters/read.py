@@ -24,7 +24,7 @@ WRAPPERS = re.compile(
 NOTED = ("lora_alpha", "alpha", "ss_network_alpha")
 OWN_RANK = ("lora_down", "lora.down")  # whoever writes so means a scale of one where nothing is said
 FOREIGN = (
-    (r"prompt|prefix", "prompts and prefixes are fed to a model, and are no part of its weights"),
+    (r"prompt|prefix", "prompts are fed to a model, and are no part of its weights"),
     (r"oft_", "of rotations those are read that kohya's scripts, LyCORIS and new versions of peft write"),
     (r"adapter|bottleneck|houlsby|pfeiffer", "layers with an activation between change no weight"),
     (r"gate|router|expert", "what depends on the input changes no weight"),

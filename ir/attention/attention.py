@@ -51,11 +51,13 @@ class Masking:
         value: its name; empty for what the op itself hides.
         kind: on the sample ``causal``, ``window``, ``open`` where it hides nothing, ``mask`` for others, or ``bias``.
         keeps: of a value of booleans: what is true is seen.
+        scale: what is added is multiplied by it first.
     """
 
     value: str
     kind: str
     keeps: bool | None = None
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,10 @@ def readings(array: Array, batch: int, heads: int, rows: int) -> Iterator[tuple[
         yield "bshd", array.transpose(0, 2, 1, 3)
     if shape == (batch, rows, heads * width):
         yield "bs(hd)", array.reshape(batch, rows, heads, width).transpose(0, 2, 1, 3)
+    if shape == (rows, batch, heads, width):
+        yield "sbhd", array.transpose(1, 2, 0, 3)
+    if shape == (rows, batch, heads * width):
+        yield "sb(hd)", array.reshape(rows, batch, heads, width).transpose(1, 2, 0, 3)
     if shape == (batch, heads, width, rows):
         yield "bhds", array.swapaxes(2, 3)
     if shape == (batch, heads * width, rows):

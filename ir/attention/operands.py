@@ -25,12 +25,14 @@ class Traced:
         steps: from there back.
         columns: its channels stand before its rows.
         heads: where rows hold them: how many, of a value of three axes; 0 where an axis of its own does.
+        order: its axes as the product takes them, rows and channels last; empty where they stand so.
     """
 
     value: str
     steps: tuple[TraceStep, ...]
     columns: bool = False
     heads: int = 0
+    order: tuple[int, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -58,6 +60,7 @@ def standing(traced: Traced, values: Mapping[str, Array]) -> Array:
     if traced.heads:
         batch, rows, width = array.shape
         return array.reshape(batch, rows, traced.heads, width // traced.heads).transpose(0, 2, 1, 3)
+    array = array.transpose(traced.order) if traced.order else array
     return array.swapaxes(-1, -2) if traced.columns else array
 
 
@@ -73,13 +76,13 @@ def told(traced: Traced, values: Mapping[str, Array], returned: frozenset[str]) 
     for count in range(len(traced.steps), -1, -1):
         name, steps = traced.names[count], traced.steps[:count][::-1]
         source = values[name] if count else array
-        batch, lead = source.shape[0], math.prod(array.shape[:-2])
-        if batch and lead % batch == 0:
+        lead = math.prod(array.shape[:-2])
+        for batch in dict.fromkeys((*array.shape[:-3], *source.shape[:2])):
+            if not batch or lead % batch:
+                continue
             whole = array.reshape(batch, lead // batch, *array.shape[-2:])
-            found = next(
-                _tellings(Operand(name, lead // batch, whole.shape[-1], ""), steps, whole, {**values, name: source}),
-                None,
-            )
+            asked = Operand(name, lead // batch, whole.shape[-1], "")
+            found = next(_tellings(asked, steps, whole, {**values, name: source}), None)
             if found is not None:
                 present = next((step.result for step in steps if step.what == "past" and step.result in returned), "")
                 return replace(found, operand=replace(found.operand, present=present))

@@ -10,12 +10,14 @@ from qcc.ir.attention.attention import Attention, Masking
 from qcc.ir.attention.formulas import is_close, mask_kind, softmax, visible
 from qcc.ir.attention.operands import Traced, standing, told
 from qcc.ir.attention.paths import Paths, ScorePath, ScoreStep, UntoldError
+from qcc.ir.attention.products import product_of, scores_of
 from qcc.ir.attention.trace import Tracer
-from qcc.ir.graph.ops import Array, Op
+from qcc.ir.graph.ops import Array
 
 TOLERANCE = 2e-5  # of the largest result: two sums of products in float32 and a softmax
 TOLERANCES = {"float16": 2e-2}
 HIDDEN = np.float32(-1e30)
+SCALES = ("mul", "div")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class AttentionPart:
         steps: what is done to scores between.
         weights: the name under which the second product reads the weights.
         weights_read: others read the weights, too.
+        made: the axes of the output in the order batch, heads, rows, channels; empty where it is that.
         scale: of an op that has one.
         causal: the op hides what comes later.
         heads: of an op: of queries, and of keys and values.
@@ -45,6 +48,7 @@ class AttentionPart:
     steps: tuple[ScoreStep, ...] = ()
     weights: str = ""
     weights_read: bool = False
+    made: tuple[int, ...] = ()
     scale: float = 1.0
     causal: bool = False
     heads: tuple[int, ...] = ()
@@ -85,24 +89,16 @@ def of_core(core: ScorePath, paths: Paths, tracer: Tracer) -> AttentionPart:
     Raises:
         UntoldError: the products stand in another way.
     """
-    first, second = core.first, core.second
-    inner, (one, two) = paths.between(core), (_transposed(op) for op in (first, second))
-    if 0 in two or inner is None:
-        raise UntoldError("its weights stand on the right of the values")
-    names = first.inputs[0], first.inputs[1], second.inputs[1]
-    columns = 0 in one, 1 not in one, 1 in two
+    at, inner = paths.between(core)
+    before, behind = scores_of(core.first), product_of(core.second, at)
+    sides = (core.first, before.left), (core.first, before.right), (core.second, behind.right)
     queries, keys, values = (
-        Traced(name, tuple(tracer.steps(name)), at) for name, at in zip(names, columns, strict=True)
+        Traced(op.inputs[side.at], tuple(tracer.steps(op.inputs[side.at])), side.columns, order=side.order)
+        for op, side in sides
     )
-    read = paths.is_read(core, inner)
-    return AttentionPart(
-        core.softmax.name, second.outputs[0], queries, keys, values, core.steps, second.inputs[0], read
-    )
-
-
-def _transposed(op: Op) -> tuple[int, ...]:
-    found = op.attributes.get("transposed", ())
-    return found if isinstance(found, tuple) else ()
+    read, weights = paths.is_read(core, inner), core.second.inputs[at]
+    output = core.second.outputs[0]
+    return AttentionPart(core.softmax.name, output, queries, keys, values, core.steps, weights, read, behind.made)
 
 
 def judged(
@@ -121,7 +117,7 @@ def judged(
         ValueError: sizes do not fit the formula.
     """
     q, k, v = (standing(one, values) for one in part.operands)
-    actual = values[part.output]
+    actual = values[part.output].transpose(part.made) if part.made else values[part.output]
     if part.heads and part.queries.heads:
         actual = standing(Traced(part.output, (), heads=part.heads[0]), values)
     expected = _formula(part, q, k, v, values)
@@ -192,15 +188,16 @@ def _factors(part: AttentionPart, values: Mapping[str, Array]) -> list[tuple[str
     """
     found = list[tuple[str, float]]()
     for step in part.steps:
-        if step.what in ("mul", "div") and values[step.value].size != 1:
+        if step.what in SCALES and values[step.value].size != 1:
             raise UntoldError("its scores are scaled by several numbers, one a head or more")
-        if step.what in ("mul", "div", "tanh") and any(name in ("add", "sinks") for name, _ in found):
-            raise UntoldError("its scores are scaled after something was added to them")
+        if step.what in ("mul", "div", "tanh") and any(name == "sinks" for name, _ in found):
+            raise UntoldError("its scores are scaled after others were put beside them")
+        if step.what == "tanh" and any(name == "add" for name, _ in found):
+            raise UntoldError("its scores are bounded after something was added to them")
         if step.what == "tanh" and any(name == "mask" for name, _ in found):
             raise UntoldError("its scores are bounded after some were hidden")
-        if step.what in ("mul", "div"):
-            number = float(values[step.value].reshape(-1)[0])
-            found.append(("scale", number if step.what == "mul" else 1 / number))
+        if step.what in SCALES:
+            found.append(("scale", _number(step, values)))
         else:
             found.append((step.what, 1.0))
     return found
@@ -214,16 +211,26 @@ def _cap(part: AttentionPart, factors: Sequence[tuple[str, float]]) -> float | N
 
 def _masking(part: AttentionPart, captured: Mapping[str, Array]) -> tuple[Masking, ...]:
     found = [Masking("", "causal")] if part.causal else []
-    for step in part.steps:
+    for at, step in enumerate(part.steps):
         if step.what not in ("add", "mask"):
             continue
         array = captured.get(step.value)
+        scale = math.prod(
+            _number(later, captured) for later in part.steps[at + 1 :] if step.what == "add" and later.what in SCALES
+        )
         if array is None:
-            found.append(Masking(step.value, "mask" if step.what == "mask" else "bias", step.keeps))
+            found.append(Masking(step.value, "mask" if step.what == "mask" else "bias", step.keeps, scale))
         elif step.what == "mask":
             seen = array.astype(bool) if step.keeps else ~array.astype(bool)
             found.append(Masking(step.value, mask_kind(seen), step.keeps))
         else:
+            array = array * scale
             hides = bool(((array <= -1e4) | (array == 0)).all())
-            found.append(Masking(step.value, mask_kind(visible(array)) if hides else "bias"))
+            found.append(Masking(step.value, mask_kind(visible(array)) if hides else "bias", None, scale))
     return tuple(found)
+
+
+def _number(step: ScoreStep, values: Mapping[str, Array]) -> float:
+    """What a step multiplies by."""
+    number = float(values[step.value].reshape(-1)[0])
+    return number if step.what == "mul" else 1 / number

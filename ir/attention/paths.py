@@ -164,10 +164,21 @@ class Paths:
         op = self.flow.maker(value)
         return op is not None and op.kind is Kind.REDUCE and op.function == "max" and op.inputs[:1] == (scores,)
 
-    def between(self, core: ScorePath) -> frozenset[str] | None:
-        """The ops from the softmax to the second product; None if its left factor is not made of the weights."""
-        start, found, todo = core.softmax.outputs[0], dict[str, bool](), [core.second.inputs[0]]
-        if todo == [start]:
+    def between(self, core: ScorePath) -> tuple[int, frozenset[str]]:
+        """Which operand of the second product is made of the weights, and the ops from the softmax to it.
+
+        Raises:
+            UntoldError: it is the right one of a product of matrices.
+        """
+        for at in (0, 1) if core.second.function == "einsum" else (0,):
+            found = self._leading(core, core.second.inputs[at])
+            if found:
+                return at, found
+        raise UntoldError("its weights stand on the right of the values")
+
+    def _leading(self, core: ScorePath, end: str) -> frozenset[str]:
+        start, found, todo = core.softmax.outputs[0], dict[str, bool](), [end]
+        if end == start:
             return frozenset((core.softmax.name,))
         made = self._reached(start)
         while todo:
@@ -175,7 +186,7 @@ class Paths:
             if op is not None and op.name in made and op.name not in found:
                 found[op.name] = True
                 todo += [name for name in op.inputs if name]
-        return frozenset((core.softmax.name, *found)) if found else None
+        return frozenset((core.softmax.name, *found)) if found else frozenset()
 
     def _reached(self, start: str) -> set[str]:
         """The ops behind a value, so far as they can lie before a product of it."""

@@ -73,7 +73,10 @@ def spread(
 
 
 def matmul(trace: Trace, op: Op) -> None:
-    """A product of matrices, with a bias or without."""
+    """A product of matrices, with a bias or without, or one that says which axes go with which."""
+    if isinstance(equation := op.attributes.get("terms"), str):
+        _einsum(trace, op, *equation.replace("->", ",").split(","))
+        return
     shapes = [trace.shape(name) for name in op.inputs[:2]]
     flipped = op.attributes.get("transposed")
     left, right = shapes if len(shapes) == 2 else (None, None)
@@ -106,6 +109,13 @@ def matmul(trace: Trace, op: Op) -> None:
         ]
         terms.append(labels.read(trace.place(op, 2), names))
     labels.relate(labels.make(op.outputs[0], [*outer, *ends]), factors, terms)
+
+
+def _einsum(trace: Trace, op: Op, first: str, second: str, made: str) -> None:
+    """Axes of one letter are the same."""
+    labels = Labels(trace, op)
+    factors = [(labels.read(trace.place(op, at), tuple(term)), 1) for at, term in enumerate((first, second))]
+    labels.relate(labels.make(op.outputs[0], tuple(made)), factors)
 
 
 def conv(trace: Trace, op: Op) -> None:

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from qcc.ir.graph.layers import einsum_terms
 from qcc.ir.graph.ops import Attribute
 
 Attributes = Mapping[str, Attribute]
 END = 2**31 - 1  # both frameworks spell "to the end" as some number from here on
+DOTS = "01234567"  # letters that no equation has
 Sizes = Sequence[int | str | None]
 
 
@@ -88,6 +90,36 @@ def heads_of(queries: Sizes | None, keys: Sizes | None) -> tuple[int, ...] | Non
     heads = [shape[-3] if shape is not None and len(shape) == 4 else None for shape in (queries, keys)]
     found = tuple(head for head in heads if isinstance(head, int))
     return found if len(found) == len(heads) else None
+
+
+def terms_of(equation: str, ranks: Sequence[int | None]) -> str:
+    """An equation of products of two operands with a letter for each axis, the same for all that spell it otherwise.
+
+    Raises:
+        Opaque: it is something else, or the axes that its dots stand for are not known.
+    """
+    terms, result = einsum_terms(equation)
+    terms, result = _without_dots(terms, result, ranks)
+    both = set(terms[0]) & set(terms[-1])
+    once = all(len(set(term)) == len(term) for term in (*terms, result))
+    if len(terms) != 2 or not once or (set("".join(terms)) - set(result)) - both or set(result) - set("".join(terms)):
+        raise Opaque
+    names = {letter: chr(ord("a") + at) for at, letter in enumerate(dict.fromkeys("".join(terms)))}
+    first, second, made = ("".join(names[letter] for letter in term) for term in (*terms, result))
+    return f"{first},{second}->{made}"
+
+
+def _without_dots(terms: Sequence[str], result: str, ranks: Sequence[int | None]) -> tuple[list[str], str]:
+    """Terms whose dots are letters of their own; dots stand for the last axes of the longest that any stands for."""
+    if "..." not in "".join(terms):
+        return list(terms), result
+    counts = [None if rank is None else rank - len(term) + 3 for term, rank in zip(terms, ranks, strict=True)]
+    known = [count for count in counts if count is not None]
+    if len(known) < len(counts) or max(known) > len(DOTS) or min(known) < 0:
+        raise Opaque
+    dots = DOTS[: max(one for one, term in zip(known, terms, strict=True) if "..." in term)]
+    made = [term.replace("...", dots[len(dots) - one :]) for one, term in zip(known, terms, strict=True)]
+    return made, result.replace("...", dots)
 
 
 def scale_of(scale: float | None, width: int | str | None) -> float | None:

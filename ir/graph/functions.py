@@ -5,6 +5,8 @@ that is missing is unknown. Axes count from zero wherever the rank is known.
 
 - ``transposed``: those of the first two operands whose last two axes are swapped before they are multiplied, a linear
   op's weight among them. The layout in which that is stored is its exporter's choice; a weight's view tells it too.
+- ``terms``: of a product that says which axes go with which, as ``bsd,dhk->bhsk``: a letter an axis, in the order in
+  which they come. Two operands, none of which has a letter twice; all that is summed over, both have.
 - An average over the whole of all spatial axes is a ``mean``, whatever the framework calls it.
 - ``kernel``, ``strides``, ``dilations``: one number a spatial axis; ``pads``: all begins, then all ends.
 - ``sizes``: of a split's parts, of an adaptive pool's output, of a reshape's output; -1 is unknown.

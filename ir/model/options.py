@@ -8,6 +8,8 @@ ONNX = ".onnx"
 """That of ONNX models."""
 PACKED = ".rans"
 """The suffix of models for transport."""
+LOOP = ".sampler.json"
+"""That of the tables of the loops that models are run in."""
 ExternalData = Literal["auto", "always", "never"]
 OLDEST_OPSET, NEWEST_OPSET = 1, 28
 """The versions of ONNX's default operator set that are read."""

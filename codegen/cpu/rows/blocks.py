@@ -8,6 +8,7 @@ end. ``starts [down + 1]`` tells of each row of tiles where its tiles begin amon
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product as pairs
 
 from qcc.codegen.cpu.tir import emit
 from qcc.codegen.cpu.tir.emit import LANES, Expr, T
@@ -57,45 +58,59 @@ class BlockWalk:
         return start + (T.truncdiv(output, lanes) * self.tile[1] + value) * lanes + T.truncmod(output, lanes)
 
 
-def product(name: str, tile: Tile, rows: int) -> Expr:
+def product(name: str, tile: Tile, rows: int, room: int = 0, group_rows: int = 0) -> Expr:
     """A function ``(x, w, starts, places, y, groups, inputs, stride, first, count)``.
 
-    It fills ``y`` for so many groups of ``rows`` rows, and for ``count`` rows of tiles from the ``first`` one on. Rows
+    It fills ``y`` for so many groups of rows, and for ``count`` rows of tiles from the ``first`` one on. Rows
     of ``x`` are ``inputs`` apart, those of ``y`` ``stride``.
+
+    Args:
+        name: of the function.
+        tile: outputs and inputs.
+        rows: that are multiplied at once.
+        room: for sums in registers; where there is some, neighbouring parts of a tile share what is read of ``x``.
+        group_rows: a multiple of ``rows``; these by default.
     """
     found = vector_of(tile)
     assert found is not None
     walk = BlockWalk(tile, found[0], found[1] == 0)
     lanes = walk.lanes
+    most = room // (rows * lanes) if walk.outputs else 1
+    beside = next(size for size in (4, 2, 1) if size <= max(most, 1) and walk.parts % size == 0)
     with emit.function(name) as builder:
         x, w, starts, places, y, groups, inputs, stride, first, count = emit.arguments(POINTERS, SCALARS, unaligned="x")
+        groups = groups * max(group_rows // rows, 1)
         with T.serial(T.int64(0), groups) as group, T.serial(T.int64(0), count) as row:
             begin = T.bind(T.Cast("int64", starts[first + row]))
             end = T.bind(T.Cast("int64", starts[first + row + 1]))
-            with T.serial(T.int64(0), T.int64(walk.parts)) as part:
-                sums = [emit.accumulators(rows, lanes=lanes) for _ in range(max(1, BUSY // (rows * lanes)))]
+            with T.serial(T.int64(0), T.int64(walk.parts // beside)) as some:
+                parts = [some * beside + one for one in range(beside)]
+                ways = max(1, BUSY // (rows * beside * lanes))
+                sums = [emit.accumulators(rows * beside, lanes=lanes) for _ in range(ways)]
                 for way in sums:
                     emit.clear(way)
 
                 def step(kept: Expr, at: Expr, way: list[Expr]) -> None:
-                    """One step of a part of a kept tile."""
-                    weights = T.bind(w[emit.lanes(((kept * walk.parts + part) * walk.steps + at) * lanes, lanes)])
+                    """One step of some parts of a kept tile."""
+                    here = [((kept * walk.parts + part) * walk.steps + at) * lanes for part in parts]
+                    weights = [T.bind(w[emit.lanes(place, lanes)]) for place in here]
                     start = T.Cast("int64", places[kept]) * tile[1] + at * walk.values
                     for of in range(rows):
                         place = (group * rows + of) * inputs + start
-                        read = emit.spread(x[place], lanes) if walk.outputs else x[emit.lanes(place, lanes)]
-                        emit.add(way[of], weights * read)
+                        read = T.bind(emit.spread(x[place], lanes) if walk.outputs else x[emit.lanes(place, lanes)])
+                        for part, weight in enumerate(weights):
+                            emit.add(way[of * beside + part], weight * read)
 
                 _walk(begin, end, walk.steps, sums, step)
-                for of in range(rows):
-                    value = emit.get(sums[0][of])
+                for of, part in pairs(range(rows), range(beside)):
+                    value = emit.get(sums[0][of * beside + part])
                     for way in sums[1:]:
-                        value = value + emit.get(way[of])
+                        value = value + emit.get(way[of * beside + part])
                     place = (group * rows + of) * stride + row * tile[0]
                     if walk.outputs:
-                        T.buffer_store(y, value, [emit.lanes(place + part * lanes, lanes)])
+                        T.buffer_store(y, value, [emit.lanes(place + parts[part] * lanes, lanes)])
                     else:
-                        T.buffer_store(y, emit.total(value, lanes), [place + part])
+                        T.buffer_store(y, emit.total(value, lanes), [place + parts[part]])
     return builder.get()
 
 

@@ -6,7 +6,7 @@
 
 enum { ROWS = 64 /* that all strips of a task are multiplied with while they are in the second cache */,
        ALONE = 4 /* rows that are faster one by one than filled up */, TURN_WORK = 8 /* products that take as long as a value */,
-       LANES = 16 };
+       LANES = 16, FEW = 16 /* rows with which strips are */, LONG = 8 /* times as long */ };
 static const char NO_MEMORY[] = "qcc: out of memory";
 
 /* What rows of tiles are stored as: numbers, or codes [count, size] with their scales by groups. */
@@ -82,7 +82,7 @@ static void *find_places(Layer *layer, const Input *numbers, int64_t stored, int
     int64_t number = number_of(numbers, at);
     if (number) (*of)[kept] = (int32_t)number, layer->places[kept++] = (int32_t)(at % across);
   }
-  layer->starts[down] = (int32_t)kept, *count = kept;
+  layer->starts[down] = (int32_t)kept, layer->places[kept] = 0 /* looked at ahead */, *count = kept;
   return NULL;
 }
 
@@ -101,14 +101,31 @@ static void turn_pairs(const Stored *stored, int64_t row, int8_t *to, float *sca
   }
 }
 
+static uint16_t to_bfloat16(float number) {
+  union { float f; uint32_t u; } wide = {.f = number};
+  if ((wide.u & 0x7FFFFFFF) > 0x7F800000) return 0x7FC0;
+  return (uint16_t)((wide.u + 0x7FFF + (wide.u >> 16 & 1)) >> 16);
+}
+
+/* The same as bfloat16, tile by tile of AMX: so many inputs of 16 outputs, pairs of inputs side by side. */
+static void turn_tiles(const Stored *stored, int64_t row, uint16_t *to, int64_t high, int64_t wide, int64_t step) {
+  for (int64_t n = 0; n < high; n++)
+    for (int64_t k = 0; k < wide; k++) {
+      int64_t tile = n / LANES * (wide / step) + k / step;
+      to[((tile * step + k % step) / 2 * LANES + n % LANES) * 2 + k % 2] = to_bfloat16(float_at(stored, row, n * wide + k));
+    }
+}
+
 static void *turn_all(Layer *layer, const Stored *stored, const int32_t *of, int64_t count) {
   const Spec *spec = layer->spec;
-  int64_t size = stored->size, whole = spec->family->rounds;
-  layer->words = aligned_alloc(64, padded((size_t)(count * size) * (whole ? 1 : 4) + 64));
+  const Family *family = spec->family;
+  int64_t size = stored->size, whole = family->rounds;
+  layer->words = aligned_alloc(64, padded((size_t)(count * size) * (whole ? 1 : family->gemm ? 2 : 4) + 64));
   if (whole) layer->scale = aligned_alloc(64, padded((size_t)(count * spec->high) * 4 + 64));
   if (!layer->words || (whole && !layer->scale)) return status(FAIL, NO_MEMORY);
   for (int64_t at = 0; at < count; at++)
     if (whole) turn_pairs(stored, of[at] - 1, (int8_t *)layer->words + at * size, layer->scale + at * spec->high, spec->high, spec->wide);
+    else if (family->gemm) turn_tiles(stored, of[at] - 1, (uint16_t *)layer->words + at * size, spec->high, spec->wide, family->chunks);
     else turn_floats(stored, of[at] - 1, (float *)layer->words + at * size, spec->high, spec->wide, spec->family->lanes);
   return NULL;
 }
@@ -135,11 +152,23 @@ void *fill_tiles(Layer *layer, const void *info) {
 /* ---- a call: strips of at least 64 outputs ---- */
 static int64_t rows_of_strip(const Spec *spec) { return spec->high < STRIP ? STRIP / spec->high : 1; }
 
-/* The rows that are multiplied some at a time; where they lie side by side, a last few are filled up. */
+/* Rows are multiplied some at a time, the rest of them by fours, and one by one. */
+typedef struct { Kernel kernel; int64_t end, each; } Zone;
+
+/* The rows that are multiplied some at a time; where they are copied for it, a last few are filled up. */
 static int64_t whole_rows(const Call *call) {
   const Family *family = call->layer->spec->family;
   int64_t rest = call->rows % family->together;
+  if (family->gemm) return call->rows < family->many ? 0 : call->rows - rest + (rest ? family->together : 0);
   return call->rows - rest + (family->panels && rest > ALONE ? family->together : 0);
+}
+
+static Zone zone_of(const Call *call, int64_t row) {
+  const Family *family = call->layer->spec->family;
+  int64_t whole = whole_rows(call), fours = call->rows - call->rows % 4;
+  if (row < whole) return (Zone){family->gemm ? family->gemm : family->some, whole, family->together};
+  if (family->four && row < fours) return (Zone){family->four, fours, 4};
+  return (Zone){family->one, call->rows, 1};
 }
 
 /* Rows side by side: [groups, inputs, together]. */
@@ -153,43 +182,74 @@ static void side_task(void *p, size_t task) {
   }
 }
 
-/* A strip of rows that are whole groups, or single ones. */
-static int strip(Call *call, int64_t row, int64_t rows, int64_t first, int64_t count, float *out, int64_t stride, int one) {
+static const uint8_t narrow_config[64] __attribute__((aligned(64))) = { /* activations and weights are half as wide */
+    [0] = 1, [16] = 64, [18] = 64, [20] = 64, [22] = 64, [24] = 32, [26] = 32, [28] = 64, [30] = 64,
+    [48] = 16, [49] = 16, [50] = 16, [51] = 16, [52] = 16, [53] = 16, [54] = 8, [55] = 8};
+
+/* A strip of rows of one zone. */
+static int strip(Call *call, int64_t row, int64_t rows, int64_t first, int64_t count, float *out, int64_t stride, Zone zone) {
   const Layer *l = call->layer;
   const Family *family = l->spec->family;
-  const float *x = !one && family->panels ? (const float *)call->inputs : call->x;
-  int64_t size = 1 << 30;
+  const float *x = zone.each > 1 && family->panels && zone.kernel == family->some ? (const float *)call->inputs : call->x;
+  int64_t size = 1 << 30, groups = rows / zone.each;
   Tensor y = {out, 1, 0, 1, 2, 32, 1, &size, NULL, 0};
   if (family->rounds) {
     Any args[] = {POINTER((const int16_t *)call->inputs + row * l->k), POINTER(call->steps + row * (l->k / family->chunks)),
                   POINTER(l->words), POINTER(l->scale), POINTER(l->starts), POINTER(l->places), TENSOR(&y),
-                  NUMBER(one ? rows : rows / family->together), NUMBER(l->k), NUMBER(stride), NUMBER(first), NUMBER(count)};
-    return CALL(one ? family->one : family->some, args);
+                  NUMBER(groups), NUMBER(l->k), NUMBER(stride), NUMBER(first), NUMBER(count)};
+    return CALL(zone.kernel, args);
+  }
+  if (family->gemm && zone.kernel == family->gemm) {
+    Any args[] = {POINTER(call->inputs + row * l->k * 2), POINTER(l->words), POINTER(l->starts), POINTER(l->places),
+                  POINTER(family->chunks < CHUNK ? narrow_config : tile_config), TENSOR(&y),
+                  NUMBER(groups), NUMBER(l->k), NUMBER(stride), NUMBER(first), NUMBER(count)};
+    return CALL(zone.kernel, args);
   }
   Any args[] = {POINTER(x + row * l->k), POINTER(l->words), POINTER(l->starts), POINTER(l->places), TENSOR(&y),
-                NUMBER(one ? rows : rows / family->together), NUMBER(l->k), NUMBER(stride), NUMBER(first), NUMBER(count)};
-  return CALL(one ? family->one : family->some, args);
+                NUMBER(groups), NUMBER(l->k), NUMBER(stride), NUMBER(first), NUMBER(count)};
+  return CALL(zone.kernel, args);
 }
 
 static void tiles_task(void *p, size_t task) {
   Call *call = p;
   const Layer *l = call->layer;
   const Spec *spec = l->spec;
-  int64_t each = rows_of_strip(spec), down = l->n / spec->high, stride = (each * spec->high + 15) / 16 * 16;
-  int64_t whole = whole_rows(call), all = whole > call->rows ? whole : call->rows;
+  int64_t each = rows_of_strip(spec), down = l->n / spec->high, filled = whole_rows(call), most = call->rows <= FEW ? each * LONG : each;
+  int64_t begin = (int64_t)task * call->share * each, end = begin + call->share * each < down ? begin + call->share * each : down;
+  if (most > end - begin) most = end - begin;
+  int64_t stride = (most * spec->high + 15) / 16 * 16, all = filled > call->rows ? filled : call->rows;
   float *out = arena(TASK_ARENA, (size_t)((all < ROWS ? all : ROWS) * stride) * 4);
   if (!out) { fail(call); return; }
-  int64_t begin = (int64_t)task * call->share * each, end = begin + call->share * each < down ? begin + call->share * each : down;
   for (int64_t row = 0, rows; row < call->rows; row += rows) {
-    int64_t end_row = row < whole ? whole : call->rows;
-    rows = end_row - row < ROWS ? end_row - row : ROWS;
+    Zone zone = zone_of(call, row);
+    rows = zone.end - row < ROWS ? zone.end - row : ROWS;
     int64_t there = row + rows < call->rows ? rows : call->rows - row;
-    for (int64_t first = begin; first < end; first += each) {
-      int64_t count = end - first < each ? end - first : each;
-      if (strip(call, row, rows, first, count, out, stride, row >= whole)) { fail(call); return; }
-      finish(call, out, stride, row, there, first * spec->high, count * spec->high);
+    int whole = there == rows && spec->high % 16 == 0 && (uintptr_t)call->to % 64 == 0; /* goes where it belongs */
+    for (int64_t first = begin; first < end; first += most) {
+      int64_t count = end - first < most ? end - first : most, apart = whole ? l->n : stride;
+      float *to = whole ? call->to + row * l->n + first * spec->high : out;
+      if (strip(call, row, rows, first, count, to, apart, zone)) { fail(call); return; }
+      if (!whole || !spec->copies) finish(call, to, apart, row, there, first * spec->high, count * spec->high);
     }
   }
+}
+
+/* Rows as tiles of AMX: [groups, steps, 16, inputs of a step] bfloat16. */
+static void pack_tiles_task(void *p, size_t task) {
+  Call *call = p;
+  const Layer *l = call->layer;
+  int64_t row = (int64_t)task * call->share * LANES, rows = call->rows - row < call->share * LANES ? call->rows - row : call->share * LANES;
+  Any args[] = {POINTER(call->x + row * l->k), POINTER(call->inputs + row * l->k * 2), TENSOR(&none_filled),
+                NUMBER(l->k / l->spec->family->chunks), NUMBER(rows)};
+  if (CALL(l->spec->family->pack, args)) fail(call);
+}
+
+static void *pack_tiles(void *context, Call *call, int64_t whole) {
+  int64_t k = call->layer->k;
+  if (!(call->inputs = arena(CALL_ARENA, (size_t)(whole * k) * 2))) return status(FAIL, NO_MEMORY);
+  if (call->rows < whole) memset(call->inputs + (whole - LANES) * k * 2, 0, (size_t)(LANES * k) * 2);
+  call->tiles = whole / LANES;
+  return spread_tasks(context, call, pack_tiles_task, call->tiles, k * LANES);
 }
 
 void *multiply_tiles(void *context, Call *call) {
@@ -205,6 +265,10 @@ void *multiply_tiles(void *context, Call *call) {
     call->steps = (float *)(call->inputs + bytes);
     Any args[] = {POINTER(call->x), POINTER(call->inputs), POINTER(call->steps), TENSOR(&none_filled), NUMBER(chunks)};
     if (CALL(family->quantize, args)) return status(FAIL, "qcc: a kernel failed");
+  }
+  if (family->gemm && whole) {
+    void *bad = pack_tiles(context, call, whole);
+    if (bad) return bad;
   }
   if (family->panels && whole) {
     call->tiles = whole / family->together;

@@ -104,9 +104,10 @@ static void *fill_codes(Layer *layer, const void *info) {
       int64_t k = input.dims[1] * 8 / widths[0];
       if ((bad = make_room(layer, input.dims[0], k, spec->group ? spec->group : k ? k : 1))) return bad;
       size_t scales = (size_t)(layer->strips * STRIP * layer->groups);
-      layer->scale = aligned_alloc(64, scales * 4), layer->offset = aligned_alloc(64, padded(scales * 2));
-      if (!layer->scale || !layer->offset) return status(FAIL, NO_MEMORY);
-      memset(layer->scale, 0, scales * 4), memset(layer->offset, 0, scales * 2);
+      layer->scale = aligned_alloc(64, scales * 4), layer->offset = spec->symmetric ? NULL : aligned_alloc(64, padded(scales * 2));
+      if (!layer->scale || (!spec->symmetric && !layer->offset)) return status(FAIL, NO_MEMORY);
+      memset(layer->scale, 0, scales * 4);
+      if (layer->offset) memset(layer->offset, 0, scales * 2);
     }
     if (!is_matrix(&input, layer->n, layer->k * widths[p] / 8)) return status(INVALID, "qcc: a plane's shape is wrong");
     pack_plane(layer, input.data, widths[p], first);
@@ -116,7 +117,8 @@ static void *fill_codes(Layer *layer, const void *info) {
   for (int64_t n = 0; n < layer->n; n++)
     for (int64_t g = 0; g < layer->groups; g++) {
       int64_t from = n * layer->groups + g, to = ((n / 16) * layer->groups + g) * 16 + n % 16;
-      layer->scale[to] = scale_of(layer, &scale, n, g), layer->offset[to] = (int16_t)middle_of(spec, &zero, from);
+      layer->scale[to] = scale_of(layer, &scale, n, g);
+      if (layer->offset) layer->offset[to] = (int16_t)middle_of(spec, &zero, from);
     }
   return NULL;
 }
@@ -158,6 +160,7 @@ void *make_layer(const Spec *spec, const void *info, Layer **made) {
   void *bad = spec->pointwise ? fill_filters(layer, info) : spec->high ? fill_tiles(layer, info) : spec->bits == 16 ? fill_floats(layer, info) : fill_codes(layer, info);
   if (!bad) bad = fill_step(layer, info);
   if (!bad) bad = fill_vectors(layer, info);
+  if (!bad) bad = let_go(info, 1, (size_t)weight_inputs(spec));
   if (bad) free_layer(layer); else *made = layer;
   return bad;
 }

@@ -35,7 +35,7 @@ typedef struct {
   int64_t n, k, strips, chunks, groups;
   int32_t *words;  /* [strips * 4, chunks, bits, 16], of bfloat16 [strips * 2, chunks, 2, 16, 16]; conv1x1.c has its own */
   float *scale;    /* [strips * 4, groups, 16] */
-  int16_t *offset; /* the same: the code of zero */
+  int16_t *offset; /* the same: the code of zero; NULL where it is the middle */
   float **vectors; /* an operand of the steps each: [n], or NULL for a tensor */
   float step;      /* of static activations */
   float epsilon;   /* of the norm */

@@ -76,7 +76,8 @@ def gemm(name: str, codes: Codes, tiling: Tiling) -> Expr:
         def finish(first: Expr, high: int, pair: Expr) -> None:
             blocks = [T.bind((given.first + pair) * 2 + side) for side in range(2)]
             grids = [T.bind(given.scale[emit.lanes(block * 16)]) for block in blocks]
-            zeros = [T.bind(T.cast(given.offset[emit.lanes(block * 16)], "int32x16")) for block in blocks]
+            stored = blocks if codes.stored_zero else []
+            zeros = [T.bind(T.cast(given.offset[emit.lanes(block * 16)], "int32x16")) for block in stored]
             for up in range(high):
                 with T.serial(T.int64(0), T.int64(16)) as line:
                     row = T.bind((first + up) * 16 + line)

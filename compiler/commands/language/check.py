@@ -101,13 +101,10 @@ def _judge(source: Source, root: Path, given: dict[str, str]) -> Judge:
 
 def _bound(policy: Policy, path: Path, report: Diagnostics) -> str:
     with held_back():
-        from qcc.compiler.adapters.adapted import AdaptedModel, adapter_sources
-        from qcc.compiler.files.open_model import cleaned_model
-        from qcc.compiler.plan.bind import bind  # these load onnx
-        from qcc.ir.open_file import open_file
+        from qcc.compiler.build.open_adapted import open_adapted  # these load onnx
+        from qcc.compiler.plan.bind import bind
 
-    sources, base = adapter_sources(policy), open_file(path)
-    model = cleaned_model(AdaptedModel(base, sources) if sources else base, path)
+    model = open_adapted(path, policy)
     plan = bind(policy, model.graph, model.size_bytes, report)
     report.raise_if_errors()
     encoded = sum(len(step.weights) for step in plan.steps)

@@ -37,6 +37,9 @@ def attributes(node: ir.Node, kind: Kind, function: str, opset: int) -> Attribut
 
 
 def _product(site: NodeSite) -> Attributes:
+    if site.node.op_type == "Einsum":
+        ranks = [site.rank(at) for at in range(len(site.node.inputs))]
+        return known(terms=canonical.terms_of(site.node.attributes.get_string("equation", ""), ranks))
     transposed = tuple(at for at, name in enumerate(("transA", "transB")) if site.whole(name, 0))
     scaled = site.real("alpha", 1.0) != 1 or (site.real("beta", 1.0) != 1 and site.input(2) is not None)
     if scaled and not any(value is not None and is_constant(value) for value in site.node.inputs[:2]):

@@ -3,9 +3,10 @@
 from qcc.ir.vocabulary.definition import OpDef
 
 PRODUCTS = (
-    OpDef("linear", "linear", read="transposed", affine="first"),
+    OpDef("linear", "linear", read="transposed terms", affine="first"),
     OpDef("matmul", "matmul", read="transposed", onnx="MatMul Gemm", aten="matmul mm bmm linear addmm",
           affine="first"),
+    OpDef("matmul", "einsum", read="terms", onnx="Einsum", aten="einsum", affine="first"),
     OpDef("conv", "conv", read="groups kernel strides dilations pads", onnx="Conv",
           aten="conv1d conv2d conv3d convolution", affine="first"),
     OpDef("conv", "conv_transpose", read="groups kernel strides dilations pads", onnx="ConvTranspose",

@@ -1,0 +1,1 @@
+"""Loops that a model is run in: described, made into tables, and driven."""
