@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 
-from qcc.ir.encoding.blocked import Blocked, Floats
+from qcc.ir.encoding.blocked import Blocked
 
 Clip = Literal["mse", "absmax", "statsq"]
 CHUNK = 1 << 18  # elements worked on at once: fewer, and calls take longer than what they do
@@ -53,7 +53,7 @@ def symmetric(
         return best.laid(typical), best.laid(best.zero)
     ratios, near = _ratios(encoding.bits, blocks.shape[along] > LONGEST_COLUMN)
     # one puts the largest weight on a level that both sides have, the other on the one level that only one side has
-    ends = [np.abs(largest) / grid.highest, *((largest / grid.lowest,) if isinstance(encoding.scales, Floats) else ())]
+    ends = [np.abs(largest) / grid.highest, *((largest / grid.lowest,) if encoding.signed_scales else ())]
     best.take([(typical,), *((end * ratio,) for ratio in ratios for end in ends)])
     for offset in near:
         (step,) = best.how
