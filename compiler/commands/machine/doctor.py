@@ -31,6 +31,7 @@ from qcc.ir.plugins import plugins
 OLDEST_PYTHON = (3, 11)
 PATIENCE_S = 60
 EXTRAS = {
+    "kernels": ("tvm", "`target cpu` makes no kernels, nor does the preset `fast`; `pip install 'qcc[kernels]'`"),
     "torch": ("torch", "PyTorch modules and .pt2 programs cannot be compiled; `pip install 'qcc[torch]'`"),
     "graphs": ("sknetwork", "`rows = graph(...)` is not there; `pip install 'qcc[graphs]'`"),
     "transformers": ("transformers", "folders of Hugging Face are not exported; `pip install 'qcc[transformers]'`"),
