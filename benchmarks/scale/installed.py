@@ -1,6 +1,6 @@
 """What an installation takes: every package that qcc asks for, and what those ask for, with their bytes.
 
-    python -m benchmarks.installed [EXTRA ...]
+    python -m benchmarks.scale.installed [EXTRA ...]
 
 Counted in the environment at hand, by the files that pip recorded, compiled ones among them; what is asked for under
 conditions that do not hold here is left out. An extra that is named is counted too.
@@ -9,6 +9,7 @@ conditions that do not hold here is left out. An extra that is named is counted 
 import argparse
 import re
 from importlib import metadata
+from pathlib import Path
 
 MB = 1e6
 NAME = re.compile(r"^([A-Za-z0-9._-]+)")
@@ -29,7 +30,8 @@ def asked(name: str, extras: frozenset[str]) -> list[str]:
 def size(name: str) -> int:
     """Bytes of the files of a package."""
     files = metadata.files(name) or []
-    return sum(path.stat().st_size for one in files if (path := one.locate()).is_file())  # type: ignore[union-attr]
+    places = (Path(str(one.locate())) for one in files)
+    return sum(path.stat().st_size for path in places if path.is_file())
 
 
 def main() -> None:

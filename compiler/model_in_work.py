@@ -12,7 +12,7 @@ from qcc.ir.graph.graph import Graph
 
 
 @dataclass(frozen=True)
-class Opened:
+class ModelInWork:
     """A model ready to compile: cleaned, bound to a plan, with what the cleaning did, and then the rewriting."""
 
     graph: Graph
