@@ -128,7 +128,7 @@ def _estimate(args: argparse.Namespace) -> int:
 
     policy = load_policy(args.policy or DEFAULT_POLICY, definitions(args), report=Diagnostics())
     with progress(args.quiet or args.format != "text") as update:
-        found = estimate(args.model, policy, output=args.output, data=_data(args), dims=dims(args), progress=update)
+        found = estimate(args.model, policy, output=args.output, data=data_of(args), dims=dims(args), progress=update)
     if args.format == "json":
         terminal.write_json(found.as_json())
     else:
