@@ -49,7 +49,7 @@ def test_nearer_than_any_that_are_drawn() -> None:
 def test_all_of_them_where_there_are_no_more(model: Path) -> None:
     graph = open_model(model).graph
     samples = load(model.with_name("data.npz"), graph, 20, 0)
-    found = prototypes(samples, graph.runner(["x"], ["y"]), 64)
+    found = prototypes(samples, graph, 64)
     assert found.samples is samples and found.transport == 0
 
 

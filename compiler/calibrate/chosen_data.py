@@ -45,7 +45,7 @@ def chosen_data(policy: Policy, given: Data | None, graph: Graph, runner: Runner
     _see_what_is_odd(found, runner)
     if not chosen or limit is None:
         return found
-    best = prototypes(found, runner, limit)
+    best = prototypes(found, graph, limit)
     return replace(best.samples, origin=f"{found.origin}, {best.text}")
 
 

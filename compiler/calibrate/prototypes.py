@@ -1,4 +1,4 @@
-"""Choosing samples that stand for all: those whose outputs lie as the outputs of all do."""
+"""Choosing samples that stand for all: what layers read of them lies as what they read of all does."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qcc.compiler.calibrate.arrays import flattened
+from qcc.compiler.calibrate.generate import Batch
 from qcc.compiler.calibrate.samples import Samples
-from qcc.ir.graph.graph import Runner
-from qcc.ir.graph.ops import Array
+from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import Array, Kind
 
-FEATURES = 128  # numbers that are kept of a sample's outputs, drawn combinations of all
+FEATURES, LAYERS = 128, 8  # numbers that are kept of what a layer reads of a sample, and of how many layers
 MOST = 4096  # samples that are looked at: distances of all pairs are kept
 SWEEPS = 3  # of exchanging one chosen sample after the other
 MATCHED = 1024  # of the samples, for which the transport is solved exactly
@@ -24,8 +25,8 @@ class Prototypes:
     Args:
         samples: they.
         of: how many they were chosen of.
-        transport: how far samples have to be moved, by what they make the model give out, to lie where these do, as a
-            share of how far two are apart; zero for all of them.
+        transport: how far samples have to be moved, by what layers read of them, to lie where these do, as a share of
+            how far two are apart; zero for all of them.
         drawn: the same for as many that are drawn.
     """
 
@@ -41,15 +42,15 @@ class Prototypes:
         return f"{self.samples.count} prototypes of {self.of}: {told}"
 
 
-def prototypes(samples: Samples, runner: Runner, count: int) -> Prototypes:
+def prototypes(samples: Samples, graph: Graph, count: int) -> Prototypes:
     """So many samples that stand for all, in their order.
 
-    They are support points: the energy distance between what they and what all make the model give out is least, each
-    counting the same, as statistics count them. They are found one by one, and then exchanged as long as that helps.
+    They are support points: the energy distance between what layers read of them and of all is least, each counting
+    the same, as statistics count them. They are found one by one, and then exchanged as long as that helps.
 
     Args:
         samples: all, of which the first 4,096 are looked at.
-        runner: of the model.
+        graph: of the model.
         count: how many to choose.
 
     Raises:
@@ -61,7 +62,7 @@ def prototypes(samples: Samples, runner: Runner, count: int) -> Prototypes:
     ones = list(samples.first(MOST).parts(1))
     if len(ones) <= count:
         return Prototypes(samples, len(ones), 0.0, 0.0)
-    features = _features(runner, ones)
+    features = _features(graph, ones)
     distance = _distances(features)
     chosen = sorted(_support(distance, count))
     drawn = np.random.default_rng(SEED).choice(len(ones), count, replace=False)
@@ -70,21 +71,32 @@ def prototypes(samples: Samples, runner: Runner, count: int) -> Prototypes:
     return Prototypes(found, len(ones), _transport(distance, chosen), _transport(distance, drawn.tolist()))
 
 
-def _features(runner: Runner, ones: Sequence[object]) -> Array:
-    """What each sample makes the model give out, ``[samples, features]``: every output in units of its own."""
+def _features(graph: Graph, ones: Sequence[Batch]) -> Array:
+    """What layers read of each sample, ``[samples, features]``: means and mean squares of channels, in equal units.
+
+    Of a few layers, evenly, and of the outputs: early layers see what a sample looks like, late ones what it means.
+    """
+    read = {layer.input: layer.kind for weight in graph.weights() for layer in weight.layers if layer.input}
+    names = [name for name in read if graph.value(name).dtype == "float32" and not graph.value(name).container]
+    picked = [names[at] for at in sorted({*np.linspace(0, len(names) - 1, min(LAYERS, len(names))).astype(int)})]
+    fed = [value.name for value in graph.inputs]
+    wanted = list(dict.fromkeys([*(one for one in picked if one not in fed), *(one.name for one in graph.outputs)]))
+    runner = graph.runner(fed, wanted)
     columns: dict[str, list[Array]] = {}
     for one in ones:
-        for name, array in flattened(runner(one)).items():  # type: ignore[arg-type]  # a feed
-            if array.dtype.kind in "fiub" and array.size:
-                columns.setdefault(name, []).append(_summed(array.astype(np.float32)))
+        made = {**{name: one[name] for name in picked if name in fed}, **flattened(runner(one))}
+        for name, array in made.items():
+            if array.dtype.kind in "fiub" and array.size and array.ndim > 1:
+                axis = 1 if read.get(name) is Kind.CONV else -1
+                columns.setdefault(name, []).append(_summed(array.astype(np.float32), axis))
     whole = [_scaled(np.stack(one)) for one in columns.values() if len({part.shape for part in one}) == 1]
     return np.concatenate(whole, 1) if whole else np.zeros((len(ones), 1), np.float32)
 
 
-def _summed(array: Array) -> Array:
-    """A few numbers of an output: what differs in length, as of texts, is averaged over all axes but the last."""
-    flat = np.nan_to_num(array.reshape(-1, array.shape[-1]) if array.ndim > 2 else array.reshape(1, -1))
-    row = flat.mean(0)
+def _summed(array: Array, axis: int) -> Array:
+    """Mean and mean square of each channel; a few drawn combinations where there are many."""
+    flat = np.nan_to_num(np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis]))
+    row = np.concatenate([flat.mean(0), np.sqrt(np.mean(flat**2, 0))])
     if row.size <= FEATURES:
         return np.asarray(row)
     drawn = np.random.default_rng(SEED).standard_normal((row.size, FEATURES), np.float32)
@@ -92,7 +104,7 @@ def _summed(array: Array) -> Array:
 
 
 def _scaled(columns: Array) -> Array:
-    spread = float(columns.std(0).mean())
+    spread = float(np.sqrt(columns.var(0).sum()))
     return np.asarray(columns / spread if spread > 0 else columns)
 
 

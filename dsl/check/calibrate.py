@@ -22,7 +22,7 @@ class CalibrateOptions:
 
     samples: Annotated[int, Interval(1, 10_000_000)] | None = None
     seed: Annotated[int, Interval(0, 2**32 - 1)] = 0
-    select: Annotated[Select, "which of them: drawn, or those whose outputs lie as those of all do"] = "draw"
+    select: Annotated[Select, "which of them: drawn, or those that stand for all"] = "draw"
     tokenizer: Annotated[str, "of a text: its tokenizer.json"] | None = None
     mean: Annotated[str, "of images: what is taken off pixels between 0 and 1, once or by channel"] | None = None
     std: Annotated[str, "of images: what the rest is divided by"] | None = None
