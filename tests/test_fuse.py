@@ -88,6 +88,23 @@ def test_hidden_columns_stay_hidden(tmp_path: Path) -> None:
     fused(tmp_path, models.MASKED_PAST, {"attention_mask": mask})
 
 
+def test_a_mask_of_all_rows_is_read_as_it_is(tmp_path: Path) -> None:
+    """One that the model computes; one that is fed or stored may have a row for all."""
+    computed = replace(models.GROUPED, body=models.GROUPED.body.replace("Add (s, mask)", "Add (s, mask2)"))
+    computed = replace(computed, body="mask2 = Mul (mask, one)\n" + computed.body)
+    computed = replace(computed, constants={**computed.constants, "one": models.scalar(1)})
+    computed = replace(
+        computed,
+        inputs={"mask": np.array(models.GROUPED.constants["mask"])},
+        types={"mask": f"float[1, 1, {ROWS}, {ROWS}]"},
+        constants={name: array for name, array in computed.constants.items() if name != "mask"},
+    )
+    expanded = [
+        len([op for op in fused(tmp_path, one).ops() if op.function == "expand"]) for one in (models.GROUPED, computed)
+    ]
+    assert expanded == [1, 0]
+
+
 @pytest.mark.parametrize("fill", [-1e9, -np.inf])
 def test_rows_that_see_nothing(tmp_path: Path, fill: float) -> None:
     """All that is hidden weighs the same where it is set to a low number, and nothing where that is infinite."""
