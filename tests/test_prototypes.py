@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 import qcc
-from qcc.compiler.calibrate.prototypes import _distances, _support, _transport, prototypes
+from qcc.compiler.calibrate.choose.prototypes import _distances, _support, _transport, prototypes
 from qcc.compiler.calibrate.samples import load
 from qcc.compiler.files.open_model import open_model
 from qcc.dsl.diagnostics.report import QccError

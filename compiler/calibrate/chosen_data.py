@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from qcc.compiler.calibrate.arrays import flattened
+from qcc.compiler.calibrate.choose.prototypes import prototypes
 from qcc.compiler.calibrate.fit_samples import fit_samples
 from qcc.compiler.calibrate.generate import Batch
-from qcc.compiler.calibrate.prototypes import prototypes
 from qcc.compiler.calibrate.samples import Data, Samples, finite, load
 from qcc.compiler.calibrate.sources.source import DataSource
 from qcc.dsl.policy.data_words import numbers_of
