@@ -172,6 +172,20 @@ def test_a_later_rule_leaves_them(tmp_path: Path) -> None:
     assert functions(OnnxGraph.load(tmp_path / "out.onnx")) == []
 
 
+def test_explain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is set for attentions is told behind the layers."""
+    policy = tmp_path / "fuse.qpolicy"
+    policy.write_text("qpolicy 1\nrule linear { weights = int8 channel }\nrule attention { fuse = on }\n")
+    model = case(models.PLAIN).save(tmp_path)
+    assert main(["explain", str(model), "-p", str(policy)]) == 0
+    *_, head, line = capsys.readouterr().out.strip().splitlines()
+    assert head.endswith("attention")
+    assert line.split()[:3] == ["fuse", "on", f"{policy}:3:18"]
+    assert main(["explain", str(model), "-p", str(policy), "--format=json"]) == 0
+    (other,) = json.loads(capsys.readouterr().out)["others"]
+    assert other["kind"] == "attention"
+
+
 def test_names_that_there_are_not_reject(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     policy = tmp_path / "fuse.qpolicy"
     policy.write_text('qpolicy 1\nrule attention[name == "other"] { fuse = on }\n')
