@@ -93,13 +93,9 @@ def test_static_convolutions_compute_what_the_file_says(tmp_path: Path) -> None:
     assert {layer.form for layer in result.layers} == {"bytes"}
     made = onnx.load(result.to_onnx(tmp_path / "net.qcc.onnx").output)
     stored = {one.name: numpy_helper.to_array(one) for one in made.graph.initializer}
-    whole = [
-        [stored[name] for name in node.input[:2]]
-        for node in made.graph.node
-        if node.op_type == "DequantizeLinear"
-        if node.input[0] in stored
-    ]
-    wanted = [codes * scale for codes, scale in whole if codes.dtype == np.int32]
+    decoded = [node for node in made.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in stored]
+    whole = [(stored[node.input[0]], stored[node.input[1]]) for node in decoded]
+    wanted = [(codes * scale).astype(np.float32) for codes, scale in whole if codes.dtype == np.int32]
     held = [tensor.numpy() for name, tensor in result.model.state_dict().items() if name.endswith("bias")]
     assert len(held) == len(wanted) == 3
     for bias in held:
