@@ -52,7 +52,7 @@ from qcc.compiler.runtime.count_served import build_counted
 from qcc.compiler.runtime.half_served import half_lines, on_device, stand_in, widened_ops
 from qcc.compiler.scores.check import DROP
 from qcc.compiler.steps.loop_data import loop_and_data
-from qcc.compiler.steps.sampling import Sampling
+from qcc.compiler.steps.sampling import Sampling, apart
 from qcc.compiler.verify.outputs import Verification
 from qcc.compiler.verify.verifier import Verifier
 from qcc.dsl.diagnostics.report import Diagnostics
@@ -119,6 +119,7 @@ class Compilation:
     """The loop that the model is run in, where the policy names one."""
 
     def __post_init__(self) -> None:
+        self.policy = apart(self.policy)
         self.chooser, self._target = runtime_chooser(self.policy), target_of(self.policy)
 
     @classmethod

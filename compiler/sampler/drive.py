@@ -49,7 +49,7 @@ class Driver:
             ModelError: the model fails, or what it makes is not finite.
         """
         found = []
-        for some, count in self._groups(range(len(seeds))):
+        for some, count in self.groups(range(len(seeds))):
             latent, noise = self.begin([seeds[at] for at in some])
             for one in self.steps(latent, noise, self.others(seeds, some, given or {})):
                 latent = one
@@ -61,7 +61,7 @@ class Driver:
 
     def evaluations(self, seeds: Sequence[int]) -> Iterator[Evaluated]:
         """All evaluations of the loop for seeds, one group of them after another."""
-        for some, _ in self._groups(range(len(seeds))):
+        for some, _ in self.groups(range(len(seeds))):
             seen: list[Evaluated] = []
             latent, noise = self.begin([seeds[at] for at in some])
             for _ in self.steps(latent, noise, self.others(seeds, some, {}), seen.append):
@@ -130,7 +130,7 @@ class Driver:
     def _value(self, name: str) -> Value:
         return next(one for one in self.inputs if one.name == name)
 
-    def _groups(self, places: Sequence[int]) -> Iterator[tuple[list[int], int]]:
+    def groups(self, places: Sequence[int]) -> Iterator[tuple[list[int], int]]:
         """As many as the model takes at once, and how many of them count: the last stands for what is missing."""
         size = (self._value(self.table.latent).shape or (None,))[0]
         most = size if isinstance(size, int) else GROUP
