@@ -125,3 +125,14 @@ def test_scales_count_errors_by_what_they_cost(symmetric: bool) -> None:
     sweep(matrix, blind, seen, 0.01)
     weighed = output_error(matrix, round_columns(matrix, encoding, seen, 0.01, "mse"), held)
     assert weighed < 0.8 * output_error(matrix, encoded(matrix, encoding, blind), held)
+
+
+def test_nearest_counts_errors_by_the_power_of_inputs_that_was_seen() -> None:
+    rng = np.random.default_rng(6)
+    matrix, power = rng.standard_normal((64, 96)).astype(np.float32), np.exp(2 * rng.standard_normal(96))
+    inputs = rng.standard_normal((4000, 96)).astype(np.float32) * np.sqrt(power).astype(np.float32)
+    seen, held = (half.T @ half / len(half) for half in (inputs[:2000], inputs[2000:]))
+    weight = Weight("w", "w", MatrixView(matrix.shape, (0,)), "float32", ())
+    encoding = Blocked(IntGrid(2), group(32))
+    blind, weighed = (Nearest().encode(weight, matrix, encoding, Context(grams=g)) for g in ({}, {"w": seen}))
+    assert output_error(matrix, weighed, held) < 0.9 * output_error(matrix, blind, held)

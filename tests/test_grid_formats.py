@@ -206,3 +206,19 @@ def test_statsq_is_the_published_grid() -> None:
 def test_two_bits_without_a_zero_lose_less_on_whole_rows() -> None:
     matrix = drawn()
     assert error("int2 mid channel", matrix) < 0.95 * error("int2 channel", matrix)
+
+
+@pytest.mark.parametrize(("bits", "gain"), [(2, 0.85), (3, 0.9), (4, 0.95)])
+def test_a_sign_puts_the_odd_level_of_integers_where_a_block_needs_it(bits: int, gain: float) -> None:
+    matrix = np.random.default_rng(3).standard_normal((64, 256)).astype(np.float32)
+    signed, unsigned, wide = (error(f"int{bits} group 32 scale {scale}", matrix) for scale in ("e4m3", "ue5m3", "fp16"))
+    assert signed < gain * unsigned
+    assert signed < 1.1 * wide
+    assert error("int4 mid group 32 scale e4m3", matrix) < 1.1 * error("int4 mid group 32 scale fp16", matrix)
+
+
+def test_scales_without_a_sign_have_none_reject() -> None:
+    matrix = np.random.default_rng(4).standard_normal((16, 128)).astype(np.float32)
+    for scale in ("ue5m3", "e8m0"):
+        assert encode(matrix, spelled(f"int3 group 32 scale {scale}")).scales.scale.min() > 0
+    assert encode(matrix, spelled("int3 group 32 scale e4m3")).scales.scale.min() < 0

@@ -151,6 +151,15 @@ class Blocked(Encoding):
         return _stored_as(self.scale)
 
     @property
+    def signed_scales(self) -> bool:
+        """A scale may be negative, so that the one level that only one side has is where a block needs it."""
+        kept = self.scales
+        if isinstance(kept, Floats):
+            return True
+        lopsided = self.grid.lowest != -self.grid.highest
+        return lopsided and isinstance(kept, Blocked) and kept.grid.lowest < 0
+
+    @property
     def undecodable(self) -> str:
         """In a file floats are those of ONNX's own types, without scales, and integers have up to 8 bits and scales."""
         grid = self.grid
@@ -278,7 +287,7 @@ class Scale(ABC):
 
     @abstractmethod
     def encoding(self) -> Encoding:
-        """How the scales ``[blocks down, blocks across]``, none of which is negative, are stored."""
+        """How the scales ``[blocks down, blocks across]``, are stored: none is negative where that has no sign."""
 
 
 def scales() -> dict[str, Scale]:

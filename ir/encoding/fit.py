@@ -258,7 +258,7 @@ def coarse(
     Where scales are not numbers of a grid, in units of one number of their own if need be, they store themselves.
 
     Args:
-        scale: of each block ``[blocks, 1]``, not negative.
+        scale: of each block ``[blocks, 1]``, not negative where scales have no sign.
         blocks: of weights, a row each.
         encoding: of the weights.
         shape: of the scales, blocks down and across.
@@ -270,14 +270,14 @@ def coarse(
     plain = isinstance(kept, Blocked) and (kept.scale is None or (kept.block == TENSOR and kept.scale == "fp32"))
     if not isinstance(kept, Blocked) or not plain or not kept.symmetric:
         return fitted(scale.reshape(shape), kept).parts()
-    unit = np.float32(1)
+    unit, size = np.float32(1), np.abs(scale)
     if kept.scale is not None:
-        unit = np.float32(max(float(scale.max(initial=0)) / kept.grid.highest, float(np.finfo(np.float32).tiny)))
+        unit = np.float32(max(float(size.max(initial=0)) / kept.grid.highest, float(np.finfo(np.float32).tiny)))
         parts["scale.values"] = np.full((1, 1), unit, np.float32)
     numbers = _positive(kept.grid)
     if kept.scale is None:
-        _check_reach(float(scale.max(initial=0)), numbers, encoding)
-    wanted = scale / unit
+        _check_reach(float(size.max(initial=0)), numbers, encoding)
+    wanted, sign = size / unit, np.where(scale < 0, np.float32(-1), np.float32(1))
     above = np.clip(np.searchsorted(numbers, wanted), 1, len(numbers) - 1)
     chosen = np.empty(scale.shape, np.float32)
 
@@ -288,10 +288,10 @@ def coarse(
             near = np.abs(np.log2(number / np.maximum(wanted[part], numbers[0]))) < NEAR
             if offset not in (-1, 0) and not near.any():
                 continue
-            error = _error(blocks[part], number * unit, encoding, costs(part))
+            error = _error(blocks[part], number * sign[part] * unit, encoding, costs(part))
             better = error < best
             np.copyto(best, error, where=better)
-            np.copyto(chosen[part], number, where=better)
+            np.copyto(chosen[part], number * sign[part], where=better)
 
     for_each_chunk(blocks, work)
     return parts | {"codes": kept.grid.codes(chosen).reshape(shape)}

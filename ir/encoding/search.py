@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from qcc.ir.encoding.blocked import Blocked, Floats
+from qcc.ir.encoding.blocked import Blocked
 
 Clip = Literal["mse", "absmax", "statsq"]
 CHUNK = 1 << 16  # elements worked on at once: a few arrays of it fit a core's second-level cache
@@ -48,7 +48,7 @@ def symmetric(
         return typical, best.zero
     steps = in_steps(blocks, typical)
     best.offer(grid.round(steps, out=steps), best.zero)
-    signed = isinstance(encoding.scales, Floats)
+    signed = encoding.signed_scales
     for ratio in _ratios(encoding.bits):
         # one puts the largest weight on a level that both sides have, the other on the one level that only one side has
         ends = ((largest * (ratio / grid.lowest),) if signed else ()) + (np.abs(largest) * (ratio / grid.highest),)

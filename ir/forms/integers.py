@@ -17,10 +17,13 @@ From a policy's ``activations = ...`` to the file:
 from collections.abc import Collection
 from typing import ClassVar
 
+import numpy as np
+
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import Blocked, integers
+from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.grid import IntGrid
-from qcc.ir.encoding.value import DYNAMIC_INT8, STATIC_BYTES, STATIC_INT8
+from qcc.ir.encoding.value import DYNAMIC_INT8, STATIC_BYTES, STATIC_INT8, EncodedValue
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Weight
 from qcc.ir.kernel.op import LONGEST
@@ -29,6 +32,8 @@ GRIDS = tuple(map(IntGrid, range(2, 9)))
 EXACT, WHOLE = GRIDS[-2:]  # of which two products with a byte fit 16 bits, or do not
 MOST_ADDED = LONGEST // 2  # inputs, so that a bias of 31 bits can be added to the sum of their products
 _NAMES = {"linear": "linear layers", "conv": "convolutions"}
+LARGEST_BIAS = 2.0**30  # in the integers of the sum that it is added to: the sum itself takes as much
+SMALLEST_SCALE = 2.0**-120  # of a sum: the next smaller ones lose digits
 NARROWED = "int7 channel: products of 8 bits saturate on processors without VNNI"
 
 
@@ -67,6 +72,16 @@ class IntegersForm(Form):
         """Of a convolution: the runtime has none from integers to floats."""
         return weight.kinds == {"conv"}
 
+    def added(self, weight: Weight, encoded: Encoded, bias: np.ndarray, read: EncodedValue) -> np.ndarray:
+        """Of a convolution: in the integers that are added up."""
+        if not self.rounds_results(weight) or read.step is None:
+            return bias
+        scale = spread_scales(encoded)
+        numbers = np.repeat(bias.reshape(-1).astype(np.float64), len(scale) // bias.size)
+        whole, steps = whole_bias(numbers, widened(scale, numbers, float(read.step)), float(read.step))
+        found: np.ndarray = (whole * steps)[:: len(scale) // bias.size].reshape(bias.shape).astype(bias.dtype)
+        return found
+
     def everywhere(self, encoding: Encoding) -> Encoding:
         """In 7 bits: what the runtime multiplies exactly on every processor in the place of 8."""
         found = integers(encoding)
@@ -83,6 +98,31 @@ class IntegersForm(Form):
         if found is None:
             return encoding
         return Blocked(WHOLE if found.grid == EXACT else found.grid, found.block, "fp32")
+
+
+def spread(encoded: Encoded) -> int:
+    """How far apart its numbers are laid: a bias is one of the sums of products, and rounded as finely as they are."""
+    found = integers(encoded.encoding)
+    assert found is not None and isinstance(found.grid, IntGrid)
+    return max(EXACT.levels // found.grid.levels, 1)
+
+
+def spread_scales(encoded: Encoded) -> np.ndarray:
+    """The scales of the channels, float64, for numbers that are laid apart."""
+    found: np.ndarray = encoded.scales.scale.reshape(-1).astype(np.float64) / spread(encoded)
+    return found
+
+
+def widened(scale: np.ndarray, bias: np.ndarray, step: float) -> np.ndarray:
+    """Scales ``[out]`` under which a bias can be added up in 31 bits."""
+    least = np.maximum(np.abs(bias) / LARGEST_BIAS, SMALLEST_SCALE) / step
+    return np.where(np.abs(scale) < least, least, scale)
+
+
+def whole_bias(bias: np.ndarray, scale: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """A bias ``[out]`` in the integers of its sums, and what one of them is, float32."""
+    steps = (scale.astype(np.float32) * np.float32(step)).astype(np.float32)
+    return np.rint(bias / steps.astype(np.float64)).astype(np.int32), steps
 
 
 def _refuses_convolution(weight: Weight) -> str:

@@ -17,17 +17,18 @@ from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.value import EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
 from qcc.ir.fx.attributes import attributes
-from qcc.ir.fx.edit import FxEditor
+from qcc.ir.fx.edits.edit import FxEditor
+from qcc.ir.fx.edits.norms import fold_batch_norms
+from qcc.ir.fx.edits.resize import FxResizer
+from qcc.ir.fx.edits.simplify import is_item, remove_identities, share_items
+from qcc.ir.fx.edits.values import ROUNDED, write_rounded
 from qcc.ir.fx.emit.assemble import Compact, Sources, assemble
 from qcc.ir.fx.kinds import aten_name, is_check, kind_of
 from qcc.ir.fx.layers import find_weights
 from qcc.ir.fx.operands import CallNumber, operands
 from qcc.ir.fx.program import constants, export_module, fed, paths, pure, returned, tie, twin
-from qcc.ir.fx.resize import FxResizer
 from qcc.ir.fx.run import FxRunner, extract
-from qcc.ir.fx.simplify import is_item, remove_identities, share_items
 from qcc.ir.fx.tensors import dtype_name, to_array, to_tensor, torch_dtype
-from qcc.ir.fx.values import ROUNDED, write_rounded
 from qcc.ir.graph.attributes import Attributes, Opaque
 from qcc.ir.graph.edits import (
     check_borders,
@@ -44,11 +45,12 @@ from qcc.ir.graph.edits import (
 )
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph, Resized, Runner
-from qcc.ir.graph.ops import Array, Kind, Op, Value, Weight
+from qcc.ir.graph.ops import Array, Kind, Layer, Op, Value, Weight
 from qcc.ir.graph.resized import check_resized, sized_ops
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 
+BIAS = 2  # the place of a bias among what a layer's op reads
 LAYER = "qcc_layer"  # metadata of a node: what its layer is called, however its weight is
 
 
@@ -146,11 +148,14 @@ class FxGraph(Graph):
         for node in [node for node in self._graph.nodes if is_check(node)]:
             self._graph.erase_node(node)
         remove_identities(self._graph)
+        folded = fold_batch_norms(self._graph, self._editor(), self._tensors, self._paths)
         self._graph.eliminate_dead_code()
         self._tensors = {node: tensor for node, tensor in self._tensors.items() if node.users}
         self._index()
         after = len(self.ops()), len(self._tensors)
-        return [f"{name}: {b} -> {a}" for name, b, a in zip(("ops", "constants"), before, after, strict=True) if a != b]
+        told = [f"batch norms folded into the layers before them: {folded}"] if folded else []
+        counts = zip(("ops", "constants"), before, after, strict=True)
+        return told + [f"{name}: {b} -> {a}" for name, b, a in counts if a != b]
 
     def replace_constant(self, name: str, array: Array) -> None:
         old = self.constant(name)
@@ -254,6 +259,8 @@ class FxGraph(Graph):
     ) -> tuple[LinearOp, ...]:
         form.check(weight, encoded)
         self.replace_matrix(weight, encoded.decode())
+        for layer in weight.layers:
+            self._add_as(form, weight, encoded, layer)
         self.encoded[weight.name] = encoded
         self.forms[weight.name] = form
         self._weights = None
@@ -286,6 +293,16 @@ class FxGraph(Graph):
             self._nodes[weights[name].constant]: Compact(one, weights[name].view) for name, one in self.encoded.items()
         }
         return assemble(Sources(self._program, self._graph, self._tensors, self._paths, compact))
+
+    def _add_as(self, form: Form, weight: Weight, encoded: Encoded, layer: Layer) -> None:
+        """Let a layer add its bias as its form does."""
+        read, name = self._encoded_values.get(layer.input), (*self._inputs(self._nodes[layer.op]), "", "", "")[BIAS]
+        bias = self.constant(name) if name else None
+        if bias is None or read is None or layer.kind is not Kind.CONV:
+            return
+        added = form.added(weight, encoded, bias, read)
+        if added is not bias:
+            self.set_operand(layer.op, BIAS, added)
 
     def _forget(self, constant: str) -> None:
         """What a weight was encoded as, whose constant is another now."""

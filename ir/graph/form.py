@@ -14,6 +14,7 @@ from qcc.ir.encoding.algebra import Encoding, MatrixShape, Part
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.packing import packed_bytes
+from qcc.ir.encoding.value import EncodedValue
 from qcc.ir.errors import Refused
 from qcc.ir.graph.costs import Cost, Costs
 from qcc.ir.graph.ops import Weight
@@ -83,6 +84,17 @@ class Form(ABC):
     def rounds_results(self, weight: Weight) -> bool:
         """It multiplies whole numbers only where what the weight's layers make is encoded as such, too."""
         return False
+
+    def added(self, weight: Weight, encoded: Encoded, bias: np.ndarray, read: EncodedValue) -> np.ndarray:
+        """The bias of one of the weight's layers as it is added: as it is, unless the form has another type for it.
+
+        Args:
+            weight: with its layers.
+            encoded: what it became.
+            bias: a number for each output.
+            read: how what the layer reads is encoded.
+        """
+        return bias
 
     @abstractmethod
     def _refuses(self, weight: Weight, encoding: Encoding) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from qcc.ir.encoding.algebra import Encoding, Fitted, inside
 from qcc.ir.encoding.encoded import Encoded, remainder
-from qcc.ir.encoding.fit import encode, encoded, fitted
+from qcc.ir.encoding.fit import encoded, fitted
 from qcc.ir.encoding.search import Clip
 from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.contract import Between, Context, Rounding
@@ -66,10 +66,10 @@ class Gptq(Rounding):
         if moments is None:
             return self, ""
         by = judged(weight, matrix, encoding, moments, self.doubt)
-        if fitted_to(by.matrix, encoding, by.gram, self.damping, self.clip).fixed:
+        plain = fitted(by.matrix, encoding, self.clip, gram=by.gram)
+        if plain.fixed:
             return self, ""
-        plain = encode(by.matrix, encoding, self.clip, by.gram if encoding.learns else None)
-        nearest = by.lost(plain.decode())
+        nearest = by.lost(encoded(by.matrix, encoding, plain).decode())
         tried = list(dict.fromkeys(self.damping * more for more in MORE))
         errors = []
         for one in tried:

@@ -19,7 +19,8 @@ from qcc.passes.contract.trust import trusted
 class Nearest(Rounding):
     """Round every weight to the nearest code, with the clipping range searched per block.
 
-    Needs no data. An encoding that is the better for it (`low_rank`, `signs`) is fitted to what calibration saw.
+    Needs no data. An encoding that is the better for it (`low_rank`, `signs`) is fitted to what calibration saw; where
+    that is there, ranges are searched for errors that count by the power of their inputs.
 
     Args:
         clip: ``mse`` searches the range of least squared error, ``absmax`` covers all weights, ``statsq`` twice their
@@ -35,5 +36,5 @@ class Nearest(Rounding):
 
     def encode(self, weight: Weight, matrix: np.ndarray, encoding: Encoding, context: Context) -> Encoded:
         """Round to nearest."""
-        gram = trusted(weight, matrix, context, 1.0) if encoding.learns else None
+        gram = trusted(weight, matrix, context, 1.0)
         return encode(matrix, encoding, self.clip, gram, context.lookups.get(weight.name, NO_LOOKUPS))

@@ -13,7 +13,10 @@ TABLE = NumberList("e4m3", numbers_of(ml_dtypes.float8_e4m3fn))
 
 
 class SmallFloats(Scale):
-    """Floats of 8 bits, in units of one number for the whole weight."""
+    """Floats of 8 bits, in units of one number for the whole weight.
+
+    Their sign puts the one level more that integers have below zero where a block needs it.
+    """
 
     name: ClassVar[str] = "e4m3"
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.value import DYNAMIC_INT8
-from qcc.ir.forms.integers import EXACT
+from qcc.ir.forms.integers import spread, spread_scales, whole_bias, widened
 from qcc.ir.graph.ops import Layer
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.onnx.emit.interleave import Transposed
@@ -16,10 +15,8 @@ from qcc.ir.onnx.emit.ops import OnnxOps, Packed
 from qcc.ir.onnx.emit.writer import FormWriter
 from qcc.ir.onnx.file.load import array_of
 
-LARGEST_BIAS = 2.0**30  # in the integers of the sum that it is added to: the sum itself takes as much
 LAST = np.iinfo(np.int64).max  # the end of an axis
 Written = dict[tuple[bool, bytes, bytes], list[ir.Value]]
-SMALLEST_SCALE = 2.0**-120  # of a sum: the next smaller ones lose digits
 
 
 class IntegersWriter(FormWriter):
@@ -60,9 +57,9 @@ class IntegersWriter(FormWriter):
         weight.shape = ir.Shape(numbers.shape)
         node.replace_input_with(1, weight)
         if bias is not None:
-            sums = (scales * np.float32(step)).astype(np.float32)
-            whole = self.stored("bias", np.rint(added / sums.astype(np.float64)).astype(np.int32))
-            node.replace_input_with(2, self._decoded([whole, self.stored("bias_scale", sums)], node, 0))
+            whole, sums = whole_bias(added, scales, step)
+            held = self.stored("bias", whole), self.stored("bias_scale", sums)
+            node.replace_input_with(2, self._decoded([*held], node, 0))
             self.remove_unread(bias)
         if turned is not None:
             self._interleave(node, turned, layer.kernel, len(numbers))
@@ -146,14 +143,11 @@ class IntegersWriter(FormWriter):
 
     def _scales(self) -> np.ndarray:
         """Of the channels, for those numbers."""
-        return self._encoded.scales.scale.reshape(-1).astype(np.float64) / self._spread
+        return spread_scales(self._encoded)
 
     @property
     def _spread(self) -> int:
-        """How far apart the numbers are: a bias is one of the sums of products, and rounded as finely as they are."""
-        grid = self._integers_of().grid
-        assert isinstance(grid, IntGrid)
-        return max(EXACT.levels // grid.levels, 1)
+        return spread(self._encoded)
 
     def _codes(
         self, numbers: np.ndarray, signed: bool, count: int, anchor: ir.Node | None
@@ -191,8 +185,7 @@ class IntegersWriter(FormWriter):
 
 def _widened(numbers: np.ndarray, scale: np.ndarray, bias: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
     """Numbers ``[out, ...]`` and scales ``[out]`` under which a bias can be added up in 31 bits."""
-    least = np.maximum(np.abs(bias) / LARGEST_BIAS, SMALLEST_SCALE) / step
-    wider = np.where(np.abs(scale) < least, least, scale)
+    wider = widened(scale, bias, step)
     ratio = (scale / wider).reshape(-1, *[1] * (numbers.ndim - 1))
     return np.rint(numbers * ratio).astype(np.int8), wider.astype(np.float32)
 

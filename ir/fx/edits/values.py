@@ -8,7 +8,7 @@ from torch.fx import Node
 
 from qcc.ir.encoding.value import SMALLEST_STEP, EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
-from qcc.ir.fx.edit import FxEditor
+from qcc.ir.fx.edits.edit import FxEditor
 from qcc.ir.fx.operands import put
 
 ROUNDED = "qcc_rounded"  # metadata of a node: how `write_rounded` made it

@@ -8,7 +8,7 @@ from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
 from qcc.ir.errors import Refused, first_line
-from qcc.ir.fx.edit import FxEditor
+from qcc.ir.fx.edits.edit import FxEditor
 from qcc.ir.fx.kinds import arguments, aten_name
 from qcc.ir.fx.tensors import to_tensor
 from qcc.ir.graph.ops import Array, Attribute

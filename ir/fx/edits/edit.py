@@ -8,9 +8,9 @@ import torch
 from torch.fx import Graph, Node
 
 from qcc.ir.errors import Refused
+from qcc.ir.fx.edits.simplify import COPIES, is_item
 from qcc.ir.fx.kinds import aten_name
 from qcc.ir.fx.operands import ArgumentPlace, CallNumber, operands, places, put, takes_tensor
-from qcc.ir.fx.simplify import COPIES, is_item
 from qcc.ir.fx.tensors import to_tensor
 from qcc.ir.graph.edits import fresh, result_shape
 from qcc.ir.graph.ops import Array

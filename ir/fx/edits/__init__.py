@@ -1,0 +1,1 @@
+"""What changes an ATen graph: a module each kind of edit."""

@@ -1,0 +1,96 @@
+"""Batch norms behind layers are folded as the exporter to ONNX folds them, and biases added as the file adds them."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+import qcc
+from qcc.ir.fx.graph import FxGraph
+from qcc.ir.onnx.adapter import OnnxGraph
+from tests.torch_export import to_onnx
+
+CASES: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
+    "no bias": (nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8)), (2, 3, 9, 9)),
+    "a bias": (nn.Sequential(nn.Conv1d(4, 6, 3), nn.BatchNorm1d(6)), (2, 4, 9)),
+    "groups": (nn.Sequential(nn.Conv2d(8, 8, 3, groups=8, bias=False), nn.BatchNorm2d(8)), (2, 8, 9, 9)),
+    "no gain": (nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, eps=1e-3, affine=False)), (2, 3, 9, 9)),
+    "transposed": (nn.Sequential(nn.ConvTranspose2d(8, 6, 2, 2, groups=2), nn.BatchNorm2d(6)), (2, 8, 5, 5)),
+    "linear": (nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7)), (3, 5)),
+}
+STAYS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
+    "first": (nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 8, 3)), (2, 3, 9, 9)),
+    "rows": (nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(4)), (3, 4, 5)),
+    "behind relu": (nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.BatchNorm2d(8)), (2, 3, 9, 9)),
+}
+
+
+class Twice(nn.Module):
+    """A layer whose result is read beside its norm, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Both."""
+        y = self.conv(x)
+        result: Tensor = self.norm(y) + y
+        return result
+
+
+def _settled(module: nn.Module) -> nn.Module:
+    """Statistics and gains that are none of the start's."""
+    torch.manual_seed(3)
+    for name, tensor in module.state_dict().items():
+        if tensor.dim() == 1:
+            tensor.copy_(torch.rand_like(tensor) + (0.5 if name.endswith("var") else 0))
+    return module.eval()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_numbers_are_the_exporters(name: str, tmp_path: Path) -> None:
+    module, shape = CASES[name]
+    args = (torch.randn(shape),)
+    fx = FxGraph.export(_settled(module), args)
+    told = fx.simplify()
+    assert told[0] == "batch norms folded into the layers before them: 1"
+    to_onnx(module, args, tmp_path / "model.onnx")
+    onnx = OnnxGraph.load(tmp_path / "model.onnx")
+    (one,), (other,) = fx.weights(), onnx.weights()
+    assert np.array_equal(fx.matrix(one), onnx.matrix(other))
+    biases = [graph.constant(weight.layers[0].bias or "") for graph, weight in ((fx, one), (onnx, other))]
+    assert biases[0] is not None
+    assert biases[1] is not None
+    assert np.array_equal(biases[0], biases[1])
+    run = fx.runner([value.name for value in fx.inputs], [value.name for value in fx.outputs])
+    (found,) = run({fx.inputs[0].name: args[0].numpy()}).values()
+    np.testing.assert_allclose(found, module(*args).detach().numpy(), atol=1e-5)  # float32, numbers of about 1
+
+
+@pytest.mark.parametrize("name", [*STAYS, "read twice"])
+def test_other_norms_stay(name: str) -> None:
+    module, shape = STAYS.get(name, (Twice(), (2, 3, 9, 9)))
+    fx = FxGraph.export(_settled(module), (torch.randn(shape),))
+    assert not any(line.startswith("batch norms") for line in fx.simplify())
+    assert [op.function for op in fx.ops()].count("batch_norm") == 1
+
+
+def test_static_convolutions_compute_what_the_file_says(tmp_path: Path) -> None:
+    """A bias that stayed float would tip one rounded sum in a thousand."""
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3))
+    program = torch.export.export(nn.Sequential(*layers).eval(), (torch.randn(2, 3, 20, 20),))
+    feeds = [{"input": torch.randn(2, 3, 20, 20).numpy()} for _ in range(4)]
+    policy = "qpolicy 1\nrule conv { weights = int8 channel; activations = static }\nverify { cosine >= 0.9 }"
+    result = qcc.compile(program, policy, data=feeds)
+    assert result.model is not None
+    assert {layer.form for layer in result.layers} == {"bytes"}
+    result.to_onnx(tmp_path / "net.qcc.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "net.qcc.onnx")
+    (wanted,) = session.run(None, feeds[0])
+    found = result.model(torch.from_numpy(feeds[0]["input"])).numpy()
+    assert np.abs(found - wanted).max() <= 1e-5 * np.abs(wanted).max()  # sums of floats in another order
