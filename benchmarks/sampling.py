@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from qcc.compiler.steps.search import distance, searched
 from qcc.compiler.steps.step_cache import StepCaching
 from qcc.dsl.policy.policy import Quantity, StepCache
 from qcc.ir.graph.ops import Array
+from qcc.ir.model.carried import Carried
 from qcc.ir.onnx.model import OnnxModel
 
 ROUNDS = 3
@@ -62,8 +64,7 @@ def delta_dit(rear: int, front: int) -> Callable[[int, int], list[CachedSegment]
 
 
 def _evenly(steps: int, most: int) -> Iterator[tuple[int, int]]:
-    ends = sorted({round(at * steps / most) for at in range(most)}) + [steps]
-    yield from zip(ends[:-1], ends[1:], strict=True)
+    yield from pairwise([*sorted({round(at * steps / most) for at in range(most)}), steps])
 
 
 def opened(model: OnnxModel, path: Path, loop: LoopTable) -> Driver:
@@ -97,8 +98,8 @@ def cache(args: argparse.Namespace) -> None:
             if name == "program":
                 for one in caching.segments:
                     print("   ", one.begin, one.end, caching.regions[one.region].text)
-                _time(model, driver, whole_driver(table, inputs, model.runner(written)), loop)
-                _reuse_error(caching, model, loop)
+                _time(driver, whole_driver(table, inputs, model.runner(written)), loop)
+                _reuse_error(caching, loop)
 
 
 def _regions(text: str) -> tuple[tuple[str, tuple[int | str, ...]], ...]:
@@ -116,7 +117,7 @@ def _rivals(args: argparse.Namespace) -> Iterator[tuple[str, str, type[StepCachi
         yield "Delta-DiT's rule", "none", Fixed, delta_dit(1, 0)
 
 
-def _time(model: OnnxModel, one: Driver, other: Driver, loop: SamplingLoop) -> None:
+def _time(one: Driver, other: Driver, loop: SamplingLoop) -> None:
     """The loop's wall time, in turns in one process."""
     taken: dict[int, list[float]] = {0: [], 1: []}
     for _ in range(ROUNDS):
@@ -128,7 +129,7 @@ def _time(model: OnnxModel, one: Driver, other: Driver, loop: SamplingLoop) -> N
     print(f"    wall of one sample: {statistics.median(ratio):.3f}x, {min(ratio):.3f} to {max(ratio):.3f}", flush=True)
 
 
-def _reuse_error(caching: StepCaching, model: OnnxModel, loop: SamplingLoop) -> None:
+def _reuse_error(caching: StepCaching, loop: SamplingLoop) -> None:
     """What the last step's region misses of this step's, as it is and corrected; fitted on seeds, told on others."""
     for region in caching.regions:
         carried, graph = region.carried, caching.graph
@@ -137,13 +138,7 @@ def _reuse_error(caching: StepCaching, model: OnnxModel, loop: SamplingLoop) -> 
         run = graph.runner(fed, [caching.table.output, *values])
         driver = Driver(caching.table, graph.inputs, {WHOLE: (run, fed)})
 
-        def seen(seeds: Sequence[int], driver: Driver = driver) -> list[Array]:
-            found: list[list[Array]] = [[] for _ in caching.table.rows]
-            for one in driver.evaluations(seeds):
-                found[one.at].append(one.made[carried.value] - (one.made[carried.source] if carried.source else 0))
-            return [np.concatenate(one) for one in found]
-
-        fitted, told = seen(loop.seeds), seen(loop.judged)
+        fitted, told = (_kept(driver, seeds, carried) for seeds in (loop.seeds, loop.judged))
         lines, last = [], []
         for at in range(1, len(told)):
             after = corrected(told[at - 1], *affine(fitted[at - 1], fitted[at]))
@@ -153,6 +148,14 @@ def _reuse_error(caching: StepCaching, model: OnnxModel, loop: SamplingLoop) -> 
         print(
             f"    {region.text}: {' '.join(lines[-8:])}; lower by {np.mean(last[-4:]):.1%} over the last 4", flush=True
         )
+
+
+def _kept(driver: Driver, seeds: Sequence[int], carried: Carried) -> list[Array]:
+    """What a region makes at each evaluation."""
+    found: list[list[Array]] = [[] for _ in driver.table.rows]
+    for one in driver.evaluations(seeds):
+        found[one.at].append(one.made[carried.value] - (one.made[carried.source] if carried.source else 0))
+    return [np.concatenate(one) for one in found]
 
 
 def short(args: argparse.Namespace) -> None:
