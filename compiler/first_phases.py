@@ -17,7 +17,7 @@ from qcc.compiler.repeat import check_targets
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.graph.graph import Graph
-from qcc.passes.contract.contract import Invariant
+from qcc.passes.contract.contract import Invariant, Restructure
 
 NAMED = 3
 
@@ -50,6 +50,7 @@ def run_first_phases(
         steps = first_steps(asked, graph, not data.generated, diagnostics)
         diagnostics.raise_if_errors()
     check_targets(steps, graph, model.path)
+    _see_that_data_is_there(steps, data, diagnostics)
     cleaned = Cleaned(model.model.reference, model.edits)
     with phases.phase("structure"):
         done = restructure(graph, steps, data, cleaned, partial(phases.tell, "structure"))
@@ -68,20 +69,35 @@ def _lossy(steps: Sequence[Step]) -> set[str]:
     return {action_text(step.action) for step in steps if Invariant.FUNCTION not in step.action.keeps}
 
 
+def _see_that_data_is_there(steps: Sequence[Step], data: Samples, diagnostics: Diagnostics) -> None:
+    """Tell an error where something is to be fitted to data that nobody gave.
+
+    Raises:
+        QccError: it is.
+    """
+    fitted = [step for step in steps if isinstance(step.action, Restructure) and step.action.uses_data()]
+    for step in fitted if data.generated else ():
+        help = 'write `calibrate "data.npz" { samples = 64 }`, or give the data by `--data`'
+        diagnostics.error("Q523", f"`{action_text(step.action)}` is fitted to data, and there is none", help=help)
+    diagnostics.raise_if_errors()
+
+
 def _see_that_named_went(steps: Sequence[Step], rows: Sequence[RewriteRow], diagnostics: Diagnostics) -> None:
     """Tell an error where layers were named by hand and cannot go.
 
     Raises:
         QccError: one cannot.
     """
-    named = {action_text(step.action) for step in steps if getattr(step.action, "statement", "") == "depth"}
+    depth = [one for step in steps if isinstance(one := step.action, Restructure) and one.statement == "depth"]
+    named = {action_text(action): action for action in depth}
     for row in (row for row in rows if row.action in named):
+        action = named[row.action]
         edits = [edit for edit in row.refused if edit.subject not in row.left_out]
         for reason in dict.fromkeys(edit.text for edit in edits):
             names = [f"`{edit.subject}`" for edit in edits if edit.text == reason]
             shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
-            help = 'name all layers of the branch, as in `leave_out = "layers.4.mlp.*"`'
-            diagnostics.error("Q522", f"{shown} cannot be left out: {reason}", help=help)
+            help = f'name all layers of the branch, as in `{action.property} = "layers.4.mlp.*"`'
+            diagnostics.error("Q522", f"{shown} cannot {action.asks}: {reason}", help=help)
     diagnostics.raise_if_errors()
 
 

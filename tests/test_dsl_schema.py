@@ -56,6 +56,13 @@ class Gains:
 
 
 @dataclass(frozen=True)
+class LeaveOut:
+    """Leaves out."""
+
+    cure: Literal["off", "linear", "best"] = "off"
+
+
+@dataclass(frozen=True)
 class Plain:
     """Without options."""
 
@@ -173,7 +180,7 @@ SCHEMA = Schema(
         "size": Metric("size", "<=", {"%": (0, 100), "B": (0, INFINITY)}),
         "output_error": Metric("output_error", "<=", {"%": (0, INFINITY)}, arguments=("given",), optional=True),
     },
-    depth={"leave_out": Plain},
+    depth={"leave_out": LeaveOut, "share": Plain},
     objectives=("output_error", "size", "latency"),
     verify={
         "cosine": Metric("cosine", ">=", {"": (-1, 1)}),

@@ -148,7 +148,7 @@ COMPLETIONS = {
     "calibrate ‸": {"generated"},
     'calibrate "a.npz" { ‸': {"samples", "seed"},
     'use "‸"': {"balanced", "tiny"},
-    "depth { ‸": {"leave_out"},
+    "depth { ‸": {"leave_out", "cure", "share"},
 }
 
 

@@ -1,5 +1,6 @@
 """Residual branches that are left out: the model is what it is with zeros in their place, and loses their weights."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from qcc.ir.onnx.graph.run import reference
 from qcc.ir.regions.residual import residual_branches
 from qcc.passes.contract.contract import Context
 from qcc.passes.structure.leave_out import LeaveOut
+from qcc.passes.structure.stream_fit import StreamSums, fitted
 from tests.torch_export import to_onnx
 
 
@@ -139,7 +141,13 @@ def test_the_rest_is_encoded_and_rules_for_what_went_are_no_mistake(model: Path,
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("globs", "code"),
-    [('"outer"', "Q522"), ('"layers.0.mlp.0"', "Q522"), ('"layers.7.*"', "Q521"), ('"layers.0.*" | "inner"', "Q522")],
+    [
+        ('"layers.1.mix", cure = best', "Q523"),
+        ('"outer"', "Q522"),
+        ('"layers.0.mlp.0"', "Q522"),
+        ('"layers.7.*"', "Q521"),
+        ('"layers.0.*" | "inner"', "Q522"),
+    ],
 )
 def test_what_is_no_branch_is_refused(model: Path, tmp_path: Path, globs: str, code: str) -> None:
     output = tmp_path / "less.onnx"
@@ -149,12 +157,88 @@ def test_what_is_no_branch_is_refused(model: Path, tmp_path: Path, globs: str, c
     assert not output.exists()
 
 
+def _data(count: int) -> list[dict[str, np.ndarray]]:
+    draw = np.random.default_rng(1)
+    return [{"x": draw.standard_normal((3, 8)).astype(np.float32)} for _ in range(count)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gain", "linear", "best"])
+def test_a_cure_brings_outputs_nearer_and_is_told(net: Net, model: Path, tmp_path: Path, kind: str) -> None:
+    text = f'qpolicy 1\ndepth {{ leave_out = "layers.1.*", cure = {kind} }}\n'
+    result = compile(model, text, output=tmp_path / "less.onnx", data=_data(64))
+    whole = _without(net)
+    lost = np.square(_without(net, (1, "mix"), (1, "mlp")) - whole).mean()
+    assert np.square(_run(tmp_path / "less.onnx") - whole).mean() < lost
+    (row,) = (row for row in result.rewrites if "leave_out" in row.action)
+    assert all("a map" in edit.text for edit in row.edits)
+    again = from_text(Source("p.plan", to_text(result.plan)))
+    compile(model, "qpolicy 1\nrule any { keep }", output=tmp_path / "again.onnx", plan=again, data=_data(64))
+    np.testing.assert_array_equal(_run(tmp_path / "again.onnx"), _run(tmp_path / "less.onnx"))
+
+
+@pytest.mark.slow
+def test_no_cure_where_too_little_is_known(model: Path, tmp_path: Path) -> None:
+    """One sample is none to judge by."""
+    text = 'qpolicy 1\ndepth { leave_out = "layers.1.*", cure = best }\n'
+    result = compile(model, text, output=tmp_path / "less.onnx", data=_data(1))
+    (row,) = (row for row in result.rewrites if "leave_out" in row.action)
+    assert all("not cured" in edit.text for edit in row.edits)
+
+
+@pytest.mark.slow
+def test_blocks_that_share_are_stored_once(net: Net, model: Path, tmp_path: Path) -> None:
+    output = tmp_path / "shared.onnx"
+    result = compile(model, 'qpolicy 1\ndepth { share = "layers.*" }\n', output=output)
+    assert result.passed
+    other = copy.deepcopy(net)
+    held = other.state_dict()
+    for name in ("mix", "mlp.0", "mlp.2"):
+        held[f"layers.1.{name}.weight"] = held[f"layers.0.{name}.weight"]
+    other.load_state_dict(held)
+    np.testing.assert_allclose(_run(output), _without(other), rtol=0, atol=1e-5)
+    assert _weights(model) - _weights(output) == 16 * 16 + 2 * 16 * 24
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("globs", ['"outer"', '"layers.0.*"', '"layers.0.mlp.*" | "layers.1.mix"'])
+def test_what_is_like_no_other_does_not_share(model: Path, tmp_path: Path, globs: str) -> None:
+    with pytest.raises(QccError) as caught:
+        compile(model, f"qpolicy 1\ndepth {{ share = {globs} }}\n", output=tmp_path / "shared.onnx")
+    assert [one.code for one in caught.value.diagnostics] == ["Q522"]
+
+
+def test_a_massive_row_does_not_decide_alone() -> None:
+    """What is fitted serves the many rows, and the large one is not mangled."""
+    draw = np.random.default_rng(0)
+    change = 0.1 * draw.standard_normal((16, 16))
+    seen, held = StreamSums(), StreamSums()
+    for sums, count in ((seen, 20), (held, 5)):
+        for _ in range(count):
+            x = draw.standard_normal((32, 16))
+            x[0] = 0
+            x[0, 3] = 2e4
+            y = x + x @ change + 0.5
+            y[0] = x[0]
+            sums.add(x, y)
+    found = fitted(seen, held, "linear")
+    assert found is not None
+    rows = draw.standard_normal((100, 16))
+    off = found.matrix.T @ rows.T + found.shift[:, None] - (rows + rows @ change + 0.5).T
+    assert np.square(off).mean() < 0.2 * np.square(rows @ change + 0.5).mean()
+    massive = np.zeros(16)
+    massive[3] = 2e4
+    assert np.linalg.norm(massive @ found.matrix + found.shift - massive) < 0.1 * np.linalg.norm(massive)
+
+
 @pytest.mark.parametrize(
     ("block", "code"),
     [
         ('depth { leave_out = "a", leave_out = "b" }', "Q206"),
         ("depth { leave_out = residual }", "Q203"),
         ("depth { leave_out }", "Q231"),
+        ("depth { cure = best }", "Q205"),
+        ('depth { leave_out = "a", cure = 3 }', "Q203"),
         ('depth { leave_in = "a" }', "Q202"),
         ('depth "a"', "Q101"),
     ],

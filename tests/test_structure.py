@@ -143,7 +143,9 @@ def test_a_lossy_cut_is_held_to_the_bounds_of_the_policy(model: Path, tmp_path: 
 def test_a_cut_that_nothing_bounds_is_told_once(model: Path, tmp_path: Path) -> None:
     result = compile(model, _policy(HALF), output=tmp_path / "half.onnx")
     (warning,) = [one for one in result.warnings if one.code == "Q650"]
-    assert "`structure = channels(keep = 50%)`" in warning.message and "verify" in (warning.help or "")
+    assert "`structure = channels(keep = 50%, by = magnitude, refit = false)`" in warning.message and "verify" in (
+        warning.help or ""
+    )
     again = compile(model, _policy("rule any { keep }"), output=tmp_path / "two.onnx", plan=result.plan)
     assert [one.code for one in again.warnings].count("Q650") == 1
     for text in (HALF + "\nverify { cosine >= -0.99 }", "rule linear { structure = channels(keep = 50%) }"):
@@ -205,4 +207,51 @@ def test_the_command_tells_what_was_cut(model: Path, tmp_path: Path, capsys: pyt
     policy = tmp_path / "half.qpolicy"
     policy.write_text(_policy(HALF), encoding="utf-8")
     assert main(["compile", str(model), "-p", str(policy), "-o", str(tmp_path / "half.onnx")]) == 0
-    assert "structure = channels(keep = 50%): 2 sites" in capsys.readouterr().out
+    assert "structure = channels(keep = 50%, by = magnitude, refit = false): 2 sites" in capsys.readouterr().out
+
+
+TWICE = "rule conv[out == 80] {{ structure = channels(keep = 50%, by = {by}, refit = {refit}) }}"
+
+
+@pytest.fixture(scope="module")
+def twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, of which each inner channel is there twice, the second time smaller behind it, among others."""
+    weights = {f"{name}_w": random(*shape) for name, shape in SHAPES.items()}
+    biases = {"stem_b": random(48), "up_b": random(80), "head_b": random(5), "down_b": random(48)}
+    order = np.random.default_rng(3).permutation(80)
+    for name in ("up_w", "deep_w", "up_b"):
+        array = {**weights, **biases}[name]
+        array[order[40:]] = array[order[:40]]
+    path = tmp_path_factory.mktemp("twice") / "net.onnx"
+    text = NET.replace("Conv(act, down_w)", "Conv(act, down_w, down_b)")
+    onnx.save(parse(text, {**weights, **biases, **CONSTANTS}), path)
+    return path
+
+
+def _images(count: int) -> list[dict[str, np.ndarray]]:
+    draw = np.random.default_rng(5)
+    return [{"image": draw.standard_normal((1, 3, 8, 8)).astype(np.float32)} for _ in range(count)]
+
+
+def _lost(model: Path, output: Path) -> float:
+    wanted, found = _run(model), _run(output)
+    return float(np.square(found - wanted).sum() / np.square(wanted).sum())
+
+
+@pytest.mark.slow
+def test_channels_that_others_tell_go_without_a_loss(twice: Path, tmp_path: Path) -> None:
+    lost = {}
+    for by, refit in (("magnitude", "false"), ("magnitude", "true"), ("obs", "true")):
+        output = tmp_path / f"{by}{refit}.onnx"
+        result = compile(twice, _policy(TWICE.format(by=by, refit=refit)), output=output, data=_images(24))
+        assert result.passed
+        assert _shapes(output)["down_w"] == (48, 40, 1, 1)
+        lost[by, refit] = _lost(twice, output)
+    assert lost["magnitude", "true"] < lost["magnitude", "false"]
+    assert lost["obs", "true"] < 0.01 * lost["magnitude", "false"]
+
+
+def test_what_is_fitted_needs_data(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(QccError) as caught:
+        compile(model, _policy(TWICE.format(by="obs", refit="false")), output=tmp_path / "none.onnx")
+    assert [one.code for one in caught.value.diagnostics] == ["Q523"]

@@ -1,13 +1,17 @@
 """Running a plan's steps that change a graph's structure: each is run, and checked to have done what it says."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+
+import numpy as np
 
 from qcc.compiler.build.cleaning import Cleaned, clean_up, told, validate_cleaning
 from qcc.compiler.build.promises import broken_promise
 from qcc.compiler.build.rewrite import Rewritten
 from qcc.compiler.build.rewrite_row import RewriteRow
+from qcc.compiler.calibrate.parts import Parted
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.observe.observer import Tick
 from qcc.compiler.plan.plan import Plan, Step
@@ -58,12 +62,20 @@ def _concerns(step: Step, graph: Graph) -> bool:
     return Invariant.FUNCTION not in step.action.keeps or bool(step.action.sites(graph, step.weights))
 
 
+def _watched(data: Samples, graph: Graph, names: Sequence[str], held: bool) -> Iterator[dict[str, np.ndarray]]:
+    """See `contract.Watch`."""
+    runner = graph.runner([value.name for value in graph.inputs], names)
+    parted = Parted.of(data)
+    return (runner(one) for one, other in zip(parted.ones, parted.held, strict=True) if other == held)
+
+
 def _run(graph: G, step: Step, data: Samples) -> tuple[G, list[RewriteRow]]:
     start, action = time.perf_counter(), step.action
     assert isinstance(action, Restructure)
     text = action_text(action)
+    context = Context(watch=None if data.generated else partial(_watched, data))
     try:
-        after, edits = action.apply(graph, step.weights, Context())
+        after, edits = action.apply(graph, step.weights, context)
     except Refused as refused:
         if refused.broken:
             raise ModelError("Q410", refused.reason) from refused
@@ -71,7 +83,7 @@ def _run(graph: G, step: Step, data: Samples) -> tuple[G, list[RewriteRow]]:
     treated = frozenset(edit.subject for edit in edits if not edit.refused)
     if not treated:
         return graph, [RewriteRow(text, tuple(edits))]
-    trial = Trial(action.meant(graph, step.weights, Context(takes=treated.__contains__)), data)
+    trial = Trial(action.meant(graph, step.weights, replace(context, takes=treated.__contains__)), data)
     fault = broken_promise(graph, after, action.keeps)
     outputs, found = trial.run(after)
     seconds = time.perf_counter() - start

@@ -190,7 +190,8 @@ def _settings(
 
 def _depth(place: CursorPlace, schema: Schema) -> Iterator[Completion]:
     if not place.setting:
-        yield from (Completion(name, "property", behind=" = ") for name in schema.depth)
+        options = [name for method in schema.depth.values() for name in options_of(method)]
+        yield from (Completion(name, "property", behind=" = ") for name in (*schema.depth, *options))
 
 
 def _target(place: CursorPlace, schema: Schema) -> Iterator[Completion]:

@@ -106,8 +106,9 @@ class DepthPart:
 
     @property
     def text(self) -> str:
-        """The setting as the language spells it."""
-        return f"{self.name} = {' | '.join(map(quote, self.globs))}"
+        """The setting and its options as the language spells them."""
+        options = (f"{name} = {text}" for name, text in options_text(self.method).items())
+        return ", ".join((f"{self.name} = {' | '.join(map(quote, self.globs))}", *options))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ did.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, Literal, TypeVar
@@ -20,7 +20,7 @@ from qcc.ir.encoding.tables.lookups import Lookups
 from qcc.ir.encoding.value import EncodedValue, ValueEncoding
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
-from qcc.ir.graph.ops import Weight
+from qcc.ir.graph.ops import Array, Weight
 from qcc.ir.kernel.op import LinearOp
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.moments import Moments
@@ -97,6 +97,10 @@ def _every(_: str) -> bool:
     return True
 
 
+Watch = Callable[[Graph, Sequence[str], bool], Iterator[dict[str, Array]]]
+"""Runs a graph on calibration data, on what is held out or on the rest: the values that are named, by sample."""
+
+
 def _ignored(_name: str, _encoded: Encoded) -> None:
     """Keep nothing."""
 
@@ -116,6 +120,8 @@ class Context:
     ``halves`` tells, by the name of an op that there was before anything was encoded, why it cannot compute in half
     precision; nothing where it can.
     ``chosen`` holds what weights are to be stored as, and why, by name, where that has been found in order.
+    ``watch`` runs graphs on calibration data, where such was given; ``found`` keeps what a pass worked out by it, so
+    that the same is asked once.
     """
 
     progress: Callable[[str], None] = _silent
@@ -129,6 +135,8 @@ class Context:
     lookups: Mapping[str, Mapping[str, Lookups]] = field(default_factory=dict)
     chosen: Mapping[str, tuple[Encoded, str]] = field(default_factory=dict)
     halves: Mapping[str, str] = field(default_factory=dict)
+    watch: Watch | None = None
+    found: MutableMapping[Hashable, object] = field(default_factory=dict)
 
     def blocked(self, name: str) -> Blocked | None:
         """What a weight will be stored in, if that is codes by blocks."""
@@ -213,6 +221,12 @@ class Restructure(SitePass):
 
     phase: ClassVar[Phase] = Phase.STRUCTURE
     keeps: ClassVar[frozenset[Invariant]] = frozenset()
+    asks: ClassVar[str] = ""
+    """What layers that are named in ``depth`` are to do, in words."""
+
+    def uses_data(self) -> bool:
+        """It fits something to calibration data, which has to be there (`Context.watch`)."""
+        return False
 
     def meant(self, graph: G, targets: Sequence[str], context: Context) -> G:
         """A copy of the graph that computes what `apply` must make of it at the sites that the context takes."""
@@ -234,7 +248,7 @@ class Between:
 
 
 @dataclass(frozen=True)
-class Share(Between):
+class InPercent(Between):
     """Bounds of an option that is spelled in percent; the pass gets a fraction."""
 
     high: float = 1.0

@@ -10,7 +10,7 @@ from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.fit import encoded
 from qcc.ir.encoding.search import Clip
 from qcc.ir.graph.ops import Weight
-from qcc.passes.contract.contract import Between, Context, Rounding, Share
+from qcc.passes.contract.contract import Between, Context, InPercent, Rounding
 from qcc.passes.contract.trust import aimed, judged, judging, trusted
 from qcc.passes.rounding.gptq import Gptq, by_rows, fitted_to, round_columns, sweep
 from qcc.passes.rounding.nearest import Nearest
@@ -52,7 +52,7 @@ class Descent(Rounding):
 
     rule: Rule = "lipschitz"
     sweeps: Annotated[int, Between(1, 100)] = 3
-    free: Annotated[float, Share(0.01)] = 1.0
+    free: Annotated[float, InPercent(0.01)] = 1.0
     start: Literal["gptq", "qronos", "nearest"] = "gptq"
     damping: Annotated[float, Between(0, 10)] = 0.01
     clip: Clip = "mse"

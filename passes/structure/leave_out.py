@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -9,7 +10,10 @@ import numpy as np
 from qcc.ir.errors import Refused
 from qcc.ir.graph.graph import Graph
 from qcc.ir.regions.residual import ResidualBranch, residual_branches
-from qcc.passes.contract.contract import Context, Edit, Invariant, Restructure, Site
+from qcc.passes.contract.contract import Context, Edit, Invariant, Restructure, Site, Watch
+from qcc.passes.structure.stream_fit import Cure, StreamMap, StreamSums, fitted
+
+Run = tuple[ResidualBranch, ...]
 
 
 @dataclass(frozen=True)
@@ -21,15 +25,31 @@ class LeaveOut(Restructure):
 
     Rewrite:
         y = x + f(x)  -->  y = x
+        y = x + f(x)  -->  y = x A + b, where that is asked for and helps
 
-    Source: FoldGPT, 2024 (arXiv:2407.00928), of which only leaving blocks out is here; Residual networks behave like
-        ensembles of relatively shallow networks, Veit et al. 2016 (arXiv:1605.06431), section 4.
+    With a ``cure`` a map takes the place of branches that follow each other: fitted by least squares on calibration
+    data to what they made of the stream, and judged by data held out, first by what is left of its change, then by
+    the model's outputs. Where none lowers their error there is none, which the report tells.
+
+    Args:
+        cure: `gain` a factor and a shift for each channel, `linear` any map, whose matrix rules may encode as any
+            other, `best` the better of these.
+
+    Source: FoldGPT, 2024 (arXiv:2407.00928), which trains what is left where here a map is fitted; Residual networks
+        behave like ensembles of relatively shallow networks, Veit et al. 2016 (arXiv:1605.06431), section 4.
     """
 
     property: ClassVar[str] = "leave_out"
     statement: ClassVar[str] = "depth"
     keeps: ClassVar[frozenset[Invariant]] = frozenset((Invariant.SHAPES,))
     after: ClassVar[tuple[str, ...]] = ("clean",)
+    asks: ClassVar[str] = "be left out"
+
+    cure: Cure = "off"
+
+    def uses_data(self) -> bool:
+        """A cure is fitted."""
+        return self.cure != "off"
 
     def sites(self, graph: Graph, targets: Sequence[str]) -> Sequence[Site]:
         """The outermost branches all of whose layers are targets, and the targets that lie in none."""
@@ -40,18 +60,33 @@ class LeaveOut(Restructure):
         return [*(Site(branch.name, branch.weights) for branch in found), *rest]
 
     def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
-        """Leave out, one after the other: the sum of one may be the stream of the next."""
-        edits = []
-        for site in self.sites(graph, targets):
-            if not context.takes(site.subject):
-                continue
-            edits.append(site.refusal if site.refused else _leave_out(graph, site))
+        """Leave out, one after the other: the sum of one may be the stream of the next; then cure what is left."""
+        edits = [site.refusal for site in self.sites(graph, targets) if site.refused and context.takes(site.subject)]
+        whole = graph.copy()
+        for run in _runs([one for one in _chosen(graph, targets) if context.takes(one.name)]):
+            cure, told = self._cure(whole, graph, run, context)
+            edits += _replaced(graph, run, cure, told)
         return edits
 
+    def _cure(self, whole: Graph, graph: Graph, run: Run, context: Context) -> tuple[StreamMap | None, str]:
+        """What is to stand in for some branches, and what is told of it; asked once."""
+        if self.cure == "off" or context.watch is None:
+            return None, ""
+        key = "cure", *(one.name for one in run)
+        if key not in context.found:
+            context.found[key] = _found(whole, graph, run, self.cure, context.watch)
+        found = context.found[key]
+        assert isinstance(found, tuple)
+        return found
+
     def silence(self, graph: Graph, targets: Sequence[str], context: Context) -> None:
-        """Multiply the branches by zero."""
-        for branch in _chosen(graph, targets):
-            if context.takes(branch.name):
+        """Multiply the branches by zero; what a map stands in for gives way to it here, too."""
+        for run in _runs([one for one in _chosen(graph, targets) if context.takes(one.name)]):
+            cure, _ = self._cure(graph, graph, run, context)
+            if cure is not None:
+                _replaced(graph, run, cure, "")
+                continue
+            for branch in map(partial(_now, graph), run):
                 zero = np.zeros((1,), np.dtype(graph.value(branch.end).dtype))
                 graph.insert("mul", branch.end, zero, [(branch.op, branch.position)])
 
@@ -61,10 +96,71 @@ def _chosen(graph: Graph, targets: Sequence[str]) -> list[ResidualBranch]:
     return [one for one in found if not any(one.ops < other.ops for other in found)]
 
 
-def _leave_out(graph: Graph, site: Site) -> Edit:
-    branch = next(one for one in residual_branches(graph) if one.weights == site.layers)
+def _now(graph: Graph, branch: ResidualBranch) -> ResidualBranch:
+    """A branch as it is once others have changed: its values have other names."""
+    return next(one for one in residual_branches(graph) if one.weights == branch.weights)
+
+
+def _runs(branches: Sequence[ResidualBranch]) -> list[Run]:
+    """Branches of which each adds to what the one before made."""
+    runs: list[Run] = []
+    for one in branches:
+        if runs and runs[-1][-1].sum == one.stream:
+            runs[-1] = (*runs[-1], one)
+        else:
+            runs.append((one,))
+    return runs
+
+
+def _replaced(graph: Graph, run: Run, cure: StreamMap | None, told: str) -> list[Edit]:
+    """Take branches out, and put a map in their place."""
+    first, last = _now(graph, run[0]), _now(graph, run[-1])
+    dtype = np.dtype(graph.value(last.sum).dtype)
     try:
-        graph.remove(branch.sum, branch.stream)
+        if cure is not None and cure.kind == "gain":
+            scaled = graph.insert("mul", last.sum, np.diag(cure.matrix).astype(dtype))
+            graph.insert("add", scaled, cure.shift.astype(dtype))
+        elif cure is not None:
+            graph.replace_region(last.sum, first.stream, cure.matrix.astype(dtype), cure.shift.astype(dtype))
+            return [Edit(one.name, f"left out, {len(one.ops)} ops{told}", layers=one.weights) for one in run]
+        for one in (_now(graph, branch) for branch in run):
+            graph.remove(one.sum, one.stream)
     except Refused as refused:
-        return Edit(site.subject, refused.reason, refused=True, layers=site.layers)
-    return Edit(site.subject, f"left out, {len(branch.ops)} ops", layers=site.layers)
+        return [Edit(one.name, refused.reason, refused=True, layers=one.weights) for one in run]
+    return [Edit(one.name, f"left out, {len(one.ops)} ops{told}", layers=one.weights) for one in run]
+
+
+def _found(whole: Graph, graph: Graph, run: Run, cure: Cure, watch: Watch) -> tuple[StreamMap | None, str]:
+    """The map that stands in best for branches of the whole model on what comes before them now; None if none helps."""
+    stream, sum_ = _now(graph, run[0]).stream, run[-1].sum
+    seen, judged = (StreamSums() for _ in range(2))
+    for sums, held in ((seen, False), (judged, True)):
+        for before, behind in zip(watch(graph, (stream,), held), watch(whole, (sum_,), held), strict=True):
+            sums.add(before[stream], behind[sum_])
+    if not judged.size:
+        return None, "; not cured: a cure is judged by data held out, and there is none"
+    made = fitted(seen, judged, cure)
+    if made is None:
+        return None, "; not cured: no map is nearer than none on data held out"
+    bare, cured = (graph.copy() for _ in range(2))
+    _replaced(bare, run, None, ""), _replaced(cured, run, made, "")
+    without, error = _output_errors(whole, (bare, cured), watch)
+    told = f"outputs held out are off by {error:.3g} in place of {without:.3g}"
+    if error >= without:
+        return None, f"; not cured: {told}"
+    return made, f"; a map ({made.kind}, ridge {made.ridge:g}) leaves {made.error:.0%} of what they did, {told}"
+
+
+def _output_errors(whole: Graph, others: Sequence[Graph], watch: Watch) -> list[float]:
+    """Noise power over signal power at the outputs, of each other graph, on data held out."""
+    names = [value.name for value in whole.outputs]
+    noise, signal = np.zeros((len(others), len(names))), np.zeros(len(names))
+    for wanted, *got in zip(watch(whole, names, True), *(watch(other, names, True) for other in others), strict=True):
+        for at, name in enumerate(names):
+            if np.asarray(wanted[name]).dtype.kind != "f":
+                continue
+            right = wanted[name].astype(np.float64)
+            signal[at] += np.square(right).sum()
+            noise[:, at] += [np.square(one[name] - right).sum() for one in got]
+    shares = np.divide(noise, signal, out=np.zeros_like(noise), where=signal > 0)
+    return [float(one) for one in shares.mean(1)]

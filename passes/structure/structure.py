@@ -28,8 +28,12 @@ class Structure(Restructure):
         """The group is of the kind that is cut."""
 
     @abstractmethod
-    def stays(self, axes: Axes, group: Group) -> Array:
-        """Which channels of a group stay: ``[size]`` of bool."""
+    def stays(self, axes: Axes, groups: Sequence[Group], context: Context) -> Stays:
+        """Which channels of groups stay."""
+
+    def made_up(self, graph: Graph, stays: Stays, context: Context) -> Mapping[str, Array]:
+        """Constants by name that make up for what goes, in the old shapes; by default none."""
+        return {}
 
     def sites(self, graph: Graph, targets: Sequence[str]) -> Sequence[Site]:
         """The groups of channels that targets write."""
@@ -44,22 +48,31 @@ class Structure(Restructure):
         stays = self._stays(axes, graph, targets, context)
         if not stays:
             return refused
+        made_up = self.made_up(graph, stays, context)
+        for name, array in made_up.items():
+            graph.replace_constant(name, array)
+        axes = Axes.of(graph) if made_up else axes
         try:
             axes.cut({group: stays[group.name] for group in axes.groups(Action.SELECT) if group.name in stays})
             return [*refused, *(_told(group, stays) for group in axes.groups(Action.SELECT) if group.name in stays)]
-        except Refused:
+        except Refused as whole:
+            if made_up:  # which is right for all of it or none
+                return [*refused, *(Edit(name, whole.reason, refused=True) for name in stays)]
             return [*refused, *_one_by_one(graph, stays)]
 
     def silence(self, graph: Graph, targets: Sequence[str], context: Context) -> None:
         """Let the weights of what is cut be zero."""
         axes = Axes.of(graph)
         stays = self._stays(axes, graph, targets, context)
+        for name, array in self.made_up(graph, stays, context).items():
+            graph.replace_constant(name, array)
+        axes = Axes.of(graph)
         axes.mask({group: stays[group.name] for group in axes.groups(Action.SELECT) if group.name in stays})
 
     def _stays(self, axes: Axes, graph: Graph, targets: Sequence[str], context: Context) -> Stays:
         """What stays of the groups of which something goes."""
         open_ = [group for group in self._groups(axes, targets, graph) if not _site(group, targets, graph).refused]
-        found = {group.name: self.stays(axes, group) for group in open_ if context.takes(group.name)}
+        found = self.stays(axes, [group for group in open_ if context.takes(group.name)], context)
         return {name: stays for name, stays in found.items() if not stays.all()}
 
     def _groups(self, axes: Axes, targets: Sequence[str], graph: Graph) -> list[Group]:

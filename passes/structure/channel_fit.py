@@ -1,0 +1,186 @@
+"""What may go of a group of channels by data, and how the layers that read the others make up for it.
+
+A layer that reads channels ``x`` and loses some of them, ``D``, can have what those would have given of what the
+others, ``S``, tell of them: ``x_D ~ x_S A + b``. That is least squares on the products of the channels, of which a
+removal takes one away: what the layer loses then, and what becomes of its weights, follow in closed form.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from qcc.ir.axes.axes import Group
+from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import Array, Kind, Layer, Weight
+from qcc.passes.contract.contract import Watch
+
+DAMPING = 1e-4  # of the mean of the diagonal
+RIDGES = (1e-3, 1e-2, 1e-1, 1.0)  # of the diagonal, on how far weights move
+MOST_ROWS = 2048  # of a sample: neighbouring places of an image tell the same
+
+
+@dataclass(frozen=True)
+class ChannelReader:
+    """A layer all of whose inputs are a group's channels, in their order.
+
+    Args:
+        weight: that it reads, and nothing else does.
+        layer: the layer.
+        axis: of the channels, in what it reads.
+    """
+
+    weight: Weight
+    layer: Layer
+    axis: int
+
+    def rows(self, value: Array) -> Array:
+        """What it reads as rows ``[rows, channels]``, some of them where there are many."""
+        flat = np.moveaxis(value, self.axis, -1).reshape(-1, value.shape[self.axis])
+        return flat[:: -(-len(flat) // MOST_ROWS)].astype(np.float64)
+
+    def channels(self, matrix: Array) -> Array:
+        """Its matrix by channel ``[channels, out * places of a kernel]``."""
+        size = int(np.prod(self.layer.kernel)) if self.layer.kernel else 1
+        return np.moveaxis(matrix.reshape(len(matrix), -1, size), 1, 0).reshape(-1, len(matrix) * size)
+
+    def matrix(self, channels: Array, outputs: int) -> Array:
+        """The matrix ``[out, in]`` again."""
+        return np.moveaxis(channels.reshape(len(channels), outputs, -1), 0, 1).reshape(outputs, -1)
+
+
+def readers_of(group: Group, weights: Mapping[str, Weight]) -> list[ChannelReader] | None:
+    """The layers that read a group's channels; None if one of them reads them in some other way."""
+    found = []
+    for name in group.readers:
+        weight = weights[name]
+        (layer, *others) = weight.layers
+        places = [one for one in group.constants if one.weight == name and one.side == "in"]
+        alone = not others and layer.input and layer.groups == 1 and layer.kind in (Kind.LINEAR, Kind.CONV)
+        size = int(np.prod(layer.kernel)) if layer.kernel else 1
+        if not alone or len(places) != 1 or group.contexts or weight.shape[1] != group.size * size:
+            return None
+        found.append(ChannelReader(weight, layer, 1 if layer.kind is Kind.CONV else -1))
+    return found
+
+
+@dataclass
+class Products:
+    """The products of what a layer reads now, with a one beside, among themselves and with what it read at first."""
+
+    gram: Array = field(default_factory=lambda: np.zeros(()))
+    cross: Array = field(default_factory=lambda: np.zeros(()))
+    first: Array = field(default_factory=lambda: np.zeros(()))
+    count: int = 0
+
+    def add(self, now: Array, first: Array) -> None:
+        """Add a sample's rows."""
+        x, y = (np.concatenate([one, np.ones((len(one), 1))], 1) for one in (now, first))
+        self.gram, self.cross, self.first = self.gram + x.T @ x, self.cross + x.T @ y, self.first + y.T @ y
+        self.count += len(x)
+
+    def error(self, now: Array, wanted: Array) -> float:
+        """What weights ``[channels + 1, out]`` are off by, as a share of what those wanted give."""
+        signal = float(np.vdot(wanted, self.first @ wanted))
+        off = signal - 2 * np.vdot(now, self.cross @ wanted) + np.vdot(now, self.gram @ now)
+        return float(off) / signal if signal else 0.0
+
+
+def kept_by_error(readers: Sequence[ChannelReader], grams: Sequence[Array], graph: Graph, count: int) -> Array:
+    """Which channels stay ``[size]`` of bool: one after the other goes that costs least once the rest makes up for it.
+
+    Args:
+        readers: of the group.
+        grams: of what each reads, with a one beside, ``[size + 1, size + 1]``.
+        graph: that has the weights.
+        count: that stay.
+
+    Source: Optimal Brain Surgeon, Hassibi and Stork 1992, for sets of weights that go together, as for columns in
+        ZipLM, Kurtic et al. 2023 (arXiv:2302.04089), section 3.1.
+    """
+    size = len(grams[0]) - 1
+    inverses, weights = [], []
+    for reader, gram in zip(readers, grams, strict=True):
+        matrix = reader.channels(graph.matrix(reader.weight).astype(np.float64))
+        signal = np.einsum("ij,ij->", gram[:size, :size] @ matrix, matrix) or 1.0
+        damped = gram + DAMPING * np.diag(gram)[:size].mean() * np.eye(size + 1)
+        inverses.append(np.linalg.inv(damped))
+        weights.append(np.concatenate([matrix, np.zeros((1, matrix.shape[1]))]) / np.sqrt(signal))
+    stays = np.ones(size + 1, bool)
+    for _ in range(size - count):
+        costs = sum(
+            np.square(weight).sum(1) / np.maximum(np.diag(inverse), np.finfo(np.float64).tiny)
+            for weight, inverse in zip(weights, inverses, strict=True)
+        )
+        worst = int(np.argmin(np.where(stays[:size], np.asarray(costs)[:size], np.inf)))
+        stays[worst] = False
+        for at, (weight, inverse) in enumerate(zip(weights, inverses, strict=True)):
+            pull = inverse[worst] / inverse[worst, worst]
+            weights[at] = weight - np.outer(pull, weight[worst])
+            inverses[at] = inverse - np.outer(inverse[:, worst], pull)
+            weights[at][worst], inverses[at][worst], inverses[at][:, worst] = 0, 0, 0
+            inverses[at][worst, worst] = np.inf
+    return stays[:size]
+
+
+def refitted(reader: ChannelReader, seen: Products, held: Products, matrix: Array, stays: Array) -> tuple[Array, Array]:
+    """The matrix ``[out, in]`` for the channels that stay, and what its bias gets more, nearest to what the layer gave.
+
+    Weights are drawn to what they were, as much as data held out wants it; where nothing is nearer they are those, cut.
+    """
+    wanted = np.concatenate([reader.channels(matrix.astype(np.float64)), np.zeros((1, matrix.size // len(stays)))])
+    kept = np.append(stays, reader.layer.bias is not None)
+    cut = np.where(kept[:, None], wanted, 0)
+    best, least = cut, held.error(cut, wanted)
+    gram, slope = seen.gram[np.ix_(kept, kept)], (seen.cross @ wanted - seen.gram @ cut)[kept]
+    for ridge in RIDGES:
+        damped = gram + np.diag(ridge * np.diag(gram) + DAMPING * np.diag(gram).mean())
+        found = cut.copy()
+        found[kept] += np.linalg.solve(damped, slope)
+        error = held.error(found, wanted)
+        if error < least:
+            best, least = found, error
+    return reader.matrix(best[:-1], len(matrix)), best[-1].reshape(len(matrix), -1).sum(1)
+
+
+def grams_of(graph: Graph, readers: Sequence[ChannelReader], watch: Watch) -> dict[str, Array]:
+    """The products of what layers read, with a one beside, by the weight's name."""
+    found: dict[str, Products] = {reader.weight.name: Products() for reader in readers}
+    for values in watch(graph, list(dict.fromkeys(reader.layer.input for reader in readers)), False):
+        for reader in readers:
+            rows = reader.rows(values[reader.layer.input])
+            found[reader.weight.name].add(rows, rows)
+    return {name: one.gram for name, one in found.items()}
+
+
+def made_up(
+    whole: Graph, work: Graph, readers: Sequence[tuple[ChannelReader, Array]], watch: Watch
+) -> dict[str, Array]:
+    """Constants of layers that make up for channels that are gone, one layer after the other, by name.
+
+    Args:
+        whole: the graph with all channels.
+        work: the same with those silenced that are to go; its constants become those returned.
+        readers: in the order in which they run, each with which channels stay.
+        watch: runs both.
+
+    Source: sequential least squares as in ThiNet, Luo et al. 2017 (arXiv:1707.06342), section 3.2.
+    """
+    found: dict[str, Array] = {}
+    for reader, stays in readers:
+        seen, held = Products(), Products()
+        name = reader.layer.input
+        for products, part in ((seen, False), (held, True)):
+            for now, first in zip(watch(work, (name,), part), watch(whole, (name,), part), strict=True):
+                products.add(reader.rows(now[name]), reader.rows(first[name]))
+        if not held.count:
+            continue
+        matrix, more = refitted(reader, seen, held, whole.matrix(reader.weight), stays)
+        changed = {reader.weight.constant: reader.weight.view.array(matrix)}
+        bias = None if reader.layer.bias is None else work.constant(reader.layer.bias)
+        if bias is not None and reader.layer.bias is not None:
+            changed[reader.layer.bias] = bias + more.reshape(bias.shape)
+        for constant, array in changed.items():
+            found[constant] = array.astype(np.dtype(work.value(constant).dtype))
+            work.replace_constant(constant, found[constant])
+    return found
