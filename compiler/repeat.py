@@ -8,6 +8,7 @@ from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.files.inputs import Inputs
 from qcc.compiler.plan.activations import saturating
 from qcc.compiler.plan.bind import BEFORE
+from qcc.compiler.plan.cascade import other_subjects
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.plan.plan import Plan, PlanFile, Step
 from qcc.compiler.plan.terms import policy_of
@@ -77,7 +78,18 @@ def check_targets(steps: Sequence[Step], graph: Graph, model: Path) -> None:
     Raises:
         ModelError: one does not.
     """
-    _check_names((name for step in steps for name in step.weights), graph, model)
+    layered = [step for step in steps if not _subjects(step)]
+    _check_names((name for step in layered for name in step.weights), graph, model)
+    for step in (step for step in steps if step not in layered):
+        known = {name for subject in _subjects(step) for name in other_subjects(graph, subject)}
+        if missing := sorted(set(step.weights) - known):
+            message = f"the plan is for another model: `{model}` has no {_subjects(step)[0]} `{missing[0]}`"
+            raise ModelError("Q431", message, help=HELP)
+
+
+def _subjects(step: Step) -> tuple[str, ...]:
+    """What a step treats that is no layer."""
+    return getattr(step.action, "subjects", ())
 
 
 def _check_names(names: Iterable[str], graph: Graph, model: Path) -> None:

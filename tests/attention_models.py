@@ -8,8 +8,9 @@ import numpy as np
 from qcc.ir.graph.ops import Array
 from tests.onnx_models import Case, random
 
-BATCH, ROWS, HEADS, SHARED, WIDTH = 2, 5, 4, 2, 6
+BATCH, ROWS, HEADS, SHARED, WIDTH = 2, 5, 4, 2, 8
 ALL = HEADS * WIDTH
+RATES = (1.0, 0.3, 0.1, 0.01)  # at which pairs of channels turn
 X = random(BATCH, ROWS, ALL)
 
 
@@ -140,7 +141,7 @@ def turned(layout: str) -> Spelling:
     cos = Cos (angles)
     sin = Sin (angles)"""
     product = "kt = Transpose <perm = [0, 1, 3, 2]> (kr)\n s = MatMul (qr, kt)\n"
-    rates = np.repeat([1.0, 0.1, 0.01], 2) if layout == "interleaved" else np.tile([1.0, 0.1, 0.01], 2)
+    rates = np.repeat(RATES, 2) if layout == "interleaved" else np.tile(RATES, 2)
     return Spelling(
         f"{split()}\n{tables}\n{rotary(layout, 'q')}\n{rotary(layout, 'k')}\n{product} z = Div (s, scale)\n"
         " p = Softmax <axis = -1> (z)\n y = MatMul (p, vh)",

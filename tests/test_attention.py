@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from qcc.__main__ import main
-from qcc.ir.attention.attention import Attention, NotAttention, Rotary
 from qcc.ir.attention.find import attentions
+from qcc.ir.graph.attention import Attention, NotAttention, Rotary
 from qcc.ir.onnx.adapter import OnnxGraph
 from tests import attention_models as models
 from tests.attention_models import HEADS, SHARED, WIDTH, Spelling, case

@@ -170,6 +170,7 @@ SCHEMA = Schema(
         "rotate": Property("rotate", {"hadamard": Plain}),
         "equalize": Property("equalize", {"on": Plain}),
         "query_key": Property("query_key", {"on": Plain}),
+        "fuse": Property("fuse", {"on": Plain}, subjects=("attention",)),
     },
     formats=FORMATS,
     targets={

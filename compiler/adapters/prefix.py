@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from qcc.ir.adapters.read import AdapterTensors
-from qcc.ir.attention.attention import Attention, Operand
 from qcc.ir.attention.find import attentions
 from qcc.ir.errors import ModelError
+from qcc.ir.graph.attention import Attention, Operand
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array, Feeds
 

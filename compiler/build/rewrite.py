@@ -11,7 +11,8 @@ from qcc.compiler.build.cleaning import Cleaned, clean_up, told, validate_cleani
 from qcc.compiler.build.promises import broken_promise
 from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.calibrate.coverage import Told, coverage_of
-from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.calibrate.generate import Batch
+from qcc.compiler.calibrate.samples import Samples, generate
 from qcc.compiler.observe.observer import Tick
 from qcc.compiler.observe.statistics import layer_statistics
 from qcc.compiler.plan.plan import Plan, Step
@@ -22,6 +23,7 @@ from qcc.ir.graph.graph import Graph
 from qcc.passes.contract.contract import Context, Edit, G, Rewrite, Site, SitePass
 from qcc.passes.contract.moments import grams_of
 
+SAMPLE = 3  # rows of an input
 LEFT_OUT = 6  # sites of a pass; with more it is left out as a whole
 
 
@@ -99,7 +101,7 @@ def _run(
 ) -> tuple[G, RewriteRow]:
     start = time.perf_counter()
     progress(action_text(action))
-    context = gather(_context(step, progress)) if action.uses_gram else _context(step, progress)
+    context = gather(_context(step, progress)) if action.uses_gram or action.uses_sample else _context(step, progress)
     attempt = _Attempt(graph, action, step, context, trial, _decoding(graph, action, step, context))
     after, row = attempt.best()
     return after, replace(row, seconds=time.perf_counter() - start)
@@ -176,11 +178,25 @@ def _decoding(graph: Graph, action: Rewrite, step: Step, context: Context) -> di
 
 
 def _gathered(graph: Graph, step: Step, data: Samples, covers: Told, context: Context) -> Context:
-    """With statistics of the step's weights."""
+    """With statistics of the step's weights, or an input."""
+    if step.action.uses_sample:
+        context = replace(context, sample=_sample(graph, data))
+    if not step.action.uses_gram:
+        return context
     gathered = layer_statistics(graph, data, lambda *at: context.progress(at[-1]), moments=step.weights)
     found = gathered.moments
     covers(coverage_of(found))
     return replace(context, grams=grams_of(found), moments=found)
+
+
+def _sample(graph: Graph, data: Samples) -> Batch:
+    """An input whose axes are of different sizes where they may be: generated, or of the data if that does not run."""
+    try:
+        found = generate(graph, SAMPLE, 0, recipe=data.recipe).batches[0]
+        graph.runner(tuple(found), [value.name for value in graph.outputs])(found)
+    except ModelError:
+        return next(data.first(SAMPLE).parts(SAMPLE))
+    return found
 
 
 def _apply(graph: G, action: Rewrite, step: Step, context: Context) -> tuple[G, list[Edit]]:

@@ -75,6 +75,7 @@ def _selector(place: CursorPlace, schema: Schema) -> Iterator[Completion]:
         yield from (Completion(word, "keyword", behind=" ") for word in ("and", "or"))
         return
     yield from (Completion(kind, "value", "a class of layers") for kind in (ANY, *schema.kinds))
+    yield from (Completion(one, "value", "no layer, with properties of its own") for one in schema.subjects)
     yield Completion("not", "keyword", behind=" ")
 
 

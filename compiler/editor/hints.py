@@ -5,7 +5,7 @@ from pathlib import Path
 
 from qcc.compiler.editor.document import Document
 from qcc.dsl.diagnostics.source import Span
-from qcc.dsl.policy.select import Facts, matches
+from qcc.dsl.policy.select import SUBJECTS, Facts, classes, matches
 
 
 def model_facts(path: Path) -> list[list[Facts]]:
@@ -15,9 +15,10 @@ def model_facts(path: Path) -> list[list[Facts]]:
         ModelError: there is none that can be read.
     """
     from qcc.compiler.files.open_model import open_model  # loads onnx
-    from qcc.compiler.plan.bind import facts
+    from qcc.compiler.plan.cascade import facts, other_facts
 
-    return facts(open_model(path).graph.weights(), given=False)
+    graph = open_model(path).graph
+    return [*facts(graph.weights(), given=False), *other_facts(graph)]
 
 
 def layer_counts(document: Document, known: Sequence[Sequence[Facts]]) -> list[tuple[int, str]]:
@@ -29,8 +30,10 @@ def layer_counts(document: Document, known: Sequence[Sequence[Facts]]) -> list[t
         span = rule.selector.span
         if span.source.name != document.source.name or not _still(document, span):
             continue
-        count = sum(any(matches(rule.selector, one) for one in layers) for layers in known)
-        found.append((span.end, f" {count:,} layer{'' if count == 1 else 's'}"))
+        other = next(iter(classes(rule.selector).intersection(SUBJECTS)), "")
+        met = [layers for layers in known if bool(layers[0].kinds.intersection(SUBJECTS)) == bool(other)]
+        count = sum(any(matches(rule.selector, one) for one in layers) for layers in met)
+        found.append((span.end, f" {count:,} {other or 'layer'}{'' if count == 1 else 's'}"))
     return found
 
 

@@ -111,7 +111,10 @@ def rename(document: Document, offset: int, new: str, schema: Schema) -> list[Te
         raise _refused(f"`{use.name}` is defined in {home.source.name}", "rename it there")
     if NAME.fullmatch(new) is None:
         raise _refused(f"`{new}` is no name", "a name is letters, digits and `_`")
-    taken = (*places, *(() if use.sort == "param" else (*schema.kinds, "any", "and", "or", "not", *STATEMENTS)))
+    taken = (
+        *places,
+        *(() if use.sort == "param" else (*schema.kinds, *schema.subjects, "any", "and", "or", "not", *STATEMENTS)),
+    )
     if new != use.name and new in taken:
         raise _refused(f"`{new}` already means something", "choose another name")
     return [TextEdit(span, new) for span in uses(document, offset, schema)]

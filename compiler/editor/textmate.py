@@ -29,7 +29,7 @@ def grammar(schema: Schema) -> dict[str, Any]:
     known = {
         "keyword.control": STATEMENTS,
         "keyword.operator.word": ("and", "or", "not"),
-        "storage.type": (ANY, *schema.kinds),
+        "storage.type": (ANY, *schema.kinds, *schema.subjects),
         "variable.language": FACTS,
         "support.type.property-name": (*schema.properties, *schema.depth, *options, *_export(schema), "keep"),
         "support.function": (*methods, *metrics, *schema.objectives),

@@ -8,8 +8,8 @@ from qcc.compiler.console import terminal
 from qcc.compiler.console.fit_table import Column, Table
 from qcc.compiler.files.open_model import OpenModel
 from qcc.dsl.diagnostics.excerpt import escape
-from qcc.ir.attention.attention import Attention, NotAttention, Operand
 from qcc.ir.attention.find import attentions
+from qcc.ir.graph.attention import Attention, NotAttention, Operand
 
 SAMPLES, SEED = 3, 0
 COLUMNS = (

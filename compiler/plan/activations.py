@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
+from qcc.compiler.plan.cascade import place
 from qcc.compiler.plan.plan import Candidate, Kernels, Plan, Step
-from qcc.compiler.plan.sources import place
 from qcc.compiler.plan.targets import unserved
 from qcc.compiler.plan.text import action_text
 from qcc.dsl.diagnostics.report import Diagnostics

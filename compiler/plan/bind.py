@@ -2,36 +2,31 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TypeVar, cast
 
 from qcc.compiler.plan.activations import ActivationBinder
+from qcc.compiler.plan.cascade import SPARSITY, Resolved, place, resolve, resolve_others
 from qcc.compiler.plan.catalog import rewrites
 from qcc.compiler.plan.costs import BITS, LATENCY, costs_of
 from qcc.compiler.plan.filled import check_tied, combined, specs_of, warn_blind
 from qcc.compiler.plan.formats import encoding_of
 from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, PlanRow, Step
-from qcc.compiler.plan.sources import place
 from qcc.compiler.plan.targets import runtime_chooser
 from qcc.compiler.plan.terms import terms_of
 from qcc.compiler.scores.check import DROP
 from qcc.dsl.diagnostics.report import Diagnostics
-from qcc.dsl.policy.policy import KEEP, Assignment, FormatSpec, Policy, Rule
+from qcc.dsl.policy.policy import KEEP, Assignment, FormatSpec, Policy
 from qcc.dsl.policy.select import (
-    GENERATED,
     GIVEN,
-    Facts,
     asks_for_data,
-    has_predicate,
-    matches,
     matches_glob,
-    near_misses,
 )
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.graph import Graph
-from qcc.ir.graph.ops import Kind, Weight
+from qcc.ir.graph.ops import Weight
 from qcc.passes.clean import Clean
 from qcc.passes.contract.contract import Pass, Phase, Rounding, SitePass
 from qcc.passes.encode import Encode
@@ -40,10 +35,6 @@ from qcc.passes.rounding.nearest import Nearest
 
 BEFORE = (Phase.BRANCHES, Phase.STRUCTURE)
 """The phases whose passes change which weights there are, or their shapes."""
-SPARSITY = "sparsity"
-"""The property that says which weights are left out."""
-ROWS = "rows"
-"""The property that says which rows of a table become one."""
 FALLBACK = "fallback"
 """The property that says what the weights that lose most become where a bound of ``verify`` fails."""
 NO_ENCODINGS: Mapping[str, Encoding | None] = MappingProxyType({})
@@ -65,83 +56,11 @@ def after_speed(policy: Policy) -> bool:
 
 
 @dataclass(frozen=True)
-class Resolved:
-    """A weight and what the cascade left of the rules that match it, property by property."""
-
-    weight: Weight
-    properties: dict[str, Assignment] = field(hash=False)
-
-    @property
-    def kept(self) -> bool:
-        """The last word on the weight is to leave it alone."""
-        value = self.asked
-        return value is None or value.value is KEEP
-
-    @property
-    def asked(self) -> Assignment | None:
-        """What says how the weight is stored: its formats, or if there are none what leaves something out."""
-        return next((self.properties[name] for name in ("weights", *self.filling) if name in self.properties), None)
-
-    @property
-    def filling(self) -> tuple[str, ...]:
-        """The properties that may leave something of the weight out, from the inside out."""
-        return (SPARSITY, ROWS) if Kind.EMBEDDING in self.weight.kinds else (SPARSITY,)
-
-
-def facts(weights: Sequence[Weight], given: bool) -> list[list[Facts]]:
-    """What selectors see of each weight: one entry for each layer that reads it; data may be ``given``."""
-    return [
-        [
-            Facts(
-                name=layer.name,
-                kinds=frozenset({layer.kind.value}),
-                params=weight.params,
-                outputs=weight.shape[0],
-                inputs=weight.view.shape[1] * layer.groups if layer.kernel else weight.shape[1],
-                dtype=weight.dtype,
-                position=position,
-                count=len(weights),
-                kernel=layer.kernel,
-                groups=layer.groups,
-                op=layer.function,
-                bytes=weight.size_bytes,
-                data=GIVEN if given else GENERATED,
-                others=layer.names[1:],
-            )
-            for layer in weight.layers
-        ]
-        for position, weight in enumerate(weights)
-    ]
-
-
-@dataclass(frozen=True)
 class Earlier:
     """What has been done to the graph before rules are bound to it again: the steps, and the weights that it had."""
 
     steps: tuple[Step, ...] = ()
     weights: tuple[Weight, ...] = ()
-
-
-def resolve(
-    policy: Policy, weights: Sequence[Weight], diagnostics: Diagnostics, given: bool, before: Sequence[Weight] = ()
-) -> list[Resolved]:
-    """Apply the rules in order; a rule matches a weight if it matches a layer that reads it.
-
-    A rule about given data may match nothing without: it would with other data. One that matched a weight that the
-    graph had ``before`` did match.
-    """
-    seen, otherwise = facts(weights, given), [*facts(before, given), *facts(weights, not given)]
-    had = facts(before, given)
-    properties: list[dict[str, Assignment]] = [{} for _ in weights]
-    for rule in policy.rules:
-        hits = _hits(rule, seen)
-        elsewhere = otherwise if asks_for_data(rule.selector) else had
-        if not hits and not rule.from_preset and not _hits(rule, elsewhere):
-            _report_unmatched(rule, [layer for layers in seen for layer in layers], diagnostics)
-        for at in hits:
-            for assignment in rule.assignments:
-                properties[at]["weights" if assignment.value is KEEP else assignment.name] = assignment
-    return [Resolved(weight, found) for weight, found in zip(weights, properties, strict=True)]
 
 
 def opened_by_data(policy: Policy, weights: Sequence[Weight]) -> tuple[str, ...]:
@@ -156,10 +75,6 @@ def opened_by_data(policy: Policy, weights: Sequence[Weight]) -> tuple[str, ...]
             opened[asked.text] += 1
     text = "more to choose from where data is given (`--data FILE.npz`)"
     return tuple(f"{count} weight{'' if count == 1 else 's'}: {text}: {names}" for names, count in opened.items())
-
-
-def _hits(rule: Rule, seen: Sequence[Sequence[Facts]]) -> list[int]:
-    return [at for at, layers in enumerate(seen) if any(matches(rule.selector, layer) for layer in layers)]
 
 
 def bind(
@@ -211,7 +126,8 @@ def bind(
     first: Iterable[Step] = earlier.steps if earlier else ()
     if earlier is None:
         first = [*_depth_steps(policy, graph.weights(), diagnostics), *_asked_steps(resolved, BEFORE)]
-    done = (Step(Clean()), *first, *_asked_steps(resolved, (Phase.REWRITE,), narrowest), *steps_of(steps))
+    others = _other_steps(resolve_others(policy, graph, diagnostics))
+    done = (Step(Clean()), *first, *_asked_steps(resolved, (Phase.REWRITE,), narrowest), *others, *steps_of(steps))
     done += () if policy.floats is None else (Step(Half(cast(Floats, policy.floats.name))),)
     return Plan(done, tuple(kept), allocate, kernels, terms_of(policy))
 
@@ -276,6 +192,19 @@ def _asked_steps(
         for action, rows in asked.items():
             weights, sources, encodings = zip(*rows, strict=True)
             yield Step(action, weights, sources, encodings if narrowest else ())
+
+
+def _other_steps(asked: Mapping[str, Mapping[str, Assignment]]) -> Iterable[Step]:
+    """One step for each pass over what is no layer, with its options."""
+    for family in rewrites(Phase.REWRITE):
+        found: dict[SitePass, list[tuple[str, str]]] = {}
+        for name, properties in asked.items():
+            assignment = properties.get(family)
+            if assignment is not None and isinstance(assignment.value, SitePass):
+                found.setdefault(assignment.value, []).append((name, place(assignment.span)))
+        for action, rows in found.items():
+            names, sources = zip(*rows, strict=True)
+            yield Step(action, names, sources, (None,) * len(names))
 
 
 def steps_of(steps: Mapping[ActionT, Sequence[PlanRow]]) -> Iterable[Step]:
@@ -361,13 +290,3 @@ def _why_kept(one: Resolved) -> str:
     if one.weight.given is not None:
         return f"comes in {one.weight.given.text}, and no format asked for has fewer bits"
     return "encoded it would not be smaller"
-
-
-def _report_unmatched(rule: Rule, layers: list[Facts], diagnostics: Diagnostics) -> None:
-    message = f"no layer matches `{rule.selector.text}`"
-    misses = near_misses(rule.selector, layers)
-    note = "; ".join(misses) if misses else None
-    if has_predicate(rule.selector):
-        diagnostics.error("Q301", message, rule.selector.span, help="`qcc inspect` lists the layers", note=note)
-    else:
-        diagnostics.warning("Q302", message, rule.selector.span, note=note)

@@ -162,11 +162,18 @@ def schema() -> Schema:
         ),
     }
     for name, values in asked_by("rule").items():
-        properties[name] = Property(name, {**values, OFF: Off}, summary=_modulesummary(name))
+        properties[name] = Property(
+            name, {**values, OFF: Off}, summary=_modulesummary(name), subjects=subjects_of(name)
+        )
     kinds = {one.name: TargetKind(one.name, one.words, one.summary) for one in targets().values()}
     depth = {name: values[ON] for name, values in asked_by("depth").items()}
     bounds = BUDGET, VERIFY, OBJECTIVES
     return Schema(properties, families(), kinds, *bounds, Export, depth, floats=(FLOAT, *DTYPES), ops=_ops())
+
+
+def subjects_of(name: str) -> tuple[str, ...]:
+    """What a property of rules is about beside layers; empty for what layers have."""
+    return tuple(dict.fromkeys(subject for one in rewrites().get(name, {}).values() for subject in one.subjects))
 
 
 def _ops() -> dict[str, tuple[str, ...]]:

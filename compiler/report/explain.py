@@ -10,11 +10,11 @@ from qcc.compiler.console import terminal
 from qcc.compiler.files.open_model import open_model
 from qcc.compiler.measure.choose_form import chooser_of
 from qcc.compiler.plan.activations import rounded_reason
-from qcc.compiler.plan.bind import Resolved, bind, resolve
+from qcc.compiler.plan.bind import bind
+from qcc.compiler.plan.cascade import Resolved, place, resolve
 from qcc.compiler.plan.formats import encoding_of
 from qcc.compiler.plan.plan import Plan, Step
 from qcc.compiler.plan.policy import load_policy
-from qcc.compiler.plan.sources import place
 from qcc.compiler.plan.text import action_text
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.excerpt import escape

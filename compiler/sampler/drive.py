@@ -32,11 +32,13 @@ class Driver:
         table: the loop.
         inputs: of the model that it is of: how large they are, and of what type.
         graphs: what runs each graph that rows name, with the names of what it takes.
+        group: how many seeds run at once, where the model takes any number.
     """
 
     table: LoopTable
     inputs: Sequence[Value]
     graphs: Mapping[str, tuple[Runner, Sequence[str]]]
+    group: int = GROUP
 
     def samples(self, seeds: Sequence[int], given: Mapping[str, Array] | None = None) -> Array:
         """What the loop makes of seeds, ``[seed, ...]``.
@@ -133,7 +135,7 @@ class Driver:
     def groups(self, places: Sequence[int]) -> Iterator[tuple[list[int], int]]:
         """As many as the model takes at once, and how many of them count: the last stands for what is missing."""
         size = (self._value(self.table.latent).shape or (None,))[0]
-        most = size if isinstance(size, int) else GROUP
+        most = size if isinstance(size, int) else self.group
         for at in range(0, len(places), most):
             some = list(places[at : at + most])
             missing = most - len(some) if isinstance(size, int) else 0

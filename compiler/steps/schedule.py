@@ -97,7 +97,8 @@ def held_out(carried: Array, wanted: Array) -> tuple[Array, Array]:
     scale, offset = affine(carried, wanted)
     if count < 2:
         return scale, offset
-    halves: Sequence[Array] = (np.arange(count) % 2 == 0, np.arange(count) % 2 == 1)
+    first = np.arange(count) < count // 2
+    halves: Sequence[Array] = (first, ~first)
     axes = tuple(at for at in range(carried.ndim) if at != channel_axis(carried.ndim))
     gained = np.zeros(len(scale))
     for learnt, tried in (halves, halves[::-1]):

@@ -29,6 +29,7 @@ from qcc.ir.model.model import AnyModel
 from qcc.ir.open_file import open_file
 
 REUSE = "reuse"
+MEASURED = 8  # seeds that tell distances; corrections are fitted on all of them
 KEPT_BYTES = 1 << 29  # of what regions make along the loop, at most
 ALIKE = 0.5  # of its energy's root, and what was written computes in other channels than the original
 Rows = list[tuple[Array, Array]]
@@ -177,7 +178,7 @@ class _Distances:
         graph = self._caching.graph
         sizes = [[size if isinstance(size, int) else 1 for size in graph.value(name).shape or ()] for name in values]
         each = 4 * len(self._caching.table.rows) * sum(int(np.prod(one)) for one in sizes)
-        return max(2, int(KEPT_BYTES // max(each, 1)))
+        return max(2, min(MEASURED, int(KEPT_BYTES // max(each, 1))))
 
     def cost(self, begin: int, end: int, region: int) -> float:
         """The energy of all that a segment misses at the end of the loop."""
@@ -194,7 +195,7 @@ class _Distances:
         caching = self._caching
         carried, table = caching.regions[region].carried, caching.table
         before, now = (self._change(place, carried) for place in (begin, at))
-        tried = np.arange(len(before)) % 2 == 1 if len(before) > 1 else np.ones(len(before), bool)
+        tried = np.arange(len(before)) >= len(before) // 2
         kept = before[tried]
         if caching.cache.fit == "affine":
             learnt = ~tried if not tried.all() else tried
@@ -246,8 +247,9 @@ class _CutModel:
         for name, region in caching.used.items():
             graphs[name] = self._fitting(region.carried, rows[name]), [*fed, region.carried.name]
         table, inputs = caching.scheduled, caching.graph.inputs
-        first = next(iter(Driver(table, inputs, graphs).groups(range(len(caching.seeds)))))[0]
-        Driver(table, inputs, graphs).samples([caching.seeds[at] for at in dict.fromkeys(first)])
+        driver = Driver(table, inputs, graphs, len(caching.seeds))
+        first, _ = next(driver.groups(range(len(caching.seeds))))
+        driver.samples([caching.seeds[at] for at in dict.fromkeys(first)])
         return {
             name: Corrections(np.stack([s for s, _ in one]), np.stack([o for _, o in one]), ROW)
             for name, one in rows.items()

@@ -122,7 +122,7 @@ class Linker:
 
     def _let(self, statement: syntax.LetLine, scope: Scope) -> None:
         name = statement.name
-        if reserved(self.context, self.context.schema.kinds, name):
+        if reserved(self.context, (*self.context.schema.kinds, *self.context.schema.subjects), name):
             return
         if name.text in scope.lets:
             self.context.twice(f"selector `{name.text}` is defined twice", name.span, scope.lets[name.text].name.span)

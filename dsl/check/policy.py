@@ -32,6 +32,7 @@ from qcc.dsl.policy.policy import (
     TargetName,
 )
 from qcc.dsl.policy.schema import Metric, Property, Schema
+from qcc.dsl.policy.select import ANY, classes
 from qcc.dsl.syntax import tree as syntax
 
 
@@ -166,8 +167,22 @@ class _Checker:
             head = Span(node.span.source, node.span.start, node.selector.span.end)
             self.context.report.warning("Q242", "the rule sets nothing", head, help="remove it, or write `keep`")
         good = tuple(one for one in assignments.values() if one is not None)
-        if selector is not None:
+        if selector is not None and self._belong(node, classes(selector)):
             self.rules.append(Rule(selector, good, node.span, linked.source.preset))
+
+    def _belong(self, node: syntax.RuleBlock, named: frozenset[str]) -> bool:
+        """Whether the classes that a rule names have the properties that it sets."""
+        schema, sound = self.context.schema, True
+        for setting in node.settings:
+            known = schema.properties.get(setting.name.text)
+            having = (known.subjects if known else ()) or (*schema.kinds, ANY)
+            wrong = sorted(named.difference(having)) if known or setting.name.text == "keep" else []
+            if wrong:
+                sound = False
+                message = f"`{setting.name.text}` is nothing that `{wrong[0]}` has"
+                help = f"write `rule {known.subjects[0]} {{ ... }}`" if known and known.subjects else None
+                self.context.report.error("Q560", message, setting.name.span, help=help or "give it a rule of its own")
+        return sound
 
     def _assignment(self, setting: syntax.PropertySetting) -> Assignment | None:
         name, schema = setting.name, self.context.schema

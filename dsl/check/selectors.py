@@ -105,7 +105,7 @@ class Resolver:
         return size
 
     def _class(self, node: syntax.Class, scope: Scope, depth: int) -> tuple[Selector | None, int]:
-        kinds = (*self.context.schema.kinds, ANY)
+        kinds = (*self.context.schema.kinds, *self.context.schema.subjects, ANY)
         if node.name in kinds:
             return select.LayerClass(node.span, node.name), 1
         found = scope.find(node.name)
@@ -139,7 +139,7 @@ class Resolver:
         self.context.report.error("Q217", message, let.name.span, note=names if len(chain) > 1 else None)
 
     def _unknown(self, node: syntax.Class, scope: Scope) -> None:
-        known = [*self.context.schema.kinds, ANY, *scope.names()]
+        known = [*self.context.schema.kinds, *self.context.schema.subjects, ANY, *scope.names()]
         help = self.context.suggest(node.name, known, "selector")
         for ours, others in _OTHER_NAMES.items():
             if node.name.lower().replace("_", "-") in others and ours in known:

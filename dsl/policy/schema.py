@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from qcc.dsl.policy.options import Interval, Unit
 from qcc.dsl.policy.policy import FormatSpec
+from qcc.dsl.policy.select import SUBJECTS
 
 __all__ = [
     "FormatFamily",
@@ -81,6 +82,8 @@ class Property:
     formats: Mapping[str, FormatFamily] | None = None
     """The formats of this property, if they aren't the schema's. A property without methods takes formats."""
     summary: str = ""
+    subjects: tuple[str, ...] = ()
+    """The classes that have it; classes of layers, where none is named."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,8 @@ class Schema:
     """The settings of ``depth``, which name layers, with the dataclass that each becomes."""
     kinds: tuple[str, ...] = ("linear", "conv", "embedding", "recurrent")
     """Classes of layers, beside ``any``."""
+    subjects: tuple[str, ...] = SUBJECTS
+    """Classes of what is no layer; `any` is none of them."""
     floats: tuple[str, ...] = ()
     """The types that ``graph`` may name; the first is what there is without it."""
     ops: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -10,6 +10,8 @@ from qcc.dsl.policy.regex import Regex
 from qcc.dsl.syntax.literals import bytes_text, count_text, number_text, quote
 
 ANY = "any"
+SUBJECTS = ("attention",)
+"""Classes of what is no layer."""
 FACTS = {
     "name": "text",
     "params": "number",
@@ -230,6 +232,18 @@ def matches(selector: Selector, facts: Facts) -> bool:
             return all(matches(one, facts) for one in items)
         case Not(item=item):
             return not matches(item, facts)
+    raise AssertionError(selector)
+
+
+def classes(selector: Selector) -> frozenset[str]:
+    """The classes that a selector names."""
+    match selector:
+        case LayerClass(name=name):
+            return frozenset({name})
+        case Where(base=item) | Not(item=item):
+            return classes(item)
+        case Either(items=items) | Both(items=items):
+            return frozenset().union(*map(classes, items))
     raise AssertionError(selector)
 
 

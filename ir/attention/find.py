@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from qcc.ir.attention.attention import Attention, NotAttention
 from qcc.ir.attention.fused import of_op, of_runtime
 from qcc.ir.attention.part import AttentionPart, judged, of_core
 from qcc.ir.attention.paths import Paths, UntoldError
 from qcc.ir.attention.trace import Tracer
 from qcc.ir.errors import ModelError
+from qcc.ir.graph.attention import Attention, NotAttention
 from qcc.ir.graph.graph import Graph, needed
 from qcc.ir.graph.ops import Array, Feeds, Kind
 
@@ -36,6 +36,11 @@ def attentions(graph: Graph, sample: Feeds) -> list[Attention | NotAttention]:
     parts = [one for one in found if isinstance(one, AttentionPart)]
     captured = _captured(graph, sample, parts)
     return [finder.judge(one, captured) if isinstance(one, AttentionPart) else one for one in found]
+
+
+def attention_names(graph: Graph) -> tuple[str, ...]:
+    """The names of what may be an attention, as far as ops tell; nothing is run."""
+    return tuple(one.name for one in _Finder(graph).parts())
 
 
 class _Finder:
@@ -82,7 +87,7 @@ class _Finder:
         """All values of a part, of drawn numbers at its borders."""
         draw = np.random.default_rng(SEED)
         known = {name: _numbers(draw, captured[name]) for name in part.borders}
-        inner = dict.fromkeys((*part.inner, part.output))
+        inner = dict.fromkeys((*part.inner, part.output, *part.behind))
         wanted = [name for name in inner if name not in known and self._graph.constant(name) is None]
         outside = needed(self._graph, wanted, known)
         fed = {value.name: captured[value.name] for value in self._graph.inputs if value.name in outside}

@@ -79,6 +79,21 @@ def visible(scores: Array) -> Array:
     return np.asarray(scores > -1e4)
 
 
+def hides_later(seen: Array) -> bool:
+    """No row sees a column that comes later, where there are rows to tell it by; the last row sees all columns."""
+    if seen.ndim < 2 or seen.shape[-2] < 2:
+        return False
+    rows, columns = seen.shape[-2:]
+    return not (seen & ~np.tri(rows, columns, columns - rows, dtype=bool)).any()
+
+
+def is_paired(table: Array, layout: str) -> bool:
+    """Both channels of each pair that turns have the same number in a table ``[..., channels]``."""
+    half = table.shape[-1] // 2
+    first, second = (table[..., :half], table[..., half:]) if layout == "half" else (table[..., ::2], table[..., 1::2])
+    return bool((first == second).all())
+
+
 def mask_kind(seen: Array) -> str:
     """What a mask of rows and columns hides: ``causal``, ``window``, ``open`` for nothing, ``mask`` for all else."""
     if seen.all():

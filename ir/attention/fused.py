@@ -2,11 +2,11 @@
 
 from itertools import zip_longest
 
-from qcc.ir.attention.attention import Attention, Masking, Operand, Rotary
 from qcc.ir.attention.operands import Traced
 from qcc.ir.attention.part import AttentionPart
 from qcc.ir.attention.paths import ScoreStep, UntoldError
 from qcc.ir.attention.trace import Tracer, TraceStep
+from qcc.ir.graph.attention import Attention, Masking, Operand, Rotary
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Op
 

@@ -7,10 +7,10 @@ from itertools import permutations
 
 import numpy as np
 
-from qcc.ir.attention.attention import Operand, Rotary
 from qcc.ir.attention.formulas import LAYOUTS, is_close, readings, repeated, tables, turned
 from qcc.ir.attention.paths import UntoldError
 from qcc.ir.attention.trace import TraceStep
+from qcc.ir.graph.attention import Operand, Rotary
 from qcc.ir.graph.ops import Array
 
 TOLERANCE = 1e-5  # of the largest number: nothing is summed on the way but two products of a turn
@@ -74,19 +74,30 @@ def told(traced: Traced, values: Mapping[str, Array], returned: frozenset[str]) 
     """
     array = standing(traced, values)
     for count in range(len(traced.steps), -1, -1):
-        name, steps = traced.names[count], traced.steps[:count][::-1]
-        source = values[name] if count else array
-        lead = math.prod(array.shape[:-2])
-        for batch in dict.fromkeys((*array.shape[:-3], *source.shape[:2])):
-            if not batch or lead % batch:
-                continue
-            whole = array.reshape(batch, lead // batch, *array.shape[-2:])
-            asked = Operand(name, lead // batch, whole.shape[-1], "")
-            found = next(_tellings(asked, steps, whole, {**values, name: source}), None)
-            if found is not None:
-                present = next((step.result for step in steps if step.what == "past" and step.result in returned), "")
-                return replace(found, operand=replace(found.operand, present=present))
-    raise UntoldError(f"how `{traced.value}` holds heads is not known")
+        found = _told(traced, count, array, values, returned)
+        if found is not None:
+            return found
+    found = _told(traced, 0, array, {**values, traced.value: array}, returned)
+    if found is None:
+        raise UntoldError(f"how `{traced.value}` holds heads is not known")
+    return replace(found, operand=replace(found.operand, layout=""))
+
+
+def _told(
+    traced: Traced, count: int, array: Array, values: Mapping[str, Array], returned: frozenset[str]
+) -> Seen | None:
+    """The operand, if so many steps back there is a value that says how it is made."""
+    name, steps = traced.names[count], traced.steps[:count][::-1]
+    lead = math.prod(array.shape[:-2])
+    for batch in dict.fromkeys((*array.shape[:-3], *values[name].shape[:2])):
+        if not batch or lead % batch:
+            continue
+        whole = array.reshape(batch, lead // batch, *array.shape[-2:])
+        found = next(_tellings(Operand(name, lead // batch, whole.shape[-1], ""), steps, whole, values), None)
+        if found is not None:
+            present = next((step.result for step in steps if step.what == "past" and step.result in returned), "")
+            return replace(found, operand=replace(found.operand, present=present))
+    return None
 
 
 def _tellings(asked: Operand, steps: Sequence[TraceStep], whole: Array, values: Mapping[str, Array]) -> Iterator[Seen]:
@@ -125,8 +136,9 @@ def _made(
                 return
             array = np.concatenate([past, array], 2)
         if step.what == "turn":
+            earlier = any(one.what == "past" for one in steps[:at])
             for one, made in _turns(array, step, values):
-                yield from _made(made, steps[at + 1 :], values, heads, one)
+                yield from _made(made, steps[at + 1 :], values, heads, replace(one, earlier=earlier))
             return
     yield repeated(array, heads), rotary
 
@@ -143,3 +155,17 @@ def _turns(array: Array, step: TraceStep, values: Mapping[str, Array]) -> Iterat
                     continue
                 if made.shape == array.shape:
                     yield Rotary(layout, one.shape[-1], cos, sin), made
+
+
+def moved(names: Sequence[str], standing: Array, values: Mapping[str, Array]) -> Operand | None:
+    """The last of some values that holds numbers ``[batch, heads, rows, channels]`` in a layout of its own."""
+    batch, heads, rows, width = standing.shape
+    for name in reversed(names):
+        array = values[name]
+        if array.size != standing.size:
+            continue
+        found = readings(array, batch, heads, rows)
+        layout = next((layout for layout, one in found if np.array_equal(one, standing)), "")
+        if layout:
+            return Operand(name, heads, width, layout)
+    return None

@@ -2,16 +2,16 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qcc.ir.attention.attention import Attention, Masking
-from qcc.ir.attention.formulas import is_close, mask_kind, softmax, visible
-from qcc.ir.attention.operands import Traced, standing, told
+from qcc.ir.attention.formulas import hides_later, is_close, is_paired, mask_kind, softmax, visible
+from qcc.ir.attention.operands import Seen, Traced, moved, standing, told
 from qcc.ir.attention.paths import Paths, ScorePath, ScoreStep, UntoldError
 from qcc.ir.attention.products import product_of, scores_of
 from qcc.ir.attention.trace import Tracer
+from qcc.ir.graph.attention import Attention, Masking, Operand
 from qcc.ir.graph.ops import Array
 
 TOLERANCE = 2e-5  # of the largest result: two sums of products in float32 and a softmax
@@ -34,6 +34,7 @@ class AttentionPart:
         weights: the name under which the second product reads the weights.
         weights_read: others read the weights, too.
         made: the axes of the output in the order batch, heads, rows, channels; empty where it is that.
+        behind: the output, and the values that are it moved, one after the other.
         scale: of an op that has one.
         causal: the op hides what comes later.
         heads: of an op: of queries, and of keys and values.
@@ -49,6 +50,7 @@ class AttentionPart:
     weights: str = ""
     weights_read: bool = False
     made: tuple[int, ...] = ()
+    behind: tuple[str, ...] = ()
     scale: float = 1.0
     causal: bool = False
     heads: tuple[int, ...] = ()
@@ -80,7 +82,7 @@ class AttentionPart:
         scales = [step.value for one in self.operands for step in one.steps if step.what in ("mul", "div")]
         scores = [name for step in self.steps for name in (step.value, step.result) if name]
         shape = [self.weights] if self.weights else []
-        return tuple(dict.fromkeys((*self.borders, *self.inner, *scales, *scores, *shape)))
+        return tuple(dict.fromkeys((*self.borders, *self.inner, *scales, *scores, *shape, *self.behind)))
 
 
 def of_core(core: ScorePath, paths: Paths, tracer: Tracer) -> AttentionPart:
@@ -98,7 +100,8 @@ def of_core(core: ScorePath, paths: Paths, tracer: Tracer) -> AttentionPart:
     )
     read, weights = paths.is_read(core, inner), core.second.inputs[at]
     output = core.second.outputs[0]
-    return AttentionPart(core.softmax.name, output, queries, keys, values, core.steps, weights, read, behind.made)
+    ends = behind.made, paths.moves(output)
+    return AttentionPart(core.softmax.name, output, queries, keys, values, core.steps, weights, read, *ends)
 
 
 def judged(
@@ -123,7 +126,7 @@ def judged(
     expected = _formula(part, q, k, v, values)
     if not is_close(actual.reshape(-1), expected.reshape(-1), TOLERANCES.get(actual.dtype.name, TOLERANCE)):
         raise UntoldError("it computes something else than softmax(scale * queries keys' + bias) values")
-    seen = [told(one, values, returned) for one in part.operands]
+    seen = [_rotated(told(one, values, returned), captured) for one in part.operands]
     if abs(seen[2].scale - 1) > TOLERANCE:
         raise UntoldError("its values are scaled")
     factors = _factors(part, values)
@@ -139,7 +142,25 @@ def judged(
         sinks=next((step.value for step in part.steps if step.what == "sinks"), ""),
         weights_read=part.weights_read,
         shape=tuple(captured[part.output].shape),
+        result=_result(part, actual, seen[0].array, values),
     )
+
+
+def _rotated(seen: Seen, captured: Mapping[str, Array]) -> Seen:
+    """With whether the tables of the sample are those of a rotation; drawn ones never are."""
+    rotary = seen.operand.rotary
+    if rotary is None:
+        return seen
+    full = [captured[name] for name in (rotary.cos, rotary.sin) if captured[name].shape[-1] == rotary.width]
+    rotary = replace(rotary, paired=all(is_paired(one, rotary.layout) for one in full))
+    return replace(seen, operand=replace(seen.operand, rotary=rotary))
+
+
+def _result(part: AttentionPart, made: Array, queries: Array, values: Mapping[str, Array]) -> Operand | None:
+    """Where the result can be read last; None of an op that is all of an attention."""
+    batch, heads, rows, _ = queries.shape
+    whole = made.reshape(batch, heads, rows, -1)
+    return moved(part.behind, whole, values) if part.behind else None
 
 
 def _formula(part: AttentionPart, q: Array, k: Array, v: Array, values: Mapping[str, Array]) -> Array:
@@ -219,14 +240,20 @@ def _masking(part: AttentionPart, captured: Mapping[str, Array]) -> tuple[Maskin
             _number(later, captured) for later in part.steps[at + 1 :] if step.what == "add" and later.what in SCALES
         )
         if array is None:
-            found.append(Masking(step.value, "mask" if step.what == "mask" else "bias", step.keeps, scale))
+            found.append(
+                Masking(
+                    step.value, "mask" if step.what == "mask" else "bias", step.keeps, scale, infinite=step.infinite
+                )
+            )
         elif step.what == "mask":
             seen = array.astype(bool) if step.keeps else ~array.astype(bool)
-            found.append(Masking(step.value, mask_kind(seen), step.keeps))
+            kind, later = mask_kind(seen), hides_later(seen)
+            found.append(Masking(step.value, kind, step.keeps, hides_later=later, infinite=step.infinite))
         else:
             array = array * scale
-            hides = bool(((array <= -1e4) | (array == 0)).all())
-            found.append(Masking(step.value, mask_kind(visible(array)) if hides else "bias", None, scale))
+            hides, seen = bool(((array <= -1e4) | (array == 0)).all()), visible(array)
+            kind = mask_kind(seen) if hides else "bias"
+            found.append(Masking(step.value, kind, None, scale, hides_later(seen)))
     return tuple(found)
 
 

@@ -1,5 +1,6 @@
 """The way from a softmax to the two products beside it: which ops lie between, and in what order they act."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,12 +31,16 @@ class UntoldError(Exception):
 
 @dataclass(frozen=True)
 class ScoreStep:
-    """What is done to scores: ``what``, maybe with a value; they have the name ``result`` then."""
+    """What is done to scores: ``what``, maybe with a value; they have the name ``result`` then.
+
+    What a mask hides is set to a low number, or to one that is ``infinite``.
+    """
 
     what: str
     result: str
     value: str = ""
     keeps: bool | None = None
+    infinite: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,7 +147,7 @@ class Paths:
             fill = self._number(others[1])
             if at == 0 or fill is None or not fill <= LOWEST:
                 raise UntoldError("scores are replaced by something else than what hides them")
-            return ScoreStep("mask", value, value=others[0], keeps=at == 1)
+            return ScoreStep("mask", value, others[0], at == 1, infinite=not math.isfinite(fill))
         number = self._number(others[0]) if others else None
         if op.function == "max":
             if number is None or number > LOWEST:
@@ -196,6 +201,15 @@ class Paths:
             todo = [name for op in ops if op.name not in found for name in op.outputs if name]
             found.update(op.name for op in ops)
         return found
+
+    def moves(self, value: str) -> tuple[str, ...]:
+        """A value and those that hold it moved, one made of the other, as long as nothing else reads them."""
+        found = [value]
+        while (op := self.flow.only_reader(found[-1])) is not None and op.inputs[0] == found[-1]:
+            if op.kind not in (Kind.RESHAPE, Kind.TRANSPOSE) or op.function == "expand":
+                break
+            found.append(op.outputs[0])
+        return tuple(found)
 
     def is_read(self, core: ScorePath, inner: frozenset[str]) -> bool:
         """Others than the second product see the weights."""

@@ -17,6 +17,7 @@ from onnx_ir.passes import common
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.value import EncodedValue, ValueEncoding
 from qcc.ir.errors import ModelError, Refused, first_line
+from qcc.ir.graph.attention import Attention
 from qcc.ir.graph.attributes import Attributes, Opaque
 from qcc.ir.graph.edits import (
     check_borders,
@@ -39,6 +40,7 @@ from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.model.model import Written
 from qcc.ir.model.options import ExternalData
+from qcc.ir.onnx.attention.fuse import OPSET, check_fusible, fuse
 from qcc.ir.onnx.emit.write import write
 from qcc.ir.onnx.file import load as onnx_load
 from qcc.ir.onnx.file import save as onnx_save
@@ -48,7 +50,7 @@ from qcc.ir.onnx.file.opset import raise_opset
 from qcc.ir.onnx.given.put_back import put_back
 from qcc.ir.onnx.graph.attributes import attributes
 from qcc.ir.onnx.graph.edit import OnnxEditor
-from qcc.ir.onnx.graph.kinds import kind_of
+from qcc.ir.onnx.graph.kinds import kind_of, value_of
 from qcc.ir.onnx.graph.layers import find_weights
 from qcc.ir.onnx.graph.lend import take_out
 from qcc.ir.onnx.graph.resize import resize
@@ -100,11 +102,11 @@ class OnnxGraph(Graph):
 
     @property
     def inputs(self) -> tuple[Value, ...]:
-        return tuple(_value(value) for value in self.model.graph.inputs if not value.is_initializer())
+        return tuple(value_of(value) for value in self.model.graph.inputs if not value.is_initializer())
 
     @property
     def outputs(self) -> tuple[Value, ...]:
-        return tuple(_value(value) for value in self.model.graph.outputs)
+        return tuple(value_of(value) for value in self.model.graph.outputs)
 
     def ops(self) -> tuple[Op, ...]:
         if self._ops is None:
@@ -113,7 +115,7 @@ class OnnxGraph(Graph):
         return self._ops
 
     def value(self, name: str) -> Value:
-        return _value(self._find(name))
+        return value_of(self._find(name))
 
     def constant(self, name: str) -> Array | None:
         value = self.model.graph.initializers.get(name)
@@ -214,6 +216,13 @@ class OnnxGraph(Graph):
         check_castable(self.model, ops, dtype)
         self._keep_names()
         return cast(self.model, ops, dtype)
+
+    def fuse(self, attention: Attention) -> None:
+        check_fusible(self, attention)
+        self.require_opset(OPSET)
+        self._keep_names()
+        fuse(self.model, attention)
+        self._forget()
 
     def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]] | None = None) -> str:
         check_value(self, value, encoded.encoding)
@@ -356,23 +365,6 @@ def _revived(content: bytes, folder: Path, data_files: tuple[str, ...], note_byt
     model = ir.serde.deserialize_model(onnx.ModelProto.FromString(content))
     open_in(model, folder)
     return OnnxGraph(model, folder, data_files, note_bytes)
-
-
-def _value(value: ir.Value) -> Value:
-    container = _container(value.type)
-    shape = None if container else value.shape
-    sizes = None if shape is None else tuple(size if isinstance(size, int) else size.value for size in shape)
-    dtype = "" if value.dtype is None or value.dtype is ir.DataType.UNDEFINED else _dtype(value.dtype)
-    return Value(value.name or "", sizes, dtype, container)
-
-
-def _container(found: ir.TypeProtocol | None) -> str:
-    kinds = {"sequence": ir.SequenceType, "optional": ir.OptionalType}
-    return next((name for name, kind in kinds.items() if isinstance(found, kind)), "")
-
-
-def _dtype(dtype: ir.DataType) -> str:
-    return "string" if dtype is ir.DataType.STRING else np.dtype(dtype.numpy()).name
 
 
 def _op(node: ir.Node, layer: Layer | None, opset: int) -> Op:

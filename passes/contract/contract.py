@@ -20,7 +20,7 @@ from qcc.ir.encoding.tables.lookups import Lookups
 from qcc.ir.encoding.value import EncodedValue, ValueEncoding
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
-from qcc.ir.graph.ops import Array, Weight
+from qcc.ir.graph.ops import Array, Feeds, Weight
 from qcc.ir.kernel.op import LinearOp
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.moments import Moments
@@ -119,6 +119,7 @@ class Context:
     tells, by weight name and by what tells it, how the rows of a table are looked up.
     ``halves`` tells, by the name of an op that there was before anything was encoded, why it cannot compute in half
     precision; nothing where it can.
+    ``sample`` is an input on which the graph runs, where the pass `uses_sample`.
     ``chosen`` holds what weights are to be stored as, and why, by name, where that has been found in order.
     ``watch`` runs graphs on calibration data, where such was given; ``found`` keeps what a pass worked out by it, so
     that the same is asked once.
@@ -135,6 +136,7 @@ class Context:
     lookups: Mapping[str, Mapping[str, Lookups]] = field(default_factory=dict)
     chosen: Mapping[str, tuple[Encoded, str]] = field(default_factory=dict)
     halves: Mapping[str, str] = field(default_factory=dict)
+    sample: Feeds = field(default_factory=dict)
     watch: Watch | None = None
     found: MutableMapping[Hashable, object] = field(default_factory=dict)
 
@@ -149,13 +151,14 @@ class Pass(ABC):
 
     ``phase`` says when it runs, and ``keeps`` what it leaves as it is; what is fed and returned stays in any case.
     ``after`` names the passes that must have run before, where they run at all: the driver orders by it. ``uses_gram``
-    says that `Context.grams` is needed.
+    says that `Context.grams` is needed, ``uses_sample`` that `Context.sample` is.
     """
 
     phase: ClassVar[Phase]
     keeps: ClassVar[frozenset[Invariant]]
     after: ClassVar[tuple[str, ...]] = ()
     uses_gram: ClassVar[bool] = False
+    uses_sample: ClassVar[bool] = False
 
     @property
     def label(self) -> str:
@@ -194,11 +197,13 @@ class SitePass(Pass):
     module itself is the value ``on``. The family treats each site that concerns a target, asks `Context.takes` before,
     and tells each site treated or refused in one `Edit` with the site's subject. What it does depends on the graph and
     the context alone. ``statement`` is where the language asks for it: a setting of the block ``depth`` goes by
-    the name of the family, names layers, and has the value ``on`` alone.
+    the name of the family, names layers, and has the value ``on`` alone. ``subjects`` names what rules ask it for
+    that is no layer; its targets are those then.
     """
 
     property: ClassVar[str]
     statement: ClassVar[str] = "rule"
+    subjects: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def sites(self, graph: Graph, targets: Sequence[str]) -> Sequence[Site]:

@@ -114,7 +114,10 @@ class OnnxEditor:
 
     def remove(self, value: str, instead: str) -> None:
         """Let readers of a value read another; what only the first needed goes."""
-        old, new = self._values[value], self._values[instead]
+        self.take_place(self._values[value], self._values[instead])
+
+    def take_place(self, old: ir.Value, new: ir.Value) -> None:
+        """Let readers of a value read another; what only the first needed goes."""
         self._read_instead(old, new)
         self.sweep(old)
 

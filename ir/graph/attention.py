@@ -12,12 +12,16 @@ class Rotary:
         width: how many channels of a head turn, from the first on.
         cos: the value that holds the cosines, and ``sin`` the sines.
         sin: see there.
+        paired: both channels of a pair have one number in the tables, as a rotation has.
+        earlier: rows of earlier runs turn with the others.
     """
 
     layout: str
     width: int
     cos: str
     sin: str
+    paired: bool = True
+    earlier: bool = False
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class Operand:
         value: of which they are made by nothing but what is told here.
         heads: how many it holds.
         width: channels of a head.
-        layout: of the value's axes, a letter each: batch, sequence, heads, d (channels); ``bs(hd)`` holds both in one.
+        layout: of the value's axes, a letter each: batch, sequence, heads, d (channels); ``bs(hd)`` holds both in one;
+            empty where it is none that has a name.
         rotary: what turns them.
         past: rows of earlier runs that stand in front of theirs; empty for none.
         present: those and theirs together, where the graph returns them.
@@ -52,12 +57,16 @@ class Masking:
         kind: on the sample ``causal``, ``window``, ``open`` where it hides nothing, ``mask`` for others, or ``bias``.
         keeps: of a value of booleans: what is true is seen.
         scale: what is added is multiplied by it first.
+        hides_later: on the sample no query sees a key that comes later.
+        infinite: what booleans hide weighs nothing even where they hide all, else all weighs the same then.
     """
 
     value: str
     kind: str
     keeps: bool | None = None
     scale: float = 1.0
+    hides_later: bool = False
+    infinite: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,7 @@ class Attention:
         sinks: further scores, a number each head, that only weaken the others; empty for none.
         weights_read: others read the weights, too.
         shape: of the output, on the sample.
+        result: the last value that holds the output and is made of it by moving numbers alone.
     """
 
     name: str
@@ -89,6 +99,7 @@ class Attention:
     sinks: str = ""
     weights_read: bool = False
     shape: tuple[int, ...] = field(default=(), compare=False)
+    result: Operand | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

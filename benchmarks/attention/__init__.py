@@ -1,0 +1,1 @@
+"""What attentions cost."""

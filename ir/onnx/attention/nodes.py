@@ -1,0 +1,73 @@
+"""Writing the small nodes that stand around one op."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from qcc.ir.onnx.graph.edit import OnnxEditor
+
+INT64 = ir.DataType.INT64
+
+
+class NodeWriter:
+    """Writes nodes before one that is there.
+
+    Args:
+        editor: of the graph.
+        before: the node.
+        name: how values begin.
+    """
+
+    def __init__(self, editor: OnnxEditor, before: ir.Node, name: str) -> None:
+        self._editor, self._before, self._name = editor, before, name
+
+    def many(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        dtypes: Sequence[ir.DataType | None],
+        **attributes: float | str | Sequence[int],
+    ) -> Sequence[ir.Value]:
+        """A node and what it makes, of these types."""
+        given = ir.convenience.convert_attributes(attributes)
+        node = ir.Node("", op_type, inputs, given, num_outputs=len(dtypes))
+        assert self._before.graph is not None
+        self._before.graph.insert_before(self._before, node)
+        node.name = self._editor.fresh_name(f"{self._name}/{op_type}")
+        for value, dtype in zip(node.outputs, dtypes, strict=True):
+            value.name = self._editor.fresh_name(f"{node.name}.out")
+            value.type = None if dtype is None else ir.TensorType(dtype)
+        return node.outputs
+
+    def one(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        dtype: ir.DataType | None = None,
+        **attributes: float | str | Sequence[int],
+    ) -> ir.Value:
+        """A node that makes one value, by default of the type of the first that it reads."""
+        first = inputs[0]
+        assert first is not None
+        return self.many(op_type, inputs, [dtype or first.dtype], **attributes)[0]
+
+    def numbers(self, numbers: Sequence[int]) -> ir.Value:
+        """A constant row of whole numbers."""
+        return self._editor.constant(f"{self._name}.operand", np.asarray(numbers, np.int64))
+
+    def real(self, number: float) -> ir.Value:
+        """A constant of one number without axes."""
+        return self._editor.constant(f"{self._name}.number", np.asarray(number, np.float32))
+
+    def size(self, value: ir.Value, axis: int) -> ir.Value:
+        """How long an axis is, as a row of one number."""
+        return self.one("Shape", [value], INT64, start=axis, end=axis + 1)
+
+    def reshaped(self, value: ir.Value, *sizes: int) -> ir.Value:
+        """A value with other axes; 0 keeps one, -1 is what is left."""
+        return self.one("Reshape", [value, self.numbers(sizes)])
+
+    def transposed(self, value: ir.Value, *order: int) -> ir.Value:
+        """A value with its axes in another order."""
+        return self.one("Transpose", [value], perm=order)
