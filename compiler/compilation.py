@@ -366,10 +366,11 @@ class Compilation:
         return writer.settled(opened.plan, staged, self.diagnostics)
 
     def _notes(self, opened: _Opened, settled: Settled) -> tuple[str, ...]:
-        """What is worth knowing: of data that was not given, and of a graph in half precision."""
+        """What is worth knowing: of data that was not given, of constants tuned, of a graph in half precision."""
         data = opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else ()
         half, files = settled.plan.half, (settled.written, self._target.providers)
-        return (*data, *(half_lines(half, settled.built.edits, *files, self.diagnostics) if half else ()))
+        tuned = self.evidence.told_of_tuning(settled.plan) if self.evidence is not None else ()
+        return (*data, *tuned, *(half_lines(half, settled.built.edits, *files, self.diagnostics) if half else ()))
 
     def _result(self, opened: _Opened, settled: Settled, verification: Verification) -> Result:
         same, data, source = copies(settled.plan), settled.written.data, opened.file

@@ -89,6 +89,26 @@ class Encode(Pass):
             self._join(graph, context)
         return edits
 
+    def imitate(self, graph: Graph, targets: Sequence[str], context: Context) -> None:
+        """Let a graph compute what it will once the targets are encoded, with weights that are floats.
+
+        What is refused stays as it is, as it will.
+        """
+        weights = {weight.name: weight for weight in graph.weights()}
+        flow = None if self.activations is None else Flow(graph)
+        for name in targets:
+            try:
+                encoded, _ = self.encoded(weights[name], graph.matrix(weights[name]), context)
+                if flow is not None and self.activations is not None:
+                    self.form.check(weights[name].reading(self.activations.encoding(self.form)), encoded)
+                    self.round_values(graph, flow, weights[name], context)
+            except Refused:
+                continue
+            graph.replace_matrix(weights[name], encoded.decode())
+            context.became(name, encoded)
+        if self.activations is not None and self.form.takes_zeros:
+            self._join(graph, context)
+
     def _join(self, graph: Graph, context: Context) -> None:
         """Let what stands between layers on whole numbers run on them too, where the values that it makes were seen."""
         assert self.activations is not None

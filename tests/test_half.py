@@ -10,7 +10,10 @@ import pytest
 import torch
 
 import qcc
+from qcc.compiler.files.open_model import cleaned_model
 from qcc.compiler.measure.half_bounds import value_bounds
+from qcc.compiler.plan.bind import bind
+from qcc.compiler.plan.costs import SIZE
 from qcc.compiler.plan.policy import load_policy
 from qcc.compiler.plan.read_text import from_text
 from qcc.compiler.plan.text import to_text
@@ -18,11 +21,13 @@ from qcc.compiler.report.console import write_report
 from qcc.compiler.report.failures import failed_bounds
 from qcc.compiler.report.result import Result
 from qcc.compiler.runtime import half_served
+from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.diagnostics.source import Source
 from qcc.ir.errors import Refused
 from qcc.ir.graph.ops import Array
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.model import OnnxModel
+from qcc.ir.open_file import open_file
 from qcc.passes.contract.contract import Context
 from qcc.passes.half.half import Half
 from qcc.passes.half.sides import CAST_BYTES, FLOAT_BYTES, Flowing, sides
@@ -322,3 +327,16 @@ def test_module_reject(tmp_path: Path) -> None:
             output=tmp_path / "a.pt2",
         )
     assert [one.code for one in caught.value.diagnostics] == ["Q541"]
+
+
+def test_what_stays_float_takes_two_bytes_for_the_allocator(tmp_path: Path) -> None:
+    path = written(SMALL, tmp_path, {"w": WEIGHTS["w"], "v": WEIGHTS["v"]})
+    sizes = {}
+    for graph in ("float", "fp16"):
+        text = f"qpolicy 1\ngraph {graph}\nrule any {{ weights = float | int8 channel }}\nbudget {{ bits <= 20 }}\n"
+        (tmp_path / "open.qpolicy").write_text(text, encoding="utf-8")
+        opened = cleaned_model(open_file(path), path)
+        plan = bind(load_policy(tmp_path / "open.qpolicy"), opened.graph, opened.size_bytes, Diagnostics())
+        assert plan.allocate is not None
+        sizes[graph] = [one.candidates[0].costs[SIZE] for one in plan.allocate.options]
+    assert sizes["fp16"] == [one / 2 for one in sizes["float"]]

@@ -16,6 +16,7 @@ from qcc.compiler.calibrate.samples import load
 from qcc.compiler.calibrate.sources.source import DataSource
 from qcc.compiler.calibrate.sources.spool import Spool, Spooled
 from qcc.compiler.observe.chunks import MOST_SAMPLES
+from qcc.compiler.report.lock import read_plan
 from qcc.ir.errors import ModelError
 from qcc.ir.onnx.adapter import OnnxGraph
 from tests.onnx_models import parse, random
@@ -224,3 +225,31 @@ def test_options_reject(more: list[str], tmp_path: Path, capsys: pytest.CaptureF
     graph(ROWS, tmp_path, w=random(8, 4))
     assert main(["compile", str(tmp_path / "net.onnx"), *more]) == 2
     assert "--mean" in capsys.readouterr().err
+
+
+def test_a_policy_names_a_folder(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    graph(IMAGES, tmp_path, w=random(72, 2))
+    (tmp_path / "photos").mkdir()
+    for at in range(3):
+        pixels = np.random.default_rng(at).integers(0, 256, (6, 4, 3), np.uint8)
+        image.fromarray(pixels).save(tmp_path / "photos" / f"{at}.png")
+    policy = tmp_path / "p.qpolicy"
+    line = 'calibrate "photos/" { samples = 2, mean = "0.5", std = "0.25" }'
+    policy.write_text(f"qpolicy 1\n{line}\nrule any {{ weights = int8 channel }}\n", encoding="utf-8")
+    result = qcc.compile(tmp_path / "net.onnx", policy, output=tmp_path / "out.onnx")
+    assert result.verification.samples == 2 and "less 0.5, over 0.25" in result.verification.origin
+    again = qcc.compile(tmp_path / "net.onnx", plan=read_plan(result.lock), output=tmp_path / "again.onnx")
+    assert again.verification.samples == 2
+
+
+@pytest.mark.parametrize("command", ["sweep", "analyze", "bench"])
+def test_other_commands_take_the_same_data(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = tmp_path / "net.onnx"
+    graph(ROWS, tmp_path, w=random(8, 4))
+    (tmp_path / "data.py").write_text(SCRIPT, encoding="utf-8")
+    assert main([command, str(net), "--mean", "0.5"]) == 2
+    assert main([command, str(net), "--data", str(tmp_path / "none.txt"), "--tokenizer", "x.json"]) == 1
+    assert "Q420" in capsys.readouterr().err
+    if command == "bench":
+        assert main([command, str(net), "--data", str(tmp_path / "data.py"), "--rounds", "3", "--threads", "1"]) == 0

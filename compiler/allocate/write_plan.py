@@ -71,7 +71,8 @@ class PlanWriter:
         raised = self._at_opset(decided, export.opset or 0)
         halves = self._halves(raised, decided)
         with self.phases.phase("encode"):
-            built = build.run_plan(raised, decided, replace(self.evidence.context(decided), halves=halves))
+            context = replace(self.evidence.context(decided), halves=halves)
+            built = build.run_plan(raised, decided, self.evidence.tuned(raised, decided, context))
         notes = lock.provenance(self.source, self.policy, decided) | self.evidence.notes(built.edits)
         most = self.file.size_bytes if self.changed else None
         written = build.write(self.file.model, built, path, export, notes, most)

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from qcc.compiler.calibrate import samples
 from qcc.compiler.calibrate.generate import FREE_AXIS, Batch, Recipe
 from qcc.compiler.calibrate.input_axes import free_keys, input_axes
-from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.calibrate.samples import Data, Samples
 from qcc.compiler.console.usage import UsageError
 from qcc.dsl.diagnostics.spelling import did_you_mean
 from qcc.ir.errors import ModelError
@@ -28,13 +27,13 @@ class Wanted:
         batches: sizes of a batch; None takes the model's own, or one.
         sizes: of free axes, by name.
         sequence: the size of the other free axes of inputs with fewer than four axes.
-        data: an ``.npz`` to take rows from, instead of generating.
+        data: to take rows from, instead of generating: an ``.npz`` or what else ``--data`` may name.
     """
 
     batches: tuple[int, ...] | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
     sequence: int | None = None
-    data: Path | None = None
+    data: Data | None = None
 
 
 def feeds(graph: Graph, wanted: Wanted) -> dict[int, Batch]:
@@ -78,13 +77,15 @@ def _check_sizes(inputs: tuple[Value, ...], wanted: Wanted) -> None:
 
 
 def _rows(loaded: Samples, count: int) -> Batch:
-    """The first samples, from the beginning again where there are too few."""
+    """The first samples of one length, from the beginning again where there are too few."""
+    first_batch = loaded.batches[0]
     if not loaded.divisible:
-        return loaded.batches[0]
+        return first_batch
     joined = {}
-    for name, first in loaded.batches[0].items():
+    alike = [batch for batch in loaded.batches if loaded.kind(batch) == loaded.kind(first_batch)]
+    for name, first in first_batch.items():
         at = loaded.axis(name, first)
-        arrays = [batch[name] for batch in loaded.batches]
+        arrays = [batch[name] for batch in alike]
         whole = first if at is None else np.concatenate(arrays, at)
         joined[name] = whole if at is None else whole.take(np.arange(count) % whole.shape[at], at)
     return joined

@@ -38,14 +38,15 @@ def run_plan(graph: G, plan: Plan, context: Context) -> Built[G]:
     current = graph
     edits: list[Edit] = []
     for step in plan.steps:
-        if step.action.phase not in (Phase.ENCODE, Phase.HALF):
+        if step.action.phase not in (Phase.TUNE, Phase.ENCODE, Phase.HALF):
             continue  # has been done, and validated
         try:
             current, done = step.action.apply(current, step.weights, context)
         except Refused as refused:
             code = "Q541" if step.action.phase is Phase.HALF else "Q410"
             raise ModelError(code, refused.reason) from refused
-        edits += done
+        if step.action.phase is not Phase.TUNE:  # what is told of it is told as a whole
+            edits += done
     return Built(current, tuple(edits))
 
 

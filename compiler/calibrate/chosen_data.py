@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -9,6 +10,8 @@ from qcc.compiler.calibrate.arrays import flattened
 from qcc.compiler.calibrate.fit_samples import fit_samples
 from qcc.compiler.calibrate.generate import Batch
 from qcc.compiler.calibrate.samples import Data, Samples, finite, load
+from qcc.compiler.calibrate.sources.source import DataSource
+from qcc.dsl.policy.data_words import numbers_of
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Graph, Runner
@@ -30,7 +33,7 @@ def chosen_data(policy: Policy, given: Data | None, graph: Graph, runner: Runner
     calibrate = policy.calibrate
     seed = calibrate.seed if calibrate else 0
     limit = calibrate.samples if calibrate else None
-    data = calibrate.path if given is None and calibrate is not None else given
+    data = named_data(policy) if given is None else given
     if data is None:
         return fit_samples(graph, runner, limit, seed, sizes)
     if sizes:
@@ -39,6 +42,18 @@ def chosen_data(policy: Policy, given: Data | None, graph: Graph, runner: Runner
     found = _apart(found, runner)
     _see_what_is_odd(found, runner)
     return found
+
+
+def named_data(policy: Policy) -> Data | None:
+    """What a policy names; None where it is to be generated."""
+    found = policy.calibrate
+    if found is None or found.path is None or not DataSource.takes(Path(found.path)):
+        return None if found is None else found.path
+    mean, std = (
+        (default,) if text is None else numbers_of(text) or (default,)
+        for text, default in ((found.mean, 0.0), (found.std, 1.0))
+    )
+    return DataSource(Path(found.path), None if found.tokenizer is None else Path(found.tokenizer), mean, std)
 
 
 def _apart(samples: Samples, runner: Runner) -> Samples:

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from qcc.codegen.target.interruption import held_back
+from qcc.compiler.commands.options.data import add_data, data_of
 from qcc.compiler.commands.options.dims import add_dims, dims
 from qcc.compiler.console import terminal
 from qcc.compiler.console.progress import progress
@@ -27,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
     add("model", metavar="MODEL", type=Path, help="an .onnx file, or a .pt2 file of torch.export")
-    add("--data", metavar="FILE.npz", help="samples: arrays named like the inputs, one sample a row")
+    add_data(parser, "samples")
     add_dims(parser)
     add("--formats", metavar="LIST", help="formats as a policy spells them, commas between (default: int8 to int2)")
     names = ", ".join(additive())
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         from qcc.compiler.analyze.console import as_json, write_analysis
 
     with progress(args.format != "text") as update:
-        given = {"formats": args.formats, "data": args.data, "dims": sizes, "jobs": args.jobs, "progress": update}
+        given = {"formats": args.formats, "data": data_of(args), "dims": sizes, "jobs": args.jobs, "progress": update}
         found = analyze(args.model, metrics=tuple(dict.fromkeys(metrics)), **given)
     if args.format == "json":
         terminal.write_json({**as_json(found), "diagnostics": []})

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from qcc.codegen.target.interruption import held_back
 from qcc.codegen.target.machine import machine
+from qcc.compiler.commands.options.data import add_data, data_of
 from qcc.compiler.commands.options.dims import add_dims, dims, whole_number
 from qcc.compiler.console import terminal
 from qcc.compiler.console.progress import progress
@@ -46,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--batch", metavar="N,N", help="sizes of the batch (default: 1, or the model's own)")
     add_dims(parser)
     add("--sequence", metavar="N", help="the size of the other free axes, but those of images (default: 32)")
-    add("--data", metavar="FILE.npz", type=Path, help="inputs: arrays named like them, one sample a row")
+    add_data(parser, "inputs")
     add("--rounds", metavar="N", default=str(ROUNDS), help=f"turns of each model in each setting (default: {ROUNDS})")
     add("--plain", action="store_true", help="run what has a kernel library without it, too")
     add("--memory", action="store_true", help="measure what each session keeps in memory, in a process of its own")
@@ -117,7 +118,7 @@ def _wanted(args: argparse.Namespace) -> "Wanted":
 
     batches = None if args.batch is None else _list("--batch", args.batch)
     sequence = None if args.sequence is None else whole_number("--sequence", args.sequence)
-    return Wanted(batches, dims(args, 0), sequence, args.data)
+    return Wanted(batches, dims(args, 0), sequence, data_of(args))
 
 
 def _list(option: str, text: str) -> tuple[int, ...]:

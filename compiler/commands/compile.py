@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from qcc.codegen.target.find import kernel_stages, spelled_native
 from qcc.codegen.target.interruption import held_back
 from qcc.compiler.commands.cli import DEMAND
+from qcc.compiler.commands.options.data import add_data, data_of
 from qcc.compiler.commands.options.dims import add_dims, dims
 from qcc.compiler.commands.options.policy import DEFAULT_POLICY, add_policy, definitions
 from qcc.compiler.console import terminal
@@ -32,7 +33,6 @@ from qcc.dsl.syntax.parse import parse
 from qcc.dsl.syntax.tree import to_text as tree_text
 
 if TYPE_CHECKING:
-    from qcc.compiler.calibrate.sources.source import DataSource
     from qcc.compiler.plan.plan import Plan, PlanFile
     from qcc.dsl.policy.policy import Policy
 
@@ -61,10 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="the file to write (default: MODEL.qcc.onnx or .pt2 beside the model); .onnx exports a .pt2 model first",
     )
-    add("--data", metavar="DATA", help="calibration data: an .npz file, a folder of images, a .txt text, a .py script")
-    add("--tokenizer", metavar="FILE", type=Path, help="of a text in --data: its tokenizer.json")
-    add("--mean", metavar="N[,N,N]", help="of images: what is taken off pixels between 0 and 1, once or by channel")
-    add("--std", metavar="N[,N,N]", help="of images: what the rest is divided by")
+    add_data(parser)
     help = "what `drop(...)` is measured by: a script that defines `evaluate(run)`, or samples with an array `labels`"
     add("--evaluate", metavar="FILE", type=Path, help=help)
     add_dims(parser)
@@ -75,29 +72,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--format", choices=("text", "json", "github"), default="text", help="how to print (default: text)")
     add("-q", "--quiet", action="store_true", help="print nothing but errors and warnings")
     add("-v", "--verbose", action="store_true", help="list every layer, however many there are")
-
-
-def _data(args: argparse.Namespace) -> "str | DataSource | None":
-    """What `--data` names, with what is said of it."""
-    if args.data is None:
-        if args.tokenizer or args.mean or args.std:
-            raise UsageError("`--tokenizer`, `--mean` and `--std` are about `--data`, and there is none")
-        return None
-    from qcc.compiler.calibrate.sources.source import DataSource  # loads numpy
-
-    path = Path(args.data)
-    if not DataSource.takes(path):
-        if args.tokenizer or args.mean or args.std:
-            raise UsageError("`--tokenizer` is about a `.txt` text, `--mean` and `--std` are about a folder of images")
-        return str(args.data)
-    return DataSource(path, args.tokenizer, _numbers("--mean", args.mean, 0.0), _numbers("--std", args.std, 1.0))
-
-
-def _numbers(option: str, text: str | None, default: float) -> tuple[float, ...]:
-    try:
-        return (default,) if text is None else tuple(float(one) for one in text.split(","))
-    except ValueError as error:
-        raise UsageError(f"`{option}` takes numbers with commas between, not `{text}`") from error
 
 
 def run(args: argparse.Namespace) -> int:
@@ -125,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         return _emit_kernels(policy, plan, report, args)
     sizes = dims(args)
     with progress(args.quiet or args.format != "text") as update:
-        given = {"data": _data(args), "evaluate": args.evaluate, "plan": plan, "dims": sizes, "progress": update}
+        given = {"data": data_of(args), "evaluate": args.evaluate, "plan": plan, "dims": sizes, "progress": update}
         if args.emit == "plan":
             decided, _, warnings = driver.decide_plan(args.model, policy, output=args.output, **given)
         else:
@@ -195,7 +169,7 @@ def _emit_kernels(policy: "Policy", plan: "PlanFile | None", report: Diagnostics
             args.model,
             policy,
             output=args.output,
-            data=_data(args),
+            data=data_of(args),
             evaluate=args.evaluate,
             plan=plan,
             dims=dims(args),

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from qcc.codegen.target.interruption import held_back
+from qcc.compiler.commands.options.data import add_data, data_of
 from qcc.compiler.commands.options.dims import add_dims, dims, whole_number
 from qcc.compiler.commands.options.policy import add_policy, definitions
 from qcc.compiler.console import terminal
@@ -29,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("model", metavar="MODEL", type=Path, help="an .onnx file, or a .pt2 file of torch.export")
     add_policy(parser)
     add("--sizes", metavar="N", default="8", help="points of the curve (default: 8)")
-    add("--data", metavar="FILE.npz", help="samples: arrays named like the inputs, one sample a row")
+    add_data(parser, "samples")
     add_dims(parser)
     add("--format", choices=("text", "json"), default="text", help="how to print (default: text)")
 
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         from qcc.compiler.sweep.sweep import sweep
 
     with progress(args.format != "text") as update:
-        found = sweep(args.model, policy, sizes=count, data=args.data, dims=dims(args), progress=update)
+        found = sweep(args.model, policy, sizes=count, data=data_of(args), dims=dims(args), progress=update)
     if args.format == "json":
         terminal.write_json({**as_json(found), "diagnostics": terminal.as_json(report.warnings)})
     else:

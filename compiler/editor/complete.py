@@ -7,7 +7,7 @@ from typing import Literal
 from qcc.compiler.editor.context import CursorPlace, place_at
 from qcc.compiler.editor.document import Document
 from qcc.compiler.editor.names import visible
-from qcc.dsl.check.policy import CalibrateOptions
+from qcc.dsl.check.calibrate import CalibrateOptions
 from qcc.dsl.check.selectors import OPERATORS
 from qcc.dsl.load import SUFFIX, preset_names, preset_summary
 from qcc.dsl.policy.options import Option, options_of

@@ -10,8 +10,10 @@ from qcc.compiler.calibrate.coverage import Told, coverage_of
 from qcc.compiler.calibrate.parts import held_out
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.console.phases import Phases
-from qcc.compiler.measure.in_order import Chosen, asks_for_order, choose_in_order
 from qcc.compiler.measure.levels import LevelMeter, has_levels
+from qcc.compiler.measure.march.imitate import imitated, tunables_of
+from qcc.compiler.measure.march.in_order import Chosen, asks_for_order, choose_in_order
+from qcc.compiler.measure.march.tune_in_order import tune_in_order
 from qcc.compiler.measure.probe import Probe
 from qcc.compiler.measure.segments import Chain, cut
 from qcc.compiler.measure.sensitivity import MEASURED_SAMPLES, OUTPUT_BYTES, Losses, measure, unmeasured, within
@@ -62,6 +64,8 @@ class Evidence:
     lookups: FoundLookups = field(default_factory=FoundLookups)
     """How the rows of tables are looked up."""
     meter: LevelMeter = field(init=False)
+    tuning: dict[Plan, str] = field(default_factory=dict)
+    """What is told of corrections, by plan."""
     _ordered: dict[Plan, Chosen] = field(default_factory=dict)
     _asked: dict[str, tuple[Encoding, Rounding]] = field(default_factory=dict)
     """How weights were last stored, where each was by itself."""
@@ -160,8 +164,7 @@ class Evidence:
 
     def context(self, decided: Plan) -> Context:
         """What the passes of a decided plan need; what stays as the last plan had it is not encoded again."""
-        encodes = [(one.action, one.weights) for one in decided.steps if isinstance(one.action, Encode)]
-        asked = {name: (one.encoding, one.rounding) for one, names in encodes for name in names}
+        asked = {name: (one.encoding, one.rounding) for one, names in _encodes(decided) for name in names}
         chosen = self._in_order(decided) if asks_for_order(decided) else self._as_before(asked)
         for known in (self.stacked, self.stored, self._asked):
             known.clear()
@@ -184,6 +187,34 @@ class Evidence:
             chosen=chosen,
         )
 
+    def tuned(self, graph: Graph, decided: Plan, context: Context) -> Context:
+        """With the corrections that the plan's steps ask for, if they do, and with what weights are stored as.
+
+        Args:
+            graph: before anything is stored.
+            decided: the plan.
+            context: of its passes.
+        """
+        found = tunables_of(graph, decided)
+        if not found:
+            return context
+        if self.data.generated:
+            self.tuning[decided] = f"none of {len(found)}: no data is given"
+            return context
+        stored: dict[str, Encoded] = {}
+        with self.phases.phase("tune"):
+            copy = imitated(graph, decided, replace(context, became=stored.__setitem__))
+            tick = self.phases.counter("tune", len(found))
+            fits, self.tuning[decided] = tune_in_order(graph, copy, found, self.data, tick)
+        why = {name: context.chosen[name][1] if name in context.chosen else "" for name in stored}
+        asked = {name: (one.encoding, one.rounding) for one, names in _encodes(decided) for name in names}
+        why = {name: text or self.advice.get((name, *asked[name]), (None, ""))[1] for name, text in why.items()}
+        return replace(context, tuned=fits, chosen={name: (one, why[name]) for name, one in stored.items()})
+
+    def told_of_tuning(self, decided: Plan) -> tuple[str, ...]:
+        """A line, where a plan tunes something."""
+        return (f"tuned {self.tuning[decided]}",) if decided in self.tuning else ()
+
     def _as_before(self, asked: Mapping[str, tuple[Encoding, Rounding]]) -> Chosen:
         """What weights became under the last plan that are stored in the same way again."""
         same = [name for name, how in asked.items() if name in self.stored and self._asked.get(name) == how]
@@ -200,6 +231,10 @@ class Evidence:
             context = replace(context, lookups=self.lookups.by_weight)
             self._ordered[decided] = choose_in_order(self.graph, decided, self.data, context)
         return self._ordered[decided]
+
+
+def _encodes(decided: Plan) -> list[tuple[Encode, tuple[str, ...]]]:
+    return [(one.action, one.weights) for one in decided.steps if isinstance(one.action, Encode)]
 
 
 def _lost(allocate: Allocate) -> Additive | None:

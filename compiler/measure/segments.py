@@ -55,6 +55,14 @@ def cut(graph: Graph, most: int = PIECES) -> list[Segment]:
     return _pieces(graph, ops, alive, readers, ends)
 
 
+def cut_behind(graph: Graph, values: Collection[str]) -> list[Segment]:
+    """Cut a graph behind the ops that make some values, and nowhere else; no constant can be overridden."""
+    ops = graph.ops()
+    alive = _alive(graph, ops)
+    ends = [at for at, op in enumerate(ops) if not {*values}.isdisjoint(op.outputs) and _tensors(graph, alive[at])]
+    return _pieces(graph, ops, alive, {}, [*ends, *([] if ends[-1:] == [len(ops) - 1] else [len(ops) - 1])])
+
+
 def first_reader(pieces: Sequence[Segment], constant: str) -> int:
     """The first piece that reads a constant."""
     return next(at for at, piece in enumerate(pieces) if constant in piece.constants)

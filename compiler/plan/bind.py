@@ -101,7 +101,8 @@ def bind(
     params, seconds = sum(one.weight.params for one in resolved), latency.of if latency else None
 
     def costed(candidate: Candidate, weight: Weight) -> Candidate:
-        return replace(candidate, costs=costs_of(weight, _encode(candidate), params, seconds))
+        half = policy.floats is not None
+        return replace(candidate, costs=costs_of(weight, _encode(candidate), params, seconds, half))
 
     activations = ActivationBinder(graph, kernels, diagnostics)
     for one in resolved:
@@ -121,13 +122,14 @@ def bind(
     reference = {"size": float(input_bytes), "latency": latency.model_s * 1e3 if latency else 1.0}
     bounds = [one for one in policy.budget if one.metric != DROP and (given or one.argument != GIVEN)]
     limits = tuple(Limit(b.metric, b.quantity.of(reference.get(b.metric, 1.0)), b.text) for b in bounds)
-    fixed = _fixed(resolved, steps, options, latency)
+    fixed = _fixed(resolved, steps, options, latency, policy.floats is not None)
     allocate = Allocate(policy.minimize, limits, tuple(options), fixed) if options or limits else None
     first: Iterable[Step] = earlier.steps if earlier else ()
     if earlier is None:
         first = [*_depth_steps(policy, graph.weights(), diagnostics), *_asked_steps(resolved, BEFORE)]
     others = _other_steps(resolve_others(policy, graph, diagnostics))
-    done = (Step(Clean()), *first, *_asked_steps(resolved, (Phase.REWRITE,), narrowest), *others, *steps_of(steps))
+    done = (Step(Clean()), *first, *_asked_steps(resolved, (Phase.REWRITE,), narrowest), *others)
+    done += (*_asked_steps(resolved, (Phase.TUNE,)), *steps_of(steps))
     done += () if policy.floats is None else (Step(Half(cast(Floats, policy.floats.name))),)
     return Plan(done, tuple(kept), allocate, kernels, terms_of(policy))
 
@@ -137,6 +139,7 @@ def _fixed(
     steps: Mapping[Encode, Sequence[PlanRow]],
     open_: Sequence[OpenChoice],
     latency: Latency | None,
+    half: bool,
 ) -> dict[str, float]:
     """What all that is not open takes: its share of the average bits, and its time.
 
@@ -146,7 +149,7 @@ def _fixed(
     undecided = {option.subject for option in open_}
     actions = {name: action for action, found in steps.items() for name, _, _ in found}
     rows = [
-        costs_of(one.weight, actions.get(one.weight.name), params, latency.of if latency else None)
+        costs_of(one.weight, actions.get(one.weight.name), params, latency.of if latency else None, half)
         for one in resolved
         if one.weight.name not in undecided
     ]

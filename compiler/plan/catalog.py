@@ -190,7 +190,7 @@ def _ops() -> dict[str, tuple[str, ...]]:
 
 def keyword_of(definition: type) -> str:
     """A pass's keyword: its class's name in snake_case, or ``on`` for a rewriting pass called like its property."""
-    name = _snake_case(definition.__name__)
+    name = getattr(definition, "keyword", "") or _snake_case(definition.__name__)
     return ON if issubclass(definition, SitePass) and name == definition.property else name
 
 

@@ -11,7 +11,9 @@ SIZE, BITS, LATENCY = "size", "bits", "latency"
 Seconds = Callable[[Weight, Encode | None], float]
 
 
-def costs_of(weight: Weight, action: Encode | None, params: int, seconds: Seconds | None) -> dict[str, float]:
+def costs_of(
+    weight: Weight, action: Encode | None, params: int, seconds: Seconds | None, half: bool = False
+) -> dict[str, float]:
     """The rows of a weight under an action, or as it is.
 
     Args:
@@ -19,8 +21,11 @@ def costs_of(weight: Weight, action: Encode | None, params: int, seconds: Second
         action: what is done to it.
         params: of all weights of the model.
         seconds: what the weight's layers take, where the policy asks.
+        half: the graph computes in half precision, so that what stays float takes two bytes a number; a layer that
+            loses its numbers then takes four, which is only known once a file is written.
     """
-    size, bits = float(weight.size_bytes), 8.0 * weight.size_bytes
+    size = float(weight.size_bytes) / (2 if half and weight.dtype == "float32" else 1)
+    bits = 8 * size
     if action is not None:
         size = float(action.form.stored_bytes(action.encoding, weight.shape))
         bits = float(action.encoding.size_bits(weight.shape))

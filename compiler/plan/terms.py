@@ -19,8 +19,8 @@ def terms_of(policy: Policy) -> tuple[str, ...]:
     A path of data has no folder: how it was spelled must not change what is written.
     """
     calibrate = policy.calibrate
-    if calibrate is not None and calibrate.path is not None:
-        calibrate = replace(calibrate, path=PurePath(calibrate.path).name)
+    if calibrate is not None:
+        calibrate = calibrate.moved(lambda path: PurePath(path).name)
     bare = replace(policy, rules=(), depth=(), floats=None, budget=(), params={}, calibrate=calibrate)
     lines = to_text(bare).removesuffix("\n").split("\n")  # a path may hold what else ends a line
     return tuple(line for line in lines if line != HEAD and not line.startswith(DROPPED))
@@ -48,8 +48,8 @@ def policy_of(
     text = "\n".join([HEAD, *terms, ""])
     policy = load_text(text, schema(), NAME, definitions=definitions, report=Diagnostics())
     calibrate = policy.calibrate
-    if folder is not None and calibrate is not None and calibrate.path is not None:
-        calibrate = replace(calibrate, path=str(folder / calibrate.path))
+    if folder is not None and calibrate is not None:
+        calibrate = calibrate.moved(lambda path: str(folder / path))
     adapters = policy.adapters
     if folder is not None:
         adapters = tuple(replace(one, path=str(folder / one.name)) for one in adapters)

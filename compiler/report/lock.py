@@ -60,8 +60,8 @@ def policy_sha256(policy: Policy) -> str:
         return policy.digest
     policy = untrimmed(policy)
     calibrate = policy.calibrate
-    if calibrate is not None and calibrate.path is not None:
-        policy = replace(policy, calibrate=replace(calibrate, path=Path(calibrate.path).name))
+    if calibrate is not None:
+        policy = replace(policy, calibrate=calibrate.moved(lambda path: Path(path).name))
     return text_sha256(policy_text(policy))
 
 

@@ -1,11 +1,10 @@
 """From a syntax tree to a policy, or to all that is wrong with it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated
 
 from qcc.dsl.check.adapters import read_adapter_line
 from qcc.dsl.check.bounds import check_objective, read_bound
+from qcc.dsl.check.calibrate import read_calibrate_line
 from qcc.dsl.check.context import CheckState, only_literal
 from qcc.dsl.check.depth import read_depth
 from qcc.dsl.check.formats import read_formats
@@ -16,7 +15,6 @@ from qcc.dsl.check.steps import read_sampler, read_step_cache, see_together
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.diagnostics.spelling import did_you_mean
-from qcc.dsl.policy.options import Interval
 from qcc.dsl.policy.policy import (
     KEEP,
     AdapterFile,
@@ -34,14 +32,6 @@ from qcc.dsl.policy.policy import (
 from qcc.dsl.policy.schema import Metric, Property, Schema
 from qcc.dsl.policy.select import ANY, classes
 from qcc.dsl.syntax import tree as syntax
-
-
-@dataclass(frozen=True)
-class CalibrateOptions:
-    """The options of `calibrate`."""
-
-    samples: Annotated[int, Interval(1, 10_000_000)] | None = None
-    seed: Annotated[int, Interval(0, 2**32 - 1)] = 0
 
 
 def check(
@@ -127,7 +117,7 @@ class _Checker:
             case syntax.TargetLine() as target:
                 self.target = self._target(target)
             case syntax.CalibrateLine() as calibrate:
-                self.calibrate = self._calibrate(calibrate)
+                self.calibrate = read_calibrate_line(self.context, calibrate, self._given(calibrate.settings))
             case syntax.GraphLine(floats=floats):
                 self.floats = self._graph(floats)
             case syntax.AdapterLine() as adapter:
@@ -245,24 +235,6 @@ class _Checker:
             self.context.report.error("Q540", f"`graph` takes no `{floats.text}`", floats.span, help=help)
             return None
         return None if floats.text == known[0] else GraphFloats(floats.text, floats.span)
-
-    def _calibrate(self, node: syntax.CalibrateLine) -> Calibration | None:
-        options = build(self.context, "calibrate", CalibrateOptions, self._given(node.settings), node.span)
-        path: str | None = None
-        if isinstance(node.data, syntax.String):
-            path = node.data.text
-            folder = node.span.source.path
-            if folder is not None and path:
-                path = str(folder.parent / path)
-        elif node.data.text != "generated":
-            help = f'write `calibrate generated` or `calibrate "{node.data.text}"`'
-            self.context.report.error("Q203", f"unknown calibration data `{node.data.text}`", node.data.span, help=help)
-            return None
-        if path is not None and not path.lower().endswith(".npz"):
-            help = "write the arrays with `numpy.savez`, named like the model's inputs"
-            self.context.report.error("Q203", "calibration data is an `.npz` file", node.data.span, help=help)
-            return None
-        return None if options is None else Calibration(path, options.samples, options.seed, node.span)
 
     def _given(self, settings: Sequence[syntax.PropertySetting]) -> list[GivenOption]:
         given = []

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from qcc.dsl.diagnostics.report import Diagnostics
+from qcc.dsl.policy.data_words import FOLDER
 from qcc.dsl.policy.policy import Bound, FormatSpec, Policy
 
 FLOAT_BITS = 32
@@ -31,7 +32,10 @@ def _check_data(policy: Policy, report: Diagnostics) -> None:
     calibrate = policy.calibrate
     if calibrate is None or calibrate.path is None:
         return
-    if not _is_file(calibrate.path):
+    if calibrate.path.endswith(FOLDER):
+        if not Path(calibrate.path).is_dir():
+            report.warning("Q420", f"no such folder of images: `{calibrate.path}`", calibrate.span)
+    elif not _is_file(calibrate.path):
         help = "make it with `numpy.savez`, an array for each input, or write `calibrate generated`"
         report.warning("Q420", f"no such calibration file: `{calibrate.path}`", calibrate.span, help=help)
 

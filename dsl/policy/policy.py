@@ -1,12 +1,13 @@
 """The checked policy: what a file means, with nothing left to look up."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qcc.dsl.diagnostics.source import Source, Span
+from qcc.dsl.policy.data_words import FOLDER
 from qcc.dsl.policy.options import option_text, options_of
 from qcc.dsl.policy.select import Selector
 from qcc.dsl.syntax.literals import bytes_text, number_text, quote
@@ -130,6 +131,19 @@ class Calibration:
     samples: int | None
     seed: int
     span: Span = field(compare=False, repr=False)
+    tokenizer: str | None = None
+    """Of a text, named as the data is."""
+    mean: str | None = None
+    """Of images, as written."""
+    std: str | None = None
+
+    def moved(self, move: Callable[[str], str]) -> "Calibration":
+        """With its paths changed; a folder's stays one."""
+        path, tokenizer = (
+            None if one is None else move(one) + (FOLDER if one.endswith(FOLDER) else "")
+            for one in (self.path, self.tokenizer)
+        )
+        return replace(self, path=path, tokenizer=tokenizer)
 
 
 @dataclass(frozen=True)
@@ -328,5 +342,7 @@ def _lines(policy: Policy) -> Iterator[str]:
 
 def _calibrate_text(calibrate: Calibration) -> str:
     data = "generated" if calibrate.path is None else quote(calibrate.path)
-    samples = "" if calibrate.samples is None else f"samples = {calibrate.samples}, "
-    return f"calibrate {data} {{ {samples}seed = {calibrate.seed} }}"
+    samples = [] if calibrate.samples is None else [f"samples = {calibrate.samples}"]
+    texts = {"tokenizer": calibrate.tokenizer, "mean": calibrate.mean, "std": calibrate.std}
+    more = [f"{name} = {quote(text)}" for name, text in texts.items() if text is not None]
+    return f"calibrate {data} {{ {', '.join([*samples, f'seed = {calibrate.seed}', *more])} }}"

@@ -122,6 +122,22 @@ class FittedBlocks(Fitted):
         """Scales, zero points and codes."""
         return stored(self._encoding, self._codes, self._scales)
 
+    def rescaled(self, matrix: np.ndarray, gains: np.ndarray) -> "FittedBlocks | None":
+        """A matrix to nearest with the scales of each row multiplied; None where they are no floats, or span rows.
+
+        Args:
+            matrix: the weights ``[out, in]``.
+            gains: positive, ``[out]``.
+        """
+        kept = self._encoding
+        if kept.scale is None or not isinstance(kept.scales, Floats) or kept.block.rows != 1 or kept.block == TENSOR:
+            return None
+        with np.errstate(over="ignore", under="ignore"):
+            scale = (self._scales.scale.astype(np.float32) * gains[:, None]).astype(self._scales.scale.dtype)
+        lost = ~np.isfinite(scale) | ((scale == 0) & (self._scales.scale != 0))
+        scale = np.where(lost, self._scales.scale, scale)
+        return FittedBlocks(matrix, kept, Scales(scale, self._scales.zero))
+
     @cached_property
     def in_steps(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Scales, their inverses and zeros, float32 ``[blocks across, out]``."""

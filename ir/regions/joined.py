@@ -39,6 +39,14 @@ class Joins:
             value = op.outputs[0]
         return tuple(found)
 
+    def total(self, value: str) -> str:
+        """The sum that a value goes into before anything else is done with it; itself where it goes into none."""
+        while (op := self._reader(value)) is not None:
+            if op.kind is not Kind.BINARY or op.function != "add" or len(op.inputs) != 2:
+                break
+            value = op.outputs[0]
+        return value
+
     def _reader(self, value: str) -> Op | None:
         """What reads a value, if it is all that does."""
         readers = self._readers.get(value, [])

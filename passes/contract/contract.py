@@ -24,6 +24,7 @@ from qcc.ir.graph.ops import Array, Feeds, Weight
 from qcc.ir.kernel.op import LinearOp
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.moments import Moments
+from qcc.passes.contract.tunable import ChannelFit, Tunable
 
 G = TypeVar("G", bound=Graph)
 
@@ -46,6 +47,7 @@ class Phase(StrEnum):
     BRANCHES = "branches"
     STRUCTURE = "structure"
     REWRITE = "rewrite"
+    TUNE = "tune"
     ENCODE = "encode"
     HALF = "half"
 
@@ -119,6 +121,7 @@ class Context:
     tells, by weight name and by what tells it, how the rows of a table are looked up.
     ``halves`` tells, by the name of an op that there was before anything was encoded, why it cannot compute in half
     precision; nothing where it can.
+    ``tuned`` holds how what values will hold is to be corrected, by the subject of a `Tunable`.
     ``sample`` is an input on which the graph runs, where the pass `uses_sample`.
     ``chosen`` holds what weights are to be stored as, and why, by name, where that has been found in order.
     ``watch`` runs graphs on calibration data, where such was given; ``found`` keeps what a pass worked out by it, so
@@ -136,6 +139,7 @@ class Context:
     lookups: Mapping[str, Mapping[str, Lookups]] = field(default_factory=dict)
     chosen: Mapping[str, tuple[Encoded, str]] = field(default_factory=dict)
     halves: Mapping[str, str] = field(default_factory=dict)
+    tuned: Mapping[str, ChannelFit] = field(default_factory=dict)
     sample: Feeds = field(default_factory=dict)
     watch: Watch | None = None
     found: MutableMapping[Hashable, object] = field(default_factory=dict)
@@ -203,6 +207,8 @@ class SitePass(Pass):
 
     property: ClassVar[str]
     statement: ClassVar[str] = "rule"
+    keyword: ClassVar[str] = ""
+    """The value of the property, where it is not the class's name."""
     subjects: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
@@ -242,6 +248,40 @@ class Restructure(SitePass):
     @abstractmethod
     def silence(self, graph: Graph, targets: Sequence[str], context: Context) -> None:
         """Let what `rewrite` removes contribute nothing, in place; called by `meant` alone."""
+
+
+class Tuning(SitePass):
+    """A pass that changes constants so that an encoded graph makes what the float one makes, as far as data shows.
+
+    A site is tuned after those before it, on what they make by then. The driver finds the corrections on a graph that
+    computes what the encoded one will, and hands them over in `Context.tuned`; only then is anything stored.
+    """
+
+    phase: ClassVar[Phase] = Phase.TUNE
+    keeps: ClassVar[frozenset[Invariant]] = frozenset((Invariant.WEIGHTS, Invariant.SHAPES))
+    after: ClassVar[tuple[str, ...]] = ("clean",)
+
+    @abstractmethod
+    def tunables(self, graph: Graph, targets: Sequence[str]) -> Sequence[Tunable]:
+        """What may be tuned, in the order in which it runs."""
+
+    def sites(self, graph: Graph, targets: Sequence[str]) -> Sequence[Site]:
+        """The same, as sites."""
+        return [Site(one.subject, one.layers, one.refused) for one in self.tunables(graph, targets)]
+
+    def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
+        """Put the corrections in."""
+        edits = []
+        for one in self.tunables(graph, targets):
+            fit = context.tuned.get(one.subject)
+            if one.refused:
+                edits.append(Edit(one.subject, one.refused, refused=True, layers=one.layers))
+            elif fit is not None and context.takes(one.subject):
+                for (op, position), array in one.operands(fit).items():
+                    graph.set_operand(op, position, array)
+                changed = int(np.sum((fit.gain != 1) | (fit.shift != 0)))
+                edits.append(Edit(one.subject, f"{changed} of {fit.gain.size} channels", layers=one.layers))
+        return edits
 
 
 @dataclass(frozen=True)

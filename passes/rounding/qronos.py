@@ -2,7 +2,12 @@
 
 from dataclasses import dataclass
 
-from qcc.passes.rounding.gptq import Gptq
+from qcc.ir.encoding.algebra import Encoding
+from qcc.ir.encoding.fit import encode
+from qcc.passes.contract.contract import Rounding
+from qcc.passes.contract.trust import JudgedRows
+from qcc.passes.rounding.gptq import Gptq, round_columns
+from qcc.passes.rounding.nearest import Nearest
 
 
 @dataclass(frozen=True)
@@ -33,3 +38,12 @@ class Qronos(Gptq):
     def goes_in_order(self) -> bool:
         """It does."""
         return True
+
+
+def lost_by(rounding: Rounding, by: JudgedRows, encoding: Encoding) -> float:
+    """What rows lose on samples held out as `Qronos.advised` recommends to round them."""
+    if not isinstance(rounding, Gptq):
+        assert isinstance(rounding, Nearest)
+        return by.lost(encode(by.matrix, encoding, rounding.clip, by.gram if encoding.learns else None).decode())
+    meant = by.aimed(rounding.damping)
+    return by.lost(round_columns(meant, encoding, by.gram, rounding.damping, rounding.clip).decode())

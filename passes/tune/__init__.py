@@ -1,0 +1,1 @@
+"""Passes that change constants so that an encoded graph makes what the float one makes."""
