@@ -314,8 +314,7 @@ class Compilation:
             inputs = Inputs.of(self.model, opened.model.data_files, before, folder_of(plan, self.policy))
             inputs = inputs.with_more(file for one in adapter_sources(self.policy) for file in one.files)
             check_outputs(output_files(self.output, self.keep_failed), (file.path for file in inputs.data))
-        asked = self.policy, self.data, opened, self.dims, self.phases
-        self.sampling, data = loop_and_data(*asked)
+        self.sampling, data = loop_and_data(self.policy, self.data, opened, self.dims, self.phases)
         found = data, opened.graph, opened.model.reference, self.diagnostics
         self.judge, data = judge_of(self.policy, self.evaluate, self.data, *found)
         if isinstance(plan, Lock):

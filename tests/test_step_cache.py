@@ -14,15 +14,14 @@ from qcc.compiler.sampler.drive import whole_driver
 from qcc.compiler.sampler.loop import read_loop
 from qcc.compiler.sampler.table import beside, from_text
 from qcc.compiler.steps.regions import Cuts
-from qcc.compiler.steps.schedule import affine, best_segments, corrected, held_out, influence
+from qcc.compiler.steps.schedule import affine, best_segments, corrected, held_out
 from qcc.compiler.steps.search import distance
 from qcc.dsl.diagnostics.report import QccError
 from qcc.ir.errors import ModelError, Refused
-from qcc.ir.graph.ops import Feeds
 from qcc.ir.model.carried import Carried, Corrections
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.model import OnnxModel
-from tests.diffusion_models import DEPTH, saved
+from tests.diffusion_models import DEPTH, LOOP, saved
 
 POLICY = 'sampler "loop.toml"\nstep_cache { region = REGION, evaluations = 50%, fit = FIT }\nrule any { RULE }\n'
 
@@ -67,22 +66,6 @@ def test_no_other_schedule_costs_less() -> None:
     every = [(*inner, 7) for count in range(3) for inner in itertools.combinations(range(1, 7), count)]
     assert total(tuple(one.end for one in found)) == pytest.approx(min(map(total, every)))
     assert len(found) <= 3
-
-
-def test_influence_is_what_a_change_of_an_output_becomes(tmp_path: Path) -> None:
-    saved(tmp_path)
-    table = read_loop(tmp_path / "loop.toml").table(6)
-    inputs = OnnxModel(tmp_path / "denoise.onnx").graph.inputs
-    ends = []
-    for change in (0.0, 1.0):
-        times: list[float] = []
-
-        def run(feeds: Feeds, change: float = change, times: list[float] = times) -> dict[str, np.ndarray]:
-            times.append(float(feeds["time"][0]))
-            return {"v": np.full_like(feeds["latent"], change * (len(times) == 3))}
-
-        ends.append(whole_driver(table, inputs, run).samples([0]))
-    assert np.allclose(ends[1] - ends[0], influence(table)[2], atol=1e-5)
 
 
 def test_a_correction_is_the_least_squares_one() -> None:
@@ -170,6 +153,13 @@ def test_a_correction_lowers_what_reuse_loses(tmp_path: Path) -> None:
         assert result.loop is not None
         lost[fit] = result.loop.facts["distance"]
     assert lost["affine"] < lost["none"]
+
+
+def test_a_loop_that_adds_noise_is_cached_by_what_its_samples_tell(tmp_path: Path) -> None:
+    model = saved(tmp_path, LOOP.replace('"ddim"', '"renoise"'))
+    result = compile(model, _policy(tmp_path))
+    assert result.loop is not None
+    assert result.loop.facts["step_cache"]["whole"] == 6  # all that are allowed: each error matters
 
 
 def test_a_cache_of_all_evaluations_changes_nothing(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qcc.compiler.sampler.table import LoopTable
 from qcc.ir.graph.ops import Array
 
 
@@ -51,18 +50,6 @@ def best_segments(steps: int, most: int, regions: int, longest: int, cost: Cost)
         segments.append(came[count, end])
         count, end = count - 1, segments[-1].begin
     return tuple(reversed(segments))
-
-
-def influence(table: LoopTable) -> list[float]:
-    """How much of what the model makes at each evaluation is in the last latent, as the loop alone carries it there."""
-    found = []
-    for at in range(len(table.rows)):
-        latent, estimates = 0.0, list[float]()
-        for place, row in enumerate(table.rows):
-            estimates.insert(0, row.clean[0] * latent + row.clean[1] * (place == at))
-            latent = row.keep * latent + sum(w * c for w, c in zip(row.weights, estimates, strict=False))
-        found.append(latent)
-    return found
 
 
 def channel_axis(rank: int) -> int:

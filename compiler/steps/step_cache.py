@@ -1,8 +1,9 @@
 """Step caches: which steps of a loop reuse what of which, chosen on the original and cut into what was written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from qcc.compiler.steps.schedule import (
     channel_axis,
     corrected,
     held_out,
-    influence,
 )
 from qcc.dsl.policy.policy import StepCache
 from qcc.ir.errors import ModelError, Refused
@@ -29,6 +29,7 @@ from qcc.ir.model.model import AnyModel
 from qcc.ir.open_file import open_file
 
 REUSE = "reuse"
+FOLLOWED, PLACES = 2, 10  # seeds and evaluations of which errors are followed to the end of the loop
 MEASURED = 8  # seeds that tell distances; corrections are fitted on all of them
 KEPT_BYTES = 1 << 29  # of what regions make along the loop, at most
 ALIKE = 0.5  # of its energy's root, and what was written computes in other channels than the original
@@ -148,6 +149,29 @@ def _joined(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
     }
 
 
+def _carried_on(driver: Driver, seeds: Sequence[int], seen: Sequence[Mapping[str, Array]]) -> list[float]:
+    """How much of a change of each output is in the samples; measured at some evaluations, the others between them.
+
+    An output is changed by what it differs from the last one.
+    """
+    steps, (run, takes) = len(driver.table.rows), driver.graphs[WHOLE]
+    wanted, output = driver.samples(seeds), driver.table.output
+    places = sorted({round(at) for at in np.linspace(1, steps - 1, min(PLACES, steps - 1))})
+    gains = []
+    for place in places:
+        change, calls = (seen[place - 1][output] - seen[place][output])[: len(seeds)], count()
+
+        def moved(
+            feeds: Mapping[str, Array], place: int = place, change: Array = change, calls: Iterator[int] = calls
+        ) -> dict[str, Array]:
+            made = dict(run(feeds))
+            return made if next(calls) % steps != place else {**made, output: made[output] + change}
+
+        ended = replace(driver, graphs={WHOLE: (moved, takes)}).samples(seeds)
+        gains.append(float(np.linalg.norm(ended - wanted) / max(float(np.linalg.norm(change)), 1e-12)))
+    return [float(one) for one in np.interp(range(steps), places, gains)] if places else [1.0] * steps
+
+
 class _Distances:
     """What reusing costs at the output, measured on the original's own loop.
 
@@ -167,7 +191,7 @@ class _Distances:
         for one in driver.evaluations(seeds):
             parts[one.at].append({**one.feeds, **one.made})
         self._seen = [_joined(one) for one in parts]
-        self._weights = influence(table)
+        self._weights = _carried_on(driver, seeds[:FOLLOWED], self._seen)
         self._tails = [
             graph.runner([*takes(graph, one.value, table.output), one.value], [table.output]) for one in carried
         ]
