@@ -69,7 +69,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"# {machine()}\n# python -m benchmarks.layers {' '.join(sys.argv[1:])}")
     graph = OnnxGraph.load(arguments.model)
-    weights, moments = _observed(graph, load(arguments.data, graph, None, 0), arguments.every)
+    weights, moments = observed(graph, load(arguments.data, graph, None, 0), arguments.every)
     names = arguments.roundings
     print(f"| format | bits | {' | '.join(names)} |\n| --- | --- |{' --- |' * len(names)}")
     for text in arguments.formats:
@@ -90,7 +90,7 @@ def _row(
         for weight in weights:
             matrix = np.asarray(graph.matrix(weight), np.float32)
             learned, held = moments[weight.name], moments[weight.name].held
-            context = Context(grams={weight.name: learned.seen}, moments={weight.name: _seen(learned)})
+            context = Context(grams={weight.name: learned.seen}, moments={weight.name: seen_part(learned)})
             stored = rounding.encode(weight, matrix, encoding, context)
             logs.append(np.log(output_error(matrix, stored, held) / float(np.vdot(matrix @ held, matrix))))
             taken, count = taken + stored.encoding.size_bits(stored.shape), count + matrix.size
@@ -99,13 +99,14 @@ def _row(
     return f"| `{text}` | {bits:.3f} | {' | '.join(cells)} |"
 
 
-def _seen(moments: Moments) -> Moments:
+def seen_part(moments: Moments) -> Moments:
     """The part that is not held out, as if it were all that there is."""
     rows = moments.rows - moments.held_rows
     return replace(moments, gram=moments.seen, rows=rows, held=moments.held * 0, held_rows=0)
 
 
-def _observed(graph: OnnxGraph, samples: Samples, every: int) -> tuple[list[Weight], dict[str, Moments]]:
+def observed(graph: OnnxGraph, samples: Samples, every: int) -> tuple[list[Weight], dict[str, Moments]]:
+    """Every Nth linear weight, and what was seen of the inputs of these."""
     names = [one.name for one in graph.weights() if one.kinds == {"linear"}][::every]
     found = dict(layer_statistics(graph, samples, lambda *_: None, moments=names).moments)
     return [one for one in graph.weights() if one.name in found], found

@@ -1,17 +1,21 @@
 """Opening a model, whatever framework it is of. PyTorch is loaded where a model of it is given, and not before."""
 
 import sys
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from qcc.ir.errors import ModelError
+from qcc.ir.graph.gradients import Gradients
+from qcc.ir.graph.graph import Graph
 from qcc.ir.model.model import AnyModel
 from qcc.ir.model.options import PROGRAM
 from qcc.ir.onnx.model import OnnxModel
 
 CONFIG = "config.json"
+INSTALL = "install it: `pip install torch`"
 
 
 def open_file(path: Path) -> AnyModel:
@@ -85,6 +89,18 @@ def load_object(path: Path) -> Any:  # noqa: ANN401 - of a framework that need n
     return import_module("qcc.ir.fx.file.objects").load(path)
 
 
+def gradients(graph: Graph, outputs: Sequence[str], constants: Iterable[str]) -> Gradients:
+    """Gradients of values by constants, of a graph of any framework; PyTorch computes them.
+
+    Raises:
+        ModelError: PyTorch is not installed, ``Q645``, or no gradient reaches a constant, ``Q646``.
+    """
+    if find_spec("torch") is None:
+        raise ModelError("Q645", "gradients are computed by PyTorch, which is not installed", INSTALL)
+    found: Gradients = import_module("qcc.ir.fx.piece.piece").TorchPiece(graph, outputs, constants)
+    return found
+
+
 def _need_torch(path: Path) -> None:
     if find_spec("torch") is None:
-        raise ModelError("Q642", f"PyTorch reads `{path}`, and is not installed", "install it: `pip install torch`")
+        raise ModelError("Q642", f"PyTorch reads `{path}`, and is not installed", INSTALL)

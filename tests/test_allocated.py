@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import qcc
 from qcc.compiler.allocate.choice.closed_form import least_loss
+from qcc.compiler.allocate.choice.equal_slope import equal_slope
 from qcc.compiler.allocate.choice.solve import BudgetRow, Problem, solve
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.console.percent import percent
@@ -38,6 +39,17 @@ def test_no_choice_loses_less_than_the_closed_form(seed: int, layers: int, share
     room = float(least + share * (most - least))
     found = solve(Problem(tuple(losses), (BudgetRow("size", tuple(sizes), room),)))
     assert least_loss(losses, sizes, counts.tolist(), room) <= found.cost * (1 + CLOSE)
+    slope = equal_slope(losses, sizes, room)
+    assert slope is not None and found.cost <= slope * (1 + CLOSE)
+
+
+def test_an_equal_slope_leaves_room_that_no_weight_fits_in() -> None:
+    """Two weights: at the price at which either takes more, both would, and only one of them fits."""
+    losses, sizes = [np.array([9.0, 1.0]), np.array([9.0, 1.0])], [np.array([1.0, 2.0]), np.array([1.0, 2.0])]
+    assert equal_slope(losses, sizes, 3.0) == 18.0
+    assert equal_slope(losses, sizes, 4.0) == 2.0
+    assert equal_slope(losses, sizes, 1.0) is None
+    assert solve(Problem(tuple(losses), (BudgetRow("size", tuple(sizes), 3.0),))).cost == 10.0
 
 
 def test_the_closed_form_is_met_where_bits_are_free() -> None:
@@ -100,6 +112,8 @@ def test_the_bound_is_told(tmp_path: Path) -> None:
     assert found is not None and found.least_error is not None and found.predicted_error is not None
     assert 0 < found.least_error <= found.predicted_error * (1 + CLOSE)
     assert f"{percent(found.least_error)}, by BAQ's closed form" in _allocation_lines(found)[1]
+    assert found.equal_slope is not None and found.predicted_error <= found.equal_slope * (1 + CLOSE)
+    assert f"{percent(found.equal_slope)}, as LPViT chooses" in _allocation_lines(found)[2]
     free = compiled(tmp_path, "int{2,3,4,6,8} group 32", "budget { bits <= 5 }\nminimize output_error").allocation
     assert free is not None and free.least_error is None
 

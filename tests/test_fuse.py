@@ -88,6 +88,23 @@ def test_hidden_columns_stay_hidden(tmp_path: Path) -> None:
     fused(tmp_path, models.MASKED_PAST, {"attention_mask": mask})
 
 
+def test_a_mask_of_all_rows_is_read_as_it_is(tmp_path: Path) -> None:
+    """One that the model computes; one that is fed or stored may have a row for all."""
+    computed = replace(models.GROUPED, body=models.GROUPED.body.replace("Add (s, mask)", "Add (s, mask2)"))
+    computed = replace(computed, body="mask2 = Mul (mask, one)\n" + computed.body)
+    computed = replace(computed, constants={**computed.constants, "one": models.scalar(1)})
+    computed = replace(
+        computed,
+        inputs={"mask": np.array(models.GROUPED.constants["mask"])},
+        types={"mask": f"float[1, 1, {ROWS}, {ROWS}]"},
+        constants={name: array for name, array in computed.constants.items() if name != "mask"},
+    )
+    expanded = [
+        len([op for op in fused(tmp_path, one).ops() if op.function == "expand"]) for one in (models.GROUPED, computed)
+    ]
+    assert expanded == [1, 0]
+
+
 @pytest.mark.parametrize("fill", [-1e9, -np.inf])
 def test_rows_that_see_nothing(tmp_path: Path, fill: float) -> None:
     """All that is hidden weighs the same where it is set to a low number, and nothing where that is infinite."""
@@ -153,6 +170,20 @@ def test_a_later_rule_leaves_them(tmp_path: Path) -> None:
     text = 'rule attention { fuse = on }\nrule attention[name ~ "*"] { fuse = off }'
     compiled(tmp_path, f"rule linear {{ weights = int8 channel }}\n{text}")
     assert functions(OnnxGraph.load(tmp_path / "out.onnx")) == []
+
+
+def test_explain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is set for attentions is told behind the layers."""
+    policy = tmp_path / "fuse.qpolicy"
+    policy.write_text("qpolicy 1\nrule linear { weights = int8 channel }\nrule attention { fuse = on }\n")
+    model = case(models.PLAIN).save(tmp_path)
+    assert main(["explain", str(model), "-p", str(policy)]) == 0
+    *_, head, line = capsys.readouterr().out.strip().splitlines()
+    assert head.endswith("attention")
+    assert line.split()[:3] == ["fuse", "on", f"{policy}:3:18"]
+    assert main(["explain", str(model), "-p", str(policy), "--format=json"]) == 0
+    (other,) = json.loads(capsys.readouterr().out)["others"]
+    assert other["kind"] == "attention"
 
 
 def test_names_that_there_are_not_reject(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

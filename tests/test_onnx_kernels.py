@@ -15,6 +15,7 @@ from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import FLOAT32, FLOAT_ENCODINGS, Blocked, named
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding.formats.composed.blocks import Sparse
+from qcc.ir.encoding.formats.composed.scattered import SomeOfEvery
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.packing import planes, unpack
 from qcc.ir.errors import Refused
@@ -262,6 +263,7 @@ REFUSED = [
     ("matmul", Sparse(3, 3, 0.5, FLOAT32), "a multiple of 4 outputs or inputs"),
     ("matmul", Sparse(4, 1, 0.5, Blocked(IntGrid(4))), "a multiple of 8 codes"),
     ("matmul", Sparse(8, 8, 0.5, Blocked(IntGrid(4), group(48))), "not int4 group 48"),
+    ("matmul", SomeOfEvery(FLOAT32, "magnitude", 0, 2, 4), "gains for a single row alone"),
     ("matmul", Sparse(8, 8, 0.5, Sparse(4, 4, 0.5, FLOAT32)), "no kernel multiplies by blocks of blocks"),
     ("conv2d_pointwise", Sparse(4, 4, 0.5, FLOAT32), "blocks of linear layers"),
     ("matmul", Sparse(160, 4, 0.5, FLOAT32), "do not divide"),

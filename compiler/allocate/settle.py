@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qcc.compiler.allocate.choice.closed_form import least_loss
+from qcc.compiler.allocate.choice.equal_slope import equal_slope
 from qcc.compiler.allocate.decide import (
     BudgetError,
     Decision,
@@ -187,6 +188,7 @@ def allocation_of(plan: Plan, settled: Settled, graph: Graph) -> Allocation | No
         held_out=settled.losses.samples if settled.losses.held_out else 0,
         metric=settled.losses.metric,
         least_error=_least(plan, settled, graph),
+        equal_slope=_equal_slope(plan, settled),
         rivals=settled.rivals,
         rounds=settled.rounds,
         frontier=_frontier(plan, settled),
@@ -213,6 +215,17 @@ def _alternatives(plan: Plan, settled: Settled) -> Iterator[Alternative]:
                 continue
             stored = one.action.encoding.text if isinstance(one.action, Encode) else FLOAT
             yield Alternative(option.subject, stored, one.costs[SIZE], float(losses[at]), at == chosen)
+
+
+def _equal_slope(plan: Plan, settled: Settled) -> float | None:
+    """What would be lost within the size with one price of a byte for all; None where another budget says more."""
+    assert plan.allocate is not None and settled.decision is not None and settled.losses is not None
+    room = settled.decision.room
+    alone = {limit.metric for limit in plan.allocate.limits} <= {SIZE}
+    if room is None or not alone or not settled.losses.samples or plan.allocate.objective != settled.losses.metric:
+        return None
+    sizes = [np.array([one.costs[SIZE] for one in option.candidates]) for option in plan.allocate.options]
+    return equal_slope(settled.losses.loss, sizes, room)
 
 
 def _least(plan: Plan, settled: Settled, graph: Graph) -> float | None:

@@ -3,15 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from qcc.compiler.analyze.foresee import foresee
 from qcc.compiler.analyze.time_layers import layer_seconds, model_seconds
 from qcc.compiler.calibrate.chosen_data import chosen_data
 from qcc.compiler.calibrate.samples import Data, Samples
 from qcc.compiler.console.phases import Phases, Progress, silent
 from qcc.compiler.files.open_model import OpenModel, open_model
 from qcc.compiler.measure.sensitivity import Losses, measure
+from qcc.compiler.measure.tally import NOISE
 from qcc.compiler.metrics.find import additive
 from qcc.compiler.metrics.metric import Additive
 from qcc.compiler.observe.executor import Executor, executor_of
@@ -87,6 +90,7 @@ class Analysis:
         origin: of the data.
         seconds: that the model takes for a sample; None where it cannot be timed.
         agreement: of the order of layers in the first metric and in each other, from -1 to 1, by format and metric.
+        by: how ``output_error`` is known.
     """
 
     model: Path
@@ -97,6 +101,7 @@ class Analysis:
     origin: str
     seconds: float | None
     agreement: Mapping[str, Mapping[str, float]] = field(hash=False)
+    by: Literal["runs", "gradients"] = "runs"
 
 
 def analyze(
@@ -107,6 +112,7 @@ def analyze(
     data: Data | None = None,
     dims: Mapping[str, int] | None = None,
     jobs: int = 1,
+    by: Literal["runs", "gradients"] = "runs",
     progress: Progress = silent,
 ) -> Analysis:
     """Measure what every layer of a model loses in every format, one at a time.
@@ -118,10 +124,12 @@ def analyze(
         data: samples, as for ``compile``; generated if nothing is given.
         dims: sizes of the inputs' free axes by name, for data that is generated.
         jobs: processes that run the model.
+        by: ``gradients`` foresees the metric ``output_error`` by a run back for each sample, which takes PyTorch;
+            layers that gradients do not reach are measured.
         progress: told of long work.
 
     Raises:
-        QccError: the model, the data or a format is at fault.
+        QccError: the model, the data or a format is at fault, or there are no gradients, ``Q645`` and ``Q646``.
     """
     phases, path = Phases(progress), Path(model)
     policy = _policy(formats or ", ".join(FORMATS))
@@ -131,7 +139,7 @@ def analyze(
     plan = bind(policy, opened.graph, opened.size_bytes, Diagnostics(), given=not samples.generated)
     options = plan.allocate.options if plan.allocate else ()
     with executor_of(jobs) as executor:
-        losses = {name: _losses(opened, options, samples, additive()[name], phases, executor) for name in metrics}
+        losses = {name: _losses(opened, options, samples, additive()[name], by, phases, executor) for name in metrics}
     with phases.phase("time"):
         times = layer_seconds(opened.graph, samples, phases.counter("time", len(opened.graph.weights())))
         whole = model_seconds(opened.graph, samples)
@@ -142,7 +150,7 @@ def analyze(
     ordered = _worst_first(layers, tuple(names.values()), metrics[0])
     agreement = _agreement(ordered, tuple(names.values()), metrics)
     count = max((one.samples for one in losses.values()), default=0)
-    return Analysis(path, ordered, tuple(names.values()), tuple(metrics), count, samples.origin, whole, agreement)
+    return Analysis(path, ordered, tuple(names.values()), tuple(metrics), count, samples.origin, whole, agreement, by)
 
 
 def _policy(formats: str) -> Policy:
@@ -179,12 +187,20 @@ def _losses(
     options: Sequence[OpenChoice],
     samples: Samples,
     metric: Additive,
+    by: str,
     phases: Phases,
     executor: Executor,
 ) -> Losses:
     with phases.phase("measure"):
         context = Context(phases.counter("measure", len(options)))
-        return measure(opened.graph, options, samples, context, metric, executor)
+        if by == "runs" or metric.name != NOISE.name or not options:
+            return measure(opened.graph, options, samples, context, metric, executor)
+        told = foresee(opened.graph, options, samples, context)
+        left = [at for at, one in enumerate(told.loss) if np.isinf(one).any()]
+        if not left:
+            return told
+        measured = measure(opened.graph, [options[at] for at in left], samples, context, metric, executor)
+        return told.but(dict(zip(left, zip(measured.loss, measured.measured, strict=True), strict=True)))
 
 
 def _tried(

@@ -92,9 +92,10 @@ def _loss_text(value: float, metric: str) -> str:
 def _topics(analysis: Analysis) -> dict[str, list[str]]:
     data = "generated data: give some with `--data`" if analysis.origin == "generated" else analysis.origin
     whole = "" if analysis.seconds is None else f"; the whole model takes {1e3 * analysis.seconds:.3g} ms"
+    how = " foreseen by gradients" if analysis.by == "gradients" else ""
     return {
         "losses": [
-            f"{analysis.metrics[0]} at the outputs where one layer alone is stored so,",
+            f"{analysis.metrics[0]} at the outputs where one layer alone is stored so,{how}",
             f"on up to {analysis.samples:,} samples of {data}",
         ],
         "time": [f"of each layer run alone, as a share of theirs, for one sample{whole}"],
@@ -123,6 +124,7 @@ def as_json(analysis: Analysis) -> dict[str, Any]:
         "formats": list(analysis.formats),
         "metrics": list(analysis.metrics),
         "samples": analysis.samples,
+        "by": analysis.by,
         "origin": analysis.origin,
         "seconds": analysis.seconds,
         "agreement": {format: dict(others) for format, others in analysis.agreement.items()},

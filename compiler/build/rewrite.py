@@ -87,7 +87,7 @@ def prospects(graph: Graph, plan: Plan) -> Iterator[tuple[Step, tuple[Site, ...]
     steps = [(step.action, step) for step in plan.steps if isinstance(step.action, SitePass)]
     for action, step in steps:
         yield step, tuple(action.sites(graph, step.weights))
-        if isinstance(action, Rewrite) and not action.uses_gram and step is not steps[-1][1]:
+        if isinstance(action, Rewrite) and not (action.uses_gram or action.uses_sample) and step is not steps[-1][1]:
             graph = _apply(graph, action, step, _context(step))[0]
 
 

@@ -20,6 +20,7 @@ from qcc.dsl.diagnostics.spelling import did_you_mean
 EXAMPLES = """examples:
   qcc analyze model.onnx --data data.npz                  which layers are sensitive
   qcc analyze model.onnx --formats "int4 group 32, nf4 group 32"
+  qcc analyze model.onnx --by gradients                   foreseen by PyTorch, in the time of a few runs
   qcc analyze model.onnx --metric top_kl,output_error     by two metrics, and how far they agree
 """
 
@@ -33,6 +34,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--formats", metavar="LIST", help="formats as a policy spells them, commas between (default: int8 to int2)")
     names = ", ".join(additive())
     add("--metric", metavar="NAME,NAME", default="output_error", help=f"in which losses are told: {names}")
+    help = "measure losses by runs, or foresee output_error by gradients, which takes PyTorch (default: runs)"
+    add("--by", choices=("runs", "gradients"), default="runs", help=help)
     add("--jobs", metavar="N", type=int, default=1, help="processes that run the model (default: 1)")
     add("--format", choices=("text", "json"), default="text", help="how to print (default: text)")
     add("-v", "--verbose", action="store_true", help="list every layer, however many there are")
@@ -54,8 +57,8 @@ def run(args: argparse.Namespace) -> int:
         from qcc.compiler.analyze.console import as_json, write_analysis
 
     with progress(args.format != "text") as update:
-        given = {"formats": args.formats, "data": data_of(args), "dims": sizes, "jobs": args.jobs, "progress": update}
-        found = analyze(args.model, metrics=tuple(dict.fromkeys(metrics)), **given)
+        given = {"formats": args.formats, "data": data_of(args), "dims": sizes, "jobs": args.jobs, "by": args.by}
+        found = analyze(args.model, metrics=tuple(dict.fromkeys(metrics)), progress=update, **given)
     if args.format == "json":
         terminal.write_json({**as_json(found), "diagnostics": []})
     else:

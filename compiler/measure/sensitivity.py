@@ -9,7 +9,7 @@ Source: one-at-a-time measurement, Hubara et al. 2020 (arXiv:2006.10518), sectio
 (arXiv:2405.17873), section 4.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -49,6 +49,12 @@ class Losses:
     samples: int
     held_out: bool = False
     metric: str = NOISE.name
+
+    def but(self, others: Mapping[int, tuple[np.ndarray, tuple[bool, ...]]]) -> "Losses":
+        """With other losses for some options, and which of them were run."""
+        loss = tuple(others[at][0] if at in others else one for at, one in enumerate(self.loss))
+        runs = tuple(others[at][1] if at in others else one for at, one in enumerate(self.measured))
+        return replace(self, loss=loss, measured=runs)
 
 
 def unmeasured(options: Sequence[OpenChoice]) -> Losses:
@@ -125,7 +131,7 @@ def within(graph: Graph, samples: Samples, count: int, output_bytes: int) -> Sam
 def _option(probe: Probe, graph: Graph, weight: Weight, option: OpenChoice, context: Context) -> Measured:
     context.progress(option.subject)
     matrix = graph.matrix(weight)
-    encoded = [_encoded(weight, matrix, candidate, context) for candidate in option.candidates]
+    encoded = [encoded_as(weight, matrix, candidate, context) for candidate in option.candidates]
     errors = np.array([0.0 if one is None else relative_error(matrix, one.decode()) for one in encoded])
     losses, runs = np.zeros(len(encoded)), [one is None for one in encoded]
     for at, candidate in enumerate(option.candidates):
@@ -187,7 +193,12 @@ def _rounding(probe: Probe, graph: Graph, weight: Weight, action: Encode, contex
     return probe.chain.where(weight.constant, rounded)
 
 
-def _encoded(weight: Weight, matrix: np.ndarray, candidate: Candidate, context: Context) -> Encoded | None:
+def encoded_as(weight: Weight, matrix: np.ndarray, candidate: Candidate, context: Context) -> Encoded | None:
+    """What a candidate makes of a weight; None where it leaves it as it is, or cannot hold it.
+
+    Raises:
+        ModelError: the weight itself is at fault.
+    """
     action = candidate.action
     if not isinstance(action, Encode):
         assert action is None, "a plan that stores weights otherwise is refused where it is read"

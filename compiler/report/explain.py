@@ -11,7 +11,8 @@ from qcc.compiler.files.open_model import open_model
 from qcc.compiler.measure.choose_form import chooser_of
 from qcc.compiler.plan.activations import rounded_reason
 from qcc.compiler.plan.bind import bind
-from qcc.compiler.plan.cascade import Resolved, place, resolve
+from qcc.compiler.plan.cascade import Resolved, place, resolve, resolve_others
+from qcc.compiler.plan.catalog import subjects_of
 from qcc.compiler.plan.formats import encoding_of
 from qcc.compiler.plan.plan import Plan, Step
 from qcc.compiler.plan.policy import load_policy
@@ -20,10 +21,11 @@ from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.excerpt import escape
 from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.diagnostics.spelling import nearest
-from qcc.dsl.policy.policy import KEEP, Assignment, FormatSpec
+from qcc.dsl.policy.policy import KEEP, Assignment, FormatSpec, Policy
 from qcc.dsl.policy.select import matches_glob
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.forms.choose import Chooser
+from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.passes.contract.contract import Site
 from qcc.passes.encode import Encode
@@ -80,6 +82,15 @@ class Explanation:
     """Why it is kept; empty if it is not."""
 
 
+@dataclass(frozen=True)
+class OtherExplanation:
+    """What a policy says of what is no layer."""
+
+    name: str
+    kind: str
+    properties: tuple[PropertyOrigin, ...]
+
+
 def explain_layers(model: Path, policy: str, definitions: Mapping[str, str], glob: str | None, format: str) -> int:
     """Print the explanation of every layer, or of those whose names match.
 
@@ -97,17 +108,34 @@ def explain_layers(model: Path, policy: str, definitions: Mapping[str, str], glo
     resolved = resolve(loaded, weights, Diagnostics(), given)
     sites = list(prospects(opened.graph, plan)) if not report.errors else []
     explained = [_explained(one, plan, sites, chooser) for one in resolved if _chosen(one.weight, glob)]
-    if glob is not None and not explained:
+    others = [one for one in _others(loaded, opened.graph) if glob is None or matches_glob(glob, one.name)]
+    if glob is not None and not explained and not others:
         raise _no_layer(glob, weights)
     diagnostics = (*report.errors, *report.warnings)
     if format == "json":
         layers = [asdict(one) for one in explained]
         told = terminal.as_json(diagnostics)
-        terminal.write_json({"model": str(model), "policy": policy, "layers": layers, "diagnostics": told})
+        more = {"others": [asdict(one) for one in others], "diagnostics": told}
+        terminal.write_json({"model": str(model), "policy": policy, "layers": layers, **more})
     else:
-        terminal.write("\n".join(map(_text, explained)))
+        terminal.write("\n".join((*map(_text, explained), *map(_other_text, others))))
         terminal.report(diagnostics, format)
     return int(bool(report.errors))
+
+
+def _others(policy: Policy, graph: Graph) -> list[OtherExplanation]:
+    """What rules set that are about no layer."""
+    return [
+        OtherExplanation(name, subject, tuple(_property(key, assignment) for key, assignment in properties.items()))
+        for name, properties in resolve_others(policy, graph, Diagnostics()).items()
+        for subject in {one for key in properties for one in subjects_of(key)}
+    ]
+
+
+def _other_text(one: OtherExplanation) -> str:
+    lines = [terminal.paint(escape(f"{one.name}  {one.kind}"), "bold")]
+    lines += _aligned([(item.name, item.value, item.source) for item in one.properties])
+    return "\n".join(lines) + "\n"
 
 
 def _chosen(weight: Weight, glob: str | None) -> bool:

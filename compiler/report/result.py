@@ -86,6 +86,8 @@ class Allocation:
     """What the error is measured in."""
     least_error: float | None = None
     """What no choice can lose less than, by a closed form; None where no size is bounded."""
+    equal_slope: float | None = None
+    """What one price of a byte for all weights would have lost; None where not size alone is bounded."""
     rivals: tuple[float, float] | None = None
     """What the chosen mix of formats and the best single format lost, all weights together, where both were run."""
     rounds: int = 0

@@ -137,7 +137,7 @@ def judged(
         seen[1].operand,
         seen[2].operand,
         scale=part.scale * seen[0].scale * seen[1].scale * math.prod(number for _, number in factors),
-        masking=_masking(part, captured),
+        masking=_masking(part, captured, (q.shape[-2], k.shape[-2])),
         cap=_cap(part, factors),
         sinks=next((step.value for step in part.steps if step.what == "sinks"), ""),
         weights_read=part.weights_read,
@@ -230,31 +230,28 @@ def _cap(part: AttentionPart, factors: Sequence[tuple[str, float]]) -> float | N
     return math.prod(number for _, number in factors[names.index("tanh") :]) if "tanh" in names else part.cap or None
 
 
-def _masking(part: AttentionPart, captured: Mapping[str, Array]) -> tuple[Masking, ...]:
+def _masking(part: AttentionPart, captured: Mapping[str, Array], sizes: tuple[int, int]) -> tuple[Masking, ...]:
+    """What is added to scores of so many queries and keys, or hides some."""
     found = [Masking("", "causal")] if part.causal else []
     for at, step in enumerate(part.steps):
         if step.what not in ("add", "mask"):
             continue
-        array = captured.get(step.value)
-        scale = math.prod(
-            _number(later, captured) for later in part.steps[at + 1 :] if step.what == "add" and later.what in SCALES
-        )
-        if array is None:
-            found.append(
-                Masking(
-                    step.value, "mask" if step.what == "mask" else "bias", step.keeps, scale, infinite=step.infinite
-                )
-            )
-        elif step.what == "mask":
-            seen = array.astype(bool) if step.keeps else ~array.astype(bool)
-            kind, later = mask_kind(seen), hides_later(seen)
-            found.append(Masking(step.value, kind, step.keeps, hides_later=later, infinite=step.infinite))
-        else:
-            array = array * scale
-            hides, seen = bool(((array <= -1e4) | (array == 0)).all()), visible(array)
-            kind = mask_kind(seen) if hides else "bias"
-            found.append(Masking(step.value, kind, None, scale, hides_later(seen)))
+        array, added, later = captured.get(step.value), step.what == "add", part.steps[at + 1 :]
+        scale = math.prod(_number(one, captured) for one in later if added and one.what in SCALES)
+        one = Masking(step.value, "bias" if added else "mask", step.keeps, scale, infinite=step.infinite)
+        found.append(one if array is None else _looked_at(one, array, sizes))
     return tuple(found)
+
+
+def _looked_at(one: Masking, array: Array, sizes: tuple[int, int]) -> Masking:
+    """With what numbers of a sample tell."""
+    one = replace(one, whole=array.ndim == 4 and array.shape[-2:] == sizes and min(sizes) > 1)
+    if one.keeps is not None:
+        seen = array.astype(bool) if one.keeps else ~array.astype(bool)
+        return replace(one, kind=mask_kind(seen), hides_later=hides_later(seen))
+    array = array * one.scale
+    hides, seen = bool(((array <= -1e4) | (array == 0)).all()), visible(array)
+    return replace(one, kind=mask_kind(seen) if hides else "bias", hides_later=hides_later(seen))
 
 
 def _number(step: ScoreStep, values: Mapping[str, Array]) -> float:

@@ -58,6 +58,7 @@ class Masking:
         keeps: of a value of booleans: what is true is seen.
         scale: what is added is multiplied by it first.
         hides_later: on the sample no query sees a key that comes later.
+        whole: on the sample it has a number for each query and key, and four axes.
         infinite: what booleans hide weighs nothing even where they hide all, else all weighs the same then.
     """
 
@@ -66,6 +67,7 @@ class Masking:
     keeps: bool | None = None
     scale: float = 1.0
     hides_later: bool = False
+    whole: bool = False
     infinite: bool = False
 
 

@@ -70,6 +70,8 @@ def unmultiplied(encoding: Encoding) -> str:
         bytes_of_one = isinstance(encoding.scales, Blocked) and encoding.scales.scale is None
         if encoding.grid.planes in TABLE_PLANES and (bytes_of_one or isinstance(encoding.scales, Floats)):
             return ""
+    if encoding.stays is not None:
+        return "a kernel of weights that are kept one by one gains for a single row alone, and none is made"
     return f"no kernel multiplies by weights of {encoding.text}"
 
 

@@ -169,6 +169,8 @@ class _Fuser:
         if any(masking.keeps is None for masking in self._one.masking):
             lowest = nodes.one("Equal", [bias, nodes.real(LOWEST)], ir.DataType.BOOL)
             bias = nodes.one("Where", [lowest, nodes.real(HIDDEN), bias], bias.dtype)
+        if any(masking.whole and self._value(masking.value).producer() for masking in self._one.masking):
+            return bias  # what is fed may have one row for all
         total = nodes.size(keys, self._row_axis)
         total = nodes.one("Add", [nodes.size(self._value(past), 2), total]) if past else total
         sizes = [nodes.numbers([1, 1]), nodes.size(queries, self._row_axis), total]
