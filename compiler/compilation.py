@@ -15,7 +15,6 @@ from qcc.compiler.allocate.write_plan import PlanWriter
 from qcc.compiler.build.cleaning import Cleaned
 from qcc.compiler.build.open_adapted import open_adapted
 from qcc.compiler.build.rewrite import rewrite_graph, rewrite_steps
-from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.calibrate.samples import Data, Samples
 from qcc.compiler.calibrate.sources.source import DataSource
 from qcc.compiler.console.phases import Phases, Progress
@@ -34,6 +33,7 @@ from qcc.compiler.measure.compete import faster_plan, warn_if_slower, warn_of_no
 from qcc.compiler.measure.evidence import Evidence, warn_of_generated_steps
 from qcc.compiler.measure.most_lost import most_lost
 from qcc.compiler.measure.time_model import ModelTimes, time_models
+from qcc.compiler.model_in_work import ModelInWork
 from qcc.compiler.observe.executor import HERE, Executor
 from qcc.compiler.plan.bind import Earlier, after_speed, bind, opened_by_data
 from qcc.compiler.plan.plan import Plan, PlanFile
@@ -43,7 +43,7 @@ from qcc.compiler.repeat import check_plan, folder_of, tell_differences
 from qcc.compiler.report import layer_rows
 from qcc.compiler.report.budget import compare_with_budget
 from qcc.compiler.report.covered import Covered
-from qcc.compiler.report.lock import Lock
+from qcc.compiler.report.lock import Lock, policy_sha256
 from qcc.compiler.report.publish_result import packed, publish_failed, publish_result
 from qcc.compiler.report.reach import reach
 from qcc.compiler.report.result import Result
@@ -64,19 +64,6 @@ from qcc.passes.encode import Encode
 
 OF_A_FILE = ("Q321", "Q324", "Q362", "Q363", "Q411", "Q430")
 """Warnings about what was written, which go when it is written anew."""
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """A model ready to compile: cleaned, bound to a plan, with what the cleaning did, and then the rewriting."""
-
-    graph: Graph
-    plan: Plan
-    data: Samples
-    inputs: Inputs
-    file: OpenModel
-    """The model as it was opened."""
-    rewrites: tuple[RewriteRow, ...] = ()
 
 
 @dataclass
@@ -188,15 +175,17 @@ class Compilation:
                 publish_result(result, *used, settled.written)
             elif self.keep_failed:
                 result = publish_failed(result, *used, opened.file.model.copy)
+            if self.evidence is not None:
+                self.evidence.forget()
         return result
 
-    def _fall_back(self, opened: _Opened, plan: Plan | PlanFile | None) -> FallBack:
+    def _fall_back(self, opened: ModelInWork, plan: Plan | PlanFile | None) -> FallBack:
         """What weights may become where bounds fail; a given plan is carried out as it is."""
         policy = self.policy if plan is None else replace(self.policy, rules=())
         given, most = not opened.data.generated, opened.plan.most_bytes
         return FallBack.of(policy, opened.graph.weights(), self.chooser, given, most)
 
-    def _held(self, opened: _Opened, staged: Path, verifier: Verifier, before: Graph, back: FallBack) -> Made:
+    def _held(self, opened: ModelInWork, staged: Path, verifier: Verifier, before: Graph, back: FallBack) -> Made:
         """The model made, and made again where its bounds fail and rules say what to fall back to."""
         made = self._made(opened, staged, verifier, before)
         if copies(made[0].plan):
@@ -210,7 +199,7 @@ class Compilation:
         locate = partial(self._located, opened, verifier=verifier)
         return back.until_held(made, locate, make)
 
-    def _made(self, opened: _Opened, staged: Path, verifier: Verifier, before: Graph) -> Made:
+    def _made(self, opened: ModelInWork, staged: Path, verifier: Verifier, before: Graph) -> Made:
         """The model and its library, written and verified."""
         settled = self._build(opened, staged)
         runs_kernels = opened.file.model.timed
@@ -232,7 +221,7 @@ class Compilation:
                 verification = self.judge.added(verification, runner, kernels)
         return settled, library, verification
 
-    def _verifier(self, opened: _Opened) -> Verifier:
+    def _verifier(self, opened: ModelInWork) -> Verifier:
         """What holds written models to the original, on data that is given or generated."""
         bounds = [bound for bound in self.policy.verify if bound.metric != DROP]
         with self.phases.phase("reference"):
@@ -240,10 +229,10 @@ class Compilation:
             found.see_finite(opened.graph)
         return found
 
-    def _located(self, opened: _Opened, made: Made, verifier: Verifier) -> Verification:
+    def _located(self, opened: ModelInWork, made: Made, verifier: Verifier) -> Verification:
         """The verification; where it failed, with the weights that lose most."""
         settled, _, verification = made
-        if verification.passed or verification.losers:
+        if verification.passed or verification.losers or opened.large:
             return verification
         names = {name for step in settled.plan.steps if isinstance(step.action, Encode) for name in step.weights}
         stored = self.evidence.stored if self.evidence is not None else {}
@@ -255,7 +244,7 @@ class Compilation:
             return replace(verification, losers=found or most_lost(opened.graph, encoded, data, tick))
 
     def _faster(
-        self, opened: _Opened, settled: Settled, made: tuple[Path, Path | None], times: ModelTimes
+        self, opened: ModelInWork, settled: Settled, made: tuple[Path, Path | None], times: ModelTimes
     ) -> Plan | None:
         """The plan that takes the place of a slow one, where the target is the machine at hand."""
         chooser, files = self.chooser, (self.model, *made)
@@ -272,9 +261,9 @@ class Compilation:
             warn_of_no_library(times, self.diagnostics)
         return better
 
-    def _time(self, opened: _Opened, settled: Settled, staged: Path, library: Path | None) -> ModelTimes | None:
+    def _time(self, opened: ModelInWork, settled: Settled, staged: Path, library: Path | None) -> ModelTimes | None:
         """Time the written model against the input; what was predicted, where speed is what the policy is after."""
-        if copies(settled.plan) or not opened.file.model.timed or not runs_here(self._target):
+        if opened.large or copies(settled.plan) or not opened.file.model.timed or not runs_here(self._target):
             return None
         if settled.plan.half is not None and widened_ops(settled.written, self._target.providers) is None:
             return None  # the runtime has no such ops here
@@ -306,7 +295,7 @@ class Compilation:
         see_budget(made, self.policy.budget)
         return made[0]
 
-    def _open(self, plan: Plan | PlanFile | None) -> _Opened:
+    def _open(self, plan: Plan | PlanFile | None) -> ModelInWork:
         with self.phases.phase("load"):
             before, export = state_of(self.model), export_of(self.policy)
             opened = open_adapted(self.model, self.policy)
@@ -330,7 +319,7 @@ class Compilation:
         bound = plan or foreseen(self._bind(graph, data, opened, earlier), drop_bounds(self.policy))
         self.diagnostics.raise_if_errors()
         warn_of_generated_steps(bound, data, self.diagnostics)
-        return _Opened(graph, bound, data, inputs, opened, done.rows)
+        return ModelInWork(graph, bound, data, inputs, opened, done.rows)
 
     def _bind(self, graph: Graph, data: Samples, opened: OpenModel, earlier: Earlier) -> Plan:
         with self.phases.phase("choose"):
@@ -339,7 +328,7 @@ class Compilation:
             found = self.diagnostics, chooser, chooser.kernels, latency
             return bind(self.policy, graph, opened.size_bytes, *found, given=not data.generated, earlier=earlier)
 
-    def _rewrite(self, opened: _Opened) -> _Opened:
+    def _rewrite(self, opened: ModelInWork) -> ModelInWork:
         """Run the passes that keep the function, and see that they do."""
         if not rewrite_steps(opened.plan):
             return opened
@@ -351,12 +340,14 @@ class Compilation:
         tell_left_out(done.rows, self.diagnostics)
         return replace(opened, graph=done.graph, rewrites=(*opened.rewrites, *done.rows))
 
-    def _build(self, opened: _Opened, staged: Path) -> Settled:
+    def _build(self, opened: ModelInWork, staged: Path) -> Settled:
         """Decide what is open and write the file."""
         if self.evidence is None:  # what is made again, under a plan that was open, asks for nothing else
             covered = self.covered.by(self.diagnostics, self.phases)
             given = opened.graph, opened.plan, opened.data, self.phases, covered, self.executor, opened.inputs.folder
-            self.evidence = Evidence.of(*given, keeps=bool(self.policy.verify) or self.judge is not None)
+            run = f"{opened.inputs.digest} {opened.data.digest} {policy_sha256(self.policy)}" if opened.large else None
+            keeps = bool(self.policy.verify) or self.judge is not None
+            self.evidence = Evidence.of(*given, keeps=keeps, run=run)
         changed = bool(self.policy.adapters or opened.plan.half) or any(
             row.treated for row in opened.rewrites if row.action != "clean"
         )
@@ -364,14 +355,14 @@ class Compilation:
         writer = PlanWriter(self.model, self.policy, opened.file, opened.graph, opened.data, *told)
         return writer.settled(opened.plan, staged, self.diagnostics)
 
-    def _notes(self, opened: _Opened, settled: Settled) -> tuple[str, ...]:
+    def _notes(self, opened: ModelInWork, settled: Settled) -> tuple[str, ...]:
         """What is worth knowing: of data that was not given, of constants tuned, of a graph in half precision."""
         data = opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else ()
         half, files = settled.plan.half, (settled.written, self._target.providers)
         tuned = self.evidence.told_of_tuning(settled.plan) if self.evidence is not None else ()
         return (*data, *tuned, *(half_lines(half, settled.built.edits, *files, self.diagnostics) if half else ()))
 
-    def _result(self, opened: _Opened, settled: Settled, verification: Verification) -> Result:
+    def _result(self, opened: ModelInWork, settled: Settled, verification: Verification) -> Result:
         same, data, source = copies(settled.plan), settled.written.data, opened.file
         notes = self._notes(opened, settled)
         rows = layer_rows.rows(opened.graph, settled.plan, settled.built, loss_of(opened.plan, settled), self.chooser)

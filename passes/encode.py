@@ -14,6 +14,7 @@ from qcc.ir.graph.edits import check_value
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
+from qcc.ir.graph.view import row_by_row
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.regions.find import regions
@@ -22,6 +23,8 @@ from qcc.passes.contract.chains import joined
 from qcc.passes.contract.contract import Activations, Context, Edit, Invariant, Pass, Phase, Rounding
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.places import places
+
+COMPARED = 1 << 18  # numbers of a matrix that are compared at once
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Encode(Pass):
             context.progress(name)
             weight = weights[name]
             try:
-                matrix = graph.matrix(weight)
+                matrix = row_by_row(graph.matrix(weight))
                 encoded, why = self.encoded(weight, matrix, context)
                 ops = self._write(graph, flow, weight, encoded, context, found)
             except Refused as refused:
@@ -186,8 +189,9 @@ class Encode(Pass):
         Raises:
             Refused: the encoding cannot hold it.
         """
-        if weight.name in context.chosen:
-            return context.chosen[weight.name]
+        found = context.chosen.get(weight.name)
+        if found is not None:
+            return found
         rounding, why = self._advised(weight, matrix, context)
         return rounding.encode(weight, matrix, self.encoding, context), why
 
@@ -210,6 +214,10 @@ class Encode(Pass):
 
 def relative_error(matrix: np.ndarray, decoded: np.ndarray) -> float:
     """Noise power over signal power of two matrices."""
-    difference = np.subtract(decoded, matrix)
-    signal = float(np.vdot(matrix, matrix))
-    return float(np.vdot(difference, difference)) / signal if signal else 0.0
+    noise, signal, rows = 0.0, 0.0, max(COMPARED // max(matrix[:1].size, 1), 1)
+    for start in range(0, len(matrix), rows):
+        wanted = matrix[start : start + rows]
+        difference = np.subtract(decoded[start : start + rows], wanted)
+        noise += float(np.vdot(difference, difference))
+        signal += float(np.vdot(wanted, wanted))
+    return noise / signal if signal else 0.0

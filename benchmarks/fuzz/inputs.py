@@ -24,6 +24,7 @@ POLICIES = (
     "verify { cosine >= 0.99, sqnr >= 20 dB, relative_error <= 5% }",
     "target cpu(avx2, generic)\nexport { opset = 21, external_data = never, kernels = none }",
     "rule any { fold_norm = on; rotate = hadamard; permute = hessian; equalize = off; fold = smoothquant(0.5) }",
+    'rule attention[name ~ "*"] { fuse = on }\nrule attention { fuse = off }',
     "rule embedding { weights = int8 tile 16x16 } # a comment\nrule any[position == first] { activations = static }",
 )
 TOKENS = re.compile(r"\"[^\"]*\"|/[^/\n]*/|[A-Za-z_][\w.-]*|[0-9][\w.%]*|\s+|.")

@@ -16,4 +16,4 @@ def tvm_version() -> str:
     try:
         return version(TVM)
     except PackageNotFoundError as error:
-        raise BuildError("TVM is missing, which comes with qcc: `pip install --force-reinstall qcc`") from error
+        raise BuildError("TVM is missing: `pip install 'qcc[kernels]'` brings it") from error

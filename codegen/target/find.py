@@ -7,15 +7,14 @@ from functools import lru_cache
 
 import qcc.codegen
 from qcc.codegen.target.target import NATIVE, AnyTarget, Target
-from qcc.ir.discovery import classes_of
+from qcc.ir.discovery import by_name, classes_of
 
 
 @lru_cache
 def targets() -> Mapping[str, AnyTarget]:
     """Every target by its name, the one first that is meant where none is named."""
     found = [one() for module in _modules() for one in classes_of(module, Target)]  # type: ignore[type-abstract]
-    named = {one.name: one for one in sorted(found, key=lambda one: (not one.default, one.name))}
-    assert len(named) == len(found), "two targets have a name in common"
+    named = by_name(sorted(found, key=lambda one: (not one.default, one.name)), lambda one: one.name)
     assert [one.default for one in named.values()].count(True) == 1, "one target is the default"
     return named
 

@@ -18,6 +18,7 @@ from qcc.compiler.plan.policy import export_of
 from qcc.compiler.report import lock
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Policy
+from qcc.ir.graph import in_pieces
 from qcc.ir.graph.graph import Graph
 from qcc.ir.model.model import Written
 from qcc.passes.half.half import Half
@@ -69,6 +70,16 @@ class PlanWriter:
         """The file of a decided plan, and what the passes did."""
         export = export_of(self.policy)
         raised = self._at_opset(decided, export.opset or 0)
+        parts = path.with_suffix(".parts")
+        if self.file.size_bytes > in_pieces.LARGE_BYTES:
+            raised.spill(parts)
+        try:
+            return self._encoded(raised, decided, path)
+        finally:
+            parts.unlink(missing_ok=True)
+
+    def _encoded(self, raised: Graph, decided: Plan, path: Path) -> tuple[build.Built[Graph], Written]:
+        export = export_of(self.policy)
         halves = self._halves(raised, decided)
         with self.phases.phase("encode"):
             context = replace(self.evidence.context(decided), halves=halves)

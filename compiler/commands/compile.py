@@ -66,6 +66,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--evaluate", metavar="FILE", type=Path, help=help)
     add_dims(parser)
     add("--plan", metavar="FILE", type=Path, help="do what a plan says, of a lock or as text, not the policy's rules")
+    help = "print what it would take in seconds, memory and disk, from parts that are tried, and stop there"
+    add("--estimate", action="store_true", help=help)
     add("--keep-failed", action="store_true", help="write a model whose verification fails, under a name that tells it")
     add("--jobs", metavar="N", type=int, default=1, help="processes that run the model on data (default: 1)")
     add("--emit", choices=(*STAGES, *kernel_stages()), help="print this stage and stop")
@@ -82,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"`--jobs` is at least 1, not {args.jobs}")
     if args.model is None:
         raise UsageError("no model is given", "`qcc compile MODEL`, where MODEL is an .onnx file")
+    if args.estimate:
+        return _estimate(args)
     with held_back():
         from qcc.compiler import compile as driver  # these load onnx and the runtime
         from qcc.compiler.report import console as report_console
@@ -115,6 +119,21 @@ def run(args: argparse.Namespace) -> int:
         report_console.write_report(result, verbose=args.verbose)
     terminal.report(diagnostics, args.format)
     return 0 if result.passed else DEMAND
+
+
+def _estimate(args: argparse.Namespace) -> int:
+    """Print what compiling would take."""
+    with held_back():
+        from qcc.compiler.analyze.estimate import estimate  # loads onnx and the runtime
+
+    policy = load_policy(args.policy or DEFAULT_POLICY, definitions(args), report=Diagnostics())
+    with progress(args.quiet or args.format != "text") as update:
+        found = estimate(args.model, policy, output=args.output, data=data_of(args), dims=dims(args), progress=update)
+    if args.format == "json":
+        terminal.write_json(found.as_json())
+    else:
+        terminal.write("\n".join(found.lines()) + "\n")
+    return 0
 
 
 def _policy(args: argparse.Namespace, plan: "PlanFile | None", report: Diagnostics) -> "Policy":

@@ -1,5 +1,6 @@
 """The files of a model as they were when it was opened: what the lock says was compiled is what was read."""
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -80,6 +81,12 @@ class Inputs:
             OSError: one cannot be read.
         """
         return replace(self, data=(*self.data, *(InputFile.of(path, name) for name, path in files)))
+
+    @property
+    def digest(self) -> str:
+        """Of all of them."""
+        files = (self.model, *self.data, *self.interactions)
+        return hashlib.sha256(" ".join(f"{file.name} {file.sha256}" for file in files).encode()).hexdigest()
 
     def check(self) -> None:
         """See that none has changed.

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from qcc.compiler.calibrate.coverage import Told, coverage_of
 from qcc.compiler.calibrate.parts import held_out
@@ -20,6 +21,7 @@ from qcc.compiler.measure.sensitivity import MEASURED_SAMPLES, OUTPUT_BYTES, Los
 from qcc.compiler.metrics.find import additive
 from qcc.compiler.metrics.metric import Additive
 from qcc.compiler.observe.executor import HERE, Executor
+from qcc.compiler.observe.kept_weights import KeptWeights
 from qcc.compiler.observe.lookups import FoundLookups, find_lookups
 from qcc.compiler.observe.statistics import layer_statistics
 from qcc.compiler.plan.plan import Allocate, Plan
@@ -59,7 +61,7 @@ class Evidence:
     """The weights that were last stored as sums."""
     keeps: bool = False
     """What weights are stored as is kept: a bound may fail, or much the same be written again."""
-    stored: dict[str, Encoded] = field(default_factory=dict)
+    stored: MutableMapping[str, Encoded] = field(default_factory=dict)
     """All weights that were last stored, where they are kept."""
     lookups: FoundLookups = field(default_factory=FoundLookups)
     """How the rows of tables are looked up."""
@@ -96,20 +98,30 @@ class Evidence:
         executor: Executor = HERE,
         folder: Path = Path(),
         keeps: bool = False,
+        run: str | None = None,
     ) -> "Evidence":
-        """Gather the statistics, and tell what they cover; files of interactions lie in the folder."""
+        """Gather the statistics, and tell what they cover; files of interactions lie in the folder.
+
+        A ``run`` by its hash keeps on disk what weights become.
+        """
         keeps = keeps or plan.allocate is not None
         wanted = _weights_with_gram(plan, not data.generated)
         rounded = _rounded_values(graph, plan)
         lookups = find_lookups(graph, _encodings(plan), data, folder)
+        kept = {"keeps": keeps} | _kept(run)
         if not wanted and not rounded:
-            return cls(graph, plan, data, phases, {}, {}, executor=executor, lookups=lookups, keeps=keeps)
+            return cls(graph, plan, data, phases, {}, {}, executor=executor, lookups=lookups, **kept)
         with phases.phase("statistics"):
             tick = partial(phases.tell, "statistics")
             found = layer_statistics(graph, data, tick, moments=wanted, magnitudes=rounded, executor=executor)
             told(coverage_of(found.moments))
             given = graph, plan, data, phases, found.moments, found.magnitudes
-            return cls(*given, executor=executor, lookups=lookups, keeps=keeps)
+            return cls(*given, executor=executor, lookups=lookups, **kept)
+
+    def forget(self) -> None:
+        """The run is whole: nobody goes on with what was kept on disk."""
+        if isinstance(self.stored, KeptWeights):
+            self.stored.remove()
 
     def warn_of_edits(self, edits: Iterable[Edit], diagnostics: Diagnostics) -> None:
         """Tell of weights that stay as they are, and of tables whose rows were merged."""
@@ -165,10 +177,13 @@ class Evidence:
     def context(self, decided: Plan) -> Context:
         """What the passes of a decided plan need; what stays as the last plan had it is not encoded again."""
         asked = {name: (one.encoding, one.rounding) for one, names in _encodes(decided) for name in names}
-        chosen = self._in_order(decided) if asks_for_order(decided) else self._as_before(asked)
+        ordered = asks_for_order(decided)
+        if isinstance(self.stored, KeptWeights):
+            self.stored.begin({} if ordered else asked)
+        chosen = self._in_order(decided) if ordered else self._as_before(asked)
         for known in (self.stacked, self.stored, self._asked):
             known.clear()
-        self._asked.update({} if asks_for_order(decided) else asked)
+        self._asked.update({} if ordered else asked)
 
         def stored(name: str, encoded: Encoded) -> None:
             if self.keeps:
@@ -215,8 +230,10 @@ class Evidence:
         """A line, where a plan tunes something."""
         return (f"tuned {self.tuning[decided]}",) if decided in self.tuning else ()
 
-    def _as_before(self, asked: Mapping[str, tuple[Encoding, Rounding]]) -> Chosen:
+    def _as_before(self, asked: Mapping[str, tuple[Encoding, Rounding]]) -> Mapping[str, tuple[Encoded, str]]:
         """What weights became under the last plan that are stored in the same way again."""
+        if isinstance(self.stored, KeptWeights):
+            return self.stored.chosen
         same = [name for name, how in asked.items() if name in self.stored and self._asked.get(name) == how]
         return {name: (self.stored[name], self.advice[name, *asked[name]][1]) for name in same}
 
@@ -231,6 +248,14 @@ class Evidence:
             context = replace(context, lookups=self.lookups.by_weight)
             self._ordered[decided] = choose_in_order(self.graph, decided, self.data, context)
         return self._ordered[decided]
+
+
+def _kept(run: str | None) -> dict[str, Any]:
+    """What evidence is made with beside the rest, where weights are kept on disk."""
+    if run is None:
+        return {}
+    advice: dict[Hashable, tuple[Rounding, str]] = {}
+    return {"advice": advice, "stored": KeptWeights(run, lambda name, how: advice[name, *how][1]), "keeps": True}
 
 
 def _encodes(decided: Plan) -> list[tuple[Encode, tuple[str, ...]]]:

@@ -26,6 +26,7 @@ from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Kind, Weight
+from qcc.ir.graph.view import row_by_row
 from qcc.ir.regions.flow import Flow
 from qcc.passes.contract.contract import Context
 from qcc.passes.encode import Encode, relative_error
@@ -130,7 +131,7 @@ def within(graph: Graph, samples: Samples, count: int, output_bytes: int) -> Sam
 
 def _option(probe: Probe, graph: Graph, weight: Weight, option: OpenChoice, context: Context) -> Measured:
     context.progress(option.subject)
-    matrix = graph.matrix(weight)
+    matrix = row_by_row(graph.matrix(weight))
     encoded = [encoded_as(weight, matrix, candidate, context) for candidate in option.candidates]
     errors = np.array([0.0 if one is None else relative_error(matrix, one.decode()) for one in encoded])
     losses, runs = np.zeros(len(encoded)), [one is None for one in encoded]

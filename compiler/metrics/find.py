@@ -5,14 +5,14 @@ from functools import lru_cache
 
 import qcc.compiler.metrics
 from qcc.compiler.metrics.metric import Additive, Judged, OutputMetric
-from qcc.ir.discovery import classes
+from qcc.ir.discovery import by_name, classes
 
 
 @lru_cache
 def metrics() -> Mapping[str, OutputMetric]:
     """Every metric by its name."""
     found = [one() for one in classes(qcc.compiler.metrics, OutputMetric)]  # type: ignore[type-abstract]
-    return {one.name: one for one in sorted(found, key=lambda one: (one.rank, one.name))}
+    return by_name(sorted(found, key=lambda one: (one.rank, one.name)), lambda one: one.name)
 
 
 @lru_cache

@@ -17,8 +17,10 @@ from qcc.compiler.plan.formats import families, filling, summary
 from qcc.compiler.scores.check import DROP
 from qcc.compiler.scores.find import scores
 from qcc.dsl.policy.schema import Interval, Metric, Off, Property, Schema, TargetKind, Unit
+from qcc.ir.discovery import by_name, load
 from qcc.ir.graph.ops import LAYER_KINDS, Kind
 from qcc.ir.model.options import LEAST_RAISED, MOST_RAISED, ExternalData
+from qcc.ir.plugins import check_plugins
 from qcc.ir.vocabulary.find import OPS
 from qcc.passes.contract.contract import Activations, Invariant, Pass, Phase, Rounding, SitePass
 from qcc.passes.half.half import DTYPES
@@ -102,13 +104,13 @@ def passes() -> dict[str, type[Pass]]:
 @lru_cache
 def roundings() -> dict[str, type[Rounding]]:
     """Every value of the rule property ``rounding`` by its keyword."""
-    return {keyword_of(found): found for found in _classes() if issubclass(found, Rounding)}
+    return by_name((found for found in _classes() if issubclass(found, Rounding)), keyword_of)
 
 
 @lru_cache
 def activations() -> dict[str, type[Activations]]:
     """Every value of the rule property ``activations`` by its keyword."""
-    return {keyword_of(found): found for found in _classes() if issubclass(found, Activations)}
+    return by_name((found for found in _classes() if issubclass(found, Activations)), keyword_of)
 
 
 @lru_cache
@@ -128,18 +130,24 @@ def asked_by(statement: str) -> dict[str, dict[str, type[SitePass]]]:
 
 
 def _families(phase: Phase) -> dict[str, dict[str, type[SitePass]]]:
-    families: dict[str, dict[str, type[SitePass]]] = {}
+    families: dict[str, list[type[SitePass]]] = {}
     for found in _classes():
         if issubclass(found, SitePass) and found.phase is phase:
             beside = _folder(found.__module__) == _folder(_module(found.property))
             assert beside, f"{found} is not in the folder of its property's module"
-            families.setdefault(found.property, {})[keyword_of(found)] = found
-    return {name: families[name] for name in _in_order(families)}
+            families.setdefault(found.property, []).append(found)
+    values = {name: by_name(found, keyword_of) for name, found in families.items()}
+    return {name: values[name] for name in _in_order(values)}
 
 
 @lru_cache
 def schema() -> Schema:
-    """What the checker holds policies to."""
+    """What the checker holds policies to.
+
+    Raises:
+        ModelError: a plugin is no good.
+    """
+    check_plugins()
     properties = {
         "weights": Property("weights", summary="formats that the weight may get; the allocator chooses among several"),
         "sparsity": Property(
@@ -225,7 +233,7 @@ def _classes() -> tuple[type, ...]:
     """The concrete passes and ways of rounding of all modules."""
     found: list[type] = []
     for module in _modules():
-        members = vars(importlib.import_module(module)).values()
+        members = vars(load(module)).values()
         found += [one for one in members if _is_definition(one, module)]
     return tuple(found)
 

@@ -7,7 +7,7 @@ from typing import Any, get_type_hints
 import qcc.ir.encoding.formats
 from qcc.dsl.policy.policy import FormatSpec
 from qcc.dsl.policy.schema import FormatFamily, Word
-from qcc.ir.discovery import classes
+from qcc.ir.discovery import by_name, classes
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import FLOAT32, PLAIN_NAMES, scales
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block
@@ -36,14 +36,16 @@ WHOLE = {
 def formats() -> dict[str, Format]:
     """Every family of formats with words by its keyword."""
     found = classes(qcc.ir.encoding.formats, Format)  # type: ignore[type-abstract]  # concrete ones
-    return {one.keyword: one() for one in sorted(found, key=lambda one: one.keyword)}
+    known = by_name(found, lambda one: one.keyword)
+    return {keyword: known[keyword]() for keyword in sorted(known)}
 
 
 @lru_cache
 def compositions() -> dict[str, type[Composition]]:
     """Every family of formats with arguments by its keyword."""
     found = classes(qcc.ir.encoding.formats, Composition)  # type: ignore[type-abstract]  # concrete ones
-    return {one.keyword: one for one in sorted(found, key=lambda one: one.keyword)}
+    known = by_name(found, lambda one: one.keyword)
+    return {keyword: known[keyword] for keyword in sorted(known)}
 
 
 @lru_cache

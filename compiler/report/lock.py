@@ -28,6 +28,7 @@ from qcc.dsl.policy.policy import to_text as policy_text
 from qcc.ir.errors import first_line
 from qcc.ir.model.model import Written
 from qcc.ir.model.whole_files import sha256
+from qcc.ir.plugins import plugins
 
 FORMAT = 3
 """2 spelled plans as JSON, beside their text."""
@@ -86,7 +87,8 @@ def _untrimmed(policy: Policy, plan: Plan) -> Plan:
 def versions(plan: Plan) -> dict[str, str]:
     """The versions of the packages that matter to a plan; `NO_PACKAGE` for one that is not installed."""
     made_by = plan.kernels.of.packages if plan.kernels is not None else ()
-    return {name: _version(name) for name in (*PACKAGES, *made_by)}
+    others = {one.package: one.version for one in plugins()}
+    return {name: _version(name) for name in (*PACKAGES, *made_by)} | others
 
 
 def _version(name: str) -> str:

@@ -14,10 +14,12 @@ from qcc.compiler.calibrate.generate import Batch
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.observe.executor import HERE, Executor
 from qcc.ir.errors import ModelError
-from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.graph import Graph, Runner
+from qcc.ir.graph.in_pieces import InPieces
 from qcc.ir.graph.ops import Kind, Op, Weight
 
 LOOKED = 16  # samples
+LOOKED_IN_PIECES = 2  # of a model that is larger than memory: as few as differ
 NOTHING = "no sample gives its layer anything but zeros"
 ALIKE = "its layer reads the same on all samples"
 CUT_OFF = "on all samples its result is masked, or multiplied by zero"
@@ -79,14 +81,17 @@ class _Looking:
     read: frozenset[str]
 
     def __call__(self) -> Callable[[Batch], Glimpse]:
+        runner = self.runner()
+        return lambda batch: self.glimpse(batch, {} if runner is None else runner(batch))
+
+    def runner(self) -> Runner | None:
+        """Runs what is looked at, if anything has to be run."""
         names = tuple(value.name for value in self.graph.inputs)
-        runner = self.graph.runner(names, self.looked) if self.looked else None
+        return self.graph.runner(names, self.looked) if self.looked else None
 
-        def look(batch: Batch) -> Glimpse:
-            found: Batch = {name: batch[name] for name in self.fed}
-            return Glimpse.of(found if runner is None else {**found, **runner(batch)}, self.read)
-
-        return look
+    def glimpse(self, batch: Batch, made: Batch) -> Glimpse:
+        """What a sample shows, of what was fed and made."""
+        return Glimpse.of({**{name: batch[name] for name in self.fed}, **made}, self.read)
 
 
 class _Seen:
@@ -110,7 +115,14 @@ class _Seen:
     def look(self, samples: Samples, executor: Executor) -> None:
         """Run samples, as many as it takes."""
         names = {*self._looking.looked, *self._looking.fed}
-        glimpses = executor.each(self._looking, list(islice(samples.parts(1), LOOKED)))
+        batches = list(islice(samples.parts(1), LOOKED))
+        runner = self._looking.runner() if executor.workers == 1 else None
+        if isinstance(runner, InPieces):
+            batches = batches[:LOOKED_IN_PIECES]
+            for batch, found in zip(batches, runner.each(batches), strict=True):
+                self._note(self._looking.glimpse(batch, found))
+            return
+        glimpses = executor.each(self._looking, batches)
         for glimpse in glimpses:
             self._note(glimpse)
             if self._count > 1 and not any(map(self._may_open, names)):

@@ -13,6 +13,7 @@ from qcc.compiler.scores.check import ScoreCheck
 from qcc.compiler.verify.differences import Distance, Measures, changed_numbers, distance
 from qcc.dsl.policy.policy import Bound
 from qcc.ir.graph.graph import Runner
+from qcc.ir.graph.in_pieces import run_each
 
 SAMPLES = 32
 OUTPUT_BYTES = 1 << 26  # of the reference outputs that are held
@@ -153,6 +154,8 @@ def run(
         batches: the feeds.
         executor: where it is run.
     """
+    if executor.workers == 1:
+        return [flattened(found) for found in run_each(make(), batches)]
     return list(executor.each(_Flat(make), batches))
 
 

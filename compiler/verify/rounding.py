@@ -7,6 +7,7 @@ import numpy as np
 from qcc.compiler.calibrate.arrays import flattened
 from qcc.compiler.calibrate.generate import Batch
 from qcc.ir.graph.graph import Graph, Runner
+from qcc.ir.graph.in_pieces import run_each
 
 MOVED_WEIGHTS = 1 << 25  # numbers, in the order in which they are used; the inputs move too
 SEED = 0
@@ -31,11 +32,13 @@ class Jitter:
 
     def pairs(self, batches: Iterable[Batch]) -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
         """The outputs of each batch, still and moved."""
+        feeds: list[Batch] = []
         for batch in batches:
             rng = np.random.default_rng(SEED)
             moved = {name: _moved(feed, rng) for name, feed in batch.items()}
-            still = flattened(self._runner({**batch, **self._still}))
-            yield still, flattened(self._runner({**moved, **self._moved}))
+            feeds += [{**batch, **self._still}, {**moved, **self._moved}]
+        found = [flattened(outputs) for outputs in run_each(self._runner, feeds)]
+        yield from zip(found[::2], found[1::2], strict=True)
 
 
 def _constants(graph: Graph) -> Iterator[tuple[str, np.ndarray]]:

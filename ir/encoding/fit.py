@@ -14,7 +14,17 @@ from qcc.ir.encoding.blocks import TENSOR, Block
 from qcc.ir.encoding.encoded import Encoded, Scales, check_finite, stored
 from qcc.ir.encoding.grid import Grid
 from qcc.ir.encoding.reference import NUMPY
-from qcc.ir.encoding.search import Clip, asymmetric, for_each_chunk, in_steps, inner, inverse_of, symmetric, unit_of
+from qcc.ir.encoding.search import (
+    LONGEST_COLUMN,
+    Clip,
+    asymmetric,
+    for_each_chunk,
+    in_steps,
+    inner,
+    inverse_of,
+    symmetric,
+    unit_of,
+)
 from qcc.ir.encoding.tables.lookups import NO_LOOKUPS, Lookups
 from qcc.ir.errors import Refused
 
@@ -192,11 +202,16 @@ def fit(matrix: np.ndarray, encoding: Blocked, clip: Clip = "mse", cost: np.ndar
     search = symmetric if encoding.symmetric else asymmetric
     costs = _costs(cost, encoding.block, _shape(matrix))
 
+    along = 0 if blocks.shape[1] <= LONGEST_COLUMN else 1
+
     def work(part: slice) -> None:
         unit = unit_of(blocks[part])
-        chosen = np.ascontiguousarray(blocks[part]) * unit  # sums must not follow the layout
-        found, zero[part] = search(chosen, encoding, clip, costs(part))
-        scale[part] = found / unit
+        chosen = np.ascontiguousarray(
+            _laid(blocks[part], along) * _laid(unit, along)
+        )  # sums must not follow the layout
+        each = costs(part)
+        found, zeros = search(chosen, encoding, clip, None if each is None else _laid(each, along), along)
+        scale[part], zero[part] = _laid(found, along) / unit, _laid(zeros, along)
 
     for_each_chunk(blocks, work)
     shape = encoding.block.grid(_shape(matrix))
@@ -205,6 +220,11 @@ def fit(matrix: np.ndarray, encoding: Blocked, clip: Clip = "mse", cost: np.ndar
         return Scales(_stored(scale, encoding).reshape(shape), zeros)
     kept = coarse(scale, blocks, encoding, shape, costs)
     return Scales(encoding.scales.decode(NUMPY, kept.__getitem__, shape), zeros, kept)
+
+
+def _laid(blocks: np.ndarray, along: int) -> np.ndarray:
+    """Blocks that are rows, along this axis, or back."""
+    return blocks if along else blocks.T
 
 
 def _costs(cost: np.ndarray | None, block: Block, shape: MatrixShape) -> Costs:
@@ -335,7 +355,7 @@ def _error(blocks: np.ndarray, step: np.ndarray, encoding: Blocked, costs: np.nd
     rounded *= step
     rounded -= blocks
     rounded *= unit
-    return inner(rounded if costs is None else rounded * costs, rounded)
+    return inner(rounded if costs is None else rounded * costs, rounded)[:, None]
 
 
 def _check(matrix: np.ndarray) -> None:

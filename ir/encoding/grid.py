@@ -105,7 +105,12 @@ class IntGrid:
     def round(self, values: np.ndarray, zero: np.ndarray | None = None, out: np.ndarray | None = None) -> np.ndarray:
         """The nearest numbers, written to ``out`` if it is given."""
         below, steps = self._zero(zero), np.rint(values, out=out)
-        return np.asarray(np.clip(steps, -below, self.levels - 1 - below, out=steps))
+        if zero is None:
+            return np.asarray(np.clip(steps, -below, self.levels - 1 - below, out=steps))
+        steps += below  # bounds that are arrays take several times as long
+        np.clip(steps, 0, self.levels - 1, out=steps)
+        steps -= below
+        return np.asarray(steps)
 
     def _zero(self, zero: np.ndarray | None) -> np.ndarray | np.float32:
         return np.float32(self.middle) if zero is None else zero.astype(np.float32)

@@ -11,8 +11,9 @@ Source: OMSE clipping, Choukroun et al. 2019 (arXiv:1902.06822), section 3; leas
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -20,111 +21,140 @@ import numpy as np
 from qcc.ir.encoding.blocked import Blocked
 
 Clip = Literal["mse", "absmax", "statsq"]
-CHUNK = 1 << 16  # elements worked on at once: a few arrays of it fit a core's second-level cache
+CHUNK = 1 << 18  # elements worked on at once: fewer, and calls take longer than what they do
 LONGEST_SUM = 4096  # float32 sums over more terms lose the differences that the search looks for
+LONGEST_COLUMN = 256  # the same, one after the other down a column
 RATIOS = {2: (0.35, 1.0, 14), 3: (0.5, 1.0, 12), 4: (0.6, 1.0, 12)}  # first, last, count; wider grids clip little
 WIDE_RATIOS = (0.85, 1.0, 7)
-REFINEMENTS = 3  # rounds of codes from the scale, scale from the codes
+FARTHER = 2  # times as far as that the ranges of long blocks may be clipped: their largest weight is farther out
+COARSE = 3  # one ratio of so many is tried everywhere
+NEARER = (1.5, 0.75, 0.375)  # ratios beside the best so far, in distances between neighbours
 
 
 def symmetric(
-    blocks: np.ndarray, encoding: Blocked, clip: Clip, cost: np.ndarray | None = None
+    blocks: np.ndarray, encoding: Blocked, clip: Clip, cost: np.ndarray | None = None, along: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scales ``[blocks, 1]`` of blocks, a row each, without zero points; and zeros.
+    """Scales of blocks without zero points; and zeros.
 
     Args:
-        blocks: of weights.
+        blocks: of weights, a row each, or a column.
         encoding: of the weights.
         clip: see `fit.encode`.
         cost: of a squared error of each weight, as many as the blocks have; None if all cost the same.
+        along: the axis of a block.
     """
-    grid = encoding.grid
-    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(1, keepdims=True), 1)
-    best = _Best(blocks, cost)
+    grid, best = encoding.grid, _Best(blocks, encoding, cost, along)
+    low, high = blocks.min(along), blocks.max(along)
+    largest = np.where(high >= -low, high, low)
     if clip == "absmax":
-        return np.abs(largest) / grid.highest, best.zero
-    typical = _reach(blocks) * np.float32(2 / (grid.highest - grid.lowest + grid.widest))
+        return best.laid(np.abs(largest) / grid.highest), best.laid(best.zero)
+    typical = _reach(blocks, along) * np.float32(2 / (grid.highest - grid.lowest + grid.widest))
     if clip == "statsq":
-        return typical, best.zero
-    steps = in_steps(blocks, typical)
-    best.offer(grid.round(steps, out=steps), best.zero)
-    signed = encoding.signed_scales
-    for ratio in _ratios(encoding.bits):
-        # one puts the largest weight on a level that both sides have, the other on the one level that only one side has
-        ends = ((largest * (ratio / grid.lowest),) if signed else ()) + (np.abs(largest) * (ratio / grid.highest),)
-        for step in ends:
-            steps = in_steps(blocks, step)
-            best.offer(grid.round(steps, out=steps), best.zero)
-    for _ in range(REFINEMENTS):
-        best.offer(grid.round(in_steps(blocks, best.scale)), best.zero)
-    return best.scale, best.zero
+        return best.laid(typical), best.laid(best.zero)
+    ratios, near = _ratios(encoding.bits, blocks.shape[along] > LONGEST_COLUMN)
+    # one puts the largest weight on a level that both sides have, the other on the one level that only one side has
+    ends = [np.abs(largest) / grid.highest, *((largest / grid.lowest,) if encoding.signed_scales else ())]
+    best.take([(typical,), *((end * ratio,) for ratio in ratios for end in ends)])
+    for offset in near:
+        (step,) = best.how
+        best.take([(step * (1 - offset),), (step * (1 + offset),)])
+    best.take([(best.scale,)])
+    return best.laid(best.scale), best.laid(best.zero)
 
 
 def asymmetric(
-    blocks: np.ndarray, encoding: Blocked, clip: Clip, cost: np.ndarray | None = None
+    blocks: np.ndarray, encoding: Blocked, clip: Clip, cost: np.ndarray | None = None, along: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scales and zero points ``[blocks, 1]`` of blocks, a row each; see `symmetric`."""
-    grid = encoding.grid
+    """Scales and zero points of blocks; see `symmetric`."""
+    grid, best = encoding.grid, _Best(blocks, encoding, cost, along)
     top = grid.highest - grid.lowest
-    low = np.minimum(blocks.min(1, keepdims=True), 0)
-    high = np.maximum(blocks.max(1, keepdims=True), 0)
-    if clip == "absmax":
-        step = (high - low) / top
-        return step, _zero(-low, step, top)
-    reach = _reach(blocks)
-    below, above = np.maximum(low, -reach), np.minimum(high, reach)
-    step = (above - below) / top
-    zero = _zero(-below, step, top)
-    if clip == "statsq":
-        return step, zero
-    best = _Best(blocks, cost)
-    best.offer(grid.round(in_steps(blocks, step), zero), zero)
-    for ratio in _ratios(encoding.bits):
-        for shrink_low, shrink_high in ((ratio, ratio), (ratio, 1.0), (1.0, ratio)):
-            step = (high * shrink_high - low * shrink_low) / top
-            zero, steps = _zero(-low * shrink_low, step, top), in_steps(blocks, step)
-            best.offer(grid.round(steps, zero, out=steps), zero)
-    for _ in range(REFINEMENTS):
-        best.offer(grid.round(in_steps(blocks, best.scale), best.zero), best.zero)
-    return best.scale, best.zero
+
+    def over(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, ...]:
+        step = np.asarray((high - low) / np.float32(top))
+        return step, _zero(-low, step, top), low, high
+
+    low, high = np.minimum(blocks.min(along), 0), np.maximum(blocks.max(along), 0)
+    if clip != "absmax":
+        reach = _reach(blocks, along)
+        below, above = np.maximum(low, -reach), np.minimum(high, reach)
+    if clip != "mse":
+        step, zero, *_ = over(low, high) if clip == "absmax" else over(below, above)
+        return best.laid(step), best.laid(zero)
+    ratios, near = _ratios(encoding.bits, blocks.shape[along] > LONGEST_COLUMN)
+    pulled = [(low * at_low, high * at_high) for one in ratios for at_low, at_high in ((one, one), (one, 1), (1, one))]
+    best.take([over(below, above), *(over(*ends) for ends in pulled)])
+    for offset in near:
+        for which in ((1, 1), (1, 0), (0, 1)):
+            ends = best.how[2:]
+            moved = ([end * (1 + by * one) for end, one in zip(ends, which, strict=True)] for by in (-offset, offset))
+            best.take([over(*both) for both in moved])
+    best.take([(best.scale, best.zero, *best.how[2:])])
+    return best.laid(best.scale), best.laid(best.zero)
 
 
 class _Best:
-    """The best scale and zero seen for each block, by the squared error that its codes would leave."""
+    """The best scale seen for each block, by the squared error that its codes would leave.
 
-    def __init__(self, blocks: np.ndarray, cost: np.ndarray | None) -> None:
-        count = len(blocks)
-        self._cost, self._wanted = cost, blocks if cost is None else blocks * cost
-        self.gain = np.full((count, 1), -1.0)
-        self.scale = np.zeros((count, 1), np.float32)
-        self.zero = np.zeros((count, 1), np.float32)
+    ``how`` it came: the step that was rounded by, and where there are zero points, the zero and the ends of the range;
+    each a number a block.
+    """
 
-    def offer(self, codes: np.ndarray, zero: np.ndarray) -> None:
-        shared = inner(self._wanted, codes)
-        scale = shared * inverse_of(inner(codes if self._cost is None else codes * self._cost, codes))
-        gain = shared * scale
-        better = gain > self.gain
-        np.copyto(self.gain, gain, where=better)
-        np.copyto(self.scale, scale, where=better, casting="same_kind")
-        np.copyto(self.zero, zero, where=better)
+    def __init__(self, blocks: np.ndarray, encoding: Blocked, cost: np.ndarray | None, along: int) -> None:
+        self._blocks, self._cost, self._along, self._grid = blocks, cost, along, encoding.grid
+        self._wanted = blocks if cost is None else blocks * cost
+        self._steps = np.empty_like(blocks)
+        count = blocks.shape[1 - along]
+        self._gain, self.scale = np.full(count, -1.0), np.zeros(count, np.float32)
+        self.how: tuple[np.ndarray, ...] = (np.zeros(count, np.float32),) * (1 if encoding.symmetric else 4)
+
+    @property
+    def zero(self) -> np.ndarray:
+        """The zero of each block."""
+        return self.how[1] if len(self.how) > 1 else np.zeros(len(self.scale), np.float32)
+
+    def laid(self, numbers: np.ndarray) -> np.ndarray:
+        """Numbers, one a block, beside the blocks."""
+        return numbers[None] if self._along == 0 else numbers[:, None]
+
+    def take(self, candidates: Sequence[tuple[np.ndarray, ...]]) -> None:
+        """Take what is better for a block than all that was seen, of some ways to round it."""
+        found = [self._tried(*candidate[:2]) for candidate in candidates]
+        for candidate, (gain, scale) in zip(candidates, found, strict=True):
+            better = gain > self._gain
+            self._gain = np.maximum(gain, self._gain)
+            pairs = zip((scale, *candidate), (self.scale, *self.how), strict=True)
+            self.scale, *how = (np.where(better, new, old) for new, old in pairs)
+            self.how = tuple(how)
+
+    def _tried(self, step: np.ndarray, zero: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """What rounding by a step leaves less of the squared sum of each block, and the best scale of its codes."""
+        steps = np.multiply(self._blocks, self.laid(inverse_of(step)), out=self._steps)
+        codes = self._grid.round(steps, None if zero is None else self.laid(zero), out=steps)
+        shared = inner(self._wanted, codes, self._along)
+        power = inner(codes if self._cost is None else codes * self._cost, codes, self._along)
+        scale = shared / np.maximum(power, np.finfo(np.float32).tiny)
+        return shared * scale, scale.astype(np.float32)
 
 
-def inner(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Inner products of the rows of two matrices, float64 ``[rows, 1]``."""
-    total = np.zeros((len(left), 1))
+def inner(left: np.ndarray, right: np.ndarray, along: int = 1) -> np.ndarray:
+    """Inner products of the rows of two matrices, or of their columns, float64."""
+    if along == 0:
+        down: np.ndarray = np.einsum("ji,ji->i", left, right)
+        return down.astype(np.float64)
+    total = np.zeros(len(left))
     for start in range(0, left.shape[1], LONGEST_SUM):
         part = slice(start, start + LONGEST_SUM)
-        total[:, 0] += np.einsum("ij,ij->i", left[:, part], right[:, part])
+        total += np.einsum("ij,ij->i", left[:, part], right[:, part])
     return total
 
 
-def _reach(blocks: np.ndarray) -> np.ndarray:
-    """Twice the mean magnitude of what is not zero in each block, which may be filled up with zeros ``[blocks, 1]``.
+def _reach(blocks: np.ndarray, along: int) -> np.ndarray:
+    """Twice the mean magnitude of what is not zero in each block, which may be filled up with zeros.
 
     Source: OFQ, Liu et al. 2023 (arXiv:2302.02210), section 3.1, StatsQ.
     """
-    total = np.abs(blocks).sum(1, dtype=np.float64, keepdims=True)
-    count = np.count_nonzero(blocks, 1, keepdims=True)
+    total = np.abs(blocks).sum(along, dtype=np.float64)
+    count = np.count_nonzero(blocks, along)
     return np.asarray(2 * total / np.maximum(count, 1), np.float32)
 
 
@@ -147,9 +177,15 @@ def _zero(below: np.ndarray, step: np.ndarray, top: float) -> np.ndarray:
     return np.asarray(np.clip(np.rint(in_steps(below, step)), 0, top))
 
 
-def _ratios(bits: int) -> np.ndarray:
+@lru_cache
+def _ratios(bits: int, long: bool) -> tuple[tuple[np.float32, ...], tuple[np.float32, ...]]:
+    """Ratios that are tried everywhere, and how far beside the best others are, as shares of it, from far to near."""
     first, last, count = RATIOS.get(bits, WIDE_RATIOS)
-    return np.linspace(first, last, count, dtype=np.float32)
+    apart = (last - first) / (count - 1)
+    more = (FARTHER - 1) * (count - 1) if long and bits in RATIOS else 0
+    ratios = last - apart * np.arange(0, count + more, COARSE, dtype=np.float32)
+    near = (np.float32(one * apart * 2 / (first + last)) for one in NEARER)
+    return tuple(ratios[ratios > 0]), tuple(near)
 
 
 def inverse_of(values: np.ndarray) -> np.ndarray:

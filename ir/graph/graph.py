@@ -8,6 +8,7 @@ is encoded, so that a table tied between an embedding and a head is encoded, and
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol, Self
 
 import numpy as np
@@ -336,6 +337,13 @@ class Graph(ABC):
             names[value] = self.encode_value(value, encoded, readers)
         layers = (replace(layer, input=names[layer.input], rounded=encoded.encoding) for layer in weight.layers)
         return replace(weight, layers=tuple(layers))
+
+    def spill(self, path: Path) -> None:  # noqa: B027 - one that lies in memory may stay there
+        """Let what encoding makes lie in a file, and no longer in memory; for copies too.
+
+        Args:
+            path: of the file, which must live as long as the graph.
+        """
 
     @abstractmethod
     def digest(self) -> str:

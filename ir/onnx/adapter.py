@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -16,7 +17,7 @@ from onnx_ir.passes import common
 
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.value import EncodedValue, ValueEncoding
-from qcc.ir.errors import ModelError, Refused, first_line
+from qcc.ir.errors import Refused
 from qcc.ir.graph.attention import Attention
 from qcc.ir.graph.attributes import Attributes, Opaque
 from qcc.ir.graph.edits import (
@@ -34,6 +35,7 @@ from qcc.ir.graph.edits import (
 )
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph, Resized, Runner
+from qcc.ir.graph.in_pieces import InPieces, pieces_of
 from qcc.ir.graph.ops import Array, Kind, Layer, Op, Value, Weight
 from qcc.ir.graph.resized import check_resized, sized_ops
 from qcc.ir.kernel.op import LinearOp
@@ -41,6 +43,7 @@ from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.model.model import Written
 from qcc.ir.model.options import ExternalData
 from qcc.ir.onnx.attention.fuse import OPSET, check_fusible, fuse
+from qcc.ir.onnx.emit.spill import Spill
 from qcc.ir.onnx.emit.write import write
 from qcc.ir.onnx.file import load as onnx_load
 from qcc.ir.onnx.file import save as onnx_save
@@ -52,9 +55,8 @@ from qcc.ir.onnx.graph.attributes import attributes
 from qcc.ir.onnx.graph.edit import OnnxEditor
 from qcc.ir.onnx.graph.kinds import kind_of, value_of
 from qcc.ir.onnx.graph.layers import find_weights
-from qcc.ir.onnx.graph.lend import take_out
 from qcc.ir.onnx.graph.resize import resize
-from qcc.ir.onnx.graph.run import OnnxRunner
+from qcc.ir.onnx.graph.run import in_pieces, part_runner
 from qcc.ir.onnx.graph.simplify import lift, simplify
 from qcc.ir.onnx.graph.uses import USES
 from qcc.ir.onnx.graph.values import VALUE_OPSET, write_rounded
@@ -84,6 +86,7 @@ class OnnxGraph(Graph):
         self._ops: tuple[Op, ...] | None = None
         self._rounded: dict[str, ValueEncoding] = {}  # by the names of what `encode_value` made
         self._encoded_values: dict[str, EncodedValue] = {}
+        self._spill: Spill | None = None
 
     @classmethod
     def load(cls, path: Path) -> "OnnxGraph":
@@ -135,6 +138,7 @@ class OnnxGraph(Graph):
     def copy(self) -> Self:
         other = type(self)(self.model.clone(), self.folder, self._data_files, self.note_bytes)
         other._rounded, other._encoded_values = dict(self._rounded), dict(self._encoded_values)
+        other._spill = self._spill
         return other
 
     def simplify(self) -> list[str]:
@@ -244,7 +248,10 @@ class OnnxGraph(Graph):
         form.check(weight, encoded)
         self.require_opset(form.opset(encoded.encoding, encoded.shape))
         self._forget()
-        return write(form, self.model, weight, encoded, regions)
+        ops = write(form, self.model, weight, encoded, regions)
+        if self._spill is not None:
+            self._spill.take(self.model.graph)
+        return ops
 
     def require_opset(self, opset: int) -> tuple[str, ...]:
         """Raise the model's default opset where it is lower; the types of the ops whose definitions differ then.
@@ -265,21 +272,14 @@ class OnnxGraph(Graph):
     def runner(
         self, inputs: Sequence[str], outputs: Sequence[str], free: Iterable[str] = (), optimise: bool = True
     ) -> Runner:
-        try:
-            graph = ir.convenience.extract(self.model.graph, list(inputs), list(outputs))
-        except ValueError as error:
-            raise ModelError("Q406", f"this piece of the model cannot run: {first_line(error)}") from error
-        free = frozenset(free)
-        for name in sorted(free):
-            if name in graph.initializers and graph.initializers[name] not in graph.inputs:
-                graph.inputs.append(graph.initializers[name])
-        lent = take_out(graph, self.folder, free)
-        version = max(self.model.ir_version, onnx_save.ir_version(self.opset, 0))
-        proto = ir.serde.serialize_model(
-            ir.Model(graph, ir_version=version, functions=[*self.model.functions.values()])
-        )
-        relative_to(proto, self.folder)
-        return OnnxRunner(proto, self.folder, lent, optimise=optimise)
+        free, prepare = frozenset(free), partial(part_runner, self.model, self.folder)
+        found = pieces_of(self, inputs, outputs, free) if in_pieces(self.model) else []
+        if len(found) < 2:
+            return prepare(inputs, outputs, free, optimise)
+        return InPieces(found, outputs, lambda one: prepare(one.reads, one.makes, free & {*one.reads}, optimise))
+
+    def spill(self, path: Path) -> None:
+        self._spill = Spill(path)
 
     def digest(self) -> str:
         found = hashlib.sha256(self._proto().SerializeToString(deterministic=True))

@@ -6,16 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from qcc.ir.errors import ModelError
+from qcc.ir.graph import in_pieces as pieces
 from qcc.ir.graph.graph import Runner
 from qcc.ir.model.carried import Carried, Corrections
 from qcc.ir.model.model import Model, Origin, Raised, Written
 from qcc.ir.model.options import PROGRAM, ExternalData
+from qcc.ir.model.whole_files import own_data
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.carry import giving, taking
 from qcc.ir.onnx.file.copy import copy_model
+from qcc.ir.onnx.file.infer import InferTypes
 from qcc.ir.onnx.file.save import whole_size
-from qcc.ir.onnx.graph.run import OnnxRunner, reference
+from qcc.ir.onnx.graph.run import OnnxRunner, in_pieces, reference
 from qcc.ir.onnx.half.emulate import emulate
+
+ON_CPU = "CPUExecutionProvider"
 
 
 class OnnxModel(Model[OnnxGraph]):
@@ -64,6 +69,8 @@ class OnnxModel(Model[OnnxGraph]):
         return tuple(self._graph.data_files())
 
     def reference(self) -> Runner:
+        if in_pieces(self._graph.model):
+            return _whole_graph(self.path)
         return reference(self.path)
 
     def raised(self, graph: OnnxGraph, version: int) -> Raised[OnnxGraph]:
@@ -106,4 +113,14 @@ class OnnxModel(Model[OnnxGraph]):
         return graph.runner(fed, returned, optimise=False)
 
     def runner(self, written: Path, library: Path | None = None, providers: Sequence[str] = ()) -> Runner:
+        here = library is None and set(providers) <= {ON_CPU}
+        if here and whole_size(written, own_data(written)) > pieces.LARGE_BYTES:
+            return _whole_graph(written)
         return OnnxRunner(written, library=library, providers=providers)
+
+
+def _whole_graph(path: Path) -> Runner:
+    """A runner of a model that is too large for one session."""
+    graph = OnnxGraph.load(path)
+    InferTypes()(graph.model)
+    return graph.runner([value.name for value in graph.inputs], [value.name for value in graph.outputs])

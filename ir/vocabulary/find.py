@@ -1,17 +1,17 @@
 """The vocabulary: all definitions, found in the modules of `ops`."""
 
-import importlib
 import pkgutil
 from collections.abc import Mapping
 
 import qcc.ir.vocabulary.ops as folder
+from qcc.ir.discovery import load
 from qcc.ir.vocabulary.definition import EpilogueStep, OpDef
 
 
 def _found() -> tuple[OpDef, ...]:
     """What the modules define, alone or in tuples, each once."""
     names = sorted(one.name for one in pkgutil.iter_modules(folder.__path__))
-    members = [one for name in names for one in vars(importlib.import_module(f"{folder.__name__}.{name}")).values()]
+    members = [one for name in names for one in vars(load(f"{folder.__name__}.{name}")).values()]
     flat = [inner for one in members for inner in (one if isinstance(one, tuple) else (one,))]
     return tuple(dict.fromkeys(one for one in flat if isinstance(one, OpDef)))
 

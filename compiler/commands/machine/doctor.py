@@ -26,10 +26,12 @@ from qcc.codegen.target.scratch import scratch
 from qcc.compiler.console import terminal
 from qcc.compiler.console.fit_table import Column, Table
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
+from qcc.ir.plugins import plugins
 
 OLDEST_PYTHON = (3, 11)
 PATIENCE_S = 60
 EXTRAS = {
+    "kernels": ("tvm", "`target cpu` makes no kernels, nor does the preset `fast`; `pip install 'qcc[kernels]'`"),
     "torch": ("torch", "PyTorch modules and .pt2 programs cannot be compiled; `pip install 'qcc[torch]'`"),
     "graphs": ("sknetwork", "`rows = graph(...)` is not there; `pip install 'qcc[graphs]'`"),
     "transformers": ("transformers", "folders of Hugging Face are not exported; `pip install 'qcc[transformers]'`"),
@@ -100,6 +102,13 @@ def _packages() -> Iterator[Finding]:
         name = re.match(r"[\w.-]+", requirement)
         assert name is not None, requirement
         yield _package(name.group(), requirement[name.end() :].strip("() "))
+
+
+def _plugins() -> Iterator[Finding]:
+    """The packages that bring definitions of their own."""
+    for one in plugins():
+        told = one.fault or f"{one.module}, {one.version}"
+        yield Finding(f"{one.package}, {one.group.removeprefix('qcc.')}", "broken" if one.fault else "ok", told)
 
 
 def _package(name: str, wanted: str) -> Finding:
@@ -220,6 +229,7 @@ LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _python,
     _packages,
     _extras,
+    _plugins,
     _compiler,
     _processor,
     _folders,

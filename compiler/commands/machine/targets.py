@@ -22,7 +22,7 @@ from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
 
 NOISY = "the machine was busy, and the best may be too low where the usual call is far below it; measure again for"
-TVM = "`pip install --force-reinstall qcc` brings TVM in the version that qcc needs"
+TVM = "`pip install 'qcc[kernels]'` brings TVM in the version that qcc needs"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import onnx_ir as ir
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.packing import pack
 from qcc.ir.graph.ops import Layer, Weight
+from qcc.ir.graph.view import row_by_row
 from qcc.ir.onnx.file.bodies import inside
 from qcc.ir.onnx.file.domain import DOMAIN, VERSION
 from qcc.ir.onnx.graph.layers import PASSING
@@ -50,9 +51,9 @@ class Emitter:
         """Codes as a constant of one of ONNX's own integer types."""
         bits = dtype.bitwidth
         if bits == 8:
-            array = np.ascontiguousarray(codes)
+            array = row_by_row(codes)
             return self._register(suffix, ir.Tensor(array.view(np.int8) if dtype is ir.DataType.INT8 else array))
-        (packed,) = pack(codes.reshape(-1), bits)
+        (packed,) = pack(row_by_row(codes).reshape(-1), bits)
         used = -(-codes.size * bits // 8)
         return self._register(suffix, ir.PackedTensor(packed[:used], dtype, shape=ir.Shape(codes.shape)))
 

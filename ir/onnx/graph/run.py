@@ -1,17 +1,22 @@
 """Running ONNX models and pieces of them under ONNX Runtime."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 
 from qcc.ir.errors import ModelError, first_line
+from qcc.ir.graph import in_pieces as pieces
 from qcc.ir.graph.ops import Array, Feeds
 from qcc.ir.kernel.loadable import loadable
 from qcc.ir.onnx.file import load as onnx_load
+from qcc.ir.onnx.file.bodies import bodies
+from qcc.ir.onnx.file.external import relative_to
 from qcc.ir.onnx.file.runtime import onnxruntime, usable
-from qcc.ir.onnx.graph.lend import lend
+from qcc.ir.onnx.file.save import ir_version
+from qcc.ir.onnx.graph.lend import lend, take_out
 
 
 class OnnxRunner:
@@ -78,6 +83,42 @@ def reference(path: Path) -> OnnxRunner:
     """
     located = onnx_load.parse(path)
     return OnnxRunner(located.proto, located.folder)
+
+
+def in_pieces(model: ir.Model) -> bool:
+    """A model is so large that it runs in pieces; branches and loops read what no piece tells, and run whole."""
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    if sum(tensor.nbytes for tensor in tensors if tensor is not None) <= pieces.LARGE_BYTES:
+        return False
+    return not any(True for node in model.graph for _ in bodies(node))
+
+
+def part_runner(
+    model: ir.Model,
+    folder: Path,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    free: Iterable[str] = (),
+    optimise: bool = True,
+) -> OnnxRunner:
+    """A runner of the part of a model between some values; see `Graph.runner`.
+
+    Raises:
+        ModelError: there is no such part, or the runtime refuses it.
+    """
+    try:
+        graph = ir.convenience.extract(model.graph, list(inputs), list(outputs))
+    except ValueError as error:
+        raise ModelError("Q406", f"this piece of the model cannot run: {first_line(error)}") from error
+    free = frozenset(free)
+    for name in sorted(free):
+        if name in graph.initializers and graph.initializers[name] not in graph.inputs:
+            graph.inputs.append(graph.initializers[name])
+    lent = take_out(graph, folder, free)
+    version = max(model.ir_version, ir_version(model.opset_imports.get("", 1), 0))
+    proto = ir.serde.serialize_model(ir.Model(graph, ir_version=version, functions=[*model.functions.values()]))
+    relative_to(proto, folder)
+    return OnnxRunner(proto, folder, lent, optimise=optimise)
 
 
 def as_arrays(name: str, value: object) -> Iterator[tuple[str, Array]]:

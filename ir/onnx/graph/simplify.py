@@ -19,6 +19,7 @@ from qcc.ir.onnx.graph.pieces import LiftWeights
 from qcc.ir.onnx.graph.tie import TieTransposed
 
 NAMES = ("ops", "constants")
+BEGINNING = 1024  # numbers of constants that are compared before all of them are
 
 
 def simplify(model: ir.Model) -> list[str]:
@@ -116,6 +117,15 @@ class _DeduplicateConstants(ir.passes.InPlacePass):
 
 
 def _merge(graph: ir.Graph, values: list[ir.Value]) -> bool:
+    beginnings: dict[bytes, list[ir.Value]] = defaultdict(list)
+    for value in values:
+        beginnings[_digest(value, BEGINNING)].append(value)
+    alike = [values for values in beginnings.values() if len(values) > 1]
+    return sum(_merge_alike(graph, values) for values in alike) > 0
+
+
+def _merge_alike(graph: ir.Graph, values: list[ir.Value]) -> bool:
+    """Those that begin alike are read whole."""
     kept: dict[bytes, ir.Value] = {}
     merged = False
     for value in values:
@@ -127,9 +137,10 @@ def _merge(graph: ir.Graph, values: list[ir.Value]) -> bool:
     return merged
 
 
-def _digest(value: ir.Value) -> bytes:
+def _digest(value: ir.Value, most: int | None = None) -> bytes:
+    """Of a constant, or of so many numbers at its beginning."""
     if isinstance(value.const_value, ir.StringTensor):
         return repr(list(value.const_value.string_data())).encode()
     array = array_of(value)
     assert array is not None
-    return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).digest()
+    return hashlib.sha256(np.ascontiguousarray(array.reshape(-1)[:most]).view(np.uint8).data).digest()

@@ -1,0 +1,1 @@
+"""Models that outgrow a machine: one is made, and compiled under watch."""

@@ -1,0 +1,218 @@
+"""What a compilation will take, from a pre-flight: parts of the largest layer are rounded, and a piece is run.
+
+What it will hold is computed from sizes: the largest layer while it is rounded, a piece while it runs, and a pass over
+the data. A model that fits in memory is held whole.
+"""
+
+import hashlib
+import os
+import resource
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from qcc.compiler.calibrate.arrays import flattened
+from qcc.compiler.calibrate.chosen_data import chosen_data
+from qcc.compiler.calibrate.samples import Data
+from qcc.compiler.console.phases import Phases, Progress, silent
+from qcc.compiler.files.open_model import OpenModel, open_model
+from qcc.compiler.files.system_errors import told
+from qcc.compiler.plan.bind import bind
+from qcc.compiler.plan.plan import Plan
+from qcc.compiler.plan.targets import runtime_chooser
+from qcc.compiler.verify import outputs
+from qcc.compiler.verify.reference import LEAST, LEAST_IN_PIECES, PATIENCE_S
+from qcc.dsl.diagnostics.report import Diagnostics
+from qcc.dsl.policy.policy import Policy
+from qcc.ir.encoding.fit import encode
+from qcc.ir.errors import Refused
+from qcc.ir.graph import in_pieces
+from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import Weight
+from qcc.ir.graph.view import row_by_row
+from qcc.passes.encode import Encode
+
+ROUNDED = 1 << 21  # weights that are rounded to see how long it takes
+HELD = 20  # bytes for each weight of the layer that is being rounded: mapped, in order, decoded, codes, planes
+FLOATS = 10  # copies of what the outputs hold while they are compared
+BASE_BYTES = 200 << 20  # of what is loaded on the way
+READ = 1 << 27  # bytes that are read to see how long it takes
+READS = 5  # times that the model is read: hashed, encoded, run as it came twice, looked at
+GIGA = 1e9
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of one compilation.
+
+    Args:
+        params: of the model.
+        size_bytes: of its files.
+        largest: weights of the largest layer.
+        rounding_s: for rounding all weights that get fewer bits.
+        running_s: for all runs over data.
+        reading_s: for reading and writing files.
+        peak_bytes: of memory, at most.
+        disk_bytes: beside the output while it is made, at most.
+        free_bytes: on that disk.
+        unknown: what may take longer and was not tried.
+    """
+
+    params: int
+    size_bytes: int
+    largest: int
+    rounding_s: float
+    running_s: float
+    reading_s: float
+    peak_bytes: int
+    disk_bytes: int
+    free_bytes: int
+    unknown: str = ""
+
+    @cached_property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.rounding_s + self.running_s + self.reading_s
+
+    def lines(self) -> list[str]:
+        """For people."""
+        each = self.params / GIGA or 1.0
+        parts = f"round {self.rounding_s:.0f}, run {self.running_s:.0f}, read and write {self.reading_s:.0f}"
+        found = [
+            f"model     {each:,.2f} billion parameters, {self.size_bytes / GIGA:,.2f} GB, "
+            f"the largest layer {self.largest / 1e6:,.1f} million",
+            f"time      about {self.seconds:,.0f} s, {self.seconds / each:,.1f} s per billion parameters: {parts}",
+            f"memory    at most {self.peak_bytes / GIGA:,.2f} GB, "
+            f"{self.peak_bytes / GIGA / each:,.2f} GB per billion parameters",
+            f"disk      {self.disk_bytes / GIGA:,.2f} GB while it is made, {self.free_bytes / GIGA:,.0f} GB are free",
+        ]
+        return [*found, f"          {self.unknown}"] if self.unknown else found
+
+    def as_json(self) -> dict[str, float]:
+        """For programs."""
+        each = self.params / GIGA or 1.0
+        return {
+            "params": self.params,
+            "seconds": self.seconds,
+            "seconds_per_billion": self.seconds / each,
+            "peak_bytes": self.peak_bytes,
+            "gigabytes_per_billion": self.peak_bytes / GIGA / each,
+            "disk_bytes": self.disk_bytes,
+        }
+
+
+def estimate(
+    model: Path,
+    policy: Policy,
+    *,
+    output: Path | None = None,
+    data: Data | None = None,
+    dims: Mapping[str, int] | None = None,
+    progress: Progress = silent,
+) -> Estimate:
+    """Estimate what compiling a model under a policy takes; nothing is written.
+
+    Raises:
+        QccError: the policy, the model or the data is at fault.
+    """
+    with told():
+        phases, opened = Phases(progress), open_model(model)
+        with phases.phase("estimate"):
+            diagnostics, bare = Diagnostics(), replace(policy, budget=(), minimize="size")
+            plan = bind(bare, opened.graph, opened.size_bytes, diagnostics, runtime_chooser(policy))
+            diagnostics.raise_if_errors()
+            runner = opened.model.reference()
+            samples = chosen_data(policy, data, opened.graph, runner, dims or {}).first(1)
+            start = time.process_time()
+            made = flattened(runner(samples.batches[0]))
+            run_s = (time.process_time() - start) / _cores() / max(samples.count, 1)
+            return _estimate(opened, plan, run_s, made, (output or model).parent)
+
+
+def _estimate(opened: OpenModel, plan: Plan, run_s: float, made: Mapping[str, np.ndarray], folder: Path) -> Estimate:
+    graph, size = opened.graph, opened.size_bytes
+    weights = graph.weights()
+    large = size > in_pieces.LARGE_BYTES
+    params = sum(weight.params for weight in weights)
+    largest = max((weight.params for weight in weights), default=0)
+    least = LEAST_IN_PIECES if large else LEAST
+    held = min(outputs.SAMPLES, max(int(PATIENCE_S / max(run_s * _cores(), 1e-9)), least))
+    rounding_s, coded = _rounding(graph, plan, {weight.name: weight for weight in weights})
+    out_bytes = held * sum(array.nbytes for array in made.values())
+    once = _constants(opened, large)
+    peak = _resident() + BASE_BYTES + max(HELD * largest, once + FLOATS * out_bytes)
+    unknown = "what is open in the policy is measured first, and not counted here" if plan.allocate else ""
+    return Estimate(
+        params=params,
+        size_bytes=size,
+        largest=largest,
+        rounding_s=rounding_s,
+        running_s=run_s * (2 * held + 4),
+        reading_s=size * READS / _rate(opened.path, size),
+        peak_bytes=peak,
+        disk_bytes=int(coded * (3 if large else 2)),
+        free_bytes=shutil.disk_usage(folder.resolve()).free,
+        unknown=unknown,
+    )
+
+
+def _constants(opened: OpenModel, large: bool) -> int:
+    """What a session holds at once of a model, twice: as it came, and as it was written."""
+    if not large:
+        return 2 * opened.size_bytes
+    largest = max((weight.params for weight in opened.graph.weights()), default=0)
+    return 2 * (in_pieces.PIECE_BYTES + 4 * largest)
+
+
+def _rounding(graph: Graph, plan: Plan, weights: Mapping[str, Weight]) -> tuple[float, float]:
+    """The seconds that rounding takes, and the bytes of what it makes; what is open takes all candidates."""
+    work = [(step.action, weights[name]) for step in plan.steps for name in step.weights]
+    for option in plan.allocate.options if plan.allocate else ():
+        work += [(one.action, weights[option.subject]) for one in option.candidates if one.action is not None]
+    seconds, size = 0.0, 0.0
+    rates: dict[str, float] = {}
+    for action, weight in work:
+        if not isinstance(action, Encode):
+            continue
+        key = f"{action.encoding.text} {action.rounding!r}"
+        if key not in rates:
+            rates[key] = _rate_of(graph, action, weight)
+        seconds += rates[key] * weight.params
+        parts = action.encoding.parts(weight.shape).values()
+        size += sum(float(np.prod(part.shape)) * part.bits / 8 for part in parts)
+    return seconds, size
+
+
+def _rate_of(graph: Graph, action: Encode, weight: Weight) -> float:
+    """Seconds that rounding to nearest takes for each weight, tried on some rows."""
+    matrix = graph.matrix(weight)
+    rows = row_by_row(matrix[: max(ROUNDED // max(matrix.shape[1], 1), 1)])
+    start = time.perf_counter()
+    with suppress(Refused):  # so will the weight be, and costs nothing
+        encode(rows, action.encoding).decode()
+    return (time.perf_counter() - start) / max(rows.size, 1)
+
+
+def _rate(path: Path, size: int) -> float:
+    """Bytes that are read in a second, tried on a part of the file or its data."""
+    names = sorted(path.parent.glob(f"{path.stem}*"), key=lambda one: one.stat().st_size)
+    start, digest = time.perf_counter(), hashlib.sha256()
+    with names[-1].open("rb") as file:
+        digest.update(file.read(min(READ, size)))
+        read = file.tell()
+    return read / max(time.perf_counter() - start, 1e-9)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _resident() -> int:
+    """What this process has held at most so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10

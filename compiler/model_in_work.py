@@ -1,0 +1,29 @@
+"""A model that is being compiled."""
+
+from dataclasses import dataclass
+
+from qcc.compiler.build.rewrite_row import RewriteRow
+from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.files.inputs import Inputs
+from qcc.compiler.files.open_model import OpenModel
+from qcc.compiler.plan.plan import Plan
+from qcc.ir.graph import in_pieces
+from qcc.ir.graph.graph import Graph
+
+
+@dataclass(frozen=True)
+class ModelInWork:
+    """A model ready to compile: cleaned, bound to a plan, with what the cleaning did, and then the rewriting."""
+
+    graph: Graph
+    plan: Plan
+    data: Samples
+    inputs: Inputs
+    file: OpenModel
+    """The model as it was opened."""
+    rewrites: tuple[RewriteRow, ...] = ()
+
+    @property
+    def large(self) -> bool:
+        """It is worked on in pieces, and goes on where it was killed."""
+        return self.file.size_bytes > in_pieces.LARGE_BYTES
