@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from qcc.compiler.calibrate.arrays import flattened
+from qcc.compiler.calibrate.choose.prototypes import prototypes
 from qcc.compiler.calibrate.fit_samples import fit_samples
 from qcc.compiler.calibrate.generate import Batch
 from qcc.compiler.calibrate.samples import Data, Samples, finite, load
@@ -38,10 +39,14 @@ def chosen_data(policy: Policy, given: Data | None, graph: Graph, runner: Runner
         return fit_samples(graph, runner, limit, seed, sizes)
     if sizes:
         raise ModelError("Q428", "sizes of axes are for generated inputs, and there is data", help="leave them out")
-    found = load(data, graph, limit, seed)
+    chosen = limit is not None and calibrate is not None and calibrate.select == "prototypes"
+    found = load(data, graph, None if chosen else limit, seed)
     found = _apart(found, runner)
     _see_what_is_odd(found, runner)
-    return found
+    if not chosen or limit is None:
+        return found
+    best = prototypes(found, graph, limit)
+    return replace(best.samples, origin=f"{found.origin}, {best.text}")
 
 
 def named_data(policy: Policy) -> Data | None:

@@ -27,6 +27,7 @@ COMMANDS = {
     "inspect": "show what a model is made of",
     "analyze": "tell which layers of a model are sensitive, in which format",
     "sweep": "show what a policy would lose at every size that its formats allow",
+    "tune": "search for values of a policy's parameters that lose less",
     "trim": "make a compiled model smaller, whose weights are stacks of levels",
     "expand": "make the model again that was packed for transport",
     "pack": "store models of one family in a folder, each constant once",

@@ -8,7 +8,7 @@ from qcc.dsl.check.context import CheckState
 from qcc.dsl.check.options import GivenOption, build
 from qcc.dsl.policy.data_words import ARRAYS, FOLDER, TEXT, numbers_of
 from qcc.dsl.policy.options import Interval
-from qcc.dsl.policy.policy import Calibration
+from qcc.dsl.policy.policy import Calibration, Select
 from qcc.dsl.syntax import tree as syntax
 
 ABOUT = {"tokenizer": TEXT, "mean": FOLDER, "std": FOLDER}
@@ -22,12 +22,15 @@ class CalibrateOptions:
 
     samples: Annotated[int, Interval(1, 10_000_000)] | None = None
     seed: Annotated[int, Interval(0, 2**32 - 1)] = 0
+    select: Annotated[Select, "which of them: drawn, or those that stand for all"] = "draw"
     tokenizer: Annotated[str, "of a text: its tokenizer.json"] | None = None
     mean: Annotated[str, "of images: what is taken off pixels between 0 and 1, once or by channel"] | None = None
     std: Annotated[str, "of images: what the rest is divided by"] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what are no numbers."""
+        """Refuse what are no numbers, and a choice of nobody knows how many."""
+        if self.select != "draw" and self.samples is None:
+            raise ValueError(f"`select = {self.select}` takes `samples = ...`: how many to choose")
         for name, text in (("mean", self.mean), ("std", self.std)):
             found = (1.0,) if text is None else numbers_of(text)
             if found is None or (name == "std" and 0 in found):
@@ -61,7 +64,8 @@ def read_calibrate_line(
         return None
     tokenizer = _beside(node, options.tokenizer)
     path = _beside(node, name or None)
-    return Calibration(path, options.samples, options.seed, node.span, tokenizer, options.mean, options.std)
+    how = tokenizer, options.mean, options.std, options.select
+    return Calibration(path, options.samples, options.seed, node.span, *how)
 
 
 def _beside(node: syntax.CalibrateLine, name: str | None) -> str | None:

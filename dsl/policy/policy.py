@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from qcc.dsl.diagnostics.source import Source, Span
 from qcc.dsl.policy.data_words import FOLDER
@@ -122,6 +122,9 @@ class TargetName:
     """Absent when the policy names no target."""
 
 
+Select = Literal["draw", "prototypes"]
+
+
 @dataclass(frozen=True)
 class Calibration:
     """The data to calibrate with; without a path it's generated."""
@@ -136,6 +139,8 @@ class Calibration:
     mean: str | None = None
     """Of images, as written."""
     std: str | None = None
+    select: Select = "draw"
+    """How samples are chosen, where there are more than are asked for."""
 
     def moved(self, move: Callable[[str], str]) -> "Calibration":
         """With its paths changed; a folder's stays one."""
@@ -344,5 +349,6 @@ def _calibrate_text(calibrate: Calibration) -> str:
     data = "generated" if calibrate.path is None else quote(calibrate.path)
     samples = [] if calibrate.samples is None else [f"samples = {calibrate.samples}"]
     texts = {"tokenizer": calibrate.tokenizer, "mean": calibrate.mean, "std": calibrate.std}
+    samples += [] if calibrate.select == "draw" else [f"select = {calibrate.select}"]
     more = [f"{name} = {quote(text)}" for name, text in texts.items() if text is not None]
     return f"calibrate {data} {{ {', '.join([*samples, f'seed = {calibrate.seed}', *more])} }}"

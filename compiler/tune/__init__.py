@@ -1,0 +1,1 @@
+"""Searching for values of a policy's parameters."""
