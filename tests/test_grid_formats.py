@@ -18,8 +18,8 @@ from qcc.dsl.load import load_text
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import Blocked, named
 from qcc.ir.encoding.fit import encode
-from qcc.ir.encoding.grid import TableGrid
-from qcc.ir.encoding.search import Clip
+from qcc.ir.encoding.grid import IntGrid, TableGrid
+from qcc.ir.encoding.search import Clip, uneven
 from qcc.ir.errors import Refused
 
 SPELLINGS = {
@@ -133,7 +133,7 @@ def test_what_formats_lose_is_in_order(seed: int) -> None:
     """On normal weights: a scale of its own number is worth more than a power of two, and needs no second one."""
     matrix = drawn(seed)
     mx, nv, ue = (error(text, matrix) for text in ("mxfp4", "nvfp4", "fp4 group 16 scale ue5m3"))
-    assert nv < error("mxfp4", matrix) and error("int4 group 32", matrix) < mx
+    assert nv <= error("int4 group 32", matrix) < mx
     assert abs(ue / nv - 1) <= 0.01
     assert error("mxfp8", matrix) < error("mxfp6", matrix) < mx
     assert error("mxint8", matrix) < error("bfp 6 group 32", matrix) < error("bfp 4 group 32", matrix)
@@ -222,3 +222,15 @@ def test_scales_without_a_sign_have_none_reject() -> None:
     for scale in ("ue5m3", "e8m0"):
         assert encode(matrix, spelled(f"int3 group 32 scale {scale}")).scales.scale.min() > 0
     assert encode(matrix, spelled("int3 group 32 scale e4m3")).scales.scale.min() < 0
+
+
+def test_the_largest_of_a_block_may_be_a_number_before_the_last() -> None:
+    """Steps of 4, 3, 2 are half as wide as that from 4 to 6."""
+    block = np.array([[4, 3, 3, 2, 2, 1, 1, 0.5] * 2], np.float32)
+    stored = encode(block, spelled("fp4 group 16 scale fp32"))
+    np.testing.assert_allclose(stored.decode(), block, rtol=1e-6)
+
+
+def test_even_grids_are_not_stretched_reject() -> None:
+    assert not uneven(IntGrid(4)) and not uneven(IntGrid(3, False)) and not uneven(TableGrid("int1"))
+    assert uneven(TableGrid("fp4")) and uneven(TableGrid("nf4"))
