@@ -52,7 +52,7 @@ from qcc.compiler.runtime.count_served import build_counted
 from qcc.compiler.runtime.half_served import half_lines, on_device, stand_in, widened_ops
 from qcc.compiler.scores.check import DROP
 from qcc.compiler.steps.loop_data import loop_and_data
-from qcc.compiler.steps.sampling import Sampling
+from qcc.compiler.steps.sampling import Sampling, apart
 from qcc.compiler.verify.outputs import Verification
 from qcc.compiler.verify.verifier import Verifier
 from qcc.dsl.diagnostics.report import Diagnostics
@@ -106,6 +106,7 @@ class Compilation:
     """The loop that the model is run in, where the policy names one."""
 
     def __post_init__(self) -> None:
+        self.policy = apart(self.policy)
         self.chooser, self._target = runtime_chooser(self.policy), target_of(self.policy)
 
     @classmethod
@@ -302,8 +303,7 @@ class Compilation:
             inputs = Inputs.of(self.model, opened.model.data_files, before, folder_of(plan, self.policy))
             inputs = inputs.with_more(file for one in adapter_sources(self.policy) for file in one.files)
             check_outputs(output_files(self.output, self.keep_failed), (file.path for file in inputs.data))
-        asked = self.policy, self.data, opened, self.dims, self.phases
-        self.sampling, data = loop_and_data(*asked)
+        self.sampling, data = loop_and_data(self.policy, self.data, opened, self.dims, self.phases)
         found = data, opened.graph, opened.model.reference, self.diagnostics
         self.judge, data = judge_of(self.policy, self.evaluate, self.data, *found)
         if isinstance(plan, Lock):

@@ -15,7 +15,7 @@ from qcc.compiler.files.spoken import by_name, in_words
 from qcc.compiler.files.staging import output_path
 from qcc.compiler.files.system_errors import told
 from qcc.compiler.judge.prepare import Given
-from qcc.compiler.observe.executor import executor_of
+from qcc.compiler.observe.cluster import executor_of
 from qcc.compiler.plan.plan import Plan, PlanFile
 from qcc.compiler.repeat import loaded_policy
 from qcc.compiler.report.publish_result import with_object
@@ -38,7 +38,7 @@ def compile(
     plan: Plan | PlanFile | None = None,
     dims: Mapping[str, int] | None = None,
     keep_failed: bool = False,
-    jobs: int = 1,
+    jobs: int | str = 1,
     progress: Progress = silent,
 ) -> Result:
     """Compile a model.
@@ -59,7 +59,8 @@ def compile(
         plan: a decided plan, or one that was read from a file, to run instead of the policy's rules.
         dims: sizes of the inputs' free axes by name, for data that is generated.
         keep_failed: write a model whose verification fails, too, under a name that tells it (``net.failed.qcc.onnx``).
-        jobs: processes that run the model on data, each with its own copy of what it holds; one does it here.
+        jobs: processes that run the model on data, each with its own copy of what it holds; one does it here. Or
+            the address of a cluster, ``local:N`` or ``tcp://HOST:PORT``, with the extra ``cluster``.
         progress: told of long work.
 
     Returns:
@@ -99,7 +100,7 @@ class _AsOnnx:
     data: Data | None
     evaluate: Given | None
     dims: Mapping[str, int]
-    jobs: int
+    jobs: int | str
 
     def __call__(self, output: Path, keep_failed: bool) -> Result:
         """Under the plan that there is."""

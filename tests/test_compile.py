@@ -14,7 +14,8 @@ from qcc.compiler.files.open_model import open_model
 from qcc.compiler.measure.segments import Chain, cut
 from qcc.compiler.measure.sensitivity import measure
 from qcc.compiler.measure.tally import output_noise
-from qcc.compiler.observe.executor import HERE, executor_of
+from qcc.compiler.observe.cluster import executor_of
+from qcc.compiler.observe.executor import HERE
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.plan.plan import Candidate, OpenChoice
 from qcc.compiler.report import lock

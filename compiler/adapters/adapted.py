@@ -86,7 +86,7 @@ class AdaptedModel(Model[G]):
         self,
         graph: G,
         path: Path,
-        external: ExternalData = "auto",
+        external: ExternalData | Path = "auto",
         notes: Mapping[str, str] | None = None,
         bare: bool = False,
     ) -> Written:

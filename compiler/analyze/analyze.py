@@ -17,7 +17,8 @@ from qcc.compiler.measure.sensitivity import Losses, measure
 from qcc.compiler.measure.tally import NOISE
 from qcc.compiler.metrics.find import additive
 from qcc.compiler.metrics.metric import Additive
-from qcc.compiler.observe.executor import Executor, executor_of
+from qcc.compiler.observe.cluster import executor_of
+from qcc.compiler.observe.executor import Executor
 from qcc.compiler.plan.bind import bind
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.plan.costs import SIZE
@@ -111,7 +112,7 @@ def analyze(
     metrics: Sequence[str] = ("output_error",),
     data: Data | None = None,
     dims: Mapping[str, int] | None = None,
-    jobs: int = 1,
+    jobs: int | str = 1,
     by: Literal["runs", "gradients"] = "runs",
     progress: Progress = silent,
 ) -> Analysis:
@@ -123,7 +124,7 @@ def analyze(
         metrics: of the outputs; the first one says which layers are worst.
         data: samples, as for ``compile``; generated if nothing is given.
         dims: sizes of the inputs' free axes by name, for data that is generated.
-        jobs: processes that run the model.
+        jobs: processes that run the model, or the address of a cluster.
         by: ``gradients`` foresees the metric ``output_error`` by a run back for each sample, which takes PyTorch;
             layers that gradients do not reach are measured.
         progress: told of long work.

@@ -37,6 +37,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     help = "measure losses by runs, or foresee output_error by gradients, which takes PyTorch (default: runs)"
     add("--by", choices=("runs", "gradients"), default="runs", help=help)
     add("--jobs", metavar="N", type=int, default=1, help="processes that run the model (default: 1)")
+    help = "workers in place of them, by Dask: `local:N` or `tcp://HOST:PORT`"
+    add("--cluster", metavar="ADDRESS", help=help)
     add("--format", choices=("text", "json"), default="text", help="how to print (default: text)")
     add("-v", "--verbose", action="store_true", help="list every layer, however many there are")
 
@@ -57,7 +59,13 @@ def run(args: argparse.Namespace) -> int:
         from qcc.compiler.analyze.console import as_json, write_analysis
 
     with progress(args.format != "text") as update:
-        given = {"formats": args.formats, "data": data_of(args), "dims": sizes, "jobs": args.jobs, "by": args.by}
+        given = {
+            "formats": args.formats,
+            "data": data_of(args),
+            "dims": sizes,
+            "jobs": args.cluster or args.jobs,
+            "by": args.by,
+        }
         found = analyze(args.model, metrics=tuple(dict.fromkeys(metrics)), progress=update, **given)
     if args.format == "json":
         terminal.write_json({**as_json(found), "diagnostics": []})

@@ -70,6 +70,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--estimate", action="store_true", help=help)
     add("--keep-failed", action="store_true", help="write a model whose verification fails, under a name that tells it")
     add("--jobs", metavar="N", type=int, default=1, help="processes that run the model on data (default: 1)")
+    help = "workers in place of them, by Dask: `local:N` or `tcp://HOST:PORT`"
+    add("--cluster", metavar="ADDRESS", help=help)
     add("--emit", choices=(*STAGES, *kernel_stages()), help="print this stage and stop")
     add("--format", choices=("text", "json", "github"), default="text", help="how to print (default: text)")
     add("-q", "--quiet", action="store_true", help="print nothing but errors and warnings")
@@ -108,7 +110,12 @@ def run(args: argparse.Namespace) -> int:
             decided, _, warnings = driver.decide_plan(args.model, policy, output=args.output, **given)
         else:
             result = driver.compile(
-                args.model, policy, output=args.output, keep_failed=args.keep_failed, jobs=args.jobs, **given
+                args.model,
+                policy,
+                output=args.output,
+                keep_failed=args.keep_failed,
+                jobs=args.cluster or args.jobs,
+                **given,
             )
     if args.emit == "plan":
         return _emit_plan(decided, [*report.warnings, *warnings], args)

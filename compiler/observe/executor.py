@@ -113,17 +113,6 @@ class Processes(Executor):
 HERE = Here()
 
 
-def executor_of(jobs: int) -> Executor:
-    """One thing after the other here, or in so many processes.
-
-    Raises:
-        ValueError: there is less than one.
-    """
-    if jobs < 1:
-        raise ValueError(f"jobs is at least 1, not {jobs}")
-    return HERE if jobs == 1 else Processes(jobs)
-
-
 _ready: tuple[Path, Callable[[Any], Any]] | None = None
 """The work that this process does, by the file that says how it is made."""
 

@@ -32,11 +32,13 @@ class Driver:
         table: the loop.
         inputs: of the model that it is of: how large they are, and of what type.
         graphs: what runs each graph that rows name, with the names of what it takes.
+        group: how many seeds run at once, where the model takes any number.
     """
 
     table: LoopTable
     inputs: Sequence[Value]
     graphs: Mapping[str, tuple[Runner, Sequence[str]]]
+    group: int = GROUP
 
     def samples(self, seeds: Sequence[int], given: Mapping[str, Array] | None = None) -> Array:
         """What the loop makes of seeds, ``[seed, ...]``.
@@ -49,7 +51,7 @@ class Driver:
             ModelError: the model fails, or what it makes is not finite.
         """
         found = []
-        for some, count in self._groups(range(len(seeds))):
+        for some, count in self.groups(range(len(seeds))):
             latent, noise = self.begin([seeds[at] for at in some])
             for one in self.steps(latent, noise, self.others(seeds, some, given or {})):
                 latent = one
@@ -61,7 +63,7 @@ class Driver:
 
     def evaluations(self, seeds: Sequence[int]) -> Iterator[Evaluated]:
         """All evaluations of the loop for seeds, one group of them after another."""
-        for some, _ in self._groups(range(len(seeds))):
+        for some, _ in self.groups(range(len(seeds))):
             seen: list[Evaluated] = []
             latent, noise = self.begin([seeds[at] for at in some])
             for _ in self.steps(latent, noise, self.others(seeds, some, {}), seen.append):
@@ -130,10 +132,10 @@ class Driver:
     def _value(self, name: str) -> Value:
         return next(one for one in self.inputs if one.name == name)
 
-    def _groups(self, places: Sequence[int]) -> Iterator[tuple[list[int], int]]:
+    def groups(self, places: Sequence[int]) -> Iterator[tuple[list[int], int]]:
         """As many as the model takes at once, and how many of them count: the last stands for what is missing."""
         size = (self._value(self.table.latent).shape or (None,))[0]
-        most = size if isinstance(size, int) else GROUP
+        most = size if isinstance(size, int) else self.group
         for at in range(0, len(places), most):
             some = list(places[at : at + most])
             missing = most - len(some) if isinstance(size, int) else 0

@@ -135,6 +135,7 @@ def _loop(content: Mapping[str, Any]) -> SamplingLoop:
     for table, known in KNOWN.items():
         _see_known(content.get(table, {}) if table else content, known, table)
     schedule, grid = _schedule(content.get("schedule", {})), content.get("grid", {})
+    inputs = {name: _values(name, one) for name, one in content.get("inputs", {}).items()}
     steps = grid.get("steps")
     if steps is not None:
         steps = tuple(map(float, steps))
@@ -143,7 +144,8 @@ def _loop(content: Mapping[str, Any]) -> SamplingLoop:
     evaluations = len(steps) - 1 if steps is not None else _whole(content, "evaluations", EVALUATIONS)
     if steps is not None and content.get("evaluations", evaluations) != evaluations:
         raise ValueError(f"`grid.steps` are {evaluations} evaluations, and `evaluations` says another number")
-    seeds = _seeds(content.get("seeds", SEEDS), 0)
+    longest = max((len(one) for one in inputs.values()), default=0)
+    seeds = _seeds(content.get("seeds", max(SEEDS, 2 * longest)), 0)
     judged = _seeds(content.get("judged", len(seeds)), max(seeds) + 1)
     if set(seeds) & set(judged):
         raise ValueError("`judged` names seeds that are in `seeds`: what is chosen on them is not judged by them")
@@ -163,7 +165,7 @@ def _loop(content: Mapping[str, Any]) -> SamplingLoop:
         seeds,
         judged,
         _whole(content, "reference", max(REFERENCE, evaluations)),
-        {name: _values(name, one) for name, one in content.get("inputs", {}).items()},
+        inputs,
         {name: _whole(content["sizes"], name, 1) for name in content.get("sizes", {})},
     )
 

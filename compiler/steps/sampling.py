@@ -10,18 +10,21 @@ import numpy as np
 
 from qcc.compiler.calibrate.samples import Samples, load
 from qcc.compiler.metrics.find import to_measure
+from qcc.compiler.plan.catalog import Export
 from qcc.compiler.sampler.drive import Driver, whole_driver
 from qcc.compiler.sampler.loop import SamplingLoop, check_loop, read_loop
 from qcc.compiler.sampler.script import ScriptLoop, from_script
 from qcc.compiler.sampler.table import WHOLE, LoopTable, beside
 from qcc.compiler.steps.search import distance, searched
+from qcc.compiler.steps.step_cache import StepCaching
 from qcc.compiler.steps.told import LoopTold
 from qcc.compiler.verify.outputs import Verification, compare, judge
-from qcc.dsl.policy.policy import Policy, SamplerFile
+from qcc.dsl.policy.policy import Policy, SamplerFile, StepCache
 from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Graph, Runner
 from qcc.ir.graph.ops import Array, Value
 from qcc.ir.model.whole_files import sha256
+from qcc.ir.open_file import open_file
 
 OUTPUT = "samples"
 """What verification calls what the loop makes at last."""
@@ -38,13 +41,18 @@ class Sampling:
         loop: that it names.
         original: runs the model as it came.
         inputs: of the model.
+        graph: of the model, cleaned.
+        cache: what steps share, if they do.
     """
 
     file: SamplerFile
     loop: SamplingLoop | ScriptLoop
     original: Runner
     inputs: Sequence[Value]
+    graph: Graph | None = None
+    cache: StepCache | None = None
     _distance: float = field(default=0.0, init=False)
+    _files: tuple[str, ...] = field(default=(), init=False)
 
     @classmethod
     def of(cls, policy: Policy, graph: Graph, original: Runner) -> "Sampling | None":
@@ -56,8 +64,6 @@ class Sampling:
         file = policy.sampler
         if file is None:
             return None
-        if policy.step_cache is not None:
-            raise ModelError("Q573", "`step_cache` is not built yet", help="leave it out")
         path = Path(file.path)
         if path.suffix.lower() == ".py":
             if file.evaluations or file.search:
@@ -66,7 +72,7 @@ class Sampling:
             return cls(file, from_script(path), original, graph.inputs)
         loop = read_loop(path)
         check_loop(loop, graph, path)
-        return cls(file, loop, original, graph.inputs)
+        return cls(file, loop, original, graph.inputs, graph, policy.step_cache)
 
     @cached_property
     def table(self) -> LoopTable | None:
@@ -115,12 +121,23 @@ class Sampling:
         table = self.loop.table(self.loop.reference if self.file.search else None)
         return self._of_original(table).samples(self.loop.judged)
 
+    @cached_property
+    def caching(self) -> StepCaching | None:
+        """The step cache, if there is one."""
+        if self.cache is None or self.graph is None or self.table is None:
+            return None
+        return StepCaching(self.cache, self.table, self.loop.seeds, self.graph)
+
     def made(self, model: Path, opens: Opens) -> Array:
-        """The samples of what was written, for the same seeds."""
+        """The samples of what was written, for the same seeds; what runs them is written beside it."""
         if isinstance(self.loop, ScriptLoop):
             return self.loop.samples(opens(model), self.loop.judged)
         assert self.table is not None
-        return whole_driver(self.table, self.inputs, opens(model)).samples(self.loop.judged)
+        table = self.table.running({WHOLE: model.name}) if self.caching is None else self.caching.write(model)
+        beside(model).write_text(table.text, encoding="utf-8")
+        self._files = tuple(name for name in table.graphs.values() if name != model.name)
+        graphs = {name: _opened(model.with_name(file), opens) for name, file in table.graphs.items()}
+        return Driver(table, self.inputs, graphs).samples(self.loop.judged)
 
     def added(self, verification: Verification, model: Path, opens: Opens) -> Verification:
         """A verification with the final samples, which the policy's bounds hold for as well; the loop is written.
@@ -133,8 +150,6 @@ class Sampling:
         Raises:
             ModelError: the loop fails.
         """
-        if self.table is not None:
-            beside(model).write_text(self.table.running({WHOLE: model.name}).text, encoding="utf-8")
         metrics = to_measure(check.bound.metric for check in verification.bounds)
         made = self.made(model, opens)
         self._distance = distance(made, self.wanted)
@@ -152,7 +167,30 @@ class Sampling:
         lines = [f"samples end {self._distance:.2%} from the original's, in energy's root, on {held}"]
         if self.table is None:
             return LoopTold((), facts, tuple(lines))
-        rows = self.table.rows
-        facts |= {"steps": [row.step for row in rows], "graphs": [row.graph for row in rows]}
-        lines.insert(0, f"{self.file.name}: {len(rows)} evaluations, {self.table.whole} of them whole")
-        return LoopTold((beside(model),), facts, tuple(lines))
+        table = self.table if self.caching is None else self.caching.scheduled
+        facts |= {"steps": [row.step for row in table.rows], "graphs": [row.graph for row in table.rows]}
+        lines.insert(0, f"{self.file.name}: {len(table.rows)} evaluations")
+        if self.caching is not None:
+            facts["step_cache"] = self.caching.facts
+            lines.insert(1, self.caching.line)
+        return LoopTold((*(model.with_name(name) for name in self._files), beside(model)), facts, tuple(lines))
+
+
+def _opened(path: Path, opens: Opens) -> tuple[Runner, Sequence[str]]:
+    """What runs a graph, with the names of what it takes."""
+    return opens(path), [one.name for one in open_file(path).graph.inputs]
+
+
+def apart(policy: Policy) -> Policy:
+    """A policy whose weights lie in a file of their own where graphs share them.
+
+    Raises:
+        ModelError: it forbids that.
+    """
+    export = policy.export
+    if policy.step_cache is None or not isinstance(export, Export):
+        return policy
+    if export.external_data == "never":
+        help = "leave `external_data` out: it is `always` under a `step_cache`"
+        raise ModelError("Q575", "the graphs of a step cache share a data file, and `export` forbids one", help=help)
+    return replace(policy, export=replace(export, external_data="always"))

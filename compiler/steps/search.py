@@ -22,7 +22,7 @@ from qcc.compiler.sampler.table import LoopTable
 from qcc.ir.errors import ModelError
 from qcc.ir.graph.ops import Array
 
-MOVES = (0.5, 0.25, 0.1)  # of the way to a neighbour, by round
+MOVES = (0.4, 0.15)  # of the way to a neighbour, by round
 ROUNDS_EACH = 2
 FEW = 64  # places that the path may take, of the long loop's
 Run = Callable[[LoopTable], Driver]

@@ -99,12 +99,12 @@ class FxModel(Model[FxGraph]):
         self,
         graph: FxGraph,
         path: Path,
-        external: ExternalData = "auto",
+        external: ExternalData | Path = "auto",
         notes: Mapping[str, str] | None = None,
         bare: bool = False,
     ) -> Written:
         del bare  # names are few here
-        self.check_place(path, external)
+        self.check_place(path, "auto" if isinstance(external, Path) else external)
         archive = BytesIO()
         kept = {NOTES: json.dumps(dict(notes or {}), sort_keys=True)}
         with quiet():

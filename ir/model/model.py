@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Graph, Runner
+from qcc.ir.model.carried import Carried, Corrections
 from qcc.ir.model.options import ExternalData
 
 G = TypeVar("G", bound=Graph)
@@ -132,7 +134,7 @@ class Model(ABC, Generic[G]):
         self,
         graph: G,
         path: Path,
-        external: ExternalData = "auto",
+        external: ExternalData | Path = "auto",
         notes: Mapping[str, str] | None = None,
         bare: bool = False,
     ) -> Written:
@@ -141,13 +143,33 @@ class Model(ABC, Generic[G]):
         Args:
             graph: whose weights may be encoded.
             path: of the file.
-            external: whether large weights lie beside it.
+            external: whether large weights lie beside it, or the file in which they lie already.
             notes: what the file says of its origin.
             bare: leave out what only people read: names that no author gave.
 
         Raises:
             ModelError: the place cannot be written to, or there is no file that holds such a graph.
         """
+
+    def giving(self, graph: G, carried: Sequence[Carried]) -> G:
+        """The graph that also returns what later runs take.
+
+        Raises:
+            ModelError: graphs of this kind give nothing.
+            Refused: there is no such value.
+        """
+        del graph, carried
+        raise ModelError("Q575", "only ONNX models are cut for a step cache", "export the model first")
+
+    def taking(self, graph: G, carried: Carried, corrections: Corrections | None) -> G:
+        """The graph in which a value is what was carried over, corrected, instead of being computed.
+
+        Raises:
+            ModelError: graphs of this kind take nothing.
+            Refused: there is no such value.
+        """
+        del carried, corrections
+        return self.giving(graph, ())
 
     @abstractmethod
     def copy(self, path: Path, written: Path | None = None) -> Written:

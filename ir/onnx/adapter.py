@@ -310,7 +310,7 @@ class OnnxGraph(Graph):
     def save(
         self,
         path: Path,
-        external: ExternalData = "auto",
+        external: ExternalData | Path = "auto",
         metadata: Mapping[str, str] | None = None,
         given_names: bool = True,
     ) -> Written:
@@ -318,7 +318,7 @@ class OnnxGraph(Graph):
 
         Args:
             path: of the file.
-            external: whether large weights lie in a file of their own.
+            external: whether large weights lie in a file of their own, or the one in which they lie already.
             metadata: what the file says of its origin.
             given_names: ops that had no name keep the one that they got here.
 

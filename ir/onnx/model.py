@@ -8,10 +8,12 @@ from pathlib import Path
 from qcc.ir.errors import ModelError
 from qcc.ir.graph import in_pieces as pieces
 from qcc.ir.graph.graph import Runner
+from qcc.ir.model.carried import Carried, Corrections
 from qcc.ir.model.model import Model, Origin, Raised, Written
 from qcc.ir.model.options import PROGRAM, ExternalData
 from qcc.ir.model.whole_files import own_data
 from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.ir.onnx.carry import giving, taking
 from qcc.ir.onnx.file.copy import copy_model
 from qcc.ir.onnx.file.infer import InferTypes
 from qcc.ir.onnx.file.save import whole_size
@@ -89,11 +91,17 @@ class OnnxModel(Model[OnnxGraph]):
         self,
         graph: OnnxGraph,
         path: Path,
-        external: ExternalData = "auto",
+        external: ExternalData | Path = "auto",
         notes: Mapping[str, str] | None = None,
         bare: bool = False,
     ) -> Written:
         return graph.save(path, external, notes, given_names=not bare)
+
+    def giving(self, graph: OnnxGraph, carried: Sequence[Carried]) -> OnnxGraph:
+        return giving(graph, carried)
+
+    def taking(self, graph: OnnxGraph, carried: Carried, corrections: Corrections | None) -> OnnxGraph:
+        return taking(graph, carried, corrections)
 
     def copy(self, path: Path, written: Path | None = None) -> Written:
         return copy_model(written or self.path, path)

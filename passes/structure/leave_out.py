@@ -97,8 +97,11 @@ def _chosen(graph: Graph, targets: Sequence[str]) -> list[ResidualBranch]:
 
 
 def _now(graph: Graph, branch: ResidualBranch) -> ResidualBranch:
-    """A branch as it is once others have changed: its values have other names."""
-    return next(one for one in residual_branches(graph) if one.weights == branch.weights)
+    """A branch as it is once others have changed: its values have other names, its sum is still the same op.
+
+    Others may have the same weights.
+    """
+    return next(one for one in residual_branches(graph) if one.op == branch.op)
 
 
 def _runs(branches: Sequence[ResidualBranch]) -> list[Run]:

@@ -33,6 +33,7 @@ PATIENCE_S = 60
 EXTRAS = {
     "kernels": ("tvm", "`target cpu` makes no kernels, nor does the preset `fast`; `pip install 'qcc[kernels]'`"),
     "torch": ("torch", "PyTorch modules and .pt2 programs cannot be compiled; `pip install 'qcc[torch]'`"),
+    "cluster": ("distributed", "`--cluster` has no workers; `pip install 'qcc[cluster]'`"),
     "graphs": ("sknetwork", "`rows = graph(...)` is not there; `pip install 'qcc[graphs]'`"),
     "transformers": ("transformers", "folders of Hugging Face are not exported; `pip install 'qcc[transformers]'`"),
     "cross": ("ziglang", "kernels are made for this architecture only; `pip install 'qcc[cross]'`"),

@@ -49,7 +49,7 @@ def serialise(model: ir.Model) -> tuple[onnx.ModelProto, list[ir.Value]]:
     return proto, large
 
 
-def save(model: ir.Model, path: Path, external: ExternalData = "auto") -> Written:
+def save(model: ir.Model, path: Path, external: ExternalData | Path = "auto") -> Written:
     """Write a model, all of it or nothing.
 
     Raises:
@@ -58,12 +58,18 @@ def save(model: ir.Model, path: Path, external: ExternalData = "auto") -> Writte
     return save_parts(*serialise(model), path, external)
 
 
-def save_parts(proto: onnx.ModelProto, large: list[ir.Value], path: Path, external: ExternalData = "auto") -> Written:
+def save_parts(
+    proto: onnx.ModelProto, large: list[ir.Value], path: Path, external: ExternalData | Path = "auto"
+) -> Written:
     """Write a model that is serialised but for its large weights, all of it or nothing.
+
+    Weights that lie in the file ``external`` already are referred to there; the others are written with the model.
 
     Raises:
         ModelError: the place cannot be written to.
     """
+    if isinstance(external, Path):
+        large = _referred(proto, large, external)
     total = proto.ByteSize() + sum(_size(value) for value in large)
     apart = external == "always" or (external == "auto" and total > INLINE_LIMIT_BYTES)
     if not apart and total > MESSAGE_LIMIT_BYTES:
@@ -185,6 +191,19 @@ def _write_inline(file: BinaryIO, proto: onnx.ModelProto, large: list[ir.Value])
     for frame, value in zip(frames, large, strict=True):
         file.write(frame)
         _write_payload(file, value)
+
+
+def _referred(proto: onnx.ModelProto, large: list[ir.Value], data: Path) -> list[ir.Value]:
+    """Let a model refer to what lies in a file beside it; gives what does not."""
+    there: list[ir.Value] = []
+    spans: list[tuple[int, int]] = []
+    for value in large:
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor) and Path(tensor.path).samefile(data):
+            there.append(value)
+            spans.append((tensor.offset or 0, _size(value)))
+    proto.graph.initializer.extend(_references(there, spans, data.name))
+    return [value for value in large if value not in there]
 
 
 def _write_data(file: BinaryIO, large: list[ir.Value]) -> list[tuple[int, int]]:

@@ -1,0 +1,1 @@
+"""Step caches, short loops and compressed diffusion models."""
