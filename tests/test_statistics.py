@@ -188,7 +188,7 @@ def test_feeds_of_one_sample_run_together() -> None:
     runner = graph.runner
 
     class Counted:
-        inputs, weights, value, ops = graph.inputs, graph.weights, graph.value, graph.ops
+        inputs, weights, value, ops, digest = graph.inputs, graph.weights, graph.value, graph.ops, graph.digest
 
         @staticmethod
         def runner(inputs: Sequence[str], outputs: Sequence[str]) -> Callable[[Feeds], dict[str, np.ndarray]]:
