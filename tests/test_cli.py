@@ -361,7 +361,7 @@ def test_examples_of_the_compilers_pages_are_policies(code: str) -> None:
     from qcc.compiler.plan.catalog import schema
 
     for example in (page(code).wrong, page(code).right):
-        assert example.needs in ("model", "file", "")  # nothing: what the language itself tells, which has tests of its own
+        assert example.needs in ("model", "file", "")  # nothing: what the language itself tells
         if example.needs:
             load_text(example.text, schema())
 
