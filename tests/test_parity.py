@@ -33,7 +33,8 @@ rule linear { weights = int{2,3,4} group {16,32} }
 rule linear[name ~ "*head*"], embedding { weights = int8 channel }
 budget { bits <= 7.8 }
 """
-GPTQ_TIES = 0.01  # Gram matrices summed in another order can tip a code that lies on the fence
+TIES = 0.05  # moments summed in another order can tip a code, or the choice of a row's scale, that lies on the fence
+ALIKE = 0.01  # of what is lost: either choice is as good
 BATCH = Dim("batch")
 MODULES = {
     "cnn": (
@@ -95,7 +96,7 @@ def test_the_bound_plans_read_the_same(pair: Pair) -> None:
 
 
 @pytest.mark.slow
-def test_the_allocator_decides_the_same_and_the_codes_are_equal(pair: Pair) -> None:
+def test_the_allocator_decides_the_same_and_the_codes_are_alike(pair: Pair) -> None:
     samples = generate(pair.graphs[1], 8, 0)
     decided, codes = [], []
     for graph in pair.graphs:
@@ -109,13 +110,14 @@ def test_the_allocator_decides_the_same_and_the_codes_are_equal(pair: Pair) -> N
         codes.append(_codes(graph, decision.plan, context))
     assert decided[0] == decided[1]
     assert codes[0].keys() == codes[1].keys()
-    for name, (encoded, scale) in codes[0].items():
-        other, other_scale = codes[1][name]
-        assert np.mean(encoded != other) < GPTQ_TIES, name
-        assert np.array_equal(scale, other_scale), name
+    for name, (encoded, scale, lost) in codes[0].items():
+        other, other_scale, other_lost = codes[1][name]
+        assert np.mean(encoded != other) < TIES, name
+        assert np.mean(scale != other_scale) < TIES or np.allclose(scale, other_scale, rtol=1e-3), name
+        assert lost == pytest.approx(other_lost, rel=ALIKE), name
 
 
-def _codes(graph: Graph, plan: Plan, context: Context) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _codes(graph: Graph, plan: Plan, context: Context) -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
     weights = {weight.name: weight for weight in graph.weights()}
     found = {}
     for action, names in ((step.action, step.weights) for step in plan.steps if isinstance(step.action, Encode)):
@@ -123,7 +125,8 @@ def _codes(graph: Graph, plan: Plan, context: Context) -> dict[str, tuple[np.nda
         for name in names:
             matrix = graph.matrix(weights[name])
             encoded, _ = action.encoded(weights[name], matrix, context)
-            found[name] = (encoded.codes, encoded.scales.scale)
+            lost = float(np.square(encoded.decode() - matrix, dtype=np.float64).sum())
+            found[name] = (encoded.codes, encoded.scales.scale, lost)
     return found
 
 
