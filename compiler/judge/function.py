@@ -1,8 +1,5 @@
 """The user's own function ``evaluate(run)``, from a program or a script."""
 
-import importlib.util
-import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +10,10 @@ from qcc.compiler.judge.evaluation import Evaluation, Records
 from qcc.compiler.judge.run import ModelRun
 from qcc.compiler.scores.find import scores
 from qcc.compiler.scores.paired import Drop
-from qcc.ir.errors import ModelError, first_line
+from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Runner
 from qcc.ir.graph.ops import Value
+from qcc.ir.script import fault_in, run_script
 
 FUNCTION = "evaluate"
 MODULE = "qcc_evaluate"
@@ -31,22 +29,7 @@ def from_script(path: Path) -> Function:
     Raises:
         ModelError: there is none, or the script fails.
     """
-    if not path.is_file():
-        raise ModelError("Q480", f"no such script: `{path}`")
-    spec = importlib.util.spec_from_file_location(MODULE, path)
-    if spec is None or spec.loader is None:
-        raise ModelError("Q480", f"`{path}` is no script of Python", help="its name ends in `.py`")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[MODULE] = module  # where classes of the script look for their module
-    folder = str(path.resolve().parent)
-    sys.path.insert(0, folder)
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing is left beside the script
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # whatever a script may raise
-        raise ModelError("Q480", f"the script `{path}` fails: {_told(error, path)}") from error
-    finally:
-        sys.dont_write_bytecode = writes
+    module = run_script(path, MODULE, "Q480")
     found = getattr(module, FUNCTION, None)
     if not callable(found):
         help = f"define `def {FUNCTION}(run):`, where `run(feeds)` gives the outputs by name; {WANTED}"
@@ -78,7 +61,7 @@ class CalledEvaluation(Evaluation):
         try:
             found = self.function(ModelRun(run, self.inputs, self.outputs))
         except (Exception, SystemExit) as error:  # whatever a function may raise
-            raise ModelError("Q481", f"`{FUNCTION}` fails: {_told(error, self.script)}") from error
+            raise ModelError("Q481", f"`{FUNCTION}` fails: {fault_in(error, self.script)}") from error
         return {name: _records(name, self._named(name, found)) for name in self.names}
 
     def _named(self, name: str, found: object) -> object:
@@ -123,15 +106,3 @@ def _records(name: str, found: object) -> np.ndarray:
 
 def _unfit(message: str) -> ModelError:
     return ModelError("Q482", f"`{FUNCTION}` {message}", help=WANTED)
-
-
-def _told(error: BaseException, script: Path | None) -> str:
-    """An error of the user's code, with the line of the script where it arose."""
-    if isinstance(error, SystemExit):
-        return "it exits"
-    place = ""
-    if script is not None:
-        lines = [one.lineno for one in traceback.extract_tb(error.__traceback__) if one.filename == str(script)]
-        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
-        place = "" if line is None else f", line {line}"
-    return f"{type(error).__name__}: {first_line(error)}{place}"

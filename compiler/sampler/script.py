@@ -1,16 +1,15 @@
 """A loop that a script runs: the way out where no description fits."""
 
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from qcc.ir.errors import ModelError, first_line
+from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Runner
 from qcc.ir.graph.ops import Array
+from qcc.ir.script import fault_in, run_script
 
 FUNCTION = "sample"
 MODULE = "qcc_sample"
@@ -65,8 +64,7 @@ class ScriptLoop:
         try:
             return np.asarray(self.function(run, seed), np.float32)
         except (Exception, SystemExit) as error:  # whatever a function may raise
-            told = "it exits" if isinstance(error, SystemExit) else f"{type(error).__name__}: {first_line(error)}"
-            raise ModelError("Q572", f"`{self.name}` fails: {told}", help=WANTED) from error
+            raise ModelError("Q572", f"`{self.name}` fails: {fault_in(error, None)}", help=WANTED) from error
 
 
 def from_script(path: Path) -> ScriptLoop:
@@ -75,17 +73,7 @@ def from_script(path: Path) -> ScriptLoop:
     Raises:
         ModelError: there is none, or the script fails.
     """
-    spec = importlib.util.spec_from_file_location(MODULE, path)
-    if not path.is_file() or spec is None or spec.loader is None:
-        raise ModelError("Q570", f"cannot read `{path}`: no such file", help=WANTED)
-    module = importlib.util.module_from_spec(spec)
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing is left beside the script
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # whatever a script may raise
-        raise ModelError("Q570", f"the script `{path}` fails: {first_line(error)}") from error
-    finally:
-        sys.dont_write_bytecode = writes
+    module = run_script(path, MODULE, "Q570")
     function, count = getattr(module, FUNCTION, None), getattr(module, "SEEDS", SEEDS)
     if not callable(function) or not isinstance(count, int) or count < 1:
         raise ModelError("Q570", f"the script `{path}` defines no loop", help=WANTED)

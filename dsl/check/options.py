@@ -93,7 +93,7 @@ def build(context: CheckState, owner: str, method: type[T], given: Sequence[Give
             context.report.error("Q206", f"option `{option.name}` is given twice", one.span, help="remove one")
             good = False
             continue
-        values[option.name] = _read(context, option, one.value)
+        values[option.name] = read_option(context, option, one.value)
         good = good and values[option.name] is not WRONG
     missing = [name for name, option in options.items() if option.required and name not in values]
     for name in missing:
@@ -125,7 +125,8 @@ def _which(
     return None
 
 
-def _read(context: CheckState, option: Option, value: syntax.Alternatives) -> object:
+def read_option(context: CheckState, option: Option, value: syntax.Alternatives) -> object:
+    """What a value is as an option's; `WRONG` if it is none, which is reported."""
     written = only_literal(value)
     if written is None:
         message = f"`{option.name}` takes {option.expected}, not `{value.span.text}`"

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
 from qcc.dsl.check.context import CheckState, atoms_of, only_literal
-from qcc.dsl.check.options import WRONG, read_literal
+from qcc.dsl.check.options import WRONG, read_literal, read_option
 from qcc.dsl.diagnostics.spelling import did_you_mean
 from qcc.dsl.policy.options import Option
 from qcc.dsl.policy.policy import Quantity, SamplerFile, StepCache
@@ -29,7 +29,7 @@ def read_sampler(context: CheckState, node: syntax.SamplerLine) -> SamplerFile |
     found = _settings(context, "sampler", node.settings, ("evaluations", "search"))
     evaluations: object = None
     if "evaluations" in found:
-        evaluations = _literal(context, _whole("evaluations"), found["evaluations"])
+        evaluations = read_option(context, _whole("evaluations"), found["evaluations"])
     search = tuple(_words(context, found["search"])) if "search" in found else ()
     if WRONG in (evaluations, *search):
         return None
@@ -45,7 +45,7 @@ def read_step_cache(context: CheckState, node: syntax.StepCacheBlock) -> StepCac
     regions = [_region(context, term) for term in found["region"].terms] if "region" in found else [("auto", ())]
     fit: object = FITS[0]
     if "fit" in found:
-        fit = _literal(context, Option("fit", "words", FITS), found["fit"])
+        fit = read_option(context, Option("fit", "words", FITS), found["fit"])
     if "evaluations" not in found:
         help = "write `evaluations = 50%`, or how many of the loop's steps run the whole model"
         context.report.error("Q205", "`step_cache` needs its option `evaluations`", node.span, help=help)
@@ -94,15 +94,6 @@ def _whole(name: str) -> Option:
     return Option(name, "int", low=1, high=MOST_EVALUATIONS)
 
 
-def _literal(context: CheckState, option: Option, value: syntax.Alternatives) -> object:
-    written = only_literal(value)
-    if written is None:
-        message = f"`{option.name}` takes {option.expected}, not `{value.span.text}`"
-        context.report.error("Q203", message, value.span)
-        return WRONG
-    return read_literal(context, option, written)
-
-
 def _words(context: CheckState, value: syntax.Alternatives) -> Iterator[object]:
     option = Option("search", "words", SEARCHED)
     for atom in atoms_of(value):
@@ -121,7 +112,7 @@ def _evaluations(context: CheckState, value: syntax.Alternatives) -> Quantity | 
         return None  # reported
     percent = isinstance(literal, syntax.WrittenNumber) and literal.unit == "%"
     option = Option("evaluations", "float", unit="%", low=0.01, high=1) if percent else _whole("evaluations")
-    found = _literal(context, option, value)
+    found = read_option(context, option, value)
     if not isinstance(found, int | float):
         return None
     return Quantity(found * 100, "%") if percent else Quantity(float(found))
@@ -139,7 +130,7 @@ def _region(context: CheckState, term: syntax.Phrase) -> tuple[str, tuple[int | 
         return None
     high = MOST_EVALUATIONS
     options = [Option(name, "int", low=0, high=high) if one == "int" else Option(name, "str") for one in wanted]
-    found = [_literal(context, option, one.value) for option, one in zip(options, given, strict=True)]
+    found = [read_option(context, option, one.value) for option, one in zip(options, given, strict=True)]
     if WRONG in found:
         return None
     values = tuple(one for one in found if isinstance(one, int | str))

@@ -1,6 +1,5 @@
 """What `--data` may name beside an `.npz` file: a folder of images, a text, a script."""
 
-import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +7,12 @@ from pathlib import Path
 from qcc.compiler.calibrate.sources.images import image_feeds, image_files
 from qcc.compiler.calibrate.sources.spool import Feed
 from qcc.compiler.calibrate.sources.texts import text_feeds
-from qcc.ir.errors import ModelError, first_line
+from qcc.ir.errors import ModelError
 from qcc.ir.graph.ops import Value
+from qcc.ir.script import fault_in, run_script
 
 FUNCTION = "calibration"
+MODULE = "qcc_calibration"
 TEXT, SCRIPT = ".txt", ".py"
 
 
@@ -63,18 +64,11 @@ class DataSource:
 
 
 def _script_feeds(path: Path) -> Iterator[Feed]:
-    spec = importlib.util.spec_from_file_location("qcc_calibration", path)
-    if spec is None or spec.loader is None:
-        raise ModelError("Q543", f"`{path}` is no script of Python")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        function = getattr(module, FUNCTION, None)
-        if callable(function):
-            yield from function()
-    except (Exception, SystemExit) as error:  # whatever a script may raise
-        told = f"{type(error).__name__}: {first_line(error)}"
-        raise ModelError("Q543", f"the script `{path}` fails: {told}") from error
+    function = getattr(run_script(path, MODULE, "Q543"), FUNCTION, None)
     if not callable(function):
         help = f"define `def {FUNCTION}():`, which yields mappings of arrays by the names of inputs"
         raise ModelError("Q543", f"the script `{path}` has no function `{FUNCTION}`", help)
+    try:
+        yield from function()
+    except (Exception, SystemExit) as error:  # whatever a function may raise
+        raise ModelError("Q543", f"the script `{path}` fails: {fault_in(error, path)}") from error
