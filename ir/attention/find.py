@@ -63,7 +63,9 @@ class _Finder:
             try:
                 if op.kind is Kind.ATTENTION:
                     standard = op.function == "attention"
-                    found.append(of_op(op, self._tracer) if standard else of_runtime(self._graph, op))
+                    found.append(
+                        of_op(op, self._tracer, self._paths.varies) if standard else of_runtime(self._graph, op)
+                    )
                 elif op.kind is Kind.SOFTMAX and op.function == "softmax":
                     core = self._paths.core(op)
                     found += [] if core is None else [of_core(core, self._paths, self._tracer)]

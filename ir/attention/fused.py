@@ -1,5 +1,7 @@
 """Ops that are all of an attention: the standard's own, and those of the runtime."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import zip_longest
 
 from qcc.ir.attention.operands import Traced
@@ -29,8 +31,8 @@ INPUTS = {"multi_head_attention": _MANY, "grouped_attention": _GROUPED}
 """What the ops of the runtime read, by function."""
 
 
-def of_op(op: Op, tracer: Tracer) -> AttentionPart:
-    """The standard's attention, to be compared with the formula.
+def of_op(op: Op, tracer: Tracer, varies: Callable[[str], bool]) -> AttentionPart:
+    """The standard's attention, to be compared with the formula; ``varies`` tells of numbers.
 
     Raises:
         UntoldError: what it does is not known.
@@ -53,9 +55,9 @@ def of_op(op: Op, tracer: Tracer) -> AttentionPart:
     )
     masks = [name for name in op.inputs[3:4] if name]
     steps = tuple(ScoreStep("mask" if tracer.is_flag(name) else "add", "", name, True) for name in masks)
-    return AttentionPart(
-        op.name, op.outputs[0], queries, keys, values, steps, scale=scale, causal=bool(causal), heads=heads, cap=cap
-    )
+    part = AttentionPart(op.name, op.outputs[0], queries, keys, values, steps, scale=scale, heads=heads)
+    reads = (op.name, 0), (op.name, 1)
+    return replace(part, causal=bool(causal), cap=cap, reads=reads, varying=frozenset(filter(varies, part.scales)))
 
 
 def _held(name: str, past: str, present: str, heads: int, tracer: Tracer) -> Traced:
@@ -90,7 +92,9 @@ def of_runtime(graph: Graph, op: Op) -> Attention:
     hidden = [Masking("", "window" if op.attributes.get("window") else "causal")] if causal else []
     found = (*hidden, *masking)
     bound = cap if isinstance(cap, float) and cap else None
-    return Attention(op.name, op.outputs[0], queries, keys, values, scale, found, bound, read.get("sinks", ""))
+    reads = ((op.name, 0), (op.name, 1)) if all(op.inputs[1:3]) else ()
+    sinks = read.get("sinks", "")
+    return Attention(op.name, op.outputs[0], queries, keys, values, scale, found, bound, sinks, reads=reads)
 
 
 def _operand(graph: Graph, op: Op, read: dict[str, str], at: int, presents: tuple[str, ...]) -> Operand:

@@ -260,6 +260,22 @@ class Graph(ABC):
         """
         raise Refused("this kind of graph computes in the types that it has")
 
+    def rescale(self, reads: tuple[str, int], value: str, axis: int, usual: int) -> None:
+        """Let an op read an operand multiplied by ``sqrt(log n / log usual)``, where ``n`` is how long an axis is.
+
+        Exactly one where they are as many: the operand is then what it was, bit for bit.
+
+        Args:
+            reads: an op, and the position at which it reads floats.
+            value: whose axis it is; made before the op.
+            axis: counted from the last, below zero.
+            usual: how long it was when the model was trained; at least 2.
+
+        Raises:
+            Refused: this kind of graph cannot; nothing has changed.
+        """
+        raise Refused("this kind of graph has no op for it")
+
     def fuse(self, attention: Attention) -> None:
         """Compute an attention by one op that the runtime has for it; what only its old making needed goes.
 

@@ -43,6 +43,7 @@ from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.model.model import Written
 from qcc.ir.model.options import ExternalData
 from qcc.ir.onnx.attention.fuse import OPSET, check_fusible, fuse
+from qcc.ir.onnx.attention.rescale import rescale
 from qcc.ir.onnx.emit.spill import Spill
 from qcc.ir.onnx.emit.write import write
 from qcc.ir.onnx.file import load as onnx_load
@@ -220,6 +221,11 @@ class OnnxGraph(Graph):
         check_castable(self.model, ops, dtype)
         self._keep_names()
         return cast(self.model, ops, dtype)
+
+    def rescale(self, reads: tuple[str, int], value: str, axis: int, usual: int) -> None:
+        self._keep_names()
+        rescale(self.model, reads, value, axis, usual)
+        self._forget()
 
     def fuse(self, attention: Attention) -> None:
         check_fusible(self, attention)
