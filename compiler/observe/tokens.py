@@ -13,7 +13,7 @@ BY_SHAPE = (RowLayout.SAMPLES, RowLayout.POSITIONS, RowLayout.FLAT)
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenWeights:
     """How much the rows of tokens count.
 
     Language models put numbers into the first token of a text that are far from all others; statistics that they would
@@ -44,7 +44,7 @@ class Tokens:
         return next((weights for weights in spread if weights is not None), None)
 
 
-EVERY_TOKEN = Tokens()
+EVERY_TOKEN = TokenWeights()
 
 
 def _positions(feeds: Sequence[Array]) -> Array | None:

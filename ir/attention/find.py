@@ -47,7 +47,7 @@ class _Finder:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._paths = Paths(graph, self._number)
-        self._tracer = Tracer(graph, self._paths.flow, self._paths.learned, self._number)
+        self._tracer = Tracer(graph, self._paths, self._number)
         self._returned = frozenset(value.name for value in graph.outputs)
 
     def _number(self, name: str) -> float | None:
@@ -63,9 +63,7 @@ class _Finder:
             try:
                 if op.kind is Kind.ATTENTION:
                     standard = op.function == "attention"
-                    found.append(
-                        of_op(op, self._tracer, self._paths.varies) if standard else of_runtime(self._graph, op)
-                    )
+                    found.append(of_op(op, self._tracer) if standard else of_runtime(self._graph, op))
                 elif op.kind is Kind.SOFTMAX and op.function == "softmax":
                     core = self._paths.core(op)
                     found += [] if core is None else [of_core(core, self._paths, self._tracer)]

@@ -1,6 +1,5 @@
 """Ops that are all of an attention: the standard's own, and those of the runtime."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import zip_longest
 
@@ -31,8 +30,8 @@ INPUTS = {"multi_head_attention": _MANY, "grouped_attention": _GROUPED}
 """What the ops of the runtime read, by function."""
 
 
-def of_op(op: Op, tracer: Tracer, varies: Callable[[str], bool]) -> AttentionPart:
-    """The standard's attention, to be compared with the formula; ``varies`` tells of numbers.
+def of_op(op: Op, tracer: Tracer) -> AttentionPart:
+    """The standard's attention, to be compared with the formula.
 
     Raises:
         UntoldError: what it does is not known.
@@ -57,7 +56,7 @@ def of_op(op: Op, tracer: Tracer, varies: Callable[[str], bool]) -> AttentionPar
     steps = tuple(ScoreStep("mask" if tracer.is_flag(name) else "add", "", name, True) for name in masks)
     part = AttentionPart(op.name, op.outputs[0], queries, keys, values, steps, scale=scale, heads=heads)
     reads = (op.name, 0), (op.name, 1)
-    return replace(part, causal=bool(causal), cap=cap, reads=reads, varying=frozenset(filter(varies, part.scales)))
+    return replace(part, causal=bool(causal), cap=cap, reads=reads)
 
 
 def _held(name: str, past: str, present: str, heads: int, tracer: Tracer) -> Traced:

@@ -40,7 +40,7 @@ class AttentionPart:
         heads: of an op: of queries, and of keys and values.
         cap: of an op: its bound of scores; 0 for none.
         reads: see `Attention.reads`.
-        varying: scales that follow from how many rows there are.
+        varies: scores are scaled by how many rows there are.
     """
 
     name: str
@@ -58,7 +58,7 @@ class AttentionPart:
     heads: tuple[int, ...] = ()
     cap: float = 0.0
     reads: tuple[tuple[str, int], ...] = ()
-    varying: frozenset[str] = frozenset()
+    varies: bool = False
 
     @property
     def operands(self) -> tuple[Traced, Traced, Traced]:
@@ -112,7 +112,8 @@ def of_core(core: ScorePath, paths: Paths, tracer: Tracer) -> AttentionPart:
     ends = behind.made, paths.moves(output)
     part = AttentionPart(core.softmax.name, output, queries, keys, values, core.steps, weights, read, *ends)
     reads = (core.first.name, before.left.at), (core.first.name, before.right.at)
-    return replace(part, reads=reads, varying=frozenset(filter(paths.varies, part.scales)))
+    scales = [step.value for step in core.steps if step.what in SCALES]
+    return replace(part, reads=reads, varies=any(map(paths.varies, scales)))
 
 
 def judged(
@@ -155,7 +156,7 @@ def judged(
         shape=tuple(captured[part.output].shape),
         result=_result(part, actual, seen[0].array, values),
         reads=part.reads,
-        scale_varies=bool(part.varying),
+        scale_varies=part.varies,
     )
 
 

@@ -122,3 +122,28 @@ class NotAttention:
 
     name: str
     reason: str
+
+
+@dataclass(frozen=True)
+class AttentionForm:
+    """A way in which a graph may compute an attention."""
+
+
+@dataclass(frozen=True)
+class OneOp(AttentionForm):
+    """As the one op that the standard has for it."""
+
+
+@dataclass(frozen=True)
+class ScaledByRows(AttentionForm):
+    """As it is, with its scale times ``sqrt(log n / log usual)``, where ``n`` is how many keys there are.
+
+    Where they are as many as usual that is one, and what is multiplied by it stays what it is, bit for bit.
+
+    Args:
+        usual: how many keys there were when the model was trained; at least 2.
+        which: what is multiplied: 0 for queries, 1 for keys.
+    """
+
+    usual: int
+    which: int = 0

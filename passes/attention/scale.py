@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from qcc.ir.attention.find import attention_names, attentions
 from qcc.ir.attention.origin import Origins
-from qcc.ir.graph.attention import Attention, NotAttention
+from qcc.ir.graph.attention import Attention, NotAttention, ScaledByRows
 from qcc.ir.graph.graph import Graph
 from qcc.passes.contract.contract import Between, Context, Edit, G, Invariant, Rewrite, Site
 
@@ -60,9 +60,9 @@ class Tokens(Rewrite):
 
     def _scale(self, graph: Graph, targets: Sequence[str], context: Context, which: int) -> list[Edit]:
         origins, edits = Origins(graph), list[Edit]()
-        for one in attentions(graph, context.sample):
-            if one.name not in targets or not context.takes(one.name):
-                continue
+        found = {one.name: one for one in attentions(graph, context.sample)}
+        for name in filter(context.takes, targets):
+            one = found.get(name, NotAttention(name, "what was made of it before is no attention that is told"))
             if fault := _fault(one, origins):
                 edits.append(Edit(one.name, fault, refused=True))
                 continue
@@ -73,7 +73,7 @@ class Tokens(Rewrite):
             if length == self.count:
                 edits.append(Edit(one.name, f"it has {self.count:,} tokens, as in training", refused=True))
                 continue
-            graph.rescale(one.reads[which], one.keys.value, axis, self.count)
+            graph.write_attention(one, ScaledByRows(self.count, which))
             edits.append(Edit(one.name, f"scaled for {length if isinstance(length, int) else 'any number of'} tokens"))
         return edits
 

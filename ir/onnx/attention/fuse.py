@@ -17,7 +17,6 @@ from qcc.ir.graph.graph import Graph, needed
 from qcc.ir.onnx.attention.nodes import INT64
 from qcc.ir.onnx.attention.writer import LAYOUTS, AttentionWriter
 
-OPSET = 23
 LOWEST = float(np.finfo(np.float32).min)  # by which masks of exporters hide; the runtime takes it for infinite
 HIDDEN = -1e38  # beside which no score counts either
 

@@ -58,6 +58,9 @@ class AttentionWriter(ABC):
             if name:
                 self._take(self.value(name), new)
         self._model.graph.sort()
+        middle = made[0].producer()
+        if middle is not None and all(node.name != one.name for node in self._model.graph):
+            middle.name = one.name  # rules that run later know it by that
 
     def value(self, name: str) -> ir.Value:
         """A value of the graph."""
