@@ -44,11 +44,8 @@ class TokenWeights:
         return next((weights for weights in spread if weights is not None), None)
 
 
-<<<<<<< HEAD
-EVERY_TOKEN = TokenWeights()
-=======
 @dataclass(frozen=True)
-class Leading(Tokens):
+class Leading(TokenWeights):
     """What stands first along the last axis of rows does not count, whatever it is."""
 
     def rows(self, hiding: Hiding, feeds: Batch, name: str, shape: tuple[int, ...]) -> Array | None:
@@ -58,8 +55,7 @@ class Leading(Tokens):
         return found
 
 
-EVERY_TOKEN = Tokens()
->>>>>>> main
+EVERY_TOKEN = TokenWeights()
 
 
 def _positions(feeds: Sequence[Array]) -> Array | None:
