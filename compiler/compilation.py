@@ -81,6 +81,7 @@ class Compilation:
         read: the files that are read, beside the model's.
         executor: where independent work is done.
         evaluate: what scores a model, where bounds name a score.
+        told: what was decided before.
     """
 
     model: Path
@@ -93,6 +94,7 @@ class Compilation:
     read: tuple[Path, ...] = ()
     executor: Executor = HERE
     evaluate: Given | None = None
+    told: tuple[str, ...] = ()
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
     chooser: Chooser = field(init=False)
     runs_here: bool = False
@@ -143,9 +145,9 @@ class Compilation:
         Raises:
             QccError: the policy, the model, the data or the plan is at fault.
         """
-        opened = self._open(plan)
+        opened = self.open(plan)
         verifier = self._verifier(opened)
-        before, opened = opened.graph, self._rewrite(opened)
+        before, opened = opened.graph, self.rewritten(opened)
         with staging(self.output) as folder:
             staged = folder / self.output.name
             back = self._fall_back(opened, plan)
@@ -286,16 +288,17 @@ class Compilation:
 
     def decide(self, plan: Plan | PlanFile | None) -> Settled:
         """What `run` decides, which is not verified; the file that it takes to decide is left to the caller."""
-        opened = self._open(plan)
+        opened = self.open(plan)
         if self.judge is None or opened.plan.decided:
-            return self._build(self._rewrite(opened), self.output)
+            return self._build(self.rewritten(opened), self.output)
         verifier = self._verifier(opened)
-        before, opened = opened.graph, self._rewrite(opened)
+        before, opened = opened.graph, self.rewritten(opened)
         made = self._held(opened, self.output, verifier, before, self._fall_back(opened, plan))
         see_budget(made, self.policy.budget)
         return made[0]
 
-    def _open(self, plan: Plan | PlanFile | None) -> ModelInWork:
+    def open(self, plan: Plan | PlanFile | None) -> ModelInWork:
+        """The model, cleaned, cut where that is asked for, and bound to a plan."""
         with self.phases.phase("load"):
             before, export = state_of(self.model), export_of(self.policy)
             opened = open_adapted(self.model, self.policy)
@@ -323,12 +326,12 @@ class Compilation:
 
     def _bind(self, graph: Graph, data: Samples, opened: OpenModel, earlier: Earlier) -> Plan:
         with self.phases.phase("choose"):
-            chooser = chooser_of(self.policy, graph, data, self.phases.counter("choose"))
-            self.chooser, latency = chooser, latency_of(self.policy, chooser, self.model, data, opened.model.timed)
+            self.chooser = chooser = chooser_of(self.policy, graph, data, self.phases.counter("choose"))
+            latency = latency_of(self.policy, chooser, self.model, data, (opened.graph, graph), opened.model.timed)
             found = self.diagnostics, chooser, chooser.kernels, latency
             return bind(self.policy, graph, opened.size_bytes, *found, given=not data.generated, earlier=earlier)
 
-    def _rewrite(self, opened: ModelInWork) -> ModelInWork:
+    def rewritten(self, opened: ModelInWork) -> ModelInWork:
         """Run the passes that keep the function, and see that they do."""
         if not rewrite_steps(opened.plan):
             return opened
@@ -340,17 +343,22 @@ class Compilation:
         tell_left_out(done.rows, self.diagnostics)
         return replace(opened, graph=done.graph, rewrites=(*opened.rewrites, *done.rows))
 
+    def gathered(self, opened: ModelInWork) -> Evidence:
+        """What data says of a model that is ready to be encoded."""
+        covered, keeps = (
+            self.covered.by(self.diagnostics, self.phases),
+            bool(self.policy.verify) or self.judge is not None,
+        )
+        given = opened.graph, opened.plan, opened.data, self.phases, covered, self.executor, opened.inputs.folder
+        run = f"{opened.inputs.digest} {opened.data.digest} {policy_sha256(self.policy)}" if opened.large else None
+        return Evidence.of(*given, keeps=keeps, run=run)
+
     def _build(self, opened: ModelInWork, staged: Path) -> Settled:
         """Decide what is open and write the file."""
         if self.evidence is None:  # what is made again, under a plan that was open, asks for nothing else
-            covered = self.covered.by(self.diagnostics, self.phases)
-            given = opened.graph, opened.plan, opened.data, self.phases, covered, self.executor, opened.inputs.folder
-            run = f"{opened.inputs.digest} {opened.data.digest} {policy_sha256(self.policy)}" if opened.large else None
-            keeps = bool(self.policy.verify) or self.judge is not None
-            self.evidence = Evidence.of(*given, keeps=keeps, run=run)
-        changed = bool(self.policy.adapters or opened.plan.half) or any(
-            row.treated for row in opened.rewrites if row.action != "clean"
-        )
+            self.evidence = self.gathered(opened)
+        treated = any(row.treated for row in opened.rewrites if row.action != "clean")
+        changed = bool(self.policy.adapters or opened.plan.half) or treated
         told = self.evidence, self.phases, changed
         writer = PlanWriter(self.model, self.policy, opened.file, opened.graph, opened.data, *told)
         return writer.settled(opened.plan, staged, self.diagnostics)
@@ -360,7 +368,8 @@ class Compilation:
         data = opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else ()
         half, files = settled.plan.half, (settled.written, self._target.providers)
         tuned = self.evidence.told_of_tuning(settled.plan) if self.evidence is not None else ()
-        return (*data, *tuned, *(half_lines(half, settled.built.edits, *files, self.diagnostics) if half else ()))
+        told = half_lines(half, settled.built.edits, *files, self.diagnostics) if half else ()
+        return *self.told, *data, *tuned, *told
 
     def _result(self, opened: ModelInWork, settled: Settled, verification: Verification) -> Result:
         same, data, source = copies(settled.plan), settled.written.data, opened.file

@@ -1,7 +1,7 @@
 """Which form a weight gets when kernels are made, and what it costs: whichever was measured fastest."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from qcc.codegen.target.target import AnyTarget
@@ -171,8 +171,10 @@ def _may_be_product(weight: Weight) -> bool:
     return "linear" in weight.kinds or (weight.kinds == {"conv"} and bool(kernel_layers(weight)))
 
 
-def latency_of(policy: Policy, chooser: FormChooser, model: Path, data: Samples, timed: bool = True) -> Latency | None:
-    """What the allocator must know where a policy bounds or minimises latency.
+def latency_of(
+    policy: Policy, chooser: FormChooser, model: Path, data: Samples, graphs: tuple[Graph, Graph], timed: bool = True
+) -> Latency | None:
+    """What the allocator must know where a policy bounds or minimises latency; graphs are the model's, and as it is.
 
     Raises:
         QccError: it cannot be measured here.
@@ -184,4 +186,10 @@ def latency_of(policy: Policy, chooser: FormChooser, model: Path, data: Samples,
         why = "the target is another processor" if timed else f"`{model}` does not run in ONNX Runtime"
         message = f"latency cannot be measured here: {why}"
         raise QccError([Diagnostic("Q311", message, bound.span if bound else policy.target.span)])
-    return Latency(time_input(model, data, chooser.target.providers), chooser.seconds_of)
+    whole, now = graphs
+    gone_s = 0.0
+    if whole is not now:
+        before = replace(chooser, rows=rows_of(whole, data))
+        gone_s = sum(before.seconds_of(one, None) for one in whole.weights())
+        gone_s -= sum(chooser.seconds_of(one, None) for one in now.weights())
+    return Latency(time_input(model, data, chooser.target.providers), chooser.seconds_of, gone_s)

@@ -28,7 +28,7 @@ from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.passes.clean import Clean
-from qcc.passes.contract.contract import Pass, Phase, Rounding, SitePass
+from qcc.passes.contract.contract import Pass, Phase, Restructure, Rounding, SitePass
 from qcc.passes.encode import Encode
 from qcc.passes.half.half import Floats, Half
 from qcc.passes.rounding.nearest import Nearest
@@ -44,10 +44,14 @@ ActionT = TypeVar("ActionT", bound=Pass)
 
 @dataclass(frozen=True)
 class Latency:
-    """What the model takes for one sample, in seconds on one thread, and what a weight's layers do under an action."""
+    """What the model takes for one sample, in seconds on one thread, and what a weight's layers do under an action.
+
+    ``gone_s`` is what layers took that have been left out since.
+    """
 
     model_s: float
     of: Callable[[Weight, Encode | None], float]
+    gone_s: float = 0.0
 
 
 def after_speed(policy: Policy) -> bool:
@@ -156,7 +160,7 @@ def _fixed(
     fixed = {BITS: sum(row[BITS] for row in rows)}
     if latency is None:
         return fixed
-    others = latency.model_s - sum(latency.of(one.weight, None) for one in resolved)
+    others = latency.model_s - latency.gone_s - sum(latency.of(one.weight, None) for one in resolved)
     return {**fixed, LATENCY: max(1e3 * others + sum(row[LATENCY] for row in rows), 0.0)}
 
 
@@ -167,6 +171,15 @@ def first_steps(policy: Policy, graph: Graph, given: bool, diagnostics: Diagnost
 
 
 def _depth_steps(policy: Policy, weights: Sequence[Weight], diagnostics: Diagnostics) -> Iterable[Step]:
+    """What the block `depth` asks for, as far as it is decided."""
+    return (
+        one
+        for one in depth_steps(policy, weights, diagnostics)
+        if not (isinstance(one.action, Restructure) and one.action.is_open())
+    )
+
+
+def depth_steps(policy: Policy, weights: Sequence[Weight], diagnostics: Diagnostics) -> Iterable[Step]:
     """What the block `depth` asks for: a weight is meant if a layer that reads it is."""
     for part in policy.depth:
         meant: dict[str, None] = {}
