@@ -18,12 +18,12 @@ from qcc.compiler.calibrate.parts import held_out
 from qcc.compiler.calibrate.sources.source import DataSource
 from qcc.compiler.compilation import Compilation
 from qcc.compiler.first_phases import see_that_data_is_there
-from qcc.compiler.measure.choose_form import FormChooser
+from qcc.compiler.measure.evidence import Evidence
 from qcc.compiler.measure.sensitivity import MEASURED_SAMPLES, OUTPUT_BYTES, within
 from qcc.compiler.metrics.find import additive
 from qcc.compiler.model_in_work import ModelInWork
-from qcc.compiler.plan.bind import after_speed, depth_steps
-from qcc.compiler.plan.costs import LATENCY, SIZE, costs_of
+from qcc.compiler.plan.bind import depth_steps
+from qcc.compiler.plan.costs import METERED, SIZE, costs_of
 from qcc.compiler.plan.plan import Step
 from qcc.compiler.scores.check import DROP
 from qcc.dsl.diagnostics.report import Diagnostics
@@ -93,20 +93,23 @@ def layer_names(graph: Graph, branch: ResidualBranch) -> list[str]:
     return [layer.name for name in branch.weights for layer in weights[name].layers if layer.op in branch.ops]
 
 
+def _quiet(_: object) -> None:
+    """Tell nothing: what data covers is told when bits are decided."""
+
+
 class _Chooser:
     """Decides on one model."""
 
     def __init__(self, run: Compilation, opened: ModelInWork, step: Step) -> None:
         self._run, self._opened, self._graph, self._step = run, opened, opened.graph, step
         rewritten = run.rewritten(opened)
-        evidence = run.gathered(rewritten)
+        given = opened.data, run.phases, _quiet, run.executor, opened.inputs.folder
+        evidence = Evidence.of(rewritten.graph, rewritten.plan, *given)
         self._plan, self._losses = rewritten.plan, evidence.losses()
         judges = (held_out(opened.data) if evidence.moments else None) or opened.data
         count = within(self._graph, judges, MEASURED_SAMPLES, OUTPUT_BYTES).count
         self._samples, self._metric = judges.first(max(count, FEWEST)), additive()[self._losses.metric]
-        self._size_bytes, chooser = opened.file.size_bytes, run.chooser
-        timed = isinstance(chooser, FormChooser) and after_speed(run.policy)
-        self._seconds = chooser.seconds_of if timed and isinstance(chooser, FormChooser) else None
+        self._size_bytes = opened.file.size_bytes
 
     def best(self) -> tuple[_Stage, tuple[str, ...]]:
         """How many go, and what is told of it."""
@@ -168,8 +171,8 @@ class _Chooser:
         decision = decide(plan, losses, fixed_bytes)
         chosen = [one.candidates[at].costs for one, at in zip(left.options, decision.choice, strict=True)]
         cost = stage.loss + decision.predicted_error
-        if left.objective in (SIZE, LATENCY):
-            start = fixed_bytes if left.objective == SIZE else fixed.get(LATENCY, 0.0)
+        if left.objective == SIZE or left.objective in METERED:
+            start = fixed_bytes if left.objective == SIZE else fixed.get(left.objective, 0.0)
             cost = start + sum(one.get(left.objective, 0.0) for one in chosen)
         return replace(stage, decision=decision, cost=cost)
 
@@ -184,9 +187,10 @@ class _Chooser:
         for name in weights.keys() - open_:
             action = actions.get(name)
             action = action if isinstance(action, Encode) else None
-            costs = costs_of(weights[name], action, 1, self._seconds, self._run.policy.floats is not None)
+            costs = costs_of(weights[name], action, 1, self._run.meters, self._run.policy.floats is not None)
             if name not in gone:
                 found[SIZE] += costs[SIZE]
-            elif LATENCY in found:
-                found[LATENCY] -= costs[LATENCY]
+                continue
+            for meter in self._run.meters:
+                found[meter.name] -= costs[meter.name]
         return found

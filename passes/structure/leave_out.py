@@ -31,9 +31,9 @@ class LeaveOut(Restructure):
     data to what they made of the stream, and judged by data held out, first by what is left of its change, then by
     the model's outputs. Where none lowers their error there is none, which the report tells.
 
-    With ``at_most`` some of the branches that are named go, as many as pay within the budget and no more than that: the
-    allocator decides it together with bits. Whichever costs the outputs least for its weights goes first, then whichever
-    does beside it, and what is left then is measured as a whole, with its cure. Bits are decided anew on what stays.
+    With ``at_most`` some of the branches that are named go, as many as pay within the budget: the allocator decides it
+    together with bits. Whichever costs the outputs least for its weights goes first, then whichever does beside it, and
+    each number of them is measured as a whole, with its cure. Bits are decided anew on what stays.
 
     Args:
         at_most: how many branches go; all that are named by default.
