@@ -128,6 +128,8 @@ class Schema:
     verify: Mapping[str, Metric]
     objectives: tuple[str, ...] = ("output_error", "size")
     """The first is the default."""
+    additive: tuple[str, ...] = ("output_error",)
+    """The metrics that layers may be counted in apart."""
     export: type | None = None
     """A frozen dataclass whose fields are the options of ``export``."""
     depth: Mapping[str, type] = field(default_factory=dict)
