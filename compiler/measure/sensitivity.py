@@ -188,7 +188,8 @@ def _rounding(probe: Probe, graph: Graph, weight: Weight, action: Encode, contex
     assert action.activations is not None
     rounded = graph.copy()
     try:
-        action.round_values(rounded, Flow(graph), weight, context)
+        reading = weight.reading(action.activations.encoding(action.form))
+        action.round_values(rounded, Flow(graph), reading, context)
     except Refused as refused:
         raise ModelError("Q410", f"`{weight.name}` cannot be encoded: {refused.reason}") from refused
     return probe.chain.where(weight.constant, rounded)

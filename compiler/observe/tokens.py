@@ -44,6 +44,17 @@ class Tokens:
         return next((weights for weights in spread if weights is not None), None)
 
 
+@dataclass(frozen=True)
+class Leading(Tokens):
+    """What stands first along the last axis of rows does not count, whatever it is."""
+
+    def rows(self, hiding: Hiding, feeds: Batch, name: str, shape: tuple[int, ...]) -> Array | None:
+        """Nothing for the first, one for all others."""
+        found = np.ones(shape, np.float32)
+        found[..., : self.first] = self.weight
+        return found
+
+
 EVERY_TOKEN = Tokens()
 
 

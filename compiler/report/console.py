@@ -68,6 +68,7 @@ def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
         "size": [(_size_line(result), "bold")],
         "transport": [(_packed_line(result), None)] if result.packed else [],
         "latency": [] if result.times is None else latency_lines(result.times),
+        "costs": [(one.line, None) for one in result.costs],
         "outputs": [(line, None) for line in _output_lines(result)],
         "loop": [(line, None) for line in (result.loop.lines if result.loop else ())],
         "score": [(line, None) for line in score_lines(verification)],

@@ -15,6 +15,7 @@ from qcc.compiler.plan.plan import Plan
 from qcc.compiler.report.reach import Reach
 from qcc.compiler.steps.told import LoopTold
 from qcc.compiler.verify.outputs import Verification
+from qcc.compiler.work.taken import Taken
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
 from qcc.ir.model.options import ONNX
@@ -139,6 +140,8 @@ class Result:
     """Of the input and the written model; None where the verification failed."""
     notes: tuple[str, ...] = ()
     """What is worth knowing and no warning."""
+    costs: tuple[Taken, ...] = ()
+    """What is taken of the rows that the policy asked for beside bytes, loss and time."""
 
     reach: Reach | None = None
     """Which bytes of the input were reached, and why the others were not."""

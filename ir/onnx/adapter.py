@@ -229,7 +229,7 @@ class OnnxGraph(Graph):
         self._forget()
 
     def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]] | None = None) -> str:
-        check_value(self, value, encoded.encoding)
+        check_value(self, value, encoded.encoding, readers)
         if self._rounded.get(value) == encoded.encoding:
             return value
         self.require_opset(VALUE_OPSET)

@@ -337,6 +337,14 @@ class Activations(ABC):
     property: ClassVar[str] = "activations"
     when: ClassVar[Literal["static", "dynamic"]]
 
+    def knows_first(self) -> bool:
+        """It is promised that first tokens are always those of the calibration data."""
+        return False
+
+    def of_one_token(self) -> "Activations":
+        """How a token is rounded that is no exception."""
+        return self
+
     @abstractmethod
     def encoding(self, form: Form) -> ValueEncoding:
         """How the values around layers are encoded whose weight has this form."""
