@@ -22,22 +22,25 @@ SAMPLE: Mapping[object, object] = {"int": 32, "tile": (16, 16), None: True}
 """A value for each kind of word; which one does not matter to whether words go together."""
 
 
+WORDS = ("objectives", "additive", "kinds", "subjects", "floats")
+"""What is nothing but words."""
+
+
 def freeze(schema: Schema) -> dict[str, Any]:
     """A schema as JSON has it."""
-    return {
+    found = {
         "properties": [_property(one) for one in schema.properties.values()],
         "formats": [_family(one) for one in schema.formats.values()],
         "targets": [asdict(one) for one in schema.targets.values()],
         "budget": [asdict(one) for one in schema.budget.values()],
         "verify": [asdict(one) for one in schema.verify.values()],
-        "objectives": schema.objectives,
         "export": None if schema.export is None else _maker(schema.export),
         "depth": {name: _maker(one) for name, one in schema.depth.items()},
-        "kinds": schema.kinds,
-        "subjects": schema.subjects,
-        "floats": schema.floats,
         "ops": schema.ops,
+        **{name: getattr(schema, name) for name in WORDS},
     }
+    assert found.keys() == {one.name for one in fields(Schema)}
+    return found
 
 
 def thaw(data: Mapping[str, Any], live: Live) -> Schema:
@@ -51,13 +54,10 @@ def thaw(data: Mapping[str, Any], live: Live) -> Schema:
         },
         budget={one["name"]: _metric(one) for one in data["budget"]},
         verify={one["name"]: _metric(one) for one in data["verify"]},
-        objectives=tuple(data["objectives"]),
         export=None if data["export"] is None else _thawed(data["export"], lambda: live().export),
         depth={name: _thawed(one, partial(_depth, live, name)) for name, one in data["depth"].items()},
-        kinds=tuple(data["kinds"]),
-        subjects=tuple(data["subjects"]),
-        floats=tuple(data["floats"]),
         ops={name: tuple(words) for name, words in data["ops"].items()},
+        **{name: tuple(data[name]) for name in WORDS},
     )
 
 

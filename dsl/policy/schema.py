@@ -128,13 +128,9 @@ class Schema:
     verify: Mapping[str, Metric]
     objectives: tuple[str, ...] = ("output_error", "size")
     """The first is the default."""
-<<<<<<< HEAD
-    export: Maker | None = None
-=======
     additive: tuple[str, ...] = ("output_error",)
     """The metrics that layers may be counted in apart."""
-    export: type | None = None
->>>>>>> main
+    export: Maker | None = None
     """A frozen dataclass whose fields are the options of ``export``."""
     depth: Mapping[str, Maker] = field(default_factory=dict)
     """The settings of ``depth``, which name layers, with the dataclass that each becomes."""
