@@ -3,8 +3,8 @@
     python -m benchmarks.attention.block_sparse [--threads N]
     python -m benchmarks.attention.block_sparse --model MODEL.onnx --data FILE.npz [--windows N]
 
-The first prints a row a number of rows: one attention (9 heads that share 3, 64 channels) of drawn queries and keys with
-a share of the weight such that about a quarter of the blocks that are not hidden meet, beside what torch's exporter
+The first prints a row a number of rows: one attention (9 heads that share 3, 64 channels) of drawn queries and keys,
+with a share of the weight such that about a quarter of the blocks that are not hidden meet, beside what the exporter
 writes, the standard's `Attention` and the runtime's `GroupQueryAttention`; in turns in one process, the median of 5.
 
 The second compares a causal model of `input_ids` with and without, over windows of text: perplexity at shares of the
