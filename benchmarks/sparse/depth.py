@@ -94,8 +94,8 @@ def main() -> None:
     )
     print("| --- | --- | --- | --- | --- | --- |", flush=True)
     chosen = {"loss": by_loss(graph, blocks, asked.count, few), "cosine": by_cosine(graph, blocks, asked.count, few)}
-    rows = [(by, gone[: at + 1]) for at in range(asked.count) for by, gone in chosen.items()]
-    rows += [("hand", list(map(int, one.split(",")))) for one in asked.also]
+    rows = [("hand", list(map(int, one.split(",")))) for one in asked.also]
+    rows += [(by, gone[:most]) for most in range(asked.count, 0, -1) for by, gone in chosen.items()]
     for by, gone in rows:
         names = [name for at in gone for one in blocks[at] for name in one.weights]
         found = []
