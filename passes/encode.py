@@ -88,7 +88,7 @@ class Encode(Pass):
                 Edit(name, f"{self.encoding.text}, {self.form}", error, chosen=why, ops=ops, stored=encoded.encoding)
             )
             context.became(name, encoded)
-        if self.activations is not None and self.form.takes_zeros:
+        if self.activations is not None and self.form.chains:
             self._join(graph, context)
         return edits
 
@@ -110,7 +110,7 @@ class Encode(Pass):
                 continue
             graph.replace_matrix(weights[name], encoded.decode())
             context.became(name, encoded)
-        if self.activations is not None and self.form.takes_zeros:
+        if self.activations is not None and self.form.chains:
             self._join(graph, context)
 
     def _join(self, graph: Graph, context: Context) -> None:
