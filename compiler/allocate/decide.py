@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from qcc.compiler.allocate.choice import solve as multiple_choice
+from qcc.compiler.allocate.choice.balance import balance_of
 from qcc.compiler.allocate.choice.solve import BudgetRow, Infeasible, Problem, Solution
 from qcc.compiler.measure.sensitivity import Losses
 from qcc.compiler.plan.bind import steps_of
@@ -14,6 +15,7 @@ from qcc.compiler.plan.costs import METERED, SIZE, amount
 from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Limit, Plan, PlanRow, Step
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
+from qcc.dsl.policy.policy import worst_of
 from qcc.passes.contract.contract import Pass, Phase
 from qcc.passes.encode import Encode
 
@@ -26,7 +28,8 @@ SEPARATOR = ", and "
 class Decision:
     """A decided plan, the choice made for each option, how well it was proven, and what is predicted of it.
 
-    ``room`` is what the options may take in bytes, where that is bounded.
+    ``room`` is what the options may take in bytes, where that is bounded. ``balance`` is what each of several metrics
+    loses where their worst is minimised, and what it would if noise at the outputs were, for all layers alike.
     """
 
     plan: Plan
@@ -34,6 +37,7 @@ class Decision:
     gap: float
     predicted_error: float
     room: float | None = None
+    balance: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 class BudgetError(QccError):
@@ -60,7 +64,10 @@ def decide(plan: Plan, losses: Losses, fixed_bytes: float) -> Decision:
     except Infeasible as infeasible:
         raise _explained(allocate, infeasible, fixed) from infeasible
     room = next((one.bound - fixed_bytes for one in allocate.limits if one.metric == SIZE), None)
-    return replace(decision_of(plan, solution.choice, losses, solution), room=room)
+    balanced, balance = balance_of(
+        problem, solution, {name: losses.others[name] for name in worst_of(allocate.objective)}
+    )
+    return replace(decision_of(plan, balanced.choice, losses, balanced), room=room, balance=balance)
 
 
 def uniform(plan: Plan, losses: Losses) -> list[Decision]:
@@ -137,6 +144,7 @@ def _problem(allocate: Allocate, losses: Losses, fixed: Mapping[str, float]) -> 
     rows = []
     for limit in allocate.limits:
         row = losses.loss if limit.metric == losses.metric else _row(allocate, limit.metric)
+        row = losses.others.get(limit.metric, row)
         rows.append(BudgetRow(limit.metric, row, limit.bound - fixed.get(limit.metric, 0.0)))
     costs = sizes if objective == SIZE else losses.loss
     if objective in METERED:

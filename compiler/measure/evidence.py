@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from qcc.compiler.calibrate.coverage import Told, coverage_of
 from qcc.compiler.calibrate.parts import held_out
 from qcc.compiler.calibrate.samples import Samples
@@ -18,6 +20,7 @@ from qcc.compiler.measure.march.tune_in_order import tune_in_order
 from qcc.compiler.measure.probe import Probe
 from qcc.compiler.measure.segments import Chain, cut
 from qcc.compiler.measure.sensitivity import MEASURED_SAMPLES, OUTPUT_BYTES, Losses, measure, unmeasured, within
+from qcc.compiler.measure.tally import NOISE
 from qcc.compiler.metrics.find import additive
 from qcc.compiler.metrics.metric import Additive
 from qcc.compiler.observe.executor import HERE, Executor
@@ -173,8 +176,25 @@ class Evidence:
             )
             how = context, metric, self.executor
             if judges is None:
-                return measure(self.graph, options, self.data, *how)
-            return replace(measure(self.graph, options, judges, *how), held_out=True)
+                return self._counted(measure(self.graph, options, self.data, *how), context, self.data)
+            found = self._counted(measure(self.graph, options, judges, *how), context, judges)
+            return replace(found, held_out=True)
+
+    def _counted(self, found: Losses, context: Context, data: Samples) -> Losses:
+        """With the losses in metrics that count some of the options alone."""
+        assert self.plan.allocate is not None
+        options, others = self.plan.allocate.options, dict[str, tuple[np.ndarray, ...]]()
+        for one in self.plan.allocate.counted:
+            lost = dict(zip((option.subject for option in options), found.loss, strict=True))
+            if one.metric != found.metric:
+                mine = [option for option in options if option.subject in one.subjects]
+                losses = measure(self.graph, mine, data, context, additive()[one.metric], self.executor).loss
+                lost |= dict(zip((option.subject for option in mine), losses, strict=True))
+            others[one.metric] = tuple(
+                lost[name] if name in one.subjects else np.where(np.isinf(lost[name]), np.inf, 0.0)
+                for name in (option.subject for option in options)
+            )
+        return replace(found, others=others)
 
     def together(self) -> float:
         """What all weights that were last stored lose together, on the last of the samples that judge.
@@ -285,9 +305,13 @@ def _encodes(decided: Plan) -> list[tuple[Encode, tuple[str, ...]]]:
 def _lost(allocate: Allocate) -> Additive | None:
     """The metric whose losses decide; None where none does.
 
+    Where several count some of the layers each, it is the noise at the outputs, which all have a share in.
+
     Raises:
         ModelError: several would.
     """
+    if allocate.counted:
+        return NOISE
     named = (allocate.objective, *(limit.metric for limit in allocate.limits))
     found = list(dict.fromkeys(name for name in named if name in additive()))
     if len(found) > 1:

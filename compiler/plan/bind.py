@@ -7,12 +7,12 @@ from types import MappingProxyType
 from typing import TypeVar, cast
 
 from qcc.compiler.plan.activations import ActivationBinder
-from qcc.compiler.plan.cascade import SPARSITY, Resolved, place, resolve, resolve_others
+from qcc.compiler.plan.cascade import SPARSITY, Resolved, counted, place, resolve, resolve_others
 from qcc.compiler.plan.catalog import rewrites
 from qcc.compiler.plan.costs import BITS, SIZE, Meter, costs_of
 from qcc.compiler.plan.filled import check_tied, combined, specs_of, warn_blind
 from qcc.compiler.plan.formats import encoding_of
-from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, PlanRow, Step
+from qcc.compiler.plan.plan import Allocate, Candidate, Counted, Kept, Kernels, Limit, OpenChoice, Plan, PlanRow, Step
 from qcc.compiler.plan.targets import runtime_chooser, target_of
 from qcc.compiler.plan.terms import terms_of
 from qcc.compiler.scores.check import DROP
@@ -113,6 +113,9 @@ def bind(
     limits = tuple(Limit(b.metric, b.quantity.of(reference.get(b.metric, 1.0)), b.text) for b in bounds)
     fixed = _fixed(resolved, steps, options, meters, policy.floats is not None)
     allocate = Allocate(policy.minimize, limits, tuple(options), fixed) if options or limits else None
+    if policy.metrics and allocate is not None:
+        found = counted(policy, graph.weights(), diagnostics, given)
+        allocate = replace(allocate, counted=_counted(found, allocate.options, diagnostics))
     first: Iterable[Step] = earlier.steps if earlier else ()
     if earlier is None:
         first = [*_depth_steps(policy, graph.weights(), diagnostics), *_asked_steps(resolved, BEFORE)]
@@ -121,6 +124,19 @@ def bind(
     done += (*_asked_steps(resolved, (Phase.TUNE,)), *steps_of(steps))
     done += () if policy.floats is None else (Step(Half(cast(Floats, policy.floats.name))),)
     return Plan(done, tuple(kept), allocate, kernels, terms_of(policy))
+
+
+def _counted(
+    found: Mapping[str, Sequence[str]], options: Sequence[OpenChoice], diagnostics: Diagnostics
+) -> tuple[Counted, ...]:
+    """What is open of the weights that count in each metric; a weight that counts in none could become anything."""
+    open_ = [option.subject for option in options]
+    missed = [name for name in open_ if not any(name in names for names in found.values())]
+    if missed:
+        more = f" and {len(missed) - 1:,} more" if missed[1:] else ""
+        help = "let the selector of one of the metrics match them, or give them one format"
+        diagnostics.error("Q672", f"`{missed[0]}`{more} has formats to choose from, and counts in no metric", help=help)
+    return tuple(Counted(metric, tuple(name for name in open_ if name in {*names})) for metric, names in found.items())
 
 
 def _fixed(

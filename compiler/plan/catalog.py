@@ -64,6 +64,7 @@ BUDGET = {
 }
 BUDGET[DROP] = LOST
 OBJECTIVES = ("output_error", "size", *METERED, *(name for name in additive() if name != "output_error"))
+ADDITIVE = tuple(additive())
 VERIFY = {one.name: Metric(one.name, one.relation, one.units, summary=one.summary) for one in judged().values()}
 VERIFY[DROP] = LOST
 
@@ -189,7 +190,7 @@ def schema() -> Schema:
     kinds = {one.name: TargetKind(one.name, one.words, one.summary, one.one_word) for one in targets().values()}
     depth = {name: values[ON] for name, values in asked_by("depth").items()}
     bounds = BUDGET, VERIFY, OBJECTIVES
-    return Schema(properties, families(), kinds, *bounds, Export, depth, floats=(FLOAT, *DTYPES), ops=_ops())
+    return Schema(properties, families(), kinds, *bounds, ADDITIVE, Export, depth, floats=(FLOAT, *DTYPES), ops=_ops())
 
 
 def subjects_of(name: str) -> tuple[str, ...]:

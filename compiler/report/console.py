@@ -157,6 +157,9 @@ def _allocation_lines(allocation: Allocation | None) -> list[str]:
     rounds = [f"the smallest that holds of {allocation.rounds} files that were judged"] if allocation.rounds else []
     if rounds:
         proof = f"the least error for the size, {proof}"
+    for name, (both, one) in allocation.balance.items():
+        share = f", {percent(both / one)} of what `minimize {allocation.metric}` would lose" if one else ""
+        bound.append(f"{name} {additive()[name].text(both, '%')}{share}")
     return [
         f"minimize {allocation.objective}{under}: {proof}{error}",
         *rounds,
