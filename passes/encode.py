@@ -88,7 +88,7 @@ class Encode(Pass):
             told = Edit(name, text, relative_error(matrix, left), chosen=why, ops=ops, stored=encoded.encoding)
             edits.append(replace(told, holes=_holes(matrix, left, encoded.encoding, context.grams.get(name))))
             context.became(name, encoded)
-        if self.activations is not None and self.form.takes_zeros:
+        if self.activations is not None and self.form.chains:
             self._join(graph, context)
         return edits
 
@@ -110,7 +110,7 @@ class Encode(Pass):
                 continue
             graph.replace_matrix(weights[name], encoded.decode())
             context.became(name, encoded)
-        if self.activations is not None and self.form.takes_zeros:
+        if self.activations is not None and self.form.chains:
             self._join(graph, context)
 
     def _join(self, graph: Graph, context: Context) -> None:
