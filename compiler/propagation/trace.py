@@ -31,7 +31,6 @@ from qcc.dsl.policy.policy import Policy
 from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Graph, Runner
 from qcc.ir.graph.ops import Array, Kind, Layer, Weight
-from qcc.passes.contract.contract import Context
 from qcc.passes.encode import Encode
 
 SAMPLES = 16
