@@ -97,7 +97,7 @@ class _Tracing(Compilation):
 
     def traced(self, plan: Plan | PlanFile | None, losses: bool) -> Propagation:
         """The errors of all layers whose weights are encoded."""
-        opened = self._rewrite(self._open(plan))
+        opened = self.rewritten(self.open(plan))
         decided = self._build(opened, self.output).plan
         actions = {name: one.action for one in decided.steps if isinstance(one.action, Encode) for name in one.weights}
         if not actions or self.evidence is None:
