@@ -34,7 +34,7 @@ class ForetoldTimings(Timings):
             return self._timings.seconds(case, encoding, forms, how)
         self.foretold.add(case)
         found = dict(zip(names, map(float, self._learned.seconds(list(names.values()))), strict=True))
-        return found | {form: found[FLOAT] for form in plain}  # floats when a session has started
+        return found | dict.fromkeys(plain, found[FLOAT])  # floats when a session has started
 
 
 def told_of_times(timings: object) -> str:
