@@ -68,7 +68,8 @@ def test_shapes_are_drawn_alike_and_the_ends_are_among_them() -> None:
 def test_what_is_kept_reads_back_and_what_is_damaged_is_nothing() -> None:
     found = layers(20)
     assert from_rows(as_rows(found)) == found
-    for damaged in (None, {}, [{"outputs": 3}], [3]):
+    broken: tuple[object, ...] = (None, {}, [{"outputs": 3}], [3])
+    for damaged in broken:
         assert from_rows(damaged) == []
 
 
