@@ -12,7 +12,8 @@ from tests import onnx_models
 
 BODY = (
     "g (int64[N,4] ids, float[N,4] mask, float[N,8] x) => (float[N,16] y) { e = Gather(t, ids) "
-    "m = ReduceMean <axes = [1], keepdims = 0> (e) a = Add(m, x) s = ReduceMean <axes = [1]> (mask) b = Mul(a, s) y = MatMul(b, w) }"
+    "m = ReduceMean <axes = [1], keepdims = 0> (e) a = Add(m, x) "
+    "s = ReduceMean <axes = [1]> (mask) b = Mul(a, s) y = MatMul(b, w) }"
 )
 WEIGHTS = {"t": onnx_models.random(50, 8), "w": onnx_models.random(8, 16)}
 

@@ -24,7 +24,7 @@ def reached(graph: Graph, samples: Samples, run: Runner | None = None) -> tuple[
         run: the model, to see which classes it tells of the samples; None leaves that out.
     """
     looked = samples.first(MOST)
-    ends = (*_inputs(graph, looked), *(_classes(graph, looked, run) if run is not None else ()))
+    ends = (*_inputs(graph, looked), *(_classes(looked, run) if run is not None else ()))
     count = min(looked.count, samples.count)
     return tuple(f"{line}, on {count:,} samples" for line in ends)
 
@@ -52,7 +52,7 @@ def _inputs(graph: Graph, samples: Samples) -> Iterator[str]:
             yield f"`{value.name}` reaches from {float(low):.4g} to {float(high):.4g}"
 
 
-def _classes(graph: Graph, samples: Samples, run: Runner) -> Iterator[str]:
+def _classes(samples: Samples, run: Runner) -> Iterator[str]:
     """Of outputs that are numbers of classes, how many of them are the largest of some sample."""
     found: dict[str, set[int]] = {}
     sizes: dict[str, int] = {}
