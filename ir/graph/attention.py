@@ -98,6 +98,7 @@ class Attention:
         reads: the ops, with the positions, that read queries and keys as they are multiplied; empty where one input
             holds both.
         scale_varies: with how many rows there are.
+        head_scales: a value ``[..., heads, 1, 1]`` that scores are multiplied by beside; empty for none.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Attention:
     result: Operand | None = field(default=None, compare=False)
     reads: tuple[tuple[str, int], ...] = field(default=(), compare=False)
     scale_varies: bool = False
+    head_scales: str = ""
 
 
 @dataclass(frozen=True)
