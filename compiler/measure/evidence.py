@@ -17,6 +17,7 @@ from qcc.compiler.measure.levels import LevelMeter, has_levels
 from qcc.compiler.measure.march.imitate import imitated, tunables_of
 from qcc.compiler.measure.march.in_order import Chosen, asks_for_order, choose_in_order
 from qcc.compiler.measure.march.tune_in_order import tune_in_order
+from qcc.compiler.measure.march.windows import learn_in_windows
 from qcc.compiler.measure.probe import Probe
 from qcc.compiler.measure.segments import Chain, cut
 from qcc.compiler.measure.sensitivity import MEASURED_SAMPLES, OUTPUT_BYTES, Losses, measure, unmeasured, within
@@ -29,6 +30,7 @@ from qcc.compiler.observe.lookups import FoundLookups, find_lookups
 from qcc.compiler.observe.statistics import layer_statistics
 from qcc.compiler.plan.plan import Allocate, Plan
 from qcc.dsl.diagnostics.report import Diagnostics
+from qcc.dsl.policy.policy import Reconstruct
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.errors import ModelError, Refused
@@ -41,6 +43,8 @@ from qcc.passes.contract.magnitudes import Magnitudes, beyond
 from qcc.passes.contract.moments import Moments, grams_of, seen_of
 from qcc.passes.contract.places import places
 from qcc.passes.encode import Encode
+
+KnownWeights = Mapping[str, tuple[Encoded, str]]
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,13 @@ class Evidence:
     """All weights that were last stored, where they are kept."""
     lookups: FoundLookups = field(default_factory=FoundLookups)
     """How the rows of tables are looked up."""
+    windows: Reconstruct | None = None
+    """How weights learn in windows of blocks behind rounding, if they do."""
     meter: LevelMeter = field(init=False)
     tuning: dict[Plan, str] = field(default_factory=dict)
     """What is told of corrections, by plan."""
     _ordered: dict[Plan, Chosen] = field(default_factory=dict)
+    _learned: dict[Plan, tuple[Chosen, str]] = field(default_factory=dict)
     _asked: dict[str, tuple[Encoding, Rounding]] = field(default_factory=dict)
     """How weights were last stored, where each was by itself."""
 
@@ -102,16 +109,22 @@ class Evidence:
         folder: Path = Path(),
         keeps: bool = False,
         run: str | None = None,
+        windows: Reconstruct | None = None,
     ) -> "Evidence":
         """Gather the statistics, and tell what they cover; files of interactions lie in the folder.
 
-        A ``run`` by its hash keeps on disk what weights become.
+        A ``run`` by its hash keeps on disk what weights become. In ``windows`` they learn.
+
+        Raises:
+            ModelError: there is nothing that weights could learn of, or they are not chosen yet.
         """
+        if windows is not None:
+            check_windows(plan, data)
         keeps = keeps or plan.allocate is not None
         wanted = _weights_with_gram(plan, not data.generated)
         rounded = _rounded_values(graph, plan)
         lookups = find_lookups(graph, _encodings(plan), data, folder)
-        kept = {"keeps": keeps} | _kept(run)
+        kept = {"keeps": keeps, "windows": windows} | _kept(run)
         if not wanted and not any(rounded):
             return cls(graph, plan, data, phases, {}, {}, executor=executor, lookups=lookups, **kept)
         with phases.phase("statistics"):
@@ -221,6 +234,7 @@ class Evidence:
         if isinstance(self.stored, KeptWeights):
             self.stored.begin({} if ordered else asked)
         chosen = self._in_order(decided) if ordered else self._as_before(asked)
+        chosen = self._in_windows(decided, chosen)
         for known in (self.stacked, self.stored, self._asked):
             known.clear()
         self._asked.update({} if ordered else asked)
@@ -268,7 +282,29 @@ class Evidence:
 
     def told_of_tuning(self, decided: Plan) -> tuple[str, ...]:
         """A line, where a plan tunes something."""
-        return (f"tuned {self.tuning[decided]}",) if decided in self.tuning else ()
+        learned = (self._learned[decided][1],) if decided in self._learned else ()
+        return (*learned, *((f"tuned {self.tuning[decided]}",) if decided in self.tuning else ()))
+
+    def _in_windows(
+        self, decided: Plan, chosen: Mapping[str, tuple[Encoded, str]]
+    ) -> Mapping[str, tuple[Encoded, str]]:
+        """What weights become that learn in windows; the last answer is remembered."""
+        if self.windows is None or not _encodes(decided):
+            return chosen
+        if decided not in self._learned:
+            self._learned.clear()
+            with self.phases.phase("learn"):
+                tick = self.phases.counter("learn")
+                context = Context(
+                    tick,
+                    grams_of(self.moments),
+                    self.moments,
+                    advice=self.advice,
+                    lookups=self.lookups.by_weight,
+                    chosen=chosen,
+                )
+                self._learned[decided] = learn_in_windows(self.graph, decided, self.data, context, self.windows)
+        return self._learned[decided][0]
 
     def _as_before(self, asked: Mapping[str, tuple[Encoding, Rounding]]) -> Mapping[str, tuple[Encoded, str]]:
         """What weights became under the last plan that are stored in the same way again."""
@@ -318,6 +354,22 @@ def _lost(allocate: Allocate) -> Additive | None:
         help = "bound and minimise one of them; `verify` can hold the model to others"
         raise ModelError("Q641", f"losses are measured in one metric, not in `{found[0]}` and `{found[1]}`", help)
     return additive()[found[0]] if found else None
+
+
+def check_windows(plan: Plan, data: Samples) -> None:
+    """Say no to learning in windows without data, or before it is decided what weights become.
+
+    Raises:
+        ModelError: it is so.
+    """
+    if data.generated:
+        raise ModelError(
+            "Q673", "`reconstruct` learns from data, and none is given", 'name some: `calibrate "data.npz"`'
+        )
+    if plan.allocate is not None and plan.allocate.options:
+        help = "give each layer one format; `--plan` takes what was decided before"
+        name = plan.allocate.options[0].subject
+        raise ModelError("Q674", f"`reconstruct` learns formats that are decided, and `{name}` has several", help)
 
 
 def warn_of_generated_steps(plan: Plan, data: Samples, diagnostics: Diagnostics) -> None:
