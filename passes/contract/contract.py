@@ -242,6 +242,10 @@ class Restructure(SitePass):
     asks: ClassVar[str] = ""
     """What layers that are named in ``depth`` are to do, in words."""
 
+    def is_open(self) -> bool:
+        """What it does is for the allocator to decide, together with bits; until then it does nothing."""
+        return False
+
     def uses_data(self) -> bool:
         """It fits something to calibration data, which has to be there (`Context.watch`)."""
         return False
