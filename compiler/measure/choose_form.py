@@ -1,7 +1,7 @@
 """Which form a weight gets when kernels are made, and what it costs: whichever was measured fastest."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from qcc.codegen.target.target import AnyTarget
@@ -176,10 +176,18 @@ def latency_of(
     chooser: FormChooser,
     model: Path,
     data: Samples,
-    weights: Sequence[Weight],
+    graphs: tuple[Graph, Graph],
     timed: bool = True,
 ) -> Meter | None:
     """What the allocator must know where a policy bounds or minimises latency, in milliseconds on one thread.
+
+    Args:
+        policy: the policy.
+        chooser: of forms.
+        model: the file.
+        data: whose first sample is run.
+        graphs: as the file has it, and as it is now: what layers took that have lost channels or gone is no rest.
+        timed: it runs in ONNX Runtime.
 
     Raises:
         QccError: it cannot be measured here.
@@ -196,4 +204,7 @@ def latency_of(
     def milliseconds(weight: Weight, action: Encode | None) -> float:
         return 1e3 * chooser.seconds_of(weight, action)
 
-    return Meter(LATENCY, whole, whole - sum(milliseconds(one, None) for one in weights), milliseconds)
+    first, now = graphs
+    before = chooser if first is now else replace(chooser, rows=rows_of(first, data))
+    rest = whole - sum(1e3 * before.seconds_of(one, None) for one in first.weights())
+    return Meter(LATENCY, whole, rest, milliseconds)

@@ -13,7 +13,7 @@ BY_SHAPE = (RowLayout.SAMPLES, RowLayout.POSITIONS, RowLayout.FLAT)
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenWeights:
     """How much the rows of tokens count.
 
     Language models put numbers into the first token of a text that are far from all others; statistics that they would
@@ -45,7 +45,7 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Leading(Tokens):
+class Leading(TokenWeights):
     """What stands first along the last axis of rows does not count, whatever it is."""
 
     def rows(self, hiding: Hiding, feeds: Batch, name: str, shape: tuple[int, ...]) -> Array | None:
@@ -55,7 +55,7 @@ class Leading(Tokens):
         return found
 
 
-EVERY_TOKEN = Tokens()
+EVERY_TOKEN = TokenWeights()
 
 
 def _positions(feeds: Sequence[Array]) -> Array | None:

@@ -28,7 +28,7 @@ from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.passes.clean import Clean
-from qcc.passes.contract.contract import Pass, Phase, Rounding, SitePass
+from qcc.passes.contract.contract import Pass, Phase, Restructure, Rounding, SitePass
 from qcc.passes.encode import Encode
 from qcc.passes.half.half import Floats, Half
 from qcc.passes.rounding.nearest import Nearest
@@ -168,6 +168,12 @@ def first_steps(policy: Policy, graph: Graph, given: bool, diagnostics: Diagnost
 
 
 def _depth_steps(policy: Policy, weights: Sequence[Weight], diagnostics: Diagnostics) -> Iterable[Step]:
+    """What the block `depth` asks for, as far as it is decided."""
+    steps = depth_steps(policy, weights, diagnostics)
+    return (one for one in steps if not (isinstance(one.action, Restructure) and one.action.is_open()))
+
+
+def depth_steps(policy: Policy, weights: Sequence[Weight], diagnostics: Diagnostics) -> Iterable[Step]:
     """What the block `depth` asks for: a weight is meant if a layer that reads it is."""
     for part in policy.depth:
         meant: dict[str, None] = {}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from qcc.dsl.policy.options import Interval, Unit
+from qcc.dsl.policy.options import Interval, Maker, Unit
 from qcc.dsl.policy.policy import FormatSpec
 from qcc.dsl.policy.select import SUBJECTS
 
@@ -64,7 +64,7 @@ class FormatFamily:
     summary: str = ""
     least_bits: int = 16
     """The fewest bits of a weight where the keyword names none; what stays as it is may be float16 already."""
-    arguments: type | None = None
+    arguments: Maker | None = None
     """The frozen dataclass whose fields stand in parentheses behind the keyword; such a family has no words."""
     fault: Callable[[FormatSpec], str] = _none
     """What is wrong with words or arguments that are right one by one."""
@@ -77,7 +77,7 @@ class Property:
     """What a rule may set: a format, or one of some methods with its options."""
 
     name: str
-    methods: Mapping[str, type] = field(default_factory=dict)
+    methods: Mapping[str, Maker] = field(default_factory=dict)
     """Each keyword's frozen dataclass, whose fields are its options."""
     formats: Mapping[str, FormatFamily] | None = None
     """The formats of this property, if they aren't the schema's. A property without methods takes formats."""
@@ -130,9 +130,9 @@ class Schema:
     """The first is the default."""
     additive: tuple[str, ...] = ("output_error",)
     """The metrics that layers may be counted in apart."""
-    export: type | None = None
+    export: Maker | None = None
     """A frozen dataclass whose fields are the options of ``export``."""
-    depth: Mapping[str, type] = field(default_factory=dict)
+    depth: Mapping[str, Maker] = field(default_factory=dict)
     """The settings of ``depth``, which name layers, with the dataclass that each becomes."""
     kinds: tuple[str, ...] = ("linear", "conv", "embedding", "recurrent")
     """Classes of layers, beside ``any``."""

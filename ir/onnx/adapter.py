@@ -18,7 +18,7 @@ from onnx_ir.passes import common
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.value import EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
-from qcc.ir.graph.attention import Attention
+from qcc.ir.graph.attention import Attention, AttentionForm
 from qcc.ir.graph.attributes import Attributes, Opaque
 from qcc.ir.graph.edits import (
     check_borders,
@@ -42,7 +42,7 @@ from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.model.model import Written
 from qcc.ir.model.options import ExternalData
-from qcc.ir.onnx.attention.fuse import OPSET, check_fusible, fuse
+from qcc.ir.onnx.attention.write import check_attention, write_attention
 from qcc.ir.onnx.emit.spill import Spill
 from qcc.ir.onnx.emit.write import write
 from qcc.ir.onnx.file import load as onnx_load
@@ -221,11 +221,10 @@ class OnnxGraph(Graph):
         self._keep_names()
         return cast(self.model, ops, dtype)
 
-    def fuse(self, attention: Attention) -> None:
-        check_fusible(self, attention)
-        self.require_opset(OPSET)
+    def write_attention(self, one: Attention, how: AttentionForm) -> None:
+        self.require_opset(check_attention(self, one, how))
         self._keep_names()
-        fuse(self.model, attention)
+        write_attention(self.model, one, how)
         self._forget()
 
     def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]] | None = None) -> str:
