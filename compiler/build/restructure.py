@@ -73,12 +73,8 @@ def _run(graph: G, step: Step, data: Samples) -> tuple[G, list[RewriteRow]]:
     start, action = time.perf_counter(), step.action
     assert isinstance(action, Restructure)
     text = action_text(action)
-<<<<<<< HEAD
-    context = Context(watch=None if data.generated else partial(_watched, data))
-    context = replace(context, sample=sample_of(graph, data)) if action.uses_sample else context
-=======
     context = Context(watch=None if data.generated else partial(watched, data))
->>>>>>> mix
+    context = replace(context, sample=sample_of(graph, data)) if action.uses_sample else context
     try:
         after, edits = action.apply(graph, step.weights, context)
     except Refused as refused:
