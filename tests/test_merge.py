@@ -25,7 +25,7 @@ ONE_HEAD = """one (float[n, s, {width}] x) => (float[n, s, {inner}] y) {{
 
 def one_head(folder: Path, inner: int = WIDTH) -> Path:
     weights = {name: random(WIDTH, inner, seed=at) / 3 for at, name in enumerate(("wq", "wk", "wv"))}
-    weights |= {"bq": random(inner, seed=7), "bk": random(inner, seed=8), "scale": np.float32(0.2)}
+    weights |= {"bq": random(inner, seed=7), "bk": random(inner, seed=8), "scale": np.array(0.2, np.float32)}
     text = ONE_HEAD.format(width=WIDTH, inner=inner)
     onnx.save(onnx_models.parse(text, weights, opset=21, ir_version=10), folder / "one.onnx")
     return folder / "one.onnx"
