@@ -9,10 +9,9 @@ from typing import Any
 
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.errors import ModelError
-from qcc.ir.graph.gradients import Gradients
+from qcc.ir.graph.gradients import Gradients, LearningWindow
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array, Weight
-from qcc.ir.graph.window import Window
 from qcc.ir.model.model import AnyModel
 from qcc.ir.model.options import PROGRAM
 from qcc.ir.onnx.model import OnnxModel
@@ -104,7 +103,9 @@ def gradients(graph: Graph, outputs: Sequence[str], constants: Iterable[str]) ->
     return found
 
 
-def window(graph: Graph, output: str, weights: Sequence[tuple[Weight, Array, Encoded]], rank: int, seed: int) -> Window:
+def window(
+    graph: Graph, output: str, weights: Sequence[tuple[Weight, Array, Encoded]], rank: int, seed: int
+) -> LearningWindow:
     """Weights of a part of a graph that learn together, by PyTorch.
 
     Args:
@@ -119,7 +120,7 @@ def window(graph: Graph, output: str, weights: Sequence[tuple[Weight, Array, Enc
     """
     if find_spec("torch") is None:
         raise ModelError("Q645", "windows of blocks are learned by PyTorch, which is not installed", INSTALL)
-    found: Window = import_module("qcc.ir.fx.piece.train").TorchWindow(graph, output, weights, rank, seed)
+    found: LearningWindow = import_module("qcc.ir.fx.piece.train").TorchWindow(graph, output, weights, rank, seed)
     return found
 
 

@@ -17,23 +17,23 @@ from qcc.ir.encoding.blocks import group
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.value import EncodedValue
 from qcc.ir.forms.decoded import DECODED
-from qcc.passes.activations.blocks import Blocks
+from qcc.passes.activations.blocks import Blockwise
 from tests import onnx_models
 from tests.onnx_models import random
 from tests.test_places import INPUTS, OUTPUTS, WEIGHTS, close, graph, rows, run
 
 WAYS = [
-    Blocks(16),
-    Blocks(16, "fp32"),
-    Blocks(8, bits=4),
-    Blocks(24, bits=16),
-    Blocks(by="token", bits=5),
-    Blocks(by="channel", scale="fp32", bits=6),
-    Blocks(by="tensor", bits=12),
+    Blockwise(16),
+    Blockwise(16, "fp32"),
+    Blockwise(8, bits=4),
+    Blockwise(24, bits=16),
+    Blockwise(by="token", bits=5),
+    Blockwise(by="channel", scale="fp32", bits=6),
+    Blockwise(by="tensor", bits=12),
 ]
 
 
-def encoded(how: Blocks) -> EncodedValue:
+def encoded(how: Blockwise) -> EncodedValue:
     return how.encoded(how.encoding(DECODED), None)
 
 
@@ -45,7 +45,7 @@ def almost(found: np.ndarray, wanted: np.ndarray) -> None:
 
 @pytest.mark.parametrize("how", WAYS, ids=lambda one: one.encoding(DECODED).text)
 @pytest.mark.parametrize(("lead", "shape"), [("n, ", (5,)), ("n, t, ", (2, 3))])
-def test_named_readers_read_the_reference(how: Blocks, lead: str, shape: tuple[int, ...]) -> None:
+def test_named_readers_read_the_reference(how: Blockwise, lead: str, shape: tuple[int, ...]) -> None:
     found, x, value = graph(lead), rows(*shape), encoded(how)
     weight, other = found.weights()
     stored = fit.encode(found.matrix(weight), Blocked(IntGrid(4), group(16)))
@@ -60,7 +60,7 @@ def test_named_readers_read_the_reference(how: Blocks, lead: str, shape: tuple[i
 
 
 @pytest.mark.parametrize("how", WAYS, ids=lambda one: one.encoding(DECODED).text)
-def test_laws_of_the_reference(how: Blocks) -> None:
+def test_laws_of_the_reference(how: Blockwise) -> None:
     x, value = rows(2, 3), encoded(how)
     steps, found = np.broadcast_to(value.steps(x), x.shape), value.rounded(x)
     whole = found / steps
@@ -74,7 +74,7 @@ def test_laws_of_the_reference(how: Blocks) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", WAYS, ids=lambda one: one.encoding(DECODED).text)
-def test_torch_computes_the_same(how: Blocks) -> None:
+def test_torch_computes_the_same(how: Blockwise) -> None:
     torch = pytest.importorskip("torch")
     from qcc.ir.fx.graph import FxGraph
 

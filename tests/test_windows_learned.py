@@ -22,7 +22,7 @@ from qcc.ir.encoding import fit
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import group
 from qcc.ir.encoding.grid import IntGrid
-from qcc.ir.graph.window import Lesson
+from qcc.ir.graph.gradients import Lesson
 from tests import onnx_models
 from tests.onnx_models import random
 

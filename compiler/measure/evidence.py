@@ -1,7 +1,6 @@
 """What the data says of a model while it is compiled: statistics for the passes, losses for the allocator."""
 
 from collections.abc import Hashable, Iterable, Mapping, MutableMapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from qcc.compiler.measure.sensitivity import MEASURED_SAMPLES, OUTPUT_BYTES, Los
 from qcc.compiler.measure.tally import NOISE
 from qcc.compiler.metrics.find import additive
 from qcc.compiler.metrics.metric import Additive
+from qcc.compiler.observe.asked import encodings_of, rounded_values, rounding_of, weights_with_gram
 from qcc.compiler.observe.executor import HERE, Executor
 from qcc.compiler.observe.kept_weights import KeptWeights
 from qcc.compiler.observe.lookups import FoundLookups, find_lookups
@@ -33,15 +33,11 @@ from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Reconstruct
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.encoded import Encoded
-from qcc.ir.errors import ModelError, Refused
-from qcc.ir.graph.form import Form
+from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Graph
-from qcc.ir.regions.flow import Flow
-from qcc.passes.contract.chains import joined
-from qcc.passes.contract.contract import Activations, Context, Edit, Pass, Rounding
+from qcc.passes.contract.contract import Context, Edit, Rounding
 from qcc.passes.contract.magnitudes import Magnitudes, beyond
 from qcc.passes.contract.moments import Moments, grams_of, seen_of
-from qcc.passes.contract.places import places
 from qcc.passes.encode import Encode
 
 KnownWeights = Mapping[str, tuple[Encoded, str]]
@@ -121,9 +117,9 @@ class Evidence:
         if windows is not None:
             check_windows(plan, data)
         keeps = keeps or plan.allocate is not None
-        wanted = _weights_with_gram(plan, not data.generated)
-        rounded = _rounded_values(graph, plan)
-        lookups = find_lookups(graph, _encodings(plan), data, folder)
+        wanted = weights_with_gram(plan, not data.generated)
+        rounded = rounded_values(graph, plan)
+        lookups = find_lookups(graph, encodings_of(plan), data, folder)
         kept = {"keeps": keeps, "windows": windows} | _kept(run)
         if not wanted and not any(rounded):
             return cls(graph, plan, data, phases, {}, {}, executor=executor, lookups=lookups, **kept)
@@ -154,10 +150,10 @@ class Evidence:
 
     def _warn_of_promises(self, diagnostics: Diagnostics) -> None:
         """Tell what a file relies on whose first tokens are promised to be always the same."""
-        promised = {how.encoding(form).float_tokens for _, form, how in _rounding(self.plan) if how.knows_first()}
+        promised = {how.encoding(form).float_tokens for _, form, how in rounding_of(self.plan) if how.knows_first()}
         if not promised:
             return
-        asked = [beyond(*one) for one in _rounded_values(self.graph, self.plan)[1] if one[1] in promised]
+        asked = [beyond(*one) for one in rounded_values(self.graph, self.plan)[1] if one[1] in promised]
         known = [name for name in asked if self.magnitudes[name].leading is not None]
         if not known:
             message = (
@@ -374,62 +370,6 @@ def check_windows(plan: Plan, data: Samples) -> None:
 
 def warn_of_generated_steps(plan: Plan, data: Samples, diagnostics: Diagnostics) -> None:
     """Say so where the steps of activations come from generated data."""
-    if data.generated and _rounding(plan):
+    if data.generated and rounding_of(plan):
         message = "the steps of static activations come from generated data, which the model will hardly see"
         diagnostics.warning("Q434", message, help='name data: `calibrate "data.npz"`')
-
-
-def _rounding(plan: Plan) -> set[tuple[str, Form, Activations]]:
-    """The weights whose layers round values, or may, by steps that data shows, the forms that want it, and how."""
-    found = [(step.action, step.weights) for step in plan.steps if isinstance(step.action, Encode)]
-    for option in plan.allocate.options if plan.allocate else ():
-        found += [(one.action, (option.subject,)) for one in option.candidates if isinstance(one.action, Encode)]
-    asked = [(one.form, one.activations, names) for one, names in found if one.activations]
-    return {(name, form, how) for form, how, names in asked if how.when == "static" for name in names}
-
-
-def _rounded_values(graph: Graph, plan: Plan) -> tuple[list[str], list[tuple[str, int]]]:
-    """The values that show the steps of what the plan rounds, or may; and those of which first tokens do not count."""
-    asked = _rounding(plan)
-    if not asked:
-        return [], []
-    weights, flow, found, rounded = {one.name: one for one in graph.weights()}, Flow(graph), set[str](), set[str]()
-    behind = set[tuple[str, int]]()
-    for name, form, how in asked:
-        encoding = how.encoding(form)
-        if name in weights:
-            with suppress(Refused):  # so will be what is to be written
-                around = places(flow, weights[name].reading(encoding), form)
-                if encoding.float_tokens:
-                    behind.update((place.value, encoding.float_tokens) for place in around)
-                    continue
-                found.update(seen for place in around for seen in place.seen)
-                rounded.update(place.value for place in around if form.takes_zeros)
-    for one in joined(flow, rounded):
-        found.update(() if one.source else one.results)
-    return sorted(found), sorted(behind)
-
-
-def _encodings(plan: Plan) -> dict[str, list[Encoding]]:
-    """What each weight is stored in, or may be, by name."""
-    found: dict[str, list[Encoding]] = {}
-    pairs = [(name, step.action) for step in plan.steps for name in step.weights]
-    for option in plan.allocate.options if plan.allocate else ():
-        pairs += [(option.subject, one.action) for one in option.candidates if one.action is not None]
-    for name, action in pairs:
-        if isinstance(action, Encode):
-            found.setdefault(name, []).append(action.encoding)
-    return found
-
-
-def _weights_with_gram(plan: Plan, given: bool) -> list[str]:
-    """The weights whose ways of rounding want statistics, or whose encodings learn from data that is given."""
-
-    def wants(action: Pass | None) -> bool:
-        return isinstance(action, Encode) and (action.rounding.uses_gram or (given and action.encoding.learns))
-
-    wanted = [name for step in plan.steps if wants(step.action) for name in step.weights]
-    for option in plan.allocate.options if plan.allocate else ():
-        if any(wants(one.action) for one in option.candidates):
-            wanted.append(option.subject)
-    return wanted

@@ -16,6 +16,7 @@ from qcc.dsl.check.steps import read_sampler, read_step_cache, see_together
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.diagnostics.spelling import did_you_mean
+from qcc.dsl.policy.metrics import MetricOn
 from qcc.dsl.policy.policy import (
     KEEP,
     AdapterFile,
@@ -24,7 +25,6 @@ from qcc.dsl.policy.policy import (
     Calibration,
     DepthPart,
     GraphFloats,
-    MetricOn,
     Policy,
     Reconstruct,
     Rule,
@@ -242,6 +242,11 @@ class _Checker:
                 message = f"unknown argument of `{known.name}`: `{shown}`"
                 self.context.report.error("Q226", message, argument.span, help=help)
             words.append(text)
+        if known.one and len(words) != 1:
+            help = f"write `target {known.name}({(known.arguments or ('...',))[0]})`"
+            message = f"`{known.name}` takes one of {', '.join(f'`{one}`' for one in known.arguments or ())}"
+            self.context.report.error("Q250", message, node.span, help=help)
+            return None
         return TargetName(known.name, tuple(words), node.span)
 
     def _graph(self, floats: syntax.Name) -> GraphFloats | None:

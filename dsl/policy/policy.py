@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from qcc.dsl.diagnostics.source import Source, Span
 from qcc.dsl.policy.data_words import FOLDER
+from qcc.dsl.policy.metrics import MetricOn
 from qcc.dsl.policy.options import Interval, option_text, options_of
 from qcc.dsl.policy.select import Selector
 from qcc.dsl.syntax.literals import bytes_text, number_text, quote
@@ -183,30 +184,6 @@ class Reconstruct:
     def text(self) -> str:
         """The statement as the language spells it."""
         return f"reconstruct {{ {', '.join(f'{name} = {text}' for name, text in options_text(self).items())} }}"
-
-
-WORST = "max"
-"""In `minimize max(...)`: what is minimised is the worst of several metrics."""
-
-
-def worst_of(objective: str) -> tuple[str, ...]:
-    """The metrics whose worst is minimised; none where another thing is."""
-    head, _, rest = objective.partition("(")
-    return tuple(rest.rstrip(")").split(", ")) if head == WORST and rest else ()
-
-
-@dataclass(frozen=True)
-class MetricOn:
-    """Layers whose losses are counted in a metric."""
-
-    metric: str
-    selector: Selector
-    span: Span | None = field(default=None, compare=False, repr=False)
-
-    @property
-    def text(self) -> str:
-        """The statement as the language spells it."""
-        return f"metric {self.metric} on {self.selector.text}"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ _WHOLE = {"token": TOKEN, "channel": COLUMN, "tensor": TENSOR}
 
 
 @dataclass(frozen=True)
-class Blocks(Activations):
+class Blockwise(Activations):
     """Round activations to integers of any width, by a step for each block of neighbouring channels.
 
     A step is a power of two, by which hardware shifts, or any float; it is found as the model runs, so that no data is
@@ -35,6 +35,7 @@ class Blocks(Activations):
     values; blocks with powers of two, OCP Microscaling Formats 1.0.
     """
 
+    keyword: ClassVar[str] = "blocks"
     when: ClassVar[Literal["static", "dynamic"]] = "dynamic"
 
     size: Annotated[int, Between(2, 65_536)] = 64

@@ -25,9 +25,9 @@ from qcc.dsl.policy.policy import Reconstruct
 from qcc.ir.encoding.blocked import integers
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.errors import ModelError, Refused
+from qcc.ir.graph.gradients import Lesson
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array, Kind, Weight
-from qcc.ir.graph.window import Lesson
 from qcc.ir.open_file import window
 from qcc.ir.regions.residual import ResidualBranch, residual_branches
 from qcc.passes.contract.contract import Context

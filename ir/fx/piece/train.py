@@ -22,9 +22,9 @@ from qcc.ir.encoding.encoded import Encoded, Scales, stored
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.fx.piece.piece import TorchPiece
 from qcc.ir.fx.tensors import to_array
+from qcc.ir.graph.gradients import Lesson
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array, Weight
-from qcc.ir.graph.window import Lesson
 
 RATE, SCALE_RATE = 1e-2, 1e-3  # of Adam: for offsets, and for logarithms of scales
 SURE = 0.05  # how far from the middle offsets begin that data had chosen against the weight itself
