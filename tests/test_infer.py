@@ -8,42 +8,36 @@ import numpy as np
 import onnx
 import onnx.parser
 
+import qcc
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.file.infer import infer
 
-FUNCTIONS = """<ir_version: 10, opset_import: ["": 21, "local": 1]>
-net (float[batch, 64] x) => (float[batch, heads, rest] y) {
-    scale = Constant <value = float {0.5}> ()
-    w = local.decode (codes, scale)
+NET = """<ir_version: 10, opset_import: ["": 21]>
+net (float[batch, 64] x) => (float[batch, heads, rest] y) {{
     m = MatMul (x, w)
-    shape = Constant <value = int64[3] {0, 32, -1}> ()
+    shape = Constant <value = int64[3] {{0, 32, -1}}> ()
     y = Reshape (m, shape)
-}
-<domain: "local", opset_import: ["": 21]>
-decode (codes, scale) => (w) {
-    flat = Reshape (codes, size)
-    w = DequantizeLinear (flat, scale)
-}
-"""
-SIZE = "size = Constant <value = int64[2] {{64, {wide}}}> ()\n"
+}}"""
+WEIGHTS = "qpolicy 1\nrule linear { weights = int8 channel }\n"
 
 
 def written(folder: Path, wide: int) -> Path:
     """A model whose weight comes out of a function."""
-    text = FUNCTIONS.replace("    flat =", "    " + SIZE.format(wide=wide) + "    flat =")
-    model = onnx.parser.parse_model(text)
-    codes = np.random.default_rng(0).integers(-9, 9, (1, 64, wide, 1)).astype(np.int8)
-    model.graph.initializer.append(onnx.numpy_helper.from_array(codes, "codes"))
+    model = onnx.parser.parse_model(NET.format())
+    weight = np.random.default_rng(0).standard_normal((64, wide)).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
     onnx.save(model, folder / "net.onnx")
-    return folder / "net.onnx"
+    qcc.compile(folder / "net.onnx", WEIGHTS, output=folder / "out.onnx")
+    return folder / "out.onnx"
 
 
 def test_shapes_go_through_functions_and_follow_numbers_behind_them(tmp_path: Path) -> None:
-    found = infer(OnnxGraph.load(written(tmp_path, 96)).model)
+    model = OnnxGraph.load(written(tmp_path, 96)).model
+    found = infer(model)
     shapes = {value.name: value.shape for node in found.graph for value in node.outputs}
-    assert shapes["w"] is not None and shapes["w"].numpy() == (64, 96)
-    assert shapes["y"] is not None and shapes["y"][1:] == (32, 3)
-    assert len(found.functions) == 1
+    assert all(shape is not None for shape in shapes.values())
+    assert shapes["y"][1:] == (32, 3)
+    assert len(found.functions) == len(model.functions) == 1
 
 
 def test_numbers_of_weights_are_not_followed(tmp_path: Path) -> None:
