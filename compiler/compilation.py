@@ -98,6 +98,7 @@ class Compilation:
     executor: Executor = HERE
     evaluate: Given | None = None
     energy: Path | None = None
+    told: tuple[str, ...] = ()  # of what was decided before
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
     chooser: Chooser = field(init=False)
     meters: tuple[Meter, ...] = ()  # of rows that the policy asks for
@@ -149,9 +150,9 @@ class Compilation:
         Raises:
             QccError: the policy, the model, the data or the plan is at fault.
         """
-        opened = self._open(plan)
+        opened = self.open(plan)
         verifier = self._verifier(opened)
-        before, opened = opened.graph, self._rewrite(opened)
+        before, opened = opened.graph, self.rewritten(opened)
         with staging(self.output) as folder:
             staged = folder / self.output.name
             back = self._fall_back(opened, plan)
@@ -291,16 +292,17 @@ class Compilation:
 
     def decide(self, plan: Plan | PlanFile | None) -> Settled:
         """What `run` decides, which is not verified; the file that it takes to decide is left to the caller."""
-        opened = self._open(plan)
+        opened = self.open(plan)
         if self.judge is None or opened.plan.decided:
-            return self._build(self._rewrite(opened), self.output)
+            return self._build(self.rewritten(opened), self.output)
         verifier = self._verifier(opened)
-        before, opened = opened.graph, self._rewrite(opened)
+        before, opened = opened.graph, self.rewritten(opened)
         made = self._held(opened, self.output, verifier, before, self._fall_back(opened, plan))
         see_budget(made, self.policy.budget)
         return made[0]
 
-    def _open(self, plan: Plan | PlanFile | None) -> ModelInWork:
+    def open(self, plan: Plan | PlanFile | None) -> ModelInWork:
+        """The model, cleaned, cut where that is asked for, and bound to a plan."""
         with self.phases.phase("load"):
             before, export = state_of(self.model), export_of(self.policy)
             opened = open_adapted(self.model, self.policy)
@@ -333,7 +335,7 @@ class Compilation:
             found = self.diagnostics, chooser, chooser.kernels, self.meters
             return bind(self.policy, graph, opened.size_bytes, *found, given=not data.generated, earlier=earlier)
 
-    def _rewrite(self, opened: ModelInWork) -> ModelInWork:
+    def rewritten(self, opened: ModelInWork) -> ModelInWork:
         """Run the passes that keep the function, and see that they do."""
         if not rewrite_steps(opened.plan):
             return opened
@@ -353,16 +355,15 @@ class Compilation:
             run = f"{opened.inputs.digest} {opened.data.digest} {policy_sha256(self.policy)}" if opened.large else None
             keeps = bool(self.policy.verify) or self.judge is not None
             self.evidence = Evidence.of(*given, keeps=keeps, run=run)
-        changed = bool(self.policy.adapters or opened.plan.half) or any(
-            row.treated for row in opened.rewrites if row.action != "clean"
-        )
+        treated = any(row.treated for row in opened.rewrites if row.action != "clean")
+        changed = bool(self.policy.adapters or opened.plan.half) or treated
         told = self.evidence, self.phases, changed
         writer = PlanWriter(self.model, self.policy, opened.file, opened.graph, opened.data, *told)
         return writer.settled(opened.plan, staged, self.diagnostics)
 
     def _notes(self, opened: ModelInWork, settled: Settled) -> tuple[str, ...]:
         """What is worth knowing: of data that was not given, of constants tuned, of a graph in half precision."""
-        data = opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else ()
+        data = *self.told, *(opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else ())
         half, files = settled.plan.half, (settled.written, self._target.providers)
         tuned = self.evidence.told_of_tuning(settled.plan) if self.evidence is not None else ()
         return (*data, *tuned, *(half_lines(half, settled.built.edits, *files, self.diagnostics) if half else ()))
@@ -371,7 +372,7 @@ class Compilation:
         same, data, source = copies(settled.plan), settled.written.data, opened.file
         notes = self._notes(opened, settled)
         rows = layer_rows.rows(opened.graph, settled.plan, settled.built, loss_of(opened.plan, settled), self.chooser)
-        rows = self.covered.told(rows)
+        rows = self.covered.told(layer_rows.with_gathered(rows, opened.rewrites))
         return Result(
             source=self.model,
             output=self.output,

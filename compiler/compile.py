@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qcc.codegen.target.scratch import scratch
 from qcc.compiler.calibrate.samples import Data
+from qcc.compiler.choose_depth import with_depth
 from qcc.compiler.compilation import Compilation
 from qcc.compiler.console.phases import Progress, silent
 from qcc.compiler.files.source_file import source_file
@@ -78,7 +79,8 @@ def compile(
             target = passing.enter_context(scratch()) / output_path(path, None).name
         loaded = loaded_policy(policy, plan, definitions)
         given = path, loaded, target, data, dims, progress
-        result = Compilation.prepare(*given, keep_failed, executor, evaluate, energy).run(plan)
+        run = Compilation.prepare(*given, keep_failed, executor, evaluate, energy)
+        result = (run if plan else with_depth(run)).run(plan)
         name = type(model).__name__ if is_object(model) else str(model)
         warnings = tuple(map(in_words, by_name(result.warnings, path, name)))
         result = replace(result, warnings=warnings)

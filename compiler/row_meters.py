@@ -28,7 +28,7 @@ def row_meters(
         QccError: latency cannot be measured here.
         ModelError: the table is no good.
     """
-    latency = latency_of(policy, chooser, opened.path, data, graph.weights(), opened.model.timed)
+    latency = latency_of(policy, chooser, opened.path, data, (opened.graph, graph), opened.model.timed)
     arithmetic = chooser.kernels.activations if chooser.kernels else None
     counted = meters_of(policy, opened.graph, graph, data, arithmetic, energy)
     return (*((latency,) if latency else ()), *counted)

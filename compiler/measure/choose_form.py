@@ -1,17 +1,20 @@
 """Which form a weight gets when kernels are made, and what it costs: whichever was measured fastest."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from qcc.codegen.target.target import AnyTarget
 from qcc.compiler.calibrate.rows import rows_of
 from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.measure.learned.foretold import ForetoldTimings, told_of_times
+from qcc.compiler.measure.learned.learn import learned_times
 from qcc.compiler.measure.time_forms import FLOAT, Case, Timings
 from qcc.compiler.measure.time_model import time_input
 from qcc.compiler.measure.timing import NOTICEABLE, times_text
 from qcc.compiler.plan.catalog import Export
-from qcc.compiler.plan.costs import LATENCY, Meter, asked_rows
+from qcc.compiler.plan.costs import LATENCY, LEARNED, Meter, asked_rows
 from qcc.compiler.plan.plan import Kernels
 from qcc.compiler.plan.targets import target_of, unserved
 from qcc.compiler.runtime.build_kernels import kernels_of, runs_here
@@ -133,6 +136,19 @@ class FormChooser:
             return count * self.timings.seconds(self._case(weight), None, ())[FLOAT]
         return count * self.timings.seconds(self._case(weight), encoding, (form.alone,), how)[form.alone]
 
+    def gain_over_dense(self, weight: Weight, encoding: Encoding, form: Form) -> float | None:
+        """How many times as long as a kernel of a sparse weight the fastest dense one takes that we have.
+
+        That is one of what the blocks hold, of bf16, or the runtime's own of floats; None where nothing was timed.
+        """
+        if encoding.stays is None or form is not KERNEL or not self.by_clock:
+            return None
+        dense = [self.seconds(weight, None, None)]
+        for one in (*encoding.within, BF16):
+            if not KERNEL.refuses(weight, one) and not self._refuses(weight, one):
+                dense.append(self.seconds(weight, one, KERNEL))
+        return min(dense) / self.seconds(weight, encoding, form)
+
     def _case(self, weight: Weight) -> Case:
         return Case(*weight.shape, (self.rows or {})[weight.name], weight.kinds == {"conv"})
 
@@ -155,7 +171,7 @@ def chooser_of(policy: Policy, graph: Graph, data: Samples, tick: CaseTick) -> F
         tick: told of each layer that is timed.
 
     Raises:
-        QccError: nothing is known of this machine's processor.
+        QccError: nothing is known of this machine's processor, or was learned where that is asked for (``Q663``).
     """
     kernels = kernels_of(policy)
     rows = rows_of(graph, data)
@@ -164,6 +180,15 @@ def chooser_of(policy: Policy, graph: Graph, data: Samples, tick: CaseTick) -> F
         rows |= dict.fromkeys(linear, policy.export.rows)
     target = target_of(policy)
     timings = Timings(target, kernels, tick) if runs_here(target, kernels) else None
+    asked = next((one for one in policy.budget if (one.metric, one.argument) == (LATENCY, LEARNED)), None)
+    if timings is not None and asked is not None:
+        learned = learned_times(timings)
+        if learned is None:
+            help = "run `qcc bench --learn` once, with the same policy (-p) where it asks for kernels"
+            raise QccError(
+                [Diagnostic("Q663", "nothing was learned on this machine for this target", asked.span, help)]
+            )
+        timings = ForetoldTimings(timings, learned)
     return FormChooser(target, kernels, rows, timings, target.at_hand(policy.target.arguments))
 
 
@@ -176,10 +201,18 @@ def latency_of(
     chooser: FormChooser,
     model: Path,
     data: Samples,
-    weights: Sequence[Weight],
+    graphs: tuple[Graph, Graph],
     timed: bool = True,
 ) -> Meter | None:
     """What the allocator must know where a policy bounds or minimises latency, in milliseconds on one thread.
+
+    Args:
+        policy: the policy.
+        chooser: of forms.
+        model: the file.
+        data: whose first sample is run.
+        graphs: as the file has it, and as it is now: what layers took that have lost channels or gone is no rest.
+        timed: it runs in ONNX Runtime.
 
     Raises:
         QccError: it cannot be measured here.
@@ -196,4 +229,7 @@ def latency_of(
     def milliseconds(weight: Weight, action: Encode | None) -> float:
         return 1e3 * chooser.seconds_of(weight, action)
 
-    return Meter(LATENCY, whole, whole - sum(milliseconds(one, None) for one in weights), milliseconds)
+    first, now = graphs
+    before = chooser if first is now else replace(chooser, rows=rows_of(first, data))
+    rest = whole - sum(1e3 * before.seconds_of(one, None) for one in first.weights())
+    return Meter(LATENCY, whole, rest, milliseconds, partial(told_of_times, chooser.timings))

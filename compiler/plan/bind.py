@@ -13,7 +13,7 @@ from qcc.compiler.plan.costs import BITS, SIZE, Meter, costs_of
 from qcc.compiler.plan.filled import check_tied, combined, specs_of, warn_blind
 from qcc.compiler.plan.formats import encoding_of
 from qcc.compiler.plan.plan import Allocate, Candidate, Counted, Kept, Kernels, Limit, OpenChoice, Plan, PlanRow, Step
-from qcc.compiler.plan.targets import runtime_chooser
+from qcc.compiler.plan.targets import runtime_chooser, target_of
 from qcc.compiler.plan.terms import terms_of
 from qcc.compiler.scores.check import DROP
 from qcc.dsl.diagnostics.report import Diagnostics
@@ -28,7 +28,7 @@ from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.passes.clean import Clean
-from qcc.passes.contract.contract import Pass, Phase, Rounding, SitePass
+from qcc.passes.contract.contract import Pass, Phase, Restructure, Rounding, SitePass
 from qcc.passes.encode import Encode
 from qcc.passes.half.half import Floats, Half
 from qcc.passes.rounding.nearest import Nearest
@@ -92,7 +92,8 @@ def bind(
         half = policy.floats is not None
         return replace(candidate, costs=costs_of(weight, _encode(candidate), params, meters, half))
 
-    activations = ActivationBinder(graph, kernels, diagnostics)
+    named = target_of(policy).rounding_forms(policy.target.arguments)
+    activations = ActivationBinder(graph, kernels, diagnostics, named)
     for one in resolved:
         asked = _candidates(one, chooser, diagnostics, given)
         possible = activations(one.weight, one.properties.get("activations"), asked)
@@ -168,6 +169,12 @@ def first_steps(policy: Policy, graph: Graph, given: bool, diagnostics: Diagnost
 
 
 def _depth_steps(policy: Policy, weights: Sequence[Weight], diagnostics: Diagnostics) -> Iterable[Step]:
+    """What the block `depth` asks for, as far as it is decided."""
+    steps = depth_steps(policy, weights, diagnostics)
+    return (one for one in steps if not (isinstance(one.action, Restructure) and one.action.is_open()))
+
+
+def depth_steps(policy: Policy, weights: Sequence[Weight], diagnostics: Diagnostics) -> Iterable[Step]:
     """What the block `depth` asks for: a weight is meant if a layer that reads it is."""
     for part in policy.depth:
         meant: dict[str, None] = {}

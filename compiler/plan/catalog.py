@@ -13,7 +13,7 @@ import qcc.passes
 from qcc.codegen.target.find import makers, targets
 from qcc.codegen.target.target import Arithmetic
 from qcc.compiler.metrics.find import additive, judged
-from qcc.compiler.plan.costs import METERED
+from qcc.compiler.plan.costs import LEARNED, METERED
 from qcc.compiler.plan.formats import families, filling, summary
 from qcc.compiler.scores.check import DROP
 from qcc.compiler.scores.find import scores
@@ -44,6 +44,8 @@ BUDGET = {
         "latency",
         "<=",
         {"%": (0, float("inf")), "ms": (0, float("inf"))},
+        (LEARNED,),
+        optional=True,
         summary="predicted time of one sample on one thread, of the input's",
     ),
     "energy": Metric(
@@ -187,7 +189,7 @@ def schema() -> Schema:
         properties[name] = Property(
             name, {**values, OFF: Off}, summary=_modulesummary(name), subjects=subjects_of(name)
         )
-    kinds = {one.name: TargetKind(one.name, one.words, one.summary) for one in targets().values()}
+    kinds = {one.name: TargetKind(one.name, one.words, one.summary, one.one_word) for one in targets().values()}
     depth = {name: values[ON] for name, values in asked_by("depth").items()}
     bounds = BUDGET, VERIFY, OBJECTIVES
     return Schema(properties, families(), kinds, *bounds, ADDITIVE, Export, depth, floats=(FLOAT, *DTYPES), ops=_ops())

@@ -147,3 +147,31 @@ class ScaledByRows(AttentionForm):
 
     usual: int
     which: int = 0
+
+
+@dataclass(frozen=True)
+class DocumentsApart(AttentionForm):
+    """Document by document; right only where its mask hides other documents, as ``sees_documents`` has it.
+
+    Args:
+        input: that tells the segment of each row.
+    """
+
+    input: str
+
+
+@dataclass(frozen=True)
+class BlockSparseScores(AttentionForm):
+    """By the blocks of scores that hold most of their weight; right only where its mask hides what comes later.
+
+    Args:
+        block: rows of queries, and of keys, that meet as one.
+        segment: rows within which keys are sorted, a multiple of that; a row sees its own segment whole.
+        mass: the share of a block of queries' weight that is kept at least.
+        masked: all scores are computed and what is left out is hidden: it says what is meant.
+    """
+
+    block: int
+    segment: int
+    mass: float
+    masked: bool = False
