@@ -34,8 +34,9 @@ def written(folder: Path, wide: int) -> Path:
 def test_shapes_go_through_functions_and_follow_numbers_behind_them(tmp_path: Path) -> None:
     model = OnnxGraph.load(written(tmp_path, 96)).model
     found = infer(model)
-    shapes = {value.name: value.shape for node in found.graph for value in node.outputs}
-    assert all(shape is not None for shape in shapes.values())
+    known = {value.name: value.shape for node in found.graph for value in node.outputs}
+    shapes = {name: shape for name, shape in known.items() if shape is not None}
+    assert shapes.keys() == known.keys()
     assert shapes["y"][1:] == (32, 3)
     assert len(found.functions) == len(model.functions) == 1
 
