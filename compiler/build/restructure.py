@@ -62,7 +62,7 @@ def _concerns(step: Step, graph: Graph) -> bool:
     return Invariant.FUNCTION not in step.action.keeps or bool(step.action.sites(graph, step.weights))
 
 
-def _watched(data: Samples, graph: Graph, names: Sequence[str], held: bool) -> Iterator[dict[str, np.ndarray]]:
+def watched(data: Samples, graph: Graph, names: Sequence[str], held: bool) -> Iterator[dict[str, np.ndarray]]:
     """See `contract.Watch`."""
     runner = graph.runner([value.name for value in graph.inputs], names)
     parted = Parted.of(data)
@@ -73,7 +73,7 @@ def _run(graph: G, step: Step, data: Samples) -> tuple[G, list[RewriteRow]]:
     start, action = time.perf_counter(), step.action
     assert isinstance(action, Restructure)
     text = action_text(action)
-    context = Context(watch=None if data.generated else partial(_watched, data))
+    context = Context(watch=None if data.generated else partial(watched, data))
     try:
         after, edits = action.apply(graph, step.weights, context)
     except Refused as refused:

@@ -33,7 +33,7 @@ from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
 from qcc.ir.regions.flow import Flow
 from qcc.passes.contract.chains import joined
-from qcc.passes.contract.contract import Context, Edit, Pass, Rounding
+from qcc.passes.contract.contract import Context, Edit, Pass, Rounding, SubjectPass
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.moments import Moments, grams_of, seen_of
 from qcc.passes.contract.places import places
@@ -281,6 +281,9 @@ def warn_of_generated_steps(plan: Plan, data: Samples, diagnostics: Diagnostics)
     if data.generated and _rounding(plan):
         message = "the steps of static activations come from generated data, which the model will hardly see"
         diagnostics.warning("Q434", message, help='name data: `calibrate "data.npz"`')
+    if data.generated and any(step.action.learns for step in plan.steps if isinstance(step.action, SubjectPass)):
+        message = "the steps of caches come from generated data, which the model will hardly see"
+        diagnostics.warning("Q692", message, help='name data: `calibrate "data.npz"`')
 
 
 def _rounding(plan: Plan) -> set[tuple[str, Form]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from qcc.dsl.policy.options import Interval, Unit
+from qcc.dsl.policy.options import Interval, Option, Unit
 from qcc.dsl.policy.policy import FormatSpec
 from qcc.dsl.policy.select import SUBJECTS
 
@@ -74,13 +74,15 @@ class FormatFamily:
 
 @dataclass(frozen=True)
 class Property:
-    """What a rule may set: a format, or one of some methods with its options."""
+    """What a rule may set: a format, one of some methods with its options, or a word or number."""
 
     name: str
     methods: Mapping[str, type] = field(default_factory=dict)
     """Each keyword's frozen dataclass, whose fields are its options."""
     formats: Mapping[str, FormatFamily] | None = None
     """The formats of this property, if they aren't the schema's. A property without methods takes formats."""
+    option: Option | None = None
+    """What it takes, where that is neither: a word or a number."""
     summary: str = ""
     subjects: tuple[str, ...] = ()
     """The classes that have it; classes of layers, where none is named."""

@@ -37,6 +37,8 @@ class Operand:
         rotary: what turns them.
         past: rows of earlier runs that stand in front of theirs; empty for none.
         present: those and theirs together, where the graph returns them.
+        way: the values from the one that its product reads back to ``value``.
+        stands: its product reads it as batch, heads, rows and channels.
     """
 
     value: str
@@ -46,6 +48,8 @@ class Operand:
     rotary: Rotary | None = None
     past: str = ""
     present: str = ""
+    way: tuple[str, ...] = field(default=(), compare=False)
+    stands: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class Attention:
         weights_read: others read the weights, too.
         shape: of the output, on the sample.
         result: the last value that holds the output and is made of it by moving numbers alone.
+        stands: the output's axes are batch, heads, rows and channels.
     """
 
     name: str
@@ -102,6 +107,7 @@ class Attention:
     weights_read: bool = False
     shape: tuple[int, ...] = field(default=(), compare=False)
     result: Operand | None = field(default=None, compare=False)
+    stands: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ class Edit:
     the text is then the reason. ``layers`` names the weights that changed, or would have, where the subject is no
     weight's name. ``chosen`` tells what data decided in place of what was asked. ``ops`` are the kernel ops that
     were written for the subject. ``stored`` is the encoding that a weight got, with all decided that was left open.
+    ``row_bytes`` is what a row of a cache took, and what it takes.
     """
 
     subject: str
@@ -70,6 +71,7 @@ class Edit:
     chosen: str = ""
     ops: tuple[LinearOp, ...] = ()
     stored: Encoding | None = None
+    row_bytes: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,38 @@ class Pass(ABC):
     @abstractmethod
     def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
         """Transform a graph in place and tell what was done; called by `apply` alone."""
+
+
+class SubjectPass(Pass):
+    """A pass that stores what is no layer in another way, whose fields are properties of rules about its ``subjects``.
+
+    ``rule cache { keys = int8 channel }`` becomes `Cache` with these keys. Its targets are names of subjects.
+    """
+
+    phase: ClassVar[Phase] = Phase.ENCODE
+    keeps: ClassVar[frozenset[Invariant]] = frozenset((Invariant.WEIGHTS, Invariant.SHAPES))
+    after: ClassVar[tuple[str, ...]] = ("clean",)
+    subjects: ClassVar[tuple[str, ...]]
+
+    @property
+    @abstractmethod
+    def opset(self) -> int:
+        """The lowest that has its ops."""
+
+    @property
+    @abstractmethod
+    def nothing(self) -> bool:
+        """It leaves its subjects as they are."""
+
+    @property
+    @abstractmethod
+    def learns(self) -> bool:
+        """Data decides what is stored."""
+
+    @classmethod
+    @abstractmethod
+    def refuses(cls, encoding: Encoding) -> str:
+        """Why its subjects are not stored in an encoding; empty if they are."""
 
 
 class SitePass(Pass):

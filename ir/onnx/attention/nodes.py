@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from qcc.ir.graph.ops import Array
 from qcc.ir.onnx.graph.edit import OnnxEditor
 
 INT64 = ir.DataType.INT64
@@ -59,6 +60,14 @@ class NodeWriter:
     def real(self, number: float) -> ir.Value:
         """A constant of one number without axes."""
         return self._editor.constant(f"{self._name}.number", np.asarray(number, np.float32))
+
+    def array(self, array: Array | np.generic) -> ir.Value:
+        """A constant."""
+        return self._editor.constant(f"{self._name}.table", np.asarray(array))
+
+    def cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """A value in another type."""
+        return self.one("Cast", [value], dtype, to=int(dtype.value))
 
     def size(self, value: ir.Value, axis: int) -> ir.Value:
         """How long an axis is, as a row of one number."""
