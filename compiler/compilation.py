@@ -28,14 +28,15 @@ from qcc.compiler.first_phases import run_first_phases, tell_left_out
 from qcc.compiler.judge.blame import blamed
 from qcc.compiler.judge.judge import Judge
 from qcc.compiler.judge.prepare import Given, drop_bounds, judge_of
-from qcc.compiler.measure.choose_form import FormChooser, chooser_of, latency_of
+from qcc.compiler.measure.choose_form import FormChooser, chooser_of
 from qcc.compiler.measure.compete import faster_plan, warn_if_slower, warn_of_no_library
 from qcc.compiler.measure.evidence import Evidence, warn_of_generated_steps
 from qcc.compiler.measure.most_lost import most_lost
 from qcc.compiler.measure.time_model import ModelTimes, time_models
 from qcc.compiler.model_in_work import ModelInWork
 from qcc.compiler.observe.executor import HERE, Executor
-from qcc.compiler.plan.bind import Earlier, after_speed, bind, opened_by_data
+from qcc.compiler.plan.bind import Earlier, bind, opened_by_data
+from qcc.compiler.plan.costs import LATENCY, Meter, asked_rows
 from qcc.compiler.plan.plan import Plan, PlanFile
 from qcc.compiler.plan.policy import export_of
 from qcc.compiler.plan.targets import runtime_chooser, target_of
@@ -47,6 +48,7 @@ from qcc.compiler.report.lock import Lock, policy_sha256
 from qcc.compiler.report.publish_result import packed, publish_failed, publish_result
 from qcc.compiler.report.reach import reach
 from qcc.compiler.report.result import Result
+from qcc.compiler.row_meters import row_meters
 from qcc.compiler.runtime.build_kernels import runs_here, warn_of_no_ops
 from qcc.compiler.runtime.count_served import build_counted
 from qcc.compiler.runtime.half_served import half_lines, on_device, stand_in, widened_ops
@@ -55,6 +57,7 @@ from qcc.compiler.steps.loop_data import loop_and_data
 from qcc.compiler.steps.sampling import Sampling, apart
 from qcc.compiler.verify.outputs import Verification
 from qcc.compiler.verify.verifier import Verifier
+from qcc.compiler.work.taken import taken
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.forms.choose import Chooser
@@ -81,6 +84,7 @@ class Compilation:
         read: the files that are read, beside the model's.
         executor: where independent work is done.
         evaluate: what scores a model, where bounds name a score.
+        energy: a file of energies in place of the table that ships.
     """
 
     model: Path
@@ -93,15 +97,15 @@ class Compilation:
     read: tuple[Path, ...] = ()
     executor: Executor = HERE
     evaluate: Given | None = None
+    energy: Path | None = None
+    told: tuple[str, ...] = ()  # of what was decided before
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
     chooser: Chooser = field(init=False)
-    runs_here: bool = False
-    """The kernels can be run on this machine."""
+    meters: tuple[Meter, ...] = ()  # of rows that the policy asks for
+    runs_here: bool = False  # the kernels can be run on this machine
     covered: Covered = field(default_factory=Covered)
-    evidence: Evidence | None = None
-    """What the data says of the rewritten model."""
-    judge: Judge | None = None
-    """What scores written models, where bounds name a score."""
+    evidence: Evidence | None = None  # what the data says of the rewritten model
+    judge: Judge | None = None  # what scores written models, where bounds name a score
     sampling: Sampling | None = None
     """The loop that the model is run in, where the policy names one."""
 
@@ -121,6 +125,7 @@ class Compilation:
         keep_failed: bool = False,
         executor: Executor = HERE,
         evaluate: Given | None = None,
+        energy: Path | None = None,
     ) -> Self:
         """A run that may begin: what it reads is no file that it writes.
 
@@ -132,9 +137,11 @@ class Compilation:
         adapters = (path for one in adapter_sources(policy) for _, path in one.files)
         given = data.path if isinstance(data, DataSource) else data
         loop = policy.sampler.path if policy.sampler else None
-        read = input_files([*(source.path for source in policy.sources), calibrate, given, evaluate, loop, *adapters])
+        read = input_files(
+            [*(source.path for source in policy.sources), calibrate, given, evaluate, energy, loop, *adapters]
+        )
         check_model(model, target, keep_failed, read)
-        told = Phases(progress), dims or {}, keep_failed, tuple(read), executor, evaluate
+        told = Phases(progress), dims or {}, keep_failed, tuple(read), executor, evaluate, energy
         return cls(model, target, policy, data, *told)
 
     def run(self, plan: Plan | PlanFile | None) -> Result:
@@ -143,9 +150,9 @@ class Compilation:
         Raises:
             QccError: the policy, the model, the data or the plan is at fault.
         """
-        opened = self._open(plan)
+        opened = self.open(plan)
         verifier = self._verifier(opened)
-        before, opened = opened.graph, self._rewrite(opened)
+        before, opened = opened.graph, self.rewritten(opened)
         with staging(self.output) as folder:
             staged = folder / self.output.name
             back = self._fall_back(opened, plan)
@@ -163,9 +170,8 @@ class Compilation:
             warn_if_slower(times, forms_timed, self.diagnostics)
             verification = self._located(opened, (settled, library, verification), verifier)
             compare_with_budget(opened.plan, verification, times, self.diagnostics)
-            kernels = kernels_beside(self.output) if library else None
-            loop = self.sampling.told(self.output) if self.sampling else None
-            result = replace(self._result(opened, settled, verification), kernels=kernels, times=times, loop=loop)
+            result = replace(self._result(opened, settled, verification), times=times)
+            result = replace(result, kernels=kernels_beside(self.output) if library else None)
             if verification.passed and export_of(self.policy).entropy:
                 with self.phases.phase("pack"):
                     result = packed(result, staged, settled.written)
@@ -267,7 +273,7 @@ class Compilation:
             return None
         if settled.plan.half is not None and widened_ops(settled.written, self._target.providers) is None:
             return None  # the runtime has no such ops here
-        predicted = predicted_seconds(opened.plan, settled) if after_speed(self.policy) else None
+        predicted = predicted_seconds(opened.plan, settled) if LATENCY in asked_rows(self.policy) else None
         with self.phases.phase("time"):
             files = self.model, staged, library if self.runs_here else None
             return time_models(files, opened.data, predicted, self._target.providers)
@@ -286,16 +292,17 @@ class Compilation:
 
     def decide(self, plan: Plan | PlanFile | None) -> Settled:
         """What `run` decides, which is not verified; the file that it takes to decide is left to the caller."""
-        opened = self._open(plan)
+        opened = self.open(plan)
         if self.judge is None or opened.plan.decided:
-            return self._build(self._rewrite(opened), self.output)
+            return self._build(self.rewritten(opened), self.output)
         verifier = self._verifier(opened)
-        before, opened = opened.graph, self._rewrite(opened)
+        before, opened = opened.graph, self.rewritten(opened)
         made = self._held(opened, self.output, verifier, before, self._fall_back(opened, plan))
         see_budget(made, self.policy.budget)
         return made[0]
 
-    def _open(self, plan: Plan | PlanFile | None) -> ModelInWork:
+    def open(self, plan: Plan | PlanFile | None) -> ModelInWork:
+        """The model, cleaned, cut where that is asked for, and bound to a plan."""
         with self.phases.phase("load"):
             before, export = state_of(self.model), export_of(self.policy)
             opened = open_adapted(self.model, self.policy)
@@ -323,12 +330,12 @@ class Compilation:
 
     def _bind(self, graph: Graph, data: Samples, opened: OpenModel, earlier: Earlier) -> Plan:
         with self.phases.phase("choose"):
-            chooser = chooser_of(self.policy, graph, data, self.phases.counter("choose"))
-            self.chooser, latency = chooser, latency_of(self.policy, chooser, self.model, data, opened.model.timed)
-            found = self.diagnostics, chooser, chooser.kernels, latency
+            self.chooser = chooser = chooser_of(self.policy, graph, data, self.phases.counter("choose"))
+            self.meters = row_meters(self.policy, chooser, opened, graph, data, self.energy)
+            found = self.diagnostics, chooser, chooser.kernels, self.meters
             return bind(self.policy, graph, opened.size_bytes, *found, given=not data.generated, earlier=earlier)
 
-    def _rewrite(self, opened: ModelInWork) -> ModelInWork:
+    def rewritten(self, opened: ModelInWork) -> ModelInWork:
         """Run the passes that keep the function, and see that they do."""
         if not rewrite_steps(opened.plan):
             return opened
@@ -356,16 +363,11 @@ class Compilation:
 
     def _notes(self, opened: ModelInWork, settled: Settled) -> tuple[str, ...]:
         """What is worth knowing: of data that was not given, of constants tuned, of a graph in half precision."""
-        data = opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else ()
+        data = *self.told, *(opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else ())
         half, files = settled.plan.half, (settled.written, self._target.providers)
         tuned = self.evidence.told_of_tuning(settled.plan) if self.evidence is not None else ()
-        caches = layer_rows.cache_lines(settled.built.edits)
-        return (
-            *data,
-            *tuned,
-            *caches,
-            *(half_lines(half, settled.built.edits, *files, self.diagnostics) if half else ()),
-        )
+        done = *data, *tuned, *layer_rows.cache_lines(settled.built.edits)
+        return (*done, *half_lines(half, settled.built.edits, *files, self.diagnostics)) if half else done
 
     def _result(self, opened: ModelInWork, settled: Settled, verification: Verification) -> Result:
         same, data, source = copies(settled.plan), settled.written.data, opened.file
@@ -390,6 +392,8 @@ class Compilation:
             seconds=dict(self.phases.seconds),
             rewrites=() if same else opened.rewrites,
             notes=notes,
+            loop=self.sampling.told(self.output) if self.sampling else None,
+            costs=taken(self.meters, settled.plan, opened.graph.weights()),
             data=self.output.with_name(data.name) if data else None,
             adapters=getattr(source.model, "merged", ()),
             reach=reach(source.graph, source.size_bytes, source.model.note_bytes, layer_rows.unencoded(rows)),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qcc.codegen.target.scratch import scratch
 from qcc.compiler.calibrate.samples import Data
+from qcc.compiler.choose_depth import with_depth
 from qcc.compiler.compilation import Compilation
 from qcc.compiler.console.phases import Progress, silent
 from qcc.compiler.files.source_file import source_file
@@ -39,6 +40,7 @@ def compile(
     dims: Mapping[str, int] | None = None,
     keep_failed: bool = False,
     jobs: int | str = 1,
+    energy: Path | None = None,
     progress: Progress = silent,
 ) -> Result:
     """Compile a model.
@@ -61,6 +63,7 @@ def compile(
         keep_failed: write a model whose verification fails, too, under a name that tells it (``net.failed.qcc.onnx``).
         jobs: processes that run the model on data, each with its own copy of what it holds; one does it here. Or
             the address of a cluster, ``local:N`` or ``tcp://HOST:PORT``, with the extra ``cluster``.
+        energy: a JSON file of energies in place of those that ship, for policies that ask for ``energy``.
         progress: told of long work.
 
     Returns:
@@ -76,7 +79,8 @@ def compile(
             target = passing.enter_context(scratch()) / output_path(path, None).name
         loaded = loaded_policy(policy, plan, definitions)
         given = path, loaded, target, data, dims, progress
-        result = Compilation.prepare(*given, keep_failed, executor, evaluate).run(plan)
+        run = Compilation.prepare(*given, keep_failed, executor, evaluate, energy)
+        result = (run if plan else with_depth(run)).run(plan)
         name = type(model).__name__ if is_object(model) else str(model)
         warnings = tuple(map(in_words, by_name(result.warnings, path, name)))
         result = replace(result, warnings=warnings)
@@ -127,6 +131,7 @@ def decide_plan(
     definitions: Mapping[str, str] | None = None,
     plan: Plan | PlanFile | None = None,
     dims: Mapping[str, int] | None = None,
+    energy: Path | None = None,
     progress: Progress = silent,
 ) -> tuple[Plan, frozenset[LinearOp], tuple[Diagnostic, ...]]:
     """The plan that `compile` would run, with all that is open decided, the kernel ops that its model would call, and
@@ -138,7 +143,7 @@ def decide_plan(
     with told(), scratch() as folder, source_file(model, None, output) as (path, target):
         written = folder / output_path(path, target).name
         loaded = loaded_policy(policy, plan, definitions)
-        compilation = Compilation.prepare(path, loaded, written, data, dims, progress, evaluate=evaluate)
+        compilation = Compilation.prepare(path, loaded, written, data, dims, progress, evaluate=evaluate, energy=energy)
         settled = compilation.decide(plan)
         warnings = map(in_words, by_name(compilation.diagnostics.warnings, path, str(model)))
         return settled.plan, settled.built.ops, tuple(warnings)

@@ -50,7 +50,7 @@ def run_first_phases(
         steps = first_steps(asked, graph, not data.generated, diagnostics)
         diagnostics.raise_if_errors()
     check_targets(steps, graph, model.path)
-    _see_that_data_is_there(steps, data, diagnostics)
+    see_that_data_is_there(steps, data, diagnostics)
     cleaned = Cleaned(model.model.reference, model.edits)
     with phases.phase("structure"):
         done = restructure(graph, steps, data, cleaned, partial(phases.tell, "structure"))
@@ -69,7 +69,7 @@ def _lossy(steps: Sequence[Step]) -> set[str]:
     return {action_text(step.action) for step in steps if Invariant.FUNCTION not in step.action.keeps}
 
 
-def _see_that_data_is_there(steps: Sequence[Step], data: Samples, diagnostics: Diagnostics) -> None:
+def see_that_data_is_there(steps: Sequence[Step], data: Samples, diagnostics: Diagnostics) -> None:
     """Tell an error where something is to be fitted to data that nobody gave.
 
     Raises:

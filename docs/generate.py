@@ -1,5 +1,5 @@
 """Write what is made from definitions: ``passes.md``, ``diagnostics.md``, the picture of ``axes.md``, the tables of
-grammars, and what editors colour and offer.
+grammars, the schema that policies are checked by, and what editors colour and offer.
 
     python docs/generate.py [--check]
 
@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 import onnx.parser
 
+from qcc.compiler.editor.known import WRITTEN
 from qcc.compiler.editor.manual import entries
 from qcc.compiler.editor.textmate import grammar, snippets
 from qcc.compiler.files.open_model import open_model
@@ -30,6 +31,7 @@ from qcc.dsl.diagnostics.diagnostic import Diagnostic, Severity
 from qcc.dsl.diagnostics.pages import Example, Page, all_codes, page
 from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.load import load_text
+from qcc.dsl.policy.frozen import freeze
 from qcc.dsl.syntax import build_tree
 
 DOCS = Path(__file__).parent
@@ -103,6 +105,7 @@ def pages() -> dict[Path, str]:
         **{one.tables_path: one.tables() for one in (build_tree.GRAMMAR, read_text.GRAMMAR)},
         VSCODE / "syntaxes" / "qpolicy.tmLanguage.json": _json(grammar(schema())),
         VSCODE / "snippets" / "qpolicy.json": _json(snippets(schema())),
+        WRITTEN: _json(freeze(schema())),
     }
 
 

@@ -162,7 +162,7 @@ def open_source(given: str | Path) -> tuple[Source, Path | None]:
     return load_source(given), Path(given).parent
 
 
-_STATEMENTS = "rule|use|target|calibrate|graph|budget|minimize|verify|export|let|param"
+_STATEMENTS = "rule|use|target|calibrate|graph|metric|budget|minimize|verify|export|let|param"
 _TEXT = re.compile(rf"[^\n]*\n|\s*(qpolicy\s+\d|({_STATEMENTS})\s)")
 """What no file and no preset is called."""
 

@@ -103,8 +103,9 @@ class Encode(Pass):
             try:
                 encoded, _ = self.encoded(weights[name], graph.matrix(weights[name]), context)
                 if flow is not None and self.activations is not None:
-                    self.form.check(weights[name].reading(self.activations.encoding(self.form)), encoded)
-                    self.round_values(graph, flow, weights[name], context)
+                    reading = weights[name].reading(self.activations.encoding(self.form))
+                    self.form.check(reading, encoded)
+                    self.round_values(graph, flow, reading, context)
             except Refused:
                 continue
             graph.replace_matrix(weights[name], encoded.decode())
@@ -117,7 +118,7 @@ class Encode(Pass):
         assert self.activations is not None
         flow, encoding = Flow(graph), self.activations.encoding(self.form)
         known = {name: one for name, one in graph.encoded_values().items() if one.encoding == encoding}
-        for one in joined(flow, known) if encoding.when == "static" else ():
+        for one in joined(flow, known) if encoding.when == "static" and not encoding.float_tokens else ():
             try:
                 reads = {value: known.get(value) or self._constant(flow, value) for value, _ in one.reads}
                 made = {
@@ -158,7 +159,7 @@ class Encode(Pass):
             assert self.activations is not None
             reading = weight.reading(self.activations.encoding(self.form))
             self.form.check(reading, encoded)
-            self.round_values(graph, flow, weight, context)
+            self.round_values(graph, flow, reading, context)
             weight = reading
         return graph.encode(weight, encoded, self.form, found)
 
@@ -168,7 +169,7 @@ class Encode(Pass):
         Args:
             graph: is edited.
             flow: of the graph before any value was encoded.
-            weight: one of the flow's graph.
+            weight: one of the flow's graph, as it will read.
             context: the magnitudes of the values.
 
         Raises:

@@ -182,7 +182,8 @@ SCHEMA = Schema(
         "output_error": Metric("output_error", "<=", {"%": (0, INFINITY)}, arguments=("given",), optional=True),
     },
     depth={"leave_out": LeaveOut, "share": Plain},
-    objectives=("output_error", "size", "latency"),
+    objectives=("output_error", "size", "latency", "content", "quality"),
+    additive=("output_error", "content", "quality"),
     verify={
         "cosine": Metric("cosine", ">=", {"": (-1, 1)}),
         "sqnr": Metric("sqnr", ">=", {"dB": (0, INFINITY), "": (0, INFINITY)}),

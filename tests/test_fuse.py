@@ -12,7 +12,7 @@ from qcc.__main__ import main
 from qcc.compiler.report.result import Result
 from qcc.ir.attention.find import attentions
 from qcc.ir.errors import Refused
-from qcc.ir.graph.attention import Attention
+from qcc.ir.graph.attention import Attention, OneOp
 from qcc.ir.onnx.adapter import OnnxGraph
 from tests import attention_models as models
 from tests.attention_models import BATCH, ROWS, WIDTH, Spelling, case
@@ -29,7 +29,7 @@ def fused(folder: Path, spelling: Spelling, feeds: dict[str, np.ndarray] | None 
     after = graph.copy()
     for found in attentions(graph, one.feeds):
         assert isinstance(found, Attention), found
-        after.fuse(found)
+        after.write_attention(found, OneOp())
     given = {**one.feeds, **(feeds or {})}
     names = [value.name for value in graph.outputs]
     wanted, got = (part.runner(list(given), names)(given) for part in (graph, after))
@@ -143,7 +143,7 @@ def test_what_no_op_computes_reject(tmp_path: Path, spelling: Spelling, why: str
     (found,) = attentions(graph, one.feeds)
     assert isinstance(found, Attention)
     with pytest.raises(Refused, match=why):
-        graph.fuse(found)
+        graph.write_attention(found, OneOp())
     assert graph.digest() == before
 
 

@@ -25,7 +25,7 @@ from qcc.compiler.observe.observer import Observer
 from qcc.compiler.observe.solve import fit_map, residual
 from qcc.compiler.observe.statistic import Rows, Statistic
 from qcc.compiler.observe.sums import GramSum, MagnitudeSum, PairSum
-from qcc.compiler.observe.tokens import Tokens
+from qcc.compiler.observe.tokens import TokenWeights
 from qcc.ir.errors import ModelError
 from qcc.ir.onnx.adapter import OnnxGraph
 from tests import onnx_models as models
@@ -112,7 +112,7 @@ def test_first_tokens_are_left_out_or_weigh_more() -> None:
     table = graph.constant("table")
     assert table is not None
     for weight in (0.0, 5.0):
-        observer = Observer(graph, data, tokens=Tokens(1, weight))
+        observer = Observer(graph, data, tokens=TokenWeights(1, weight))
         found = observer.ask("x", GramSum())
         observer.gather()
         rows = table[ids].astype(np.float64)
@@ -124,7 +124,7 @@ def test_first_tokens_are_left_out_or_weigh_more() -> None:
 
 def test_the_first_token_behind_a_hidden_beginning_is_the_first_in_sight() -> None:
     fed = padded(sentences([3, 7, 5, 2]), left=True)
-    observer = Observer(attention(), Samples((fed,), "drawn", True), tokens=Tokens(1))
+    observer = Observer(attention(), Samples((fed,), "drawn", True), tokens=TokenWeights(1))
     found = observer.ask("x", GramSum())
     observer.gather()
     assert found.whole.rows == 17 - 4

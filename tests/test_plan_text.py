@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, assume, given, settings
 import qcc
 from qcc.__main__ import main
 from qcc.compiler.plan.catalog import activations, passes, rewrites, roundings
+from qcc.compiler.plan.costs import METERED
 from qcc.compiler.plan.formats import compositions, formats
 from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, Step
 from qcc.compiler.plan.read_text import from_text
@@ -117,7 +118,7 @@ ENCODES = st.builds(
 ).filter(lambda one: one.activations is None or one.form.rounds)
 PASSES = methods({name: found for name, found in passes().items() if found is not Encode})
 SITES = st.sampled_from([one for family in rewrites().values() for one in family.values()]).flatmap(options)
-COSTS = st.fixed_dictionaries({"size": AMOUNTS, "bits": AMOUNTS}, optional={"latency": AMOUNTS})
+COSTS = st.fixed_dictionaries({"size": AMOUNTS, "bits": AMOUNTS}, optional=dict.fromkeys(METERED, AMOUNTS))
 CANDIDATES = st.one_of(
     st.builds(Candidate, ENCODES, NAMES, COSTS, NAMES), st.builds(Candidate, st.none(), NAMES, COSTS, st.just(""))
 )
@@ -153,7 +154,7 @@ def plans(draw: st.DrawFn) -> Plan:
         limits = draw(st.lists(st.builds(Limit, NAMES, AMOUNTS, NAMES), max_size=2))
         listed = st.lists(CANDIDATES, min_size=1, max_size=3).map(tuple)
         open_ = tuple(OpenChoice(name, draw(listed)) for name in names)
-        fixed = draw(st.dictionaries(st.sampled_from(["size", "bits", "latency"]), AMOUNTS))
+        fixed = draw(st.dictionaries(st.sampled_from(["size", "bits", *METERED]), AMOUNTS))
         allocate = Allocate(draw(NAMES), tuple(limits), open_, fixed)
     kernels = draw(
         st.none() | st.builds(Kernels, st.just("cpu"), PROCESSORS, st.sampled_from(["int8", "bf16", "exact"]))

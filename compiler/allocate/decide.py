@@ -2,18 +2,20 @@
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from qcc.compiler.allocate.choice import solve as multiple_choice
+from qcc.compiler.allocate.choice.balance import balance_of
 from qcc.compiler.allocate.choice.solve import BudgetRow, Infeasible, Problem, Solution
 from qcc.compiler.measure.sensitivity import Losses
 from qcc.compiler.plan.bind import steps_of
-from qcc.compiler.plan.costs import LATENCY, SIZE
+from qcc.compiler.plan.costs import METERED, SIZE, amount
 from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Limit, Plan, PlanRow, Step
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
+from qcc.dsl.policy.policy import worst_of
 from qcc.passes.contract.contract import Pass, Phase
 from qcc.passes.encode import Encode
 
@@ -26,7 +28,8 @@ SEPARATOR = ", and "
 class Decision:
     """A decided plan, the choice made for each option, how well it was proven, and what is predicted of it.
 
-    ``room`` is what the options may take in bytes, where that is bounded.
+    ``room`` is what the options may take in bytes, where that is bounded. ``balance`` is what each of several metrics
+    loses where their worst is minimised, and what it would if noise at the outputs were, for all layers alike.
     """
 
     plan: Plan
@@ -34,6 +37,7 @@ class Decision:
     gap: float
     predicted_error: float
     room: float | None = None
+    balance: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 class BudgetError(QccError):
@@ -60,7 +64,10 @@ def decide(plan: Plan, losses: Losses, fixed_bytes: float) -> Decision:
     except Infeasible as infeasible:
         raise _explained(allocate, infeasible, fixed) from infeasible
     room = next((one.bound - fixed_bytes for one in allocate.limits if one.metric == SIZE), None)
-    return replace(decision_of(plan, solution.choice, losses, solution), room=room)
+    balanced, balance = balance_of(
+        problem, solution, {name: losses.others[name] for name in worst_of(allocate.objective)}
+    )
+    return replace(decision_of(plan, balanced.choice, losses, balanced), room=room, balance=balance)
 
 
 def uniform(plan: Plan, losses: Losses) -> list[Decision]:
@@ -133,20 +140,23 @@ def _row(allocate: Allocate, name: str) -> tuple[np.ndarray, ...]:
 
 
 def _problem(allocate: Allocate, losses: Losses, fixed: Mapping[str, float]) -> Problem:
-    sizes, latencies = _row(allocate, SIZE), _row(allocate, LATENCY)
+    sizes, objective = _row(allocate, SIZE), allocate.objective
     rows = []
     for limit in allocate.limits:
         row = losses.loss if limit.metric == losses.metric else _row(allocate, limit.metric)
+        row = losses.others.get(limit.metric, row)
         rows.append(BudgetRow(limit.metric, row, limit.bound - fixed.get(limit.metric, 0.0)))
-    costs = {SIZE: sizes, LATENCY: _or_smaller(latencies, sizes)}.get(allocate.objective, losses.loss)
+    costs = sizes if objective == SIZE else losses.loss
+    if objective in METERED:
+        costs = _or_smaller(_row(allocate, objective), sizes)
     return Problem(costs, tuple(rows))
 
 
-def _or_smaller(latencies: tuple[np.ndarray, ...], sizes: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-    """Latencies, the smaller of what is equally fast being ahead: all bytes weigh a thousandth of the time."""
-    time, size = (float(sum(one.max() for one in parts)) for parts in (latencies, sizes))
-    share = BYTES_WEIGH * (time or 1.0) / (size or 1.0)
-    return tuple(one + share * other for one, other in zip(latencies, sizes, strict=True))
+def _or_smaller(taken: tuple[np.ndarray, ...], sizes: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """What is taken, the smaller of what takes the same being ahead: all bytes weigh a thousandth of the whole."""
+    whole, size = (float(sum(one.max() for one in parts)) for parts in (taken, sizes))
+    share = BYTES_WEIGH * (whole or 1.0) / (size or 1.0)
+    return tuple(one + share * other for one, other in zip(taken, sizes, strict=True))
 
 
 def too_small(plan: Plan, smallest_bytes: int) -> BudgetError:
@@ -174,10 +184,10 @@ def _error(binding: str, note: str) -> BudgetError:
 
 
 def _one(limit: Limit, least: float) -> str:
-    unit = " ms" if limit.metric == "latency" else ""
-    shown = f"{int(np.ceil(least)):,} bytes" if limit.metric == "size" else f"{least:.4g}{unit}"
-    asked = f"{int(limit.bound):,} bytes" if limit.metric == "size" else f"{limit.bound:.4g}{unit}"
-    return f"the smallest feasible {limit.metric} is {shown}, the budget is {asked}"
+    name = limit.metric
+    shown = f"{int(np.ceil(least)):,} bytes" if name == SIZE else amount(name, least)
+    asked = f"{int(limit.bound):,} bytes" if name == SIZE else amount(name, limit.bound)
+    return f"the smallest feasible {name} is {shown}, the budget is {asked}"
 
 
 def _merged(plan: Plan, steps: Mapping[Pass, Sequence[PlanRow]]) -> tuple[Step, ...]:

@@ -95,7 +95,7 @@ class FallBack:
         for one in verification.losers:
             ladder = self.ladders.get(one.weight, ())[self.fallen.get(one.weight, 0) :]
             if ladder and one.weight in actions:
-                now = costs_of(self.weights[one.weight], actions[one.weight], 1, None)[SIZE]
+                now = costs_of(self.weights[one.weight], actions[one.weight], 1)[SIZE]
                 found.append((one, ladder[0], ladder[0].costs[SIZE] - now))
         chosen: dict[str, Candidate] = {}
         left = max((_surplus(check) for check in verification.bounds if not check.passed), default=0.0)

@@ -190,6 +190,7 @@ def allocation_of(plan: Plan, settled: Settled, graph: Graph) -> Allocation | No
         least_error=_least(plan, settled, graph),
         equal_slope=_equal_slope(plan, settled),
         rivals=settled.rivals,
+        balance=settled.decision.balance,
         rounds=settled.rounds,
         frontier=_frontier(plan, settled),
         alternatives=tuple(_alternatives(plan, settled)) if settled.losses.samples else (),

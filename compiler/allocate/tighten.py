@@ -1,8 +1,8 @@
 """The least of what is minimised of which a written file still holds the bounds that only a file can be held to.
 
 What is lost of a user's score is no sum over weights. So the choice is made again and again, with more or less of what
-is minimised (size, or latency), each time for the least loss at the outputs; each choice is written and judged, and
-what it takes is halved towards the smallest that holds. A file is taken only if it holds itself.
+is minimised (size, latency, energy), each time for the least loss at the outputs; each choice is written and judged,
+and what it takes is halved towards the smallest that holds. A file is taken only if it holds itself.
 
 Source: that the same samples may judge one file after the other is fixed sequence testing, Angelopoulos et al. 2021
 (arXiv:2110.01052), section 4; it holds as far as what takes more loses no more.
@@ -17,7 +17,7 @@ from qcc.compiler.allocate.decide import BudgetError, Decision, decide
 from qcc.compiler.allocate.fall_back import Made
 from qcc.compiler.allocate.settle import Settled
 from qcc.compiler.metrics.find import additive
-from qcc.compiler.plan.costs import LATENCY, SIZE
+from qcc.compiler.plan.costs import METERED, SIZE
 from qcc.compiler.plan.plan import Allocate, Limit, Plan
 from qcc.compiler.scores.find import scores
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
@@ -35,7 +35,7 @@ def foreseen(plan: Plan, bounds: tuple[Bound, ...]) -> Plan:
     It stays as it is where nothing is open, or where loss is minimised already.
     """
     allocate = plan.allocate
-    if allocate is None or not allocate.options or not bounds or allocate.objective not in (SIZE, LATENCY):
+    if allocate is None or not allocate.options or not bounds or allocate.objective not in (SIZE, *METERED):
         return plan
     asked = next((one.metric for one in allocate.limits if one.metric in additive()), None)
     metric = asked or scores()[str(bounds[0].argument)].loss

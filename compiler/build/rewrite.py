@@ -20,7 +20,7 @@ from qcc.compiler.plan.text import action_text
 from qcc.compiler.verify.translation import Difference, Outputs, Trial, first_guilty
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph.graph import Graph
-from qcc.passes.contract.contract import Context, Edit, G, Rewrite, Site, SitePass
+from qcc.passes.contract.contract import Context, Edit, G, Invariant, Rewrite, Site, SitePass
 from qcc.passes.contract.moments import grams_of
 
 SAMPLE = 3  # rows of an input
@@ -118,12 +118,16 @@ class _Attempt(Generic[G]):
     trial: Trial
     left_out: dict[str, Edit] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._before = self.trial.outputs
+
     def best(self) -> tuple[G, RewriteRow]:
         """The graph after the pass, as far as it keeps the function, and what was done."""
         for _ in range(LEFT_OUT + 1):
             after, edits = self._apply(lambda _: True)
             treated = [edit for edit in edits if not edit.refused]
-            outputs, found = self._tried(after) if treated else ([], Difference())
+            taken = frozenset(edit.subject for edit in treated)
+            outputs, found = self._tried(after, taken) if treated else ([], Difference())
             if not treated or self.trial.holds(found):
                 break
             self._leave_out(treated)
@@ -131,9 +135,9 @@ class _Attempt(Generic[G]):
             why = "left out: with the sites before it, it does not keep the function"
             rest = [Edit(edit.subject, why, refused=True, layers=edit.layers) for edit in treated]
             self.left_out |= {edit.subject: edit for edit in rest}
+            self.trial.outputs = self._before
             return self.graph, self._row([edit for edit in edits if edit.refused], Difference())
-        if treated:
-            self.trial.outputs = outputs
+        self.trial.outputs = outputs if treated else self._before
         return after, self._row(edits, found)
 
     def _row(self, edits: Sequence[Edit], found: Difference) -> RewriteRow:
@@ -148,12 +152,18 @@ class _Attempt(Generic[G]):
 
         return _apply(self.graph, self.action, self.step, replace(self.context, takes=also))
 
-    def _tried(self, after: G) -> tuple[Outputs, Difference]:
+    def _tried(self, after: G, taken: Collection[str]) -> tuple[Outputs, Difference]:
+        """The outputs after the pass at some sites, and how far they are from what they should be."""
         fault = broken_promise(self.graph, after, self.action.keeps)
+        if not fault and Invariant.FUNCTION not in self.action.keeps:
+            context = replace(self.context, takes=taken.__contains__)
+            self.trial.outputs = self._before
+            self.trial.outputs, found = self.trial.run(self.action.meant(self.graph, self.step.weights, context))
+            fault = found.fault
         return ([], Difference(error=math.inf, fault=fault)) if fault else self.trial.run(after)
 
     def _difference(self, taken: Collection[str]) -> Difference:
-        return self._tried(self._apply(taken.__contains__)[0])[1]
+        return self._tried(self._apply(taken.__contains__)[0], taken)[1]
 
     def _leave_out(self, treated: Sequence[Edit]) -> None:
         """Find the site by which the function changes, in about as many runs as their number has binary digits."""

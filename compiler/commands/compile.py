@@ -65,6 +65,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     help = "what `drop(...)` is measured by: a script that defines `evaluate(run)`, or samples with an array `labels`"
     add("--evaluate", metavar="FILE", type=Path, help=help)
     add_dims(parser)
+    help = "a JSON file of energies in place of the table that ships, for `energy`; see `qcc explain Q660`"
+    add("--energy", metavar="FILE", type=Path, help=help)
     add("--plan", metavar="FILE", type=Path, help="do what a plan says, of a lock or as text, not the policy's rules")
     help = "print what it would take in seconds, memory and disk, from parts that are tried, and stop there"
     add("--estimate", action="store_true", help=help)
@@ -106,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
     sizes = dims(args)
     with progress(args.quiet or args.format != "text") as update:
         given = {"data": data_of(args), "evaluate": args.evaluate, "plan": plan, "dims": sizes, "progress": update}
+        given["energy"] = args.energy
         if args.emit == "plan":
             decided, _, warnings = driver.decide_plan(args.model, policy, output=args.output, **given)
         else:

@@ -10,7 +10,7 @@ from qcc.compiler.editor.names import visible
 from qcc.dsl.check.calibrate import CalibrateOptions
 from qcc.dsl.check.selectors import OPERATORS
 from qcc.dsl.load import SUFFIX, preset_names, preset_summary
-from qcc.dsl.policy.options import Option, options_of
+from qcc.dsl.policy.options import Maker, Option, options_of, summary_of
 from qcc.dsl.policy.schema import FormatFamily, Schema
 from qcc.dsl.policy.select import ANY, DTYPES, FACTS, ORIGINS
 from qcc.dsl.syntax.mistakes import STATEMENTS
@@ -104,14 +104,13 @@ def _rule(place: CursorPlace, schema: Schema) -> Iterator[Completion]:
         yield from _formats(place, schema.formats if known.formats is None else known.formats)
 
 
-def _methods(place: CursorPlace, methods: Mapping[str, type]) -> Iterator[Completion]:
+def _methods(place: CursorPlace, methods: Mapping[str, Maker]) -> Iterator[Completion]:
     if place.owners:
         method = methods.get(place.owners[-1])
         yield from _options(place, {} if method is None else options_of(method))
         return
     for keyword, method in methods.items():
-        summary = (method.__doc__ or "").partition("\n")[0]
-        yield Completion(keyword, "function" if options_of(method) else "value", summary)
+        yield Completion(keyword, "function" if options_of(method) else "value", summary_of(method))
 
 
 def _formats(place: CursorPlace, formats: Mapping[str, FormatFamily]) -> Iterator[Completion]:

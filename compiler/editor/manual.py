@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qcc.compiler.console import terminal
 from qcc.compiler.plan.catalog import after, passes, promises, schema
-from qcc.dsl.policy.options import describe
+from qcc.dsl.policy.options import describe, summary_of
 from qcc.dsl.policy.schema import FormatFamily, Metric, Off, Property, TargetKind, Word
 from qcc.dsl.syntax.literals import FAMILIES
 from qcc.passes.contract.contract import Pass, SitePass
@@ -40,6 +40,7 @@ def entries() -> list[ManualEntry]:
         section = f"values of `{prop.name}`"
         for keyword, method in prop.methods.items():
             if method is not Off:
+                assert isinstance(method, type)
                 name, page = _value_name(keyword, method), _method_page(keyword, method)
                 found.append(ManualEntry(section, name, _summary(method), page))
     found += [ManualEntry("formats", one.keyword, one.summary, _format_page(one)) for one in known.formats.values()]
@@ -50,7 +51,7 @@ def entries() -> list[ManualEntry]:
     found += [
         ManualEntry("bounds of `verify`", one.name, one.summary, _metric_page(one)) for one in known.verify.values()
     ]
-    if known.export is not None:
+    if isinstance(known.export, type):
         found.append(ManualEntry("blocks", "export", _summary(known.export), _method_page("export", known.export)))
     return found
 
@@ -85,7 +86,11 @@ def _promises(definition: type[Pass]) -> list[str]:
 def _property_page(prop: Property) -> Callable[[], str]:
     lines = [prop.name, "", _sentence(prop.summary)]
     if prop.methods:
-        lines += ["", "Values:", *_pairs([(keyword, _summary(method)) for keyword, method in prop.methods.items()])]
+        lines += [
+            "",
+            "Values:",
+            *_pairs([(keyword, summary_of(method).rstrip(".")) for keyword, method in prop.methods.items()]),
+        ]
     else:
         formats = prop.formats or schema().formats
         lines += ["", "Formats, `|` between alternatives:"]
@@ -101,7 +106,7 @@ def _spelling(one: FormatFamily) -> str:
 
 
 def _format_page(one: FormatFamily) -> Callable[[], str]:
-    if one.arguments is not None:
+    if isinstance(one.arguments, type):
         method = one.arguments
         return lambda: describe(method, one.keyword)
     lines = [_spelling(one), "", _sentence(one.summary)]

@@ -11,9 +11,9 @@ from qcc.compiler.editor.context import word_span
 from qcc.compiler.editor.document import Document, path_of, position, span_range
 from qcc.compiler.editor.hints import layer_counts, model_facts
 from qcc.compiler.editor.hover import explained
+from qcc.compiler.editor.known import known_schema
 from qcc.compiler.editor.names import definition, rename, uses
 from qcc.compiler.editor.rpc import Message
-from qcc.compiler.plan.catalog import schema
 from qcc.dsl.diagnostics.diagnostic import Diagnostic, Severity, TextEdit
 from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.diagnostics.source import Span
@@ -72,7 +72,7 @@ class ClientSession:
             if one.settled:
                 continue
             before = one.found
-            one.settle(schema())
+            one.settle(known_schema())
             if one.found != before:
                 self._publish(one)
 
@@ -89,12 +89,12 @@ class ClientSession:
         told = given["textDocument"]
         one = Document(told["uri"], str(told["text"]).replace("\r\n", "\n"), told.get("version"))
         self._documents[one.uri] = one
-        one.settle(schema())
+        one.settle(known_schema())
         self._publish(one)
 
     def _change(self, given: Message) -> None:
         one = self._document(given)
-        one.change(given["contentChanges"], given["textDocument"].get("version"), schema())
+        one.change(given["contentChanges"], given["textDocument"].get("version"), known_schema())
         self._publish(one)
 
     def _close(self, given: Message) -> None:
@@ -120,25 +120,25 @@ class ClientSession:
         offset = one.offset(given["position"])
         start, _ = word_span(one.text, offset)
         where = {"start": position(one.source, start), "end": position(one.source, offset)}
-        return [_item(found, at, where) for at, found in enumerate(completions(one, offset, schema()))]
+        return [_item(found, at, where) for at, found in enumerate(completions(one, offset, known_schema()))]
 
     def _hover(self, given: Message) -> Message | None:
         one = self._document(given)
-        text = explained(one, one.offset(given["position"]), schema())
+        text = explained(one, one.offset(given["position"]), known_schema())
         return None if text is None else {"contents": {"kind": "markdown", "value": f"```text\n{text.rstrip()}\n```"}}
 
     def _define(self, given: Message) -> Message | None:
         one = self._document(given)
-        found = definition(one, one.offset(given["position"]), schema())
+        found = definition(one, one.offset(given["position"]), known_schema())
         return None if found is None else _location(found, one)
 
     def _refer(self, given: Message) -> list[Message]:
         one = self._document(given)
-        return [_location(span, one) for span in uses(one, one.offset(given["position"]), schema())]
+        return [_location(span, one) for span in uses(one, one.offset(given["position"]), known_schema())]
 
     def _rename(self, given: Message) -> Message:
         one = self._document(given)
-        edits = rename(one, one.offset(given["position"]), given["newName"], schema())
+        edits = rename(one, one.offset(given["position"]), given["newName"], known_schema())
         return {"changes": {one.uri: [_edit(edit) for edit in edits]}}
 
     def _format(self, given: Message) -> list[Message]:
@@ -154,14 +154,16 @@ class ClientSession:
         one = self._document(given)
         first, last = (one.offset(given["range"][edge]) for edge in ("start", "end"))
         if not one.settled:
-            one.settle(schema())
+            one.settle(known_schema())
         ours = one.source
         found = []
         for fault in one.found:
             span = fault.span
             if span is None or span.source.name != ours.name or span.start > last or span.end < first:
                 continue
-            for fix in fixes(fault, one.found, lambda text: faults(replace(ours, text=text), schema(), one.folder)[1]):
+            for fix in fixes(
+                fault, one.found, lambda text: faults(replace(ours, text=text), known_schema(), one.folder)[1]
+            ):
                 edits = {"changes": {one.uri: [_edit(edit) for edit in fix.edits]}}
                 told = [_diagnostic(fault, one)]
                 found.append({"title": fix.title, "kind": "quickfix", "diagnostics": told, "edit": edits})
@@ -170,7 +172,7 @@ class ClientSession:
     def _hint(self, given: Message) -> list[Message]:
         one = self._document(given)
         if not one.settled:
-            one.settle(schema())
+            one.settle(known_schema())
         counts = layer_counts(one, self._facts) if self._facts else []
         return [{"position": position(one.source, at), "label": label, "paddingLeft": True} for at, label in counts]
 

@@ -1,7 +1,7 @@
 """Which form a weight gets when kernels are made, and what it costs: whichever was measured fastest."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from qcc.codegen.target.target import AnyTarget
@@ -10,8 +10,8 @@ from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.measure.time_forms import FLOAT, Case, Timings
 from qcc.compiler.measure.time_model import time_input
 from qcc.compiler.measure.timing import NOTICEABLE, times_text
-from qcc.compiler.plan.bind import Latency, after_speed
 from qcc.compiler.plan.catalog import Export
+from qcc.compiler.plan.costs import LATENCY, Meter, asked_rows
 from qcc.compiler.plan.plan import Kernels
 from qcc.compiler.plan.targets import target_of, unserved
 from qcc.compiler.runtime.build_kernels import kernels_of, runs_here
@@ -171,17 +171,40 @@ def _may_be_product(weight: Weight) -> bool:
     return "linear" in weight.kinds or (weight.kinds == {"conv"} and bool(kernel_layers(weight)))
 
 
-def latency_of(policy: Policy, chooser: FormChooser, model: Path, data: Samples, timed: bool = True) -> Latency | None:
-    """What the allocator must know where a policy bounds or minimises latency.
+def latency_of(
+    policy: Policy,
+    chooser: FormChooser,
+    model: Path,
+    data: Samples,
+    graphs: tuple[Graph, Graph],
+    timed: bool = True,
+) -> Meter | None:
+    """What the allocator must know where a policy bounds or minimises latency, in milliseconds on one thread.
+
+    Args:
+        policy: the policy.
+        chooser: of forms.
+        model: the file.
+        data: whose first sample is run.
+        graphs: as the file has it, and as it is now: what layers took that have lost channels or gone is no rest.
+        timed: it runs in ONNX Runtime.
 
     Raises:
         QccError: it cannot be measured here.
     """
-    if not after_speed(policy):
+    if LATENCY not in asked_rows(policy):
         return None
-    bound = next((one for one in policy.budget if one.metric == "latency"), None)
+    bound = next((one for one in policy.budget if one.metric == LATENCY), None)
     if chooser.timings is None or not timed:
         why = "the target is another processor" if timed else f"`{model}` does not run in ONNX Runtime"
         message = f"latency cannot be measured here: {why}"
         raise QccError([Diagnostic("Q311", message, bound.span if bound else policy.target.span)])
-    return Latency(time_input(model, data, chooser.target.providers), chooser.seconds_of)
+    whole = 1e3 * time_input(model, data, chooser.target.providers)
+
+    def milliseconds(weight: Weight, action: Encode | None) -> float:
+        return 1e3 * chooser.seconds_of(weight, action)
+
+    first, now = graphs
+    before = chooser if first is now else replace(chooser, rows=rows_of(first, data))
+    rest = whole - sum(1e3 * before.seconds_of(one, None) for one in first.weights())
+    return Meter(LATENCY, whole, rest, milliseconds)

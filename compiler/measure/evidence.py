@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from qcc.compiler.calibrate.coverage import Told, coverage_of
 from qcc.compiler.calibrate.parts import held_out
 from qcc.compiler.calibrate.samples import Samples
@@ -18,6 +20,7 @@ from qcc.compiler.measure.march.tune_in_order import tune_in_order
 from qcc.compiler.measure.probe import Probe
 from qcc.compiler.measure.segments import Chain, cut
 from qcc.compiler.measure.sensitivity import MEASURED_SAMPLES, OUTPUT_BYTES, Losses, measure, unmeasured, within
+from qcc.compiler.measure.tally import NOISE
 from qcc.compiler.metrics.find import additive
 from qcc.compiler.metrics.metric import Additive
 from qcc.compiler.observe.executor import HERE, Executor
@@ -33,8 +36,8 @@ from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
 from qcc.ir.regions.flow import Flow
 from qcc.passes.contract.chains import joined
-from qcc.passes.contract.contract import Context, Edit, Pass, Rounding, SubjectPass
-from qcc.passes.contract.magnitudes import Magnitudes
+from qcc.passes.contract.contract import Activations, Context, Edit, Pass, Rounding, SubjectPass
+from qcc.passes.contract.magnitudes import Magnitudes, beyond
 from qcc.passes.contract.moments import Moments, grams_of, seen_of
 from qcc.passes.contract.places import places
 from qcc.passes.encode import Encode
@@ -109,11 +112,13 @@ class Evidence:
         rounded = _rounded_values(graph, plan)
         lookups = find_lookups(graph, _encodings(plan), data, folder)
         kept = {"keeps": keeps} | _kept(run)
-        if not wanted and not rounded:
+        if not wanted and not any(rounded):
             return cls(graph, plan, data, phases, {}, {}, executor=executor, lookups=lookups, **kept)
         with phases.phase("statistics"):
             tick = partial(phases.tell, "statistics")
-            found = layer_statistics(graph, data, tick, moments=wanted, magnitudes=rounded, executor=executor)
+            found = layer_statistics(
+                graph, data, tick, moments=wanted, magnitudes=rounded[0], beyond_first=rounded[1], executor=executor
+            )
             told(coverage_of(found.moments))
             given = graph, plan, data, phases, found.moments, found.magnitudes
             return cls(*given, executor=executor, lookups=lookups, **kept)
@@ -132,6 +137,24 @@ class Evidence:
             elif edit.stored is not None:
                 stored[edit.subject] = edit.stored
         self.lookups.warn_of_merged(stored, diagnostics)
+        self._warn_of_promises(diagnostics)
+
+    def _warn_of_promises(self, diagnostics: Diagnostics) -> None:
+        """Tell what a file relies on whose first tokens are promised to be always the same."""
+        promised = {how.encoding(form).float_tokens for _, form, how in _rounding(self.plan) if how.knows_first()}
+        if not promised:
+            return
+        asked = [beyond(*one) for one in _rounded_values(self.graph, self.plan)[1] if one[1] in promised]
+        known = [name for name in asked if self.magnitudes[name].leading is not None]
+        if not known:
+            message = (
+                "no layer reads the same first tokens in all calibration samples: they are multiplied as they come"
+            )
+            diagnostics.warning("Q671", message, help="without `first = same` the file is the same")
+            return
+        message = f"what {len(known)} of {len(asked)} values are at the first tokens is stored: "
+        message += "the file is right only for inputs that begin as the calibration data does"
+        diagnostics.warning("Q670", message)
 
     def losses(self) -> Losses:
         """What each candidate of the plan's options costs at the outputs; not measured where it decides nothing.
@@ -153,8 +176,25 @@ class Evidence:
             )
             how = context, metric, self.executor
             if judges is None:
-                return measure(self.graph, options, self.data, *how)
-            return replace(measure(self.graph, options, judges, *how), held_out=True)
+                return self._counted(measure(self.graph, options, self.data, *how), context, self.data)
+            found = self._counted(measure(self.graph, options, judges, *how), context, judges)
+            return replace(found, held_out=True)
+
+    def _counted(self, found: Losses, context: Context, data: Samples) -> Losses:
+        """With the losses in metrics that count some of the options alone."""
+        assert self.plan.allocate is not None
+        options, others = self.plan.allocate.options, dict[str, tuple[np.ndarray, ...]]()
+        for one in self.plan.allocate.counted:
+            lost = dict(zip((option.subject for option in options), found.loss, strict=True))
+            if one.metric != found.metric:
+                mine = [option for option in options if option.subject in one.subjects]
+                losses = measure(self.graph, mine, data, context, additive()[one.metric], self.executor).loss
+                lost |= dict(zip((option.subject for option in mine), losses, strict=True))
+            others[one.metric] = tuple(
+                lost[name] if name in one.subjects else np.where(np.isinf(lost[name]), np.inf, 0.0)
+                for name in (option.subject for option in options)
+            )
+        return replace(found, others=others)
 
     def together(self) -> float:
         """What all weights that were last stored lose together, on the last of the samples that judge.
@@ -265,9 +305,13 @@ def _encodes(decided: Plan) -> list[tuple[Encode, tuple[str, ...]]]:
 def _lost(allocate: Allocate) -> Additive | None:
     """The metric whose losses decide; None where none does.
 
+    Where several count some of the layers each, it is the noise at the outputs, which all have a share in.
+
     Raises:
         ModelError: several would.
     """
+    if allocate.counted:
+        return NOISE
     named = (allocate.objective, *(limit.metric for limit in allocate.limits))
     found = list(dict.fromkeys(name for name in named if name in additive()))
     if len(found) > 1:
@@ -286,30 +330,35 @@ def warn_of_generated_steps(plan: Plan, data: Samples, diagnostics: Diagnostics)
         diagnostics.warning("Q692", message, help='name data: `calibrate "data.npz"`')
 
 
-def _rounding(plan: Plan) -> set[tuple[str, Form]]:
-    """The weights whose layers round values, or may, by steps that data shows, and the forms that want it."""
+def _rounding(plan: Plan) -> set[tuple[str, Form, Activations]]:
+    """The weights whose layers round values, or may, by steps that data shows, the forms that want it, and how."""
     found = [(step.action, step.weights) for step in plan.steps if isinstance(step.action, Encode)]
     for option in plan.allocate.options if plan.allocate else ():
         found += [(one.action, (option.subject,)) for one in option.candidates if isinstance(one.action, Encode)]
-    rounded = [(one.form, names) for one, names in found if one.activations and one.activations.when == "static"]
-    return {(name, form) for form, names in rounded for name in names}
+    asked = [(one.form, one.activations, names) for one, names in found if one.activations]
+    return {(name, form, how) for form, how, names in asked if how.when == "static" for name in names}
 
 
-def _rounded_values(graph: Graph, plan: Plan) -> list[str]:
-    """The values that show the steps of what the plan rounds, or may."""
+def _rounded_values(graph: Graph, plan: Plan) -> tuple[list[str], list[tuple[str, int]]]:
+    """The values that show the steps of what the plan rounds, or may; and those of which first tokens do not count."""
     asked = _rounding(plan)
     if not asked:
-        return []
+        return [], []
     weights, flow, found, rounded = {one.name: one for one in graph.weights()}, Flow(graph), set[str](), set[str]()
-    for name, form in asked:
+    behind = set[tuple[str, int]]()
+    for name, form, how in asked:
+        encoding = how.encoding(form)
         if name in weights:
             with suppress(Refused):  # so will be what is to be written
-                around = places(flow, weights[name], form)
+                around = places(flow, weights[name].reading(encoding), form)
+                if encoding.float_tokens:
+                    behind.update((place.value, encoding.float_tokens) for place in around)
+                    continue
                 found.update(seen for place in around for seen in place.seen)
                 rounded.update(place.value for place in around if form.takes_zeros)
     for one in joined(flow, rounded):
         found.update(() if one.source else one.results)
-    return sorted(found)
+    return sorted(found), sorted(behind)
 
 
 def _encodings(plan: Plan) -> dict[str, list[Encoding]]:

@@ -39,7 +39,7 @@ class Probe:
         self._held: list[_Held] = []
         for batch in map(hiding.cropped, samples.parts(TOGETHER)):
             states = chain.states(batch)
-            found = hiding.sight(self._outputs, batch, _arrays(self._named(states[-1]))) if hiding.masks else {}
+            found = hiding.sight(self._outputs, batch, as_arrays(self._named(states[-1]))) if hiding.masks else {}
             self._held.append(_Held(samples.size(batch), states, found))
 
     def loss(self, overrides: Mapping[str, np.ndarray], chain: Chain | None = None) -> float:
@@ -58,12 +58,12 @@ class Probe:
         return found
 
     def _outputs(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        return _arrays(self._named(self.chain.states(feeds)[-1]))
+        return as_arrays(self._named(self.chain.states(feeds)[-1]))
 
     def _named(self, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {name: state[name] for name in self._names}
 
 
-def _arrays(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def as_arrays(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Without sequences."""
     return {name: array for name, array in values.items() if isinstance(array, np.ndarray)}

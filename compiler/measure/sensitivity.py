@@ -10,7 +10,7 @@ Source: one-at-a-time measurement, Hubara et al. 2020 (arXiv:2006.10518), sectio
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -43,6 +43,7 @@ class Losses:
 
     Without any ``samples`` nothing is known of them.
     ``held_out`` says that the samples are none of those that chose the codes, ``metric`` what the losses are of.
+    ``others`` are the losses in metrics that count some of the options alone, and zero for all that they do not count.
     """
 
     loss: tuple[np.ndarray, ...]
@@ -50,6 +51,7 @@ class Losses:
     samples: int
     held_out: bool = False
     metric: str = NOISE.name
+    others: Mapping[str, tuple[np.ndarray, ...]] = field(default_factory=dict)
 
     def but(self, others: Mapping[int, tuple[np.ndarray, tuple[bool, ...]]]) -> "Losses":
         """With other losses for some options, and which of them were run."""
@@ -188,7 +190,8 @@ def _rounding(probe: Probe, graph: Graph, weight: Weight, action: Encode, contex
     assert action.activations is not None
     rounded = graph.copy()
     try:
-        action.round_values(rounded, Flow(graph), weight, context)
+        reading = weight.reading(action.activations.encoding(action.form))
+        action.round_values(rounded, Flow(graph), reading, context)
     except Refused as refused:
         raise ModelError("Q410", f"`{weight.name}` cannot be encoded: {refused.reason}") from refused
     return probe.chain.where(weight.constant, rounded)

@@ -118,7 +118,7 @@ def _time(
         sessions: dict[Form | str, Session] = {FLOAT: opened_by(path, kernels=False)}
         for form in forms:
             assert encoding is not None
-            encode = Encode(encoding, Nearest(clip="absmax"), form, how)
+            encode = Encode(encoding, Nearest(clip="absmax"), form, how and how.of_one_token())
             opened = open_model(path)
             graph = opened.graph
             values = [name for op in graph.ops() for name in (*op.inputs, *op.outputs)]

@@ -14,7 +14,7 @@ from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.observe.chunks import Chunk, bytes_of, chunks, value_groups
 from qcc.compiler.observe.observed import Observed
 from qcc.compiler.observe.statistic import Rows, Statistic
-from qcc.compiler.observe.tokens import EVERY_TOKEN, Tokens
+from qcc.compiler.observe.tokens import EVERY_TOKEN, TokenWeights
 from qcc.ir.graph.graph import Graph, Runner
 from qcc.ir.graph.ops import Array
 
@@ -28,7 +28,7 @@ class View:
     graph: Graph
     samples: Samples
     beside: Graph | None = None
-    tokens: Tokens = EVERY_TOKEN
+    tokens: TokenWeights = EVERY_TOKEN
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class _Session:
         return cls(names, runner, hiding, other)
 
     def rows(
-        self, feeds: Batch, tokens: Tokens, wanted: Collection[tuple[str, str]]
+        self, feeds: Batch, tokens: TokenWeights, wanted: Collection[tuple[str, str]]
     ) -> tuple[dict[tuple[str, str], Rows], Mapping[str, Array]]:
         """The rows that count of values, each beside those of the other graph's if one is named; the values."""
         cropped = self.hiding.cropped(feeds)
@@ -131,7 +131,7 @@ class _Session:
         return found, results
 
     def _kept(
-        self, feeds: Batch, cropped: Batch, results: Mapping[str, Array], tokens: Tokens
+        self, feeds: Batch, cropped: Batch, results: Mapping[str, Array], tokens: TokenWeights
     ) -> dict[str, tuple[Rows, Array]]:
         """The rows of each value that are in sight and weigh anything, and where they are."""
         found = {}

@@ -15,7 +15,7 @@ from qcc.compiler.observe.checkpoint import Checkpoint
 from qcc.compiler.observe.executor import HERE, Executor
 from qcc.compiler.observe.look import Look, LookStep, View
 from qcc.compiler.observe.observed import Observed, S
-from qcc.compiler.observe.tokens import EVERY_TOKEN, Tokens
+from qcc.compiler.observe.tokens import EVERY_TOKEN, TokenWeights
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array
 
@@ -51,7 +51,7 @@ class Observer:
         tick: Tick = silent,
         *,
         beside: Graph | None = None,
-        tokens: Tokens = EVERY_TOKEN,
+        tokens: TokenWeights = EVERY_TOKEN,
         executor: Executor = HERE,
         resumes: bool = True,
     ) -> None:

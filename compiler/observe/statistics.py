@@ -1,17 +1,18 @@
 """What the passes need of calibration data, gathered in one pass: memory does not grow with the number of samples."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.observe.executor import HERE, Executor
 from qcc.compiler.observe.observed import Observed
 from qcc.compiler.observe.observer import Observer, Tick
-from qcc.compiler.observe.sums import GramSum, MagnitudeSum, WindowSum
+from qcc.compiler.observe.sums import FirstTokens, GramSum, MagnitudeSum, WindowSum
+from qcc.compiler.observe.tokens import Leading
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Kind, Op, Weight
 from qcc.ir.graph.windows import Windows
-from qcc.passes.contract.magnitudes import Magnitudes
+from qcc.passes.contract.magnitudes import Magnitudes, beyond
 from qcc.passes.contract.moments import Moments
 
 
@@ -30,6 +31,7 @@ def layer_statistics(
     *,
     moments: Sequence[str] = (),
     magnitudes: Sequence[str] = (),
+    beyond_first: Collection[tuple[str, int]] = (),
     executor: Executor = HERE,
 ) -> LayerStatistics:
     """Gather what is asked, in one pass.
@@ -41,6 +43,7 @@ def layer_statistics(
         moments: of the inputs of linear layers of these weights, and of the windows that convolutions of one group
             read. Weights that read the same share theirs; weights without such a layer get none.
         magnitudes: of these values.
+        beyond_first: values whose magnitudes are asked without so many first tokens, in a pass for each such number.
         executor: where it is run.
 
     Raises:
@@ -54,10 +57,22 @@ def layer_statistics(
     sizes = {value: observer.ask(value, MagnitudeSum()) for value in sorted(set(magnitudes))}
     observer.gather()
     made = {one: _moments(grams.pop(one)) for one in list(grams)}
-    return LayerStatistics(
-        {name: made[one] for name, one in read.items()},
-        {value: one.whole.found for value, one in sizes.items()},
-    )
+    seen = {value: one.whole.found for value, one in sizes.items()}
+    for tokens in sorted({tokens for _, tokens in beyond_first}):
+        values = sorted(value for value, number in beyond_first if number == tokens)
+        seen |= _beyond(Observer(graph, samples, tick, tokens=Leading(tokens), executor=executor), values, tokens)
+    return LayerStatistics({name: made[one] for name, one in read.items()}, seen)
+
+
+def _beyond(observer: Observer, values: Sequence[str], tokens: int) -> dict[str, Magnitudes]:
+    """Magnitudes of values without their first tokens, and what these are where they are always the same."""
+    sizes = {value: observer.ask(value, MagnitudeSum()) for value in values}
+    first = {value: observer.ask(value, FirstTokens(tokens)) for value in values}
+    observer.gather()
+    return {
+        beyond(value, tokens): replace(sizes[value].whole.found, leading=first[value].whole.constant)
+        for value in values
+    }
 
 
 def _moments(found: Observed[GramSum]) -> Moments:

@@ -10,6 +10,7 @@ from qcc.ir.graph.ops import Array
 from qcc.ir.graph.windows import Windows
 from qcc.passes.contract.magnitudes import BINS, Magnitudes
 
+SAME = 1e-5  # of the largest number: float32, added up in the order of another size of batch
 ROWS_AT_ONCE = 512  # that are multiplied: adding up a matrix costs as much as multiplying about a hundred rows
 
 
@@ -117,7 +118,68 @@ class MagnitudeSum(Statistic):
 
     def restore(self, state: Mapping[str, Array]) -> None:
         """Take them over."""
-        self.found = Magnitudes(state["counts"], *(float(end) for end in state["ends"]))
+        lowest, highest = (float(end) for end in state["ends"])
+        self.found = Magnitudes(state["counts"], lowest, highest)
+
+
+@dataclass
+class FirstTokens(Statistic):
+    """What stands at the first tokens, and how far it is from that in any sample.
+
+    Args:
+        count: of the tokens.
+    """
+
+    count: int = 1
+    _first: Array | None = None
+    _apart: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """With their number."""
+        return f"{type(self).__name__} {self.count}"
+
+    def own_rows(self, array: Array) -> Array:
+        """A row a sample; of none that is shorter."""
+        found = array[..., : self.count, :]
+        size = self.count * array.shape[-1]
+        return found.reshape(-1, size) if found.shape[-2] == self.count else np.full((1, size), np.nan, np.float32)
+
+    def add(self, rows: Rows) -> None:
+        """More samples."""
+        for row in rows.array:
+            if self._first is None:
+                self._first = row.astype(np.float32)
+            self._apart = float(np.maximum(self._apart, np.abs(row - self._first).max(initial=0)))
+
+    def merge(self, other: "FirstTokens") -> None:
+        """Those of another."""
+        if other._first is not None:
+            self.add(Rows(other._first[None]))
+            self._apart = float(np.maximum(self._apart, other._apart))
+
+    def state(self) -> dict[str, Array]:
+        """The tokens and the distance."""
+        return {
+            "first": np.zeros(0, np.float32) if self._first is None else self._first,
+            "apart": np.array(self._apart),
+        }
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Take them over."""
+        self._first = state["first"] if state["first"].size else None
+        self._apart = float(state["apart"])
+
+    def empty(self) -> "FirstTokens":
+        """Of as many tokens."""
+        return FirstTokens(self.count)
+
+    @property
+    def constant(self) -> Array | None:
+        """The tokens ``[count, channel]``, if they are the same in all samples, but for how a runtime adds up."""
+        if self._first is None or not self._apart <= SAME * float(np.abs(self._first).max(initial=0)):
+            return None
+        return self._first.reshape(self.count, -1)
 
 
 @dataclass

@@ -13,7 +13,7 @@ BY_SHAPE = (RowLayout.SAMPLES, RowLayout.POSITIONS, RowLayout.FLAT)
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenWeights:
     """How much the rows of tokens count.
 
     Language models put numbers into the first token of a text that are far from all others; statistics that they would
@@ -44,7 +44,18 @@ class Tokens:
         return next((weights for weights in spread if weights is not None), None)
 
 
-EVERY_TOKEN = Tokens()
+@dataclass(frozen=True)
+class Leading(TokenWeights):
+    """What stands first along the last axis of rows does not count, whatever it is."""
+
+    def rows(self, hiding: Hiding, feeds: Batch, name: str, shape: tuple[int, ...]) -> Array | None:
+        """Nothing for the first, one for all others."""
+        found = np.ones(shape, np.float32)
+        found[..., : self.first] = self.weight
+        return found
+
+
+EVERY_TOKEN = TokenWeights()
 
 
 def _positions(feeds: Sequence[Array]) -> Array | None:

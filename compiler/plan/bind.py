@@ -1,18 +1,18 @@
 """Binding a policy to a graph: the cascade resolved for every weight, and the Plan that follows."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TypeVar, cast
 
 from qcc.compiler.plan.activations import ActivationBinder
-from qcc.compiler.plan.cascade import SPARSITY, Resolved, place, resolve, resolve_others
+from qcc.compiler.plan.cascade import SPARSITY, Resolved, counted, place, resolve, resolve_others
 from qcc.compiler.plan.catalog import rewrites, subject_passes
-from qcc.compiler.plan.costs import BITS, LATENCY, costs_of
+from qcc.compiler.plan.costs import BITS, SIZE, Meter, costs_of
 from qcc.compiler.plan.filled import check_tied, combined, specs_of, warn_blind
 from qcc.compiler.plan.formats import encoding_of
-from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, PlanRow, Step
+from qcc.compiler.plan.plan import Allocate, Candidate, Counted, Kept, Kernels, Limit, OpenChoice, Plan, PlanRow, Step
 from qcc.compiler.plan.targets import runtime_chooser
 from qcc.compiler.plan.terms import terms_of
 from qcc.compiler.scores.check import DROP
@@ -29,7 +29,7 @@ from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.passes.clean import Clean
-from qcc.passes.contract.contract import Pass, Phase, Rounding, SitePass, SubjectPass
+from qcc.passes.contract.contract import Pass, Phase, Restructure, Rounding, SitePass, SubjectPass
 from qcc.passes.encode import Encode
 from qcc.passes.half.half import Floats, Half
 from qcc.passes.rounding.nearest import Nearest
@@ -41,19 +41,6 @@ FALLBACK = "fallback"
 NO_ENCODINGS: Mapping[str, Encoding | None] = MappingProxyType({})
 ActionT = TypeVar("ActionT", bound=Pass)
 """Finds the form of a weight under an encoding."""
-
-
-@dataclass(frozen=True)
-class Latency:
-    """What the model takes for one sample, in seconds on one thread, and what a weight's layers do under an action."""
-
-    model_s: float
-    of: Callable[[Weight, Encode | None], float]
-
-
-def after_speed(policy: Policy) -> bool:
-    """It bounds or minimises latency."""
-    return policy.minimize == "latency" or any(one.metric == "latency" for one in policy.budget)
 
 
 @dataclass(frozen=True)
@@ -85,25 +72,26 @@ def bind(
     diagnostics: Diagnostics,
     chooser: Chooser | None = None,
     kernels: Kernels | None = None,
-    latency: Latency | None = None,
+    meters: Sequence[Meter] = (),
     given: bool = True,
     earlier: Earlier | None = None,
 ) -> Plan:
     """The plan of a policy for a cleaned graph; undecided where a weight has several candidates.
 
-    ``latency`` is needed where the policy bounds or minimises it. Data is ``given``, or generated. Where the steps
-    that change the structure have run, ``earlier`` says so; else the plan has those that the policy asks for.
+    ``meters`` are of what the policy bounds or minimises beside bytes and loss. Data is ``given``, or generated.
+    Where the steps that change the structure have run, ``earlier`` says so; else the plan has those that the policy
+    asks for.
     """
     chooser = chooser or runtime_chooser(policy)
     resolved = resolve(policy, graph.weights(), diagnostics, given, earlier.weights if earlier else ())
     steps: dict[Encode, list[PlanRow]] = {}
     options, kept = [], []
     narrowest: dict[str, Encoding | None] = {}
-    params, seconds = sum(one.weight.params for one in resolved), latency.of if latency else None
+    params = sum(one.weight.params for one in resolved)
 
     def costed(candidate: Candidate, weight: Weight) -> Candidate:
         half = policy.floats is not None
-        return replace(candidate, costs=costs_of(weight, _encode(candidate), params, seconds, half))
+        return replace(candidate, costs=costs_of(weight, _encode(candidate), params, meters, half))
 
     activations = ActivationBinder(graph, kernels, diagnostics)
     for one in resolved:
@@ -120,11 +108,14 @@ def bind(
         else:
             options.append(OpenChoice(one.weight.name, tuple(candidates)))
     activations.report()
-    reference = {"size": float(input_bytes), "latency": latency.model_s * 1e3 if latency else 1.0}
+    reference = {SIZE: float(input_bytes)} | {one.name: one.whole for one in meters}
     bounds = [one for one in policy.budget if one.metric != DROP and (given or one.argument != GIVEN)]
     limits = tuple(Limit(b.metric, b.quantity.of(reference.get(b.metric, 1.0)), b.text) for b in bounds)
-    fixed = _fixed(resolved, steps, options, latency, policy.floats is not None)
+    fixed = _fixed(resolved, steps, options, meters, policy.floats is not None)
     allocate = Allocate(policy.minimize, limits, tuple(options), fixed) if options or limits else None
+    if policy.metrics and allocate is not None:
+        found = counted(policy, graph.weights(), diagnostics, given)
+        allocate = replace(allocate, counted=_counted(found, allocate.options, diagnostics))
     first: Iterable[Step] = earlier.steps if earlier else ()
     if earlier is None:
         first = [*_depth_steps(policy, graph.weights(), diagnostics), *_asked_steps(resolved, BEFORE)]
@@ -137,14 +128,27 @@ def bind(
     return Plan(done, tuple(kept), allocate, kernels, terms_of(policy))
 
 
+def _counted(
+    found: Mapping[str, Sequence[str]], options: Sequence[OpenChoice], diagnostics: Diagnostics
+) -> tuple[Counted, ...]:
+    """What is open of the weights that count in each metric; a weight that counts in none could become anything."""
+    open_ = [option.subject for option in options]
+    missed = [name for name in open_ if not any(name in names for names in found.values())]
+    if missed:
+        more = f" and {len(missed) - 1:,} more" if missed[1:] else ""
+        help = "let the selector of one of the metrics match them, or give them one format"
+        diagnostics.error("Q672", f"`{missed[0]}`{more} has formats to choose from, and counts in no metric", help=help)
+    return tuple(Counted(metric, tuple(name for name in open_ if name in {*names})) for metric, names in found.items())
+
+
 def _fixed(
     resolved: Sequence[Resolved],
     steps: Mapping[Encode, Sequence[PlanRow]],
     open_: Sequence[OpenChoice],
-    latency: Latency | None,
+    meters: Sequence[Meter],
     half: bool,
 ) -> dict[str, float]:
-    """What all that is not open takes: its share of the average bits, and its time.
+    """What all that is not open takes: its share of the average bits, and what meters tell.
 
     What is no weight's layer takes what it took.
     """
@@ -152,15 +156,12 @@ def _fixed(
     undecided = {option.subject for option in open_}
     actions = {name: action for action, found in steps.items() for name, _, _ in found}
     rows = [
-        costs_of(one.weight, actions.get(one.weight.name), params, latency.of if latency else None, half)
+        costs_of(one.weight, actions.get(one.weight.name), params, meters, half)
         for one in resolved
         if one.weight.name not in undecided
     ]
-    fixed = {BITS: sum(row[BITS] for row in rows)}
-    if latency is None:
-        return fixed
-    others = latency.model_s - sum(latency.of(one.weight, None) for one in resolved)
-    return {**fixed, LATENCY: max(1e3 * others + sum(row[LATENCY] for row in rows), 0.0)}
+    fixed = {one.name: max(one.rest + sum(row[one.name] for row in rows), 0.0) for one in meters}
+    return {BITS: sum(row[BITS] for row in rows)} | fixed
 
 
 def first_steps(policy: Policy, graph: Graph, given: bool, diagnostics: Diagnostics) -> tuple[Step, ...]:
@@ -170,6 +171,12 @@ def first_steps(policy: Policy, graph: Graph, given: bool, diagnostics: Diagnost
 
 
 def _depth_steps(policy: Policy, weights: Sequence[Weight], diagnostics: Diagnostics) -> Iterable[Step]:
+    """What the block `depth` asks for, as far as it is decided."""
+    steps = depth_steps(policy, weights, diagnostics)
+    return (one for one in steps if not (isinstance(one.action, Restructure) and one.action.is_open()))
+
+
+def depth_steps(policy: Policy, weights: Sequence[Weight], diagnostics: Diagnostics) -> Iterable[Step]:
     """What the block `depth` asks for: a weight is meant if a layer that reads it is."""
     for part in policy.depth:
         meant: dict[str, None] = {}
@@ -264,7 +271,7 @@ def fallbacks(
         asked = None if one.kept else one.properties.get(FALLBACK)
         ladder = [] if asked is None else _of(one, specs_of(asked), chooser)
         rungs = (rung for rung in ladder if _gains(one.weight, rung))
-        rows = (replace(rung, costs=costs_of(one.weight, _encode(rung), 1, None)) for rung in rungs)
+        rows = (replace(rung, costs=costs_of(one.weight, _encode(rung), 1)) for rung in rungs)
         found[one.weight.name] = tuple(rows)
     return {name: ladder for name, ladder in found.items() if ladder}
 

@@ -7,7 +7,7 @@ from pathlib import PurePath
 from qcc.compiler.plan.catalog import subjects_of
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.diagnostics.source import Span
-from qcc.dsl.policy.policy import KEEP, Assignment, Policy, Rule
+from qcc.dsl.policy.policy import KEEP, Assignment, MetricOn, Policy, Rule
 from qcc.dsl.policy.select import GENERATED, GIVEN, SUBJECTS, Facts, asks_for_data, has_predicate, matches, near_misses
 from qcc.ir.attention.find import attention_names, cache_names
 from qcc.ir.graph.graph import Graph
@@ -131,11 +131,22 @@ def _facts_of(names: Sequence[str], subject: str) -> list[Facts]:
     return [Facts(name, kinds, 0, 0, 0, "", at, count, op=subject) for at, name in enumerate(names)]
 
 
-def _hits(rule: Rule, seen: Sequence[Sequence[Facts]]) -> list[int]:
+def counted(policy: Policy, weights: Sequence[Weight], diagnostics: Diagnostics, given: bool) -> dict[str, list[str]]:
+    """The weights that count in each metric that has layers of its own."""
+    seen, found = facts(weights, given), dict[str, list[str]]()
+    for one in policy.metrics:
+        hits = _hits(one, seen)
+        if not hits:
+            _report_unmatched(one, [layer for layers in seen for layer in layers], diagnostics)
+        found[one.metric] = [weights[at].name for at in hits]
+    return found
+
+
+def _hits(rule: Rule | MetricOn, seen: Sequence[Sequence[Facts]]) -> list[int]:
     return [at for at, layers in enumerate(seen) if any(matches(rule.selector, layer) for layer in layers)]
 
 
-def _report_unmatched(rule: Rule, layers: list[Facts], diagnostics: Diagnostics) -> None:
+def _report_unmatched(rule: Rule | MetricOn, layers: list[Facts], diagnostics: Diagnostics) -> None:
     message = f"no layer matches `{rule.selector.text}`"
     misses = near_misses(rule.selector, layers)
     note = "; ".join(misses) if misses else None

@@ -13,6 +13,7 @@ import qcc.passes
 from qcc.codegen.target.find import makers, targets
 from qcc.codegen.target.target import Arithmetic
 from qcc.compiler.metrics.find import additive, judged
+from qcc.compiler.plan.costs import METERED
 from qcc.compiler.plan.formats import encoding_of, families, filling, summary
 from qcc.compiler.scores.check import DROP
 from qcc.compiler.scores.find import scores
@@ -47,12 +48,25 @@ BUDGET = {
         {"%": (0, float("inf")), "ms": (0, float("inf"))},
         summary="predicted time of one sample on one thread, of the input's",
     ),
+    "energy": Metric(
+        "energy",
+        "<=",
+        {"%": (0, float("inf"))},
+        summary="of bytes and operations of one sample by a stated table, of the input's",
+    ),
+    "activations": Metric(
+        "activations",
+        "<=",
+        {"%": (0, float("inf")), "B": (0, float("inf"))},
+        summary="bytes of the values that ops write for one sample, of the input's",
+    ),
 } | {
     one.name: Metric(one.name, one.relation, one.units, one.arguments, bool(one.arguments), one.summary)
     for one in additive().values()
 }
 BUDGET[DROP] = LOST
-OBJECTIVES = ("output_error", "size", "latency", *(name for name in additive() if name != "output_error"))
+OBJECTIVES = ("output_error", "size", *METERED, *(name for name in additive() if name != "output_error"))
+ADDITIVE = tuple(additive())
 VERIFY = {one.name: Metric(one.name, one.relation, one.units, summary=one.summary) for one in judged().values()}
 VERIFY[DROP] = LOST
 
@@ -176,14 +190,15 @@ def schema() -> Schema:
             name, {**values, OFF: Off}, summary=_modulesummary(name), subjects=subjects_of(name)
         )
     for subject, definition in subject_passes().items():
-        formats = {name: _kept_by(definition, one) for name, one in families().items()}
+        plain = {name: one for name, one in families().items() if one.arguments is None}
+        formats = {name: _kept_by(definition, one) for name, one in plain.items()}
         for option in options_of(definition).values():
             takes = {"formats": formats} if option.kind == "format" else {"option": option}
             properties[option.name] = Property(option.name, summary=option.summary, subjects=(subject,), **takes)
     kinds = {one.name: TargetKind(one.name, one.words, one.summary) for one in targets().values()}
     depth = {name: values[ON] for name, values in asked_by("depth").items()}
     bounds = BUDGET, VERIFY, OBJECTIVES
-    return Schema(properties, families(), kinds, *bounds, Export, depth, floats=(FLOAT, *DTYPES), ops=_ops())
+    return Schema(properties, families(), kinds, *bounds, ADDITIVE, Export, depth, floats=(FLOAT, *DTYPES), ops=_ops())
 
 
 @lru_cache

@@ -1,18 +1,52 @@
 """What becoming something costs a weight, row by row: all that the allocator sees of a candidate, its loss apart."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+from qcc.dsl.policy.policy import Policy
 from qcc.ir.graph.ops import Weight
 from qcc.passes.encode import Encode
 
-SIZE, BITS, LATENCY = "size", "bits", "latency"
-"""Bytes in the file with what frames them, the share in the average bits of a weight, milliseconds for a sample."""
+SIZE, BITS = "size", "bits"
+"""Bytes in the file with what frames them, and the share in the average bits of a weight."""
+LATENCY, ENERGY, ACTIVATIONS = "latency", "energy", "activations"
+METERED = {LATENCY: "ms", ENERGY: "uJ", ACTIVATIONS: "bytes"}
+"""Rows that are found only where a policy asks for them, with their units: all for one sample."""
 
-Seconds = Callable[[Weight, Encode | None], float]
+
+@dataclass(frozen=True)
+class Meter:
+    """One such row.
+
+    Args:
+        name: of it.
+        whole: what the model takes as it came.
+        rest: what all takes that is no weight's layer.
+        of: what a weight's layers take under an action, or as they are.
+        note: what is worth telling of it.
+    """
+
+    name: str
+    whole: float
+    rest: float
+    of: Callable[[Weight, Encode | None], float]
+    note: str = ""
+
+
+def asked_rows(policy: Policy) -> frozenset[str]:
+    """The rows that a policy bounds or minimises."""
+    return frozenset((policy.minimize, *(one.metric for one in policy.budget))).intersection(METERED)
+
+
+def amount(row: str, value: float) -> str:
+    """What is taken of a row, for people."""
+    if row in (SIZE, ACTIVATIONS):
+        return f"{round(value):,} bytes"
+    return f"{value:.4g} {METERED[row]}" if row in METERED else f"{value:.4g}"
 
 
 def costs_of(
-    weight: Weight, action: Encode | None, params: int, seconds: Seconds | None, half: bool = False
+    weight: Weight, action: Encode | None, params: int, meters: Sequence[Meter] = (), half: bool = False
 ) -> dict[str, float]:
     """The rows of a weight under an action, or as it is.
 
@@ -20,7 +54,7 @@ def costs_of(
         weight: the weight.
         action: what is done to it.
         params: of all weights of the model.
-        seconds: what the weight's layers take, where the policy asks.
+        meters: of what the policy asks for beside.
         half: the graph computes in half precision, so that what stays float takes two bytes a number; a layer that
             loses its numbers then takes four, which is only known once a file is written.
     """
@@ -29,5 +63,4 @@ def costs_of(
     if action is not None:
         size = float(action.form.stored_bytes(action.encoding, weight.shape))
         bits = float(action.encoding.size_bits(weight.shape))
-    rows = {SIZE: size, BITS: bits / max(params, 1)}
-    return rows if seconds is None else {**rows, LATENCY: 1e3 * seconds(weight, action)}
+    return {SIZE: size, BITS: bits / max(params, 1)} | {one.name: one.of(weight, action) for one in meters}

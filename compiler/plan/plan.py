@@ -63,13 +63,25 @@ class Limit:
 
 
 @dataclass(frozen=True)
+class Counted:
+    """A metric in which the losses of some subjects are summed, and no others'."""
+
+    metric: str
+    subjects: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Allocate:
-    """A decision that is still open; ``fixed`` is what all that the options do not decide takes of each row."""
+    """A decision that is still open; ``fixed`` is what all that the options do not decide takes of each row.
+
+    ``counted`` says what counts in which metric, where several decide.
+    """
 
     objective: str
     limits: tuple[Limit, ...]
     options: tuple[OpenChoice, ...]
     fixed: dict[str, float] = field(default_factory=dict, hash=False)
+    counted: tuple[Counted, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar, cast, get_args, get_type_hints
@@ -13,7 +13,7 @@ from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput
 from qcc.codegen.target.target import Arithmetic
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.plan.check import check
-from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Kernels, Limit, OpenChoice, Plan, Step
+from qcc.compiler.plan.plan import Allocate, Candidate, Counted, Kept, Kernels, Limit, OpenChoice, Plan, Step
 from qcc.compiler.plan.text import FLOAT, VERSION
 from qcc.compiler.plan.values import ValueReader, WrongValueError
 from qcc.dsl.diagnostics.diagnostic import Diagnostic, Severity
@@ -125,7 +125,7 @@ class _PlanBuilder(Transformer[Token, object]):
         allocate = self._once(parts, Allocate, "allocate")
         options = tuple(one for one in parts if isinstance(one, OpenChoice))
         if allocate is not None:
-            allocate = Allocate(allocate.objective, allocate.limits, options, allocate.fixed)
+            allocate = replace(allocate, options=options)
         elif options:
             self._report.error(
                 "Q651", f"`{options[0].subject}` is to be chosen, and nothing says how", help="`allocate`"
@@ -201,6 +201,11 @@ class _PlanBuilder(Transformer[Token, object]):
         """What is not open takes of a row."""
         return {self._word(children[0]): self._number(children[1])}
 
+    def counted(self, children: list[Token]) -> Counted:
+        """What counts in a metric."""
+        metric, *subjects = children
+        return Counted(self._word(metric), tuple(map(self._word, subjects)))
+
     def cost(self, children: list[Token]) -> dict[str, float]:
         """What a candidate takes of a row."""
         return {self._word(children[0]): self._number(children[1])}
@@ -210,7 +215,8 @@ class _PlanBuilder(Transformer[Token, object]):
         objective, *rows = children
         assert isinstance(objective, Token)
         limits = tuple(row for row in rows if isinstance(row, Limit))
-        return Allocate(self._word(objective), limits, (), _merged(rows))
+        counted = tuple(row for row in rows if isinstance(row, Counted))
+        return Allocate(self._word(objective), limits, (), _merged(rows), counted)
 
     def candidate(self, children: list[object]) -> Candidate | None:
         """One of the things that a weight may become."""

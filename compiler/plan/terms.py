@@ -21,7 +21,7 @@ def terms_of(policy: Policy) -> tuple[str, ...]:
     calibrate = policy.calibrate
     if calibrate is not None:
         calibrate = calibrate.moved(lambda path: PurePath(path).name)
-    bare = replace(policy, rules=(), depth=(), floats=None, budget=(), params={}, calibrate=calibrate)
+    bare = replace(policy, rules=(), depth=(), floats=None, budget=(), metrics=(), params={}, calibrate=calibrate)
     lines = to_text(bare).removesuffix("\n").split("\n")  # a path may hold what else ends a line
     return tuple(line for line in lines if line != HEAD and not line.startswith(DROPPED))
 

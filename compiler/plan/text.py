@@ -57,6 +57,7 @@ def _allocate(found: Allocate) -> Iterable[str]:
     for limit in found.limits:
         yield f"    limit {_word(limit.metric)} <= {number_text(limit.bound)}  {_word(limit.source)}"
     yield from (f"    fixed {text}" for text in _costs(found.fixed))
+    yield from (f"    counted {' '.join(map(_word, (one.metric, *one.subjects)))}" for one in found.counted)
     for option in found.options:
         yield f"choose {_word(option.subject)}"
         yield from _columns(_candidates(option))

@@ -68,6 +68,7 @@ def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
         "size": [(_size_line(result), "bold")],
         "transport": [(_packed_line(result), None)] if result.packed else [],
         "latency": [] if result.times is None else latency_lines(result.times),
+        "costs": [(one.line, None) for one in result.costs],
         "outputs": [(line, None) for line in _output_lines(result)],
         "loop": [(line, None) for line in (result.loop.lines if result.loop else ())],
         "score": [(line, None) for line in score_lines(verification)],
@@ -156,6 +157,9 @@ def _allocation_lines(allocation: Allocation | None) -> list[str]:
     rounds = [f"the smallest that holds of {allocation.rounds} files that were judged"] if allocation.rounds else []
     if rounds:
         proof = f"the least error for the size, {proof}"
+    for name, (both, one) in allocation.balance.items():
+        share = f", {percent(both / one)} of what `minimize {allocation.metric}` would lose" if one else ""
+        bound.append(f"{name} {additive()[name].text(both, '%')}{share}")
     return [
         f"minimize {allocation.objective}{under}: {proof}{error}",
         *rounds,

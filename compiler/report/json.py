@@ -1,6 +1,7 @@
 """A result as JSON."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +11,7 @@ from qcc.compiler.judge.told import scores_json
 from qcc.compiler.report.result import Allocation, LayerRow, Result, average_bits
 from qcc.compiler.report.times import latency_json
 from qcc.compiler.verify.outputs import OutputCheck, Verification
+from qcc.compiler.work.taken import Taken
 
 
 def as_json(result: Result) -> dict[str, Any]:
@@ -39,8 +41,14 @@ def as_json(result: Result) -> dict[str, Any]:
         "allocation": None if result.allocation is None else _plain(result.allocation),
         "verification": verification_json(result.verification),
         "latency": None if result.times is None else latency_json(result.times),
+        "costs": costs_json(result.costs),
         "seconds": result.seconds,
     }
+
+
+def costs_json(costs: Sequence[Taken]) -> dict[str, dict[str, object]]:
+    """What is taken of the rows that the policy asked for, by name."""
+    return {one.row: {"before": one.before, "after": one.after, "unit": one.unit, "by": one.note} for one in costs}
 
 
 def verification_json(verification: Verification) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from qcc.compiler.plan.read_text import from_text
 from qcc.compiler.plan.terms import policy_of, terms_of, untrimmed
 from qcc.compiler.plan.text import to_text
 from qcc.compiler.report.data import coverage_json
-from qcc.compiler.report.json import verification_json
+from qcc.compiler.report.json import costs_json, verification_json
 from qcc.compiler.report.result import Result
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
@@ -123,6 +123,7 @@ def lock_text(result: Result, policy: Policy, data: Samples, inputs: Inputs, sta
         | _interactions(inputs),
         "coverage": coverage_json(result.layers),
         "loop": None if result.loop is None else dict(result.loop.facts),
+        "costs": costs_json(result.costs),
         "versions": versions(result.plan),
         "processor": cpu_name(),
         "output": {

@@ -1,6 +1,6 @@
 """What a compilation did: the facts that the table, the JSON, the lock file and the HTML report are made of."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -15,6 +15,7 @@ from qcc.compiler.plan.plan import Plan
 from qcc.compiler.report.reach import Reach
 from qcc.compiler.steps.told import LoopTold
 from qcc.compiler.verify.outputs import Verification
+from qcc.compiler.work.taken import Taken
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
 from qcc.ir.model.options import ONNX
@@ -90,6 +91,8 @@ class Allocation:
     """What one price of a byte for all weights would have lost; None where not size alone is bounded."""
     rivals: tuple[float, float] | None = None
     """What the chosen mix of formats and the best single format lost, all weights together, where both were run."""
+    balance: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """What each of several metrics loses, and what it would if one decided for all layers."""
     rounds: int = 0
     """Files that were written and judged, where the smallest that holds its bounds was searched for."""
     frontier: tuple[tuple[float, float], ...] = ()
@@ -139,6 +142,8 @@ class Result:
     """Of the input and the written model; None where the verification failed."""
     notes: tuple[str, ...] = ()
     """What is worth knowing and no warning."""
+    costs: tuple[Taken, ...] = ()
+    """What is taken of the rows that the policy asked for beside bytes, loss and time."""
 
     reach: Reach | None = None
     """Which bytes of the input were reached, and why the others were not."""

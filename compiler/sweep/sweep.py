@@ -102,7 +102,7 @@ class _Sweeping(Compilation):
         Raises:
             ModelError: nothing is open.
         """
-        opened = self._rewrite(self._open(None))
+        opened = self.rewritten(self.open(None))
         allocate = opened.plan.allocate
         if allocate is None or not allocate.options:
             help = "name several formats, such as `weights = int{3,4,5,6,8} channel`"

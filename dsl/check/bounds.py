@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from qcc.dsl.check.context import CheckState, kind_of
+from qcc.dsl.check.context import CheckState, kind_of, only_literal
 from qcc.dsl.diagnostics.spelling import did_you_mean
-from qcc.dsl.policy.policy import Bound, Quantity
+from qcc.dsl.policy.policy import WORST, Bound, Quantity
 from qcc.dsl.policy.schema import Metric
 from qcc.dsl.syntax import tree as syntax
 from qcc.dsl.syntax.literals import FAMILIES
@@ -102,10 +102,31 @@ def _quantity(context: CheckState, node: syntax.BoundTree, metric: Metric) -> Qu
     return None
 
 
-def check_objective(context: CheckState, name: syntax.Name) -> str | None:
+def check_objective(context: CheckState, line: syntax.MinimizeLine) -> str | None:
     """What `minimize` names; None if it's unknown, which is reported."""
+    name = line.objective
+    if line.among:
+        return _worst(context, line)
     if name.text in context.schema.objectives:
         return name.text
     help = did_you_mean(name.text, context.schema.objectives, "objective")
     context.report.error("Q228", f"unknown objective `{name.text}`", name.span, help=help)
     return None
+
+
+def _worst(context: CheckState, line: syntax.MinimizeLine) -> str | None:
+    """The largest of several metrics, as one text."""
+    if line.objective.text != WORST:
+        message = f"`minimize` takes no `{line.objective.text}(...)`"
+        context.report.error("Q228", message, line.objective.span, help=f"write `minimize {WORST}(content, quality)`")
+        return None
+    names = []
+    for argument in line.among:
+        literal = only_literal(argument.value)
+        word = None if literal is None or argument.name is not None else context.literal(literal)
+        if not isinstance(word, syntax.Name) or word.text not in context.schema.additive:
+            help = did_you_mean(argument.span.text, context.schema.additive, "metric")
+            context.report.error("Q228", f"unknown objective `{argument.span.text}`", argument.span, help=help)
+            return None
+        names.append(word.text)
+    return f"{WORST}({', '.join(dict.fromkeys(names))})"

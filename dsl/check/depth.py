@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from qcc.dsl.check.context import CheckState
 from qcc.dsl.check.options import GivenOption, build
 from qcc.dsl.diagnostics.spelling import did_you_mean
-from qcc.dsl.policy.options import options_of
+from qcc.dsl.policy.options import Maker, options_of
 from qcc.dsl.policy.policy import DepthPart
 from qcc.dsl.syntax import tree as syntax
 
 
 def read_depth(
-    context: CheckState, settings: Sequence[syntax.PropertySetting], known: Mapping[str, type]
+    context: CheckState, settings: Sequence[syntax.PropertySetting], known: Mapping[str, Maker]
 ) -> dict[str, DepthPart]:
     """What each setting says, by its name; what is wrong is reported and left out.
 
@@ -52,7 +52,7 @@ def read_depth(
     return found
 
 
-def _example(name: str, known: Mapping[str, type], owners: Mapping[str, str]) -> str:
+def _example(name: str, known: Mapping[str, Maker], owners: Mapping[str, str]) -> str:
     """A value that the setting could have."""
     if name in known:
         return '"layers.4.*"'

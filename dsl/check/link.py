@@ -71,7 +71,7 @@ class Linker:
                     self._let(statement, scope)
                 case syntax.ParamLine():
                     self._param(statement, seen)
-                case syntax.RuleBlock() | syntax.AdapterLine():
+                case syntax.RuleBlock() | syntax.AdapterLine() | syntax.MetricLine():
                     pass
                 case _:
                     self._once(statement, statement.span.text.split("{")[0].split()[0].split("(")[0], seen)

@@ -1,13 +1,13 @@
 """Methods and their options: from `gptq(damp = 1%)` to an instance of the method's dataclass."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from qcc.dsl.check.context import CheckState, kind_of, only_literal
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.diagnostics.spelling import did_you_mean
-from qcc.dsl.policy.options import Option, options_of
+from qcc.dsl.policy.options import Maker, Option, options_of
 from qcc.dsl.syntax import tree as syntax
 from qcc.dsl.syntax.literals import from_percent
 
@@ -26,7 +26,7 @@ class GivenOption:
 
 
 def read_method(
-    context: CheckState, owner: str, value: syntax.Alternatives, methods: Mapping[str, type]
+    context: CheckState, owner: str, value: syntax.Alternatives, methods: Mapping[str, Maker]
 ) -> tuple[str, object] | None:
     """The keyword and the instance that a value spells; None if it's wrong, which is reported."""
     if len(value.terms) > 1:
@@ -60,7 +60,7 @@ def read_method(
     return None if built is None else (name.text, built)
 
 
-def _side_by_side(method: type, atoms: Sequence[syntax.Atom]) -> list[GivenOption]:
+def _side_by_side(method: Maker, atoms: Sequence[syntax.Atom]) -> list[GivenOption]:
     """Options without parentheses: `blocks 16x1 keep 50% by hessian`."""
     options = options_of(method)
     given = []
@@ -79,7 +79,9 @@ def _as_value(atom: syntax.Atom) -> syntax.Alternatives:
     return syntax.Alternatives(atom.span, (syntax.Phrase(atom.span, (atom,)),))
 
 
-def build(context: CheckState, owner: str, method: type[T], given: Sequence[GivenOption], span: Span) -> T | None:
+def build(
+    context: CheckState, owner: str, method: Callable[..., T], given: Sequence[GivenOption], span: Span
+) -> T | None:
     """An instance of a frozen dataclass from its options; None if any is wrong, which is reported."""
     options = options_of(method)
     values: dict[str, object] = {}

@@ -9,6 +9,7 @@ from qcc.dsl.check.context import CheckState, only_literal
 from qcc.dsl.check.depth import read_depth
 from qcc.dsl.check.formats import read_formats
 from qcc.dsl.check.link import Linked, Linker, Loader, define, spelled
+from qcc.dsl.check.metrics import read_metric_line, see_metrics
 from qcc.dsl.check.options import WRONG, GivenOption, build, read_method, read_option
 from qcc.dsl.check.selectors import Resolver
 from qcc.dsl.check.steps import read_sampler, read_step_cache, see_together
@@ -24,6 +25,7 @@ from qcc.dsl.policy.policy import (
     Calibration,
     DepthPart,
     GraphFloats,
+    MetricOn,
     Policy,
     Rule,
     SamplerFile,
@@ -67,6 +69,7 @@ class _Checker:
         self.target: TargetName | None = None
         self.calibrate: Calibration | None = None
         self.minimize: str | None = None
+        self.metrics: dict[str, MetricOn] = {}
         self.floats: GraphFloats | None = None
         self.bounds: dict[str, dict[tuple[str, str | None, str], Bound]] = {"budget": {}, "verify": {}}
         self.export: dict[str, GivenOption] = {}
@@ -83,6 +86,7 @@ class _Checker:
             export = build(self.context, "export", self.context.schema.export, [*self.export.values()], self.tree.span)
         self._warn_of_unused()
         see_together(self.context, self.sampler, self.step_cache)
+        see_metrics(self.context, self.metrics, self.minimize, self.bounds["budget"].values(), self.tree.span)
         return Policy(
             sources=tuple(self.linker.sources),
             rules=tuple(self.rules),
@@ -98,6 +102,7 @@ class _Checker:
             sampler=self.sampler,
             step_cache=self.step_cache,
             floats=self.floats,
+            metrics=tuple(self.metrics.values()),
         )
 
     def _bounded_loss(self) -> str:
@@ -132,8 +137,11 @@ class _Checker:
                 self._bounds("budget", bounds, self.context.schema.budget, self.context.schema.verify)
             case syntax.VerifyBlock(bounds=bounds):
                 self._bounds("verify", bounds, self.context.schema.verify, self.context.schema.budget)
-            case syntax.MinimizeLine(objective=objective):
-                self.minimize = check_objective(self.context, objective) or self.minimize
+            case syntax.MetricLine() as metric:
+                selector = self.selectors.resolve(metric.selector, linked.scope)
+                self.metrics |= read_metric_line(self.context, metric, selector)
+            case syntax.MinimizeLine() as line:
+                self.minimize = check_objective(self.context, line) or self.minimize
             case syntax.ExportBlock() as export:
                 self._export(export)
             case syntax.DepthBlock(settings=settings):

@@ -2,7 +2,7 @@
 
 import inspect
 import types
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -59,7 +59,37 @@ class Option:
         return f"{base} of at least {low}" if low is not None else f"{base} up to {high}" if high is not None else base
 
 
-def options_of(method: type) -> Mapping[str, Option]:
+Maker = Callable[..., object]
+"""What options make something of: a frozen dataclass, or what stands in for one."""
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """In the place of a frozen dataclass, which is not loaded as long as its options are all that is asked.
+
+    Args:
+        options: of it.
+        make: what is called with their values.
+        summary: of it, in a line.
+        beside: what its attribute of this name says, of a format's arguments.
+    """
+
+    options: Mapping[str, Option]
+    make: Maker
+    summary: str = ""
+    beside: str = ""
+
+    def __call__(self, **values: object) -> object:
+        """As the dataclass is called."""
+        return self.make(**values)
+
+
+def summary_of(method: Maker) -> str:
+    """The first line of what a method's page says."""
+    return method.summary if isinstance(method, StandIn) else (method.__doc__ or "").partition("\n")[0]
+
+
+def options_of(method: Maker) -> Mapping[str, Option]:
     """The options of a method, by name, in order.
 
     A class whose ``option_kind`` is ``format`` is spelled as a format.
@@ -67,7 +97,7 @@ def options_of(method: type) -> Mapping[str, Option]:
     Raises:
         TypeError: a field's type has no spelling in the language.
     """
-    return _options_of(method)
+    return method.options if isinstance(method, StandIn) else _options_of(method)
 
 
 @lru_cache(maxsize=256)

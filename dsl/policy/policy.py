@@ -166,6 +166,30 @@ class GraphFloats:
         return f"graph {self.name}"
 
 
+WORST = "max"
+"""In `minimize max(...)`: what is minimised is the worst of several metrics."""
+
+
+def worst_of(objective: str) -> tuple[str, ...]:
+    """The metrics whose worst is minimised; none where another thing is."""
+    head, _, rest = objective.partition("(")
+    return tuple(rest.rstrip(")").split(", ")) if head == WORST and rest else ()
+
+
+@dataclass(frozen=True)
+class MetricOn:
+    """Layers whose losses are counted in a metric."""
+
+    metric: str
+    selector: Selector
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def text(self) -> str:
+        """The statement as the language spells it."""
+        return f"metric {self.metric} on {self.selector.text}"
+
+
 @dataclass(frozen=True)
 class AdapterFile:
     """What fine-tuning changed in the weights, in a file beside the model."""
@@ -296,6 +320,8 @@ class Policy:
     """What of it is done again and what is kept."""
     floats: GraphFloats | None = None
     """What the whole graph computes in, if it is another type than the one it came in."""
+    metrics: tuple[MetricOn, ...] = ()
+    """Which layers count in which metric, where there are several."""
     digest: str = field(default="", compare=False, repr=False)
     """Of the policy that this one is a part of; its own if it is empty."""
 
@@ -337,6 +363,7 @@ def _lines(policy: Policy) -> Iterator[str]:
         yield "}"
     if policy.depth:
         yield f"depth {{ {', '.join(one.text for one in policy.depth)} }}"
+    yield from (one.text for one in policy.metrics)
     if policy.budget:
         yield f"budget {{ {', '.join(one.text for one in policy.budget)} }}"
     yield f"minimize {policy.minimize}"

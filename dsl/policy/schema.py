@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from qcc.dsl.policy.options import Interval, Option, Unit
+from qcc.dsl.policy.options import Interval, Maker, Option, Unit
 from qcc.dsl.policy.policy import FormatSpec
 from qcc.dsl.policy.select import SUBJECTS
 
@@ -64,7 +64,7 @@ class FormatFamily:
     summary: str = ""
     least_bits: int = 16
     """The fewest bits of a weight where the keyword names none; what stays as it is may be float16 already."""
-    arguments: type | None = None
+    arguments: Maker | None = None
     """The frozen dataclass whose fields stand in parentheses behind the keyword; such a family has no words."""
     fault: Callable[[FormatSpec], str] = _none
     """What is wrong with words or arguments that are right one by one."""
@@ -77,15 +77,15 @@ class Property:
     """What a rule may set: a format, one of some methods with its options, or a word or number."""
 
     name: str
-    methods: Mapping[str, type] = field(default_factory=dict)
+    methods: Mapping[str, Maker] = field(default_factory=dict)
     """Each keyword's frozen dataclass, whose fields are its options."""
     formats: Mapping[str, FormatFamily] | None = None
     """The formats of this property, if they aren't the schema's. A property without methods takes formats."""
-    option: Option | None = None
-    """What it takes, where that is neither: a word or a number."""
     summary: str = ""
     subjects: tuple[str, ...] = ()
     """The classes that have it; classes of layers, where none is named."""
+    option: Option | None = None
+    """What it takes, where that is neither a format nor a method: a word or a number."""
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,11 @@ class Schema:
     verify: Mapping[str, Metric]
     objectives: tuple[str, ...] = ("output_error", "size")
     """The first is the default."""
-    export: type | None = None
+    additive: tuple[str, ...] = ("output_error",)
+    """The metrics that layers may be counted in apart."""
+    export: Maker | None = None
     """A frozen dataclass whose fields are the options of ``export``."""
-    depth: Mapping[str, type] = field(default_factory=dict)
+    depth: Mapping[str, Maker] = field(default_factory=dict)
     """The settings of ``depth``, which name layers, with the dataclass that each becomes."""
     kinds: tuple[str, ...] = ("linear", "conv", "embedding", "recurrent")
     """Classes of layers, beside ``any``."""

@@ -131,7 +131,14 @@ class _TreeBuilder(Transformer[Token, syntax.SyntaxNode]):
         return syntax.BudgetBlock(self.span(children[0], children[-1]), tuple(children[2:-1]))
 
     def minimize(self, children: Children) -> syntax.MinimizeLine:
-        return syntax.MinimizeLine(self.span(children[0], children[1]), self._word(children[1]))
+        called = children[1]
+        if isinstance(called, syntax.Invocation):
+            return syntax.MinimizeLine(self.span(children[0], called), called.name, called.arguments)
+        return syntax.MinimizeLine(self.span(children[0], called), self._word(called))
+
+    def metric(self, children: Children) -> syntax.MetricLine:
+        words = self._word(children[1]), self._word(children[2])
+        return syntax.MetricLine(self.span(children[0], children[3]), *words, children[3])
 
     def verify(self, children: Children) -> syntax.VerifyBlock:
         return syntax.VerifyBlock(self.span(children[0], children[-1]), tuple(children[2:-1]))

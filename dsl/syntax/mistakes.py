@@ -29,6 +29,7 @@ STATEMENTS = (
         "let",
         "rule",
         "depth",
+        "metric",
         "budget",
         "minimize",
         "verify",

@@ -276,10 +276,20 @@ class BudgetBlock(SyntaxNode):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class MetricLine(SyntaxNode):
+    """``metric name on selector``; ``joint`` is what stands for ``on``."""
+
+    metric: Name
+    joint: Name
+    selector: SelectorTree
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class MinimizeLine(SyntaxNode):
-    """``minimize objective``."""
+    """``minimize objective``, or ``minimize max(objective, ...)``."""
 
     objective: Name
+    among: tuple[Argument, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -316,6 +326,7 @@ Statement = (
     | LetLine
     | RuleBlock
     | BudgetBlock
+    | MetricLine
     | MinimizeLine
     | VerifyBlock
     | ExportBlock

@@ -76,7 +76,7 @@ class _Finder:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._paths = Paths(graph, self._number)
-        self._tracer = Tracer(graph, self._paths.flow, self._paths.learned, self._number)
+        self._tracer = Tracer(graph, self._paths, self._number)
         self._returned = frozenset(value.name for value in graph.outputs)
 
     def _number(self, name: str) -> float | None:

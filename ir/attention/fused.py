@@ -1,5 +1,6 @@
 """Ops that are all of an attention: the standard's own, and those of the runtime."""
 
+from dataclasses import replace
 from itertools import zip_longest
 
 from qcc.ir.attention.operands import Traced
@@ -53,9 +54,9 @@ def of_op(op: Op, tracer: Tracer) -> AttentionPart:
     )
     masks = [name for name in op.inputs[3:4] if name]
     steps = tuple(ScoreStep("mask" if tracer.is_flag(name) else "add", "", name, True) for name in masks)
-    return AttentionPart(
-        op.name, op.outputs[0], queries, keys, values, steps, scale=scale, causal=bool(causal), heads=heads, cap=cap
-    )
+    part = AttentionPart(op.name, op.outputs[0], queries, keys, values, steps, scale=scale, heads=heads)
+    reads = (op.name, 0), (op.name, 1)
+    return replace(part, causal=bool(causal), cap=cap, reads=reads)
 
 
 def _held(name: str, past: str, present: str, heads: int, tracer: Tracer) -> Traced:
@@ -90,7 +91,9 @@ def of_runtime(graph: Graph, op: Op) -> Attention:
     hidden = [Masking("", "window" if op.attributes.get("window") else "causal")] if causal else []
     found = (*hidden, *masking)
     bound = cap if isinstance(cap, float) and cap else None
-    return Attention(op.name, op.outputs[0], queries, keys, values, scale, found, bound, read.get("sinks", ""))
+    reads = ((op.name, 0), (op.name, 1)) if all(op.inputs[1:3]) else ()
+    sinks = read.get("sinks", "")
+    return Attention(op.name, op.outputs[0], queries, keys, values, scale, found, bound, sinks, reads=reads)
 
 
 def _operand(graph: Graph, op: Op, read: dict[str, str], at: int, presents: tuple[str, ...]) -> Operand:

@@ -39,6 +39,8 @@ class AttentionPart:
         causal: the op hides what comes later.
         heads: of an op: of queries, and of keys and values.
         cap: of an op: its bound of scores; 0 for none.
+        reads: see `Attention.reads`.
+        varies: scores are scaled by how many rows there are.
     """
 
     name: str
@@ -55,6 +57,8 @@ class AttentionPart:
     causal: bool = False
     heads: tuple[int, ...] = ()
     cap: float = 0.0
+    reads: tuple[tuple[str, int], ...] = ()
+    varies: bool = False
 
     @property
     def operands(self) -> tuple[Traced, Traced, Traced]:
@@ -77,12 +81,17 @@ class AttentionPart:
         return tuple(dict.fromkeys(name for one in self.operands for name in one.names))
 
     @property
+    def scales(self) -> tuple[str, ...]:
+        """The numbers by which queries, keys and scores are multiplied or divided."""
+        found = [step.value for one in self.operands for step in one.steps if step.what in SCALES]
+        return *found, *(step.value for step in self.steps if step.what in SCALES)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """All values that matter."""
-        scales = [step.value for one in self.operands for step in one.steps if step.what in ("mul", "div")]
         scores = [name for step in self.steps for name in (step.value, step.result) if name]
         shape = [self.weights] if self.weights else []
-        return tuple(dict.fromkeys((*self.borders, *self.inner, *scales, *scores, *shape, *self.behind)))
+        return tuple(dict.fromkeys((*self.borders, *self.inner, *self.scales, *scores, *shape, *self.behind)))
 
 
 def of_core(core: ScorePath, paths: Paths, tracer: Tracer) -> AttentionPart:
@@ -101,7 +110,10 @@ def of_core(core: ScorePath, paths: Paths, tracer: Tracer) -> AttentionPart:
     read, weights = paths.is_read(core, inner), core.second.inputs[at]
     output = core.second.outputs[0]
     ends = behind.made, paths.moves(output)
-    return AttentionPart(core.softmax.name, output, queries, keys, values, core.steps, weights, read, *ends)
+    part = AttentionPart(core.softmax.name, output, queries, keys, values, core.steps, weights, read, *ends)
+    reads = (core.first.name, before.left.at), (core.first.name, before.right.at)
+    scales = [step.value for step in core.steps if step.what in SCALES]
+    return replace(part, reads=reads, varies=any(map(paths.varies, scales)))
 
 
 def judged(
@@ -144,6 +156,8 @@ def judged(
         shape=tuple(captured[part.output].shape),
         result=_result(part, actual, seen[0].array, values),
         stands=not part.made and captured[part.output].ndim == 4,
+        reads=part.reads,
+        scale_varies=part.varies,
     )
 
 

@@ -1,7 +1,7 @@
 """The way from a softmax to the two products beside it: which ops lie between, and in what order they act."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from qcc.ir.graph.graph import Graph
@@ -62,6 +62,32 @@ class Paths:
         self.learned = _learned(graph)
         self._leads: dict[str, bool] = {}
         self._least = 2
+
+    def varies(self, value: str) -> bool:
+        """A number hangs on how large something is whose size is free, by what is written down."""
+        seen, todo = {value}, [value]
+        while todo:
+            op = self.flow.maker(todo.pop())
+            if op is None or (op.function == "shape" and all(isinstance(size, int) for size in self._sizes(op))):
+                continue
+            if op.function == "shape":
+                return True
+            todo += [name for name in op.inputs if name and name not in seen]
+            seen.update(op.inputs)
+        return False
+
+    def _sizes(self, op: Op) -> Sequence[int | str | None]:
+        """The sizes that an op tells, or those of them that are looked up."""
+        shape = self._graph.value(op.inputs[0]).shape
+        if shape is None:
+            return (None,)
+        start, end = (op.attributes.get(name) for name in ("start", "end"))
+        told = shape[start if isinstance(start, int) else 0 : end if isinstance(end, int) else None]
+        reader = self.flow.only_reader(op.outputs[0])
+        if reader is not None and reader.kind is Kind.GATHER and len(reader.inputs) == 2:
+            at = self._number(reader.inputs[1])
+            return told if at is None else told[int(at) :][:1]
+        return told
 
     def core(self, softmax: Op) -> ScorePath | None:
         """The products beside a softmax of the last axis; None where its result is multiplied with nothing computed.

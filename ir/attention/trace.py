@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from qcc.ir.attention.paths import Paths
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Kind, Op
-from qcc.ir.regions.flow import Flow
 
 DEEPEST = 40  # ops between a product and what it multiplies
 MOST_TURNS = 40  # ops of a rotary embedding
@@ -43,8 +43,10 @@ class TraceStep:
 class Tracer:
     """Traces operands of one graph back."""
 
-    def __init__(self, graph: Graph, flow: Flow, learned: set[str], number: Callable[[str], float | None]) -> None:
-        self._graph, self._flow, self._learned, self._number = graph, flow, learned, number
+    def __init__(self, graph: Graph, paths: Paths, number: Callable[[str], float | None]) -> None:
+        """``number`` is what a constant of one element holds."""
+        self._graph, self._flow, self._learned, self._number = graph, paths.flow, paths.learned, number
+        self._varies = paths.varies
         self._fed = {value.name for value in graph.inputs}
 
     def rank(self, value: str) -> int | None:
@@ -81,6 +83,8 @@ class Tracer:
     def _scaled(self, op: Op) -> TraceStep | None:
         for at, other in enumerate(op.inputs):
             if self._is_single(other) and (op.function == "mul" or at == 1) and op.inputs[1 - at] in self._learned:
+                if self._varies(other):
+                    return None
                 return TraceStep(op.function, op.inputs[1 - at], op.outputs[0], value=other)
         return None
 

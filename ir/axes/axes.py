@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from qcc.ir.axes.arrange import Arrangement
+from qcc.ir.axes.arrange import Arrangement, index_of
 from qcc.ir.axes.dims import Dim, faster
 from qcc.ir.axes.groups import Action, Finder, Group, Member
 from qcc.ir.axes.select import resized, staying, weighing_places
@@ -60,6 +60,10 @@ class Axes:
         for member in group.members:
             found.update(faster(self._trace.dims[Holder(member.value, member.reader)][member.axis], group.dims[0]))
         return frozenset(found)
+
+    def channels(self, member: Member, group: Group) -> Array:
+        """For each position on a member's axis the group's channel that lies there, -1 where none does."""
+        return index_of(self._trace.dims[Holder(member.value, member.reader)][member.axis], group.dims[0])
 
     def read(self, member: Member, group: Group) -> Array:
         """The numbers of a constant by channel: ``[*contexts, size, rest]``, in double precision."""

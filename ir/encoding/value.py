@@ -5,7 +5,7 @@ is rounded as the model runs (`ValueEncoding`, `EncodedValue`). A value is seen 
 last axis, and all others.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -29,16 +29,24 @@ class ValueEncoding:
         stored: the grid of its numbers, the block that shares a step, and the type of steps.
         when: steps are ``static``, known when compiling and held by the model, or ``dynamic``: each block's is computed
             as the model runs, so that its largest magnitude is the grid's.
+        float_tokens: how many of the first tokens of a text, along the last axis but one, stay as they are.
     """
 
     stored: Blocked
     when: Literal["static", "dynamic"]
+    float_tokens: int = 0
 
     @property
     def text(self) -> str:
         """For plans and reports."""
         grid, block = self.stored.grid, self.stored.block
-        return " ".join((grid.text, _WORDS.get(block, block.text), grid.symmetry, self.when))
+        words = (grid.text, _WORDS.get(block, block.text), grid.symmetry, self.when)
+        return " ".join((*words, *((f"float_tokens {self.float_tokens}",) if self.float_tokens else ())))
+
+    @property
+    def rest(self) -> "ValueEncoding":
+        """Of the tokens that are rounded."""
+        return replace(self, float_tokens=0)
 
     @property
     def grid(self) -> IntGrid:
@@ -68,6 +76,7 @@ class EncodedValue:
         encoding: how it is rounded.
         step: of a static one.
         zero: the code of zero, in half the range but for a grid without symmetry.
+        leading: what the first tokens are ``[float_tokens, channel]``, where that is known; None where it is not.
 
     Raises:
         ValueError: a static one has no step, a dynamic one has, or the zero is elsewhere.
@@ -76,6 +85,7 @@ class EncodedValue:
     encoding: ValueEncoding
     step: np.float32 | None = None
     zero: int = 128
+    leading: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if (self.step is None) != (self.encoding.when == "dynamic"):
@@ -101,4 +111,6 @@ class EncodedValue:
         steps = self.steps(value)
         codes = np.clip(np.rint(value / steps), *self.ends)
         found: np.ndarray = (codes * steps).astype(np.float32)
+        if first := self.encoding.float_tokens:
+            found[..., :first, :] = value[..., :first, :] if self.leading is None else self.leading
         return found

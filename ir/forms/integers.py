@@ -61,7 +61,7 @@ class IntegersForm(Form):
         reason = _refuses_convolution(weight) if self.rounds_results(weight) else ""
         if reason := reason or refuses_integers(weight, encoding, ("linear", "conv")):
             return reason
-        if not weight.reads <= {STATIC_BYTES, STATIC_INT8, DYNAMIC_INT8}:
+        if not {one and one.rest for one in weight.reads} <= {STATIC_BYTES, STATIC_INT8, DYNAMIC_INT8}:
             return "the runtime multiplies bytes with one step for all, or a token's own with its zero in the middle"
         found = integers(encoding)
         if found is None or found.grid not in GRIDS:
@@ -127,6 +127,8 @@ def whole_bias(bias: np.ndarray, scale: np.ndarray, step: float) -> tuple[np.nda
 
 def _refuses_convolution(weight: Weight) -> str:
     """Why the runtime has no convolution of integers for a weight; empty if it has."""
+    if any(one is not None and one.float_tokens for one in weight.reads):
+        return "what convolutions read has no first token"
     if weight.reads != {STATIC_BYTES}:
         return "convolutions take steps that are known before, as in `activations = static`"
     if not all(layer.input for layer in weight.layers):

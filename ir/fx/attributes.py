@@ -272,6 +272,7 @@ _NORMS: dict[str, FxReader] = {
 _READERS: dict[str, FxReader] = {
     "clip": _clip,
     "cast": lambda call: known(to=dtype_name(call.node.meta["val"].dtype)),
+    "shape": lambda call: known(start=call["dim"], end=call["dim"] + 1 or END),
     "softmax": _along,
     "log_softmax": _along,
     "attention": _attention,

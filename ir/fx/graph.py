@@ -247,7 +247,7 @@ class FxGraph(Graph):
         self._index()
 
     def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]] | None = None) -> str:
-        check_value(self, value, encoded.encoding)
+        check_value(self, value, encoded.encoding, readers)
         uses = None if readers is None else [(self._nodes[op], position) for op, position in readers]
         node = write_rounded(self._editor(), self._nodes[value], encoded, uses)
         self._index()

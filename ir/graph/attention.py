@@ -1,5 +1,6 @@
 """What an attention is made of, however its exporter spells it."""
 
+import re
 from dataclasses import dataclass, field
 
 
@@ -51,6 +52,12 @@ class Operand:
     way: tuple[str, ...] = field(default=(), compare=False)
     stands: bool = field(default=False, compare=False)
 
+    @property
+    def row_axis(self) -> int | None:
+        """The axis of the value along which rows lie, counted from the last; None where the layout has no name."""
+        letters = re.sub(r"\(\w+\)", "x", self.layout)
+        return letters.index("s") - len(letters) if self.layout else None
+
 
 @dataclass(frozen=True)
 class Masking:
@@ -93,6 +100,9 @@ class Attention:
         shape: of the output, on the sample.
         result: the last value that holds the output and is made of it by moving numbers alone.
         stands: the output's axes are batch, heads, rows and channels.
+        reads: the ops, with the positions, that read queries and keys as they are multiplied; empty where one input
+            holds both.
+        scale_varies: with how many rows there are.
     """
 
     name: str
@@ -108,6 +118,8 @@ class Attention:
     shape: tuple[int, ...] = field(default=(), compare=False)
     result: Operand | None = field(default=None, compare=False)
     stands: bool = field(default=False, compare=False)
+    reads: tuple[tuple[str, int], ...] = field(default=(), compare=False)
+    scale_varies: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,3 +128,28 @@ class NotAttention:
 
     name: str
     reason: str
+
+
+@dataclass(frozen=True)
+class AttentionForm:
+    """A way in which a graph may compute an attention."""
+
+
+@dataclass(frozen=True)
+class OneOp(AttentionForm):
+    """As the one op that the standard has for it."""
+
+
+@dataclass(frozen=True)
+class ScaledByRows(AttentionForm):
+    """As it is, with its scale times ``sqrt(log n / log usual)``, where ``n`` is how many keys there are.
+
+    Where they are as many as usual that is one, and what is multiplied by it stays what it is, bit for bit.
+
+    Args:
+        usual: how many keys there were when the model was trained; at least 2.
+        which: what is multiplied: 0 for queries, 1 for keys.
+    """
+
+    usual: int
+    which: int = 0

@@ -12,6 +12,7 @@ from qcc.ir.errors import Refused
 from qcc.ir.graph.graph import Graph, needed
 from qcc.ir.graph.ops import Array, Value, Weight
 
+MATRIX = 2  # axes
 SizeType = TypeVar("SizeType")
 
 
@@ -89,7 +90,9 @@ def check_insert(graph: Graph, function: str, value: str, array: Array) -> None:
         result_shape(function, found.shape, array)
 
 
-def check_value(graph: Graph, value: str, encoding: ValueEncoding) -> None:
+def check_value(
+    graph: Graph, value: str, encoding: ValueEncoding, readers: Sequence[tuple[str, int]] | None = ()
+) -> None:
     """Say no to rounding a value in a way that no graph has, or one that is no tensor of float32.
 
     Raises:
@@ -100,6 +103,8 @@ def check_value(graph: Graph, value: str, encoding: ValueEncoding) -> None:
         raise Refused(encoding.refuses)
     if found.container or found.dtype != "float32" or found.shape == ():
         raise Refused(f"`{value}` is no tensor of float32: only such are rounded")
+    if encoding.float_tokens and (found.shape is None or len(found.shape) <= MATRIX or readers is None):
+        raise Refused(f"`{value}` has no axis of tokens for readers that are named")
 
 
 def check_bypass(source: Value, result: Value) -> None:

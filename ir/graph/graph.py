@@ -17,7 +17,7 @@ from qcc.ir.encoding.cached.rows import CachedRows
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.value import EncodedValue
 from qcc.ir.errors import Refused
-from qcc.ir.graph.attention import Attention
+from qcc.ir.graph.attention import Attention, AttentionForm
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Array, Attribute, Feeds, Op, Value, Weight
 from qcc.ir.kernel.op import LinearOp
@@ -261,11 +261,11 @@ class Graph(ABC):
         """
         raise Refused("this kind of graph computes in the types that it has")
 
-    def fuse(self, attention: Attention) -> None:
-        """Compute an attention by one op that the runtime has for it; what only its old making needed goes.
+    def write_attention(self, one: Attention, how: AttentionForm) -> None:
+        """Compute an attention in another way; what only its old making needed goes.
 
         Raises:
-            Refused: there is no such op, or it computes something else; nothing has changed.
+            Refused: this kind of graph cannot, or not this attention; nothing has changed.
         """
         raise Refused("this kind of graph has no op for it")
 

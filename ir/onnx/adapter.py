@@ -19,7 +19,7 @@ from qcc.ir.encoding.cached.rows import CachedRows
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.value import EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
-from qcc.ir.graph.attention import Attention
+from qcc.ir.graph.attention import Attention, AttentionForm
 from qcc.ir.graph.attributes import Attributes, Opaque
 from qcc.ir.graph.edits import (
     check_borders,
@@ -44,7 +44,7 @@ from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.model.model import Written
 from qcc.ir.model.options import ExternalData
 from qcc.ir.onnx.attention.cache import CACHE_OPSET, check_cache, store_cache
-from qcc.ir.onnx.attention.fuse import OPSET, check_fusible, fuse
+from qcc.ir.onnx.attention.write import check_attention, write_attention
 from qcc.ir.onnx.emit.spill import Spill
 from qcc.ir.onnx.emit.write import write
 from qcc.ir.onnx.file import load as onnx_load
@@ -222,11 +222,10 @@ class OnnxGraph(Graph):
         self._keep_names()
         return cast(self.model, ops, dtype)
 
-    def fuse(self, attention: Attention) -> None:
-        check_fusible(self, attention)
-        self.require_opset(OPSET)
+    def write_attention(self, one: Attention, how: AttentionForm) -> None:
+        self.require_opset(check_attention(self, one, how))
         self._keep_names()
-        fuse(self.model, attention)
+        write_attention(self.model, one, how)
         self._forget()
 
     def store_cache(self, attention: Attention, keys: CachedRows | None, values: CachedRows | None) -> None:
@@ -237,7 +236,7 @@ class OnnxGraph(Graph):
         self._forget()
 
     def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]] | None = None) -> str:
-        check_value(self, value, encoded.encoding)
+        check_value(self, value, encoded.encoding, readers)
         if self._rounded.get(value) == encoded.encoding:
             return value
         self.require_opset(VALUE_OPSET)

@@ -1,7 +1,7 @@
 """Rounding activations by a step that calibration decides."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -28,34 +28,55 @@ class Static(Activations):
     Around a convolution what it makes is rounded as well, each value by a step and a zero of its own, once for all that
     reads it, so that sums and pools between convolutions run on integers with them.
 
+    Language models put numbers into the first token of a text that are far from all others, and one step for all of
+    them leaves nothing of the rest. ``float_tokens`` multiplies the first tokens, along the axis before the channels,
+    as floats, and they do not count for the step. A model with a cache of keys and values is fed the others one by one:
+    there each is the first.
+
     Args:
         range: ``absmax`` reaches the largest magnitude that calibration shows, ``percentile`` leaves out a few,
             ``mse`` searches the range of least squared error, ``entropy`` that in which the rounded magnitudes are
             distributed most like those that were seen (Kullback-Leibler divergence; zeros, which stay as they are, do
             not count).
         percentile: of the magnitudes, in percent, that a range ``percentile`` reaches.
+        float_tokens: how many first tokens are not rounded.
+        first: ``same`` promises that these tokens are always those that the calibration data has. Where what a layer
+            reads of them is the same in all of it, its product of them is computed when compiling, and stored.
 
-    Source: A white paper on neural network quantization, Nagel et al. 2021 (arXiv:2106.08295), section 3.1.
+    Source: A white paper on neural network quantization, Nagel et al. 2021 (arXiv:2106.08295), section 3.1; first
+    tokens as constants: MixDQ, Zhao et al. 2024 (arXiv:2405.17873).
     """
 
     when: ClassVar[Literal["static", "dynamic"]] = "static"
 
     range: Literal["absmax", "percentile", "mse", "entropy"] = "absmax"
     percentile: Annotated[float, Between(50, 100)] = 99.99
+    float_tokens: Annotated[int, Between(0, 64)] = 0
+    first: Literal["any", "same"] = "any"
 
     def encoding(self, form: Form) -> ValueEncoding:
         """With a zero that calibration decides, where the form takes one: activations mostly lie on one side of it."""
-        return STATIC_BYTES if form.takes_zeros else STATIC_INT8
+        return replace(STATIC_BYTES if form.takes_zeros else STATIC_INT8, float_tokens=self.float_tokens)
+
+    def knows_first(self) -> bool:
+        """As ``first`` says."""
+        return self.float_tokens > 0 and self.first == "same"
+
+    def of_one_token(self) -> "Static":
+        """Without an exception."""
+        return replace(self, float_tokens=0)
 
     def encoded(self, encoding: ValueEncoding, magnitudes: Magnitudes | None) -> EncodedValue:
         """With the step, and the zero, that the magnitudes show."""
         if magnitudes is None:
             raise Refused("calibration did not see what its layers read")
-        if encoding == STATIC_INT8:
-            return EncodedValue(encoding, self.step(magnitudes))
+        leading = magnitudes.leading if self.first == "same" else None
+        if encoding.rest == STATIC_INT8:
+            return EncodedValue(encoding, self.step(magnitudes), leading=leading)
         top = self._top(magnitudes, lambda top: _span(magnitudes, top) / BYTES)
         step = _below(_span(magnitudes, top) / BYTES)
-        return EncodedValue(encoding, step, int(np.clip(np.rint(min(-magnitudes.lowest, top) / step), 0, BYTES)))
+        zero = int(np.clip(np.rint(min(-magnitudes.lowest, top) / step), 0, BYTES))
+        return EncodedValue(encoding, step, zero, leading)
 
     def step(self, magnitudes: Magnitudes) -> np.float32:
         """The range's end over 127; where all is zero, any step does."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from qcc.ir.attention.find import attention_names, attentions
 from qcc.ir.errors import Refused
-from qcc.ir.graph.attention import Attention, NotAttention
+from qcc.ir.graph.attention import Attention, NotAttention, OneOp
 from qcc.ir.graph.graph import Graph
 from qcc.passes.contract.contract import Context, Edit, Rewrite, Site
 
@@ -48,7 +48,7 @@ def _fused(graph: Graph, one: Attention | NotAttention, context: Context) -> Edi
         return Edit(one.name, one.reason, refused=True)
     context.progress(one.name)
     try:
-        graph.fuse(one)
+        graph.write_attention(one, OneOp())
     except Refused as refused:
         return Edit(one.name, refused.reason, refused=True)
     return Edit(one.name, "one op computes it")

@@ -18,7 +18,7 @@ from qcc.ir.graph.graph import Graph
 from qcc.passes.contract.contract import Between, Context, Edit, SubjectPass
 
 MOST_ROWS = 4096  # of a cache that steps are fitted to; the largest and least of all rows are among them
-OPSET = 18
+OPSET = 18  # of the ops that pack two codes in a byte
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Cache(SubjectPass):
 
     subjects: ClassVar[tuple[str, ...]] = ("cache",)
     uses_sample: ClassVar[bool] = True
+    opset: ClassVar[int] = OPSET
 
     keys: Annotated[Encoding | None, "what keys of earlier runs are kept in"] = None
     values: Annotated[Encoding | None, "what values of earlier runs are kept in"] = None
@@ -57,11 +58,6 @@ class Cache(SubjectPass):
         """What is kept in what."""
         pairs = (("keys", self.keys), ("values", self.values))
         return ", ".join(f"{name} {one.text}" for name, one in pairs if one is not None)
-
-    @property
-    def opset(self) -> int:
-        """Of the ops that pack two codes in a byte."""
-        return OPSET
 
     @property
     def nothing(self) -> bool:

@@ -206,10 +206,8 @@ class SubjectPass(Pass):
     after: ClassVar[tuple[str, ...]] = ("clean",)
     subjects: ClassVar[tuple[str, ...]]
 
-    @property
-    @abstractmethod
-    def opset(self) -> int:
-        """The lowest that has its ops."""
+    opset: ClassVar[int]
+    """The lowest that has its ops."""
 
     @property
     @abstractmethod
@@ -251,10 +249,17 @@ class SitePass(Pass):
 
 
 class Rewrite(SitePass):
-    """An exact pass. The weights keep their names, shapes, types and readers: the plan that encodes them is older."""
+    """An exact pass. The weights keep their names, shapes, types and readers: the plan that encodes them is older.
+
+    One that does not keep the function changes it in a way that it can tell (`meant`), and is held to that.
+    """
 
     phase: ClassVar[Phase] = Phase.REWRITE
     keeps: ClassVar[frozenset[Invariant]] = EVERYTHING
+
+    def meant(self, graph: G, targets: Sequence[str], context: Context) -> G:
+        """A graph that computes what `apply` must make of it at the sites that the context takes, in another way."""
+        return graph
 
 
 class Restructure(SitePass):
@@ -268,6 +273,10 @@ class Restructure(SitePass):
     keeps: ClassVar[frozenset[Invariant]] = frozenset()
     asks: ClassVar[str] = ""
     """What layers that are named in ``depth`` are to do, in words."""
+
+    def is_open(self) -> bool:
+        """What it does is for the allocator to decide, together with bits; until then it does nothing."""
+        return False
 
     def uses_data(self) -> bool:
         """It fits something to calibration data, which has to be there (`Context.watch`)."""
@@ -370,6 +379,14 @@ class Activations(ABC):
 
     property: ClassVar[str] = "activations"
     when: ClassVar[Literal["static", "dynamic"]]
+
+    def knows_first(self) -> bool:
+        """It is promised that first tokens are always those of the calibration data."""
+        return False
+
+    def of_one_token(self) -> "Activations":
+        """How a token is rounded that is no exception."""
+        return self
 
     @abstractmethod
     def encoding(self, form: Form) -> ValueEncoding:

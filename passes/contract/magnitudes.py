@@ -1,6 +1,6 @@
 """How large the numbers are that a layer reads: a histogram that any amount of data is added to."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -9,19 +9,28 @@ BINS = 1 << 31 - SHIFT
 INFINITE = 0x7F800000 >> SHIFT
 
 
+def beyond(value: str, tokens: int) -> str:
+    """What a value is called where so many of its first tokens are left out."""
+    return f"{value}[{tokens}:]" if tokens else value
+
+
 @dataclass(frozen=True)
 class Magnitudes:
     """Counts by bins that grow with the numbers, so that none need be known before.
+
+    They are known by the name of the value, or where its first tokens are left out by `beyond`.
 
     Args:
         counts: ``[BINS]``; a bin is the first 15 bits behind the sign of float32.
         lowest: of the numbers and zero, exactly.
         highest: likewise.
+        leading: the tokens that were left out ``[tokens, channel]``, where they are the same in all samples.
     """
 
     counts: np.ndarray
     lowest: float
     highest: float
+    leading: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
     def largest(self) -> float:

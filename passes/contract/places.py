@@ -12,7 +12,7 @@ from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Layer, Op, Weight
 from qcc.ir.regions.flow import Flow
 from qcc.passes.contract.chains import cut_off, origin
-from qcc.passes.contract.magnitudes import Magnitudes
+from qcc.passes.contract.magnitudes import Magnitudes, beyond
 
 TWO = 2  # dimensions
 
@@ -40,6 +40,11 @@ class Place:
 def places(flow: Flow, weight: Weight, form: Form) -> tuple[Place, ...]:
     """The values around a weight's layers that a form needs encoded, each once.
 
+    Args:
+        flow: of the graph.
+        weight: with what its layers are to read (`Weight.reading`).
+        form: what it is to get.
+
     Raises:
         Refused: the layers are such that nothing multiplies whole numbers in them.
     """
@@ -47,6 +52,8 @@ def places(flow: Flow, weight: Weight, form: Form) -> tuple[Place, ...]:
         values = dict.fromkeys(layer.input for layer in weight.layers)
         readers = {one: tuple((layer.op, 0) for layer in weight.layers if layer.input == one) for one in values}
         seen = {one: (origin(flow, one),) if form.takes_zeros else tuple(sorted(values)) for one in values}
+        if kept := float_tokens(weight):
+            seen = {one: (beyond(_with_tokens(flow, one), kept),) for one in values}
         return tuple(Place(one, readers[one], seen[one]) for one in values)
     ops = {layer.op: _op(flow, layer) for layer in weight.layers}
     if len({op.inputs[1] for op in ops.values()}) > 1:
@@ -59,6 +66,19 @@ def places(flow: Flow, weight: Weight, form: Form) -> tuple[Place, ...]:
         value = op.outputs[0] if op.function == "conv_transpose" else cut_off(flow, op)  # that is interleaved first
         found[value] = Place(value, None, (value,))
     return tuple(found.values())
+
+
+def float_tokens(weight: Weight) -> int:
+    """How many first tokens of what a weight's layers read stay as they are."""
+    return max((one.float_tokens for one in weight.reads if one is not None), default=0)
+
+
+def _with_tokens(flow: Flow, value: str) -> str:
+    """The value, which has an axis of tokens beside those of samples and channels."""
+    shape = flow.graph.value(value).shape
+    if shape is None or len(shape) <= TWO:
+        raise Refused("it reads a matrix, in which no token is known to be the first of a text")
+    return value
 
 
 def _op(flow: Flow, layer: Layer) -> Op:

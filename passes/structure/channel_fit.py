@@ -5,12 +5,11 @@ others, ``S``, tell of them: ``x_D ~ x_S A + b``. That is least squares on the p
 removal takes one away: what the layer loses then, and what becomes of its weights, follow in closed form.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from qcc.ir.axes.axes import Group
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array, Kind, Layer, Weight
 from qcc.passes.contract.contract import Watch
@@ -22,46 +21,54 @@ MOST_ROWS = 2048  # of a sample: neighbouring places of an image tell the same
 
 @dataclass(frozen=True)
 class ChannelReader:
-    """A layer all of whose inputs are a group's channels, in their order.
+    """A layer all of whose inputs are a group's channels, each once or as often as the others.
 
     Args:
         weight: that it reads, and nothing else does.
         layer: the layer.
-        axis: of the channels, in what it reads.
+        axis: of its inputs, in what it reads.
+        units: for each of its inputs the group's channel that it is, ``[in]``: of heads, one for all inputs of a head.
     """
 
     weight: Weight
     layer: Layer
     axis: int
+    units: Array
 
     def rows(self, value: Array) -> Array:
-        """What it reads as rows ``[rows, channels]``, some of them where there are many."""
+        """What it reads as rows ``[rows, in]``, some of them where there are many."""
         flat = np.moveaxis(value, self.axis, -1).reshape(-1, value.shape[self.axis])
         return flat[:: -(-len(flat) // MOST_ROWS)].astype(np.float64)
 
-    def channels(self, matrix: Array) -> Array:
-        """Its matrix by channel ``[channels, out * places of a kernel]``."""
+    def inputs(self, matrix: Array) -> Array:
+        """Its matrix by input ``[in, out * places of a kernel]``."""
         size = int(np.prod(self.layer.kernel)) if self.layer.kernel else 1
         return np.moveaxis(matrix.reshape(len(matrix), -1, size), 1, 0).reshape(-1, len(matrix) * size)
 
-    def matrix(self, channels: Array, outputs: int) -> Array:
-        """The matrix ``[out, in]`` again."""
-        return np.moveaxis(channels.reshape(len(channels), outputs, -1), 0, 1).reshape(outputs, -1)
+    def matrix(self, inputs: Array, outputs: int) -> Array:
+        """The matrix ``[out, in * places of a kernel]`` again."""
+        return np.moveaxis(inputs.reshape(len(inputs), outputs, -1), 0, 1).reshape(outputs, -1)
+
+    def by_unit(self) -> Array:
+        """The inputs of each of the group's channels ``[size, inputs of each]``."""
+        return np.argsort(self.units, kind="stable").reshape(self.units.max() + 1, -1)
 
 
-def readers_of(group: Group, weights: Mapping[str, Weight]) -> list[ChannelReader] | None:
-    """The layers that read a group's channels; None if one of them reads them in some other way."""
-    found = []
-    for name in group.readers:
-        weight = weights[name]
-        (layer, *others) = weight.layers
-        places = [one for one in group.constants if one.weight == name and one.side == "in"]
-        alone = not others and layer.input and layer.groups == 1 and layer.kind in (Kind.LINEAR, Kind.CONV)
-        size = int(np.prod(layer.kernel)) if layer.kernel else 1
-        if not alone or len(places) != 1 or group.contexts or weight.shape[1] != group.size * size:
-            return None
-        found.append(ChannelReader(weight, layer, 1 if layer.kind is Kind.CONV else -1))
-    return found
+def reading(weight: Weight, channels: Array) -> ChannelReader | None:
+    """The layer of a weight that reads channels; None if it reads them in some other way.
+
+    Args:
+        weight: the weight.
+        channels: by input of its matrix, as `Axes.channels` tells it.
+    """
+    (layer, *others) = weight.layers
+    alone = not others and layer.input and layer.groups == 1 and layer.kind in (Kind.LINEAR, Kind.CONV)
+    size = int(np.prod(layer.kernel)) if layer.kernel else 1
+    if not alone or weight.shape[1] != len(channels) * size or channels.min() < 0:
+        return None
+    if len(set(np.bincount(channels).tolist())) != 1:
+        return None
+    return ChannelReader(weight, layer, 1 if layer.kind is Kind.CONV else -1, channels)
 
 
 @dataclass
@@ -91,36 +98,52 @@ def kept_by_error(readers: Sequence[ChannelReader], grams: Sequence[Array], grap
 
     Args:
         readers: of the group.
-        grams: of what each reads, with a one beside, ``[size + 1, size + 1]``.
+        grams: of what each reads, with a one beside, ``[in + 1, in + 1]``.
         graph: that has the weights.
         count: that stay.
 
-    Source: Optimal Brain Surgeon, Hassibi and Stork 1992, for sets of weights that go together, as for columns in
-        ZipLM, Kurtic et al. 2023 (arXiv:2302.04089), section 3.1.
+    Source: Optimal Brain Surgeon, Hassibi and Stork 1992, for sets of weights that go together, as for columns and
+        heads in ZipLM, Kurtic et al. 2023 (arXiv:2302.04089), section 3.1.
     """
-    size = len(grams[0]) - 1
-    inverses, weights = [], []
-    for reader, gram in zip(readers, grams, strict=True):
-        matrix = reader.channels(graph.matrix(reader.weight).astype(np.float64))
-        signal = np.einsum("ij,ij->", gram[:size, :size] @ matrix, matrix) or 1.0
-        damped = gram + DAMPING * np.diag(gram)[:size].mean() * np.eye(size + 1)
-        inverses.append(np.linalg.inv(damped))
-        weights.append(np.concatenate([matrix, np.zeros((1, matrix.shape[1]))]) / np.sqrt(signal))
-    stays = np.ones(size + 1, bool)
-    for _ in range(size - count):
-        costs = sum(
-            np.square(weight).sum(1) / np.maximum(np.diag(inverse), np.finfo(np.float64).tiny)
-            for weight, inverse in zip(weights, inverses, strict=True)
-        )
-        worst = int(np.argmin(np.where(stays[:size], np.asarray(costs)[:size], np.inf)))
+    removals = [_Removal(reader, gram, graph) for reader, gram in zip(readers, grams, strict=True)]
+    stays = np.ones(readers[0].units.max() + 1, bool)
+    while stays.sum() > count:
+        left = np.flatnonzero(stays)
+        costs = np.sum([one.costs(left) for one in removals], axis=0)
+        worst = int(left[np.argmin(costs)])
         stays[worst] = False
-        for at, (weight, inverse) in enumerate(zip(weights, inverses, strict=True)):
-            pull = inverse[worst] / inverse[worst, worst]
-            weights[at] = weight - np.outer(pull, weight[worst])
-            inverses[at] = inverse - np.outer(inverse[:, worst], pull)
-            weights[at][worst], inverses[at][worst], inverses[at][:, worst] = 0, 0, 0
-            inverses[at][worst, worst] = np.inf
-    return stays[:size]
+        for one in removals:
+            one.remove(worst)
+    return stays
+
+
+class _Removal:
+    """A layer's weights ``[in + 1, out]`` while channels go, over what it makes, and the inverse of its products."""
+
+    def __init__(self, reader: ChannelReader, gram: Array, graph: Graph) -> None:
+        size = len(gram) - 1
+        matrix = reader.inputs(graph.matrix(reader.weight).astype(np.float64))
+        signal = np.einsum("ij,ij->", gram[:size, :size] @ matrix, matrix) or 1.0
+        self._inverse = np.linalg.inv(gram + DAMPING * np.diag(gram)[:size].mean() * np.eye(size + 1))
+        self._weights = np.concatenate([matrix, np.zeros((1, matrix.shape[1]))]) / np.sqrt(signal)
+        self._places = reader.by_unit()
+
+    def costs(self, left: Array) -> Array:
+        """What each of some channels costs that goes next."""
+        places = self._places[left]
+        weights = self._weights[places]
+        if places.shape[1] == 1:
+            spread = self._inverse[places[:, 0], places[:, 0]]
+            return np.asarray(np.square(weights[:, 0]).sum(1) / np.maximum(spread, np.finfo(np.float64).tiny))
+        met = np.linalg.solve(self._inverse[places[:, :, None], places[:, None, :]], weights)
+        return np.asarray(np.einsum("uio,uio->u", met, weights))
+
+    def remove(self, unit: int) -> None:
+        """Let the others make up for one."""
+        gone = self._places[unit]
+        pull = np.linalg.solve(self._inverse[np.ix_(gone, gone)], self._inverse[gone]).T
+        self._weights = self._weights - pull @ self._weights[gone]
+        self._inverse = self._inverse - pull @ self._inverse[gone]
 
 
 def refitted(reader: ChannelReader, seen: Products, held: Products, matrix: Array, stays: Array) -> tuple[Array, Array]:
@@ -128,8 +151,9 @@ def refitted(reader: ChannelReader, seen: Products, held: Products, matrix: Arra
 
     Weights are drawn to what they were, as much as data held out wants it; where nothing is nearer they are those, cut.
     """
-    wanted = np.concatenate([reader.channels(matrix.astype(np.float64)), np.zeros((1, matrix.size // len(stays)))])
-    kept = np.append(stays, reader.layer.bias is not None)
+    laid = reader.inputs(matrix.astype(np.float64))
+    wanted = np.concatenate([laid, np.zeros((1, laid.shape[1]))])
+    kept = np.append(stays[reader.units], reader.layer.bias is not None)
     cut = np.where(kept[:, None], wanted, 0)
     best, least = cut, held.error(cut, wanted)
     gram, slope = seen.gram[np.ix_(kept, kept)], (seen.cross @ wanted - seen.gram @ cut)[kept]

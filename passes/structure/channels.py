@@ -1,24 +1,13 @@
 """Cutting the channels that matter least by their weights."""
 
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, cast
-
-import numpy as np
 
 from qcc.ir.axes.axes import Action, Axes, Group
-from qcc.ir.graph.graph import Graph
-from qcc.ir.graph.ops import Array, Weight
-from qcc.passes.contract.contract import Context, InPercent, Watch
-from qcc.passes.structure.channel_fit import grams_of, kept_by_error, made_up, readers_of
-from qcc.passes.structure.structure import Stays, Structure
-
-ROUNDING = 1e-9  # of a channel, so that 75% of 24 is 18
+from qcc.passes.structure.shares import Shares
 
 
 @dataclass(frozen=True)
-class Channels(Structure):
+class Channels(Shares):
     """Keep a share of the channels of each layer, those with the largest weights; the others go, and shapes shrink.
 
     Channels are cut in groups: those that are added to one another, multiplied, or read by one norm are the same
@@ -45,14 +34,6 @@ class Channels(Structure):
         (arXiv:2302.04089), section 3.1; for ``refit`` ThiNet, Luo et al. 2017 (arXiv:1707.06342), section 3.2.
     """
 
-    keep: Annotated[float, InPercent(0.01)]
-    by: Literal["magnitude", "obs"] = "magnitude"
-    refit: bool = False
-
-    def uses_data(self) -> bool:
-        """Of one of both."""
-        return self.by != "magnitude" or self.refit
-
     def concerns(self, axes: Axes, group: Group) -> bool:
         """Of channels within blocks, such as heads, those within, not the blocks."""
         inner = axes.faster(group)
@@ -64,65 +45,3 @@ class Channels(Structure):
         if group.dims[0].root not in axes.faster(inner):
             return True
         return (inner.size, inner.name) > (group.size, group.name)
-
-    def stays(self, axes: Axes, groups: Sequence[Group], context: Context) -> Stays:
-        """Those that cost most; of equal ones the first."""
-        if self.by == "magnitude" or context.watch is None:
-            return {group.name: self._largest(axes, group) for group in groups}
-        key = "stays", *(group.name for group in groups)
-        if key not in context.found:
-            context.found[key] = self._dearest(axes, groups, context.watch)
-        return cast(Stays, context.found[key])
-
-    def made_up(self, graph: Graph, stays: Stays, context: Context) -> Mapping[str, Array]:
-        """What layers that read channels become, one after the other."""
-        if not self.refit or context.watch is None:
-            return {}
-        key = "made up", *stays
-        if key not in context.found:
-            work = graph.copy()
-            axes, working = Axes.of(graph), Axes.of(work)
-            working.mask({group: stays[group.name] for group in working.groups(Action.SELECT) if group.name in stays})
-            found = [
-                (reader, stays[group.name])
-                for group in axes.groups(Action.SELECT)
-                if group.name in stays
-                for reader in readers_of(group, _by_name(graph)) or ()
-            ]
-            order = {op.name: at for at, op in enumerate(graph.ops())}
-            found.sort(key=lambda one: order[one[0].layer.op])
-            context.found[key] = made_up(graph, work, found, context.watch)
-        return cast(Mapping[str, Array], context.found[key])
-
-    def _count(self, group: Group) -> int:
-        return max(math.ceil(self.keep * group.size - ROUNDING), 1)
-
-    def _largest(self, axes: Axes, group: Group) -> Array:
-        """The channels with the largest weights."""
-        score = np.zeros(group.size)
-        for member in group.constants:
-            if member.weight:
-                power = np.square(axes.read(member, group)).sum(axis=-1)
-                score += power / (power.mean() or 1.0)
-        stays = np.zeros(group.size, bool)
-        stays[np.argsort(-np.nan_to_num(score, nan=np.inf), kind="stable")[: self._count(group)]] = True
-        return stays
-
-    def _dearest(self, axes: Axes, groups: Sequence[Group], watch: Watch) -> Stays:
-        """The channels that readers miss most, where all read them as they are; else the largest."""
-        weights = _by_name(axes.graph)
-        readers = {group.name: readers_of(group, weights) or [] for group in groups}
-        grams = grams_of(axes.graph, [one for some in readers.values() for one in some], watch)
-        found = {}
-        for group in groups:
-            some = readers[group.name]
-            products = [grams[one.weight.name] for one in some]
-            if some:
-                found[group.name] = kept_by_error(some, products, axes.graph, self._count(group))
-            else:
-                found[group.name] = self._largest(axes, group)
-        return found
-
-
-def _by_name(graph: Graph) -> dict[str, Weight]:
-    return {weight.name: weight for weight in graph.weights()}

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 
 from qcc.ir.errors import Refused
 from qcc.ir.graph.graph import Graph
 from qcc.ir.regions.residual import ResidualBranch, residual_branches
-from qcc.passes.contract.contract import Context, Edit, Invariant, Restructure, Site, Watch
+from qcc.passes.contract.contract import Between, Context, Edit, Invariant, Restructure, Site, Watch
 from qcc.passes.structure.stream_fit import Cure, StreamMap, StreamSums, fitted
 
 Run = tuple[ResidualBranch, ...]
@@ -31,7 +31,12 @@ class LeaveOut(Restructure):
     data to what they made of the stream, and judged by data held out, first by what is left of its change, then by
     the model's outputs. Where none lowers their error there is none, which the report tells.
 
+    With ``at_most`` some of the branches that are named go, as many as pay within the budget: the allocator decides it
+    together with bits. Whichever costs the outputs least for its weights goes first, then whichever does beside it, and
+    each number of them is measured as a whole, with its cure. Bits are decided anew on what stays.
+
     Args:
+        at_most: how many branches go; all that are named by default.
         cure: `gain` a factor and a shift for each channel, `linear` any map, whose matrix rules may encode as any
             other, `best` the better of these.
 
@@ -46,6 +51,11 @@ class LeaveOut(Restructure):
     asks: ClassVar[str] = "be left out"
 
     cure: Cure = "off"
+    at_most: Annotated[int, Between(0, 1000)] = 0
+
+    def is_open(self) -> bool:
+        """How many go is to be decided."""
+        return self.at_most > 0
 
     def uses_data(self) -> bool:
         """A cure is fitted."""

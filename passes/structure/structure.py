@@ -21,6 +21,8 @@ class Structure(Restructure):
     """
 
     property: ClassVar[str] = "structure"
+    cut: ClassVar[str] = "channels"
+    """What goes, in words."""
     after: ClassVar[tuple[str, ...]] = ("clean",)
 
     @abstractmethod
@@ -54,11 +56,14 @@ class Structure(Restructure):
         axes = Axes.of(graph) if made_up else axes
         try:
             axes.cut({group: stays[group.name] for group in axes.groups(Action.SELECT) if group.name in stays})
-            return [*refused, *(_told(group, stays) for group in axes.groups(Action.SELECT) if group.name in stays)]
+            return [
+                *refused,
+                *(self._told(group, stays) for group in axes.groups(Action.SELECT) if group.name in stays),
+            ]
         except Refused as whole:
             if made_up:  # which is right for all of it or none
                 return [*refused, *(Edit(name, whole.reason, refused=True) for name in stays)]
-            return [*refused, *_one_by_one(graph, stays)]
+            return [*refused, *self._one_by_one(graph, stays)]
 
     def silence(self, graph: Graph, targets: Sequence[str], context: Context) -> None:
         """Let the weights of what is cut be zero."""
@@ -74,6 +79,22 @@ class Structure(Restructure):
         open_ = [group for group in self._groups(axes, targets, graph) if not _site(group, targets, graph).refused]
         found = self.stays(axes, [group for group in open_ if context.takes(group.name)], context)
         return {name: stays for name, stays in found.items() if not stays.all()}
+
+    def _told(self, group: Group, stays: Stays) -> Edit:
+        kept = int(stays[group.name].sum())
+        return Edit(group.name, f"{group.size:,} -> {kept:,} {self.cut}", layers=group.weights)
+
+    def _one_by_one(self, graph: Graph, stays: Stays) -> list[Edit]:
+        edits = []
+        for name in stays:
+            axes = Axes.of(graph)
+            group = next(group for group in axes.groups(Action.SELECT) if group.name == name)
+            try:
+                axes.cut({group: stays[name]})
+                edits.append(self._told(group, stays))
+            except Refused as refused:
+                edits.append(Edit(name, refused.reason, refused=True, layers=group.weights))
+        return edits
 
     def _groups(self, axes: Axes, targets: Sequence[str], graph: Graph) -> list[Group]:
         found = [group for group in axes.groups(Action.SELECT) if group.size > 1 and group.weights]
@@ -94,21 +115,3 @@ def _site(group: Group, targets: Sequence[str], graph: Graph) -> Site:
     others = [name for name in _writers(group, graph) if name not in targets]
     also = f"`{others[0]}` writes them too, and is not asked for" if others else ""
     return Site(group.name, group.weights, group.fixed or also)
-
-
-def _told(group: Group, stays: Stays) -> Edit:
-    kept = int(stays[group.name].sum())
-    return Edit(group.name, f"{group.size:,} -> {kept:,} channels", layers=group.weights)
-
-
-def _one_by_one(graph: Graph, stays: Stays) -> list[Edit]:
-    edits = []
-    for name in stays:
-        axes = Axes.of(graph)
-        group = next(group for group in axes.groups(Action.SELECT) if group.name == name)
-        try:
-            axes.cut({group: stays[name]})
-            edits.append(_told(group, stays))
-        except Refused as refused:
-            edits.append(Edit(name, refused.reason, refused=True, layers=group.weights))
-    return edits

@@ -12,16 +12,16 @@ from pathlib import Path
 from qcc.codegen.target.interruption import held_back
 from qcc.compiler.commands.options.policy import add_definitions, definitions
 from qcc.compiler.console import terminal
-from qcc.compiler.plan.catalog import schema
-from qcc.compiler.plan.policy import load_policy
+from qcc.compiler.editor.known import known_schema
 from qcc.dsl.check.reach import check_reach
 from qcc.dsl.diagnostics.diagnostic import Diagnostic, Severity
 from qcc.dsl.diagnostics.excerpt import escape
 from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.diagnostics.source import Source
 from qcc.dsl.fixes import Judge, with_fixes
-from qcc.dsl.load import faults, load_text, preset_names
+from qcc.dsl.load import faults, load_policy, load_text, preset_names
 from qcc.dsl.policy.policy import Policy
+from qcc.dsl.policy.schema import Schema
 
 STDIN = "-"
 
@@ -67,7 +67,7 @@ def _check(name: str, args: argparse.Namespace) -> tuple[list[Diagnostic], str]:
     """What is wrong with a policy; if nothing is, what it says in a few words."""
     report = Diagnostics()
     try:
-        policy = _load(name, definitions(args), report)
+        policy = _load(name, _schema(args), definitions(args), report)
         summary = f"ok, {_count(len(policy.rules), 'rule')}"
         check_reach(policy, report)
         report.raise_if_errors()
@@ -78,10 +78,19 @@ def _check(name: str, args: argparse.Namespace) -> tuple[list[Diagnostic], str]:
     return _fixed([*report.warnings], name, args), summary
 
 
-def _load(name: str, given: dict[str, str], report: Diagnostics) -> Policy:
+def _schema(args: argparse.Namespace) -> Schema:
+    """With the passes themselves where a model is to be seen by them."""
+    if args.model is None:
+        return known_schema()
+    with held_back():
+        from qcc.compiler.plan.catalog import schema
+    return schema()
+
+
+def _load(name: str, schema: Schema, given: dict[str, str], report: Diagnostics) -> Policy:
     if name != STDIN:
-        return load_policy(name, given, report=report)
-    return load_text(sys.stdin.read(), schema(), "<stdin>", Path(), given, report=report)
+        return load_policy(name, schema, given, report=report)
+    return load_text(sys.stdin.read(), schema, "<stdin>", Path(), given, report=report)
 
 
 def _fixed(found: list[Diagnostic], name: str, args: argparse.Namespace) -> list[Diagnostic]:
@@ -96,7 +105,7 @@ def _fixed(found: list[Diagnostic], name: str, args: argparse.Namespace) -> list
 
 
 def _judge(source: Source, root: Path, given: dict[str, str]) -> Judge:
-    return lambda text: faults(replace(source, text=text), schema(), root, given)[1]
+    return lambda text: faults(replace(source, text=text), known_schema(), root, given)[1]
 
 
 def _bound(policy: Policy, path: Path, report: Diagnostics) -> str:

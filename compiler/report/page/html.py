@@ -167,6 +167,9 @@ def _tiles(result: Result) -> Iterator[_Tile]:
     yield _Tile("layers encoded", f"{encoded:,} of {layers:,}", f"{layers - encoded:,} kept as they were")
     if result.times is not None:
         yield from (_latency_tile(race, result.times) for race in result.times.races)
+    for one in result.costs:
+        before_text, after_text, share = one.texts
+        yield _Tile(one.row, f"{before_text} → {after_text}", f"{share} of the original's; {one.note}")
     outputs = result.verification.kernel_outputs or result.verification.outputs
     if outputs:
         cosine = min(outputs, key=lambda one: worst_first(one.cosine))

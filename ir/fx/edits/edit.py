@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.fx import Graph, Node
+from torch.fx.node import map_arg
 
 from qcc.ir.errors import Refused
 from qcc.ir.fx.edits.simplify import COPIES, is_item
@@ -75,12 +76,12 @@ class FxEditor:
                 self._take_name(new, old)
         return new
 
-    def call(self, target: Callable[..., Any], after: Node, *given: Node | float | list[int]) -> Node:
+    def call(self, target: Callable[..., Any], after: Node, *given: Node | float | list[int] | list[Node]) -> Node:
         """Put a call behind a node, or behind all that is fed or stored."""
         *_, last = self._graph.find_nodes(op="placeholder")
         with self._graph.inserting_after(last if after.op == "placeholder" else after):
             new = self._graph.call_function(target, given)
-        new.meta["val"] = target(*(one.meta["val"] if isinstance(one, Node) else one for one in given))
+        new.meta["val"] = target(*map_arg(given, lambda one: one.meta["val"]))
         return new
 
     def through(self, node: Node, position: int) -> tuple[Node, Node | None]:

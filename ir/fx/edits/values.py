@@ -14,6 +14,8 @@ from qcc.ir.fx.operands import put
 ROUNDED = "qcc_rounded"  # metadata of a node: how `write_rounded` made it
 READ_AS = "qcc_read_as"  # metadata of a node: the encoding in which all read it, and the node that they read
 
+LAST = 2**63 - 1  # the end of an axis
+
 _aten = torch.ops.aten
 
 
@@ -32,13 +34,7 @@ def write_rounded(
         raise Refused(f"`{value.name}` is fed or stored: not all can read it rounded")
     uses = [editor.use(value, node, position) for node, position in readers or ()]
     users = [*value.users]
-    step, ends = _step(editor, value, encoded), [float(end) for end in encoded.ends]
-    found = editor.call(_aten.div.Tensor, step if isinstance(step, Node) else value, value, step)
-    for target, given in (
-        (_aten.round.default, ()), (_aten.clamp.default, tuple(ends)),
-        (_aten.mul.Tensor, (step,)),
-    ):  # fmt: skip
-        found = editor.call(target, found, found, *given)
+    found = _rounded(editor, value, encoded)
     found.meta[ROUNDED] = encoded.encoding
     for node, place in uses:
         put(node, place, found)
@@ -46,6 +42,23 @@ def write_rounded(
         editor.read_instead(value, found, users)
         value.meta[READ_AS] = encoded.encoding, found
     return found
+
+
+def _rounded(editor: FxEditor, value: Node, encoded: EncodedValue) -> Node:
+    """The rounded value; first tokens are as they come, also where it is known what they are."""
+    first = encoded.encoding.float_tokens
+    rest = editor.call(_aten.slice.Tensor, value, value, -2, first, LAST) if first else value
+    step, ends = _step(editor, rest, encoded), [float(end) for end in encoded.ends]
+    found = editor.call(_aten.div.Tensor, step if isinstance(step, Node) else rest, rest, step)
+    for target, given in (
+        (_aten.round.default, ()), (_aten.clamp.default, tuple(ends)),
+        (_aten.mul.Tensor, (step,)),
+    ):  # fmt: skip
+        found = editor.call(target, found, found, *given)
+    if not first:
+        return found
+    kept = editor.call(_aten.slice.Tensor, value, value, -2, 0, first)
+    return editor.call(_aten.cat.default, found, [kept, found], -2)
 
 
 def _step(editor: FxEditor, value: Node, encoded: EncodedValue) -> Node | float:

@@ -6,29 +6,19 @@ all rows and columns. ONNX Runtime's own `MultiHeadAttention` and `GroupQueryAtt
 less (docs/benchmarks.md).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
 from qcc.ir.errors import Refused
 from qcc.ir.graph.attention import Attention, Masking, Operand
 from qcc.ir.graph.graph import Graph, needed
-from qcc.ir.onnx.attention.nodes import INT64, NodeWriter
-from qcc.ir.onnx.graph.edit import OnnxEditor
+from qcc.ir.onnx.attention.nodes import INT64
+from qcc.ir.onnx.attention.writer import LAYOUTS, AttentionWriter
 
-OPSET = 23
 LOWEST = float(np.finfo(np.float32).min)  # by which masks of exporters hide; the runtime takes it for infinite
 HIDDEN = -1e38  # beside which no score counts either
-HEADS = "bhsd"
-LAYOUTS: dict[str, tuple[int, ...]] = {
-    "bs(hd)": (),
-    "bshd": (),
-    HEADS: (0, 2, 1, 3),
-    "bhds": (0, 3, 1, 2),
-    "sbhd": (1, 0, 2, 3),
-    "b(hd)s": (0, 2, 1),
-    "sb(hd)": (1, 0, 2),
-}
-"""How each layout is read as batch, rows, heads and channels."""
 
 
 def check_fusible(graph: Graph, one: Attention) -> None:
@@ -45,6 +35,7 @@ def check_fusible(graph: Graph, one: Attention) -> None:
         "others read its weights": one.weights_read,
         "its softmax counts further scores": bool(one.sinks),
         "its scores are bounded": one.cap is not None,
+        "its scale hangs on how many rows there are": one.scale_varies,
         "it does not compute in float32": any(graph.value(name).dtype != "float32" for name in held),
         "how its result holds heads is not known": one.result is None or one.result.layout not in LAYOUTS,
         "how it holds heads is not known": any(operand.layout not in LAYOUTS for operand in operands),
@@ -68,117 +59,40 @@ def _turns(operand: Operand) -> bool:
 
 def fuse(model: ir.Model, one: Attention) -> None:
     """Write the op in the place of what computes the attention; the model's opset is high enough."""
-    _Fuser(model, one).run()
-    model.graph.sort()
+    _OneOp(model, one).run()
 
 
-class _Fuser:
-    def __init__(self, model: ir.Model, one: Attention) -> None:
-        self._editor, self._one = OnnxEditor(model.graph), one
-        maker = self._value(one.output).producer()
-        assert maker is not None
-        self._nodes = NodeWriter(self._editor, maker, f"{one.name}.fused")
-        operands = (one.queries, one.keys, one.values)
-        self._by_heads = {operand.layout for operand in operands} == {HEADS}
-
-    def run(self) -> None:
-        """Write it, and let all that reads the old values read the new ones."""
-        one = self._one
-        queries, keys, values = (self._rows(operand) for operand in (one.queries, one.keys, one.values))
-        bias = self._bias(queries, keys)
-        turned = [self._turned(rows, operand) for rows, operand in ((queries, one.queries), (keys, one.keys))]
-        pasts = [self._value(name) for name in (one.keys.past, one.values.past) if name]
-        heads = {} if self._by_heads else {"q_num_heads": one.queries.heads, "kv_num_heads": one.keys.heads}
+class _OneOp(AttentionWriter):
+    def attend(self, queries: ir.Value, keys: ir.Value, values: ir.Value) -> Sequence[ir.Value]:
+        one = self.one
+        pasts = [self.value(name) for name in (one.keys.past, one.values.past) if name]
+        heads = {} if self.by_heads else {"q_num_heads": one.queries.heads, "kv_num_heads": one.keys.heads}
         floats = [queries.dtype] * (3 if pasts else 1)
-        reads = [*turned, values, bias, *pasts]
-        made = self._nodes.many("Attention", reads, floats, scale=one.scale, **heads)
-        assert one.result is not None
-        self._take(self._value(one.result.value), self._laid_out(made[0], one.result))
-        for name, new in zip((one.keys.present, one.values.present), made[1:], strict=False):
-            if name:
-                self._take(self._value(name), new)
-
-    def _value(self, name: str) -> ir.Value:
-        return self._editor.value(name)
-
-    def _take(self, old: ir.Value, new: ir.Value) -> None:
-        new.type, new.shape = old.type, old.shape
-        self._editor.take_place(old, new)
-
-    def _rows(self, operand: Operand) -> ir.Value:
-        """Queries, keys or values as ``[batch, rows, heads * channels]``, or as they are by heads."""
-        value, nodes = self._value(operand.value), self._nodes
-        if self._by_heads:
-            return value
-        if order := LAYOUTS[operand.layout]:
-            value = nodes.transposed(value, *order)
-        return value if "(hd)" in operand.layout else nodes.reshaped(value, 0, 0, -1)
-
-    def _laid_out(self, made: ir.Value, result: Operand) -> ir.Value:
-        """The result as it was held."""
-        nodes, layout = self._nodes, result.layout
-        if self._by_heads:
-            if layout == HEADS:
-                return made
-            made = nodes.transposed(made, *LAYOUTS[HEADS])
-            made = nodes.reshaped(made, 0, 0, -1) if "(hd)" in layout else made
-        elif "(hd)" not in layout:
-            made = nodes.reshaped(made, 0, 0, result.heads, -1)
-        order = LAYOUTS[layout]
-        return nodes.transposed(made, *map(order.index, range(len(order)))) if order else made
-
-    def _turned(self, rows: ir.Value, operand: Operand) -> ir.Value:
-        """With the standard's rotary embedding, whose tables hold a number a pair, row and sample."""
-        rotary, nodes = operand.rotary, self._nodes
-        if rotary is None:
-            return rows
-        sizes = [nodes.size(rows, 0), nodes.size(rows, self._row_axis), nodes.numbers([rotary.width // 2])]
-        shape = nodes.one("Concat", sizes, INT64, axis=0)
-        tables = [self._table(name, rotary.layout, rotary.width, shape) for name in (rotary.cos, rotary.sin)]
-        flags = {"interleaved": int(rotary.layout == "interleaved")}
-        flags |= {} if self._by_heads else {"num_heads": operand.heads}
-        flags |= {} if rotary.width == operand.width else {"rotary_embedding_dim": rotary.width}
-        made = nodes.many("RotaryEmbedding", [rows, *tables], [rows.dtype], **flags)[0]
-        made.shape = rows.shape
-        return made
-
-    def _table(self, name: str, layout: str, width: int, shape: ir.Value) -> ir.Value:
-        """Cosines or sines as ``[batch, rows, pairs]``."""
-        nodes, half, table = self._nodes, width // 2, self._value(name)
-        last = None if table.shape is None else table.shape[-1]
-        if last != half:
-            end, step = (half, 1) if layout == "half" else (width, 2)
-            table = nodes.one("Slice", [table, *(nodes.numbers([one]) for one in (0, end, -1, step))])
-        rows = nodes.one("Slice", [shape, *(nodes.numbers([one]) for one in (1, 3))])  # one table may serve all samples
-        own = nodes.one("Concat", [nodes.numbers([-1]), rows], INT64, axis=0)
-        return nodes.one("Expand", [nodes.one("Reshape", [table, own]), shape])
-
-    @property
-    def _row_axis(self) -> int:
-        return 2 if self._by_heads else 1
+        reads = [queries, keys, values, self._bias(queries, keys), *pasts]
+        return self.nodes.many("Attention", reads, floats, scale=one.scale, **heads)
 
     def _bias(self, queries: ir.Value, keys: ir.Value) -> ir.Value | None:
         """All that is added to scores or hides some, as ``[1 or batch, 1 or heads, rows, columns]``."""
-        nodes, past = self._nodes, self._one.keys.past
-        added = [self._added(masking) for masking in self._one.masking]
+        nodes, past = self.nodes, self.one.keys.past
+        added = [self._added(masking) for masking in self.one.masking]
         if not added:
             return None
         bias = added[0]
         for one in added[1:]:
             bias = nodes.one("Add", [bias, one])
-        if any(masking.keeps is None for masking in self._one.masking):
+        if any(masking.keeps is None for masking in self.one.masking):
             lowest = nodes.one("Equal", [bias, nodes.real(LOWEST)], ir.DataType.BOOL)
             bias = nodes.one("Where", [lowest, nodes.real(HIDDEN), bias], bias.dtype)
-        if any(masking.whole and self._value(masking.value).producer() for masking in self._one.masking):
+        if any(masking.whole and self.value(masking.value).producer() for masking in self.one.masking):
             return bias  # what is fed may have one row for all
-        total = nodes.size(keys, self._row_axis)
-        total = nodes.one("Add", [nodes.size(self._value(past), 2), total]) if past else total
-        sizes = [nodes.numbers([1, 1]), nodes.size(queries, self._row_axis), total]
+        total = nodes.size(keys, self.row_axis)
+        total = nodes.one("Add", [nodes.size(self.value(past), 2), total]) if past else total
+        sizes = [nodes.numbers([1, 1]), nodes.size(queries, self.row_axis), total]
         return nodes.one("Expand", [bias, nodes.one("Concat", sizes, INT64, axis=0)])
 
     def _added(self, masking: Masking) -> ir.Value:
         """One of them as numbers."""
-        nodes, value = self._nodes, self._value(masking.value)
+        nodes, value = self.nodes, self.value(masking.value)
         if masking.keeps is not None:
             ends = [nodes.real(0), nodes.real(-np.inf if masking.infinite else HIDDEN)]
             return nodes.one("Where", [value, *(ends if masking.keeps else ends[::-1])], ir.DataType.FLOAT)

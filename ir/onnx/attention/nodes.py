@@ -57,6 +57,10 @@ class NodeWriter:
         """A constant row of whole numbers."""
         return self._editor.constant(f"{self._name}.operand", np.asarray(numbers, np.int64))
 
+    def whole(self, number: int) -> ir.Value:
+        """A constant whole number without axes."""
+        return self._editor.constant(f"{self._name}.operand", np.asarray(number, np.int64))
+
     def real(self, number: float) -> ir.Value:
         """A constant of one number without axes."""
         return self._editor.constant(f"{self._name}.number", np.asarray(number, np.float32))

@@ -266,6 +266,7 @@ _READERS: dict[str, OnnxReader] = {
     "gather_elements": _axis(0),
     "scatter": _axis(0),
     "slice": _slice,
+    "shape": lambda site: known(start=site.whole("start", 0), end=site.whole("end", canonical.END)),
     "pad": _pad,
     "max_pool": _pool,
     "avg_pool": _pool,

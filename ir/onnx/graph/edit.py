@@ -31,6 +31,10 @@ class OnnxEditor:
         """A value of the main graph."""
         return self._values[name]
 
+    def known(self, name: str) -> ir.Value | None:
+        """A value of the main graph, if there is one of this name."""
+        return self._values.get(name)
+
     def inputs(self, op: str) -> tuple[str, ...]:
         """What an op reads; empty for an operand left out."""
         return tuple("" if value is None else value.name or "" for value in self._nodes[op].inputs)
@@ -250,6 +254,7 @@ class OnnxEditor:
         shape = ir.Shape(array.shape)
         value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
         self._graph.register_initializer(value)
+        self._values[name] = value
         return value
 
     def node(
@@ -278,6 +283,7 @@ class OnnxEditor:
         if value in self._graph.inputs:
             self._graph.inputs.remove(value)
         del self._graph.initializers[value.name or ""]
+        self._values.pop(value.name or "", None)
         self._taken.discard(value.name or "")
 
     def fresh_name(self, name: str) -> str:

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from qcc.ir.errors import Refused, first_line
 from qcc.ir.graph.graph import Resized
-from qcc.ir.graph.ops import Array, Attribute
+from qcc.ir.graph.ops import Array
 from qcc.ir.graph.resized import SizedOp
 from qcc.ir.onnx.file.infer import infer
 from qcc.ir.onnx.file.load import array_of
@@ -15,8 +15,8 @@ from qcc.ir.onnx.graph.edit import OnnxEditor
 
 Shape = tuple[int | str | None, ...]
 
-SpelledAs = Callable[[int], bool]
-"""A size of a target stays as it is spelled."""
+SpelledAs = Callable[[int, bool], bool]
+"""A size of a target stays as it is spelled; told whether what it stands for is another now."""
 
 
 def resize(model: ir.Model, ops: Sequence[SizedOp], resized: Resized) -> None:
@@ -26,7 +26,7 @@ def resize(model: ir.Model, ops: Sequence[SizedOp], resized: Resized) -> None:
         Refused: an op cannot say it, or other sizes follow.
     """
     for one in ops:
-        _Writer(model.graph, one.op.name, one.asked).write(one.op.function)
+        _Writer(model.graph, one).write(one.op.function)
     values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
     for name, array in resized.constants.items():
         values[name].const_value, values[name].shape = ir.Tensor(array, name=name), ir.Shape(array.shape)
@@ -75,10 +75,10 @@ def _shape(value: ir.Value) -> Shape:
 class _Writer:
     """Writes attributes of one node, in their canonical spelling, where its opset keeps them."""
 
-    def __init__(self, graph: ir.Graph, op: str, asked: Mapping[str, Attribute]) -> None:
+    def __init__(self, graph: ir.Graph, one: SizedOp) -> None:
         self._graph = graph
-        self._node = next(node for node in graph if node.name == op)
-        self._asked = asked
+        self._node = next(node for node in graph if node.name == one.op.name)
+        self._asked, self._before = one.asked, one.op.attributes
 
     def write(self, function: str) -> None:
         """Write them as the node's function has them.
@@ -87,9 +87,9 @@ class _Writer:
             Refused: it cannot be said.
         """
         if function == "reshape" and self._node.op_type == "Reshape":
-            self._target(lambda size: size in (0, -1))
+            self._target(lambda size, changed: size == 0 or (size == -1 and not changed))
         elif function == "expand":
-            self._target(lambda size: size in (1, -1))
+            self._target(lambda size, _: size in (1, -1))
         elif function == "split":
             self._set("split", 1, self._numbers("sizes"))
             self._node.attributes.pop("num_outputs", None)
@@ -99,8 +99,8 @@ class _Writer:
             name = "group" if function in ("conv", "conv_transpose") else "num_groups"
             self._node.attributes[name] = ir.AttrInt64(name, self._numbers("groups")[0])
 
-    def _numbers(self, name: str) -> tuple[int, ...]:
-        found = self._asked[name]
+    def _numbers(self, name: str, before: bool = False) -> tuple[int, ...]:
+        found = (self._before if before else self._asked)[name]
         return tuple(map(int, found)) if isinstance(found, tuple) else (int(found),)
 
     def _set(self, name: str, position: int, numbers: Sequence[int]) -> None:
@@ -129,7 +129,8 @@ class _Writer:
 
     def _target(self, kept: SpelledAs) -> None:
         """The sizes that a reshape names: one constant, or several joined with what is read off shapes."""
-        sizes, value = self._numbers("sizes"), self._node.inputs[1]
+        value = self._node.inputs[1]
+        sizes = list(zip(self._numbers("sizes"), self._numbers("sizes", before=True), strict=True))
         if value is None:
             return
         if value.const_value is not None:
@@ -142,7 +143,7 @@ class _Writer:
         if producer is not None and producer.op_type == "Concat":
             self._joined(producer, sizes, kept)
 
-    def _joined(self, concat: ir.Node, sizes: Sequence[int], kept: SpelledAs) -> None:
+    def _joined(self, concat: ir.Node, sizes: Sequence[tuple[int, int]], kept: SpelledAs) -> None:
         """A concatenation of its own, since others may read the old one."""
         editor, parts, at, changed = OnnxEditor(self._graph), list[ir.Value | None](), 0, False
         for part in concat.inputs:
@@ -167,8 +168,8 @@ def _length(part: ir.Value | None) -> int:
     return size
 
 
-def _mended(array: Array, sizes: Sequence[int], kept: SpelledAs) -> Array | None:
-    """A target's sizes as they are now; None where they stay."""
+def _mended(array: Array, sizes: Sequence[tuple[int, int]], kept: SpelledAs) -> Array | None:
+    """A target's sizes as they are now, told with those before; None where they stay."""
     pairs = zip(array.reshape(-1).tolist(), sizes, strict=True)
-    new = [old if kept(old) or size < 0 else size for old, size in pairs]
+    new = [old if kept(old, now != then) or now < 0 else now for old, (now, then) in pairs]
     return None if new == array.reshape(-1).tolist() else np.asarray(new, array.dtype).reshape(array.shape)

@@ -7,7 +7,7 @@ every encoding.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -17,6 +17,7 @@ from qcc.ir.errors import Refused
 from qcc.ir.onnx.file.load import array_of
 from qcc.ir.onnx.graph.edit import OnnxEditor
 
+LAST = np.iinfo(np.int64).max  # the end of an axis
 VALUE_OPSET = 18  # ReduceMax reads its axes
 ONE = np.float32(1)
 OPERANDS = 3  # of QuantizeLinear: what is rounded, the step, and the code of zero
@@ -33,12 +34,14 @@ class RoundedValue:
         codes: its whole numbers.
         how: the step of all of it and the code of zero, as constants.
         scale: what the result is multiplied with, a number a token; None for nothing.
+        first: the tokens before these, which are not rounded; None where all are.
     """
 
     source: ir.Value
     codes: ir.Value
     how: tuple[ir.Value, ir.Value]
     scale: ir.Value | None
+    first: ir.Value | None = None
 
     @property
     def step(self) -> np.float32:
@@ -58,7 +61,7 @@ def write_rounded(
     if readers is None and value.producer() is None:
         raise Refused(f"`{name}` is fed or stored: not all can read it rounded")
     asked = value.uses() if readers is None else [editor.use(value, op, position) for op, position in readers]
-    found = _stepped(editor, value, encoded) if encoded.step is not None else _per_token(editor, value, encoded)
+    found = _written(editor, value, encoded)
     mine = _makers(found)
     for node, position in asked:
         if node not in mine and node.graph is not None:  # what made its codes before may be gone
@@ -67,6 +70,64 @@ def write_rounded(
         editor.take_name(value, found)
     for one in (value, found):
         editor.sweep(one)  # where nothing reads it any more
+    return found
+
+
+def _written(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.Value:
+    """The rounded value."""
+    if encoded.encoding.float_tokens:
+        return _behind_first(editor, value, encoded)
+    return _stepped(editor, value, encoded) if encoded.step is not None else _per_token(editor, value, encoded)
+
+
+def _behind_first(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.Value:
+    """The first tokens as they are, or as it is known what they are, and behind them the others, rounded."""
+    count = encoded.encoding.float_tokens
+    rest = _tokens(editor, value, "rest", count, LAST)
+    found = _written(editor, rest, replace(encoded, encoding=encoded.encoding.rest, leading=None))
+    for node in found.consumers():
+        if node.op_type == "Concat" and node.inputs[1] is found:
+            return node.outputs[0]
+    if encoded.leading is None:
+        first = _tokens(editor, value, "first", 0, count)
+    else:
+        first = _for_each_sample(editor, value, encoded.leading.astype(np.float32))
+    how = [ir.AttrInt64("axis", -2)]
+    return _like(editor.node("Concat", [first, found], f"{value.name}.rounded", found.producer(), how), value)
+
+
+def _tokens(editor: OnnxEditor, value: ir.Value, name: str, begin: int, end: int) -> ir.Value:
+    """Some of the tokens, cut out once for all that read them."""
+    name = f"{value.name}.{name}.{begin or end}"
+    for node, position in value.uses():
+        if position == 0 and node.name == f"{name}/Slice":
+            return node.outputs[0]
+    given = (_shared(editor, number) for number in (begin, end, -2))
+    found = _like(editor.node("Slice", [value, *given], name, value.producer()), value)
+    if value.shape is not None:
+        size = end if begin == 0 else None
+        found.shape = ir.Shape([*value.shape[:-2], size, value.shape[-1]])
+    return found
+
+
+def _shared(editor: OnnxEditor, number: int) -> ir.Value:
+    """A number in a row, as a constant that all values share."""
+    name = f"qcc.at.{number}".replace("-", "m")
+    known = editor.known(name)
+    return editor.constant(name, np.array([number], np.int64)) if known is None else known
+
+
+def _for_each_sample(editor: OnnxEditor, value: ir.Value, tokens: np.ndarray) -> ir.Value:
+    """Tokens that are known, as often as there are samples."""
+    name = f"{value.name}.first"
+    samples = editor.node("Shape", [value], f"{name}.samples", value.producer(), [ir.AttrInt64("end", -2)])
+    own = editor.constant(f"{name}.own", np.array(tokens.shape, np.int64))
+    axis = [ir.AttrInt64("axis", 0)]
+    sizes = editor.node("Concat", [samples, own], f"{name}.sizes", samples.producer(), axis)
+    given = [editor.constant(f"{name}.known", tokens), sizes]
+    found = _like(editor.node("Expand", given, name, sizes.producer()), value)
+    if value.shape is not None:
+        found.shape = ir.Shape([*value.shape[:-2], *tokens.shape])
     return found
 
 
@@ -146,6 +207,10 @@ def read_rounded(value: ir.Value) -> RoundedValue:
     """What a value is made of that `write_rounded` made."""
     made = value.producer()
     assert made is not None
+    if made.op_type == "Concat":
+        first, rest = made.inputs
+        assert rest is not None
+        return replace(read_rounded(rest), first=first)
     decoded, scale = (made.inputs[0], made.inputs[1]) if made.op_type == "Mul" else (value, None)
     assert decoded is not None
     decoder = decoded.producer()

@@ -28,5 +28,5 @@ CONSTANTS = (
     OpDef("constant", "constant", onnx="Constant"),
     OpDef("constant", "fill", onnx="ConstantOfShape", aten="full zeros ones full_like zeros_like ones_like"),
     OpDef("constant", "range", onnx="Range", aten="arange"),
-    OpDef("constant", "shape", onnx="Shape", aten="sym_size"),
+    OpDef("constant", "shape", read="start end", onnx="Shape", aten="sym_size"),
 )

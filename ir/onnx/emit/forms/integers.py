@@ -132,9 +132,32 @@ class IntegersWriter(FormWriter):
                 product = self.node("Squeeze", [product, front], old, dtype=ir.DataType.FLOAT)
             if read.scale is not None:
                 product = self.node("Mul", [product, read.scale], old, dtype=ir.DataType.FLOAT)
+            if read.first is not None:
+                first = self._first(read.first, [codes, scale, zero], old)
+                how = [ir.AttrInt64("axis", -2)]
+                product = self.node("Concat", [first, product], old, how, dtype=ir.DataType.FLOAT)
             before = old.inputs[0]
             self.finish(old, product)
             self.remove_rounded(before, layer)
+
+    def _first(self, tokens: ir.Value, weight: list[ir.Value], anchor: ir.Node) -> ir.Value:
+        """The product of tokens that are not rounded; where they are known, it is a constant."""
+        expand = tokens.producer()
+        known = expand.inputs[0] if expand is not None and expand.op_type == "Expand" else None
+        array = None if known is None else array_of(known)
+        if expand is None or array is None or expand.inputs[1] is None:
+            found = self._decoded(weight, anchor, 1)
+            return self.node("MatMul", [tokens, found], anchor, dtype=ir.DataType.FLOAT)
+        product = array.astype(np.float64) @ self._encoded.decode().T.astype(np.float64)
+        sizes = expand.inputs[1].producer()
+        assert sizes is not None
+        own = self.shape(product.shape)
+        sizes_of = self.node(
+            "Concat", [sizes.inputs[0], own], anchor, [ir.AttrInt64("axis", 0)], dtype=ir.DataType.INT64
+        )
+        return self.node(
+            "Expand", [self.stored("first", product.astype(np.float32)), sizes_of], anchor, dtype=ir.DataType.FLOAT
+        )
 
     def _numbers(self) -> np.ndarray:
         """What the codes stand for, ``[out, in]``, in bytes with a sign; those of few bits spread over 7."""

@@ -1,0 +1,147 @@
+"""The rows of the allocator that are counted from the graph: energy by a table, and what is written of values."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.plan.costs import ACTIVATIONS, ENERGY, Meter, asked_rows
+from qcc.compiler.work.count import Count
+from qcc.compiler.work.energy_table import EnergyTable, energy_table
+from qcc.compiler.work.sizes import ValueSizes
+from qcc.dsl.policy.policy import Policy
+from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import BITS_OF, Op, Weight
+from qcc.passes.encode import Encode
+
+PJ = 1e-6
+"""Microjoules."""
+
+
+def meters_of(
+    policy: Policy, original: Graph, graph: Graph, samples: Samples, arithmetic: str | None, table: Path | None = None
+) -> tuple[Meter, ...]:
+    """The meters that a policy asks for.
+
+    Args:
+        policy: bounds or minimises something.
+        original: the graph as it came, of which percentages are.
+        graph: of which weights are chosen.
+        samples: whose first says how large values are.
+        arithmetic: of kernels, where some are to be made: ``bf16``, ``int8`` or ``exact``.
+        table: a user's energies.
+
+    Raises:
+        ModelError: the table is no good.
+    """
+    asked, half = asked_rows(policy), policy.floats is not None
+    costs = energy_table(table)
+    if not asked & {ENERGY, ACTIVATIONS}:
+        return ()
+    before, now = (Count(one, ValueSizes(one, samples)) for one in (original, graph))
+    found = []
+    if ACTIVATIONS in asked:
+        found.append(_meter(_Written(before, False), _Written(now, half)))
+    if ENERGY in asked:
+        found.append(_meter(_Energy(before, False, costs, arithmetic), _Energy(now, half, costs, arithmetic)))
+    return tuple(found)
+
+
+def _meter(before: "_Row", now: "_Row") -> Meter:
+    whole = before.rest() + sum(before.of(weight, None) for weight in before.count.weights)
+    return Meter(now.name, whole, now.rest(), now.of, now.note)
+
+
+class _Row:
+    """One row, of one graph."""
+
+    name = ""
+    note = ""
+
+    def __init__(self, count: Count, half: bool) -> None:
+        self.count, self.half = count, half
+
+    def rest(self) -> float:
+        """What the ops take that read no weight."""
+        return sum(self._op(op) for op in self.count.ops if op.name not in self.count.layers)
+
+    def of(self, weight: Weight, action: Encode | None) -> float:
+        """What a weight's layers take."""
+        raise NotImplementedError
+
+    def _op(self, op: Op) -> float:
+        raise NotImplementedError
+
+    def _bytes(self, names: Sequence[str]) -> float:
+        return sum(self.count.sizes.size_bytes(name, self.half) for name in names)
+
+    def _written(self, weight: Weight, action: Encode | None) -> float:
+        """Bytes of what a weight's layers write: one a number where that is rounded with them."""
+        made = [layer.output for layer in weight.layers]
+        whole = action is not None and action.activations is not None and action.form.rounds_results(weight)
+        return float(sum(map(self.count.sizes.count, made))) if whole else self._bytes(made)
+
+    def _read(self, weight: Weight, action: Encode | None) -> float:
+        """Bytes of the values that a weight's layers read."""
+        read = [layer.input for layer in weight.layers if layer.input]
+        whole = action is not None and action.activations is not None
+        return float(sum(map(self.count.sizes.count, read))) if whole else self._bytes(read)
+
+
+class _Written(_Row):
+    """Bytes of values that are written."""
+
+    name = ACTIVATIONS
+    note = "of what ops write for a sample, counted from shapes"
+
+    def of(self, weight: Weight, action: Encode | None) -> float:
+        """What the layers write."""
+        return self._written(weight, action)
+
+    def _op(self, op: Op) -> float:
+        return self._bytes(self.count.writes(op))
+
+
+class _Energy(_Row):
+    """Microjoules by a table."""
+
+    name = ENERGY
+
+    def __init__(self, count: Count, half: bool, table: EnergyTable, arithmetic: str | None) -> None:
+        super().__init__(count, half)
+        self._table, self._arithmetic = table, arithmetic
+        self.note = f"counted, not measured, by {table.source}"
+
+    def of(self, weight: Weight, action: Encode | None) -> float:
+        """Of the weight's bytes, of multiplications, and of what the layers read and write."""
+        table, products = self._table, self.count.multiplied(weight) * self._kept(weight, action)
+        held = self._held(weight, action) * self.count.share_read(weight)
+        moved = self._written(weight, action) + self._read(weight, action)
+        return PJ * (held * table.memory_byte + moved * table.cache_byte + products * self._product(action))
+
+    def _op(self, op: Op) -> float:
+        table, moved = self._table, self._bytes((*self.count.writes(op), *self.count.reads(op)))
+        products = self.count.products(op) * self._product(None)
+        return PJ * (moved * table.cache_byte + products + self.count.computed(op) * table.operation)
+
+    def _held(self, weight: Weight, action: Encode | None) -> float:
+        """Bytes of a weight as it lies in memory while the model runs."""
+        if action is not None and (action.form.packed or weight.kinds == {"embedding"}):
+            stored = float(action.form.stored_bytes(action.encoding, weight.shape))
+            return stored if action.form.takes_steps or not action.form.rounds else max(stored, weight.params)
+        return weight.params * (2.0 if self.half else BITS_OF[weight.dtype] / 8)
+
+    def _kept(self, weight: Weight, action: Encode | None) -> float:
+        """The share of a weight's products that are done: of blocks, those that are stored."""
+        if action is None or not action.form.packed or action.encoding.tile is None:
+            return 1.0
+        rows, columns = action.encoding.tile
+        stored = action.encoding.tiles_kept(weight.shape) * rows * columns
+        return min(stored / max(weight.params, 1), 1.0)
+
+    def _product(self, action: Encode | None) -> float:
+        table = self._table
+        if action is not None and action.activations is not None:
+            return table.int8
+        if action is not None and action.form.takes_steps:  # a kernel
+            return {"int8": table.int8, "bf16": table.float16}.get(self._arithmetic or "", table.float32)
+        return table.float16 if self.half else table.float32

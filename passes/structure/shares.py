@@ -1,0 +1,106 @@
+"""Keeping a share of each group of channels, chosen by weights or by data, with what makes up for the others."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, cast
+
+import numpy as np
+
+from qcc.ir.axes.axes import Action, Axes, Group
+from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import Array, Weight
+from qcc.passes.contract.contract import Context, InPercent, Watch
+from qcc.passes.structure.channel_fit import ChannelReader, grams_of, kept_by_error, made_up, reading
+from qcc.passes.structure.structure import Stays, Structure
+
+ROUNDING = 1e-9  # of a channel, so that 75% of 24 is 18
+
+
+@dataclass(frozen=True)
+class Shares(Structure):
+    """A share of each group stays; which groups these are is for others to say.
+
+    Args:
+        keep: how much of each group stays, rounded up.
+        by: what tells how much a channel matters: `magnitude` the weights, `obs` calibration data, too.
+        refit: fit layers that lose inputs anew, to calibration data.
+    """
+
+    keep: Annotated[float, InPercent(0.01)]
+    by: Literal["magnitude", "obs"] = "magnitude"
+    refit: bool = False
+
+    def uses_data(self) -> bool:
+        """Of one of both."""
+        return self.by != "magnitude" or self.refit
+
+    def stays(self, axes: Axes, groups: Sequence[Group], context: Context) -> Stays:
+        """Those that cost most; of equal ones the first."""
+        if self.by == "magnitude" or context.watch is None:
+            return {group.name: self._largest(axes, group) for group in groups}
+        key = "stays", *(group.name for group in groups)
+        if key not in context.found:
+            context.found[key] = self._dearest(axes, groups, context.watch)
+        return cast(Stays, context.found[key])
+
+    def made_up(self, graph: Graph, stays: Stays, context: Context) -> Mapping[str, Array]:
+        """What layers that read channels become, one after the other."""
+        if not self.refit or context.watch is None:
+            return {}
+        key = "made up", *stays
+        if key not in context.found:
+            work = graph.copy()
+            axes, working = Axes.of(graph), Axes.of(work)
+            working.mask({group: stays[group.name] for group in working.groups(Action.SELECT) if group.name in stays})
+            found = [
+                (reader, stays[group.name])
+                for group in axes.groups(Action.SELECT)
+                if group.name in stays
+                for reader in _readers(axes, group)
+            ]
+            order = {op.name: at for at, op in enumerate(graph.ops())}
+            found.sort(key=lambda one: order[one[0].layer.op])
+            context.found[key] = made_up(graph, work, found, context.watch)
+        return cast(Mapping[str, Array], context.found[key])
+
+    def _count(self, group: Group) -> int:
+        return max(math.ceil(self.keep * group.size - ROUNDING), 1)
+
+    def _largest(self, axes: Axes, group: Group) -> Array:
+        """The channels with the largest weights."""
+        score = np.zeros(group.size)
+        for member in group.constants:
+            if member.weight:
+                power = np.square(axes.read(member, group)).sum(axis=-1)
+                score += power / (power.mean() or 1.0)
+        stays = np.zeros(group.size, bool)
+        stays[np.argsort(-np.nan_to_num(score, nan=np.inf), kind="stable")[: self._count(group)]] = True
+        return stays
+
+    def _dearest(self, axes: Axes, groups: Sequence[Group], watch: Watch) -> Stays:
+        """The channels that readers miss most, where all read them as they are; else the largest."""
+        readers = {group.name: _readers(axes, group) for group in groups}
+        grams = grams_of(axes.graph, [one for some in readers.values() for one in some], watch)
+        found = {}
+        for group in groups:
+            some = readers[group.name]
+            products = [grams[one.weight.name] for one in some]
+            if some:
+                found[group.name] = kept_by_error(some, products, axes.graph, self._count(group))
+            else:
+                found[group.name] = self._largest(axes, group)
+        return found
+
+
+def _readers(axes: Axes, group: Group) -> list[ChannelReader]:
+    """The layers that read a group's channels; none if one of them reads them in some other way."""
+    weights: dict[str, Weight] = {weight.name: weight for weight in axes.graph.weights()}
+    found = []
+    for name in group.readers:
+        places = [axes.channels(one, group) for one in group.constants if one.weight == name and one.side == "in"]
+        one = reading(weights[name], places[0]) if len(places) == 1 else None
+        if one is None:
+            return []
+        found.append(one)
+    return found
