@@ -1,17 +1,22 @@
 """Batch norms behind layers are folded as the exporter to ONNX folds them, and biases added as the file adds them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnxruntime
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule, Interpreter, Node
 
 import qcc
 from qcc.ir.fx.graph import FxGraph
 from qcc.ir.onnx.adapter import OnnxGraph
+from tests.onnx_models import run
 from tests.torch_export import to_onnx
+
+FENCE = 1e-4  # of a step, to the middle between two: float32 sums of a hundred steps in another order
 
 CASES: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "no bias": (nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8)), (2, 3, 9, 9)),
@@ -79,21 +84,58 @@ def test_other_norms_stay(name: str) -> None:
     assert [op.function for op in fx.ops()].count("batch_norm") == 1
 
 
+class _FromTheFile(Interpreter):
+    """Runs a compact module with each convolution reading what it reads in the file, rounded.
+
+    ``rounded`` are the whole numbers of what is rounded, and ``before`` those before they were.
+    """
+
+    def __init__(self, module: GraphModule, given: list[np.ndarray]) -> None:
+        super().__init__(module)
+        self._given = iter(given)
+        self.rounded: list[np.ndarray] = []
+        self.before: list[np.ndarray] = []
+
+    def run_node(self, n: Node) -> Any:
+        """With what is given instead of what comes."""
+        found = super().run_node(n)
+        if n.target is torch.ops.aten.round.default:
+            self.before.append(self.env[n.all_input_nodes[0]].numpy())
+        if n.target is torch.ops.aten.clamp.default:
+            self.rounded.append(found.numpy())
+        if n.target is torch.ops.aten.mul.Tensor and n.all_input_nodes[0].target is torch.ops.aten.clamp.default:
+            return torch.from_numpy(next(self._given))
+        return found
+
+
 def test_static_convolutions_compute_what_the_file_says(tmp_path: Path) -> None:
-    """A bias that stayed float would tip one rounded sum in a thousand."""
+    """Layer by layer: a sum on the fence in the first one is 6 % of the last one's results, each a step off or none."""
     torch.manual_seed(0)
     layers = (nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3))
     program = torch.export.export(nn.Sequential(*layers).eval(), (torch.randn(2, 3, 20, 20),))
     feeds = [{"input": torch.randn(2, 3, 20, 20).numpy()} for _ in range(4)]
     policy = "qpolicy 1\nrule conv { weights = int8 channel; activations = static }\nverify { cosine >= 0.9 }"
     result = qcc.compile(program, policy, data=feeds)
-    assert result.model is not None
+    assert isinstance(result.model, GraphModule)
     assert {layer.form for layer in result.layers} == {"bytes"}
     result.to_onnx(tmp_path / "net.qcc.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "net.qcc.onnx")
-    (file,) = session.run(None, feeds[0])
-    apart = np.abs(result.model(torch.from_numpy(feeds[0]["input"])).numpy() - file) > 1e-5 * np.abs(file).max()
-    assert apart.mean() < 0.2  # one sum that lies on the fence, in the first layer, is 6 % of the results
+    rounded = [f"{name}.rounded.codes" for name in ("input", "relu", "relu_1", "conv2d_2")]
+    values = ["input.rounded", "relu", "relu_1", "conv2d_2"]
+    said = run(_with_outputs(tmp_path / "net.qcc.onnx", [*rounded, *values[:3]]), feeds[0])
+    found = _FromTheFile(result.model, [said[name] for name in values])
+    found.run(torch.from_numpy(feeds[0]["input"]))
+    assert len(found.rounded) == len(rounded)
+    for name, before, after in zip(rounded, found.before, found.rounded, strict=True):
+        other = after - after.min() != said[name].astype(np.float32) - float(said[name].min())
+        fence = np.abs(np.abs(before - np.floor(before)) - 0.5)
+        assert fence[other].max(initial=0) < FENCE, name
+
+
+def _with_outputs(path: Path, names: list[str]) -> Path:
+    model = onnx.load(path)
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    onnx.save(model, path.with_name("shown.onnx"))
+    return path.with_name("shown.onnx")
 
 
 @pytest.mark.parametrize("shifts", [(-2, -3), (1, 0), (9, 4)])

@@ -30,6 +30,7 @@ from qcc.ir.errors import Refused
 
 Costs = Callable[[slice], np.ndarray | None]
 NEIGHBOURS = (-1, 0, -2, 1, -3, 2)  # of a scale, by how many numbers they are above the next larger one
+COSTS_A_DOUBLING = 8
 NEAR = 0.5  # doublings: what is farther off is tried only if it is next
 
 
@@ -101,14 +102,18 @@ def _leaf(matrix: np.ndarray, encoding: Encoding, fitter: Fitter, clip: Clip) ->
 
 
 def _column_cost(fitter: Fitter) -> np.ndarray | None:
-    """What a squared error of each column costs, as far as data tells, about one in the mean.
+    """What a squared error of each column costs, as far as data tells, about one in the mean, in eighths of a doubling.
+
+    Data tells no more of it, and where sums differ in their last bits, as another framework's or processor's do, the
+    same scales are chosen.
 
     Source: what is left of it once other columns make up for it, Frantar et al. 2022 (arXiv:2210.17323), equation 2.
     """
     told = fitter.power if fitter.sensitivity is None else fitter.sensitivity
     if told is None or not told.any():
         return None
-    return np.asarray(np.maximum(told / np.mean(told), LEAST_POWER), np.float32)
+    costs = np.maximum(told / np.mean(told, dtype=np.float64), LEAST_POWER)
+    return np.asarray(np.exp2(np.rint(np.log2(costs) * COSTS_A_DOUBLING) / COSTS_A_DOUBLING), np.float32)
 
 
 class FittedBlocks(Fitted):

@@ -81,11 +81,15 @@ def refitted(matrix: np.ndarray, stays: np.ndarray, fitter: Fitter) -> np.ndarra
     damped = None if stays.all() else fitter.damped()
     if damped is None:
         return found
-    return descended(matrix, found, stays, damped.astype(np.float32))
+    return descended(matrix.astype(np.float64), found.astype(np.float64), stays, damped)
 
 
 def descended(matrix: np.ndarray, start: np.ndarray, stays: np.ndarray, gram: np.ndarray) -> np.ndarray:
-    """The same from a matrix that is nought where nothing stays, by the damped products of the inputs, float32."""
+    """The same from a matrix that is nought where nothing stays, by the damped products of the inputs.
+
+    It is computed in the type of all that is given: float32 is faster, and the last bits of what was summed up on data
+    move what comes out by hundreds of them.
+    """
     found = start.copy()
     smooth = stays / np.diag(gram)
     left = ((matrix - found) @ gram) * stays

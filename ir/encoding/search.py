@@ -4,7 +4,8 @@ For every block a few clipping ratios are tried; for the numbers ``q`` of the gr
 has the closed form ``<w, q> / <q, q>``, so candidates compare by ``<w, q>^2 / <q, q>`` without decoding. A symmetric
 grid of two's complement has one more level below zero than above: a negative scale puts it where the block needs it.
 
-Where data tells what a squared error of each weight costs, ``<a, b>`` counts each by that.
+Where data tells what a squared error of each weight costs, ``<a, b>`` counts each by that. Wide grids leave errors so
+small beside the weights that sums in float32 would choose by chance.
 
 Source: OMSE clipping, Choukroun et al. 2019 (arXiv:1902.06822), section 3; least-squares scales, Hubara et al. 2020
 (arXiv:2006.10518), section 3.
@@ -105,6 +106,7 @@ class _Best:
         self._blocks, self._cost, self._along, self._grid = blocks, cost, along, encoding.grid
         self._wanted = blocks if cost is None else blocks * cost
         self._steps = np.empty_like(blocks)
+        self._sums = np.float32 if encoding.bits in RATIOS else np.float64
         count = blocks.shape[1 - along]
         self._gain, self.scale = np.full(count, -1.0), np.zeros(count, np.float32)
         self.how: tuple[np.ndarray, ...] = (np.zeros(count, np.float32),) * (1 if encoding.symmetric else 4)
@@ -132,21 +134,21 @@ class _Best:
         """What rounding by a step leaves less of the squared sum of each block, and the best scale of its codes."""
         steps = np.multiply(self._blocks, self.laid(inverse_of(step)), out=self._steps)
         codes = self._grid.round(steps, None if zero is None else self.laid(zero), out=steps)
-        shared = inner(self._wanted, codes, self._along)
-        power = inner(codes if self._cost is None else codes * self._cost, codes, self._along)
+        shared = inner(self._wanted, codes, self._along, self._sums)
+        power = inner(codes if self._cost is None else codes * self._cost, codes, self._along, self._sums)
         scale = shared / np.maximum(power, np.finfo(np.float32).tiny)
         return shared * scale, scale.astype(np.float32)
 
 
-def inner(left: np.ndarray, right: np.ndarray, along: int = 1) -> np.ndarray:
-    """Inner products of the rows of two matrices, or of their columns, float64."""
+def inner(left: np.ndarray, right: np.ndarray, along: int = 1, sums: type[np.floating] = np.float32) -> np.ndarray:
+    """Inner products of the rows of two matrices, or of their columns, float64; summed up in another type."""
     if along == 0:
-        down: np.ndarray = np.einsum("ji,ji->i", left, right)
+        down: np.ndarray = np.einsum("ji,ji->i", left, right, dtype=sums)
         return down.astype(np.float64)
     total = np.zeros(len(left))
     for start in range(0, left.shape[1], LONGEST_SUM):
         part = slice(start, start + LONGEST_SUM)
-        total += np.einsum("ij,ij->i", left[:, part], right[:, part])
+        total += np.einsum("ij,ij->i", left[:, part], right[:, part], dtype=sums)
     return total
 
 

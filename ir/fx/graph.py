@@ -18,6 +18,7 @@ from qcc.ir.encoding.value import EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
 from qcc.ir.fx.attributes import attributes
 from qcc.ir.fx.edits.edit import FxEditor
+from qcc.ir.fx.edits.fold import fold_constants
 from qcc.ir.fx.edits.norms import fold_batch_norms
 from qcc.ir.fx.edits.resize import FxResizer
 from qcc.ir.fx.edits.rolls import write_rolls
@@ -151,6 +152,7 @@ class FxGraph(Graph):
         remove_identities(self._graph)
         editor = self._editor()
         write_rolls(self._graph, editor)
+        fold_constants(self._graph, editor, self._tensors, self._paths)
         folded = fold_batch_norms(self._graph, editor, self._tensors, self._paths)
         self._graph.eliminate_dead_code()
         self._tensors = {node: tensor for node, tensor in self._tensors.items() if node.users}

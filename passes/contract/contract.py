@@ -198,16 +198,15 @@ class Pass(ABC):
 class SubjectPass(Pass):
     """A pass that stores what is no layer in another way, whose fields are properties of rules about its ``subjects``.
 
-    ``rule cache { keys = int8 channel }`` becomes `Cache` with these keys. Its targets are names of subjects.
+    ``rule cache { keys = int8 channel }`` becomes `Cache` with these keys; targets are names of subjects. ``opset`` is
+    the lowest that has its ops.
     """
 
     phase: ClassVar[Phase] = Phase.ENCODE
     keeps: ClassVar[frozenset[Invariant]] = frozenset((Invariant.WEIGHTS, Invariant.SHAPES))
     after: ClassVar[tuple[str, ...]] = ("clean",)
     subjects: ClassVar[tuple[str, ...]]
-
     opset: ClassVar[int]
-    """The lowest that has its ops."""
 
     @property
     @abstractmethod

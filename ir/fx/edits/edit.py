@@ -47,7 +47,7 @@ class FxEditor:
         put(node, place, None)
         if isinstance(old, Node):
             self._drop(old)
-        constant = self._constant(path, array)
+        constant = self.hold(path, array)
         put(node, place, constant)
         return constant
 
@@ -63,7 +63,7 @@ class FxEditor:
         if readers is None and old.op == "placeholder" and self._is_result(old):
             raise Refused(f"`{old.name}` is returned as it is fed or stored: nothing can be put between")
         uses = None if readers is None else [self.use(old, node, position) for node, position in readers]
-        constant = self._constant(f"{old.name}.{function}.operand", array)
+        constant = self.hold(f"{old.name}.{function}.operand", array)
         given = (old, -1, constant) if function == "gather" else (old, constant)
         with self._graph.inserting_after(constant if old.op == "placeholder" else old):
             new = self._graph.create_node("call_function", _OPS[function], given, name=f"{old.name}_{function}")
@@ -130,8 +130,8 @@ class FxEditor:
 
     def replace_region(self, old: Node, source: Node, matrix: Array, bias: Array | None) -> Node:
         """Make a value by a product of another; the matrix's constant."""
-        weight = self._constant(f"{old.name}.weight", np.ascontiguousarray(matrix.T))
-        given = (source, weight) if bias is None else (source, weight, self._constant(f"{old.name}.bias", bias))
+        weight = self.hold(f"{old.name}.weight", np.ascontiguousarray(matrix.T))
+        given = (source, weight) if bias is None else (source, weight, self.hold(f"{old.name}.bias", bias))
         with self._graph.inserting_after(given[-1] if source.op == "placeholder" else source):
             new = self._graph.create_node("call_function", torch.ops.aten.linear.default, given)
         new.meta["val"] = old.meta["val"]
@@ -234,8 +234,10 @@ class FxEditor:
             raise Refused(f"operand {position} of `{node.name}` ({aten_name(node)}) is a number, never a tensor")
         return place, None if isinstance(old, CallNumber) else old
 
-    def _constant(self, path: str, array: Array) -> Node:
+    def hold(self, path: str, array: Array) -> Node:
+        """A new constant, at this path if that is free."""
         tensor = to_tensor(np.asarray(array, order="C"))
+        path = fresh(path, {*self._paths.values(), *(node.name for node in self._graph.nodes)})
         *_, last = self._graph.find_nodes(op="placeholder")
         with self._graph.inserting_after(last):
             node = self._graph.placeholder(path)
@@ -243,7 +245,7 @@ class FxEditor:
         node.meta["val"] = like.new_empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
         node.target = node.name
         self._tensors[node] = tensor
-        self._paths[node] = fresh(path, {*self._paths.values(), *(node.name for node in self._graph.nodes)})
+        self._paths[node] = path
         return node
 
     def _drop(self, node: Node) -> None:

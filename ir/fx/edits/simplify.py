@@ -35,11 +35,14 @@ def remove_identities(graph: Graph) -> None:
     """Read through ops that give what they get, unless they make an output.
 
     A copy may give a tensor another layout in memory: views become reshapes, which take any, and a graph in which
-    something else looks at the layout keeps its copies.
+    something else looks at the layout keeps its copies. A cast to what another tensor is names its type.
     """
     for node in graph.nodes:
         if node.target in VIEWS:
             node.target = torch.ops.aten.reshape.default
+        elif node.target is torch.ops.aten.type_as.default:
+            node.target = torch.ops.aten._to_copy.default
+            node.args, node.kwargs = node.args[:1], {"dtype": node.meta["val"].dtype}
     nodes = list(graph.nodes)
     seen = any(_sees_memory(node) for node in nodes)
     for node in nodes:
