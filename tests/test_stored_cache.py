@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime
 import pytest
 
@@ -245,3 +246,39 @@ def test_rules_against_a_model_reject(tmp_path: Path, rule: str, code: str) -> N
     with pytest.raises(QccError) as raised:
         qcc.compile(path, policy)
     assert [one.code for one in raised.value.diagnostics] == [code]
+
+
+@pytest.mark.parametrize("kept", ["int8 channel", "int4 channel", "int4 channel asym"])
+def test_the_runtimes_own_op_computes_the_same(tmp_path: Path, kept: str) -> None:
+    """On codes of its own layout: what it returns for later runs, and what it makes of them."""
+    one = case(causal_past())
+    graph = OnnxGraph.load(one.save(tmp_path))
+    graph.simplify()
+    (found,) = attentions(graph, one.feeds)
+    assert isinstance(found, Attention)
+    assert found.masking[0].hides_later
+    floats = run(graph, one.feeds)
+    own = [by_heads(floats[operand.present]) for operand in (found.keys, found.values)]
+    made = {}
+    for fused in (False, True):
+        stored = graph.copy()
+        keys, values = (fitted(rows, encoding(kept), pairs=fused) for rows in own)
+        stored.store_cache(found, keys, values, fused)
+        caches = of_note(stored.model.metadata_props[NOTE])
+        assert any(op.function == "grouped_attention" for op in stored.ops()) == fused
+        alone = {name: array[:1] for name, array in coded(caches, one.feeds).items()}  # it takes one sample here
+        fixed = stored.copy()
+        for value in (*fixed.model.graph.inputs, *fixed.model.graph.outputs):
+            value.shape = None if value.shape is None else ir.Shape([None, *value.shape[1:]])
+        made[fused] = decoded(caches, run(fixed, alone))
+    for name in made[False]:
+        assert np.abs(made[True][name] - made[False][name]).max() < TOLERANCE * 10, name
+
+
+def test_the_runtimes_own_op_reject(tmp_path: Path) -> None:
+    graph, one, _ = opened(tmp_path, models.PAST)
+    rows = fitted(by_heads(random(2, HEADS, 7, WIDTH)), encoding("int8 channel"))
+    with pytest.raises(Refused, match="hides what comes later"):
+        graph.store_cache(one, rows, rows, fused=True)
+    with pytest.raises(Refused, match="as many bits"):
+        graph.store_cache(one, rows, None, fused=True)

@@ -24,7 +24,7 @@ from qcc.dsl.policy.policy import Policy
 from qcc.ir.graph import in_pieces
 from qcc.ir.graph.graph import Graph
 from qcc.ir.model.model import Written
-from qcc.passes.contract.contract import SubjectPass
+from qcc.passes.contract.subject import SubjectPass
 from qcc.passes.half.half import Half
 
 

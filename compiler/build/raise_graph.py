@@ -18,7 +18,8 @@ from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Graph, Runner
 from qcc.ir.graph.ops import Value
 from qcc.ir.model.model import Model, Raised
-from qcc.passes.contract.contract import G, SubjectPass
+from qcc.passes.contract.contract import G
+from qcc.passes.contract.subject import SubjectPass
 from qcc.passes.encode import Encode
 from qcc.passes.half.half import Half
 

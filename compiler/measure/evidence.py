@@ -36,10 +36,11 @@ from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
 from qcc.ir.regions.flow import Flow
 from qcc.passes.contract.chains import joined
-from qcc.passes.contract.contract import Activations, Context, Edit, Pass, Rounding, SubjectPass
+from qcc.passes.contract.contract import Activations, Context, Edit, Pass, Rounding
 from qcc.passes.contract.magnitudes import Magnitudes, beyond
 from qcc.passes.contract.moments import Moments, grams_of, seen_of
 from qcc.passes.contract.places import places
+from qcc.passes.contract.subject import SubjectPass
 from qcc.passes.encode import Encode
 
 

@@ -29,7 +29,8 @@ from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.passes.clean import Clean
-from qcc.passes.contract.contract import Pass, Phase, Restructure, Rounding, SitePass, SubjectPass
+from qcc.passes.contract.contract import Pass, Phase, Restructure, Rounding, SitePass
+from qcc.passes.contract.subject import SubjectPass
 from qcc.passes.encode import Encode
 from qcc.passes.half.half import Floats, Half
 from qcc.passes.rounding.nearest import Nearest

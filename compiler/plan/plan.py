@@ -14,7 +14,8 @@ from qcc.codegen.target.find import targets
 from qcc.codegen.target.target import AnyTarget, Arithmetic, Processor
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.graph.costs import Costs
-from qcc.passes.contract.contract import Pass, SubjectPass
+from qcc.passes.contract.contract import Pass
+from qcc.passes.contract.subject import SubjectPass
 from qcc.passes.half.half import Half
 
 PlanRow = tuple[str, str, str]

@@ -269,11 +269,13 @@ class Graph(ABC):
         """
         raise Refused("this kind of graph has no op for it")
 
-    def store_cache(self, attention: Attention, keys: CachedRows | None, values: CachedRows | None) -> None:
+    def store_cache(
+        self, attention: Attention, keys: CachedRows | None, values: CachedRows | None, fused: bool = False
+    ) -> None:
         """Let keys or values of earlier runs, and what is fed and returned in their place, be codes.
 
         Raises:
-            Refused: there are none, or others see what they hold; nothing has changed.
+            Refused: there are none, others see what they hold, or no op takes them so (``fused``); nothing has changed.
         """
         raise Refused("this kind of graph keeps nothing from run to run")
 

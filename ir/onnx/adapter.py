@@ -43,7 +43,7 @@ from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.model.model import Written
 from qcc.ir.model.options import ExternalData
-from qcc.ir.onnx.attention.cache import CACHE_OPSET, check_cache, store_cache
+from qcc.ir.onnx.attention.store import check_stored, store_caches
 from qcc.ir.onnx.attention.write import check_attention, write_attention
 from qcc.ir.onnx.emit.spill import Spill
 from qcc.ir.onnx.emit.write import write
@@ -228,11 +228,12 @@ class OnnxGraph(Graph):
         write_attention(self.model, one, how)
         self._forget()
 
-    def store_cache(self, attention: Attention, keys: CachedRows | None, values: CachedRows | None) -> None:
-        check_cache(self, attention, keys, values)
-        self.require_opset(CACHE_OPSET)
+    def store_cache(
+        self, attention: Attention, keys: CachedRows | None, values: CachedRows | None, fused: bool = False
+    ) -> None:
+        self.require_opset(check_stored(self, attention, keys, values, fused))
         self._keep_names()
-        store_cache(self.model, attention, keys, values)
+        store_caches(self.model, attention, keys, values, fused)
         self._forget()
 
     def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]] | None = None) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
@@ -15,10 +15,12 @@ from qcc.ir.encoding.cached.rows import CachedRows, refusal
 from qcc.ir.errors import Refused
 from qcc.ir.graph.attention import Attention, Operand
 from qcc.ir.graph.graph import Graph
-from qcc.passes.contract.contract import Between, Context, Edit, SubjectPass
+from qcc.passes.contract.contract import Between, Context, Edit
+from qcc.passes.contract.subject import SubjectPass
 
 MOST_ROWS = 4096  # of a cache that steps are fitted to; the largest and least of all rows are among them
-OPSET = 18  # of the ops that pack two codes in a byte
+OPSETS = {"decoded": 18, "fused": 23}
+CacheForm = Literal["decoded", "fused"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,9 @@ class Cache(SubjectPass):
         channels: of groups: `sorted` puts channels of like size side by side, as data shows them, and `balanced` makes
             all of like size; queries and results are moved alike.
         float_tokens: so many first rows stay floats, in a cache of their own.
+        form: `decoded` computes in standard ops; `fused` lets the runtime's `GroupQueryAttention` read int8 or int4 by
+            channel, both of as many bits, where attentions see nothing that comes later. It takes several new rows
+            behind earlier ones of one sample only.
 
     Source: KIVI, Liu et al. 2024 (arXiv:2402.02750), for keys by channel; accurate block quantisation, Trukhanov and
     Soloveychik 2024 (arXiv:2403.20137), section 4, for keys in order.
@@ -46,18 +51,23 @@ class Cache(SubjectPass):
 
     subjects: ClassVar[tuple[str, ...]] = ("cache",)
     uses_sample: ClassVar[bool] = True
-    opset: ClassVar[int] = OPSET
 
     keys: Annotated[Encoding | None, "what keys of earlier runs are kept in"] = None
     values: Annotated[Encoding | None, "what values of earlier runs are kept in"] = None
     channels: Annotated[Channels, "how channels are moved before groups of them are kept"] = "plain"
     float_tokens: Annotated[int, Between(0, 4096), "so many first rows stay floats"] = 0
+    form: Annotated[CacheForm, "who computes with codes: standard ops, or the runtime's own"] = "decoded"
 
     @property
     def label(self) -> str:
         """What is kept in what."""
         pairs = (("keys", self.keys), ("values", self.values))
         return ", ".join(f"{name} {one.text}" for name, one in pairs if one is not None)
+
+    @property
+    def opset(self) -> int:
+        """Of the ops that pack two codes in a byte, or of the rotary embedding before the runtime's op."""
+        return OPSETS[self.form]
 
     @property
     def nothing(self) -> bool:
@@ -90,7 +100,7 @@ class Cache(SubjectPass):
         context.progress(name)
         try:
             keys, values = (self._rows(operand, kept, seen) for operand, kept in self._pairs(one))
-            graph.store_cache(one, keys, values)
+            graph.store_cache(one, keys, values, self.form == "fused")
         except Refused as refused:
             return Edit(name, refused.reason, refused=True)
         return Edit(name, self.label, row_bytes=_row_bytes(one, keys, values))
@@ -107,7 +117,7 @@ class Cache(SubjectPass):
         if not np.isfinite(rows).all():
             raise Refused(f"`{operand.present}` is not finite on the data", broken=True)
         try:
-            return fitted(rows, kept, self.channels, self.float_tokens)
+            return fitted(rows, kept, self.channels, self.float_tokens, pairs=self.form == "fused")
         except ValueError as error:
             raise Refused(str(error)) from error
 

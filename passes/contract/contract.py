@@ -195,35 +195,6 @@ class Pass(ABC):
         """Transform a graph in place and tell what was done; called by `apply` alone."""
 
 
-class SubjectPass(Pass):
-    """A pass that stores what is no layer in another way, whose fields are properties of rules about its ``subjects``.
-
-    ``rule cache { keys = int8 channel }`` becomes `Cache` with these keys; targets are names of subjects. ``opset`` is
-    the lowest that has its ops.
-    """
-
-    phase: ClassVar[Phase] = Phase.ENCODE
-    keeps: ClassVar[frozenset[Invariant]] = frozenset((Invariant.WEIGHTS, Invariant.SHAPES))
-    after: ClassVar[tuple[str, ...]] = ("clean",)
-    subjects: ClassVar[tuple[str, ...]]
-    opset: ClassVar[int]
-
-    @property
-    @abstractmethod
-    def nothing(self) -> bool:
-        """It leaves its subjects as they are."""
-
-    @property
-    @abstractmethod
-    def learns(self) -> bool:
-        """Data decides what is stored."""
-
-    @classmethod
-    @abstractmethod
-    def refuses(cls, encoding: Encoding) -> str:
-        """Why its subjects are not stored in an encoding; empty if they are."""
-
-
 class SitePass(Pass):
     """A pass that a rule asks for weight by weight, and that acts on sites.
 

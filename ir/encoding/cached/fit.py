@@ -33,11 +33,12 @@ def fitted(
     if CachedRows(encoding, zeros, ones, None, first, pairs).by_channel:
         centre, gain = _ranges(rows, encoding)
         return CachedRows(encoding, centre, gain, None, first, pairs)
+    if channels == "plain" or not rows.shape[1]:
+        return CachedRows(encoding, zeros, ones, None, first, pairs)
     size = np.maximum(np.sqrt(np.mean(np.square(rows), 1)), LEAST).astype(np.float32)
     if channels == "balanced":
         return CachedRows(encoding, zeros, size, None, first, pairs)
-    order = np.argsort(-size, -1, kind="stable") if channels == "sorted" else None
-    return CachedRows(encoding, zeros, ones, order, first, pairs)
+    return CachedRows(encoding, zeros, ones, np.argsort(-size, -1, kind="stable"), first, pairs)
 
 
 def _ranges(rows: np.ndarray, encoding: Blocked) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,6 @@ import numpy as np
 import onnx_ir as ir
 
 from qcc.ir.encoding.cached.rows import HALF, CachedRows
-from qcc.ir.encoding.cached.stored import NOTE, StoredCache, note_of, of_note
 from qcc.ir.errors import Refused
 from qcc.ir.graph.attention import Attention, Operand
 from qcc.ir.graph.graph import Graph
@@ -47,8 +46,8 @@ def check_cache(graph: Graph, one: Attention, keys: CachedRows | None, values: C
             raise Refused("scores that are bounded, or counted beside others, leave no zero points")
 
 
-def store_cache(model: ir.Model, one: Attention, keys: CachedRows | None, values: CachedRows | None) -> None:
-    """Let the caches of an attention hold codes; the model's opset is high enough.
+def write_codes(model: ir.Model, one: Attention, keys: CachedRows | None, values: CachedRows | None) -> None:
+    """Let the caches of an attention hold codes, in standard ops.
 
     Rewrite:
         k = Concat(past, new)  -->  codes = Concat(past codes, encode(new)), k = decode(codes)
@@ -56,7 +55,6 @@ def store_cache(model: ir.Model, one: Attention, keys: CachedRows | None, values
     What is fed and returned under the caches' names is codes then, and scales beside them where rows have some.
     """
     editor = OnnxEditor(model.graph)
-    found = list(of_note(model.metadata_props.get(NOTE, "")))
     maker = editor.value(one.keys.present or one.values.present).producer()
     if maker is not None and maker.op_type == "Attention":
         one = _spread(editor, one, maker)
@@ -64,20 +62,17 @@ def store_cache(model: ir.Model, one: Attention, keys: CachedRows | None, values
     repeats = one.queries.heads // one.keys.heads
     if keys is not None:
         aside = _reader(editor, one.queries) if _alone(editor, one.keys) and one.queries.stands else None
-        writer = _CacheWriter(model, editor, one.keys, keys)
+        writer = CacheWriter(model, editor, one.keys, keys)
         writer.write(moves_back=aside is None)
         if aside is not None:
             writer.ask(*aside, repeats)
-        found.append(StoredCache(one.keys.past, one.keys.present, keys))
     if values is not None:
         aside_too = _alone(editor, one.values) and one.stands
-        writer = _CacheWriter(model, editor, one.values, values)
+        writer = CacheWriter(model, editor, one.values, values)
         writer.write(moves_back=not aside_too)
         if aside_too:
             writer.give_back(editor.value(one.output), repeats)
-        found.append(StoredCache(one.values.past, one.values.present, values))
     model.graph.sort()
-    model.metadata_props[NOTE] = note_of(found)
 
 
 def _spread(editor: OnnxEditor, one: Attention, node: ir.Node) -> Attention:
@@ -132,10 +127,20 @@ def _ranked(shape: ir.Shape | None) -> ir.Shape | None:
     return shape if shape is not None and len(shape) == RANK else None
 
 
-class _CacheWriter:
+class CacheWriter:
+    """Writes one cache.
+
+    Args:
+        model: of the cache.
+        editor: of its graph.
+        operand: of the attention that reads it.
+        rows: how they are kept.
+    """
+
     def __init__(self, model: ir.Model, editor: OnnxEditor, operand: Operand, rows: CachedRows) -> None:
-        self._graph, self._editor, self._operand, self._rows = model.graph, editor, operand, rows
-        maker = editor.value(operand.present).producer()
+        self._graph, self._editor, self._operand, self.rows = model.graph, editor, operand, rows
+        self.past, self.present = editor.value(operand.past), editor.value(operand.present)
+        maker = self.present.producer()
         assert maker is not None
         self._maker = maker
         self._nodes = NodeWriter(editor, maker, f"{operand.past}.kept")
@@ -143,39 +148,39 @@ class _CacheWriter:
 
     def write(self, moves_back: bool) -> None:
         """Write the codes, and let all that read the rows read what the codes stand for."""
-        past, present = (self._editor.value(name) for name in (self._operand.past, self._operand.present))
+        past, present = self.past, self.present
         new = self._maker.inputs[1]
         assert new is not None
-        inputs = self._fed(past)
+        inputs = self.fed()
         outputs = dict[str, ir.Value]()
-        if self._rows.first:
+        if self.rows.first:
             outputs["first"], new = self._first(inputs["first"], new)
         parts = self._coded.encoded(self._coded.moved(new))
         for name, part in parts.items():
             outputs[name] = self._nodes.one("Concat", [inputs[name], part], axis=ROWS)
         full = self._coded.decoded(outputs)
-        if self._rows.first:
+        if self.rows.first:
             full = self._nodes.one("Concat", [self._coded.moved(outputs["first"]), full], axis=ROWS)
         full = self._coded.moved_back(full) if moves_back else full
         full.shape = _ranked(present.shape)
-        self._give(present, outputs)
+        self.give(outputs)
         for node, position in list(present.uses()):
             node.replace_input_with(position, full)
-        self._sized(past, inputs)
+        self.sized(past, inputs)
         self._editor.sweep(present)
 
     def ask(self, product: ir.Node, position: int, repeats: int) -> None:
         """Let queries meet keys as they are kept."""
         queries = product.inputs[position]
         assert queries is not None
-        coded = CodedWriter(NodeWriter(self._editor, product, f"{queries.name}.asked"), self._rows)
+        coded = CodedWriter(NodeWriter(self._editor, product, f"{queries.name}.asked"), self.rows)
         product.replace_input_with(position, coded.asked(queries, repeats))
 
     def give_back(self, output: ir.Value, repeats: int) -> None:
         """Let the sums of values be sums of what they stand for."""
         uses, maker = list(output.uses()), output.producer()
         assert maker is not None
-        coded = CodedWriter(NodeWriter(self._editor, maker, f"{output.name}.given"), self._rows)
+        coded = CodedWriter(NodeWriter(self._editor, maker, f"{output.name}.given"), self.rows)
         made = coded.moved_back(output, repeats)
         if made is output:
             return
@@ -185,17 +190,19 @@ class _CacheWriter:
         if output.is_graph_output():
             self._editor.take_name(output, made)
 
-    def _fed(self, past: ir.Value) -> dict[str, ir.Value]:
-        """The inputs that take the place of one of floats."""
-        names, at = self._rows.part_names(self._operand.past), self._graph.inputs.index(past)
+    def fed(self) -> dict[str, ir.Value]:
+        """The inputs that take the place of one of floats, which is left to what reads it."""
+        past = self.past
+        names, at = self.rows.part_names(self._operand.past), self._graph.inputs.index(past)
         past.name = self._editor.fresh_name(f"{past.name}.float")
         found = {part: self._part(part, name, past.shape) for part, name in names.items()}
         self._graph.inputs[at : at + 1] = list(found.values())
         return found
 
-    def _give(self, present: ir.Value, outputs: dict[str, ir.Value]) -> None:
+    def give(self, outputs: dict[str, ir.Value]) -> None:
         """Return the parts in the place of floats."""
-        names = self._rows.part_names(self._operand.present)
+        present = self.present
+        names = self.rows.part_names(self._operand.present)
         at = next(at for at, value in enumerate(self._graph.outputs) if value is present)
         present.name = self._editor.fresh_name(f"{present.name}.float")
         for part, name in names.items():
@@ -204,7 +211,7 @@ class _CacheWriter:
         self._graph.outputs[at : at + 1] = [outputs[part] for part in names]
 
     def _part(self, part: str, name: str, shape: ir.Shape | None) -> ir.Value:
-        rows = self._rows
+        rows = self.rows
         dtype = {"codes": rows.code_type, "scale": rows.scale_type, "first": np.float32}[part]
         width = rows.gain.shape[1]
         last = {"codes": width // (2 if rows.bits == HALF else 1), "scale": width // rows.size, "first": width}[part]
@@ -217,14 +224,14 @@ class _CacheWriter:
 
     def _first(self, held: ir.Value, new: ir.Value) -> tuple[ir.Value, ir.Value]:
         """The first rows that stay floats, and those that do not."""
-        nodes, count = self._nodes, self._rows.first
+        nodes, count = self._nodes, self.rows.first
         left = nodes.one("Sub", [nodes.numbers([count]), nodes.size(held, ROWS)], INT64)
         axis = nodes.numbers([ROWS])
         head = nodes.one("Slice", [new, nodes.numbers([0]), left, axis])
         rest = nodes.one("Slice", [new, left, nodes.numbers([END]), axis])
         return nodes.one("Concat", [held, head], axis=ROWS), rest
 
-    def _sized(self, past: ir.Value, inputs: dict[str, ir.Value]) -> None:
+    def sized(self, past: ir.Value, inputs: dict[str, ir.Value]) -> None:
         """Let what looks at the sizes of the floats that were fed find them."""
         for node, _ in list(past.uses()):
             if node is self._maker:
@@ -232,7 +239,7 @@ class _CacheWriter:
             nodes = NodeWriter(self._editor, node, f"{self._operand.past}.sizes")
             rows = [nodes.size(inputs[part], ROWS) for part in ("codes", "first") if part in inputs]
             total = rows[0] if len(rows) == 1 else nodes.one("Add", rows, INT64)
-            width = nodes.numbers([self._rows.gain.shape[1]])
+            width = nodes.numbers([self.rows.gain.shape[1]])
             lead = nodes.one("Shape", [inputs["codes"]], INT64, start=0, end=ROWS)
             sizes = nodes.one("Concat", [lead, total, width], axis=0)
             ends = [node.attributes.get_int("start", 0), node.attributes.get_int("end", END)]

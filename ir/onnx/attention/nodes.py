@@ -30,12 +30,13 @@ class NodeWriter:
         dtypes: Sequence[ir.DataType | None],
         **attributes: float | str | Sequence[int],
     ) -> Sequence[ir.Value]:
-        """A node and what it makes, of these types."""
+        """A node and what it makes, of these types; an op of another domain than the standard's is ``domain::Op``."""
         given = ir.convenience.convert_attributes(attributes)
-        node = ir.Node("", op_type, inputs, given, num_outputs=len(dtypes))
+        domain, _, name = op_type.rpartition("::")
+        node = ir.Node(domain, name, inputs, given, num_outputs=len(dtypes))
         assert self._before.graph is not None
         self._before.graph.insert_before(self._before, node)
-        node.name = self._editor.fresh_name(f"{self._name}/{op_type}")
+        node.name = self._editor.fresh_name(f"{self._name}/{name}")
         for value, dtype in zip(node.outputs, dtypes, strict=True):
             value.name = self._editor.fresh_name(f"{node.name}.out")
             value.type = None if dtype is None else ir.TensorType(dtype)
