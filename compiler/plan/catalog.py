@@ -196,7 +196,7 @@ def schema() -> Schema:
         for option in options_of(definition).values():
             takes = {"formats": formats} if option.kind == "format" else {"option": option}
             properties[option.name] = Property(option.name, summary=option.summary, subjects=(subject,), **takes)
-    kinds = {one.name: TargetKind(one.name, one.words, one.summary) for one in targets().values()}
+    kinds = {one.name: TargetKind(one.name, one.words, one.summary, one.one_word) for one in targets().values()}
     depth = {name: values[ON] for name, values in asked_by("depth").items()}
     bounds = BUDGET, VERIFY, OBJECTIVES
     return Schema(properties, families(), kinds, *bounds, ADDITIVE, Export, depth, floats=(FLOAT, *DTYPES), ops=_ops())

@@ -15,6 +15,7 @@ from qcc.compiler.metrics.find import additive, to_measure
 from qcc.compiler.metrics.metric import Judged
 from qcc.compiler.report.data import data_lines, plural
 from qcc.compiler.report.failures import losses, measured
+from qcc.compiler.report.layer_rows import sparse_lines
 from qcc.compiler.report.layer_tables import footnotes, format_table, layer_table
 from qcc.compiler.report.result import Allocation, LayerRow, Result, average_bits
 from qcc.compiler.report.text import MISLEADS
@@ -75,6 +76,7 @@ def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
         "verify": verify,
         "allocate": [(line, None) for line in _allocation_lines(result.allocation)],
         "note": [(line, None) for line in result.notes],
+        "sparse": [(line, None) for line in sparse_lines(result.layers)],
         "data": [(line, None) for line in data_lines(result.layers)],
         "layers": [(line, None) for line in _reasons(result.layers)],
         "reached": [(line, None) for line in (result.reach.lines if result.reach else [])],
