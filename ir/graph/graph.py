@@ -336,11 +336,7 @@ class Graph(ABC):
         """
 
     def encode_inputs(self, weight: Weight, encoded: EncodedValue) -> Weight:
-        """Encode what the linear layers of a weight read; the weight as it is then.
-
-        Raises:
-            Refused: see `encode_value`.
-        """
+        """Encode what a weight's linear layers read, or raise what `encode_value` does; the weight as it is then."""
         names: dict[str, str] = {}
         for value in dict.fromkeys(layer.input for layer in weight.layers):
             readers = [(layer.op, 0) for layer in weight.layers if layer.input == value]
