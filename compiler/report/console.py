@@ -151,8 +151,9 @@ def _allocation_lines(allocation: Allocation | None) -> list[str]:
     error = "" if predicted is None else f"; predicted {title} at the outputs {text(predicted)}"
     least = allocation.least_error
     bound = [] if least is None else [f"no choice within the size loses less than {text(least)}, by BAQ's closed form"]
-    slope = allocation.equal_slope
-    bound += [] if slope is None else [f"one price of a byte for all would lose {text(slope)}, as LPViT chooses"]
+    slope, row = allocation.equal_slope, allocation.limits[0].split()[0] if allocation.limits else ""
+    price = f"one price of {'a byte' if row == 'size' else row} for all"
+    bound += [] if slope is None else [f"{price} would lose {text(slope)}, as LPViT chooses"]
     if _uniform(allocation):
         proof = "one format for all, which loses less than the optimum's mix when all weights are run together"
     held = f" on {plural(allocation.held_out, 'sample')} held out" if allocation.held_out else ""

@@ -94,7 +94,7 @@ class Allocation:
     least_error: float | None = None
     """What no choice can lose less than, by a closed form; None where no size is bounded."""
     equal_slope: float | None = None
-    """What one price of a byte for all weights would have lost; None where not size alone is bounded."""
+    """What one price for all of what is bounded, a byte or energy, would have lost; None where not one row alone is."""
     rivals: tuple[float, float] | None = None
     """What the chosen mix of formats and the best single format lost, all weights together, where both were run."""
     balance: Mapping[str, tuple[float, float]] = field(default_factory=dict)
