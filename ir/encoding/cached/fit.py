@@ -8,7 +8,7 @@ from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.cached.rows import CachedRows
 
 Channels = Literal["plain", "sorted", "balanced"]
-SHARES = np.linspace(0.5, 1, 26)  # of the range, that a search by squared error tries
+SHARES = np.geomspace(0.1, 1, 40)  # of the range, that a search by squared error tries
 FINE = 8  # bits from which on the whole range is taken: what is cut off costs more than a step
 LEAST = np.float32(1e-12)
 
