@@ -4,9 +4,9 @@
 
 Takes the modules of `benchmarks.architectures`, those of transformers where that is installed. A row is a model under a
 policy: whether the plans are one text, which share of the stored numbers differs, how far the outputs are apart at most
-over eight inputs (of the largest one; the export runs op by op), and of how many they are within 1e-5 if not of all; then
-the processor seconds of both compilations, without the export: of one, or the median of several rounds. What one of them
-refuses is told in its place.
+over eight inputs (of the largest one; the export runs op by op) and of how many they are within 1e-5 if not of all, and
+the processor seconds of both compilations, without the export: of one, or the median of several rounds. What one of
+them refuses is told in its place.
 """
 
 import argparse
