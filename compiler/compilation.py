@@ -372,7 +372,7 @@ class Compilation:
         same, data, source = copies(settled.plan), settled.written.data, opened.file
         notes = self._notes(opened, settled)
         rows = layer_rows.rows(opened.graph, settled.plan, settled.built, loss_of(opened.plan, settled), self.chooser)
-        rows = self.covered.told(rows)
+        rows = self.covered.told(layer_rows.with_gathered(rows, opened.rewrites))
         return Result(
             source=self.model,
             output=self.output,

@@ -1,7 +1,7 @@
 """Storing weights in fewer bits."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -21,6 +21,7 @@ from qcc.ir.regions.find import regions
 from qcc.ir.regions.flow import Flow
 from qcc.passes.contract.chains import joined
 from qcc.passes.contract.contract import Activations, Context, Edit, Invariant, Pass, Phase, Rounding
+from qcc.passes.contract.holes import Holes
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.places import places
 
@@ -83,12 +84,11 @@ class Encode(Pass):
                     raise Refused(f"`{name}` cannot be encoded: {refused.reason}", broken=True) from refused
                 edits.append(Edit(name, refused.reason, refused=True))
                 continue
-            error = relative_error(matrix, encoded.decode())
-            edits.append(
-                Edit(name, f"{self.encoding.text}, {self.form}", error, chosen=why, ops=ops, stored=encoded.encoding)
-            )
+            left, text = encoded.decode(), f"{self.encoding.text}, {self.form}"
+            told = Edit(name, text, relative_error(matrix, left), chosen=why, ops=ops, stored=encoded.encoding)
+            edits.append(replace(told, holes=_holes(matrix, left, encoded.encoding, context.grams.get(name))))
             context.became(name, encoded)
-        if self.activations is not None and self.form.takes_zeros:
+        if self.activations is not None and self.form.chains:
             self._join(graph, context)
         return edits
 
@@ -110,7 +110,7 @@ class Encode(Pass):
                 continue
             graph.replace_matrix(weights[name], encoded.decode())
             context.became(name, encoded)
-        if self.activations is not None and self.form.takes_zeros:
+        if self.activations is not None and self.form.chains:
             self._join(graph, context)
 
     def _join(self, graph: Graph, context: Context) -> None:
@@ -211,6 +211,17 @@ class Encode(Pass):
         as_read = (one if how is None else one.reading(how.encoding(self.form)) for one in weights)
         taken = [one for one, read in zip(weights, as_read, strict=True) if not self.form.refuses(read, self.encoding)]
         return regions(graph, taken)
+
+
+def _holes(matrix: np.ndarray, left: np.ndarray, encoding: Encoding, gram: np.ndarray | None) -> Holes | None:
+    """What is left where something is left out."""
+    if encoding.stays is None:
+        return None
+    density = encoding.stays[0]
+    if encoding.tile is not None:
+        count = [-(-size // extent) for size, extent in zip(matrix.shape, encoding.tile, strict=True)]
+        density = encoding.tiles_kept((matrix.shape[0], matrix.shape[1])) / (count[0] * count[1])
+    return Holes.of(matrix, left, density, gram)
 
 
 def relative_error(matrix: np.ndarray, decoded: np.ndarray) -> float:

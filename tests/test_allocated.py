@@ -1,5 +1,6 @@
 """The allocator's own laws: what it gives is never worse than one format for all, and the closed form is a bound."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +125,18 @@ def test_the_last_samples() -> None:
     assert [one["x"][:, 0].tolist() for one in samples.last(6).batches] == [[6, 7], [8, 9, 10, 11]]
     assert samples.last(100).count == 12 and samples.last(0).count == 1
     assert [one["x"].shape[0] for one in Samples(batches, "drawn").last(6).batches] == [4, 4]
+
+
+@pytest.mark.slow
+def test_under_a_bound_of_energy_the_program_is_not_worse_than_one_price(tmp_path: Path) -> None:
+    decided = 0
+    for share in (30, 45, 70):
+        budget = f"budget {{ energy <= {share}% }}\nminimize output_error"
+        found = compiled(tmp_path, "int{4,8} group 32 | float", budget).allocation
+        assert found is not None and found.equal_slope is not None and found.predicted_error is not None
+        if math.isfinite(found.gap):  # else one format for all was better when all were run together
+            assert found.predicted_error <= found.equal_slope * (1 + CLOSE)
+            decided += 1
+        (line,) = [line for line in _allocation_lines(found) if "LPViT" in line]
+        assert line.startswith("one price of energy for all would lose")
+    assert decided

@@ -176,6 +176,7 @@ SCHEMA = Schema(
     targets={
         "onnxruntime": TargetKind("onnxruntime"),
         "cpu": TargetKind("cpu", ("native", "avx2", "avx512-vnni")),
+        "qdq": TargetKind("qdq", ("tensorrt", "qnn"), one=True),
     },
     budget={
         "size": Metric("size", "<=", {"%": (0, 100), "B": (0, INFINITY)}),

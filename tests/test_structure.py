@@ -143,8 +143,9 @@ def test_a_lossy_cut_is_held_to_the_bounds_of_the_policy(model: Path, tmp_path: 
 def test_a_cut_that_nothing_bounds_is_told_once(model: Path, tmp_path: Path) -> None:
     result = compile(model, _policy(HALF), output=tmp_path / "half.onnx")
     (warning,) = [one for one in result.warnings if one.code == "Q650"]
-    assert "`structure = channels(keep = 50%, by = magnitude, refit = false)`" in warning.message and "verify" in (
-        warning.help or ""
+    assert (
+        "`structure = channels(keep = 50%, by = magnitude, refit = false, behind = false)`" in warning.message
+        and "verify" in (warning.help or "")
     )
     again = compile(model, _policy("rule any { keep }"), output=tmp_path / "two.onnx", plan=result.plan)
     assert [one.code for one in again.warnings].count("Q650") == 1
@@ -207,10 +208,13 @@ def test_the_command_tells_what_was_cut(model: Path, tmp_path: Path, capsys: pyt
     policy = tmp_path / "half.qpolicy"
     policy.write_text(_policy(HALF), encoding="utf-8")
     assert main(["compile", str(model), "-p", str(policy), "-o", str(tmp_path / "half.onnx")]) == 0
-    assert "structure = channels(keep = 50%, by = magnitude, refit = false): 2 sites" in capsys.readouterr().out
+    assert (
+        "structure = channels(keep = 50%, by = magnitude, refit = false, behind = false): 2 sites"
+        in capsys.readouterr().out
+    )
 
 
-TWICE = "rule conv[out == 80] {{ structure = channels(keep = 50%, by = {by}, refit = {refit}) }}"
+TWICE = "rule conv[out == 80] {{ structure = channels(keep = 50%, by = {by}, refit = {refit}, behind = {behind}) }}"
 
 
 @pytest.fixture(scope="module")
@@ -241,17 +245,19 @@ def _lost(model: Path, output: Path) -> float:
 @pytest.mark.slow
 def test_channels_that_others_tell_go_without_a_loss(twice: Path, tmp_path: Path) -> None:
     lost = {}
-    for by, refit in (("magnitude", "false"), ("magnitude", "true"), ("obs", "true")):
+    for by, refit in (("magnitude", "false"), ("magnitude", "true"), ("magnitude", "behind"), ("obs", "true")):
         output = tmp_path / f"{by}{refit}.onnx"
-        result = compile(twice, _policy(TWICE.format(by=by, refit=refit)), output=output, data=_images(24))
+        asked = {"refit": "true", "behind": "true"} if refit == "behind" else {"refit": refit, "behind": "false"}
+        result = compile(twice, _policy(TWICE.format(by=by, **asked)), output=output, data=_images(24))
         assert result.passed
         assert _shapes(output)["down_w"] == (48, 40, 1, 1)
         lost[by, refit] = _lost(twice, output)
     assert lost["magnitude", "true"] < lost["magnitude", "false"]
+    assert lost["magnitude", "behind"] < lost["magnitude", "true"]
     assert lost["obs", "true"] < 0.01 * lost["magnitude", "false"]
 
 
 def test_what_is_fitted_needs_data(model: Path, tmp_path: Path) -> None:
     with pytest.raises(QccError) as caught:
-        compile(model, _policy(TWICE.format(by="obs", refit="false")), output=tmp_path / "none.onnx")
+        compile(model, _policy(TWICE.format(by="obs", refit="false", behind="false")), output=tmp_path / "none.onnx")
     assert [one.code for one in caught.value.diagnostics] == ["Q523"]

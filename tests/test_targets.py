@@ -37,7 +37,8 @@ def test_every_target_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"cpu(native)  {native().name}\n" in out
     assert "one core at most" not in out
     data = json.loads(told(capsys, "--format", "json"))
-    plain, cpu = data["targets"]
+    plain, cpu, qdq = data["targets"]
+    assert (qdq["name"], qdq["processors"], qdq["native"]) == ("qdq", [], None)
     assert (plain["name"], plain["processors"], plain["native"]) == ("onnxruntime", [], None)
     assert [one["name"] for one in cpu["processors"]] == list(PROCESSORS)
     assert (cpu["native"], cpu["ceilings"], cpu["providers"]) == (native().name, None, ["CPUExecutionProvider"])

@@ -109,6 +109,10 @@ class Target(ABC, Generic[P]):
     """Distributions whose versions decide what is built, beside qcc's own."""
     headings: ClassVar[Mapping[str, str]] = {}
     """Of the `Processor.facts` that a table shows."""
+    timed: ClassVar[bool] = True
+    """What a model takes here is what it takes there."""
+    one_word: ClassVar[bool] = False
+    """One word stands in its parentheses, and no less."""
     has_ceilings: ClassVar[bool] = False
     """What this machine can do at most can be measured."""
 
@@ -178,6 +182,14 @@ class Target(ABC, Generic[P]):
         Raises:
             TargetError: it cannot.
         """
+
+    def rounding_forms(self, words: Collection[str]) -> frozenset[str]:
+        """The names of the forms in which weights are multiplied as integers; empty where all that are general are."""
+        return frozenset()
+
+    def faults(self, words: Collection[str], path: Path) -> list[str]:
+        """What is wrong for it with a file that was written, a line each."""
+        return []
 
     def at_hand(self, words: Collection[str]) -> bool:
         """What stands in the parentheses means this machine, so that its clock may decide."""

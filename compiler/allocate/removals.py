@@ -47,7 +47,7 @@ def removals(
         metric: what is lost.
         tick: told of each run.
     """
-    gates = _Gates(graph, branches, samples, metric)
+    gates = Gates(graph, branches, samples, metric)
     params = {weight.name: weight.params for weight in graph.weights()}
     sizes = {one.name: sum(params[name] for name in one.weights) for one in branches}
     dear = dict.fromkeys(sizes, 0.0)
@@ -67,7 +67,7 @@ def removals(
         yield Removal(best, lost)
 
 
-class _Gates:
+class Gates:
     """A graph with a factor behind each branch."""
 
     def __init__(self, graph: Graph, branches: Sequence[ResidualBranch], samples: Samples, metric: Additive) -> None:

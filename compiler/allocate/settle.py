@@ -219,14 +219,17 @@ def _alternatives(plan: Plan, settled: Settled) -> Iterator[Alternative]:
 
 
 def _equal_slope(plan: Plan, settled: Settled) -> float | None:
-    """What would be lost within the size with one price of a byte for all; None where another budget says more."""
+    """What would be lost in the one budget with one price for all of what it bounds; None where there are others."""
     assert plan.allocate is not None and settled.decision is not None and settled.losses is not None
-    room = settled.decision.room
-    alone = {limit.metric for limit in plan.allocate.limits} <= {SIZE}
-    if room is None or not alone or not settled.losses.samples or plan.allocate.objective != settled.losses.metric:
+    allocate, bounded = plan.allocate, {limit.metric: limit for limit in plan.allocate.limits}
+    if len(bounded) != 1 or not settled.losses.samples or allocate.objective != settled.losses.metric:
         return None
-    sizes = [np.array([one.costs[SIZE] for one in option.candidates]) for option in plan.allocate.options]
-    return equal_slope(settled.losses.loss, sizes, room)
+    ((row, limit),) = bounded.items()
+    room = settled.decision.room if row == SIZE else limit.bound - allocate.fixed.get(row, 0.0)
+    if room is None or any(row not in one.costs for option in allocate.options for one in option.candidates):
+        return None
+    taken = [np.array([one.costs[row] for one in option.candidates]) for option in allocate.options]
+    return equal_slope(settled.losses.loss, taken, room)
 
 
 def _least(plan: Plan, settled: Settled, graph: Graph) -> float | None:

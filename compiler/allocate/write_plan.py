@@ -15,9 +15,11 @@ from qcc.compiler.measure.evidence import Evidence
 from qcc.compiler.measure.half_ops import half_ops, in_own_numbers
 from qcc.compiler.plan.plan import Plan
 from qcc.compiler.plan.policy import export_of
+from qcc.compiler.plan.targets import target_of
 from qcc.compiler.report import lock
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Policy
+from qcc.ir.errors import ModelError
 from qcc.ir.graph import in_pieces
 from qcc.ir.graph.graph import Graph
 from qcc.ir.model.model import Written
@@ -87,7 +89,17 @@ class PlanWriter:
         notes = lock.provenance(self.source, self.policy, decided) | self.evidence.notes(built.edits)
         most = self.file.size_bytes if self.changed else None
         written = build.write(self.file.model, built, path, export, notes, most)
+        self._check(path)
         return replace(built, edits=self.evidence.meter.shortened(built.edits, written.levels)), written
+
+    def _check(self, path: Path) -> None:
+        """See that the target takes the file."""
+        wrong = target_of(self.policy).faults(self.policy.target.arguments, path)
+        if wrong:
+            target = f"{self.policy.target.name}({', '.join(self.policy.target.arguments)})"
+            others = f"; and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            help = "write `activations = static` for what is to run as integers, and leave other layers float"
+            raise ModelError("Q662", f"the file is not as `{target}` takes it: {wrong[0]}{others}", help=help)
 
     def _halves(self, raised: Graph, decided: Plan) -> Mapping[str, str]:
         """Which ops cannot compute in half, where a plan asks for that; found out once for each graph."""

@@ -15,7 +15,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qcc.codegen.target.find import targets
 from qcc.codegen.target.interruption import held_back
+from qcc.compiler.commands.cli import DEMAND
 from qcc.compiler.console import terminal
 from qcc.compiler.console.fit_table import Column, Table
 from qcc.compiler.console.numbered_names import collapse, template
@@ -24,6 +26,7 @@ from qcc.compiler.files.staging import write_whole
 from qcc.dsl.diagnostics.excerpt import escape
 
 if TYPE_CHECKING:
+    from qcc.codegen.target.target import AnyTarget
     from qcc.compiler.files.open_model import OpenModel
     from qcc.ir.graph.ops import Value, Weight
 
@@ -42,6 +45,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--axes", action="store_true", help="show which channels are the same and what may be done to them")
     add("--attention", action="store_true", help="show every attention and what looks like one and is none")
     add("--group", metavar="GLOB", help="with --axes: show in full the groups of this name, or on layers of this name")
+    help = "list where the file breaks the rules of an execution provider (docs/deployment.md); status 3 if it does"
+    add("--provider", choices=tuple(_providers()), help=help)
     add("--picture", metavar="FILE", type=Path, help="with --axes: draw them into an .svg or .html file")
     add("--format", choices=("text", "json"), default="text", help="how to print (default: text)")
 
@@ -52,8 +57,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"`--{'picture' if args.group is None else 'group'}` needs `--axes`")
     if args.picture is not None and args.picture.suffix not in (".svg", ".html"):
         raise UsageError(f"a picture ends in .svg or .html: `{args.picture}`")
-    if args.axes and args.attention:
-        raise UsageError("`--axes` and `--attention` are two questions: ask one")
+    if sum(map(bool, (args.axes, args.attention, args.provider))) > 1:
+        raise UsageError("`--axes`, `--attention` and `--provider` are questions of their own: ask one")
     with held_back():
         from qcc.compiler.files.open_model import open_model  # loads onnx
         from qcc.compiler.inspect.checkpoint import write_checkpoint
@@ -62,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
     if not (args.axes or args.attention) and (found := read_checkpoint(args.model)) is not None:
         return write_checkpoint(args.model, found, args.format)
     model = open_model(args.model)
+    if args.provider:
+        return _provider(model, args)
     if args.axes:
         return _axes(model, args)
     if args.attention:
@@ -94,6 +101,21 @@ def _axes(model: "OpenModel", args: argparse.Namespace) -> int:
     else:
         terminal.write_line(f"wrote {escape(str(args.picture))}")
     return 0
+
+
+def _provider(model: "OpenModel", args: argparse.Namespace) -> int:
+    found = _providers()[args.provider].faults((args.provider,), args.model)
+    if args.format == "json":
+        terminal.write_json({**_facts(model), "provider": args.provider, "faults": found, "diagnostics": []})
+    else:
+        for line in found or [f"as `{args.provider}` takes it, by its rules"]:
+            terminal.write_line(escape(line))
+    return DEMAND if found else 0
+
+
+def _providers() -> dict[str, "AnyTarget"]:
+    """The words that name an execution provider, with the targets that hold files to their rules."""
+    return {word: one for one in targets().values() if one.one_word for word in one.words}
 
 
 def _attention(model: "OpenModel", format: str) -> int:

@@ -133,6 +133,19 @@ class FormChooser:
             return count * self.timings.seconds(self._case(weight), None, ())[FLOAT]
         return count * self.timings.seconds(self._case(weight), encoding, (form.alone,), how)[form.alone]
 
+    def gain_over_dense(self, weight: Weight, encoding: Encoding, form: Form) -> float | None:
+        """How many times as long as a kernel of a sparse weight the fastest dense one takes that we have.
+
+        That is one of what the blocks hold, of bf16, or the runtime's own of floats; None where nothing was timed.
+        """
+        if encoding.stays is None or form is not KERNEL or not self.by_clock:
+            return None
+        dense = [self.seconds(weight, None, None)]
+        for one in (*encoding.within, BF16):
+            if not KERNEL.refuses(weight, one) and not self._refuses(weight, one):
+                dense.append(self.seconds(weight, one, KERNEL))
+        return min(dense) / self.seconds(weight, encoding, form)
+
     def _case(self, weight: Weight) -> Case:
         return Case(*weight.shape, (self.rows or {})[weight.name], weight.kinds == {"conv"})
 

@@ -353,7 +353,7 @@ def _rounded_values(graph: Graph, plan: Plan) -> tuple[list[str], list[tuple[str
                     behind.update((place.value, encoding.float_tokens) for place in around)
                     continue
                 found.update(seen for place in around for seen in place.seen)
-                rounded.update(place.value for place in around if form.takes_zeros)
+                rounded.update(place.value for place in around if form.chains)
     for one in joined(flow, rounded):
         found.update(() if one.source else one.results)
     return sorted(found), sorted(behind)

@@ -1,6 +1,6 @@
 """Which layers round their activations as a policy asks, and which cannot."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -65,8 +65,11 @@ def saturating(plan: Plan) -> list[str]:
 class ActivationBinder:
     """Gives candidates the activations that rules ask for, and tells of layers where that is impossible."""
 
-    def __init__(self, graph: Graph, kernels: Kernels | None, diagnostics: Diagnostics) -> None:
+    def __init__(
+        self, graph: Graph, kernels: Kernels | None, diagnostics: Diagnostics, named: Collection[str] = ()
+    ) -> None:
         self._graph, self._kernels, self._diagnostics = graph, kernels, diagnostics
+        self._forms = [one for one in forms().values() if (one.name in named if named else one.general)]
         self._exact = adds_bytes_exactly(kernels)
         self._refused: dict[tuple[str, Assignment], list[str]] = {}
 
@@ -117,7 +120,7 @@ class ActivationBinder:
         def order(form: Form) -> tuple[bool, bool]:
             return not form.takes_steps, (form.everywhere(encoding) == encoding) == fast
 
-        for form in sorted(forms().values(), key=order):
+        for form in sorted(self._forms, key=order):
             if form.rounds and (self._kernels is not None or not form.takes_steps):
                 reading = weight.reading(how.encoding(form))
                 reason = form.refuses(reading, action.encoding)

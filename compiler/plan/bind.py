@@ -13,7 +13,7 @@ from qcc.compiler.plan.costs import BITS, SIZE, Meter, costs_of
 from qcc.compiler.plan.filled import check_tied, combined, specs_of, warn_blind
 from qcc.compiler.plan.formats import encoding_of
 from qcc.compiler.plan.plan import Allocate, Candidate, Counted, Kept, Kernels, Limit, OpenChoice, Plan, PlanRow, Step
-from qcc.compiler.plan.targets import runtime_chooser
+from qcc.compiler.plan.targets import runtime_chooser, target_of
 from qcc.compiler.plan.terms import terms_of
 from qcc.compiler.scores.check import DROP
 from qcc.dsl.diagnostics.report import Diagnostics
@@ -92,7 +92,8 @@ def bind(
         half = policy.floats is not None
         return replace(candidate, costs=costs_of(weight, _encode(candidate), params, meters, half))
 
-    activations = ActivationBinder(graph, kernels, diagnostics)
+    named = target_of(policy).rounding_forms(policy.target.arguments)
+    activations = ActivationBinder(graph, kernels, diagnostics, named)
     for one in resolved:
         asked = _candidates(one, chooser, diagnostics, given)
         possible = activations(one.weight, one.properties.get("activations"), asked)

@@ -187,7 +187,7 @@ def schema() -> Schema:
         properties[name] = Property(
             name, {**values, OFF: Off}, summary=_modulesummary(name), subjects=subjects_of(name)
         )
-    kinds = {one.name: TargetKind(one.name, one.words, one.summary) for one in targets().values()}
+    kinds = {one.name: TargetKind(one.name, one.words, one.summary, one.one_word) for one in targets().values()}
     depth = {name: values[ON] for name, values in asked_by("depth").items()}
     bounds = BUDGET, VERIFY, OBJECTIVES
     return Schema(properties, families(), kinds, *bounds, ADDITIVE, Export, depth, floats=(FLOAT, *DTYPES), ops=_ops())

@@ -15,6 +15,7 @@ from qcc.compiler.metrics.find import additive, to_measure
 from qcc.compiler.metrics.metric import Judged
 from qcc.compiler.report.data import data_lines, plural
 from qcc.compiler.report.failures import losses, measured
+from qcc.compiler.report.layer_rows import sparse_lines
 from qcc.compiler.report.layer_tables import footnotes, format_table, layer_table
 from qcc.compiler.report.result import Allocation, LayerRow, Result, average_bits
 from qcc.compiler.report.text import MISLEADS
@@ -75,6 +76,7 @@ def _topics(result: Result) -> dict[str, list[tuple[str, Style | None]]]:
         "verify": verify,
         "allocate": [(line, None) for line in _allocation_lines(result.allocation)],
         "note": [(line, None) for line in result.notes],
+        "sparse": [(line, None) for line in sparse_lines(result.layers)],
         "data": [(line, None) for line in data_lines(result.layers)],
         "layers": [(line, None) for line in _reasons(result.layers)],
         "reached": [(line, None) for line in (result.reach.lines if result.reach else [])],
@@ -148,8 +150,9 @@ def _allocation_lines(allocation: Allocation | None) -> list[str]:
     error = "" if predicted is None else f"; predicted {title} at the outputs {text(predicted)}"
     least = allocation.least_error
     bound = [] if least is None else [f"no choice within the size loses less than {text(least)}, by BAQ's closed form"]
-    slope = allocation.equal_slope
-    bound += [] if slope is None else [f"one price of a byte for all would lose {text(slope)}, as LPViT chooses"]
+    slope, row = allocation.equal_slope, allocation.limits[0].split()[0] if allocation.limits else ""
+    price = f"one price of {'a byte' if row == 'size' else row} for all"
+    bound += [] if slope is None else [f"{price} would lose {text(slope)}, as LPViT chooses"]
     if _uniform(allocation):
         proof = "one format for all, which loses less than the optimum's mix when all weights are run together"
     held = f" on {plural(allocation.held_out, 'sample')} held out" if allocation.held_out else ""

@@ -1,8 +1,12 @@
 """What became of each weight, a row each."""
 
+import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
+from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.build.run import Built
+from qcc.compiler.measure.choose_form import FormChooser
 from qcc.compiler.plan.activations import rounded_reason
 from qcc.compiler.plan.plan import Plan
 from qcc.compiler.report.result import LayerRow
@@ -64,4 +68,36 @@ def _encoded_row(weight: Weight, action: Encode, edit: Edit, loss: float | None,
     text = (stored if len(stored.summands) < len(asked.summands) else asked).text
     kinds = tuple(sorted(weight.kinds))
     sizes = size, original, bits, edit.error
-    return LayerRow(weight.name, kinds, weight.shape, text, action.form.name, *sizes, loss, reason, edit.chosen)
+    row = LayerRow(weight.name, kinds, weight.shape, text, action.form.name, *sizes, loss, reason, edit.chosen)
+    if edit.holes is None:
+        return row
+    timed = isinstance(chooser, FormChooser) and action.activations is None
+    gain = chooser.gain_over_dense(weight, stored, action.form) if timed and isinstance(chooser, FormChooser) else None
+    return replace(row, holes=edit.holes, gain=gain)
+
+
+def with_gathered(rows: Iterable[LayerRow], rewrites: Iterable[RewriteRow]) -> tuple[LayerRow, ...]:
+    """Rows that know what gathering channels made blocks keep."""
+    edits = [edit for row in rewrites for edit in row.treated]
+    found = {name: edit.gathered for edit in edits if edit.gathered for name in edit.layers}
+    return tuple(replace(row, gathered=found.get(row.name)) if row.holes else row for row in rows)
+
+
+def sparse_lines(rows: Iterable[LayerRow]) -> list[str]:
+    """What is left of the layers of which some is left out, and what that gains."""
+    sparse = [(row, row.holes) for row in rows if row.holes is not None]
+    if not sparse:
+        return []
+    params = sum(row.params for row, _ in sparse)
+    kept = sum(row.params * holes.density for row, holes in sparse) / params
+    least, holes = min(sparse, key=lambda one: one[1].saliency)
+    count = f"{len(sparse):,} layer{'' if len(sparse) == 1 else 's'}"
+    told = f"{count} keep {kept:.1%} of their weights; least of what matters, {holes.saliency:.1%}, `{least.name}`"
+    gains = [row.gain for row, _ in sparse if row.gain is not None]
+    if not gains:
+        return [told]
+    dense = math.prod(gains) ** (1 / len(gains))
+    return [
+        told,
+        f"our best dense kernels take {dense:.2f}x their time; in proportion to what stays it were {1 / kept:.2f}x",
+    ]

@@ -175,7 +175,8 @@ def _kernels(result: Result, staged: Path) -> dict[str, object] | None:
 class Lock(PlanFile):
     """A lock file that was read: its plan, and what the plan was made of.
 
-    ``model``, ``data`` and ``interactions`` are digests, the last two by the names of files.
+    ``model``, ``data`` and ``interactions`` are digests, the last two by the names of files; ``file`` is the model's
+    name.
     """
 
     model: str
@@ -185,6 +186,7 @@ class Lock(PlanFile):
     interactions: dict[str, str]
     versions: dict[str, str]
     processor: str
+    file: str = ""
 
 
 def read_lock(path: Path) -> Lock:
@@ -249,6 +251,7 @@ def _lock(path: Path, content: Any) -> Lock:  # noqa: ANN401  (JSON)
         content["calibration"].get("interactions", {}),
         content["versions"],
         content["processor"],
+        content["model"]["file"],
     )
 
 

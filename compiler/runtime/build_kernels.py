@@ -39,8 +39,8 @@ def kernels_of(policy: Policy) -> Kernels | None:
 
 
 def runs_here(target: AnyTarget, kernels: Kernels | None = None) -> bool:
-    """The runtime has the target's execution providers, and one of the kernels' processors is this machine."""
-    has = set(target.providers) <= set(onnxruntime.get_available_providers())
+    """What is made can be timed: the runtime has the target's providers, and this machine is one of the kernels'."""
+    has = target.timed and set(target.providers) <= set(onnxruntime.get_available_providers())
     return has and (kernels is None or target.runs_here(kernels.names))
 
 

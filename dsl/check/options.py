@@ -40,7 +40,7 @@ def read_method(
             return None
         first = resolved
     if isinstance(first, syntax.Invocation):
-        name, given = first.name, [GivenOption(one.name, one.value, one.span) for one in first.arguments]
+        name, given = first.name, [_argument(methods, first.name, one) for one in first.arguments]
         if rest:
             context.report.error("Q203", f"unexpected `{rest[0].span.text}` after the options", rest[0].span)
             return None
@@ -58,6 +58,16 @@ def read_method(
     given += _side_by_side(method, rest)
     built = build(context, name.text, method, given, name.span)
     return None if built is None else (name.text, built)
+
+
+def _argument(methods: Mapping[str, Maker], name: syntax.Name, one: syntax.Argument) -> GivenOption:
+    """An argument in parentheses, whose name may stand before its value without a sign: `blocks(input "segments")`."""
+    terms = one.value.terms
+    if one.name is None and name.text in methods and len(terms) == 1 and len(terms[0].atoms) == 2:
+        first, second = terms[0].atoms
+        if isinstance(first, syntax.Name) and first.text in options_of(methods[name.text]):
+            return GivenOption(first, _as_value(second), one.span)
+    return GivenOption(one.name, one.value, one.span)
 
 
 def _side_by_side(method: Maker, atoms: Sequence[syntax.Atom]) -> list[GivenOption]:

@@ -234,6 +234,11 @@ class _Checker:
                 message = f"unknown argument of `{known.name}`: `{shown}`"
                 self.context.report.error("Q226", message, argument.span, help=help)
             words.append(text)
+        if known.one and len(words) != 1:
+            help = f"write `target {known.name}({(known.arguments or ('...',))[0]})`"
+            message = f"`{known.name}` takes one of {', '.join(f'`{one}`' for one in known.arguments or ())}"
+            self.context.report.error("Q250", message, node.span, help=help)
+            return None
         return TargetName(known.name, tuple(words), node.span)
 
     def _graph(self, floats: syntax.Name) -> GraphFloats | None:

@@ -50,7 +50,8 @@ def thaw(data: Mapping[str, Any], live: Live) -> Schema:
         properties={one["name"]: schemas.property(one) for one in data["properties"]},
         formats={one["keyword"]: schemas.family(one, lambda: live().formats) for one in data["formats"]},
         targets={
-            one["name"]: TargetKind(one["name"], _tuple(one["arguments"]), one["summary"]) for one in data["targets"]
+            one["name"]: TargetKind(one["name"], _tuple(one["arguments"]), one["summary"], one["one"])
+            for one in data["targets"]
         },
         budget={one["name"]: _metric(one) for one in data["budget"]},
         verify={one["name"]: _metric(one) for one in data["verify"]},

@@ -98,6 +98,8 @@ class TargetKind:
     name: str
     arguments: tuple[str, ...] | None = ()
     summary: str = ""
+    one: bool = False
+    """It takes one of its arguments, and no less."""
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,13 @@ class ValueEncoding:
         when: steps are ``static``, known when compiling and held by the model, or ``dynamic``: each block's is computed
             as the model runs, so that its largest magnitude is the grid's.
         float_tokens: how many of the first tokens of a text, along the last axis but one, stay as they are.
+        signed: codes are bytes with a sign; the numbers are the same.
     """
 
     stored: Blocked
     when: Literal["static", "dynamic"]
     float_tokens: int = 0
+    signed: bool = False
 
     @property
     def text(self) -> str:

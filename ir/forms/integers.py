@@ -54,6 +54,7 @@ class IntegersForm(Form):
     packed: ClassVar[bool] = True
     rounds: ClassVar[bool] = True
     takes_zeros: ClassVar[bool] = True
+    chains: ClassVar[bool] = True
 
     def _refuses(self, weight: Weight, encoding: Encoding) -> str:
         if None in weight.reads:

@@ -147,3 +147,14 @@ class ScaledByRows(AttentionForm):
 
     usual: int
     which: int = 0
+
+
+@dataclass(frozen=True)
+class DocumentsApart(AttentionForm):
+    """Document by document; right only where its mask hides other documents, as ``sees_documents`` has it.
+
+    Args:
+        input: that tells the segment of each row.
+    """
+
+    input: str

@@ -45,6 +45,14 @@ class Form(ABC):
     """It multiplies whole numbers where what its layers read is encoded as such."""
     takes_zeros: ClassVar[bool] = False
     """The zero of what it multiplies may be any code, so that a range with one sign uses all of them."""
+    signed: ClassVar[bool] = False
+    """Codes of values have a sign, and the zero of a symmetric range is 0."""
+    chains: ClassVar[bool] = False
+    """What stands between its layers and only adds, pools or moves runs on whole numbers along with them."""
+    general: ClassVar[bool] = True
+    """Any target has it; else those that name it."""
+    writer: ClassVar[str] = ""
+    """The module of an adapter that writes it; that of its name where nothing is said."""
     takes_steps: ClassVar[bool] = False
     """It takes the ops behind the product along (`qcc.ir.regions`)."""
     _only: ClassVar[Any]

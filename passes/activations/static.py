@@ -56,7 +56,8 @@ class Static(Activations):
 
     def encoding(self, form: Form) -> ValueEncoding:
         """With a zero that calibration decides, where the form takes one: activations mostly lie on one side of it."""
-        return replace(STATIC_BYTES if form.takes_zeros else STATIC_INT8, float_tokens=self.float_tokens)
+        asked = STATIC_BYTES if form.takes_zeros else STATIC_INT8
+        return replace(asked, float_tokens=self.float_tokens, signed=form.signed)
 
     def knows_first(self) -> bool:
         """As ``first`` says."""
@@ -71,7 +72,7 @@ class Static(Activations):
         if magnitudes is None:
             raise Refused("calibration did not see what its layers read")
         leading = magnitudes.leading if self.first == "same" else None
-        if encoding.rest == STATIC_INT8:
+        if replace(encoding.rest, signed=False) == STATIC_INT8:
             return EncodedValue(encoding, self.step(magnitudes), leading=leading)
         top = self._top(magnitudes, lambda top: _span(magnitudes, top) / BYTES)
         step = _below(_span(magnitudes, top) / BYTES)

@@ -28,6 +28,7 @@ class Fuse(Rewrite):
 
     property: ClassVar[str] = "fuse"
     subjects: ClassVar[tuple[str, ...]] = ("attention",)
+    after: ClassVar[tuple[str, ...]] = ("pattern",)
     uses_sample: ClassVar[bool] = True
 
     def sites(self, graph: Graph, targets: Sequence[str]) -> Sequence[Site]:

@@ -38,7 +38,7 @@ class Tokens(Rewrite):
     property: ClassVar[str] = "scale"
     subjects: ClassVar[tuple[str, ...]] = ("attention",)
     keeps: ClassVar[frozenset[Invariant]] = frozenset((Invariant.WEIGHTS, Invariant.SHAPES))
-    after: ClassVar[tuple[str, ...]] = ("fuse",)
+    after: ClassVar[tuple[str, ...]] = ("fuse", "pattern")
     uses_sample: ClassVar[bool] = True
 
     count: Annotated[int, Between(2, 1 << 30), "tokens in training"]

@@ -22,6 +22,7 @@ from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array, Feeds, Weight
 from qcc.ir.kernel.op import LinearOp
+from qcc.passes.contract.holes import Holes
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.moments import Moments
 from qcc.passes.contract.tunable import ChannelFit, Tunable
@@ -59,7 +60,9 @@ class Edit:
     ``error`` is what it did to a weight: noise power over signal power. ``refused`` marks what was asked and not done;
     the text is then the reason. ``layers`` names the weights that changed, or would have, where the subject is no
     weight's name. ``chosen`` tells what data decided in place of what was asked. ``ops`` are the kernel ops that
-    were written for the subject. ``stored`` is the encoding that a weight got, with all decided that was left open.
+    were written for the subject. ``stored`` is the encoding that a weight got, with all decided that was left open,
+    and ``holes`` what it keeps where some is gone. ``gathered`` is the share of saliency that blocks of the layers keep
+    in the order before, and in the new one.
     """
 
     subject: str
@@ -70,6 +73,8 @@ class Edit:
     chosen: str = ""
     ops: tuple[LinearOp, ...] = ()
     stored: Encoding | None = None
+    holes: Holes | None = None
+    gathered: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

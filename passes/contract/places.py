@@ -49,15 +49,15 @@ def places(flow: Flow, weight: Weight, form: Form) -> tuple[Place, ...]:
         Refused: the layers are such that nothing multiplies whole numbers in them.
     """
     if not form.rounds_results(weight):
+        if weight.kinds == {"conv"}:
+            _operators(flow, weight)
         values = dict.fromkeys(layer.input for layer in weight.layers)
         readers = {one: tuple((layer.op, 0) for layer in weight.layers if layer.input == one) for one in values}
-        seen = {one: (origin(flow, one),) if form.takes_zeros else tuple(sorted(values)) for one in values}
+        seen = {one: (origin(flow, one),) if not form.takes_steps else tuple(sorted(values)) for one in values}
         if kept := float_tokens(weight):
             seen = {one: (beyond(_with_tokens(flow, one), kept),) for one in values}
         return tuple(Place(one, readers[one], seen[one]) for one in values)
-    ops = {layer.op: _op(flow, layer) for layer in weight.layers}
-    if len({op.inputs[1] for op in ops.values()}) > 1:
-        raise Refused("its layers read it in several ways, and no product of integers takes that")
+    ops = _operators(flow, weight)
     found: dict[str, Place] = {}
     for value in dict.fromkeys(layer.input for layer in weight.layers):
         read = tuple((layer.op, 0) for layer in weight.layers if layer.input == value)
@@ -79,6 +79,14 @@ def _with_tokens(flow: Flow, value: str) -> str:
     if shape is None or len(shape) <= TWO:
         raise Refused("it reads a matrix, in which no token is known to be the first of a text")
     return value
+
+
+def _operators(flow: Flow, weight: Weight) -> dict[str, Op]:
+    """The ops of a weight's layers by their names, which read it in one way."""
+    ops = {layer.op: _op(flow, layer) for layer in weight.layers}
+    if len({op.inputs[1] for op in ops.values()}) > 1:
+        raise Refused("its layers read it in several ways, and no product of integers takes that")
+    return ops
 
 
 def _op(flow: Flow, layer: Layer) -> Op:

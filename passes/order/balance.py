@@ -125,7 +125,7 @@ class Balance(Permute):
         run.axes.apply(group, order)
         for one, was, now in zip(tiled, before, after, strict=True):
             text = f"{order.shape[-1]} channels gathered, what blocks keep of the saliency {was:.1%} to {now:.1%}"
-            run.edits.append(Edit(site.subject, text, layers=(one.weight.name,)))
+            run.edits.append(Edit(site.subject, text, layers=(one.weight.name,), gathered=(was, now)))
 
     def orders(self, readers: Sequence[Reader]) -> Sequence[Array]:
         """Dealt, for each context on its own."""

@@ -5,13 +5,14 @@ others, ``S``, tell of them: ``x_D ~ x_S A + b``. That is least squares on the p
 removal takes one away: what the layer loses then, and what becomes of its weights, follow in closed form.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array, Kind, Layer, Weight
+from qcc.ir.regions.joined import Joins
 from qcc.passes.contract.contract import Watch
 
 DAMPING = 1e-4  # of the mean of the diagonal
@@ -28,12 +29,19 @@ class ChannelReader:
         layer: the layer.
         axis: of its inputs, in what it reads.
         units: for each of its inputs the group's channel that it is, ``[in]``: of heads, one for all inputs of a head.
+        biased: it has a bias that nothing else reads.
     """
 
     weight: Weight
     layer: Layer
     axis: int
     units: Array
+    biased: bool = True
+
+    @property
+    def places(self) -> int:
+        """Of a kernel."""
+        return int(np.prod(self.layer.kernel)) if self.layer.kernel else 1
 
     def rows(self, value: Array) -> Array:
         """What it reads as rows ``[rows, in]``, some of them where there are many."""
@@ -42,7 +50,7 @@ class ChannelReader:
 
     def inputs(self, matrix: Array) -> Array:
         """Its matrix by input ``[in, out * places of a kernel]``."""
-        size = int(np.prod(self.layer.kernel)) if self.layer.kernel else 1
+        size = self.places
         return np.moveaxis(matrix.reshape(len(matrix), -1, size), 1, 0).reshape(-1, len(matrix) * size)
 
     def matrix(self, inputs: Array, outputs: int) -> Array:
@@ -54,11 +62,12 @@ class ChannelReader:
         return np.argsort(self.units, kind="stable").reshape(self.units.max() + 1, -1)
 
 
-def reading(weight: Weight, channels: Array) -> ChannelReader | None:
+def reading(weight: Weight, channels: Array, uses: Mapping[str, int]) -> ChannelReader | None:
     """The layer of a weight that reads channels; None if it reads them in some other way.
 
     Args:
         weight: the weight.
+        uses: how often each constant is read.
         channels: by input of its matrix, as `Axes.channels` tells it.
     """
     (layer, *others) = weight.layers
@@ -68,29 +77,30 @@ def reading(weight: Weight, channels: Array) -> ChannelReader | None:
         return None
     if len(set(np.bincount(channels).tolist())) != 1:
         return None
-    return ChannelReader(weight, layer, 1 if layer.kind is Kind.CONV else -1, channels)
+    biased = layer.bias is not None and uses.get(layer.bias, 0) == 1
+    return ChannelReader(weight, layer, 1 if layer.kind is Kind.CONV else -1, channels, biased)
 
 
 @dataclass
 class Products:
-    """The products of what a layer reads now, with a one beside, among themselves and with what it read at first."""
+    """The products of what a layer reads, with a one beside, among themselves and with what it is to make of it."""
 
     gram: Array = field(default_factory=lambda: np.zeros(()))
-    cross: Array = field(default_factory=lambda: np.zeros(()))
-    first: Array = field(default_factory=lambda: np.zeros(()))
+    pull: Array = field(default_factory=lambda: np.zeros(()))
+    signal: float = 0.0
     count: int = 0
 
-    def add(self, now: Array, first: Array) -> None:
-        """Add a sample's rows."""
-        x, y = (np.concatenate([one, np.ones((len(one), 1))], 1) for one in (now, first))
-        self.gram, self.cross, self.first = self.gram + x.T @ x, self.cross + x.T @ y, self.first + y.T @ y
-        self.count += len(x)
+    def add(self, now: Array, wanted: Array | None = None) -> None:
+        """Add a sample's rows ``[rows, in]`` and ``[rows, out]``."""
+        x = np.concatenate([now, np.ones((len(now), 1))], 1)
+        self.gram, self.count = self.gram + x.T @ x, self.count + len(x)
+        if wanted is not None:
+            self.pull, self.signal = self.pull + x.T @ wanted, self.signal + float(np.vdot(wanted, wanted))
 
-    def error(self, now: Array, wanted: Array) -> float:
-        """What weights ``[channels + 1, out]`` are off by, as a share of what those wanted give."""
-        signal = float(np.vdot(wanted, self.first @ wanted))
-        off = signal - 2 * np.vdot(now, self.cross @ wanted) + np.vdot(now, self.gram @ now)
-        return float(off) / signal if signal else 0.0
+    def error(self, weights: Array) -> float:
+        """What weights ``[in + 1, out]`` are off by, as a share of what they are to make."""
+        off = self.signal - 2 * np.vdot(weights, self.pull) + np.vdot(weights, self.gram @ weights)
+        return float(off) / self.signal if self.signal else 0.0
 
 
 def kept_by_error(readers: Sequence[ChannelReader], grams: Sequence[Array], graph: Graph, count: int) -> Array:
@@ -152,16 +162,15 @@ def refitted(reader: ChannelReader, seen: Products, held: Products, matrix: Arra
     Weights are drawn to what they were, as much as data held out wants it; where nothing is nearer they are those, cut.
     """
     laid = reader.inputs(matrix.astype(np.float64))
-    wanted = np.concatenate([laid, np.zeros((1, laid.shape[1]))])
-    kept = np.append(stays[reader.units], reader.layer.bias is not None)
-    cut = np.where(kept[:, None], wanted, 0)
-    best, least = cut, held.error(cut, wanted)
-    gram, slope = seen.gram[np.ix_(kept, kept)], (seen.cross @ wanted - seen.gram @ cut)[kept]
+    kept = np.append(stays[reader.units], reader.biased)
+    cut = np.where(kept[:, None], np.concatenate([laid, np.zeros((1, laid.shape[1]))]), 0)
+    best, least = cut, held.error(cut)
+    gram, slope = seen.gram[np.ix_(kept, kept)], (seen.pull - seen.gram @ cut)[kept]
     for ridge in RIDGES:
         damped = gram + np.diag(ridge * np.diag(gram) + DAMPING * np.diag(gram).mean())
         found = cut.copy()
         found[kept] += np.linalg.solve(damped, slope)
-        error = held.error(found, wanted)
+        error = held.error(found)
         if error < least:
             best, least = found, error
     return reader.matrix(best[:-1], len(matrix)), best[-1].reshape(len(matrix), -1).sum(1)
@@ -172,8 +181,7 @@ def grams_of(graph: Graph, readers: Sequence[ChannelReader], watch: Watch) -> di
     found: dict[str, Products] = {reader.weight.name: Products() for reader in readers}
     for values in watch(graph, list(dict.fromkeys(reader.layer.input for reader in readers)), False):
         for reader in readers:
-            rows = reader.rows(values[reader.layer.input])
-            found[reader.weight.name].add(rows, rows)
+            found[reader.weight.name].add(reader.rows(values[reader.layer.input]))
     return {name: one.gram for name, one in found.items()}
 
 
@@ -182,29 +190,47 @@ def made_up(
 ) -> dict[str, Array]:
     """Constants of layers that make up for channels that are gone, one layer after the other, by name.
 
+    What is added to what a layer makes, before anything else is done with it, may be off by then: that is made up for.
+
     Args:
         whole: the graph with all channels.
         work: the same with those silenced that are to go; its constants become those returned.
         readers: in the order in which they run, each with which channels stay.
         watch: runs both.
 
-    Source: sequential least squares as in ThiNet, Luo et al. 2017 (arXiv:1707.06342), section 3.2.
+    Source: sequential least squares as in ThiNet, Luo et al. 2017 (arXiv:1707.06342), section 3.2; what is added as in
+        `qronos`.
     """
     found: dict[str, Array] = {}
+    joins, outputs = Joins(whole), {op.name: op.outputs[0] for op in whole.ops()}
     for reader, stays in readers:
+        beside = (joins.beside(outputs[reader.layer.op]) or ()) if reader.places == 1 else ()
         seen, held = Products(), Products()
-        name = reader.layer.input
+        laid = reader.inputs(whole.matrix(reader.weight).astype(np.float64))
+        names = tuple(dict.fromkeys((reader.layer.input, *beside)))
         for products, part in ((seen, False), (held, True)):
-            for now, first in zip(watch(work, (name,), part), watch(whole, (name,), part), strict=True):
-                products.add(reader.rows(now[name]), reader.rows(first[name]))
+            for now, first in zip(watch(work, names, part), watch(whole, names, part), strict=True):
+                wanted = reader.rows(first[reader.layer.input]) @ laid
+                for name in beside:
+                    if first[name].shape == now[name].shape and _fits(
+                        first[name], reader, len(wanted), wanted.shape[1]
+                    ):
+                        wanted += reader.rows(first[name].astype(np.float64) - now[name])
+                products.add(reader.rows(now[reader.layer.input]), wanted)
         if not held.count:
             continue
         matrix, more = refitted(reader, seen, held, whole.matrix(reader.weight), stays)
         changed = {reader.weight.constant: reader.weight.view.array(matrix)}
-        bias = None if reader.layer.bias is None else work.constant(reader.layer.bias)
+        bias = work.constant(reader.layer.bias) if reader.layer.bias is not None and reader.biased else None
         if bias is not None and reader.layer.bias is not None:
             changed[reader.layer.bias] = bias + more.reshape(bias.shape)
         for constant, array in changed.items():
             found[constant] = array.astype(np.dtype(work.value(constant).dtype))
             work.replace_constant(constant, found[constant])
     return found
+
+
+def _fits(value: Array, reader: ChannelReader, rows: int, width: int) -> bool:
+    """A value has a row for each that the layer makes."""
+    total = value.size // max(value.shape[reader.axis], 1)
+    return value.shape[reader.axis] == width and len(range(0, total, -(-total // MOST_ROWS))) == rows

@@ -28,6 +28,7 @@ class Channels(Shares):
         keep: how much of each group of channels stays, rounded up.
         by: what tells how much a channel matters: `magnitude` the weights, `obs` calibration data, too.
         refit: fit layers that lose inputs anew, to calibration data.
+        behind: with `refit`, fit all other layers behind the first of these as well.
 
     Source: DepGraph: Towards Any Structural Pruning, Fang et al. 2023 (arXiv:2301.12900), section 3.3, group
         magnitudes; for ``obs`` see Optimal Brain Surgeon, Hassibi and Stork 1992, and ZipLM, Kurtic et al. 2023

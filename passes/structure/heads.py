@@ -30,6 +30,7 @@ class Heads(Shares):
         keep: how many of the heads stay, rounded up.
         by: what tells how much a head matters: `magnitude` the weights, `obs` calibration data, too.
         refit: fit output projections that lose inputs anew, to calibration data.
+        behind: with `refit`, fit all other layers behind the first of these as well.
 
     Source: Are sixteen heads really better than one?, Michel et al. 2019 (arXiv:1905.10650), section 2; for ``obs``
         ZipLM, Kurtic et al. 2023 (arXiv:2302.04089), section 3.1, heads as sets of columns of the output projection.

@@ -1,7 +1,8 @@
 """Keeping a share of each group of channels, chosen by weights or by data, with what makes up for the others."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Annotated, Literal, cast
 
@@ -25,11 +26,13 @@ class Shares(Structure):
         keep: how much of each group stays, rounded up.
         by: what tells how much a channel matters: `magnitude` the weights, `obs` calibration data, too.
         refit: fit layers that lose inputs anew, to calibration data.
+        behind: fit all other layers behind the first of these as well.
     """
 
     keep: Annotated[float, InPercent(0.01)]
     by: Literal["magnitude", "obs"] = "magnitude"
     refit: bool = False
+    behind: bool = False
 
     def uses_data(self) -> bool:
         """Of one of both."""
@@ -61,6 +64,13 @@ class Shares(Structure):
             ]
             order = {op.name: at for at, op in enumerate(graph.ops())}
             found.sort(key=lambda one: order[one[0].layer.op])
+            if self.behind and found:
+                lose = {one.weight.name for one, _ in found}
+                first = order[found[0][0].layer.op]
+                found += [
+                    (one, np.ones(len(one.units), bool)) for one in _layers(graph, lose) if order[one.layer.op] > first
+                ]
+                found.sort(key=lambda one: order[one[0].layer.op])
             context.found[key] = made_up(graph, work, found, context.watch)
         return cast(Mapping[str, Array], context.found[key])
 
@@ -96,11 +106,26 @@ class Shares(Structure):
 def _readers(axes: Axes, group: Group) -> list[ChannelReader]:
     """The layers that read a group's channels; none if one of them reads them in some other way."""
     weights: dict[str, Weight] = {weight.name: weight for weight in axes.graph.weights()}
-    found = []
+    uses, found = _uses(axes.graph), []
     for name in group.readers:
         places = [axes.channels(one, group) for one in group.constants if one.weight == name and one.side == "in"]
-        one = reading(weights[name], places[0]) if len(places) == 1 else None
+        one = reading(weights[name], places[0], uses) if len(places) == 1 else None
         if one is None:
             return []
         found.append(one)
     return found
+
+
+def _layers(graph: Graph, but: Set[str]) -> list[ChannelReader]:
+    """All other layers that multiply with a matrix, place by place."""
+    uses = _uses(graph)
+    plain = [one for one in graph.weights() if one.name not in but and len(one.layers) == 1]
+    found = [
+        reading(one, np.arange(one.shape[1]), uses) for one in plain if not np.prod(one.layers[0].kernel or (1,)) > 1
+    ]
+    return [one for one in found if one is not None]
+
+
+def _uses(graph: Graph) -> Counter[str]:
+    """How often each value is read."""
+    return Counter(name for op in graph.ops() for name in op.inputs)

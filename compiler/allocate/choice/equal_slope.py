@@ -15,25 +15,25 @@ import numpy as np
 HALVINGS = 100  # of the price
 
 
-def equal_slope(losses: Sequence[np.ndarray], sizes: Sequence[np.ndarray], room_bytes: float) -> float | None:
-    """The loss at the lowest price of a byte at which all fit; None where not even the smallest of each do.
+def equal_slope(losses: Sequence[np.ndarray], sizes: Sequence[np.ndarray], room: float) -> float | None:
+    """The loss at the lowest price of a byte, or of what else is bounded, at which all fit; None where nothing does.
 
     Args:
         losses: of each weight's candidates; infinite where one cannot be had.
-        sizes: theirs, in bytes.
-        room_bytes: what all of them may take.
+        sizes: theirs.
+        room: what all of them may take.
     """
     smallest = sum(float(np.min(size[np.isfinite(loss)])) for loss, size in zip(losses, sizes, strict=True))
-    if smallest > room_bytes:
+    if smallest > room:
         return None
     low, high = 0.0, 1e-300
-    while _taken(losses, sizes, high)[1] > room_bytes and high < np.finfo(np.float64).max / 2:
+    while _taken(losses, sizes, high)[1] > room and high < np.finfo(np.float64).max / 2:
         low, high = high, high * 16
-    if _taken(losses, sizes, low)[1] <= room_bytes:
+    if _taken(losses, sizes, low)[1] <= room:
         return _taken(losses, sizes, low)[0]
     for _ in range(HALVINGS):
         middle = float(np.sqrt(low * high)) if low else high / 2
-        low, high = (low, middle) if _taken(losses, sizes, middle)[1] <= room_bytes else (middle, high)
+        low, high = (low, middle) if _taken(losses, sizes, middle)[1] <= room else (middle, high)
     return _taken(losses, sizes, high)[0]
 
 

@@ -27,6 +27,7 @@ from qcc.compiler.report.failures import losses, measured, suggestion
 from qcc.compiler.report.page.charts import bytes_chart
 from qcc.compiler.report.page.curve import curve_chart
 from qcc.compiler.report.page.depth import depth_chart, group_size
+from qcc.compiler.report.page.picture import picture
 from qcc.compiler.report.page.sensitivity import sensitivity
 from qcc.compiler.report.result import LayerRow, Result, average_bits
 from qcc.compiler.report.text import (
@@ -55,6 +56,7 @@ SECTIONS = {
     "sensitivity": "What each layer could have become",
     "outputs": "Outputs compared",
     "layers": "Layers",
+    "sparse": "What sparse layers keep",
     "kept": "Kept as they were",
     "adapters": "Adapters",
     "rewrites": "Rewritten",
@@ -73,14 +75,16 @@ def render_html(result: Result) -> str:
     done = result.verification
     found = result.allocation
     tried = sensitivity(found.alternatives) if found else None
-    sparse = ("adapters", result.adapters), ("rewrites", result.rewrites), ("sensitivity", tried)
-    absent = [key for key, rows in sparse if not rows]
+    holed = [(row, picture(row.holes)) for row in result.layers if row.holes]
+    may_lack = ("adapters", result.adapters), ("rewrites", result.rewrites), ("sensitivity", tried), ("sparse", holed)
+    absent = [key for key, rows in may_lack if not rows]
     script = page.get_template("script.html").render()
     return page.get_template("report.html").render(
         result=result,
         script=script_digest(script),
         curve=curve_chart(result) if found and len(found.frontier) > 1 else "",
         tried=tried,
+        holed=holed,
         sections=[(key, heading) for key, heading in SECTIONS.items() if key not in absent],
         tiles=list(_tiles(result)),
         lost=losses(done),

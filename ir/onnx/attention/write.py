@@ -3,8 +3,9 @@
 import onnx_ir as ir
 
 from qcc.ir.errors import Refused
-from qcc.ir.graph.attention import Attention, AttentionForm, OneOp, ScaledByRows
+from qcc.ir.graph.attention import Attention, AttentionForm, DocumentsApart, OneOp, ScaledByRows
 from qcc.ir.graph.graph import Graph
+from qcc.ir.onnx.attention.documents import check_documents, write_documents
 from qcc.ir.onnx.attention.fuse import check_fusible, fuse
 from qcc.ir.onnx.attention.rescale import check_scalable, rescale
 
@@ -20,6 +21,9 @@ def check_attention(graph: Graph, one: Attention, how: AttentionForm) -> int:
     if isinstance(how, ScaledByRows):
         check_scalable(graph, one)
         return LEAST_OPSET
+    if isinstance(how, DocumentsApart):
+        check_documents(graph, one, how)
+        return OPSET
     if isinstance(how, OneOp):
         check_fusible(graph, one)
         return OPSET
@@ -30,5 +34,7 @@ def write_attention(model: ir.Model, one: Attention, how: AttentionForm) -> None
     """Write it; the model's opset is high enough, and `check_attention` refused nothing."""
     if isinstance(how, ScaledByRows):
         rescale(model, one, how)
+    elif isinstance(how, DocumentsApart):
+        write_documents(model, one, how)
     else:
         fuse(model, one)

@@ -26,4 +26,6 @@ def write(
     form: Form, model: ir.Model, weight: Weight, encoded: Encoded, regions: Mapping[str, Region] = NO_REGIONS
 ) -> tuple[LinearOp, ...]:
     """See `FormWriter.write`."""
-    return writers()[form.name](model, weight, encoded, regions).write()
+    writer = writers()[form.writer or form.name](model, weight, encoded, regions)
+    writer.form = form
+    return writer.write()

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from qcc.ir.encoding.blocked import Blocked, integers
 from qcc.ir.encoding.encoded import Encoded
+from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Weight
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
@@ -23,6 +24,9 @@ class FormWriter(RowEmitter, ABC):
         encoded: what is stored of it, which the form holds (`Form.check`).
         regions: what kernels do beside the products of the layers, by the layers' names.
     """
+
+    form: Form
+    """That it is written in."""
 
     def __init__(
         self, model: ir.Model, weight: Weight, encoded: Encoded, regions: Mapping[str, Region] = NO_REGIONS

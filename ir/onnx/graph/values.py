@@ -8,6 +8,7 @@ every encoding.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -20,6 +21,8 @@ from qcc.ir.onnx.graph.edit import OnnxEditor
 LAST = np.iinfo(np.int64).max  # the end of an axis
 VALUE_OPSET = 18  # ReduceMax reads its axes
 ONE = np.float32(1)
+CODES = (np.uint8, np.int8)
+MIDDLE = 128
 OPERANDS = 3  # of QuantizeLinear: what is rounded, the step, and the code of zero
 MOVES = frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand", "Transpose", "Slice"))
 """Ops whose results are numbers of their first operand; they run on bytes as they do on floats."""
@@ -139,7 +142,7 @@ def _stepped(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.V
         editor.sweep(made)
     codes = moved or made
     if codes is None:
-        return _rounded(editor, value, value, np.float32(encoded.step or 0), encoded.zero)
+        return _rounded(editor, value, value, np.float32(encoded.step or 0), _zero(encoded))
     known = (node.outputs[0] for node in codes.consumers() if _how(node) == _wanted(encoded))
     return next(known, None) or _decoded(editor, value, codes, encoded)
 
@@ -150,18 +153,26 @@ def _coded(value: ir.Value, encoded: EncodedValue) -> ir.Value | None:
     return next(found, None)
 
 
-def _how(node: ir.Node, coder: bool = False) -> tuple[float, int] | None:
+def _how(node: ir.Node, coder: bool = False) -> tuple[float, int, np.dtype[Any]] | None:
     """The step and the code of zero of an op that makes codes, or reads them; None of another."""
     if node.op_type != ("QuantizeLinear" if coder else "DequantizeLinear") or len(node.inputs) != OPERANDS:
         return None
     step, zero = (None if one is None else array_of(one) for one in node.inputs[1:])
-    if step is None or zero is None or (step.shape, zero.shape) != ((), ()) or zero.dtype != np.uint8:
+    if step is None or zero is None or (step.shape, zero.shape) != ((), ()) or zero.dtype not in CODES:
         return None
-    return float(step), int(zero)
+    return float(step), int(zero), zero.dtype
 
 
-def _wanted(encoded: EncodedValue) -> tuple[float, int]:
-    return float(encoded.step or 0), encoded.zero
+def _wanted(encoded: EncodedValue) -> tuple[float, int, np.dtype[Any]]:
+    zero = _zero(encoded)
+    return float(encoded.step or 0), int(zero), zero.dtype
+
+
+def _zero(encoded: EncodedValue) -> np.ndarray:
+    """The code of zero."""
+    if encoded.encoding.signed:
+        return np.array(encoded.zero - MIDDLE, np.int8)
+    return np.array(encoded.zero, np.uint8)
 
 
 def _moved(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.Value | None:
@@ -180,10 +191,10 @@ def _moved(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.Val
             return node.outputs[0]
     if move.op_type == "Pad":
         others = [*others, None][: len(("pads", "value"))]
-        others[1] = editor.constant(f"{value.name}.zero", np.array(encoded.zero, np.uint8))
+        others[1] = editor.constant(f"{value.name}.zero", _zero(encoded))
     given = [codes, *others, *move.inputs[len(others) + 1 :]]
     found = editor.node(move.op_type, given, f"{value.name}.codes", move, list(move.attributes.values()))
-    found.dtype, found.shape = ir.DataType.UINT8, value.shape
+    found.dtype, found.shape = ir.DataType.from_numpy(_zero(encoded).dtype), value.shape
     return found
 
 
@@ -223,13 +234,13 @@ def read_rounded(value: ir.Value) -> RoundedValue:
     return RoundedValue(source, codes, (step, zero), scale)
 
 
-def _rounded(editor: OnnxEditor, value: ir.Value, source: ir.Value, step: np.float32, zero: int) -> ir.Value:
+def _rounded(editor: OnnxEditor, value: ir.Value, source: ir.Value, step: np.float32, zero: np.ndarray) -> ir.Value:
     """Rounded by one step, and decoded again; the constants are this value's own, so that they go with it."""
     name = f"{value.name}.rounded"
     given = [editor.constant(f"{name}.step", np.array(step, np.float32))]
-    given.append(editor.constant(f"{name}.middle", np.array(zero, np.uint8)))
+    given.append(editor.constant(f"{name}.middle", zero))
     codes = editor.node("QuantizeLinear", [source, *given], f"{name}.codes", source.producer())
-    codes.dtype, codes.shape = ir.DataType.UINT8, value.shape
+    codes.dtype, codes.shape = ir.DataType.from_numpy(zero.dtype), value.shape
     return _like(editor.node("DequantizeLinear", [codes, *given], name, codes.producer()), value)
 
 
@@ -237,14 +248,14 @@ def _decoded(editor: OnnxEditor, value: ir.Value, codes: ir.Value, encoded: Enco
     """What codes stand for that are there."""
     name = f"{value.name}.rounded"
     given = [editor.constant(f"{name}.step", np.array(encoded.step, np.float32))]
-    given.append(editor.constant(f"{name}.middle", np.array(encoded.zero, np.uint8)))
+    given.append(editor.constant(f"{name}.middle", _zero(encoded)))
     return _like(editor.node("DequantizeLinear", [codes, *given], name, codes.producer()), value)
 
 
 def _per_token(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.Value:
     """A value rounded by a step a token."""
     scale, source = _over_tokens(editor, value, encoded)
-    found = _rounded(editor, value, source, ONE, encoded.zero)
+    found = _rounded(editor, value, source, ONE, _zero(encoded))
     return _like(editor.node("Mul", [found, scale], f"{value.name}.rounded.scaled", found.producer()), value)
 
 

@@ -1,0 +1,1 @@
+"""Execution providers that make integers of ops between QuantizeLinear and DequantizeLinear."""
