@@ -1,4 +1,4 @@
-"""The mask of documents side by side, and whether an attention's own mask is that, for whatever it is fed."""
+"""What an attention's own mask hides, for whatever it is fed: other documents, or what comes later."""
 
 from collections.abc import Iterable
 
@@ -38,18 +38,12 @@ def why_no_documents(graph: Graph, one: Attention, name: str, sample: Feeds) -> 
         name: of the input.
         sample: on which the graph runs.
     """
-    masks = [masking.value for masking in one.masking if masking.value]
-    before = _before(graph, masks)
-    others = sorted(before & {value.name for value in graph.inputs} - {name})
-    if not masks or len(masks) != len(one.masking):
-        return "its mask is no value of the graph"
-    if others:
-        return f"its mask hangs on `{others[0]}`, too"
-    if width := _widest(graph, before):
-        return f"its mask has a number, {width:,}, that may be how far it sees"
-    feeds = _long(graph, name, sample)
-    if feeds is None:
+    if reason := _why_not_of(graph, one, {name}):
+        return reason
+    rows = next(value.shape or (None,) for value in graph.inputs if value.name == name)[-1]
+    if rows is None:
         return f"the rows of `{name}` have no name by which other inputs could be made as long"
+    feeds = sample if isinstance(rows, int) else _long(graph, rows, sample)
     shape, draw = feeds[name].shape, np.random.default_rng(SEED)
     parts = np.sort(draw.integers(0, 9, shape[-1]))
     for segments in (parts, draw.permutation(parts), np.zeros_like(parts)):
@@ -59,14 +53,38 @@ def why_no_documents(graph: Graph, one: Attention, name: str, sample: Feeds) -> 
     return ""
 
 
-def _long(graph: Graph, name: str, sample: Feeds) -> Feeds | None:
-    """The sample with more rows, where their number is free; None where it has no name."""
+def why_not_causal(graph: Graph, one: Attention, sample: Feeds) -> str:
+    """Why an attention hides something else than what comes later; empty where it hides that, for whatever it is fed.
+
+    Its mask is compared on as many rows as windows may be long, where their number is free.
+    """
+    if [masking.kind for masking in one.masking if not masking.value] == ["causal"] and len(one.masking) == 1:
+        return ""
+    if reason := _why_not_of(graph, one, set()):
+        return reason
+    free = {size for value in graph.inputs for size in value.shape or () if isinstance(size, str)}
+    tried = [_long(graph, size, sample) for size in sorted(free)] or [sample]
+    causal = any(_hides(graph, one, feeds, None) for feeds in tried)
+    return "" if causal else "its mask hides something else than what comes later"
+
+
+def _why_not_of(graph: Graph, one: Attention, inputs: set[str]) -> str:
+    """Why what an attention hides hangs on more than some inputs and sizes."""
+    masks = [masking.value for masking in one.masking if masking.value]
+    before = _before(graph, masks)
+    others = sorted(before & {value.name for value in graph.inputs} - inputs)
+    if not masks or len(masks) != len(one.masking):
+        return "its mask is no value of the graph"
+    if others:
+        return f"its mask hangs on `{others[0]}`, too" if inputs else f"its mask hangs on `{others[0]}`"
+    if width := _widest(graph, before):
+        return f"its mask has a number, {width:,}, that may be how far it sees"
+    return ""
+
+
+def _long(graph: Graph, rows: str, sample: Feeds) -> Feeds:
+    """The sample with another size of the axes of this name."""
     inputs = {value.name: value.shape or () for value in graph.inputs}
-    rows = inputs[name][-1]
-    if isinstance(rows, int):
-        return sample
-    if rows is None:
-        return None
     sizes = {
         one: [ROWS if symbol == rows else size for symbol, size in zip(inputs[one], array.shape, strict=True)]
         for one, array in sample.items()
@@ -81,12 +99,15 @@ def _widest(graph: Graph, values: Iterable[str]) -> int:
     return max((int(one) for one in numbers if ROWS <= one < MOST_ROWS and one == int(one)), default=0)
 
 
-def _hides(graph: Graph, one: Attention, feeds: Feeds, wanted: Array) -> bool:
-    """On some inputs exactly what is wanted is seen, and scores of that stay as they are."""
+def _hides(graph: Graph, one: Attention, feeds: Feeds, wanted: Array | None) -> bool:
+    """On some inputs exactly what is wanted is seen, and scores of that stay as they are; by default what comes before.
+
+    By default there must be many rows, too, or as many as there ever are.
+    """
     stored = {masking.value: graph.constant(masking.value) for masking in one.masking}
     computed = [value for value, array in stored.items() if array is None]
     made = graph.runner(list(feeds), computed)(feeds) if computed else {}
-    seen = np.ones_like(wanted)
+    seen: Array = np.ones((), bool)
     for masking in one.masking:
         array = stored[masking.value]
         array = made[masking.value] if array is None else array
@@ -97,6 +118,10 @@ def _hides(graph: Graph, one: Attention, feeds: Feeds, wanted: Array) -> bool:
             seen = seen & visible(array)
         else:
             seen = seen & (array.astype(bool) if masking.keeps else ~array.astype(bool))
+    if wanted is None:
+        free = any(isinstance(size, str) for value in graph.inputs for size in value.shape or ())
+        rows = ROWS if free else seen.shape[-1]
+        wanted = np.tri(rows, dtype=bool)
     return seen.shape[-2:] == wanted.shape and bool((seen == wanted).all())
 
 

@@ -158,3 +158,20 @@ class DocumentsApart(AttentionForm):
     """
 
     input: str
+
+
+@dataclass(frozen=True)
+class BlockSparseScores(AttentionForm):
+    """By the blocks of scores that hold most of their weight; right only where its mask hides what comes later.
+
+    Args:
+        block: rows of queries, and of keys, that meet as one.
+        segment: rows within which keys are sorted, a multiple of that; a row sees its own segment whole.
+        mass: the share of a block of queries' weight that is kept at least.
+        masked: all scores are computed and what is left out is hidden: it says what is meant.
+    """
+
+    block: int
+    segment: int
+    mass: float
+    masked: bool = False

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from qcc.ir.attention.documents import why_no_documents
+from qcc.ir.attention.documents import why_no_documents, why_not_causal
 from qcc.ir.attention.find import attention_names, attentions
 from qcc.ir.errors import ModelError, Refused
-from qcc.ir.graph.attention import Attention, DocumentsApart, NotAttention
+from qcc.ir.graph.attention import Attention, BlockSparseScores, DocumentsApart, Masking, NotAttention
 from qcc.ir.graph.graph import Graph
-from qcc.passes.contract.contract import Context, Edit, Rewrite, Site
+from qcc.passes.contract.contract import Between, Context, Edit, G, InPercent, Invariant, Rewrite, Site
 
 
 @dataclass(frozen=True)
@@ -72,3 +72,82 @@ class Blocks(Rewrite):
         except Refused as refused:
             return Edit(one.name, refused.reason, refused=True)
         return Edit(one.name, f"documents of `{self.input}` apart")
+
+
+@dataclass(frozen=True)
+class BlockSparse(Rewrite):
+    """Leave out the blocks of scores that hold little weight in long causal attentions, chosen for each input.
+
+    Rewrite:
+        softmax(scale q k' + later hidden) v  -->  the same over the blocks of scores that are kept
+
+    Rows lie in segments, which are cut into blocks. A row sees what came before it in its own segment. Of segments that
+    are over, keys are sorted by the mean weight that the last ``block`` rows of all give them, so that keys that count
+    stand together. Then each block of queries keeps the blocks of keys that hold the share ``mass`` of its weight, as
+    the means of queries and keys in a block tell it, and the first block in any case.
+
+    What is left out is not computed: the blocks that meet are a list, over which one product goes, in the standard's
+    ops. So any runtime gains. Texts of one segment are computed as before. The loss is not bounded by the share: it is
+    the policy's `verify` that holds it.
+
+    Args:
+        block: rows of a block.
+        segment: rows of a segment, a multiple of that.
+        mass: share of the weight that is kept.
+
+    Source: Sparser block-sparse attention via token permutation, Wang et al. 2025 (arXiv:2510.21270), section 4.
+    """
+
+    property: ClassVar[str] = "pattern"
+    subjects: ClassVar[tuple[str, ...]] = ("attention",)
+    keeps: ClassVar[frozenset[Invariant]] = frozenset((Invariant.WEIGHTS, Invariant.SHAPES))
+    uses_sample: ClassVar[bool] = True
+
+    block: Annotated[int, Between(1, 1 << 16), "rows of a block"] = 128
+    segment: Annotated[int, Between(1, 1 << 20), "rows of a segment"] = 256
+    mass: Annotated[float, InPercent(0), "share of the weight that is kept"] = 0.9
+
+    def __post_init__(self) -> None:
+        """A segment is a whole number of blocks."""
+        if self.segment % self.block:
+            raise ValueError(f"`segment` is a multiple of `block`: {self.segment} is none of {self.block}")
+
+    def sites(self, graph: Graph, targets: Sequence[str]) -> Sequence[Site]:
+        """The attentions themselves."""
+        known = set(attention_names(graph))
+        return [Site(name, ()) for name in targets if name in known]
+
+    def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
+        """Write the ops."""
+        return self._sparse(graph, targets, context, BlockSparseScores(self.block, self.segment, self.mass))
+
+    def meant(self, graph: G, targets: Sequence[str], context: Context) -> G:
+        """All scores are computed, and those that are left out are hidden."""
+        copy = graph.copy()
+        self._sparse(copy, targets, context, BlockSparseScores(self.block, self.segment, self.mass, masked=True))
+        return copy
+
+    def _sparse(self, graph: Graph, targets: Sequence[str], context: Context, how: BlockSparseScores) -> list[Edit]:
+        asked = set(targets)
+        found = [one for one in attentions(graph, context.sample) if one.name in asked and context.takes(one.name)]
+        causal = dict[tuple[Masking, ...], str]()
+        edits = []
+        for one in found:
+            reason = one.reason if isinstance(one, NotAttention) else ""
+            if isinstance(one, Attention):
+                context.progress(one.name)
+                if one.masking not in causal:  # all layers have one mask
+                    causal[one.masking] = why_not_causal(graph, one, context.sample)
+                reason = causal[one.masking] or _written(graph, one, how)
+            told = reason or f"blocks of {how.block} that hold {how.mass:.3g} of the weight"
+            edits.append(Edit(one.name, told, refused=bool(reason)))
+        return edits
+
+
+def _written(graph: Graph, one: Attention, how: BlockSparseScores) -> str:
+    """Why it cannot be written so; empty where it now is."""
+    try:
+        graph.write_attention(one, how)
+    except Refused as refused:
+        return refused.reason
+    return ""

@@ -66,7 +66,8 @@ class NodeWriter:
 
     def size(self, value: ir.Value, axis: int) -> ir.Value:
         """How long an axis is, as a row of one number."""
-        return self.one("Shape", [value], INT64, start=axis, end=axis + 1)
+        end = {} if axis == -1 else {"end": axis + 1}
+        return self.one("Shape", [value], INT64, start=axis, **end)
 
     def reshaped(self, value: ir.Value, *sizes: int) -> ir.Value:
         """A value with other axes; 0 keeps one, -1 is what is left."""

@@ -3,8 +3,9 @@
 import onnx_ir as ir
 
 from qcc.ir.errors import Refused
-from qcc.ir.graph.attention import Attention, AttentionForm, DocumentsApart, OneOp, ScaledByRows
+from qcc.ir.graph.attention import Attention, AttentionForm, BlockSparseScores, DocumentsApart, OneOp, ScaledByRows
 from qcc.ir.graph.graph import Graph
+from qcc.ir.onnx.attention.block_sparse import check_block_sparse, write_block_sparse
 from qcc.ir.onnx.attention.documents import check_documents, write_documents
 from qcc.ir.onnx.attention.fuse import check_fusible, fuse
 from qcc.ir.onnx.attention.rescale import check_scalable, rescale
@@ -24,6 +25,9 @@ def check_attention(graph: Graph, one: Attention, how: AttentionForm) -> int:
     if isinstance(how, DocumentsApart):
         check_documents(graph, one, how)
         return OPSET
+    if isinstance(how, BlockSparseScores):
+        check_block_sparse(graph, one)
+        return OPSET
     if isinstance(how, OneOp):
         check_fusible(graph, one)
         return OPSET
@@ -36,5 +40,7 @@ def write_attention(model: ir.Model, one: Attention, how: AttentionForm) -> None
         rescale(model, one, how)
     elif isinstance(how, DocumentsApart):
         write_documents(model, one, how)
+    elif isinstance(how, BlockSparseScores):
+        write_block_sparse(model, one, how)
     else:
         fuse(model, one)
