@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qcc.compiler.analyze.reached import reached
 from qcc.compiler.calibrate.arrays import flattened
 from qcc.compiler.calibrate.chosen_data import chosen_data
 from qcc.compiler.calibrate.samples import Data
@@ -62,6 +63,7 @@ class Estimate:
         disk_bytes: beside the output while it is made, at most.
         free_bytes: on that disk.
         unknown: what may take longer and was not tried.
+        data: what the calibration data reaches, a line each.
     """
 
     params: int
@@ -74,6 +76,7 @@ class Estimate:
     disk_bytes: int
     free_bytes: int
     unknown: str = ""
+    data: tuple[str, ...] = ()
 
     @cached_property
     def seconds(self) -> float:
@@ -92,9 +95,10 @@ class Estimate:
             f"{self.peak_bytes / GIGA / each:,.2f} GB per billion parameters",
             f"disk      {self.disk_bytes / GIGA:,.2f} GB while it is made, {self.free_bytes / GIGA:,.0f} GB are free",
         ]
-        return [*found, f"          {self.unknown}"] if self.unknown else found
+        found += [f"          {self.unknown}"] if self.unknown else []
+        return [*found, *(f"{'' if at else 'data':<10}{line}" for at, line in enumerate(self.data))]
 
-    def as_json(self) -> dict[str, float]:
+    def as_json(self) -> dict[str, object]:
         """For programs."""
         each = self.params / GIGA or 1.0
         return {
@@ -104,6 +108,7 @@ class Estimate:
             "peak_bytes": self.peak_bytes,
             "gigabytes_per_billion": self.peak_bytes / GIGA / each,
             "disk_bytes": self.disk_bytes,
+            "data": list(self.data),
         }
 
 
@@ -128,11 +133,16 @@ def estimate(
             plan = bind(bare, opened.graph, opened.size_bytes, diagnostics, runtime_chooser(policy))
             diagnostics.raise_if_errors()
             runner = opened.model.reference()
-            samples = chosen_data(policy, data, opened.graph, runner, dims or {}).first(1)
+            given = chosen_data(policy, data, opened.graph, runner, dims or {})
+            samples = given.first(1)
             start = time.process_time()
             made = flattened(runner(samples.batches[0]))
             run_s = (time.process_time() - start) / _cores() / max(samples.count, 1)
-            return _estimate(opened, plan, run_s, made, (output or model).parent)
+            found = _estimate(opened, plan, run_s, made, (output or model).parent)
+            few = run_s * given.count < PATIENCE_S
+            return (
+                found if given.generated else replace(found, data=reached(opened.graph, given, runner if few else None))
+            )
 
 
 def _estimate(opened: OpenModel, plan: Plan, run_s: float, made: Mapping[str, np.ndarray], folder: Path) -> Estimate:

@@ -12,6 +12,7 @@ makes of it, for each target function by function. Nothing is written.
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 STAGES = ("ast", "policy", "plan")
 """Of every compilation; targets have stages of their kernels."""
+
+LONG_BYTES = 1 << 28
+"""Of files about which it is told beforehand what they take."""
 
 EXAMPLES = """examples:
   qcc compile model.onnx                            eight bits a weight, no data needed
@@ -106,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
     if args.emit and args.emit not in STAGES:
         return _emit_kernels(policy, plan, report, args)
     sizes = dims(args)
+    _tell_before(args, plan)
     with progress(args.quiet or args.format != "text") as update:
         given = {"data": data_of(args), "evaluate": args.evaluate, "plan": plan, "dims": sizes, "progress": update}
         given["energy"] = args.energy
@@ -129,6 +134,24 @@ def run(args: argparse.Namespace) -> int:
         report_console.write_report(result, verbose=args.verbose)
     terminal.report(diagnostics, args.format)
     return 0 if result.passed else DEMAND
+
+
+def _tell_before(args: argparse.Namespace, plan: "PlanFile | None") -> None:
+    """What long work will take, and what its data reaches, before it begins."""
+    if plan is not None or args.emit or args.quiet or args.format != "text" or not _is_large(args.model):
+        return
+    from qcc.compiler.analyze.estimate import estimate
+
+    policy = load_policy(args.policy or DEFAULT_POLICY, definitions(args), report=Diagnostics())
+    found = estimate(args.model, policy, output=args.output, data=data_of(args), dims=dims(args))
+    sys.stderr.write("\n".join(found.lines()) + "\n")
+
+
+def _is_large(model: Path) -> bool:
+    try:
+        return sum(path.stat().st_size for path in model.parent.glob(f"{model.stem}*")) >= LONG_BYTES
+    except OSError:
+        return False
 
 
 def _estimate(args: argparse.Namespace) -> int:

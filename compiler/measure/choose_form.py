@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from qcc.codegen.target.target import AnyTarget
 from qcc.compiler.calibrate.rows import rows_of
 from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.measure.learned.foretold import ForetoldTimings, told_of_times
+from qcc.compiler.measure.learned.learn import learned_times
 from qcc.compiler.measure.time_forms import FLOAT, Case, Timings
 from qcc.compiler.measure.time_model import time_input
 from qcc.compiler.measure.timing import NOTICEABLE, times_text
 from qcc.compiler.plan.catalog import Export
-from qcc.compiler.plan.costs import LATENCY, Meter, asked_rows
+from qcc.compiler.plan.costs import LATENCY, LEARNED, Meter, asked_rows
 from qcc.compiler.plan.plan import Kernels
 from qcc.compiler.plan.targets import target_of, unserved
 from qcc.compiler.runtime.build_kernels import kernels_of, runs_here
@@ -168,7 +171,7 @@ def chooser_of(policy: Policy, graph: Graph, data: Samples, tick: CaseTick) -> F
         tick: told of each layer that is timed.
 
     Raises:
-        QccError: nothing is known of this machine's processor.
+        QccError: nothing is known of this machine's processor, or was learned where that is asked for (``Q663``).
     """
     kernels = kernels_of(policy)
     rows = rows_of(graph, data)
@@ -177,6 +180,15 @@ def chooser_of(policy: Policy, graph: Graph, data: Samples, tick: CaseTick) -> F
         rows |= dict.fromkeys(linear, policy.export.rows)
     target = target_of(policy)
     timings = Timings(target, kernels, tick) if runs_here(target, kernels) else None
+    asked = next((one for one in policy.budget if (one.metric, one.argument) == (LATENCY, LEARNED)), None)
+    if timings is not None and asked is not None:
+        learned = learned_times(timings)
+        if learned is None:
+            help = "run `qcc bench --learn` once, with the same policy (-p) where it asks for kernels"
+            raise QccError(
+                [Diagnostic("Q663", "nothing was learned on this machine for this target", asked.span, help)]
+            )
+        timings = ForetoldTimings(timings, learned)
     return FormChooser(target, kernels, rows, timings, target.at_hand(policy.target.arguments))
 
 
@@ -220,4 +232,4 @@ def latency_of(
     first, now = graphs
     before = chooser if first is now else replace(chooser, rows=rows_of(first, data))
     rest = whole - sum(1e3 * before.seconds_of(one, None) for one in first.weights())
-    return Meter(LATENCY, whole, rest, milliseconds)
+    return Meter(LATENCY, whole, rest, milliseconds, partial(told_of_times, chooser.timings))

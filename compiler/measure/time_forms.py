@@ -69,7 +69,8 @@ class Timings:
 
     def __init__(self, target: AnyTarget, kernels: Kernels | None, tick: Callable[[str], None]) -> None:
         self._target, self._kernels, self._tick = target, kernels, tick
-        self._name = f"timings-{_digest(target, kernels)}.json"
+        self.digest = _digest(target, kernels)
+        self._name = f"timings-{self.digest}.json"
         self._known: dict[str, float] = read_numbers(self._name)
 
     def seconds(
@@ -83,7 +84,7 @@ class Timings:
         Raises:
             QccError: the kernel cannot be built.
         """
-        keys = {form: _key(case, encoding, _named(form, how)) for form in forms}
+        keys = {form: _key(case, encoding, named_form(form, how)) for form in forms}
         base = _key(case, None, FLOAT)
         missing = tuple(form for form, key in keys.items() if key not in self._known)
         if missing or base not in self._known:
@@ -164,7 +165,8 @@ def _convolutions(case: Case) -> onnx.ModelProto:
     return model
 
 
-def _named(form: Form, how: Activations | None) -> str:
+def named_form(form: Form, how: Activations | None) -> str:
+    """A form with how activations are rounded in it."""
     return form.name if how is None else f"{form.name} {how.when}"
 
 

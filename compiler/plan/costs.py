@@ -10,6 +10,8 @@ from qcc.passes.encode import Encode
 SIZE, BITS = "size", "bits"
 """Bytes in the file with what frames them, and the share in the average bits of a weight."""
 LATENCY, ENERGY, ACTIVATIONS = "latency", "energy", "activations"
+LEARNED = "learned"
+"""What a bound of latency says whose times are foretold, not taken."""
 METERED = {LATENCY: "ms", ENERGY: "uJ", ACTIVATIONS: "bytes"}
 """Rows that are found only where a policy asks for them, with their units: all for one sample."""
 
@@ -23,14 +25,14 @@ class Meter:
         whole: what the model takes as it came.
         rest: what all takes that is no weight's layer.
         of: what a weight's layers take under an action, or as they are.
-        note: what is worth telling of it.
+        note: tells, in the end, what is worth knowing of it.
     """
 
     name: str
     whole: float
     rest: float
     of: Callable[[Weight, Encode | None], float]
-    note: str = ""
+    note: Callable[[], str] = str
 
 
 def asked_rows(policy: Policy) -> frozenset[str]:

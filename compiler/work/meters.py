@@ -48,7 +48,7 @@ def meters_of(
 
 def _meter(before: "_Row", now: "_Row") -> Meter:
     whole = before.rest() + sum(before.of(weight, None) for weight in before.count.weights)
-    return Meter(now.name, whole, now.rest(), now.of, now.note)
+    return Meter(now.name, whole, now.rest(), now.of, lambda: now.note)
 
 
 class _Row:

@@ -41,10 +41,10 @@ class Taken:
 
 
 def taken(meters: Sequence[Meter], plan: Plan, weights: Sequence[Weight]) -> tuple[Taken, ...]:
-    """What each meter tells of a decided plan; of times the clock tells instead."""
+    """What each meter tells of a decided plan; of times that were taken the clock tells instead."""
     actions = {name: step.action for step in plan.steps if isinstance(step.action, Encode) for name in step.weights}
     found = []
     for one in meters:
         after = one.rest + sum(one.of(weight, actions.get(weight.name)) for weight in weights)
-        found.append(Taken(one.name, one.whole, max(after, 0.0), METERED[one.name], one.note))
-    return tuple(one for one in found if one.row != LATENCY)
+        found.append(Taken(one.name, one.whole, max(after, 0.0), METERED[one.name], one.note()))
+    return tuple(one for one in found if one.row != LATENCY or one.note)

@@ -1,0 +1,1 @@
+"""What layers take, foretold from what others of other shapes took on this machine."""
