@@ -354,7 +354,7 @@ class Compilation:
             given = opened.graph, opened.plan, opened.data, self.phases, covered, self.executor, opened.inputs.folder
             run = f"{opened.inputs.digest} {opened.data.digest} {policy_sha256(self.policy)}" if opened.large else None
             keeps = bool(self.policy.verify) or self.judge is not None
-            self.evidence = Evidence.of(*given, keeps=keeps, run=run)
+            self.evidence = Evidence.of(*given, keeps=keeps, run=run, windows=self.policy.reconstruct)
         treated = any(row.treated for row in opened.rewrites if row.action != "clean")
         changed = bool(self.policy.adapters or opened.plan.half) or treated
         told = self.evidence, self.phases, changed

@@ -7,9 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.errors import ModelError
-from qcc.ir.graph.gradients import Gradients
+from qcc.ir.graph.gradients import Gradients, LearningWindow
 from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import Array, Weight
 from qcc.ir.model.model import AnyModel
 from qcc.ir.model.options import PROGRAM
 from qcc.ir.onnx.model import OnnxModel
@@ -107,6 +109,27 @@ def gradients(graph: Graph, outputs: Sequence[str], constants: Iterable[str]) ->
     if find_spec("torch") is None:
         raise ModelError("Q645", "gradients are computed by PyTorch, which is not installed", INSTALL)
     found: Gradients = import_module("qcc.ir.fx.piece.piece").TorchPiece(graph, outputs, constants)
+    return found
+
+
+def window(
+    graph: Graph, output: str, weights: Sequence[tuple[Weight, Array, Encoded]], rank: int, seed: int
+) -> LearningWindow:
+    """Weights of a part of a graph that learn together, by PyTorch.
+
+    Args:
+        graph: the part alone.
+        output: what it makes.
+        weights: with their matrices and what they were rounded to.
+        rank: of what moves roundings.
+        seed: of the draw.
+
+    Raises:
+        ModelError: PyTorch is not installed, ``Q645``, or no gradient reaches a weight, ``Q646``.
+    """
+    if find_spec("torch") is None:
+        raise ModelError("Q645", "windows of blocks are learned by PyTorch, which is not installed", INSTALL)
+    found: LearningWindow = import_module("qcc.ir.fx.piece.train").TorchWindow(graph, output, weights, rank, seed)
     return found
 
 

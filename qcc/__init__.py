@@ -1,7 +1,7 @@
 """qcc: a compression compiler for neural networks.
 
 `compile` makes a model smaller as a policy says; `analyze` tells which of its layers are sensitive; `load_policy` reads
-a policy; `Session` runs what was written; `trainable` lets scales of a PyTorch module be trained. Input that is at fault
+a policy; `Session` runs what was written; `trainable` lets scales of a module be trained. Input that is at fault
 raises `QccError`, a budget that cannot be met `BudgetError`.
 
 Nothing is imported before it is asked for, so that `import qcc` costs nothing.

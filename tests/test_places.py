@@ -114,10 +114,13 @@ def test_infinite_rows_stay_so() -> None:
 @pytest.mark.parametrize(
     ("encoding", "told"),
     [
-        (ValueEncoding(Blocked(IntGrid(8), TENSOR, "fp32"), "dynamic"), "int8 tensor sym dynamic"),
+        (ValueEncoding(Blocked(IntGrid(8, False), TENSOR, "fp32"), "dynamic"), "not to int8 tensor asym dynamic"),
         (ValueEncoding(Blocked(IntGrid(8), TOKEN, "fp32"), "static"), "int8 token sym static"),
-        (ValueEncoding(Blocked(IntGrid(8), group(32), "fp32"), "dynamic"), "int8 group 32 sym dynamic"),
-        (ValueEncoding(Blocked(IntGrid(4), TOKEN, "fp32"), "dynamic"), "rounded to int8, not int4"),
+        (ValueEncoding(Blocked(IntGrid(8), group(32), "fp32"), "dynamic"), "48 channels, no multiple of 32"),
+        (
+            ValueEncoding(Blocked(IntGrid(3), TOKEN, "fp32"), "dynamic"),
+            "int4 to int16 by blocks of a token, not to int3",
+        ),
     ],
 )
 def test_what_no_graph_rounds_reject(encoding: ValueEncoding, told: str) -> None:

@@ -15,7 +15,7 @@ from qcc.compiler.plan.costs import METERED, SIZE, amount
 from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Limit, Plan, PlanRow, Step
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
-from qcc.dsl.policy.policy import worst_of
+from qcc.dsl.policy.metrics import worst_of
 from qcc.passes.contract.contract import Pass, Phase
 from qcc.passes.encode import Encode
 

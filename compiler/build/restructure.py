@@ -9,7 +9,7 @@ import numpy as np
 
 from qcc.compiler.build.cleaning import Cleaned, clean_up, told, validate_cleaning
 from qcc.compiler.build.promises import broken_promise
-from qcc.compiler.build.rewrite import Rewritten
+from qcc.compiler.build.rewrite import Rewritten, sample_of
 from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.calibrate.parts import Parted
 from qcc.compiler.calibrate.samples import Samples
@@ -74,6 +74,7 @@ def _run(graph: G, step: Step, data: Samples) -> tuple[G, list[RewriteRow]]:
     assert isinstance(action, Restructure)
     text = action_text(action)
     context = Context(watch=None if data.generated else partial(watched, data))
+    context = replace(context, sample=sample_of(graph, data)) if action.uses_sample else context
     try:
         after, edits = action.apply(graph, step.weights, context)
     except Refused as refused:

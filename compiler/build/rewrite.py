@@ -190,7 +190,7 @@ def _decoding(graph: Graph, action: Rewrite, step: Step, context: Context) -> di
 def _gathered(graph: Graph, step: Step, data: Samples, covers: Told, context: Context) -> Context:
     """With statistics of the step's weights, or an input."""
     if step.action.uses_sample:
-        context = replace(context, sample=_sample(graph, data))
+        context = replace(context, sample=sample_of(graph, data))
     if not step.action.uses_gram:
         return context
     gathered = layer_statistics(graph, data, lambda *at: context.progress(at[-1]), moments=step.weights)
@@ -199,7 +199,7 @@ def _gathered(graph: Graph, step: Step, data: Samples, covers: Told, context: Co
     return replace(context, grams=grams_of(found), moments=found)
 
 
-def _sample(graph: Graph, data: Samples) -> Batch:
+def sample_of(graph: Graph, data: Samples) -> Batch:
     """An input whose axes are of different sizes where they may be: generated, or of the data if that does not run."""
     try:
         found = generate(graph, SAMPLE, 0, recipe=data.recipe).batches[0]

@@ -11,6 +11,7 @@ from qcc.dsl.check.calibrate import CalibrateOptions
 from qcc.dsl.check.selectors import OPERATORS
 from qcc.dsl.load import SUFFIX, preset_names, preset_summary
 from qcc.dsl.policy.options import Maker, Option, options_of, summary_of
+from qcc.dsl.policy.policy import Reconstruct
 from qcc.dsl.policy.schema import FormatFamily, Schema
 from qcc.dsl.policy.select import ANY, DTYPES, FACTS, ORIGINS
 from qcc.dsl.syntax.mistakes import STATEMENTS
@@ -224,6 +225,7 @@ _BLOCKS: dict[str, Callable[[CursorPlace, Schema], Iterator[Completion]]] = {
     "export": _settings(lambda schema: {} if schema.export is None else options_of(schema.export)),
     "calibrate": _settings(lambda _: options_of(CalibrateOptions)),
     "depth": _depth,
+    "reconstruct": _settings(lambda _: options_of(Reconstruct)),
 }
 _HEADS: dict[str, Callable[[CursorPlace, Schema], Iterator[Completion]]] = {
     "rule": _selector,

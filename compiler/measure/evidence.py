@@ -1,7 +1,6 @@
 """What the data says of a model while it is compiled: statistics for the passes, losses for the allocator."""
 
 from collections.abc import Hashable, Iterable, Mapping, MutableMapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,30 +17,31 @@ from qcc.compiler.measure.levels import LevelMeter, has_levels
 from qcc.compiler.measure.march.imitate import imitated, tunables_of
 from qcc.compiler.measure.march.in_order import Chosen, asks_for_order, choose_in_order
 from qcc.compiler.measure.march.tune_in_order import tune_in_order
+from qcc.compiler.measure.march.windows import learn_in_windows
 from qcc.compiler.measure.probe import Probe
 from qcc.compiler.measure.segments import Chain, cut
 from qcc.compiler.measure.sensitivity import MEASURED_SAMPLES, OUTPUT_BYTES, Losses, unmeasured, within
 from qcc.compiler.measure.tally import NOISE
 from qcc.compiler.metrics.find import additive
 from qcc.compiler.metrics.metric import Additive
+from qcc.compiler.observe.asked import encodings_of, rounded_values, rounding_of, weights_with_gram
 from qcc.compiler.observe.executor import HERE, Executor
 from qcc.compiler.observe.kept_weights import KeptWeights
 from qcc.compiler.observe.lookups import FoundLookups, find_lookups
 from qcc.compiler.observe.statistics import layer_statistics
 from qcc.compiler.plan.plan import Allocate, Plan
 from qcc.dsl.diagnostics.report import Diagnostics
+from qcc.dsl.policy.policy import Reconstruct
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.encoded import Encoded
-from qcc.ir.errors import ModelError, Refused
-from qcc.ir.graph.form import Form
+from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Graph
-from qcc.ir.regions.flow import Flow
-from qcc.passes.contract.chains import joined
-from qcc.passes.contract.contract import Activations, Context, Edit, Pass, Rounding
+from qcc.passes.contract.contract import Context, Edit, Rounding
 from qcc.passes.contract.magnitudes import Magnitudes, beyond
 from qcc.passes.contract.moments import Moments, grams_of, seen_of
-from qcc.passes.contract.places import places
 from qcc.passes.encode import Encode
+
+KnownWeights = Mapping[str, tuple[Encoded, str]]
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,13 @@ class Evidence:
     """All weights that were last stored, where they are kept."""
     lookups: FoundLookups = field(default_factory=FoundLookups)
     """How the rows of tables are looked up."""
+    windows: Reconstruct | None = None
+    """How weights learn in windows of blocks behind rounding, if they do."""
     meter: LevelMeter = field(init=False)
     tuning: dict[Plan, str] = field(default_factory=dict)
     """What is told of corrections, by plan."""
     _ordered: dict[Plan, Chosen] = field(default_factory=dict)
+    _learned: dict[Plan, tuple[Chosen, str]] = field(default_factory=dict)
     _asked: dict[str, tuple[Encoding, Rounding]] = field(default_factory=dict)
     """How weights were last stored, where each was by itself."""
 
@@ -103,16 +106,22 @@ class Evidence:
         folder: Path = Path(),
         keeps: bool = False,
         run: str | None = None,
+        windows: Reconstruct | None = None,
     ) -> "Evidence":
         """Gather the statistics, and tell what they cover; files of interactions lie in the folder.
 
-        A ``run`` by its hash keeps on disk what weights become.
+        A ``run`` by its hash keeps on disk what weights become. In ``windows`` they learn.
+
+        Raises:
+            ModelError: there is nothing that weights could learn of, or they are not chosen yet.
         """
+        if windows is not None:
+            check_windows(plan, data)
         keeps = keeps or plan.allocate is not None
-        wanted = _weights_with_gram(plan, not data.generated)
-        rounded = _rounded_values(graph, plan)
-        lookups = find_lookups(graph, _encodings(plan), data, folder)
-        kept = {"keeps": keeps} | _kept(run)
+        wanted = weights_with_gram(plan, not data.generated)
+        rounded = rounded_values(graph, plan)
+        lookups = find_lookups(graph, encodings_of(plan), data, folder)
+        kept = {"keeps": keeps, "windows": windows} | _kept(run)
         if not wanted and not any(rounded):
             return cls(graph, plan, data, phases, {}, {}, executor=executor, lookups=lookups, **kept)
         with phases.phase("statistics"):
@@ -142,10 +151,10 @@ class Evidence:
 
     def _warn_of_promises(self, diagnostics: Diagnostics) -> None:
         """Tell what a file relies on whose first tokens are promised to be always the same."""
-        promised = {how.encoding(form).float_tokens for _, form, how in _rounding(self.plan) if how.knows_first()}
+        promised = {how.encoding(form).float_tokens for _, form, how in rounding_of(self.plan) if how.knows_first()}
         if not promised:
             return
-        asked = [beyond(*one) for one in _rounded_values(self.graph, self.plan)[1] if one[1] in promised]
+        asked = [beyond(*one) for one in rounded_values(self.graph, self.plan)[1] if one[1] in promised]
         known = [name for name in asked if self.magnitudes[name].leading is not None]
         if not known:
             message = (
@@ -222,6 +231,7 @@ class Evidence:
         if isinstance(self.stored, KeptWeights):
             self.stored.begin({} if ordered else asked)
         chosen = self._in_order(decided) if ordered else self._as_before(asked)
+        chosen = self._in_windows(decided, chosen)
         for known in (self.stacked, self.stored, self._asked):
             known.clear()
         self._asked.update({} if ordered else asked)
@@ -269,7 +279,29 @@ class Evidence:
 
     def told_of_tuning(self, decided: Plan) -> tuple[str, ...]:
         """A line, where a plan tunes something."""
-        return (f"tuned {self.tuning[decided]}",) if decided in self.tuning else ()
+        learned = (self._learned[decided][1],) if decided in self._learned else ()
+        return (*learned, *((f"tuned {self.tuning[decided]}",) if decided in self.tuning else ()))
+
+    def _in_windows(
+        self, decided: Plan, chosen: Mapping[str, tuple[Encoded, str]]
+    ) -> Mapping[str, tuple[Encoded, str]]:
+        """What weights become that learn in windows; the last answer is remembered."""
+        if self.windows is None or not _encodes(decided):
+            return chosen
+        if decided not in self._learned:
+            self._learned.clear()
+            with self.phases.phase("learn"):
+                tick = self.phases.counter("learn")
+                context = Context(
+                    tick,
+                    grams_of(self.moments),
+                    self.moments,
+                    advice=self.advice,
+                    lookups=self.lookups.by_weight,
+                    chosen=chosen,
+                )
+                self._learned[decided] = learn_in_windows(self.graph, decided, self.data, context, self.windows)
+        return self._learned[decided][0]
 
     def _as_before(self, asked: Mapping[str, tuple[Encoding, Rounding]]) -> Mapping[str, tuple[Encoded, str]]:
         """What weights became under the last plan that are stored in the same way again."""
@@ -321,64 +353,24 @@ def _lost(allocate: Allocate) -> Additive | None:
     return additive()[found[0]] if found else None
 
 
+def check_windows(plan: Plan, data: Samples) -> None:
+    """Say no to learning in windows without data, or before it is decided what weights become.
+
+    Raises:
+        ModelError: it is so.
+    """
+    if data.generated:
+        raise ModelError(
+            "Q673", "`reconstruct` learns from data, and none is given", 'name some: `calibrate "data.npz"`'
+        )
+    if plan.allocate is not None and plan.allocate.options:
+        help = "give each layer one format; `--plan` takes what was decided before"
+        name = plan.allocate.options[0].subject
+        raise ModelError("Q674", f"`reconstruct` learns formats that are decided, and `{name}` has several", help)
+
+
 def warn_of_generated_steps(plan: Plan, data: Samples, diagnostics: Diagnostics) -> None:
     """Say so where the steps of activations come from generated data."""
-    if data.generated and _rounding(plan):
+    if data.generated and rounding_of(plan):
         message = "the steps of static activations come from generated data, which the model will hardly see"
         diagnostics.warning("Q434", message, help='name data: `calibrate "data.npz"`')
-
-
-def _rounding(plan: Plan) -> set[tuple[str, Form, Activations]]:
-    """The weights whose layers round values, or may, by steps that data shows, the forms that want it, and how."""
-    found = [(step.action, step.weights) for step in plan.steps if isinstance(step.action, Encode)]
-    for option in plan.allocate.options if plan.allocate else ():
-        found += [(one.action, (option.subject,)) for one in option.candidates if isinstance(one.action, Encode)]
-    asked = [(one.form, one.activations, names) for one, names in found if one.activations]
-    return {(name, form, how) for form, how, names in asked if how.when == "static" for name in names}
-
-
-def _rounded_values(graph: Graph, plan: Plan) -> tuple[list[str], list[tuple[str, int]]]:
-    """The values that show the steps of what the plan rounds, or may; and those of which first tokens do not count."""
-    asked = _rounding(plan)
-    if not asked:
-        return [], []
-    weights, flow, found, rounded = {one.name: one for one in graph.weights()}, Flow(graph), set[str](), set[str]()
-    behind = set[tuple[str, int]]()
-    for name, form, how in asked:
-        encoding = how.encoding(form)
-        if name in weights:
-            with suppress(Refused):  # so will be what is to be written
-                around = places(flow, weights[name].reading(encoding), form)
-                if encoding.float_tokens:
-                    behind.update((place.value, encoding.float_tokens) for place in around)
-                    continue
-                found.update(seen for place in around for seen in place.seen)
-                rounded.update(place.value for place in around if form.chains)
-    for one in joined(flow, rounded):
-        found.update(() if one.source else one.results)
-    return sorted(found), sorted(behind)
-
-
-def _encodings(plan: Plan) -> dict[str, list[Encoding]]:
-    """What each weight is stored in, or may be, by name."""
-    found: dict[str, list[Encoding]] = {}
-    pairs = [(name, step.action) for step in plan.steps for name in step.weights]
-    for option in plan.allocate.options if plan.allocate else ():
-        pairs += [(option.subject, one.action) for one in option.candidates if one.action is not None]
-    for name, action in pairs:
-        if isinstance(action, Encode):
-            found.setdefault(name, []).append(action.encoding)
-    return found
-
-
-def _weights_with_gram(plan: Plan, given: bool) -> list[str]:
-    """The weights whose ways of rounding want statistics, or whose encodings learn from data that is given."""
-
-    def wants(action: Pass | None) -> bool:
-        return isinstance(action, Encode) and (action.rounding.uses_gram or (given and action.encoding.learns))
-
-    wanted = [name for step in plan.steps if wants(step.action) for name in step.weights]
-    for option in plan.allocate.options if plan.allocate else ():
-        if any(wants(one.action) for one in option.candidates):
-            wanted.append(option.subject)
-    return wanted

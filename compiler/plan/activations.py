@@ -11,6 +11,7 @@ from qcc.compiler.plan.text import action_text
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Assignment
 from qcc.ir.errors import Refused
+from qcc.ir.forms.decoded import DECODED
 from qcc.ir.forms.find import forms
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
@@ -46,7 +47,8 @@ def _untargeted(step: Step) -> Step:
 def rounded_reason(action: Encode) -> str:
     """Why a layer with rounded activations has its form and its bits, one line for the report."""
     assert action.activations is not None
-    reason = f"integers are multiplied, activations {action_text(action.activations)}"
+    multiplied = "integers" if action.form.rounds else "floats"
+    reason = f"{multiplied} are multiplied, activations {action_text(action.activations)}"
     note = action.form.note(action.encoding)
     return f"{reason}; {note}" if note else reason
 
@@ -60,6 +62,13 @@ def saturating(plan: Plan) -> list[str]:
         pairs = [(one.action, option.subject) for option in plan.allocate.options for one in option.candidates]
         actions += [(action, (name,)) for action, name in pairs if isinstance(action, Encode)]
     return [name for action, names in actions if everywhere(action) != action for name in names]
+
+
+def _untold(weight: Weight) -> str:
+    """Why what a weight's layers read cannot be rounded and multiplied as floats; empty if it can."""
+    if weight.kinds != {"linear"} or not all(layer.form_free for layer in weight.layers):
+        return "values are rounded by blocks where linear layers read them"
+    return "" if weight.dtype == "float32" else f"values are rounded in float32, and the layers read {weight.dtype}"
 
 
 class ActivationBinder:
@@ -115,6 +124,10 @@ class ActivationBinder:
         also for other linear layers, which are most of the work where they stand, and lose nothing by 7 bits.
         """
         reason, encoding = "", action.encoding
+        if how.encoding(DECODED).imitates:
+            reading = weight.reading(how.encoding(DECODED))
+            reason = DECODED.refuses(reading, encoding) or _untold(weight) or self._misplaced(reading, DECODED)
+            return (None if reason else DECODED), reason
         fast = self._exact or not any(follows_convolution(self._flow, layer) for layer in weight.layers)
 
         def order(form: Form) -> tuple[bool, bool]:

@@ -7,7 +7,8 @@ from pathlib import PurePath
 from qcc.compiler.plan.catalog import subjects_of
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.diagnostics.source import Span
-from qcc.dsl.policy.policy import KEEP, Assignment, MetricOn, Policy, Rule
+from qcc.dsl.policy.metrics import MetricOn
+from qcc.dsl.policy.policy import KEEP, Assignment, Policy, Rule
 from qcc.dsl.policy.select import GENERATED, GIVEN, SUBJECTS, Facts, asks_for_data, has_predicate, matches, near_misses
 from qcc.ir.attention.find import attention_names
 from qcc.ir.graph.graph import Graph

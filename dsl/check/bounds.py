@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from qcc.dsl.check.context import CheckState, kind_of, only_literal
 from qcc.dsl.diagnostics.spelling import did_you_mean
-from qcc.dsl.policy.policy import WORST, Bound, Quantity
+from qcc.dsl.policy.metrics import WORST
+from qcc.dsl.policy.policy import Bound, Quantity
 from qcc.dsl.policy.schema import Metric
 from qcc.dsl.syntax import tree as syntax
 from qcc.dsl.syntax.literals import FAMILIES

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from qcc.dsl.check.context import CheckState
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.diagnostics.spelling import did_you_mean
-from qcc.dsl.policy.policy import Bound, MetricOn, worst_of
+from qcc.dsl.policy.metrics import MetricOn, worst_of
+from qcc.dsl.policy.policy import Bound
 from qcc.dsl.policy.select import Selector
 from qcc.dsl.syntax import tree as syntax
 

@@ -16,6 +16,7 @@ from qcc.dsl.check.steps import read_sampler, read_step_cache, see_together
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.diagnostics.spelling import did_you_mean
+from qcc.dsl.policy.metrics import MetricOn
 from qcc.dsl.policy.policy import (
     KEEP,
     AdapterFile,
@@ -24,8 +25,8 @@ from qcc.dsl.policy.policy import (
     Calibration,
     DepthPart,
     GraphFloats,
-    MetricOn,
     Policy,
+    Reconstruct,
     Rule,
     SamplerFile,
     StepCache,
@@ -73,6 +74,7 @@ class _Checker:
         self.bounds: dict[str, dict[tuple[str, str | None, str], Bound]] = {"budget": {}, "verify": {}}
         self.export: dict[str, GivenOption] = {}
         self.depth: dict[str, DepthPart] = {}
+        self.reconstruct: Reconstruct | None = None
         self.adapters: list[AdapterFile] = []
         self.sampler: SamplerFile | None = None
         self.step_cache: StepCache | None = None
@@ -101,6 +103,7 @@ class _Checker:
             sampler=self.sampler,
             step_cache=self.step_cache,
             floats=self.floats,
+            reconstruct=self.reconstruct,
             metrics=tuple(self.metrics.values()),
         )
 
@@ -143,6 +146,11 @@ class _Checker:
                 self.minimize = check_objective(self.context, line) or self.minimize
             case syntax.ExportBlock() as export:
                 self._export(export)
+            case syntax.ReconstructBlock(settings=settings) as block:
+                given = self._given(settings)
+                self.reconstruct = (
+                    build(self.context, "reconstruct", Reconstruct, given, block.span) or self.reconstruct
+                )
             case syntax.DepthBlock(settings=settings):
                 self.depth |= read_depth(self.context, settings, self.context.schema.depth)
 

@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from qcc.dsl.diagnostics.source import Source, Span
 from qcc.dsl.policy.data_words import FOLDER
-from qcc.dsl.policy.options import option_text, options_of
+from qcc.dsl.policy.metrics import MetricOn
+from qcc.dsl.policy.options import Interval, option_text, options_of
 from qcc.dsl.policy.select import Selector
 from qcc.dsl.syntax.literals import bytes_text, number_text, quote
 
@@ -164,28 +165,25 @@ class GraphFloats:
         return f"graph {self.name}"
 
 
-WORST = "max"
-"""In `minimize max(...)`: what is minimised is the worst of several metrics."""
-
-
-def worst_of(objective: str) -> tuple[str, ...]:
-    """The metrics whose worst is minimised; none where another thing is."""
-    head, _, rest = objective.partition("(")
-    return tuple(rest.rstrip(")").split(", ")) if head == WORST and rest else ()
-
-
 @dataclass(frozen=True)
-class MetricOn:
-    """Layers whose losses are counted in a metric."""
+class Reconstruct:
+    """Weights are learned in windows of blocks, each against what the float model's blocks make."""
 
-    metric: str
-    selector: Selector
-    span: Span | None = field(default=None, compare=False, repr=False)
+    window: Annotated[int, Interval(1, 32), "blocks that learn together"] = 2
+    overlap: Annotated[int, Interval(0, 31), "blocks that the next window learns again"] = 1
+    rank: Annotated[int, Interval(0, 256), "of what moves the roundings of a weight; 0 moves each by itself"] = 5
+    steps: Annotated[int, Interval(1, 100_000), "of gradient descent, in each window"] = 200
+    truncate: Annotated[bool, "outliers of weights are cut off before"] = False
+
+    def __post_init__(self) -> None:
+        """Refuse windows that go nowhere."""
+        if self.overlap >= self.window:
+            raise ValueError(f"`overlap = {self.overlap}` leaves nothing new to a window of {self.window}")
 
     @property
     def text(self) -> str:
         """The statement as the language spells it."""
-        return f"metric {self.metric} on {self.selector.text}"
+        return f"reconstruct {{ {', '.join(f'{name} = {text}' for name, text in options_text(self).items())} }}"
 
 
 @dataclass(frozen=True)
@@ -318,6 +316,8 @@ class Policy:
     """What of it is done again and what is kept."""
     floats: GraphFloats | None = None
     """What the whole graph computes in, if it is another type than the one it came in."""
+    reconstruct: Reconstruct | None = None
+    """How weights are learned behind rounding."""
     metrics: tuple[MetricOn, ...] = ()
     """Which layers count in which metric, where there are several."""
     digest: str = field(default="", compare=False, repr=False)
@@ -361,6 +361,8 @@ def _lines(policy: Policy) -> Iterator[str]:
         yield "}"
     if policy.depth:
         yield f"depth {{ {', '.join(one.text for one in policy.depth)} }}"
+    if policy.reconstruct is not None:
+        yield policy.reconstruct.text
     yield from (one.text for one in policy.metrics)
     if policy.budget:
         yield f"budget {{ {', '.join(one.text for one in policy.budget)} }}"

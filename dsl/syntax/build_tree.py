@@ -146,6 +146,9 @@ class _TreeBuilder(Transformer[Token, syntax.SyntaxNode]):
     def export(self, children: Children) -> syntax.ExportBlock:
         return syntax.ExportBlock(self.span(children[0], children[-1]), tuple(children[2:-1]))
 
+    def reconstruct(self, children: Children) -> syntax.ReconstructBlock:
+        return syntax.ReconstructBlock(self.span(children[0], children[-1]), tuple(children[2:-1]))
+
     def depth(self, children: Children) -> syntax.DepthBlock:
         return syntax.DepthBlock(self.span(children[0], children[-1]), tuple(children[2:-1]))
 

@@ -29,6 +29,7 @@ STATEMENTS = (
         "let",
         "rule",
         "depth",
+        "reconstruct",
         "metric",
         "budget",
         "minimize",

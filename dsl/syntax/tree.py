@@ -313,6 +313,13 @@ class DepthBlock(SyntaxNode):
     settings: tuple[PropertySetting, ...]
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class ReconstructBlock(SyntaxNode):
+    """``reconstruct { settings }``."""
+
+    settings: tuple[PropertySetting, ...]
+
+
 Statement = (
     VersionLine
     | UseLine
@@ -331,6 +338,7 @@ Statement = (
     | VerifyBlock
     | ExportBlock
     | DepthBlock
+    | ReconstructBlock
 )
 
 

@@ -18,7 +18,14 @@ SMALLEST_STEP = 2.0**-100  # its inverse is a number, too
 TOKEN = CHANNEL
 """A block of a value: one row of its matrix."""
 
-_WORDS: dict[Block, str] = {TENSOR: "tensor", TOKEN: "token"}
+COLUMN = Block(0, 1)
+"""A block of a value: one channel of all tokens."""
+FEWEST_BITS, MOST_BITS = 4, 16  # of values that are rounded and multiplied as floats
+POWERS = "e8m0"
+"""Steps that are powers of two."""
+SLACK = 2.0**-12  # of a power of two: a largest magnitude may be beyond the last number by so much, and is cut off
+
+_WORDS: dict[Block, str] = {TENSOR: "tensor", TOKEN: "token", COLUMN: "channel"}
 
 
 @dataclass(frozen=True)
@@ -42,8 +49,20 @@ class ValueEncoding:
     def text(self) -> str:
         """For plans and reports."""
         grid, block = self.stored.grid, self.stored.block
-        words = (grid.text, _WORDS.get(block, block.text), grid.symmetry, self.when)
+        words = [grid.text, _WORDS.get(block, block.text), grid.symmetry, self.when]
+        words += [f"scale {self.stored.scale}"] if self.stored.scale != "fp32" else []
         return " ".join((*words, *((f"float_tokens {self.float_tokens}",) if self.float_tokens else ())))
+
+    @property
+    def imitates(self) -> bool:
+        """Values are rounded in floats and multiplied as such: no runtime has integers of these steps."""
+        return self.when == "dynamic" and self.rest != DYNAMIC_INT8
+
+    @property
+    def group(self) -> int:
+        """How many neighbouring channels share a step; none where all of an axis do."""
+        block = self.stored.block
+        return block.columns if block.rows == 1 else 0
 
     @property
     def rest(self) -> "ValueEncoding":
@@ -59,6 +78,12 @@ class ValueEncoding:
     @property
     def refuses(self) -> str:
         """Why no graph rounds values so; empty if graphs do."""
+        if self.imitates:
+            grid, block = self.stored.grid, self.stored.block
+            whole = isinstance(grid, IntGrid) and grid.symmetric and FEWEST_BITS <= grid.bits <= MOST_BITS
+            held = (block in _WORDS or block.rows == 1) and self.stored.scale in ("fp32", POWERS)
+            few = f"values are rounded to int{FEWEST_BITS} to int{MOST_BITS} by blocks of a token, not to {self.text}"
+            return "" if whole and held else few
         if self.stored.grid not in (IntGrid(8), IntGrid(8, False)):
             return f"values are rounded to int8, not {self.stored.grid.text}"
         known = {"static": TENSOR, "dynamic": TOKEN if self.grid.symmetric else None}
@@ -98,6 +123,8 @@ class EncodedValue:
     @property
     def ends(self) -> tuple[int, int]:
         """The least and the largest whole number."""
+        if self.encoding.imitates:
+            return self.encoding.grid.lowest, self.encoding.grid.highest
         return -self.zero, self.encoding.grid.levels - 1 - self.zero
 
     def steps(self, value: np.ndarray) -> np.ndarray:
@@ -105,8 +132,17 @@ class EncodedValue:
         if self.step is not None:
             return np.asarray(self.step, np.float32)
         highest = np.float32(self.encoding.grid.highest)
-        top = np.abs(value).max(-1, keepdims=True, initial=np.float32(SMALLEST_STEP) * highest)
-        return np.asarray(top / highest, np.float32)
+        block, least = self.encoding.stored.block, np.float32(SMALLEST_STEP) * highest
+        sizes = np.abs(value)
+        if self.encoding.group:
+            sizes = sizes.reshape(*value.shape[:-1], -1, self.encoding.group)
+        axes = {TENSOR: None, COLUMN: tuple(range(value.ndim - 1))}.get(block, -1)
+        steps = np.asarray(sizes.max(axes, keepdims=True, initial=least) / highest, np.float32)
+        if self.encoding.stored.scale == POWERS:
+            steps = np.exp2(np.ceil(np.log2(steps) - np.float32(SLACK))).astype(np.float32)
+        if self.encoding.group:
+            steps = np.repeat(steps[..., 0], self.encoding.group, axis=-1)
+        return np.asarray(steps)
 
     def rounded(self, value: np.ndarray) -> np.ndarray:
         """The value as it is read: whole numbers of the grid, times its steps."""

@@ -103,6 +103,9 @@ def check_value(
         raise Refused(encoding.refuses)
     if found.container or found.dtype != "float32" or found.shape == ():
         raise Refused(f"`{value}` is no tensor of float32: only such are rounded")
+    width = found.shape[-1] if found.shape else None
+    if encoding.group and not (isinstance(width, int) and width % encoding.group == 0):
+        raise Refused(f"`{value}` has {width or 'no known number of'} channels, no multiple of {encoding.group}")
     if encoding.float_tokens and (found.shape is None or len(found.shape) <= MATRIX or readers is None):
         raise Refused(f"`{value}` has no axis of tokens for readers that are named")
 

@@ -85,7 +85,7 @@ class Form(ABC):
         """
         if encoding.undecodable:
             return encoding.undecodable
-        if weight.reads - {None} and not self.rounds:
+        if any(one is not None and not one.imitates for one in weight.reads) and not self.rounds:
             return "activations are rounded in the runtime's product of integers or in a kernel; this form is neither"
         return self._refuses(weight, encoding)
 

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch.fx import Node
 
-from qcc.ir.encoding.value import SMALLEST_STEP, EncodedValue, ValueEncoding
+from qcc.ir.encoding.blocks import TENSOR
+from qcc.ir.encoding.value import COLUMN, POWERS, SLACK, SMALLEST_STEP, EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
 from qcc.ir.fx.edits.edit import FxEditor
 from qcc.ir.fx.operands import put
@@ -48,6 +49,8 @@ def _rounded(editor: FxEditor, value: Node, encoded: EncodedValue) -> Node:
     """The rounded value; first tokens are as they come, also where it is known what they are."""
     first = encoded.encoding.float_tokens
     rest = editor.call(_aten.slice.Tensor, value, value, -2, first, LAST) if first else value
+    if encoded.encoding.group:
+        rest = editor.call(_aten.unflatten.int, rest, rest, -1, [-1, encoded.encoding.group])
     step, ends = _step(editor, rest, encoded), [float(end) for end in encoded.ends]
     found = editor.call(_aten.div.Tensor, step if isinstance(step, Node) else rest, rest, step)
     for target, given in (
@@ -55,6 +58,8 @@ def _rounded(editor: FxEditor, value: Node, encoded: EncodedValue) -> Node:
         (_aten.mul.Tensor, (step,)),
     ):  # fmt: skip
         found = editor.call(target, found, found, *given)
+    if encoded.encoding.group:
+        found = editor.call(_aten.flatten.using_ints, found, found, -2, -1)
     if not first:
         return found
     kept = editor.call(_aten.slice.Tensor, value, value, -2, 0, first)
@@ -66,7 +71,14 @@ def _step(editor: FxEditor, value: Node, encoded: EncodedValue) -> Node | float:
     if encoded.step is not None:
         return float(encoded.step)
     highest = float(encoded.encoding.grid.highest)
-    sizes = editor.call(_aten.abs.default, value, value)
-    top = editor.call(_aten.amax.default, sizes, sizes, [-1], True)
+    sizes, rank = editor.call(_aten.abs.default, value, value), value.meta["val"].dim()
+    axes = {TENSOR: [*range(rank)], COLUMN: [*range(rank - 1)]}.get(encoded.encoding.stored.block, [-1])
+    top = editor.call(_aten.amax.default, sizes, sizes, axes, True)
     least = editor.call(_aten.clamp.default, top, top, float(np.float32(SMALLEST_STEP * highest)))
-    return editor.call(_aten.div.Tensor, least, least, highest)
+    step = editor.call(_aten.div.Tensor, least, least, highest)
+    if encoded.encoding.stored.scale != POWERS:
+        return step
+    power = editor.call(_aten.log2.default, step, step)
+    for target, given in ((_aten.sub.Tensor, (SLACK,)), (_aten.ceil.default, ()), (_aten.exp2.default, ())):
+        power = editor.call(target, power, power, *given)
+    return power

@@ -55,10 +55,16 @@ class TorchPiece:
         asked = [*(name for name in self._fed if name not in fed), *(op.outputs[0] for op in self._sized)]
         self._asked = tuple(dict.fromkeys((*asked, *self.outputs)))
         self._runner = graph.runner(fed, self._asked)
+        self.move("cpu")
+
+    def move(self, device: str) -> None:
+        """Compute on a device of torch's, which holds the constants then."""
+        self._device = device
+        self._tensors = {name: to_tensor(np.asarray(array)).to(device) for name, array in self._held.items()}
 
     def start(self) -> dict[str, Tensor]:
         """The constants in reach as they are, to be changed and given to `run`."""
-        return {name: to_tensor(np.asarray(self._held[name])).clone() for name in self.reach}
+        return {name: self._tensors[name].clone() for name in self.reach}
 
     def known(self, feeds: Feeds) -> dict[str, Array]:
         """What the graph itself makes of feeds: all that `run` does not compute, and the outputs."""
@@ -74,8 +80,8 @@ class TorchPiece:
         Raises:
             ModelError: an op says less than its run takes, ``Q646``.
         """
-        have = {name: to_tensor(np.asarray(array)) for name, array in self._held.items()} | dict(constants)
-        have |= {name: to_tensor(known[name]) for name in self._fed}
+        have = {**self._tensors, **constants}
+        have |= {name: to_tensor(known[name]).to(self._device) for name in self._fed}
         for op in self._ops:
             found = function_of(op)
             assert found is not None

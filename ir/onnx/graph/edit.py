@@ -276,6 +276,11 @@ class OnnxEditor:
             self._graph.append(node)
         return node.outputs[0]
 
+    def rename(self, value: ir.Value, name: str) -> None:
+        """Call a value by a free name."""
+        value.name = self.fresh_name(name)
+        self._values[value.name] = value
+
     def drop(self, value: ir.Value | None) -> None:
         """Remove a constant that nobody reads any more."""
         if value is None or not value.is_initializer() or value.uses() or value.is_graph_output():

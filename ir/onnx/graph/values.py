@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from qcc.ir.encoding.value import SMALLEST_STEP, EncodedValue
+from qcc.ir.encoding.blocks import TENSOR
+from qcc.ir.encoding.value import COLUMN, POWERS, SLACK, SMALLEST_STEP, EncodedValue
 from qcc.ir.errors import Refused
 from qcc.ir.onnx.file.load import array_of
 from qcc.ir.onnx.graph.edit import OnnxEditor
@@ -80,7 +81,47 @@ def _written(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.V
     """The rounded value."""
     if encoded.encoding.float_tokens:
         return _behind_first(editor, value, encoded)
+    if encoded.encoding.imitates:
+        return _imitated(editor, value, encoded)
     return _stepped(editor, value, encoded) if encoded.step is not None else _per_token(editor, value, encoded)
+
+
+def _imitated(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.Value:
+    """A value rounded in floats, by steps of its blocks; once for all that read it so."""
+    encoding, name = encoded.encoding, f"{value.name}.{encoded.encoding.text.replace(' ', '.')}"
+    known = editor.known(name)
+    if known is not None:
+        return known
+    assert value.shape is not None
+    rank, lead, last = len(value.shape), [0] * (len(value.shape) - 1), value.producer()
+
+    def op(op_type: str, *given: ir.Value | np.ndarray, **attributes: int) -> ir.Value:
+        nonlocal last
+        read = [editor.constant(f"{name}.{op_type}", one) if isinstance(one, np.ndarray) else one for one in given]
+        how = [ir.AttrInt64(key, number) for key, number in attributes.items()]
+        found = editor.node(op_type, read, f"{name}.{op_type.lower()}", last, how)
+        found.type, last = value.type, found.producer()
+        return found
+
+    def number(of: float) -> np.ndarray:
+        return np.array(of, np.float32)
+
+    parted = value
+    if encoding.group:
+        parted = op("Reshape", value, np.array([*lead, -1, encoding.group], np.int64))
+    axes = {TENSOR: range(rank), COLUMN: range(rank - 1)}.get(encoding.stored.block, (-1,))
+    highest = float(encoding.grid.highest)
+    step = op("ReduceMax", op("Abs", parted), np.array([*axes], np.int64), keepdims=1)
+    step = op("Div", op("Max", step, number(SMALLEST_STEP * highest)), number(highest))
+    if encoding.stored.scale == POWERS:
+        power = op("Div", op("Log", step), number(np.log(2)))
+        step = op("Pow", number(2), op("Ceil", op("Sub", power, number(SLACK))))
+    low, high = (number(end) for end in encoded.ends)
+    found = op("Mul", op("Clip", op("Round", op("Div", parted, step)), low, high), step)
+    if encoding.group:
+        found = op("Reshape", found, np.array([*lead, -1], np.int64))
+    editor.rename(found, name)
+    return _like(found, value)
 
 
 def _behind_first(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.Value:
