@@ -356,7 +356,7 @@ class Compilation:
             keeps = bool(self.policy.verify) or self.judge is not None
             self.evidence = Evidence.of(*given, keeps=keeps, run=run, windows=self.policy.reconstruct)
         treated = any(row.treated for row in opened.rewrites if row.action != "clean")
-        changed = bool(self.policy.adapters or opened.plan.half) or treated
+        changed = bool(self.policy.adapters) or opened.plan.changes or treated
         told = self.evidence, self.phases, changed
         writer = PlanWriter(self.model, self.policy, opened.file, opened.graph, opened.data, *told)
         return writer.settled(opened.plan, staged, self.diagnostics)
@@ -366,7 +366,8 @@ class Compilation:
         data = *self.told, *(opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else ())
         half, files = settled.plan.half, (settled.written, self._target.providers)
         tuned = self.evidence.told_of_tuning(settled.plan) if self.evidence is not None else ()
-        return (*data, *tuned, *(half_lines(half, settled.built.edits, *files, self.diagnostics) if half else ()))
+        done = *data, *tuned, *layer_rows.cache_lines(settled.built.edits)
+        return (*done, *half_lines(half, settled.built.edits, *files, self.diagnostics)) if half else done
 
     def _result(self, opened: ModelInWork, settled: Settled, verification: Verification) -> Result:
         same, data, source = copies(settled.plan), settled.written.data, opened.file

@@ -157,7 +157,8 @@ def decide_plan(
     with told(), scratch() as folder, source_file(model, None, output) as (path, target):
         written = folder / output_path(path, target).name
         loaded = loaded_policy(policy, plan, definitions)
-        compilation = Compilation.prepare(path, loaded, written, data, dims, progress, evaluate=evaluate, energy=energy)
+        run = Compilation.prepare(path, loaded, written, data, dims, progress, evaluate=evaluate, energy=energy)
+        compilation = run if plan else with_depth(run)
         settled = compilation.decide(plan)
         warnings = map(in_words, by_name(compilation.diagnostics.warnings, path, str(model)))
         return settled.plan, settled.built.ops, tuple(warnings)

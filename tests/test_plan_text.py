@@ -102,6 +102,8 @@ def options(method: type) -> st.SearchStrategy[Any]:
 
 
 def _option(option: Option) -> st.SearchStrategy[Any]:
+    if option.kind == "format":
+        return st.none() | simple()
     low, high = option.low, option.high
     if option.kind == "words":
         return st.sampled_from(option.words)

@@ -1,13 +1,16 @@
 """Writing the file of a plan: what is open is decided, the graph raised and encoded, its file told where it is from."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from qcc.compiler.allocate.copied import copied, copies
 from qcc.compiler.allocate.settle import Settled, settle
 from qcc.compiler.build import run as build
 from qcc.compiler.build.raise_graph import needed_opset, raise_graph
+from qcc.compiler.build.restructure import watched
+from qcc.compiler.build.rewrite import sample_of
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.console.phases import Phases
 from qcc.compiler.files.open_model import OpenModel
@@ -23,6 +26,7 @@ from qcc.ir.errors import ModelError
 from qcc.ir.graph import in_pieces
 from qcc.ir.graph.graph import Graph
 from qcc.ir.model.model import Written
+from qcc.passes.contract.subject import SubjectPass
 from qcc.passes.half.half import Half
 
 
@@ -51,6 +55,7 @@ class PlanWriter:
     changed: bool
     _raised: dict[int, Graph] = field(default_factory=dict)
     _lost: dict[tuple[int, Half], Mapping[str, str]] = field(default_factory=dict)
+    _found: dict[Hashable, object] = field(default_factory=dict)
 
     def settled(self, plan: Plan, path: Path, diagnostics: Diagnostics) -> Settled:
         """Decide what is open of a plan and write the file; a copy of the model where it gets no smaller.
@@ -84,7 +89,10 @@ class PlanWriter:
         export = export_of(self.policy)
         halves = self._halves(raised, decided)
         with self.phases.phase("encode"):
-            context = replace(self.evidence.context(decided), halves=halves)
+            context = replace(self.evidence.context(decided), halves=halves, found=self._found)
+            if any(step.action.uses_sample for step in decided.steps if isinstance(step.action, SubjectPass)):
+                watch = partial(watched, self.data)
+                context = replace(context, sample=sample_of(raised, self.data), watch=watch)
             built = build.run_plan(raised, decided, self.evidence.tuned(raised, decided, context))
         notes = lock.provenance(self.source, self.policy, decided) | self.evidence.notes(built.edits)
         most = self.file.size_bytes if self.changed else None

@@ -20,6 +20,7 @@ from qcc.compiler.runtime.session import Session
 from qcc.compiler.verify import outputs as verify
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
+from qcc.ir.graph.ops import Value
 from qcc.ir.open_file import is_program
 
 TURN_S, SETTLE_S = 0.01, 0.01
@@ -166,7 +167,9 @@ def _timed(
     sessions: Sequence[Session], given: Batch, rounds: int, threads: int, tick: Callable[[int, int, str], None]
 ) -> np.ndarray:
     turns = Turns(rounds, TURN_S, warm=True, settle_s=SETTLE_S if threads > 1 else 0, own=threads == 1)
-    return interleaved([partial(one.run, given) for one in sessions], turns, lambda done, total: tick(done, total, ""))
+    return interleaved(
+        [partial(one.run, one.coded(given)) for one in sessions], turns, lambda done, total: tick(done, total, "")
+    )
 
 
 def _kernels(model: Path, plain: bool) -> tuple[bool, ...]:
@@ -193,7 +196,11 @@ def _check_alike(first: Session, other: Session) -> None:
     Raises:
         QccError: it takes or gives others.
     """
-    for kind, wanted, given in (("takes", first.inputs, other.inputs), ("gives", first.outputs, other.outputs)):
+
+    def pair(which: str) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
+        return first.in_floats(getattr(first, which)), other.in_floats(getattr(other, which))
+
+    for kind, wanted, given in (("takes", *pair("inputs")), ("gives", *pair("outputs"))):
         ours, theirs = ({value.name: value.dtype for value in values} for values in (wanted, given))
         if kind == "gives":
             ours, theirs = dict.fromkeys(ours, ""), dict.fromkeys(theirs, "")
@@ -213,7 +220,7 @@ def _compared(sessions: Sequence[Session], given: Batch) -> list[tuple[verify.Ou
     outputs = []
     for session in sessions:
         try:
-            outputs.append(session.run(given))
+            outputs.append(session.decoded(session.run(session.coded(given))))
         except QccError as error:
             raise QccError([Diagnostic(one.code, one.message, help=NEEDS_DATA) for one in error.diagnostics]) from error
         for name, array in outputs[-1].items():

@@ -19,6 +19,7 @@ from qcc.ir.graph.graph import Graph, Runner
 from qcc.ir.graph.ops import Value
 from qcc.ir.model.model import Model, Raised
 from qcc.passes.contract.contract import G
+from qcc.passes.contract.subject import SubjectPass
 from qcc.passes.encode import Encode
 from qcc.passes.half.half import Half
 
@@ -40,7 +41,7 @@ def needed_opset(graph: Graph, plan: Plan) -> int:
         if isinstance(step.action, Encode)
         for name in step.weights
     ]
-    needed += [step.action.opset for step in plan.steps if isinstance(step.action, Half)]
+    needed += [step.action.opset for step in plan.steps if isinstance(step.action, Half | SubjectPass)]
     return max(needed, default=0)
 
 

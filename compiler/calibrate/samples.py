@@ -1,7 +1,7 @@
 """The data that a model is run on: given by the user, or generated from the shapes of its inputs."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -13,9 +13,10 @@ from qcc.compiler.calibrate import generate as drawing
 from qcc.compiler.calibrate.draw import dtype_of
 from qcc.compiler.calibrate.generate import BATCH, Batch, Recipe
 from qcc.compiler.calibrate.input_axes import InputAxes, input_axes
-from qcc.compiler.calibrate.read_npz import check_names, read_npz
+from qcc.compiler.calibrate.read_npz import check_names, names_in, read_npz
 from qcc.compiler.calibrate.sources.source import DataSource
 from qcc.compiler.calibrate.sources.spool import Spool, Spooled
+from qcc.ir.attention.find import cache_pairs
 from qcc.ir.errors import ModelError, first_line
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Value
@@ -190,9 +191,9 @@ def load(data: Data, graph: Graph, limit: int | None, seed: int) -> Samples:
     if isinstance(data, DataSource):
         return _streamed(data, graph, limit)
     if isinstance(data, str | Path):
-        return _from_file(Path(data), graph.inputs, limit, seed)
+        return _from_file(Path(data), graph, limit, seed)
     feeds = _read(data) if isinstance(data, DataReader) else iter(data)
-    batches = tuple(dict(batch) for batch in islice(feeds, limit))
+    batches = tuple(_begun(dict(batch), graph) for batch in islice(feeds, limit))
     if not batches:
         raise ModelError("Q420", "the calibration data is empty")
     for batch in batches:
@@ -236,6 +237,23 @@ def generate(
     return Samples(tuple(batches), GENERATED, axes.free, axes.batch, recipe)
 
 
+def _without(graph: Graph, given: Collection[str]) -> frozenset[str]:
+    """The inputs that are not given and hold what earlier runs return: they begin empty."""
+    missing = {value.name for value in graph.inputs} - set(given)
+    return frozenset(missing.intersection(cache_pairs(graph))) if missing else frozenset()
+
+
+def _begun(arrays: dict[str, np.ndarray], graph: Graph) -> dict[str, np.ndarray]:
+    """Arrays with a cache of no rows for each that is not given."""
+    begun = _without(graph, arrays)
+    count = next((len(one) for one in arrays.values() if np.ndim(one)), 1)
+    for value in graph.inputs if begun else ():
+        if value.name in begun and value.shape is not None:
+            sizes = [size if isinstance(size, int) else 0 for size in value.shape[1:]]
+            arrays[value.name] = np.zeros((count, *sizes), dtype_of(value))
+    return arrays
+
+
 def _streamed(data: DataSource, graph: Graph, limit: int | None) -> Samples:
     """Feeds that are made one by one and kept in a file; the first of them where there is a limit."""
     spool, axes, kept, odd = Spool(), input_axes(graph.inputs), list[Batch](), ""
@@ -275,8 +293,10 @@ class _Column:
         return self.array[int(rows[0])] if self.whole else self.array.take(rows, self.axis)
 
 
-def _from_file(path: Path, inputs: Sequence[Value], limit: int | None, seed: int) -> Samples:
-    arrays = read_npz(path, [value.name for value in inputs])
+def _from_file(path: Path, graph: Graph, limit: int | None, seed: int) -> Samples:
+    inputs, given = graph.inputs, names_in(path)
+    begun = _without(graph, given) if given else ()
+    arrays = _begun(read_npz(path, [value.name for value in inputs if value.name not in begun]), graph)
     axes = input_axes(inputs)
     columns = {value.name: _column(value, arrays[value.name], axes) for value in inputs}
     rows = _chosen_rows(columns, limit, seed)

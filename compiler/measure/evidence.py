@@ -39,6 +39,7 @@ from qcc.ir.graph.graph import Graph
 from qcc.passes.contract.contract import Context, Edit, Rounding
 from qcc.passes.contract.magnitudes import Magnitudes, beyond
 from qcc.passes.contract.moments import Moments, grams_of, seen_of
+from qcc.passes.contract.subject import SubjectPass
 from qcc.passes.encode import Encode
 
 KnownWeights = Mapping[str, tuple[Encoded, str]]
@@ -374,3 +375,6 @@ def warn_of_generated_steps(plan: Plan, data: Samples, diagnostics: Diagnostics)
     if data.generated and rounding_of(plan):
         message = "the steps of static activations come from generated data, which the model will hardly see"
         diagnostics.warning("Q434", message, help='name data: `calibrate "data.npz"`')
+    if data.generated and any(step.action.learns for step in plan.steps if isinstance(step.action, SubjectPass)):
+        message = "the steps of caches come from generated data, which the model will hardly see"
+        diagnostics.warning("Q692", message, help='name data: `calibrate "data.npz"`')

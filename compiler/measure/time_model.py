@@ -153,7 +153,7 @@ def race(entrants: Sequence[Entrant], data: Samples, threads: int | None) -> Rac
         sessions.append(Session(one.model, one.library or False, threads, one.providers))
         starts.append(time.perf_counter() - start)
     sample = next(data.parts(1))
-    runs = [partial(session.run, sample) for session in sessions]
+    runs = [partial(session.run, session.coded(sample)) for session in sessions]
     start = time.perf_counter()
     for run in runs:
         run()

@@ -8,7 +8,7 @@ from typing import TypeVar, cast
 
 from qcc.compiler.plan.activations import ActivationBinder
 from qcc.compiler.plan.cascade import SPARSITY, Resolved, counted, place, resolve, resolve_others
-from qcc.compiler.plan.catalog import rewrites
+from qcc.compiler.plan.catalog import rewrites, subject_passes
 from qcc.compiler.plan.costs import BITS, SIZE, Meter, costs_of
 from qcc.compiler.plan.filled import check_tied, combined, specs_of, warn_blind
 from qcc.compiler.plan.formats import encoding_of
@@ -17,6 +17,7 @@ from qcc.compiler.plan.targets import runtime_chooser, target_of
 from qcc.compiler.plan.terms import terms_of
 from qcc.compiler.scores.check import DROP
 from qcc.dsl.diagnostics.report import Diagnostics
+from qcc.dsl.policy.options import options_of
 from qcc.dsl.policy.policy import KEEP, Assignment, FormatSpec, Policy
 from qcc.dsl.policy.select import (
     GIVEN,
@@ -29,6 +30,7 @@ from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.passes.clean import Clean
 from qcc.passes.contract.contract import Pass, Phase, Restructure, Rounding, SitePass
+from qcc.passes.contract.subject import SubjectPass
 from qcc.passes.encode import Encode
 from qcc.passes.half.half import Floats, Half
 from qcc.passes.rounding.nearest import Nearest
@@ -119,9 +121,11 @@ def bind(
     first: Iterable[Step] = earlier.steps if earlier else ()
     if earlier is None:
         first = [*_depth_steps(policy, graph.weights(), diagnostics), *_asked_steps(resolved, BEFORE)]
-    others = _other_steps(resolve_others(policy, graph, diagnostics))
+    asked_of_others = resolve_others(policy, graph, diagnostics)
+    others = _other_steps(asked_of_others)
     done = (Step(Clean()), *first, *_asked_steps(resolved, (Phase.REWRITE,), narrowest), *others)
-    done += (*_asked_steps(resolved, (Phase.TUNE,)), *steps_of(steps))
+    stored = subject_steps(asked_of_others, diagnostics)
+    done += (*_asked_steps(resolved, (Phase.TUNE,)), *stored, *steps_of(steps))
     done += () if policy.floats is None else (Step(Half(cast(Floats, policy.floats.name))),)
     return Plan(done, tuple(kept), allocate, kernels, terms_of(policy))
 
@@ -216,6 +220,41 @@ def _other_steps(asked: Mapping[str, Mapping[str, Assignment]]) -> Iterable[Step
         for action, rows in found.items():
             names, sources = zip(*rows, strict=True)
             yield Step(action, names, sources, (None,) * len(names))
+
+
+def subject_steps(asked: Mapping[str, Mapping[str, Assignment]], diagnostics: Diagnostics) -> Iterable[Step]:
+    """One step for each way to store what is no layer."""
+    for definition in subject_passes().values():
+        found: dict[SubjectPass, list[tuple[str, str]]] = {}
+        for name, properties in asked.items():
+            own = {one: properties[one] for one in options_of(definition) if one in properties}
+            action = _stored_so(definition, own, diagnostics) if own else None
+            if action is not None:
+                found.setdefault(action, []).append((name, place(next(iter(own.values())).span)))
+        for action, rows in found.items():
+            names, sources = zip(*rows, strict=True)
+            yield Step(action, names, sources)
+
+
+def _stored_so(
+    definition: type[SubjectPass], asked: Mapping[str, Assignment], diagnostics: Diagnostics
+) -> SubjectPass | None:
+    """What rules say of a subject, as a pass; None where that is wrong, or nothing."""
+    given: dict[str, object] = {}
+    for name, one in asked.items():
+        specs: tuple[FormatSpec, ...] = one.value if isinstance(one.value, tuple) else ()
+        if len(specs) > 1:
+            help = f"keep one of {', '.join(f'`{spec.text}`' for spec in specs)}"
+            diagnostics.error("Q690", f"`{name}` takes one format: no program chooses it", one.span, help=help)
+            return None
+        given[name] = encoding_of(specs[0]) if specs else one.value
+    action = definition(**given)
+    if not action.nothing:
+        return action
+    if not any(isinstance(one.value, tuple) for one in asked.values()):
+        span = next(iter(asked.values())).span
+        diagnostics.error("Q691", "the rule says how, and not what is kept", span, help="write `keys = int8 channel`")
+    return None
 
 
 def steps_of(steps: Mapping[ActionT, Sequence[PlanRow]]) -> Iterable[Step]:

@@ -10,7 +10,7 @@ from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.policy.metrics import MetricOn
 from qcc.dsl.policy.policy import KEEP, Assignment, Policy, Rule
 from qcc.dsl.policy.select import GENERATED, GIVEN, SUBJECTS, Facts, asks_for_data, has_predicate, matches, near_misses
-from qcc.ir.attention.find import attention_names
+from qcc.ir.attention.find import attention_names, cache_names
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Kind, Weight
 
@@ -100,7 +100,7 @@ def resolve(
 
 def other_subjects(graph: Graph, subject: str) -> tuple[str, ...]:
     """What rules may be about beside layers, by name."""
-    return attention_names(graph) if subject == "attention" else ()
+    return {"attention": attention_names, "cache": cache_names}[subject](graph)
 
 
 def other_facts(graph: Graph) -> list[list[Facts]]:

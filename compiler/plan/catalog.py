@@ -5,7 +5,7 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Annotated, Literal
 
@@ -14,16 +14,19 @@ from qcc.codegen.target.find import makers, targets
 from qcc.codegen.target.target import Arithmetic
 from qcc.compiler.metrics.find import additive, judged
 from qcc.compiler.plan.costs import LEARNED, METERED
-from qcc.compiler.plan.formats import families, filling, summary
+from qcc.compiler.plan.formats import encoding_of, families, filling, summary
 from qcc.compiler.scores.check import DROP
 from qcc.compiler.scores.find import scores
-from qcc.dsl.policy.schema import Interval, Metric, Off, Property, Schema, TargetKind, Unit
+from qcc.dsl.policy.options import options_of
+from qcc.dsl.policy.policy import FormatSpec
+from qcc.dsl.policy.schema import FormatFamily, Interval, Metric, Off, Property, Schema, TargetKind, Unit
 from qcc.ir.discovery import by_name, load
 from qcc.ir.graph.ops import LAYER_KINDS, Kind
 from qcc.ir.model.options import LEAST_RAISED, MOST_RAISED, ExternalData
 from qcc.ir.plugins import check_plugins
 from qcc.ir.vocabulary.find import OPS
 from qcc.passes.contract.contract import Activations, Invariant, Pass, Phase, Rounding, SitePass
+from qcc.passes.contract.subject import SubjectPass
 from qcc.passes.half.half import DTYPES
 
 ON, OFF, FLOAT = "on", "off", "float"
@@ -189,15 +192,42 @@ def schema() -> Schema:
         properties[name] = Property(
             name, {**values, OFF: Off}, summary=_modulesummary(name), subjects=subjects_of(name)
         )
+    for subject, definition in subject_passes().items():
+        plain = {name: one for name, one in families().items() if one.arguments is None}
+        formats = {name: _kept_by(definition, one) for name, one in plain.items()}
+        for option in options_of(definition).values():
+            takes = {"formats": formats} if option.kind == "format" else {"option": option}
+            properties[option.name] = Property(option.name, summary=option.summary, subjects=(subject,), **takes)
     kinds = {one.name: TargetKind(one.name, one.words, one.summary, one.one_word) for one in targets().values()}
     depth = {name: values[ON] for name, values in asked_by("depth").items()}
     bounds = BUDGET, VERIFY, OBJECTIVES
     return Schema(properties, families(), kinds, *bounds, ADDITIVE, Export, depth, floats=(FLOAT, *DTYPES), ops=_ops())
 
 
+@lru_cache
+def subject_passes() -> dict[str, type[SubjectPass]]:
+    """The passes whose fields are properties of rules, by what those rules are about."""
+    found = [one for one in _classes() if issubclass(one, SubjectPass)]
+    return {subject: one for one in found for subject in one.subjects}
+
+
+def _kept_by(definition: type[SubjectPass], family: FormatFamily) -> FormatFamily:
+    """A family of formats of which some are refused."""
+
+    def fault(spec: FormatSpec) -> str:
+        if wrong := family.fault(spec):
+            return wrong
+        encoding = encoding_of(spec)
+        return "" if encoding is None else definition.refuses(encoding)
+
+    return replace(family, fault=fault)
+
+
 def subjects_of(name: str) -> tuple[str, ...]:
     """What a property of rules is about beside layers; empty for what layers have."""
-    return tuple(dict.fromkeys(subject for one in rewrites().get(name, {}).values() for subject in one.subjects))
+    own = [subject for subject, one in subject_passes().items() if name in options_of(one)]
+    found = [*own, *(subject for one in rewrites().get(name, {}).values() for subject in one.subjects)]
+    return tuple(dict.fromkeys(found))
 
 
 def _ops() -> dict[str, tuple[str, ...]]:

@@ -15,6 +15,7 @@ from qcc.codegen.target.target import AnyTarget, Arithmetic, Processor
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.graph.costs import Costs
 from qcc.passes.contract.contract import Pass
+from qcc.passes.contract.subject import SubjectPass
 from qcc.passes.half.half import Half
 
 PlanRow = tuple[str, str, str]
@@ -183,6 +184,11 @@ class Plan:
     def half(self) -> Half | None:
         """The step that computes in half precision, if there is one."""
         return next((step.action for step in self.steps if isinstance(step.action, Half)), None)
+
+    @property
+    def changes(self) -> bool:
+        """It changes more than how weights are stored, so that the size of the file is no measure."""
+        return any(isinstance(step.action, Half | SubjectPass) for step in self.steps)
 
     @property
     def decided(self) -> bool:

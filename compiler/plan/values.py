@@ -10,15 +10,17 @@ from qcc.compiler.plan.catalog import activations, keyword_of, passes, rewrites,
 from qcc.compiler.plan.formats import encoding_of, families
 from qcc.dsl.check.context import CheckState, only_literal
 from qcc.dsl.check.formats import read_formats
-from qcc.dsl.check.options import read_method
+from qcc.dsl.check.options import WRONG, read_method, read_option
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.diagnostics.source import Source, Span
 from qcc.dsl.diagnostics.spelling import did_you_mean
+from qcc.dsl.policy.options import options_of
 from qcc.dsl.syntax import tree as syntax
 from qcc.dsl.syntax.build_tree import TooDeepError, build_tree
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.forms.find import forms
 from qcc.passes.contract.contract import Activations, Pass, Rounding
+from qcc.passes.contract.subject import SubjectPass
 from qcc.passes.encode import Encode
 
 T = TypeVar("T")
@@ -74,7 +76,26 @@ class ValueReader:
             if not isinstance(first, syntax.Invocation) or parsed.span != first.span:
                 raise self._wrong(f"`{ENCODE}` has all that it says in brackets", parsed.span, WRITTEN)
             return self._encode(first)
+        definition = passes().get(named.text) if isinstance(named, syntax.Name) else None
+        if definition is not None and issubclass(definition, SubjectPass) and isinstance(first, syntax.Invocation):
+            return self._subject_pass(first, definition)
         return self._method("plan", parsed.value, passes(), Pass)  # type: ignore[type-abstract]
+
+    def _subject_pass(self, call: syntax.Invocation, definition: type[SubjectPass]) -> SubjectPass:
+        """The storing of what is no layer, some of whose options are formats."""
+        known, given = options_of(definition), dict[str, object]()
+        for one in call.arguments:
+            name = "" if one.name is None else one.name.text
+            if name not in known or name in given:
+                wrong = "is given twice" if name in given else f"is no option of `{call.name.text}`"
+                raise self._wrong(f"`{one.span.text}` {wrong}", one.span, did_you_mean(name, known))
+            if known[name].kind == "format":
+                given[name] = self._encoding(one.value)
+            elif (read := read_option(self._context, known[name], one.value)) is not WRONG:
+                given[name] = read
+            else:
+                raise WrongValueError
+        return definition(**given)
 
     def _encode(self, call: syntax.Invocation) -> Encode:
         """The storing of weights, whose arguments are those of several properties of the language."""

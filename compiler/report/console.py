@@ -110,6 +110,7 @@ def _output_lines(result: Result) -> list[str]:
     lines = [f"{name:<{width}}{GAP}{text}" for name, text in rows]
     run = f"; not the file was run, but {verification.stand_in}" if verification.stand_in else ""
     lines.append(f"on {plural(verification.samples, 'sample')} of {data}{run}")
+    lines += [] if verification.driven is None else [verification.driven.line]
     return [*lines, MISLEADS] if verification.generated else lines
 
 

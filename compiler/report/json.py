@@ -65,6 +65,7 @@ def verification_json(verification: Verification) -> dict[str, Any]:
         "samples": verification.samples,
         "origin": verification.origin,
         "stand_in": verification.stand_in or None,
+        "token_by_token": None if verification.driven is None else dict(verification.driven.facts),
         "notes": list(verification.notes),
         "losers": [asdict(one) for one in verification.losers],
     }

@@ -1,6 +1,7 @@
 """What became of each weight, a row each."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -39,6 +40,18 @@ def rows(
         else _kept_row(weight, left.get(weight.name, weight), kept.get(weight.name, ""))
         for weight in graph.weights()
     )
+
+
+def cache_lines(edits: Iterable[Edit]) -> tuple[str, ...]:
+    """A line for each way in which caches are kept; none where all stay floats."""
+    found = [edit for edit in edits if edit.row_bytes is not None]
+    lines = []
+    for text, count in Counter(edit.text for edit in found).items():
+        sizes = [edit.row_bytes for edit in found if edit.text == text and edit.row_bytes is not None]
+        before, after = (sum(one[at] for one in sizes) for at in (0, 1))
+        caches = f"{count} cache{'' if count == 1 else 's'}"
+        lines.append(f"{caches}, {text}: {before:,.0f} -> {after:,.0f} bytes a token, {after / before:.3g}x")
+    return tuple(lines)
 
 
 def unencoded(rows: Iterable[LayerRow]) -> set[str]:

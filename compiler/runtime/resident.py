@@ -26,7 +26,7 @@ with np.load(feeds) as arrays:
 before = kept("VmRSS:")
 session = Session(model, kernels or False, threads)
 made = kept("VmRSS:")
-session.run(given)
+session.run(session.coded(given))
 print(json.dumps([made - before, kept("VmRSS:") - before, kept("VmHWM:") - before]))
 """
 

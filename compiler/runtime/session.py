@@ -1,6 +1,7 @@
 """Running a model that was written in ONNX Runtime, with its kernel library where there is one."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from qcc.compiler.sampler.drive import Driver
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.diagnostics.spelling import did_you_mean
+from qcc.ir.encoding.cached.stored import NOTE, StoredCache, coded, decoded, of_note
 from qcc.ir.errors import ModelError, first_line
 from qcc.ir.graph.ops import Value
 from qcc.ir.kernel.loadable import loadable
@@ -91,6 +93,26 @@ class Session:
         self.provenance: dict[str, str] = {
             key: text for key, text in sorted(metadata.items()) if key.startswith(PREFIX)
         }
+
+    @cached_property
+    def caches(self) -> tuple[StoredCache, ...]:
+        """The caches that hold codes, with how they are fed and read as floats."""
+        return of_note(self.provenance.get(NOTE, ""))
+
+    def in_floats(self, values: Sequence[Value]) -> tuple[Value, ...]:
+        """Inputs or outputs as they were before caches held codes."""
+        held = {name: one.rows.part_names(name) for one in self.caches for name in (one.past, one.present)}
+        hidden = {part for name, names in held.items() for part in names.values() if part != name}
+        shown = (value for value in values if value.name not in hidden)
+        return tuple(replace(one, dtype="float32") if one.name in held else one for one in shown)
+
+    def coded(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Feeds in which caches of floats are what this model takes: codes, where it keeps such."""
+        return coded(self.caches, feeds)
+
+    def decoded(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What a run returned, with caches as floats."""
+        return decoded(self.caches, outputs)
 
     @cached_property
     def nodes(self) -> tuple[KernelNode, ...]:

@@ -10,6 +10,7 @@ from qcc.compiler.metrics.find import judged, to_measure
 from qcc.compiler.metrics.metric import Judged, Pair
 from qcc.compiler.observe.executor import HERE, Executor
 from qcc.compiler.scores.check import ScoreCheck
+from qcc.compiler.sequence.token_runs import Driven
 from qcc.compiler.verify.differences import Distance, Measures, changed_numbers, distance
 from qcc.dsl.policy.policy import Bound
 from qcc.ir.graph.graph import Runner
@@ -124,6 +125,8 @@ class Verification:
     scores: tuple[ScoreCheck, ...] = ()
     """What is lost of the user's scores, where bounds name them."""
     stand_in: str = ""
+    driven: Driven | None = None
+    """What runs over tokens came to, of a model of tokens with caches, on data that was given."""
 
     @property
     def passed(self) -> bool:

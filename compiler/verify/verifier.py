@@ -9,6 +9,7 @@ from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.console.percent import percent
 from qcc.compiler.metrics.find import to_measure
 from qcc.compiler.observe.executor import HERE, Executor
+from qcc.compiler.sequence.token_runs import Driven, TokenRuns
 from qcc.compiler.verify import outputs as verify
 from qcc.compiler.verify.exercised import unexercised, unread_rows
 from qcc.compiler.verify.outputs import BoundCheck, Floor, Floors, MakeRunner, OutputCheck, Verification
@@ -46,6 +47,7 @@ class Verifier:
         executor: Executor = HERE,
     ) -> None:
         self._bounds, self._diagnostics, self._executor = bounds, diagnostics, executor
+        self._original, self._samples, self._runs = original, samples, list[TokenRuns | None]()
         self.reference = run_reference(original, samples, to_measure(bound.metric for bound in bounds), executor)
         for name in self.reference.floors:
             message = f"the original's output `{name}` differs from run to run: it is held to no more than that"
@@ -81,12 +83,27 @@ class Verifier:
         held = self.reference.samples
         found = self.reference.compare(verify.run(plain, held.batches, self._executor))
         fast = self.reference.compare(verify.run(kernels, held.batches, self._executor)) if kernels else ()
+        stepwise, driven = self._step_by_step(plain, graph)
+        found += stepwise
+        fast += self._step_by_step(kernels, graph)[0] if kernels else ()
         checks = verify.judge(self._bounds, (*found, *fast), self.reference.floors)
         if not all(check.passed for check in checks):
             checks = verify.judge(self._bounds, (*found, *fast), {**self._rounding(graph), **self.reference.floors})
         self._see_what_failed((*found, *fast), checks)
         self._tell(found, checks)
-        return Verification(found, checks, held.count, held.origin, fast, self._untold(graph, encoded))
+        notes = self._untold(graph, encoded)
+        return Verification(found, checks, held.count, held.origin, fast, notes, driven=driven)
+
+    def _step_by_step(self, make: MakeRunner, graph: Graph) -> tuple[tuple[OutputCheck, ...], Driven | None]:
+        """What a model of tokens with caches comes to when each run is fed what the last returned."""
+        if not self._runs:
+            self._runs.append(TokenRuns.of(graph, self._original, self._samples))
+        runs = self._runs[0]
+        if runs is None:
+            return (), None
+        logits, driven = runs.made(make())
+        wanted, made = {runs.output: runs.wanted}, {runs.output: logits}
+        return verify.compare([wanted], [made], None, self.reference.metrics), driven
 
     def _see_what_failed(self, outputs: Sequence[OutputCheck], checks: Sequence[BoundCheck]) -> None:
         """Generated data on which the original itself is not finite condemns no compressed model by that alone."""

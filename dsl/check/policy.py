@@ -10,13 +10,14 @@ from qcc.dsl.check.depth import read_depth
 from qcc.dsl.check.formats import read_formats
 from qcc.dsl.check.link import Linked, Linker, Loader, define, spelled
 from qcc.dsl.check.metrics import read_metric_line, see_metrics
-from qcc.dsl.check.options import GivenOption, build, read_method
+from qcc.dsl.check.options import WRONG, GivenOption, build, read_method, read_option
 from qcc.dsl.check.selectors import Resolver
 from qcc.dsl.check.steps import read_sampler, read_step_cache, see_together
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.diagnostics.spelling import did_you_mean
 from qcc.dsl.policy.metrics import MetricOn
+from qcc.dsl.policy.options import option_text
 from qcc.dsl.policy.policy import (
     KEEP,
     AdapterFile,
@@ -208,6 +209,9 @@ class _Checker:
         if known.methods:
             method = read_method(self.context, known.name, value, known.methods)
             return None if method is None else Assignment(known.name, method[1], span, method[0])
+        if known.option is not None:
+            read = read_option(self.context, known.option, value)
+            return None if read is WRONG else Assignment(known.name, read, span, option_text(known.option, read))
         formats = self.context.schema.formats if known.formats is None else known.formats
         specs = read_formats(self.context, value, formats)
         return None if specs is None else Assignment(known.name, specs, span)

@@ -76,14 +76,16 @@ class _Thawed:
         families = None
         if own is not None:
             families = {one["keyword"]: self.family(one, partial(self._own, name)) for one in own}
-        return Property(name, methods, families, data["summary"], tuple(data["subjects"]))
+        option = None if data["option"] is None else _option(data["option"])
+        return Property(name, methods, families, data["summary"], tuple(data["subjects"]), option)
 
     def family(self, data: Mapping[str, Any], others: Callable[[], Mapping[str, FormatFamily]]) -> FormatFamily:
-        keyword, suspects = data["keyword"], frozenset(data["suspects"])
+        keyword, suspects = data["keyword"], frozenset(data["suspects"] or ())
         made = data["arguments"] is not None
+        always = made or data["suspects"] is None
 
         def fault(spec: FormatSpec) -> str:
-            return others()[keyword].fault(spec) if made or suspects & spec.words.keys() else ""
+            return others()[keyword].fault(spec) if always or suspects & spec.words.keys() else ""
 
         asked = {"stays": lambda spec: others()[keyword].stays(spec)} if made else {}
         return FormatFamily(
@@ -115,7 +117,9 @@ def _depth(live: Live, name: str) -> Maker:
 def _property(one: Property) -> dict[str, Any]:
     own = None if one.formats is None else [_family(family) for family in one.formats.values()]
     methods = {keyword: _maker(method) for keyword, method in one.methods.items()}
-    return {"name": one.name, "methods": methods, "formats": own, "summary": one.summary, "subjects": one.subjects}
+    option = None if one.option is None else asdict(one.option)
+    told = {"summary": one.summary, "subjects": one.subjects, "option": option}
+    return {"name": one.name, "methods": methods, "formats": own, **told}
 
 
 def _family(one: FormatFamily) -> dict[str, Any]:
@@ -125,12 +129,16 @@ def _family(one: FormatFamily) -> dict[str, Any]:
     return plain | {"words": words, "arguments": arguments, "suspects": _suspects(one)}
 
 
-def _suspects(one: FormatFamily) -> list[str]:
-    """Words of which one stands in every format of the family that has a fault, as few as it takes."""
+def _suspects(one: FormatFamily) -> list[str] | None:
+    """Words of which one stands in every format of the family that has a fault, as few as it takes.
+
+    None where one has a fault and no words: it is always asked about then.
+    """
     faulty = [set(spec.words) for spec in _specs(one) if one.fault(spec)] if one.arguments is None else []
     found: list[str] = []
+    if not all(faulty):
+        return None
     while faulty:
-        assert all(faulty), f"{one.keyword} has a fault that no word makes"
         most = max(
             sorted({word for words in faulty for word in words}),
             key=lambda word: sum(word in words for words in faulty),

@@ -1,7 +1,7 @@
 """The checked policy: what a file means, with nothing left to look up."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -74,7 +74,7 @@ class Assignment:
     value: tuple[FormatSpec, ...] | Keep | Any
     span: Span = field(compare=False, repr=False)
     keyword: str | None = None
-    """What the policy calls the method."""
+    """What the policy calls the method, or the word or number itself as it is spelled."""
 
     @property
     def text(self) -> str:
@@ -83,6 +83,8 @@ class Assignment:
             return "keep"
         if isinstance(self.value, tuple):
             return " | ".join(one.text for one in self.value)
+        if not is_dataclass(self.value) or isinstance(self.value, type):
+            return str(self.keyword)
         options = [f"{name} = {text}" for name, text in options_text(self.value).items()]
         return f"{self.keyword}({', '.join(options)})" if options else str(self.keyword)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from qcc.dsl.policy.options import Interval, Maker, Unit
+from qcc.dsl.policy.options import Interval, Maker, Option, Unit
 from qcc.dsl.policy.policy import FormatSpec
 from qcc.dsl.policy.select import SUBJECTS
 
@@ -74,7 +74,7 @@ class FormatFamily:
 
 @dataclass(frozen=True)
 class Property:
-    """What a rule may set: a format, or one of some methods with its options."""
+    """What a rule may set: a format, one of some methods with its options, or a word or number."""
 
     name: str
     methods: Mapping[str, Maker] = field(default_factory=dict)
@@ -84,6 +84,8 @@ class Property:
     summary: str = ""
     subjects: tuple[str, ...] = ()
     """The classes that have it; classes of layers, where none is named."""
+    option: Option | None = None
+    """What it takes, where that is neither a format nor a method: a word or a number."""
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,21 @@ say what an attention should be. The graph is run once on a sample, which gives 
 between is run on drawn numbers of those sizes and compared with the formula. What differs is none.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
 from qcc.ir.attention.fused import of_op, of_runtime
 from qcc.ir.attention.part import AttentionPart, judged, of_core
 from qcc.ir.attention.paths import Paths, UntoldError
-from qcc.ir.attention.trace import Tracer
+from qcc.ir.attention.trace import Tracer, TraceStep
 from qcc.ir.errors import ModelError
 from qcc.ir.graph.attention import Attention, NotAttention
 from qcc.ir.graph.graph import Graph, needed
 from qcc.ir.graph.ops import Array, Feeds, Kind
 
 SEED = 0
+_Held = tuple[tuple[str, str], ...]
 
 
 def attentions(graph: Graph, sample: Feeds) -> list[Attention | NotAttention]:
@@ -41,6 +42,34 @@ def attentions(graph: Graph, sample: Feeds) -> list[Attention | NotAttention]:
 def attention_names(graph: Graph) -> tuple[str, ...]:
     """The names of what may be an attention, as far as ops tell; nothing is run."""
     return tuple(one.name for one in _Finder(graph).parts())
+
+
+def cache_pairs(graph: Graph) -> dict[str, str]:
+    """The inputs that hold keys and values of earlier runs, with the outputs that later ones take them from.
+
+    As far as ops tell; nothing is run.
+    """
+    returned = {value.name for value in graph.outputs}
+    found = {past: present for keys, values in _caches(graph) for past, present in (*keys, *values)}
+    return {past: present for past, present in found.items() if present in returned}
+
+
+def cache_names(graph: Graph) -> tuple[str, ...]:
+    """The inputs that hold keys of earlier runs, by which caches go, as far as ops tell; nothing is run."""
+    return tuple(dict.fromkeys(past for keys, _ in _caches(graph) for past, _ in keys))
+
+
+def _caches(graph: Graph) -> Iterator[tuple[_Held, _Held]]:
+    """The caches of keys and of values of each attention: inputs, and where rows and those before them are."""
+    for one in _Finder(graph).parts():
+        if isinstance(one, AttentionPart):
+            yield _held(one.keys.steps), _held(one.values.steps)
+        elif isinstance(one, Attention) and one.keys.past and one.values.past:
+            yield ((one.keys.past, one.keys.present),), ((one.values.past, one.values.present),)
+
+
+def _held(steps: Iterable[TraceStep]) -> _Held:
+    return tuple((step.value, step.result) for step in steps if step.what == "past")[:1]
 
 
 class _Finder:

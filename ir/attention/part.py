@@ -138,7 +138,7 @@ def judged(
     expected = _formula(part, q, k, v, values)
     if not is_close(actual.reshape(-1), expected.reshape(-1), TOLERANCES.get(actual.dtype.name, TOLERANCE)):
         raise UntoldError("it computes something else than softmax(scale * queries keys' + bias) values")
-    seen = [_rotated(told(one, values, returned), captured) for one in part.operands]
+    seen = [_placed(_rotated(told(one, values, returned), captured), one, values) for one in part.operands]
     if abs(seen[2].scale - 1) > TOLERANCE:
         raise UntoldError("its values are scaled")
     factors = _factors(part, values)
@@ -155,6 +155,7 @@ def judged(
         weights_read=part.weights_read,
         shape=tuple(captured[part.output].shape),
         result=_result(part, actual, seen[0].array, values),
+        stands=not part.made and captured[part.output].ndim == 4,
         reads=part.reads,
         scale_varies=part.varies,
     )
@@ -168,6 +169,13 @@ def _rotated(seen: Seen, captured: Mapping[str, Array]) -> Seen:
     full = [captured[name] for name in (rotary.cos, rotary.sin) if captured[name].shape[-1] == rotary.width]
     rotary = replace(rotary, paired=all(is_paired(one, rotary.layout) for one in full))
     return replace(seen, operand=replace(seen.operand, rotary=rotary))
+
+
+def _placed(seen: Seen, traced: Traced, values: Mapping[str, Array]) -> Seen:
+    """With the way from its product, and how it stands there."""
+    way = traced.names[: traced.names.index(seen.operand.value) + 1]
+    plain = not (traced.columns or traced.heads or traced.order) and values[traced.value].ndim == 4
+    return replace(seen, operand=replace(seen.operand, way=way, stands=plain))
 
 
 def _result(part: AttentionPart, made: Array, queries: Array, values: Mapping[str, Array]) -> Operand | None:

@@ -38,6 +38,8 @@ class Operand:
         rotary: what turns them.
         past: rows of earlier runs that stand in front of theirs; empty for none.
         present: those and theirs together, where the graph returns them.
+        way: the values from the one that its product reads back to ``value``.
+        stands: its product reads it as batch, heads, rows and channels.
     """
 
     value: str
@@ -47,6 +49,8 @@ class Operand:
     rotary: Rotary | None = None
     past: str = ""
     present: str = ""
+    way: tuple[str, ...] = field(default=(), compare=False)
+    stands: bool = field(default=False, compare=False)
 
     @property
     def row_axis(self) -> int | None:
@@ -95,6 +99,7 @@ class Attention:
         weights_read: others read the weights, too.
         shape: of the output, on the sample.
         result: the last value that holds the output and is made of it by moving numbers alone.
+        stands: the output's axes are batch, heads, rows and channels.
         reads: the ops, with the positions, that read queries and keys as they are multiplied; empty where one input
             holds both.
         scale_varies: with how many rows there are.
@@ -112,6 +117,7 @@ class Attention:
     weights_read: bool = False
     shape: tuple[int, ...] = field(default=(), compare=False)
     result: Operand | None = field(default=None, compare=False)
+    stands: bool = field(default=False, compare=False)
     reads: tuple[tuple[str, int], ...] = field(default=(), compare=False)
     scale_varies: bool = False
 

@@ -13,6 +13,7 @@ from typing import Protocol, Self
 
 import numpy as np
 
+from qcc.ir.encoding.cached.rows import CachedRows
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.value import EncodedValue
 from qcc.ir.errors import Refused
@@ -268,6 +269,16 @@ class Graph(ABC):
         """
         raise Refused("this kind of graph has no op for it")
 
+    def store_cache(
+        self, attention: Attention, keys: CachedRows | None, values: CachedRows | None, fused: bool = False
+    ) -> None:
+        """Let keys or values of earlier runs, and what is fed and returned in their place, be codes.
+
+        Raises:
+            Refused: there are none, others see what they hold, or no op takes them so (``fused``); nothing has changed.
+        """
+        raise Refused("this kind of graph keeps nothing from run to run")
+
     @abstractmethod
     def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]] | None = None) -> str:
         """Let readers of a value read it rounded; other readers read it as it is.
@@ -319,18 +330,13 @@ class Graph(ABC):
         """Prepare the part of the graph between some values.
 
         Args:
-            inputs: the values fed; all that the outputs depend on, constants aside.
-            outputs: the values wanted.
+            inputs: the values fed: all that the ``outputs`` depend on, constants aside.
             free: constants that a feed may override from run to run.
             optimise: the runtime may put other ops in the place of the graph's; else each runs as it is written.
         """
 
     def encode_inputs(self, weight: Weight, encoded: EncodedValue) -> Weight:
-        """Encode what the linear layers of a weight read; the weight as it is then.
-
-        Raises:
-            Refused: see `encode_value`.
-        """
+        """Encode what a weight's linear layers read, or raise what `encode_value` does; the weight as it is then."""
         names: dict[str, str] = {}
         for value in dict.fromkeys(layer.input for layer in weight.layers):
             readers = [(layer.op, 0) for layer in weight.layers if layer.input == value]
@@ -339,11 +345,7 @@ class Graph(ABC):
         return replace(weight, layers=tuple(layers))
 
     def spill(self, path: Path) -> None:  # noqa: B027 - one that lies in memory may stay there
-        """Let what encoding makes lie in a file, and no longer in memory; for copies too.
-
-        Args:
-            path: of the file, which must live as long as the graph.
-        """
+        """Let what encoding makes, of copies too, lie in a file that lives as long as the graph, not in memory."""
 
     @abstractmethod
     def digest(self) -> str:

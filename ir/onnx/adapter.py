@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from qcc.ir.encoding.cached.rows import CachedRows
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.value import EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
@@ -42,6 +43,7 @@ from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.model.model import Written
 from qcc.ir.model.options import ExternalData
+from qcc.ir.onnx.attention.store import check_stored, store_caches
 from qcc.ir.onnx.attention.write import check_attention, write_attention
 from qcc.ir.onnx.emit.spill import Spill
 from qcc.ir.onnx.emit.write import write
@@ -132,13 +134,12 @@ class OnnxGraph(Graph):
         return self._weights
 
     def _told_of_rounding(self, weight: Weight) -> Weight:
-        layers = (replace(layer, rounded=self._rounded.get(layer.input)) for layer in weight.layers)
+        layers = [replace(layer, rounded=self._rounded.get(layer.input)) for layer in weight.layers]
         return replace(weight, layers=tuple(layers))
 
     def copy(self) -> Self:
         other = type(self)(self.model.clone(), self.folder, self._data_files, self.note_bytes)
-        other._rounded, other._encoded_values = dict(self._rounded), dict(self._encoded_values)
-        other._spill = self._spill
+        other._rounded, other._encoded_values, other._spill = {**self._rounded}, {**self._encoded_values}, self._spill
         return other
 
     def simplify(self) -> list[str]:
@@ -225,6 +226,14 @@ class OnnxGraph(Graph):
         self.require_opset(check_attention(self, one, how))
         self._keep_names()
         write_attention(self.model, one, how)
+        self._forget()
+
+    def store_cache(
+        self, attention: Attention, keys: CachedRows | None, values: CachedRows | None, fused: bool = False
+    ) -> None:
+        self.require_opset(check_stored(self, attention, keys, values, fused))
+        self._keep_names()
+        store_caches(self.model, attention, keys, values, fused)
         self._forget()
 
     def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]] | None = None) -> str:

@@ -5,10 +5,12 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from qcc.ir.encoding.cached.stored import NOTE, of_note
 from qcc.ir.errors import ModelError
 from qcc.ir.graph import in_pieces as pieces
 from qcc.ir.graph.graph import Runner
 from qcc.ir.model.carried import Carried, Corrections
+from qcc.ir.model.in_floats import InFloats
 from qcc.ir.model.model import Model, Origin, Raised, Written
 from qcc.ir.model.options import PROGRAM, ExternalData
 from qcc.ir.model.whole_files import own_data
@@ -16,6 +18,7 @@ from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.carry import giving, taking
 from qcc.ir.onnx.file.copy import copy_model
 from qcc.ir.onnx.file.infer import InferTypes
+from qcc.ir.onnx.file.load import parse
 from qcc.ir.onnx.file.save import whole_size
 from qcc.ir.onnx.graph.run import OnnxRunner, in_pieces, reference
 from qcc.ir.onnx.half.emulate import emulate
@@ -110,13 +113,20 @@ class OnnxModel(Model[OnnxGraph]):
         graph = OnnxGraph.load(written)
         fed, returned = ([value.name for value in values] for values in (graph.inputs, graph.outputs))
         emulate(graph.model)
-        return graph.runner(fed, returned, optimise=False)
+        return _in_floats(written, graph.runner(fed, returned, optimise=False))
 
     def runner(self, written: Path, library: Path | None = None, providers: Sequence[str] = ()) -> Runner:
         here = library is None and set(providers) <= {ON_CPU}
         if here and whole_size(written, own_data(written)) > pieces.LARGE_BYTES:
-            return _whole_graph(written)
-        return OnnxRunner(written, library=library, providers=providers)
+            return _in_floats(written, _whole_graph(written))
+        return _in_floats(written, OnnxRunner(written, library=library, providers=providers))
+
+
+def _in_floats(path: Path, runner: Runner) -> Runner:
+    """A runner that is fed floats, and returns floats, where a file's caches hold codes."""
+    told = {one.key: one.value for one in parse(path).proto.metadata_props}
+    caches = of_note(told.get(NOTE, ""))
+    return InFloats(runner, caches) if caches else runner
 
 
 def _whole_graph(path: Path) -> Runner:

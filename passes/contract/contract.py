@@ -62,7 +62,7 @@ class Edit:
     weight's name. ``chosen`` tells what data decided in place of what was asked. ``ops`` are the kernel ops that
     were written for the subject. ``stored`` is the encoding that a weight got, with all decided that was left open,
     and ``holes`` what it keeps where some is gone. ``gathered`` is the share of saliency that blocks of the layers keep
-    in the order before, and in the new one.
+    in the order before, and in the new one. ``row_bytes`` is what a row of a cache took, and takes.
     """
 
     subject: str
@@ -75,6 +75,7 @@ class Edit:
     stored: Encoding | None = None
     holes: Holes | None = None
     gathered: tuple[float, float] | None = None
+    row_bytes: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -59,19 +59,22 @@ def _turns(operand: Operand) -> bool:
 
 def fuse(model: ir.Model, one: Attention) -> None:
     """Write the op in the place of what computes the attention; the model's opset is high enough."""
-    _OneOp(model, one).run()
+    StandardWriter(model, one).run()
 
 
-class _OneOp(AttentionWriter):
+class StandardWriter(AttentionWriter):
+    """Writes the standard's op."""
+
     def attend(self, queries: ir.Value, keys: ir.Value, values: ir.Value) -> Sequence[ir.Value]:
+        """With rows of earlier runs in front."""
         one = self.one
         pasts = [self.value(name) for name in (one.keys.past, one.values.past) if name]
         heads = {} if self.by_heads else {"q_num_heads": one.queries.heads, "kv_num_heads": one.keys.heads}
         floats = [queries.dtype] * (3 if pasts else 1)
-        reads = [queries, keys, values, self._bias(queries, keys), *pasts]
+        reads = [queries, keys, values, self.bias(queries, keys), *pasts]
         return self.nodes.many("Attention", reads, floats, scale=one.scale, **heads)
 
-    def _bias(self, queries: ir.Value, keys: ir.Value) -> ir.Value | None:
+    def bias(self, queries: ir.Value, keys: ir.Value) -> ir.Value | None:
         """All that is added to scores or hides some, as ``[1 or batch, 1 or heads, rows, columns]``."""
         nodes, past = self.nodes, self.one.keys.past
         added = [self._added(masking) for masking in self.one.masking]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from qcc.ir.graph.ops import Array
 from qcc.ir.onnx.graph.edit import OnnxEditor
 
 INT64 = ir.DataType.INT64
@@ -29,12 +30,13 @@ class NodeWriter:
         dtypes: Sequence[ir.DataType | None],
         **attributes: float | str | Sequence[int],
     ) -> Sequence[ir.Value]:
-        """A node and what it makes, of these types."""
+        """A node and what it makes, of these types; an op of another domain than the standard's is ``domain::Op``."""
         given = ir.convenience.convert_attributes(attributes)
-        node = ir.Node("", op_type, inputs, given, num_outputs=len(dtypes))
+        domain, _, name = op_type.rpartition("::")
+        node = ir.Node(domain, name, inputs, given, num_outputs=len(dtypes))
         assert self._before.graph is not None
         self._before.graph.insert_before(self._before, node)
-        node.name = self._editor.fresh_name(f"{self._name}/{op_type}")
+        node.name = self._editor.fresh_name(f"{self._name}/{name}")
         for value, dtype in zip(node.outputs, dtypes, strict=True):
             value.name = self._editor.fresh_name(f"{node.name}.out")
             value.type = None if dtype is None else ir.TensorType(dtype)
@@ -63,6 +65,14 @@ class NodeWriter:
     def real(self, number: float) -> ir.Value:
         """A constant of one number without axes."""
         return self._editor.constant(f"{self._name}.number", np.asarray(number, np.float32))
+
+    def array(self, array: Array | np.generic) -> ir.Value:
+        """A constant."""
+        return self._editor.constant(f"{self._name}.table", np.asarray(array))
+
+    def cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """A value in another type."""
+        return self.one("Cast", [value], dtype, to=int(dtype.value))
 
     def size(self, value: ir.Value, axis: int) -> ir.Value:
         """How long an axis is, as a row of one number."""

@@ -53,10 +53,10 @@ class AttentionWriter(ABC):
         queries, keys, values = (self._rows(operand) for operand in (one.queries, one.keys, one.values))
         made = self.attend(self._turned(queries, one.queries), self._turned(keys, one.keys), values)
         assert one.result is not None
-        self._take(self.value(one.result.value), self._laid_out(made[0], one.result))
+        self.take(self.value(one.result.value), self._laid_out(made[0], one.result))
         for name, new in zip((one.keys.present, one.values.present), made[1:], strict=False):
             if name:
-                self._take(self.value(name), new)
+                self.take(self.value(name), new)
         self._model.graph.sort()
         middle = made[0].producer()
         if middle is not None and all(node.name != one.name for node in self._model.graph):
@@ -66,7 +66,8 @@ class AttentionWriter(ABC):
         """A value of the graph."""
         return self.editor.value(name)
 
-    def _take(self, old: ir.Value, new: ir.Value) -> None:
+    def take(self, old: ir.Value, new: ir.Value) -> None:
+        """Let all that reads an old value read a new one."""
         new.type, new.shape = old.type, old.shape
         self.editor.take_place(old, new)
 

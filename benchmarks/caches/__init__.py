@@ -1,0 +1,1 @@
+"""What formats of caches lose on a language model."""

@@ -1,0 +1,1 @@
+"""Models that return what their next run takes, driven token by token."""

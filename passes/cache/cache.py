@@ -1,0 +1,176 @@
+"""Storing keys and values of earlier runs in fewer bits."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+
+from qcc.ir.attention.find import attentions
+from qcc.ir.encoding.algebra import Encoding
+from qcc.ir.encoding.blocked import Blocked
+from qcc.ir.encoding.blocks import CHANNEL
+from qcc.ir.encoding.cached.fit import Channels, fitted
+from qcc.ir.encoding.cached.rows import CachedRows, refusal
+from qcc.ir.errors import Refused
+from qcc.ir.graph.attention import Attention, Operand
+from qcc.ir.graph.graph import Graph
+from qcc.passes.contract.contract import Between, Context, Edit
+from qcc.passes.contract.subject import SubjectPass
+
+MOST_ROWS = 4096  # of a cache that steps are fitted to; the largest and least of all rows are among them
+OPSETS = {"decoded": 18, "fused": 23}
+CacheForm = Literal["decoded", "fused"]
+
+
+@dataclass(frozen=True)
+class Cache(SubjectPass):
+    """Keep keys and values of earlier runs as codes: what is fed and returned in their place, and what is moved.
+
+    Rewrite:
+        k = Concat(past, new)  -->  codes = Concat(past codes, encode(new)), k = decode(codes)
+
+    What is a cache is told by what an attention does with it (docs/caches.md). Integers by channel have one step a
+    channel, found on calibration data: keys' steps go to the queries and values' to the result, so that codes become
+    floats by a cast alone. Integers in groups of channels and block floating point find a scale as each row comes,
+    which is kept beside the codes. `asym` takes a centre from each channel, which a softmax does not see.
+
+    Args:
+        keys: what keys are kept in: `int8 channel`, `int4 channel`, `int4 group 32`, `bfp 4 group 32`.
+        values: the same of values.
+        channels: of groups: `sorted` puts channels of like size side by side, as data shows them, and `balanced` makes
+            all of like size; queries and results are moved alike.
+        float_tokens: so many first rows stay floats, in a cache of their own.
+        form: `decoded` computes in standard ops; `fused` lets the runtime's `GroupQueryAttention` read int8 or int4 by
+            channel, both of as many bits, where attentions see nothing that comes later. It takes several new rows
+            behind earlier ones of one sample only.
+
+    Source: KIVI, Liu et al. 2024 (arXiv:2402.02750), for keys by channel; accurate block quantisation, Trukhanov and
+    Soloveychik 2024 (arXiv:2403.20137), section 4, for keys in order.
+    """
+
+    subjects: ClassVar[tuple[str, ...]] = ("cache",)
+    uses_sample: ClassVar[bool] = True
+
+    keys: Annotated[Encoding | None, "what keys of earlier runs are kept in"] = None
+    values: Annotated[Encoding | None, "what values of earlier runs are kept in"] = None
+    channels: Annotated[Channels, "how channels are moved before groups of them are kept"] = "plain"
+    float_tokens: Annotated[int, Between(0, 4096), "so many first rows stay floats"] = 0
+    form: Annotated[CacheForm, "who computes with codes: standard ops, or the runtime's own"] = "decoded"
+
+    @property
+    def label(self) -> str:
+        """What is kept in what."""
+        pairs = (("keys", self.keys), ("values", self.values))
+        return ", ".join(f"{name} {one.text}" for name, one in pairs if one is not None)
+
+    @property
+    def opset(self) -> int:
+        """Of the ops that pack two codes in a byte, or of the rotary embedding before the runtime's op."""
+        return OPSETS[self.form]
+
+    @property
+    def nothing(self) -> bool:
+        """It says of neither what it is kept in."""
+        return self.keys is None and self.values is None
+
+    @classmethod
+    def refuses(cls, encoding: Encoding) -> str:
+        """Rows are kept as integers of four or eight bits, by channel or in groups."""
+        return refusal(encoding)
+
+    @property
+    def learns(self) -> bool:
+        """Data decides what is kept."""
+        static = any(isinstance(one, Blocked) and one.block == CHANNEL for one in (self.keys, self.values))
+        return static or self.channels != "plain"
+
+    def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
+        """Store the caches of some attentions, each named by the input that holds keys."""
+        found = {one.keys.past: one for one in attentions(graph, context.sample) if isinstance(one, Attention)}
+        wanted = [found[name] for name in targets if name in found and context.takes(name)]
+        seen = self._seen(graph, wanted, context)
+        missing = [
+            Edit(name, "no attention is told that takes it", refused=True) for name in targets if name not in found
+        ]
+        return [*missing, *(self._stored(graph, one, seen, context) for one in wanted)]
+
+    def _stored(self, graph: Graph, one: Attention, seen: Mapping[str, np.ndarray], context: Context) -> Edit:
+        name = one.keys.past
+        context.progress(name)
+        try:
+            keys, values = (self._rows(operand, kept, seen) for operand, kept in self._pairs(one))
+            graph.store_cache(one, keys, values, self.form == "fused")
+        except Refused as refused:
+            return Edit(name, refused.reason, refused=True)
+        return Edit(name, self.label, row_bytes=_row_bytes(one, keys, values))
+
+    def _pairs(self, one: Attention) -> tuple[tuple[Operand, Encoding | None], tuple[Operand, Encoding | None]]:
+        return (one.keys, self.keys), (one.values, self.values)
+
+    def _rows(self, operand: Operand, kept: Encoding | None, seen: Mapping[str, np.ndarray]) -> CachedRows | None:
+        if kept is None:
+            return None
+        assert isinstance(kept, Blocked)
+        nothing = np.zeros((operand.heads, 0, operand.width), np.float32)
+        rows = seen.get(operand.present, nothing)
+        if not np.isfinite(rows).all():
+            raise Refused(f"`{operand.present}` is not finite on the data", broken=True)
+        try:
+            return fitted(rows, kept, self.channels, self.float_tokens, pairs=self.form == "fused")
+        except ValueError as error:
+            raise Refused(str(error)) from error
+
+    def _seen(self, graph: Graph, wanted: Sequence[Attention], context: Context) -> Mapping[str, np.ndarray]:
+        """Rows of each cache, ``[heads, rows, channels]``, as far as what is kept depends on them; asked once."""
+        operands = [operand for one in wanted for operand, kept in self._pairs(one) if kept is not None]
+        names = [operand.present for operand in operands if operand.present]
+        if not self.learns or context.watch is None or not names:
+            return {}
+        key = "cache rows", tuple(names), self.float_tokens
+        if key not in context.found:
+            drawn = {name: _RowSample() for name in names}
+            for values in context.watch(graph, names, False):
+                for name, array in values.items():
+                    drawn[name].add(array[:, :, self.float_tokens :])
+            context.found[key] = {name: one.rows() for name, one in drawn.items()}
+        found = context.found[key]
+        assert isinstance(found, Mapping)
+        return found
+
+
+class _RowSample:
+    """Some rows of many, and the largest and least of each channel."""
+
+    def __init__(self) -> None:
+        self._kept: list[np.ndarray] = []
+        self._ends: list[np.ndarray] = []
+        self._count = 0
+
+    def add(self, rows: np.ndarray) -> None:
+        """More rows ``[batch, heads, rows, channels]``."""
+        flat = np.moveaxis(rows, 1, 0).reshape(rows.shape[1], -1, rows.shape[3]).astype(np.float32)
+        if not flat.shape[1]:
+            return
+        self._ends += [flat.min(1, keepdims=True), flat.max(1, keepdims=True)]
+        room = MOST_ROWS - self._count
+        if room > 0:
+            taken = flat[:, :: max(flat.shape[1] // room, 1)][:, :room]
+            self._kept.append(np.array(taken))
+            self._count += taken.shape[1]
+
+    def rows(self) -> np.ndarray:
+        """All that is kept."""
+        ends = np.concatenate(self._ends, 1)
+        return np.concatenate([*self._kept, ends.min(1, keepdims=True), ends.max(1, keepdims=True)], 1)
+
+
+def _row_bytes(one: Attention, *kept: CachedRows | None) -> tuple[float, float]:
+    """What both caches took of a row, and what they take."""
+    pairs = list(zip((one.keys, one.values), kept, strict=True))
+    floats = [4.0 * operand.heads * operand.width for operand, _ in pairs]
+    codes = [
+        was if rows is None else operand.heads * rows.row_bytes
+        for was, (operand, rows) in zip(floats, pairs, strict=True)
+    ]
+    return sum(floats), sum(codes)
