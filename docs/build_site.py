@@ -38,7 +38,14 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "Start": ("README.md", *(f"docs/tutorials/{name}.md" for name in TUTORIALS), "examples/README.md"),
     "Use": (
         *("docs/language.md", "docs/passes.md", "docs/formats.md", "docs/diagnostics.md", "docs/analysis.md"),
-        *("docs/deployment.md", "docs/pytorch.md", "docs/adapters.md", "docs/packs.md", "docs/tables.md"),
+        *(
+            "docs/recipes.md",
+            "docs/deployment.md",
+            "docs/pytorch.md",
+            "docs/adapters.md",
+            "docs/packs.md",
+            "docs/tables.md",
+        ),
         *("docs/attention.md", "docs/editors.md", "docs/translate.md"),
     ),
     "Facts": ("docs/benchmarks.md", "docs/comparison.md", "CHANGELOG.md"),

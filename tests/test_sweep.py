@@ -102,3 +102,12 @@ def test_sweep_reject(
     (tmp_path / "p.qpolicy").write_text(f"qpolicy 1\n{policy}\n")
     assert main(["sweep", str(folder / "m.onnx"), "-p", str(tmp_path / "p.qpolicy"), *words]) == status
     assert message in capsys.readouterr().err
+
+
+def test_a_sweep_is_drawn(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["sweep", str(folder / "m.onnx"), "-p", str(folder / "p.qpolicy"), "--data", str(folder / "d.npz")]
+    assert main([*asked, "--sizes", "5", "--picture", str(tmp_path / "c.svg")]) == 0
+    drawn = (tmp_path / "c.svg").read_text()
+    assert drawn.startswith("<svg") and drawn.count("<circle") >= 4 and 'class="law"' in drawn
+    assert main([*asked, "--picture", str(tmp_path / "c.png")]) == 2
+    assert ".svg" in capsys.readouterr().err

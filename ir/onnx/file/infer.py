@@ -33,7 +33,23 @@ def infer(model: ir.Model) -> ir.Model:
     Raises:
         Exception: of any class; an op cannot be inferred, or an annotation is wrong.
     """
-    return ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(_without_weights(model), data_prop=True))
+    return ir.serde.deserialize_model(_inferred(_without_weights(model)))
+
+
+def _inferred(bare: onnx.ModelProto) -> onnx.ModelProto:
+    """The same with types, also those that follow from numbers that decide shapes.
+
+    Such numbers are followed into functions one by one, those of whole weights among them, for which a head of 32,000
+    tokens takes 2 GB. So functions are inferred without them first, and are ops of unknown kind to the second look.
+    """
+    if not bare.functions:
+        return onnx.shape_inference.infer_shapes(bare, data_prop=True)
+    typed = onnx.shape_inference.infer_shapes(bare)
+    functions = [*typed.functions]
+    del typed.functions[:]
+    found = onnx.shape_inference.infer_shapes(typed, data_prop=True)
+    found.functions.extend(functions)
+    return found
 
 
 def _without_weights(model: ir.Model) -> onnx.ModelProto:
