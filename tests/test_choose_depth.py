@@ -8,7 +8,7 @@ import pytest
 
 from qcc.compiler.allocate.removals import lost_whole, removals
 from qcc.compiler.calibrate.samples import Samples, load
-from qcc.compiler.compile import compile
+from qcc.compiler.compile import compile, decide_plan
 from qcc.compiler.files.open_model import open_model
 from qcc.compiler.measure.tally import NOISE
 from qcc.dsl.diagnostics.report import QccError
@@ -86,6 +86,9 @@ def test_branches_go_where_bits_alone_cannot_pay(
     model: Path, feeds: list[dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
     full = compile(model, "qpolicy 1\nrule any { weights = int6 channel }\n", output=tmp_path / "all.onnx", data=feeds)
+    bound = int(full.output_bytes * 0.9)
+    plan, _, _ = decide_plan(model, _policy(f"budget {{ size <= {bound}B }}"), data=feeds)
+    assert [type(step.action).__name__ for step in plan.steps][:2] == ["Clean", "LeaveOut"]
     for share, gone in ((1.3, 0), (0.9, 1), (0.7, 2)):
         output = tmp_path / f"{share}.onnx"
         bound = int(full.output_bytes * share)

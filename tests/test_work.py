@@ -15,6 +15,7 @@ from qcc.compiler.plan.costs import ACTIVATIONS, ENERGY, Meter
 from qcc.compiler.work.count import Count
 from qcc.compiler.work.energy_table import energy_table
 from qcc.compiler.work.meters import meters_of
+from qcc.compiler.work.peak import peak_bytes
 from qcc.compiler.work.sizes import ValueSizes
 from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.load import load_text
@@ -69,6 +70,16 @@ def test_products_are_those_of_the_definition() -> None:
 def test_what_is_written_is_counted_once() -> None:
     found = _meters()[ACTIVATIONS]
     assert found.whole == 4 * (MAPS * POSITIONS + MAPS + 10)  # the relu writes over the convolution, a reshape nothing
+
+
+def test_the_peak_is_what_is_alive_at_a_time() -> None:
+    ops = "a = MatMul(x, u) b = Relu(a) c = MatMul(b, v) d = Add(c, b) y = MatMul(d, w)"
+    body = f"g (float[N,8] x) => (float[N,4] y) {{ {ops} }}"
+    weights = {"u": models.random(8, 32), "v": models.random(32, 32), "w": models.random(32, 4)}
+    graph = _graph(body, weights)
+    count = Count(graph, ValueSizes(graph, Samples(({"x": models.random(1, 8)},), "test")))
+    sizes = {name: 4.0 * count.sizes.count(name) for op in count.ops for name in count.writes(op)}
+    assert peak_bytes(count, sizes) == 4 * (32 + 32)  # b and c; the sum is written over c, the cut over a
 
 
 def test_energy_is_bytes_and_products_by_the_table() -> None:
@@ -148,6 +159,7 @@ def test_rounded_convolutions_write_bytes(tmp_path: Path) -> None:
     text = "qpolicy 1\nrule conv { weights = int8 channel | float; activations = static }\nminimize activations\n"
     result = qcc.compile(tmp_path / "m.onnx", text, data=[data], output=tmp_path / "o.onnx")
     (row,) = result.costs
+    assert "alive at a time" in row.note
     assert row.before - row.after == 16 * 3 * MAPS * POSITIONS
     with pytest.raises(QccError, match="activations"):
         text = text.replace("minimize activations", "budget { activations <= 10% }")

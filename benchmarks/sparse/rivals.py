@@ -1,25 +1,29 @@
 """Perplexity of a language model whose layers lose half of their weights, as Wanda and SparseGPT do it and as we do.
 
     python -m benchmarks.sparse.rivals MODEL --data FILE.npz --judge FILE.npz [--ways WAY ...] [--patterns PATTERN ...]
+    python -m benchmarks.sparse.rivals MODEL --data FILE.npz --every 5    errors at layers in the place of perplexity
 
 Both files hold ``input_ids [windows, tokens]``; all ways learn from the first, windows of the second are scored. Layers
 are linear ones that multiply with a weight of their own. All ways go through the model in order, so that each layer
 sees what the layers before it have become. Wanda and SparseGPT are written anew after their papers. Wanda (Sun et al.
 2023, arXiv:2306.11695) leaves what stays as it is. SparseGPT (Frantar and Alistarh 2023, arXiv:2301.00774, algorithm 1)
 goes from column to column, chooses for 128 of them at a time, and for `of` for each run, and lets the columns still to
-come make up for what went. For blocks, which neither paper has, costs are added up over each block.
+come make up for what went. For blocks, which neither paper has, costs are added up over each block. At layers, which
+read what the float model has there, the error over what a layer makes is that on a quarter of the samples, held out.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from benchmarks.encodings import format_of
+from benchmarks.layers import observed, seen_part
 from benchmarks.processes.timing import machine
 from qcc.compiler.calibrate.samples import Samples, load
 from qcc.compiler.measure.march.in_order import choose_in_order
@@ -34,6 +38,8 @@ from qcc.ir.graph.ops import Kind, Weight
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.passes.contract.contract import Context, Rounding
 from qcc.passes.encode import Encode
+from qcc.passes.rounding.gptq import output_error
+from qcc.passes.rounding.nearest import Nearest
 from qcc.passes.rounding.qronos import Qronos
 
 PATTERNS = {"of(2, 4)": (1, 1), "blocks(16x16, keep = 50%)": (16, 16)}
@@ -127,19 +133,39 @@ def perplexity(graph: Graph, windows: np.ndarray) -> float:
     return float(np.exp(np.mean(losses)))
 
 
+def at_layers(graph: OnnxGraph, samples: Samples, every: int, patterns: Sequence[str], ways: Sequence[str]) -> None:
+    """Print the errors at every Nth layer, their geometric mean."""
+    weights, moments = observed(graph, samples, every)
+    print(f"{len(weights)} layers\n\n| pattern | way | error held out |\n| --- | --- | --- |", flush=True)
+    for pattern, way in product(patterns, ways):
+        action, logs = action_of(pattern, way), []
+        for weight in weights:
+            learned, matrix = moments[weight.name], np.asarray(graph.matrix(weight), np.float32)
+            context = Context(grams={weight.name: learned.seen}, moments={weight.name: seen_part(learned)})
+            rounding = action.rounding if way in RIVALS else Nearest()
+            stored = rounding.encode(weight, matrix, action.encoding, context)
+            held = learned.held
+            logs.append(np.log(output_error(matrix, stored, held) / float(np.vdot(matrix @ held, matrix))))
+        print(f"| `{pattern}` | {way or 'ours'} | {np.exp(np.mean(logs)):.4f} |", flush=True)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--judge", type=Path, required=True)
+    parser.add_argument("--judge", type=Path)
+    parser.add_argument("--every", type=int, default=0)
     parser.add_argument("--patterns", nargs="*", default=list(PATTERNS), choices=list(PATTERNS))
     parser.add_argument("--ways", nargs="*", default=[*RIVALS, "", "by = obs", "effort = 8"])
     asked = parser.parse_args()
     print(f"# {machine()}\n# python -m benchmarks.sparse.rivals {' '.join(sys.argv[1:])}")
     graph = OnnxGraph.load(asked.model)
-    windows = np.load(asked.judge)["input_ids"]
     samples = load(asked.data, graph, None, 0)
+    if asked.every:
+        at_layers(graph, samples, asked.every, asked.patterns, asked.ways)
+        return
+    windows = np.load(asked.judge)["input_ids"]
     weights = [one for one in graph.weights() if one.kinds == {Kind.LINEAR}]
     moments = layer_statistics(graph, samples, lambda *_: None, moments=[one.name for one in weights]).moments
     context = Context(grams={name: one.gram for name, one in moments.items()}, moments=moments)

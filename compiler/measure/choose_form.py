@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from qcc.codegen.target.target import AnyTarget
@@ -232,4 +231,4 @@ def latency_of(
     first, now = graphs
     before = chooser if first is now else replace(chooser, rows=rows_of(first, data))
     rest = whole - sum(1e3 * before.seconds_of(one, None) for one in first.weights())
-    return Meter(LATENCY, whole, rest, milliseconds, partial(told_of_times, chooser.timings))
+    return Meter(LATENCY, whole, rest, milliseconds, lambda _: told_of_times(chooser.timings))

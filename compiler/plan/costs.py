@@ -1,6 +1,6 @@
 """What becoming something costs a weight, row by row: all that the allocator sees of a candidate, its loss apart."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from qcc.dsl.policy.policy import Policy
@@ -16,6 +16,10 @@ METERED = {LATENCY: "ms", ENERGY: "uJ", ACTIVATIONS: "bytes"}
 """Rows that are found only where a policy asks for them, with their units: all for one sample."""
 
 
+def _nothing(_: object) -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Meter:
     """One such row.
@@ -25,14 +29,14 @@ class Meter:
         whole: what the model takes as it came.
         rest: what all takes that is no weight's layer.
         of: what a weight's layers take under an action, or as they are.
-        note: tells, in the end, what is worth knowing of it.
+        note: tells, in the end, what is worth knowing of it, given what is done to weights, by name.
     """
 
     name: str
     whole: float
     rest: float
     of: Callable[[Weight, Encode | None], float]
-    note: Callable[[], str] = str
+    note: Callable[[Mapping[str, Encode]], str] = _nothing
 
 
 def asked_rows(policy: Policy) -> frozenset[str]:

@@ -1,12 +1,13 @@
 """The rows of the allocator that are counted from the graph: energy by a table, and what is written of values."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.plan.costs import ACTIVATIONS, ENERGY, Meter, asked_rows
 from qcc.compiler.work.count import Count
 from qcc.compiler.work.energy_table import EnergyTable, energy_table
+from qcc.compiler.work.peak import peak_bytes
 from qcc.compiler.work.sizes import ValueSizes
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.graph.graph import Graph
@@ -48,7 +49,7 @@ def meters_of(
 
 def _meter(before: "_Row", now: "_Row") -> Meter:
     whole = before.rest() + sum(before.of(weight, None) for weight in before.count.weights)
-    return Meter(now.name, whole, now.rest(), now.of, lambda: now.note)
+    return Meter(now.name, whole, now.rest(), now.of, lambda actions: now.told(before, actions))
 
 
 class _Row:
@@ -68,16 +69,37 @@ class _Row:
         """What a weight's layers take."""
         raise NotImplementedError
 
+    def told(self, before: "_Row", actions: Mapping[str, Encode]) -> str:
+        """What is worth knowing: where it is from; ``before`` is the same row of the model as it came."""
+        return self.note
+
     def _op(self, op: Op) -> float:
         raise NotImplementedError
 
     def _bytes(self, names: Sequence[str]) -> float:
         return sum(self.count.sizes.size_bytes(name, self.half) for name in names)
 
+    def sizes_of(self, actions: Mapping[str, Encode]) -> dict[str, float]:
+        """Bytes of each value that is written, by name."""
+        found = {
+            name: self.count.sizes.size_bytes(name, self.half)
+            for op in self.count.ops
+            for name in self.count.writes(op)
+        }
+        for weight in self.count.weights:
+            whole = self._whole(weight, actions.get(weight.name))
+            found |= {layer.output: float(self.count.sizes.count(layer.output)) for layer in weight.layers if whole}
+        return found
+
+    @staticmethod
+    def _whole(weight: Weight, action: Encode | None) -> bool:
+        """What a weight's layers make is rounded with them."""
+        return action is not None and action.activations is not None and action.form.rounds_results(weight)
+
     def _written(self, weight: Weight, action: Encode | None) -> float:
         """Bytes of what a weight's layers write: one a number where that is rounded with them."""
         made = [layer.output for layer in weight.layers]
-        whole = action is not None and action.activations is not None and action.form.rounds_results(weight)
+        whole = self._whole(weight, action)
         return float(sum(map(self.count.sizes.count, made))) if whole else self._bytes(made)
 
     def _read(self, weight: Weight, action: Encode | None) -> float:
@@ -96,6 +118,11 @@ class _Written(_Row):
     def of(self, weight: Weight, action: Encode | None) -> float:
         """What the layers write."""
         return self._written(weight, action)
+
+    def told(self, before: _Row, actions: Mapping[str, Encode]) -> str:
+        """With what is alive at a time."""
+        ends = (peak_bytes(one.count, one.sizes_of(done)) for one, done in ((before, {}), (self, actions)))
+        return f"{self.note}; {' -> '.join(f'{end:,.0f}' for end in ends)} bytes alive at a time at most"
 
     def _op(self, op: Op) -> float:
         return self._bytes(self.count.writes(op))

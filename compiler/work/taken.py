@@ -46,5 +46,5 @@ def taken(meters: Sequence[Meter], plan: Plan, weights: Sequence[Weight]) -> tup
     found = []
     for one in meters:
         after = one.rest + sum(one.of(weight, actions.get(weight.name)) for weight in weights)
-        found.append(Taken(one.name, one.whole, max(after, 0.0), METERED[one.name], one.note()))
+        found.append(Taken(one.name, one.whole, max(after, 0.0), METERED[one.name], one.note(actions)))
     return tuple(one for one in found if one.row != LATENCY or one.note)
