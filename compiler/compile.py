@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from qcc.codegen.target.scratch import scratch
 from qcc.compiler.calibrate.samples import Data
@@ -24,7 +25,7 @@ from qcc.compiler.report.result import Result
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.kernel.op import LinearOp
-from qcc.ir.open_file import is_object, is_program
+from qcc.ir.open_file import is_object, is_program, trainable_object
 
 
 def compile(
@@ -92,6 +93,19 @@ def compile(
         again = _AsOnnx(path, loaded, result.plan, data, evaluate, dims or {}, jobs)
         weakref.finalize(again, held.pop_all().close)
         return replace(result, as_onnx=again)
+
+
+def trainable(module: object) -> Any:  # noqa: ANN401 - of a framework that need not be installed
+    """A copy of a compact PyTorch module whose scales are float32 parameters; its state is the module's, by name.
+
+    Args:
+        module: the ``model`` of a result, or what ``torch.export.load`` gives of a file.
+
+    Raises:
+        QccError: it stores no scales as floats.
+    """
+    with told():
+        return trainable_object(module)
 
 
 @dataclass(frozen=True, eq=False)

@@ -91,6 +91,15 @@ def load_object(path: Path) -> Any:  # noqa: ANN401 - of a framework that need n
     return import_module("qcc.ir.fx.file.objects").load(path)
 
 
+def trainable_object(module: object) -> Any:  # noqa: ANN401 - of a framework that need not be installed
+    """A copy of a compact model in memory whose scales are parameters.
+
+    Raises:
+        ModelError: it stores none as floats, ``Q610``.
+    """
+    return import_module("qcc.ir.fx.emit.train").trainable(module)
+
+
 def gradients(graph: Graph, outputs: Sequence[str], constants: Iterable[str]) -> Gradients:
     """Gradients of values by constants, of a graph of any framework; PyTorch computes them.
 

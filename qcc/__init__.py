@@ -1,8 +1,8 @@
 """qcc: a compression compiler for neural networks.
 
 `compile` makes a model smaller as a policy says; `analyze` tells which of its layers are sensitive; `load_policy` reads
-a policy; `Session` runs what was written. Input that is at fault raises `QccError`, a budget that cannot be met
-`BudgetError`.
+a policy; `Session` runs what was written; `trainable` lets scales of a module be trained. Input that is at fault
+raises `QccError`, a budget that cannot be met `BudgetError`.
 
 Nothing is imported before it is asked for, so that `import qcc` costs nothing.
 """
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from qcc.compiler.allocate.decide import BudgetError
     from qcc.compiler.analyze.analyze import analyze
-    from qcc.compiler.compile import compile
+    from qcc.compiler.compile import compile, trainable
     from qcc.compiler.plan.policy import load_policy
     from qcc.compiler.runtime.session import Session
     from qcc.dsl.diagnostics.report import QccError
 
     __version__: str
 
-__all__ = ["BudgetError", "QccError", "Session", "__version__", "analyze", "compile", "load_policy"]
+__all__ = ["BudgetError", "QccError", "Session", "__version__", "analyze", "compile", "load_policy", "trainable"]
 
 _HOMES = {
     "BudgetError": "qcc.compiler.allocate.decide",
@@ -29,6 +29,7 @@ _HOMES = {
     "analyze": "qcc.compiler.analyze.analyze",
     "compile": "qcc.compiler.compile",
     "load_policy": "qcc.compiler.plan.policy",
+    "trainable": "qcc.compiler.compile",
 }
 
 

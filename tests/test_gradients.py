@@ -104,6 +104,33 @@ def test_what_is_foreseen_is_what_runs_measure(name: str, tmp_path: Path) -> Non
         assert measured / 2.5 <= foreseen <= measured * 2.5, (layer, found)  # 64 draws, first order
 
 
+CHOICE = """qpolicy 1
+rule any { weights = int{2,4,8} channel; rounding = gptq }
+budget { bits <= 5 }
+minimize %s
+verify { cosine >= 0.5 }
+"""
+
+
+def test_a_policy_decides_by_what_is_foreseen_in_both_frameworks(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, x = Everything().eval(), torch.randn(2, 3, 24, 24)
+    torch.export.save(torch.export.export(module, (x,)), tmp_path / "model.pt2")
+    to_onnx(module, (x,), tmp_path / "model.onnx")
+    feeds = [{"x": np.random.default_rng(at).standard_normal((2, 3, 24, 24)).astype(np.float32)} for at in range(4)]
+    found = {}
+    for name in ("model.pt2", "model.onnx"):
+        for metric in ("fisher", "output_error"):
+            result = qcc.compile(tmp_path / name, CHOICE % metric, data=feeds, output=tmp_path / f"out.{name}")
+            assert result.passed
+            found[name, metric] = {layer.name: layer.format for layer in result.layers}
+    assert found["model.pt2", "fisher"] == found["model.onnx", "fisher"]
+    assert len(set(found["model.onnx", "fisher"].values())) > 1
+    same = [name for name, format in found["model.onnx", "fisher"].items()
+            if format == found["model.onnx", "output_error"][name]]  # fmt: skip
+    assert len(same) >= len(found["model.onnx", "fisher"]) - 2  # to first order
+
+
 LSTM = """<ir_version: 8, opset_import: ["": 17]>
 net (float[n, 4, 64] x) => (float[n, 4, 48] y) {
   wide = MatMul (x, before)  turned = Transpose <perm = [1, 0, 2]> (wide)
@@ -147,3 +174,7 @@ def test_without_torch_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ModelError) as caught:
         open_file.gradients(graph, ["y"], ["behind"])
     assert caught.value.code == "Q645"
+    policy = "qpolicy 1\nrule any { weights = int{4,8} channel }\nminimize fisher\nbudget { size <= 60% }"
+    with pytest.raises(qcc.QccError, match="Q645"):
+        qcc.compile(tmp_path / "lstm.onnx", policy, output=tmp_path / "out.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["lstm.onnx"]

@@ -86,3 +86,32 @@ def test_a_policy_may_name_either_way(name: str) -> None:
     assert {layer.name: layer.format for layer in result.layers if layer.format.startswith("int")} == {
         "encoder.down": "int8 channel sym scale fp16"
     }
+
+
+def test_scales_are_trained_and_taken_back() -> None:
+    x = torch.randn(64, 64)
+    module = _module()
+    policy = POLICY.replace("int4 group 32", "int2 group 32").replace("0.9", "0.1")
+    compact = qcc.compile(module, policy, example_inputs=(x,)).model
+    before = {name: tensor.clone() for name, tensor in compact.state_dict().items()}
+    tuned = qcc.trainable(compact)
+    scales = [name for name, one in tuned.named_parameters() if one.requires_grad]
+    assert scales == [f"encoder.{name}.weight.scale.values" for name in ("up", "down")]
+    assert torch.equal(tuned(x), compact(x))
+    wanted = module(x).detach()
+    optimizer = torch.optim.Adam([one for one in tuned.parameters() if one.requires_grad], lr=1e-3)
+    for _ in range(30):
+        optimizer.zero_grad()
+        nn.functional.mse_loss(tuned(x), wanted).backward()  # type: ignore[no-untyped-call]  # torch's
+        optimizer.step()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in compact.state_dict().items())
+    first = nn.functional.mse_loss(compact(x), wanted)
+    compact.load_state_dict(tuned.state_dict())
+    assert nn.functional.mse_loss(compact(x), wanted) < 0.9 * first
+    changed = [name for name, tensor in compact.state_dict().items() if not torch.equal(tensor, before[name])]
+    assert changed == scales and {compact.state_dict()[name].dtype for name in scales} == {torch.float16}
+
+
+def test_what_has_no_scales_is_not_trained() -> None:
+    with pytest.raises(qcc.QccError, match="Q610"):
+        qcc.trainable(_module())

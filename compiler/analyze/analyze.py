@@ -7,13 +7,13 @@ from typing import Literal
 
 import numpy as np
 
-from qcc.compiler.analyze.foresee import foresee
 from qcc.compiler.analyze.time_layers import layer_seconds, model_seconds
 from qcc.compiler.calibrate.chosen_data import chosen_data
 from qcc.compiler.calibrate.samples import Data, Samples
 from qcc.compiler.console.phases import Phases, Progress, silent
 from qcc.compiler.files.open_model import OpenModel, open_model
-from qcc.compiler.measure.sensitivity import Losses, measure
+from qcc.compiler.measure.fisher.losses import losses_of
+from qcc.compiler.measure.sensitivity import Losses
 from qcc.compiler.measure.tally import NOISE
 from qcc.compiler.metrics.find import additive
 from qcc.compiler.metrics.metric import Additive
@@ -36,6 +36,7 @@ from qcc.passes.encode import Encode
 FORMATS = ("int8 channel", "int6 channel", "int4 group 32", "int3 group 32", "int2 group 32")
 """What is tried where nothing is said."""
 SOURCE = "--formats"
+FORESEEN = "fisher"
 
 
 @dataclass(frozen=True)
@@ -194,14 +195,9 @@ def _losses(
 ) -> Losses:
     with phases.phase("measure"):
         context = Context(phases.counter("measure", len(options)))
-        if by == "runs" or metric.name != NOISE.name or not options:
-            return measure(opened.graph, options, samples, context, metric, executor)
-        told = foresee(opened.graph, options, samples, context)
-        left = [at for at, one in enumerate(told.loss) if np.isinf(one).any()]
-        if not left:
-            return told
-        measured = measure(opened.graph, [options[at] for at in left], samples, context, metric, executor)
-        return told.but(dict(zip(left, zip(measured.loss, measured.measured, strict=True), strict=True)))
+        if by == "gradients" and metric.name == NOISE.name:
+            metric = additive()[FORESEEN]
+        return losses_of(opened.graph, options, samples, context, metric, executor)
 
 
 def _tried(

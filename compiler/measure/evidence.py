@@ -12,6 +12,7 @@ from qcc.compiler.calibrate.coverage import Told, coverage_of
 from qcc.compiler.calibrate.parts import held_out
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.console.phases import Phases
+from qcc.compiler.measure.fisher.losses import losses_of
 from qcc.compiler.measure.levels import LevelMeter, has_levels
 from qcc.compiler.measure.march.imitate import imitated, tunables_of
 from qcc.compiler.measure.march.in_order import Chosen, asks_for_order, choose_in_order
@@ -19,7 +20,7 @@ from qcc.compiler.measure.march.tune_in_order import tune_in_order
 from qcc.compiler.measure.march.windows import learn_in_windows
 from qcc.compiler.measure.probe import Probe
 from qcc.compiler.measure.segments import Chain, cut
-from qcc.compiler.measure.sensitivity import MEASURED_SAMPLES, OUTPUT_BYTES, Losses, measure, unmeasured, within
+from qcc.compiler.measure.sensitivity import MEASURED_SAMPLES, OUTPUT_BYTES, Losses, unmeasured, within
 from qcc.compiler.measure.tally import NOISE
 from qcc.compiler.metrics.find import additive
 from qcc.compiler.metrics.metric import Additive
@@ -186,8 +187,8 @@ class Evidence:
             )
             how = context, metric, self.executor
             if judges is None:
-                return self._counted(measure(self.graph, options, self.data, *how), context, self.data)
-            found = self._counted(measure(self.graph, options, judges, *how), context, judges)
+                return self._counted(losses_of(self.graph, options, self.data, *how), context, self.data)
+            found = self._counted(losses_of(self.graph, options, judges, *how), context, judges)
             return replace(found, held_out=True)
 
     def _counted(self, found: Losses, context: Context, data: Samples) -> Losses:
@@ -198,7 +199,7 @@ class Evidence:
             lost = dict(zip((option.subject for option in options), found.loss, strict=True))
             if one.metric != found.metric:
                 mine = [option for option in options if option.subject in one.subjects]
-                losses = measure(self.graph, mine, data, context, additive()[one.metric], self.executor).loss
+                losses = losses_of(self.graph, mine, data, context, additive()[one.metric], self.executor).loss
                 lost |= dict(zip((option.subject for option in mine), losses, strict=True))
             others[one.metric] = tuple(
                 lost[name] if name in one.subjects else np.where(np.isinf(lost[name]), np.inf, 0.0)

@@ -126,6 +126,8 @@ class Additive(OutputMetric):
 
     arguments: ClassVar[tuple[str, ...]] = ()
     """What may stand in its parentheses in ``budget``."""
+    foreseen: ClassVar[bool] = False
+    """What one weight costs is foreseen by gradients, not run."""
 
     @abstractmethod
     def powers(self, wanted: np.ndarray, got: np.ndarray) -> Pair:

@@ -27,6 +27,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.fx.emit.decode import Constant, decoded, stored_tensors
+from qcc.ir.fx.emit.tidy import tidy
 from qcc.ir.fx.tensors import to_tensor
 from qcc.ir.graph.view import MatrixView
 
@@ -170,7 +171,9 @@ class _Assembly:
             return _constant_of(one, like, dict(zip(held, given, strict=False)), lambda _: next(rest))
 
         with self._fake:
-            return make_fx(run)(*fakes, *(table.meta["val"] for table in tables)), tables
+            traced = make_fx(run)(*fakes, *(table.meta["val"] for table in tables))
+        tidy(traced.graph)
+        return traced, tables
 
     def _like(self, tensor: Tensor) -> Tensor:
         with self._fake:
@@ -260,7 +263,8 @@ def _constant_of(one: Compact, like: Tensor, tensors: Mapping[str, Tensor], cons
     matrix = decoded(one.encoded.encoding, one.encoded.shape, tensors, constant)
     view, back = one.view, np.argsort(one.view.order).tolist()
     rows_first = matrix.reshape([view.shape[axis] for axis in view.order])
-    return rows_first.permute(back).contiguous().reshape(like.shape).to(like.dtype)
+    turned = rows_first if back == sorted(back) else rows_first.permute(back).contiguous()
+    return turned.reshape(like.shape).to(like.dtype)
 
 
 def _told(spec: OutputSpec, given: object) -> OutputSpec:

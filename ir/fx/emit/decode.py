@@ -95,7 +95,7 @@ class TorchOps:
 
     def transpose(self, value: Tensor, order: Sequence[int]) -> Tensor:
         """See `Ops.transpose`."""
-        return value.permute(tuple(order))
+        return value if list(order) == sorted(order) else value.permute(tuple(order))
 
     def concat(self, values: Sequence[Tensor], axis: int) -> Tensor:
         """See `Ops.concat`."""
@@ -104,7 +104,9 @@ class TorchOps:
     def take(self, value: Tensor, index: Tensor, axis: int) -> Tensor:
         """See `Ops.take`."""
         axis %= value.dim()
-        places = index.reshape(-1).to(torch.int32) % value.shape[axis]  # those below zero count from the end
+        places = index.reshape(-1).to(torch.int32)
+        if index.dtype.is_signed:  # those below zero count from the end
+            places = places % value.shape[axis]
         found = torch.index_select(value, axis, places)
         return found.reshape((*value.shape[:axis], *index.shape, *value.shape[axis + 1 :]))
 
@@ -177,7 +179,9 @@ def decoded(
     def read(name: str) -> Tensor:
         part = parts[name]
         return (
-            _unpacked([tensors[one] for one in _names(name, part)], part) if part.dtype is np.uint8 else tensors[name]
+            _unpacked([tensors[one] for one in _names(name, part)], part, constant)
+            if part.dtype is np.uint8
+            else tensors[name]
         )
 
     return encoding.decode(TorchOps(constant), read, shape)
@@ -189,14 +193,16 @@ def _names(name: str, part: Part) -> list[str]:
     return [name] if count == 1 else [f"{name}.{at}" for at in range(count)]
 
 
-def _unpacked(packed: Sequence[Tensor], part: Part) -> Tensor:
+def _unpacked(packed: Sequence[Tensor], part: Part, constant: Constant) -> Tensor:
     """Codes, uint8, in the shape of their part."""
     total, shift = packed[0], 0
     for at, (plane, width) in enumerate(zip(packed, planes(part.bits), strict=True)):
         codes = plane
         if width < 8:
-            steps = torch.arange(0, 8, width, dtype=torch.uint8, device=plane.device)
-            codes = ((plane.unsqueeze(-1) >> steps) & ((1 << width) - 1)).reshape(-1)
+            codes = (
+                (plane.unsqueeze(-1) >> constant(np.arange(0, 8, width, dtype=np.uint8))) & ((1 << width) - 1)
+            ).reshape(-1)
         total = codes if at == 0 else total | (codes << shift)
         shift += width
-    return total[: prod(part.shape)].reshape(part.shape)
+    size = prod(part.shape)
+    return (total if len(total) == size else total[:size]).reshape(part.shape)

@@ -1,10 +1,17 @@
 """Files of ``torch.export.save``."""
 
+import typing
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
 
 import torch
+from torch._export.serde import serialize
 from torch.export import ExportedProgram
 
 from qcc.ir.errors import ModelError, first_line
@@ -20,11 +27,24 @@ def load_program(path: Path) -> ExportedProgram:
     if not path.is_file():
         raise ModelError("Q400", f"no such file: `{path}`")
     try:
-        with quiet():
+        with quiet(), _read_once():
             return torch.export.load(path)
     except Exception as error:  # torch raises many unrelated classes
         message = f"`{path}` holds no program that PyTorch {torch.__version__} can read: {first_line(error)}"
         raise ModelError("Q643", message, "write it with `torch.export.save`, under this version") from error
+
+
+@contextmanager
+def _read_once() -> Iterator[None]:
+    """Within, torch reads off once what types the fields of a class of its schema have, and not for each node anew."""
+    known: dict[type, dict[str, object]] = {}
+
+    def hints(kind: type, *given: Any, **named: Any) -> dict[str, object]:  # noqa: ANN401 - as typing has it
+        return known.get(kind) or known.setdefault(kind, typing.get_type_hints(kind, *given, **named))
+
+    seen = {**vars(typing), "get_type_hints": hints}
+    with mock.patch.object(serialize, "typing", SimpleNamespace(**seen)):
+        yield
 
 
 def repack(archive: BytesIO, path: Path) -> None:

@@ -70,18 +70,23 @@ class TorchPiece:
         """What the graph itself makes of feeds: all that `run` does not compute, and the outputs."""
         return {**{name: np.asarray(array) for name, array in feeds.items()}, **self._runner(feeds)}
 
-    def run(self, known: Mapping[str, Array], constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def placed(self, known: Mapping[str, Array]) -> dict[str, Array | Tensor]:
+        """What `known` gave, on the device as far as `run` reads it: for feeds that are run again and again."""
+        return {**known, **{name: to_tensor(known[name]).to(self._device) for name in self._fed}}
+
+    def run(self, known: Mapping[str, Array | Tensor], constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The outputs under some constants.
 
         Args:
-            known: what `known` gave for the feeds.
+            known: what `known` or `placed` gave for the feeds.
             constants: those in reach, or some of them.
 
         Raises:
             ModelError: an op says less than its run takes, ``Q646``.
         """
         have = {**self._tensors, **constants}
-        have |= {name: to_tensor(known[name]).to(self._device) for name in self._fed}
+        fed = ((name, known[name]) for name in self._fed)
+        have |= {name: one if isinstance(one, Tensor) else to_tensor(one).to(self._device) for name, one in fed}
         for op in self._ops:
             found = function_of(op)
             assert found is not None

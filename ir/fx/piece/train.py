@@ -134,6 +134,15 @@ class _Learned:
         return Encoded(encoding, self.start.shape, stored(encoding, codes, now))
 
 
+@dataclass(frozen=True)
+class _Placed:
+    """A lesson on the device: what is known on either kind of inputs, what is wanted, and which rows count."""
+
+    known: tuple[Mapping[str, Array | Tensor], Mapping[str, Array | Tensor]]
+    wanted: Tensor
+    kept: Tensor | None
+
+
 class TorchWindow:
     """Weights that learn together.
 
@@ -177,17 +186,17 @@ class TorchWindow:
         ways = [{"params": offsets, "lr": RATE}, {"params": growths, "lr": SCALE_RATE}]
         adam = torch.optim.Adam([one for one in ways if one["params"]])
         order = np.random.default_rng(self._seed)
-        before = least = self._held(known, lessons, judges)
+        before = least = self._held(known, judges)
         best = [one.state() for one in self._learned]
         for step in range(1, steps + 1):
             at = seen[int(order.integers(len(seen)))]
-            loss = self._loss(known[at][step % 2], lessons[at])  # of both kinds of inputs in turn
+            loss = self._loss(known[at], step % 2)  # of both kinds of inputs in turn
             adam.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
             adam.step()
             if step % max(steps // LOOKS, 1) == 0 or step == steps:
                 tick()
-                lost = self._held(known, lessons, judges)
+                lost = self._held(known, judges)
                 if lost < least:
                     least, best = lost, [one.state() for one in self._learned]
         for weight, state in zip(self._learned, best, strict=True):
@@ -196,34 +205,30 @@ class TorchWindow:
             return {one.weight.name: one.start for one in self._learned}, before, before
         return {one.weight.name: one.encoded() for one in self._learned}, before, least
 
-    def _known(self, lesson: Lesson) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
-        """All that no weight changes, on inputs of the compressed model and of the float one."""
-        return self._piece.known(lesson.now), self._piece.known(lesson.floats)
+    def _known(self, lesson: Lesson) -> _Placed:
+        """All that no weight changes, on inputs of the compressed model and of the float one; what is wanted."""
+        known = (self._piece.placed(self._piece.known(one)) for one in (lesson.now, lesson.floats))
+        wanted = _tensor(lesson.wanted, self._on)
+        kept = None if lesson.sight is None else torch.from_numpy(np.flatnonzero(lesson.sight)).to(self._on)
+        return _Placed((next(known), next(known)), wanted, kept)
 
-    def _loss(self, known: Mapping[str, Array], lesson: Lesson) -> Tensor:
+    def _loss(self, placed: _Placed, side: int) -> Tensor:
         """How far rows are from the float model's, in shares of their own sizes and as distributions."""
-        made = self._piece.run(known, {one.weight.constant: one.constant() for one in self._learned})[self._output]
-        wanted = torch.from_numpy(np.ascontiguousarray(lesson.wanted, np.float32)).to(self._on)
-        width = wanted.shape[-1]
-        made, wanted = made.reshape(-1, width), wanted.reshape(-1, width)
-        if lesson.sight is not None:
-            kept = torch.from_numpy(np.flatnonzero(lesson.sight)).to(self._on)
-            made, wanted = made[kept], wanted[kept]
+        constants = {one.weight.constant: one.constant() for one in self._learned}
+        made, width = self._piece.run(placed.known[side], constants)[self._output], placed.wanted.shape[-1]
+        made, wanted = made.reshape(-1, width), placed.wanted.reshape(-1, width)
+        if placed.kept is not None:
+            made, wanted = made[placed.kept], wanted[placed.kept]
         size = (wanted**2).sum(-1) + TINY
         apart = (((made - wanted) ** 2).sum(-1) / size).mean()
         unit = torch.sqrt(size / width)[:, None]
         mine, its = (functional.log_softmax(one / unit, -1) for one in (made, wanted))
         return apart + functional.kl_div(mine, its, reduction="batchmean", log_target=True)
 
-    def _held(
-        self,
-        known: Sequence[tuple[Mapping[str, Array], Mapping[str, Array]]],
-        lessons: Sequence[Lesson],
-        judges: Sequence[int],
-    ) -> float:
+    def _held(self, placed: Sequence[_Placed], judges: Sequence[int]) -> float:
         """On samples held out, on the compressed model's inputs."""
         with torch.no_grad():
-            return float(np.mean([float(self._loss(known[at][0], lessons[at])) for at in judges]))
+            return float(np.mean([float(self._loss(placed[at], 0)) for at in judges]))
 
 
 def _tensor(array: Array, on: str) -> Tensor:

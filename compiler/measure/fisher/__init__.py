@@ -1,0 +1,1 @@
+"""What candidates cost, foreseen by gradients."""
