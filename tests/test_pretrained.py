@@ -24,10 +24,12 @@ def _saved(folder: Path, **how: Any) -> Any:
 
 
 @pytest.mark.slow
-def test_a_folder_is_compiled_by_its_path(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_folder_is_compiled_by_its_path(shards: bool, tmp_path: Path) -> None:
     import torch
 
-    model = _saved(tmp_path / "net")
+    model = _saved(tmp_path / "net", **({"max_shard_size": "20KB"} if shards else {}))
+    assert (tmp_path / "net" / "model.safetensors.index.json").is_file() == shards
     result = qcc.compile(tmp_path / "net", POLICY)
     assert (result.source, result.output) == (tmp_path / "net", tmp_path / "net.qcc.pt2")
     names = {row.name for row in result.layers if row.format.startswith("int8")}
