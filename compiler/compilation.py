@@ -24,7 +24,7 @@ from qcc.compiler.files.kernel_library import kernels_beside
 from qcc.compiler.files.open_model import OpenModel
 from qcc.compiler.files.publish import staging
 from qcc.compiler.files.staging import output_path
-from qcc.compiler.first_phases import run_first_phases, tell_left_out
+from qcc.compiler.first_phases import run_first_phases, tell_rewritten
 from qcc.compiler.judge.blame import blamed
 from qcc.compiler.judge.judge import Judge
 from qcc.compiler.judge.prepare import Given, drop_bounds, judge_of
@@ -344,7 +344,7 @@ class Compilation:
         with self.phases.phase("rewrite"):
             told = self.covered.by(self.diagnostics, self.phases)
             done = rewrite_graph(opened.graph, opened.plan, opened.data, cleaned, tick, told)
-        tell_left_out(done.rows, self.diagnostics)
+        tell_rewritten(done.rows, opened.plan, bool(self.policy.verify), self.diagnostics)
         return replace(opened, graph=done.graph, rewrites=(*opened.rewrites, *done.rows))
 
     def _build(self, opened: ModelInWork, staged: Path) -> Settled:

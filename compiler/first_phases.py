@@ -108,6 +108,18 @@ def tell_left_out(rows: Sequence[RewriteRow], diagnostics: Diagnostics) -> None:
             diagnostics.warning("Q435", f"`{row.action}` at `{edit.subject}` was {edit.text}")
 
 
+def tell_rewritten(rows: Sequence[RewriteRow], plan: Plan, bounded: bool, diagnostics: Diagnostics) -> None:
+    """Warn of sites that were left out, and of what passes changed on purpose where nothing bounds it."""
+    tell_left_out(rows, diagnostics)
+    changing = _lossy(plan.steps)
+    found = [f"`{row.action}`" for row in rows if row.treated and row.action in changing]
+    if found and not bounded:
+        changes = "change" if len(found) > 1 else "changes"
+        message = f"{' and '.join(found)} {changes} what the model computes, and nothing bounds by how much"
+        help = "add `verify { cosine >= 0.99 }`: the written model is held to it, on `calibrate` data"
+        diagnostics.warning("Q601", message, help=help)
+
+
 def _tell_nothing_cut(rows: Sequence[RewriteRow], diagnostics: Diagnostics) -> None:
     """Warn of steps that were to change the structure and changed nothing."""
     for row in rows:

@@ -227,3 +227,9 @@ RUNTIME_GROUPED = replace(
     " scale = 0.3> (q, k, v, past_key, past_value, lengths, total)",
     constants={"lengths": np.full(BATCH, ROWS + 2, np.int32), "total": np.array(ROWS + 3, np.int32)},
 )
+BY_HEAD = replace(
+    PLAIN,
+    body=PLAIN.body.replace("z = Mul (s, scale)", "m = Mul (s, scales)\n z = Add (m, mask)"),
+    constants={**PLAIN.constants, "scales": random(HEADS, 1, 1, seed=4), "mask": CAUSAL},
+)
+"""As Swin v2 has it: a number a head."""

@@ -202,12 +202,6 @@ def test_clipped_scores(tmp_path: Path, low: float, high: float, told: bool) -> 
     assert told or (isinstance(one, NotAttention) and one.reason == "scores are clipped")
 
 
-def test_scales_of_heads_reject(tmp_path: Path) -> None:
-    scales = random(1, HEADS, 1, 1)
-    spelling = replace(models.PLAIN, constants={**models.PLAIN.constants, "scale": scales})
-    assert "several numbers" in reason(tmp_path, spelling)
-
-
 def test_scaled_after_a_bias(tmp_path: Path) -> None:
     """The bias is scaled, too."""
     spelling = altered(
@@ -287,3 +281,23 @@ def test_a_program_of_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     text = capsys.readouterr().out
     assert "4 of 2" in text
     assert "causal" in text
+
+
+def test_a_scale_for_each_head(tmp_path: Path) -> None:
+    one = only(tmp_path, models.BY_HEAD)
+    assert (one.scale, one.head_scales) == (1.0, "scales")
+    assert [masking.kind for masking in one.masking] == ["causal"]
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ("a = Add (s, mask)\n z = Mul (a, scales)", "behind something else"),
+        ("z = Div (s, scales)", "behind something else"),
+        ("z = Mul (s, rows)", "more than one a head"),
+    ],
+)
+def test_other_scales_reject(tmp_path: Path, body: str, text: str) -> None:
+    spelled = models.PLAIN.body.replace("z = Mul (s, scale)", body)
+    constants = {**models.BY_HEAD.constants, "rows": random(models.ROWS, 1, seed=5)}
+    assert text in reason(tmp_path, replace(models.BY_HEAD, body=spelled, constants=constants))

@@ -163,6 +163,9 @@ def test_a_policy(tmp_path: Path) -> None:
     row = next(row for row in result.rewrites if row.action.startswith("pattern"))
     assert [(edit.refused, edit.text) for edit in row.edits] == [(False, "blocks of 4 that hold 0.6 of the weight")]
     assert row.error <= TOLERANCE
+    assert [warning.code for warning in result.warnings] == ["Q601"]
+    bounded = qcc.compile(tmp_path / "model.onnx", policy=policy + "verify { cosine >= 0.5 }\n")
+    assert not bounded.warnings
 
 
 def test_a_segment_is_whole_blocks_reject(tmp_path: Path) -> None:

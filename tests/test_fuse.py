@@ -210,3 +210,16 @@ def test_properties_of_others_reject(tmp_path: Path, text: str, capsys: pytest.C
     policy.write_text(f"qpolicy 1\n{text}\n")
     assert main(["check", str(policy)]) == 1
     assert "Q560" in capsys.readouterr().err + capsys.readouterr().out
+
+
+def scaled_by_heads() -> Spelling:
+    """All is held by heads."""
+    turned = "".join(f"{name}x = Tanh ({name}h)\n" for name in "qkv")
+    product = "kt = Transpose <perm = [0, 1, 3, 2]> (kx)\n s = MatMul (qx, kt)\n"
+    rest = "z = Mul (s, scales)\n p = Softmax <axis = -1> (z)\n y = MatMul (p, vx)"
+    return replace(models.BY_HEAD, body=f"{models.split()}\n{turned}{product}{rest}")
+
+
+@pytest.mark.parametrize("spelling", [models.BY_HEAD, scaled_by_heads()])
+def test_a_scale_for_each_head(tmp_path: Path, spelling: Spelling) -> None:
+    assert functions(fused(tmp_path, spelling)) == ["attention"]

@@ -1,7 +1,9 @@
 """Loops that are searched for: nearer to the long one than usual grids and solvers, and told as a table."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import qcc
@@ -11,8 +13,10 @@ from qcc.compiler.sampler.loop import read_loop
 from qcc.compiler.sampler.noise import GRIDS, NAMED
 from qcc.compiler.sampler.solvers import SOLVERS
 from qcc.compiler.sampler.table import LoopTable
+from qcc.compiler.steps.measured_loops import MeasuredLoops
 from qcc.compiler.steps.search import distance, searched
 from qcc.dsl.diagnostics.report import QccError
+from qcc.ir.graph.ops import Array, Feeds
 from qcc.ir.onnx.model import OnnxModel
 from tests.diffusion_models import LOOP, saved
 
@@ -63,3 +67,57 @@ def test_a_loop_that_adds_noise_is_not_searched_for(tmp_path: Path) -> None:
     with pytest.raises(QccError) as error:
         compile(model, tmp_path / "p.qpolicy")
     assert error.value.diagnostics[0].code == "Q576"
+
+
+def counted(model: OnnxModel) -> tuple[Callable[[LoopTable], Driver], list[int]]:
+    """What runs tables, and how many evaluations that took."""
+    run, calls = model.reference(), [0]
+
+    def counting(feeds: Feeds) -> dict[str, Array]:
+        calls[0] += 1
+        return dict(run(feeds))
+
+    return lambda table: whole_driver(table, model.graph.inputs, counting), calls
+
+
+def test_a_search_that_was_killed_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    model = OnnxModel(saved(tmp_path))
+    loop = read_loop(tmp_path / "loop.toml")
+    driver, calls = counted(model)
+    first = searched(loop, COUNT, ("times", "order"), driver)
+    whole, calls[0] = calls[0], 0
+    assert searched(loop, COUNT, ("times", "order"), driver) == first
+    long = calls[0]
+    assert long < whole / 2  # the long loop alone
+    calls[0] = 0
+
+    def dying(table: LoopTable) -> Driver:
+        if calls[0] > long + 40:
+            raise KeyboardInterrupt
+        return driver(table)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    with pytest.raises(KeyboardInterrupt):
+        searched(loop, COUNT, ("times", "order"), dying)
+    calls[0] = 0
+    assert searched(loop, COUNT, ("times", "order"), driver) == first
+    assert calls[0] < whole
+
+
+def test_loops_that_begin_alike_share_evaluations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    model = OnnxModel(saved(tmp_path))
+    loop = read_loop(tmp_path / "loop.toml")
+    driver, calls = counted(model)
+    end = driver(loop.table(8)).samples(loop.seeds)
+    calls[0] = 0
+    loops = MeasuredLoops(driver, loop.seeds, end)
+    assert loops.energy(loop.table(8), 0) < 1e-6 * float(np.square(end).sum())
+    before = calls[0]
+    other = loop.over((*loop.grid(8)[:7], 0.05, 0.0)[:9], "ddim")
+    loops.energy(other, 0)
+    assert calls[0] == before + 1  # the last alone
+    assert loops.fresh == 2
+    assert loops.energy(other, 0) == MeasuredLoops(driver, loop.seeds, end).energy(other, 0)
+    assert calls[0] == before + 1

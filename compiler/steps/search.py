@@ -3,7 +3,8 @@
 The long loop of the same seeds is what all is held to. A first choice comes of it alone: from its latents, what each
 jump between two of its steps would miss is known for every order without running the model, and the path of least total
 is found by dynamic programming. This path and every usual grid with every solver are then run, and the best of them is
-improved step by step, each change measured at the final samples.
+improved step by step, each change measured at the final samples: on half of the seeds first, by turns, and on the
+others where it gains there.
 
 Source: S3, Liu et al. 2023 (arXiv:2312.07243), whose predictor is replaced by measuring: the space is the same.
 """
@@ -19,6 +20,7 @@ from qcc.compiler.sampler.loop import SamplingLoop
 from qcc.compiler.sampler.noise import GRIDS
 from qcc.compiler.sampler.solvers import MOST_ORDER, RENOISE, SOLVERS, of_order
 from qcc.compiler.sampler.table import LoopTable
+from qcc.compiler.steps.measured_loops import MeasuredLoops
 from qcc.ir.errors import ModelError
 from qcc.ir.graph.ops import Array
 
@@ -31,11 +33,12 @@ Orders = str | tuple[int, ...]
 
 @dataclass(frozen=True)
 class ShortLoop:
-    """Steps with how each is solved, and what it misses of the long loop's samples."""
+    """Steps with how each is solved, and what it misses of the long loop's samples, in all and by half of the seeds."""
 
     steps: tuple[float, ...]
     orders: Orders
     error: float = np.inf
+    energies: tuple[float, ...] = ()
 
 
 def searched(loop: SamplingLoop, evaluations: int, search: Sequence[str], run: Run) -> LoopTable:
@@ -66,13 +69,15 @@ def distance(one: Array, other: Array) -> float:
 
 class _Search:
     def __init__(self, loop: SamplingLoop, evaluations: int, times: bool, order: bool, run: Run) -> None:
-        self._loop, self._count, self._times, self._order, self._run = loop, evaluations, times, order, run
-        reference = loop.table(loop.reference)
-        self._long = _Trajectory.of(loop, run(reference))
+        self._loop, self._count, self._times, self._order = loop, evaluations, times, order
+        self._long = _Trajectory.of(loop, run(loop.table(loop.reference)))
+        self._loops, self._turn = MeasuredLoops(run, loop.seeds, self._long.end), 0
 
     def best(self) -> ShortLoop:
         """The best of the first choices, improved."""
-        found = min((self._measured(one) for one in self._first()), key=lambda one: one.error)
+        found = ShortLoop((), "")
+        for one in self._first():
+            found = self._better(one, found, gains=False)
         if isinstance(found.orders, str) and self._order:
             found = self._improved_orders(found)
         for move in MOVES:
@@ -86,10 +91,22 @@ class _Search:
                     break
         return found
 
-    def _measured(self, one: ShortLoop) -> ShortLoop:
-        table = self._loop.over(one.steps, one.orders)
-        made = self._run(table).samples(self._loop.seeds)
-        return replace(one, error=distance(made, self._long.end))
+    def _better(self, one: ShortLoop, than: ShortLoop, gains: bool = True) -> ShortLoop:
+        """The better of two, of which the second was measured.
+
+        A half of the seeds tells of most that they are worse: a change has to gain there (``gains``), and what misses
+        more there than the other does of all is worse in any case.
+        """
+        table, energies = self._loop.over(one.steps, one.orders), dict[int, float]()
+        self._turn += 1
+        for at in range(self._loops.halves):
+            half = (at + self._turn) % self._loops.halves
+            energies[half] = self._loops.energy(table, half)
+            known = than.energies
+            if known and ((gains and energies[half] >= known[half]) or sum(energies.values()) >= sum(known)):
+                return than
+        whole = tuple(energies[half] for half in sorted(energies))
+        return replace(one, energies=whole, error=self._loops.share(sum(whole)))
 
     def _first(self) -> Iterator[ShortLoop]:
         """Usual grids and solvers, and the path of least misses; what may not differ is the loop's own."""
@@ -111,16 +128,17 @@ class _Search:
             for other in (at - 1, at + 1):
                 steps = list(found.steps)
                 steps[at] += move * (steps[other] - steps[at])
-                tried = self._measured(replace(found, steps=tuple(steps)))
-                if tried.error < found.error:
+                tried = self._better(replace(found, steps=tuple(steps)), found)
+                if tried is not found:
                     found = tried
                     break
         return found
 
     def _improved_orders(self, found: ShortLoop) -> ShortLoop:
         if isinstance(found.orders, str):  # as orders, where those are no worse
-            whole = [self._measured(replace(found, orders=(order,) * self._count)) for order in (1, 2, MOST_ORDER)]
-            best = min(whole, key=lambda one: one.error)
+            best = ShortLoop((), "")
+            for order in (1, 2, MOST_ORDER):
+                best = self._better(replace(found, orders=(order,) * self._count), best, gains=False)
             if best.error > found.error:
                 return found
             found = best
@@ -129,8 +147,7 @@ class _Search:
                 if order == found.orders[at]:
                     continue
                 orders = (*found.orders[:at], order, *found.orders[at + 1 :])
-                tried = self._measured(replace(found, orders=tuple(map(int, orders))))
-                found = min(found, tried, key=lambda one: one.error)
+                found = self._better(replace(found, orders=tuple(map(int, orders))), found)
         return found
 
 

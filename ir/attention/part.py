@@ -141,7 +141,7 @@ def judged(
     seen = [_placed(_rotated(told(one, values, returned), captured), one, values) for one in part.operands]
     if abs(seen[2].scale - 1) > TOLERANCE:
         raise UntoldError("its values are scaled")
-    factors = _factors(part, values)
+    factors = _factors(part, values, q.shape[1])
     return Attention(
         part.name,
         part.output,
@@ -158,6 +158,9 @@ def judged(
         stands=not part.made and captured[part.output].ndim == 4,
         reads=part.reads,
         scale_varies=part.varies,
+        head_scales=next(
+            (step.value for step in part.steps if step.what == "mul" and values[step.value].size != 1), ""
+        ),
     )
 
 
@@ -223,8 +226,8 @@ def _stepped(scores: Array, step: ScoreStep, values: Mapping[str, Array]) -> Arr
 _ARITHMETIC = {"add": np.add, "mul": np.multiply, "div": np.divide}
 
 
-def _factors(part: AttentionPart, values: Mapping[str, Array]) -> list[tuple[str, float]]:
-    """What is done to scores in order, numbers where they are scaled.
+def _factors(part: AttentionPart, values: Mapping[str, Array], heads: int) -> list[tuple[str, float]]:
+    """What is done to the scores of so many heads in order, numbers where they are scaled.
 
     Raises:
         UntoldError: it is done in another order than the formula has, or several numbers scale them.
@@ -232,7 +235,9 @@ def _factors(part: AttentionPart, values: Mapping[str, Array]) -> list[tuple[str
     found = list[tuple[str, float]]()
     for step in part.steps:
         if step.what in SCALES and values[step.value].size != 1:
-            raise UntoldError("its scores are scaled by several numbers, one a head or more")
+            _check_by_head(step, values[step.value], heads, [name for name, _ in found])
+            found.append(("by head", 1.0))
+            continue
         if step.what in ("mul", "div", "tanh") and any(name == "sinks" for name, _ in found):
             raise UntoldError("its scores are scaled after others were put beside them")
         if step.what == "tanh" and any(name == "add" for name, _ in found):
@@ -244,6 +249,18 @@ def _factors(part: AttentionPart, values: Mapping[str, Array]) -> list[tuple[str
         else:
             found.append((step.what, 1.0))
     return found
+
+
+def _check_by_head(step: ScoreStep, array: Array, heads: int, before: Sequence[str]) -> None:
+    """See that scores are multiplied by a number a head, once, before all else that is no number.
+
+    Raises:
+        UntoldError: they are not.
+    """
+    if array.shape[-3:] != (heads, 1, 1) or array.size != heads:
+        raise UntoldError("its scores are scaled by several numbers, more than one a head")
+    if step.what != "mul" or set(before) - {"scale"}:
+        raise UntoldError("its scores are scaled by a number a head behind something else")
 
 
 def _cap(part: AttentionPart, factors: Sequence[tuple[str, float]]) -> float | None:

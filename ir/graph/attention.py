@@ -103,6 +103,7 @@ class Attention:
         reads: the ops, with the positions, that read queries and keys as they are multiplied; empty where one input
             holds both.
         scale_varies: with how many rows there are.
+        head_scales: a value ``[..., heads, 1, 1]`` that scores are multiplied by beside; empty for none.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Attention:
     stands: bool = field(default=False, compare=False)
     reads: tuple[tuple[str, int], ...] = field(default=(), compare=False)
     scale_varies: bool = False
+    head_scales: str = ""
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,9 @@ def check_fusible(graph: Graph, one: Attention) -> None:
         "it does not compute in float32": any(graph.value(name).dtype != "float32" for name in held),
         "how its result holds heads is not known": one.result is None or one.result.layout not in LAYOUTS,
         "how it holds heads is not known": any(operand.layout not in LAYOUTS for operand in operands),
+        "its mask has more than four axes": any(
+            len(graph.value(masking.value).shape or ()) > 4 for masking in one.masking if masking.value
+        ),
         "keys and values have different heads": one.keys.heads != one.values.heads,
         "one of keys and values has rows of earlier runs": bool(one.keys.past) != bool(one.values.past),
         "what turns its channels is no rotation": any(not _turns(operand) for operand in operands),

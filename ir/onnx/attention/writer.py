@@ -51,7 +51,8 @@ class AttentionWriter(ABC):
         """Write it, and let all that reads the old values read the new ones."""
         one = self.one
         queries, keys, values = (self._rows(operand) for operand in (one.queries, one.keys, one.values))
-        made = self.attend(self._turned(queries, one.queries), self._turned(keys, one.keys), values)
+        turned, keys = self._turned(queries, one.queries), self._turned(keys, one.keys)
+        made = self.attend(self._scaled(turned) if one.head_scales else turned, keys, values)
         assert one.result is not None
         self.take(self.value(one.result.value), self._laid_out(made[0], one.result))
         for name, new in zip((one.keys.present, one.values.present), made[1:], strict=False):
@@ -79,6 +80,17 @@ class AttentionWriter(ABC):
         if order := LAYOUTS[operand.layout]:
             value = nodes.transposed(value, *order)
         return value if "(hd)" in operand.layout else nodes.reshaped(value, 0, 0, -1)
+
+    def _scaled(self, queries: ir.Value) -> ir.Value:
+        """Queries times a number a head, which their scores have."""
+        nodes, scales = self.nodes, self.value(self.one.head_scales)
+        if self.by_heads:
+            return nodes.one("Mul", [queries, scales])
+        heads = self.one.queries.heads
+        split = nodes.reshaped(queries, 0, 0, heads, -1)
+        made = nodes.reshaped(nodes.one("Mul", [split, nodes.reshaped(scales, heads, 1)]), 0, 0, -1)
+        made.shape = queries.shape
+        return made
 
     def _laid_out(self, made: ir.Value, result: Operand) -> ir.Value:
         """The result as it was held."""
