@@ -54,7 +54,7 @@ def with_depth(run: Compilation) -> Compilation:
         QccError: nothing bounds or asks for what branches would be left out for.
         BudgetError: the budget cannot be met, however many go.
     """
-    part = next((one for one in run.policy.depth if isinstance(one.method, LeaveOut) and one.method.is_open()), None)
+    part = left_open(run.policy)
     if part is None:
         return run
     _check(run.policy, part)
@@ -73,6 +73,11 @@ def with_depth(run: Compilation) -> Compilation:
     if data is not None and not isinstance(data, str | Path | DataSource):
         data = list(opened.data.batches)  # it may have been read to its end
     return replace(run, policy=replace(closed, depth=(*closed.depth, *left)), data=data, told=told)
+
+
+def left_open(policy: Policy) -> DepthPart | None:
+    """What a policy says of branches of which it leaves open how many go."""
+    return next((one for one in policy.depth if isinstance(one.method, LeaveOut) and one.method.is_open()), None)
 
 
 def _check(policy: Policy, part: DepthPart) -> None:

@@ -11,6 +11,7 @@ from qcc.compiler.calibrate.samples import Samples, load
 from qcc.compiler.compile import compile, decide_plan
 from qcc.compiler.files.open_model import open_model
 from qcc.compiler.measure.tally import NOISE
+from qcc.compiler.sweep.sweep import sweep
 from qcc.dsl.diagnostics.report import QccError
 from qcc.ir.graph.graph import Graph
 from qcc.ir.regions.residual import residual_branches
@@ -121,3 +122,10 @@ def test_a_cure_needs_data_here_too(model: Path, tmp_path: Path) -> None:
     with pytest.raises(QccError) as caught:
         compile(model, _policy("budget { size <= 20% }", ", cure = best"), output=tmp_path / "none.onnx")
     assert [one.code for one in caught.value.diagnostics] == ["Q523"]
+
+
+def test_a_sweep_says_that_it_does_not_decide_it(model: Path) -> None:
+    policy = 'qpolicy 1\ndepth { leave_out = "*", at_most = 2 }\nrule any { weights = int{4,8} channel }\n'
+    with pytest.raises(QccError) as refused:
+        sweep(model, policy)
+    assert [one.code for one in refused.value.diagnostics] == ["Q680"]

@@ -248,7 +248,7 @@ class _Assembly:
             state_dict=self.state,
             range_constraints=program.range_constraints,
             module_call_graph=program.module_call_graph[:1],
-            example_inputs=program.example_inputs,
+            example_inputs=None,  # as large as what is fed, and no part of the model
             constants=self.constants,
             verifiers=program.verifiers,
         )
