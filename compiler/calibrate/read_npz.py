@@ -56,6 +56,8 @@ def read_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, np.
 
 def names_in(path: Path) -> list[str]:
     """The names of the arrays of a file; none of what is no such archive, which is told where it is read."""
+    if not os.path.isfile(path):  # noqa: PTH113 (reading a pipe may never end; also of a name that no file can have)
+        return []
     try:
         with zipfile.ZipFile(path) as archive:
             return [name.removesuffix(SUFFIX) for name in archive.namelist()]
