@@ -114,7 +114,7 @@ def test_no_error_is_measured_that_decides_nothing(model: Path, monkeypatch: pyt
     def measure(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("qcc.compiler.measure.evidence.measure", measure)
+    monkeypatch.setattr("qcc.compiler.measure.evidence.losses_of", measure)
     result = qcc.compile(model, policy("rule any { weights = int8 channel | int4 channel }\nminimize size"))
     assert result.allocation is not None and result.allocation.predicted_error is None
     assert {row.loss for row in result.layers} == {None}

@@ -98,7 +98,7 @@ def instances(graph: OnnxGraph) -> list[tuple[Pass, tuple[str, ...]]]:
 
 REWRITES = [found for values in rewrites(Phase.REWRITE).values() for found in values.values()]
 RESTRUCTURES = [found for values in rewrites(Phase.STRUCTURE).values() for found in values.values()]
-EXAMPLES = {"int": 4, "float": 0.5, "bool": False, "str": "", "dims": (4, 4)}
+EXAMPLES = {"int": 4, "float": 0.5, "bool": False, "str": "x", "dims": (4, 4)}
 
 
 def example(option: Option) -> object:

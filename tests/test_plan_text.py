@@ -94,11 +94,17 @@ def methods(kinds: dict[str, type]) -> st.SearchStrategy[Any]:
     return st.sampled_from(sorted(kinds)).flatmap(lambda name: options(kinds[name]))
 
 
-def options(method: type) -> st.SearchStrategy[Any]:
+@st.composite
+def options(draw: st.DrawFn, method: type) -> Any:
     known = options_of(method)
     required = {name: _option(option) for name, option in known.items() if option.required}
     others = {name: _option(option) for name, option in known.items() if not option.required}
-    return st.fixed_dictionaries(required, optional=others).map(lambda values: method(**values))
+    values = draw(st.fixed_dictionaries(required, optional=others))
+    try:
+        return method(**values)
+    except ValueError:
+        assume(False)
+        raise
 
 
 def _option(option: Option) -> st.SearchStrategy[Any]:
@@ -109,6 +115,8 @@ def _option(option: Option) -> st.SearchStrategy[Any]:
         return st.sampled_from(option.words)
     if option.kind == "bool":
         return st.booleans()
+    if option.kind == "str":
+        return st.sampled_from(("segments", 'odd " \\ name'))
     if option.kind == "int":
         return st.integers(int(low or 0), int(high or 1 << 20))
     assert option.kind == "float", f"draw values of {option}"

@@ -16,6 +16,7 @@ from onnx import numpy_helper
 import qcc
 import qcc.ir.encoding.formats
 from qcc.__main__ import main
+from qcc.compiler.editor import known
 from qcc.compiler.plan import catalog, formats
 from qcc.compiler.plan.read_text import from_text
 from qcc.compiler.plan.text import to_text
@@ -31,7 +32,7 @@ from qcc.ir.encoding.grid import FORMATS, IntGrid, NumberList, TableGrid, tables
 from qcc.ir.kernel.op import LinearOp, parse
 
 TOY = Path(__file__).with_name("toy_formats")
-CACHED = (formats.formats, formats.compositions, formats.families, catalog.schema)
+CACHED = (formats.formats, formats.compositions, formats.families, catalog.schema, known.known_schema)
 NEAR = 1e-5  # of outputs of a few units: sums of 64 products in another order
 
 
@@ -39,6 +40,7 @@ NEAR = 1e-5  # of outputs of a few units: sums of 64 products in another order
 def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Its folder lies among the others, and nothing else is told."""
     monkeypatch.setattr(qcc.ir.encoding.formats, "__path__", [*qcc.ir.encoding.formats.__path__, str(TOY)])
+    monkeypatch.setattr(known, "plugins", lambda: ("toy",))
     for one in CACHED:
         one.cache_clear()
     yield

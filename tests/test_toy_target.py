@@ -18,6 +18,7 @@ import qcc.codegen
 from qcc.__main__ import main
 from qcc.codegen.target.find import targets
 from qcc.codegen.target.target import Target
+from qcc.compiler.editor import known
 from qcc.compiler.files.kernel_library import kernels_beside
 from qcc.compiler.plan import catalog
 from qcc.compiler.plan.plan import Kernels
@@ -31,13 +32,14 @@ TOY = Path(__file__).with_name("toy_target")
 ROOT = Path(__file__).parent.parent
 TOLERANCE = 1e-5  # of outputs of a few units: float32 sums of 64 products, in another order
 OP, WITH_BIAS = "linear_int8_channel", "linear_int8_channel_bias"
-CACHED = (targets, catalog.schema, options._options_of)
+CACHED = (targets, catalog.schema, known.known_schema, options._options_of)
 
 
 @pytest.fixture(autouse=True)
 def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Its folder lies among the others, and nothing else is told."""
     monkeypatch.setattr(qcc.codegen, "__path__", [*qcc.codegen.__path__, str(TOY)])
+    monkeypatch.setattr(known, "plugins", lambda: ("toy",))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for one in CACHED:
         one.cache_clear()
@@ -168,7 +170,7 @@ def test_commands_know_it(model: Path, capsys: pytest.CaptureFixture[str]) -> No
     )
     assert main(["targets", "--format", "json"]) == 0
     found = {one["name"]: one for one in json.loads(capsys.readouterr().out)["targets"]}
-    assert list(found) == ["onnxruntime", "cpu", "toy"]
+    assert list(found) == ["onnxruntime", "cpu", "qdq", "toy"]
     assert [one["name"] for one in found["toy"]["processors"]] == ["slow", "quick"]
     assert found["toy"]["native"] == "quick"
     policy = model.with_name("p.qpolicy")

@@ -246,8 +246,10 @@ def _without(graph: Graph, given: Collection[str]) -> frozenset[str]:
 def _begun(arrays: dict[str, np.ndarray], graph: Graph) -> dict[str, np.ndarray]:
     """Arrays with a cache of no rows for each that is not given."""
     begun = _without(graph, arrays)
+    if not begun:
+        return arrays
     count = next((len(one) for one in arrays.values() if np.ndim(one)), 1)
-    for value in graph.inputs if begun else ():
+    for value in graph.inputs:
         if value.name in begun and value.shape is not None:
             sizes = [size if isinstance(size, int) else 0 for size in value.shape[1:]]
             arrays[value.name] = np.zeros((count, *sizes), dtype_of(value))
