@@ -12,7 +12,7 @@ from qcc.compiler.plan.catalog import schema
 from qcc.dsl.load import load_text
 from qcc.ir.graph.graph import Graph
 from qcc.passes.contract.contract import Context, Edit
-from qcc.passes.structure.merge import QueryKey
+from qcc.passes.structure.merge import MergeQueryKey
 from tests import attention_models, onnx_models
 from tests.onnx_models import random
 
@@ -32,7 +32,7 @@ def one_head(folder: Path, inner: int = WIDTH) -> Path:
 
 
 def merged(graph: Graph, x: np.ndarray) -> tuple[Graph, list[Edit]]:
-    return QueryKey().apply(graph, [one.name for one in graph.weights()], Context(sample={"x": x}))
+    return MergeQueryKey().apply(graph, [one.name for one in graph.weights()], Context(sample={"x": x}))
 
 
 def test_one_head_is_exact_and_smaller(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_where_it_gains_nothing_or_is_none_reject(
 ) -> None:
     case = attention_models.case(spelling)
     graph = open_model(case.save(tmp_path)).graph
-    after, edits = QueryKey().apply(graph, [one.name for one in graph.weights()], Context(sample=dict(case.feeds)))
+    after, edits = MergeQueryKey().apply(graph, [one.name for one in graph.weights()], Context(sample=dict(case.feeds)))
     assert [one.refused for one in edits] == [True] and why in edits[0].text
     assert after.digest() == graph.digest()
 
@@ -83,4 +83,4 @@ def test_shapes_that_would_change_reject(tmp_path: Path) -> None:
 
 def test_only_where_both_are_asked_for(tmp_path: Path) -> None:
     graph = open_model(one_head(tmp_path)).graph
-    assert QueryKey().apply(graph, ["wq", "wv"], Context(sample={"x": random(2, 7, WIDTH)}))[1] == []
+    assert MergeQueryKey().apply(graph, ["wq", "wv"], Context(sample={"x": random(2, 7, WIDTH)}))[1] == []

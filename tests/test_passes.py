@@ -248,7 +248,8 @@ def test_a_rewriting_pass_lies_beside_the_module_of_its_property(definition: typ
 def test_a_pass_is_one_documented_frozen_dataclass(definition: type) -> None:
     keyword = keyword_of(definition)
     name = definition.__module__.rsplit(".", 1)[-1] if keyword == ON else keyword
-    assert definition.__name__ == "".join(word.capitalize() for word in name.split("_"))
+    spelled = "".join(word.capitalize() for word in name.split("_"))
+    assert definition.__name__ in (spelled, f"{getattr(definition, 'property', '').capitalize()}{spelled}")
     assert dataclasses.is_dataclass(definition)
     assert definition.__dataclass_params__.frozen  # type: ignore[attr-defined]
     assert definition.__doc__ is not None

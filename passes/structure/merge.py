@@ -17,7 +17,7 @@ Made = tuple[Weight, Layer]
 
 
 @dataclass(frozen=True)
-class QueryKey(Restructure):
+class MergeQueryKey(Restructure):
     """Make one matrix of those of an attention's queries and keys, where that is smaller; keys are then what they read.
 
     Rewrite:
