@@ -11,6 +11,7 @@ from qcc.compiler.report.lock import read_lock
 from qcc.compiler.sequence.drive import TokenDriver
 from qcc.compiler.sequence.states import token_model
 from qcc.compiler.sequence.token_runs import TokenRuns
+from qcc.ir.errors import ModelError
 from qcc.ir.graph.ops import Array
 from qcc.ir.onnx.adapter import OnnxGraph
 from tests.attention_models import scalar, whole
@@ -154,3 +155,16 @@ def test_compiled_models_are_driven(tmp_path: Path, kept: str) -> None:
     assert "logits, token by token" in [one.output for one in result.verification.outputs]
     assert '"at_once": 8' in result.lock.read_text(encoding="utf-8")
     assert read_lock(result.lock).plan == result.plan
+
+
+def test_caches_begin_empty_where_none_is_given_and_are_missed_where_one_is(tmp_path: Path) -> None:
+    _, graph = opened(tmp_path)
+    given = feeds_of(2, 6)
+    texts = {name: given[name] for name in ("ids", "attention_mask", "position_ids")}
+    np.savez(tmp_path / "texts.npz", **texts)  # type: ignore[arg-type]
+    (batch,) = load(tmp_path / "texts.npz", graph, None, 0).batches
+    assert batch["past_key"].shape[2] == batch["past_value"].shape[2] == 0
+    np.savez(tmp_path / "half.npz", **texts, past_key=given["past_key"])  # type: ignore[arg-type]
+    for data in (tmp_path / "half.npz", [{**texts, "past_key": given["past_key"]}]):
+        with pytest.raises(ModelError, match="past_value"):
+            load(data, graph, None, 0)

@@ -146,6 +146,14 @@ def test_a_budget_of_energy_is_kept_and_told_reject(folder: Path, tmp_path: Path
     assert not (tmp_path / "o.onnx").exists()
 
 
+def test_candidates_that_take_the_same_energy_are_told_reject(folder: Path, tmp_path: Path) -> None:
+    text = "qpolicy 1\nrule any { weights = int{3,5} channel }\nbudget { energy <= 60% }\n"
+    with pytest.raises(QccError, match="energy") as caught:
+        qcc.compile(folder / "m.onnx", text, data=folder / "d.npz", output=tmp_path / "o.onnx")
+    (found,) = caught.value.diagnostics
+    assert found.code == "Q310" and "no candidate takes less energy" in str(found.help)
+
+
 def test_the_least_energy_is_that_of_the_fewest_bytes(folder: Path, tmp_path: Path) -> None:
     result = qcc.compile(
         folder / "m.onnx", POLICY + "minimize energy\n", data=folder / "d.npz", output=tmp_path / "o.onnx"

@@ -20,7 +20,7 @@ import onnx
 import onnx.parser
 import onnx_ir as ir
 
-from benchmarks.processes.timing import machine
+from benchmarks.processes.timing import machine, session
 from qcc.ir.attention.find import attentions
 from qcc.ir.graph.attention import Attention, BlockSparseScores, OneOp
 from qcc.ir.graph.ops import Array
@@ -99,9 +99,9 @@ def _row(rows: int, threads: int) -> str:
     sessions = [_session(graph, threads) for graph in (exported, fused, grouped, sparse)]
     times: list[list[float]] = [[] for _ in sessions]
     for turn in range(ROUNDS + 1):
-        for session, each in zip(sessions, times, strict=True):
+        for one, each in zip(sessions, times, strict=True):
             start = time.perf_counter()
-            session.run(["y"], feeds)
+            one.run(["y"], feeds)
             each += [time.perf_counter() - start] if turn else []
     base, *others = (float(np.median(each)) for each in times)
     shares = " | ".join(f"{other / base:.2f}x" for other in others)
@@ -143,9 +143,7 @@ def _graph(body: str, rows: int) -> OnnxGraph:
 
 
 def _session(graph: OnnxGraph, threads: int) -> "onnxruntime.InferenceSession":
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(ir.serde.serialize_model(graph.model).SerializeToString(), options)
+    return session(ir.serde.serialize_model(graph.model).SerializeToString(), threads)
 
 
 def _compare(path: Path, windows: Array, masses: tuple[float, ...] = (0.9, 0.7, 0.5)) -> None:

@@ -17,7 +17,7 @@ import onnx
 import onnx.parser
 import onnx_ir as ir
 
-from benchmarks.processes.timing import machine
+from benchmarks.processes.timing import machine, session
 from qcc.ir.attention.find import attentions
 from qcc.ir.graph.attention import Attention, OneOp
 from qcc.ir.graph.ops import Array
@@ -111,11 +111,11 @@ def _row(documents: int, rows: int, threads: int) -> str:
     apart.simplify()
     sessions = [_session(one, threads) for one in (graph, fused, apart)]
     times: list[list[float]] = [[] for _ in sessions]
-    results = [session.run(None, feeds)[0] for session in sessions]
+    results = [one.run(None, feeds)[0] for one in sessions]
     for _ in range(ROUNDS):
-        for session, each in zip(sessions, times, strict=True):
+        for one, each in zip(sessions, times, strict=True):
             start = time.perf_counter()
-            session.run(None, feeds)
+            one.run(None, feeds)
             each.append(time.perf_counter() - start)
     base, one_op, ours = (float(np.median(each)) for each in times)
     error = np.abs(results[2] - results[0]).max() / np.abs(results[0]).max()
@@ -146,9 +146,7 @@ def _graph() -> OnnxGraph:
 
 
 def _session(graph: OnnxGraph, threads: int) -> "onnxruntime.InferenceSession":
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(ir.serde.serialize_model(graph.model).SerializeToString(), options)
+    return session(ir.serde.serialize_model(graph.model).SerializeToString(), threads)
 
 
 def _compare(path: Path, documents: int = 8, rows: int = 2048) -> None:

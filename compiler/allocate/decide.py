@@ -21,6 +21,11 @@ from qcc.passes.encode import Encode
 
 TIME_LIMIT_S = 60.0
 BYTES_WEIGH = 1e-3
+SMALLER = "allow smaller candidates, encode more layers, or loosen "
+EVEN = (
+    "no candidate takes less {} than another, as where all are decoded when a session starts: "
+    "compute with codes, by `target cpu` or `activations = static`, or loosen "
+)
 SEPARATOR = ", and "
 
 
@@ -175,11 +180,17 @@ def _explained(allocate: Allocate, infeasible: Infeasible, fixed: Mapping[str, f
             least = infeasible.alone[name]
         found.append(_one(limit, least + fixed.get(name, 0.0)))
     binding = SEPARATOR.join(limits[name].source for name in infeasible.rows)
-    return _error(binding, "; ".join(found))
+    even = next((name for name in infeasible.rows if name in METERED and _even(_row(allocate, name))), None)
+    return _error(binding, "; ".join(found), EVEN.format(even) if even is not None else SMALLER)
 
 
-def _error(binding: str, note: str) -> BudgetError:
-    help = "allow smaller candidates, encode more layers, or loosen " + binding
+def _even(row: tuple[np.ndarray, ...]) -> bool:
+    """All candidates of a layer take the same."""
+    return all(np.allclose(one, one[0]) for one in row if one.size)
+
+
+def _error(binding: str, note: str, advice: str = SMALLER) -> BudgetError:
+    help = advice + binding
     return BudgetError([Diagnostic("Q310", f"the budget cannot be met: {binding}", help=help, note=note)])
 
 

@@ -238,9 +238,14 @@ def generate(
 
 
 def _without(graph: Graph, given: Collection[str]) -> frozenset[str]:
-    """The inputs that are not given and hold what earlier runs return: they begin empty."""
-    missing = {value.name for value in graph.inputs} - set(given)
-    return frozenset(missing.intersection(cache_pairs(graph))) if missing else frozenset()
+    """The inputs that hold what earlier runs return, if none of them is given: they begin empty.
+
+    Where some are given, one that is not has been forgotten, or is called otherwise.
+    """
+    if {value.name for value in graph.inputs} <= set(given):
+        return frozenset()
+    caches = frozenset(cache_pairs(graph))
+    return frozenset() if caches.intersection(given) else caches
 
 
 def _begun(arrays: dict[str, np.ndarray], graph: Graph) -> dict[str, np.ndarray]:
