@@ -1,5 +1,6 @@
 """Caches of bounded length: what stays is what the rule says, and the graph computes with those rows alone."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import qcc
 from qcc.compiler.plan.values import encoding_named
+from qcc.compiler.report.lock import plan_of
+from qcc.compiler.report.result import Result
+from qcc.dsl.diagnostics.report import QccError
 from qcc.ir.attention.find import attentions
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.cached.fit import fitted
@@ -17,6 +22,7 @@ from qcc.ir.errors import Refused
 from qcc.ir.graph.attention import Attention
 from qcc.ir.graph.ops import Array
 from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.passes.cache.cache import Cache
 from tests.onnx_models import Case, random
 from tests.test_sequence import ALL, BODY, CONSTANTS, HEADS, WIDTH, WORDS, feeds_of
 
@@ -151,3 +157,74 @@ def test_rows_that_others_read_reject(tmp_path: Path) -> None:
     graph = OnnxGraph.load(Case(body, CONSTANTS, feeds_of(2, 4), opset=23).save(tmp_path))
     with pytest.raises(Refused, match="reads rows that may go"):
         graph.store_cache(one, None, None, BOUND)
+
+
+KINDS = "key", "value"
+
+
+def two_layers() -> str:
+    """The model with two attentions, one on what the other gives beside what it reads."""
+    head = BODY[: BODY.index(f",\n  float[B, {HEADS}, P")]
+    body = BODY[BODY.index("q = MatMul") : BODY.index("logits =")]
+    own = [line.split("=")[0].strip() for line in body.splitlines() if "=" in line]
+    names = "|".join([*own, *(f"past_{kind}" for kind in KINDS)])
+    lines = ["x0 = Gather (table, ids)"]
+    for at in (0, 1):
+        text = re.sub(rf"\b({names})\b", rf"\g<1>{at}", body)
+        lines += [re.sub(r"\bx\b", f"x{at}", text), f"x{at + 1} = Add (x{at}, ys{at})"]
+    caches = [f"{kind}{at}" for at in (0, 1) for kind in KINDS]
+    fed = ", ".join(f"float[B, {HEADS}, P, {WIDTH}] past_{name}" for name in caches)
+    given = ", ".join(f"float[B, {HEADS}, T, {WIDTH}] {name[:-1]}_all{name[-1]}" for name in caches)
+    ends = f"{head}, {fed}) => (float[B, S, {WORDS}] logits, {given})"
+    return ends + " { " + "\n".join([*lines, "logits = MatMul (x2, head)"]) + " }"
+
+
+def compiled(folder: Path, rule: str, tokens: int = 24) -> Result:
+    path = Case(two_layers(), CONSTANTS, {}, opset=23).save(folder)
+    texts = {name: array for name, array in feeds_of(8, tokens).items() if "past" not in name}
+    np.savez(folder / "text.npz", allow_pickle=False, **texts)
+    policy = folder / "bound.qpolicy"
+    policy.write_text(f'qpolicy 1\ncalibrate "text.npz"\nrule cache {{ {rule} }}\n', encoding="utf-8")
+    return qcc.compile(path, policy, output=folder / "out.onnx")
+
+
+def test_a_budget_is_divided_among_caches(tmp_path: Path) -> None:
+    result = compiled(tmp_path, "budget = 6, window = 2, sinks = 1")
+    steps = [(step.action, len(step.weights)) for step in result.plan.steps if isinstance(step.action, Cache)]
+    assert sum(action.budget * count for action, count in steps) <= 12
+    assert not any(action.divides for action, _ in steps)
+    assert result.verification.driven is not None
+    assert not any("_all" in check.output for check in result.verification.outputs)
+    session = qcc.Session(result.output)
+    names = [one.name for one in session.inputs]
+    assert "past_key0.places" in names
+    assert "past_value0.places" not in names
+    again = qcc.compile(
+        result.source, plan=plan_of(result.lock), data=tmp_path / "text.npz", output=tmp_path / "again.onnx"
+    )
+    assert again.output.read_bytes() == result.output.read_bytes()
+
+
+def test_codes_and_rows_that_go(tmp_path: Path) -> None:
+    result = compiled(tmp_path, "keys = int8 channel, values = int8 channel, budget = 6, share = even, window = 2")
+    (action,) = (step.action for step in result.plan.steps if isinstance(step.action, Cache))
+    assert action.budget == 6
+    assert any(
+        "int8 channel sym scale fp16, at most 6 rows: 256 -> 64 bytes a token" in note for note in result.notes
+    ), result.notes
+
+
+@pytest.mark.parametrize(
+    ("rule", "tokens", "code"),
+    [
+        ("budget = 3, window = 2, sinks = 2", 24, "Q770"),
+        ("budget = 30, form = fused", 24, "Q770"),
+        ("budget = 30, float_tokens = 1", 24, "Q770"),
+        ("budget = 6, window = 2, sinks = 1", 12, "Q771"),
+    ],
+)
+def test_budgets_reject(tmp_path: Path, rule: str, tokens: int, code: str) -> None:
+    with pytest.raises(QccError) as raised:
+        compiled(tmp_path, rule, tokens)
+    assert [one.code for one in raised.value.diagnostics] == [code]
+    assert not (tmp_path / "out.onnx").exists()

@@ -4,7 +4,7 @@
 
 Both archives hold ``input_ids [windows, tokens]``; masks are ones, positions count, caches begin empty. Half of a
 window comes at once, the rest in runs of ``--run`` tokens, with caches cut after each; the loss is of the tokens of the
-second half. Budgets are divided by the calibration windows alone. ``last rows`` keeps the first four and the last alone.
+second half. Budgets are divided by the calibration windows. ``last rows`` keeps the first four and the last alone.
 """
 
 import argparse

@@ -126,9 +126,9 @@ class Cache(SubjectPass):
 
         A budget that is still to be divided is what each of them has.
         """
-        found = {one.keys.past: one for one in attentions(graph, context.sample) if isinstance(one, Attention)}
+        before, found = _before(graph, context)
         wanted = [found[name] for name in targets if name in found and context.takes(name)]
-        seen = self._seen(graph, wanted, context)
+        seen = self._seen(before, wanted, context)
         missing = [
             Edit(name, "no attention is told that takes it", refused=True) for name in targets if name not in found
         ]
@@ -176,6 +176,21 @@ class Cache(SubjectPass):
         found = context.found[key]
         assert isinstance(found, Mapping)
         return found
+
+
+def _before(graph: Graph, context: Context) -> tuple[Graph, Mapping[str, Attention]]:
+    """The graph as it was before the first caches of it were stored, and its attentions by what they are fed of keys.
+
+    What is fed and returned changes with each step that stores some, and no attention that others are about.
+    """
+    key = "attentions of caches"
+    if key not in context.found:
+        told = attentions(graph, context.sample)
+        own = {one.keys.past: one for one in told if isinstance(one, Attention)}
+        context.found[key] = graph.copy(), own
+    held = context.found[key]
+    assert isinstance(held, tuple)
+    return held[0], held[1]
 
 
 class _RowSample:
