@@ -10,9 +10,9 @@ like what they read, by the cosine, as others choose (ShortGPT, Men et al. 2024,
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import count
+from itertools import count as numbers
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,7 @@ def blocks_of(graph: Graph, pattern: str) -> list[Block]:
     found: list[Block] = []
     every = residual_branches(graph)
     branches = [one for one in every if not any(one.ops < other.ops for other in every)]
-    for number in count():
+    for number in numbers():
         glob = pattern.format(number)
         block = tuple(one for one in branches if all(any(matches_glob(glob, n) for n in names[w]) for w in one.weights))
         if not block:
@@ -74,6 +74,16 @@ def by_cosine(graph: Graph, blocks: Sequence[Block], most: int, samples: Samples
     return list(map(int, np.argsort(-alike, kind="stable")[:most]))
 
 
+def _rows(
+    graph: Graph, blocks: Sequence[Block], most: int, also: Sequence[str], few: Samples
+) -> Iterator[tuple[str, list[int]]]:
+    """Who chose, and which blocks go; those that take no choosing first."""
+    yield from (("hand", list(map(int, one.split(",")))) for one in also)
+    if most:
+        chosen = {"cosine": by_cosine(graph, blocks, most, few), "loss": by_loss(graph, blocks, most, few)}
+        yield from ((by, gone[:count]) for count in range(most, 0, -1) for by, gone in chosen.items())
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -93,10 +103,7 @@ def main() -> None:
         f"whole, {len(blocks)} blocks: {whole:.2f}\n\n| by | without | perplexity | over whole | cured | over whole |"
     )
     print("| --- | --- | --- | --- | --- | --- |", flush=True)
-    chosen = {"loss": by_loss(graph, blocks, asked.count, few), "cosine": by_cosine(graph, blocks, asked.count, few)}
-    rows = [("hand", list(map(int, one.split(",")))) for one in asked.also]
-    rows += [(by, gone[:most]) for most in range(asked.count, 0, -1) for by, gone in chosen.items()]
-    for by, gone in rows:
+    for by, gone in _rows(graph, blocks, asked.count, asked.also, few):
         names = [name for at in gone for one in blocks[at] for name in one.weights]
         found = []
         for cure in ("off", "best"):
