@@ -93,25 +93,27 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=3)
     parser.add_argument("--pattern", default="*layers.{}.*")
     parser.add_argument("--also", nargs="*", default=[])
+    parser.add_argument("--behind", nargs="*", type=int, default=[])
     asked = parser.parse_args()
     print(f"# {machine()}\n# python -m benchmarks.sparse.depth {' '.join(sys.argv[1:])}")
     graph = open_model(asked.model).graph
     samples, windows = load(asked.data, graph, None, 0), np.load(asked.judge)["input_ids"]
     few = (held_out(samples) or samples).first(SAMPLES)
     whole, blocks = perplexity(graph, windows), blocks_of(graph, asked.pattern)
-    print(
-        f"whole, {len(blocks)} blocks: {whole:.2f}\n\n| by | without | perplexity | over whole | cured | over whole |"
-    )
-    print("| --- | --- | --- | --- | --- | --- |", flush=True)
+    cures = {"not cured": LeaveOut(), "`cure = best`": LeaveOut(cure="best")}
+    cures |= {f"`behind = {one}`": LeaveOut(cure="best", behind=one) for one in asked.behind}
+    shown = " | ".join(f"{one} | over whole" for one in cures)
+    print(f"whole, {len(blocks)} blocks: {whole:.2f}\n\n| by | without | {shown} |\n|{' --- |' * 2 * (1 + len(cures))}")
+    sys.stdout.flush()
     for by, gone in _rows(graph, blocks, asked.count, asked.also, few):
         names = [name for at in gone for one in blocks[at] for name in one.weights]
-        found = []
-        for cure in ("off", "best"):
-            context = Context(watch=partial(watched, samples))
-            left, _ = LeaveOut(cure=cure).apply(graph, names, context)
-            found += [perplexity(left, windows)]
-        cells = " | ".join(f"{one:.2f} | {one / whole:.2f}" for one in found)
-        print(f"| {by} | {', '.join(map(str, sorted(gone)))} | {cells} |", flush=True)
+        print(f"| {by} | {', '.join(map(str, sorted(gone)))} |", end="", flush=True)
+        for cure in cures.values():
+            left, edits = cure.apply(graph, names, Context(watch=partial(watched, samples)))
+            found = perplexity(left, windows)
+            print(f" {found:.2f} | {found / whole:.2f} |", end="", flush=True)
+            print(*dict.fromkeys(one.text for one in edits), sep="\n", file=sys.stderr, flush=True)
+        print(flush=True)
 
 
 if __name__ == "__main__":
