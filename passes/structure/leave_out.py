@@ -55,14 +55,11 @@ class LeaveOut(Restructure):
     keeps: ClassVar[frozenset[Invariant]] = frozenset((Invariant.SHAPES,))
     after: ClassVar[tuple[str, ...]] = ("clean",)
     asks: ClassVar[str] = "be left out"
+    opens: ClassVar[str] = "at_most"
 
     cure: Cure = "off"
     at_most: Annotated[int, Between(0, 1000)] = 0
     behind: Annotated[int, Between(0, 1000)] = 0
-
-    def is_open(self) -> bool:
-        """How many go is to be decided."""
-        return self.at_most > 0
 
     def uses_data(self) -> bool:
         """A cure is fitted."""
