@@ -252,9 +252,12 @@ class Restructure(SitePass):
     asks: ClassVar[str] = ""
     """What layers that are named in ``depth`` are to do, in words."""
 
+    opens: ClassVar[str] = ""
+    """The option that says how much is done at most, and leaves to the allocator how much."""
+
     def is_open(self) -> bool:
         """What it does is for the allocator to decide, together with bits; until then it does nothing."""
-        return False
+        return bool(self.opens) and getattr(self, self.opens) > 0
 
     def uses_data(self) -> bool:
         """It fits something to calibration data, which has to be there (`Context.watch`)."""
