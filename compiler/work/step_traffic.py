@@ -2,6 +2,7 @@
 
 A step multiplies each weight with one row, so that reading it is what takes time; so it is with what attentions do to
 rows of caches. Bytes are counted from the sizes of values in runs behind a few rows: they grow by as much with each.
+A byte of a weight comes from memory, one of a value of a short text from a cache: shares of bytes are none of time.
 
 Source: Kinetics, Sadhukhan et al. 2025 (arXiv:2506.05333), for costs that see the memory that caches take; there the
 parameters' own are left out, which are most of a step of one text.
