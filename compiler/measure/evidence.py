@@ -375,6 +375,7 @@ def warn_of_generated_steps(plan: Plan, data: Samples, diagnostics: Diagnostics)
     if data.generated and rounding_of(plan):
         message = "the steps of static activations come from generated data, which the model will hardly see"
         diagnostics.warning("Q434", message, help='name data: `calibrate "data.npz"`')
-    if data.generated and any(step.action.learns for step in plan.steps if isinstance(step.action, SubjectPass)):
-        message = "the steps of caches come from generated data, which the model will hardly see"
+    learned = {one.learned for step in plan.steps if isinstance(one := step.action, SubjectPass) and one.learns}
+    for what in sorted(learned) if data.generated else ():
+        message = f"the steps of {what} come from generated data, which the model will hardly see"
         diagnostics.warning("Q692", message, help='name data: `calibrate "data.npz"`')

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TypeVar, cast
 
 from qcc.compiler.plan.activations import ActivationBinder
-from qcc.compiler.plan.cascade import SPARSITY, Resolved, counted, place, resolve, resolve_others
+from qcc.compiler.plan.cascade import SPARSITY, Other, Resolved, counted, place, resolve, resolve_others
 from qcc.compiler.plan.catalog import rewrites, subject_passes
 from qcc.compiler.plan.costs import BITS, SIZE, Meter, costs_of
 from qcc.compiler.plan.filled import check_tied, combined, specs_of, warn_blind
@@ -19,6 +19,7 @@ from qcc.compiler.scores.check import DROP
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.options import options_of
 from qcc.dsl.policy.policy import KEEP, Assignment, FormatSpec, Policy
+from qcc.dsl.policy.schema import Off
 from qcc.dsl.policy.select import (
     GIVEN,
     asks_for_data,
@@ -209,28 +210,29 @@ def _asked_steps(
             yield Step(action, weights, sources, encodings if narrowest else ())
 
 
-def _other_steps(asked: Mapping[str, Mapping[str, Assignment]]) -> Iterable[Step]:
+def _other_steps(asked: Mapping[Other, Mapping[str, Assignment]]) -> Iterable[Step]:
     """One step for each pass over what is no layer, with its options."""
     for family in rewrites(Phase.REWRITE):
         found: dict[SitePass, list[tuple[str, str]]] = {}
-        for name, properties in asked.items():
+        for one, properties in asked.items():
             assignment = properties.get(family)
             if assignment is not None and isinstance(assignment.value, SitePass):
-                found.setdefault(assignment.value, []).append((name, place(assignment.span)))
+                found.setdefault(assignment.value, []).append((one.name, place(assignment.span)))
         for action, rows in found.items():
             names, sources = zip(*rows, strict=True)
             yield Step(action, names, sources, (None,) * len(names))
 
 
-def subject_steps(asked: Mapping[str, Mapping[str, Assignment]], diagnostics: Diagnostics) -> Iterable[Step]:
+def subject_steps(asked: Mapping[Other, Mapping[str, Assignment]], diagnostics: Diagnostics) -> Iterable[Step]:
     """One step for each way to store what is no layer."""
     for definition in subject_passes().values():
         found: dict[SubjectPass, list[tuple[str, str]]] = {}
-        for name, properties in asked.items():
-            own = {one: properties[one] for one in options_of(definition) if one in properties}
+        for one, properties in asked.items():
+            own = {name: properties[name] for name in options_of(definition) if name in properties}
+            own = own if one.subject in definition.subjects else {}
             action = _stored_so(definition, own, diagnostics) if own else None
             if action is not None:
-                found.setdefault(action, []).append((name, place(next(iter(own.values())).span)))
+                found.setdefault(action, []).append((one.name, place(next(iter(own.values())).span)))
         for action, rows in found.items():
             names, sources = zip(*rows, strict=True)
             yield Step(action, names, sources)
@@ -247,13 +249,14 @@ def _stored_so(
             help = f"keep one of {', '.join(f'`{spec.text}`' for spec in specs)}"
             diagnostics.error("Q690", f"`{name}` takes one format: no program chooses it", one.span, help=help)
             return None
-        given[name] = encoding_of(specs[0]) if specs else one.value
+        if not isinstance(one.value, Off):
+            given[name] = encoding_of(specs[0]) if specs else one.value
     action = definition(**given)
     if not action.nothing:
         return action
-    if not any(isinstance(one.value, tuple) for one in asked.values()):
+    if not any(isinstance(one.value, tuple | Off) for one in asked.values()):
         span = next(iter(asked.values())).span
-        diagnostics.error("Q691", "the rule says how, and not what is kept", span, help="write `keys = int8 channel`")
+        diagnostics.error("Q691", "the rule says how, and not what", span, help=f"write `{definition.wants}`")
     return None
 
 

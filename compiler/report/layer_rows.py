@@ -42,15 +42,18 @@ def rows(
     )
 
 
-def cache_lines(edits: Iterable[Edit]) -> tuple[str, ...]:
-    """A line for each way in which caches are kept; none where all stay floats."""
-    found = [edit for edit in edits if edit.row_bytes is not None]
+def other_lines(edits: Iterable[Edit]) -> tuple[str, ...]:
+    """A line for each way in which what is no layer was written; of caches with what a row of them takes."""
+    found = [edit for edit in edits if edit.what and not edit.refused]
     lines = []
-    for text, count in Counter(edit.text for edit in found).items():
+    for (what, text), count in Counter((edit.what, edit.text) for edit in found).items():
         sizes = [edit.row_bytes for edit in found if edit.text == text and edit.row_bytes is not None]
+        told = f"{count} {what}{'' if count == 1 else 's'}"
+        if not sizes:
+            lines.append(f"{told}: {text}")
+            continue
         before, after = (sum(one[at] for one in sizes) for at in (0, 1))
-        caches = f"{count} cache{'' if count == 1 else 's'}"
-        lines.append(f"{caches}, {text}: {before:,.0f} -> {after:,.0f} bytes a token, {after / before:.3g}x")
+        lines.append(f"{told}, {text}: {before:,.0f} -> {after:,.0f} bytes a token, {after / before:.3g}x")
     return tuple(lines)
 
 

@@ -50,6 +50,8 @@ class Cache(SubjectPass):
     """
 
     subjects: ClassVar[tuple[str, ...]] = ("cache",)
+    wants: ClassVar[str] = "keys = int8 channel"
+    learned: ClassVar[str] = "caches"
     uses_sample: ClassVar[bool] = True
 
     keys: Annotated[Encoding | None, "what keys of earlier runs are kept in"] = None
@@ -103,7 +105,7 @@ class Cache(SubjectPass):
             graph.store_cache(one, keys, values, self.form == "fused")
         except Refused as refused:
             return Edit(name, refused.reason, refused=True)
-        return Edit(name, self.label, row_bytes=_row_bytes(one, keys, values))
+        return Edit(name, self.label, what="cache", row_bytes=_row_bytes(one, keys, values))
 
     def _pairs(self, one: Attention) -> tuple[tuple[Operand, Encoding | None], tuple[Operand, Encoding | None]]:
         return (one.keys, self.keys), (one.values, self.values)

@@ -62,7 +62,8 @@ class Edit:
     weight's name. ``chosen`` tells what data decided in place of what was asked. ``ops`` are the kernel ops that
     were written for the subject. ``stored`` is the encoding that a weight got, with all decided that was left open,
     and ``holes`` what it keeps where some is gone. ``gathered`` is the share of saliency that blocks of the layers keep
-    in the order before, and in the new one. ``row_bytes`` is what a row of a cache took, and takes.
+    in the order before, and in the new one. ``what`` is the class of a subject that is no weight, and ``row_bytes``
+    what a row of a cache took, and takes.
     """
 
     subject: str
@@ -75,6 +76,7 @@ class Edit:
     stored: Encoding | None = None
     holes: Holes | None = None
     gathered: tuple[float, float] | None = None
+    what: str = ""
     row_bytes: tuple[float, float] | None = None
 
 
@@ -352,6 +354,7 @@ class Activations(ABC):
     """
 
     property: ClassVar[str] = "activations"
+    option_kind: ClassVar[str] = "method"
     when: ClassVar[Literal["static", "dynamic"]]
 
     def knows_first(self) -> bool:
