@@ -13,6 +13,7 @@ from qcc.dsl.policy.select import GENERATED, GIVEN, Facts, asks_for_data, classe
 from qcc.ir.attention.find import attention_names, cache_names
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Kind, Weight
+from qcc.ir.regions.functions import functions
 
 SPARSITY = "sparsity"
 """The property that says which weights are left out."""
@@ -100,7 +101,8 @@ def resolve(
 
 def other_subjects(graph: Graph, subject: str) -> tuple[str, ...]:
     """What rules may be about beside layers, by name."""
-    return {"attention": attention_names, "cache": cache_names}[subject](graph)
+    found = {"attention": attention_names, "cache": cache_names}.get(subject)
+    return found(graph) if found is not None else tuple(one.name for one in functions(graph, (subject,)))
 
 
 @dataclass(frozen=True)
@@ -120,10 +122,11 @@ def resolve_others(policy: Policy, graph: Graph, diagnostics: Diagnostics) -> di
     """Apply the rules about what is no layer: by subject, what they set, property by property."""
     found: dict[Other, dict[str, Assignment]] = {}
     for rule in policy.rules:
-        named = [Other(one, name) for one in _subjects(rule) for name in other_subjects(graph, one)]
-        seen = [[fact] for one in _subjects(rule) for fact in _facts_of(other_subjects(graph, one), one)]
+        names = {one: other_subjects(graph, one) for one in _subjects(rule)}
+        named = [Other(one, name) for one in names for name in names[one]]
+        seen = [[fact] for one in names for fact in _facts_of(names[one], one)]
         hits = _hits(rule, seen)
-        if _subjects(rule) and not hits and not rule.from_preset:
+        if names and not hits and not rule.from_preset:
             _report_unmatched(rule, [one for ones in seen for one in ones], diagnostics)
         for at in hits:
             found.setdefault(named[at], {}).update({one.name: one for one in rule.assignments})

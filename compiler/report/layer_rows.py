@@ -48,7 +48,7 @@ def other_lines(edits: Iterable[Edit]) -> tuple[str, ...]:
     lines = []
     for (what, text), count in Counter((edit.what, edit.text) for edit in found).items():
         sizes = [edit.row_bytes for edit in found if edit.text == text and edit.row_bytes is not None]
-        told = f"{count} {what}{'' if count == 1 else 's'}"
+        told = f"{count} {what}{'' if count == 1 else 'es' if what[-1] in 'sx' else 's'}"
         if not sizes:
             lines.append(f"{told}: {text}")
             continue

@@ -21,7 +21,7 @@ from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.passes.activations.blocks import Blockwise
 from qcc.passes.activations.dynamic import Dynamic
 from qcc.passes.activations.static import Static
-from qcc.passes.attention.products import Products
+from qcc.passes.attention.multiply import Multiply
 from qcc.passes.contract.contract import Activations, Context, Edit, Watch
 from tests import attention_models as models
 from tests.attention_models import ALL, BATCH, ROWS, Spelling, case
@@ -47,7 +47,7 @@ def rounded(folder: Path, spelling: Spelling, how: Activations) -> tuple[OnnxGra
     assert isinstance(found, Attention)
     graph.require_opset(18)
     context = Context(sample=one.feeds, watch=watching(one.feeds))
-    after, edits = Products(how).apply(graph, [found.name], context)
+    after, edits = Multiply(how).apply(graph, [found.name], context)
     return after, found, one.feeds, edits
 
 
@@ -117,7 +117,7 @@ def test_one_op_reject(tmp_path: Path) -> None:
     graph = OnnxGraph.load(one.save(tmp_path))
     graph.simplify()
     (found,) = attentions(graph, one.feeds)
-    _, (edit,) = Products(Static()).apply(graph, [found.name], Context(sample=one.feeds))
+    _, (edit,) = Multiply(Static()).apply(graph, [found.name], Context(sample=one.feeds))
     assert edit.refused and edit.text == "one op is all of it"
 
 

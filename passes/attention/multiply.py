@@ -22,7 +22,7 @@ Reader = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class Products(SubjectPass):
+class Multiply(SubjectPass):
     """Round what an attention multiplies: queries with keys, and weights with values.
 
     Rewrite:
@@ -75,7 +75,7 @@ class Products(SubjectPass):
             one = found.get(name, NotAttention(name, "what was made of it before is no attention that is told"))
             reason = one.reason if isinstance(one, NotAttention) else self._fault(one)
             if reason or isinstance(one, NotAttention):
-                edits.append(Edit(name, reason, refused=True))
+                edits.append(Edit(name, reason, refused=True, what="attention"))
                 continue
             wanted += [(name, list(pair)) for pair in (one.reads, one.sums)]
         seen = self._seen(graph, flow, [reader for _, pair in wanted for reader in pair], context)
@@ -157,7 +157,7 @@ def _told(done: Sequence[tuple[str, str]]) -> Iterator[Edit]:
     for name in dict.fromkeys(name for name, _ in done):
         reasons = [reason for one, reason in done if one == name and reason]
         if len(reasons) == 2:
-            yield Edit(name, f"its products stay float: {reasons[0]}", refused=True)
+            yield Edit(name, f"its products stay float: {reasons[0]}", refused=True, what="attention")
         else:
             text = f"one of its products stays float: {reasons[0]}" if reasons else "both products are rounded"
             yield Edit(name, text, what="attention")
