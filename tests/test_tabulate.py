@@ -240,4 +240,4 @@ def test_sizes_reject(text: str, tmp_path: Path) -> None:
 def test_a_table_clips() -> None:
     table = LookupTable(np.arange(4, dtype=np.float32), np.float32(0.5), 1)
     assert table(np.array([-9, -0.5, 0, 0.3, 1, 99])).tolist() == [0, 0, 1, 2, 3, 3]
-    assert table.ends == (-0.5, 1.0)
+    assert [float(end) for end in table.ends] == [-0.5, 1.0]
