@@ -9,7 +9,7 @@ from typing import TypeVar, cast
 from qcc.compiler.plan.activations import ActivationBinder
 from qcc.compiler.plan.cascade import SPARSITY, Other, Resolved, counted, place, resolve, resolve_others
 from qcc.compiler.plan.catalog import rewrites, subject_passes
-from qcc.compiler.plan.costs import BITS, SIZE, Meter, costs_of
+from qcc.compiler.plan.costs import BITS, SIZE, Meter, costs_of, metric_of
 from qcc.compiler.plan.filled import check_tied, combined, specs_of, warn_blind
 from qcc.compiler.plan.formats import encoding_of
 from qcc.compiler.plan.plan import Allocate, Candidate, Counted, Kept, Kernels, Limit, OpenChoice, Plan, PlanRow, Step
@@ -111,9 +111,14 @@ def bind(
         else:
             options.append(OpenChoice(one.weight.name, tuple(candidates)))
     activations.report()
-    reference = {SIZE: float(input_bytes)} | {one.name: one.whole for one in meters}
+    reference = {SIZE: float(input_bytes)} | {metric_of(one.name): one.whole for one in meters}
+    metered = {one: [row.name for row in meters if metric_of(row.name) == one] or [one] for one in {*reference}}
     bounds = [one for one in policy.budget if one.metric != DROP and (given or one.argument != GIVEN)]
-    limits = tuple(Limit(b.metric, b.quantity.of(reference.get(b.metric, 1.0)), b.text) for b in bounds)
+    limits = tuple(
+        Limit(row, b.quantity.of(reference.get(b.metric, 1.0)), b.text)
+        for b in bounds
+        for row in metered.get(b.metric, [b.metric])
+    )
     fixed = _fixed(resolved, steps, options, meters, policy.floats is not None)
     allocate = Allocate(policy.minimize, limits, tuple(options), fixed) if options or limits else None
     if policy.metrics and allocate is not None:

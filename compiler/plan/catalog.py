@@ -63,6 +63,12 @@ BUDGET = {
         {"%": (0, float("inf")), "B": (0, float("inf"))},
         summary="bytes of the values that ops write for one sample, of the input's",
     ),
+    "peak": Metric(
+        "peak",
+        "<=",
+        {"%": (0, float("inf")), "B": (0, float("inf"))},
+        summary="bytes of values that are alive at a time for one sample, at most, of the input's",
+    ),
 } | {
     one.name: Metric(one.name, one.relation, one.units, one.arguments, bool(one.arguments), one.summary)
     for one in additive().values()
