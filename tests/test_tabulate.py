@@ -16,9 +16,9 @@ from qcc.dsl.diagnostics.source import Source
 from qcc.ir.encoding.value import STATIC_BYTES
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array
-from qcc.ir.graph.tabled import LookupTable
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.regions.functions import FUNCTIONS, functions
+from qcc.ir.vocabulary.tabled import LookupTable
 from qcc.passes.activations.static import Static
 from qcc.passes.contract.contract import Context, Edit
 from qcc.passes.contract.magnitudes import Magnitudes

@@ -20,9 +20,9 @@ from qcc.ir.errors import Refused
 from qcc.ir.graph.attention import Attention, AttentionForm
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Array, Feeds, Op, Resized, Value, Weight
-from qcc.ir.graph.tabled import Tabled
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
+from qcc.ir.vocabulary.tabled import Tabled
 
 
 class Runner(Protocol):

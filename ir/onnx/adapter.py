@@ -38,7 +38,6 @@ from qcc.ir.graph.graph import Graph, Runner
 from qcc.ir.graph.in_pieces import InPieces, pieces_of
 from qcc.ir.graph.ops import Array, Op, Resized, Value, Weight
 from qcc.ir.graph.resized import check_resized, sized_ops
-from qcc.ir.graph.tabled import Tabled
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.model.model import Written
@@ -62,6 +61,7 @@ from qcc.ir.onnx.graph.run import in_pieces, part_runner
 from qcc.ir.onnx.graph.simplify import lift, simplify
 from qcc.ir.onnx.graph.values import VALUE_OPSET, write_rounded
 from qcc.ir.onnx.half.cast import cast, castable, check_castable
+from qcc.ir.vocabulary.tabled import Tabled
 
 GIVEN_NAME = re.compile(r"node(_\d+)?")  # what the library calls an op that has no name
 LAYER = "qcc.layer"  # metadata of a node: what its layer is called, however its weight is

@@ -7,7 +7,7 @@ import numpy as np
 from qcc.ir.encoding.value import SMALLEST_STEP
 from qcc.ir.errors import Refused
 from qcc.ir.graph.ops import Array
-from qcc.ir.graph.tabled import LookupTable
+from qcc.ir.vocabulary.tabled import LookupTable
 from qcc.passes.contract.magnitudes import Magnitudes
 
 REACHES = np.geomspace(4, 24, 25)

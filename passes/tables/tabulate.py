@@ -10,8 +10,8 @@ import numpy as np
 from qcc.ir.errors import Refused
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array
-from qcc.ir.graph.tabled import Tabled, TabledFunction, TabledNorm, TabledSoftmax
 from qcc.ir.regions.functions import FUNCTIONS, NORM, SOFTMAX, FunctionSite, functions
+from qcc.ir.vocabulary.tabled import Tabled, TabledFunction, TabledNorm, TabledSoftmax
 from qcc.passes.contract.contract import Between, Context, Edit
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.subject import SubjectPass

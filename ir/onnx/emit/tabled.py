@@ -5,9 +5,9 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from qcc.ir.graph.tabled import LookupTable, Tabled, TabledFunction, TabledNorm, TabledSoftmax
 from qcc.ir.onnx.attention.nodes import NodeWriter
 from qcc.ir.onnx.graph.edit import OnnxEditor
+from qcc.ir.vocabulary.tabled import LookupTable, Tabled, TabledFunction, TabledNorm, TabledSoftmax
 
 BYTE = 256  # codes of eight bits; more are of sixteen
 REDUCE_OPSET, WIDE_OPSET = 18, 21  # ReduceMax reads its axes; QuantizeLinear makes 16 bits
