@@ -256,7 +256,11 @@ def _stored_so(
             return None
         if not isinstance(one.value, Off):
             given[name] = encoding_of(specs[0]) if specs else one.value
-    action = definition(**given)
+    try:
+        action = definition(**given)
+    except ValueError as error:
+        diagnostics.error("Q770", str(error), next(iter(asked.values())).span)
+        return None
     if not action.nothing:
         return action
     if not any(isinstance(one.value, tuple | Off) for one in asked.values()):

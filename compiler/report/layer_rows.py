@@ -53,7 +53,11 @@ def other_lines(edits: Iterable[Edit]) -> tuple[str, ...]:
             lines.append(f"{told}: {text}")
             continue
         before, after = (sum(one[at] for one in sizes) for at in (0, 1))
-        lines.append(f"{told}, {text}: {before:,.0f} -> {after:,.0f} bytes a token, {after / before:.3g}x")
+        change = f": {before:,.0f} -> {after:,.0f} bytes a token, {after / before:.3g}x" if before != after else ""
+        lines.append(f"{told}, {text}{change}")
+    bounded = [edit.most_rows for edit in found if edit.most_rows]
+    if len(set(bounded)) > 1:
+        lines.append(f"{len(bounded)} caches hold at most {sum(bounded) / len(bounded):,.1f} rows on average")
     return tuple(lines)
 
 

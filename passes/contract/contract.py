@@ -64,8 +64,8 @@ class Edit:
     were written for the subject. ``stored`` is the encoding that a weight got, with all decided that was left open,
     ``spread`` how its numbers lie, and ``holes`` what it keeps where some is gone. ``gathered`` is the share of
     saliency that blocks of the layers keep in the order before, and in the new one. ``code`` is that of the warning
-    that tells of what was refused. ``what`` is the class of a subject that is no weight, and ``row_bytes`` what a row
-    of a cache took, and takes.
+    that tells of what was refused. ``what`` is the class of a subject that is no weight, ``row_bytes`` what a row of a
+    cache took, and takes, and ``most_rows`` how many stay, 0 for all.
     """
 
     subject: str
@@ -82,6 +82,7 @@ class Edit:
     code: str = "Q411"
     what: str = ""
     row_bytes: tuple[float, float] | None = None
+    most_rows: int = 0
 
 
 @dataclass(frozen=True)
