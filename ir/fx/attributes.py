@@ -103,15 +103,15 @@ def _real(number: object) -> float | None:
 
 
 def _product(call: FxCall) -> Attributes:
-    if call.name == "einsum":
-        shapes = [sizes_at(one) for one in call["tensors"]]
-        return known(terms=canonical.terms_of(call["equation"], [None if one is None else len(one) for one in shapes]))
     if call.name == "addmm" and (call["alpha"] != 1 or call["beta"] != 1):
         raise Opaque
     return _transposed(call)
 
 
 def _transposed(call: FxCall) -> Attributes:
+    if call.name == "einsum":
+        shapes = [sizes_at(one) for one in call["tensors"]]
+        return known(terms=canonical.terms_of(call["equation"], [None if one is None else len(one) for one in shapes]))
     return known(transposed=(1,) if call.name == "linear" else ())
 
 

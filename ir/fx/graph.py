@@ -20,6 +20,7 @@ from qcc.ir.fx.attributes import attributes
 from qcc.ir.fx.edits.edit import FxEditor
 from qcc.ir.fx.edits.fold import fold_constants
 from qcc.ir.fx.edits.norms import fold_batch_norms
+from qcc.ir.fx.edits.pieces import slice_constants
 from qcc.ir.fx.edits.resize import FxResizer
 from qcc.ir.fx.edits.rolls import write_rolls
 from qcc.ir.fx.edits.simplify import is_item, remove_identities, share_items
@@ -28,7 +29,7 @@ from qcc.ir.fx.emit.assemble import Compact, Sources, assemble
 from qcc.ir.fx.kinds import aten_name, is_check, kind_of
 from qcc.ir.fx.layers import find_weights
 from qcc.ir.fx.operands import CallNumber, operands
-from qcc.ir.fx.program import constants, export_module, fed, paths, pure, returned, tie, twin
+from qcc.ir.fx.program import constants, content, export_module, fed, memory, paths, pure, returned, tie, twin
 from qcc.ir.fx.run import FxRunner, extract
 from qcc.ir.fx.tensors import dtype_name, to_array, to_tensor, torch_dtype
 from qcc.ir.graph.attributes import Attributes, Opaque
@@ -76,7 +77,7 @@ class FxGraph(Graph):
         self._encoded_values: dict[str, EncodedValue] = {}
         self._weights: tuple[Weight, ...] | None = None
         self._paths = {nodes[node]: path for node, path in paths(self._program, held).items()}
-        self._aliases = tie(self._tensors)
+        self._aliases = tie(self._tensors, memory)
         self._fed, self._returned = tuple(nodes[node] for node in fed(self._program)), returned(self._program)
         share_items(self._graph)
         self._index()
@@ -151,9 +152,13 @@ class FxGraph(Graph):
             self._graph.erase_node(node)
         remove_identities(self._graph)
         editor = self._editor()
+        slice_constants(self._graph, self._tensors)
         write_rolls(self._graph, editor)
         fold_constants(self._graph, editor, self._tensors, self._paths)
         folded = fold_batch_norms(self._graph, editor, self._tensors, self._paths)
+        if not self.encoded:  # whose constants are what is decoded
+            tied = tie(self._tensors, content)
+            self._aliases = {alias: tied.get(node, node) for alias, node in self._aliases.items()} | tied
         self._graph.eliminate_dead_code()
         self._tensors = {node: tensor for node, tensor in self._tensors.items() if node.users}
         self._index()

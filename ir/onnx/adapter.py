@@ -22,6 +22,7 @@ from qcc.ir.errors import Refused
 from qcc.ir.graph.attention import Attention, AttentionForm
 from qcc.ir.graph.attributes import Attributes, Opaque
 from qcc.ir.graph.edits import (
+    NUMBERED,
     check_borders,
     check_bypass,
     check_constant,
@@ -255,6 +256,8 @@ class OnnxGraph(Graph):
     ) -> tuple[LinearOp, ...]:
         form.check(weight, encoded)
         self.require_opset(form.opset(encoded.encoding, encoded.shape))
+        if self._weights is not None and any(NUMBERED in one.name for one in self._weights):
+            self._keep_names()  # `net#2` would be `net` without the first of the two
         self._forget()
         ops = write(form, self.model, weight, encoded, regions)
         if self._spill is not None:
