@@ -43,6 +43,7 @@ FAMILIES = {
     "Q4": "Models, data and files",
     "Q5": "Kernels",
     "Q6": "Plans, structure and verification",
+    "Q7": "Functions and values",
 }
 EXAMPLE = re.compile(r"```qpolicy[^\n]*\n(.*?)```", re.DOTALL)
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 import qcc
 from qcc.compiler.plan.text import to_text
+from qcc.ir.encoding.value import STATIC_INT8, EncodedValue
 from qcc.ir.fx.graph import FxGraph
 from tests.onnx_models import run
 
@@ -88,7 +89,7 @@ class Letters(nn.Module):
         self.w, self.t = nn.Parameter(torch.randn(32, 16) / 6), nn.Parameter(torch.randn(32, 16))
 
     def forward(self, x: Tensor, ids: Tensor) -> Tensor:
-        return x @ self.w + self.t[ids]
+        return x @ self.w + functional.embedding(ids, self.t)
 
 
 def _blocks() -> nn.Module:
@@ -157,6 +158,32 @@ def test_equal_weights_are_one_until_they_are_encoded() -> None:
     assert len(graph.weights()) == 8
     graph.simplify()
     assert [len(one.layers) for one in graph.weights()] == [2] * 4
+
+
+def test_arithmetic_on_sizes_is_no_op_that_is_asked_for_axes() -> None:
+    class Pairs(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.reshape(x.shape[0] * 2, x.shape[1] // 2)
+
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(Pairs(), (torch.randn(3, 8),), dynamic_shapes=({0: batch},))
+    assert {"shape", "reshape"} <= {op.function for op in FxGraph(program).ops()}
+
+
+def test_a_copy_reads_its_own_rounded_values() -> None:
+    class Both(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            y = torch.relu(x)
+            return y * y
+
+    graph, x = FxGraph.export(Both(), (torch.randn(4, 8),)), np.linspace(-1, 1, 32, dtype=np.float32).reshape(4, 8)
+    step = EncodedValue(STATIC_INT8, np.float32(0.03))
+    name = graph.encode_value("relu", step)
+    copied = graph.copy()
+    assert copied.encode_value("relu", step) == name
+    (output,) = copied.outputs
+    made = copied.runner(["x"], [output.name])({"x": x})[output.name]
+    np.testing.assert_allclose(made, step.rounded(np.maximum(x, 0)) ** 2, atol=1e-6)  # float32
 
 
 def _inputs(path: Path) -> list[str]:

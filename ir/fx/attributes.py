@@ -172,6 +172,12 @@ def _adaptive(call: FxCall) -> Attributes:
     return known(sizes=_wholes(call["output_size"]))
 
 
+def _size(call: FxCall) -> Attributes:
+    """Of a size; nothing is told of arithmetic on sizes, which is no op of ATen."""
+    axis = call.get("dim")
+    return {} if axis is None else known(start=axis, end=axis + 1 or END)
+
+
 def _squeeze(call: FxCall) -> Attributes:
     shape = sizes_at(call["self"]) or ()
     axes = range(len(shape)) if call.get("dim") is None else _wholes(call["dim"]) or ()
@@ -272,7 +278,7 @@ _NORMS: dict[str, FxReader] = {
 _READERS: dict[str, FxReader] = {
     "clip": _clip,
     "cast": lambda call: known(to=dtype_name(call.node.meta["val"].dtype)),
-    "shape": lambda call: known(start=call["dim"], end=call["dim"] + 1 or END),
+    "shape": _size,
     "softmax": _along,
     "log_softmax": _along,
     "attention": _attention,

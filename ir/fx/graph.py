@@ -24,7 +24,7 @@ from qcc.ir.fx.edits.pieces import slice_constants
 from qcc.ir.fx.edits.resize import FxResizer
 from qcc.ir.fx.edits.rolls import write_rolls
 from qcc.ir.fx.edits.simplify import is_item, remove_identities, share_items
-from qcc.ir.fx.edits.values import ROUNDED, write_rounded
+from qcc.ir.fx.edits.values import ROUNDED, carry, write_rounded
 from qcc.ir.fx.emit.assemble import Compact, Sources, assemble
 from qcc.ir.fx.kinds import aten_name, is_check, kind_of
 from qcc.ir.fx.layers import find_weights
@@ -137,6 +137,7 @@ class FxGraph(Graph):
     def copy(self) -> Self:
         other = copy.copy(self)
         other._graph, nodes = twin(self._graph)
+        carry(other._graph, nodes)
         other._tensors = {nodes[node]: tensor for node, tensor in self._tensors.items()}
         other._paths = {nodes[node]: path for node, path in self._paths.items()}
         other._aliases = {nodes[alias]: nodes[node] for alias, node in self._aliases.items()}

@@ -1,10 +1,10 @@
 """Values that are rounded as the program runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from qcc.ir.encoding.blocks import TENSOR
 from qcc.ir.encoding.value import COLUMN, POWERS, SLACK, SMALLEST_STEP, EncodedValue, ValueEncoding
@@ -43,6 +43,19 @@ def write_rounded(
         editor.read_instead(value, found, users)
         value.meta[READ_AS] = encoded.encoding, found
     return found
+
+
+def carry(graph: Graph, nodes: Mapping[Node, Node]) -> None:
+    """In a copy of a graph, let what is known of values be of its own nodes.
+
+    Args:
+        graph: the copy.
+        nodes: what became of each node.
+    """
+    for node in graph.nodes:
+        encoding, read = node.meta.pop(READ_AS, (None, None))
+        if read in nodes:
+            node.meta[READ_AS] = encoding, nodes[read]
 
 
 def _rounded(editor: FxEditor, value: Node, encoded: EncodedValue) -> Node:
