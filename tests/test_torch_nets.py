@@ -152,6 +152,26 @@ def test_an_export_with_other_weights_is_decided_by_the_policy(tmp_path: Path) -
     assert len(made.layers) == 2 and all(layer.form for layer in made.layers)
 
 
+@pytest.mark.slow
+def test_static_convolutions_add_up_as_in_the_file(tmp_path: Path) -> None:
+    """The bias of the last, whose own result is rounded; gates that are rounded; a value that all read rounded, once."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 8, 3), nn.LeakyReLU(), nn.Conv2d(8, 4, 3)).eval()
+    image = torch.randn(2, 3, 12, 12)
+    policy = "qpolicy 1\nrule any { weights = int8 channel; activations = static }\nverify { cosine >= 0.9 }"
+    result = qcc.compile(module, policy, example_inputs=(image,))
+    made = result.to_onnx(tmp_path / "net.onnx")
+    assert to_text(made.plan) == to_text(result.plan)
+    with torch.no_grad():
+        found = result.model(image).numpy()
+    (other,) = run(made.output, {_inputs(made.output)[0]: image.numpy()}).values()
+    assert np.abs(found - other).max() < NEAR * np.abs(other).max()
+    bias = next(one.numpy() for path, one in result.model.state_dict().items() if path == "4.bias")
+    assert (bias != module[4].bias.detach().numpy()).any()
+    rounds = [str(node.target) for node in result.model.graph.nodes if "round" in str(node.target)]
+    assert len(rounds) == 7  # the image, three sums, a gate, and what two activations make
+
+
 def test_equal_weights_are_one_until_they_are_encoded() -> None:
     torch.manual_seed(0)
     graph = FxGraph.export(_blocks().eval(), (torch.randn(2, 5, 32),))

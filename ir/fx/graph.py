@@ -22,8 +22,8 @@ from qcc.ir.fx.edits.fold import fold_constants
 from qcc.ir.fx.edits.norms import fold_batch_norms
 from qcc.ir.fx.edits.pieces import slice_constants
 from qcc.ir.fx.edits.resize import FxResizer
-from qcc.ir.fx.edits.rolls import write_rolls
 from qcc.ir.fx.edits.simplify import is_item, remove_identities, share_items
+from qcc.ir.fx.edits.spelled import write_rolls, write_silus
 from qcc.ir.fx.edits.values import ROUNDED, carry, write_rounded
 from qcc.ir.fx.emit.assemble import Compact, Sources, assemble
 from qcc.ir.fx.kinds import aten_name, is_check, kind_of
@@ -155,6 +155,7 @@ class FxGraph(Graph):
         editor = self._editor()
         slice_constants(self._graph, self._tensors)
         write_rolls(self._graph, editor)
+        write_silus(self._graph, editor)
         fold_constants(self._graph, editor, self._tensors, self._paths)
         folded = fold_batch_norms(self._graph, editor, self._tensors, self._paths)
         if not self.encoded:  # whose constants are what is decoded
@@ -307,13 +308,16 @@ class FxGraph(Graph):
 
     def _add_as(self, form: Form, weight: Weight, encoded: Encoded, layer: Layer) -> None:
         """Let a layer add its bias as its form does."""
-        read, name = self._encoded_values.get(layer.input), (*self._inputs(self._nodes[layer.op]), "", "", "")[BIAS]
-        bias = self.constant(name) if name else None
-        if bias is None or read is None or layer.kind is not Kind.CONV:
+        read = self._encoded_values.get(layer.input)
+        if read is None or layer.kind is not Kind.CONV:
             return
-        added = form.added(weight, encoded, bias, read)
-        if added is not bias:
-            self.set_operand(layer.op, BIAS, added)
+        named = (node for node in self._graph.nodes if node.meta.get(LAYER) == layer.name)
+        op = next(named, self._nodes[layer.op])  # whose own name what rounds an output may have taken
+        name = (*self._inputs(op), "", "", "")[BIAS]
+        bias = self.constant(name) if name else None
+        added = None if bias is None else form.added(weight, encoded, bias, read)
+        if added is not None and added is not bias:
+            self.set_operand(op.name, BIAS, added)
 
     def _forget(self, constant: str) -> None:
         """What a weight was encoded as, whose constant is another now."""

@@ -31,6 +31,8 @@ def write_rounded(
     known: tuple[ValueEncoding | None, Node] = value.meta.get(READ_AS, (None, value))
     if known[0] == encoded.encoding:
         return known[1]
+    if value.meta.get(ROUNDED) == encoded.encoding:
+        return value
     if readers is None and value.op == "placeholder":
         raise Refused(f"`{value.name}` is fed or stored: not all can read it rounded")
     uses = [editor.use(value, node, position) for node, position in readers or ()]
