@@ -23,7 +23,7 @@ _aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class ReadAs:
-    """How a value is read rounded by some, or all: the node that they read, and those of its making that read the value."""
+    """How a value is read rounded by some, or all: the node that they read, and which of its makers read the value."""
 
     encoding: ValueEncoding
     node: Node
