@@ -254,9 +254,8 @@ class OnnxGraph(Graph):
     ) -> tuple[LinearOp, ...]:
         form.check(weight, encoded)
         self.require_opset(form.opset(encoded.encoding, encoded.shape))
-        if self._weights is not None and any(NUMBERED in one.name for one in self._weights):
-            self._keep_names()  # `net#2` would be `net` without the first of the two
-        self._forget()
+        numbered = any(NUMBERED in one.name for one in self._weights or ())  # `net#2` is `net` without the first
+        (self._keep_names if numbered else self._forget)()
         ops = write(form, self.model, weight, encoded, regions)
         if self._spill is not None:
             self._spill.take(self.model.graph)
