@@ -32,6 +32,7 @@ class Descent(Rounding):
     Lowers the error of the layer's output, ``|X (W - Q)'|^2``, from where `gptq` leaves it, or rounding to nearest.
     Under ``lipschitz`` the next code of a row is the one whose change is bound to gain most, its gradient squared over
     its curvature; under ``southwell`` the one with the largest gradient; ``cyclic`` and ``random`` go over all of them.
+    Weights that would not change if they were pulled half as far again are confident, and left alone until they are.
 
     As `gptq` it judges itself by samples held out: where they are not better off, the weight stays as it started, so
     descent never costs anything there. A weight without calibrated layers is rounded to nearest.
