@@ -9,9 +9,9 @@ from typing import Any
 
 from qcc.codegen.target.scratch import scratch
 from qcc.compiler.calibrate.samples import Data
-from qcc.compiler.choose_depth import with_depth
 from qcc.compiler.compilation import Compilation
 from qcc.compiler.console.phases import Progress, silent
+from qcc.compiler.depth.choose import with_depth
 from qcc.compiler.files.source_file import source_file
 from qcc.compiler.files.spoken import by_name, in_words
 from qcc.compiler.files.staging import output_path

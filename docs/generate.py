@@ -43,6 +43,7 @@ FAMILIES = {
     "Q4": "Models, data and files",
     "Q5": "Kernels",
     "Q6": "Plans, structure and verification",
+    "Q7": "More of plans, structure and verification",
 }
 EXAMPLE = re.compile(r"```qpolicy[^\n]*\n(.*?)```", re.DOTALL)
 

@@ -24,6 +24,7 @@ from qcc.passes.contract.contract import Activations, Context, Edit, Invariant, 
 from qcc.passes.contract.holes import Holes
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.places import places
+from qcc.passes.contract.spread import Spread
 
 COMPARED = 1 << 18  # numbers of a matrix that are compared at once
 
@@ -86,7 +87,8 @@ class Encode(Pass):
                 continue
             left, text = encoded.decode(), f"{self.encoding.text}, {self.form}"
             told = Edit(name, text, relative_error(matrix, left), chosen=why, ops=ops, stored=encoded.encoding)
-            edits.append(replace(told, holes=_holes(matrix, left, encoded.encoding, context.grams.get(name))))
+            gone = _holes(matrix, left, encoded.encoding, context.grams.get(name))
+            edits.append(replace(told, spread=Spread.of(matrix, left), holes=gone))
             context.became(name, encoded)
         if self.activations is not None and self.form.chains:
             self._join(graph, context)

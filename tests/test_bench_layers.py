@@ -15,10 +15,10 @@ from qcc.codegen.cpu.templates import FEW, MANY
 from qcc.codegen.target.ceiling import Ceiling, Ceilings
 from qcc.codegen.target.machine import Machine
 from qcc.compiler.bench.layers.console import layer_table
-from qcc.compiler.bench.layers.layers import LayerTime, LayerTimes
-from qcc.compiler.bench.layers.roofline import Surroundings, terms, work_of
+from qcc.compiler.bench.layers.layers import LayerTimes
 from qcc.compiler.console.fit_table import fitted
 from qcc.compiler.runtime.profile import Node, Tensor, launch_s, profiled
+from qcc.compiler.runtime.roofline import NodeTime, Surroundings, terms, work_of
 from tests.kernel_files import OP, library, model, needs_tvm
 
 RATES = {
@@ -147,7 +147,7 @@ def test_a_table_fits_80_columns() -> None:
         replace(node(OP, (floats(1, 768), *products), floats(1, 768), True), name=name.format(at)) for at in range(6)
     ]
     nodes += [replace(node("Slice", (floats(8),), floats(8)), name=f"node_Slice_{at * at}") for at in range(20)]
-    made = [LayerTime(one, 1e-4, "arithmetic" if one.ours else "reorder") for one in nodes]
+    made = [NodeTime(one, 1e-4, "arithmetic" if one.ours else "reorder") for one in nodes]
     titles, *lines = fitted(layer_table(LayerTimes(Path("m.onnx"), None, 1, 1, tuple(made))), 80)
     assert max(map(len, (titles, *lines))) <= 80
     first, second, last = lines

@@ -183,7 +183,8 @@ def test_without_torch_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_feeds_that_are_placed_run_as_what_the_graph_itself_makes_of_them(tmp_path: Path) -> None:
     """In every size; and which of two values counts is told by what torch computed, not by the float model."""
     text = """<ir_version: 10, opset_import: ["": 21]> g (float[n, t, 8] x) => (float[n, m] y) {
-        a = MatMul (x, w) z = Constant <value = float {0}> () b = IsNaN (a) c = Where (b, z, a) s = Shape <start = 0, end = 1> (x)
+        a = MatMul (x, w) z = Constant <value = float {0}> () b = IsNaN (a) c = Where (b, z, a)
+        s = Shape <start = 0, end = 1> (x)
         o = Constant <value = int64[1] {-1}> () k = Concat <axis = 0> (s, o) y = Reshape (c, k) }"""
     model = onnx.parser.parse_model(text)
     held = np.random.default_rng(0).standard_normal((8, 6)).astype(np.float32)

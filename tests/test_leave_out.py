@@ -178,6 +178,25 @@ def test_a_cure_brings_outputs_nearer_and_is_told(net: Net, model: Path, tmp_pat
 
 
 @pytest.mark.slow
+def test_layers_behind_bring_outputs_nearer_and_are_told(net: Net, model: Path, tmp_path: Path) -> None:
+    feeds, fresh = _data(512), np.random.default_rng(5).standard_normal((64, 3, 8)).astype(np.float32)
+    with torch.no_grad():
+        whole = np.stack([net(torch.from_numpy(one)).numpy() for one in fresh])
+    lost = {}
+    for behind in (0, 2):
+        text = f'qpolicy 1\ndepth {{ leave_out = "layers.0.*", cure = best, behind = {behind} }}\n'
+        output = tmp_path / f"{behind}.onnx"
+        result = compile(model, text, output=output, data=feeds)
+        (row,) = (row for row in result.rewrites if "leave_out" in row.action)
+        assert not row.left_out
+        assert any("behind fitted anew" in edit.text for edit in row.edits) == (behind > 0)
+        run, (feed, *_) = reference(output), onnx.load(output).graph.input
+        made = [next(iter(run({feed.name: one}).values())) for one in fresh]
+        lost[behind] = np.square(np.stack(made) - whole).mean()
+    assert lost[2] < lost[0]
+
+
+@pytest.mark.slow
 def test_no_cure_where_too_little_is_known(model: Path, tmp_path: Path) -> None:
     """One sample is none to judge by."""
     text = 'qpolicy 1\ndepth { leave_out = "layers.1.*", cure = best }\n'

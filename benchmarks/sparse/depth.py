@@ -10,9 +10,9 @@ like what they read, by the cosine, as others choose (ShortGPT, Men et al. 2024,
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import count
+from itertools import count as numbers
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,7 @@ def blocks_of(graph: Graph, pattern: str) -> list[Block]:
     found: list[Block] = []
     every = residual_branches(graph)
     branches = [one for one in every if not any(one.ops < other.ops for other in every)]
-    for number in count():
+    for number in numbers():
         glob = pattern.format(number)
         block = tuple(one for one in branches if all(any(matches_glob(glob, n) for n in names[w]) for w in one.weights))
         if not block:
@@ -74,6 +74,16 @@ def by_cosine(graph: Graph, blocks: Sequence[Block], most: int, samples: Samples
     return list(map(int, np.argsort(-alike, kind="stable")[:most]))
 
 
+def _rows(
+    graph: Graph, blocks: Sequence[Block], most: int, also: Sequence[str], few: Samples
+) -> Iterator[tuple[str, list[int]]]:
+    """Who chose, and which blocks go; those that take no choosing first."""
+    yield from (("hand", list(map(int, one.split(",")))) for one in also)
+    if most:
+        chosen = {"cosine": by_cosine(graph, blocks, most, few), "loss": by_loss(graph, blocks, most, few)}
+        yield from ((by, gone[:count]) for count in range(most, 0, -1) for by, gone in chosen.items())
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -83,28 +93,27 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=3)
     parser.add_argument("--pattern", default="*layers.{}.*")
     parser.add_argument("--also", nargs="*", default=[])
+    parser.add_argument("--behind", nargs="*", type=int, default=[])
     asked = parser.parse_args()
     print(f"# {machine()}\n# python -m benchmarks.sparse.depth {' '.join(sys.argv[1:])}")
     graph = open_model(asked.model).graph
     samples, windows = load(asked.data, graph, None, 0), np.load(asked.judge)["input_ids"]
     few = (held_out(samples) or samples).first(SAMPLES)
     whole, blocks = perplexity(graph, windows), blocks_of(graph, asked.pattern)
-    print(
-        f"whole, {len(blocks)} blocks: {whole:.2f}\n\n| by | without | perplexity | over whole | cured | over whole |"
-    )
-    print("| --- | --- | --- | --- | --- | --- |", flush=True)
-    chosen = {"loss": by_loss(graph, blocks, asked.count, few), "cosine": by_cosine(graph, blocks, asked.count, few)}
-    rows = [("hand", list(map(int, one.split(",")))) for one in asked.also]
-    rows += [(by, gone[:most]) for most in range(asked.count, 0, -1) for by, gone in chosen.items()]
-    for by, gone in rows:
+    cures = {"not cured": LeaveOut(), "`cure = best`": LeaveOut(cure="best")}
+    cures |= {f"`behind = {one}`": LeaveOut(cure="best", behind=one) for one in asked.behind}
+    shown = " | ".join(f"{one} | over whole" for one in cures)
+    print(f"whole, {len(blocks)} blocks: {whole:.2f}\n\n| by | without | {shown} |\n|{' --- |' * 2 * (1 + len(cures))}")
+    sys.stdout.flush()
+    for by, gone in _rows(graph, blocks, asked.count, asked.also, few):
         names = [name for at in gone for one in blocks[at] for name in one.weights]
-        found = []
-        for cure in ("off", "best"):
-            context = Context(watch=partial(watched, samples))
-            left, _ = LeaveOut(cure=cure).apply(graph, names, context)
-            found += [perplexity(left, windows)]
-        cells = " | ".join(f"{one:.2f} | {one / whole:.2f}" for one in found)
-        print(f"| {by} | {', '.join(map(str, sorted(gone)))} | {cells} |", flush=True)
+        print(f"| {by} | {', '.join(map(str, sorted(gone)))} |", end="", flush=True)
+        for cure in cures.values():
+            left, edits = cure.apply(graph, names, Context(watch=partial(watched, samples)))
+            found = perplexity(left, windows)
+            print(f" {found:.2f} | {found / whole:.2f} |", end="", flush=True)
+            print(*dict.fromkeys(one.text for one in edits), sep="\n", file=sys.stderr, flush=True)
+        print(flush=True)
 
 
 if __name__ == "__main__":

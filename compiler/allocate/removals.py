@@ -7,8 +7,9 @@ removal: two branches that do much the same are cheap one by one and dear togeth
 Source: FoldGPT, 2024 (arXiv:2407.00928), section 3.2, whose gates are learned where here they are tried.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,7 +24,8 @@ from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array, Feeds
 from qcc.ir.regions.residual import ResidualBranch
 
-MEASURED_ANEW = 8  # branches before each removal but the first
+MEASURED_ANEW = 8  # before each removal but the first
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,22 +51,42 @@ def removals(
     """
     gates = Gates(graph, branches, samples, metric)
     params = {weight.name: weight.params for weight in graph.weights()}
-    sizes = {one.name: sum(params[name] for name in one.weights) for one in branches}
-    dear = dict.fromkeys(sizes, 0.0)
-    gone: list[ResidualBranch] = []
-    lost = 0.0
-    for _ in range(min(most, len(branches))):
-        left = sorted((one for one in branches if one not in gone), key=lambda one: dear[one.name])
-        tried = left[:MEASURED_ANEW] if gone else left
+    sizes = [sum(params[name] for name in one.weights) for one in branches]
+    for gone, loss in in_turn(branches, sizes, most, gates.loss, lambda at, of, one: tick(at, of, one.name)):
+        yield Removal(gone, loss)
+
+
+def in_turn(
+    items: Sequence[T],
+    sizes: Sequence[int],
+    most: int,
+    lost: Callable[[Sequence[T]], float],
+    tick: Callable[[int, int, T], None],
+) -> Iterator[tuple[T, float]]:
+    """What is done to a model, one thing after the other, with what it loses by then: the cheapest for its size first.
+
+    Args:
+        items: that may be done.
+        sizes: what each saves.
+        most: so many at most.
+        lost: what some of them lose together.
+        tick: told of each run.
+    """
+    dear = [0.0] * len(items)
+    done: list[int] = []
+    before = 0.0
+    for _ in range(min(most, len(items))):
+        left = sorted((at for at in range(len(items)) if at not in done), key=lambda at: dear[at])
+        tried = left[:MEASURED_ANEW] if done else left
         losses = {}
-        for at, one in enumerate(tried):
-            tick(at, len(tried), one.name)
-            losses[one.name] = gates.loss([*gone, one])
-            dear[one.name] = (losses[one.name] - lost) / max(sizes[one.name], 1)
-        best = min(tried, key=lambda one: dear[one.name])
-        lost = losses[best.name]
-        gone.append(best)
-        yield Removal(best, lost)
+        for count, at in enumerate(tried):
+            tick(count, len(tried), items[at])
+            losses[at] = lost([items[one] for one in (*done, at)])
+            dear[at] = (losses[at] - before) / max(sizes[at], 1)
+        best = min(tried, key=lambda at: dear[at])
+        before = losses[best]
+        done.append(best)
+        yield items[best], before
 
 
 class Gates:

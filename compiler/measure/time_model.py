@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import exp, log
 from pathlib import Path
@@ -10,13 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from qcc.codegen.target.machine import machine
+from qcc.compiler.calibrate.generate import Batch
 from qcc.compiler.calibrate.samples import Samples
+from qcc.compiler.measure.time_nodes import time_nodes
 from qcc.compiler.measure.timing import Ratio, Turns, interleaved, paired
+from qcc.compiler.runtime.roofline import NodeTime
 from qcc.compiler.runtime.session import Session
 
 FEWEST, MOST = 5, 15
 ABOUT_S = 4.0  # of timing, for each number of threads
 TURN_S, SETTLE_S = 0.002, 0.01
+MOST_START_S = 2.0  # of a session whose nodes are timed, too: that is one more start, with the model written out
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,13 @@ class Race:
     """What entrants took for one sample: ``seconds [entrants, rounds]``.
 
     ``threads`` is None for as many as the runtime takes of itself. ``starts_s`` are what the entrants' sessions took to
-    be made, decoding at load included.
+    be made, decoding at load included; ``sample`` is what the last of them was fed.
     """
 
     threads: int | None
     seconds: np.ndarray
     starts_s: tuple[float, ...]
+    sample: Batch = field(default_factory=dict)
 
     @property
     def threads_text(self) -> str:
@@ -65,12 +70,14 @@ class ModelTimes:
 
     The first is on one thread, the other, if there are more to be had, on as many as the runtime takes. ``starts_s``
     are what the sessions of the input and of the written model took to be made: decoding at load is not in the races.
+    ``nodes`` are those of the written model as it is meant to be run, where one start of it is short enough.
     """
 
     races: tuple[Race, ...]
     with_kernels: bool
     starts_s: tuple[float, float]
     predicted_s: float | None = None
+    nodes: tuple[NodeTime, ...] = ()
 
     @property
     def before_s(self) -> float:
@@ -122,7 +129,9 @@ def time_models(
     entrants += [] if library is None else [Entrant(written, library, providers)]
     found = races(entrants, data)
     starts = found[0].starts_s
-    return ModelTimes(found, library is not None, (starts[0], starts[-1]), predicted)
+    quick = starts[-1] <= MOST_START_S
+    nodes = time_nodes(written, library, found[0].sample, providers) if quick else ()
+    return ModelTimes(found, library is not None, (starts[0], starts[-1]), predicted, nodes)
 
 
 def thread_counts() -> tuple[int | None, ...]:
@@ -153,14 +162,15 @@ def race(entrants: Sequence[Entrant], data: Samples, threads: int | None) -> Rac
         sessions.append(Session(one.model, one.library or False, threads, one.providers))
         starts.append(time.perf_counter() - start)
     sample = next(data.parts(1))
-    runs = [partial(session.run, session.coded(sample)) for session in sessions]
+    fed = [session.coded(sample) for session in sessions]
+    runs = [partial(session.run, one) for session, one in zip(sessions, fed, strict=True)]
     start = time.perf_counter()
     for run in runs:
         run()
     rounds = int(ABOUT_S / 2 / (time.perf_counter() - start))  # each turn is a run to warm up and one that counts
     alone = threads == 1
     turns = Turns(min(max(rounds, FEWEST), MOST), TURN_S, warm=True, settle_s=0 if alone else SETTLE_S, own=alone)
-    return Race(threads, interleaved(runs, turns), tuple(starts))
+    return Race(threads, interleaved(runs, turns), tuple(starts), fed[-1])
 
 
 def fastest(races: Sequence[Race], entrants: Sequence[int], base: int = 0) -> int:

@@ -82,6 +82,7 @@ def _encoded_row(weight: Weight, action: Encode, edit: Edit, loss: float | None,
     kinds = tuple(sorted(weight.kinds))
     sizes = size, original, bits, edit.error
     row = LayerRow(weight.name, kinds, weight.shape, text, action.form.name, *sizes, loss, reason, edit.chosen)
+    row = replace(row, spread=edit.spread)
     if edit.holes is None:
         return row
     timed = isinstance(chooser, FormChooser) and action.activations is None

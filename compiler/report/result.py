@@ -20,6 +20,7 @@ from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
 from qcc.ir.model.options import ONNX
 from qcc.passes.contract.holes import Holes
+from qcc.passes.contract.spread import Spread
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,10 @@ class LayerRow:
 
     ``error`` is noise power over signal power in the weight; ``loss`` the same at the model's output, where the
     allocator measured it; ``reason`` says why this form, or why it was kept; ``chosen`` what data decided about the
-    rounding, and ``data`` how much there was, where something asked for it. Of a weight of which some is left out,
-    ``holes`` tells what it keeps, ``gathered`` what blocks would have kept and keep in the order of their channels, and
-    ``gain`` how many times as long our best dense kernel takes, where both were timed.
+    rounding, and ``data`` how much there was, where something asked for it; ``spread`` how the numbers lie that were
+    encoded. Of a weight of which some is left out, ``holes`` tells what it keeps, ``gathered`` what blocks would have
+    kept and keep in the order of their channels, and ``gain`` how many times as long our best dense kernel takes, where
+    both were timed.
     """
 
     name: str
@@ -47,6 +49,7 @@ class LayerRow:
     reason: str
     chosen: str = ""
     data: Coverage | None = None
+    spread: Spread | None = None
     holes: Holes | None = None
     gathered: tuple[float, float] | None = None
     gain: float | None = None

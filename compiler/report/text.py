@@ -30,8 +30,9 @@ def spelled_out(value: object) -> object:
 
 
 def breakable(name: str) -> Markup:
-    """A name that breaks after a dot or a slash if it is long."""
-    return Markup("<wbr/>").join(escape(part) for part in re.findall(r".{11,31}?[./]|.+", name, re.DOTALL))
+    """A name that breaks after a dot or a slash if it is long, and after an underscore where there is neither."""
+    parts = re.findall(r".{11,31}?[./]|.{11,31}_|.+", name, re.DOTALL)
+    return Markup("<wbr/>").join(escape(part) for part in parts)
 
 
 def short(text: str, length: int) -> str:

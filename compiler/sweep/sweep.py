@@ -11,9 +11,9 @@ from qcc.compiler.allocate.decide import BudgetError, Decision, bytes_of, decide
 from qcc.compiler.allocate.settle import Settled
 from qcc.compiler.allocate.tighten import UNBOUNDED
 from qcc.compiler.calibrate.samples import Data
-from qcc.compiler.choose_depth import left_open
 from qcc.compiler.compilation import Compilation
 from qcc.compiler.console.phases import Progress, silent
+from qcc.compiler.depth.choose import left_open
 from qcc.compiler.files.system_errors import told
 from qcc.compiler.metrics.find import additive
 from qcc.compiler.plan.costs import SIZE
@@ -91,8 +91,8 @@ def sweep(
     with told(), scratch() as folder:
         loaded = loaded_policy(policy, None, definitions)
         if left_open(loaded) is not None:
-            help = "name the branches that go, or compile for each size"
-            raise ModelError("Q680", "a sweep does not decide how many branches go, as `at_most` asks", help=help)
+            help = "name the branches, or compile for each size"
+            raise ModelError("Q680", "a sweep does not decide how many branches go or share weights", help=help)
         output = folder / f"{Path(model).stem}.qcc{Path(model).suffix}"
         return _Sweeping.prepare(Path(model), loaded, output, data, dims, progress).curve(sizes)
 

@@ -25,6 +25,7 @@ from qcc.ir.kernel.op import LinearOp
 from qcc.passes.contract.holes import Holes
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.moments import Moments
+from qcc.passes.contract.spread import Spread
 from qcc.passes.contract.tunable import ChannelFit, Tunable
 
 G = TypeVar("G", bound=Graph)
@@ -61,8 +62,9 @@ class Edit:
     the text is then the reason. ``layers`` names the weights that changed, or would have, where the subject is no
     weight's name. ``chosen`` tells what data decided in place of what was asked. ``ops`` are the kernel ops that
     were written for the subject. ``stored`` is the encoding that a weight got, with all decided that was left open,
-    and ``holes`` what it keeps where some is gone. ``gathered`` is the share of saliency that blocks of the layers keep
-    in the order before, and in the new one. ``row_bytes`` is what a row of a cache took, and takes.
+    ``spread`` how its numbers lie, and ``holes`` what it keeps where some is gone. ``gathered`` is the share of
+    saliency that blocks of the layers keep in the order before, and in the new one. ``row_bytes`` is what a row of a
+    cache took, and takes.
     """
 
     subject: str
@@ -73,6 +75,7 @@ class Edit:
     chosen: str = ""
     ops: tuple[LinearOp, ...] = ()
     stored: Encoding | None = None
+    spread: Spread | None = None
     holes: Holes | None = None
     gathered: tuple[float, float] | None = None
     row_bytes: tuple[float, float] | None = None
@@ -248,9 +251,12 @@ class Restructure(SitePass):
     asks: ClassVar[str] = ""
     """What layers that are named in ``depth`` are to do, in words."""
 
+    opens: ClassVar[str] = ""
+    """The option that says how much is done at most, and leaves to the allocator how much."""
+
     def is_open(self) -> bool:
         """What it does is for the allocator to decide, together with bits; until then it does nothing."""
-        return False
+        return bool(self.opens) and getattr(self, self.opens) > 0
 
     def uses_data(self) -> bool:
         """It fits something to calibration data, which has to be there (`Context.watch`)."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, cast
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from qcc.ir.graph.graph import Graph
 from qcc.ir.regions.residual import ResidualBranch, residual_branches
 from qcc.passes.contract.contract import Between, Context, Edit, Invariant, Restructure, Site, Watch
 from qcc.passes.structure.stream_fit import Cure, StreamMap, StreamSums, fitted
+from qcc.passes.structure.stream_refit import Refit, put, refits
 
 Run = tuple[ResidualBranch, ...]
 
@@ -31,6 +32,10 @@ class LeaveOut(Restructure):
     data to what they made of the stream, and judged by data held out, first by what is left of its change, then by
     the model's outputs. Where none lowers their error there is none, which the report tells.
 
+    With ``behind`` as many branches that come next get a last layer fitted anew, so that the stream behind each is
+    what it was: from hidden channels and from what attention has gathered, of which a map of the stream knows nothing.
+    That too stays only where it lowers the error of outputs on data held out.
+
     With ``at_most`` some of the branches that are named go, as many as pay within the budget: the allocator decides it
     together with bits. Whichever costs the outputs least for its weights goes first, then whichever does beside it, and
     each number of them is measured as a whole, with its cure. Bits are decided anew on what stays.
@@ -39,6 +44,7 @@ class LeaveOut(Restructure):
         at_most: how many branches go; all that are named by default.
         cure: `gain` a factor and a shift for each channel, `linear` any map, whose matrix rules may encode as any
             other, `best` the better of these.
+        behind: how many branches behind are fitted anew.
 
     Source: FoldGPT, 2024 (arXiv:2407.00928), which trains what is left where here a map is fitted; Residual networks
         behave like ensembles of relatively shallow networks, Veit et al. 2016 (arXiv:1605.06431), section 4.
@@ -49,17 +55,15 @@ class LeaveOut(Restructure):
     keeps: ClassVar[frozenset[Invariant]] = frozenset((Invariant.SHAPES,))
     after: ClassVar[tuple[str, ...]] = ("clean",)
     asks: ClassVar[str] = "be left out"
+    opens: ClassVar[str] = "at_most"
 
     cure: Cure = "off"
     at_most: Annotated[int, Between(0, 1000)] = 0
-
-    def is_open(self) -> bool:
-        """How many go is to be decided."""
-        return self.at_most > 0
+    behind: Annotated[int, Between(0, 1000)] = 0
 
     def uses_data(self) -> bool:
         """A cure is fitted."""
-        return self.cure != "off"
+        return self.cure != "off" or self.behind > 0
 
     def sites(self, graph: Graph, targets: Sequence[str]) -> Sequence[Site]:
         """The outermost branches all of whose layers are targets, and the targets that lie in none."""
@@ -73,10 +77,31 @@ class LeaveOut(Restructure):
         """Leave out, one after the other: the sum of one may be the stream of the next; then cure what is left."""
         edits = [site.refusal for site in self.sites(graph, targets) if site.refused and context.takes(site.subject)]
         whole = graph.copy()
-        for run in _runs([one for one in _chosen(graph, targets) if context.takes(one.name)]):
+        going = tuple(one for one in _chosen(graph, targets) if context.takes(one.name))
+        for run in _runs(going):
             cure, told = self._cure(whole, graph, run, context)
             edits += _replaced(graph, run, cure, told)
+            edits += self._refitted(whole, graph, run, going, context)
         return edits
+
+    def _refitted(self, whole: Graph, graph: Graph, run: Run, going: Run, context: Context) -> list[Edit]:
+        """Fit layers behind anew; asked once."""
+        if not self.behind or context.watch is None:
+            return []
+        key = "behind", *(one.name for one in run)
+        if key not in context.found:
+            work, gone = graph.copy(), {one.name for one in going}
+            found = refits(whole, work, run[-1].sum, gone, self.behind, context.watch)
+            without, error = _output_errors(whole, (graph, work), context.watch) if found else (0.0, 0.0)
+            context.found[key] = tuple(found if error < without else ()), without, error
+        kept, without, error = cast(tuple[tuple[Refit, ...], float, float], context.found[key])
+        put(graph, kept)
+        if not kept:
+            return []
+        told = f"outputs held out are off by {error:.3g} in place of {without:.3g}"
+        left = ", ".join(f"{one.error:.0%}" for one in kept)
+        text = f"{len(kept)} layers behind fitted anew leave {left} of what the stream lacks; {told}"
+        return [Edit(run[-1].name, text, layers=run[-1].weights)]
 
     def _cure(self, whole: Graph, graph: Graph, run: Run, context: Context) -> tuple[StreamMap | None, str]:
         """What is to stand in for some branches, and what is told of it; asked once."""
@@ -91,19 +116,27 @@ class LeaveOut(Restructure):
 
     def silence(self, graph: Graph, targets: Sequence[str], context: Context) -> None:
         """Multiply the branches by zero; what a map stands in for gives way to it here, too."""
-        for run in _runs([one for one in _chosen(graph, targets) if context.takes(one.name)]):
-            cure, _ = self._cure(graph, graph, run, context)
+        whole = graph.copy()
+        going = tuple(one for one in _chosen(graph, targets) if context.takes(one.name))
+        for run in _runs(going):
+            cure, _ = self._cure(whole, graph, run, context)
             if cure is not None:
                 _replaced(graph, run, cure, "")
-                continue
-            for branch in map(partial(_now, graph), run):
-                zero = np.zeros((1,), np.dtype(graph.value(branch.end).dtype))
-                graph.insert("mul", branch.end, zero, [(branch.op, branch.position)])
+            else:
+                _silenced(graph, run)
+            self._refitted(whole, graph, run, going, context)
 
 
-def _chosen(graph: Graph, targets: Sequence[str]) -> list[ResidualBranch]:
+def _silenced(graph: Graph, run: Run) -> None:
+    """Multiply branches by zero."""
+    for branch in map(partial(_now, graph), run):
+        zero = np.zeros((1,), np.dtype(graph.value(branch.end).dtype))
+        graph.insert("mul", branch.end, zero, [(branch.op, branch.position)])
+
+
+def _chosen(graph: Graph, targets: Sequence[str]) -> Run:
     found = [branch for branch in residual_branches(graph) if set(branch.weights) <= set(targets)]
-    return [one for one in found if not any(one.ops < other.ops for other in found)]
+    return tuple(one for one in found if not any(one.ops < other.ops for other in found))
 
 
 def _now(graph: Graph, branch: ResidualBranch) -> ResidualBranch:

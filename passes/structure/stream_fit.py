@@ -53,9 +53,11 @@ class StreamSums:
     def add(self, before: Array, behind: Array) -> None:
         """Add a sample's rows ``[..., width]``."""
         x, y = (one.reshape(-1, one.shape[-1]).astype(np.float64) for one in (before, behind))
-        weights = _weights(x)
-        rows = np.concatenate([x, np.ones((len(x), 1))], 1)
-        change = y - x
+        self.take(x, y - x, row_weights(x))
+
+    def take(self, read: Array, change: Array, weights: Array) -> None:
+        """Add rows ``[rows, in]`` of what is read and ``[rows, width]`` of what is to be added, each by its weight."""
+        rows = np.concatenate([read, np.ones((len(read), 1))], 1)
         gram, pull = rows.T @ (rows * weights[:, None]), rows.T @ (change * weights[:, None])
         self.gram, self.pull = (self.gram + gram, self.pull + pull) if self.size else (gram, pull)
         self.size += float(np.einsum("ij,ij,i->", change, change, weights))
@@ -66,8 +68,8 @@ class StreamSums:
         return float(left / self.size) if self.size else 0.0
 
 
-def _weights(x: Array) -> Array:
-    """What each row counts."""
+def row_weights(x: Array) -> Array:
+    """What each row of a stream counts ``[rows]``."""
     sizes = np.maximum(np.einsum("ij,ij->i", x, x), np.finfo(np.float32).tiny)
     weights = 1 / sizes
     massive = sizes > MASSIVE**2 * np.median(sizes)

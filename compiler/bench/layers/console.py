@@ -8,10 +8,11 @@ from typing import Any
 from qcc.codegen.target.machine import machine
 from qcc.compiler.bench.bench import setting_text
 from qcc.compiler.bench.console import MS, ms_text, place_text
-from qcc.compiler.bench.layers.layers import Layers, LayerTime, LayerTimes
+from qcc.compiler.bench.layers.layers import Layers, LayerTimes
 from qcc.compiler.console import terminal
 from qcc.compiler.console.fit_table import Column, Table
 from qcc.compiler.console.numbered_names import collapse
+from qcc.compiler.runtime.roofline import NodeTime
 from qcc.compiler.runtime.session import runtime_version
 
 LEAST = 0.005
@@ -59,7 +60,7 @@ def _model_json(one: LayerTimes) -> dict[str, Any]:
     }
 
 
-def _layer_json(layer: LayerTime) -> dict[str, Any]:
+def _layer_json(layer: NodeTime) -> dict[str, Any]:
     node = layer.node
     return {
         "name": node.name,
@@ -88,7 +89,7 @@ def layer_table(times: LayerTimes) -> Table:
     return Table(columns, tuple(rows))
 
 
-def _row(name: str, op: str, part: Sequence[LayerTime], whole: float, held: str) -> tuple[str, ...]:
+def _row(name: str, op: str, part: Sequence[NodeTime], whole: float, held: str) -> tuple[str, ...]:
     taken, floor = sum(one.node.seconds for one in part), sum(one.floor_s for one in part)
     over = f"{taken / floor:.1f}x" if floor else "-"
     short = LIST.sub(r"{\1,...,\2}", name.removesuffix(f"/{op}"))

@@ -10,24 +10,15 @@ from qcc.codegen.target.find import targets
 from qcc.codegen.target.machine import machine
 from qcc.compiler.bench.bench import setting_text
 from qcc.compiler.bench.feeds import Wanted, feeds
-from qcc.compiler.bench.layers.roofline import Surroundings, terms
 from qcc.compiler.console.phases import Progress
 from qcc.compiler.files.kernel_library import kernels_beside
 from qcc.compiler.files.open_model import open_model
-from qcc.compiler.runtime.profile import Node, launch_s, profiled
+from qcc.compiler.runtime.profile import launch_s, profiled
+from qcc.compiler.runtime.roofline import NodeTime, Surroundings, timed_nodes
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
 
 MEASURE = "`qcc targets --measure` tells what is missing"
-
-
-@dataclass(frozen=True)
-class LayerTime:
-    """A node, what it could take at least, and what of all that it must do takes longest."""
-
-    node: Node
-    floor_s: float
-    held: str
 
 
 @dataclass(frozen=True)
@@ -38,7 +29,7 @@ class LayerTimes:
     library: Path | None
     threads: int
     batch: int
-    layers: tuple[LayerTime, ...]
+    layers: tuple[NodeTime, ...]
 
     @property
     def seconds(self) -> float:
@@ -80,17 +71,9 @@ def layers(models: Sequence[Path], threads: Sequence[int], wanted: Wanted, round
                 beside = kernels_beside(model)
                 library = beside if beside.is_file() else None
                 nodes = profiled(model, library, count, given, rounds)
-                read = sum(one.bytes for node in nodes for one in node.inputs if one.constant)
-                place = Surroundings(machine(), ceilings, count, launch, read)
-                timed = tuple(_judged(node, place) for node in nodes)
+                timed = timed_nodes(nodes, Surroundings(machine(), ceilings, count, launch, 0.0))
                 tables.append(LayerTimes(model, library, count, batch, timed))
     return Layers(tuple(tables), ceilings, launch)
-
-
-def _judged(node: Node, place: Surroundings) -> LayerTime:
-    found = terms(node, place)
-    held = max(found, key=lambda term: found[term])
-    return LayerTime(node, found[held], held)
 
 
 def _ceilings(progress: Progress) -> Ceilings:

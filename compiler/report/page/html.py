@@ -27,8 +27,10 @@ from qcc.compiler.report.failures import losses, measured, suggestion
 from qcc.compiler.report.page.charts import bytes_chart
 from qcc.compiler.report.page.curve import curve_chart
 from qcc.compiler.report.page.depth import depth_chart, group_size
+from qcc.compiler.report.page.nodes import node_times
 from qcc.compiler.report.page.picture import picture
 from qcc.compiler.report.page.sensitivity import sensitivity
+from qcc.compiler.report.page.spread import histograms
 from qcc.compiler.report.result import LayerRow, Result, average_bits
 from qcc.compiler.report.text import (
     MISLEADS,
@@ -55,8 +57,10 @@ SECTIONS = {
     "allocation": "Allocation",
     "sensitivity": "What each layer could have become",
     "outputs": "Outputs compared",
+    "time": "Where the time goes",
     "layers": "Layers",
     "sparse": "What sparse layers keep",
+    "spread": "How the numbers lie",
     "kept": "Kept as they were",
     "adapters": "Adapters",
     "rewrites": "Rewritten",
@@ -76,8 +80,12 @@ def render_html(result: Result) -> str:
     found = result.allocation
     tried = sensitivity(found.alternatives) if found else None
     holed = [(row, picture(row.holes)) for row in result.layers if row.holes]
-    may_lack = ("adapters", result.adapters), ("rewrites", result.rewrites), ("sensitivity", tried), ("sparse", holed)
-    absent = [key for key, rows in may_lack if not rows]
+    spreads, spent = histograms(result.layers), node_times(result.times.nodes) if result.times else None
+    may_lack = {
+        **{"adapters": result.adapters, "rewrites": result.rewrites, "sensitivity": tried},
+        **{"sparse": holed, "spread": spreads, "time": spent},
+    }
+    absent = [key for key, rows in may_lack.items() if not rows]
     script = page.get_template("script.html").render()
     return page.get_template("report.html").render(
         result=result,
@@ -85,6 +93,8 @@ def render_html(result: Result) -> str:
         curve=curve_chart(result) if found and len(found.frontier) > 1 else "",
         tried=tried,
         holed=holed,
+        spreads=spreads,
+        spent=spent,
         sections=[(key, heading) for key, heading in SECTIONS.items() if key not in absent],
         tiles=list(_tiles(result)),
         lost=losses(done),

@@ -6,8 +6,8 @@ rate of its instruction, round its activations (``packing``), move values withou
 at all (``launch``).
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 
 from qcc.codegen.target.ceiling import Ceilings
@@ -53,6 +53,27 @@ class Surroundings:
     threads: int
     launch_s: float
     weight_bytes: float
+
+
+@dataclass(frozen=True)
+class NodeTime:
+    """A node, what it could take at least, and what of all that it must do takes longest."""
+
+    node: Node
+    floor_s: float
+    held: str
+
+
+def timed_nodes(nodes: Sequence[Node], place: Surroundings) -> tuple[NodeTime, ...]:
+    """Nodes of one model beside their floors; what weights there are in all is taken from them."""
+    read = sum(one.bytes for node in nodes for one in node.inputs if one.constant)
+    return tuple(_judged(node, replace(place, weight_bytes=read)) for node in nodes)
+
+
+def _judged(node: Node, place: Surroundings) -> NodeTime:
+    found = terms(node, place)
+    held = max(found, key=lambda term: found[term])
+    return NodeTime(node, found[held], held)
 
 
 def terms(node: Node, place: Surroundings) -> Mapping[str, float]:

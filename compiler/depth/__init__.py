@@ -1,0 +1,1 @@
+"""Which blocks go or share their weights, where that is for the allocator to decide."""
