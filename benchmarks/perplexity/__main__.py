@@ -18,7 +18,7 @@ import numpy as np
 import qcc
 from benchmarks.processes.timing import machine, session
 
-POLICIES = Path(__file__).parent / "policies"
+POLICIES = Path(__file__).parents[1] / "policies"
 
 
 def main() -> None:
