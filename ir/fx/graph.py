@@ -46,8 +46,8 @@ from qcc.ir.graph.edits import (
     operand_name,
 )
 from qcc.ir.graph.form import Form
-from qcc.ir.graph.graph import Graph, Resized, Runner
-from qcc.ir.graph.ops import Array, Kind, Layer, Op, Value, Weight
+from qcc.ir.graph.graph import Graph, Runner
+from qcc.ir.graph.ops import Array, Kind, Layer, Op, Resized, Value, Weight
 from qcc.ir.graph.resized import check_resized, sized_ops
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
