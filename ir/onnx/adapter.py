@@ -21,6 +21,7 @@ from qcc.ir.encoding.value import EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
 from qcc.ir.graph.attention import Attention, AttentionForm
 from qcc.ir.graph.edits import (
+    NUMBERED,
     check_borders,
     check_bypass,
     check_constant,
@@ -258,7 +259,8 @@ class OnnxGraph(Graph):
     ) -> tuple[LinearOp, ...]:
         form.check(weight, encoded)
         self.require_opset(form.opset(encoded.encoding, encoded.shape))
-        self._forget()
+        numbered = any(NUMBERED in one.name for one in self._weights or ())  # `net#2` is `net` without the first
+        (self._keep_names if numbered else self._forget)()
         ops = write(form, self.model, weight, encoded, regions)
         if self._spill is not None:
             self._spill.take(self.model.graph)

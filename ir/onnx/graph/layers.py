@@ -29,6 +29,7 @@ PASSING = ("Identity", "Cast", "Transpose", "Reshape")
 LONGEST_SCOPES = 10_000
 SCOPES = "pkg.torch.onnx.name_scopes"
 GENERIC = re.compile(r"(val|onnx::\w+|node|initializer|const|t|[wWrR])?_*\d*$")
+LETTER = re.compile(r"[twWrR]$")  # which may be an attribute's name where the modules are told
 OP = re.compile(r"/(MatMul|Gemm|Conv|Gather|Einsum|LSTM|GRU|RNN)$")
 
 
@@ -117,8 +118,9 @@ def _reading(traced: OnnxTraced) -> Reading:
     node, holder, constant = traced.node, traced.holder, traced.constant.name or ""
     given = given_of(traced.constant)
     inner = node is not holder
-    path = "" if GENERIC.fullmatch(constant) else constant
-    module = next((scope for scope in reversed(_scopes(node)[:-1]) if scope), "")
+    scopes = _scopes(node)
+    path = "" if GENERIC.fullmatch(constant) and not (scopes and LETTER.match(constant)) else constant
+    module = next((scope for scope in reversed(scopes[:-1]) if scope), "")
     if not module and not path:
         module = OP.sub("", (node.name or "").strip("/")) or constant
     if not path and traced.use.kind is Kind.RECURRENT:
