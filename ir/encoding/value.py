@@ -77,6 +77,21 @@ class ValueEncoding:
         return replace(self, float_tokens=0)
 
     @property
+    def centred(self) -> bool:
+        """Zero lies in the middle of the codes."""
+        return self.stored.grid.symmetric
+
+    @property
+    def width(self) -> int:
+        """Bits of its integers, and ``code_bits`` those of the type that codes of static steps have."""
+        return self.grid.bits
+
+    @property
+    def code_bits(self) -> int:
+        """See `width`."""
+        return BYTE_BITS if self.width <= BYTE_BITS else MOST_BITS
+
+    @property
     def grid(self) -> IntGrid:
         """Its integers, where it `refuses` nothing."""
         assert isinstance(self.stored.grid, IntGrid)

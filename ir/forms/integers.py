@@ -130,7 +130,7 @@ def _refuses_convolution(weight: Weight) -> str:
     """Why the runtime has no convolution of integers for a weight; empty if it has."""
     if any(one is not None and one.float_tokens for one in weight.reads):
         return "what convolutions read has no first token"
-    if not all(one and one.in_bytes and not one.grid.symmetric for one in weight.reads) or len(weight.reads) > 1:
+    if not all(one and one.in_bytes and not one.centred for one in weight.reads) or len(weight.reads) > 1:
         return "convolutions take steps that are known before, as in `activations = static`"
     if not all(layer.input for layer in weight.layers):
         return "it is read in a branch or a loop, where nothing is rounded"

@@ -10,7 +10,7 @@ from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import Blocked, integers
 from qcc.ir.encoding.blocks import TENSOR
 from qcc.ir.encoding.encoded import Encoded
-from qcc.ir.encoding.value import BYTE_BITS, EncodedValue, ValueEncoding
+from qcc.ir.encoding.value import EncodedValue, ValueEncoding
 from qcc.ir.forms.integers import MOST_ADDED, WHOLE, IntegersForm
 from qcc.ir.forms.qdq_rules import QdqRules, qdq_rules
 from qcc.ir.graph.ops import Weight
@@ -74,7 +74,7 @@ class QdqForm(IntegersForm, ABC):
         if any(not _static(one) for one in weight.reads):
             return f"{title} takes one step for all, as in `activations = static`"
         taken = {int(re.sub(r"\D", "", name)) for name in self.rules.values}
-        if not all(one is not None and one.grid.bits in taken for one in weight.reads):
+        if not all(one is not None and one.width in taken for one in weight.reads):
             return f"{title} takes values of {' or '.join(map(str, sorted(taken)))} bits"
         if found is None or found.grid != WHOLE or not (_whole(found) or _by_channel(found, weight)):
             return f"{title} takes weights in `int8 channel` or `int8 tensor`, not {encoding.text}"
@@ -86,7 +86,7 @@ class QdqForm(IntegersForm, ABC):
         """As the rules say by ONNX's name of the op and the type of codes."""
         known = OPS.get((kind, function))
         names = () if known is None else known.onnx.split()
-        dtype = f"{'' if encoding.signed else 'u'}int{BYTE_BITS if encoding.grid.bits <= BYTE_BITS else 16}"
+        dtype = f"{'' if encoding.signed else 'u'}int{encoding.code_bits}"
         return next((self.rules.steps[name][dtype] for name in names if dtype in self.rules.steps.get(name, {})), None)
 
     def _without_axis(self, weight: Weight) -> str:

@@ -79,7 +79,7 @@ class Static(Activations):
         if magnitudes is None:
             raise Refused("calibration did not see what its layers read")
         leading = magnitudes.leading if self.first == "same" else None
-        if encoding.grid.symmetric:
+        if encoding.centred:
             return EncodedValue(encoding, self.step(magnitudes), encoding.grid.middle, leading)
         last = encoding.grid.levels - 1
         top = self._top(magnitudes, lambda top: _span(magnitudes, top) / last)

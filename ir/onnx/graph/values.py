@@ -23,7 +23,6 @@ LAST = np.iinfo(np.int64).max  # the end of an axis
 VALUE_OPSET, WIDE_OPSET = 18, 21  # ReduceMax reads its axes; QuantizeLinear makes 16 bits
 ONE = np.float32(1)
 CODES = (np.uint8, np.int8, np.uint16, np.int16)
-FILLING = (8, 16)  # bits of codes that fill their type
 OPERANDS = 3  # of QuantizeLinear: what is rounded, the step, and the code of zero
 MOVES = frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand", "Transpose", "Slice"))
 """Ops whose results are numbers of their first operand; they run on bytes as they do on floats."""
@@ -88,7 +87,7 @@ def _written(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.V
 
 def value_opset(encoding: ValueEncoding) -> int:
     """The lowest opset that has the ops that round so."""
-    wide = encoding.when == "static" and encoding.grid.bits > BYTE_BITS
+    wide = encoding.when == "static" and encoding.code_bits > BYTE_BITS
     return WIDE_OPSET if wide else VALUE_OPSET
 
 
@@ -198,7 +197,7 @@ def _stepped(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.V
 
 def _clipped(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue, write: bool = False) -> ir.Value:
     """The value within the ends of its codes of 9 to 15 bits; itself where none is cut off, or it is not written."""
-    if encoded.encoding.grid.bits in FILLING or encoded.encoding.in_bytes:
+    if encoded.encoding.width == encoded.encoding.code_bits or encoded.encoding.in_bytes:
         return value
     ends = [np.float32(end) * np.float32(encoded.step or 0) for end in encoded.ends]
     for node, position in value.uses():
@@ -213,7 +212,7 @@ def _clipped(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue, write: 
 
 def _within(encoded: EncodedValue) -> tuple[np.ndarray, ...]:
     """The first and the last code, where they do not fill a byte; an op of integers is found in front of the cut."""
-    if not encoded.encoding.in_bytes or encoded.encoding.grid.bits in FILLING:
+    if not encoded.encoding.in_bytes or encoded.encoding.width == encoded.encoding.code_bits:
         return ()
     zero = _zero(encoded)
     return tuple((zero.astype(np.int64) + end).astype(zero.dtype) for end in encoded.ends)
@@ -253,7 +252,7 @@ def _wanted(encoded: EncodedValue) -> tuple[float, int, np.dtype[Any]]:
 
 def _zero(encoded: EncodedValue) -> np.ndarray:
     """The code of zero."""
-    wide = encoded.encoding.grid.bits > BYTE_BITS
+    wide = encoded.encoding.code_bits > BYTE_BITS
     if encoded.encoding.signed:
         return np.array(encoded.zero - encoded.encoding.grid.middle, np.int16 if wide else np.int8)
     return np.array(encoded.zero, np.uint16 if wide else np.uint8)
