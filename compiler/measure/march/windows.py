@@ -24,8 +24,10 @@ from qcc.compiler.observe.chunks import CAPTURED_BYTES, chunks
 from qcc.compiler.observe.kept_weights import KeptParts
 from qcc.compiler.plan.plan import Plan
 from qcc.dsl.policy.policy import Reconstruct
+from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import integers
 from qcc.ir.encoding.encoded import Encoded
+from qcc.ir.encoding.formats.composed.low_rank import correction
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph.gradients import Lesson
 from qcc.ir.graph.graph import Graph
@@ -87,6 +89,11 @@ def block_ends(graph: Graph) -> list[str]:
         for one, after in zip(outer, [*outer[1:], None], strict=False)
         if after is None or not whole or begins(after)
     ]
+
+
+def _learns(encoding: Encoding) -> bool:
+    """Its numbers can be chosen, or the factors of what corrects them."""
+    return integers(encoding) is not None or correction(encoding) is not None
 
 
 def truncated(matrix: Array) -> Array:
@@ -207,7 +214,7 @@ class _Blocks:
             for one in self.sides
         ]
         learned = [self._started(weight) for at in here for weight in self.weights[at]]
-        known = [one for one in learned if one is not None and integers(one[2].encoding)]
+        known = [one for one in learned if one is not None and _learns(one[2].encoding)]
         if not known:
             return {}, 0.0, 0.0
         part = window(self.graph.between(reads, [output]), output, known, self.how.rank, seed=first)
