@@ -140,6 +140,10 @@ class Ops(Protocol[V]):
         ...
 
 
+Curve = tuple[tuple[float, float], ...]
+"""Of a search: seconds, and the error at the layer's output by then, squared, over the squares of the output."""
+
+
 class Fitted(ABC):
     """A matrix that is about to be stored: scales and all else that codes rest on are fixed, codes are the nearest.
 
@@ -180,6 +184,11 @@ class Fitted(ABC):
     def meant(self, matrix: np.ndarray) -> np.ndarray:
         """What a matrix ``[out, in]`` should be rounded to: where some weights are gone, others have moved for it."""
         return matrix
+
+    @property
+    def curve(self) -> "Curve":
+        """How a search for what stays came to it."""
+        return ()
 
     def settled(self, asked: "Encoding") -> "Encoding":
         """The encoding whose parts these are: the one that was asked for, with all decided that it left open."""

@@ -1,11 +1,11 @@
 """A stored matrix: an encoding with the parts of one matrix."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from qcc.ir.encoding.algebra import Encoding, MatrixShape, Parts
+from qcc.ir.encoding.algebra import Curve, Encoding, MatrixShape, Parts
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.reference import NUMPY
@@ -34,7 +34,7 @@ class Scales:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A stored matrix ``[out, in]``: the parts that its encoding names.
+    """A stored matrix ``[out, in]``: the parts that its encoding names, and how a search came to them.
 
     Raises:
         ValueError: the parts are not of the encoding.
@@ -43,6 +43,7 @@ class Encoded:
     encoding: Encoding
     shape: MatrixShape
     parts: Parts
+    curve: Curve = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         known = self.encoding.parts(self.shape)

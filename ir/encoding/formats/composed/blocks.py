@@ -8,6 +8,7 @@ import numpy as np
 
 from qcc.ir.encoding.algebra import (
     Columns,
+    Curve,
     Encoding,
     Fitted,
     Fitter,
@@ -113,13 +114,13 @@ class Sparse(Encoding):
         cost = losses(matrix, self.by, fitter, (self.rows, self.columns)).reshape(-1)
         stays = np.zeros(down * across, bool)
         stays[np.argsort(-cost, kind="stable")[:count]] = True
-        stays, meant = exchanged(matrix, stays.reshape(down, across), self.tile, 0, fitter, self.effort)
+        stays, meant, curve = exchanged(matrix, stays.reshape(down, across), self.tile, 0, fitter, self.effort)
         number = np.zeros((down, across), numbers_below(count + 1, ()).dtype)
         number[stays] = np.arange(1, count + 1)
         fill = (0, down * self.rows - matrix.shape[0]), (0, across * self.columns - matrix.shape[1])
         tiles = np.pad(meant, fill).reshape(down, self.rows, across, self.columns).swapaxes(1, 2)
         flat = tiles.reshape(-1, self.rows * self.columns)[stays.reshape(-1)]
-        return FittedTiles(self, self.inner.fit(flat, fitter.blind()), number, meant)
+        return FittedTiles(self, self.inner.fit(flat, fitter.blind()), number, meant, curve)
 
     def _tiles(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """Tiles down and across."""
@@ -133,12 +134,18 @@ class Sparse(Encoding):
 class FittedTiles(Fitted):
     """The kept tiles, and the number of every tile."""
 
-    def __init__(self, encoding: Sparse, kept: Fitted, number: np.ndarray, meant: np.ndarray) -> None:
+    def __init__(self, encoding: Sparse, kept: Fitted, number: np.ndarray, meant: np.ndarray, curve: Curve) -> None:
         self._encoding, self._kept, self._number, self._meant = encoding, kept, number, meant
+        self._curve = curve
 
     def meant(self, matrix: np.ndarray) -> np.ndarray:
         """With what stays in place of what is gone."""
         return self._meant
+
+    @property
+    def curve(self) -> Curve:
+        """Of the exchanges."""
+        return self._curve
 
     def round(self, rows: Rows, columns: Columns, values: np.ndarray) -> np.ndarray:
         """What is kept by its tile; all else is zero."""

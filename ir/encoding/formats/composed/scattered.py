@@ -9,6 +9,7 @@ import numpy as np
 
 from qcc.ir.encoding.algebra import (
     Columns,
+    Curve,
     Encoding,
     Fitted,
     Fitter,
@@ -84,9 +85,9 @@ class Scattered(Encoding):
     def fit(self, matrix: np.ndarray, fitter: Fitter) -> Fitted:
         """The weights whose loss would cost most are kept, and make up for the others."""
         stays = self._stays(losses(matrix, self.by, fitter, (1, 1)))
-        stays, meant = exchanged(matrix, stays, (1, 1), self.run(matrix.shape[1])[1], fitter, self.effort)
+        stays, meant, curve = exchanged(matrix, stays, (1, 1), self.run(matrix.shape[1])[1], fitter, self.effort)
         kept = meant[stays].reshape(matrix.shape[0], self._kept(matrix.shape[1]))
-        return FittedScattered(self.inner.fit(kept, fitter.blind()), stays, meant)
+        return FittedScattered(self.inner.fit(kept, fitter.blind()), stays, meant, curve)
 
     def _kept(self, columns: int) -> int:
         """Of a row."""
@@ -175,13 +176,18 @@ class ShareOfRow(Scattered):
 class FittedScattered(Fitted):
     """The kept weights, and which they are."""
 
-    def __init__(self, kept: Fitted, stays: np.ndarray, meant: np.ndarray) -> None:
-        self._kept, self._stays, self._meant = kept, stays, meant
+    def __init__(self, kept: Fitted, stays: np.ndarray, meant: np.ndarray, curve: Curve) -> None:
+        self._kept, self._stays, self._meant, self._curve = kept, stays, meant, curve
         self._at = np.cumsum(stays, axis=1, dtype=np.intp) - 1
 
     def meant(self, matrix: np.ndarray) -> np.ndarray:
         """With what stays in place of what is gone."""
         return self._meant
+
+    @property
+    def curve(self) -> Curve:
+        """Of the exchanges."""
+        return self._curve
 
     def round(self, rows: Rows, columns: Columns, values: np.ndarray) -> np.ndarray:
         """What is kept by its place among those; all else is zero."""
