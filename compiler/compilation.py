@@ -8,6 +8,7 @@ from typing import Self
 
 from qcc.compiler.adapters.adapted import adapter_sources
 from qcc.compiler.allocate.copied import copies
+from qcc.compiler.allocate.divide_rows import divided, shortened
 from qcc.compiler.allocate.fall_back import FallBack, Made
 from qcc.compiler.allocate.settle import Settled, allocation_of, loss_of, predicted_seconds
 from qcc.compiler.allocate.tighten import foreseen, see_budget, tightened
@@ -106,8 +107,7 @@ class Compilation:
     covered: Covered = field(default_factory=Covered)
     evidence: Evidence | None = None  # what the data says of the rewritten model
     judge: Judge | None = None  # what scores written models, where bounds name a score
-    sampling: Sampling | None = None
-    """The loop that the model is run in, where the policy names one."""
+    sampling: Sampling | None = None  # the loop that the model is run in, where the policy names one
 
     def __post_init__(self) -> None:
         self.policy = apart(self.policy)
@@ -188,8 +188,8 @@ class Compilation:
     def _fall_back(self, opened: ModelInWork, plan: Plan | PlanFile | None) -> FallBack:
         """What weights may become where bounds fail; a given plan is carried out as it is."""
         policy = self.policy if plan is None else replace(self.policy, rules=())
-        given, most = not opened.data.generated, opened.plan.most_bytes
-        return FallBack.of(policy, opened.graph.weights(), self.chooser, given, most)
+        given = not opened.data.generated
+        return FallBack.of(policy, opened.graph.weights(), self.chooser, given, opened.plan.most_bytes)
 
     def _held(self, opened: ModelInWork, staged: Path, verifier: Verifier, before: Graph, back: FallBack) -> Made:
         """The model made, and made again where its bounds fail and rules say what to fall back to."""
@@ -208,16 +208,16 @@ class Compilation:
     def _made(self, opened: ModelInWork, staged: Path, verifier: Verifier, before: Graph) -> Made:
         """The model and its library, written and verified."""
         settled = self._build(opened, staged)
-        runs_kernels = opened.file.model.timed
-        library = self._library(settled.plan, settled.built.ops, staged) if runs_kernels else None
-        encoded = [n for one in settled.plan.steps if isinstance(one.action, Encode) for n in one.weights]
+        library = self._library(settled.plan, settled.built.ops, staged) if opened.file.model.timed else None
+        weights = [n for one in settled.plan.steps if isinstance(one.action, Encode) for n in one.weights]
+        changed = weights, shortened(settled.plan, settled.built.edits, before)
         with self.phases.phase("verify"):
             runner = partial(opened.file.model.runner, staged, providers=self._target.providers)
             kernels = partial(runner, library) if library and self.runs_here else None
             half, other = settled.plan.half, ""
             if half is not None and not on_device(self._target.providers):
                 runner, other = partial(opened.file.model.emulation, staged), stand_in(half)
-            verification = replace(verifier.verify(runner, kernels, before, encoded), stand_in=other)
+            verification = replace(verifier.verify(runner, kernels, before, *changed), stand_in=other)
         if self.sampling is not None:
             with self.phases.phase("sample"):
                 opens = partial(opened.file.model.runner, library=library if kernels else None)
@@ -241,8 +241,8 @@ class Compilation:
         if verification.passed or verification.losers or opened.large:
             return verification
         names = {name for step in settled.plan.steps if isinstance(step.action, Encode) for name in step.weights}
-        stored = self.evidence.stored if self.evidence is not None else {}
-        encoded = {name: one for name, one in stored.items() if name in names}
+        stored = self.evidence.stored.items() if self.evidence is not None else ()
+        encoded = {name: one for name, one in stored if name in names}
         data, tick = verifier.reference.samples, self.phases.counter("locate")
         lost = not all(check.passed for check in verification.scores)
         with self.phases.phase("locate"):
@@ -332,8 +332,9 @@ class Compilation:
         with self.phases.phase("choose"):
             self.chooser = chooser = chooser_of(self.policy, graph, data, self.phases.counter("choose"))
             self.meters = row_meters(self.policy, chooser, opened, graph, data, self.energy)
-            found = self.diagnostics, chooser, chooser.kernels, self.meters
-            return bind(self.policy, graph, opened.size_bytes, *found, given=not data.generated, earlier=earlier)
+            told = self.diagnostics, chooser, chooser.kernels, self.meters, not data.generated, earlier
+            plan = bind(self.policy, graph, opened.size_bytes, *told)
+            return divided(plan, opened.model, graph, data, self.diagnostics, self.phases)
 
     def rewritten(self, opened: ModelInWork) -> ModelInWork:
         """Run the passes that keep the function, and see that they do."""
@@ -356,8 +357,7 @@ class Compilation:
             keeps = bool(self.policy.verify) or self.judge is not None
             self.evidence = Evidence.of(*given, keeps=keeps, run=run, windows=self.policy.reconstruct)
         treated = any(row.treated for row in opened.rewrites if row.action != "clean")
-        changed = bool(self.policy.adapters) or opened.plan.changes or treated
-        told = self.evidence, self.phases, changed
+        told = self.evidence, self.phases, bool(self.policy.adapters) or opened.plan.changes or treated
         writer = PlanWriter(self.model, self.policy, opened.file, opened.graph, opened.data, *told)
         return writer.settled(opened.plan, staged, self.diagnostics)
 

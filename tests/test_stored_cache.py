@@ -19,6 +19,7 @@ from qcc.dsl.policy.policy import to_text
 from qcc.ir.attention.find import attentions
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.cached.fit import Channels, fitted
+from qcc.ir.encoding.cached.kept import KeptRows
 from qcc.ir.encoding.cached.rows import CachedRows, refusal
 from qcc.ir.encoding.cached.stored import NOTE, StoredCache, coded, decoded, note_of, of_note
 from qcc.ir.errors import Refused
@@ -116,6 +117,7 @@ def test_a_graph_computes_with_what_codes_stand_for(tmp_path: Path, spelled: str
     for name in floats:
         assert np.abs(found[name] - wanted[name]).max() < TOLERANCE * max(np.abs(wanted[name]).max(), 1), name
     for held in caches:
+        assert held.rows is not None
         assert raw[held.present].dtype == held.rows.code_type
 
 
@@ -155,9 +157,16 @@ def test_a_note_tells_of_caches() -> None:
     rows = fitted(by_heads(random(2, HEADS, 7, WIDTH)), encoding("bfp 4 group 4"), "sorted", 2)
     (again,) = of_note(note_of([StoredCache("past", "present", rows)]))
     fed = random(1, HEADS, 5, WIDTH)
-    for name, part in again.rows.encode(fed).items():
+    for name, part in again.encode(fed).items():
         assert np.array_equal(part, rows.encode(fed)[name])
     assert of_note("") == ()
+
+
+def test_a_note_tells_which_rows_stay() -> None:
+    (again,) = of_note(note_of([StoredCache("past", "present", None, KeptRows(9, 3, 2), True)]))
+    assert again.evicts == KeptRows(9, 3, 2)
+    assert again.part_names("p") == {"codes": "p", "places": "p.places", "scores": "p.scores"}
+    assert again.rows is None
 
 
 @pytest.mark.parametrize(
@@ -263,7 +272,7 @@ def test_the_runtimes_own_op_computes_the_same(tmp_path: Path, kept: str) -> Non
     for fused in (False, True):
         stored = graph.copy()
         keys, values = (fitted(rows, encoding(kept), pairs=fused) for rows in own)
-        stored.store_cache(found, keys, values, fused)
+        stored.store_cache(found, keys, values, "fused" if fused else "decoded")
         caches = of_note(stored.model.metadata_props[NOTE])
         assert any(op.function == "grouped_attention" for op in stored.ops()) == fused
         alone = {name: array[:1] for name, array in coded(caches, one.feeds).items()}  # it takes one sample here
@@ -279,6 +288,6 @@ def test_the_runtimes_own_op_reject(tmp_path: Path) -> None:
     graph, one, _ = opened(tmp_path, models.PAST)
     rows = fitted(by_heads(random(2, HEADS, 7, WIDTH)), encoding("int8 channel"))
     with pytest.raises(Refused, match="hides what comes later"):
-        graph.store_cache(one, rows, rows, fused=True)
+        graph.store_cache(one, rows, rows, "fused")
     with pytest.raises(Refused, match="as many bits"):
-        graph.store_cache(one, rows, None, fused=True)
+        graph.store_cache(one, rows, None, "fused")

@@ -100,9 +100,8 @@ def main() -> None:
     for line in filter(None, map(str.strip, asked.formats.read_text(encoding="utf-8").splitlines())):
         runner = runner_of(stored(graph, line, data, found))
         assert isinstance(runner, InFloats)
-        share = sum(one.rows.row_bytes for one in runner.caches) / sum(
-            4 * one.rows.gain.shape[1] for one in runner.caches
-        )
+        codes = [one.rows for one in runner.caches if one.rows is not None]
+        share = sum(rows.row_bytes for rows in codes) / sum(4 * rows.gain.shape[1] for rows in codes)
         loss = float(np.mean(list(losses(runner, model, judged))))
         told = _texts(TokenDriver(model, runner), texts, wanted)
         print(f"{line}: {share:.4f}x, perplexity {np.exp(loss):.4f}, {np.expm1(loss - base):+.3%}{told}", flush=True)

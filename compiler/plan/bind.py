@@ -248,12 +248,21 @@ def _stored_so(
             diagnostics.error("Q690", f"`{name}` takes one format: no program chooses it", one.span, help=help)
             return None
         given[name] = encoding_of(specs[0]) if specs else one.value
-    action = definition(**given)
+    try:
+        action = definition(**given)
+    except ValueError as error:
+        diagnostics.error("Q770", str(error), next(iter(asked.values())).span)
+        return None
     if not action.nothing:
         return action
     if not any(isinstance(one.value, tuple) for one in asked.values()):
         span = next(iter(asked.values())).span
-        diagnostics.error("Q691", "the rule says how, and not what is kept", span, help="write `keys = int8 channel`")
+        diagnostics.error(
+            "Q691",
+            "the rule says how, and not what is kept",
+            span,
+            help="write `keys = int8 channel` or `budget = 256`",
+        )
     return None
 
 

@@ -50,7 +50,11 @@ def cache_lines(edits: Iterable[Edit]) -> tuple[str, ...]:
         sizes = [edit.row_bytes for edit in found if edit.text == text and edit.row_bytes is not None]
         before, after = (sum(one[at] for one in sizes) for at in (0, 1))
         caches = f"{count} cache{'' if count == 1 else 's'}"
-        lines.append(f"{caches}, {text}: {before:,.0f} -> {after:,.0f} bytes a token, {after / before:.3g}x")
+        change = f": {before:,.0f} -> {after:,.0f} bytes a token, {after / before:.3g}x" if before != after else ""
+        lines.append(f"{caches}, {text}{change}")
+    bounded = [edit.most_rows for edit in found if edit.most_rows]
+    if len(set(bounded)) > 1:
+        lines.append(f"{len(bounded)} caches hold at most {sum(bounded) / len(bounded):,.1f} rows on average")
     return tuple(lines)
 
 

@@ -101,7 +101,7 @@ class Session:
 
     def in_floats(self, values: Sequence[Value]) -> tuple[Value, ...]:
         """Inputs or outputs as they were before caches held codes."""
-        held = {name: one.rows.part_names(name) for one in self.caches for name in (one.past, one.present)}
+        held = {name: one.part_names(name) for one in self.caches for name in (one.past, one.present)}
         hidden = {part for name, names in held.items() for part in names.values() if part != name}
         shown = (value for value in values if value.name not in hidden)
         return tuple(replace(one, dtype="float32") if one.name in held else one for one in shown)

@@ -1,6 +1,6 @@
 """Running a model of tokens one by one, what it returns fed back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,9 +35,18 @@ class TokenDriver:
             self._runner = runner.coded
             for one in runner.caches:
                 del self._back[one.past]
-                fed, given = one.rows.part_names(one.past), one.rows.part_names(one.present)
+                fed, given = one.part_names(one.past), one.part_names(one.present)
                 self._back |= {name: given[part] for part, name in fed.items()}
         self._caches = runner.caches if isinstance(runner, InFloats) else ()
+
+    def in_runs(self, feeds: Feeds, ends: Sequence[int]) -> Array:
+        """The logits of all tokens up to the last of some ends, one run up to each."""
+        held, past = self._begun(feeds)
+        found = list[Array]()
+        for begin, end in zip((0, *ends), ends, strict=False):
+            logits, held = self._run(feeds, held, begin, end, past)
+            found.append(logits)
+        return np.concatenate(found, 1)
 
     def forced(self, feeds: Feeds, first: int, steps: int) -> Array:
         """The logits of tokens that come one by one behind some that come at once: ``[batch, 1 + steps, vocabulary]``.

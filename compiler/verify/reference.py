@@ -1,7 +1,7 @@
 """What the original computes, and how far it is from itself: what compressed models are held to."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -38,9 +38,12 @@ class Reference:
         """Samples in each batch."""
         return [self.samples.size(batch) for batch in self.samples.batches]
 
-    def compare(self, outputs: Sequence[Mapping[str, np.ndarray]]) -> tuple[verify.OutputCheck, ...]:
-        """Another model's outputs beside the original's."""
-        return verify.compare(self.outputs, outputs, self.sizes, self.metrics)
+    def compare(
+        self, outputs: Sequence[Mapping[str, np.ndarray]], but: Collection[str] = ()
+    ) -> tuple[verify.OutputCheck, ...]:
+        """Another model's outputs beside the original's, but for some."""
+        mine, other = ([_without(one, but) for one in batches] for batches in (self.outputs, outputs))
+        return verify.compare(mine, other, self.sizes, self.metrics)
 
     @property
     def not_finite(self) -> list[str]:
@@ -49,6 +52,10 @@ class Reference:
         empty = [check for check in checks if check.unverified == verify.EMPTY]
         dead = [check.output for check in checks if check.unverified == verify.NOTHING_FINITE]
         return dead if len(dead) + len(empty) == len(checks) else []
+
+
+def _without(batch: Mapping[str, np.ndarray], but: Collection[str]) -> dict[str, np.ndarray]:
+    return {name: array for name, array in batch.items() if name not in but}
 
 
 def run_reference(

@@ -54,6 +54,11 @@ def cache_pairs(graph: Graph) -> dict[str, str]:
     return {past: present for past, present in found.items() if present in returned}
 
 
+def cache_sets(graph: Graph) -> dict[str, tuple[tuple[str, str], tuple[str, str]]]:
+    """By the input that holds keys of earlier runs: that and what it is fed back from, and the same of values."""
+    return {keys[0][0]: (keys[0], values[0]) for keys, values in _caches(graph) if keys and values}
+
+
 def cache_names(graph: Graph) -> tuple[str, ...]:
     """The inputs that hold keys of earlier runs, by which caches go, as far as ops tell; nothing is run."""
     return tuple(dict.fromkeys(past for keys, _ in _caches(graph) for past, _ in keys))

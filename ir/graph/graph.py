@@ -13,7 +13,7 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from qcc.ir.encoding.cached.rows import CachedRows
+from qcc.ir.encoding.cached.kept import CacheForm, StoredRows
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.value import EncodedValue
 from qcc.ir.errors import Refused
@@ -269,13 +269,11 @@ class Graph(ABC):
         """
         raise Refused("this kind of graph has no op for it")
 
-    def store_cache(
-        self, attention: Attention, keys: CachedRows | None, values: CachedRows | None, fused: bool = False
-    ) -> None:
-        """Let keys or values of earlier runs, and what is fed and returned in their place, be codes.
+    def store_cache(self, one: Attention, keys: StoredRows, values: StoredRows, how: CacheForm = "decoded") -> None:
+        """Let keys or values of earlier runs, and what is fed and returned in their place, be codes, or fewer.
 
         Raises:
-            Refused: there are none, others see what they hold, or no op takes them so (``fused``); nothing has changed.
+            Refused: there are none, others see what they hold, or no op takes them so; nothing has changed.
         """
         raise Refused("this kind of graph keeps nothing from run to run")
 

@@ -15,7 +15,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from qcc.ir.encoding.cached.rows import CachedRows
+from qcc.ir.encoding.cached.kept import CacheForm, StoredRows
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.value import EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
@@ -228,12 +228,10 @@ class OnnxGraph(Graph):
         write_attention(self.model, one, how)
         self._forget()
 
-    def store_cache(
-        self, attention: Attention, keys: CachedRows | None, values: CachedRows | None, fused: bool = False
-    ) -> None:
-        self.require_opset(check_stored(self, attention, keys, values, fused))
+    def store_cache(self, one: Attention, keys: StoredRows, values: StoredRows, how: CacheForm = "decoded") -> None:
+        self.require_opset(check_stored(self, one, keys, values, how))
         self._keep_names()
-        store_caches(self.model, attention, keys, values, fused)
+        store_caches(self.model, one, keys, values, how)
         self._forget()
 
     def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]] | None = None) -> str:

@@ -11,6 +11,7 @@ from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL
 from qcc.ir.encoding.cached.fit import Channels, fitted
+from qcc.ir.encoding.cached.kept import KeptRows
 from qcc.ir.encoding.cached.rows import CachedRows, refusal
 from qcc.ir.errors import Refused
 from qcc.ir.graph.attention import Attention, Operand
@@ -20,7 +21,8 @@ from qcc.passes.contract.subject import SubjectPass
 
 MOST_ROWS = 4096  # of a cache that steps are fitted to; the largest and least of all rows are among them
 OPSETS = {"decoded": 18, "fused": 23}
-CacheForm = Literal["decoded", "fused"]
+Form = Literal["decoded", "fused"]
+Share = Literal["measured", "even"]
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,16 @@ class Cache(SubjectPass):
         form: `decoded` computes in standard ops; `fused` lets the runtime's `GroupQueryAttention` read int8 or int4 by
             channel, both of as many bits, where attentions see nothing that comes later. It takes several new rows
             behind earlier ones of one sample only.
+        budget: so many rows of a cache stay behind a run, head by head: those with the largest scores, pooled over
+            five neighbours. A score is the weight that queries gave a row, and fades with each token.
+        share: `measured` divides the budget among the caches of a rule, which have it on average, so that the texts of
+            the calibration data lose least; `even` gives each the same.
+        window: so many last rows stay in any case; scores fade as fast.
+        sinks: so many first rows stay in any case.
 
     Source: KIVI, Liu et al. 2024 (arXiv:2402.02750), for keys by channel; accurate block quantisation, Trukhanov and
-    Soloveychik 2024 (arXiv:2403.20137), section 4, for keys in order.
+    Soloveychik 2024 (arXiv:2403.20137), section 4, for keys in order; ScaleKV, Li et al. 2025 (arXiv:2505.19602), for
+    budgets by layer and pooled scores.
     """
 
     subjects: ClassVar[tuple[str, ...]] = ("cache",)
@@ -56,23 +65,48 @@ class Cache(SubjectPass):
     values: Annotated[Encoding | None, "what values of earlier runs are kept in"] = None
     channels: Annotated[Channels, "how channels are moved before groups of them are kept"] = "plain"
     float_tokens: Annotated[int, Between(0, 4096), "so many first rows stay floats"] = 0
-    form: Annotated[CacheForm, "who computes with codes: standard ops, or the runtime's own"] = "decoded"
+    form: Annotated[Form, "who computes with codes: standard ops, or the runtime's own"] = "decoded"
+    budget: Annotated[int, Between(0, 1 << 30), "rows that stay behind a run, on average; 0 for all"] = 0
+    share: Annotated[Share, "who has how much of it: by what caches lose, or all the same"] = "measured"
+    window: Annotated[int, Between(1, 1 << 20), "so many last rows stay in any case"] = 16
+    sinks: Annotated[int, Between(0, 1 << 20), "so many first rows stay in any case"] = 4
+
+    def __post_init__(self) -> None:
+        """What goes together."""
+        if not self.budget:
+            return
+        KeptRows(self.budget, self.window, self.sinks)
+        if self.form == "fused":
+            raise ValueError("the runtime's own op tells no scores: a `budget` takes `form = decoded`")
+        if self.float_tokens:
+            raise ValueError("`budget` and `float_tokens` are not written together: `sinks` stay, too")
+
+    @property
+    def kept(self) -> KeptRows:
+        """Which rows stay, where that is bounded."""
+        return KeptRows(self.budget, self.window, self.sinks)
 
     @property
     def label(self) -> str:
         """What is kept in what."""
         pairs = (("keys", self.keys), ("values", self.values))
-        return ", ".join(f"{name} {one.text}" for name, one in pairs if one is not None)
+        found = [f"{name} {one.text}" for name, one in pairs if one is not None]
+        return ", ".join([*found, *([f"at most {self.budget} rows"] if self.budget else [])])
 
     @property
     def opset(self) -> int:
         """Of the ops that pack two codes in a byte, or of the rotary embedding before the runtime's op."""
-        return OPSETS[self.form]
+        return OPSETS["fused" if self.budget else self.form]
 
     @property
     def nothing(self) -> bool:
-        """It says of neither what it is kept in."""
-        return self.keys is None and self.values is None
+        """It says of neither what it is kept in, and bounds no rows."""
+        return self.keys is None and self.values is None and not self.budget
+
+    @property
+    def divides(self) -> bool:
+        """What caches lose decides who has how many rows; until then it is no way to keep them."""
+        return bool(self.budget) and self.share == "measured"
 
     @classmethod
     def refuses(cls, encoding: Encoding) -> str:
@@ -82,14 +116,19 @@ class Cache(SubjectPass):
     @property
     def learns(self) -> bool:
         """Data decides what is kept."""
+        if self.divides:
+            return True
         static = any(isinstance(one, Blocked) and one.block == CHANNEL for one in (self.keys, self.values))
         return static or self.channels != "plain"
 
     def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
-        """Store the caches of some attentions, each named by the input that holds keys."""
-        found = {one.keys.past: one for one in attentions(graph, context.sample) if isinstance(one, Attention)}
+        """Store the caches of some attentions, each named by the input that holds keys.
+
+        A budget that is still to be divided is what each of them has.
+        """
+        before, found = _before(graph, context)
         wanted = [found[name] for name in targets if name in found and context.takes(name)]
-        seen = self._seen(graph, wanted, context)
+        seen = self._seen(before, wanted, context)
         missing = [
             Edit(name, "no attention is told that takes it", refused=True) for name in targets if name not in found
         ]
@@ -100,10 +139,10 @@ class Cache(SubjectPass):
         context.progress(name)
         try:
             keys, values = (self._rows(operand, kept, seen) for operand, kept in self._pairs(one))
-            graph.store_cache(one, keys, values, self.form == "fused")
+            graph.store_cache(one, keys, values, self.kept if self.budget else self.form)
         except Refused as refused:
             return Edit(name, refused.reason, refused=True)
-        return Edit(name, self.label, row_bytes=_row_bytes(one, keys, values))
+        return Edit(name, self.label, row_bytes=_row_bytes(one, keys, values), most_rows=self.budget)
 
     def _pairs(self, one: Attention) -> tuple[tuple[Operand, Encoding | None], tuple[Operand, Encoding | None]]:
         return (one.keys, self.keys), (one.values, self.values)
@@ -137,6 +176,21 @@ class Cache(SubjectPass):
         found = context.found[key]
         assert isinstance(found, Mapping)
         return found
+
+
+def _before(graph: Graph, context: Context) -> tuple[Graph, Mapping[str, Attention]]:
+    """The graph as it was before the first caches of it were stored, and its attentions by what they are fed of keys.
+
+    What is fed and returned changes with each step that stores some, and no attention that others are about.
+    """
+    key = "attentions of caches"
+    if key not in context.found:
+        told = attentions(graph, context.sample)
+        own = {one.keys.past: one for one in told if isinstance(one, Attention)}
+        context.found[key] = graph.copy(), own
+    held = context.found[key]
+    assert isinstance(held, tuple)
+    return held[0], held[1]
 
 
 class _RowSample:

@@ -64,7 +64,7 @@ class Edit:
     were written for the subject. ``stored`` is the encoding that a weight got, with all decided that was left open,
     ``spread`` how its numbers lie, and ``holes`` what it keeps where some is gone. ``gathered`` is the share of
     saliency that blocks of the layers keep in the order before, and in the new one. ``row_bytes`` is what a row of a
-    cache took, and takes.
+    cache took, and takes, and ``most_rows`` how many stay, 0 for all.
     """
 
     subject: str
@@ -79,6 +79,7 @@ class Edit:
     holes: Holes | None = None
     gathered: tuple[float, float] | None = None
     row_bytes: tuple[float, float] | None = None
+    most_rows: int = 0
 
 
 @dataclass(frozen=True)

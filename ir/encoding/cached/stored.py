@@ -4,17 +4,21 @@ import base64
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, Block
+from qcc.ir.encoding.cached.kept import KeptRows
 from qcc.ir.encoding.cached.rows import CachedRows
 from qcc.ir.encoding.grid import IntGrid
 
 NOTE = "qcc.caches"
 """The key under which a file tells of them."""
-VERSION = 1
+VERSIONS = (1, 2)
+"""The second tells of rows that go, which the first knows nothing of."""
+TOLD_OF_ROWS = ("places", "scores")
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,34 +28,55 @@ class StoredCache:
     Args:
         past: the input that held rows of earlier runs.
         present: the output that holds those and the new ones.
-        rows: how they are kept.
+        rows: as what codes they are kept; None for floats.
+        evicts: rows go where there are too many. Then an input and an output beside the keys tell the ``places`` of
+            those that are there, and another one their ``scores``, both ``[batch, heads, rows]``.
+        leads: it holds keys, beside which those stand.
     """
 
     past: str
     present: str
-    rows: CachedRows
+    rows: CachedRows | None
+    evicts: KeptRows | None = None
+    leads: bool = False
+
+    def part_names(self, name: str) -> dict[str, str]:
+        """What each input or output is called in the place of one of floats; the floats or codes have its name."""
+        found = {"codes": name} if self.rows is None else self.rows.part_names(name)
+        tells = self.evicts is not None and self.leads
+        return found | ({part: f"{name}.{part}" for part in TOLD_OF_ROWS} if tells else {})
+
+    def encode(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Rows ``[batch, heads, rows, channels]`` of a text so far, none of them gone, as parts."""
+        found = {"codes": rows} if self.rows is None else self.rows.encode(rows)
+        if self.evicts is None or not self.leads:
+            return found
+        places = np.broadcast_to(np.arange(rows.shape[2]), rows.shape[:3])
+        return found | {"places": np.array(places), "scores": np.zeros(rows.shape[:3], np.float32)}
+
+    def decode(self, parts: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The rows that parts stand for."""
+        return parts["codes"] if self.rows is None else self.rows.decode(parts)
 
 
 def coded(caches: Iterable[StoredCache], feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Feeds in which caches of floats are codes; those that are codes already stay."""
     found = dict(feeds)
     for one in caches:
-        rows = found.get(one.past)
-        if rows is None or rows.dtype != np.float32:
+        rows, names = found.get(one.past), one.part_names(one.past)
+        if rows is None or rows.dtype != np.float32 or (one.rows is None and found.keys() >= {*names.values()}):
             continue
         del found[one.past]
-        names, parts = one.rows.part_names(one.past), one.rows.encode(rows)
+        parts = one.encode(rows)
         found |= {names[part]: array for part, array in parts.items()}
     return found
 
 
 def decoded(caches: Iterable[StoredCache], outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Outputs in which caches of codes are floats, in the places of their codes."""
-    parts = {
-        one.present: {part: outputs[name] for part, name in one.rows.part_names(one.present).items()} for one in caches
-    }
-    hidden = {name for one in caches for name in one.rows.part_names(one.present).values()} - parts.keys()
-    held = {one.present: one.rows for one in caches}
+    parts = {one.present: {part: outputs[name] for part, name in one.part_names(one.present).items()} for one in caches}
+    hidden = {name for one in caches for name in one.part_names(one.present).values()} - parts.keys()
+    held = {one.present: one for one in caches}
     return {
         name: held[name].decode(parts[name]) if name in held else array
         for name, array in outputs.items()
@@ -61,7 +86,9 @@ def decoded(caches: Iterable[StoredCache], outputs: Mapping[str, np.ndarray]) ->
 
 def note_of(caches: Iterable[StoredCache]) -> str:
     """What a file tells of its caches."""
-    return json.dumps({"version": VERSION, "caches": [_told(one) for one in caches]}, separators=(",", ":"))
+    told = [_told(one) for one in caches]
+    version = VERSIONS[any("evicts" in one for one in told)]
+    return json.dumps({"version": version, "caches": told}, separators=(",", ":"))
 
 
 def of_note(text: str) -> tuple[StoredCache, ...]:
@@ -69,15 +96,21 @@ def of_note(text: str) -> tuple[StoredCache, ...]:
     if not text:
         return ()
     found = json.loads(text)
-    return tuple(map(_read, found["caches"])) if found.get("version") == VERSION else ()
+    return tuple(map(_read, found["caches"])) if found.get("version") in VERSIONS else ()
 
 
 def _told(one: StoredCache) -> dict[str, object]:
-    rows, encoding = one.rows, one.rows.encoding
+    found: dict[str, object] = {"past": one.past, "present": one.present}
+    if one.evicts is not None:
+        kept = one.evicts
+        found["evicts"] = {"rows": kept.budget, "window": kept.window, "sinks": kept.sinks, "keys": one.leads}
+    return found if one.rows is None else found | _told_of(one.rows)
+
+
+def _told_of(rows: CachedRows) -> dict[str, object]:
+    encoding = rows.encoding
     order = None if rows.order is None else _text(rows.order.astype(np.int16))
     return {
-        "past": one.past,
-        "present": one.present,
         "bits": encoding.bits,
         "zeros": not encoding.symmetric,
         "group": None if rows.by_channel else rows.size,
@@ -91,14 +124,20 @@ def _told(one: StoredCache) -> dict[str, object]:
     }
 
 
-def _read(told: Mapping[str, object]) -> StoredCache:
+def _read(told: Mapping[str, Any]) -> StoredCache:
+    kept = told.get("evicts")
+    evicts = None if kept is None else KeptRows(kept["rows"], kept["window"], kept["sinks"])
+    rows = _rows_of(told) if "bits" in told else None
+    return StoredCache(str(told["past"]), str(told["present"]), rows, evicts, bool(kept and kept["keys"]))
+
+
+def _rows_of(told: Mapping[str, Any]) -> CachedRows:
     heads, group = int(str(told["heads"])), told["group"]
     grid = IntGrid(int(str(told["bits"])), not told["zeros"])
     encoding = Blocked(grid, CHANNEL if group is None else Block(1, int(str(group))), str(told["scale"]))
     centre, gain = (_array(told[name], np.float32).reshape(heads, -1) for name in ("centre", "gain"))
     order = None if told["order"] is None else _array(told["order"], np.int16).astype(np.int64).reshape(heads, -1)
-    rows = CachedRows(encoding, centre, gain, order, int(str(told["first"])), bool(told["pairs"]))
-    return StoredCache(str(told["past"]), str(told["present"]), rows)
+    return CachedRows(encoding, centre, gain, order, int(str(told["first"])), bool(told["pairs"]))
 
 
 def _text(array: np.ndarray) -> str:

@@ -122,7 +122,7 @@ def _reader(editor: OnnxEditor, queries: Operand) -> tuple[ir.Node, int] | None:
     return uses[0] if len(uses) == 1 else None
 
 
-def _ranked(shape: ir.Shape | None) -> ir.Shape | None:
+def ranked(shape: ir.Shape | None) -> ir.Shape | None:
     """A shape with the axes of rows by heads; none where it tells others."""
     return shape if shape is not None and len(shape) == RANK else None
 
@@ -162,7 +162,7 @@ class CacheWriter:
         if self.rows.first:
             full = self._nodes.one("Concat", [self._coded.moved(outputs["first"]), full], axis=ROWS)
         full = self._coded.moved_back(full) if moves_back else full
-        full.shape = _ranked(present.shape)
+        full.shape = ranked(present.shape)
         self.give(outputs)
         for node, position in list(present.uses()):
             node.replace_input_with(position, full)
@@ -184,7 +184,7 @@ class CacheWriter:
         made = coded.moved_back(output, repeats)
         if made is output:
             return
-        made.type, made.shape = output.type, _ranked(output.shape)
+        made.type, made.shape = output.type, ranked(output.shape)
         for node, position in uses:
             node.replace_input_with(position, made)
         if output.is_graph_output():
@@ -215,7 +215,7 @@ class CacheWriter:
         dtype = {"codes": rows.code_type, "scale": rows.scale_type, "first": np.float32}[part]
         width = rows.gain.shape[1]
         last = {"codes": width // (2 if rows.bits == HALF else 1), "scale": width // rows.size, "first": width}[part]
-        known = _ranked(shape)
+        known = ranked(shape)
         sizes = list(known) if known is not None else [None, rows.gain.shape[0], None, None]
         sizes[-1] = last
         if rows.first:

@@ -27,6 +27,25 @@ def check_fusible(graph: Graph, one: Attention) -> None:
     Raises:
         Refused: it does not.
     """
+    check_rewritable(graph, one)
+    if ({one.keys.present, one.values.present} - {""}) & needed(graph, read_by(one)):
+        raise Refused("what it reads depends on the rows that it gives to later runs")
+
+
+def read_by(one: Attention) -> list[str]:
+    """The values that an attention is made of, but for earlier rows."""
+    operands = (one.queries, one.keys, one.values)
+    reads = [operand.value for operand in operands] + [masking.value for masking in one.masking]
+    reads += [name for operand in operands if (turn := operand.rotary) for name in (turn.cos, turn.sin)]
+    return list(filter(None, reads))
+
+
+def check_rewritable(graph: Graph, one: Attention) -> None:
+    """See that an attention is what the standard's op and those of its kind compute, whatever it depends on.
+
+    Raises:
+        Refused: it is not.
+    """
     operands = (one.queries, one.keys, one.values)
     held = {one.output, *(operand.value for operand in operands)}
     makers = {name: op for op in graph.ops() for name in op.outputs}
@@ -48,11 +67,6 @@ def check_fusible(graph: Graph, one: Attention) -> None:
     }
     if fault := next((text for text, found in faults.items() if found), ""):
         raise Refused(fault)
-    presents = {one.keys.present, one.values.present} - {""}
-    reads = [operand.value for operand in operands] + [masking.value for masking in one.masking]
-    reads += [name for operand in operands if (turn := operand.rotary) for name in (turn.cos, turn.sin)]
-    if presents & needed(graph, filter(None, reads)):
-        raise Refused("what it reads depends on the rows that it gives to later runs")
 
 
 def _turns(operand: Operand) -> bool:
@@ -92,9 +106,13 @@ class StandardWriter(AttentionWriter):
         if any(masking.whole and self.value(masking.value).producer() for masking in self.one.masking):
             return bias  # what is fed may have one row for all
         total = nodes.size(keys, self.row_axis)
-        total = nodes.one("Add", [nodes.size(self.value(past), 2), total]) if past else total
+        total = nodes.one("Add", [self.earlier(), total]) if past else total
         sizes = [nodes.numbers([1, 1]), nodes.size(queries, self.row_axis), total]
         return nodes.one("Expand", [bias, nodes.one("Concat", sizes, INT64, axis=0)])
+
+    def earlier(self) -> ir.Value:
+        """How many rows of earlier runs masks know of."""
+        return self.nodes.size(self.value(self.one.keys.past), 2)
 
     def _added(self, masking: Masking) -> ir.Value:
         """One of them as numbers."""
