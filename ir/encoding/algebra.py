@@ -17,6 +17,7 @@ from qcc.ir.encoding.grid import Grid
 from qcc.ir.encoding.tables.lookups import NO_LOOKUPS, Lookups
 
 V = TypeVar("V")
+Curve = tuple[tuple[float, float], ...]
 MatrixShape = tuple[int, int]
 Read = Callable[[str], V]
 Parts = Mapping[str, np.ndarray]
@@ -140,10 +141,6 @@ class Ops(Protocol[V]):
         ...
 
 
-Curve = tuple[tuple[float, float], ...]
-"""Of a search: seconds, and the error at the layer's output by then, squared, over the squares of the output."""
-
-
 class Fitted(ABC):
     """A matrix that is about to be stored: scales and all else that codes rest on are fixed, codes are the nearest.
 
@@ -152,6 +149,8 @@ class Fitted(ABC):
 
     fixed: ClassVar[bool] = False
     """What it stands for does not depend on what it is asked to `round`."""
+    curve: Curve = ()
+    """Of a search for what stays: seconds, and the error at the layer's output by then, over what it makes, squared."""
     width: int = 1
     """So many neighbouring columns, from the first on, have one code: they are chosen by `round_tuple`."""
 
@@ -184,11 +183,6 @@ class Fitted(ABC):
     def meant(self, matrix: np.ndarray) -> np.ndarray:
         """What a matrix ``[out, in]`` should be rounded to: where some weights are gone, others have moved for it."""
         return matrix
-
-    @property
-    def curve(self) -> "Curve":
-        """How a search for what stays came to it."""
-        return ()
 
     def settled(self, asked: "Encoding") -> "Encoding":
         """The encoding whose parts these are: the one that was asked for, with all decided that it left open."""

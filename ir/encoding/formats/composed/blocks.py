@@ -136,16 +136,11 @@ class FittedTiles(Fitted):
 
     def __init__(self, encoding: Sparse, kept: Fitted, number: np.ndarray, meant: np.ndarray, curve: Curve) -> None:
         self._encoding, self._kept, self._number, self._meant = encoding, kept, number, meant
-        self._curve = curve
+        self.curve = curve
 
     def meant(self, matrix: np.ndarray) -> np.ndarray:
         """With what stays in place of what is gone."""
         return self._meant
-
-    @property
-    def curve(self) -> Curve:
-        """Of the exchanges."""
-        return self._curve
 
     def round(self, rows: Rows, columns: Columns, values: np.ndarray) -> np.ndarray:
         """What is kept by its tile; all else is zero."""

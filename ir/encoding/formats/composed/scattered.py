@@ -177,17 +177,12 @@ class FittedScattered(Fitted):
     """The kept weights, and which they are."""
 
     def __init__(self, kept: Fitted, stays: np.ndarray, meant: np.ndarray, curve: Curve) -> None:
-        self._kept, self._stays, self._meant, self._curve = kept, stays, meant, curve
+        self._kept, self._stays, self._meant, self.curve = kept, stays, meant, curve
         self._at = np.cumsum(stays, axis=1, dtype=np.intp) - 1
 
     def meant(self, matrix: np.ndarray) -> np.ndarray:
         """With what stays in place of what is gone."""
         return self._meant
-
-    @property
-    def curve(self) -> Curve:
-        """Of the exchanges."""
-        return self._curve
 
     def round(self, rows: Rows, columns: Columns, values: np.ndarray) -> np.ndarray:
         """What is kept by its place among those; all else is zero."""
