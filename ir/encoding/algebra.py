@@ -17,7 +17,6 @@ from qcc.ir.encoding.grid import Grid
 from qcc.ir.encoding.tables.lookups import NO_LOOKUPS, Lookups
 
 V = TypeVar("V")
-Curve = tuple[tuple[float, float], ...]
 MatrixShape = tuple[int, int]
 Read = Callable[[str], V]
 Parts = Mapping[str, np.ndarray]
@@ -149,8 +148,7 @@ class Fitted(ABC):
 
     fixed: ClassVar[bool] = False
     """What it stands for does not depend on what it is asked to `round`."""
-    curve: Curve = ()
-    """Of a search for what stays: seconds, and the error at the layer's output by then, over what it makes, squared."""
+    curve: tuple[tuple[float, float], ...] = ()  # see `swaps.Curve`
     width: int = 1
     """So many neighbouring columns, from the first on, have one code: they are chosen by `round_tuple`."""
 

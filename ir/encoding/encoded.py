@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from qcc.ir.encoding.algebra import Curve, Encoding, MatrixShape, Parts
+from qcc.ir.encoding.algebra import Encoding, MatrixShape, Parts
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.reference import NUMPY
+from qcc.ir.encoding.swaps import Curve
 from qcc.ir.errors import Refused
 
 LAST_DIGIT = 2.0**-23  # of a float32, as a share of it

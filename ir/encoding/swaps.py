@@ -9,11 +9,13 @@ import time
 
 import numpy as np
 
-from qcc.ir.encoding.algebra import Curve, Fitter
+from qcc.ir.encoding.algebra import Fitter
 from qcc.ir.encoding.pruning import descended, refitted
 
 FIRST = 8  # of what stays in a row, one in so many is exchanged at first
 REST = 8  # rounds for which an exchange that failed by itself is not tried again
+Curve = tuple[tuple[float, float], ...]
+"""Of a search: seconds, and the error at the layer's output by then, squared, over the squares of the output."""
 LEAST = 1e-5  # by which a row's error falls, as a share of it
 
 

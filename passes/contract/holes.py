@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from qcc.ir.encoding.algebra import Curve
+from qcc.ir.encoding.swaps import Curve
 
 CELLS = 32  # of a picture, on each side
 FULL = 9
@@ -18,7 +18,7 @@ class Holes:
         density: the share of its numbers that is stored.
         saliency: the share that these have of all squares, each times the power of its input where data told that.
         picture: how much of each part of the matrix is stored, a text of digits a row: 0 nothing, 9 all.
-        curve: of a search for what stays, see `algebra.Curve`.
+        curve: of a search for what stays, see `swaps.Curve`.
     """
 
     density: float

@@ -1,7 +1,7 @@
 """The report's curves of quality and time: what rounds of exchanges took off a layer's error, and how long they did."""
 
 from qcc.compiler.report.page.shapes import Attributes, Shape, number
-from qcc.ir.encoding.algebra import Curve
+from qcc.ir.encoding.swaps import Curve
 
 WIDTH, HEIGHT, DOT = 144, 48, 1.5  # pixels
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from qcc.ir.encoding.algebra import (
     Columns,
-    Curve,
     Encoding,
     Fitted,
     Fitter,
@@ -24,7 +23,7 @@ from qcc.ir.encoding.algebra import (
 from qcc.ir.encoding.blocked import FLOAT32
 from qcc.ir.encoding.format import Composition, Limits, Share, check_share, least_share, numbers_below, percent
 from qcc.ir.encoding.pruning import MOST_ROUNDS, USUAL, By, losses, told
-from qcc.ir.encoding.swaps import exchanged
+from qcc.ir.encoding.swaps import Curve, exchanged
 
 LARGEST_TILE = 1 << 16  # weights
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from qcc.ir.encoding.algebra import (
     Columns,
-    Curve,
     Encoding,
     Fitted,
     Fitter,
@@ -26,7 +25,7 @@ from qcc.ir.encoding.blocked import FLOAT32
 from qcc.ir.encoding.format import Composition, Limits, Share, check_share, least_share, percent
 from qcc.ir.encoding.grid import TableGrid
 from qcc.ir.encoding.pruning import MOST_ROUNDS, USUAL, By, losses, told
-from qcc.ir.encoding.swaps import exchanged
+from qcc.ir.encoding.swaps import Curve, exchanged
 
 LARGEST_RUN = 1 << 12  # inputs of which some stay
 
