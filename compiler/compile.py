@@ -22,10 +22,13 @@ from qcc.compiler.plan.plan import Plan, PlanFile
 from qcc.compiler.repeat import loaded_policy
 from qcc.compiler.report.publish_result import with_object
 from qcc.compiler.report.result import Result
-from qcc.dsl.diagnostics.diagnostic import Diagnostic
+from qcc.dsl.diagnostics.diagnostic import Diagnostic, Severity
+from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.open_file import is_object, is_program, trainable_object
+
+HELP = "`qcc inspect` shows the weights of either"
 
 
 def compile(
@@ -121,14 +124,25 @@ class _AsOnnx:
     jobs: int | str
 
     def __call__(self, output: Path, keep_failed: bool) -> Result:
-        """Under the plan that there is."""
+        """Under the plan that there is; by the policy again where the export has other weights."""
+        try:
+            return self._compiled(output, keep_failed, self.plan)
+        except QccError as error:
+            if {one.code for one in error.diagnostics} != {"Q431"}:
+                raise
+        result = self._compiled(output, keep_failed, None)
+        message = "the export has other weights than the module: the policy decided again, not the module's plan"
+        told = Diagnostic("Q760", message, severity=Severity.WARNING, help=HELP)
+        return replace(result, warnings=(*result.warnings, told))
+
+    def _compiled(self, output: Path, keep_failed: bool, plan: Plan | None) -> Result:
         return compile(
             self.model,
             self.policy,
             output=output,
             data=self.data,
             evaluate=self.evaluate,
-            plan=self.plan,
+            plan=plan,
             dims=self.dims,
             keep_failed=keep_failed,
             jobs=self.jobs,

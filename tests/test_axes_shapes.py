@@ -14,8 +14,8 @@ from qcc.ir.axes.arrange import extents, index_of
 from qcc.ir.axes.axes import Action, Axes
 from qcc.ir.axes.dims import Dim, concatenation, product
 from qcc.ir.graph.functions import FUNCTIONS
-from qcc.ir.graph.graph import Graph, Resized
-from qcc.ir.graph.ops import Attribute, Kind, Layer, Op, Value, Weight
+from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import Attribute, Kind, Layer, Op, Resized, Value, Weight
 from qcc.ir.graph.view import MatrixView
 from tests import axes_models as models
 from tests.onnx_models import parse, random

@@ -19,8 +19,8 @@ from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.errors import Refused
 from qcc.ir.forms.decoded import DECODED
 from qcc.ir.fx.graph import FxGraph
-from qcc.ir.graph.graph import Graph, Resized
-from qcc.ir.graph.ops import Array, Op
+from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import Array, Op, Resized
 from qcc.ir.onnx.adapter import OnnxGraph
 from tests.onnx_models import parse, random
 from tests.torch_export import to_onnx

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
+import qcc
 from qcc.compiler.plan.catalog import schema
 from qcc.ir.encoding import fit
 from qcc.ir.encoding.blocked import Blocked
@@ -421,3 +422,19 @@ def test_an_encoded_convolution_is_still_one(tmp_path: Path) -> None:
     graph.encode(weight, fit.encode(graph.matrix(weight), Blocked(IntGrid(3), CHANNEL)), DECODED)
     op = graph.ops()[-1]
     assert (op.kind, op.function, op.attributes["groups"]) == (Kind.CONV, "conv", 2)
+
+
+def test_layers_that_share_a_name_keep_their_numbers_when_one_is_encoded(tmp_path: Path) -> None:
+    """`cell#2` would be `cell` once the weight before it is no constant any more."""
+    body = "g (float[N,64] x) => (float[N,32] y) { a = MatMul(x, val_1) y = MatMul(a, val_2) }"
+    proto = parse(body, {"val_1": random(64, 64), "val_2": random(64, 32)})
+    for node in proto.graph.node:
+        node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value="['', 'cell', 'matmul']")
+        node.name = node.output[0]
+    onnx.save(proto, tmp_path / "net.onnx")
+    rules = "rule any { weights = int8 channel }\nrule any[params < 4k] { weights = int4 group 32 }"
+    result = qcc.compile(tmp_path / "net.onnx", f"qpolicy 1\n{rules}\nverify {{ cosine >= 0 }}")
+    assert {row.name: row.format.split(" sym")[0] for row in result.layers} == {
+        "cell": "int8 channel",
+        "cell#2": "int4 group 32",
+    }

@@ -110,6 +110,8 @@ def options(draw: st.DrawFn, method: type) -> Any:
 def _option(option: Option) -> st.SearchStrategy[Any]:
     if option.kind == "format":
         return st.none() | simple()
+    if option.kind == "method":
+        return st.none() | methods(activations())
     low, high = option.low, option.high
     if option.kind == "words":
         return st.sampled_from(option.words)

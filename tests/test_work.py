@@ -210,3 +210,48 @@ def test_a_table_of_ones_own_replaces_what_it_says_reject(tmp_path: Path, text: 
     with pytest.raises(ModelError, match=why) as caught:
         energy_table(path)
     assert caught.value.code == "Q660"
+
+
+CHAIN = f"""g (float[N,{READ},8,8] x) => (float[N,4] y) {{
+    a = Conv <pads = [1, 1, 1, 1]> (x, k1)
+    b = Conv <pads = [1, 1, 1, 1]> (a, k2)
+    c = Conv <pads = [1, 1, 1, 1]> (b, k3)
+    m = ReduceMean <axes = [2, 3], keepdims = 0> (c)
+    y = MatMul (m, w)
+}}"""
+CHAIN_POLICY = (
+    "qpolicy 1\nrule conv {{ weights = int8 channel | float; activations = static }}\nbudget {{ peak <= {} }}\n"
+)
+
+
+def chain(folder: Path) -> Path:
+    """Convolutions that make 8, 16 and 4 maps: most is alive between the second and what it reads."""
+    made = [("k1", (8, READ)), ("k2", (16, 8)), ("k3", (4, 16))]
+    weights = {name: models.random(*shape, 3, 3) / 8 for name, shape in made} | {"w": models.random(4, 4)}
+    path = folder / "chain.onnx"
+    onnx.save(models.parse(CHAIN, weights, opset=17), path)
+    return path
+
+
+@pytest.mark.parametrize("bound", ["100%", "60%", "40%", "5 kB", "2000 B"])
+def test_the_peak_is_bounded(bound: str, tmp_path: Path) -> None:
+    """Where each convolution may round what it makes, the largest go first; never is more alive than is allowed."""
+    data = [{"x": models.random(1, READ, 8, 8, seed=at)} for at in range(16)]
+    result = qcc.compile(chain(tmp_path), CHAIN_POLICY.format(bound), data=data, output=tmp_path / "o.onnx")
+    (row,) = result.costs
+    assert row.row == "peak" and row.before == 4 * 64 * (8 + 16)
+    asked = float(bound.split("%")[0].split()[0]) * (row.before / 100 if "%" in bound else 1000 if "kB" in bound else 1)
+    assert row.after <= asked
+    assert json.loads((tmp_path / "o.lock").read_text())["costs"]["peak"]["after"] == row.after
+
+
+def test_the_peak_is_bounded_reject(tmp_path: Path) -> None:
+    data = [{"x": models.random(1, READ, 8, 8)}]
+    with pytest.raises(QccError, match="peak") as caught:
+        qcc.compile(chain(tmp_path), CHAIN_POLICY.format("20%"), data=data, output=tmp_path / "o.onnx")
+    (found,) = caught.value.diagnostics
+    assert found.code == "Q310" and found.note == (
+        "the smallest feasible peak is 1,536 bytes, the budget is 1,229 bytes"
+    )
+    with pytest.raises(QccError, match="minimize"):
+        load_text(CHAIN_POLICY.format("50%") + "minimize peak\n", schema())

@@ -1,8 +1,10 @@
 """The same policy on a PyTorch module and on its ONNX export: the same plan, the same parts, the same numbers?
 
-    python -m benchmarks.architectures.parity [--only NAME ...] [--policy NAME ...] [--rounds N]
+    python -m benchmarks.architectures.parity [--only NAME ...] [--policy NAME ...] [--rounds N] [--jobs N]
+    python -m benchmarks.architectures.parity --program PT2 --data NPZ [--policy NAME ...]
 
-Takes the modules of `benchmarks.architectures`, those of transformers where that is installed. A row is a model under a
+Takes the modules of `benchmarks.architectures`, those of transformers where that is installed, each in a process of its
+own where there are several jobs; or a program of yours, and data of its inputs' names. A row is a model under a
 policy: whether the plans are one text, which share of the stored numbers differs, how far the outputs are apart at most
 over eight inputs (of the largest one; the export runs op by op) and of how many they are within 1e-5 if not of all, and
 the processor seconds of both compilations, without the export: of one, or the median of several rounds. What one of
@@ -12,11 +14,14 @@ them refuses is told in its place.
 import argparse
 import gc
 import logging
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -25,6 +30,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.architectures import export
+from benchmarks.exact import ALL
 from benchmarks.processes.timing import machine
 from qcc.compiler.calibrate.generate import Batch
 from qcc.compiler.compilation import Compilation
@@ -47,7 +53,7 @@ NEAR = 1e-5
 POLICIES = {
     "int4 gptq": "rule any { weights = int4 group 16; rounding = gptq }",
     "static": "rule any { weights = int8 channel; activations = static }",
-    "exact": "rule any { weights = int8 channel; fold_norm = on; permute = magnitude; equalize = on; query_key = on }",
+    "exact": f"rule any {{ weights = int8 channel; {ALL} }}",
     "blocks": "rule any { weights = blocks(8x8, keep = 50%, int8 channel) }",
     "bands": "rule any { weights = bands(int5 channel, int2 channel, share = 50%) }",
 }
@@ -68,21 +74,57 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME")
     parser.add_argument("--policy", nargs="+", metavar="NAME", choices=POLICIES, default=list(POLICIES))
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--program", type=Path, metavar="PT2")
+    parser.add_argument("--data", type=Path, metavar="NPZ")
+    parser.add_argument("--bare", action="store_true", help="rows alone")
     arguments = parser.parse_args()
+    if (arguments.program is None) != (arguments.data is None):
+        raise SystemExit("a program and its data come together")
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.ERROR)
+    if not arguments.bare:
+        print(f"# {machine()}\n# python -m benchmarks.architectures.parity")
+        print("| model | policy | weights | plans | numbers that differ | outputs apart | torch, s | ONNX, s |")
+        print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
+    if arguments.program is None:
+        _models(arguments)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for line in _of_program(arguments, Path(folder)):
+            print(line, flush=True)
+
+
+def _models(arguments: argparse.Namespace) -> None:
+    """Print the rows of architectures."""
     builders = {name: one for name, one in export.catalogue().items() if not name.endswith(export.UNFUSED)}
     names = arguments.only or list(builders)
     if unknown := sorted(set(names) - set(builders)):
         raise SystemExit(f"no such architecture: {', '.join(unknown)}; there are {', '.join(builders)}")
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.ERROR)
-    print(f"# {machine()}\n# python -m benchmarks.architectures.parity")
-    print("| model | policy | weights | plans | numbers that differ | outputs apart | torch, s | ONNX, s |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    if arguments.jobs > 1:
+        again = ["--bare", "--rounds", str(arguments.rounds), "--policy", *arguments.policy]
+        command = [sys.executable, "-m", "benchmarks.architectures.parity", *again, "--only"]
+        with ThreadPoolExecutor(arguments.jobs) as pool:  # a row is printed in one piece by whoever made it
+            list(pool.map(lambda name: subprocess.run([*command, name], check=False), names))
+        return
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             for line in rows(name, builders[name], Path(folder), arguments.policy, arguments.rounds):
                 print(line, flush=True)
         gc.collect()
+
+
+def _of_program(arguments: argparse.Namespace, folder: Path) -> Iterator[str]:
+    """The rows of a program: the last samples of the data are those on which outputs are compared."""
+    with np.load(arguments.data) as data:
+        given = {name: data[name] for name in data.files}
+    samples = [{name: array[at : at + 1] for name, array in given.items()} for at in range(BATCHES + INPUTS)]
+    program, onnx = folder / "model.pt2", folder / "model.onnx"
+    program.symlink_to(arguments.program.absolute())  # what is compiled is written beside it
+    write_as_onnx(program, onnx)
+    for policy in arguments.policy:
+        pair = program, onnx, POLICIES[policy], samples[:BATCHES], samples[BATCHES:], arguments.rounds
+        yield f"| {arguments.program.stem} | {policy} | {_compared(*pair)} |"
 
 
 def rows(name: str, builder: export.Builder, folder: Path, policies: Sequence[str], rounds: int = 1) -> Iterator[str]:

@@ -11,7 +11,7 @@ from qcc.compiler.allocate.choice.balance import balance_of
 from qcc.compiler.allocate.choice.solve import BudgetRow, Infeasible, Problem, Solution
 from qcc.compiler.measure.sensitivity import Losses
 from qcc.compiler.plan.bind import steps_of
-from qcc.compiler.plan.costs import METERED, SIZE, amount
+from qcc.compiler.plan.costs import BOUNDED, METERED, PEAK, SIZE, amount, metric_of
 from qcc.compiler.plan.plan import Allocate, Candidate, Kept, Limit, Plan, PlanRow, Step
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
@@ -173,15 +173,23 @@ def too_small(plan: Plan, smallest_bytes: int) -> BudgetError:
 
 def _explained(allocate: Allocate, infeasible: Infeasible, fixed: Mapping[str, float]) -> BudgetError:
     limits = {limit.metric: limit for limit in allocate.limits}
-    found = []
+    found = dict[str, str]()
     for name in infeasible.rows:
         limit, least = limits[name], infeasible.smallest[name]
         if not np.isfinite(least):
             least = infeasible.alone[name]
-        found.append(_one(limit, least + fixed.get(name, 0.0)))
-    binding = SEPARATOR.join(limits[name].source for name in infeasible.rows)
-    even = next((name for name in infeasible.rows if name in METERED and _even(_row(allocate, name))), None)
-    return _error(binding, "; ".join(found), EVEN.format(even) if even is not None else SMALLER)
+        least += fixed.get(name, 0.0)
+        least = _smallest_peak(allocate, fixed) if metric_of(name) == PEAK else least
+        found[limit.source] = _one(limit, least)
+    binding = SEPARATOR.join(found)
+    even = next((name for name in infeasible.rows if metric_of(name) in BOUNDED and _even(_row(allocate, name))), None)
+    return _error(binding, "; ".join(found.values()), EVEN.format(metric_of(even)) if even is not None else SMALLER)
+
+
+def _smallest_peak(allocate: Allocate, fixed: Mapping[str, float]) -> float:
+    """What is alive at a time where each layer takes the least: one choice is the least at all moments."""
+    rows = (one.metric for one in allocate.limits if metric_of(one.metric) == PEAK)
+    return max(fixed.get(row, 0.0) + sum(float(one.min()) for one in _row(allocate, row)) for row in rows)
 
 
 def _even(row: tuple[np.ndarray, ...]) -> bool:
@@ -195,7 +203,7 @@ def _error(binding: str, note: str, advice: str = SMALLER) -> BudgetError:
 
 
 def _one(limit: Limit, least: float) -> str:
-    name = limit.metric
+    name = metric_of(limit.metric)
     shown = f"{int(np.ceil(least)):,} bytes" if name == SIZE else amount(name, least)
     asked = f"{int(limit.bound):,} bytes" if name == SIZE else amount(name, limit.bound)
     return f"the smallest feasible {name} is {shown}, the budget is {asked}"

@@ -16,6 +16,7 @@ from qcc.compiler.console.phases import Phases
 from qcc.compiler.files.open_model import OpenModel
 from qcc.compiler.measure.evidence import Evidence
 from qcc.compiler.measure.half_ops import half_ops, in_own_numbers
+from qcc.compiler.measure.timing import race
 from qcc.compiler.plan.plan import Plan
 from qcc.compiler.plan.policy import export_of
 from qcc.compiler.plan.targets import target_of
@@ -92,7 +93,7 @@ class PlanWriter:
             context = replace(self.evidence.context(decided), halves=halves, found=self._found)
             if any(step.action.uses_sample for step in decided.steps if isinstance(step.action, SubjectPass)):
                 watch = partial(watched, self.data)
-                context = replace(context, sample=sample_of(raised, self.data), watch=watch)
+                context = replace(context, sample=sample_of(raised, self.data), watch=watch, race=race)
             built = build.run_plan(raised, decided, self.evidence.tuned(raised, decided, context))
         notes = lock.provenance(self.source, self.policy, decided) | self.evidence.notes(built.edits)
         most = self.file.size_bytes if self.changed else None

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qcc.compiler.editor.document import Document
+from qcc.compiler.editor.known import known_schema
 from qcc.dsl.diagnostics.source import Span
-from qcc.dsl.policy.select import SUBJECTS, Facts, classes, matches
+from qcc.dsl.policy.policy import Rule
+from qcc.dsl.policy.select import Facts, classes, matches
 
 
 def model_facts(path: Path) -> list[list[Facts]]:
@@ -25,16 +27,25 @@ def layer_counts(document: Document, known: Sequence[Sequence[Facts]]) -> list[t
     """Behind which place what is to be told; of the last text in which nothing was wrong, if it is still that."""
     if document.policy is None or not document.settled:
         return []
-    found = []
+    found, subjects = [], known_schema().subjects
     for rule in document.policy.rules:
         span = rule.selector.span
         if span.source.name != document.source.name or not _still(document, span):
             continue
-        other = next(iter(classes(rule.selector).intersection(SUBJECTS)), "")
-        met = [layers for layers in known if bool(layers[0].kinds.intersection(SUBJECTS)) == bool(other)]
-        count = sum(any(matches(rule.selector, one) for one in layers) for layers in met)
-        found.append((span.end, f" {count:,} {other or 'layer'}{'' if count == 1 else 's'}"))
+        named = classes(rule.selector)
+        others = [one for one in subjects if one in named]
+        whole = not others or len(named) > len(others)
+        layers = [one for one in known if not one[0].kinds.intersection(subjects)]
+        told = [_told(rule, layers, "layer")] if whole else []
+        told += [_told(rule, [ones for ones in known if one in ones[0].kinds], one) for one in others]
+        found.append((span.end, f" {', '.join(told)}"))
     return found
+
+
+def _told(rule: Rule, known: Sequence[Sequence[Facts]], what: str) -> str:
+    """How many of some a rule matches."""
+    count = sum(any(matches(rule.selector, one) for one in ones) for ones in known)
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _still(document: Document, span: Span) -> bool:

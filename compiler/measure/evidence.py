@@ -1,6 +1,6 @@
 """What the data says of a model while it is compiled: statistics for the passes, losses for the allocator."""
 
-from collections.abc import Hashable, Iterable, Mapping, MutableMapping
+from collections.abc import Hashable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -142,9 +142,11 @@ class Evidence:
     def warn_of_edits(self, edits: Iterable[Edit], diagnostics: Diagnostics) -> None:
         """Tell of weights that stay as they are, and of tables whose rows were merged."""
         stored: dict[str, Encoding] = {}
+        edits = tuple(edits)
+        warn_of_others(edits, diagnostics)
         for edit in edits:
-            if edit.refused:
-                diagnostics.warning("Q411", f"`{edit.subject}` stays as it is: {edit.text}")
+            if edit.refused and not edit.what:
+                diagnostics.warning(edit.code, f"`{edit.subject}` stays as it is: {edit.text}")
             elif edit.stored is not None:
                 stored[edit.subject] = edit.stored
         self.lookups.warn_of_merged(stored, diagnostics)
@@ -375,6 +377,17 @@ def warn_of_generated_steps(plan: Plan, data: Samples, diagnostics: Diagnostics)
     if data.generated and rounding_of(plan):
         message = "the steps of static activations come from generated data, which the model will hardly see"
         diagnostics.warning("Q434", message, help='name data: `calibrate "data.npz"`')
-    if data.generated and any(step.action.learns for step in plan.steps if isinstance(step.action, SubjectPass)):
-        message = "the steps of caches come from generated data, which the model will hardly see"
+    learned = {one.learned for step in plan.steps if isinstance(one := step.action, SubjectPass) and one.learns}
+    for what in sorted(learned) if data.generated else ():
+        message = f"the steps of {what} come from generated data, which the model will hardly see"
         diagnostics.warning("Q692", message, help='name data: `calibrate "data.npz"`')
+
+
+def warn_of_others(edits: Sequence[Edit], diagnostics: Diagnostics) -> None:
+    """Tell of what is no layer and stays as it is, once for each reason."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for one in (edit for edit in edits if edit.refused and edit.what):
+        found.setdefault((one.code, one.what, one.text), []).append(one.subject)
+    for (code, what, text), names in found.items():
+        more = f" and {len(names) - 1} more, each a {what}, stay as they are" if names[1:] else " stays as it is"
+        diagnostics.warning(code, f"`{names[0]}`{more}: {text}")

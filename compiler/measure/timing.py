@@ -4,8 +4,12 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+
+from qcc.ir.graph.graph import Runner
+from qcc.ir.graph.ops import Feeds
 
 RoundTick = Callable[[int, int], None]
 NOTICEABLE = 1.02
@@ -32,6 +36,9 @@ class Turns:
     warm: bool = False
     settle_s: float = 0.0
     own: bool = False
+
+
+RACE = Turns(rounds=15, turn_s=0.002, warm=True)
 
 
 @dataclass(frozen=True)
@@ -105,3 +112,10 @@ def _turn(run: Callable[[], object], turns: Turns) -> float:
         taken = clock() - start
         if taken >= turns.turn_s:
             return taken / count
+
+
+def race(one: Runner, other: Runner, feeds: Feeds) -> float:
+    """How long a piece of a graph takes as a share of another's time; 1 where they cannot be told apart."""
+    seconds = interleaved([partial(one, feeds), partial(other, feeds)], RACE)
+    found = paired(seconds[0], seconds[1])
+    return found.median if found.slower or found.faster else 1.0

@@ -7,9 +7,9 @@ from types import MappingProxyType
 from typing import TypeVar, cast
 
 from qcc.compiler.plan.activations import ActivationBinder
-from qcc.compiler.plan.cascade import SPARSITY, Resolved, counted, place, resolve, resolve_others
+from qcc.compiler.plan.cascade import SPARSITY, Other, Resolved, counted, place, resolve, resolve_others
 from qcc.compiler.plan.catalog import rewrites, subject_passes
-from qcc.compiler.plan.costs import BITS, SIZE, Meter, costs_of
+from qcc.compiler.plan.costs import BITS, SIZE, Meter, costs_of, metric_of
 from qcc.compiler.plan.filled import check_tied, combined, specs_of, warn_blind
 from qcc.compiler.plan.formats import encoding_of
 from qcc.compiler.plan.plan import Allocate, Candidate, Counted, Kept, Kernels, Limit, OpenChoice, Plan, PlanRow, Step
@@ -19,6 +19,7 @@ from qcc.compiler.scores.check import DROP
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.options import options_of
 from qcc.dsl.policy.policy import KEEP, Assignment, FormatSpec, Policy
+from qcc.dsl.policy.schema import Off
 from qcc.dsl.policy.select import (
     GIVEN,
     asks_for_data,
@@ -110,9 +111,14 @@ def bind(
         else:
             options.append(OpenChoice(one.weight.name, tuple(candidates)))
     activations.report()
-    reference = {SIZE: float(input_bytes)} | {one.name: one.whole for one in meters}
+    reference = {SIZE: float(input_bytes)} | {metric_of(one.name): one.whole for one in meters}
+    metered = {one: [row.name for row in meters if metric_of(row.name) == one] or [one] for one in {*reference}}
     bounds = [one for one in policy.budget if one.metric != DROP and (given or one.argument != GIVEN)]
-    limits = tuple(Limit(b.metric, b.quantity.of(reference.get(b.metric, 1.0)), b.text) for b in bounds)
+    limits = tuple(
+        Limit(row, b.quantity.of(reference.get(b.metric, 1.0)), b.text)
+        for b in bounds
+        for row in metered.get(b.metric, [b.metric])
+    )
     fixed = _fixed(resolved, steps, options, meters, policy.floats is not None)
     allocate = Allocate(policy.minimize, limits, tuple(options), fixed) if options or limits else None
     if policy.metrics and allocate is not None:
@@ -209,28 +215,29 @@ def _asked_steps(
             yield Step(action, weights, sources, encodings if narrowest else ())
 
 
-def _other_steps(asked: Mapping[str, Mapping[str, Assignment]]) -> Iterable[Step]:
+def _other_steps(asked: Mapping[Other, Mapping[str, Assignment]]) -> Iterable[Step]:
     """One step for each pass over what is no layer, with its options."""
     for family in rewrites(Phase.REWRITE):
         found: dict[SitePass, list[tuple[str, str]]] = {}
-        for name, properties in asked.items():
+        for one, properties in asked.items():
             assignment = properties.get(family)
             if assignment is not None and isinstance(assignment.value, SitePass):
-                found.setdefault(assignment.value, []).append((name, place(assignment.span)))
+                found.setdefault(assignment.value, []).append((one.name, place(assignment.span)))
         for action, rows in found.items():
             names, sources = zip(*rows, strict=True)
             yield Step(action, names, sources, (None,) * len(names))
 
 
-def subject_steps(asked: Mapping[str, Mapping[str, Assignment]], diagnostics: Diagnostics) -> Iterable[Step]:
+def subject_steps(asked: Mapping[Other, Mapping[str, Assignment]], diagnostics: Diagnostics) -> Iterable[Step]:
     """One step for each way to store what is no layer."""
     for definition in subject_passes().values():
         found: dict[SubjectPass, list[tuple[str, str]]] = {}
-        for name, properties in asked.items():
-            own = {one: properties[one] for one in options_of(definition) if one in properties}
+        for one, properties in asked.items():
+            own = {name: properties[name] for name in options_of(definition) if name in properties}
+            own = own if one.subject in definition.subjects else {}
             action = _stored_so(definition, own, diagnostics) if own else None
             if action is not None:
-                found.setdefault(action, []).append((name, place(next(iter(own.values())).span)))
+                found.setdefault(action, []).append((one.name, place(next(iter(own.values())).span)))
         for action, rows in found.items():
             names, sources = zip(*rows, strict=True)
             yield Step(action, names, sources)
@@ -247,7 +254,8 @@ def _stored_so(
             help = f"keep one of {', '.join(f'`{spec.text}`' for spec in specs)}"
             diagnostics.error("Q690", f"`{name}` takes one format: no program chooses it", one.span, help=help)
             return None
-        given[name] = encoding_of(specs[0]) if specs else one.value
+        if not isinstance(one.value, Off):
+            given[name] = encoding_of(specs[0]) if specs else one.value
     try:
         action = definition(**given)
     except ValueError as error:
@@ -255,14 +263,9 @@ def _stored_so(
         return None
     if not action.nothing:
         return action
-    if not any(isinstance(one.value, tuple) for one in asked.values()):
+    if not any(isinstance(one.value, tuple | Off) for one in asked.values()):
         span = next(iter(asked.values())).span
-        diagnostics.error(
-            "Q691",
-            "the rule says how, and not what is kept",
-            span,
-            help="write `keys = int8 channel` or `budget = 256`",
-        )
+        diagnostics.error("Q691", "the rule says how, and not what", span, help=f"write `{definition.wants}`")
     return None
 
 

@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from qcc.compiler.plan.catalog import subjects_of
+from qcc.compiler.plan.catalog import subjects
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.policy.metrics import MetricOn
 from qcc.dsl.policy.policy import KEEP, Assignment, Policy, Rule
-from qcc.dsl.policy.select import GENERATED, GIVEN, SUBJECTS, Facts, asks_for_data, has_predicate, matches, near_misses
+from qcc.dsl.policy.select import GENERATED, GIVEN, Facts, asks_for_data, classes, has_predicate, matches, near_misses
 from qcc.ir.attention.find import attention_names, cache_names
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Kind, Weight
+from qcc.ir.regions.functions import functions
 
 SPARSITY = "sparsity"
 """The property that says which weights are left out."""
@@ -87,7 +88,7 @@ def resolve(
     seen, otherwise = facts(weights, given), [*facts(before, given), *facts(weights, not given)]
     had = facts(before, given)
     properties: list[dict[str, Assignment]] = [{} for _ in weights]
-    for rule in (rule for rule in policy.rules if not _subject(rule)):
+    for rule in (rule for rule in policy.rules if _about_layers(rule)):
         hits = _hits(rule, seen)
         elsewhere = otherwise if asks_for_data(rule.selector) else had
         if not hits and not rule.from_preset and not _hits(rule, elsewhere):
@@ -100,31 +101,47 @@ def resolve(
 
 def other_subjects(graph: Graph, subject: str) -> tuple[str, ...]:
     """What rules may be about beside layers, by name."""
-    return {"attention": attention_names, "cache": cache_names}[subject](graph)
+    found = {"attention": attention_names, "cache": cache_names}.get(subject)
+    return found(graph) if found is not None else tuple(one.name for one in functions(graph, (subject,)))
+
+
+@dataclass(frozen=True)
+class Other:
+    """What a rule is about that is no layer: its class, and its name among those."""
+
+    subject: str
+    name: str
 
 
 def other_facts(graph: Graph) -> list[list[Facts]]:
     """What selectors see of what is no layer."""
-    return [[one] for subject in SUBJECTS for one in _facts_of(other_subjects(graph, subject), subject)]
+    return [[one] for subject in subjects() for one in _facts_of(other_subjects(graph, subject), subject)]
 
 
-def resolve_others(policy: Policy, graph: Graph, diagnostics: Diagnostics) -> dict[str, dict[str, Assignment]]:
-    """Apply the rules about what is no layer: by the name of each subject, what they set, property by property."""
-    found: dict[str, dict[str, Assignment]] = {}
-    for rule in (rule for rule in policy.rules if (subject := _subject(rule))):
-        names = other_subjects(graph, subject)
-        seen = [[one] for one in _facts_of(names, subject)]
+def resolve_others(policy: Policy, graph: Graph, diagnostics: Diagnostics) -> dict[Other, dict[str, Assignment]]:
+    """Apply the rules about what is no layer: by subject, what they set, property by property."""
+    found: dict[Other, dict[str, Assignment]] = {}
+    for rule in policy.rules:
+        names = {one: other_subjects(graph, one) for one in _subjects(rule)}
+        named = [Other(one, name) for one in names for name in names[one]]
+        seen = [[fact] for one in names for fact in _facts_of(names[one], one)]
         hits = _hits(rule, seen)
-        if not hits and not rule.from_preset:
+        if names and not hits and not rule.from_preset:
             _report_unmatched(rule, [one for ones in seen for one in ones], diagnostics)
         for at in hits:
-            found.setdefault(names[at], {}).update({one.name: one for one in rule.assignments})
+            found.setdefault(named[at], {}).update({one.name: one for one in rule.assignments})
     return found
 
 
-def _subject(rule: Rule) -> str:
-    """What a rule is about; empty for layers."""
-    return next((subject for one in rule.assignments for subject in subjects_of(one.name)), "")
+def _subjects(rule: Rule) -> list[str]:
+    """What a rule is about that is no layer."""
+    named = classes(rule.selector)
+    return [one for one in subjects() if one in named]
+
+
+def _about_layers(rule: Rule) -> bool:
+    """A rule is about layers, maybe among others."""
+    return not _subjects(rule) or len(classes(rule.selector)) > len(_subjects(rule))
 
 
 def _facts_of(names: Sequence[str], subject: str) -> list[Facts]:

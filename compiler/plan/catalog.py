@@ -63,6 +63,12 @@ BUDGET = {
         {"%": (0, float("inf")), "B": (0, float("inf"))},
         summary="bytes of the values that ops write for one sample, of the input's",
     ),
+    "peak": Metric(
+        "peak",
+        "<=",
+        {"%": (0, float("inf")), "B": (0, float("inf"))},
+        summary="bytes of values that are alive at a time for one sample, at most, of the input's",
+    ),
 } | {
     one.name: Metric(one.name, one.relation, one.units, one.arguments, bool(one.arguments), one.summary)
     for one in additive().values()
@@ -192,23 +198,35 @@ def schema() -> Schema:
         properties[name] = Property(
             name, {**values, OFF: Off}, summary=_modulesummary(name), subjects=subjects_of(name)
         )
-    for subject, definition in subject_passes().items():
+    for definition in subject_passes().values():
         plain = {name: one for name, one in families().items() if one.arguments is None}
         formats = {name: _kept_by(definition, one) for name, one in plain.items()}
         for option in options_of(definition).values():
+            if option.kind == "method":
+                known = properties[option.name]
+                properties[option.name] = replace(known, also=(*known.also, *definition.subjects))
+                continue
             takes = {"formats": formats} if option.kind == "format" else {"option": option}
-            properties[option.name] = Property(option.name, summary=option.summary, subjects=(subject,), **takes)
+            told = Property(option.name, summary=option.summary, subjects=definition.subjects, **takes)
+            properties[option.name] = told
     kinds = {one.name: TargetKind(one.name, one.words, one.summary, one.one_word) for one in targets().values()}
     depth = {name: values[ON] for name, values in asked_by("depth").items()}
     bounds = BUDGET, VERIFY, OBJECTIVES
-    return Schema(properties, families(), kinds, *bounds, ADDITIVE, Export, depth, floats=(FLOAT, *DTYPES), ops=_ops())
+    given = properties, families(), kinds, *bounds, ADDITIVE, Export, depth
+    return Schema(*given, subjects=subjects(), floats=(FLOAT, *DTYPES), ops=_ops())
+
+
+@lru_cache
+def subjects() -> tuple[str, ...]:
+    """The classes of what is no layer, as passes name them."""
+    found = [one for one in _classes() if issubclass(one, SitePass | SubjectPass)]
+    return tuple(sorted({subject for one in found for subject in one.subjects}))
 
 
 @lru_cache
 def subject_passes() -> dict[str, type[SubjectPass]]:
-    """The passes whose fields are properties of rules, by what those rules are about."""
-    found = [one for one in _classes() if issubclass(one, SubjectPass)]
-    return {subject: one for one in found for subject in one.subjects}
+    """The passes whose fields are properties of rules about what is no layer, by keyword."""
+    return {keyword_of(one): one for one in _classes() if issubclass(one, SubjectPass)}
 
 
 def _kept_by(definition: type[SubjectPass], family: FormatFamily) -> FormatFamily:
@@ -225,7 +243,7 @@ def _kept_by(definition: type[SubjectPass], family: FormatFamily) -> FormatFamil
 
 def subjects_of(name: str) -> tuple[str, ...]:
     """What a property of rules is about beside layers; empty for what layers have."""
-    own = [subject for subject, one in subject_passes().items() if name in options_of(one)]
+    own = [subject for one in subject_passes().values() if name in options_of(one) for subject in one.subjects]
     found = [*own, *(subject for one in rewrites().get(name, {}).values() for subject in one.subjects)]
     return tuple(dict.fromkeys(found))
 

@@ -1,6 +1,6 @@
 """Whether a plan can be run: that its parts fit each other, and that it can be written."""
 
-from qcc.compiler.plan.costs import BITS, METERED, SIZE
+from qcc.compiler.plan.costs import BITS, BOUNDED, SIZE, metric_of
 from qcc.compiler.plan.plan import Plan
 from qcc.compiler.plan.terms import policy_of, terms_of
 from qcc.dsl.diagnostics.report import QccError
@@ -32,7 +32,7 @@ def check(plan: Plan) -> None:
     if any(not {SIZE, BITS} <= one.costs.keys() or min(one.costs.values()) < 0 for one in candidates):
         raise ValueError("a candidate has its size and bits")
     rows = [*(one.costs for one in candidates), plan.allocate.fixed if plan.allocate else {}]
-    if unknown := [name for row in rows for name in row if name not in (SIZE, BITS, *METERED)]:
+    if unknown := [name for row in rows for name in row if metric_of(name) not in (SIZE, BITS, *BOUNDED)]:
         raise ValueError(f"nothing is called `{unknown[0]}` that a candidate could take")
     actions += [one.action for one in candidates if isinstance(one.action, Encode)]
     for encoding in (*(action.encoding for action in actions), *(one for step in plan.steps for one in step.encodings)):

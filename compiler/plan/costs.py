@@ -9,15 +9,22 @@ from qcc.passes.encode import Encode
 
 SIZE, BITS = "size", "bits"
 """Bytes in the file with what frames them, and the share in the average bits of a weight."""
-LATENCY, ENERGY, ACTIVATIONS = "latency", "energy", "activations"
+LATENCY, ENERGY, ACTIVATIONS, PEAK = "latency", "energy", "activations", "peak"
 LEARNED = "learned"
 """What a bound of latency says whose times are foretold, not taken."""
 METERED = {LATENCY: "ms", ENERGY: "uJ", ACTIVATIONS: "bytes"}
 """Rows that are found only where a policy asks for them, with their units: all for one sample."""
+BOUNDED = {**METERED, PEAK: "bytes"}
+"""With what is no sum over layers, and can be bounded alone: it has a row for each moment, ``peak.0`` and so on."""
 
 
 def _nothing(_: object) -> str:
     return ""
+
+
+def metric_of(row: str) -> str:
+    """What a policy calls a row."""
+    return row.partition(".")[0]
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class Meter:
         rest: what all takes that is no weight's layer.
         of: what a weight's layers take under an action, or as they are.
         note: tells, in the end, what is worth knowing of it, given what is done to weights, by name.
+        after: what all takes given the same, where that is no sum over layers.
     """
 
     name: str
@@ -37,16 +45,17 @@ class Meter:
     rest: float
     of: Callable[[Weight, Encode | None], float]
     note: Callable[[Mapping[str, Encode]], str] = _nothing
+    after: Callable[[Mapping[str, Encode]], float] | None = None
 
 
 def asked_rows(policy: Policy) -> frozenset[str]:
     """The rows that a policy bounds or minimises."""
-    return frozenset((policy.minimize, *(one.metric for one in policy.budget))).intersection(METERED)
+    return frozenset((policy.minimize, *(one.metric for one in policy.budget))).intersection(BOUNDED)
 
 
 def amount(row: str, value: float) -> str:
     """What is taken of a row, for people."""
-    if row in (SIZE, ACTIVATIONS):
+    if row in (SIZE, ACTIVATIONS, PEAK):
         return f"{round(value):,} bytes"
     return f"{value:.4g} {METERED[row]}" if row in METERED else f"{value:.4g}"
 

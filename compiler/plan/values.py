@@ -91,6 +91,8 @@ class ValueReader:
                 raise self._wrong(f"`{one.span.text}` {wrong}", one.span, did_you_mean(name, known))
             if known[name].kind == "format":
                 given[name] = self._encoding(one.value)
+            elif known[name].kind == "method":
+                given[name] = self._method(name, one.value, activations(), Activations)  # type: ignore[type-abstract]
             elif (read := read_option(self._context, known[name], one.value)) is not WRONG:
                 given[name] = read
             else:

@@ -12,7 +12,6 @@ from qcc.compiler.measure.choose_form import chooser_of
 from qcc.compiler.plan.activations import rounded_reason
 from qcc.compiler.plan.bind import bind
 from qcc.compiler.plan.cascade import Resolved, place, resolve, resolve_others
-from qcc.compiler.plan.catalog import subjects_of
 from qcc.compiler.plan.formats import encoding_of
 from qcc.compiler.plan.plan import Plan, Step
 from qcc.compiler.plan.policy import load_policy
@@ -126,9 +125,8 @@ def explain_layers(model: Path, policy: str, definitions: Mapping[str, str], glo
 def _others(policy: Policy, graph: Graph) -> list[OtherExplanation]:
     """What rules set that are about no layer."""
     return [
-        OtherExplanation(name, subject, tuple(_property(key, assignment) for key, assignment in properties.items()))
-        for name, properties in resolve_others(policy, graph, Diagnostics()).items()
-        for subject in {one for key in properties for one in subjects_of(key)}
+        OtherExplanation(one.name, one.subject, tuple(_property(key, found) for key, found in properties.items()))
+        for one, properties in resolve_others(policy, graph, Diagnostics()).items()
     ]
 
 

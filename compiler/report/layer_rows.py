@@ -42,16 +42,19 @@ def rows(
     )
 
 
-def cache_lines(edits: Iterable[Edit]) -> tuple[str, ...]:
-    """A line for each way in which caches are kept; none where all stay floats."""
-    found = [edit for edit in edits if edit.row_bytes is not None]
+def other_lines(edits: Iterable[Edit]) -> tuple[str, ...]:
+    """A line for each way in which what is no layer was written; of caches with what a row of them takes."""
+    found = [edit for edit in edits if edit.what and not edit.refused]
     lines = []
-    for text, count in Counter(edit.text for edit in found).items():
+    for (what, text), count in Counter((edit.what, edit.text) for edit in found).items():
         sizes = [edit.row_bytes for edit in found if edit.text == text and edit.row_bytes is not None]
+        told = f"{count} {what}{'' if count == 1 else 'es' if what[-1] in 'sx' else 's'}"
+        if not sizes:
+            lines.append(f"{told}: {text}")
+            continue
         before, after = (sum(one[at] for one in sizes) for at in (0, 1))
-        caches = f"{count} cache{'' if count == 1 else 's'}"
         change = f": {before:,.0f} -> {after:,.0f} bytes a token, {after / before:.3g}x" if before != after else ""
-        lines.append(f"{caches}, {text}{change}")
+        lines.append(f"{told}, {text}{change}")
     bounded = [edit.most_rows for edit in found if edit.most_rows]
     if len(set(bounded)) > 1:
         lines.append(f"{len(bounded)} caches hold at most {sum(bounded) / len(bounded):,.1f} rows on average")

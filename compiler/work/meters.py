@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from qcc.compiler.calibrate.samples import Samples
-from qcc.compiler.plan.costs import ACTIVATIONS, ENERGY, Meter, asked_rows
+from qcc.compiler.plan.costs import ACTIVATIONS, ENERGY, PEAK, Meter, asked_rows
 from qcc.compiler.work.count import Count
 from qcc.compiler.work.energy_table import EnergyTable, energy_table
-from qcc.compiler.work.peak import peak_bytes
+from qcc.compiler.work.peak import moments, peak_bytes
 from qcc.compiler.work.sizes import ValueSizes
-from qcc.dsl.policy.policy import Policy
+from qcc.dsl.policy.policy import Policy, Quantity
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import BITS_OF, Op, Weight
 from qcc.passes.encode import Encode
@@ -36,7 +36,7 @@ def meters_of(
     """
     asked, half = asked_rows(policy), policy.floats is not None
     costs = energy_table(table)
-    if not asked & {ENERGY, ACTIVATIONS}:
+    if not asked & {ENERGY, ACTIVATIONS, PEAK}:
         return ()
     before, now = (Count(one, ValueSizes(one, samples)) for one in (original, graph))
     found = []
@@ -44,7 +44,29 @@ def meters_of(
         found.append(_meter(_Written(before, False), _Written(now, half)))
     if ENERGY in asked:
         found.append(_meter(_Energy(before, False, costs, arithmetic), _Energy(now, half, costs, arithmetic)))
+    if PEAK in asked:
+        bound = next(one.quantity for one in policy.budget if one.metric == PEAK)
+        found += _moments(before, now, half, bound)
     return tuple(found)
+
+
+def _moments(before: Count, now: Count, half: bool, bound: Quantity) -> list[Meter]:
+    """A row for each moment at which more may be alive than is allowed, and for the one at which most may be."""
+    whole = peak_bytes(before, _Written(before, False).sizes_of({}))
+    rows = {alive: _Alive(now, half, alive) for alive in moments(now)}
+    most = {alive: row.rest() + sum(row.of(weight, None) for weight in now.weights) for alive, row in rows.items()}
+    ranked = sorted(most, key=lambda alive: (-most[alive], sorted(alive)))
+    over = [one for at, one in enumerate(ranked) if not at or most[one] > bound.of(whole)]
+    kept = [one for at, one in enumerate(over) if not any(one < other for other in over[:at])]
+    sized = _Written(now, half)
+
+    def after(actions: Mapping[str, Encode]) -> float:
+        return peak_bytes(now, sized.sizes_of(actions))
+
+    return [
+        Meter(f"{PEAK}.{at}", whole, rows[one].rest(), rows[one].of, lambda _: _Alive.note, after)
+        for at, one in enumerate(kept)
+    ]
 
 
 def _meter(before: "_Row", now: "_Row") -> Meter:
@@ -126,6 +148,28 @@ class _Written(_Row):
 
     def _op(self, op: Op) -> float:
         return self._bytes(self.count.writes(op))
+
+
+class _Alive(_Row):
+    """Bytes of the values that are alive at one moment."""
+
+    name = PEAK
+    note = "of values that are alive at a time, counted from shapes; each goes behind its last reader"
+
+    def __init__(self, count: Count, half: bool, alive: frozenset[str]) -> None:
+        super().__init__(count, half)
+        self._alive = alive
+
+    def rest(self) -> float:
+        """Of those that are no layer's."""
+        made = {layer.output for weight in self.count.weights for layer in weight.layers}
+        return self._bytes([*(self._alive - made)])
+
+    def of(self, weight: Weight, action: Encode | None) -> float:
+        """Of those that the weight's layers make."""
+        made = [layer.output for layer in weight.layers if layer.output in self._alive]
+        whole = self._whole(weight, action)
+        return float(sum(map(self.count.sizes.count, made))) if whole else self._bytes(made)
 
 
 class _Energy(_Row):

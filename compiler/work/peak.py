@@ -5,31 +5,37 @@ from collections.abc import Mapping
 from qcc.compiler.work.count import Count
 
 
-def peak_bytes(count: Count, size_bytes: Mapping[str, float]) -> float:
-    """The most that values take together while an op runs, what it writes among them.
+def moments(count: Count) -> list[frozenset[str]]:
+    """The written values that are alive while each op runs, what it writes among them.
 
     What an op leaves where it was, or writes over, is one value under two names. What is fed is the caller's.
-
-    Args:
-        count: of a graph.
-        size_bytes: of each value that is written.
     """
     place: dict[str, str] = {}
+    written = {name for op in count.ops for name in count.writes(op)}
     for op in count.ops:
         if not count.writes(op):
-            source = next((name for name in op.inputs if name in place or name in size_bytes), "")
+            source = next((name for name in op.inputs if name in place or name in written), "")
             place |= {name: place.get(source, source) for name in op.outputs if name and source}
     last: dict[str, int] = {}
     for at, op in enumerate(count.ops):
         last |= {place.get(name, name): at for name in (*op.inputs, *op.outputs) if name}
     last |= {place.get(value.name, value.name): len(count.ops) for value in count.graph.outputs}
-    alive, most = 0.0, 0.0
-    ends: dict[int, float] = {}
+    alive, found = set[str](), list[frozenset[str]]()
+    ends: dict[int, set[str]] = {}
     for at, op in enumerate(count.ops):
         for name in count.writes(op):
-            size = size_bytes.get(name, 0.0)
-            alive += size
-            ends[last[place.get(name, name)]] = ends.get(last[place.get(name, name)], 0.0) + size
-        most = max(most, alive)
-        alive -= ends.pop(at, 0.0)
-    return most
+            alive.add(name)
+            ends.setdefault(last[place.get(name, name)], set()).add(name)
+        found.append(frozenset(alive))
+        alive -= ends.pop(at, set())
+    return found
+
+
+def peak_bytes(count: Count, size_bytes: Mapping[str, float]) -> float:
+    """The most that values take together while an op runs.
+
+    Args:
+        count: of a graph.
+        size_bytes: of each value that is written.
+    """
+    return max((sum(size_bytes.get(name, 0.0) for name in alive) for alive in moments(count)), default=0.0)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qcc.compiler.plan.costs import LATENCY, METERED, Meter, amount
+from qcc.compiler.plan.costs import BOUNDED, LATENCY, Meter, amount, metric_of
 from qcc.compiler.plan.plan import Plan
 from qcc.ir.graph.ops import Weight
 from qcc.passes.encode import Encode
@@ -44,7 +44,8 @@ def taken(meters: Sequence[Meter], plan: Plan, weights: Sequence[Weight]) -> tup
     """What each meter tells of a decided plan; of times that were taken the clock tells instead."""
     actions = {name: step.action for step in plan.steps if isinstance(step.action, Encode) for name in step.weights}
     found = []
-    for one in meters:
+    for row, one in {metric_of(one.name): one for one in meters}.items():
         after = one.rest + sum(one.of(weight, actions.get(weight.name)) for weight in weights)
-        found.append(Taken(one.name, one.whole, max(after, 0.0), METERED[one.name], one.note(actions)))
+        after = max(after, 0.0) if one.after is None else one.after(actions)
+        found.append(Taken(row, one.whole, after, BOUNDED[row], one.note(actions)))
     return tuple(one for one in found if one.row != LATENCY or one.note)

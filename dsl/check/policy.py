@@ -182,7 +182,7 @@ class _Checker:
         schema, sound = self.context.schema, True
         for setting in node.settings:
             known = schema.properties.get(setting.name.text)
-            having = (known.subjects if known else ()) or (*schema.kinds, ANY)
+            having = (known.subjects if known else ()) or (*schema.kinds, ANY, *(known.also if known else ()))
             wrong = sorted(named.difference(having)) if known or setting.name.text == "keep" else []
             if wrong:
                 sound = False

@@ -77,7 +77,8 @@ class _Thawed:
         if own is not None:
             families = {one["keyword"]: self.family(one, partial(self._own, name)) for one in own}
         option = None if data["option"] is None else _option(data["option"])
-        return Property(name, methods, families, data["summary"], tuple(data["subjects"]), option)
+        classes = tuple(data["subjects"]), tuple(data["also"])
+        return Property(name, methods, families, data["summary"], classes[0], option, classes[1])
 
     def family(self, data: Mapping[str, Any], others: Callable[[], Mapping[str, FormatFamily]]) -> FormatFamily:
         keyword, suspects = data["keyword"], frozenset(data["suspects"] or ())
@@ -118,7 +119,7 @@ def _property(one: Property) -> dict[str, Any]:
     own = None if one.formats is None else [_family(family) for family in one.formats.values()]
     methods = {keyword: _maker(method) for keyword, method in one.methods.items()}
     option = None if one.option is None else asdict(one.option)
-    told = {"summary": one.summary, "subjects": one.subjects, "option": option}
+    told = {"summary": one.summary, "subjects": one.subjects, "option": option, "also": one.also}
     return {"name": one.name, "methods": methods, "formats": own, **told}
 
 

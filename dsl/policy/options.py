@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from qcc.dsl.syntax.literals import FAMILIES, number_text, percent_text, quote
 
-OptionType = Literal["bool", "int", "float", "str", "words", "dims", "format"]
+OptionType = Literal["bool", "int", "float", "str", "words", "dims", "format", "method"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Option:
             quoted = [f"`{word}`" for word in self.words]
             return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
         names = {"bool": "`true` or `false`", "str": "a text", "dims": "extents such as `16x1`"}
-        names["format"] = "formats" if self.many else "a format"
+        names |= {"format": "formats" if self.many else "a format", "method": "a method"}
         if self.kind in names:
             return names[self.kind]
         base = FAMILIES[self.unit] if self.unit else "a whole number" if self.kind == "int" else "a number"
@@ -92,7 +92,7 @@ def summary_of(method: Maker) -> str:
 def options_of(method: Maker) -> Mapping[str, Option]:
     """The options of a method, by name, in order.
 
-    A class whose ``option_kind`` is ``format`` is spelled as a format.
+    A class whose ``option_kind`` is ``format`` is spelled as a format, one whose is ``method`` by keyword and options.
 
     Raises:
         TypeError: a field's type has no spelling in the language.
@@ -139,8 +139,7 @@ def _option(name: str, hint: object, default: object, summary: str) -> Option:
     kinds: dict[Any, OptionType] = {bool: "bool", int: "int", float: "float", str: "str"}
     many = get_origin(hint) is tuple and get_args(hint)[1:] == (...,)
     kind: OptionType | None = "words" if words else "dims" if get_origin(hint) is tuple else kinds.get(hint)
-    if getattr(get_args(hint)[0] if many else hint, "option_kind", "") == "format":
-        kind = "format"
+    kind = getattr(get_args(hint)[0] if many else hint, "option_kind", kind)
     if kind is None:
         raise TypeError(f"option `{name}` has the type {hint}, which the language can't spell")
     required = default is MISSING
@@ -155,6 +154,8 @@ def option_text(option: Option, value: object) -> str:
     if option.kind == "format":
         given = value if isinstance(value, tuple) else (value,)
         return ", ".join(str(getattr(one, "text", one)) for one in given)
+    if option.kind == "method":
+        return method_text(value)
     if isinstance(value, tuple):
         return "x".join(str(size) for size in value)
     if isinstance(value, int | float):
@@ -165,6 +166,15 @@ def option_text(option: Option, value: object) -> str:
     if option.kind == "words" and text.isidentifier():
         return text
     return quote(text)
+
+
+def method_text(value: object) -> str:
+    """A method as the language spells it: its keyword, and its options in parentheses."""
+    known = options_of(type(value))
+    pairs = ((one, getattr(value, name)) for name, one in known.items())
+    given = ", ".join(f"{one.name} = {option_text(one, setting)}" for one, setting in pairs if setting is not None)
+    keyword = getattr(value, "keyword", "") or _keyword(type(value))
+    return keyword + (f"({given})" if given else "")
 
 
 def describe(method: type, keyword: str | None = None) -> str:

@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 
 from qcc.dsl.policy.options import Interval, Maker, Option, Unit
 from qcc.dsl.policy.policy import FormatSpec
-from qcc.dsl.policy.select import SUBJECTS
 
 __all__ = [
     "FormatFamily",
@@ -86,6 +85,8 @@ class Property:
     """The classes that have it; classes of layers, where none is named."""
     option: Option | None = None
     """What it takes, where that is neither a format nor a method: a word or a number."""
+    also: tuple[str, ...] = ()
+    """Classes of what is no layer that have it beside layers."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Schema:
     """The settings of ``depth``, which name layers, with the dataclass that each becomes."""
     kinds: tuple[str, ...] = ("linear", "conv", "embedding", "recurrent")
     """Classes of layers, beside ``any``."""
-    subjects: tuple[str, ...] = SUBJECTS
+    subjects: tuple[str, ...] = ("attention", "cache")
     """Classes of what is no layer; `any` is none of them."""
     floats: tuple[str, ...] = ()
     """The types that ``graph`` may name; the first is what there is without it."""

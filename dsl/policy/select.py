@@ -10,8 +10,6 @@ from qcc.dsl.policy.regex import Regex
 from qcc.dsl.syntax.literals import bytes_text, count_text, number_text, quote
 
 ANY = "any"
-SUBJECTS = ("attention", "cache")
-"""Classes of what is no layer."""
 FACTS = {
     "name": "text",
     "params": "number",

@@ -40,6 +40,7 @@ class AttentionPart:
         heads: of an op: of queries, and of keys and values.
         cap: of an op: its bound of scores; 0 for none.
         reads: see `Attention.reads`.
+        sums: see `Attention.sums`.
         varies: scores are scaled by how many rows there are.
     """
 
@@ -58,6 +59,7 @@ class AttentionPart:
     heads: tuple[int, ...] = ()
     cap: float = 0.0
     reads: tuple[tuple[str, int], ...] = ()
+    sums: tuple[tuple[str, int], ...] = ()
     varies: bool = False
 
     @property
@@ -113,7 +115,8 @@ def of_core(core: ScorePath, paths: Paths, tracer: Tracer) -> AttentionPart:
     part = AttentionPart(core.softmax.name, output, queries, keys, values, core.steps, weights, read, *ends)
     reads = (core.first.name, before.left.at), (core.first.name, before.right.at)
     scales = [step.value for step in core.steps if step.what in SCALES]
-    return replace(part, reads=reads, varies=any(map(paths.varies, scales)))
+    sums = (core.second.name, at), (core.second.name, behind.right.at)
+    return replace(part, reads=reads, sums=sums, varies=any(map(paths.varies, scales)))
 
 
 def judged(
@@ -157,6 +160,7 @@ def judged(
         result=_result(part, actual, seen[0].array, values),
         stands=not part.made and captured[part.output].ndim == 4,
         reads=part.reads,
+        sums=part.sums,
         scale_varies=part.varies,
         head_scales=next(
             (step.value for step in part.steps if step.what == "mul" and values[step.value].size != 1), ""

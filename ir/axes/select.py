@@ -7,8 +7,7 @@ import numpy as np
 
 from qcc.ir.axes.dims import Dim, Order
 from qcc.ir.axes.trace import INNER, Holder, Size, Trace
-from qcc.ir.graph.graph import Resized
-from qcc.ir.graph.ops import Array, Attribute, Kind, Op
+from qcc.ir.graph.ops import Array, Attribute, Kind, Op, Resized
 
 KeptDims = Mapping[Dim, Array]
 """For plain dims, by their roots, the channels that stay: ``[size]`` of bool."""

@@ -103,15 +103,15 @@ def _real(number: object) -> float | None:
 
 
 def _product(call: FxCall) -> Attributes:
-    if call.name == "einsum":
-        shapes = [sizes_at(one) for one in call["tensors"]]
-        return known(terms=canonical.terms_of(call["equation"], [None if one is None else len(one) for one in shapes]))
     if call.name == "addmm" and (call["alpha"] != 1 or call["beta"] != 1):
         raise Opaque
     return _transposed(call)
 
 
 def _transposed(call: FxCall) -> Attributes:
+    if call.name == "einsum":
+        shapes = [sizes_at(one) for one in call["tensors"]]
+        return known(terms=canonical.terms_of(call["equation"], [None if one is None else len(one) for one in shapes]))
     return known(transposed=(1,) if call.name == "linear" else ())
 
 
@@ -170,6 +170,12 @@ def _sizes(call: FxCall) -> Attributes:
 
 def _adaptive(call: FxCall) -> Attributes:
     return known(sizes=_wholes(call["output_size"]))
+
+
+def _size(call: FxCall) -> Attributes:
+    """Of a size; nothing is told of arithmetic on sizes, which is no op of ATen."""
+    axis = call.get("dim")
+    return {} if axis is None else known(start=axis, end=axis + 1 or END)
 
 
 def _squeeze(call: FxCall) -> Attributes:
@@ -272,7 +278,7 @@ _NORMS: dict[str, FxReader] = {
 _READERS: dict[str, FxReader] = {
     "clip": _clip,
     "cast": lambda call: known(to=dtype_name(call.node.meta["val"].dtype)),
-    "shape": lambda call: known(start=call["dim"], end=call["dim"] + 1 or END),
+    "shape": _size,
     "softmax": _along,
     "log_softmax": _along,
     "attention": _attention,

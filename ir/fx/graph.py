@@ -20,15 +20,16 @@ from qcc.ir.fx.attributes import attributes
 from qcc.ir.fx.edits.edit import FxEditor
 from qcc.ir.fx.edits.fold import fold_constants
 from qcc.ir.fx.edits.norms import fold_batch_norms
+from qcc.ir.fx.edits.pieces import slice_constants
 from qcc.ir.fx.edits.resize import FxResizer
-from qcc.ir.fx.edits.rolls import write_rolls
 from qcc.ir.fx.edits.simplify import is_item, remove_identities, share_items
-from qcc.ir.fx.edits.values import ROUNDED, write_rounded
+from qcc.ir.fx.edits.spelled import write_rolls, write_silus
+from qcc.ir.fx.edits.values import ROUNDED, carry, write_rounded
 from qcc.ir.fx.emit.assemble import Compact, Sources, assemble
 from qcc.ir.fx.kinds import aten_name, is_check, kind_of
 from qcc.ir.fx.layers import find_weights
 from qcc.ir.fx.operands import CallNumber, operands
-from qcc.ir.fx.program import constants, export_module, fed, paths, pure, returned, tie, twin
+from qcc.ir.fx.program import constants, content, export_module, fed, memory, paths, pure, returned, tie, twin
 from qcc.ir.fx.run import FxRunner, extract
 from qcc.ir.fx.tensors import dtype_name, to_array, to_tensor, torch_dtype
 from qcc.ir.graph.attributes import Attributes, Opaque
@@ -46,8 +47,8 @@ from qcc.ir.graph.edits import (
     operand_name,
 )
 from qcc.ir.graph.form import Form
-from qcc.ir.graph.graph import Graph, Resized, Runner
-from qcc.ir.graph.ops import Array, Kind, Layer, Op, Value, Weight
+from qcc.ir.graph.graph import Graph, Runner
+from qcc.ir.graph.ops import Array, Kind, Layer, Op, Resized, Value, Weight
 from qcc.ir.graph.resized import check_resized, sized_ops
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
@@ -76,7 +77,7 @@ class FxGraph(Graph):
         self._encoded_values: dict[str, EncodedValue] = {}
         self._weights: tuple[Weight, ...] | None = None
         self._paths = {nodes[node]: path for node, path in paths(self._program, held).items()}
-        self._aliases = tie(self._tensors)
+        self._aliases = tie(self._tensors, memory)
         self._fed, self._returned = tuple(nodes[node] for node in fed(self._program)), returned(self._program)
         share_items(self._graph)
         self._index()
@@ -136,6 +137,7 @@ class FxGraph(Graph):
     def copy(self) -> Self:
         other = copy.copy(self)
         other._graph, nodes = twin(self._graph)
+        carry(other._graph, nodes)
         other._tensors = {nodes[node]: tensor for node, tensor in self._tensors.items()}
         other._paths = {nodes[node]: path for node, path in self._paths.items()}
         other._aliases = {nodes[alias]: nodes[node] for alias, node in self._aliases.items()}
@@ -151,9 +153,14 @@ class FxGraph(Graph):
             self._graph.erase_node(node)
         remove_identities(self._graph)
         editor = self._editor()
+        slice_constants(self._graph, self._tensors)
         write_rolls(self._graph, editor)
+        write_silus(self._graph, editor)
         fold_constants(self._graph, editor, self._tensors, self._paths)
         folded = fold_batch_norms(self._graph, editor, self._tensors, self._paths)
+        if not self.encoded:  # whose constants are what is decoded
+            tied = tie(self._tensors, content)
+            self._aliases = {alias: tied.get(node, node) for alias, node in self._aliases.items()} | tied
         self._graph.eliminate_dead_code()
         self._tensors = {node: tensor for node, tensor in self._tensors.items() if node.users}
         self._index()
@@ -301,13 +308,16 @@ class FxGraph(Graph):
 
     def _add_as(self, form: Form, weight: Weight, encoded: Encoded, layer: Layer) -> None:
         """Let a layer add its bias as its form does."""
-        read, name = self._encoded_values.get(layer.input), (*self._inputs(self._nodes[layer.op]), "", "", "")[BIAS]
-        bias = self.constant(name) if name else None
-        if bias is None or read is None or layer.kind is not Kind.CONV:
+        read = self._encoded_values.get(layer.input)
+        if read is None or layer.kind is not Kind.CONV:
             return
-        added = form.added(weight, encoded, bias, read)
-        if added is not bias:
-            self.set_operand(layer.op, BIAS, added)
+        named = (node for node in self._graph.nodes if node.meta.get(LAYER) == layer.name)
+        op = next(named, self._nodes[layer.op])  # whose own name what rounds an output may have taken
+        name = (*self._inputs(op), "", "", "")[BIAS]
+        bias = self.constant(name) if name else None
+        added = None if bias is None else form.added(weight, encoded, bias, read)
+        if added is not None and added is not bias:
+            self.set_operand(op.name, BIAS, added)
 
     def _forget(self, constant: str) -> None:
         """What a weight was encoded as, whose constant is another now."""

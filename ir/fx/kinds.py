@@ -10,6 +10,8 @@ from qcc.ir.graph.ops import Kind
 
 KINDS = kinds(lambda one: one.aten) | {"view.dtype": (Kind.OTHER, "view.dtype")}  # not what its other overload does
 _IMPLIED = {"relu6": {"min_val": 0.0, "max_val": 6.0}}
+WHOLE = frozenset({"embedding_bag"})
+"""Ops that do more than the layers in them: nothing is known of their axes."""
 LAYER_FUNCTIONS = {Kind.LINEAR: "linear", Kind.EMBEDDING: "embedding"}
 
 
@@ -29,6 +31,8 @@ def kind_of(node: Node, layer: Kind | None = None) -> tuple[Kind, str]:
             known = (Kind.CONV, "conv_transpose")
         if known[1] == "adaptive_avg_pool" and all(size == 1 for size in arguments(node)["output_size"]):
             known = (Kind.REDUCE, "mean")
+        if name in WHOLE:
+            return Kind.OTHER, name
         return known if layer is None else (layer, LAYER_FUNCTIONS.get(layer, known[1]))
     if isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool, int, float)):
         return Kind.CONSTANT, "shape"  # arithmetic on sizes

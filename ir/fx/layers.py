@@ -165,6 +165,19 @@ def _embedding(given: CallArguments) -> Iterator[FoundUse]:
     yield FoundUse(given["weight"], given["indices"], layers.table(shape_of(given["weight"])))
 
 
+def _embedding_bag(given: CallArguments) -> Iterator[FoundUse]:
+    yield FoundUse(given["weight"], given["indices"], layers.table(shape_of(given["weight"])), biased=True)
+
+
+def _einsum(given: CallArguments) -> Iterator[FoundUse]:
+    """As of the other framework, the second operand first: it mostly is the weight."""
+    (terms, result), read = layers.einsum_terms(given["equation"]), given["tensors"]
+    for at in (1, 0, *range(2, len(terms))) if len(terms) == len(read) > 1 else ():
+        others = [term for place, term in enumerate(terms) if place != at]
+        use = layers.einsum_operand(shape_of(read[at]), terms[at], others, result)
+        yield FoundUse(read[at], read[1 - at if at < 2 else 0], use, biased=True, inner=len(read) > 2)
+
+
 def _index_select(given: CallArguments) -> Iterator[FoundUse]:
     if given["dim"] == 0:
         yield from _embedding({"weight": given["self"], "indices": given["index"]})
@@ -197,7 +210,9 @@ _READERS: dict[str, Callable[[CallArguments], Iterator[FoundUse]]] = {
     "addmm": _addmm,
     **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution"), _conv),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _conv),
+    "einsum": _einsum,
     "embedding": _embedding,
+    "embedding_bag": _embedding_bag,
     "index_select": _index_select,
     "index": _index,
     "lstm": _recurrent("lstm"),

@@ -1,8 +1,11 @@
 """What an exported program holds, is fed and returns."""
 
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
@@ -10,8 +13,12 @@ from torch.fx import Graph, Node
 
 from qcc.ir.errors import ModelError, first_line
 from qcc.ir.fx.in_place import make_anew
+from qcc.ir.fx.kinds import aten_name
 from qcc.ir.fx.quiet import quiet
 
+BEGINNING = 64  # numbers of constants that are compared before all of them are
+APART = frozenset({"lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell", "baddbmm", "bilinear"})
+"""Ops with a weight that exporters take apart: the products in them are layers."""
 CONSTANTS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
 
@@ -39,7 +46,13 @@ def export_module(
 
 
 def pure(program: ExportedProgram) -> ExportedProgram:
-    """The program with nothing that writes in place; the same one where there is none."""
+    """The program without what writes in place, and products inside of ops; the same one where there is none."""
+    mixed = {node.target for node in program.graph.nodes if aten_name(node) in APART}
+    if mixed:
+        with quiet():
+            table = torch.export.default_decompositions()
+            taken: ExportedProgram = program.run_decompositions({one: table[one] for one in mixed})
+            return taken
     if all(_is_pure(node) for node in program.graph.nodes):
         return program
     graph, _ = twin(program.graph)
@@ -121,20 +134,46 @@ def paths(program: ExportedProgram, tensors: Iterable[Node]) -> dict[Node, str]:
     return {node: found[node.name] for node in tensors}
 
 
-def tie(tensors: dict[Node, torch.Tensor]) -> dict[Node, Node]:
-    """Make one constant of parameters that share their storage, the first that is read.
+def memory(tensor: torch.Tensor) -> Hashable:
+    """Where a tensor lies."""
+    return tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.stride()
+
+
+def content(tensor: torch.Tensor) -> Hashable:
+    """What numbers it holds."""
+    return hashlib.sha256(_bytes(tensor).data).digest()
+
+
+def _bytes(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+def _beginning(tensor: torch.Tensor) -> Hashable:
+    """Type, shape and first numbers: the whole is looked at where these are the same."""
+    row = tensor[(0,) * (tensor.dim() - 1)] if tensor.dim() > 1 and tensor.numel() else tensor.reshape(-1)
+    return tensor.dtype, tensor.shape, _bytes(row[:BEGINNING]).tobytes()
+
+
+def tie(tensors: dict[Node, torch.Tensor], by: Callable[[torch.Tensor], Hashable]) -> dict[Node, Node]:
+    """Make one constant of parameters that are the same, the first that is read.
+
+    Args:
+        tensors: those of a graph.
+        by: what tells two of one type and shape apart.
 
     Returns:
         What each of the others became.
     """
-    first: dict[tuple[Any, ...], Node] = {}
+    first: dict[Hashable, Node] = {}
     aliases: dict[Node, Node] = {}
+    begins = {node: _beginning(tensor) for node, tensor in tensors.items()}
+    alike = Counter(begins.values())
     for node in sorted(tensors, key=lambda node: not node.users):
         tensor = tensors[node]
-        memory = tensor.untyped_storage().data_ptr(), tensor.storage_offset()
-        place = (*memory, tensor.dtype, tensor.shape, tensor.stride())
-        kept = first.setdefault(place, node)
-        if kept is not node and tensor.numel():
+        if alike[begins[node]] < 2 or not tensor.numel():
+            continue
+        kept = first.setdefault((tensor.dtype, tensor.shape, by(tensor)), node)
+        if kept is not node:
             node.replace_all_uses_with(kept)
             aliases[node] = kept
             del tensors[node]

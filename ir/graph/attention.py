@@ -102,6 +102,7 @@ class Attention:
         stands: the output's axes are batch, heads, rows and channels.
         reads: the ops, with the positions, that read queries and keys as they are multiplied; empty where one input
             holds both.
+        sums: the same of weights and values.
         scale_varies: with how many rows there are.
         head_scales: a value ``[..., heads, 1, 1]`` that scores are multiplied by beside; empty for none.
     """
@@ -120,6 +121,7 @@ class Attention:
     result: Operand | None = field(default=None, compare=False)
     stands: bool = field(default=False, compare=False)
     reads: tuple[tuple[str, int], ...] = field(default=(), compare=False)
+    sums: tuple[tuple[str, int], ...] = field(default=(), compare=False)
     scale_varies: bool = False
     head_scales: str = ""
 

@@ -50,6 +50,9 @@ def layer_names(weights: Iterable[Weight]) -> dict[str, str]:
     return {layer.op: layer.name for layer in layers if count[layer.op] == 1}
 
 
+NUMBERED = "#"  # in names of layers that would be called the same
+
+
 def keep_names(weights: Iterable[Weight], kept: Mapping[str, str]) -> tuple[Weight, ...]:
     """Weights whose layers are called as they were before an edit, which changed the paths and ties that name them.
 
@@ -71,7 +74,7 @@ def fresh(name: str, taken: Container[str]) -> str:
     count, free = 1, name
     while free in taken:
         count += 1
-        free = f"{name}#{count}"
+        free = f"{name}{NUMBERED}{count}"
     return free
 
 

@@ -7,7 +7,7 @@ is encoded, so that a table tied between an embedding and a head is encoded, and
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -19,9 +19,10 @@ from qcc.ir.encoding.value import EncodedValue
 from qcc.ir.errors import Refused
 from qcc.ir.graph.attention import Attention, AttentionForm
 from qcc.ir.graph.form import Form
-from qcc.ir.graph.ops import Array, Attribute, Feeds, Op, Value, Weight
+from qcc.ir.graph.ops import Array, Feeds, Op, Resized, Value, Weight
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
+from qcc.ir.vocabulary.tabled import Tabled
 
 
 class Runner(Protocol):
@@ -30,21 +31,6 @@ class Runner(Protocol):
     def __call__(self, feeds: Feeds) -> dict[str, Array]:
         """Run once."""
         ...
-
-
-@dataclass(frozen=True)
-class Resized:
-    """Other sizes for a part of a graph: all that changes, so that nothing has to be guessed.
-
-    ``constants`` are arrays of other shapes by name, for all that read them; ``operands`` for one use alone, an op and
-    a position in its ``inputs``. ``shapes`` are those of the computed values whose sizes change, and ``attributes``,
-    by op, those that count or name channels: ``sizes``, ``starts``, ``ends``, ``groups``.
-    """
-
-    constants: Mapping[str, Array] = field(default_factory=dict)
-    operands: Mapping[tuple[str, int], Array] = field(default_factory=dict)
-    shapes: Mapping[str, tuple[int | str | None, ...]] = field(default_factory=dict)
-    attributes: Mapping[str, Mapping[str, Attribute]] = field(default_factory=dict)
 
 
 class Graph(ABC):
@@ -268,6 +254,14 @@ class Graph(ABC):
             Refused: this kind of graph cannot, or not this attention; nothing has changed.
         """
         raise Refused("this kind of graph has no op for it")
+
+    def write_tabled(self, one: Tabled) -> None:
+        """Make a value with a table; it keeps its name, and what only its old making needed goes.
+
+        Raises:
+            Refused: this kind of graph has no ops for it; nothing has changed.
+        """
+        raise Refused("this kind of graph looks nothing up")
 
     def store_cache(self, one: Attention, keys: StoredRows, values: StoredRows, how: CacheForm = "decoded") -> None:
         """Let keys or values of earlier runs, and what is fed and returned in their place, be codes, or fewer.

@@ -130,10 +130,10 @@ def layer_name(module: str, path: str, tied: bool) -> str:
     """What people call a layer: by its weight's path, else by its module's; either may be empty.
 
     Exporters fold a norm into the convolution before it and say that the result is the norm, but the weight keeps its
-    path. Of several layers that read one weight, the path is one's only.
+    path. Of several layers that read one weight, the path is one's only: that whose module holds it.
     """
     owner = path.removesuffix(NAMED) or path
-    if not tied and owner != path:
+    if owner != path and (not tied or (module and owner.startswith(f"{module}."))):
         return owner
     return module or owner
 

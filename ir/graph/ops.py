@@ -192,3 +192,18 @@ class Weight:
     def reading(self, encoding: ValueEncoding | None) -> "Weight":
         """The weight as it is where all that its layers read is encoded so."""
         return replace(self, layers=tuple(replace(layer, rounded=encoding) for layer in self.layers))
+
+
+@dataclass(frozen=True)
+class Resized:
+    """Other sizes for a part of a graph: all that changes, so that nothing has to be guessed.
+
+    ``constants`` are arrays of other shapes by name, for all that read them; ``operands`` for one use alone, an op and
+    a position in its ``inputs``. ``shapes`` are those of the computed values whose sizes change, and ``attributes``,
+    by op, those that count or name channels: ``sizes``, ``starts``, ``ends``, ``groups``.
+    """
+
+    constants: Mapping[str, Array] = field(default_factory=dict)
+    operands: Mapping[tuple[str, int], Array] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int | str | None, ...]] = field(default_factory=dict)
+    attributes: Mapping[str, Mapping[str, Attribute]] = field(default_factory=dict)

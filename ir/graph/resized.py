@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from qcc.ir.errors import Refused
-from qcc.ir.graph.graph import Graph, Resized
-from qcc.ir.graph.ops import Attribute, Op
+from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import Attribute, Op, Resized
 
 Attributes = Mapping[str, Attribute]
 

@@ -20,8 +20,8 @@ from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.value import EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
 from qcc.ir.graph.attention import Attention, AttentionForm
-from qcc.ir.graph.attributes import Attributes, Opaque
 from qcc.ir.graph.edits import (
+    NUMBERED,
     check_borders,
     check_bypass,
     check_constant,
@@ -35,9 +35,9 @@ from qcc.ir.graph.edits import (
     operand_name,
 )
 from qcc.ir.graph.form import Form
-from qcc.ir.graph.graph import Graph, Resized, Runner
+from qcc.ir.graph.graph import Graph, Runner
 from qcc.ir.graph.in_pieces import InPieces, pieces_of
-from qcc.ir.graph.ops import Array, Kind, Layer, Op, Value, Weight
+from qcc.ir.graph.ops import Array, Op, Resized, Value, Weight
 from qcc.ir.graph.resized import check_resized, sized_ops
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
@@ -46,23 +46,23 @@ from qcc.ir.model.options import ExternalData
 from qcc.ir.onnx.attention.store import check_stored, store_caches
 from qcc.ir.onnx.attention.write import check_attention, write_attention
 from qcc.ir.onnx.emit.spill import Spill
+from qcc.ir.onnx.emit.tabled import tabled_opset, write_tabled
 from qcc.ir.onnx.emit.write import write
 from qcc.ir.onnx.file import load as onnx_load
 from qcc.ir.onnx.file import save as onnx_save
-from qcc.ir.onnx.file.bodies import bodies, sink
+from qcc.ir.onnx.file.bodies import sink
 from qcc.ir.onnx.file.external import open_in, relative_to
 from qcc.ir.onnx.file.opset import raise_opset
 from qcc.ir.onnx.given.put_back import put_back
-from qcc.ir.onnx.graph.attributes import attributes
 from qcc.ir.onnx.graph.edit import OnnxEditor
-from qcc.ir.onnx.graph.kinds import kind_of, value_of
-from qcc.ir.onnx.graph.layers import find_weights
+from qcc.ir.onnx.graph.kinds import value_of
+from qcc.ir.onnx.graph.layers import find_weights, op_of
 from qcc.ir.onnx.graph.resize import resize
 from qcc.ir.onnx.graph.run import in_pieces, part_runner
 from qcc.ir.onnx.graph.simplify import lift, simplify
-from qcc.ir.onnx.graph.uses import USES
 from qcc.ir.onnx.graph.values import VALUE_OPSET, write_rounded
 from qcc.ir.onnx.half.cast import cast, castable, check_castable
+from qcc.ir.vocabulary.tabled import Tabled
 
 GIVEN_NAME = re.compile(r"node(_\d+)?")  # what the library calls an op that has no name
 LAYER = "qcc.layer"  # metadata of a node: what its layer is called, however its weight is
@@ -116,7 +116,7 @@ class OnnxGraph(Graph):
     def ops(self) -> tuple[Op, ...]:
         if self._ops is None:
             layers = {layer.op: layer for weight in self.weights() for layer in weight.layers}
-            self._ops = tuple(_op(node, layers.get(node.name or ""), self.opset) for node in self.model.graph)
+            self._ops = tuple(op_of(node, layers.get(node.name or ""), self.opset) for node in self.model.graph)
         return self._ops
 
     def value(self, name: str) -> Value:
@@ -228,6 +228,12 @@ class OnnxGraph(Graph):
         write_attention(self.model, one, how)
         self._forget()
 
+    def write_tabled(self, one: Tabled) -> None:
+        self.require_opset(tabled_opset(one.table))
+        self._keep_names()
+        write_tabled(self.model, one)
+        self._forget()
+
     def store_cache(self, one: Attention, keys: StoredRows, values: StoredRows, how: CacheForm = "decoded") -> None:
         self.require_opset(check_stored(self, one, keys, values, how))
         self._keep_names()
@@ -253,7 +259,8 @@ class OnnxGraph(Graph):
     ) -> tuple[LinearOp, ...]:
         form.check(weight, encoded)
         self.require_opset(form.opset(encoded.encoding, encoded.shape))
-        self._forget()
+        numbered = any(NUMBERED in one.name for one in self._weights or ())  # `net#2` is `net` without the first
+        (self._keep_names if numbered else self._forget)()
         ops = write(form, self.model, weight, encoded, regions)
         if self._spill is not None:
             self._spill.take(self.model.graph)
@@ -371,28 +378,3 @@ def _revived(content: bytes, folder: Path, data_files: tuple[str, ...], note_byt
     model = ir.serde.deserialize_model(onnx.ModelProto.FromString(content))
     open_in(model, folder)
     return OnnxGraph(model, folder, data_files, note_bytes)
-
-
-def _op(node: ir.Node, layer: Layer | None, opset: int) -> Op:
-    layer = layer if node.op_type in USES else None  # else it lies in a body
-    kind, function = kind_of(node, None if layer is None else layer.kind)
-    found: Attributes = {}
-    try:
-        found = attributes(node, kind, function, opset)
-    except Opaque:
-        kind, function = (kind, function) if layer else (Kind.OTHER, node.op_type)
-    inputs = [value.name or "" if value is not None else "" for value in node.inputs]
-    while inputs and not inputs[-1]:
-        inputs.pop()
-    inputs += _captured(node)
-    return Op(node.name or "", kind, function, tuple(inputs), tuple(value.name or "" for value in node.outputs), found)
-
-
-def _captured(node: ir.Node) -> list[str]:
-    """What the branches or the body of a node read from around it."""
-    found: dict[str, None] = {}
-    for part in bodies(node):
-        read = [value for inner in part.all_nodes() for value in inner.inputs]
-        read += [value for graph in (part, *part.subgraphs()) for value in graph.outputs]
-        found.update((value.name or "", None) for value in read if value is not None and value.graph is node.graph)
-    return list(found)

@@ -59,6 +59,8 @@ class Cache(SubjectPass):
     """
 
     subjects: ClassVar[tuple[str, ...]] = ("cache",)
+    wants: ClassVar[str] = "keys = int8 channel` or `budget = 256"
+    learned: ClassVar[str] = "caches"
     uses_sample: ClassVar[bool] = True
 
     keys: Annotated[Encoding | None, "what keys of earlier runs are kept in"] = None
@@ -142,7 +144,8 @@ class Cache(SubjectPass):
             graph.store_cache(one, keys, values, self.kept if self.budget else self.form)
         except Refused as refused:
             return Edit(name, refused.reason, refused=True)
-        return Edit(name, self.label, row_bytes=_row_bytes(one, keys, values), most_rows=self.budget)
+        sizes = _row_bytes(one, keys, values)
+        return Edit(name, self.label, what="cache", row_bytes=sizes, most_rows=self.budget)
 
     def _pairs(self, one: Attention) -> tuple[tuple[Operand, Encoding | None], tuple[Operand, Encoding | None]]:
         return (one.keys, self.keys), (one.values, self.values)

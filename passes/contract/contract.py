@@ -19,7 +19,7 @@ from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.tables.lookups import Lookups
 from qcc.ir.encoding.value import EncodedValue, ValueEncoding
 from qcc.ir.graph.form import Form
-from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.graph import Graph, Runner
 from qcc.ir.graph.ops import Array, Feeds, Weight
 from qcc.ir.kernel.op import LinearOp
 from qcc.passes.contract.holes import Holes
@@ -63,7 +63,8 @@ class Edit:
     weight's name. ``chosen`` tells what data decided in place of what was asked. ``ops`` are the kernel ops that
     were written for the subject. ``stored`` is the encoding that a weight got, with all decided that was left open,
     ``spread`` how its numbers lie, and ``holes`` what it keeps where some is gone. ``gathered`` is the share of
-    saliency that blocks of the layers keep in the order before, and in the new one. ``row_bytes`` is what a row of a
+    saliency that blocks of the layers keep in the order before, and in the new one. ``code`` is that of the warning
+    that tells of what was refused. ``what`` is the class of a subject that is no weight, ``row_bytes`` what a row of a
     cache took, and takes, and ``most_rows`` how many stay, 0 for all.
     """
 
@@ -78,6 +79,8 @@ class Edit:
     spread: Spread | None = None
     holes: Holes | None = None
     gathered: tuple[float, float] | None = None
+    code: str = "Q411"
+    what: str = ""
     row_bytes: tuple[float, float] | None = None
     most_rows: int = 0
 
@@ -134,6 +137,7 @@ class Context:
     ``tuned`` holds how what values will hold is to be corrected, by the subject of a `Tunable`.
     ``sample`` is an input on which the graph runs, where the pass `uses_sample`.
     ``chosen`` holds what weights are to be stored as, and why, by name, where that has been found in order.
+    ``race`` tells the time of a prepared piece as a share of another's, on this machine, where anything may be timed.
     ``watch`` runs graphs on calibration data, where such was given; ``found`` keeps what a pass worked out by it, so
     that the same is asked once.
     """
@@ -152,6 +156,7 @@ class Context:
     tuned: Mapping[str, ChannelFit] = field(default_factory=dict)
     sample: Feeds = field(default_factory=dict)
     watch: Watch | None = None
+    race: Callable[[Runner, Runner, Feeds], float] | None = None
     found: MutableMapping[Hashable, object] = field(default_factory=dict)
 
     def blocked(self, name: str) -> Blocked | None:
@@ -359,6 +364,7 @@ class Activations(ABC):
     """
 
     property: ClassVar[str] = "activations"
+    option_kind: ClassVar[str] = "method"
     when: ClassVar[Literal["static", "dynamic"]]
 
     def knows_first(self) -> bool:

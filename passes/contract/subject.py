@@ -17,6 +17,10 @@ class SubjectPass(Pass):
     keeps: ClassVar[frozenset[Invariant]] = frozenset((Invariant.WEIGHTS, Invariant.SHAPES))
     after: ClassVar[tuple[str, ...]] = ("clean",)
     subjects: ClassVar[tuple[str, ...]]
+    wants: ClassVar[str]
+    """A setting without which a rule about them says nothing."""
+    learned: ClassVar[str]
+    """What data decides of, in words."""
 
     @property
     @abstractmethod
@@ -34,6 +38,6 @@ class SubjectPass(Pass):
         """Data decides what is stored."""
 
     @classmethod
-    @abstractmethod
-    def refuses(cls, encoding: Encoding) -> str:
+    def refuses(cls, encoding: Encoding) -> str:  # noqa: ARG003 - of those that store something
         """Why its subjects are not stored in an encoding; empty if they are."""
+        return ""

@@ -1,10 +1,11 @@
 """Values that are rounded as the program runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from qcc.ir.encoding.blocks import TENSOR
 from qcc.ir.encoding.value import COLUMN, POWERS, SLACK, SMALLEST_STEP, EncodedValue, ValueEncoding
@@ -13,11 +14,21 @@ from qcc.ir.fx.edits.edit import FxEditor
 from qcc.ir.fx.operands import put
 
 ROUNDED = "qcc_rounded"  # metadata of a node: how `write_rounded` made it
-READ_AS = "qcc_read_as"  # metadata of a node: the encoding in which all read it, and the node that they read
+READ_AS = "qcc_read_as"  # metadata of a node: how it is read rounded
 
 LAST = 2**63 - 1  # the end of an axis
 
 _aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class ReadAs:
+    """How a value is read rounded by some, or all: the node that they read, and which of its makers read the value."""
+
+    encoding: ValueEncoding
+    node: Node
+    starts: tuple[Node, ...]
+    all: bool = False
 
 
 def write_rounded(
@@ -28,21 +39,40 @@ def write_rounded(
     Raises:
         Refused: a reader does not read the value, or it is fed or a constant and all are to read it rounded.
     """
-    known: tuple[ValueEncoding | None, Node] = value.meta.get(READ_AS, (None, value))
-    if known[0] == encoded.encoding:
-        return known[1]
+    known: ReadAs | None = value.meta.get(READ_AS)
+    known = known if known is not None and known.encoding == encoded.encoding else None
+    if known is not None and known.all:
+        return known.node
+    if value.meta.get(ROUNDED) == encoded.encoding:
+        return value
     if readers is None and value.op == "placeholder":
         raise Refused(f"`{value.name}` is fed or stored: not all can read it rounded")
     uses = [editor.use(value, node, position) for node, position in readers or ()]
-    users = [*value.users]
-    found = _rounded(editor, value, encoded)
-    found.meta[ROUNDED] = encoded.encoding
+    users = [user for user in value.users if known is None or user not in known.starts]
+    if known is None:
+        found = _rounded(editor, value, encoded)
+        found.meta[ROUNDED] = encoded.encoding
+        known = ReadAs(encoded.encoding, found, tuple(user for user in value.users if user not in users))
     for node, place in uses:
-        put(node, place, found)
+        put(node, place, known.node)
     if readers is None:
-        editor.read_instead(value, found, users)
-        value.meta[READ_AS] = encoded.encoding, found
-    return found
+        editor.read_instead(value, known.node, users)
+    value.meta[READ_AS] = replace(known, all=readers is None)
+    return known.node
+
+
+def carry(graph: Graph, nodes: Mapping[Node, Node]) -> None:
+    """In a copy of a graph, let what is known of values be of its own nodes.
+
+    Args:
+        graph: the copy.
+        nodes: what became of each node.
+    """
+    for node in graph.nodes:
+        known: ReadAs | None = node.meta.pop(READ_AS, None)
+        if known is not None and all(one in nodes for one in (known.node, *known.starts)):
+            starts = tuple(nodes[one] for one in known.starts)
+            node.meta[READ_AS] = replace(known, node=nodes[known.node], starts=starts)
 
 
 def _rounded(editor: FxEditor, value: Node, encoded: EncodedValue) -> Node:

@@ -13,13 +13,15 @@ from math import prod
 import onnx_ir as ir
 
 from qcc.ir.graph import layers
+from qcc.ir.graph.attributes import Attributes, Opaque
 from qcc.ir.graph.layers import LayerOutput, Reading, Use
-from qcc.ir.graph.ops import Kind, Weight
+from qcc.ir.graph.ops import Kind, Layer, Op, Weight
 from qcc.ir.graph.view import MatrixView
-from qcc.ir.onnx.file.bodies import inside
+from qcc.ir.onnx.file.bodies import bodies, inside
 from qcc.ir.onnx.given.tensor import given_of
 from qcc.ir.onnx.given.told import compressed
-from qcc.ir.onnx.graph.kinds import DEFAULT_DOMAINS
+from qcc.ir.onnx.graph.attributes import attributes
+from qcc.ir.onnx.graph.kinds import DEFAULT_DOMAINS, kind_of
 from qcc.ir.onnx.graph.uses import BIASED, USES, has, rank_of, shape_of
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
@@ -27,6 +29,7 @@ PASSING = ("Identity", "Cast", "Transpose", "Reshape")
 LONGEST_SCOPES = 10_000
 SCOPES = "pkg.torch.onnx.name_scopes"
 GENERIC = re.compile(r"(val|onnx::\w+|node|initializer|const|t|[wWrR])?_*\d*$")
+LETTER = re.compile(r"[twWrR]$")  # which may be an attribute's name where the modules are told
 OP = re.compile(r"/(MatMul|Gemm|Conv|Gather|Einsum|LSTM|GRU|RNN)$")
 
 
@@ -115,8 +118,9 @@ def _reading(traced: OnnxTraced) -> Reading:
     node, holder, constant = traced.node, traced.holder, traced.constant.name or ""
     given = given_of(traced.constant)
     inner = node is not holder
-    path = "" if GENERIC.fullmatch(constant) else constant
-    module = next((scope for scope in reversed(_scopes(node)[:-1]) if scope), "")
+    scopes = _scopes(node)
+    path = "" if GENERIC.fullmatch(constant) and not (scopes and LETTER.match(constant)) else constant
+    module = next((scope for scope in reversed(scopes[:-1]) if scope), "")
     if not module and not path:
         module = OP.sub("", (node.name or "").strip("/")) or constant
     if not path and traced.use.kind is Kind.RECURRENT:
@@ -200,3 +204,29 @@ def _scopes(node: ir.Node) -> list[str]:
 def _one_line(name: str) -> str:
     """Names stand in one-line reports."""
     return "".join(letter if letter.isprintable() else "_" for letter in name)
+
+
+def op_of(node: ir.Node, layer: Layer | None, opset: int) -> Op:
+    """An op of the Graph face; ``layer`` where it reads a weight."""
+    layer = layer if node.op_type in USES else None  # else it lies in a body
+    kind, function = kind_of(node, None if layer is None else layer.kind)
+    found: Attributes = {}
+    try:
+        found = attributes(node, kind, function, opset)
+    except Opaque:
+        kind, function = (kind, function) if layer else (Kind.OTHER, node.op_type)
+    inputs = [value.name or "" if value is not None else "" for value in node.inputs]
+    while inputs and not inputs[-1]:
+        inputs.pop()
+    inputs += _captured(node)
+    return Op(node.name or "", kind, function, tuple(inputs), tuple(value.name or "" for value in node.outputs), found)
+
+
+def _captured(node: ir.Node) -> list[str]:
+    """What the branches or the body of a node read from around it."""
+    found: dict[str, None] = {}
+    for part in bodies(node):
+        read = [value for inner in part.all_nodes() for value in inner.inputs]
+        read += [value for graph in (part, *part.subgraphs()) for value in graph.outputs]
+        found.update((value.name or "", None) for value in read if value is not None and value.graph is node.graph)
+    return list(found)

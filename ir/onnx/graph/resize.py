@@ -6,8 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qcc.ir.errors import Refused, first_line
-from qcc.ir.graph.graph import Resized
-from qcc.ir.graph.ops import Array
+from qcc.ir.graph.ops import Array, Resized
 from qcc.ir.graph.resized import SizedOp
 from qcc.ir.onnx.file.infer import infer
 from qcc.ir.onnx.file.load import array_of

@@ -177,7 +177,7 @@ def _for_each_sample(editor: OnnxEditor, value: ir.Value, tokens: np.ndarray) ->
 
 def _stepped(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.Value:
     """A value rounded by one step, which is done once; where numbers are only moved, that is done to the codes."""
-    made, moved = _coded(value, encoded), _moved(editor, value, encoded)
+    made, moved = _coded(value, encoded), _moved(editor, value, encoded) or _looked_up(editor, value, encoded)
     if made is not None and moved is not None and made is not moved:
         made.replace_all_uses_with(moved)
         editor.sweep(made)
@@ -236,6 +236,25 @@ def _moved(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.Val
     given = [codes, *others, *move.inputs[len(others) + 1 :]]
     found = editor.node(move.op_type, given, f"{value.name}.codes", move, list(move.attributes.values()))
     found.dtype, found.shape = ir.DataType.from_numpy(_zero(encoded).dtype), value.shape
+    return found
+
+
+def _looked_up(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.Value | None:
+    """The codes of numbers that are looked up in a table: the table is rounded in their place; None of others."""
+    node = value.producer()
+    table = None if node is None or node.op_type != "Gather" or node.inputs[0] is None else array_of(node.inputs[0])
+    if node is None or table is None or table.ndim != 1 or table.dtype != np.float32:
+        return None
+    name, codes, zero = f"{value.name}.codes", node.inputs[1], _zero(encoded)
+    assert codes is not None
+    for reader, position in codes.uses():
+        if position == 1 and reader.outputs[0].name == name:
+            return reader.outputs[0]
+    ends = np.iinfo(zero.dtype)
+    numbers = np.clip(np.rint(table / np.float32(encoded.step or 0)) + zero.astype(np.float32), ends.min, ends.max)
+    given = [editor.constant(f"{value.name}.table", numbers.astype(zero.dtype)), codes]
+    found = editor.node("Gather", given, name, node)
+    found.dtype, found.shape = ir.DataType.from_numpy(zero.dtype), value.shape
     return found
 
 

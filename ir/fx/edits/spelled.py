@@ -1,4 +1,4 @@
-"""Rolls as the exporter to ONNX writes them: two slices, the second before the first."""
+"""Ops as the exporter to ONNX spells them, where passes see the pieces."""
 
 from typing import Any
 
@@ -33,6 +33,21 @@ def write_rolls(graph: Graph, editor: FxEditor) -> None:
                 if shift % size:
                     made = _rolled(graph, made, shift % size, axis)
         if made is not given["self"]:
+            editor.read_instead(node, made, [*node.users])
+            graph.erase_node(node)
+
+
+def write_silus(graph: Graph, editor: FxEditor) -> None:
+    """Let the gate of a silu be a value, which may be rounded.
+
+    Rewrite:
+        silu(x)  -->  x * sigmoid(x)
+    """
+    for node in [*graph.nodes]:
+        if aten_name(node) == "silu":
+            x = arguments(node)["self"]
+            with graph.inserting_before(node):
+                made = _call(graph, _aten.mul.Tensor, x, _call(graph, _aten.sigmoid.default, x))
             editor.read_instead(node, made, [*node.users])
             graph.erase_node(node)
 

@@ -1,0 +1,163 @@
+"""Rounding what attentions multiply."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from qcc.ir.attention.find import attentions
+from qcc.ir.encoding.value import EncodedValue, ValueEncoding
+from qcc.ir.errors import Refused
+from qcc.ir.forms.integers import INTEGERS
+from qcc.ir.graph.attention import Attention, NotAttention
+from qcc.ir.graph.edits import check_value
+from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import Kind, Op
+from qcc.ir.regions.flow import Flow
+from qcc.passes.contract.contract import Activations, Context, Edit
+from qcc.passes.contract.magnitudes import Magnitudes
+from qcc.passes.contract.subject import SubjectPass
+
+VALUE_OPSET = 18  # of the ops that round by blocks
+Reader = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Multiply(SubjectPass):
+    """Round what an attention multiplies: queries with keys, and weights with values.
+
+    Rewrite:
+        MatMul(q, k')  -->  MatMul(DequantizeLinear(QuantizeLinear(q)), DequantizeLinear(QuantizeLinear(k')))
+
+    With `static` steps ONNX Runtime makes of each such product one of integers. Both sides are bytes without a sign, of
+    which it adds products in 32 bits on every processor. With `blocks` the products stay those of floats. Scores, masks
+    and softmax are left as they are. A product whose sides cannot both be rounded stays float; so does an attention
+    that is one op, an Einsum, or none that is told. Steps a token (`dynamic`) are refused: those of keys would lie
+    along the scores' other axis, and the runtime has no such product. So are first tokens that stay float.
+
+    Args:
+        activations: how, as of layers: `static`, `static(range = mse)`, `blocks(32)`.
+
+    Source: integer attention, I-BERT, Kim et al. 2021 (arXiv:2101.01321), section 3.1; steps and ranges as of layers.
+    """
+
+    subjects: ClassVar[tuple[str, ...]] = ("attention",)
+    wants: ClassVar[str] = "activations = static"
+    learned: ClassVar[str] = "products of attentions"
+    uses_sample: ClassVar[bool] = True
+
+    activations: Annotated[Activations | None, "how what attentions multiply is rounded"] = None
+
+    @property
+    def label(self) -> str:
+        """What is done."""
+        return "products are rounded"
+
+    @property
+    def opset(self) -> int:
+        """Of the ops that round."""
+        return VALUE_OPSET
+
+    @property
+    def nothing(self) -> bool:
+        """It says not how."""
+        return self.activations is None
+
+    @property
+    def learns(self) -> bool:
+        """Steps come from data."""
+        return self.activations is not None and self.activations.when == "static"
+
+    def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
+        """Round around the attentions of these names."""
+        found = {one.name: one for one in attentions(graph, context.sample)}
+        flow, edits, wanted = Flow(graph), list[Edit](), list[tuple[str, list[Reader]]]()
+        for name in filter(context.takes, targets):
+            one = found.get(name, NotAttention(name, "what was made of it before is no attention that is told"))
+            reason = one.reason if isinstance(one, NotAttention) else self._fault(one)
+            if reason or isinstance(one, NotAttention):
+                edits.append(Edit(name, reason, refused=True, what="attention"))
+                continue
+            wanted += [(name, list(pair)) for pair in (one.reads, one.sums)]
+        seen = self._seen(graph, flow, [reader for _, pair in wanted for reader in pair], context)
+        done = [(name, self._rounded(graph, flow, pair, seen)) for name, pair in wanted]
+        return edits + list(_told(done))
+
+    def _fault(self, one: Attention) -> str:
+        """Why nothing is rounded in an attention; empty if something may be."""
+        encoding = self._encoding
+        if encoding.float_tokens:
+            return "products of first tokens are none of their own: `float_tokens` is for layers"
+        if encoding.when == "dynamic" and not encoding.imitates:
+            return "the runtime has no product of two values with steps a token: `static` has one step for all"
+        return "" if one.reads and one.sums else "one op is all of it"
+
+    @property
+    def _encoding(self) -> ValueEncoding:
+        assert self.activations is not None
+        return self.activations.encoding(INTEGERS)
+
+    def _rounded(self, graph: Graph, flow: Flow, pair: Sequence[Reader], seen: Mapping[str, Magnitudes]) -> str:
+        """Round both sides of a product; why not, if it is not done."""
+        assert self.activations is not None
+        encoding, op = self._encoding, flow.ops[flow.position[pair[0][0]]]
+        if op.kind not in (Kind.MATMUL, Kind.LINEAR) or op.attributes.get("terms") or op.attributes.get("transposed"):
+            return "the runtime multiplies integers in products of matrices alone, as they stand"
+        places = [self._place(flow, *reader) for reader in pair]
+        try:
+            encoded = list[EncodedValue]()
+            for value, _ in places:
+                check_value(graph, value, encoding)
+                if flow.constant(value) is not None:
+                    return f"`{value}` is a constant"
+                encoded.append(self.activations.encoded(encoding, seen.get(value)))
+        except Refused as refused:
+            if refused.broken:
+                raise
+            return refused.reason
+        for (value, reader), how in zip(places, encoded, strict=True):
+            graph.encode_value(value, how, [reader])
+        return ""
+
+    def _place(self, flow: Flow, name: str, position: int) -> tuple[str, Reader]:
+        """The value to round on one side of a product, and what reads it: by blocks, before its channels are moved."""
+        op = flow.ops[flow.position[name]]
+        value = op.inputs[position]
+        maker = flow.maker(value)
+        if position and self._encoding.imitates and maker is not None and _turns(maker):
+            return maker.inputs[0], (maker.name, 0)
+        return value, (name, position)
+
+    def _seen(self, graph: Graph, flow: Flow, readers: Sequence[Reader], context: Context) -> Mapping[str, Magnitudes]:
+        """How large the numbers of each side are; asked once."""
+        names = sorted({self._place(flow, *reader)[0] for reader in readers})
+        names = [name for name in names if flow.constant(name) is None]
+        if not self.learns or context.watch is None or not names:
+            return {}
+        key = "products", tuple(names)
+        if key not in context.found:
+            sums: dict[str, Magnitudes] = {}
+            for values in context.watch(graph, names, False):
+                for name, array in values.items():
+                    found = Magnitudes.of(array)
+                    sums[name] = sums[name] + found if name in sums else found
+            context.found[key] = sums
+        known = context.found[key]
+        assert isinstance(known, Mapping)
+        return known
+
+
+def _turns(op: Op) -> bool:
+    """It lets another axis be the last."""
+    order = op.attributes.get("perm")
+    return op.kind is Kind.TRANSPOSE and isinstance(order, tuple) and bool(order) and order[-1] != len(order) - 1
+
+
+def _told(done: Sequence[tuple[str, str]]) -> Iterator[Edit]:
+    """What became of the attentions, each of two products: why one of them stays float, or nothing."""
+    for name in dict.fromkeys(name for name, _ in done):
+        reasons = [reason for one, reason in done if one == name and reason]
+        if len(reasons) == 2:
+            yield Edit(name, f"its products stay float: {reasons[0]}", refused=True, what="attention")
+        else:
+            text = f"one of its products stays float: {reasons[0]}" if reasons else "both products are rounded"
+            yield Edit(name, text, what="attention")
