@@ -1,8 +1,8 @@
 """The algebra of encodings: the parts that are stored, and one expression that says what they mean.
 
 An encoding names its parts (`Encoding.parts`) and says once, in a handful of operations, what they decode to
-(`Encoding.decode`). All else follows. Sizes and the layout of files come from the parts. Each consumer brings an
-interpreter of the operations: numpy computes the matrix (`reference`), the ONNX adapter writes nodes that do.
+(`Encoding.decode`). Sizes and the layout of files follow from the parts. Each consumer brings an interpreter of the
+operations: numpy computes the matrix (`reference`), the ONNX adapter writes nodes that do.
 """
 
 from abc import ABC, abstractmethod
