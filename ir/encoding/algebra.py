@@ -195,8 +195,7 @@ class Fitter:
         leaf: stores a matrix in an encoding that holds no other.
         power: of what each column is multiplied with, the mean square; None if no data tells.
         gram: the mean products of what two columns are multiplied with ``[in, in]``; None if no data tells.
-        sensitivity: what a squared error of each column costs once columns that are rounded later have made up for it;
-            None if it is not known.
+        sensitivity: what a squared error of each column costs once later columns have made up for it; None if untold.
         damping: what is added to the diagonal of ``gram`` where it is to have an inverse, as a share of its mean.
         lookups: how rows are looked up, by what tells so (`Encoding.sources`).
     """
