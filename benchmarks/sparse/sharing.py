@@ -60,15 +60,12 @@ def main() -> None:
         names = f"`{one.taker.weights[0]}` | `{one.giver.weights[0]}`"
         print(f"| {names} | {loss:.4g} | {pairs.saved(one) * FLOAT_BYTES:,} | {agrees} |", flush=True)
     if agreements:
-        by_loss, by_gradient = (
-            np.argsort(np.argsort(one)) for one in (losses, [-agreements[one] for one in pairs.all])
-        )
+        away = [-agreements[one] for one in pairs.all]
+        by_loss, by_gradient = (np.argsort(np.argsort(one)) for one in (losses, away))
         print(f"\nSpearman of both ranks: {np.corrcoef(by_loss, by_gradient)[0, 1]:.2f}")
     judge = np.load(asked.judge)["input_ids"] if asked.judge else None
     whole = f"{perplexity(graph, judge):.2f}" if judge is not None else "-"
-    print(
-        f"\n| share | outputs lose | bytes less | perplexity |\n| --- | --- | --- | --- |\n| none | 0 | 0 | {whole} |"
-    )
+    print(f"\n| share | outputs lose | bytes less | perplexity |\n|{' --- |' * 4}\n| none | 0 | 0 | {whole} |", flush=True)
     made: list[Pair] = []
     sizes = [pairs.saved(one) for one in pairs.all]
     for pair, loss in in_turn(pairs.all, sizes, asked.most, pairs.loss, lambda *_: None):
