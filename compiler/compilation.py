@@ -54,6 +54,7 @@ from qcc.compiler.runtime.build_kernels import runs_here, warn_of_no_ops
 from qcc.compiler.runtime.count_served import build_counted
 from qcc.compiler.runtime.half_served import half_lines, on_device, stand_in, widened_ops
 from qcc.compiler.scores.check import DROP
+from qcc.compiler.sequence.one_step import step_samples
 from qcc.compiler.steps.loop_data import loop_and_data
 from qcc.compiler.steps.sampling import Sampling, apart
 from qcc.compiler.verify.outputs import Verification
@@ -66,8 +67,7 @@ from qcc.ir.graph.graph import Graph
 from qcc.ir.kernel.op import LinearOp
 from qcc.passes.encode import Encode
 
-OF_A_FILE = ("Q321", "Q324", "Q362", "Q363", "Q411", "Q430")
-"""Warnings about what was written, which go when it is written anew."""
+OF_A_FILE = "Q321", "Q324", "Q362", "Q363", "Q411", "Q430"  # warnings about what was written, until it is anew
 
 
 @dataclass
@@ -262,7 +262,7 @@ class Compilation:
 
         weights = {weight.name: weight for weight in opened.graph.weights()}
         with self.phases.phase("time"):
-            better = faster_plan(settled.plan, weights, times, files, write, opened.data, self._target.providers)
+            better = faster_plan(settled.plan, weights, times, files, write, opened.timed, self._target.providers)
         if better is not None and made[1] is not None:
             warn_of_no_library(times, self.diagnostics)
         return better
@@ -276,7 +276,7 @@ class Compilation:
         predicted = predicted_seconds(opened.plan, settled) if LATENCY in asked_rows(self.policy) else None
         with self.phases.phase("time"):
             files = self.model, staged, library if self.runs_here else None
-            return time_models(files, opened.data, predicted, self._target.providers)
+            return time_models(files, opened.timed, predicted, self._target.providers)
 
     def _library(self, plan: Plan, ops: Collection[LinearOp], staged: Path) -> Path | None:
         """Make the kernels that the written model calls, beside it."""
@@ -326,7 +326,7 @@ class Compilation:
         bound = plan or foreseen(self._bind(graph, data, opened, earlier), drop_bounds(self.policy))
         self.diagnostics.raise_if_errors()
         warn_of_generated_steps(bound, data, self.diagnostics)
-        return ModelInWork(graph, bound, data, inputs, opened, done.rows)
+        return ModelInWork(graph, bound, data, step_samples(self.policy, graph, data), inputs, opened, done.rows)
 
     def _bind(self, graph: Graph, data: Samples, opened: OpenModel, earlier: Earlier) -> Plan:
         with self.phases.phase("choose"):

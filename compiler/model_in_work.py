@@ -18,6 +18,8 @@ class ModelInWork:
     graph: Graph
     plan: Plan
     data: Samples
+    timed: Samples
+    """What is timed: the data, or a step of a model of tokens."""
     inputs: Inputs
     file: OpenModel
     """The model as it was opened."""

@@ -5,7 +5,8 @@
 
 One thread, in turn, the processor time of that thread alone, medians and ratios to the model as it came. Caches hold
 drawn numbers. Each rule is written to FOLDER; FILEs are compiled models, run with the kernels beside them. The share of
-the cache is what a step takes beyond one with a cache of one row.
+the cache is what a step takes beyond one with a cache of one row; it is foretold for other contexts by a line through
+the times behind one row and behind 512.
 """
 
 import argparse
@@ -20,6 +21,8 @@ from qcc.compiler.runtime.session import Session
 from qcc.ir.attention.find import cache_pairs
 from qcc.ir.graph.ops import Array
 from qcc.ir.onnx.adapter import OnnxGraph
+
+LINE = 512  # the context whose time foretells others
 
 
 def step_feeds(graph: OnnxGraph, context: int) -> dict[str, Array]:
@@ -58,16 +61,24 @@ def main() -> None:
     sessions = [Session(path, None, 1) for path in paths]
     names = ["float", *asked.rule, *(path.name for path in asked.files)]
     least: list[float] = []
-    for context in (1, *map(int, asked.contexts.split(","))):
+    slopes: list[float] = []
+    for context in (1, LINE, *map(int, asked.contexts.split(","))):
         feeds = step_feeds(graph, context)
         runs = [partial(one.run, one.coded(feeds)) for one in sessions]
         seconds = interleaved(runs, Turns(asked.rounds, 0.002, warm=True, settle_s=0, own=True))
         medians = np.median(seconds, -1)
         ratios = np.median(seconds / seconds[:1], -1)
         least = least or list(medians)
+        ahead = iter(slopes)
+        if context == LINE:
+            slopes = [(median - base) / (LINE - 1) for median, base in zip(medians, least, strict=True)]
         for name, median, ratio, base in zip(names, medians, ratios, least, strict=True):
-            share = 1 - base / median
-            print(f"{context:6} {name}: {median * 1e3:.2f} ms, {ratio:.3f}x, cache {share:.1%} of it", flush=True)
+            share, slope = 1 - base / median, next(ahead, None)
+            told = f"{context:6} {name}: {median * 1e3:.2f} ms, {ratio:.3f}x, cache {share:.1%} of it"
+            if slope is not None:
+                rows = slope * (context - 1)
+                told += f", foretold {rows / (base + rows):.1%}"
+            print(told, flush=True)
 
 
 if __name__ == "__main__":

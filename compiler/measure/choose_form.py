@@ -17,6 +17,7 @@ from qcc.compiler.plan.costs import LATENCY, LEARNED, Meter, asked_rows
 from qcc.compiler.plan.plan import Kernels
 from qcc.compiler.plan.targets import target_of, unserved
 from qcc.compiler.runtime.build_kernels import kernels_of, runs_here
+from qcc.compiler.sequence.one_step import step_samples
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.policy.policy import Policy
@@ -173,7 +174,7 @@ def chooser_of(policy: Policy, graph: Graph, data: Samples, tick: CaseTick) -> F
         QccError: nothing is known of this machine's processor, or was learned where that is asked for (``Q663``).
     """
     kernels = kernels_of(policy)
-    rows = rows_of(graph, data)
+    rows = rows_of(graph, step_samples(policy, graph, data))
     if isinstance(policy.export, Export) and policy.export.rows is not None:
         linear = (weight.name for weight in graph.weights() if "linear" in weight.kinds)
         rows |= dict.fromkeys(linear, policy.export.rows)
@@ -209,7 +210,7 @@ def latency_of(
         policy: the policy.
         chooser: of forms.
         model: the file.
-        data: whose first sample is run.
+        data: whose first sample is run, or a step behind as much as the policy says.
         graphs: as the file has it, and as it is now: what layers took that have lost channels or gone is no rest.
         timed: it runs in ONNX Runtime.
 
@@ -223,6 +224,7 @@ def latency_of(
         why = "the target is another processor" if timed else f"`{model}` does not run in ONNX Runtime"
         message = f"latency cannot be measured here: {why}"
         raise QccError([Diagnostic("Q311", message, bound.span if bound else policy.target.span)])
+    data = step_samples(policy, graphs[0], data)
     whole = 1e3 * time_input(model, data, chooser.target.providers)
 
     def milliseconds(weight: Weight, action: Encode | None) -> float:

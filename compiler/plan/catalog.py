@@ -13,7 +13,7 @@ import qcc.passes
 from qcc.codegen.target.find import makers, targets
 from qcc.codegen.target.target import Arithmetic
 from qcc.compiler.metrics.find import additive, judged
-from qcc.compiler.plan.costs import LEARNED, METERED
+from qcc.compiler.plan.costs import GENERATION, LEARNED, METERED
 from qcc.compiler.plan.formats import encoding_of, families, filling, summary
 from qcc.compiler.scores.check import DROP
 from qcc.compiler.scores.find import scores
@@ -50,6 +50,7 @@ BUDGET = {
         (LEARNED,),
         optional=True,
         summary="predicted time of one sample on one thread, of the input's",
+        counts=GENERATION,
     ),
     "energy": Metric(
         "energy",

@@ -12,6 +12,8 @@ SIZE, BITS = "size", "bits"
 LATENCY, ENERGY, ACTIVATIONS, PEAK = "latency", "energy", "activations", "peak"
 LEARNED = "learned"
 """What a bound of latency says whose times are foretold, not taken."""
+GENERATION = "context", "generate"
+"""What a bound of latency says of which step of a model of tokens it is about."""
 METERED = {LATENCY: "ms", ENERGY: "uJ", ACTIVATIONS: "bytes"}
 """Rows that are found only where a policy asks for them, with their units: all for one sample."""
 BOUNDED = {**METERED, PEAK: "bytes"}

@@ -23,18 +23,17 @@ def read_bound(
     if metric is None:
         _unknown_metric(context, node, block, metrics, elsewhere)
         return None
-    good = _argument_fits(context, node, metric)
+    said = _said(context, node, metric)
     if node.relation != metric.relation:
         other = "a smaller one is better" if metric.relation == "<=" else "a larger one is better"
         message = f"`{metric.name}` is bounded with `{metric.relation}`, not `{node.relation}`"
         help = f"did you mean `{metric.relation}`?"
         context.report.error("Q213", message, node.relation_span, help=help, note=f"{other}")
-        good = False
+        said = None
     quantity = _quantity(context, node, metric)
-    if quantity is None or not good:
+    if quantity is None or said is None:
         return None
-    argument = None if node.argument is None else node.argument.text
-    return Bound(metric.name, argument, node.relation, quantity, node.span)
+    return Bound(metric.name, said[0], node.relation, quantity, node.span, said[1])
 
 
 def _unknown_metric(
@@ -52,20 +51,53 @@ def _unknown_metric(
     context.report.error("Q212", f"unknown metric of `{block}`: `{name}`", node.metric.span, help=help, note=known)
 
 
-def _argument_fits(context: CheckState, node: syntax.BoundTree, metric: Metric) -> bool:
-    if node.argument is None and (metric.optional or not metric.arguments):
-        return True
-    if node.argument is None:
+Counts = tuple[tuple[str, int], ...]
+
+
+def _said(context: CheckState, node: syntax.BoundTree, metric: Metric) -> tuple[str | None, Counts] | None:
+    """What stands in the parentheses: a word, or counts by name; None if it's wrong, which is reported."""
+    if not node.arguments and (metric.optional or not metric.arguments):
+        return None, ()
+    if not node.arguments:
         message = f"`{metric.name}` needs to know of what"
         help = f"write `{metric.name}({metric.arguments[0]})`"
         context.report.error("Q212", message, node.metric.span, help=help)
-        return False
-    if node.argument.text in metric.arguments:
-        return True
-    message = f"unknown argument of `{metric.name}`: `{node.argument.text}`"
-    help = did_you_mean(node.argument.text, metric.arguments) or f"write `{metric.name}` alone"
-    context.report.error("Q212", message, node.argument.span, help=help)
-    return False
+        return None
+    first = node.arguments[0]
+    if metric.counts and any(one.name is not None for one in node.arguments):
+        return _counts(context, node, metric)
+    literal = only_literal(first.value)
+    word = None if literal is None or first.name is not None else context.literal(literal)
+    if isinstance(word, syntax.Name) and len(node.arguments) == 1 and word.text in metric.arguments:
+        return word.text, ()
+    wrong = next((one for one in node.arguments[1:]), first)
+    message = f"unknown argument of `{metric.name}`: `{wrong.span.text}`"
+    help = did_you_mean(wrong.span.text, metric.arguments) or f"write `{metric.name}` alone"
+    context.report.error("Q212", message, wrong.span, help=help)
+    return None
+
+
+def _counts(context: CheckState, node: syntax.BoundTree, metric: Metric) -> tuple[None, Counts] | None:
+    found: dict[str, int] = {}
+    usual = ", ".join(f"{name} = 512" for name in metric.counts)
+    for one in node.arguments:
+        name = "" if one.name is None else one.name.text
+        literal = only_literal(one.value)
+        number = None if literal is None else context.literal(literal)
+        quantity = context.quantity(number) if isinstance(number, syntax.WrittenNumber) else None
+        if name not in metric.counts or name in found:
+            message = f"unknown argument of `{metric.name}`: `{one.span.text}`"
+            context.report.error("Q212", message, one.span, help=f"write `{metric.name}({usual})`")
+            return None
+        if quantity is None or quantity.unit or quantity.value < 1 or quantity.value % 1 or quantity.value > 1e9:
+            context.report.error("Q203", f"`{name}` takes a whole number of tokens", one.span, help="such as `2k`")
+            return None
+        found[name] = int(quantity.value)
+    if missing := [name for name in metric.counts if name not in found]:
+        message = f"`{metric.name}` needs to know `{missing[0]}`, too"
+        context.report.error("Q212", message, node.metric.span, help=f"write `{metric.name}({usual})`")
+        return None
+    return None, tuple((name, found[name]) for name in metric.counts)
 
 
 def _quantity(context: CheckState, node: syntax.BoundTree, metric: Metric) -> Quantity | None:

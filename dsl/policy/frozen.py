@@ -195,7 +195,7 @@ def _option(data: Mapping[str, Any]) -> Option:
 
 def _metric(data: Mapping[str, Any]) -> Metric:
     units = {name: (low, high) for name, (low, high) in data["units"].items()}
-    return Metric(**{**data, "units": units, "arguments": tuple(data["arguments"])})
+    return Metric(**{**data, "units": units, "arguments": tuple(data["arguments"]), "counts": tuple(data["counts"])})
 
 
 def _argument(data: Any) -> Any:  # noqa: ANN401 - of several types

@@ -11,7 +11,7 @@ from qcc.dsl.policy.data_words import FOLDER
 from qcc.dsl.policy.metrics import MetricOn
 from qcc.dsl.policy.options import Interval, option_text, options_of
 from qcc.dsl.policy.select import Selector
-from qcc.dsl.syntax.literals import bytes_text, number_text, quote
+from qcc.dsl.syntax.literals import bytes_text, count_text, number_text, quote
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -284,11 +284,14 @@ class Bound:
     relation: str
     quantity: Quantity
     span: Span = field(compare=False, repr=False)
+    counts: tuple[tuple[str, int], ...] = ()
+    """What its parentheses say by name."""
 
     @property
     def text(self) -> str:
         """The bound as the language spells it."""
-        argument = f"({self.argument})" if self.argument else ""
+        said = self.argument or ", ".join(f"{name} = {count_text(count)}" for name, count in self.counts)
+        argument = f"({said})" if said else ""
         return f"{self.metric}{argument} {self.relation} {self.quantity.text}"
 
 

@@ -119,6 +119,8 @@ class Metric:
     summary: str = ""
     whole: bool = False
     """It is measured on the written file: where ``budget`` bounds it, size is minimised if nothing else is asked."""
+    counts: tuple[str, ...] = ()
+    """What may be said in the parentheses instead, by name and all together: whole numbers."""
 
 
 @dataclass(frozen=True)

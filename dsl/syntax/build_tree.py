@@ -157,10 +157,9 @@ class _TreeBuilder(Transformer[Token, syntax.SyntaxNode]):
         return syntax.PropertySetting(self.span(children[0], children[-1]), self._word(children[0]), value)
 
     def bound(self, children: Children) -> syntax.BoundTree:
-        argument = self._word(children[1]) if len(children) == 4 else None
-        relation, quantity = children[-2:]
+        arguments, (relation, quantity) = tuple(children[1:-3]), children[-2:]
         span = self.span(children[0], quantity)
-        return syntax.BoundTree(span, self._word(children[0]), argument, str(relation), self.span(relation), quantity)
+        return syntax.BoundTree(span, self._word(children[0]), arguments, str(relation), self.span(relation), quantity)
 
     def value(self, children: Children) -> syntax.Alternatives:
         return syntax.Alternatives(self.span(children[0], children[-1]), tuple(children))

@@ -175,10 +175,10 @@ class PropertySetting(SyntaxNode):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BoundTree(SyntaxNode):
-    """``metric(argument) <= quantity``."""
+    """``metric(argument) <= quantity``; an argument alone is a name, others say what they are."""
 
     metric: Name
-    argument: Name | None
+    arguments: tuple[Argument, ...]
     relation: str
     relation_span: Span
     quantity: Literal
