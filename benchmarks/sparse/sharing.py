@@ -65,7 +65,8 @@ def main() -> None:
         print(f"\nSpearman of both ranks: {np.corrcoef(by_loss, by_gradient)[0, 1]:.2f}")
     judge = np.load(asked.judge)["input_ids"] if asked.judge else None
     whole = f"{perplexity(graph, judge):.2f}" if judge is not None else "-"
-    print(f"\n| share | outputs lose | bytes less | perplexity |\n|{' --- |' * 4}\n| none | 0 | 0 | {whole} |", flush=True)
+    print("\n| share | outputs lose | bytes less | perplexity |\n| --- | --- | --- | --- |")
+    print(f"| none | 0 | 0 | {whole} |", flush=True)
     made: list[Pair] = []
     sizes = [pairs.saved(one) for one in pairs.all]
     for pair, loss in in_turn(pairs.all, sizes, asked.most, pairs.loss, lambda *_: None):
