@@ -15,6 +15,7 @@ from qcc.ir.graph.ops import Weight
 from qcc.ir.graph.view import MatrixView
 from qcc.passes.contract.contract import Context
 from qcc.passes.contract.moments import Moments
+from qcc.passes.rounding import descent
 from qcc.passes.rounding.descent import Descent, Rule, descend
 from qcc.passes.rounding.gptq import Gptq, fitted_to, output_error, round_columns, sweep
 from qcc.passes.rounding.nearest import Nearest
@@ -74,6 +75,18 @@ def test_the_bound_on_the_gain_finds_the_codes_that_pay() -> None:
     reached = next(one for one in tried if one[0] <= goal)
     assert reached[1] <= looked / 3
     assert reached[2] <= 0.7 * changed
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS[:4], ids=lambda one: one.text.replace(" ", "_"))
+@pytest.mark.parametrize("rule", ["southwell", "lipschitz"])
+def test_leaving_confident_weights_alone_changes_nothing(
+    encoding: Encoding, rule: Rule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if of every weight it were asked how far it may be pulled: the same loss by the same changes."""
+    found = descended(encoding, rule, 3)
+    monkeypatch.setattr(descent, "SURE", 1e6)
+    whole = descended(encoding, rule, 3)
+    assert (found[0], found[2]) == (whole[0], whole[2]) and found[1] >= whole[1]
 
 
 def test_frozen_weights_stay() -> None:

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 import qcc
+from qcc.compiler.analyze.estimate import estimate
+from qcc.compiler.plan.catalog import schema
 from qcc.compiler.plan.values import encoding_named
 from qcc.compiler.report.lock import plan_of
 from qcc.compiler.report.result import Result
 from qcc.dsl.diagnostics.report import QccError
+from qcc.dsl.load import load_text
 from qcc.ir.attention.find import attentions
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.cached.fit import fitted
@@ -228,3 +231,9 @@ def test_budgets_reject(tmp_path: Path, rule: str, tokens: int, code: str) -> No
         compiled(tmp_path, rule, tokens)
     assert [one.code for one in raised.value.diagnostics] == [code]
     assert not (tmp_path / "out.onnx").exists()
+
+
+def test_what_it_takes_is_told_of_caches_too(tmp_path: Path) -> None:
+    compiled(tmp_path, "budget = 6, share = even, window = 2, sinks = 1")
+    policy = "qpolicy 1\nrule linear { weights = int8 channel }\nrule cache { form = fused }\n"
+    assert estimate(tmp_path / "model.onnx", load_text(policy, schema())).rounding_s > 0

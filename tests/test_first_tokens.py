@@ -149,3 +149,19 @@ def test_convolutions_are_told(tmp_path: Path) -> None:
     )
     result = qcc.compile(tmp_path / "conv.onnx", policy, data=[{"x": random(9, 8, 9, 9)}])
     assert [one.code for one in result.warnings] == ["Q313"] and "no first token" in str(result.warnings)
+
+
+def test_scales_of_folds_do_not_follow_tokens_that_stay_floats(model: Path) -> None:
+    x = random(8, 12, INPUTS, seed=5) * np.geomspace(0.1, 10, INPUTS).astype(np.float32)
+    odd = x.copy()
+    odd[:, :KEPT] = 1e4 * np.arange(INPUTS, 0, -1, dtype=np.float32)
+
+    def scales(data: np.ndarray, how: str) -> list[str]:
+        text = f"rule linear {{ weights = int8 channel; activations = {how}; fold = smoothquant(insert = true) }}"
+        result = qcc.compile(model, load_text(f"qpolicy 1\n{text}\n", schema()), data=[{"x": data}])
+        (row,) = [one for one in result.rewrites if "smoothquant" in one.action]
+        return [edit.text for edit in row.treated]
+
+    split = f"static(float_tokens = {KEPT})"
+    assert scales(odd, split) == scales(x, split) != []
+    assert scales(odd, "static") != scales(x, "static")

@@ -178,3 +178,25 @@ def test_without_torch_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(qcc.QccError, match="Q645"):
         qcc.compile(tmp_path / "lstm.onnx", policy, output=tmp_path / "out.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["lstm.onnx"]
+
+
+def test_feeds_that_are_placed_run_as_what_the_graph_itself_makes_of_them(tmp_path: Path) -> None:
+    """In every size; and which of two values counts is told by what torch computed, not by the float model."""
+    text = """<ir_version: 10, opset_import: ["": 21]> g (float[n, t, 8] x) => (float[n, m] y) {
+        a = MatMul (x, w) z = Constant <value = float {0}> () b = IsNaN (a) c = Where (b, z, a)
+        s = Shape <start = 0, end = 1> (x)
+        o = Constant <value = int64[1] {-1}> () k = Concat <axis = 0> (s, o) y = Reshape (c, k) }"""
+    model = onnx.parser.parse_model(text)
+    held = np.random.default_rng(0).standard_normal((8, 6)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(held, "w"))
+    onnx.save(model, tmp_path / "nan.onnx")
+    graph = OnnxGraph.load(tmp_path / "nan.onnx")
+    graph.simplify()
+    piece = TorchPiece(graph, ["y"], ["w"])
+    changed = torch.from_numpy(held.copy())
+    changed[2, 3] = torch.nan
+    for shape in ((2, 3, 8), (4, 2, 8), (2, 3, 8)):
+        x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+        known, placed = piece.known({"x": x}), piece.placed({"x": x})
+        np.testing.assert_allclose(piece.run(placed, {})["y"].numpy(), known["y"], atol=1e-6)
+        assert not piece.run(placed, {"w": changed})["y"].isnan().any()

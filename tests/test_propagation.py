@@ -54,6 +54,29 @@ def test_what_comes_before_is_carried(folder: Path) -> None:
     assert all(one.carried > 0 and one.gain > 0 for one in others)
 
 
+def test_a_layer_is_foretold_to_lose_what_its_block_and_those_behind_make_of_its_error(folder: Path) -> None:
+    """Where one piece makes the outputs, that is what is measured there; and a scale on the way changes nothing."""
+    policy = "qpolicy 1\nrule any { weights = int4 channel }"
+    found = propagation(folder / "m.onnx", policy, data=folder / "d.npz")
+    assert all(one.foretold is not None and one.loss is not None for one in found.layers)
+    assert found.layers[-1].foretold == pytest.approx(found.layers[-1].loss, rel=0.3)  # channels differ in size
+    assert found.agreement["foretold"] == pytest.approx(1)
+
+
+def test_what_stands_in_several_blocks_is_not_foretold(tmp_path: Path) -> None:
+    """A weight that two blocks share."""
+    body = (
+        "g (float[N,32] x) => (float[N,32] y) { a = MatMul(x, u) b = Tanh(a) c = MatMul(b, v) d = Add(c, x) "
+        "e = MatMul(d, u) f = Tanh(e) h = MatMul(f, w) y = Add(h, d) }"
+    )
+    weights = {"u": models.random(32, 64) / 4, "v": models.random(64, 32) / 8, "w": models.random(64, 32, seed=3) / 8}
+    onnx.save(models.parse(body, weights, opset=21), tmp_path / "m.onnx")
+    np.savez(tmp_path / "d.npz", x=models.random(24, 32))
+    found = propagation(tmp_path / "m.onnx", "qpolicy 1\nrule any { weights = int4 channel }", data=tmp_path / "d.npz")
+    told = {one.weight: one.foretold for one in found.layers}
+    assert told["u"] is None and sum(one is not None for one in told.values()) == 2, told
+
+
 def test_outliers_are_told() -> None:
     plain, loud = models.random(64, 256), models.random(64, 256)
     loud[:, 3] *= 100

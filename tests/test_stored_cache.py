@@ -284,6 +284,25 @@ def test_the_runtimes_own_op_computes_the_same(tmp_path: Path, kept: str) -> Non
         assert np.abs(made[True][name] - made[False][name]).max() < TOLERANCE * 10, name
 
 
+def test_the_runtimes_own_op_on_floats(tmp_path: Path) -> None:
+    one = case(causal_past())
+    graph = OnnxGraph.load(one.save(tmp_path))
+    graph.simplify()
+    (found,) = attentions(graph, one.feeds)
+    assert isinstance(found, Attention)
+    made = graph.copy()
+    made.store_cache(found, None, None, "fused")
+    assert NOTE not in made.model.metadata_props
+    assert any(op.function == "grouped_attention" for op in made.ops())
+    alone = {name: array[:1] for name, array in one.feeds.items()}
+    for each in (graph, made):
+        for value in (*each.model.graph.inputs, *each.model.graph.outputs):
+            value.shape = None if value.shape is None else ir.Shape([None, *value.shape[1:]])
+    wanted, given = run(graph, alone), run(made, alone)
+    for name, array in wanted.items():
+        assert np.abs(given[name] - array).max() < TOLERANCE, name
+
+
 def test_the_runtimes_own_op_reject(tmp_path: Path) -> None:
     graph, one, _ = opened(tmp_path, models.PAST)
     rows = fitted(by_heads(random(2, HEADS, 7, WIDTH)), encoding("int8 channel"))
@@ -291,3 +310,5 @@ def test_the_runtimes_own_op_reject(tmp_path: Path) -> None:
         graph.store_cache(one, rows, rows, "fused")
     with pytest.raises(Refused, match="as many bits"):
         graph.store_cache(one, rows, None, "fused")
+    with pytest.raises(Refused, match="hides what comes later"):
+        graph.store_cache(one, None, None, "fused")

@@ -52,12 +52,22 @@ def test_a_law_of_either_form_is_found_and_foretells_points_left_out() -> None:
     for form, rate, losses in (
         ("power", 3.0, 0.01 + 5 * BITS**-3.0),
         ("exponential", 2.0, 0.001 + 3 * 2 ** (-2 * BITS)),
+        ("levels", 1.8, 0.002 + 9 * (2**BITS - 2) ** -1.8),
     ):
         law = fitted(BITS.tolist(), losses.tolist())
         assert law is not None and law.form == form
         assert law.rate == pytest.approx(rate, rel=FOUND)
         assert max(law.errors) <= FOUND
         assert law(4.0) == pytest.approx(float(np.interp(4.0, BITS, losses)), rel=0.1)
+
+
+@pytest.mark.slow
+def test_points_where_all_is_lost_say_nothing_of_the_law() -> None:
+    losses = 0.001 + 3 * 2 ** (-2 * BITS)
+    losses[0] = 25
+    law = fitted(BITS.tolist(), losses.tolist(), 1.0)
+    assert law is not None and max(law.errors) <= FOUND and len(law.errors) == len(BITS) - 3
+    assert fitted(BITS.tolist(), losses.tolist(), 1e-3) is None
 
 
 def test_few_points_have_no_law() -> None:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Generic
@@ -13,6 +13,7 @@ from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.calibrate.coverage import Told, coverage_of
 from qcc.compiler.calibrate.generate import Batch
 from qcc.compiler.calibrate.samples import Samples, generate
+from qcc.compiler.observe.asked import float_tokens
 from qcc.compiler.observe.observer import Tick
 from qcc.compiler.observe.statistics import layer_statistics
 from qcc.compiler.plan.plan import Plan, Step
@@ -20,8 +21,8 @@ from qcc.compiler.plan.text import action_text
 from qcc.compiler.verify.translation import Difference, Outputs, Trial, first_guilty
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph.graph import Graph
-from qcc.passes.contract.contract import Context, Edit, G, Invariant, Rewrite, Site, SitePass
-from qcc.passes.contract.moments import grams_of
+from qcc.passes.contract.contract import Context, Edit, G, Invariant, Pass, Rewrite, Site, SitePass
+from qcc.passes.contract.moments import Moments, grams_of
 
 SAMPLE = 3  # rows of an input
 LEFT_OUT = 6  # sites of a pass; with more it is left out as a whole
@@ -70,7 +71,7 @@ def rewrite_graph(
     rows = [] if cleaned is None else [validate_cleaning(cleaned, trial)]
     current = graph
     for done, (action, step) in enumerate(steps):
-        gather = partial(_gathered, current, step, data, covers)
+        gather = partial(_gathered, current, _by_tokens(step, plan), data, covers)
         current, row = _run(current, action, step, trial, _at(tick, done, len(steps)), gather)
         rows.append(row)
     if current is not graph:
@@ -187,16 +188,38 @@ def _decoding(graph: Graph, action: Rewrite, step: Step, context: Context) -> di
     return found
 
 
-def _gathered(graph: Graph, step: Step, data: Samples, covers: Told, context: Context) -> Context:
-    """With statistics of the step's weights, or an input."""
-    if step.action.uses_sample:
+@dataclass(frozen=True)
+class _ByTokens:
+    """A step's action, and its weights by how many first tokens do not count in statistics of what they read."""
+
+    action: Pass
+    weights: Mapping[int, Sequence[str]]
+
+
+def _by_tokens(step: Step, plan: Plan) -> _ByTokens:
+    kept = float_tokens(plan) if step.action.for_values else {}
+    found: dict[int, list[str]] = {}
+    for name in step.weights:
+        found.setdefault(kept.get(name, 0), []).append(name)
+    return _ByTokens(step.action, found)
+
+
+def _gathered(graph: Graph, asked: _ByTokens, data: Samples, covers: Told, context: Context) -> Context:
+    """With statistics of a step's weights, or an input."""
+    if asked.action.uses_sample:
         context = replace(context, sample=sample_of(graph, data))
-    if not step.action.uses_gram:
+    if not asked.action.uses_gram:
         return context
-    gathered = layer_statistics(graph, data, lambda *at: context.progress(at[-1]), moments=step.weights)
-    found = gathered.moments
+    found: dict[str, Moments] = {}
+    for leaves, names in sorted(asked.weights.items()):
+        tick = _named(context.progress)
+        found |= layer_statistics(graph, data, tick, moments=names, leaves=leaves).moments
     covers(coverage_of(found))
     return replace(context, grams=grams_of(found), moments=found)
+
+
+def _named(progress: Callable[[str], None]) -> Tick:
+    return lambda *at: progress(at[-1])
 
 
 def sample_of(graph: Graph, data: Samples) -> Batch:

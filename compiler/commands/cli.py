@@ -31,6 +31,7 @@ COMMANDS = {
     "trim": "make a compiled model smaller, whose weights are stacks of levels",
     "expand": "make the model again that was packed for transport",
     "pack": "store models of one family in a folder, each constant once",
+    "genai": "write a folder from which onnxruntime-genai generates",
     "bench": "time models against each other, and compare what they compute",
     "targets": "list the processors that kernels can be built for, and what this machine is",
     "passes": "list what a policy may name, each with its manual page",

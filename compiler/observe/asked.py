@@ -23,6 +23,14 @@ def rounding_of(plan: Plan) -> set[tuple[str, Form, Activations]]:
     return {(name, form, how) for form, how, names in asked if how.when == "static" for name in names}
 
 
+def float_tokens(plan: Plan) -> dict[str, int]:
+    """How many first tokens of what each weight's layers read stay floats, by the weight's name."""
+    found: dict[str, int] = {}
+    for name, form, how in rounding_of(plan):
+        found[name] = max(found.get(name, 0), how.encoding(form).float_tokens)
+    return found
+
+
 def rounded_values(graph: Graph, plan: Plan) -> tuple[list[str], list[tuple[str, int]]]:
     """The values that show the steps of what the plan rounds, or may; and those of which first tokens do not count."""
     asked = rounding_of(plan)

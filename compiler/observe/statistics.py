@@ -8,7 +8,7 @@ from qcc.compiler.observe.executor import HERE, Executor
 from qcc.compiler.observe.observed import Observed
 from qcc.compiler.observe.observer import Observer, Tick
 from qcc.compiler.observe.sums import FirstTokens, GramSum, MagnitudeSum, WindowSum
-from qcc.compiler.observe.tokens import Leading
+from qcc.compiler.observe.tokens import EVERY_TOKEN, Leading
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Kind, Op, Weight
 from qcc.ir.graph.windows import Windows
@@ -32,6 +32,7 @@ def layer_statistics(
     moments: Sequence[str] = (),
     magnitudes: Sequence[str] = (),
     beyond_first: Collection[tuple[str, int]] = (),
+    leaves: int = 0,
     executor: Executor = HERE,
 ) -> LayerStatistics:
     """Gather what is asked, in one pass.
@@ -44,13 +45,14 @@ def layer_statistics(
             read. Weights that read the same share theirs; weights without such a layer get none.
         magnitudes: of these values.
         beyond_first: values whose magnitudes are asked without so many first tokens, in a pass for each such number.
+        leaves: so many first tokens do not count in moments and magnitudes.
         executor: where it is run.
 
     Raises:
         ModelError: the model fails on the data.
     """
     weights = {weight.name: weight for weight in graph.weights()}
-    observer = Observer(graph, samples, tick, executor=executor)
+    observer = Observer(graph, samples, tick, tokens=Leading(leaves) if leaves else EVERY_TOKEN, executor=executor)
     ops = {op.name: op for op in graph.ops()}
     read = {name: found for name in moments if name in weights and (found := read_by(weights[name], ops)) is not None}
     grams = {one: observer.ask(one[0], _sum(one[1])) for one in sorted(set(read.values()), key=repr)}

@@ -10,6 +10,7 @@ from qcc.compiler.propagation.trace import Propagation
 from qcc.dsl.diagnostics.excerpt import escape
 
 NAMES = {
+    "foretold": "foretold",
     "alone": "own noise",
     "measured": "noise measured",
     "peak": "largest over median",
@@ -30,6 +31,7 @@ def write_propagation(found: Propagation) -> None:
         "gain",
         "max/median",
         "kurtosis",
+        "foretold",
         *(("output loss",) if lost else ()),
     )
     columns = (Column("layer", cut=True), *(Column(title, right=True) for title in titles))
@@ -37,13 +39,14 @@ def write_propagation(found: Propagation) -> None:
     for one in found.layers:
         parts = (percent(part) for part in (one.measured, one.own, one.carried, one.interacting))
         facts = f"{one.gain:.2f}", f"{one.peak:.1f}", f"{one.kurtosis:.1f}"
-        loss = () if not lost else ("-" if one.loss is None else percent(one.loss),)
-        rows.append((one.layer, *parts, *facts, *loss))
+        told = (one.foretold, *((one.loss,) if lost else ()))
+        rows.append((one.layer, *parts, *facts, *("-" if loss is None else percent(loss) for loss in told)))
     write_table(Table(columns, tuple(rows)))
     write_line()
     topics = {
         "parts": [f"own, carried and interacting add up to the noise measured, within {percent(found.gap)} where most"],
         "gain": ["of noise over signal, from what a layer reads to what it makes, where the layer is float"],
+        "foretold": ["own noise behind the layer's block, times the gains of the blocks behind: noise at the outputs"],
         "ranks": [_ranks(found)] if found.agreement else [],
         "data": [f"{found.samples} samples of {escape(found.origin)}"],
     }

@@ -24,7 +24,8 @@ class LayerError:
         gain: how much of the input's noise over signal is in the result, where the layer is float.
         peak: largest over median magnitude of a row that it reads, the mean over rows.
         kurtosis: of the numbers that it reads; 3 for those of a normal distribution.
-        loss: at the outputs, where this weight alone is stored so; None where it was not measured.
+        foretold: what the weight alone is foretold to lose at the outputs; None where it stands in several blocks.
+        loss: what that is as measured; None where it was not.
     """
 
     layer: str
@@ -37,6 +38,7 @@ class LayerError:
     gain: float
     peak: float
     kurtosis: float
+    foretold: float | None = None
     loss: float | None = None
 
     @property

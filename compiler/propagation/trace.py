@@ -24,18 +24,21 @@ from qcc.compiler.files.system_errors import told
 from qcc.compiler.measure.march.imitate import imitated
 from qcc.compiler.measure.sensitivity import measure
 from qcc.compiler.plan.plan import Candidate, OpenChoice, Plan, PlanFile
+from qcc.compiler.propagation.foretell import foretold
 from qcc.compiler.propagation.parts import LayerError, PartSums
 from qcc.compiler.repeat import loaded_policy
 from qcc.compiler.work.sizes import ValueSizes
 from qcc.dsl.policy.policy import Policy
+from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.errors import ModelError
 from qcc.ir.graph.graph import Graph, Runner
 from qcc.ir.graph.ops import Array, Kind, Layer, Weight
+from qcc.passes.contract.contract import Context
 from qcc.passes.encode import Encode
 
 SAMPLES = 16
 HELD_BYTES = 1 << 28  # of values that are held at a time, on each side
-TELLING = ("alone", "measured", "peak", "kurtosis")
+TELLING = ("foretold", "alone", "measured", "peak", "kurtosis")
 """What may tell which layers lose most, of which the first is what propagation says."""
 
 
@@ -104,13 +107,18 @@ class _Tracing(Compilation):
             help = "name a policy, or the lock of a model, in which some layer is encoded"
             raise ModelError("Q661", "there is no error to trace: no layer is encoded", help=help)
         graph, context = opened.graph, self.evidence.context(decided)
-        copy = imitated(graph, decided, context)
+        stored: dict[str, Encoded] = {}
+        copy = imitated(graph, decided, replace(context, became=stored.__setitem__))
+        alone = _alone(graph, actions, replace(context, chosen={name: (one, "") for name, one in stored.items()}))
         samples = opened.data.first(SAMPLES)
         pairs = [(one, layer) for one in graph.weights() if one.name in actions for layer in one.layers]
         pairs = [(one, layer) for one, layer in pairs if _told_apart(graph, copy, layer)]
         with self.phases.phase("trace"):
             tick = self.phases.counter("trace", len(pairs))
             found = _traced(graph, copy, pairs, samples, tick)
+            weights = [*{weight.name: weight for weight, _ in pairs}.values()]
+            told_of = foretold(graph, copy, weights, alone, samples)
+            found = [replace(one, foretold=told_of.get(one.weight)) for one in found]
         agreement: dict[str, float] = {}
         if losses:
             options = [OpenChoice(name, (Candidate(None, ""), Candidate(one, ""))) for name, one in actions.items()]
@@ -121,6 +129,17 @@ class _Tracing(Compilation):
             found = [replace(one, loss=by_name.get(one.weight)) for one in found]
             agreement = _agreement(found)
         return Propagation(self.model, tuple(found), samples.count, samples.origin, agreement)
+
+
+def _alone(graph: Graph, actions: Mapping[str, Encode], context: Context) -> Callable[[Weight], Graph]:
+    """Makes copies that compute what they would if one weight alone was stored."""
+
+    def found(weight: Weight) -> Graph:
+        copy = graph.copy()
+        actions[weight.name].imitate(copy, (weight.name,), context)
+        return copy
+
+    return found
 
 
 def _told_apart(graph: Graph, copy: Graph, layer: Layer) -> bool:
@@ -194,7 +213,7 @@ def _sizes(graph: Graph, layers: Sequence[Layer], samples: Samples) -> dict[str,
 
 
 def _agreement(found: Sequence[LayerError]) -> dict[str, float]:
-    known = [one for one in found if one.loss is not None]
+    known = [one for one in found if one.loss is not None and one.foretold is not None]
     if len(known) < 3:
         return {}
     losses = [one.loss for one in known]

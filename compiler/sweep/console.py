@@ -35,7 +35,9 @@ def _topics(found: Sweep) -> dict[str, list[str]]:
     if found.law is not None:
         errors = found.law.errors
         off = f"{percent(float(np.median(errors)))} off in the median, {percent(max(errors))} at most"
-        law = [found.law.text, f"of a point that is left out it is {off}"]
+        left_out = sum(one.loss >= found.law.most for one in found.points)
+        fit = f", without {left_out} of them where all is lost" if left_out else ""
+        law = [f"{found.law.text}, by {len(found.points)} points{fit}", f"of a point that is left out it is {off}"]
     return {
         "losses": [f"foreseen at the outputs, measured on up to {found.samples:,} samples of {data}"],
         "law": law,
@@ -71,6 +73,7 @@ def as_json(found: Sweep) -> dict[str, Any]:
             "floor": law.floor,
             "factor": law.factor,
             "rate": law.rate,
+            "gone": law.gone,
             "held_one_out": list(law.errors),
         },
     }

@@ -23,6 +23,8 @@ from qcc.compiler.sweep.law import ScalingLaw, fitted, knee
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.errors import ModelError
 
+WHOLE = 1.0  # of noise over signal: where all is lost, the losses of layers add up to nothing that a law could tell
+
 
 @dataclass(frozen=True)
 class SweepPoint:
@@ -116,7 +118,8 @@ class _Sweeping(Compilation):
         assert settled.losses is not None and settled.decision is not None and asked.allocate is not None
         points = _points(asked, settled, count, sum(one.params for one in opened.graph.weights()))
         losses = [one.loss for one in points]
-        law = fitted([one.bits for one in points], losses)
+        most = WHOLE if "%" in additive()[settled.losses.metric].units else np.inf
+        law = fitted([one.bits for one in points], losses, most)
         found = knee([one.size_bytes for one in points], losses)
         told_of = settled.losses.metric, points, settled.losses.samples, opened.data.origin
         return Sweep(self.model, opened.file.size_bytes, *told_of, law, found)

@@ -48,6 +48,7 @@ class InPieces:
         for piece in self.pieces:
             runner = self._prepare(piece)
             states = [_carried(piece, state, runner({name: state[name] for name in piece.reads})) for state in states]
+            del runner  # before the next one reads its constants
         return [{name: state[name] for name in self.outputs} for state in states]
 
 

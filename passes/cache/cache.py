@@ -43,9 +43,9 @@ class Cache(SubjectPass):
         channels: of groups: `sorted` puts channels of like size side by side, as data shows them, and `balanced` makes
             all of like size; queries and results are moved alike.
         float_tokens: so many first rows stay floats, in a cache of their own.
-        form: `decoded` computes in standard ops; `fused` lets the runtime's `GroupQueryAttention` read int8 or int4 by
-            channel, both of as many bits, where attentions see nothing that comes later. It takes several new rows
-            behind earlier ones of one sample only.
+        form: `decoded` computes in standard ops; `fused` lets the runtime's `GroupQueryAttention` read floats, or int8
+            or int4 by channel, both of as many bits, where attentions see nothing that comes later. It takes several
+            new rows behind earlier ones of one sample only.
         budget: so many rows of a cache stay behind a run, head by head: those with the largest scores, pooled over
             five neighbours. A score is the weight that queries gave a row, and fades with each token.
         share: `measured` divides the budget among the caches of a rule, which have it on average, so that the texts of
@@ -93,7 +93,8 @@ class Cache(SubjectPass):
         """What is kept in what."""
         pairs = (("keys", self.keys), ("values", self.values))
         found = [f"{name} {one.text}" for name, one in pairs if one is not None]
-        return ", ".join([*found, *([f"at most {self.budget} rows"] if self.budget else [])])
+        found += [f"at most {self.budget} rows"] if self.budget else []
+        return ", ".join(found) or "floats, read by the runtime's own op"
 
     @property
     def opset(self) -> int:
@@ -102,8 +103,8 @@ class Cache(SubjectPass):
 
     @property
     def nothing(self) -> bool:
-        """It says of neither what it is kept in, and bounds no rows."""
-        return self.keys is None and self.values is None and not self.budget
+        """It says of neither what it is kept in, bounds no rows, and leaves all ops as they are."""
+        return self.keys is None and self.values is None and not self.budget and self.form == "decoded"
 
     @property
     def divides(self) -> bool:

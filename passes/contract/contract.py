@@ -170,7 +170,8 @@ class Pass(ABC):
 
     ``phase`` says when it runs, and ``keeps`` what it leaves as it is; what is fed and returned stays in any case.
     ``after`` names the passes that must have run before, where they run at all: the driver orders by it. ``uses_gram``
-    says that `Context.grams` is needed, ``uses_sample`` that `Context.sample` is.
+    says that `Context.grams` is needed, ``uses_sample`` that `Context.sample` is. ``for_values`` says that it is about
+    what is rounded of values: tokens that stay floats do not count in its statistics.
     """
 
     phase: ClassVar[Phase]
@@ -178,6 +179,7 @@ class Pass(ABC):
     after: ClassVar[tuple[str, ...]] = ()
     uses_gram: ClassVar[bool] = False
     uses_sample: ClassVar[bool] = False
+    for_values: ClassVar[bool] = False
 
     @property
     def label(self) -> str:

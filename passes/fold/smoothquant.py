@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -25,7 +25,8 @@ class Smoothquant(Fold):
 
     The division goes into what makes the channels: the rows of a linear layer and its bias, the gain of a norm. All
     layers that read the channels count together. Calibration streams second moments, not maxima: three times the root
-    mean square stands for the largest input. Nothing is searched, and no encoding needed; done twice, the second time
+    mean square stands for the largest input, over those tokens that are rounded: with `float_tokens = 1` the first one
+    has no say. Nothing is searched, and no encoding needed; done twice, the second time
     changes nothing.
 
     Refused where nothing can take the scales up: behind an activation such as gelu, in a residual stream without a norm
@@ -37,6 +38,8 @@ class Smoothquant(Fold):
 
     Source: SmoothQuant, Xiao et al. 2022 (arXiv:2211.10438), equation 4.
     """
+
+    for_values: ClassVar[bool] = True
 
     alpha: Annotated[float, Between(0, 1)] = 0.5
     insert: bool = False

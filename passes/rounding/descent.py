@@ -19,6 +19,8 @@ from qcc.passes.rounding.qronos import Qronos
 Rule = Literal["cyclic", "random", "southwell", "lipschitz"]
 DOUBLINGS = 7  # of a quarter of a row's usual error: beyond, a code is taken for the last one until it is tried
 LAST_DIGITS = 1e-6  # of a weight: sums of levels in another order
+SURE = 1.5  # times the pull on it: a weight that stays even then is confident,
+USUAL = 1.0  # as one that stays this often a row's usual error away
 SEED = 0  # of the order of `random`
 CROWDED = 0.7  # of the rows: when fewer have something to gain, the others are put aside
 
@@ -30,6 +32,7 @@ class Descent(Rounding):
     Lowers the error of the layer's output, ``|X (W - Q)'|^2``, from where `gptq` leaves it, or rounding to nearest.
     Under ``lipschitz`` the next code of a row is the one whose change is bound to gain most, its gradient squared over
     its curvature; under ``southwell`` the one with the largest gradient; ``cyclic`` and ``random`` go over all of them.
+    Weights that would not change if they were pulled half as far again are confident, and left alone until they are.
 
     As `gptq` it judges itself by samples held out: where they are not better off, the weight stays as it started, so
     descent never costs anything there. A weight without calibrated layers is rounded to nearest.
@@ -184,24 +187,36 @@ class _State:
         moved[np.abs(moved) <= LAST_DIGITS * np.abs(now)] = 0
         return moved
 
-    def reach(self, sign: int) -> np.ndarray:
-        """How far each weight may be pulled one way while it stays what it is, as far as that was tried.
+    def reach(self) -> tuple[np.ndarray, np.ndarray]:
+        """How far each weight may be pulled up and down while it stays what it is, as far as that was tried.
 
-        Pulls are doubled, so that the first change is to the next code, half of the way to which it stays.
+        Most stay even if they are pulled `SURE` times as far as they are: these are confident and left alone until they
+        are pulled farther. The pulls on others are doubled, so that the first change is to the next code, half of the
+        way to which they stay.
+
+        Source: OFQ, Liu et al. 2023 (arXiv:2302.02210), which freezes weights of whose rounding it is confident.
         """
         rows, columns = (one.ravel() for one in np.indices(self.values.shape))
-        far = np.sqrt(np.mean(self.values**2, 1) * 1e-9 + self.start**2)[rows] / 4
-        found, here = np.zeros(rows.size, np.float32), np.arange(rows.size)
-        flat = self.values.ravel()
-        for _ in range(DOUBLINGS):
-            wanted = flat[here] + sign * far[here]
-            became = self.found.round(rows[here] + self.rows.start, columns[here], wanted)
-            gap = np.abs(became - flat[here])
-            same = gap <= LAST_DIGITS * np.abs(flat[here])
-            found[here] = np.where(same, far[here], gap / 2)
-            here, far = here[same], far * 2
+        flat, usual = self.values.ravel(), np.sqrt(np.mean(self.values**2, 1) * 1e-9 + self.start**2)
+        sure = np.maximum(SURE * np.abs(self.gradient) / self.curve, USUAL * usual[:, None]).ravel()
+        found = []
+        for sign in (1, -1):
+            here, far = np.flatnonzero(self._gap(rows, columns, flat + sign * sure)), usual / 4
+            reach = sure.astype(np.float32)
+            for _ in range(DOUBLINGS):
+                gap = self._gap(rows[here], columns[here], flat[here] + sign * far[rows[here]])
+                reach[here] = np.where(gap == 0, far[rows[here]], gap / 2)
+                here, far = here[gap == 0], far * 2
+            found.append(reach.reshape(self.values.shape))
         self.found.round(rows + self.rows.start, columns, flat)
-        return found.reshape(self.values.shape)
+        return found[0], found[1]
+
+    def _gap(self, rows: np.ndarray, columns: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """How far from what they are weights come to lie, if they are to be something else."""
+        now = self.values[rows, columns]
+        gap: np.ndarray = np.abs(self.found.round(rows + self.rows.start, columns, wanted) - now)
+        gap[gap <= LAST_DIGITS * np.abs(now)] = 0
+        return gap
 
 
 def _in_turn(state: _State, rule: Rule, sweeps: float) -> tuple[int, int]:
@@ -228,12 +243,12 @@ def _in_turn(state: _State, rule: Rule, sweeps: float) -> tuple[int, int]:
 def _greedy(state: _State, rule: Rule, sweeps: float) -> tuple[int, int]:
     """The best of each row, all rows at a time.
 
-    How far a weight must be pulled until its code changes is found beforehand, and learned anew by trying once it has
-    changed: what did not change stays out as long as it is pulled no further.
+    How far a weight must be pulled until its code changes is found beforehand, or that it is confident, and learned
+    anew by trying once it has changed: what did not change stays out as long as it is pulled no further.
     """
     total = state.gradient.shape[1]
     rows, gradient = np.arange(len(state.gradient)), state.gradient
-    up, down = state.reach(1), state.reach(-1)
+    up, down = state.reach()
     if state.frozen is not None:
         up[state.frozen] = down[state.frozen] = np.inf
     left = np.full(len(rows), round(sweeps * total))

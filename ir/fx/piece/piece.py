@@ -39,7 +39,7 @@ class TorchPiece:
         self._graph = graph
         ops = graph.ops()
         wanted = _needed(ops, outputs)
-        floats = [op for op in ops if op.name in wanted and _is_float(graph, op)]
+        floats = [op for op in ops if op.name in wanted and _is_run(graph, op)]
         asked = [name for name in dict.fromkeys(constants) if graph.constant(name) is not None]
         self.reach = tuple(name for name in asked if _known(floats, name))
         self._ops = _behind(floats, self.reach)
@@ -52,9 +52,11 @@ class TorchPiece:
         self._fed = tuple(name for name in read if name not in self._held)
         self._sized = [op for op in self._ops if (found := function_of(op)) is not None and found.sized]
         fed = [value.name for value in graph.inputs]
-        asked = [*(name for name in self._fed if name not in fed), *(op.outputs[0] for op in self._sized)]
-        self._asked = tuple(dict.fromkeys((*asked, *self.outputs)))
-        self._runner = graph.runner(fed, self._asked)
+        aside = tuple(name for name in self._fed if name not in fed)
+        shaped = [op.outputs[0] for op in self._sized]
+        self._runner = graph.runner(fed, [*dict.fromkeys((*aside, *shaped, *self.outputs))])
+        self._aside = graph.runner(fed, aside) if aside else None
+        self._sizes: dict[object, dict[str, Tensor]] = {}
         self.move("cpu")
 
     def move(self, device: str) -> None:
@@ -70,9 +72,19 @@ class TorchPiece:
         """What the graph itself makes of feeds: all that `run` does not compute, and the outputs."""
         return {**{name: np.asarray(array) for name, array in feeds.items()}, **self._runner(feeds)}
 
-    def placed(self, known: Mapping[str, Array]) -> dict[str, Array | Tensor]:
-        """What `known` gave, on the device as far as `run` reads it: for feeds that are run again and again."""
-        return {**known, **{name: to_tensor(known[name]).to(self._device) for name in self._fed}}
+    def placed(self, feeds: Feeds) -> dict[str, Tensor]:
+        """What `run` reads of feeds, on the device: for those that are run again and again.
+
+        Sizes of results are asked of the graph once for feeds of the same shapes, and the same numbers that are not
+        floats.
+        """
+        have = {**feeds, **(self._aside(feeds) if self._aside else {})}
+        key = tuple((name, array.shape, _facts(array)) for name, array in sorted(feeds.items()))
+        if key not in self._sizes:
+            known = self.known(feeds) if self._sized else {}
+            shapes = {op.outputs[0]: known[op.outputs[0]].shape for op in self._sized}
+            self._sizes[key] = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+        return {**self._sizes[key], **{name: to_tensor(have[name]).to(self._device) for name in self._fed}}
 
     def run(self, known: Mapping[str, Array | Tensor], constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The outputs under some constants.
@@ -135,9 +147,15 @@ class TorchPiece:
 HELP = "measure by runs instead: leave `--by gradients` out"
 
 
-def _is_float(graph: Graph, op: Op) -> bool:
-    """Gradients may pass an op: it makes floats."""
-    return any(name and "float" in graph.value(name).dtype for name in op.outputs)
+def _is_run(graph: Graph, op: Op) -> bool:
+    """Torch is to run an op: gradients may pass it, as it makes floats, or it tells which of two floats counts."""
+    kinds = {graph.value(name).dtype for name in op.outputs if name}
+    return any("float" in kind for kind in kinds) or (kinds == {"bool"} and function_of(op) is not None)
+
+
+def _facts(array: Array) -> bytes:
+    """What of a feed may tell the sizes of results, beside its own."""
+    return b"" if np.issubdtype(array.dtype, np.floating) else array.tobytes()
 
 
 def _needed(ops: Sequence[Op], outputs: Iterable[str]) -> set[str]:

@@ -138,7 +138,7 @@ class _Learned:
 class _Placed:
     """A lesson on the device: what is known on either kind of inputs, what is wanted, and which rows count."""
 
-    known: tuple[Mapping[str, Array | Tensor], Mapping[str, Array | Tensor]]
+    known: tuple[Mapping[str, Tensor], Mapping[str, Tensor]]
     wanted: Tensor
     kept: Tensor | None
 
@@ -207,7 +207,7 @@ class TorchWindow:
 
     def _known(self, lesson: Lesson) -> _Placed:
         """All that no weight changes, on inputs of the compressed model and of the float one; what is wanted."""
-        known = (self._piece.placed(self._piece.known(one)) for one in (lesson.now, lesson.floats))
+        known = (self._piece.placed(one) for one in (lesson.now, lesson.floats))
         wanted = _tensor(lesson.wanted, self._on)
         kept = None if lesson.sight is None else torch.from_numpy(np.flatnonzero(lesson.sight)).to(self._on)
         return _Placed((next(known), next(known)), wanted, kept)

@@ -12,7 +12,7 @@ from qcc.ir.graph.ops import Kind
 
 SAME_NAME = (
     *("relu", "silu", "sigmoid", "tanh", "selu", "softplus", "softsign", "mish", "erf", "exp", "log", "sqrt", "rsqrt"),
-    *("reciprocal", "neg", "abs", "sin", "cos"),
+    *("reciprocal", "neg", "abs", "sin", "cos", "isnan"),
 )
 _UNARY: dict[str, Callable[[Call, Tensor], Tensor]] = {
     "identity": lambda _, x: x,

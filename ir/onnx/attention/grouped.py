@@ -1,4 +1,4 @@
-"""Caches of codes as the runtime's own op takes them: `GroupQueryAttention` with a step for each channel."""
+"""Caches as the runtime's own op takes them: `GroupQueryAttention` on floats, or codes with a step for each channel."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ INT32 = ir.DataType.INT32
 
 
 def check_grouped(graph: Graph, one: Attention, keys: CachedRows | None, values: CachedRows | None) -> None:
-    """See that the runtime's op computes an attention on caches of codes.
+    """See that the runtime's op computes an attention on its caches.
 
     Raises:
         Refused: it does not.
@@ -27,8 +27,9 @@ def check_grouped(graph: Graph, one: Attention, keys: CachedRows | None, values:
     check_fusible(graph, one)
     kept = [rows for rows in (keys, values) if rows is not None]
     faults = {
-        "the runtime's op takes keys and values of as many bits": len({rows.bits for rows in kept}) != 1
-        or len(kept) < 2,
+        "it is fed no rows of earlier runs": not one.keys.past or not one.values.past,
+        "the runtime's op takes keys and values of as many bits": len(kept) == 1
+        or len({rows.bits for rows in kept}) > 1,
         "the runtime's op takes steps of channels": any(not rows.by_channel or rows.first for rows in kept),
         "the runtime's op hides what comes later": not any(masking.hides_later for masking in one.masking),
     }
@@ -36,17 +37,20 @@ def check_grouped(graph: Graph, one: Attention, keys: CachedRows | None, values:
         raise Refused(fault)
 
 
-def group(model: ir.Model, one: Attention, keys: CachedRows, values: CachedRows) -> None:
+def group(model: ir.Model, one: Attention, keys: CachedRows | None, values: CachedRows | None) -> None:
     """Write the op in the place of what computes the attention; the model's opset is high enough.
 
     Rewrite:
         softmax(scale q Concat(past, k)' + bias) Concat(past, v)  -->  GroupQueryAttention(q, k, v, codes, steps, bias)
     """
-    pairs = (one.keys, keys), (one.values, values)
-    caches = [CacheWriter(model, OnnxEditor(model.graph), operand, rows) for operand, rows in pairs]
+    model.opset_imports.setdefault(DOMAIN, 1)
+    pairs, editor = ((one.keys, keys), (one.values, values)), OnnxEditor(model.graph)
+    if keys is None:
+        _GroupedWriter(model, one, [], [editor.value(operand.past) for operand, _ in pairs]).run()
+        return
+    caches = [CacheWriter(model, OnnxEditor(model.graph), operand, rows) for operand, rows in pairs if rows is not None]
     floats = [cache.past for cache in caches]
     inputs = [cache.fed() for cache in caches]
-    model.opset_imports.setdefault(DOMAIN, 1)
     _GroupedWriter(model, one, caches, [parts["codes"] for parts in inputs]).run()
     for cache, past, parts in zip(caches, floats, inputs, strict=True):
         cache.sized(past, parts)
@@ -62,19 +66,21 @@ class _GroupedWriter(StandardWriter):
         one, nodes = self.one, self.nodes
         held = [cache.rows for cache in self._caches]
         bias = self.bias(queries, keys)
-        new = [self._centred(value, rows) for value, rows in zip((keys, values), held, strict=True)]
+        new = [keys, values]
+        if held:
+            new = [self._centred(value, rows) for value, rows in zip(new, held, strict=True)]
         total = nodes.cast(nodes.one("Add", [nodes.size(self._pasts[0], ROWS), nodes.size(keys, 1)]), INT32)
         last = nodes.one("Sub", [total, nodes.array(np.array([1], np.int32))])
         lengths = nodes.one("Expand", [last, nodes.size(queries, 0)])
-        steps = [nodes.array(rows.gain.reshape(-1)) for rows in held]
-        reads = [queries, *new, *self._pasts, lengths, total, None, None, None, bias, None, *steps]
-        kind = {f"{name}_quant_type": "PER_CHANNEL" for name in "kv"}
+        steps = [None, *(nodes.array(rows.gain.reshape(-1)) for rows in held)] if held else []
+        reads = [queries, *new, *self._pasts, lengths, total, None, None, None, bias, *steps]
         heads = {"num_heads": one.queries.heads, "kv_num_heads": one.keys.heads, "scale": one.scale}
+        kind = {f"{name}_quant_type": "PER_CHANNEL" for name in "kv"} if held else {}
         codes = self._pasts[0].dtype
         types = [queries.dtype, codes, codes]
-        bits = {"kv_cache_bit_width": held[0].bits}
+        bits = {"kv_cache_bit_width": held[0].bits} if held else {}
         made = nodes.many(f"{DOMAIN}::GroupQueryAttention", reads, types, **heads, **kind, **bits)
-        return self._added_back(made[0], held[1]), *made[1:]
+        return self._added_back(made[0], held[1]) if held else made[0], *made[1:]
 
     def _centred(self, rows: ir.Value, kept: CachedRows) -> ir.Value:
         if not kept.centre.any():

@@ -33,9 +33,10 @@ def store_caches(model: ir.Model, one: Attention, keys: StoredRows, values: Stor
     told = [StoredCache(operand.past, operand.present, rows, kept, operand is one.keys) for operand, rows in pairs]
     if kept is not None:
         evict(model, one, told)
-    elif how == "fused" and keys is not None and values is not None:
+    elif how == "fused":
         group(model, one, keys, values)
     else:
         write_codes(model, one, keys, values)
     told = [cache for cache in told if cache.rows is not None or kept is not None]
-    model.metadata_props[NOTE] = note_of([*of_note(model.metadata_props.get(NOTE, "")), *told])
+    if told:
+        model.metadata_props[NOTE] = note_of([*of_note(model.metadata_props.get(NOTE, "")), *told])

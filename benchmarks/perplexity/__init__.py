@@ -1,0 +1,1 @@
+"""What policies leave of a language model."""

@@ -1,0 +1,1 @@
+"""A folder from which onnxruntime-genai generates."""
