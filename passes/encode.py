@@ -13,7 +13,7 @@ from qcc.ir.errors import Refused
 from qcc.ir.graph.edits import check_value
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
-from qcc.ir.graph.ops import Weight
+from qcc.ir.graph.ops import Op, Weight
 from qcc.ir.graph.view import row_by_row
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
@@ -124,8 +124,10 @@ class Encode(Pass):
         for one in joined(flow, known) if encoding.when == "static" and not encoding.float_tokens else ():
             try:
                 reads = {value: known.get(value) or self._constant(flow, value) for value, _ in one.reads}
+                op = flow.ops[flow.position[one.op]]
                 made = {
-                    name: known.get(name) or reads.get(one.source) or self._made(name, context) for name in one.results
+                    name: known.get(name) or reads.get(one.source) or self._made(op, context.magnitudes.get(name))
+                    for name in one.results
                 }
                 for name in (*reads, *made):
                     check_value(graph, name, encoding)
@@ -144,9 +146,15 @@ class Encode(Pass):
         assert self.activations is not None
         return self.activations.encoded(self.activations.encoding(self.form), Magnitudes.of(array))
 
-    def _made(self, value: str, context: Context) -> EncodedValue:
+    def _made(self, op: Op | None, magnitudes: Magnitudes | None) -> EncodedValue:
+        """How what an op makes is rounded, which the form may fix."""
         assert self.activations is not None
-        return self.activations.encoded(self.activations.encoding(self.form), context.magnitudes.get(value))
+        encoding = self.activations.encoding(self.form)
+        fixed = None if op is None else self.form.fixed(op.kind, op.function, encoding)
+        if fixed is None:
+            return self.activations.encoded(encoding, magnitudes)
+        step, zero = fixed
+        return EncodedValue(encoding, np.float32(step), zero + (encoding.grid.middle if encoding.signed else 0))
 
     def _write(
         self,
@@ -181,7 +189,7 @@ class Encode(Pass):
         assert self.activations is not None
         encoding = self.activations.encoding(self.form)
         found = places(flow, weight, self.form)
-        values = [self.activations.encoded(encoding, one.magnitudes(context.magnitudes)) for one in found]
+        values = [self._made(flow.maker(one.value), one.magnitudes(context.magnitudes)) for one in found]
         for one in found:
             check_value(graph, one.value, encoding)
         for one, value in zip(found, values, strict=True):

@@ -59,6 +59,32 @@ def test_what_is_written_keeps_the_rules_and_computes_the_same(net: Path, provid
     assert result.times is None  # nothing of it is what the provider takes
 
 
+def test_values_of_sixteen_bits(net: Path, tmp_path: Path) -> None:
+    """QNN takes them, also where an op must have a step of its own."""
+    policy = POLICIES["qnn"].replace("static", "static(bits = 16)")
+    result = compiled(net, "qnn", tmp_path / "out.onnx", policy)
+    assert {row.form for row in result.layers} == {"qdq_qnn"}
+    assert not qdq_faults(tmp_path / "out.onnx", qdq_rules()["qnn"])
+    assert {"uint16"} == {str(one) for one in _codes_of_values(tmp_path / "out.onnx")}
+    feeds = {"x": random(1, 16, 8, 8, seed=0)}
+    wanted, found = (Session(path, False).run(feeds)["y"] for path in (net, tmp_path / "out.onnx"))
+    assert np.square(found - wanted).sum() <= NOISE / 2 * np.square(wanted).sum()
+
+
+def _codes_of_values(path: Path) -> set[np.dtype]:
+    graph = onnx.load(path).graph
+    arrays = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+    return {arrays[node.input[2]].dtype for node in graph.node if node.op_type == "QuantizeLinear"}
+
+
+@pytest.mark.parametrize(("provider", "bits"), [("openvino", 16), ("qnn", 12), ("qnn", 4), ("tensorrt", 4)])
+def test_values_of_other_bits_reject(net: Path, provider: str, bits: int, tmp_path: Path) -> None:
+    policy = POLICIES["openvino"].replace("static", f"static(bits = {bits})")
+    result = compiled(net, provider, tmp_path / "out.onnx", policy)
+    told = {one.message for one in result.warnings if one.code == "Q313"}
+    assert any(f"takes values of {'8 or 16' if provider == 'qnn' else 8} bits" in one for one in told)
+
+
 def test_other_providers_take_less(net: Path, tmp_path: Path) -> None:
     compiled(net, "openvino", tmp_path / "out.onnx")
     assert any("and must be 0" in one for one in qdq_faults(tmp_path / "out.onnx", qdq_rules()["tensorrt"]))

@@ -1,15 +1,25 @@
 """Static steps: magnitudes add up whatever the batches, and each range is what it says."""
 
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+import qcc
+from qcc.compiler.runtime.session import Session
 from qcc.ir.errors import Refused
-from qcc.passes.activations.static import LEVELS, Static
+from qcc.ir.forms.integers import INTEGERS
+from qcc.ir.forms.kernel import KERNEL
+from qcc.passes.activations.static import Static
 from qcc.passes.contract.magnitudes import Magnitudes
+from tests.onnx_models import parse, random
+from tests.test_static_conv import optimised
 
+LEVELS = 127  # beside zero
 BIN = 2.0**-7  # a bin's width, as a part of the magnitude
 
 floats = arrays.arrays(
@@ -81,3 +91,49 @@ def test_zeros() -> None:
 def test_not_finite_reject(bad: float) -> None:
     with pytest.raises(Refused, match="not finite on the calibration data"):
         Static().step(Magnitudes.of(np.array([1, bad], np.float32)))
+
+
+@pytest.mark.parametrize("bits", range(4, 17))
+def test_so_many_bits(bits: int) -> None:
+    """Numbers become the nearest of 2^bits, zero among them, with a zero of their own and without."""
+    x = np.random.default_rng(bits).normal(0.5, 1, 4000).astype(np.float32)
+    for form in (INTEGERS, KERNEL):
+        how = Static(bits=bits)
+        value = how.encoded(how.encoding(form), Magnitudes.of(x))
+        found = value.rounded(x)
+        codes = np.unique(np.rint(found / value.step))
+        assert len(codes) <= 2**bits and codes.min() >= value.ends[0] and codes.max() <= value.ends[1]
+        assert np.abs(found - x).max() <= 1.01 * float(value.step or 0)
+        assert value.rounded(np.zeros(1, np.float32)) == 0
+        assert value.encoding.imitates == (bits > 8) and value.encoding.in_bytes == (bits <= 8)
+
+
+@pytest.mark.parametrize("bits", [4, 5, 7, 8, 9, 12, 16])
+@pytest.mark.parametrize("kind", ["linear", "conv"])
+def test_the_file_computes_so_many_bits(kind: str, bits: int, tmp_path: Path) -> None:
+    """Up to 8 the runtime multiplies them as integers, from 9 on as floats; what is computed is the reference."""
+    bodies = {
+        "linear": "g (float[n, 128] x) => (float[n, 96] y) { y = MatMul(x, w) }",
+        "conv": "g (float[n, 24, 9, 9] x) => (float[n, 32, 7, 7] y) { y = Conv(x, w) }",
+    }
+    w = random(128, 96) if kind == "linear" else random(32, 24, 3, 3)
+    onnx.save(parse(bodies[kind], {"w": w}, opset=21), tmp_path / "m.onnx")
+    x = random(8, 128, seed=3) if kind == "linear" else random(8, 24, 9, 9, seed=3)
+    np.savez(tmp_path / "d.npz", x=x)
+    policy = (
+        f'qpolicy 1\ncalibrate "d.npz"\nrule any {{ weights = int8 channel; activations = static(bits = {bits}) }}\n'
+    )
+    (tmp_path / "p.qpolicy").write_text(policy, encoding="utf-8")
+    result = qcc.compile(tmp_path / "m.onnx", tmp_path / "p.qpolicy", output=tmp_path / "o.onnx")
+    ops = optimised(result.output, tmp_path)
+    whole = {"MatMulIntegerToFloat", "QLinearConv", "QLinearMatMul"} & {*ops}
+    assert bool(whole) == (bits <= 8)
+    how = Static(bits=bits)
+    value = how.encoded(how.encoding(INTEGERS), Magnitudes.of(x)).rounded(x)
+    found, wanted = (
+        np.asarray(Session(path, threads=1).run({"x": one})["y"], np.float64)
+        for path, one in ((result.output, x), (tmp_path / "m.onnx", value))
+    )
+    noise = float(np.square(found - wanted).mean() / np.square(wanted).mean())
+    rounds_results = kind == "conv" and bits <= 8
+    assert noise < 3e-4 + (4.0 ** (2 - bits) if rounds_results else 0)  # of weights of 7 bits, and of results

@@ -66,7 +66,8 @@ def saturating(plan: Plan) -> list[str]:
 
 def _untold(weight: Weight) -> str:
     """Why what a weight's layers read cannot be rounded and multiplied as floats; empty if it can."""
-    if weight.kinds != {"linear"} or not all(layer.form_free for layer in weight.layers):
+    whole = weight.kinds == {"conv"} and all(one is not None and one.when == "static" for one in weight.reads)
+    if not whole and (weight.kinds != {"linear"} or not all(layer.form_free for layer in weight.layers)):
         return "values are rounded by blocks where linear layers read them"
     return "" if weight.dtype == "float32" else f"values are rounded in float32, and the layers read {weight.dtype}"
 
@@ -124,9 +125,9 @@ class ActivationBinder:
         also for other linear layers, which are most of the work where they stand, and lose nothing by 7 bits.
         """
         reason, encoding = "", action.encoding
-        if how.encoding(DECODED).imitates:
+        if how.encoding(DECODED).imitates and not any(form.rounds and not form.general for form in self._forms):
             reading = weight.reading(how.encoding(DECODED))
-            reason = DECODED.refuses(reading, encoding) or _untold(weight) or self._misplaced(reading, DECODED)
+            reason = DECODED.refuses(reading, encoding) or _untold(reading) or self._misplaced(reading, DECODED)
             return (None if reason else DECODED), reason
         fast = self._exact or not any(follows_convolution(self._flow, layer) for layer in weight.layers)
 

@@ -20,7 +20,7 @@ TOKEN = CHANNEL
 
 COLUMN = Block(0, 1)
 """A block of a value: one channel of all tokens."""
-FEWEST_BITS, MOST_BITS = 4, 16  # of values that are rounded and multiplied as floats
+FEWEST_BITS, MOST_BITS, BYTE_BITS = 4, 16, 8  # of values that are rounded; runtimes multiply bytes
 POWERS = "e8m0"
 """Steps that are powers of two."""
 SLACK = 2.0**-12  # of a power of two: a largest magnitude may be beyond the last number by so much, and is cut off
@@ -55,8 +55,15 @@ class ValueEncoding:
 
     @property
     def imitates(self) -> bool:
-        """Values are rounded in floats and multiplied as such: no runtime has integers of these steps."""
-        return self.when == "dynamic" and self.rest != DYNAMIC_INT8
+        """Values are rounded and multiplied as floats: the runtime has no integers of these steps, or so many bits."""
+        if self.when == "static":
+            return isinstance(self.stored.grid, IntGrid) and self.stored.grid.bits > BYTE_BITS
+        return self.rest != DYNAMIC_INT8
+
+    @property
+    def in_bytes(self) -> bool:
+        """Steps are static, and codes lie in bytes, which runtimes multiply."""
+        return self.when == "static" and not self.refuses and not self.imitates
 
     @property
     def group(self) -> int:
@@ -70,6 +77,21 @@ class ValueEncoding:
         return replace(self, float_tokens=0)
 
     @property
+    def centred(self) -> bool:
+        """Zero lies in the middle of the codes."""
+        return self.stored.grid.symmetric
+
+    @property
+    def width(self) -> int:
+        """Bits of its integers, and ``code_bits`` those of the type that codes of static steps have."""
+        return self.grid.bits
+
+    @property
+    def code_bits(self) -> int:
+        """See `width`."""
+        return BYTE_BITS if self.width <= BYTE_BITS else MOST_BITS
+
+    @property
     def grid(self) -> IntGrid:
         """Its integers, where it `refuses` nothing."""
         assert isinstance(self.stored.grid, IntGrid)
@@ -78,16 +100,14 @@ class ValueEncoding:
     @property
     def refuses(self) -> str:
         """Why no graph rounds values so; empty if graphs do."""
-        if self.imitates:
-            grid, block = self.stored.grid, self.stored.block
-            whole = isinstance(grid, IntGrid) and grid.symmetric and FEWEST_BITS <= grid.bits <= MOST_BITS
-            held = (block in _WORDS or block.rows == 1) and self.stored.scale in ("fp32", POWERS)
-            few = f"values are rounded to int{FEWEST_BITS} to int{MOST_BITS} by blocks of a token, not to {self.text}"
-            return "" if whole and held else few
-        if self.stored.grid not in (IntGrid(8), IntGrid(8, False)):
-            return f"values are rounded to int8, not {self.stored.grid.text}"
-        known = {"static": TENSOR, "dynamic": TOKEN if self.grid.symmetric else None}
-        return "" if self.stored.block == known[self.when] else f"values are not rounded by steps of {self.text}"
+        grid, block = self.stored.grid, self.stored.block
+        whole = isinstance(grid, IntGrid) and FEWEST_BITS <= grid.bits <= MOST_BITS
+        if self.when == "static":
+            known = whole and block == TENSOR and self.stored.scale == "fp32"
+            return "" if known else f"values are not rounded by steps of {self.text}"
+        held = (block in _WORDS or block.rows == 1) and self.stored.scale in ("fp32", POWERS)
+        few = f"values are rounded to int{FEWEST_BITS} to int{MOST_BITS} by blocks of a token, not to {self.text}"
+        return "" if whole and held and grid.symmetric else few
 
 
 STATIC_INT8 = ValueEncoding(Blocked(IntGrid(8), TENSOR, "fp32"), "static")
@@ -117,13 +137,17 @@ class EncodedValue:
     def __post_init__(self) -> None:
         if (self.step is None) != (self.encoding.when == "dynamic"):
             raise ValueError(f"{self.encoding.text} with the step {self.step}")
-        if self.zero not in range(256) or (self.encoding.stored.grid.symmetric and self.zero != 128):
+        grid = self.encoding.stored.grid
+        codes, middle = (
+            (grid.levels, grid.middle) if isinstance(grid, IntGrid) and self.step is not None else (256, 128)
+        )
+        if self.zero not in range(codes) or (grid.symmetric and self.zero != middle):
             raise ValueError(f"{self.encoding.text} with the zero {self.zero}")
 
     @property
     def ends(self) -> tuple[int, int]:
         """The least and the largest whole number."""
-        if self.encoding.imitates:
+        if self.step is None and self.encoding.imitates:
             return self.encoding.grid.lowest, self.encoding.grid.highest
         return -self.zero, self.encoding.grid.levels - 1 - self.zero
 

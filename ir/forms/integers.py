@@ -23,7 +23,7 @@ from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import Blocked, integers
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.grid import IntGrid
-from qcc.ir.encoding.value import DYNAMIC_INT8, STATIC_BYTES, STATIC_INT8, EncodedValue
+from qcc.ir.encoding.value import DYNAMIC_INT8, EncodedValue
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Weight
 from qcc.ir.kernel.op import LONGEST
@@ -62,7 +62,7 @@ class IntegersForm(Form):
         reason = _refuses_convolution(weight) if self.rounds_results(weight) else ""
         if reason := reason or refuses_integers(weight, encoding, ("linear", "conv")):
             return reason
-        if not {one and one.rest for one in weight.reads} <= {STATIC_BYTES, STATIC_INT8, DYNAMIC_INT8}:
+        if not all(one and (one.in_bytes or one.rest == DYNAMIC_INT8) for one in weight.reads):
             return "the runtime multiplies bytes with one step for all, or a token's own with its zero in the middle"
         found = integers(encoding)
         if found is None or found.grid not in GRIDS:
@@ -130,7 +130,7 @@ def _refuses_convolution(weight: Weight) -> str:
     """Why the runtime has no convolution of integers for a weight; empty if it has."""
     if any(one is not None and one.float_tokens for one in weight.reads):
         return "what convolutions read has no first token"
-    if weight.reads != {STATIC_BYTES}:
+    if not all(one and one.in_bytes and not one.centred for one in weight.reads) or len(weight.reads) > 1:
         return "convolutions take steps that are known before, as in `activations = static`"
     if not all(layer.input for layer in weight.layers):
         return "it is read in a branch or a loop, where nothing is rounded"

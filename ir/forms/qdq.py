@@ -1,5 +1,6 @@
 """Whole numbers as an execution provider of ONNX Runtime takes them, by the rules of `qdq_rules`."""
 
+import re
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from qcc.ir.encoding.value import EncodedValue, ValueEncoding
 from qcc.ir.forms.integers import MOST_ADDED, WHOLE, IntegersForm
 from qcc.ir.forms.qdq_rules import QdqRules, qdq_rules
 from qcc.ir.graph.ops import Weight
+from qcc.ir.vocabulary.find import OPS
 
 
 class QdqForm(IntegersForm, ABC):
@@ -71,11 +73,21 @@ class QdqForm(IntegersForm, ABC):
             return "the weight is read in a way that no product of integers takes"
         if any(not _static(one) for one in weight.reads):
             return f"{title} takes one step for all, as in `activations = static`"
+        taken = {int(re.sub(r"\D", "", name)) for name in self.rules.values}
+        if not all(one is not None and one.width in taken for one in weight.reads):
+            return f"{title} takes values of {' or '.join(map(str, sorted(taken)))} bits"
         if found is None or found.grid != WHOLE or not (_whole(found) or _by_channel(found, weight)):
             return f"{title} takes weights in `int8 channel` or `int8 tensor`, not {encoding.text}"
         if not _whole(found) and (wrong := self._without_axis(weight)):
             return f"{title} takes one scale for all of a weight of {wrong}, as in `int8 tensor`"
         return f"that takes up to {MOST_ADDED} inputs" if weight.shape[1] > MOST_ADDED else ""
+
+    def fixed(self, kind: str, function: str, encoding: ValueEncoding) -> tuple[float, int] | None:
+        """As the rules say by ONNX's name of the op and the type of codes."""
+        known = OPS.get((kind, function))
+        names = () if known is None else known.onnx.split()
+        dtype = f"{'' if encoding.signed else 'u'}int{encoding.code_bits}"
+        return next((self.rules.steps[name][dtype] for name in names if dtype in self.rules.steps.get(name, {})), None)
 
     def _without_axis(self, weight: Weight) -> str:
         """An op of the weight's whose scales may not lie along channels; empty if there is none."""

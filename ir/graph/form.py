@@ -14,7 +14,7 @@ from qcc.ir.encoding.algebra import Encoding, MatrixShape, Part
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.packing import packed_bytes
-from qcc.ir.encoding.value import EncodedValue
+from qcc.ir.encoding.value import EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
 from qcc.ir.graph.costs import Cost, Costs
 from qcc.ir.graph.ops import Weight
@@ -92,6 +92,16 @@ class Form(ABC):
     def rounds_results(self, weight: Weight) -> bool:
         """It multiplies whole numbers only where what the weight's layers make is encoded as such, too."""
         return False
+
+    def fixed(self, kind: str, function: str, encoding: ValueEncoding) -> tuple[float, int] | None:
+        """The step, and the code of zero, that what an op makes must have; by default any.
+
+        Args:
+            kind: of the op.
+            function: its name within the kind.
+            encoding: of what it makes.
+        """
+        return None
 
     def added(self, weight: Weight, encoded: Encoded, bias: np.ndarray, read: EncodedValue) -> np.ndarray:
         """The bias of one of the weight's layers as it is added: as it is, unless the form has another type for it.

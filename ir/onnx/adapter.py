@@ -60,7 +60,7 @@ from qcc.ir.onnx.graph.layers import find_weights, op_of
 from qcc.ir.onnx.graph.resize import resize
 from qcc.ir.onnx.graph.run import in_pieces, part_runner
 from qcc.ir.onnx.graph.simplify import lift, simplify
-from qcc.ir.onnx.graph.values import VALUE_OPSET, write_rounded
+from qcc.ir.onnx.graph.values import value_opset, write_rounded
 from qcc.ir.onnx.half.cast import cast, castable, check_castable
 from qcc.ir.vocabulary.tabled import Tabled
 
@@ -244,7 +244,7 @@ class OnnxGraph(Graph):
         check_value(self, value, encoded.encoding, readers)
         if self._rounded.get(value) == encoded.encoding:
             return value
-        self.require_opset(VALUE_OPSET)
+        self.require_opset(value_opset(encoded.encoding))
         name = write_rounded(OnnxEditor(self.model.graph), value, encoded, readers).name or ""
         self._rounded[name] = encoded.encoding
         self._encoded_values |= {value: encoded, name: encoded}

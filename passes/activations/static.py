@@ -6,13 +6,15 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
-from qcc.ir.encoding.value import SMALLEST_STEP, STATIC_BYTES, STATIC_INT8, EncodedValue, ValueEncoding
+from qcc.ir.encoding.blocked import Blocked
+from qcc.ir.encoding.blocks import TENSOR
+from qcc.ir.encoding.grid import IntGrid
+from qcc.ir.encoding.value import BYTE_BITS, FEWEST_BITS, MOST_BITS, SMALLEST_STEP, EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
 from qcc.ir.graph.form import Form
 from qcc.passes.contract.contract import Activations, Between
 from qcc.passes.contract.magnitudes import Magnitudes
 
-LEVELS, BYTES = 127, 255  # beside zero on each side, and in all
 SHARES = np.geomspace(1 / 64, 1, 97)  # of the largest magnitude, that a search by squared error tries
 
 
@@ -42,6 +44,9 @@ class Static(Activations):
         float_tokens: how many first tokens are not rounded.
         first: ``same`` promises that these tokens are always those that the calibration data has. Where what a layer
             reads of them is the same in all of it, its product of them is computed when compiling, and stored.
+        bits: of the integers. Fewer than 8 lie in bytes, and are multiplied as such; of more ONNX Runtime's CPU
+            multiplies none, so that values are rounded and multiplied as floats, unless the target is a provider that
+            takes 16 bits (`qdq(qnn)`).
 
     Source: A white paper on neural network quantization, Nagel et al. 2021 (arXiv:2106.08295), section 3.1; first
     tokens as constants: MixDQ, Zhao et al. 2024 (arXiv:2405.17873).
@@ -53,11 +58,13 @@ class Static(Activations):
     percentile: Annotated[float, Between(50, 100)] = 99.99
     float_tokens: Annotated[int, Between(0, 64)] = 0
     first: Literal["any", "same"] = "any"
+    bits: Annotated[int, Between(FEWEST_BITS, MOST_BITS)] = BYTE_BITS
 
     def encoding(self, form: Form) -> ValueEncoding:
         """With a zero that calibration decides, where the form takes one: activations mostly lie on one side of it."""
-        asked = STATIC_BYTES if form.takes_zeros else STATIC_INT8
-        return replace(asked, float_tokens=self.float_tokens, signed=form.signed)
+        symmetric = form.rounds and not form.takes_zeros
+        stored = Blocked(IntGrid(self.bits, symmetric), TENSOR, "fp32")
+        return ValueEncoding(stored, "static", self.float_tokens, form.signed)
 
     def knows_first(self) -> bool:
         """As ``first`` says."""
@@ -72,17 +79,19 @@ class Static(Activations):
         if magnitudes is None:
             raise Refused("calibration did not see what its layers read")
         leading = magnitudes.leading if self.first == "same" else None
-        if replace(encoding.rest, signed=False) == STATIC_INT8:
-            return EncodedValue(encoding, self.step(magnitudes), leading=leading)
-        top = self._top(magnitudes, lambda top: _span(magnitudes, top) / BYTES)
-        step = _below(_span(magnitudes, top) / BYTES)
-        zero = int(np.clip(np.rint(min(-magnitudes.lowest, top) / step), 0, BYTES))
+        if encoding.centred:
+            return EncodedValue(encoding, self.step(magnitudes), encoding.grid.middle, leading)
+        last = encoding.grid.levels - 1
+        top = self._top(magnitudes, lambda top: _span(magnitudes, top) / last)
+        step = _below(_span(magnitudes, top) / last)
+        zero = int(np.clip(np.rint(min(-magnitudes.lowest, top) / step), 0, last))
         return EncodedValue(encoding, step, zero, leading)
 
     def step(self, magnitudes: Magnitudes) -> np.float32:
-        """The range's end over 127; where all is zero, any step does."""
-        top = self._top(magnitudes, lambda top: top / LEVELS)
-        return np.float32(max(top / LEVELS, SMALLEST_STEP)) if top else np.float32(1)
+        """The range's end over the largest number, 127 of 8 bits; where all is zero, any step does."""
+        highest = IntGrid(self.bits).highest
+        top = self._top(magnitudes, lambda top: top / highest)
+        return np.float32(max(top / highest, SMALLEST_STEP)) if top else np.float32(1)
 
     def _top(self, magnitudes: Magnitudes, step: Callable[[float], float]) -> float:
         """The largest magnitude in the range, where one of such gives this step."""

@@ -14,16 +14,15 @@ import numpy as np
 import onnx_ir as ir
 
 from qcc.ir.encoding.blocks import TENSOR
-from qcc.ir.encoding.value import COLUMN, POWERS, SLACK, SMALLEST_STEP, EncodedValue
+from qcc.ir.encoding.value import BYTE_BITS, COLUMN, POWERS, SLACK, SMALLEST_STEP, EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
 from qcc.ir.onnx.file.load import array_of
 from qcc.ir.onnx.graph.edit import OnnxEditor
 
 LAST = np.iinfo(np.int64).max  # the end of an axis
-VALUE_OPSET = 18  # ReduceMax reads its axes
+VALUE_OPSET, WIDE_OPSET = 18, 21  # ReduceMax reads its axes; QuantizeLinear makes 16 bits
 ONE = np.float32(1)
-CODES = (np.uint8, np.int8)
-MIDDLE = 128
+CODES = (np.uint8, np.int8, np.uint16, np.int16)
 OPERANDS = 3  # of QuantizeLinear: what is rounded, the step, and the code of zero
 MOVES = frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand", "Transpose", "Slice"))
 """Ops whose results are numbers of their first operand; they run on bytes as they do on floats."""
@@ -81,9 +80,15 @@ def _written(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.V
     """The rounded value."""
     if encoded.encoding.float_tokens:
         return _behind_first(editor, value, encoded)
-    if encoded.encoding.imitates:
-        return _imitated(editor, value, encoded)
-    return _stepped(editor, value, encoded) if encoded.step is not None else _per_token(editor, value, encoded)
+    if encoded.step is not None:
+        return _stepped(editor, value, encoded)
+    return (_imitated if encoded.encoding.imitates else _per_token)(editor, value, encoded)
+
+
+def value_opset(encoding: ValueEncoding) -> int:
+    """The lowest opset that has the ops that round so."""
+    wide = encoding.when == "static" and encoding.code_bits > BYTE_BITS
+    return WIDE_OPSET if wide else VALUE_OPSET
 
 
 def _imitated(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.Value:
@@ -177,21 +182,57 @@ def _for_each_sample(editor: OnnxEditor, value: ir.Value, tokens: np.ndarray) ->
 
 def _stepped(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.Value:
     """A value rounded by one step, which is done once; where numbers are only moved, that is done to the codes."""
-    made, moved = _coded(value, encoded), _moved(editor, value, encoded) or _looked_up(editor, value, encoded)
+    source = _clipped(editor, value, encoded)
+    made, moved = _coded(source, encoded), _moved(editor, value, encoded) or _looked_up(editor, value, encoded)
     if made is not None and moved is not None and made is not moved:
         made.replace_all_uses_with(moved)
         editor.sweep(made)
     codes = moved or made
     if codes is None:
-        return _rounded(editor, value, value, np.float32(encoded.step or 0), _zero(encoded))
+        source = source if source is not value else _clipped(editor, value, encoded, write=True)
+        return _rounded(editor, value, source, np.float32(encoded.step or 0), _zero(encoded), _within(encoded))
     known = (node.outputs[0] for node in codes.consumers() if _how(node) == _wanted(encoded))
     return next(known, None) or _decoded(editor, value, codes, encoded)
 
 
+def _clipped(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue, write: bool = False) -> ir.Value:
+    """The value within the ends of its codes of 9 to 15 bits; itself where none is cut off, or it is not written."""
+    if encoded.encoding.width == encoded.encoding.code_bits or encoded.encoding.in_bytes:
+        return value
+    ends = [np.float32(end) * np.float32(encoded.step or 0) for end in encoded.ends]
+    for node, position in value.uses():
+        if position == 0 and node.op_type == "Clip" and [array_of(one) for one in node.inputs[1:] if one] == ends:
+            return node.outputs[0]
+    if not write:
+        return value
+    name = f"{value.name}.clipped"
+    given = [editor.constant(f"{name}.end", np.array(end, np.float32)) for end in ends]
+    return _like(editor.node("Clip", [value, *given], name, value.producer()), value)
+
+
+def _within(encoded: EncodedValue) -> tuple[np.ndarray, ...]:
+    """The first and the last code, where they do not fill a byte; an op of integers is found in front of the cut."""
+    if not encoded.encoding.in_bytes or encoded.encoding.width == encoded.encoding.code_bits:
+        return ()
+    zero = _zero(encoded)
+    return tuple((zero.astype(np.int64) + end).astype(zero.dtype) for end in encoded.ends)
+
+
 def _coded(value: ir.Value, encoded: EncodedValue) -> ir.Value | None:
     """The codes of a value that is rounded in this way already."""
-    found = (node.outputs[0] for node, at in value.uses() if at == 0 and _how(node, coder=True) == _wanted(encoded))
-    return next(found, None)
+    for node, at in value.uses():
+        if at == 0 and _how(node, coder=True) == _wanted(encoded):
+            codes = node.outputs[0]
+            inside = (other.outputs[0] for other in codes.consumers() if other.op_type == "Clip")
+            return next(inside, None) if _within(encoded) else codes
+    return None
+
+
+def _coder(codes: ir.Value | None) -> ir.Node | None:
+    """The op that makes codes, before they are cut off."""
+    made = None if codes is None else codes.producer()
+    cut = made is not None and made.op_type == "Clip" and made.inputs[0] is not None
+    return made.inputs[0].producer() if made is not None and cut and made.inputs[0] is not None else made
 
 
 def _how(node: ir.Node, coder: bool = False) -> tuple[float, int, np.dtype[Any]] | None:
@@ -211,9 +252,10 @@ def _wanted(encoded: EncodedValue) -> tuple[float, int, np.dtype[Any]]:
 
 def _zero(encoded: EncodedValue) -> np.ndarray:
     """The code of zero."""
+    wide = encoded.encoding.code_bits > BYTE_BITS
     if encoded.encoding.signed:
-        return np.array(encoded.zero - MIDDLE, np.int8)
-    return np.array(encoded.zero, np.uint8)
+        return np.array(encoded.zero - encoded.encoding.grid.middle, np.int16 if wide else np.int8)
+    return np.array(encoded.zero, np.uint16 if wide else np.uint8)
 
 
 def _moved(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.Value | None:
@@ -250,8 +292,7 @@ def _looked_up(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir
     for reader, position in codes.uses():
         if position == 1 and reader.outputs[0].name == name:
             return reader.outputs[0]
-    ends = np.iinfo(zero.dtype)
-    numbers = np.clip(np.rint(table / np.float32(encoded.step or 0)) + zero.astype(np.float32), ends.min, ends.max)
+    numbers = np.clip(np.rint(table / np.float32(encoded.step or 0)), *encoded.ends) + zero.astype(np.float32)
     given = [editor.constant(f"{value.name}.table", numbers.astype(zero.dtype)), codes]
     found = editor.node("Gather", given, name, node)
     found.dtype, found.shape = ir.DataType.from_numpy(zero.dtype), value.shape
@@ -270,8 +311,12 @@ def _makers(value: ir.Value) -> tuple[ir.Node, ...]:
     """The ops that made a rounded value of what is rounded, which still read that."""
     decoder = value.producer()
     codes = None if decoder is None else decoder.inputs[0]
-    maker = None if codes is None else codes.producer()
-    return () if maker is None or maker.op_type != "QuantizeLinear" else (maker,)
+    maker = _coder(codes)
+    if maker is None or maker.op_type != "QuantizeLinear":
+        return ()
+    source = maker.inputs[0]
+    before = None if source is None else source.producer()
+    return (maker, before) if before is not None and before.op_type == "Clip" else (maker,)
 
 
 def read_rounded(value: ir.Value) -> RoundedValue:
@@ -288,19 +333,30 @@ def read_rounded(value: ir.Value) -> RoundedValue:
     assert decoder is not None
     codes, step, zero = decoder.inputs
     assert codes is not None and step is not None and zero is not None
-    coder = codes.producer()
+    coder = _coder(codes)
     source = coder.inputs[0] if coder is not None and coder.op_type == "QuantizeLinear" else decoded
     assert source is not None
     return RoundedValue(source, codes, (step, zero), scale)
 
 
-def _rounded(editor: OnnxEditor, value: ir.Value, source: ir.Value, step: np.float32, zero: np.ndarray) -> ir.Value:
+def _rounded(
+    editor: OnnxEditor,
+    value: ir.Value,
+    source: ir.Value,
+    step: np.float32,
+    zero: np.ndarray,
+    within: Sequence[np.ndarray] = (),
+) -> ir.Value:
     """Rounded by one step, and decoded again; the constants are this value's own, so that they go with it."""
     name = f"{value.name}.rounded"
     given = [editor.constant(f"{name}.step", np.array(step, np.float32))]
     given.append(editor.constant(f"{name}.middle", zero))
     codes = editor.node("QuantizeLinear", [source, *given], f"{name}.codes", source.producer())
     codes.dtype, codes.shape = ir.DataType.from_numpy(zero.dtype), value.shape
+    if within:
+        ends = [editor.constant(f"{name}.end", end) for end in within]
+        cut = editor.node("Clip", [codes, *ends], f"{name}.within", codes.producer())
+        cut.type, cut.shape, codes = codes.type, codes.shape, cut
     return _like(editor.node("DequantizeLinear", [codes, *given], name, codes.producer()), value)
 
 
