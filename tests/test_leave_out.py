@@ -286,7 +286,7 @@ def test_both_adapters_fit_the_same_layers_behind(net: Net, model: Path) -> None
         assert any("behind fitted anew" in edit.text for edit in edits)
         run = after.runner([feed.name], [value.name for value in after.outputs])
         made.append(next(iter(run({feed.name: FEEDS}).values())))
-    np.testing.assert_allclose(*made, rtol=0, atol=1e-4)  # sums in another order, solved
+    np.testing.assert_allclose(made[0], made[1], rtol=0, atol=1e-4)  # sums in another order, solved
 
 
 def test_both_adapters_find_the_same_branches(net: Net, model: Path) -> None:
