@@ -1,6 +1,7 @@
 """Windows of blocks that learn: what samples held out lose falls, what is stored is what was learned, and refusals."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -76,6 +77,46 @@ def test_less_is_lost_on_data_that_nothing_learned_of(model: Path, how: str) -> 
         sizes.append(result.output_bytes)
     assert abs(sizes[0] - sizes[1]) < 64 and lost[1] < 0.95 * lost[0]
     assert any(note.startswith("learned ") and "windows" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("weights", ["low_rank(int2 group 16, 4, int8)", "low_rank(25%, int8)"])
+def test_factors_that_correct_learn(model: Path, weights: str) -> None:
+    """Numbers stay; what makes up for them is nearer than its closed form, in as many bytes."""
+    rules = f"qpolicy 1\nrule linear {{ weights = {weights} }}\n"
+    lost, sizes = [], []
+    for text in ("", "reconstruct { steps = 60 }\n"):
+        result = qcc.compile(model, load_text(rules + text, schema()), data=[{"x0": data()}])
+        lost.append(noise(result, model))
+        sizes.append(result.output_bytes)
+    assert abs(sizes[0] - sizes[1]) < 64 and lost[1] < 0.8 * lost[0]
+
+
+def test_a_module_learns_as_its_export(tmp_path: Path) -> None:
+    class Deep(torch.nn.Module):  # type: ignore[misc,name-defined]  # torch may be missing here
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = torch.nn.ModuleList(torch.nn.Linear(WIDTH, 2 * WIDTH) for _ in range(BLOCKS))
+            self.b = torch.nn.ModuleList(torch.nn.Linear(2 * WIDTH, WIDTH) for _ in range(BLOCKS))
+
+        def forward(self, x0: Any) -> Any:
+            for a, b in zip(self.a, self.b, strict=True):
+                x0 = x0 + b(torch.sigmoid(a(x0)))
+            return x0
+
+    torch.manual_seed(0)
+    module, x = Deep().eval(), data()
+    rules = "qpolicy 1\nrule linear { weights = low_rank(int2 group 16, 4, int8) }\nreconstruct { steps = 20 }\n"
+    asked = load_text(rules, schema())
+    found = qcc.compile(module, asked, example_inputs=(torch.from_numpy(x),), data=[{"x0": x}])
+    made = qcc.compile(
+        module, asked, example_inputs=(torch.from_numpy(x),), data=[{"x0": x}], output=tmp_path / "deep.onnx"
+    )
+    assert [one.split(" on ")[0] for one in found.notes] == [one.split(" on ")[0] for one in made.notes]
+    assert any(note.startswith("learned ") for note in found.notes)
+    (wanted,) = qcc.Session(made.output).run({"x0": x}).values()
+    with torch.no_grad():
+        got = found.model(torch.from_numpy(x)).numpy()
+    assert np.abs(got - wanted).max() < 1e-3 * np.abs(wanted).max()  # 20 steps apart by last bits of sums
 
 
 def test_a_lock_repeats_it(model: Path) -> None:
@@ -154,3 +195,31 @@ def test_without_data_or_blocks_reject(model: Path, tmp_path: Path) -> None:
     onnx.save(chain, tmp_path / "chain.onnx")
     with pytest.raises(QccError, match="Q675"):
         qcc.compile(tmp_path / "chain.onnx", policy(), data=[{"x0": data()}])
+
+
+def test_a_run_that_was_killed_goes_on_behind_what_it_learned(
+    model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Windows are kept until the run is whole, and what it writes is the same."""
+    from qcc.ir.fx.piece.train import TorchWindow
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    learn, learned = TorchWindow.learn, list[int]()
+
+    def counted(self: TorchWindow, *given: Any) -> Any:
+        learned.append(len(learned))
+        if len(learned) == 2:
+            raise KeyboardInterrupt
+        return learn(self, *given)
+
+    asked = policy("reconstruct { window = 1, overlap = 0, steps = 20 }\n")
+    whole = onnx.load(qcc.compile(model, asked, data=[{"x0": data()}]).output).SerializeToString()
+    monkeypatch.setattr(TorchWindow, "learn", counted)
+    with pytest.raises(KeyboardInterrupt):
+        qcc.compile(model, asked, data=[{"x0": data()}])
+    result = qcc.compile(model, asked, data=[{"x0": data()}])
+    assert len(learned) == 2 + BLOCKS - 1
+    assert onnx.load(result.output).SerializeToString() == whole
+    assert any("learned 3 of 3 windows" in note for note in result.notes), result.notes
+    qcc.compile(model, asked, data=[{"x0": data()}])
+    assert len(learned) == 2 + BLOCKS - 1 + BLOCKS  # nothing is left of a run that is whole

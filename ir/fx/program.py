@@ -58,13 +58,13 @@ def pure(program: ExportedProgram) -> ExportedProgram:
     graph, _ = twin(program.graph)
     make_anew(graph)
     if all(_is_pure(node) for node in graph.nodes):
-        return _of(program, graph)
+        return of_graph(program, graph)
     with quiet():  # an empty table keeps linear, conv2d, layer_norm, ... whole
         made: ExportedProgram = program.run_decompositions({})
         return made
 
 
-def _of(program: ExportedProgram, graph: Graph) -> ExportedProgram:
+def of_graph(program: ExportedProgram, graph: Graph) -> ExportedProgram:
     """A program that holds what another does, and computes by a graph without parts."""
     return ExportedProgram(
         root={},

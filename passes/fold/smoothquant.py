@@ -13,7 +13,7 @@ from qcc.passes.fold.search import NARROWEST, WIDEST
 from qcc.passes.fold.terms import Term, column_sizes, input_sizes
 
 PEAK = 3  # standard deviations that stand for the largest input: only second moments are streamed
-EVEN = 0.01  # scales so near to 1 are left
+STEPS = 16  # a doubling: scales are chosen among so many, since data tells no more of them
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Smoothquant(Fold):
     The division goes into what makes the channels: the rows of a linear layer and its bias, the gain of a norm. All
     layers that read the channels count together. Calibration streams second moments, not maxima: three times the root
     mean square stands for the largest input, over those tokens that are rounded: with `float_tokens = 1` the first one
-    has no say. Nothing is searched, and no encoding needed; done twice, the second time
-    changes nothing.
+    has no say. Scales are powers of the sixteenth root of two, so that last bits of sums, which are others on other
+    processors, choose none. Nothing is searched, and no encoding needed; done twice, the second time changes nothing.
 
     Refused where nothing can take the scales up: behind an activation such as gelu, in a residual stream without a norm
     of the layers' own. With `insert` a multiplication by a vector is put there.
@@ -54,7 +54,7 @@ class Smoothquant(Fold):
         inputs, weights = input_sizes(readers, place.size), column_sizes(readers, place.size)
         used = (inputs > 0) & (weights > 0)
         ratio = (PEAK * inputs) ** self.alpha / np.where(used, weights, 1) ** (1 - self.alpha)
-        t = np.where(used, np.clip(ratio, NARROWEST, WIDEST), 1.0)
-        if np.abs(t - 1).max(initial=0) <= EVEN:
+        t = np.where(used, np.exp2(np.rint(np.log2(np.clip(ratio, NARROWEST, WIDEST)) * STEPS) / STEPS), 1.0)
+        if (t == 1).all():
             return None
         return FoldedScales(t, f"scales of {t.min():.2g} to {t.max():.2g} {'folded' if place.group else 'inserted'}")

@@ -1,4 +1,4 @@
-"""Learning how weights of a window are rounded, all together, by what the window makes.
+"""Learning how weights of a window are rounded, or what corrects them, all together, by what the window makes.
 
 Each number of a weight is one of the two of its grid on both sides of the weight, chosen by the sign of an offset;
 scales move a little. Offsets start at where the weight lies between the two, and what is added to them is of low rank:
@@ -11,15 +11,17 @@ numbers is AdaRound's, Nagel et al. 2020 (arXiv:2004.10568).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from qcc.ir.encoding.blocked import Blocked
+from qcc.ir.encoding.blocked import Blocked, integers
 from qcc.ir.encoding.encoded import Encoded, Scales, stored
 from qcc.ir.encoding.grid import IntGrid
+from qcc.ir.fx.piece.corrections import LearnedFactors, as_constant, on_device
 from qcc.ir.fx.piece.piece import TorchPiece
 from qcc.ir.fx.tensors import to_array
 from qcc.ir.graph.gradients import Lesson
@@ -70,7 +72,7 @@ class _Learned:
         share = np.where(agrees, share, np.where(up, 0.5 + SURE, 0.5 - SURE))
         free = low != high
         offset = np.where(free, np.log(share / (1 - share)), -1.0)
-        sides = [_tensor(one, on) for one in (low - zero, high - zero, offset)]
+        sides = [on_device(one, on) for one in (low - zero, high - zero, offset)]
         rows, columns = (torch.from_numpy(one).to(on) for one in (down, across))
         shape = start.shape
         if rank:
@@ -80,7 +82,7 @@ class _Learned:
             factors = [torch.zeros(shape, device=on)]
         plain = scales.stored is None or {*scales.stored} == {"values"}
         growth = torch.zeros(scale.shape, device=on) if plain and encoding.scale is not None else None
-        found = cls(weight, start, sides[0], sides[1], sides[2], _tensor(scale, on), rows, columns, factors, growth)
+        found = cls(weight, start, sides[0], sides[1], sides[2], on_device(scale, on), rows, columns, factors, growth)
         for one in found.learned:
             one.requires_grad_()
         return found
@@ -89,6 +91,15 @@ class _Learned:
     def learned(self) -> list[Tensor]:
         """What moves."""
         return [*self.factors, *([self.growth] if self.growth is not None else [])]
+
+    @property
+    def ways(self) -> list[dict[str, Any]]:
+        """What moves, and how fast."""
+        growths = [] if self.growth is None else [{"params": [self.growth], "lr": SCALE_RATE}]
+        return [{"params": self.factors, "lr": RATE}, *growths]
+
+    def settle(self) -> None:
+        """Choices are hard: it is what is stored, but for what scales are rounded to."""
 
     @property
     def scales(self) -> Tensor:
@@ -104,11 +115,7 @@ class _Learned:
 
     def constant(self) -> Tensor:
         """The weight's constant."""
-        matrix = self.numbers() * self.scales[self.rows][:, self.columns]
-        view = self.weight.view
-        order = view.order
-        found = matrix.reshape([view.shape[axis] for axis in order])
-        return found.permute([order.index(axis) for axis in range(len(order))])
+        return as_constant(self.weight, self.numbers() * self.scales[self.rows][:, self.columns])
 
     def state(self) -> list[Tensor]:
         """What is learned, as it is by now."""
@@ -165,7 +172,12 @@ class TorchWindow:
         self._piece.move(on)
         random = torch.Generator().manual_seed(seed)
         reached = [one for one in weights if one[0].constant in self._piece.reach]
-        self._learned = [_Learned.of(weight, matrix, start, rank, random, on) for weight, matrix, start in reached]
+        self._learned = [
+            _Learned.of(weight, matrix, start, rank, random, on)
+            if integers(start.encoding)
+            else LearnedFactors(weight, start, on)
+            for weight, matrix, start in reached
+        ]
         self._on, self._seed = on, seed
 
     def learn(
@@ -181,10 +193,7 @@ class TorchWindow:
         known = [self._known(one) for one in lessons]
         seen = [at for at, one in enumerate(lessons) if not one.held] or [*range(len(lessons))]
         judges = [at for at, one in enumerate(lessons) if one.held] or seen
-        offsets = [one for weight in self._learned for one in weight.factors]
-        growths = [weight.growth for weight in self._learned if weight.growth is not None]
-        ways = [{"params": offsets, "lr": RATE}, {"params": growths, "lr": SCALE_RATE}]
-        adam = torch.optim.Adam([one for one in ways if one["params"]])
+        adam = torch.optim.Adam([way for weight in self._learned for way in weight.ways])
         order = np.random.default_rng(self._seed)
         before = least = self._held(known, judges)
         best = [one.state() for one in self._learned]
@@ -201,6 +210,8 @@ class TorchWindow:
                     least, best = lost, [one.state() for one in self._learned]
         for weight, state in zip(self._learned, best, strict=True):
             weight.restore(state)
+            weight.settle()
+        least = self._held(known, judges) if least < before else before
         if not least < before:
             return {one.weight.name: one.start for one in self._learned}, before, before
         return {one.weight.name: one.encoded() for one in self._learned}, before, least
@@ -208,7 +219,7 @@ class TorchWindow:
     def _known(self, lesson: Lesson) -> _Placed:
         """All that no weight changes, on inputs of the compressed model and of the float one; what is wanted."""
         known = (self._piece.placed(one) for one in (lesson.now, lesson.floats))
-        wanted = _tensor(lesson.wanted, self._on)
+        wanted = on_device(lesson.wanted, self._on)
         kept = None if lesson.sight is None else torch.from_numpy(np.flatnonzero(lesson.sight)).to(self._on)
         return _Placed((next(known), next(known)), wanted, kept)
 
@@ -229,7 +240,3 @@ class TorchWindow:
         """On samples held out, on the compressed model's inputs."""
         with torch.no_grad():
             return float(np.mean([float(self._loss(placed[at], 0)) for at in judges]))
-
-
-def _tensor(array: Array, on: str) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(on)

@@ -82,19 +82,19 @@ class LowRank(Encoding):
 
     def parts(self, shape: MatrixShape) -> Mapping[str, Part]:
         """Those of the two factors."""
-        rank = self._rank(shape)
+        rank = self.rank_of(shape)
         left, right = self.factors.parts((shape[0], rank)), self.factors.parts((rank, shape[1]))
         return {**inside(left, "left"), **inside(whole(right), "right")}
 
     def decode(self, ops: Ops[V], read: Read[V], shape: MatrixShape) -> V:
         """The product."""
-        rank = self._rank(shape)
+        rank = self.rank_of(shape)
         left = ops.decode(self.factors, under(read, "left"), (shape[0], rank))
         return ops.multiply(left, ops.decode(self.factors, under(read, "right"), (rank, shape[1])))
 
     def decode_rows(self, ops: Ops[V], read: Read[V], lead: Sequence[int], shape: MatrixShape) -> V:
         """The product."""
-        rank = self._rank(shape)
+        rank = self.rank_of(shape)
         left = ops.decode_rows(self.factors, under(read, "left"), lead, (shape[0], rank))
         return ops.multiply(left, ops.decode(self.factors, under(read, "right"), (rank, shape[1])))
 
@@ -105,16 +105,25 @@ class LowRank(Encoding):
         the left one lost.
         """
         shape = matrix.shape[0], matrix.shape[1]
-        rank = self._rank(shape)
+        rank = self.rank_of(shape)
         first = self.factors.fit(leading(fitter.whitened(matrix), rank), fitter.blind())
         stored = self.factors.decode(NUMPY, first.parts().__getitem__, (shape[0], rank))
         second = self.factors.fit(partner(stored, matrix), fitter)
         parts = {**inside(first.parts(), "left"), **inside(second.parts(), "right")}
         return FittedProduct(parts, self.decode(NUMPY, parts.__getitem__, shape))
 
-    def _rank(self, shape: MatrixShape) -> int:
+    def rank_of(self, shape: MatrixShape) -> int:
+        """The columns of the left factor of a matrix."""
         rank = self.rank or max(round(self.share * min(shape)), 1)
         return min(rank, *shape)
+
+
+def correction(encoding: Encoding) -> tuple[LowRank, str] | None:
+    """The product in an encoding that is one or a sum with one, and what names of its parts begin with."""
+    if isinstance(encoding, LowRank):
+        return encoding, ""
+    found = [(one, f"{at}.") for at, one in enumerate(encoding.summands) if isinstance(one, LowRank)]
+    return found[0] if len(found) == 1 else None
 
 
 class FittedProduct(Fitted):
