@@ -45,7 +45,7 @@ from qcc.compiler.repeat import check_plan, folder_of, tell_differences
 from qcc.compiler.report import layer_rows
 from qcc.compiler.report.budget import compare_with_budget
 from qcc.compiler.report.covered import Covered
-from qcc.compiler.report.lock import Lock, policy_sha256
+from qcc.compiler.report.lock import Lock
 from qcc.compiler.report.publish_result import packed, publish_failed, publish_result
 from qcc.compiler.report.reach import reach
 from qcc.compiler.report.result import Result
@@ -353,9 +353,9 @@ class Compilation:
         if self.evidence is None:  # what is made again, under a plan that was open, asks for nothing else
             covered = self.covered.by(self.diagnostics, self.phases)
             given = opened.graph, opened.plan, opened.data, self.phases, covered, self.executor, opened.inputs.folder
-            run = f"{opened.inputs.digest} {opened.data.digest} {policy_sha256(self.policy)}" if opened.large else None
-            keeps = bool(self.policy.verify) or self.judge is not None
-            self.evidence = Evidence.of(*given, keeps=keeps, run=run, windows=self.policy.reconstruct)
+            keeps, windows = bool(self.policy.verify) or self.judge is not None, self.policy.reconstruct
+            how = opened.run(self.policy), opened.large, windows
+            self.evidence = Evidence.of(*given, keeps, *how)
         treated = any(row.treated for row in opened.rewrites if row.action != "clean")
         told = self.evidence, self.phases, bool(self.policy.adapters) or opened.plan.changes or treated
         writer = PlanWriter(self.model, self.policy, opened.file, opened.graph, opened.data, *told)

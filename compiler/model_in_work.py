@@ -7,6 +7,8 @@ from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.files.inputs import Inputs
 from qcc.compiler.files.open_model import OpenModel
 from qcc.compiler.plan.plan import Plan
+from qcc.compiler.report.lock import policy_sha256
+from qcc.dsl.policy.policy import Policy
 from qcc.ir.graph import in_pieces
 from qcc.ir.graph.graph import Graph
 
@@ -29,3 +31,9 @@ class ModelInWork:
     def large(self) -> bool:
         """It is worked on in pieces, and goes on where it was killed."""
         return self.file.size_bytes > in_pieces.LARGE_BYTES
+
+    def run(self, policy: Policy) -> str:
+        """A hash of what decides what its weights become, where some of that is kept on disk; else nothing."""
+        if not (self.large or policy.reconstruct):
+            return ""
+        return f"{self.inputs.digest} {self.data.digest} {policy_sha256(policy)}"

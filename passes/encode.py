@@ -88,6 +88,7 @@ class Encode(Pass):
             left, text = encoded.decode(), f"{self.encoding.text}, {self.form}"
             told = Edit(name, text, relative_error(matrix, left), chosen=why, ops=ops, stored=encoded.encoding)
             gone = _holes(matrix, left, encoded.encoding, context.grams.get(name))
+            gone = replace(gone, curve=encoded.curve) if gone is not None else None
             edits.append(replace(told, spread=Spread.of(matrix, left), holes=gone))
             context.became(name, encoded)
         if self.activations is not None and self.form.chains:

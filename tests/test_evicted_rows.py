@@ -153,6 +153,21 @@ def _imitated(feeds: Mapping[str, Array], held: Held, begin: int) -> tuple[Array
     return logits, Held(rows, np.take_along_axis(places, stay, -1), np.take_along_axis(seen, stay, -1))
 
 
+def test_floats_of_a_longer_text_leave_the_first_and_the_last(tmp_path: Path) -> None:
+    """What a model is fed in floats for a comparison or a timing is what it would hold."""
+    graph, one = opened(tmp_path)
+    graph.store_cache(one, None, None, BOUND)
+    caches = of_note(graph.model.metadata_props[NOTE])
+    feeds = feeds_of(2, 5, 30)
+    fed = coded(caches, feeds)
+    assert fed["past_key.places"].tolist() == [[[0, 1, 25, 26, 27, 28, 29]] * HEADS] * 2
+    assert np.array_equal(fed["past_key"], feeds["past_key"][:, :, [0, 1, 25, 26, 27, 28, 29]])
+    assert fed["past_value"].shape == fed["past_key"].shape
+    again = coded(caches, fed)
+    assert all(again[name] is array for name, array in fed.items())
+    assert run(graph, fed)["key_all.places"].max() == 34
+
+
 def test_rows_that_others_read_reject(tmp_path: Path) -> None:
     _, one = opened(tmp_path)
     body = BODY.replace(f"float[B, S, {WORDS}] logits,", f"float[B, S, {WORDS}] logits, float every,")

@@ -44,3 +44,16 @@ def test_the_page_shows_what_layers_keep(tmp_path: Path) -> None:
     assert "What sparse layers keep" in page and page.count('class="pattern"') == len(rows)
     plain = compile(MODEL, "balanced", output=tmp_path / "int8.onnx")
     assert "What sparse layers keep" not in plain.report.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_page_draws_what_exchanges_did_by_their_time(tmp_path: Path) -> None:
+    policy = POLICY.replace("keep = 25%", "keep = 25%, effort = 4")
+    result = compile(MODEL, policy, output=tmp_path / "sparse.onnx", data=DATA)
+    curves = [row.holes.curve for row in result.layers if row.holes is not None]
+    assert len(curves) >= 2
+    for curve in curves:
+        seconds, errors = zip(*curve, strict=True)
+        assert 2 <= len(curve) <= 5 and list(seconds) == sorted(seconds)
+        assert list(errors) == sorted(errors, reverse=True) and errors[0] > errors[-1]
+    assert result.report.read_text(encoding="utf-8").count('class="effort"') == len(curves)

@@ -195,3 +195,31 @@ def test_without_data_or_blocks_reject(model: Path, tmp_path: Path) -> None:
     onnx.save(chain, tmp_path / "chain.onnx")
     with pytest.raises(QccError, match="Q675"):
         qcc.compile(tmp_path / "chain.onnx", policy(), data=[{"x0": data()}])
+
+
+def test_a_run_that_was_killed_goes_on_behind_what_it_learned(
+    model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Windows are kept until the run is whole, and what it writes is the same."""
+    from qcc.ir.fx.piece.train import TorchWindow
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    learn, learned = TorchWindow.learn, list[int]()
+
+    def counted(self: TorchWindow, *given: Any) -> Any:
+        learned.append(len(learned))
+        if len(learned) == 2:
+            raise KeyboardInterrupt
+        return learn(self, *given)
+
+    asked = policy("reconstruct { window = 1, overlap = 0, steps = 20 }\n")
+    whole = onnx.load(qcc.compile(model, asked, data=[{"x0": data()}]).output).SerializeToString()
+    monkeypatch.setattr(TorchWindow, "learn", counted)
+    with pytest.raises(KeyboardInterrupt):
+        qcc.compile(model, asked, data=[{"x0": data()}])
+    result = qcc.compile(model, asked, data=[{"x0": data()}])
+    assert len(learned) == 2 + BLOCKS - 1
+    assert onnx.load(result.output).SerializeToString() == whole
+    assert any("learned 3 of 3 windows" in note for note in result.notes), result.notes
+    qcc.compile(model, asked, data=[{"x0": data()}])
+    assert len(learned) == 2 + BLOCKS - 1 + BLOCKS  # nothing is left of a run that is whole

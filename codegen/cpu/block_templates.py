@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from qcc.codegen.cpu.processors.processors import AMX, AVX2, AVX512, CpuProcessor
+from qcc.codegen.cpu.processors.processors import AMX, AVX2, AVX512, VNNI, CpuProcessor
 from qcc.codegen.cpu.product import ONE, CpuTemplate, Expr, KernelProduct
 from qcc.ir.encoding.blocked import integers
 from qcc.ir.kernel.op import vector_of
@@ -58,11 +58,13 @@ class IntegerBlocks(CpuTemplate):
 
     name: ClassVar[str] = "blocks by int8"
     of_tiles: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = AVX2
+    beside: ClassVar[int] = 2
 
     def accepts(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
         """Blocks of multiples of 16 with a scale for whole outputs, whose numbers are bytes with a sign."""
         held = integers(product.encoding)
-        if held is None or product.tile is None or activations == "exact" or not processor.has(*AVX2):
+        if held is None or product.tile is None or activations == "exact" or not processor.has(*self.needs):
             return False
         fits = not any(extent % LANES for extent in product.tile) and held.block.columns % product.tile[1] == 0
         return fits and (not product.codes.stored_zero or product.codes.bits < BYTE)
@@ -77,7 +79,7 @@ class IntegerBlocks(CpuTemplate):
 
     def facts(self, product: KernelProduct) -> dict[str, int]:
         """See `BlockRows.facts`; and how many neighbours share a step of activations."""
-        return {"rounds": 1, "together": SEVERAL, "chunks": _chunk(product)}
+        return {"rounds": 1, "together": SEVERAL, "chunks": _chunk(product), "beside": self.beside}
 
     def make(self, word: str, name: str, product: KernelProduct, processor: CpuProcessor) -> Expr:
         """See `CpuTemplate.make`."""
@@ -88,6 +90,28 @@ class IntegerBlocks(CpuTemplate):
             return int8_blocks.quantize(name, _chunk(product))
         lanes = LANES if processor.has(*AVX512) else LANES // 2
         return int8_blocks.product(name, product.tile, (1 if word == ONE else SEVERAL, lanes, _chunk(product)))
+
+
+class VnniBlocks(IntegerBlocks):
+    """The same by ``vpdpbusd``: four inputs at once."""
+
+    name: ClassVar[str] = "blocks by int8 VNNI"
+    ceiling: ClassVar[str] = "int8 VNNI"
+    needs: ClassVar[tuple[str, ...]] = VNNI
+    beside: ClassVar[int] = 4
+
+    def functions(self, product: KernelProduct) -> dict[str, str]:
+        """See `IntegerBlocks.functions`."""
+        return {**super().functions(product), "quantize": f"quantize_fours{_chunk(product)}"}
+
+    def make(self, word: str, name: str, product: KernelProduct, processor: CpuProcessor) -> Expr:
+        """See `CpuTemplate.make`."""
+        from qcc.codegen.cpu.rows import vnni_blocks
+
+        assert product.tile is not None
+        if word == "quantize":
+            return vnni_blocks.quantize(name, _chunk(product))
+        return vnni_blocks.product(name, product.tile, 1 if word == ONE else SEVERAL, _chunk(product))
 
 
 def _chunk(product: KernelProduct) -> int:
@@ -142,4 +166,4 @@ def _in_panels(product: KernelProduct) -> bool:
     return _vector(product)[0] < LANES
 
 
-BLOCKS: tuple[CpuTemplate, ...] = (BlockTiles(), IntegerBlocks(), BlockRows())
+BLOCKS: tuple[CpuTemplate, ...] = (BlockTiles(), VnniBlocks(), IntegerBlocks(), BlockRows())

@@ -26,10 +26,11 @@ from qcc.compiler.metrics.find import additive
 from qcc.compiler.metrics.metric import Additive
 from qcc.compiler.observe.asked import encodings_of, rounded_values, rounding_of, weights_with_gram
 from qcc.compiler.observe.executor import HERE, Executor
-from qcc.compiler.observe.kept_weights import KeptWeights
+from qcc.compiler.observe.kept_weights import KeptParts, KeptWeights
 from qcc.compiler.observe.lookups import FoundLookups, find_lookups
 from qcc.compiler.observe.statistics import layer_statistics
 from qcc.compiler.plan.plan import Allocate, Plan
+from qcc.compiler.plan.text import to_text
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Reconstruct
 from qcc.ir.encoding.algebra import Encoding
@@ -72,11 +73,14 @@ class Evidence:
     """How the rows of tables are looked up."""
     windows: Reconstruct | None = None
     """How weights learn in windows of blocks behind rounding, if they do."""
+    learns: str = ""
+    """A hash of the model, the data and the policy, by which what windows give is kept on disk."""
     meter: LevelMeter = field(init=False)
     tuning: dict[Plan, str] = field(default_factory=dict)
     """What is told of corrections, by plan."""
     _ordered: dict[Plan, Chosen] = field(default_factory=dict)
     _learned: dict[Plan, tuple[Chosen, str]] = field(default_factory=dict)
+    _kept_windows: list[KeptParts] = field(default_factory=list)
     _asked: dict[str, tuple[Encoding, Rounding]] = field(default_factory=dict)
     """How weights were last stored, where each was by itself."""
 
@@ -106,12 +110,14 @@ class Evidence:
         executor: Executor = HERE,
         folder: Path = Path(),
         keeps: bool = False,
-        run: str | None = None,
+        run: str = "",
+        large: bool = False,
         windows: Reconstruct | None = None,
     ) -> "Evidence":
         """Gather the statistics, and tell what they cover; files of interactions lie in the folder.
 
-        A ``run`` by its hash keeps on disk what weights become. In ``windows`` they learn.
+        What weights of a ``large`` model become is kept on disk by the ``run``'s hash, and so is what they learn in
+        ``windows``.
 
         Raises:
             ModelError: there is nothing that weights could learn of, or they are not chosen yet.
@@ -122,7 +128,7 @@ class Evidence:
         wanted = weights_with_gram(plan, not data.generated)
         rounded = rounded_values(graph, plan)
         lookups = find_lookups(graph, encodings_of(plan), data, folder)
-        kept = {"keeps": keeps, "windows": windows} | _kept(run)
+        kept = {"keeps": keeps, "windows": windows, "learns": run} | (_kept(run) if large else {})
         if not wanted and not any(rounded):
             return cls(graph, plan, data, phases, {}, {}, executor=executor, lookups=lookups, **kept)
         with phases.phase("statistics"):
@@ -136,8 +142,9 @@ class Evidence:
 
     def forget(self) -> None:
         """The run is whole: nobody goes on with what was kept on disk."""
-        if isinstance(self.stored, KeptWeights):
-            self.stored.remove()
+        for one in (self.stored, *self._kept_windows):
+            if isinstance(one, KeptWeights | KeptParts):
+                one.remove()
 
     def warn_of_edits(self, edits: Iterable[Edit], diagnostics: Diagnostics) -> None:
         """Tell of weights that stay as they are, and of tables whose rows were merged."""
@@ -303,7 +310,9 @@ class Evidence:
                     lookups=self.lookups.by_weight,
                     chosen=chosen,
                 )
-                self._learned[decided] = learn_in_windows(self.graph, decided, self.data, context, self.windows)
+                self._kept_windows.append(KeptParts(f"{self.learns}\n{to_text(decided)}"))
+                how = self.windows, self._kept_windows[-1]
+                self._learned[decided] = learn_in_windows(self.graph, decided, self.data, context, *how)
         return self._learned[decided][0]
 
     def _as_before(self, asked: Mapping[str, tuple[Encoding, Rounding]]) -> Mapping[str, tuple[Encoded, str]]:
@@ -326,10 +335,8 @@ class Evidence:
         return self._ordered[decided]
 
 
-def _kept(run: str | None) -> dict[str, Any]:
+def _kept(run: str) -> dict[str, Any]:
     """What evidence is made with beside the rest, where weights are kept on disk."""
-    if run is None:
-        return {}
     advice: dict[Hashable, tuple[Rounding, str]] = {}
     return {"advice": advice, "stored": KeptWeights(run, lambda name, how: advice[name, *how][1]), "keeps": True}
 

@@ -109,6 +109,28 @@ class KeptWeights(MutableMapping[str, Encoded]):
         return f"{self._prefix}{key[:32]}.npz"
 
 
+@dataclass
+class KeptParts:
+    """What is kept of several parts of a run, in which a weight may become one thing after the other.
+
+    Args:
+        run: a hash of all that decides what the weights become, or a text.
+    """
+
+    run: str
+    _parts: list[KeptWeights] = field(default_factory=list)
+
+    def __call__(self, name: str, told: Callable[[], str]) -> KeptWeights:
+        """A part by its name, and what is told of all its weights."""
+        self._parts.append(KeptWeights(f"{self.run}\n{name}", lambda *_: told()))
+        return self._parts[-1]
+
+    def remove(self) -> None:
+        """The run is whole."""
+        for one in self._parts:
+            one.remove()
+
+
 class _Chosen(Mapping[str, tuple[Encoded, str]]):
     """What is kept, read when it is asked for."""
 

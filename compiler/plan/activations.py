@@ -87,14 +87,19 @@ class ActivationBinder:
         self, weight: Weight, asked: Assignment | None, candidates: Sequence[Candidate]
     ) -> Sequence[Candidate]:
         """The candidates of a weight, with activations where they are asked for and possible."""
-        if asked is None or not isinstance(asked.value, Activations) or not candidates:
+        ways = [] if asked is None else [asked]
+        if asked is not None and isinstance(asked.value, tuple):
+            ways = [one for one in asked.value if isinstance(one, Assignment)]
+        rounding = [one for one in ways if isinstance(one.value, Activations)]
+        if not rounding or not candidates:
             return candidates
         if all(one.action is None for one in candidates):
-            self._refused.setdefault(("their weights are float", asked), []).append(weight.name)
+            self._refused.setdefault(("their weights are float", rounding[0]), []).append(weight.name)
         found: dict[Pass | None, Candidate] = {}
-        for one in candidates:
-            one = self._rounded(weight, asked, asked.value, one)
-            found.setdefault(one.action, one)  # in fewer bits, what differed may be the same
+        for way in ways:
+            for one in candidates:
+                one = self._rounded(weight, way, way.value, one) if isinstance(way.value, Activations) else one
+                found.setdefault(one.action, one)  # in fewer bits, what differed may be the same
         return tuple(found.values())
 
     def _rounded(self, weight: Weight, asked: Assignment, how: Activations, one: Candidate) -> Candidate:

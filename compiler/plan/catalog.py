@@ -192,7 +192,10 @@ def schema() -> Schema:
         ),
         "rounding": Property("rounding", dict(roundings()), summary="how codes are chosen"),
         "activations": Property(
-            "activations", {**activations(), OFF: Off}, summary="how what is multiplied with the weights is rounded"
+            "activations",
+            {**activations(), OFF: Off},
+            summary="how what is multiplied with the weights is rounded; the allocator chooses among several",
+            many=True,
         ),
     }
     for name, values in asked_by("rule").items():

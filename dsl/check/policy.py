@@ -1,6 +1,7 @@
 """From a syntax tree to a policy, or to all that is wrong with it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from qcc.dsl.check.adapters import read_adapter_line
 from qcc.dsl.check.bounds import check_objective, read_bound
@@ -207,8 +208,12 @@ class _Checker:
 
     def _value(self, known: Property, value: syntax.Alternatives, span: Span) -> Assignment | None:
         if known.methods:
-            method = read_method(self.context, known.name, value, known.methods)
-            return None if method is None else Assignment(known.name, method[1], span, method[0])
+            parts = [replace(value, terms=(one,), span=one.span) for one in value.terms] if known.many else [value]
+            methods = [(read_method(self.context, known.name, one, known.methods), one.span) for one in parts]
+            found = tuple(Assignment(known.name, one[1], at, one[0]) for one, at in methods if one is not None)
+            if len(found) < len(parts):
+                return None
+            return replace(found[0], span=span) if len(found) == 1 else Assignment(known.name, found, span)
         if known.option is not None:
             read = read_option(self.context, known.option, value)
             return None if read is WRONG else Assignment(known.name, read, span, option_text(known.option, read))

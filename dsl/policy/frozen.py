@@ -78,7 +78,7 @@ class _Thawed:
             families = {one["keyword"]: self.family(one, partial(self._own, name)) for one in own}
         option = None if data["option"] is None else _option(data["option"])
         classes = tuple(data["subjects"]), tuple(data["also"])
-        return Property(name, methods, families, data["summary"], classes[0], option, classes[1])
+        return Property(name, methods, families, data["summary"], classes[0], option, classes[1], data["many"])
 
     def family(self, data: Mapping[str, Any], others: Callable[[], Mapping[str, FormatFamily]]) -> FormatFamily:
         keyword, suspects = data["keyword"], frozenset(data["suspects"] or ())
@@ -119,7 +119,8 @@ def _property(one: Property) -> dict[str, Any]:
     own = None if one.formats is None else [_family(family) for family in one.formats.values()]
     methods = {keyword: _maker(method) for keyword, method in one.methods.items()}
     option = None if one.option is None else asdict(one.option)
-    told = {"summary": one.summary, "subjects": one.subjects, "option": option, "also": one.also}
+    told: dict[str, Any] = {"summary": one.summary, "subjects": one.subjects, "option": option}
+    told |= {"also": one.also, "many": one.many}
     return {"name": one.name, "methods": methods, "formats": own, **told}
 
 

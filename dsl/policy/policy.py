@@ -68,7 +68,10 @@ KEEP = Keep.KEEP
 
 @dataclass(frozen=True)
 class Assignment:
-    """One property that a rule sets: formats to choose from, a method with its options, or ``KEEP``."""
+    """One property that a rule sets: formats or methods to choose from, a method with its options, or ``KEEP``.
+
+    Methods to choose from are assignments of one each.
+    """
 
     name: str
     value: tuple[FormatSpec, ...] | Keep | Any

@@ -87,6 +87,8 @@ class Property:
     """What it takes, where that is neither a format nor a method: a word or a number."""
     also: tuple[str, ...] = ()
     """Classes of what is no layer that have it beside layers."""
+    many: bool = False
+    """Methods may stand side by side, to choose from."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The algebra of encodings: the parts that are stored, and one expression that says what they mean.
 
 An encoding names its parts (`Encoding.parts`) and says once, in a handful of operations, what they decode to
-(`Encoding.decode`). All else follows. Sizes and the layout of files come from the parts. Each consumer brings an
-interpreter of the operations: numpy computes the matrix (`reference`), the ONNX adapter writes nodes that do.
+(`Encoding.decode`). Sizes and the layout of files follow from the parts. Each consumer brings an interpreter of the
+operations: numpy computes the matrix (`reference`), the ONNX adapter writes nodes that do.
 """
 
 from abc import ABC, abstractmethod
@@ -148,6 +148,7 @@ class Fitted(ABC):
 
     fixed: ClassVar[bool] = False
     """What it stands for does not depend on what it is asked to `round`."""
+    curve: tuple[tuple[float, float], ...] = ()  # see `swaps.Curve`
     width: int = 1
     """So many neighbouring columns, from the first on, have one code: they are chosen by `round_tuple`."""
 
@@ -194,8 +195,7 @@ class Fitter:
         leaf: stores a matrix in an encoding that holds no other.
         power: of what each column is multiplied with, the mean square; None if no data tells.
         gram: the mean products of what two columns are multiplied with ``[in, in]``; None if no data tells.
-        sensitivity: what a squared error of each column costs once columns that are rounded later have made up for it;
-            None if it is not known.
+        sensitivity: what a squared error of each column costs once later columns have made up for it; None if untold.
         damping: what is added to the diagonal of ``gram`` where it is to have an inverse, as a share of its mean.
         lookups: how rows are looked up, by what tells so (`Encoding.sources`).
     """

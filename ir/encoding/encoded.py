@@ -1,7 +1,7 @@
 """A stored matrix: an encoding with the parts of one matrix."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from qcc.ir.encoding.algebra import Encoding, MatrixShape, Parts
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.reference import NUMPY
+from qcc.ir.encoding.swaps import Curve
 from qcc.ir.errors import Refused
 
 LAST_DIGIT = 2.0**-23  # of a float32, as a share of it
@@ -34,7 +35,7 @@ class Scales:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A stored matrix ``[out, in]``: the parts that its encoding names.
+    """A stored matrix ``[out, in]``: the parts that its encoding names, and how a search came to them.
 
     Raises:
         ValueError: the parts are not of the encoding.
@@ -43,6 +44,7 @@ class Encoded:
     encoding: Encoding
     shape: MatrixShape
     parts: Parts
+    curve: Curve = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         known = self.encoding.parts(self.shape)

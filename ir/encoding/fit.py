@@ -59,7 +59,7 @@ def encode(
 
 def encoded(matrix: np.ndarray, encoding: Encoding, found: Fitted) -> Encoded:
     """A matrix as it was fitted to an encoding."""
-    return Encoded(found.settled(encoding), _shape(matrix), found.parts())
+    return Encoded(found.settled(encoding), _shape(matrix), found.parts(), found.curve)
 
 
 def fitted(

@@ -5,6 +5,8 @@ keeps them where its own error is lower once all that stays has been fitted anew
 rounds go on where fewer end.
 """
 
+import time
+
 import numpy as np
 
 from qcc.ir.encoding.algebra import Fitter
@@ -12,13 +14,15 @@ from qcc.ir.encoding.pruning import descended, refitted
 
 FIRST = 8  # of what stays in a row, one in so many is exchanged at first
 REST = 8  # rounds for which an exchange that failed by itself is not tried again
+Curve = tuple[tuple[float, float], ...]
+"""Of a search: seconds, and the error at the layer's output by then, squared, over the squares of the output."""
 LEAST = 1e-5  # by which a row's error falls, as a share of it
 
 
 def exchanged(
     matrix: np.ndarray, stays: np.ndarray, tile: tuple[int, int], every: int, fitter: Fitter, effort: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which tiles stay, and the matrix that is meant then: what stays, fitted anew.
+) -> tuple[np.ndarray, np.ndarray, Curve]:
+    """Which tiles stay, the matrix that is meant then: what stays, fitted anew; and how rounds came to it.
 
     An exchange is promising where what one tile takes off the error, all others as they are, is above what another
     adds to it, all others as they would have to be; when none is left, where all others help both.
@@ -37,12 +41,17 @@ def exchanged(
     whole = stays.repeat(tile[0], 0).repeat(tile[1], 1)[: matrix.shape[0], : matrix.shape[1]]
     damped = fitter.damped() if effort and not stays.all() else None
     if damped is None:
-        return stays, refitted(matrix, whole, fitter)
+        return stays, refitted(matrix, whole, fitter), ()
+    start = time.perf_counter()
     search = _Search(matrix, stays, tile, every, damped)
+    curve = [(time.perf_counter() - start, search.error)]
     for _ in range(effort):
-        if not search.go():
+        goes_on = search.go()
+        curve.append((time.perf_counter() - start, search.error))
+        if not goes_on:
             break
-    return search.stays[:, : stays.shape[1]], np.ascontiguousarray(search.meant[: matrix.shape[0], : matrix.shape[1]])
+    meant = np.ascontiguousarray(search.meant[: matrix.shape[0], : matrix.shape[1]])
+    return search.stays[:, : stays.shape[1]], meant, tuple(curve)
 
 
 class _Search:
@@ -70,6 +79,12 @@ class _Search:
         self._most = np.maximum(self.stays.sum(1) // FIRST, 1)  # exchanges that a row tries at once
         self._rests = np.zeros(self.stays.shape, np.intp)  # until which round a tile is left alone
         self._turn = 0
+        self._signal = float(np.vdot(self._matrix @ self._gram, self._matrix)) or 1.0
+
+    @property
+    def error(self) -> float:
+        """What the layer is off by, as a share of what it makes, by the products that the search goes by."""
+        return float(self._errors.sum(dtype=np.float64)) / self._signal
 
     def go(self) -> bool:
         """One round; False if nothing is promising any more."""

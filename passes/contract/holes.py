@@ -1,8 +1,10 @@
 """What is left of a weight of which a part is gone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+
+from qcc.ir.encoding.swaps import Curve
 
 CELLS = 32  # of a picture, on each side
 FULL = 9
@@ -16,11 +18,13 @@ class Holes:
         density: the share of its numbers that is stored.
         saliency: the share that these have of all squares, each times the power of its input where data told that.
         picture: how much of each part of the matrix is stored, a text of digits a row: 0 nothing, 9 all.
+        curve: of a search for what stays, see `swaps.Curve`.
     """
 
     density: float
     saliency: float
     picture: tuple[str, ...]
+    curve: Curve = field(default=(), compare=False)
 
     @classmethod
     def of(cls, matrix: np.ndarray, left: np.ndarray, density: float, gram: np.ndarray | None) -> "Holes":

@@ -92,12 +92,14 @@ static void turn_floats(const Stored *stored, int64_t row, float *to, int64_t hi
     for (int64_t k = 0; k < wide; k++) to[(n / lanes * wide + k) * lanes + n % lanes] = float_at(stored, row, n * wide + k);
 }
 
-/* The same of whole numbers, two inputs of 16 outputs side by side, and the scale of each output. */
-static void turn_pairs(const Stored *stored, int64_t row, int8_t *to, float *scale, int64_t high, int64_t wide) {
+/* The same of whole numbers, so many inputs of 16 outputs side by side, and the scale of each output; four are 128 more. */
+static void turn_whole(const Stored *stored, int64_t row, int8_t *to, float *scale, const Spec *spec) {
+  int64_t high = spec->high, wide = spec->wide, beside = spec->family->beside;
   for (int64_t n = 0; n < high; n++) {
     scale[n] = scale_of(&stored->rows, &stored->scale, row, n * wide / stored->group);
     for (int64_t k = 0; k < wide; k++)
-      to[((n / LANES * wide + k) / 2 * LANES + n % LANES) * 2 + k % 2] = (int8_t)whole_at(stored, row, n * wide + k);
+      to[((n / LANES * wide + k) / beside * LANES + n % LANES) * beside + k % beside] =
+          (int8_t)(whole_at(stored, row, n * wide + k) + (beside == 4 ? 128 : 0));
   }
 }
 
@@ -124,7 +126,7 @@ static void *turn_all(Layer *layer, const Stored *stored, const int32_t *of, int
   if (whole) layer->scale = aligned_alloc(64, padded((size_t)(count * spec->high) * 4 + 64));
   if (!layer->words || (whole && !layer->scale)) return status(FAIL, NO_MEMORY);
   for (int64_t at = 0; at < count; at++)
-    if (whole) turn_pairs(stored, of[at] - 1, (int8_t *)layer->words + at * size, layer->scale + at * spec->high, spec->high, spec->wide);
+    if (whole) turn_whole(stored, of[at] - 1, (int8_t *)layer->words + at * size, layer->scale + at * spec->high, spec);
     else if (family->gemm) turn_tiles(stored, of[at] - 1, (uint16_t *)layer->words + at * size, spec->high, spec->wide, family->chunks);
     else turn_floats(stored, of[at] - 1, (float *)layer->words + at * size, spec->high, spec->wide, spec->family->lanes);
   return NULL;

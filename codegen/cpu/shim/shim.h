@@ -10,6 +10,7 @@
 typedef struct {
   Kernel quantize, one, four, some, pack, gemm;
   int rounds, many, chunks, depth, together /* rows of `some` */, lanes /* outputs of a tile that lie together */,
+      beside /* inputs of whole numbers that lie together */,
       panels /* `some` reads rows that lie side by side */;
   int64_t panel, block;
 } Family;

@@ -3,7 +3,8 @@
 The model is cut behind its residual blocks. Samples stand before a block twice, as the float model and as the
 compressed one has them; the next blocks learn together to make of both what the float model makes, and those that no
 further window learns again are passed over with what their weights became. Where samples held out are no better off, a
-window's weights stay as they were rounded.
+window's weights stay as they were rounded. What a window gave is kept on disk until the run is whole, so that one that
+was killed goes on behind it.
 
 Source: CBQ, Ding et al. 2023 (arXiv:2312.07950): windows that overlap, outliers that are cut off from coarse to fine.
 """
@@ -20,6 +21,7 @@ from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.measure.march.in_order import Chosen
 from qcc.compiler.measure.segments import Segment, Values, cut_behind
 from qcc.compiler.observe.chunks import CAPTURED_BYTES, chunks
+from qcc.compiler.observe.kept_weights import KeptParts
 from qcc.compiler.plan.plan import Plan
 from qcc.dsl.policy.policy import Reconstruct
 from qcc.ir.encoding.algebra import Encoding
@@ -37,11 +39,12 @@ from qcc.passes.encode import Encode
 
 ROWS = 2048  # of a chunk's blocks, about, that learn at once
 MIXES = (Kind.SOFTMAX, Kind.ATTENTION)  # in the branch that a transformer's block begins with
+LEARNED = "learned in a window of blocks"
 FAR = 1.5  # ranges between quartiles, beyond which a number may be an outlier
 
 
 def learn_in_windows(
-    graph: Graph, plan: Plan, samples: Samples, context: Context, how: Reconstruct
+    graph: Graph, plan: Plan, samples: Samples, context: Context, how: Reconstruct, kept: KeptParts
 ) -> tuple[Chosen, str]:
     """What weights become that learn in windows, by name, and what is told of it.
 
@@ -51,6 +54,7 @@ def learn_in_windows(
         samples: to run on; a quarter is held out.
         context: as weights are rounded by, with what is chosen of them before.
         how: how large windows are, and how long they learn.
+        kept: of windows that were learned before.
 
     Raises:
         ModelError: PyTorch is not there, the graph has no residual blocks, or no gradient passes them.
@@ -59,7 +63,7 @@ def learn_in_windows(
     if not ends:
         help = "leave `reconstruct` out; `rounding = adaround` learns layer by layer"
         raise ModelError("Q675", "the model has no residual blocks, of which windows are made", help)
-    march = _Blocks.of(graph, plan, samples, context, ends, how)
+    march = _Blocks.of(graph, plan, samples, context, ends, how, kept)
     lost = [march.window(first) for first in _firsts(len(ends), how)]
     better = [after / before for before, after in lost if after < before]
     share = float(np.mean([after / before if before else 1.0 for before, after in lost]))
@@ -143,11 +147,19 @@ class _Blocks:
     how: Reconstruct
     sides: list[_Side]
     chosen: Chosen
+    kept: KeptParts
     at: int = 0
 
     @classmethod
     def of(
-        cls, graph: Graph, plan: Plan, samples: Samples, context: Context, ends: list[str], how: Reconstruct
+        cls,
+        graph: Graph,
+        plan: Plan,
+        samples: Samples,
+        context: Context,
+        ends: list[str],
+        how: Reconstruct,
+        kept: KeptParts,
     ) -> "_Blocks":
         """Before the first block."""
         pieces = cut_behind(graph, ends)[: len(ends)]
@@ -161,14 +173,32 @@ class _Blocks:
             ]
             for piece in pieces
         ]
-        return cls(
-            graph, pieces, ends, weights, actions, context, how, _begun(graph, samples, ends), dict(context.chosen)
-        )
+        before = {name: found for name in actions if (found := context.chosen.get(name)) is not None}
+        sides = _begun(graph, samples, ends)
+        return cls(graph, pieces, ends, weights, actions, context, how, sides, before, kept)
 
     def window(self, first: int) -> tuple[float, float]:
-        """Let a window learn; what is lost on samples held out before and after."""
-        self._pass_to(first)
+        """Let a window learn, or read what it gave before; what is lost on samples held out before and after."""
         here = range(first, min(first + self.how.window, len(self.pieces)))
+        asked = {one.name: self.actions[one.name] for at in here for one in self.weights[at]}
+        found: dict[str, Encoded] = {}
+        lost = 0.0, 0.0
+        kept = self.kept(f"window {first}", lambda: f"{len(found)} {lost[0]!r} {lost[1]!r}")
+        kept.begin({name: (one.encoding, one.rounding) for name, one in asked.items()})
+        before = {name: one for name in asked if (one := kept.found(name)) is not None}
+        if before and all(told.split()[0] == str(len(before)) for _, told in before.values()):
+            _, *told = next(iter(before.values()))[1].split()
+            found, lost = {name: one for name, (one, _) in before.items()}, (float(told[0]), float(told[1]))
+        else:
+            self._pass_to(first)
+            found, *losses = self._learned(first, here)
+            lost = losses[0], losses[1]
+            kept.update(found)
+        self.chosen |= {name: (one, LEARNED) for name, one in found.items()}
+        return lost
+
+    def _learned(self, first: int, here: range) -> tuple[dict[str, Encoded], float, float]:
+        """What the weights of some blocks become, and what is lost before and after."""
         inside = frozenset[str]().union(*(self.pieces[at].inside for at in here))
         reads = list(dict.fromkeys(name for at in here for name in self.pieces[at].reads if name not in inside))
         output = self.ends[here[-1]]
@@ -186,11 +216,9 @@ class _Blocks:
         learned = [self._started(weight) for at in here for weight in self.weights[at]]
         known = [one for one in learned if one is not None and _learns(one[2].encoding)]
         if not known:
-            return 0.0, 0.0
+            return {}, 0.0, 0.0
         part = window(self.graph.between(reads, [output]), output, known, self.how.rank, seed=first)
-        found, before, after = part.learn(lessons, self.how.steps, partial(self.context.progress, known[0][0].name))
-        self.chosen |= {name: (one, "learned in a window of blocks") for name, one in found.items()}
-        return before, after
+        return part.learn(lessons, self.how.steps, partial(self.context.progress, known[0][0].name))
 
     def _started(self, weight: Weight) -> tuple[Weight, Array, Encoded] | None:
         """A weight with its matrix and what it is rounded to so far; None where that is refused, or it is shared."""

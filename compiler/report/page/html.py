@@ -27,6 +27,7 @@ from qcc.compiler.report.failures import losses, measured, suggestion
 from qcc.compiler.report.page.charts import bytes_chart
 from qcc.compiler.report.page.curve import curve_chart
 from qcc.compiler.report.page.depth import depth_chart, group_size
+from qcc.compiler.report.page.effort import effort_curve
 from qcc.compiler.report.page.nodes import node_times
 from qcc.compiler.report.page.picture import picture
 from qcc.compiler.report.page.sensitivity import sensitivity
@@ -79,7 +80,7 @@ def render_html(result: Result) -> str:
     done = result.verification
     found = result.allocation
     tried = sensitivity(found.alternatives) if found else None
-    holed = [(row, picture(row.holes)) for row in result.layers if row.holes]
+    holed = [(row, picture(row.holes), effort_curve(row.holes.curve)) for row in result.layers if row.holes]
     spreads, spent = histograms(result.layers), node_times(result.times.nodes) if result.times else None
     may_lack = {
         **{"adapters": result.adapters, "rewrites": result.rewrites, "sensitivity": tried},

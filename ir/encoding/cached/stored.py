@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -47,12 +48,15 @@ class StoredCache:
         return found | ({part: f"{name}.{part}" for part in TOLD_OF_ROWS} if tells else {})
 
     def encode(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Rows ``[batch, heads, rows, channels]`` of a text so far, none of them gone, as parts."""
+        """All rows ``[batch, heads, rows, channels]`` of a text so far, as parts; too many leave the first and last."""
+        places = np.array(np.broadcast_to(np.arange(rows.shape[2]), rows.shape[:3]))
+        if self.evicts is not None and rows.shape[2] > self.evicts.budget:
+            stay = self.evicts.chosen(places, places.astype(np.float32))
+            rows, places = np.take_along_axis(rows, stay[..., None], 2), np.take_along_axis(places, stay, -1)
         found = {"codes": rows} if self.rows is None else self.rows.encode(rows)
         if self.evicts is None or not self.leads:
             return found
-        places = np.broadcast_to(np.arange(rows.shape[2]), rows.shape[:3])
-        return found | {"places": np.array(places), "scores": np.zeros(rows.shape[:3], np.float32)}
+        return found | {"places": places, "scores": np.zeros(rows.shape[:3], np.float32)}
 
     def decode(self, parts: Mapping[str, np.ndarray]) -> np.ndarray:
         """The rows that parts stand for."""
@@ -61,10 +65,12 @@ class StoredCache:
 
 def coded(caches: Iterable[StoredCache], feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Feeds in which caches of floats are codes; those that are codes already stay."""
-    found = dict(feeds)
+    found, caches = dict(feeds), list(caches)
+    told = {one.past for one in caches if one.leads and f"{one.past}.places" in feeds}
+    told |= {other.past for one, other in pairwise(caches) if one.past in told and not other.leads}
     for one in caches:
         rows, names = found.get(one.past), one.part_names(one.past)
-        if rows is None or rows.dtype != np.float32 or (one.rows is None and found.keys() >= {*names.values()}):
+        if rows is None or rows.dtype != np.float32 or (one.rows is None and one.past in told):
             continue
         del found[one.past]
         parts = one.encode(rows)

@@ -23,7 +23,7 @@ from qcc.ir.encoding.algebra import (
 from qcc.ir.encoding.blocked import FLOAT32
 from qcc.ir.encoding.format import Composition, Limits, Share, check_share, least_share, numbers_below, percent
 from qcc.ir.encoding.pruning import MOST_ROUNDS, USUAL, By, losses, told
-from qcc.ir.encoding.swaps import exchanged
+from qcc.ir.encoding.swaps import Curve, exchanged
 
 LARGEST_TILE = 1 << 16  # weights
 
@@ -113,13 +113,13 @@ class Sparse(Encoding):
         cost = losses(matrix, self.by, fitter, (self.rows, self.columns)).reshape(-1)
         stays = np.zeros(down * across, bool)
         stays[np.argsort(-cost, kind="stable")[:count]] = True
-        stays, meant = exchanged(matrix, stays.reshape(down, across), self.tile, 0, fitter, self.effort)
+        stays, meant, curve = exchanged(matrix, stays.reshape(down, across), self.tile, 0, fitter, self.effort)
         number = np.zeros((down, across), numbers_below(count + 1, ()).dtype)
         number[stays] = np.arange(1, count + 1)
         fill = (0, down * self.rows - matrix.shape[0]), (0, across * self.columns - matrix.shape[1])
         tiles = np.pad(meant, fill).reshape(down, self.rows, across, self.columns).swapaxes(1, 2)
         flat = tiles.reshape(-1, self.rows * self.columns)[stays.reshape(-1)]
-        return FittedTiles(self, self.inner.fit(flat, fitter.blind()), number, meant)
+        return FittedTiles(self, self.inner.fit(flat, fitter.blind()), number, meant, curve)
 
     def _tiles(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """Tiles down and across."""
@@ -133,8 +133,9 @@ class Sparse(Encoding):
 class FittedTiles(Fitted):
     """The kept tiles, and the number of every tile."""
 
-    def __init__(self, encoding: Sparse, kept: Fitted, number: np.ndarray, meant: np.ndarray) -> None:
+    def __init__(self, encoding: Sparse, kept: Fitted, number: np.ndarray, meant: np.ndarray, curve: Curve) -> None:
         self._encoding, self._kept, self._number, self._meant = encoding, kept, number, meant
+        self.curve = curve
 
     def meant(self, matrix: np.ndarray) -> np.ndarray:
         """With what stays in place of what is gone."""

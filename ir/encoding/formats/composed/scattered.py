@@ -25,7 +25,7 @@ from qcc.ir.encoding.blocked import FLOAT32
 from qcc.ir.encoding.format import Composition, Limits, Share, check_share, least_share, percent
 from qcc.ir.encoding.grid import TableGrid
 from qcc.ir.encoding.pruning import MOST_ROUNDS, USUAL, By, losses, told
-from qcc.ir.encoding.swaps import exchanged
+from qcc.ir.encoding.swaps import Curve, exchanged
 
 LARGEST_RUN = 1 << 12  # inputs of which some stay
 
@@ -84,9 +84,9 @@ class Scattered(Encoding):
     def fit(self, matrix: np.ndarray, fitter: Fitter) -> Fitted:
         """The weights whose loss would cost most are kept, and make up for the others."""
         stays = self._stays(losses(matrix, self.by, fitter, (1, 1)))
-        stays, meant = exchanged(matrix, stays, (1, 1), self.run(matrix.shape[1])[1], fitter, self.effort)
+        stays, meant, curve = exchanged(matrix, stays, (1, 1), self.run(matrix.shape[1])[1], fitter, self.effort)
         kept = meant[stays].reshape(matrix.shape[0], self._kept(matrix.shape[1]))
-        return FittedScattered(self.inner.fit(kept, fitter.blind()), stays, meant)
+        return FittedScattered(self.inner.fit(kept, fitter.blind()), stays, meant, curve)
 
     def _kept(self, columns: int) -> int:
         """Of a row."""
@@ -175,8 +175,8 @@ class ShareOfRow(Scattered):
 class FittedScattered(Fitted):
     """The kept weights, and which they are."""
 
-    def __init__(self, kept: Fitted, stays: np.ndarray, meant: np.ndarray) -> None:
-        self._kept, self._stays, self._meant = kept, stays, meant
+    def __init__(self, kept: Fitted, stays: np.ndarray, meant: np.ndarray, curve: Curve) -> None:
+        self._kept, self._stays, self._meant, self.curve = kept, stays, meant, curve
         self._at = np.cumsum(stays, axis=1, dtype=np.intp) - 1
 
     def meant(self, matrix: np.ndarray) -> np.ndarray:
