@@ -182,6 +182,12 @@ def test_what_cannot_be_two_layers_stays_and_says_why(graph: Graph) -> None:
     assert _names(after) == _names(graph)
 
 
+@pytest.mark.parametrize(("multiple", "rank"), [(1, HALF), (4, 8), (HALF + 1, HALF)])
+def test_channels_between_are_what_kernels_take_where_there_is_room(graph: Graph, multiple: int, rank: int) -> None:
+    after, _ = StructureLowRank(keep=0.5, multiple=multiple).apply(graph, ["up"], Context())
+    assert {one.name: one.shape for one in after.weights()}["up#down"] == (rank, WIDTH)
+
+
 OTHERS = """net (float[n,4,6,6] image, int64[n] ids) => (float[n,6] y) {
     shaped = Conv(image, conv_w)
     pooled = GlobalAveragePool(shaped)

@@ -13,7 +13,7 @@ from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.names import DOWN, UP
 from qcc.ir.graph.ops import Array, Kind, Weight
 from qcc.passes.channels.affine import Wiring, bias_of, put_bias, takes_affine
-from qcc.passes.contract.contract import Context, Edit, InPercent, Restructure, Site
+from qcc.passes.contract.contract import Between, Context, Edit, InPercent, Restructure, Site
 from qcc.passes.structure.channel_fit import grams_of, reading
 
 DOUBT = 1e-4  # of the mean of a Gram matrix's diagonal: what data never moved may move on other data
@@ -24,7 +24,8 @@ ROUNDING = 1e-9  # of a channel
 class StructureLowRank(Restructure):
     """Make two layers of one, with so few channels between that they multiply less.
 
-    The channels between are as many as ``keep`` of the multiplications allow. Both layers are layers as any other, with
+    The channels between are as many as ``keep`` of the multiplications allow, in multiples of 32 by default, which kernels
+    take; a layer with room for fewer than that gets what there is. Both layers are layers as any other, with
     formats, kernels and activations of their own, so that time is gained, where the format `low_rank(...)` gains bytes
     alone. They are called as the layer was, with ``#down`` and ``#up`` behind, and rules that name the layer hold for
     both; ``in`` and ``out`` are those that they have.
@@ -44,6 +45,7 @@ class StructureLowRank(Restructure):
 
     Args:
         keep: how much of each layer's multiplications stays at most.
+        multiple: of which the channels between are one, where there is room for it.
 
     Source: Speeding up convolutional neural networks with low rank expansions, Jaderberg et al. 2014 (arXiv:1405.3866),
         section 2.2; weighed by data as in Efficient and accurate approximations of nonlinear convolutional networks,
@@ -55,6 +57,7 @@ class StructureLowRank(Restructure):
     after: ClassVar[tuple[str, ...]] = ("clean", "channels", "heads")
 
     keep: Annotated[float, InPercent(0.01)]
+    multiple: Annotated[int, Between(1, 1024)] = 32
 
     def sites(self, graph: Graph, targets: Sequence[str]) -> Sequence[Site]:
         """The layers that are named."""
@@ -103,7 +106,8 @@ class StructureLowRank(Restructure):
         return f"two layers would multiply {after:,} times, one does {before:,} times" if after >= before else ""
 
     def _rank(self, weight: Weight) -> int:
-        return int(self.keep * weight.params / sum(weight.shape) + ROUNDING)
+        most = int(self.keep * weight.params / sum(weight.shape) + ROUNDING)
+        return most - most % self.multiple if most >= self.multiple else most
 
     def _pairs(self, graph: Graph, targets: Sequence[str], context: Context) -> "Mapping[str, _Pair]":
         """What each layer that is taken becomes; asked once."""
