@@ -24,8 +24,8 @@ ROUNDING = 1e-9  # of a channel
 class StructureLowRank(Restructure):
     """Make two layers of one, with so few channels between that they multiply less.
 
-    The channels between are as many as ``keep`` of the multiplications allow, in multiples of 32 by default, which kernels
-    take; a layer with room for fewer than that gets what there is. Both layers are layers as any other, with
+    The channels between are as many as ``keep`` of the multiplications allow, in multiples of 32 by default, which
+    kernels take; a layer with room for fewer than that gets what there is. Both layers are layers as any other, with
     formats, kernels and activations of their own, so that time is gained, where the format `low_rank(...)` gains bytes
     alone. They are called as the layer was, with ``#down`` and ``#up`` behind, and rules that name the layer hold for
     both; ``in`` and ``out`` are those that they have.
