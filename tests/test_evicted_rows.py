@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import qcc
+from qcc.compiler.allocate.divide_rows import RowLosses
 from qcc.compiler.analyze.estimate import estimate
+from qcc.compiler.calibrate.samples import load
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.plan.values import encoding_named
 from qcc.compiler.report.lock import plan_of
@@ -221,6 +223,26 @@ def test_a_budget_is_divided_among_caches(tmp_path: Path) -> None:
         result.source, plan=plan_of(result.lock), data=tmp_path / "text.npz", output=tmp_path / "again.onnx"
     )
     assert again.output.read_bytes() == result.output.read_bytes()
+
+
+def test_what_is_divided_loses_no_more_than_even_shares(tmp_path: Path) -> None:
+    """By what was measured: that all have the same is one of the choices."""
+    compiled(tmp_path, "budget = 6, share = even, window = 2, sinks = 1")
+    graph = OnnxGraph.load(tmp_path / "model.onnx")
+    graph.simplify()
+    raised = graph.copy()
+    raised.require_opset(23)
+    texts = [{name: one for name, one in feeds_of(1, 24, seed=at).items() if "past" not in name} for at in range(3)]
+    action = Cache(budget=6, window=2, sinks=1)
+    measured = RowLosses.of(raised, graph, action, ["past_key0", "past_key1"], load(texts, graph, None, 0))
+    rows = [3, 4, 6, 9, 12]
+    losses = measured.losses(rows, lambda *_: None)
+    assert all((np.diff(one) <= 0).all() and one[-1] == 0 for one in losses)
+    chosen = measured.chosen(lambda *_: None)
+    assert sum(chosen) <= 12
+    assert sum(one[rows.index(count)] for one, count in zip(losses, chosen, strict=True)) <= sum(
+        one[1] for one in losses
+    )
 
 
 def test_codes_and_rows_that_go(tmp_path: Path) -> None:

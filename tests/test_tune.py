@@ -8,6 +8,8 @@ import onnx
 import pytest
 
 from qcc.__main__ import main
+from qcc.compiler.observe.executor import Again
+from qcc.compiler.observe.look import Look, LookStep
 from qcc.compiler.tune.space import Axis, Search
 from qcc.compiler.tune.tune import _surely, tune
 from qcc.dsl.diagnostics.report import QccError
@@ -50,6 +52,25 @@ def test_a_search_that_has_tried_all_ends() -> None:
     search = Search([Axis("c", ("x", "y"))], 9, 0)
     assert {search.next(0, None)["c"], search.next(1, None)["c"]} == {"x", "y"}  # type: ignore[index]  # there are two
     assert search.next(2, None) is None
+
+
+def test_statistics_are_taken_once_for_all_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Runs that ask the same of the same model go by what the first was told, and nothing is left of it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    take, taken = Look.take, list[int]()
+
+    def counted(self: Look, step: LookStep) -> None:
+        taken.append(1)
+        take(self, step)
+
+    monkeypatch.setattr(Look, "take", counted)
+    axes, given = [Axis("damping", (), 0.001, 10)], (folder / "net.onnx", folder / "p.qpolicy")
+    found = tune(*given, axes, 3, folder / "data.npz")
+    once = len(taken)
+    assert once and not [*(tmp_path / "cache").rglob("observed-*")]
+    monkeypatch.setattr(Again, "__init__", lambda _: None)
+    again = tune(*given, axes, 3, folder / "data.npz")
+    assert again == found and len(taken) == once + 4 * once
 
 
 def test_bad_defaults_are_beaten(folder: Path) -> None:

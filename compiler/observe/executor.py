@@ -12,6 +12,7 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from qcc.codegen.target import cache
 from qcc.codegen.target.scratch import scratch
 from qcc.ir.errors import ModelError
 
@@ -28,6 +29,8 @@ class Executor(ABC):
     """
 
     workers: int = 1
+    kept: set[str] | None = None
+    """The files of whole passes over data, where these are kept for who asks the same again."""
 
     @abstractmethod
     def each(self, make: Callable[[], Callable[[T], R]], things: Sequence[T]) -> Iterator[R]:
@@ -62,6 +65,18 @@ class Here(Executor):
         """Do the work."""
         work = make()
         return (work(thing) for thing in things)
+
+
+class Again(Here):
+    """Here, for work that is done several times over: what passes over data gave is kept until it is closed."""
+
+    def __init__(self) -> None:
+        self.kept = set()
+
+    def close(self, wait: bool = True) -> None:
+        """Keep nothing any more."""
+        for name in self.kept or ():
+            cache.remove(name)
 
 
 class Processes(Executor):

@@ -104,8 +104,11 @@ class Observer:
             if checkpoint and not isinstance(error, Exception) and checkpoint.unsaved_s > LEAST_S:
                 checkpoint.save(_state(asked, steps, done))
             raise
-        if checkpoint:
+        if checkpoint and self._executor.kept is None:
             checkpoint.remove()
+        elif checkpoint and self._executor.kept is not None and checkpoint.name not in self._executor.kept:
+            checkpoint.save(_state(asked, steps, len(steps)))
+            self._executor.kept.add(checkpoint.name)
 
     def _run(self, look: Look, steps: Sequence[LookStep], done: int) -> Iterator[tuple[int, int]]:
         """Carry out the steps that are left; gives how many are done then, and of how many samples the last were."""

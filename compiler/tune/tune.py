@@ -16,6 +16,7 @@ from qcc.compiler.compilation import Compilation
 from qcc.compiler.console.phases import Progress, silent
 from qcc.compiler.files.open_model import open_model
 from qcc.compiler.files.system_errors import told
+from qcc.compiler.observe.executor import Again, Executor
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.tune.space import Axis, Choice, Search
 from qcc.dsl.diagnostics.report import QccError
@@ -92,7 +93,7 @@ def tune(
     Raises:
         QccError: the policy, the model or the data is at fault, or what the defaults ask for cannot be.
     """
-    with told(), scratch() as folder:
+    with told(), scratch() as folder, Again() as executor:
         opened = open_model(model)
         reference = opened.model.reference()
         samples = chosen_data(load_policy(policy, schema(), definitions), data, opened.graph, reference, {})
@@ -101,7 +102,7 @@ def tune(
             raise ModelError("Q545", f"{len(ones)} samples are too few to calibrate, choose and judge: give {LEAST}")
         parts = [[one for at, one in enumerate(ones) if at % EVERY in some] for some in ((0, 1), (2,), (3,))]
         wanted = [_outputs(reference, part) for part in parts[1:]]
-        runner = _Runs(model, policy, definitions or {}, parts[0], folder, progress)
+        runner = _Runs(model, policy, definitions or {}, parts[0], folder, progress, executor)
         first = runner.made({}, 0)
         if isinstance(first, str):
             raise ModelError("Q545", f"with its defaults the policy makes no file: {first}")
@@ -141,6 +142,7 @@ class _Runs:
     data: Sequence[Batch]
     folder: Path
     progress: Progress
+    executor: Executor
 
     def made(self, choice: Choice, at: int) -> _Made | str:
         """The model that a choice makes, or why it makes none.
@@ -151,8 +153,9 @@ class _Runs:
         policy = load_policy(self.policy, schema(), {**self.fixed, **choice})
         output = self.folder / f"{at}{self.model.suffix}"
         data = [dict(one) for one in self.data]
+        given = self.model, policy, output, data, None, self.progress
         try:
-            result = Compilation.prepare(self.model, policy, output, data, None, self.progress).run(None)
+            result = Compilation.prepare(*given, executor=self.executor).run(None)
         except (QccError, ModelError) as error:
             return str(error).split("\n", maxsplit=1)[0]
         if not result.passed:
