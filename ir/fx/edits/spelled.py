@@ -45,11 +45,13 @@ def write_silus(graph: Graph, editor: FxEditor) -> None:
     """
     for node in [*graph.nodes]:
         if aten_name(node) == "silu":
-            x = arguments(node)["self"]
+            x, name = arguments(node)["self"], node.name
             with graph.inserting_before(node):
-                made = _call(graph, _aten.mul.Tensor, x, _call(graph, _aten.sigmoid.default, x))
+                gate = _call(graph, _aten.sigmoid.default, x)
+                made = _call(graph, _aten.mul.Tensor, x, gate)
             editor.read_instead(node, made, [*node.users])
             graph.erase_node(node)
+            gate.name, made.name = f"{name}_gate", name
 
 
 def _rolled(graph: Graph, x: Node, shift: int, axis: int) -> Node:
