@@ -14,12 +14,14 @@ from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.calibrate.parts import Parted
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.observe.observer import Tick
+from qcc.compiler.observe.statistics import layer_statistics
 from qcc.compiler.plan.plan import Plan, Step
 from qcc.compiler.plan.text import action_text
 from qcc.compiler.verify.translation import Trial
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph.graph import Graph
 from qcc.passes.contract.contract import Context, Edit, G, Invariant, Restructure
+from qcc.passes.contract.moments import grams_of
 
 
 def structure_steps(plan: Plan) -> tuple[Step, ...]:
@@ -75,6 +77,9 @@ def _run(graph: G, step: Step, data: Samples) -> tuple[G, list[RewriteRow]]:
     text = action_text(action)
     context = Context(watch=None if data.generated else partial(watched, data))
     context = replace(context, sample=sample_of(graph, data)) if action.uses_sample else context
+    if action.uses_gram and not data.generated:
+        moments = layer_statistics(graph, data, lambda *_: None, moments=step.weights).moments
+        context = replace(context, grams=grams_of(moments), moments=moments)
     try:
         after, edits = action.apply(graph, step.weights, context)
     except Refused as refused:

@@ -1,6 +1,5 @@
 """Layers that become two, one behind the other, with few channels between."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, cast
@@ -12,9 +11,9 @@ from qcc.ir.errors import Refused
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.names import DOWN, UP
 from qcc.ir.graph.ops import Array, Kind, Weight
-from qcc.passes.channels.affine import Wiring, bias_of, put_bias, takes_affine
+from qcc.passes.channels.affine import Wiring, takes_affine
 from qcc.passes.contract.contract import Between, Context, Edit, InPercent, Restructure, Site
-from qcc.passes.structure.channel_fit import grams_of, reading
+from qcc.passes.contract.moments import Moments
 
 DOUBT = 1e-4  # of the mean of a Gram matrix's diagonal: what data never moved may move on other data
 ROUNDING = 1e-9  # of a channel
@@ -31,12 +30,12 @@ class StructureLowRank(Restructure):
     both; ``in`` and ``out`` are those that they have.
 
     Rewrite:
-        y = x W' + b, W [o, i]  -->  h = x V' [k, i]; y = h U' [o, k] + b'
+        y = x W' + b, W [o, i]  -->  h = x V' [k, i]; y = h U' [o, k] + b
 
-    With calibration data both make what is nearest to what the layer made of it: of its outputs, around their mean,
-    those directions stay that vary most, and the bias makes up for the mean of the others. Without data, the singular
-    vectors of the weights alone stay: more is lost, which the report tells. Singular values are shared evenly by both
-    layers, so that both are encoded well.
+    With calibration data both make what is nearest to what the layer made of it: those directions of its outputs stay
+    in which they are largest. Tokens that a mask hides do not count. Without data, the singular vectors of the weights
+    alone stay: more is lost, which the report tells. Singular values are shared evenly by both layers, so that both are
+    encoded well.
 
     Convolutions, tables and weights that are read elsewhere, too, stay as they are, and so do layers of which two would
     multiply no less.
@@ -55,6 +54,7 @@ class StructureLowRank(Restructure):
     property: ClassVar[str] = "structure"
     keyword: ClassVar[str] = "low_rank"
     after: ClassVar[tuple[str, ...]] = ("clean", "channels", "heads")
+    uses_gram: ClassVar[bool] = True
 
     keep: Annotated[float, InPercent(0.01)]
     multiple: Annotated[int, Between(1, 1024)] = 32
@@ -81,10 +81,7 @@ class StructureLowRank(Restructure):
     def silence(self, graph: Graph, targets: Sequence[str], context: Context) -> None:
         """Multiply both factors out in the old shape."""
         for name, pair in self._pairs(graph, targets, context).items():
-            weight = _named(graph, name)
-            graph.replace_matrix(weight, pair.up.astype(np.float64) @ pair.down)
-            if pair.bias is not None:
-                put_bias(graph, Wiring.of(graph), (weight, weight.layers[0]), pair.bias)
+            graph.replace_matrix(_named(graph, name), pair.up.astype(np.float64) @ pair.down)
 
     def _refused(self, wiring: Wiring, weight: Weight) -> str:
         """Why a layer stays as it is; empty if it need not."""
@@ -119,18 +116,10 @@ class StructureLowRank(Restructure):
         return cast("Mapping[str, _Pair]", context.found[key])
 
     def _found(self, graph: Graph, weights: Sequence[Weight], context: Context) -> "Mapping[str, _Pair]":
-        uses = Counter(name for op in graph.ops() for name in op.inputs)
-        readers = [reading(weight, np.arange(weight.shape[1]), uses) for weight in weights]
-        plain = [one for one in readers if one is not None]
-        seen, held = dict[str, Array](), dict[str, Array]()
-        if context.watch is not None and plain:
-            seen, held = (grams_of(graph, plain, context.watch, part) for part in (False, True))
         found = {}
         for weight in weights:
-            matrix = graph.matrix(weight).astype(np.float64)
-            bias = None if weight.layers[0].bias is None else bias_of(graph, weight.layers[0], len(matrix))
-            pair = _factored(matrix, bias, self._rank(weight), seen.get(weight.name))
-            found[weight.name] = _judged(pair, matrix, bias, held.get(weight.name))
+            matrix, moments = graph.matrix(weight).astype(np.float64), context.moments.get(weight.name)
+            found[weight.name] = _judged(*_factored(matrix, self._rank(weight), moments), matrix, moments)
         return found
 
 
@@ -141,60 +130,41 @@ class _Pair:
     Args:
         down: ``[rank, in]``.
         up: ``[out, rank]``.
-        bias: ``[out]``, float64; None where the layer adds nothing.
         by_data: they are fitted to what the layer reads.
-        error: of what they make on data held out, noise power over signal power; of the weights without data.
+        error: of their products on data held out, noise power over signal power; of the weights where there is none.
         judged: there is such data.
     """
 
     down: Array
     up: Array
-    bias: Array | None
-    by_data: bool = False
-    error: float = 0.0
-    judged: bool = False
+    by_data: bool
+    error: float
+    judged: bool
 
 
-def _factored(matrix: Array, bias: Array | None, rank: int, gram: Array | None) -> _Pair:
-    """Two layers for one ``[out, in]``.
-
-    Args:
-        matrix: float64.
-        bias: that is added, and may be another.
-        rank: of the product.
-        gram: sums of the products of what it reads, with a one beside, ``[in + 1, in + 1]``; None if not known.
+def _factored(matrix: Array, rank: int, moments: Moments | None) -> tuple[Array, Array]:
+    """The factors ``[rank, in]`` and ``[out, rank]`` of a matrix, float64, by what it reads, as far as that is known.
 
     Source: Zhang et al. 2015 (arXiv:1411.4229), section 3.1.
     """
+    gram = None if moments is None else moments.seen if moments.judged else moments.gram
     if gram is None or not gram.any():
         up = leading(matrix, rank)
-        return _Pair(partner(up, matrix), up, bias)
-    count = gram[-1, -1]
-    products, mean = gram[:-1, :-1] / count, gram[-1, :-1] / count
-    if bias is not None:
-        products = products - np.outer(mean, mean)
-    products = products / (np.mean(np.diag(products)) or 1.0)
+        return partner(up, matrix), up
+    products = gram / np.mean(np.diag(gram), dtype=np.float64)
     products[np.diag_indices(len(products))] += DOUBT
     up = leading(matrix @ np.linalg.cholesky(products), rank)
-    down = partner(up, matrix)
-    lost = matrix - up.astype(np.float64) @ down
-    return _Pair(down, up, None if bias is None else bias + lost @ mean, by_data=True)
+    return partner(up, matrix), up
 
 
-def _judged(pair: _Pair, matrix: Array, bias: Array | None, gram: Array | None) -> _Pair:
+def _judged(down: Array, up: Array, matrix: Array, moments: Moments | None) -> _Pair:
     """With the error on data held out, where there is some."""
-    lost, whole = matrix - pair.up.astype(np.float64) @ pair.down, matrix
-    if gram is None or not gram.any():
-        return _with(pair, float(np.square(lost).sum() / (np.square(whole).sum() or 1.0)), False)
-    moved = np.zeros(len(matrix)) if bias is None or pair.bias is None else bias - pair.bias
-    added = np.zeros(len(matrix)) if bias is None else bias
-    noise, signal = np.column_stack([lost, moved]), np.column_stack([whole, added])
-    power = float(np.vdot(signal @ gram, signal))
-    return _with(pair, float(np.vdot(noise @ gram, noise)) / power if power else 0.0, True)
-
-
-def _with(pair: _Pair, error: float, judged: bool) -> _Pair:
-    return _Pair(pair.down, pair.up, pair.bias, pair.by_data, error, judged)
+    lost = matrix - up.astype(np.float64) @ down
+    if moments is None or not moments.judged:
+        error = float(np.square(lost).sum() / (np.square(matrix).sum() or 1.0))
+        return _Pair(down, up, moments is not None, error, judged=False)
+    noise, power = (float(np.vdot(one @ moments.held, one)) for one in (lost, matrix))
+    return _Pair(down, up, True, noise / power if power else 0.0, judged=True)
 
 
 def _write(graph: Graph, weight: Weight, pair: _Pair) -> None:
@@ -205,7 +175,8 @@ def _write(graph: Graph, weight: Weight, pair: _Pair) -> None:
     """
     (layer,) = weight.layers
     dtype = np.dtype(graph.value(layer.input).dtype)
-    bias = None if pair.bias is None else pair.bias.astype(dtype)
+    added = None if layer.bias is None else graph.constant(layer.bias)
+    bias = None if added is None else added.reshape(-1)
     between = graph.insert("linear", layer.input, pair.down.T.astype(dtype), (), f"{layer.name}{DOWN}")
     graph.replace_region(layer.output, between, pair.up.T.astype(dtype), bias, f"{layer.name}{UP}")
 
