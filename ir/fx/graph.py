@@ -47,7 +47,7 @@ from qcc.ir.graph.edits import (
     operand_name,
 )
 from qcc.ir.graph.form import Form
-from qcc.ir.graph.graph import Graph, Runner
+from qcc.ir.graph.graph import Graph, Readers, Runner
 from qcc.ir.graph.ops import Array, Kind, Layer, Op, Resized, Value, Weight
 from qcc.ir.graph.resized import check_resized, sized_ops
 from qcc.ir.kernel.op import LinearOp
@@ -186,12 +186,12 @@ class FxGraph(Graph):
         self._forget(self._names[constant])
         return self._names[constant]
 
-    def insert(self, function: str, value: str, array: Array, readers: Sequence[tuple[str, int]] | None = None) -> str:
+    def insert(self, function: str, value: str, array: Array, readers: Readers = None, name: str = "") -> str:
         check_insert(self, function, value, array)
         if value in self._numbers:
             raise Refused(f"`{value}` is a number in the program, not one of its tensors")
         uses = None if readers is None else [(self._nodes[op], position) for op, position in readers]
-        node = self._editor().insert(function, self._nodes[value], array, uses)
+        node = self._editor().insert(function, self._nodes[value], array, uses, name)
         self._index()
         return self._names[node]
 
@@ -216,9 +216,9 @@ class FxGraph(Graph):
         self._editor().remove(self._nodes[value], self._nodes[instead])
         self._index()
 
-    def replace_region(self, value: str, source: str, matrix: Array, bias: Array | None = None) -> str:
+    def replace_region(self, value: str, source: str, matrix: Array, bias: Array | None = None, name: str = "") -> str:
         check_region(self, value, source, matrix, bias)
-        weight = self._editor().replace_region(self._nodes[value], self._nodes[source], matrix, bias)
+        weight = self._editor().replace_region(self._nodes[value], self._nodes[source], matrix, bias, name)
         self._index()
         return self._names[weight]
 

@@ -87,6 +87,8 @@ def check_insert(graph: Graph, function: str, value: str, array: Array) -> None:
     found = graph.value(value)
     if function != "gather":
         _check_type(found, array)
+        if function == "linear" and array.ndim != MATRIX:
+            raise Refused(f"a layer multiplies by a matrix, not by an array {array.shape}")
     elif array.ndim != 1 or array.dtype != np.int64:
         raise Refused(f"indices are one row of int64, not {array.dtype.name} {array.shape}")
     if found.shape is not None:
@@ -189,7 +191,7 @@ def _spelled(value: Value) -> str:
 
 
 def result_shape(function: str, shape: Sequence[SizeType], array: Array) -> tuple[SizeType | int, ...]:
-    """The shape of ``value * array``, ``value + array`` or ``value[..., array]``.
+    """The shape of ``value * array``, ``value + array``, ``value[..., array]`` or ``value @ array``.
 
     Args:
         function: the op.
@@ -201,6 +203,8 @@ def result_shape(function: str, shape: Sequence[SizeType], array: Array) -> tupl
     """
     if function == "gather":
         return _picked(shape, array)
+    if function == "linear":
+        return _multiplied(shape, array)
     rank = max(len(shape), array.ndim)
     sizes: list[SizeType | int] = [*([1] * (rank - len(shape))), *shape]
     others = [*([1] * (rank - array.ndim)), *array.shape]
@@ -222,6 +226,12 @@ def _picked(shape: Sequence[SizeType], indices: Array) -> tuple[SizeType | int, 
     if indices.size and (indices.min() < 0 or (isinstance(last, int) and indices.max() >= last)):
         raise Refused(f"indices {indices.min()} to {indices.max()} do not lie within an axis of {last}")
     return (*shape[:-1], len(indices))
+
+
+def _multiplied(shape: Sequence[SizeType], matrix: Array) -> tuple[SizeType | int, ...]:
+    if not shape or (isinstance(last := shape[-1], int) and last != len(matrix)):
+        raise Refused(f"a matrix {matrix.shape} does not multiply a value {tuple(shape)}")
+    return (*shape[:-1], matrix.shape[1])
 
 
 def _check_type(value: Value, array: Array) -> None:

@@ -24,6 +24,9 @@ from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.vocabulary.tabled import Tabled
 
+Readers = Sequence[tuple[str, int]] | None
+"""Ops and positions in their ``inputs``."""
+
 
 class Runner(Protocol):
     """A prepared piece of the graph: feeds by value name in, results by value name out."""
@@ -98,16 +101,17 @@ class Graph(ABC):
         """
 
     @abstractmethod
-    def insert(self, function: str, value: str, array: Array, readers: Sequence[tuple[str, int]] | None = None) -> str:
+    def insert(self, function: str, value: str, array: Array, readers: Readers = None, name: str = "") -> str:
         """Put an op behind a value, and let readers of the value read the result instead.
 
         Args:
             function: ``mul`` for ``value * array`` and ``add`` for ``value + array``, which broadcast as numpy does;
-                ``gather`` for ``value[..., array]``.
+                ``gather`` for ``value[..., array]``, ``linear`` for ``value @ array``, a layer.
             value: the value's name.
             array: of the value's type; for ``gather`` one row of int64, counted from the front of the last axis.
             readers: ops and positions in their ``inputs``; None for all, the graph's outputs included. An output keeps
                 its name: the new value takes it over, and the old one, and maybe the op that makes it, get others.
+            name: of a layer; one after the value's by default.
 
         Returns:
             The new value's name.
@@ -156,7 +160,7 @@ class Graph(ABC):
         """
 
     @abstractmethod
-    def replace_region(self, value: str, source: str, matrix: Array, bias: Array | None = None) -> str:
+    def replace_region(self, value: str, source: str, matrix: Array, bias: Array | None = None, name: str = "") -> str:
         """Make a value by one product of another, ``source @ matrix + bias``; what only its old making needed goes.
 
         Args:
@@ -164,6 +168,7 @@ class Graph(ABC):
             source: which does not depend on the value.
             matrix: ``[in, out]``, of the value's type.
             bias: ``[out]``.
+            name: of the layer; the value's by default.
 
         Returns:
             The name of the matrix's constant.

@@ -35,7 +35,7 @@ from qcc.ir.graph.edits import (
     operand_name,
 )
 from qcc.ir.graph.form import Form
-from qcc.ir.graph.graph import Graph, Runner
+from qcc.ir.graph.graph import Graph, Readers, Runner
 from qcc.ir.graph.in_pieces import InPieces, pieces_of
 from qcc.ir.graph.ops import Array, Op, Resized, Value, Weight
 from qcc.ir.graph.resized import check_resized, sized_ops
@@ -163,10 +163,10 @@ class OnnxGraph(Graph):
         self._keep_names()
         return editor.set_operand(op, position, array, name)
 
-    def insert(self, function: str, value: str, array: Array, readers: Sequence[tuple[str, int]] | None = None) -> str:
+    def insert(self, function: str, value: str, array: Array, readers: Readers = None, name: str = "") -> str:
         check_insert(self, function, value, array)
         self._keep_names()
-        return OnnxEditor(self.model.graph).insert(function, value, array, readers)
+        return OnnxEditor(self.model.graph).insert(function, value, array, readers, name)
 
     def bypass(self, op: str, position: int = 0) -> None:
         editor = OnnxEditor(self.model.graph)
@@ -187,10 +187,10 @@ class OnnxGraph(Graph):
         self._keep_names()
         OnnxEditor(self.model.graph).remove(value, instead)
 
-    def replace_region(self, value: str, source: str, matrix: Array, bias: Array | None = None) -> str:
+    def replace_region(self, value: str, source: str, matrix: Array, bias: Array | None = None, name: str = "") -> str:
         check_region(self, value, source, matrix, bias)
         self._keep_names()
-        return OnnxEditor(self.model.graph).replace_region(value, source, matrix, bias)
+        return OnnxEditor(self.model.graph).replace_region(value, source, matrix, bias, name)
 
     def resize(self, resized: Resized) -> None:
         after = self.copy()

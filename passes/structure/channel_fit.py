@@ -176,13 +176,13 @@ def refitted(reader: ChannelReader, seen: Products, held: Products, matrix: Arra
     return reader.matrix(best[:-1], len(matrix)), best[-1].reshape(len(matrix), -1).sum(1)
 
 
-def grams_of(graph: Graph, readers: Sequence[ChannelReader], watch: Watch) -> dict[str, Array]:
-    """The products of what layers read, with a one beside, by the weight's name."""
-    found: dict[str, Products] = {reader.weight.name: Products() for reader in readers}
-    for values in watch(graph, list(dict.fromkeys(reader.layer.input for reader in readers)), False):
-        for reader in readers:
-            found[reader.weight.name].add(reader.rows(values[reader.layer.input]))
-    return {name: one.gram for name, one in found.items()}
+def grams_of(graph: Graph, readers: Sequence[ChannelReader], watch: Watch, held: bool = False) -> dict[str, Array]:
+    """The products of what layers read, with a one beside, by the weight's name; on data held out, or on the rest."""
+    read = {(one.layer.input, one.axis): (one, Products()) for one in readers}
+    for values in watch(graph, list(dict.fromkeys(name for name, _ in read)), held):
+        for (name, _), (reader, products) in read.items():
+            products.add(reader.rows(values[name]))
+    return {one.weight.name: read[one.layer.input, one.axis][1].gram for one in readers}
 
 
 def made_up(

@@ -20,6 +20,7 @@ _OPS = {
     "mul": torch.ops.aten.mul.Tensor,
     "add": torch.ops.aten.add.Tensor,
     "gather": torch.ops.aten.index_select.default,
+    "linear": torch.ops.aten.linear.default,
 }
 
 
@@ -51,7 +52,9 @@ class FxEditor:
         put(node, place, constant)
         return constant
 
-    def insert(self, function: str, old: Node, array: Array, readers: Sequence[tuple[Node, int]] | None) -> Node:
+    def insert(
+        self, function: str, old: Node, array: Array, readers: Sequence[tuple[Node, int]] | None, name: str
+    ) -> Node:
         """Put an op behind a value.
 
         Raises:
@@ -63,7 +66,8 @@ class FxEditor:
         if readers is None and old.op == "placeholder" and self._is_result(old):
             raise Refused(f"`{old.name}` is returned as it is fed or stored: nothing can be put between")
         uses = None if readers is None else [self.use(old, node, position) for node, position in readers]
-        constant = self.hold(f"{old.name}.{function}.operand", array)
+        held = np.ascontiguousarray(array.T) if function == "linear" else array
+        constant = self.hold(f"{name}.weight" if name else f"{old.name}.{function}.operand", held)
         given = (old, -1, constant) if function == "gather" else (old, constant)
         with self._graph.inserting_after(constant if old.op == "placeholder" else old):
             new = self._graph.create_node("call_function", _OPS[function], given, name=f"{old.name}_{function}")
@@ -128,10 +132,11 @@ class FxEditor:
         self._read_instead(old, new)
         self._sweep(old)
 
-    def replace_region(self, old: Node, source: Node, matrix: Array, bias: Array | None) -> Node:
+    def replace_region(self, old: Node, source: Node, matrix: Array, bias: Array | None, name: str) -> Node:
         """Make a value by a product of another; the matrix's constant."""
-        weight = self.hold(f"{old.name}.weight", np.ascontiguousarray(matrix.T))
-        given = (source, weight) if bias is None else (source, weight, self.hold(f"{old.name}.bias", bias))
+        name = name or old.name
+        weight = self.hold(f"{name}.weight", np.ascontiguousarray(matrix.T))
+        given = (source, weight) if bias is None else (source, weight, self.hold(f"{name}.bias", bias))
         with self._graph.inserting_after(given[-1] if source.op == "placeholder" else source):
             new = self._graph.create_node("call_function", torch.ops.aten.linear.default, given)
         new.meta["val"] = old.meta["val"]

@@ -8,11 +8,12 @@ import onnx_ir as ir
 
 from qcc.ir.errors import Refused
 from qcc.ir.graph.edits import fresh, result_shape
+from qcc.ir.graph.graph import Readers
 from qcc.ir.graph.ops import Array
 from qcc.ir.onnx.file.bodies import inside
 
 NodeUse = tuple[ir.Node, int]
-_OPS = {"mul": "Mul", "add": "Add", "gather": "Gather"}
+_OPS = {"mul": "Mul", "add": "Add", "gather": "Gather", "linear": "MatMul"}
 
 
 class OnnxEditor:
@@ -56,7 +57,7 @@ class OnnxEditor:
         node.replace_input_with(position, constant)
         return constant.name or ""
 
-    def insert(self, function: str, value: str, array: Array, readers: Sequence[tuple[str, int]] | None) -> str:
+    def insert(self, function: str, value: str, array: Array, readers: Readers, name: str) -> str:
         """Put an op behind a value; the name of what it makes.
 
         Raises:
@@ -68,9 +69,9 @@ class OnnxEditor:
         if readers is None and old.is_graph_output() and old.producer() is None:
             raise Refused(f"`{value}` is returned as it is fed or stored: nothing can be put between")
         uses = old.uses() if readers is None else [self.use(old, op, position) for op, position in readers]
-        constant = self.constant(f"{value}.{function}.operand", array)
+        constant = self.constant(f"{name}.weight" if name else f"{value}.{function}.operand", array)
         axis = [ir.AttrInt64("axis", -1 if old.shape is None else len(old.shape) - 1)] if function == "gather" else []
-        new = self.node(_OPS[function], [old, constant], f"{value}.{function}", old.producer(), axis)
+        new = self.node(_OPS[function], [old, constant], name or f"{value}.{function}", old.producer(), axis)
         new.type = old.type
         new.shape = None if old.shape is None else ir.Shape(result_shape(function, tuple(old.shape), array))
         for node, position in uses:
@@ -125,15 +126,16 @@ class OnnxEditor:
         self._read_instead(old, new)
         self.sweep(old)
 
-    def replace_region(self, value: str, source: str, matrix: Array, bias: Array | None) -> str:
+    def replace_region(self, value: str, source: str, matrix: Array, bias: Array | None, name: str) -> str:
         """Make a value by a product of another; the name of the matrix."""
         old, read = self._values[value], self._values[source]
-        weight = self.constant(f"{value}.weight", matrix)
-        new = self.node("MatMul", [read, weight], f"{value}.product", read.producer())
+        name = name or value
+        weight = self.constant(f"{name}.weight", matrix)
+        new = self.node("MatMul", [read, weight], f"{name}.product", read.producer())
         new.type, new.shape = old.type, old.shape
         if bias is not None:
-            added = [new, self.constant(f"{value}.bias", bias)]
-            new = self.node("Add", added, f"{value}.sum", new.producer())
+            added = [new, self.constant(f"{name}.bias", bias)]
+            new = self.node("Add", added, f"{name}.sum", new.producer())
             new.type, new.shape = old.type, old.shape
         self._read_instead(old, new)
         self.sweep(old)
