@@ -350,3 +350,18 @@ def test_a_copy_is_independent(tmp_path: Path) -> None:
     assert [w.constant for w in graph.weights()] == ["w"]
     assert not copy.weights()
     np.testing.assert_array_equal(graph.runner(["i"], ["y"])({"i": IDS})["y"], case.weights["w"][IDS])
+
+
+def test_codes_in_a_file_are_not_kept_unpacked(tmp_path: Path) -> None:
+    numbers = (np.arange(6 * 35) % 16 - 8).reshape(6, 35).astype(ml_dtypes.int4)
+    packed = ir.tensor(numbers, dtype=ir.DataType.INT4)
+    (tmp_path / "w.data").write_bytes(packed.tobytes())
+    tensor = ir.ExternalTensor(
+        "w.data", 0, packed.nbytes, ir.DataType.INT4, shape=ir.Shape((6, 35)), name="w", base_dir=tmp_path
+    )
+    value = ir.Value(name="w", const_value=tensor)
+    for _ in range(2):
+        found = onnx_load.array_of(value)
+        assert found is not None and not found.flags.writeable
+        np.testing.assert_array_equal(found, numbers)
+        assert tensor.raw is None

@@ -137,7 +137,8 @@ def array_of(value: ir.Value) -> np.ndarray | None:
     """The array of a constant value, read-only; None if there is none.
 
     What lies in a file is mapped afresh at each call and unmapped when the array goes: the library's own mapping would
-    stay, and with it every page that was ever read.
+    stay, and with it every page that was ever read. So would what it unpacks of codes narrower than a byte, in twice
+    their bytes and more.
     """
     tensor = value.const_value
     if tensor is None:
@@ -147,6 +148,8 @@ def array_of(value: ir.Value) -> np.ndarray | None:
         return np.memmap(tensor.path, tensor.dtype.numpy(), "r", tensor.offset or 0, shape).view(np.ndarray)
     array = tensor.numpy().view()
     array.flags.writeable = False
+    if isinstance(tensor, ir.ExternalTensor):
+        tensor.release()
     return array
 
 
