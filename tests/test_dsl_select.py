@@ -115,7 +115,7 @@ def test_near_misses_say_what_excluded_the_nearest() -> None:
         "no layer matches `conv`: the model has embedding (1), linear (3)"
     ]
     assert near_misses(selector("linear[dtype == fp16]"), LAYERS)[0].endswith("(they have fp32)")
-    assert near_misses(selector("any[in == 3]"), []) == ["no layer matches `any`: the model has no layer with a weight"]
+    assert near_misses(selector("any[in == 3]"), []) == ["no layer matches `any`: the model has none"]
 
 
 def test_near_misses_are_few() -> None:

@@ -324,7 +324,7 @@ def _why_nothing(selector: Selector, all_facts: Sequence[Facts], limit: int) -> 
         return [line for one in empty for line in _why_nothing(one, all_facts, limit)]
     kinds = sorted({kind for facts in all_facts for kind in facts.kinds})
     counts = [f"{kind} ({sum(kind in facts.kinds for facts in all_facts)})" for kind in kinds]
-    has = f"the model has {', '.join(counts)}" if counts else "the model has no layer with a weight"
+    has = f"the model has {', '.join(counts)}" if counts else "the model has none"
     return [f"no layer matches `{selector.text}`: {has}"]
 
 
