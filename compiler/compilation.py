@@ -276,7 +276,7 @@ class Compilation:
         predicted = predicted_seconds(opened.plan, settled) if LATENCY in asked_rows(self.policy) else None
         with self.phases.phase("time"):
             files = self.model, staged, library if self.runs_here else None
-            return time_models(files, opened.timed, predicted, self._target.providers)
+            return time_models(files, opened.timed, predicted, self._target.providers, opened.small)
 
     def _library(self, plan: Plan, ops: Collection[LinearOp], staged: Path) -> Path | None:
         """Make the kernels that the written model calls, beside it."""

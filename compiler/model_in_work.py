@@ -12,6 +12,8 @@ from qcc.dsl.policy.policy import Policy
 from qcc.ir.graph import in_pieces
 from qcc.ir.graph.graph import Graph
 
+SMALL_BYTES = 1 << 27
+
 
 @dataclass(frozen=True)
 class ModelInWork:
@@ -31,6 +33,11 @@ class ModelInWork:
     def large(self) -> bool:
         """It is worked on in pieces, and goes on where it was killed."""
         return self.file.size_bytes > in_pieces.LARGE_BYTES
+
+    @property
+    def small(self) -> bool:
+        """It may be written out once more for what is worth telling alone."""
+        return self.file.size_bytes <= SMALL_BYTES
 
     def run(self, policy: Policy) -> str:
         """A hash of what decides what its weights become, where some of that is kept on disk; else nothing."""

@@ -35,15 +35,20 @@ NET = (
 )
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def drawn_weights() -> dict[str, np.ndarray]:
+    """Of `NET`."""
     draw = np.random.default_rng(2)
     shapes = {"first": (16, 32), "last": (32, 4)}
     for at in range(len(SIZES)):
         shapes |= {f"up{at}": (32, WIDE), f"down{at}": (WIDE, 32)}
-    weights = {
+    return {
         name: draw.standard_normal(one).astype(np.float32) / np.float32(one[0] ** 0.5) for name, one in shapes.items()
     }
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    weights = drawn_weights()
     for at, size in enumerate(SIZES):
         weights[f"down{at}"] *= np.float32(size)
     path = tmp_path_factory.mktemp("depth") / "net.onnx"

@@ -10,14 +10,23 @@ import pytest
 from qcc.compiler.allocate.removals import in_turn, lost_whole
 from qcc.compiler.calibrate.samples import load
 from qcc.compiler.compile import compile
+from qcc.compiler.depth.ladder import _merged
 from qcc.compiler.depth.pairs import Pairs
 from qcc.compiler.files.open_model import open_model
+from qcc.compiler.measure.sensitivity import Losses
 from qcc.compiler.measure.tally import NOISE
+from qcc.compiler.plan.plan import Allocate, Candidate, OpenChoice
 from qcc.dsl.diagnostics.report import QccError
+from qcc.ir.encoding.blocked import Blocked
+from qcc.ir.encoding.blocks import CHANNEL
+from qcc.ir.encoding.grid import IntGrid
+from qcc.ir.forms.decoded import DECODED
 from qcc.passes.contract.contract import Context
+from qcc.passes.encode import Encode
+from qcc.passes.rounding.nearest import Nearest
 from qcc.passes.structure.share import Share, alike
 from tests.onnx_models import parse
-from tests.test_choose_depth import NET, SIZES, WIDE
+from tests.test_choose_depth import NET, SIZES, WIDE, drawn_weights
 
 ALIKE = 1e-3  # of a loss: sums in another order
 OWN = 2 * 32 * WIDE  # weights of a branch
@@ -26,13 +35,7 @@ OWN = 2 * 32 * WIDE  # weights of a branch
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Branches of which the second is nearly the first, and the last is nearly that before it."""
-    draw = np.random.default_rng(2)
-    shapes = {"first": (16, 32), "last": (32, 4)}
-    for at in range(len(SIZES)):
-        shapes |= {f"up{at}": (32, WIDE), f"down{at}": (WIDE, 32)}
-    weights = {
-        name: draw.standard_normal(one).astype(np.float32) / np.float32(one[0] ** 0.5) for name, one in shapes.items()
-    }
+    weights = drawn_weights()
     for taker, giver, apart in ((1, 0, 0.02), (3, 2, 0.1)):
         for part in ("up", "down"):
             weights[f"{part}{taker}"] = weights[f"{part}{giver}"] + np.float32(apart) * weights[f"{part}{taker}"]
@@ -125,3 +128,17 @@ def test_without_a_budget_there_is_nothing_to_share_for(model: Path, tmp_path: P
     with pytest.raises(QccError) as caught:
         compile(model, _policy(""), output=tmp_path / "none.onnx")
     assert [one.code for one in caught.value.diagnostics] == ["Q680"]
+
+
+def test_a_candidate_that_the_other_place_has_not_loses_and_takes_the_most_there() -> None:
+    def choice(name: str, *bits: int, ms: float) -> OpenChoice:
+        actions = [Encode(Blocked(IntGrid(one), CHANNEL), Nearest(), DECODED) for one in bits]
+        costs = [{"size": 10.0 * one, "bits": 1.0, "latency": ms * one} for one in bits]
+        return OpenChoice(name, tuple(Candidate(one, "", row) for one, row in zip(actions, costs, strict=True)))
+
+    allocate = Allocate("output_error", (), (choice("a", 4, 6, 8, ms=1.0), choice("b", 6, 8, ms=2.0)))
+    losses = Losses((np.array([3.0, 2.0, 1.0]), np.array([0.5, 0.25])), ((True,) * 3, (True,) * 2), 8)
+    (left,), found = _merged(allocate, losses, {"b": "a"})
+    np.testing.assert_allclose(found.loss[0], [3.5, 2.5, 1.25])
+    assert [one.costs["latency"] for one in left.candidates] == [4 + 16, 6 + 12, 8 + 16]
+    assert [one.costs["size"] for one in left.candidates] == [40, 60, 80]

@@ -89,6 +89,31 @@ def test_what_cannot_be_driven_reject(tmp_path: Path, code: str) -> None:
     assert not (tmp_path / "chat").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("tokenizer.json", {"model": {"vocab": {"a": 1}}, "added_tokens": [1]}),
+        ("tokenizer.json", {"model": {"vocab": {"a": 1}}, "added_tokens": [{"content": "<end>"}]}),
+        ("generation_config.json", {"eos_token_id": "x"}),
+        ("config.json", {"eos_token_id": [None]}),
+    ],
+)
+def test_files_of_a_tokenizer_that_say_no_tokens_reject(tmp_path: Path, name: str, written: dict[str, Any]) -> None:
+    settings = tokenizer(tmp_path / "t", eos_token="<end>")
+    (settings / name).write_text(json.dumps(written), encoding="utf-8")
+    with pytest.raises(ModelError, match="not as exporters write them") as raised:
+        write_folder(model(tmp_path / "m"), settings, tmp_path / "chat", None)
+    assert raised.value.code == "Q775" and not (tmp_path / "chat").exists()
+
+
+def test_sizes_that_are_no_numbers_are_passed_over(tmp_path: Path) -> None:
+    settings = tokenizer(tmp_path / "t", eos_token="<end>")
+    text = json.dumps({"max_position_embeddings": "many", "hidden_size": None})
+    (settings / "config.json").write_text(text, encoding="utf-8")
+    config = write_folder(model(tmp_path / "m"), settings, tmp_path / "chat", None).config["model"]
+    assert config["context_length"] == 2048 and "hidden_size" not in config["decoder"]
+
+
 @pytest.mark.skipif(not HERE, reason="onnxruntime-genai is not installed")
 @pytest.mark.parametrize("keys", ["", "int8 channel"])
 def test_the_runtime_generates_the_same(tmp_path: Path, keys: str) -> None:

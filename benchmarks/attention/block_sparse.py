@@ -20,6 +20,7 @@ import onnx
 import onnx.parser
 import onnx_ir as ir
 
+from benchmarks.perplexity.nats import nats, perplexity_of
 from benchmarks.processes.timing import machine, session
 from qcc.ir.attention.find import attentions
 from qcc.ir.graph.attention import Attention, BlockSparseScores, OneOp
@@ -166,11 +167,8 @@ def _perplexity(graph: OnnxGraph, windows: Array) -> float:
     name = graph.outputs[0].name
     run, losses = graph.runner(["input_ids"], [name]), []
     for window in windows:
-        logits = run({"input_ids": window[None]})[name][0, :-1]
-        peak = logits.max(1)
-        total = np.log(np.exp(logits - peak[:, None]).sum(1, dtype=np.float64)) + peak
-        losses.append(float((total - logits[np.arange(len(window) - 1), window[1:]]).mean()))
-    return float(np.exp(np.mean(losses)))
+        losses.append(nats(run({"input_ids": window[None]})[name][0, :-1], window[1:]))
+    return perplexity_of(losses)
 
 
 def _layers(graph: OnnxGraph, found: list[Attention], window: Array, mass: float = 0.9) -> None:

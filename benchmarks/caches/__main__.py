@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.perplexity.nats import nats
 from qcc.compiler.build.restructure import watched
 from qcc.compiler.build.rewrite import sample_of
 from qcc.compiler.calibrate.samples import Samples, load
@@ -70,12 +71,7 @@ def runner_of(graph: OnnxGraph) -> Runner:
 def losses(runner: Runner, model: TokenModel, batches: Samples) -> Iterator[float]:
     """The cross entropy of each window's tokens behind the first."""
     for feeds in batches.parts(1):
-        logits = runner(feeds)[model.logits][0, :-1].astype(np.float64)
-        wanted = feeds[model.tokens][0, 1:]
-        top = logits.max(-1)
-        yield float(
-            np.mean(np.log(np.exp(logits - top[:, None]).sum(-1)) + top - logits[np.arange(len(wanted)), wanted])
-        )
+        yield float(nats(runner(feeds)[model.logits][0, :-1], feeds[model.tokens][0, 1:]).mean())
 
 
 def main() -> None:

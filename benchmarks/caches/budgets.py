@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.caches.__main__ import data_of, runner_of
+from benchmarks.perplexity.nats import nats
 from qcc.compiler.allocate.divide_rows import RowLosses
 from qcc.compiler.build.rewrite import sample_of
 from qcc.compiler.calibrate.samples import Samples
@@ -33,11 +34,7 @@ def losses(runner: Runner, model: TokenModel, batches: Samples, run: int) -> lis
     for feeds in batches.parts(1):
         half, count = model.count(feeds) // 2, model.count(feeds)
         logits = TokenDriver(model, runner).in_runs(feeds, [half, *range(half + run, count, run), count])
-        numbers = logits[0, half - 1 : -1].astype(np.float64)
-        wanted = feeds[model.tokens][0, half:]
-        top = numbers.max(-1)
-        likely = numbers[np.arange(len(wanted)), wanted]
-        found.append(float(np.mean(np.log(np.exp(numbers - top[:, None]).sum(-1)) + top - likely)))
+        found.append(float(nats(logits[0, half - 1 : -1], feeds[model.tokens][0, half:]).mean()))
     return found
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import qcc
+from benchmarks.perplexity.nats import nats, perplexity_of
 from benchmarks.processes.timing import machine, session
 
 POLICIES = Path(__file__).parents[1] / "policies"
@@ -66,11 +67,8 @@ def perplexity(model: Path, windows: Path) -> float:
     run, losses = session(str(model)), []
     ((name, tokens),) = np.load(windows).items()
     for window in tokens:
-        logits = run.run(None, {name: window[None]})[0][0, :-1].astype(np.float64)
-        peak = logits.max(1)
-        wanted = logits[np.arange(len(window) - 1), window[1:]]
-        losses.append(peak + np.log(np.exp(logits - peak[:, None]).sum(1)) - wanted)
-    return float(np.exp(np.mean(losses)))
+        losses.append(nats(run.run(None, {name: window[None]})[0][0, :-1], window[1:]))
+    return perplexity_of(losses)
 
 
 if __name__ == "__main__":

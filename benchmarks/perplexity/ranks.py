@@ -16,6 +16,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from benchmarks.encodings import format_of
+from benchmarks.perplexity.nats import nats
 from benchmarks.processes.timing import machine
 from qcc.compiler.files.open_model import open_model
 from qcc.compiler.measure.segments import Chain, Values, cut
@@ -87,10 +88,7 @@ def _nats(outputs: Mapping[str, Array], labels: Array) -> float:
     logits = next(iter(outputs.values()))
     if labels.ndim > 1:  # next tokens
         logits = logits[:, :-1]
-    peak = logits.max(-1)
-    found = peak + np.log(np.exp(logits - peak[..., None]).sum(-1, dtype=np.float64))
-    right = np.take_along_axis(logits, labels.astype(np.int64)[..., None], -1)[..., 0]
-    return float((found - right).mean())
+    return float(nats(logits, labels).mean())
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import numpy as np
 
 from benchmarks.encodings import format_of
 from benchmarks.layers import observed, seen_part
+from benchmarks.perplexity.nats import nats, perplexity_of
 from benchmarks.processes.timing import machine
 from qcc.compiler.calibrate.samples import Samples, load
 from qcc.compiler.measure.march.in_order import choose_in_order
@@ -126,11 +127,8 @@ def perplexity(graph: Graph, windows: np.ndarray) -> float:
     run = graph.runner([value.name for value in graph.inputs], [graph.outputs[0].name])
     losses = []
     for window in windows:
-        logits = run({"input_ids": window[None]})[graph.outputs[0].name][0, :-1].astype(np.float64)
-        peak = logits.max(1)
-        told = logits[np.arange(len(logits)), window[1:]]
-        losses.append(peak + np.log(np.exp(logits - peak[:, None]).sum(1)) - told)
-    return float(np.exp(np.mean(losses)))
+        losses.append(nats(run({"input_ids": window[None]})[graph.outputs[0].name][0, :-1], window[1:]))
+    return perplexity_of(losses)
 
 
 def at_layers(graph: OnnxGraph, samples: Samples, every: int, patterns: Sequence[str], ways: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """Running a plan's steps that change a graph's structure: each is run, and checked to have done what it says."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -53,7 +53,7 @@ def restructure(
     rows = [] if cleaned is None else [validate_cleaning(cleaned, Trial(graph, data))]
     for done, step in enumerate(waiting):
         tick(done, len(waiting), action_text(step.action))
-        graph, found = _run(graph, step, data)
+        graph, found = _run(graph, step, data, partial(_at, tick, done, len(waiting), action_text(step.action)))
         rows += found
     return Rewritten(graph, tuple(rows))
 
@@ -71,14 +71,18 @@ def watched(data: Samples, graph: Graph, names: Sequence[str], held: bool) -> It
     return (runner(one) for one, other in zip(parted.ones, parted.held, strict=True) if other == held)
 
 
-def _run(graph: G, step: Step, data: Samples) -> tuple[G, list[RewriteRow]]:
+def _at(tick: Tick, done: int, count: int, text: str, *where: object) -> None:
+    tick(done, count, f"{text} {where[-1]}")
+
+
+def _run(graph: G, step: Step, data: Samples, tick: Callable[..., None]) -> tuple[G, list[RewriteRow]]:
     start, action = time.perf_counter(), step.action
     assert isinstance(action, Restructure)
     text = action_text(action)
-    context = Context(watch=None if data.generated else partial(watched, data))
+    context = Context(tick, watch=None if data.generated else partial(watched, data))
     context = replace(context, sample=sample_of(graph, data)) if action.uses_sample else context
     if action.uses_gram and not data.generated:
-        moments = layer_statistics(graph, data, lambda *_: None, moments=step.weights).moments
+        moments = layer_statistics(graph, data, tick, moments=step.weights).moments
         context = replace(context, grams=grams_of(moments), moments=moments)
     try:
         after, edits = action.apply(graph, step.weights, context)

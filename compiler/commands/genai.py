@@ -1,8 +1,11 @@
-"""Write a folder from which onnxruntime-genai generates: the model, a `genai_config.json` and the tokenizer's files.
+"""Write a folder from which onnxruntime-genai generates.
 
-The model is one of tokens with caches, in floats or in codes by channel, as it came or as `qcc compile` wrote it. What
-the configuration says is read off the graph (names, heads, layers) and off the tokenizer's folder (tokens, and what
-`config.json` and `generation_config.json` say, where they lie there). Nothing is written where something is wrong.
+In it are the model, a `genai_config.json` and the tokenizer's files. The model
+is one of tokens with caches, in floats or in codes by channel, as it came or as
+`qcc compile` wrote it. What the configuration says is read off the graph
+(names, heads, layers) and off the tokenizer's folder (tokens, and what
+`config.json` and `generation_config.json` say, where they lie there). Nothing
+is written where something is wrong.
 """
 
 import argparse
@@ -13,8 +16,8 @@ from qcc.compiler.console import terminal
 from qcc.dsl.diagnostics.excerpt import escape
 
 EXAMPLES = """examples:
-  qcc genai model.qcc.onnx tokenizer/ -o chat/                 beside a tokenizer's folder
-  qcc genai model.onnx tokenizer.json --eos "<|im_end|>" -o chat/  of a tokenizer alone
+  qcc genai model.qcc.onnx tokenizer/ -o chat/
+  qcc genai model.onnx tokenizer.json --eos "<|im_end|>" -o chat/
 """
 
 

@@ -149,7 +149,10 @@ def _merged(
 ) -> tuple[tuple[OpenChoice, ...], Losses]:
     """What is still to choose: a weight that takes another's place costs its layers' time, and loses at them, too."""
     options = {one.subject: one for one in allocate.options}
-    found = {one.subject: losses.loss[at] for at, one in enumerate(allocate.options)}
+    metrics = {"": losses.loss, **losses.others}
+    found = {
+        one.subject: {metric: some[at] for metric, some in metrics.items()} for at, one in enumerate(allocate.options)
+    }
     for name, taken in gone.items():
         if taken in options and name in options:
             options[taken], found[taken] = _both(options[taken], found[taken], options[name], found[name])
@@ -157,26 +160,31 @@ def _merged(
     names = [allocate.options[at].subject for at in stays]
     left = replace(
         losses,
-        loss=tuple(found[name] for name in names),
+        loss=tuple(found[name][""] for name in names),
         measured=tuple(losses.measured[at] for at in stays),
-        others={metric: tuple(some[at] for at in stays) for metric, some in losses.others.items()},
+        others={metric: tuple(found[name][metric] for name in names) for metric in losses.others},
     )
     return tuple(options[name] for name in names), left
 
 
-def _both(one: OpenChoice, loss: Array, other: OpenChoice, lost: Array) -> tuple[OpenChoice, Array]:
-    """A weight's candidates where the layers of another, which is stored no more, read it as well."""
+def _both(
+    one: OpenChoice, loss: Mapping[str, Array], other: OpenChoice, lost: Mapping[str, Array]
+) -> tuple[OpenChoice, dict[str, Array]]:
+    """A weight's candidates where the layers of another, which is stored no more, read it as well; losses by metric.
+
+    A candidate that the other does not have was not measured at its place: there it loses and takes the most.
+    """
     theirs = {candidate.action: at for at, candidate in enumerate(other.candidates)}
-    candidates, total = [], loss.astype(np.float64)
-    for at, candidate in enumerate(one.candidates):
-        where = theirs.get(candidate.action)
-        if where is not None:
-            more = other.candidates[where].costs
-            costs = {
-                name: value + (more.get(name, 0.0) if name in METERED else 0.0)
-                for name, value in candidate.costs.items()
-            }
-            candidate = replace(candidate, costs=costs)
-            total[at] += lost[where]
-        candidates.append(candidate)
+    where = [theirs.get(candidate.action) for candidate in one.candidates]
+    total = {}
+    for metric, row in loss.items():
+        known = lost[metric][np.isfinite(lost[metric])]
+        most = known.max() if known.size else math.inf
+        total[metric] = row + np.array([most if at is None else lost[metric][at] for at in where])
+    candidates = []
+    for at, candidate in zip(where, one.candidates, strict=True):
+        rows = [each.costs for each in (other.candidates if at is None else (other.candidates[at],))]
+        more = {name: max(row.get(name, 0.0) for row in rows) for name in candidate.costs if name in METERED}
+        costs = {name: value + more.get(name, 0.0) for name, value in candidate.costs.items()}
+        candidates.append(replace(candidate, costs=costs))
     return OpenChoice(one.subject, tuple(candidates)), total

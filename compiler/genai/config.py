@@ -14,7 +14,8 @@ KNOWN = (TOKENS, MASK, POSITIONS)
 """Inputs that it feeds beside caches; they may have other names there, and are told by these here."""
 TOLD = "hidden_size", "num_attention_heads"
 """What it is told where the model's own configuration says it; it drives models without."""
-USUAL_CONTEXT = 2048
+SIZES = (*TOLD, "max_position_embeddings")
+USUAL_CONTEXT, AXES = 2048, 4
 GENERIC = "decoder"
 NO_NAMES = "rename inputs and outputs when exporting, as in `past_key.0` and `present_key.0`"
 
@@ -44,12 +45,11 @@ def config_of(
         help = "caches in int8 by channel, or in floats, have no inputs beside them" if others else NO_NAMES
         raise ModelError("Q776", f"onnxruntime-genai cannot drive the model: {why}", help=help)
     keys, values = _patterns(list(pairs)), _patterns(list(pairs.values()))
-    shape = inputs[next(iter(pairs))].shape or ()
-    heads, width = (int(size) if isinstance(size, int) else 0 for size in (shape[1], shape[3]))
+    heads, width = _sizes(inputs[next(iter(pairs))].shape or ())
     logits = next(value for value in graph.outputs if value.name not in pairs.values())
     size = (logits.shape or (0,))[-1]
-    said = tokenizer.model
-    longest = context or min(int(said.get("max_position_embeddings") or USUAL_CONTEXT), _longest(tokenizer))
+    said = {name: size for name, size in tokenizer.model.items() if name not in SIZES or isinstance(size, int)}
+    longest = context or min(said.get("max_position_embeddings") or USUAL_CONTEXT, _longest(tokenizer))
     decoder = {
         "filename": filename,
         "session_options": {"provider_options": []},
@@ -65,6 +65,14 @@ def config_of(
     kind = {"type": str(said.get("model_type") or GENERIC), "vocab_size": size, "context_length": longest}
     search = {"max_length": longest, "do_sample": False, "past_present_share_buffer": False}
     return {"model": {**kind, **tokens, "decoder": decoder}, "search": search}
+
+
+def _sizes(shape: Sequence[int | str | None]) -> tuple[int, int]:
+    """The heads and channels of a cache."""
+    if len(shape) == AXES and isinstance(shape[1], int) and isinstance(shape[3], int):
+        return shape[1], shape[3]
+    why = "its caches are not of [batch, heads, rows, channels] with heads and channels that are known"
+    raise ModelError("Q776", f"onnxruntime-genai cannot drive the model: {why}", help="export it with these sizes")
 
 
 def _unpacked(graph: Graph, name: str, width: int) -> int:

@@ -38,7 +38,10 @@ class TokenizerFiles:
         for told in (self.generation, self.model):
             found = told.get(f"{kind}_token_id")
             if found is not None:
-                return [int(one) for one in (found if isinstance(found, list) else [found])]
+                numbers = [one for one in (found if isinstance(found, list) else [found]) if isinstance(one, int)]
+                if not numbers:
+                    raise _wrong(f"`{kind}_token_id` is {found!r:.40}, and no number of a token")
+                return numbers
         token = self.settings.get(f"{kind}_token")
         text = token.get("content") if isinstance(token, dict) else token
         return [self.ids[text]] if isinstance(text, str) and text in self.ids else []
@@ -74,6 +77,10 @@ def tokenizer_files(path: Path, eos: str = "") -> TokenizerFiles:
     return TokenizerFiles(files, {"tokenizer_class": PLAIN} | settings, model, generation, ids)
 
 
+def _wrong(what: str) -> ModelError:
+    return ModelError("Q775", f"the tokenizer's files are not as exporters write them: {what}", help="export it again")
+
+
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -87,4 +94,8 @@ def _ids(data: Mapping[str, Any]) -> dict[str, int]:
     vocabulary = data["model"].get("vocab")
     found = dict(vocabulary) if isinstance(vocabulary, dict) else {}
     added = data.get("added_tokens")
-    return found | {one["content"]: int(one["id"]) for one in (added if isinstance(added, list) else [])}
+    for one in added if isinstance(added, list) else ():
+        if not isinstance(one, dict) or not isinstance(one.get("content"), str) or not isinstance(one.get("id"), int):
+            raise _wrong(f"`added_tokens` holds {one!r:.40}")
+        found[one["content"]] = one["id"]
+    return found

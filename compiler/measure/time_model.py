@@ -20,7 +20,6 @@ from qcc.compiler.runtime.session import Session
 FEWEST, MOST = 5, 15
 ABOUT_S = 4.0  # of timing, for each number of threads
 TURN_S, SETTLE_S = 0.002, 0.01
-MOST_START_S = 2.0  # of a session whose nodes are timed, too: that is one more start, with the model written out
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class ModelTimes:
 
     The first is on one thread, the other, if there are more to be had, on as many as the runtime takes. ``starts_s``
     are what the sessions of the input and of the written model took to be made: decoding at load is not in the races.
-    ``nodes`` are those of the written model as it is meant to be run, where one start of it is short enough.
+    ``nodes`` are those of the written model as it is meant to be run, where these were asked for.
     """
 
     races: tuple[Race, ...]
@@ -121,16 +120,19 @@ def time_input(model: Path, data: Samples, providers: Sequence[str]) -> float:
 
 
 def time_models(
-    files: tuple[Path, Path, Path | None], data: Samples, predicted: float | None, providers: Sequence[str]
+    files: tuple[Path, Path, Path | None],
+    data: Samples,
+    predicted: float | None,
+    providers: Sequence[str],
+    by_node: bool = False,
 ) -> ModelTimes:
-    """Time the input model and the written one, in turn."""
+    """Time the input model and the written one, in turn; the latter's nodes, too, for which it is written once more."""
     model, written, library = files
     entrants = [Entrant(model, None, providers), Entrant(written, None, providers)]
     entrants += [] if library is None else [Entrant(written, library, providers)]
     found = races(entrants, data)
     starts = found[0].starts_s
-    quick = starts[-1] <= MOST_START_S
-    nodes = time_nodes(written, library, found[0].sample, providers) if quick else ()
+    nodes = time_nodes(written, library, found[0].sample, providers) if by_node else ()
     return ModelTimes(found, library is not None, (starts[0], starts[-1]), predicted, nodes)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 BINS = 64
-COUNTED = 1 << 20  # numbers of a weight that are looked at, at most
+COUNTED = 1 << 16  # numbers of a weight that are looked at, at most
 BEYOND = 0.001  # the share of numbers that may lie beyond either end, so that one outlier hides not all others
 
 

@@ -6,7 +6,7 @@ infinity in a chunk makes ``m`` so, and with it every output of the row NaN or i
 zero.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from qcc.codegen.cpu.tir import emit
 from qcc.codegen.cpu.tir.codes import Codes
@@ -21,6 +21,18 @@ POINTERS = {"q": "int32", "steps": "float32", "sums": "int32", "w": "int32", "sc
 SCALARS = ("chunks", "chunks_a_group", "first", "count")
 
 
+def rounded(parts: Sequence[Expr], steps: Expr, at: Expr) -> list[Expr]:
+    """One or two vectors of a chunk as whole numbers ``int32x16``, by their largest over 127, which is stored."""
+    bits = [T.bitwise_and(T.reinterpret("int32x16", part), emit.word(0x7FFFFFFF)) for part in parts]
+    largest = bits[0] if len(bits) == 1 else T.max(*bits)
+    top = T.bind(emit.llvm("llvm.vector.reduce.smax", "int32", largest))
+    most = T.bind(T.reinterpret("float32", top))
+    inverse = T.bind(T.Select(most > T.float32(TINY), T.float32(127) / most, T.float32(0)))
+    T.buffer_store(steps, most * T.float32(1 / 127), [at])
+    near = (emit.llvm("llvm.nearbyint", "float32x16", part * emit.spread(inverse)) for part in parts)
+    return [T.bind(T.cast(one, "int32x16")) for one in near]
+
+
 def quantize(name: str) -> Expr:
     """A function ``(x, q, m / 127, sum(q), y, chunks)``; ``y`` is not touched."""
     with emit.function(name) as builder:
@@ -28,17 +40,10 @@ def quantize(name: str) -> Expr:
         x, q, steps, sums, _, chunks = emit.arguments(pointers, ("chunks",), unaligned="x")
         with T.serial(T.int64(0), chunks) as chunk:
             halves = [T.bind(x[emit.lanes(chunk * 32 + half)]) for half in (0, 16)]
-            bits = [T.bitwise_and(T.reinterpret("int32x16", half), emit.word(0x7FFFFFFF)) for half in halves]
-            top = T.bind(emit.llvm("llvm.vector.reduce.smax", "int32", T.max(bits[0], bits[1])))
-            most = T.bind(T.reinterpret("float32", top))
-            inverse = T.bind(T.Select(most > T.float32(TINY), T.float32(127) / most, T.float32(0)))
-            T.buffer_store(steps, most * T.float32(1 / 127), [chunk])
-            rounded = []
-            for index, half in enumerate(halves):
-                near = emit.llvm("llvm.nearbyint", "float32x16", half * emit.spread(inverse))
-                rounded.append(T.bind(T.cast(T.cast(near, "int32x16"), "int8x16")))
-                T.buffer_store(q, rounded[-1], [emit.lanes(chunk * 32 + 16 * index)])
-            total = T.cast(rounded[0], "int32x16") + T.cast(rounded[1], "int32x16")
+            narrow = [T.bind(T.cast(whole, "int8x16")) for whole in rounded(halves, steps, chunk)]
+            for index, part in enumerate(narrow):
+                T.buffer_store(q, part, [emit.lanes(chunk * 32 + 16 * index)])
+            total = T.cast(narrow[0], "int32x16") + T.cast(narrow[1], "int32x16")
             T.buffer_store(sums, emit.llvm("llvm.vector.reduce.add", "int32", total), [chunk])
     return builder.get()
 

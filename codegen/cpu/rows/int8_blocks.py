@@ -5,7 +5,7 @@ which ``vpmaddwd`` multiplies and adds up in 32 bits once they are widened. So n
 activations is needed. A scale belongs to one output of one tile. ``starts`` and ``places`` are those of ``blocks``.
 """
 
-from qcc.codegen.cpu.rows.gemv_int8 import TINY
+from qcc.codegen.cpu.rows.gemv_int8 import rounded
 from qcc.codegen.cpu.tir import emit
 from qcc.codegen.cpu.tir.emit import Expr, T
 from qcc.ir.kernel.op import Tile
@@ -32,15 +32,8 @@ def quantize(name: str, chunk: int) -> Expr:
         with T.serial(T.int64(0), chunks) as at:
             starts = range(0, chunk, emit.LANES)
             parts = [T.bind(x[emit.lanes(at * chunk + start)]) for start in starts]
-            bits = [T.bitwise_and(T.reinterpret("int32x16", part), emit.word(0x7FFFFFFF)) for part in parts]
-            largest = bits[0] if len(bits) == 1 else T.max(*bits)
-            top = T.bind(emit.llvm("llvm.vector.reduce.smax", "int32", largest))
-            most = T.bind(T.reinterpret("float32", top))
-            inverse = T.bind(T.Select(most > T.float32(TINY), T.float32(127) / most, T.float32(0)))
-            T.buffer_store(steps, most * T.float32(1 / 127), [at])
-            for start, part in zip(starts, parts, strict=True):
-                near = emit.llvm("llvm.nearbyint", "float32x16", part * emit.spread(inverse))
-                T.buffer_store(q, T.cast(T.cast(near, "int32x16"), "int16x16"), [emit.lanes(at * chunk + start)])
+            for start, whole in zip(starts, rounded(parts, steps, at), strict=True):
+                T.buffer_store(q, T.cast(whole, "int16x16"), [emit.lanes(at * chunk + start)])
     return builder.get()
 
 

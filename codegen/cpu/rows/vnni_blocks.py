@@ -6,7 +6,7 @@ times the sum of the activations, is taken off where the sum starts. That number
 chunk: in memory a chunk has as many bytes as it has inputs, then the number, and as much room as `int8_blocks` needs.
 """
 
-from qcc.codegen.cpu.rows.gemv_int8 import DOT, TINY
+from qcc.codegen.cpu.rows.gemv_int8 import DOT, rounded
 from qcc.codegen.cpu.rows.int8_blocks import SCALARS
 from qcc.codegen.cpu.tir import emit
 from qcc.codegen.cpu.tir.emit import LANES, Expr, T
@@ -31,17 +31,9 @@ def quantize(name: str, chunk: int) -> Expr:
         with T.serial(T.int64(0), chunks) as at:
             starts = range(0, chunk, LANES)
             parts = [T.bind(x[emit.lanes(at * chunk + start)]) for start in starts]
-            bits = [T.bitwise_and(T.reinterpret("int32x16", part), emit.word(0x7FFFFFFF)) for part in parts]
-            largest = bits[0] if len(bits) == 1 else T.max(*bits)
-            top = T.bind(emit.llvm("llvm.vector.reduce.smax", "int32", largest))
-            most = T.bind(T.reinterpret("float32", top))
-            inverse = T.bind(T.Select(most > T.float32(TINY), T.float32(127) / most, T.float32(0)))
-            T.buffer_store(steps, most * T.float32(1 / 127), [at])
-            whole = []
-            for start, part in zip(starts, parts, strict=True):
-                near = emit.llvm("llvm.nearbyint", "float32x16", part * emit.spread(inverse))
-                whole.append(T.bind(T.cast(near, "int32x16")))
-                T.buffer_store(q, T.cast(whole[-1], "int8x16"), [emit.lanes(at * (2 * chunk) + start)])
+            whole = rounded(parts, steps, at)
+            for start, part in zip(starts, whole, strict=True):
+                T.buffer_store(q, T.cast(part, "int8x16"), [emit.lanes(at * (2 * chunk) + start)])
             both = whole[0] if len(whole) == 1 else whole[0] + whole[1]
             behind = T.bind(emit.llvm("llvm.vector.reduce.add", "int32", both) * T.int32(-128))
             T.buffer_store(q, T.reinterpret("int8x4", behind), [emit.lanes(at * (2 * chunk) + chunk, 4)])

@@ -28,13 +28,8 @@ class HeldRows:
     def __init__(
         self, model: ir.Model, editor: OnnxEditor, nodes: NodeWriter, operand: Operand, stored: StoredCache
     ) -> None:
-        self._graph, self._editor, self._nodes, self._operand, self._stored = (
-            model.graph,
-            editor,
-            nodes,
-            operand,
-            stored,
-        )
+        self._graph, self._editor, self._nodes = model.graph, editor, nodes
+        self._operand, self._stored = operand, stored
         self.present = editor.value(operand.present)
         self._past = editor.value(operand.past)
         maker = self.present.producer()
