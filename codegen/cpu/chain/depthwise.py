@@ -99,7 +99,7 @@ class _Depthwise:
                 scale = self.scale[emit.lanes(part * lanes, lanes)]
                 parts.append(self.rounded(emit.get(total), scale))
             place = emit.lanes(line * self.line + (pixel + index) * self.stride, width)
-            T.buffer_store(self.out, self._packed(parts), [place])
+            T.buffer_store(self.out, self.rounded.packed(parts), [place])
 
     def _interleave(self, line: Expr, column: Expr, group: int, fours: list[Expr]) -> None:
         """A column's bytes of four rows, four vectors of whole channels."""
@@ -125,18 +125,3 @@ class _Depthwise:
     def _dot(self, total: Expr, bytes_: Expr, weights: Expr) -> Expr:
         name = f"llvm.x86.avx512.vpdpbusd.{self.width * 8}"
         return emit.llvm(name, f"int32x{self.width // 4}", total, bytes_, weights)
-
-    def _packed(self, parts: list[Expr]) -> Expr:
-        """Four vectors of whole numbers as bytes, in the order of the channels."""
-        width = self.width
-        words, bytes_ = _PACKS[width]
-        pairs = [emit.llvm(words, f"int16x{width // 2}", parts[at], parts[at + 1]) for at in (0, 2)]
-        return T.reinterpret(f"uint8x{width}", emit.llvm(bytes_, f"int8x{width}", *pairs))
-
-
-_PACKS = {
-    16: ("llvm.x86.sse2.packssdw.128", "llvm.x86.sse2.packuswb.128"),
-    32: ("llvm.x86.avx2.packssdw", "llvm.x86.avx2.packuswb"),
-    64: ("llvm.x86.avx512.packssdw.512", "llvm.x86.avx512.packuswb.512"),
-}
-"""By the bytes of a vector: what packs whole numbers to 16 bits, and these to bytes."""

@@ -3,9 +3,12 @@
 Of an output pixel the inputs are ``high`` runs of bytes, one a row of the kernel, ``row`` bytes apart; with channels last
 a row of the kernel is one run. So a convolution is a product of matrices whose rows are read where the image lies, and
 one of one point is the case of one run. Weights are ``[out / 16, high * fours, 16, 4]`` bytes with a sign, runs filled up
-with zeros to fours: what is read beyond a run is multiplied by them. The last 16 outputs end where all do, so that some may be
+with zeros to fours: what is read beyond a run is multiplied by them. Of 64 outputs those of a vector are every fourth four, which
+packing to bytes puts in order. Those that are left are taken by 16, of which the last end where all do, so that some may be
 computed twice, and are the same.
 """
+
+from tvm import tirx  # type: ignore[import-untyped]  # TVM has no stubs
 
 from qcc.codegen.cpu.chain.requantize import Requantizer
 from qcc.codegen.cpu.tir import emit
@@ -16,24 +19,25 @@ PIXELS, BLOCKS = 6, 4  # of 16 outputs: 24 registers of sums, four of weights, a
 POINTERS = {
     "a": "uint8", "w": "int32", "bias": "int32", "scale": "float32", "facts": "float32", "other": "uint8", "out": "uint8",
 }  # fmt: skip
-SCALARS = ("high", "fours", "row", "step", "pixels", "stride", "blocks", "last")
+SCALARS = ("high", "fours", "row", "step", "pixels", "stride", "whole", "blocks", "last")
 
 
 def product(name: str, adds: bool) -> Expr:
     """A function ``(POINTERS..., y, SCALARS...)``; ``y`` is not touched.
 
-    Pixels lie ``step`` bytes apart in ``a``, and ``stride`` bytes apart in ``out`` and ``other``; ``last`` is where the last
-    16 outputs begin.
+    Pixels lie ``step`` bytes apart in ``a``, and ``stride`` bytes apart in ``out`` and ``other``. There are ``whole`` times 64 outputs
+    among the ``blocks`` of 16; ``last`` is where the last block begins.
     """
     with emit.function(name) as builder:
         made = _Product(*emit.arguments(POINTERS, SCALARS, unaligned="a facts other out"), adds=adds)
-        fours = T.bind(T.truncdiv(made.blocks, T.int64(BLOCKS)))
-        with T.serial(T.int64(0), fours) as group:
+        with T.serial(T.int64(0), made.whole) as group:
             made.pixels_of(group * BLOCKS, BLOCKS)
-        for count in (2, 1):
-            first = T.bind(T.truncdiv(made.blocks, T.int64(2 * count)) * (2 * count))
-            with T.serial(T.int64(0), T.truncdiv(made.blocks - first, T.int64(count))):
-                made.pixels_of(first, count)
+        first = T.bind(made.whole * BLOCKS)
+        pairs = T.bind(T.truncdiv(made.blocks - first, T.int64(2)))
+        with T.serial(T.int64(0), pairs) as pair:
+            made.pixels_of(first + pair * 2, 2)
+        with T.If(first + pairs * 2 < made.blocks), T.Then():
+            made.pixels_of(first + pairs * 2, 1)
     return builder.get()
 
 
@@ -42,11 +46,12 @@ class _Product:
 
     def __init__(
         self, a: Expr, w: Expr, bias: Expr, scale: Expr, facts: Expr, other: Expr, out: Expr, _: Expr, high: Expr,
-        fours: Expr, row: Expr, step: Expr, pixels: Expr, stride: Expr, blocks: Expr, last: Expr, adds: bool,
+        fours: Expr, row: Expr, step: Expr, pixels: Expr, stride: Expr, whole: Expr, blocks: Expr, last: Expr, adds: bool,
     ) -> None:  # fmt: skip
         self.a, self.w, self.bias, self.scale, self.other, self.out = a, w, bias, scale, other, out
         self.high, self.fours, self.row, self.step = high, fours, row, step
-        self.pixels, self.stride, self.blocks, self.last, self.adds = pixels, stride, blocks, last, adds
+        self.pixels, self.stride, self.last, self.adds = pixels, stride, last, adds
+        self.whole, self.blocks = whole, blocks
         self.rounded = Requantizer(facts, LANES, adds)
 
     def pixels_of(self, first: Expr, count: int) -> None:
@@ -76,10 +81,27 @@ class _Product:
                 spread = T.reinterpret("int8x64", emit.spread(bytes_))
                 for block, total in enumerate(row):
                     emit.put(total, emit.llvm(DOT, "int32x16", emit.get(total), spread, words[block]))
-        for block in range(count):
-            scale = T.bind(self.scale[emit.lanes((first + block) * LANES)])
-            begin = T.min((first + block) * LANES, self.last)
-            for index, row in enumerate(sums):
-                place = emit.lanes((pixel + index) * self.stride + begin)
-                other = self.other[place] if self.adds else None
-                T.buffer_store(self.out, T.cast(self.rounded(emit.get(row[block]), scale, other), "uint8x16"), [place])
+        scales = [T.bind(self.scale[emit.lanes((first + block) * LANES)]) for block in range(count)]
+        for index, row in enumerate(sums):
+            place = (pixel + index) * self.stride
+            parts = [self._part(row[block], scales[block], place, first, block, count) for block in range(count)]
+            if count == BLOCKS:
+                T.buffer_store(self.out, self.rounded.packed(parts), [emit.lanes(place + first * LANES, count * LANES)])
+                continue
+            for block, part in enumerate(parts):
+                T.buffer_store(self.out, self.rounded.narrowed(part), [emit.lanes(place + self._begin(first + block))])
+
+    def _part(self, total: Expr, scale: Expr, place: Expr, first: Expr, block: int, count: int) -> Expr:
+        """A vector of whole numbers, with the residual in its order."""
+        other = None
+        if self.adds and count == BLOCKS:
+            order = [16 * (lane // 4) + 4 * block + lane % 4 for lane in range(LANES)]
+            wide = self.other[emit.lanes(place + first * LANES, count * LANES)]
+            other = tirx.Shuffle([wide], [T.int32(at) for at in order])
+        elif self.adds:
+            other = self.other[emit.lanes(place + self._begin(first + block))]
+        return self.rounded(emit.get(total), scale, other)
+
+    def _begin(self, block: Expr) -> Expr:
+        """Where the outputs of a block begin."""
+        return T.min(block * LANES, self.last)

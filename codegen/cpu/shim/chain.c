@@ -6,7 +6,7 @@
 #include <string.h>
 
 enum { X, X_SCALE, X_ZERO, CODES, SCALE, ZERO, BIAS, BIAS_SCALE, Y_SCALE, Y_ZERO, CUT /* two, where it cuts off; then the residual */,
-       LANES = 16, SLACK = 128 /* bytes that are read behind the last pixel */, ROOM = 96 << 10 /* bytes of copied rows, about */,
+       LANES = 16, WIDE = 64, SLACK = 128 /* bytes that are read behind the last pixel */, ROOM = 96 << 10 /* bytes of copied rows, about */,
        DEEP = 128 << 10 /* bytes of pixels that all filters meet together */, BLOCK_MOST = 64 };
 enum { LOW, HIGH, Y, OWN, OTHERS, OTHER_ZERO, SUM_LOW, SUM_HIGH, SUM_ZERO, FACTS }; /* requantize.py */
 
@@ -14,7 +14,7 @@ typedef struct { int64_t start, at, words; int which; } Part; /* of channels: wh
 
 typedef struct {
   const ChainSpec *spec;
-  int64_t n, c, fours, blocks, last;
+  int64_t n, c, fours, whole, blocks, last;
   int8_t *words;
   int32_t *bias;
   float *scale, facts[FACTS];
@@ -58,14 +58,15 @@ static void put_numbers(Filter *f, const Given *given, int64_t n, int64_t at, fl
 
 static void *make_product(Filter *f, const Given *given, float step, float made) {
   const ChainSpec *spec = f->spec;
-  f->fours = (spec->wide * f->c + 3) / 4, f->blocks = (f->n + LANES - 1) / LANES, f->last = most(f->n - LANES, 0);
+  f->fours = (spec->wide * f->c + 3) / 4, f->whole = f->n / WIDE;
+  f->blocks = f->whole * 4 + (f->n % WIDE + LANES - 1) / LANES, f->last = most(f->n - LANES, 0);
   size_t deep = (size_t)(spec->high * f->fours) * LANES * 4, lanes = (size_t)f->blocks * LANES;
   f->words = aligned_alloc(64, deep * (size_t)f->blocks), f->bias = aligned_alloc(64, lanes * 4), f->scale = aligned_alloc(64, lanes * 4);
   if (!f->words || !f->bias || !f->scale) return status(FAIL, "qcc: out of memory");
   memset(f->words, 0, deep * (size_t)f->blocks), memset(f->bias, 0, lanes * 4), memset(f->scale, 0, lanes * 4);
   for (int64_t b = 0; b < f->blocks; b++)
     for (int64_t i = 0; i < LANES; i++) {
-      int64_t n = least(b * LANES, f->last) + i;
+      int64_t n = b < f->whole * 4 ? b / 4 * WIDE + i / 4 * 16 + b % 4 * 4 + i % 4 : least(b * LANES, f->last) + i;
       if (n >= f->n) break;
       put_numbers(f, given, n, b * LANES + i, step, made);
       for (int64_t r = 0; r < spec->high; r++)
@@ -114,6 +115,14 @@ static void *take_weights(const void *info, int depthwise, Input *codes, Given *
   return NULL;
 }
 
+/* A bound, rounded half to even as values are. */
+static float within(const float *facts, float bound) {
+  if (!(bound > facts[LOW])) bound = facts[LOW];
+  if (bound > facts[HIGH]) bound = facts[HIGH];
+  volatile float whole = bound + 0x1.8p23f;
+  return whole - 0x1.8p23f;
+}
+
 /* The numbers behind the sums; all bounds are counted from the code of zero. */
 static void *take_facts(Filter *f, const void *info, float *step, float *made) {
   const ChainSpec *spec = f->spec;
@@ -122,11 +131,11 @@ static void *take_facts(Filter *f, const void *info, float *step, float *made) {
   if (bad || (bad = number(info, X_ZERO, UINT8, &zero)) || (bad = number(info, Y_SCALE, FLOAT, made)) || (bad = number(info, Y_ZERO, UINT8, &y_zero))) return bad;
   f->zero = (uint8_t)zero;
   facts[LOW] = -y_zero, facts[HIGH] = 255 - y_zero, facts[Y] = y_zero;
-  if (spec->cuts == 1 && facts[LOW] < 0) facts[LOW] = 0;
+  if (spec->cuts == 1) facts[LOW] = within(facts, 0);
   if (spec->cuts == 2) {
     if ((bad = number(info, CUT, FLOAT, &low)) || (bad = number(info, CUT + 1, FLOAT, &high))) return bad;
-    if (low / *made > facts[LOW]) facts[LOW] = low / *made;
-    if (high / *made < facts[HIGH]) facts[HIGH] = high / *made;
+    low = within(facts, low / *made), high = within(facts, high / *made);
+    facts[LOW] = low < high ? low : high, facts[HIGH] = high;
   }
   if (!spec->adds) return NULL;
   size_t first = residual(spec) + 1;
@@ -174,7 +183,7 @@ static int multiply(const Run *run, const uint8_t *a, int64_t row, int64_t step,
   uint8_t *to = narrow ? spare : run->y + pixel * f->n;
   Any args[] = {POINTER(a), POINTER(f->words), POINTER(f->bias), POINTER(f->scale), POINTER(f->facts),
                 POINTER(run->other ? run->other + pixel * f->n : NULL), POINTER(to), TENSOR(&none_filled), NUMBER(f->spec->high), NUMBER(f->fours),
-                NUMBER(row), NUMBER(step), NUMBER(pixels), NUMBER(narrow ? LANES : f->n), NUMBER(f->blocks), NUMBER(f->last)};
+                NUMBER(row), NUMBER(step), NUMBER(pixels), NUMBER(narrow ? LANES : f->n), NUMBER(f->whole), NUMBER(f->blocks), NUMBER(f->last)};
   if (CALL(f->spec->product, args)) return 0;
   for (int64_t i = 0; narrow && i < pixels; i++) memcpy(run->y + (pixel + i) * f->n, spare + i * LANES, (size_t)f->n);
   return 1;
