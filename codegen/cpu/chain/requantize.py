@@ -50,7 +50,9 @@ class Requantizer:
             whole = T.cast(self._rounded(value), kind)
             own = T.min(T.max(whole, self._of("low")), self._of("high")) * self._of("own")
             codes = T.cast(T.cast(other, f"int32x{self._lanes}"), kind)
-            value = own + (codes - self._of("other_zero")) * self._of("others")
+            theirs = (codes - self._of("other_zero")) * self._of("others")
+            fence = "llvm.arithmetic.fence"  # a product that is fused into the sum is rounded otherwise
+            value = emit.llvm(fence, kind, own) + emit.llvm(fence, kind, theirs)
         return self._rounded(value) + emit.spread(self._zero, self._lanes)
 
     def cut(self, codes: Expr, count: int) -> Expr:
