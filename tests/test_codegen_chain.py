@@ -61,7 +61,8 @@ class Case:
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
         functions = [onnx_ir.serde.serialize_function(chain_function(self.op, OPSET))] if body else []
         model = helper.make_model(graph, opset_imports=opsets, ir_version=10, functions=functions)
-        return model.SerializeToString()
+        found: bytes = model.SerializeToString()
+        return found
 
     def run(self, library: Path | None, threads: int = 1, optimise: bool = True) -> np.ndarray:
         """What it makes."""

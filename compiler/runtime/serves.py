@@ -52,7 +52,11 @@ def _alone(op: KernelOp) -> onnx.ModelProto:
 
 def _chain_constants(op: ChainOp) -> Mapping[str, np.ndarray]:
     """All that a convolution of bytes reads but values."""
-    whole = {"codes": np.ones((1, 1, *op.kernel), np.int8), "scale": np.ones(1, np.float32), "zero": np.ones(1, np.int8)}
+    whole: dict[str, np.ndarray] = {
+        "codes": np.ones((1, 1, *op.kernel), np.int8),
+        "scale": np.ones(1, np.float32),
+        "zero": np.ones(1, np.int8),
+    }
     whole |= {"bias": np.ones(1, np.int32), "bias_scale": np.ones(1, np.float32)}
     numbers = {name: np.ones((), np.uint8 if name.endswith("zero") else np.float32) for name in op.inputs}
     return {name: whole.get(name, array) for name, array in numbers.items() if name not in ("x", "other")}

@@ -322,14 +322,7 @@ class Graph(ABC):
         """
 
     def chain(self, serves: Callable[[ChainOp], bool]) -> tuple[ChainOp, ...]:
-        """Let convolutions of rounded values hand bytes on to each other in an order of their own, as ops of kernels.
-
-        Args:
-            serves: there is a kernel for an op; what has none stays as it is.
-
-        Returns:
-            The op of each convolution; none where the adapter writes no such ops.
-        """
+        """Let convolutions hand on bytes as kernels do that ``serves`` knows; an op each, where the adapter has any."""
         return ()
 
     @abstractmethod

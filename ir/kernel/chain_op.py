@@ -1,8 +1,8 @@
 """Convolutions of bytes that hand bytes on, named by all that they do.
 
-``qconv3x3_stride2x2_pads0x0x1x1_depthwise_clip`` takes bytes with channels last, and gives such; between them it is what
-the runtime has for rounded values: a convolution, what it is cut off at, and rounding. So a chain of them needs its values
-in another order only where it begins and ends.
+``qconv3x3_stride2x2_pads0x0x1x1_depthwise_clip`` takes bytes with channels last, and gives such; between them it is
+what the runtime has for rounded values: a convolution, what it is cut off at, and rounding. So a chain of them needs
+its values in another order only where it begins and ends.
 """
 
 import re
@@ -11,7 +11,8 @@ from typing import Literal
 
 Cut = Literal["", "relu", "clip"]
 _NAME = re.compile(
-    r"qconv(\d+)x(\d+)_stride(\d+)x(\d+)_pads(\d+)x(\d+)x(\d+)x(\d+)(_depthwise)?(?:_(relu|clip))?(_add(_relu)?)?", re.ASCII
+    r"qconv(\d+)x(\d+)_stride(\d+)x(\d+)_pads(\d+)x(\d+)x(\d+)x(\d+)(_depthwise)?(?:_(relu|clip))?(_add(_relu)?)?",
+    re.ASCII,
 )
 MADE, OTHER, SUM = ("y_scale", "y_zero"), ("other", "other_scale", "other_zero"), ("sum_scale", "sum_zero")
 
@@ -20,10 +21,10 @@ MADE, OTHER, SUM = ("y_scale", "y_zero"), ("other", "other_scale", "other_zero")
 class ChainOp:
     """``y [n, rows, columns, out] = round(cut(conv(x [n, rows, columns, in])))``, all in bytes without a sign.
 
-    Inputs are ``x`` with its ``x_scale`` and ``x_zero``; ``codes [out, in, high, wide]``, bytes of either kind, with a
-    ``scale`` and a ``zero`` a filter; the ``bias`` in the integers of the sums, and its ``bias_scale``; ``y_scale`` and
-    ``y_zero``; the bounds ``low`` and ``high`` of a clip; and of a residual ``other``, its step and zero, and those of the
-    sum.
+    Inputs are ``x`` with its ``x_scale`` and ``x_zero``; ``codes [out, in, high, wide]``, bytes of either kind, with
+    a ``scale`` and a ``zero`` a filter; the ``bias`` in the integers of the sums, and its ``bias_scale``; ``y_scale``
+    and ``y_zero``; the bounds ``low`` and ``high`` of a clip; and a residual ``other``, its step and zero, and those
+    of the sum.
 
     Args:
         kernel: rows and columns.
@@ -71,5 +72,6 @@ def parse_chain(name: str) -> ChainOp | None:
     high, wide, down, across, top, left, bottom, right = map(int, found.groups()[:8])
     depthwise, cut, adds, cut_sum = found.groups()[8:]
     sizes = (high, wide), (down, across), (top, left, bottom, right)
-    made = ChainOp(*sizes, bool(depthwise), cut or "", bool(adds), bool(cut_sum))
+    word: Cut = "relu" if cut == "relu" else "clip" if cut else ""
+    made = ChainOp(*sizes, bool(depthwise), word, bool(adds), bool(cut_sum))
     return made if made.name == name else None

@@ -1,8 +1,8 @@
 """Rows of pixels times a filter a channel: VNNI.
 
-Bytes of up to four rows of the image are put beside each other, which is one operand of ``vpdpbusd`` for a column of the
-kernel; a column serves all pixels that see it. Bytes interleave within 128 bits, so sums lie in an order of their own, which
-packing them to bytes undoes; biases and scales lie in it, too.
+Bytes of up to four rows of the image are put beside each other, which is one operand of ``vpdpbusd`` for a column of
+the kernel; a column serves all pixels that see it. Bytes interleave within 128 bits, so sums lie in an order of their
+own, which packing them to bytes undoes; biases and scales lie in it, too.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ SCALARS = ("row", "step", "pixels", "rows", "stride", "line")
 
 
 @dataclass(frozen=True)
-class Window:
+class Taps:
     """A kernel and its strides, rows first."""
 
     high: int
@@ -36,16 +36,14 @@ class Window:
         return -(-self.high // 4)
 
 
-def depthwise(name: str, window: Window, width: int) -> Expr:
+def depthwise(name: str, taps: Taps, width: int) -> Expr:
     """A function ``(POINTERS..., y, SCALARS...)`` for ``width`` channels, 16, 32 or 64; ``y`` is not touched.
 
-    Rows of ``a`` lie ``row`` bytes apart and its pixels ``step``; those of ``out`` ``line`` and ``stride``. Weights are ``[wide,
-    groups, 4, width]`` bytes, vector by vector in the order of the sums.
+    Rows of ``a`` lie ``row`` bytes apart and its pixels ``step``; those of ``out`` ``line`` and ``stride``. Weights
+    are ``[wide, groups, 4, width]`` bytes, vector by vector in the order of the sums.
     """
     with emit.function(name) as builder:
-        a, w, bias, scale, facts, out, _, *scalars = emit.arguments(POINTERS, SCALARS, unaligned="a facts out")
-        made = _Depthwise(window, width, a, w, bias, scale, out, *scalars)
-        made.rounded = Requantizer(facts, width // 4)
+        made = _Depthwise(taps, width, *emit.arguments(POINTERS, SCALARS, unaligned="a facts out"))
         with T.serial(T.int64(0), made.rows) as line:
             whole = T.bind(T.truncdiv(made.pixels, T.int64(PIXELS)))
             with T.serial(T.int64(0), whole) as part:
@@ -61,36 +59,33 @@ def depthwise(name: str, window: Window, width: int) -> Expr:
 class _Depthwise:
     """The function's arguments, and its inner part."""
 
-    rounded: Requantizer
-
-    def __init__(
-        self, window: Window, width: int, a: Expr, w: Expr, bias: Expr, scale: Expr, out: Expr, row: Expr, step: Expr,
-        pixels: Expr, rows: Expr, stride: Expr, line: Expr,
-    ) -> None:  # fmt: skip
-        self.window, self.width = window, width
-        self.a, self.w, self.bias, self.scale, self.out = a, w, bias, scale, out
-        self.row, self.step, self.pixels, self.rows, self.stride, self.line = row, step, pixels, rows, stride, line
+    def __init__(self, taps: Taps, width: int, *given: Expr) -> None:
+        found = dict(zip((*POINTERS, "y", *SCALARS), given, strict=True))
+        self.taps, self.width = taps, width
+        self.a, self.w, self.bias, self.scale, self.out = (found[name] for name in ("a", "w", "bias", "scale", "out"))
+        self.row, self.step, self.pixels, self.rows, self.stride, self.line = (found[name] for name in SCALARS)
+        self.rounded = Requantizer(found["facts"], width // 4)
 
     def tile(self, line: Expr, pixel: Expr, count: int) -> None:
         """So many neighbouring pixels of a row."""
-        window, width, lanes = self.window, self.width, self.width // 4
+        taps, width, lanes = self.taps, self.width, self.width // 4
         sums = [emit.accumulators(4, "int32", lanes) for _ in range(count)]
         for part in range(4):
             start = T.bind(self.bias[emit.lanes(part * lanes, lanes)])
             for row in sums:
                 emit.put(row[part], start)
         fours = emit.accumulators(4, "int8", width)
-        for column in range((count - 1) * window.across + window.wide):
+        for column in range((count - 1) * taps.across + taps.wide):
             seen = [
-                (index, column - index * window.across)
+                (index, column - index * taps.across)
                 for index in range(count)
-                if 0 <= column - index * window.across < window.wide
+                if 0 <= column - index * taps.across < taps.wide
             ]
-            for group in range(window.groups if seen else 0):
-                self._interleave(line, pixel * window.across + column, group, fours)
+            for group in range(taps.groups if seen else 0):
+                self._interleave(line, pixel * taps.across + column, group, fours)
                 for index, along in seen:
                     for part, total in enumerate(sums[index]):
-                        at = ((along * window.groups + group) * 4 + part) * width
+                        at = ((along * taps.groups + group) * 4 + part) * width
                         weights = self.w[emit.lanes(at, width)]
                         emit.put(total, self._dot(emit.get(total), emit.get(fours[part]), weights))
         for index, row in enumerate(sums):
@@ -104,8 +99,8 @@ class _Depthwise:
     def _interleave(self, line: Expr, column: Expr, group: int, fours: list[Expr]) -> None:
         """A column's bytes of four rows, four vectors of whole channels."""
         rows = []
-        for row in range(group * 4, min(group * 4 + 4, self.window.high)):
-            at = (line * self.window.down + row) * self.row + column * self.step
+        for row in range(group * 4, min(group * 4 + 4, self.taps.high)):
+            at = (line * self.taps.down + row) * self.row + column * self.step
             rows.append(T.bind(T.reinterpret(f"int8x{self.width}", self.a[emit.lanes(at, self.width)])))
         nothing = emit.spread(T.int8(0), self.width)
         rows += [nothing] * (4 - len(rows))

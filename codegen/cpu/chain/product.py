@@ -1,11 +1,11 @@
 """A row of pixels times all filters: AVX512-VNNI.
 
-Of an output pixel the inputs are ``high`` runs of bytes, one a row of the kernel, ``row`` bytes apart; with channels last
-a row of the kernel is one run. So a convolution is a product of matrices whose rows are read where the image lies, and
-one of one point is the case of one run. Weights are ``[out / 16, high * fours, 16, 4]`` bytes with a sign, runs filled up
-with zeros to fours: what is read beyond a run is multiplied by them. Of 64 outputs those of a vector are every fourth four, which
-packing to bytes puts in order. Those that are left are taken by 16, of which the last end where all do, so that some may be
-computed twice, and are the same.
+Of an output pixel the inputs are ``high`` runs of bytes, one a row of the kernel, ``row`` bytes apart; with channels
+last a row of the kernel is one run. So a convolution is a product of matrices whose rows are read where the image
+lies, and one of one point is the case of one run. Weights are ``[out / 16, high * fours, 16, 4]`` bytes with a sign,
+runs filled up with zeros to fours: what is read beyond a run is multiplied by them. Of 64 outputs those of a vector
+are every fourth four, which packing to bytes puts in order. Those that are left are taken by 16, of which the last
+end where all do, so that some may be computed twice, and are the same.
 """
 
 from tvm import tirx  # type: ignore[import-untyped]  # TVM has no stubs
@@ -17,7 +17,8 @@ from qcc.codegen.cpu.tir.emit import LANES, Expr, T
 DOT = "llvm.x86.avx512.vpdpbusd.512"
 PIXELS, BLOCKS = 6, 4  # of 16 outputs: 24 registers of sums, four of weights, and one of inputs
 POINTERS = {
-    "a": "uint8", "w": "int32", "bias": "int32", "scale": "float32", "facts": "float32", "other": "uint8", "out": "uint8",
+    "a": "uint8", "w": "int32", "bias": "int32", "scale": "float32", "facts": "float32", "other": "uint8",
+    "out": "uint8",
 }  # fmt: skip
 SCALARS = ("high", "fours", "row", "step", "pixels", "stride", "whole", "blocks", "last")
 
@@ -25,11 +26,11 @@ SCALARS = ("high", "fours", "row", "step", "pixels", "stride", "whole", "blocks"
 def product(name: str, adds: bool) -> Expr:
     """A function ``(POINTERS..., y, SCALARS...)``; ``y`` is not touched.
 
-    Pixels lie ``step`` bytes apart in ``a``, and ``stride`` bytes apart in ``out`` and ``other``. There are ``whole`` times 64 outputs
-    among the ``blocks`` of 16; ``last`` is where the last block begins.
+    Pixels lie ``step`` bytes apart in ``a``, and ``stride`` bytes apart in ``out`` and ``other``. There are ``whole``
+    times 64 outputs among the ``blocks`` of 16; ``last`` is where the last block begins.
     """
     with emit.function(name) as builder:
-        made = _Product(*emit.arguments(POINTERS, SCALARS, unaligned="a facts other out"), adds=adds)
+        made = _Product(adds, *emit.arguments(POINTERS, SCALARS, unaligned="a facts other out"))
         with T.serial(T.int64(0), made.whole) as group:
             made.pixels_of(group * BLOCKS, BLOCKS)
         first = T.bind(made.whole * BLOCKS)
@@ -44,15 +45,14 @@ def product(name: str, adds: bool) -> Expr:
 class _Product:
     """The function's arguments, and its loops."""
 
-    def __init__(
-        self, a: Expr, w: Expr, bias: Expr, scale: Expr, facts: Expr, other: Expr, out: Expr, _: Expr, high: Expr,
-        fours: Expr, row: Expr, step: Expr, pixels: Expr, stride: Expr, whole: Expr, blocks: Expr, last: Expr, adds: bool,
-    ) -> None:  # fmt: skip
-        self.a, self.w, self.bias, self.scale, self.other, self.out = a, w, bias, scale, other, out
-        self.high, self.fours, self.row, self.step = high, fours, row, step
-        self.pixels, self.stride, self.last, self.adds = pixels, stride, last, adds
-        self.whole, self.blocks = whole, blocks
-        self.rounded = Requantizer(facts, LANES, adds)
+    def __init__(self, adds: bool, *given: Expr) -> None:
+        found = dict(zip((*POINTERS, "y", *SCALARS), given, strict=True))
+        self.a, self.w, self.bias, self.scale = (found[name] for name in ("a", "w", "bias", "scale"))
+        self.other, self.out, self.adds = found["other"], found["out"], adds
+        self.high, self.fours, self.row, self.step, self.pixels, self.stride, self.whole, self.blocks, self.last = (
+            found[name] for name in SCALARS
+        )
+        self.rounded = Requantizer(found["facts"], LANES, adds)
 
     def pixels_of(self, first: Expr, count: int) -> None:
         """All pixels of so many blocks of outputs."""
@@ -86,10 +86,12 @@ class _Product:
             place = (pixel + index) * self.stride
             parts = [self._part(row[block], scales[block], place, first, block, count) for block in range(count)]
             if count == BLOCKS:
-                T.buffer_store(self.out, self.rounded.packed(parts), [emit.lanes(place + first * LANES, count * LANES)])
+                wide = emit.lanes(place + first * LANES, count * LANES)
+                T.buffer_store(self.out, self.rounded.packed(parts), [wide])
                 continue
             for block, part in enumerate(parts):
-                T.buffer_store(self.out, self.rounded.narrowed(part), [emit.lanes(place + self._begin(first + block))])
+                narrow = emit.lanes(place + self._begin(first + block))
+                T.buffer_store(self.out, self.rounded.narrowed(part), [narrow])
 
     def _part(self, total: Expr, scale: Expr, place: Expr, first: Expr, block: int, count: int) -> Expr:
         """A vector of whole numbers, with the residual in its order."""

@@ -1,8 +1,9 @@
 """What stands behind the sums of a convolution of bytes: scaled, rounded to bytes and cut off, and a residual added.
 
-``y = clip(rint(sum * scale) + zero, low, high)``, half to even, as the runtime rounds. A residual is added to the rounded value,
-which is what the graph says: ``(y - zero) * own + (other - other_zero) * others`` is rounded again. ``facts`` holds all numbers
-of that but the scales, in the order of `FACTS`; bounds are whole, and counted from the code of zero.
+``y = clip(rint(sum * scale) + zero, low, high)``, half to even, as the runtime rounds. A residual is added to the
+rounded value, which is what the graph says: ``(y - zero) * own + (other - other_zero) * others`` is rounded again.
+``facts`` holds all numbers of that but the scales, in the order of `FACTS`; bounds are whole, and counted from the
+code of zero.
 """
 
 from qcc.codegen.cpu.tir import emit

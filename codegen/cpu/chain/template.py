@@ -36,13 +36,13 @@ def names_of(op: ChainOp) -> tuple[str, ...]:
 
 def chain_functions(ops: Iterable[ChainOp], prefix: str) -> dict[str, Expr]:
     """The TIR of all that the ops need, by name."""
-    from qcc.codegen.cpu.chain.depthwise import Window, depthwise
+    from qcc.codegen.cpu.chain.depthwise import Taps, depthwise
     from qcc.codegen.cpu.chain.product import product
 
     made: dict[str, Expr] = {}
     for op in ops:
         for at, name in enumerate(names_of(op)):
             if (full := prefix + name) not in made:
-                window = Window(*op.kernel, *op.strides)
+                window = Taps(*op.kernel, *op.strides)
                 made[full] = depthwise(full, window, WIDTHS[at]) if op.depthwise else product(full, op.adds)
     return made

@@ -36,7 +36,9 @@ def functions(ops: Iterable[KernelOp], activations: Arithmetic, target: CpuProce
     return dict(sorted(made.items()))
 
 
-def generate(ops: Iterable[KernelOp], activations: Arithmetic, target: CpuProcessor, out: Path, prefix: str = "") -> None:
+def generate(
+    ops: Iterable[KernelOp], activations: Arithmetic, target: CpuProcessor, out: Path, prefix: str = ""
+) -> None:
     """Compile to the object file ``out``; the prefix keeps apart the functions for several targets."""
 
     def keep(_: str, files: list[str], **__: object) -> None:

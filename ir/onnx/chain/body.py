@@ -1,7 +1,7 @@
 """What a convolution of bytes computes, in standard ops: rounded values decoded, convolved, and rounded again.
 
-The runtime makes integers of that, and turns cancel where ops of a chain meet, so a chain without a library takes what the graph
-took that it was made of.
+The runtime makes integers of that, and turns cancel where ops of a chain meet, so a chain without a library takes the
+time of the graph that it was made of.
 """
 
 import onnx_ir as ir
@@ -15,7 +15,9 @@ FIRST, LAST = "perm: ints = [0, 3, 1, 2]", "perm: ints = [0, 2, 3, 1]"
 
 def chain_function(op: ChainOp, opset: int) -> ir.Function:
     """Build the function; its inputs and outputs are the op's own, its attribute the groups of a depthwise one."""
-    how = [f"{name}: ints = [{', '.join(map(str, sizes))}]" for name, sizes in (("strides", op.strides), ("pads", op.pads))]
+    how = [
+        f"{name}: ints = [{', '.join(map(str, sizes))}]" for name, sizes in (("strides", op.strides), ("pads", op.pads))
+    ]
     how += ["group: int = @group"] if op.depthwise else []
     lines = [
         f"turned = Transpose <{FIRST}> (x)",

@@ -1,4 +1,4 @@
-"""Convolutions of rounded values, with all that one op does: what is read and made in bytes, and what stands between."""
+"""Convolutions of rounded values, with all that one op does: the bytes that are read and made, and what is between."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ MOST_INPUTS = 1 << 15  # of a filter, whose products fit 32 bits with a bias of 
 
 
 @dataclass(frozen=True)
-class Unit:
+class Link:
     """What an op takes the place of.
 
     Args:
@@ -41,17 +41,17 @@ class Unit:
     bias: tuple[np.ndarray, np.ndarray] | None
 
 
-def units(graph: ir.Graph) -> Iterator[Unit]:
+def links(graph: ir.Graph) -> Iterator[Link]:
     """All of a graph, in its order; each residual is added by one convolution alone."""
     taken: set[ir.Node] = set()
     for node in graph:
-        unit = _unit(node, taken) if node.op_type == "Conv" and not node.domain else None
-        if unit is not None:
-            taken.add(unit.place)
-            yield unit
+        link = _link(node, taken) if node.op_type == "Conv" and not node.domain else None
+        if link is not None:
+            taken.add(link.place)
+            yield link
 
 
-def _unit(node: ir.Node, taken: set[ir.Node]) -> Unit | None:
+def _link(node: ir.Node, taken: set[ir.Node]) -> Link | None:
     read, weight = (_decoded(node.inputs[at]) for at in (0, 1))
     if read is None or weight is None or not _is_bytes(read) or not _is_weight(weight):
         return None
@@ -77,7 +77,7 @@ def _unit(node: ir.Node, taken: set[ir.Node]) -> Unit | None:
     result, codes = last.outputs[0], read.inputs[0]
     if codes is None or result.is_graph_output():
         return None
-    return Unit(op, codes, result, last, given, other, groups, bias[1])
+    return Link(op, codes, result, last, given, other, groups, bias[1])
 
 
 def _named(node: ir.Node, names: tuple[str, ...]) -> dict[str, ir.Value | None]:
@@ -131,14 +131,21 @@ def _rounded(value: ir.Value) -> tuple[Cut, dict[str, ir.Value | None], ir.Node 
 
 
 def _residual(coder: ir.Node, channels: int, taken: set[ir.Node]) -> tuple[bool, ir.Node, ir.Node] | None:
-    """What is added to what was rounded, if that is read for nothing else: cut or not, its decoder, what rounds the sum."""
+    """What is added to what was rounded, if nothing else reads that: is it cut, its decoder, what rounds the sum."""
     decoder = _only(coder.outputs[0])
     adder = _only(decoder.outputs[0]) if decoder is not None and decoder.op_type == DECODE else None
     if decoder is None or adder is None or adder.op_type != "Add" or channels < LEAST_ADDED:
         return None
     others = [_decoded(value) for value in adder.inputs if value is not decoder.outputs[0]]
     cut, _, last = _rounded(adder.outputs[0])
-    if len(others) != 1 or others[0] is None or not _is_bytes(others[0]) or last is None or last in taken or cut == "clip":
+    if (
+        len(others) != 1
+        or others[0] is None
+        or not _is_bytes(others[0])
+        or last is None
+        or last in taken
+        or cut == "clip"
+    ):
         return None
     shapes = [value.shape for value in (*adder.inputs, adder.outputs[0]) if value is not None]
     same = len(shapes[0] or ()) == RANK and all(shape is not None and shape == shapes[0] for shape in shapes)
