@@ -12,6 +12,7 @@ from torch.nn import functional
 
 import qcc
 from qcc.compiler.plan.text import to_text
+from qcc.ir.axes.axes import Action, Axes
 from qcc.ir.encoding.value import STATIC_INT8, EncodedValue
 from qcc.ir.fx.graph import FxGraph
 from tests.onnx_models import run
@@ -108,6 +109,32 @@ class Across(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         result: Tensor = self.attention(x, y, y, need_weights=False)[0]
         return result
+
+
+class Turning(nn.Module):
+    """Rotary positions as GPT-J has them: pairs are stacked, and each number of a table is repeated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(32, 32) for _ in range(3))
+
+    def forward(self, x: Tensor, turns: Tensor) -> Tensor:
+        def turned(y: Tensor) -> Tensor:
+            y = y.unflatten(-1, (4, 8)).transpose(1, 2)
+            other = torch.stack((-y[..., 1::2], y[..., ::2]), -1).flatten(-2)
+            return y * turns.cos().repeat_interleave(2, -1) + other * turns.sin().repeat_interleave(2, -1)
+
+        value = self.v(x).unflatten(-1, (4, 8)).transpose(1, 2)
+        return functional.scaled_dot_product_attention(turned(self.q(x)), turned(self.k(x)), value)
+
+
+def test_axes_are_seen_through_pairs_that_are_turned() -> None:
+    graph = FxGraph.export(Turning(), (torch.randn(2, 5, 32), torch.randn(5, 4)))
+    graph.simplify()
+    names = {op.function for op in graph.ops()}
+    assert not names & {"stack", "repeat_interleave"}
+    groups = Axes.of(graph).groups(Action.SCALE)
+    assert any(not group.fixed and {"q", "k"} <= {*group.readers, *group.writers} for group in groups)
 
 
 Maker = Callable[[], tuple[nn.Module, tuple[Tensor, ...], int]]

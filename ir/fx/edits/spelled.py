@@ -17,6 +17,8 @@ def respell(graph: Graph, editor: FxEditor) -> None:
     _write_rolls(graph, editor)
     _write_silus(graph, editor)
     _write_batch_norms(graph, editor)
+    _write_repeats(graph, editor)
+    _write_stacks(graph, editor)
 
 
 def _write_rolls(graph: Graph, editor: FxEditor) -> None:
@@ -80,6 +82,44 @@ def _write_batch_norms(graph: Graph, editor: FxEditor) -> None:
             graph.erase_node(item)
             made.name = name
         graph.erase_node(node)
+
+
+def _write_repeats(graph: Graph, editor: FxEditor) -> None:
+    """Let axes be seen through numbers that are repeated each, as rotary tables and shared heads are.
+
+    Rewrite:
+        repeat_interleave(x, n, axis)  -->  flatten(expand(unsqueeze(x, axis + 1), n), axis, axis + 1)
+    """
+    for node in [*graph.nodes]:
+        given = arguments(node)
+        if aten_name(node) != "repeat_interleave" or not isinstance(given.get("repeats"), int) or given["dim"] is None:
+            continue
+        rank = given["self"].meta["val"].dim()
+        axis = given["dim"] % rank
+        with graph.inserting_before(node):
+            apart = _call(graph, _aten.unsqueeze.default, given["self"], axis + 1)
+            sizes = [given["repeats"] if at == axis + 1 else -1 for at in range(rank + 1)]
+            repeated = _call(graph, _aten.expand.default, apart, sizes)
+            made = _call(graph, _aten.flatten.using_ints, repeated, axis, axis + 1)
+        editor.read_instead(node, made, [*node.users])
+        graph.erase_node(node)
+
+
+def _write_stacks(graph: Graph, editor: FxEditor) -> None:
+    """Let axes be seen through what is put side by side.
+
+    Rewrite:
+        stack(xs, axis)  -->  cat([unsqueeze(x, axis) for x in xs], axis)
+    """
+    for node in [*graph.nodes]:
+        if aten_name(node) == "stack":
+            given = arguments(node)
+            axis = given["dim"] % node.meta["val"].dim()
+            with graph.inserting_before(node):
+                rows = [_call(graph, _aten.unsqueeze.default, one, axis) for one in given["tensors"]]
+                made = _call(graph, _aten.cat.default, rows, axis)
+            editor.read_instead(node, made, [*node.users])
+            graph.erase_node(node)
 
 
 def _rolled(graph: Graph, x: Node, shift: int, axis: int) -> Node:
