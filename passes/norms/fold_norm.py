@@ -25,11 +25,11 @@ class FoldNorm(Rewrite):
     activation stands before it, say, and another behind.
 
     The gain of a norm over a layer, its groups or its channels, or any other constant vector that multiplies channels,
-    becomes ones if all that has its channels can take it up: linear layers and convolutions behind, or, for a gain of a layer's own
-    outputs, before. A product with ones is left out. It is refused where the channels also go elsewhere, such as into
-    a residual stream or an output, or into a table that is also an embedding; where a gain is negative and a relu
-    follows; and where two gains scale the same channels. Gains of zero, or less than a millionth of the largest, stay
-    as they are beside the ones: nothing can be divided by them.
+    becomes ones if all that has its channels can take it up: linear layers and convolutions behind, or, for a gain of a
+    layer's own outputs, before. A product with ones is left out. It is refused where the channels also go elsewhere,
+    such as into a residual stream or an output, or into a table that is also an embedding; where a gain is negative and
+    a relu follows; and where two gains scale the same channels. Gains of zero, or less than a millionth of the largest,
+    stay as they are beside the ones: nothing can be divided by them.
 
     Gains in the weights make their columns unlike: a rotation evens that out, and without one the weights are harder to
     encode in few bits. Batch norms scale rows, which does no harm where each row has its own scales.
