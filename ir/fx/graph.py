@@ -327,7 +327,8 @@ class FxGraph(Graph):
 
     def _all_weights(self) -> tuple[Weight, ...]:
         """The weights, those that are encoded among them."""
-        found = find_weights(self._graph.nodes, {node: self._names[node] for node in self._tensors}, self._paths)
+        names = {node: self._names[node] for node in self._tensors}
+        found = find_weights(self._graph.nodes, names, self._paths, self._program.graph_module)
         kept = keep_names(found, {node.name: node.meta[LAYER] for node in self._graph.nodes if LAYER in node.meta})
         rounded = {self._names[node]: node.meta[ROUNDED] for node in self._graph.nodes if ROUNDED in node.meta}
         return tuple(_told_of_rounding(weight, rounded) for weight in kept) if rounded else kept
