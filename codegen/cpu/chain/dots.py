@@ -16,6 +16,8 @@ class Dot(ABC):
 
     lanes: ClassVar[int]
     """Of a vector of sums."""
+    blocks: ClassVar[int]
+    """Vectors that are packed together."""
     pixels: ClassVar[tuple[int, ...]]
     """That a product has in registers, the most first, down to one."""
     columns: ClassVar[int]
@@ -48,6 +50,7 @@ class Vnni(Dot):
     """``vpdpbusd``: 24 registers of sums, four of weights, one of inputs."""
 
     lanes: ClassVar[int] = 16
+    blocks: ClassVar[int] = 4
     pixels: ClassVar[tuple[int, ...]] = (6, 2, 1)
     columns: ClassVar[int] = 4
     rows: ClassVar[int] = 4
@@ -79,22 +82,21 @@ class Avx2(Dot):
     """``vpmaddwd`` of bytes that are widened, since ``vpmaddubsw`` of whole bytes saturates: 8 registers of sums."""
 
     lanes: ClassVar[int] = 8
-    pixels: ClassVar[tuple[int, ...]] = (2, 1)
+    blocks: ClassVar[int] = 2
+    pixels: ClassVar[tuple[int, ...]] = (4, 2, 1)
     columns: ClassVar[int] = 2
     rows: ClassVar[int] = 2
 
     def words(self, w: Expr, place: Expr) -> tuple[Expr, ...]:
-        """Two inputs, and two more, in 16 bits an output."""
+        """The first and the third input, and the others, in 16 bits an output."""
         return tuple(T.bind(T.reinterpret("int16x16", w[emit.lanes(place + at, 8)])) for at in (0, 8))
 
     def inputs(self, four: Expr) -> tuple[Expr, ...]:
         """The same, in every lane."""
-        spread = T.reinterpret("int8x32", emit.spread(T.bind(T.reinterpret("int32", four)), 8))
-        masks = ([0, 0x80, 1, 0x80] * 8, [2, 0x80, 3, 0x80] * 8)
-        tables = [emit.constant([int.from_bytes(bytes(mask[:4]), "little")] * 8) for mask in masks]
-        name = "llvm.x86.avx2.pshuf.b"
-        shuffled = (emit.llvm(name, "int8x32", spread, T.reinterpret("int8x32", table)) for table in tables)
-        return tuple(T.bind(T.reinterpret("int16x16", one)) for one in shuffled)
+        spread = T.bind(emit.spread(T.bind(T.reinterpret("int32", four)), 8))
+        even = T.reinterpret("int16x16", T.bitwise_and(spread, emit.word(0x00FF00FF, 8)))
+        odd = T.shift_right(T.reinterpret("uint16x16", spread), emit.spread(T.uint16(8), 16))
+        return T.bind(even), T.bind(T.reinterpret("int16x16", odd))
 
     def added(self, total: Expr, inputs: tuple[Expr, ...], words: tuple[Expr, ...]) -> Expr:
         """Pair by pair."""

@@ -3,8 +3,8 @@
 Of an output pixel the inputs are ``high`` runs of bytes, one a row of the kernel, ``row`` bytes apart; with channels
 last a row of the kernel is one run. So a convolution is a product of matrices whose rows are read where the image
 lies, and one of one point is the case of one run. Weights are ``[blocks, high * fours, 64 bytes]``, runs filled up with
-zeros to fours: what is read beyond a run is multiplied by them. Outputs are taken by four vectors, of which each has
-every fourth four of outputs, which packing to bytes puts in order. Those that are left are taken by one vector, of
+zeros to fours: what is read beyond a run is multiplied by them. Outputs are taken by some vectors, of which each has
+fours of outputs by turns, which packing to bytes puts in order. Those that are left are taken by one vector, of
 which the last ends where all do, so that some may be computed twice, and are the same.
 """
 
@@ -16,7 +16,6 @@ from qcc.codegen.cpu.tir import emit
 from qcc.codegen.cpu.tir.emit import Expr, T
 
 WORDS = 16  # int32 of weights: of a block of outputs, four inputs
-BLOCKS = 4  # that are packed together
 POINTERS = {
     "a": "uint8", "w": "int32", "bias": "int32", "scale": "float32", "facts": "float32", "other": "uint8",
     "out": "uint8",
@@ -28,18 +27,19 @@ def product(name: str, dot: Dot, adds: bool) -> Expr:
     """A function ``(POINTERS..., y, SCALARS...)``; ``y`` is not touched.
 
     Pixels lie ``step`` bytes apart in ``a``, and ``stride`` bytes apart in ``out`` and ``other``. There are ``whole``
-    times 64 outputs among the ``blocks`` of 16; ``last`` is where the last block begins.
+    times as many as are packed together among the ``blocks`` of outputs; ``last`` is where the last block begins.
     """
     with emit.function(name) as builder:
         made = _Product(dot, adds, *emit.arguments(POINTERS, SCALARS, unaligned="a facts other out"))
         with T.serial(T.int64(0), made.whole) as group:
-            made.pixels_of(group * BLOCKS, BLOCKS)
-        first = T.bind(made.whole * BLOCKS)
-        pairs = T.bind(T.truncdiv(made.blocks - first, T.int64(2)))
-        with T.serial(T.int64(0), pairs) as pair:
-            made.pixels_of(first + pair * 2, 2)
-        with T.If(first + pairs * 2 < made.blocks), T.Then():
-            made.pixels_of(first + pairs * 2, 1)
+            made.pixels_of(group * dot.blocks, dot.blocks)
+        first = T.bind(made.whole * dot.blocks)
+        count = dot.blocks // 2
+        while count:
+            end = T.bind(first + T.truncdiv(made.blocks - first, T.int64(count)) * count)
+            with T.serial(T.int64(0), T.truncdiv(end - first, T.int64(count))) as part:
+                made.pixels_of(first + part * count, count)
+            first, count = end, count // 2
     return builder.get()
 
 
@@ -83,7 +83,7 @@ class _Product:
         for index, row in enumerate(sums):
             place = (pixel + index) * self.stride
             parts = [self._part(row[block], scales[block], place, first, block, count) for block in range(count)]
-            if count == BLOCKS:
+            if count == self.dot.blocks:
                 wide = emit.lanes(place + first * self.lanes, count * self.lanes)
                 T.buffer_store(self.out, self.rounded.packed(parts), [wide])
                 continue
@@ -94,8 +94,8 @@ class _Product:
     def _part(self, total: Expr, scale: Expr, place: Expr, first: Expr, block: int, count: int) -> Expr:
         """A vector of whole numbers, with the residual in its order."""
         other = None
-        if self.adds and count == BLOCKS:
-            order = [16 * (lane // 4) + 4 * block + lane % 4 for lane in range(self.lanes)]
+        if self.adds and count == self.dot.blocks:
+            order = [4 * count * (lane // 4) + 4 * block + lane % 4 for lane in range(self.lanes)]
             wide = self.other[emit.lanes(place + first * self.lanes, count * self.lanes)]
             other = tirx.Shuffle([wide], [T.int32(at) for at in order])
         elif self.adds:

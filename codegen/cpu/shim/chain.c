@@ -65,23 +65,23 @@ static void put_weight(const ChainSpec *spec, int8_t *vector, int64_t lane, int6
 
 static void *make_product(Filter *f, const Given *given, float step, float made) {
   const ChainSpec *spec = f->spec;
-  int64_t each = spec->lanes, wide = 4 * each;
+  int64_t each = spec->lanes, together = each / 4, wide = together * each; /* vectors that are packed together */
   f->fours = (spec->wide * f->c + 3) / 4, f->whole = f->n / wide;
-  f->blocks = f->whole * 4 + (f->n % wide + each - 1) / each, f->last = most(f->n - each, 0);
+  f->blocks = f->whole * together + (f->n % wide + each - 1) / each, f->last = most(f->n - each, 0);
   size_t deep = (size_t)(spec->high * f->fours) * FOUR, lanes = ((size_t)f->blocks * (size_t)each + 15) / 16 * 16;
   f->words = aligned_alloc(64, deep * (size_t)f->blocks), f->bias = aligned_alloc(64, lanes * 4), f->scale = aligned_alloc(64, lanes * 4);
   if (!f->words || !f->bias || !f->scale) return status(FAIL, "qcc: out of memory");
   memset(f->words, 0, deep * (size_t)f->blocks), memset(f->bias, 0, lanes * 4), memset(f->scale, 0, lanes * 4);
   for (int64_t b = 0; b < f->blocks; b++)
     for (int64_t i = 0; i < each; i++) {
-      int64_t n = b < f->whole * 4 ? b / 4 * wide + i / 4 * LANE + b % 4 * 4 + i % 4 : least(b * each, f->last) + i;
+      int64_t n = b < f->whole * together ? b / together * wide + i / 4 * together * 4 + b % together * 4 + i % 4 : least(b * each, f->last) + i;
       if (n >= f->n) break;
       put_numbers(f, given, n, b * each + i, step, made);
       for (int64_t r = 0; r < spec->high; r++)
         for (int64_t k = 0; k < spec->wide * f->c; k++) {
           int64_t in = k % f->c, column = k / f->c;
           int8_t *four = f->words + ((b * spec->high + r) * f->fours + k / 4) * FOUR;
-          put_weight(spec, four + (each == 8 ? k % 4 / 2 * 32 : 0), i, k, weight(given, n, (in * spec->high + r) * spec->wide + column));
+          put_weight(spec, four + (each == 8 ? k % 2 * 32 : 0), i, each == 8 ? k / 2 : k, weight(given, n, (in * spec->high + r) * spec->wide + column));
         }
     }
   return NULL;
