@@ -70,7 +70,7 @@ class Vnni(Dot):
     def interleaved(self, rows: list[Expr], width: int) -> list[Expr]:
         """Bytes of four rows in a lane."""
         pairs = [[unpacked(rows[at], rows[at + 1], half, 1, width) for at in (0, 2)] for half in (0, 1)]
-        return [unpacked(*pair, side, 2, width) for pair in pairs for side in (0, 1)]
+        return [unpacked(pair[0], pair[1], side, 2, width) for pair in pairs for side in (0, 1)]
 
     def column(self, total: Expr, interleaved: Expr, weights: Expr, lanes: int) -> Expr:
         """The same of vectors of any width."""
@@ -108,7 +108,7 @@ class Avx2(Dot):
         """Bytes of two rows in a lane, widened."""
         nothing = emit.spread(T.int8(0), width)
         wide = [[unpacked(row, nothing, half, 1, width) for row in rows] for half in (0, 1)]
-        return [unpacked(*pair, side, 2, width) for pair in wide for side in (0, 1)]
+        return [unpacked(pair[0], pair[1], side, 2, width) for pair in wide for side in (0, 1)]
 
     def column(self, total: Expr, interleaved: Expr, weights: Expr, lanes: int) -> Expr:
         """By two instructions."""
