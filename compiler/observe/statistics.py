@@ -1,18 +1,18 @@
 """What the passes need of calibration data, gathered in one pass: memory does not grow with the number of samples."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.observe.executor import HERE, Executor
 from qcc.compiler.observe.observed import Observed
 from qcc.compiler.observe.observer import Observer, Tick
-from qcc.compiler.observe.sums import FirstTokens, GramSum, MagnitudeSum, WindowSum
+from qcc.compiler.observe.sums import FirstTokens, GramSum, MagnitudeSum, PositionSum, WindowSum
 from qcc.compiler.observe.tokens import EVERY_TOKEN, Leading
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Kind, Op, Weight
 from qcc.ir.graph.windows import Windows
-from qcc.passes.contract.magnitudes import Magnitudes, beyond
+from qcc.passes.contract.magnitudes import Magnitudes, at_positions, beyond
 from qcc.passes.contract.moments import Moments
 
 
@@ -24,14 +24,35 @@ class LayerStatistics:
     magnitudes: Mapping[str, Magnitudes]
 
 
+@dataclass(frozen=True)
+class RoundedValues:
+    """Values of which is asked how large their numbers are.
+
+    Args:
+        whole: all numbers count.
+        beyond_first: so many first tokens do not; each such number takes a pass.
+        by_place: each place of a text counts by itself.
+    """
+
+    whole: frozenset[str] = frozenset()
+    beyond_first: frozenset[tuple[str, int]] = frozenset()
+    by_place: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        """There are some."""
+        return bool(self.whole or self.beyond_first or self.by_place)
+
+
+NOTHING_ROUNDED = RoundedValues()
+
+
 def layer_statistics(
     graph: Graph,
     samples: Samples,
     tick: Tick,
     *,
     moments: Sequence[str] = (),
-    magnitudes: Sequence[str] = (),
-    beyond_first: Collection[tuple[str, int]] = (),
+    rounded: RoundedValues = NOTHING_ROUNDED,
     leaves: int = 0,
     executor: Executor = HERE,
 ) -> LayerStatistics:
@@ -43,8 +64,7 @@ def layer_statistics(
         tick: told how far it is.
         moments: of the inputs of linear layers of these weights, and of the windows that convolutions of one group
             read. Weights that read the same share theirs; weights without such a layer get none.
-        magnitudes: of these values.
-        beyond_first: values whose magnitudes are asked without so many first tokens, in a pass for each such number.
+        rounded: the values whose magnitudes are asked.
         leaves: so many first tokens do not count in moments and magnitudes.
         executor: where it is run.
 
@@ -56,12 +76,14 @@ def layer_statistics(
     ops = {op.name: op for op in graph.ops()}
     read = {name: found for name in moments if name in weights and (found := read_by(weights[name], ops)) is not None}
     grams = {one: observer.ask(one[0], _sum(one[1])) for one in sorted(set(read.values()), key=repr)}
-    sizes = {value: observer.ask(value, MagnitudeSum()) for value in sorted(set(magnitudes))}
+    sizes = {value: observer.ask(value, MagnitudeSum()) for value in sorted(rounded.whole)}
+    by_place = {value: observer.ask(value, PositionSum()) for value in sorted(rounded.by_place)}
     observer.gather()
     made = {one: _moments(grams.pop(one)) for one in list(grams)}
     seen = {value: one.whole.found for value, one in sizes.items()}
-    for tokens in sorted({tokens for _, tokens in beyond_first}):
-        values = sorted(value for value, number in beyond_first if number == tokens)
+    seen |= {at_positions(value): one.whole.found for value, one in by_place.items()}
+    for tokens in sorted({tokens for _, tokens in rounded.beyond_first}):
+        values = sorted(value for value, number in rounded.beyond_first if number == tokens)
         seen |= _beyond(Observer(graph, samples, tick, tokens=Leading(tokens), executor=executor), values, tokens)
     return LayerStatistics({name: made[one] for name, one in read.items()}, seen)
 

@@ -123,6 +123,45 @@ class MagnitudeSum(Statistic):
 
 
 @dataclass
+class PositionSum(Statistic):
+    """The largest magnitude at each place of a text, along the last axis but one; hidden places among them."""
+
+    largest: Array = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    def own_rows(self, array: Array) -> Array:
+        """A row a sample, of so many tokens."""
+        largest: Array = np.abs(array).max(-1, initial=0).reshape(-1, array.shape[-2])
+        return largest
+
+    def add(self, rows: Rows) -> None:
+        """More samples, of any length."""
+        self._take(rows.array.max(0, initial=0).astype(np.float32))
+
+    def merge(self, other: "PositionSum") -> None:
+        """Those of another."""
+        self._take(other.largest)
+
+    def state(self) -> dict[str, Array]:
+        """The magnitudes."""
+        return {"largest": self.largest}
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Take them over."""
+        self.largest = state["largest"]
+
+    @property
+    def found(self) -> Magnitudes:
+        """As a layer's range goes by it."""
+        ends = float(self.largest.max(initial=0))
+        return Magnitudes(np.zeros(BINS, np.int64), -ends, ends, positions=self.largest)
+
+    def _take(self, found: Array) -> None:
+        longest = max(len(found), len(self.largest))
+        both = (np.pad(one, (0, longest - len(one))) for one in (found, self.largest))
+        self.largest = np.maximum(*both)
+
+
+@dataclass
 class FirstTokens(Statistic):
     """What stands at the first tokens, and how far it is from that in any sample.
 

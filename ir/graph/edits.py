@@ -111,7 +111,8 @@ def check_value(
     width = found.shape[-1] if found.shape else None
     if encoding.group and not (isinstance(width, int) and width % encoding.group == 0):
         raise Refused(f"`{value}` has {width or 'no known number of'} channels, no multiple of {encoding.group}")
-    if encoding.float_tokens and (found.shape is None or len(found.shape) <= MATRIX or readers is None):
+    matrix = found.shape is None or len(found.shape) <= MATRIX
+    if (encoding.by_position and matrix) or (encoding.float_tokens and (matrix or readers is None)):
         raise Refused(f"`{value}` has no axis of tokens for readers that are named")
 
 

@@ -60,8 +60,8 @@ from qcc.ir.onnx.graph.layers import find_weights, op_of
 from qcc.ir.onnx.graph.resize import resize
 from qcc.ir.onnx.graph.run import in_pieces, part_runner
 from qcc.ir.onnx.graph.simplify import lift, simplify
-from qcc.ir.onnx.graph.values import value_opset, write_rounded
 from qcc.ir.onnx.half.cast import cast, castable, check_castable
+from qcc.ir.onnx.values.write import value_opset, write_rounded
 from qcc.ir.vocabulary.tabled import Tabled
 
 GIVEN_NAME = re.compile(r"node(_\d+)?")  # what the library calls an op that has no name

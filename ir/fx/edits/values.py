@@ -78,6 +78,8 @@ def carry(graph: Graph, nodes: Mapping[Node, Node]) -> None:
 def _rounded(editor: FxEditor, value: Node, encoded: EncodedValue) -> Node:
     """The rounded value; first tokens are as they come, also where it is known what they are."""
     first = encoded.encoding.float_tokens
+    if encoded.positions and not isinstance(value.meta["val"].shape[-2], int):
+        raise Refused(f"`{value.name}` has no fixed number of tokens, and a program has a step for each of so many")
     rest = editor.call(_aten.slice.Tensor, value, value, -2, first, LAST) if first else value
     if encoded.encoding.group:
         rest = editor.call(_aten.unflatten.int, rest, rest, -1, [-1, encoded.encoding.group])
@@ -100,6 +102,8 @@ def _step(editor: FxEditor, value: Node, encoded: EncodedValue) -> Node | float:
     """The step of all, or those of the tokens."""
     if encoded.step is not None:
         return float(encoded.step)
+    if encoded.positions:
+        return _by_position(editor, value, encoded.positions)
     highest = float(encoded.encoding.grid.highest)
     sizes, rank = editor.call(_aten.abs.default, value, value), value.meta["val"].dim()
     axes = {TENSOR: [*range(rank)], COLUMN: [*range(rank - 1)]}.get(encoded.encoding.stored.block, [-1])
@@ -112,3 +116,9 @@ def _step(editor: FxEditor, value: Node, encoded: EncodedValue) -> Node | float:
     for target, given in ((_aten.sub.Tensor, (SLACK,)), (_aten.ceil.default, ()), (_aten.exp2.default, ())):
         power = editor.call(target, power, power, *given)
     return power
+
+
+def _by_position(editor: FxEditor, value: Node, steps: Sequence[float]) -> Node:
+    """The steps of tokens by their places, those behind the last of them like that."""
+    at = np.minimum(np.arange(value.meta["val"].shape[-2]), len(steps) - 1)
+    return editor.hold(f"{value.name}.steps", np.asarray(steps, np.float32)[at, None])
