@@ -21,6 +21,7 @@ from qcc.compiler.plan.text import action_text
 from qcc.compiler.verify.translation import Difference, Outputs, Trial, first_guilty
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import Array
 from qcc.passes.contract.contract import Context, Edit, G, Invariant, Pass, Rewrite, Site, SitePass
 from qcc.passes.contract.moments import Moments, grams_of
 
@@ -88,7 +89,8 @@ def prospects(graph: Graph, plan: Plan) -> Iterator[tuple[Step, tuple[Site, ...]
     steps = [(step.action, step) for step in plan.steps if isinstance(step.action, SitePass)]
     for action, step in steps:
         yield step, tuple(action.sites(graph, step.weights))
-        if isinstance(action, Rewrite) and not (action.uses_gram or action.uses_sample) and step is not steps[-1][1]:
+        asks = action.uses_gram or action.uses_sample or action.uses_largest
+        if isinstance(action, Rewrite) and not asks and step is not steps[-1][1]:
             graph = _apply(graph, action, step, _context(step))[0]
 
 
@@ -102,7 +104,8 @@ def _run(
 ) -> tuple[G, RewriteRow]:
     start = time.perf_counter()
     progress(action_text(action))
-    context = gather(_context(step, progress)) if action.uses_gram or action.uses_sample else _context(step, progress)
+    asks = action.uses_gram or action.uses_sample or action.uses_largest
+    context = gather(_context(step, progress)) if asks else _context(step, progress)
     attempt = _Attempt(graph, action, step, context, trial, _decoding(graph, action, step, context))
     after, row = attempt.best()
     return after, replace(row, seconds=time.perf_counter() - start)
@@ -208,9 +211,14 @@ def _gathered(graph: Graph, asked: _ByTokens, data: Samples, covers: Told, conte
     """With statistics of a step's weights, or an input."""
     if asked.action.uses_sample:
         context = replace(context, sample=sample_of(graph, data))
+    found: dict[str, Moments] = {}
+    largest: dict[str, Array] = {}
+    for leaves, names in sorted(asked.weights.items()) if asked.action.uses_largest else ():
+        tick = _named(context.progress)
+        largest |= layer_statistics(graph, data, tick, largest=names, leaves=leaves).largest
+    context = replace(context, largest=largest)
     if not asked.action.uses_gram:
         return context
-    found: dict[str, Moments] = {}
     for leaves, names in sorted(asked.weights.items()):
         tick = _named(context.progress)
         found |= layer_statistics(graph, data, tick, moments=names, leaves=leaves).moments

@@ -12,8 +12,9 @@ from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.value import BYTE_BITS, FEWEST_BITS, MOST_BITS, SMALLEST_STEP, TOKEN, EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
 from qcc.ir.graph.form import Form
-from qcc.passes.contract.contract import Activations, Between
+from qcc.passes.contract.contract import Activations, Between, Rewrite
 from qcc.passes.contract.magnitudes import Magnitudes
+from qcc.passes.fold.channel_steps import ChannelSteps
 
 SHARES = np.geomspace(1 / 64, 1, 97)  # of the largest magnitude, that a search by squared error tries
 
@@ -35,6 +36,11 @@ class Static(Activations):
     as floats, and they do not count for the step. A model with a cache of keys and values is fed the others one by one:
     there each is the first.
 
+    ``by = channel`` gives each channel a step of its own, and ``by = group`` each ``size`` neighbouring ones: channels
+    are divided by the largest magnitude that each had, in what makes them, and the weights multiplied
+    (`channel_steps`). Integers are then added up as with one step for all, and nothing gets slower but where a product
+    must be put in front of a layer. The weights bear the unevenness; ranges are those of all channels together.
+
     ``by = token`` gives each place of a text a step of its own, the largest magnitude that it had: the first token too,
     so that it needs no exception. A row of integers is multiplied by its step behind the product, which adds a
     division and a product to each layer. Linear layers take it whose inputs have an axis of tokens before the
@@ -49,7 +55,9 @@ class Static(Activations):
         float_tokens: how many first tokens are not rounded.
         first: ``same`` promises that these tokens are always those that the calibration data has. Where what a layer
             reads of them is the same in all of it, its product of them is computed when compiling, and stored.
-        by: what shares a step: the whole ``tensor`` that a layer reads, or each ``token``, by its place.
+        by: what shares a step: the whole ``tensor`` that a layer reads, each ``channel``, each ``group`` of them, or
+            each ``token``, by its place.
+        size: channels of a group.
         bits: of the integers. Fewer than 8 lie in bytes, and are multiplied as such; of more ONNX Runtime's CPU
             multiplies none, so that values are rounded and multiplied as floats, unless the target is a provider that
             takes 16 bits (`qdq(qnn)`).
@@ -65,7 +73,8 @@ class Static(Activations):
     float_tokens: Annotated[int, Between(0, 64)] = 0
     first: Literal["any", "same"] = "any"
     bits: Annotated[int, Between(FEWEST_BITS, MOST_BITS)] = BYTE_BITS
-    by: Literal["tensor", "token"] = "tensor"
+    by: Literal["tensor", "channel", "group", "token"] = "tensor"
+    size: Annotated[int, Between(2, 65_536)] = 32
 
     def __post_init__(self) -> None:
         """What goes together."""
@@ -81,6 +90,11 @@ class Static(Activations):
         symmetric = form.rounds and not form.takes_zeros
         stored = Blocked(IntGrid(self.bits, symmetric), TENSOR, "fp32")
         return ValueEncoding(stored, "static", self.float_tokens, form.signed)
+
+    def before(self) -> Rewrite | None:
+        """Channels are made even, where each has its step, or each group of them."""
+        sizes = {"channel": 1, "group": self.size}
+        return ChannelSteps(sizes[self.by]) if self.by in sizes else None
 
     def knows_first(self) -> bool:
         """As ``first`` says."""
