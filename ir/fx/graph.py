@@ -24,7 +24,7 @@ from qcc.ir.fx.edits.pieces import slice_constants
 from qcc.ir.fx.edits.resize import FxResizer
 from qcc.ir.fx.edits.simplify import is_item, remove_identities, share_items
 from qcc.ir.fx.edits.spelled import write_rolls, write_silus
-from qcc.ir.fx.edits.values import ROUNDED, carry, write_rounded
+from qcc.ir.fx.edits.values import ROUNDED, carry, multiply_rounded, write_rounded
 from qcc.ir.fx.emit.assemble import Compact, Sources, assemble
 from qcc.ir.fx.kinds import aten_name, is_check, kind_of
 from qcc.ir.fx.layers import find_weights
@@ -39,6 +39,7 @@ from qcc.ir.graph.edits import (
     check_constant,
     check_insert,
     check_instead,
+    check_product,
     check_region,
     check_type,
     check_value,
@@ -253,6 +254,11 @@ class FxGraph(Graph):
     def retype(self, value: str, dtype: str) -> None:
         check_type(self, value, dtype)
         self._editor().retype(self._nodes[value], torch_dtype(dtype))
+        self._index()
+
+    def multiply_rounded(self, value: str) -> None:
+        check_product(self, value)
+        multiply_rounded(self._editor(), self._nodes[value])
         self._index()
 
     def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]] | None = None) -> str:

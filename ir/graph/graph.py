@@ -298,6 +298,19 @@ class Graph(ABC):
         """
 
     @abstractmethod
+    def multiply_rounded(self, value: str) -> None:
+        """Let a product of two computed values be one of integers, by steps that are computed as the model runs.
+
+        A row of the left matrix has a step, and a column of the right one, each with its largest magnitude as int8's.
+
+        Args:
+            value: what the product makes; it keeps its name.
+
+        Raises:
+            Refused: it is no product of two computed matrices of float32; nothing has changed.
+        """
+
+    @abstractmethod
     def encoded_values(self) -> Mapping[str, EncodedValue]:
         """How values are read rounded, by all or by some: by the names of those values, and of the rounded ones."""
 

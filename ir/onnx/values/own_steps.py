@@ -50,21 +50,30 @@ def imitated(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.V
     return like(found, value)
 
 
-def over_tokens(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> tuple[ir.Value, ir.Value]:
-    """The steps of the tokens, and the value over them; written once for all that read it so."""
-    name = f"{value.name}.qcc.over"
+def over_tokens(
+    editor: OnnxEditor, value: ir.Value, encoded: EncodedValue, along: int = -1
+) -> tuple[ir.Value, ir.Value]:
+    """The steps of the tokens, and the value over them; written once for all that read it so.
+
+    A token's numbers lie ``along`` the last axis, or those that share a step along the one before it.
+    """
+    name = f"{value.name}.qcc.over" if along == -1 else f"{value.name}.qcc.over.columns"
     for node, position in value.uses():
         if position == 0 and node.name == f"{name}/Div" and node.inputs[1] is not None:
             return node.inputs[1], node.outputs[0]
     highest = float(encoded.encoding.grid.highest)
-    axis = editor.constant(f"{name}.axis", np.array([-1], np.int64))
+    axis = editor.constant(f"{name}.axis", np.array([along], np.int64))
     least = editor.constant(f"{name}.least", np.array(SMALLEST_STEP * highest, np.float32))
     levels = editor.constant(f"{name}.levels", np.array(highest, np.float32))
     found = like(editor.node("Abs", [value], f"{name}.sizes", value.producer()), value)
     for op_type, other in (("ReduceMax", axis), ("Max", least), ("Div", levels)):
         found = editor.node(op_type, [found, other], f"{name}.{op_type.lower()}", found.producer())
         found.type = value.type
-        found.shape = None if value.shape is None else ir.Shape((*value.shape[:-1], 1))
+        found.shape = None
+        if value.shape is not None:
+            sizes = [*value.shape]
+            sizes[along] = 1
+            found.shape = ir.Shape(sizes)
     return found, like(editor.node("Div", [value, found], name, found.producer()), value)
 
 

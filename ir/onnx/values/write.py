@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from qcc.ir.encoding.value import BYTE_BITS, EncodedValue, ValueEncoding
+from qcc.ir.encoding.value import BYTE_BITS, DYNAMIC_INT8, EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
 from qcc.ir.onnx.file.load import array_of
 from qcc.ir.onnx.graph.edit import OnnxEditor
@@ -282,6 +282,28 @@ def _makers(value: ir.Value) -> tuple[ir.Node, ...]:
     source = maker.inputs[0]
     before = None if source is None else source.producer()
     return (maker, before) if before is not None and before.op_type == "Clip" else (maker,)
+
+
+def multiply_rounded(editor: OnnxEditor, product: ir.Value) -> None:
+    """Let a product of two values be one of integers: ``a @ b  -->  ((a / s) @ (b / t)) * s * t``, both rounded.
+
+    The steps ``s`` are those of the rows of ``a``, ``t`` those of the columns of ``b``. The result keeps its name.
+    """
+    node, encoded = product.producer(), EncodedValue(DYNAMIC_INT8)
+    assert node is not None
+    found, uses = product, product.uses()
+    for position, along in enumerate((-1, -2)):
+        value = node.inputs[position]
+        assert value is not None
+        steps, over = over_tokens(editor, value, encoded, along)
+        coded = next((one.outputs[0] for one, _ in over.uses() if one.op_type == "QuantizeLinear"), None)
+        read = next((one.outputs[0] for one in coded.consumers()), None) if coded is not None else None
+        node.replace_input_with(position, read or _rounded(editor, over, over, ONE, _zero(encoded)))
+        name = f"{product.name}.by.{'columns' if position else 'rows'}"
+        found = like(editor.node("Mul", [found, steps], name, found.producer()), product)
+    for reader, at in uses:
+        reader.replace_input_with(at, found)
+    editor.take_name(product, found)
 
 
 def read_rounded(value: ir.Value) -> RoundedValue:
