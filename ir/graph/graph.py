@@ -280,34 +280,26 @@ class Graph(ABC):
     def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]] | None = None) -> str:
         """Let readers of a value read it rounded; other readers read it as it is.
 
-        Layers among the readers know it (`Layer.rounded`), so that a form may multiply whole numbers. Where others read
-        the value rounded in the same way already, they read what those do; where all do, nothing changes.
+        Layers among the readers know it (`Layer.rounded`). Where others read it so already, they read what those do.
 
         Args:
             value: the value's name; a float32 tensor, whose last axis are the channels.
             encoded: how it is rounded.
-            readers: ops and positions in their ``inputs``; None for all, the graph's outputs included, which keep
-                their names.
+            readers: ops and positions in their ``inputs``; None for all, also outputs, which keep their names.
 
         Returns:
             The name of the rounded value.
 
         Raises:
-            Refused: a reader does not read the value, it is fed or a constant and all are to read it rounded, or no
-                graph rounds it so; nothing has changed.
+            Refused: a reader does not read it, not all can read it so, or no graph rounds so; nothing has changed.
         """
 
     @abstractmethod
     def multiply_rounded(self, value: str) -> None:
-        """Let a product of two computed values be one of integers, by steps that are computed as the model runs.
-
-        A row of the left matrix has a step, and a column of the right one, each with its largest magnitude as int8's.
-
-        Args:
-            value: what the product makes; it keeps its name.
+        """Let what makes a value, a product of two computed ones, multiply integers by steps of rows and of columns.
 
         Raises:
-            Refused: it is no product of two computed matrices of float32; nothing has changed.
+            Refused: it is none, or not of float32; nothing has changed.
         """
 
     @abstractmethod
