@@ -279,7 +279,7 @@ class Graph(ABC):
 
     @abstractmethod
     def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]] | None = None) -> str:
-        """Let readers of a value read it rounded; other readers read it as it is.
+        """Let readers of a value read it rounded, and others as it is; the name of the rounded one.
 
         Layers among the readers know it (`Layer.rounded`). Where others read it so already, they read what those do.
 
@@ -287,9 +287,6 @@ class Graph(ABC):
             value: the value's name; a float32 tensor, whose last axis are the channels.
             encoded: how it is rounded.
             readers: ops and positions in their ``inputs``; None for all, also outputs, which keep their names.
-
-        Returns:
-            The name of the rounded value.
 
         Raises:
             Refused: a reader does not read it, not all can read it so, or no graph rounds so; nothing has changed.
@@ -311,16 +308,13 @@ class Graph(ABC):
     def encode(
         self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS
     ) -> tuple[LinearOp, ...]:
-        """Replace a weight by its encoded form.
+        """Replace a weight by its encoded form; the kernel ops that were written for it.
 
         Args:
             weight: the weight; what its layers read may be encoded too (`encode_value`).
             encoded: its codes and scales.
             form: where the decoding happens.
             regions: what kernels do beside the products of the weight's layers, by the layers' names (`regions`).
-
-        Returns:
-            The kernel ops that were written for it.
 
         Raises:
             Refused: the form cannot hold this weight.
