@@ -172,8 +172,9 @@ class Pass(ABC):
 
     ``phase`` says when it runs, and ``keeps`` what it leaves as it is; what is fed and returned stays in any case.
     ``after`` names the passes that must have run before, where they run at all: the driver orders by it. ``uses_gram``
-    says that `Context.grams` is needed, ``uses_sample`` and ``uses_largest`` the like. ``for_values`` says that
-    it is about what is rounded of values: tokens that stay floats do not count in its statistics.
+    says that `Context.grams` is needed, ``uses_sample`` and ``uses_largest`` the like, ``watches`` that `Context.watch`
+    is wanted by one that rewrites. ``for_values`` says that it is about what is rounded of values: tokens that stay
+    floats do not count in its statistics.
     """
 
     phase: ClassVar[Phase]
@@ -182,6 +183,7 @@ class Pass(ABC):
     uses_gram: ClassVar[bool] = False
     uses_sample: ClassVar[bool] = False
     uses_largest: ClassVar[bool] = False
+    watches: ClassVar[bool] = False
     for_values: ClassVar[bool] = False
 
     @property
