@@ -1,7 +1,6 @@
 """Residual branches that are left out: the model is what it is with zeros in their place, and loses their weights."""
 
 import copy
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from qcc.compiler.build.restructure import watched
+from qcc.compiler.build.restructure import watching
 from qcc.compiler.calibrate.samples import load
 from qcc.compiler.compile import compile
 from qcc.compiler.files.open_model import open_model
@@ -282,7 +281,7 @@ def test_both_adapters_fit_the_same_layers_behind(net: Net, model: Path) -> None
         data = load([{feed.name: one["x"]} for one in _data(64)], graph, None, 0)
         names = [weight.name for weight in graph.weights() if weight.name.startswith("layers.0.")]
         action = LeaveOut(cure="best", behind=2)
-        after, edits = action.apply(graph, names, Context(watch=partial(watched, data)))
+        after, edits = action.apply(graph, names, Context(watch=watching(data)))
         assert any("behind fitted anew" in edit.text for edit in edits)
         run = after.runner([feed.name], [value.name for value in after.outputs])
         made.append(next(iter(run({feed.name: FEEDS}).values())))

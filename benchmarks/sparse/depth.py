@@ -11,7 +11,6 @@ like what they read, by the cosine, as others choose (ShortGPT, Men et al. 2024,
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from functools import partial
 from itertools import count as numbers
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import numpy as np
 from benchmarks.processes.timing import machine
 from benchmarks.sparse.rivals import perplexity
 from qcc.compiler.allocate.removals import Gates
-from qcc.compiler.build.restructure import watched
+from qcc.compiler.build.restructure import watching
 from qcc.compiler.calibrate.parts import held_out
 from qcc.compiler.calibrate.samples import Samples, load
 from qcc.compiler.files.open_model import open_model
@@ -109,7 +108,7 @@ def main() -> None:
         names = [name for at in gone for one in blocks[at] for name in one.weights]
         print(f"| {by} | {', '.join(map(str, sorted(gone)))} |", end="", flush=True)
         for cure in cures.values():
-            left, edits = cure.apply(graph, names, Context(watch=partial(watched, samples)))
+            left, edits = cure.apply(graph, names, Context(watch=watching(samples)))
             found = perplexity(left, windows)
             print(f" {found:.2f} | {found / whole:.2f} |", end="", flush=True)
             print(*dict.fromkeys(one.text for one in edits), sep="\n", file=sys.stderr, flush=True)

@@ -11,6 +11,8 @@ from qcc.compiler.build.cleaning import Cleaned, clean_up, told, validate_cleani
 from qcc.compiler.build.promises import broken_promise
 from qcc.compiler.build.rewrite import Rewritten, sample_of
 from qcc.compiler.build.rewrite_row import RewriteRow
+from qcc.compiler.calibrate.find_masks import find_masks
+from qcc.compiler.calibrate.masks import Hiding
 from qcc.compiler.calibrate.parts import Parted
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.observe.observer import Tick
@@ -20,7 +22,7 @@ from qcc.compiler.plan.text import action_text
 from qcc.compiler.verify.translation import Trial
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph.graph import Graph
-from qcc.passes.contract.contract import Context, Edit, G, Invariant, Restructure
+from qcc.passes.contract.contract import Context, Edit, G, Invariant, Restructure, Watch
 from qcc.passes.contract.moments import grams_of
 
 
@@ -64,11 +66,18 @@ def _concerns(step: Step, graph: Graph) -> bool:
     return Invariant.FUNCTION not in step.action.keeps or bool(step.action.sites(graph, step.weights))
 
 
-def watched(data: Samples, graph: Graph, names: Sequence[str], held: bool) -> Iterator[dict[str, np.ndarray]]:
-    """See `contract.Watch`."""
-    runner = graph.runner([value.name for value in graph.inputs], names)
-    parted = Parted.of(data)
-    return (runner(one) for one, other in zip(parted.ones, parted.held, strict=True) if other == held)
+def watching(data: Samples) -> Watch:
+    """See `contract.Watch`. The end of a sample that a mask hides is cut off, where the model makes the same without."""
+    parted, found = Parted.of(data), list[Hiding]()
+
+    def watch(graph: Graph, names: Sequence[str], held: bool) -> Iterator[dict[str, np.ndarray]]:
+        runner = graph.runner([value.name for value in graph.inputs], names)
+        if not found:
+            found.append(find_masks(graph.inputs, runner, data))
+        ones = (one for one, other in zip(parted.ones, parted.held, strict=True) if other == held)
+        return (runner(found[0].cropped(one)) for one in ones)
+
+    return watch
 
 
 def _at(tick: Tick, done: int, count: int, text: str, *where: object) -> None:
@@ -79,7 +88,7 @@ def _run(graph: G, step: Step, data: Samples, tick: Callable[..., None]) -> tupl
     start, action = time.perf_counter(), step.action
     assert isinstance(action, Restructure)
     text = action_text(action)
-    context = Context(tick, watch=None if data.generated else partial(watched, data))
+    context = Context(tick, watch=None if data.generated else watching(data))
     context = replace(context, sample=sample_of(graph, data)) if action.uses_sample else context
     if action.uses_gram and not data.generated:
         moments = layer_statistics(graph, data, tick, moments=step.weights).moments
