@@ -25,7 +25,9 @@ class Channels(Shares):
     The loss is what the policy's ``verify`` allows. Nothing is trained afterwards.
 
     Args:
-        keep: how much of each group of channels stays, rounded up.
+        keep: how much of each group of channels stays, rounded up, or of the multiplications of all.
+        of: which of both. Of `all`, groups lose most of which the model's outputs miss least: what they lose is
+            measured with each group cut alone.
         by: what tells how much a channel matters: `magnitude` the weights, `obs` calibration data, too.
         refit: fit layers that lose inputs anew, to calibration data.
         behind: with `refit`, fit all other layers behind the first of these as well.

@@ -27,7 +27,9 @@ class Heads(Shares):
     The loss is what the policy's ``verify`` allows. Nothing is trained afterwards.
 
     Args:
-        keep: how many of the heads stay, rounded up.
+        keep: how many of the heads of each attention stay, rounded up, or of the multiplications of all.
+        of: which of both. Of `all`, attentions lose most of which the model's outputs miss least: what they lose is
+            measured with each cut alone.
         by: what tells how much a head matters: `magnitude` the weights, `obs` calibration data, too.
         refit: fit output projections that lose inputs anew, to calibration data.
         behind: with `refit`, fit all other layers behind the first of these as well.

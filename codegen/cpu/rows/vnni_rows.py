@@ -99,7 +99,9 @@ def product(name: str, tile: Tile, rows: int) -> Expr:
                     for one in chain(*dots):
                         emit.put(one, emit.word(0))
                     for four in range(wide // 4):
-                        starts_at = [((kept * (high // LANES) + strip) * (wide // 4) + four) * LANES for strip in strips]
+                        starts_at = [
+                            ((kept * (high // LANES) + strip) * (wide // 4) + four) * LANES for strip in strips
+                        ]
                         weights = [T.bind(T.reinterpret("int8x64", w[emit.lanes(at)])) for at in starts_at]
                         for of in range(rows):
                             read = emit.spread(q[(group * rows + of) * words + here + four])
