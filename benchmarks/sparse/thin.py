@@ -54,10 +54,10 @@ class Layers:
         self.constants.append(numpy_helper.from_array(array, name))
         return name
 
-    def node(self, op: str, inputs: list[str], domain: str = "", **attributes: list[int]) -> str:
+    def node(self, op: str, inputs: list[str], domain: str = "", perm: list[int] | None = None) -> str:
         """What it makes."""
         name = f"v{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, inputs, [name], domain=domain, **attributes))
+        self.nodes.append(helper.make_node(op, inputs, [name], domain=domain, perm=perm))
         return name
 
     def dense(self, x: str, inputs: int, outputs: int) -> str:

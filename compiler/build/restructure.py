@@ -67,7 +67,7 @@ def _concerns(step: Step, graph: Graph) -> bool:
 
 
 def watching(data: Samples) -> Watch:
-    """See `contract.Watch`. The end of a sample that a mask hides is cut off, where the model makes the same without."""
+    """See `contract.Watch`. What a mask hides at the end of a sample is cut off, where nothing looks at it."""
     parted, found = Parted.of(data), list[Hiding]()
 
     def watch(graph: Graph, names: Sequence[str], held: bool) -> Iterator[dict[str, np.ndarray]]:

@@ -39,10 +39,7 @@ def quantize(name: str, static: bool) -> Expr:
         count = T.bind(T.truncdiv(inputs, T.int64(LANES)))
         middle = emit.word(MIDDLE)
         with T.serial(T.int64(0), rows) as row:
-            if static:
-                inverse = T.bind(T.float32(1) / steps[row])
-            else:
-                inverse = _own_step(x, row * inputs, count, steps, row)
+            inverse = T.bind(T.float32(1) / steps[row]) if static else _own_step(x, row * inputs, count, steps, row)
             with T.serial(T.int64(0), count) as part:
                 place = emit.lanes(row * inputs + part * LANES)
                 near = clipped(x[place], inverse) if static else _near(x[place], inverse)

@@ -48,7 +48,7 @@ def _float_product(op: LinearOp) -> Lines:
 
 
 def _rounded(op: LinearOp) -> Lines:
-    """What tiles with scales of their own are multiplied with by a step that is known: no product of integers of one."""
+    """What tiles are multiplied with that is rounded by a known step: they have scales of their own, so as floats."""
     if not op.static:
         return []
     return [
