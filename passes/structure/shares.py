@@ -26,17 +26,17 @@ class Shares(Structure):
 
     Args:
         keep: how much of each group stays, rounded up; or of the multiplications of all.
-        of: which of both: by `all` those groups lose most of which outputs miss least.
         by: what tells how much a channel matters: `magnitude` the weights, `obs` calibration data, too.
         refit: fit layers that lose inputs anew, to calibration data.
         behind: fit all other layers behind the first of these as well.
+        of: of what `keep` is a share: by `all` those groups lose most of which outputs miss least.
     """
 
     keep: Annotated[float, InPercent(0.01)]
-    of: Literal["each", "all"] = "each"
     by: Literal["magnitude", "obs"] = "magnitude"
     refit: bool = False
     behind: bool = False
+    of: Literal["each", "all"] = "each"
 
     def __post_init__(self) -> None:
         """What goes together."""
