@@ -82,8 +82,8 @@ def wanted(layer: BlockLayer, feeds: dict[str, np.ndarray], chunk: int = 0) -> n
         codes, steps = quantize(feeds["x"], chunk)
         x = (codes * steps.astype(np.float64)).reshape(x.shape)
     if layer.op.static:
-        step = stored["input_scale"]
-        x = (np.clip(np.rint(feeds["x"] * (np.float32(1) / step)), -128, 127) * step).astype(np.float64)
+        known = stored["input_scale"]
+        x = (np.clip(np.rint(feeds["x"] * (np.float32(1) / known)), -128, 127) * known).astype(np.float64)
     value = x @ layer.dense.T.astype(np.float64)
     for step in layer.op.steps:
         if step == "bias":

@@ -1,5 +1,6 @@
 """Groups of channels that together keep a share of the multiplications: those go that outputs miss least."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def test_what_goes_is_the_cheapest_for_what_it_frees() -> None:
     slopes = {"dear": 10.0, "cheap": 1.0, "small": 1.0}
     seen = []
 
-    def losses(counts: dict[str, int]) -> dict[str, float]:
+    def losses(counts: Mapping[str, int]) -> dict[str, float]:
         seen.append(dict(counts))
         return {name: slopes[name] * going[name].cost(count) for name, count in counts.items()}
 
