@@ -166,7 +166,7 @@ def _data(count: int) -> list[dict[str, np.ndarray]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["gain", "linear", "best"])
+@pytest.mark.parametrize("kind", ["gain", "low_rank", "linear", "best"])
 def test_a_cure_brings_outputs_nearer_and_is_told(net: Net, model: Path, tmp_path: Path, kind: str) -> None:
     text = f'qpolicy 1\ndepth {{ leave_out = "layers.1.*", cure = {kind} }}\n'
     result = compile(model, text, output=tmp_path / "less.onnx", data=_data(64))
