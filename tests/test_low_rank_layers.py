@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.export import Dim
 
-from qcc.compiler.build.restructure import watching
+from qcc.compiler.build.rewrite import watching
 from qcc.compiler.calibrate.samples import load
 from qcc.compiler.compile import compile
 from qcc.compiler.observe.statistics import layer_statistics

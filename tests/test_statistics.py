@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import qcc
-from qcc.compiler.build.restructure import watching
+from qcc.compiler.build.rewrite import watching
 from qcc.compiler.calibrate import samples
 from qcc.compiler.calibrate.coverage import coverage_of, few_rows
 from qcc.compiler.calibrate.find_masks import find_masks

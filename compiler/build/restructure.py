@@ -1,19 +1,14 @@
 """Running a plan's steps that change a graph's structure: each is run, and checked to have done what it says."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
-
 from qcc.compiler.build.cleaning import Cleaned, clean_up, told, validate_cleaning
 from qcc.compiler.build.promises import broken_promise
-from qcc.compiler.build.rewrite import Rewritten, sample_of
+from qcc.compiler.build.rewrite import Rewritten, sample_of, watching
 from qcc.compiler.build.rewrite_row import RewriteRow
-from qcc.compiler.calibrate.find_masks import find_masks
-from qcc.compiler.calibrate.masks import Hiding
-from qcc.compiler.calibrate.parts import Parted
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.observe.observer import Tick
 from qcc.compiler.observe.statistics import layer_statistics
@@ -22,7 +17,7 @@ from qcc.compiler.plan.text import action_text
 from qcc.compiler.verify.translation import Trial
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph.graph import Graph
-from qcc.passes.contract.contract import Context, Edit, G, Invariant, Restructure, Watch
+from qcc.passes.contract.contract import Context, Edit, G, Invariant, Restructure
 from qcc.passes.contract.moments import grams_of
 
 
@@ -64,20 +59,6 @@ def _concerns(step: Step, graph: Graph) -> bool:
     """A step has something to do or to say; one that keeps the function has nothing to say of a graph without sites."""
     assert isinstance(step.action, Restructure)
     return Invariant.FUNCTION not in step.action.keeps or bool(step.action.sites(graph, step.weights))
-
-
-def watching(data: Samples) -> Watch:
-    """See `contract.Watch`. What a mask hides at the end of a sample is cut off, where nothing looks at it."""
-    parted, found = Parted.of(data), list[Hiding]()
-
-    def watch(graph: Graph, names: Sequence[str], held: bool) -> Iterator[dict[str, np.ndarray]]:
-        runner = graph.runner([value.name for value in graph.inputs], names)
-        if not found:
-            found.append(find_masks(graph.inputs, runner, data))
-        ones = (one for one, other in zip(parted.ones, parted.held, strict=True) if other == held)
-        return (runner(found[0].cropped(one)) for one in ones)
-
-    return watch
 
 
 def _at(tick: Tick, done: int, count: int, text: str, *where: object) -> None:

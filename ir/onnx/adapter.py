@@ -231,7 +231,7 @@ class OnnxGraph(Graph):
         self._forget()
 
     def write_tabled(self, one: Tabled) -> None:
-        self.require_opset(tabled_opset(one.table))
+        self.require_opset(tabled_opset(one))
         self._keep_names()
         write_tabled(self.model, one)
         self._forget()
