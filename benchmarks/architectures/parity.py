@@ -87,9 +87,7 @@ def main() -> None:
     logging.disable(logging.ERROR)
     if not arguments.bare:
         print(f"# {machine()}\n# python -m benchmarks.architectures.parity")
-        print(
-            "| model | policy | weights | plans | numbers that differ | outputs apart | rounded apart | torch, s | ONNX |"
-        )
+        print("| model | policy | weights | plans | numbers apart | outputs apart | rounded apart | torch, s | ONNX |")
         print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
     if arguments.program is None:
         _models(arguments)
