@@ -6,7 +6,7 @@ is encoded, so that a table tied between an embedding and a head is encoded, and
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, Self
@@ -20,6 +20,7 @@ from qcc.ir.errors import Refused
 from qcc.ir.graph.attention import Attention, AttentionForm
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Array, Feeds, Op, Resized, Value, Weight
+from qcc.ir.kernel.chain_op import ChainOp
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.vocabulary.tabled import Tabled
@@ -319,6 +320,10 @@ class Graph(ABC):
         Raises:
             Refused: the form cannot hold this weight.
         """
+
+    def chain(self, serves: Callable[[ChainOp], bool]) -> tuple[ChainOp, ...]:
+        """Let convolutions hand on bytes as kernels do that ``serves`` knows; an op each, where the adapter has any."""
+        return ()
 
     @abstractmethod
     def runner(

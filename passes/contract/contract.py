@@ -21,7 +21,7 @@ from qcc.ir.encoding.value import EncodedValue, ValueEncoding
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph, Runner
 from qcc.ir.graph.ops import Array, Feeds, Weight
-from qcc.ir.kernel.op import LinearOp
+from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.passes.contract.holes import Holes
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.moments import Moments
@@ -74,7 +74,7 @@ class Edit:
     refused: bool = False
     layers: tuple[str, ...] = ()
     chosen: str = ""
-    ops: tuple[LinearOp, ...] = ()
+    ops: tuple[KernelOp, ...] = ()
     stored: Encoding | None = None
     spread: Spread | None = None
     holes: Holes | None = None
@@ -170,7 +170,8 @@ class Pass(ABC):
 
     ``phase`` says when it runs, and ``keeps`` what it leaves as it is; what is fed and returned stays in any case.
     ``after`` names the passes that must have run before, where they run at all: the driver orders by it. ``uses_gram``
-    says that `Context.grams` is needed, ``uses_sample`` that `Context.sample` is. ``for_values`` says that it is about
+    says that `Context.grams` is needed, ``uses_sample`` that `Context.sample` is, ``watches`` that `Context.watch` is
+    wanted by one that rewrites. ``for_values`` says that it is about
     what is rounded of values: tokens that stay floats do not count in its statistics.
     """
 
@@ -179,6 +180,7 @@ class Pass(ABC):
     after: ClassVar[tuple[str, ...]] = ()
     uses_gram: ClassVar[bool] = False
     uses_sample: ClassVar[bool] = False
+    watches: ClassVar[bool] = False
     for_values: ClassVar[bool] = False
 
     @property
