@@ -208,7 +208,7 @@ def _by_tokens(step: Step, plan: Plan) -> _ByTokens:
 
 def _wants_data(action: Pass) -> bool:
     """It goes by more than the graph."""
-    return action.uses_gram or action.uses_sample or action.watches
+    return action.uses_gram or action.uses_sample or action.uses_largest or action.watches
 
 
 def _gathered(graph: Graph, asked: _ByTokens, data: Samples, covers: Told, context: Context) -> Context:
@@ -217,9 +217,14 @@ def _gathered(graph: Graph, asked: _ByTokens, data: Samples, covers: Told, conte
         context = replace(context, sample=sample_of(graph, data))
     if asked.action.watches and not data.generated:
         context = replace(context, watch=partial(watched, data))
+    found: dict[str, Moments] = {}
+    largest: dict[str, Array] = {}
+    for leaves, names in sorted(asked.weights.items()) if asked.action.uses_largest else ():
+        tick = _named(context.progress)
+        largest |= layer_statistics(graph, data, tick, largest=names, leaves=leaves).largest
+    context = replace(context, largest=largest)
     if not asked.action.uses_gram:
         return context
-    found: dict[str, Moments] = {}
     for leaves, names in sorted(asked.weights.items()):
         tick = _named(context.progress)
         found |= layer_statistics(graph, data, tick, moments=names, leaves=leaves).moments
