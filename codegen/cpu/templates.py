@@ -75,7 +75,7 @@ class _Rounded(_Few):
         return codes and activations != "exact" and processor.has(*self.needs)
 
     def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuProcessor) -> Expr:
-        gemv: Expr = self._module().gemv(name, product.codes, rows, product.static)
+        gemv: Expr = self._module().gemv(name, product.codes_on(processor), rows, product.static)
         return gemv
 
     @abstractmethod
@@ -139,7 +139,7 @@ class ExactRows(_Few):
     def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuProcessor) -> Expr:
         from qcc.codegen.cpu.rows import gemv_exact
 
-        return gemv_exact.gemv(name, product.codes, rows, processor.has(*VNNI))
+        return gemv_exact.gemv(name, product.codes_on(processor), rows, processor.has(*VNNI))
 
 
 class _Tiles(CpuTemplate):
@@ -179,7 +179,7 @@ class _Tiles(CpuTemplate):
         if word == "pack":
             return packers[self.functions(product)[word]](name)
         writer = gemm_int8 if self.packs == "pack_int8" else gemm_bf16
-        return writer.gemm(name, product.codes, tiling(processor))
+        return writer.gemm(name, product.codes_on(processor), tiling(processor))
 
 
 class FloatTiles(_Tiles):

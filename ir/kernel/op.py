@@ -99,11 +99,12 @@ def vector_of(tile: Tile) -> tuple[int, int] | None:
 
 
 def kernel_encoding(encoding: Leaf, shape: MatrixShape) -> Leaf:
-    """An encoding as kernels tell apart: one group a row is a channel, and scales that are floats may be either."""
+    """An encoding as kernels tell apart: one group a row is a channel, whose scales may be floats of either kind."""
     if isinstance(encoding, Floats) or encoding.scale is None:
         return encoding
-    block = CHANNEL if encoding.block.grid(shape)[1] == 1 else Block(1, encoding.block.columns)
-    return Blocked(encoding.grid, block, "fp16" if isinstance(encoding.scales, Floats) else encoding.scale)
+    if encoding.block.grid(shape)[1] > 1:
+        return Blocked(encoding.grid, Block(1, encoding.block.columns), encoding.scale)
+    return Blocked(encoding.grid, CHANNEL, "fp16" if isinstance(encoding.scales, Floats) else encoding.scale)
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,8 @@ class LinearOp:
     """``y[..., out] = steps(x[..., in] @ decode(weight)[out, in].T)``.
 
     Args:
-        encoding: of the weight: by channel, or in groups of a multiple of 32; scales that are floats count as fp16. Of
-            tiles, what each is a row of.
+        encoding: of the weight: by channel, where scales that are floats count as fp16, or in groups of a multiple of 32.
+            Of tiles, what each is a row of.
         steps: names of `STEPS`, in order.
         pointwise: the inputs are channels: ``y[n, out, ...] = steps(decode(weight) @ x[n, in, ...])``. A bias is then
             the first step, which adds a number to each channel, and no step is a norm.
@@ -151,8 +152,9 @@ class LinearOp:
     def _check_codes(self) -> None:
         if reason := unmultiplied(self.encoding):
             raise OpError(reason)
-        block, whole = self.blocked.block, Blocked(self.blocked.grid, CHANNEL, self.blocked.scale)
-        if block.rows != 1 or block.columns % CHUNK or kernel_encoding(self.encoding, (1, CHUNK)) != whole:
+        block = self.blocked.block
+        by_rows = block.rows == 1 and block.columns % CHUNK == 0
+        if not by_rows or self.encoding != kernel_encoding(self.encoding, (1, block.columns * 2 or CHUNK)):
             raise OpError(f"a kernel's scales are by channel or by groups of a multiple of {CHUNK}: {block.text}")
 
     @property

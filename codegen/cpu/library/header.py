@@ -38,6 +38,7 @@ def _target(ops: Sequence[LinearOp], target: CpuProcessor, activations: str, sta
         found = {word: start + name for word, (name, _) in functions_of(product, target, activations).items()}
         lines += [_declaration(name) for name in found.values()]
         facts = {"depth": cuts.depth, "panel": cuts.panel_bytes, "block": cuts.block}
+        facts["halves"] = int(product.reads_halves(target))
         for template in templates(product, target, activations):
             facts |= template.facts(product)
         fields = [f".{word} = {_symbol(name)}" for word, name in found.items()]

@@ -126,7 +126,7 @@ static void *turn_all(Layer *layer, const Stored *stored, const int32_t *of, int
   if (whole) layer->scale = aligned_alloc(64, padded((size_t)(count * spec->high) * 4 + 64));
   if (!layer->words || (whole && !layer->scale)) return status(FAIL, NO_MEMORY);
   for (int64_t at = 0; at < count; at++)
-    if (whole) turn_whole(stored, of[at] - 1, (int8_t *)layer->words + at * size, layer->scale + at * spec->high, spec);
+    if (whole) turn_whole(stored, of[at] - 1, (int8_t *)layer->words + at * size, (float *)layer->scale + at * spec->high, spec);
     else if (family->gemm) turn_tiles(stored, of[at] - 1, (uint16_t *)layer->words + at * size, spec->high, spec->wide, family->chunks);
     else turn_floats(stored, of[at] - 1, (float *)layer->words + at * size, spec->high, spec->wide, spec->family->lanes);
   return NULL;

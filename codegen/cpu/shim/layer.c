@@ -74,6 +74,7 @@ void *find_scales(const Layer *layer, const void *info, int planes, Input *scale
       return status(INVALID, "qcc: scales are uint8 [out, groups filled up to a multiple of 8]");
   } else if ((scale->type != FLOAT && scale->type != FLOAT16) || !is_matrix(scale, layer->n, layer->groups))
     return status(INVALID, "qcc: scales are float16 or float32 [out, groups]");
+  if (layer->spec->family->halves && scale->type != FLOAT16) return status(INVALID, "qcc: scales of groups are float16");
   if (layer->spec->symmetric) return NULL;
   if ((bad = constant(info, 2 + (size_t)planes, zero))) return bad;
   if (zero->type != INT8 || !is_matrix(zero, layer->n, layer->groups))
@@ -103,10 +104,10 @@ static void *fill_codes(Layer *layer, const void *info) {
     if (!p) {
       int64_t k = input.dims[1] * 8 / widths[0];
       if ((bad = make_room(layer, input.dims[0], k, spec->group ? spec->group : k ? k : 1))) return bad;
-      size_t scales = (size_t)(layer->strips * STRIP * layer->groups);
-      layer->scale = aligned_alloc(64, scales * 4), layer->offset = spec->symmetric ? NULL : aligned_alloc(64, padded(scales * 2));
+      size_t scales = (size_t)(layer->strips * STRIP * layer->groups), each = spec->family->halves ? 2 : 4;
+      layer->scale = aligned_alloc(64, padded(scales * each)), layer->offset = spec->symmetric ? NULL : aligned_alloc(64, padded(scales * 2));
       if (!layer->scale || (!spec->symmetric && !layer->offset)) return status(FAIL, NO_MEMORY);
-      memset(layer->scale, 0, scales * 4);
+      memset(layer->scale, 0, scales * each);
       if (layer->offset) memset(layer->offset, 0, scales * 2);
     }
     if (!is_matrix(&input, layer->n, layer->k * widths[p] / 8)) return status(INVALID, "qcc: a plane's shape is wrong");
@@ -117,7 +118,8 @@ static void *fill_codes(Layer *layer, const void *info) {
   for (int64_t n = 0; n < layer->n; n++)
     for (int64_t g = 0; g < layer->groups; g++) {
       int64_t from = n * layer->groups + g, to = ((n / 16) * layer->groups + g) * 16 + n % 16;
-      layer->scale[to] = scale_of(layer, &scale, n, g);
+      if (spec->family->halves) ((uint16_t *)layer->scale)[to] = ((const uint16_t *)scale.data)[from];
+      else ((float *)layer->scale)[to] = scale_of(layer, &scale, n, g);
       if (layer->offset) layer->offset[to] = (int16_t)middle_of(spec, &zero, from);
     }
   return NULL;

@@ -6,12 +6,12 @@
 
 /* The functions for one kind of weights. Static activations are rounded by `quantize`, to float32 where not `rounds`. Few rows are rounded to int8 (`rounds`) and multiplied by `one` or by `four`;
  * from `many` rows on it is `gemm`, where there is one. Its step along the inputs is so many `chunks` long; `depth`,
- * `panel` and `block` are its cuts (tiling.py). */
+ * `panel` and `block` are its cuts (tiling.py). Scales are float16 where it reads `halves`. */
 typedef struct {
   Kernel quantize, one, four, some, pack, gemm;
   int rounds, many, chunks, depth, together /* rows of `some` */, lanes /* outputs of a tile that lie together */,
       beside /* inputs of whole numbers that lie together */,
-      panels /* `some` reads rows that lie side by side */;
+      panels /* `some` reads rows that lie side by side */, halves;
   int64_t panel, block;
 } Family;
 
@@ -35,7 +35,7 @@ typedef struct {
   const Spec *spec;
   int64_t n, k, strips, chunks, groups;
   int32_t *words;  /* [strips * 4, chunks, bits, 16], of bfloat16 [strips * 2, chunks, 2, 16, 16]; conv1x1.c has its own */
-  float *scale;    /* [strips * 4, groups, 16] */
+  void *scale;     /* [strips * 4, groups, 16], float32, or float16 where the family reads halves */
   int16_t *offset; /* the same: the code of zero; NULL where it is the middle */
   float **vectors; /* an operand of the steps each: [n], or NULL for a tensor */
   float step;      /* of static activations */
