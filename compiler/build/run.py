@@ -22,11 +22,8 @@ class Built(Generic[G]):
 
     graph: G
     edits: tuple[Edit, ...]
-
-    @property
-    def ops(self) -> frozenset[LinearOp]:
-        """The kernel ops that the graph calls."""
-        return frozenset(op for edit in self.edits for op in edit.ops)
+    ops: frozenset[LinearOp] = frozenset()
+    """The kernel ops that the graph calls."""
 
 
 def run_plan(graph: G, plan: Plan, context: Context) -> Built[G]:
@@ -47,7 +44,14 @@ def run_plan(graph: G, plan: Plan, context: Context) -> Built[G]:
             raise ModelError(code, refused.reason) from refused
         if step.action.phase is not Phase.TUNE:  # what is told of it is told as a whole
             edits += done
-    return Built(current, tuple(edits))
+    calls = [op for edit in edits for op in edit.ops]
+    if plan.kernels is not None and plan.kernels.of.joins:
+        for made, gone in current.join_products():
+            calls.append(made)
+            for op in gone:
+                if op in calls:  # else of a file that had kernels before
+                    calls.remove(op)
+    return Built(current, tuple(edits), frozenset(calls))
 
 
 def write(

@@ -320,6 +320,10 @@ class Graph(ABC):
             Refused: the form cannot hold this weight.
         """
 
+    def join_products(self) -> Sequence[tuple[LinearOp, tuple[LinearOp, ...]]]:
+        """Make kernel ops that read one value one op; what each node made calls, and what it stands for."""
+        return ()
+
     @abstractmethod
     def runner(
         self, inputs: Sequence[str], outputs: Sequence[str], free: Iterable[str] = (), optimise: bool = True

@@ -45,6 +45,7 @@ from qcc.ir.model.model import Written
 from qcc.ir.model.options import ExternalData
 from qcc.ir.onnx.attention.store import check_stored, store_caches
 from qcc.ir.onnx.attention.write import check_attention, write_attention
+from qcc.ir.onnx.emit.join import join_products
 from qcc.ir.onnx.emit.spill import Spill
 from qcc.ir.onnx.emit.tabled import tabled_opset, write_tabled
 from qcc.ir.onnx.emit.write import write
@@ -265,6 +266,9 @@ class OnnxGraph(Graph):
         if self._spill is not None:
             self._spill.take(self.model.graph)
         return ops
+
+    def join_products(self) -> Sequence[tuple[LinearOp, tuple[LinearOp, ...]]]:
+        return join_products(self.model)
 
     def require_opset(self, opset: int) -> tuple[str, ...]:
         """Raise the model's default opset where it is lower; the types of the ops whose definitions differ then.

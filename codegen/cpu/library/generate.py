@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tvm  # type: ignore[import-untyped]  # TVM has no stubs
 
-from qcc.codegen.cpu.library.spec import chain, chain_name, functions_of, norm, products, served
+from qcc.codegen.cpu.library.spec import chain, chains, functions_of, norm, products, served
 from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.tiles import conv1x1
 from qcc.codegen.cpu.tir import steps
@@ -19,10 +19,8 @@ def functions(ops: Iterable[LinearOp], activations: str, target: CpuProcessor, p
     """The TIR of all that the ops need, by name."""
     made: dict[str, Expr] = {}
     ops = served(ops, target, activations)
-    for op in ops:
-        name = prefix + chain_name(op)
-        if name not in made:
-            made[name] = (conv1x1.product if op.pointwise else steps.chain)(name, chain(op))
+    for word, op in chains(ops).items():
+        made[prefix + word] = (conv1x1.product if op.pointwise else steps.chain)(prefix + word, chain(op))
     for step in {norm(op) for op in ops} - {""}:
         made[prefix + step] = steps.norm(prefix + step, step)
     for product in products(ops):

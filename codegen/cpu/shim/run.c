@@ -43,26 +43,48 @@ static int failed(const Call *call) { return __atomic_load_n(&call->failed, __AT
 static int64_t nothing;
 const Tensor none_filled = {&nothing, 1, 0, 1, 2, 32, 1, &nothing, NULL, 0};
 
-/* The steps behind a tile of the product, rows `stride` apart: as many columns as there are. */
-void finish(Call *call, const float *from, int64_t stride, int64_t row, int64_t rows, int64_t first, int64_t count) {
+/* The steps behind a tile of a part, rows `stride` apart: as many columns as there are, from a column of the part on. */
+typedef struct { const float *from; int64_t stride, row, rows; } Tile;
+static void finish_part(Call *call, int number, const Tile *tile, int64_t skip, int64_t first, int64_t count) {
   const Spec *spec = call->layer->spec;
-  int64_t n = call->layer->n, at = row * n + first;
+  const Part *part = spec->parts + number;
+  int64_t n = call->layer->sizes[number], at = tile->row * n + first;
+  int before = 0;
+  for (int i = 0; i < number; i++) before += spec->parts[i].operands;
   if (first + count > n) count = n - first;
-  Any args[spec->chained + 7], *next = args;
-  *next++ = (Any)POINTER(from);
-  for (int i = 0; i < spec->chained; i++)
+  Any args[part->operands + 7], *next = args;
+  *next++ = (Any)POINTER(tile->from + skip);
+  for (int i = before; i < before + part->operands; i++)
     *next++ = (Any)POINTER(call->operands[i] + (spec->operands[i] == 'v' ? first : at));
-  const Any last[] = {POINTER(call->to + at), TENSOR(&none_filled), NUMBER(stride), NUMBER(n), NUMBER(rows), NUMBER(count)};
+  const Any last[] = {POINTER(call->to[number] + at), TENSOR(&none_filled), NUMBER(tile->stride), NUMBER(n),
+                      NUMBER(tile->rows), NUMBER(count)};
   memcpy(next, last, sizeof last);
-  if (CALL(spec->chain, args)) fail(call);
+  if (CALL(part->chain, args)) fail(call);
+}
+
+/* The same of all parts that so many columns from the first on belong to. */
+void finish(Call *call, const float *from, int64_t stride, int64_t row, int64_t rows, int64_t first, int64_t count) {
+  const Layer *l = call->layer;
+  const Tile tile = {from, stride, row, rows};
+  if (l->spec->count == 1) finish_part(call, 0, &tile, 0, first, count);
+  else if (l->spec->woven)
+    for (int64_t strip = 0; strip < count; strip += STRIP)
+      finish_part(call, (int)(strip / STRIP % 2), &tile, strip, (first + strip) / (2 * STRIP) * STRIP, STRIP);
+  else
+    for (int64_t start = 0, part = 0; part < l->spec->count; start += l->sizes[part++]) {
+      int64_t begin = start < first ? first : start, end = start + l->sizes[part];
+      if (end > first + count) end = first + count;
+      if (begin < end) finish_part(call, (int)part, &tile, begin - first, begin - start, end - begin);
+    }
 }
 
 static void norm_rows(Call *call, int64_t first, int64_t rows) {
   const Layer *l = call->layer;
   int64_t at = first * l->n;
-  Any args[strlen(l->spec->operands) - (size_t)l->spec->chained + 6], *next = args;
-  *next++ = (Any)POINTER(call->to + at);
-  for (const float **operand = call->operands + l->spec->chained; *operand; operand++) *next++ = (Any)POINTER(*operand);
+  int chained = l->spec->parts->operands;
+  Any args[strlen(l->spec->operands) - (size_t)chained + 6], *next = args;
+  *next++ = (Any)POINTER(call->to[0] + at);
+  for (const float **operand = call->operands + chained; *operand; operand++) *next++ = (Any)POINTER(*operand);
   const Any last[] = {POINTER(&l->epsilon), POINTER(call->y + at), TENSOR(&none_filled), NUMBER(l->n), NUMBER(rows)};
   memcpy(next, last, sizeof last);
   if (CALL(l->spec->norm, args)) fail(call);
@@ -132,7 +154,8 @@ static void rows_task(void *p, size_t task) {
   Call *call = p;
   const Layer *l = call->layer;
   int64_t row = (int64_t)task * call->down, end = least(row + call->down, call->rows);
-  int64_t some = STRIPS / (STRIP * l->k * l->spec->bits / 8) + 1;
+  int64_t some = STRIPS / (STRIP * l->k * l->spec->bits / 8) + 1, woven = l->spec->woven;
+  some += some % 2 * woven;
   prepare_rows(call, row, end - row);
   for (int64_t first = 0; first < l->strips && !failed(call); first += some)
     multiply_rows(call, row, end, first, least(some, l->strips - first));
@@ -160,10 +183,10 @@ static void gemm_task(void *p, size_t task) {
     tiles = least(end - tile, block);
     int64_t rows = call->rows - tile * 16, row = tile * 16, size = 1 << 30;
     if (rows > tiles * 16) rows = tiles * 16;
-    float *out = call->to + row * l->n + first * 32;
+    float *out = call->to[0] + row * l->n + first * 32;
     /* whole tiles go where they belong; the steps change them there, if they are whole vectors there, too */
-    int whole = rows == tiles * 16 && (first + pairs) * 32 <= l->n;
-    if (!l->spec->copies && (l->n % 16 || (uintptr_t)out % 64)) whole = 0;
+    int whole = l->spec->count == 1 && rows == tiles * 16 && (first + pairs) * 32 <= l->n, copies = l->spec->parts->copies;
+    if (!copies && (l->n % 16 || (uintptr_t)out % 64)) whole = 0;
     int64_t stride = whole ? l->n : pairs * 32;
     if (!whole) out = (float *)(scratch + panel + parts);
     Tensor y = {out, 1, 0, 1, 2, 32, 1, &size, NULL, 0};
@@ -173,7 +196,7 @@ static void gemm_task(void *p, size_t task) {
                   NUMBER(l->chunks / l->groups), NUMBER(first), NUMBER(pairs), NUMBER(tiles), NUMBER(stride),
                   NUMBER(tile == start || !keep), NUMBER(keep)};
     if (CALL(family->gemm, args)) { fail(call); return; }
-    if (!whole || !l->spec->copies) finish(call, out, stride, row, rows, first * 32, pairs * 32);
+    if (!whole || !copies) finish(call, out, stride, row, rows, first * 32, pairs * 32);
   }
 }
 
@@ -215,6 +238,8 @@ void *spread_tasks(void *context, Call *call, void (*task)(void *, size_t), int6
 /* So many units across, and so many down, as tasks: those across first, since what is down is read anew by each. */
 static void *spread_grid(void *context, Call *call, void (*task)(void *, size_t), int64_t across, int64_t down, int64_t tasks) {
   call->share = tasks < across ? across / tasks : 1;
+  int64_t together = call->layer->spec->woven ? 2 * STRIP * across / call->layer->n : 1; /* the strips of both parts */
+  if (together > 1) call->share = (call->share + together - 1) / together * together;
   call->across = (across + call->share - 1) / call->share;
   int64_t each = least((tasks + call->across - 1) / call->across, down);
   call->down = (down + each - 1) / each;
@@ -293,6 +318,7 @@ void *take_tensors(const Layer *l, void *context, const Input *shape, const floa
   for (size_t i = 0; kinds[i]; i++) {
     Input tensor;
     if (kinds[i] != 't') continue;
+    if (l->spec->woven) { operands[i] = NULL; continue; } /* it is made on the way */
     void *bad = input(context, 1 + (size_t)weight_inputs(l->spec) + i, &tensor);
     if (bad) return bad;
     if (tensor.rank != shape->rank || memcmp(tensor.dims, shape->dims, shape->rank * sizeof *shape->dims))
@@ -313,12 +339,16 @@ static void *compute(void *kernel, void *context) {
   if (bad) return bad;
   if (!x.rank || x.dims[x.rank - 1] != l->k) return status(INVALID, "qcc: the last axis of the input does not fit the weights");
   for (size_t i = 0; i + 1 < x.rank; i++) call.rows *= x.dims[i];
-  x.dims[x.rank - 1] = l->n;
   memcpy(taken, l->vectors, sizeof taken);
-  if ((bad = take_tensors(l, context, &x, taken))) return bad;
-  if ((bad = output(context, 0, &x, &call.y))) return bad;
-  call.to = call.y;
-  if (l->spec->keeps && (bad = output(context, 1, &x, &call.to))) return bad;
+  for (int part = 0; part < l->spec->count; part++) {
+    x.dims[x.rank - 1] = l->sizes[part];
+    if (!part && (bad = take_tensors(l, context, &x, taken))) return bad;
+    if (part && l->spec->woven) call.to[part] = call.to[0];
+    else if ((bad = output(context, (size_t)part, &x, call.to + part))) return bad;
+  }
+  for (size_t i = 0; i + 1 < operands; i++) if (!taken[i]) taken[i] = call.to[0];
+  call.y = call.to[0];
+  if (l->spec->keeps && (bad = output(context, 1, &x, call.to))) return bad;
   if (!call.rows) return NULL;
   call.x = x.data;
   if ((bad = multiply(l, context, &call))) return bad;
@@ -337,8 +367,9 @@ static void *create(const void *spec, const void *info, void **kernel) {
 /* ---- the ops that are served here ---- */
 static int input_type(const void *of, size_t index) {
   const Spec *spec = of;
-  int widths[4], scale = 1 + planes_of(spec->bits, widths);
+  int widths[4], scale = 1 + planes_of(spec->bits, widths), each = weight_inputs(spec);
   if (!index) return FLOAT;
+  if ((int)index <= each * spec->count) index = (index - 1) % (size_t)each + 1;
   if (spec->high && (int)index == weight_inputs(spec)) return 0; /* uint16 or int32, looked at as well */
   if (spec->bits >= 16) return index == 1 && spec->bits == 16 ? BFLOAT16 : FLOAT;
   if ((int)index < scale) return UINT8;
@@ -356,8 +387,8 @@ void *serve(const Served **ops, int *count) {
       const Spec *spec = targets[t].specs + i;
       served[i] = (Served){
           .name = spec->name, .provider = "CPUExecutionProvider", .spec = spec, .input_type = input_type, .create = create,
-          .compute = compute, .destroy = free_layer, .outputs = 1 + (size_t)spec->keeps,
-          .inputs = 1 + (size_t)weight_inputs(spec) + strlen(spec->operands)};
+          .compute = compute, .destroy = free_layer, .outputs = (size_t)(spec->count + spec->keeps - spec->woven),
+          .inputs = 1 + (size_t)(weight_inputs(spec) * spec->count - spec->woven) + strlen(spec->operands)};
     }
     *ops = served, *count = targets[t].ops;
     break;

@@ -15,15 +15,20 @@ typedef struct {
   int64_t panel, block;
 } Family;
 
+/* A product of an op: the steps behind it, and how many operands they have. */
+typedef struct { Kernel chain; int operands, copies /* there is nothing to do but copy */; } Part;
+enum { PARTS = 4 };
+
 typedef struct {
   const char *name;
   int bits, group /* 0: the whole row */, symmetric, fixed /* the step of activations is an input */;
   const float *numbers, *scales; /* of codes and of scales that are bytes, where those are tables; else NULL */
   const char *operands; /* of the steps, in order: v is a constant vector [out], t a tensor of the output's shape */
-  int chained;          /* so many of them are the chain's, the others the norm's */
-  int copies;           /* there is nothing to do but copy */
+  const Part *parts;    /* products of one input, whose outputs are multiples of a strip where there are several */
+  int count;
+  int woven;            /* of two, the second's steps read the result of the first: their strips take turns */
   int keeps;            /* what the norm reads is a second output */
-  Kernel chain, norm;   /* no norm: NULL */
+  Kernel norm;          /* none: NULL; its operands follow those of the parts */
   const Family *family;
   int pointwise;        /* a convolution, in conv1x1.c */
   int high, wide;       /* outputs and inputs of a tile where some are stored alone, in blocks.c; else 0 */
@@ -33,7 +38,7 @@ typedef struct { const char *const *needs; const Spec *specs; int ops; } Target;
 
 typedef struct {
   const Spec *spec;
-  int64_t n, k, strips, chunks, groups;
+  int64_t n, k, strips, chunks, groups, sizes[PARTS] /* outputs of each part; n: of all */;
   int32_t *words;  /* [strips * 4, chunks, bits, 16], of bfloat16 [strips * 2, chunks, 2, 16, 16]; conv1x1.c has its own */
   void *scale;     /* [strips * 4, groups, 16], float32, or float16 where the family reads halves */
   int16_t *offset; /* the same: the code of zero; NULL where it is the middle */
@@ -47,7 +52,7 @@ typedef struct {
 typedef struct {
   const Layer *layer;
   const float *x, *read;  /* what comes in, and that or its rounding, where rows are read as floats */
-  float *to, *y;          /* y, and where its norm reads from: y itself, or the kept value */
+  float *to[PARTS], *y;   /* where each part goes; y, and where its norm reads from: y itself, or the kept value */
   const float **operands; /* of the steps: vectors and tensors */
   int64_t rows, share, tiles; /* share: strips (or, with tiles, pairs of blocks) of a task */
   int64_t across, down, unit; /* tasks for the same rows (or tiles of rows); rows of a task, a multiple of unit */
@@ -64,10 +69,10 @@ enum { STRIP = 64, CHUNK = 32, OVER = 1024 /* bytes that may be read behind the 
 static inline size_t padded(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 
 /* layer.c; what gives a status gives NULL where all is well */
-void *find_scales(const Layer *layer, const void *info, int planes, Input *scale, Input *zero);
+void *find_scales(const Layer *layer, const void *info, size_t first, int64_t rows, Input *scale, Input *zero);
 float scale_of(const Layer *layer, const Input *scale, int64_t n, int64_t group);
 int middle_of(const Spec *spec, const Input *zero, int64_t at);
-int weight_inputs(const Spec *spec);
+int weight_inputs(const Spec *spec); /* of one part */
 void *make_layer(const Spec *spec, const void *info, Layer **made);
 void free_layer(void *layer);
 
