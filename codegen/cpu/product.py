@@ -21,8 +21,8 @@ HALF, SINGLE = "fp16", "fp32"
 class KernelProduct:
     """What ops share functions: how codes are read, one scale for all inputs or by groups, a step of activations.
 
-    Scales are floats by the time that a function reads them, of 16 bits where they are stored so and there are many, and
-    groups of any size are read by chunks. Of tiles of which some are stored alone, ``tile`` is their extents.
+    Scales are floats by the time that a function reads them, of 16 bits where groups are stored so, and groups of any
+    size are read by chunks. Of tiles of which some are stored alone, ``tile`` is their extents.
     """
 
     encoding: Leaf

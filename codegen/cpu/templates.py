@@ -15,6 +15,7 @@ from qcc.codegen.cpu.product import ONE, CpuTemplate, Expr, KernelProduct
 
 FOUR = "four"
 ROWS = {ONE: 1, FOUR: 4}
+BYTE = 8
 
 
 class _Few(CpuTemplate):
@@ -168,8 +169,9 @@ class _Tiles(CpuTemplate):
         return {"pack": "pack_static" if product.static else self.packs, "gemm": f"gemm_{product.name}"}
 
     def facts(self, product: KernelProduct) -> dict[str, int]:
-        """The rows, and what a step is long."""
-        return {"many": self.rows, "chunks": self.chunks}
+        """The rows, what a step is long, and whether codes are not multiplied where they lie."""
+        decodes = not product.codes.is_float and (self.chunks == 1 or product.codes.bits < BYTE)
+        return {"many": self.rows, "chunks": self.chunks, "decodes": int(decodes)}
 
     def make(self, word: str, name: str, product: KernelProduct, processor: CpuProcessor) -> Expr:
         """See `CpuTemplate.make`."""

@@ -118,8 +118,8 @@ class LinearOp:
     """``y[..., out] = steps(x[..., in] @ decode(weight)[out, in].T)``.
 
     Args:
-        encoding: of the weight: by channel, where scales that are floats count as fp16, or in groups of a multiple of 32.
-            Of tiles, what each is a row of.
+        encoding: of the weight: by channel, where scales that are floats count as fp16, or in groups of a multiple of
+            32. Of tiles, what each is a row of.
         steps: names of `STEPS`, in order.
         pointwise: the inputs are channels: ``y[n, out, ...] = steps(decode(weight) @ x[n, in, ...])``. A bias is then
             the first step, which adds a number to each channel, and no step is a norm.
@@ -265,7 +265,7 @@ class LinearOp:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """``y``, and where a step keeps it, the value before the norm; of several products one each, or of all the last."""
+        """``y``, and where a step keeps it, the value before the norm; of several products each result that is one."""
         others = () if self.chained else tuple(f"y{at}" for at in range(1, len(self.beside) + 1))
         return ("y", "kept") if KEEP in self.steps else ("y", *others)
 

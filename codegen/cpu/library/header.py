@@ -50,7 +50,9 @@ def _target(ops: Sequence[LinearOp], target: CpuProcessor, activations: str, sta
     needs = "".join(f'"{flag}", ' for flag in target.features)
     lines.append(f"static const char *const {start}needs[] = {{{needs}NULL}};")
     for at, op in enumerate(ops):
-        lines.append(f"static const Part {start}parts{at}[] = {{{', '.join(_part(one, start) for one in op.members)}}};")
+        lines.append(
+            f"static const Part {start}parts{at}[] = {{{', '.join(_part(one, start) for one in op.members)}}};"
+        )
     specs = (_spec(op, start, f"{start}parts{at}") for at, op in enumerate(ops))
     return [*lines, f"static const Spec {start}specs[] = {{", *specs, "};"]
 

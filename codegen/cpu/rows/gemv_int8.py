@@ -60,7 +60,9 @@ def gemv(name: str, codes: Codes, rows: int, static: bool = False) -> Expr:
     weights = [term.weight for term in terms.parts]
     unit = 1 / 16 if halved else terms.factor
     with emit.function(name) as builder:
-        q, steps, sums, w, scale, offset, y, chunks, per, first, count = emit.arguments(POINTERS | codes.stored, SCALARS)
+        q, steps, sums, w, scale, offset, y, chunks, per, first, count = emit.arguments(
+            POINTERS | codes.stored, SCALARS
+        )
         groups = T.bind(T.truncdiv(chunks, per))
         with T.serial(T.int64(0), count * (emit.BLOCKS // blocks)) as part:
             total = emit.accumulators(rows * blocks)

@@ -41,7 +41,9 @@ def gemv(name: str, codes: Codes, rows: int, static: bool, narrow: Narrow) -> Ex
     lanes, parts, bits = narrow.lanes, narrow.parts, codes.bits
     in_block, shares = emit.LANES // lanes, emit.BLOCKS * emit.LANES // lanes // narrow.parts
     with emit.function(name) as builder:
-        q, steps, sums, w, scale, offset, y, chunks, per, first, count = emit.arguments(POINTERS | codes.stored, SCALARS)
+        q, steps, sums, w, scale, offset, y, chunks, per, first, count = emit.arguments(
+            POINTERS | codes.stored, SCALARS
+        )
         groups = T.bind(T.truncdiv(chunks, per))
         with T.serial(T.int64(0), count * shares) as share:
             start = T.bind(share * (parts * lanes))  # the first output, of those that are asked for

@@ -6,12 +6,10 @@
 #include <string.h>
 #include "kernels.h"
 
-enum { WORK = 1 << 18 /* products of a task, at least */, KEPT_TILES = 4 /* of rows that a kept panel meets at once */,
-       NORM_WORK = 32, ROUND_WORK = 16 /* products that take as long as one value of a norm, or one that is rounded */,
+enum { WORK = 1 << 18 /* products of a task, at least */, NORM_WORK = 32 /* products that take as long as one value of a norm */,
        EACH = 4 /* tasks for each thread that was seen: with more than those, others are seen */,
        OWN_ROWS = 32 /* of a task that takes all outputs, at least: it reads all weights */,
-       STRIPS = 128 << 10 /* bytes of weights that a task's rows meet before the next, about: in the second cache */,
-       DECODING = 4 /* tiles of rows that take as long to multiply as a panel to decode */ };
+       STRIPS = 128 << 10 /* bytes of weights that a task's rows meet before the next, about: in the second cache */ };
 
 void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int count) {
   (void)kind, (void)parts, (void)count; /* the non-zero return becomes a status */
@@ -38,7 +36,7 @@ void *arena(int which, size_t size) {
 
 /* ---- a call ---- */
 void fail(Call *call) { __atomic_store_n(&call->failed, 1, __ATOMIC_RELAXED); }
-static int failed(const Call *call) { return __atomic_load_n(&call->failed, __ATOMIC_RELAXED); }
+int failed(const Call *call) { return __atomic_load_n(&call->failed, __ATOMIC_RELAXED); }
 
 static int64_t nothing;
 const Tensor none_filled = {&nothing, 1, 0, 1, 2, 32, 1, &nothing, NULL, 0};
@@ -78,7 +76,7 @@ void finish(Call *call, const float *from, int64_t stride, int64_t row, int64_t 
     }
 }
 
-static void norm_rows(Call *call, int64_t first, int64_t rows) {
+void norm_rows(Call *call, int64_t first, int64_t rows) {
   const Layer *l = call->layer;
   int64_t at = first * l->n;
   int chained = l->spec->parts->operands;
@@ -89,8 +87,6 @@ static void norm_rows(Call *call, int64_t first, int64_t rows) {
   memcpy(next, last, sizeof last);
   if (CALL(l->spec->norm, args)) fail(call);
 }
-
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static void norm_task(void *p, size_t task) {
   Call *call = p;
@@ -162,44 +158,6 @@ static void rows_task(void *p, size_t task) {
   if (l->spec->norm && !failed(call)) norm_rows(call, row, end - row);
 }
 
-const uint8_t tile_config[64] __attribute__((aligned(64))) = {
-    [0] = 1, [16] = 64, [18] = 64, [20] = 64, [22] = 64, [24] = 64, [26] = 64, [28] = 64, [30] = 64,
-    [48] = 16, [49] = 16, [50] = 16, [51] = 16, [52] = 16, [53] = 16, [54] = 16, [55] = 16};
-
-static void gemm_task(void *p, size_t task) {
-  Call *call = p;
-  const Layer *l = call->layer;
-  const Family *family = l->spec->family;
-  int64_t first = (int64_t)task % call->across * call->share, pairs = (l->n + 31) / 32 - first;
-  int64_t start = (int64_t)task / call->across * call->down, end = least(start + call->down, call->tiles);
-  int64_t block = end - start <= family->block ? end - start : KEPT_TILES;
-  int64_t count = (l->chunks + family->chunks - 1) / family->chunks; /* steps along the inputs */
-  if (pairs > call->share) pairs = call->share;
-  int keep = block < end - start; /* other rows will need the panel */
-  size_t panel = (size_t)(keep ? pairs * count : family->depth) * 2048, parts = (size_t)block * 2048;
-  char *scratch = arena(TASK_ARENA, panel + parts + (size_t)(block * pairs) * 2048);
-  if (!scratch) { fail(call); return; }
-  for (int64_t tile = start, tiles; tile < end; tile += tiles) {
-    tiles = least(end - tile, block);
-    int64_t rows = call->rows - tile * 16, row = tile * 16, size = 1 << 30;
-    if (rows > tiles * 16) rows = tiles * 16;
-    float *out = call->to[0] + row * l->n + first * 32;
-    /* whole tiles go where they belong; the steps change them there, if they are whole vectors there, too */
-    int whole = l->spec->count == 1 && rows == tiles * 16 && (first + pairs) * 32 <= l->n, copies = l->spec->parts->copies;
-    if (!copies && (l->n % 16 || (uintptr_t)out % 64)) whole = 0;
-    int64_t stride = whole ? l->n : pairs * 32;
-    if (!whole) out = (float *)(scratch + panel + parts);
-    Tensor y = {out, 1, 0, 1, 2, 32, 1, &size, NULL, 0};
-    Any args[] = {POINTER(call->inputs + tile * count * 1024), POINTER(l->words), POINTER(call->steps + row),
-                  POINTER((int32_t *)call->sums + row), POINTER(l->scale), POINTER(l->offset), POINTER(scratch),
-                  POINTER(scratch + panel), POINTER(tile_config), TENSOR(&y), NUMBER(l->chunks),
-                  NUMBER(l->chunks / l->groups), NUMBER(first), NUMBER(pairs), NUMBER(tiles), NUMBER(stride),
-                  NUMBER(tile == start || !keep), NUMBER(keep)};
-    if (CALL(family->gemm, args)) { fail(call); return; }
-    if (!whole || !copies) finish(call, out, stride, row, rows, first * 32, pairs * 32);
-  }
-}
-
 /* ---- threads: the runtime does not tell how many a session has, so a layer sees how many of its tasks run at once ---- */
 typedef struct { void (*task)(void *, size_t); void *argument; int running, most; } Spread;
 
@@ -236,7 +194,7 @@ void *spread_tasks(void *context, Call *call, void (*task)(void *, size_t), int6
 }
 
 /* So many units across, and so many down, as tasks: those across first, since what is down is read anew by each. */
-static void *spread_grid(void *context, Call *call, void (*task)(void *, size_t), int64_t across, int64_t down, int64_t tasks) {
+void *spread_grid(void *context, Call *call, void (*task)(void *, size_t), int64_t across, int64_t down, int64_t tasks) {
   call->share = tasks < across ? across / tasks : 1;
   int64_t together = call->layer->spec->woven ? 2 * STRIP * across / call->layer->n : 1; /* the strips of both parts */
   if (together > 1) call->share = (call->share + together - 1) / together * together;
@@ -249,44 +207,12 @@ static void *spread_grid(void *context, Call *call, void (*task)(void *, size_t)
 }
 
 /* Room for so many bytes of activations, and for a step and a sum of each unit of them that may be rounded. */
-static int take_room(Call *call, size_t bytes, size_t units) {
+int take_room(Call *call, size_t bytes, size_t units) {
   size_t each = padded(units * 4);
   if (!(call->inputs = arena(CALL_ARENA, padded(bytes) + 2 * each))) return 0;
   call->steps = (float *)(call->inputs + padded(bytes)), call->sums = call->inputs + padded(bytes) + each;
   for (size_t i = 0; i < units && call->layer->spec->fixed; i++) call->steps[i] = call->layer->step;
   return 1;
-}
-
-/* Rows as tiles: so many tiles a task. */
-static void pack_task(void *p, size_t task) {
-  Call *call = p;
-  const Layer *l = call->layer;
-  const Family *family = l->spec->family;
-  int64_t first = (int64_t)task * call->share, row = first * 16, rows = call->rows - row;
-  int64_t count = (l->chunks + family->chunks - 1) / family->chunks;
-  if (rows > call->share * 16) rows = call->share * 16;
-  Any args[] = {POINTER(call->x + row * l->k), POINTER(call->inputs + first * count * 1024), POINTER(call->steps + row),
-                POINTER((int32_t *)call->sums + row), TENSOR(&none_filled), NUMBER(l->chunks), NUMBER(rows)};
-  if (CALL(family->pack, args)) fail(call);
-}
-
-static void *multiply_many(const Layer *l, void *context, Call *call) {
-  const Family *family = l->spec->family;
-  int64_t count = (l->chunks + family->chunks - 1) / family->chunks, pairs = (l->n + 31) / 32;
-  call->tiles = (call->rows + 15) / 16;
-  size_t tile = (size_t)count * 1024, bytes = (size_t)call->tiles * tile, units = (size_t)call->tiles * 16;
-  if (!take_room(call, bytes, units)) return status(FAIL, "qcc: out of memory");
-  if (call->rows % 16) {
-    size_t rest = (units - (size_t)call->rows) * 4;
-    memset(call->inputs + bytes - tile, 0, tile);
-    memset(call->steps + call->rows, 0, rest), memset((int32_t *)call->sums + call->rows, 0, rest);
-  }
-  void *bad = spread_tasks(context, call, pack_task, call->tiles, l->k * 16 * ROUND_WORK);
-  if (bad) return bad;
-  int64_t fit = family->panel / (count * 2048), tasks = tasks_of(l, (call->tiles + DECODING) * pairs * l->k * 32);
-  if (fit && tasks < (pairs + fit - 1) / fit) tasks = (pairs + fit - 1) / fit; /* panels stay in the second cache */
-  call->unit = family->block;
-  return spread_grid(context, call, gemm_task, pairs, (call->tiles + family->block - 1) / family->block, tasks);
 }
 
 static void *multiply(const Layer *l, void *context, Call *call) {

@@ -11,7 +11,7 @@ typedef struct {
   Kernel quantize, one, four, some, pack, gemm;
   int rounds, many, chunks, depth, together /* rows of `some` */, lanes /* outputs of a tile that lie together */,
       beside /* inputs of whole numbers that lie together */,
-      panels /* `some` reads rows that lie side by side */, halves;
+      panels /* `some` reads rows that lie side by side */, halves, decodes /* what `gemm` multiplies is written to a panel */;
   int64_t panel, block;
 } Family;
 
@@ -64,7 +64,8 @@ typedef struct {
 } Call;
 
 enum { STRIP = 64, CHUNK = 32, OVER = 1024 /* bytes that may be read behind the words */,
-       LONGEST = 1 << 16 /* inputs whose products fit 32 bits together */ };
+       LONGEST = 1 << 16 /* inputs whose products fit 32 bits together */,
+       ROUND_WORK = 16 /* products that take as long as one value that is rounded */ };
 
 static inline size_t padded(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 
@@ -83,10 +84,18 @@ extern const Tensor none_filled; /* TVM takes the device from a tensor, so funct
 void *arena(int which, size_t size); /* what a thread keeps of memory; NULL where there is none */
 void *take_tensors(const Layer *l, void *context, const Input *shape, const float **operands);
 void fail(Call *call);
+int failed(const Call *call);
+int take_room(Call *call, size_t bytes, size_t units);
+void norm_rows(Call *call, int64_t first, int64_t rows);
+static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 void finish(Call *call, const float *from, int64_t stride, int64_t row, int64_t rows, int64_t first, int64_t count);
 int64_t tasks_of(const Layer *l, int64_t work); /* how many tasks so many products are worth */
 void *spread(const Layer *l, void *context, void *argument, void (*task)(void *, size_t), int64_t tasks);
 void *spread_tasks(void *context, Call *call, void (*task)(void *, size_t), int64_t units, int64_t work);
+void *spread_grid(void *context, Call *call, void (*task)(void *, size_t), int64_t across, int64_t down, int64_t tasks);
+
+/* many.c */
+void *multiply_many(const Layer *l, void *context, Call *call);
 
 /* blocks.c */
 void *fill_tiles(Layer *layer, const void *info);

@@ -91,7 +91,9 @@ class _Decoder:
         if self.codes.table is not None:
             return None
         middle = emit.spread(T.float32(self.codes.middle))
-        return T.bind((T.cast(self.given.offset[emit.lanes(place)], "float32x16") if self.codes.stored_zero else middle) * grid)
+        return T.bind(
+            (T.cast(self.given.offset[emit.lanes(place)], "float32x16") if self.codes.stored_zero else middle) * grid
+        )
 
     def _quad(self, words: list[Expr], number: int) -> tuple[Expr, int]:
         """Words whose byte ``b`` holds input ``4 * number + b``, from a bit on."""

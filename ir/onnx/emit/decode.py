@@ -42,7 +42,13 @@ def decode_function(grid: Grid, operands: int, padded: bool, dtype: ir.DataType,
 
 
 def function(
-    name: str, inputs: Iterable[str], lines: Iterable[str], outputs: str, opset: int, attributes: str = "", ours: bool = False
+    name: str,
+    inputs: Iterable[str],
+    lines: Iterable[str],
+    outputs: str,
+    opset: int,
+    attributes: str = "",
+    ours: bool = False,
 ) -> ir.Function:
     """A function of our domain from the lines of its body; outputs and attributes are separated by commas.
 

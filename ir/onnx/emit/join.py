@@ -47,8 +47,8 @@ class _Product:
 def join_products(model: ir.Model) -> list[tuple[LinearOp, tuple[LinearOp, ...]]]:
     """Put one node in the place of those that read one value and whose weights are stored alike.
 
-    ``steps(x @ A), others(x @ B)  -->  linear_steps_and_others(x, A, B)``; of two, the second's steps may read the result
-    of the first, as the gate of a feed-forward. The node stands where the first did: all that it reads is there.
+    ``steps(x @ A), others(x @ B)  -->  linear_steps_and_others(x, A, B)``; of two, the second's steps may read the
+    result of the first, as the gate of a feed-forward. The node stands where the first did: all that it reads is there.
 
     Returns:
         For each such node the op that it calls, and those that it took the place of.
