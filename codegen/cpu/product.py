@@ -9,6 +9,7 @@ from qcc.codegen.cpu.tir.codes import Codes, codes_of
 from qcc.codegen.target.target import Arithmetic, Template
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, group
+from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.kernel.op import BF16, CHUNK, Leaf, LinearOp, Tile, stored_name
 
 Expr = object  # of TVM, which carries no types
@@ -81,9 +82,9 @@ class CpuTemplate(Template[CpuProcessor]):
     of_tiles: ClassVar[bool] = False
     """It is for weights of which tiles are stored alone, and for no others."""
 
-    def serves(self, op: LinearOp, processor: CpuProcessor, activations: Arithmetic) -> bool:
+    def serves(self, op: KernelOp, processor: CpuProcessor, activations: Arithmetic) -> bool:
         """See `Template.serves`."""
-        return self.takes(product_of(op), processor, activations)
+        return isinstance(op, LinearOp) and self.takes(product_of(op), processor, activations)
 
     def takes(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
         """It is for such weights, and `accepts` them."""

@@ -23,7 +23,7 @@ from qcc.ir.fx.edits.norms import fold_batch_norms
 from qcc.ir.fx.edits.pieces import slice_constants
 from qcc.ir.fx.edits.resize import FxResizer
 from qcc.ir.fx.edits.simplify import is_item, remove_identities, share_items
-from qcc.ir.fx.edits.spelled import write_rolls, write_silus
+from qcc.ir.fx.edits.spelled import respell
 from qcc.ir.fx.edits.values import ROUNDED, carry, write_rounded
 from qcc.ir.fx.emit.assemble import Compact, Sources, assemble
 from qcc.ir.fx.kinds import aten_name, is_check, kind_of
@@ -154,8 +154,7 @@ class FxGraph(Graph):
         remove_identities(self._graph)
         editor = self._editor()
         slice_constants(self._graph, self._tensors)
-        write_rolls(self._graph, editor)
-        write_silus(self._graph, editor)
+        respell(self._graph, editor)
         fold_constants(self._graph, editor, self._tensors, self._paths)
         folded = fold_batch_norms(self._graph, editor, self._tensors, self._paths)
         if not self.encoded:  # whose constants are what is decoded
@@ -328,7 +327,8 @@ class FxGraph(Graph):
 
     def _all_weights(self) -> tuple[Weight, ...]:
         """The weights, those that are encoded among them."""
-        found = find_weights(self._graph.nodes, {node: self._names[node] for node in self._tensors}, self._paths)
+        names = {node: self._names[node] for node in self._tensors}
+        found = find_weights(self._graph.nodes, names, self._paths, self._program.graph_module)
         kept = keep_names(found, {node.name: node.meta[LAYER] for node in self._graph.nodes if LAYER in node.meta})
         rounded = {self._names[node]: node.meta[ROUNDED] for node in self._graph.nodes if ROUNDED in node.meta}
         return tuple(_told_of_rounding(weight, rounded) for weight in kept) if rounded else kept

@@ -6,7 +6,7 @@ is encoded, so that a table tied between an embedding and a head is encoded, and
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, Self
@@ -20,6 +20,7 @@ from qcc.ir.errors import Refused
 from qcc.ir.graph.attention import Attention, AttentionForm
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Array, Feeds, Op, Resized, Value, Weight
+from qcc.ir.kernel.chain_op import ChainOp
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.vocabulary.tabled import Tabled
@@ -33,7 +34,6 @@ class Runner(Protocol):
 
     def __call__(self, feeds: Feeds) -> dict[str, Array]:
         """Run once."""
-        ...
 
 
 class Graph(ABC):
@@ -130,8 +130,7 @@ class Graph(ABC):
         already, a copy of it stays in the op's place.
 
         Raises:
-            Refused: the op has no such input, several used outputs, or one of another type than its input; nothing has
-                changed.
+            Refused: it has no such input, several used outputs, or one of another type; nothing has changed.
         """
 
     @abstractmethod
@@ -141,8 +140,7 @@ class Graph(ABC):
         What it read before goes, if that is a constant that nobody else reads.
 
         Raises:
-            Refused: there is no such constant, the op takes no such operand, or one of another type; nothing has
-                changed.
+            Refused: there is no such constant, or the op takes none there, or another type; nothing has changed.
         """
 
     @abstractmethod
@@ -193,8 +191,7 @@ class Graph(ABC):
         what no output depends on goes.
 
         Raises:
-            Refused: a value is a constant, is named twice, or is both fed and returned, or an output depends on an
-                input that is not fed.
+            Refused: a value is a constant, named twice, fed and returned, or an output depends on one not fed.
         """
 
     @abstractmethod
@@ -322,6 +319,10 @@ class Graph(ABC):
 
     def join_products(self) -> Sequence[tuple[LinearOp, tuple[LinearOp, ...]]]:
         """Make kernel ops that read one value one op; what each node made calls, and what it stands for."""
+        return ()
+
+    def chain(self, serves: Callable[[ChainOp], bool]) -> tuple[ChainOp, ...]:
+        """Let convolutions hand on bytes as kernels do that ``serves`` knows; an op each, where the adapter has any."""
         return ()
 
     @abstractmethod

@@ -4,7 +4,7 @@
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -39,12 +39,14 @@ from qcc.ir.graph.graph import Graph, Readers, Runner
 from qcc.ir.graph.in_pieces import InPieces, pieces_of
 from qcc.ir.graph.ops import Array, Op, Resized, Value, Weight
 from qcc.ir.graph.resized import check_resized, sized_ops
+from qcc.ir.kernel.chain_op import ChainOp
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.model.model import Written
 from qcc.ir.model.options import ExternalData
 from qcc.ir.onnx.attention.store import check_stored, store_caches
 from qcc.ir.onnx.attention.write import check_attention, write_attention
+from qcc.ir.onnx.chain.write import write_chains
 from qcc.ir.onnx.emit.join import join_products
 from qcc.ir.onnx.emit.spill import Spill
 from qcc.ir.onnx.emit.tabled import tabled_opset, write_tabled
@@ -269,6 +271,12 @@ class OnnxGraph(Graph):
 
     def join_products(self) -> Sequence[tuple[LinearOp, tuple[LinearOp, ...]]]:
         return join_products(self.model)
+
+    def chain(self, serves: Callable[[ChainOp], bool]) -> tuple[ChainOp, ...]:
+        self._keep_names()
+        found = write_chains(self.model, serves)
+        self._forget()
+        return found
 
     def require_opset(self, opset: int) -> tuple[str, ...]:
         """Raise the model's default opset where it is lower; the types of the ops whose definitions differ then.

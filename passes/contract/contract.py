@@ -21,7 +21,7 @@ from qcc.ir.encoding.value import EncodedValue, ValueEncoding
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph, Runner
 from qcc.ir.graph.ops import Array, Feeds, Weight
-from qcc.ir.kernel.op import LinearOp
+from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.passes.contract.holes import Holes
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.moments import Moments
@@ -74,7 +74,7 @@ class Edit:
     refused: bool = False
     layers: tuple[str, ...] = ()
     chosen: str = ""
-    ops: tuple[LinearOp, ...] = ()
+    ops: tuple[KernelOp, ...] = ()
     stored: Encoding | None = None
     spread: Spread | None = None
     holes: Holes | None = None

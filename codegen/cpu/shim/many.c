@@ -92,11 +92,11 @@ void *multiply_many(const Layer *l, void *context, Call *call) {
     memset(call->inputs + bytes - tile, 0, tile);
     memset(call->steps + call->rows, 0, rest), memset((int32_t *)call->sums + call->rows, 0, rest);
   }
-  int64_t fit = fitting(l), tasks = tasks_of(l, (call->tiles + DECODING) * pairs * l->k * 32);
+  int64_t fit = fitting(l), tasks = tasks_of(&l->others, (call->tiles + DECODING) * pairs * l->k * 32);
   int64_t whole = family->decodes ? 0 : least(tasks, call->tiles / OWN); /* tasks of whole rows; each would decode all */
   if (whole > __atomic_load_n(&l->others, __ATOMIC_RELAXED)) {
     call->down = (call->tiles + whole - 1) / whole, call->normed = 1;
-    return spread(l, context, call, tiles_task, (call->tiles + call->down - 1) / call->down);
+    return spread(&l->others, context, call, tiles_task, (call->tiles + call->down - 1) / call->down);
   }
   void *bad = spread_tasks(context, call, pack_task, call->tiles, l->k * 16 * ROUND_WORK);
   if (bad) return bad;

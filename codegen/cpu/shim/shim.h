@@ -16,7 +16,7 @@ typedef struct {
 } Family;
 
 /* A product of an op: the steps behind it, and how many operands they have. */
-typedef struct { Kernel chain; int operands, copies /* there is nothing to do but copy */; } Part;
+typedef struct { Kernel chain; int operands, copies /* there is nothing to do but copy */; } Member;
 enum { PARTS = 4 };
 
 typedef struct {
@@ -24,7 +24,7 @@ typedef struct {
   int bits, group /* 0: the whole row */, symmetric, fixed /* the step of activations is an input */;
   const float *numbers, *scales; /* of codes and of scales that are bytes, where those are tables; else NULL */
   const char *operands; /* of the steps, in order: v is a constant vector [out], t a tensor of the output's shape */
-  const Part *parts;    /* products of one input, whose outputs are multiples of a strip where there are several */
+  const Member *parts;    /* products of one input, whose outputs are multiples of a strip where there are several */
   int count;
   int woven;            /* of two, the second's steps read the result of the first: their strips take turns */
   int keeps;            /* what the norm reads is a second output */
@@ -34,7 +34,17 @@ typedef struct {
   int high, wide;       /* outputs and inputs of a tile where some are stored alone, in blocks.c; else 0 */
 } Spec;
 
-typedef struct { const char *const *needs; const Spec *specs; int ops; } Target; /* processor flags, and the ops */
+/* A convolution of bytes, in chain.c: its kernel, strides and pads, rows first; what it does behind. */
+typedef struct {
+  const char *name;
+  int high, wide, down, across, top, left, bottom, right, depthwise;
+  int cuts;                       /* 1: what is below 0; 2: what is outside two inputs */
+  int adds, cuts_sum;             /* a residual, and what is below 0 of that */
+  Kernel product, of[3];          /* depthwise: of 64, 32 and 16 channels */
+} ChainSpec;
+
+/* Processor flags, and the ops. */
+typedef struct { const char *const *needs; const Spec *specs; int ops; const ChainSpec *chains; int filters; } Target;
 
 typedef struct {
   const Spec *spec;
@@ -89,8 +99,8 @@ int take_room(Call *call, size_t bytes, size_t units);
 void norm_rows(Call *call, int64_t first, int64_t rows);
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 void finish(Call *call, const float *from, int64_t stride, int64_t row, int64_t rows, int64_t first, int64_t count);
-int64_t tasks_of(const Layer *l, int64_t work); /* how many tasks so many products are worth */
-void *spread(const Layer *l, void *context, void *argument, void (*task)(void *, size_t), int64_t tasks);
+int64_t tasks_of(const int *others, int64_t work); /* how many tasks so many products are worth, with so many threads */
+void *spread(const int *others, void *context, void *argument, void (*task)(void *, size_t), int64_t tasks);
 void *spread_tasks(void *context, Call *call, void (*task)(void *, size_t), int64_t units, int64_t work);
 void *spread_grid(void *context, Call *call, void (*task)(void *, size_t), int64_t across, int64_t down, int64_t tasks);
 
@@ -104,6 +114,9 @@ void *multiply_tiles(void *context, Call *call);
 /* conv1x1.c */
 void *fill_filters(Layer *layer, const void *info);
 void *convolve(void *layer, void *context);
+
+/* chain.c */
+void serve_filter(const ChainSpec *spec, Served *served);
 
 /* cpu.c */
 int usable(const char *const *needs);

@@ -1,6 +1,7 @@
 """One row through layers whose weights lie beyond the second cache, beside reading as many bytes.
 
-    python -m benchmarks.bandwidth [--ops linear_int4_group32 ...] [--inputs 4096] [--outputs 4096] [--rounds 25]
+    python -m benchmarks.kernels.bandwidth [--ops linear_int4_group32 ...]
+        [--inputs 4096] [--outputs 4096] [--rounds 25]
 
 A layer and a loop that does nothing but read, over as many bytes as the layer has in memory, take turns in one process;
 each turn is as many runs as fill a few milliseconds, so that weights come from the cache that holds them, or from
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.kernels import aligned, ours, session
+from benchmarks.kernels.__main__ import aligned, ours, session
 from benchmarks.processes.timing import machine
 from qcc.codegen.cpu.ceilings.loops import runners
 from qcc.codegen.cpu.library.build import build
@@ -41,9 +42,8 @@ def main() -> None:
     add("--rounds", type=int, default=25)
     given = parser.parse_args()
     ops = [parse(name) for name in given.ops]
-    print(
-        f"# {machine()}, load {os.getloadavg()[0]:.1f}\n# python -m benchmarks.bandwidth, {given.inputs}x{given.outputs}"
-    )
+    print(f"# {machine()}, load {os.getloadavg()[0]:.1f}")
+    print(f"# python -m benchmarks.kernels.bandwidth, {given.inputs}x{given.outputs}")
     print("| op | MB | us | GB/s | share of reading |\n|---|---|---|---|---|", flush=True)
     read = runners(["read"], native())["read"]
     with tempfile.TemporaryDirectory() as folder:
