@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from qcc.compiler.build.restructure import watched
+from qcc.compiler.build.rewrite import watched
 from qcc.compiler.calibrate.samples import load
 from qcc.compiler.compile import compile
 from qcc.compiler.files.open_model import open_model

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.export import Dim
 
-from qcc.compiler.build.restructure import watched
+from qcc.compiler.build.rewrite import watched
 from qcc.compiler.calibrate.samples import load
 from qcc.compiler.compile import compile
 from qcc.compiler.observe.statistics import layer_statistics

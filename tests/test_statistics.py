@@ -18,7 +18,7 @@ from qcc.compiler.calibrate.coverage import coverage_of, few_rows
 from qcc.compiler.calibrate.find_masks import find_masks
 from qcc.compiler.calibrate.parts import Parted, held_out
 from qcc.compiler.calibrate.samples import Samples
-from qcc.compiler.observe.statistics import layer_statistics
+from qcc.compiler.observe.statistics import RoundedValues, layer_statistics
 from qcc.compiler.plan.catalog import schema
 from qcc.dsl.load import load_text
 from qcc.ir.graph.graph import Graph
@@ -123,7 +123,7 @@ def test_padding_changes_no_magnitudes() -> None:
     graph, texts = attention(), sentences([3, 7, 5, 2])
     read = sorted({layer.input for weight in graph.weights() for layer in weight.layers if weight.name in NAMES})
     one, other = (
-        layer_statistics(graph, data, lambda *_: None, magnitudes=read).magnitudes
+        layer_statistics(graph, data, lambda *_: None, rounded=RoundedValues(frozenset(read))).magnitudes
         for data in (alone(texts), Samples((padded(texts),), "drawn", True))
     )
     for name in read:

@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.perplexity.nats import nats
-from qcc.compiler.build.restructure import watched
-from qcc.compiler.build.rewrite import sample_of
+from qcc.compiler.build.rewrite import sample_of, watched
 from qcc.compiler.calibrate.samples import Samples, load
 from qcc.compiler.plan.bind import subject_steps
 from qcc.compiler.plan.cascade import resolve_others

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.processes.timing import machine
 from benchmarks.sparse.rivals import perplexity
 from qcc.compiler.allocate.removals import Gates
-from qcc.compiler.build.restructure import watched
+from qcc.compiler.build.rewrite import watched
 from qcc.compiler.calibrate.parts import held_out
 from qcc.compiler.calibrate.samples import Samples, load
 from qcc.compiler.files.open_model import open_model

@@ -9,8 +9,7 @@ from qcc.compiler.allocate.copied import copied, copies
 from qcc.compiler.allocate.settle import Settled, settle
 from qcc.compiler.build import run as build
 from qcc.compiler.build.raise_graph import needed_opset, raise_graph
-from qcc.compiler.build.restructure import watched
-from qcc.compiler.build.rewrite import sample_of
+from qcc.compiler.build.rewrite import sample_of, watched
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.console.phases import Phases
 from qcc.compiler.files.open_model import OpenModel

@@ -1,17 +1,14 @@
 """Running a plan's steps that change a graph's structure: each is run, and checked to have done what it says."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
-
 from qcc.compiler.build.cleaning import Cleaned, clean_up, told, validate_cleaning
 from qcc.compiler.build.promises import broken_promise
-from qcc.compiler.build.rewrite import Rewritten, sample_of
+from qcc.compiler.build.rewrite import Rewritten, sample_of, watched
 from qcc.compiler.build.rewrite_row import RewriteRow
-from qcc.compiler.calibrate.parts import Parted
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.observe.observer import Tick
 from qcc.compiler.observe.statistics import layer_statistics
@@ -62,13 +59,6 @@ def _concerns(step: Step, graph: Graph) -> bool:
     """A step has something to do or to say; one that keeps the function has nothing to say of a graph without sites."""
     assert isinstance(step.action, Restructure)
     return Invariant.FUNCTION not in step.action.keeps or bool(step.action.sites(graph, step.weights))
-
-
-def watched(data: Samples, graph: Graph, names: Sequence[str], held: bool) -> Iterator[dict[str, np.ndarray]]:
-    """See `contract.Watch`."""
-    runner = graph.runner([value.name for value in graph.inputs], names)
-    parted = Parted.of(data)
-    return (runner(one) for one, other in zip(parted.ones, parted.held, strict=True) if other == held)
 
 
 def _at(tick: Tick, done: int, count: int, text: str, *where: object) -> None:

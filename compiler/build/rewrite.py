@@ -12,6 +12,7 @@ from qcc.compiler.build.promises import broken_promise
 from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.calibrate.coverage import Told, coverage_of
 from qcc.compiler.calibrate.generate import Batch
+from qcc.compiler.calibrate.parts import Parted
 from qcc.compiler.calibrate.samples import Samples, generate
 from qcc.compiler.observe.asked import float_tokens
 from qcc.compiler.observe.observer import Tick
@@ -21,6 +22,7 @@ from qcc.compiler.plan.text import action_text
 from qcc.compiler.verify.translation import Difference, Outputs, Trial, first_guilty
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.ops import Array
 from qcc.passes.contract.contract import Context, Edit, G, Invariant, Pass, Rewrite, Site, SitePass
 from qcc.passes.contract.moments import Moments, grams_of
 
@@ -88,7 +90,7 @@ def prospects(graph: Graph, plan: Plan) -> Iterator[tuple[Step, tuple[Site, ...]
     steps = [(step.action, step) for step in plan.steps if isinstance(step.action, SitePass)]
     for action, step in steps:
         yield step, tuple(action.sites(graph, step.weights))
-        if isinstance(action, Rewrite) and not (action.uses_gram or action.uses_sample) and step is not steps[-1][1]:
+        if isinstance(action, Rewrite) and not _wants_data(action) and step is not steps[-1][1]:
             graph = _apply(graph, action, step, _context(step))[0]
 
 
@@ -102,7 +104,7 @@ def _run(
 ) -> tuple[G, RewriteRow]:
     start = time.perf_counter()
     progress(action_text(action))
-    context = gather(_context(step, progress)) if action.uses_gram or action.uses_sample else _context(step, progress)
+    context = gather(_context(step, progress)) if _wants_data(action) else _context(step, progress)
     attempt = _Attempt(graph, action, step, context, trial, _decoding(graph, action, step, context))
     after, row = attempt.best()
     return after, replace(row, seconds=time.perf_counter() - start)
@@ -204,13 +206,25 @@ def _by_tokens(step: Step, plan: Plan) -> _ByTokens:
     return _ByTokens(step.action, found)
 
 
+def _wants_data(action: Pass) -> bool:
+    """It goes by more than the graph."""
+    return action.uses_gram or action.uses_sample or action.uses_largest or action.watches
+
+
 def _gathered(graph: Graph, asked: _ByTokens, data: Samples, covers: Told, context: Context) -> Context:
     """With statistics of a step's weights, or an input."""
     if asked.action.uses_sample:
         context = replace(context, sample=sample_of(graph, data))
+    if asked.action.watches and not data.generated:
+        context = replace(context, watch=partial(watched, data))
+    found: dict[str, Moments] = {}
+    largest: dict[str, Array] = {}
+    for leaves, names in sorted(asked.weights.items()) if asked.action.uses_largest else ():
+        tick = _named(context.progress)
+        largest |= layer_statistics(graph, data, tick, largest=names, leaves=leaves).largest
+    context = replace(context, largest=largest)
     if not asked.action.uses_gram:
         return context
-    found: dict[str, Moments] = {}
     for leaves, names in sorted(asked.weights.items()):
         tick = _named(context.progress)
         found |= layer_statistics(graph, data, tick, moments=names, leaves=leaves).moments
@@ -230,6 +244,13 @@ def sample_of(graph: Graph, data: Samples) -> Batch:
     except ModelError:
         return next(data.first(SAMPLE).parts(SAMPLE))
     return found
+
+
+def watched(data: Samples, graph: Graph, names: Sequence[str], held: bool) -> Iterator[dict[str, Array]]:
+    """See `contract.Watch`."""
+    runner = graph.runner([value.name for value in graph.inputs], names)
+    parted = Parted.of(data)
+    return (runner(one) for one, other in zip(parted.ones, parted.held, strict=True) if other == held)
 
 
 def _apply(graph: G, action: Rewrite, step: Step, context: Context) -> tuple[G, list[Edit]]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from qcc.compiler.allocate.removals import lost_whole, removals
-from qcc.compiler.build.restructure import watched
+from qcc.compiler.build.rewrite import watched
 from qcc.compiler.depth.ladder import Ladder, Stage, layer_names
 from qcc.dsl.policy.policy import DepthPart
 from qcc.ir.regions.residual import ResidualBranch, residual_branches
