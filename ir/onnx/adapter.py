@@ -259,8 +259,7 @@ class OnnxGraph(Graph):
         check_product(self, value)
         self.require_opset(value_opset(DYNAMIC_INT8))
         self._keep_names()
-        editor = OnnxEditor(self.model.graph)
-        multiply_rounded(editor, editor.value(value))
+        multiply_rounded(editor := OnnxEditor(self.model.graph), editor.value(value))
         self._forget()
 
     def encoded_values(self) -> Mapping[str, EncodedValue]:
