@@ -64,7 +64,7 @@ def product_of(op: LinearOp) -> KernelProduct:
     if op.pointwise:
         return KernelProduct(BF16, pointwise=True)  # their codes are decoded when a layer is made
     if op.is_float or op.tile is not None:
-        return KernelProduct(op.encoding, tile=op.tile)
+        return KernelProduct(op.encoding, static=op.static, tile=op.tile)
     if op.group is None:
         return KernelProduct(Blocked(op.blocked.grid, CHANNEL), static=op.static)
     scale = HALF if op.blocked.scale == HALF else SINGLE

@@ -11,7 +11,9 @@ typedef struct {
   Kernel quantize, one, four, some, pack, gemm;
   int rounds, many, chunks, depth, together /* rows of `some` */, lanes /* outputs of a tile that lie together */,
       beside /* inputs of whole numbers that lie together */,
-      panels /* `some` reads rows that lie side by side */, halves, decodes /* what `gemm` multiplies is written to a panel */;
+      panels /* `some` reads rows that lie side by side */,
+      stepped /* a row of tiles' activations is rounded by one step, to bytes without a sign */,
+      halves, decodes /* what `gemm` multiplies is written to a panel */;
   int64_t panel, block;
 } Family;
 
@@ -52,6 +54,7 @@ typedef struct {
   int32_t *words;  /* [strips * 4, chunks, bits, 16], of bfloat16 [strips * 2, chunks, 2, 16, 16]; conv1x1.c has its own */
   void *scale;     /* [strips * 4, groups, 16], float32, or float16 where the family reads halves */
   int16_t *offset; /* the same: the code of zero; NULL where it is the middle */
+  float *less;     /* of tiles: what outputs start with, for 128 more in each input */
   float **vectors; /* an operand of the steps each: [n], or NULL for a tensor */
   float step;      /* of static activations */
   float epsilon;   /* of the norm */
