@@ -84,8 +84,14 @@ class Shares(Structure):
             found.sort(key=lambda one: order[one[0].layer.op])
         return made_up(graph, work, found, watch)
 
+    def steps(self) -> int:
+        """Of what counts are a multiple, where that leaves something to cut."""
+        return 1
+
     def _count(self, group: Group) -> int:
-        return max(math.ceil(self.keep * group.size - ROUNDING), 1)
+        count = max(math.ceil(self.keep * group.size - ROUNDING), 1)
+        whole = math.ceil(count / self.steps()) * self.steps()
+        return whole if whole < group.size else count
 
     def _largest(self, axes: Axes, group: Group) -> Array:
         """The channels with the largest weights."""
@@ -129,7 +135,8 @@ class Shares(Structure):
                 found[name] = lost(axes.graph, left, watch)
             return found
 
-        return divided(going, work, self.keep, {group.name: self._count(group) for group in groups}, losses)
+        first = {group.name: self._count(group) for group in groups}
+        return divided(going, work, self.keep, first, losses, self.steps())
 
 
 def _masked(graph: Graph, stays: Stays, made_up: Mapping[str, Array] | None = None) -> Graph:
