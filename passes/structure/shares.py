@@ -116,7 +116,7 @@ class Shares(Structure):
                 continue
             least = max(math.ceil(LEAST * least), 1) if self.of == "all" else least
             going[group.name] = removals(some, [grams[one.weight.name] for one in some], axes.graph, least)
-        if self.of == "all":
+        if self.of == "all" and going:
             counts = self._divided(axes, [group for group in groups if group.name in going], going, watch)
         return found | {name: one.stays(counts[name]) for name, one in going.items()}
 
@@ -131,7 +131,8 @@ class Shares(Structure):
             found = {}
             for name, count in counts.items():
                 stays = {name: going[name].stays(count)}
-                left = _masked(axes.graph, stays, self._made_up(axes.graph, stays, watch, behind=False))
+                fitted = self._made_up(axes.graph, stays, watch, behind=False) if self.refit else {}
+                left = _masked(axes.graph, stays, fitted)
                 found[name] = lost(axes.graph, left, watch)
             return found
 
@@ -139,10 +140,10 @@ class Shares(Structure):
         return divided(going, work, self.keep, first, losses, self.steps())
 
 
-def _masked(graph: Graph, stays: Stays, made_up: Mapping[str, Array] | None = None) -> Graph:
-    """A graph in whose old shapes channels are silent."""
+def _masked(graph: Graph, stays: Stays, constants: Mapping[str, Array] | None = None) -> Graph:
+    """A graph in whose old shapes channels are silent, with other constants."""
     work = graph.copy()
-    for name, array in (made_up or {}).items():
+    for name, array in (constants or {}).items():
         work.replace_constant(name, array)
     axes = Axes.of(work)
     axes.mask({group: stays[group.name] for group in axes.groups(Action.SELECT) if group.name in stays})
