@@ -2,9 +2,13 @@
 
 from collections.abc import Iterable
 
+from qcc.codegen.cpu.chain.template import CHAINS
 from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.product import CpuTemplate, KernelProduct, product_of
 from qcc.codegen.cpu.templates import templates
+from qcc.codegen.target.target import Arithmetic
+from qcc.ir.kernel.chain_op import ChainOp
+from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.kernel.op import KEEP, STEPS, LinearOp
 
 
@@ -24,9 +28,14 @@ def functions_of(
     }
 
 
-def served(ops: Iterable[LinearOp], processor: CpuProcessor, activations: str) -> list[LinearOp]:
-    """Those that there are templates for."""
-    return [op for op in ops if templates(product_of(op), processor, activations)]
+def served(ops: Iterable[KernelOp], processor: CpuProcessor, activations: str) -> list[LinearOp]:
+    """The products that there are templates for."""
+    return [op for op in ops if isinstance(op, LinearOp) and templates(product_of(op), processor, activations)]
+
+
+def chains(ops: Iterable[KernelOp], processor: CpuProcessor, activations: Arithmetic) -> list[ChainOp]:
+    """The convolutions of bytes that there is a template for."""
+    return [op for op in ops if isinstance(op, ChainOp) and CHAINS.serves(op, processor, activations)]
 
 
 def norm(op: LinearOp) -> str:
@@ -40,5 +49,10 @@ def chain(op: LinearOp) -> tuple[str, ...]:
 
 
 def chain_name(op: LinearOp) -> str:
-    """The function of an op's chain; without steps it copies. A convolution's multiplies, too."""
+    """The function of a product's chain; without steps it copies. A convolution's multiplies, too."""
     return "_".join(("conv1x1" if op.pointwise else "steps", *chain(op)))
+
+
+def step_chains(ops: Iterable[LinearOp]) -> dict[str, LinearOp]:
+    """The functions of all chains, each with a product that has it."""
+    return {chain_name(one): one for op in ops for one in op.members}
