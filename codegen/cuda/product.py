@@ -20,13 +20,14 @@ from qcc.ir.kernel.op import LinearOp
 WARP = 32
 WARPS = 4
 OUTPUTS = 4  # that share the activations that were read
+ALONE = 16  # codes that a lane takes at once where one row meets them, at least
 MANY = 8  # rows that share the codes that were decoded
-WORD, BYTE = 32, 8  # bits that are read at once
-BARRIER = "llvm.nvvm.barrier.cta.sync.aligned.all"
+WORD = 32  # bits that are read at once
+TOGETHER = 4  # activations that are
 EVERYWHERE = -1  # all lanes take part
 SHUFFLE = "llvm.nvvm.shfl.sync.bfly.f32"
+BARRIER = "llvm.nvvm.barrier.cta.sync.aligned.all"
 SIZES = ("inputs", "outputs", "rows")  # int32
-TOGETHER = 4  # activations that are read at once, where codes are by whole words
 
 
 @dataclass(frozen=True)
@@ -36,49 +37,35 @@ class Variant:
     Args:
         rows: of activations that a block meets at once.
         scale: the type of the scales.
-        word: bits of codes that are read at once; rows of codes must be whole words.
     """
 
     rows: int
     scale: str
-    word: int
 
     @property
     def name(self) -> str:
         """Behind the op's name."""
-        return f"_rows{self.rows}_{self.scale}_word{self.word}"
+        return f"_rows{self.rows}_{self.scale}"
 
 
-VARIANTS = tuple(
-    Variant(rows, scale, word)
-    for scale in ("float16", "float32")
-    for rows, word in ((1, WORD), (MANY, WORD), (1, BYTE))
-)
+VARIANTS = tuple(Variant(rows, scale) for scale in ("float16", "float32") for rows in (1, MANY))
 
 
 def pointers(op: LinearOp, variant: Variant) -> dict[str, str]:
     """The kernel's pointers by the names of the op's inputs and outputs, with the types of what they point to."""
     weight = [*op.weight_inputs]
-    types = {name: f"uint{variant.word}" for name in weight if name.startswith("plane")}
+    types = {name: f"uint{WORD}" for name in weight if name.startswith("plane")}
     types |= {name: variant.scale for name in weight if name == "scale"}
     types |= {name: "int8" for name in weight if name == "zero"}
-    x = "float32" if variant.word == BYTE else "int128"
-    return {"x": x, **types, **{name: "float32" for name, _ in op.step_inputs}, "y": "float32"}
-
-
-def parameters(op: LinearOp) -> list[str]:
-    """All parameters in the kernel's order, which is TVM's: pointers by name, then numbers by name."""
-    return [*sorted(pointers(op, VARIANTS[0])), *sorted(SIZES)]
+    return {"x": f"int{WORD * TOGETHER}", **types, **{name: "float32" for name, _ in op.step_inputs}, "y": "float32"}
 
 
 def kernel(name: str, op: LinearOp, variant: Variant) -> Expr:
     """The kernel of an op: ``y[rows, outputs] = steps(x[rows, inputs] @ decode(codes)[outputs, inputs].T)``."""
     with emit.function(name) as builder:
         types = pointers(op, variant)
-        handles = {one: T.arg(one, T.handle(dtype)) for one, dtype in types.items()}
+        held = {one: T.arg(one, T.buffer((tirx.Var(f"{one}_size", "int64"),), dtype)) for one, dtype in types.items()}
         inputs, outputs, rows = (T.arg(one, T.int32()) for one in SIZES)
-        size = T.int64(1 << 40)
-        held = {one: T.decl_buffer((size,), types[one], data=handles[one]) for one in types}
         with (
             T.launch_thread("blockIdx.x", (outputs + (OUTPUTS - 1)) // OUTPUTS) as across,
             T.launch_thread("blockIdx.y", (rows + (variant.rows - 1)) // variant.rows) as down,
@@ -101,7 +88,8 @@ class _Tile:
         self.inputs, self.outputs, self.rows = sizes
         self.across, self.down = across, down
         self.codes: Codes = codes_of(op.encoding)
-        self.each = max(variant.word // width for width in planes(self.codes.bits))
+        least = max(WORD // width for width in planes(self.codes.bits))
+        self.each = max(least, ALONE if variant.rows == 1 else 0)
         self.count = variant.rows * OUTPUTS
 
     def multiply(self, lane: Expr, warp: Expr) -> Expr:
@@ -132,30 +120,25 @@ class _Tile:
 
     def _activations(self, row: Expr, first: Expr) -> list[Expr]:
         """A row's, from an input on."""
-        if self.variant.word == BYTE:
-            return [T.bind(self.held["x"][row * self.inputs + first + one]) for one in range(self.each)]
         start = T.bind(row * (self.inputs // TOGETHER) + first // TOGETHER)
-        found = [T.bind(T.reinterpret(f"float32x{TOGETHER}", self.held["x"][start + one])) for one in range(self.each // TOGETHER)]
-        return [tirx.Shuffle([four], [T.int32(at)]) for four in found for at in range(TOGETHER)]
+        found = [T.reinterpret(f"float32x{TOGETHER}", self.held["x"][start + one]) for one in range(self.each // TOGETHER)]
+        return [tirx.Shuffle([T.bind(four)], [T.int32(at)]) for four in found for at in range(TOGETHER)]
 
     def _output(self, at: int) -> Expr:
         """An output of the tile; the last one again where there are fewer."""
         return T.bind(T.min(self.across * OUTPUTS + at, self.outputs - 1))
 
+    def _read(self, output: Expr, first: Expr) -> list[Expr]:
+        """The words of an output's codes from an input on, plane after plane."""
+        start, found = T.bind(output * self.inputs + first), []
+        for plane, width in enumerate(planes(self.codes.bits)):
+            at = T.bind(start // (WORD // width))
+            found += [T.bind(self.held[f"plane{plane}"][at + one]) for one in range(self.each * width // WORD)]
+        return found
+
     def _decoded(self, output: Expr, first: Expr, table: Expr | None) -> tuple[list[Expr], Expr]:
         """The numbers of an output's codes from an input on, but for the scale, which stands behind."""
-        codes: list[Expr] = [None] * self.each
-        start, shift = T.bind(output * self.inputs + first), 0
-        for plane, width in enumerate(planes(self.codes.bits)):
-            word = self.variant.word
-            at = T.bind(start // (word // width)) if width < word else T.bind(start)
-            read = [T.bind(self.held[f"plane{plane}"][at + one]) for one in range(self.each * width // word)]
-            for code in range(self.each):
-                part = T.cast(read[code * width // word], "int32")
-                part = T.bitwise_and(T.shift_right(part, T.int32(code * width % word)), T.int32((1 << width) - 1))
-                part = T.shift_left(part, T.int32(shift)) if shift else part
-                codes[code] = part if codes[code] is None else T.bitwise_or(codes[code], part)
-            shift += width
+        codes = self._codes(self._read(output, first))
         group = T.bind(self._group(output, first))
         scale = T.bind(T.cast(self.held["scale"][group], "float32"))
         if table is not None:
@@ -164,6 +147,19 @@ class _Tile:
         if self.codes.stored_zero:
             middle = T.bind(middle + T.cast(self.held["zero"][group], "int32"))
         return [T.bind(T.cast(one - middle, "float32")) for one in codes], scale
+
+    def _codes(self, words: list[Expr]) -> list[Expr]:
+        """The codes in words of all planes, lowest bits first."""
+        codes: list[Expr] = [T.int32(0)] * self.each
+        before = shift = 0
+        for width in planes(self.codes.bits):
+            for code in range(self.each):
+                part = T.cast(words[before + code * width // WORD], "int32")
+                part = T.bitwise_and(T.shift_right(part, T.int32(code * width % WORD)), T.int32((1 << width) - 1))
+                part = T.shift_left(part, T.int32(shift)) if shift else part
+                codes[code] = T.bitwise_or(codes[code], part) if shift else part
+            before, shift = before + self.each * width // WORD, shift + width
+        return codes
 
     def _group(self, output: Expr, first: Expr) -> Expr:
         """Which scale an input's is."""

@@ -70,4 +70,4 @@ class Cuda(Target[CudaProcessor]):
 
         if stage == "tir":
             return "\n".join(map(str, generate.functions(ops).values()))
-        return "\n".join(generate.ptx(ops, one) for one in self.named(names))
+        return "\n".join(generate.ptx(ops, one)[0] for one in self.named(names))

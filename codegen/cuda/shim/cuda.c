@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_PARAMETERS = 12, VARIANTS = 6, CONTEXTS = 16, DOWN = 65535 /* blocks along the second axis */,
+enum { MOST_PARAMETERS = 12, VARIANTS = 2, WORD = 32 /* codes that are whole words in every plane */, CONTEXTS = 16, DOWN = 65535 /* blocks along the second axis */,
        NUMBERS = 1 << 30 /* of a tensor that a launch counts */, GPU_STREAM = 193 /* of ONNX Runtime's table */,
        MAJOR = 75, MINOR = 76 /* CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_... */ };
 typedef struct {
@@ -61,16 +61,16 @@ static void *module_of(Handle context, Handle *module) {
 typedef struct { const Spec *spec; int wide /* scales are float32 */; Handle context, functions[VARIANTS]; } Node;
 static pthread_mutex_t found_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static void *function_of(Node *node, int many, int word, Handle *function) {
+static void *function_of(Node *node, int many, Handle *function) {
   Handle context = NULL, module = NULL;
-  int at = (many > 1) + 2 * (word == 8);
+  int at = many > 1;
   if (cu.current(&context) || !context) return status(FAIL, "qcc: no CUDA context is current");
   pthread_mutex_lock(&found_lock);
   if (node->context != context) memset(node->functions, 0, sizeof node->functions), node->context = context;
   void *bad = NULL;
   if (!node->functions[at] && !(bad = module_of(context, &module))) {
     char name[512];
-    snprintf(name, sizeof name, "%s_rows%d_%s_word%d_kernel", node->spec->name, many, node->wide ? "float32" : "float16", word);
+    snprintf(name, sizeof name, "%s_rows%d_%s_kernel", node->spec->name, many, node->wide ? "float32" : "float16");
     if (cu.function(&node->functions[at], module, name)) bad = status(FAIL, "qcc: a kernel is missing");
   }
   *function = node->functions[at];
@@ -120,10 +120,10 @@ static void *compute(void *kernel, void *context) {
   x.dims[x.rank - 1] = n;
   if ((bad = output(context, 0, &x, &y)) || !rows || !n) return bad;
   data[count] = (const char *)y;
-  if (k % 8 || k >= NUMBERS || n >= NUMBERS) return status(INVALID, "qcc: a layer's inputs are a multiple of 8");
+  if (k % WORD || k >= NUMBERS || n >= NUMBERS) return status(INVALID, "qcc: a layer's inputs are a multiple of 32");
   if ((bad = ORT(GPU_STREAM, const void *, void **)(context, &stream))) return bad;
-  int word = k % 32 ? 8 : 32, many = rows > 1 && word == 32 ? MANY : 1;
-  if ((bad = function_of(node, many, word, &function))) return bad;
+  int many = rows > 1 ? MANY : 1;
+  if ((bad = function_of(node, many, &function))) return bad;
   int64_t widest = k > n ? k : n, most = NUMBERS / widest;
   if (most > DOWN * (int64_t)many) most = DOWN * (int64_t)many;
   for (int64_t row = 0, some; row < rows; row += some) {
