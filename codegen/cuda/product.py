@@ -121,7 +121,9 @@ class _Tile:
     def _activations(self, row: Expr, first: Expr) -> list[Expr]:
         """A row's, from an input on."""
         start = T.bind(row * (self.inputs // TOGETHER) + first // TOGETHER)
-        found = [T.reinterpret(f"float32x{TOGETHER}", self.held["x"][start + one]) for one in range(self.each // TOGETHER)]
+        found = [
+            T.reinterpret(f"float32x{TOGETHER}", self.held["x"][start + one]) for one in range(self.each // TOGETHER)
+        ]
         return [tirx.Shuffle([T.bind(four)], [T.int32(at)]) for four in found for at in range(TOGETHER)]
 
     def _output(self, at: int) -> Expr:
@@ -190,7 +192,10 @@ class _Tile:
                 T.buffer_store(shared, sums[at], [warp * self.count + at])
         _meet_all()
         at = T.bind(warp * WARP + lane)
-        row, output = T.bind(self.down * self.variant.rows + at // OUTPUTS), T.bind(self.across * OUTPUTS + at % OUTPUTS)
+        row, output = (
+            T.bind(self.down * self.variant.rows + at // OUTPUTS),
+            T.bind(self.across * OUTPUTS + at % OUTPUTS),
+        )
         inside = T.And(T.And(at < self.count, row < self.rows), output < self.outputs)
         with T.If(inside), T.Then():
             total = shared[at]

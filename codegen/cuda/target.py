@@ -9,21 +9,22 @@ from typing import ClassVar
 
 from qcc.codegen.cpu.tvm_package import TVM, tvm_version
 from qcc.codegen.cuda.processors import PROCESSORS, CudaProcessor
+from qcc.codegen.cuda.served import takes
+from qcc.codegen.target.errors import TargetError
 from qcc.codegen.target.target import CPU, Arithmetic, Target, Template
 from qcc.ir.graph.costs import CapabilityTable
+from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.kernel.op import LinearOp
 
 
-class Rows(Template[CudaProcessor]):
+class FewRows(Template[CudaProcessor]):
     """Codes that are decoded in registers, met by up to eight rows; exact to the order of a sum."""
 
-    name: ClassVar[str] = "rows"
+    name: ClassVar[str] = "few rows"
 
-    def serves(self, op: LinearOp, processor: CudaProcessor, activations: Arithmetic) -> bool:
+    def serves(self, op: KernelOp, processor: CudaProcessor, activations: Arithmetic) -> bool:
         """See `Template.serves`."""
-        from qcc.codegen.cuda.served import takes
-
-        return takes(op)
+        return isinstance(op, LinearOp) and takes(op)
 
 
 class Cuda(Target[CudaProcessor]):
@@ -48,11 +49,17 @@ class Cuda(Target[CudaProcessor]):
     @property
     def templates(self) -> tuple[Template[CudaProcessor], ...]:
         """See `Target.templates`."""
-        return (Rows(),)
+        return (FewRows(),)
+
+    def native(self) -> CudaProcessor:
+        """See `Target.native`."""
+        if obstacle := self.processors[0].obstacle:
+            raise TargetError(obstacle)
+        return super().native()
 
     def make(
         self,
-        ops: tuple[LinearOp, ...],
+        ops: tuple[KernelOp, ...],
         processors: tuple[CudaProcessor, ...],
         out: Path,
         activations: Arithmetic,
@@ -61,13 +68,19 @@ class Cuda(Target[CudaProcessor]):
         """See `Target.make`."""
         from qcc.codegen.cuda.library import build
 
-        build(ops, processors, out, fresh)
+        build(_products(ops), processors, out, fresh)
 
-    def show(self, stage: str, ops: Iterable[LinearOp], names: Iterable[str], activations: Arithmetic) -> str:
+    def show(self, stage: str, ops: Iterable[KernelOp], names: Iterable[str], activations: Arithmetic) -> str:
         """The TIR of the kernels, or their PTX."""
         tvm_version()
         from qcc.codegen.cuda import generate  # loads TVM
 
+        taken = _products(ops)
         if stage == "tir":
-            return "\n".join(map(str, generate.functions(ops).values()))
-        return "\n".join(generate.ptx(ops, one)[0] for one in self.named(names))
+            return "\n".join(map(str, generate.functions(taken).values()))
+        return "\n".join(generate.ptx(taken, one)[0] for one in self.named(names))
+
+
+def _products(ops: Iterable[KernelOp]) -> list[LinearOp]:
+    """Those that there are kernels for."""
+    return [op for op in ops if isinstance(op, LinearOp) and takes(op)]
