@@ -68,7 +68,8 @@ class Task:
 
     def row(self, model: Path) -> str:
         """Cells of a table."""
-        size = sum(one.stat().st_size for one in model.parent.glob(f"{model.name}*") if one.suffix != ".html")
+        files = [model] if model == self.model else [one for one in model.parent.rglob("*") if one.is_file()]
+        size = sum(one.stat().st_size for one in files if one.suffix not in (".html", ".lock", ".json", ".qpolicy"))
         return f"{size:,} | {self.score(model):.2f} | {self.noise(model):.2g}"
 
 
@@ -98,7 +99,9 @@ def _row(one: Mapping[str, Any], task: Task, python: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.json"
         config.write_text(json.dumps(one["config"]), encoding="utf-8")
-        theirs, ours = Path(folder) / "theirs.onnx", Path(folder) / "ours.onnx"
+        theirs, ours = (Path(folder) / name / "model.onnx" for name in ("theirs", "ours"))
+        theirs.parent.mkdir()
+        ours.parent.mkdir()
         words = [python, HERE / "other_tools.py", one["tool"], config, task.model, task.first, theirs]
         child = run(words, LIMIT_S)
         found = task.row(theirs) if child.returncode == 0 else f"did not run: {_last(child.stderr)} | |"
