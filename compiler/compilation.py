@@ -64,7 +64,7 @@ from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.graph import Graph
-from qcc.ir.kernel.op import LinearOp
+from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.passes.encode import Encode
 
 OF_A_FILE = "Q321", "Q324", "Q362", "Q363", "Q411", "Q430"  # warnings about what was written, until it is anew
@@ -278,7 +278,7 @@ class Compilation:
             files = self.model, staged, library if self.runs_here else None
             return time_models(files, opened.timed, predicted, self._target.providers, opened.small)
 
-    def _library(self, plan: Plan, ops: Collection[LinearOp], staged: Path) -> Path | None:
+    def _library(self, plan: Plan, ops: Collection[KernelOp], staged: Path) -> Path | None:
         """Make the kernels that the written model calls, beside it."""
         if plan.kernels is None:
             return None

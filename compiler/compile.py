@@ -25,7 +25,7 @@ from qcc.compiler.report.result import Result
 from qcc.dsl.diagnostics.diagnostic import Diagnostic, Severity
 from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.policy.policy import Policy
-from qcc.ir.kernel.op import LinearOp
+from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.open_file import is_object, is_program, trainable_object
 
 HELP = "`qcc inspect` shows the weights of either"
@@ -161,7 +161,7 @@ def decide_plan(
     dims: Mapping[str, int] | None = None,
     energy: Path | None = None,
     progress: Progress = silent,
-) -> tuple[Plan, frozenset[LinearOp], tuple[Diagnostic, ...]]:
+) -> tuple[Plan, frozenset[KernelOp], tuple[Diagnostic, ...]]:
     """The plan that `compile` would run, with all that is open decided, the kernel ops that its model would call, and
     the warnings; nothing is verified, nor written.
 

@@ -244,6 +244,18 @@ def test_a_gain_goes_into_all_linear_layers_behind_it(adapter: str, tmp_path: Pa
     assert gain is not None and np.all(gain == 1) and set(edits[0].layers) == {"a", "b"}
 
 
+@pytest.mark.parametrize("norm", ["group", "instance"])
+def test_the_gain_of_a_norm_of_an_images_channels_goes_into_the_convolution_behind_it(norm: str) -> None:
+    made = nn.GroupNorm(2, 6) if norm == "group" else nn.InstanceNorm2d(6, affine=True)
+    with torch.no_grad():
+        assert made.weight is not None
+        made.weight.copy_(torch.rand(6) + 0.5)
+    graph, edits = apply(fx(nn.Sequential(made, nn.Conv2d(6, 4, 3, padding=1)), IMAGE), FoldNorm())
+    (op,) = (op for op in graph.ops() if op.kind is Kind.NORM)
+    gain = graph.constant(op.inputs[1])
+    assert gain is not None and np.all(gain == 1) and set(done(edits)[0].layers) == {"1"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["fx", "onnx"])
 def test_a_gain_that_is_computed_goes_and_its_product_with_it(adapter: str, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from qcc.ir.errors import Refused
 from qcc.ir.graph.attention import Attention, OneOp
 from qcc.ir.onnx.adapter import OnnxGraph
 from tests import attention_models as models
-from tests.attention_models import BATCH, ROWS, WIDTH, Spelling, case
+from tests.attention_models import BATCH, HEADS, ROWS, WIDTH, Spelling, case
 from tests.onnx_models import random
 
 TOLERANCE = 1e-5  # of the largest result: two sums of a few products and a softmax, in float32
@@ -63,7 +63,18 @@ def causal_past() -> Spelling:
     )
 
 
+def windowed(heads: int = 1) -> Spelling:
+    """Samples are windows of images, and a mask of five axes is another for each."""
+    mask = np.where(random(1, BATCH, heads, ROWS, ROWS, seed=5) > 0.8, -100, 0).astype(np.float32)
+    added = "w = Mul (s, scale)\n w5 = Reshape (w, five)\n m5 = Add (w5, mask)\n z = Reshape (m5, four)"
+    body = models.PLAIN.body.replace("z = Mul (s, scale)", added)
+    shapes = {"five": models.whole(-1, BATCH, HEADS, ROWS, ROWS), "four": models.whole(-1, HEADS, ROWS, ROWS)}
+    return replace(models.PLAIN, body=body, constants={**models.PLAIN.constants, **shapes, "mask": mask})
+
+
 SPELLINGS = {
+    "windowed": windowed(),
+    "windowed by heads": windowed(HEADS),
     "plain": models.PLAIN,
     "grouped": models.GROUPED,
     "half": models.turned("half"),

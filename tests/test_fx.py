@@ -384,6 +384,18 @@ def test_untidy_modules_become_pure() -> None:
     _assert_close(_run(graph, {"x": x}), [result])
 
 
+@pytest.mark.parametrize(
+    ("kernel", "dilation", "pads"), [(3, 1, (1, 1, 1, 1)), (4, 1, (1, 1, 2, 2)), (2, 3, (1, 1, 2, 2))]
+)
+def test_what_padding_in_words_adds(kernel: int, dilation: int, pads: tuple[int, ...]) -> None:
+    module, x = nn.Conv2d(2, 2, kernel, padding="same", dilation=dilation), torch.randn(1, 2, 6, 6)
+    (op,) = FxGraph.export(module, (x,)).ops()
+    assert op.attributes["pads"] == pads
+    wide = nn.functional.pad(x, (pads[1], pads[3], pads[0], pads[2]))
+    said = nn.functional.conv2d(wide, module.weight, module.bias, dilation=dilation)
+    torch.testing.assert_close(said, module(x))
+
+
 def test_indices_that_are_constants_make_no_layer() -> None:
     class Fixed(nn.Module):
         def __init__(self) -> None:

@@ -33,6 +33,22 @@ STAYS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
 }
 
 
+class InPlace(nn.Module):
+    """A norm in a program that writes in place: torch takes that out and says the norm otherwise, or it is no write."""
+
+    def __init__(self, write: bool) -> None:
+        super().__init__()
+        self.conv, self.norm, self.write = nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), write
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A slice of it is set to zero, or flat numbers are dropped in place."""
+        y: Tensor = self.norm(self.conv(x))
+        if self.write:
+            y[:, 0] = 0
+            return y
+        return nn.functional.dropout(y.flatten(1), training=self.training, inplace=True)
+
+
 class Twice(nn.Module):
     """A layer whose result is read beside its norm, too."""
 
@@ -82,6 +98,15 @@ def test_other_norms_stay(name: str) -> None:
     fx = FxGraph.export(_settled(module), (torch.randn(shape),))
     assert not any(line.startswith("batch norms") for line in fx.simplify())
     assert [op.function for op in fx.ops()].count("batch_norm") == 1
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_norms_are_folded_beside_ops_that_write_in_place(write: bool) -> None:
+    module, x = _settled(InPlace(write)), torch.randn(2, 3, 9, 9)
+    fx = FxGraph.export(module, (x,))
+    assert fx.simplify()[0] == "batch norms folded into the layers before them: 1"
+    (found,) = fx.runner(["x"], [fx.outputs[0].name])({"x": x.numpy()}).values()
+    np.testing.assert_allclose(found, module(x).detach().numpy(), atol=1e-5)  # float32, numbers of about 1
 
 
 class _FromTheFile(Interpreter):

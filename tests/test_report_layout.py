@@ -51,7 +51,8 @@ function drawn(doc, width) {
   for (const text of doc.querySelectorAll("svg text")) {
     const box = text.getBoundingClientRect();
     if (!box.width) continue;
-    if (box.left < -1 || (box.right > width + 1 && !text.closest(".chart"))) found.push([width, "cut", text.textContent]);
+    const cut = box.left < -1 || (box.right > width + 1 && !text.closest(".chart"));
+    if (cut) found.push([width, "cut", text.textContent]);
     const under = text.closest("figure")?.querySelector("figcaption")?.getBoundingClientRect();
     if (under && box.bottom > under.top + 4) found.push([width, "over the caption", text.textContent]);
   }

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 import qcc
 from qcc.compiler.plan.text import to_text
+from qcc.ir.axes.axes import Action, Axes
 from qcc.ir.encoding.value import STATIC_INT8, EncodedValue
 from qcc.ir.fx.graph import FxGraph
 from tests.onnx_models import run
@@ -110,6 +111,77 @@ class Across(nn.Module):
         return result
 
 
+class Branches(nn.Module):
+    """Layers in branches, one of which is read behind them, too; a branch holds branches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.o = (nn.Linear(32, 32) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        def inner(y: Tensor) -> Tensor:
+            branches = (lambda z: functional.relu(self.b(z)), lambda z: self.c(z) + 1)
+            found: Tensor = torch.cond(y.mean() > 1, *branches, (y,))
+            return found
+
+        result: Tensor = self.o(torch.cond(x.sum() > 0, inner, lambda y: self.o(self.a(y)), (x,)))
+        return result
+
+
+def test_weights_in_branches_are_weights(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, x = Branches().eval(), torch.randn(4, 32)
+    result = qcc.compile(module, POLICY, example_inputs=(x,))
+    assert result.passed and {layer.name for layer in result.layers if layer.form} == {"a", "b", "c", "o"}
+    assert not any(path.endswith(".weight") for path in result.model.state_dict())
+    made = result.to_onnx(tmp_path / "net.onnx")
+    assert to_text(made.plan) == to_text(result.plan)
+    for shift in (-1, 0.5, 2):  # each of the three branches
+        with torch.no_grad():
+            found, wanted = (one(x + shift).numpy() for one in (result.model, module))
+        assert 1 - (found * wanted).sum() / np.linalg.norm(found) / np.linalg.norm(wanted) < 1e-3  # int8
+        (other,) = run(made.output, {_inputs(made.output)[0]: (x + shift).numpy()}).values()
+        assert np.abs(found - other).max() < NEAR * np.abs(other).max()
+
+
+class Turning(nn.Module):
+    """Rotary positions as GPT-J has them: pairs are stacked, and each number of a table is repeated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(32, 32) for _ in range(3))
+
+    def forward(self, x: Tensor, turns: Tensor) -> Tensor:
+        def turned(y: Tensor) -> Tensor:
+            y = y.view(*y.shape[:2], 4, 8).transpose(1, 2)
+            other = torch.stack((-y[..., 1::2], y[..., ::2]), -1).flatten(-2)
+            return y * turns.cos().repeat_interleave(2, -1) + other * turns.sin().repeat_interleave(2, -1)
+
+        value = self.v(x).view(*x.shape[:2], 4, 8).transpose(1, 2)
+        return functional.scaled_dot_product_attention(turned(self.q(x)), turned(self.k(x)), value)
+
+
+def test_axes_are_seen_through_pairs_that_are_turned() -> None:
+    graph = FxGraph.export(Turning(), (torch.randn(2, 5, 32), torch.randn(5, 4)))
+    graph.simplify()
+    names = {op.function for op in graph.ops()}
+    assert not names & {"stack", "repeat_interleave"}
+    groups = Axes.of(graph).groups(Action.SCALE)
+    assert any(not group.fixed and {"q", "k"} <= {*group.readers, *group.writers} for group in groups)
+
+
+class Crossed(nn.Module):
+    """A product with two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cross, self.head = nn.Bilinear(16, 32, 24), nn.Linear(24, 16)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        result: Tensor = self.head(self.cross(x, y))
+        return result
+
+
 Maker = Callable[[], tuple[nn.Module, tuple[Tensor, ...], int]]
 NETS: dict[str, Maker] = {
     "bag": lambda: (Bag(), (torch.randint(0, 50, (12,)), torch.tensor([0, 4, 7])), 2),
@@ -119,6 +191,7 @@ NETS: dict[str, Maker] = {
     "halves": lambda: (nn.Sequential(Halves()), (torch.randn(4, 32),), 2),
     "letters": lambda: (Letters(), (torch.randn(3, 32), torch.tensor([0, 3, 1])), 2),
     "blocks": lambda: (_blocks(), (torch.randn(2, 5, 32),), 4),
+    "crossed": lambda: (Crossed(), (torch.randn(4, 5, 16), torch.randn(4, 5, 32)), 2),
     "across": lambda: (Across(), (torch.randn(2, 5, 32), torch.randn(2, 7, 32)), 3),
 }
 

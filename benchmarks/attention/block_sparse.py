@@ -1,11 +1,13 @@
 """Causal attention with blocks of scores left out, beside all of it, and what that loses of a language model.
 
-    python -m benchmarks.attention.block_sparse [--threads N]
-    python -m benchmarks.attention.block_sparse --model MODEL.onnx --data FILE.npz [--windows N]
+    python -m benchmarks.attention.block_sparse [--threads N] [--alone] [--told ROWS]
+    python -m benchmarks.attention.block_sparse --model MODEL.onnx --data FILE.npz [--windows N] [--told ROWS]
 
 The first prints a row a number of rows: one attention (9 heads that share 3, 64 channels) of drawn queries and keys,
 with a share of the weight such that about a quarter of the blocks that are not hidden meet, beside what the exporter
 writes, the standard's `Attention` and the runtime's `GroupQueryAttention`; in turns in one process, the median of 5.
+With `--alone` queries, keys and values are fed, so that no projection is in the time. `--told` rows of each block tell
+where its weight lies, in place of means.
 
 The second compares a causal model of `input_ids` with and without, over windows of text: perplexity at shares of the
 weight, and layer by layer the weight that as many blocks hold with keys sorted and as they come.
@@ -32,6 +34,7 @@ ROUNDS, SEED = 5, 0
 HEADS, SHARED, CHANNELS = 9, 3, 64
 BLOCK, SEGMENT, SHARE = 128, 256, 0.25
 MASSES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
+MORE = (0.4, 0.5, 0.6, 0.7)  # of drawn numbers blocks hold much the same, as rows tell it
 BODY = """length = Shape <start = 1, end = 2> (x)
  count = Squeeze (length)
  places = Range (none, count, next)
@@ -78,24 +81,28 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--windows", type=int, default=4)
+    parser.add_argument("--alone", action="store_true")
+    parser.add_argument("--told", type=int, default=0)
     given = parser.parse_args()
     print(f"# {machine()}, {given.threads} thread{'s' if given.threads > 1 else ''}\n")
     if given.model:
-        _compare(given.model, np.load(given.data)["input_ids"][: given.windows])
+        _compare(given.model, np.load(given.data)["input_ids"][: given.windows], given.told)
         return
     print("| rows | blocks | exported | `Attention` | `GroupQueryAttention` | blocks left out |\n|" + " --- |" * 6)
     for rows in (2048, 4096):
-        print(_row(rows, given.threads), flush=True)
+        print(_row(rows, given.threads, given.alone, given.told), flush=True)
 
 
-def _row(rows: int, threads: int) -> str:
-    feeds = {"x": np.random.default_rng(SEED).standard_normal((1, rows, HEADS * CHANNELS), np.float32)}
-    exported, grouped = _graph(BODY, rows), _graph(GROUPED, rows)
-    (one,) = attentions(exported, {"x": feeds["x"][:, :32]})
+def _row(rows: int, threads: int, alone: bool, told: int) -> str:
+    draw = np.random.default_rng(SEED)
+    widths = {"q": HEADS, "k": SHARED, "v": SHARED} if alone else {"x": HEADS}
+    feeds = {name: draw.standard_normal((1, rows, heads * CHANNELS), np.float32) for name, heads in widths.items()}
+    exported, grouped = _graph(BODY, rows, alone), _graph(GROUPED, rows, alone)
+    (one,) = attentions(exported, {name: array[:, :32] for name, array in feeds.items()})
     assert isinstance(one, Attention), one
     fused = exported.copy()
     fused.write_attention(one, OneOp())
-    tried = [(*_sparse(exported, one, mass, feeds), mass) for mass in MASSES]
+    tried = [(*_sparse(exported, one, mass, feeds, told), mass) for mass in (*MASSES, *(MORE if told else ()))]
     share, sparse, _ = min(tried, key=lambda found: abs(found[0] - SHARE))
     sessions = [_session(graph, threads) for graph in (exported, fused, grouped, sparse)]
     times: list[list[float]] = [[] for _ in sessions]
@@ -109,21 +116,27 @@ def _row(rows: int, threads: int) -> str:
     return f"| {rows:,} | {100 * share:.0f} % | {1e3 * base:,.0f} ms | {shares} |"
 
 
-def _sparse(graph: OnnxGraph, one: Attention, mass: float, feeds: dict[str, Array]) -> tuple[float, OnnxGraph]:
+def _sparse(
+    graph: OnnxGraph, one: Attention, mass: float, feeds: dict[str, Array], told: int
+) -> tuple[float, OnnxGraph]:
     """With a share of the weight, and the share of blocks that meet."""
     copy = graph.copy()
-    copy.write_attention(one, BlockSparseScores(BLOCK, SEGMENT, mass))
+    copy.write_attention(one, BlockSparseScores(BLOCK, SEGMENT, mass, rows=told))
     copy.simplify()
     kept = next(op.inputs[0] for op in copy.ops() if op.function in ("nonzero", "NonZero"))
     pairs = copy.runner(list(feeds), [kept])(feeds)[kept]
-    blocks = -(-feeds["x"].shape[1] // BLOCK)
+    blocks = -(-next(iter(feeds.values())).shape[1] // BLOCK)
     own = blocks * (SEGMENT // BLOCK + 1) / 2
     return float(pairs.sum() / HEADS + own) / (blocks * (blocks + 1) / 2), copy
 
 
-def _graph(body: str, rows: int) -> OnnxGraph:
-    held = f"float[1, S, {HEADS * CHANNELS}]"
-    text = f'<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]> g ({held} x) => ({held} y) {{ {body} }}'
+def _graph(body: str, rows: int, alone: bool) -> OnnxGraph:
+    held, shared = (f"float[1, S, {heads * CHANNELS}]" for heads in (HEADS, SHARED))
+    fed = f"{held} x"
+    if alone:
+        fed = f"{held} q, {shared} k, {shared} v"
+        body = "".join(line for line in body.splitlines(True) if "MatMul (x, w" not in line).replace("(x)", "(q)")
+    text = f'<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]> g ({fed}) => ({held} y) {{ {body} }}'
     model = onnx.parser.parse_model(text)
     draw, wide, width = np.random.default_rng(SEED), HEADS * CHANNELS, SHARED * CHANNELS
     floats = {"wq": (wide, wide), "wk": (wide, width), "wv": (wide, width)}
@@ -147,7 +160,7 @@ def _session(graph: OnnxGraph, threads: int) -> "onnxruntime.InferenceSession":
     return session(ir.serde.serialize_model(graph.model).SerializeToString(), threads)
 
 
-def _compare(path: Path, windows: Array, masses: tuple[float, ...] = (0.9, 0.7, 0.5)) -> None:
+def _compare(path: Path, windows: Array, told: int, masses: tuple[float, ...] = (0.9, 0.7, 0.5)) -> None:
     graph = OnnxGraph.load(path)
     graph.simplify()
     found = [one for one in attentions(graph, {"input_ids": windows[:1, :32]}) if isinstance(one, Attention)]
@@ -157,7 +170,7 @@ def _compare(path: Path, windows: Array, masses: tuple[float, ...] = (0.9, 0.7, 
     for mass in masses:
         copy = graph.copy()
         for one in found:
-            copy.write_attention(one, BlockSparseScores(BLOCK, SEGMENT, mass))
+            copy.write_attention(one, BlockSparseScores(BLOCK, SEGMENT, mass, rows=told))
         copy.simplify()
         mine = _perplexity(copy, windows)
         print(f"| {100 * mass:.0f} % | {mine:.3f} | {100 * (mine / base - 1):+.2f} % |", flush=True)

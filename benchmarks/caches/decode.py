@@ -6,7 +6,8 @@
 One thread, in turn, the processor time of that thread alone, medians and ratios to the model as it came. Caches hold
 drawn numbers. Each rule is written to FOLDER; FILEs are compiled models, run with the kernels beside them. The share of
 the cache is what a step takes beyond one with a cache of one row; it is foretold for other contexts by a line through
-the times behind one row and behind 512.
+the times behind 128 rows and behind 1,024, whose beginning is above the time behind one: reading caches costs something
+as soon as there are such, whatever they hold.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from qcc.ir.attention.find import cache_pairs
 from qcc.ir.graph.ops import Array
 from qcc.ir.onnx.adapter import OnnxGraph
 
-LINE = 512  # the context whose time foretells others
+LINE = 128, 1024  # the contexts whose times foretell others
 
 
 def step_feeds(graph: OnnxGraph, context: int) -> dict[str, Array]:
@@ -60,24 +61,20 @@ def main() -> None:
     paths += asked.files
     sessions = [Session(path, None, 1) for path in paths]
     names = ["float", *asked.rule, *(path.name for path in asked.files)]
-    least: list[float] = []
-    slopes: list[float] = []
-    for context in (1, LINE, *map(int, asked.contexts.split(","))):
+    known: dict[int, list[float]] = {}
+    for context in (1, *LINE, *map(int, asked.contexts.split(","))):
         feeds = step_feeds(graph, context)
         runs = [partial(one.run, one.coded(feeds)) for one in sessions]
         seconds = interleaved(runs, Turns(asked.rounds, 0.002, warm=True, settle_s=0, own=True))
-        medians = np.median(seconds, -1)
+        known[context] = list(np.median(seconds, -1))
         ratios = np.median(seconds / seconds[:1], -1)
-        least = least or list(medians)
-        ahead = iter(slopes)
-        if context == LINE:
-            slopes = [(median - base) / (LINE - 1) for median, base in zip(medians, least, strict=True)]
-        for name, median, ratio, base in zip(names, medians, ratios, least, strict=True):
-            share, slope = 1 - base / median, next(ahead, None)
-            told = f"{context:6} {name}: {median * 1e3:.2f} ms, {ratio:.3f}x, cache {share:.1%} of it"
-            if slope is not None:
-                rows = slope * (context - 1)
-                told += f", foretold {rows / (base + rows):.1%}"
+        for at, (name, ratio) in enumerate(zip(names, ratios, strict=True)):
+            base, median = known[1][at], known[context][at]
+            told = f"{context:6} {name}: {median * 1e3:.2f} ms, {ratio:.3f}x, cache {1 - base / median:.1%} of it"
+            if context > 1 and context not in LINE:
+                few, many = (known[length][at] for length in LINE)
+                slope = (many - few) / (LINE[1] - LINE[0])
+                told += f", foretold {1 - base / (few + slope * (context - LINE[0])):.1%}"
             print(told, flush=True)
 
 

@@ -188,16 +188,32 @@ def joint(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(loop, Path(folder) / "loop.toml")
         head = 'sampler "loop.toml"\n'
-        kinds = {"W8A8": head + rule, "step cache": head + cached + "rule any { keep }\n", "both": head + cached + rule}
+        levels = rule.replace("static", f'static; levels = intervals(input "{read_loop(loop).step}")')
+        kinds = {"W8A8": head + rule, "W8A8 by step": head + levels}
+        kinds |= {"step cache": head + cached + "rule any { keep }\n", "both": head + cached + rule}
+        kinds = {name: text for name, text in kinds.items() if not args.only or name in args.only}
         for name, text in kinds.items():
             (Path(folder) / "p.qpolicy").write_text(text, encoding="utf-8")
             result = qcc.compile(
-                args.model, Path(folder) / "p.qpolicy", output=Path(folder) / f"{name.split()[0]}.onnx"
+                args.model, Path(folder) / "p.qpolicy", output=Path(folder) / f"{name.replace(' ', '-')}.onnx"
             )
             assert result.loop is not None
             print(f"{name:12} {result.loop.facts['distance']:.4%}", flush=True)
+            if name.startswith("W8A8"):
+                print(f"    noise of one evaluation: {_one_step(args, result.output):.4%}", flush=True)
         if args.images:
             _by_data(args, Path(folder), rule)
+
+
+def _one_step(args: argparse.Namespace, path: Path) -> float:
+    """The noise of an output over its signal, at what the original's loop feeds for seeds that judge."""
+    model, loop = OnnxModel(args.model), read_loop(args.loop)
+    table, made, wanted = loop.table(), list[Array](), list[Array]()
+    other = qcc.Session(path)
+    for one in whole_driver(table, model.graph.inputs, model.reference()).evaluations(loop.judged):
+        wanted.append(one.made[table.output])
+        made.append(other.run(dict(one.feeds))[table.output])
+    return distance(np.stack(made), np.stack(wanted)) ** 2
 
 
 def _by_data(args: argparse.Namespace, folder: Path, rule: str) -> None:
@@ -242,6 +258,7 @@ def main() -> None:
     parser.add_argument("--counts", default="5,8,10")
     parser.add_argument("--images", type=Path)
     parser.add_argument("--array", default="image")
+    parser.add_argument("--only", action="append", help="of `joint`: a kind to run; by default all")
     args = parser.parse_args()
     {"cache": cache, "short": short, "joint": joint}[args.what](args)
 

@@ -9,6 +9,7 @@ from qcc.codegen.cpu.tir.codes import Codes, codes_of
 from qcc.codegen.target.target import Arithmetic, Template
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, group
+from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.kernel.op import BF16, CHUNK, Leaf, LinearOp, Tile, stored_name
 
 Expr = object  # of TVM, which carries no types
@@ -53,7 +54,7 @@ def product_of(op: LinearOp) -> KernelProduct:
     if op.pointwise:
         return KernelProduct(BF16, pointwise=True)  # their codes are decoded when a layer is made
     if op.is_float or op.tile is not None:
-        return KernelProduct(op.encoding, tile=op.tile)
+        return KernelProduct(op.encoding, static=op.static, tile=op.tile)
     block = CHANNEL if op.group is None else group(CHUNK)
     return KernelProduct(Blocked(op.blocked.grid, block), static=op.static)
 
@@ -69,9 +70,9 @@ class CpuTemplate(Template[CpuProcessor]):
     of_tiles: ClassVar[bool] = False
     """It is for weights of which tiles are stored alone, and for no others."""
 
-    def serves(self, op: LinearOp, processor: CpuProcessor, activations: Arithmetic) -> bool:
+    def serves(self, op: KernelOp, processor: CpuProcessor, activations: Arithmetic) -> bool:
         """See `Template.serves`."""
-        return self.takes(product_of(op), processor, activations)
+        return isinstance(op, LinearOp) and self.takes(product_of(op), processor, activations)
 
     def takes(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
         """It is for such weights, and `accepts` them."""

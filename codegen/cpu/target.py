@@ -14,6 +14,7 @@ from qcc.codegen.target.ceiling import Ceilings
 from qcc.codegen.target.errors import TargetError
 from qcc.codegen.target.target import Arithmetic, KernelBound, Target, Template, Ticker
 from qcc.ir.graph.costs import CapabilityTable
+from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.kernel.op import LinearOp
 
 DATA = Path(__file__).with_name("capabilities.json")
@@ -51,8 +52,9 @@ class Cpu(OnnxRuntime):
     def templates(self) -> tuple[Template[CpuProcessor], ...]:
         """See `Target.templates`."""
         from qcc.codegen.cpu import templates
+        from qcc.codegen.cpu.chain.template import CHAINS
 
-        return (*templates.FEW, *templates.MANY)
+        return (*templates.FEW, *templates.MANY, CHAINS)
 
     def native(self) -> CpuProcessor:
         """See `Target.native`; it has this machine's caches."""
@@ -64,7 +66,7 @@ class Cpu(OnnxRuntime):
 
     def make(
         self,
-        ops: tuple[LinearOp, ...],
+        ops: tuple[KernelOp, ...],
         processors: tuple[CpuProcessor, ...],
         out: Path,
         activations: Arithmetic,
@@ -75,7 +77,7 @@ class Cpu(OnnxRuntime):
 
         build(ops, processors, out, activations, fresh)
 
-    def show(self, stage: str, ops: Iterable[LinearOp], names: Iterable[str], activations: Arithmetic) -> str:
+    def show(self, stage: str, ops: Iterable[KernelOp], names: Iterable[str], activations: Arithmetic) -> str:
         """The TIR of the functions, or their assembly."""
         tvm_version()
         from qcc.codegen.cpu.library import show  # loads TVM
@@ -88,11 +90,13 @@ class Cpu(OnnxRuntime):
 
         return ceilings.known()
 
-    def bound(self, op: LinearOp, rows: int, activations: Arithmetic = "bf16") -> KernelBound | None:
+    def bound(self, op: KernelOp, rows: int, activations: Arithmetic = "bf16") -> KernelBound | None:
         """What the template that takes over from the fewest rows is bound by."""
         from qcc.codegen.cpu import templates
         from qcc.codegen.cpu.product import product_of
 
+        if not isinstance(op, LinearOp):
+            return None
         try:
             processor = native()
         except TargetError:

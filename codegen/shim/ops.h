@@ -6,7 +6,8 @@
 /* An op of domain qcc. What gives a status gives NULL where all is well. */
 typedef struct {
   const char *name, *provider; /* the provider that runs it */
-  size_t inputs, outputs;      /* outputs are floats */
+  size_t inputs, outputs;
+  int given;                   /* the type of outputs; 0: floats */
   const void *spec;            /* the target's own */
   int (*input_type)(const void *spec, size_t index); /* 0: any */
   void *(*create)(const void *spec, const void *info, void **kernel);
@@ -22,7 +23,7 @@ typedef struct { const void *data; int type; size_t rank; int64_t dims[8]; } Inp
 void *describe(const void *value, Input *input);
 void *constant(const void *info, size_t index, Input *input);
 void *input(void *context, size_t index, Input *found);
-void *output(void *context, size_t index, const Input *shape, float **data);
+void *output(void *context, size_t index, const Input *shape, void *data /* a pointer to a pointer */);
 int is_matrix(const Input *input, int64_t rows, int64_t columns);
 int planes_of(int bits, int *widths); /* of codes, lowest bits first */
 float half_to_float(uint16_t h);

@@ -37,11 +37,11 @@ int planes_of(int bits, int *widths) {
   return count;
 }
 
-void *output(void *context, size_t index, const Input *shape, float **data) {
+void *output(void *context, size_t index, const Input *shape, void *data) {
   void *value = NULL;
   void *bad = ORT(GET_OUTPUT, void *, size_t, const int64_t *, size_t, void **)(context, index, shape->dims, shape->rank, &value);
   if (bad) return bad;
-  return value ? ORT(TENSOR_DATA, void *, void **)(value, (void **)data) : status(INVALID, "qcc: an output is missing");
+  return value ? ORT(TENSOR_DATA, void *, void **)(value, data) : status(INVALID, "qcc: an output is missing");
 }
 
 void *input(void *context, size_t index, Input *found) {

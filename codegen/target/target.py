@@ -16,7 +16,7 @@ from qcc.codegen.target.ceiling import CeilingError, Ceilings
 from qcc.codegen.target.digest import digest
 from qcc.codegen.target.errors import BuildError, TargetError
 from qcc.ir.graph.costs import CapabilityTable, Costs
-from qcc.ir.kernel.op import LinearOp
+from qcc.ir.kernel.kernel_op import KernelOp
 
 Arithmetic = Literal["bf16", "int8", "exact"]
 """How kernels round what they multiply, as `export { activations = ... }` spells it."""
@@ -62,7 +62,7 @@ class Template(ABC, Generic[P]):
     name: ClassVar[str]
 
     @abstractmethod
-    def serves(self, op: LinearOp, processor: P, activations: Arithmetic) -> bool:
+    def serves(self, op: KernelOp, processor: P, activations: Arithmetic) -> bool:
         """It makes such an op for a processor, rounding activations as asked for at most."""
 
 
@@ -84,10 +84,10 @@ class Library:
     """
 
     path: Path
-    served: tuple[tuple[Processor, frozenset[LinearOp]], ...]
+    served: tuple[tuple[Processor, frozenset[KernelOp]], ...]
 
     @property
-    def here(self) -> frozenset[LinearOp]:
+    def here(self) -> frozenset[KernelOp]:
         """The ops that it should take on this machine."""
         return next((ops for processor, ops in self.served if not processor.obstacle), frozenset())
 
@@ -204,16 +204,16 @@ class Target(ABC, Generic[P]):
         instructions = dict.fromkeys(one.instructions for one in self.named(names))
         return Costs(self.capabilities, tuple(instructions), activations)
 
-    def served(self, ops: Iterable[LinearOp], processor: P, activations: Arithmetic) -> list[LinearOp]:
+    def served(self, ops: Iterable[KernelOp], processor: P, activations: Arithmetic) -> list[KernelOp]:
         """The ops that there is a template for."""
         return [op for op in ops if any(one.serves(op, processor, activations) for one in self.templates)]
 
-    def serves(self, op: LinearOp, names: Iterable[str], activations: Arithmetic) -> bool:
+    def serves(self, op: KernelOp, names: Iterable[str], activations: Arithmetic) -> bool:
         """There is a template for the op on one of these processors."""
         return any(self.served([op], one, activations) for one in self.named(names))
 
     def build(
-        self, ops: Iterable[LinearOp], names: Collection[str], out: Path, activations: Arithmetic, fresh: bool = False
+        self, ops: Iterable[KernelOp], names: Collection[str], out: Path, activations: Arithmetic, fresh: bool = False
     ) -> Library:
         """Write the library that serves ops to ``out``, from the cache if it was built before.
 
@@ -236,12 +236,12 @@ class Target(ABC, Generic[P]):
         return Library(out, tuple((one, frozenset(self.served(wanted, one, activations))) for one in processors))
 
     def make(
-        self, ops: tuple[LinearOp, ...], processors: tuple[P, ...], out: Path, activations: Arithmetic, fresh: bool
+        self, ops: tuple[KernelOp, ...], processors: tuple[P, ...], out: Path, activations: Arithmetic, fresh: bool
     ) -> None:
         """Write the file of `build`: ops are sorted, each once."""
         raise BuildError(f"`{self.name}` has no kernels")
 
-    def show(self, stage: str, ops: Iterable[LinearOp], names: Iterable[str], activations: Arithmetic) -> str:
+    def show(self, stage: str, ops: Iterable[KernelOp], names: Iterable[str], activations: Arithmetic) -> str:
         """What a library is made of, as text, in one of `stages`.
 
         Raises:
@@ -257,7 +257,7 @@ class Target(ABC, Generic[P]):
         """What this machine was measured to do at most."""
         return None
 
-    def bound(self, op: LinearOp, rows: int, activations: Arithmetic = "bf16") -> KernelBound | None:
+    def bound(self, op: KernelOp, rows: int, activations: Arithmetic = "bf16") -> KernelBound | None:
         """What this machine's kernel for an op is bound by at so many rows; None where it has none."""
         return None
 

@@ -1,17 +1,14 @@
 """Running a plan's steps that change a graph's structure: each is run, and checked to have done what it says."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
-
 from qcc.compiler.build.cleaning import Cleaned, clean_up, told, validate_cleaning
 from qcc.compiler.build.promises import broken_promise
-from qcc.compiler.build.rewrite import Rewritten, sample_of
+from qcc.compiler.build.rewrite import Rewritten, sample_of, watching
 from qcc.compiler.build.rewrite_row import RewriteRow
-from qcc.compiler.calibrate.parts import Parted
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.observe.observer import Tick
 from qcc.compiler.observe.statistics import layer_statistics
@@ -64,13 +61,6 @@ def _concerns(step: Step, graph: Graph) -> bool:
     return Invariant.FUNCTION not in step.action.keeps or bool(step.action.sites(graph, step.weights))
 
 
-def watched(data: Samples, graph: Graph, names: Sequence[str], held: bool) -> Iterator[dict[str, np.ndarray]]:
-    """See `contract.Watch`."""
-    runner = graph.runner([value.name for value in graph.inputs], names)
-    parted = Parted.of(data)
-    return (runner(one) for one, other in zip(parted.ones, parted.held, strict=True) if other == held)
-
-
 def _at(tick: Tick, done: int, count: int, text: str, *where: object) -> None:
     tick(done, count, f"{text} {where[-1]}")
 
@@ -79,7 +69,7 @@ def _run(graph: G, step: Step, data: Samples, tick: Callable[..., None]) -> tupl
     start, action = time.perf_counter(), step.action
     assert isinstance(action, Restructure)
     text = action_text(action)
-    context = Context(tick, watch=None if data.generated else partial(watched, data))
+    context = Context(tick, watch=None if data.generated else watching(data))
     context = replace(context, sample=sample_of(graph, data)) if action.uses_sample else context
     if action.uses_gram and not data.generated:
         moments = layer_statistics(graph, data, tick, moments=step.weights).moments

@@ -11,7 +11,10 @@ from qcc.compiler.build.cleaning import Cleaned, clean_up, told, validate_cleani
 from qcc.compiler.build.promises import broken_promise
 from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.calibrate.coverage import Told, coverage_of
+from qcc.compiler.calibrate.find_masks import find_masks
 from qcc.compiler.calibrate.generate import Batch
+from qcc.compiler.calibrate.masks import Hiding
+from qcc.compiler.calibrate.parts import Parted
 from qcc.compiler.calibrate.samples import Samples, generate
 from qcc.compiler.observe.asked import float_tokens
 from qcc.compiler.observe.observer import Tick
@@ -21,7 +24,8 @@ from qcc.compiler.plan.text import action_text
 from qcc.compiler.verify.translation import Difference, Outputs, Trial, first_guilty
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph.graph import Graph
-from qcc.passes.contract.contract import Context, Edit, G, Invariant, Pass, Rewrite, Site, SitePass
+from qcc.ir.graph.ops import Array
+from qcc.passes.contract.contract import Context, Edit, G, Invariant, Pass, Rewrite, Site, SitePass, Watch
 from qcc.passes.contract.moments import Moments, grams_of
 
 SAMPLE = 3  # rows of an input
@@ -88,7 +92,7 @@ def prospects(graph: Graph, plan: Plan) -> Iterator[tuple[Step, tuple[Site, ...]
     steps = [(step.action, step) for step in plan.steps if isinstance(step.action, SitePass)]
     for action, step in steps:
         yield step, tuple(action.sites(graph, step.weights))
-        if isinstance(action, Rewrite) and not (action.uses_gram or action.uses_sample) and step is not steps[-1][1]:
+        if isinstance(action, Rewrite) and not _wants_data(action) and step is not steps[-1][1]:
             graph = _apply(graph, action, step, _context(step))[0]
 
 
@@ -102,7 +106,7 @@ def _run(
 ) -> tuple[G, RewriteRow]:
     start = time.perf_counter()
     progress(action_text(action))
-    context = gather(_context(step, progress)) if action.uses_gram or action.uses_sample else _context(step, progress)
+    context = gather(_context(step, progress)) if _wants_data(action) else _context(step, progress)
     attempt = _Attempt(graph, action, step, context, trial, _decoding(graph, action, step, context))
     after, row = attempt.best()
     return after, replace(row, seconds=time.perf_counter() - start)
@@ -204,13 +208,25 @@ def _by_tokens(step: Step, plan: Plan) -> _ByTokens:
     return _ByTokens(step.action, found)
 
 
+def _wants_data(action: Pass) -> bool:
+    """It goes by more than the graph."""
+    return action.uses_gram or action.uses_sample or action.uses_largest or action.watches
+
+
 def _gathered(graph: Graph, asked: _ByTokens, data: Samples, covers: Told, context: Context) -> Context:
     """With statistics of a step's weights, or an input."""
     if asked.action.uses_sample:
         context = replace(context, sample=sample_of(graph, data))
+    if asked.action.watches and not data.generated:
+        context = replace(context, watch=watching(data))
+    found: dict[str, Moments] = {}
+    largest: dict[str, Array] = {}
+    for leaves, names in sorted(asked.weights.items()) if asked.action.uses_largest else ():
+        tick = _named(context.progress)
+        largest |= layer_statistics(graph, data, tick, largest=names, leaves=leaves).largest
+    context = replace(context, largest=largest)
     if not asked.action.uses_gram:
         return context
-    found: dict[str, Moments] = {}
     for leaves, names in sorted(asked.weights.items()):
         tick = _named(context.progress)
         found |= layer_statistics(graph, data, tick, moments=names, leaves=leaves).moments
@@ -230,6 +246,20 @@ def sample_of(graph: Graph, data: Samples) -> Batch:
     except ModelError:
         return next(data.first(SAMPLE).parts(SAMPLE))
     return found
+
+
+def watching(data: Samples) -> Watch:
+    """See `contract.Watch`. What a mask hides at the end of a sample is cut off, where nothing looks at it."""
+    parted, found = Parted.of(data), list[Hiding]()
+
+    def watch(graph: Graph, names: Sequence[str], held: bool) -> Iterator[dict[str, Array]]:
+        runner = graph.runner([value.name for value in graph.inputs], names)
+        if not found:
+            found.append(find_masks(graph.inputs, runner, data))
+        ones = (one for one, other in zip(parted.ones, parted.held, strict=True) if other == held)
+        return (runner(found[0].cropped(one)) for one in ones)
+
+    return watch
 
 
 def _apply(graph: G, action: Rewrite, step: Step, context: Context) -> tuple[G, list[Edit]]:

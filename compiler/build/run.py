@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Generic
 
 from qcc.compiler.plan.catalog import Export
-from qcc.compiler.plan.plan import Plan
+from qcc.compiler.plan.plan import Kernels, Plan
 from qcc.ir.errors import ModelError, Refused
-from qcc.ir.kernel.op import LinearOp
+from qcc.ir.kernel.chain_op import ChainOp
+from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.model.model import Model, Written
 from qcc.ir.trim_file import open_trimmer
 from qcc.passes.contract.contract import Context, Edit, G, Phase
@@ -22,11 +23,13 @@ class Built(Generic[G]):
 
     graph: G
     edits: tuple[Edit, ...]
+    chains: tuple[ChainOp, ...] = ()
+    """The convolutions of bytes that the graph calls, one each."""
 
     @property
-    def ops(self) -> frozenset[LinearOp]:
+    def ops(self) -> frozenset[KernelOp]:
         """The kernel ops that the graph calls."""
-        return frozenset(op for edit in self.edits for op in edit.ops)
+        return frozenset((*self.chains, *(op for edit in self.edits for op in edit.ops)))
 
 
 def run_plan(graph: G, plan: Plan, context: Context) -> Built[G]:
@@ -47,7 +50,17 @@ def run_plan(graph: G, plan: Plan, context: Context) -> Built[G]:
             raise ModelError(code, refused.reason) from refused
         if step.action.phase is not Phase.TUNE:  # what is told of it is told as a whole
             edits += done
-    return Built(current, tuple(edits))
+    current, chains = _chained(current, plan.kernels)
+    return Built(current, tuple(edits), chains)
+
+
+def _chained(graph: G, kernels: Kernels | None) -> tuple[G, tuple[ChainOp, ...]]:
+    """Let convolutions of rounded values hand on bytes, where a kernel on one of the plan's processors takes them."""
+    if kernels is None or not graph.encoded_values():
+        return graph, ()
+    target, names, how, after = kernels.of, kernels.names, kernels.activations, graph.copy()
+    found = after.chain(lambda op: target.serves(op, names, how))
+    return (after, found) if found else (graph, ())
 
 
 def write(

@@ -15,7 +15,7 @@ from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import Diagnostics, QccError
 from qcc.dsl.diagnostics.source import Span
 from qcc.dsl.policy.policy import Policy
-from qcc.ir.kernel.op import LinearOp
+from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.onnx.file.runtime import onnxruntime
 
 
@@ -51,7 +51,7 @@ def warn_of_no_ops(diagnostics: Diagnostics, timed: bool) -> None:
     diagnostics.warning("Q503", f"{why}: no library is written", help=help)
 
 
-def build_library(ops: Collection[LinearOp], kernels: Kernels, out: Path, fresh: bool = False) -> Library:
+def build_library(ops: Collection[KernelOp], kernels: Kernels, out: Path, fresh: bool = False) -> Library:
     """Make the library, or take it from the cache unless it is to be ``fresh``.
 
     Raises:
@@ -61,7 +61,7 @@ def build_library(ops: Collection[LinearOp], kernels: Kernels, out: Path, fresh:
         return kernels.of.build(ops, kernels.names, out, kernels.activations, fresh)
 
 
-def listing(ops: Collection[LinearOp], kernels: Kernels, stage: str) -> str:
+def listing(ops: Collection[KernelOp], kernels: Kernels, stage: str) -> str:
     """What the library would be made of, as text, in one of its target's stages.
 
     Raises:

@@ -9,11 +9,11 @@ from qcc.compiler.runtime.build_kernels import build_library, runs_here
 from qcc.compiler.runtime.serves import serves
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
+from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.kernel.loadable import loadable
-from qcc.ir.kernel.op import LinearOp
 
 
-def build_counted(ops: Collection[LinearOp], kernels: Kernels, out: Path) -> None:
+def build_counted(ops: Collection[KernelOp], kernels: Kernels, out: Path) -> None:
     """Make the library of these ops, or take it from the cache; one that does not serve what it should is made anew.
 
     Raises:

@@ -9,7 +9,8 @@ import onnx
 from qcc.compiler.console.fit_table import Column, Table, plain
 from qcc.compiler.console.numbered_names import collapse
 from qcc.compiler.runtime.serves import serves
-from qcc.ir.kernel.op import LinearOp, OpError, parse
+from qcc.ir.kernel.kernel_op import KernelOp, parse_kernel
+from qcc.ir.kernel.op import OpError
 from qcc.ir.onnx.file import load as onnx_load
 from qcc.ir.onnx.file.domain import DOMAIN
 
@@ -65,11 +66,11 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
                 yield from _nodes(inner)
 
 
-def _kernel_op(node: onnx.NodeProto) -> LinearOp | None:
+def _kernel_op(node: onnx.NodeProto) -> KernelOp | None:
     """The kernel op that a node calls, if it calls one."""
     if node.domain != DOMAIN:
         return None
     try:
-        return parse(node.op_type)
+        return parse_kernel(node.op_type)
     except OpError:
         return None

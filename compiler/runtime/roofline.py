@@ -15,7 +15,9 @@ from qcc.codegen.target.find import targets
 from qcc.codegen.target.machine import Machine
 from qcc.codegen.target.target import KernelBound
 from qcc.compiler.runtime.profile import Node
-from qcc.ir.kernel.op import LinearOp, OpError, parse
+from qcc.ir.kernel.chain_op import ChainOp
+from qcc.ir.kernel.kernel_op import parse_kernel
+from qcc.ir.kernel.op import LinearOp, OpError
 
 FLOATS, INT8 = "fp32 multiply-add", "int8"
 ROUNDING = "rounding to int8"
@@ -114,9 +116,11 @@ def _bandwidth(size: float, place: Surroundings) -> float:
 def _kernel(node: Node) -> Work:
     """A kernel of ours, by the template that this machine takes."""
     try:
-        op = parse(node.op)
+        op = parse_kernel(node.op)
     except OpError:
         return Work()
+    if isinstance(op, ChainOp):
+        return Work(_convolution(node).operations, INT8)
     read, given = node.inputs[0], node.outputs[0]
     axis = 1 if op.pointwise else -1
     inner, rows = read.shape[axis], read.size / max(read.shape[axis], 1)

@@ -10,6 +10,8 @@ from onnx import helper, numpy_helper
 from qcc.compiler.runtime.register import register
 from qcc.ir.encoding.algebra import inside
 from qcc.ir.encoding.format import numbers_below
+from qcc.ir.kernel.chain_op import ChainOp
+from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.kernel.op import CHUNK, NUMBER, STEPS, TILES, LinearOp
 from qcc.ir.onnx.file.domain import DOMAIN, VERSION
 from qcc.ir.onnx.file.runtime import onnxruntime, usable
@@ -17,7 +19,7 @@ from qcc.ir.onnx.file.runtime import onnxruntime, usable
 OPSET, IR_VERSION = 21, 10
 
 
-def serves(library: str, ops: Iterable[LinearOp], providers: Sequence[str] = ()) -> set[LinearOp]:
+def serves(library: str, ops: Iterable[KernelOp], providers: Sequence[str] = ()) -> set[KernelOp]:
     """Those of these ops that a library takes.
 
     A library that needs instructions which the processor lacks takes none, and one that was built for another model
@@ -32,19 +34,32 @@ def serves(library: str, ops: Iterable[LinearOp], providers: Sequence[str] = ())
     return {op for op in ops if _loads(_alone(op), library, providers)}
 
 
-def _alone(op: LinearOp) -> onnx.ModelProto:
+def _alone(op: KernelOp) -> onnx.ModelProto:
     """A model of one node, of the fewest outputs and inputs; constants are ones: steps of activations are not 0."""
-    constants = _constants(op)
-    values = {name: helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in op.inputs}
+    constants = _constants(op) if isinstance(op, LinearOp) else _chain_constants(op)
+    kind = onnx.TensorProto.FLOAT if isinstance(op, LinearOp) else onnx.TensorProto.UINT8
+    values = {name: helper.make_tensor_value_info(name, kind, None) for name in op.inputs}
     inputs = [value for name, value in values.items() if name not in constants]
-    outputs = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in op.outputs]
+    outputs = [helper.make_tensor_value_info(name, kind, None) for name in op.outputs]
     node = helper.make_node(op.name, list(op.inputs), list(op.outputs), domain=DOMAIN)
-    if any(STEPS[step].whole for step in op.steps):
+    if isinstance(op, LinearOp) and any(STEPS[step].whole for step in op.steps):
         node.attribute.append(helper.make_attribute("epsilon", 1e-5))
     held = [numpy_helper.from_array(array, name) for name, array in constants.items()]
     graph = helper.make_graph([node], "probe", inputs, outputs, held)
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+
+
+def _chain_constants(op: ChainOp) -> Mapping[str, np.ndarray]:
+    """All that a convolution of bytes reads but values."""
+    whole: dict[str, np.ndarray] = {
+        "codes": np.ones((1, 1, *op.kernel), np.int8),
+        "scale": np.ones(1, np.float32),
+        "zero": np.ones(1, np.int8),
+    }
+    whole |= {"bias": np.ones(1, np.int32), "bias_scale": np.ones(1, np.float32)}
+    numbers = {name: np.ones((), np.uint8 if name.endswith("zero") else np.float32) for name in op.inputs}
+    return {name: whole.get(name, array) for name, array in numbers.items() if name not in ("x", "other")}
 
 
 def _constants(op: LinearOp) -> Mapping[str, np.ndarray]:

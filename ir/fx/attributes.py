@@ -119,12 +119,21 @@ def _conv(call: FxCall) -> Attributes:
     weight = sizes_at(call["weight"])
     kernel = None if weight is None else canonical.sizes_of(weight[2:])
     count = len(kernel or ())
-    padding = call["padding"]
-    if isinstance(padding, str):
-        padding = [0] * count if padding == "valid" else None
-    pads = None if padding is None else canonical.spread(padding, count) * 2
     strides, dilations = (canonical.spread(call[name], count) for name in ("stride", "dilation"))
+    pads = _pads(call["padding"], kernel, dilations)
     return known(groups=call["groups"], kernel=kernel, strides=strides, dilations=dilations, pads=pads)
+
+
+def _pads(padding: str | Sequence[int], kernel: tuple[int, ...] | None, dilations: Sequence[int]) -> Attribute | None:
+    """All begins, then all ends, of what a convolution adds to its input's borders, in numbers or as a word."""
+    if not isinstance(padding, str):
+        return canonical.spread(padding, len(kernel or ())) * 2
+    if kernel is None:
+        return None
+    added = [
+        0 if padding == "valid" else dilation * (size - 1) for size, dilation in zip(kernel, dilations, strict=True)
+    ]
+    return (*(one // 2 for one in added), *(one - one // 2 for one in added))
 
 
 def _pool(call: FxCall) -> Attributes:

@@ -8,7 +8,7 @@ long as the export did.
 import torch
 from torch.fx import Graph, Node
 
-from qcc.ir.fx.kinds import aten_name, kind_of
+from qcc.ir.fx.kinds import arguments, aten_name, kind_of
 from qcc.ir.graph.ops import Kind
 from qcc.ir.vocabulary.find import OPS
 
@@ -26,6 +26,9 @@ def make_anew(graph: Graph) -> None:
         if other is None:
             continue
         source = node.args[0]
+        if _writes_nothing(node):
+            node.target = other
+            continue
         if not isinstance(source, Node) or not _is_fresh(source) or node != _first_reader(source):
             continue
         node.target = other
@@ -47,6 +50,11 @@ def _functional(node: Node) -> torch._ops.OpOverload | None:
         return None
     same = [(one.name, str(one.type)) for one in _given(found)] == [(one.name, str(one.type)) for one in _given(target)]
     return found if same and all(one.alias_info is None for one in found._schema.returns) else None
+
+
+def _writes_nothing(node: Node) -> bool:
+    """Of `dropout_` in evaluation its input is left as it is."""
+    return arguments(node).get("train") is False
 
 
 def _given(target: torch._ops.OpOverload) -> list[torch.Argument]:

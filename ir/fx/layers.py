@@ -5,13 +5,15 @@ A weight may reach its layer through casts, transpositions and reshapes; the lay
 
 import operator
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch.fx import Node
 
+from qcc.ir.encoding.value import ValueEncoding
 from qcc.ir.fx.attributes import order_of
+from qcc.ir.fx.branches import bodies
 from qcc.ir.fx.kinds import arguments, aten_name
 from qcc.ir.fx.tensors import dtype_name
 from qcc.ir.graph import layers
@@ -50,21 +52,71 @@ class FxTraced:
     use: Use
     constant: Node
     view: MatrixView
+    holder: Node | None = None
+    """The node of the main graph in whose branch or body the use lies; None where it lies in none."""
 
 
-def find_weights(nodes: Iterable[Node], constants: Mapping[Node, str], paths: Mapping[Node, str]) -> tuple[Weight, ...]:
+@dataclass
+class _Reader:
+    """Finds layers, also in branches and loop bodies: on the face they are the op's that holds them.
+
+    Args:
+        module: what holds the graphs that the graph names.
+    """
+
+    module: torch.nn.Module
+    entries: dict[tuple[Node, Node], list[Node]] = field(default_factory=dict)
+    """Of an op with branches and what it reads: the placeholders by which its branches get that."""
+
+    def traced(self, nodes: Iterable[Node], constants: Mapping[Node, Node]) -> Iterator[FxTraced]:
+        """The uses of constants, each of which is said by that of the main graph."""
+        nodes = list(nodes)
+        computed = _computed(nodes, constants)
+        for node in nodes:
+            for one in _traced(node, constants, computed):
+                yield replace(one, constant=constants[one.constant])
+            yield from self._inside(node, self.module, constants)
+
+    def _inside(self, node: Node, module: torch.nn.Module, constants: Mapping[Node, Node]) -> Iterator[FxTraced]:
+        for body in bodies(node, module):
+            for inner, outer in body.fed.items():
+                self.entries.setdefault((node, outer), []).append(inner)
+            held = {inner: constants[outer] for inner, outer in body.fed.items() if outer in constants}
+            computed = _computed(body.graph.nodes, held)
+            for one in body.graph.nodes:
+                for found in _traced(one, held, computed):
+                    yield replace(found, constant=held[found.constant], holder=node)
+                for found in self._inside(one, body.module, held):
+                    yield replace(found, holder=node)
+
+    def only_layers_read(self, value: Node, places: Container[tuple[Node, Node]]) -> bool:
+        """A constant reaches nothing but layers: it may go once they do without it."""
+        for node in value.users:
+            if (node, value) in places:
+                continue
+            read = self.entries.get((node, value), [])
+            if aten_name(node) in SAME | RESHAPES | TURNS:
+                read = [node]
+            if not read or not all(self.only_layers_read(one, places) for one in read):
+                return False
+        return True
+
+
+def find_weights(
+    nodes: Iterable[Node], constants: Mapping[Node, str], paths: Mapping[Node, str], module: torch.nn.Module
+) -> tuple[Weight, ...]:
     """The weights, in the order in which their first layers run.
 
     Args:
         nodes: the graph, in topological order.
         constants: names of the constants.
         paths: where the module keeps them.
+        module: what holds branches and loop bodies.
     """
-    nodes = list(nodes)
-    computed = _computed(nodes, constants)
-    found = [traced for node in nodes for traced in _traced(node, constants, computed)]
+    reader = _Reader(module)
+    found = [*reader.traced(nodes, {node: node for node in constants})]
     places = {(traced.node, traced.found.weight) for traced in found}
-    shared = {constants[one.constant] for one in found if not _only_layers_read(one.constant, places)}
+    shared = {constants[one.constant] for one in found if not reader.only_layers_read(one.constant, places)}
     return layers.assemble([_reading(traced, constants, paths) for traced in found], shared)
 
 
@@ -83,17 +135,6 @@ def _trace(node: Node, found: FoundUse, constants: Container[Node]) -> FxTraced 
             return None
         source = source.all_input_nodes[0]
     return FxTraced(node, found, found.use, source, view) if source.meta["val"].dtype in FLOATS else None
-
-
-def _only_layers_read(value: Node, places: Container[tuple[Node, Node]]) -> bool:
-    """A constant reaches nothing but layers: it may go once they do without it."""
-    for node in value.users:
-        if (node, value) in places:
-            continue
-        passes = aten_name(node) in SAME | RESHAPES | TURNS
-        if not passes or not _only_layers_read(node, places):
-            return False
-    return True
 
 
 def _keeps_type(node: Node) -> bool:
@@ -223,16 +264,18 @@ _READERS: dict[str, Callable[[CallArguments], Iterator[FoundUse]]] = {
 
 def _reading(traced: FxTraced, constants: Mapping[Node, str], paths: Mapping[Node, str]) -> Reading:
     node, recurrent = traced.node, traced.use.kind is Kind.RECURRENT  # whose module has several weights
-    modules = [module for module, _ in node.meta.get("nn_module_stack", {}).values() if module and not recurrent]
+    stack = (node.meta.get("nn_module_stack") or {}).values()
+    modules = [module for module, _ in stack if module and not recurrent]
+    holder = traced.holder
     return Reading(
-        use=traced.use,
+        use=traced.use if holder is None else replace(traced.use, form_free=False),
         view=traced.view,
         dtype=dtype_name(traced.found.weight.meta["val"].dtype),
         stored=dtype_name(traced.constant.meta["val"].dtype),
         constant=constants[traced.constant],
-        op=node.name,
-        input="" if traced.found.inner else traced.found.input.name,
-        result=_result(traced, constants),
+        op=(holder or node).name,
+        input="" if traced.found.inner or holder is not None else traced.found.input.name,
+        result=_result(traced, constants) if holder is None else LayerOutput(_first_item(holder).name),
         module=str(modules[-1]) if modules else "",
         path=paths[traced.constant],
     )
@@ -265,3 +308,9 @@ def _first_item(node: Node) -> Node:
 
 def _is_bias(node: Node, use: Use, rank: int | None, constants: Container[Node]) -> bool:
     return node in constants and layers.is_bias(shape_of(node), use, rank)
+
+
+def told_of_rounding(weight: Weight, rounded: Mapping[str, ValueEncoding]) -> Weight:
+    """The weight, whose layers know how what they read is rounded."""
+    layers = (replace(layer, rounded=rounded.get(layer.input)) for layer in weight.layers)
+    return replace(weight, layers=tuple(layers))

@@ -179,9 +179,11 @@ class BlockSparseScores(AttentionForm):
         segment: rows within which keys are sorted, a multiple of that; a row sees its own segment whole.
         mass: the share of a block of queries' weight that is kept at least.
         masked: all scores are computed and what is left out is hidden: it says what is meant.
+        rows: of each block of queries tell where its weight lies; 0 where the means of blocks do.
     """
 
     block: int
     segment: int
     mass: float
     masked: bool = False
+    rows: int = 0

@@ -6,7 +6,7 @@ is encoded, so that a table tied between an embedding and a head is encoded, and
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, Self
@@ -20,6 +20,7 @@ from qcc.ir.errors import Refused
 from qcc.ir.graph.attention import Attention, AttentionForm
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Array, Feeds, Op, Resized, Value, Weight
+from qcc.ir.kernel.chain_op import ChainOp
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.vocabulary.tabled import Tabled
@@ -278,23 +279,25 @@ class Graph(ABC):
 
     @abstractmethod
     def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]] | None = None) -> str:
-        """Let readers of a value read it rounded; other readers read it as it is.
+        """Let readers of a value read it rounded, and others as it is; the name of the rounded one.
 
-        Layers among the readers know it (`Layer.rounded`), so that a form may multiply whole numbers. Where others read
-        the value rounded in the same way already, they read what those do; where all do, nothing changes.
+        Layers among the readers know it (`Layer.rounded`). Where others read it so already, they read what those do.
 
         Args:
             value: the value's name; a float32 tensor, whose last axis are the channels.
             encoded: how it is rounded.
-            readers: ops and positions in their ``inputs``; None for all, the graph's outputs included, which keep
-                their names.
-
-        Returns:
-            The name of the rounded value.
+            readers: ops and positions in their ``inputs``; None for all, also outputs, which keep their names.
 
         Raises:
-            Refused: a reader does not read the value, it is fed or a constant and all are to read it rounded, or no
-                graph rounds it so; nothing has changed.
+            Refused: a reader does not read it, not all can read it so, or no graph rounds so; nothing has changed.
+        """
+
+    @abstractmethod
+    def multiply_rounded(self, value: str) -> None:
+        """Let what makes a value, a product of two computed ones, multiply integers by steps of rows and of columns.
+
+        Raises:
+            Refused: it is none, or not of float32; nothing has changed.
         """
 
     @abstractmethod
@@ -305,7 +308,7 @@ class Graph(ABC):
     def encode(
         self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS
     ) -> tuple[LinearOp, ...]:
-        """Replace a weight by its encoded form.
+        """Replace a weight by its encoded form; the kernel ops that were written for it.
 
         Args:
             weight: the weight; what its layers read may be encoded too (`encode_value`).
@@ -313,12 +316,13 @@ class Graph(ABC):
             form: where the decoding happens.
             regions: what kernels do beside the products of the weight's layers, by the layers' names (`regions`).
 
-        Returns:
-            The kernel ops that were written for it.
-
         Raises:
             Refused: the form cannot hold this weight.
         """
+
+    def chain(self, serves: Callable[[ChainOp], bool]) -> tuple[ChainOp, ...]:
+        """Let convolutions hand on bytes as kernels do that ``serves`` knows; an op each, where the adapter has any."""
+        return ()
 
     @abstractmethod
     def runner(

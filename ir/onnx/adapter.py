@@ -4,7 +4,7 @@
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from onnx_ir.passes import common
 
 from qcc.ir.encoding.cached.kept import CacheForm, StoredRows
 from qcc.ir.encoding.encoded import Encoded
-from qcc.ir.encoding.value import EncodedValue, ValueEncoding
+from qcc.ir.encoding.value import DYNAMIC_INT8, EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
 from qcc.ir.graph.attention import Attention, AttentionForm
 from qcc.ir.graph.edits import (
@@ -27,6 +27,7 @@ from qcc.ir.graph.edits import (
     check_constant,
     check_insert,
     check_instead,
+    check_product,
     check_region,
     check_type,
     check_value,
@@ -39,12 +40,14 @@ from qcc.ir.graph.graph import Graph, Readers, Runner
 from qcc.ir.graph.in_pieces import InPieces, pieces_of
 from qcc.ir.graph.ops import Array, Op, Resized, Value, Weight
 from qcc.ir.graph.resized import check_resized, sized_ops
+from qcc.ir.kernel.chain_op import ChainOp
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.model.model import Written
 from qcc.ir.model.options import ExternalData
 from qcc.ir.onnx.attention.store import check_stored, store_caches
 from qcc.ir.onnx.attention.write import check_attention, write_attention
+from qcc.ir.onnx.chain.write import write_chains
 from qcc.ir.onnx.emit.spill import Spill
 from qcc.ir.onnx.emit.tabled import tabled_opset, write_tabled
 from qcc.ir.onnx.emit.write import write
@@ -60,8 +63,8 @@ from qcc.ir.onnx.graph.layers import find_weights, op_of
 from qcc.ir.onnx.graph.resize import resize
 from qcc.ir.onnx.graph.run import in_pieces, part_runner
 from qcc.ir.onnx.graph.simplify import lift, simplify
-from qcc.ir.onnx.graph.values import value_opset, write_rounded
 from qcc.ir.onnx.half.cast import cast, castable, check_castable
+from qcc.ir.onnx.values.write import multiply_rounded, value_opset, write_rounded
 from qcc.ir.vocabulary.tabled import Tabled
 
 GIVEN_NAME = re.compile(r"node(_\d+)?")  # what the library calls an op that has no name
@@ -229,7 +232,7 @@ class OnnxGraph(Graph):
         self._forget()
 
     def write_tabled(self, one: Tabled) -> None:
-        self.require_opset(tabled_opset(one.table))
+        self.require_opset(tabled_opset(one))
         self._keep_names()
         write_tabled(self.model, one)
         self._forget()
@@ -251,6 +254,14 @@ class OnnxGraph(Graph):
         self._forget()
         return name
 
+    def multiply_rounded(self, value: str) -> None:
+        check_product(self, value)
+        self.require_opset(value_opset(DYNAMIC_INT8))
+        self._keep_names()
+        editor = OnnxEditor(self.model.graph)
+        multiply_rounded(editor, editor.value(value))
+        self._forget()
+
     def encoded_values(self) -> Mapping[str, EncodedValue]:
         return self._encoded_values
 
@@ -265,6 +276,12 @@ class OnnxGraph(Graph):
         if self._spill is not None:
             self._spill.take(self.model.graph)
         return ops
+
+    def chain(self, serves: Callable[[ChainOp], bool]) -> tuple[ChainOp, ...]:
+        self._keep_names()
+        found = write_chains(self.model, serves)
+        self._forget()
+        return found
 
     def require_opset(self, opset: int) -> tuple[str, ...]:
         """Raise the model's default opset where it is lower; the types of the ops whose definitions differ then.

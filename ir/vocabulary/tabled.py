@@ -44,21 +44,47 @@ class Tabled:
     Args:
         source: the other.
         result: the value.
-        table: of the function.
     """
 
     source: str
     result: str
+
+
+@dataclass(frozen=True, eq=False)
+class TabledFactor(Tabled):
+    """``source * numbers[at]``, where an input of the model says for each sample at which place.
+
+    Args:
+        by: the input, ``[samples]`` or a single number; samples are the first axis of ``source``.
+        bounds: ``[places - 1]``, in order: the place is how many of them the input reaches.
+        numbers: ``[places]``, of the type of ``source``.
+        rank: of ``source``.
+    """
+
+    by: str
+    bounds: np.ndarray
+    numbers: np.ndarray
+    rank: int
+
+
+@dataclass(frozen=True)
+class TabledByCode(Tabled):
+    """One whose table goes by codes.
+
+    Args:
+        table: of the function.
+    """
+
     table: LookupTable
 
 
 @dataclass(frozen=True)
-class TabledFunction(Tabled):
+class TabledFunction(TabledByCode):
     """``table(source)``, number by number."""
 
 
 @dataclass(frozen=True)
-class TabledSoftmax(Tabled):
+class TabledSoftmax(TabledByCode):
     """``e / sum(e)`` with ``e = table(source - max(source))``, along an axis.
 
     Args:
@@ -69,7 +95,7 @@ class TabledSoftmax(Tabled):
 
 
 @dataclass(frozen=True)
-class TabledNorm(Tabled):
+class TabledNorm(TabledByCode):
     """``source`` over the root of its mean square, of rows along the last axis.
 
     With ``v = mean(source * source) + epsilon = m 4^e`` and ``m`` from 1 to 4, that is ``source table(m - 1) 2^-e``.

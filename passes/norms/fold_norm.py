@@ -24,18 +24,18 @@ class FoldNorm(Rewrite):
     all layers that read the norm, if they are all its readers and pad nothing. It is refused where neither is so: an
     activation stands before it, say, and another behind.
 
-    The gain of a layer norm or an RMS norm, or any other constant vector that multiplies channels, becomes ones if all
-    that has its channels can take it up: linear layers and convolutions behind, or, for a gain of a layer's own
-    outputs, before. A product with ones is left out. It is refused where the channels also go elsewhere, such as into
-    a residual stream or an output, or into a table that is also an embedding; where a gain is negative and a relu
-    follows; and where two gains scale the same channels. Gains of zero, or less than a millionth of the largest, stay
-    as they are beside the ones: nothing can be divided by them.
+    The gain of a norm over a layer, its groups or its channels, or any other constant vector that multiplies channels,
+    becomes ones if all that has its channels can take it up: linear layers and convolutions behind, or, for a gain of a
+    layer's own outputs, before. A product with ones is left out. It is refused where the channels also go elsewhere,
+    such as into a residual stream or an output, or into a table that is also an embedding; where a gain is negative and
+    a relu follows; and where two gains scale the same channels. Gains of zero, or less than a millionth of the largest,
+    stay as they are beside the ones: nothing can be divided by them.
 
     Gains in the weights make their columns unlike: a rotation evens that out, and without one the weights are harder to
     encode in few bits. Batch norms scale rows, which does no harm where each row has its own scales.
 
     Args:
-        gains: fold the gains of layer and RMS norms too, not only batch norms.
+        gains: fold the gains of other norms too, not only batch norms.
 
     Source: Quantization and training of neural networks for efficient integer-arithmetic-only inference, Jacob et al.
     2017 (arXiv:1712.05877), section 3.2 for batch norms; SliceGPT, Ashkboos et al. 2024 (arXiv:2401.15024), section 3.2

@@ -10,9 +10,10 @@ from qcc.ir.axes.axes import Action, Axes, Group, Member
 from qcc.ir.errors import Refused
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array, Kind, Op
+from qcc.ir.vocabulary.find import OPS
 from qcc.passes.contract.contract import Site
 
-NORMS = ("layer_norm", "rms_norm")
+OVER = ("last", "group", "instance")  # a batch norm's goes into the layer before it
 LEAST = 1e-6  # of the largest gain: what a smaller one is divided by could grow out of its type
 COMPUTED = 8  # ops at most by which a gain is made of constants
 
@@ -53,7 +54,8 @@ def settle_gains(graph: Graph) -> None:
 def gains(graph: Graph, axes: Axes, targets: Sequence[str]) -> list[Gain]:
     """The gains that scale the channels of a target; one without a group to take it up is refused.
 
-    Gains of layer and RMS norms, and of any other product with a constant vector: an RMS norm may be written so.
+    Gains of norms over an input's own numbers, and of any other product with a constant vector: an RMS norm may be
+    written so.
     """
     ops, wanted = {op.name: op for op in graph.ops()}, set(targets)
     found: dict[tuple[str, int], Gain] = {}
@@ -147,7 +149,8 @@ def _rival(axes: Axes, member: Member, group: Group, scale: Array) -> str:
 
 def _gain_positions(op: Op) -> tuple[int, ...]:
     """The operands by which an op multiplies channels."""
-    if op.kind is Kind.NORM and op.function in NORMS and len(op.inputs) > 1:
+    known = OPS.get((op.kind, op.function))
+    if known is not None and known.over in OVER and len(op.inputs) > 1:
         return (1,)
     return (0, 1) if op.kind is Kind.BINARY and op.function == "mul" and len(op.inputs) == 2 else ()
 

@@ -11,7 +11,7 @@ from qcc.ir.errors import Refused
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array
 from qcc.ir.regions.functions import FUNCTIONS, NORM, SOFTMAX, FunctionSite, functions
-from qcc.ir.vocabulary.tabled import Tabled, TabledFunction, TabledNorm, TabledSoftmax
+from qcc.ir.vocabulary.tabled import TabledByCode, TabledFunction, TabledNorm, TabledSoftmax
 from qcc.passes.contract.contract import Between, Context, Edit
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.contract.subject import SubjectPass
@@ -95,7 +95,7 @@ class Tabulate(SubjectPass):
                 edits.append(Edit(site.name, refused.reason, refused=True, what=site.what))
         return edits
 
-    def _tabled(self, graph: Graph, site: FunctionSite, seen: Mapping[str, "_Seen"]) -> Tabled:
+    def _tabled(self, graph: Graph, site: FunctionSite, seen: Mapping[str, "_Seen"]) -> TabledByCode:
         """What a function becomes."""
         assert self.table is not None
         value = graph.value(site.source)
@@ -119,7 +119,7 @@ class Tabulate(SubjectPass):
         return TabledFunction(site.source, site.result, function_table(self.table, known.magnitudes, computed))
 
     def _written(
-        self, graph: Graph, site: FunctionSite, tabled: Tabled, shape: Sequence[int], context: Context
+        self, graph: Graph, site: FunctionSite, tabled: TabledByCode, shape: Sequence[int], context: Context
     ) -> Edit:
         """The table in the function's place, if that is asked for or faster."""
         text = f"looked up in {self.table} entries"
@@ -133,7 +133,9 @@ class Tabulate(SubjectPass):
         graph.write_tabled(tabled)
         return Edit(site.name, text, what=site.what)
 
-    def _share(self, graph: Graph, site: FunctionSite, tabled: Tabled, shape: Sequence[int], context: Context) -> float:
+    def _share(
+        self, graph: Graph, site: FunctionSite, tabled: TabledByCode, shape: Sequence[int], context: Context
+    ) -> float:
         """The time of a table as a share of the function's, on a sample; asked once of those that are alike."""
         if context.race is None or not shape:
             raise Refused("nothing was timed: `when = always` writes a table without")

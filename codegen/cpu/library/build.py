@@ -10,14 +10,14 @@ from qcc.codegen.library.link import library
 from qcc.codegen.target.digest import digest
 from qcc.codegen.target.errors import BuildError
 from qcc.codegen.target.target import Arithmetic
-from qcc.ir.kernel.op import LinearOp
+from qcc.ir.kernel.kernel_op import KernelOp
 
 CPU = Path(__file__).parents[1]
 SHIM = CPU / "shim"
 
 
 def build(
-    ops: Iterable[LinearOp],
+    ops: Iterable[KernelOp],
     processors: tuple[CpuProcessor, ...],
     out: Path,
     activations: Arithmetic = "bf16",
@@ -52,7 +52,7 @@ def build(
 
 
 def write_sources(
-    specs: tuple[LinearOp, ...], processors: tuple[CpuProcessor, ...], activations: str, folder: Path
+    specs: tuple[KernelOp, ...], processors: tuple[CpuProcessor, ...], activations: Arithmetic, folder: Path
 ) -> list[Path]:
     """Write to a folder what the shim's C files include, and give these files and the processors' objects."""
     from qcc.codegen.cpu.library.generate import generate  # loads TVM

@@ -6,19 +6,22 @@ from pathlib import Path
 
 import tvm  # type: ignore[import-untyped]  # TVM has no stubs
 
-from qcc.codegen.cpu.library.spec import chain, chain_name, functions_of, norm, products, served
+from qcc.codegen.cpu.chain.template import chain_functions
+from qcc.codegen.cpu.library.spec import chain, chain_name, chains, functions_of, norm, products, served
 from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.tiles import conv1x1
 from qcc.codegen.cpu.tir import steps
 from qcc.codegen.cpu.tir.emit import Expr
 from qcc.codegen.target.interruption import held_back
-from qcc.ir.kernel.op import LinearOp
+from qcc.codegen.target.target import Arithmetic
+from qcc.ir.kernel.kernel_op import KernelOp
 
 
-def functions(ops: Iterable[LinearOp], activations: str, target: CpuProcessor, prefix: str) -> dict[str, Expr]:
+def functions(ops: Iterable[KernelOp], activations: Arithmetic, target: CpuProcessor, prefix: str) -> dict[str, Expr]:
     """The TIR of all that the ops need, by name."""
-    made: dict[str, Expr] = {}
-    ops = served(ops, target, activations)
+    given = list(ops)
+    made: dict[str, Expr] = chain_functions(chains(given, target, activations), prefix)
+    ops = served(given, target, activations)
     for op in ops:
         name = prefix + chain_name(op)
         if name not in made:
@@ -33,7 +36,9 @@ def functions(ops: Iterable[LinearOp], activations: str, target: CpuProcessor, p
     return dict(sorted(made.items()))
 
 
-def generate(ops: Iterable[LinearOp], activations: str, target: CpuProcessor, out: Path, prefix: str = "") -> None:
+def generate(
+    ops: Iterable[KernelOp], activations: Arithmetic, target: CpuProcessor, out: Path, prefix: str = ""
+) -> None:
     """Compile to the object file ``out``; the prefix keeps apart the functions for several targets."""
 
     def keep(_: str, files: list[str], **__: object) -> None:

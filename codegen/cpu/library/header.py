@@ -4,15 +4,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qcc.codegen.cpu.library.spec import chain, chain_name, functions_of, norm, products, served
+from qcc.codegen.cpu.chain.template import names_of
+from qcc.codegen.cpu.library.spec import chain, chain_name, chains, functions_of, norm, products, served
 from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.processors.tiling import tiling
 from qcc.codegen.cpu.product import product_of
 from qcc.codegen.cpu.templates import templates
 from qcc.codegen.cpu.tir.codes import codes_of
+from qcc.codegen.target.target import Arithmetic
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.grid import TableGrid
+from qcc.ir.kernel.chain_op import ChainOp
+from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.kernel.op import Leaf, LinearOp, step_inputs
+
+CUTS = ("", "relu", "clip")  # by the shim's number
 
 
 def prefix(index: int) -> str:
@@ -20,20 +26,22 @@ def prefix(index: int) -> str:
     return f"t{index}_"
 
 
-def header(ops: Sequence[LinearOp], targets: Sequence[CpuProcessor], activations: str) -> str:
+def header(ops: Sequence[KernelOp], targets: Sequence[CpuProcessor], activations: Arithmetic) -> str:
     """Write ``kernels.h``; the types are those of ``shim.h``."""
     lines = [f"enum {{ QCC_OPS = {len(ops)} }};"]
     for index, target in enumerate(targets):
         lines += _target(ops, target, activations, prefix(index))
     entries = ", ".join(
-        f"{{{prefix(index)}needs, {prefix(index)}specs, {len(served(ops, target, activations))}}}"
+        f"{{{prefix(index)}needs, {prefix(index)}specs, {len(served(ops, target, activations))}, "
+        f"{prefix(index)}chains, {len(chains(ops, target, activations))}}}"
         for index, target in enumerate(targets)
     )
     return "\n".join([*lines, f"static const Target targets[] = {{{entries}}};", ""])
 
 
-def _target(ops: Sequence[LinearOp], target: CpuProcessor, activations: str, start: str) -> list[str]:
-    lines, cuts, ops = [], tiling(target), served(ops, target, activations)
+def _target(given: Sequence[KernelOp], target: CpuProcessor, activations: Arithmetic, start: str) -> list[str]:
+    lines, cuts, ops = [], tiling(target), served(given, target, activations)
+    filters = chains(given, target, activations)
     for product in products(ops):
         found = {word: start + name for word, (name, _) in functions_of(product, target, activations).items()}
         lines += [_declaration(name) for name in found.values()]
@@ -45,10 +53,21 @@ def _target(ops: Sequence[LinearOp], target: CpuProcessor, activations: str, sta
         lines.append(f"static const Family {start}{product.name} = {{{', '.join(fields)}}};")
     lines += [f"static const float {start}{name}[] = {{{text}}};" for name, text in _tables(ops).items()]
     later = {name for op in ops for name in (chain_name(op), norm(op)) if name}
+    later |= {name for op in filters for name in names_of(op)}
     lines += [_declaration(start + name) for name in sorted(later)]
     needs = "".join(f'"{flag}", ' for flag in target.features)
     lines.append(f"static const char *const {start}needs[] = {{{needs}NULL}};")
-    return [*lines, f"static const Spec {start}specs[] = {{", *(_spec(op, start) for op in ops), "};"]
+    lines += [f"static const Spec {start}specs[] = {{", *(_spec(op, start) for op in ops), "  {0}};"]
+    return [*lines, f"static const ChainSpec {start}chains[] = {{", *(_chain(op, start) for op in filters), "  {0}};"]
+
+
+def _chain(op: ChainOp, start: str) -> str:
+    """A convolution of bytes."""
+    functions = [_symbol(start) + name for name in names_of(op)]
+    called = ["NULL", f"{{{', '.join(functions)}}}"] if op.depthwise else [*functions, "{NULL}"]
+    sizes = *op.kernel, *op.strides, *op.pads
+    fields = [f'"{op.name}"', *sizes, int(op.depthwise), CUTS.index(op.cut), int(op.adds), int(op.cut_sum), *called]
+    return f"  {{{', '.join(map(str, fields))}}},"
 
 
 def _tables(ops: Sequence[LinearOp]) -> dict[str, str]:

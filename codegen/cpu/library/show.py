@@ -3,13 +3,15 @@
 import re
 from collections.abc import Callable, Iterable
 
+from qcc.codegen.cpu.chain.template import CHAINS
 from qcc.codegen.cpu.library.generate import compiled, functions
 from qcc.codegen.cpu.library.header import prefix
-from qcc.codegen.cpu.library.spec import products, served
+from qcc.codegen.cpu.library.spec import chains, products, served
 from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.templates import templates
 from qcc.codegen.cpu.tir.emit import Expr
-from qcc.ir.kernel.op import LinearOp
+from qcc.codegen.target.target import Arithmetic
+from qcc.ir.kernel.kernel_op import KernelOp
 
 Texts = Callable[[dict[str, Expr], CpuProcessor], dict[str, str]]
 END = re.compile(r"^\.Lfunc_end\d+:$", re.MULTILINE)
@@ -18,22 +20,23 @@ NOISE = (".cfi_", ".loc", ".file", ".size", ".type", ".globl", ".p2align", ".tex
 """What an assembler and a debugger need, and a reader does not."""
 
 
-def tir(ops: Iterable[LinearOp], targets: Iterable[CpuProcessor], activations: str) -> str:
+def tir(ops: Iterable[KernelOp], targets: Iterable[CpuProcessor], activations: Arithmetic) -> str:
     """The TIR of all that a library of these ops has, for each target function by function."""
     return _listing(ops, targets, activations, _tir)
 
 
-def assembly(ops: Iterable[LinearOp], targets: Iterable[CpuProcessor], activations: str) -> str:
+def assembly(ops: Iterable[KernelOp], targets: Iterable[CpuProcessor], activations: Arithmetic) -> str:
     """The assembly of the same functions, without the entries that take apart their arguments and call them."""
     return _listing(ops, targets, activations, _assembly)
 
 
-def _listing(ops: Iterable[LinearOp], targets: Iterable[CpuProcessor], activations: str, texts: Texts) -> str:
+def _listing(ops: Iterable[KernelOp], targets: Iterable[CpuProcessor], activations: Arithmetic, texts: Texts) -> str:
     parts, specs = [], sorted(set(ops), key=lambda op: op.name)
     for index, target in enumerate(targets):
         made = functions(specs, activations, target, prefix(index))
         used = (templates(one, target, activations) for one in products(served(specs, target, activations)))
         names = dict.fromkeys(template.name for one in used for template in one)
+        names |= {CHAINS.name: None} if chains(specs, target, activations) else {}
         parts.append(f"# target {target.name}: {', '.join((target.mcpu, *names))}\n")
         parts += [f"# {name}\n{text}" for name, text in texts(made, target).items()]
     return "\n".join(parts)

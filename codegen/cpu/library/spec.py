@@ -2,9 +2,13 @@
 
 from collections.abc import Iterable
 
+from qcc.codegen.cpu.chain.template import CHAINS
 from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.product import CpuTemplate, KernelProduct, product_of
 from qcc.codegen.cpu.templates import templates
+from qcc.codegen.target.target import Arithmetic
+from qcc.ir.kernel.chain_op import ChainOp
+from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.kernel.op import KEEP, STEPS, LinearOp
 
 
@@ -24,9 +28,14 @@ def functions_of(
     }
 
 
-def served(ops: Iterable[LinearOp], processor: CpuProcessor, activations: str) -> list[LinearOp]:
-    """Those that there are templates for."""
-    return [op for op in ops if templates(product_of(op), processor, activations)]
+def served(ops: Iterable[KernelOp], processor: CpuProcessor, activations: str) -> list[LinearOp]:
+    """The products that there are templates for."""
+    return [op for op in ops if isinstance(op, LinearOp) and templates(product_of(op), processor, activations)]
+
+
+def chains(ops: Iterable[KernelOp], processor: CpuProcessor, activations: Arithmetic) -> list[ChainOp]:
+    """The convolutions of bytes that there is a template for."""
+    return [op for op in ops if isinstance(op, ChainOp) and CHAINS.serves(op, processor, activations)]
 
 
 def norm(op: LinearOp) -> str:

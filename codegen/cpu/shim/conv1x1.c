@@ -158,13 +158,13 @@ void *convolve(void *layer, void *context) {
   if (!conv.images || !conv.positions) return NULL;
   conv.pairs = (conv.positions + 31) / 32;
   int64_t least = (TASK_WORK + l->n * l->k * 32 - 1) / (l->n * l->k * 32), most = PANEL / (l->chunks * 2048);
-  int64_t wanted = tasks_of(l, conv.images * conv.pairs * 32 * l->n * l->k / 4); /* 4 take the time of one elsewhere */
+  int64_t wanted = tasks_of(&l->others, conv.images * conv.pairs * 32 * l->n * l->k / 4); /* 4 take the time of one elsewhere */
   conv.share = (conv.images * conv.pairs + wanted - 1) / wanted;
   if (conv.share > most) conv.share = most;
   if (conv.share < least) conv.share = least;
   if (conv.share > conv.pairs) conv.share = conv.pairs;
   if (conv.share < 1) conv.share = 1;
   int64_t tasks = conv.images * ((conv.pairs + conv.share - 1) / conv.share);
-  if ((bad = spread(l, context, &conv, conv_task, tasks))) return bad;
+  if ((bad = spread(&l->others, context, &conv, conv_task, tasks))) return bad;
   return conv.failed ? status(FAIL, "qcc: a kernel failed") : NULL;
 }

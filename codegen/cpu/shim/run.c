@@ -192,24 +192,24 @@ static void counted_task(void *p, size_t task) {
   __atomic_sub_fetch(&spread->running, 1, __ATOMIC_RELAXED);
 }
 
-int64_t tasks_of(const Layer *l, int64_t work) {
-  int64_t most = (int64_t)EACH * (1 + __atomic_load_n(&l->others, __ATOMIC_RELAXED));
+int64_t tasks_of(const int *others, int64_t work) {
+  int64_t most = (int64_t)EACH * (1 + __atomic_load_n(others, __ATOMIC_RELAXED));
   return work < 2 * WORK ? 1 : least(work / WORK, most);
 }
 
-void *spread(const Layer *l, void *context, void *argument, void (*task)(void *, size_t), int64_t tasks) {
+void *spread(const int *others, void *context, void *argument, void (*task)(void *, size_t), int64_t tasks) {
   if (tasks == 1) { task(argument, 0); return NULL; }
   Spread all = {task, argument, 0, 0};
   void *bad = ORT(PARALLEL_FOR, const void *, void (*)(void *, size_t), size_t, size_t, void *)(context, counted_task, (size_t)tasks, 0, &all);
-  raise_to((int *)&l->others, all.most - 1); /* of all that a layer is, this alone is learned while it runs */
+  raise_to((int *)others, all.most - 1); /* of all that a layer is, this alone is learned while it runs */
   return bad;
 }
 
 void *spread_tasks(void *context, Call *call, void (*task)(void *, size_t), int64_t units, int64_t work) {
-  int64_t tasks = tasks_of(call->layer, units * work);
+  int64_t tasks = tasks_of(&call->layer->others, units * work);
   call->share = tasks < units ? units / tasks : 1;
   if (tasks == 1) call->share = units;
-  return spread(call->layer, context, call, task, (units + call->share - 1) / call->share);
+  return spread(&call->layer->others, context, call, task, (units + call->share - 1) / call->share);
 }
 
 /* So many units across, and so many down, as tasks: those across first, since what is down is read anew by each. */
@@ -220,7 +220,7 @@ static void *spread_grid(void *context, Call *call, void (*task)(void *, size_t)
   call->down = (down + each - 1) / each;
   int64_t deep = (down + call->down - 1) / call->down;
   call->down *= call->unit;
-  return spread(call->layer, context, call, task, call->across * deep);
+  return spread(&call->layer->others, context, call, task, call->across * deep);
 }
 
 /* Room for so many bytes of activations, and for a step and a sum of each unit of them that may be rounded. */
@@ -258,7 +258,7 @@ static void *multiply_many(const Layer *l, void *context, Call *call) {
   }
   void *bad = spread_tasks(context, call, pack_task, call->tiles, l->k * 16 * ROUND_WORK);
   if (bad) return bad;
-  int64_t fit = family->panel / (count * 2048), tasks = tasks_of(l, (call->tiles + DECODING) * pairs * l->k * 32);
+  int64_t fit = family->panel / (count * 2048), tasks = tasks_of(&l->others, (call->tiles + DECODING) * pairs * l->k * 32);
   if (fit && tasks < (pairs + fit - 1) / fit) tasks = (pairs + fit - 1) / fit; /* panels stay in the second cache */
   call->unit = family->block;
   return spread_grid(context, call, gemm_task, pairs, (call->tiles + family->block - 1) / family->block, tasks);
@@ -275,10 +275,10 @@ static void *multiply(const Layer *l, void *context, Call *call) {
   call->read = family->quantize && !family->rounds ? (const float *)call->inputs : call->x;
   if (family->quantize && call->rows % 4 == 3)
     memset(call->steps + chunks, 0, (size_t)l->chunks * 4); /* stray denormals are slow */
-  int64_t tasks = tasks_of(l, call->rows * l->k * l->strips * STRIP);
+  int64_t tasks = tasks_of(&l->others, call->rows * l->k * l->strips * STRIP);
   if (tasks == 1 || call->rows >= tasks * OWN_ROWS) {
     call->down = ((call->rows + tasks - 1) / tasks + 3) / 4 * 4, call->normed = 1;
-    return spread(l, context, call, rows_task, (call->rows + call->down - 1) / call->down);
+    return spread(&l->others, context, call, rows_task, (call->rows + call->down - 1) / call->down);
   }
   int prepared = !family->quantize && (family->rounds || l->spec->symmetric);
   void *bad = prepared ? NULL : spread_tasks(context, call, prepare_task, call->rows, l->k * ROUND_WORK);
@@ -339,7 +339,7 @@ static int input_type(const void *of, size_t index) {
   const Spec *spec = of;
   int widths[4], scale = 1 + planes_of(spec->bits, widths);
   if (!index) return FLOAT;
-  if (spec->high && (int)index == weight_inputs(spec)) return 0; /* uint16 or int32, looked at as well */
+  if (spec->high && (int)index == weight_inputs(spec) - spec->fixed) return 0; /* uint16 or int32, looked at as well */
   if (spec->bits >= 16) return index == 1 && spec->bits == 16 ? BFLOAT16 : FLOAT;
   if ((int)index < scale) return UINT8;
   if ((int)index == scale) return 0; /* float16 or float32, looked at when the kernel is made */
@@ -359,7 +359,8 @@ void *serve(const Served **ops, int *count) {
           .compute = compute, .destroy = free_layer, .outputs = 1 + (size_t)spec->keeps,
           .inputs = 1 + (size_t)weight_inputs(spec) + strlen(spec->operands)};
     }
-    *ops = served, *count = targets[t].ops;
+    for (int i = 0; i < targets[t].filters; i++) serve_filter(targets[t].chains + i, served + targets[t].ops + i);
+    *ops = served, *count = targets[t].ops + targets[t].filters;
     break;
   }
   return NULL;

@@ -11,7 +11,8 @@ typedef struct {
   Kernel quantize, one, four, some, pack, gemm;
   int rounds, many, chunks, depth, together /* rows of `some` */, lanes /* outputs of a tile that lie together */,
       beside /* inputs of whole numbers that lie together */,
-      panels /* `some` reads rows that lie side by side */;
+      panels /* `some` reads rows that lie side by side */,
+      stepped /* a row of tiles' activations is rounded by one step, to bytes without a sign */;
   int64_t panel, block;
 } Family;
 
@@ -29,7 +30,17 @@ typedef struct {
   int high, wide;       /* outputs and inputs of a tile where some are stored alone, in blocks.c; else 0 */
 } Spec;
 
-typedef struct { const char *const *needs; const Spec *specs; int ops; } Target; /* processor flags, and the ops */
+/* A convolution of bytes, in chain.c: its kernel, strides and pads, rows first; what it does behind. */
+typedef struct {
+  const char *name;
+  int high, wide, down, across, top, left, bottom, right, depthwise;
+  int cuts;                       /* 1: what is below 0; 2: what is outside two inputs */
+  int adds, cuts_sum;             /* a residual, and what is below 0 of that */
+  Kernel product, of[3];          /* depthwise: of 64, 32 and 16 channels */
+} ChainSpec;
+
+/* Processor flags, and the ops. */
+typedef struct { const char *const *needs; const Spec *specs; int ops; const ChainSpec *chains; int filters; } Target;
 
 typedef struct {
   const Spec *spec;
@@ -37,6 +48,7 @@ typedef struct {
   int32_t *words;  /* [strips * 4, chunks, bits, 16], of bfloat16 [strips * 2, chunks, 2, 16, 16]; conv1x1.c has its own */
   float *scale;    /* [strips * 4, groups, 16] */
   int16_t *offset; /* the same: the code of zero; NULL where it is the middle */
+  float *less;     /* of tiles: what outputs start with, for 128 more in each input */
   float **vectors; /* an operand of the steps each: [n], or NULL for a tensor */
   float step;      /* of static activations */
   float epsilon;   /* of the norm */
@@ -79,8 +91,8 @@ void *arena(int which, size_t size); /* what a thread keeps of memory; NULL wher
 void *take_tensors(const Layer *l, void *context, const Input *shape, const float **operands);
 void fail(Call *call);
 void finish(Call *call, const float *from, int64_t stride, int64_t row, int64_t rows, int64_t first, int64_t count);
-int64_t tasks_of(const Layer *l, int64_t work); /* how many tasks so many products are worth */
-void *spread(const Layer *l, void *context, void *argument, void (*task)(void *, size_t), int64_t tasks);
+int64_t tasks_of(const int *others, int64_t work); /* how many tasks so many products are worth, with so many threads */
+void *spread(const int *others, void *context, void *argument, void (*task)(void *, size_t), int64_t tasks);
 void *spread_tasks(void *context, Call *call, void (*task)(void *, size_t), int64_t units, int64_t work);
 
 /* blocks.c */
@@ -90,6 +102,9 @@ void *multiply_tiles(void *context, Call *call);
 /* conv1x1.c */
 void *fill_filters(Layer *layer, const void *info);
 void *convolve(void *layer, void *context);
+
+/* chain.c */
+void serve_filter(const ChainSpec *spec, Served *served);
 
 /* cpu.c */
 int usable(const char *const *needs);

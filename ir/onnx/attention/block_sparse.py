@@ -2,8 +2,9 @@
 
 Rows are cut into segments, and these into blocks. A row sees its own segment up to itself: that part is dense. In
 segments that are over, keys are sorted by the weight that the last rows of all give them, so that what counts stands
-together; each block of queries meets those blocks of keys that hold most of its weight, as the means of both tell. The
-blocks that meet are a list, over which one product goes; the two parts are put together by their largest scores.
+together; each block of queries meets those blocks of keys that hold most of its weight, as some of its rows or the
+means of both tell. The blocks that meet are a list, over which one product goes; the two parts are put together by
+their largest scores.
 """
 
 from collections.abc import Sequence
@@ -78,7 +79,8 @@ class _Selection(AttentionWriter):
         )
         order = self._order(q, k, rows)
         sorted_keys, sorted_values = (self._sorted(value, order) for value in (k, v))
-        made = self.combined(_Parts(q, k, v, sorted_keys, sorted_values, order, self._kept(q, sorted_keys)))
+        kept = self._kept(q, sorted_keys, order, rows)
+        made = self.combined(_Parts(q, k, v, sorted_keys, sorted_values, order, kept))
         made = nodes.one("Transpose", [made], perm=[0, 3, 1, 2, 4])
         made = nodes.one("Reshape", [made, self._three(made)])
         return [nodes.one("Slice", [made, nodes.numbers([0]), rows, nodes.numbers([1])])]
@@ -125,18 +127,15 @@ class _Selection(AttentionWriter):
         ends = [nodes.one("Shape", [order], INT64, start=0, end=2), nodes.numbers([-1]), width]
         return nodes.one("Reshape", [picked, nodes.one("Concat", ends, INT64, axis=0)])
 
-    def _kept(self, q: ir.Value, sorted_keys: ir.Value) -> ir.Value:
-        """Which blocks meet: the first, and those that hold most of the weight that the means of blocks tell."""
-        nodes, block = self.nodes, self._how.block
-        cut = [self.cut(value, block) for value in (q, sorted_keys)]
-        means = [nodes.one("ReduceMean", [value, nodes.numbers([-2])], keepdims=0) for value in cut]
-        keys = nodes.one("Unsqueeze", [nodes.transposed(means[1], 0, 1, 3, 2), nodes.numbers([2])])
-        scores = nodes.one("MatMul", [means[0], keys])
+    def _kept(self, q: ir.Value, sorted_keys: ir.Value, order: ir.Value, rows: ir.Value) -> ir.Value:
+        """Which blocks meet: the first, and those that hold most of the weight, as far as that is told."""
+        nodes = self.nodes
         over, own = self._segments(q)
         first = nodes.one("And", [over, self._first(q)], BOOL)
-        known = nodes.one("Or", [over, own], BOOL)
-        hidden = nodes.one("Where", [known, nodes.real(0), nodes.real(HIDDEN)], ir.DataType.FLOAT)
-        shares = nodes.one("Softmax", [nodes.one("Add", [scores, hidden])], axis=-1)
+        if self._how.rows:
+            shares = self._told_by_rows(q, sorted_keys, order, rows)
+        else:
+            shares = self._told_by_means(q, sorted_keys, nodes.one("Or", [over, own], BOOL))
         always = nodes.one("Or", [first, own], BOOL)
         forced = nodes.one("Where", [always, nodes.real(FORCED), nodes.real(0)], ir.DataType.FLOAT)
         count = nodes.size(shares, -1)
@@ -149,6 +148,40 @@ class _Selection(AttentionWriter):
         chosen = nodes.one("ScatterElements", [zeros, at, some], axis=-1)
         chosen = nodes.one("Cast", [chosen], BOOL, to=int(BOOL))
         return nodes.one("And", [nodes.one("Or", [chosen, first], BOOL), over], BOOL)
+
+    def _told_by_means(self, q: ir.Value, sorted_keys: ir.Value, known: ir.Value) -> ir.Value:
+        """The weight that blocks of queries give to blocks of keys, as the means of both tell it."""
+        nodes = self.nodes
+        cut = [self.cut(value, self._how.block) for value in (q, sorted_keys)]
+        means = [nodes.one("ReduceMean", [value, nodes.numbers([-2])], keepdims=0) for value in cut]
+        keys = nodes.one("Unsqueeze", [nodes.transposed(means[1], 0, 1, 3, 2), nodes.numbers([2])])
+        hidden = nodes.one("Where", [known, nodes.real(0), nodes.real(HIDDEN)], ir.DataType.FLOAT)
+        return nodes.one("Softmax", [nodes.one("Add", [nodes.one("MatMul", [means[0], keys]), hidden])], axis=-1)
+
+    def _told_by_rows(self, q: ir.Value, sorted_keys: ir.Value, order: ir.Value, rows: ir.Value) -> ir.Value:
+        """The same as some rows of each block give it, evenly spaced up to the last that there is."""
+        nodes, block, apart = self.nodes, self._how.block, self._how.block // self._how.rows
+        count = nodes.one("Div", [nodes.one("Squeeze", [nodes.size(q, 3)]), nodes.whole(apart)])
+        at = nodes.one("Range", [nodes.whole(1), nodes.one("Add", [count, nodes.whole(1)]), nodes.whole(1)])
+        at = nodes.one("Sub", [nodes.one("Mul", [at, nodes.whole(apart)]), nodes.whole(1)])
+        at = nodes.one("Min", [at, nodes.one("Sub", [rows, nodes.numbers([1])])])
+        picked = nodes.one("Gather", [q, at], axis=3)
+        keys = nodes.one("Unsqueeze", [nodes.transposed(sorted_keys, 0, 1, 3, 2), nodes.numbers([2])])
+        starts = nodes.one("Range", [nodes.whole(0), nodes.one("Squeeze", [nodes.size(order, 2)]), nodes.whole(1)])
+        starts = nodes.one(
+            "Mul", [nodes.one("Unsqueeze", [starts, nodes.numbers([1])]), nodes.whole(self._how.segment)]
+        )
+        place = nodes.reshaped(nodes.one("Add", [order, starts]), 0, 0, 1, 1, -1)
+        seen = nodes.one("LessOrEqual", [place, nodes.one("Unsqueeze", [at, nodes.numbers([1])])], BOOL)
+        bias = nodes.one("Where", [seen, nodes.real(0), nodes.real(HIDDEN)], ir.DataType.FLOAT)
+        weights = nodes.one("Softmax", [nodes.one("Add", [nodes.one("MatMul", [picked, keys]), bias])], axis=-1)
+        held = nodes.one("ReduceSum", [self.parted(weights, block), nodes.numbers([-1])], keepdims=0)
+        return nodes.one("ReduceMean", [self.cut(held, self._how.rows), nodes.numbers([-2])], keepdims=0)
+
+    def parted(self, value: ir.Value, size: int) -> ir.Value:
+        """Numbers ``[..., n]`` as ``[..., n / size, size]``."""
+        sizes = [self.nodes.one("Shape", [value], INT64, start=0, end=-1), self.nodes.numbers([-1, size])]
+        return self.nodes.one("Reshape", [value, self.nodes.one("Concat", sizes, INT64, axis=0)])
 
     def cut(self, value: ir.Value, size: int) -> ir.Value:
         """Rows ``[..., N, d]`` as ``[..., N / size, size, d]``."""

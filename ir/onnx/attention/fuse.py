@@ -17,17 +17,18 @@ from qcc.ir.graph.graph import Graph, needed
 from qcc.ir.onnx.attention.nodes import INT64
 from qcc.ir.onnx.attention.writer import LAYOUTS, AttentionWriter
 
+AXES = 4  # of scores: samples, heads, rows and columns
 LOWEST = float(np.finfo(np.float32).min)  # by which masks of exporters hide; the runtime takes it for infinite
 HIDDEN = -1e38  # beside which no score counts either
 
 
-def check_fusible(graph: Graph, one: Attention) -> None:
-    """See that the op computes an attention.
+def check_fusible(graph: Graph, one: Attention, mask_axes: int = AXES) -> None:
+    """See that the op computes an attention, behind masks of so many axes at most.
 
     Raises:
         Refused: it does not.
     """
-    check_rewritable(graph, one)
+    check_rewritable(graph, one, mask_axes)
     if ({one.keys.present, one.values.present} - {""}) & needed(graph, read_by(one)):
         raise Refused("what it reads depends on the rows that it gives to later runs")
 
@@ -40,7 +41,7 @@ def read_by(one: Attention) -> list[str]:
     return list(filter(None, reads))
 
 
-def check_rewritable(graph: Graph, one: Attention) -> None:
+def check_rewritable(graph: Graph, one: Attention, mask_axes: int = AXES) -> None:
     """See that an attention is what the standard's op and those of its kind compute, whatever it depends on.
 
     Raises:
@@ -58,8 +59,8 @@ def check_rewritable(graph: Graph, one: Attention) -> None:
         "it does not compute in float32": any(graph.value(name).dtype != "float32" for name in held),
         "how its result holds heads is not known": one.result is None or one.result.layout not in LAYOUTS,
         "how it holds heads is not known": any(operand.layout not in LAYOUTS for operand in operands),
-        "its mask has more than four axes": any(
-            len(graph.value(masking.value).shape or ()) > 4 for masking in one.masking if masking.value
+        f"its mask has more than {('four', 'five')[mask_axes - AXES]} axes": any(
+            len(graph.value(masking.value).shape or ()) > mask_axes for masking in one.masking if masking.value
         ),
         "keys and values have different heads": one.keys.heads != one.values.heads,
         "one of keys and values has rows of earlier runs": bool(one.keys.past) != bool(one.values.past),
@@ -94,7 +95,7 @@ class StandardWriter(AttentionWriter):
     def bias(self, queries: ir.Value, keys: ir.Value) -> ir.Value | None:
         """All that is added to scores or hides some, as ``[1 or batch, 1 or heads, rows, columns]``."""
         nodes, past = self.nodes, self.one.keys.past
-        added = [self._added(masking) for masking in self.one.masking]
+        added = [self._added(masking, queries) for masking in self.one.masking]
         if not added:
             return None
         bias = added[0]
@@ -114,10 +115,21 @@ class StandardWriter(AttentionWriter):
         """How many rows of earlier runs masks know of."""
         return self.nodes.size(self.value(self.one.keys.past), 2)
 
-    def _added(self, masking: Masking) -> ir.Value:
+    def _added(self, masking: Masking, queries: ir.Value) -> ir.Value:
         """One of them as numbers."""
         nodes, value = self.nodes, self.value(masking.value)
+        found = value
         if masking.keeps is not None:
             ends = [nodes.real(0), nodes.real(-np.inf if masking.infinite else HIDDEN)]
-            return nodes.one("Where", [value, *(ends if masking.keeps else ends[::-1])], ir.DataType.FLOAT)
-        return value if masking.scale == 1 else nodes.one("Mul", [value, nodes.real(masking.scale)])
+            found = nodes.one("Where", [value, *(ends if masking.keeps else ends[::-1])], ir.DataType.FLOAT)
+        elif masking.scale != 1:
+            found = nodes.one("Mul", [value, nodes.real(masking.scale)])
+        return self._by_sample(found, queries) if len(value.shape or ()) > AXES else found
+
+    def _by_sample(self, mask: ir.Value, queries: ir.Value) -> ir.Value:
+        """A mask ``[images or 1, windows, heads or 1, rows, columns]`` of samples that are windows of images."""
+        nodes = self.nodes
+        images = nodes.one("Div", [nodes.size(queries, 0), nodes.size(mask, 1)])
+        spread = nodes.one("Expand", [mask, nodes.one("Concat", [images, nodes.numbers([1] * AXES)], INT64, axis=0)])
+        sizes = [nodes.numbers([-1]), nodes.one("Shape", [mask], INT64, start=2)]
+        return nodes.one("Reshape", [spread, nodes.one("Concat", sizes, INT64, axis=0)])

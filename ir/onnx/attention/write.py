@@ -11,6 +11,7 @@ from qcc.ir.onnx.attention.fuse import check_fusible, fuse
 from qcc.ir.onnx.attention.rescale import check_scalable, rescale
 
 LEAST_OPSET, OPSET = 13, 23  # that of `Attention`
+WINDOWED = 5  # axes of a mask that is another for each window of an image
 
 
 def check_attention(graph: Graph, one: Attention, how: AttentionForm) -> int:
@@ -29,7 +30,7 @@ def check_attention(graph: Graph, one: Attention, how: AttentionForm) -> int:
         check_block_sparse(graph, one)
         return OPSET
     if isinstance(how, OneOp):
-        check_fusible(graph, one)
+        check_fusible(graph, one, WINDOWED)
         return OPSET
     raise Refused("this kind of graph has no op for it")
 

@@ -1,4 +1,4 @@
-"""Functions that are looked up, in standard ops: codes by ``QuantizeLinear``, numbers by ``Gather``."""
+"""What is looked up, in standard ops: codes of numbers by ``QuantizeLinear``, places of an input by comparing it."""
 
 import math
 
@@ -7,15 +7,23 @@ import onnx_ir as ir
 
 from qcc.ir.onnx.attention.nodes import NodeWriter
 from qcc.ir.onnx.graph.edit import OnnxEditor
-from qcc.ir.vocabulary.tabled import LookupTable, Tabled, TabledFunction, TabledNorm, TabledSoftmax
+from qcc.ir.vocabulary.tabled import (
+    LookupTable,
+    Tabled,
+    TabledByCode,
+    TabledFactor,
+    TabledFunction,
+    TabledNorm,
+    TabledSoftmax,
+)
 
 BYTE = 256  # codes of eight bits; more are of sixteen
 REDUCE_OPSET, WIDE_OPSET = 18, 21  # ReduceMax reads its axes; QuantizeLinear makes 16 bits
 
 
-def tabled_opset(table: LookupTable) -> int:
+def tabled_opset(one: Tabled) -> int:
     """The lowest that has the ops around a table."""
-    return WIDE_OPSET if table.size > BYTE else REDUCE_OPSET
+    return WIDE_OPSET if isinstance(one, TabledByCode) and one.table.size > BYTE else REDUCE_OPSET
 
 
 def write_tabled(model: ir.Model, one: Tabled) -> None:
@@ -29,6 +37,8 @@ def write_tabled(model: ir.Model, one: Tabled) -> None:
         found = _softmax(nodes, source, one)
     elif isinstance(one, TabledNorm):
         found = _norm(nodes, editor, source, one)
+    elif isinstance(one, TabledFactor):
+        found = _factor(nodes, source, editor.value(one.by), one)
     else:
         assert isinstance(one, TabledFunction)
         found = _looked_up(nodes, source, one.table)
@@ -72,3 +82,12 @@ def _norm(nodes: NodeWriter, editor: OnnxEditor, x: ir.Value, one: TabledNorm) -
     for op, name in (("Mul", one.gain), ("Add", one.shift)):
         found = nodes.one(op, [found, editor.value(name)]) if name else found
     return found
+
+
+def _factor(nodes: NodeWriter, x: ir.Value, by: ir.Value, one: TabledFactor) -> ir.Value:
+    column = nodes.reshaped(nodes.cast(by, ir.DataType.FLOAT), -1, 1)
+    reached = nodes.one("GreaterOrEqual", [column, nodes.array(one.bounds.astype(np.float32))], ir.DataType.BOOL)
+    place = nodes.one("ReduceSum", [nodes.cast(reached, ir.DataType.INT64), nodes.numbers([1])], keepdims=0)
+    numbers = nodes.array(one.numbers)
+    found = nodes.reshaped(nodes.one("Gather", [numbers, place], numbers.dtype), -1, *[1] * (one.rank - 1))
+    return nodes.one("Mul", [x, found], numbers.dtype)

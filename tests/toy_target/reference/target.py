@@ -14,6 +14,7 @@ from qcc.codegen.target import capabilities
 from qcc.codegen.target.machine import here
 from qcc.codegen.target.target import Arithmetic, Processor, Target, Template
 from qcc.ir.graph.costs import CapabilityTable
+from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.kernel.op import BIAS, LinearOp
 
 FOLDER = Path(__file__).parent
@@ -33,9 +34,10 @@ class PlainLoops(Template[Reference]):
 
     name: ClassVar[str] = "plain loops"
 
-    def serves(self, op: LinearOp, processor: Reference, activations: Arithmetic) -> bool:
-        stored = op.encoding.name == "int8_channel"
-        return stored and not op.static and not op.pointwise and op.steps in ((), (BIAS,))
+    def serves(self, op: KernelOp, processor: Reference, activations: Arithmetic) -> bool:
+        if not isinstance(op, LinearOp) or op.encoding.name != "int8_channel":
+            return False
+        return not op.static and not op.pointwise and op.steps in ((), (BIAS,))
 
 
 class Toy(Target[Reference]):
@@ -58,7 +60,7 @@ class Toy(Target[Reference]):
 
     def make(
         self,
-        ops: tuple[LinearOp, ...],
+        ops: tuple[KernelOp, ...],
         processors: tuple[Reference, ...],
         out: Path,
         activations: Arithmetic,

@@ -1,0 +1,83 @@
+"""What stands behind the sums of a convolution of bytes: scaled, rounded to bytes and cut off, and a residual added.
+
+``y = clip(rint(sum * scale) + zero, low, high)``, half to even, as the runtime rounds. A residual is added to the
+rounded value, which is what the graph says: ``(y - zero) * own + (other - other_zero) * others`` is rounded again.
+``facts`` holds all numbers of that but the scales, in the order of `FACTS`; bounds are whole, and counted from the
+code of zero.
+"""
+
+from qcc.codegen.cpu.tir import emit
+from qcc.codegen.cpu.tir.emit import Expr, T
+
+FACTS = ("low", "high", "zero", "own", "others", "other_zero", "sum_low", "sum_high", "sum_zero")
+MOST = 2.0**30  # what is above would be rounded to the least number
+PACKS = {
+    16: ("llvm.x86.sse2.packssdw.128", "llvm.x86.sse2.packuswb.128"),
+    32: ("llvm.x86.avx2.packssdw", "llvm.x86.avx2.packuswb"),
+    64: ("llvm.x86.avx512.packssdw.512", "llvm.x86.avx512.packuswb.512"),
+}
+"""By the bytes of a vector: what packs whole numbers to 16 bits, and these to bytes, within 128 bits."""
+
+
+class Requantizer:
+    """Rounds vectors of sums in a function that was given ``facts``.
+
+    Args:
+        facts: the buffer.
+        lanes: of a vector.
+        adds: there is a residual.
+    """
+
+    def __init__(self, facts: Expr, lanes: int, adds: bool = False) -> None:
+        self._lanes, self._adds = lanes, adds
+        count = len(FACTS) if adds else FACTS.index("own")
+        self._facts = {name: T.bind(facts[at]) for at, name in enumerate(FACTS[:count])}
+        first = "sum_" if adds else ""
+        low, high, zero = (self._facts[f"{first}{name}"] for name in ("low", "high", "zero"))
+        self._zero = T.bind(T.cast(zero, "int32"))
+        self._low, self._high = (T.bind(T.cast(T.cast(one + zero, "int32"), "uint8")) for one in (low, high))
+
+    def __call__(self, sums: Expr, scale: Expr, other: Expr | None = None) -> Expr:
+        """Whole numbers int32, which become bytes where they are packed.
+
+        Args:
+            sums: int32, with the bias.
+            scale: float32.
+            other: bytes of the residual.
+        """
+        value = T.cast(sums, f"float32x{self._lanes}") * scale
+        if other is not None:
+            kind = f"float32x{self._lanes}"
+            whole = T.cast(self._rounded(value), kind)
+            own = T.min(T.max(whole, self._of("low")), self._of("high")) * self._of("own")
+            codes = T.cast(T.cast(other, f"int32x{self._lanes}"), kind)
+            theirs = (codes - self._of("other_zero")) * self._of("others")
+            fence = "llvm.arithmetic.fence"  # a product that is fused into the sum is rounded otherwise
+            value = emit.llvm(fence, kind, own) + emit.llvm(fence, kind, theirs)
+        return self._rounded(value) + emit.spread(self._zero, self._lanes)
+
+    def cut(self, codes: Expr, count: int) -> Expr:
+        """Bytes within the bounds."""
+        return T.min(T.max(codes, emit.spread(self._low, count)), emit.spread(self._high, count))
+
+    def packed(self, parts: list[Expr]) -> Expr:
+        """Four vectors of whole numbers as bytes within the bounds, fours of each by turns."""
+        width = 4 * self._lanes
+        words, codes = PACKS[width]
+        pairs = [emit.llvm(words, f"int16x{width // 2}", parts[at], parts[at + 1]) for at in (0, 2)]
+        return self.cut(T.reinterpret(f"uint8x{width}", emit.llvm(codes, f"int8x{width}", *pairs)), width)
+
+    def narrowed(self, part: Expr) -> Expr:
+        """One vector of whole numbers as bytes within the bounds."""
+        within = T.min(T.max(part, emit.word(0, self._lanes)), emit.word(255, self._lanes))
+        return self.cut(T.cast(within, f"uint8x{self._lanes}"), self._lanes)
+
+    def _rounded(self, value: Expr) -> Expr:
+        value, kind = T.min(value, emit.spread(T.float32(MOST), self._lanes)), f"int32x{self._lanes}"
+        if self._lanes == 16:
+            masked = emit.word(0), T.int16(-1), T.int32(4)
+            return emit.llvm("llvm.x86.avx512.mask.cvtps2dq.512", kind, value, *masked)
+        return emit.llvm({8: "llvm.x86.avx.cvt.ps2dq.256", 4: "llvm.x86.sse2.cvtps2dq"}[self._lanes], kind, value)
+
+    def _of(self, name: str) -> Expr:
+        return emit.spread(self._facts[name], self._lanes)

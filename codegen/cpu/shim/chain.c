@@ -1,0 +1,302 @@
+/* Convolutions of bytes with channels last: x [images, rows, columns, channels] times weights [out, in, high, wide] or, depthwise,
+ * [channels, 1, high, wide]. Pixels whose kernel reaches beyond the image are computed on a copy of some rows with the code of zero
+ * around them; others are read where they lie. A layer's words are as product.py or depthwise.py has them. */
+#include "shim.h"
+#include <stdlib.h>
+#include <string.h>
+
+enum { X, X_SCALE, X_ZERO, CODES, SCALE, ZERO, BIAS, BIAS_SCALE, Y_SCALE, Y_ZERO, CUT /* two, where it cuts off; then the residual */,
+       LANES = 16, WIDE = 64, SLACK = 128 /* bytes that are read behind the last pixel */, ROOM = 96 << 10 /* bytes of copied rows, about */,
+       DEEP = 128 << 10 /* bytes of pixels that all filters meet together */, BLOCK_MOST = 64 };
+enum { LOW, HIGH, Y, OWN, OTHERS, OTHER_ZERO, SUM_LOW, SUM_HIGH, SUM_ZERO, FACTS }; /* requantize.py */
+
+typedef struct { int64_t start, at, words; int which; } Part; /* of channels: where they and their numbers begin */
+
+typedef struct {
+  const ChainSpec *spec;
+  int64_t n, c, fours, whole, blocks, last;
+  int8_t *words;
+  int32_t *bias;
+  float *scale, facts[FACTS];
+  Part *parts;
+  int64_t count;
+  uint8_t zero;
+  int others;
+} Filter;
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+static size_t residual(const ChainSpec *spec) { return CUT + (spec->cuts == 2 ? 2 : 0); }
+
+static void free_filter(void *p) {
+  Filter *f = p;
+  if (f) free(f->words), free(f->bias), free(f->scale), free(f->parts), free(f);
+}
+
+static void *number(const void *info, size_t at, int type, float *found) {
+  Input input;
+  void *bad = constant(info, at, &input);
+  if (bad) return bad;
+  if (input.type != type) return status(INVALID, "qcc: a step or a code of zero has another type");
+  *found = type == FLOAT ? *(const float *)input.data : (float)*(const uint8_t *)input.data;
+  return NULL;
+}
+
+/* The weights less their zeros, with a sign. */
+typedef struct { const uint8_t *codes, *zeros; int is_signed; int64_t each, zero_step; const int32_t *bias; const float *scale; } Given;
+static int weight(const Given *given, int64_t n, int64_t at) {
+  int64_t i = n * given->each + at, z = n * given->zero_step;
+  return given->is_signed ? (int8_t)given->codes[i] - (int8_t)given->zeros[z] : given->codes[i] - given->zeros[z];
+}
+
+static void put_numbers(Filter *f, const Given *given, int64_t n, int64_t at, float step, float made) {
+  int64_t sum = 0;
+  for (int64_t i = 0; i < given->each; i++) sum += weight(given, n, i);
+  f->bias[at] = (int32_t)(uint32_t)(given->bias[n] - f->zero * sum);
+  f->scale[at] = step * given->scale[n] / made;
+}
+
+static void *make_product(Filter *f, const Given *given, float step, float made) {
+  const ChainSpec *spec = f->spec;
+  f->fours = (spec->wide * f->c + 3) / 4, f->whole = f->n / WIDE;
+  f->blocks = f->whole * 4 + (f->n % WIDE + LANES - 1) / LANES, f->last = most(f->n - LANES, 0);
+  size_t deep = (size_t)(spec->high * f->fours) * LANES * 4, lanes = (size_t)f->blocks * LANES;
+  f->words = aligned_alloc(64, deep * (size_t)f->blocks), f->bias = aligned_alloc(64, lanes * 4), f->scale = aligned_alloc(64, lanes * 4);
+  if (!f->words || !f->bias || !f->scale) return status(FAIL, "qcc: out of memory");
+  memset(f->words, 0, deep * (size_t)f->blocks), memset(f->bias, 0, lanes * 4), memset(f->scale, 0, lanes * 4);
+  for (int64_t b = 0; b < f->blocks; b++)
+    for (int64_t i = 0; i < LANES; i++) {
+      int64_t n = b < f->whole * 4 ? b / 4 * WIDE + i / 4 * 16 + b % 4 * 4 + i % 4 : least(b * LANES, f->last) + i;
+      if (n >= f->n) break;
+      put_numbers(f, given, n, b * LANES + i, step, made);
+      for (int64_t r = 0; r < spec->high; r++)
+        for (int64_t k = 0; k < spec->wide * f->c; k++) {
+          int64_t in = k % f->c, column = k / f->c;
+          f->words[(((b * spec->high + r) * f->fours + k / 4) * LANES + i) * 4 + k % 4] =
+              (int8_t)weight(given, n, (in * spec->high + r) * spec->wide + column);
+        }
+    }
+  return NULL;
+}
+
+static void *make_depthwise(Filter *f, const Given *given, float step, float made) {
+  const ChainSpec *spec = f->spec;
+  int64_t groups = (spec->high + 3) / 4, vectors = spec->wide * groups * 4, room = (f->n / LANES + 4) * BLOCK_MOST;
+  f->parts = calloc((size_t)(f->n / LANES + 4), sizeof *f->parts);
+  f->words = aligned_alloc(64, (size_t)(room * vectors)), f->bias = aligned_alloc(64, (size_t)room * 4), f->scale = aligned_alloc(64, (size_t)room * 4);
+  if (!f->parts || !f->words || !f->bias || !f->scale) return status(FAIL, "qcc: out of memory");
+  memset(f->words, 0, (size_t)(room * vectors)), memset(f->bias, 0, (size_t)room * 4), memset(f->scale, 0, (size_t)room * 4);
+  for (int64_t at = 0; at < f->n; f->count++) {
+    int64_t left = f->n - at, which = left >= 64 ? 0 : left >= 32 ? 1 : 2, width = 64 >> which;
+    Part *part = f->parts + f->count;
+    *part = (Part){left < width ? most(f->n - width, 0) : at, f->count * BLOCK_MOST, f->count * BLOCK_MOST * vectors, (int)which};
+    for (int64_t i = 0; i < width && part->start + i < f->n; i++) {
+      int64_t n = part->start + i, vector = i % LANES / 4, lane = i / LANES * 4 + i % 4; /* where interleaving puts it */
+      put_numbers(f, given, n, part->at + vector * width / 4 + lane, step, made);
+      for (int64_t r = 0; r < spec->high; r++)
+        for (int64_t k = 0; k < spec->wide; k++)
+          f->words[part->words + ((k * groups + r / 4) * 4 + vector) * width + lane * 4 + r % 4] =
+              (int8_t)weight(given, n, r * spec->wide + k);
+    }
+    at += width;
+  }
+  return NULL;
+}
+
+static void *take_weights(const void *info, int depthwise, Input *codes, Given *given) {
+  Input scale, zero, bias;
+  void *bad = constant(info, CODES, codes);
+  if (bad || (bad = constant(info, SCALE, &scale)) || (bad = constant(info, ZERO, &zero)) || (bad = constant(info, BIAS, &bias))) return bad;
+  int whole = codes->rank == 4 && (codes->type == INT8 || codes->type == UINT8) && zero.type == codes->type && scale.type == FLOAT && bias.type == INT32;
+  int64_t n = codes->dims[0], zeros = zero.rank ? zero.dims[0] : 1;
+  if (!whole || scale.rank != 1 || scale.dims[0] != n || bias.rank != 1 || bias.dims[0] != n || (zeros != 1 && zeros != n) || (depthwise && codes->dims[1] != 1))
+    return status(INVALID, "qcc: weights of a convolution of bytes are bytes with a scale, a zero and a bias a filter");
+  *given = (Given){codes->data, zero.data, codes->type == INT8, codes->dims[1] * codes->dims[2] * codes->dims[3], zeros == n, bias.data, scale.data};
+  return NULL;
+}
+
+/* A bound, rounded half to even as values are. */
+static float within(const float *facts, float bound) {
+  if (!(bound > facts[LOW])) bound = facts[LOW];
+  if (bound > facts[HIGH]) bound = facts[HIGH];
+  volatile float whole = bound + 0x1.8p23f;
+  return whole - 0x1.8p23f;
+}
+
+/* The numbers behind the sums; all bounds are counted from the code of zero. */
+static void *take_facts(Filter *f, const void *info, float *step, float *made) {
+  const ChainSpec *spec = f->spec;
+  float zero, y_zero, low = 0, high = 0, *facts = f->facts;
+  void *bad = number(info, X_SCALE, FLOAT, step);
+  if (bad || (bad = number(info, X_ZERO, UINT8, &zero)) || (bad = number(info, Y_SCALE, FLOAT, made)) || (bad = number(info, Y_ZERO, UINT8, &y_zero))) return bad;
+  f->zero = (uint8_t)zero;
+  facts[LOW] = -y_zero, facts[HIGH] = 255 - y_zero, facts[Y] = y_zero;
+  if (spec->cuts == 1) facts[LOW] = within(facts, 0);
+  if (spec->cuts == 2) {
+    if ((bad = number(info, CUT, FLOAT, &low)) || (bad = number(info, CUT + 1, FLOAT, &high))) return bad;
+    low = within(facts, low / *made), high = within(facts, high / *made);
+    facts[LOW] = low < high ? low : high, facts[HIGH] = high;
+  }
+  if (!spec->adds) return NULL;
+  size_t first = residual(spec) + 1;
+  float other, other_zero, sum, sum_zero;
+  if ((bad = number(info, first, FLOAT, &other)) || (bad = number(info, first + 1, UINT8, &other_zero)) ||
+      (bad = number(info, first + 2, FLOAT, &sum)) || (bad = number(info, first + 3, UINT8, &sum_zero))) return bad;
+  facts[OWN] = *made / sum, facts[OTHERS] = other / sum, facts[OTHER_ZERO] = other_zero;
+  facts[SUM_LOW] = spec->cuts_sum ? 0 : -sum_zero, facts[SUM_HIGH] = 255 - sum_zero, facts[SUM_ZERO] = sum_zero;
+  return NULL;
+}
+
+static void *create(const void *spec, const void *info, void **kernel) {
+  Filter *f = calloc(1, sizeof *f);
+  if (!f) return status(FAIL, "qcc: out of memory");
+  f->spec = spec;
+  Input codes;
+  Given given;
+  float step, made;
+  void *bad = take_weights(info, f->spec->depthwise, &codes, &given);
+  if (!bad && (codes.dims[2] != f->spec->high || codes.dims[3] != f->spec->wide)) bad = status(INVALID, "qcc: weights do not have the kernel's size");
+  if (!bad) bad = take_facts(f, info, &step, &made);
+  if (!bad) {
+    f->n = codes.dims[0], f->c = f->spec->depthwise ? f->n : codes.dims[1];
+    bad = f->spec->depthwise ? make_depthwise(f, &given, step, made) : make_product(f, &given, step, made);
+  }
+  if (!bad) bad = let_go(info, CODES, 1);
+  if (bad) free_filter(f); else *kernel = f;
+  return bad;
+}
+
+/* ---- a call ---- */
+typedef struct {
+  const Filter *filter;
+  const uint8_t *x, *other;
+  uint8_t *y;
+  int64_t images, rows, columns, down, across; /* of what is read; rows and columns of what is made */
+  int64_t share, total; /* of a task, and in all: rows, or pixels where they are read as they lie */
+  int failed;
+} Run;
+
+/* So many neighbouring pixels, which begin at `a`, `step` bytes apart, and become those from `pixel` on. */
+static int multiply(const Run *run, const uint8_t *a, int64_t row, int64_t step, int64_t pixel, int64_t pixels, uint8_t *spare) {
+  const Filter *f = run->filter;
+  int narrow = f->n < LANES;
+  uint8_t *to = narrow ? spare : run->y + pixel * f->n;
+  Any args[] = {POINTER(a), POINTER(f->words), POINTER(f->bias), POINTER(f->scale), POINTER(f->facts),
+                POINTER(run->other ? run->other + pixel * f->n : NULL), POINTER(to), TENSOR(&none_filled), NUMBER(f->spec->high), NUMBER(f->fours),
+                NUMBER(row), NUMBER(step), NUMBER(pixels), NUMBER(narrow ? LANES : f->n), NUMBER(f->whole), NUMBER(f->blocks), NUMBER(f->last)};
+  if (CALL(f->spec->product, args)) return 0;
+  for (int64_t i = 0; narrow && i < pixels; i++) memcpy(run->y + (pixel + i) * f->n, spare + i * LANES, (size_t)f->n);
+  return 1;
+}
+
+/* Rows of what is made, depthwise, on a copy. */
+static int filter_rows(const Run *run, const uint8_t *a, int64_t row, int64_t pixel, int64_t rows, uint8_t *spare) {
+  const Filter *f = run->filter;
+  int narrow = f->n < LANES;
+  int64_t stride = narrow ? LANES : f->n;
+  uint8_t *to = narrow ? spare : run->y + pixel * f->n;
+  for (const Part *part = f->parts; part < f->parts + f->count; part++) {
+    Any args[] = {POINTER(a + part->start), POINTER(f->words + part->words), POINTER(f->bias + part->at), POINTER(f->scale + part->at),
+                  POINTER(f->facts), POINTER(to + part->start), TENSOR(&none_filled), NUMBER(row), NUMBER(f->c), NUMBER(run->across),
+                  NUMBER(rows), NUMBER(stride), NUMBER(stride * run->across)};
+    if (CALL(f->spec->of[part->which], args)) return 0;
+  }
+  for (int64_t i = 0; narrow && i < rows * run->across; i++) memcpy(run->y + (pixel + i) * f->n, spare + i * LANES, (size_t)f->n);
+  return 1;
+}
+
+/* Rows of an image from one on, which may lie outside, with what is around them: `wide` pixels each. */
+static void copy_rows(const Run *run, int64_t image, int64_t first, int64_t rows, int64_t wide, uint8_t *to) {
+  const Filter *f = run->filter;
+  int64_t left = f->spec->left, inside = least(run->columns, wide - left);
+  for (int64_t r = first; r < first + rows; r++, to += wide * f->c) {
+    if (r < 0 || r >= run->rows) { memset(to, f->zero, (size_t)(wide * f->c)); continue; }
+    memset(to, f->zero, (size_t)(left * f->c));
+    memcpy(to + left * f->c, run->x + (image * run->rows + r) * run->columns * f->c, (size_t)(inside * f->c));
+    memset(to + (left + inside) * f->c, f->zero, (size_t)((wide - left - inside) * f->c));
+  }
+}
+
+static void rows_task(void *p, size_t task) {
+  Run *run = p;
+  const Filter *f = run->filter;
+  const ChainSpec *spec = f->spec;
+  int64_t wide = most((run->across - 1) * spec->across + spec->wide, spec->left), row = wide * f->c;
+  int64_t fit = most((ROOM / row - spec->high) / spec->down + 1, 1), end = least(((int64_t)task + 1) * run->share, run->total);
+  for (int64_t at = (int64_t)task * run->share, rows; at < end; at += rows) {
+    int64_t image = at / run->down, first = at % run->down;
+    rows = least(least(end - at, run->down - first), fit);
+    int64_t read = (rows - 1) * spec->down + spec->high;
+    size_t copied = padded((size_t)(read * row + SLACK)), spare = (size_t)(rows * run->across * LANES);
+    uint8_t *room = arena(TASK_ARENA, copied + spare);
+    if (!room) { __atomic_store_n(&run->failed, 1, __ATOMIC_RELAXED); return; }
+    copy_rows(run, image, first * spec->down - spec->top, read, wide, room);
+    memset(room + read * row, 0, SLACK);
+    int ok = 1;
+    if (spec->depthwise) ok = filter_rows(run, room, row, at * run->across, rows, room + copied);
+    for (int64_t r = 0; r < rows && ok && !spec->depthwise; r++)
+      ok = multiply(run, room + r * spec->down * row, row, spec->across * f->c, (at + r) * run->across, run->across, room + copied);
+    if (!ok) { __atomic_store_n(&run->failed, 1, __ATOMIC_RELAXED); return; }
+  }
+}
+
+static void pixels_task(void *p, size_t task) {
+  Run *run = p;
+  const Filter *f = run->filter;
+  int64_t fit = most(DEEP / f->c / 6, 1) * 6, end = least(((int64_t)task + 1) * run->share, run->total);
+  for (int64_t at = (int64_t)task * run->share, pixels; at < end; at += pixels) {
+    pixels = least(end - at, fit);
+    uint8_t *spare = f->n < LANES ? arena(TASK_ARENA, (size_t)(pixels * LANES)) : NULL;
+    if ((f->n < LANES && !spare) || !multiply(run, run->x + at * f->c, 0, f->c, at, pixels, spare)) {
+      __atomic_store_n(&run->failed, 1, __ATOMIC_RELAXED);
+      return;
+    }
+  }
+}
+
+static void *compute(void *kernel, void *context) {
+  const Filter *f = kernel;
+  const ChainSpec *spec = f->spec;
+  Run run = {.filter = f};
+  Input x, other;
+  void *bad = input(context, X, &x);
+  if (bad) return bad;
+  if (x.rank != 4 || x.dims[3] != f->c) return status(INVALID, "qcc: the channels of the input, its last axis, do not fit the weights");
+  run.x = x.data, run.images = x.dims[0], run.rows = x.dims[1], run.columns = x.dims[2];
+  int64_t high = run.rows + spec->top + spec->bottom - spec->high, wide = run.columns + spec->left + spec->right - spec->wide;
+  if (high < 0 || wide < 0) return status(INVALID, "qcc: the image is smaller than the kernel");
+  run.down = high / spec->down + 1, run.across = wide / spec->across + 1;
+  x.dims[1] = run.down, x.dims[2] = run.across, x.dims[3] = f->n;
+  if (spec->adds) {
+    if ((bad = input(context, residual(spec), &other))) return bad;
+    if (other.rank != 4 || memcmp(other.dims, x.dims, 4 * sizeof *x.dims)) return status(INVALID, "qcc: what is added does not have the output's shape");
+    run.other = other.data;
+  }
+  if ((bad = output(context, 0, &x, &run.y))) return bad;
+  if (!run.images || !run.down || !run.across) return NULL;
+  int64_t pixels = run.images * run.down * run.across, reach = spec->high * spec->wide;
+  int flat = !spec->depthwise && reach == 1 && spec->down * spec->across == 1 && run.down == run.rows && run.across == run.columns && f->c % 4 == 0;
+  int64_t tasks = tasks_of(&f->others, pixels * f->n * reach * (spec->depthwise ? 4 : f->c) / 2);
+  run.total = flat ? pixels : run.images * run.down;
+  run.share = (run.total + tasks - 1) / tasks;
+  if (flat) run.share = (run.share + 5) / 6 * 6;
+  if ((bad = spread(&f->others, context, &run, flat ? pixels_task : rows_task, (run.total + run.share - 1) / run.share))) return bad;
+  return run.failed ? status(FAIL, "qcc: a kernel failed") : NULL;
+}
+
+static int input_type(const void *of, size_t index) {
+  const ChainSpec *spec = of;
+  size_t first = residual(spec);
+  switch (index) {
+    case X: case X_ZERO: case Y_ZERO: return UINT8;
+    case CODES: case ZERO: return 0; /* bytes with a sign or without, looked at when the kernel is made */
+    case BIAS: return INT32;
+  }
+  return index == first || index == first + 2 || index == first + 4 ? UINT8 : FLOAT;
+}
+
+void serve_filter(const ChainSpec *spec, Served *served) {
+  *served = (Served){.name = spec->name, .provider = "CPUExecutionProvider", .spec = spec, .input_type = input_type, .create = create,
+                     .compute = compute, .destroy = free_filter, .outputs = 1, .given = UINT8,
+                     .inputs = residual(spec) + (spec->adds ? 5 : 0)};
+}

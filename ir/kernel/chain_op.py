@@ -1,0 +1,77 @@
+"""Convolutions of bytes that hand bytes on, named by all that they do.
+
+``qconv3x3_stride2x2_pads0x0x1x1_depthwise_clip`` takes bytes with channels last, and gives such; between them it is
+what the runtime has for rounded values: a convolution, what it is cut off at, and rounding. So a chain of them needs
+its values in another order only where it begins and ends.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Cut = Literal["", "relu", "clip"]
+_NAME = re.compile(
+    r"qconv(\d+)x(\d+)_stride(\d+)x(\d+)_pads(\d+)x(\d+)x(\d+)x(\d+)(_depthwise)?(?:_(relu|clip))?(_add(_relu)?)?",
+    re.ASCII,
+)
+MADE, OTHER, SUM = ("y_scale", "y_zero"), ("other", "other_scale", "other_zero"), ("sum_scale", "sum_zero")
+
+
+@dataclass(frozen=True)
+class ChainOp:
+    """``y [n, rows, columns, out] = round(cut(conv(x [n, rows, columns, in])))``, all in bytes without a sign.
+
+    Inputs are ``x`` with its ``x_scale`` and ``x_zero``; ``codes [out, in, high, wide]``, bytes of either kind, with
+    a ``scale`` and a ``zero`` a filter; the ``bias`` in the integers of the sums, and its ``bias_scale``; ``y_scale``
+    and ``y_zero``; the bounds ``low`` and ``high`` of a clip; and a residual ``other``, its step and zero, and those
+    of the sum.
+
+    Args:
+        kernel: rows and columns.
+        strides: the same.
+        pads: top, left, bottom, right.
+        depthwise: a filter a channel.
+        cut: before rounding.
+        adds: what was rounded is added to ``other``, and rounded again.
+        cut_sum: what is below 0 of that sum is cut off.
+    """
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    depthwise: bool = False
+    cut: Cut = ""
+    adds: bool = False
+    cut_sum: bool = False
+
+    @property
+    def name(self) -> str:
+        """The op's name in domain ``qcc``."""
+        sizes = ("x".join(map(str, one)) for one in (self.kernel, self.strides, self.pads))
+        words = [text + size for text, size in zip(("qconv", "stride", "pads"), sizes, strict=True)]
+        words += ["depthwise"] * self.depthwise + [self.cut] * bool(self.cut)
+        return "_".join((*words, *(["add"] * self.adds), *(["relu"] * self.cut_sum)))
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """All inputs in order."""
+        first = ("x", "x_scale", "x_zero", "codes", "scale", "zero", "bias", "bias_scale", *MADE)
+        return (*first, *(("low", "high") if self.cut == "clip" else ()), *((*OTHER, *SUM) if self.adds else ()))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What it makes."""
+        return ("y",)
+
+
+def parse_chain(name: str) -> ChainOp | None:
+    """The op that a name stands for, if it is such a name."""
+    found = _NAME.fullmatch(name)
+    if found is None:
+        return None
+    high, wide, down, across, top, left, bottom, right = map(int, found.groups()[:8])
+    depthwise, cut, adds, cut_sum = found.groups()[8:]
+    sizes = (high, wide), (down, across), (top, left, bottom, right)
+    word: Cut = "relu" if cut == "relu" else "clip" if cut else ""
+    made = ChainOp(*sizes, bool(depthwise), word, bool(adds), bool(cut_sum))
+    return made if made.name == name else None

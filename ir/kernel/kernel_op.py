@@ -1,0 +1,15 @@
+"""All ops of domain ``qcc`` that kernel libraries take."""
+
+from qcc.ir.kernel.chain_op import ChainOp, parse_chain
+from qcc.ir.kernel.op import LinearOp, parse
+
+KernelOp = LinearOp | ChainOp
+
+
+def parse_kernel(name: str) -> KernelOp:
+    """The op that a name stands for.
+
+    Raises:
+        OpError: it is no such name.
+    """
+    return parse_chain(name) or parse(name)

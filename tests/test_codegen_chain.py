@@ -1,0 +1,225 @@
+"""Convolutions of bytes, channels last: the kernels against whole numbers, the runtime's own integers, and the body."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir
+import onnxruntime
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import helper, numpy_helper
+
+from qcc.codegen.cpu.library.build import build
+from qcc.codegen.cpu.processors.processors import native
+from qcc.codegen.target.target import Processor
+from qcc.compiler.runtime.register import register
+from qcc.compiler.runtime.serves import serves
+from qcc.ir.kernel.chain_op import ChainOp, parse_chain
+from qcc.ir.kernel.kernel_op import parse_kernel
+from qcc.ir.onnx.chain.body import chain_function
+from qcc.ir.onnx.file.domain import DOMAIN
+
+pytest.importorskip("tvm")
+OPSET, LEAST_ADDED = 21, 16
+
+POINT = ChainOp((1, 1))
+OPS = [
+    POINT,
+    ChainOp((1, 1), cut="clip"),
+    ChainOp((1, 1), adds=True),
+    ChainOp((1, 1), strides=(2, 2), cut="relu"),
+    ChainOp((3, 3), pads=(1, 1, 1, 1), cut="relu"),
+    ChainOp((3, 3), pads=(1, 1, 1, 1), adds=True, cut_sum=True),
+    ChainOp((3, 3), strides=(2, 2), pads=(0, 0, 1, 1), cut="clip"),
+    ChainOp((2, 5), strides=(1, 3), pads=(3, 0, 1, 4)),
+    ChainOp((3, 3), pads=(1, 1, 1, 1), depthwise=True),
+    ChainOp((3, 3), pads=(0, 2, 0, 1), depthwise=True, cut="relu"),
+    ChainOp((5, 5), strides=(2, 2), pads=(1, 1, 2, 2), depthwise=True, cut="clip"),
+    ChainOp((2, 3), strides=(1, 2), pads=(1, 0, 1, 1), depthwise=True, cut="clip"),
+]
+
+
+@dataclass(frozen=True)
+class Case:
+    """An op with numbers for all that it reads."""
+
+    op: ChainOp
+    given: dict[str, np.ndarray]
+    constants: dict[str, np.ndarray]
+
+    def model(self, body: bool = True) -> bytes:
+        """A model of it alone."""
+        values = [helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, None) for name in (*self.given, "y")]
+        node = helper.make_node(self.op.name, list(self.op.inputs), ["y"], domain=DOMAIN)
+        if self.op.depthwise:
+            node.attribute.append(helper.make_attribute("group", len(self.constants["codes"])))
+        held = [numpy_helper.from_array(array, name) for name, array in self.constants.items()]
+        graph = helper.make_graph([node], "one", values[:-1], values[-1:], held)
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
+        functions = [onnx_ir.serde.serialize_function(chain_function(self.op, OPSET))] if body else []
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=10, functions=functions)
+        found: bytes = model.SerializeToString()
+        return found
+
+    def run(self, library: Path | None, threads: int = 1, optimise: bool = True) -> np.ndarray:
+        """What it makes."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = threads, 3
+        if not optimise:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if library is not None:
+            register(options, str(library))
+        made = onnxruntime.InferenceSession(self.model(), options, providers=["CPUExecutionProvider"])
+        found: np.ndarray = made.run(None, self.given)[0]
+        return found
+
+    def expected(self) -> np.ndarray:
+        """The same in whole numbers, and float32 where the runtime has that."""
+        one, op = self.constants, self.op
+        x = self.given["x"].astype(np.int64) - int(one["x_zero"])
+        top, left, bottom, right = op.pads
+        x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+        weight = one["codes"].astype(np.int64) - one["zero"].astype(np.int64)[:, None, None, None]
+        windows = np.lib.stride_tricks.sliding_window_view(x, op.kernel, (1, 2))[:, :: op.strides[0], :: op.strides[1]]
+        how = "nhwcij,cij->nhwc" if op.depthwise else "nhwcij,ocij->nhwo"
+        sums = np.einsum(how, windows, weight[:, 0] if op.depthwise else weight) + one["bias"]
+        step = one["x_scale"] * one["scale"] / one["y_scale"]
+        zero = float(one["y_zero"])
+        low, high = 0.0 - zero, 255.0 - zero
+        if op.cut == "clip":
+            low, high = (float(np.clip(np.rint(one[name] / one["y_scale"]), low, high)) for name in ("low", "high"))
+        low = max(low, 0.0) if op.cut == "relu" else low
+        made = np.clip(np.rint(sums.astype(np.float32) * step), low, high)
+        if op.adds:
+            other = self.given["other"].astype(np.float32) - np.float32(one["other_zero"])
+            both = made.astype(np.float32) * (one["y_scale"] / one["sum_scale"])
+            both = both + other * (one["other_scale"] / one["sum_scale"])
+            zero = float(one["sum_zero"])
+            made = np.clip(np.rint(both), 0.0 if op.cut_sum else -zero, 255.0 - zero)
+        found: np.ndarray = (made + zero).astype(np.uint8)
+        return found
+
+
+def draw(op: ChainOp, outputs: int, inputs: int, size: tuple[int, int], images: int = 1, seed: int = 0) -> Case:
+    """Random numbers, whose sums mostly fit the range of what is made."""
+    random = np.random.default_rng(seed)
+    inputs = 1 if op.depthwise else inputs
+    reach = inputs * op.kernel[0] * op.kernel[1]
+    signed = seed % 2 == 0
+    codes = random.integers(-127, 128, (outputs, inputs, *op.kernel))
+    held = {
+        "x_scale": np.float32(0.02),
+        "x_zero": np.uint8(random.choice((0, 128, 255, 77))),
+        "codes": codes.astype(np.int8) if signed else (codes + 128).astype(np.uint8),
+        "scale": random.uniform(0.002, 0.01, outputs).astype(np.float32),
+        "zero": np.full(outputs, 0 if signed else 128, np.int8 if signed else np.uint8),
+        "bias": random.integers(-3000, 3000, outputs).astype(np.int32),
+        "y_scale": np.float32(0.006 * reach**0.5),
+        "y_zero": np.uint8(random.choice((0, 128, 100, 3))),
+        "low": np.float32(0),
+        "high": np.float32(6 if seed % 3 else 0.3),
+        "other_scale": np.float32(0.013),
+        "other_zero": np.uint8(random.integers(0, 256)),
+        "sum_scale": np.float32(0.009 * reach**0.5),
+        "sum_zero": np.uint8(random.integers(0, 256)),
+    }
+    held["bias_scale"] = held["x_scale"] * held["scale"]
+    given = {"x": random.integers(0, 256, (images, *size, outputs if op.depthwise else inputs)).astype(np.uint8)}
+    if op.adds:
+        given["other"] = random.integers(0, 256, (images, *_made(op, size), outputs)).astype(np.uint8)
+    return Case(op, given, {name: np.asarray(held[name]) for name in op.inputs if name in held})
+
+
+def _made(op: ChainOp, size: tuple[int, int]) -> tuple[int, int]:
+    around = op.pads[0] + op.pads[2], op.pads[1] + op.pads[3]
+    rows, columns = ((size[at] + around[at] - op.kernel[at]) // op.strides[at] + 1 for at in (0, 1))
+    return rows, columns
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = build(OPS, (native(),), tmp_path_factory.mktemp("chain") / "k.so")
+    if serves(str(made), OPS) != {*OPS}:
+        pytest.skip("this processor has no such kernels")
+    return made
+
+
+channels = st.one_of(st.integers(1, 70), st.sampled_from((80, 96, 112, 128, 144, 200)))
+sizes = st.tuples(st.integers(5, 20), st.integers(5, 20))
+cases = st.tuples(st.sampled_from(OPS), channels, channels, sizes, st.integers(1, 3), st.integers(0, 1000))
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=cases, threads=st.sampled_from((1, 2)))
+def test_against_whole_numbers(
+    library: Path, case: tuple[ChainOp, int, int, tuple[int, int], int, int], threads: int
+) -> None:
+    op, outputs, inputs, size, images, seed = case
+    one = draw(op, max(outputs, LEAST_ADDED) if op.adds else outputs, inputs, size, images, seed)
+    np.testing.assert_array_equal(one.run(library, threads), one.expected())
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+@pytest.mark.parametrize(("outputs", "inputs"), [(64, 32), (24, 3), (87, 40)])
+def test_the_runtime_makes_the_same_of_the_body(library: Path, op: ChainOp, outputs: int, inputs: int) -> None:
+    """Bit for bit where it multiplies integers exactly; floats between two bytes may go either way."""
+    one = draw(op, outputs, inputs, (9, 11), 2, 1)
+    found = one.run(library).astype(int)
+    np.testing.assert_array_equal(found, one.expected())
+    optimised, plain = one.run(None).astype(int), one.run(None, optimise=False).astype(int)
+    if native().adds_bytes_exactly and not op.adds:
+        np.testing.assert_array_equal(found, optimised)
+    assert np.abs(found - plain).max() <= (2 if op.adds else 1)
+    assert np.mean(found != plain) < 0.01
+
+
+@pytest.mark.parametrize("outputs", [1, 8, 15, 16, 17, 48, 63, 65])
+def test_few_and_odd_channels(library: Path, outputs: int) -> None:
+    for op in (POINT, OPS[4], OPS[8], OPS[10]):
+        one = draw(op, outputs, 5, (6, 7), 2, outputs)
+        np.testing.assert_array_equal(one.run(library), one.expected(), op.name)
+
+
+def test_the_largest_sums_are_exact(library: Path) -> None:
+    """Two products of bytes do not fit 16 bits; and what is far out of range ends at its end."""
+    one = draw(OPS[4], 32, 64, (8, 8))
+    one.given["x"][:] = 255
+    one.constants["x_zero"] = np.asarray(np.uint8(0))
+    one.constants["codes"][::2], one.constants["codes"][1::2] = 127, -127
+    one.constants["y_scale"] = np.asarray(np.float32(1e-30))
+    found = one.run(library)
+    np.testing.assert_array_equal(found[..., ::2], 255)
+    np.testing.assert_array_equal(found[..., 1::2], one.constants["y_zero"])
+
+
+def test_nothing_in_nothing_out(library: Path) -> None:
+    assert draw(OPS[4], 20, 8, (7, 9), 0).run(library).shape == (0, 7, 9, 20)
+
+
+def test_what_does_not_fit_reject(library: Path) -> None:
+    one = draw(OPS[4], 20, 8, (7, 9))
+    one.given["x"] = one.given["x"][..., :7]
+    with pytest.raises(Exception, match="channels of the input"):
+        one.run(library)
+    small = draw(OPS[7], 20, 8, (7, 9))
+    small.given["x"] = small.given["x"][:, :, :0]
+    with pytest.raises(Exception, match="smaller than the kernel"):
+        small.run(library)
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+def test_names(op: ChainOp) -> None:
+    assert parse_kernel(op.name) == op
+    assert parse_chain(op.name.replace("qconv", "qconv0")) is None
+
+
+def test_a_processor_without_the_instructions_leaves_it_to_the_body(tmp_path: Path) -> None:
+    from qcc.codegen.cpu.processors.processors import PROCESSORS
+
+    generic: Processor = PROCESSORS["generic"]
+    assert generic.instructions == ""
+    build([POINT], (PROCESSORS["generic"],), tmp_path / "k.so")
