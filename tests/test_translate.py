@@ -90,6 +90,7 @@ def _rules(config: object, tmp_path: Path) -> list[str]:
 
 
 HALF = {"type": "OnnxFloatToFloat16"}
+WIDE = "rounding = nearest(clip = absmax)"
 GPTQ4 = {"type": "gptq", "bits": 4, "group_size": 32}
 
 
@@ -143,9 +144,9 @@ GPTQ4 = {"type": "gptq", "bits": 4, "group_size": 32}
         (
             [{"type": "IncStaticQuantization", "recipes": {"smooth_quant": True, "smooth_quant_args": {"alpha": 0.7}}}],
             [
-                "rule linear { weights = int8 tensor, activations = static, fold = smoothquant(0.7) }",
-                "rule conv { weights = int8 tensor, activations = static }",
-                "rule embedding { weights = int8 tensor }",
+                f"rule linear {{ weights = int8 tensor, {WIDE}, activations = static, fold = smoothquant(0.7) }}",
+                f"rule conv {{ weights = int8 tensor, {WIDE}, activations = static }}",
+                f"rule embedding {{ weights = int8 tensor, {WIDE} }}",
             ],
         ),
         (
@@ -167,8 +168,8 @@ GPTQ4 = {"type": "gptq", "bits": 4, "group_size": 32}
         (
             [{"type": "OnnxStaticQuantization", "precision": "uint8", "op_types_to_exclude": ["Gather"]}],
             [
-                "rule linear { weights = int8 tensor asym, activations = static }",
-                "rule conv { weights = int8 tensor asym, activations = static }",
+                f"rule linear {{ weights = int8 tensor asym, {WIDE}, activations = static }}",
+                f"rule conv {{ weights = int8 tensor asym, {WIDE}, activations = static }}",
             ],
         ),
     ],

@@ -68,11 +68,13 @@ def translate_arguments(given: Settings, *, static: bool, blocks: bool) -> None:
     format = _blocked(given) if blocks else _plain(given)
     settings = {"weights": format} | _rounding(given)
     if not blocks:
+        settings["rounding"] = "nearest(clip = absmax)"  # ranges of weights are the largest numbers there
         settings["activations"] = _range(given) if static else "dynamic"
     for op in given.names("op_types_to_exclude"):
         kinds = [kind for kind in kinds if kind != KINDS.get(op)]
     for kind in kinds:
-        own = {name: value for name, value in settings.items() if kind != "embedding" or name == "weights"}
+        tables = ("weights",) if blocks else ("weights", "rounding")
+        own = {name: value for name, value in settings.items() if kind != "embedding" or name in tables}
         if kind == "conv" and own.get("activations") == "dynamic":
             given.draft.miss(
                 given.place("activation_type"), "dynamic", "steps computed as the model runs are for linear layers"
