@@ -57,18 +57,16 @@ function drawn(doc, width) {
     if (under && box.bottom > under.top + 4) found.push([width, "over the caption", text.textContent]);
   }
 }
-let left = document.querySelectorAll("iframe").length;
-for (const frame of document.querySelectorAll("iframe")) {
-  const see = () => {
+window.addEventListener("load", () => {  // when all frames have theirs
+  for (const frame of document.querySelectorAll("iframe")) {
     const doc = frame.contentDocument, width = frame.clientWidth;
+    if (!doc.querySelector("h1")) found.push([width, "empty", ""]);
     if (doc.documentElement.scrollWidth > width) found.push([width, "wider", String(doc.documentElement.scrollWidth)]);
     words(doc, width);
     drawn(doc, width);
-    if (!--left) document.body.dataset.found = JSON.stringify(found);
-  };
-  const there = frame.contentDocument && frame.contentDocument.readyState === "complete";
-  there ? see() : frame.addEventListener("load", see);
-}
+  }
+  document.body.dataset.found = JSON.stringify(found);
+});
 """
 
 

@@ -50,7 +50,7 @@ def translate_onnx(given: Settings) -> None:
                 continue
             given.draft.set(kind, weights=f"{mode} channel")
             if mode == "int8":
-                given.draft.set(kind, activations="static" if method == "max" else "static(range = entropy)")
+                given.draft.set(kind, activations="static")  # `entropy` has one range, too
         if mode == "fp8":
             given.draft.miss(
                 given.place("quantize_mode"), mode, "activations are rounded to int8, not to fp8: none are"

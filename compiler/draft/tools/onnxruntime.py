@@ -23,7 +23,8 @@ KINDS = {
     "MatMul": "linear", "Gemm": "linear", "Conv": "conv", "ConvTranspose": "conv", "Gather": "embedding",
     "EmbedLayerNormalization": "embedding", "LSTM": "recurrent", "GRU": "recurrent",
 }  # fmt: skip
-RANGES = {"minmax": "absmax", "entropy": "entropy", "percentile": "percentile"}
+RANGES = {"minmax": "absmax", "entropy": "absmax", "percentile": "percentile"}
+"""By calibration methods; `Entropy`, with 128 bins for 128 codes, has one range to choose from, the largest numbers."""
 FILES = "files are given to `qcc compile`"
 FORM = "how codes lie in the file is chosen by what runs fastest"
 
