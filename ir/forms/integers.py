@@ -19,7 +19,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from qcc.ir.encoding.algebra import Encoding
+from qcc.ir.encoding.algebra import Encoding, MatrixShape
 from qcc.ir.encoding.blocked import Blocked, integers
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.grid import IntGrid
@@ -137,6 +137,15 @@ def _refuses_convolution(weight: Weight) -> str:
     return f"that takes up to {MOST_ADDED} inputs" if weight.shape[1] > MOST_ADDED else ""
 
 
+def one_scale(encoding: Encoding, shape: MatrixShape) -> bool:
+    """Codes are integers, and those of an output have one scale; of tiles that are stored alone, those in one."""
+    found, columns = integers(encoding), shape[1]
+    if encoding.tile is not None:
+        (inner,), columns = encoding.within, encoding.tile[1]
+        found, shape = integers(inner), (1, encoding.tile[0] * columns)
+    return found is not None and found.block.rows == 1 and found.block.of(shape)[1] % columns == 0
+
+
 def refuses_integers(weight: Weight, encoding: Encoding, kinds: Collection[str] = ("linear",)) -> str:
     """Why no product of integers, the runtime's or a kernel's, takes a weight whose layers round; empty if one does."""
     if len(weight.kinds) > 1 or not weight.kinds <= {*kinds}:
@@ -145,8 +154,7 @@ def refuses_integers(weight: Weight, encoding: Encoding, kinds: Collection[str] 
         return f"that takes float32, and the layers compute in {weight.dtype}"
     if weight.kinds == {"linear"} and not all(layer.form_free for layer in weight.layers):
         return "the weight is read in a way that no product of integers takes"
-    found = integers(encoding)
-    if found is None or found.block.rows != 1 or found.block.grid(weight.shape)[1] != 1:
+    if not one_scale(encoding, weight.shape):
         return f"that takes weights with one scale a channel, as in `int8 channel`, not {encoding.text}"
     return f"that takes up to {LONGEST} inputs" if weight.shape[1] > LONGEST else ""
 

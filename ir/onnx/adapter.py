@@ -48,6 +48,7 @@ from qcc.ir.model.options import ExternalData
 from qcc.ir.onnx.attention.store import check_stored, store_caches
 from qcc.ir.onnx.attention.write import check_attention, write_attention
 from qcc.ir.onnx.chain.write import write_chains
+from qcc.ir.onnx.emit.join import join_products
 from qcc.ir.onnx.emit.spill import Spill
 from qcc.ir.onnx.emit.tabled import tabled_opset, write_tabled
 from qcc.ir.onnx.emit.write import write
@@ -258,8 +259,7 @@ class OnnxGraph(Graph):
         check_product(self, value)
         self.require_opset(value_opset(DYNAMIC_INT8))
         self._keep_names()
-        editor = OnnxEditor(self.model.graph)
-        multiply_rounded(editor, editor.value(value))
+        multiply_rounded(editor := OnnxEditor(self.model.graph), editor.value(value))
         self._forget()
 
     def encoded_values(self) -> Mapping[str, EncodedValue]:
@@ -276,6 +276,9 @@ class OnnxGraph(Graph):
         if self._spill is not None:
             self._spill.take(self.model.graph)
         return ops
+
+    def join_products(self) -> Sequence[tuple[LinearOp, tuple[LinearOp, ...]]]:
+        return join_products(self.model)
 
     def chain(self, serves: Callable[[ChainOp], bool]) -> tuple[ChainOp, ...]:
         self._keep_names()

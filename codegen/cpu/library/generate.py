@@ -7,7 +7,7 @@ from pathlib import Path
 import tvm  # type: ignore[import-untyped]  # TVM has no stubs
 
 from qcc.codegen.cpu.chain.template import chain_functions
-from qcc.codegen.cpu.library.spec import chain, chain_name, chains, functions_of, norm, products, served
+from qcc.codegen.cpu.library.spec import chain, chains, functions_of, norm, products, served, step_chains
 from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.tiles import conv1x1
 from qcc.codegen.cpu.tir import steps
@@ -20,12 +20,10 @@ from qcc.ir.kernel.kernel_op import KernelOp
 def functions(ops: Iterable[KernelOp], activations: Arithmetic, target: CpuProcessor, prefix: str) -> dict[str, Expr]:
     """The TIR of all that the ops need, by name."""
     given = list(ops)
-    made: dict[str, Expr] = chain_functions(chains(given, target, activations), prefix)
+    made: dict[str, Expr] = chain_functions(chains(given, target, activations), target, prefix)
     ops = served(given, target, activations)
-    for op in ops:
-        name = prefix + chain_name(op)
-        if name not in made:
-            made[name] = (conv1x1.product if op.pointwise else steps.chain)(name, chain(op))
+    for word, op in step_chains(ops).items():
+        made[prefix + word] = (conv1x1.product if op.pointwise else steps.chain)(prefix + word, chain(op))
     for step in {norm(op) for op in ops} - {""}:
         made[prefix + step] = steps.norm(prefix + step, step)
     for product in products(ops):

@@ -16,6 +16,8 @@ DOT = "llvm.x86.avx512.vpdpbusd.512"
 SHUFFLE = "llvm.x86.avx512.pshuf.b.512"
 MOST = 255  # of a whole number: a byte without a sign
 TINY = 1e-30
+LOW, HIGH = -128, 127
+ROUND = 12582912.0  # 1.5 * 2**23: a small number that is added to it, and taken off again, comes back whole
 FEW = 2  # blocks of four rows that are worked on together: with all four, sums and codes outgrow the registers
 POINTERS = {"q": "int32", "steps": "float32", "sums": "int32", "w": "int32", "scale": "float32", "offset": "int16"}
 SCALARS = ("chunks", "chunks_a_group", "first", "count")
@@ -31,6 +33,15 @@ def rounded(parts: Sequence[Expr], steps: Expr, at: Expr) -> list[Expr]:
     T.buffer_store(steps, most * T.float32(1 / 127), [at])
     near = (emit.llvm("llvm.nearbyint", "float32x16", part * emit.spread(inverse)) for part in parts)
     return [T.bind(T.cast(one, "int32x16")) for one in near]
+
+
+def clipped(x: Expr, inverse: Expr) -> Expr:
+    """What is rounded by a known step, as whole numbers within the range, in float32."""
+    low, high, middle = (emit.spread(T.float32(number)) for number in (LOW, HIGH, ROUND))
+    value = T.bind(x * emit.spread(inverse))
+    above = T.bind(T.Select(value > low, value, low))
+    within = T.bind(T.Select(above < high, above, high))
+    return emit.llvm("llvm.arithmetic.fence", "float32x16", within + middle) - middle  # else TVM cancels the two
 
 
 def quantize(name: str) -> Expr:
@@ -60,7 +71,9 @@ def gemv(name: str, codes: Codes, rows: int, static: bool = False) -> Expr:
     weights = [term.weight for term in terms.parts]
     unit = 1 / 16 if halved else terms.factor
     with emit.function(name) as builder:
-        q, steps, sums, w, scale, offset, y, chunks, per, first, count = emit.arguments(POINTERS, SCALARS)
+        q, steps, sums, w, scale, offset, y, chunks, per, first, count = emit.arguments(
+            POINTERS | codes.stored, SCALARS
+        )
         groups = T.bind(T.truncdiv(chunks, per))
         with T.serial(T.int64(0), count * (emit.BLOCKS // blocks)) as part:
             total = emit.accumulators(rows * blocks)
@@ -92,7 +105,7 @@ def gemv(name: str, codes: Codes, rows: int, static: bool = False) -> Expr:
                     for dot, more in zip(dots, side, strict=True):
                         emit.add(dot, T.shift_left(emit.get(more), emit.word(weight.bit_length() - 1)))
                 for block in range(0 if static else blocks):
-                    grid = T.bind(scale[emit.lanes((at[block] * groups + group) * 16)])
+                    grid = T.bind(emit.floats(scale, (at[block] * groups + group) * 16))
                     for row in range(rows):
                         index = row * blocks + block
                         factor = grid * emit.spread(steps[row * chunks + chunk])
@@ -102,7 +115,7 @@ def gemv(name: str, codes: Codes, rows: int, static: bool = False) -> Expr:
                     value = emit.get(total[row * blocks + block])
                     if static:
                         place = first * emit.BLOCKS + part * blocks + block
-                        grid = scale[emit.lanes(place * 16)] * emit.spread(steps[0])
+                        grid = emit.floats(scale, place * 16) * emit.spread(steps[0])
                         value = T.cast(emit.get(dots[row * blocks + block]), "float32x16") * grid
                     value = value if unit == 1 else value * emit.spread(T.float32(unit))
                     T.buffer_store(y, value, [emit.lanes(row * count * 64 + (part * blocks + block) * 16)])
