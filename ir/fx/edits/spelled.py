@@ -50,12 +50,12 @@ def _write_plainly(graph: Graph, editor: FxEditor) -> None:
         if not node.kwargs:  # whose names may be others
             node.target = ALIASES.get(node.target, node.target)
         if aten_name(node) in ("reshape_as", "view_as"):
-            given = arguments(node)
+            given, shape = arguments(node), node.meta["val"].shape
+            free = [axis for axis, size in enumerate(shape) if not isinstance(size, int)]
             with graph.inserting_before(node):
-                sizes = [
-                    size if isinstance(size, int) else _call(graph, _aten.sym_size.int, given["other"], axis)
-                    for axis, size in enumerate(node.meta["val"].shape)
-                ]
+                sizes: list[int | Node] = [size if isinstance(size, int) else -1 for size in shape]
+                for axis in free if len(free) > 1 else ():  # else nothing reads what only its shape is wanted of
+                    sizes[axis] = _call(graph, _aten.sym_size.int, given["other"], axis)
                 made = _call(graph, _aten.reshape.default, given["self"], sizes)
             editor.read_instead(node, made, [*node.users])
             graph.erase_node(node)
