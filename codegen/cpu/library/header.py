@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from qcc.codegen.cpu.attend.template import name_of
 from qcc.codegen.cpu.chain.template import names_of
-from qcc.codegen.cpu.library.spec import chain, chain_name, chains, functions_of, norm, products, served
+from qcc.codegen.cpu.library.spec import attentions, chain, chain_name, chains, functions_of, norm, products, served
 from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.processors.tiling import tiling
 from qcc.codegen.cpu.product import product_of
@@ -33,7 +34,8 @@ def header(ops: Sequence[KernelOp], targets: Sequence[CpuProcessor], activations
         lines += _target(ops, target, activations, prefix(index))
     entries = ", ".join(
         f"{{{prefix(index)}needs, {prefix(index)}specs, {len(served(ops, target, activations))}, "
-        f"{prefix(index)}chains, {len(chains(ops, target, activations))}}}"
+        f"{prefix(index)}chains, {len(chains(ops, target, activations))}, "
+        f"{prefix(index)}attends, {len(attentions(ops, target, activations))}}}"
         for index, target in enumerate(targets)
     )
     return "\n".join([*lines, f"static const Target targets[] = {{{entries}}};", ""])
@@ -41,7 +43,7 @@ def header(ops: Sequence[KernelOp], targets: Sequence[CpuProcessor], activations
 
 def _target(given: Sequence[KernelOp], target: CpuProcessor, activations: Arithmetic, start: str) -> list[str]:
     lines, cuts, ops = [], tiling(target), served(given, target, activations)
-    filters = chains(given, target, activations)
+    filters, attends = chains(given, target, activations), attentions(given, target, activations)
     for product in products(ops):
         found = {word: start + name for word, (name, _) in functions_of(product, target, activations).items()}
         lines += [_declaration(name) for name in found.values()]
@@ -53,12 +55,16 @@ def _target(given: Sequence[KernelOp], target: CpuProcessor, activations: Arithm
         lines.append(f"static const Family {start}{product.name} = {{{', '.join(fields)}}};")
     lines += [f"static const float {start}{name}[] = {{{text}}};" for name, text in _tables(ops).items()]
     later = {name for op in ops for name in (chain_name(op), norm(op)) if name}
-    later |= {name for op in filters for name in names_of(op)}
+    later |= {name for op in filters for name in names_of(op)} | {name_of(op) for op in attends}
     lines += [_declaration(start + name) for name in sorted(later)]
     needs = "".join(f'"{flag}", ' for flag in target.features)
     lines.append(f"static const char *const {start}needs[] = {{{needs}NULL}};")
     lines += [f"static const Spec {start}specs[] = {{", *(_spec(op, start) for op in ops), "  {0}};"]
-    return [*lines, f"static const ChainSpec {start}chains[] = {{", *(_chain(op, start) for op in filters), "  {0}};"]
+    lines += [f"static const ChainSpec {start}chains[] = {{", *(_chain(op, start) for op in filters), "  {0}};"]
+    held = [
+        f'  {{"{op.name}", {op.block}, {op.segment}, {op.channels}, {_symbol(start + name_of(op))}}},' for op in attends
+    ]
+    return [*lines, f"static const AttendSpec {start}attends[] = {{", *held, "  {0}};"]
 
 
 def _chain(op: ChainOp, start: str) -> str:
