@@ -42,7 +42,8 @@ def drawn(op: LinearOp, down: int, across: int, keep: float, seed: int) -> Block
     dense = every.reshape(down, across, high, wide).swapaxes(1, 2).reshape(down * high, across * wide)
     names = [name for name, kind in op.step_inputs if kind == "vector"]
     vectors = {name: random.standard_normal(down * high).astype(np.float32) for name in names}
-    return BlockLayer(op, {**op.arrays({**inside(parts, "tiles"), NUMBER: number}), **vectors}, dense)
+    step = {"input_scale": np.array(random.uniform(0.005, 0.05), np.float32)} if op.static else {}
+    return BlockLayer(op, {**op.arrays({**inside(parts, "tiles"), NUMBER: number}), **step, **vectors}, dense)
 
 
 def _random(name: str, part: Part, random: np.random.Generator) -> np.ndarray:
@@ -80,6 +81,9 @@ def wanted(layer: BlockLayer, feeds: dict[str, np.ndarray], chunk: int = 0) -> n
     if chunk:
         codes, steps = quantize(feeds["x"], chunk)
         x = (codes * steps.astype(np.float64)).reshape(x.shape)
+    if layer.op.static:
+        known = stored["input_scale"]
+        x = (np.clip(np.rint(feeds["x"] * (np.float32(1) / known)), -128, 127) * known).astype(np.float64)
     value = x @ layer.dense.T.astype(np.float64)
     for step in layer.op.steps:
         if step == "bias":

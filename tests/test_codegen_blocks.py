@@ -37,6 +37,9 @@ OPS += [
         "8x4_nf4_group32",
         "16x16_fp4_group32_e8m0",
         "16x16_bf16_bias",
+        "16x16_int8_channel_static_bias",
+        "32x32_int4_group32_static",
+        "48x16_int7_channel_asym_static",
     )
 ]
 Built = Callable[[str], Path]
@@ -61,8 +64,9 @@ def check(op: LinearOp, rows: int, seed: int, library: Path | None, target: CpuP
     if "added" in op.inputs:
         feeds["added"] = random.standard_normal((rows, outputs)).astype(np.float32)
     found = session(model(op, layer.stored), library, threads).run(None, feeds)
-    facts = templates(product_of(op), target, "int8")[0].facts(product_of(op)) if library is not None else {}
-    chunk = facts["chunks"] if facts.get("rounds") else 0
+    made = templates(product_of(op), target, "int8") if library is not None else ()
+    facts = made[0].facts(product_of(op)) if made else {}
+    chunk = 0 if op.static or not facts.get("rounds") else inputs if facts.get("stepped") else facts["chunks"]
     largest = max(1.0, float((np.abs(feeds["x"]) @ np.abs(layer.dense).T).max(initial=0)))
     reach = 10 if "layer_norm" in op.steps else 1  # what a norm multiplies with
     assert found[0].shape == (rows, outputs)
@@ -98,7 +102,8 @@ def test_names_read_back() -> None:
         "conv1x1_blocks16x16_fp32",
         "linear_fp32",
         "linear_blocks16x16_int4_group48",
-        "linear_blocks16x16_int8_channel_static",
+        "linear_blocks16x16_int8_group48_static",
+        "linear_blocks4x8_nf4_group32_static",
         "linear_blocks16x16_fp16",
     ],
 )

@@ -116,6 +116,21 @@ def test_kernels(model: Path, x: np.ndarray, monkeypatch: pytest.MonkeyPatch) ->
         close(Session(result.output, library).run({"x": x}), x, INT8, STATIC_INT8)
 
 
+@pytest.mark.slow
+def test_kernels_of_blocks(model: Path, x: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tvm")
+    monkeypatch.setattr(Timings, "seconds", lambda *args: dict.fromkeys((FLOAT, *args[3]), 1.0))
+    blocks = "weights = int8 channel; sparsity = blocks(16x16, keep = 50%); activations = static"
+    text = f"target cpu\nrule linear {{ {blocks} }}\n"
+    result = qcc.compile(model, policy(text), data=[{"x": x}])
+    ops = {parse(node.op_type) for node in onnx.load(result.output).graph.node if node.domain == "qcc"}
+    assert {(op.tile, op.static) for op in ops} == {((16, 16), True)}
+    plain, kernels = (Session(result.output, library).run({"x": x}) for library in (False, result.kernels))
+    for name, array in plain.items():
+        errors = np.abs(kernels[name] - array) / np.abs(array).max()
+        assert np.median(errors) < TOLERANCE and errors.max() < 0.02
+
+
 ODD = {"w": random(48, 16)}
 """Of inputs that no kernel takes, so that the runtime multiplies."""
 

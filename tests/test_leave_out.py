@@ -1,7 +1,6 @@
 """Residual branches that are left out: the model is what it is with zeros in their place, and loses their weights."""
 
 import copy
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from qcc.compiler.build.rewrite import watched
+from qcc.compiler.build.rewrite import watching
 from qcc.compiler.calibrate.samples import load
 from qcc.compiler.compile import compile
 from qcc.compiler.files.open_model import open_model
@@ -167,7 +166,7 @@ def _data(count: int) -> list[dict[str, np.ndarray]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["gain", "linear", "best"])
+@pytest.mark.parametrize("kind", ["gain", "low_rank", "linear", "best"])
 def test_a_cure_brings_outputs_nearer_and_is_told(net: Net, model: Path, tmp_path: Path, kind: str) -> None:
     text = f'qpolicy 1\ndepth {{ leave_out = "layers.1.*", cure = {kind} }}\n'
     result = compile(model, text, output=tmp_path / "less.onnx", data=_data(64))
@@ -282,7 +281,7 @@ def test_both_adapters_fit_the_same_layers_behind(net: Net, model: Path) -> None
         data = load([{feed.name: one["x"]} for one in _data(64)], graph, None, 0)
         names = [weight.name for weight in graph.weights() if weight.name.startswith("layers.0.")]
         action = LeaveOut(cure="best", behind=2)
-        after, edits = action.apply(graph, names, Context(watch=partial(watched, data)))
+        after, edits = action.apply(graph, names, Context(watch=watching(data)))
         assert any("behind fitted anew" in edit.text for edit in edits)
         run = after.runner([feed.name], [value.name for value in after.outputs])
         made.append(next(iter(run({feed.name: FEEDS}).values())))

@@ -1,7 +1,6 @@
 """Layers made two: they compute what the layer did where its rank is that low, else what data says is nearest to it."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.export import Dim
 
-from qcc.compiler.build.rewrite import watched
+from qcc.compiler.build.rewrite import watching
 from qcc.compiler.calibrate.samples import load
 from qcc.compiler.compile import compile
 from qcc.compiler.observe.statistics import layer_statistics
@@ -104,7 +103,7 @@ def _with_data(graph: Graph) -> Context:
     (fed,) = graph.inputs
     samples = load([{fed.name: _rows(1, seed)} for seed in range(64)], graph, None, 0)
     moments = layer_statistics(graph, samples, lambda *_: None, moments=_names(graph)).moments
-    return Context(moments=moments, watch=partial(watched, samples))
+    return Context(moments=moments, watch=watching(samples))
 
 
 def _treated(edits: Sequence[Edit]) -> list[str]:

@@ -14,6 +14,8 @@ from qcc.compiler.report.lock import plan_of
 from qcc.dsl.diagnostics.source import Source
 from qcc.dsl.load import load_text
 from qcc.ir.attention.find import attentions
+from qcc.ir.encoding.value import DYNAMIC_INT8, EncodedValue
+from qcc.ir.errors import Refused
 from qcc.ir.graph.attention import Attention
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array, Feeds
@@ -86,6 +88,48 @@ def test_the_runtime_multiplies_integers(name: str, tmp_path: Path) -> None:
     assert after.count("Softmax") == before.count("Softmax") == 1
 
 
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_rows_and_columns_have_steps_of_their_own(name: str, tmp_path: Path) -> None:
+    before = OnnxGraph.load(case(SPELLINGS[name]).save(tmp_path))
+    before.simplify()
+    graph, one, feeds, edits = rounded(tmp_path, SPELLINGS[name], Dynamic())
+    assert [edit.text for edit in edits] == ["both products are rounded"]
+    how = EncodedValue(DYNAMIC_INT8)
+    (inputs, scores), (values, out) = (product(before, pair[0][0]) for pair in (one.reads, one.sums))
+    made = graph.runner(list(feeds), [*inputs, *values, scores, out])(feeds)
+    for (left, right), result in ((inputs, scores), (values, out)):
+        columns = how.rounded(np.swapaxes(made[right], -1, -2)).swapaxes(-1, -2)
+        close(made[result], how.rounded(made[left]).astype(np.float64) @ columns)
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_the_runtime_multiplies_integers_of_rows(name: str, tmp_path: Path) -> None:
+    graph, *_ = rounded(tmp_path, SPELLINGS[name], Dynamic())
+    before = optimised(case(SPELLINGS[name]).save(tmp_path), tmp_path)
+    after = optimised(graph.save(tmp_path / "after.onnx").path, tmp_path)
+    floats = ("MatMul", "FusedMatMul")
+    assert after.count("MatMulIntegerToFloat") == 2
+    assert sum(map(after.count, floats)) == sum(map(before.count, floats)) - 2
+
+
+def test_no_product_reject(tmp_path: Path) -> None:
+    graph = OnnxGraph.load(case(models.PLAIN).save(tmp_path))
+    softmax = next(op for op in graph.ops() if op.function == "softmax")
+    with pytest.raises(Refused, match="no product of two matrices"):
+        graph.multiply_rounded(softmax.outputs[0])
+
+
+def test_time_is_told(tmp_path: Path) -> None:
+    one = case(models.PLAIN)
+    graph = OnnxGraph.load(one.save(tmp_path))
+    graph.simplify()
+    graph.require_opset(18)
+    (found,) = attentions(graph, one.feeds)
+    context = Context(sample=one.feeds, race=lambda *_: 1.5)
+    _, (edit,) = Multiply(Dynamic()).apply(graph, [found.name], context)
+    assert edit.text == "both products are rounded; timed here, of the time of floats: 1.50x, 1.50x"
+
+
 def test_blocks_lie_along_channels(tmp_path: Path) -> None:
     """Keys are rounded before they are transposed, row by row as queries are."""
     how = Blockwise(4, bits=6)
@@ -102,7 +146,8 @@ def test_blocks_lie_along_channels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("how", "reason"),
     [
-        (Dynamic(), "no product of two values with steps a token"),
+        (Static(by="token"), "steps of channels or of places are for layers"),
+        (Static(by="channel"), "steps of channels or of places are for layers"),
         (Static(float_tokens=1), "`float_tokens` is for layers"),
     ],
 )

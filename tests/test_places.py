@@ -115,7 +115,7 @@ def test_infinite_rows_stay_so() -> None:
     ("encoding", "told"),
     [
         (ValueEncoding(Blocked(IntGrid(8, False), TENSOR, "fp32"), "dynamic"), "not to int8 tensor asym dynamic"),
-        (ValueEncoding(Blocked(IntGrid(8), TOKEN, "fp32"), "static"), "int8 token sym static"),
+        (ValueEncoding(Blocked(IntGrid(8), group(16), "fp32"), "static"), "int8 group 16 sym static"),
         (ValueEncoding(Blocked(IntGrid(8), group(32), "fp32"), "dynamic"), "48 channels, no multiple of 32"),
         (
             ValueEncoding(Blocked(IntGrid(3), TOKEN, "fp32"), "dynamic"),

@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import qcc
+from qcc.compiler.build.rewrite import watching
 from qcc.compiler.calibrate import samples
 from qcc.compiler.calibrate.coverage import coverage_of, few_rows
 from qcc.compiler.calibrate.find_masks import find_masks
 from qcc.compiler.calibrate.parts import Parted, held_out
 from qcc.compiler.calibrate.samples import Samples
-from qcc.compiler.observe.statistics import layer_statistics
+from qcc.compiler.observe.statistics import RoundedValues, layer_statistics
 from qcc.compiler.plan.catalog import schema
 from qcc.dsl.load import load_text
 from qcc.ir.graph.graph import Graph
@@ -123,7 +124,7 @@ def test_padding_changes_no_magnitudes() -> None:
     graph, texts = attention(), sentences([3, 7, 5, 2])
     read = sorted({layer.input for weight in graph.weights() for layer in weight.layers if weight.name in NAMES})
     one, other = (
-        layer_statistics(graph, data, lambda *_: None, magnitudes=read).magnitudes
+        layer_statistics(graph, data, lambda *_: None, rounded=RoundedValues(frozenset(read))).magnitudes
         for data in (alone(texts), Samples((padded(texts),), "drawn", True))
     )
     for name in read:
@@ -138,6 +139,19 @@ def test_batching_changes_no_statistics(lengths: list[int], size: int) -> None:
     feeds = padded(texts)
     cut = [{name: array[at : at + size] for name, array in feeds.items()} for at in range(0, len(texts), size)]
     assert same(gathered(graph, Samples((feeds,), "drawn", True)), gathered(graph, Samples(tuple(cut), "drawn", True)))
+
+
+def test_what_passes_watch_ends_where_a_mask_begins() -> None:
+    graph, texts = attention(), sentences([3, 7, 5, 2, 4])
+    read = sorted({layer.input for weight in graph.weights() for layer in weight.layers if weight.name in NAMES})
+    for held in (True, False):
+        one, other = (
+            list(watching(data)(graph, read, held)) for data in (alone(texts), Samples((padded(texts),), "drawn", True))
+        )
+        assert len(one) == len(other) > 0
+        for name in read:
+            for alone_, cropped in zip(one, other, strict=True):
+                np.testing.assert_allclose(cropped[name], alone_[name], rtol=0, atol=TOLERANCE)
 
 
 def test_a_mask_is_known_by_what_it_does() -> None:

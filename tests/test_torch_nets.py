@@ -170,6 +170,18 @@ def test_axes_are_seen_through_pairs_that_are_turned() -> None:
     assert any(not group.fixed and {"q", "k"} <= {*group.readers, *group.writers} for group in groups)
 
 
+class Crossed(nn.Module):
+    """A product with two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cross, self.head = nn.Bilinear(16, 32, 24), nn.Linear(24, 16)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        result: Tensor = self.head(self.cross(x, y))
+        return result
+
+
 Maker = Callable[[], tuple[nn.Module, tuple[Tensor, ...], int]]
 NETS: dict[str, Maker] = {
     "bag": lambda: (Bag(), (torch.randint(0, 50, (12,)), torch.tensor([0, 4, 7])), 2),
@@ -179,6 +191,7 @@ NETS: dict[str, Maker] = {
     "halves": lambda: (nn.Sequential(Halves()), (torch.randn(4, 32),), 2),
     "letters": lambda: (Letters(), (torch.randn(3, 32), torch.tensor([0, 3, 1])), 2),
     "blocks": lambda: (_blocks(), (torch.randn(2, 5, 32),), 4),
+    "crossed": lambda: (Crossed(), (torch.randn(4, 5, 16), torch.randn(4, 5, 32)), 2),
     "across": lambda: (Across(), (torch.randn(2, 5, 32), torch.randn(2, 7, 32)), 3),
 }
 

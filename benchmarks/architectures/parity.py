@@ -6,9 +6,10 @@
 Takes the modules of `benchmarks.architectures`, those of transformers where that is installed, each in a process of its
 own where there are several jobs; or a program of yours, and data of its inputs' names. A row is a model under a
 policy: whether the plans are one text, which share of the stored numbers differs, how far the outputs are apart at most
-over eight inputs (of the largest one; the export runs op by op) and of how many they are within 1e-5 if not of all, and
-the processor seconds of both compilations, without the export: of one, or the median of several rounds. What one of
-them refuses is told in its place.
+over eight inputs (of the largest one; the export runs op by op) and of how many they are within 1e-5 if not of all,
+where activations are rounded how many of their numbers come out as others of the same numbers and how near they lie to
+the middle of two steps (`fences`), and the processor seconds of both compilations, without the export: of one, or the
+median of several rounds. What one of them refuses is told in its place. The row `float` is of neither compiled.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.architectures import export
+from benchmarks.architectures.fences import fences
 from benchmarks.exact import ALL
 from benchmarks.processes.timing import machine
 from qcc.compiler.calibrate.generate import Batch
@@ -85,8 +87,8 @@ def main() -> None:
     logging.disable(logging.ERROR)
     if not arguments.bare:
         print(f"# {machine()}\n# python -m benchmarks.architectures.parity")
-        print("| model | policy | weights | plans | numbers that differ | outputs apart | torch, s | ONNX, s |")
-        print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
+        print("| model | policy | weights | plans | numbers apart | outputs apart | rounded apart | torch, s | ONNX |")
+        print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
     if arguments.program is None:
         _models(arguments)
         return
@@ -122,6 +124,7 @@ def _of_program(arguments: argparse.Namespace, folder: Path) -> Iterator[str]:
     program, onnx = folder / "model.pt2", folder / "model.onnx"
     program.symlink_to(arguments.program.absolute())  # what is compiled is written beside it
     write_as_onnx(program, onnx)
+    yield f"| {arguments.program.stem} | float | | | | {_told(_apart(program, onnx, samples[BATCHES:]))} | | | |"
     for policy in arguments.policy:
         pair = program, onnx, POLICIES[policy], samples[:BATCHES], samples[BATCHES:], arguments.rounds
         yield f"| {arguments.program.stem} | {policy} | {_compared(*pair)} |"
@@ -134,8 +137,9 @@ def rows(name: str, builder: export.Builder, folder: Path, policies: Sequence[st
         batches, others = _written(name, builder, program)
         write_as_onnx(program, onnx)
     except Exception as problem:  # whatever a library or an exporter may raise
-        yield f"| {name} | | | FAILED: {type(problem).__name__}: {export.first_line(problem)} | | | | |"
+        yield f"| {name} | | | FAILED: {type(problem).__name__}: {export.first_line(problem)} | | | | | |"
         return
+    yield f"| {name} | float | | | | {_told(_apart(program, onnx, others))} | | | |"
     for policy in policies:
         yield f"| {name} | {policy} | {_compared(program, onnx, POLICIES[policy], batches, others, rounds)} |"
 
@@ -187,15 +191,21 @@ def _compared(
     try:
         pairs = [[_compiled(path, policy, batches) for path in (program, onnx)] for _ in range(rounds)]
     except (QccError, ModelError) as error:
-        return f"| refused: {export.first_line(error)} | | | |"
+        return f"| refused: {export.first_line(error)} | | | | |"
     torch, exported = pairs[-1]
     seconds = [median(one.seconds for one in side) for side in zip(*pairs, strict=True)]
     plans = "the same" if to_text(torch.result.plan) == to_text(exported.result.plan) else "OTHER"
-    apart = _apart(torch, exported, others)
-    near = sum(one < NEAR for one in apart)
-    told = f"{max(apart):.1e}" + ("" if near == len(apart) else f", {near} of {len(apart)} near")
+    outputs = torch.result.output, exported.result.output
+    told, rounded = _told(_apart(*outputs, others)), fences(load_object(outputs[0]), outputs[1], others, onnx.parent)
     differ = _differing(torch.encoded, exported.encoded)
-    return f"{len(torch.result.layers)} | {plans} | {differ} | {told} | {seconds[0]:.2f} | {seconds[1]:.2f}"
+    cells = len(torch.result.layers), plans, differ, told, rounded.text, *(f"{one:.2f}" for one in seconds)
+    return " | ".join(map(str, cells))
+
+
+def _told(apart: Sequence[float]) -> str:
+    """How far outputs are apart, and how many are near where not all are."""
+    near = sum(one < NEAR for one in apart)
+    return f"{max(apart):.1e}" + ("" if near == len(apart) else f", {near} of {len(apart)} near")
 
 
 def _compiled(path: Path, policy: str, batches: Sequence[Batch]) -> Side:
@@ -217,12 +227,12 @@ def _differing(one: Mapping[str, Encoded], other: Mapping[str, Encoded]) -> str:
     return f"{sum(int((left != right).sum()) for left, right in pairs) / max(count, 1):.2%}"
 
 
-def _apart(torch: Side, exported: Side, inputs: Sequence[Batch]) -> list[float]:
+def _apart(program: Path, onnx: Path, inputs: Sequence[Batch]) -> list[float]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # what the file says
-    session = onnxruntime.InferenceSession(exported.result.output, options, providers=["CPUExecutionProvider"])
-    module, found = load_object(torch.result.output), []
+    session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+    module, found = load_object(program), []
     for feeds in inputs:
         wanted = session.run(None, {one.name: feeds[one.name] for one in session.get_inputs()})
         pairs = zip(export.reference(module, _tensors(feeds)), wanted, strict=True)

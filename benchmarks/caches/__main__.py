@@ -9,13 +9,12 @@ once, each token attending to codes. Texts go on for 64 tokens behind the first 
 
 import argparse
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.perplexity.nats import nats
-from qcc.compiler.build.rewrite import sample_of, watched
+from qcc.compiler.build.rewrite import sample_of, watching
 from qcc.compiler.calibrate.samples import Samples, load
 from qcc.compiler.plan.bind import subject_steps
 from qcc.compiler.plan.cascade import resolve_others
@@ -50,7 +49,7 @@ def stored(graph: OnnxGraph, line: str, data: Samples, found: dict[object, objec
     policy = load_text(f"qpolicy 1\nrule cache {{ {line} }}\n", schema())
     report = Diagnostics()
     current = graph
-    context = Context(sample=sample_of(graph, data), watch=partial(watched, data), found=found)
+    context = Context(sample=sample_of(graph, data), watch=watching(data), found=found)
     for step in subject_steps(resolve_others(policy, graph, report), report):
         current, edits = step.action.apply(current, step.weights, context)
         for edit in edits:

@@ -11,7 +11,6 @@ like what they read, by the cosine, as others choose (ShortGPT, Men et al. 2024,
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from functools import partial
 from itertools import count as numbers
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import numpy as np
 from benchmarks.processes.timing import machine
 from benchmarks.sparse.rivals import perplexity
 from qcc.compiler.allocate.removals import Gates
-from qcc.compiler.build.rewrite import watched
+from qcc.compiler.build.rewrite import watching
 from qcc.compiler.calibrate.parts import held_out
 from qcc.compiler.calibrate.samples import Samples, load
 from qcc.compiler.files.open_model import open_model
@@ -74,6 +73,16 @@ def by_cosine(graph: Graph, blocks: Sequence[Block], most: int, samples: Samples
     return list(map(int, np.argsort(-alike, kind="stable")[:most]))
 
 
+def by_cure(graph: Graph, blocks: Sequence[Block], most: int, samples: Samples) -> Iterator[tuple[float, list[int]]]:
+    """Each run of so many neighbours, with the perplexity on windows held out once it is cured by a map."""
+    windows = np.concatenate([one["input_ids"] for one in (held_out(samples) or samples).parts(1)])
+    for start in range(len(blocks) - most + 1):
+        gone = list(range(start, start + most))
+        names = [name for at in gone for one in blocks[at] for name in one.weights]
+        left, _ = LeaveOut(cure="linear").apply(graph, names, Context(watch=watching(samples)))
+        yield perplexity(left, windows), gone
+
+
 def _rows(
     graph: Graph, blocks: Sequence[Block], most: int, also: Sequence[str], few: Samples
 ) -> Iterator[tuple[str, list[int]]]:
@@ -93,6 +102,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=3)
     parser.add_argument("--pattern", default="*layers.{}.*")
     parser.add_argument("--also", nargs="*", default=[])
+    parser.add_argument("--runs", type=int, default=0, help="samples by which runs of neighbours are ranked, cured")
     parser.add_argument("--behind", nargs="*", type=int, default=[])
     asked = parser.parse_args()
     print(f"# {machine()}\n# python -m benchmarks.sparse.depth {' '.join(sys.argv[1:])}")
@@ -102,14 +112,22 @@ def main() -> None:
     whole, blocks = perplexity(graph, windows), blocks_of(graph, asked.pattern)
     cures = {"not cured": LeaveOut(), "`cure = best`": LeaveOut(cure="best")}
     cures |= {f"`behind = {one}`": LeaveOut(cure="best", behind=one) for one in asked.behind}
+    also = [*asked.also]
+    if asked.runs:
+        print("| perplexity held out, cured | without |\n| --- | --- |")
+        ranked = []
+        for loss, gone in by_cure(graph, blocks, asked.count, samples.first(asked.runs)):
+            ranked.append((loss, gone))
+            print(f"| {loss:.2f} | {gone} |", flush=True)
+        also.append(",".join(map(str, min(ranked)[1])))
     shown = " | ".join(f"{one} | over whole" for one in cures)
     print(f"whole, {len(blocks)} blocks: {whole:.2f}\n\n| by | without | {shown} |\n|{' --- |' * 2 * (1 + len(cures))}")
     sys.stdout.flush()
-    for by, gone in _rows(graph, blocks, asked.count, asked.also, few):
+    for by, gone in _rows(graph, blocks, 0 if asked.runs else asked.count, also, few):
         names = [name for at in gone for one in blocks[at] for name in one.weights]
         print(f"| {by} | {', '.join(map(str, sorted(gone)))} |", end="", flush=True)
         for cure in cures.values():
-            left, edits = cure.apply(graph, names, Context(watch=partial(watched, samples)))
+            left, edits = cure.apply(graph, names, Context(watch=watching(samples)))
             found = perplexity(left, windows)
             print(f" {found:.2f} | {found / whole:.2f} |", end="", flush=True)
             print(*dict.fromkeys(one.text for one in edits), sep="\n", file=sys.stderr, flush=True)

@@ -25,7 +25,7 @@ class BlockTiles(CpuTemplate):
 
     def accepts(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
         """Blocks of multiples of 16 of what bfloat16 holds well enough, where activations may be rounded to it."""
-        if product.tile is None or activations == "exact" or not processor.has(*AMX):
+        if product.tile is None or product.static or activations == "exact" or not processor.has(*AMX):
             return False
         return product.codes.bits < FULL and not any(extent % LANES for extent in product.tile)
 
@@ -60,11 +60,14 @@ class IntegerBlocks(CpuTemplate):
     of_tiles: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = AVX2
     beside: ClassVar[int] = 2
+    rounds_static: ClassVar[bool] = True
 
     def accepts(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
         """Blocks of multiples of 16 with a scale for whole outputs, whose numbers are bytes with a sign."""
         held = integers(product.encoding)
         if held is None or product.tile is None or activations == "exact" or not processor.has(*self.needs):
+            return False
+        if product.static and not self.rounds_static:
             return False
         fits = not any(extent % LANES for extent in product.tile) and held.block.columns % product.tile[1] == 0
         return fits and (not product.codes.stored_zero or product.codes.bits < BYTE)
@@ -72,7 +75,7 @@ class IntegerBlocks(CpuTemplate):
     def functions(self, product: KernelProduct) -> dict[str, str]:
         """A function for one row, one for several, and what rounds activations."""
         return {
-            "quantize": f"quantize_pairs{_chunk(product)}",
+            "quantize": f"quantize_pairs{_chunk(product)}" + "_static" * product.static,
             ONE: f"{ONE}_{product.name}",
             SOME: f"{SOME}_{product.name}",
         }
@@ -87,7 +90,7 @@ class IntegerBlocks(CpuTemplate):
 
         assert product.tile is not None
         if word == "quantize":
-            return int8_blocks.quantize(name, _chunk(product))
+            return int8_blocks.quantize(name, _chunk(product), product.static)
         lanes = LANES if processor.has(*AVX512) else LANES // 2
         return int8_blocks.product(name, product.tile, (1 if word == ONE else SEVERAL, lanes, _chunk(product)))
 
@@ -99,6 +102,7 @@ class VnniBlocks(IntegerBlocks):
     ceiling: ClassVar[str] = "int8 VNNI"
     needs: ClassVar[tuple[str, ...]] = VNNI
     beside: ClassVar[int] = 4
+    rounds_static: ClassVar[bool] = False
 
     def functions(self, product: KernelProduct) -> dict[str, str]:
         """See `IntegerBlocks.functions`."""
@@ -114,6 +118,42 @@ class VnniBlocks(IntegerBlocks):
         return vnni_blocks.product(name, product.tile, 1 if word == ONE else SEVERAL, _chunk(product))
 
 
+class VnniRowBlocks(VnniBlocks):
+    """The same with one step for a whole row: its own, under ``activations = int8``, or one that the model holds."""
+
+    name: ClassVar[str] = "blocks by int8 VNNI, a step a row"
+    rounds_static: ClassVar[bool] = True
+
+    def accepts(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
+        """See `IntegerBlocks.accepts`; where rows may be rounded so."""
+        return (product.static or activations == "int8") and super().accepts(product, processor, activations)
+
+    def functions(self, product: KernelProduct) -> dict[str, str]:
+        """See `IntegerBlocks.functions`; where several are more than four, one for four, too."""
+        words = (ONE, SOME) if self._several(product) == SEVERAL else (ONE, FOUR, SOME)
+        made = {word: f"{word}_{product.name}" for word in words}
+        return {"quantize": "quantize_rows_static" if product.static else "quantize_rows", **made}
+
+    def facts(self, product: KernelProduct) -> dict[str, int]:
+        """See `IntegerBlocks.facts`; and that a step is for a whole row."""
+        return {"rounds": 1, "together": self._several(product), "beside": self.beside, "stepped": 1}
+
+    def make(self, word: str, name: str, product: KernelProduct, processor: CpuProcessor) -> Expr:
+        """See `CpuTemplate.make`."""
+        from qcc.codegen.cpu.rows import vnni_rows
+
+        assert product.tile is not None
+        if word == "quantize":
+            return vnni_rows.quantize(name, product.static)
+        rows = {ONE: 1, FOUR: SEVERAL, SOME: self._several(product)}
+        return vnni_rows.product(name, product.tile, rows[word])
+
+    def _several(self, product: KernelProduct) -> int:
+        """Two vectors of outputs share what is read, where a tile has them: half as many rows fill the registers."""
+        assert product.tile is not None
+        return WIDE if product.tile[0] % (2 * LANES) else SEVERAL
+
+
 def _chunk(product: KernelProduct) -> int:
     """Neighbouring inputs that share a step of activations."""
     assert product.tile is not None
@@ -127,8 +167,8 @@ class BlockRows(CpuTemplate):
     of_tiles: ClassVar[bool] = True
 
     def accepts(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
-        """All, anywhere."""
-        return product.tile is not None
+        """All, anywhere, whose activations are floats."""
+        return product.tile is not None and not product.static
 
     def functions(self, product: KernelProduct) -> dict[str, str]:
         """A function for one row, one for four, and one for several."""
@@ -166,4 +206,4 @@ def _in_panels(product: KernelProduct) -> bool:
     return _vector(product)[0] < LANES
 
 
-BLOCKS: tuple[CpuTemplate, ...] = (BlockTiles(), VnniBlocks(), IntegerBlocks(), BlockRows())
+BLOCKS: tuple[CpuTemplate, ...] = (BlockTiles(), VnniRowBlocks(), VnniBlocks(), IntegerBlocks(), BlockRows())

@@ -54,7 +54,7 @@ def product_of(op: LinearOp) -> KernelProduct:
     if op.pointwise:
         return KernelProduct(BF16, pointwise=True)  # their codes are decoded when a layer is made
     if op.is_float or op.tile is not None:
-        return KernelProduct(op.encoding, tile=op.tile)
+        return KernelProduct(op.encoding, static=op.static, tile=op.tile)
     block = CHANNEL if op.group is None else group(CHUNK)
     return KernelProduct(Blocked(op.blocked.grid, block), static=op.static)
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from qcc.compiler.allocate.copied import copied, copies
 from qcc.compiler.allocate.settle import Settled, settle
 from qcc.compiler.build import run as build
 from qcc.compiler.build.raise_graph import needed_opset, raise_graph
-from qcc.compiler.build.rewrite import sample_of, watched
+from qcc.compiler.build.rewrite import sample_of, watching
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.console.phases import Phases
 from qcc.compiler.files.open_model import OpenModel
@@ -91,7 +90,7 @@ class PlanWriter:
         with self.phases.phase("encode"):
             context = replace(self.evidence.context(decided), halves=halves, found=self._found)
             if any(step.action.uses_sample for step in decided.steps if isinstance(step.action, SubjectPass)):
-                watch = partial(watched, self.data)
+                watch = watching(self.data)
                 context = replace(context, sample=sample_of(raised, self.data), watch=watch, race=race)
             built = build.run_plan(raised, decided, self.evidence.tuned(raised, decided, context))
         notes = lock.provenance(self.source, self.policy, decided) | self.evidence.notes(built.edits)

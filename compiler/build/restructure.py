@@ -7,7 +7,7 @@ from functools import partial
 
 from qcc.compiler.build.cleaning import Cleaned, clean_up, told, validate_cleaning
 from qcc.compiler.build.promises import broken_promise
-from qcc.compiler.build.rewrite import Rewritten, sample_of, watched
+from qcc.compiler.build.rewrite import Rewritten, sample_of, watching
 from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.observe.observer import Tick
@@ -69,7 +69,7 @@ def _run(graph: G, step: Step, data: Samples, tick: Callable[..., None]) -> tupl
     start, action = time.perf_counter(), step.action
     assert isinstance(action, Restructure)
     text = action_text(action)
-    context = Context(tick, watch=None if data.generated else partial(watched, data))
+    context = Context(tick, watch=None if data.generated else watching(data))
     context = replace(context, sample=sample_of(graph, data)) if action.uses_sample else context
     if action.uses_gram and not data.generated:
         moments = layer_statistics(graph, data, tick, moments=step.weights).moments

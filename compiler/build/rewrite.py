@@ -11,7 +11,9 @@ from qcc.compiler.build.cleaning import Cleaned, clean_up, told, validate_cleani
 from qcc.compiler.build.promises import broken_promise
 from qcc.compiler.build.rewrite_row import RewriteRow
 from qcc.compiler.calibrate.coverage import Told, coverage_of
+from qcc.compiler.calibrate.find_masks import find_masks
 from qcc.compiler.calibrate.generate import Batch
+from qcc.compiler.calibrate.masks import Hiding
 from qcc.compiler.calibrate.parts import Parted
 from qcc.compiler.calibrate.samples import Samples, generate
 from qcc.compiler.observe.asked import float_tokens
@@ -23,7 +25,7 @@ from qcc.compiler.verify.translation import Difference, Outputs, Trial, first_gu
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array
-from qcc.passes.contract.contract import Context, Edit, G, Invariant, Pass, Rewrite, Site, SitePass
+from qcc.passes.contract.contract import Context, Edit, G, Invariant, Pass, Rewrite, Site, SitePass, Watch
 from qcc.passes.contract.moments import Moments, grams_of
 
 SAMPLE = 3  # rows of an input
@@ -208,7 +210,7 @@ def _by_tokens(step: Step, plan: Plan) -> _ByTokens:
 
 def _wants_data(action: Pass) -> bool:
     """It goes by more than the graph."""
-    return action.uses_gram or action.uses_sample or action.watches
+    return action.uses_gram or action.uses_sample or action.uses_largest or action.watches
 
 
 def _gathered(graph: Graph, asked: _ByTokens, data: Samples, covers: Told, context: Context) -> Context:
@@ -216,10 +218,15 @@ def _gathered(graph: Graph, asked: _ByTokens, data: Samples, covers: Told, conte
     if asked.action.uses_sample:
         context = replace(context, sample=sample_of(graph, data))
     if asked.action.watches and not data.generated:
-        context = replace(context, watch=partial(watched, data))
+        context = replace(context, watch=watching(data))
+    found: dict[str, Moments] = {}
+    largest: dict[str, Array] = {}
+    for leaves, names in sorted(asked.weights.items()) if asked.action.uses_largest else ():
+        tick = _named(context.progress)
+        largest |= layer_statistics(graph, data, tick, largest=names, leaves=leaves).largest
+    context = replace(context, largest=largest)
     if not asked.action.uses_gram:
         return context
-    found: dict[str, Moments] = {}
     for leaves, names in sorted(asked.weights.items()):
         tick = _named(context.progress)
         found |= layer_statistics(graph, data, tick, moments=names, leaves=leaves).moments
@@ -241,11 +248,18 @@ def sample_of(graph: Graph, data: Samples) -> Batch:
     return found
 
 
-def watched(data: Samples, graph: Graph, names: Sequence[str], held: bool) -> Iterator[dict[str, Array]]:
-    """See `contract.Watch`."""
-    runner = graph.runner([value.name for value in graph.inputs], names)
-    parted = Parted.of(data)
-    return (runner(one) for one, other in zip(parted.ones, parted.held, strict=True) if other == held)
+def watching(data: Samples) -> Watch:
+    """See `contract.Watch`. What a mask hides at the end of a sample is cut off, where nothing looks at it."""
+    parted, found = Parted.of(data), list[Hiding]()
+
+    def watch(graph: Graph, names: Sequence[str], held: bool) -> Iterator[dict[str, Array]]:
+        runner = graph.runner([value.name for value in graph.inputs], names)
+        if not found:
+            found.append(find_masks(graph.inputs, runner, data))
+        ones = (one for one, other in zip(parted.ones, parted.held, strict=True) if other == held)
+        return (runner(found[0].cropped(one)) for one in ones)
+
+    return watch
 
 
 def _apply(graph: G, action: Rewrite, step: Step, context: Context) -> tuple[G, list[Edit]]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from qcc.compiler.allocate.removals import lost_whole, removals
-from qcc.compiler.build.rewrite import watched
+from qcc.compiler.build.rewrite import watching
 from qcc.compiler.depth.ladder import Ladder, Stage, layer_names
 from qcc.dsl.policy.policy import DepthPart
 from qcc.ir.regions.residual import ResidualBranch, residual_branches
@@ -45,6 +45,6 @@ class Leaving(Ladder):
     def _cured(self, gone: Sequence[ResidualBranch]) -> float:
         """What is lost with maps in the place of branches."""
         weights = [name for one in gone for name in one.weights]
-        context = Context(watch=partial(watched, self._opened.data))
+        context = Context(watch=watching(self._opened.data))
         after, _ = replace(self._action, at_most=0).apply(self._graph, weights, context)
         return lost_whole(self._graph, after, self._samples, self._metric)

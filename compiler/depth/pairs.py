@@ -59,6 +59,7 @@ class Pairs:
     ) -> None:
         self.all = [Pair(*two) for group in groups for two in pairwise(group)]
         self._graph, self._samples = graph, samples
+        self._meant: list[dict[str, Array]] = []  # outputs by batch, once gradients are asked for
         self._weights = {weight.name: weight for weight in graph.weights()}
         self._probe = Probe(graph, Chain(graph, cut(graph)), samples, metric)
 
@@ -89,24 +90,30 @@ class Pairs:
         for at, pair in enumerate(self.all):
             tick(at, len(self.all), pair)
             try:
-                found[pair] = self._agreement(pair)
+                found[pair] = self.agreement(pair)
             except ModelError as missing:
                 help = "rank pairs by what outputs lose: leave `by = gradient` out"
                 raise ModelError("Q740", f"pairs are not ranked by gradients: {missing.message}", help) from missing
         return found
 
-    def _agreement(self, pair: Pair) -> float:
+    def agreement(self, pair: Pair) -> float:
+        """That of one pair.
+
+        Raises:
+            ModelError: there are no gradients.
+        """
         shared = self._graph.copy()
         for name, array in self._arrays([pair]).items():
             shared.replace_constant(name, array)
-        fed = [value.name for value in self._graph.inputs]
         outputs = [value.name for value in self._graph.outputs if "float" in value.dtype]
-        whole = self._graph.runner(fed, outputs)
+        if not self._meant:
+            whole = self._graph.runner([value.name for value in self._graph.inputs], outputs)
+            self._meant += [as_arrays(whole(batch)) for batch in self._samples.parts(TOGETHER)]
         sides = [[self._weights[name].constant for name in one.weights] for one in (pair.giver, pair.taker)]
         way = gradients(shared, outputs, [name for side in sides for name in side])
         total = [np.zeros(0), np.zeros(0)]
-        for batch in self._samples.parts(TOGETHER):
-            meant, known = as_arrays(whole(batch)), way.known(batch)
+        for batch, meant in zip(self._samples.parts(TOGETHER), self._meant, strict=True):
+            known = way.known(batch)
             pulled = way.pulled(known, {name: known[name] - meant[name] for name in way.outputs})
             flat = [np.concatenate([pulled[name].reshape(-1) for name in side if name in pulled]) for side in sides]
             total = [one.astype(np.float64) + (old if old.size else 0) for one, old in zip(flat, total, strict=True)]

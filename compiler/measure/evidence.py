@@ -129,13 +129,11 @@ class Evidence:
         rounded = rounded_values(graph, plan)
         lookups = find_lookups(graph, encodings_of(plan), data, folder)
         kept = {"keeps": keeps, "windows": windows, "learns": run} | (_kept(run) if large else {})
-        if not wanted and not any(rounded):
+        if not wanted and not rounded:
             return cls(graph, plan, data, phases, {}, {}, executor=executor, lookups=lookups, **kept)
         with phases.phase("statistics"):
             tick = partial(phases.tell, "statistics")
-            found = layer_statistics(
-                graph, data, tick, moments=wanted, magnitudes=rounded[0], beyond_first=rounded[1], executor=executor
-            )
+            found = layer_statistics(graph, data, tick, moments=wanted, rounded=rounded, executor=executor)
             told(coverage_of(found.moments))
             given = graph, plan, data, phases, found.moments, found.magnitudes
             return cls(*given, executor=executor, lookups=lookups, **kept)
@@ -164,7 +162,7 @@ class Evidence:
         promised = {how.encoding(form).float_tokens for _, form, how in rounding_of(self.plan) if how.knows_first()}
         if not promised:
             return
-        asked = [beyond(*one) for one in rounded_values(self.graph, self.plan)[1] if one[1] in promised]
+        asked = [beyond(*one) for one in rounded_values(self.graph, self.plan).beyond_first if one[1] in promised]
         known = [name for name in asked if self.magnitudes[name].leading is not None]
         if not known:
             message = (

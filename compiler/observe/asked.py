@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 
+from qcc.compiler.observe.statistics import RoundedValues
 from qcc.compiler.plan.plan import Plan
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.errors import Refused
@@ -31,18 +32,21 @@ def float_tokens(plan: Plan) -> dict[str, int]:
     return found
 
 
-def rounded_values(graph: Graph, plan: Plan) -> tuple[list[str], list[tuple[str, int]]]:
-    """The values that show the steps of what the plan rounds, or may; and those of which first tokens do not count."""
+def rounded_values(graph: Graph, plan: Plan) -> RoundedValues:
+    """The values that show the steps of what the plan rounds, or may."""
     asked = rounding_of(plan)
     if not asked:
-        return [], []
+        return RoundedValues()
     weights, flow, found, rounded = {one.name: one for one in graph.weights()}, Flow(graph), set[str](), set[str]()
-    behind = set[tuple[str, int]]()
+    behind, places_apart = set[tuple[str, int]](), set[str]()
     for name, form, how in asked:
         encoding = how.encoding(form)
         if name in weights:
             with suppress(Refused):  # so will be what is to be written
                 around = places(flow, weights[name].reading(encoding), form)
+                if encoding.by_position:
+                    places_apart.update(place.value for place in around)
+                    continue
                 if encoding.float_tokens:
                     behind.update((place.value, encoding.float_tokens) for place in around)
                     continue
@@ -50,7 +54,7 @@ def rounded_values(graph: Graph, plan: Plan) -> tuple[list[str], list[tuple[str,
                 rounded.update(place.value for place in around if form.chains)
     for one in joined(flow, rounded):
         found.update(() if one.source else one.results)
-    return sorted(found), sorted(behind)
+    return RoundedValues(frozenset(found), frozenset(behind), frozenset(places_apart))
 
 
 def encodings_of(plan: Plan) -> dict[str, list[Encoding]]:

@@ -1,27 +1,55 @@
 """What the passes need of calibration data, gathered in one pass: memory does not grow with the number of samples."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from qcc.compiler.calibrate.samples import Samples
 from qcc.compiler.observe.executor import HERE, Executor
 from qcc.compiler.observe.observed import Observed
 from qcc.compiler.observe.observer import Observer, Tick
-from qcc.compiler.observe.sums import FirstTokens, GramSum, MagnitudeSum, WindowSum
+from qcc.compiler.observe.sums import FirstTokens, GramSum, LargestSum, MagnitudeSum, PositionSum, WindowSum
 from qcc.compiler.observe.tokens import EVERY_TOKEN, Leading
 from qcc.ir.graph.graph import Graph
-from qcc.ir.graph.ops import Kind, Op, Weight
+from qcc.ir.graph.ops import Array, Kind, Op, Weight
 from qcc.ir.graph.windows import Windows
-from qcc.passes.contract.magnitudes import Magnitudes, beyond
+from qcc.passes.contract.magnitudes import Magnitudes, at_positions, beyond
 from qcc.passes.contract.moments import Moments
 
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """Second moments of what layers read, by weight name, and how large numbers are, by the name of a value."""
+    """Second moments of what layers read, by weight name, and how large numbers are, by the name of a value.
+
+    ``largest`` holds the largest magnitude of each input ``[in]``, by weight name.
+    """
 
     moments: Mapping[str, Moments]
     magnitudes: Mapping[str, Magnitudes]
+    largest: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class RoundedValues:
+    """Values of which is asked how large their numbers are.
+
+    Args:
+        whole: all numbers count.
+        beyond_first: so many first tokens do not; each such number takes a pass.
+        by_place: each place of a text counts by itself.
+    """
+
+    whole: frozenset[str] = frozenset()
+    beyond_first: frozenset[tuple[str, int]] = frozenset()
+    by_place: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        """There are some."""
+        return bool(self.whole or self.beyond_first or self.by_place)
+
+
+NOTHING_ROUNDED = RoundedValues()
 
 
 def layer_statistics(
@@ -30,8 +58,8 @@ def layer_statistics(
     tick: Tick,
     *,
     moments: Sequence[str] = (),
-    magnitudes: Sequence[str] = (),
-    beyond_first: Collection[tuple[str, int]] = (),
+    rounded: RoundedValues = NOTHING_ROUNDED,
+    largest: Sequence[str] = (),
     leaves: int = 0,
     executor: Executor = HERE,
 ) -> LayerStatistics:
@@ -43,8 +71,8 @@ def layer_statistics(
         tick: told how far it is.
         moments: of the inputs of linear layers of these weights, and of the windows that convolutions of one group
             read. Weights that read the same share theirs; weights without such a layer get none.
-        magnitudes: of these values.
-        beyond_first: values whose magnitudes are asked without so many first tokens, in a pass for each such number.
+        rounded: the values whose magnitudes are asked.
+        largest: of each input of these weights' layers.
         leaves: so many first tokens do not count in moments and magnitudes.
         executor: where it is run.
 
@@ -56,14 +84,31 @@ def layer_statistics(
     ops = {op.name: op for op in graph.ops()}
     read = {name: found for name in moments if name in weights and (found := read_by(weights[name], ops)) is not None}
     grams = {one: observer.ask(one[0], _sum(one[1])) for one in sorted(set(read.values()), key=repr)}
-    sizes = {value: observer.ask(value, MagnitudeSum()) for value in sorted(set(magnitudes))}
+    sizes = {value: observer.ask(value, MagnitudeSum()) for value in sorted(rounded.whole)}
+    inputs = {name: channels for name in largest if (channels := _channels_of(weights[name])) is not None}
+    tops = {
+        one: observer.ask(one[0], LargestSum(one[1])) for one in sorted({channels[:2] for channels in inputs.values()})
+    }
+    by_place = {value: observer.ask(value, PositionSum()) for value in sorted(rounded.by_place)}
     observer.gather()
     made = {one: _moments(grams.pop(one)) for one in list(grams)}
     seen = {value: one.whole.found for value, one in sizes.items()}
-    for tokens in sorted({tokens for _, tokens in beyond_first}):
-        values = sorted(value for value, number in beyond_first if number == tokens)
+    seen |= {at_positions(value): one.whole.found for value, one in by_place.items()}
+    for tokens in sorted({tokens for _, tokens in rounded.beyond_first}):
+        values = sorted(value for value, number in rounded.beyond_first if number == tokens)
         seen |= _beyond(Observer(graph, samples, tick, tokens=Leading(tokens), executor=executor), values, tokens)
-    return LayerStatistics({name: made[one] for name, one in read.items()}, seen)
+    ends = {name: np.repeat(tops[one[:2]].whole.largest, one[2]) for name, one in inputs.items()}
+    return LayerStatistics({name: made[one] for name, one in read.items()}, seen, ends)
+
+
+def _channels_of(weight: Weight) -> tuple[str, int, int] | None:
+    """What a weight's layers read, its axis of channels, and how many columns each of them has; None of others."""
+    for layer in weight.layers:
+        if layer.kind is Kind.LINEAR and layer.form_free:
+            return layer.input, -1, 1
+        if layer.kind is Kind.CONV and layer.input:
+            return layer.input, 1, int(np.prod(layer.kernel))
+    return None
 
 
 def _beyond(observer: Observer, values: Sequence[str], tokens: int) -> dict[str, Magnitudes]:

@@ -123,6 +123,94 @@ class MagnitudeSum(Statistic):
 
 
 @dataclass
+class LargestSum(Statistic):
+    """The largest magnitude of each channel.
+
+    Args:
+        axis: of the channels; the last is that of rows.
+    """
+
+    axis: int = -1
+    largest: Array = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    @property
+    def text(self) -> str:
+        """With the axis."""
+        return f"{type(self).__name__} {self.axis}"
+
+    def own_rows(self, array: Array) -> Array | None:
+        """Those along another axis."""
+        return None if self.axis == -1 else np.moveaxis(array, self.axis, -1).reshape(-1, array.shape[self.axis])
+
+    def add(self, rows: Rows) -> None:
+        """More rows that weigh anything."""
+        kept = rows.array if rows.weights is None else rows.array[rows.weights > 0]
+        self._take(np.abs(kept).max(0, initial=0).astype(np.float32))
+
+    def merge(self, other: "LargestSum") -> None:
+        """Those of another."""
+        self._take(other.largest)
+
+    def state(self) -> dict[str, Array]:
+        """The magnitudes."""
+        return {"largest": self.largest}
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Take them over."""
+        self.largest = state["largest"]
+
+    def empty(self) -> "LargestSum":
+        """Along the same axis."""
+        return LargestSum(self.axis)
+
+    def _take(self, found: Array) -> None:
+        self.largest = (
+            np.maximum(self.largest, found)
+            if self.largest.size and found.size
+            else (found if found.size else self.largest)
+        )
+
+
+@dataclass
+class PositionSum(Statistic):
+    """The largest magnitude at each place of a text, along the last axis but one; hidden places among them."""
+
+    largest: Array = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    def own_rows(self, array: Array) -> Array:
+        """A row a sample, of so many tokens."""
+        largest: Array = np.abs(array).max(-1, initial=0).reshape(-1, array.shape[-2])
+        return largest
+
+    def add(self, rows: Rows) -> None:
+        """More samples, of any length."""
+        self._take(rows.array.max(0, initial=0).astype(np.float32))
+
+    def merge(self, other: "PositionSum") -> None:
+        """Those of another."""
+        self._take(other.largest)
+
+    def state(self) -> dict[str, Array]:
+        """The magnitudes."""
+        return {"largest": self.largest}
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Take them over."""
+        self.largest = state["largest"]
+
+    @property
+    def found(self) -> Magnitudes:
+        """As a layer's range goes by it."""
+        ends = float(self.largest.max(initial=0))
+        return Magnitudes(np.zeros(BINS, np.int64), -ends, ends, positions=self.largest)
+
+    def _take(self, found: Array) -> None:
+        longest = max(len(found), len(self.largest))
+        both = (np.pad(one, (0, longest - len(one))) for one in (found, self.largest))
+        self.largest = np.maximum(*both)
+
+
+@dataclass
 class FirstTokens(Statistic):
     """What stands at the first tokens, and how far it is from that in any sample.
 

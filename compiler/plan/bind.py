@@ -30,7 +30,7 @@ from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
 from qcc.passes.clean import Clean
-from qcc.passes.contract.contract import Pass, Phase, Restructure, Rounding, SitePass
+from qcc.passes.contract.contract import Pass, Phase, Restructure, Rewrite, Rounding, SitePass
 from qcc.passes.contract.subject import SubjectPass
 from qcc.passes.encode import Encode
 from qcc.passes.half.half import Floats, Half
@@ -130,10 +130,25 @@ def bind(
     asked_of_others = resolve_others(policy, graph, diagnostics)
     others = _other_steps(asked_of_others)
     done = (Step(Clean()), *first, *_asked_steps(resolved, (Phase.REWRITE,), narrowest), *others)
+    done += (*_before_rounding(steps, options),)
     stored = subject_steps(asked_of_others, diagnostics)
     done += (*_asked_steps(resolved, (Phase.TUNE,)), *stored, *steps_of(steps))
     done += () if policy.floats is None else (Step(Half(cast(Floats, policy.floats.name))),)
     return Plan(done, tuple(kept), allocate, kernels, terms_of(policy))
+
+
+def _before_rounding(steps: Mapping[Encode, Sequence[PlanRow]], options: Sequence[OpenChoice]) -> Iterable[Step]:
+    """What ways to round activations want done to the graph, at the layers that are, or may be, rounded so."""
+    pairs = [(action, name, value) for action, rows in steps.items() for name, _, value in rows]
+    open_ = [(one.action, option.subject, one.value_source) for option in options for one in option.candidates]
+    pairs += [(action, name, value) for action, name, value in open_ if isinstance(action, Encode)]
+    found: dict[Rewrite, dict[str, str]] = {}
+    for action, name, source in pairs:
+        before = None if action.activations is None else action.activations.before()
+        if before is not None:
+            found.setdefault(before, {}).setdefault(name, source)
+    for before, rows in found.items():
+        yield Step(before, (*rows,), (*rows.values(),), (None,) * len(rows))
 
 
 def _counted(

@@ -62,8 +62,18 @@ class ValueEncoding:
 
     @property
     def in_bytes(self) -> bool:
-        """Steps are static, and codes lie in bytes, which runtimes multiply."""
-        return self.when == "static" and not self.refuses and not self.imitates
+        """One static step is for all, and codes lie in bytes, which runtimes multiply."""
+        return self.when == "static" and not self.refuses and not self.imitates and not self.by_token
+
+    @property
+    def by_token(self) -> bool:
+        """A token has a step of its own, so that products of its integers are multiplied by it."""
+        return self.stored.block == TOKEN
+
+    @property
+    def by_position(self) -> bool:
+        """It is known when compiling: that of the token's place in the text."""
+        return self.when == "static" and self.by_token
 
     @property
     def group(self) -> int:
@@ -103,7 +113,8 @@ class ValueEncoding:
         grid, block = self.stored.grid, self.stored.block
         whole = isinstance(grid, IntGrid) and FEWEST_BITS <= grid.bits <= MOST_BITS
         if self.when == "static":
-            known = whole and block == TENSOR and self.stored.scale == "fp32"
+            one = block == TENSOR or (block == TOKEN and grid.symmetric and not self.float_tokens)
+            known = whole and one and self.stored.scale == "fp32"
             return "" if known else f"values are not rounded by steps of {self.text}"
         held = (block in _WORDS or block.rows == 1) and self.stored.scale in ("fp32", POWERS)
         few = f"values are rounded to int{FEWEST_BITS} to int{MOST_BITS} by blocks of a token, not to {self.text}"
@@ -124,6 +135,8 @@ class EncodedValue:
         step: of a static one.
         zero: the code of zero, in half the range but for a grid without symmetry.
         leading: what the first tokens are ``[float_tokens, channel]``, where that is known; None where it is not.
+        positions: the steps of the first token, the second, and so on, where each has its own; what stands behind the
+            last has the last one's.
 
     Raises:
         ValueError: a static one has no step, a dynamic one has, or the zero is elsewhere.
@@ -133,21 +146,22 @@ class EncodedValue:
     step: np.float32 | None = None
     zero: int = 128
     leading: np.ndarray | None = field(default=None, compare=False, repr=False)
+    positions: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if (self.step is None) != (self.encoding.when == "dynamic"):
-            raise ValueError(f"{self.encoding.text} with the step {self.step}")
+        static = self.encoding.when == "static"
+        wanted = static and not self.encoding.by_token, self.encoding.by_position
+        if (self.step is not None, bool(self.positions)) != wanted:
+            raise ValueError(f"{self.encoding.text} with the step {self.step} and {len(self.positions)} of positions")
         grid = self.encoding.stored.grid
-        codes, middle = (
-            (grid.levels, grid.middle) if isinstance(grid, IntGrid) and self.step is not None else (256, 128)
-        )
+        codes, middle = (grid.levels, grid.middle) if isinstance(grid, IntGrid) and static else (256, 128)
         if self.zero not in range(codes) or (grid.symmetric and self.zero != middle):
             raise ValueError(f"{self.encoding.text} with the zero {self.zero}")
 
     @property
     def ends(self) -> tuple[int, int]:
         """The least and the largest whole number."""
-        if self.step is None and self.encoding.imitates:
+        if self.encoding.when == "dynamic" and self.encoding.imitates:
             return self.encoding.grid.lowest, self.encoding.grid.highest
         return -self.zero, self.encoding.grid.levels - 1 - self.zero
 
@@ -155,6 +169,9 @@ class EncodedValue:
         """The steps of a value ``[..., channel]``, in a shape that broadcasts over it."""
         if self.step is not None:
             return np.asarray(self.step, np.float32)
+        if self.positions:
+            at = np.minimum(np.arange(value.shape[-2]), len(self.positions) - 1)
+            return np.asarray(self.positions, np.float32)[at, None]
         highest = np.float32(self.encoding.grid.highest)
         block, least = self.encoding.stored.block, np.float32(SMALLEST_STEP) * highest
         sizes = np.abs(value)

@@ -19,11 +19,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from qcc.ir.encoding.algebra import Encoding
+from qcc.ir.encoding.algebra import Encoding, MatrixShape
 from qcc.ir.encoding.blocked import Blocked, integers
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.grid import IntGrid
-from qcc.ir.encoding.value import DYNAMIC_INT8, EncodedValue
+from qcc.ir.encoding.value import DYNAMIC_INT8, EncodedValue, ValueEncoding
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Weight
 from qcc.ir.kernel.op import LONGEST
@@ -62,7 +62,7 @@ class IntegersForm(Form):
         reason = _refuses_convolution(weight) if self.rounds_results(weight) else ""
         if reason := reason or refuses_integers(weight, encoding, ("linear", "conv")):
             return reason
-        if not all(one and (one.in_bytes or one.rest == DYNAMIC_INT8) for one in weight.reads):
+        if not all(one and (one.in_bytes or _own_step(one)) for one in weight.reads):
             return "the runtime multiplies bytes with one step for all, or a token's own with its zero in the middle"
         found = integers(encoding)
         if found is None or found.grid not in GRIDS:
@@ -131,10 +131,19 @@ def _refuses_convolution(weight: Weight) -> str:
     if any(one is not None and one.float_tokens for one in weight.reads):
         return "what convolutions read has no first token"
     if not all(one and one.in_bytes and not one.centred for one in weight.reads) or len(weight.reads) > 1:
-        return "convolutions take steps that are known before, as in `activations = static`"
+        return "convolutions take one step that is known before, as in `activations = static`"
     if not all(layer.input for layer in weight.layers):
         return "it is read in a branch or a loop, where nothing is rounded"
     return f"that takes up to {MOST_ADDED} inputs" if weight.shape[1] > MOST_ADDED else ""
+
+
+def one_scale(encoding: Encoding, shape: MatrixShape) -> bool:
+    """Codes are integers, and those of an output have one scale; of tiles that are stored alone, those in one."""
+    found, columns = integers(encoding), shape[1]
+    if encoding.tile is not None:
+        (inner,), columns = encoding.within, encoding.tile[1]
+        found, shape = integers(inner), (1, encoding.tile[0] * columns)
+    return found is not None and found.block.rows == 1 and found.block.of(shape)[1] % columns == 0
 
 
 def refuses_integers(weight: Weight, encoding: Encoding, kinds: Collection[str] = ("linear",)) -> str:
@@ -145,10 +154,14 @@ def refuses_integers(weight: Weight, encoding: Encoding, kinds: Collection[str] 
         return f"that takes float32, and the layers compute in {weight.dtype}"
     if weight.kinds == {"linear"} and not all(layer.form_free for layer in weight.layers):
         return "the weight is read in a way that no product of integers takes"
-    found = integers(encoding)
-    if found is None or found.block.rows != 1 or found.block.grid(weight.shape)[1] != 1:
+    if not one_scale(encoding, weight.shape):
         return f"that takes weights with one scale a channel, as in `int8 channel`, not {encoding.text}"
     return f"that takes up to {LONGEST} inputs" if weight.shape[1] > LONGEST else ""
+
+
+def _own_step(read: ValueEncoding) -> bool:
+    """A token of what is read has its own, in bytes."""
+    return read.rest == DYNAMIC_INT8 or (read.by_position and not read.imitates and not read.refuses)
 
 
 INTEGERS = IntegersForm()

@@ -134,7 +134,7 @@ class QdqOpenvino(QdqForm):
 
 
 def _static(read: ValueEncoding | None) -> bool:
-    return read is not None and read.when == "static" and not read.float_tokens
+    return read is not None and read.when == "static" and not read.float_tokens and not read.by_token
 
 
 def _whole(found: Blocked) -> bool:

@@ -5,7 +5,6 @@
 import copy
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from qcc.ir.encoding.encoded import Encoded
-from qcc.ir.encoding.value import EncodedValue, ValueEncoding
+from qcc.ir.encoding.value import EncodedValue
 from qcc.ir.errors import Refused
 from qcc.ir.fx.attributes import attributes
 from qcc.ir.fx.edits.edit import FxEditor
@@ -24,10 +23,10 @@ from qcc.ir.fx.edits.pieces import slice_constants
 from qcc.ir.fx.edits.resize import FxResizer
 from qcc.ir.fx.edits.simplify import is_item, remove_identities, share_items
 from qcc.ir.fx.edits.spelled import respell
-from qcc.ir.fx.edits.values import ROUNDED, carry, write_rounded
+from qcc.ir.fx.edits.values import ROUNDED, carry, multiply_rounded, write_rounded
 from qcc.ir.fx.emit.assemble import Compact, Sources, assemble
 from qcc.ir.fx.kinds import aten_name, is_check, kind_of
-from qcc.ir.fx.layers import find_weights
+from qcc.ir.fx.layers import find_weights, told_of_rounding
 from qcc.ir.fx.operands import CallNumber, operands
 from qcc.ir.fx.program import constants, content, export_module, fed, memory, paths, pure, returned, tie, twin
 from qcc.ir.fx.run import FxRunner, extract
@@ -39,6 +38,7 @@ from qcc.ir.graph.edits import (
     check_constant,
     check_insert,
     check_instead,
+    check_product,
     check_region,
     check_type,
     check_value,
@@ -254,6 +254,11 @@ class FxGraph(Graph):
         self._editor().retype(self._nodes[value], torch_dtype(dtype))
         self._index()
 
+    def multiply_rounded(self, value: str) -> None:
+        check_product(self, value)
+        multiply_rounded(self._editor(), self._nodes[value])
+        self._index()
+
     def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]] | None = None) -> str:
         check_value(self, value, encoded.encoding, readers)
         uses = None if readers is None else [(self._nodes[op], position) for op, position in readers]
@@ -331,7 +336,7 @@ class FxGraph(Graph):
         found = find_weights(self._graph.nodes, names, self._paths, self._program.graph_module)
         kept = keep_names(found, {node.name: node.meta[LAYER] for node in self._graph.nodes if LAYER in node.meta})
         rounded = {self._names[node]: node.meta[ROUNDED] for node in self._graph.nodes if ROUNDED in node.meta}
-        return tuple(_told_of_rounding(weight, rounded) for weight in kept) if rounded else kept
+        return tuple(told_of_rounding(weight, rounded) for weight in kept) if rounded else kept
 
     def _index(self) -> None:
         """Name every value: constants by their path in the module where no node has that name, all else by its node."""
@@ -377,11 +382,6 @@ class FxGraph(Graph):
         for op, name in layer_names(self._all_weights()).items():
             self._nodes[op].meta[LAYER] = name
         return FxEditor(self._graph, self._tensors, self._paths)
-
-
-def _told_of_rounding(weight: Weight, rounded: Mapping[str, ValueEncoding]) -> Weight:
-    layers = (replace(layer, rounded=rounded.get(layer.input)) for layer in weight.layers)
-    return replace(weight, layers=tuple(layers))
 
 
 def _number_name(node: Node, number: CallNumber) -> str:

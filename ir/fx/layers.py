@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from qcc.ir.encoding.value import ValueEncoding
 from qcc.ir.fx.attributes import order_of
 from qcc.ir.fx.branches import bodies
 from qcc.ir.fx.kinds import arguments, aten_name
@@ -307,3 +308,9 @@ def _first_item(node: Node) -> Node:
 
 def _is_bias(node: Node, use: Use, rank: int | None, constants: Container[Node]) -> bool:
     return node in constants and layers.is_bias(shape_of(node), use, rank)
+
+
+def told_of_rounding(weight: Weight, rounded: Mapping[str, ValueEncoding]) -> Weight:
+    """The weight, whose layers know how what they read is rounded."""
+    layers = (replace(layer, rounded=rounded.get(layer.input)) for layer in weight.layers)
+    return replace(weight, layers=tuple(layers))

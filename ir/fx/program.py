@@ -17,7 +17,7 @@ from qcc.ir.fx.kinds import aten_name
 from qcc.ir.fx.quiet import quiet
 
 BEGINNING = 64  # numbers of constants that are compared before all of them are
-APART = frozenset({"lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell", "baddbmm", "bilinear"})
+APART = frozenset({"lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell", "baddbmm"})
 """Ops with a weight that exporters take apart: the products in them are layers."""
 CONSTANTS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from qcc.ir.encoding.value import ValueEncoding
+from qcc.ir.encoding.value import DYNAMIC_INT8, ValueEncoding
 from qcc.ir.errors import Refused
 from qcc.ir.graph.graph import Graph, needed
-from qcc.ir.graph.ops import Array, Value, Weight
+from qcc.ir.graph.ops import Array, Kind, Value, Weight
 
 MATRIX = 2  # axes
 SizeType = TypeVar("SizeType")
@@ -111,8 +111,28 @@ def check_value(
     width = found.shape[-1] if found.shape else None
     if encoding.group and not (isinstance(width, int) and width % encoding.group == 0):
         raise Refused(f"`{value}` has {width or 'no known number of'} channels, no multiple of {encoding.group}")
-    if encoding.float_tokens and (found.shape is None or len(found.shape) <= MATRIX or readers is None):
+    matrix = found.shape is None or len(found.shape) <= MATRIX
+    if (encoding.by_position and matrix) or (encoding.float_tokens and (matrix or readers is None)):
         raise Refused(f"`{value}` has no axis of tokens for readers that are named")
+
+
+def check_product(graph: Graph, value: str) -> None:
+    """Say no to integers in the place of what is no product of two computed matrices of float32, as they stand.
+
+    Raises:
+        Refused: it is none.
+    """
+    op = next((one for one in graph.ops() if value in one.outputs), None)
+    if op is None or op.kind not in (Kind.MATMUL, Kind.LINEAR) or len(op.inputs) != MATRIX:
+        raise Refused(f"`{value}` is no product of two matrices")
+    if op.attributes.get("terms") or op.attributes.get("transposed"):
+        raise Refused("the runtime multiplies integers in products of matrices alone, as they stand")
+    for name in op.inputs:
+        check_value(graph, name, DYNAMIC_INT8)
+        if graph.constant(name) is not None:
+            raise Refused(f"`{name}` is a constant")
+        if (shape := graph.value(name).shape) is None or len(shape) < MATRIX:
+            raise Refused(f"`{name}` is no matrix")
 
 
 def check_bypass(source: Value, result: Value) -> None:

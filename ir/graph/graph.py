@@ -279,23 +279,25 @@ class Graph(ABC):
 
     @abstractmethod
     def encode_value(self, value: str, encoded: EncodedValue, readers: Sequence[tuple[str, int]] | None = None) -> str:
-        """Let readers of a value read it rounded; other readers read it as it is.
+        """Let readers of a value read it rounded, and others as it is; the name of the rounded one.
 
-        Layers among the readers know it (`Layer.rounded`), so that a form may multiply whole numbers. Where others read
-        the value rounded in the same way already, they read what those do; where all do, nothing changes.
+        Layers among the readers know it (`Layer.rounded`). Where others read it so already, they read what those do.
 
         Args:
             value: the value's name; a float32 tensor, whose last axis are the channels.
             encoded: how it is rounded.
-            readers: ops and positions in their ``inputs``; None for all, the graph's outputs included, which keep
-                their names.
-
-        Returns:
-            The name of the rounded value.
+            readers: ops and positions in their ``inputs``; None for all, also outputs, which keep their names.
 
         Raises:
-            Refused: a reader does not read the value, it is fed or a constant and all are to read it rounded, or no
-                graph rounds it so; nothing has changed.
+            Refused: a reader does not read it, not all can read it so, or no graph rounds so; nothing has changed.
+        """
+
+    @abstractmethod
+    def multiply_rounded(self, value: str) -> None:
+        """Let what makes a value, a product of two computed ones, multiply integers by steps of rows and of columns.
+
+        Raises:
+            Refused: it is none, or not of float32; nothing has changed.
         """
 
     @abstractmethod
@@ -306,16 +308,13 @@ class Graph(ABC):
     def encode(
         self, weight: Weight, encoded: Encoded, form: Form, regions: Mapping[str, Region] = NO_REGIONS
     ) -> tuple[LinearOp, ...]:
-        """Replace a weight by its encoded form.
+        """Replace a weight by its encoded form; the kernel ops that were written for it.
 
         Args:
             weight: the weight; what its layers read may be encoded too (`encode_value`).
             encoded: its codes and scales.
             form: where the decoding happens.
             regions: what kernels do beside the products of the weight's layers, by the layers' names (`regions`).
-
-        Returns:
-            The kernel ops that were written for it.
 
         Raises:
             Refused: the form cannot hold this weight.

@@ -132,9 +132,9 @@ class LinearOp:
             self._check_codes()
         elif reason := _tiles_unmultiplied(self.tile, self.encoding):
             raise OpError(reason)
-        elif self.pointwise or self.static:
-            raise OpError("blocks are of linear layers, and what those read has no step")
-        if self.static and (integers(self.encoding) is None or self.group is not None or self.pointwise):
+        elif self.pointwise:
+            raise OpError("blocks are of linear layers")
+        if self.static and (integers(self.encoding) is None or self._scales_within() or self.pointwise):
             raise OpError("activations with a static step meet codes of linear layers with one scale a channel")
         whole = [step for step in self.steps if STEPS[step].whole]
         if len(whole) > 1 or (whole and self.steps[-1] not in whole):
@@ -147,6 +147,10 @@ class LinearOp:
             raise OpError("a convolution's bias is its first step, and none is a norm")
         if _steps("".join(f"_{step}" for step in self.steps)) != self.steps:
             raise OpError(f"the names of {', '.join(self.steps)} in a row read as other steps")
+
+    def _scales_within(self) -> bool:
+        """The inputs of an output, or of tiles those that lie in one, have several scales."""
+        return self.group is not None and (self.tile is None or bool(self.group % self.tile[1]))
 
     def _check_codes(self) -> None:
         if reason := unmultiplied(self.encoding):

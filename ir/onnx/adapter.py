@@ -17,7 +17,7 @@ from onnx_ir.passes import common
 
 from qcc.ir.encoding.cached.kept import CacheForm, StoredRows
 from qcc.ir.encoding.encoded import Encoded
-from qcc.ir.encoding.value import EncodedValue, ValueEncoding
+from qcc.ir.encoding.value import DYNAMIC_INT8, EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
 from qcc.ir.graph.attention import Attention, AttentionForm
 from qcc.ir.graph.edits import (
@@ -27,6 +27,7 @@ from qcc.ir.graph.edits import (
     check_constant,
     check_insert,
     check_instead,
+    check_product,
     check_region,
     check_type,
     check_value,
@@ -63,8 +64,8 @@ from qcc.ir.onnx.graph.layers import find_weights, op_of
 from qcc.ir.onnx.graph.resize import resize
 from qcc.ir.onnx.graph.run import in_pieces, part_runner
 from qcc.ir.onnx.graph.simplify import lift, simplify
-from qcc.ir.onnx.graph.values import value_opset, write_rounded
 from qcc.ir.onnx.half.cast import cast, castable, check_castable
+from qcc.ir.onnx.values.write import multiply_rounded, value_opset, write_rounded
 from qcc.ir.vocabulary.tabled import Tabled
 
 GIVEN_NAME = re.compile(r"node(_\d+)?")  # what the library calls an op that has no name
@@ -253,6 +254,14 @@ class OnnxGraph(Graph):
         self._encoded_values |= {value: encoded, name: encoded}
         self._forget()
         return name
+
+    def multiply_rounded(self, value: str) -> None:
+        check_product(self, value)
+        self.require_opset(value_opset(DYNAMIC_INT8))
+        self._keep_names()
+        editor = OnnxEditor(self.model.graph)
+        multiply_rounded(editor, editor.value(value))
+        self._forget()
 
     def encoded_values(self) -> Mapping[str, EncodedValue]:
         return self._encoded_values

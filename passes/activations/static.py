@@ -9,18 +9,19 @@ import numpy as np
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import TENSOR
 from qcc.ir.encoding.grid import IntGrid
-from qcc.ir.encoding.value import BYTE_BITS, FEWEST_BITS, MOST_BITS, SMALLEST_STEP, EncodedValue, ValueEncoding
+from qcc.ir.encoding.value import BYTE_BITS, FEWEST_BITS, MOST_BITS, SMALLEST_STEP, TOKEN, EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
 from qcc.ir.graph.form import Form
-from qcc.passes.contract.contract import Activations, Between
+from qcc.passes.contract.contract import Activations, Between, Rewrite
 from qcc.passes.contract.magnitudes import Magnitudes
+from qcc.passes.fold.channel_steps import ChannelSteps
 
 SHARES = np.geomspace(1 / 64, 1, 97)  # of the largest magnitude, that a search by squared error tries
 
 
 @dataclass(frozen=True)
 class Static(Activations):
-    """Round activations to int8 by one step for each layer, decided when compiling.
+    """Round activations to int8 by steps that are decided when compiling, one for each layer.
 
     The layer multiplies integers, which plain ONNX Runtime does much faster than floats. One step serves all inputs, so
     it is less exact than a step a row (`dynamic`, and of kernels ``export { activations = int8 }``), and with kernels
@@ -35,6 +36,16 @@ class Static(Activations):
     as floats, and they do not count for the step. A model with a cache of keys and values is fed the others one by one:
     there each is the first.
 
+    ``by = channel`` gives each channel a step of its own, and ``by = group`` each ``size`` neighbouring ones: channels
+    are divided by the largest magnitude that each had, in what makes them, and the weights multiplied
+    (`channel_steps`). Integers are then added up as with one step for all, and nothing gets slower but where a product
+    must be put in front of a layer. The weights bear the unevenness; ranges are those of all channels together.
+
+    ``by = token`` gives each place of a text a step of its own, the largest magnitude that it had: the first token too,
+    so that it needs no exception. A row of integers is multiplied by its step behind the product, which adds a
+    division and a product to each layer. Linear layers take it whose inputs have an axis of tokens before the
+    channels. Longer texts than calibration had are rounded by the last place's step.
+
     Args:
         range: ``absmax`` reaches the largest magnitude that calibration shows, ``percentile`` leaves out a few,
             ``mse`` searches the range of least squared error, ``entropy`` that in which the rounded magnitudes are
@@ -44,6 +55,9 @@ class Static(Activations):
         float_tokens: how many first tokens are not rounded.
         first: ``same`` promises that these tokens are always those that the calibration data has. Where what a layer
             reads of them is the same in all of it, its product of them is computed when compiling, and stored.
+        by: what shares a step: the whole ``tensor`` that a layer reads, each ``channel``, each ``group`` of them, or
+            each ``token``, by its place.
+        size: channels of a group.
         bits: of the integers. Fewer than 8 lie in bytes, and are multiplied as such; of more ONNX Runtime's CPU
             multiplies none, so that values are rounded and multiplied as floats, unless the target is a provider that
             takes 16 bits (`qdq(qnn)`).
@@ -59,12 +73,28 @@ class Static(Activations):
     float_tokens: Annotated[int, Between(0, 64)] = 0
     first: Literal["any", "same"] = "any"
     bits: Annotated[int, Between(FEWEST_BITS, MOST_BITS)] = BYTE_BITS
+    by: Literal["tensor", "channel", "group", "token"] = "tensor"
+    size: Annotated[int, Between(2, 65_536)] = 32
+
+    def __post_init__(self) -> None:
+        """What goes together."""
+        if self.by == "token" and self.float_tokens:
+            raise ValueError("`by = token` gives first tokens steps of their own: leave `float_tokens` out")
+        if self.by == "token" and self.range != "absmax":
+            raise ValueError("steps of tokens reach the largest magnitude of each: `by = token` takes `range = absmax`")
 
     def encoding(self, form: Form) -> ValueEncoding:
         """With a zero that calibration decides, where the form takes one: activations mostly lie on one side of it."""
+        if self.by == "token":
+            return ValueEncoding(Blocked(IntGrid(self.bits), TOKEN, "fp32"), "static", signed=form.signed)
         symmetric = form.rounds and not form.takes_zeros
         stored = Blocked(IntGrid(self.bits, symmetric), TENSOR, "fp32")
         return ValueEncoding(stored, "static", self.float_tokens, form.signed)
+
+    def before(self) -> Rewrite | None:
+        """Channels are made even, where each has its step, or each group of them."""
+        sizes = {"channel": 1, "group": self.size}
+        return ChannelSteps(sizes[self.by]) if self.by in sizes else None
 
     def knows_first(self) -> bool:
         """As ``first`` says."""
@@ -78,6 +108,8 @@ class Static(Activations):
         """With the step, and the zero, that the magnitudes show."""
         if magnitudes is None:
             raise Refused("calibration did not see what its layers read")
+        if encoding.by_position:
+            return EncodedValue(encoding, zero=encoding.grid.middle, positions=_by_place(encoding, magnitudes))
         leading = magnitudes.leading if self.first == "same" else None
         if encoding.centred:
             return EncodedValue(encoding, self.step(magnitudes), encoding.grid.middle, leading)
@@ -103,6 +135,17 @@ class Static(Activations):
         if loss := _LOSSES.get(self.range):
             top *= min(SHARES, key=lambda share: loss(magnitudes, share * top, step(share * top)))
         return top
+
+
+def _by_place(encoding: ValueEncoding, magnitudes: Magnitudes) -> tuple[float, ...]:
+    """The steps of the places of a text."""
+    largest = magnitudes.positions
+    if largest is None or not largest.size:
+        raise Refused("calibration did not see its tokens one by one")
+    if not np.isfinite(largest).all():
+        raise Refused("its activations are not finite on the calibration data", broken=True)
+    steps = np.maximum(largest / np.float32(encoding.grid.highest), np.float32(SMALLEST_STEP))
+    return tuple(map(float, steps.astype(np.float32)))
 
 
 def _span(magnitudes: Magnitudes, top: float) -> float:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from qcc.ir.attention.find import attentions
-from qcc.ir.encoding.value import EncodedValue, ValueEncoding
+from qcc.ir.encoding.value import DYNAMIC_INT8, EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
 from qcc.ir.forms.integers import INTEGERS
 from qcc.ir.graph.attention import Attention, NotAttention
@@ -29,13 +29,16 @@ class Multiply(SubjectPass):
         MatMul(q, k')  -->  MatMul(DequantizeLinear(QuantizeLinear(q)), DequantizeLinear(QuantizeLinear(k')))
 
     With `static` steps ONNX Runtime makes of each such product one of integers. Both sides are bytes without a sign, of
-    which it adds products in 32 bits on every processor. With `blocks` the products stay those of floats. Scores, masks
-    and softmax are left as they are. A product whose sides cannot both be rounded stays float; so does an attention
-    that is one op, an Einsum, or none that is told. Steps a token (`dynamic`) are refused: those of keys would lie
-    along the scores' other axis, and the runtime has no such product. So are first tokens that stay float.
+    which it adds products in 32 bits on every processor. With `dynamic` it does so too, without data: rows of queries
+    and of weights have each their step, and so have keys and, in each head, channels of values; the product is
+    multiplied by both, once along its rows and once along its columns. That takes passes over all of the scores, which
+    are wider than what makes them: where the machine may be timed, the report says what it comes to. With `blocks` the
+    products stay those of floats. Scores, masks and softmax are left as they are. A product whose sides cannot both be
+    rounded stays float; so does an attention that is one op, an Einsum, or none that is told. Steps a channel, a group
+    or a place of a text are refused: they are for layers, whose weights take them. So are first tokens that stay float.
 
     Args:
-        activations: how, as of layers: `static`, `static(range = mse)`, `blocks(32)`.
+        activations: how, as of layers: `static`, `static(range = mse)`, `dynamic`, `blocks(32)`.
 
     Source: integer attention, I-BERT, Kim et al. 2021 (arXiv:2101.01321), section 3.1; steps and ranges as of layers.
     """
@@ -79,7 +82,7 @@ class Multiply(SubjectPass):
                 continue
             wanted += [(name, list(pair)) for pair in (one.reads, one.sums)]
         seen = self._seen(graph, flow, [reader for _, pair in wanted for reader in pair], context)
-        done = [(name, self._rounded(graph, flow, pair, seen)) for name, pair in wanted]
+        done = [(name, self._rounded(graph, flow, pair, seen, context)) for name, pair in wanted]
         return edits + list(_told(done))
 
     def _fault(self, one: Attention) -> str:
@@ -87,8 +90,8 @@ class Multiply(SubjectPass):
         encoding = self._encoding
         if encoding.float_tokens:
             return "products of first tokens are none of their own: `float_tokens` is for layers"
-        if encoding.when == "dynamic" and not encoding.imitates:
-            return "the runtime has no product of two values with steps a token: `static` has one step for all"
+        if encoding.by_position or (self.activations is not None and self.activations.before() is not None):
+            return "steps of channels or of places are for layers: `static` has one step for all, `dynamic` one a row"
         return "" if one.reads and one.sums else "one op is all of it"
 
     @property
@@ -96,8 +99,25 @@ class Multiply(SubjectPass):
         assert self.activations is not None
         return self.activations.encoding(INTEGERS)
 
-    def _rounded(self, graph: Graph, flow: Flow, pair: Sequence[Reader], seen: Mapping[str, Magnitudes]) -> str:
-        """Round both sides of a product; why not, if it is not done."""
+    def _rounded(
+        self, graph: Graph, flow: Flow, pair: Sequence[Reader], seen: Mapping[str, Magnitudes], context: Context
+    ) -> "_Done":
+        """Round both sides of a product."""
+        if self._encoding == DYNAMIC_INT8:
+            return self._by_rows(graph, flow.ops[flow.position[pair[0][0]]], context)
+        return _Done(self._by_steps(graph, flow, pair, seen))
+
+    def _by_rows(self, graph: Graph, op: Op, context: Context) -> "_Done":
+        """With steps that rows and columns find for themselves."""
+        before = graph.copy() if context.race is not None else graph
+        try:
+            graph.multiply_rounded(op.outputs[0])
+        except Refused as refused:
+            return _Done(refused.reason)
+        return _Done("", _share(before, graph, op, context))
+
+    def _by_steps(self, graph: Graph, flow: Flow, pair: Sequence[Reader], seen: Mapping[str, Magnitudes]) -> str:
+        """Round both sides of a product by steps of values; why not, if it is not done."""
         assert self.activations is not None
         encoding, op = self._encoding, flow.ops[flow.position[pair[0][0]]]
         if op.kind not in (Kind.MATMUL, Kind.LINEAR) or op.attributes.get("terms") or op.attributes.get("transposed"):
@@ -152,12 +172,40 @@ def _turns(op: Op) -> bool:
     return op.kind is Kind.TRANSPOSE and isinstance(order, tuple) and bool(order) and order[-1] != len(order) - 1
 
 
-def _told(done: Sequence[tuple[str, str]]) -> Iterator[Edit]:
+@dataclass(frozen=True)
+class _Done:
+    """What became of a product: why it stays float, or what its time is as a share of before; zero if not known."""
+
+    reason: str = ""
+    share: float = 0.0
+
+
+def _share(before: Graph, after: Graph, op: Op, context: Context) -> float:
+    """The time of a product with what rounds its sides, on a sample of the data; asked once of those that are alike."""
+    if context.race is None:
+        return 0.0
+    fed = [value.name for value in before.inputs]
+    seen = None if context.watch is None else next(iter(context.watch(before, [*op.inputs], False)), None)
+    made = seen or before.runner(fed, [*op.inputs])({name: context.sample[name] for name in fed})
+    feeds = {name: made[name] for name in op.inputs}
+    key = "products race", *(one.shape for one in feeds.values())
+    if key not in context.found:
+        one, other = (each.runner([*feeds], [op.outputs[0]]) for each in (after, before))
+        context.found[key] = context.race(one, other, feeds)
+    found = context.found[key]
+    assert isinstance(found, float)
+    return found
+
+
+def _told(done: Sequence[tuple[str, _Done]]) -> Iterator[Edit]:
     """What became of the attentions, each of two products: why one of them stays float, or nothing."""
     for name in dict.fromkeys(name for name, _ in done):
-        reasons = [reason for one, reason in done if one == name and reason]
+        mine = [one for other, one in done if other == name]
+        reasons = [one.reason for one in mine if one.reason]
         if len(reasons) == 2:
             yield Edit(name, f"its products stay float: {reasons[0]}", refused=True, what="attention")
-        else:
-            text = f"one of its products stays float: {reasons[0]}" if reasons else "both products are rounded"
-            yield Edit(name, text, what="attention")
+            continue
+        text = f"one of its products stays float: {reasons[0]}" if reasons else "both products are rounded"
+        shares = [f"{one.share:.2f}x" for one in mine if one.share]
+        text += f"; timed here, of the time of floats: {', '.join(shares)}" if shares else ""
+        yield Edit(name, text, what="attention")

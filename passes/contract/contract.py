@@ -140,6 +140,7 @@ class Context:
     ``race`` tells the time of a prepared piece as a share of another's, on this machine, where anything may be timed.
     ``watch`` runs graphs on calibration data, where such was given; ``found`` keeps what a pass worked out by it, so
     that the same is asked once.
+    ``largest`` holds, by weight name, the largest magnitude of each input ``[in]`` of the weight's layers.
     """
 
     progress: Callable[[str], None] = _silent
@@ -158,6 +159,7 @@ class Context:
     watch: Watch | None = None
     race: Callable[[Runner, Runner, Feeds], float] | None = None
     found: MutableMapping[Hashable, object] = field(default_factory=dict)
+    largest: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def blocked(self, name: str) -> Blocked | None:
         """What a weight will be stored in, if that is codes by blocks."""
@@ -170,9 +172,9 @@ class Pass(ABC):
 
     ``phase`` says when it runs, and ``keeps`` what it leaves as it is; what is fed and returned stays in any case.
     ``after`` names the passes that must have run before, where they run at all: the driver orders by it. ``uses_gram``
-    says that `Context.grams` is needed, ``uses_sample`` that `Context.sample` is, ``watches`` that `Context.watch` is
-    wanted by one that rewrites. ``for_values`` says that it is about
-    what is rounded of values: tokens that stay floats do not count in its statistics.
+    says that `Context.grams` is needed, ``uses_sample`` and ``uses_largest`` the like, ``watches`` that `Context.watch`
+    is wanted by one that rewrites. ``for_values`` says that it is about what is rounded of values: tokens that stay
+    floats do not count in its statistics.
     """
 
     phase: ClassVar[Phase]
@@ -180,6 +182,7 @@ class Pass(ABC):
     after: ClassVar[tuple[str, ...]] = ()
     uses_gram: ClassVar[bool] = False
     uses_sample: ClassVar[bool] = False
+    uses_largest: ClassVar[bool] = False
     watches: ClassVar[bool] = False
     for_values: ClassVar[bool] = False
 
@@ -374,6 +377,10 @@ class Activations(ABC):
     def knows_first(self) -> bool:
         """It is promised that first tokens are always those of the calibration data."""
         return False
+
+    def before(self) -> "Rewrite | None":
+        """What must be done to the graph first, at the layers that are rounded so."""
+        return None
 
     def of_one_token(self) -> "Activations":
         """How a token is rounded that is no exception."""

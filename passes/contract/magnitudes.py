@@ -14,23 +14,32 @@ def beyond(value: str, tokens: int) -> str:
     return f"{value}[{tokens}:]" if tokens else value
 
 
+def at_positions(value: str) -> str:
+    """What a value is called of which the largest magnitude at each place of a text is known."""
+    return f"{value}[by token]"
+
+
 @dataclass(frozen=True)
 class Magnitudes:
     """Counts by bins that grow with the numbers, so that none need be known before.
 
-    They are known by the name of the value, or where its first tokens are left out by `beyond`.
+    They are known by the name of the value, or where its first tokens are left out by `beyond`, and where each place
+    counts by itself by `at_positions`.
 
     Args:
         counts: ``[BINS]``; a bin is the first 15 bits behind the sign of float32.
         lowest: of the numbers and zero, exactly.
         highest: likewise.
         leading: the tokens that were left out ``[tokens, channel]``, where they are the same in all samples.
+        positions: the largest magnitude of the first token, the second, and so on ``[tokens]``; where that is known,
+            nothing is counted.
     """
 
     counts: np.ndarray
     lowest: float
     highest: float
     leading: np.ndarray | None = field(default=None, compare=False, repr=False)
+    positions: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
     def largest(self) -> float:

@@ -12,7 +12,7 @@ from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Layer, Op, Weight
 from qcc.ir.regions.flow import Flow
 from qcc.passes.contract.chains import cut_off, origin
-from qcc.passes.contract.magnitudes import Magnitudes, beyond
+from qcc.passes.contract.magnitudes import Magnitudes, at_positions, beyond
 
 TWO = 2  # dimensions
 
@@ -56,6 +56,8 @@ def places(flow: Flow, weight: Weight, form: Form) -> tuple[Place, ...]:
         seen = {one: (origin(flow, one),) if not form.takes_steps else tuple(sorted(values)) for one in values}
         if kept := float_tokens(weight):
             seen = {one: (beyond(_with_tokens(flow, one), kept),) for one in values}
+        if by_position(weight):
+            seen = {one: (at_positions(_with_tokens(flow, one)),) for one in values}
         return tuple(Place(one, readers[one], seen[one]) for one in values)
     ops = _operators(flow, weight)
     found: dict[str, Place] = {}
@@ -71,6 +73,11 @@ def places(flow: Flow, weight: Weight, form: Form) -> tuple[Place, ...]:
 def float_tokens(weight: Weight) -> int:
     """How many first tokens of what a weight's layers read stay as they are."""
     return max((one.float_tokens for one in weight.reads if one is not None), default=0)
+
+
+def by_position(weight: Weight) -> bool:
+    """Each token of what a weight's layers read has a step by its place in the text."""
+    return any(one is not None and one.by_position for one in weight.reads)
 
 
 def _with_tokens(flow: Flow, value: str) -> str:

@@ -30,6 +30,9 @@ class Fold(Rewrite):
     after: ClassVar[tuple[str, ...]] = ("clean", "fold_norm", "rotate", "permute", "equalize")
     uses_gram: ClassVar[bool] = True
 
+    convolutions: ClassVar[bool] = False
+    """Those count as readers, too, where the channels are a group's."""
+
     insert: bool
 
     @abstractmethod
@@ -47,13 +50,13 @@ class Fold(Rewrite):
 
     def sites(self, graph: Graph, targets: Sequence[str]) -> Sequence[Site]:
         """The groups and values that targets read."""
-        return [place.site for place in places_of(graph, Axes.of(graph), targets, self.insert)]
+        return [place.site for place in places_of(graph, Axes.of(graph), targets, self.insert, self.convolutions)]
 
     def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
         """Choose and apply scales, place by place."""
         axes, edits = Axes.of(graph), []
         work = _Work(graph, axes, context)
-        for place in places_of(graph, axes, targets, self.insert):
+        for place in places_of(graph, axes, targets, self.insert, self.convolutions):
             if place.refused:
                 edits.append(place.site.refusal)
                 continue
@@ -77,9 +80,10 @@ class _Work:
         self._divided: dict[str, Array] = {}  # by what the inputs of a weight have been divided
 
     def knows(self, name: str) -> bool:
-        """There is a Gram matrix of a weight's inputs."""
-        gram = self._context.grams.get(name)
-        return gram is not None and len(gram) == self._weights[name].shape[1]
+        """There is a Gram matrix of a weight's inputs, or what the largest are."""
+        found = (known.get(name) for known in (self._context.grams, self._context.largest))
+        sizes = {len(one) for one in found if one is not None}
+        return sizes == {self._weights[name].shape[1]}
 
     def terms(self, place: ScalePlace, readers: Sequence[str]) -> list[Term]:
         """What the scales of a place concern: its readers, and what makes its channels where that feels them."""
@@ -124,8 +128,11 @@ class _Work:
 
     def _term(self, name: str, channels: Array, rowwise: bool = False, power: int = 1) -> Term:
         matrix, encoding = self._graph.matrix(self._weights[name]), self._context.blocked(name)
-        if not self.knows(name):
-            return Term(matrix, encoding, None, channels, rowwise, power)
+        largest = self._context.largest.get(name)
+        if largest is not None and name in self._divided:
+            largest = largest / self._divided[name]
+        if not self.knows(name) or name not in self._context.grams:
+            return Term(matrix, encoding, None, channels, rowwise, power, largest=largest)
         moments = self._context.moments.get(name)
         parts = None
         if moments is not None and moments.judged:

@@ -43,13 +43,16 @@ class ScalePlace:
         return Site(self.subject, self.layers, self.refused)
 
 
-def places_of(graph: Graph, axes: Axes, targets: Sequence[str], insert: bool) -> list[ScalePlace]:
+def places_of(
+    graph: Graph, axes: Axes, targets: Sequence[str], insert: bool, convolutions: bool = False
+) -> list[ScalePlace]:
     """The free groups that targets read; then, by the value that they read, the targets that read none.
 
-    Only linear layers count: of other inputs there are no statistics.
+    Linear layers count, and where that is asked for ``convolutions``, in front of which nothing is inserted.
     """
     chosen = set(targets)
-    weights = {one.name: one for one in graph.weights() if one.name in chosen and _multiplies(one)}
+    kinds = (Kind.LINEAR, Kind.CONV) if convolutions else (Kind.LINEAR,)
+    weights = {one.name: one for one in graph.weights() if one.name in chosen and _multiplies(one, kinds)}
     covered = {name: np.zeros(weight.shape[1], bool) for name, weight in weights.items()}
     reasons: dict[str, str] = {}
     places = []
@@ -117,5 +120,6 @@ def _values(left: Sequence[Weight], reasons: Mapping[str, str], insert: bool, ta
         yield ScalePlace(subject, layers, readers[0].shape[1], None, value, refused)
 
 
-def _multiplies(weight: Weight) -> bool:
-    return any(layer.kind is Kind.LINEAR and layer.form_free for layer in weight.layers)
+def _multiplies(weight: Weight, kinds: Sequence[Kind]) -> bool:
+    free = (layer.kind for layer in weight.layers if layer.input and (layer.form_free or layer.kind is Kind.CONV))
+    return any(kind in kinds for kind in free)

@@ -26,6 +26,7 @@ class Term:
         channels: the channel of each column, or of each row; -1 where there is none.
         rowwise: channels lie on the rows.
         power: 1 where the matrix is multiplied by ``t``, -1 where it is divided.
+        largest: the largest magnitude of each input ``[in]``, where a pass asks for it.
         parts: the Gram matrices of two parts of the data, one to search by and one to judge by, where there are two.
     """
 
@@ -36,6 +37,7 @@ class Term:
     rowwise: bool = False
     power: int = 1
     parts: tuple[Array, Array] | None = None
+    largest: Array | None = None
 
     @property
     def format(self) -> Blocked:

@@ -66,14 +66,22 @@ class Gptq(Rounding):
         if moments is None:
             return self, ""
         by = judged(weight, matrix, encoding, moments, self.doubt)
-        plain = fitted(by.matrix, encoding, self.clip, gram=by.gram)
+        chosen = encoding.stays is not None and len(encoding.summands) < 2
+        if chosen:  # which takes longer than all else: the same weights stay, whatever the damping
+            plain = fitted_to(by.aimed(self.damping), encoding, by.gram, self.damping, self.clip)
+        else:
+            plain = fitted(by.matrix, encoding, self.clip, gram=by.gram)
         if plain.fixed:
             return self, ""
         nearest = by.lost(encoded(by.matrix, encoding, plain).decode())
         tried = list(dict.fromkeys(self.damping * more for more in MORE))
         errors = []
         for one in tried:
-            rounded = round_columns(by.aimed(one), encoding, by.gram, one, self.clip)
+            if chosen:
+                sweep(by.aimed(one), plain, by.gram, one)
+                rounded = encoded(by.matrix, encoding, plain)
+            else:
+                rounded = round_columns(by.aimed(one), encoding, by.gram, one, self.clip)
             errors.append(by.lost(rounded.decode()))
         best = int(np.argmin(errors))
         if not errors[best] < nearest:

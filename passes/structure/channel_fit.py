@@ -103,28 +103,56 @@ class Products:
         return float(off) / self.signal if self.signal else 0.0
 
 
-def kept_by_error(readers: Sequence[ChannelReader], grams: Sequence[Array], graph: Graph, count: int) -> Array:
-    """Which channels stay ``[size]`` of bool: one after the other goes that costs least once the rest makes up for it.
+@dataclass(frozen=True)
+class Removals:
+    """The order in which a group's channels go, and what each costs more.
+
+    Args:
+        order: of those that go, the cheapest first.
+        costs: of each, as a share of what readers make, once the others make up for it.
+        size: of the group.
+    """
+
+    order: Array
+    costs: Array
+    size: int
+
+    def cost(self, stay: int) -> float:
+        """What it costs that so many stay."""
+        return float(self.costs[: self.size - stay].sum())
+
+    def stays(self, count: int) -> Array:
+        """Which channels do if so many stay ``[size]`` of bool."""
+        found = np.ones(self.size, bool)
+        found[self.order[: self.size - count]] = False
+        return found
+
+
+def removals(readers: Sequence[ChannelReader], grams: Sequence[Array], graph: Graph, least: int) -> Removals:
+    """One channel after the other goes that costs least once the rest makes up for it.
 
     Args:
         readers: of the group.
         grams: of what each reads, with a one beside, ``[in + 1, in + 1]``.
         graph: that has the weights.
-        count: that stay.
+        least: so many stay in the end.
 
     Source: Optimal Brain Surgeon, Hassibi and Stork 1992, for sets of weights that go together, as for columns and
         heads in ZipLM, Kurtic et al. 2023 (arXiv:2302.04089), section 3.1.
     """
-    removals = [_Removal(reader, gram, graph) for reader, gram in zip(readers, grams, strict=True)]
+    going = [_Removal(reader, gram, graph) for reader, gram in zip(readers, grams, strict=True)]
     stays = np.ones(readers[0].units.max() + 1, bool)
-    while stays.sum() > count:
+    order, costs = [], []
+    while stays.sum() > least:
         left = np.flatnonzero(stays)
-        costs = np.sum([one.costs(left) for one in removals], axis=0)
-        worst = int(left[np.argmin(costs)])
+        found = np.sum([one.costs(left) for one in going], axis=0)
+        worst = int(left[np.argmin(found)])
         stays[worst] = False
-        for one in removals:
+        order.append(worst)
+        costs.append(max(float(found.min()), 0.0))
+        for one in going:
             one.remove(worst)
-    return stays
+    return Removals(np.array(order, np.intp), np.array(costs), len(stays))
 
 
 class _Removal:

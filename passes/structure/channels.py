@@ -25,10 +25,12 @@ class Channels(Shares):
     The loss is what the policy's ``verify`` allows. Nothing is trained afterwards.
 
     Args:
-        keep: how much of each group of channels stays, rounded up.
+        keep: how much of each group of channels stays, rounded up, or of the multiplications of all.
         by: what tells how much a channel matters: `magnitude` the weights, `obs` calibration data, too.
         refit: fit layers that lose inputs anew, to calibration data.
         behind: with `refit`, fit all other layers behind the first of these as well.
+        of: which of both `keep` is a share of. Of `all`, groups lose most of which the model's outputs miss least:
+            what they lose is measured with each group cut alone.
 
     Source: DepGraph: Towards Any Structural Pruning, Fang et al. 2023 (arXiv:2301.12900), section 3.3, group
         magnitudes; for ``obs`` see Optimal Brain Surgeon, Hassibi and Stork 1992, and ZipLM, Kurtic et al. 2023

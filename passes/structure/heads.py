@@ -27,10 +27,12 @@ class Heads(Shares):
     The loss is what the policy's ``verify`` allows. Nothing is trained afterwards.
 
     Args:
-        keep: how many of the heads stay, rounded up.
+        keep: how many of the heads of each attention stay, rounded up, or of the multiplications of all.
         by: what tells how much a head matters: `magnitude` the weights, `obs` calibration data, too.
         refit: fit output projections that lose inputs anew, to calibration data.
         behind: with `refit`, fit all other layers behind the first of these as well.
+        of: which of both `keep` is a share of. Of `all`, attentions lose most of which the model's outputs miss least:
+            what they lose is measured with each cut alone.
 
     Source: Are sixteen heads really better than one?, Michel et al. 2019 (arXiv:1905.10650), section 2; for ``obs``
         ZipLM, Kurtic et al. 2023 (arXiv:2302.04089), section 3.1, heads as sets of columns of the output projection.

@@ -9,6 +9,7 @@ import numpy as np
 
 from qcc.ir.errors import Refused
 from qcc.ir.graph.graph import Graph
+from qcc.ir.graph.names import DOWN
 from qcc.ir.regions.residual import ResidualBranch, residual_branches
 from qcc.passes.contract.contract import Between, Context, Edit, Invariant, Restructure, Site, Watch
 from qcc.passes.structure.stream_fit import Cure, StreamMap, StreamSums, fitted
@@ -43,7 +44,7 @@ class LeaveOut(Restructure):
     Args:
         at_most: how many branches go; all that are named by default.
         cure: `gain` a factor and a shift for each channel, `linear` any map, whose matrix rules may encode as any
-            other, `best` the better of these.
+            other, `low_rank` one of two matrices with a quarter of the channels between, `best` the best of these.
         behind: how many branches behind are fitted anew.
 
     Source: FoldGPT, 2024 (arXiv:2407.00928), which trains what is left where here a map is fitted; Residual networks
@@ -162,18 +163,30 @@ def _replaced(graph: Graph, run: Run, cure: StreamMap | None, told: str) -> list
     """Take branches out, and put a map in their place."""
     first, last = _now(graph, run[0]), _now(graph, run[-1])
     dtype = np.dtype(graph.value(last.sum).dtype)
+    gone = [Edit(one.name, f"left out, {len(one.ops)} ops{told}", layers=one.weights) for one in run]
     try:
         if cure is not None and cure.kind == "gain":
             scaled = graph.insert("mul", last.sum, np.diag(cure.matrix).astype(dtype))
             graph.insert("add", scaled, cure.shift.astype(dtype))
+        elif cure is not None and cure.between is not None:
+            _narrowed(graph, first.stream, last, cure)
+            run = run[:-1]
         elif cure is not None:
             graph.replace_region(last.sum, first.stream, cure.matrix.astype(dtype), cure.shift.astype(dtype))
-            return [Edit(one.name, f"left out, {len(one.ops)} ops{told}", layers=one.weights) for one in run]
+            return gone
         for one in (_now(graph, branch) for branch in run):
             graph.remove(one.sum, one.stream)
     except Refused as refused:
         return [Edit(one.name, refused.reason, refused=True, layers=one.weights) for one in run]
-    return [Edit(one.name, f"left out, {len(one.ops)} ops{told}", layers=one.weights) for one in run]
+    return gone
+
+
+def _narrowed(graph: Graph, stream: str, last: ResidualBranch, cure: StreamMap) -> None:
+    """Let the last branch be two products of the stream, with few channels between."""
+    assert cure.between is not None
+    dtype = np.dtype(graph.value(last.sum).dtype)
+    between = graph.insert("linear", stream, (cure.change @ cure.between).astype(dtype), (), f"{last.end}{DOWN}")
+    graph.replace_region(last.end, between, cure.between.T.astype(dtype), cure.shift.astype(dtype))
 
 
 def _found(whole: Graph, graph: Graph, run: Run, cure: Cure, watch: Watch) -> tuple[StreamMap | None, str]:

@@ -12,10 +12,12 @@ from qcc.ir.axes.axes import Action, Axes, Group
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Array, Weight
 from qcc.passes.contract.contract import Context, InPercent, Watch
-from qcc.passes.structure.channel_fit import ChannelReader, grams_of, kept_by_error, made_up, reading
+from qcc.passes.structure.channel_fit import ChannelReader, Removals, grams_of, made_up, reading, removals
+from qcc.passes.structure.division import divided, lost, work_of
 from qcc.passes.structure.structure import Stays, Structure
 
 ROUNDING = 1e-9  # of a channel, so that 75% of 24 is 18
+LEAST = 0.4  # of what each group would keep, that it keeps where groups differ
 
 
 @dataclass(frozen=True)
@@ -23,16 +25,23 @@ class Shares(Structure):
     """A share of each group stays; which groups these are is for others to say.
 
     Args:
-        keep: how much of each group stays, rounded up.
+        keep: how much of each group stays, rounded up; or of the multiplications of all.
         by: what tells how much a channel matters: `magnitude` the weights, `obs` calibration data, too.
         refit: fit layers that lose inputs anew, to calibration data.
         behind: fit all other layers behind the first of these as well.
+        of: of what `keep` is a share: by `all` those groups lose most of which outputs miss least.
     """
 
     keep: Annotated[float, InPercent(0.01)]
     by: Literal["magnitude", "obs"] = "magnitude"
     refit: bool = False
     behind: bool = False
+    of: Literal["each", "all"] = "each"
+
+    def __post_init__(self) -> None:
+        """What goes together."""
+        if self.of == "all" and self.by == "magnitude":
+            raise ValueError("weights do not tell what outputs miss: `of = all` takes `by = obs`")
 
     def uses_data(self) -> bool:
         """Of one of both."""
@@ -53,26 +62,27 @@ class Shares(Structure):
             return {}
         key = "made up", *stays
         if key not in context.found:
-            work = graph.copy()
-            axes, working = Axes.of(graph), Axes.of(work)
-            working.mask({group: stays[group.name] for group in working.groups(Action.SELECT) if group.name in stays})
-            found = [
-                (reader, stays[group.name])
-                for group in axes.groups(Action.SELECT)
-                if group.name in stays
-                for reader in _readers(axes, group)
-            ]
-            order = {op.name: at for at, op in enumerate(graph.ops())}
-            found.sort(key=lambda one: order[one[0].layer.op])
-            if self.behind and found:
-                lose = {one.weight.name for one, _ in found}
-                first = order[found[0][0].layer.op]
-                found += [
-                    (one, np.ones(len(one.units), bool)) for one in _layers(graph, lose) if order[one.layer.op] > first
-                ]
-                found.sort(key=lambda one: order[one[0].layer.op])
-            context.found[key] = made_up(graph, work, found, context.watch)
+            context.found[key] = self._made_up(graph, stays, context.watch, self.behind)
         return cast(Mapping[str, Array], context.found[key])
+
+    def _made_up(self, graph: Graph, stays: Stays, watch: Watch, behind: bool) -> dict[str, Array]:
+        work, axes = _masked(graph, stays), Axes.of(graph)
+        found = [
+            (reader, stays[group.name])
+            for group in axes.groups(Action.SELECT)
+            if group.name in stays
+            for reader in _readers(axes, group)
+        ]
+        order = {op.name: at for at, op in enumerate(graph.ops())}
+        found.sort(key=lambda one: order[one[0].layer.op])
+        if behind and found:
+            lose = {one.weight.name for one, _ in found}
+            first = order[found[0][0].layer.op]
+            found += [
+                (one, np.ones(len(one.units), bool)) for one in _layers(graph, lose) if order[one.layer.op] > first
+            ]
+            found.sort(key=lambda one: order[one[0].layer.op])
+        return made_up(graph, work, found, watch)
 
     def _count(self, group: Group) -> int:
         return max(math.ceil(self.keep * group.size - ROUNDING), 1)
@@ -92,15 +102,44 @@ class Shares(Structure):
         """The channels that readers miss most, where all read them as they are; else the largest."""
         readers = {group.name: _readers(axes, group) for group in groups}
         grams = grams_of(axes.graph, [one for some in readers.values() for one in some], watch)
-        found = {}
+        counts, found, going = {group.name: self._count(group) for group in groups}, {}, {}
         for group in groups:
-            some = readers[group.name]
-            products = [grams[one.weight.name] for one in some]
-            if some:
-                found[group.name] = kept_by_error(some, products, axes.graph, self._count(group))
-            else:
+            some, least = readers[group.name], counts[group.name]
+            if not some:
                 found[group.name] = self._largest(axes, group)
-        return found
+                continue
+            least = max(math.ceil(LEAST * least), 1) if self.of == "all" else least
+            going[group.name] = removals(some, [grams[one.weight.name] for one in some], axes.graph, least)
+        if self.of == "all":
+            counts = self._divided(axes, [group for group in groups if group.name in going], going, watch)
+        return found | {name: one.stays(counts[name]) for name, one in going.items()}
+
+    def _divided(
+        self, axes: Axes, groups: Sequence[Group], going: Mapping[str, Removals], watch: Watch
+    ) -> dict[str, int]:
+        """How many channels of each group stay, by what outputs lose."""
+        weights = {group.name: list(dict.fromkeys((*group.writers, *group.readers))) for group in groups}
+        work = work_of(axes.graph, weights, {group.name: group.size for group in groups}, watch)
+
+        def losses(counts: Mapping[str, int]) -> dict[str, float]:
+            found = {}
+            for name, count in counts.items():
+                stays = {name: going[name].stays(count)}
+                left = _masked(axes.graph, stays, self._made_up(axes.graph, stays, watch, behind=False))
+                found[name] = lost(axes.graph, left, watch)
+            return found
+
+        return divided(going, work, self.keep, {group.name: self._count(group) for group in groups}, losses)
+
+
+def _masked(graph: Graph, stays: Stays, made_up: Mapping[str, Array] | None = None) -> Graph:
+    """A graph in whose old shapes channels are silent."""
+    work = graph.copy()
+    for name, array in (made_up or {}).items():
+        work.replace_constant(name, array)
+    axes = Axes.of(work)
+    axes.mask({group: stays[group.name] for group in axes.groups(Action.SELECT) if group.name in stays})
+    return work
 
 
 def _readers(axes: Axes, group: Group) -> list[ChannelReader]:

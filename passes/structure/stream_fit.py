@@ -13,7 +13,8 @@ import numpy as np
 
 from qcc.ir.graph.ops import Array
 
-Cure = Literal["off", "best", "gain", "linear"]
+Cure = Literal["off", "best", "gain", "low_rank", "linear"]
+NARROW = 4  # times as few channels between the two products of a map of low rank as the stream has
 MASSIVE = 10.0  # times the middle size of a sample's rows
 WEIGHT = 1.0  # of massive rows together, beside all others
 RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0)  # of the diagonal
@@ -30,6 +31,7 @@ class StreamMap:
         change: ``[width, width]``.
         shift: ``[width]``.
         error: what is left of the rows' change on data held out, as a share of all of it.
+        between: of a map of low rank ``[width, channels]``, the directions of what it adds, at right angles; else none.
     """
 
     kind: str
@@ -37,6 +39,7 @@ class StreamMap:
     change: Array
     shift: Array
     error: float
+    between: Array | None = None
 
     @property
     def matrix(self) -> Array:
@@ -85,22 +88,28 @@ def fitted(seen: StreamSums, held: StreamSums, cure: Cure) -> StreamMap | None:
     """
     found = [map_ for ridge in RIDGES for map_ in _maps(seen, ridge) if cure in (map_[0], "best")]
     made = [
-        StreamMap(kind, ridge, whole[:-1], whole[-1], held.error(whole))
-        for kind, ridge, whole in found
+        StreamMap(kind, ridge, whole[:-1], whole[-1], held.error(whole), between)
+        for kind, ridge, whole, between in found
         if np.isfinite(whole).all()
     ]
     best = min(made, key=lambda one: one.error, default=None)
     return best if best is not None and best.error < 1 else None
 
 
-def _maps(seen: StreamSums, ridge: float) -> Iterable[tuple[str, float, Array]]:
-    """A map of all channels; a gain and a shift for each channel."""
+def _maps(seen: StreamSums, ridge: float) -> Iterable[tuple[str, float, Array, Array | None]]:
+    """A map of all channels; the same through a few of them; a gain and a shift for each channel.
+
+    Source: for the few, reduced-rank regression, Izenman 1975: the principal components of what the whole map makes.
+    """
     diagonal = np.diag(seen.gram)
     damped = seen.gram + np.diag(ridge * diagonal + FLOOR * diagonal[:-1].mean())
     whole = np.linalg.solve(damped, seen.pull)
-    yield "linear", ridge, whole
+    yield "linear", ridge, whole, None
+    _, directions = np.linalg.eigh(whole.T @ seen.gram @ whole)
+    between = directions[:, -max(whole.shape[1] // NARROW, 1) :]
+    yield "low_rank", ridge, whole @ between @ between.T, between
     gains, shifts = _gains(damped, seen.pull)
-    yield "gain", ridge, np.concatenate([np.diag(gains), shifts[None]])
+    yield "gain", ridge, np.concatenate([np.diag(gains), shifts[None]]), None
 
 
 def _gains(damped: Array, pull: Array) -> tuple[Array, Array]:

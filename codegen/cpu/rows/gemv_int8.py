@@ -16,6 +16,8 @@ DOT = "llvm.x86.avx512.vpdpbusd.512"
 SHUFFLE = "llvm.x86.avx512.pshuf.b.512"
 MOST = 255  # of a whole number: a byte without a sign
 TINY = 1e-30
+LOW, HIGH = -128, 127
+ROUND = 12582912.0  # 1.5 * 2**23: a small number that is added to it, and taken off again, comes back whole
 FEW = 2  # blocks of four rows that are worked on together: with all four, sums and codes outgrow the registers
 POINTERS = {"q": "int32", "steps": "float32", "sums": "int32", "w": "int32", "scale": "float32", "offset": "int16"}
 SCALARS = ("chunks", "chunks_a_group", "first", "count")
@@ -31,6 +33,15 @@ def rounded(parts: Sequence[Expr], steps: Expr, at: Expr) -> list[Expr]:
     T.buffer_store(steps, most * T.float32(1 / 127), [at])
     near = (emit.llvm("llvm.nearbyint", "float32x16", part * emit.spread(inverse)) for part in parts)
     return [T.bind(T.cast(one, "int32x16")) for one in near]
+
+
+def clipped(x: Expr, inverse: Expr) -> Expr:
+    """What is rounded by a known step, as whole numbers within the range, in float32."""
+    low, high, middle = (emit.spread(T.float32(number)) for number in (LOW, HIGH, ROUND))
+    value = T.bind(x * emit.spread(inverse))
+    above = T.bind(T.Select(value > low, value, low))
+    within = T.bind(T.Select(above < high, above, high))
+    return emit.llvm("llvm.arithmetic.fence", "float32x16", within + middle) - middle  # else TVM cancels the two
 
 
 def quantize(name: str) -> Expr:

@@ -5,7 +5,7 @@ which ``vpmaddwd`` multiplies and adds up in 32 bits once they are widened. So n
 activations is needed. A scale belongs to one output of one tile. ``starts`` and ``places`` are those of ``blocks``.
 """
 
-from qcc.codegen.cpu.rows.gemv_int8 import rounded
+from qcc.codegen.cpu.rows.gemv_int8 import clipped, rounded
 from qcc.codegen.cpu.tir import emit
 from qcc.codegen.cpu.tir.emit import Expr, T
 from qcc.ir.kernel.op import Tile
@@ -24,15 +24,23 @@ POINTERS = {
 SCALARS = ("groups", "inputs", "stride", "first", "count")
 
 
-def quantize(name: str, chunk: int) -> Expr:
-    """A function ``(x, q, m / 127, y, chunks)`` that rounds as `gemv_int8.quantize` does, to int16 in memory."""
+def quantize(name: str, chunk: int, static: bool = False) -> Expr:
+    """A function ``(x, q, m / 127, y, chunks)`` that rounds as `gemv_int8.quantize` does, to int16 in memory.
+
+    Where it is ``static`` the caller has filled the steps, which are all the same.
+    """
     with emit.function(name) as builder:
         pointers = {"x": "float32", "q": "int16", "steps": "float32"}
         x, q, steps, _, chunks = emit.arguments(pointers, ("chunks",), unaligned="x")
         with T.serial(T.int64(0), chunks) as at:
             starts = range(0, chunk, emit.LANES)
             parts = [T.bind(x[emit.lanes(at * chunk + start)]) for start in starts]
-            for start, whole in zip(starts, rounded(parts, steps, at), strict=True):
+            if static:
+                inverse = T.bind(T.float32(1) / steps[0])
+                found = [T.bind(T.cast(clipped(part, inverse), "int32x16")) for part in parts]
+            else:
+                found = rounded(parts, steps, at)
+            for start, whole in zip(starts, found, strict=True):
                 T.buffer_store(q, T.cast(whole, "int16x16"), [emit.lanes(at * chunk + start)])
     return builder.get()
 

@@ -92,14 +92,19 @@ static void turn_floats(const Stored *stored, int64_t row, float *to, int64_t hi
     for (int64_t k = 0; k < wide; k++) to[(n / lanes * wide + k) * lanes + n % lanes] = float_at(stored, row, n * wide + k);
 }
 
-/* The same of whole numbers, so many inputs of 16 outputs side by side, and the scale of each output; four are 128 more. */
-static void turn_whole(const Stored *stored, int64_t row, int8_t *to, float *scale, const Spec *spec) {
+/* The same of whole numbers, so many inputs of 16 outputs side by side, and the scale of each output; four are 128 more
+ * where activations have a sign, and else what 128 more of those add is counted. */
+static void turn_whole(const Stored *stored, int64_t row, int8_t *to, float *scale, float *less, const Spec *spec) {
   int64_t high = spec->high, wide = spec->wide, beside = spec->family->beside;
+  int more = beside == 4 && !less ? 128 : 0;
   for (int64_t n = 0; n < high; n++) {
     scale[n] = scale_of(&stored->rows, &stored->scale, row, n * wide / stored->group);
-    for (int64_t k = 0; k < wide; k++)
-      to[((n / LANES * wide + k) / beside * LANES + n % LANES) * beside + k % beside] =
-          (int8_t)(whole_at(stored, row, n * wide + k) + (beside == 4 ? 128 : 0));
+    int32_t sum = 0;
+    for (int64_t k = 0, code; k < wide; k++) {
+      sum += (int32_t)(code = whole_at(stored, row, n * wide + k));
+      to[((n / LANES * wide + k) / beside * LANES + n % LANES) * beside + k % beside] = (int8_t)(code + more);
+    }
+    if (less) less[n] -= scale[n] * (float)(128 * sum);
   }
 }
 
@@ -124,11 +129,16 @@ static void *turn_all(Layer *layer, const Stored *stored, const int32_t *of, int
   int64_t size = stored->size, whole = family->rounds;
   layer->words = aligned_alloc(64, padded((size_t)(count * size) * (whole ? 1 : family->gemm ? 2 : 4) + 64));
   if (whole) layer->scale = aligned_alloc(64, padded((size_t)(count * spec->high) * 4 + 64));
-  if (!layer->words || (whole && !layer->scale)) return status(FAIL, NO_MEMORY);
-  for (int64_t at = 0; at < count; at++)
-    if (whole) turn_whole(stored, of[at] - 1, (int8_t *)layer->words + at * size, layer->scale + at * spec->high, spec);
+  if (family->stepped) layer->less = aligned_alloc(64, padded((size_t)layer->n * 4));
+  if (!layer->words || (whole && !layer->scale) || (family->stepped && !layer->less)) return status(FAIL, NO_MEMORY);
+  if (layer->less) memset(layer->less, 0, (size_t)layer->n * 4);
+  for (int64_t at = 0, down = 0; at < count; at++) {
+    while (layer->starts[down + 1] <= at) down++;
+    float *less = layer->less ? layer->less + down * spec->high : NULL;
+    if (whole) turn_whole(stored, of[at] - 1, (int8_t *)layer->words + at * size, layer->scale + at * spec->high, less, spec);
     else if (family->gemm) turn_tiles(stored, of[at] - 1, (uint16_t *)layer->words + at * size, spec->high, spec->wide, family->chunks);
     else turn_floats(stored, of[at] - 1, (float *)layer->words + at * size, spec->high, spec->wide, spec->family->lanes);
+  }
   return NULL;
 }
 
@@ -138,7 +148,7 @@ void *fill_tiles(Layer *layer, const void *info) {
   Input numbers;
   int32_t *of = NULL;
   int64_t count = 0;
-  void *bad = constant(info, (size_t)weight_inputs(spec), &numbers);
+  void *bad = constant(info, (size_t)(weight_inputs(spec) - spec->fixed), &numbers);
   if (!bad && ((numbers.type != UINT16 && numbers.type != INT32) || numbers.rank != 2 || numbers.dims[0] < 1 || numbers.dims[1] < 1))
     bad = status(INVALID, "qcc: the numbers of tiles are a matrix of uint16 or int32");
   if (!bad) bad = read_stored(&stored, info);
@@ -195,6 +205,12 @@ static int strip(Call *call, int64_t row, int64_t rows, int64_t first, int64_t c
   const float *x = zone.each > 1 && family->panels && zone.kernel == family->some ? (const float *)call->inputs : call->x;
   int64_t size = 1 << 30, groups = rows / zone.each;
   Tensor y = {out, 1, 0, 1, 2, 32, 1, &size, NULL, 0};
+  if (family->stepped) {
+    Any args[] = {POINTER(call->inputs + row * l->k), POINTER(call->steps + row), POINTER(l->words), POINTER(l->scale),
+                  POINTER(l->less), POINTER(l->starts), POINTER(l->places), TENSOR(&y),
+                  NUMBER(groups), NUMBER(l->k), NUMBER(stride), NUMBER(first), NUMBER(count)};
+    return CALL(zone.kernel, args);
+  }
   if (family->rounds) {
     Any args[] = {POINTER((const int16_t *)call->inputs + row * l->k), POINTER(call->steps + row * (l->k / family->chunks)),
                   POINTER(l->words), POINTER(l->scale), POINTER(l->starts), POINTER(l->places), TENSOR(&y),
@@ -254,6 +270,36 @@ static void *pack_tiles(void *context, Call *call, int64_t whole) {
   return spread_tasks(context, call, pack_tiles_task, call->tiles, k * LANES);
 }
 
+/* Rows as bytes, each by a step of its own or of the model's; or by neighbours. */
+static void round_task(void *p, size_t task) {
+  Call *call = p;
+  const Layer *l = call->layer;
+  const Family *family = l->spec->family;
+  int64_t row = (int64_t)task * call->share, rows = call->rows - row < call->share ? call->rows - row : call->share;
+  int64_t chunks = family->stepped ? 1 : l->k / family->chunks;
+  float *steps = call->steps + row * chunks;
+  for (int64_t at = 0; l->spec->fixed && at < rows * chunks; at++) steps[at] = l->step;
+  if (family->stepped) {
+    Any args[] = {POINTER(call->x + row * l->k), POINTER(call->inputs + row * l->k), POINTER(steps),
+                  TENSOR(&none_filled), NUMBER(l->k), NUMBER(rows)};
+    if (CALL(family->quantize, args)) fail(call);
+    return;
+  }
+  Any args[] = {POINTER(call->x + row * l->k), POINTER((int16_t *)call->inputs + row * l->k), POINTER(steps),
+                TENSOR(&none_filled), NUMBER(rows * chunks)};
+  if (CALL(family->quantize, args)) fail(call);
+}
+
+static void *round_rows(void *context, Call *call) {
+  const Layer *l = call->layer;
+  const Family *family = l->spec->family;
+  size_t steps = (size_t)(family->stepped ? call->rows : call->rows * (l->k / family->chunks));
+  size_t bytes = padded((size_t)(call->rows * l->k) * (family->stepped ? 1 : 2));
+  if (!(call->inputs = arena(CALL_ARENA, bytes + steps * 4))) return status(FAIL, NO_MEMORY);
+  call->steps = (float *)(call->inputs + bytes);
+  return spread_tasks(context, call, round_task, call->rows, l->k * TURN_WORK);
+}
+
 void *multiply_tiles(void *context, Call *call) {
   const Layer *l = call->layer;
   const Spec *spec = l->spec;
@@ -261,12 +307,8 @@ void *multiply_tiles(void *context, Call *call) {
   int64_t down = l->n / spec->high, each = rows_of_strip(spec), strips = (down + each - 1) / each;
   int64_t kept = (int64_t)l->starts[down] * spec->high * spec->wide, whole = whole_rows(call);
   if (family->rounds) {
-    int64_t chunks = call->rows * (l->k / family->chunks);
-    size_t bytes = padded((size_t)(call->rows * l->k) * 2);
-    if (!(call->inputs = arena(CALL_ARENA, bytes + (size_t)chunks * 4))) return status(FAIL, NO_MEMORY);
-    call->steps = (float *)(call->inputs + bytes);
-    Any args[] = {POINTER(call->x), POINTER(call->inputs), POINTER(call->steps), TENSOR(&none_filled), NUMBER(chunks)};
-    if (CALL(family->quantize, args)) return status(FAIL, "qcc: a kernel failed");
+    void *bad = round_rows(context, call);
+    if (bad) return bad;
   }
   if (family->gemm && whole) {
     void *bad = pack_tiles(context, call, whole);

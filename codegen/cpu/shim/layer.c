@@ -10,7 +10,7 @@ void free_layer(void *p) {
   if (!layer) return;
   for (size_t i = 0; layer->vectors && layer->spec->operands[i]; i++) free(layer->vectors[i]);
   free(layer->words), free(layer->scale), free(layer->offset), free(layer->vectors);
-  free(layer->starts), free(layer->places), free(layer);
+  free(layer->starts), free(layer->places), free(layer->less), free(layer);
 }
 
 int weight_inputs(const Spec *spec) {

@@ -339,7 +339,7 @@ static int input_type(const void *of, size_t index) {
   const Spec *spec = of;
   int widths[4], scale = 1 + planes_of(spec->bits, widths);
   if (!index) return FLOAT;
-  if (spec->high && (int)index == weight_inputs(spec)) return 0; /* uint16 or int32, looked at as well */
+  if (spec->high && (int)index == weight_inputs(spec) - spec->fixed) return 0; /* uint16 or int32, looked at as well */
   if (spec->bits >= 16) return index == 1 && spec->bits == 16 ? BFLOAT16 : FLOAT;
   if ((int)index < scale) return UINT8;
   if ((int)index == scale) return 0; /* float16 or float32, looked at when the kernel is made */

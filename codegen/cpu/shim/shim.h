@@ -11,7 +11,8 @@ typedef struct {
   Kernel quantize, one, four, some, pack, gemm;
   int rounds, many, chunks, depth, together /* rows of `some` */, lanes /* outputs of a tile that lie together */,
       beside /* inputs of whole numbers that lie together */,
-      panels /* `some` reads rows that lie side by side */;
+      panels /* `some` reads rows that lie side by side */,
+      stepped /* a row of tiles' activations is rounded by one step, to bytes without a sign */;
   int64_t panel, block;
 } Family;
 
@@ -58,6 +59,7 @@ typedef struct {
   int32_t *words;  /* [strips * 4, chunks, bits, 16], of bfloat16 [strips * 2, chunks, 2, 16, 16]; conv1x1.c has its own */
   float *scale;    /* [strips * 4, groups, 16] */
   int16_t *offset; /* the same: the code of zero; NULL where it is the middle */
+  float *less;     /* of tiles: what outputs start with, for 128 more in each input */
   float **vectors; /* an operand of the steps each: [n], or NULL for a tensor */
   float step;      /* of static activations */
   float epsilon;   /* of the norm */

@@ -5,12 +5,11 @@ so the products are those of activations with a step a row, and their integers a
 takes a quarter of the time of ``x / step``, and is rounded to another integer only right between two.
 """
 
+from qcc.codegen.cpu.rows.gemv_int8 import clipped
 from qcc.codegen.cpu.tiles.gemm_int8 import places
 from qcc.codegen.cpu.tir import emit
 from qcc.codegen.cpu.tir.emit import Expr, T
 
-LOW, HIGH = -128, 127
-ROUND = 12582912.0  # 1.5 * 2**23: a small number that is added to it, and taken off again, comes back whole
 POINTERS = {"x": "float32", "q": "int8", "steps": "float32", "sums": "int32"}
 
 
@@ -49,21 +48,12 @@ def round_floats(name: str) -> Expr:
         with T.serial(T.int64(0), chunks) as chunk:
             for half in (0, 16):
                 place = emit.lanes(chunk * 32 + half)
-                T.buffer_store(a, _round(x[place], inverse) * emit.spread(steps[0]), [place])
+                T.buffer_store(a, clipped(x[place], inverse) * emit.spread(steps[0]), [place])
     return builder.get()
 
 
 def _store(x: Expr, source: Expr, q: Expr, place: Expr, inverse: Expr) -> Expr:
     """Sixteen of ``q``, which are also the result, as int32."""
-    whole = T.bind(T.cast(_round(x[emit.lanes(source)], inverse), "int32x16"))
+    whole = T.bind(T.cast(clipped(x[emit.lanes(source)], inverse), "int32x16"))
     T.buffer_store(q, T.cast(whole, "int8x16"), [emit.lanes(place)])
     return whole
-
-
-def _round(x: Expr, inverse: Expr) -> Expr:
-    """Whole numbers within the range, in float32."""
-    low, high, middle = (emit.spread(T.float32(number)) for number in (LOW, HIGH, ROUND))
-    value = T.bind(x * emit.spread(inverse))
-    above = T.bind(T.Select(value > low, value, low))
-    within = T.bind(T.Select(above < high, above, high))
-    return emit.llvm("llvm.arithmetic.fence", "float32x16", within + middle) - middle  # else TVM cancels the two

@@ -5,7 +5,7 @@ What a layer reads and is to make on both sides gives the moments that its weigh
 makes of the stored weight goes on to the next one. So the model is run about three times, however many weights it has.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -103,36 +103,58 @@ class _Reading:
 
 
 @dataclass
+class _Inputs:
+    """Second moments of what layers read, of all samples and of those held out; those that read the same share them.
+
+    ``cross`` is of what inputs miss beside the float ones, with the inputs: ``(F - X)'X``.
+    """
+
+    gram: list[Array] = field(default_factory=list)
+    cross: list[Array] = field(default_factory=list)
+    counts: list[int] = field(default_factory=lambda: [0, 0])
+
+    def add(self, x: Array, fine: Array, held: bool) -> None:
+        """More rows, beside the float ones."""
+        gram, cross = x.T @ x, (fine - x).T @ x
+        if not self.gram:
+            self.gram, self.cross = ([np.zeros_like(gram) for _ in range(2)] for _ in range(2))
+        for at in range(1 + held):
+            self.gram[at] += gram
+            self.cross[at] += cross
+            self.counts[at] += len(x)
+
+
+@dataclass
 class _Sums:
-    """Second moments of what a layer reads, and what is left to do on it, of all samples and of those held out."""
+    """What is left to do for a layer on what it reads; ``more`` is what the sums beside its result miss."""
 
     reading: _Reading
     matrix: Array
-    gram: list[Array] = field(default_factory=list)
-    pull: list[Array] = field(default_factory=list)
-    counts: list[int] = field(default_factory=lambda: [0, 0])
+    inputs: _Inputs
+    more: list[Array] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
         """Of all samples."""
-        return self.counts[0]
+        return self.inputs.counts[0]
 
     def add(self, x: Array, missing: Array, held: bool) -> None:
-        """More rows, with what is missing of the results."""
-        if not self.gram:
-            sizes = (x.shape[1], x.shape[1]), (missing.shape[1], x.shape[1])
-            self.gram, self.pull = ([np.zeros(size, np.float32) for _ in range(2)] for size in sizes)
-        gram, pull = x.T @ x, missing.T @ x
+        """What more rows of results miss."""
+        pull = missing.T @ x
+        if not self.more:
+            self.more = [np.zeros_like(pull) for _ in range(2)]
         for at in range(1 + held):
-            self.gram[at] += gram
-            self.pull[at] += pull
-            self.counts[at] += len(x)
+            self.more[at] += pull
 
     def moments(self, before: Moments) -> Moments:
         """The same as means; what was hidden and repeated is as before."""
-        rows, held = self.counts
-        gram, judge = (one / np.float32(max(count, 1)) for one, count in zip(self.gram, self.counts, strict=True))
-        pull, judged = (one / np.float32(max(count, 1)) for one, count in zip(self.pull, self.counts, strict=True))
+        rows, held = counts = self.inputs.counts
+        pulls = [self.matrix @ one for one in self.inputs.cross]
+        pulls = [one + more for one, more in zip(pulls, self.more, strict=True)] if self.more else pulls
+        gram, judge, pull, judged = (
+            np.asarray(one / np.float32(max(count, 1)))
+            for one, count in zip((*self.inputs.gram, *pulls), (*counts, *counts), strict=True)
+        )
         untold = self.reading.beside is None
         found = replace(before, gram=gram, rows=rows, held=judge, held_rows=held)
         return found if untold else replace(found, pull=pull, held_pull=judged)
@@ -165,17 +187,23 @@ class _March:
                 beside = joins.beside(ops[layer.op].outputs[0]) if len(weight.layers) == 1 else None
                 self._readings[weight.name] = _Reading(*read, beside)
         self._sides = self._begun(samples) if self._readings else []
+        self._inputs: dict[tuple[str, Windows | None], _Inputs] = {}
         self._alone = not any(side.held for side in self._sides)
 
     def enter(self, piece: Segment, weights: Sequence[Weight], goes_on: bool) -> dict[str, _Sums]:
         """See what the layers of some weights read in a piece on both sides, and carry the float one over it."""
         there = piece.inside | set(self._sides[0].now if self._sides else ())
         known = {one.name: self._readings[one.name] for one in weights if one.name in self._readings}
-        found = {
-            one.name: _Sums(known[one.name], self._graph.matrix(one))
-            for one in weights
-            if one.name in known and known[one.name].value in there
-        }
+        self._inputs = {key: sums for key, sums in self._inputs.items() if key[0] in there}
+        fresh = dict[tuple[str, Windows | None], _Reading]()
+        found = dict[str, _Sums]()
+        for weight in weights:
+            one = known.get(weight.name)
+            if one is not None and one.value in there:
+                key = one.value, one.windows
+                if key not in self._inputs:
+                    self._inputs[key], fresh[key] = _Inputs(), one
+                found[weight.name] = _Sums(one, self._graph.matrix(weight), self._inputs[key])
         asked = {name for one in found.values() for name in (one.reading.value, *(one.reading.beside or ()))}
         inner = sorted(asked & piece.inside)
         self._piece = piece
@@ -186,8 +214,11 @@ class _March:
         for side in self._sides:
             made = self._run(side.floats, {})
             both = {**side.floats, **made}, {**side.now, **(self._run(side.now, {}) if inner else {})}
+            for key, one in fresh.items():
+                self._add(one, side, *both, self._inputs[key])
             for sums in found.values():
-                self._add(sums, side, *both)
+                if sums.reading.beside:
+                    self._add(sums.reading, side, *both, sums)
             if goes_on:
                 side.floats = piece.carried(side.floats, made)
         return found
@@ -197,28 +228,35 @@ class _March:
         for side in self._sides:
             side.now = self._piece.carried(side.now, self._run(side.now, stored))
 
-    def _add(self, sums: _Sums, side: _Side, floats: Values, now: Values) -> None:
-        """The rows of some samples that count, with what their results miss: what the float ones have more."""
-        reading, windows = sums.reading, sums.reading.windows
-        kept = side.sight.get(reading.value)
+    def _add(self, one: _Reading, side: _Side, floats: Values, now: Values, sums: _Inputs | _Sums) -> None:
+        """The rows of some samples that count: of what is read, or of what results miss."""
+        kept = side.sight.get(one.value)
 
-        def rows(array: Array, of_input: bool) -> Array:
-            if windows is not None:
-                return windows.rows(array) if of_input else windows.results(array)
+        def rows(array: Array, of_input: bool = True) -> Array:
+            if one.windows is not None:
+                return one.windows.rows(array) if of_input else one.windows.results(array)
             flat = array.reshape(-1, array.shape[-1])
             return flat if kept is None else flat[kept.reshape(-1)]
 
-        x, fine = (rows(one[reading.value], True) for one in (now, floats))
-        missing = (fine - x) @ sums.matrix.T
-        for name in reading.beside or ():
+        x, fine = rows(now[one.value]), rows(floats[one.value])
+        other = fine if isinstance(sums, _Inputs) else self._missing(one, floats, now, rows, (len(x), len(sums.matrix)))
+        finite = np.isfinite(x).all(-1) & np.isfinite(fine).all(-1)
+        if not finite.all():
+            x, other = x[finite], other[finite]
+        end = len(x) - len(x) // EVERY if self._alone else 0 if side.held else len(x)
+        sums.add(x[:end], other[:end], held=False)
+        sums.add(x[end:], other[end:], held=True)
+
+    def _missing(
+        self, one: _Reading, floats: Values, now: Values, rows: Callable[[Array, bool], Array], shape: tuple[int, int]
+    ) -> Array:
+        """What is added to results in the float model and not in the other one."""
+        found = np.zeros(shape, np.float32)
+        for name in one.beside or ():
             if name in now and name in floats:
                 more = rows(floats[name] - now[name], False)
-                missing = missing + more if more.shape == missing.shape else missing
-        finite = np.isfinite(x).all(-1) & np.isfinite(missing).all(-1)
-        x, missing = x[finite], missing[finite]
-        end = len(x) - len(x) // EVERY if self._alone else 0 if side.held else len(x)
-        sums.add(x[:end], missing[:end], held=False)
-        sums.add(x[end:], missing[end:], held=True)
+                found = found + more if more.shape == shape else found
+        return np.where(np.isfinite(found), found, np.float32(0))
 
     def _run(self, state: Values, stored: dict[str, Array]) -> Values:
         feeds = {name: state[name] for name in self._piece.reads}

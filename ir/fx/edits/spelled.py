@@ -19,6 +19,7 @@ def respell(graph: Graph, editor: FxEditor) -> None:
     _write_batch_norms(graph, editor)
     _write_repeats(graph, editor)
     _write_stacks(graph, editor)
+    _write_bilinear(graph, editor)
 
 
 def _write_rolls(graph: Graph, editor: FxEditor) -> None:
@@ -120,6 +121,31 @@ def _write_stacks(graph: Graph, editor: FxEditor) -> None:
                 made = _call(graph, _aten.cat.default, rows, axis)
             editor.read_instead(node, made, [*node.users])
             graph.erase_node(node)
+
+
+def _write_bilinear(graph: Graph, editor: FxEditor) -> None:
+    """Make a product with two inputs two products, the first of them with the weight.
+
+    Rewrite:
+        bilinear(x, y, W [o, i, j], b)  -->  (x @ permute(W)[i, (o, j)]).unflatten(o, j) @ y + b
+    """
+    for node in [*graph.nodes]:
+        if aten_name(node) != "bilinear":
+            continue
+        given = arguments(node)
+        weight, bias = given["weight"], given["bias"]
+        out, _, second = weight.meta["val"].shape
+        with graph.inserting_before(node):
+            turned = _call(graph, _aten.permute.default, weight, [1, 0, 2])
+            matrix = _call(graph, _aten.flatten.using_ints, turned, 1, 2)
+            first = _call(graph, _aten.matmul.default, given["input1"], matrix)
+            apart = _call(graph, _aten.unflatten.int, first, -1, [out, second])
+            column = _call(graph, _aten.unsqueeze.default, given["input2"], -1)
+            made = _call(graph, _aten.squeeze.dim, _call(graph, _aten.matmul.default, apart, column), -1)
+            made = made if bias is None else _call(graph, _aten.add.Tensor, made, bias)
+        first.meta["nn_module_stack"] = node.meta.get("nn_module_stack")
+        editor.read_instead(node, made, [*node.users])
+        graph.erase_node(node)
 
 
 def _rolled(graph: Graph, x: Node, shift: int, axis: int) -> Node:

@@ -12,7 +12,7 @@ from qcc.ir.graph.view import row_by_row
 from qcc.ir.onnx.file.bodies import inside
 from qcc.ir.onnx.file.domain import DOMAIN, VERSION
 from qcc.ir.onnx.graph.layers import PASSING
-from qcc.ir.onnx.graph.values import RoundedValue, read_rounded
+from qcc.ir.onnx.values.write import RoundedValue, read_rounded
 
 FLOAT_TYPES = {"bf16": ir.DataType.BFLOAT16, "fp16": ir.DataType.FLOAT16}
 

@@ -25,7 +25,7 @@ def kernel_function(op: LinearOp, opset: int) -> ir.Function:
         lines = [*_filters(op), f"v0 = Conv ({', '.join(('x', 'filters', *first))})"]
         operands, steps = operands[len(first) :], steps[len(first) :]
     else:
-        lines = _integer_product(op) if op.static else _float_product(op)
+        lines = _integer_product(op) if op.static and op.tile is None else _float_product(op)
     for at, step in enumerate(steps, 1):
         count = len(STEPS[step].operands)
         lines += step_lines(STEPS[step], value, f"v{at}", operands[:count], opset)
@@ -44,7 +44,19 @@ def _float_product(op: LinearOp) -> Lines:
         weight, lines = "turned", [*_rows_weight(op), "turned = Transpose <perm: ints = [1, 0]> (weight)"]
     else:
         weight, lines = _decoded_weight(op)
-    return [*lines, f"v0 = MatMul (x, {weight})"]
+    return [*lines, *_rounded(op), f"v0 = MatMul ({'rounded' if op.static else 'x'}, {weight})"]
+
+
+def _rounded(op: LinearOp) -> Lines:
+    """What tiles are multiplied with that is rounded by a known step: they have scales of their own, so as floats."""
+    if not op.static:
+        return []
+    return [
+        "nought = Constant <value_int: int = 0> ()",
+        "middle = Cast <to: int = 3> (nought)",
+        "bytes = QuantizeLinear (x, input_scale, middle)",
+        "rounded = DequantizeLinear (bytes, input_scale, middle)",
+    ]
 
 
 def _tiled_weight(op: LinearOp, tile: Tile) -> Lines:

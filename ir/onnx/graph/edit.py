@@ -32,6 +32,11 @@ class OnnxEditor:
         """A value of the main graph."""
         return self._values[name]
 
+    @property
+    def fed(self) -> tuple[ir.Value, ...]:
+        """The inputs of the graph that no constant stands for."""
+        return tuple(one for one in self._graph.inputs if not one.is_initializer())
+
     def known(self, name: str) -> ir.Value | None:
         """A value of the main graph, if there is one of this name."""
         return self._values.get(name)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from qcc.ir.encoding.value import DYNAMIC_INT8
 from qcc.ir.forms.integers import spread, spread_scales, whole_bias, widened
 from qcc.ir.graph.ops import Layer
 from qcc.ir.kernel.op import LinearOp
@@ -119,7 +118,7 @@ class IntegersWriter(FormWriter):
         signed = self._signed(self._weight.layers[0], numbers)
         codes, zero = self._codes(numbers.T, signed, len(numbers), self.first_reader())
         scale = self.stored("scale", self._scales().astype(np.float32))
-        front = None if self._weight.reads == {DYNAMIC_INT8} else self.shape((0,))
+        front = None if all(one and one.by_token for one in self._weight.reads) else self.shape((0,))
         for layer in self._weight.layers:
             old, read = self._nodes[layer.op], self.read(layer)
             x, value = read.source, read.codes

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from qcc.ir.encoding.blocks import TENSOR
-from qcc.ir.encoding.value import BYTE_BITS, COLUMN, POWERS, SLACK, SMALLEST_STEP, EncodedValue, ValueEncoding
+from qcc.ir.encoding.value import BYTE_BITS, DYNAMIC_INT8, EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
 from qcc.ir.onnx.file.load import array_of
 from qcc.ir.onnx.graph.edit import OnnxEditor
+from qcc.ir.onnx.values.own_steps import imitated, like, over_positions, over_tokens
 
 LAST = np.iinfo(np.int64).max  # the end of an axis
 VALUE_OPSET, WIDE_OPSET = 18, 21  # ReduceMax reads its axes; QuantizeLinear makes 16 bits
@@ -82,51 +82,15 @@ def _written(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.V
         return _behind_first(editor, value, encoded)
     if encoded.step is not None:
         return _stepped(editor, value, encoded)
-    return (_imitated if encoded.encoding.imitates else _per_token)(editor, value, encoded)
+    if encoded.encoding.imitates and not encoded.positions:
+        return imitated(editor, value, encoded)
+    return _per_token(editor, value, encoded)
 
 
 def value_opset(encoding: ValueEncoding) -> int:
     """The lowest opset that has the ops that round so."""
     wide = encoding.when == "static" and encoding.code_bits > BYTE_BITS
     return WIDE_OPSET if wide else VALUE_OPSET
-
-
-def _imitated(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.Value:
-    """A value rounded in floats, by steps of its blocks; once for all that read it so."""
-    encoding, name = encoded.encoding, f"{value.name}.{encoded.encoding.text.replace(' ', '.')}"
-    known = editor.known(name)
-    if known is not None:
-        return known
-    assert value.shape is not None
-    rank, lead, last = len(value.shape), [0] * (len(value.shape) - 1), value.producer()
-
-    def op(op_type: str, *given: ir.Value | np.ndarray, **attributes: int) -> ir.Value:
-        nonlocal last
-        read = [editor.constant(f"{name}.{op_type}", one) if isinstance(one, np.ndarray) else one for one in given]
-        how = [ir.AttrInt64(key, number) for key, number in attributes.items()]
-        found = editor.node(op_type, read, f"{name}.{op_type.lower()}", last, how)
-        found.type, last = value.type, found.producer()
-        return found
-
-    def number(of: float) -> np.ndarray:
-        return np.array(of, np.float32)
-
-    parted = value
-    if encoding.group:
-        parted = op("Reshape", value, np.array([*lead, -1, encoding.group], np.int64))
-    axes = {TENSOR: range(rank), COLUMN: range(rank - 1)}.get(encoding.stored.block, (-1,))
-    highest = float(encoding.grid.highest)
-    step = op("ReduceMax", op("Abs", parted), np.array([*axes], np.int64), keepdims=1)
-    step = op("Div", op("Max", step, number(SMALLEST_STEP * highest)), number(highest))
-    if encoding.stored.scale == POWERS:
-        power = op("Div", op("Log", step), number(np.log(2)))
-        step = op("Pow", number(2), op("Ceil", op("Sub", power, number(SLACK))))
-    low, high = (number(end) for end in encoded.ends)
-    found = op("Mul", op("Clip", op("Round", op("Div", parted, step)), low, high), step)
-    if encoding.group:
-        found = op("Reshape", found, np.array([*lead, -1], np.int64))
-    editor.rename(found, name)
-    return _like(found, value)
 
 
 def _behind_first(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.Value:
@@ -142,7 +106,7 @@ def _behind_first(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) ->
     else:
         first = _for_each_sample(editor, value, encoded.leading.astype(np.float32))
     how = [ir.AttrInt64("axis", -2)]
-    return _like(editor.node("Concat", [first, found], f"{value.name}.rounded", found.producer(), how), value)
+    return like(editor.node("Concat", [first, found], f"{value.name}.rounded", found.producer(), how), value)
 
 
 def _tokens(editor: OnnxEditor, value: ir.Value, name: str, begin: int, end: int) -> ir.Value:
@@ -152,7 +116,7 @@ def _tokens(editor: OnnxEditor, value: ir.Value, name: str, begin: int, end: int
         if position == 0 and node.name == f"{name}/Slice":
             return node.outputs[0]
     given = (_shared(editor, number) for number in (begin, end, -2))
-    found = _like(editor.node("Slice", [value, *given], name, value.producer()), value)
+    found = like(editor.node("Slice", [value, *given], name, value.producer()), value)
     if value.shape is not None:
         size = end if begin == 0 else None
         found.shape = ir.Shape([*value.shape[:-2], size, value.shape[-1]])
@@ -174,7 +138,7 @@ def _for_each_sample(editor: OnnxEditor, value: ir.Value, tokens: np.ndarray) ->
     axis = [ir.AttrInt64("axis", 0)]
     sizes = editor.node("Concat", [samples, own], f"{name}.sizes", samples.producer(), axis)
     given = [editor.constant(f"{name}.known", tokens), sizes]
-    found = _like(editor.node("Expand", given, name, sizes.producer()), value)
+    found = like(editor.node("Expand", given, name, sizes.producer()), value)
     if value.shape is not None:
         found.shape = ir.Shape([*value.shape[:-2], *tokens.shape])
     return found
@@ -207,12 +171,13 @@ def _clipped(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue, write: 
         return value
     name = f"{value.name}.clipped"
     given = [editor.constant(f"{name}.end", np.array(end, np.float32)) for end in ends]
-    return _like(editor.node("Clip", [value, *given], name, value.producer()), value)
+    return like(editor.node("Clip", [value, *given], name, value.producer()), value)
 
 
 def _within(encoded: EncodedValue) -> tuple[np.ndarray, ...]:
     """The first and the last code, where they do not fill a byte; an op of integers is found in front of the cut."""
-    if not encoded.encoding.in_bytes or encoded.encoding.width == encoded.encoding.code_bits:
+    encoding = encoded.encoding
+    if encoding.when == "dynamic" or encoding.imitates or encoding.width == encoding.code_bits:
         return ()
     zero = _zero(encoded)
     return tuple((zero.astype(np.int64) + end).astype(zero.dtype) for end in encoded.ends)
@@ -319,6 +284,28 @@ def _makers(value: ir.Value) -> tuple[ir.Node, ...]:
     return (maker, before) if before is not None and before.op_type == "Clip" else (maker,)
 
 
+def multiply_rounded(editor: OnnxEditor, product: ir.Value) -> None:
+    """Let a product of two values be one of integers: ``a @ b  -->  ((a / s) @ (b / t)) * s * t``, both rounded.
+
+    The steps ``s`` are those of the rows of ``a``, ``t`` those of the columns of ``b``. The result keeps its name.
+    """
+    node, encoded = product.producer(), EncodedValue(DYNAMIC_INT8)
+    assert node is not None
+    found, uses = product, product.uses()
+    for position, along in enumerate((-1, -2)):
+        value = node.inputs[position]
+        assert value is not None
+        steps, over = over_tokens(editor, value, encoded, along)
+        coded = next((one.outputs[0] for one, _ in over.uses() if one.op_type == "QuantizeLinear"), None)
+        read = next((one.outputs[0] for one in coded.consumers()), None) if coded is not None else None
+        node.replace_input_with(position, read or _rounded(editor, over, over, ONE, _zero(encoded)))
+        name = f"{product.name}.by.{'columns' if position else 'rows'}"
+        found = like(editor.node("Mul", [found, steps], name, found.producer()), product)
+    for reader, at in uses:
+        reader.replace_input_with(at, found)
+    editor.take_name(product, found)
+
+
 def read_rounded(value: ir.Value) -> RoundedValue:
     """What a value is made of that `write_rounded` made."""
     made = value.producer()
@@ -357,7 +344,7 @@ def _rounded(
         ends = [editor.constant(f"{name}.end", end) for end in within]
         cut = editor.node("Clip", [codes, *ends], f"{name}.within", codes.producer())
         cut.type, cut.shape, codes = codes.type, codes.shape, cut
-    return _like(editor.node("DequantizeLinear", [codes, *given], name, codes.producer()), value)
+    return like(editor.node("DequantizeLinear", [codes, *given], name, codes.producer()), value)
 
 
 def _decoded(editor: OnnxEditor, value: ir.Value, codes: ir.Value, encoded: EncodedValue) -> ir.Value:
@@ -365,34 +352,11 @@ def _decoded(editor: OnnxEditor, value: ir.Value, codes: ir.Value, encoded: Enco
     name = f"{value.name}.rounded"
     given = [editor.constant(f"{name}.step", np.array(encoded.step, np.float32))]
     given.append(editor.constant(f"{name}.middle", _zero(encoded)))
-    return _like(editor.node("DequantizeLinear", [codes, *given], name, codes.producer()), value)
+    return like(editor.node("DequantizeLinear", [codes, *given], name, codes.producer()), value)
 
 
 def _per_token(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> ir.Value:
     """A value rounded by a step a token."""
-    scale, source = _over_tokens(editor, value, encoded)
-    found = _rounded(editor, value, source, ONE, _zero(encoded))
-    return _like(editor.node("Mul", [found, scale], f"{value.name}.rounded.scaled", found.producer()), value)
-
-
-def _over_tokens(editor: OnnxEditor, value: ir.Value, encoded: EncodedValue) -> tuple[ir.Value, ir.Value]:
-    """The steps of the tokens, and the value over them; written once for all that read it so."""
-    name = f"{value.name}.qcc.over"
-    for node, position in value.uses():
-        if position == 0 and node.name == f"{name}/Div" and node.inputs[1] is not None:
-            return node.inputs[1], node.outputs[0]
-    highest = float(encoded.encoding.grid.highest)
-    axis = editor.constant(f"{name}.axis", np.array([-1], np.int64))
-    least = editor.constant(f"{name}.least", np.array(SMALLEST_STEP * highest, np.float32))
-    levels = editor.constant(f"{name}.levels", np.array(highest, np.float32))
-    found = _like(editor.node("Abs", [value], f"{name}.sizes", value.producer()), value)
-    for op_type, other in (("ReduceMax", axis), ("Max", least), ("Div", levels)):
-        found = editor.node(op_type, [found, other], f"{name}.{op_type.lower()}", found.producer())
-        found.type = value.type
-        found.shape = None if value.shape is None else ir.Shape((*value.shape[:-1], 1))
-    return found, _like(editor.node("Div", [value, found], name, found.producer()), value)
-
-
-def _like(value: ir.Value, other: ir.Value) -> ir.Value:
-    value.type, value.shape = other.type, other.shape
-    return value
+    scale, source = (over_positions if encoded.positions else over_tokens)(editor, value, encoded)
+    found = _rounded(editor, value, source, ONE, _zero(encoded), _within(encoded))
+    return like(editor.node("Mul", [found, scale], f"{value.name}.rounded.scaled", found.producer()), value)

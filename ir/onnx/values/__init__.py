@@ -1,0 +1,1 @@
+"""Values that are rounded as the model runs."""
