@@ -33,7 +33,8 @@ Arrays = dict[str, np.ndarray]
 def drawn(op: AttendOp, segments: int, size: float = 1.0, seed: int = 0) -> Arrays:
     """Two samples, two heads of keys, and three of queries for each."""
     rng, rows, blocks = np.random.default_rng(seed), segments * op.segment, segments * op.segment // op.block
-    shapes = {"queries": (2, 2, 3, rows, op.channels)} | dict.fromkeys(("keys", "values"), (2, 2, 1, rows, op.channels))
+    shapes: dict[str, tuple[int, ...]] = {"queries": (2, 2, 3, rows, op.channels)}
+    shapes |= dict.fromkeys(("keys", "values"), (2, 2, 1, rows, op.channels))
     shapes |= dict.fromkeys(("sorted_keys", "sorted_values"), (2, 2, rows, op.channels))
     part = np.arange(blocks) // (op.segment // op.block)
     kept = (rng.random((2, 2, 3, blocks, blocks)) < 0.4) & (part < part[:, None])
