@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from qcc.codegen.cpu.library.build import build
-from qcc.codegen.cpu.processors.processors import native
+from qcc.codegen.cpu.processors.processors import PROCESSORS, named, native
 from qcc.codegen.target.target import Processor
 from qcc.compiler.runtime.register import register
 from qcc.compiler.runtime.serves import serves
@@ -139,9 +139,9 @@ def _made(op: ChainOp, size: tuple[int, int]) -> tuple[int, int]:
     return rows, columns
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = build(OPS, (native(),), tmp_path_factory.mktemp("chain") / "k.so")
+@pytest.fixture(scope="module", params=["native", "avx2"])
+def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = build(OPS, (named(request.param),), tmp_path_factory.mktemp("chain") / "k.so")
     if serves(str(made), OPS) != {*OPS}:
         pytest.skip("this processor has no such kernels")
     return made
@@ -218,8 +218,6 @@ def test_names(op: ChainOp) -> None:
 
 
 def test_a_processor_without_the_instructions_leaves_it_to_the_body(tmp_path: Path) -> None:
-    from qcc.codegen.cpu.processors.processors import PROCESSORS
-
     generic: Processor = PROCESSORS["generic"]
     assert generic.instructions == ""
     build([POINT], (PROCESSORS["generic"],), tmp_path / "k.so")

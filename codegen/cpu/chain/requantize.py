@@ -6,6 +6,8 @@ rounded value, which is what the graph says: ``(y - zero) * own + (other - other
 code of zero.
 """
 
+from tvm import tirx  # type: ignore[import-untyped]  # TVM has no stubs
+
 from qcc.codegen.cpu.tir import emit
 from qcc.codegen.cpu.tir.emit import Expr, T
 
@@ -61,11 +63,15 @@ class Requantizer:
         return T.min(T.max(codes, emit.spread(self._low, count)), emit.spread(self._high, count))
 
     def packed(self, parts: list[Expr]) -> Expr:
-        """Four vectors of whole numbers as bytes within the bounds, fours of each by turns."""
+        """Four vectors of whole numbers, or two, as bytes within the bounds, fours of each by turns."""
         width = 4 * self._lanes
         words, codes = PACKS[width]
-        pairs = [emit.llvm(words, f"int16x{width // 2}", parts[at], parts[at + 1]) for at in (0, 2)]
-        return self.cut(T.reinterpret(f"uint8x{width}", emit.llvm(codes, f"int8x{width}", *pairs)), width)
+        pairs = [emit.llvm(words, f"int16x{width // 2}", *parts[at : at + 2]) for at in range(0, len(parts), 2)]
+        found = emit.llvm(codes, f"int8x{width}", pairs[0], pairs[-1])
+        if len(pairs) == 1:  # all are there twice
+            width, order = width // 2, [lane + at for lane in range(0, width, 16) for at in range(8)]
+            found = tirx.Shuffle([found], [T.int32(at) for at in order])
+        return self.cut(T.reinterpret(f"uint8x{width}", found), width)
 
     def narrowed(self, part: Expr) -> Expr:
         """One vector of whole numbers as bytes within the bounds."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import ClassVar
 
-from qcc.codegen.cpu.processors.processors import VNNI, CpuProcessor
+from qcc.codegen.cpu.processors.processors import AVX2, VNNI, CpuProcessor
 from qcc.codegen.target.target import Arithmetic, Template
 from qcc.ir.kernel.chain_op import ChainOp
 from qcc.ir.kernel.kernel_op import KernelOp
@@ -13,36 +13,45 @@ WIDTHS = (64, 32, 16)  # of channels, in the order of the shim
 
 
 class Chains(Template[CpuProcessor]):
-    """By ``vpdpbusd``, which adds up products of bytes exactly."""
+    """By ``vpdpbusd``, and where that is missing by ``vpmaddwd``, both of which are exact."""
 
-    name: ClassVar[str] = "convolutions of bytes by VNNI"
+    name: ClassVar[str] = "convolutions of bytes"
 
     def serves(self, op: KernelOp, processor: CpuProcessor, activations: Arithmetic) -> bool:
         """All of them; rounded they are in any case."""
-        return isinstance(op, ChainOp) and processor.has(*VNNI)
+        return isinstance(op, ChainOp) and processor.has(*AVX2)
 
 
 CHAINS = Chains()
 
 
-def names_of(op: ChainOp) -> tuple[str, ...]:
-    """The functions that the shim calls for an op: the product, or of channels by `WIDTHS`."""
+def lanes(processor: CpuProcessor) -> int:
+    """Of a vector of sums on a processor, by which weights are packed."""
+    return 16 if processor.has(*VNNI) else 8
+
+
+def names_of(op: ChainOp, processor: CpuProcessor) -> tuple[str, ...]:
+    """The functions that the shim calls for an op: the product, or of channels by `WIDTHS`, of which the first may be
+    too wide for a processor.
+    """
     if not op.depthwise:
         return (f"qconv_product{'_add' * op.adds}",)
     sizes = ("x".join(map(str, one)) for one in (op.kernel, op.strides))
     of = "qconv_depthwise{}_stride{}".format(*sizes)
-    return tuple(f"{of}_of{width}" for width in WIDTHS)
+    return tuple(f"{of}_of{width}" if width <= 4 * lanes(processor) else "" for width in WIDTHS)
 
 
-def chain_functions(ops: Iterable[ChainOp], prefix: str) -> dict[str, Expr]:
+def chain_functions(ops: Iterable[ChainOp], processor: CpuProcessor, prefix: str) -> dict[str, Expr]:
     """The TIR of all that the ops need, by name."""
     from qcc.codegen.cpu.chain.depthwise import Taps, depthwise
+    from qcc.codegen.cpu.chain.dots import Avx2, Vnni
     from qcc.codegen.cpu.chain.product import product
 
+    dot = Vnni() if lanes(processor) == Vnni.lanes else Avx2()
     made: dict[str, Expr] = {}
     for op in ops:
-        for at, name in enumerate(names_of(op)):
-            if (full := prefix + name) not in made:
-                window = Taps(*op.kernel, *op.strides)
-                made[full] = depthwise(full, window, WIDTHS[at]) if op.depthwise else product(full, op.adds)
+        for width, name in zip(WIDTHS, names_of(op, processor), strict=False):
+            if name and (full := prefix + name) not in made:
+                taps = Taps(*op.kernel, *op.strides)
+                made[full] = depthwise(full, dot, taps, width) if op.depthwise else product(full, dot, op.adds)
     return made

@@ -21,7 +21,7 @@ from qcc.ir.kernel.kernel_op import KernelOp
 def functions(ops: Iterable[KernelOp], activations: Arithmetic, target: CpuProcessor, prefix: str) -> dict[str, Expr]:
     """The TIR of all that the ops need, by name."""
     given = list(ops)
-    made: dict[str, Expr] = chain_functions(chains(given, target, activations), prefix)
+    made: dict[str, Expr] = chain_functions(chains(given, target, activations), target, prefix)
     made |= attend_functions(attentions(given, target, activations), target, prefix)
     ops = served(given, target, activations)
     for op in ops:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from qcc.codegen.cpu.attend.template import name_of
-from qcc.codegen.cpu.chain.template import names_of
+from qcc.codegen.cpu.chain.template import lanes, names_of
 from qcc.codegen.cpu.library.spec import attentions, chain, chain_name, chains, functions_of, norm, products, served
 from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.processors.tiling import tiling
@@ -55,24 +55,25 @@ def _target(given: Sequence[KernelOp], target: CpuProcessor, activations: Arithm
         lines.append(f"static const Family {start}{product.name} = {{{', '.join(fields)}}};")
     lines += [f"static const float {start}{name}[] = {{{text}}};" for name, text in _tables(ops).items()]
     later = {name for op in ops for name in (chain_name(op), norm(op)) if name}
-    later |= {name for op in filters for name in names_of(op)} | {name_of(op) for op in attends}
+    later |= {name for op in filters for name in names_of(op, target) if name} | {name_of(op) for op in attends}
     lines += [_declaration(start + name) for name in sorted(later)]
     needs = "".join(f'"{flag}", ' for flag in target.features)
     lines.append(f"static const char *const {start}needs[] = {{{needs}NULL}};")
     lines += [f"static const Spec {start}specs[] = {{", *(_spec(op, start) for op in ops), "  {0}};"]
-    lines += [f"static const ChainSpec {start}chains[] = {{", *(_chain(op, start) for op in filters), "  {0}};"]
+    lines += [f"static const ChainSpec {start}chains[] = {{", *(_chain(op, target, start) for op in filters), "  {0}};"]
     held = [
         f'  {{"{op.name}", {op.block}, {op.segment}, {op.channels}, {_symbol(start + name_of(op))}}},' for op in attends
     ]
     return [*lines, f"static const AttendSpec {start}attends[] = {{", *held, "  {0}};"]
 
 
-def _chain(op: ChainOp, start: str) -> str:
+def _chain(op: ChainOp, target: CpuProcessor, start: str) -> str:
     """A convolution of bytes."""
-    functions = [_symbol(start) + name for name in names_of(op)]
+    functions = [_symbol(start) + name if name else "NULL" for name in names_of(op, target)]
     called = ["NULL", f"{{{', '.join(functions)}}}"] if op.depthwise else [*functions, "{NULL}"]
     sizes = *op.kernel, *op.strides, *op.pads
-    fields = [f'"{op.name}"', *sizes, int(op.depthwise), CUTS.index(op.cut), int(op.adds), int(op.cut_sum), *called]
+    fields = [f'"{op.name}"', *sizes, int(op.depthwise), CUTS.index(op.cut), int(op.adds), int(op.cut_sum)]
+    fields += [lanes(target), *called]
     return f"  {{{', '.join(map(str, fields))}}},"
 
 

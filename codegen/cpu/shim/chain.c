@@ -6,8 +6,9 @@
 #include <string.h>
 
 enum { X, X_SCALE, X_ZERO, CODES, SCALE, ZERO, BIAS, BIAS_SCALE, Y_SCALE, Y_ZERO, CUT /* two, where it cuts off; then the residual */,
-       LANES = 16, WIDE = 64, SLACK = 128 /* bytes that are read behind the last pixel */, ROOM = 96 << 10 /* bytes of copied rows, about */,
-       DEEP = 128 << 10 /* bytes of pixels that all filters meet together */, BLOCK_MOST = 64 };
+       LANE = 16 /* bytes that interleave */, SLACK = 128 /* bytes that are read behind the last pixel */, ROOM = 96 << 10 /* bytes of copied rows, about */,
+       DEEP = 128 << 10 /* bytes of pixels that all filters meet together */,
+       BLOCK_MOST = 64, FOUR = 64 /* bytes of weights of a block, four inputs */ };
 enum { LOW, HIGH, Y, OWN, OTHERS, OTHER_ZERO, SUM_LOW, SUM_HIGH, SUM_ZERO, FACTS }; /* requantize.py */
 
 typedef struct { int64_t start, at, words; int which; } Part; /* of channels: where they and their numbers begin */
@@ -56,24 +57,31 @@ static void put_numbers(Filter *f, const Given *given, int64_t n, int64_t at, fl
   f->scale[at] = step * given->scale[n] / made;
 }
 
+/* One of those of a lane, which has bytes, or two numbers of 16 bits. */
+static void put_weight(const ChainSpec *spec, int8_t *vector, int64_t lane, int64_t at, int weight) {
+  if (spec->lanes == 8) ((int16_t *)vector)[lane * 2 + at % 2] = (int16_t)weight;
+  else vector[lane * 4 + at % 4] = (int8_t)weight;
+}
+
 static void *make_product(Filter *f, const Given *given, float step, float made) {
   const ChainSpec *spec = f->spec;
-  f->fours = (spec->wide * f->c + 3) / 4, f->whole = f->n / WIDE;
-  f->blocks = f->whole * 4 + (f->n % WIDE + LANES - 1) / LANES, f->last = most(f->n - LANES, 0);
-  size_t deep = (size_t)(spec->high * f->fours) * LANES * 4, lanes = (size_t)f->blocks * LANES;
+  int64_t each = spec->lanes, together = each / 4, wide = together * each; /* vectors that are packed together */
+  f->fours = (spec->wide * f->c + 3) / 4, f->whole = f->n / wide;
+  f->blocks = f->whole * together + (f->n % wide + each - 1) / each, f->last = most(f->n - each, 0);
+  size_t deep = (size_t)(spec->high * f->fours) * FOUR, lanes = ((size_t)f->blocks * (size_t)each + 15) / 16 * 16;
   f->words = aligned_alloc(64, deep * (size_t)f->blocks), f->bias = aligned_alloc(64, lanes * 4), f->scale = aligned_alloc(64, lanes * 4);
   if (!f->words || !f->bias || !f->scale) return status(FAIL, "qcc: out of memory");
   memset(f->words, 0, deep * (size_t)f->blocks), memset(f->bias, 0, lanes * 4), memset(f->scale, 0, lanes * 4);
   for (int64_t b = 0; b < f->blocks; b++)
-    for (int64_t i = 0; i < LANES; i++) {
-      int64_t n = b < f->whole * 4 ? b / 4 * WIDE + i / 4 * 16 + b % 4 * 4 + i % 4 : least(b * LANES, f->last) + i;
+    for (int64_t i = 0; i < each; i++) {
+      int64_t n = b < f->whole * together ? b / together * wide + i / 4 * together * 4 + b % together * 4 + i % 4 : least(b * each, f->last) + i;
       if (n >= f->n) break;
-      put_numbers(f, given, n, b * LANES + i, step, made);
+      put_numbers(f, given, n, b * each + i, step, made);
       for (int64_t r = 0; r < spec->high; r++)
         for (int64_t k = 0; k < spec->wide * f->c; k++) {
           int64_t in = k % f->c, column = k / f->c;
-          f->words[(((b * spec->high + r) * f->fours + k / 4) * LANES + i) * 4 + k % 4] =
-              (int8_t)weight(given, n, (in * spec->high + r) * spec->wide + column);
+          int8_t *four = f->words + ((b * spec->high + r) * f->fours + k / 4) * FOUR;
+          put_weight(spec, four + (each == 8 ? k % 2 * 32 : 0), i, each == 8 ? k / 2 : k, weight(given, n, (in * spec->high + r) * spec->wide + column));
         }
     }
   return NULL;
@@ -81,22 +89,22 @@ static void *make_product(Filter *f, const Given *given, float step, float made)
 
 static void *make_depthwise(Filter *f, const Given *given, float step, float made) {
   const ChainSpec *spec = f->spec;
-  int64_t groups = (spec->high + 3) / 4, vectors = spec->wide * groups * 4, room = (f->n / LANES + 4) * BLOCK_MOST;
-  f->parts = calloc((size_t)(f->n / LANES + 4), sizeof *f->parts);
+  int64_t each = spec->lanes / 4, groups = (spec->high + each - 1) / each, vectors = spec->wide * groups * 4;
+  int64_t room = (f->n / LANE + 4) * BLOCK_MOST;
+  f->parts = calloc((size_t)(f->n / LANE + 4), sizeof *f->parts);
   f->words = aligned_alloc(64, (size_t)(room * vectors)), f->bias = aligned_alloc(64, (size_t)room * 4), f->scale = aligned_alloc(64, (size_t)room * 4);
   if (!f->parts || !f->words || !f->bias || !f->scale) return status(FAIL, "qcc: out of memory");
   memset(f->words, 0, (size_t)(room * vectors)), memset(f->bias, 0, (size_t)room * 4), memset(f->scale, 0, (size_t)room * 4);
   for (int64_t at = 0; at < f->n; f->count++) {
-    int64_t left = f->n - at, which = left >= 64 ? 0 : left >= 32 ? 1 : 2, width = 64 >> which;
+    int64_t left = f->n - at, which = left >= 64 && spec->of[0] ? 0 : left >= 32 ? 1 : 2, width = 64 >> which;
     Part *part = f->parts + f->count;
     *part = (Part){left < width ? most(f->n - width, 0) : at, f->count * BLOCK_MOST, f->count * BLOCK_MOST * vectors, (int)which};
     for (int64_t i = 0; i < width && part->start + i < f->n; i++) {
-      int64_t n = part->start + i, vector = i % LANES / 4, lane = i / LANES * 4 + i % 4; /* where interleaving puts it */
+      int64_t n = part->start + i, vector = i % LANE / 4, lane = i / LANE * 4 + i % 4; /* where interleaving puts it */
       put_numbers(f, given, n, part->at + vector * width / 4 + lane, step, made);
       for (int64_t r = 0; r < spec->high; r++)
         for (int64_t k = 0; k < spec->wide; k++)
-          f->words[part->words + ((k * groups + r / 4) * 4 + vector) * width + lane * 4 + r % 4] =
-              (int8_t)weight(given, n, r * spec->wide + k);
+          put_weight(spec, f->words + part->words + ((k * groups + r / each) * 4 + vector) * width, lane, r, weight(given, n, r * spec->wide + k));
     }
     at += width;
   }
@@ -176,24 +184,33 @@ typedef struct {
   int failed;
 } Run;
 
+/* Pixels of fewer channels than are computed at once, where they belong: what is copied beyond one the next covers. */
+static void put_narrow(const Run *run, const uint8_t *spare, int64_t pixel, int64_t pixels) {
+  int64_t n = run->filter->n, i = 0;
+  uint8_t *to = run->y + pixel * n;
+  for (; i * n + LANE <= pixels * n; i++) memcpy(to + i * n, spare + i * LANE, LANE);
+  for (; i < pixels; i++) memcpy(to + i * n, spare + i * LANE, (size_t)n);
+}
+
 /* So many neighbouring pixels, which begin at `a`, `step` bytes apart, and become those from `pixel` on. */
 static int multiply(const Run *run, const uint8_t *a, int64_t row, int64_t step, int64_t pixel, int64_t pixels, uint8_t *spare) {
   const Filter *f = run->filter;
-  int narrow = f->n < LANES;
+  int narrow = f->n < f->spec->lanes;
+  int64_t stride = narrow ? LANE : f->n;
   uint8_t *to = narrow ? spare : run->y + pixel * f->n;
   Any args[] = {POINTER(a), POINTER(f->words), POINTER(f->bias), POINTER(f->scale), POINTER(f->facts),
                 POINTER(run->other ? run->other + pixel * f->n : NULL), POINTER(to), TENSOR(&none_filled), NUMBER(f->spec->high), NUMBER(f->fours),
-                NUMBER(row), NUMBER(step), NUMBER(pixels), NUMBER(narrow ? LANES : f->n), NUMBER(f->whole), NUMBER(f->blocks), NUMBER(f->last)};
+                NUMBER(row), NUMBER(step), NUMBER(pixels), NUMBER(stride), NUMBER(f->whole), NUMBER(f->blocks), NUMBER(f->last)};
   if (CALL(f->spec->product, args)) return 0;
-  for (int64_t i = 0; narrow && i < pixels; i++) memcpy(run->y + (pixel + i) * f->n, spare + i * LANES, (size_t)f->n);
+  if (narrow) put_narrow(run, spare, pixel, pixels);
   return 1;
 }
 
 /* Rows of what is made, depthwise, on a copy. */
 static int filter_rows(const Run *run, const uint8_t *a, int64_t row, int64_t pixel, int64_t rows, uint8_t *spare) {
   const Filter *f = run->filter;
-  int narrow = f->n < LANES;
-  int64_t stride = narrow ? LANES : f->n;
+  int narrow = f->n < LANE;
+  int64_t stride = narrow ? LANE : f->n;
   uint8_t *to = narrow ? spare : run->y + pixel * f->n;
   for (const Part *part = f->parts; part < f->parts + f->count; part++) {
     Any args[] = {POINTER(a + part->start), POINTER(f->words + part->words), POINTER(f->bias + part->at), POINTER(f->scale + part->at),
@@ -201,7 +218,7 @@ static int filter_rows(const Run *run, const uint8_t *a, int64_t row, int64_t pi
                   NUMBER(rows), NUMBER(stride), NUMBER(stride * run->across)};
     if (CALL(f->spec->of[part->which], args)) return 0;
   }
-  for (int64_t i = 0; narrow && i < rows * run->across; i++) memcpy(run->y + (pixel + i) * f->n, spare + i * LANES, (size_t)f->n);
+  if (narrow) put_narrow(run, spare, pixel, rows * run->across);
   return 1;
 }
 
@@ -227,7 +244,7 @@ static void rows_task(void *p, size_t task) {
     int64_t image = at / run->down, first = at % run->down;
     rows = least(least(end - at, run->down - first), fit);
     int64_t read = (rows - 1) * spec->down + spec->high;
-    size_t copied = padded((size_t)(read * row + SLACK)), spare = (size_t)(rows * run->across * LANES);
+    size_t copied = padded((size_t)(read * row + SLACK)), spare = (size_t)(rows * run->across * LANE);
     uint8_t *room = arena(TASK_ARENA, copied + spare);
     if (!room) { __atomic_store_n(&run->failed, 1, __ATOMIC_RELAXED); return; }
     copy_rows(run, image, first * spec->down - spec->top, read, wide, room);
@@ -246,8 +263,8 @@ static void pixels_task(void *p, size_t task) {
   int64_t fit = most(DEEP / f->c / 6, 1) * 6, end = least(((int64_t)task + 1) * run->share, run->total);
   for (int64_t at = (int64_t)task * run->share, pixels; at < end; at += pixels) {
     pixels = least(end - at, fit);
-    uint8_t *spare = f->n < LANES ? arena(TASK_ARENA, (size_t)(pixels * LANES)) : NULL;
-    if ((f->n < LANES && !spare) || !multiply(run, run->x + at * f->c, 0, f->c, at, pixels, spare)) {
+    uint8_t *spare = f->n < LANE ? arena(TASK_ARENA, (size_t)(pixels * LANE)) : NULL;
+    if ((f->n < LANE && !spare) || !multiply(run, run->x + at * f->c, 0, f->c, at, pixels, spare)) {
       __atomic_store_n(&run->failed, 1, __ATOMIC_RELAXED);
       return;
     }

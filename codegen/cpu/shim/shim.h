@@ -36,7 +36,8 @@ typedef struct {
   int high, wide, down, across, top, left, bottom, right, depthwise;
   int cuts;                       /* 1: what is below 0; 2: what is outside two inputs */
   int adds, cuts_sum;             /* a residual, and what is below 0 of that */
-  Kernel product, of[3];          /* depthwise: of 64, 32 and 16 channels */
+  int lanes;                      /* of a vector of sums: 16 have weights in bytes, 8 in 16 bits */
+  Kernel product, of[3];          /* depthwise: of 64, 32 and 16 channels, the first where there are 16 lanes */
 } ChainSpec;
 
 /* An attention over blocks, in attend.c. */
