@@ -14,7 +14,7 @@ from scipy.special import erf
 from qcc.codegen.cpu.processors.processors import VNNI, CpuProcessor, named, native
 from qcc.codegen.cpu.tir.codes import codes_of
 from qcc.codegen.target.target import NATIVE
-from qcc.ir.encoding.blocked import Blocked
+from qcc.ir.encoding.blocked import Blocked, Floats
 from qcc.ir.encoding.blocks import Block
 from qcc.ir.encoding.grid import IntGrid, TableGrid
 from qcc.ir.kernel.op import BF16, BIAS, KEEP, STEPS, LinearOp
@@ -233,7 +233,7 @@ def quantize(x: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw(kernel: LinearOp, outputs: int, inputs: int, seed: int = 0, scale: Any = np.float16) -> Layer:
-    """A random layer of that shape."""
+    """A random layer of that shape; a scale for each row is of the type that is asked for."""
     random = np.random.default_rng(seed)
     groups = inputs // (kernel.group or inputs)
     if kernel.is_float:
@@ -247,7 +247,8 @@ def draw(kernel: LinearOp, outputs: int, inputs: int, seed: int = 0, scale: Any 
     if isinstance(encoding.scales, Blocked):  # powers of two about 1/64
         scales = random.integers(118, 124, (outputs, groups)).astype(np.uint8)
     else:
-        scales = random.uniform(0.01, 0.02, (outputs, groups)).astype(scale)
+        kind = encoding.scales.dtype if isinstance(encoding.scales, Floats) and kernel.group else scale
+        scales = random.uniform(0.01, 0.02, (outputs, groups)).astype(kind)
     codes = random.integers(0, 1 << encoding.bits, (outputs, inputs)).astype(np.uint8)
     return Layer(kernel, codes, scales, zero, _vectors(kernel, outputs, random))
 

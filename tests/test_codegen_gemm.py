@@ -12,7 +12,7 @@ from qcc.codegen.cpu.processors.processors import AMX, native
 from qcc.codegen.cpu.processors.tiling import Tiling, tiling
 from qcc.codegen.cpu.templates import CodeTiles, FloatTiles
 from qcc.codegen.target.machine import cpu_flags
-from qcc.ir.kernel.op import LinearOp
+from qcc.ir.kernel.op import LinearOp, parse
 from tests.codegen_models import Layer, draw, linear, quantize, session, unaligned
 
 pytest.importorskip("tvm")
@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(not set(AMX) <= cpu_flags(), reason="needs AMX")
 
 CHANNEL = [linear(bits, None, symmetric) for bits in range(2, 9) for symmetric in (True, False)]
 GROUPED = [linear(bits, 32, symmetric) for bits in range(2, 9) for symmetric in (True, False)]
+SINGLE = parse("linear_int4_group32_fp32")
 WEIGHTS = linear(16)
 EDGES = (1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 96, 130)
 WEIGHT_ERROR = 2.0**-7 * 2 / 3  # of a decoded weight: cut after it was made larger by at most two thirds of a last bit
@@ -30,7 +31,7 @@ SUM_ERROR = 1e-6  # float32 sums
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("gemm") / "k.so"
-    return build([*CHANNEL, *GROUPED, WEIGHTS], (native(),), out, "int8")
+    return build([*CHANNEL, *GROUPED, SINGLE, WEIGHTS], (native(),), out, "int8")
 
 
 def by_rows(layer: Layer, x: np.ndarray) -> np.ndarray:
@@ -88,7 +89,7 @@ def test_weights_that_bfloat16_holds_stay_as_they_are(library: Path, op: LinearO
 
 def test_cutting_favours_no_side(library: Path) -> None:
     """The sum of many weights is as it was: a bias of half a last bit would show as 2e-3."""
-    layer = draw(linear(4, 32), 128, 4096, scale=np.float32)
+    layer = draw(SINGLE, 128, 4096)
     layer = Layer(
         layer.kernel, np.where(layer.codes < 8, 16 - np.maximum(layer.codes, 1), layer.codes), layer.scale, None
     )

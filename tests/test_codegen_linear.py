@@ -43,10 +43,12 @@ TABLES = [
         "fp4_group64_e8m0_bias",
         "fp4_channel",
         "int1_group32",
+        "int1_group64_fp32",
     )
 ]
-KERNELS += FLOATS + TABLES
-HALF += FLOATS + TABLES
+SINGLES = [parse(f"linear_int{name}") for name in ("4_group32_fp32", "3_group64_asym_fp32_bias")]  # scales of float32
+KERNELS += FLOATS + TABLES + SINGLES
+HALF += FLOATS + TABLES + SINGLES
 BUILT: dict[Arithmetic, list[LinearOp]] = {"int8": KERNELS, "bf16": HALF, "exact": HALF}
 """The ways to round share the code that decodes: one has all products, the others half of them."""
 

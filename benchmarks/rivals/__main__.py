@@ -5,15 +5,16 @@
 
 The first half of DATA calibrates what calibrates, the second judges: ``noise`` is the power of the difference of an
 output to the float model's over that of the float output less its mean, over those samples. The ratio is the median of
-the times over ONNX Runtime's float in the same rounds. Files of ours run with the kernels beside them. llama.cpp is
-given a GGUF file and tells its own times; they are beside the others', in no rounds with them. What is not installed
-takes no part and is named; none of it is a dependency of qcc.
+the times over ONNX Runtime's float in the same rounds, of the process's own time on one thread, by the clock on
+several. Files of ours run with the kernels beside them. llama.cpp is given a GGUF file; its times are beside the
+others', in no rounds with them. What is not installed takes no part and is named; none of it is a dependency of qcc.
 """
 
 import argparse
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -108,8 +109,12 @@ def _report(
     runs = {name: one.start(threads) for name, one in rivals.items()}
     columns = {}
     for batch, fed in inputs.items():
-        turns = Turns(rounds, TURN_S, warm=True, settle_s=SETTLE_S)
-        seconds = dict(zip(runs, interleaved([partial(run, fed) for run in runs.values()], turns), strict=True))
+        bound = [partial(run, fed) for run in runs.values()]
+        if threads > 1:
+            taken = interleaved(bound, Turns(rounds, TURN_S, warm=True, settle_s=SETTLE_S))
+        else:
+            taken = _own_seconds(bound, rounds)
+        seconds = dict(zip(runs, taken, strict=True))
         columns[batch] = {
             name: f"{np.median(one) * 1e3:.3g} ms, {paired(one, seconds[FLOAT]).median:.2f}x"
             for name, one in seconds.items()
@@ -120,6 +125,20 @@ def _report(
     for name, one in rivals.items():
         cells = " | ".join(column[name] for column in columns.values())
         print(f"| {name} | {one.size_bytes / 1e6:.1f} | {noises[name]:.2g} | {cells} |", flush=True)
+
+
+def _own_seconds(runs: Sequence[Callable[[], object]], rounds: int) -> np.ndarray:
+    """Processor seconds of a run ``[runs, rounds]``, in turns, whichever thread of the process it is on."""
+    seconds = np.zeros((len(runs), rounds))
+    for at in range(rounds):
+        for number in np.random.default_rng(at).permutation(len(runs)):
+            runs[number]()
+            count, start = 0, time.process_time()
+            while (taken := time.process_time() - start) < TURN_S:
+                runs[number]()
+                count += 1
+            seconds[number, at] = taken / count
+    return seconds
 
 
 def _report_llama(path: Path, threads: int, tokens: int, rounds: int) -> None:

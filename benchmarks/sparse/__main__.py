@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.kernels import WARM, measure, model, ours, rival, session
+from benchmarks.kernels.__main__ import WARM, measure, model, ours, rival, session
 from benchmarks.processes.timing import machine
 from qcc.codegen.cpu.library.build import build
 from qcc.codegen.cpu.processors.processors import native

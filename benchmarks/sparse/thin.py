@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from benchmarks.kernels import WARM, measure, model, session, weights
+from benchmarks.kernels.__main__ import WARM, measure, model, session, weights
 from benchmarks.processes.timing import machine
 from qcc.codegen.cpu.library.build import build
 from qcc.codegen.cpu.processors.processors import native

@@ -1,7 +1,7 @@
 """What is multiplied: products that ops share, and what a template is that makes functions for them."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from qcc.codegen.cpu.processors.processors import CpuProcessor
@@ -15,14 +15,15 @@ from qcc.ir.kernel.op import BF16, CHUNK, Leaf, LinearOp, Tile, stored_name
 Expr = object  # of TVM, which carries no types
 FLOATS = "fp32 multiply-add"
 ONE = "one"  # row: the shim's word for the function
+HALF, SINGLE = "fp16", "fp32"
 
 
 @dataclass(frozen=True)
 class KernelProduct:
     """What ops share functions: how codes are read, one scale for all inputs or by groups, a step of activations.
 
-    Scales are floats by the time that a function reads them, and groups of any size are read by chunks. Of tiles of
-    which some are stored alone, ``tile`` is their extents.
+    Scales are floats by the time that a function reads them, of 16 bits where groups are stored so, and groups of any
+    size are read by chunks. Of tiles of which some are stored alone, ``tile`` is their extents.
     """
 
     encoding: Leaf
@@ -48,6 +49,15 @@ class KernelProduct:
         """How codes are read."""
         return codes_of(self.encoding)
 
+    def codes_on(self, processor: CpuProcessor) -> Codes:
+        """How codes are read, and their scales."""
+        return replace(self.codes, half=self.reads_halves(processor))
+
+    def reads_halves(self, processor: CpuProcessor) -> bool:
+        """Scales are read as float16: those of groups that are stored so, where there is an instruction for it."""
+        held, whole = self.encoding, self.channel or self.tile is not None
+        return isinstance(held, Blocked) and not whole and held.scale == HALF and processor.widens_halves
+
 
 def product_of(op: LinearOp) -> KernelProduct:
     """The product whose functions an op calls."""
@@ -55,8 +65,10 @@ def product_of(op: LinearOp) -> KernelProduct:
         return KernelProduct(BF16, pointwise=True)  # their codes are decoded when a layer is made
     if op.is_float or op.tile is not None:
         return KernelProduct(op.encoding, static=op.static, tile=op.tile)
-    block = CHANNEL if op.group is None else group(CHUNK)
-    return KernelProduct(Blocked(op.blocked.grid, block), static=op.static)
+    if op.group is None:
+        return KernelProduct(Blocked(op.blocked.grid, CHANNEL), static=op.static)
+    scale = HALF if op.blocked.scale == HALF else SINGLE
+    return KernelProduct(Blocked(op.blocked.grid, group(CHUNK), scale), static=op.static)
 
 
 class CpuTemplate(Template[CpuProcessor]):

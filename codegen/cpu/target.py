@@ -41,6 +41,7 @@ class Cpu(OnnxRuntime):
     stages: ClassVar[tuple[str, ...]] = ("tir", "asm")
     packages: ClassVar[tuple[str, ...]] = (TVM,)
     headings: ClassVar[Mapping[str, str]] = {"mcpu": "LLVM's processor", "features": "instructions"}
+    joins: ClassVar[bool] = True
     has_ceilings: ClassVar[bool] = True
 
     @property

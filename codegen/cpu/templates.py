@@ -15,6 +15,7 @@ from qcc.codegen.cpu.product import ONE, CpuTemplate, Expr, KernelProduct
 
 FOUR = "four"
 ROWS = {ONE: 1, FOUR: 4}
+BYTE = 8
 
 
 class _Few(CpuTemplate):
@@ -75,7 +76,7 @@ class _Rounded(_Few):
         return codes and activations != "exact" and processor.has(*self.needs)
 
     def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuProcessor) -> Expr:
-        gemv: Expr = self._module().gemv(name, product.codes, rows, product.static)
+        gemv: Expr = self._module().gemv(name, product.codes_on(processor), rows, product.static)
         return gemv
 
     @abstractmethod
@@ -139,7 +140,7 @@ class ExactRows(_Few):
     def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuProcessor) -> Expr:
         from qcc.codegen.cpu.rows import gemv_exact
 
-        return gemv_exact.gemv(name, product.codes, rows, processor.has(*VNNI))
+        return gemv_exact.gemv(name, product.codes_on(processor), rows, processor.has(*VNNI))
 
 
 class _Tiles(CpuTemplate):
@@ -168,8 +169,9 @@ class _Tiles(CpuTemplate):
         return {"pack": "pack_static" if product.static else self.packs, "gemm": f"gemm_{product.name}"}
 
     def facts(self, product: KernelProduct) -> dict[str, int]:
-        """The rows, and what a step is long."""
-        return {"many": self.rows, "chunks": self.chunks}
+        """The rows, what a step is long, and whether codes are not multiplied where they lie."""
+        decodes = not product.codes.is_float and (self.chunks == 1 or product.codes.bits < BYTE)
+        return {"many": self.rows, "chunks": self.chunks, "decodes": int(decodes)}
 
     def make(self, word: str, name: str, product: KernelProduct, processor: CpuProcessor) -> Expr:
         """See `CpuTemplate.make`."""
@@ -179,7 +181,7 @@ class _Tiles(CpuTemplate):
         if word == "pack":
             return packers[self.functions(product)[word]](name)
         writer = gemm_int8 if self.packs == "pack_int8" else gemm_bf16
-        return writer.gemm(name, product.codes, tiling(processor))
+        return writer.gemm(name, product.codes_on(processor), tiling(processor))
 
 
 class FloatTiles(_Tiles):

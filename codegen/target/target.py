@@ -113,6 +113,8 @@ class Target(ABC, Generic[P]):
     """What a model takes here is what it takes there."""
     one_word: ClassVar[bool] = False
     """One word stands in its parentheses, and no less."""
+    joins: ClassVar[bool] = False
+    """Its kernels take several products of one input as one op."""
     has_ceilings: ClassVar[bool] = False
     """What this machine can do at most can be measured."""
 

@@ -22,13 +22,8 @@ class Built(Generic[G]):
 
     graph: G
     edits: tuple[Edit, ...]
-    chains: tuple[KernelOp, ...] = ()
-    """The convolutions of bytes and attentions over blocks that the graph calls, one each."""
-
-    @property
-    def ops(self) -> frozenset[KernelOp]:
-        """The kernel ops that the graph calls."""
-        return frozenset((*self.chains, *(op for edit in self.edits for op in edit.ops)))
+    ops: frozenset[KernelOp] = frozenset()
+    """The kernel ops that the graph calls."""
 
 
 def run_plan(graph: G, plan: Plan, context: Context) -> Built[G]:
@@ -49,8 +44,15 @@ def run_plan(graph: G, plan: Plan, context: Context) -> Built[G]:
             raise ModelError(code, refused.reason) from refused
         if step.action.phase is not Phase.TUNE:  # what is told of it is told as a whole
             edits += done
+    calls: list[KernelOp] = [op for edit in edits for op in edit.ops]
+    if plan.kernels is not None and plan.kernels.of.joins:
+        for made, gone in current.join_products():
+            calls.append(made)
+            for op in gone:
+                if op in calls:  # else of a file that had kernels before
+                    calls.remove(op)
     current, chains = _chained(current, plan.kernels)
-    return Built(current, tuple(edits), chains)
+    return Built(current, tuple(edits), frozenset((*chains, *calls)))
 
 
 def _chained(graph: G, kernels: Kernels | None) -> tuple[G, tuple[KernelOp, ...]]:

@@ -129,7 +129,8 @@ def _kernel(node: Node) -> Work:
     inner, rows = read.shape[axis], read.size / max(read.shape[axis], 1)
     bound = _bound(op, int(rows)) or KernelBound(FLOATS, False)
     kept = _kept(op, node, given.shape[axis] * inner)
-    return Work(2.0 * given.size * inner * kept, bound.ceiling, read.size if bound.rounds else 0)
+    results = sum(one.size for one in node.outputs[: len(op.members)]) * (2 if op.chained else 1)
+    return Work(2.0 * results * inner * kept, bound.ceiling, read.size if bound.rounds else 0)
 
 
 def _bound(op: LinearOp, rows: int) -> KernelBound | None:

@@ -13,7 +13,7 @@ from qcc.ir.encoding.format import numbers_below
 from qcc.ir.kernel.attend_op import AttendOp
 from qcc.ir.kernel.chain_op import ChainOp
 from qcc.ir.kernel.kernel_op import KernelOp
-from qcc.ir.kernel.op import CHUNK, NUMBER, STEPS, TILES, LinearOp
+from qcc.ir.kernel.op import CHUNK, JOINED_ROWS, NUMBER, STEPS, TILES, LinearOp
 from qcc.ir.onnx.file.domain import DOMAIN, VERSION
 from qcc.ir.onnx.file.runtime import onnxruntime, usable
 
@@ -67,8 +67,9 @@ def _chain_constants(op: ChainOp) -> Mapping[str, np.ndarray]:
 
 def _constants(op: LinearOp) -> Mapping[str, np.ndarray]:
     """What the op reads of its weight, and the vectors of its steps."""
+    outputs = JOINED_ROWS if op.beside else 1 if op.tile is None else op.tile[0]
     if op.tile is None:
-        parts = dict(op.encoding.parts((1, op.group or CHUNK)))
+        parts = dict(op.encoding.parts((outputs, op.group or CHUNK)))
     else:
         inner = op.encoding.parts((1, op.tile[0] * op.tile[1]))
         parts = {**inside(inner, TILES.rstrip(".")), NUMBER: numbers_below(2, (1, 1))}
@@ -76,7 +77,7 @@ def _constants(op: LinearOp) -> Mapping[str, np.ndarray]:
     if op.is_float:
         found["weight"] = found["weight"].astype(ml_dtypes.bfloat16)
     found |= {"input_scale": np.ones((), np.float32)} if op.static else {}
-    outputs = 1 if op.tile is None else op.tile[0]
+    found = dict(zip(op.weight_inputs, [*found.values()] * len(op.members), strict=True))
     return found | {name: np.ones(outputs, np.float32) for name, kind in op.step_inputs if kind == "vector"}
 
 

@@ -125,13 +125,13 @@ class Blocked(Encoding):
 
     @property
     def name(self) -> str:
-        """As names of functions and kernels spell it, of channels and groups: scales that are floats go without saying.
+        """As names of functions and kernels spell it, of channels and groups: scales of fp16 go without saying.
 
         `named` reads it back.
         """
         block = "" if self.scale is None else "channel" if self.block == CHANNEL else f"group{self.block.columns}"
         asym = "asym" if self.grid.symmetry == "asym" else ""
-        scale = "" if self.scale is None or isinstance(self.scales, Floats) else self.scale
+        scale = "" if self.scale in (None, "fp16") else self.scale
         return "_".join(word for word in (self.grid.name, block, asym, scale) if word)
 
     @property
@@ -243,7 +243,7 @@ class Blocked(Encoding):
 
 
 def named(name: str) -> Blocked:
-    """The encoding that a `Blocked.name` stands for, with scales of fp16 where they are floats.
+    """The encoding that a `Blocked.name` stands for.
 
     Raises:
         ValueError: it is no such name.

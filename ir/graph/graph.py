@@ -34,7 +34,6 @@ class Runner(Protocol):
 
     def __call__(self, feeds: Feeds) -> dict[str, Array]:
         """Run once."""
-        ...
 
 
 class Graph(ABC):
@@ -131,8 +130,7 @@ class Graph(ABC):
         already, a copy of it stays in the op's place.
 
         Raises:
-            Refused: the op has no such input, several used outputs, or one of another type than its input; nothing has
-                changed.
+            Refused: it has no such input, several used outputs, or one of another type; nothing has changed.
         """
 
     @abstractmethod
@@ -142,8 +140,7 @@ class Graph(ABC):
         What it read before goes, if that is a constant that nobody else reads.
 
         Raises:
-            Refused: there is no such constant, the op takes no such operand, or one of another type; nothing has
-                changed.
+            Refused: there is no such constant, or the op takes none there, or another type; nothing has changed.
         """
 
     @abstractmethod
@@ -194,8 +191,7 @@ class Graph(ABC):
         what no output depends on goes.
 
         Raises:
-            Refused: a value is a constant, is named twice, or is both fed and returned, or an output depends on an
-                input that is not fed.
+            Refused: a value is a constant, named twice, fed and returned, or an output depends on one not fed.
         """
 
     @abstractmethod
@@ -319,6 +315,10 @@ class Graph(ABC):
         Raises:
             Refused: the form cannot hold this weight.
         """
+
+    def join_products(self) -> Sequence[tuple[LinearOp, tuple[LinearOp, ...]]]:
+        """Make kernel ops that read one value one op; what each node made calls, and what it stands for."""
+        return ()
 
     def chain(self, serves: Callable[[KernelOp], bool]) -> tuple[KernelOp, ...]:
         """Let kernels that ``serves`` knows hand on bytes of convolutions, or meet blocks of attentions; an op each."""

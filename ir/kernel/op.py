@@ -5,12 +5,13 @@ multiplies by 4-bit codes that share a scale by 32, adds a bias and applies a ge
 builder of a library and the library itself need no other word between them. ``conv1x1_...`` are the same products along
 the second axis of ``x``: convolutions of one point. How the weight is stored stands in the name as in `Blocked.name`,
 and the inputs that hold it are the parts of that encoding. ``linear_blocks16x16_fp32`` stores some tiles of the
-weight alone, each as a row of what follows in the name, and the number of each tile.
+weight alone, each as a row of what follows in the name, and the number of each tile. ``linear_int4_group32_and_bias``
+multiplies the same ``x`` by two weights that are stored alike, with steps of their own.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,6 +35,7 @@ TILES, NUMBER = "tiles.", "number"
 VECTORS = (16, 8, 4)  # neighbours of a tile, outputs or inputs, that are multiplied at once
 
 BIAS, KEEP = "bias", "keep"
+AND = "and"
 STEPS: Mapping[str, EpilogueStep] = {
     **VOCABULARY_STEPS,
     KEEP: EpilogueStep(KEEP, lines=lambda v, y, _, __: [f"kept = Identity ({v})", f"{y} = Identity ({v})"]),
@@ -44,9 +46,13 @@ A norm takes its epsilon from the op's attribute ``epsilon``.
 """
 
 MAX_TENSORS = 2
+MAX_MEMBERS = 4  # products of one op
+JOINED_ROWS = 64  # outputs of each are a multiple of it where there are several
 _WORDS = "|".join(sorted(STEPS, key=len, reverse=True))
 _NAME = re.compile(
-    rf"(linear|conv1x1)_(?:blocks([1-9]\d*)x([1-9]\d*)_)?([a-z0-9_]+?)(_static)?((?:_(?:{_WORDS}))*)", re.ASCII
+    rf"(linear|conv1x1)_(?:blocks([1-9]\d*)x([1-9]\d*)_)?([a-z0-9_]+?)(_static)?"
+    rf"((?:_(?:{_WORDS}))*)((?:_{AND}(?:_(?:{_WORDS}))*)*)",
+    re.ASCII,
 )
 
 
@@ -99,11 +105,12 @@ def vector_of(tile: Tile) -> tuple[int, int] | None:
 
 
 def kernel_encoding(encoding: Leaf, shape: MatrixShape) -> Leaf:
-    """An encoding as kernels tell apart: one group a row is a channel, and scales that are floats may be either."""
+    """An encoding as kernels tell apart: one group a row is a channel, whose scales may be floats of either kind."""
     if isinstance(encoding, Floats) or encoding.scale is None:
         return encoding
-    block = CHANNEL if encoding.block.grid(shape)[1] == 1 else Block(1, encoding.block.columns)
-    return Blocked(encoding.grid, block, "fp16" if isinstance(encoding.scales, Floats) else encoding.scale)
+    if encoding.block.grid(shape)[1] > 1:
+        return Blocked(encoding.grid, Block(1, encoding.block.columns), encoding.scale)
+    return Blocked(encoding.grid, CHANNEL, "fp16" if isinstance(encoding.scales, Floats) else encoding.scale)
 
 
 @dataclass(frozen=True)
@@ -111,14 +118,16 @@ class LinearOp:
     """``y[..., out] = steps(x[..., in] @ decode(weight)[out, in].T)``.
 
     Args:
-        encoding: of the weight: by channel, or in groups of a multiple of 32; scales that are floats count as fp16. Of
-            tiles, what each is a row of.
+        encoding: of the weight: by channel, where scales that are floats count as fp16, or in groups of a multiple of
+            32. Of tiles, what each is a row of.
         steps: names of `STEPS`, in order.
         pointwise: the inputs are channels: ``y[n, out, ...] = steps(decode(weight) @ x[n, in, ...])``. A bias is then
             the first step, which adds a number to each channel, and no step is a norm.
         static: ``x`` is rounded to int8 by a step that is an input of the op, before all else: ``input_scale *
             clip(rint(x / input_scale), -128, 127)`` is multiplied.
         tile: outputs and inputs of the tiles of which some are stored; all others are zero. None where there are none.
+        beside: the steps of other products of the same ``x``, with weights of their own that are stored alike. Of two,
+            the second may have a step with a tensor: that is the result of the first, which then is no output.
     """
 
     encoding: Leaf
@@ -126,8 +135,11 @@ class LinearOp:
     pointwise: bool = False
     static: bool = False
     tile: Tile | None = None
+    beside: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
+        if self.beside:
+            self._check_members()
         if self.tile is None:
             self._check_codes()
         elif reason := _tiles_unmultiplied(self.tile, self.encoding):
@@ -141,12 +153,22 @@ class LinearOp:
             raise OpError("only the last step may be a norm")
         if KEEP in self.steps and (not whole or self.steps.index(KEEP) != len(self.steps) - 2):
             raise OpError("a value is kept right before the norm")
-        if sum(kind == "tensor" for step in self.steps for _, kind in STEPS[step].operands) > MAX_TENSORS:
+        if _tensors(self.steps) > MAX_TENSORS:
             raise OpError(f"kernels take at most {MAX_TENSORS} tensors beside the input")
         if self.pointwise and (whole or BIAS in self.steps[1:]):
             raise OpError("a convolution's bias is its first step, and none is a norm")
         if _steps("".join(f"_{step}" for step in self.steps)) != self.steps:
             raise OpError(f"the names of {', '.join(self.steps)} in a row read as other steps")
+
+    def _check_members(self) -> None:
+        plain = isinstance(self.encoding, Blocked) and not self.is_float
+        if not plain or self.pointwise or self.static or self.tile is not None:
+            raise OpError("products of one input are of codes, without a step of what they read")
+        first, *others = self.members
+        if len(others) >= MAX_MEMBERS or any(STEPS[step].whole for one in self.members for step in one.steps):
+            raise OpError(f"up to {MAX_MEMBERS} products of one input are one op, and no norm is behind them")
+        if _tensors(first.steps) or sum(_tensors(one.steps) for one in others) > (len(others) == 1):
+            raise OpError("of two products the second alone takes a tensor, the result of the first")
 
     def _scales_within(self) -> bool:
         """The inputs of an output, or of tiles those that lie in one, have several scales."""
@@ -155,8 +177,9 @@ class LinearOp:
     def _check_codes(self) -> None:
         if reason := unmultiplied(self.encoding):
             raise OpError(reason)
-        block, whole = self.blocked.block, Blocked(self.blocked.grid, CHANNEL, self.blocked.scale)
-        if block.rows != 1 or block.columns % CHUNK or kernel_encoding(self.encoding, (1, CHUNK)) != whole:
+        block = self.blocked.block
+        by_rows = block.rows == 1 and block.columns % CHUNK == 0
+        if not by_rows or self.encoding != kernel_encoding(self.encoding, (1, block.columns * 2 or CHUNK)):
             raise OpError(f"a kernel's scales are by channel or by groups of a multiple of {CHUNK}: {block.text}")
 
     @property
@@ -179,7 +202,18 @@ class LinearOp:
     def name(self) -> str:
         """The op's name in domain ``qcc``."""
         kind = "conv1x1" if self.pointwise else "linear"
-        return "_".join((kind, self.stored, *(("static",) if self.static else ()), *self.steps))
+        others = (word for steps in self.beside for word in (AND, *steps))
+        return "_".join((kind, self.stored, *(("static",) if self.static else ()), *self.steps, *others))
+
+    @property
+    def members(self) -> tuple["LinearOp", ...]:
+        """Its products one by one, each with its steps."""
+        return (replace(self, beside=()), *(replace(self, steps=steps, beside=()) for steps in self.beside))
+
+    @property
+    def chained(self) -> bool:
+        """The second product's steps read the result of the first."""
+        return any(_tensors(steps) for steps in self.beside)
 
     @property
     def stored(self) -> str:
@@ -191,11 +225,13 @@ class LinearOp:
         """The inputs that hold the weight, by name: its codes ``[out, in]`` as planes of bytes, lowest bits first, the
         ``scale [out, groups]`` (float16 or float32, or bytes, rows filled up to multiples of 8) and the ``zero [out,
         groups]`` (int8, where there are zero points); or the bfloat16 ``weight [out, in]``; or the float32 ``values``.
+        Of several products those of one after those of another.
         Of tiles a row is one, and behind it stands the ``number [tiles down, tiles across]`` of each, from 1 on, or 0
         for zeros. Behind them the ``input_scale []`` (float32) of a static op.
         """
         stored = [name for name, _ in self._inputs((1, self.group or CHUNK))]
-        return (*stored, *((NUMBER,) * (self.tile is not None)), *(("input_scale",) * self.static))
+        others = (f"{name}_{AND}{at}" for at in range(1, len(self.beside) + 1) for name in stored)
+        return (*stored, *others, *((NUMBER,) * (self.tile is not None)), *(("input_scale",) * self.static))
 
     def arrays(self, parts: Parts) -> dict[str, np.ndarray]:
         """What these inputs, the last apart, hold of a matrix's parts."""
@@ -222,8 +258,9 @@ class LinearOp:
 
     @property
     def step_inputs(self) -> tuple[tuple[str, Operand], ...]:
-        """The operands of the steps, in order, with names of their own."""
-        return step_inputs(self.steps)
+        """The operands of the steps that are inputs, in order, with names of their own."""
+        found = step_inputs(step for steps in (self.steps, *self.beside) for step in steps)
+        return tuple(one for one in found if one[1] != "tensor") if self.beside else found
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -232,8 +269,9 @@ class LinearOp:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """``y``, and where a step keeps it, the value before the norm."""
-        return ("y", "kept") if KEEP in self.steps else ("y",)
+        """``y``, and where a step keeps it, the value before the norm; of several products each result that is one."""
+        others = () if self.chained else tuple(f"y{at}" for at in range(1, len(self.beside) + 1))
+        return ("y", "kept") if KEEP in self.steps else ("y", *others)
 
 
 def stored_name(encoding: Leaf, tile: Tile | None) -> str:
@@ -260,13 +298,18 @@ def parse(name: str) -> LinearOp:
     found = _NAME.fullmatch(name)
     if found is None:
         raise OpError(f"`{name}` names no kernel")
-    kind, high, wide, stored, static, rest = found.groups()
+    kind, high, wide, stored, static, rest, others = found.groups()
     tile = (int(high), int(wide)) if high else None
     try:
         encoding = FLOAT32 if tile and stored == FLOAT32.name else named(stored)
-        return LinearOp(encoding, _steps(rest), kind != "linear", bool(static), tile)
+        beside = tuple(map(_steps, others.split(f"_{AND}")[1:]))
+        return LinearOp(encoding, _steps(rest), kind != "linear", bool(static), tile, beside)
     except ValueError as error:
         raise OpError(f"`{name}` names no kernel: {error}") from error
+
+
+def _tensors(steps: Iterable[str]) -> int:
+    return sum(kind == "tensor" for step in steps for _, kind in STEPS[step].operands)
 
 
 def _input_name(part_name: str, part: Part, plane: int) -> str:

@@ -49,6 +49,7 @@ from qcc.ir.onnx.attention.attend import write_attends
 from qcc.ir.onnx.attention.store import check_stored, store_caches
 from qcc.ir.onnx.attention.write import check_attention, write_attention
 from qcc.ir.onnx.chain.write import write_chains
+from qcc.ir.onnx.emit.join import join_products
 from qcc.ir.onnx.emit.spill import Spill
 from qcc.ir.onnx.emit.tabled import tabled_opset, write_tabled
 from qcc.ir.onnx.emit.write import write
@@ -83,8 +84,7 @@ class OnnxGraph(Graph):
     """
 
     def __init__(self, model: ir.Model, folder: Path, data_files: tuple[str, ...] = (), note_bytes: int = 0) -> None:
-        self.model = model
-        self.folder = folder
+        self.model, self.folder = model, folder
         self.note_bytes = note_bytes
         self._data_files = data_files
         self._weights: tuple[Weight, ...] | None = None
@@ -259,8 +259,7 @@ class OnnxGraph(Graph):
         check_product(self, value)
         self.require_opset(value_opset(DYNAMIC_INT8))
         self._keep_names()
-        editor = OnnxEditor(self.model.graph)
-        multiply_rounded(editor, editor.value(value))
+        multiply_rounded(editor := OnnxEditor(self.model.graph), editor.value(value))
         self._forget()
 
     def encoded_values(self) -> Mapping[str, EncodedValue]:
@@ -278,10 +277,12 @@ class OnnxGraph(Graph):
             self._spill.take(self.model.graph)
         return ops
 
+    def join_products(self) -> Sequence[tuple[LinearOp, tuple[LinearOp, ...]]]:
+        return join_products(self.model)
+
     def chain(self, serves: Callable[[KernelOp], bool]) -> tuple[KernelOp, ...]:
         self._keep_names()
-        found: tuple[KernelOp, ...] = write_chains(self.model, serves)
-        found += write_attends(self.model, serves)
+        found: tuple[KernelOp, ...] = (*write_chains(self.model, serves), *write_attends(self.model, serves))
         self._forget()
         return found
 

@@ -8,7 +8,7 @@ import tvm  # type: ignore[import-untyped]  # TVM has no stubs
 
 from qcc.codegen.cpu.attend.template import attend_functions
 from qcc.codegen.cpu.chain.template import chain_functions
-from qcc.codegen.cpu.library.spec import attentions, chain, chain_name, chains, functions_of, norm, products, served
+from qcc.codegen.cpu.library.spec import attentions, chain, chains, functions_of, norm, products, served, step_chains
 from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.tiles import conv1x1
 from qcc.codegen.cpu.tir import steps
@@ -24,10 +24,8 @@ def functions(ops: Iterable[KernelOp], activations: Arithmetic, target: CpuProce
     made: dict[str, Expr] = chain_functions(chains(given, target, activations), target, prefix)
     made |= attend_functions(attentions(given, target, activations), target, prefix)
     ops = served(given, target, activations)
-    for op in ops:
-        name = prefix + chain_name(op)
-        if name not in made:
-            made[name] = (conv1x1.product if op.pointwise else steps.chain)(name, chain(op))
+    for word, op in step_chains(ops).items():
+        made[prefix + word] = (conv1x1.product if op.pointwise else steps.chain)(prefix + word, chain(op))
     for step in {norm(op) for op in ops} - {""}:
         made[prefix + step] = steps.norm(prefix + step, step)
     for product in products(ops):

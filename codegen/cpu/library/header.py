@@ -6,7 +6,17 @@ import numpy as np
 
 from qcc.codegen.cpu.attend.template import name_of
 from qcc.codegen.cpu.chain.template import lanes, names_of
-from qcc.codegen.cpu.library.spec import attentions, chain, chain_name, chains, functions_of, norm, products, served
+from qcc.codegen.cpu.library.spec import (
+    attentions,
+    chain,
+    chain_name,
+    chains,
+    functions_of,
+    norm,
+    products,
+    served,
+    step_chains,
+)
 from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.processors.tiling import tiling
 from qcc.codegen.cpu.product import product_of
@@ -17,7 +27,7 @@ from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.grid import TableGrid
 from qcc.ir.kernel.chain_op import ChainOp
 from qcc.ir.kernel.kernel_op import KernelOp
-from qcc.ir.kernel.op import Leaf, LinearOp, step_inputs
+from qcc.ir.kernel.op import KEEP, Leaf, LinearOp, step_inputs
 
 CUTS = ("", "relu", "clip")  # by the shim's number
 
@@ -48,18 +58,23 @@ def _target(given: Sequence[KernelOp], target: CpuProcessor, activations: Arithm
         found = {word: start + name for word, (name, _) in functions_of(product, target, activations).items()}
         lines += [_declaration(name) for name in found.values()]
         facts = {"depth": cuts.depth, "panel": cuts.panel_bytes, "block": cuts.block}
+        facts["halves"] = int(product.reads_halves(target))
         for template in templates(product, target, activations):
             facts |= template.facts(product)
         fields = [f".{word} = {_symbol(name)}" for word, name in found.items()]
         fields += [f".{fact} = {number}" for fact, number in facts.items()]
         lines.append(f"static const Family {start}{product.name} = {{{', '.join(fields)}}};")
     lines += [f"static const float {start}{name}[] = {{{text}}};" for name, text in _tables(ops).items()]
-    later = {name for op in ops for name in (chain_name(op), norm(op)) if name}
+    later = {*step_chains(ops), *map(norm, ops)} - {""}
     later |= {name for op in filters for name in names_of(op, target) if name} | {name_of(op) for op in attends}
     lines += [_declaration(start + name) for name in sorted(later)]
     needs = "".join(f'"{flag}", ' for flag in target.features)
     lines.append(f"static const char *const {start}needs[] = {{{needs}NULL}};")
-    lines += [f"static const Spec {start}specs[] = {{", *(_spec(op, start) for op in ops), "  {0}};"]
+    for at, op in enumerate(ops):
+        members = ", ".join(_part(one, start) for one in op.members)
+        lines.append(f"static const Member {start}parts{at}[] = {{{members}}};")
+    specs = (_spec(op, start, f"{start}parts{at}") for at, op in enumerate(ops))
+    lines += [f"static const Spec {start}specs[] = {{", *specs, "  {0}};"]
     lines += [f"static const ChainSpec {start}chains[] = {{", *(_chain(op, target, start) for op in filters), "  {0}};"]
     held = [
         f'  {{"{op.name}", {op.block}, {op.segment}, {op.channels}, {_symbol(start + name_of(op))}}},' for op in attends
@@ -93,15 +108,20 @@ def _grids(encoding: Leaf) -> tuple[TableGrid | None, TableGrid | None]:
     return codes, scale
 
 
-def _spec(op: LinearOp, start: str) -> str:
-    operands = "".join(kind[0] for _, kind in op.step_inputs)
-    chained = len(step_inputs(chain(op)))
-    functions = [f"{_symbol(start)}{name}" if name else "NULL" for name in (chain_name(op), norm(op))]
+def _part(op: LinearOp, start: str) -> str:
+    """A product of an op."""
+    operands = len(step_inputs(chain(op)))
+    return f"{{{_symbol(start)}{chain_name(op)}, {operands}, {int(not chain(op))}}}"
+
+
+def _spec(op: LinearOp, start: str, parts: str) -> str:
+    operands = "".join(kind[0] for one in op.members for _, kind in one.step_inputs)
+    last = f"{_symbol(start)}{norm(op)}" if norm(op) else "NULL"
     tables = [f"{start}{grid.name}" if grid else "NULL" for grid in _grids(op.encoding)]
     codes = codes_of(op.encoding)
     fields = [
         f'"{op.name}"', codes.bits, op.group or 0, int(not codes.stored_zero), int(op.static), *tables,
-        f'"{operands}"', chained, int(not chain(op)), len(op.outputs) - 1, *functions,
+        f'"{operands}"', parts, len(op.members), int(op.chained), int(KEEP in op.steps), last,
         f"&{start}{product_of(op).name}", int(op.pointwise), *(op.tile or (0, 0)),
     ]  # fmt: skip
     return f"  {{{', '.join(map(str, fields))}}},"

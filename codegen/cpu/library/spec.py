@@ -56,5 +56,10 @@ def chain(op: LinearOp) -> tuple[str, ...]:
 
 
 def chain_name(op: LinearOp) -> str:
-    """The function of an op's chain; without steps it copies. A convolution's multiplies, too."""
+    """The function of a product's chain; without steps it copies. A convolution's multiplies, too."""
     return "_".join(("conv1x1" if op.pointwise else "steps", *chain(op)))
+
+
+def step_chains(ops: Iterable[LinearOp]) -> dict[str, LinearOp]:
+    """The functions of all chains, each with a product that has it."""
+    return {chain_name(one): one for op in ops for one in op.members}

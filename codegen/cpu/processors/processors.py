@@ -60,6 +60,11 @@ class CpuProcessor(Processor):
         return self.has(*VNNI)
 
     @property
+    def widens_halves(self) -> bool:
+        """It has an instruction from float16 to float32, as all of ARM's with vectors do."""
+        return self.has("f16c") or self.has(*DOTPROD)
+
+    @property
     def facts(self) -> Mapping[str, str | list[str]]:
         """See `Processor.facts`."""
         return {"mcpu": self.mcpu, "triple": self.triple, "features": list(self.features)}

@@ -26,7 +26,9 @@ def gemv(name: str, codes: Codes, rows: int, wide: bool) -> Expr:
     bits = codes.bits
     blocks, ways = emit.BLOCKS if wide else NARROW, 2 if rows == 1 else 1
     with emit.function(name) as builder:
-        x, _, sums, w, scale, offset, y, chunks, per, first, count = emit.arguments(POINTERS, SCALARS, unaligned="x")
+        x, _, sums, w, scale, offset, y, chunks, per, first, count = emit.arguments(
+            POINTERS | codes.stored, SCALARS, unaligned="x"
+        )
         groups = T.bind(T.truncdiv(chunks, per))
         tables = _tables(codes) if wide else None
         with T.serial(T.int64(0), count * (emit.BLOCKS // blocks)) as strip:
@@ -46,14 +48,16 @@ def gemv(name: str, codes: Codes, rows: int, wide: bool) -> Expr:
                             part = parts[k % ways][row * blocks + block]
                             emit.add(part, value * emit.spread(x[(row * chunks + chunk) * 32 + k]))
                 for block in range(blocks):
-                    place = emit.lanes((at[block] * groups + group) * 16)
-                    grid = T.bind(scale[place])
+                    place = (at[block] * groups + group) * 16
+                    grid = T.bind(emit.floats(scale, place))
                     for row in range(rows):
                         index = row * blocks + block
                         dot = emit.get(parts[0][index])
                         dot = dot + emit.get(parts[1][index]) if ways > 1 else dot
                         if codes.stored_zero:
-                            zero = T.cast(offset[place], "float32x16") - emit.spread(T.float32(codes.middle))
+                            zero = T.cast(offset[emit.lanes(place)], "float32x16") - emit.spread(
+                                T.float32(codes.middle)
+                            )
                             dot = dot - zero * emit.spread(sums[row * chunks + chunk])
                         emit.add(total[index], dot * grid)
             for row in range(rows):

@@ -71,7 +71,9 @@ def gemv(name: str, codes: Codes, rows: int, static: bool = False) -> Expr:
     weights = [term.weight for term in terms.parts]
     unit = 1 / 16 if halved else terms.factor
     with emit.function(name) as builder:
-        q, steps, sums, w, scale, offset, y, chunks, per, first, count = emit.arguments(POINTERS, SCALARS)
+        q, steps, sums, w, scale, offset, y, chunks, per, first, count = emit.arguments(
+            POINTERS | codes.stored, SCALARS
+        )
         groups = T.bind(T.truncdiv(chunks, per))
         with T.serial(T.int64(0), count * (emit.BLOCKS // blocks)) as part:
             total = emit.accumulators(rows * blocks)
@@ -103,7 +105,7 @@ def gemv(name: str, codes: Codes, rows: int, static: bool = False) -> Expr:
                     for dot, more in zip(dots, side, strict=True):
                         emit.add(dot, T.shift_left(emit.get(more), emit.word(weight.bit_length() - 1)))
                 for block in range(0 if static else blocks):
-                    grid = T.bind(scale[emit.lanes((at[block] * groups + group) * 16)])
+                    grid = T.bind(emit.floats(scale, (at[block] * groups + group) * 16))
                     for row in range(rows):
                         index = row * blocks + block
                         factor = grid * emit.spread(steps[row * chunks + chunk])
@@ -113,7 +115,7 @@ def gemv(name: str, codes: Codes, rows: int, static: bool = False) -> Expr:
                     value = emit.get(total[row * blocks + block])
                     if static:
                         place = first * emit.BLOCKS + part * blocks + block
-                        grid = scale[emit.lanes(place * 16)] * emit.spread(steps[0])
+                        grid = emit.floats(scale, place * 16) * emit.spread(steps[0])
                         value = T.cast(emit.get(dots[row * blocks + block]), "float32x16") * grid
                     value = value if unit == 1 else value * emit.spread(T.float32(unit))
                     T.buffer_store(y, value, [emit.lanes(row * count * 64 + (part * blocks + block) * 16)])

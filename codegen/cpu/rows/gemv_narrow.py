@@ -41,7 +41,9 @@ def gemv(name: str, codes: Codes, rows: int, static: bool, narrow: Narrow) -> Ex
     lanes, parts, bits = narrow.lanes, narrow.parts, codes.bits
     in_block, shares = emit.LANES // lanes, emit.BLOCKS * emit.LANES // lanes // narrow.parts
     with emit.function(name) as builder:
-        q, steps, sums, w, scale, offset, y, chunks, per, first, count = emit.arguments(POINTERS, SCALARS)
+        q, steps, sums, w, scale, offset, y, chunks, per, first, count = emit.arguments(
+            POINTERS | codes.stored, SCALARS
+        )
         groups = T.bind(T.truncdiv(chunks, per))
         with T.serial(T.int64(0), count * shares) as share:
             start = T.bind(share * (parts * lanes))  # the first output, of those that are asked for
@@ -56,11 +58,12 @@ def gemv(name: str, codes: Codes, rows: int, static: bool, narrow: Narrow) -> Ex
                     here = T.truncdiv(start, T.int64(emit.LANES)) + part // in_block
                     block, side = T.bind(first * emit.BLOCKS + here), part % in_block * lanes
                     words = narrow.words(w, block * chunks + chunk, bits, lanes, side)
-                    place = emit.lanes((block * groups + group) * 16 + side, lanes)
-                    stored = T.bind(T.cast(offset[place], f"int32x{lanes}")) if codes.stored_zero else None
+                    place = (block * groups + group) * 16 + side
+                    offsets = T.cast(offset[emit.lanes(place, lanes)], f"int32x{lanes}")
+                    stored = T.bind(offsets) if codes.stored_zero else None
                     zero = narrow.zero(codes, stored)
                     dots = [emit.spread(T.int32(0) - sums[one], lanes) * zero for one in at]
-                    grid = T.bind(scale[place])
+                    grid = T.bind(emit.floats(scale, place, lanes))
                     for row, dot in enumerate(narrow.dots(words, codes, inputs, dots)):
                         factor = grid * emit.spread(steps[at[row]], lanes)
                         emit.add(total[row * parts + part], dot if static else T.cast(dot, f"float32x{lanes}") * factor)
@@ -68,7 +71,7 @@ def gemv(name: str, codes: Codes, rows: int, static: bool, narrow: Narrow) -> Ex
                 for part in range(parts):
                     value = emit.get(total[row * parts + part])
                     if static:
-                        grid = scale[emit.lanes(first * 64 + start + part * lanes, lanes)]
+                        grid = emit.floats(scale, first * 64 + start + part * lanes, lanes)
                         value = T.cast(value, f"float32x{lanes}") * (grid * emit.spread(steps[0], lanes))
                     if narrow.factor != 1:
                         value = value * emit.spread(T.float32(narrow.factor), lanes)

@@ -33,7 +33,7 @@ static void *read_codes(Stored *stored, const void *info) {
   stored->group = stored->rows.spec->group ? stored->rows.spec->group : stored->size;
   if (stored->size % stored->group) return status(INVALID, "qcc: tiles are a multiple of the group");
   stored->rows.groups = stored->size / stored->group;
-  return find_scales(&stored->rows, info, count, &stored->scale, &stored->zero);
+  return find_scales(&stored->rows, info, 1 + (size_t)count, stored->rows.n, &stored->scale, &stored->zero);
 }
 
 static void *read_stored(Stored *stored, const void *info) {
@@ -135,7 +135,7 @@ static void *turn_all(Layer *layer, const Stored *stored, const int32_t *of, int
   for (int64_t at = 0, down = 0; at < count; at++) {
     while (layer->starts[down + 1] <= at) down++;
     float *less = layer->less ? layer->less + down * spec->high : NULL;
-    if (whole) turn_whole(stored, of[at] - 1, (int8_t *)layer->words + at * size, layer->scale + at * spec->high, less, spec);
+    if (whole) turn_whole(stored, of[at] - 1, (int8_t *)layer->words + at * size, (float *)layer->scale + at * spec->high, less, spec);
     else if (family->gemm) turn_tiles(stored, of[at] - 1, (uint16_t *)layer->words + at * size, spec->high, spec->wide, family->chunks);
     else turn_floats(stored, of[at] - 1, (float *)layer->words + at * size, spec->high, spec->wide, spec->family->lanes);
   }
@@ -242,12 +242,12 @@ static void tiles_task(void *p, size_t task) {
     Zone zone = zone_of(call, row);
     rows = zone.end - row < ROWS ? zone.end - row : ROWS;
     int64_t there = row + rows < call->rows ? rows : call->rows - row;
-    int whole = there == rows && spec->high % 16 == 0 && (uintptr_t)call->to % 64 == 0; /* goes where it belongs */
+    int whole = there == rows && spec->high % 16 == 0 && (uintptr_t)call->to[0] % 64 == 0; /* goes where it belongs */
     for (int64_t first = begin; first < end; first += most) {
       int64_t count = end - first < most ? end - first : most, apart = whole ? l->n : stride;
-      float *to = whole ? call->to + row * l->n + first * spec->high : out;
+      float *to = whole ? call->to[0] + row * l->n + first * spec->high : out;
       if (strip(call, row, rows, first, count, to, apart, zone)) { fail(call); return; }
-      if (!whole || !spec->copies) finish(call, to, apart, row, there, first * spec->high, count * spec->high);
+      if (!whole || !spec->parts->copies) finish(call, to, apart, row, there, first * spec->high, count * spec->high);
     }
   }
 }

@@ -25,7 +25,6 @@ typedef struct {
   int others;
 } Filter;
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 static size_t residual(const ChainSpec *spec) { return CUT + (spec->cuts == 2 ? 2 : 0); }
 

@@ -32,7 +32,7 @@ static void *decode(Layer *layer, const void *info, uint8_t *codes, int planes) 
   int64_t group = spec->group ? spec->group : layer->k;
   if (layer->k % group) return status(INVALID, "qcc: channels are a multiple of the group");
   layer->groups = layer->k / group;
-  void *bad = find_scales(layer, info, planes, &scale, &zero);
+  void *bad = find_scales(layer, info, 1 + (size_t)planes, layer->n, &scale, &zero);
   if (bad) return bad;
   for (int64_t n = 0; n < layer->n; n++)
     for (int64_t k = 0; k < layer->k; k++) {
@@ -132,14 +132,15 @@ static void conv_task(void *p, size_t task) {
   char *scratch = arena(TASK_ARENA, panel + part + (size_t)((conv->positions < 16 ? 16 : 2) * pairs) * 128);
   if (!scratch) { __atomic_store_n(&conv->failed, 1, __ATOMIC_RELAXED); return; }
   int ok = pack(conv, conv->x + image * l->k * conv->positions, at, pairs, scratch, (float *)(scratch + panel + part));
-  Any args[spec->chained + 11], *next = args;
+  int chained = spec->parts->operands;
+  Any args[chained + 11], *next = args;
   const Any own[] = {POINTER(l->words), POINTER(scratch), POINTER(scratch + panel), POINTER(tile_config)};
   const Any last[] = {POINTER(conv->y + place), TENSOR(&none_filled), NUMBER(l->chunks), NUMBER(pairs), NUMBER(conv->positions),
                       NUMBER(l->n), NUMBER(count)};
   memcpy(next, own, sizeof own), next += 4;
-  for (int i = 0; i < spec->chained; i++) *next++ = (Any)POINTER(conv->operands[i] + (spec->operands[i] == 'v' ? 0 : place));
+  for (int i = 0; i < chained; i++) *next++ = (Any)POINTER(conv->operands[i] + (spec->operands[i] == 'v' ? 0 : place));
   memcpy(next, last, sizeof last);
-  if (!ok || CALL(spec->chain, args)) __atomic_store_n(&conv->failed, 1, __ATOMIC_RELAXED);
+  if (!ok || CALL(spec->parts->chain, args)) __atomic_store_n(&conv->failed, 1, __ATOMIC_RELAXED);
 }
 
 void *convolve(void *layer, void *context) {

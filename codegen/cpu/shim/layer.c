@@ -19,13 +19,20 @@ int weight_inputs(const Spec *spec) {
   return !!spec->high + planes_of(spec->bits, widths) + 1 + !spec->symmetric + spec->fixed;
 }
 
+/* Where an output of a part lies among all of the layer. */
+static int64_t place_of(const Layer *layer, int part, int64_t n) {
+  if (layer->spec->woven) return n / STRIP * 2 * STRIP + part * STRIP + n % STRIP;
+  for (int i = 0; i < part; i++) n += layer->sizes[i];
+  return n;
+}
+
 /* Where quads lie: `place` of emit.py. */
-static void pack_plane(Layer *layer, const uint8_t *plane, int width, int first) {
+static void pack_plane(Layer *layer, int part, const uint8_t *plane, int width, int first) {
   int64_t row_bytes = layer->k * width / 8, bits = layer->spec->bits;
   int per_byte = 8 / width, half = 4 / width, mask = (1 << width) - 1;
-  for (int64_t n = 0; n < layer->n; n++)
-    for (int64_t chunk = 0; chunk < layer->chunks; chunk++) {
-      const uint8_t *from = plane + n * row_bytes + chunk * 4 * width;
+  for (int64_t row = 0; row < layer->sizes[part]; row++)
+    for (int64_t chunk = 0, n = place_of(layer, part, row); chunk < layer->chunks; chunk++) {
+      const uint8_t *from = plane + row * row_bytes + chunk * 4 * width;
       uint8_t *to = (uint8_t *)(layer->words + (((n / 16) * layer->chunks + chunk) * bits + first) * 16 + n % 16);
       for (int k = 0; k < CHUNK; k++) {
         int code = from[k / per_byte] >> width * (k % per_byte) & mask, quad = k / 4;
@@ -65,18 +72,19 @@ static void *fill_floats(Layer *layer, const void *info) {
 }
 
 /* The scales and, where there are such, zero points of a layer whose sizes are known. */
-void *find_scales(const Layer *layer, const void *info, int planes, Input *scale, Input *zero) {
+void *find_scales(const Layer *layer, const void *info, size_t first, int64_t rows, Input *scale, Input *zero) {
   *zero = (Input){0};
-  void *bad = constant(info, 1 + (size_t)planes, scale);
+  void *bad = constant(info, first, scale);
   if (bad) return bad;
   if (layer->spec->scales) { /* rows of bytes are filled up to whole units */
-    if (scale->type != UINT8 || !is_matrix(scale, layer->n, (layer->groups + 7) / 8 * 8))
+    if (scale->type != UINT8 || !is_matrix(scale, rows, (layer->groups + 7) / 8 * 8))
       return status(INVALID, "qcc: scales are uint8 [out, groups filled up to a multiple of 8]");
-  } else if ((scale->type != FLOAT && scale->type != FLOAT16) || !is_matrix(scale, layer->n, layer->groups))
+  } else if ((scale->type != FLOAT && scale->type != FLOAT16) || !is_matrix(scale, rows, layer->groups))
     return status(INVALID, "qcc: scales are float16 or float32 [out, groups]");
+  if (layer->spec->family->halves && scale->type != FLOAT16) return status(INVALID, "qcc: scales of groups are float16");
   if (layer->spec->symmetric) return NULL;
-  if ((bad = constant(info, 2 + (size_t)planes, zero))) return bad;
-  if (zero->type != INT8 || !is_matrix(zero, layer->n, layer->groups))
+  if ((bad = constant(info, first + 1, zero))) return bad;
+  if (zero->type != INT8 || !is_matrix(zero, rows, layer->groups))
     return status(INVALID, "qcc: zero points are int8 [out, groups]");
   return NULL;
 }
@@ -92,35 +100,62 @@ int middle_of(const Spec *spec, const Input *zero, int64_t at) {
   return (1 << (spec->bits - 1)) + (zero->data ? ((const int8_t *)zero->data)[at] : 0);
 }
 
-static void *fill_codes(Layer *layer, const void *info) {
+/* The sizes that the first plane of each part tells, and room for all. */
+static void *measure_parts(Layer *layer, const void *info) {
+  const Spec *spec = layer->spec;
+  int widths[4];
+  int64_t outputs = 0, k = 0;
+  planes_of(spec->bits, widths);
+  for (int part = 0; part < spec->count; part++) {
+    Input input;
+    void *bad = constant(info, 1 + (size_t)(part * weight_inputs(spec)), &input);
+    if (bad) return bad;
+    if (input.type != UINT8 || input.rank != 2) return status(INVALID, "qcc: a plane is a matrix of uint8");
+    int64_t inputs = input.dims[1] * 8 / widths[0];
+    outputs += layer->sizes[part] = input.dims[0];
+    if (spec->count > 1 && (input.dims[0] % STRIP || (part && inputs != k)))
+      return status(INVALID, "qcc: outputs of products of one input are multiples of 64");
+    k = inputs;
+  }
+  if (spec->woven && layer->sizes[0] != layer->sizes[1]) return status(INVALID, "qcc: both products have as many outputs");
+  void *bad = make_room(layer, outputs, k, spec->group ? spec->group : k ? k : 1);
+  if (bad) return bad;
+  size_t scales = (size_t)(layer->strips * STRIP * layer->groups), each = spec->family->halves ? 2 : 4;
+  layer->scale = aligned_alloc(64, padded(scales * each));
+  layer->offset = spec->symmetric ? NULL : aligned_alloc(64, padded(scales * 2));
+  if (!layer->scale || (!spec->symmetric && !layer->offset)) return status(FAIL, NO_MEMORY);
+  memset(layer->scale, 0, scales * each);
+  if (layer->offset) memset(layer->offset, 0, scales * 2);
+  return NULL;
+}
+
+static void *fill_part(Layer *layer, const void *info, int part) {
   const Spec *spec = layer->spec;
   int widths[4], count = planes_of(spec->bits, widths);
-  Input input;
+  size_t begin = 1 + (size_t)(part * weight_inputs(spec));
+  Input input, scale, zero;
   void *bad;
   for (int p = 0, first = 0; p < count; first += widths[p++]) {
-    if ((bad = constant(info, 1 + p, &input))) return bad;
-    if (input.type != UINT8 || input.rank != 2) return status(INVALID, "qcc: a plane is a matrix of uint8");
-    if (!p) {
-      int64_t k = input.dims[1] * 8 / widths[0];
-      if ((bad = make_room(layer, input.dims[0], k, spec->group ? spec->group : k ? k : 1))) return bad;
-      size_t scales = (size_t)(layer->strips * STRIP * layer->groups);
-      layer->scale = aligned_alloc(64, scales * 4), layer->offset = spec->symmetric ? NULL : aligned_alloc(64, padded(scales * 2));
-      if (!layer->scale || (!spec->symmetric && !layer->offset)) return status(FAIL, NO_MEMORY);
-      memset(layer->scale, 0, scales * 4);
-      if (layer->offset) memset(layer->offset, 0, scales * 2);
-    }
-    if (!is_matrix(&input, layer->n, layer->k * widths[p] / 8)) return status(INVALID, "qcc: a plane's shape is wrong");
-    pack_plane(layer, input.data, widths[p], first);
+    if ((bad = constant(info, begin + (size_t)p, &input))) return bad;
+    if (input.type != UINT8 || !is_matrix(&input, layer->sizes[part], layer->k * widths[p] / 8))
+      return status(INVALID, "qcc: a plane's shape is wrong");
+    pack_plane(layer, part, input.data, widths[p], first);
   }
-  Input scale, zero;
-  if ((bad = find_scales(layer, info, count, &scale, &zero))) return bad;
-  for (int64_t n = 0; n < layer->n; n++)
-    for (int64_t g = 0; g < layer->groups; g++) {
-      int64_t from = n * layer->groups + g, to = ((n / 16) * layer->groups + g) * 16 + n % 16;
-      layer->scale[to] = scale_of(layer, &scale, n, g);
+  if ((bad = find_scales(layer, info, begin + (size_t)count, layer->sizes[part], &scale, &zero))) return bad;
+  for (int64_t row = 0; row < layer->sizes[part]; row++)
+    for (int64_t g = 0, n = place_of(layer, part, row); g < layer->groups; g++) {
+      int64_t from = row * layer->groups + g, to = ((n / 16) * layer->groups + g) * 16 + n % 16;
+      if (spec->family->halves) ((uint16_t *)layer->scale)[to] = ((const uint16_t *)scale.data)[from];
+      else ((float *)layer->scale)[to] = scale_of(layer, &scale, row, g);
       if (layer->offset) layer->offset[to] = (int16_t)middle_of(spec, &zero, from);
     }
   return NULL;
+}
+
+static void *fill_codes(Layer *layer, const void *info) {
+  void *bad = measure_parts(layer, info);
+  for (int part = 0; !bad && part < layer->spec->count; part++) bad = fill_part(layer, info, part);
+  return bad;
 }
 
 static void *fill_step(Layer *layer, const void *info) {
@@ -137,15 +172,18 @@ static void *fill_step(Layer *layer, const void *info) {
 
 static void *fill_vectors(Layer *layer, const void *info) {
   const char *operands = layer->spec->operands;
-  size_t count = strlen(operands), first = 1 + (size_t)weight_inputs(layer->spec), bytes = (size_t)layer->n * 4;
+  const Spec *spec = layer->spec;
+  size_t count = strlen(operands), next = 1 + (size_t)(weight_inputs(spec) * spec->count);
   if (!(layer->vectors = calloc(count + 1, sizeof(float *)))) return status(FAIL, NO_MEMORY);
-  for (size_t i = 0; i < count; i++) {
+  for (int i = 0, part = 0, end = spec->parts->operands; i < (int)count; i++) {
     Input input;
-    if (operands[i] != 'v') continue;
-    void *bad = constant(info, first + i, &input);
+    while (part + 1 < spec->count && i >= end) end += spec->parts[++part].operands;
+    if (operands[i] != 'v') { next += !spec->woven; continue; }
+    void *bad = constant(info, next++, &input);
     if (bad) return bad;
-    if (input.type != FLOAT || input.rank != 1 || input.dims[0] != layer->n)
+    if (input.type != FLOAT || input.rank != 1 || input.dims[0] != layer->sizes[part])
       return status(INVALID, "qcc: the vectors of steps (bias, gain, shift) are float32 [out]");
+    size_t bytes = (size_t)input.dims[0] * 4;
     if (!(layer->vectors[i] = malloc(bytes))) return status(FAIL, NO_MEMORY);
     memcpy(layer->vectors[i], input.data, bytes);
   }
@@ -158,9 +196,10 @@ void *make_layer(const Spec *spec, const void *info, Layer **made) {
   if (!layer) return status(FAIL, NO_MEMORY);
   layer->spec = spec;
   void *bad = spec->pointwise ? fill_filters(layer, info) : spec->high ? fill_tiles(layer, info) : spec->bits == 16 ? fill_floats(layer, info) : fill_codes(layer, info);
+  if (spec->count == 1) layer->sizes[0] = layer->n;
   if (!bad) bad = fill_step(layer, info);
   if (!bad) bad = fill_vectors(layer, info);
-  if (!bad) bad = let_go(info, 1, (size_t)weight_inputs(spec));
+  if (!bad) bad = let_go(info, 1, (size_t)(weight_inputs(spec) * spec->count));
   if (bad) free_layer(layer); else *made = layer;
   return bad;
 }

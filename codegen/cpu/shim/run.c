@@ -6,12 +6,10 @@
 #include <string.h>
 #include "kernels.h"
 
-enum { WORK = 1 << 18 /* products of a task, at least */, KEPT_TILES = 4 /* of rows that a kept panel meets at once */,
-       NORM_WORK = 32, ROUND_WORK = 16 /* products that take as long as one value of a norm, or one that is rounded */,
+enum { WORK = 1 << 18 /* products of a task, at least */, NORM_WORK = 32 /* products that take as long as one value of a norm */,
        EACH = 4 /* tasks for each thread that was seen: with more than those, others are seen */,
        OWN_ROWS = 32 /* of a task that takes all outputs, at least: it reads all weights */,
-       STRIPS = 128 << 10 /* bytes of weights that a task's rows meet before the next, about: in the second cache */,
-       DECODING = 4 /* tiles of rows that take as long to multiply as a panel to decode */ };
+       STRIPS = 128 << 10 /* bytes of weights that a task's rows meet before the next, about: in the second cache */ };
 
 void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int count) {
   (void)kind, (void)parts, (void)count; /* the non-zero return becomes a status */
@@ -38,37 +36,57 @@ void *arena(int which, size_t size) {
 
 /* ---- a call ---- */
 void fail(Call *call) { __atomic_store_n(&call->failed, 1, __ATOMIC_RELAXED); }
-static int failed(const Call *call) { return __atomic_load_n(&call->failed, __ATOMIC_RELAXED); }
+int failed(const Call *call) { return __atomic_load_n(&call->failed, __ATOMIC_RELAXED); }
 
 static int64_t nothing;
 const Tensor none_filled = {&nothing, 1, 0, 1, 2, 32, 1, &nothing, NULL, 0};
 
-/* The steps behind a tile of the product, rows `stride` apart: as many columns as there are. */
-void finish(Call *call, const float *from, int64_t stride, int64_t row, int64_t rows, int64_t first, int64_t count) {
+/* The steps behind a tile of a part, rows `stride` apart: as many columns as there are, from a column of the part on. */
+typedef struct { const float *from; int64_t stride, row, rows; } Tile;
+static void finish_part(Call *call, int number, const Tile *tile, int64_t skip, int64_t first, int64_t count) {
   const Spec *spec = call->layer->spec;
-  int64_t n = call->layer->n, at = row * n + first;
+  const Member *part = spec->parts + number;
+  int64_t n = call->layer->sizes[number], at = tile->row * n + first;
+  int before = 0;
+  for (int i = 0; i < number; i++) before += spec->parts[i].operands;
   if (first + count > n) count = n - first;
-  Any args[spec->chained + 7], *next = args;
-  *next++ = (Any)POINTER(from);
-  for (int i = 0; i < spec->chained; i++)
+  Any args[part->operands + 7], *next = args;
+  *next++ = (Any)POINTER(tile->from + skip);
+  for (int i = before; i < before + part->operands; i++)
     *next++ = (Any)POINTER(call->operands[i] + (spec->operands[i] == 'v' ? first : at));
-  const Any last[] = {POINTER(call->to + at), TENSOR(&none_filled), NUMBER(stride), NUMBER(n), NUMBER(rows), NUMBER(count)};
+  const Any last[] = {POINTER(call->to[number] + at), TENSOR(&none_filled), NUMBER(tile->stride), NUMBER(n),
+                      NUMBER(tile->rows), NUMBER(count)};
   memcpy(next, last, sizeof last);
-  if (CALL(spec->chain, args)) fail(call);
+  if (CALL(part->chain, args)) fail(call);
 }
 
-static void norm_rows(Call *call, int64_t first, int64_t rows) {
+/* The same of all parts that so many columns from the first on belong to. */
+void finish(Call *call, const float *from, int64_t stride, int64_t row, int64_t rows, int64_t first, int64_t count) {
+  const Layer *l = call->layer;
+  const Tile tile = {from, stride, row, rows};
+  if (l->spec->count == 1) finish_part(call, 0, &tile, 0, first, count);
+  else if (l->spec->woven)
+    for (int64_t strip = 0; strip < count; strip += STRIP)
+      finish_part(call, (int)(strip / STRIP % 2), &tile, strip, (first + strip) / (2 * STRIP) * STRIP, STRIP);
+  else
+    for (int64_t start = 0, part = 0; part < l->spec->count; start += l->sizes[part++]) {
+      int64_t begin = start < first ? first : start, end = start + l->sizes[part];
+      if (end > first + count) end = first + count;
+      if (begin < end) finish_part(call, (int)part, &tile, begin - first, begin - start, end - begin);
+    }
+}
+
+void norm_rows(Call *call, int64_t first, int64_t rows) {
   const Layer *l = call->layer;
   int64_t at = first * l->n;
-  Any args[strlen(l->spec->operands) - (size_t)l->spec->chained + 6], *next = args;
-  *next++ = (Any)POINTER(call->to + at);
-  for (const float **operand = call->operands + l->spec->chained; *operand; operand++) *next++ = (Any)POINTER(*operand);
+  int chained = l->spec->parts->operands;
+  Any args[strlen(l->spec->operands) - (size_t)chained + 6], *next = args;
+  *next++ = (Any)POINTER(call->to[0] + at);
+  for (const float **operand = call->operands + chained; *operand; operand++) *next++ = (Any)POINTER(*operand);
   const Any last[] = {POINTER(&l->epsilon), POINTER(call->y + at), TENSOR(&none_filled), NUMBER(l->n), NUMBER(rows)};
   memcpy(next, last, sizeof last);
   if (CALL(l->spec->norm, args)) fail(call);
 }
-
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static void norm_task(void *p, size_t task) {
   Call *call = p;
@@ -132,49 +150,12 @@ static void rows_task(void *p, size_t task) {
   Call *call = p;
   const Layer *l = call->layer;
   int64_t row = (int64_t)task * call->down, end = least(row + call->down, call->rows);
-  int64_t some = STRIPS / (STRIP * l->k * l->spec->bits / 8) + 1;
+  int64_t some = STRIPS / (STRIP * l->k * l->spec->bits / 8) + 1, woven = l->spec->woven;
+  some += some % 2 * woven;
   prepare_rows(call, row, end - row);
   for (int64_t first = 0; first < l->strips && !failed(call); first += some)
     multiply_rows(call, row, end, first, least(some, l->strips - first));
   if (l->spec->norm && !failed(call)) norm_rows(call, row, end - row);
-}
-
-const uint8_t tile_config[64] __attribute__((aligned(64))) = {
-    [0] = 1, [16] = 64, [18] = 64, [20] = 64, [22] = 64, [24] = 64, [26] = 64, [28] = 64, [30] = 64,
-    [48] = 16, [49] = 16, [50] = 16, [51] = 16, [52] = 16, [53] = 16, [54] = 16, [55] = 16};
-
-static void gemm_task(void *p, size_t task) {
-  Call *call = p;
-  const Layer *l = call->layer;
-  const Family *family = l->spec->family;
-  int64_t first = (int64_t)task % call->across * call->share, pairs = (l->n + 31) / 32 - first;
-  int64_t start = (int64_t)task / call->across * call->down, end = least(start + call->down, call->tiles);
-  int64_t block = end - start <= family->block ? end - start : KEPT_TILES;
-  int64_t count = (l->chunks + family->chunks - 1) / family->chunks; /* steps along the inputs */
-  if (pairs > call->share) pairs = call->share;
-  int keep = block < end - start; /* other rows will need the panel */
-  size_t panel = (size_t)(keep ? pairs * count : family->depth) * 2048, parts = (size_t)block * 2048;
-  char *scratch = arena(TASK_ARENA, panel + parts + (size_t)(block * pairs) * 2048);
-  if (!scratch) { fail(call); return; }
-  for (int64_t tile = start, tiles; tile < end; tile += tiles) {
-    tiles = least(end - tile, block);
-    int64_t rows = call->rows - tile * 16, row = tile * 16, size = 1 << 30;
-    if (rows > tiles * 16) rows = tiles * 16;
-    float *out = call->to + row * l->n + first * 32;
-    /* whole tiles go where they belong; the steps change them there, if they are whole vectors there, too */
-    int whole = rows == tiles * 16 && (first + pairs) * 32 <= l->n;
-    if (!l->spec->copies && (l->n % 16 || (uintptr_t)out % 64)) whole = 0;
-    int64_t stride = whole ? l->n : pairs * 32;
-    if (!whole) out = (float *)(scratch + panel + parts);
-    Tensor y = {out, 1, 0, 1, 2, 32, 1, &size, NULL, 0};
-    Any args[] = {POINTER(call->inputs + tile * count * 1024), POINTER(l->words), POINTER(call->steps + row),
-                  POINTER((int32_t *)call->sums + row), POINTER(l->scale), POINTER(l->offset), POINTER(scratch),
-                  POINTER(scratch + panel), POINTER(tile_config), TENSOR(&y), NUMBER(l->chunks),
-                  NUMBER(l->chunks / l->groups), NUMBER(first), NUMBER(pairs), NUMBER(tiles), NUMBER(stride),
-                  NUMBER(tile == start || !keep), NUMBER(keep)};
-    if (CALL(family->gemm, args)) { fail(call); return; }
-    if (!whole || !l->spec->copies) finish(call, out, stride, row, rows, first * 32, pairs * 32);
-  }
 }
 
 /* ---- threads: the runtime does not tell how many a session has, so a layer sees how many of its tasks run at once ---- */
@@ -213,8 +194,10 @@ void *spread_tasks(void *context, Call *call, void (*task)(void *, size_t), int6
 }
 
 /* So many units across, and so many down, as tasks: those across first, since what is down is read anew by each. */
-static void *spread_grid(void *context, Call *call, void (*task)(void *, size_t), int64_t across, int64_t down, int64_t tasks) {
+void *spread_grid(void *context, Call *call, void (*task)(void *, size_t), int64_t across, int64_t down, int64_t tasks) {
   call->share = tasks < across ? across / tasks : 1;
+  int64_t together = call->layer->spec->woven ? 2 * STRIP * across / call->layer->n : 1; /* the strips of both parts */
+  if (together > 1) call->share = (call->share + together - 1) / together * together;
   call->across = (across + call->share - 1) / call->share;
   int64_t each = least((tasks + call->across - 1) / call->across, down);
   call->down = (down + each - 1) / each;
@@ -224,44 +207,12 @@ static void *spread_grid(void *context, Call *call, void (*task)(void *, size_t)
 }
 
 /* Room for so many bytes of activations, and for a step and a sum of each unit of them that may be rounded. */
-static int take_room(Call *call, size_t bytes, size_t units) {
+int take_room(Call *call, size_t bytes, size_t units) {
   size_t each = padded(units * 4);
   if (!(call->inputs = arena(CALL_ARENA, padded(bytes) + 2 * each))) return 0;
   call->steps = (float *)(call->inputs + padded(bytes)), call->sums = call->inputs + padded(bytes) + each;
   for (size_t i = 0; i < units && call->layer->spec->fixed; i++) call->steps[i] = call->layer->step;
   return 1;
-}
-
-/* Rows as tiles: so many tiles a task. */
-static void pack_task(void *p, size_t task) {
-  Call *call = p;
-  const Layer *l = call->layer;
-  const Family *family = l->spec->family;
-  int64_t first = (int64_t)task * call->share, row = first * 16, rows = call->rows - row;
-  int64_t count = (l->chunks + family->chunks - 1) / family->chunks;
-  if (rows > call->share * 16) rows = call->share * 16;
-  Any args[] = {POINTER(call->x + row * l->k), POINTER(call->inputs + first * count * 1024), POINTER(call->steps + row),
-                POINTER((int32_t *)call->sums + row), TENSOR(&none_filled), NUMBER(l->chunks), NUMBER(rows)};
-  if (CALL(family->pack, args)) fail(call);
-}
-
-static void *multiply_many(const Layer *l, void *context, Call *call) {
-  const Family *family = l->spec->family;
-  int64_t count = (l->chunks + family->chunks - 1) / family->chunks, pairs = (l->n + 31) / 32;
-  call->tiles = (call->rows + 15) / 16;
-  size_t tile = (size_t)count * 1024, bytes = (size_t)call->tiles * tile, units = (size_t)call->tiles * 16;
-  if (!take_room(call, bytes, units)) return status(FAIL, "qcc: out of memory");
-  if (call->rows % 16) {
-    size_t rest = (units - (size_t)call->rows) * 4;
-    memset(call->inputs + bytes - tile, 0, tile);
-    memset(call->steps + call->rows, 0, rest), memset((int32_t *)call->sums + call->rows, 0, rest);
-  }
-  void *bad = spread_tasks(context, call, pack_task, call->tiles, l->k * 16 * ROUND_WORK);
-  if (bad) return bad;
-  int64_t fit = family->panel / (count * 2048), tasks = tasks_of(&l->others, (call->tiles + DECODING) * pairs * l->k * 32);
-  if (fit && tasks < (pairs + fit - 1) / fit) tasks = (pairs + fit - 1) / fit; /* panels stay in the second cache */
-  call->unit = family->block;
-  return spread_grid(context, call, gemm_task, pairs, (call->tiles + family->block - 1) / family->block, tasks);
 }
 
 static void *multiply(const Layer *l, void *context, Call *call) {
@@ -293,6 +244,7 @@ void *take_tensors(const Layer *l, void *context, const Input *shape, const floa
   for (size_t i = 0; kinds[i]; i++) {
     Input tensor;
     if (kinds[i] != 't') continue;
+    if (l->spec->woven) { operands[i] = NULL; continue; } /* it is made on the way */
     void *bad = input(context, 1 + (size_t)weight_inputs(l->spec) + i, &tensor);
     if (bad) return bad;
     if (tensor.rank != shape->rank || memcmp(tensor.dims, shape->dims, shape->rank * sizeof *shape->dims))
@@ -313,12 +265,16 @@ static void *compute(void *kernel, void *context) {
   if (bad) return bad;
   if (!x.rank || x.dims[x.rank - 1] != l->k) return status(INVALID, "qcc: the last axis of the input does not fit the weights");
   for (size_t i = 0; i + 1 < x.rank; i++) call.rows *= x.dims[i];
-  x.dims[x.rank - 1] = l->n;
   memcpy(taken, l->vectors, sizeof taken);
-  if ((bad = take_tensors(l, context, &x, taken))) return bad;
-  if ((bad = output(context, 0, &x, &call.y))) return bad;
-  call.to = call.y;
-  if (l->spec->keeps && (bad = output(context, 1, &x, &call.to))) return bad;
+  for (int part = 0; part < l->spec->count; part++) {
+    x.dims[x.rank - 1] = l->sizes[part];
+    if (!part && (bad = take_tensors(l, context, &x, taken))) return bad;
+    if (part && l->spec->woven) call.to[part] = call.to[0];
+    else if ((bad = output(context, (size_t)part, &x, call.to + part))) return bad;
+  }
+  for (size_t i = 0; i + 1 < operands; i++) if (!taken[i]) taken[i] = call.to[0];
+  call.y = call.to[0];
+  if (l->spec->keeps && (bad = output(context, 1, &x, call.to))) return bad;
   if (!call.rows) return NULL;
   call.x = x.data;
   if ((bad = multiply(l, context, &call))) return bad;
@@ -337,8 +293,9 @@ static void *create(const void *spec, const void *info, void **kernel) {
 /* ---- the ops that are served here ---- */
 static int input_type(const void *of, size_t index) {
   const Spec *spec = of;
-  int widths[4], scale = 1 + planes_of(spec->bits, widths);
+  int widths[4], scale = 1 + planes_of(spec->bits, widths), each = weight_inputs(spec);
   if (!index) return FLOAT;
+  if ((int)index <= each * spec->count) index = (index - 1) % (size_t)each + 1;
   if (spec->high && (int)index == weight_inputs(spec) - spec->fixed) return 0; /* uint16 or int32, looked at as well */
   if (spec->bits >= 16) return index == 1 && spec->bits == 16 ? BFLOAT16 : FLOAT;
   if ((int)index < scale) return UINT8;
@@ -356,8 +313,8 @@ void *serve(const Served **ops, int *count) {
       const Spec *spec = targets[t].specs + i;
       served[i] = (Served){
           .name = spec->name, .provider = "CPUExecutionProvider", .spec = spec, .input_type = input_type, .create = create,
-          .compute = compute, .destroy = free_layer, .outputs = 1 + (size_t)spec->keeps,
-          .inputs = 1 + (size_t)weight_inputs(spec) + strlen(spec->operands)};
+          .compute = compute, .destroy = free_layer, .outputs = (size_t)(spec->count + spec->keeps - spec->woven),
+          .inputs = 1 + (size_t)(weight_inputs(spec) * spec->count - spec->woven) + strlen(spec->operands)};
     }
     for (int i = 0; i < targets[t].filters; i++) serve_filter(targets[t].chains + i, served + targets[t].ops + i);
     int first = targets[t].ops + targets[t].filters;

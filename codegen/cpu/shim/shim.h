@@ -6,25 +6,31 @@
 
 /* The functions for one kind of weights. Static activations are rounded by `quantize`, to float32 where not `rounds`. Few rows are rounded to int8 (`rounds`) and multiplied by `one` or by `four`;
  * from `many` rows on it is `gemm`, where there is one. Its step along the inputs is so many `chunks` long; `depth`,
- * `panel` and `block` are its cuts (tiling.py). */
+ * `panel` and `block` are its cuts (tiling.py). Scales are float16 where it reads `halves`. */
 typedef struct {
   Kernel quantize, one, four, some, pack, gemm;
   int rounds, many, chunks, depth, together /* rows of `some` */, lanes /* outputs of a tile that lie together */,
       beside /* inputs of whole numbers that lie together */,
       panels /* `some` reads rows that lie side by side */,
-      stepped /* a row of tiles' activations is rounded by one step, to bytes without a sign */;
+      stepped /* a row of tiles' activations is rounded by one step, to bytes without a sign */,
+      halves, decodes /* what `gemm` multiplies is written to a panel */;
   int64_t panel, block;
 } Family;
+
+/* A product of an op: the steps behind it, and how many operands they have. */
+typedef struct { Kernel chain; int operands, copies /* there is nothing to do but copy */; } Member;
+enum { PARTS = 4 };
 
 typedef struct {
   const char *name;
   int bits, group /* 0: the whole row */, symmetric, fixed /* the step of activations is an input */;
   const float *numbers, *scales; /* of codes and of scales that are bytes, where those are tables; else NULL */
   const char *operands; /* of the steps, in order: v is a constant vector [out], t a tensor of the output's shape */
-  int chained;          /* so many of them are the chain's, the others the norm's */
-  int copies;           /* there is nothing to do but copy */
+  const Member *parts;    /* products of one input, whose outputs are multiples of a strip where there are several */
+  int count;
+  int woven;            /* of two, the second's steps read the result of the first: their strips take turns */
   int keeps;            /* what the norm reads is a second output */
-  Kernel chain, norm;   /* no norm: NULL */
+  Kernel norm;          /* none: NULL; its operands follow those of the parts */
   const Family *family;
   int pointwise;        /* a convolution, in conv1x1.c */
   int high, wide;       /* outputs and inputs of a tile where some are stored alone, in blocks.c; else 0 */
@@ -56,9 +62,9 @@ typedef struct {
 
 typedef struct {
   const Spec *spec;
-  int64_t n, k, strips, chunks, groups;
+  int64_t n, k, strips, chunks, groups, sizes[PARTS] /* outputs of each part; n: of all */;
   int32_t *words;  /* [strips * 4, chunks, bits, 16], of bfloat16 [strips * 2, chunks, 2, 16, 16]; conv1x1.c has its own */
-  float *scale;    /* [strips * 4, groups, 16] */
+  void *scale;     /* [strips * 4, groups, 16], float32, or float16 where the family reads halves */
   int16_t *offset; /* the same: the code of zero; NULL where it is the middle */
   float *less;     /* of tiles: what outputs start with, for 128 more in each input */
   float **vectors; /* an operand of the steps each: [n], or NULL for a tensor */
@@ -71,7 +77,7 @@ typedef struct {
 typedef struct {
   const Layer *layer;
   const float *x, *read;  /* what comes in, and that or its rounding, where rows are read as floats */
-  float *to, *y;          /* y, and where its norm reads from: y itself, or the kept value */
+  float *to[PARTS], *y;   /* where each part goes; y, and where its norm reads from: y itself, or the kept value */
   const float **operands; /* of the steps: vectors and tensors */
   int64_t rows, share, tiles; /* share: strips (or, with tiles, pairs of blocks) of a task */
   int64_t across, down, unit; /* tasks for the same rows (or tiles of rows); rows of a task, a multiple of unit */
@@ -83,15 +89,16 @@ typedef struct {
 } Call;
 
 enum { STRIP = 64, CHUNK = 32, OVER = 1024 /* bytes that may be read behind the words */,
-       LONGEST = 1 << 16 /* inputs whose products fit 32 bits together */ };
+       LONGEST = 1 << 16 /* inputs whose products fit 32 bits together */,
+       ROUND_WORK = 16 /* products that take as long as one value that is rounded */ };
 
 static inline size_t padded(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 
 /* layer.c; what gives a status gives NULL where all is well */
-void *find_scales(const Layer *layer, const void *info, int planes, Input *scale, Input *zero);
+void *find_scales(const Layer *layer, const void *info, size_t first, int64_t rows, Input *scale, Input *zero);
 float scale_of(const Layer *layer, const Input *scale, int64_t n, int64_t group);
 int middle_of(const Spec *spec, const Input *zero, int64_t at);
-int weight_inputs(const Spec *spec);
+int weight_inputs(const Spec *spec); /* of one part */
 void *make_layer(const Spec *spec, const void *info, Layer **made);
 void free_layer(void *layer);
 
@@ -102,10 +109,18 @@ extern const Tensor none_filled; /* TVM takes the device from a tensor, so funct
 void *arena(int which, size_t size); /* what a thread keeps of memory; NULL where there is none */
 void *take_tensors(const Layer *l, void *context, const Input *shape, const float **operands);
 void fail(Call *call);
+int failed(const Call *call);
+int take_room(Call *call, size_t bytes, size_t units);
+void norm_rows(Call *call, int64_t first, int64_t rows);
+static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 void finish(Call *call, const float *from, int64_t stride, int64_t row, int64_t rows, int64_t first, int64_t count);
 int64_t tasks_of(const int *others, int64_t work); /* how many tasks so many products are worth, with so many threads */
 void *spread(const int *others, void *context, void *argument, void (*task)(void *, size_t), int64_t tasks);
 void *spread_tasks(void *context, Call *call, void (*task)(void *, size_t), int64_t units, int64_t work);
+void *spread_grid(void *context, Call *call, void (*task)(void *, size_t), int64_t across, int64_t down, int64_t tasks);
+
+/* many.c */
+void *multiply_many(const Layer *l, void *context, Call *call);
 
 /* blocks.c */
 void *fill_tiles(Layer *layer, const void *info);

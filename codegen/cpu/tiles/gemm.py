@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qcc.codegen.cpu.tir import emit
+from qcc.codegen.cpu.tir.codes import Codes
 from qcc.codegen.cpu.tir.emit import Expr, T
 
 POINTERS = {
@@ -71,10 +72,10 @@ class ProductKind:
     finish: Callable[[Expr, int, Expr], None] | None = None
 
 
-def function(name: str, depth: int, kind: Callable[[Arguments], ProductKind]) -> Expr:
+def function(name: str, depth: int, codes: Codes, kind: Callable[[Arguments], ProductKind]) -> Expr:
     """Write the function; ``depth`` is the number of steps in a slab."""
     with emit.function(name) as builder:
-        given = Arguments(*emit.arguments(POINTERS, SCALARS))
+        given = Arguments(*emit.arguments(POINTERS | codes.stored, SCALARS))
         made = kind(given)
         twos = T.bind(T.truncdiv(given.tiles, T.int64(2)))
         fresh = given.fresh if made.decode else T.int64(0)

@@ -49,7 +49,7 @@ def gemm(name: str, codes: Codes, tiling: Tiling) -> Expr:
             ],
         )  # fmt: skip
 
-    return function(name, tiling.depth, kind)
+    return function(name, tiling.depth, codes, kind)
 
 
 class _Decoder:
@@ -70,8 +70,8 @@ class _Decoder:
 
     def __call__(self, panel: Expr, start: Expr, block: Expr, chunk: Expr) -> None:
         given = self.given
-        place = emit.lanes((block * self.groups + T.truncdiv(chunk, given.chunks_a_group)) * 16)
-        larger = T.reinterpret("int32x16", given.scale[place] * emit.spread(T.float32(NUDGE)))
+        place = (block * self.groups + T.truncdiv(chunk, given.chunks_a_group)) * 16
+        larger = T.reinterpret("int32x16", emit.floats(given.scale, place) * emit.spread(T.float32(NUDGE)))
         grid = T.bind(T.reinterpret("float32x16", T.bitwise_and(larger, emit.word(EXACT))))
         base = self._base(place, grid)
         at = (block * given.chunks + chunk) * self.codes.bits
@@ -91,7 +91,9 @@ class _Decoder:
         if self.codes.table is not None:
             return None
         middle = emit.spread(T.float32(self.codes.middle))
-        return T.bind((T.cast(self.given.offset[place], "float32x16") if self.codes.stored_zero else middle) * grid)
+        return T.bind(
+            (T.cast(self.given.offset[emit.lanes(place)], "float32x16") if self.codes.stored_zero else middle) * grid
+        )
 
     def _quad(self, words: list[Expr], number: int) -> tuple[Expr, int]:
         """Words whose byte ``b`` holds input ``4 * number + b``, from a bit on."""

@@ -94,4 +94,4 @@ def gemm(name: str, codes: Codes, tiling: Tiling) -> Expr:
         weights = lambda block, step: given.w[(block * given.chunks + step * 2) * bits * 16]  # noqa: E731
         return ProductKind(DOT, 2, weights=weights, finish=finish)
 
-    return function(name, tiling.depth, kind)
+    return function(name, tiling.depth, codes, kind)

@@ -52,11 +52,18 @@ class Codes:
         bits: of a code; 16 for weights that are bfloat16 themselves, 32 for float32.
         stored_zero: there are zero points.
         table: the number of each code; None for whole numbers around half their range, or floats.
+        half: scales are read as float16.
     """
 
     bits: int
     stored_zero: bool = False
     table: tuple[float, ...] | None = None
+    half: bool = False
+
+    @property
+    def stored(self) -> dict[str, str]:
+        """What functions read the scales as."""
+        return {"scale": "float16" if self.half else "float32"}
 
     @property
     def is_float(self) -> bool:

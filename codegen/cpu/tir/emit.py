@@ -39,6 +39,12 @@ def word(value: int, count: int = LANES) -> Expr:
     return spread(T.int32(value - (1 << 32) if value >= 1 << 31 else value), count)
 
 
+def floats(buffer: Expr, start: Expr, count: int = LANES) -> Expr:
+    """So many neighbours as float32."""
+    value = buffer[lanes(start, count)]
+    return value if str(buffer.dtype) == "float32" else T.cast(value, f"float32x{count}")
+
+
 def llvm(name: str, dtype: str, *arguments: Expr) -> Expr:
     """A pure LLVM intrinsic."""
     return T.call_llvm_pure_intrin(T.llvm_lookup_intrinsic_id(name), *arguments, dtype=dtype)

@@ -11,6 +11,7 @@ from qcc.ir.encoding.grid import Grid, TableGrid
 from qcc.ir.kernel.op import BIAS, STEPS, LinearOp, Tile
 from qcc.ir.onnx.emit.decode import codes, function, numbers, table_of, values
 from qcc.ir.onnx.emit.step_lines import step_lines
+from qcc.ir.onnx.file.domain import DOMAIN
 from qcc.ir.vocabulary.definition import Lines
 
 WHOLE = (8,)  # planes of a code that leave no room for two products in 16 bits
@@ -19,6 +20,8 @@ TURNED = "turned_"
 
 def kernel_function(op: LinearOp, opset: int) -> ir.Function:
     """Build the function; its inputs and outputs are the op's own, its attribute the epsilon of a norm."""
+    if op.beside:
+        return function(op.name, op.inputs, _calls(op), ", ".join(op.outputs), opset, ours=True)
     value, operands, steps = "v0", [name for name, _ in op.step_inputs], op.steps
     if op.pointwise:
         first = operands[: steps[:1] == (BIAS,)]  # a convolution adds it itself
@@ -33,6 +36,19 @@ def kernel_function(op: LinearOp, opset: int) -> ir.Function:
     lines.append(f"y = Identity ({value})")
     attributes = "epsilon" if any(STEPS[step].whole for step in op.steps) else ""
     return function(op.name, op.inputs, lines, ", ".join(op.outputs), opset, attributes)
+
+
+def _calls(op: LinearOp) -> Lines:
+    """A call of each product's own function."""
+    members, made, lines = op.members, "", []
+    each = len(op.weight_inputs) // len(members)
+    vectors, results = (name for name, _ in op.step_inputs), iter(op.outputs)
+    for at, one in enumerate(members):
+        weight = op.weight_inputs[at * each : (at + 1) * each]
+        operands = [made if kind == "tensor" else next(vectors) for _, kind in one.step_inputs]
+        made = "between" if op.chained and not at else next(results)
+        lines.append(f"{made} = {DOMAIN}.{one.name} ({', '.join(('x', *weight, *operands))})")
+    return lines
 
 
 def _float_product(op: LinearOp) -> Lines:

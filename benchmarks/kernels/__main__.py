@@ -60,6 +60,11 @@ TABLE = [
     *(Row("tables", parse(f"linear_{name}"), 1, (INT4.name,)) for name in ("fp4_group32_e8m0", "nf4_group64")),
     *(Row("bf16", LinearOp(BF16), rows, ("float32",)) for rows in (1, 4, 16, 128)),
     *(Row("int8", parse("linear_int8_channel"), rows, ("dynamic", "static")) for rows in (1, 16, 128)),
+    *(
+        Row("prefill", parse(f"linear_{name}"), rows, rivals)
+        for name, rivals in (("bf16", ("float32",)), ("int4_group32", ("level 4",)), ("int8_channel", ("dynamic",)))
+        for rows in (256, 512)
+    ),
     *(Row("static", parse("linear_int8_channel_static"), rows, ("static", "static to float")) for rows in (1, 16, 128)),
 ]
 

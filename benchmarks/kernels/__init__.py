@@ -1,0 +1,1 @@
+"""Kernels, layer by layer."""
