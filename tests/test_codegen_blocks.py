@@ -76,7 +76,7 @@ def check(op: LinearOp, rows: int, seed: int, library: Path | None, target: CpuP
 
 @pytest.mark.slow
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
-@pytest.mark.parametrize("target", ["native", "generic"])
+@pytest.mark.parametrize("target", ["native", "avx2", "generic"])
 def test_a_kernel_multiplies_as_the_dense_matrix(built: Built, op: LinearOp, target: str) -> None:
     skip_what_is_not_here(target)
     for seed, rows in enumerate((1, 3, 4, 7, 18, 22, 131, 259)):

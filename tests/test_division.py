@@ -48,6 +48,18 @@ def test_what_goes_is_the_cheapest_for_what_it_frees() -> None:
     assert seen == [dict.fromkeys(going, 48), {name: count for name, count in counts.items() if count < HIDDEN}]
 
 
+def test_counts_are_multiples() -> None:
+    going = {name: _going(*np.linspace(0.1, 1, 40)) for name in "ab"}
+    slopes = {"a": 1.0, "b": 2.0}
+
+    def losses(counts: Mapping[str, int]) -> dict[str, float]:
+        return {name: slopes[name] * going[name].cost(count) for name, count in counts.items()}
+
+    counts = divided(going, dict.fromkeys("ab", 1.0), 0.7, dict.fromkeys("ab", 45), losses, multiple=8)
+    assert all(count % 8 == 0 for count in counts.values()) and counts["a"] < counts["b"]
+    assert 0.7 * 2 * HIDDEN - 8 < sum(counts.values()) <= 0.7 * 2 * HIDDEN
+
+
 def test_nothing_goes_that_may_not() -> None:
     counts = divided({"a": _going(1.0, 2.0)}, {"a": 1.0}, 0.1, {"a": 62}, lambda counts: dict.fromkeys(counts, 1.0))
     assert counts == {"a": HIDDEN - 2}

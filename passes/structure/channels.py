@@ -1,8 +1,10 @@
 """Cutting the channels that matter least by their weights."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from qcc.ir.axes.axes import Action, Axes, Group
+from qcc.passes.contract.contract import Between
 from qcc.passes.structure.shares import Shares
 
 
@@ -31,11 +33,19 @@ class Channels(Shares):
         behind: with `refit`, fit all other layers behind the first of these as well.
         of: which of both `keep` is a share of. Of `all`, groups lose most of which the model's outputs miss least:
             what they lose is measured with each group cut alone.
+        multiple: of which the channels that stay are one, where that leaves something to cut: runtimes lay out
+            convolutions in blocks of 8 or 16 channels, and take longer for others than they save.
 
     Source: DepGraph: Towards Any Structural Pruning, Fang et al. 2023 (arXiv:2301.12900), section 3.3, group
         magnitudes; for ``obs`` see Optimal Brain Surgeon, Hassibi and Stork 1992, and ZipLM, Kurtic et al. 2023
         (arXiv:2302.04089), section 3.1; for ``refit`` ThiNet, Luo et al. 2017 (arXiv:1707.06342), section 3.2.
     """
+
+    multiple: Annotated[int, Between(1, 1024)] = 8
+
+    def steps(self) -> int:
+        """As asked."""
+        return self.multiple
 
     def concerns(self, axes: Axes, group: Group) -> bool:
         """Of channels within blocks, such as heads, those within, not the blocks."""

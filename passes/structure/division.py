@@ -22,7 +22,12 @@ Losses = Callable[[Mapping[str, int]], Mapping[str, float]]
 
 
 def divided(
-    removals: Mapping[str, Removals], work: Mapping[str, float], share: float, first: Counts, losses: Losses
+    removals: Mapping[str, Removals],
+    work: Mapping[str, float],
+    share: float,
+    first: Counts,
+    losses: Losses,
+    multiple: int = 1,
 ) -> Counts:
     """How many channels of each group stay.
 
@@ -32,6 +37,7 @@ def divided(
         share: of all multiplications that stays.
         first: how many stay when losses are measured at first.
         losses: tells what outputs lose by some counts.
+        multiple: of which counts are one where something goes.
 
     Source: the cheapest for what it frees goes next, as equal slopes do in LPViT, Xu et al. 2024 (arXiv:2407.02068),
         section 3.2, and budgets of pruned channels in ZipLM, Kurtic et al. 2023 (arXiv:2302.04089), section 3.2.
@@ -40,30 +46,40 @@ def divided(
     for _ in range(ROUNDS):
         found = losses({name: count for name, count in counts.items() if removals[name].cost(count) > 0})
         slopes |= {name: loss / removals[name].cost(counts[name]) for name, loss in found.items()}
-        counts = _divided(removals, work, share, slopes)
+        counts = _divided(removals, work, share, slopes, multiple)
     return counts
 
 
 def _divided(
-    removals: Mapping[str, Removals], work: Mapping[str, float], share: float, slopes: Mapping[str, float]
+    removals: Mapping[str, Removals],
+    work: Mapping[str, float],
+    share: float,
+    slopes: Mapping[str, float],
+    multiple: int,
 ) -> Counts:
     """By what outputs lose for each loss of the readers."""
     counts = {name: one.size for name, one in removals.items()}
     left = sum(work[name] * one.size for name, one in removals.items()) * (1 - share)
     while left > 0:
-        prices = {}
-        for name, one in removals.items():
-            step = max(one.size // STEPS, 1)
-            gone = one.size - counts[name]
-            if gone + step <= len(one.order):
-                prices[name] = slopes.get(name, 0.0) * one.costs[gone : gone + step].sum() / (step * work[name])
+        lower = {name: _next(counts[name], one, multiple) for name, one in removals.items()}
+        frees = {name: work[name] * (counts[name] - lower[name]) for name in removals if lower[name] < counts[name]}
+        prices = {
+            name: slopes.get(name, 0.0) * (removals[name].cost(lower[name]) - removals[name].cost(counts[name])) / freed
+            for name, freed in frees.items()
+        }
         if not prices:
             break
         name = min(prices, key=lambda name: prices[name])
-        step = max(removals[name].size // STEPS, 1)
-        counts[name] -= step
-        left -= step * work[name]
+        left -= frees[name]
+        counts[name] = lower[name]
     return counts
+
+
+def _next(count: int, one: Removals, multiple: int) -> int:
+    """The next lower count; the same where there is none."""
+    lower = count - max(one.size // STEPS, 1)
+    lower -= lower % multiple
+    return lower if lower >= max(one.size - len(one.order), 1) else count
 
 
 def lost(whole: Graph, other: Graph, watch: Watch) -> float:

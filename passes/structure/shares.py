@@ -84,8 +84,14 @@ class Shares(Structure):
             found.sort(key=lambda one: order[one[0].layer.op])
         return made_up(graph, work, found, watch)
 
+    def steps(self) -> int:
+        """Of what counts are a multiple, where that leaves something to cut."""
+        return 1
+
     def _count(self, group: Group) -> int:
-        return max(math.ceil(self.keep * group.size - ROUNDING), 1)
+        count = max(math.ceil(self.keep * group.size - ROUNDING), 1)
+        whole = math.ceil(count / self.steps()) * self.steps()
+        return whole if whole < group.size else count
 
     def _largest(self, axes: Axes, group: Group) -> Array:
         """The channels with the largest weights."""
@@ -110,7 +116,7 @@ class Shares(Structure):
                 continue
             least = max(math.ceil(LEAST * least), 1) if self.of == "all" else least
             going[group.name] = removals(some, [grams[one.weight.name] for one in some], axes.graph, least)
-        if self.of == "all":
+        if self.of == "all" and going:
             counts = self._divided(axes, [group for group in groups if group.name in going], going, watch)
         return found | {name: one.stays(counts[name]) for name, one in going.items()}
 
@@ -125,17 +131,19 @@ class Shares(Structure):
             found = {}
             for name, count in counts.items():
                 stays = {name: going[name].stays(count)}
-                left = _masked(axes.graph, stays, self._made_up(axes.graph, stays, watch, behind=False))
+                fitted = self._made_up(axes.graph, stays, watch, behind=False) if self.refit else {}
+                left = _masked(axes.graph, stays, fitted)
                 found[name] = lost(axes.graph, left, watch)
             return found
 
-        return divided(going, work, self.keep, {group.name: self._count(group) for group in groups}, losses)
+        first = {group.name: self._count(group) for group in groups}
+        return divided(going, work, self.keep, first, losses, self.steps())
 
 
-def _masked(graph: Graph, stays: Stays, made_up: Mapping[str, Array] | None = None) -> Graph:
-    """A graph in whose old shapes channels are silent."""
+def _masked(graph: Graph, stays: Stays, constants: Mapping[str, Array] | None = None) -> Graph:
+    """A graph in whose old shapes channels are silent, with other constants."""
     work = graph.copy()
-    for name, array in (made_up or {}).items():
+    for name, array in (constants or {}).items():
         work.replace_constant(name, array)
     axes = Axes.of(work)
     axes.mask({group: stays[group.name] for group in axes.groups(Action.SELECT) if group.name in stays})
