@@ -135,6 +135,7 @@ def test_the_driver_makes_a_library_of_them(tmp_path: Path) -> None:
     made = OnnxGraph.load(result.output)
     assert [one for one in ops(made) if one.startswith("qconv")] == CHAIN
     assert result.kernels is not None and {*CHAIN} <= {*result.ops}
+    assert "4 convolutions hand on bytes in kernels of ours, channels last" in result.notes
     np.testing.assert_array_equal(outputs(result.output, result.kernels), outputs(result.output))
     without = compiled(tmp_path, "target cpu(avx512-vnni)\nexport { kernels = none }\n")
     assert not any(one.startswith("qconv") for one in ops(OnnxGraph.load(without.output)))

@@ -24,6 +24,8 @@ class Built(Generic[G]):
     edits: tuple[Edit, ...]
     ops: frozenset[KernelOp] = frozenset()
     """The kernel ops that the graph calls."""
+    chains: tuple[ChainOp, ...] = ()
+    """Those of convolutions of bytes, one each."""
 
 
 def run_plan(graph: G, plan: Plan, context: Context) -> Built[G]:
@@ -52,7 +54,7 @@ def run_plan(graph: G, plan: Plan, context: Context) -> Built[G]:
                 if op in calls:  # else of a file that had kernels before
                     calls.remove(op)
     current, chains = _chained(current, plan.kernels)
-    return Built(current, tuple(edits), frozenset((*chains, *calls)))
+    return Built(current, tuple(edits), frozenset((*chains, *calls)), chains)
 
 
 def _chained(graph: G, kernels: Kernels | None) -> tuple[G, tuple[KernelOp, ...]]:

@@ -42,6 +42,12 @@ def rows(
     )
 
 
+def chain_lines(built: Built[Graph]) -> list[str]:
+    """How many convolutions kernels do from bytes to bytes."""
+    count = len(built.chains)
+    return [f"{count} convolutions hand on bytes in kernels of ours, channels last"] if count else []
+
+
 def other_lines(edits: Iterable[Edit]) -> tuple[str, ...]:
     """A line for each way in which what is no layer was written; of caches with what a row of them takes."""
     found = [edit for edit in edits if edit.what and not edit.refused]
