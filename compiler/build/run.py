@@ -24,8 +24,8 @@ class Built(Generic[G]):
     edits: tuple[Edit, ...]
     ops: frozenset[KernelOp] = frozenset()
     """The kernel ops that the graph calls."""
-    chains: tuple[ChainOp, ...] = ()
-    """Those of convolutions of bytes, one each."""
+    chains: tuple[KernelOp, ...] = ()
+    """Those of convolutions of bytes and of attentions over blocks, one each."""
 
 
 def run_plan(graph: G, plan: Plan, context: Context) -> Built[G]:
