@@ -13,7 +13,12 @@ MODULES = sorted(path for room in (*ROOMS, "benchmarks") for path in (ROOT / roo
 LONGEST_MODULE, LONGEST_FUNCTION, LARGEST_FOLDER = 400, 60, 15
 HEAVY = ("torch", "onnx", "onnx_ir", "onnxruntime", "tvm", "scipy", "networkx")
 CPU_MAKING = ("templates", "tiles", "rows", "tir", "library", "ceilings")
-MAKING = ("qcc.codegen.library.", *(f"qcc.codegen.cpu.{name}" for name in CPU_MAKING))
+CUDA_MAKING = ("product", "generate", "library")
+MAKING = (
+    "qcc.codegen.library.",
+    *(f"qcc.codegen.cpu.{name}" for name in CPU_MAKING),
+    *(f"qcc.codegen.cuda.{name}" for name in CUDA_MAKING),
+)
 
 
 def test_imports_run_one_way() -> None:

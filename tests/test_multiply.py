@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import qcc
@@ -202,3 +203,26 @@ def test_without_data_it_is_told(tmp_path: Path) -> None:
 def test_a_rule_of_layers_alone_is_none_of_attentions() -> None:
     found = load_text("rule linear, attention { activations = static }", schema())
     assert found.rules[0].assignments[0].name == "activations"
+
+
+@pytest.mark.parametrize(("provider", "codes"), [("tensorrt", np.int8), ("openvino", np.uint8), ("qnn", np.uint8)])
+def test_providers_get_products_by_their_rules(provider: str, codes: type, tmp_path: Path) -> None:
+    """The driver reads each file back, and holds it to the provider's rules."""
+    rules = f"target qdq({provider})\nrule linear {{ weights = int8 tensor }}"
+    rules += "\nrule linear, attention { activations = static }"
+    result = qcc.compile(case(models.PLAIN).save(tmp_path), policy(rules, tmp_path), output=tmp_path / "out.onnx")
+    assert any("rounded" in line or "one of its products stays float" in line for line in result.notes)
+    graph = onnx.load(result.output).graph
+    held = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+    zeros = [held[node.input[2]] for node in graph.node if node.op_type == "QuantizeLinear"]
+    assert {zero.dtype for zero in zeros} == {np.dtype(codes)}
+    products = [node for node in graph.node if node.op_type == "MatMul" and not {*node.input} & {*held}]
+    makers = {name: node.op_type for node in graph.node for name in node.output}
+    sides = [{makers.get(name) for name in node.input} for node in products]
+    assert sides.count({"DequantizeLinear"}) >= (5 if provider != "qnn" else 4)
+
+
+def test_providers_take_no_steps_of_rows_reject(tmp_path: Path) -> None:
+    rules = "target qdq(tensorrt)\nrule attention { activations = dynamic }"
+    result = qcc.compile(case(models.PLAIN).save(tmp_path), policy(rules, tmp_path), output=tmp_path / "out.onnx")
+    assert "steps that are known before" in str(result.warnings)

@@ -372,3 +372,16 @@ def test_stored_scales_may_be_zero() -> None:
     codes = fit.encode(matrix, INT7)
     assert not codes.decode().any()
     assert Encoded(INT7, (2, 9), stored(INT7, codes.codes, Scales(codes.scales.scale, None))).shape == (2, 9)
+
+
+def test_a_convolution_and_a_transposed_one_that_share_a_weight_stay_floats(tmp_path: Path) -> None:
+    """Their matrices are each other's transposes, and the codes are those of the first."""
+    text = """tied (float[n, 32, 8, 8] x) => (float[n, 32, 8, 8] y) {
+      a = Conv <pads = [1, 1, 1, 1]> (x, w) b = Relu (a) y = ConvTranspose <pads = [1, 1, 1, 1]> (b, w) }"""
+    model, x = tmp_path / "tied.onnx", random(8, 32, 8, 8)
+    onnx.save(onnx_models.parse(text, {"w": random(32, 32, 3, 3, seed=1)}, opset=17, ir_version=9), model)
+    policy = load_text("rule conv { weights = int8 channel; activations = static }", schema())
+    result = qcc.compile(model, policy, data=[{"x": x}], output=tmp_path / "out.onnx")
+    assert "Q313" in [one.code for one in result.warnings] and "share it, as two matrices" in str(result.warnings)
+    found, wanted = (Session(one, False).run({"x": x})["y"] for one in (result.output, model))
+    assert ((found - wanted) ** 2).sum() < 1e-3 * (wanted**2).sum()

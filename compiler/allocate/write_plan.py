@@ -22,7 +22,9 @@ from qcc.compiler.report import lock
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.errors import ModelError
+from qcc.ir.forms.find import forms
 from qcc.ir.graph import in_pieces
+from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
 from qcc.ir.model.model import Written
 from qcc.passes.contract.subject import SubjectPass
@@ -92,12 +94,18 @@ class PlanWriter:
             if any(step.action.uses_sample for step in decided.steps if isinstance(step.action, SubjectPass)):
                 watch = watching(self.data)
                 context = replace(context, sample=sample_of(raised, self.data), watch=watch, race=race)
+                context = replace(context, form=self._form())
             built = build.run_plan(raised, decided, self.evidence.tuned(raised, decided, context))
         notes = lock.provenance(self.source, self.policy, decided) | self.evidence.notes(built.edits)
         most = self.file.size_bytes if self.changed else None
         written = build.write(self.file.model, built, path, export, notes, most)
         self._check(path)
         return replace(built, edits=self.evidence.meter.shortened(built.edits, written.levels)), written
+
+    def _form(self) -> Form | None:
+        """The target's own, in which it multiplies integers."""
+        named = target_of(self.policy).rounding_forms(self.policy.target.arguments)
+        return next((forms()[name] for name in sorted(named)), None)
 
     def _check(self, path: Path) -> None:
         """See that the target takes the file."""

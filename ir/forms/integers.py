@@ -132,6 +132,8 @@ def _refuses_convolution(weight: Weight) -> str:
         return "what convolutions read has no first token"
     if not all(one and one.in_bytes and not one.centred for one in weight.reads) or len(weight.reads) > 1:
         return "convolutions take one step that is known before, as in `activations = static`"
+    if len({layer.function == "conv_transpose" for layer in weight.layers}) > 1:
+        return "a convolution and a transposed one share it, as two matrices"
     if not all(layer.input for layer in weight.layers):
         return "it is read in a branch or a loop, where nothing is rounded"
     return f"that takes up to {MOST_ADDED} inputs" if weight.shape[1] > MOST_ADDED else ""

@@ -55,6 +55,11 @@ class QdqForm(IntegersForm, ABC):
         """Results are rounded, so that what stands between runs on whole numbers, too."""
         return self.rules.results
 
+    @property
+    def rounds_products(self) -> bool:  # type: ignore[override]  # the rules say so
+        """As results of layers."""
+        return self.rules.results
+
     def rounds_results(self, weight: Weight) -> bool:
         """As the rules say."""
         return self.rules.results

@@ -49,6 +49,8 @@ class Form(ABC):
     """Codes of values have a sign, and the zero of a symmetric range is 0."""
     chains: ClassVar[bool] = False
     """What stands between its layers and only adds, pools or moves runs on whole numbers along with them."""
+    rounds_products: ClassVar[bool] = False
+    """What is made of two values is encoded, too, where integers are to be multiplied."""
     general: ClassVar[bool] = True
     """Any target has it; else those that name it."""
     writer: ClassVar[str] = ""

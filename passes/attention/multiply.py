@@ -4,12 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+import numpy as np
+
 from qcc.ir.attention.find import attentions
 from qcc.ir.encoding.value import DYNAMIC_INT8, EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
 from qcc.ir.forms.integers import INTEGERS
 from qcc.ir.graph.attention import Attention, NotAttention
 from qcc.ir.graph.edits import check_value
+from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Kind, Op
 from qcc.ir.regions.flow import Flow
@@ -33,7 +36,8 @@ class Multiply(SubjectPass):
     and of weights have each their step, and so have keys and, in each head, channels of values; the product is
     multiplied by both, once along its rows and once along its columns. That takes passes over all of the scores, which
     are wider than what makes them: where the machine may be timed, the report says what it comes to. With `blocks` the
-    products stay those of floats. Scores, masks and softmax are left as they are. A product whose sides cannot both be
+    products stay those of floats. A provider (`target qdq`) gets them by its rules: bytes with a sign, results rounded
+    as well. Scores, masks and softmax are left as they are. A product whose sides cannot both be
     rounded stays float; so does an attention that is one op, an Einsum, or none that is told. Steps a channel, a group
     or a place of a text are refused: they are for layers, whose weights take them. So are first tokens that stay float.
 
@@ -72,91 +76,132 @@ class Multiply(SubjectPass):
 
     def rewrite(self, graph: Graph, targets: Sequence[str], context: Context) -> list[Edit]:
         """Round around the attentions of these names."""
+        if self.activations is None:
+            return []
         found = {one.name: one for one in attentions(graph, context.sample)}
-        flow, edits, wanted = Flow(graph), list[Edit](), list[tuple[str, list[Reader]]]()
+        work = _Work(graph, Flow(graph), self.activations, context.form or INTEGERS, context)
+        edits, wanted = list[Edit](), list[tuple[str, list[Reader]]]()
         for name in filter(context.takes, targets):
             one = found.get(name, NotAttention(name, "what was made of it before is no attention that is told"))
-            reason = one.reason if isinstance(one, NotAttention) else self._fault(one)
+            reason = one.reason if isinstance(one, NotAttention) else work.fault(one)
             if reason or isinstance(one, NotAttention):
                 edits.append(Edit(name, reason, refused=True, what="attention"))
                 continue
             wanted += [(name, list(pair)) for pair in (one.reads, one.sums)]
-        seen = self._seen(graph, flow, [reader for _, pair in wanted for reader in pair], context)
-        done = [(name, self._rounded(graph, flow, pair, seen, context)) for name, pair in wanted]
+        seen = work.seen([reader for _, pair in wanted for reader in pair])
+        done = [(name, work.rounded(pair, seen)) for name, pair in wanted]
         return edits + list(_told(done))
 
-    def _fault(self, one: Attention) -> str:
-        """Why nothing is rounded in an attention; empty if something may be."""
-        encoding = self._encoding
-        if encoding.float_tokens:
-            return "products of first tokens are none of their own: `float_tokens` is for layers"
-        if encoding.by_position or (self.activations is not None and self.activations.before() is not None):
-            return "steps of channels or of places are for layers: `static` has one step for all, `dynamic` one a row"
-        return "" if one.reads and one.sums else "one op is all of it"
+
+@dataclass(frozen=True)
+class _Work:
+    """Rounding in a graph, whose ``flow`` is of before.
+
+    Args:
+        graph: is edited.
+        flow: see above.
+        how: what is multiplied is rounded.
+        form: in which the target multiplies integers.
+        context: of the pass.
+    """
+
+    graph: Graph
+    flow: Flow
+    how: Activations
+    form: Form
+    context: Context
 
     @property
-    def _encoding(self) -> ValueEncoding:
-        assert self.activations is not None
-        return self.activations.encoding(INTEGERS)
+    def encoding(self) -> ValueEncoding:
+        """Of the sides of a product."""
+        return self.how.encoding(self.form)
 
-    def _rounded(
-        self, graph: Graph, flow: Flow, pair: Sequence[Reader], seen: Mapping[str, Magnitudes], context: Context
-    ) -> "_Done":
+    def fault(self, one: Attention) -> str:
+        """Why nothing is rounded in an attention; empty if something may be."""
+        if self.encoding.float_tokens:
+            return "products of first tokens are none of their own: `float_tokens` is for layers"
+        if self.encoding.by_position or self.how.before() is not None:
+            return "steps of channels or of places are for layers: `static` has one step for all, `dynamic` one a row"
+        if not self.form.general and self.encoding.when == "dynamic":
+            return "the target takes steps that are known before, as in `activations = static`"
+        return "" if one.reads and one.sums else "one op is all of it"
+
+    def rounded(self, pair: Sequence[Reader], seen: Mapping[str, Magnitudes]) -> "_Done":
         """Round both sides of a product."""
-        if self._encoding == DYNAMIC_INT8:
-            return self._by_rows(graph, flow.ops[flow.position[pair[0][0]]], context)
-        return _Done(self._by_steps(graph, flow, pair, seen))
-
-    def _by_rows(self, graph: Graph, op: Op, context: Context) -> "_Done":
-        """With steps that rows and columns find for themselves."""
-        before = graph.copy() if context.race is not None else graph
-        try:
-            graph.multiply_rounded(op.outputs[0])
-        except Refused as refused:
-            return _Done(refused.reason)
-        return _Done("", _share(before, graph, op, context))
-
-    def _by_steps(self, graph: Graph, flow: Flow, pair: Sequence[Reader], seen: Mapping[str, Magnitudes]) -> str:
-        """Round both sides of a product by steps of values; why not, if it is not done."""
-        assert self.activations is not None
-        encoding, op = self._encoding, flow.ops[flow.position[pair[0][0]]]
+        op = self._op(pair[0])
+        if self.encoding == DYNAMIC_INT8:
+            return self._by_rows(op)
         if op.kind not in (Kind.MATMUL, Kind.LINEAR) or op.attributes.get("terms") or op.attributes.get("transposed"):
-            return "the runtime multiplies integers in products of matrices alone, as they stand"
-        places = [self._place(flow, *reader) for reader in pair]
+            return _Done("the runtime multiplies integers in products of matrices alone, as they stand")
         try:
-            encoded = list[EncodedValue]()
-            for value, _ in places:
-                check_value(graph, value, encoding)
-                if flow.constant(value) is not None:
-                    return f"`{value}` is a constant"
-                encoded.append(self.activations.encoded(encoding, seen.get(value)))
+            self._by_steps(pair, seen)
         except Refused as refused:
             if refused.broken:
                 raise
-            return refused.reason
-        for (value, reader), how in zip(places, encoded, strict=True):
-            graph.encode_value(value, how, [reader])
-        return ""
+            return _Done(refused.reason)
+        return _Done()
 
-    def _place(self, flow: Flow, name: str, position: int) -> tuple[str, Reader]:
+    def _by_rows(self, op: Op) -> "_Done":
+        """With steps that rows and columns find for themselves."""
+        before = self.graph.copy() if self.context.race is not None else self.graph
+        try:
+            self.graph.multiply_rounded(op.outputs[0])
+        except Refused as refused:
+            return _Done(refused.reason)
+        return _Done("", _share(before, self.graph, op, self.context))
+
+    def _by_steps(self, pair: Sequence[Reader], seen: Mapping[str, Magnitudes]) -> None:
+        """Round both sides of a product by steps of values, and where the target has it so what it makes.
+
+        Raises:
+            Refused: it cannot be done; nothing has changed.
+        """
+        places: list[tuple[str, list[Reader] | None]] = [
+            (value, [reader]) for value, reader in (self._place(*one) for one in pair)
+        ]
+        places += [(name, None) for name in self._made(pair)]
+        encoded = list[EncodedValue]()
+        for value, _ in places:
+            check_value(self.graph, value, self.encoding)
+            if self.flow.constant(value) is not None:
+                raise Refused(f"`{value}` is a constant")
+            maker = self.flow.maker(value)
+            fixed = None if maker is None else self.form.fixed(maker.kind, maker.function, self.encoding)
+            if fixed is None:
+                encoded.append(self.how.encoded(self.encoding, seen.get(value)))
+            else:
+                middle = self.encoding.grid.middle if self.encoding.signed else 0
+                encoded.append(EncodedValue(self.encoding, np.float32(fixed[0]), fixed[1] + middle))
+        for (value, readers), one in zip(places, encoded, strict=True):
+            self.graph.encode_value(value, one, readers)
+
+    def _op(self, reader: Reader) -> Op:
+        return self.flow.ops[self.flow.position[reader[0]]]
+
+    def _made(self, pair: Sequence[Reader]) -> tuple[str, ...]:
+        """What a product makes, where the target wants that rounded, too."""
+        return self._op(pair[0]).outputs[:1] if self.form.rounds_products else ()
+
+    def _place(self, name: str, position: int) -> tuple[str, Reader]:
         """The value to round on one side of a product, and what reads it: by blocks, before its channels are moved."""
-        op = flow.ops[flow.position[name]]
-        value = op.inputs[position]
-        maker = flow.maker(value)
-        if position and self._encoding.imitates and maker is not None and _turns(maker):
+        value = self._op((name, position)).inputs[position]
+        maker = self.flow.maker(value)
+        if position and self.encoding.imitates and self.encoding.when == "dynamic" and maker and _turns(maker):
             return maker.inputs[0], (maker.name, 0)
         return value, (name, position)
 
-    def _seen(self, graph: Graph, flow: Flow, readers: Sequence[Reader], context: Context) -> Mapping[str, Magnitudes]:
-        """How large the numbers of each side are; asked once."""
-        names = sorted({self._place(flow, *reader)[0] for reader in readers})
-        names = [name for name in names if flow.constant(name) is None]
-        if not self.learns or context.watch is None or not names:
+    def seen(self, readers: Sequence[Reader]) -> Mapping[str, Magnitudes]:
+        """How large the numbers are that are rounded; asked once."""
+        rounded = {self._place(*reader)[0] for reader in readers}
+        rounded.update(name for reader in readers for name in self._made([reader]))
+        names = sorted(name for name in rounded if self.flow.constant(name) is None)
+        context = self.context
+        if self.how.when != "static" or context.watch is None or not names:
             return {}
         key = "products", tuple(names)
         if key not in context.found:
             sums: dict[str, Magnitudes] = {}
-            for values in context.watch(graph, names, False):
+            for values in context.watch(self.graph, names, False):
                 for name, array in values.items():
                     found = Magnitudes.of(array)
                     sums[name] = sums[name] + found if name in sums else found

@@ -124,23 +124,23 @@ def _ignored(_name: str, _encoded: Encoded) -> None:
 class Context:
     """What a pass may need beside the graph.
 
-    ``grams`` holds, by weight name, the Gram matrix ``X'X / rows`` ``[in, in]`` of the inputs that the weight's linear
-    layers saw on calibration data, ``moments`` the same in two parts, one to learn from and one to judge by, where
-    there are two. ``encodings`` holds, by weight name, what the weight will be stored in, the
-    narrowest where that is open; a weight that stays float has none. ``magnitudes`` tells, by the name of a value,
-    how large its numbers are. ``takes`` tells whether a site, by its subject, is
-    to be treated: a search for a guilty one leaves some out. ``became`` is told what weights are stored as. ``advice``
-    remembers what data recommends in place of a way of rounding, while weights and moments are the same. ``lookups``
-    tells, by weight name and by what tells it, how the rows of a table are looked up.
-    ``halves`` tells, by the name of an op that there was before anything was encoded, why it cannot compute in half
-    precision; nothing where it can.
+    ``grams`` holds, by weight name, the Gram matrix ``X'X / rows`` ``[in, in]`` of the inputs that the weight's
+    linear layers saw on calibration data, ``moments`` the same in two parts, one to learn from and one to judge by,
+    where there are two. ``encodings`` holds, by weight name, what the weight will be stored in, the narrowest where
+    that is open; a weight that stays float has none. ``magnitudes`` tells, by the name of a value, how large its
+    numbers are. ``takes`` tells whether a site, by its subject, is to be treated: a search leaves some out.
+    ``became`` is told what weights are stored as. ``advice`` remembers what data recommends in place of a way of
+    rounding, while weights and moments are the same. ``lookups`` tells, by weight name and by what tells it, how
+    the rows of a table are looked up. ``halves`` tells, by the name of an op from before anything was encoded, why
+    it cannot compute in half precision.
     ``tuned`` holds how what values will hold is to be corrected, by the subject of a `Tunable`.
     ``sample`` is an input on which the graph runs, where the pass `uses_sample`.
     ``chosen`` holds what weights are to be stored as, and why, by name, where that has been found in order.
     ``race`` tells the time of a prepared piece as a share of another's, on this machine, where anything may be timed.
     ``watch`` runs graphs on calibration data, where such was given; ``found`` keeps what a pass worked out by it, so
     that the same is asked once.
-    ``largest`` holds, by weight name, the largest magnitude of each input ``[in]`` of the weight's layers.
+    ``largest`` holds, by weight name, the largest magnitude of each input ``[in]`` of the weight's layers. ``form`` is
+    that in which the target multiplies integers, where it has one of its own.
     """
 
     progress: Callable[[str], None] = _silent
@@ -160,6 +160,7 @@ class Context:
     race: Callable[[Runner, Runner, Feeds], float] | None = None
     found: MutableMapping[Hashable, object] = field(default_factory=dict)
     largest: Mapping[str, np.ndarray] = field(default_factory=dict)
+    form: Form | None = None
 
     def blocked(self, name: str) -> Blocked | None:
         """What a weight will be stored in, if that is codes by blocks."""

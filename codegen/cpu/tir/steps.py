@@ -34,7 +34,7 @@ def _hold(value: Expr) -> Expr:
     where it stands, and so takes exponential time.
     """
     element, _, lanes = str(value.ty).partition("x")
-    register = T.alloc_buffer((int(lanes or 1),), element, scope="global")
+    register = T.alloc_buffer((int(lanes or 1),), element, scope="local")
     place = T.ramp(0, 1, int(lanes)) if lanes else 0
     T.buffer_store(register, value, [place])
     return register[place]

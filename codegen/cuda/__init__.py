@@ -1,0 +1,1 @@
+"""Kernels for CUDA, as a library for ONNX Runtime's CUDA provider."""
