@@ -17,7 +17,7 @@ from qcc.ir.model.options import PROGRAM
 from qcc.ir.onnx.model import OnnxModel
 
 CONFIG = "config.json"
-INSTALL = "install it: `pip install torch`"
+INSTALL = "install it: `pip install 'qcc[torch]'`"
 
 
 def open_file(path: Path) -> AnyModel:

@@ -184,6 +184,14 @@ def test_few_and_odd_channels(library: Path, outputs: int) -> None:
         np.testing.assert_array_equal(one.run(library), one.expected(), op.name)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 4, 8, 12, 16])
+@pytest.mark.parametrize("columns", [5, 16, 33, 70])
+def test_neighbouring_pixels_of_few_channels(library: Path, channels: int, columns: int) -> None:
+    for op in OPS[8:]:
+        one = draw(op, channels, 1, (6, columns), 2, columns)
+        np.testing.assert_array_equal(one.run(library), one.expected(), op.name)
+
+
 def test_the_largest_sums_are_exact(library: Path) -> None:
     """Two products of bytes do not fit 16 bits; and what is far out of range ends at its end."""
     one = draw(OPS[4], 32, 64, (8, 8))

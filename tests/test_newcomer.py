@@ -156,3 +156,22 @@ def test_check_sees_a_budget_that_is_out_of_reach(
 def test_each_command_shows_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     assert f"examples:\n  qcc {command}" in capsys.readouterr().out
+
+
+def test_what_follows_two_dashes_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-x.qpolicy").write_text("qpolicy 1\nrule any { weights = int8 channel }\n", encoding="utf-8")
+    assert main(["check", "--", "-x.qpolicy"]) == 0
+    assert main(["check", "-x.qpolicy"]) == 2
+
+
+def test_a_statement_that_nobody_knows_is_one_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy = tmp_path / "p.qpolicy"
+    policy.write_text(
+        "qpolicy 1\nbudgt { size <= 10%; latency <= 50% }\nrule liner { weights = int8 }\n", encoding="utf-8"
+    )
+    assert main(["check", str(policy)]) == 1
+    told = capsys.readouterr().err
+    assert told.count("error[") == 1 and "did you mean `budget`?" in told

@@ -14,7 +14,11 @@ from qcc.compiler.plan.catalog import schema
 from qcc.dsl.load import load_text
 from qcc.dsl.syntax.format import format_source
 
-CONFIGS = sorted((Path(__file__).parent / "golden" / "translate").glob("*.json"))
+GOLDEN = Path(__file__).parent / "golden" / "translate"
+CONFIGS = sorted(GOLDEN.glob("*.json"))
+PUBLISHED: list[dict[str, Any]] = json.loads(
+    (Path(__file__).parents[1] / "benchmarks" / "translated" / "configurations.json").read_text(encoding="utf-8")
+)
 ODD = "zz_unheard_of"
 
 
@@ -66,6 +70,119 @@ def _within(path: str, place: tuple[str | int, ...]) -> bool:
 def _of(config: object, tmp_path: Path, tool: str | None = None) -> Translation:
     (tmp_path / "c.json").write_text(json.dumps(config), encoding="utf-8")
     return translate(tmp_path / "c.json", tool)
+
+
+def test_published_configurations(tmp_path: Path, golden: Callable[[Path, str], None]) -> None:
+    """Five of each tool, by their keys alone; what they come to is beside them as text."""
+    told = ""
+    for one in PUBLISHED:
+        found = _of(one["config"], tmp_path)
+        assert found.tool == one["tool"]
+        load_text(found.text, schema())
+        told += f"== {one['name']}\n{found.text}"
+        told += "".join(f"moot: {each.path} = {each.value}: {each.reason}\n" for each in found.moot)
+    assert {tool: sum(one["tool"] == tool for one in PUBLISHED) for tool in TOOLS} == dict.fromkeys(TOOLS, 5)
+    golden(GOLDEN / "published.out", told)
+
+
+def _rules(config: object, tmp_path: Path) -> list[str]:
+    return [line for line in _of(config, tmp_path).text.splitlines() if line.startswith(("rule", "budget"))]
+
+
+HALF = {"type": "OnnxFloatToFloat16"}
+WIDE = "rounding = nearest(clip = absmax)"
+GPTQ4 = {"type": "gptq", "bits": 4, "group_size": 32}
+
+
+@pytest.mark.parametrize(
+    ("steps", "rules"),
+    [
+        ([{"type": "ModelBuilder", "precision": "fp16"}], ["rule any { weights = fp16 }"]),
+        (
+            [{"type": "ModelBuilder", "precision": "int4", "int4_is_symmetric": False}],
+            ["rule linear { weights = int4 group 32 asym }"],
+        ),
+        (
+            [GPTQ4, {"type": "ModelBuilder", "precision": "int4", "int4_block_size": 64}],
+            [
+                "rule linear { weights = int4 group 32 asym, rounding = gptq }",
+                "rule any[position == last] { weights = int4 group 64, rounding = nearest }",
+            ],
+        ),
+        # what comes after a quantizer is about what it left
+        (
+            [{"type": "OnnxBlockWiseRtnQuantization", "block_size": 32}, HALF],
+            [
+                "rule any { weights = fp16 }",
+                "rule linear { weights = int4 group 32 }",
+                "rule embedding { weights = int4 group 32 }",
+            ],
+        ),
+        (
+            [GPTQ4, {"type": "rtn", "bits": 8, "group_size": 32, "lm_head": True, "embeds": True}],
+            [
+                "rule linear { weights = int4 group 32 asym, rounding = gptq }",
+                "rule any[position == last] { weights = int8 group 32 asym, rounding = nearest }",
+                "rule embedding { weights = int8 group 32 asym }",
+            ],
+        ),
+        (
+            [{"type": "SelectiveMixedPrecision", "algorithm": "kld_gradient", "ratio": 0.75, "sym": True}, GPTQ4],
+            [
+                "rule linear { weights = int4 group 128 | int8 group 128, rounding = gptq }",
+                "budget { bits <= 5.12 }  # 0.75 of the weights in 4 bits",
+            ],
+        ),
+        (
+            [GPTQ4 | {"sym": True, "lm_head": True, "overrides": {"lm_head": {"bits": 8}, "mlp.down": {"bits": 6}}}],
+            [
+                "rule linear { weights = int4 group 32, rounding = gptq }",
+                "rule any[position == last] { weights = int8 group 32, rounding = gptq }",
+                "rule any[name ~ /mlp.down/] { weights = int6 group 32 }",
+            ],
+        ),
+        (
+            [{"type": "IncStaticQuantization", "recipes": {"smooth_quant": True, "smooth_quant_args": {"alpha": 0.7}}}],
+            [
+                f"rule linear {{ weights = int8 tensor, {WIDE}, activations = static, fold = smoothquant(0.7) }}",
+                f"rule conv {{ weights = int8 tensor, {WIDE}, activations = static }}",
+                f"rule embedding {{ weights = int8 tensor, {WIDE} }}",
+            ],
+        ),
+        (
+            [{"type": "OpenVINOOptimumConversion", "ov_quant_config": {"weight_format": "int4", "group_size": 64}}],
+            [
+                "rule linear { weights = int4 group 64 asym }",
+                "rule any[position == last] { weights = int8 channel asym }",
+                "rule embedding { weights = int8 channel asym }",
+            ],
+        ),
+        (
+            [{"type": "QuarkQuantization", "quant_scheme": "uint4_wo_128", "quant_algo": "awq"}],
+            ["rule linear { weights = int4 group 128 asym, fold = awq }"],
+        ),
+        (
+            [{"type": "NVModelOptQuantization", "precision": "int4", "algorithm": "awq", "int4_block_size": 32}],
+            ["rule linear { weights = int4 group 32, rounding = nearest, fold = awq }"],
+        ),
+        (
+            [{"type": "OnnxStaticQuantization", "precision": "uint8", "op_types_to_exclude": ["Gather"]}],
+            [
+                f"rule linear {{ weights = int8 tensor asym, {WIDE}, activations = static }}",
+                f"rule conv {{ weights = int8 tensor asym, {WIDE}, activations = static }}",
+            ],
+        ),
+    ],
+)
+def test_passes_of_olive(steps: list[dict[str, Any]], rules: list[str], tmp_path: Path) -> None:
+    assert _rules({"passes": {str(at): step for at, step in enumerate(steps)}}, tmp_path) == rules
+
+
+def test_an_expression_that_looks_ahead_is_named(tmp_path: Path) -> None:
+    config = {"passes": {"q": {"type": "GptqModel", "dynamic": {"-:(?!.*mlp).*": {}, "-:.*mlp.*": {}}}}}
+    found = _of(config, tmp_path)
+    assert [one.path for one in found.left] == ["passes.q.dynamic.-:(?!.*mlp).*"]
+    assert "rule any[name ~ /.*mlp.*/] { keep }" in found.text
 
 
 def test_later_patterns_and_exclusions_win(tmp_path: Path) -> None:

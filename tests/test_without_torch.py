@@ -65,5 +65,5 @@ def test_all_else_works_and_programs_say_what_to_install(folder: Path) -> None:
         assert f"STATUS 0 {line}" in done.stdout, done.stderr
     for line in refused:
         assert f"STATUS 1 {line}" in done.stdout, done.stderr
-    assert done.stderr.count("Q642") == len(refused) and done.stderr.count("pip install torch") == len(refused)
+    assert done.stderr.count("Q642") == len(refused) and done.stderr.count("qcc[torch]") == len(refused)
     assert not [path for path in folder.iterdir() if path.suffix == ".pt2" and path.name != "net.pt2"]

@@ -142,10 +142,18 @@ def _dispatch(words: Sequence[str]) -> int:
         raise UsageError("an argument is empty", "is it a variable that is not set?")
     module = command_module(name)
     try:
-        arguments = parser_of(name, module).parse_intermixed_args(list(words[1:]))
+        arguments = parser_of(name, module).parse_intermixed_args(_files(words[1:]))
     except SystemExit as end:  # --help
         return int(end.code or 0)
     return int(module.run(arguments))
+
+
+def _files(words: Sequence[str]) -> list[str]:
+    """Words of which those behind `--` are files, whatever they begin with."""
+    if "--" not in words:
+        return list(words)
+    at = words.index("--")
+    return [*words[:at], *(f"./{word}" if word.startswith("-") else word for word in words[at + 1 :])]
 
 
 def command_module(name: str) -> ModuleType:

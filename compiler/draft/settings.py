@@ -33,8 +33,14 @@ class Draft:
     """Options that say nothing about the written model."""
 
     def set(self, selector: str, **settings: str) -> None:
-        """Give layers properties."""
+        """Give layers properties; those that were left as they are no longer are."""
+        if "keep" in self.rules.get(selector, {}):
+            del self.rules[selector]
         self.rules.setdefault(selector, {}).update(settings)
+
+    def set_first(self, selector: str, **settings: str) -> None:
+        """Give properties to what nothing else is said of."""
+        self.rules = {selector: settings | self.rules.pop(selector, {}), **self.rules}
 
     def keep(self, selector: str) -> None:
         """Leave layers as they are, whatever was said before."""

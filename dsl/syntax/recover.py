@@ -185,6 +185,8 @@ class _Cutter:
         self.inner.clear()
         if broken or (not piece and header is None):
             return
+        if self.block is not None and self.keyword is not None and self.keyword.type not in KEYWORDS:
+            return  # what a statement may hold that nobody knows, nobody knows
         first = piece[0] if piece else header
         assert first is not None
         if self.closed and first.type == "FOREIGN":

@@ -20,7 +20,7 @@ typedef struct {
   int32_t *bias;
   float *scale, facts[FACTS];
   Part *parts;
-  int64_t count;
+  int64_t count, folded; /* bytes of neighbouring pixels that are computed at once, where channels are few; else 0 */
   uint8_t zero;
   int others;
 } Filter;
@@ -86,27 +86,37 @@ static void *make_product(Filter *f, const Given *given, float step, float made)
   return NULL;
 }
 
+/* The numbers of a part's channels; of one that is folded they come again and again. */
+static void put_part(Filter *f, const Given *given, const Part *part, float step, float made) {
+  const ChainSpec *spec = f->spec;
+  int64_t each = spec->lanes / 4, groups = (spec->high + each - 1) / each, width = 64 >> part->which;
+  for (int64_t i = 0; i < width && (part == f->parts + f->count || part->start + i < f->n); i++) {
+    int64_t n = (part->start + i) % f->n, vector = i % LANE / 4, lane = i / LANE * 4 + i % 4; /* where interleaving puts it */
+    put_numbers(f, given, n, part->at + vector * width / 4 + lane, step, made);
+    for (int64_t r = 0; r < spec->high; r++)
+      for (int64_t k = 0; k < spec->wide; k++)
+        put_weight(spec, f->words + part->words + ((k * groups + r / each) * 4 + vector) * width, lane, r, weight(given, n, r * spec->wide + k));
+  }
+}
+
+/* Parts of channels; and where so few stand in neighbouring pixels that several fill a vector, one of those, which is not counted. */
 static void *make_depthwise(Filter *f, const Given *given, float step, float made) {
   const ChainSpec *spec = f->spec;
   int64_t each = spec->lanes / 4, groups = (spec->high + each - 1) / each, vectors = spec->wide * groups * 4;
-  int64_t room = (f->n / LANE + 4) * BLOCK_MOST;
+  int64_t room = (f->n / LANE + 4) * BLOCK_MOST, widest = spec->of[0] ? 0 : 1;
   f->parts = calloc((size_t)(f->n / LANE + 4), sizeof *f->parts);
   f->words = aligned_alloc(64, (size_t)(room * vectors)), f->bias = aligned_alloc(64, (size_t)room * 4), f->scale = aligned_alloc(64, (size_t)room * 4);
   if (!f->parts || !f->words || !f->bias || !f->scale) return status(FAIL, "qcc: out of memory");
   memset(f->words, 0, (size_t)(room * vectors)), memset(f->bias, 0, (size_t)room * 4), memset(f->scale, 0, (size_t)room * 4);
-  for (int64_t at = 0; at < f->n; f->count++) {
-    int64_t left = f->n - at, which = left >= 64 && spec->of[0] ? 0 : left >= 32 ? 1 : 2, width = 64 >> which;
-    Part *part = f->parts + f->count;
-    *part = (Part){left < width ? most(f->n - width, 0) : at, f->count * BLOCK_MOST, f->count * BLOCK_MOST * vectors, (int)which};
-    for (int64_t i = 0; i < width && part->start + i < f->n; i++) {
-      int64_t n = part->start + i, vector = i % LANE / 4, lane = i / LANE * 4 + i % 4; /* where interleaving puts it */
-      put_numbers(f, given, n, part->at + vector * width / 4 + lane, step, made);
-      for (int64_t r = 0; r < spec->high; r++)
-        for (int64_t k = 0; k < spec->wide; k++)
-          put_weight(spec, f->words + part->words + ((k * groups + r / each) * 4 + vector) * width, lane, r, weight(given, n, r * spec->wide + k));
-    }
-    at += width;
+  for (int64_t at = 0, which; at < f->n; f->count++, at += 64 >> which) {
+    int64_t left = f->n - at, width;
+    which = left >= 64 ? widest : left >= 32 ? 1 : 2, width = 64 >> which;
+    f->parts[f->count] = (Part){left < width ? most(f->n - width, 0) : at, f->count * BLOCK_MOST, f->count * BLOCK_MOST * vectors, (int)which};
   }
+  for (int64_t p = 0; p < f->count; p++) put_part(f, given, f->parts + p, step, made);
+  f->folded = spec->across == 1 && f->n <= LANE && (64 >> widest) % f->n == 0 ? 64 >> widest : 0;
+  f->parts[f->count] = (Part){0, f->count * BLOCK_MOST, f->count * BLOCK_MOST * vectors, (int)widest};
+  if (f->folded) put_part(f, given, f->parts + f->count, step, made);
   return NULL;
 }
 
@@ -205,18 +215,30 @@ static int multiply(const Run *run, const uint8_t *a, int64_t row, int64_t step,
   return 1;
 }
 
+/* One part of channels of rows, depthwise: so many pixels of each, from a byte on. */
+static int filter_part(const Run *run, const Part *part, const uint8_t *a, int64_t row, uint8_t *to, int64_t stride, int64_t rows, int64_t pixels) {
+  const Filter *f = run->filter;
+  Any args[] = {POINTER(a), POINTER(f->words + part->words), POINTER(f->bias + part->at), POINTER(f->scale + part->at), POINTER(f->facts),
+                POINTER(to), TENSOR(&none_filled), NUMBER(row), NUMBER(f->c), NUMBER(pixels), NUMBER(rows), NUMBER(stride),
+                NUMBER(stride * run->across)};
+  return !CALL(f->spec->of[part->which], args);
+}
+
 /* Rows of what is made, depthwise, on a copy. */
 static int filter_rows(const Run *run, const uint8_t *a, int64_t row, int64_t pixel, int64_t rows, uint8_t *spare) {
   const Filter *f = run->filter;
-  int narrow = f->n < LANE;
-  int64_t stride = narrow ? LANE : f->n;
-  uint8_t *to = narrow ? spare : run->y + pixel * f->n;
-  for (const Part *part = f->parts; part < f->parts + f->count; part++) {
-    Any args[] = {POINTER(a + part->start), POINTER(f->words + part->words), POINTER(f->bias + part->at), POINTER(f->scale + part->at),
-                  POINTER(f->facts), POINTER(to + part->start), TENSOR(&none_filled), NUMBER(row), NUMBER(f->c), NUMBER(run->across),
-                  NUMBER(rows), NUMBER(stride), NUMBER(stride * run->across)};
-    if (CALL(f->spec->of[part->which], args)) return 0;
+  int64_t line = run->across * f->n;
+  if (f->folded && line >= f->folded) { /* the last ends where the row does */
+    for (int64_t at = 0; at < line; at += f->folded) {
+      int64_t start = least(at, line - f->folded);
+      if (!filter_part(run, f->parts + f->count, a + start, row, run->y + pixel * f->n + start, f->n, rows, 1)) return 0;
+    }
+    return 1;
   }
+  int narrow = f->n < LANE;
+  uint8_t *to = narrow ? spare : run->y + pixel * f->n;
+  for (const Part *part = f->parts; part < f->parts + f->count; part++)
+    if (!filter_part(run, part, a + part->start, row, to + part->start, narrow ? LANE : f->n, rows, run->across)) return 0;
   if (narrow) put_narrow(run, spare, pixel, rows * run->across);
   return 1;
 }

@@ -7,22 +7,68 @@ from qcc.compiler.draft.settings import Settings, number
 from qcc.dsl.syntax.literals import quote
 
 NAME = "modelopt"
+OPS = {"linear": {"MatMul", "Gemm"}, "conv": {"Conv"}}
 WEIGHTS, INPUTS = "weight_quantizer", "input_quantizer"
 
 
 def recognized(config: dict[str, Any]) -> bool:
     """Whether a configuration is one of these."""
-    return "quant_cfg" in config
+    return "quant_cfg" in config or "quantize_mode" in config
 
 
 def translate(config: Settings) -> None:
-    """Translate: patterns in order, the later ones over the earlier."""
+    """Translate: patterns in order, the later ones over the earlier, or arguments of its quantizer of ONNX files."""
+    if "quantize_mode" in config.found:
+        translate_onnx(config)
+        config.finish()
+        return
     patterns = config.inner("quant_cfg")
     for pattern in list(patterns.found):
         _pattern(patterns, pattern)
     patterns.finish()
     _algorithm(config)
     config.finish()
+
+
+def translate_onnx(given: Settings) -> None:
+    """Arguments of `modelopt.onnx.quantization`, which Olive passes on."""
+    mode = str(given.take("quantize_mode", "precision", default="int8")).lower()
+    given.take("algorithm")
+    method = str(given.take("calibration_method", default=given.found.get("algorithm", ""))).lower()
+    if mode == "int4":
+        size = given.number("block_size", "int4_block_size", default=128)
+        given.draft.set("linear", weights=f"int4 group {size:g}", rounding="nearest")
+        if method in ("awq_lite", "awq"):
+            given.draft.set("linear", fold="awq")
+        elif method == "awq_clip":
+            reason = "ranges are searched for by the error of weights (`nearest(clip = mse)`), not of products"
+            given.draft.miss(given.place("calibration_method"), method, reason)
+    elif mode in ("int8", "fp8"):
+        named, left_out = given.names("op_types_to_quantize"), set(given.names("op_types_to_exclude"))
+        for kind, ops in OPS.items():
+            if ops & left_out or (named and not ops & set(named)):
+                continue
+            given.draft.set(kind, weights=f"{mode} channel")
+            if mode == "int8":
+                given.draft.set(kind, activations="static")  # `entropy` has one range, too
+        if mode == "fp8":
+            given.draft.miss(
+                given.place("quantize_mode"), mode, "activations are rounded to int8, not to fp8: none are"
+            )
+    else:
+        given.draft.miss(given.place("quantize_mode"), mode, "there is no format like it")
+    given.take("op_types_to_quantize", "op_types_to_exclude")
+    for pattern in given.names("nodes_to_exclude"):
+        given.draft.keep(f"any[name ~ /{re.sub(r'/', '.', pattern)}/]")
+    if given.take("high_precision_dtype") not in (None, "fp32"):
+        given.miss(
+            "high_precision_dtype", "what is not rounded stays as it is; `graph fp16` computes it in half precision"
+        )
+    given.moot("files are given to `qcc compile`", "onnx_path", "output_path", "log_level", "log_file", "simplify")
+    given.moot("data is given to `qcc compile --data`", "calibration_data", "calibration_data_path", "calibration_eps")
+    given.moot("data is given to `qcc compile --data`", "calibration_shapes", "calibration_providers", "tokenizer_dir")
+    given.moot("data is given to `qcc compile --data`", "calibration_params", "use_random_calibration_data")
+    given.moot("how it is worked on leaves no trace", "calibrate_per_node", "keep_intermediate_files", "dq_only")
 
 
 def _pattern(patterns: Settings, pattern: str) -> None:

@@ -13,7 +13,12 @@ MODES = {
     "int8_asym": "int8 channel asym",
     "nf4": "nf4",
     "e2m1": "mxfp4",
+    "mxfp4": "mxfp4",
+    "nvfp4": "nvfp4",
+    "fp4": "fp4",
+    "fp8_e4m3": "fp8",
 }
+CALLS = ("compress_weights", "quantize", "quantize_with_accuracy_control")
 WEIGHTS = {
     "mode",
     "ratio",
@@ -34,6 +39,7 @@ KINDS = {
     "Linear": "linear",
     "Conv2d": "conv",
 }
+DATA = "data is given to `qcc compile --data`"
 TRAINED = "it is learned while the model is trained"
 
 
@@ -43,7 +49,7 @@ def recognized(config: dict[str, Any]) -> bool:
         "compression" in config
         or len(WEIGHTS & set(config)) >= 2
         or len(QUANTIZE & set(config)) >= 2
-        or "compress_weights" in config
+        or any(name in config for name in CALLS)
     )
 
 
@@ -51,6 +57,9 @@ def translate(config: Settings) -> None:
     """Translate."""
     config.moot("inputs are the model's", "input_info", "model", "target_device")
     config.moot("how a model is trained or logged leaves no trace", "log_dir", "nncf_logging", "dataset", "epochs")
+    config.moot(
+        TRAINED, "optimizer", "batch_size", "workers", "pretrained", "num_classes", "multiprocessing_distributed"
+    )
     if "compression" in config.found:
         value = config.take("compression")
         steps = value if isinstance(value, list) else [value]
@@ -59,23 +68,25 @@ def translate(config: Settings) -> None:
             _algorithm(Settings(step if isinstance(step, dict) else {}, config.draft, path))
         config.finish()
         return
-    given = config.inner("compress_weights") if "compress_weights" in config.found else config
-    if given is not config or "mode" in given.found or "ratio" in given.found:
-        _compress_weights(given)
-    else:
-        _quantized(given, weights=True)
+    named = [name for name in CALLS if name in config.found]
+    for name in named:
+        (compressed if name == "compress_weights" else quantized)(config.inner(name))
+    if not named:
+        weights = len(WEIGHTS & set(config.found)) > len(QUANTIZE & set(config.found)) or "mode" in config.found
+        (compressed if weights else quantized)(config)
     config.finish()
 
 
-def _compress_weights(given: Settings) -> None:
+def compressed(given: Settings) -> None:
+    """Arguments of `compress_weights`."""
     mode = str(given.take("mode", default="int8_asym")).rpartition(".")[2].lower()
     size = given.number("group_size", default=-1 if mode.startswith("int8") else 128)
     format = MODES.get(mode)
     if format is None and (found := re.fullmatch(r"int4_(sym|asym)", mode)):
         block = f"group {size:g}" if size > 0 else "channel"
         format = f"int4 {block}" + (" asym" if found[1] == "asym" else "")
-    elif format == "nf4" and size > 0:
-        format = f"nf4 group {size:g}"
+    elif format in ("nf4", "fp4", "fp8") and size > 0:
+        format = f"{format} group {size:g}"
     elif format == "mxfp4" and "group_size" in given.found and size != 32:
         given.draft.miss(given.place("group_size"), size, "blocks of mxfp4 are of 32")
     if format is None:
@@ -98,7 +109,10 @@ def _compress_weights(given: Settings) -> None:
         ]
     else:
         given.draft.set("linear", weights=format)
-    given.draft.set("embedding", weights=format if given.flag("all_layers", default=False) else other)
+    whole = given.flag("all_layers", default=False) or mode.startswith("int8")
+    if not whole:
+        given.draft.set("any[position == last]", weights=other)
+    given.draft.set("embedding", weights=format if whole else other)
     if given.flag("gptq", default=False):
         given.draft.set("linear", rounding="gptq")
     if given.flag("awq", default=False):
@@ -110,8 +124,24 @@ def _compress_weights(given: Settings) -> None:
     given.moot(
         "what each layer loses is measured at the outputs, on all data", "sensitivity_metric", "subset_size", "dataset"
     )
+    advanced = given.inner("advanced_parameters")
+    advanced.moot("how it is worked on leaves no trace", "backend_params", "statistics_path")
+    advanced.finish()
     _ignored(given)
     given.finish()
+
+
+def quantized(given: Settings) -> None:
+    """Arguments of `quantize`: weights and activations in 8 bits."""
+    mode = str(given.take("mode", default="")).rpartition(".")[2].lower()
+    if mode:
+        given.miss("mode", "activations are rounded to int8")
+    if given.take("max_drop") is not None:
+        given.miss(
+            "max_drop", "what may be lost is said by `budget { drop(accuracy) <= ... }`, for a score of your own"
+        )
+    given.moot(DATA, "drop_type", "validation_fn", "validation_dataset", "max_num_iterations")
+    _quantized(given, weights=True)
 
 
 def _quantized(given: Settings, *, weights: bool) -> None:
@@ -120,12 +150,16 @@ def _quantized(given: Settings, *, weights: bool) -> None:
             given.draft.set(kind, weights="int8 channel", activations="static")
         given.draft.set("embedding", weights="int8 channel")
     given.moot("which zero points activations have is the form's choice", "preset", "overflow_fix")
-    given.moot("data is given to `qcc compile --data`", "subset_size", "calibration_dataset", "initializer")
+    given.moot(DATA, "subset_size", "calibration_dataset", "initializer")
     if not given.flag("fast_bias_correction", default=True):
         given.miss("fast_bias_correction", "biases are not corrected")
     given.moot("what a layer is, the graph tells", "model_type")
-    advanced = given.inner("advanced_parameters")
-    smooth = advanced.number("smooth_quant_alpha", default=-1)
+    advanced = given.inner(
+        "advanced_parameters" if "advanced_parameters" in given.found else "advanced_quantization_parameters"
+    )
+    alphas = advanced.inner("smooth_quant_alphas")
+    smooth = alphas.number("matmul", default=advanced.number("smooth_quant_alpha", default=-1))
+    alphas.finish()
     if smooth >= 0:
         given.draft.set("linear", fold=f"smoothquant({smooth:g})")
     advanced.finish()

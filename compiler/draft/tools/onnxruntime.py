@@ -7,7 +7,9 @@ from qcc.compiler.draft.settings import Settings, number
 from qcc.dsl.syntax.literals import quote
 
 NAME = "onnxruntime"
-FUNCTIONS = ("quantize_static", "quantize_dynamic", "MatMulNBitsQuantizer", "matmul_nbits_quantizer")
+FUNCTIONS = (
+    "quantize_static", "quantize_dynamic", "MatMulNBitsQuantizer", "matmul_nbits_quantizer", "MatMul4BitsQuantizer",
+)  # fmt: skip
 KNOWN = {
     "weight_type",
     "quant_format",
@@ -21,7 +23,8 @@ KINDS = {
     "MatMul": "linear", "Gemm": "linear", "Conv": "conv", "ConvTranspose": "conv", "Gather": "embedding",
     "EmbedLayerNormalization": "embedding", "LSTM": "recurrent", "GRU": "recurrent",
 }  # fmt: skip
-RANGES = {"minmax": "absmax", "entropy": "entropy", "percentile": "percentile"}
+RANGES = {"minmax": "absmax", "entropy": "absmax", "percentile": "percentile"}
+"""By calibration methods; `Entropy`, with 128 bins for 128 codes, has one range to choose from, the largest numbers."""
 FILES = "files are given to `qcc compile`"
 FORM = "how codes lie in the file is chosen by what runs fastest"
 
@@ -66,9 +69,13 @@ def translate_arguments(given: Settings, *, static: bool, blocks: bool) -> None:
     format = _blocked(given) if blocks else _plain(given)
     settings = {"weights": format} | _rounding(given)
     if not blocks:
+        settings["rounding"] = "nearest(clip = absmax)"  # ranges of weights are the largest numbers there
         settings["activations"] = _range(given) if static else "dynamic"
+    for op in given.names("op_types_to_exclude"):
+        kinds = [kind for kind in kinds if kind != KINDS.get(op)]
     for kind in kinds:
-        own = {name: value for name, value in settings.items() if kind != "embedding" or name == "weights"}
+        tables = ("weights",) if blocks else ("weights", "rounding")
+        own = {name: value for name, value in settings.items() if kind != "embedding" or name in tables}
         if kind == "conv" and own.get("activations") == "dynamic":
             given.draft.miss(
                 given.place("activation_type"), "dynamic", "steps computed as the model runs are for linear layers"
@@ -98,7 +105,8 @@ def _kinds(given: Settings, default: tuple[str, ...]) -> list[str]:
 
 
 def _plain(given: Settings) -> str:
-    bits, float8, unsigned = _type(given, given.take("weight_type", default="QInt8"), "weight_type")
+    key = "weight_type" if "weight_type" in given.found else "precision"
+    bits, float8, unsigned = _type(given, given.take("weight_type", "precision", default="QInt8"), key)
     _type(given, given.take("activation_type", default="QInt8"), "activation_type", activations=True)
     block = "channel" if given.flag("per_channel", default=False) else "tensor"
     if given.flag("reduce_range", default=False):

@@ -31,7 +31,7 @@ class _Segment:
 
 
 def bytes_chart(layers: Sequence[LayerRow], input_bytes: int, output_bytes: int) -> Shape:
-    """Both files to one scale, coloured by format; below, the compressed one enlarged, layer by layer."""
+    """Both files to one scale, coloured by format; below, the compressed one in detail, layer by layer."""
     whole = max(input_bytes, output_bytes, 1)
     room = RIGHT - LEFT - NUMBER
     before = _by_former(layers, input_bytes)
@@ -44,7 +44,7 @@ def bytes_chart(layers: Sequence[LayerRow], input_bytes: int, output_bytes: int)
     if layers and output_bytes:
         edge, y = LEFT + room * output_bytes / whole, 38 + BAR
         shapes.append(path("zoom", f"M{LEFT} {y}L{number(edge)} {y}L{LEFT + room} {y + 22}L{LEFT} {y + 22}Z"))
-        shapes.append(text(LEFT - 8, y + 44, "enlarged", "end"))
+        shapes.append(text(LEFT - 8, y + 44, "detail", "end"))
         shapes += _bar(_by_layer(layers, output_bytes, room), y + 22, room, output_bytes, 36)
     label = f"Bytes by format: {size_text(input_bytes)} before, {size_text(output_bytes)} after"
     return svg(label, 126 if layers and output_bytes else 70, shapes)

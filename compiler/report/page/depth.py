@@ -189,7 +189,7 @@ def _names(columns: Sequence[_Column], centres: Sequence[float], bottom: float) 
         places = [f"translate({number(x + 4)} {number(bottom + 16)}) rotate(-35)" for x in centres]
         names = [short(one.rows[0].name, 20) for one in columns]
         slanted = zip(places, names, strict=True)
-        return [Shape("text", {"class": "end", "transform": place}, name) for place, name in slanted]
+        return [Shape("text", {"class": "end name", "transform": place}, name) for place, name in slanted]
     every = -(-len(columns) // 20)
     shown = list(zip(columns, centres, strict=True))[::every]
     marks = [text(x, bottom + 18, str(one.first + 1), "mid") for one, x in shown]
