@@ -7,11 +7,13 @@ import onnx
 import pytest
 
 import qcc
+from qcc.codegen.target.find import targets
 from qcc.compiler.plan.catalog import schema
 from qcc.compiler.report.result import Result
 from qcc.compiler.runtime.session import Session
 from qcc.dsl.load import load_text
 from qcc.ir.kernel.chain_op import ChainOp
+from qcc.ir.kernel.kernel_op import parse_kernel
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.file.infer import InferTypes
 from tests import onnx_models
@@ -143,3 +145,10 @@ def test_the_driver_makes_a_library_of_them(tmp_path: Path) -> None:
 
 def test_one_op_for_equal_convolutions() -> None:
     assert len({ChainOp((1, 1)), ChainOp((1, 1), (1, 1)), ChainOp((1, 1), adds=True)}) == 2
+
+
+def test_kernels_ask_tvm_for_no_memory() -> None:
+    """A library has no such function: what is held lies in registers or on the stack, also of single numbers."""
+    pytest.importorskip("tvm")
+    ops = [parse_kernel(name) for name in (CHAIN[2], "linear_int8_channel_static_bias_gelu")]
+    assert "AllocWorkspace" not in targets()["cpu"].show("asm", ops, ["avx512-vnni"], "bf16")

@@ -203,7 +203,9 @@ class _Tile:
                 total = total + shared[one * self.count + at]
             place = T.bind(row * self.outputs + output)
             operands = [self.held[name][output if kind == "vector" else place] for name, kind in self.op.step_inputs]
-            T.buffer_store(self.held["y"], applied(self.op.steps, T.bind(total), operands), [place])
+            with emit.own_registers():
+                made = applied(self.op.steps, T.bind(total), operands)
+            T.buffer_store(self.held["y"], made, [place])
 
 
 def _meet_all() -> None:

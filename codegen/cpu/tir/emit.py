@@ -9,6 +9,7 @@ shift gives eight as `halves` of bytes, which are masked where they are.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from tvm import tirx  # type: ignore[import-untyped]  # TVM has no stubs
@@ -22,6 +23,7 @@ T = ir_builder.tirx
 LANES = 16
 QUADS = 8  # of four inputs in a chunk of 32
 BLOCKS = 4  # of 16 outputs that are worked on together
+_scope: ContextVar[str] = ContextVar("scope", default="global")
 
 
 def lanes(start: Expr, count: int = LANES) -> Expr:
@@ -77,6 +79,21 @@ def arguments(pointers: dict[str, str], scalars: tuple[str, ...], unaligned: str
         for name, dtype in pointers.items()
     ]
     return [*buffers, result, *numbers]
+
+
+@contextmanager
+def own_registers() -> Iterator[None]:
+    """Let what is held be each thread's own, as on a GPU: on a CPU TVM asks a function for that, which libraries lack."""
+    token = _scope.set("local")
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
+def register_scope() -> str:
+    """Where registers are."""
+    return _scope.get()
 
 
 def accumulators(count: int, dtype: str = "float32", lanes: int = LANES) -> list[Expr]:
