@@ -5,15 +5,16 @@
 
 The first prints a row a number of rows: one attention (9 heads that share 3, 64 channels) of drawn queries and keys,
 with a share of the weight such that about a quarter of the blocks that are not hidden meet, beside what the exporter
-writes, the standard's `Attention` and the runtime's `GroupQueryAttention`; in turns in one process, the median of 5.
-With `--alone` queries, keys and values are fed, so that no projection is in the time. `--told` rows of each block tell
-where its weight lies, in place of means.
+writes, the standard's `Attention`, the runtime's `GroupQueryAttention`, and our kernel of what meets; in turns in one
+process, the median of 5. With `--alone` queries, keys and values are fed, so that no projection is in the time.
+`--told` rows of each block tell where its weight lies, in place of means.
 
 The second compares a causal model of `input_ids` with and without, over windows of text: perplexity at shares of the
 weight, and layer by layer the weight that as many blocks hold with keys sorted and as they come.
 """
 
 import argparse
+import tempfile
 import time
 from pathlib import Path
 
@@ -24,6 +25,7 @@ import onnx_ir as ir
 
 from benchmarks.perplexity.nats import nats, perplexity_of
 from benchmarks.processes.timing import machine, session
+from qcc.codegen.target.find import targets
 from qcc.ir.attention.find import attentions
 from qcc.ir.graph.attention import Attention, BlockSparseScores, OneOp
 from qcc.ir.graph.ops import Array
@@ -88,7 +90,8 @@ def main() -> None:
     if given.model:
         _compare(given.model, np.load(given.data)["input_ids"][: given.windows], given.told)
         return
-    print("| rows | blocks | exported | `Attention` | `GroupQueryAttention` | blocks left out |\n|" + " --- |" * 6)
+    heads = "rows", "blocks", "exported", "`Attention`", "`GroupQueryAttention`", "blocks left out", "by a kernel"
+    print(f"| {' | '.join(heads)} |\n|" + " --- |" * len(heads))
     for rows in (2048, 4096):
         print(_row(rows, given.threads, given.alone, given.told), flush=True)
 
@@ -97,14 +100,17 @@ def _row(rows: int, threads: int, alone: bool, told: int) -> str:
     draw = np.random.default_rng(SEED)
     widths = {"q": HEADS, "k": SHARED, "v": SHARED} if alone else {"x": HEADS}
     feeds = {name: draw.standard_normal((1, rows, heads * CHANNELS), np.float32) for name, heads in widths.items()}
-    exported, grouped = _graph(BODY, rows, alone), _graph(GROUPED, rows, alone)
+    exported, grouped = exported_graph(BODY, rows, alone), exported_graph(GROUPED, rows, alone)
     (one,) = attentions(exported, {name: array[:, :32] for name, array in feeds.items()})
     assert isinstance(one, Attention), one
     fused = exported.copy()
     fused.write_attention(one, OneOp())
     tried = [(*_sparse(exported, one, mass, feeds, told), mass) for mass in (*MASSES, *(MORE if told else ()))]
     share, sparse, _ = min(tried, key=lambda found: abs(found[0] - SHARE))
+    kernel = sparse.copy()
+    library = _library(kernel)
     sessions = [_session(graph, threads) for graph in (exported, fused, grouped, sparse)]
+    sessions += [_session(kernel, threads, library)]
     times: list[list[float]] = [[] for _ in sessions]
     for turn in range(ROUNDS + 1):
         for one, each in zip(sessions, times, strict=True):
@@ -130,7 +136,8 @@ def _sparse(
     return float(pairs.sum() / HEADS + own) / (blocks * (blocks + 1) / 2), copy
 
 
-def _graph(body: str, rows: int, alone: bool) -> OnnxGraph:
+def exported_graph(body: str, rows: int, alone: bool) -> OnnxGraph:
+    """An attention of drawn weights, of `x`, or alone of queries, keys and values."""
     held, shared = (f"float[1, S, {heads * CHANNELS}]" for heads in (HEADS, SHARED))
     fed = f"{held} x"
     if alone:
@@ -156,8 +163,18 @@ def _graph(body: str, rows: int, alone: bool) -> OnnxGraph:
     return graph
 
 
-def _session(graph: OnnxGraph, threads: int) -> "onnxruntime.InferenceSession":
-    return session(ir.serde.serialize_model(graph.model).SerializeToString(), threads)
+def _library(graph: OnnxGraph) -> Path:
+    """Let a graph call the kernel; the library."""
+    target = targets()["cpu"]
+    native = target.native().name
+    ops = graph.chain(lambda op: target.serves(op, (native,), "exact"))
+    path = Path(tempfile.mkdtemp()) / "attend.so"
+    target.build(ops, (native,), path, "exact")
+    return path
+
+
+def _session(graph: OnnxGraph, threads: int, library: Path | None = None) -> "onnxruntime.InferenceSession":
+    return session(ir.serde.serialize_model(graph.model).SerializeToString(), threads, library)
 
 
 def _compare(path: Path, windows: Array, told: int, masses: tuple[float, ...] = (0.9, 0.7, 0.5)) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import date
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -19,9 +20,11 @@ def machine() -> str:
     return f"{here.processor}, {here.cores} cores, onnxruntime {onnxruntime.__version__}, {date.today()}"
 
 
-def session(model: str | bytes, threads: int = 0) -> onnxruntime.InferenceSession:
-    """A session as an application opens it."""
+def session(model: str | bytes, threads: int = 0, library: Path | None = None) -> onnxruntime.InferenceSession:
+    """A session as an application opens it, with a library of kernels or without."""
     options = onnxruntime.SessionOptions()
+    if library is not None:
+        options.register_custom_ops_library(str(library))
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -7,7 +7,6 @@ from typing import Generic
 from qcc.compiler.plan.catalog import Export
 from qcc.compiler.plan.plan import Kernels, Plan
 from qcc.ir.errors import ModelError, Refused
-from qcc.ir.kernel.chain_op import ChainOp
 from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.model.model import Model, Written
 from qcc.ir.trim_file import open_trimmer
@@ -25,8 +24,8 @@ class Built(Generic[G]):
     edits: tuple[Edit, ...]
     ops: frozenset[KernelOp] = frozenset()
     """The kernel ops that the graph calls."""
-    chains: tuple[ChainOp, ...] = ()
-    """Those of convolutions of bytes, one each."""
+    chains: tuple[KernelOp, ...] = ()
+    """Those of convolutions of bytes and of attentions over blocks, one each."""
 
 
 def run_plan(graph: G, plan: Plan, context: Context) -> Built[G]:
@@ -58,9 +57,9 @@ def run_plan(graph: G, plan: Plan, context: Context) -> Built[G]:
     return Built(current, tuple(edits), frozenset((*chains, *calls)), chains)
 
 
-def _chained(graph: G, kernels: Kernels | None) -> tuple[G, tuple[ChainOp, ...]]:
-    """Let convolutions of rounded values hand on bytes, where a kernel on one of the plan's processors takes them."""
-    if kernels is None or not graph.encoded_values():
+def _chained(graph: G, kernels: Kernels | None) -> tuple[G, tuple[KernelOp, ...]]:
+    """Let kernels take what several ops compute, where there are such on one of the plan's processors."""
+    if kernels is None:
         return graph, ()
     target, names, how, after = kernels.of, kernels.names, kernels.activations, graph.copy()
     found = after.chain(lambda op: target.serves(op, names, how))

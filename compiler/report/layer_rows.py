@@ -14,6 +14,7 @@ from qcc.compiler.report.result import LayerRow
 from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
+from qcc.ir.kernel.chain_op import ChainOp
 from qcc.passes.contract.contract import Edit
 from qcc.passes.encode import Encode
 
@@ -43,9 +44,11 @@ def rows(
 
 
 def chain_lines(built: Built[Graph]) -> list[str]:
-    """How many convolutions kernels do from bytes to bytes."""
-    count = len(built.chains)
-    return [f"{count} convolutions hand on bytes in kernels of ours, channels last"] if count else []
+    """How many convolutions kernels do from bytes to bytes, and attentions over blocks."""
+    count = sum(isinstance(op, ChainOp) for op in built.chains)
+    lines = [f"{count} convolutions hand on bytes in kernels of ours, channels last"] if count else []
+    met = len(built.chains) - count
+    return [*lines, f"{met} attention{'s' * (met > 1)} over blocks in a kernel of ours"] if met else lines
 
 
 def other_lines(edits: Iterable[Edit]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from onnx import helper, numpy_helper
 from qcc.compiler.runtime.register import register
 from qcc.ir.encoding.algebra import inside
 from qcc.ir.encoding.format import numbers_below
+from qcc.ir.kernel.attend_op import AttendOp
 from qcc.ir.kernel.chain_op import ChainOp
 from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.kernel.op import CHUNK, JOINED_ROWS, NUMBER, STEPS, TILES, LinearOp
@@ -36,9 +37,11 @@ def serves(library: str, ops: Iterable[KernelOp], providers: Sequence[str] = ())
 
 def _alone(op: KernelOp) -> onnx.ModelProto:
     """A model of one node, of the fewest outputs and inputs; constants are ones: steps of activations are not 0."""
-    constants = _constants(op) if isinstance(op, LinearOp) else _chain_constants(op)
-    kind = onnx.TensorProto.FLOAT if isinstance(op, LinearOp) else onnx.TensorProto.UINT8
-    values = {name: helper.make_tensor_value_info(name, kind, None) for name in op.inputs}
+    constants = _constants(op) if isinstance(op, LinearOp) else {}
+    constants = _chain_constants(op) if isinstance(op, ChainOp) else constants
+    kind = onnx.TensorProto.UINT8 if isinstance(op, ChainOp) else onnx.TensorProto.FLOAT
+    types = {"kept": onnx.TensorProto.BOOL} if isinstance(op, AttendOp) else {}
+    values = {name: helper.make_tensor_value_info(name, types.get(name, kind), None) for name in op.inputs}
     inputs = [value for name, value in values.items() if name not in constants]
     outputs = [helper.make_tensor_value_info(name, kind, None) for name in op.outputs]
     node = helper.make_node(op.name, list(op.inputs), list(op.outputs), domain=DOMAIN)

@@ -20,7 +20,7 @@ from qcc.ir.errors import Refused
 from qcc.ir.graph.attention import Attention, AttentionForm
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.ops import Array, Feeds, Op, Resized, Value, Weight
-from qcc.ir.kernel.chain_op import ChainOp
+from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.vocabulary.tabled import Tabled
@@ -320,8 +320,8 @@ class Graph(ABC):
         """Make kernel ops that read one value one op; what each node made calls, and what it stands for."""
         return ()
 
-    def chain(self, serves: Callable[[ChainOp], bool]) -> tuple[ChainOp, ...]:
-        """Let convolutions hand on bytes as kernels do that ``serves`` knows; an op each, where the adapter has any."""
+    def chain(self, serves: Callable[[KernelOp], bool]) -> tuple[KernelOp, ...]:
+        """Let kernels that ``serves`` knows hand on bytes of convolutions, or meet blocks of attentions; an op each."""
         return ()
 
     @abstractmethod

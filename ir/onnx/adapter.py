@@ -40,11 +40,12 @@ from qcc.ir.graph.graph import Graph, Readers, Runner
 from qcc.ir.graph.in_pieces import InPieces, pieces_of
 from qcc.ir.graph.ops import Array, Op, Resized, Value, Weight
 from qcc.ir.graph.resized import check_resized, sized_ops
-from qcc.ir.kernel.chain_op import ChainOp
+from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.model.model import Written
 from qcc.ir.model.options import ExternalData
+from qcc.ir.onnx.attention.attend import write_attends
 from qcc.ir.onnx.attention.store import check_stored, store_caches
 from qcc.ir.onnx.attention.write import check_attention, write_attention
 from qcc.ir.onnx.chain.write import write_chains
@@ -83,8 +84,7 @@ class OnnxGraph(Graph):
     """
 
     def __init__(self, model: ir.Model, folder: Path, data_files: tuple[str, ...] = (), note_bytes: int = 0) -> None:
-        self.model = model
-        self.folder = folder
+        self.model, self.folder = model, folder
         self.note_bytes = note_bytes
         self._data_files = data_files
         self._weights: tuple[Weight, ...] | None = None
@@ -280,9 +280,9 @@ class OnnxGraph(Graph):
     def join_products(self) -> Sequence[tuple[LinearOp, tuple[LinearOp, ...]]]:
         return join_products(self.model)
 
-    def chain(self, serves: Callable[[ChainOp], bool]) -> tuple[ChainOp, ...]:
+    def chain(self, serves: Callable[[KernelOp], bool]) -> tuple[KernelOp, ...]:
         self._keep_names()
-        found = write_chains(self.model, serves)
+        found: tuple[KernelOp, ...] = (*write_chains(self.model, serves), *write_attends(self.model, serves))
         self._forget()
         return found
 

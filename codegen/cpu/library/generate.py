@@ -6,8 +6,9 @@ from pathlib import Path
 
 import tvm  # type: ignore[import-untyped]  # TVM has no stubs
 
+from qcc.codegen.cpu.attend.template import attend_functions
 from qcc.codegen.cpu.chain.template import chain_functions
-from qcc.codegen.cpu.library.spec import chain, chains, functions_of, norm, products, served, step_chains
+from qcc.codegen.cpu.library.spec import attentions, chain, chains, functions_of, norm, products, served, step_chains
 from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.tiles import conv1x1
 from qcc.codegen.cpu.tir import steps
@@ -21,6 +22,7 @@ def functions(ops: Iterable[KernelOp], activations: Arithmetic, target: CpuProce
     """The TIR of all that the ops need, by name."""
     given = list(ops)
     made: dict[str, Expr] = chain_functions(chains(given, target, activations), target, prefix)
+    made |= attend_functions(attentions(given, target, activations), target, prefix)
     ops = served(given, target, activations)
     for word, op in step_chains(ops).items():
         made[prefix + word] = (conv1x1.product if op.pointwise else steps.chain)(prefix + word, chain(op))

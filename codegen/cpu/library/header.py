@@ -4,8 +4,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from qcc.codegen.cpu.attend.template import name_of
 from qcc.codegen.cpu.chain.template import lanes, names_of
-from qcc.codegen.cpu.library.spec import chain, chain_name, chains, functions_of, norm, products, served, step_chains
+from qcc.codegen.cpu.library.spec import (
+    attentions,
+    chain,
+    chain_name,
+    chains,
+    functions_of,
+    norm,
+    products,
+    served,
+    step_chains,
+)
 from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.processors.tiling import tiling
 from qcc.codegen.cpu.product import product_of
@@ -33,7 +44,8 @@ def header(ops: Sequence[KernelOp], targets: Sequence[CpuProcessor], activations
         lines += _target(ops, target, activations, prefix(index))
     entries = ", ".join(
         f"{{{prefix(index)}needs, {prefix(index)}specs, {len(served(ops, target, activations))}, "
-        f"{prefix(index)}chains, {len(chains(ops, target, activations))}}}"
+        f"{prefix(index)}chains, {len(chains(ops, target, activations))}, "
+        f"{prefix(index)}attends, {len(attentions(ops, target, activations))}}}"
         for index, target in enumerate(targets)
     )
     return "\n".join([*lines, f"static const Target targets[] = {{{entries}}};", ""])
@@ -41,7 +53,7 @@ def header(ops: Sequence[KernelOp], targets: Sequence[CpuProcessor], activations
 
 def _target(given: Sequence[KernelOp], target: CpuProcessor, activations: Arithmetic, start: str) -> list[str]:
     lines, cuts, ops = [], tiling(target), served(given, target, activations)
-    filters = chains(given, target, activations)
+    filters, attends = chains(given, target, activations), attentions(given, target, activations)
     for product in products(ops):
         found = {word: start + name for word, (name, _) in functions_of(product, target, activations).items()}
         lines += [_declaration(name) for name in found.values()]
@@ -54,7 +66,7 @@ def _target(given: Sequence[KernelOp], target: CpuProcessor, activations: Arithm
         lines.append(f"static const Family {start}{product.name} = {{{', '.join(fields)}}};")
     lines += [f"static const float {start}{name}[] = {{{text}}};" for name, text in _tables(ops).items()]
     later = {*step_chains(ops), *map(norm, ops)} - {""}
-    later |= {name for op in filters for name in names_of(op, target) if name}
+    later |= {name for op in filters for name in names_of(op, target) if name} | {name_of(op) for op in attends}
     lines += [_declaration(start + name) for name in sorted(later)]
     needs = "".join(f'"{flag}", ' for flag in target.features)
     lines.append(f"static const char *const {start}needs[] = {{{needs}NULL}};")
@@ -63,12 +75,11 @@ def _target(given: Sequence[KernelOp], target: CpuProcessor, activations: Arithm
         lines.append(f"static const Member {start}parts{at}[] = {{{members}}};")
     specs = (_spec(op, start, f"{start}parts{at}") for at, op in enumerate(ops))
     lines += [f"static const Spec {start}specs[] = {{", *specs, "  {0}};"]
-    return [
-        *lines,
-        f"static const ChainSpec {start}chains[] = {{",
-        *(_chain(op, target, start) for op in filters),
-        "  {0}};",
+    lines += [f"static const ChainSpec {start}chains[] = {{", *(_chain(op, target, start) for op in filters), "  {0}};"]
+    held = [
+        f'  {{"{op.name}", {op.block}, {op.segment}, {op.channels}, {_symbol(start + name_of(op))}}},' for op in attends
     ]
+    return [*lines, f"static const AttendSpec {start}attends[] = {{", *held, "  {0}};"]
 
 
 def _chain(op: ChainOp, target: CpuProcessor, start: str) -> str:

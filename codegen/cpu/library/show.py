@@ -3,10 +3,11 @@
 import re
 from collections.abc import Callable, Iterable
 
+from qcc.codegen.cpu.attend.template import ATTENDS
 from qcc.codegen.cpu.chain.template import CHAINS
 from qcc.codegen.cpu.library.generate import compiled, functions
 from qcc.codegen.cpu.library.header import prefix
-from qcc.codegen.cpu.library.spec import chains, products, served
+from qcc.codegen.cpu.library.spec import attentions, chains, products, served
 from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.templates import templates
 from qcc.codegen.cpu.tir.emit import Expr
@@ -37,6 +38,7 @@ def _listing(ops: Iterable[KernelOp], targets: Iterable[CpuProcessor], activatio
         used = (templates(one, target, activations) for one in products(served(specs, target, activations)))
         names = dict.fromkeys(template.name for one in used for template in one)
         names |= {CHAINS.name: None} if chains(specs, target, activations) else {}
+        names |= {ATTENDS.name: None} if attentions(specs, target, activations) else {}
         parts.append(f"# target {target.name}: {', '.join((target.mcpu, *names))}\n")
         parts += [f"# {name}\n{text}" for name, text in texts(made, target).items()]
     return "\n".join(parts)

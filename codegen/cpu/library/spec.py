@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 
+from qcc.codegen.cpu.attend.template import ATTENDS
 from qcc.codegen.cpu.chain.template import CHAINS
 from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.product import CpuTemplate, KernelProduct, product_of
 from qcc.codegen.cpu.templates import templates
 from qcc.codegen.target.target import Arithmetic
+from qcc.ir.kernel.attend_op import AttendOp
 from qcc.ir.kernel.chain_op import ChainOp
 from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.kernel.op import KEEP, STEPS, LinearOp
@@ -36,6 +38,11 @@ def served(ops: Iterable[KernelOp], processor: CpuProcessor, activations: str) -
 def chains(ops: Iterable[KernelOp], processor: CpuProcessor, activations: Arithmetic) -> list[ChainOp]:
     """The convolutions of bytes that there is a template for."""
     return [op for op in ops if isinstance(op, ChainOp) and CHAINS.serves(op, processor, activations)]
+
+
+def attentions(ops: Iterable[KernelOp], processor: CpuProcessor, activations: Arithmetic) -> list[AttendOp]:
+    """The attentions over blocks that there is a template for."""
+    return [op for op in ops if isinstance(op, AttendOp) and ATTENDS.serves(op, processor, activations)]
 
 
 def norm(op: LinearOp) -> str:

@@ -317,7 +317,9 @@ void *serve(const Served **ops, int *count) {
           .inputs = 1 + (size_t)(weight_inputs(spec) * spec->count - spec->woven) + strlen(spec->operands)};
     }
     for (int i = 0; i < targets[t].filters; i++) serve_filter(targets[t].chains + i, served + targets[t].ops + i);
-    *ops = served, *count = targets[t].ops + targets[t].filters;
+    int first = targets[t].ops + targets[t].filters;
+    for (int i = 0; i < targets[t].attentions; i++) serve_attend(targets[t].attends + i, served + first + i);
+    *ops = served, *count = first + targets[t].attentions;
     break;
   }
   return NULL;

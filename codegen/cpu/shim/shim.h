@@ -46,8 +46,19 @@ typedef struct {
   Kernel product, of[3];          /* depthwise: of 64, 32 and 16 channels, the first where there are 16 lanes */
 } ChainSpec;
 
+/* An attention over blocks, in attend.c. */
+typedef struct { const char *name; int64_t block, segment, channels; Kernel attend; } AttendSpec;
+
 /* Processor flags, and the ops. */
-typedef struct { const char *const *needs; const Spec *specs; int ops; const ChainSpec *chains; int filters; } Target;
+typedef struct {
+  const char *const *needs;
+  const Spec *specs;
+  int ops;
+  const ChainSpec *chains;
+  int filters;
+  const AttendSpec *attends;
+  int attentions;
+} Target;
 
 typedef struct {
   const Spec *spec;
@@ -121,6 +132,9 @@ void *convolve(void *layer, void *context);
 
 /* chain.c */
 void serve_filter(const ChainSpec *spec, Served *served);
+
+/* attend.c */
+void serve_attend(const AttendSpec *spec, Served *served);
 
 /* cpu.c */
 int usable(const char *const *needs);

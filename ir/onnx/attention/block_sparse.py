@@ -16,6 +16,8 @@ import onnx_ir as ir
 from qcc.ir.errors import Refused
 from qcc.ir.graph.attention import Attention, BlockSparseScores
 from qcc.ir.graph.graph import Graph
+from qcc.ir.kernel.attend_op import AttendOp
+from qcc.ir.onnx.attention.attend import name_borders
 from qcc.ir.onnx.attention.fuse import HIDDEN, check_fusible
 from qcc.ir.onnx.attention.nodes import INT64
 from qcc.ir.onnx.attention.writer import AttentionWriter
@@ -212,6 +214,14 @@ class _Listed(_Selection):
     """One product over all blocks that meet."""
 
     def combined(self, parts: _Parts) -> ir.Value:
+        made = self._met(parts)
+        if self.one.values.width == (width := self.one.keys.width):
+            given = parts.queries, parts.keys, parts.values, parts.sorted_keys, parts.sorted_values, parts.kept
+            op = AttendOp(self._how.block, self._how.segment, width)
+            name_borders(self.editor, self.one.name, op, given, made)
+        return made
+
+    def _met(self, parts: _Parts) -> ir.Value:
         nodes, block, segment = self.nodes, self._how.block, self._how.segment
         later = np.where(np.tri(segment, dtype=bool), 0, HIDDEN).astype(np.float32)
         own_keys = nodes.transposed(self.cut(parts.keys, segment), 0, 1, 2, 3, 5, 4)
