@@ -293,6 +293,19 @@ def test_a_gain_passes_what_its_sign_may(between: str, sign: int, tmp_path: Path
     assert len(done(edits)) == len(edits) == 1
 
 
+@pytest.mark.parametrize(("ids", "shape"), [([[2], [0], [2]], "3"), ([[2, 0], [1, 3]], "2")])
+def test_a_gain_passes_where_rows_are_picked_by_one_number_each(
+    ids: list[list[int]], shape: str, tmp_path: Path
+) -> None:
+    wide = f"float[{shape},{WIDTH}] y" if len(ids[0]) == 1 else f"float[{shape}] y"
+    behind = "y = MatMul(r, w)" if len(ids[0]) == 1 else "z = MatMul(n, w) s = ReduceSum<keepdims = 0>(z) y = Add(r, s)"
+    body = f"""g (float[4,{WIDTH}] x) => ({wide}) {{
+        t = Tanh(x) n = LayerNormalization(t, gain, bias) r = GatherND(n, ids) {behind} }}"""
+    weights = {"gain": GAIN, "bias": models.random(WIDTH, seed=2), "w": models.random(WIDTH, WIDTH)}
+    _, edits = apply(text(body, {**weights, "ids": np.array(ids)}, tmp_path), FoldNorm())
+    assert [edit.refused for edit in edits] == [len(ids[0]) > 1]
+
+
 def test_a_negative_gain_passes_no_relu_reject(tmp_path: Path) -> None:
     _, edits = apply(_gained(-GAIN, "Relu", tmp_path), FoldNorm())
     assert reasons(edits) == ["a gain is negative, and only positive scales pass"] and len(edits) == 1

@@ -15,6 +15,7 @@ from qcc.compiler.plan.text import to_text
 from qcc.ir.axes.axes import Action, Axes
 from qcc.ir.encoding.value import STATIC_INT8, EncodedValue
 from qcc.ir.fx.graph import FxGraph
+from qcc.ir.graph.ops import Kind
 from tests.onnx_models import run
 
 POLICY = "qpolicy 1\nrule any { weights = int8 group 16 }\nverify { cosine >= 0.9 }"
@@ -159,6 +160,31 @@ class Turning(nn.Module):
 
         value = self.v(x).view(*x.shape[:2], 4, 8).transpose(1, 2)
         return functional.scaled_dot_product_attention(turned(self.q(x)), turned(self.k(x)), value)
+
+
+class Named(nn.Module):
+    """A shape that is another's, and a product by its other name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.norm, self.down = nn.Linear(32, 48), nn.BatchNorm1d(48), nn.Linear(48, 32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.up(x)
+        result: Tensor = self.down(torch.multiply(self.norm(y.flatten(0, 1)).reshape_as(y), 2.0))
+        return result
+
+
+def test_ops_of_two_names_are_one() -> None:
+    free = ({0: torch.export.Dim("batch"), 1: torch.export.Dim("rows")},)
+    graph = FxGraph.export(Named(), (torch.randn(2, 5, 32),), dynamic_shapes=free)
+    x = torch.randn(3, 4, 32)
+    (wanted,) = graph.runner(["x"], [graph.outputs[0].name])({"x": x.numpy()}).values()
+    graph.simplify()
+    functions = {op.function for op in graph.ops() if op.kind is not Kind.CONSTANT}
+    assert functions == {"linear", "reshape", "batch_norm", "mul"}
+    (found,) = graph.runner(["x"], [graph.outputs[0].name])({"x": x.numpy()}).values()
+    assert np.array_equal(found, wanted)
 
 
 def test_axes_are_seen_through_pairs_that_are_turned() -> None:

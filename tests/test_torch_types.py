@@ -115,3 +115,13 @@ def test_scales_are_trained_and_taken_back() -> None:
 def test_what_has_no_scales_is_not_trained() -> None:
     with pytest.raises(qcc.QccError, match="Q610"):
         qcc.trainable(_module())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
+def test_a_module_on_another_device_is_compiled_in_memory() -> None:
+    x = torch.randn(3, 64)
+    result = qcc.compile(_module().cuda(), POLICY, example_inputs=(x.cuda(),))
+    same = qcc.compile(_module(), POLICY, example_inputs=(x,))
+    assert {tensor.device.type for tensor in result.model.state_dict().values()} == {"cpu"}
+    assert torch.equal(result.model(x), same.model(x))
+    torch.testing.assert_close(result.model.cuda()(x.cuda()).cpu(), same.model(x), atol=1e-5, rtol=0)  # sums of 256

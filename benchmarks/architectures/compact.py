@@ -1,11 +1,11 @@
 """What a compact module takes: at rest beside what is stored of its weights, and at a call beside decoding them once.
 
-    python -m benchmarks.architectures.compact [--only NAME ...]
+    python -m benchmarks.architectures.compact [--only NAME ...] [--backend NAME]
 
 A row is a module of `benchmarks.architectures` whose weights are stored in int4 group 16: the bytes of its tensors
 over those of codes, scales and all that is not a weight; and the processor time of a call, one thread, over that of the
-float module's and of all its decoding alone, the three in turns. How far its outputs under `torch.compile` are from its
-own is of the largest one.
+float module's and of all its decoding alone, the three in turns, and of the call under `torch.compile` (`inductor`
+takes a C++ compiler). How far the outputs of that are from the module's own is of the largest one.
 """
 
 import argparse
@@ -33,20 +33,21 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="NAME", default=CHOSEN)
-    names = parser.parse_args().only
+    parser.add_argument("--backend", default="aot_eager")
+    arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.disable(logging.ERROR)
     torch.set_num_threads(1)
     print(f"# {machine()}, one thread\n# python -m benchmarks.architectures.compact")
-    print("| model | bytes at rest | of what is stored | a call, of decoding and float | torch.compile, apart |")
-    print("| --- | --- | --- | --- | --- |")
+    print("| model | bytes at rest | of what is stored | a call, of decoding and float | torch.compile | apart |")
+    print("| --- | --- | --- | --- | --- | --- |")
     builders = export.catalogue()
-    for name in names:
-        print(row(name, builders[name]), flush=True)
+    for name in arguments.only:
+        print(row(name, builders[name], arguments.backend), flush=True)
 
 
 @torch.no_grad()
-def row(name: str, builder: export.Builder) -> str:
+def row(name: str, builder: export.Builder, backend: str) -> str:
     """Of a model."""
     seed = zlib.crc32(name.encode())
     torch.manual_seed(seed)
@@ -59,13 +60,15 @@ def row(name: str, builder: export.Builder) -> str:
     weights = sum(layer.params for layer in result.layers) * 4
     stored = sum(layer.bits * layer.params / 8 for layer in result.layers) + held(_read(module, given)) - weights
     decode = decoding(compact)
-    runs = (lambda: module(*given), decode, lambda: compact(*given))
-    plain, decoded, call = in_turns(*runs)
-    compiled: torch.nn.Module = torch.compile(compact, backend="aot_eager")  # type: ignore[assignment]  # a module's
+    compiled: torch.nn.Module = torch.compile(compact, backend=backend)  # type: ignore[assignment]  # a module's
+    compiled(*given)
+    runs = (lambda: module(*given), decode, lambda: compact(*given), lambda: compiled(*given))
+    plain, decoded, *calls = in_turns(*runs)
     pairs = zip(export.reference(compiled, given), export.reference(compact, given), strict=True)
     apart = max(export.distance(got, wanted) for got, wanted in pairs)
     at_rest = held(compact)
-    return f"| {name} | {at_rest:,} | {at_rest / stored:.3f} | {call / (plain + decoded):.2f} | {apart:.0e} |"
+    whole, fused = (one / (plain + decoded) for one in calls)
+    return f"| {name} | {at_rest:,} | {at_rest / stored:.3f} | {whole:.2f} | {fused:.2f} | {apart:.0e} |"
 
 
 def _read(module: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> torch.nn.Module:

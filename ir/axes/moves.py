@@ -82,8 +82,8 @@ def split(trace: Trace, op: Op) -> None:
 
 def gather(trace: Trace, op: Op) -> None:
     """Slices, padding, and elements by number."""
-    rule = {"slice": _slice, "pad": _pad, "gather": _gather}.get(op.function)
-    if rule is None:
+    rule = {"slice": _slice, "pad": _pad, "gather": _gather, "gather_nd": _gather}.get(op.function)
+    if rule is None or (op.function == "gather_nd" and "axis" not in op.attributes):
         trace.opaque(op, f"`{op.function}` picks elements by number")
     else:
         rule(trace, op)
@@ -144,6 +144,8 @@ def _gather(trace: Trace, op: Op) -> None:
     if source is None or not isinstance(axis, int) or not 0 <= axis < len(source[1]) or shape is None:
         trace.opaque(op)
         return
+    if op.function == "gather_nd":
+        shape = shape[:-1]  # whose last axis holds the one number
     place, dims = source
     size = dims[axis].size
     if ids is not None and ids.size == 1 and size is not None and -size <= int(ids.reshape(-1)[0]) < size:
@@ -151,7 +153,7 @@ def _gather(trace: Trace, op: Op) -> None:
         _take(trace, op, op.outputs[0], source, axis, cut(dims[axis], at, at + 1), dropped=not shape, extra=len(shape))
         return
     trace.hold(place, axis, "elements are picked from it by number")
-    for at in range(len(shape)):
+    for at in range(len(trace.shape(op.inputs[1]) or ())):
         trace.hold(trace.place(op, 1), at, "it holds numbers of elements")
     picked = [Dim(_whole(one), "elements are picked by number") for one in shape]
     output = trace.give(op.outputs[0], (*dims[:axis], *picked, *dims[axis + 1 :]))

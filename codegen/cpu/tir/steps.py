@@ -34,7 +34,8 @@ def _hold(value: Expr) -> Expr:
     where it stands, and so takes exponential time.
     """
     element, _, lanes = str(value.ty).partition("x")
-    register = T.alloc_buffer((int(lanes or 1),), element, scope="local")
+    scope = "global" if lanes else "local"  # single numbers are threads' own on a GPU; vectors are aligned on a CPU
+    register = T.alloc_buffer((int(lanes or 1),), element, scope=scope)
     place = T.ramp(0, 1, int(lanes)) if lanes else 0
     T.buffer_store(register, value, [place])
     return register[place]

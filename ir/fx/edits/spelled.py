@@ -10,16 +10,55 @@ from qcc.ir.fx.kinds import arguments, aten_name
 from qcc.ir.graph.attributes import END
 
 _aten = torch.ops.aten
+ALIASES = {
+    _aten.multiply.Tensor: _aten.mul.Tensor,
+    _aten.multiply.Scalar: _aten.mul.Scalar,
+    _aten.divide.Tensor: _aten.div.Tensor,
+    _aten.divide.Scalar: _aten.div.Scalar,
+    _aten.true_divide.Tensor: _aten.div.Tensor,
+    _aten.subtract.Tensor: _aten.sub.Tensor,
+    _aten.subtract.Scalar: _aten.sub.Scalar,
+    _aten.clip.default: _aten.clamp.default,
+    _aten.negative.default: _aten.neg.default,
+    _aten.concat.default: _aten.cat.default,
+    _aten.concatenate.default: _aten.cat.default,
+    _aten.swapaxes.default: _aten.transpose.int,
+    _aten.special_expit.default: _aten.sigmoid.default,
+}
+"""Ops of two names: the one that all else goes by."""
 
 
 def respell(graph: Graph, editor: FxEditor) -> None:
     """Write ops as the exporter does."""
+    _write_plainly(graph, editor)
     _write_rolls(graph, editor)
     _write_silus(graph, editor)
     _write_batch_norms(graph, editor)
     _write_repeats(graph, editor)
     _write_stacks(graph, editor)
     _write_bilinear(graph, editor)
+
+
+def _write_plainly(graph: Graph, editor: FxEditor) -> None:
+    """Give what has two names one, and say the shape of another value by its sizes.
+
+    Rewrite:
+        multiply(x, y)    -->  mul(x, y)
+        reshape_as(x, y)  -->  reshape(x, sizes of y)
+    """
+    for node in [*graph.nodes]:
+        if not node.kwargs:  # whose names may be others
+            node.target = ALIASES.get(node.target, node.target)
+        if aten_name(node) in ("reshape_as", "view_as"):
+            given, shape = arguments(node), node.meta["val"].shape
+            free = [axis for axis, size in enumerate(shape) if not isinstance(size, int)]
+            with graph.inserting_before(node):
+                sizes: list[int | Node] = [size if isinstance(size, int) else -1 for size in shape]
+                for axis in free if len(free) > 1 else ():  # else nothing reads what only its shape is wanted of
+                    sizes[axis] = _call(graph, _aten.sym_size.int, given["other"], axis)
+                made = _call(graph, _aten.reshape.default, given["self"], sizes)
+            editor.read_instead(node, made, [*node.users])
+            graph.erase_node(node)
 
 
 def _write_rolls(graph: Graph, editor: FxEditor) -> None:

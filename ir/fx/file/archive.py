@@ -13,6 +13,7 @@ from unittest import mock
 import torch
 from torch._export.serde import serialize
 from torch.export import ExportedProgram
+from torch.export.passes import move_to_device_pass
 
 from qcc.ir.errors import ModelError, first_line
 from qcc.ir.fx.quiet import quiet
@@ -28,10 +29,21 @@ def load_program(path: Path) -> ExportedProgram:
         raise ModelError("Q400", f"no such file: `{path}`")
     try:
         with quiet(), _read_once():
-            return torch.export.load(path)
+            return _in_memory(torch.export.load(path))
     except Exception as error:  # torch raises many unrelated classes
         message = f"`{path}` holds no program that PyTorch {torch.__version__} can read: {first_line(error)}"
         raise ModelError("Q643", message, "write it with `torch.export.save`, under this version") from error
+
+
+def _in_memory(program: ExportedProgram) -> ExportedProgram:
+    """The program where passes read and write its tensors, which another device's memory is not."""
+    tensors = (
+        one for one in (*program.state_dict.values(), *program.constants.values()) if isinstance(one, torch.Tensor)
+    )
+    if all(one.device.type == "cpu" for one in tensors):
+        return program
+    moved: ExportedProgram = move_to_device_pass(program, "cpu")
+    return moved
 
 
 @contextmanager

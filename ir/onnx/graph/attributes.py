@@ -227,6 +227,13 @@ def _cumsum(site: NodeSite) -> Attributes:
     return known(axis=axes[0] if axes else None)
 
 
+def _gather_nd(site: NodeSite) -> Attributes:
+    """The axis from which elements are picked by one number each; nothing where several axes are."""
+    ids = site.shape(1)
+    one = ids is not None and len(ids) > 0 and ids[-1] == 1 and site.whole("batch_dims", 0) == 0
+    return known(axis=0 if one else None)
+
+
 _BY_KIND: dict[Kind, OnnxReader] = {
     Kind.LINEAR: _product,
     Kind.MATMUL: _product,
@@ -263,6 +270,7 @@ _READERS: dict[str, OnnxReader] = {
     "concat": _axis(1),
     "split": _split,
     "gather": _axis(0),
+    "gather_nd": _gather_nd,
     "gather_elements": _axis(0),
     "scatter": _axis(0),
     "slice": _slice,

@@ -17,7 +17,7 @@ SHAPES = (
     OpDef("split", "unbind", read="axis", aten="unbind", affine="first", integer="moves"),
     OpDef("gather", "gather", read="axis", onnx="Gather", aten="embedding index_select select index", affine="first"),
     OpDef("gather", "gather_elements", read="axis", onnx="GatherElements", aten="gather", affine="first"),
-    OpDef("gather", "gather_nd", onnx="GatherND", affine="first"),
+    OpDef("gather", "gather_nd", read="axis", onnx="GatherND", affine="first"),
     OpDef("gather", "scatter", read="axis", onnx="ScatterElements", aten="scatter"),
     OpDef("gather", "scatter_nd", onnx="ScatterND", aten="index_put"),
     OpDef("gather", "slice", read="axes starts ends steps", onnx="Slice", aten="slice",
