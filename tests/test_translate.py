@@ -129,8 +129,8 @@ GPTQ4 = {"type": "gptq", "bits": 4, "group_size": 32}
         (
             [{"type": "SelectiveMixedPrecision", "algorithm": "kld_gradient", "ratio": 0.75, "sym": True}, GPTQ4],
             [
-                "rule linear { weights = int4 group 128 | int8 group 128, rounding = gptq }",
-                "budget { bits <= 5.12 }  # 0.75 of the weights in 4 bits",
+                "rule linear { weights = int4 group 32 asym, rounding = gptq }",
+                "rule any[position == last] { keep }",
             ],
         ),
         (

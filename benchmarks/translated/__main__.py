@@ -14,6 +14,7 @@ saw. All files run in plain ONNX Runtime, without kernels.
 import argparse
 import importlib.util
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -102,7 +103,9 @@ def _row(one: Mapping[str, Any], task: Task, python: str) -> str:
         theirs, ours = (Path(folder) / name / "model.onnx" for name in ("theirs", "ours"))
         theirs.parent.mkdir()
         ours.parent.mkdir()
-        words = [python, HERE / "other_tools.py", one["tool"], config, task.model, task.first, theirs]
+        given = Path(folder) / task.model.name  # some tools write on what they are given
+        shutil.copyfile(task.model, given)
+        words = [python, HERE / "other_tools.py", one["tool"], config, given, task.first, theirs]
         child = run(words, LIMIT_S)
         found = task.row(theirs) if child.returncode == 0 else f"did not run: {_last(child.stderr)} | |"
         told, left = _ours(translate(config, one["tool"]), task, ours)

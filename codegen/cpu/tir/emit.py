@@ -83,7 +83,7 @@ def arguments(pointers: dict[str, str], scalars: tuple[str, ...], unaligned: str
 
 @contextmanager
 def own_registers() -> Iterator[None]:
-    """Let what is held be each thread's own, as on a GPU: on a CPU TVM asks a function for that, which libraries lack."""
+    """Let what is held be each thread's own, as on a GPU; on a CPU TVM asks a function that libraries lack."""
     token = _scope.set("local")
     try:
         yield

@@ -5,6 +5,7 @@ import re
 from qcc.compiler.draft.settings import Settings, number
 
 DATA = "data is given to `qcc compile --data`"
+CHOICE = "more bits for some are left to the allocator by `int4 | int8`, with a `budget { size <= ... }` of the file"
 LAST = "any[position == last]"
 
 
@@ -48,24 +49,10 @@ def rotated(step: Settings) -> None:
 
 
 def mixed(step: Settings) -> None:
-    """Which layers get more bits is left to the allocator, in as many bits as it would be."""
-    algorithm = str(step.take("algorithm", default=""))
-    ratio = step.optional_number("ratio")
-    if algorithm.startswith("k_quant") or ratio is None or not 0 < ratio < 1:
-        step.miss(
-            "algorithm", "which layers get more bits is told by `rule`, or left to the allocator by `int4 | int8`"
-        )
-        return
-    low, high = step.number("bits", default=4), step.number("high_bits", default=8)
-    size, loose = step.number("group_size", default=128), not step.flag("sym", default=False)
-    step.draft.set("linear", weights=f"{_format(low, size, loose)} | {_format(high, size, loose)}")
-    beside = (20 if loose else 16) / size if size > 0 else 0
-    bits = ratio * low + (1 - ratio) * high + beside
-    step.draft.statements += [
-        f"budget {{ bits <= {bits:.2f} }}  # {ratio:g} of the weights in {low:g} bits",
-        "minimize output_error",
-    ]
-    step.moot("what a layer loses is measured at the outputs, on all data", "data_config", "num_samples")
+    """Which layers get more bits: a share of the weights, of which a file's size is not known."""
+    step.miss("algorithm", CHOICE)
+    step.miss("ratio", CHOICE)
+    step.moot("what a layer loses is measured at the outputs, on all data", "bits", "high_bits", "group_size", "sym")
 
 
 def quark(step: Settings) -> None:
@@ -94,8 +81,6 @@ def _linear(step: Settings, rounding: str, *, size: float, symmetric: bool) -> N
     before = step.draft.rules.get("linear", {})
     if "weights" not in before:
         step.draft.set("linear", weights=format, rounding=rounding)
-    elif " | " in before["weights"] and "rounding" not in before:
-        step.draft.set("linear", rounding=rounding)
     if step.flag("lm_head", default=False):
         step.draft.set(LAST, weights=format, rounding=rounding)
     elif "weights" not in before:

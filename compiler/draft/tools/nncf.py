@@ -40,6 +40,7 @@ KINDS = {
     "Conv2d": "conv",
 }
 DATA = "data is given to `qcc compile --data`"
+CHOICE = "more bits for some are left to the allocator by `int4 | int8`, with a `budget { size <= ... }` of the file"
 TRAINED = "it is learned while the model is trained"
 
 
@@ -101,14 +102,8 @@ def compressed(given: Settings) -> None:
     if not 0 <= ratio <= 1:
         given.draft.miss(given.place("ratio"), ratio, "it is no share: 1 is taken")
     if 0 <= ratio < 1 and not mode.startswith("int8"):
-        bits = ratio * 4.5 + (1 - ratio) * (32 if other == "float" else 8.1)
-        given.draft.set("linear", weights=f"{format} | {other}")
-        given.draft.statements += [
-            f"budget {{ bits <= {bits:.2f} }}  # {ratio:g} of the weights in four bits",
-            "minimize output_error",
-        ]
-    else:
-        given.draft.set("linear", weights=format)
+        given.draft.miss(given.place("ratio"), ratio, CHOICE)
+    given.draft.set("linear", weights=format)
     whole = given.flag("all_layers", default=False) or mode.startswith("int8")
     if not whole:
         given.draft.set("any[position == last]", weights=other)
