@@ -12,8 +12,8 @@ from onnx import FunctionProto, ModelProto, TensorProto, helper, numpy_helper
 from scipy.special import erf
 
 from qcc.codegen.cpu.processors.processors import VNNI, CpuProcessor, named, native
-from qcc.codegen.cpu.tir.codes import codes_of
 from qcc.codegen.target.target import NATIVE
+from qcc.codegen.tir.codes import codes_of
 from qcc.ir.encoding.blocked import Blocked, Floats
 from qcc.ir.encoding.blocks import Block
 from qcc.ir.encoding.grid import IntGrid, TableGrid

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qcc.codegen.cpu.processors.processors import native
-from qcc.codegen.cpu.tir.codes import codes_of
+from qcc.codegen.tir.codes import codes_of
 from qcc.ir.encoding.blocked import Blocked, named
 from qcc.ir.encoding.blocks import CHANNEL, group
 from qcc.ir.encoding.grid import TableGrid

@@ -101,7 +101,7 @@ found = regions(graph, [weight])
 assert [one.steps for one in found.values()] == [("quick_gelu",)], found
 
 if len(sys.argv) > 3:
-    from qcc.codegen.cpu.tir.steps import chain
+    from qcc.codegen.tir.steps import chain
     assert "quick_gelu" in str(chain("chain_quick_gelu", ("bias", "quick_gelu")))
 print("ok")
 """

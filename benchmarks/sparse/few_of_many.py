@@ -19,8 +19,8 @@ from benchmarks.processes.timing import machine
 from qcc.codegen.cpu.library.generate import compiled
 from qcc.codegen.cpu.processors.processors import native
 from qcc.codegen.cpu.rows import blocks
-from qcc.codegen.cpu.tir import emit
-from qcc.codegen.cpu.tir.emit import Expr, T
+from qcc.codegen.tir import emit
+from qcc.codegen.tir.emit import Expr, T
 
 SIZE, LANES, TURNS = 1024, 8, 41
 COUNTS = (1, 4, 16, 128)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from qcc.codegen.cpu.processors.processors import CpuProcessor
-from qcc.codegen.cpu.tir.codes import Codes, codes_of
 from qcc.codegen.target.target import Arithmetic, Template
+from qcc.codegen.tir.codes import Codes, codes_of
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.blocks import CHANNEL, group
 from qcc.ir.kernel.kernel_op import KernelOp

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from qcc.codegen.cpu.processors.processors import PROCESSORS, CpuProcessor, architecture, native
-from qcc.codegen.cpu.tvm_package import TVM, tvm_version
 from qcc.codegen.target import capabilities
 from qcc.codegen.target.ceiling import Ceilings
 from qcc.codegen.target.errors import TargetError
 from qcc.codegen.target.target import Arithmetic, KernelBound, Target, Template, Ticker
+from qcc.codegen.target.tvm_package import TVM, tvm_version
 from qcc.ir.graph.costs import CapabilityTable
 from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.kernel.op import LinearOp

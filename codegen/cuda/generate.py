@@ -6,10 +6,10 @@ from pathlib import Path
 
 import tvm  # type: ignore[import-untyped]  # TVM has no stubs
 
-from qcc.codegen.cpu.tir.emit import Expr
 from qcc.codegen.cuda.processors import CudaProcessor
 from qcc.codegen.cuda.product import VARIANTS, kernel
 from qcc.codegen.target.interruption import held_back
+from qcc.codegen.tir.emit import Expr
 from qcc.ir.kernel.op import LinearOp
 
 MATH = Path(__file__).parent / "shim" / "math.ll"

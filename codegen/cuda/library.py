@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from qcc.codegen.cpu.tvm_package import tvm_version
 from qcc.codegen.cuda.processors import CudaProcessor
 from qcc.codegen.library.link import library
 from qcc.codegen.target.digest import digest
 from qcc.codegen.target.errors import BuildError
 from qcc.codegen.target.machine import here
+from qcc.codegen.target.tvm_package import tvm_version
 from qcc.ir.encoding.packing import planes
 from qcc.ir.kernel.op import CHUNK, LinearOp
 

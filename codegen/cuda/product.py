@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from tvm import tirx  # type: ignore[import-untyped]  # TVM has no stubs
 
-from qcc.codegen.cpu.tir import emit
-from qcc.codegen.cpu.tir.codes import Codes, codes_of
-from qcc.codegen.cpu.tir.emit import Expr, T
-from qcc.codegen.cpu.tir.steps import applied
+from qcc.codegen.tir import emit
+from qcc.codegen.tir.codes import Codes, codes_of
+from qcc.codegen.tir.emit import Expr, T
+from qcc.codegen.tir.steps import applied
 from qcc.ir.encoding.packing import planes
 from qcc.ir.kernel.op import LinearOp
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from qcc.codegen.cpu.tvm_package import TVM, tvm_version
 from qcc.codegen.cuda.processors import PROCESSORS, CudaProcessor
 from qcc.codegen.cuda.served import takes
 from qcc.codegen.target.errors import TargetError
 from qcc.codegen.target.target import CPU, Arithmetic, Target, Template
+from qcc.codegen.target.tvm_package import TVM, tvm_version
 from qcc.ir.graph.costs import CapabilityTable
 from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.kernel.op import LinearOp

@@ -10,9 +10,9 @@ import qcc.ir.vocabulary
 import qcc.ir.vocabulary.ops
 
 ROOM = Path(__file__).parents[1]
-OURS = tuple(ROOM / name for name in ("library", "shim", "target"))
+OURS = tuple(ROOM / name for name in ("library", "shim", "target", "tir"))
 READ = (qcc.ir.encoding, qcc.ir.kernel, qcc.ir.vocabulary, qcc.ir.vocabulary.ops)
-MADE_BY = ("*.py", "*.c", "*.h")
+MADE_BY = ("*.py", "*.c", "*.h", "*.ll")
 
 
 def digest(folder: Path | None = None) -> str:

@@ -9,9 +9,9 @@ et al. 2022 (arXiv:2205.14135).
 
 from tvm import tirx  # type: ignore[import-untyped]  # TVM has no stubs
 
-from qcc.codegen.cpu.tir import emit
-from qcc.codegen.cpu.tir.emit import LANES, Expr, T
-from qcc.codegen.cpu.tir.steps import TirArithmetic
+from qcc.codegen.tir import emit
+from qcc.codegen.tir.emit import LANES, Expr, T
+from qcc.codegen.tir.steps import TirArithmetic
 
 POINTERS = dict.fromkeys(("q", "keys", "values", "scores", "made", "top", "sums"), "float32")
 ROWS = 4  # of queries that are worked on together

@@ -15,8 +15,8 @@ from qcc.codegen.cpu.ceilings.registers import PAIRS, wide
 from qcc.codegen.cpu.library.generate import compiled
 from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.rows import gemv_int8
-from qcc.codegen.cpu.tir import emit
-from qcc.codegen.cpu.tir.emit import Expr, T
+from qcc.codegen.tir import emit
+from qcc.codegen.tir.emit import Expr, T
 
 TILE = 256  # int32 of a tile
 DOT = "llvm.x86.avx512.vpdpbusd.512"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from qcc.codegen.cpu.chain.dots import Dot
 from qcc.codegen.cpu.chain.requantize import Requantizer
-from qcc.codegen.cpu.tir import emit
-from qcc.codegen.cpu.tir.emit import Expr, T
+from qcc.codegen.tir import emit
+from qcc.codegen.tir.emit import Expr, T
 
 POINTERS = {
     "a": "uint8", "w": "int8", "bias": "int32", "scale": "float32", "facts": "float32", "out": "uint8",

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from tvm import tirx  # type: ignore[import-untyped]  # TVM has no stubs
 
-from qcc.codegen.cpu.tir import emit
-from qcc.codegen.cpu.tir.emit import Expr, T
+from qcc.codegen.tir import emit
+from qcc.codegen.tir.emit import Expr, T
 
 LANE = 16  # bytes that interleave
 

@@ -12,8 +12,8 @@ from tvm import tirx  # type: ignore[import-untyped]  # TVM has no stubs
 
 from qcc.codegen.cpu.chain.dots import Dot
 from qcc.codegen.cpu.chain.requantize import Requantizer
-from qcc.codegen.cpu.tir import emit
-from qcc.codegen.cpu.tir.emit import Expr, T
+from qcc.codegen.tir import emit
+from qcc.codegen.tir.emit import Expr, T
 
 WORDS = 16  # int32 of weights: of a block of outputs, four inputs
 POINTERS = {

@@ -8,8 +8,8 @@ code of zero.
 
 from tvm import tirx  # type: ignore[import-untyped]  # TVM has no stubs
 
-from qcc.codegen.cpu.tir import emit
-from qcc.codegen.cpu.tir.emit import Expr, T
+from qcc.codegen.tir import emit
+from qcc.codegen.tir.emit import Expr, T
 
 FACTS = ("low", "high", "zero", "own", "others", "other_zero", "sum_low", "sum_high", "sum_zero")
 MOST = 2.0**30  # what is above would be rounded to the least number

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from qcc.codegen.cpu.library.header import header, prefix
 from qcc.codegen.cpu.processors.processors import CpuProcessor, architecture
-from qcc.codegen.cpu.tvm_package import tvm_version
 from qcc.codegen.library.link import library
 from qcc.codegen.target.digest import digest
 from qcc.codegen.target.errors import BuildError
 from qcc.codegen.target.target import Arithmetic
+from qcc.codegen.target.tvm_package import tvm_version
 from qcc.ir.kernel.kernel_op import KernelOp
 
 CPU = Path(__file__).parents[1]

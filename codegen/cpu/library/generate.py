@@ -11,10 +11,10 @@ from qcc.codegen.cpu.chain.template import chain_functions
 from qcc.codegen.cpu.library.spec import attentions, chain, chains, functions_of, norm, products, served, step_chains
 from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.tiles import conv1x1
-from qcc.codegen.cpu.tir import steps
-from qcc.codegen.cpu.tir.emit import Expr
 from qcc.codegen.target.interruption import held_back
 from qcc.codegen.target.target import Arithmetic
+from qcc.codegen.tir import steps
+from qcc.codegen.tir.emit import Expr
 from qcc.ir.kernel.kernel_op import KernelOp
 
 

@@ -21,8 +21,8 @@ from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.processors.tiling import tiling
 from qcc.codegen.cpu.product import product_of
 from qcc.codegen.cpu.templates import templates
-from qcc.codegen.cpu.tir.codes import codes_of
 from qcc.codegen.target.target import Arithmetic
+from qcc.codegen.tir.codes import codes_of
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.grid import TableGrid
 from qcc.ir.kernel.chain_op import ChainOp

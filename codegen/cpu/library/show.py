@@ -10,8 +10,8 @@ from qcc.codegen.cpu.library.header import prefix
 from qcc.codegen.cpu.library.spec import attentions, chains, products, served
 from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.templates import templates
-from qcc.codegen.cpu.tir.emit import Expr
 from qcc.codegen.target.target import Arithmetic
+from qcc.codegen.tir.emit import Expr
 from qcc.ir.kernel.kernel_op import KernelOp
 
 Texts = Callable[[dict[str, Expr], CpuProcessor], dict[str, str]]

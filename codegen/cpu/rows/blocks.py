@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product as pairs
 
-from qcc.codegen.cpu.tir import emit
-from qcc.codegen.cpu.tir.emit import LANES, Expr, T
+from qcc.codegen.tir import emit
+from qcc.codegen.tir.emit import LANES, Expr, T
 from qcc.ir.kernel.op import Tile, vector_of
 
 POINTERS = {"x": "float32", "w": "float32", "starts": "int32", "places": "int32"}

@@ -9,9 +9,9 @@ register.
 
 from qcc.codegen.cpu.rows import gemv_narrow
 from qcc.codegen.cpu.rows.gemv_narrow import Narrow
-from qcc.codegen.cpu.tir import emit
-from qcc.codegen.cpu.tir.codes import Codes, CodeTerm
-from qcc.codegen.cpu.tir.emit import Expr, T
+from qcc.codegen.tir import emit
+from qcc.codegen.tir.codes import Codes, CodeTerm
+from qcc.codegen.tir.emit import Expr, T
 
 PAIRS = "llvm.x86.avx2.pmadd.ub.sw"
 WIDEN = "llvm.x86.avx2.pmadd.wd"

@@ -5,8 +5,8 @@ the first is the lower half. As float32 they cost a shift or a mask, less than r
 """
 
 from qcc.codegen.cpu.rows.gemv_exact import NARROW, POINTERS, SCALARS
-from qcc.codegen.cpu.tir import emit
-from qcc.codegen.cpu.tir.emit import Expr, T
+from qcc.codegen.tir import emit
+from qcc.codegen.tir.emit import Expr, T
 
 PAIRS = 16  # of inputs in a chunk
 

@@ -6,9 +6,9 @@ the vectors of 16 to what the processor has. NaN and infinity act as in the floa
 an infinity may come out as NaN.
 """
 
-from qcc.codegen.cpu.tir import emit
-from qcc.codegen.cpu.tir.codes import REGISTER, Codes
-from qcc.codegen.cpu.tir.emit import Expr, T
+from qcc.codegen.tir import emit
+from qcc.codegen.tir.codes import REGISTER, Codes
+from qcc.codegen.tir.emit import Expr, T
 from qcc.ir.encoding.packing import planes
 
 PERMUTE = "llvm.x86.avx512.permvar.sf.512"

@@ -8,9 +8,9 @@ zero.
 
 from collections.abc import Callable, Sequence
 
-from qcc.codegen.cpu.tir import emit
-from qcc.codegen.cpu.tir.codes import Codes
-from qcc.codegen.cpu.tir.emit import Expr, T
+from qcc.codegen.tir import emit
+from qcc.codegen.tir.codes import Codes
+from qcc.codegen.tir.emit import Expr, T
 
 DOT = "llvm.x86.avx512.vpdpbusd.512"
 SHUFFLE = "llvm.x86.avx512.pshuf.b.512"

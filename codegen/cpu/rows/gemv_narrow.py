@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from qcc.codegen.cpu.rows.gemv_int8 import POINTERS, SCALARS
-from qcc.codegen.cpu.tir import emit
-from qcc.codegen.cpu.tir.codes import Codes
-from qcc.codegen.cpu.tir.emit import Expr, T
+from qcc.codegen.tir import emit
+from qcc.codegen.tir.codes import Codes
+from qcc.codegen.tir.emit import Expr, T
 
 NarrowWords = Any  # of a chunk of 32 inputs
 NarrowInputs = Any  # of a chunk of one row, as an instruction set wants them

@@ -8,9 +8,9 @@ from tvm import tirx  # type: ignore[import-untyped]  # TVM has no stubs
 
 from qcc.codegen.cpu.rows import gemv_narrow
 from qcc.codegen.cpu.rows.gemv_narrow import Narrow
-from qcc.codegen.cpu.tir import emit
-from qcc.codegen.cpu.tir.codes import Codes
-from qcc.codegen.cpu.tir.emit import Expr, T
+from qcc.codegen.tir import emit
+from qcc.codegen.tir.codes import Codes
+from qcc.codegen.tir.emit import Expr, T
 
 DOT = "llvm.aarch64.neon.sdot.v4i32.v16i8"
 LANES = 4

@@ -6,8 +6,8 @@ activations is needed. A scale belongs to one output of one tile. ``starts`` and
 """
 
 from qcc.codegen.cpu.rows.gemv_int8 import clipped, rounded
-from qcc.codegen.cpu.tir import emit
-from qcc.codegen.cpu.tir.emit import Expr, T
+from qcc.codegen.tir import emit
+from qcc.codegen.tir.emit import Expr, T
 from qcc.ir.kernel.op import Tile
 
 PAIRS = {8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}

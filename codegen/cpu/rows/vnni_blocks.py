@@ -8,8 +8,8 @@ chunk: in memory a chunk has as many bytes as it has inputs, then the number, an
 
 from qcc.codegen.cpu.rows.gemv_int8 import DOT, rounded
 from qcc.codegen.cpu.rows.int8_blocks import SCALARS
-from qcc.codegen.cpu.tir import emit
-from qcc.codegen.cpu.tir.emit import LANES, Expr, T
+from qcc.codegen.tir import emit
+from qcc.codegen.tir.emit import LANES, Expr, T
 from qcc.ir.kernel.op import Tile
 
 POINTERS = {

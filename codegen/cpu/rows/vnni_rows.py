@@ -9,8 +9,8 @@ weights, and is taken off where the sums start: ``offset [out]``, float32.
 from itertools import chain
 
 from qcc.codegen.cpu.rows.gemv_int8 import DOT, TINY, clipped
-from qcc.codegen.cpu.tir import emit
-from qcc.codegen.cpu.tir.emit import LANES, Expr, T
+from qcc.codegen.tir import emit
+from qcc.codegen.tir.emit import LANES, Expr, T
 from qcc.ir.kernel.op import Tile
 
 POINTERS = {

@@ -8,8 +8,8 @@ first block of a row of them to the last. ``starts`` and ``places`` are those of
 
 from qcc.codegen.cpu.tiles.gemm import amx
 from qcc.codegen.cpu.tiles.gemm_bf16 import TO_BF16
-from qcc.codegen.cpu.tir import emit
-from qcc.codegen.cpu.tir.emit import LANES, Expr, T
+from qcc.codegen.tir import emit
+from qcc.codegen.tir.emit import LANES, Expr, T
 from qcc.ir.kernel.op import Tile
 
 HALF_TO_BF16 = "llvm.x86.avx512bf16.cvtneps2bf16.512"

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 from qcc.codegen.cpu.tiles.gemm import ORDER, WORDS, amx
 from qcc.codegen.cpu.tiles.gemm_bf16 import TO_BF16
-from qcc.codegen.cpu.tir import emit
-from qcc.codegen.cpu.tir.emit import LANES, Expr, T
-from qcc.codegen.cpu.tir.steps import applied
+from qcc.codegen.tir import emit
+from qcc.codegen.tir.emit import LANES, Expr, T
+from qcc.codegen.tir.steps import applied
 from qcc.ir.kernel.op import step_inputs
 
 PERMUTE = "llvm.x86.avx512.permvar.hi.512"

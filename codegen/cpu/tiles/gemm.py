@@ -10,9 +10,9 @@ fits the first cache; until the last slab, results wait in ``part``.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from qcc.codegen.cpu.tir import emit
-from qcc.codegen.cpu.tir.codes import Codes
-from qcc.codegen.cpu.tir.emit import Expr, T
+from qcc.codegen.tir import emit
+from qcc.codegen.tir.codes import Codes
+from qcc.codegen.tir.emit import Expr, T
 
 POINTERS = {
     "a": "int32", "w": "int32", "steps": "float32", "sums": "int32", "scale": "float32", "offset": "int16",

@@ -7,9 +7,9 @@ what is cut is then as often too large as too small, and a weight that bfloat16 
 
 from qcc.codegen.cpu.processors.tiling import Tiling
 from qcc.codegen.cpu.tiles.gemm import WORDS, Arguments, ProductKind, function
-from qcc.codegen.cpu.tir import emit
-from qcc.codegen.cpu.tir.codes import REGISTER, Codes
-from qcc.codegen.cpu.tir.emit import Expr, T
+from qcc.codegen.tir import emit
+from qcc.codegen.tir.codes import REGISTER, Codes
+from qcc.codegen.tir.emit import Expr, T
 from qcc.ir.encoding.packing import planes
 
 TO_BF16 = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from qcc.codegen.cpu.processors.tiling import Tiling
 from qcc.codegen.cpu.rows.gemv_int8 import TINY
 from qcc.codegen.cpu.tiles.gemm import WORDS, Arguments, ProductKind, function
-from qcc.codegen.cpu.tir import emit
-from qcc.codegen.cpu.tir.codes import Codes
-from qcc.codegen.cpu.tir.emit import Expr, T
+from qcc.codegen.tir import emit
+from qcc.codegen.tir.codes import Codes
+from qcc.codegen.tir.emit import Expr, T
 
 DOT = "tdpbsud"  # activations have a sign, codes none
 

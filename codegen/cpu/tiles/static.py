@@ -7,8 +7,8 @@ takes a quarter of the time of ``x / step``, and is rounded to another integer o
 
 from qcc.codegen.cpu.rows.gemv_int8 import clipped
 from qcc.codegen.cpu.tiles.gemm_int8 import places
-from qcc.codegen.cpu.tir import emit
-from qcc.codegen.cpu.tir.emit import Expr, T
+from qcc.codegen.tir import emit
+from qcc.codegen.tir.emit import Expr, T
 
 POINTERS = {"x": "float32", "q": "int8", "steps": "float32", "sums": "int32"}
 

@@ -8,8 +8,8 @@ range a step is what its formula is there.
 from collections.abc import Callable, Sequence
 from functools import reduce
 
-from qcc.codegen.cpu.tir import emit
-from qcc.codegen.cpu.tir.emit import LANES, Expr, T
+from qcc.codegen.tir import emit
+from qcc.codegen.tir.emit import LANES, Expr, T
 from qcc.ir.kernel.op import STEPS, step_inputs
 
 LOG2_E = 1.4426950408889634
