@@ -82,6 +82,14 @@ def test_entropy_leaves_out_what_is_rare(seed: int) -> None:
     assert Static("entropy").step(Magnitudes.of(even)) > 0.9 / 127
 
 
+def test_entropy_leaves_out_a_thousandth_at_most() -> None:
+    """Where most numbers are the same one, a narrow range makes what is left alike by losing the others."""
+    rng = np.random.default_rng(0)
+    spikes, rest = rng.choice(rng.uniform(0.01, 0.5, 5), 180_000), np.abs(rng.normal(0, 2, 20_000))
+    x = np.concatenate([spikes, rest]).astype(np.float32)
+    assert (x > 128 * Static("entropy").step(Magnitudes.of(x))).mean() <= 1e-3
+
+
 def test_zeros() -> None:
     for name in ("absmax", "percentile", "mse", "entropy"):
         assert Static(name).step(Magnitudes.of(np.zeros(5, np.float32))) == 1

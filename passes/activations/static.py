@@ -16,7 +16,12 @@ from qcc.passes.contract.contract import Activations, Between, Rewrite
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.fold.channel_steps import ChannelSteps
 
-SHARES = np.geomspace(1 / 64, 1, 97)  # of the largest magnitude, that a search by squared error tries
+FINEST = (
+    2048  # of the largest magnitude: what is smaller a divergence does not tell apart (Migacz 2017 has as many bins)
+)
+RARE = 0.001  # of the numbers, that a divergence may leave out: where many are the same, it would leave out most
+A_LEVEL = 2  # bins at least, on the mean, that a divergence looks at
+SHARES = np.geomspace(1, 1 / 64, 97)  # of the largest magnitude, that a search by squared error tries
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,8 @@ class Static(Activations):
     Args:
         range: ``absmax`` reaches the largest magnitude that calibration shows, ``percentile`` leaves out a few,
             ``mse`` searches the range of least squared error, ``entropy`` that in which the rounded magnitudes are
-            distributed most like those that were seen (Kullback-Leibler divergence; zeros, which stay as they are, do
-            not count).
+            distributed most like those that were seen (Kullback-Leibler divergence; what is smaller than a 2048th of
+            the largest does not count), and which leaves out a thousandth of them at most.
         percentile: of the magnitudes, in percent, that a range ``percentile`` reaches.
         float_tokens: how many first tokens are not rounded.
         first: ``same`` promises that these tokens are always those that the calibration data has. Where what a layer
@@ -170,13 +175,15 @@ def _noise(magnitudes: Magnitudes, top: float, step: float) -> float:
 def _divergence(magnitudes: Magnitudes, top: float, step: float) -> float:
     """How unlike the magnitudes, cut off at the range's end, are what is left when each level is spread evenly."""
     middles, counts = magnitudes.bins()
-    normal = middles >= np.finfo(np.float32).tiny
+    normal = middles >= magnitudes.largest / FINEST
     middles, counts = middles[normal], counts[normal]
     inside = middles <= top
-    if not inside.any():
+    if counts[~inside].sum() > RARE * counts.sum():
         return np.inf
     kept, seen = counts[inside].astype(np.float64), middles[inside]
-    _, level = np.unique(np.rint(seen / step), return_inverse=True)
+    levels, level = np.unique(np.rint(seen / step), return_inverse=True)
+    if kept.size < A_LEVEL * levels.size:  # too few numbers to tell how they lie inside of levels
+        return np.inf
     widths = 2.0 ** np.floor(np.log2(seen))  # of bins, in one unit
     spread = widths * (np.bincount(level, kept) / np.bincount(level, widths))[level]
     cut = kept.copy()
