@@ -392,7 +392,7 @@ ATTRIBUTES = {
     'y = Conv <auto_pad = "SAME_UPPER"> (x, w)': (
         13,
         "conv",
-        {"groups": 1, "kernel": (3, 3), "strides": (1, 1), "dilations": (1, 1)},
+        {"groups": 1, "kernel": (3, 3), "strides": (1, 1), "dilations": (1, 1), "pads": (1, 1, 1, 1)},
     ),
     "y = Trilu(x)": (14, "Trilu", {}),
     "y = Concat <axis = 1.5> (x, x)": (13, "Concat", {}),

@@ -15,6 +15,7 @@ from qcc.ir.onnx.graph.site import NodeSite, is_constant
 from qcc.ir.vocabulary.definition import OpDef, Real
 from qcc.ir.vocabulary.find import OPS
 
+Wholes = tuple[int, ...]
 OnnxReader = Callable[[NodeSite], Attributes]
 
 
@@ -52,12 +53,33 @@ def _conv(site: NodeSite) -> Attributes:
     kernel = site.wholes("kernel_shape") or (None if weight is None else canonical.sizes_of(weight[2:]))
     ones = None if kernel is None else (1,) * len(kernel)
     pads = site.wholes("pads") or (None if ones is None else (0,) * 2 * len(ones))
-    if site.node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        pads = None
+    strides, dilations = (site.wholes(name) or ones for name in ("strides", "dilations"))
+    automatic = site.node.attributes.get_string("auto_pad", "NOTSET")
+    if automatic not in ("NOTSET", "VALID"):
+        pads = _same(site, kernel, strides, dilations, automatic == "SAME_LOWER")
     if "output_shape" in site.node.attributes:
         pads = None
-    strides, dilations = (site.wholes(name) or ones for name in ("strides", "dilations"))
     return known(groups=site.whole("group", 1), kernel=kernel, strides=strides, dilations=dilations, pads=pads)
+
+
+def _same(
+    site: NodeSite, kernel: Wholes | None, strides: Wholes | None, dilations: Wholes | None, lower: bool
+) -> Wholes | None:
+    """The pads by which an output is as large as the input over the stride; None where that depends on sizes unknown.
+
+    Where a number of them is odd, there is one more at the end, or at the beginning where ``lower``.
+    """
+    if site.node.op_type != "Conv" or kernel is None or strides is None or dilations is None:
+        return None
+    sizes, pads = (site.shape(0) or ())[2:], []
+    for at, (wide, stride, dilation) in enumerate(zip(kernel, strides, dilations, strict=True)):
+        size = sizes[at] if at < len(sizes) else None
+        if stride != 1 and not isinstance(size, int):
+            return None
+        rest = 0 if stride == 1 or not isinstance(size, int) else (size - 1) % stride
+        pads.append(max(dilation * (wide - 1) - rest, 0))
+    begins = [(one + lower) // 2 for one in pads]
+    return (*begins, *(one - begin for one, begin in zip(pads, begins, strict=True)))
 
 
 def _pool(site: NodeSite) -> Attributes:
