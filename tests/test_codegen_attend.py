@@ -113,7 +113,8 @@ def test_the_op_s_body_is_what_stood_there(tmp_path: Path) -> None:
     ops = graph.chain(lambda _: True)
     assert ops == (OP,) and [op.function for op in graph.ops()].count(OP.name) == 1
     assert "ScatterND" not in [node.op_type for node in graph.model.graph]
-    np.testing.assert_array_equal(graph.runner(["x"], ["y"])(feeds)["y"], before)
+    # the same ops in a function: a product may be cut for threads in another place
+    np.testing.assert_allclose(graph.runner(["x"], ["y"])(feeds)["y"], before, atol=1e-6)
     path = build(ops, (PROCESSORS[HERE[-1]],), tmp_path / "attend.so")
     options = onnxruntime.SessionOptions()
     register(options, str(path))
