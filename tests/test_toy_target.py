@@ -169,7 +169,7 @@ def test_commands_know_it(model: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert re.search(listed, capsys.readouterr().out, re.MULTILINE)
     assert main(["targets", "--format", "json"]) == 0
     found = {one["name"]: one for one in json.loads(capsys.readouterr().out)["targets"]}
-    assert list(found) == ["onnxruntime", "cpu", "qdq", "toy"]
+    assert list(found) == ["onnxruntime", "cpu", "cuda", "qdq", "toy"]
     assert [one["name"] for one in found["toy"]["processors"]] == ["slow", "quick"]
     assert found["toy"]["native"] == "quick"
     policy = model.with_name("p.qpolicy")
