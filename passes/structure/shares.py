@@ -51,10 +51,12 @@ class Shares(Structure):
         """Those that cost most; of equal ones the first."""
         if self.by == "magnitude" or context.watch is None:
             return {group.name: self._largest(axes, group) for group in groups}
-        key = "stays", *(group.name for group in groups)
-        if key not in context.found:
-            context.found[key] = self._dearest(axes, groups, context.watch)
-        return cast(Stays, context.found[key])
+        names = [group.name for group in groups]
+        known = _known(context, names)
+        if known is None:
+            known = self._dearest(axes, groups, context.watch)
+            context.found["stays", *names] = known
+        return known
 
     def made_up(self, graph: Graph, stays: Stays, context: Context) -> Mapping[str, Array]:
         """What layers that read channels become, one after the other."""
@@ -138,6 +140,16 @@ class Shares(Structure):
 
         first = {group.name: self._count(group) for group in groups}
         return divided(going, work, self.keep, first, losses, self.steps())
+
+
+def _known(context: Context, names: Sequence[str]) -> Stays | None:
+    """What was found of these groups, alone or among others that stay whole: with those they were divided."""
+    for key, found in context.found.items():
+        if isinstance(key, tuple) and key[0] == "stays" and set(names) <= set(key[1:]):
+            stays = cast(Stays, found)
+            if all(stays[name].all() for name in key[1:] if name not in names):
+                return {name: stays[name] for name in names}
+    return None
 
 
 def _masked(graph: Graph, stays: Stays, constants: Mapping[str, Array] | None = None) -> Graph:
