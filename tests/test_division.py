@@ -10,8 +10,10 @@ import pytest
 from qcc.compiler.compile import compile
 from qcc.dsl.diagnostics.report import QccError
 from qcc.ir.onnx.graph.run import reference
+from qcc.passes.contract.contract import Context
 from qcc.passes.structure.channel_fit import Removals
 from qcc.passes.structure.division import divided
+from qcc.passes.structure.shares import known_stays
 from tests.onnx_models import parse, random
 
 HIDDEN = 64
@@ -92,6 +94,16 @@ def test_outputs_lose_less_than_if_each_keeps_as_much(model: Path, tmp_path: Pat
     assert left["each"] == (32, 32)
     assert left["all"][0] > 32 > left["all"][1] and sum(left["all"]) <= 64
     assert lost["all"] < 0.5 * lost["each"]
+
+
+def test_what_stays_whole_does_not_change_what_goes_elsewhere() -> None:
+    """The other graph, whose channels are silent, may be asked for the groups alone of which something went."""
+    whole, some = np.ones(4, bool), np.array([True, False, True, False])
+    context = Context()
+    context.found["stays", "a", "b"] = {"a": whole, "b": some}
+    assert (known_stays(context, ["b"]) or {}).keys() == {"b"}
+    assert known_stays(context, ["a"]) is None
+    assert known_stays(context, ["b", "c"]) is None
 
 
 def test_weights_alone_reject(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ class Shares(Structure):
         if self.by == "magnitude" or context.watch is None:
             return {group.name: self._largest(axes, group) for group in groups}
         names = [group.name for group in groups]
-        known = _known(context, names)
+        known = known_stays(context, names)
         if known is None:
             known = self._dearest(axes, groups, context.watch)
             context.found["stays", *names] = known
@@ -142,7 +142,7 @@ class Shares(Structure):
         return divided(going, work, self.keep, first, losses, self.steps())
 
 
-def _known(context: Context, names: Sequence[str]) -> Stays | None:
+def known_stays(context: Context, names: Sequence[str]) -> Stays | None:
     """What was found of these groups, alone or among others that stay whole: with those they were divided."""
     for key, found in context.found.items():
         if isinstance(key, tuple) and key[0] == "stays" and set(names) <= set(key[1:]):
