@@ -18,7 +18,7 @@ from qcc.passes.rounding.nearest import Nearest
 from tests.onnx_models import parse, random
 from tests.test_static_conv import CASES, cleaned
 
-WHOLE = {"1d", "2d", "3d", "point", "dilated", "no_bias"}
+WHOLE = {"1d", "2d", "3d", "point", "dilated", "no_bias", "same"}
 """Of one group, and pads that are said."""
 
 
