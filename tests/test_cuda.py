@@ -1,7 +1,11 @@
 """Kernels for CUDA: what can be told of them without a card."""
 
 import importlib.util
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -57,37 +61,72 @@ def test_a_machine_without_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_kernels_are_whole_and_call_nothing() -> None:
     """Each variant is an entry of its name, and no function of NVIDIA's library is left to be found."""
     from qcc.codegen.cuda.generate import ptx
-    from qcc.codegen.cuda.product import VARIANTS
+    from qcc.codegen.cuda.product import variants
 
     text, orders = ptx([OP], PROCESSORS["sm_80"])
     entries = re.findall(r"\.visible \.entry (\w+)\(", text)
-    assert sorted(entries) == sorted(f"{OP.name}{one.name}_kernel" for one in VARIANTS)
+    assert sorted(entries) == sorted(f"{OP.name}{one.name}_kernel" for one in variants(OP))
     assert ".extern" not in text
     assert "call." not in text
     assert ".target sm_80" in text
     expected = ["bias", "plane0", "scale", "x", "y", "zero", "inputs", "outputs", "rows"]
     assert {name: sorted(order[:-3]) + order[-3:] for name, order in orders.items()} == {
-        f"{OP.name}{one.name}": expected for one in VARIANTS
+        f"{OP.name}{one.name}": expected for one in variants(OP)
     }
+
+
+def compiled(folder: Path) -> None:
+    """A model of one layer with its library, ``out.onnx``."""
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {BODY}')
+    model.graph.initializer.append(onnx.numpy_helper.from_array(random(64, 32), "w"))
+    onnx.save(model, folder / "in.onnx")
+    policy = "target cuda(sm_80)\nrule linear { weights = int8 channel }"
+    found = qcc.compile(folder / "in.onnx", policy, output=folder / "out.onnx")
+    assert [layer.form for layer in found.layers] == ["kernel"]
+    assert (folder / "out.kernels.so").exists()
 
 
 @needs_tvm
 def test_a_model_with_a_library_runs_where_there_is_no_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The library registers nothing, and the functions of the file run."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {BODY}')
-    model.graph.initializer.append(onnx.numpy_helper.from_array(random(64, 32), "w"))
-    policy = "target cuda(sm_80)\nrule linear { weights = int8 channel }"
-    onnx.save(model, "in.onnx")
-    found = qcc.compile("in.onnx", policy, output="out.onnx")
-    assert [layer.form for layer in found.layers] == ["kernel"]
-    assert Path("out.kernels.so").exists()
+    compiled(tmp_path)
     options, x = onnxruntime.SessionOptions(), random(3, 64, seed=1)
     options.register_custom_ops_library("./out.kernels.so")
     got = onnxruntime.InferenceSession("out.onnx", options, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
     want = np.maximum(x @ random(64, 32), 0)
     assert np.abs(got - want).max() < 0.03 * np.abs(want).max()
+
+
+DRIVER = """int cuInit(unsigned flags) { return (int)flags; }
+int cuDeviceGet(int *device, int ordinal) { *device = ordinal; return 0; }
+int cuDeviceGetAttribute(int *value, int which, int device) { *value = which == 75 ? 9 : device; return 0; }
+int cuCtxGetCurrent(void **context) { *context = 0; return 0; }
+int cuModuleLoadData(void **module, const void *text) { return module && text; }
+int cuModuleGetFunction(void **function, void *module, const char *name) { return function && module && name; }
+int cuLaunchKernel(void) { return 1; }
+"""
+ALONE = """import onnxruntime, qcc
+from tests.onnx_models import random
+options = onnxruntime.SessionOptions()
+options.register_custom_ops_library("./out.kernels.so")
+onnxruntime.InferenceSession("out.onnx", options, providers=["CPUExecutionProvider"])
+session = qcc.Session("out.onnx")
+print([node.by_kernel for node in session.nodes], session.run({"x": random(3, 64, seed=1)})["y"].shape)
+"""
+
+
+@needs_tvm
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_a_card_beside_a_runtime_of_the_cpu_alone(tmp_path: Path) -> None:
+    """A driver is there and answers; nothing is registered that this runtime could not run."""
+    compiled(tmp_path)
+    source = tmp_path / "driver.c"
+    source.write_text(DRIVER, encoding="utf-8")
+    subprocess.run(["cc", "-shared", "-fPIC", source, "-o", tmp_path / "libcuda.so.1"], check=True)
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])}
+    run = subprocess.run([sys.executable, "-c", ALONE], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.stdout == "[False] (3, 32)\n", run.stderr
 
 
 def test_the_words_of_the_target() -> None:

@@ -29,7 +29,9 @@ from qcc.compiler.files.kernel_library import kernels_beside
 from qcc.compiler.files.open_model import open_model
 from qcc.compiler.measure.timing import Turns, interleaved, paired
 from qcc.compiler.runtime.profile import profiled
+from qcc.compiler.runtime.register import register
 from qcc.compiler.runtime.session import Session
+from qcc.ir.kernel.loadable import loadable
 
 SPIN = "session.intra_op.allow_spinning"
 TASKS = Path("/proc/self/task")
@@ -86,7 +88,7 @@ def path_s(model: Path, threads: int, inputs: Mapping[str, np.ndarray]) -> float
     options.log_severity_level, options.intra_op_num_threads = 3, threads
     options.add_session_config_entry(SPIN, "0")
     if kernels_beside(model).is_file():
-        options.register_custom_ops_library(str(kernels_beside(model).absolute()))
+        register(options, loadable(kernels_beside(model)))
     session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     run = partial(session.run, None, dict(inputs))
     for _ in range(3):

@@ -7,7 +7,7 @@ from pathlib import Path
 import tvm  # type: ignore[import-untyped]  # TVM has no stubs
 
 from qcc.codegen.cuda.processors import CudaProcessor
-from qcc.codegen.cuda.product import VARIANTS, kernel
+from qcc.codegen.cuda.product import kernel, variants
 from qcc.codegen.target.interruption import held_back
 from qcc.codegen.tir.emit import Expr
 from qcc.ir.kernel.op import LinearOp
@@ -20,7 +20,7 @@ ENTRY = re.compile(r"\.visible \.func (\w+_kernel)\(")
 
 def functions(ops: Iterable[LinearOp]) -> dict[str, Expr]:
     """The TIR of all kernels, by name."""
-    named = ((op.name + variant.name, op, variant) for op in ops for variant in VARIANTS)
+    named = ((op.name + variant.name, op, variant) for op in ops for variant in variants(op))
     return {name: kernel(name, op, variant) for name, op, variant in named}
 
 

@@ -9,8 +9,9 @@ from qcc.codegen.target.digest import digest
 from qcc.codegen.target.errors import BuildError
 from qcc.codegen.target.machine import here
 from qcc.codegen.target.tvm_package import tvm_version
+from qcc.codegen.tir.codes import codes_of
 from qcc.ir.encoding.packing import planes
-from qcc.ir.kernel.op import CHUNK, LinearOp
+from qcc.ir.kernel.op import LinearOp
 
 CUDA = Path(__file__).parent
 SHIM = CUDA / "shim"
@@ -54,9 +55,9 @@ def header(ops: Sequence[LinearOp], processors: Sequence[CudaProcessor]) -> str:
 
 def _order(op: LinearOp, made: Sequence[Mapping[str, Sequence[str]]]) -> tuple[str, ...]:
     """The op's pointers in the order in which all its kernels take them."""
-    from qcc.codegen.cuda.product import SIZES, VARIANTS
+    from qcc.codegen.cuda.product import SIZES, variants
 
-    found = {tuple(orders[op.name + variant.name]) for orders in made for variant in VARIANTS}
+    found = {tuple(orders[op.name + variant.name]) for orders in made for variant in variants(op)}
     order = next(iter(found))
     if len(found) > 1 or order[-len(SIZES) :] != SIZES:
         raise BuildError(f"the kernels of `{op.name}` take their parameters in several orders")
@@ -65,11 +66,10 @@ def _order(op: LinearOp, made: Sequence[Mapping[str, Sequence[str]]]) -> tuple[s
 
 def _spec(op: LinearOp, order: Sequence[str]) -> str:
     names = [*op.inputs, "y"]
-    bits = next(part.bits for name, part in op.encoding.parts((1, op.group or CHUNK)).items() if name == "codes")
-    operands = "".join(kind[0] for _, kind in op.step_inputs)
-    zero = int("zero" in op.weight_inputs)
-    first, fields = planes(bits)[0], ", ".join(str(names.index(name)) for name in order)
-    return f'  {{"{op.name}", {len(planes(bits))}, {first}, {zero}, "{operands}", {len(order)}, {{{fields}}}}},'
+    codes, operands = codes_of(op.encoding), "".join(kind[0] for _, kind in op.step_inputs)
+    widths, fields = planes(codes.bits), ", ".join(str(names.index(name)) for name in order)
+    facts = f"{len(widths)}, {widths[0]}, {int(codes.stored_zero)}"
+    return f'  {{"{op.name}", {facts}, "{operands}", {len(order)}, {{{fields}}}}},'
 
 
 def _literal(text: str) -> str:

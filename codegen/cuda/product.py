@@ -27,6 +27,7 @@ TOGETHER = 4  # activations that are
 EVERYWHERE = -1  # all lanes take part
 SHUFFLE = "llvm.nvvm.shfl.sync.bfly.f32"
 BARRIER = "llvm.nvvm.barrier.cta.sync.aligned.all"
+SCALES = {"fp16": "float16", "fp32": "float32"}
 SIZES = ("inputs", "outputs", "rows")  # int32
 
 
@@ -48,12 +49,15 @@ class Variant:
         return f"_rows{self.rows}_{self.scale}"
 
 
-VARIANTS = tuple(Variant(rows, scale) for scale in ("float16", "float32") for rows in (1, MANY))
+def variants(op: LinearOp) -> tuple[Variant, ...]:
+    """The kernels of an op; only scales of whole outputs may be floats of either kind."""
+    scales = SCALES if op.group is None else {op.blocked.scale: SCALES[op.blocked.scale or ""]}
+    return tuple(Variant(rows, scale) for scale in scales.values() for rows in (1, MANY))
 
 
 def pointers(op: LinearOp, variant: Variant) -> dict[str, str]:
     """The kernel's pointers by the names of the op's inputs and outputs, with the types of what they point to."""
-    weight = [*op.weight_inputs]
+    weight = op.weight_inputs
     types = {name: f"uint{WORD}" for name in weight if name.startswith("plane")}
     types |= {name: variant.scale for name in weight if name == "scale"}
     types |= {name: "int8" for name in weight if name == "zero"}

@@ -57,7 +57,7 @@ def library(architecture: str, facts: object, write: Sources, out: Path, fresh: 
 
 def _link(sources: Iterable[Path], with_: Compiler, folder: Path) -> Path:
     made, exports = folder / "kernels.so", folder / "exports.map"
-    exports.write_text("{ global: RegisterCustomOps; local: *; };\n", encoding="utf-8")
+    exports.write_text("{ global: RegisterCustomOps; qcc_provider; local: *; };\n", encoding="utf-8")
     files = [*sorted(SHIM.glob("*.c")), *sources]
     last = [f"-Wl,--version-script={exports}", f"-I{folder}", f"-I{SHIM}", *map(str, files), "-ldl", "-o", str(made)]
     run = subprocess.run([*with_.command, *FLAGS, *last], capture_output=True, text=True)

@@ -8,7 +8,7 @@
 enum { API_VERSION = 17, FLOAT = 1, UINT8 = 2, INT8 = 3, UINT16 = 4, INT32 = 6, FLOAT16 = 10, BFLOAT16 = 16, FAIL = 1, INVALID = 2 };
 enum { CREATE_STATUS = 0, CREATE_DOMAIN = 26, DOMAIN_ADD = 27, ADD_DOMAIN = 28, TENSOR_DATA = 51, ELEMENT_TYPE = 60,
        RANK = 61, DIMENSIONS = 62, TYPE_AND_SHAPE = 65, FLOAT_ATTRIBUTE = 85, GET_INPUT = 90, GET_OUTPUT = 91,
-       RELEASE_SHAPE = 99, CONSTANT_INPUT = 249, PARALLEL_FOR = 274 };
+       RELEASE_SHAPE = 99, PROVIDERS = 125, RELEASE_PROVIDERS = 126, CONSTANT_INPUT = 249, PARALLEL_FOR = 274 };
 typedef void *(*Function)(void);
 typedef struct { const Function *(*GetApi)(uint32_t); const char *(*GetVersionString)(void); } ApiBase;
 extern const Function *api __attribute__((visibility("hidden")));

@@ -5,7 +5,7 @@
 
 /* An op of domain qcc. What gives a status gives NULL where all is well. */
 typedef struct {
-  const char *name, *provider; /* the provider that runs it */
+  const char *name;
   size_t inputs, outputs;
   int given;                   /* the type of outputs; 0: floats */
   const void *spec;            /* the target's own */
@@ -14,6 +14,9 @@ typedef struct {
   void *(*compute)(void *kernel, void *context);
   void (*destroy)(void *kernel);
 } Served;
+
+/* By the target: the provider that runs its ops. */
+extern const char *const qcc_provider __attribute__((visibility("default")));
 
 /* By the target: its ops on this machine, which stay where they are; none where it has none. */
 void *serve(const Served **ops, int *count);

@@ -2,13 +2,14 @@
 #include "ops.h"
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
 typedef struct { Op op; const Served *served; } Registered;
 const Function *api;
 
 static const Served *of(const Op *op) { return ((const Registered *)op)->served; }
 static const char *name(const Op *op) { return of(op)->name; }
-static const char *provider(const Op *op) { return of(op)->provider; }
+static const char *provider(const Op *op) { (void)op; return qcc_provider; }
 static size_t inputs(const Op *op) { return of(op)->inputs; }
 static int input_type(const Op *op, size_t index) { return of(op)->input_type(of(op)->spec, index); }
 static size_t outputs(const Op *op) { return of(op)->outputs; }
@@ -42,6 +43,17 @@ static void *make_domain(const Served *served, int count) {
   return NULL;
 }
 
+/* The runtime has the provider that runs the ops: of a node that nothing runs it takes no function, but fails. */
+static void *provided(int *has) {
+  char **names;
+  int count;
+  void *bad = ORT(PROVIDERS, char ***, int *)(&names, &count);
+  if (bad) return bad;
+  *has = 0;
+  for (int i = 0; i < count; i++) *has |= !strcmp(names[i], qcc_provider);
+  return ORT(RELEASE_PROVIDERS, char **, int)(names, count);
+}
+
 /* Where nothing is served nothing is registered, and the model's own functions run. */
 __attribute__((visibility("default"))) void *RegisterCustomOps(void *options, const ApiBase *base) {
   const Function *found = base->GetApi(API_VERSION);
@@ -51,7 +63,9 @@ __attribute__((visibility("default"))) void *RegisterCustomOps(void *options, co
   void *bad = NULL;
   pthread_mutex_lock(&lock);
   api = found;
-  if (!domain) bad = serve(&served, &count);
+  int has = 0;
+  if (!domain) bad = provided(&has);
+  if (!bad && has) bad = serve(&served, &count);
   if (!bad && count) bad = make_domain(served, count);
   if (!bad && domain) bad = ORT(ADD_DOMAIN, void *, void *)(options, domain);
   pthread_mutex_unlock(&lock);

@@ -77,7 +77,7 @@ def profiled(
         options.optimized_model_filepath = str(folder / "optimized.onnx")
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
         if library:
-            register(options, loadable(library))
+            register(options, loadable(library), providers)
         try:
             session = onnxruntime.InferenceSession(str(plain), options, providers=usable(providers))
             for _ in range(WARM + rounds):

@@ -85,7 +85,7 @@ def _loads(model: onnx.ModelProto, library: str, providers: Sequence[str]) -> bo
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
-    register(options, library)
+    register(options, library, providers)
     try:
         onnxruntime.InferenceSession(model.SerializeToString(), options, providers=usable(providers))
     except Exception:  # the runtime raises a dozen unrelated classes

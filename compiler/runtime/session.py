@@ -80,7 +80,7 @@ class Session:
         options.intra_op_num_threads = threads or 0
         self._loaded = loadable(self.kernels) if self.kernels else None
         if self._loaded:
-            register(options, self._loaded)
+            register(options, self._loaded, providers)
         with whole(self.path) as plain, fitting(plain, most) as fits:
             try:
                 self._session = onnxruntime.InferenceSession(str(fits), options, providers=usable(providers))

@@ -54,6 +54,13 @@ static void *parallel_for(void *context, void (*task)(void *, size_t), size_t co
   return NULL;
 }
 
+static void *providers(char ***names, int *count) {
+  static char *own[] = {"CPUExecutionProvider"};
+  *names = own, *count = 1;
+  return NULL;
+}
+static void *release_providers(char **names, int count) { (void)names, (void)count; return NULL; }
+
 static Function table[LAST];
 static const Function *get_api(uint32_t version) { (void)version; return table; }
 static const char *get_version(void) { return "stand-in"; }
@@ -66,6 +73,7 @@ static void fill_table(void) {
   SET(DIMENSIONS, dimensions), SET(TYPE_AND_SHAPE, type_and_shape), SET(FLOAT_ATTRIBUTE, float_attribute);
   SET(GET_INPUT, get_input), SET(GET_OUTPUT, get_output), SET(RELEASE_SHAPE, release_shape);
   SET(CONSTANT_INPUT, constant_input), SET(PARALLEL_FOR, parallel_for);
+  SET(PROVIDERS, providers), SET(RELEASE_PROVIDERS, release_providers);
 }
 
 static void take(void *to, size_t bytes) { if (fread(to, 1, bytes, stdin) != bytes) stop("a case ends too early"); }

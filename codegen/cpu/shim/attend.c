@@ -99,6 +99,6 @@ static int input_type(const void *of, size_t index) {
 }
 
 void serve_attend(const AttendSpec *spec, Served *served) {
-  *served = (Served){.name = spec->name, .provider = "CPUExecutionProvider", .spec = spec, .input_type = input_type, .create = create,
+  *served = (Served){.name = spec->name, .spec = spec, .input_type = input_type, .create = create,
                      .compute = compute, .destroy = free, .outputs = 1, .given = FLOAT, .inputs = INPUTS};
 }

@@ -334,7 +334,7 @@ static int input_type(const void *of, size_t index) {
 }
 
 void serve_filter(const ChainSpec *spec, Served *served) {
-  *served = (Served){.name = spec->name, .provider = "CPUExecutionProvider", .spec = spec, .input_type = input_type, .create = create,
+  *served = (Served){.name = spec->name, .spec = spec, .input_type = input_type, .create = create,
                      .compute = compute, .destroy = free_filter, .outputs = 1, .given = UINT8,
                      .inputs = residual(spec) + (spec->adds ? 5 : 0)};
 }

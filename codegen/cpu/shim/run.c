@@ -6,6 +6,8 @@
 #include <string.h>
 #include "kernels.h"
 
+const char *const qcc_provider = "CPUExecutionProvider";
+
 enum { WORK = 1 << 18 /* products of a task, at least */, NORM_WORK = 32 /* products that take as long as one value of a norm */,
        EACH = 4 /* tasks for each thread that was seen: with more than those, others are seen */,
        OWN_ROWS = 32 /* of a task that takes all outputs, at least: it reads all weights */,
@@ -312,7 +314,7 @@ void *serve(const Served **ops, int *count) {
     for (int i = 0; i < targets[t].ops; i++) {
       const Spec *spec = targets[t].specs + i;
       served[i] = (Served){
-          .name = spec->name, .provider = "CPUExecutionProvider", .spec = spec, .input_type = input_type, .create = create,
+          .name = spec->name, .spec = spec, .input_type = input_type, .create = create,
           .compute = compute, .destroy = free_layer, .outputs = (size_t)(spec->count + spec->keeps - spec->woven),
           .inputs = 1 + (size_t)(weight_inputs(spec) * spec->count - spec->woven) + strlen(spec->operands)};
     }

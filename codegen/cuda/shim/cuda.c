@@ -19,6 +19,8 @@ typedef struct {
 typedef struct { int number; const char *ptx; } Code; /* for a compute capability */
 #include "kernels.h"
 
+const char *const qcc_provider = "CUDAExecutionProvider";
+
 typedef void *Handle;
 static struct {
   int (*init)(unsigned), (*device)(int *, int), (*attribute)(int *, int, int), (*current)(Handle *), (*load)(Handle *, const void *),
@@ -173,7 +175,7 @@ void *serve(const Served **ops, int *count) {
   if (!chosen) return NULL;
   for (int i = 0; i < QCC_OPS; i++)
     served[i] = (Served){
-        .name = specs[i].name, .provider = "CUDAExecutionProvider", .spec = specs + i, .input_type = input_type, .create = create,
+        .name = specs[i].name, .spec = specs + i, .input_type = input_type, .create = create,
         .compute = compute, .destroy = free, .outputs = 1, .inputs = 1 + weight_inputs(specs + i) + strlen(specs[i].operands)};
   *ops = served, *count = QCC_OPS;
   return NULL;

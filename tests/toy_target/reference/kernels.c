@@ -49,10 +49,12 @@ static void *compute(void *kernel, void *context) {
   return NULL;
 }
 
+const char *const qcc_provider = "CPUExecutionProvider";
+
 void *serve(const Served **ops, int *count) {
   static Served served[COUNT + 1];
   for (int i = 0; i < COUNT; i++)
-    served[i] = (Served){.name = rows[i].name, .provider = "CPUExecutionProvider", .inputs = rows[i].inputs, .outputs = 1,
+    served[i] = (Served){.name = rows[i].name, .inputs = rows[i].inputs, .outputs = 1,
                          .spec = rows + i, .input_type = input_type, .create = create, .compute = compute, .destroy = free};
   *ops = served, *count = COUNT;
   return NULL;
