@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from benchmarks.processes.arrays import aligned
 from benchmarks.processes.timing import machine
 from qcc.codegen.cpu.library.build import build
 from qcc.codegen.cpu.processors.processors import native
@@ -148,15 +149,6 @@ def session(made: bytes, library: Path | None = None, level: str = "") -> onnxru
     if level:
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", level)
     return onnxruntime.InferenceSession(made, options, providers=["CPUExecutionProvider"])
-
-
-def aligned(x: np.ndarray) -> np.ndarray:
-    """The same array at a multiple of 64 bytes, as ONNX Runtime's own are."""
-    raw = np.empty(x.nbytes + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    moved = raw[start : start + x.nbytes].view(np.float32).reshape(x.shape)
-    moved[...] = x
-    return moved
 
 
 def measure(sessions: dict[str, onnxruntime.InferenceSession], x: np.ndarray, outputs: int, turns: Turns) -> Times:

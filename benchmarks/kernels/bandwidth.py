@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.kernels.__main__ import aligned, ours, session
+from benchmarks.kernels.__main__ import ours, session
+from benchmarks.processes.arrays import aligned
 from benchmarks.processes.timing import machine
 from qcc.codegen.cpu.ceilings.loops import runners
 from qcc.codegen.cpu.library.build import build

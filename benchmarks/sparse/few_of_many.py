@@ -15,6 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import tvm  # type: ignore[import-untyped]  # TVM has no stubs
 
+from benchmarks.processes.arrays import aligned
 from benchmarks.processes.timing import machine
 from qcc.codegen.cpu.library.generate import compiled
 from qcc.codegen.cpu.processors.processors import native
@@ -62,15 +63,6 @@ def _twice(four: Expr) -> Expr:
     from tvm import tirx
 
     return tirx.Shuffle([four, four], [T.int32(lane) for lane in range(LANES)])
-
-
-def aligned(array: np.ndarray) -> np.ndarray:
-    """A copy at a multiple of 64 bytes."""
-    raw = np.empty(array.nbytes + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    moved = raw[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    moved[...] = array
-    return moved
 
 
 def call(function: Expr, arrays: list[np.ndarray], y: Expr, numbers: list[int]) -> Callable[[], None]:

@@ -87,7 +87,8 @@ def layer_statistics(
     sizes = {value: observer.ask(value, MagnitudeSum()) for value in sorted(rounded.whole)}
     inputs = {name: channels for name in largest if (channels := _channels_of(weights[name])) is not None}
     tops = {
-        one: observer.ask(one[0], LargestSum(one[1])) for one in sorted({channels[:2] for channels in inputs.values()})
+        one: observer.ask(one[0], LargestSum(axis=one[1]))
+        for one in sorted({channels[:2] for channels in inputs.values()})
     }
     by_place = {value: observer.ask(value, PositionSum()) for value in sorted(rounded.by_place)}
     observer.gather()

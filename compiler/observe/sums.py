@@ -123,7 +123,32 @@ class MagnitudeSum(Statistic):
 
 
 @dataclass
-class LargestSum(Statistic):
+class _Largest(Statistic):
+    """The largest magnitudes of some places, as many as were seen."""
+
+    largest: Array = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    def merge(self, other: "_Largest") -> None:
+        """Those of another."""
+        self.take(other.largest)
+
+    def state(self) -> dict[str, Array]:
+        """The magnitudes."""
+        return {"largest": self.largest}
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Take them over."""
+        self.largest = state["largest"]
+
+    def take(self, found: Array) -> None:
+        """More of them."""
+        longest = max(len(found), len(self.largest))
+        both = (np.pad(one, (0, longest - len(one))) for one in (found, self.largest))
+        self.largest = np.maximum(*both)
+
+
+@dataclass
+class LargestSum(_Largest):
     """The largest magnitude of each channel.
 
     Args:
@@ -131,7 +156,6 @@ class LargestSum(Statistic):
     """
 
     axis: int = -1
-    largest: Array = field(default_factory=lambda: np.zeros(0, np.float32))
 
     @property
     def text(self) -> str:
@@ -145,37 +169,16 @@ class LargestSum(Statistic):
     def add(self, rows: Rows) -> None:
         """More rows that weigh anything."""
         kept = rows.array if rows.weights is None else rows.array[rows.weights > 0]
-        self._take(np.abs(kept).max(0, initial=0).astype(np.float32))
-
-    def merge(self, other: "LargestSum") -> None:
-        """Those of another."""
-        self._take(other.largest)
-
-    def state(self) -> dict[str, Array]:
-        """The magnitudes."""
-        return {"largest": self.largest}
-
-    def restore(self, state: Mapping[str, Array]) -> None:
-        """Take them over."""
-        self.largest = state["largest"]
+        self.take(np.abs(kept).max(0, initial=0).astype(np.float32))
 
     def empty(self) -> "LargestSum":
         """Along the same axis."""
-        return LargestSum(self.axis)
-
-    def _take(self, found: Array) -> None:
-        self.largest = (
-            np.maximum(self.largest, found)
-            if self.largest.size and found.size
-            else (found if found.size else self.largest)
-        )
+        return LargestSum(axis=self.axis)
 
 
 @dataclass
-class PositionSum(Statistic):
+class PositionSum(_Largest):
     """The largest magnitude at each place of a text, along the last axis but one; hidden places among them."""
-
-    largest: Array = field(default_factory=lambda: np.zeros(0, np.float32))
 
     def own_rows(self, array: Array) -> Array:
         """A row a sample, of so many tokens."""
@@ -184,30 +187,13 @@ class PositionSum(Statistic):
 
     def add(self, rows: Rows) -> None:
         """More samples, of any length."""
-        self._take(rows.array.max(0, initial=0).astype(np.float32))
-
-    def merge(self, other: "PositionSum") -> None:
-        """Those of another."""
-        self._take(other.largest)
-
-    def state(self) -> dict[str, Array]:
-        """The magnitudes."""
-        return {"largest": self.largest}
-
-    def restore(self, state: Mapping[str, Array]) -> None:
-        """Take them over."""
-        self.largest = state["largest"]
+        self.take(rows.array.max(0, initial=0).astype(np.float32))
 
     @property
     def found(self) -> Magnitudes:
         """As a layer's range goes by it."""
         ends = float(self.largest.max(initial=0))
         return Magnitudes(np.zeros(BINS, np.int64), -ends, ends, positions=self.largest)
-
-    def _take(self, found: Array) -> None:
-        longest = max(len(found), len(self.largest))
-        both = (np.pad(one, (0, longest - len(one))) for one in (found, self.largest))
-        self.largest = np.maximum(*both)
 
 
 @dataclass

@@ -14,7 +14,6 @@ from qcc.compiler.report.result import LayerRow
 from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
-from qcc.ir.kernel.chain_op import ChainOp
 from qcc.passes.contract.contract import Edit
 from qcc.passes.encode import Encode
 
@@ -44,11 +43,9 @@ def rows(
 
 
 def chain_lines(built: Built[Graph]) -> list[str]:
-    """How many convolutions kernels do from bytes to bytes, and attentions over blocks."""
-    count = sum(isinstance(op, ChainOp) for op in built.chains)
-    lines = [f"{count} convolutions hand on bytes in kernels of ours, channels last"] if count else []
-    met = len(built.chains) - count
-    return [*lines, f"{met} attention{'s' * (met > 1)} over blocks in a kernel of ours"] if met else lines
+    """How many ops that are no layers, such as convolutions of bytes, kernels do."""
+    counts = Counter(op.counted for op in built.chains)
+    return [f"{count} {what}{'s' * (count > 1)} {told}" for (what, told), count in counts.items()]
 
 
 def other_lines(edits: Iterable[Edit]) -> tuple[str, ...]:

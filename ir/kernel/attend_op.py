@@ -2,12 +2,17 @@
 
 import re
 from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from qcc.ir.kernel.library_op import LibraryOp
 
 _NAME = re.compile(r"attend_block(\d+)_segment(\d+)_of(\d+)", re.ASCII)
 
 
 @dataclass(frozen=True)
-class AttendOp:
+class AttendOp(LibraryOp):
     """``y [samples, heads, shared by, rows, channels]``, of queries that meet some blocks of keys.
 
     Inputs are the scaled ``queries`` of ``y``'s shape, filled up to whole segments; ``keys`` and ``values``
@@ -20,6 +25,8 @@ class AttendOp:
         segment: rows of a segment, whole blocks.
         channels: of a head.
     """
+
+    counted: ClassVar[tuple[str, str]] = ("attention", "over blocks in a kernel of ours")
 
     block: int
     segment: int
@@ -39,6 +46,10 @@ class AttendOp:
     def outputs(self) -> tuple[str, ...]:
         """What it makes."""
         return ("y",)
+
+    def dtype(self, name: str) -> np.dtype:
+        """See `LibraryOp.dtype`."""
+        return np.dtype(bool) if name == "kept" else super().dtype(name)
 
 
 def parse_attend(name: str) -> AttendOp | None:

@@ -6,8 +6,13 @@ its values in another order only where it begins and ends.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from qcc.ir.kernel.library_op import LibraryOp
 
 Cut = Literal["", "relu", "clip"]
 _NAME = re.compile(
@@ -18,7 +23,7 @@ MADE, OTHER, SUM = ("y_scale", "y_zero"), ("other", "other_scale", "other_zero")
 
 
 @dataclass(frozen=True)
-class ChainOp:
+class ChainOp(LibraryOp):
     """``y [n, rows, columns, out] = round(cut(conv(x [n, rows, columns, in])))``, all in bytes without a sign.
 
     Inputs are ``x`` with its ``x_scale`` and ``x_zero``; ``codes [out, in, high, wide]``, bytes of either kind, with
@@ -35,6 +40,8 @@ class ChainOp:
         adds: what was rounded is added to ``other``, and rounded again.
         cut_sum: what is below 0 of that sum is cut off.
     """
+
+    counted: ClassVar[tuple[str, str]] = ("convolution", "hand on bytes in kernels of ours, channels last")
 
     kernel: tuple[int, int]
     strides: tuple[int, int] = (1, 1)
@@ -62,6 +69,22 @@ class ChainOp:
     def outputs(self) -> tuple[str, ...]:
         """What it makes."""
         return ("y",)
+
+    def constants(self) -> Mapping[str, np.ndarray]:
+        """See `LibraryOp.constants`: all but values."""
+        whole: dict[str, np.ndarray] = {
+            "codes": np.ones((1, 1, *self.kernel), np.int8),
+            "scale": np.ones(1, np.float32),
+            "zero": np.ones(1, np.int8),
+            "bias": np.ones(1, np.int32),
+            "bias_scale": np.ones(1, np.float32),
+        }
+        numbers = {name: np.ones((), np.uint8 if name.endswith("zero") else np.float32) for name in self.inputs}
+        return {name: whole.get(name, array) for name, array in numbers.items() if name not in ("x", "other")}
+
+    def dtype(self, name: str) -> np.dtype:
+        """See `LibraryOp.dtype`."""
+        return np.dtype(np.uint8)
 
 
 def parse_chain(name: str) -> ChainOp | None:

@@ -13,13 +13,16 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+import ml_dtypes
 import numpy as np
 
-from qcc.ir.encoding.algebra import Encoding, MatrixShape, Part, Parts
+from qcc.ir.encoding.algebra import Encoding, MatrixShape, Part, Parts, inside
 from qcc.ir.encoding.blocked import FLOAT32, FLOAT_ENCODINGS, Blocked, Floats, integers, named
 from qcc.ir.encoding.blocks import CHANNEL, Block
+from qcc.ir.encoding.format import numbers_below
 from qcc.ir.encoding.grid import TableGrid
 from qcc.ir.encoding.packing import UNIT, pack, planes
+from qcc.ir.kernel.library_op import LibraryOp
 from qcc.ir.vocabulary.definition import EpilogueStep, Operand
 from qcc.ir.vocabulary.find import STEPS as VOCABULARY_STEPS
 
@@ -114,7 +117,7 @@ def kernel_encoding(encoding: Leaf, shape: MatrixShape) -> Leaf:
 
 
 @dataclass(frozen=True)
-class LinearOp:
+class LinearOp(LibraryOp):
     """``y[..., out] = steps(x[..., in] @ decode(weight)[out, in].T)``.
 
     Args:
@@ -239,6 +242,26 @@ class LinearOp:
             inner = {name.removeprefix(TILES): part for name, part in parts.items() if name.startswith(TILES)}
             return {**self._leaf_arrays(inner), NUMBER: parts[NUMBER]}
         return self._leaf_arrays(parts)
+
+    @property
+    def attributes(self) -> Mapping[str, float]:
+        """See `LibraryOp.attributes`."""
+        return {"epsilon": 1e-5} if any(STEPS[step].whole for step in self.steps) else {}
+
+    def constants(self) -> Mapping[str, np.ndarray]:
+        """See `LibraryOp.constants`: the weight, and the vectors of the steps."""
+        outputs = JOINED_ROWS if self.beside else 1 if self.tile is None else self.tile[0]
+        if self.tile is None:
+            parts = dict(self.encoding.parts((outputs, self.group or CHUNK)))
+        else:
+            inner = self.encoding.parts((1, self.tile[0] * self.tile[1]))
+            parts = {**inside(inner, TILES.rstrip(".")), NUMBER: numbers_below(2, (1, 1))}
+        found = self.arrays({name: np.ones(part.shape, part.dtype) for name, part in parts.items()})
+        if self.is_float:
+            found["weight"] = found["weight"].astype(ml_dtypes.bfloat16)
+        found |= {"input_scale": np.ones((), np.float32)} if self.static else {}
+        found = dict(zip(self.weight_inputs, [*found.values()] * len(self.members), strict=True))
+        return found | {name: np.ones(outputs, np.float32) for name, kind in self.step_inputs if kind == "vector"}
 
     def _leaf_arrays(self, parts: Parts) -> dict[str, np.ndarray]:
         shape = parts["values" if isinstance(self.encoding, Floats) else "codes"].shape

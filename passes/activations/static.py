@@ -16,9 +16,7 @@ from qcc.passes.contract.contract import Activations, Between, Rewrite
 from qcc.passes.contract.magnitudes import Magnitudes
 from qcc.passes.fold.channel_steps import ChannelSteps
 
-FINEST = (
-    2048  # of the largest magnitude: what is smaller a divergence does not tell apart (Migacz 2017 has as many bins)
-)
+FINEST = 2048  # of the largest magnitude: what is smaller a divergence does not look at (the bins of Migacz 2017)
 RARE = 0.001  # of the numbers, that a divergence may leave out: where many are the same, it would leave out most
 A_LEVEL = 2  # bins at least, on the mean, that a divergence looks at
 SHARES = np.geomspace(1, 1 / 64, 97)  # of the largest magnitude, that a search by squared error tries
