@@ -130,4 +130,4 @@ def test_a_card_beside_a_runtime_of_the_cpu_alone(tmp_path: Path) -> None:
 
 
 def test_the_words_of_the_target() -> None:
-    assert targets()["cuda"].words == ("native", "sm_70", "sm_80", "sm_90")
+    assert targets()["cuda"].words == ("native", "sm_70", "sm_75", "sm_80", "sm_86", "sm_89", "sm_90")

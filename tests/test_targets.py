@@ -41,7 +41,7 @@ def test_every_target_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     plain, cpu, cuda, qdq = data["targets"]
     assert (qdq["name"], qdq["processors"], qdq["native"]) == ("qdq", [], None)
     assert (plain["name"], plain["processors"], plain["native"]) == ("onnxruntime", [], None)
-    assert [one["name"] for one in cuda["processors"]] == ["sm_70", "sm_80", "sm_90"]
+    assert [one["name"] for one in cuda["processors"]] == ["sm_70", "sm_75", "sm_80", "sm_86", "sm_89", "sm_90"]
     assert [one["name"] for one in cpu["processors"]] == list(PROCESSORS)
     assert (cpu["native"], cpu["ceilings"], cpu["providers"]) == (native().name, None, ["CPUExecutionProvider"])
     assert data["machine"]["cores"] >= 1

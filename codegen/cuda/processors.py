@@ -35,7 +35,7 @@ class CudaProcessor(Processor):
         return ""
 
 
-PROCESSORS = {f"sm_{number}": CudaProcessor(f"sm_{number}", number) for number in (70, 80, 90)}
+PROCESSORS = {f"sm_{number}": CudaProcessor(f"sm_{number}", number) for number in (70, 75, 80, 86, 89, 90)}
 """By name, the best last."""
 
 

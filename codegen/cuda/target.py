@@ -10,11 +10,13 @@ from typing import ClassVar
 from qcc.codegen.cuda.processors import PROCESSORS, CudaProcessor
 from qcc.codegen.cuda.served import takes
 from qcc.codegen.target.errors import TargetError
-from qcc.codegen.target.target import CPU, Arithmetic, Target, Template
+from qcc.codegen.target.target import Arithmetic, Target, Template
 from qcc.codegen.target.tvm_package import TVM, tvm_version
 from qcc.ir.graph.costs import CapabilityTable
 from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.kernel.op import LinearOp
+
+USUAL = "sm_80"
 
 
 class FewRows(Template[CudaProcessor]):
@@ -31,7 +33,7 @@ class Cuda(Target[CudaProcessor]):
     """ONNX Runtime's CUDA provider with kernels of products of few rows; runs on any CPU."""
 
     name: ClassVar[str] = "cuda"
-    providers: ClassVar[tuple[str, ...]] = ("CUDAExecutionProvider", *CPU)
+    providers: ClassVar[tuple[str, ...]] = ("CUDAExecutionProvider",)
     maker: ClassVar[str] = "tvm"
     stages: ClassVar[tuple[str, ...]] = ("tir", "ptx")
     packages: ClassVar[tuple[str, ...]] = (TVM,)
@@ -54,7 +56,7 @@ class Cuda(Target[CudaProcessor]):
     def native(self) -> CudaProcessor:
         """See `Target.native`."""
         if obstacle := self.processors[0].obstacle:
-            raise TargetError(obstacle)
+            raise TargetError(f"{obstacle}: name what kernels are for, as in `{self.name}({USUAL})`")
         return super().native()
 
     def make(

@@ -10,13 +10,18 @@ from qcc.dsl.diagnostics.excerpt import escape
 
 PHASES = {
     "load": "reading the model",
+    "structure": "changing the structure",
+    "choose": "planning",
     "reference": "running the original",
     "statistics": "collecting statistics",
     "rewrite": "rewriting the graph",
     "measure": "measuring candidates",
     "allocate": "choosing formats",
+    "raise": "raising the opset",
     "encode": "encoding weights",
+    "kernels": "building kernels",
     "verify": "verifying the file",
+    "time": "timing the file",
     "locate": "finding what loses most",
 }
 """What the driver's phases are called to the user; one that is missing here goes by its own name."""
