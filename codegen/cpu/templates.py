@@ -241,11 +241,38 @@ class Convolution(CpuTemplate):
         return conv1x1.pack(name)
 
 
+class WholeRows(CpuTemplate):
+    """Codes of 8 bits times rows by fours, rounded by one step each, so that integers are added up to the end."""
+
+    name: ClassVar[str] = "int8 by VNNI, a step a row"
+    ceiling: ClassVar[str] = "int8 VNNI"
+    rows: ClassVar[int] = 4
+
+    def accepts(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
+        """Such codes with one scale a row, where there is VNNI, if activations are to be int8."""
+        whole = product.codes.table is None and product.codes.bits == BYTE
+        return whole and product.channel and not product.static and activations == "int8" and processor.has(*VNNI)
+
+    def functions(self, product: KernelProduct) -> dict[str, str]:
+        """The product of four rows, and what rounds rows."""
+        return {"round": "round_rows", "whole": f"whole_{product.name}"}
+
+    def facts(self, product: KernelProduct) -> dict[str, int]:
+        """From how many rows on."""
+        return {"many": self.rows}
+
+    def make(self, word: str, name: str, product: KernelProduct, processor: CpuProcessor) -> Expr:
+        """See `CpuTemplate.make`."""
+        from qcc.codegen.cpu.rows import whole_rows
+
+        return whole_rows.round_rows(name) if word == "round" else whole_rows.product(name, product.codes)
+
+
 FEW: tuple[CpuTemplate, ...] = (
     *(FloatRows(), VnniRows(), NeonRows(), Avx2Rows(), ExactRows(), Convolution()),
     *BLOCKS,
 )
-MANY: tuple[_Tiles, ...] = (FloatTiles(), IntegerTiles(), CodeTiles())
+MANY: tuple[CpuTemplate, ...] = (FloatTiles(), IntegerTiles(), CodeTiles(), WholeRows())
 
 
 def templates(product: KernelProduct, processor: CpuProcessor, activations: str) -> tuple[CpuTemplate, ...]:

@@ -5,10 +5,10 @@
 #include "tvm.h"
 
 /* The functions for one kind of weights. Static activations are rounded by `quantize`, to float32 where not `rounds`. Few rows are rounded to int8 (`rounds`) and multiplied by `one` or by `four`;
- * from `many` rows on it is `gemm`, where there is one. Its step along the inputs is so many `chunks` long; `depth`,
+ * from `many` rows on it is `gemm`, where there is one, or `whole`, which multiplies four rows that `round` gave one step each. The gemm's step along the inputs is so many `chunks` long; `depth`,
  * `panel` and `block` are its cuts (tiling.py). Scales are float16 where it reads `halves`. */
 typedef struct {
-  Kernel quantize, one, four, some, pack, gemm;
+  Kernel quantize, one, four, some, pack, gemm, round, whole;
   int rounds, many, chunks, depth, together /* rows of `some` */, lanes /* outputs of a tile that lie together */,
       beside /* inputs of whole numbers that lie together */,
       panels /* `some` reads rows that lie side by side */,
@@ -81,6 +81,8 @@ typedef struct {
   const float **operands; /* of the steps: vectors and tensors */
   int64_t rows, share, tiles; /* share: strips (or, with tiles, pairs of blocks) of a task */
   int64_t across, down, unit; /* tasks for the same rows (or tiles of rows); rows of a task, a multiple of unit */
+  int64_t each;               /* steps and sums of a row, where it is not multiplied by tiles */
+  int whole;                  /* which is one, and the family's `whole` multiplies */
   int normed;                 /* the norm is done */
   char *inputs;           /* int8 or bfloat16 */
   float *steps;
