@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from qcc.codegen.cpu.library.build import build
 from qcc.codegen.cpu.processors.processors import AMX, native
-from qcc.codegen.cpu.processors.tiling import Tiling, tiling
+from qcc.codegen.cpu.processors.tiling import Tiling
 from qcc.codegen.cpu.templates import CodeTiles, FloatTiles
 from qcc.codegen.target.machine import cpu_flags
 from qcc.ir.kernel.op import LinearOp, parse
@@ -131,6 +131,6 @@ def test_bfloat16_weights_of_few_rows(library: Path, rows: int) -> None:
 
 
 def test_cuts_follow_the_caches() -> None:
-    cuts = tiling(native())
+    cuts = native().tiling
     assert cuts.depth * 2048 * 2 <= native().l1_bytes and cuts.panel_bytes <= native().l2_bytes
-    assert Tiling() == Tiling(8, 16, 1 << 20)
+    assert Tiling() == Tiling(8, 16, 1 << 20, 2, 128 << 10)

@@ -1,4 +1,4 @@
-"""Rows rounded by one step each, times codes of 8 bits: integers that match numpy to the last bit, bad rows alone bad."""
+"""Rows rounded by one step each, times codes of 8 bits: integers to the last bit, bad rows alone bad."""
 
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from qcc.codegen.cpu.library.build import build
 from qcc.codegen.cpu.processors.processors import named
 from qcc.codegen.cpu.product import product_of
 from qcc.codegen.cpu.templates import WholeRows, templates
+from qcc.codegen.target.target import Arithmetic
 from qcc.ir.kernel.op import LinearOp
 from tests.codegen_models import Layer, draw, linear, quantize, session, unaligned
 
@@ -96,7 +97,8 @@ def test_a_bad_row_is_bad_alone(library: Path, bad: float, rows: int) -> None:
         (linear(8, None, static=True), "int8", False),
     ],
 )
-def test_one_step_a_row_is_asked_for(op: LinearOp, activations: str, taken: bool) -> None:
+def test_one_step_a_row_is_asked_for(op: LinearOp, activations: Arithmetic, taken: bool) -> None:
     found = templates(product_of(op), named(VNNI), activations)
     assert any(isinstance(one, WholeRows) for one in found) == taken
-    assert not any(isinstance(one, WholeRows) for one in templates(product_of(op), named("sapphire-rapids"), activations))
+    by_tiles = templates(product_of(op), named("sapphire-rapids"), activations)
+    assert not any(isinstance(one, WholeRows) for one in by_tiles)

@@ -5,12 +5,10 @@ the first of `MANY` that does takes over, if one does. TVM is loaded when a func
 """
 
 from abc import abstractmethod
-from types import ModuleType
 from typing import ClassVar
 
 from qcc.codegen.cpu.block_templates import BLOCKS
 from qcc.codegen.cpu.processors.processors import AMX, AVX2, DOTPROD, VNNI, CpuProcessor
-from qcc.codegen.cpu.processors.tiling import tiling
 from qcc.codegen.cpu.product import ONE, CpuTemplate, Expr, KernelProduct
 
 FOUR = "four"
@@ -75,14 +73,6 @@ class _Rounded(_Few):
         codes = not product.codes.is_float and not product.pointwise
         return codes and activations != "exact" and processor.has(*self.needs)
 
-    def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuProcessor) -> Expr:
-        gemv: Expr = self._module().gemv(name, product.codes_on(processor), rows, product.static)
-        return gemv
-
-    @abstractmethod
-    def _module(self) -> ModuleType:
-        """Where the function is written."""
-
 
 class VnniRows(_Rounded):
     """By ``vpdpbusd``."""
@@ -91,10 +81,10 @@ class VnniRows(_Rounded):
     ceiling: ClassVar[str] = "int8 VNNI"
     needs: ClassVar[tuple[str, ...]] = VNNI
 
-    def _module(self) -> ModuleType:
+    def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuProcessor) -> Expr:
         from qcc.codegen.cpu.rows import gemv_int8
 
-        return gemv_int8
+        return gemv_int8.gemv(name, product.codes_on(processor), rows, product.static, processor.tiling.vectors)
 
 
 class Avx2Rows(_Rounded):
@@ -104,10 +94,10 @@ class Avx2Rows(_Rounded):
     ceiling: ClassVar[str] = "int8 AVX2"
     needs: ClassVar[tuple[str, ...]] = AVX2
 
-    def _module(self) -> ModuleType:
+    def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuProcessor) -> Expr:
         from qcc.codegen.cpu.rows import gemv_avx2
 
-        return gemv_avx2
+        return gemv_avx2.gemv(name, product.codes_on(processor), rows, product.static)
 
 
 class NeonRows(_Rounded):
@@ -121,10 +111,10 @@ class NeonRows(_Rounded):
         """Codes of integers."""
         return product.codes.table is None and super().accepts(product, processor, activations)
 
-    def _module(self) -> ModuleType:
+    def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuProcessor) -> Expr:
         from qcc.codegen.cpu.rows import gemv_neon
 
-        return gemv_neon
+        return gemv_neon.gemv(name, product.codes_on(processor), rows, product.static)
 
 
 class ExactRows(_Few):
@@ -181,7 +171,7 @@ class _Tiles(CpuTemplate):
         if word == "pack":
             return packers[self.functions(product)[word]](name)
         writer = gemm_int8 if self.packs == "pack_int8" else gemm_bf16
-        return writer.gemm(name, product.codes_on(processor), tiling(processor))
+        return writer.gemm(name, product.codes_on(processor), processor.tiling)
 
 
 class FloatTiles(_Tiles):

@@ -72,8 +72,8 @@ def product(name: str, codes: Codes) -> Expr:
                         emit.put(dot, emit.llvm(DOT, "int32x16", emit.get(dot), whole, four))
             for block, place in enumerate(at):
                 grid = T.bind(scale[emit.lanes(place * emit.LANES)])
-                middle = emit.word(codes.middle)
-                zero = T.bind(T.cast(offset[emit.lanes(place * emit.LANES)], "int32x16")) if codes.stored_zero else middle
+                stored = T.cast(offset[emit.lanes(place * emit.LANES)], "int32x16")
+                zero = T.bind(stored) if codes.stored_zero else emit.word(codes.middle)
                 for row in range(ROWS):
                     dot = emit.get(dots[row][block]) - emit.spread(sums[row]) * zero
                     value = T.cast(dot, "float32x16") * (grid * emit.spread(steps[row]))

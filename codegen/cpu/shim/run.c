@@ -10,8 +10,7 @@ const char *const qcc_provider = "CPUExecutionProvider";
 
 enum { WORK = 1 << 18 /* products of a task, at least */, NORM_WORK = 32 /* products that take as long as one value of a norm */,
        EACH = 4 /* tasks for each thread that was seen: with more than those, others are seen */,
-       OWN_ROWS = 32 /* of a task that takes all outputs, at least: it reads all weights */,
-       STRIPS = 128 << 10 /* bytes of weights that a task's rows meet before the next, about: in the second cache */ };
+       OWN_ROWS = 32 /* of a task that takes all outputs, at least: it reads all weights */ };
 
 void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int count) {
   (void)kind, (void)parts, (void)count; /* the non-zero return becomes a status */
@@ -158,7 +157,7 @@ static void rows_task(void *p, size_t task) {
   Call *call = p;
   const Layer *l = call->layer;
   int64_t row = (int64_t)task * call->down, end = least(row + call->down, call->rows);
-  int64_t some = STRIPS / (STRIP * l->k * l->spec->bits / 8) + 1, woven = l->spec->woven;
+  int64_t some = l->spec->family->meets / (STRIP * l->k * l->spec->bits / 8) + 1, woven = l->spec->woven;
   some += some % 2 * woven;
   prepare_rows(call, row, end - row);
   for (int64_t first = 0; first < l->strips && !failed(call); first += some)

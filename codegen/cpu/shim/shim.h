@@ -6,7 +6,7 @@
 
 /* The functions for one kind of weights. Static activations are rounded by `quantize`, to float32 where not `rounds`. Few rows are rounded to int8 (`rounds`) and multiplied by `one` or by `four`;
  * from `many` rows on it is `gemm`, where there is one, or `whole`, which multiplies four rows that `round` gave one step each. The gemm's step along the inputs is so many `chunks` long; `depth`,
- * `panel` and `block` are its cuts (tiling.py). Scales are float16 where it reads `halves`. */
+ * `panel`, `block` and `meets` are the cuts (tiling.py). Scales are float16 where it reads `halves`. */
 typedef struct {
   Kernel quantize, one, four, some, pack, gemm, round, whole;
   int rounds, many, chunks, depth, together /* rows of `some` */, lanes /* outputs of a tile that lie together */,
@@ -14,7 +14,7 @@ typedef struct {
       panels /* `some` reads rows that lie side by side */,
       stepped /* a row of tiles' activations is rounded by one step, to bytes without a sign */,
       halves, decodes /* what `gemm` multiplies is written to a panel */;
-  int64_t panel, block;
+  int64_t panel, block, meets /* bytes of weights that rows meet before the next, about */;
 } Family;
 
 /* A product of an op: the steps behind it, and how many operands they have. */
