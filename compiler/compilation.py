@@ -275,8 +275,7 @@ class Compilation:
             return None  # the runtime has no such ops here
         predicted = predicted_seconds(opened.plan, settled) if LATENCY in asked_rows(self.policy) else None
         with self.phases.phase("time"):
-            files = self.model, staged, library if self.runs_here else None
-            threads = latency_threads(self.policy)
+            files, threads = (self.model, staged, library if self.runs_here else None), latency_threads(self.policy)
             return time_models(files, opened.timed, predicted, self._target.providers, opened.small, threads)
 
     def _library(self, plan: Plan, ops: Collection[KernelOp], staged: Path) -> Path | None:
