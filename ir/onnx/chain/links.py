@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qcc.ir.kernel.chain_op import BYTE, ChainOp, Cut
-from qcc.ir.onnx.chain.packed import Packed, packed_of
+from qcc.ir.onnx.chain.packed import PackedCodes, packed_of
 from qcc.ir.onnx.file.load import array_of
 
 CODE, DECODE = "QuantizeLinear", "DequantizeLinear"
@@ -176,7 +176,7 @@ def _is_bytes(node: ir.Node) -> bool:
     return _array(node.inputs[1]).shape == () and _array(zero).shape == () and _type(zero) is ir.DataType.UINT8
 
 
-def _weight_shape(node: ir.Node, packed: Packed | None) -> tuple[int, ...]:
+def _weight_shape(node: ir.Node, packed: PackedCodes | None) -> tuple[int, ...]:
     """Of bytes in four axes, or what becomes such, with scales and zeros by filters; none of anything else."""
     if len(node.inputs) != 3 or any(_held(value) is None for value in node.inputs[1:]):
         return ()

@@ -6,20 +6,21 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from qcc.ir.encoding.grid import IntGrid
+from qcc.ir.encoding.packing import planes
 from qcc.ir.kernel.chain_op import SPREAD
 from qcc.ir.onnx.emit.decode import decode_name
 from qcc.ir.onnx.file.load import array_of
 
 NAMES = {
-    decode_name(grid, 0, padded, ir.DataType.FLOAT): grid
-    for grid in map(IntGrid, range(2, SPREAD))
+    decode_name(IntGrid(bits), 0, padded, ir.DataType.FLOAT): bits
+    for bits in range(2, SPREAD)
     for padded in (False, True)
 }
-"""The functions that look up the numbers of codes, and the codes' grids."""
+"""The functions that look up the numbers of codes, and the codes' bits."""
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedCodes:
     """Codes that are packed.
 
     Args:
@@ -33,22 +34,22 @@ class Packed:
     inputs: Mapping[str, ir.Value | None]
 
 
-def packed_of(value: ir.Value | None) -> Packed | None:
+def packed_of(value: ir.Value | None) -> PackedCodes | None:
     """What bytes are made of, if that is planes of codes: ``Cast(Mul(decode(planes, shape), spread))``."""
     cast = _maker(value, "Cast")
     laid = _maker(cast.inputs[0], "Mul") if cast is not None else None
     call = laid.inputs[0].producer() if laid is not None and laid.inputs[0] is not None else None
-    grid = NAMES.get(call.op_type) if call is not None else None
-    if call is None or laid is None or grid is None or value is None or value.dtype is not ir.DataType.INT8:
+    bits = NAMES.get(call.op_type) if call is not None else None
+    if call is None or laid is None or bits is None or value is None or value.dtype is not ir.DataType.INT8:
         return None
-    planes = len(grid.planes)
-    apart, shape = (None if one is None else array_of(one) for one in (laid.inputs[1], call.inputs[planes]))
-    held = [one is not None and one.is_initializer() for one in call.inputs[: planes + 1]]
-    if apart is None or apart.shape or apart != 1 << SPREAD - grid.bits or shape is None or not all(held):
+    count = len(planes(bits))
+    apart, shape = (None if one is None else array_of(one) for one in (laid.inputs[1], call.inputs[count]))
+    held = [one is not None and one.is_initializer() for one in call.inputs[: count + 1]]
+    if apart is None or apart.shape or apart != 1 << SPREAD - bits or shape is None or not all(held):
         return None
-    names = (*(f"plane{at}" for at in range(planes)), "shape")
+    names = (*(f"plane{at}" for at in range(count)), "shape")
     inputs = dict(zip(names, call.inputs, strict=False))
-    return Packed(grid.bits, tuple(int(size) for size in shape), inputs)
+    return PackedCodes(bits, tuple(int(size) for size in shape), inputs)
 
 
 def _maker(value: ir.Value | None, op_type: str) -> ir.Node | None:
