@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -97,9 +98,12 @@ def test_codes_stand_for_rows(kept: str) -> None:
     assert sum(array.nbytes for array in own.values()) == 2 * HEADS * (7 - first) * held.row_bytes
 
 
+@pytest.mark.parametrize("form", ["decoded", "kernel"])
 @pytest.mark.parametrize("kept", FORMATS)
 @pytest.mark.parametrize("spelled", SPELLINGS)
-def test_a_graph_computes_with_what_codes_stand_for(tmp_path: Path, spelled: str, kept: str) -> None:
+def test_a_graph_computes_with_what_codes_stand_for(
+    tmp_path: Path, spelled: str, kept: str, form: Literal["decoded", "kernel"]
+) -> None:
     """The outputs are the float graph's that is fed what the codes of all rows stand for."""
     text, channels, first = FORMATS[kept]
     graph, one, feeds = opened(tmp_path, SPELLINGS[spelled])
@@ -109,7 +113,8 @@ def test_a_graph_computes_with_what_codes_stand_for(tmp_path: Path, spelled: str
         for operand in (one.keys, one.values)
     )
     stored = graph.copy()
-    stored.store_cache(one, keys, values)
+    stored.store_cache(one, keys, values, form)
+    assert bool(stored.chain(lambda _: True)) == (form == "kernel")
     caches = of_note(stored.model.metadata_props[NOTE])
     raw = run(stored, coded(caches, feeds))
     found = decoded(caches, raw)
