@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 from onnx import helper
 
+import qcc
 from qcc.codegen.cpu.attend.template import ATTENDS_CACHED
 from qcc.codegen.cpu.library.build import build
 from qcc.codegen.cpu.processors.processors import PROCESSORS
@@ -16,7 +17,7 @@ from qcc.compiler.runtime.register import register
 from qcc.compiler.runtime.serves import serves
 from qcc.ir.kernel.cached_op import CachedOp, RowCode, parse_cached
 from qcc.ir.kernel.kernel_op import parse_kernel
-from qcc.ir.onnx.attention.cached_body import cached_function
+from qcc.ir.onnx.attention.cached.body import cached_function
 from qcc.ir.onnx.file.domain import DOMAIN, VERSION
 
 pytest.importorskip("tvm")
@@ -60,9 +61,8 @@ def drawn(op: CachedOp, samples: int, new: int, earlier: int, seed: int = 0) -> 
 
 def model(op: CachedOp, body: bool) -> bytes:
     kinds = {name: helper.np_dtype_to_tensor_dtype(op.dtype(name)) for name in (*op.inputs, *op.outputs)}
-    ends = [
-        [helper.make_tensor_value_info(one, kinds[one], None) for one in names] for names in (op.inputs, op.outputs)
-    ]
+    values = {name: helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items()}
+    ends = [values[name] for name in op.inputs], [values[name] for name in op.outputs]
     node = helper.make_node(op.name, list(op.inputs), list(op.outputs), domain=DOMAIN)
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid(DOMAIN, VERSION)]
     functions = [ir.serde.serialize_function(cached_function(op, 21))] if body else []
@@ -123,9 +123,7 @@ def test_rows_that_are_all_hidden(libraries: dict[str, Path], processor: str) ->
         ("bias", (1, 3, 2, 32), "added to scores does not fit"),
     ],
 )
-def test_what_does_not_fit_reject(
-    libraries: dict[str, Path], name: str, shape: tuple[int, ...], fault: str
-) -> None:
+def test_what_does_not_fit_reject(libraries: dict[str, Path], name: str, shape: tuple[int, ...], fault: str) -> None:
     op = OPS[NAMES[0]]
     feeds = drawn(op, 1, 2, 30)
     with pytest.raises(Exception, match=fault):
@@ -141,10 +139,65 @@ def test_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["attend_2x2x24_int8_int8", "attend_2x2x48_int4_int8", "attend_2x2x64_int8g8fp16_int8", "attend_1x1x1024_int8_int8"]
+    "sizes", ["2x2x24_int8_int8", "2x2x48_int4_int8", "2x2x64_int8g8fp16_int8", "1x1x1024_int8_int8"]
 )
-def test_sizes_reject(name: str) -> None:
-    op = parse_cached(name)
+def test_sizes_reject(sizes: str) -> None:
+    op = parse_cached(f"attend_{sizes}")
     assert op is not None
     assert not ATTENDS_CACHED.serves(op, PROCESSORS["avx512-vnni"], "exact")
     assert not ATTENDS_CACHED.serves(OPS[NAMES[0]], PROCESSORS["generic"], "exact")
+
+
+PAST = """<ir_version: 10, opset_import: ["" : 20]>
+net (float[N, S, 64] x, float[N, 1, P, 32] past_key, float[N, 1, P, 32] past_value)
+    => (float[N, S, 64] y, float[N, 1, T, 32] key_all, float[N, 1, T, 32] value_all)
+<float[64, 64] wq = {WQ}, float[64, 32] wk = {WK}, float[64, 32] wv = {WV}, int64[4] q_heads = {0, 0, 2, 32},
+ int64[4] k_heads = {0, 0, 1, 32}, int64[3] flat = {0, 0, -1}, float scale = {0.17677669}>
+{
+    q0 = MatMul (x, wq)
+    q1 = Reshape (q0, q_heads)
+    q = Transpose <perm = [0, 2, 1, 3]> (q1)
+    k0 = MatMul (x, wk)
+    k1 = Reshape (k0, k_heads)
+    k2 = Transpose <perm = [0, 2, 1, 3]> (k1)
+    v0 = MatMul (x, wv)
+    v1 = Reshape (v0, k_heads)
+    v2 = Transpose <perm = [0, 2, 1, 3]> (v1)
+    key_all = Concat <axis = 2> (past_key, k2)
+    value_all = Concat <axis = 2> (past_value, v2)
+    turned = Transpose <perm = [0, 1, 3, 2]> (key_all)
+    products = MatMul (q, turned)
+    scores = Mul (products, scale)
+    weights = Softmax (scores)
+    made = MatMul (weights, value_all)
+    rows = Transpose <perm = [0, 2, 1, 3]> (made)
+    y = Reshape (rows, flat)
+}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["keys = int8 channel, values = int4 group 32, float_tokens = 1; form", "form"])
+def test_the_driver_makes_a_library_of_it(tmp_path: Path, rule: str) -> None:
+    """The file gives with its kernels what it gives without."""
+    draw = np.random.default_rng(0)
+    text = PAST
+    for name, count in (("WQ", 4096), ("WK", 2048), ("WV", 2048)):
+        text = text.replace(name, ", ".join(f"{number:.4f}" for number in draw.standard_normal(count) / 8))
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "net.onnx")
+    feeds: Arrays = {"x": draw.standard_normal((1, 3, 64), np.float32)}
+    feeds |= {name: draw.standard_normal((1, 1, 40, 32), np.float32) for name in ("past_key", "past_value")}
+    x, key, value = (np.repeat(array, 2, 0) for array in feeds.values())
+    np.savez(tmp_path / "data.npz", x=x, past_key=key, past_value=value)
+    rules = f"rule linear {{ keep }}\nrule cache {{ {rule} = kernel }}\n"
+    policy = f'qpolicy 1\ntarget cpu({HERE[-1]})\ncalibrate "data.npz"\n{rules}'
+    (tmp_path / "p.qpolicy").write_text(policy, encoding="utf-8")
+    result = qcc.compile(tmp_path / "net.onnx", tmp_path / "p.qpolicy")
+    assert result.kernels is not None
+    assert any(name.startswith("attend_2x1x32_") for name in result.ops)
+    given, wanted = (
+        one.run(one.coded(feeds)) for one in (qcc.Session(result.output, kernels) for kernels in (True, False))
+    )
+    assert list(given) == list(wanted)
+    for name, array in wanted.items():
+        assert np.abs(np.subtract(given[name], array, dtype=np.float32)).max() <= TOLERANCE, name

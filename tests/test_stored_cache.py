@@ -17,7 +17,7 @@ from qcc.compiler.report.lock import read_lock
 from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.load import load_text
 from qcc.dsl.policy.policy import to_text
-from qcc.ir.attention.find import attentions
+from qcc.ir.attention.find import attentions, cache_pairs
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.cached.fit import Channels, fitted
 from qcc.ir.encoding.cached.kept import KeptRows
@@ -113,6 +113,10 @@ def test_a_graph_computes_with_what_codes_stand_for(
         for operand in (one.keys, one.values)
     )
     stored = graph.copy()
+    if (spelled, form) == ("standard", "kernel"):
+        with pytest.raises(Refused, match="one op already"):
+            stored.store_cache(one, keys, values, form)
+        return
     stored.store_cache(one, keys, values, form)
     assert bool(stored.chain(lambda _: True)) == (form == "kernel")
     caches = of_note(stored.model.metadata_props[NOTE])
@@ -317,3 +321,23 @@ def test_the_runtimes_own_op_reject(tmp_path: Path) -> None:
         graph.store_cache(one, rows, None, "fused")
     with pytest.raises(Refused, match="hides what comes later"):
         graph.store_cache(one, None, None, "fused")
+
+
+@pytest.mark.parametrize("spelled", ["plain", "grouped", "masked"])
+def test_a_kernel_s_op_on_floats(tmp_path: Path, spelled: str) -> None:
+    graph, one, feeds = opened(tmp_path, SPELLINGS[spelled])
+    made = graph.copy()
+    made.store_cache(one, None, None, "kernel")
+    assert NOTE not in made.model.metadata_props and len(made.chain(lambda _: True)) == 1
+    wanted, given = run(graph, feeds), run(made, feeds)
+    for name, array in wanted.items():
+        assert np.abs(given[name] - array).max() < TOLERANCE, name
+    assert cache_pairs(made) == cache_pairs(graph)
+
+
+def test_a_kernel_s_op_reject(tmp_path: Path) -> None:
+    """First rows are floats of both, or of none."""
+    graph, one, _ = opened(tmp_path, models.PAST)
+    rows = fitted(by_heads(random(2, HEADS, 7, WIDTH)), encoding("int8 channel"), "plain", 2)
+    with pytest.raises(Refused, match="first rows"):
+        graph.store_cache(one, rows, None, "kernel")

@@ -9,10 +9,10 @@ from qcc.codegen.target.target import Arithmetic, Template
 from qcc.ir.kernel.kernel_op import KernelOp
 
 Expr = object  # of TVM, which carries no types
-O = TypeVar("O", bound=KernelOp)
+OpT = TypeVar("OpT", bound=KernelOp)
 
 
-class ApartTemplate(Template[CpuProcessor], Generic[O]):
+class ApartTemplate(Template[CpuProcessor], Generic[OpT]):
     """Makes kernels of one kind of ops, which a C file of the shim calls."""
 
     kind: ClassVar[type]
@@ -27,17 +27,17 @@ class ApartTemplate(Template[CpuProcessor], Generic[O]):
         return isinstance(op, self.kind) and self.makes(op, processor)  # type: ignore[arg-type]  # of its kind
 
     @abstractmethod
-    def makes(self, op: O, processor: CpuProcessor) -> bool:
+    def makes(self, op: OpT, processor: CpuProcessor) -> bool:
         """There is a kernel of such an op."""
 
     @abstractmethod
-    def names(self, op: O, processor: CpuProcessor) -> tuple[str, ...]:
+    def names(self, op: OpT, processor: CpuProcessor) -> tuple[str, ...]:
         """The functions that the shim calls for an op; empty where a processor has none in that place."""
 
     @abstractmethod
-    def make(self, op: O, processor: CpuProcessor, prefix: str) -> Mapping[str, Expr]:
+    def make(self, op: OpT, processor: CpuProcessor, prefix: str) -> Mapping[str, Expr]:
         """The TIR of these functions, by their names behind a prefix."""
 
     @abstractmethod
-    def fields(self, op: O, processor: CpuProcessor, functions: Sequence[str]) -> tuple[object, ...]:
+    def fields(self, op: OpT, processor: CpuProcessor, functions: Sequence[str]) -> tuple[object, ...]:
         """The row behind the op's name, as C has it; functions are spelled as it calls them, those missing ``NULL``."""

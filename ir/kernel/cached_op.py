@@ -135,5 +135,6 @@ def parse_cached(name: str) -> CachedOp | None:
     heads, kept, channels = map(int, found.groups()[:3])
     if not kept or heads % kept:
         return None
-    made = CachedOp(heads, kept, channels, *map(RowCode.parsed, found.groups()[3:5]), bool(found[6]))
+    keys, values = map(RowCode.parsed, found.groups()[3:5])
+    made = CachedOp(heads, kept, channels, keys, values, bool(found[6]))
     return made if made.name == name else None

@@ -77,7 +77,7 @@ def attend(name: str, block: int, channels: int, wide: bool) -> Expr:
 def powers(
     scores: Expr, made: Expr, top: Expr, sums: Expr, highest: Expr, start: int, row: Expr, parts: Expr, channels: int
 ) -> None:
-    """Powers in the place of a row's scores, so many vectors from a start on, and what was made before scaled to them."""
+    """Powers in the place of a row's scores, so many vectors from a start on; what was made before is scaled."""
     read = TirArithmetic()
     (most,), (added,) = emit.accumulators(1), emit.accumulators(1)
     emit.put(most, T.max(emit.get(highest), emit.spread(top[row])))

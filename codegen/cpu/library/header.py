@@ -59,7 +59,7 @@ def _target(given: Sequence[KernelOp], target: CpuProcessor, activations: Arithm
         lines.append(f"static const Family {start}{product.name} = {{{', '.join(fields)}}};")
     lines += [f"static const float {start}{name}[] = {{{text}}};" for name, text in _tables(ops).items()]
     later = {*step_chains(ops), *map(norm, ops)} - {""}
-    later |= {name for op, template in others for name in template.names(op, target) if name}
+    later |= {name for op, one in others for name in one.names(op, target) if name}
     lines += [_declaration(start + name) for name in sorted(later)]
     needs = "".join(f'"{flag}", ' for flag in target.features)
     lines.append(f"static const char *const {start}needs[] = {{{needs}NULL}};")
@@ -68,11 +68,11 @@ def _target(given: Sequence[KernelOp], target: CpuProcessor, activations: Arithm
         lines.append(f"static const Member {start}parts{at}[] = {{{members}}};")
     specs = (_spec(one, start, f"{start}parts{at}") for at, one in enumerate(ops))
     lines += [f"static const Spec {start}specs[] = {{", *specs, "  {0}};"]
-    for at, (op, template) in enumerate(others):
-        functions = [_symbol(start + name) if name else "NULL" for name in template.names(op, target)]
-        fields = ", ".join(map(str, (f'"{op.name}"', *template.fields(op, target, functions))))
-        lines.append(f"static const {template.row} {start}apart{at} = {{{fields}}};")
-    rows = (f"  {{&{start}apart{at}, {template.serve}}}," for at, (_, template) in enumerate(others))
+    for at, (op, maker) in enumerate(others):
+        called = [_symbol(start + name) if name else "NULL" for name in maker.names(op, target)]
+        row = ", ".join(map(str, (f'"{op.name}"', *maker.fields(op, target, called))))
+        lines.append(f"static const {maker.row} {start}apart{at} = {{{row}}};")
+    rows = (f"  {{&{start}apart{at}, {one.serve}}}," for at, (_, one) in enumerate(others))
     return [*lines, f"static const Apart {start}apart[] = {{", *rows, "  {0}};"]
 
 

@@ -53,7 +53,7 @@ static void *create(const void *spec, const void *info, void **kernel) {
   return NULL;
 }
 
-/* ---- how a row becomes codes: as the op's body has it (ir/onnx/attention/cached_body.py) ---- */
+/* ---- how a row becomes codes: as the op's body has it (ir/onnx/attention/cached/body.py) ---- */
 static float power_of_two(int byte) {
   union { uint32_t u; float f; } of = {.u = (uint32_t)byte << 23};
   return byte ? of.f : 0x1p-127f;
@@ -209,9 +209,9 @@ static void copy_rows(const Meeting *m, int64_t head, int64_t from, int64_t end)
 }
 
 static size_t room_bytes(const Meeting *m) {
-  size_t bytes = (size_t)(m->spec->together * (MOST + LANES)) * 4;
+  size_t bytes = (size_t)(m->spec->together * (MOST + LANES)) * 4, floats = m->first ? 2 * padded((size_t)(LANES * m->spec->channels) * 4) : 0;
   for (int s = 0; s < SIDES; s++) bytes += padded((size_t)(LANES * m->sides[s].bytes)) + padded((size_t)(LANES * m->sides[s].scale_bytes));
-  return bytes + (m->spec->first ? 2 * (size_t)(LANES * m->spec->channels) * 4 : 0) + 256;
+  return padded(bytes) + floats + 64;
 }
 
 static void start(Queries *queries, const Meeting *m, int64_t head, int64_t row, int64_t query, float *made, float *top, float *sums, float *room) {

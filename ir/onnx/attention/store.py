@@ -7,7 +7,7 @@ from qcc.ir.encoding.cached.stored import NOTE, StoredCache, note_of, of_note
 from qcc.ir.graph.attention import Attention
 from qcc.ir.graph.graph import Graph
 from qcc.ir.onnx.attention.cache import CACHE_OPSET, check_cache, write_codes
-from qcc.ir.onnx.attention.cached import CACHED_OPSET, check_cached, write_cached
+from qcc.ir.onnx.attention.cached.write import CACHED_OPSET, check_cached, write_cached
 from qcc.ir.onnx.attention.evict import EVICTING_OPSET, check_evicting, evict
 from qcc.ir.onnx.attention.grouped import GROUPED_OPSET, check_grouped, group
 

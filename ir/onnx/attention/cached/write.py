@@ -11,7 +11,7 @@ from qcc.ir.graph.attention import Attention, Operand
 from qcc.ir.graph.graph import Graph
 from qcc.ir.kernel.cached_op import CachedOp, RowCode, parse_cached
 from qcc.ir.onnx.attention.cache import END, ROWS, CacheWriter
-from qcc.ir.onnx.attention.cached_body import cached_function
+from qcc.ir.onnx.attention.cached.body import cached_function
 from qcc.ir.onnx.attention.coded import CodedWriter
 from qcc.ir.onnx.attention.fuse import StandardWriter, check_fusible
 from qcc.ir.onnx.attention.nodes import INT64, NodeWriter
@@ -33,7 +33,10 @@ def check_cached(graph: Graph, one: Attention, keys: CachedRows | None, values: 
         "it is fed no rows of earlier runs": not one.keys.past or not one.values.past,
         "its heads of queries are no multiple of those of keys": bool(one.queries.heads % one.keys.heads),
         "its keys and values have different widths": one.keys.width != one.values.width,
-        "first rows are floats of both keys and values": len({0 if one is None else one.first for one in (keys, values)}) > 1,
+        "first rows are floats of both keys and values": len(
+            {0 if one is None else one.first for one in (keys, values)}
+        )
+        > 1,
     }
     if fault := next((text for text, found in faults.items() if found), ""):
         raise Refused(fault)
@@ -46,9 +49,7 @@ def write_cached(model: ir.Model, one: Attention, keys: CachedRows | None, value
         softmax(scale q Concat(past, k)' + bias) Concat(past, v)  -->  attend(q, k, v, past codes, .., bias)
     """
     first = any(rows is not None and rows.first for rows in (keys, values))
-    op = CachedOp(
-        one.queries.heads, one.keys.heads, one.keys.width, RowCode.of(keys), RowCode.of(values), first=first
-    )
+    op = CachedOp(one.queries.heads, one.keys.heads, one.keys.width, RowCode.of(keys), RowCode.of(values), first=first)
     if (DOMAIN, op.name, "") not in model.functions:
         made = cached_function(op, model.opset_imports[""])
         model.functions[made.identifier()] = made
@@ -142,7 +143,9 @@ class _CachedWriter(StandardWriter):
             total = nodes.one("Add", [self.earlier(), nodes.size(keys, NEW)], INT64)
             shape = nodes.one("Concat", [nodes.numbers([1, 1, 1]), total], INT64, axis=0)
             bias = nodes.one("Expand", [nodes.real(0), shape])
-        new, firsts = zip(*(side.moved(nodes, one) for side, one in zip(sides, (keys, values), strict=True)), strict=True)
+        new, firsts = zip(
+            *(side.moved(nodes, one) for side, one in zip(sides, (keys, values), strict=True)), strict=True
+        )
         reads = [self._asked(queries), *new, *(side.fed[part] for side in sides for part in side.parts), bias]
         reads += [first for first in firsts if first is not None]
         types = [ir.DataType.from_numpy(op.dtype(name)) for name in op.outputs]

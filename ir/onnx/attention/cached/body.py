@@ -50,7 +50,10 @@ def cached_function(op: CachedOp, opset: int) -> ir.Function:
 
 def _side(name: str, code: RowCode, width: int, first: bool) -> Lines:
     """New rows as codes behind those that were fed, and all of them as floats."""
-    lines = [f"{name}_rows = Reshape ({name}, by_heads)", f"{name}_new = Transpose <perm: ints = [0, 2, 1, 3]> ({name}_rows)"]
+    lines = [
+        f"{name}_rows = Reshape ({name}, by_heads)",
+        f"{name}_new = Transpose <perm: ints = [0, 2, 1, 3]> ({name}_rows)",
+    ]
     whole = f"{name}_whole" if first else f"all_{name}"
     if code.is_float:
         lines.append(f"present_{name} = Concat <axis: int = 2> (past_{name}, {name}_new)")
@@ -58,7 +61,7 @@ def _side(name: str, code: RowCode, width: int, first: bool) -> Lines:
     else:
         lines += _encoded(name, code, width)
         lines.append(f"present_{name} = Concat <axis: int = 2> (past_{name}, {name}_codes)")
-        lines += _decoded(name, code, width, whole)
+        lines += _decoded(name, code, whole)
     return lines + ([f"all_{name} = Concat <axis: int = 2> (first_{name}, {whole})"] if first else [])
 
 
@@ -82,9 +85,15 @@ def _encoded(name: str, code: RowCode, width: int) -> Lines:
     low = least + bool(code.group)
     if code.bits == 8:
         if low != least:
-            lines += [f"{name}_low = Constant <value_float: float = {low:.1f}> ()", f"{name}_cut = Max ({numbers}, {name}_low)"]
+            lines += [
+                f"{name}_low = Constant <value_float: float = {low:.1f}> ()",
+                f"{name}_cut = Max ({numbers}, {name}_low)",
+            ]
             numbers = f"{name}_cut"
-        lines += [f"{name}_zero = Cast <to: int = 3> (nought)", f"{name}_codes = QuantizeLinear ({numbers}, one, {name}_zero)"]
+        lines += [
+            f"{name}_zero = Cast <to: int = 3> (nought)",
+            f"{name}_codes = QuantizeLinear ({numbers}, one, {name}_zero)",
+        ]
         return lines
     return [
         *lines,
@@ -129,13 +138,13 @@ def _scale(name: str, code: RowCode, width: int) -> Lines:
         ]
     return [
         *lines,
-        *_factor(name, code, f"{name}_kept", f"{name}_factor"),
+        *_factor(code, f"{name}_kept", f"{name}_factor"),
         f"{name}_scales = Constant <value_ints: ints = [0, 0, 0, {width // code.group}]> ()",
         f"{name}_scale = Reshape ({name}_kept, {name}_scales)",
     ]
 
 
-def _factor(name: str, code: RowCode, scale: str, factor: str) -> Lines:
+def _factor(code: RowCode, scale: str, factor: str) -> Lines:
     """Scales as floats."""
     lines = [f"{factor}_number = Cast <to: int = {FLOAT}> ({scale})"]
     if code.scale != "e8m0":
@@ -149,7 +158,7 @@ def _factor(name: str, code: RowCode, scale: str, factor: str) -> Lines:
     ]
 
 
-def _decoded(name: str, code: RowCode, width: int, out: str) -> Lines:
+def _decoded(name: str, code: RowCode, out: str) -> Lines:
     numbers = f"{name}_floats"
     if code.bits == 8:
         lines = [f"{numbers} = Cast <to: int = {FLOAT}> (present_{name})"]
@@ -170,7 +179,7 @@ def _decoded(name: str, code: RowCode, width: int, out: str) -> Lines:
     return [
         *lines,
         f"{name}_all_apart = Reshape ({numbers}, {name}_apart)",
-        *_factor(name, code, f"present_{name}_scale", f"{name}_all_factors"),
+        *_factor(code, f"present_{name}_scale", f"{name}_all_factors"),
         f"{name}_last_axis = Unsqueeze ({name}_all_factors, ends)",
         f"{name}_scaled = Mul ({name}_all_apart, {name}_last_axis)",
         f"{out} = Reshape ({name}_scaled, {name}_joined)",
