@@ -50,7 +50,7 @@ class Chains(ApartTemplate[ChainOp]):
         """See `ApartTemplate.fields`."""
         called = ("NULL", f"{{{', '.join(functions)}}}") if op.depthwise else (*functions, "{NULL}")
         sizes = *op.kernel, *op.strides, *op.pads
-        done = int(op.depthwise), CUTS.index(op.cut), int(op.adds), int(op.cut_sum)
+        done = int(op.depthwise), op.bits * op.packed, CUTS.index(op.cut), int(op.adds), int(op.cut_sum)
         return (*sizes, *done, lanes(processor), *called)
 
 

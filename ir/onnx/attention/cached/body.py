@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from qcc.ir.encoding.cached.rows import BIAS, LEAST, NEAR, TOP
 from qcc.ir.kernel.cached_op import CachedOp, RowCode
-from qcc.ir.onnx.emit.decode import function
+from qcc.ir.onnx.file.domain import function
 from qcc.ir.vocabulary.definition import Lines
 
 FLOAT = 1
