@@ -8,11 +8,8 @@ One function serves a bit width and symmetry, whatever the block: scales come in
 decodes a whole weight and a handful of gathered rows.
 """
 
-from collections.abc import Iterable
 
 import numpy as np
-import onnx
-import onnx.parser
 import onnx_ir as ir
 
 from qcc.ir.encoding.grid import Grid, IntGrid, TableGrid

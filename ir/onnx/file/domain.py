@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-import onnx
+import onnx.parser
 import onnx_ir as ir
 
 DOMAIN = "qcc"
