@@ -8,7 +8,6 @@ One function serves a bit width and symmetry, whatever the block: scales come in
 decodes a whole weight and a handful of gathered rows.
 """
 
-
 import numpy as np
 import onnx_ir as ir
 
