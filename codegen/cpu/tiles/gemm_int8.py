@@ -68,4 +68,4 @@ def gemm(name: str, codes: Codes, tiling: Tiling) -> Expr:
         weights = lambda block, step: given.w[(block * given.chunks + step * 2) * bits * 16]  # noqa: E731
         return ProductKind(DOT, 2, weights=weights, finish=finish)
 
-    return function(name, tiling.depth, codes, kind)
+    return function(name, tiling, codes, kind)
