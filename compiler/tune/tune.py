@@ -85,7 +85,7 @@ def tune(
         policy: whose parameters are tried.
         axes: what values they may have.
         runs: compilations, the defaults' apart.
-        data: half of it calibrates, a quarter chooses, and a quarter judges the choice; by default what the policy names.
+        data: half of it calibrates, a quarter chooses, and a quarter judges the choice; by default the policy's.
         definitions: values of parameters that stay.
         seed: of the search.
         progress: told of each run.

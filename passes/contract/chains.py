@@ -15,7 +15,7 @@ from qcc.ir.regions.flow import Flow
 from qcc.ir.vocabulary.find import OPS
 
 OPERANDS = 2  # of the sums and products that runtimes have
-UNEVEN = 2  # times the smallest factor: larger ones would leave small channels a bit less, as steps of channels are to prevent
+UNEVEN = 2  # times the smallest factor: larger ones would leave a bit less to the small channels
 
 
 @dataclass(frozen=True)

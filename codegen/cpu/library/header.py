@@ -87,7 +87,15 @@ def _chain(op: ChainOp, target: CpuProcessor, start: str) -> str:
     functions = [_symbol(start) + name if name else "NULL" for name in names_of(op, target)]
     called = ["NULL", f"{{{', '.join(functions)}}}"] if op.depthwise else [*functions, "{NULL}"]
     sizes = *op.kernel, *op.strides, *op.pads
-    fields = [f'"{op.name}"', *sizes, int(op.depthwise), CUTS.index(op.cut), int(op.adds), int(op.cut_sum)]
+    fields = [
+        f'"{op.name}"',
+        *sizes,
+        int(op.depthwise),
+        op.bits * op.packed,
+        CUTS.index(op.cut),
+        int(op.adds),
+        int(op.cut_sum),
+    ]
     fields += [lanes(target), *called]
     return f"  {{{', '.join(map(str, fields))}}},"
 

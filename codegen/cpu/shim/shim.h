@@ -40,6 +40,7 @@ typedef struct {
 typedef struct {
   const char *name;
   int high, wide, down, across, top, left, bottom, right, depthwise;
+  int bits;                       /* of codes in planes; 0: they lie in bytes */
   int cuts;                       /* 1: what is below 0; 2: what is outside two inputs */
   int adds, cuts_sum;             /* a residual, and what is below 0 of that */
   int lanes;                      /* of a vector of sums: 16 have weights in bytes, 8 in 16 bits */
