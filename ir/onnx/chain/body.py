@@ -7,7 +7,8 @@ time of the graph that it was made of.
 import onnx_ir as ir
 
 from qcc.ir.kernel.chain_op import SPREAD, ChainOp
-from qcc.ir.onnx.emit.decode import function, numbers
+from qcc.ir.onnx.emit.decode import numbers
+from qcc.ir.onnx.file.domain import function
 from qcc.ir.vocabulary.definition import Lines
 
 FIRST, LAST = "perm: ints = [0, 3, 1, 2]", "perm: ints = [0, 2, 3, 1]"
