@@ -145,11 +145,20 @@ static void multiply_rows(Call *call, int64_t row, int64_t end, int64_t first, i
   }
 }
 
+/* The same, so many strips at a time that their weights stay in the second cache for all the rows. */
+static void multiply_strips(Call *call, int64_t row, int64_t end, int64_t first, int64_t last) {
+  const Layer *l = call->layer;
+  int64_t some = l->spec->family->meets / (STRIP * l->k * l->spec->bits / 8) + 1;
+  some += some % 2 * l->spec->woven;
+  if (end - row <= 4) some = last - first;
+  for (; first < last && !failed(call); first += some) multiply_rows(call, row, end, first, least(some, last - first));
+}
+
 /* Some rows times some strips: tasks lie side by side, `across` of them for the same rows. */
 static void gemv_task(void *p, size_t task) {
   Call *call = p;
   int64_t row = (int64_t)task / call->across * call->down, first = (int64_t)task % call->across * call->share;
-  multiply_rows(call, row, least(row + call->down, call->rows), first, least(call->share, call->layer->strips - first));
+  multiply_strips(call, row, least(row + call->down, call->rows), first, least(first + call->share, call->layer->strips));
 }
 
 /* All of some rows, from rounding to the norm: what a thread wrote it reads. */
@@ -157,11 +166,8 @@ static void rows_task(void *p, size_t task) {
   Call *call = p;
   const Layer *l = call->layer;
   int64_t row = (int64_t)task * call->down, end = least(row + call->down, call->rows);
-  int64_t some = l->spec->family->meets / (STRIP * l->k * l->spec->bits / 8) + 1, woven = l->spec->woven;
-  some += some % 2 * woven;
   prepare_rows(call, row, end - row);
-  for (int64_t first = 0; first < l->strips && !failed(call); first += some)
-    multiply_rows(call, row, end, first, least(some, l->strips - first));
+  multiply_strips(call, row, end, 0, l->strips);
   if (l->spec->norm && !failed(call)) norm_rows(call, row, end - row);
 }
 
