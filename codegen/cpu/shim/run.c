@@ -101,7 +101,7 @@ static void prepare_rows(Call *call, int64_t first, int64_t rows) {
   const Family *family = l->spec->family;
   int64_t at = first * l->chunks, chunks = rows * l->chunks;
   if (call->whole) {
-    Any args[] = {POINTER(call->x + at * CHUNK), POINTER(call->inputs + at * CHUNK), POINTER(call->steps + first),
+    Any args[] = {POINTER(call->x + at * CHUNK), POINTER(call->inputs + at * CHUNK * call->wide), POINTER(call->steps + first),
                   POINTER((int32_t *)call->sums + first), TENSOR(&none_filled), NUMBER(l->chunks), NUMBER(rows)};
     if (CALL(family->round, args)) fail(call);
     return;
@@ -136,7 +136,7 @@ static void multiply_rows(Call *call, int64_t row, int64_t end, int64_t first, i
     rows = four ? (left < 4 ? left : 4) : 1;
     int64_t size = (four ? 4 : 1) * count * STRIP, at = row * call->each, from = row * l->k;
     Tensor y = {out, 1, 0, 1, 2, 32, 1, &size, NULL, 0};
-    const void *in = family->rounds ? (const void *)(call->inputs + from) : (const void *)(call->read + from);
+    const void *in = family->rounds ? (const void *)(call->inputs + from * call->wide) : (const void *)(call->read + from);
     Any args[] = {POINTER(in), POINTER(call->steps + at), POINTER((int32_t *)call->sums + at), POINTER(l->words),
                   POINTER(l->scale), POINTER(l->offset), TENSOR(&y), NUMBER(l->chunks), NUMBER(l->chunks / l->groups),
                   NUMBER(first), NUMBER(count)};
@@ -234,8 +234,9 @@ static void *multiply(const Layer *l, void *context, Call *call) {
   int many = call->rows >= family->many && l->k <= LONGEST;
   if (family->gemm && many) return multiply_many(l, context, call);
   call->whole = family->whole && many, call->each = call->whole ? 1 : l->chunks;
+  call->wide = call->whole && family->widens ? 2 : 1;
   size_t rows = (size_t)call->rows + 3, values = rows * (size_t)l->k;
-  size_t bytes = !family->quantize ? 0 : family->rounds ? values : values * 4;
+  size_t bytes = !family->quantize ? 0 : family->rounds ? values * (size_t)call->wide : values * 4;
   if (!take_room(call, bytes, rows * (size_t)call->each)) return status(FAIL, "qcc: out of memory");
   call->read = family->quantize && !family->rounds ? (const float *)call->inputs : call->x;
   if (family->quantize) /* stray denormals are slow */
