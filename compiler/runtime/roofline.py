@@ -16,6 +16,7 @@ from qcc.codegen.target.machine import Machine
 from qcc.codegen.target.target import KernelBound
 from qcc.compiler.runtime.profile import Node
 from qcc.ir.kernel.attend_op import AttendOp
+from qcc.ir.encoding.packing import UNIT
 from qcc.ir.kernel.chain_op import ChainOp
 from qcc.ir.kernel.kernel_op import parse_kernel
 from qcc.ir.kernel.op import LinearOp, OpError
@@ -123,7 +124,7 @@ def _kernel(node: Node) -> Work:
     if isinstance(op, AttendOp):
         return Work()  # how much it does hangs on what it is fed
     if isinstance(op, ChainOp):
-        return Work(_convolution(node).operations, INT8)
+        return Work(2.0 * node.outputs[0].size * _filter(op, node), INT8)
     read, given = node.inputs[0], node.outputs[0]
     axis = 1 if op.pointwise else -1
     inner, rows = read.shape[axis], read.size / max(read.shape[axis], 1)
@@ -131,6 +132,13 @@ def _kernel(node: Node) -> Work:
     kept = _kept(op, node, given.shape[axis] * inner)
     results = sum(one.size for one in node.outputs[: len(op.members)]) * (2 if op.chained else 1)
     return Work(2.0 * results * inner * kept, bound.ceiling, read.size if bound.rounds else 0)
+
+
+def _filter(op: ChainOp, node: Node) -> float:
+    """The weights of a filter, whose codes may lie in planes."""
+    inputs = dict(zip(op.inputs, node.inputs, strict=False))
+    size = inputs[op.codes[0]].size * (UNIT / op.grid.planes[0] if op.packed else 1)
+    return size / max(inputs["scale"].size, 1)
 
 
 def _bound(op: LinearOp, rows: int) -> KernelBound | None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import ClassVar
 
+from qcc.codegen.cpu.chain.taps import taps_of
 from qcc.codegen.cpu.processors.processors import AVX2, VNNI, CpuProcessor
 from qcc.codegen.target.target import Arithmetic, Template
 from qcc.ir.kernel.chain_op import ChainOp
@@ -36,14 +37,13 @@ def names_of(op: ChainOp, processor: CpuProcessor) -> tuple[str, ...]:
     """
     if not op.depthwise:
         return (f"qconv_product{'_add' * op.adds}",)
-    sizes = ("x".join(map(str, one)) for one in (op.kernel, op.strides))
-    of = "qconv_depthwise{}_stride{}".format(*sizes)
+    of = f"qconv_depthwise{taps_of(op).words}"
     return tuple(f"{of}_of{width}" if width <= 4 * lanes(processor) else "" for width in WIDTHS)
 
 
 def chain_functions(ops: Iterable[ChainOp], processor: CpuProcessor, prefix: str) -> dict[str, Expr]:
     """The TIR of all that the ops need, by name."""
-    from qcc.codegen.cpu.chain.depthwise import Taps, depthwise
+    from qcc.codegen.cpu.chain.depthwise import depthwise
     from qcc.codegen.cpu.chain.dots import Avx2, Vnni
     from qcc.codegen.cpu.chain.product import product
 
@@ -52,6 +52,5 @@ def chain_functions(ops: Iterable[ChainOp], processor: CpuProcessor, prefix: str
     for op in ops:
         for width, name in zip(WIDTHS, names_of(op, processor), strict=False):
             if name and (full := prefix + name) not in made:
-                taps = Taps(*op.kernel, *op.strides)
-                made[full] = depthwise(full, dot, taps, width) if op.depthwise else product(full, dot, op.adds)
+                made[full] = depthwise(full, dot, taps_of(op), width) if op.depthwise else product(full, dot, op.adds)
     return made

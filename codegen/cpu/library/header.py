@@ -28,6 +28,7 @@ from qcc.ir.encoding.grid import TableGrid
 from qcc.ir.kernel.chain_op import ChainOp
 from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.kernel.op import KEEP, Leaf, LinearOp, step_inputs
+from qcc.ir.kernel.window import Window
 
 CUTS = ("", "relu", "clip")  # by the shim's number
 
@@ -86,18 +87,16 @@ def _chain(op: ChainOp, target: CpuProcessor, start: str) -> str:
     """A convolution of bytes."""
     functions = [_symbol(start) + name if name else "NULL" for name in names_of(op, target)]
     called = ["NULL", f"{{{', '.join(functions)}}}"] if op.depthwise else [*functions, "{NULL}"]
-    sizes = *op.kernel, *op.strides, *op.pads
-    fields = [
-        f'"{op.name}"',
-        *sizes,
-        int(op.depthwise),
-        op.bits * op.packed,
-        CUTS.index(op.cut),
-        int(op.adds),
-        int(op.cut_sum),
-    ]
-    fields += [lanes(target), *called]
+    fields = [f'"{op.name}"', window_text(op.window), int(op.depthwise), op.groups, op.bits * op.packed]
+    fields += [CUTS.index(op.cut), int(op.adds), int(op.cut_sum), lanes(target), *called]
     return f"  {{{', '.join(map(str, fields))}}},"
+
+
+def window_text(window: Window) -> str:
+    """A window, as C has it."""
+    solid = window.solid
+    sizes = solid.kernel, solid.strides, solid.pads[:3], solid.pads[3:], solid.dilations
+    return f"{{{', '.join([str(window.axes), *('{' + ', '.join(map(str, one)) + '}' for one in sizes)])}}}"
 
 
 def _tables(ops: Sequence[LinearOp]) -> dict[str, str]:

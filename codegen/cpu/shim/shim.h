@@ -36,10 +36,14 @@ typedef struct {
   int high, wide;       /* outputs and inputs of a tile where some are stored alone, in blocks.c; else 0 */
 } Spec;
 
-/* A convolution of bytes, in chain.c: its kernel, strides and pads, rows first; what it does behind. */
+/* How a kernel goes over planes, rows and columns; one axis is rows, two are these (window.py). */
+typedef struct { int axes, kernel[3], strides[3], begins[3], ends[3], apart[3]; } Window;
+
+/* A convolution of bytes, in chain.c: its kernel, groups, and what it does behind. */
 typedef struct {
   const char *name;
-  int high, wide, down, across, top, left, bottom, right, depthwise;
+  Window window;
+  int depthwise, groups;
   int bits;                       /* of codes in planes; 0: they lie in bytes */
   int cuts;                       /* 1: what is below 0; 2: what is outside two inputs */
   int adds, cuts_sum;             /* a residual, and what is below 0 of that */

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import onnx_ir as ir
 
 from qcc.ir.kernel.chain_op import BYTE, ChainOp, Cut
+from qcc.ir.kernel.window import Window
 from qcc.ir.onnx.chain.packed import PackedCodes, packed_of
 from qcc.ir.onnx.file.load import array_of
 
 CODE, DECODE = "QuantizeLinear", "DequantizeLinear"
-RANK = 4  # images, channels, rows, columns
+RANKS = (3, 4, 5)  # images, channels, and up to three axes
 LEAST_ADDED = 16  # channels of a residual: so many are added at once
 CLOSE = 1e-5  # of a scale: two float32 multiplied
 MOST_INPUTS = 1 << 15  # of a filter, whose products fit 32 bits with a bias of half of them
@@ -64,7 +66,8 @@ def _link(node: ir.Node, taken: set[ir.Node]) -> Link | None:
     cut, low_high, coder = _rounded(node.outputs[0])
     if geometry is None or coder is None:
         return None
-    kernel, strides, pads, groups = geometry
+    window, groups = geometry
+    depthwise = groups > 1 and groups == shape[0] and shape[1] == 1
     inputs = {"x_scale": read.inputs[1], "x_zero": read.inputs[2], **_named(weight, ("codes", "scale", "zero"))}
     inputs |= {} if packed is None else packed.inputs
     bias = _bias(node, read, weight, shape[0])
@@ -77,7 +80,8 @@ def _link(node: ir.Node, taken: set[ir.Node]) -> Link | None:
         cut_sum, decoder, last = residual
         other = decoder.inputs[0]
         inputs |= _named(decoder, ("", "other_scale", "other_zero")) | _named(last, ("", "sum_scale", "sum_zero"))
-    op = ChainOp(kernel, strides, pads, groups > 1, packed.bits if packed else BYTE, cut, residual is not None, cut_sum)
+    bits = packed.bits if packed else BYTE
+    op = ChainOp(window, depthwise, 1 if depthwise else groups, bits, cut, residual is not None, cut_sum)
     given = {name: value for name, value in inputs.items() if value is not None}
     result, codes = last.outputs[0], read.inputs[0]
     if codes is None or result.is_graph_output():
@@ -89,19 +93,14 @@ def _named(node: ir.Node, names: tuple[str, ...]) -> dict[str, ir.Value | None]:
     return {name: value for name, value in zip(names, node.inputs, strict=False) if name}
 
 
-def _geometry(
-    node: ir.Node, shape: tuple[int, ...]
-) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int], int] | None:
-    """Kernel, strides, pads and groups; None of what no kernel does."""
+def _geometry(node: ir.Node, shape: tuple[int, ...]) -> tuple[Window, int] | None:
+    """The window and the groups; None of what no kernel does."""
     found = {name: attribute.value for name, attribute in node.attributes.items()}
-    high, wide = shape[2:]
-    strides, dilations = (tuple(found.get(name) or (1, 1)) for name in ("strides", "dilations"))
-    pads, groups = tuple(found.get("pads") or (0, 0, 0, 0)), int(found.get("group", 1))
-    whole = groups == 1 or (groups == shape[0] and shape[1] == 1)
+    given = {name: tuple(found.get(name) or ()) for name in ("strides", "pads", "dilations")}
     stated = found.get("auto_pad", "NOTSET") in ("", "NOTSET")
-    if not whole or not stated or dilations != (1, 1) or min(pads) < 0 or shape[1] * high * wide > MOST_INPUTS:
+    if not stated or min(given["pads"], default=0) < 0 or prod(shape[1:]) > MOST_INPUTS:
         return None
-    return (high, wide), (strides[0], strides[1]), (pads[0], pads[1], pads[2], pads[3]), groups
+    return Window(shape[2:], **given), int(found.get("group", 1))
 
 
 def _bias(
@@ -153,7 +152,7 @@ def _residual(coder: ir.Node, channels: int, taken: set[ir.Node]) -> tuple[bool,
     ):
         return None
     shapes = [value.shape for value in (*adder.inputs, adder.outputs[0]) if value is not None]
-    same = len(shapes[0] or ()) == RANK and all(shape is not None and shape == shapes[0] for shape in shapes)
+    same = len(shapes[0] or ()) in RANKS and all(shape is not None and shape == shapes[0] for shape in shapes)
     return (cut == "relu", others[0], last) if same else None
 
 
@@ -177,14 +176,14 @@ def _is_bytes(node: ir.Node) -> bool:
 
 
 def _weight_shape(node: ir.Node, packed: PackedCodes | None) -> tuple[int, ...]:
-    """Of bytes in four axes, or what becomes such, with scales and zeros by filters; none of anything else."""
+    """Of bytes in three to five axes, or what becomes such, with scales and zeros by filters; none of anything else."""
     if len(node.inputs) != 3 or any(_held(value) is None for value in node.inputs[1:]):
         return ()
     codes, axis = _array(node.inputs[0]), node.attributes.get("axis")
     shape = codes.shape if packed is None else packed.shape
     whole = packed is not None or codes.dtype in (np.int8, np.uint8)
     by_filter = _array(node.inputs[1]).shape == _array(node.inputs[2]).shape == shape[:1]
-    return shape if len(shape) == RANK and whole and by_filter and axis is not None and axis.as_int() == 0 else ()
+    return shape if len(shape) in RANKS and whole and by_filter and axis is not None and axis.as_int() == 0 else ()
 
 
 def _held(value: ir.Value | None) -> np.ndarray | None:
