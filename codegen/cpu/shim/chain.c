@@ -160,8 +160,14 @@ static int input_type(const void *of, size_t index) {
   return index == first || index == first + 2 || index == first + 4 ? UINT8 : FLOAT;
 }
 
-void serve_filter(const ChainSpec *spec, Served *served) {
+static int output_type(const void *of, size_t index) {
+  (void)of, (void)index;
+  return UINT8;
+}
+
+void serve_filter(const void *of, Served *served) {
+  const ChainSpec *spec = of;
   *served = (Served){.name = spec->name, .spec = spec, .input_type = input_type, .create = make_filter,
-                     .compute = compute, .destroy = free_filter, .outputs = 1, .given = UINT8,
+                     .compute = compute, .destroy = free_filter, .outputs = 1, .output_type = output_type,
                      .inputs = residual(spec) + (spec->adds ? 5 : 0)};
 }

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from qcc.ir.kernel.chain_op import SPREAD, ChainOp
-from qcc.ir.onnx.emit.decode import function, numbers
+from qcc.ir.onnx.emit.decode import numbers
+from qcc.ir.onnx.file.domain import function
 from qcc.ir.vocabulary.definition import Lines
 
 
