@@ -127,6 +127,50 @@ def test_what_is_not_fused(tmp_path: Path, before: str, after: str, names: list[
     np.testing.assert_array_equal(outputs(tmp_path / "chain.onnx"), outputs(tmp_path / "out.onnx"))
 
 
+POOLED = """
+g (float[n, 8, 12, 12] x) => (float[n, 48, p, q] y) {{
+  a = Conv <pads = [1, 1, 1, 1]> (x, first) b = Relu (a) c = {} d = Conv (c, second) y = {} }}"""
+
+
+@pytest.mark.parametrize(
+    ("between", "end", "names"),
+    [
+        (
+            "MaxPool <kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]> (b)",
+            "Conv (d, third)",
+            ["qpool_max3x3_stride2x2_pads1x1x1x1"],
+        ),
+        ("AveragePool <kernel_shape = [2, 2]> (b)", "Conv (d, third)", ["qpool_mean2x2_stride1x1_pads0x0x0x0"]),
+        (
+            "AveragePool <kernel_shape = [2, 2], pads = [1, 1, 1, 1]> (b)",
+            "Conv (d, third)",
+            [],
+        ),
+        ("MaxPool <kernel_shape = [2, 2], ceil_mode = 1> (b)", "Conv (d, third)", []),
+        ("GlobalAveragePool (b)", "Conv (d, third)", ["qpool_mean_2axes"]),
+    ],
+    ids=["largest", "mean", "counted_reject", "ceil_reject", "whole"],
+)
+def test_pools_are_in_chains(tmp_path: Path, between: str, end: str, names: list[str]) -> None:
+    arrays = {
+        "first": random(48, 8, 3, 3, seed=1),
+        "second": random(48, 48, 1, 1, seed=2),
+        "third": random(48, 48, 1, 1, seed=3),
+    }
+    text = POOLED.format(between, end)
+    onnx.save(onnx_models.parse(text, arrays, opset=21, ir_version=10), tmp_path / "net.onnx")
+    x = random(8, 8, 12, 12, seed=3)
+    result = qcc.compile(tmp_path / "net.onnx", load_text(POLICY.format(""), schema()), data=[{"x": x}])
+    graph = OnnxGraph.load(result.output)
+    InferTypes()(graph.model)
+    found = [op.name for op in graph.chain(lambda op: True)]
+    assert [name for name in found if name.startswith("qpool")] == names and len(found) >= 2
+    assert ops(graph).count("Transpose") == (2 if names else 4 if len(found) == 3 else 2)
+    graph.save(tmp_path / "chain.onnx")
+    made, wanted = (Session(path, False, 1).run({"x": x})["y"] for path in (tmp_path / "chain.onnx", result.output))
+    np.testing.assert_array_equal(made, wanted)
+
+
 def test_a_residual_that_is_spread_is_not_added_in_the_op(tmp_path: Path) -> None:
     text = NETWORK.replace("f = Add (e, b)", "m = GlobalAveragePool (b) f = Add (e, m)")
     assert not any(isinstance(op, ChainOp) and op.adds for op in rounded(tmp_path, text).chain(lambda op: True))

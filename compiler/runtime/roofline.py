@@ -16,7 +16,6 @@ from qcc.codegen.target.machine import Machine
 from qcc.codegen.target.target import KernelBound
 from qcc.compiler.runtime.profile import Node
 from qcc.ir.encoding.packing import UNIT
-from qcc.ir.kernel.attend_op import AttendOp
 from qcc.ir.kernel.chain_op import ChainOp
 from qcc.ir.kernel.kernel_op import parse_kernel
 from qcc.ir.kernel.op import LinearOp, OpError

@@ -66,6 +66,11 @@ class ChainOp(LibraryOp):
         return "_".join(words)
 
     @property
+    def axes(self) -> int:
+        """Between images and channels."""
+        return self.window.axes
+
+    @property
     def packed(self) -> bool:
         """Codes do not lie in bytes."""
         return self.bits < BYTE

@@ -7,6 +7,7 @@ from qcc.codegen.cpu.apart import ApartTemplate
 from qcc.codegen.cpu.chain.taps import taps_of
 from qcc.codegen.cpu.processors.processors import AVX2, VNNI, CpuProcessor
 from qcc.ir.kernel.chain_op import ChainOp
+from qcc.ir.kernel.pool_op import PoolOp
 from qcc.ir.kernel.window import Window
 
 Expr = object  # of TVM, which carries no types
@@ -54,7 +55,38 @@ class Chains(ApartTemplate[ChainOp]):
         return (window_text(op.window), *how, lanes(processor), *called)
 
 
-CHAINS = Chains()
+class Pools(ApartTemplate[PoolOp]):
+    """Of as many channels as a vector holds, 16 at least."""
+
+    name: ClassVar[str] = "pools of bytes"
+    kind: ClassVar[type] = PoolOp
+    row: ClassVar[str] = "PoolSpec"
+    serve: ClassVar[str] = "serve_pool"
+
+    def makes(self, op: PoolOp, processor: CpuProcessor) -> bool:
+        """Those that the runtime has, too."""
+        return processor.has(*AVX2) and (op.pooled == "mean" or op.window is not None)
+
+    def names(self, op: PoolOp, processor: CpuProcessor) -> tuple[str, ...]:
+        """One for all windows."""
+        return (f"qpool_{op.pooled if op.window else 'whole'}",)
+
+    def make(self, op: PoolOp, processor: CpuProcessor, prefix: str) -> dict[str, Expr]:
+        """See `ApartTemplate.make`."""
+        from qcc.codegen.cpu.chain.dots import Avx2, Vnni
+        from qcc.codegen.cpu.chain.pool import pool
+
+        (name,) = self.names(op, processor)
+        dot = Vnni() if lanes(processor) == Vnni.lanes else Avx2()
+        return {prefix + name: pool(prefix + name, dot, op.pooled if op.window else "whole")}
+
+    def fields(self, op: PoolOp, processor: CpuProcessor, functions: Sequence[str]) -> tuple[object, ...]:
+        """See `ApartTemplate.fields`."""
+        window = op.window or Window((1,) * op.axes)
+        return window_text(window), int(op.pooled == "mean"), int(op.window is None), *functions
+
+
+CHAINS, POOLS = Chains(), Pools()
 
 
 def window_text(window: Window) -> str:

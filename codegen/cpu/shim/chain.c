@@ -18,14 +18,6 @@ typedef struct {
   int failed;
 } Run;
 
-/* Pixels of fewer channels than are computed at once, where they belong: what is copied beyond one the next covers. */
-static void put_narrow(const Run *run, const uint8_t *spare, int64_t pixel, int64_t pixels) {
-  int64_t n = run->n, i = 0;
-  uint8_t *to = run->y + pixel * n;
-  for (; i * n + LANE <= pixels * n; i++) memcpy(to + i * n, spare + i * LANE, LANE);
-  for (; i < pixels; i++) memcpy(to + i * n, spare + i * LANE, (size_t)n);
-}
-
 /* So many neighbouring pixels, which begin at `a`, `step` bytes apart, and become those from `pixel` on. */
 static int multiply(const Run *run, const uint8_t *a, int64_t step, int64_t pixel, int64_t pixels, uint8_t *spare) {
   const Filter *f = run->filter;
@@ -40,7 +32,7 @@ static int multiply(const Run *run, const uint8_t *a, int64_t step, int64_t pixe
                   NUMBER(f->blocks), NUMBER(f->last)};
     if (CALL(f->spec->product, args)) return 0;
   }
-  if (narrow) put_narrow(run, spare, pixel, pixels);
+  if (narrow) put_narrow(run->y, run->n, spare, pixel, pixels);
   return 1;
 }
 
@@ -68,7 +60,7 @@ static int filter_rows(const Run *run, const uint8_t *a, int64_t pixel, int64_t 
   uint8_t *to = narrow ? spare : run->y + pixel * f->n;
   for (const Part *part = f->parts; part < f->parts + f->count; part++)
     if (!filter_part(run, part, a + part->start, to + part->start, narrow ? LANE : f->n, rows, across)) return 0;
-  if (narrow) put_narrow(run, spare, pixel, rows * across);
+  if (narrow) put_narrow(run->y, run->n, spare, pixel, rows * across);
   return 1;
 }
 

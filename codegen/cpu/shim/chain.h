@@ -28,6 +28,8 @@ int64_t positions_of(const Window *window);
 void lay_lines(Lines *lines);
 int64_t place_in(const Lines *lines, int64_t position);
 void copy_lines(const Lines *lines, int64_t at, int64_t rows, uint8_t *to);
+/* Pixels of fewer channels than are made at once, where they belong: what is copied beyond one the next covers. */
+void put_narrow(uint8_t *y, int64_t n, const uint8_t *spare, int64_t pixel, int64_t pixels);
 void *number(const void *info, size_t at, int type, float *found);
 
 /* chain_weights.c */

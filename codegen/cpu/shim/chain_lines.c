@@ -68,6 +68,13 @@ void copy_lines(const Lines *lines, int64_t at, int64_t rows, uint8_t *to) {
   }
 }
 
+void put_narrow(uint8_t *y, int64_t n, const uint8_t *spare, int64_t pixel, int64_t pixels) {
+  uint8_t *to = y + pixel * n;
+  int64_t i = 0;
+  for (; i * n + LANE <= pixels * n; i++) memcpy(to + i * n, spare + i * LANE, LANE);
+  for (; i < pixels; i++) memcpy(to + i * n, spare + i * LANE, (size_t)n);
+}
+
 void *number(const void *info, size_t at, int type, float *found) {
   Input input;
   void *bad = constant(info, at, &input);

@@ -51,6 +51,9 @@ typedef struct {
   Kernel product, of[3];          /* depthwise: of 64, 32 and 16 channels, the first where there are 16 lanes */
 } ChainSpec;
 
+/* A pool of bytes, in chain_pool.c: the largest number, or the mean; over a window, or all of the image. */
+typedef struct { const char *name; Window window; int mean, all; Kernel pool; } PoolSpec;
+
 /* An attention over blocks, in attend.c. */
 typedef struct { const char *name; int64_t block, segment, channels; Kernel attend; } AttendSpec;
 
@@ -150,6 +153,9 @@ void *convolve(void *layer, void *context);
 
 /* chain.c */
 void serve_filter(const void *spec, Served *served);
+
+/* chain_pool.c */
+void serve_pool(const void *spec, Served *served);
 
 /* attend.c */
 void serve_attend(const void *spec, Served *served);

@@ -1,4 +1,4 @@
-"""What a convolution of bytes computes, in standard ops: rounded values decoded, convolved, and rounded again.
+"""What convolutions and pools of bytes compute, in standard ops: rounded values decoded, convolved, and rounded again.
 
 The runtime makes integers of that, and turns cancel where ops of a chain meet, so a chain without a library takes the
 time of the graph that it was made of.
@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from qcc.ir.kernel.chain_op import SPREAD, ChainOp
+from qcc.ir.kernel.pool_op import PoolOp
 from qcc.ir.onnx.emit.decode import numbers
 from qcc.ir.onnx.file.domain import function
 from qcc.ir.vocabulary.definition import Lines
@@ -39,6 +40,25 @@ def chain_function(op: ChainOp, opset: int) -> ir.Function:
         ]
     lines += [f"y = Transpose <{last}> ({'summed' if op.adds else 'rounded'})"]
     return function(op.name, op.inputs, lines, "y", opset, "group" if op.depthwise else "")
+
+
+def pool_function(op: PoolOp, opset: int) -> ir.Function:
+    """The same of a pool."""
+    first, last = (_ints({"perm": order})[0] for order in orders(op.axes))
+    window = [] if op.window is None else _ints({"kernel_shape": op.window.kernel, **op.window.attributes})
+    if op.pooled == "max":
+        lines = [f"pooled = MaxPool <{', '.join(window)}> (turned)"]
+    else:
+        # dilations of 1 are left out: they came with a later version of the op
+        window = [one for one in window if not one.startswith("dilations")]
+        how = f"AveragePool <{', '.join([*window, 'count_include_pad: int = 1'])}>" if window else "GlobalAveragePool"
+        lines = [
+            "read = DequantizeLinear (turned, x_scale, x_zero)",
+            f"mean = {how} (read)",
+            "pooled = QuantizeLinear (mean, y_scale, y_zero)",
+        ]
+    lines = [f"turned = Transpose <{first}> (x)", *lines, f"y = Transpose <{last}> (pooled)"]
+    return function(op.name, op.inputs, lines, "y", opset)
 
 
 def orders(axes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""Convolutions of rounded values, with all that one op does: the bytes that are read and made, and what is between."""
+"""Convolutions and pools of rounded values, with all that one op does: what is read and made, and what is between."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qcc.ir.kernel.chain_op import BYTE, ChainOp, Cut
+from qcc.ir.kernel.pool_op import SCALES, Pooled, PoolOp
 from qcc.ir.kernel.window import Window
 from qcc.ir.onnx.chain.packed import PackedCodes, packed_of
 from qcc.ir.onnx.file.load import array_of
@@ -15,6 +16,12 @@ from qcc.ir.onnx.file.load import array_of
 CODE, DECODE = "QuantizeLinear", "DequantizeLinear"
 RANKS = (3, 4, 5)  # images, channels, and up to three axes
 LEAST_ADDED = 16  # channels of a residual: so many are added at once
+POOLS: dict[str, tuple[Pooled, bool]] = {
+    "MaxPool": ("max", False),
+    "AveragePool": ("mean", False),
+    "GlobalAveragePool": ("mean", True),
+}
+"""What is taken of a window, and whether that is all of the image."""
 CLOSE = 1e-5  # of a scale: two float32 multiplied
 MOST_INPUTS = 1 << 15  # of a filter, whose products fit 32 bits with a bias of half of them
 
@@ -30,11 +37,11 @@ class Link:
         place: the node behind which all is there.
         inputs: the op's other inputs, by name, but for ``other``.
         other: the bytes of a residual.
-        groups: of the convolution.
+        groups: of a depthwise convolution; else 0.
         bias: in the integers of sums, where the graph has none.
     """
 
-    op: ChainOp
+    op: ChainOp | PoolOp
     read: ir.Value
     result: ir.Value
     place: ir.Node
@@ -48,7 +55,7 @@ def links(graph: ir.Graph) -> Iterator[Link]:
     """All of a graph, in its order; each residual is added by one convolution alone."""
     taken: set[ir.Node] = set()
     for node in graph:
-        link = _link(node, taken) if node.op_type == "Conv" and not node.domain else None
+        link = None if node.domain else _link(node, taken) if node.op_type == "Conv" else _pool(node)
         if link is not None:
             taken.add(link.place)
             yield link
@@ -86,7 +93,36 @@ def _link(node: ir.Node, taken: set[ir.Node]) -> Link | None:
     result, codes = last.outputs[0], read.inputs[0]
     if codes is None or result.is_graph_output():
         return None
-    return Link(op, codes, result, last, given, other, groups, bias[1])
+    return Link(op, codes, result, last, given, other, groups if depthwise else 0, bias[1])
+
+
+def _pool(node: ir.Node) -> Link | None:
+    """A pool of bytes; one of largest numbers keeps their step."""
+    read = _decoded(node.inputs[0]) if node.op_type in POOLS else None
+    coder = _only(node.outputs[0]) if read is not None and len(node.outputs) == 1 else None
+    if read is None or not _is_bytes(read) or coder is None or coder.op_type != CODE or not _is_bytes(coder):
+        return None
+    result, codes, shape = coder.outputs[0], read.inputs[0], node.outputs[0].shape
+    if codes is None or shape is None or len(shape) not in RANKS or result.is_graph_output():
+        return None
+    pooled, whole = POOLS[node.op_type]
+    window = None if whole else _pool_window(node, pooled)
+    moved = all(_number(one) == _number(two) for one, two in zip(read.inputs[1:], coder.inputs[1:], strict=True))
+    if (window is None and not whole) or (pooled == "max" and not moved):
+        return None
+    scales = dict(zip(SCALES, (*read.inputs[1:], *coder.inputs[1:]), strict=True)) if pooled == "mean" else {}
+    given = {name: value for name, value in scales.items() if value is not None}
+    return Link(PoolOp(pooled, window, len(shape) - 2), codes, result, coder, given, None, 0, None)
+
+
+def _pool_window(node: ir.Node, pooled: Pooled) -> Window | None:
+    """The window of a pool; None of what no kernel does, which is to count less than all of it for a mean."""
+    found = {name: attribute.value for name, attribute in node.attributes.items()}
+    given = {name: tuple(found.get(name) or ()) for name in ("strides", "pads", "dilations")}
+    window = Window(tuple(found["kernel_shape"]), **given)
+    stated = found.get("auto_pad", "NOTSET") in ("", "NOTSET") and not found.get("ceil_mode", 0)
+    whole = set(window.dilations) == {1} and (found.get("count_include_pad", 0) or not any(window.pads))
+    return window if stated and min(window.pads) >= 0 and (pooled == "max" or whole) else None
 
 
 def _named(node: ir.Node, names: tuple[str, ...]) -> dict[str, ir.Value | None]:
