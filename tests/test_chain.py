@@ -15,7 +15,7 @@ from qcc.compiler.runtime.session import Session
 from qcc.dsl.load import load_text
 from qcc.ir.kernel.chain_op import ChainOp
 from qcc.ir.kernel.kernel_op import parse_kernel
-from qcc.ir.kernel.window import Window
+from qcc.ir.kernel.window import KernelWindow
 from qcc.ir.onnx.adapter import OnnxGraph
 from qcc.ir.onnx.file.infer import InferTypes
 from tests import onnx_models
@@ -195,7 +195,7 @@ def test_any_axes_and_dilations(tmp_path: Path, axes: int, how: str, words: str)
     result = qcc.compile(tmp_path / "net.onnx", load_text(POLICY.format(""), schema()), data=[{"x": x}])
     graph = OnnxGraph.load(result.output)
     InferTypes()(graph.model)
-    point = ChainOp(Window((1,) * axes), groups=4)
+    point = ChainOp(KernelWindow((1,) * axes), groups=4)
     assert [op.name for op in graph.chain(lambda op: True)] == [f"{words}_relu", point.name]
     graph.save(tmp_path / "chain.onnx")
     found, wanted = (Session(path, False, 1).run({"x": x})["y"] for path in (tmp_path / "chain.onnx", result.output))
@@ -228,7 +228,16 @@ def test_the_driver_makes_a_library_of_them(tmp_path: Path) -> None:
 
 
 def test_one_op_for_equal_convolutions() -> None:
-    assert len({ChainOp(Window((1, 1))), ChainOp(Window((1, 1), (1, 1))), ChainOp(Window((1, 1)), adds=True)}) == 2
+    assert (
+        len(
+            {
+                ChainOp(KernelWindow((1, 1))),
+                ChainOp(KernelWindow((1, 1), (1, 1))),
+                ChainOp(KernelWindow((1, 1)), adds=True),
+            }
+        )
+        == 2
+    )
 
 
 def test_kernels_ask_tvm_for_no_memory() -> None:

@@ -22,7 +22,7 @@ from qcc.compiler.runtime.serves import serves
 from qcc.ir.encoding.packing import pack
 from qcc.ir.kernel.chain_op import SPREAD, ChainOp, parse_chain
 from qcc.ir.kernel.kernel_op import parse_kernel
-from qcc.ir.kernel.window import Sizes, Window
+from qcc.ir.kernel.window import Sizes, KernelWindow
 from qcc.ir.onnx.chain.body import chain_function
 from qcc.ir.onnx.file.domain import DOMAIN
 
@@ -32,7 +32,7 @@ OPSET, LEAST_ADDED = 21, 16
 
 def op(kernel: Sizes, strides: Sizes = (), pads: Sizes = (), dilations: Sizes = (), **how: Any) -> ChainOp:
     """An op of a window."""
-    return ChainOp(Window(kernel, strides, pads, dilations), **how)
+    return ChainOp(KernelWindow(kernel, strides, pads, dilations), **how)
 
 
 POINT, SAME = op((1, 1)), (1, 1, 1, 1)

@@ -16,7 +16,7 @@ import numpy as np
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.packing import UNIT, pack
 from qcc.ir.kernel.library_op import LibraryOp
-from qcc.ir.kernel.window import WORDS, Window, window_of
+from qcc.ir.kernel.window import WORDS, KernelWindow, window_of
 
 Cut = Literal["", "relu", "clip"]
 _NAME = re.compile(
@@ -49,7 +49,7 @@ class ChainOp(LibraryOp):
 
     counted: ClassVar[tuple[str, str]] = ("convolution", "hand on bytes in kernels of ours, channels last")
 
-    window: Window
+    window: KernelWindow
     depthwise: bool = False
     groups: int = 1
     bits: int = BYTE

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from qcc.ir.kernel.library_op import LibraryOp
-from qcc.ir.kernel.window import SOLID, WORDS, Window, window_of
+from qcc.ir.kernel.window import SOLID, WORDS, KernelWindow, window_of
 
 Pooled = Literal["max", "mean"]
 _NAME = re.compile(rf"qpool_(max|mean)(?:{WORDS}|_(\d)axes)", re.ASCII)
@@ -31,7 +31,7 @@ class PoolOp(LibraryOp):
     counted: ClassVar[tuple[str, str]] = ("pool", "hand on bytes beside them")
 
     pooled: Pooled
-    window: Window | None
+    window: KernelWindow | None
     axes: int
 
     @property

@@ -8,11 +8,11 @@ SOLID = {1: (1, 1), 2: (1, 0), 3: (0, 0)}
 """By the number of axes: how many of size 1 stand before and behind them where there are three."""
 _SIZES = r"(\d+(?:x\d+)*)"
 WORDS = rf"{_SIZES}_stride{_SIZES}_pads{_SIZES}(?:_dilated{_SIZES})?"
-"""What `Window.words` gives, in four groups."""
+"""What `KernelWindow.words` gives, in four groups."""
 
 
 @dataclass(frozen=True)
-class Window:
+class KernelWindow:
     """A kernel over one to three axes; what is left out is 1, and of pads 0.
 
     Args:
@@ -47,7 +47,7 @@ class Window:
         return "_".join(sizes + dilated)
 
     @property
-    def solid(self) -> "Window":
+    def solid(self) -> "KernelWindow":
         """The same over planes, rows and columns: one axis is rows, two are these."""
         before, behind = SOLID[self.axes]
 
@@ -56,7 +56,7 @@ class Window:
 
         halves = self.pads[: self.axes], self.pads[self.axes :]
         pads = (*filled(halves[0], 0), *filled(halves[1], 0))
-        return Window(filled(self.kernel, 1), filled(self.strides, 1), pads, filled(self.dilations, 1))
+        return KernelWindow(filled(self.kernel, 1), filled(self.strides, 1), pads, filled(self.dilations, 1))
 
     @property
     def attributes(self) -> dict[str, Sizes]:
@@ -64,13 +64,13 @@ class Window:
         return {"strides": self.strides, "pads": self.pads, "dilations": self.dilations}
 
 
-def window_of(words: Sequence[str | None]) -> Window | None:
+def window_of(words: Sequence[str | None]) -> KernelWindow | None:
     """The window that stands in a name, by the groups of `WORDS`; None if its sizes do not belong together."""
     kernel, strides, pads, dilations = (tuple(map(int, one.split("x"))) if one else () for one in words)
     axes, known = len(kernel), {len(one) for one in (strides, dilations) if one}
     if axes not in SOLID or known - {axes} or len(pads) != 2 * axes or not all((*kernel, *strides, *dilations)):
         return None
-    return Window(kernel, strides, pads, dilations)
+    return KernelWindow(kernel, strides, pads, dilations)
 
 
 def _text(sizes: Sizes) -> str:

@@ -8,7 +8,7 @@ from qcc.codegen.cpu.chain.taps import taps_of
 from qcc.codegen.cpu.processors.processors import AVX2, VNNI, CpuProcessor
 from qcc.ir.kernel.chain_op import ChainOp
 from qcc.ir.kernel.pool_op import PoolOp
-from qcc.ir.kernel.window import Window
+from qcc.ir.kernel.window import KernelWindow
 
 Expr = object  # of TVM, which carries no types
 WIDTHS = (64, 32, 16)  # of channels, in the order of the shim
@@ -82,14 +82,14 @@ class Pools(ApartTemplate[PoolOp]):
 
     def fields(self, op: PoolOp, processor: CpuProcessor, functions: Sequence[str]) -> tuple[object, ...]:
         """See `ApartTemplate.fields`."""
-        window = op.window or Window((1,) * op.axes)
+        window = op.window or KernelWindow((1,) * op.axes)
         return window_text(window), int(op.pooled == "mean"), int(op.window is None), *functions
 
 
 CHAINS, POOLS = Chains(), Pools()
 
 
-def window_text(window: Window) -> str:
+def window_text(window: KernelWindow) -> str:
     """A window, as C has it."""
     solid = window.solid
     sizes = solid.kernel, solid.strides, solid.pads[:3], solid.pads[3:], solid.dilations

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from qcc.ir.kernel.chain_op import BYTE, ChainOp, Cut
 from qcc.ir.kernel.pool_op import SCALES, Pooled, PoolOp
-from qcc.ir.kernel.window import Window
+from qcc.ir.kernel.window import KernelWindow
 from qcc.ir.onnx.chain.packed import PackedCodes, packed_of
 from qcc.ir.onnx.file.load import array_of
 
@@ -115,11 +115,11 @@ def _pool(node: ir.Node) -> Link | None:
     return Link(PoolOp(pooled, window, len(shape) - 2), codes, result, coder, given, None, 0, None)
 
 
-def _pool_window(node: ir.Node, pooled: Pooled) -> Window | None:
+def _pool_window(node: ir.Node, pooled: Pooled) -> KernelWindow | None:
     """The window of a pool; None of what no kernel does, which is to count less than all of it for a mean."""
     found = {name: attribute.value for name, attribute in node.attributes.items()}
     given = {name: tuple(found.get(name) or ()) for name in ("strides", "pads", "dilations")}
-    window = Window(tuple(found["kernel_shape"]), **given)
+    window = KernelWindow(tuple(found["kernel_shape"]), **given)
     stated = found.get("auto_pad", "NOTSET") in ("", "NOTSET") and not found.get("ceil_mode", 0)
     whole = set(window.dilations) == {1} and (found.get("count_include_pad", 0) or not any(window.pads))
     return window if stated and min(window.pads) >= 0 and (pooled == "max" or whole) else None
@@ -129,14 +129,14 @@ def _named(node: ir.Node, names: tuple[str, ...]) -> dict[str, ir.Value | None]:
     return {name: value for name, value in zip(names, node.inputs, strict=False) if name}
 
 
-def _geometry(node: ir.Node, shape: tuple[int, ...]) -> tuple[Window, int] | None:
+def _geometry(node: ir.Node, shape: tuple[int, ...]) -> tuple[KernelWindow, int] | None:
     """The window and the groups; None of what no kernel does."""
     found = {name: attribute.value for name, attribute in node.attributes.items()}
     given = {name: tuple(found.get(name) or ()) for name in ("strides", "pads", "dilations")}
     stated = found.get("auto_pad", "NOTSET") in ("", "NOTSET")
     if not stated or min(given["pads"], default=0) < 0 or prod(shape[1:]) > MOST_INPUTS:
         return None
-    return Window(shape[2:], **given), int(found.get("group", 1))
+    return KernelWindow(shape[2:], **given), int(found.get("group", 1))
 
 
 def _bias(
