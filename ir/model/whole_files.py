@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-CHUNK_BYTES = 1 << 22
 DIGITS = 16  # of the hash, in a name
 _NAMED = re.compile(rf".+\.([0-9a-f]{{{DIGITS}}})\.[^.]+_data", re.DOTALL)
 
