@@ -22,7 +22,7 @@ from qcc.compiler.runtime.serves import serves
 from qcc.ir.encoding.packing import pack
 from qcc.ir.kernel.chain_op import SPREAD, ChainOp, parse_chain
 from qcc.ir.kernel.kernel_op import parse_kernel
-from qcc.ir.kernel.window import Sizes, KernelWindow
+from qcc.ir.kernel.window import KernelWindow, Sizes
 from qcc.ir.onnx.chain.body import chain_function
 from qcc.ir.onnx.file.domain import DOMAIN
 

@@ -15,7 +15,7 @@ from qcc.compiler.runtime.register import register
 from qcc.compiler.runtime.serves import serves
 from qcc.ir.kernel.kernel_op import parse_kernel
 from qcc.ir.kernel.pool_op import Pooled, PoolOp, parse_pool
-from qcc.ir.kernel.window import Sizes, KernelWindow
+from qcc.ir.kernel.window import KernelWindow, Sizes
 from qcc.ir.onnx.chain.body import pool_function
 from qcc.ir.onnx.file.domain import DOMAIN
 
