@@ -56,12 +56,12 @@ def test_sessions_stay_inside_the_mask() -> None:
         os.sched_setaffinity(0, {min(mask)})
         rooms.cores.cache_clear()
         assert rooms.cores() == rooms.runtime_threads() == 1
-        before = set(os.listdir("/proc/self/task"))
+        before = set(Path("/proc/self/task").iterdir())
         runner = OnnxRunner(
             parse("g (float[1, 64] x) => (float[1, 64] y) { y = MatMul(x, w) }", {"w": np.ones((64, 64), np.float32)})
         )
-        started = set(os.listdir("/proc/self/task")) - before
-        assert all(os.sched_getaffinity(int(one)) == {min(mask)} for one in started)
+        started = set(Path("/proc/self/task").iterdir()) - before
+        assert all(os.sched_getaffinity(int(one.name)) == {min(mask)} for one in started)
         assert len(runner.outputs) == 1
     finally:
         os.sched_setaffinity(0, mask)
