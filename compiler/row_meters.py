@@ -48,7 +48,7 @@ def _of_steps(latency: Meter, opened: OpenModel, graph: Graph, data: Samples, ch
     """Which step latency is of, what of it are the caches, and what both move, as the model came."""
     model, feeds = model_of_steps(graph, data)
     traffic, short = step_traffic(graph, model, feeds), load([step_feeds(model, feeds, 1)], graph, None, SEED)
-    alone = 1e3 * time_input(opened.path, short, chooser.target.providers)
+    alone = 1e3 * time_input(opened.path, short, chooser.target.providers, chooser.threads)
     caches = max(latency.whole - alone, 0.0)
     moved, of = (count / 1e6 for count in (traffic.row * length, traffic.bytes_behind(length)))
     share = caches / max(latency.whole, alone)

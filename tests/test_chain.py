@@ -56,9 +56,9 @@ CHAIN = [
 ]
 
 
-def compiled(folder: Path, target: str = "", text: str = NETWORK) -> Result:
+def compiled(folder: Path, target: str = "", text: str = NETWORK, weights: str = "int8") -> Result:
     onnx.save(onnx_models.parse(text, ARRAYS, opset=21, ir_version=10), folder / "net.onnx")
-    policy = load_text(POLICY.format(target), schema())
+    policy = load_text(POLICY.format(target).replace("int8", weights), schema())
     return qcc.compile(folder / "net.onnx", policy, output=folder / "out.onnx", data=[{"x": feed(16)}])
 
 
@@ -66,8 +66,8 @@ def feed(count: int) -> np.ndarray:
     return random(count, 3, SIZE, SIZE, seed=11)
 
 
-def rounded(folder: Path, text: str = NETWORK) -> OnnxGraph:
-    graph = OnnxGraph.load(compiled(folder, text=text).output)
+def rounded(folder: Path, text: str = NETWORK, weights: str = "int8") -> OnnxGraph:
+    graph = OnnxGraph.load(compiled(folder, text=text, weights=weights).output)
     InferTypes()(graph.model)
     return graph
 
@@ -128,6 +128,21 @@ def test_what_is_not_fused(tmp_path: Path, before: str, after: str, names: list[
 def test_a_residual_that_is_spread_is_not_added_in_the_op(tmp_path: Path) -> None:
     text = NETWORK.replace("f = Add (e, b)", "m = GlobalAveragePool (b) f = Add (e, m)")
     assert not any(isinstance(op, ChainOp) and op.adds for op in rounded(tmp_path, text).chain(lambda op: True))
+
+
+@pytest.mark.parametrize("weights", ["int4", "int3", "int7"])
+def test_packed_codes_stay_packed(tmp_path: Path, weights: str) -> None:
+    graph = rounded(tmp_path, weights=weights)
+    size = tmp_path.joinpath("out.onnx").stat().st_size
+    found = [op.name for op in graph.chain(lambda op: True)]
+    word = "" if weights == "int7" else f"_{weights}"
+    assert found == [
+        name.replace("1_relu", f"1{word}_relu").replace("_clip", f"{word}_clip").replace("_add", f"{word}_add")
+        for name in CHAIN
+    ]
+    graph.save(tmp_path / "chain.onnx")
+    assert tmp_path.joinpath("chain.onnx").stat().st_size < size + 12_000  # the ops' bodies
+    np.testing.assert_array_equal(outputs(tmp_path / "chain.onnx"), outputs(tmp_path / "out.onnx"))
 
 
 @pytest.mark.slow

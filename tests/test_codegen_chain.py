@@ -17,7 +17,8 @@ from qcc.codegen.cpu.processors.processors import PROCESSORS, named, native
 from qcc.codegen.target.target import Processor
 from qcc.compiler.runtime.register import register
 from qcc.compiler.runtime.serves import serves
-from qcc.ir.kernel.chain_op import ChainOp, parse_chain
+from qcc.ir.encoding.packing import pack
+from qcc.ir.kernel.chain_op import SPREAD, ChainOp, parse_chain
 from qcc.ir.kernel.kernel_op import parse_kernel
 from qcc.ir.onnx.chain.body import chain_function
 from qcc.ir.onnx.file.domain import DOMAIN
@@ -39,23 +40,27 @@ OPS = [
     ChainOp((3, 3), pads=(0, 2, 0, 1), depthwise=True, cut="relu"),
     ChainOp((5, 5), strides=(2, 2), pads=(1, 1, 2, 2), depthwise=True, cut="clip"),
     ChainOp((2, 3), strides=(1, 2), pads=(1, 0, 1, 1), depthwise=True, cut="clip"),
+    ChainOp((1, 1), bits=4, cut="relu"),
+    ChainOp((3, 3), pads=(1, 1, 1, 1), bits=3, cut="clip"),
+    ChainOp((3, 3), pads=(1, 1, 1, 1), depthwise=True, bits=6),
 ]
 
 
 @dataclass(frozen=True)
 class Case:
-    """An op with numbers for all that it reads."""
+    """An op with numbers for all that it reads; those of its weights are ``numbers``."""
 
     op: ChainOp
     given: dict[str, np.ndarray]
     constants: dict[str, np.ndarray]
+    numbers: np.ndarray
 
     def model(self, body: bool = True) -> bytes:
         """A model of it alone."""
         values = [helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, None) for name in (*self.given, "y")]
         node = helper.make_node(self.op.name, list(self.op.inputs), ["y"], domain=DOMAIN)
         if self.op.depthwise:
-            node.attribute.append(helper.make_attribute("group", len(self.constants["codes"])))
+            node.attribute.append(helper.make_attribute("group", len(self.numbers)))
         held = [numpy_helper.from_array(array, name) for name, array in self.constants.items()]
         graph = helper.make_graph([node], "one", values[:-1], values[-1:], held)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
@@ -82,7 +87,7 @@ class Case:
         x = self.given["x"].astype(np.int64) - int(one["x_zero"])
         top, left, bottom, right = op.pads
         x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
-        weight = one["codes"].astype(np.int64) - one["zero"].astype(np.int64)[:, None, None, None]
+        weight = self.numbers - one["zero"].astype(np.int64)[:, None, None, None]
         windows = np.lib.stride_tricks.sliding_window_view(x, op.kernel, (1, 2))[:, :: op.strides[0], :: op.strides[1]]
         how = "nhwcij,cij->nhwc" if op.depthwise else "nhwcij,ocij->nhwo"
         sums = np.einsum(how, windows, weight[:, 0] if op.depthwise else weight) + one["bias"]
@@ -109,11 +114,19 @@ def draw(op: ChainOp, outputs: int, inputs: int, size: tuple[int, int], images: 
     inputs = 1 if op.depthwise else inputs
     reach = inputs * op.kernel[0] * op.kernel[1]
     signed = seed % 2 == 0
+    signed = signed or op.packed
     codes = random.integers(-127, 128, (outputs, inputs, *op.kernel))
+    if op.packed:
+        codes = random.integers(op.grid.lowest, op.grid.highest + 1, codes.shape) << SPREAD - op.bits
+    flat = (
+        (np.right_shift(codes, SPREAD - op.bits) - op.grid.lowest).astype(np.uint8).reshape(-1) if op.packed else codes
+    )
     held = {
         "x_scale": np.float32(0.02),
         "x_zero": np.uint8(random.choice((0, 128, 255, 77))),
         "codes": codes.astype(np.int8) if signed else (codes + 128).astype(np.uint8),
+        **({f"plane{at}": plane for at, plane in enumerate(pack(flat, op.bits))} if op.packed else {}),
+        "shape": np.array(codes.shape),
         "scale": random.uniform(0.002, 0.01, outputs).astype(np.float32),
         "zero": np.full(outputs, 0 if signed else 128, np.int8 if signed else np.uint8),
         "bias": random.integers(-3000, 3000, outputs).astype(np.int32),
@@ -130,7 +143,9 @@ def draw(op: ChainOp, outputs: int, inputs: int, size: tuple[int, int], images: 
     given = {"x": random.integers(0, 256, (images, *size, outputs if op.depthwise else inputs)).astype(np.uint8)}
     if op.adds:
         given["other"] = random.integers(0, 256, (images, *_made(op, size), outputs)).astype(np.uint8)
-    return Case(op, given, {name: np.asarray(held[name]) for name in op.inputs if name in held})
+    return Case(
+        op, given, {name: np.asarray(held[name]) for name in op.inputs if name in held}, codes + 128 * (not signed)
+    )
 
 
 def _made(op: ChainOp, size: tuple[int, int]) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Times that are foretold: how well, where they end, and that nothing is foretold beyond."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,14 @@ import pytest
 
 import qcc
 from qcc.__main__ import main
+from qcc.codegen.target.machine import machine
 from qcc.compiler.measure.learned.forest import accuracy, fitted_forest
 from qcc.compiler.measure.learned.foretold import ForetoldTimings, told_of_times
 from qcc.compiler.measure.learned.learn import LARGEST, MOST_ROWS, SMALLEST, drawn
 from qcc.compiler.measure.learned.timed import LearnedTimes, TimedLayer, as_rows, from_rows, judged
 from qcc.compiler.measure.time_forms import FLOAT, Case, Timings
+from qcc.compiler.plan.costs import latency_threads
+from qcc.compiler.repeat import loaded_policy
 from qcc.dsl.diagnostics.report import QccError
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.encoding.blocked import Blocked
@@ -28,18 +32,22 @@ from tests import onnx_models
 INT4, INT8 = Blocked(IntGrid(4), group(32)), Blocked(IntGrid(8), group(32))
 
 
-def modelled(case: Case, bits: float) -> float:
-    """Seconds of a machine with a launch, a rate of products, and one of bytes that falls beyond a cache."""
+def modelled(case: Case, bits: float, threads: int = 1) -> float:
+    """Seconds of a machine with a launch, a rate of products, and one of bytes that falls beyond a cache.
+
+    Threads share the products; bytes from beyond the cache come no faster, and each thread has to be woken.
+    """
     weights = case.outputs * case.inputs
     held = weights * bits / 8
-    return 2e-6 + 2 * weights * case.rows / 8e10 + held / (4e10 if held < 1 << 20 else 1e10)
+    moved = held / (4e10 * threads if held < 1 << 20 else 1e10)
+    return 2e-6 * threads + 2 * weights * case.rows / 8e10 / threads + moved
 
 
-def layers(count: int = 80) -> list[TimedLayer]:
+def layers(count: int = 80, threads: int = 1) -> list[TimedLayer]:
     found = []
     for case in drawn(count):
-        found.append(TimedLayer.of(case, None, FLOAT, modelled(case, 32)))
-        found.append(TimedLayer.of(case, INT4, "fused", modelled(case, 5)))
+        found.append(TimedLayer.of(case, None, FLOAT, modelled(case, 32, threads), threads))
+        found.append(TimedLayer.of(case, INT4, "fused", modelled(case, 5, threads), threads))
     return found
 
 
@@ -54,8 +62,21 @@ def test_a_forest_learns_what_a_line_leaves_over() -> None:
 
 
 def test_shapes_that_were_held_out_are_foretold() -> None:
-    score, error, held = judged(layers())
-    assert score >= 0.98 and error <= 0.15 and held >= 20
+    for found in judged(layers()).values():
+        assert found.score >= 0.98 and found.error <= 0.15 and found.held >= 20
+
+
+def test_threads_are_told_apart_and_beyond_them_nothing_is_foretold() -> None:
+    found = [one for count in (1, 2, 4) for one in layers(60, count)]
+    by_threads = judged(found)
+    assert list(by_threads) == [1, 2, 4]
+    for one in by_threads.values():
+        assert one.score >= 0.98 and one.error <= 0.15
+    learned, case = LearnedTimes(found), Case(384, 1536, 32)
+    told = {count: TimedLayer.of(case, INT4, "fused", threads=count) for count in (1, 2, 3, 4, 8)}
+    assert [learned.knows(one) for one in told.values()] == [True, True, True, True, False]
+    one, four = learned.seconds([told[1], told[4]])
+    assert four / one == pytest.approx(modelled(case, 5, 4) / modelled(case, 5, 1), rel=0.3)
 
 
 def test_shapes_are_drawn_alike_and_the_ends_are_among_them() -> None:
@@ -76,8 +97,9 @@ def test_what_is_kept_reads_back_and_what_is_damaged_is_nothing() -> None:
 class _Clock(Timings):
     """Takes what it is asked for down."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int = 1) -> None:
         self.asked: list[Case] = []
+        self.threads = threads
 
     def seconds(
         self, case: Case, encoding: Encoding | None, forms: tuple[Form, ...], how: Activations | None = None
@@ -96,6 +118,8 @@ def test_within_it_is_foretold_and_beyond_it_is_measured() -> None:
     for beyond in (Case(8192, 384, 32), Case(384, 384, 4096)):
         assert timings.seconds(beyond, INT4, (FUSED,))[FUSED] == 1.0
     assert timings.seconds(inside, INT8, (FUSED,))[FUSED] == 1.0  # a format that was not timed
+    other = ForetoldTimings(_Clock(2), LearnedTimes(layers()))  # on threads that were not timed
+    assert other.seconds(inside, INT4, (FUSED,))[FUSED] == 1.0
     assert len(clock.asked) == 3
     assert told_of_times(timings).endswith("2 lie outside of that, and were measured")
     assert told_of_times(clock) == ""
@@ -125,3 +149,46 @@ def test_what_is_learned_here_is_kept(
     monkeypatch.setattr("qcc.compiler.commands.bench.FEWEST_SHAPES", 10)
     assert main(["bench", "--learn", "--shapes", "10"]) == 0
     assert "held out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("said", "counts"),
+    [
+        ("threads = 2", (("threads", 2),)),
+        ("learned, threads = 2", (("threads", 2),)),
+        ("context = 2k, generate = 512, threads = 4", (("context", 2000), ("generate", 512), ("threads", 4))),
+    ],
+)
+def test_a_bound_says_on_how_many_threads(said: str, counts: tuple[tuple[str, int], ...]) -> None:
+    policy = loaded_policy(f"qpolicy 1\nrule any {{ weights = int8 }}\nbudget {{ latency({said}) <= 50% }}", None, None)
+    (bound,) = policy.budget
+    assert bound.counts == counts and (bound.argument == "learned") == ("learned" in said)
+    assert latency_threads(policy) == dict(counts)["threads"]
+    assert bound.text == f"latency({said}) <= 50%"
+
+
+@pytest.mark.parametrize("said", ["threads = 0", "threads = many", "threads = 2, threads = 4", "learned, learned"])
+def test_a_bound_says_on_how_many_threads_reject(said: str) -> None:
+    with pytest.raises(QccError):
+        loaded_policy(f"qpolicy 1\nrule any {{ weights = int8 }}\nbudget {{ latency({said}) <= 50% }}", None, None)
+
+
+def test_more_threads_than_cores_reject(tmp_path: Path) -> None:
+    body = "g (float[N,64] x) => (float[N,64] y) { y = MatMul(x, w) }"
+    onnx.save(onnx_models.parse(body, {"w": onnx_models.random(64, 64)}, opset=21), tmp_path / "m.onnx")
+    text = "qpolicy 1\nrule linear { weights = int4 group 32 | float }\nbudget { latency(threads = 4096) <= 90% }"
+    with pytest.raises(QccError) as caught:
+        qcc.compile(tmp_path / "m.onnx", text, output=tmp_path / "o.onnx")
+    assert caught.value.diagnostics[0].code == "Q454" and not (tmp_path / "o.onnx").exists()
+
+
+def test_layers_and_models_are_timed_on_as_many_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("qcc.compiler.measure.choose_form.machine", lambda: replace(machine(), cores=2))
+    body = "g (float[N,64] x) => (float[N,64] y) { y = MatMul(x, w) }"
+    onnx.save(onnx_models.parse(body, {"w": onnx_models.random(64, 64)}, opset=21), tmp_path / "m.onnx")
+    text = "qpolicy 1\nrule linear { weights = int4 group 32 }\nbudget { latency(threads = 2) <= 900% }"
+    result = qcc.compile(tmp_path / "m.onnx", text, output=tmp_path / "o.onnx")
+    assert result.times is not None and result.times.threads == 2
+    assert 2 in [one.threads for one in result.times.races]
+    assert list((tmp_path / "cache").rglob("timings-*-2.json"))

@@ -1,5 +1,6 @@
 """What calibration data reaches is told before the work."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,16 @@ def test_an_estimate_says_what_the_data_reaches(model: Path, capsys: pytest.Capt
     assert "looks up 7 of 50 rows of a table, 14.0%, on 2 samples" in out
     assert "`mask` is 1 everywhere" in out and "`x` reaches from -1 to 3" in out
     assert "`y` is largest in " in out and "of 16 places" in out
+
+
+def test_an_estimate_counts_what_is_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "p.qpolicy").write_text("qpolicy 1\nrule any { weights = int{3,4,8} channel }\nbudget { size <= 40% }")
+    asked = ["compile", "examples/fashion/fashion-cnn.onnx", "--estimate", "--format", "json"]
+    assert main([*asked, "-p", str(tmp_path / "p.qpolicy")]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["measuring_seconds"] > 0 and told["seconds"] < 60  # a rate is the largest layer's, not a first call's
+    assert main(asked) == 0
+    assert json.loads(capsys.readouterr().out)["measuring_seconds"] == 0
 
 
 def test_long_work_is_told_before_it_begins(

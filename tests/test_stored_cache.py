@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -16,7 +17,7 @@ from qcc.compiler.report.lock import read_lock
 from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.load import load_text
 from qcc.dsl.policy.policy import to_text
-from qcc.ir.attention.find import attentions
+from qcc.ir.attention.find import attentions, cache_pairs
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.cached.fit import Channels, fitted
 from qcc.ir.encoding.cached.kept import KeptRows
@@ -97,9 +98,12 @@ def test_codes_stand_for_rows(kept: str) -> None:
     assert sum(array.nbytes for array in own.values()) == 2 * HEADS * (7 - first) * held.row_bytes
 
 
+@pytest.mark.parametrize("form", ["decoded", "kernel"])
 @pytest.mark.parametrize("kept", FORMATS)
 @pytest.mark.parametrize("spelled", SPELLINGS)
-def test_a_graph_computes_with_what_codes_stand_for(tmp_path: Path, spelled: str, kept: str) -> None:
+def test_a_graph_computes_with_what_codes_stand_for(
+    tmp_path: Path, spelled: str, kept: str, form: Literal["decoded", "kernel"]
+) -> None:
     """The outputs are the float graph's that is fed what the codes of all rows stand for."""
     text, channels, first = FORMATS[kept]
     graph, one, feeds = opened(tmp_path, SPELLINGS[spelled])
@@ -109,7 +113,12 @@ def test_a_graph_computes_with_what_codes_stand_for(tmp_path: Path, spelled: str
         for operand in (one.keys, one.values)
     )
     stored = graph.copy()
-    stored.store_cache(one, keys, values)
+    if (spelled, form) == ("standard", "kernel"):
+        with pytest.raises(Refused, match="one op already"):
+            stored.store_cache(one, keys, values, form)
+        return
+    stored.store_cache(one, keys, values, form)
+    assert bool(stored.chain(lambda _: True)) == (form == "kernel")
     caches = of_note(stored.model.metadata_props[NOTE])
     raw = run(stored, coded(caches, feeds))
     found = decoded(caches, raw)
@@ -312,3 +321,23 @@ def test_the_runtimes_own_op_reject(tmp_path: Path) -> None:
         graph.store_cache(one, rows, None, "fused")
     with pytest.raises(Refused, match="hides what comes later"):
         graph.store_cache(one, None, None, "fused")
+
+
+@pytest.mark.parametrize("spelled", ["plain", "grouped", "masked"])
+def test_a_kernel_s_op_on_floats(tmp_path: Path, spelled: str) -> None:
+    graph, one, feeds = opened(tmp_path, SPELLINGS[spelled])
+    made = graph.copy()
+    made.store_cache(one, None, None, "kernel")
+    assert NOTE not in made.model.metadata_props and len(made.chain(lambda _: True)) == 1
+    wanted, given = run(graph, feeds), run(made, feeds)
+    for name, array in wanted.items():
+        assert np.abs(given[name] - array).max() < TOLERANCE, name
+    assert cache_pairs(made) == cache_pairs(graph)
+
+
+def test_a_kernel_s_op_reject(tmp_path: Path) -> None:
+    """First rows are floats of both, or of none."""
+    graph, one, _ = opened(tmp_path, models.PAST)
+    rows = fitted(by_heads(random(2, HEADS, 7, WIDTH)), encoding("int8 channel"), "plain", 2)
+    with pytest.raises(Refused, match="first rows"):
+        graph.store_cache(one, rows, None, "kernel")

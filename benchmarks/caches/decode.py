@@ -4,10 +4,10 @@
         [--contexts 256,2048] [--rounds 15]
 
 One thread, in turn, the processor time of that thread alone, medians and ratios to the model as it came. Caches hold
-drawn numbers. Each rule is written to FOLDER; FILEs are compiled models, run with the kernels beside them. The share of
-the cache is what a step takes beyond one with a cache of one row; it is foretold for other contexts by a line through
-the times behind 128 rows and behind 1,024, whose beginning is above the time behind one: reading caches costs something
-as soon as there are such, whatever they hold.
+drawn numbers. Each rule is written to FOLDER, with kernels where its form has some; FILEs are compiled models, run
+with the kernels beside them. The share of the cache is what a step takes beyond one with a cache of one row; it is
+foretold for other contexts by a line through the times behind 128 rows and behind 1,024, whose beginning is above the
+time behind one: reading caches costs something as soon as there are such, whatever they hold.
 """
 
 import argparse
@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.caches.__main__ import data_of, stored
+from qcc.codegen.cpu.library.build import build
+from qcc.codegen.cpu.processors.processors import native
 from qcc.compiler.measure.timing import Turns, interleaved
 from qcc.compiler.runtime.session import Session
 from qcc.ir.attention.find import cache_pairs
@@ -56,7 +58,10 @@ def main() -> None:
     for at, rule in enumerate(asked.rule):
         path = asked.folder / f"rule{at}.onnx"
         if not path.exists():
-            stored(graph, rule, data, {}).save(path)
+            made = stored(graph, rule, data, {})
+            if ops := made.chain(lambda _: True):
+                build(ops, (native(),), path.with_suffix(".kernels.so"))
+            made.save(path)
         paths.append(path)
     paths += asked.files
     sessions = [Session(path, None, 1) for path in paths]

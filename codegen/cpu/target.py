@@ -53,10 +53,8 @@ class Cpu(OnnxRuntime):
     def templates(self) -> tuple[Template[CpuProcessor], ...]:
         """See `Target.templates`."""
         from qcc.codegen.cpu import templates
-        from qcc.codegen.cpu.attend.template import ATTENDS
-        from qcc.codegen.cpu.chain.template import CHAINS
 
-        return (*templates.FEW, *templates.MANY, CHAINS, ATTENDS)
+        return (*templates.FEW, *templates.MANY, *templates.APART)
 
     def native(self) -> CpuProcessor:
         """See `Target.native`; it has this machine's caches."""

@@ -6,9 +6,12 @@ the first of `MANY` that does takes over, if one does. TVM is loaded when a func
 
 from abc import abstractmethod
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from qcc.codegen.cpu.apart import ApartTemplate
+from qcc.codegen.cpu.attend.template import ATTENDS, ATTENDS_CACHED
 from qcc.codegen.cpu.block_templates import BLOCKS
+from qcc.codegen.cpu.chain.template import CHAINS
 from qcc.codegen.cpu.processors.processors import AMX, AVX2, DOTPROD, VNNI, CpuProcessor
 from qcc.codegen.cpu.processors.tiling import tiling
 from qcc.codegen.cpu.product import ONE, CpuTemplate, Expr, KernelProduct
@@ -246,6 +249,7 @@ FEW: tuple[CpuTemplate, ...] = (
     *BLOCKS,
 )
 MANY: tuple[_Tiles, ...] = (FloatTiles(), IntegerTiles(), CodeTiles())
+APART: tuple[ApartTemplate[Any], ...] = (CHAINS, ATTENDS, ATTENDS_CACHED)  # of ops that are no products
 
 
 def templates(product: KernelProduct, processor: CpuProcessor, activations: str) -> tuple[CpuTemplate, ...]:

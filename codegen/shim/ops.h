@@ -7,9 +7,9 @@
 typedef struct {
   const char *name;
   size_t inputs, outputs;
-  int given;                   /* the type of outputs; 0: floats */
   const void *spec;            /* the target's own */
   int (*input_type)(const void *spec, size_t index); /* 0: any */
+  int (*output_type)(const void *spec, size_t index); /* NULL: floats */
   void *(*create)(const void *spec, const void *info, void **kernel);
   void *(*compute)(void *kernel, void *context);
   void (*destroy)(void *kernel);

@@ -13,7 +13,7 @@ static const char *provider(const Op *op) { (void)op; return qcc_provider; }
 static size_t inputs(const Op *op) { return of(op)->inputs; }
 static int input_type(const Op *op, size_t index) { return of(op)->input_type(of(op)->spec, index); }
 static size_t outputs(const Op *op) { return of(op)->outputs; }
-static int output_type(const Op *op, size_t index) { (void)index; return of(op)->given ? of(op)->given : FLOAT; }
+static int output_type(const Op *op, size_t index) { return of(op)->output_type ? of(op)->output_type(of(op)->spec, index) : FLOAT; }
 static int one_int(const Op *op) { (void)op; return 1; }
 static int none(const Op *op, size_t index) { (void)op, (void)index; return 0; }
 static void *create(const Op *op, const void *unused, const void *info, void **kernel) {

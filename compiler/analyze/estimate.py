@@ -23,9 +23,12 @@ from qcc.compiler.calibrate.samples import Data
 from qcc.compiler.console.phases import Phases, Progress, silent
 from qcc.compiler.files.open_model import OpenModel, open_model
 from qcc.compiler.files.system_errors import told
+from qcc.compiler.measure.sensitivity import MEASURED_SAMPLES
+from qcc.compiler.metrics.find import additive
 from qcc.compiler.plan.bind import bind
-from qcc.compiler.plan.plan import Plan
+from qcc.compiler.plan.plan import OpenChoice, Plan
 from qcc.compiler.plan.targets import runtime_chooser
+from qcc.compiler.scores.check import DROP
 from qcc.compiler.verify import outputs
 from qcc.compiler.verify.reference import LEAST, LEAST_IN_PIECES, PATIENCE_S
 from qcc.dsl.diagnostics.report import Diagnostics
@@ -45,7 +48,8 @@ FLOATS = 10  # copies of what the outputs hold while they are compared
 BASE_BYTES = 200 << 20  # of what is loaded on the way
 READ = 1 << 27  # bytes that are read to see how long it takes
 READS = 5  # times that the model is read: hashed, encoded, run as it came twice, looked at
-GIGA = 1e9
+MILLION, GIGA, LARGE = 1e6, 1e9, 100_000_000
+BEHIND = 0.5  # of a model runs again for a layer, on average
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Estimate:
         peak_bytes: of memory, at most.
         disk_bytes: beside the output while it is made, at most.
         free_bytes: on that disk.
-        unknown: what may take longer and was not tried.
+        measuring_s: for running each way in which what is open could be decided, at most.
         data: what the calibration data reaches, a line each.
     """
 
@@ -75,27 +79,31 @@ class Estimate:
     peak_bytes: int
     disk_bytes: int
     free_bytes: int
-    unknown: str = ""
+    measuring_s: float = 0.0
     data: tuple[str, ...] = ()
 
     @cached_property
     def seconds(self) -> float:
         """All of it."""
-        return self.rounding_s + self.running_s + self.reading_s
+        return self.rounding_s + self.running_s + self.measuring_s + self.reading_s
 
     def lines(self) -> list[str]:
         """For people."""
-        each = self.params / GIGA or 1.0
-        parts = f"round {self.rounding_s:.0f}, run {self.running_s:.0f}, read and write {self.reading_s:.0f}"
+        parts = f"round {self.rounding_s:.0f}, run {self.running_s:.0f}"
+        parts += f", measure what is open {self.measuring_s:.0f}" if self.measuring_s else ""
+        each = self.params / GIGA
+        large = self.params >= LARGE
+        seconds, held = (
+            f", {total / each:,.1f} {unit} per billion parameters" if large else ""
+            for total, unit in ((self.seconds, "s"), (self.peak_bytes / GIGA, "GB"))
+        )
+        size, disk = (f"{count / GIGA:,.2f} GB" for count in (self.size_bytes, self.disk_bytes))
         found = [
-            f"model     {each:,.2f} billion parameters, {self.size_bytes / GIGA:,.2f} GB, "
-            f"the largest layer {self.largest / 1e6:,.1f} million",
-            f"time      about {self.seconds:,.0f} s, {self.seconds / each:,.1f} s per billion parameters: {parts}",
-            f"memory    at most {self.peak_bytes / GIGA:,.2f} GB, "
-            f"{self.peak_bytes / GIGA / each:,.2f} GB per billion parameters",
-            f"disk      {self.disk_bytes / GIGA:,.2f} GB while it is made, {self.free_bytes / GIGA:,.0f} GB are free",
+            f"model     {_count(self.params)} parameters, {size}, the largest layer {_count(self.largest)}",
+            f"time      about {self.seconds:,.0f} s{seconds}: {parts}, read and write {self.reading_s:.0f}",
+            f"memory    at most {self.peak_bytes / GIGA:,.2f} GB{held}",
+            f"disk      {disk} while it is made, {self.free_bytes / GIGA:,.0f} GB are free",
         ]
-        found += [f"          {self.unknown}"] if self.unknown else []
         return [*found, *(f"{'' if at else 'data':<10}{line}" for at, line in enumerate(self.data))]
 
     def as_json(self) -> dict[str, object]:
@@ -104,12 +112,19 @@ class Estimate:
         return {
             "params": self.params,
             "seconds": self.seconds,
+            "measuring_seconds": self.measuring_s,
             "seconds_per_billion": self.seconds / each,
             "peak_bytes": self.peak_bytes,
             "gigabytes_per_billion": self.peak_bytes / GIGA / each,
             "disk_bytes": self.disk_bytes,
             "data": list(self.data),
         }
+
+
+def _count(number: int) -> str:
+    if number < MILLION:
+        return f"{number:,}"
+    return f"{number / MILLION:,.1f} million" if number < LARGE else f"{number / GIGA:,.2f} billion"
 
 
 def estimate(
@@ -139,6 +154,7 @@ def estimate(
             made = flattened(runner(samples.batches[0]))
             run_s = (time.process_time() - start) / cores() / max(samples.count, 1)
             found = _estimate(opened, plan, run_s, made, (output or model).parent)
+            found = replace(found, measuring_s=_measuring(policy, plan, run_s * min(given.count, MEASURED_SAMPLES)))
             few = run_s * given.count < PATIENCE_S
             return (
                 found if given.generated else replace(found, data=reached(opened.graph, given, runner if few else None))
@@ -157,7 +173,6 @@ def _estimate(opened: OpenModel, plan: Plan, run_s: float, made: Mapping[str, np
     out_bytes = held * sum(array.nbytes for array in made.values())
     once = _constants(opened, large)
     peak = _resident() + BASE_BYTES + max(HELD * largest, once + FLOATS * out_bytes)
-    unknown = "what is open in the policy is measured first, and not counted here" if plan.allocate else ""
     return Estimate(
         params=params,
         size_bytes=size,
@@ -168,8 +183,18 @@ def _estimate(opened: OpenModel, plan: Plan, run_s: float, made: Mapping[str, np
         peak_bytes=peak,
         disk_bytes=int(coded * (3 if large else 2)),
         free_bytes=shutil.disk_usage(folder.resolve()).free,
-        unknown=unknown,
     )
+
+
+def _measuring(policy: Policy, plan: Plan, all_s: float) -> float:
+    """Seconds for measuring what is open, if the policy goes by losses; all samples once take ``all_s``."""
+    named = {policy.minimize, *(one.metric for one in policy.budget)}
+    tried = sum(one.action is not None for option in _open(plan) for one in option.candidates)
+    return all_s * tried * BEHIND if named & {*additive(), DROP} else 0.0
+
+
+def _open(plan: Plan) -> tuple[OpenChoice, ...]:
+    return plan.allocate.options if plan.allocate else ()
 
 
 def _constants(opened: OpenModel, large: bool) -> int:
@@ -183,11 +208,11 @@ def _constants(opened: OpenModel, large: bool) -> int:
 def _rounding(graph: Graph, plan: Plan, weights: Mapping[str, Weight]) -> tuple[float, float]:
     """The seconds that rounding takes, and the bytes of what it makes; what is open takes all candidates."""
     work = [(step.action, weights[name]) for step in plan.steps for name in step.weights if name in weights]
-    for option in plan.allocate.options if plan.allocate else ():
+    for option in _open(plan):
         work += [(one.action, weights[option.subject]) for one in option.candidates if one.action is not None]
     seconds, size = 0.0, 0.0
     rates: dict[str, float] = {}
-    for action, weight in work:
+    for action, weight in sorted(work, key=lambda one: -one[1].params):  # the largest tells the rate
         if not isinstance(action, Encode):
             continue
         key = f"{action.encoding.text} {action.rounding!r}"
@@ -205,6 +230,8 @@ def _rate_of(graph: Graph, action: Encode, weight: Weight) -> float:
     rows = row_by_row(matrix[: max(ROUNDED // max(matrix.shape[1], 1), 1)])
     start = time.perf_counter()
     with suppress(Refused):  # so will the weight be, and costs nothing
+        encode(rows[:1], action.encoding).decode()  # what is loaded and made once is no rate
+        start = time.perf_counter()
         encode(rows, action.encoding).decode()
     return (time.perf_counter() - start) / max(rows.size, 1)
 

@@ -6,8 +6,8 @@ quartiles, of one thread its own processor time; ratios to the first are medians
 compared with those of the first model. Inputs are generated unless --data gives some: the first axis is the batch,
 other free axes are 32 long, those of images 224.
 
-With --learn layers of drawn shapes are timed in place of models, in the forms of a policy's target, and kept: a bound
-`latency(learned)` foretells from them what other layers take.
+With --learn layers of drawn shapes are timed in place of models, in the forms of a policy's target, on each number of
+threads, and kept: a bound `latency(learned)` foretells from them what other layers take.
 
 With --layers the nodes of each model are timed instead, as the runtime runs them, each beside the least that it could
 take on this machine (`qcc targets --measure`), with what holds it.
@@ -109,23 +109,23 @@ def _learn(args: argparse.Namespace) -> int:
     with held_back():
         from qcc.compiler.console.phases import Phases
         from qcc.compiler.measure.learned.learn import learn  # loads onnx and the runtime
+        from qcc.compiler.measure.time_model import threads_text
         from qcc.compiler.plan.policy import load_policy
         from qcc.compiler.plan.targets import target_of
         from qcc.compiler.runtime.build_kernels import kernels_of
 
-    shapes = whole_number("--shapes", args.shapes, FEWEST_SHAPES)
+    shapes, threads = whole_number("--shapes", args.shapes, FEWEST_SHAPES), _threads(args.threads)
     policy = load_policy(args.policy or "lossless", definitions(args), report=Diagnostics())
     with progress(args.format != "text") as update, Phases(update).phase("learn"):
         phases = Phases(update)
-        found = learn(target_of(policy), kernels_of(policy), shapes, phases.counter("learn"))
+        found = learn(target_of(policy), kernels_of(policy), shapes, threads, phases.counter("learn"))
     if args.format == "json":
         terminal.write_json({**asdict(found), "diagnostics": []})
         return 0
-    terminal.write_line(
-        f"{found.times} times of layers, one thread; `budget {{ latency(learned) <= ... }}` goes by them"
-    )
-    held = f"of {found.held} that were held out, R2 {found.score:.4f}, half of them within {100 * found.error:.0f}%"
-    terminal.write_line(held)
+    terminal.write_line(f"{found.times} times of layers; `budget {{ latency(learned) <= ... }}` goes by them")
+    for count, one in found.judged.items():
+        held = f"{one.held} that were held out: R2 {one.score:.4f}, half of them within {100 * one.error:.0f}%"
+        terminal.write_line(f"{threads_text(count)}, {held}")
     return 0
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from qcc.codegen.target.machine import machine
 from qcc.codegen.target.target import AnyTarget
 from qcc.compiler.calibrate.rows import rows_of
 from qcc.compiler.calibrate.samples import Samples
@@ -13,7 +14,7 @@ from qcc.compiler.measure.time_forms import FLOAT, Case, Timings
 from qcc.compiler.measure.time_model import time_input
 from qcc.compiler.measure.timing import NOTICEABLE, times_text
 from qcc.compiler.plan.catalog import Export
-from qcc.compiler.plan.costs import LATENCY, LEARNED, Meter, asked_rows
+from qcc.compiler.plan.costs import LATENCY, LEARNED, Meter, asked_rows, latency_bound, latency_threads
 from qcc.compiler.plan.plan import Kernels
 from qcc.compiler.plan.targets import target_of, unserved
 from qcc.compiler.runtime.build_kernels import kernels_of, runs_here
@@ -79,6 +80,11 @@ class FormChooser:
         return self._fastest(weight, encoding, forms, refused)
 
     @property
+    def threads(self) -> int:
+        """On which layers are timed."""
+        return 1 if self.timings is None else self.timings.threads
+
+    @property
     def by_clock(self) -> bool:
         """This machine's clock decides."""
         return self.at_hand and self.timings is not None
@@ -109,6 +115,7 @@ class FormChooser:
         told = ", ".join(f"{form.alone} {seconds[form] / found[FLOAT]:.2f}x" for form in forms)
         where = f"{case.rows} {case.unit}{'' if case.rows == 1 else 's'}"
         where += " and the layouts that it takes" if case.pointwise else ""
+        where += f" by {self.threads} threads" if self.threads > 1 else ""
         text = times_text(seconds[chosen] / found[FLOAT], "float", seconds[chosen] > found[FLOAT])
         text += f"; timed on {where}: {told}"
         return Choice(chosen, text + (f"; {refused}" if refused else ""))
@@ -121,7 +128,7 @@ class FormChooser:
     def seconds(
         self, weight: Weight, encoding: Encoding | None, form: Form | None, how: Activations | None = None
     ) -> float:
-        """What a weight's linear layers take for one sample, on one thread; those of other kinds count nothing.
+        """What a weight's linear layers take for one sample; those of other kinds count nothing.
 
         A weight without an encoding is float; ``how`` is that of what its layers read. Convolutions that kernels could
         take count with what `Case` has around them, which is the same in every form.
@@ -171,7 +178,8 @@ def chooser_of(policy: Policy, graph: Graph, data: Samples, tick: CaseTick) -> F
         tick: told of each layer that is timed.
 
     Raises:
-        QccError: nothing is known of this machine's processor, or was learned where that is asked for (``Q663``).
+        QccError: nothing is known of this machine's processor, or was learned where that is asked for (``Q663``), or it
+            has fewer cores than latency is asked on threads (``Q454``).
     """
     kernels = kernels_of(policy)
     rows = rows_of(graph, step_samples(policy, graph, data))
@@ -179,9 +187,9 @@ def chooser_of(policy: Policy, graph: Graph, data: Samples, tick: CaseTick) -> F
         linear = (weight.name for weight in graph.weights() if "linear" in weight.kinds)
         rows |= dict.fromkeys(linear, policy.export.rows)
     target = target_of(policy)
-    timings = Timings(target, kernels, tick) if runs_here(target, kernels) else None
-    asked = next((one for one in policy.budget if (one.metric, one.argument) == (LATENCY, LEARNED)), None)
-    if timings is not None and asked is not None:
+    timings = Timings(target, kernels, tick, _threads(policy)) if runs_here(target, kernels) else None
+    asked = latency_bound(policy)
+    if timings is not None and asked is not None and asked.argument == LEARNED:
         learned = learned_times(timings)
         if learned is None:
             help = "run `qcc bench --learn` once, with the same policy (-p) where it asks for kernels"
@@ -190,6 +198,17 @@ def chooser_of(policy: Policy, graph: Graph, data: Samples, tick: CaseTick) -> F
             )
         timings = ForetoldTimings(timings, learned)
     return FormChooser(target, kernels, rows, timings, target.at_hand(policy.target.arguments))
+
+
+def _threads(policy: Policy) -> int:
+    """On how many latency is asked for, of those that there are."""
+    asked, cores = latency_threads(policy), machine().cores
+    if asked > cores:
+        bound = latency_bound(policy)
+        message = f"latency is asked for on {asked} threads, and this machine has {cores} cores for them"
+        help = f"ask for `threads = {cores}` at most, or compile on the machine that it is for"
+        raise QccError([Diagnostic("Q454", message, None if bound is None else bound.span, help)])
+    return asked
 
 
 def _may_be_product(weight: Weight) -> bool:
@@ -204,7 +223,7 @@ def latency_of(
     graphs: tuple[Graph, Graph],
     timed: bool = True,
 ) -> Meter | None:
-    """What the allocator must know where a policy bounds or minimises latency, in milliseconds on one thread.
+    """What the allocator must know where a policy bounds or minimises latency, in milliseconds.
 
     Args:
         policy: the policy.
@@ -219,13 +238,13 @@ def latency_of(
     """
     if LATENCY not in asked_rows(policy):
         return None
-    bound = next((one for one in policy.budget if one.metric == LATENCY), None)
+    bound = latency_bound(policy)
     if chooser.timings is None or not timed:
         why = "the target is another processor" if timed else f"`{model}` does not run in ONNX Runtime"
         message = f"latency cannot be measured here: {why}"
         raise QccError([Diagnostic("Q311", message, bound.span if bound else policy.target.span)])
     data = step_samples(policy, graphs[0], data)
-    whole = 1e3 * time_input(model, data, chooser.target.providers)
+    whole = 1e3 * time_input(model, data, chooser.target.providers, chooser.threads)
 
     def milliseconds(weight: Weight, action: Encode | None) -> float:
         return 1e3 * chooser.seconds_of(weight, action)

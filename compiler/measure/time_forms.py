@@ -35,6 +35,7 @@ from qcc.passes.rounding.nearest import Nearest
 
 OPSET = 21
 TURNS = Turns(rounds=15, turn_s=0.002, warm=True, own=True)
+ON_THREADS = Turns(rounds=25, turn_s=0.002, warm=True, settle_s=0.005)
 FLOAT = "float"
 LARGE = Magnitudes.of(np.array([4], np.float32))  # numbers of a normal distribution hardly are
 
@@ -65,18 +66,21 @@ class Timings:
         target: by whose providers they are run.
         kernels: the library's processors and arithmetic; None if no form is a kernel.
         tick: told of each layer that is timed.
+        threads: of a run. On one, its own processor time counts; on several, the clock on the wall.
     """
 
-    def __init__(self, target: AnyTarget, kernels: Kernels | None, tick: Callable[[str], None]) -> None:
-        self._target, self._kernels, self._tick = target, kernels, tick
+    def __init__(
+        self, target: AnyTarget, kernels: Kernels | None, tick: Callable[[str], None], threads: int = 1
+    ) -> None:
+        self._target, self._kernels, self._tick, self.threads = target, kernels, tick, threads
         self.digest = _digest(target, kernels)
-        self._name = f"timings-{self.digest}.json"
+        self._name = f"timings-{self.digest}{'' if threads == 1 else f'-{threads}'}.json"
         self._known: dict[str, float] = read_numbers(self._name)
 
     def seconds(
         self, case: Case, encoding: Encoding | None, forms: tuple[Form, ...], how: Activations | None = None
     ) -> Mapping[Form | str, float]:
-        """Seconds of a run in each of the forms, and of the float product under ``float``; one thread.
+        """Seconds of a run in each of the forms, and of the float product under ``float``.
 
         A form that cannot be told from float takes as long. Without an encoding there are no forms; ``how`` is that of
         what the layer reads.
@@ -90,12 +94,16 @@ class Timings:
         if missing or base not in self._known:
             text = encoding.text if encoding else FLOAT
             self._tick(f"{case.outputs}x{case.inputs}, {case.rows} {case.unit}s, {text}")
-            seconds = _time(case, encoding, missing, (self._target, self._kernels), how)
-            self._known.setdefault(base, float(np.median(seconds[FLOAT])))
+            seconds = _time(case, encoding, missing, (self._target, self._kernels, self.threads), how)
+            self._known.setdefault(base, self._undisturbed(seconds[FLOAT]))
             self._known |= {keys[form]: _told(seconds[form], seconds[FLOAT]) for form in missing}
             self._known |= add_numbers(self._name, self._known)  # another process may have timed others
         whole = self._known[base]
         return {FLOAT: whole} | {form: whole * self._known[key] for form, key in keys.items()}
+
+    def _undisturbed(self, seconds: np.ndarray) -> float:
+        """A time of rounds; of those by the clock on the wall one of the least, since what else runs only adds."""
+        return float(np.quantile(seconds, 0.5 if self.threads == 1 else 0.1))
 
 
 def _told(seconds: np.ndarray, base: np.ndarray) -> float:
@@ -108,11 +116,12 @@ def _time(
     case: Case,
     encoding: Encoding | None,
     forms: tuple[Form, ...],
-    on: tuple[AnyTarget, Kernels | None],
+    on: tuple[AnyTarget, Kernels | None, int],
     how: Activations | None,
 ) -> dict[Form | str, np.ndarray]:
     """Seconds by form ``[rounds]``."""
-    kernels, opened_by = on[1], partial(Session, threads=1, providers=on[0].providers)
+    target, kernels, threads = on
+    opened_by = partial(Session, threads=threads, providers=target.providers)
     with scratch() as folder:
         path = folder / "float.onnx"
         onnx.save(_layer(case), path)
@@ -133,7 +142,8 @@ def _time(
             sessions[form] = opened_by(written, kernels=library or False)
         shape = (1, case.inputs, 1, case.rows) if case.pointwise else (case.rows, case.inputs)
         x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-        seconds = interleaved([partial(session.run, {"x": x}) for session in sessions.values()], TURNS)
+        turns = TURNS if threads == 1 else ON_THREADS
+        seconds = interleaved([partial(session.run, {"x": x}) for session in sessions.values()], turns)
         return dict(zip(sessions, seconds, strict=True))
 
 

@@ -47,7 +47,7 @@ class Race:
     @property
     def threads_text(self) -> str:
         """How many threads, in words."""
-        return "one thread" if self.threads == 1 else "the runtime's default threads"
+        return "the runtime's default threads" if self.threads is None else threads_text(self.threads)
 
     def median_s(self, at: int) -> float:
         """Of an entrant."""
@@ -67,9 +67,10 @@ class Race:
 class ModelTimes:
     """The races of the input, the written model in plain ONNX Runtime and, ``with_kernels``, the same with its kernels.
 
-    The first is on one thread, the other, if there are more to be had, on as many as the runtime takes. ``starts_s``
-    are what the sessions of the input and of the written model took to be made: decoding at load is not in the races.
-    ``nodes`` are those of the written model as it is meant to be run, where these were asked for.
+    The first is on one thread, the next, if there are more to be had, on as many as the runtime takes, and a third on
+    as many as a policy is about. ``starts_s`` are what the sessions of the input and of the written model took to be
+    made: decoding at load is not in the races. ``nodes`` are those of the written model as it is meant to be run, where
+    these were asked for, and ``predicted_s`` is what that was foretold to take on ``threads``.
     """
 
     races: tuple[Race, ...]
@@ -77,6 +78,7 @@ class ModelTimes:
     starts_s: tuple[float, float]
     predicted_s: float | None = None
     nodes: tuple[NodeTime, ...] = ()
+    threads: int = 1
 
     @property
     def before_s(self) -> float:
@@ -99,6 +101,11 @@ class ModelTimes:
         return self.races[0].median_s(self.entrant)
 
     @property
+    def asked_s(self) -> float:
+        """The same on as many threads as a prediction is about."""
+        return next(one for one in self.races if one.threads == self.threads).median_s(self.entrant)
+
+    @property
     def entrant(self) -> int:
         """The written model as it is meant to be run."""
         return 2 if self.with_kernels else 1
@@ -114,9 +121,14 @@ class ModelTimes:
         return tuple(race for race in self.races if self.with_kernels and race.ratio(2, 1).slower)
 
 
-def time_input(model: Path, data: Samples, providers: Sequence[str]) -> float:
-    """Median seconds of a model as it came in, for one sample, on one thread."""
-    return race((Entrant(model, None, providers),), data, 1).median_s(0)
+def threads_text(count: int) -> str:
+    """So many, in words."""
+    return "one thread" if count == 1 else f"{count} threads"
+
+
+def time_input(model: Path, data: Samples, providers: Sequence[str], threads: int = 1) -> float:
+    """Median seconds of a model as it came in, for one sample."""
+    return race((Entrant(model, None, providers),), data, threads).median_s(0)
 
 
 def time_models(
@@ -125,15 +137,16 @@ def time_models(
     predicted: float | None,
     providers: Sequence[str],
     by_node: bool = False,
+    threads: int = 1,
 ) -> ModelTimes:
     """Time the input model and the written one, in turn; the latter's nodes, too, for which it is written once more."""
     model, written, library = files
     entrants = [Entrant(model, None, providers), Entrant(written, None, providers)]
     entrants += [] if library is None else [Entrant(written, library, providers)]
-    found = races(entrants, data)
+    found = races(entrants, data, threads)
     starts = found[0].starts_s
     nodes = time_nodes(written, library, found[0].sample, providers) if by_node else ()
-    return ModelTimes(found, library is not None, (starts[0], starts[-1]), predicted, nodes)
+    return ModelTimes(found, library is not None, (starts[0], starts[-1]), predicted, nodes, threads)
 
 
 def thread_counts() -> tuple[int | None, ...]:
@@ -141,9 +154,9 @@ def thread_counts() -> tuple[int | None, ...]:
     return (1, None) if machine().cores > 1 else (1,)
 
 
-def races(entrants: Sequence[Entrant], data: Samples) -> tuple[Race, ...]:
+def races(entrants: Sequence[Entrant], data: Samples, asked: int = 1) -> tuple[Race, ...]:
     """A race at each number of threads; where one is slower than the first, once more, and only both together count."""
-    found = (race(entrants, data, threads) for threads in thread_counts())
+    found = (race(entrants, data, threads) for threads in dict.fromkeys((*thread_counts(), asked)))
     return tuple(_again(one, entrants, data) if one.slower_than_first else one for one in found)
 
 

@@ -13,7 +13,7 @@ import qcc.passes
 from qcc.codegen.target.find import makers, targets
 from qcc.codegen.target.target import Arithmetic
 from qcc.compiler.metrics.find import additive, judged
-from qcc.compiler.plan.costs import GENERATION, LEARNED, METERED
+from qcc.compiler.plan.costs import GENERATION, LEARNED, METERED, THREADS
 from qcc.compiler.plan.formats import encoding_of, families, filling, summary
 from qcc.compiler.scores.check import DROP
 from qcc.compiler.scores.find import scores
@@ -49,8 +49,8 @@ BUDGET = {
         {"%": (0, float("inf")), "ms": (0, float("inf"))},
         (LEARNED,),
         optional=True,
-        summary="predicted time of one sample on one thread, of the input's",
-        counts=GENERATION,
+        summary="predicted time of one sample, of the input's; on one thread, unless it says on how many",
+        counts=(GENERATION, (THREADS,)),
     ),
     "energy": Metric(
         "energy",

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from qcc.dsl.policy.policy import Policy
+from qcc.dsl.policy.policy import Bound, Policy
 from qcc.ir.graph.ops import Weight
 from qcc.passes.encode import Encode
 
@@ -14,6 +14,8 @@ LEARNED = "learned"
 """What a bound of latency says whose times are foretold, not taken."""
 GENERATION = "context", "generate"
 """What a bound of latency says of which step of a model of tokens it is about."""
+THREADS = "threads"
+"""On how many latency is, where it is more than one."""
 METERED = {LATENCY: "ms", ENERGY: "uJ", ACTIVATIONS: "bytes"}
 """Rows that are found only where a policy asks for them, with their units: all for one sample."""
 BOUNDED = {**METERED, PEAK: "bytes"}
@@ -53,6 +55,17 @@ class Meter:
 def asked_rows(policy: Policy) -> frozenset[str]:
     """The rows that a policy bounds or minimises."""
     return frozenset((policy.minimize, *(one.metric for one in policy.budget))).intersection(BOUNDED)
+
+
+def latency_bound(policy: Policy) -> Bound | None:
+    """What a policy says of latency, if it bounds it."""
+    return next((one for one in policy.budget if one.metric == LATENCY), None)
+
+
+def latency_threads(policy: Policy) -> int:
+    """On how many threads a policy asks for latency."""
+    bound = latency_bound(policy)
+    return 1 if bound is None else dict(bound.counts).get(THREADS, 1)
 
 
 def amount(row: str, value: float) -> str:

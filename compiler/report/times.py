@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from qcc.compiler.console.terminal import Style
-from qcc.compiler.measure.time_model import ModelTimes, Race
+from qcc.compiler.measure.time_model import ModelTimes, Race, threads_text
 from qcc.compiler.measure.timing import NOTICEABLE, Ratio, times_text
 from qcc.compiler.report.text import milliseconds
 
@@ -24,7 +24,7 @@ def latency_lines(times: ModelTimes) -> list[tuple[str, Style | None]]:
     for race in times.races:
         lines.append((_line(race, times), STYLES[verdict(race.ratio(times.entrant))]))
     if times.predicted_s is not None:
-        lines.append((f"predicted {milliseconds(times.predicted_s)}, one thread", None))
+        lines.append((f"predicted {milliseconds(times.predicted_s)}, {threads_text(times.threads)}", None))
     before, after = map(milliseconds, times.starts_s)
     return [*lines, (f"session start {before} -> {after}, decoding at load included; not in the times above", None)]
 
@@ -42,6 +42,7 @@ def latency_json(times: ModelTimes) -> dict[str, Any]:
         "settings": [_race_json(race, times) for race in times.races],
         "session_start_s": list(times.starts_s),
         "predicted_s": times.predicted_s,
+        "predicted_threads": times.threads,
     }
 
 

@@ -15,7 +15,6 @@ from qcc.codegen.target.find import targets
 from qcc.codegen.target.machine import Machine
 from qcc.codegen.target.target import KernelBound
 from qcc.compiler.runtime.profile import Node
-from qcc.ir.kernel.attend_op import AttendOp
 from qcc.ir.kernel.chain_op import ChainOp
 from qcc.ir.kernel.kernel_op import parse_kernel
 from qcc.ir.kernel.op import LinearOp, OpError
@@ -120,10 +119,10 @@ def _kernel(node: Node) -> Work:
         op = parse_kernel(node.op)
     except OpError:
         return Work()
-    if isinstance(op, AttendOp):
-        return Work()  # how much it does hangs on what it is fed
     if isinstance(op, ChainOp):
         return Work(_convolution(node).operations, INT8)
+    if not isinstance(op, LinearOp):
+        return Work()  # how much an attention does hangs on what it is fed
     read, given = node.inputs[0], node.outputs[0]
     axis = 1 if op.pointwise else -1
     inner, rows = read.shape[axis], read.size / max(read.shape[axis], 1)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from qcc.compiler.calibrate.samples import Samples, load
-from qcc.compiler.plan.costs import GENERATION, LATENCY, asked_rows
+from qcc.compiler.plan.costs import GENERATION, LATENCY, asked_rows, latency_bound
 from qcc.compiler.sequence.states import TokenModel, token_model
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.errors import ModelError
@@ -20,8 +20,9 @@ def behind(policy: Policy) -> int | None:
 
     None where the policy does not say, so that latency is of a sample.
     """
-    said = next((dict(one.counts) for one in policy.budget if one.metric == LATENCY and one.counts), None)
-    if said is None:
+    bound = latency_bound(policy)
+    said = {} if bound is None else dict(bound.counts)
+    if any(name not in said for name in GENERATION):
         return None
     context, generate = (said[name] for name in GENERATION)
     return context + generate // 2

@@ -1,6 +1,7 @@
 """Bounds: `size <= 25%` against what the schema says of `size`."""
 
 from collections.abc import Mapping
+from itertools import chain
 
 from qcc.dsl.check.context import CheckState, kind_of, only_literal
 from qcc.dsl.diagnostics.spelling import did_you_mean
@@ -63,41 +64,53 @@ def _said(context: CheckState, node: syntax.BoundTree, metric: Metric) -> tuple[
         help = f"write `{metric.name}({metric.arguments[0]})`"
         context.report.error("Q212", message, node.metric.span, help=help)
         return None
-    first = node.arguments[0]
-    if metric.counts and any(one.name is not None for one in node.arguments):
-        return _counts(context, node, metric)
-    literal = only_literal(first.value)
-    word = None if literal is None or first.name is not None else context.literal(literal)
-    if isinstance(word, syntax.Name) and len(node.arguments) == 1 and word.text in metric.arguments:
-        return word.text, ()
-    wrong = next((one for one in node.arguments[1:]), first)
-    message = f"unknown argument of `{metric.name}`: `{wrong.span.text}`"
-    help = did_you_mean(wrong.span.text, metric.arguments) or f"write `{metric.name}` alone"
-    context.report.error("Q212", message, wrong.span, help=help)
-    return None
-
-
-def _counts(context: CheckState, node: syntax.BoundTree, metric: Metric) -> tuple[None, Counts] | None:
-    found: dict[str, int] = {}
-    usual = ", ".join(f"{name} = 512" for name in metric.counts)
+    word, found = None, dict[str, int]()
     for one in node.arguments:
-        name = "" if one.name is None else one.name.text
-        literal = only_literal(one.value)
-        number = None if literal is None else context.literal(literal)
-        quantity = context.quantity(number) if isinstance(number, syntax.WrittenNumber) else None
-        if name not in metric.counts or name in found:
+        if word is None and (said := _word(context, one, metric)) is not None:
+            word = said
+        elif one.name is not None and one.name.text in chain(*metric.counts) and one.name.text not in found:
+            count = _count(context, one)
+            if count is None:
+                return None
+            found[one.name.text] = count
+        else:
             message = f"unknown argument of `{metric.name}`: `{one.span.text}`"
-            context.report.error("Q212", message, one.span, help=f"write `{metric.name}({usual})`")
+            help = did_you_mean(one.span.text, metric.arguments) or f"write {_usual(metric)}"
+            context.report.error("Q212", message, one.span, help=help)
             return None
-        if quantity is None or quantity.unit or quantity.value < 1 or quantity.value % 1 or quantity.value > 1e9:
-            context.report.error("Q203", f"`{name}` takes a whole number of tokens", one.span, help="such as `2k`")
+    for group in metric.counts:
+        missing = [name for name in group if name not in found]
+        if missing and len(missing) < len(group):
+            message = f"`{metric.name}` needs to know `{missing[0]}`, too"
+            context.report.error("Q212", message, node.metric.span, help=f"write {_usual(metric)}")
             return None
-        found[name] = int(quantity.value)
-    if missing := [name for name in metric.counts if name not in found]:
-        message = f"`{metric.name}` needs to know `{missing[0]}`, too"
-        context.report.error("Q212", message, node.metric.span, help=f"write `{metric.name}({usual})`")
+    return word, tuple((name, found[name]) for name in chain(*metric.counts) if name in found)
+
+
+def _word(context: CheckState, argument: syntax.Argument, metric: Metric) -> str | None:
+    """What an argument without a name says, where the metric knows it."""
+    literal = only_literal(argument.value)
+    word = None if literal is None or argument.name is not None else context.literal(literal)
+    return word.text if isinstance(word, syntax.Name) and word.text in metric.arguments else None
+
+
+def _count(context: CheckState, argument: syntax.Argument) -> int | None:
+    """A whole number from 1; None if it is none, which is reported."""
+    assert argument.name is not None
+    literal = only_literal(argument.value)
+    number = None if literal is None else context.literal(literal)
+    quantity = context.quantity(number) if isinstance(number, syntax.WrittenNumber) else None
+    if quantity is None or quantity.unit or quantity.value < 1 or quantity.value % 1 or quantity.value > 1e9:
+        context.report.error("Q203", f"`{argument.name.text}` takes a whole number", argument.span, help="such as `2`")
         return None
-    return None, tuple((name, found[name]) for name in metric.counts)
+    return int(quantity.value)
+
+
+def _usual(metric: Metric) -> str:
+    """How a metric's parentheses may be filled."""
+    spelled = [", ".join(f"{name} = 512" for name in group) for group in metric.counts if len(group) > 1]
+    spelled += [f"{group[0]} = 2" for group in metric.counts if len(group) == 1]
+    return " or ".join(f"`{metric.name}({one})`" for one in spelled) or f"`{metric.name}` alone"
 
 
 def _quantity(context: CheckState, node: syntax.BoundTree, metric: Metric) -> Quantity | None:

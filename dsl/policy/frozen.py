@@ -196,7 +196,9 @@ def _option(data: Mapping[str, Any]) -> Option:
 
 def _metric(data: Mapping[str, Any]) -> Metric:
     units = {name: (low, high) for name, (low, high) in data["units"].items()}
-    return Metric(**{**data, "units": units, "arguments": tuple(data["arguments"]), "counts": tuple(data["counts"])})
+    return Metric(
+        **{**data, "units": units, "arguments": tuple(data["arguments"]), "counts": tuple(map(tuple, data["counts"]))}
+    )
 
 
 def _argument(data: Any) -> Any:  # noqa: ANN401 - of several types

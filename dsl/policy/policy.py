@@ -293,7 +293,8 @@ class Bound:
     @property
     def text(self) -> str:
         """The bound as the language spells it."""
-        said = self.argument or ", ".join(f"{name} = {count_text(count)}" for name, count in self.counts)
+        named = (f"{name} = {count_text(count)}" for name, count in self.counts)
+        said = ", ".join((*((self.argument,) if self.argument else ()), *named))
         argument = f"({said})" if said else ""
         return f"{self.metric}{argument} {self.relation} {self.quantity.text}"
 

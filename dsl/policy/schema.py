@@ -121,8 +121,8 @@ class Metric:
     summary: str = ""
     whole: bool = False
     """It is measured on the written file: where ``budget`` bounds it, size is minimised if nothing else is asked."""
-    counts: tuple[str, ...] = ()
-    """What may be said in the parentheses instead, by name and all together: whole numbers."""
+    counts: tuple[tuple[str, ...], ...] = ()
+    """What may be said in the parentheses by name, those of a group all together: whole numbers."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from qcc.ir.attention.fused import of_op, of_runtime
+from qcc.ir.attention.fused import of_cached, of_op, of_runtime
 from qcc.ir.attention.part import AttentionPart, judged, of_core
 from qcc.ir.attention.paths import Paths, UntoldError
 from qcc.ir.attention.trace import Tracer, TraceStep
@@ -17,6 +17,7 @@ from qcc.ir.errors import ModelError
 from qcc.ir.graph.attention import Attention, NotAttention
 from qcc.ir.graph.graph import Graph, needed
 from qcc.ir.graph.ops import Array, Feeds, Kind
+from qcc.ir.kernel.cached_op import parse_cached
 
 SEED = 0
 _Held = tuple[tuple[str, str], ...]
@@ -98,6 +99,8 @@ class _Finder:
                 if op.kind is Kind.ATTENTION:
                     standard = op.function == "attention"
                     found.append(of_op(op, self._tracer) if standard else of_runtime(self._graph, op))
+                elif (ours := parse_cached(op.function)) is not None:
+                    found.append(of_cached(op, ours))
                 elif op.kind is Kind.SOFTMAX and op.function == "softmax":
                     core = self._paths.core(op)
                     found += [] if core is None else [of_core(core, self._paths, self._tracer)]

@@ -10,6 +10,7 @@ from qcc.ir.attention.trace import Tracer, TraceStep
 from qcc.ir.graph.attention import Attention, Masking, Operand, Rotary
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Op
+from qcc.ir.kernel.cached_op import CachedOp
 
 _MANY = ("query", "key", "value", "bias", "key_mask", "added", "past_key", "past_value")
 _GROUPED = (
@@ -94,6 +95,24 @@ def of_runtime(graph: Graph, op: Op) -> Attention:
     reads = ((op.name, 0), (op.name, 1)) if all(op.inputs[1:3]) else ()
     sinks = read.get("sinks", "")
     return Attention(op.name, op.outputs[0], queries, keys, values, scale, found, bound, sinks, reads=reads)
+
+
+def of_cached(op: Op, ours: CachedOp) -> Attention:
+    """An op of ours, whose name says what it reads; keys and values as they are kept."""
+    read, made = dict(zip(ours.inputs, op.inputs, strict=True)), dict(zip(ours.outputs, op.outputs, strict=True))
+    queries = Operand(read["queries"], ours.heads, ours.channels, "bs(hd)")
+    keys, values = (
+        Operand(
+            read[name],
+            ours.kept_heads,
+            ours.channels,
+            "bs(hd)",
+            past=read[f"past_{name}"],
+            present=made[f"present_{name}"],
+        )
+        for name in ("keys", "values")
+    )
+    return Attention(op.name, made["y"], queries, keys, values, 1.0, (Masking(read["bias"], "bias"),))
 
 
 def _operand(graph: Graph, op: Op, read: dict[str, str], at: int, presents: tuple[str, ...]) -> Operand:

@@ -12,13 +12,17 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from qcc.ir.encoding.grid import IntGrid
+from qcc.ir.encoding.packing import UNIT, pack
 from qcc.ir.kernel.library_op import LibraryOp
 
 Cut = Literal["", "relu", "clip"]
 _NAME = re.compile(
-    r"qconv(\d+)x(\d+)_stride(\d+)x(\d+)_pads(\d+)x(\d+)x(\d+)x(\d+)(_depthwise)?(?:_(relu|clip))?(_add(_relu)?)?",
+    r"qconv(\d+)x(\d+)_stride(\d+)x(\d+)_pads(\d+)x(\d+)x(\d+)x(\d+)"
+    r"(_depthwise)?(?:_int([2-6]))?(?:_(relu|clip))?(_add(_relu)?)?",
     re.ASCII,
 )
+BYTE, SPREAD = 8, 7  # bits of codes that lie in bytes, and of those that fewer are laid apart to
 MADE, OTHER, SUM = ("y_scale", "y_zero"), ("other", "other_scale", "other_zero"), ("sum_scale", "sum_zero")
 
 
@@ -29,13 +33,15 @@ class ChainOp(LibraryOp):
     Inputs are ``x`` with its ``x_scale`` and ``x_zero``; ``codes [out, in, high, wide]``, bytes of either kind, with
     a ``scale`` and a ``zero`` a filter; the ``bias`` in the integers of the sums, and its ``bias_scale``; ``y_scale``
     and ``y_zero``; the bounds ``low`` and ``high`` of a clip; and a residual ``other``, its step and zero, and those
-    of the sum.
+    of the sum. Codes of fewer bits are planes of all in that order, ``plane0``, ``plane1`` and on, and their ``shape``;
+    their numbers are multiplied by ``2 ** (7 - bits)``.
 
     Args:
         kernel: rows and columns.
         strides: the same.
         pads: top, left, bottom, right.
         depthwise: a filter a channel.
+        bits: of the codes: 8 for bytes, fewer where they are packed.
         cut: before rounding.
         adds: what was rounded is added to ``other``, and rounded again.
         cut_sum: what is below 0 of that sum is cut off.
@@ -47,6 +53,7 @@ class ChainOp(LibraryOp):
     strides: tuple[int, int] = (1, 1)
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     depthwise: bool = False
+    bits: int = BYTE
     cut: Cut = ""
     adds: bool = False
     cut_sum: bool = False
@@ -56,13 +63,29 @@ class ChainOp(LibraryOp):
         """The op's name in domain ``qcc``."""
         sizes = ("x".join(map(str, one)) for one in (self.kernel, self.strides, self.pads))
         words = [text + size for text, size in zip(("qconv", "stride", "pads"), sizes, strict=True)]
-        words += ["depthwise"] * self.depthwise + [self.cut] * bool(self.cut)
+        words += ["depthwise"] * self.depthwise + [f"int{self.bits}"] * self.packed + [self.cut] * bool(self.cut)
         return "_".join((*words, *(["add"] * self.adds), *(["relu"] * self.cut_sum)))
+
+    @property
+    def packed(self) -> bool:
+        """Codes do not lie in bytes."""
+        return self.bits < BYTE
+
+    @property
+    def grid(self) -> IntGrid:
+        """Of the codes."""
+        return IntGrid(self.bits)
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """The inputs that hold the weights' numbers."""
+        planes = tuple(f"plane{at}" for at in range(len(self.grid.planes)))
+        return (*planes, "shape") if self.packed else ("codes",)
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """All inputs in order."""
-        first = ("x", "x_scale", "x_zero", "codes", "scale", "zero", "bias", "bias_scale", *MADE)
+        first = ("x", "x_scale", "x_zero", *self.codes, "scale", "zero", "bias", "bias_scale", *MADE)
         return (*first, *(("low", "high") if self.cut == "clip" else ()), *((*OTHER, *SUM) if self.adds else ()))
 
     @property
@@ -74,11 +97,15 @@ class ChainOp(LibraryOp):
         """See `LibraryOp.constants`: all but values."""
         whole: dict[str, np.ndarray] = {
             "codes": np.ones((1, 1, *self.kernel), np.int8),
+            "shape": np.array((1, 1, *self.kernel), np.int64),
             "scale": np.ones(1, np.float32),
             "zero": np.ones(1, np.int8),
             "bias": np.ones(1, np.int32),
             "bias_scale": np.ones(1, np.float32),
         }
+        if self.packed:
+            count = -(-int(np.prod(self.kernel)) // UNIT) * UNIT
+            whole |= dict(zip(self.codes, pack(np.ones(count, np.uint8), self.bits), strict=False))
         numbers = {name: np.ones((), np.uint8 if name.endswith("zero") else np.float32) for name in self.inputs}
         return {name: whole.get(name, array) for name, array in numbers.items() if name not in ("x", "other")}
 
@@ -93,8 +120,8 @@ def parse_chain(name: str) -> ChainOp | None:
     if found is None:
         return None
     high, wide, down, across, top, left, bottom, right = map(int, found.groups()[:8])
-    depthwise, cut, adds, cut_sum = found.groups()[8:]
+    depthwise, bits, cut, adds, cut_sum = found.groups()[8:]
     sizes = (high, wide), (down, across), (top, left, bottom, right)
     word: Cut = "relu" if cut == "relu" else "clip" if cut else ""
-    made = ChainOp(*sizes, bool(depthwise), word, bool(adds), bool(cut_sum))
+    made = ChainOp(*sizes, bool(depthwise), int(bits or BYTE), word, bool(adds), bool(cut_sum))
     return made if made.name == name else None

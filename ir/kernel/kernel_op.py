@@ -1,10 +1,11 @@
 """All ops of domain ``qcc`` that kernel libraries take."""
 
 from qcc.ir.kernel.attend_op import AttendOp, parse_attend
+from qcc.ir.kernel.cached_op import CachedOp, parse_cached
 from qcc.ir.kernel.chain_op import ChainOp, parse_chain
 from qcc.ir.kernel.op import LinearOp, parse
 
-KernelOp = LinearOp | ChainOp | AttendOp
+KernelOp = LinearOp | ChainOp | AttendOp | CachedOp
 
 
 def parse_kernel(name: str) -> KernelOp:
@@ -13,4 +14,4 @@ def parse_kernel(name: str) -> KernelOp:
     Raises:
         OpError: it is no such name.
     """
-    return parse_chain(name) or parse_attend(name) or parse(name)
+    return parse_chain(name) or parse_attend(name) or parse_cached(name) or parse(name)

@@ -20,9 +20,10 @@ from qcc.passes.contract.contract import Between, Context, Edit
 from qcc.passes.contract.subject import SubjectPass
 
 MOST_ROWS = 4096  # of a cache that steps are fitted to; the largest and least of all rows are among them
-OPSETS = {"decoded": 18, "fused": 23}
-Form = Literal["decoded", "fused"]
+OPSETS = {"decoded": 18, "fused": 23, "kernel": 23}
+Form = Literal["decoded", "fused", "kernel"]
 Share = Literal["measured", "even"]
+READERS = {"decoded": "standard ops", "fused": "the runtime's own op", "kernel": "an op of ours"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Cache(SubjectPass):
         float_tokens: so many first rows stay floats, in a cache of their own.
         form: `decoded` computes in standard ops; `fused` lets the runtime's `GroupQueryAttention` read floats, or int8
             or int4 by channel, both of as many bits, where attentions see nothing that comes later. It takes several
-            new rows behind earlier ones of one sample only.
+            new rows behind earlier ones of one sample only. `kernel` is an op of ours, which reads floats or codes of
+            any kind in registers where the target makes kernels, and computes in standard ops elsewhere.
         budget: so many rows of a cache stay behind a run, head by head: those with the largest scores, pooled over
             five neighbours. A score is the weight that queries gave a row, and fades with each token.
         share: `measured` divides the budget among the caches of a rule, which have it on average, so that the texts of
@@ -67,7 +69,7 @@ class Cache(SubjectPass):
     values: Annotated[Encoding | None, "what values of earlier runs are kept in"] = None
     channels: Annotated[Channels, "how channels are moved before groups of them are kept"] = "plain"
     float_tokens: Annotated[int, Between(0, 4096), "so many first rows stay floats"] = 0
-    form: Annotated[Form, "who computes with codes: standard ops, or the runtime's own"] = "decoded"
+    form: Annotated[Form, "who computes with codes: standard ops, the runtime's own or one of ours"] = "decoded"
     budget: Annotated[int, Between(0, 1 << 30), "rows that stay behind a run, on average; 0 for all"] = 0
     share: Annotated[Share, "who has how much of it: by what caches lose, or all the same"] = "measured"
     window: Annotated[int, Between(1, 1 << 20), "so many last rows stay in any case"] = 16
@@ -78,8 +80,8 @@ class Cache(SubjectPass):
         if not self.budget:
             return
         KeptRows(self.budget, self.window, self.sinks)
-        if self.form == "fused":
-            raise ValueError("the runtime's own op tells no scores: a `budget` takes `form = decoded`")
+        if self.form != "decoded":
+            raise ValueError("ops of the runtime and of ours tell no scores: a `budget` takes `form = decoded`")
         if self.float_tokens:
             raise ValueError("`budget` and `float_tokens` are not written together: `sinks` stay, too")
 
@@ -94,7 +96,7 @@ class Cache(SubjectPass):
         pairs = (("keys", self.keys), ("values", self.values))
         found = [f"{name} {one.text}" for name, one in pairs if one is not None]
         found += [f"at most {self.budget} rows"] if self.budget else []
-        return ", ".join(found) or "floats, read by the runtime's own op"
+        return ", ".join(found) or f"floats, read by {READERS[self.form]}"
 
     @property
     def opset(self) -> int:

@@ -54,7 +54,7 @@ def attend(name: str, block: int, channels: int, wide: bool) -> Expr:
                         T.buffer_store(scores, score, [emit.lanes(r * block + start)])
                         emit.put(highest[r], T.max(emit.get(highest[r]), scores[emit.lanes(r * block + start)]))
             for r in range(ROWS):
-                _powers(scores, made, top, sums, highest[r], r, row + r, block, channels)
+                powers(scores, made, top, sums, highest[r], r * block, row + r, block // LANES, channels)
             with T.serial(T.int64(0), T.int64(channels // (LANES * together))) as part:
                 first = T.bind(part * (LANES * together))
                 for r in range(ROWS):
@@ -74,10 +74,10 @@ def attend(name: str, block: int, channels: int, wide: bool) -> Expr:
     return builder.get()
 
 
-def _powers(
-    scores: Expr, made: Expr, top: Expr, sums: Expr, highest: Expr, r: int, row: Expr, block: int, channels: int
+def powers(
+    scores: Expr, made: Expr, top: Expr, sums: Expr, highest: Expr, start: int, row: Expr, parts: Expr, channels: int
 ) -> None:
-    """Powers in the place of a row's scores, and what was made before scaled to them."""
+    """Powers in the place of a row's scores, so many vectors from a start on; what was made before is scaled."""
     read = TirArithmetic()
     (most,), (added,) = emit.accumulators(1), emit.accumulators(1)
     emit.put(most, T.max(emit.get(highest), emit.spread(top[row])))
@@ -87,8 +87,8 @@ def _powers(
     (factor,) = emit.accumulators(1)
     emit.put(factor, read.exp(emit.spread(top[row]) - emit.get(most)))
     emit.clear([added])
-    with T.serial(T.int64(0), T.int64(block // LANES)) as part:
-        place = emit.lanes(r * block + part * LANES)
+    with T.serial(T.int64(0), T.int64(parts) if isinstance(parts, int) else parts) as part:
+        place = emit.lanes(start + part * LANES)
         T.buffer_store(scores, read.exp(scores[place] - emit.get(most)), [place])
         emit.add(added, scores[place])
     T.buffer_store(sums, sums[row] * factor[0] + emit.total(emit.get(added)), [row])

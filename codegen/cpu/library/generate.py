@@ -6,9 +6,7 @@ from pathlib import Path
 
 import tvm  # type: ignore[import-untyped]  # TVM has no stubs
 
-from qcc.codegen.cpu.attend.template import attend_functions
-from qcc.codegen.cpu.chain.template import chain_functions
-from qcc.codegen.cpu.library.spec import attentions, chain, chains, functions_of, norm, products, served, step_chains
+from qcc.codegen.cpu.library.spec import apart, chain, functions_of, norm, products, served, step_chains
 from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.tiles import conv1x1
 from qcc.codegen.target.interruption import held_back
@@ -21,18 +19,20 @@ from qcc.ir.kernel.kernel_op import KernelOp
 def functions(ops: Iterable[KernelOp], activations: Arithmetic, target: CpuProcessor, prefix: str) -> dict[str, Expr]:
     """The TIR of all that the ops need, by name."""
     given = list(ops)
-    made: dict[str, Expr] = chain_functions(chains(given, target, activations), target, prefix)
-    made |= attend_functions(attentions(given, target, activations), target, prefix)
+    made: dict[str, Expr] = {}
+    for op, template in apart(given, target, activations):
+        if not all(prefix + name in made for name in template.names(op, target) if name):
+            made |= template.make(op, target, prefix)
     ops = served(given, target, activations)
-    for word, op in step_chains(ops).items():
-        made[prefix + word] = (conv1x1.product if op.pointwise else steps.chain)(prefix + word, chain(op))
+    for word, one in step_chains(ops).items():
+        made[prefix + word] = (conv1x1.product if one.pointwise else steps.chain)(prefix + word, chain(one))
     for step in {norm(op) for op in ops} - {""}:
         made[prefix + step] = steps.norm(prefix + step, step)
     for product in products(ops):
-        for word, (name, template) in functions_of(product, target, activations).items():
+        for word, (name, maker) in functions_of(product, target, activations).items():
             full = prefix + name
             if full not in made:
-                made[full] = template.make(word, full, product, target)
+                made[full] = maker.make(word, full, product, target)
     return dict(sorted(made.items()))
 
 

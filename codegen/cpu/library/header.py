@@ -4,13 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qcc.codegen.cpu.attend.template import name_of
-from qcc.codegen.cpu.chain.template import lanes, names_of
 from qcc.codegen.cpu.library.spec import (
-    attentions,
+    apart,
     chain,
     chain_name,
-    chains,
     functions_of,
     norm,
     products,
@@ -25,11 +22,8 @@ from qcc.codegen.target.target import Arithmetic
 from qcc.codegen.tir.codes import codes_of
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.grid import TableGrid
-from qcc.ir.kernel.chain_op import ChainOp
 from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.kernel.op import KEEP, Leaf, LinearOp, step_inputs
-
-CUTS = ("", "relu", "clip")  # by the shim's number
 
 
 def prefix(index: int) -> str:
@@ -44,8 +38,7 @@ def header(ops: Sequence[KernelOp], targets: Sequence[CpuProcessor], activations
         lines += _target(ops, target, activations, prefix(index))
     entries = ", ".join(
         f"{{{prefix(index)}needs, {prefix(index)}specs, {len(served(ops, target, activations))}, "
-        f"{prefix(index)}chains, {len(chains(ops, target, activations))}, "
-        f"{prefix(index)}attends, {len(attentions(ops, target, activations))}}}"
+        f"{prefix(index)}apart, {len(apart(ops, target, activations))}}}"
         for index, target in enumerate(targets)
     )
     return "\n".join([*lines, f"static const Target targets[] = {{{entries}}};", ""])
@@ -53,7 +46,7 @@ def header(ops: Sequence[KernelOp], targets: Sequence[CpuProcessor], activations
 
 def _target(given: Sequence[KernelOp], target: CpuProcessor, activations: Arithmetic, start: str) -> list[str]:
     lines, cuts, ops = [], tiling(target), served(given, target, activations)
-    filters, attends = chains(given, target, activations), attentions(given, target, activations)
+    others = apart(given, target, activations)
     for product in products(ops):
         found = {word: start + name for word, (name, _) in functions_of(product, target, activations).items()}
         lines += [_declaration(name) for name in found.values()]
@@ -66,30 +59,21 @@ def _target(given: Sequence[KernelOp], target: CpuProcessor, activations: Arithm
         lines.append(f"static const Family {start}{product.name} = {{{', '.join(fields)}}};")
     lines += [f"static const float {start}{name}[] = {{{text}}};" for name, text in _tables(ops).items()]
     later = {*step_chains(ops), *map(norm, ops)} - {""}
-    later |= {name for op in filters for name in names_of(op, target) if name} | {name_of(op) for op in attends}
+    later |= {name for op, one in others for name in one.names(op, target) if name}
     lines += [_declaration(start + name) for name in sorted(later)]
     needs = "".join(f'"{flag}", ' for flag in target.features)
     lines.append(f"static const char *const {start}needs[] = {{{needs}NULL}};")
-    for at, op in enumerate(ops):
-        members = ", ".join(_part(one, start) for one in op.members)
+    for at, one in enumerate(ops):
+        members = ", ".join(_part(part, start) for part in one.members)
         lines.append(f"static const Member {start}parts{at}[] = {{{members}}};")
-    specs = (_spec(op, start, f"{start}parts{at}") for at, op in enumerate(ops))
+    specs = (_spec(one, start, f"{start}parts{at}") for at, one in enumerate(ops))
     lines += [f"static const Spec {start}specs[] = {{", *specs, "  {0}};"]
-    lines += [f"static const ChainSpec {start}chains[] = {{", *(_chain(op, target, start) for op in filters), "  {0}};"]
-    held = [
-        f'  {{"{op.name}", {op.block}, {op.segment}, {op.channels}, {_symbol(start + name_of(op))}}},' for op in attends
-    ]
-    return [*lines, f"static const AttendSpec {start}attends[] = {{", *held, "  {0}};"]
-
-
-def _chain(op: ChainOp, target: CpuProcessor, start: str) -> str:
-    """A convolution of bytes."""
-    functions = [_symbol(start) + name if name else "NULL" for name in names_of(op, target)]
-    called = ["NULL", f"{{{', '.join(functions)}}}"] if op.depthwise else [*functions, "{NULL}"]
-    sizes = *op.kernel, *op.strides, *op.pads
-    fields = [f'"{op.name}"', *sizes, int(op.depthwise), CUTS.index(op.cut), int(op.adds), int(op.cut_sum)]
-    fields += [lanes(target), *called]
-    return f"  {{{', '.join(map(str, fields))}}},"
+    for at, (op, maker) in enumerate(others):
+        called = [_symbol(start + name) if name else "NULL" for name in maker.names(op, target)]
+        row = ", ".join(map(str, (f'"{op.name}"', *maker.fields(op, target, called))))
+        lines.append(f"static const {maker.row} {start}apart{at} = {{{row}}};")
+    rows = (f"  {{&{start}apart{at}, {one.serve}}}," for at, (_, one) in enumerate(others))
+    return [*lines, f"static const Apart {start}apart[] = {{", *rows, "  {0}};"]
 
 
 def _tables(ops: Sequence[LinearOp]) -> dict[str, str]:

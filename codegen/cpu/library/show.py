@@ -3,11 +3,9 @@
 import re
 from collections.abc import Callable, Iterable
 
-from qcc.codegen.cpu.attend.template import ATTENDS
-from qcc.codegen.cpu.chain.template import CHAINS
 from qcc.codegen.cpu.library.generate import compiled, functions
 from qcc.codegen.cpu.library.header import prefix
-from qcc.codegen.cpu.library.spec import attentions, chains, products, served
+from qcc.codegen.cpu.library.spec import apart, products, served
 from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.templates import templates
 from qcc.codegen.target.target import Arithmetic
@@ -37,8 +35,7 @@ def _listing(ops: Iterable[KernelOp], targets: Iterable[CpuProcessor], activatio
         made = functions(specs, activations, target, prefix(index))
         used = (templates(one, target, activations) for one in products(served(specs, target, activations)))
         names = dict.fromkeys(template.name for one in used for template in one)
-        names |= {CHAINS.name: None} if chains(specs, target, activations) else {}
-        names |= {ATTENDS.name: None} if attentions(specs, target, activations) else {}
+        names |= {template.name: None for _, template in apart(specs, target, activations)}
         parts.append(f"# target {target.name}: {', '.join((target.mcpu, *names))}\n")
         parts += [f"# {name}\n{text}" for name, text in texts(made, target).items()]
     return "\n".join(parts)

@@ -1,15 +1,13 @@
 """What an op asks of a library for a processor: which functions, by name."""
 
 from collections.abc import Iterable
+from typing import Any
 
-from qcc.codegen.cpu.attend.template import ATTENDS
-from qcc.codegen.cpu.chain.template import CHAINS
+from qcc.codegen.cpu.apart import ApartTemplate
 from qcc.codegen.cpu.processors.processors import CpuProcessor
 from qcc.codegen.cpu.product import CpuTemplate, KernelProduct, product_of
-from qcc.codegen.cpu.templates import templates
+from qcc.codegen.cpu.templates import APART, templates
 from qcc.codegen.target.target import Arithmetic
-from qcc.ir.kernel.attend_op import AttendOp
-from qcc.ir.kernel.chain_op import ChainOp
 from qcc.ir.kernel.kernel_op import KernelOp
 from qcc.ir.kernel.op import KEEP, STEPS, LinearOp
 
@@ -35,14 +33,12 @@ def served(ops: Iterable[KernelOp], processor: CpuProcessor, activations: str) -
     return [op for op in ops if isinstance(op, LinearOp) and templates(product_of(op), processor, activations)]
 
 
-def chains(ops: Iterable[KernelOp], processor: CpuProcessor, activations: Arithmetic) -> list[ChainOp]:
-    """The convolutions of bytes that there is a template for."""
-    return [op for op in ops if isinstance(op, ChainOp) and CHAINS.serves(op, processor, activations)]
-
-
-def attentions(ops: Iterable[KernelOp], processor: CpuProcessor, activations: Arithmetic) -> list[AttendOp]:
-    """The attentions over blocks that there is a template for."""
-    return [op for op in ops if isinstance(op, AttendOp) and ATTENDS.serves(op, processor, activations)]
+def apart(
+    ops: Iterable[KernelOp], processor: CpuProcessor, activations: Arithmetic
+) -> list[tuple[KernelOp, ApartTemplate[Any]]]:
+    """The ops that are no products, each with the template that makes it."""
+    found = ((op, template) for op in ops for template in APART if template.serves(op, processor, activations))
+    return list(found)
 
 
 def norm(op: LinearOp) -> str:

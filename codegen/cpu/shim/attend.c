@@ -98,7 +98,8 @@ static int input_type(const void *of, size_t index) {
   return index == KEPT ? BOOLEAN : FLOAT;
 }
 
-void serve_attend(const AttendSpec *spec, Served *served) {
+void serve_attend(const void *of, Served *served) {
+  const AttendSpec *spec = of;
   *served = (Served){.name = spec->name, .spec = spec, .input_type = input_type, .create = create,
-                     .compute = compute, .destroy = free, .outputs = 1, .given = FLOAT, .inputs = INPUTS};
+                     .compute = compute, .destroy = free, .outputs = 1, .inputs = INPUTS};
 }

@@ -8,7 +8,7 @@
 enum { X, X_SCALE, X_ZERO, CODES, SCALE, ZERO, BIAS, BIAS_SCALE, Y_SCALE, Y_ZERO, CUT /* two, where it cuts off; then the residual */,
        LANE = 16 /* bytes that interleave */, SLACK = 128 /* bytes that are read behind the last pixel */, ROOM = 96 << 10 /* bytes of copied rows, about */,
        DEEP = 128 << 10 /* bytes of pixels that all filters meet together */,
-       BLOCK_MOST = 64, FOUR = 64 /* bytes of weights of a block, four inputs */ };
+       PLANES = 4, BLOCK_MOST = 64, FOUR = 64 /* bytes of weights of a block, four inputs */ };
 enum { LOW, HIGH, Y, OWN, OTHERS, OTHER_ZERO, SUM_LOW, SUM_HIGH, SUM_ZERO, FACTS }; /* requantize.py */
 
 typedef struct { int64_t start, at, words; int which; } Part; /* of channels: where they and their numbers begin */
@@ -26,7 +26,12 @@ typedef struct {
 } Filter;
 
 static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-static size_t residual(const ChainSpec *spec) { return CUT + (spec->cuts == 2 ? 2 : 0); }
+/* Of an input: planes and their shape stand where codes do. */
+static size_t at(const ChainSpec *spec, size_t index) {
+  int widths[PLANES];
+  return index > CODES && spec->bits ? index + (size_t)planes_of(spec->bits, widths) : index;
+}
+static size_t residual(const ChainSpec *spec) { return at(spec, CUT) + (spec->cuts == 2 ? 2 : 0); }
 
 static void free_filter(void *p) {
   Filter *f = p;
@@ -42,10 +47,25 @@ static void *number(const void *info, size_t at, int type, float *found) {
   return NULL;
 }
 
-/* The weights less their zeros, with a sign. */
-typedef struct { const uint8_t *codes, *zeros; int is_signed; int64_t each, zero_step; const int32_t *bias; const float *scale; } Given;
+/* The weights less their zeros, with a sign; or all codes, packed in planes, whose numbers are laid apart as far as 7 bits go. */
+typedef struct {
+  const uint8_t *codes, *zeros, *planes[PLANES];
+  int is_signed, bits, widths[PLANES];
+  int64_t each, zero_step;
+  const int32_t *bias;
+  const float *scale;
+} Given;
+static int unpacked(const Given *given, int64_t i) {
+  int code = 0;
+  for (int plane = 0, shift = 0; shift < given->bits; shift += given->widths[plane++]) {
+    int width = given->widths[plane], each = 8 / width;
+    code |= (given->planes[plane][i / each] >> width * (int)(i % each) & ((1 << width) - 1)) << shift;
+  }
+  return (code - (1 << (given->bits - 1))) * (1 << (7 - given->bits));
+}
 static int weight(const Given *given, int64_t n, int64_t at) {
   int64_t i = n * given->each + at, z = n * given->zero_step;
+  if (given->bits) return unpacked(given, i);
   return given->is_signed ? (int8_t)given->codes[i] - (int8_t)given->zeros[z] : given->codes[i] - given->zeros[z];
 }
 
@@ -120,15 +140,37 @@ static void *make_depthwise(Filter *f, const Given *given, float step, float mad
   return NULL;
 }
 
-static void *take_weights(const void *info, int depthwise, Input *codes, Given *given) {
+/* Planes of codes, and the shape that they have as bytes. */
+static void *take_planes(const ChainSpec *spec, const void *info, Input *codes, Given *given) {
+  Input shape, plane;
+  int count = planes_of(spec->bits, given->widths);
+  void *bad = constant(info, (size_t)(CODES + count), &shape);
+  if (bad) return bad;
+  if (shape.type != INT64 || shape.rank != 1 || shape.dims[0] > 8) return status(INVALID, "qcc: a shape is a list of sizes");
+  *codes = (Input){.type = INT8, .rank = (size_t)shape.dims[0]};
+  int64_t all = 1;
+  for (size_t i = 0; i < codes->rank; i++) all *= codes->dims[i] = ((const int64_t *)shape.data)[i];
+  for (int i = 0; i < count; i++) {
+    if ((bad = constant(info, (size_t)(CODES + i), &plane))) return bad;
+    if (plane.type != UINT8 || plane.rank != 1 || all < 1 || plane.dims[0] != (all + 7) / 8 * given->widths[i])
+      return status(INVALID, "qcc: planes hold the codes of all weights, filled up to a multiple of 8");
+    given->planes[i] = plane.data;
+  }
+  given->bits = spec->bits;
+  return NULL;
+}
+
+static void *take_weights(const ChainSpec *spec, const void *info, Input *codes, Given *given) {
   Input scale, zero, bias;
-  void *bad = constant(info, CODES, codes);
-  if (bad || (bad = constant(info, SCALE, &scale)) || (bad = constant(info, ZERO, &zero)) || (bad = constant(info, BIAS, &bias))) return bad;
+  void *bad = spec->bits ? take_planes(spec, info, codes, given) : constant(info, CODES, codes);
+  if (bad || (bad = constant(info, at(spec, SCALE), &scale)) || (bad = constant(info, at(spec, ZERO), &zero)) ||
+      (bad = constant(info, at(spec, BIAS), &bias))) return bad;
   int whole = codes->rank == 4 && (codes->type == INT8 || codes->type == UINT8) && zero.type == codes->type && scale.type == FLOAT && bias.type == INT32;
   int64_t n = codes->dims[0], zeros = zero.rank ? zero.dims[0] : 1;
-  if (!whole || scale.rank != 1 || scale.dims[0] != n || bias.rank != 1 || bias.dims[0] != n || (zeros != 1 && zeros != n) || (depthwise && codes->dims[1] != 1))
+  if (!whole || scale.rank != 1 || scale.dims[0] != n || bias.rank != 1 || bias.dims[0] != n || (zeros != 1 && zeros != n) || (spec->depthwise && codes->dims[1] != 1))
     return status(INVALID, "qcc: weights of a convolution of bytes are bytes with a scale, a zero and a bias a filter");
-  *given = (Given){codes->data, zero.data, codes->type == INT8, codes->dims[1] * codes->dims[2] * codes->dims[3], zeros == n, bias.data, scale.data};
+  given->codes = codes->data, given->zeros = zero.data, given->is_signed = codes->type == INT8, given->zero_step = zeros == n;
+  given->each = codes->dims[1] * codes->dims[2] * codes->dims[3], given->bias = bias.data, given->scale = scale.data;
   return NULL;
 }
 
@@ -145,12 +187,12 @@ static void *take_facts(Filter *f, const void *info, float *step, float *made) {
   const ChainSpec *spec = f->spec;
   float zero, y_zero, low = 0, high = 0, *facts = f->facts;
   void *bad = number(info, X_SCALE, FLOAT, step);
-  if (bad || (bad = number(info, X_ZERO, UINT8, &zero)) || (bad = number(info, Y_SCALE, FLOAT, made)) || (bad = number(info, Y_ZERO, UINT8, &y_zero))) return bad;
+  if (bad || (bad = number(info, X_ZERO, UINT8, &zero)) || (bad = number(info, at(spec, Y_SCALE), FLOAT, made)) || (bad = number(info, at(spec, Y_ZERO), UINT8, &y_zero))) return bad;
   f->zero = (uint8_t)zero;
   facts[LOW] = -y_zero, facts[HIGH] = 255 - y_zero, facts[Y] = y_zero;
   if (spec->cuts == 1) facts[LOW] = within(facts, 0);
   if (spec->cuts == 2) {
-    if ((bad = number(info, CUT, FLOAT, &low)) || (bad = number(info, CUT + 1, FLOAT, &high))) return bad;
+    if ((bad = number(info, at(spec, CUT), FLOAT, &low)) || (bad = number(info, at(spec, CUT) + 1, FLOAT, &high))) return bad;
     low = within(facts, low / *made), high = within(facts, high / *made);
     facts[LOW] = low < high ? low : high, facts[HIGH] = high;
   }
@@ -169,16 +211,16 @@ static void *create(const void *spec, const void *info, void **kernel) {
   if (!f) return status(FAIL, "qcc: out of memory");
   f->spec = spec;
   Input codes;
-  Given given;
+  Given given = {0};
   float step, made;
-  void *bad = take_weights(info, f->spec->depthwise, &codes, &given);
+  void *bad = take_weights(f->spec, info, &codes, &given);
   if (!bad && (codes.dims[2] != f->spec->high || codes.dims[3] != f->spec->wide)) bad = status(INVALID, "qcc: weights do not have the kernel's size");
   if (!bad) bad = take_facts(f, info, &step, &made);
   if (!bad) {
     f->n = codes.dims[0], f->c = f->spec->depthwise ? f->n : codes.dims[1];
     bad = f->spec->depthwise ? make_depthwise(f, &given, step, made) : make_product(f, &given, step, made);
   }
-  if (!bad) bad = let_go(info, CODES, 1);
+  if (!bad) bad = let_go(info, CODES, at(f->spec, SCALE) - CODES);
   if (bad) free_filter(f); else *kernel = f;
   return bad;
 }
@@ -325,16 +367,20 @@ static void *compute(void *kernel, void *context) {
 static int input_type(const void *of, size_t index) {
   const ChainSpec *spec = of;
   size_t first = residual(spec);
-  switch (index) {
-    case X: case X_ZERO: case Y_ZERO: return UINT8;
-    case CODES: case ZERO: return 0; /* bytes with a sign or without, looked at when the kernel is made */
-    case BIAS: return INT32;
-  }
+  if (index == X || index == X_ZERO || index == at(spec, Y_ZERO)) return UINT8;
+  if ((index >= CODES && index < at(spec, SCALE)) || index == at(spec, ZERO)) return 0; /* looked at when the kernel is made */
+  if (index == at(spec, BIAS)) return INT32;
   return index == first || index == first + 2 || index == first + 4 ? UINT8 : FLOAT;
 }
 
-void serve_filter(const ChainSpec *spec, Served *served) {
+static int output_type(const void *of, size_t index) {
+  (void)of, (void)index;
+  return UINT8;
+}
+
+void serve_filter(const void *of, Served *served) {
+  const ChainSpec *spec = of;
   *served = (Served){.name = spec->name, .spec = spec, .input_type = input_type, .create = create,
-                     .compute = compute, .destroy = free_filter, .outputs = 1, .given = UINT8,
+                     .compute = compute, .destroy = free_filter, .outputs = 1, .output_type = output_type,
                      .inputs = residual(spec) + (spec->adds ? 5 : 0)};
 }

@@ -318,10 +318,8 @@ void *serve(const Served **ops, int *count) {
           .compute = compute, .destroy = free_layer, .outputs = (size_t)(spec->count + spec->keeps - spec->woven),
           .inputs = 1 + (size_t)(weight_inputs(spec) * spec->count - spec->woven) + strlen(spec->operands)};
     }
-    for (int i = 0; i < targets[t].filters; i++) serve_filter(targets[t].chains + i, served + targets[t].ops + i);
-    int first = targets[t].ops + targets[t].filters;
-    for (int i = 0; i < targets[t].attentions; i++) serve_attend(targets[t].attends + i, served + first + i);
-    *ops = served, *count = first + targets[t].attentions;
+    for (int i = 0; i < targets[t].others; i++) targets[t].apart[i].serve(targets[t].apart[i].spec, served + targets[t].ops + i);
+    *ops = served, *count = targets[t].ops + targets[t].others;
     break;
   }
   return NULL;

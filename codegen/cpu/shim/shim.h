@@ -40,6 +40,7 @@ typedef struct {
 typedef struct {
   const char *name;
   int high, wide, down, across, top, left, bottom, right, depthwise;
+  int bits;                       /* of codes in planes; 0: they lie in bytes */
   int cuts;                       /* 1: what is below 0; 2: what is outside two inputs */
   int adds, cuts_sum;             /* a residual, and what is below 0 of that */
   int lanes;                      /* of a vector of sums: 16 have weights in bytes, 8 in 16 bits */
@@ -49,15 +50,28 @@ typedef struct {
 /* An attention over blocks, in attend.c. */
 typedef struct { const char *name; int64_t block, segment, channels; Kernel attend; } AttendSpec;
 
+/* What numbers of a row are kept in: 32 bits are floats; scales of groups are 1: float16, 2: float32, 3: powers of two. */
+typedef struct { int bits, group, scale; } RowCode;
+
+/* An attention over rows that are kept as codes, in cached.c. */
+typedef struct {
+  const char *name;
+  int64_t heads, kept, channels, together; /* of the queries of a head of keys that read rows together */
+  int first;                               /* some rows in floats stand before the others */
+  RowCode keys, values;
+  Kernel meet, floats;
+} CachedSpec;
+
+/* An op that is no product: what its file is told of it, and who tells of it what the runtime asks. */
+typedef struct { const void *spec; void (*serve)(const void *spec, Served *served); } Apart;
+
 /* Processor flags, and the ops. */
 typedef struct {
   const char *const *needs;
   const Spec *specs;
   int ops;
-  const ChainSpec *chains;
-  int filters;
-  const AttendSpec *attends;
-  int attentions;
+  const Apart *apart;
+  int others;
 } Target;
 
 typedef struct {
@@ -131,10 +145,13 @@ void *fill_filters(Layer *layer, const void *info);
 void *convolve(void *layer, void *context);
 
 /* chain.c */
-void serve_filter(const ChainSpec *spec, Served *served);
+void serve_filter(const void *spec, Served *served);
 
 /* attend.c */
-void serve_attend(const AttendSpec *spec, Served *served);
+void serve_attend(const void *spec, Served *served);
+
+/* cached.c */
+void serve_cached(const void *spec, Served *served);
 
 /* cpu.c */
 int usable(const char *const *needs);

@@ -1,6 +1,7 @@
 """Timings that are foretold where that can be done, and taken where it cannot."""
 
 from collections.abc import Mapping
+from functools import partial
 
 from qcc.compiler.measure.learned.timed import LearnedTimes, TimedLayer
 from qcc.compiler.measure.time_forms import FLOAT, Case, Timings, named_form
@@ -18,7 +19,7 @@ class ForetoldTimings(Timings):
     """
 
     def __init__(self, timings: Timings, learned: LearnedTimes) -> None:
-        self._timings, self._learned = timings, learned
+        self._timings, self._learned, self.threads = timings, learned, timings.threads
         self.foretold: set[Case] = set()
         self.outside: set[Case] = set()
 
@@ -26,9 +27,10 @@ class ForetoldTimings(Timings):
         self, case: Case, encoding: Encoding | None, forms: tuple[Form, ...], how: Activations | None = None
     ) -> Mapping[Form | str, float]:
         """See `Timings.seconds`."""
-        names: dict[Form | str, TimedLayer] = {FLOAT: TimedLayer.of(case, None, FLOAT)}
+        of = partial(TimedLayer.of, case, threads=self.threads)
+        names: dict[Form | str, TimedLayer] = {FLOAT: of(None, FLOAT)}
         plain = {form for form in forms if not form.packed and how is None}
-        names |= {form: TimedLayer.of(case, encoding, named_form(form, how)) for form in forms if form not in plain}
+        names |= {form: of(encoding, named_form(form, how)) for form in forms if form not in plain}
         if not all(self._learned.knows(one) for one in names.values()):
             self.outside.add(case)
             return self._timings.seconds(case, encoding, forms, how)

@@ -1,13 +1,13 @@
 """Timing layers of drawn shapes, to learn what others take; kept by machine, as all timings are."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from qcc.codegen.target.cache import read_json, write_json
 from qcc.codegen.target.target import AnyTarget
-from qcc.compiler.measure.learned.timed import FEWEST, LearnedTimes, TimedLayer, as_rows, from_rows, judged
+from qcc.compiler.measure.learned.timed import FEWEST, Judgement, LearnedTimes, TimedLayer, as_rows, from_rows, judged
 from qcc.compiler.measure.time_forms import FLOAT, Case, Timings, named_form
 from qcc.compiler.plan.plan import Kernels
 from qcc.ir.encoding.algebra import Encoding
@@ -33,36 +33,48 @@ class Learning:
 
     Args:
         times: all that were taken.
-        score: R2 of the logarithms of times held out.
-        error: the median of their relative errors.
-        held: how many there were.
+        judged: how well times held out are foretold, by number of threads.
     """
 
     times: int
-    score: float
-    error: float
-    held: int
+    judged: Mapping[int, Judgement]
 
 
-def learn(target: AnyTarget, kernels: Kernels | None, shapes: int, tick: Callable[[str], None]) -> Learning:
-    """Time layers of so many shapes, add them to what is known, and judge what they teach.
+def learn(
+    target: AnyTarget,
+    kernels: Kernels | None,
+    shapes: int,
+    threads: Sequence[int],
+    tick: Callable[[str], None],
+) -> Learning:
+    """Time layers of so many shapes on each number of threads, add them to what is known, and judge what they teach.
 
     Raises:
         QccError: a kernel cannot be built.
     """
-    timings = Timings(target, kernels, tick)
-    known = from_rows(read_json(_file(timings)))
-    layers = {(one.outputs, one.inputs, one.rows, one.kind): one for one in known}
+    clocks = [Timings(target, kernels, tick, count) for count in threads]
+    name = _file(clocks[0])
+    layers = {_place(one): one for one in from_rows(read_json(name))}
     for case in drawn(shapes):
-        for encoding, form, how in _ways(kernels):
-            seconds = timings.seconds(case, encoding, (form,), how)
-            for name in (FLOAT, form):
-                told = FLOAT if name == FLOAT else named_form(form, how)
-                one = TimedLayer.of(case, encoding, told, seconds[name])
-                layers[one.outputs, one.inputs, one.rows, one.kind] = one
+        for timings in clocks:
+            layers |= {_place(one): one for one in _timed(timings, case, kernels)}
     found = list(layers.values())
-    write_json(_file(timings), as_rows(found))
-    return Learning(len(found), *judged(found))
+    write_json(name, as_rows(found))
+    return Learning(len(found), judged(found))
+
+
+def _timed(timings: Timings, case: Case, kernels: Kernels | None) -> Iterator[TimedLayer]:
+    """A layer in all forms."""
+    for encoding, form, how in _ways(kernels):
+        seconds = timings.seconds(case, encoding, (form,), how)
+        for name in (FLOAT, form):
+            told = FLOAT if name == FLOAT else named_form(form, how)
+            yield TimedLayer.of(case, encoding, told, seconds[name], timings.threads)
+
+
+def _place(layer: TimedLayer) -> tuple[object, ...]:
+    """What a layer is, but for its time."""
+    return layer.outputs, layer.inputs, layer.rows, layer.threads, layer.kind
 
 
 def learned_times(timings: Timings) -> LearnedTimes | None:

@@ -13,6 +13,7 @@ from qcc.ir.encoding.blocked import Blocked
 
 HELD_OUT = 5  # every fifth shape judges what the others taught
 FEWEST = 40  # times to learn from
+OF_KIND = 6  # features of each kind
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class TimedLayer:
         form: in which it is stored, with how activations are rounded; ``float`` for floats.
         bits: of the weight, all told.
         group: of weights that share a scale.
-        seconds: on one thread.
+        threads: that run.
+        seconds: of a run.
     """
 
     outputs: int
@@ -39,17 +41,21 @@ class TimedLayer:
     form: str
     bits: float
     group: int
+    threads: int = 1
     seconds: float = 0.0
 
     @classmethod
-    def of(cls, case: Case, encoding: Encoding | None, form: str, seconds: float = 0.0) -> "TimedLayer":
+    def of(
+        cls, case: Case, encoding: Encoding | None, form: str, seconds: float = 0.0, threads: int = 1
+    ) -> "TimedLayer":
         """Of a case in a form."""
         shape = case.outputs, case.inputs
         plain = encoding is None or form == FLOAT
         bits = 32.0 * case.outputs * case.inputs if plain or encoding is None else float(encoding.size_bits(shape))
         group = encoding.block.of(shape)[1] if isinstance(encoding, Blocked) and not plain else case.inputs
         text = "" if plain or encoding is None else encoding.text
-        return cls(*shape, case.rows, case.pointwise, text, FLOAT if plain else form, bits, group, seconds)
+        told = FLOAT if plain else form
+        return cls(*shape, case.rows, case.pointwise, text, told, bits, group, threads, seconds)
 
     @property
     def kind(self) -> tuple[str, str, bool]:
@@ -57,9 +63,9 @@ class TimedLayer:
         return self.stored, self.form, self.pointwise
 
     @property
-    def sizes(self) -> tuple[float, float, float]:
-        """Logarithms of outputs, inputs and rows."""
-        return log(self.outputs), log(self.inputs), log(self.rows)
+    def sizes(self) -> tuple[float, float, float, float]:
+        """Logarithms of outputs, inputs, rows and threads."""
+        return log(self.outputs), log(self.inputs), log(self.rows), log(self.threads)
 
 
 class LearnedTimes:
@@ -90,29 +96,51 @@ class LearnedTimes:
         return found
 
     def _features(self, layers: Sequence[TimedLayer]) -> np.ndarray:
-        """Of shape, bits and work, with what is told apart by kind."""
+        """Of shape, bits, work and threads, with what is told apart by kind: more work gains more by threads."""
         rows = []
         for one in layers:
-            outputs, inputs, count = one.sizes
+            outputs, inputs, count, threads = one.sizes
             work, stored = outputs + inputs + count, log(one.bits)
             moved = log(one.bits / 8 + 4.0 * one.rows * (one.inputs + one.outputs))
-            of_kind = np.zeros(4 * len(self._kinds))
+            of_kind = np.zeros(OF_KIND * len(self._kinds))
             at = self._kinds[one.kind]
-            of_kind[4 * at : 4 * at + 4] = 1.0, outputs, inputs, count
-            rows.append([outputs, inputs, count, work, stored, moved, log(one.group), *of_kind])
+            of_kind[OF_KIND * at : OF_KIND * (at + 1)] = 1.0, *one.sizes, threads * work
+            rows.append([*one.sizes, work, work - threads, stored, moved, log(one.group), *of_kind])
         return np.array(rows)
 
 
-def judged(layers: Sequence[TimedLayer]) -> tuple[float, float, int]:
-    """How well what some shapes teach foretells others: R2 and the median error, on so many times held out."""
+@dataclass(frozen=True)
+class Judgement:
+    """How well what some shapes teach foretells others.
+
+    Args:
+        score: R2 of the logarithms of times held out.
+        error: the median of their relative errors.
+        held: how many there were.
+    """
+
+    score: float
+    error: float
+    held: int
+
+
+def judged(layers: Sequence[TimedLayer]) -> dict[int, Judgement]:
+    """By number of threads; a shape is held out on all of them."""
     shapes = list(dict.fromkeys((one.outputs, one.inputs, one.rows, one.pointwise) for one in layers))
     order = np.random.default_rng(0).permutation(len(shapes))
     out = {shapes[at] for at in order[::HELD_OUT]}
     held = [one for one in layers if (one.outputs, one.inputs, one.rows, one.pointwise) in out]
     learned = LearnedTimes([one for one in layers if one not in held])
-    held = [one for one in held if learned.knows(one)]
-    score, error = accuracy(np.log(learned.seconds(held)), np.log([one.seconds for one in held]))
-    return score, error, len(held)
+    found: dict[int, Judgement] = {}
+    for threads in sorted({one.threads for one in layers}):
+        judge = [one for one in held if one.threads == threads and learned.knows(one)]
+        found[threads] = Judgement(*accuracy(*_logarithms(learned, judge)), len(judge))
+    return found
+
+
+def _logarithms(learned: LearnedTimes, layers: Sequence[TimedLayer]) -> tuple[np.ndarray, np.ndarray]:
+    """Of what is foretold and what was taken."""
+    return np.log(learned.seconds(layers)), np.log([one.seconds for one in layers])
 
 
 def as_rows(layers: Sequence[TimedLayer]) -> list[dict[str, object]]:

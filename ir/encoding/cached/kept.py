@@ -73,5 +73,6 @@ class KeptRows:
 
 StoredRows = CachedRows | None
 """As what codes rows are stored; None for floats."""
-CacheForm = Literal["decoded", "fused"] | KeptRows
-"""Who computes with them: standard ops, or the runtime's own; or the rows that stay, where some go, in standard ops."""
+CacheForm = Literal["decoded", "fused", "kernel"] | KeptRows
+"""Who computes with them: standard ops, the runtime's own or one of ours; or the rows that stay, where some go, in
+standard ops."""

@@ -12,6 +12,8 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from qcc.ir.kernel.attend_op import AttendOp
+from qcc.ir.kernel.kernel_op import KernelOp
+from qcc.ir.onnx.attention.cached.write import cached_ops
 from qcc.ir.onnx.file.domain import DOMAIN, VERSION
 from qcc.ir.onnx.graph.edit import OnnxEditor
 
@@ -25,18 +27,18 @@ def name_borders(editor: OnnxEditor, name: str, op: AttendOp, given: Sequence[ir
         editor.rename(value, f"{prefix}.{word}")
 
 
-def write_attends(model: ir.Model, serves: Callable[[AttendOp], bool]) -> tuple[AttendOp, ...]:
-    """Put ops in the place of attentions over kept blocks.
+def write_attends(model: ir.Model, serves: Callable[[KernelOp], bool]) -> tuple[KernelOp, ...]:
+    """Put ops in the place of attentions over kept blocks; those over caches are ops already.
 
     Args:
         model: is edited.
         serves: there is a kernel for an op.
 
     Returns:
-        The op of each attention.
+        The op of each attention of both kinds.
     """
     values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
-    found = []
+    found: list[KernelOp] = []
     for name, value in values.items():
         matched = _MADE.fullmatch(name)
         region = None if matched is None else _region(values, matched, value)
@@ -48,7 +50,7 @@ def write_attends(model: ir.Model, serves: Callable[[AttendOp], bool]) -> tuple[
             found.append(region.op)
     if found:
         common.RemoveUnusedNodesPass()(model)
-    return tuple(found)
+    return (*found, *filter(serves, cached_ops(model)))
 
 
 @dataclass(frozen=True)

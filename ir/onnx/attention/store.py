@@ -7,6 +7,7 @@ from qcc.ir.encoding.cached.stored import NOTE, StoredCache, note_of, of_note
 from qcc.ir.graph.attention import Attention
 from qcc.ir.graph.graph import Graph
 from qcc.ir.onnx.attention.cache import CACHE_OPSET, check_cache, write_codes
+from qcc.ir.onnx.attention.cached.write import CACHED_OPSET, check_cached, write_cached
 from qcc.ir.onnx.attention.evict import EVICTING_OPSET, check_evicting, evict
 from qcc.ir.onnx.attention.grouped import GROUPED_OPSET, check_grouped, group
 
@@ -23,6 +24,9 @@ def check_stored(graph: Graph, one: Attention, keys: StoredRows, values: StoredR
         return EVICTING_OPSET
     if how == "decoded":
         return CACHE_OPSET
+    if how == "kernel":
+        check_cached(graph, one, keys, values)
+        return CACHED_OPSET
     check_grouped(graph, one, keys, values)
     return GROUPED_OPSET
 
@@ -35,6 +39,8 @@ def store_caches(model: ir.Model, one: Attention, keys: StoredRows, values: Stor
         evict(model, one, told)
     elif how == "fused":
         group(model, one, keys, values)
+    elif how == "kernel":
+        write_cached(model, one, keys, values)
     else:
         write_codes(model, one, keys, values)
     told = [cache for cache in told if cache.rows is not None or kept is not None]

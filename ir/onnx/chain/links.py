@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from qcc.ir.kernel.chain_op import ChainOp, Cut
+from qcc.ir.kernel.chain_op import BYTE, ChainOp, Cut
+from qcc.ir.onnx.chain.packed import PackedCodes, packed_of
 from qcc.ir.onnx.file.load import array_of
 
 CODE, DECODE = "QuantizeLinear", "DequantizeLinear"
@@ -53,15 +54,19 @@ def links(graph: ir.Graph) -> Iterator[Link]:
 
 def _link(node: ir.Node, taken: set[ir.Node]) -> Link | None:
     read, weight = (_decoded(node.inputs[at]) for at in (0, 1))
-    if read is None or weight is None or not _is_bytes(read) or not _is_weight(weight):
+    if read is None or weight is None or not _is_bytes(read):
         return None
-    shape = _sizes(weight.inputs[0])
+    packed = packed_of(weight.inputs[0])
+    shape = _weight_shape(weight, packed)
+    if not shape:
+        return None
     geometry = _geometry(node, shape)
     cut, low_high, coder = _rounded(node.outputs[0])
     if geometry is None or coder is None:
         return None
     kernel, strides, pads, groups = geometry
     inputs = {"x_scale": read.inputs[1], "x_zero": read.inputs[2], **_named(weight, ("codes", "scale", "zero"))}
+    inputs |= {} if packed is None else packed.inputs
     bias = _bias(node, read, weight, shape[0])
     if bias is None:
         return None
@@ -72,7 +77,7 @@ def _link(node: ir.Node, taken: set[ir.Node]) -> Link | None:
         cut_sum, decoder, last = residual
         other = decoder.inputs[0]
         inputs |= _named(decoder, ("", "other_scale", "other_zero")) | _named(last, ("", "sum_scale", "sum_zero"))
-    op = ChainOp(kernel, strides, pads, groups > 1, cut, residual is not None, cut_sum)
+    op = ChainOp(kernel, strides, pads, groups > 1, packed.bits if packed else BYTE, cut, residual is not None, cut_sum)
     given = {name: value for name, value in inputs.items() if value is not None}
     result, codes = last.outputs[0], read.inputs[0]
     if codes is None or result.is_graph_output():
@@ -171,14 +176,15 @@ def _is_bytes(node: ir.Node) -> bool:
     return _array(node.inputs[1]).shape == () and _array(zero).shape == () and _type(zero) is ir.DataType.UINT8
 
 
-def _is_weight(node: ir.Node) -> bool:
-    """Bytes in four axes, with scales and zeros by filters."""
-    if len(node.inputs) != 3 or any(_held(value) is None for value in node.inputs):
-        return False
+def _weight_shape(node: ir.Node, packed: PackedCodes | None) -> tuple[int, ...]:
+    """Of bytes in four axes, or what becomes such, with scales and zeros by filters; none of anything else."""
+    if len(node.inputs) != 3 or any(_held(value) is None for value in node.inputs[1:]):
+        return ()
     codes, axis = _array(node.inputs[0]), node.attributes.get("axis")
-    count, whole = codes.shape[:1], codes.dtype in (np.int8, np.uint8)
-    by_filter = _array(node.inputs[1]).shape == _array(node.inputs[2]).shape == count
-    return codes.ndim == RANK and whole and by_filter and axis is not None and axis.as_int() == 0
+    shape = codes.shape if packed is None else packed.shape
+    whole = packed is not None or codes.dtype in (np.int8, np.uint8)
+    by_filter = _array(node.inputs[1]).shape == _array(node.inputs[2]).shape == shape[:1]
+    return shape if len(shape) == RANK and whole and by_filter and axis is not None and axis.as_int() == 0 else ()
 
 
 def _held(value: ir.Value | None) -> np.ndarray | None:
@@ -196,7 +202,3 @@ def _number(value: ir.Value | None) -> float:
 
 def _type(value: ir.Value | None) -> ir.DataType | None:
     return None if value is None or value.const_value is None else value.const_value.dtype
-
-
-def _sizes(value: ir.Value | None) -> tuple[int, ...]:
-    return tuple(int(size) for size in _array(value).shape)

@@ -8,16 +8,12 @@ One function serves a bit width and symmetry, whatever the block: scales come in
 decodes a whole weight and a handful of gathered rows.
 """
 
-from collections.abc import Iterable
-
 import numpy as np
-import onnx
-import onnx.parser
 import onnx_ir as ir
 
 from qcc.ir.encoding.grid import Grid, IntGrid, TableGrid
 from qcc.ir.encoding.packing import UNIT
-from qcc.ir.onnx.file.domain import DOMAIN, VERSION
+from qcc.ir.onnx.file.domain import function
 
 
 def decode_name(grid: Grid, operands: int, padded: bool, dtype: ir.DataType) -> str:
@@ -39,27 +35,6 @@ def decode_function(grid: Grid, operands: int, padded: bool, dtype: ir.DataType,
     inputs = [*names, *("scale", "zero")[:operands], "blocked", "shape"] + (["units", "count"] if padded else [])
     lines = numbers(grid, padded) + values(operands < 2, dtype, scaled=operands > 0)
     return function(decode_name(grid, operands, padded, dtype), inputs, lines, "weight", opset)
-
-
-def function(
-    name: str,
-    inputs: Iterable[str],
-    lines: Iterable[str],
-    outputs: str,
-    opset: int,
-    attributes: str = "",
-    ours: bool = False,
-) -> ir.Function:
-    """A function of our domain from the lines of its body; outputs and attributes are separated by commas.
-
-    ``ours``: the body calls other functions of our domain.
-    """
-    body = "\n".join(f"  {line}" for line in lines)
-    own = f', "{DOMAIN}" : {VERSION}' if ours else ""
-    head = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}{own}]>'
-    parameters = f"<{attributes}> " if attributes else ""
-    text = f"{head}\n{name} {parameters}({', '.join(inputs)}) => ({outputs})\n{{\n{body}\n}}"
-    return ir.serde.deserialize_function(onnx.parser.parse_function(text))
 
 
 def numbers(grid: Grid, padded: bool = False) -> list[str]:

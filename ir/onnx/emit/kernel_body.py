@@ -9,9 +9,9 @@ import onnx_ir as ir
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.grid import Grid, TableGrid
 from qcc.ir.kernel.op import BIAS, STEPS, LinearOp, Tile
-from qcc.ir.onnx.emit.decode import codes, function, numbers, table_of, values
+from qcc.ir.onnx.emit.decode import codes, numbers, table_of, values
 from qcc.ir.onnx.emit.step_lines import step_lines
-from qcc.ir.onnx.file.domain import DOMAIN
+from qcc.ir.onnx.file.domain import DOMAIN, function
 from qcc.ir.vocabulary.definition import Lines
 
 WHOLE = (8,)  # planes of a code that leave no room for two products in 16 bits

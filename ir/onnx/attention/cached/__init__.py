@@ -1,0 +1,1 @@
+"""Attentions over caches as ops of ours."""
