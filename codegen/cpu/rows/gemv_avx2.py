@@ -20,7 +20,7 @@ SHUFFLE = "llvm.x86.avx2.pshuf.b"
 LANES = 8
 BYTE, MIDDLE = 8, 128
 MOST = 127  # of a whole number, so that a pair fits 16 bits
-PARTS = emit.BLOCKS * emit.LANES // LANES  # of 8 outputs: as many streams as there are blocks keep memory busy
+PARTS = emit.LANES // LANES  # of 8 outputs, for one row: what lies together, as one stream, is read fastest
 FEW = 2  # of four rows, or two terms: with more, their sums and codes outgrow the registers
 NIBBLE = 4  # bits, of which one is faster: all quads of two are unpacked before the first is multiplied, and spilled
 
