@@ -44,6 +44,9 @@ FORMATS = {
     "sorted": ("bfp 4 group 4", "sorted", 0),
     "balanced": ("int4 group 4 scale fp32", "balanced", 0),
     "sorted behind first": ("bfp 4 group 4", "sorted", 5),
+    "mixed": ("int4 group 8", "mixed", 0),
+    "mixed channels": ("int8 channel", "mixed", 0),
+    "mixed behind first": ("int4 group 4", "mixed", 2),
 }
 
 
@@ -131,7 +134,7 @@ def test_a_graph_computes_with_what_codes_stand_for(
 
 
 def _channels(word: str) -> Channels:
-    found: dict[str, Channels] = {"plain": "plain", "sorted": "sorted", "balanced": "balanced"}
+    found: dict[str, Channels] = {"plain": "plain", "sorted": "sorted", "balanced": "balanced", "mixed": "mixed"}
     return found[word]
 
 
@@ -237,7 +240,7 @@ REJECTED = {
     "keys = nf4 group 32": "Q204",
     "values = int8 tensor": "Q204",
     "weights = int8 channel": "Q560",
-    "channels = mixed": "Q203",
+    "channels = stirred": "Q203",
     "float_tokens = -1": "Q204",
     "keep": "Q560",
 }

@@ -30,7 +30,9 @@ def check_grouped(graph: Graph, one: Attention, keys: CachedRows | None, values:
         "it is fed no rows of earlier runs": not one.keys.past or not one.values.past,
         "the runtime's op takes keys and values of as many bits": len(kept) == 1
         or len({rows.bits for rows in kept}) > 1,
-        "the runtime's op takes steps of channels": any(not rows.by_channel or rows.first for rows in kept),
+        "the runtime's op takes steps of channels": any(
+            not rows.by_channel or rows.first or rows.mixing is not None for rows in kept
+        ),
         "the runtime's op hides what comes later": not any(masking.hides_later for masking in one.masking),
     }
     if fault := next((text for text, found in faults.items() if found), ""):

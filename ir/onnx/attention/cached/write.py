@@ -98,6 +98,7 @@ class _Side:
             head, new = self._divided(nodes, new)
             self.made["first"] = nodes.one("Concat", [self.fed["first"], head], axis=ROWS)
             first = CodedWriter(nodes, rows).moved(self.made["first"])
+        new = self.mixed(nodes, new, rows.mixing)
         if rows.centre.any():
             new = nodes.one("Sub", [new, nodes.array(rows.centre.reshape(-1))])
         if np.any(rows.gain != 1):
@@ -114,6 +115,15 @@ class _Side:
         rest = nodes.one("Slice", [new, left, nodes.numbers([END]), axis])
         rest.shape = new.shape
         return head, rest
+
+    @staticmethod
+    def mixed(nodes: NodeWriter, flat: ir.Value, matrix: np.ndarray | None) -> ir.Value:
+        """Each of the heads, or of those of queries that share one, times its matrix."""
+        if matrix is None:
+            return flat
+        apart = nodes.reshaped(flat, 0, 0, len(matrix), -1, matrix.shape[1])
+        made = nodes.one("MatMul", [apart, nodes.array(np.ascontiguousarray(matrix))])
+        return nodes.reshaped(made, 0, 0, -1)
 
     def ordered(self, nodes: NodeWriter, flat: ir.Value, repeats: int = 1, back: bool = False) -> ir.Value:
         """Channels in the order in which they are kept, or out of it."""
@@ -164,6 +174,8 @@ class _CachedWriter(StandardWriter):
         """Queries that meet keys as they are kept."""
         nodes, side = self.nodes, self._sides[0]
         repeats = self._op.heads // self._op.kept_heads
+        back = None if side.rows is None else side.rows.mixed_back
+        queries = side.mixed(nodes, queries, None if back is None else back.swapaxes(-1, -2))
         scale = side.gain(repeats) * np.float32(self.one.scale)
         asked = queries if np.all(scale == 1) else nodes.one("Mul", [queries, nodes.array(scale)])
         return side.ordered(nodes, asked, repeats)
@@ -177,7 +189,7 @@ class _CachedWriter(StandardWriter):
             made = nodes.one("Mul", [made, nodes.array(gain)])
         if side.rows is not None and side.rows.centre.any():
             made = nodes.one("Add", [made, nodes.array(np.repeat(side.rows.centre, repeats, 0).reshape(-1))])
-        return made
+        return side.mixed(nodes, made, None if side.rows is None else side.rows.mixed_back)
 
     def take(self, old: ir.Value, new: ir.Value) -> None:
         """What is returned for later runs is codes."""
