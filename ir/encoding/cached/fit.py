@@ -69,7 +69,7 @@ def mixing(rows: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """A matrix for a head's rows ``[rows, channels]``, behind which all channels are alike and errors cost least.
 
     Where each channel is rounded by a step in proportion to its size, what is seen of the errors is the sum over
-    channels of the variance of rows times the power of what sees them, ``diag(A' C A) diag(inv(A) M inv(A)')``. A matrix
+    channels of the variance of rows times the power of what sees them, ``diag(A' C A) diag(inv(A) M inv(A)')``. One
     that makes both diagonal and alike, and then spreads them evenly over channels, brings the sum down to
     ``(sum of the roots of the eigenvalues of C M) ** 2 / channels``, the least that there is by Cauchy's inequality.
 
