@@ -19,7 +19,7 @@ from qcc.dsl.load import load_text
 from qcc.dsl.policy.policy import to_text
 from qcc.ir.attention.find import attentions, cache_pairs
 from qcc.ir.encoding.blocked import Blocked
-from qcc.ir.encoding.cached.fit import Channels, fitted
+from qcc.ir.encoding.cached.fit import Channels, fitted, mixing
 from qcc.ir.encoding.cached.kept import KeptRows
 from qcc.ir.encoding.cached.rows import CachedRows, refusal
 from qcc.ir.encoding.cached.stored import NOTE, StoredCache, coded, decoded, note_of, of_note
@@ -99,6 +99,27 @@ def test_codes_stand_for_rows(kept: str) -> None:
     assert np.abs(held.decode(held.encode(made)) - made).max() < 1e-6
     own = {name: array for name, array in parts.items() if name != "first"}
     assert sum(array.nbytes for array in own.values()) == 2 * HEADS * (7 - first) * held.row_bytes
+
+
+def test_mixed_channels_cost_queries_least() -> None:
+    """Of keys of few directions that queries see unevenly, as the bound has it; and no less than that of others."""
+    rng, width = np.random.default_rng(0), 32
+    mixes = [rng.standard_normal((width, width)) * np.geomspace(1, 0.02, width) for _ in range(2)]
+    keys, queries = ((rng.standard_normal((4000, width)) @ one).astype(np.float32) for one in mixes)
+    keys = keys + 3 * rng.standard_normal(width).astype(np.float32)
+    seen = queries.T.astype(np.float64) @ queries / len(queries)
+    lost = {}
+    for channels in ("plain", "balanced", "mixed"):
+        kept = fitted(keys[None], encoding("int4 group 32"), _channels(channels), seen=seen[None])
+        error = (kept.decode(kept.encode(keys[None, None])) - keys)[0, 0]
+        lost[channels] = float(np.square(error @ queries[:500].T).mean())
+    assert lost["mixed"] < 0.3 * min(lost["plain"], lost["balanced"])
+    spread = np.cov(keys.T.astype(np.float64))
+    bound = np.sqrt(np.maximum(np.linalg.eigvals(spread @ seen).real, 0)).sum() ** 2 / width
+    matrix = mixing(keys, seen).astype(np.float64)
+    back = np.linalg.inv(matrix)
+    sums = (np.diag(matrix.T @ spread @ matrix) * np.diag(back @ seen @ back.T)).sum()
+    assert bound * 0.999 <= sums <= bound * 1.1
 
 
 @pytest.mark.parametrize("form", ["decoded", "kernel"])
