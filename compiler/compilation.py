@@ -366,7 +366,7 @@ class Compilation:
         data = *self.told, *(opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else ())
         half, files = settled.plan.half, (settled.written, self._target.providers)
         tuned = self.evidence.told_of_tuning(settled.plan) if self.evidence is not None else ()
-        done = *data, *tuned, *layer_rows.chain_lines(settled.built), *layer_rows.other_lines(settled.built.edits)
+        done = *data, *tuned, *layer_rows.built_lines(settled.built, opened.file.model)
         return (*done, *half_lines(half, settled.built.edits, *files, self.diagnostics)) if half else done
 
     def _result(self, opened: ModelInWork, settled: Settled, verification: Verification) -> Result:

@@ -112,7 +112,7 @@ def test_json_has_everything(folder: Path, capsys: pytest.CaptureFixture[str]) -
         (["--formats", "int4 gruop 32"], 1, "did you mean `group`"),
         (["--formats", " , "], 2, "names none"),
         (["--metric", "top_k"], 2, "did you mean `top_kl`"),
-        (["--metric", "cosine"], 2, "no metric of losses"),
+        (["--metric", "cosine"], 1, "Q360"),
         (["--jobs", "0"], 2, "at least 1"),
         (["--data", "nowhere.npz"], 1, "Q420"),
     ],
@@ -121,4 +121,33 @@ def test_analyze_reject(
     folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], status: int, message: str
 ) -> None:
     assert main(["analyze", str(folder / "m.onnx"), *words]) == status
+    assert message in capsys.readouterr().err
+
+
+def test_what_is_lost_of_a_score_is_what_a_compilation_loses_of_it(folder: Path, tmp_path: Path) -> None:
+    x = np.random.default_rng(1).normal(size=(200, 32)).astype(np.float32)
+    labels = np.random.default_rng(2).integers(0, 32, 200)
+    np.savez(tmp_path / "l.npz", x=x, labels=labels)
+    data, judging, metrics = folder / "d.npz", tmp_path / "l.npz", ("accuracy", "output_error")
+    found = qcc.analyze(folder / "m.onnx", formats="int2 channel", metrics=metrics, data=data, evaluate=judging)
+    (told,) = (one.loss("int2 channel", "accuracy") for one in found.layers if one.name == "m4")
+    policy = 'qpolicy 1\nrule any[name == "m4"] { weights = int2 channel }\nverify { drop(accuracy) <= 100% }\n'
+    result = qcc.compile(folder / "m.onnx", policy, output=tmp_path / "o.onnx", data=data, evaluate=judging)
+    (check,) = result.verification.scores
+    assert told == pytest.approx(check.drop.estimate, abs=1e-6)
+    assert -1 <= found.agreement["int2 channel"]["output_error"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--metric", "accuracy"], "Q360"),
+        (["--evaluate", "l.npz"], "nothing is judged"),
+        (["--metric", "acuracy"], "accuracy"),
+    ],
+)
+def test_a_score_takes_what_tells_it_reject(
+    folder: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["analyze", str(folder / "m.onnx"), "--data", str(folder / "d.npz"), *words]) in (1, 2)
     assert message in capsys.readouterr().err

@@ -110,6 +110,19 @@ def test_what_leads_to_no_integers_reject() -> None:
     assert rounded("s = Add(x, x) y = Exp(s)", "x") == []
 
 
+@pytest.mark.parametrize(("largest", "joins"), [(1.5, ["s"]), (300.0, [])])
+def test_factors_that_are_uneven_reject(largest: float, joins: list[str]) -> None:
+    """Steps of channels would be lost: what is multiplied has one step for all, before and behind."""
+    factors = np.ones((1, 64, 1, 1), np.float32)
+    factors[0, 0] = largest
+    with tempfile.TemporaryDirectory() as folder:
+        text = "g (float[n, 64, 8, 8] x) => (float[n, c, k, l] y) { s = Mul(x, factors) y = Conv(s, w1) }"
+        path = Path(folder) / "g.onnx"
+        onnx.save(onnx_models.parse(text, {"factors": factors, "w1": ARRAYS["w1"]}, opset=21, ir_version=10), path)
+        flow = Flow(OnnxGraph.load(path))
+    assert [result for one in joined(flow, ("x", "s")) for result in one.results] == joins
+
+
 def test_a_pad_of_other_numbers_reject() -> None:
     """Zeros alone have a code in every range."""
     body = "seven = Constant <value = float {7}> () p = Pad(x, pads4, seven) y = Conv(p, w1)"

@@ -96,6 +96,18 @@ def test_outputs_lose_less_than_if_each_keeps_as_much(model: Path, tmp_path: Pat
     assert lost["all"] < 0.5 * lost["each"]
 
 
+@pytest.mark.parametrize("of", ["each", "all"])
+def test_channels_that_no_layer_reads_alone_go_by_their_weights(of: str, tmp_path: Path) -> None:
+    """Behind a concatenation, and nothing else to learn from: no data is asked for."""
+    body = NET.replace("br = Relu(b)", "z = Relu(b) br = Concat<axis = 1>(z, x)").replace("am, bm", "bm, x")
+    weights = {f"up_{name}": random(16, HIDDEN, seed=at) for at, name in enumerate("ab")}
+    weights |= {"down_a": random(HIDDEN, 16, seed=2), "down_b": random(HIDDEN + 16, 16, seed=3)}
+    onnx.save(parse(body, weights), tmp_path / "net.onnx")
+    compile(tmp_path / "net.onnx", POLICY.format(of=of), output=tmp_path / "cut.onnx", data=_data(4))
+    (up,) = (one for one in onnx.load(tmp_path / "cut.onnx").graph.initializer if one.name == "up_b")
+    assert up.dims[1] == HIDDEN // 2
+
+
 def test_what_stays_whole_does_not_change_what_goes_elsewhere() -> None:
     """The other graph, whose channels are silent, may be asked for the groups alone of which something went."""
     whole, some = np.ones(4, bool), np.array([True, False, True, False])

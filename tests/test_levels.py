@@ -126,6 +126,12 @@ def test_sites_reject(tmp_path: Path, text: str, data: Data, why: str) -> None:
     assert after.digest() == graph.digest() or any(not edit.refused for edit in edits)
 
 
+def test_an_input_of_several_numbers_reject(tmp_path: Path) -> None:
+    graph, after, edits = levelled(made(tmp_path), [feeds(0)], replace(Intervals("time"), input="x"))
+    assert edits and all(edit.refused and "`x` is no single number for a sample" in edit.text for edit in edits)
+    assert after.digest() == graph.digest()
+
+
 def test_an_input_that_is_none_reject(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no input `sigma`") as caught:
         levelled(made(tmp_path), [feeds(0)], replace(Intervals("time"), input="sigma"))

@@ -18,8 +18,12 @@ from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.value import DYNAMIC_INT8, STATIC_INT8, TOKEN, EncodedValue, ValueEncoding
 from qcc.ir.errors import Refused
 from qcc.ir.forms.integers import INTEGERS
+from qcc.ir.forms.kernel import KERNEL
+from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
 from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.ir.regions.flow import Flow
+from qcc.passes.contract.places import places
 from tests import onnx_models
 from tests.onnx_models import random
 
@@ -169,6 +173,17 @@ def test_torch_computes_the_same() -> None:
         made = found.copy().runner([found.inputs[0].name], names)({found.inputs[0].name: x})
         close(made[names[0]], encoded.rounded(x) @ stored.decode().T + bias[0])
         close(made[names[1]], x @ matrices[1].T + bias[1])
+
+
+@pytest.mark.parametrize("form", [INTEGERS, KERNEL], ids=lambda form: form.name)
+def test_each_value_that_a_shared_weight_reads_has_its_own_step(form: Form) -> None:
+    """One that is fifty times as large says nothing of another."""
+    text = "g (float[n, 64] x) => (float[n, 64] y) { h = MatMul(x, w) s = Mul(h, fifty) y = MatMul(s, w) }"
+    weights = {"w": random(64, 64), "fifty": np.array(50, np.float32)}
+    found = OnnxGraph(ir.serde.deserialize_model(onnx_models.parse(text, weights)), Path())
+    (weight,) = found.weights()
+    seen = {one.value: one.seen for one in places(Flow(found), weight.reading(STATIC_INT8), form)}
+    assert seen == {"x": ("x",), "s": ("s",)}
 
 
 def test_dynamic_needs_no_data(tmp_path: Path) -> None:

@@ -96,6 +96,16 @@ def test_the_command_tells_it(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert "on 200 samples; 200 others chose, 400 calibrated" in capsys.readouterr().out
 
 
+def test_the_policy_may_name_the_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["tune", str(folder / "net.onnx"), "-p", str(folder / "p.qpolicy"), "--over", "damping=1..5", "--runs", "1"]
+    assert main(words) == 1
+    assert "error[Q545]: a search is judged on data, and none is given" in capsys.readouterr().err
+    named = POLICY.replace("param damping", 'calibrate "data.npz" { samples = 200 }\nparam damping')
+    (folder / "p.qpolicy").write_text(named, encoding="utf-8")
+    assert main(words) == 0
+    assert "on 50 samples; 50 others chose, 100 calibrated" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "over", ["damping", "damping=", "clip=mse", "damping=1..0", "damping=1%..2B", "damping=1.2.3..4"]
 )

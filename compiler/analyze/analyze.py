@@ -2,16 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from qcc.compiler.analyze.score_losses import score_losses
 from qcc.compiler.analyze.time_layers import layer_seconds, model_seconds
 from qcc.compiler.calibrate.chosen_data import chosen_data
 from qcc.compiler.calibrate.samples import Data, Samples
 from qcc.compiler.console.phases import Phases, Progress, silent
 from qcc.compiler.files.open_model import OpenModel, open_model
+from qcc.compiler.judge.judge import Judge
+from qcc.compiler.judge.prepare import Given, Prepared, drop_bounds, prepare
 from qcc.compiler.measure.fisher.losses import losses_of
 from qcc.compiler.measure.sensitivity import Losses
 from qcc.compiler.measure.tally import NOISE
@@ -24,6 +28,7 @@ from qcc.compiler.plan.catalog import schema
 from qcc.compiler.plan.costs import SIZE
 from qcc.compiler.plan.formats import encoding_of
 from qcc.compiler.plan.plan import OpenChoice
+from qcc.compiler.verify.outputs import MakeRunner
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.load import load_text
 from qcc.dsl.policy.policy import FormatSpec, Policy
@@ -115,6 +120,7 @@ def analyze(
     dims: Mapping[str, int] | None = None,
     jobs: int | str = 1,
     by: Literal["runs", "gradients"] = "runs",
+    evaluate: Given | None = None,
     progress: Progress = silent,
 ) -> Analysis:
     """Measure what every layer of a model loses in every format, one at a time.
@@ -122,26 +128,37 @@ def analyze(
     Args:
         model: an ``.onnx`` or ``.pt2`` file.
         formats: as a policy spells them, commas between; by default `FORMATS`.
-        metrics: of the outputs; the first one says which layers are worst.
+        metrics: of the outputs, or scores such as ``accuracy``; the first one says which layers are worst.
         data: samples, as for ``compile``; generated if nothing is given.
         dims: sizes of the inputs' free axes by name, for data that is generated.
         jobs: processes that run the model, or the address of a cluster.
         by: ``gradients`` foresees the metric ``output_error`` by a run back for each sample, which takes PyTorch;
             layers that gradients do not reach are measured.
+        evaluate: what scores the model, as for ``compile``: a function, a script, or samples with labels, if the data
+            has none.
         progress: told of long work.
 
     Raises:
-        QccError: the model, the data or a format is at fault, or there are no gradients, ``Q645`` and ``Q646``.
+        QccError: the model, the data or a format is at fault, or there are no gradients, ``Q645`` and ``Q646``, or
+            nothing tells a score, ``Q360``.
     """
     phases, path = Phases(progress), Path(model)
-    policy = _policy(formats or ", ".join(FORMATS))
+    judged = [name for name in metrics if name not in additive()]
+    policy = _policy(formats or ", ".join(FORMATS), judged)
     with phases.phase("load"):
         opened = open_model(path)
     samples = chosen_data(policy, data, opened.graph, opened.model.reference(), dims or {})
     plan = bind(policy, opened.graph, opened.size_bytes, Diagnostics(), given=not samples.generated)
     options = plan.allocate.options if plan.allocate else ()
+    losses: dict[str, Losses] = {}
+    if judged:
+        with phases.phase("judge"):
+            prepared = prepare(policy, evaluate, data, samples, opened.graph, Diagnostics())
+            samples, context = prepared.data, Context(phases.counter("judge", len(options)))
+            losses |= score_losses(opened.graph, options, partial(_judge, policy, prepared), context)
     with executor_of(jobs) as executor:
-        losses = {name: _losses(opened, options, samples, additive()[name], by, phases, executor) for name in metrics}
+        for name in (one for one in metrics if one in additive()):
+            losses[name] = _losses(opened, options, samples, additive()[name], by, phases, executor)
     with phases.phase("time"):
         times = layer_seconds(opened.graph, samples, phases.counter("time", len(opened.graph.weights())))
         whole = model_seconds(opened.graph, samples)
@@ -155,15 +172,22 @@ def analyze(
     return Analysis(path, ordered, tuple(names.values()), tuple(metrics), count, samples.origin, whole, agreement, by)
 
 
-def _policy(formats: str) -> Policy:
-    """Every layer may have every format, or stay as it is.
+def _judge(policy: Policy, prepared: Prepared, original: MakeRunner) -> Judge:
+    assert prepared.evaluation is not None, "scores are asked for"
+    return Judge(prepared.evaluation, drop_bounds(policy), original, Diagnostics())
+
+
+def _policy(formats: str, judged: Sequence[str]) -> Policy:
+    """Every layer may have every format, or stay as it is; what is lost of some scores is asked for.
 
     Raises:
         QccError: a format is wrong.
     """
     words = " | ".join(part.strip() for part in _split(formats))
     known: Schema = schema()
-    return load_text(f"qpolicy 1\nrule any {{ weights = float | {words} }}\n", known, SOURCE)
+    bounds = ", ".join(f"drop({name}) <= 1%" for name in judged)
+    verify = f"verify {{ {bounds} }}\n" if judged else ""
+    return load_text(f"qpolicy 1\nrule any {{ weights = float | {words} }}\n{verify}", known, SOURCE)
 
 
 def _split(formats: str) -> list[str]:
@@ -223,7 +247,7 @@ def _worst_first(layers: Sequence[AnalyzedLayer], formats: Sequence[str], metric
     """By a layer's share of what all lose, the mean over formats; those that lose nothing as they stand."""
     shares = dict.fromkeys((one.name for one in layers), 0.0)
     for format in formats:
-        lost = {one.name: one.loss(format, metric) or 0.0 for one in layers}
+        lost = {one.name: max(one.loss(format, metric) or 0.0, 0.0) for one in layers}
         total = sum(lost.values())
         for name, value in lost.items():
             shares[name] += value / total if total else 0.0

@@ -85,6 +85,8 @@ def _worst(members: Sequence[AnalyzedLayer], format: str, metric: str) -> str:
 
 
 def _loss_text(value: float, metric: str) -> str:
+    if metric not in additive():
+        return f"{100 * value:.2f}%"
     found = additive()[metric]
     return percent(value) if "%" in found.units else found.text(value)
 
@@ -93,9 +95,11 @@ def _topics(analysis: Analysis) -> dict[str, list[str]]:
     data = "generated data: give some with `--data`" if analysis.origin == "generated" else analysis.origin
     whole = "" if analysis.seconds is None else f"; the whole model takes {1e3 * analysis.seconds:.3g} ms"
     how = " foreseen by gradients" if analysis.by == "gradients" else ""
+    first = analysis.metrics[0]
+    what = f"{first} at the outputs" if first in additive() else f"what is lost of {first}"
     return {
         "losses": [
-            f"{analysis.metrics[0]} at the outputs where one layer alone is stored so,{how}",
+            f"{what} where one layer alone is stored so,{how}",
             f"on up to {analysis.samples:,} samples of {data}",
         ],
         "time": [f"of each layer run alone, as a share of theirs, for one sample{whole}"],

@@ -15,12 +15,14 @@ from qcc.compiler.console import terminal
 from qcc.compiler.console.progress import progress
 from qcc.compiler.console.usage import UsageError
 from qcc.compiler.metrics.find import additive
+from qcc.compiler.scores.find import scores
 from qcc.dsl.diagnostics.spelling import did_you_mean
 
 EXAMPLES = """examples:
   qcc analyze model.onnx --data data.npz                  which layers are sensitive
   qcc analyze model.onnx --formats "int4 group 32, nf4 group 32"
   qcc analyze model.onnx --by gradients                   foreseen by PyTorch, in the time of a few runs
+  qcc analyze model.onnx --metric accuracy,output_error --evaluate labelled.npz
   qcc analyze model.onnx --metric top_kl,output_error     by two metrics, and how far they agree
 """
 
@@ -32,8 +34,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_data(parser, "samples")
     add_dims(parser)
     add("--formats", metavar="LIST", help="formats as a policy spells them, commas between (default: int8 to int2)")
-    names = ", ".join(additive())
-    add("--metric", metavar="NAME,NAME", default="output_error", help=f"in which losses are told: {names}")
+    names, judged = ", ".join(additive()), ", ".join(_judged())
+    help = f"in which losses are told: {names}; or what is lost of a score: {judged}"
+    add("--metric", metavar="NAME,NAME", default="output_error", help=help)
+    help = "what scores the model: an .npz of samples with `labels`, or a .py script that defines `evaluate(run)`"
+    add("--evaluate", metavar="FILE", type=Path, help=help)
     help = "measure losses by runs, or foresee output_error by gradients, which takes PyTorch (default: runs)"
     add("--by", choices=("runs", "gradients"), default="runs", help=help)
     add("--jobs", metavar="N", type=int, default=1, help="processes that run the model (default: 1)")
@@ -43,12 +48,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("-v", "--verbose", action="store_true", help="list every layer, however many there are")
 
 
+def _judged() -> tuple[str, ...]:
+    """Scores that are no metric of losses as well."""
+    return tuple(name for name in scores() if name not in additive())
+
+
 def run(args: argparse.Namespace) -> int:
     """Analyze."""
     metrics = [name.strip() for name in args.metric.split(",")]
+    known = (*additive(), *_judged())
     for name in metrics:
-        if name not in additive():
-            raise UsageError(f"no metric of losses is called `{name}`", did_you_mean(name, additive(), "metric"))
+        if name not in known:
+            raise UsageError(f"no metric of losses is called `{name}`", did_you_mean(name, known, "metric"))
+    if args.evaluate is not None and not any(name in _judged() for name in metrics):
+        raise UsageError("nothing is judged by `--evaluate`: no score is named", "`--metric accuracy`")
     if args.jobs < 1:
         raise UsageError(f"`--jobs` is at least 1, not {args.jobs}")
     if args.formats is not None and not args.formats.strip(", "):
@@ -65,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
             "dims": sizes,
             "jobs": args.cluster or args.jobs,
             "by": args.by,
+            "evaluate": args.evaluate,
         }
         found = analyze(args.model, metrics=tuple(dict.fromkeys(metrics)), progress=update, **given)
     if args.format == "json":

@@ -42,9 +42,6 @@ def run(args: argparse.Namespace) -> int:
     if not args.over:
         help = "`--over NAME=LOW..HIGH`, where the policy declares `param NAME = ...`"
         raise UsageError("nothing is to be tried", help)
-    data = data_of(args)
-    if data is None:
-        raise UsageError("a search is judged on data, and none is given", "`--data FILE.npz`")
     with held_back():
         from qcc.compiler.tune.console import as_json, write_tune  # these load onnx and the runtime
         from qcc.compiler.tune.space import Axis
@@ -52,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
     axes = [Axis(*one) for one in map(_axis, args.over)]
     with progress(args.format != "text") as update:
-        what = args.model, args.policy, axes, runs, data
+        what = args.model, args.policy, axes, runs, data_of(args)
         found = tune(*what, definitions=definitions(args), seed=seed, progress=update)
     if args.format == "json":
         terminal.write_json({**as_json(found), "diagnostics": []})

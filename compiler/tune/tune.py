@@ -9,7 +9,7 @@ import numpy as np
 
 from qcc.codegen.target.scratch import scratch
 from qcc.compiler.calibrate.arrays import flattened
-from qcc.compiler.calibrate.chosen_data import chosen_data
+from qcc.compiler.calibrate.chosen_data import chosen_data, named_data
 from qcc.compiler.calibrate.generate import Batch
 from qcc.compiler.calibrate.samples import Data
 from qcc.compiler.compilation import Compilation
@@ -72,7 +72,7 @@ def tune(
     policy: str | Path,
     axes: Sequence[Axis],
     runs: int,
-    data: Data,
+    data: Data | None,
     *,
     definitions: Mapping[str, str] | None = None,
     seed: int = 0,
@@ -85,7 +85,7 @@ def tune(
         policy: whose parameters are tried.
         axes: what values they may have.
         runs: compilations, the defaults' apart.
-        data: half of it calibrates, a quarter chooses, and a quarter judges the choice.
+        data: half of it calibrates, a quarter chooses, and a quarter judges the choice; by default the policy's.
         definitions: values of parameters that stay.
         seed: of the search.
         progress: told of each run.
@@ -94,9 +94,12 @@ def tune(
         QccError: the policy, the model or the data is at fault, or what the defaults ask for cannot be.
     """
     with told(), scratch() as folder, Again() as executor:
+        loaded = load_policy(policy, schema(), definitions)
+        if data is None and named_data(loaded) is None:
+            raise ModelError("Q545", "a search is judged on data, and none is given", help="`--data FILE.npz`")
         opened = open_model(model)
         reference = opened.model.reference()
-        samples = chosen_data(load_policy(policy, schema(), definitions), data, opened.graph, reference, {})
+        samples = chosen_data(loaded, data, opened.graph, reference, {})
         ones = list(samples.parts(1))
         if len(ones) < LEAST:
             raise ModelError("Q545", f"{len(ones)} samples are too few to calibrate, choose and judge: give {LEAST}")

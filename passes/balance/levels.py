@@ -173,7 +173,9 @@ def _fault(graph: Graph, layer: Layer, op: Op | None, step: Value) -> str:
     if op.inputs[BIAS:] and op.inputs[BIAS] and graph.constant(op.inputs[BIAS]) is None:
         return "its bias is computed as the model runs"
     shape = graph.value(layer.input).shape or ()
-    samples = None if step.shape is None else (*step.shape, 1)[0]
-    if len(shape) < MATRIX or samples is None or samples not in (1, shape[0]):
+    if step.shape is None or {*step.shape[1:]} - {1}:
+        return f"`{step.name}` is no single number for a sample"
+    samples = (*step.shape, 1)[0]
+    if len(shape) < MATRIX or samples not in (1, shape[0]):
         return f"its first axis is not known to be that of `{step.name}`"
     return ""

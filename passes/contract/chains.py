@@ -8,11 +8,14 @@ accuracy, and is done for nothing else.
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from qcc.ir.graph.ops import Kind, Layer, Op
+import numpy as np
+
+from qcc.ir.graph.ops import Array, Kind, Layer, Op
 from qcc.ir.regions.flow import Flow
 from qcc.ir.vocabulary.find import OPS
 
 OPERANDS = 2  # of the sums and products that runtimes have
+UNEVEN = 2  # times the smallest factor: larger ones would leave a bit less to the small channels
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,16 @@ def _joined(flow: Flow, op: Op, have: set[str]) -> Joined | None:
     if not known or have.isdisjoint(op.inputs):
         return None
     reads = range(len(op.inputs) if op.kind in (Kind.BINARY, Kind.CONCAT) else 1)
-    if not all(op.inputs[at] in have or flow.constant(op.inputs[at]) is not None for at in reads):
+    constants = [flow.constant(op.inputs[at]) for at in reads if op.inputs[at] not in have]
+    if any(array is None or (op.function == "mul" and not _even(array)) for array in constants):
         return None
     return Joined(op.name, tuple((op.inputs[at], at) for at in reads), (cut_off(flow, op),), "")
+
+
+def _even(factors: Array) -> bool:
+    """Channels that are multiplied by such are as large beside each other as they were: one step does for both."""
+    sizes = np.abs(factors[factors != 0])
+    return not sizes.size or bool(sizes.max() <= UNEVEN * sizes.min())
 
 
 def moves(op: Op) -> bool:

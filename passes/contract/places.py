@@ -53,7 +53,7 @@ def places(flow: Flow, weight: Weight, form: Form) -> tuple[Place, ...]:
             _operators(flow, weight)
         values = dict.fromkeys(layer.input for layer in weight.layers)
         readers = {one: tuple((layer.op, 0) for layer in weight.layers if layer.input == one) for one in values}
-        seen = {one: (origin(flow, one),) if not form.takes_steps else tuple(sorted(values)) for one in values}
+        seen = {one: (origin(flow, one),) for one in values}
         if kept := float_tokens(weight):
             seen = {one: (beyond(_with_tokens(flow, one), kept),) for one in values}
         if by_position(weight):

@@ -206,6 +206,8 @@ def refitted(reader: ChannelReader, seen: Products, held: Products, matrix: Arra
 
 def grams_of(graph: Graph, readers: Sequence[ChannelReader], watch: Watch) -> dict[str, Array]:
     """The products of what layers read, with a one beside, by the weight's name."""
+    if not readers:
+        return {}
     found: dict[str, Products] = {reader.weight.name: Products() for reader in readers}
     for values in watch(graph, list(dict.fromkeys(reader.layer.input for reader in readers)), False):
         for reader in readers:

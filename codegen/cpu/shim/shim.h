@@ -5,16 +5,16 @@
 #include "tvm.h"
 
 /* The functions for one kind of weights. Static activations are rounded by `quantize`, to float32 where not `rounds`. Few rows are rounded to int8 (`rounds`) and multiplied by `one` or by `four`;
- * from `many` rows on it is `gemm`, where there is one. Its step along the inputs is so many `chunks` long; `depth`,
- * `panel` and `block` are its cuts (tiling.py). Scales are float16 where it reads `halves`. */
+ * from `many` rows on it is `gemm`, where there is one, or `whole`, which multiplies four rows that `round` gave one step each. The gemm's step along the inputs is so many `chunks` long; `depth`,
+ * `panel`, `block` and `meets` are the cuts (tiling.py). Scales are float16 where it reads `halves`. */
 typedef struct {
-  Kernel quantize, one, four, some, pack, gemm;
+  Kernel quantize, one, four, some, pack, gemm, round, whole;
   int rounds, many, chunks, depth, together /* rows of `some` */, lanes /* outputs of a tile that lie together */,
       beside /* inputs of whole numbers that lie together */,
       panels /* `some` reads rows that lie side by side */,
       stepped /* a row of tiles' activations is rounded by one step, to bytes without a sign */,
       halves, decodes /* what `gemm` multiplies is written to a panel */;
-  int64_t panel, block;
+  int64_t panel, block, meets /* bytes of weights that rows meet before the next, about */;
 } Family;
 
 /* A product of an op: the steps behind it, and how many operands they have. */
@@ -95,6 +95,8 @@ typedef struct {
   const float **operands; /* of the steps: vectors and tensors */
   int64_t rows, share, tiles; /* share: strips (or, with tiles, pairs of blocks) of a task */
   int64_t across, down, unit; /* tasks for the same rows (or tiles of rows); rows of a task, a multiple of unit */
+  int64_t each;               /* steps and sums of a row, where it is not multiplied by tiles */
+  int whole;                  /* which is one, and the family's `whole` multiplies */
   int normed;                 /* the norm is done */
   char *inputs;           /* int8 or bfloat16 */
   float *steps;
