@@ -1,6 +1,7 @@
 """Attentions that a kernel of ours computes on caches as they are kept; its op is a function of standard ops."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -13,7 +14,7 @@ from qcc.ir.kernel.cached_op import CachedOp, RowCode, parse_cached
 from qcc.ir.onnx.attention.cache import END, ROWS, CacheWriter
 from qcc.ir.onnx.attention.cached.body import cached_function
 from qcc.ir.onnx.attention.coded import CodedWriter
-from qcc.ir.onnx.attention.fuse import StandardWriter, check_fusible
+from qcc.ir.onnx.attention.fuse import StandardWriter, check_fusible, result_of
 from qcc.ir.onnx.attention.nodes import INT64, NodeWriter
 from qcc.ir.onnx.file.domain import DOMAIN, VERSION
 from qcc.ir.onnx.graph.edit import OnnxEditor
@@ -28,7 +29,7 @@ def check_cached(graph: Graph, one: Attention, keys: CachedRows | None, values: 
     Raises:
         Refused: it does not.
     """
-    check_fusible(graph, one)
+    check_fusible(graph, one, again=True)
     faults = {
         "it is fed no rows of earlier runs": not one.keys.past or not one.values.past,
         "its heads of queries are no multiple of those of keys": bool(one.queries.heads % one.keys.heads),
@@ -48,6 +49,7 @@ def write_cached(model: ir.Model, one: Attention, keys: CachedRows | None, value
     Rewrite:
         softmax(scale q Concat(past, k)' + bias) Concat(past, v)  -->  attend(q, k, v, past codes, .., bias)
     """
+    one = replace(one, result=result_of(one))
     first = any(rows is not None and rows.first for rows in (keys, values))
     op = CachedOp(one.queries.heads, one.keys.heads, one.keys.width, RowCode.of(keys), RowCode.of(values), first=first)
     if (DOMAIN, op.name, "") not in model.functions:
