@@ -34,12 +34,12 @@ from qcc.compiler.verify import outputs
 from qcc.compiler.verify.reference import LEAST, LEAST_IN_PIECES, PATIENCE_S
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Policy
+from qcc.ir.encoding.blocks import row_by_row
 from qcc.ir.encoding.fit import encode
 from qcc.ir.errors import Refused
 from qcc.ir.graph import in_pieces
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
-from qcc.ir.graph.view import row_by_row
 from qcc.passes.encode import Encode
 
 ROUNDED = 1 << 21  # weights that are rounded to see how long it takes

@@ -85,8 +85,8 @@ def terms(node: Node, place: Surroundings) -> Mapping[str, float]:
     if node.op in MOVES:
         fixed = min(fixed, sum(one.bytes for one in node.outputs))  # a table is not read whole
     work = work_of(node)
-    weights_s = fixed / _bandwidth(place.weight_bytes, place)
-    moved_s = weights_s + sum(one / _bandwidth(one, place) for one in values)
+    weights_s = fixed / bandwidth(place.weight_bytes, place)
+    moved_s = weights_s + sum(one / bandwidth(one, place) for one in values)
     found = {REORDER if node.op in MOVES else BYTES: moved_s / place.threads, LAUNCH: place.launch_s}
     peak = place.ceilings.rate(work.ceiling) or place.ceilings.best(work.ceiling)
     if peak:
@@ -104,7 +104,7 @@ def work_of(node: Node) -> Work:
     return Work() if node.op in MOVES else Work(sum(one.size for one in node.outputs))
 
 
-def _bandwidth(size: float, place: Surroundings) -> float:
+def bandwidth(size: float, place: Surroundings) -> float:
     """Bytes a second of one core, of the first cache that holds so many."""
     here = place.machine
     for level, room in (("L1", here.l1_bytes), ("L2", here.l2_bytes), ("L3", here.l3_bytes)):
