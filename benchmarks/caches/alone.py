@@ -1,10 +1,10 @@
-"""The time of an attention over a cache alone: the runtime's `GroupQueryAttention` and our op, with its kernel and without.
+"""The time of an attention over a cache alone: the runtime's `GroupQueryAttention` beside our op, by kernel and by body.
 
     python -m benchmarks.caches.alone [--heads 9x3x64] [--earlier 2048] [--new 1] [--rounds 40] [--codes int8_int8 ...]
 
-One thread, in turn, the processor time of that thread alone, medians and ratios to the runtime's op on floats. Codes and
-rows are drawn, nothing is hidden. Codes are spelled as names of ops have them: `int4g64fp16_int4g64fp16` keeps keys and
-values as int4 in groups of 64 with scales in float16.
+One thread, in turn, the processor time of that thread alone; medians, and ratios to the runtime's op on floats. Codes
+and rows are drawn, nothing is hidden. Codes are spelled as names of ops have them: `int4g64fp16_int4g64fp16` keeps keys
+and values as int4 in groups of 64 with scales in float16.
 """
 
 import argparse
