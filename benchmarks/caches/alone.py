@@ -1,4 +1,4 @@
-"""The time of an attention over a cache alone: the runtime's `GroupQueryAttention` beside our op, by kernel and by body.
+"""The time of an attention over a cache alone: the runtime's `GroupQueryAttention` beside our op, by kernel and body.
 
     python -m benchmarks.caches.alone [--heads 9x3x64] [--earlier 2048] [--new 1] [--rounds 40] [--codes int8_int8 ...]
 
