@@ -15,6 +15,7 @@ from qcc.codegen.target.find import targets
 from qcc.codegen.target.machine import Machine
 from qcc.codegen.target.target import KernelBound
 from qcc.compiler.runtime.profile import Node
+from qcc.ir.encoding.packing import UNIT
 from qcc.ir.kernel.chain_op import ChainOp
 from qcc.ir.kernel.kernel_op import parse_kernel
 from qcc.ir.kernel.op import LinearOp, OpError
@@ -120,7 +121,7 @@ def _kernel(node: Node) -> Work:
     except OpError:
         return Work()
     if isinstance(op, ChainOp):
-        return Work(_convolution(node).operations, INT8)
+        return Work(2.0 * node.outputs[0].size * _filter(op, node), INT8)
     if not isinstance(op, LinearOp):
         return Work()  # how much an attention does hangs on what it is fed
     read, given = node.inputs[0], node.outputs[0]
@@ -130,6 +131,13 @@ def _kernel(node: Node) -> Work:
     kept = _kept(op, node, given.shape[axis] * inner)
     results = sum(one.size for one in node.outputs[: len(op.members)]) * (2 if op.chained else 1)
     return Work(2.0 * results * inner * kept, bound.ceiling, read.size if bound.rounds else 0)
+
+
+def _filter(op: ChainOp, node: Node) -> float:
+    """The weights of a filter, whose codes may lie in planes."""
+    inputs = dict(zip(op.inputs, node.inputs, strict=False))
+    size = inputs[op.codes[0]].size * (UNIT / op.grid.planes[0] if op.packed else 1)
+    return size / max(inputs["scale"].size, 1)
 
 
 def _bound(op: LinearOp, rows: int) -> KernelBound | None:

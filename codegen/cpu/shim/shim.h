@@ -36,16 +36,23 @@ typedef struct {
   int high, wide;       /* outputs and inputs of a tile where some are stored alone, in blocks.c; else 0 */
 } Spec;
 
-/* A convolution of bytes, in chain.c: its kernel, strides and pads, rows first; what it does behind. */
+/* How a kernel goes over planes, rows and columns; one axis is rows, two are these (window.py). */
+typedef struct { int axes, kernel[3], strides[3], begins[3], ends[3], apart[3]; } Window;
+
+/* A convolution of bytes, in chain.c: its kernel, groups, and what it does behind. */
 typedef struct {
   const char *name;
-  int high, wide, down, across, top, left, bottom, right, depthwise;
+  Window window;
+  int depthwise, groups;
   int bits;                       /* of codes in planes; 0: they lie in bytes */
   int cuts;                       /* 1: what is below 0; 2: what is outside two inputs */
   int adds, cuts_sum;             /* a residual, and what is below 0 of that */
   int lanes;                      /* of a vector of sums: 16 have weights in bytes, 8 in 16 bits */
   Kernel product, of[3];          /* depthwise: of 64, 32 and 16 channels, the first where there are 16 lanes */
 } ChainSpec;
+
+/* A pool of bytes, in chain_pool.c: the largest number, or the mean; over a window, or all of the image. */
+typedef struct { const char *name; Window window; int mean, all; Kernel pool; } PoolSpec;
 
 /* An attention over blocks, in attend.c. */
 typedef struct { const char *name; int64_t block, segment, channels; Kernel attend; } AttendSpec;
@@ -148,6 +155,9 @@ void *convolve(void *layer, void *context);
 
 /* chain.c */
 void serve_filter(const void *spec, Served *served);
+
+/* chain_pool.c */
+void serve_pool(const void *spec, Served *served);
 
 /* attend.c */
 void serve_attend(const void *spec, Served *served);
