@@ -10,7 +10,7 @@ import pytest
 
 import qcc
 from qcc.__main__ import main
-from qcc.compiler.sweep.law import Part, Parts, fitted, knee
+from qcc.compiler.sweep.law import KindPoint, Kinds, fitted, knee
 from qcc.compiler.sweep.sweep import sweep
 from tests import onnx_models as models
 
@@ -23,9 +23,9 @@ FOUND = 0.02  # of a rate: the grid has steps of 2 %
 BITS = np.linspace(2.5, 8, 8)
 
 
-def alone(losses: Sequence[float] | np.ndarray) -> list[Parts]:
+def alone(losses: Sequence[float] | np.ndarray) -> list[Kinds]:
     """A curve of one kind of layer."""
-    return [{"linear": Part(1000, bits, float(loss))} for bits, loss in zip(BITS, losses, strict=False)]
+    return [{"linear": KindPoint(1000, bits, float(loss))} for bits, loss in zip(BITS, losses, strict=False)]
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,11 @@ def test_a_table_that_steps_has_a_law_of_its_own() -> None:
     tables, layers = np.array([2, 2, 2, 3, 3, 4, 4, 5, 6, 8]), np.array([2.0, 2.7, 3.5, 3.3, 4.6, 4.4, 6, 6.2, 7, 8])
     lost = 2 * 2.0 ** (-2 * tables), 40 * 2.0 ** (-2 * layers)
     points = [
-        {"embedding": Part(1000, one, first), "linear": Part(900, other, second), "conv": Part(10, other, second / 9)}
+        {
+            "embedding": KindPoint(1000, one, first),
+            "linear": KindPoint(900, other, second),
+            "conv": KindPoint(10, other, second / 9),
+        }
         for one, other, first, second in zip(tables, layers, *lost, strict=True)
     ]
     law = fitted(points)
@@ -86,9 +90,9 @@ def test_a_table_that_steps_has_a_law_of_its_own() -> None:
 
 def test_parts_without_a_law_go_with_the_others() -> None:
     losses = 0.001 + 3 * 2 ** (-2 * BITS)
-    for other in ([Part(50, 4.0, 0.01)] * len(BITS), [Part(50, one, 0.0) for one in BITS]):
+    for other in ([KindPoint(50, 4.0, 0.01)] * len(BITS), [KindPoint(50, one, 0.0) for one in BITS]):
         points = [
-            {"conv": Part(100, *one), "linear": two}
+            {"conv": KindPoint(100, *one), "linear": two}
             for one, two in zip(zip(BITS, losses, strict=True), other, strict=True)
         ]
         law = fitted(points)

@@ -22,7 +22,7 @@ RATES = np.geomspace(0.05, 8, 241)
 
 
 @dataclass(frozen=True)
-class Part:
+class KindPoint:
     """Some layers at a point of a curve.
 
     Args:
@@ -35,19 +35,19 @@ class Part:
     bits: float
     loss: float
 
-    def __add__(self, other: "Part") -> "Part":
+    def __add__(self, other: "KindPoint") -> "KindPoint":
         """Both together."""
         params = self.params + other.params
         bits = (self.params * self.bits + other.params * other.bits) / max(params, 1)
-        return Part(params, bits, self.loss + other.loss)
+        return KindPoint(params, bits, self.loss + other.loss)
 
 
-Parts = Mapping[str, Part]
+Kinds = Mapping[str, KindPoint]
 """By kind of layer."""
 
 
 @dataclass(frozen=True)
-class PartLaw:
+class KindLaw:
     """``floor + factor * shape(bits)``.
 
     Args:
@@ -91,11 +91,11 @@ class ScalingLaw:
         errors: by how much the law of all other points is off at each point between the ends, relative.
     """
 
-    laws: Mapping[str, PartLaw] = field(hash=False)
+    laws: Mapping[str, KindLaw] = field(hash=False)
     most: float = np.inf
     errors: tuple[float, ...] = ()
 
-    def __call__(self, parts: Parts) -> float:
+    def __call__(self, parts: Kinds) -> float:
         """What is lost."""
         return sum(law(_joined(parts, name).bits) for name, law in self.laws.items())
 
@@ -118,7 +118,7 @@ _SHAPES: dict[str, tuple[Shape, np.ndarray, tuple[float, ...]]] = {
 }
 
 
-def fitted(points: Sequence[Parts], most: float = np.inf) -> ScalingLaw | None:
+def fitted(points: Sequence[Kinds], most: float = np.inf) -> ScalingLaw | None:
     """The law of a curve, of points that lose something and less than ``most``; None where these are too few.
 
     Args:
@@ -140,7 +140,7 @@ def fitted(points: Sequence[Parts], most: float = np.inf) -> ScalingLaw | None:
     return best
 
 
-def _told_apart(points: Sequence[Parts]) -> list[str]:
+def _told_apart(points: Sequence[Kinds]) -> list[str]:
     """Which kinds have a law of their own, and what all others together are called, which have one, too."""
     whole = sum(part.params for part in points[0].values())
     alone: list[str] = []
@@ -154,32 +154,32 @@ def _told_apart(points: Sequence[Parts]) -> list[str]:
     return [*alone, *([" ".join(rest)] if rest else [])]
 
 
-def _has_law(points: Sequence[Parts], names: Sequence[str]) -> bool:
+def _has_law(points: Sequence[Kinds], names: Sequence[str]) -> bool:
     joined = [_joined(one, " ".join(names)) for one in points]
     enough = len({one.bits for one in joined}) >= LEAST and min(one.loss for one in joined) > 0
     return enough and joined[0].params >= SHARE * sum(part.params for part in points[0].values())
 
 
-def _joined(parts: Parts, names: str) -> Part:
+def _joined(parts: Kinds, names: str) -> KindPoint:
     """Those that are named, together."""
-    return sum((parts[name] for name in names.split(" ")), Part(0, 0.0, 0.0))
+    return sum((parts[name] for name in names.split(" ")), KindPoint(0, 0.0, 0.0))
 
 
-def _left_out(form: str, curves: Mapping[str, Sequence[Part]], at: int) -> float:
+def _left_out(form: str, curves: Mapping[str, Sequence[KindPoint]], at: int) -> float:
     """What the law of all other points says of one."""
     others = {name: [*curve[:at], *curve[at + 1 :]] for name, curve in curves.items()}
     return sum(_of(form, curve)(curves[name][at].bits) for name, curve in others.items())
 
 
-def _of(form: str, curve: Sequence[Part]) -> PartLaw:
+def _of(form: str, curve: Sequence[KindPoint]) -> KindLaw:
     """The law of a part."""
     return _fit(form, np.array([one.bits for one in curve]), np.array([one.loss for one in curve]))
 
 
-def _fit(form: str, x: np.ndarray, y: np.ndarray) -> PartLaw:
+def _fit(form: str, x: np.ndarray, y: np.ndarray) -> KindLaw:
     """Least relative squares over a grid of rates; neither part is below zero."""
     shape, rates, gone = _SHAPES[form]
-    best, least = PartLaw(form, 0.0, 0.0, 1.0), np.inf
+    best, least = KindLaw(form, 0.0, 0.0, 1.0), np.inf
     for lost, rate in product([one for one in gone if one < 2.0 ** x.min()], rates):
         falls = shape(x, float(rate), lost)
         columns = np.stack([1 / y, falls / y], axis=1)
@@ -188,7 +188,7 @@ def _fit(form: str, x: np.ndarray, y: np.ndarray) -> PartLaw:
             floor, factor = 0.0, float((falls / y).sum() / np.square(falls / y).sum())
         error = float(np.square(columns @ (floor, factor) - 1).sum())
         if factor > 0 and error < least:
-            best, least = PartLaw(form, float(floor), float(factor), float(rate), lost), error
+            best, least = KindLaw(form, float(floor), float(factor), float(rate), lost), error
     return best
 
 

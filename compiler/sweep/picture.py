@@ -9,7 +9,7 @@ import numpy as np
 
 from qcc.compiler.report.page.shapes import number, text_markup
 from qcc.compiler.report.text import escaped, size_text
-from qcc.compiler.sweep.law import Part
+from qcc.compiler.sweep.law import KindPoint
 from qcc.compiler.sweep.sweep import Sweep
 
 WIDTH, HEIGHT = 900, 520
@@ -84,7 +84,7 @@ def _law(found: Sweep) -> list[tuple[float, float]]:
     for one, other in pairwise(found.points):
         for share in np.linspace(0, 1, STEPS):
             parts = {
-                name: Part(part.params, part.bits + share * (other.parts[name].bits - part.bits), 0.0)
+                name: KindPoint(part.params, part.bits + share * (other.parts[name].bits - part.bits), 0.0)
                 for name, part in one.parts.items()
             }
             drawn.append((one.size_bytes + share * (other.size_bytes - one.size_bytes), found.law(parts)))

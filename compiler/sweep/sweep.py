@@ -20,7 +20,7 @@ from qcc.compiler.metrics.find import additive
 from qcc.compiler.plan.costs import SIZE
 from qcc.compiler.plan.plan import Allocate, Limit, Plan
 from qcc.compiler.repeat import loaded_policy
-from qcc.compiler.sweep.law import Part, Parts, ScalingLaw, fitted, knee
+from qcc.compiler.sweep.law import KindPoint, Kinds, ScalingLaw, fitted, knee
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.errors import ModelError
 from qcc.ir.graph.ops import Weight
@@ -42,7 +42,7 @@ class SweepPoint:
     size_bytes: float
     bits: float
     loss: float
-    parts: Parts = field(default_factory=dict, hash=False)
+    parts: Kinds = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -152,20 +152,20 @@ def _points(plan: Plan, settled: Settled, count: int, weights: Sequence[Weight])
         if decision is not None:
             taken = bytes_of(plan, decision.choice)
             parts = _parts(allocate, losses, decision.choice, weights)
-            bits = sum(parts.values(), Part(0, 0.0, 0.0)).bits
+            bits = sum(parts.values(), KindPoint(0, 0.0, 0.0)).bits
             found[decision.choice] = SweepPoint(fixed + taken, bits, decision.predicted_error, parts)
     return tuple(sorted(found.values(), key=lambda one: one.size_bytes))
 
 
-def _parts(allocate: Allocate, losses: Losses, choice: Sequence[int], weights: Sequence[Weight]) -> Parts:
+def _parts(allocate: Allocate, losses: Losses, choice: Sequence[int], weights: Sequence[Weight]) -> Kinds:
     """What each kind of layer has and loses under a choice."""
     known = {one.name: one for one in weights}
-    found: dict[str, Part] = {}
+    found: dict[str, KindPoint] = {}
     for option, lost, at in zip(allocate.options, losses.loss, choice, strict=True):
         weight = known.get(option.subject)
         if weight is not None and weight.params:
             bits = 8 * option.candidates[at].costs[SIZE] / weight.params
-            kind, part = "+".join(sorted(weight.kinds)), Part(weight.params, bits, float(lost[at]))
+            kind, part = "+".join(sorted(weight.kinds)), KindPoint(weight.params, bits, float(lost[at]))
             found[kind] = found[kind] + part if kind in found else part
     return found
 
