@@ -11,7 +11,6 @@ Source: OMSE clipping, Choukroun et al. 2019 (arXiv:1902.06822), section 3; leas
 (arXiv:2006.10518), section 3.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from functools import lru_cache
@@ -20,6 +19,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from qcc.ir.cores import cores
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.grid import Grid
 
@@ -280,7 +280,7 @@ def _in_threads(parts: Sequence[P], work: Callable[[P], None]) -> None:
     if len(parts) == 1:
         work(parts[0])
         return
-    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with futures.ThreadPoolExecutor(cores()) as pool:
         list(pool.map(work, parts))
 
 
