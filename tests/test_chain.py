@@ -171,6 +171,37 @@ def test_pools_are_in_chains(tmp_path: Path, between: str, end: str, names: list
     np.testing.assert_array_equal(made, wanted)
 
 
+@pytest.mark.slow
+def test_a_chain_goes_on_to_the_pool_at_the_end(tmp_path: Path) -> None:
+    """What the last layer reads is rounded, though there are kernels that would round it themselves."""
+    pytest.importorskip("tvm")
+    text = """
+    g (float[n, 8, 12, 12] x) => (float[n, 64] y) {
+      a = Conv (x, first) b = Relu (a) c = Conv (b, second) d = Relu (c) e = GlobalAveragePool (d) f = Flatten (e)
+      y = Gemm <transB = 1> (f, last, bias) }"""
+    arrays = {
+        "first": random(64, 8, 3, 3, seed=1),
+        "second": random(64, 64, 1, 1, seed=2),
+        "last": random(64, 64, seed=3),
+        "bias": random(64, seed=4),
+    }
+    onnx.save(onnx_models.parse(text, arrays, opset=21, ir_version=10), tmp_path / "net.onnx")
+    policy = POLICY.format("target cpu(avx512-vnni)\n").replace("rule conv", "rule conv, linear")
+    x = random(8, 8, 12, 12, seed=3)
+    result = qcc.compile(
+        tmp_path / "net.onnx", load_text(policy, schema()), output=tmp_path / "out.onnx", data=[{"x": x}]
+    )
+    made = ops(OnnxGraph.load(result.output))
+    assert [one for one in made if one.startswith("q")] == [
+        "qconv3x3_stride1x1_pads0x0x0x0_relu",
+        "qconv1x1_stride1x1_pads0x0x0x0_relu",
+        "qpool_mean_2axes",
+    ]
+    found, wanted = (Session(result.output, one, 1).run({"x": x})["y"] for one in (result.kernels or False, False))
+    np.testing.assert_array_equal(found, wanted)
+    assert "1 pool between them" in result.notes
+
+
 def test_a_residual_that_is_spread_is_not_added_in_the_op(tmp_path: Path) -> None:
     text = NETWORK.replace("f = Add (e, b)", "m = GlobalAveragePool (b) f = Add (e, m)")
     assert not any(isinstance(op, ChainOp) and op.adds for op in rounded(tmp_path, text).chain(lambda op: True))

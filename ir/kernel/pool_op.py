@@ -28,7 +28,7 @@ class PoolOp(LibraryOp):
         axes: between images and channels.
     """
 
-    counted: ClassVar[tuple[str, str]] = ("pool", "hand on bytes beside them")
+    counted: ClassVar[tuple[str, str]] = ("pool", "between them")
 
     pooled: Pooled
     window: KernelWindow | None
