@@ -37,7 +37,7 @@ from qcc.compiler.measure.time_model import ModelTimes, time_models
 from qcc.compiler.model_in_work import ModelInWork
 from qcc.compiler.observe.executor import HERE, Executor
 from qcc.compiler.plan.bind import Earlier, bind, opened_by_data
-from qcc.compiler.plan.costs import LATENCY, Meter, asked_rows, latency_threads
+from qcc.compiler.plan.costs import Meter, by_clock, latency_threads
 from qcc.compiler.plan.plan import Plan, PlanFile
 from qcc.compiler.plan.policy import export_of
 from qcc.compiler.plan.targets import runtime_chooser, target_of
@@ -273,7 +273,7 @@ class Compilation:
             return None
         if settled.plan.half is not None and widened_ops(settled.written, self._target.providers) is None:
             return None  # the runtime has no such ops here
-        predicted = predicted_seconds(opened.plan, settled) if LATENCY in asked_rows(self.policy) else None
+        predicted = predicted_seconds(opened.plan, settled) if by_clock(self.policy) else None
         with self.phases.phase("time"):
             files, threads = (self.model, staged, library if self.runs_here else None), latency_threads(self.policy)
             return time_models(files, opened.timed, predicted, self._target.providers, opened.small, threads)
@@ -366,7 +366,7 @@ class Compilation:
         data = *self.told, *(opened_by_data(self.policy, opened.graph.weights()) if opened.data.generated else ())
         half, files = settled.plan.half, (settled.written, self._target.providers)
         tuned = self.evidence.told_of_tuning(settled.plan) if self.evidence is not None else ()
-        done = *data, *tuned, *layer_rows.chain_lines(settled.built), *layer_rows.other_lines(settled.built.edits)
+        done = *data, *tuned, *layer_rows.built_lines(settled.built, opened.file.model)
         return (*done, *half_lines(half, settled.built.edits, *files, self.diagnostics)) if half else done
 
     def _result(self, opened: ModelInWork, settled: Settled, verification: Verification) -> Result:

@@ -9,8 +9,9 @@ from qcc.compiler.calibrate.samples import Samples, load
 from qcc.compiler.files.open_model import OpenModel
 from qcc.compiler.measure.choose_form import FormChooser, latency_of
 from qcc.compiler.measure.time_model import time_input
-from qcc.compiler.plan.costs import Meter
-from qcc.compiler.sequence.one_step import SEED, behind, model_of_steps, step_feeds
+from qcc.compiler.plan.costs import LATENCY, Meter, asked_rows, by_clock
+from qcc.compiler.sequence.one_step import SEED, behind, model_of_steps, step_feeds, step_samples
+from qcc.compiler.work.floors import floor_meter
 from qcc.compiler.work.meters import meters_of
 from qcc.compiler.work.step_traffic import step_traffic
 from qcc.dsl.policy.policy import Policy
@@ -32,15 +33,18 @@ def row_meters(
         energy: a user's table of energies.
 
     Raises:
-        QccError: latency cannot be measured here.
+        QccError: latency cannot be measured here, or foretold by what was not measured.
         ModelError: the table is no good.
     """
-    latency = latency_of(policy, chooser, opened.path, data, (opened.graph, graph), opened.model.timed)
     arithmetic = chooser.kernels.activations if chooser.kernels else None
+    counted = meters_of(policy, opened.graph, graph, data, arithmetic, energy)
+    if LATENCY in asked_rows(policy) and not by_clock(policy):
+        step = step_samples(policy, opened.graph, data)
+        return (floor_meter(policy, opened.graph, graph, step, arithmetic), *counted)
+    latency = latency_of(policy, chooser, opened.path, data, (opened.graph, graph), opened.model.timed)
     if latency is not None and (length := behind(policy)) is not None:
         told = _of_steps(latency, opened, graph, data, chooser, length)
         latency = replace(latency, note=partial(_also, told, latency.note))
-    counted = meters_of(policy, opened.graph, graph, data, arithmetic, energy)
     return (*((latency,) if latency else ()), *counted)
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from qcc.ir.encoding.algebra import Encoding
+from qcc.ir.encoding.blocks import row_by_row
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.value import EncodedValue
 from qcc.ir.errors import Refused
@@ -14,7 +15,6 @@ from qcc.ir.graph.edits import check_value
 from qcc.ir.graph.form import Form
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Op, Weight
-from qcc.ir.graph.view import row_by_row
 from qcc.ir.kernel.op import LinearOp
 from qcc.ir.kernel.region import NO_REGIONS, Region
 from qcc.ir.regions.find import regions
@@ -77,7 +77,7 @@ class Encode(Pass):
             context.progress(name)
             weight = weights[name]
             try:
-                matrix = row_by_row(graph.matrix(weight))
+                matrix = self._matrix(graph, weight)
                 encoded, why = self.encoded(weight, matrix, context)
                 ops = self._write(graph, flow, weight, encoded, context, found)
             except Refused as refused:
@@ -155,6 +155,11 @@ class Encode(Pass):
             return self.activations.encoded(encoding, magnitudes)
         step, zero = fixed
         return EncodedValue(encoding, np.float32(step), zero + (encoding.grid.middle if encoding.signed else 0))
+
+    def _matrix(self, graph: Graph, weight: Weight) -> np.ndarray:
+        """A weight as its rounding takes it."""
+        matrix = graph.matrix(weight)
+        return matrix if self.rounding.by_columns and matrix.flags.f_contiguous else row_by_row(matrix)
 
     def _write(
         self,
@@ -237,6 +242,8 @@ def _holes(matrix: np.ndarray, left: np.ndarray, encoding: Encoding, gram: np.nd
 
 def relative_error(matrix: np.ndarray, decoded: np.ndarray) -> float:
     """Noise power over signal power of two matrices."""
+    if matrix.flags.f_contiguous and decoded.flags.f_contiguous:
+        matrix, decoded = matrix.T, decoded.T
     noise, signal, rows = 0.0, 0.0, max(COMPARED // max(matrix[:1].size, 1), 1)
     for start in range(0, len(matrix), rows):
         wanted = matrix[start : start + rows]

@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     _take_streams()
     try:
-        status = run(sys.argv[1:] if argv is None else list(argv))
+        status = run(sys.argv[1:], alone=True) if argv is None else run(list(argv))
         sys.stdout.flush()
     except BrokenPipeError:
         _discard_output()

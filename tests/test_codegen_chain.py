@@ -1,7 +1,9 @@
 """Convolutions of bytes, channels last: the kernels against whole numbers, the runtime's own integers, and the body."""
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,30 +22,55 @@ from qcc.compiler.runtime.serves import serves
 from qcc.ir.encoding.packing import pack
 from qcc.ir.kernel.chain_op import SPREAD, ChainOp, parse_chain
 from qcc.ir.kernel.kernel_op import parse_kernel
+from qcc.ir.kernel.window import KernelWindow, Sizes
 from qcc.ir.onnx.chain.body import chain_function
 from qcc.ir.onnx.file.domain import DOMAIN
 
 pytest.importorskip("tvm")
 OPSET, LEAST_ADDED = 21, 16
 
-POINT = ChainOp((1, 1))
+
+def op(kernel: Sizes, strides: Sizes = (), pads: Sizes = (), dilations: Sizes = (), **how: Any) -> ChainOp:
+    """An op of a window."""
+    return ChainOp(KernelWindow(kernel, strides, pads, dilations), **how)
+
+
+POINT, SAME = op((1, 1)), (1, 1, 1, 1)
 OPS = [
     POINT,
-    ChainOp((1, 1), cut="clip"),
-    ChainOp((1, 1), adds=True),
-    ChainOp((1, 1), strides=(2, 2), cut="relu"),
-    ChainOp((3, 3), pads=(1, 1, 1, 1), cut="relu"),
-    ChainOp((3, 3), pads=(1, 1, 1, 1), adds=True, cut_sum=True),
-    ChainOp((3, 3), strides=(2, 2), pads=(0, 0, 1, 1), cut="clip"),
-    ChainOp((2, 5), strides=(1, 3), pads=(3, 0, 1, 4)),
-    ChainOp((3, 3), pads=(1, 1, 1, 1), depthwise=True),
-    ChainOp((3, 3), pads=(0, 2, 0, 1), depthwise=True, cut="relu"),
-    ChainOp((5, 5), strides=(2, 2), pads=(1, 1, 2, 2), depthwise=True, cut="clip"),
-    ChainOp((2, 3), strides=(1, 2), pads=(1, 0, 1, 1), depthwise=True, cut="clip"),
-    ChainOp((1, 1), bits=4, cut="relu"),
-    ChainOp((3, 3), pads=(1, 1, 1, 1), bits=3, cut="clip"),
-    ChainOp((3, 3), pads=(1, 1, 1, 1), depthwise=True, bits=6),
+    op((1, 1), cut="clip"),
+    op((1, 1), adds=True),
+    op((1, 1), (2, 2), cut="relu"),
+    op((3, 3), pads=SAME, cut="relu"),
+    op((3, 3), pads=SAME, adds=True, cut_sum=True),
+    op((3, 3), (2, 2), (0, 0, 1, 1), cut="clip"),
+    op((2, 5), (1, 3), (3, 0, 1, 4)),
+    op((3, 3), pads=SAME, depthwise=True),
+    op((3, 3), pads=(0, 2, 0, 1), depthwise=True, cut="relu"),
+    op((5, 5), (2, 2), (1, 1, 2, 2), depthwise=True, cut="clip"),
+    op((2, 3), (1, 2), (1, 0, 1, 1), depthwise=True, cut="clip"),
+    op((1, 1), bits=4, cut="relu"),
+    op((3, 3), pads=SAME, bits=3, cut="clip"),
+    op((3, 3), pads=SAME, depthwise=True, bits=6),
 ]
+OTHERS = [
+    op((3, 3), pads=(2, 2, 2, 2), dilations=(2, 2), cut="relu"),
+    op((3, 2), (2, 1), (1, 0, 2, 1), (1, 3)),
+    op((3, 3), pads=SAME, groups=2, cut="relu"),
+    op((1, 1), groups=4, adds=True),
+    op((3, 3), (2, 2), SAME, groups=8, bits=4, cut="clip"),
+    op((3, 3), pads=(2, 4, 2, 4), dilations=(2, 4), depthwise=True, cut="clip"),
+    op((5,), (2,), (2, 2), cut="relu"),
+    op((3,), (1,), (4, 0), (2,), adds=True),
+    op((1,), cut="relu"),
+    op((9,), (2,), (4, 4), depthwise=True),
+    op((3,), (1,), (1, 1), groups=4),
+    op((3, 3, 3), pads=(1,) * 6, cut="relu"),
+    op((2, 1, 3), (2, 1, 2), (1, 0, 1, 0, 0, 1), (1, 1, 2), adds=True, cut_sum=True),
+    op((3, 3, 3), (1, 2, 1), (1,) * 6, depthwise=True, cut="relu"),
+    op((1, 1, 1), groups=2),
+]
+"""Dilated and grouped ones, of one axis and of three."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +111,9 @@ class Case:
     def expected(self) -> np.ndarray:
         """The same in whole numbers, and float32 where the runtime has that."""
         one, op = self.constants, self.op
-        x = self.given["x"].astype(np.int64) - int(one["x_zero"])
-        top, left, bottom, right = op.pads
-        x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
-        weight = self.numbers - one["zero"].astype(np.int64)[:, None, None, None]
-        windows = np.lib.stride_tricks.sliding_window_view(x, op.kernel, (1, 2))[:, :: op.strides[0], :: op.strides[1]]
-        how = "nhwcij,cij->nhwc" if op.depthwise else "nhwcij,ocij->nhwo"
-        sums = np.einsum(how, windows, weight[:, 0] if op.depthwise else weight) + one["bias"]
+        weight = self.numbers.astype(np.int64)
+        weight -= one["zero"].astype(np.int64).reshape(-1, *[1] * (weight.ndim - 1))
+        sums = convolved(self.given["x"].astype(np.int64) - int(one["x_zero"]), weight, op) + one["bias"]
         step = one["x_scale"] * one["scale"] / one["y_scale"]
         zero = float(one["y_zero"])
         low, high = 0.0 - zero, 255.0 - zero
@@ -108,14 +131,45 @@ class Case:
         return found
 
 
-def draw(op: ChainOp, outputs: int, inputs: int, size: tuple[int, int], images: int = 1, seed: int = 0) -> Case:
+def convolved(x: np.ndarray, weight: np.ndarray, op: ChainOp) -> np.ndarray:
+    """The sums of products, group by group and point by point of the kernel."""
+    window, axes = op.window, op.window.axes
+    x = np.pad(x, ((0, 0), *zip(window.pads[:axes], window.pads[axes:], strict=True), (0, 0)))
+    size = made(op, x.shape[1:-1], padded=True)
+    groups = len(weight) if op.depthwise else op.groups
+    parts = []
+    for image, filters in zip(np.split(x, groups, -1), np.split(weight, groups), strict=True):
+        total = np.zeros((len(x), *size, len(filters)), np.int64)
+        for point in np.ndindex(*window.kernel):
+            seen = image[
+                :,
+                *(
+                    slice(at * apart, at * apart + (count - 1) * step + 1, step)
+                    for at, apart, step, count in zip(point, window.dilations, window.strides, size, strict=True)
+                ),
+            ]
+            total += seen @ filters[(slice(None), slice(None), *point)].T
+        parts.append(total)
+    return np.concatenate(parts, -1)
+
+
+def made(op: ChainOp, size: Sizes, padded: bool = False) -> Sizes:
+    """The sizes of what is made of an image."""
+    window, axes = op.window, op.window.axes
+    around = [0 if padded else window.pads[at] + window.pads[at + axes] for at in range(axes)]
+    reach = [(kernel - 1) * apart + 1 for kernel, apart in zip(window.kernel, window.dilations, strict=True)]
+    return tuple((size[at] + around[at] - reach[at]) // window.strides[at] + 1 for at in range(axes))
+
+
+def draw(op: ChainOp, outputs: int, inputs: int, size: Sizes, images: int = 1, seed: int = 0) -> Case:
     """Random numbers, whose sums mostly fit the range of what is made."""
     random = np.random.default_rng(seed)
-    inputs = 1 if op.depthwise else inputs
-    reach = inputs * op.kernel[0] * op.kernel[1]
+    outputs = -(-outputs // op.groups) * op.groups
+    inputs = 1 if op.depthwise else -(-inputs // op.groups)
+    reach = inputs * prod(op.window.kernel)
     signed = seed % 2 == 0
     signed = signed or op.packed
-    codes = random.integers(-127, 128, (outputs, inputs, *op.kernel))
+    codes = random.integers(-127, 128, (outputs, inputs, *op.window.kernel))
     if op.packed:
         codes = random.integers(op.grid.lowest, op.grid.highest + 1, codes.shape) << SPREAD - op.bits
     flat = (
@@ -140,49 +194,45 @@ def draw(op: ChainOp, outputs: int, inputs: int, size: tuple[int, int], images: 
         "sum_zero": np.uint8(random.integers(0, 256)),
     }
     held["bias_scale"] = held["x_scale"] * held["scale"]
-    given = {"x": random.integers(0, 256, (images, *size, outputs if op.depthwise else inputs)).astype(np.uint8)}
+    given = {
+        "x": random.integers(0, 256, (images, *size, outputs if op.depthwise else inputs * op.groups)).astype(np.uint8)
+    }
     if op.adds:
-        given["other"] = random.integers(0, 256, (images, *_made(op, size), outputs)).astype(np.uint8)
+        given["other"] = random.integers(0, 256, (images, *made(op, size), outputs)).astype(np.uint8)
     return Case(
         op, given, {name: np.asarray(held[name]) for name in op.inputs if name in held}, codes + 128 * (not signed)
     )
 
 
-def _made(op: ChainOp, size: tuple[int, int]) -> tuple[int, int]:
-    around = op.pads[0] + op.pads[2], op.pads[1] + op.pads[3]
-    rows, columns = ((size[at] + around[at] - op.kernel[at]) // op.strides[at] + 1 for at in (0, 1))
-    return rows, columns
-
-
 @pytest.fixture(scope="module", params=["native", "avx2"])
 def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = build(OPS, (named(request.param),), tmp_path_factory.mktemp("chain") / "k.so")
-    if serves(str(made), OPS) != {*OPS}:
+    path = build([*OPS, *OTHERS], (named(request.param),), tmp_path_factory.mktemp("chain") / "k.so")
+    if serves(str(path), [*OPS, *OTHERS]) != {*OPS, *OTHERS}:
         pytest.skip("this processor has no such kernels")
-    return made
+    return path
 
 
 channels = st.one_of(st.integers(1, 70), st.sampled_from((80, 96, 112, 128, 144, 200)))
-sizes = st.tuples(st.integers(5, 20), st.integers(5, 20))
-cases = st.tuples(st.sampled_from(OPS), channels, channels, sizes, st.integers(1, 3), st.integers(0, 1000))
+sizes = st.tuples(st.integers(5, 20), st.integers(9, 20), st.integers(9, 20))
+cases = st.tuples(st.sampled_from(OPS + OTHERS), channels, channels, sizes, st.integers(1, 3), st.integers(0, 1000))
 
 
 @pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases, threads=st.sampled_from((1, 2)))
-def test_against_whole_numbers(
-    library: Path, case: tuple[ChainOp, int, int, tuple[int, int], int, int], threads: int
-) -> None:
+def test_against_whole_numbers(library: Path, case: tuple[ChainOp, int, int, Sizes, int, int], threads: int) -> None:
     op, outputs, inputs, size, images, seed = case
-    one = draw(op, max(outputs, LEAST_ADDED) if op.adds else outputs, inputs, size, images, seed)
+    one = draw(op, max(outputs, LEAST_ADDED) if op.adds else outputs, inputs, size[-op.window.axes :], images, seed)
     np.testing.assert_array_equal(one.run(library, threads), one.expected())
 
 
-@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+@pytest.mark.parametrize("op", OPS + OTHERS, ids=lambda op: op.name)
 @pytest.mark.parametrize(("outputs", "inputs"), [(64, 32), (24, 3), (87, 40)])
 def test_the_runtime_makes_the_same_of_the_body(library: Path, op: ChainOp, outputs: int, inputs: int) -> None:
     """Bit for bit where it multiplies integers exactly; floats between two bytes may go either way."""
-    one = draw(op, outputs, inputs, (9, 11), 2, 1)
+    one = draw(op, outputs, inputs, (7, 9, 11)[-op.window.axes :], 2, 1)
+    if op.cut == "relu":  # as ranges of what is cut off are; else the runtime makes floats of three axes
+        one.constants["y_zero"] = np.asarray(np.uint8(0))
     found = one.run(library).astype(int)
     np.testing.assert_array_equal(found, one.expected())
     optimised, plain = one.run(None).astype(int), one.run(None, optimise=False).astype(int)
@@ -194,15 +244,15 @@ def test_the_runtime_makes_the_same_of_the_body(library: Path, op: ChainOp, outp
 
 @pytest.mark.parametrize("outputs", [1, 8, 15, 16, 17, 48, 63, 65])
 def test_few_and_odd_channels(library: Path, outputs: int) -> None:
-    for op in (POINT, OPS[4], OPS[8], OPS[10]):
-        one = draw(op, outputs, 5, (6, 7), 2, outputs)
+    for op in (POINT, OPS[4], OPS[8], OPS[10], *(one for one in OTHERS if not one.adds)):
+        one = draw(op, outputs, 5, (6, 7, 9)[-op.window.axes :], 2, outputs)
         np.testing.assert_array_equal(one.run(library), one.expected(), op.name)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 8, 12, 16])
 @pytest.mark.parametrize("columns", [5, 16, 33, 70])
 def test_neighbouring_pixels_of_few_channels(library: Path, channels: int, columns: int) -> None:
-    for op in OPS[8:]:
+    for op in [*OPS[8:], OTHERS[5]]:
         one = draw(op, channels, 1, (6, columns), 2, columns)
         np.testing.assert_array_equal(one.run(library), one.expected(), op.name)
 
@@ -234,7 +284,7 @@ def test_what_does_not_fit_reject(library: Path) -> None:
         small.run(library)
 
 
-@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+@pytest.mark.parametrize("op", OPS + OTHERS, ids=lambda op: op.name)
 def test_names(op: ChainOp) -> None:
     assert parse_kernel(op.name) == op
     assert parse_chain(op.name.replace("qconv", "qconv0")) is None

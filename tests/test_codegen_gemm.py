@@ -1,5 +1,7 @@
 """The matrix products of many rows: integers to the last bit, bfloat16 as close as it can be, bad rows alone bad."""
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from qcc.codegen.cpu.library.build import build
 from qcc.codegen.cpu.processors.processors import AMX, native
-from qcc.codegen.cpu.processors.tiling import Tiling, tiling
+from qcc.codegen.cpu.processors.tiling import Tiling
 from qcc.codegen.cpu.templates import CodeTiles, FloatTiles
 from qcc.codegen.target.machine import cpu_flags
 from qcc.ir.kernel.op import LinearOp, parse
@@ -130,7 +132,19 @@ def test_bfloat16_weights_of_few_rows(library: Path, rows: int) -> None:
     assert np.abs(result - layer.exact(x)).max() < layer.magnitude(x) * share
 
 
+@pytest.mark.parametrize("cuts", [Tiling(ahead=2), Tiling(3, ahead=4), Tiling(1, 4, 1 << 16, ahead=1)])
+def test_cuts_change_no_bit(library: Path, tmp_path: Path, cuts: Tiling) -> None:
+    """Of integers: whatever is fetched ahead, and where slabs end."""
+    ops = [linear(8, None), linear(4, None)]
+    other = build(ops, (replace(native(), cuts=cuts),), tmp_path / "k.so", "int8")
+    for op, (rows, outputs, inputs) in itertools.product(ops, ((16, 32, 32), (70, 70, 608), (530, 130, 1056))):
+        layer = draw(op, outputs, inputs)
+        x = np.random.default_rng(rows).standard_normal((rows, inputs)).astype(np.float32)
+        results = [session(layer.model(), one).run(None, {"x": x})[0] for one in (library, other)]
+        np.testing.assert_array_equal(*results)
+
+
 def test_cuts_follow_the_caches() -> None:
-    cuts = tiling(native())
+    cuts = native().tiling
     assert cuts.depth * 2048 * 2 <= native().l1_bytes and cuts.panel_bytes <= native().l2_bytes
-    assert Tiling() == Tiling(8, 16, 1 << 20)
+    assert Tiling() == Tiling(8, 16, 1 << 20, 0, 2, 128 << 10)

@@ -15,7 +15,7 @@ from qcc.codegen.cpu.library.build import build
 from qcc.codegen.cpu.library.spec import served
 from qcc.codegen.cpu.processors.processors import AMX, AVX2, CpuProcessor, named, native
 from qcc.codegen.cpu.product import product_of
-from qcc.codegen.cpu.templates import IntegerTiles, templates
+from qcc.codegen.cpu.templates import IntegerTiles, WholeRows, templates
 from qcc.codegen.target.machine import cpu_flags
 from qcc.codegen.target.target import Arithmetic
 from qcc.ir.kernel.op import BIAS, LinearOp, parse
@@ -81,9 +81,9 @@ def check(
 ) -> None:
     assert result.shape == (*x.shape[:-1], len(layer.codes))
     rows = x.size // x.shape[-1]
-    many = templates(product_of(layer.kernel), named("sapphire-rapids"), activations)[1:]
-    if amx and many and rows >= many[0].facts(product_of(layer.kernel))["many"]:  # where AMX takes over
-        integers = isinstance(many[0], IntegerTiles)
+    many = templates(product_of(layer.kernel), named("sapphire-rapids") if amx else target, activations)[1:]
+    if many and rows >= many[0].facts(product_of(layer.kernel))["many"]:  # where many rows are another product
+        integers = isinstance(many[0], IntegerTiles | WholeRows)
         wanted = layer.rounded(x, x.shape[-1]) if integers else layer.exact(x)
         assert error(layer, x, result, wanted) < (FLOAT if integers else BFLOAT)
     elif activations == "exact" or layer.kernel.is_float:

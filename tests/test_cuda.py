@@ -19,6 +19,7 @@ from qcc.codegen.cuda.processors import PROCESSORS
 from qcc.codegen.cuda.served import takes
 from qcc.codegen.target.errors import TargetError
 from qcc.codegen.target.find import targets
+from qcc.codegen.tir.codes import Codes, codes_of
 from qcc.ir.kernel.op import parse
 from tests.onnx_models import random
 
@@ -28,7 +29,8 @@ BODY = "net (float[n, 64] x) => (float[n, 32] y) { h = MatMul(x, w) y = Relu(h) 
 
 
 @pytest.mark.parametrize(
-    "name", ["linear_int4_group32", "linear_nf4_group64_bias", "linear_int8_channel_bias_gelu_mul"]
+    "name",
+    ["linear_int4_group32", "linear_nf4_group64_bias", "linear_int8_channel_bias_gelu_mul", "linear_fp8_e4m3_channel"],
 )
 def test_what_is_taken(name: str) -> None:
     assert takes(parse(name))
@@ -131,3 +133,31 @@ def test_a_card_beside_a_runtime_of_the_cpu_alone(tmp_path: Path) -> None:
 
 def test_the_words_of_the_target() -> None:
     assert targets()["cuda"].words == ("native", "sm_70", "sm_75", "sm_80", "sm_86", "sm_89", "sm_90")
+
+
+@pytest.mark.parametrize("name", ["fp8_e4m3", "fp8_e5m2"])
+def test_floats_of_a_byte_are_made_of_bits(name: str) -> None:
+    """As the kernel makes them, two in a word at once, times their factor; subnormal ones, too."""
+    codes = codes_of(parse(f"linear_{name}_group32").encoding)
+    small, words = codes.small, np.arange(256, dtype=np.uint8).view("<u4")
+    assert small is not None
+    halves = []
+    for moved in (words << np.uint32(8), words):
+        rest = (moved & np.uint32(0x7F007F00)) >> np.uint32(8 - small.shift)
+        halves.append(((moved & np.uint32(0x80008000)) | rest).view("<f2").reshape(-1, 2).astype(np.float64))
+    numbers = np.stack(halves, axis=-1).reshape(-1)
+    table = np.array(codes.table)
+    assert np.array_equal(numbers[np.isfinite(table)] * small.factor, table[np.isfinite(table)])
+
+
+def test_other_tables_are_no_floats() -> None:
+    assert codes_of(parse("linear_nf4_group32").encoding).small is None
+    odd = Codes(8, table=tuple(np.linspace(-1, 1, 256)))
+    assert odd.small is None
+    assert not odd.fits
+
+
+@pytest.mark.parametrize("processor", ["avx2", "avx512-vnni", "sapphire-rapids"])
+def test_no_cpu_reads_tables_of_256(processor: str) -> None:
+    assert not targets()["cpu"].serves(parse("linear_fp8_e4m3_group32"), [processor], "int8")
+    assert targets()["cuda"].serves(parse("linear_fp8_e4m3_group32"), ["sm_80"], "exact")

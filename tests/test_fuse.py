@@ -5,15 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 import qcc
 from qcc.__main__ import main
 from qcc.compiler.report.result import Result
 from qcc.ir.attention.find import attentions
-from qcc.ir.errors import Refused
+from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph.attention import Attention, OneOp
 from qcc.ir.onnx.adapter import OnnxGraph
+from qcc.ir.onnx.file.opset import raise_opset
 from tests import attention_models as models
 from tests.attention_models import BATCH, HEADS, ROWS, WIDTH, Spelling, case
 from tests.onnx_models import random
@@ -175,6 +177,26 @@ def test_a_rule_about_attentions(tmp_path: Path) -> None:
     assert main(["compile", str(model), "--plan", str(tmp_path / "out.lock"), "-o", str(tmp_path / "again.onnx")]) == 0
     assert OnnxGraph.load(tmp_path / "again.onnx").digest() == OnnxGraph.load(tmp_path / "out.onnx").digest()
     assert content
+
+
+def test_a_raised_opset_is_told(tmp_path: Path) -> None:
+    result = compiled(tmp_path, "rule linear { weights = int8 channel }\nrule attention { fuse = on }")
+    before, after = (OnnxGraph.load(tmp_path / name).opset for name in ("model.onnx", "out.onnx"))
+    assert before < after == 23
+    assert f"opset {before} -> 23: a runtime must know that version" in result.notes
+
+
+def test_a_model_that_cannot_be_raised_stays_reject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(model: ir.Model, target: int) -> tuple[str, ...]:
+        if target < 23:
+            return raise_opset(model, target)
+        raise ModelError("Q407", "the model's opset cannot be raised from 17 to 23")
+
+    monkeypatch.setattr("qcc.ir.onnx.adapter.raise_opset", refuse)
+    result = compiled(tmp_path, "rule linear { weights = int8 channel }\nrule attention { fuse = on }")
+    (row,) = (row for row in result.rewrites if row.action == "fuse = on")
+    assert not row.treated and "cannot be raised" in row.refused[0].text
+    assert functions(OnnxGraph.load(tmp_path / "out.onnx")) == []
 
 
 def test_a_later_rule_leaves_them(tmp_path: Path) -> None:

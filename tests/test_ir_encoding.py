@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcc.ir.encoding import fit
+from qcc.ir.encoding import fit, search
 from qcc.ir.encoding.blocked import Blocked, Floats
 from qcc.ir.encoding.blocks import CHANNEL, TENSOR, Block, group
 from qcc.ir.encoding.encoded import Encoded
@@ -267,3 +267,31 @@ def test_long_blocks_are_searched_as_well_as_short_ones() -> None:
 )
 def test_text(encoding: Blocked, text: str) -> None:
     assert encoding.text == text
+
+
+@given(matrices(), encodings, st.sampled_from(CLIPS), st.booleans())
+@settings(max_examples=60)
+def test_codes_do_not_follow_how_a_matrix_lies(matrix: np.ndarray, encoding: Blocked, clip: Clip, told: bool) -> None:
+    cost = np.linspace(1, 2, matrix.shape[1], dtype=np.float32) if told else None
+    try:
+        scales = fit.fit(matrix, encoding, clip, cost)
+    except Refused:
+        return
+    turned = np.asfortranarray(matrix)
+    found = fit.fit(turned, encoding, clip, cost)
+    np.testing.assert_array_equal(found.scale, scales.scale)
+    np.testing.assert_array_equal(found.zero, scales.zero)
+    np.testing.assert_array_equal(fit.quantize(turned, encoding, found), fit.quantize(matrix, encoding, scales))
+
+
+def test_long_matrices_are_worked_on_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = np.random.default_rng(0).standard_normal((70, 96)).astype(np.float32)
+    for block in (group(32), CHANNEL, Block(7, 8)):
+        encoding = Blocked(IntGrid(4, symmetric=False), block)
+        whole = fit.encode(matrix, encoding)
+        with monkeypatch.context() as patch:
+            patch.setattr(search, "CHUNK", 1024)
+            for one in (matrix, np.asfortranarray(matrix)):
+                found = fit.encode(one, encoding)
+                for name, part in whole.parts.items():
+                    np.testing.assert_array_equal(found.parts[name], part)

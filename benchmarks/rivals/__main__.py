@@ -21,12 +21,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.processes.timing import machine
+from benchmarks.rivals.encoders import ctranslate2_int8
 from benchmarks.rivals.llama import Llama
-from benchmarks.rivals.runtimes import RIVALS, Given, MissingError, Rival, Run, ours, versions
+from benchmarks.rivals.runtimes import RUNTIMES, Given, MissingError, Rival, Run, ours, versions
 from qcc.compiler.bench.feeds import Wanted, feeds
 from qcc.compiler.files.open_model import open_model
 from qcc.compiler.measure.timing import Turns, interleaved, paired
 
+RIVALS = {**RUNTIMES, "ctranslate2 int8": ctranslate2_int8}
 FLOAT = "onnxruntime float"
 TURN_S, SETTLE_S = 0.02, 0.01
 JUDGED = 200  # samples

@@ -137,7 +137,7 @@ def _nncf() -> Any:
     return nncf
 
 
-RIVALS: Mapping[str, Callable[[Given], Rival]] = {
+RUNTIMES: Mapping[str, Callable[[Given], Rival]] = {
     "onnxruntime float": ort,
     "onnxruntime dynamic int8": ort_dynamic,
     "onnxruntime 4 bits": ort_4bit,
@@ -145,7 +145,7 @@ RIVALS: Mapping[str, Callable[[Given], Rival]] = {
     "openvino int8": openvino_int8,
     "openvino int4": openvino_int4,
 }
-PACKAGES = ("onnxruntime", "openvino", "nncf", "xllamacpp")
+PACKAGES = ("onnxruntime", "openvino", "nncf", "xllamacpp", "ctranslate2")
 
 
 def versions() -> str:

@@ -87,8 +87,12 @@ class CpuTemplate(Template[CpuProcessor]):
         return isinstance(op, LinearOp) and self.takes(product_of(op), processor, activations)
 
     def takes(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
-        """It is for such weights, and `accepts` them."""
-        return (product.tile is not None) == self.of_tiles and self.accepts(product, processor, activations)
+        """It is for such weights, reads their codes, and `accepts` them."""
+        return (
+            product.codes.fits
+            and (product.tile is not None) == self.of_tiles
+            and self.accepts(product, processor, activations)
+        )
 
     @abstractmethod
     def accepts(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:

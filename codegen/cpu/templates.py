@@ -5,15 +5,13 @@ the first of `MANY` that does takes over, if one does. TVM is loaded when a func
 """
 
 from abc import abstractmethod
-from types import ModuleType
 from typing import Any, ClassVar
 
 from qcc.codegen.cpu.apart import ApartTemplate
 from qcc.codegen.cpu.attend.template import ATTENDS, ATTENDS_CACHED
 from qcc.codegen.cpu.block_templates import BLOCKS
-from qcc.codegen.cpu.chain.template import CHAINS
+from qcc.codegen.cpu.chain.template import CHAINS, POOLS
 from qcc.codegen.cpu.processors.processors import AMX, AVX2, DOTPROD, VNNI, CpuProcessor
-from qcc.codegen.cpu.processors.tiling import tiling
 from qcc.codegen.cpu.product import ONE, CpuTemplate, Expr, KernelProduct
 
 FOUR = "four"
@@ -78,14 +76,6 @@ class _Rounded(_Few):
         codes = not product.codes.is_float and not product.pointwise
         return codes and activations != "exact" and processor.has(*self.needs)
 
-    def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuProcessor) -> Expr:
-        gemv: Expr = self._module().gemv(name, product.codes_on(processor), rows, product.static)
-        return gemv
-
-    @abstractmethod
-    def _module(self) -> ModuleType:
-        """Where the function is written."""
-
 
 class VnniRows(_Rounded):
     """By ``vpdpbusd``."""
@@ -94,10 +84,10 @@ class VnniRows(_Rounded):
     ceiling: ClassVar[str] = "int8 VNNI"
     needs: ClassVar[tuple[str, ...]] = VNNI
 
-    def _module(self) -> ModuleType:
+    def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuProcessor) -> Expr:
         from qcc.codegen.cpu.rows import gemv_int8
 
-        return gemv_int8
+        return gemv_int8.gemv(name, product.codes_on(processor), rows, product.static, processor.tiling.vectors)
 
 
 class Avx2Rows(_Rounded):
@@ -107,10 +97,10 @@ class Avx2Rows(_Rounded):
     ceiling: ClassVar[str] = "int8 AVX2"
     needs: ClassVar[tuple[str, ...]] = AVX2
 
-    def _module(self) -> ModuleType:
+    def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuProcessor) -> Expr:
         from qcc.codegen.cpu.rows import gemv_avx2
 
-        return gemv_avx2
+        return gemv_avx2.gemv(name, product.codes_on(processor), rows, product.static)
 
 
 class NeonRows(_Rounded):
@@ -124,10 +114,10 @@ class NeonRows(_Rounded):
         """Codes of integers."""
         return product.codes.table is None and super().accepts(product, processor, activations)
 
-    def _module(self) -> ModuleType:
+    def _gemv(self, name: str, product: KernelProduct, rows: int, processor: CpuProcessor) -> Expr:
         from qcc.codegen.cpu.rows import gemv_neon
 
-        return gemv_neon
+        return gemv_neon.gemv(name, product.codes_on(processor), rows, product.static)
 
 
 class ExactRows(_Few):
@@ -184,7 +174,7 @@ class _Tiles(CpuTemplate):
         if word == "pack":
             return packers[self.functions(product)[word]](name)
         writer = gemm_int8 if self.packs == "pack_int8" else gemm_bf16
-        return writer.gemm(name, product.codes_on(processor), tiling(processor))
+        return writer.gemm(name, product.codes_on(processor), processor.tiling)
 
 
 class FloatTiles(_Tiles):
@@ -244,12 +234,39 @@ class Convolution(CpuTemplate):
         return conv1x1.pack(name)
 
 
+class WholeRows(CpuTemplate):
+    """Codes of 8 bits times rows by fours, rounded by one step each, so that integers are added up to the end."""
+
+    name: ClassVar[str] = "int8 by VNNI, a step a row"
+    ceiling: ClassVar[str] = "int8 VNNI"
+    rows: ClassVar[int] = 4
+
+    def accepts(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
+        """Such codes with one scale a row, where there is VNNI, if activations are to be int8."""
+        whole = product.codes.table is None and product.codes.bits == BYTE
+        return whole and product.channel and not product.static and activations == "int8" and processor.has(*VNNI)
+
+    def functions(self, product: KernelProduct) -> dict[str, str]:
+        """The product of four rows, and what rounds rows."""
+        return {"round": "round_rows", "whole": f"whole_{product.name}"}
+
+    def facts(self, product: KernelProduct) -> dict[str, int]:
+        """From how many rows on."""
+        return {"many": self.rows}
+
+    def make(self, word: str, name: str, product: KernelProduct, processor: CpuProcessor) -> Expr:
+        """See `CpuTemplate.make`."""
+        from qcc.codegen.cpu.rows import whole_rows
+
+        return whole_rows.round_rows(name) if word == "round" else whole_rows.product(name, product.codes)
+
+
 FEW: tuple[CpuTemplate, ...] = (
     *(FloatRows(), VnniRows(), NeonRows(), Avx2Rows(), ExactRows(), Convolution()),
     *BLOCKS,
 )
-MANY: tuple[_Tiles, ...] = (FloatTiles(), IntegerTiles(), CodeTiles())
-APART: tuple[ApartTemplate[Any], ...] = (CHAINS, ATTENDS, ATTENDS_CACHED)  # of ops that are no products
+MANY: tuple[CpuTemplate, ...] = (FloatTiles(), IntegerTiles(), CodeTiles(), WholeRows())
+APART: tuple[ApartTemplate[Any], ...] = (CHAINS, POOLS, ATTENDS, ATTENDS_CACHED)  # of ops that are no products
 
 
 def templates(product: KernelProduct, processor: CpuProcessor, activations: str) -> tuple[CpuTemplate, ...]:

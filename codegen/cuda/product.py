@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tvm import tirx  # type: ignore[import-untyped]  # TVM has no stubs
 
 from qcc.codegen.tir import emit
-from qcc.codegen.tir.codes import Codes, codes_of
+from qcc.codegen.tir.codes import BYTE, Codes, SmallFloat, codes_of
 from qcc.codegen.tir.emit import Expr, T
 from qcc.codegen.tir.steps import applied
 from qcc.ir.encoding.packing import planes
@@ -144,9 +144,11 @@ class _Tile:
 
     def _decoded(self, output: Expr, first: Expr, table: Expr | None) -> tuple[list[Expr], Expr]:
         """The numbers of an output's codes from an input on, but for the scale, which stands behind."""
-        codes = self._codes(self._read(output, first))
-        group = T.bind(self._group(output, first))
+        words, group = self._read(output, first), T.bind(self._group(output, first))
         scale = T.bind(T.cast(self.held["scale"][group], "float32"))
+        if (small := self.codes.small) is not None:
+            return _small_floats(words, small), T.bind(scale * T.float32(small.factor))
+        codes = self._codes(words)
         if table is not None:
             return [T.bind(table[one]) for one in codes], scale
         middle: Expr = T.int32(self.codes.middle)
@@ -174,7 +176,7 @@ class _Tile:
 
     def _table(self, lane: Expr, warp: Expr) -> Expr | None:
         """The numbers of the codes where they are a table."""
-        if self.codes.table is None:
+        if self.codes.table is None or self.codes.small is not None:
             return None
         table = T.alloc_buffer((len(self.codes.table),), "float32", scope="shared")
         for at, number in enumerate(self.codes.table):
@@ -210,6 +212,19 @@ class _Tile:
             with emit.own_registers():
                 made = applied(self.op.steps, T.bind(total), operands)
             T.buffer_store(self.held["y"], made, [place])
+
+
+def _small_floats(words: list[Expr], small: SmallFloat) -> list[Expr]:
+    """The numbers of floats of 8 bits, four in a word, but for their factor: two are made float16 at once."""
+    found = []
+    for word in words:
+        halves = []
+        for moved in (T.bind(T.shift_left(word, T.uint32(BYTE))), word):
+            sign, rest = T.bitwise_and(moved, T.uint32(0x80008000)), T.bitwise_and(moved, T.uint32(0x7F007F00))
+            rest = T.shift_right(rest, T.uint32(BYTE - small.shift)) if small.shift < BYTE else rest
+            halves.append(T.bind(T.reinterpret("float16x2", T.bitwise_or(sign, rest))))
+        found += [T.bind(T.cast(tirx.Shuffle([halves[at % 2]], [T.int32(at // 2)]), "float32")) for at in range(4)]
+    return found
 
 
 def _meet_all() -> None:

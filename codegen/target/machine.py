@@ -1,9 +1,10 @@
 """The machine that this process runs on."""
 
-import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+
+from qcc.ir.cores import cores
 
 CPUINFO = Path("/proc/cpuinfo")
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -27,7 +28,7 @@ class Machine:
 
 def machine() -> Machine:
     """This machine."""
-    return Machine(cpu_name(), _cores(), *(cache_bytes(level, 0) for level in (1, 2, 3)))
+    return Machine(cpu_name(), cores(), *(cache_bytes(level, 0) for level in (1, 2, 3)))
 
 
 def here() -> str:
@@ -65,9 +66,3 @@ def cache_bytes(level: int, default: int) -> int:
         if fits and kind in ("Data", "Unified"):
             return int(size.rstrip("KMG")) * UNITS.get(size[-1], 1)
     return default
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

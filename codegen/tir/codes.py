@@ -16,6 +16,7 @@ from qcc.ir.kernel.op import CHUNK, Leaf
 
 FINEST = 8  # halvings that are tried before a table is split in two
 REGISTER = 16  # numbers that a table in a register has
+BYTE = 8
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,14 @@ class CodeTerms:
     parts: tuple[CodeTerm, ...]
     zero: int
     factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class SmallFloat:
+    """A float of 8 bits: ``factor`` times a float16 of its sign, whose other bits are its own, ``shift`` higher."""
+
+    shift: int
+    factor: float
 
 
 @dataclass(frozen=True)
@@ -76,9 +85,30 @@ class Codes:
         return 1 << self.bits - 1
 
     @property
+    def fits(self) -> bool:
+        """There is no table, or one that a register holds."""
+        return self.table is None or len(self.table) <= REGISTER
+
+    @property
+    def small(self) -> SmallFloat | None:
+        """How bits make the number of a code where it is a float of 8 bits; else None."""
+        if self.table is None or self.bits != BYTE:
+            return None
+        code, table = np.arange(1 << BYTE), np.array(self.table)
+        used = np.isfinite(table)
+        for shift in (7, 8):  # an exponent of 4 bits, and of 5
+            bits = ((code & 0x80) << 8 | (code & 0x7F) << shift).astype(np.uint16)
+            numbers = bits.view(np.float16)[used].astype(np.float64)
+            factor = float(table[1] / numbers[1])
+            if np.isfinite(numbers).all() and np.array_equal(numbers * factor, table[used]):
+                return SmallFloat(shift, factor)
+        return None
+
+    @property
     def register(self) -> tuple[float, ...]:
         """The table as a register holds it."""
         assert self.table is not None
+        assert self.fits
         return self.table * (REGISTER // len(self.table))
 
     def terms(self, most: int) -> CodeTerms:

@@ -5,7 +5,6 @@ the data. A model that fits in memory is held whole.
 """
 
 import hashlib
-import os
 import resource
 import shutil
 import time
@@ -34,12 +33,13 @@ from qcc.compiler.verify import outputs
 from qcc.compiler.verify.reference import LEAST, LEAST_IN_PIECES, PATIENCE_S
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Policy
+from qcc.ir.cores import cores
+from qcc.ir.encoding.blocks import row_by_row
 from qcc.ir.encoding.fit import encode
 from qcc.ir.errors import Refused
 from qcc.ir.graph import in_pieces
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
-from qcc.ir.graph.view import row_by_row
 from qcc.passes.encode import Encode
 
 ROUNDED = 1 << 21  # weights that are rounded to see how long it takes
@@ -152,7 +152,7 @@ def estimate(
             samples = given.first(1)
             start = time.process_time()
             made = flattened(runner(samples.batches[0]))
-            run_s = (time.process_time() - start) / _cores() / max(samples.count, 1)
+            run_s = (time.process_time() - start) / cores() / max(samples.count, 1)
             found = _estimate(opened, plan, run_s, made, (output or model).parent)
             found = replace(found, measuring_s=_measuring(policy, plan, run_s * min(given.count, MEASURED_SAMPLES)))
             few = run_s * given.count < PATIENCE_S
@@ -168,7 +168,7 @@ def _estimate(opened: OpenModel, plan: Plan, run_s: float, made: Mapping[str, np
     params = sum(weight.params for weight in weights)
     largest = max((weight.params for weight in weights), default=0)
     least = LEAST_IN_PIECES if large else LEAST
-    held = min(outputs.SAMPLES, max(int(PATIENCE_S / max(run_s * _cores(), 1e-9)), least))
+    held = min(outputs.SAMPLES, max(int(PATIENCE_S / max(run_s * cores(), 1e-9)), least))
     rounding_s, coded = _rounding(graph, plan, {weight.name: weight for weight in weights})
     out_bytes = held * sum(array.nbytes for array in made.values())
     once = _constants(opened, large)
@@ -244,10 +244,6 @@ def _rate(path: Path, size: int) -> float:
         digest.update(file.read(min(READ, size)))
         read = file.tell()
     return read / max(time.perf_counter() - start, 1e-9)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def _resident() -> int:

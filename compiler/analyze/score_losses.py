@@ -8,9 +8,9 @@ from qcc.compiler.judge.judge import Judge
 from qcc.compiler.measure.sensitivity import Losses, encoded_as
 from qcc.compiler.plan.plan import OpenChoice
 from qcc.compiler.verify.outputs import MakeRunner
+from qcc.ir.encoding.blocks import row_by_row
 from qcc.ir.graph.graph import Graph, Runner
 from qcc.ir.graph.ops import Array, Feeds
-from qcc.ir.graph.view import row_by_row
 from qcc.passes.contract.contract import Context
 
 

@@ -22,11 +22,11 @@ from qcc.compiler.measure.tally import NOISE
 from qcc.compiler.metrics.metric import Additive
 from qcc.compiler.observe.executor import HERE, Executor
 from qcc.compiler.plan.plan import Candidate, OpenChoice
+from qcc.ir.encoding.blocks import row_by_row
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Kind, Weight
-from qcc.ir.graph.view import row_by_row
 from qcc.ir.regions.flow import Flow
 from qcc.passes.contract.contract import Context
 from qcc.passes.encode import Encode, relative_error

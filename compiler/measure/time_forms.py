@@ -7,7 +7,6 @@ by machine, versions and kernel sources, so that each shape is timed once.
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +24,7 @@ from qcc.compiler.measure.timing import NORMAL_99, NOTICEABLE, Turns, interleave
 from qcc.compiler.plan.plan import Kernels
 from qcc.compiler.runtime.build_kernels import build_library
 from qcc.compiler.runtime.session import Session
+from qcc.ir.cores import cores
 from qcc.ir.encoding.algebra import Encoding
 from qcc.ir.graph.form import Form
 from qcc.ir.onnx.file.runtime import onnxruntime
@@ -188,5 +188,5 @@ def _key(case: Case, encoding: Encoding | None, form: str) -> str:
 def _digest(target: AnyTarget, kernels: Kernels | None) -> str:
     """What the times depend on beside the layer: how they are taken, processor, versions, kernels."""
     made = target.digest(), target.providers, kernels and kernels.text
-    facts = ("ratios", NORMAL_99, NOTICEABLE, TURNS, cpu_name(), os.cpu_count(), onnxruntime.__version__, made)
+    facts = ("ratios", NORMAL_99, NOTICEABLE, TURNS, cpu_name(), cores(), onnxruntime.__version__, made)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]

@@ -105,6 +105,10 @@ class ModelTimes:
         """The same on as many threads as a prediction is about."""
         return next(one for one in self.races if one.threads == self.threads).median_s(self.entrant)
 
+    def beyond(self, bound_s: float) -> bool:
+        """A prediction was held to a bound, and the written model takes longer."""
+        return self.predicted_s is not None and self.asked_s > bound_s
+
     @property
     def entrant(self) -> int:
         """The written model as it is meant to be run."""

@@ -1,7 +1,6 @@
 """Where parts of long work are done: here one after the other, or in other processes."""
 
 import multiprocessing
-import os
 import pickle
 from abc import ABC, abstractmethod
 from collections import deque
@@ -14,6 +13,7 @@ from typing import Any, Self, TypeVar
 
 from qcc.codegen.target import cache
 from qcc.codegen.target.scratch import scratch
+from qcc.ir.cores import cores
 from qcc.ir.errors import ModelError
 
 T = TypeVar("T")
@@ -87,7 +87,7 @@ class Processes(Executor):
     """
 
     def __init__(self, workers: int | None = None) -> None:
-        self.workers = workers or os.cpu_count() or 1
+        self.workers = workers or cores()
         self._pool: ProcessPoolExecutor | None = None
 
     def each(self, make: Callable[[], Callable[[T], R]], things: Sequence[T]) -> Iterator[R]:

@@ -19,7 +19,7 @@ import qcc.ir.encoding
 import qcc.ir.encoding.formats
 import qcc.passes
 from qcc.codegen.target import cache
-from qcc.ir.encoding.algebra import Encoding
+from qcc.ir.encoding.algebra import Encoding, Part
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.packing import pack, unpack
 from qcc.ir.encoding.packing import planes as planes_of
@@ -28,6 +28,7 @@ from qcc.passes.contract.contract import Rounding
 PREFIX = "encoded-"
 OLD_S = 7 * 86400.0  # what nobody has gone on with is removed
 WHY = "why"
+TURNED = " turned:"  # between the name of a part that is kept by columns, and the number of a plane
 How = tuple[Encoding, Rounding]
 
 
@@ -151,13 +152,14 @@ class _Chosen(Mapping[str, tuple[Encoded, str]]):
 
 
 def _write(file: BinaryIO, encoded: Encoded, why: str) -> None:
-    """The parts of a weight, codes of few bits packed."""
+    """The parts of a weight, codes of few bits packed, by columns where they lie so in memory."""
     arrays: dict[str, np.ndarray] = {"shape": np.array(encoded.shape), WHY: np.array(why)}
     for name, part in encoded.encoding.parts(encoded.shape).items():
         array = encoded.parts[name]
         if part.dtype is np.uint8 and part.bits < 8:
-            planes = pack(np.ascontiguousarray(array), part.bits)
-            arrays |= {f"{name}:{at}": plane for at, plane in enumerate(planes)}
+            turned = array.flags.f_contiguous and not array.flags.c_contiguous
+            planes = pack(array.T if turned else np.ascontiguousarray(array), part.bits)
+            arrays |= {f"{name}{TURNED if turned else ':'}{at}": plane for at, plane in enumerate(planes)}
         else:
             arrays[name] = array.view(np.uint8) if array.dtype.kind == "V" else array
     np.savez(file, allow_pickle=False, **arrays)
@@ -173,12 +175,18 @@ def _read(held: Mapping[str, np.ndarray], encoding: Encoding, shape: tuple[int, 
     parts = {}
     for name, part in encoding.parts(shape).items():
         if part.dtype is np.uint8 and part.bits < 8:
-            planes = tuple(held[f"{name}:{at}"] for at in range(len(planes_of(part.bits))))
-            parts[name] = unpack(planes, part.bits, part.shape[-1])
+            turned = f"{name}{TURNED}0" in held
+            key = f"{name}{TURNED if turned else ':'}"
+            planes = tuple(held[f"{key}{at}"] for at in range(len(planes_of(part.bits))))
+            parts[name] = _codes(planes, part, turned)
         else:
             array = held[name]
             parts[name] = array.view(part.dtype) if array.dtype != part.dtype else array
     return Encoded(encoding, shape, parts)
+
+
+def _codes(planes: tuple[np.ndarray, ...], part: Part, turned: bool) -> np.ndarray:
+    return unpack(planes, part.bits, part.shape[0]).T if turned else unpack(planes, part.bits, part.shape[-1])
 
 
 @once

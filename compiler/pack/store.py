@@ -12,9 +12,9 @@ from qcc.compiler.pack.index import PackIndex
 from qcc.ir.errors import ModelError
 from qcc.ir.graph.ops import Array
 from qcc.ir.model.packed import BlobPlace
-from qcc.ir.model.whole_files import CHUNK_BYTES
 
 SMALL_ALIGNMENT, PAGE = 64, 4096
+CHUNK_BYTES = 1 << 22  # that are written or read at once
 PAGED = 1 << 20  # bytes from which a blob begins on a page: less than a half percent is lost
 
 try:

@@ -125,6 +125,9 @@ class ActivationBinder:
     def _form(self, weight: Weight, how: Activations, action: Encode) -> tuple[Form | None, str]:
         """The first form that rounds and takes the weight, kernels' before the runtime's; or why the last does not.
 
+        Behind convolutions the runtime's come first: what is between is then rounded, and a chain of kernels goes on to
+        the end, where a kernel of the layer would read floats.
+
         Of the runtime's that one comes first for convolutions, and for what is computed of their results alone, which
         keeps all bits on every processor. Where the targets add exactly it is the one that does not, which is faster;
         also for other linear layers, which are most of the work where they stand, and lose nothing by 7 bits.
@@ -134,10 +137,11 @@ class ActivationBinder:
             reading = weight.reading(how.encoding(DECODED))
             reason = DECODED.refuses(reading, encoding) or _untold(reading) or self._misplaced(reading, DECODED)
             return (None if reason else DECODED), reason
-        fast = self._exact or not any(follows_convolution(self._flow, layer) for layer in weight.layers)
+        behind = any(follows_convolution(self._flow, layer) for layer in weight.layers)
+        fast = self._exact or not behind
 
         def order(form: Form) -> tuple[bool, bool]:
-            return not form.takes_steps, (form.everywhere(encoding) == encoding) == fast
+            return form.takes_steps == behind, (form.everywhere(encoding) == encoding) == fast
 
         for form in sorted(self._forms, key=order):
             if form.rounds and (self._kernels is not None or not form.takes_steps):

@@ -13,7 +13,7 @@ import qcc.passes
 from qcc.codegen.target.find import makers, targets
 from qcc.codegen.target.target import Arithmetic
 from qcc.compiler.metrics.find import additive, judged
-from qcc.compiler.plan.costs import GENERATION, LEARNED, METERED, THREADS
+from qcc.compiler.plan.costs import GENERATION, LEARNED, METERED, ROOFLINE, THREADS
 from qcc.compiler.plan.formats import encoding_of, families, filling, summary
 from qcc.compiler.scores.check import DROP
 from qcc.compiler.scores.find import scores
@@ -47,7 +47,7 @@ BUDGET = {
         "latency",
         "<=",
         {"%": (0, float("inf")), "ms": (0, float("inf"))},
-        (LEARNED,),
+        (LEARNED, ROOFLINE),
         optional=True,
         summary="predicted time of one sample, of the input's; on one thread, unless it says on how many",
         counts=(GENERATION, (THREADS,)),

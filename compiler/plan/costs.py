@@ -10,8 +10,8 @@ from qcc.passes.encode import Encode
 SIZE, BITS = "size", "bits"
 """Bytes in the file with what frames them, and the share in the average bits of a weight."""
 LATENCY, ENERGY, ACTIVATIONS, PEAK = "latency", "energy", "activations", "peak"
-LEARNED = "learned"
-"""What a bound of latency says whose times are foretold, not taken."""
+LEARNED, ROOFLINE = "learned", "roofline"
+"""What a bound of latency says whose times are foretold, not taken: from others, or from what a machine can do."""
 GENERATION = "context", "generate"
 """What a bound of latency says of which step of a model of tokens it is about."""
 THREADS = "threads"
@@ -60,6 +60,12 @@ def asked_rows(policy: Policy) -> frozenset[str]:
 def latency_bound(policy: Policy) -> Bound | None:
     """What a policy says of latency, if it bounds it."""
     return next((one for one in policy.budget if one.metric == LATENCY), None)
+
+
+def by_clock(policy: Policy) -> bool:
+    """A policy goes by latency, and by times that are like those of a clock, not by least ones."""
+    bound = latency_bound(policy)
+    return LATENCY in asked_rows(policy) and not (bound is not None and bound.argument == ROOFLINE)
 
 
 def latency_threads(policy: Policy) -> int:

@@ -19,7 +19,7 @@ def compare_with_budget(
             message = f"the file's output error is {measured:.3g}, above the budget {limit.source}"
             help = "errors of many layers add up only about: tighten the budget, or bound `sqnr` in `verify`"
             diagnostics.warning("Q432", message, help=help)
-        if limit.metric == "latency" and times is not None and times.asked_s * 1e3 > limit.bound:
+        if limit.metric == "latency" and times is not None and times.beyond(limit.bound / 1e3):
             message = f"the file takes {times.asked_s * 1e3:.3g} ms, above the budget {limit.source}"
             help = "times of layers add up only about, and vary from run to run: tighten the budget"
             diagnostics.warning("Q432", message, help=help)

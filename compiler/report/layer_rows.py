@@ -14,6 +14,7 @@ from qcc.compiler.report.result import LayerRow
 from qcc.ir.forms.choose import Chooser
 from qcc.ir.graph.graph import Graph
 from qcc.ir.graph.ops import Weight
+from qcc.ir.model.model import Model
 from qcc.passes.contract.contract import Edit
 from qcc.passes.encode import Encode
 
@@ -40,6 +41,12 @@ def rows(
         else _kept_row(weight, left.get(weight.name, weight), kept.get(weight.name, ""))
         for weight in graph.weights()
     )
+
+
+def built_lines(built: Built[Graph], model: Model[Graph]) -> list[str]:
+    """What is told of a built graph beside its layers, and what it asks of a runtime that the model did not."""
+    newer = model.newer(built.graph)
+    return [*([newer] if newer else []), *chain_lines(built), *other_lines(built.edits)]
 
 
 def chain_lines(built: Built[Graph]) -> list[str]:

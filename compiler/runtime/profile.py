@@ -17,6 +17,7 @@ from qcc.compiler.runtime.fitting import whole
 from qcc.compiler.runtime.register import register
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
+from qcc.ir.cores import runtime_threads
 from qcc.ir.errors import first_line
 from qcc.ir.kernel.loadable import loadable
 from qcc.ir.onnx.file.domain import DOMAIN
@@ -107,7 +108,7 @@ def _timed(run: Callable[[], object]) -> float:
 def _options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # a model that was written optimised is for this machine alone, and is not kept
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or runtime_threads()
     return options
 
 

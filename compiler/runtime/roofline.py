@@ -15,6 +15,7 @@ from qcc.codegen.target.find import targets
 from qcc.codegen.target.machine import Machine
 from qcc.codegen.target.target import KernelBound
 from qcc.compiler.runtime.profile import Node
+from qcc.ir.encoding.packing import UNIT
 from qcc.ir.kernel.chain_op import ChainOp
 from qcc.ir.kernel.kernel_op import parse_kernel
 from qcc.ir.kernel.op import LinearOp, OpError
@@ -85,8 +86,8 @@ def terms(node: Node, place: Surroundings) -> Mapping[str, float]:
     if node.op in MOVES:
         fixed = min(fixed, sum(one.bytes for one in node.outputs))  # a table is not read whole
     work = work_of(node)
-    weights_s = fixed / _bandwidth(place.weight_bytes, place)
-    moved_s = weights_s + sum(one / _bandwidth(one, place) for one in values)
+    weights_s = fixed / bandwidth(place.weight_bytes, place)
+    moved_s = weights_s + sum(one / bandwidth(one, place) for one in values)
     found = {REORDER if node.op in MOVES else BYTES: moved_s / place.threads, LAUNCH: place.launch_s}
     peak = place.ceilings.rate(work.ceiling) or place.ceilings.best(work.ceiling)
     if peak:
@@ -104,7 +105,7 @@ def work_of(node: Node) -> Work:
     return Work() if node.op in MOVES else Work(sum(one.size for one in node.outputs))
 
 
-def _bandwidth(size: float, place: Surroundings) -> float:
+def bandwidth(size: float, place: Surroundings) -> float:
     """Bytes a second of one core, of the first cache that holds so many."""
     here = place.machine
     for level, room in (("L1", here.l1_bytes), ("L2", here.l2_bytes), ("L3", here.l3_bytes)):
@@ -120,7 +121,7 @@ def _kernel(node: Node) -> Work:
     except OpError:
         return Work()
     if isinstance(op, ChainOp):
-        return Work(_convolution(node).operations, INT8)
+        return Work(2.0 * node.outputs[0].size * _filter(op, node), INT8)
     if not isinstance(op, LinearOp):
         return Work()  # how much an attention does hangs on what it is fed
     read, given = node.inputs[0], node.outputs[0]
@@ -130,6 +131,13 @@ def _kernel(node: Node) -> Work:
     kept = _kept(op, node, given.shape[axis] * inner)
     results = sum(one.size for one in node.outputs[: len(op.members)]) * (2 if op.chained else 1)
     return Work(2.0 * results * inner * kept, bound.ceiling, read.size if bound.rounds else 0)
+
+
+def _filter(op: ChainOp, node: Node) -> float:
+    """The weights of a filter, whose codes may lie in planes."""
+    inputs = dict(zip(op.inputs, node.inputs, strict=False))
+    size = inputs[op.codes[0]].size * (UNIT / op.grid.planes[0] if op.packed else 1)
+    return size / max(inputs["scale"].size, 1)
 
 
 def _bound(op: LinearOp, rows: int) -> KernelBound | None:

@@ -17,6 +17,7 @@ from qcc.compiler.sampler.drive import Driver
 from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.report import QccError
 from qcc.dsl.diagnostics.spelling import did_you_mean
+from qcc.ir.cores import runtime_threads
 from qcc.ir.encoding.cached.stored import NOTE, StoredCache, coded, decoded, of_note
 from qcc.ir.errors import ModelError, first_line
 from qcc.ir.graph.ops import Value
@@ -77,7 +78,7 @@ class Session:
         self.kernels: Path | None = find(self.path, kernels)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.intra_op_num_threads = threads or 0
+        options.intra_op_num_threads = threads or runtime_threads()
         self._loaded = loadable(self.kernels) if self.kernels else None
         if self._loaded:
             register(options, self._loaded, providers)

@@ -1,6 +1,6 @@
 """The rows of the allocator that are counted from the graph: energy by a table, and what is written of values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from qcc.compiler.calibrate.samples import Samples
@@ -8,10 +8,11 @@ from qcc.compiler.plan.costs import ACTIVATIONS, ENERGY, PEAK, Meter, asked_rows
 from qcc.compiler.work.count import Count
 from qcc.compiler.work.energy_table import EnergyTable, energy_table
 from qcc.compiler.work.peak import moments, peak_bytes
+from qcc.compiler.work.row import Row, meter_of
 from qcc.compiler.work.sizes import ValueSizes
 from qcc.dsl.policy.policy import Policy, Quantity
 from qcc.ir.graph.graph import Graph
-from qcc.ir.graph.ops import BITS_OF, Op, Weight
+from qcc.ir.graph.ops import Op, Weight
 from qcc.passes.encode import Encode
 
 PJ = 1e-6
@@ -41,9 +42,9 @@ def meters_of(
     before, now = (Count(one, ValueSizes(one, samples)) for one in (original, graph))
     found = []
     if ACTIVATIONS in asked:
-        found.append(_meter(_Written(before, False), _Written(now, half)))
+        found.append(meter_of(_Written(before, False), _Written(now, half)))
     if ENERGY in asked:
-        found.append(_meter(_Energy(before, False, costs, arithmetic), _Energy(now, half, costs, arithmetic)))
+        found.append(meter_of(_Energy(before, False, costs, arithmetic), _Energy(now, half, costs, arithmetic)))
     if PEAK in asked:
         bound = next(one.quantity for one in policy.budget if one.metric == PEAK)
         found += _moments(before, now, half, bound)
@@ -69,69 +70,7 @@ def _moments(before: Count, now: Count, half: bool, bound: Quantity) -> list[Met
     ]
 
 
-def _meter(before: "_Row", now: "_Row") -> Meter:
-    whole = before.rest() + sum(before.of(weight, None) for weight in before.count.weights)
-    return Meter(now.name, whole, now.rest(), now.of, lambda actions: now.told(before, actions))
-
-
-class _Row:
-    """One row, of one graph."""
-
-    name = ""
-    note = ""
-
-    def __init__(self, count: Count, half: bool) -> None:
-        self.count, self.half = count, half
-
-    def rest(self) -> float:
-        """What the ops take that read no weight."""
-        return sum(self._op(op) for op in self.count.ops if op.name not in self.count.layers)
-
-    def of(self, weight: Weight, action: Encode | None) -> float:
-        """What a weight's layers take."""
-        raise NotImplementedError
-
-    def told(self, before: "_Row", actions: Mapping[str, Encode]) -> str:
-        """What is worth knowing: where it is from; ``before`` is the same row of the model as it came."""
-        return self.note
-
-    def _op(self, op: Op) -> float:
-        raise NotImplementedError
-
-    def _bytes(self, names: Sequence[str]) -> float:
-        return sum(self.count.sizes.size_bytes(name, self.half) for name in names)
-
-    def sizes_of(self, actions: Mapping[str, Encode]) -> dict[str, float]:
-        """Bytes of each value that is written, by name."""
-        found = {
-            name: self.count.sizes.size_bytes(name, self.half)
-            for op in self.count.ops
-            for name in self.count.writes(op)
-        }
-        for weight in self.count.weights:
-            whole = self._whole(weight, actions.get(weight.name))
-            found |= {layer.output: float(self.count.sizes.count(layer.output)) for layer in weight.layers if whole}
-        return found
-
-    @staticmethod
-    def _whole(weight: Weight, action: Encode | None) -> bool:
-        """What a weight's layers make is rounded with them."""
-        return action is not None and action.activations is not None and action.form.rounds_results(weight)
-
-    def _written(self, weight: Weight, action: Encode | None) -> float:
-        """Bytes of what a weight's layers write: one a number where that is rounded with them."""
-        made = [layer.output for layer in weight.layers]
-        whole = self._whole(weight, action)
-        return float(sum(map(self.count.sizes.count, made))) if whole else self._bytes(made)
-
-    def _read(self, weight: Weight, action: Encode | None) -> float:
-        """Bytes of the values that a weight's layers read."""
-        read = [layer.input for layer in weight.layers if layer.input]
-        whole = action is not None and action.activations is not None
-        return float(sum(map(self.count.sizes.count, read))) if whole else self._bytes(read)
-
-
-class _Written(_Row):
+class _Written(Row):
     """Bytes of values that are written."""
 
     name = ACTIVATIONS
@@ -139,18 +78,19 @@ class _Written(_Row):
 
     def of(self, weight: Weight, action: Encode | None) -> float:
         """What the layers write."""
-        return self._written(weight, action)
+        return self.written(weight, action)
 
-    def told(self, before: _Row, actions: Mapping[str, Encode]) -> str:
+    def told(self, before: Row, actions: Mapping[str, Encode]) -> str:
         """With what is alive at a time."""
         ends = (peak_bytes(one.count, one.sizes_of(done)) for one, done in ((before, {}), (self, actions)))
         return f"{self.note}; {' -> '.join(f'{end:,.0f}' for end in ends)} bytes alive at a time at most"
 
-    def _op(self, op: Op) -> float:
-        return self._bytes(self.count.writes(op))
+    def op(self, op: Op) -> float:
+        """What it writes."""
+        return self.bytes_of(self.count.writes(op))
 
 
-class _Alive(_Row):
+class _Alive(Row):
     """Bytes of the values that are alive at one moment."""
 
     name = PEAK
@@ -163,16 +103,16 @@ class _Alive(_Row):
     def rest(self) -> float:
         """Of those that are no layer's."""
         made = {layer.output for weight in self.count.weights for layer in weight.layers}
-        return self._bytes([*(self._alive - made)])
+        return self.bytes_of([*(self._alive - made)])
 
     def of(self, weight: Weight, action: Encode | None) -> float:
         """Of those that the weight's layers make."""
         made = [layer.output for layer in weight.layers if layer.output in self._alive]
-        whole = self._whole(weight, action)
-        return float(sum(map(self.count.sizes.count, made))) if whole else self._bytes(made)
+        whole = self.whole_numbers(weight, action)
+        return float(sum(map(self.count.sizes.count, made))) if whole else self.bytes_of(made)
 
 
-class _Energy(_Row):
+class _Energy(Row):
     """Microjoules by a table."""
 
     name = ENERGY
@@ -184,30 +124,16 @@ class _Energy(_Row):
 
     def of(self, weight: Weight, action: Encode | None) -> float:
         """Of the weight's bytes, of multiplications, and of what the layers read and write."""
-        table, products = self._table, self.count.multiplied(weight) * self._kept(weight, action)
-        held = self._held(weight, action) * self.count.share_read(weight)
-        moved = self._written(weight, action) + self._read(weight, action)
+        table, products = self._table, self.count.multiplied(weight) * self.kept(weight, action)
+        held = self.held(weight, action) * self.count.share_read(weight)
+        moved = self.written(weight, action) + self.read(weight, action)
         return PJ * (held * table.memory_byte + moved * table.cache_byte + products * self._product(action))
 
-    def _op(self, op: Op) -> float:
-        table, moved = self._table, self._bytes((*self.count.writes(op), *self.count.reads(op)))
+    def op(self, op: Op) -> float:
+        """Of what it moves, multiplies and computes."""
+        table, moved = self._table, self.bytes_of((*self.count.writes(op), *self.count.reads(op)))
         products = self.count.products(op) * self._product(None)
         return PJ * (moved * table.cache_byte + products + self.count.computed(op) * table.operation)
-
-    def _held(self, weight: Weight, action: Encode | None) -> float:
-        """Bytes of a weight as it lies in memory while the model runs."""
-        if action is not None and (action.form.packed or weight.kinds == {"embedding"}):
-            stored = float(action.form.stored_bytes(action.encoding, weight.shape))
-            return stored if action.form.takes_steps or not action.form.rounds else max(stored, weight.params)
-        return weight.params * (2.0 if self.half else BITS_OF[weight.dtype] / 8)
-
-    def _kept(self, weight: Weight, action: Encode | None) -> float:
-        """The share of a weight's products that are done: of blocks, those that are stored."""
-        if action is None or not action.form.packed or action.encoding.tile is None:
-            return 1.0
-        rows, columns = action.encoding.tile
-        stored = action.encoding.tiles_kept(weight.shape) * rows * columns
-        return min(stored / max(weight.params, 1), 1.0)
 
     def _product(self, action: Encode | None) -> float:
         table = self._table

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+TILE = (128, 256)  # rows and columns that are copied at once
+PAD = 16  # numbers between
+
 
 @dataclass(frozen=True)
 class Block:
@@ -42,13 +45,24 @@ class Block:
         rows, columns = self.of(shape)
         return shape[0] % rows == 0 and shape[1] % columns == 0
 
-    def split(self, matrix: np.ndarray) -> np.ndarray:
-        """The blocks of a matrix as rows ``[blocks, block size]``; short blocks are filled with zeros."""
+    def apart(self, matrix: np.ndarray) -> np.ndarray:
+        """The blocks ``[down, rows, across, columns]`` of a matrix whose blocks are all whole, where they lie."""
         shape = (matrix.shape[0], matrix.shape[1])
         (rows, columns), (down, across) = self.of(shape), self.grid(shape)
-        if not self.divides(shape):
-            matrix = np.pad(matrix, ((0, down * rows - shape[0]), (0, across * columns - shape[1])))
-        return matrix.reshape(down, rows, across, columns).swapaxes(1, 2).reshape(down * across, rows * columns)
+        return matrix.reshape(down, rows, across, columns)
+
+    def filled(self, matrix: np.ndarray) -> np.ndarray:
+        """The matrix, with zeros behind it that fill short blocks."""
+        shape = (matrix.shape[0], matrix.shape[1])
+        (rows, columns), (down, across) = self.of(shape), self.grid(shape)
+        if self.divides(shape):
+            return matrix
+        return np.pad(matrix, ((0, down * rows - shape[0]), (0, across * columns - shape[1])))
+
+    def split(self, matrix: np.ndarray) -> np.ndarray:
+        """The blocks of a matrix as rows ``[blocks, block size]``; short blocks are filled with zeros."""
+        blocks = self.apart(self.filled(matrix)).swapaxes(1, 2)
+        return blocks.reshape(blocks.shape[0] * blocks.shape[1], -1)
 
     def join(self, blocks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         """The matrix of this shape whose blocks these are."""
@@ -63,3 +77,22 @@ TENSOR, CHANNEL = Block(0, 0), Block(1, 0)
 def group(size: int) -> Block:
     """Groups of ``size`` inputs of one output."""
     return Block(1, size)
+
+
+def row_by_row(matrix: np.ndarray) -> np.ndarray:
+    """A matrix row by row in memory.
+
+    One that lies by columns is copied in tiles, each through memory of its own: rows that lie powers of two apart would
+    drive each other out of the cache.
+    """
+    if matrix.flags.c_contiguous or matrix.ndim != 2:
+        return np.ascontiguousarray(matrix)
+    rows, columns = TILE
+    copied, between = np.empty(matrix.shape, matrix.dtype), np.empty((columns, rows + PAD), matrix.dtype)
+    for row in range(0, matrix.shape[0], rows):
+        for column in range(0, matrix.shape[1], columns):
+            part = matrix[row : row + rows, column : column + columns].T
+            tile = between[: part.shape[0], : part.shape[1]]
+            tile[...] = part
+            copied[row : row + rows, column : column + columns] = tile.T
+    return copied

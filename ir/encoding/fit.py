@@ -3,32 +3,35 @@
 Where the encoding has no scale there is nothing to choose: a weight becomes the nearest number of the grid.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property, lru_cache, partial
 
 import numpy as np
 
 from qcc.ir.encoding.algebra import LEAST_POWER, Columns, Encoding, Fitted, Fitter, MatrixShape, Rows
 from qcc.ir.encoding.blocked import Blocked, Floats
-from qcc.ir.encoding.blocks import TENSOR, Block
+from qcc.ir.encoding.blocks import TENSOR, row_by_row
 from qcc.ir.encoding.encoded import Encoded, Scales, check_finite, stored
 from qcc.ir.encoding.grid import Grid
 from qcc.ir.encoding.reference import NUMPY
 from qcc.ir.encoding.search import (
     LONGEST_COLUMN,
+    BlockPart,
     Clip,
+    as_it_lies,
     asymmetric,
     for_each_chunk,
+    for_each_part,
     in_steps,
     inner,
     inverse_of,
+    laid_out,
     symmetric,
     unit_of,
 )
 from qcc.ir.encoding.tables.lookups import NO_LOOKUPS, Lookups
 from qcc.ir.errors import Refused
 
-Costs = Callable[[slice], np.ndarray | None]
 NEIGHBOURS = (-1, 0, -2, 1, -3, 2)  # of a scale, by how many numbers they are above the next larger one
 COSTS_A_DOUBLING = 8
 NEAR = 0.5  # doublings: what is farther off is tried only if it is next
@@ -89,6 +92,7 @@ def fitted(
     """
     if not isinstance(encoding, Blocked):
         _check(matrix)
+        matrix = row_by_row(matrix)
     if power is None and gram is not None:
         power = np.diag(gram)
     return encoding.fit(matrix, Fitter(partial(_leaf, clip=clip), power, sensitivity, gram, damping, lookups))
@@ -201,65 +205,59 @@ def fit(matrix: np.ndarray, encoding: Blocked, clip: Clip = "mse", cost: np.ndar
     _check(matrix)
     if encoding.scale is None:
         return _ones(matrix, encoding)
-    blocks = encoding.block.split(matrix.astype(np.float32, copy=False))
-    scale = np.empty((len(blocks), 1), np.float32)
-    zero = np.zeros((len(blocks), 1), np.uint8)
+    block, shape = encoding.block, _shape(matrix)
+    size, grid = block.of(shape), block.grid(shape)
+    along = 0 if size[0] * size[1] <= LONGEST_COLUMN else 1
+    matrix = matrix.astype(np.float32, copy=False)
+    blocks = block.apart(block.filled(matrix if along == 0 else row_by_row(matrix)))
+    scale, zero = (np.empty_like(blocks[:, :1, :, :1], one) for one in (np.float32, np.uint8))
     search = symmetric if encoding.symmetric else asymmetric
-    costs = _costs(cost, encoding.block, _shape(matrix))
+    each = None if cost is None else np.broadcast_to(cost, (size[0], shape[1]))
+    held = (
+        blocks,
+        scale,
+        zero,
+        *(() if each is None else (np.broadcast_to(block.apart(block.filled(each)), blocks.shape),)),
+    )
+    lying = as_it_lies(*held)
 
-    along = 0 if blocks.shape[1] <= LONGEST_COLUMN else 1
+    def work(part: BlockPart) -> None:
+        some, its_scale, its_zero, *costs = (one[part[0], :, part[1]] for one in lying)
+        laid = laid_out(some, along)
+        unit = unit_of(laid, along)
+        found, zeros = search(laid * unit, encoding, clip, laid_out(costs[0], along) if costs else None, along)
+        its_scale[...], its_zero[...] = (found / unit).reshape(its_scale.shape), zeros.reshape(its_zero.shape)
 
-    def work(part: slice) -> None:
-        unit = unit_of(blocks[part])
-        chosen = np.ascontiguousarray(
-            _laid(blocks[part], along) * _laid(unit, along)
-        )  # sums must not follow the layout
-        each = costs(part)
-        found, zeros = search(chosen, encoding, clip, None if each is None else _laid(each, along), along)
-        scale[part], zero[part] = _laid(found, along) / unit, _laid(zeros, along)
-
-    for_each_chunk(blocks, work)
-    shape = encoding.block.grid(_shape(matrix))
-    zeros = None if encoding.symmetric else zero.reshape(shape)
+    for_each_part(lying[0], work)
+    scale, zeros = scale[:, 0, :, 0], None if encoding.symmetric else zero[:, 0, :, 0]
     if isinstance(encoding.scales, Floats):
-        return Scales(_stored(scale, encoding).reshape(shape), zeros)
-    kept = coarse(scale, blocks, encoding, shape, costs)
-    return Scales(encoding.scales.decode(NUMPY, kept.__getitem__, shape), zeros, kept)
-
-
-def _laid(blocks: np.ndarray, along: int) -> np.ndarray:
-    """Blocks that are rows, along this axis, or back."""
-    return blocks if along else blocks.T
-
-
-def _costs(cost: np.ndarray | None, block: Block, shape: MatrixShape) -> Costs:
-    """What a squared error of each weight of some blocks costs, like the blocks, by what it costs in each column.
-
-    Blocks one below the other cost the same, so one row of them is kept.
-    """
-    if cost is None:
-        return lambda _: None
-    row = block.split(np.broadcast_to(cost, (block.of(shape)[0], shape[1])))
-    down, across = block.grid(shape)
-    return lambda part: row[np.arange(*part.indices(down * across)) % across]
+        return Scales(_stored(scale, encoding), zeros)
+    costs = None if each is None else block.split(each)
+    kept = coarse(scale.reshape(-1, 1), block.split(row_by_row(matrix)), encoding, grid, costs)
+    return Scales(encoding.scales.decode(NUMPY, kept.__getitem__, grid), zeros, kept)
 
 
 def quantize(matrix: np.ndarray, encoding: Blocked, scales: Scales) -> np.ndarray:
-    """The nearest codes ``[out, in]`` under given scales."""
-    blocks = encoding.block.split(matrix.astype(np.float32, copy=False))
-    codes = np.empty(blocks.shape, encoding.grid.dtype)
-    scale, zero = scales.rows()
-    denormal = (scale != 0) & (np.abs(scale) < np.finfo(np.float32).tiny)
-    if denormal.any():  # their inverses overflow
-        lift = np.where(denormal, np.float32(2**64), np.float32(1))
-        blocks, scale = blocks * lift, scale * lift
+    """The nearest codes ``[out, in]`` under given scales, in memory as the matrix is."""
+    block = encoding.block
+    whole = block.filled(matrix.astype(np.float32, copy=False))
+    codes = np.empty_like(whole, encoding.grid.dtype)
+    blocks = block.apart(whole)
+    step = scales.scale.astype(np.float32).reshape(block.grid(_shape(matrix)))[:, None, :, None]
+    denormal = (step != 0) & (np.abs(step) < np.finfo(np.float32).tiny)
+    lift = np.where(denormal, np.float32(2**64), np.float32(1)) if denormal.any() else None  # inverses overflow
+    zero = None if scales.zero is None else scales.zero.reshape(step.shape[::2])[:, None, :, None]
+    lying = as_it_lies(blocks, block.apart(codes), step, *(one for one in (zero, lift) if one is not None))
 
-    def work(part: slice) -> None:
-        steps = in_steps(blocks[part], scale[part])
-        codes[part] = encoding.grid.codes(steps, None if zero is None else zero[part])
+    def work(part: BlockPart) -> None:
+        some, into, steps, *more = (one[part[0], :, part[1]] for one in lying)
+        if lift is not None:
+            some, steps = some * more[-1], steps * more[-1]
+        into[...] = encoding.grid.codes(in_steps(some, steps), None if zero is None else more[0])
 
-    for_each_chunk(blocks, work)
-    return encoding.block.join(codes, (matrix.shape[0], matrix.shape[1]))
+    for_each_part(lying[0], work)
+    cut = codes[: matrix.shape[0], : matrix.shape[1]]
+    return cut if whole.shape == matrix.shape else np.copy(cut, order="K")
 
 
 def _ones(matrix: np.ndarray, encoding: Blocked) -> Scales:
@@ -290,7 +288,7 @@ def _scale_type(encoding: Blocked) -> type[np.floating]:
 
 
 def coarse(
-    scale: np.ndarray, blocks: np.ndarray, encoding: Blocked, shape: MatrixShape, costs: Costs
+    scale: np.ndarray, blocks: np.ndarray, encoding: Blocked, shape: MatrixShape, costs: np.ndarray | None
 ) -> dict[str, np.ndarray]:
     """Scales stored in few bits: of the numbers beside each, the one under which its block errs least.
 
@@ -303,7 +301,8 @@ def coarse(
         blocks: of weights, a row each.
         encoding: of the weights.
         shape: of the scales, blocks down and across.
-        costs: see `_costs`.
+        costs: of a squared error of each weight, of the blocks across ``[across, block size]``; None if all cost the
+            same.
 
     Source: the neighbours matter most where scales are powers of two: the nearest one to a good scale may clip.
     """
@@ -324,12 +323,13 @@ def coarse(
 
     def work(part: slice) -> None:
         best = np.full((len(blocks[part]), 1), np.inf)
+        cost = None if costs is None else costs[np.arange(*part.indices(len(blocks))) % shape[1]]
         for offset in NEIGHBOURS:
             number = numbers[np.clip(above[part] + offset, 0, len(numbers) - 1)]
             near = np.abs(np.log2(number / np.maximum(wanted[part], numbers[0]))) < NEAR
             if offset not in (-1, 0) and not near.any():
                 continue
-            error = _error(blocks[part], number * sign[part] * unit, encoding, costs(part))
+            error = _error(blocks[part], number * sign[part] * unit, encoding, cost)
             better = error < best
             np.copyto(best, error, where=better)
             np.copyto(chosen[part], number * sign[part], where=better)
@@ -355,7 +355,7 @@ def _positive(grid: Grid) -> np.ndarray:
 
 def _error(blocks: np.ndarray, step: np.ndarray, encoding: Blocked, costs: np.ndarray | None) -> np.ndarray:
     """What the squared error of each block under these steps costs ``[blocks, 1]``."""
-    unit = unit_of(blocks)  # no square over- or underflows
+    unit = unit_of(blocks, 1)  # no square over- or underflows
     rounded = encoding.grid.round(in_steps(blocks, step))
     rounded *= step
     rounded -= blocks

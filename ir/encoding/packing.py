@@ -8,7 +8,7 @@ bits is the layout that runtimes use for int4.
 import numpy as np
 
 PLANE_WIDTHS = (8, 4, 2, 1)
-UNIT = 8  # codes that fill whole bytes in every plane
+UNIT = 8  # bits of a byte, and codes that fill whole bytes in every plane
 
 
 def planes(bits: int) -> tuple[int, ...]:
@@ -25,7 +25,7 @@ def pack(codes: np.ndarray, bits: int) -> tuple[np.ndarray, ...]:
     """Pack uint8 codes along their last axis, one array of bytes a plane; a last byte is filled with zeros."""
     packed, shift = [], 0
     for width in planes(bits):
-        plane = codes if width == 8 else (codes >> shift) & ((1 << width) - 1)
+        plane = codes if width == bits else (codes >> shift) & ((1 << width) - 1)
         packed.append(_pack_plane(plane, width))
         shift += width
     return tuple(packed)
@@ -48,12 +48,14 @@ def packed_bytes(count: int, bits: int) -> int:
 
 
 def _pack_plane(plane: np.ndarray, width: int) -> np.ndarray:
-    missing = -plane.shape[-1] % UNIT
+    """Pack codes of so few bits; those of a byte are read as one number, of which each is moved down to its place."""
+    missing, per_byte = -plane.shape[-1] % UNIT, UNIT // width
     if missing:
         plane = np.pad(plane, [(0, 0)] * (plane.ndim - 1) + [(0, missing)])
-    per_byte = 8 // width
-    parts = plane.reshape(*plane.shape[:-1], plane.shape[-1] // per_byte, per_byte)
-    out = np.zeros(parts.shape[:-1], np.uint8)
-    for position in range(per_byte):
-        out |= parts[..., position] << np.uint8(position * width)
-    return out
+    if per_byte == 1:
+        return plane
+    words = np.ascontiguousarray(plane).view(f"<u{per_byte}")
+    packed = words.astype(np.uint8)
+    for position in range(1, per_byte):
+        packed |= (words >> (position * (UNIT - width))).astype(np.uint8)
+    return packed

@@ -11,19 +11,24 @@ Source: OMSE clipping, Choukroun et al. 2019 (arXiv:1902.06822), section 3; leas
 (arXiv:2006.10518), section 3.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from functools import lru_cache
-from typing import Literal
+from itertools import product
+from typing import Literal, TypeVar
 
 import numpy as np
 
+from qcc.ir.cores import cores
 from qcc.ir.encoding.blocked import Blocked
 from qcc.ir.encoding.grid import Grid
 
 Clip = Literal["mse", "absmax", "statsq"]
+P = TypeVar("P")
+BlockPart = tuple[slice, slice]
+"""Some blocks, by the two axes along which they lie."""
 CHUNK = 1 << 18  # elements worked on at once: fewer, and calls take longer than what they do
+HEAP_BYTES = (32 << 20) - (1 << 16)  # the most that counts, with what stands around it
 LONGEST_SUM = 4096  # float32 sums over more terms lose the differences that the search looks for
 LONGEST_COLUMN = 256  # the same, one after the other down a column
 RATIOS = {2: (0.35, 1.0, 14), 3: (0.5, 1.0, 12), 4: (0.6, 1.0, 12)}  # first, last, count; wider grids clip little
@@ -157,14 +162,15 @@ def _reach(blocks: np.ndarray, along: int) -> np.ndarray:
 
     Source: OFQ, Liu et al. 2023 (arXiv:2302.02210), section 3.1, StatsQ.
     """
-    total = np.abs(blocks).sum(along, dtype=np.float64)
-    count = np.count_nonzero(blocks, along)
-    return np.asarray(2 * total / np.maximum(count, 1), np.float32)
+    sizes = np.abs(blocks)
+    count = blocks.shape[along] if sizes.min(initial=1) > 0 else np.maximum(np.count_nonzero(blocks, along), 1)
+    total = sizes.astype(np.float64).sum(0) if along == 0 else sizes.sum(along, dtype=np.float64)
+    return np.asarray(2 * total / count, np.float32)
 
 
-def unit_of(blocks: np.ndarray) -> np.ndarray:
+def unit_of(blocks: np.ndarray, along: int) -> np.ndarray:
     """A power of two for each block that brings its largest weight near 1, so that no square over- or underflows."""
-    largest = np.abs(blocks).max(1, keepdims=True)
+    largest = np.maximum(blocks.max(along, keepdims=True), -blocks.min(along, keepdims=True))
     exponent = np.frexp(largest)[1]
     unit: np.ndarray = np.ldexp(np.float32(1), np.clip(-exponent, -126, 126))
     return unit
@@ -214,22 +220,75 @@ def _ratios(bits: int, long: bool, inner: bool) -> tuple[tuple[np.float32, ...],
 
 def inverse_of(values: np.ndarray) -> np.ndarray:
     """One over each; zero for those whose inverse would overflow."""
+    some = np.abs(values) >= np.finfo(values.dtype).tiny
+    if some.all():  # as it nearly always is: a division under a mask takes several times as long
+        return np.asarray(1 / values)
     inverse = np.zeros_like(values)
-    np.divide(1, values, out=inverse, where=np.abs(values) >= np.finfo(values.dtype).tiny)
+    np.divide(1, values, out=inverse, where=some)
     return inverse
 
 
+def as_it_lies(blocks: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Blocks ``[down, rows, across, columns]`` of a matrix, and what goes with them, by axes as memory has them.
+
+    Down and across change places where blocks below each other are the nearer ones.
+    """
+    turned = abs(blocks.strides[0]) < abs(blocks.strides[2])
+    return tuple(one.swapaxes(0, 2) if turned else one for one in (blocks, *others))
+
+
+def laid_out(blocks: np.ndarray, along: int) -> np.ndarray:
+    """Blocks ``[down, rows, across, columns]`` as rows ``[blocks, block size]``, or as columns.
+
+    Sums over them must not follow how a matrix lies in memory, so what is searched lies one way.
+    """
+    size = blocks.shape[1] * blocks.shape[3]
+    order, shape = ((0, 2, 1, 3), (-1, size)) if along else ((1, 3, 0, 2), (size, -1))
+    return np.ascontiguousarray(blocks.transpose(order).reshape(shape))
+
+
+def for_each_part(blocks: np.ndarray, work: Callable[[BlockPart], None]) -> None:
+    """Work on some blocks of ``[down, rows, across, columns]`` at a time, in threads.
+
+    No part is much smaller than the others: a sum over a block that stands alone is taken in another order.
+    """
+    down, rows, across, columns = blocks.shape
+    most = max(CHUNK // max(rows * columns, 1), 1)
+    beside = _evenly(across, most)
+    _in_threads(list(product(_slices(down, _evenly(down, max(most // beside, 1))), _slices(across, beside))), work)
+
+
 def for_each_chunk(blocks: np.ndarray, work: Callable[[slice], None]) -> None:
-    """Work on some blocks at a time, in threads."""
-    parts = list(_chunks(blocks))
+    """Work on some rows of blocks at a time, in threads."""
+    _in_threads(list(_slices(len(blocks), max(CHUNK // max(blocks.shape[1], 1), 1))), work)
+
+
+@lru_cache(1)
+def _keep_freed() -> None:
+    """Let the C library keep what is freed.
+
+    By default it gives the system back each array of a megabyte, and takes anew what comes as pages to be cleared: a
+    quarter of the time that the search takes.
+
+    Source: mallopt(3), `M_MMAP_THRESHOLD`: it grows to what is freed, up to 32 MB, and what is kept to twice as much.
+    """
+    np.empty(HEAP_BYTES, np.uint8)
+
+
+def _in_threads(parts: Sequence[P], work: Callable[[P], None]) -> None:
+    _keep_freed()
     if len(parts) == 1:
         work(parts[0])
         return
-    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with futures.ThreadPoolExecutor(cores()) as pool:
         list(pool.map(work, parts))
 
 
-def _chunks(blocks: np.ndarray) -> Iterator[slice]:
-    rows = max(CHUNK // max(blocks.shape[1], 1), 1)
-    for start in range(0, len(blocks), rows):
-        yield slice(start, start + rows)
+def _evenly(count: int, most: int) -> int:
+    """How many to take at once, at most so many, so that all shares are about alike."""
+    return -(-count // -(-count // most)) if count else 1
+
+
+def _slices(count: int, size: int) -> Iterator[slice]:
+    for start in range(0, count, size):
+        yield slice(start, start + size)

@@ -5,8 +5,6 @@ from math import prod
 
 import numpy as np
 
-TILE = 128  # rows and columns that are copied at once
-
 
 @dataclass(frozen=True)
 class MatrixView:
@@ -63,15 +61,3 @@ class MatrixView:
         """A matrix as the constant."""
         inverse = np.argsort(self.order)
         return matrix.reshape([self.shape[axis] for axis in self.order]).transpose(inverse)
-
-
-def row_by_row(matrix: np.ndarray) -> np.ndarray:
-    """A matrix row by row in memory; one that lies by columns is copied in tiles, which stay in the cache."""
-    if matrix.flags.c_contiguous or matrix.ndim != 2:
-        return np.ascontiguousarray(matrix)
-    copied = np.empty(matrix.shape, matrix.dtype)
-    for row in range(0, matrix.shape[0], TILE):
-        for column in range(0, matrix.shape[1], TILE):
-            part = slice(row, row + TILE), slice(column, column + TILE)
-            copied[part] = matrix[part]
-    return copied

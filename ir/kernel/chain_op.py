@@ -8,6 +8,7 @@ its values in another order only where it begins and ends.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -15,12 +16,11 @@ import numpy as np
 from qcc.ir.encoding.grid import IntGrid
 from qcc.ir.encoding.packing import UNIT, pack
 from qcc.ir.kernel.library_op import LibraryOp
+from qcc.ir.kernel.window import WORDS, KernelWindow, window_of
 
 Cut = Literal["", "relu", "clip"]
 _NAME = re.compile(
-    r"qconv(\d+)x(\d+)_stride(\d+)x(\d+)_pads(\d+)x(\d+)x(\d+)x(\d+)"
-    r"(_depthwise)?(?:_int([2-6]))?(?:_(relu|clip))?(_add(_relu)?)?",
-    re.ASCII,
+    rf"qconv{WORDS}(_depthwise)?(?:_groups(\d+))?(?:_int([2-6]))?(?:_(relu|clip))?(_add(_relu)?)?", re.ASCII
 )
 BYTE, SPREAD = 8, 7  # bits of codes that lie in bytes, and of those that fewer are laid apart to
 MADE, OTHER, SUM = ("y_scale", "y_zero"), ("other", "other_scale", "other_zero"), ("sum_scale", "sum_zero")
@@ -30,17 +30,17 @@ MADE, OTHER, SUM = ("y_scale", "y_zero"), ("other", "other_scale", "other_zero")
 class ChainOp(LibraryOp):
     """``y [n, rows, columns, out] = round(cut(conv(x [n, rows, columns, in])))``, all in bytes without a sign.
 
-    Inputs are ``x`` with its ``x_scale`` and ``x_zero``; ``codes [out, in, high, wide]``, bytes of either kind, with
+    There are one to three axes between images and channels. Inputs are ``x`` with its ``x_scale`` and ``x_zero``;
+    ``codes [out, in / groups, high, wide]``, bytes of either kind, with
     a ``scale`` and a ``zero`` a filter; the ``bias`` in the integers of the sums, and its ``bias_scale``; ``y_scale``
     and ``y_zero``; the bounds ``low`` and ``high`` of a clip; and a residual ``other``, its step and zero, and those
     of the sum. Codes of fewer bits are planes of all in that order, ``plane0``, ``plane1`` and on, and their ``shape``;
     their numbers are multiplied by ``2 ** (7 - bits)``.
 
     Args:
-        kernel: rows and columns.
-        strides: the same.
-        pads: top, left, bottom, right.
+        window: what a filter sees.
         depthwise: a filter a channel.
+        groups: of channels, where there are several, and not one for each channel.
         bits: of the codes: 8 for bytes, fewer where they are packed.
         cut: before rounding.
         adds: what was rounded is added to ``other``, and rounded again.
@@ -49,10 +49,9 @@ class ChainOp(LibraryOp):
 
     counted: ClassVar[tuple[str, str]] = ("convolution", "hand on bytes in kernels of ours, channels last")
 
-    kernel: tuple[int, int]
-    strides: tuple[int, int] = (1, 1)
-    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    window: KernelWindow
     depthwise: bool = False
+    groups: int = 1
     bits: int = BYTE
     cut: Cut = ""
     adds: bool = False
@@ -61,10 +60,15 @@ class ChainOp(LibraryOp):
     @property
     def name(self) -> str:
         """The op's name in domain ``qcc``."""
-        sizes = ("x".join(map(str, one)) for one in (self.kernel, self.strides, self.pads))
-        words = [text + size for text, size in zip(("qconv", "stride", "pads"), sizes, strict=True)]
-        words += ["depthwise"] * self.depthwise + [f"int{self.bits}"] * self.packed + [self.cut] * bool(self.cut)
-        return "_".join((*words, *(["add"] * self.adds), *(["relu"] * self.cut_sum)))
+        words = [f"qconv{self.window.words}"] + ["depthwise"] * self.depthwise
+        words += [f"groups{self.groups}"] * (self.groups > 1) + [f"int{self.bits}"] * self.packed
+        words += [self.cut] * bool(self.cut) + ["add"] * self.adds + ["relu"] * self.cut_sum
+        return "_".join(words)
+
+    @property
+    def axes(self) -> int:
+        """Between images and channels."""
+        return self.window.axes
 
     @property
     def packed(self) -> bool:
@@ -96,15 +100,15 @@ class ChainOp(LibraryOp):
     def constants(self) -> Mapping[str, np.ndarray]:
         """See `LibraryOp.constants`: all but values."""
         whole: dict[str, np.ndarray] = {
-            "codes": np.ones((1, 1, *self.kernel), np.int8),
-            "shape": np.array((1, 1, *self.kernel), np.int64),
-            "scale": np.ones(1, np.float32),
-            "zero": np.ones(1, np.int8),
-            "bias": np.ones(1, np.int32),
-            "bias_scale": np.ones(1, np.float32),
+            "codes": np.ones((self.groups, 1, *self.window.kernel), np.int8),
+            "shape": np.array((self.groups, 1, *self.window.kernel), np.int64),
+            "scale": np.ones(self.groups, np.float32),
+            "zero": np.ones(self.groups, np.int8),
+            "bias": np.ones(self.groups, np.int32),
+            "bias_scale": np.ones(self.groups, np.float32),
         }
         if self.packed:
-            count = -(-int(np.prod(self.kernel)) // UNIT) * UNIT
+            count = -(-self.groups * prod(self.window.kernel) // UNIT) * UNIT
             whole |= dict(zip(self.codes, pack(np.ones(count, np.uint8), self.bits), strict=False))
         numbers = {name: np.ones((), np.uint8 if name.endswith("zero") else np.float32) for name in self.inputs}
         return {name: whole.get(name, array) for name, array in numbers.items() if name not in ("x", "other")}
@@ -119,9 +123,10 @@ def parse_chain(name: str) -> ChainOp | None:
     found = _NAME.fullmatch(name)
     if found is None:
         return None
-    high, wide, down, across, top, left, bottom, right = map(int, found.groups()[:8])
-    depthwise, bits, cut, adds, cut_sum = found.groups()[8:]
-    sizes = (high, wide), (down, across), (top, left, bottom, right)
+    window = window_of(found.groups()[:4])
+    depthwise, groups, bits, cut, adds, cut_sum = found.groups()[4:]
     word: Cut = "relu" if cut == "relu" else "clip" if cut else ""
-    made = ChainOp(*sizes, bool(depthwise), int(bits or BYTE), word, bool(adds), bool(cut_sum))
+    if window is None or (groups and (depthwise or not int(groups))):
+        return None
+    made = ChainOp(window, bool(depthwise), int(groups or 1), int(bits or BYTE), word, bool(adds), bool(cut_sum))
     return made if made.name == name else None

@@ -4,8 +4,9 @@ from qcc.ir.kernel.attend_op import AttendOp, parse_attend
 from qcc.ir.kernel.cached_op import CachedOp, parse_cached
 from qcc.ir.kernel.chain_op import ChainOp, parse_chain
 from qcc.ir.kernel.op import LinearOp, parse
+from qcc.ir.kernel.pool_op import PoolOp, parse_pool
 
-KernelOp = LinearOp | ChainOp | AttendOp | CachedOp
+KernelOp = LinearOp | ChainOp | PoolOp | AttendOp | CachedOp
 
 
 def parse_kernel(name: str) -> KernelOp:
@@ -14,4 +15,4 @@ def parse_kernel(name: str) -> KernelOp:
     Raises:
         OpError: it is no such name.
     """
-    return parse_chain(name) or parse_attend(name) or parse_cached(name) or parse(name)
+    return parse_chain(name) or parse_pool(name) or parse_attend(name) or parse_cached(name) or parse(name)

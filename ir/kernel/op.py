@@ -28,7 +28,7 @@ from qcc.ir.vocabulary.find import STEPS as VOCABULARY_STEPS
 
 CHUNK = 32  # inputs that kernels read at once; a group is a whole number of them
 LONGEST = 1 << 16  # inputs that a static op may have: it adds up their products in 32 bits
-TABLE_PLANES = ((1,), (2,), (4,))  # of codes of a table that a register holds
+TABLE_PLANES = ((1,), (2,), (4,), (8,))  # of codes of a table
 BF16 = FLOAT_ENCODINGS["bf16"]
 Leaf = Blocked | Floats
 """What kernels read: codes, or floats as they are."""
@@ -66,8 +66,9 @@ class OpError(ValueError):
 def unmultiplied(encoding: Encoding) -> str:
     """Why no kernel multiplies by weights of an encoding; empty if one does.
 
-    Kernels know integers of 2 to 8 bits with scales that are floats, tables that fit a register with scales that are
-    floats or stand in a byte for one of a table, and bfloat16; of tiles that are stored alone, float32, too.
+    Kernels know integers of 2 to 8 bits with scales that are floats, tables of codes of 1, 2, 4 and 8 bits with
+    scales that are floats or stand in a byte for one of a table, and bfloat16; of tiles that are stored alone,
+    float32, too.
     """
     if encoding.undecodable:
         return encoding.undecodable

@@ -112,6 +112,11 @@ class Model(ABC, Generic[G]):
         del version
         return Raised(graph)
 
+    def newer(self, graph: G) -> str:
+        """What a graph of this model asks of a runtime that the model did not, in words; empty where nothing."""
+        del graph
+        return ""
+
     @property
     def timed(self) -> bool:
         """Its files run in the runtime whose times policies bound and reports tell."""

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-CHUNK_BYTES = 1 << 22
 DIGITS = 16  # of the hash, in a name
 _NAMED = re.compile(rf".+\.([0-9a-f]{{{DIGITS}}})\.[^.]+_data", re.DOTALL)
 
@@ -32,11 +31,8 @@ def remove(path: Path) -> None:
 
 def sha256(path: Path) -> str:
     """A file's digest."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def data_name(model: Path, digest: str) -> str:

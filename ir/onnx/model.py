@@ -84,6 +84,10 @@ class OnnxModel(Model[OnnxGraph]):
         done = f"raising the model's opset from {graph.opset} to {after.opset}"
         return Raised(after, changed, done, f"export the model with opset {after.opset}")
 
+    def newer(self, graph: OnnxGraph) -> str:
+        before, after = self._graph.opset, graph.opset
+        return f"opset {before} -> {after}: a runtime must know that version" if after > before else ""
+
     def check_place(self, path: Path, external: ExternalData = "auto", trimmed: bool = False) -> None:
         del external, trimmed
         if path.suffix == PROGRAM:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from qcc.ir.attention.find import attention_names, attentions
-from qcc.ir.errors import Refused
+from qcc.ir.errors import ModelError, Refused
 from qcc.ir.graph.attention import Attention, NotAttention, OneOp
 from qcc.ir.graph.graph import Graph
 from qcc.passes.contract.contract import Context, Edit, Rewrite, Site
@@ -21,7 +21,8 @@ class Fuse(Rewrite):
     What is an attention is told by what it computes (docs/attention.md). Queries, keys and values are read where
     projections make them; a rotary embedding becomes the standard's own, and the op puts rows of earlier runs in front.
     It is refused where weights are read elsewhere, scores are bounded or have sinks, something else than float32 is
-    computed, and where one op is all of it already. The model needs opset 23 then.
+    computed, and where one op is all of it already. The model gets opset 23 then, which the report tells, and is left
+    as it is where it cannot be raised.
 
     Source: the definition of the op, ONNX 1.18, operators of opset 23.
     """
@@ -52,4 +53,6 @@ def _fused(graph: Graph, one: Attention | NotAttention, context: Context) -> Edi
         graph.write_attention(one, OneOp())
     except Refused as refused:
         return Edit(one.name, refused.reason, refused=True)
+    except ModelError as error:  # its opset is lower, and cannot be raised
+        return Edit(one.name, error.message, refused=True)
     return Edit(one.name, "one op computes it")

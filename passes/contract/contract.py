@@ -342,6 +342,7 @@ class Rounding(ABC):
 
     property: ClassVar[str] = "rounding"
     uses_gram: ClassVar[bool] = False
+    by_columns: ClassVar[bool] = False  # a matrix may lie in memory so; else it comes row by row
 
     def goes_in_order(self) -> bool:
         """Weights are rounded in the order in which the model reads them, each on what those before it became."""
@@ -366,14 +367,11 @@ class Rounding(ABC):
 
 
 class Activations(ABC):
-    """A way to round what is multiplied with an encoded weight: the values of the rule property ``activations``.
-
-    ``when`` says when steps are known, as `ValueEncoding` has it.
-    """
+    """A way to round what is multiplied with an encoded weight: the values of the rule property ``activations``."""
 
     property: ClassVar[str] = "activations"
     option_kind: ClassVar[str] = "method"
-    when: ClassVar[Literal["static", "dynamic"]]
+    when: ClassVar[Literal["static", "dynamic"]]  # steps are known, as `ValueEncoding` has it
 
     def knows_first(self) -> bool:
         """It is promised that first tokens are always those of the calibration data."""

@@ -1,6 +1,5 @@
 """Rounding that lets the codes still to come make up for the errors already made."""
 
-import os
 from collections.abc import Callable
 from concurrent import futures
 from dataclasses import dataclass, replace
@@ -8,6 +7,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
+from qcc.ir.cores import cores
 from qcc.ir.encoding.algebra import Encoding, Fitted, inside
 from qcc.ir.encoding.encoded import Encoded, remainder
 from qcc.ir.encoding.fit import encoded, fitted
@@ -167,7 +167,7 @@ def by_rows(count: int, work: Callable[[slice], None]) -> None:
     if len(parts) == 1:
         work(parts[0])
         return
-    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with futures.ThreadPoolExecutor(cores()) as pool:
         list(pool.map(work, parts))
 
 

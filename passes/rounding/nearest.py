@@ -31,6 +31,7 @@ class Nearest(Rounding):
     """
 
     uses_gram: ClassVar[bool] = False
+    by_columns: ClassVar[bool] = True
 
     clip: Clip = "mse"
 

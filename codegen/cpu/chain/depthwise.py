@@ -5,37 +5,27 @@ kernel; a column serves all pixels that see it. Bytes interleave within 128 bits
 own, which packing them to bytes undoes; biases and scales lie in it, too.
 """
 
-from dataclasses import dataclass
-
 from qcc.codegen.cpu.chain.dots import Dot
 from qcc.codegen.cpu.chain.requantize import Requantizer
+from qcc.codegen.cpu.chain.taps import Taps
 from qcc.codegen.tir import emit
 from qcc.codegen.tir.emit import Expr, T
 
 POINTERS = {
-    "a": "uint8", "w": "int8", "bias": "int32", "scale": "float32", "facts": "float32", "out": "uint8",
+    "a": "uint8", "runs": "int64", "w": "int8", "bias": "int32", "scale": "float32", "facts": "float32", "out": "uint8",
 }  # fmt: skip
 SCALARS = ("row", "step", "pixels", "rows", "stride", "line")
-
-
-@dataclass(frozen=True)
-class Taps:
-    """A kernel and its strides, rows first."""
-
-    high: int
-    wide: int
-    down: int
-    across: int
 
 
 def depthwise(name: str, dot: Dot, taps: Taps, width: int) -> Expr:
     """A function ``(POINTERS..., y, SCALARS...)`` for ``width`` channels; ``y`` is not touched.
 
-    Rows of ``a`` lie ``row`` bytes apart and its pixels ``step``; those of ``out`` ``line`` and ``stride``. Weights
-    are ``[wide, groups, 4, width]`` bytes, vector by vector in the order of the sums.
+    What rows of ``out`` see lies ``row`` bytes apart in ``a``, each row of the kernel at its place of ``runs``, and
+    pixels ``step``; those of ``out`` lie ``line`` and ``stride`` apart. Weights are ``[wide, groups, 4, width]`` bytes,
+    vector by vector in the order of the sums.
     """
     with emit.function(name) as builder:
-        made = _Depthwise(dot, taps, width, *emit.arguments(POINTERS, SCALARS, unaligned="a facts out"))
+        made = _Depthwise(dot, taps, width, *emit.arguments(POINTERS, SCALARS, unaligned="a runs facts out"))
         count = dot.columns
         with T.serial(T.int64(0), made.rows) as line:
             whole = T.bind(T.truncdiv(made.pixels, T.int64(count)))
@@ -56,7 +46,8 @@ class _Depthwise:
         found = dict(zip((*POINTERS, "y", *SCALARS), given, strict=True))
         self.dot, self.taps, self.width = dot, taps, width
         self.groups = -(-taps.high // dot.rows)
-        self.a, self.w, self.bias, self.scale, self.out = (found[name] for name in ("a", "w", "bias", "scale", "out"))
+        self.a, self.runs, self.w, self.out = (found[name] for name in ("a", "runs", "w", "out"))
+        self.bias, self.scale = (found[name] for name in ("bias", "scale"))
         self.row, self.step, self.pixels, self.rows, self.stride, self.line = (found[name] for name in SCALARS)
         self.rounded = Requantizer(found["facts"], width // 4)
 
@@ -69,12 +60,9 @@ class _Depthwise:
             for row in sums:
                 emit.put(row[part], start)
         fours = emit.accumulators(4, "int8", width)
-        for column in range((count - 1) * taps.across + taps.wide):
-            seen = [
-                (index, column - index * taps.across)
-                for index in range(count)
-                if 0 <= column - index * taps.across < taps.wide
-            ]
+        for column in range((count - 1) * taps.across + (taps.wide - 1) * taps.apart + 1):
+            lies = [(index, *divmod(column - index * taps.across, taps.apart)) for index in range(count)]
+            seen = [(index, along) for index, along, off in lies if not off and 0 <= along < taps.wide]
             for group in range(self.groups if seen else 0):
                 self._interleave(line, pixel * taps.across + column, group, fours)
                 for index, along in seen:
@@ -94,7 +82,7 @@ class _Depthwise:
         """A column's bytes of the rows of a group, four vectors of whole channels."""
         rows, first = [], group * self.dot.rows
         for row in range(first, min(first + self.dot.rows, self.taps.high)):
-            at = (line * self.taps.down + row) * self.row + column * self.step
+            at = line * self.row + self.runs[row] + column * self.step
             rows.append(T.bind(T.reinterpret(f"int8x{self.width}", self.a[emit.lanes(at, self.width)])))
         nothing = emit.spread(T.int8(0), self.width)
         rows += [nothing] * (self.dot.rows - len(rows))

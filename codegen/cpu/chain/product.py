@@ -1,11 +1,12 @@
 """A row of pixels times all filters.
 
-Of an output pixel the inputs are ``high`` runs of bytes, one a row of the kernel, ``row`` bytes apart; with channels
-last a row of the kernel is one run. So a convolution is a product of matrices whose rows are read where the image
-lies, and one of one point is the case of one run. Weights are ``[blocks, high * fours, 64 bytes]``, runs filled up with
-zeros to fours: what is read beyond a run is multiplied by them. Outputs are taken by some vectors, of which each has
-fours of outputs by turns, which packing to bytes puts in order. Those that are left are taken by one vector, of
-which the last ends where all do, so that some may be computed twice, and are the same.
+Of an output pixel the inputs are some runs of bytes, whose places are given; with channels last a row of the kernel is
+one, and where it is dilated or groups are multiplied apart, a point of it. So a convolution over any axes is a product
+of matrices whose rows are read where the image lies, and one of one point is the case of one run. Weights are
+``[blocks, count * fours, 64 bytes]``, runs filled up with zeros to fours: what is read beyond a run is multiplied by
+them. Outputs are taken by some vectors, of which each has fours of outputs by turns, which packing to bytes puts in
+order. Those that are left are taken by one vector, of which the last ends where all do, so that some may be computed
+twice, and are the same.
 """
 
 from tvm import tirx  # type: ignore[import-untyped]  # TVM has no stubs
@@ -17,10 +18,10 @@ from qcc.codegen.tir.emit import Expr, T
 
 WORDS = 16  # int32 of weights: of a block of outputs, four inputs
 POINTERS = {
-    "a": "uint8", "w": "int32", "bias": "int32", "scale": "float32", "facts": "float32", "other": "uint8",
-    "out": "uint8",
+    "a": "uint8", "runs": "int64", "w": "int32", "bias": "int32", "scale": "float32", "facts": "float32",
+    "other": "uint8", "out": "uint8",
 }  # fmt: skip
-SCALARS = ("high", "fours", "row", "step", "pixels", "stride", "whole", "blocks", "last")
+SCALARS = ("count", "fours", "step", "pixels", "stride", "whole", "blocks", "last")
 
 
 def product(name: str, dot: Dot, adds: bool) -> Expr:
@@ -30,7 +31,7 @@ def product(name: str, dot: Dot, adds: bool) -> Expr:
     times as many as are packed together among the ``blocks`` of outputs; ``last`` is where the last block begins.
     """
     with emit.function(name) as builder:
-        made = _Product(dot, adds, *emit.arguments(POINTERS, SCALARS, unaligned="a facts other out"))
+        made = _Product(dot, adds, *emit.arguments(POINTERS, SCALARS, unaligned="a runs facts other out"))
         with T.serial(T.int64(0), made.whole) as group:
             made.pixels_of(group * dot.blocks, dot.blocks)
         first = T.bind(made.whole * dot.blocks)
@@ -48,9 +49,10 @@ class _Product:
 
     def __init__(self, dot: Dot, adds: bool, *given: Expr) -> None:
         found = dict(zip((*POINTERS, "y", *SCALARS), given, strict=True))
-        self.a, self.w, self.bias, self.scale = (found[name] for name in ("a", "w", "bias", "scale"))
+        self.a, self.runs, self.w = (found[name] for name in ("a", "runs", "w"))
+        self.bias, self.scale = (found[name] for name in ("bias", "scale"))
         self.other, self.out, self.adds = found["other"], found["out"], adds
-        self.high, self.fours, self.row, self.step, self.pixels, self.stride, self.whole, self.blocks, self.last = (
+        self.count, self.fours, self.step, self.pixels, self.stride, self.whole, self.blocks, self.last = (
             found[name] for name in SCALARS
         )
         self.dot, self.lanes, self.rounded = dot, dot.lanes, Requantizer(found["facts"], dot.lanes, adds)
@@ -70,12 +72,12 @@ class _Product:
             start = T.bind(self.bias[self._lanes_of(first + block)])
             for row in sums:
                 emit.put(row[block], start)
-        deep = T.bind(self.high * self.fours)
-        with T.serial(T.int64(0), self.high) as run, T.serial(T.int64(0), self.fours) as four:
+        deep = T.bind(self.count * self.fours)
+        with T.serial(T.int64(0), self.count) as run, T.serial(T.int64(0), self.fours) as four:
             places = [((first + block) * deep + run * self.fours + four) * WORDS for block in range(count)]
             words = [self.dot.words(self.w, place) for place in places]
             for index, row in enumerate(sums):
-                place = (pixel + index) * self.step + run * self.row + four * 4
+                place = (pixel + index) * self.step + self.runs[run] + four * 4
                 inputs = self.dot.inputs(self.a[emit.lanes(place, 4)])
                 for block, total in enumerate(row):
                     emit.put(total, self.dot.added(emit.get(total), inputs, words[block]))

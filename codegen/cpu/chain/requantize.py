@@ -79,11 +79,15 @@ class Requantizer:
         return self.cut(T.cast(within, f"uint8x{self._lanes}"), self._lanes)
 
     def _rounded(self, value: Expr) -> Expr:
-        value, kind = T.min(value, emit.spread(T.float32(MOST), self._lanes)), f"int32x{self._lanes}"
-        if self._lanes == 16:
-            masked = emit.word(0), T.int16(-1), T.int32(4)
-            return emit.llvm("llvm.x86.avx512.mask.cvtps2dq.512", kind, value, *masked)
-        return emit.llvm({8: "llvm.x86.avx.cvt.ps2dq.256", 4: "llvm.x86.sse2.cvtps2dq"}[self._lanes], kind, value)
+        return rounded(T.min(value, emit.spread(T.float32(MOST), self._lanes)), self._lanes)
 
     def _of(self, name: str) -> Expr:
         return emit.spread(self._facts[name], self._lanes)
+
+
+def rounded(value: Expr, lanes: int) -> Expr:
+    """Floats of which none is too large, as whole numbers, half to even."""
+    kind = f"int32x{lanes}"
+    if lanes == 16:
+        return emit.llvm("llvm.x86.avx512.mask.cvtps2dq.512", kind, value, emit.word(0), T.int16(-1), T.int32(4))
+    return emit.llvm({8: "llvm.x86.avx.cvt.ps2dq.256", 4: "llvm.x86.sse2.cvtps2dq"}[lanes], kind, value)

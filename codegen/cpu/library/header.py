@@ -15,7 +15,6 @@ from qcc.codegen.cpu.library.spec import (
     step_chains,
 )
 from qcc.codegen.cpu.processors.processors import CpuProcessor
-from qcc.codegen.cpu.processors.tiling import tiling
 from qcc.codegen.cpu.product import product_of
 from qcc.codegen.cpu.templates import templates
 from qcc.codegen.target.target import Arithmetic
@@ -45,12 +44,12 @@ def header(ops: Sequence[KernelOp], targets: Sequence[CpuProcessor], activations
 
 
 def _target(given: Sequence[KernelOp], target: CpuProcessor, activations: Arithmetic, start: str) -> list[str]:
-    lines, cuts, ops = [], tiling(target), served(given, target, activations)
+    lines, cuts, ops = [], target.tiling, served(given, target, activations)
     others = apart(given, target, activations)
     for product in products(ops):
         found = {word: start + name for word, (name, _) in functions_of(product, target, activations).items()}
         lines += [_declaration(name) for name in found.values()]
-        facts = {"depth": cuts.depth, "panel": cuts.panel_bytes, "block": cuts.block}
+        facts = {"depth": cuts.depth, "panel": cuts.panel_bytes, "block": cuts.block, "meets": cuts.strip_bytes}
         facts["halves"] = int(product.reads_halves(target))
         for template in templates(product, target, activations):
             facts |= template.facts(product)

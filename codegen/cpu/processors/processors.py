@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from qcc.codegen.cpu.processors.tiling import Tiling, tiling
 from qcc.codegen.target import machine
 from qcc.codegen.target.errors import TargetError
 from qcc.codegen.target.target import NATIVE, Processor
@@ -27,6 +28,7 @@ class CpuProcessor(Processor):
         triple: LLVM's target triple.
         l1_bytes: of data cache, one core.
         l2_bytes: one core.
+        cuts: of products, in place of those that follow from the caches; for measurements.
     """
 
     mcpu: str
@@ -34,6 +36,12 @@ class CpuProcessor(Processor):
     triple: str = "x86_64-unknown-linux-gnu"
     l1_bytes: int = 32 << 10
     l2_bytes: int = 512 << 10
+    cuts: Tiling | None = None
+
+    @property
+    def tiling(self) -> Tiling:
+        """How products are cut."""
+        return self.cuts or tiling(self.l1_bytes, self.l2_bytes)
 
     @property
     def architecture(self) -> str:

@@ -8,6 +8,7 @@ zero.
 
 from collections.abc import Callable, Sequence
 
+from qcc.codegen.cpu.processors.tiling import Tiling
 from qcc.codegen.tir import emit
 from qcc.codegen.tir.codes import Codes
 from qcc.codegen.tir.emit import Expr, T
@@ -18,7 +19,6 @@ MOST = 255  # of a whole number: a byte without a sign
 TINY = 1e-30
 LOW, HIGH = -128, 127
 ROUND = 12582912.0  # 1.5 * 2**23: a small number that is added to it, and taken off again, comes back whole
-FEW = 2  # blocks of four rows that are worked on together: with all four, sums and codes outgrow the registers
 POINTERS = {"q": "int32", "steps": "float32", "sums": "int32", "w": "int32", "scale": "float32", "offset": "int16"}
 SCALARS = ("chunks", "chunks_a_group", "first", "count")
 
@@ -59,13 +59,14 @@ def quantize(name: str) -> Expr:
     return builder.get()
 
 
-def gemv(name: str, codes: Codes, rows: int, static: bool = False) -> Expr:
+def gemv(name: str, codes: Codes, rows: int, static: bool = False, vectors: int = Tiling.vectors) -> Expr:
     """A function for ``rows`` rows: ``(q, steps, sums, w, scale, offset, y, chunks, chunks a group, first, count)``.
 
-    It fills ``y [rows, count * 64]`` for ``count`` times 64 outputs from the ``first`` 64 on. With ``static``
-    activations all steps are one and there is one group: integers are added up to the end.
+    Several rows meet so many ``vectors`` of outputs at once, one row all four of a strip. It fills
+    ``y [rows, count * 64]`` for ``count`` times 64 outputs from the ``first`` 64 on. With ``static`` activations all
+    steps are one and there is one group: integers are added up to the end.
     """
-    blocks = emit.BLOCKS if rows == 1 else FEW
+    blocks = emit.BLOCKS if rows == 1 else vectors
     bits, terms = codes.bits, codes.terms(MOST)
     halved = bits <= 4 and codes.table is None and not static
     weights = [term.weight for term in terms.parts]

@@ -4,7 +4,8 @@
 
 enum { KEPT_TILES = 4 /* of rows that a kept panel meets at once */,
        DECODING = 4 /* tiles of rows that take as long to multiply as a panel to decode */,
-       OWN = 2 /* tiles of rows of a task that takes all outputs, at least: it reads all weights */ };
+       OWN = 2 /* tiles of rows of a task that takes all outputs, at least: it reads all weights */,
+       AFAR = 2 /* such tasks for each thread, at most, where weights come from beyond the second cache */ };
 
 const uint8_t tile_config[64] __attribute__((aligned(64))) = {
     [0] = 1, [16] = 64, [18] = 64, [20] = 64, [22] = 64, [24] = 64, [26] = 64, [28] = 64, [30] = 64,
@@ -93,8 +94,10 @@ void *multiply_many(const Layer *l, void *context, Call *call) {
     memset(call->steps + call->rows, 0, rest), memset((int32_t *)call->sums + call->rows, 0, rest);
   }
   int64_t fit = fitting(l), tasks = tasks_of(&l->others, (call->tiles + DECODING) * pairs * l->k * 32);
+  int64_t threads = 1 + __atomic_load_n(&l->others, __ATOMIC_RELAXED);
   int64_t whole = family->decodes ? 0 : least(tasks, call->tiles / OWN); /* tasks of whole rows; each would decode all */
-  if (whole > __atomic_load_n(&l->others, __ATOMIC_RELAXED)) {
+  if (l->n * l->k * l->spec->bits / 8 > family->panel) whole = least(whole, AFAR * threads);
+  if (whole >= threads) {
     call->down = (call->tiles + whole - 1) / whole, call->normed = 1;
     return spread(&l->others, context, call, tiles_task, (call->tiles + call->down - 1) / call->down);
   }

@@ -10,8 +10,7 @@ const char *const qcc_provider = "CPUExecutionProvider";
 
 enum { WORK = 1 << 18 /* products of a task, at least */, NORM_WORK = 32 /* products that take as long as one value of a norm */,
        EACH = 4 /* tasks for each thread that was seen: with more than those, others are seen */,
-       OWN_ROWS = 32 /* of a task that takes all outputs, at least: it reads all weights */,
-       STRIPS = 128 << 10 /* bytes of weights that a task's rows meet before the next, about: in the second cache */ };
+       OWN_ROWS = 32 /* of a task that takes all outputs, at least: it reads all weights */ };
 
 void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int count) {
   (void)kind, (void)parts, (void)count; /* the non-zero return becomes a status */
@@ -101,6 +100,12 @@ static void prepare_rows(Call *call, int64_t first, int64_t rows) {
   const Layer *l = call->layer;
   const Family *family = l->spec->family;
   int64_t at = first * l->chunks, chunks = rows * l->chunks;
+  if (call->whole) {
+    Any args[] = {POINTER(call->x + at * CHUNK), POINTER(call->inputs + at * CHUNK), POINTER(call->steps + first),
+                  POINTER((int32_t *)call->sums + first), TENSOR(&none_filled), NUMBER(l->chunks), NUMBER(rows)};
+    if (CALL(family->round, args)) fail(call);
+    return;
+  }
   if (family->quantize) {
     Any args[] = {POINTER(call->x + at * CHUNK), POINTER(call->inputs + at * CHUNK * (family->rounds ? 1 : 4)),
                   POINTER(call->steps + at), POINTER((int32_t *)call->sums + at), TENSOR(&none_filled), NUMBER(chunks)};
@@ -127,15 +132,15 @@ static void multiply_rows(Call *call, int64_t row, int64_t end, int64_t first, i
   float *out = arena(TASK_ARENA, (size_t)(4 * count * STRIP) * 4);
   if (!out) { fail(call); return; }
   for (int64_t rows; row < end; row += rows) {
-    int64_t left = end - row, four = left >= 4 || (left == 3 && family->rounds); /* our own rows have spare room */
+    int64_t left = end - row, four = left >= 4 || call->whole || (left == 3 && family->rounds); /* our own rows have spare room */
     rows = four ? (left < 4 ? left : 4) : 1;
-    int64_t size = (four ? 4 : 1) * count * STRIP, at = row * l->chunks;
+    int64_t size = (four ? 4 : 1) * count * STRIP, at = row * call->each, from = row * l->k;
     Tensor y = {out, 1, 0, 1, 2, 32, 1, &size, NULL, 0};
-    const void *in = family->rounds ? (const void *)(call->inputs + at * CHUNK) : (const void *)(call->read + at * CHUNK);
+    const void *in = family->rounds ? (const void *)(call->inputs + from) : (const void *)(call->read + from);
     Any args[] = {POINTER(in), POINTER(call->steps + at), POINTER((int32_t *)call->sums + at), POINTER(l->words),
                   POINTER(l->scale), POINTER(l->offset), TENSOR(&y), NUMBER(l->chunks), NUMBER(l->chunks / l->groups),
                   NUMBER(first), NUMBER(count)};
-    if (CALL(four ? family->four : family->one, args)) { fail(call); return; }
+    if (CALL(call->whole ? family->whole : four ? family->four : family->one, args)) { fail(call); return; }
     finish(call, out, count * STRIP, row, rows, first * STRIP, count * STRIP);
   }
 }
@@ -152,7 +157,7 @@ static void rows_task(void *p, size_t task) {
   Call *call = p;
   const Layer *l = call->layer;
   int64_t row = (int64_t)task * call->down, end = least(row + call->down, call->rows);
-  int64_t some = STRIPS / (STRIP * l->k * l->spec->bits / 8) + 1, woven = l->spec->woven;
+  int64_t some = l->spec->family->meets / (STRIP * l->k * l->spec->bits / 8) + 1, woven = l->spec->woven;
   some += some % 2 * woven;
   prepare_rows(call, row, end - row);
   for (int64_t first = 0; first < l->strips && !failed(call); first += some)
@@ -219,15 +224,16 @@ int take_room(Call *call, size_t bytes, size_t units) {
 
 static void *multiply(const Layer *l, void *context, Call *call) {
   const Family *family = l->spec->family;
-  int64_t chunks = call->rows * l->chunks;
   if (l->spec->high) return multiply_tiles(context, call);
-  if (family->gemm && call->rows >= family->many && l->k <= LONGEST) return multiply_many(l, context, call);
-  size_t units = (size_t)(chunks + 3 * l->chunks);
-  size_t bytes = !family->quantize ? 0 : family->rounds ? units * CHUNK : units * CHUNK * 4;
-  if (!take_room(call, bytes, units)) return status(FAIL, "qcc: out of memory");
+  int many = call->rows >= family->many && l->k <= LONGEST;
+  if (family->gemm && many) return multiply_many(l, context, call);
+  call->whole = family->whole && many, call->each = call->whole ? 1 : l->chunks;
+  size_t rows = (size_t)call->rows + 3, values = rows * (size_t)l->k;
+  size_t bytes = !family->quantize ? 0 : family->rounds ? values : values * 4;
+  if (!take_room(call, bytes, rows * (size_t)call->each)) return status(FAIL, "qcc: out of memory");
   call->read = family->quantize && !family->rounds ? (const float *)call->inputs : call->x;
-  if (family->quantize && call->rows % 4 == 3)
-    memset(call->steps + chunks, 0, (size_t)l->chunks * 4); /* stray denormals are slow */
+  if (family->quantize) /* stray denormals are slow */
+    memset(call->steps + call->rows * call->each, 0, 3 * (size_t)call->each * 4);
   int64_t tasks = tasks_of(&l->others, call->rows * l->k * l->strips * STRIP);
   if (tasks == 1 || call->rows >= tasks * OWN_ROWS) {
     call->down = ((call->rows + tasks - 1) / tasks + 3) / 4 * 4, call->normed = 1;

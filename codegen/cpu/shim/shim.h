@@ -5,16 +5,16 @@
 #include "tvm.h"
 
 /* The functions for one kind of weights. Static activations are rounded by `quantize`, to float32 where not `rounds`. Few rows are rounded to int8 (`rounds`) and multiplied by `one` or by `four`;
- * from `many` rows on it is `gemm`, where there is one. Its step along the inputs is so many `chunks` long; `depth`,
- * `panel` and `block` are its cuts (tiling.py). Scales are float16 where it reads `halves`. */
+ * from `many` rows on it is `gemm`, where there is one, or `whole`, which multiplies four rows that `round` gave one step each. The gemm's step along the inputs is so many `chunks` long; `depth`,
+ * `panel`, `block` and `meets` are the cuts (tiling.py). Scales are float16 where it reads `halves`. */
 typedef struct {
-  Kernel quantize, one, four, some, pack, gemm;
+  Kernel quantize, one, four, some, pack, gemm, round, whole;
   int rounds, many, chunks, depth, together /* rows of `some` */, lanes /* outputs of a tile that lie together */,
       beside /* inputs of whole numbers that lie together */,
       panels /* `some` reads rows that lie side by side */,
       stepped /* a row of tiles' activations is rounded by one step, to bytes without a sign */,
       halves, decodes /* what `gemm` multiplies is written to a panel */;
-  int64_t panel, block;
+  int64_t panel, block, meets /* bytes of weights that rows meet before the next, about */;
 } Family;
 
 /* A product of an op: the steps behind it, and how many operands they have. */
@@ -36,16 +36,23 @@ typedef struct {
   int high, wide;       /* outputs and inputs of a tile where some are stored alone, in blocks.c; else 0 */
 } Spec;
 
-/* A convolution of bytes, in chain.c: its kernel, strides and pads, rows first; what it does behind. */
+/* How a kernel goes over planes, rows and columns; one axis is rows, two are these (window.py). */
+typedef struct { int axes, kernel[3], strides[3], begins[3], ends[3], apart[3]; } Window;
+
+/* A convolution of bytes, in chain.c: its kernel, groups, and what it does behind. */
 typedef struct {
   const char *name;
-  int high, wide, down, across, top, left, bottom, right, depthwise;
+  Window window;
+  int depthwise, groups;
   int bits;                       /* of codes in planes; 0: they lie in bytes */
   int cuts;                       /* 1: what is below 0; 2: what is outside two inputs */
   int adds, cuts_sum;             /* a residual, and what is below 0 of that */
   int lanes;                      /* of a vector of sums: 16 have weights in bytes, 8 in 16 bits */
   Kernel product, of[3];          /* depthwise: of 64, 32 and 16 channels, the first where there are 16 lanes */
 } ChainSpec;
+
+/* A pool of bytes, in chain_pool.c: the largest number, or the mean; over a window, or all of the image. */
+typedef struct { const char *name; Window window; int mean, all; Kernel pool; } PoolSpec;
 
 /* An attention over blocks, in attend.c. */
 typedef struct { const char *name; int64_t block, segment, channels; Kernel attend; } AttendSpec;
@@ -95,6 +102,8 @@ typedef struct {
   const float **operands; /* of the steps: vectors and tensors */
   int64_t rows, share, tiles; /* share: strips (or, with tiles, pairs of blocks) of a task */
   int64_t across, down, unit; /* tasks for the same rows (or tiles of rows); rows of a task, a multiple of unit */
+  int64_t each;               /* steps and sums of a row, where it is not multiplied by tiles */
+  int whole;                  /* which is one, and the family's `whole` multiplies */
   int normed;                 /* the norm is done */
   char *inputs;           /* int8 or bfloat16 */
   float *steps;
@@ -146,6 +155,9 @@ void *convolve(void *layer, void *context);
 
 /* chain.c */
 void serve_filter(const void *spec, Served *served);
+
+/* chain_pool.c */
+void serve_pool(const void *spec, Served *served);
 
 /* attend.c */
 void serve_attend(const void *spec, Served *served);

@@ -10,6 +10,7 @@ fits the first cache; until the last slab, results wait in ``part``.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from qcc.codegen.cpu.processors.tiling import Tiling
 from qcc.codegen.tir import emit
 from qcc.codegen.tir.codes import Codes
 from qcc.codegen.tir.emit import Expr, T
@@ -20,6 +21,7 @@ POINTERS = {
 }  # fmt: skip
 SCALARS = ("chunks", "chunks_a_group", "first", "pairs", "tiles", "stride", "fresh", "keep")
 WORDS = 256  # int32 of a tile
+TILE_LINES, LINE_WORDS = 16, 16  # of the caches
 ORDER = ((0, 0), (0, 1), (1, 1), (1, 0))  # (rows, outputs) of the products of a step: each needs one new tile
 
 
@@ -72,8 +74,9 @@ class ProductKind:
     finish: Callable[[Expr, int, Expr], None] | None = None
 
 
-def function(name: str, depth: int, codes: Codes, kind: Callable[[Arguments], ProductKind]) -> Expr:
-    """Write the function; ``depth`` is the number of steps in a slab."""
+def function(name: str, tiling: Tiling, codes: Codes, kind: Callable[[Arguments], ProductKind]) -> Expr:
+    """Write the function."""
+    depth = tiling.depth
     with emit.function(name) as builder:
         given = Arguments(*emit.arguments(POINTERS | codes.stored, SCALARS))
         made = kind(given)
@@ -85,7 +88,7 @@ def function(name: str, depth: int, codes: Codes, kind: Callable[[Arguments], Pr
         amx("ldtilecfg", T.address_of(given.config[0]))
         slabs = T.truncdiv(count + (depth - 1), T.int64(depth))
         with T.serial(T.int64(0), given.pairs) as pair, T.serial(T.int64(0), slabs) as slab:
-            product = _Product(given, made, count, pair, T.bind(slab * depth), depth)
+            product = _Product(given, made, count, pair, T.bind(slab * depth), tiling)
             if made.decode:
                 with T.serial(T.int64(0), fresh_twos):
                     product(T.int64(0), 2, decodes=True)
@@ -107,9 +110,11 @@ def amx(name: str, *arguments: Expr) -> None:
 class _Product:
     """A slab of inputs times a pair of blocks of outputs."""
 
-    def __init__(self, given: Arguments, kind: ProductKind, count: Expr, pair: Expr, start: Expr, depth: int) -> None:
+    def __init__(
+        self, given: Arguments, kind: ProductKind, count: Expr, pair: Expr, start: Expr, tiling: Tiling
+    ) -> None:
         self.given, self.kind, self.count, self.pair, self.start = given, kind, count, pair, start
-        self.end = T.bind(T.min(count, start + depth))
+        self.end, self.ahead = T.bind(T.min(count, start + tiling.depth)), tiling.ahead
         self.block = T.bind((given.first + pair) * 2)
         self.base = T.bind(given.keep * (pair * count + start) - start)  # what a step's number lacks to its place
 
@@ -164,9 +169,22 @@ class _Product:
         for side in range(2):
             weights = self.kind.weights
             loads[6 + side] = weights(self.block + side, step) if weights else self.given.panel[self._slot(step, side)]
+        if self.ahead:
+            self._fetch(first, high, step)
         loaded: set[int] = set()
         for up, side in ORDER[: 2 * high]:
             for tile in sorted({4 + up, 6 + side} - loaded):
                 amx("tileloadd64", T.int8(tile), T.address_of(loads[tile]), T.int64(64))
             loaded |= {4 + up, 6 + side}
             amx(self.kind.dot, T.int8(up * 2 + side), T.int8(4 + up), T.int8(6 + side))
+
+    def _fetch(self, first: Expr, high: int, step: Expr) -> None:
+        """Bring tiles of rows into the first cache: some steps ahead, behind the last those of the next rows."""
+        later = T.bind(step + self.ahead)
+        for up in range(high):
+            here = (first + up) * self.count + later
+            behind = (first + high + up) * self.count + later - self.end + self.start
+            tile = T.bind(T.Select(later < self.end, here, behind) * WORDS)
+            for line in range(TILE_LINES):
+                place = T.address_of(self.given.a[tile + line * LINE_WORDS])
+                T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", place, T.int32(0), T.int32(3), T.int32(1)))

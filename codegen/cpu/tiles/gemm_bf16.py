@@ -49,7 +49,7 @@ def gemm(name: str, codes: Codes, tiling: Tiling) -> Expr:
             ],
         )  # fmt: skip
 
-    return function(name, tiling.depth, codes, kind)
+    return function(name, tiling, codes, kind)
 
 
 class _Decoder:

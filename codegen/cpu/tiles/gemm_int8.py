@@ -1,15 +1,14 @@
 """Products of codes that share a scale by output with activations that were rounded to int8, a step a row.
 
 A row of a tile of weights is four inputs of 16 outputs, so codes of 8 bits are multiplied where they lie. An output is
-``step * scale * (dot(codes, q) - offset * sum(q))`` with integers in the last factor; ``q = rint(x * (127 / m))`` and
-``step = m / 127``, ``m`` the largest magnitude of the row. NaN or infinity in a row makes ``m`` so, and with it every
-output of the row NaN or infinite. A row below 1e-30 counts as zero.
+``step * scale * (dot(codes, q) - offset * sum(q))`` with integers in the last factor, rounded as in
+[`whole_rows`](../rows/whole_rows.py).
 """
 
 from collections.abc import Callable
 
 from qcc.codegen.cpu.processors.tiling import Tiling
-from qcc.codegen.cpu.rows.gemv_int8 import TINY
+from qcc.codegen.cpu.rows.whole_rows import round_rows
 from qcc.codegen.cpu.tiles.gemm import WORDS, Arguments, ProductKind, function
 from qcc.codegen.tir import emit
 from qcc.codegen.tir.codes import Codes
@@ -23,32 +22,7 @@ def pack(name: str) -> Expr:
 
     Where the number of chunks is odd, zeros fill the last tile. ``y`` is not touched.
     """
-    with emit.function(name) as builder:
-        pointers = {"x": "float32", "a": "int8", "steps": "float32", "sums": "int32"}
-        x, a, steps, sums, _, chunks, rows = emit.arguments(pointers, ("chunks", "rows"), unaligned="x")
-        count = T.bind(T.truncdiv(chunks + 1, T.int64(2)))
-        tops, total = emit.accumulators(2, "int32"), emit.accumulators(1, "int32")[0]
-        with T.serial(T.int64(0), rows) as row:
-            for register in (*tops, total):
-                emit.put(register, emit.word(0))
-            with T.serial(T.int64(0), chunks) as chunk:
-                for half, top in enumerate(tops):
-                    value = x[emit.lanes((row * chunks + chunk) * 32 + half * 16)]
-                    size = T.bitwise_and(T.reinterpret("int32x16", value), emit.word(0x7FFFFFFF))
-                    emit.put(top, T.max(emit.get(top), size))
-            top = emit.llvm("llvm.vector.reduce.smax", "int32", T.max(emit.get(tops[0]), emit.get(tops[1])))
-            most = T.bind(T.reinterpret("float32", T.bind(top)))
-            inverse = T.bind(T.Select(most > T.float32(TINY), T.float32(127) / most, T.float32(0)))
-            T.buffer_store(steps, most * T.float32(1 / 127), [row])
-            place = places(a, row, chunks, count)
-            with T.serial(T.int64(0), chunks) as chunk:
-                for half in (0, 16):
-                    value = x[emit.lanes((row * chunks + chunk) * 32 + half)] * emit.spread(inverse)
-                    whole = T.bind(T.cast(emit.llvm("llvm.nearbyint", "float32x16", value), "int32x16"))
-                    emit.add(total, whole)
-                    T.buffer_store(a, T.cast(whole, "int8x16"), [emit.lanes(place(chunk) + half)])
-            T.buffer_store(sums, emit.llvm("llvm.vector.reduce.add", "int32", emit.get(total)), [row])
-    return builder.get()
+    return round_rows(name, lambda a, row, chunks: places(a, row, chunks, T.bind(T.truncdiv(chunks + 1, T.int64(2)))))
 
 
 def places(a: Expr, row: Expr, chunks: Expr, count: Expr) -> Callable[[Expr], Expr]:
@@ -94,4 +68,4 @@ def gemm(name: str, codes: Codes, tiling: Tiling) -> Expr:
         weights = lambda block, step: given.w[(block * given.chunks + step * 2) * bits * 16]  # noqa: E731
         return ProductKind(DOT, 2, weights=weights, finish=finish)
 
-    return function(name, tiling.depth, codes, kind)
+    return function(name, tiling, codes, kind)

@@ -1,27 +1,26 @@
-"""What a convolution of bytes computes, in standard ops: rounded values decoded, convolved, and rounded again.
+"""What convolutions and pools of bytes compute, in standard ops: rounded values decoded, convolved, and rounded again.
 
 The runtime makes integers of that, and turns cancel where ops of a chain meet, so a chain without a library takes the
 time of the graph that it was made of.
 """
 
+from collections.abc import Mapping, Sequence
+
 import onnx_ir as ir
 
 from qcc.ir.kernel.chain_op import SPREAD, ChainOp
+from qcc.ir.kernel.pool_op import PoolOp
 from qcc.ir.onnx.emit.decode import numbers
 from qcc.ir.onnx.file.domain import function
 from qcc.ir.vocabulary.definition import Lines
 
-FIRST, LAST = "perm: ints = [0, 3, 1, 2]", "perm: ints = [0, 2, 3, 1]"
-
 
 def chain_function(op: ChainOp, opset: int) -> ir.Function:
     """Build the function; its inputs and outputs are the op's own, its attribute the groups of a depthwise one."""
-    how = [
-        f"{name}: ints = [{', '.join(map(str, sizes))}]" for name, sizes in (("strides", op.strides), ("pads", op.pads))
-    ]
-    how += ["group: int = @group"] if op.depthwise else []
+    how = [*_ints(op.window.attributes), f"group: int = {'@group' if op.depthwise else op.groups}"]
+    first, last = (_ints({"perm": order})[0] for order in orders(op.window.axes))
     lines = [
-        f"turned = Transpose <{FIRST}> (x)",
+        f"turned = Transpose <{first}> (x)",
         "read = DequantizeLinear (turned, x_scale, x_zero)",
         *_unpacked(op),
         f"weight = DequantizeLinear <axis: int = 0> ({'spread' if op.packed else 'codes'}, scale, zero)",
@@ -33,14 +32,44 @@ def chain_function(op: ChainOp, opset: int) -> ir.Function:
     if op.adds:
         lines += [
             "own = DequantizeLinear (rounded, y_scale, y_zero)",
-            f"turned_other = Transpose <{FIRST}> (other)",
+            f"turned_other = Transpose <{first}> (other)",
             "theirs = DequantizeLinear (turned_other, other_scale, other_zero)",
             "together = Add (own, theirs)",
             *_cut("total", "together", "relu" if op.cut_sum else ""),
             "summed = QuantizeLinear (total, sum_scale, sum_zero)",
         ]
-    lines += [f"y = Transpose <{LAST}> ({'summed' if op.adds else 'rounded'})"]
+    lines += [f"y = Transpose <{last}> ({'summed' if op.adds else 'rounded'})"]
     return function(op.name, op.inputs, lines, "y", opset, "group" if op.depthwise else "")
+
+
+def pool_function(op: PoolOp, opset: int) -> ir.Function:
+    """The same of a pool."""
+    first, last = (_ints({"perm": order})[0] for order in orders(op.axes))
+    window = [] if op.window is None else _ints({"kernel_shape": op.window.kernel, **op.window.attributes})
+    if op.pooled == "max":
+        lines = [f"pooled = MaxPool <{', '.join(window)}> (turned)"]
+    else:
+        # dilations of 1 are left out: they came with a later version of the op
+        window = [one for one in window if not one.startswith("dilations")]
+        how = f"AveragePool <{', '.join([*window, 'count_include_pad: int = 1'])}>" if window else "GlobalAveragePool"
+        lines = [
+            "read = DequantizeLinear (turned, x_scale, x_zero)",
+            f"mean = {how} (read)",
+            "pooled = QuantizeLinear (mean, y_scale, y_zero)",
+        ]
+    lines = [f"turned = Transpose <{first}> (x)", *lines, f"y = Transpose <{last}> (pooled)"]
+    return function(op.name, op.inputs, lines, "y", opset)
+
+
+def orders(axes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Of the axes of a value with channels last, as it has them second, and the other way round."""
+    between = range(1, 1 + axes)
+    return (0, 1 + axes, *between), (0, *(at + 1 for at in between), 1)
+
+
+def _ints(attributes: Mapping[str, Sequence[int]]) -> list[str]:
+    """Attributes as the text of a body has them."""
+    return [f"{name}: ints = [{', '.join(map(str, sizes))}]" for name, sizes in attributes.items()]
 
 
 def _unpacked(op: ChainOp) -> Lines:

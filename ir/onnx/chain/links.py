@@ -1,18 +1,27 @@
-"""Convolutions of rounded values, with all that one op does: the bytes that are read and made, and what is between."""
+"""Convolutions and pools of rounded values, with all that one op does: what is read and made, and what is between."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import onnx_ir as ir
 
 from qcc.ir.kernel.chain_op import BYTE, ChainOp, Cut
+from qcc.ir.kernel.pool_op import SCALES, Pooled, PoolOp
+from qcc.ir.kernel.window import KernelWindow
 from qcc.ir.onnx.chain.packed import PackedCodes, packed_of
 from qcc.ir.onnx.file.load import array_of
 
 CODE, DECODE = "QuantizeLinear", "DequantizeLinear"
-RANK = 4  # images, channels, rows, columns
+RANKS = (3, 4, 5)  # images, channels, and up to three axes
 LEAST_ADDED = 16  # channels of a residual: so many are added at once
+POOLS: dict[str, tuple[Pooled, bool]] = {
+    "MaxPool": ("max", False),
+    "AveragePool": ("mean", False),
+    "GlobalAveragePool": ("mean", True),
+}
+"""What is taken of a window, and whether that is all of the image."""
 CLOSE = 1e-5  # of a scale: two float32 multiplied
 MOST_INPUTS = 1 << 15  # of a filter, whose products fit 32 bits with a bias of half of them
 
@@ -28,11 +37,11 @@ class Link:
         place: the node behind which all is there.
         inputs: the op's other inputs, by name, but for ``other``.
         other: the bytes of a residual.
-        groups: of the convolution.
+        groups: of a depthwise convolution; else 0.
         bias: in the integers of sums, where the graph has none.
     """
 
-    op: ChainOp
+    op: ChainOp | PoolOp
     read: ir.Value
     result: ir.Value
     place: ir.Node
@@ -46,7 +55,7 @@ def links(graph: ir.Graph) -> Iterator[Link]:
     """All of a graph, in its order; each residual is added by one convolution alone."""
     taken: set[ir.Node] = set()
     for node in graph:
-        link = _link(node, taken) if node.op_type == "Conv" and not node.domain else None
+        link = None if node.domain else _link(node, taken) if node.op_type == "Conv" else _pool(node)
         if link is not None:
             taken.add(link.place)
             yield link
@@ -64,7 +73,8 @@ def _link(node: ir.Node, taken: set[ir.Node]) -> Link | None:
     cut, low_high, coder = _rounded(node.outputs[0])
     if geometry is None or coder is None:
         return None
-    kernel, strides, pads, groups = geometry
+    window, groups = geometry
+    depthwise = groups > 1 and groups == shape[0] and shape[1] == 1
     inputs = {"x_scale": read.inputs[1], "x_zero": read.inputs[2], **_named(weight, ("codes", "scale", "zero"))}
     inputs |= {} if packed is None else packed.inputs
     bias = _bias(node, read, weight, shape[0])
@@ -77,31 +87,56 @@ def _link(node: ir.Node, taken: set[ir.Node]) -> Link | None:
         cut_sum, decoder, last = residual
         other = decoder.inputs[0]
         inputs |= _named(decoder, ("", "other_scale", "other_zero")) | _named(last, ("", "sum_scale", "sum_zero"))
-    op = ChainOp(kernel, strides, pads, groups > 1, packed.bits if packed else BYTE, cut, residual is not None, cut_sum)
+    bits = packed.bits if packed else BYTE
+    op = ChainOp(window, depthwise, 1 if depthwise else groups, bits, cut, residual is not None, cut_sum)
     given = {name: value for name, value in inputs.items() if value is not None}
     result, codes = last.outputs[0], read.inputs[0]
     if codes is None or result.is_graph_output():
         return None
-    return Link(op, codes, result, last, given, other, groups, bias[1])
+    return Link(op, codes, result, last, given, other, groups if depthwise else 0, bias[1])
+
+
+def _pool(node: ir.Node) -> Link | None:
+    """A pool of bytes; one of largest numbers keeps their step."""
+    read = _decoded(node.inputs[0]) if node.op_type in POOLS else None
+    coder = _only(node.outputs[0]) if read is not None and len(node.outputs) == 1 else None
+    if read is None or not _is_bytes(read) or coder is None or coder.op_type != CODE or not _is_bytes(coder):
+        return None
+    result, codes, shape = coder.outputs[0], read.inputs[0], node.outputs[0].shape
+    if codes is None or shape is None or len(shape) not in RANKS or result.is_graph_output():
+        return None
+    pooled, whole = POOLS[node.op_type]
+    window = None if whole else _pool_window(node, pooled)
+    moved = all(_number(one) == _number(two) for one, two in zip(read.inputs[1:], coder.inputs[1:], strict=True))
+    if (window is None and not whole) or (pooled == "max" and not moved):
+        return None
+    scales = dict(zip(SCALES, (*read.inputs[1:], *coder.inputs[1:]), strict=True)) if pooled == "mean" else {}
+    given = {name: value for name, value in scales.items() if value is not None}
+    return Link(PoolOp(pooled, window, len(shape) - 2), codes, result, coder, given, None, 0, None)
+
+
+def _pool_window(node: ir.Node, pooled: Pooled) -> KernelWindow | None:
+    """The window of a pool; None of what no kernel does, which is to count less than all of it for a mean."""
+    found = {name: attribute.value for name, attribute in node.attributes.items()}
+    given = {name: tuple(found.get(name) or ()) for name in ("strides", "pads", "dilations")}
+    window = KernelWindow(tuple(found["kernel_shape"]), **given)
+    stated = found.get("auto_pad", "NOTSET") in ("", "NOTSET") and not found.get("ceil_mode", 0)
+    whole = set(window.dilations) == {1} and (found.get("count_include_pad", 0) or not any(window.pads))
+    return window if stated and min(window.pads) >= 0 and (pooled == "max" or whole) else None
 
 
 def _named(node: ir.Node, names: tuple[str, ...]) -> dict[str, ir.Value | None]:
     return {name: value for name, value in zip(names, node.inputs, strict=False) if name}
 
 
-def _geometry(
-    node: ir.Node, shape: tuple[int, ...]
-) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int], int] | None:
-    """Kernel, strides, pads and groups; None of what no kernel does."""
+def _geometry(node: ir.Node, shape: tuple[int, ...]) -> tuple[KernelWindow, int] | None:
+    """The window and the groups; None of what no kernel does."""
     found = {name: attribute.value for name, attribute in node.attributes.items()}
-    high, wide = shape[2:]
-    strides, dilations = (tuple(found.get(name) or (1, 1)) for name in ("strides", "dilations"))
-    pads, groups = tuple(found.get("pads") or (0, 0, 0, 0)), int(found.get("group", 1))
-    whole = groups == 1 or (groups == shape[0] and shape[1] == 1)
+    given = {name: tuple(found.get(name) or ()) for name in ("strides", "pads", "dilations")}
     stated = found.get("auto_pad", "NOTSET") in ("", "NOTSET")
-    if not whole or not stated or dilations != (1, 1) or min(pads) < 0 or shape[1] * high * wide > MOST_INPUTS:
+    if not stated or min(given["pads"], default=0) < 0 or prod(shape[1:]) > MOST_INPUTS:
         return None
-    return (high, wide), (strides[0], strides[1]), (pads[0], pads[1], pads[2], pads[3]), groups
+    return KernelWindow(shape[2:], **given), int(found.get("group", 1))
 
 
 def _bias(
@@ -153,7 +188,7 @@ def _residual(coder: ir.Node, channels: int, taken: set[ir.Node]) -> tuple[bool,
     ):
         return None
     shapes = [value.shape for value in (*adder.inputs, adder.outputs[0]) if value is not None]
-    same = len(shapes[0] or ()) == RANK and all(shape is not None and shape == shapes[0] for shape in shapes)
+    same = len(shapes[0] or ()) in RANKS and all(shape is not None and shape == shapes[0] for shape in shapes)
     return (cut == "relu", others[0], last) if same else None
 
 
@@ -177,14 +212,14 @@ def _is_bytes(node: ir.Node) -> bool:
 
 
 def _weight_shape(node: ir.Node, packed: PackedCodes | None) -> tuple[int, ...]:
-    """Of bytes in four axes, or what becomes such, with scales and zeros by filters; none of anything else."""
+    """Of bytes in three to five axes, or what becomes such, with scales and zeros by filters; none of anything else."""
     if len(node.inputs) != 3 or any(_held(value) is None for value in node.inputs[1:]):
         return ()
     codes, axis = _array(node.inputs[0]), node.attributes.get("axis")
     shape = codes.shape if packed is None else packed.shape
     whole = packed is not None or codes.dtype in (np.int8, np.uint8)
     by_filter = _array(node.inputs[1]).shape == _array(node.inputs[2]).shape == shape[:1]
-    return shape if len(shape) == RANK and whole and by_filter and axis is not None and axis.as_int() == 0 else ()
+    return shape if len(shape) in RANKS and whole and by_filter and axis is not None and axis.as_int() == 0 else ()
 
 
 def _held(value: ir.Value | None) -> np.ndarray | None:

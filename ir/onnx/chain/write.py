@@ -6,15 +6,15 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from qcc.ir.kernel.chain_op import ChainOp
-from qcc.ir.onnx.chain.body import chain_function
+from qcc.ir.kernel.pool_op import PoolOp
+from qcc.ir.onnx.chain.body import chain_function, orders, pool_function
 from qcc.ir.onnx.chain.links import Link, links
 from qcc.ir.onnx.file.domain import DOMAIN, VERSION
 
-FIRST, LAST = (0, 3, 1, 2), (0, 2, 3, 1)  # axes with channels second, and last
 SHORTEST = 2  # convolutions that a chain is worth
 
 
-def write_chains(model: ir.Model, serves: Callable[[ChainOp], bool]) -> tuple[ChainOp, ...]:
+def write_chains(model: ir.Model, serves: Callable[[ChainOp | PoolOp], bool]) -> tuple[ChainOp | PoolOp, ...]:
     """Put ops in the place of convolutions that hand bytes to each other, and turn values where chains begin and end.
 
     Args:
@@ -22,7 +22,7 @@ def write_chains(model: ir.Model, serves: Callable[[ChainOp], bool]) -> tuple[Ch
         serves: there is a kernel for an op.
 
     Returns:
-        The op of each convolution.
+        The op of each convolution, and of each pool between.
     """
     order = {node: at for at, node in enumerate(model.graph)}
     found = _linked([link for link in links(model.graph) if serves(link.op)])
@@ -56,32 +56,34 @@ class _Writer:
     def put(self, link: Link) -> None:
         """Put an op in the place of a link."""
         name = link.result.name or ""
-        given = dict(link.inputs) | {"x": self._last(link.read, link.place)}
+        first, last = orders(link.op.axes)
+        given = dict(link.inputs) | {"x": self._last(link.read, last, link.place)}
         if link.other is not None:
-            given["other"] = self._last(link.other, link.place)
+            given["other"] = self._last(link.other, last, link.place)
         if link.bias is not None:
             for key, array in zip(("bias", "bias_scale"), link.bias, strict=True):
                 given[key] = self._constant(f"{name}.{key}", ir.Tensor(array))
         self._define(link.op)
-        groups = [ir.AttrInt64("group", link.groups)] if link.op.depthwise else []
+        groups = [ir.AttrInt64("group", link.groups)] if link.groups else []
         inputs = [given[one] for one in link.op.inputs]
         made = self._node(DOMAIN, link.op.name, inputs, groups, link.place, f"{name}.last")
-        turned = self._turned(made, FIRST, link.place, f"{name}.first")
+        turned = self._turned(made, first, link.place, f"{name}.first")
         turned.shape = link.result.shape
         link.result.replace_all_uses_with(turned)
         self._lasts[turned] = self._lasts[link.result] = made
 
-    def _last(self, value: ir.Value, place: ir.Node) -> ir.Value:
+    def _last(self, value: ir.Value, order: Sequence[int], place: ir.Node) -> ir.Value:
         if value not in self._lasts:
-            self._lasts[value] = self._turned(value, LAST, place, f"{value.name}.last")
+            self._lasts[value] = self._turned(value, order, place, f"{value.name}.last")
         return self._lasts[value]
 
     def _turned(self, value: ir.Value, order: Sequence[int], place: ir.Node, name: str) -> ir.Value:
         return self._node("", "Transpose", [value], [ir.AttrInt64s("perm", order)], place, name)
 
-    def _define(self, op: ChainOp) -> None:
+    def _define(self, op: ChainOp | PoolOp) -> None:
         if (DOMAIN, op.name, "") not in self._model.functions:
-            made = chain_function(op, self._graph.opset_imports[""])
+            opset = self._graph.opset_imports[""]
+            made = chain_function(op, opset) if isinstance(op, ChainOp) else pool_function(op, opset)
             self._model.functions[made.identifier()] = made
             self._graph.opset_imports.setdefault(DOMAIN, VERSION)
 

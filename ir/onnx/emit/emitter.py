@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from qcc.ir.encoding.blocks import row_by_row
 from qcc.ir.encoding.encoded import Encoded
 from qcc.ir.encoding.packing import pack
 from qcc.ir.graph.ops import Layer, Weight
-from qcc.ir.graph.view import row_by_row
 from qcc.ir.onnx.file.bodies import inside
 from qcc.ir.onnx.file.domain import DOMAIN, VERSION
 from qcc.ir.onnx.graph.layers import PASSING

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from qcc.ir.cores import runtime_threads
 from qcc.ir.errors import ModelError, first_line
 from qcc.ir.graph import in_pieces as pieces
 from qcc.ir.graph.ops import Array, Feeds
@@ -42,6 +43,7 @@ class OnnxRunner:
         if not optimise:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4
+        options.intra_op_num_threads = runtime_threads()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle sessions must not spin
         options.add_session_config_entry("session.disable_prepacking", "1")  # halves a session's memory
         if folder is not None:
