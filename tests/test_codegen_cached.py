@@ -191,7 +191,14 @@ net (float[N, S, 64] x, float[N, 1, P, 32] past_key, float[N, 1, P, 32] past_val
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", ["keys = int8 channel, values = int4 group 32, float_tokens = 1; form", "form"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "keys = int8 channel, values = int4 group 32, float_tokens = 1; form",
+        "keys = int4 group 32, values = int4 channel; channels = mixed; form",
+        "form",
+    ],
+)
 def test_the_driver_makes_a_library_of_it(tmp_path: Path, rule: str) -> None:
     """The file gives with its kernels what it gives without."""
     draw = np.random.default_rng(0)

@@ -323,3 +323,9 @@ def test_quantities_are_spelled_in_few_digits() -> None:
         "1200 %",
         "∞ %",
     ]
+
+
+def test_what_is_typed_is_code_and_stays_whole() -> None:
+    page = render_html(replace(result(), notes=("give `--data FILE.npz`", "`<b>` is `" + "long." * 9 + "`")))
+    assert 'give <code class="whole">--data FILE.npz</code>' in page
+    assert '<code class="whole">&lt;b&gt;</code> is <code>long.' in page and "<b>` is" not in page

@@ -1,6 +1,7 @@
 """A sweep's curve is the allocator's, and its law is told by points that it has not seen."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +10,22 @@ import pytest
 
 import qcc
 from qcc.__main__ import main
-from qcc.compiler.sweep.law import fitted, knee
+from qcc.compiler.sweep.law import KindPoint, Kinds, fitted, knee
 from qcc.compiler.sweep.sweep import sweep
 from tests import onnx_models as models
 
 POLICY = "qpolicy 1\nrule any { weights = int{3,4,5,6,8} channel }\n"
 CLOSE = 0.05  # of a size: the functions of further formats, of which only the smallest file tells
 SAME = 1e-9
+ASKED = 0.05  # of a point that is left out
 FOUND = 0.02  # of a rate: the grid has steps of 2 %
 
 BITS = np.linspace(2.5, 8, 8)
+
+
+def alone(losses: Sequence[float] | np.ndarray) -> list[Kinds]:
+    """A curve of one kind of layer."""
+    return [{"linear": KindPoint(1000, bits, float(loss))} for bits, loss in zip(BITS, losses, strict=False)]
 
 
 @pytest.fixture(scope="module")
@@ -54,25 +61,56 @@ def test_a_law_of_either_form_is_found_and_foretells_points_left_out() -> None:
         ("exponential", 2.0, 0.001 + 3 * 2 ** (-2 * BITS)),
         ("levels", 1.8, 0.002 + 9 * (2**BITS - 2) ** -1.8),
     ):
-        law = fitted(BITS.tolist(), losses.tolist())
-        assert law is not None and law.form == form
-        assert law.rate == pytest.approx(rate, rel=FOUND)
+        law = fitted(alone(losses))
+        assert law is not None
+        (found,) = law.laws.values()
+        assert found.form == form and found.rate == pytest.approx(rate, rel=FOUND)
         assert max(law.errors) <= FOUND
-        assert law(4.0) == pytest.approx(float(np.interp(4.0, BITS, losses)), rel=0.1)
+        assert found(4.0) == pytest.approx(float(np.interp(4.0, BITS, losses)), rel=0.1)
+
+
+def test_a_table_that_steps_has_a_law_of_its_own() -> None:
+    tables, layers = np.array([2, 2, 2, 3, 3, 4, 4, 5, 6, 8]), np.array([2.0, 2.7, 3.5, 3.3, 4.6, 4.4, 6, 6.2, 7, 8])
+    lost = 2 * 2.0 ** (-2 * tables), 40 * 2.0 ** (-2 * layers)
+    points = [
+        {
+            "embedding": KindPoint(1000, one, first),
+            "linear": KindPoint(900, other, second),
+            "conv": KindPoint(10, other, second / 9),
+        }
+        for one, other, first, second in zip(tables, layers, *lost, strict=True)
+    ]
+    law = fitted(points)
+    assert law is not None and list(law.laws) == ["embedding", "linear conv"] and max(law.errors) <= ASKED
+    assert law.lines[1].startswith("+ ") and law.lines[1].endswith("of linear, conv")
+    together = [{"any": one["embedding"] + one["linear"] + one["conv"]} for one in points]
+    mixed = fitted(together)
+    assert mixed is not None and np.median(mixed.errors) > ASKED
+
+
+def test_parts_without_a_law_go_with_the_others() -> None:
+    losses = 0.001 + 3 * 2 ** (-2 * BITS)
+    for other in ([KindPoint(50, 4.0, 0.01)] * len(BITS), [KindPoint(50, one, 0.0) for one in BITS]):
+        points = [
+            {"conv": KindPoint(100, *one), "linear": two}
+            for one, two in zip(zip(BITS, losses, strict=True), other, strict=True)
+        ]
+        law = fitted(points)
+        assert law is not None and list(law.laws) == ["conv linear"]
 
 
 @pytest.mark.slow
 def test_points_where_all_is_lost_say_nothing_of_the_law() -> None:
     losses = 0.001 + 3 * 2 ** (-2 * BITS)
     losses[0] = 25
-    law = fitted(BITS.tolist(), losses.tolist(), 1.0)
+    law = fitted(alone(losses), 1.0)
     assert law is not None and max(law.errors) <= FOUND and len(law.errors) == len(BITS) - 3
-    assert fitted(BITS.tolist(), losses.tolist(), 1e-3) is None
+    assert fitted(alone(losses), 1e-3) is None
 
 
 def test_few_points_have_no_law() -> None:
-    assert fitted([3, 4, 5, 6], [1, 0.5, 0.2, 0.1]) is None
-    assert fitted([3, 4, 5, 6, 7], [0, 0, 0, 0, 0]) is None
+    assert fitted(alone([1, 0.5, 0.2, 0.1])) is None
+    assert fitted(alone([0, 0, 0, 0, 0])) is None
 
 
 def test_a_knee_is_where_a_curve_bends_and_a_line_has_none() -> None:

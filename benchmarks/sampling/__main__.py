@@ -183,12 +183,12 @@ def short(args: argparse.Namespace) -> None:
 def joint(args: argparse.Namespace) -> None:
     """W8A8 and a step cache, each alone and both; data from the loop beside data from files."""
     loop = args.loop
-    rule = "rule linear { weights = int8 channel; activations = static }\n"
+    rule = f"rule linear {{ weights = int8 channel; activations = static({args.static}) }}\n"
     cached = f"step_cache {{ region = {args.region}, evaluations = {args.evaluations} }}\n"
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(loop, Path(folder) / "loop.toml")
         head = 'sampler "loop.toml"\n'
-        levels = rule.replace("static", f'static; levels = intervals(input "{read_loop(loop).step}")')
+        levels = rule.replace(" }", f'; levels = intervals(input "{read_loop(loop).step}") }}')
         kinds = {"W8A8": head + rule, "W8A8 by step": head + levels}
         kinds |= {"step cache": head + cached + "rule any { keep }\n", "both": head + cached + rule}
         kinds = {name: text for name, text in kinds.items() if not args.only or name in args.only}
@@ -258,6 +258,7 @@ def main() -> None:
     parser.add_argument("--counts", default="5,8,10")
     parser.add_argument("--images", type=Path)
     parser.add_argument("--array", default="image")
+    parser.add_argument("--static", default="range = absmax", help="of `joint`: how steps of activations are found")
     parser.add_argument("--only", action="append", help="of `joint`: a kind to run; by default all")
     args = parser.parse_args()
     {"cache": cache, "short": short, "joint": joint}[args.what](args)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.scale.workers MODEL DATA [--samples 4] [--workers 1 2 4] [--cluster]
 
-The same policy, which leaves the format of every linear layer open, is compiled with each number of workers, by
+The same policy, which leaves the format of every weight open, is compiled with each number of workers, by
 ``--jobs`` or, with ``--cluster``, by Dask. Only the phase that probes is timed, and all files must have the same bytes.
 What the cores give: two such processes at once, of one worker each, against one alone. The runtime's own threads count
 for both.
@@ -21,8 +21,8 @@ from benchmarks.scale.__main__ import digests
 
 POLICY = """qpolicy 1
 calibrate "{data}" {{ samples = {samples} }}
-rule linear {{ weights = int{{4,8}} channel }}
-budget {{ size <= 40% }}
+rule any {{ weights = int{{4,8}} channel }}
+budget {{ size <= 22% }}
 minimize output_error
 """
 PHASE = "measure"

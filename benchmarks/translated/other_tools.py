@@ -6,6 +6,7 @@ Data has a first axis of samples; the tools are given them one by one. What Oliv
 """
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -92,6 +93,7 @@ def _olive(config: Mapping[str, Any], model: Path, data: Data, output: Path) -> 
         given["per_channel"] = step.get("per_channel", False)
         _static(given, model, data, output)
         return
+    import onnx
     from olive.hardware.accelerator import AcceleratorSpec, Device
     from olive.model import ONNXModelHandler
     from olive.package_config import OlivePackageConfig
@@ -102,7 +104,11 @@ def _olive(config: Mapping[str, Any], model: Path, data: Data, output: Path) -> 
     kind_ = OlivePackageConfig.load_default_config().import_pass_module(step["type"])
     spec = AcceleratorSpec(accelerator_type=Device.CPU, execution_provider="CPUExecutionProvider")
     made = create_pass_from_dict(kind_, options, disable_search=True, accelerator_spec=spec)
-    made.run(ONNXModelHandler(model_path=str(model)), str(output))
+    written = Path(made.run(ONNXModelHandler(model_path=str(model)), str(output)).model_path)
+    if written != output:  # some passes write into a folder of that name
+        whole = onnx.load(written)
+        shutil.rmtree(output, ignore_errors=True)
+        onnx.save(whole, output)
 
 
 def _nncf(config: Mapping[str, Any], model: Path, data: Data, output: Path) -> None:

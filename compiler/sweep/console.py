@@ -1,5 +1,6 @@
 """A sweep for people and programs: a table, and JSON."""
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ def write_sweep(found: Sweep) -> None:
     titles = ("bytes", "of input", "bits", found.metric, "law")
     rows = []
     for at, one in enumerate(found.points):
-        law = "-" if found.law is None else _loss(found, found.law(one.bits))
+        law = "-" if found.law is None else _loss(found, found.law(one.parts))
         mark = "knee" if at == found.knee else ""
         numbers = f"{one.size_bytes:,.0f}", percent(one.size_bytes / found.input_bytes), f"{one.bits:.2f}"
         rows.append((*numbers, _loss(found, one.loss), law, mark))
@@ -37,7 +38,8 @@ def _topics(found: Sweep) -> dict[str, list[str]]:
         off = f"{percent(float(np.median(errors)))} off in the median, {percent(max(errors))} at most"
         left_out = sum(one.loss >= found.law.most for one in found.points)
         fit = f", without {left_out} of them where all is lost" if left_out else ""
-        law = [f"{found.law.text}, by {len(found.points)} points{fit}", f"of a point that is left out it is {off}"]
+        *first, last = found.law.lines
+        law = [*first, f"{last}, by {len(found.points)} points{fit}", f"of a point that is left out it is {off}"]
     return {
         "losses": [f"foreseen at the outputs, measured on up to {found.samples:,} samples of {data}"],
         "law": law,
@@ -64,16 +66,20 @@ def as_json(found: Sweep) -> dict[str, Any]:
         "metric": found.metric,
         "samples": found.samples,
         "origin": found.origin,
-        "points": [{"bytes": one.size_bytes, "bits": one.bits, "loss": one.loss} for one in found.points],
+        "points": [
+            {
+                "bytes": one.size_bytes,
+                "bits": one.bits,
+                "loss": one.loss,
+                "kinds": {name: {"bits": part.bits, "loss": part.loss} for name, part in one.parts.items()},
+            }
+            for one in found.points
+        ],
         "knee": found.knee,
         "law": None
         if law is None
         else {
-            "form": law.form,
-            "floor": law.floor,
-            "factor": law.factor,
-            "rate": law.rate,
-            "gone": law.gone,
+            "kinds": {name: asdict(one) for name, one in law.laws.items()},
             "held_one_out": list(law.errors),
         },
     }

@@ -1,16 +1,20 @@
 """Drawing a sweep as SVG: what is lost at every size, both as logarithms, with the law and the knee."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from math import floor, log10
 from string import Template
 
+import numpy as np
+
 from qcc.compiler.report.page.shapes import number, text_markup
 from qcc.compiler.report.text import escaped, size_text
+from qcc.compiler.sweep.law import KindPoint
 from qcc.compiler.sweep.sweep import Sweep
 
 WIDTH, HEIGHT = 900, 520
 LEFT, RIGHT, TOP, BOTTOM = 96, 860, 84, 440
-STEPS = 60  # of the law's line
+STEPS = 8  # of the law's line, between two points
 ROOM = 0.04  # of an axis, beyond the ends
 
 
@@ -43,7 +47,7 @@ def draw(found: Sweep) -> str:
 
 def _parts(found: Sweep, title: str) -> Iterator[str]:
     yield text_markup(28, 34, title, "title")
-    law = "" if found.law is None else f"; law: {found.law.text}"
+    law = "" if found.law is None else f"; law: {' '.join(found.law.lines)}"
     yield text_markup(28, 56, f"foreseen at the outputs, on up to {found.samples:,} samples{law}", "soft")
     points = [one for one in found.points if one.loss > 0]
     if not points:
@@ -76,15 +80,15 @@ def _law(found: Sweep) -> list[tuple[float, float]]:
     """Points of the law between the ends of the curve, by sizes."""
     if found.law is None or len(found.points) < 2:
         return []
-    first, last = found.points[0], found.points[-1]
     drawn = []
-    for step in range(STEPS + 1):
-        share = step / STEPS
-        bits = first.bits + share * (last.bits - first.bits)
-        loss = found.law(bits)
-        if loss > 0:
-            drawn.append((first.size_bytes + share * (last.size_bytes - first.size_bytes), loss))
-    return drawn
+    for one, other in pairwise(found.points):
+        for share in np.linspace(0, 1, STEPS):
+            parts = {
+                name: KindPoint(part.params, part.bits + share * (other.parts[name].bits - part.bits), 0.0)
+                for name, part in one.parts.items()
+            }
+            drawn.append((one.size_bytes + share * (other.size_bytes - one.size_bytes), found.law(parts)))
+    return [(size, loss) for size, loss in drawn if loss > 0]
 
 
 _SVG = Template(

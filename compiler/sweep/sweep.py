@@ -1,7 +1,7 @@
 """The curve of size and loss of a policy: candidates are measured once, and each size is one solve."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +15,15 @@ from qcc.compiler.compilation import Compilation
 from qcc.compiler.console.phases import Progress, silent
 from qcc.compiler.depth.choose import left_open
 from qcc.compiler.files.system_errors import told
+from qcc.compiler.measure.sensitivity import Losses
 from qcc.compiler.metrics.find import additive
 from qcc.compiler.plan.costs import SIZE
 from qcc.compiler.plan.plan import Allocate, Limit, Plan
 from qcc.compiler.repeat import loaded_policy
-from qcc.compiler.sweep.law import ScalingLaw, fitted, knee
+from qcc.compiler.sweep.law import KindPoint, Kinds, ScalingLaw, fitted, knee
 from qcc.dsl.policy.policy import Policy
 from qcc.ir.errors import ModelError
+from qcc.ir.graph.ops import Weight
 
 WHOLE = 1.0  # of noise over signal: where all is lost, the losses of layers add up to nothing that a law could tell
 
@@ -34,11 +36,13 @@ class SweepPoint:
         size_bytes: that its file takes, foreseen from the smallest one, which was written.
         bits: a weight on average, of those that have a choice.
         loss: foreseen at the outputs.
+        parts: the same by kind of layer.
     """
 
     size_bytes: float
     bits: float
     loss: float
+    parts: Kinds = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -116,10 +120,10 @@ class _Sweeping(Compilation):
         asked = _smallest_of(opened.plan, allocate)
         settled = self._build(replace(opened, plan=asked), self.output)
         assert settled.losses is not None and settled.decision is not None and asked.allocate is not None
-        points = _points(asked, settled, count, sum(one.params for one in opened.graph.weights()))
+        points = _points(asked, settled, count, opened.graph.weights())
         losses = [one.loss for one in points]
         most = WHOLE if "%" in additive()[settled.losses.metric].units else np.inf
-        law = fitted([one.bits for one in points], losses, most)
+        law = fitted([one.parts for one in points], most)
         found = knee([one.size_bytes for one in points], losses)
         told_of = settled.losses.metric, points, settled.losses.samples, opened.data.origin
         return Sweep(self.model, opened.file.size_bytes, *told_of, law, found)
@@ -135,7 +139,7 @@ def _smallest_of(plan: Plan, allocate: Allocate) -> Plan:
     return replace(plan, allocate=replace(allocate, objective=SIZE, limits=limits))
 
 
-def _points(plan: Plan, settled: Settled, count: int, params: int) -> tuple[SweepPoint, ...]:
+def _points(plan: Plan, settled: Settled, count: int, weights: Sequence[Weight]) -> tuple[SweepPoint, ...]:
     """The choices of least loss for sizes between the smallest and the one that loses least, in equal ratios."""
     allocate, losses, first = plan.allocate, settled.losses, settled.decision
     assert allocate is not None and losses is not None and first is not None
@@ -147,8 +151,23 @@ def _points(plan: Plan, settled: Settled, count: int, params: int) -> tuple[Swee
         decision = _decided(plan, settled, fixed, float(size))
         if decision is not None:
             taken = bytes_of(plan, decision.choice)
-            found[decision.choice] = SweepPoint(fixed + taken, 8 * taken / max(params, 1), decision.predicted_error)
+            parts = _parts(allocate, losses, decision.choice, weights)
+            bits = sum(parts.values(), KindPoint(0, 0.0, 0.0)).bits
+            found[decision.choice] = SweepPoint(fixed + taken, bits, decision.predicted_error, parts)
     return tuple(sorted(found.values(), key=lambda one: one.size_bytes))
+
+
+def _parts(allocate: Allocate, losses: Losses, choice: Sequence[int], weights: Sequence[Weight]) -> Kinds:
+    """What each kind of layer has and loses under a choice."""
+    known = {one.name: one for one in weights}
+    found: dict[str, KindPoint] = {}
+    for option, lost, at in zip(allocate.options, losses.loss, choice, strict=True):
+        weight = known.get(option.subject)
+        if weight is not None and weight.params:
+            bits = 8 * option.candidates[at].costs[SIZE] / weight.params
+            kind, part = "+".join(sorted(weight.kinds)), KindPoint(weight.params, bits, float(lost[at]))
+            found[kind] = found[kind] + part if kind in found else part
+    return found
 
 
 def _decided(plan: Plan, settled: Settled, fixed: float, most: float | None) -> Decision | None:

@@ -42,7 +42,9 @@ class Cache(SubjectPass):
         keys: what keys are kept in: `int8 channel`, `int4 channel`, `int4 group 32`, `bfp 4 group 32`.
         values: the same of values.
         channels: of groups: `sorted` puts channels of like size side by side, as data shows them, and `balanced` makes
-            all of like size; queries and results are moved alike.
+            all of like size; queries and results are moved alike. `mixed` multiplies each head's rows by a matrix, and
+            queries and results by its inverse, so that all channels are alike and what queries see of errors is least:
+            two small products more for each token and head.
         float_tokens: so many first rows stay floats, in a cache of their own.
         form: `decoded` computes in standard ops; `fused` lets the runtime's `GroupQueryAttention` read floats, or int8
             or int4 by channel, both of as many bits, where attentions see nothing that comes later. It takes several
@@ -67,7 +69,7 @@ class Cache(SubjectPass):
 
     keys: Annotated[Encoding | None, "what keys of earlier runs are kept in"] = None
     values: Annotated[Encoding | None, "what values of earlier runs are kept in"] = None
-    channels: Annotated[Channels, "how channels are moved before groups of them are kept"] = "plain"
+    channels: Annotated[Channels, "how channels are moved before they are kept"] = "plain"
     float_tokens: Annotated[int, Between(0, 4096), "so many first rows stay floats"] = 0
     form: Annotated[Form, "who computes with codes: standard ops, the runtime's own or one of ours"] = "decoded"
     budget: Annotated[int, Between(0, 1 << 30), "rows that stay behind a run, on average; 0 for all"] = 0
@@ -143,7 +145,11 @@ class Cache(SubjectPass):
         name = one.keys.past
         context.progress(name)
         try:
-            keys, values = (self._rows(operand, kept, seen) for operand, kept in self._pairs(one))
+            queries = self._queries(one)
+            keys, values = (
+                self._rows(operand, kept, seen, queries if operand is one.keys else None)
+                for operand, kept in self._pairs(one)
+            )
             graph.store_cache(one, keys, values, self.kept if self.budget else self.form)
         except Refused as refused:
             return Edit(name, refused.reason, refused=True)
@@ -153,7 +159,17 @@ class Cache(SubjectPass):
     def _pairs(self, one: Attention) -> tuple[tuple[Operand, Encoding | None], tuple[Operand, Encoding | None]]:
         return (one.keys, self.keys), (one.values, self.values)
 
-    def _rows(self, operand: Operand, kept: Encoding | None, seen: Mapping[str, np.ndarray]) -> CachedRows | None:
+    def _queries(self, one: Attention) -> str | None:
+        """The value of queries, by heads, that decides how keys' channels are mixed; None where none does."""
+        if self.channels != "mixed" or self.keys is None:
+            return None
+        if not one.queries.stands or not one.queries.way or one.queries.width != one.keys.width:
+            raise Refused("how its queries lie where they meet keys is not told, by which channels are mixed")
+        return one.queries.way[0]
+
+    def _rows(
+        self, operand: Operand, kept: Encoding | None, seen: Mapping[str, np.ndarray], queries: str | None
+    ) -> CachedRows | None:
         if kept is None:
             return None
         assert isinstance(kept, Blocked)
@@ -162,7 +178,8 @@ class Cache(SubjectPass):
         if not np.isfinite(rows).all():
             raise Refused(f"`{operand.present}` is not finite on the data", broken=True)
         try:
-            return fitted(rows, kept, self.channels, self.float_tokens, pairs=self.form == "fused")
+            power = None if queries is None else _power(seen.get(queries, nothing), operand.heads)
+            return fitted(rows, kept, self.channels, self.float_tokens, self.form == "fused", power)
         except ValueError as error:
             raise Refused(str(error)) from error
 
@@ -170,6 +187,8 @@ class Cache(SubjectPass):
         """Rows of each cache, ``[heads, rows, channels]``, as far as what is kept depends on them; asked once."""
         operands = [operand for one in wanted for operand, kept in self._pairs(one) if kept is not None]
         names = [operand.present for operand in operands if operand.present]
+        if self.channels == "mixed" and self.keys is not None:
+            names += [one.queries.way[0] for one in wanted if one.queries.stands and one.queries.way]
         if not self.learns or context.watch is None or not names:
             return {}
         key = "cache rows", tuple(names), self.float_tokens
@@ -223,6 +242,14 @@ class _RowSample:
         """All that is kept."""
         ends = np.concatenate(self._ends, 1)
         return np.concatenate([*self._kept, ends.min(1, keepdims=True), ends.max(1, keepdims=True)], 1)
+
+
+def _power(queries: np.ndarray, heads: int) -> np.ndarray | None:
+    """Mean products of what queries ``[heads, rows, channels]`` hold, together of those that share keys."""
+    if not queries.shape[1]:
+        return None
+    shared = queries.reshape(heads, -1, queries.shape[2]).astype(np.float64)
+    return np.asarray(shared.swapaxes(1, 2) @ shared / shared.shape[1])
 
 
 def _row_bytes(one: Attention, *kept: CachedRows | None) -> tuple[float, float]:

@@ -7,7 +7,7 @@
 
 enum { SIDES = 2, LANES = 16, MOST = 256 /* rows of a call */, FEW = 16 /* queries of a head of keys that rows are divided for */,
        MOST_WIDTH = 512, MOST_TOGETHER = 4, LEAST_CODE = 8 };
-static const float LOWEST = -3.40282347e+38f, SMALL = 0x1p-100f, ROUND = 0x1.8p23f /* added to a number, it leaves whole ones */;
+static const float LOWEST = -3.40282347e+38f, SMALL = 0x1p-100f, HIDDEN = -1e30f /* and less: beside any score it is nothing */, ROUND = 0x1.8p23f /* added to a number, it leaves whole ones */;
 
 /* No library of mathematics is linked for these few. */
 static inline float larger(float a, float b) { return a > b ? a : b; }
@@ -132,10 +132,20 @@ typedef struct {
 
 typedef struct { const char *codes, *scales; int64_t bytes, scale_bytes; } Rows;
 
+/* All these rows are hidden from queries that have seen others: what they would add is exactly nothing. */
+static int hidden(const Queries *queries, int64_t at, int64_t count) {
+  for (int64_t r = 0; r < queries->m->spec->together; r++) {
+    if (!(queries->top[r] > HIDDEN / 10)) return 0;
+    for (int64_t i = at; i < at + count; i++) if (!(queries->bias[r * queries->apart + i] <= HIDDEN)) return 0;
+  }
+  return 1;
+}
+
 /* `count` rows behind each other, `at` of all; those that fill no vector are filled up with such as are hidden. */
 static int meet(const Queries *queries, Kernel kernel, const Rows *rows, int64_t at, int64_t count) {
   const CachedSpec *spec = queries->m->spec;
   int64_t together = spec->together, whole = count / LANES * LANES;
+  if (hidden(queries, at, count)) return 1;
   float *filled = queries->room + together * MOST;
   for (int part = 0; part < 2; part++) {
     int64_t some = part ? count - whole : whole;

@@ -57,7 +57,7 @@ class _Plot:
         for at in range(TICKS):
             size = self.left + (self.right - self.left) * at / (TICKS - 1)
             shapes.append(text(self.x(size), TOP + HEIGHT + 26, size_text(size), "mid"))
-        return [*shapes, text((LEFT + RIGHT) / 2, TOP + HEIGHT + 52, "size of the file", "mid")]
+        return [*shapes, text((LEFT + RIGHT) / 2, TOP + HEIGHT + 52, "size of the file", "mid along")]
 
 
 def _dot(plot: _Plot, size: float, loss: float, css: str, radius: float) -> Shape:

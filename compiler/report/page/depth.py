@@ -193,7 +193,7 @@ def _names(columns: Sequence[_Column], centres: Sequence[float], bottom: float) 
     every = -(-len(columns) // 20)
     shown = list(zip(columns, centres, strict=True))[::every]
     marks = [text(x, bottom + 18, str(one.first + 1), "mid") for one, x in shown]
-    return [*marks, text((LEFT + RIGHT) / 2, bottom + 36, "layer, as numbered in the table", "mid")]
+    return [*marks, text((LEFT + RIGHT) / 2, bottom + 36, "layer, as numbered in the table", "mid along")]
 
 
 def _mark(x: float, y: float, filled: bool) -> Shape:

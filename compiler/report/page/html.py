@@ -17,6 +17,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from qcc.compiler.measure.time_model import ModelTimes, Race
 from qcc.compiler.metrics.find import additive, judged, to_measure
@@ -70,6 +71,8 @@ SECTIONS = {
     "terms": "Terms",
 }
 """The headings, by the names of the templates."""
+UNBROKEN = 24
+_CODE = re.compile(r"`([^`\n]+)`")
 
 
 def render_html(result: Result) -> str:
@@ -135,6 +138,7 @@ def _templates() -> Environment:
     made.filters |= {
         "bound_value": _bound_value,
         "breakable": breakable,
+        "coded": _coded,
         "colour": colour,
         "count": _count,
         "power": power_text,
@@ -145,6 +149,16 @@ def _templates() -> Environment:
         "sqnr": sqnr_text,
     }
     return made
+
+
+def _coded(text: str) -> Markup:
+    """A text in which what stands between grave accents is code; what is short is never broken."""
+    return Markup(_CODE.sub(_code, str(escape(spelled_out(text)))))
+
+
+def _code(found: re.Match[str]) -> str:
+    whole = ' class="whole"' if len(found[1]) <= UNBROKEN else ""
+    return f"<code{whole}>{found[1]}</code>"
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,14 +1,15 @@
 """Rows of keys or values as codes: what is done to a row before it is kept, and what its codes stand for.
 
 A row is ``[batch, heads, rows, channels]``. Channels are moved by what data shows of them (a centre each, a gain each,
-an order), all of which an attention undoes outside the cache: a centre taken from all keys changes the scores of a
-query by one number, which a softmax does not see; a gain or an order of keys goes to the queries, of values to the
-result. What is kept is then an integer a channel (`channel`), or integers with a scale that is found row by row
-(`group`).
+an order, or a matrix by which they are mixed), all of which an attention undoes outside the cache: a centre taken from
+all keys changes the scores of a query by one number, which a softmax does not see; a gain, an order or a matrix of keys
+goes to the queries, of values to the result. What is kept is then an integer a channel (`channel`), or integers with a
+scale that is found row by row (`group`).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -50,6 +51,7 @@ class CachedRows:
         first: so many rows at the beginning stay floats.
         pairs: of 4 bits, two neighbours share a byte, the first in its low half, as the runtime's own caches have it;
             else the first half of the channels lies in low halves.
+        mixing: what a head's rows are multiplied by before all else, ``[heads, channels, channels]``; None for nothing.
 
     Raises:
         ValueError: rows are not kept so.
@@ -61,6 +63,7 @@ class CachedRows:
     order: np.ndarray | None = None
     first: int = 0
     pairs: bool = False
+    mixing: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         heads, width = self.gain.shape
@@ -71,8 +74,15 @@ class CachedRows:
             fault = f"two of {width} channels do not share each byte"
         if not fault and self.centre.shape != (heads, width):
             fault = "centre and gain are of different heads"
+        if not fault and self.mixing is not None and self.mixing.shape != (heads, width, width):
+            fault = "what mixes channels is of other heads"
         if fault:
             raise ValueError(fault)
+
+    @cached_property
+    def mixed_back(self) -> np.ndarray | None:
+        """The inverse of what mixes channels."""
+        return None if self.mixing is None else np.linalg.inv(self.mixing.astype(np.float64)).astype(np.float32)
 
     @property
     def bits(self) -> int:
@@ -150,6 +160,7 @@ class CachedRows:
 
     def moved(self, rows: np.ndarray) -> np.ndarray:
         """Rows with their channels as they are kept."""
+        rows = rows if self.mixing is None else rows @ self.mixing
         found = ((rows - self.centre[:, None]) * (np.float32(1) / self.gain[:, None])).astype(np.float32)
         order = self.order
         return found if order is None else np.take_along_axis(found, _over(order, found), -1)
@@ -158,7 +169,8 @@ class CachedRows:
         """The inverse."""
         if self.order is not None:
             rows = np.take_along_axis(rows, _over(np.argsort(self.order, -1), rows), -1)
-        return np.asarray(rows * self.gain[:, None] + self.centre[:, None], np.float32)
+        found = np.asarray(rows * self.gain[:, None] + self.centre[:, None], np.float32)
+        return found if self.mixed_back is None else np.asarray(found @ self.mixed_back, np.float32)
 
     def _apart(self, rows: np.ndarray) -> np.ndarray:
         """With an axis of groups."""

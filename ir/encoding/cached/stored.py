@@ -17,8 +17,8 @@ from qcc.ir.encoding.grid import IntGrid
 
 NOTE = "qcc.caches"
 """The key under which a file tells of them."""
-VERSIONS = (1, 2)
-"""The second tells of rows that go, which the first knows nothing of."""
+VERSIONS = (1, 2, 3)
+"""The second tells of rows that go, the third of channels that are mixed; what came before knows nothing of them."""
 TOLD_OF_ROWS = ("places", "scores")
 
 
@@ -93,7 +93,8 @@ def decoded(caches: Iterable[StoredCache], outputs: Mapping[str, np.ndarray]) ->
 def note_of(caches: Iterable[StoredCache]) -> str:
     """What a file tells of its caches."""
     told = [_told(one) for one in caches]
-    version = VERSIONS[any("evicts" in one for one in told)]
+    mixed = any("mixing" in one for one in told)
+    version = VERSIONS[2 if mixed else any("evicts" in one for one in told)]
     return json.dumps({"version": version, "caches": told}, separators=(",", ":"))
 
 
@@ -116,7 +117,8 @@ def _told(one: StoredCache) -> dict[str, object]:
 def _told_of(rows: CachedRows) -> dict[str, object]:
     encoding = rows.encoding
     order = None if rows.order is None else _text(rows.order.astype(np.int16))
-    return {
+    mixing = {} if rows.mixing is None else {"mixing": _text(rows.mixing.astype(np.float32))}
+    return mixing | {
         "bits": encoding.bits,
         "zeros": not encoding.symmetric,
         "group": None if rows.by_channel else rows.size,
@@ -143,7 +145,9 @@ def _rows_of(told: Mapping[str, Any]) -> CachedRows:
     encoding = Blocked(grid, CHANNEL if group is None else Block(1, int(str(group))), str(told["scale"]))
     centre, gain = (_array(told[name], np.float32).reshape(heads, -1) for name in ("centre", "gain"))
     order = None if told["order"] is None else _array(told["order"], np.int16).astype(np.int64).reshape(heads, -1)
-    return CachedRows(encoding, centre, gain, order, int(str(told["first"])), bool(told["pairs"]))
+    width = gain.shape[1]
+    mixing = _array(told["mixing"], np.float32).reshape(heads, width, width) if "mixing" in told else None
+    return CachedRows(encoding, centre, gain, order, int(str(told["first"])), bool(told["pairs"]), mixing)
 
 
 def _text(array: np.ndarray) -> str:

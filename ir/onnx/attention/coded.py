@@ -29,6 +29,7 @@ class CodedWriter:
     def moved(self, rows: ir.Value) -> ir.Value:
         """Rows with their channels as they are kept."""
         kept, nodes = self._rows, self._nodes
+        rows = self._mixed(rows, kept.mixing)
         if kept.centre.any():
             rows = nodes.one("Sub", [rows, nodes.array(kept.centre[None, :, None])])
         return self._turned(rows, np.float32(1) / kept.gain, kept.order, back=False)
@@ -37,13 +38,22 @@ class CodedWriter:
         """The inverse; each head stands for several side by side where ``repeats`` says so."""
         kept, nodes = self._rows, self._nodes
         found = self._turned(rows, kept.gain, kept.order, back=True, repeats=repeats)
-        if not centre or not kept.centre.any():
-            return found
-        return nodes.one("Add", [found, nodes.array(np.repeat(kept.centre, repeats, 0)[None, :, None])])
+        if centre and kept.centre.any():
+            found = nodes.one("Add", [found, nodes.array(np.repeat(kept.centre, repeats, 0)[None, :, None])])
+        return self._mixed(found, kept.mixed_back, repeats)
 
     def asked(self, queries: ir.Value, repeats: int) -> ir.Value:
         """Queries that meet keys as they are kept."""
+        back = self._rows.mixed_back
+        queries = self._mixed(queries, None if back is None else back.swapaxes(-1, -2), repeats)
         return self._turned(queries, self._rows.gain, self._rows.order, back=False, repeats=repeats)
+
+    def _mixed(self, rows: ir.Value, matrix: np.ndarray | None, repeats: int = 1) -> ir.Value:
+        """Rows times a matrix a head."""
+        if matrix is None:
+            return rows
+        held = np.ascontiguousarray(np.repeat(matrix, repeats, 0))
+        return self._nodes.one("MatMul", [rows, self._nodes.array(held)])
 
     def _turned(
         self, rows: ir.Value, gain: np.ndarray, order: np.ndarray | None, back: bool, repeats: int = 1

@@ -22,13 +22,13 @@ LOWEST = float(np.finfo(np.float32).min)  # by which masks of exporters hide; th
 HIDDEN = -1e38  # beside which no score counts either
 
 
-def check_fusible(graph: Graph, one: Attention, mask_axes: int = AXES) -> None:
-    """See that the op computes an attention, behind masks of so many axes at most.
+def check_fusible(graph: Graph, one: Attention, mask_axes: int = AXES, again: bool = False) -> None:
+    """See that the op computes an attention, behind masks of so many axes at most; ``again``: or does so already.
 
     Raises:
         Refused: it does not.
     """
-    check_rewritable(graph, one, mask_axes)
+    check_rewritable(graph, one, mask_axes, again)
     if ({one.keys.present, one.values.present} - {""}) & needed(graph, read_by(one)):
         raise Refused("what it reads depends on the rows that it gives to later runs")
 
@@ -41,8 +41,10 @@ def read_by(one: Attention) -> list[str]:
     return list(filter(None, reads))
 
 
-def check_rewritable(graph: Graph, one: Attention, mask_axes: int = AXES) -> None:
+def check_rewritable(graph: Graph, one: Attention, mask_axes: int = AXES, again: bool = False) -> None:
     """See that an attention is what the standard's op and those of its kind compute, whatever it depends on.
+
+    ``again``: it may be that op, as long as that hides nothing itself.
 
     Raises:
         Refused: it is not.
@@ -50,14 +52,17 @@ def check_rewritable(graph: Graph, one: Attention, mask_axes: int = AXES) -> Non
     operands = (one.queries, one.keys, one.values)
     held = {one.output, *(operand.value for operand in operands)}
     makers = {name: op for op in graph.ops() for name in op.outputs}
+    whole = one.output not in makers or makers[one.output].name == one.name
+    result = result_of(one) if whole and again else one.result
     faults = {
-        "it is one op already": one.output not in makers or makers[one.output].name == one.name,
+        "it is one op already": whole and not (again and makers[one.output].function == "attention"),
+        "its op hides rows itself": whole and any(not masking.value for masking in one.masking),
         "others read its weights": one.weights_read,
         "its softmax counts further scores": bool(one.sinks),
         "its scores are bounded": one.cap is not None,
         "its scale hangs on how many rows there are": one.scale_varies,
         "it does not compute in float32": any(graph.value(name).dtype != "float32" for name in held),
-        "how its result holds heads is not known": one.result is None or one.result.layout not in LAYOUTS,
+        "how its result holds heads is not known": result is None or result.layout not in LAYOUTS,
         "how it holds heads is not known": any(operand.layout not in LAYOUTS for operand in operands),
         f"its mask has more than {('four', 'five')[mask_axes - AXES]} axes": any(
             len(graph.value(masking.value).shape or ()) > mask_axes for masking in one.masking if masking.value
@@ -68,6 +73,12 @@ def check_rewritable(graph: Graph, one: Attention, mask_axes: int = AXES) -> Non
     }
     if fault := next((text for text, found in faults.items() if found), ""):
         raise Refused(fault)
+
+
+def result_of(one: Attention) -> Operand | None:
+    """Where the result of an attention can be read last; of an op that is all of it, what that makes."""
+    layout = {3: "bs(hd)", 4: "bhsd"}.get(len(one.shape), "")
+    return one.result or Operand(one.output, one.queries.heads, one.values.width, layout)
 
 
 def _turns(operand: Operand) -> bool:

@@ -1,6 +1,7 @@
 """Caches as the runtime's own op takes them: `GroupQueryAttention` on floats, or codes with a step for each channel."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -10,7 +11,7 @@ from qcc.ir.errors import Refused
 from qcc.ir.graph.attention import Attention
 from qcc.ir.graph.graph import Graph
 from qcc.ir.onnx.attention.cache import ROWS, CacheWriter
-from qcc.ir.onnx.attention.fuse import StandardWriter, check_fusible
+from qcc.ir.onnx.attention.fuse import StandardWriter, check_fusible, result_of
 from qcc.ir.onnx.graph.edit import OnnxEditor
 
 GROUPED_OPSET = 23  # of the rotary embedding before it
@@ -24,13 +25,15 @@ def check_grouped(graph: Graph, one: Attention, keys: CachedRows | None, values:
     Raises:
         Refused: it does not.
     """
-    check_fusible(graph, one)
+    check_fusible(graph, one, again=True)
     kept = [rows for rows in (keys, values) if rows is not None]
     faults = {
         "it is fed no rows of earlier runs": not one.keys.past or not one.values.past,
         "the runtime's op takes keys and values of as many bits": len(kept) == 1
         or len({rows.bits for rows in kept}) > 1,
-        "the runtime's op takes steps of channels": any(not rows.by_channel or rows.first for rows in kept),
+        "the runtime's op takes steps of channels": any(
+            not rows.by_channel or rows.first or rows.mixing is not None for rows in kept
+        ),
         "the runtime's op hides what comes later": not any(masking.hides_later for masking in one.masking),
     }
     if fault := next((text for text, found in faults.items() if found), ""):
@@ -43,6 +46,7 @@ def group(model: ir.Model, one: Attention, keys: CachedRows | None, values: Cach
     Rewrite:
         softmax(scale q Concat(past, k)' + bias) Concat(past, v)  -->  GroupQueryAttention(q, k, v, codes, steps, bias)
     """
+    one = replace(one, result=result_of(one))
     model.opset_imports.setdefault(DOMAIN, 1)
     pairs, editor = ((one.keys, keys), (one.values, values)), OnnxEditor(model.graph)
     if keys is None:

@@ -1,6 +1,7 @@
 """Attentions that a kernel of ours computes on caches as they are kept; its op is a function of standard ops."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -13,7 +14,7 @@ from qcc.ir.kernel.cached_op import CachedOp, RowCode, parse_cached
 from qcc.ir.onnx.attention.cache import END, ROWS, CacheWriter
 from qcc.ir.onnx.attention.cached.body import cached_function
 from qcc.ir.onnx.attention.coded import CodedWriter
-from qcc.ir.onnx.attention.fuse import StandardWriter, check_fusible
+from qcc.ir.onnx.attention.fuse import StandardWriter, check_fusible, result_of
 from qcc.ir.onnx.attention.nodes import INT64, NodeWriter
 from qcc.ir.onnx.file.domain import DOMAIN, VERSION
 from qcc.ir.onnx.graph.edit import OnnxEditor
@@ -28,7 +29,7 @@ def check_cached(graph: Graph, one: Attention, keys: CachedRows | None, values: 
     Raises:
         Refused: it does not.
     """
-    check_fusible(graph, one)
+    check_fusible(graph, one, again=True)
     faults = {
         "it is fed no rows of earlier runs": not one.keys.past or not one.values.past,
         "its heads of queries are no multiple of those of keys": bool(one.queries.heads % one.keys.heads),
@@ -48,6 +49,7 @@ def write_cached(model: ir.Model, one: Attention, keys: CachedRows | None, value
     Rewrite:
         softmax(scale q Concat(past, k)' + bias) Concat(past, v)  -->  attend(q, k, v, past codes, .., bias)
     """
+    one = replace(one, result=result_of(one))
     first = any(rows is not None and rows.first for rows in (keys, values))
     op = CachedOp(one.queries.heads, one.keys.heads, one.keys.width, RowCode.of(keys), RowCode.of(values), first=first)
     if (DOMAIN, op.name, "") not in model.functions:
@@ -98,6 +100,7 @@ class _Side:
             head, new = self._divided(nodes, new)
             self.made["first"] = nodes.one("Concat", [self.fed["first"], head], axis=ROWS)
             first = CodedWriter(nodes, rows).moved(self.made["first"])
+        new = self.mixed(nodes, new, rows.mixing)
         if rows.centre.any():
             new = nodes.one("Sub", [new, nodes.array(rows.centre.reshape(-1))])
         if np.any(rows.gain != 1):
@@ -114,6 +117,15 @@ class _Side:
         rest = nodes.one("Slice", [new, left, nodes.numbers([END]), axis])
         rest.shape = new.shape
         return head, rest
+
+    @staticmethod
+    def mixed(nodes: NodeWriter, flat: ir.Value, matrix: np.ndarray | None) -> ir.Value:
+        """Each of the heads, or of those of queries that share one, times its matrix."""
+        if matrix is None:
+            return flat
+        apart = nodes.reshaped(flat, 0, 0, len(matrix), -1, matrix.shape[1])
+        made = nodes.one("MatMul", [apart, nodes.array(np.ascontiguousarray(matrix))])
+        return nodes.reshaped(made, 0, 0, -1)
 
     def ordered(self, nodes: NodeWriter, flat: ir.Value, repeats: int = 1, back: bool = False) -> ir.Value:
         """Channels in the order in which they are kept, or out of it."""
@@ -164,6 +176,8 @@ class _CachedWriter(StandardWriter):
         """Queries that meet keys as they are kept."""
         nodes, side = self.nodes, self._sides[0]
         repeats = self._op.heads // self._op.kept_heads
+        back = None if side.rows is None else side.rows.mixed_back
+        queries = side.mixed(nodes, queries, None if back is None else back.swapaxes(-1, -2))
         scale = side.gain(repeats) * np.float32(self.one.scale)
         asked = queries if np.all(scale == 1) else nodes.one("Mul", [queries, nodes.array(scale)])
         return side.ordered(nodes, asked, repeats)
@@ -177,7 +191,7 @@ class _CachedWriter(StandardWriter):
             made = nodes.one("Mul", [made, nodes.array(gain)])
         if side.rows is not None and side.rows.centre.any():
             made = nodes.one("Add", [made, nodes.array(np.repeat(side.rows.centre, repeats, 0).reshape(-1))])
-        return made
+        return side.mixed(nodes, made, None if side.rows is None else side.rows.mixed_back)
 
     def take(self, old: ir.Value, new: ir.Value) -> None:
         """What is returned for later runs is codes."""
