@@ -41,7 +41,7 @@ class CpuProcessor(Processor):
     @property
     def tiling(self) -> Tiling:
         """How products are cut."""
-        return self.cuts or tiling(self.l1_bytes, self.l2_bytes)
+        return self.cuts or tiling(self.l2_bytes)
 
     @property
     def architecture(self) -> str:
