@@ -46,7 +46,7 @@ typedef struct {
   int depthwise, groups;
   int bits;                       /* of codes in planes; 0: they lie in bytes */
   int cuts;                       /* 1: what is below 0; 2: what is outside two inputs */
-  int adds, cuts_sum;             /* a residual, and what is below 0 of that */
+  int adds, last, cuts_sum;       /* a residual, to which is added, and what is below 0 of that */
   int lanes;                      /* of a vector of sums: 16 have weights in bytes, 8 in 16 bits */
   Kernel product, of[3];          /* depthwise: of 64, 32 and 16 channels, the first where there are 16 lanes */
 } ChainSpec;
