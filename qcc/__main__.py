@@ -1,8 +1,10 @@
 """The command ``qcc``, also as ``python -m qcc``."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from qcc.compiler.commands.cli import run
 
@@ -20,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         demands; 70 a bug in qcc; 129 the terminal hung up; 130 interrupted; 141 whoever read the output stopped
         reading; 143 told to end.
     """
+    _take_streams()
     try:
         status = run(sys.argv[1:], alone=True) if argv is None else run(list(argv))
         sys.stdout.flush()
@@ -27,6 +30,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         _discard_output()
         return BROKEN_PIPE
     return status
+
+
+def _take_streams() -> None:
+    """Let what is printed go nowhere where a stream is closed, and print escaped what its encoding does not have."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # as of `>&-`
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - to the process's end
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _discard_output() -> None:

@@ -179,6 +179,19 @@ def test_an_interruption_stays_one_whatever_is_made_of_it(run: Run, monkeypatch:
 
 
 @pytest.mark.slow
+def test_a_closed_output() -> None:
+    """As of ``>&-`` in a shell: what is printed goes nowhere."""
+    done = subprocess.run(["sh", "-c", f"{sys.executable} -m qcc passes >&- 2>&-"], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_names_that_the_terminal_cannot_show(tmp_path: Path) -> None:
+    (tmp_path / "\u91cd.qpolicy").write_text("qpolicy 1\nrule any { weights = int8 }\n", encoding="utf-8")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"}
+    done = spawn("check", str(tmp_path / "\u91cd.qpolicy"), env=environment)
+    assert done.returncode == 0 and done.stdout.endswith("\\u91cd.qpolicy: ok, 1 rule\n")
+
+
 def test_broken_pipe() -> None:
     reader, writer = os.pipe()
     os.close(reader)

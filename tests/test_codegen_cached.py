@@ -103,6 +103,20 @@ def test_the_kernel_computes_what_the_body_does(libraries: dict[str, Path], proc
             assert np.abs(found["y"] - wanted["y"]).max(initial=0) <= slack, (word, seed)
 
 
+@pytest.mark.parametrize(("new", "added"), [(7, 2), (5, 0), (40, 35)])
+@pytest.mark.parametrize("processor", HERE)
+def test_new_rows_may_be_first_ones(libraries: dict[str, Path], processor: str, new: int, added: int) -> None:
+    """A text's first run has queries of those, too, whose keys and values are floats and no codes."""
+    op = OPS["attend_8x1x64_int8g32e8m0_int4g64fp16_first"]
+    given = drawn(op, 2, new, 0)
+    given |= {name: given[name][:, new - added :] for name in ("keys", "values")}
+    given["bias"] = given["bias"][..., : 5 + added]
+    (wanted, *codes), (found, *kept) = (session(op, path).run(None, given) for path in (None, libraries[processor]))
+    assert np.abs(found - wanted).max() <= TOLERANCE * np.abs(wanted).max()
+    for one, other in zip(codes, kept, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize("processor", HERE)
 def test_rows_that_are_all_hidden(libraries: dict[str, Path], processor: str) -> None:
     """By the lowest number all rows weigh the same, as by the body."""

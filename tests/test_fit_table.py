@@ -1,5 +1,8 @@
 """Tables fit a terminal: names are cut from the left, what matters least goes, and nothing is wider than the screen."""
 
+import pytest
+
+from qcc.compiler.console import terminal
 from qcc.compiler.console.fit_table import Column, Table, cut_left, fitted, plain
 from qcc.compiler.report.layer_tables import footnotes, layer_table
 from qcc.compiler.report.result import LayerRow
@@ -32,6 +35,19 @@ def test_what_cannot_be_cut_goes_on_below() -> None:
     table = Table((Column("format"),), (("int8 channel asym scale fp32 and more words",),))
     lines = fitted(table, 30)
     assert max(map(cells, lines)) <= 30 and " ".join(" ".join(lines).split()) == f"format {table.rows[0][0]}"
+
+
+def test_lists_and_paragraphs_keep_to_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere they are as they were written."""
+    rows, text = [("compile", "make a model smaller, " * 6 + "end"), ("fmt", "lay policies out")], "word " * 30
+    for wide, narrow in ((terminal.pairs(rows, "  "), 2), (terminal.paragraphs(text.strip()), 1)):
+        assert max(map(cells, wide.splitlines())) > 80 and len(wide.splitlines()) == narrow
+    monkeypatch.setattr(terminal, "is_terminal", lambda stream: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    assert max(map(cells, terminal.paragraphs(text.strip()).splitlines())) <= 60
+    lines = terminal.pairs(rows, "  ").splitlines()
+    assert max(map(cells, lines)) <= 60 and lines[-1].startswith("  fmt") and lines[1].startswith(" " * 11)
+    assert terminal.paragraphs("  kept " + text) == "  kept " + text
 
 
 def test_names_are_cut_from_the_left() -> None:

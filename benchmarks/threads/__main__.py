@@ -15,6 +15,7 @@ does not fall from column to column is what does not scale.
 """
 
 import argparse
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -103,8 +104,12 @@ def _longest(run: Callable[[], object]) -> float:
 
 
 def _used() -> dict[str, float]:
-    """Processor seconds of each thread of this process."""
-    return {one.name: int((one / "schedstat").read_text().split()[0]) / 1e9 for one in TASKS.iterdir()}
+    """Processor seconds of each thread of this process; one may end while they are read."""
+    found = {}
+    for one in TASKS.iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found[one.name] = int((one / "schedstat").read_text().split()[0]) / 1e9
+    return found
 
 
 def report_ops(model: Path, threads: Sequence[int], inputs: Mapping[str, np.ndarray], rounds: int) -> None:

@@ -20,9 +20,10 @@ from qcc.ir.kernel.op import LinearOp
 WARP = 32
 WARPS = 4
 OUTPUTS = 4  # that share the activations that were read
-ALONE = 16  # codes that a lane takes at once where one row meets them, at least
+ALONE = 16  # codes that a lane takes at once where one row meets them, but no more words than TWO
 MANY = 8  # rows that share the codes that were decoded
 WORD = 32  # bits that are read at once
+TWO = 2
 TOGETHER = 4  # activations that are
 EVERYWHERE = -1  # all lanes take part
 SHUFFLE = "llvm.nvvm.shfl.sync.bfly.f32"
@@ -93,7 +94,7 @@ class _Tile:
         self.across, self.down = across, down
         self.codes: Codes = codes_of(op.encoding)
         least = max(WORD // width for width in planes(self.codes.bits))
-        self.each = max(least, ALONE if variant.rows == 1 else 0)
+        self.each = max(least, min(ALONE, TWO * WORD // self.codes.bits) if variant.rows == 1 else 0)
         self.count = variant.rows * OUTPUTS
 
     def multiply(self, lane: Expr, warp: Expr) -> Expr:

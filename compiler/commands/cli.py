@@ -184,7 +184,7 @@ def parser_of(name: str, module: ModuleType) -> Parser:
     """A command's parser."""
     parser = Parser(
         prog=f"qcc {name}",
-        description=module.__doc__,
+        description=terminal.paragraphs(module.__doc__ or ""),
         epilog=module.EXAMPLES,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -114,10 +114,26 @@ def _pieces(text: str, width: int | None) -> list[str]:
 
 
 def pairs(rows: Iterable[tuple[str, str]], indent: str = "") -> str:
-    """A column of words with what each means."""
+    """A column of words with what each means, which goes on below itself where a terminal is narrower."""
     listed = [(escape(left), escape(right)) for left, right in rows]
     width = max((cells(left) for left, _ in listed), default=0)
-    return "".join(f"{indent}{_padded(left, width)}{GAP}{right}".rstrip() + "\n" for left, right in listed)
+    before = len(indent) + width + len(GAP)
+    room = shutil.get_terminal_size().columns - before if is_terminal(sys.stdout) else None
+    lines = []
+    for left, right in listed:
+        first, *others = _pieces(right, room)
+        lines.append(f"{indent}{_padded(left, width)}{GAP}{first}".rstrip())
+        lines += [" " * before + one.lstrip() for one in others]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def paragraphs(text: str) -> str:
+    """A text whose paragraphs fill the lines of a terminal; those that are indented stay as they are."""
+    if not is_terminal(sys.stdout):
+        return text
+    width = shutil.get_terminal_size().columns
+    found = text.split("\n\n")
+    return "\n\n".join(one if "\n " in one or one[:1].isspace() else textwrap.fill(one, width) for one in found)
 
 
 def _padded(text: str, width: int, right: bool = False) -> str:

@@ -7,7 +7,7 @@ from functools import cached_property
 from qcc.compiler.plan.cascade import place
 from qcc.compiler.plan.plan import Candidate, Kernels, Plan, Step
 from qcc.compiler.plan.targets import unserved
-from qcc.compiler.plan.text import action_text
+from qcc.compiler.plan.text import said_text
 from qcc.dsl.diagnostics.report import Diagnostics
 from qcc.dsl.policy.policy import Assignment
 from qcc.ir.errors import Refused
@@ -48,7 +48,7 @@ def rounded_reason(action: Encode) -> str:
     """Why a layer with rounded activations has its form and its bits, one line for the report."""
     assert action.activations is not None
     multiplied = "integers" if action.form.rounds else "floats"
-    reason = f"{multiplied} are multiplied, activations {action_text(action.activations)}"
+    reason = f"{multiplied} are multiplied, activations {said_text(action.activations)}"
     note = action.form.note(action.encoding)
     return f"{reason}; {note}" if note else reason
 

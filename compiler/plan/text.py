@@ -3,6 +3,8 @@
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
 
 from qcc.compiler.plan.catalog import keyword_of
 from qcc.compiler.plan.plan import Allocate, OpenChoice, Plan, Step
@@ -41,6 +43,14 @@ def action_text(action: Pass | Rounding | Activations) -> str:
     options = [f"{name} = {text}" for name, text in options_text(action).items()]  # type: ignore[arg-type]
     owner = f"{action.property} = " if isinstance(action, SitePass) else ""
     return owner + keyword_of(type(action)) + (f"({', '.join(options)})" if options else "")
+
+
+def said_text(action: Activations) -> str:
+    """The same without what goes without saying: options that are as their defaults are."""
+    known: Any = action  # each is a dataclass
+    usual = {one.name for one in fields(known) if one.default == getattr(known, one.name)}
+    options = [f"{name} = {text}" for name, text in options_text(known).items() if name not in usual]
+    return keyword_of(type(action)) + (f"({', '.join(options)})" if options else "")
 
 
 def _treated(step: Step) -> Iterable[Row]:

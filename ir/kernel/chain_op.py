@@ -20,7 +20,7 @@ from qcc.ir.kernel.window import WORDS, KernelWindow, window_of
 
 Cut = Literal["", "relu", "clip"]
 _NAME = re.compile(
-    rf"qconv{WORDS}(_depthwise)?(?:_groups(\d+))?(?:_int([2-6]))?(?:_(relu|clip))?(_add(_relu)?)?", re.ASCII
+    rf"qconv{WORDS}(_depthwise)?(?:_groups(\d+))?(?:_int([2-6]))?(?:_(relu|clip))?(_add(_last)?(_relu)?)?", re.ASCII
 )
 BYTE, SPREAD = 8, 7  # bits of codes that lie in bytes, and of those that fewer are laid apart to
 MADE, OTHER, SUM = ("y_scale", "y_zero"), ("other", "other_scale", "other_zero"), ("sum_scale", "sum_zero")
@@ -44,6 +44,7 @@ class ChainOp(LibraryOp):
         bits: of the codes: 8 for bytes, fewer where they are packed.
         cut: before rounding.
         adds: what was rounded is added to ``other``, and rounded again.
+        last: it is the second operand of that sum, which the runtime rounds otherwise.
         cut_sum: what is below 0 of that sum is cut off.
     """
 
@@ -55,6 +56,7 @@ class ChainOp(LibraryOp):
     bits: int = BYTE
     cut: Cut = ""
     adds: bool = False
+    last: bool = False
     cut_sum: bool = False
 
     @property
@@ -62,7 +64,7 @@ class ChainOp(LibraryOp):
         """The op's name in domain ``qcc``."""
         words = [f"qconv{self.window.words}"] + ["depthwise"] * self.depthwise
         words += [f"groups{self.groups}"] * (self.groups > 1) + [f"int{self.bits}"] * self.packed
-        words += [self.cut] * bool(self.cut) + ["add"] * self.adds + ["relu"] * self.cut_sum
+        words += [self.cut] * bool(self.cut) + ["add"] * self.adds + ["last"] * self.last + ["relu"] * self.cut_sum
         return "_".join(words)
 
     @property
@@ -124,9 +126,10 @@ def parse_chain(name: str) -> ChainOp | None:
     if found is None:
         return None
     window = window_of(found.groups()[:4])
-    depthwise, groups, bits, cut, adds, cut_sum = found.groups()[4:]
+    depthwise, groups, bits, cut, adds, last, cut_sum = found.groups()[4:]
     word: Cut = "relu" if cut == "relu" else "clip" if cut else ""
     if window is None or (groups and (depthwise or not int(groups))):
         return None
-    made = ChainOp(window, bool(depthwise), int(groups or 1), int(bits or BYTE), word, bool(adds), bool(cut_sum))
+    how = bool(depthwise), int(groups or 1), int(bits or BYTE), word, bool(adds), bool(last), bool(cut_sum)
+    made = ChainOp(window, *how)
     return made if made.name == name else None

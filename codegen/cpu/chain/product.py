@@ -24,14 +24,14 @@ POINTERS = {
 SCALARS = ("count", "fours", "step", "pixels", "stride", "whole", "blocks", "last")
 
 
-def product(name: str, dot: Dot, adds: bool) -> Expr:
+def product(name: str, dot: Dot, adds: bool, last: bool = False) -> Expr:
     """A function ``(POINTERS..., y, SCALARS...)``; ``y`` is not touched.
 
     Pixels lie ``step`` bytes apart in ``a``, and ``stride`` bytes apart in ``out`` and ``other``. There are ``whole``
     times as many as are packed together among the ``blocks`` of outputs; ``last`` is where the last block begins.
     """
     with emit.function(name) as builder:
-        made = _Product(dot, adds, *emit.arguments(POINTERS, SCALARS, unaligned="a runs facts other out"))
+        made = _Product(dot, adds, last, *emit.arguments(POINTERS, SCALARS, unaligned="a runs facts other out"))
         with T.serial(T.int64(0), made.whole) as group:
             made.pixels_of(group * dot.blocks, dot.blocks)
         first = T.bind(made.whole * dot.blocks)
@@ -47,7 +47,7 @@ def product(name: str, dot: Dot, adds: bool) -> Expr:
 class _Product:
     """The function's arguments, and its loops."""
 
-    def __init__(self, dot: Dot, adds: bool, *given: Expr) -> None:
+    def __init__(self, dot: Dot, adds: bool, last: bool, *given: Expr) -> None:
         found = dict(zip((*POINTERS, "y", *SCALARS), given, strict=True))
         self.a, self.runs, self.w = (found[name] for name in ("a", "runs", "w"))
         self.bias, self.scale = (found[name] for name in ("bias", "scale"))
@@ -55,7 +55,7 @@ class _Product:
         self.count, self.fours, self.step, self.pixels, self.stride, self.whole, self.blocks, self.last = (
             found[name] for name in SCALARS
         )
-        self.dot, self.lanes, self.rounded = dot, dot.lanes, Requantizer(found["facts"], dot.lanes, adds)
+        self.dot, self.lanes, self.rounded = dot, dot.lanes, Requantizer(found["facts"], dot.lanes, adds, last)
 
     def pixels_of(self, first: Expr, count: int) -> None:
         """All pixels of so many blocks of outputs."""

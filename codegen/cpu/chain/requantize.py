@@ -1,7 +1,8 @@
 """What stands behind the sums of a convolution of bytes: scaled, rounded to bytes and cut off, and a residual added.
 
 ``y = clip(rint(sum * scale) + zero, low, high)``, half to even, as the runtime rounds. A residual is added to the
-rounded value, which is what the graph says: ``(y - zero) * own + (other - other_zero) * others`` is rounded again.
+rounded value as the runtime adds them: ``y * own + (other * others + middle)`` is rounded again, each product and sum
+at once, and ``middle`` holds the zeros of all; what is the first operand of the sum is added last.
 ``facts`` holds all numbers of that but the scales, in the order of `FACTS`; bounds are whole, and counted from the
 code of zero.
 """
@@ -11,7 +12,7 @@ from tvm import tirx  # type: ignore[import-untyped]  # TVM has no stubs
 from qcc.codegen.tir import emit
 from qcc.codegen.tir.emit import Expr, T
 
-FACTS = ("low", "high", "zero", "own", "others", "other_zero", "sum_low", "sum_high", "sum_zero")
+FACTS = ("low", "high", "zero", "own", "others", "middle", "sum_low", "sum_high", "sum_zero")
 MOST = 2.0**30  # what is above would be rounded to the least number
 PACKS = {
     16: ("llvm.x86.sse2.packssdw.128", "llvm.x86.sse2.packuswb.128"),
@@ -28,10 +29,11 @@ class Requantizer:
         facts: the buffer.
         lanes: of a vector.
         adds: there is a residual.
+        last: which is the first operand of the sum.
     """
 
-    def __init__(self, facts: Expr, lanes: int, adds: bool = False) -> None:
-        self._lanes, self._adds = lanes, adds
+    def __init__(self, facts: Expr, lanes: int, adds: bool = False, last: bool = False) -> None:
+        self._lanes, self._last = lanes, last
         count = len(FACTS) if adds else FACTS.index("own")
         self._facts = {name: T.bind(facts[at]) for at, name in enumerate(FACTS[:count])}
         first = "sum_" if adds else ""
@@ -51,11 +53,13 @@ class Requantizer:
         if other is not None:
             kind = f"float32x{self._lanes}"
             whole = T.cast(self._rounded(value), kind)
-            own = T.min(T.max(whole, self._of("low")), self._of("high")) * self._of("own")
+            own = T.min(T.max(whole, self._of("low")), self._of("high")) + self._of("zero")
             codes = T.cast(T.cast(other, f"int32x{self._lanes}"), kind)
-            theirs = (codes - self._of("other_zero")) * self._of("others")
-            fence = "llvm.arithmetic.fence"  # a product that is fused into the sum is rounded otherwise
-            value = emit.llvm(fence, kind, own) + emit.llvm(fence, kind, theirs)
+            added = [(own, self._of("own")), (codes, self._of("others"))]
+            value = self._of("middle")
+            for one in added if self._last else added[::-1]:
+                value = emit.llvm("llvm.fma", kind, *one, value)
+            return self._rounded(value)
         return self._rounded(value) + emit.spread(self._zero, self._lanes)
 
     def cut(self, codes: Expr, count: int) -> Expr:

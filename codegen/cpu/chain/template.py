@@ -30,7 +30,7 @@ class Chains(ApartTemplate[ChainOp]):
     def names(self, op: ChainOp, processor: CpuProcessor) -> tuple[str, ...]:
         """The product, or of channels by `WIDTHS`, of which the first may be too wide for a processor."""
         if not op.depthwise:
-            return (f"qconv_product{'_add' * op.adds}",)
+            return (f"qconv_product{'_add' * op.adds}{'_last' * op.last}",)
         of = f"qconv_depthwise{taps_of(op).words}"
         return tuple(f"{of}_of{width}" if width <= 4 * lanes(processor) else "" for width in WIDTHS)
 
@@ -45,13 +45,21 @@ class Chains(ApartTemplate[ChainOp]):
         for width, name in zip(WIDTHS, self.names(op, processor), strict=False):
             if name:
                 full = prefix + name
-                made[full] = depthwise(full, dot, taps, width) if op.depthwise else product(full, dot, op.adds)
+                made[full] = depthwise(full, dot, taps, width) if op.depthwise else product(full, dot, op.adds, op.last)
         return made
 
     def fields(self, op: ChainOp, processor: CpuProcessor, functions: Sequence[str]) -> tuple[object, ...]:
         """See `ApartTemplate.fields`."""
         called = ("NULL", f"{{{', '.join(functions)}}}") if op.depthwise else (*functions, "{NULL}")
-        how = int(op.depthwise), op.groups, op.bits * op.packed, CUTS.index(op.cut), int(op.adds), int(op.cut_sum)
+        how = (
+            int(op.depthwise),
+            op.groups,
+            op.bits * op.packed,
+            CUTS.index(op.cut),
+            int(op.adds),
+            int(op.last),
+            int(op.cut_sum),
+        )
         return (window_text(op.window), *how, lanes(processor), *called)
 
 

@@ -39,7 +39,8 @@ typedef struct {
   Side sides[SIDES];
   const float *q, *bias;
   float *y, *parts; /* what each task made, where rows are divided: values, then the largest score and the sum of powers */
-  int64_t samples, fresh, earlier, rows /* both */, first, each /* queries of a head of keys, for one new row */;
+  int64_t samples, fresh, added /* new rows of queries, and of keys that are kept: first ones are not */, earlier;
+  int64_t rows /* earlier and added */, first, each /* queries of a head of keys, for one new row */;
   int64_t bias_sizes[3] /* samples, heads, new rows: 1 or all */, cuts, share /* parts of rows; rows of a part, or new rows of a task */;
   int failed;
 } Meeting;
@@ -112,8 +113,8 @@ static void put_task(void *p, size_t task) {
     memcpy(side->present + (to + whole) * side->bytes, side->past + (from + whole) * side->bytes, (size_t)(rest * side->bytes));
     if (side->scale_bytes)
       memcpy(side->present_scales + (to + whole) * side->scale_bytes, side->past_scales + (from + whole) * side->scale_bytes, (size_t)(rest * side->scale_bytes));
-    for (int64_t r = 0; r < m->fresh; r++) {
-      const float *row = side->fed + ((head / kept * m->fresh + r) * kept + head % kept) * width;
+    for (int64_t r = 0; r < m->added; r++) {
+      const float *row = side->fed + ((head / kept * m->added + r) * kept + head % kept) * width;
       int64_t at = to + m->earlier + r;
       put_row(side, width, row, side->present + at * side->bytes, side->present_scales + at * side->scale_bytes);
     }
@@ -315,7 +316,7 @@ static void *take_side(Meeting *m, void *context, int s, size_t *next, size_t *g
     void *bad = input(context, (*next)++, &past);
     if (bad) return bad;
     if (past.rank != 4) return status(INVALID, "qcc: a cache has four axes");
-    if (!s && !scaled) m->earlier = past.dims[2], m->rows = m->earlier + m->fresh;
+    if (!s && !scaled) m->earlier = past.dims[2], m->rows = m->earlier + m->added;
     int64_t sizes[] = {m->samples, m->spec->kept, m->earlier, of[scaled]};
     if (!is_shape(&past, 4, sizes)) return status(INVALID, "qcc: caches and new rows do not fit each other");
     past.dims[2] = m->rows;
@@ -339,11 +340,11 @@ static void *take(Meeting *m, void *context) {
   for (size_t i = 0; i < 3; i++) {
     void *bad = input(context, i, in + i);
     if (bad) return bad;
-    int64_t sizes[] = {in[0].dims[0], in[0].dims[1], (i ? spec->kept : spec->heads) * spec->channels};
-    if (!is_shape(in + i, 3, sizes)) return status(INVALID, "qcc: queries, keys and values do not fit each other");
+    int64_t sizes[] = {in[0].dims[0], in[i && spec->first ? 1 : 0].dims[1], (i ? spec->kept : spec->heads) * spec->channels};
+    if (!is_shape(in + i, 3, sizes) || sizes[1] > in[0].dims[1]) return status(INVALID, "qcc: queries, keys and values do not fit each other");
     if (i) m->sides[i - 1].fed = in[i].data; else m->q = in[i].data;
   }
-  m->samples = in[0].dims[0], m->fresh = in[0].dims[1], m->each = spec->heads / spec->kept;
+  m->samples = in[0].dims[0], m->fresh = in[0].dims[1], m->added = in[1].dims[1], m->each = spec->heads / spec->kept;
   size_t next = 3, given = 1;
   void *bad = take_side(m, context, 0, &next, &given);
   if (bad || (bad = take_side(m, context, 1, &next, &given)) || (bad = input(context, next++, &bias))) return bad;
@@ -366,8 +367,8 @@ static void *compute(void *kernel, void *context) {
   void *bad = take(&m, context);
   int64_t heads = m.samples * spec->kept;
   if (bad || !heads) return bad;
-  int64_t work = m.rows * spec->channels * m.each * m.fresh;
-  if (tasks_of(&of->others, heads * m.fresh * spec->channels * ROUND_WORK) == 1)
+  int64_t work = (m.first + m.rows) * spec->channels * m.each * m.fresh;
+  if (tasks_of(&of->others, heads * m.added * spec->channels * ROUND_WORK) == 1)
     for (int64_t head = 0; head < heads; head++) put_task(&m, (size_t)head);
   else if ((bad = spread(&of->others, context, &m, put_task, heads)))
     return bad;
@@ -379,7 +380,7 @@ static void *compute(void *kernel, void *context) {
     if ((bad = spread(&of->others, context, &m, rows_task, heads * ((m.fresh + m.share - 1) / m.share)))) return bad;
     return m.failed ? status(FAIL, "qcc: a kernel failed") : NULL;
   }
-  m.share = 2 * MOST, m.cuts = (m.rows + m.share - 1) / m.share; /* by rows alone, so that sums are the same on any machine */
+  m.share = 2 * MOST, m.cuts = m.rows ? (m.rows + m.share - 1) / m.share : 1; /* by rows alone, so that sums are the same on any machine */
   m.parts = arena(CALL_ARENA, (size_t)(heads * m.cuts * m.fresh * m.each * (spec->channels + 2)) * 4);
   if (!m.parts) return status(FAIL, "qcc: out of memory");
   if ((bad = spread(&of->others, context, &m, part_task, heads * m.cuts))) return bad;

@@ -5,7 +5,7 @@
 
 enum { LANE = 16 /* bytes that interleave, and that are written at least */, SLACK = 128 /* bytes that are read behind the last pixel */,
        PLANES = 4 /* of codes */ };
-enum { LOW, HIGH, Y, OWN, OTHERS, OTHER_ZERO, SUM_LOW, SUM_HIGH, SUM_ZERO, FACTS }; /* requantize.py */
+enum { LOW, HIGH, Y, OWN, OTHERS, MIDDLE, SUM_LOW, SUM_HIGH, SUM_ZERO, FACTS }; /* requantize.py */
 
 /* Sizes of what is read and made: planes, rows, columns. */
 typedef struct { int64_t images, channels, from[3], to[3]; } Image;

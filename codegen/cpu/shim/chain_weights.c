@@ -179,7 +179,11 @@ static void *take_facts(Filter *f, const void *info, float *step, float *made) {
   float other, other_zero, sum, sum_zero;
   if ((bad = number(info, first, FLOAT, &other)) || (bad = number(info, first + 1, UINT8, &other_zero)) ||
       (bad = number(info, first + 2, FLOAT, &sum)) || (bad = number(info, first + 3, UINT8, &sum_zero))) return bad;
-  facts[OWN] = *made / sum, facts[OTHERS] = other / sum, facts[OTHER_ZERO] = other_zero;
+  facts[OWN] = *made / sum, facts[OTHERS] = other / sum;
+  /* as the runtime has it, which rounds the first product with the sum */
+  float own = facts[OWN] * y_zero, others = facts[OTHERS] * other_zero;
+  double zeros = spec->last ? (double)facts[OTHERS] * (double)other_zero + (double)own : (double)facts[OWN] * (double)y_zero + (double)others;
+  facts[MIDDLE] = sum_zero - (float)zeros;
   facts[SUM_LOW] = spec->cuts_sum ? 0 : -sum_zero, facts[SUM_HIGH] = 255 - sum_zero, facts[SUM_ZERO] = sum_zero;
   return NULL;
 }

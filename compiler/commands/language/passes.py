@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         found = [{"section": e.section, "name": e.name, "summary": e.summary, "page": e.page()} for e in listed]
         terminal.write_json({"entries": found, "diagnostics": []})
     elif args.name is not None:
-        terminal.write("\n".join(entry.page() for entry in listed))
+        terminal.write("\n".join(terminal.paragraphs(entry.page()) for entry in listed))
     else:
         _write_list(listed)
     return 0
@@ -50,5 +50,5 @@ def _write_list(listed: list[ManualEntry]) -> None:
         if entry.section != section:
             terminal.write_line(("\n" if section else "") + terminal.paint(f"{entry.section}:", "bold"))
             section = entry.section
-        terminal.write_line(f"  {entry.name:<{width}}  {entry.summary}".rstrip())
+        terminal.write(terminal.pairs([(entry.name.ljust(width), entry.summary)], "  "))
     terminal.write_line("\n`qcc passes NAME` shows a manual page.")

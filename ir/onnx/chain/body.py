@@ -34,7 +34,7 @@ def chain_function(op: ChainOp, opset: int) -> ir.Function:
             "own = DequantizeLinear (rounded, y_scale, y_zero)",
             f"turned_other = Transpose <{first}> (other)",
             "theirs = DequantizeLinear (turned_other, other_scale, other_zero)",
-            "together = Add (own, theirs)",
+            f"together = Add ({'theirs, own' if op.last else 'own, theirs'})",
             *_cut("total", "together", "relu" if op.cut_sum else ""),
             "summed = QuantizeLinear (total, sum_scale, sum_zero)",
         ]

@@ -82,13 +82,13 @@ def _link(node: ir.Node, taken: set[ir.Node]) -> Link | None:
         return None
     inputs |= bias[0] | _named(coder, ("", "y_scale", "y_zero")) | low_high
     residual = _residual(coder, shape[0], taken)
-    cut_sum, other, last = False, None, coder
+    cut_sum, second, other, last = False, False, None, coder
     if residual is not None:
-        cut_sum, decoder, last = residual
+        cut_sum, second, decoder, last = residual
         other = decoder.inputs[0]
         inputs |= _named(decoder, ("", "other_scale", "other_zero")) | _named(last, ("", "sum_scale", "sum_zero"))
     bits = packed.bits if packed else BYTE
-    op = ChainOp(window, depthwise, 1 if depthwise else groups, bits, cut, residual is not None, cut_sum)
+    op = ChainOp(window, depthwise, 1 if depthwise else groups, bits, cut, residual is not None, second, cut_sum)
     given = {name: value for name, value in inputs.items() if value is not None}
     result, codes = last.outputs[0], read.inputs[0]
     if codes is None or result.is_graph_output():
@@ -170,8 +170,10 @@ def _rounded(value: ir.Value) -> tuple[Cut, dict[str, ir.Value | None], ir.Node 
     return "clip", bounds, coder if known else None
 
 
-def _residual(coder: ir.Node, channels: int, taken: set[ir.Node]) -> tuple[bool, ir.Node, ir.Node] | None:
-    """What is added to what was rounded, if nothing else reads that: is it cut, its decoder, what rounds the sum."""
+def _residual(coder: ir.Node, channels: int, taken: set[ir.Node]) -> tuple[bool, bool, ir.Node, ir.Node] | None:
+    """What is added to what was rounded, if nothing else reads that: is the sum cut, does it stand before what was
+    rounded, its decoder, what rounds the sum.
+    """
     decoder = _only(coder.outputs[0])
     adder = _only(decoder.outputs[0]) if decoder is not None and decoder.op_type == DECODE else None
     if decoder is None or adder is None or adder.op_type != "Add" or channels < LEAST_ADDED:
@@ -189,7 +191,7 @@ def _residual(coder: ir.Node, channels: int, taken: set[ir.Node]) -> tuple[bool,
         return None
     shapes = [value.shape for value in (*adder.inputs, adder.outputs[0]) if value is not None]
     same = len(shapes[0] or ()) in RANKS and all(shape is not None and shape == shapes[0] for shape in shapes)
-    return (cut == "relu", others[0], last) if same else None
+    return (cut == "relu", adder.inputs[1] is decoder.outputs[0], others[0], last) if same else None
 
 
 def _only(value: ir.Value) -> ir.Node | None:

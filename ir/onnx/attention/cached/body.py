@@ -18,7 +18,8 @@ NUMBERS = {np.dtype(np.uint8): 2, np.dtype(np.float16): 10, np.dtype(np.float32)
 def cached_function(op: CachedOp, opset: int) -> ir.Function:
     """Build the function; its inputs and outputs are the op's own."""
     lines = [
-        f"by_heads = Constant <value_ints: ints = [0, 0, -1, {op.channels}]> ()",
+        f"by_heads = Constant <value_ints: ints = [0, 0, {op.heads}, {op.channels}]> ()",
+        f"by_kept_heads = Constant <value_ints: ints = [0, 0, {op.kept_heads}, {op.channels}]> ()",
         f"below = Constant <value_ints: ints = [0, {op.kept_heads}, -1, {op.channels}]> ()",
         "nought = Constant <value_float: float = 0.0> ()",
         "one = Constant <value_float: float = 1.0> ()",
@@ -51,7 +52,7 @@ def cached_function(op: CachedOp, opset: int) -> ir.Function:
 def _side(name: str, code: RowCode, width: int, first: bool) -> Lines:
     """New rows as codes behind those that were fed, and all of them as floats."""
     lines = [
-        f"{name}_rows = Reshape ({name}, by_heads)",
+        f"{name}_rows = Reshape ({name}, by_kept_heads)",
         f"{name}_new = Transpose <perm: ints = [0, 2, 1, 3]> ({name}_rows)",
     ]
     whole = f"{name}_whole" if first else f"all_{name}"
