@@ -150,6 +150,24 @@ def test_a_graph_computes_with_what_codes_stand_for(
         assert raw[held.present].dtype == held.rows.code_type
 
 
+@pytest.mark.parametrize("form", ["decoded", "kernel"])
+@pytest.mark.parametrize("channels", ["plain", "sorted", "mixed"])
+def test_all_rows_of_a_run_may_be_first_ones(tmp_path: Path, channels: str, form: Literal["decoded", "kernel"]) -> None:
+    """None are kept as codes then, and the graph computes what it did."""
+    graph, one, feeds = opened(tmp_path, SPELLINGS["plain"])
+    keys, values = (
+        fitted(by_heads(array), encoding("int4 group 4"), _channels(channels), ROWS)
+        for array in (run(graph, feeds)[operand.present] for operand in (one.keys, one.values))
+    )
+    stored = graph.copy()
+    stored.store_cache(one, keys, values, form)
+    begins = {name: array[:, :, :0] if "past" in name else array for name, array in feeds.items()}
+    caches = of_note(stored.model.metadata_props[NOTE])
+    found, wanted = decoded(caches, run(stored, coded(caches, begins))), run(graph, begins)
+    for name, array in wanted.items():
+        assert np.abs(found[name] - array).max() < TOLERANCE, name
+
+
 def _channels(word: str) -> Channels:
     found: dict[str, Channels] = {"plain": "plain", "sorted": "sorted", "balanced": "balanced", "mixed": "mixed"}
     return found[word]

@@ -17,17 +17,17 @@ from tests.codegen_models import Layer, draw, linear, quantize, session, unalign
 
 pytest.importorskip("tvm")
 
-VNNI = "avx512-vnni"
+TARGETS = ["avx512-vnni", "avx2"]
 KERNELS = [linear(8, None, symmetric) for symmetric in (True, False)]
 EDGES = (1, 16, 63, 64, 65, 130)
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if named(VNNI).obstacle:
+@pytest.fixture(scope="module", params=TARGETS)
+def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = named(request.param)
+    if target.obstacle:
         pytest.skip("the processor lacks it")
-    out = tmp_path_factory.mktemp("whole") / "k.so"
-    return build(KERNELS, (named(VNNI),), out, "int8")
+    return build(KERNELS, (target,), tmp_path_factory.mktemp("whole") / "k.so", "int8")
 
 
 def by_rows(layer: Layer, x: np.ndarray) -> np.ndarray:
@@ -98,7 +98,8 @@ def test_a_bad_row_is_bad_alone(library: Path, bad: float, rows: int) -> None:
     ],
 )
 def test_one_step_a_row_is_asked_for(op: LinearOp, activations: Arithmetic, taken: bool) -> None:
-    found = templates(product_of(op), named(VNNI), activations)
-    assert any(isinstance(one, WholeRows) for one in found) == taken
+    for target in TARGETS:
+        found = templates(product_of(op), named(target), activations)
+        assert any(isinstance(one, WholeRows) for one in found) == taken
     by_tiles = templates(product_of(op), named("sapphire-rapids"), activations)
     assert not any(isinstance(one, WholeRows) for one in by_tiles)

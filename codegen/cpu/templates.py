@@ -239,12 +239,14 @@ class WholeRows(CpuTemplate):
 
     name: ClassVar[str] = "int8 by VNNI, a step a row"
     ceiling: ClassVar[str] = "int8 VNNI"
+    needs: ClassVar[tuple[str, ...]] = VNNI
     rows: ClassVar[int] = 4
 
     def accepts(self, product: KernelProduct, processor: CpuProcessor, activations: str) -> bool:
         """Such codes with one scale a row, where there is VNNI, if activations are to be int8."""
         whole = product.codes.table is None and product.codes.bits == BYTE
-        return whole and product.channel and not product.static and activations == "int8" and processor.has(*VNNI)
+        wanted = product.channel and not product.static and activations == "int8"
+        return whole and wanted and processor.has(*self.needs)
 
     def functions(self, product: KernelProduct) -> dict[str, str]:
         """The product of four rows, and what rounds rows."""
@@ -261,11 +263,34 @@ class WholeRows(CpuTemplate):
         return whole_rows.round_rows(name) if word == "round" else whole_rows.product(name, product.codes)
 
 
+class WholePairs(WholeRows):
+    """The same of numbers that are widened to 16 bits."""
+
+    name: ClassVar[str] = "int8 by AVX2, a step a row"
+    ceiling: ClassVar[str] = "int8 AVX2"
+    needs: ClassVar[tuple[str, ...]] = AVX2
+
+    def functions(self, product: KernelProduct) -> dict[str, str]:
+        """See `WholeRows.functions`."""
+        return {"round": "round_rows_wide", "whole": f"whole_{product.name}"}
+
+    def facts(self, product: KernelProduct) -> dict[str, int]:
+        """Of rows, too, 16 bits a number."""
+        return {**super().facts(product), "widens": 1}
+
+    def make(self, word: str, name: str, product: KernelProduct, processor: CpuProcessor) -> Expr:
+        """See `CpuTemplate.make`."""
+        from qcc.codegen.cpu.rows import whole_rows
+
+        rounds = word == "round"
+        return whole_rows.round_rows(name, wide=True) if rounds else whole_rows.product_of_pairs(name, product.codes)
+
+
 FEW: tuple[CpuTemplate, ...] = (
     *(FloatRows(), VnniRows(), NeonRows(), Avx2Rows(), ExactRows(), Convolution()),
     *BLOCKS,
 )
-MANY: tuple[CpuTemplate, ...] = (FloatTiles(), IntegerTiles(), CodeTiles(), WholeRows())
+MANY: tuple[CpuTemplate, ...] = (FloatTiles(), IntegerTiles(), CodeTiles(), WholeRows(), WholePairs())
 APART: tuple[ApartTemplate[Any], ...] = (CHAINS, POOLS, ATTENDS, ATTENDS_CACHED)  # of ops that are no products
 
 

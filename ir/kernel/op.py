@@ -18,7 +18,7 @@ import numpy as np
 
 from qcc.ir.encoding.algebra import Encoding, MatrixShape, Part, Parts, inside
 from qcc.ir.encoding.blocked import FLOAT32, FLOAT_ENCODINGS, Blocked, Floats, integers, named
-from qcc.ir.encoding.blocks import CHANNEL, Block
+from qcc.ir.encoding.blocks import CHANNEL, Block, row_by_row
 from qcc.ir.encoding.format import numbers_below
 from qcc.ir.encoding.grid import TableGrid
 from qcc.ir.encoding.packing import UNIT, pack, planes
@@ -344,7 +344,7 @@ def _input_name(part_name: str, part: Part, plane: int) -> str:
 
 def _arrays(name: str, part: Part, parts: Parts) -> Iterator[tuple[str, np.ndarray]]:
     array = parts[name]
-    held = pack(array, part.bits) if part.dtype is np.uint8 else (array,)
+    held = pack(row_by_row(array), part.bits) if part.dtype is np.uint8 else (array,)
     yield from ((_input_name(name, part, at), one) for at, one in enumerate(held))
 
 

@@ -62,11 +62,11 @@ def quantize(name: str) -> Expr:
 def gemv(name: str, codes: Codes, rows: int, static: bool = False, vectors: int = Tiling.vectors) -> Expr:
     """A function for ``rows`` rows: ``(q, steps, sums, w, scale, offset, y, chunks, chunks a group, first, count)``.
 
-    Several rows meet so many ``vectors`` of outputs at once, one row all four of a strip. It fills
+    Several rows meet so many ``vectors`` of outputs at once, one row one. It fills
     ``y [rows, count * 64]`` for ``count`` times 64 outputs from the ``first`` 64 on. With ``static`` activations all
     steps are one and there is one group: integers are added up to the end.
     """
-    blocks = emit.BLOCKS if rows == 1 else vectors
+    blocks = 1 if rows == 1 else vectors  # what lies beyond the caches is read fastest as one stream
     bits, terms = codes.bits, codes.terms(MOST)
     halved = bits <= 4 and codes.table is None and not static
     weights = [term.weight for term in terms.parts]

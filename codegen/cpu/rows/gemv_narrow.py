@@ -57,6 +57,8 @@ def gemv(name: str, codes: Codes, rows: int, static: bool, narrow: Narrow) -> Ex
                 for part in range(parts):
                     here = T.truncdiv(start, T.int64(emit.LANES)) + part // in_block
                     block, side = T.bind(first * emit.BLOCKS + here), part % in_block * lanes
+                    if parts < in_block:
+                        side = T.bind(T.truncmod(start, T.int64(emit.LANES)))
                     words = narrow.words(w, block * chunks + chunk, bits, lanes, side)
                     place = (block * groups + group) * 16 + side
                     offsets = T.cast(offset[emit.lanes(place, lanes)], f"int32x{lanes}")

@@ -101,7 +101,7 @@ static void prepare_rows(Call *call, int64_t first, int64_t rows) {
   const Family *family = l->spec->family;
   int64_t at = first * l->chunks, chunks = rows * l->chunks;
   if (call->whole) {
-    Any args[] = {POINTER(call->x + at * CHUNK), POINTER(call->inputs + at * CHUNK), POINTER(call->steps + first),
+    Any args[] = {POINTER(call->x + at * CHUNK), POINTER(call->inputs + at * CHUNK * call->wide), POINTER(call->steps + first),
                   POINTER((int32_t *)call->sums + first), TENSOR(&none_filled), NUMBER(l->chunks), NUMBER(rows)};
     if (CALL(family->round, args)) fail(call);
     return;
@@ -136,7 +136,7 @@ static void multiply_rows(Call *call, int64_t row, int64_t end, int64_t first, i
     rows = four ? (left < 4 ? left : 4) : 1;
     int64_t size = (four ? 4 : 1) * count * STRIP, at = row * call->each, from = row * l->k;
     Tensor y = {out, 1, 0, 1, 2, 32, 1, &size, NULL, 0};
-    const void *in = family->rounds ? (const void *)(call->inputs + from) : (const void *)(call->read + from);
+    const void *in = family->rounds ? (const void *)(call->inputs + from * call->wide) : (const void *)(call->read + from);
     Any args[] = {POINTER(in), POINTER(call->steps + at), POINTER((int32_t *)call->sums + at), POINTER(l->words),
                   POINTER(l->scale), POINTER(l->offset), TENSOR(&y), NUMBER(l->chunks), NUMBER(l->chunks / l->groups),
                   NUMBER(first), NUMBER(count)};
@@ -145,11 +145,20 @@ static void multiply_rows(Call *call, int64_t row, int64_t end, int64_t first, i
   }
 }
 
+/* The same, so many strips at a time that their weights stay in the second cache for all the rows. */
+static void multiply_strips(Call *call, int64_t row, int64_t end, int64_t first, int64_t last) {
+  const Layer *l = call->layer;
+  int64_t some = l->spec->family->meets / (STRIP * l->k * l->spec->bits / 8) + 1;
+  some += some % 2 * l->spec->woven;
+  if (end - row <= 4) some = last - first;
+  for (; first < last && !failed(call); first += some) multiply_rows(call, row, end, first, least(some, last - first));
+}
+
 /* Some rows times some strips: tasks lie side by side, `across` of them for the same rows. */
 static void gemv_task(void *p, size_t task) {
   Call *call = p;
   int64_t row = (int64_t)task / call->across * call->down, first = (int64_t)task % call->across * call->share;
-  multiply_rows(call, row, least(row + call->down, call->rows), first, least(call->share, call->layer->strips - first));
+  multiply_strips(call, row, least(row + call->down, call->rows), first, least(first + call->share, call->layer->strips));
 }
 
 /* All of some rows, from rounding to the norm: what a thread wrote it reads. */
@@ -157,11 +166,8 @@ static void rows_task(void *p, size_t task) {
   Call *call = p;
   const Layer *l = call->layer;
   int64_t row = (int64_t)task * call->down, end = least(row + call->down, call->rows);
-  int64_t some = l->spec->family->meets / (STRIP * l->k * l->spec->bits / 8) + 1, woven = l->spec->woven;
-  some += some % 2 * woven;
   prepare_rows(call, row, end - row);
-  for (int64_t first = 0; first < l->strips && !failed(call); first += some)
-    multiply_rows(call, row, end, first, least(some, l->strips - first));
+  multiply_strips(call, row, end, 0, l->strips);
   if (l->spec->norm && !failed(call)) norm_rows(call, row, end - row);
 }
 
@@ -228,8 +234,9 @@ static void *multiply(const Layer *l, void *context, Call *call) {
   int many = call->rows >= family->many && l->k <= LONGEST;
   if (family->gemm && many) return multiply_many(l, context, call);
   call->whole = family->whole && many, call->each = call->whole ? 1 : l->chunks;
+  call->wide = call->whole && family->widens ? 2 : 1;
   size_t rows = (size_t)call->rows + 3, values = rows * (size_t)l->k;
-  size_t bytes = !family->quantize ? 0 : family->rounds ? values : values * 4;
+  size_t bytes = !family->quantize ? 0 : family->rounds ? values * (size_t)call->wide : values * 4;
   if (!take_room(call, bytes, rows * (size_t)call->each)) return status(FAIL, "qcc: out of memory");
   call->read = family->quantize && !family->rounds ? (const float *)call->inputs : call->x;
   if (family->quantize) /* stray denormals are slow */

@@ -13,6 +13,7 @@ typedef struct {
       beside /* inputs of whole numbers that lie together */,
       panels /* `some` reads rows that lie side by side */,
       stepped /* a row of tiles' activations is rounded by one step, to bytes without a sign */,
+      widens /* rows of `whole` are numbers of 16 bits */,
       halves, decodes /* what `gemm` multiplies is written to a panel */;
   int64_t panel, block, meets /* bytes of weights that rows meet before the next, about */;
 } Family;
@@ -104,6 +105,7 @@ typedef struct {
   int64_t across, down, unit; /* tasks for the same rows (or tiles of rows); rows of a task, a multiple of unit */
   int64_t each;               /* steps and sums of a row, where it is not multiplied by tiles */
   int whole;                  /* which is one, and the family's `whole` multiplies */
+  int64_t wide;               /* bytes of an input, where rows are rounded */
   int normed;                 /* the norm is done */
   char *inputs;           /* int8 or bfloat16 */
   float *steps;

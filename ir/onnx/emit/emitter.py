@@ -63,11 +63,13 @@ class Emitter:
 
     def stored(self, suffix: str, array: np.ndarray) -> ir.Value:
         """An array as a constant of this weight."""
-        return self._register(suffix, ir.Tensor(np.ascontiguousarray(array)))
+        return self._register(suffix, ir.Tensor(row_by_row(array)))
 
     def planes(self, suffix: str, codes: np.ndarray, bits: int) -> tuple[ir.Value, ...]:
         """Codes, packed along their last axis, as constants: one a plane."""
-        return tuple(self.stored(f"{suffix}{position}", plane) for position, plane in enumerate(pack(codes, bits)))
+        return tuple(
+            self.stored(f"{suffix}{position}", plane) for position, plane in enumerate(pack(row_by_row(codes), bits))
+        )
 
     def shape(self, sizes: Sequence[int]) -> ir.Value:
         """A shape as a constant that all weights share."""

@@ -100,7 +100,7 @@ class _Side:
             head, new = self._divided(nodes, new)
             self.made["first"] = nodes.one("Concat", [self.fed["first"], head], axis=ROWS)
             first = CodedWriter(nodes, rows).moved(self.made["first"])
-        new = self.mixed(nodes, new, rows.mixing)
+        new = self.mixed(nodes, new, rows.mixing, rows.gain.shape[0])
         if rows.centre.any():
             new = nodes.one("Sub", [new, nodes.array(rows.centre.reshape(-1))])
         if np.any(rows.gain != 1):
@@ -119,13 +119,13 @@ class _Side:
         return head, rest
 
     @staticmethod
-    def mixed(nodes: NodeWriter, flat: ir.Value, matrix: np.ndarray | None) -> ir.Value:
-        """Each of the heads, or of those of queries that share one, times its matrix."""
+    def mixed(nodes: NodeWriter, flat: ir.Value, matrix: np.ndarray | None, heads: int) -> ir.Value:
+        """Each of the heads, or of those of queries that share one, times its matrix; there may be no rows."""
         if matrix is None:
             return flat
-        apart = nodes.reshaped(flat, 0, 0, len(matrix), -1, matrix.shape[1])
+        apart = nodes.reshaped(flat, 0, 0, len(matrix), heads // len(matrix), matrix.shape[1])
         made = nodes.one("MatMul", [apart, nodes.array(np.ascontiguousarray(matrix))])
-        return nodes.reshaped(made, 0, 0, -1)
+        return nodes.reshaped(made, 0, 0, heads * matrix.shape[2])
 
     def ordered(self, nodes: NodeWriter, flat: ir.Value, repeats: int = 1, back: bool = False) -> ir.Value:
         """Channels in the order in which they are kept, or out of it."""
@@ -177,7 +177,7 @@ class _CachedWriter(StandardWriter):
         nodes, side = self.nodes, self._sides[0]
         repeats = self._op.heads // self._op.kept_heads
         back = None if side.rows is None else side.rows.mixed_back
-        queries = side.mixed(nodes, queries, None if back is None else back.swapaxes(-1, -2))
+        queries = side.mixed(nodes, queries, None if back is None else back.swapaxes(-1, -2), self._op.heads)
         scale = side.gain(repeats) * np.float32(self.one.scale)
         asked = queries if np.all(scale == 1) else nodes.one("Mul", [queries, nodes.array(scale)])
         return side.ordered(nodes, asked, repeats)
@@ -191,7 +191,7 @@ class _CachedWriter(StandardWriter):
             made = nodes.one("Mul", [made, nodes.array(gain)])
         if side.rows is not None and side.rows.centre.any():
             made = nodes.one("Add", [made, nodes.array(np.repeat(side.rows.centre, repeats, 0).reshape(-1))])
-        return side.mixed(nodes, made, None if side.rows is None else side.rows.mixed_back)
+        return side.mixed(nodes, made, None if side.rows is None else side.rows.mixed_back, self._op.heads)
 
     def take(self, old: ir.Value, new: ir.Value) -> None:
         """What is returned for later runs is codes."""
