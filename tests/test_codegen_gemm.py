@@ -146,5 +146,5 @@ def test_cuts_change_no_bit(library: Path, tmp_path: Path, cuts: Tiling) -> None
 
 def test_cuts_follow_the_caches() -> None:
     cuts = native().tiling
-    assert cuts.depth * 2048 * 2 <= native().l1_bytes and cuts.panel_bytes <= native().l2_bytes
-    assert Tiling() == Tiling(8, 16, 1 << 20, 0, 2, 128 << 10)
+    assert cuts.depth * 2048 * 32 <= native().l2_bytes and cuts.panel_bytes <= native().l2_bytes
+    assert Tiling() == Tiling(32, 16, 1 << 20, 0, 2, 128 << 10)

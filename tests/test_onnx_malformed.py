@@ -124,6 +124,7 @@ REJECTED: dict[str, tuple[Edit, str, str]] = {
         "one name",
     ),
     "empty graph": (lambda m: m.graph.Clear(), "Q401", "no graph"),
+    "no outputs": (lambda m: m.graph.ClearField("output"), "Q401", "no outputs"),
     "no graph": (lambda m: m.ClearField("graph"), "Q401", "no graph"),
 }
 

@@ -26,22 +26,20 @@ class CpuProcessor(Processor):
         mcpu: LLVM's name of the processor that has these features.
         features: the flags, as Linux names them, that generated code needs; a library refuses to register without them.
         triple: LLVM's target triple.
-        l1_bytes: of data cache, one core.
-        l2_bytes: one core.
+        l2_bytes: of the second cache, one core.
         cuts: of products, in place of those that follow from the caches; for measurements.
     """
 
     mcpu: str
     features: tuple[str, ...] = ()
     triple: str = "x86_64-unknown-linux-gnu"
-    l1_bytes: int = 32 << 10
     l2_bytes: int = 512 << 10
     cuts: Tiling | None = None
 
     @property
     def tiling(self) -> Tiling:
         """How products are cut."""
-        return self.cuts or tiling(self.l1_bytes, self.l2_bytes)
+        return self.cuts or tiling(self.l2_bytes)
 
     @property
     def architecture(self) -> str:
@@ -88,8 +86,8 @@ PROCESSORS = {
         CpuProcessor("generic", "x86-64"),
         CpuProcessor("avx2", "haswell", AVX2),
         CpuProcessor("avx512-vnni", "cascadelake", VNNI, l2_bytes=1 << 20),
-        CpuProcessor("sapphire-rapids", "sapphirerapids", AMX, l1_bytes=48 << 10, l2_bytes=2 << 20),
-        CpuProcessor("armv8.2-dotprod", "cortex-a76", DOTPROD, "aarch64-unknown-linux-gnu", 64 << 10),
+        CpuProcessor("sapphire-rapids", "sapphirerapids", AMX, l2_bytes=2 << 20),
+        CpuProcessor("armv8.2-dotprod", "cortex-a76", DOTPROD, "aarch64-unknown-linux-gnu"),
     )
 }
 """By name, of one architecture the best last."""
@@ -121,8 +119,7 @@ def native() -> CpuProcessor:
     best = next((one for one in kin if not one.obstacle), None)
     if best is None:
         raise TargetError(f"no native target: this processor lacks {', '.join(set(kin[-1].features) - flags)}")
-    l1, l2 = machine.cache_bytes(1, best.l1_bytes), machine.cache_bytes(2, best.l2_bytes)
-    return replace(best, l1_bytes=l1, l2_bytes=l2)
+    return replace(best, l2_bytes=machine.cache_bytes(2, best.l2_bytes))
 
 
 def instruction_set(features: Iterable[str]) -> str:

@@ -10,8 +10,8 @@ class Tiling:
     """The cuts of products.
 
     Args:
-        depth: steps along the inputs (of tiles of 1 kB) that all rows multiply before the next; their panel, and two
-            tiles of rows beside it, are meant for the first cache.
+        depth: steps along the inputs (of tiles of 1 kB) that all rows multiply before the next. Where it ends before
+            the inputs do, results wait in memory, which costs more than a panel that leaves the first cache.
         block: tiles of 16 rows that are multiplied together, each panel as it is decoded; where there are more, panels
             are kept for rows by the few.
         panel_bytes: of weights as bfloat16 that are kept; they are meant for the second cache.
@@ -22,7 +22,7 @@ class Tiling:
         strip_bytes: of weights that a task's rows meet before the next, about, where there are no tiles.
     """
 
-    depth: int = 8
+    depth: int = 32
     block: int = 16
     panel_bytes: int = 1 << 20
     ahead: int = 0
@@ -30,6 +30,6 @@ class Tiling:
     strip_bytes: int = 128 << 10
 
 
-def tiling(l1_bytes: int, l2_bytes: int) -> Tiling:
-    """The cuts by the sizes of the caches: a third of the first, half of the second."""
-    return Tiling(max(1, l1_bytes // 3 // TILES_BYTES), panel_bytes=l2_bytes // 2)
+def tiling(l2_bytes: int) -> Tiling:
+    """The cuts by the size of the second cache: a 32nd of it for a panel's slab, half of it for panels."""
+    return Tiling(max(1, l2_bytes // 32 // TILES_BYTES), panel_bytes=l2_bytes // 2)

@@ -22,7 +22,6 @@ BYTE, MIDDLE = 8, 128
 MOST = 127  # of a whole number, so that a pair fits 16 bits
 PARTS = emit.LANES // LANES  # of 8 outputs, for one row: what lies together, as one stream, is read fastest
 FEW = 2  # of four rows, or two terms: with more, their sums and codes outgrow the registers
-NIBBLE = 4  # bits, of which one is faster: all quads of two are unpacked before the first is multiplied, and spilled
 
 
 def gemv(name: str, codes: Codes, rows: int, static: bool = False) -> Expr:
@@ -32,8 +31,7 @@ def gemv(name: str, codes: Codes, rows: int, static: bool = False) -> Expr:
         signed = Narrow(LANES, parts, _zero_of_bytes, _places, _signed_dots, words=_place_of_bytes)
         return gemv_narrow.gemv(name, codes, rows, static, signed)
     terms = codes.terms(MOST)
-    few = 1 if codes.bits == NIBBLE and codes.table is None else FEW
-    parts = PARTS if rows * len(terms.parts) == 1 else few
+    parts = PARTS if rows * len(terms.parts) == 1 else FEW
     narrow = Narrow(LANES, parts, _zero, _inputs, _dots, terms.factor)
     return gemv_narrow.gemv(name, codes, rows, static, narrow)
 

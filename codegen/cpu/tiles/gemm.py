@@ -3,8 +3,8 @@
 Tiles 0 to 3 hold two by two results of 16 rows and 16 outputs, 4 and 5 activations, 6 and 7 weights, each 16 rows of 64
 bytes. What a tile of weights holds along the inputs is a *step*: 32 inputs as bfloat16, 64 as int8. Codes are decoded
 to a ``panel``; the first rows do that for the rows that follow, one step ahead of what they multiply, so that decoding
-(AVX-512) runs beside the products (AMX). A slab of steps is multiplied with all rows before the next, because its panel
-fits the first cache; until the last slab, results wait in ``part``.
+(AVX-512) runs beside the products (AMX). A slab of steps is multiplied with all rows before the next; until the last
+slab, results wait in ``part``.
 """
 
 from collections.abc import Callable

@@ -190,7 +190,7 @@ def _processor() -> Iterator[Finding]:
         if not one.processors:
             continue
         try:
-            yield Finding(f"target {one.name}", "ok", f"kernels for {one.native().name}")
+            yield Finding(f"target {one.name}", "ok", f"kernels for {one.native().name} run here")
         except (BuildError, TargetError) as error:
             yield Finding(f"target {one.name}", "missing", f"kernels would not run here: {error}")
 

@@ -29,6 +29,8 @@ def check_model(proto: onnx.ModelProto) -> None:
     _check_text(proto)
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise Malformed("it has no graph")
+    if not proto.graph.output:
+        raise Malformed("it has no outputs")
     functions = {(function.domain, function.name): function for function in proto.functions}
     if len(functions) != len(proto.functions):
         raise Malformed("two of its functions have one name")
