@@ -65,13 +65,15 @@ def test_the_library_computes_it_too(tmp_path: Path) -> None:
         assert np.abs(found - wanted).max() <= SUMS * layer.magnitude(x)
 
 
-@pytest.mark.parametrize("name", ["nf4_group64", "fp4_group32_e8m0", "int3_channel_asym", "bf16", "int1_channel"])
+@pytest.mark.parametrize(
+    "name", ["nf4_group64", "fp4_group32_e8m0", "int3_channel_asym", "bf16", "int1_channel", "fp8_e5m2_group32"]
+)
 def test_names_read_back(name: str) -> None:
     assert named(name).name == name and parse(f"linear_{name}_bias").name == f"linear_{name}_bias"
 
 
 @pytest.mark.parametrize(
-    "name", ["nf4", "nf4_group16", "fp4_group16_e4m3", "nf5_group32", "e4m3_group32", "int4_group32_e8m0", "int9"]
+    "name", ["nf4", "nf4_group16", "fp4_group16_e4m3", "nf5_group32", "fp6_e2m3_group32", "int4_group32_e8m0", "int9"]
 )
 def test_names_of_what_no_kernel_reads_reject(name: str) -> None:
     with pytest.raises(OpError):
