@@ -31,7 +31,6 @@ from qcc.ir.kernel.op import parse
 OPS = ("linear_int8_channel", "linear_int4_group32")
 SHAPES = ("384x384", "384x1536", "1536x384", "576x576", "576x1536", "1536x576", "320x1280")
 BY_TILES: Mapping[str, tuple[int, ...]] = {
-    "ahead": (1, 2, 4),
     "depth": (4, 8, 16, 64),
     "block": (8, 32),
     "panel_bytes": (512 << 10, 1536 << 10),

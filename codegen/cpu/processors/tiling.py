@@ -15,8 +15,6 @@ class Tiling:
         block: tiles of 16 rows that are multiplied together, each panel as it is decoded; where there are more, panels
             are kept for rows by the few.
         panel_bytes: of weights as bfloat16 that are kept; they are meant for the second cache.
-        ahead: steps along the inputs that tiles of rows are fetched into the first cache before they are loaded; none
-            are where it is 0.
         vectors: of 16 outputs that four rows meet at once where integers are scaled chunk by chunk: with all four of a
             strip, sums and codes outgrow the registers.
         strip_bytes: of weights that a task's rows meet before the next, about, where there are no tiles.
@@ -25,7 +23,6 @@ class Tiling:
     depth: int = 32
     block: int = 16
     panel_bytes: int = 1 << 20
-    ahead: int = 0
     vectors: int = 2
     strip_bytes: int = 128 << 10
 

@@ -21,7 +21,6 @@ POINTERS = {
 }  # fmt: skip
 SCALARS = ("chunks", "chunks_a_group", "first", "pairs", "tiles", "stride", "fresh", "keep")
 WORDS = 256  # int32 of a tile
-TILE_LINES, LINE_WORDS = 16, 16  # of the caches
 ORDER = ((0, 0), (0, 1), (1, 1), (1, 0))  # (rows, outputs) of the products of a step: each needs one new tile
 
 
@@ -114,7 +113,7 @@ class _Product:
         self, given: Arguments, kind: ProductKind, count: Expr, pair: Expr, start: Expr, tiling: Tiling
     ) -> None:
         self.given, self.kind, self.count, self.pair, self.start = given, kind, count, pair, start
-        self.end, self.ahead = T.bind(T.min(count, start + tiling.depth)), tiling.ahead
+        self.end = T.bind(T.min(count, start + tiling.depth))
         self.block = T.bind((given.first + pair) * 2)
         self.base = T.bind(given.keep * (pair * count + start) - start)  # what a step's number lacks to its place
 
@@ -169,22 +168,9 @@ class _Product:
         for side in range(2):
             weights = self.kind.weights
             loads[6 + side] = weights(self.block + side, step) if weights else self.given.panel[self._slot(step, side)]
-        if self.ahead:
-            self._fetch(first, high, step)
         loaded: set[int] = set()
         for up, side in ORDER[: 2 * high]:
             for tile in sorted({4 + up, 6 + side} - loaded):
                 amx("tileloadd64", T.int8(tile), T.address_of(loads[tile]), T.int64(64))
             loaded |= {4 + up, 6 + side}
             amx(self.kind.dot, T.int8(up * 2 + side), T.int8(4 + up), T.int8(6 + side))
-
-    def _fetch(self, first: Expr, high: int, step: Expr) -> None:
-        """Bring tiles of rows into the first cache: some steps ahead, behind the last those of the next rows."""
-        later = T.bind(step + self.ahead)
-        for up in range(high):
-            here = (first + up) * self.count + later
-            behind = (first + high + up) * self.count + later - self.end + self.start
-            tile = T.bind(T.Select(later < self.end, here, behind) * WORDS)
-            for line in range(TILE_LINES):
-                place = T.address_of(self.given.a[tile + line * LINE_WORDS])
-                T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", place, T.int32(0), T.int32(3), T.int32(1)))
