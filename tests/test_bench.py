@@ -149,7 +149,7 @@ def test_data_is_taken_in_order_and_again() -> None:
         (["--dim", "N=3"], "`N` is the inputs' batch"),
         (["--dim", "S=3", "--data", "d.npz"], "`--dim` is for generated inputs"),
         (["--sequence", "99999999999999999"], "cannot be made"),
-        (["--picture", "x.png"], "a picture ends in .svg: `x.png`"),
+        (["--picture", "x.gif"], "a picture ends in .svg or .png: `x.gif`"),
     ],
 )
 @pytest.mark.usefixtures("folder")

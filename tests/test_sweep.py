@@ -1,17 +1,21 @@
 """A sweep's curve is the allocator's, and its law is told by points that it has not seen."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 import qcc
 from qcc.__main__ import main
+from qcc.compiler.commands.options.picture import check_picture
 from qcc.compiler.sweep.law import KindPoint, Kinds, fitted, knee
 from qcc.compiler.sweep.sweep import sweep
+from qcc.ir.errors import ModelError
 from tests import onnx_models as models
 
 POLICY = "qpolicy 1\nrule any { weights = int{3,4,5,6,8} channel }\n"
@@ -157,5 +161,18 @@ def test_a_sweep_is_drawn(folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert main([*asked, "--sizes", "5", "--picture", str(tmp_path / "c.svg")]) == 0
     drawn = (tmp_path / "c.svg").read_text()
     assert drawn.startswith("<svg") and drawn.count("<circle") >= 4 and 'class="law"' in drawn
-    assert main([*asked, "--picture", str(tmp_path / "c.png")]) == 2
-    assert ".svg" in capsys.readouterr().err
+    assert main([*asked, "--sizes", "5", "--picture", str(tmp_path / "c.png")]) == 0
+    image = Image.open(tmp_path / "c.png")
+    assert image.size == (1800, 1040)
+    seen = {colour for _, colour in image.getcolors(1 << 20) or ()}
+    assert {(255, 255, 255), (43, 108, 176)} <= seen  # the ground, and points
+    assert main([*asked, "--picture", str(tmp_path / "c.gif")]) == 2
+    assert ".svg or .png" in capsys.readouterr().err
+
+
+def test_a_picture_of_pixels_takes_pillow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told before the long work."""
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ModelError, match="takes Pillow") as caught:
+        check_picture(folder / "c.png")
+    assert caught.value.code == "Q546"

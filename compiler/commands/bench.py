@@ -22,14 +22,13 @@ from qcc.codegen.target.interruption import held_back
 from qcc.codegen.target.machine import machine
 from qcc.compiler.commands.options.data import add_data, data_of
 from qcc.compiler.commands.options.dims import add_dims, dims, whole_number
+from qcc.compiler.commands.options.picture import add_picture, check_picture, write_picture
 from qcc.compiler.commands.options.policy import add_policy, definitions
 from qcc.compiler.console import terminal
 from qcc.compiler.console.progress import progress
 from qcc.compiler.console.usage import UsageError
-from qcc.compiler.files.staging import write_whole
-from qcc.dsl.diagnostics.diagnostic import Diagnostic
 from qcc.dsl.diagnostics.excerpt import escape
-from qcc.dsl.diagnostics.report import Diagnostics, QccError
+from qcc.dsl.diagnostics.report import Diagnostics
 
 if TYPE_CHECKING:
     from qcc.compiler.bench.feeds import Wanted
@@ -65,7 +64,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--learn", action="store_true", help=help)
     add("--shapes", metavar="N", default=str(SHAPES), help=f"with --learn: how many shapes (default: {SHAPES})")
     add_policy(parser, default=None)
-    add("--picture", metavar="FILE", type=Path, help="draw the times into an .svg file")
+    add_picture(parser, "the times")
     add("--format", choices=("text", "json"), default="text", help="how to print (default: text)")
 
 
@@ -82,8 +81,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.layers:
         return _layers(args, threads, rounds, wanted)
-    if args.picture is not None:
-        _check_picture(args.picture)
+    check_picture(args.picture)
     with held_back():
         from qcc.compiler.bench.bench import bench  # these load onnx and the runtime
         from qcc.compiler.bench.console import as_json, write_report
@@ -91,8 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
     with progress(args.format != "text") as update:
         result = bench(args.models, threads, wanted, rounds, args.plain, update, args.memory)
-    if args.picture is not None:
-        write_whole(args.picture, draw(result))
+    write_picture(args.picture, draw(result))
     if args.format == "json":
         terminal.write_json({**as_json(result), "diagnostics": []})
         return 0
@@ -167,13 +164,3 @@ def _wanted(args: argparse.Namespace) -> "Wanted":
 
 def _list(option: str, text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(whole_number(option, word) for word in text.split(",")))
-
-
-def _check_picture(path: Path) -> None:
-    """Tell before the long work what would fail after it."""
-    if path.suffix != ".svg":
-        raise UsageError(f"a picture ends in .svg: `{path}`")
-    if not path.parent.is_dir():
-        raise QccError([Diagnostic("Q404", f"cannot write `{path}`: no such folder")])
-    if path.is_dir():
-        raise QccError([Diagnostic("Q404", f"cannot write `{path}`: it is a folder")])

@@ -11,11 +11,10 @@ from pathlib import Path
 from qcc.codegen.target.interruption import held_back
 from qcc.compiler.commands.options.data import add_data, data_of
 from qcc.compiler.commands.options.dims import add_dims, dims, whole_number
+from qcc.compiler.commands.options.picture import add_picture, check_picture, write_picture
 from qcc.compiler.commands.options.policy import add_policy, definitions
 from qcc.compiler.console import terminal
 from qcc.compiler.console.progress import progress
-from qcc.compiler.console.usage import UsageError
-from qcc.compiler.files.staging import write_whole
 from qcc.compiler.plan.policy import load_policy
 from qcc.dsl.diagnostics.report import Diagnostics
 
@@ -35,15 +34,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--sizes", metavar="N", default="8", help="points of the curve (default: 8)")
     add_data(parser, "samples")
     add_dims(parser)
-    add("--picture", metavar="FILE", type=Path, help="draw the curve into an .svg file")
+    add_picture(parser, "the curve")
     add("--format", choices=("text", "json"), default="text", help="how to print (default: text)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Sweep."""
     count, report = whole_number("--sizes", args.sizes, FEWEST), Diagnostics()
-    if args.picture is not None and args.picture.suffix != ".svg":
-        raise UsageError(f"a picture ends in .svg: `{args.picture}`")
+    check_picture(args.picture)
     policy = load_policy(args.policy, definitions(args), report=report)
     with held_back():
         from qcc.compiler.sweep.console import as_json, write_sweep  # these load onnx and the runtime
@@ -52,8 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
     with progress(args.format != "text") as update:
         found = sweep(args.model, policy, sizes=count, data=data_of(args), dims=dims(args), progress=update)
-    if args.picture is not None:
-        write_whole(args.picture, draw(found))
+    write_picture(args.picture, draw(found))
     if args.format == "json":
         terminal.write_json({**as_json(found), "diagnostics": terminal.as_json(report.warnings)})
     else:

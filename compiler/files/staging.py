@@ -56,7 +56,7 @@ def target_of(path: Path) -> Path:
     return target
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file, or the file that a link leads to, at one stroke: whole or not at all.
 
     Raises:
@@ -65,8 +65,8 @@ def write_whole(path: Path, text: str) -> None:
     target = target_of(path)
     unfinished = target.with_name(f".qcc-{os.getpid()}.tmp")
     try:
-        with unfinished.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with unfinished.open("xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
         if target.exists():
             shutil.copymode(target, unfinished)
         place(unfinished, target)
