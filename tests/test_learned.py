@@ -147,7 +147,7 @@ def test_what_is_learned_here_is_kept(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("qcc.compiler.commands.bench.FEWEST_SHAPES", 10)
-    assert main(["bench", "--learn", "--shapes", "10"]) == 0
+    assert main(["bench", "--learn", "--shapes", "10", "--threads", "1"]) == 0
     assert "held out" in capsys.readouterr().out
 
 
